@@ -1,0 +1,198 @@
+package tiers
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// ID is the SHA-1 id of a git object. The zero ID means "none".
+type ID [20]byte
+
+func (id ID) IsZero() bool   { return id == ID{} }
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads 40 hex digits.
+func ParseID(s string) (ID, error) {
+	var id ID
+	if len(s) != 40 {
+		return id, fmt.Errorf("object id %q: want 40 hex digits", s)
+	}
+	if _, err := hex.Decode(id[:], []byte(s)); err != nil {
+		return ID{}, fmt.Errorf("object id %q: %w", s, err)
+	}
+	return id, nil
+}
+
+// Time is a point in time as file systems keep it: seconds since the epoch, possibly negative, and 0..999999999 ns.
+// time.Time would do but for years beyond its UnixNano; Time is comparable and 12 bytes.
+type Time struct {
+	Sec  int64
+	Nsec uint32
+}
+
+// Kind is the type of a directory entry.
+type Kind uint8
+
+const (
+	KindFile Kind = iota + 1
+	KindDir
+	KindSymlink
+	KindFIFO
+	KindSocket
+	KindChar
+	KindBlock
+)
+
+// DirID names one directory of a commit: the user's git tree and the tree of its metadata (FORMAT.md sections 1, 3).
+// Meta is zero for a directory that a stock client made. An empty directory has the id of the empty tree.
+type DirID struct {
+	Tree ID
+	Meta ID
+}
+
+// Xattr is one extended attribute, ACLs (system.posix_acl_*) included.
+type Xattr struct {
+	Name  string
+	Value []byte
+}
+
+// Entry is what cold keeps of one directory entry.
+type Entry struct {
+	Name     string // true name, any bytes but '/' and NUL; "" for the root itself
+	Kind     Kind
+	Mode     uint32 // permission bits with suid, sgid, sticky: 07777
+	UID, GID uint32
+	Mtime    Time
+	Size     int64   // files: bytes; symlinks: length of the target
+	Rdev     uint64  // devices: unix.Mkdev
+	ID       ID      // file: blob (or chunk tree); symlink: blob of its target; directory: DirID.Tree
+	Meta     ID      // directory: DirID.Meta
+	Target   string  // symlink: where it points to
+	Xattrs   []Xattr // sorted by name
+	Link     string  // hard-link group; "" where the file has one name
+}
+
+// Dir returns the directory that e names.
+func (e *Entry) Dir() DirID { return DirID{Tree: e.ID, Meta: e.Meta} }
+
+// Listing is one directory as a commit describes it.
+type Listing struct {
+	Entries []Entry // sorted by Name, bytewise
+	// Reconciled says that a stock client changed this directory (its metadata describes another tree), so what is
+	// listed was merged by FORMAT.md section 3 and the directory must be committed anew before it counts as clean.
+	Reconciled bool
+	// Problems are entries left out or mended because the repository lies about them; for the log.
+	Problems []error
+}
+
+// CommitInfo is what a commit says of itself.
+type CommitInfo struct {
+	ID      ID
+	Parent  ID
+	Time    time.Time
+	Reason  string // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
+	Subject string
+}
+
+// Snapshot reads one commit. Safe for concurrent use.
+type Snapshot interface {
+	Info() CommitInfo
+	// Root is the root directory's entry (Name "").
+	Root() Entry
+	// ReadDir lists a directory of this commit. Errors of single entries are Problems, not errors.
+	ReadDir(ctx context.Context, dir DirID) (Listing, error)
+	// LinkDirs gives for each hard-link group that spans directories the directories (slash paths, "" the root) it is in.
+	LinkDirs(ctx context.Context) (map[string][]string, error)
+}
+
+// CommitOptions go into the commit's message as trailers.
+type CommitOptions struct {
+	Reason  string
+	Machine string // id of this machine
+	Files   int64  // files whose content or metadata this commit took
+	Bytes   int64
+	AtRisk  int64               // files that were dirty and could not be taken
+	Root    Entry               // the root's own attributes; ID and Meta are those PutDir returned for it
+	Links   map[string][]string // hard-link groups that span directories, as Snapshot.LinkDirs
+	When    time.Time
+}
+
+// Tx collects the objects of one commit. It is used by one goroutine at a time, except PutFile, which may be called concurrently.
+type Tx interface {
+	// Base is the snapshot that this commit extends, nil for the first.
+	Base() Snapshot
+	// PutFile stores the content of r, size bytes; it fails with ErrSizeChanged when r gives more or fewer.
+	// base is the id that the same path had in the last commit (zero: none): equal content is not stored again.
+	PutFile(ctx context.Context, size int64, r io.Reader, base ID) (ID, error)
+	// PutSymlink stores a symlink's target.
+	PutSymlink(ctx context.Context, target string, base ID) (ID, error)
+	// PutDir stores one directory, children first. With base non-zero and full false the entries in put replace or join those
+	// of base and the names in del leave; with full true put is everything, and base only says what need not be stored again.
+	// Entries that are directories carry the DirID that an earlier PutDir returned or that stands in the base commit.
+	PutDir(ctx context.Context, base DirID, full bool, put []Entry, del []string) (DirID, error)
+	// Commit publishes the objects durably and moves the branch from the base commit to the new one (FORMAT.md section 5).
+	// ErrRefMoved: somebody else moved it; nothing changed.
+	Commit(ctx context.Context, o CommitOptions) (ID, error)
+	// Abort drops everything; a no-op after Commit.
+	Abort()
+}
+
+// Blob is the content of a file in cold.
+type Blob interface {
+	io.Reader
+	io.Closer
+	Size() int64
+}
+
+// Cold is where files live for good: a git repository (package backup). Safe for concurrent use; one Tx at a time.
+type Cold interface {
+	VolumeID() string
+	// Head is the tip of the volume's branch; nil, nil while there is no commit.
+	Head(ctx context.Context) (Snapshot, error)
+	// Snapshot opens the commit with this id.
+	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
+	// Open streams a file's content. Read fails at the end when the bytes do not match the id.
+	Open(ctx context.Context, id ID, size int64) (Blob, error)
+	Begin(ctx context.Context) (Tx, error)
+	// HasRemote says whether Fetch and Push do anything.
+	HasRemote() bool
+	// Fetch brings the remote's branch, objects first, then moves the local branch forward where that is a fast-forward.
+	// ErrDiverged: both sides have commits of their own; the local branch stays.
+	Fetch(ctx context.Context) error
+	// Push sends the branch's commits, expecting the remote to be where we last saw it.
+	// ErrDiverged: the remote has moved on. *RefusedError: the server said no for good.
+	Push(ctx context.Context) error
+	// Pushed is the commit that the remote is known to have; zero: none.
+	Pushed() ID
+	Stats() ColdStats
+	Close() error
+}
+
+// ColdStats describe the repository.
+type ColdStats struct {
+	Packs   int
+	Objects int64
+	Bytes   int64
+}
+
+var (
+	// ErrRefMoved: the branch is not where it was when the Tx began.
+	ErrRefMoved = errors.New("the branch was moved by another writer")
+	// ErrDiverged: the remote's branch has commits that ours has not.
+	ErrDiverged = errors.New("the remote branch has commits of another machine")
+	// ErrSizeChanged: a file grew or shrank while it was read.
+	ErrSizeChanged = errors.New("file changed size while it was read")
+	// ErrMissing: cold lacks an object. Wrapped with the object's id.
+	ErrMissing = errors.New("object is missing from cold")
+	// ErrCorrupt: bytes in cold do not match their id or their format. Wrapped with what and where.
+	ErrCorrupt = errors.New("cold is damaged")
+)
+
+// RefusedError is a remote's permanent refusal: hook, policy, fsck, permission.
+type RefusedError struct{ Reason string }
+
+func (e *RefusedError) Error() string { return "the remote refused the push: " + e.Reason }

@@ -1,0 +1,75 @@
+package tiers
+
+import "time"
+
+// Status is what `emberfs status --json` shows of a volume; cmd adds pid and mountpoint.
+type Status struct {
+	Volume string `json:"volume"` // volume id
+	Source string `json:"source"`
+	Branch string `json:"branch"`
+	State  string `json:"state"` // the state directory
+
+	Tiers struct {
+		Hot  HotStatus  `json:"hot"`
+		Warm TierStatus `json:"warm"`
+		Cold ColdStatus `json:"cold"`
+	} `json:"tiers"`
+
+	AtRisk     AtRisk   `json:"at_risk"`
+	LastCommit *Point   `json:"last_commit"`
+	LastPush   *Point   `json:"last_push"`
+	Records    bool     `json:"records"`  // false: no CAP_SYS_ADMIN, commits walk and compare
+	Verified   bool     `json:"verified"` // false while records of an unclean stop are being compared
+	Errors     []string `json:"errors"`   // what is wrong now; empty when all is well
+	Rules      []string `json:"rules"`
+}
+
+// TierStatus counts a tier.
+type TierStatus struct {
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// HotStatus adds the cache's counters.
+type HotStatus struct {
+	TierStatus
+	Hits   uint64 `json:"hits"`
+	Misses uint64 `json:"misses"`
+	Limit  int64  `json:"limit"`
+	Inodes int64  `json:"inodes"` // in the inode table
+}
+
+// ColdStatus adds the repository's packs.
+type ColdStatus struct {
+	TierStatus
+	Packs int `json:"packs"`
+}
+
+// AtRisk is what would be lost if machine and disk went away now. Seconds is the age of the oldest such change.
+type AtRisk struct {
+	Files   int64   `json:"files"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}
+
+// Point is a commit and when it was made or pushed.
+type Point struct {
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+}
+
+// Receipt says what a Sync made safe and what not. Complete means that nothing acknowledged before the call is missing
+// from cold, nor from the remote where there is one.
+type Receipt struct {
+	Complete bool          `json:"complete"`
+	Reason   string        `json:"reason"`
+	Commit   string        `json:"commit"` // tip of the branch afterwards; "" for an empty volume
+	New      bool          `json:"new"`    // false: nothing had changed
+	Files    int64         `json:"files"`  // taken by the new commit
+	Bytes    int64         `json:"bytes"`
+	Pushed   bool          `json:"pushed"`  // the remote has Commit (false without a remote)
+	Remote   string        `json:"remote"`  // "" without one
+	Missing  []string      `json:"missing"` // what is not safe and why, one line each, at most 100 then a count
+	Started  time.Time     `json:"started"`
+	Took     time.Duration `json:"took_ns"`
+}
