@@ -1,0 +1,349 @@
+package tiers
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// Attr is what stat shows of an inode.
+type Attr struct {
+	Ino      uint64
+	Size     uint64
+	Blocks   uint64 // of 512 bytes
+	Atime    Time
+	Mtime    Time
+	Ctime    Time
+	Btime    Time
+	Mode     uint32 // with S_IFMT
+	Nlink    uint32
+	UID, GID uint32
+	Rdev     uint32 // as the FUSE protocol wants it: new_encode_dev
+	Blksize  uint32
+}
+
+// Caller is who made the request, and the umask where the request carries one.
+type Caller struct {
+	UID, GID, PID uint32
+	Umask         uint32
+}
+
+// SetAttr lists what a setattr changes; nil or false fields stay.
+type SetAttr struct {
+	Mode               *uint32 // 07777
+	UID, GID           *uint32
+	Size               *uint64
+	Atime, Mtime       *Time
+	AtimeNow, MtimeNow bool
+	KillPriv           bool // clear suid, and sgid where the group may execute
+}
+
+// Getattr stats n; through h, which may be nil, it works for files without a name too.
+func (v *Volume) Getattr(n *Inode, h *Handle) (Attr, error) {
+	var st unix.Statx_t
+	var err error
+	if h != nil {
+		err = statAt(h.fd, "", &st)
+	} else {
+		err = v.statNode(n, &st)
+	}
+	if err != nil {
+		return Attr{}, err
+	}
+	return n.attr(&st), nil
+}
+
+// Setattr changes attributes, each as its system call does, and returns them all. h may be nil.
+func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
+	v.begin()
+	err := v.setattr(n, h, in)
+	v.end()
+	if err != nil {
+		return Attr{}, err
+	}
+	return v.Getattr(n, h)
+}
+
+func (v *Volume) setattr(n *Inode, h *Handle, in *SetAttr) error {
+	if in.Size != nil {
+		if err := v.setSize(n, h, int64(*in.Size), in.KillPriv); err != nil {
+			return err
+		}
+	}
+	if in.Mode == nil && in.UID == nil && in.GID == nil && in.Atime == nil && in.Mtime == nil && !in.AtimeNow && !in.MtimeNow && !(in.KillPriv && in.Size == nil) {
+		return nil
+	}
+	return v.withAttrChange(n, func() error {
+		fd := -1
+		if h != nil {
+			fd = h.fd
+		} else {
+			var err error
+			if fd, err = v.openNode(n, unix.O_PATH); err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+		}
+		return v.applyAttrs(n, fd, in)
+	})
+}
+
+// applyAttrs changes owner, mode and times through fd, which may be O_PATH; n.mu is held.
+func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
+	if in.UID != nil || in.GID != nil {
+		uid, gid := -1, -1
+		if in.UID != nil {
+			uid = int(*in.UID)
+		}
+		if in.GID != nil {
+			gid = int(*in.GID)
+		}
+		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+			return err
+		}
+		if err := v.reloadMode(n, fd); err != nil { // chown(2) clears suid and sgid
+			return err
+		}
+	}
+	mode := in.Mode
+	if in.KillPriv && mode == nil && n.kind == KindFile {
+		m := n.mu.mode & 07777 &^ unix.S_ISUID
+		if m&unix.S_IXGRP != 0 {
+			m &^= unix.S_ISGID
+		}
+		if m != n.mu.mode&07777 {
+			mode = &m
+		}
+	}
+	if mode != nil {
+		if n.kind == KindSymlink {
+			return unix.EOPNOTSUPP
+		}
+		if err := unix.Chmod(fdPath(fd), *mode&07777); err != nil {
+			return err
+		}
+		if err := v.reloadMode(n, fd); err != nil {
+			return err
+		}
+	}
+	if in.Atime != nil || in.Mtime != nil || in.AtimeNow || in.MtimeNow {
+		ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
+		if in.Atime != nil {
+			ts[0] = in.Atime.timespec()
+		}
+		if in.AtimeNow {
+			ts[0] = unix.Timespec{Nsec: unix.UTIME_NOW}
+		}
+		if in.Mtime != nil {
+			ts[1] = in.Mtime.timespec()
+		}
+		if in.MtimeNow {
+			ts[1] = unix.Timespec{Nsec: unix.UTIME_NOW}
+		}
+		if err := utimens(fd, ts); err != nil {
+			return err
+		}
+		return v.recordMtime(n, fd)
+	}
+	return nil
+}
+
+// utimens sets times through fd, O_PATH included, symlinks themselves included.
+func utimens(fd int, ts []unix.Timespec) error {
+	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.EINVAL || err == unix.ENOENT { // before Linux 5.8 utimensat had no AT_EMPTY_PATH
+		return unix.UtimesNanoAt(unix.AT_FDCWD, fdPath(fd), ts, 0)
+	}
+	return err
+}
+
+func (v *Volume) reloadMode(n *Inode, fd int) error {
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err != nil {
+		return err
+	}
+	n.mu.mode = uint32(st.Mode)
+	return nil
+}
+
+// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). n.mu is held.
+func (v *Volume) recordMtime(n *Inode, fd int) error {
+	if n.kind != KindFile || !n.mu.rec.has(recClean) {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err != nil {
+		return err
+	}
+	r := n.mu.rec
+	r.mtime = timeOf(st.Mtime)
+	r.flags &^= recCtime
+	if err := v.storeRecord(n, r); err != nil {
+		return v.removeRecord(n)
+	}
+	return nil
+}
+
+func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
+	if n.kind != KindFile {
+		if n.kind == KindDir {
+			return unix.EISDIR
+		}
+		return unix.EINVAL
+	}
+	if size < 0 {
+		return unix.EINVAL
+	}
+	if h != nil && writable(h.flags) {
+		return v.truncate(n, h.fd, size, killPriv)
+	}
+	fd, err := v.openNode(n, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return v.truncate(n, fd, size, killPriv)
+}
+
+// Access is access(2) with the daemon's own rights; it is asked only where the mount has no default_permissions, which means
+// that the caller is the daemon's user.
+func (v *Volume) Access(n *Inode, mask uint32, c Caller) error {
+	fd, err := v.openNode(n, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Faccessat(unix.AT_FDCWD, fdPath(fd), mask, unix.AT_EACCESS)
+}
+
+// Statfs describes warm's file system, which is what runs full.
+func (v *Volume) Statfs(n *Inode) (unix.Statfs_t, error) {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(v.warmFD, &st)
+	return st, err
+}
+
+// isACL says whether attr is a POSIX ACL, which warm's file system keeps in step with the mode.
+func isACL(attr string) bool {
+	return attr == "system.posix_acl_access" || attr == "system.posix_acl_default"
+}
+
+// Getxattr fills buf and returns the value's length; ERANGE where buf is too short, and with len(buf)==0 only the length.
+func (v *Volume) Getxattr(n *Inode, attr string, buf []byte) (size int, err error) {
+	if reservedXattr(attr) {
+		return 0, unix.ENODATA
+	}
+	n.mu.Lock()
+	none := n.mu.noXattrs
+	n.mu.Unlock()
+	if none {
+		return 0, unix.ENODATA
+	}
+	err = v.locate(n, func(dirfd int, name string, anon bool) error {
+		size, err = target(dirfd, name, anon).get(attr, buf)
+		return err
+	})
+	return size, err
+}
+
+// Listxattr is listxattr(2) without the attributes that belong to EmberFS.
+func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
+	var list []byte
+	err := v.locate(n, func(dirfd int, name string, anon bool) error {
+		t := target(dirfd, name, anon)
+		list = make([]byte, max(4096, len(buf)+64))
+		size, err := t.list(list)
+		if err == unix.ERANGE {
+			list = make([]byte, 1<<16)
+			size, err = t.list(list)
+		}
+		list = list[:max(size, 0)]
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	out := list[:0]
+	for _, name := range splitNames(list) {
+		if !reservedXattr(name) {
+			out = append(append(out, name...), 0)
+		}
+	}
+	if len(buf) == 0 {
+		return len(out), nil
+	}
+	if len(out) > len(buf) {
+		return 0, unix.ERANGE
+	}
+	return copy(buf, out), nil
+}
+
+// Setxattr is setxattr(2). killSGID: setting an access ACL by someone outside the file's group clears sgid.
+func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, killSGID bool, c Caller) error {
+	if reservedXattr(attr) {
+		return unix.EPERM
+	}
+	v.begin()
+	defer v.end()
+	return v.withAttrChange(n, func() error {
+		n.mu.noXattrs = false
+		err := v.locate(n, func(dirfd int, name string, anon bool) error {
+			return target(dirfd, name, anon).set(attr, value, int(flags))
+		})
+		if err == unix.ENOSPC && n.mu.rec.has(recClean) {
+			// Ours may fill the space that an attribute of the user's needs: it goes first, the file counts as dirty.
+			if err = v.removeRecord(n); err == nil {
+				err = v.locate(n, func(dirfd int, name string, anon bool) error {
+					return target(dirfd, name, anon).set(attr, value, int(flags))
+				})
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return v.aclChanged(n, attr, killSGID)
+	})
+}
+
+// aclChanged follows what an ACL did to the mode and to what new children inherit; n.mu is held.
+func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
+	if !isACL(attr) {
+		return nil
+	}
+	if n.dir != nil {
+		n.dir.mu.Lock()
+		n.dir.mu.acl = 0
+		n.dir.mu.Unlock()
+	}
+	fd, err := v.openNode(n, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := v.reloadMode(n, fd); err != nil {
+		return err
+	}
+	if killSGID && n.mu.mode&unix.S_ISGID != 0 {
+		if err := unix.Chmod(fdPath(fd), n.mu.mode&07777&^unix.S_ISGID); err != nil {
+			return err
+		}
+		n.mu.mode &^= unix.S_ISGID
+	}
+	return nil
+}
+
+// Removexattr is removexattr(2).
+func (v *Volume) Removexattr(n *Inode, attr string) error {
+	if reservedXattr(attr) {
+		return unix.ENODATA
+	}
+	v.begin()
+	defer v.end()
+	return v.withAttrChange(n, func() error {
+		err := v.locate(n, func(dirfd int, name string, anon bool) error {
+			return target(dirfd, name, anon).remove(attr)
+		})
+		if err != nil {
+			return err
+		}
+		return v.aclChanged(n, attr, false)
+	})
+}

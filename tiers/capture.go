@@ -1,0 +1,488 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their record,
+// tracked ones by the names that were touched.
+type capture struct {
+	v     *Volume
+	ctx   context.Context
+	tx    Tx
+	base  Snapshot // nil for the first commit
+	root  *Entry   // the root's own attributes
+	epoch uint64   // the boundary: what is touched in this epoch may or may not be in the commit, and stays dirty
+
+	mu      sync.Mutex
+	files   int64
+	bytes   int64
+	missing []string // what could not be taken, and why
+
+	marks []*dirMark // children before parents
+	links linkGroups
+}
+
+// dirMark is what will be recorded of a directory once the commit stands.
+type dirMark struct {
+	n      *Inode // holds a reference
+	parent *dirMark
+	name   string
+	id     DirID
+	full   bool
+	keep   bool     // not to be marked clean: something below is not, or could not be taken
+	redo   []string // names to look at again next time
+	files  []fileMark
+}
+
+// fileMark is a file whose content the commit has.
+type fileMark struct {
+	name string
+	ino  uint64
+	gen  uint64
+	rec  record
+}
+
+func (c *capture) fail(at string, err error) {
+	c.mu.Lock()
+	c.missing = append(c.missing, fmt.Sprintf("%s: %v", at, err))
+	c.mu.Unlock()
+}
+
+// dir stores the directory n. base is what the last commit has under this path, zero if unknown or none.
+func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, error) {
+	if err := c.ctx.Err(); err != nil {
+		return DirID{}, err
+	}
+	v := c.v
+	m := &dirMark{n: n, parent: parent, name: path.Base(at)}
+	names, base := c.begin(m, base)
+	fd, err := v.dirFD(n)
+	if err != nil {
+		return DirID{}, fmt.Errorf("open directory %q: %w", at, err)
+	}
+	defer v.unpin(n)
+	b := &baseDir{c: c, id: base}
+	put, del, err := c.entries(m, fd, at, names, b)
+	if errors.Is(err, errNeedFull) {
+		c.beginFull(m)
+		put, del, err = c.entries(m, fd, at, nil, b)
+	}
+	if err != nil {
+		return DirID{}, err
+	}
+	var root *Entry
+	if n == v.root {
+		root = c.root
+	}
+	m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
+	if err != nil {
+		return DirID{}, fmt.Errorf("store directory %q: %w", at, err)
+	}
+	v.ref(n)
+	c.marks = append(c.marks, m)
+	return m.id, nil
+}
+
+// begin decides between the touched names and the whole directory, and which stored directory it extends.
+func (c *capture) begin(m *dirMark, base DirID) ([]string, DirID) {
+	ds := m.n.dir
+	ds.mu.Lock()
+	if ds.mu.tracking {
+		base = ds.mu.base
+	}
+	if ds.mu.tracking && !ds.mu.links && base != (DirID{}) {
+		names := make([]string, 0, len(ds.mu.changed))
+		for name := range ds.mu.changed {
+			names = append(names, name)
+		}
+		ds.mu.Unlock()
+		slices.Sort(names)
+		return names, base
+	}
+	ds.mu.Unlock()
+	c.beginFull(m)
+	return nil, base
+}
+
+// beginFull prepares for reading the whole directory: from now on changes are noted by name, unless some already were not.
+func (c *capture) beginFull(m *dirMark) {
+	m.full = true
+	ds := m.n.dir
+	ds.mu.Lock()
+	ds.mu.links = false // found out anew
+	if !ds.mu.tracking && ds.mu.missed != c.epoch {
+		ds.mu.pending = true
+		ds.mu.changed = nil
+	}
+	ds.mu.Unlock()
+}
+
+// errNeedFull: a directory turned out to hold a name of a file with several, whose group needs the whole listing.
+var errNeedFull = errors.New("directory must be read whole")
+
+// baseDir reads the last commit's listing of a directory when it is needed first.
+type baseDir struct {
+	c       *capture
+	id      DirID
+	loaded  bool
+	entries map[string]*Entry
+}
+
+func (b *baseDir) entry(name string) *Entry {
+	if !b.loaded {
+		b.loaded = true
+		if b.id != (DirID{}) && b.c.base != nil {
+			l, err := b.c.base.ReadDir(b.c.ctx, b.id)
+			if err != nil {
+				// Only a hint: without it everything is stored again.
+				b.c.v.log.WithError(err).WithField("tree", b.id.Tree).Warn("cannot read the last commit's listing")
+			}
+			b.entries = make(map[string]*Entry, len(l.Entries))
+			for i := range l.Entries {
+				b.entries[l.Entries[i].Name] = &l.Entries[i]
+			}
+		}
+	}
+	return b.entries[name]
+}
+
+// entries collects what a directory holds: all of it where names is nil.
+func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *baseDir) (put []Entry, del []string, err error) {
+	if m.full {
+		list, err := listNames(fd)
+		if err != nil {
+			return nil, nil, fmt.Errorf("list directory %q: %w", at, err)
+		}
+		names = make([]string, len(list))
+		for i := range list {
+			names[i] = list[i].Name
+		}
+		slices.Sort(names)
+	}
+	type pendingFile struct {
+		slot int
+		st   unix.Statx_t
+		base ID
+	}
+	var work []pendingFile
+	m.files, m.redo, m.keep = nil, nil, false
+	for _, name := range names {
+		full := path.Join(at, name)
+		var st unix.Statx_t
+		if err := statAt(fd, name, &st); err != nil {
+			if errors.Is(err, unix.ENOENT) {
+				del = append(del, name)
+				continue
+			}
+			return nil, nil, fmt.Errorf("stat %q: %w", full, err)
+		}
+		e := entryOf(name, &st)
+		if st.Nlink > 1 && e.Kind != KindDir {
+			if !m.full {
+				return nil, nil, errNeedFull
+			}
+			m.n.noteLinks()
+			m.keep = true
+			e.Link = c.links.group(&st, b.entry(name), at)
+		}
+		if e.Xattrs, err = byName(fd, name).all(); err != nil {
+			if gone(fd, name) {
+				del = append(del, name)
+				continue
+			}
+			return nil, nil, err
+		}
+		switch e.Kind {
+		case KindDir:
+			id, err := c.subdir(m, fd, name, full, b)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+				del = append(del, name) // gone since the stat; its directory is dirty again
+				m.redo = append(m.redo, name)
+				continue
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			e.ID, e.Meta, e.Size = id.Tree, id.Meta, 0
+		case KindSymlink:
+			to, err := readlinkAt(fd, name)
+			if err != nil {
+				del, m.redo = append(del, name), append(m.redo, name)
+				continue
+			}
+			e.Target, e.Size = string(to), int64(len(to))
+			if e.ID, err = c.tx.PutSymlink(c.ctx, e.Target, ID{}); err != nil {
+				return nil, nil, fmt.Errorf("store symlink %q: %w", full, err)
+			}
+			c.count(0)
+		case KindFile:
+			id, hint, known := c.knownContent(fd, name, &st, m, b)
+			if !known {
+				work = append(work, pendingFile{len(put), st, hint})
+			} else if !m.full {
+				c.count(0)
+			}
+			e.ID = id
+		default:
+			e.Size = 0
+			c.count(0)
+		}
+		put = append(put, e)
+	}
+	// Two files at a time: hashing and deflating take longer than reading.
+	var g errgroup.Group
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	var mu sync.Mutex
+	failed := make(map[int]bool)
+	for _, w := range work {
+		g.Go(func() error {
+			e := &put[w.slot]
+			mark, err := c.content(m.n, fd, e, &w.st, w.base)
+			full := path.Join(at, e.Name)
+			switch {
+			case err == nil:
+				mu.Lock()
+				m.files = append(m.files, mark)
+				mu.Unlock()
+				return nil
+			case errors.Is(err, unix.ENOENT) || errors.Is(err, errNotAFile):
+				mu.Lock()
+				failed[w.slot] = true // removed or replaced meanwhile: its directory is dirty again
+				mu.Unlock()
+				return nil
+			case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO):
+				c.fail(full, err)
+				mu.Lock()
+				failed[w.slot] = true
+				mu.Unlock()
+				return nil
+			}
+			return fmt.Errorf("store %q: %w", full, err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	if len(failed) > 0 {
+		m.keep = true
+		kept := put[:0]
+		for i := range put {
+			if !failed[i] {
+				kept = append(kept, put[i])
+				continue
+			}
+			m.redo = append(m.redo, put[i].Name)
+			// What the last commit has of it is better than nothing.
+			if old := b.entry(put[i].Name); old != nil && !gone(fd, put[i].Name) {
+				kept = append(kept, *old)
+			} else {
+				del = append(del, put[i].Name)
+			}
+		}
+		put = kept
+	}
+	if m.full {
+		del = nil
+	}
+	return put, del, nil
+}
+
+func gone(fd int, name string) bool {
+	var st unix.Statx_t
+	return errors.Is(statAt(fd, name, &st), unix.ENOENT)
+}
+
+func entryOf(name string, st *unix.Statx_t) Entry {
+	e := Entry{
+		Name: name, Kind: kindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
+		UID: st.Uid, GID: st.Gid, Mtime: timeOf(st.Mtime), Size: int64(st.Size),
+	}
+	if e.Kind == KindChar || e.Kind == KindBlock {
+		e.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
+	}
+	return e
+}
+
+// subdir stores a child directory, or takes its record's word that it is as the last commit has it.
+func (c *capture) subdir(m *dirMark, fd int, name, at string, b *baseDir) (DirID, error) {
+	n, _, err := c.v.lookupAt(m.n, fd, name)
+	if err != nil {
+		return DirID{}, err
+	}
+	defer c.v.unref(n, 1)
+	if n.dir == nil {
+		return DirID{}, unix.ENOTDIR
+	}
+	n.mu.Lock()
+	rec := n.mu.rec
+	n.mu.Unlock()
+	if rec.has(recClean | recDir) {
+		return DirID{Tree: rec.id, Meta: rec.meta}, nil
+	}
+	n.dir.mu.Lock()
+	known := n.dir.mu.tracking
+	n.dir.mu.Unlock()
+	var base DirID
+	if !known {
+		if e := b.entry(name); e != nil && e.Kind == KindDir {
+			base = e.Dir()
+		}
+	}
+	return c.dir(n, at, base, m)
+}
+
+// knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have.
+func (c *capture) knownContent(fd int, name string, st *unix.Statx_t, m *dirMark, b *baseDir) (id, hint ID, known bool) {
+	v := c.v
+	var rec record
+	n := v.peek(st)
+	if n != nil {
+		n.mu.Lock()
+		rec = n.mu.rec
+		captured := n.mu.captured
+		n.mu.Unlock()
+		if !captured.IsZero() {
+			return captured, captured, true
+		}
+	} else if v.records {
+		var buf [recordMax + 1]byte
+		if size, err := byName(fd, name).get(recordName, buf[:]); err == nil {
+			if r, ok := decodeRecord(buf[:size]); ok {
+				rec = r
+				if r.trust != v.trust {
+					rec.flags &^= recClean
+				}
+			}
+		}
+	}
+	if rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime) {
+		return rec.id, rec.id, true
+	}
+	if !rec.id.IsZero() {
+		hint = rec.id
+	}
+	if m.full {
+		if old := b.entry(name); old != nil && old.Kind == KindFile {
+			if v.records {
+				return ID{}, old.ID, false
+			}
+			// Without records stat data decides, as git's index does, and like there a file changed within the last tick before
+			// the commit is read again.
+			dirty := v.dirtyHint.has(st.Ino)
+			if n != nil {
+				n.mu.Lock()
+				dirty = dirty || n.mu.ungranted
+				n.mu.Unlock()
+			}
+			racy := timeOf(st.Mtime).Sec >= c.base.Info().Time.Unix()-1
+			if !dirty && !racy && old.Size == int64(st.Size) && old.Mtime == timeOf(st.Mtime) {
+				return old.ID, old.ID, true
+			}
+			hint = old.ID
+		}
+	}
+	return ID{}, hint, false
+}
+
+// errNotAFile: the name is something else by now.
+var errNotAFile = errors.New("not the regular file that was listed")
+
+// content stores a file's bytes and completes e with the attributes they were read under. A file that changes meanwhile is
+// read again, the third time with writers kept out.
+func (c *capture) content(dir *Inode, dirfd int, e *Entry, st *unix.Statx_t, base ID) (fileMark, error) {
+	v := c.v
+	n, fresh := v.intern(st)
+	if fresh {
+		v.loadRecord(n, byName(dirfd, e.Name))
+		n.mu.Unlock()
+		v.place(n, dir, e.Name)
+	}
+	defer v.unref(n, 1)
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
+	fd, err := openAt(dirfd, e.Name, flags, 0)
+	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner
+		fd, err = openAt(dirfd, e.Name, flags&^unix.O_NOATIME, 0)
+	}
+	if err != nil {
+		return fileMark{}, err
+	}
+	defer unix.Close(fd)
+	for attempt := 0; ; attempt++ {
+		err := c.readOnce(n, fd, e, st, base, attempt == 2)
+		if err == nil {
+			break
+		}
+		if attempt == 2 || !errors.Is(err, ErrSizeChanged) {
+			return fileMark{}, err
+		}
+	}
+	c.count(e.Size)
+	return fileMark{
+		name: e.Name, ino: n.ino, gen: n.gen,
+		rec: record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime},
+	}, nil
+}
+
+// readOnce reads a file from end to end; ErrSizeChanged means that it changed meanwhile.
+func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID, exclusive bool) error {
+	n.io.RLock() // no write is half done at this moment; exclusive: none begins before we are through
+	seq := n.writeSeq.Load()
+	if exclusive {
+		defer n.io.RUnlock()
+	} else {
+		n.io.RUnlock()
+	}
+	if err := statAt(fd, "", st); err != nil {
+		return err
+	}
+	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != KindFile {
+		return errNotAFile
+	}
+	size := int64(st.Size)
+	id, err := c.tx.PutFile(c.ctx, size, &fileReader{fd: fd}, base)
+	if err != nil {
+		return err
+	}
+	if err := statAt(fd, "", st); err != nil {
+		return err
+	}
+	if n.writeSeq.Load() != seq || int64(st.Size) != size {
+		return ErrSizeChanged
+	}
+	e.ID, e.Size, e.Mtime = id, size, timeOf(st.Mtime)
+	e.Mode, e.UID, e.GID = uint32(st.Mode)&07777, st.Uid, st.Gid
+	return nil
+}
+
+// fileReader reads a descriptor from its start.
+type fileReader struct {
+	fd  int
+	off int64
+}
+
+func (r *fileReader) Read(p []byte) (int, error) {
+	n, err := preadFull(r.fd, p, r.off)
+	r.off += int64(n)
+	if err == nil && n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+func (c *capture) count(bytes int64) {
+	c.mu.Lock()
+	c.files++
+	c.bytes += bytes
+	c.mu.Unlock()
+}

@@ -1,0 +1,256 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// commit stores what is dirty and moves the branch; syncMu is held. Nothing is recorded as clean before the branch points to it.
+func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
+	tx, err := v.cold.Begin(ctx)
+	if err != nil {
+		return fmt.Errorf("begin a commit: %w", err)
+	}
+	defer tx.Abort()
+	base := tx.Base()
+	if err := v.checkBase(base); err != nil {
+		return err
+	}
+	c := &capture{v: v, ctx: ctx, tx: tx, base: base}
+	taken := v.boundary(c)
+	defer func() {
+		v.endCapture(c, err)
+		if err != nil {
+			v.risk.put(taken)
+		}
+	}()
+
+	var rootBase DirID
+	if base != nil {
+		was := base.Root()
+		rootBase = was.Dir()
+	}
+	if v.rootClean() && base != nil {
+		rc.Commit = base.Info().ID.String()
+		return nil
+	}
+	var st unix.Statx_t
+	if err := v.statNode(v.root, &st); err != nil {
+		return fmt.Errorf("stat the root: %w", err)
+	}
+	root := entryOf("", &st)
+	root.Size = 0
+	if root.Xattrs, err = byFD(v.warmFD).all(); err != nil {
+		return err
+	}
+	c.root = &root
+	id, err := c.dir(v.root, "", rootBase, nil)
+	if err != nil {
+		return err
+	}
+	root.ID, root.Meta = id.Tree, id.Meta
+	rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
+	links := c.links.spanning()
+	if base != nil && v.sameAsBase(ctx, base, root, links) {
+		rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
+	} else {
+		commit, err := tx.Commit(ctx, CommitOptions{
+			Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
+			Root: root, Links: links, When: time.Now(),
+		})
+		if err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		rc.Commit, rc.New = commit.String(), true
+		v.setLastCommit(commit, time.Now())
+		if err := v.state.update(func(s *stateFile) { s.Head = commit.String() }); err != nil {
+			v.log.WithError(err).Warn("cannot write volume.json: the next start compares every file")
+		}
+	}
+	c.recordClean()
+	if len(c.missing) == 0 {
+		v.setVerified()
+	}
+	return nil
+}
+
+// sameAsBase says whether a commit would repeat the last one.
+func (v *Volume) sameAsBase(ctx context.Context, base Snapshot, root Entry, links map[string][]string) bool {
+	old := base.Root()
+	if old.Dir() != root.Dir() { // the root's attributes are part of its metadata
+		return false
+	}
+	was, err := base.LinkDirs(ctx)
+	return err == nil && maps.EqualFunc(was, links, slices.Equal[[]string])
+}
+
+// boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.
+func (v *Volume) boundary(c *capture) riskCount {
+	v.barrier.Lock()
+	c.epoch = v.epoch.Add(1)
+	v.capturing.Store(c.epoch)
+	taken := v.risk.take()
+	v.barrier.Unlock()
+	// Nothing above a file that is open for writing may be marked clean.
+	v.writers.Range(func(key, _ any) bool {
+		n := key.(*Inode)
+		v.begin()
+		if err := v.touchOwn(n, false); err != nil {
+			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of an open file")
+		}
+		v.end()
+		return true
+	})
+	return taken
+}
+
+func (v *Volume) rootClean() bool {
+	v.root.mu.Lock()
+	defer v.root.mu.Unlock()
+	return v.root.mu.rec.has(recClean)
+}
+
+// release lets go of what the walk held. After a failure directories that were read whole are read whole again.
+func (c *capture) release(err error) {
+	for _, m := range c.marks {
+		if err != nil {
+			ds := m.n.dir
+			ds.mu.Lock()
+			if ds.mu.pending {
+				ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, c.epoch
+			}
+			ds.mu.Unlock()
+		}
+		c.v.unref(m.n, 1)
+	}
+	c.marks = nil
+}
+
+func (v *Volume) endCapture(c *capture, err error) {
+	c.release(err)
+	v.capturing.Store(0)
+	v.late.clear()
+}
+
+// recordClean writes what the commit made true: files first, then directories from the leaves up.
+func (c *capture) recordClean() {
+	for _, m := range c.marks {
+		fd, err := c.v.dirFD(m.n)
+		if err == nil {
+			for i := range m.files {
+				c.v.recordFile(fd, &m.files[i], c.epoch)
+			}
+			c.v.unpin(m.n)
+		}
+		if !c.recordDir(m) && m.parent != nil {
+			m.parent.keep = true
+			m.parent.redo = append(m.parent.redo, m.name)
+		}
+	}
+}
+
+// recordFile marks one file clean if nothing happened to it since it was read.
+func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
+	var st unix.Statx_t
+	if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen {
+		return
+	}
+	n, fresh := v.intern(&st)
+	if fresh {
+		v.loadRecord(n, byName(dirfd, f.name))
+	} else {
+		n.mu.Lock()
+	}
+	r := f.rec
+	a := n.attrLocked(&st)
+	switch {
+	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino):
+	case r.size != int64(a.Size) || r.mtime != a.Mtime:
+	case n.mu.writers > 0:
+		n.mu.captured = r.id
+	default:
+		r.ctime = a.Ctime
+		r.flags |= n.mu.rec.flags & recGroup
+		r.group = n.mu.rec.group
+		if v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
+			n.mu.ungranted = false
+			n.mu.marksSynced = true // there is no dirty mark to make durable
+			v.dirtyHint.remove(n.ino)
+		}
+	}
+	n.mu.Unlock()
+	v.unref(n, 1)
+}
+
+// recordDir marks a directory clean if nothing below it was touched since the boundary, and says whether it did.
+func (c *capture) recordDir(m *dirMark) bool {
+	v, n := c.v, m.n
+	v.marks.Lock()
+	defer v.marks.Unlock()
+	ds := n.dir
+	ds.mu.Lock()
+	links := ds.mu.links
+	ds.mu.Unlock()
+	clean := !m.keep && !links && n.epoch.Load() < c.epoch && !v.late.has(n.ino)
+	if clean {
+		clean = v.storeClean(n, m.id) == nil
+	}
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if ds.mu.pending {
+		ds.mu.pending, ds.mu.tracking = false, true
+	}
+	if ds.mu.tracking {
+		ds.mu.base = m.id
+		maps.DeleteFunc(ds.mu.changed, func(_ string, t touch) bool { return t.epoch < c.epoch })
+		for _, name := range m.redo {
+			if _, ok := ds.mu.changed[name]; !ok {
+				if ds.mu.changed == nil {
+					ds.mu.changed = make(map[string]touch)
+				}
+				ds.mu.changed[name] = touch{}
+			}
+		}
+	}
+	return clean
+}
+
+// storeClean writes {clean, tree, meta} into a directory's record with the ctime that stat shows now.
+func (v *Volume) storeClean(n *Inode, id DirID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var st unix.Statx_t
+	if err := v.statNode(n, &st); err != nil {
+		return err
+	}
+	a := n.attrLocked(&st)
+	return v.storeRecord(n, record{flags: recClean | recCtime, id: id.Tree, meta: id.Meta, mtime: a.Mtime, ctime: a.Ctime})
+}
+
+// checkBase refuses to commit over somebody else's work: the branch must be where this volume's uncommitted changes began.
+func (v *Volume) checkBase(base Snapshot) error {
+	var head ID
+	if base != nil {
+		info := base.Info()
+		head = info.ID
+		if v.state.Head == info.Parent.String() && info.Machine == v.state.Machine {
+			return nil // our own commit, whose note in volume.json was lost with the daemon
+		}
+	}
+	if v.state.Head == "" || v.state.Head == head.String() {
+		return nil
+	}
+	if head.IsZero() {
+		return nil // cold was lost or made anew: everything is stored again
+	}
+	return fmt.Errorf("branch %s: %w: it is at %s, this volume's changes began at %s; merge or move the branch back in cold.git, then sync",
+		v.cfg.Branch, ErrRefMoved, head, v.state.Head)
+}
+
+var errClosed = errors.New("the volume is closed")

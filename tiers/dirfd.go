@@ -1,0 +1,188 @@
+package tiers
+
+import (
+	"container/list"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirFDs keeps the most used directories' descriptors open, within a limit; an evicted one is opened again by its parent.
+type dirFDs struct {
+	mu    sync.Mutex
+	lru   list.List // of *Inode with an open fd, oldest first
+	elems map[*Inode]*list.Element
+	max   int
+}
+
+// dirFD returns n's descriptor (O_PATH) and pins it; unpin gives it back.
+func (v *Volume) dirFD(n *Inode) (int, error) {
+	d := n.dir
+	if d == nil {
+		return -1, unix.ENOTDIR
+	}
+	v.dirs.mu.Lock()
+	if d.fd >= 0 {
+		d.pins++
+		d.hot = true
+		fd := d.fd
+		v.dirs.mu.Unlock()
+		return fd, nil
+	}
+	v.dirs.mu.Unlock()
+	v.ns.RLock()
+	defer v.ns.RUnlock()
+	return v.dirFDLocked(n)
+}
+
+// dirFDLocked is dirFD for holders of Volume.ns.
+func (v *Volume) dirFDLocked(n *Inode) (int, error) {
+	d := n.dir
+	v.dirs.mu.Lock()
+	if d.fd >= 0 {
+		d.pins++
+		d.hot = true
+		fd := d.fd
+		v.dirs.mu.Unlock()
+		return fd, nil
+	}
+	v.dirs.mu.Unlock()
+	if n.parent == nil {
+		if n.anon >= 0 {
+			fd, err := unix.Open(fdPath(n.anon), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return -1, err
+			}
+			return v.dirs.put(n, fd), nil
+		}
+		return -1, unix.ESTALE
+	}
+	pfd, err := v.dirFDLocked(n.parent)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := openAt(pfd, n.name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	v.unpin(n.parent)
+	if err != nil {
+		return -1, err
+	}
+	return v.dirs.put(n, fd), nil
+}
+
+func (v *Volume) unpin(n *Inode) {
+	v.dirs.mu.Lock()
+	n.dir.pins--
+	v.dirs.mu.Unlock()
+}
+
+// put stores an fd just opened for n, pinned once, and returns the one to use: another thread may have been faster.
+func (c *dirFDs) put(n *Inode, fd int) int {
+	var closing []int
+	c.mu.Lock()
+	d := n.dir
+	d.pins++
+	d.hot = true
+	if d.fd >= 0 {
+		closing = append(closing, fd)
+	} else {
+		d.fd = fd
+		c.elems[n] = c.lru.PushBack(n)
+		for tries := c.lru.Len(); c.lru.Len() > c.max && tries > 0; tries-- {
+			e := c.lru.Front()
+			old := e.Value.(*Inode)
+			switch {
+			case old.dir.pins > 0 || old.anonDir():
+				c.lru.MoveToBack(e)
+			case old.dir.hot:
+				old.dir.hot = false
+				c.lru.MoveToBack(e)
+			default:
+				closing = append(closing, old.dir.fd)
+				old.dir.fd = -1
+				c.lru.Remove(e)
+				delete(c.elems, old)
+			}
+		}
+	}
+	fd = d.fd
+	c.mu.Unlock()
+	for _, f := range closing {
+		unix.Close(f)
+	}
+	return fd
+}
+
+// anonDir says that a directory can not be opened by name again, so that its descriptor must stay: the root.
+func (n *Inode) anonDir() bool { return n.id == 1 }
+
+func (c *dirFDs) drop(n *Inode) {
+	c.mu.Lock()
+	fd := n.dir.fd
+	n.dir.fd = -1
+	if e := c.elems[n]; e != nil {
+		c.lru.Remove(e)
+		delete(c.elems, n)
+	}
+	c.mu.Unlock()
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
+// locate calls f with a way to reach n by a system call: its name in a pinned directory, or a descriptor of its own.
+// The name stays n's while f runs: renames and unlinks wait.
+func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) error) error {
+	if n.dir != nil {
+		fd, err := v.dirFD(n)
+		if err != nil {
+			return err
+		}
+		defer v.unpin(n)
+		return f(fd, ".", false)
+	}
+	v.ns.RLock()
+	defer v.ns.RUnlock()
+	if n.parent == nil {
+		if n.anon < 0 {
+			return unix.ESTALE
+		}
+		return f(n.anon, "", true)
+	}
+	pfd, err := v.dirFDLocked(n.parent)
+	if err != nil {
+		return err
+	}
+	defer v.unpin(n.parent)
+	return f(pfd, n.name, false)
+}
+
+// target returns how to aim an xattr call at what locate found.
+func target(dirfd int, name string, anon bool) xattrTarget {
+	if anon {
+		return byFD(dirfd)
+	}
+	return byName(dirfd, name)
+}
+
+// openNode opens n itself with flags; O_PATH is allowed.
+func (v *Volume) openNode(n *Inode, flags int) (fd int, err error) {
+	err = v.locate(n, func(dirfd int, name string, anon bool) error {
+		if anon {
+			fd, err = unix.Open(fdPath(dirfd), flags|unix.O_CLOEXEC, 0)
+		} else {
+			fd, err = openAt(dirfd, name, flags, 0)
+		}
+		return err
+	})
+	if err != nil {
+		return -1, err
+	}
+	return fd, nil
+}
+
+// statNode fills st for n.
+func (v *Volume) statNode(n *Inode, st *unix.Statx_t) error {
+	return v.locate(n, func(dirfd int, name string, anon bool) error {
+		return statAt(dirfd, name, st) // an anonymous one is named "" and its own descriptor is dirfd
+	})
+}

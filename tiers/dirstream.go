@@ -1,0 +1,141 @@
+package tiers
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// DirHandle is an open directory stream. The kernel serialises its use.
+type DirHandle struct {
+	v    *Volume
+	n    *Inode
+	fd   int
+	buf  []byte // entries read and not yet taken
+	room []byte
+	pos  uint64 // where the stream stands: the cookie before buf's first entry
+}
+
+// Dirent is one entry of a directory stream.
+type Dirent struct {
+	Name string
+	Ino  uint64
+	Mode uint32 // S_IFMT bits only
+	Off  uint64 // where the stream goes on after this entry
+}
+
+const direntBuf = 32 << 10
+
+// OpenDir opens a directory stream on n.
+func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
+	if n.kind != KindDir {
+		return nil, unix.ENOTDIR
+	}
+	fd, err := v.openNode(n, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	v.ref(n)
+	return &DirHandle{v: v, n: n, fd: fd}, nil
+}
+
+// Inode is the directory that d reads.
+func (d *DirHandle) Inode() *Inode { return d.n }
+
+// ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends. An
+// entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come and go.
+func (d *DirHandle) ReadDir(off uint64, emit func(Dirent) bool) error {
+	if off != d.pos {
+		if _, err := unix.Seek(d.fd, int64(off), unix.SEEK_SET); err != nil {
+			return fmt.Errorf("seek in directory %d: %w", d.n.ino, err)
+		}
+		d.buf, d.pos = nil, off
+	}
+	for {
+		for len(d.buf) > 0 {
+			e, length := parseDirent(d.buf)
+			if !emit(e) {
+				return nil
+			}
+			d.buf, d.pos = d.buf[length:], e.Off
+		}
+		if d.room == nil {
+			d.room = make([]byte, direntBuf)
+		}
+		n, err := unix.Getdents(d.fd, d.room)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			if err == unix.ENOENT {
+				return nil // a removed directory has no entries
+			}
+			return fmt.Errorf("read directory %d: %w", d.n.ino, err)
+		}
+		if n == 0 {
+			return nil
+		}
+		d.buf = d.room[:n]
+	}
+}
+
+// parseDirent reads one struct linux_dirent64 (getdents64(2)).
+func parseDirent(b []byte) (Dirent, int) {
+	length := int(binary.NativeEndian.Uint16(b[16:]))
+	name := b[19:length]
+	if i := bytes.IndexByte(name, 0); i >= 0 {
+		name = name[:i]
+	}
+	return Dirent{
+		Ino:  binary.NativeEndian.Uint64(b),
+		Off:  binary.NativeEndian.Uint64(b[8:]),
+		Mode: uint32(b[18]) << 12,
+		Name: string(name),
+	}, length
+}
+
+// Fsync makes the directory durable.
+func (d *DirHandle) Fsync(datasync bool) error {
+	if datasync {
+		return unix.Fdatasync(d.fd)
+	}
+	return unix.Fsync(d.fd)
+}
+
+// Close ends the stream.
+func (d *DirHandle) Close() {
+	unix.Close(d.fd)
+	d.v.unref(d.n, 1)
+}
+
+// listNames returns the names in the directory behind fd, without "." and "..", in the directory's own order.
+func listNames(dirfd int) ([]Dirent, error) {
+	fd, err := openAt(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, direntBuf)
+	var out []Dirent
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return out, nil
+		}
+		for b := buf[:n]; len(b) > 0; {
+			e, length := parseDirent(b)
+			if e.Name != "." && e.Name != ".." {
+				out = append(out, e)
+			}
+			b = b[length:]
+		}
+	}
+}

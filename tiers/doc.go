@@ -1,0 +1,36 @@
+// Package tiers is EmberFS's storage manager: it keeps a volume's files hot (memory), warm (a plain directory) and cold
+// (a git repository behind the Cold interface), and knows which of them are safe.
+//
+// # Where the bytes are, and whether git has them
+//
+//	                 clean (same as the last commit)      dirty
+//	present          record {id, size, mtime}             no record, or one that says dirty
+//	stub, unlisted   (later: record with the stub flag)   (metadata only)
+//	directory        record {clean, tree, meta}:          record {dirty, mtime, ctime} or none
+//	                 everything below is clean
+//
+// State sits beside the data in the extended attribute trusted.emberfs (record.go), which no program sees through the mount.
+//
+// # Invariants
+//
+//  1. A directory is marked dirty, and so are all its ancestors, before the first change below it (mark.go).
+//  2. No directory above a file that is open for writing, or that holds a name of a file with several names, is marked clean.
+//  3. "Clean" is written only under Volume.marks (directories) or Inode.mu (files) after checking that nothing was touched
+//     since the commit's boundary: every change first stamps the inode with the current epoch, and a commit begins by
+//     raising the epoch while no change is in flight (Volume.barrier).
+//  4. Records are believed only when they carry the volume's trust number, which rises with every start that follows neither
+//     a clean stop nor an earlier start within the same boot.
+//  5. Hot never holds the only copy of anything: a write goes to the warm file and to hot in one call, under Inode.io.
+//  6. A record's ctime is what stat shows while the record says so: writing an attribute moves the file system's own ctime.
+//  7. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//
+// # Lock order
+//
+//	Volume.syncMu    one commit at a time
+//	Volume.barrier   read side: every change, from its mark to its last system call; write side: a commit's boundary
+//	Inode.io         content: readers share, writers exclude each other and readers
+//	Volume.marks     transitions of directory records
+//	Inode.mu         record, open writers, cached mode of one inode
+//	Volume.ns        parent and name of every inode; write side: around a rename or unlink system call
+//	table.mu, dirFDs.mu, dirState.mu   leaves: nothing is locked and no system call made under them (close excepted)
+package tiers

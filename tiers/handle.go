@@ -1,0 +1,298 @@
+package tiers
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle is an open file with a descriptor of its own in warm: writeback errors are reported per descriptor. Safe for concurrent use.
+type Handle struct {
+	v     *Volume
+	n     *Inode
+	fd    int
+	flags uint32      // as the program gave them
+	atime atomic.Bool // the first read through this handle has been shown to warm
+}
+
+// Inode is the file that h has open; h holds a reference on it.
+func (h *Handle) Inode() *Inode { return h.n }
+
+// Flags are the open flags as the program gave them.
+func (h *Handle) Flags() uint32 { return h.flags }
+
+func writable(flags uint32) bool { return flags&unix.O_ACCMODE != unix.O_RDONLY }
+
+// warmFlags are the flags for warm's descriptor: the daemon reads and writes at offsets of its own, in pieces of its own, so
+// O_APPEND and O_DIRECT stay with the kernel; O_SYNC and O_DSYNC hold for each write.
+func warmFlags(flags uint32) int {
+	return int(flags & (unix.O_ACCMODE | unix.O_SYNC | unix.O_DSYNC | unix.O_NOATIME))
+}
+
+// Open opens a file. O_TRUNC is done here; killPriv then clears suid and sgid. Other flags than the access mode, O_TRUNC, O_SYNC
+// and O_DSYNC are the kernel's business.
+func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
+	if n.kind == KindDir {
+		return nil, unix.EISDIR
+	}
+	if n.kind != KindFile {
+		return nil, unix.ENXIO // pipes, sockets and devices never reach a file system
+	}
+	trunc := flags&unix.O_TRUNC != 0
+	if !writable(flags) && !trunc {
+		fd, err := v.openNode(n, warmFlags(flags)&^unix.O_NOATIME)
+		if err != nil {
+			return nil, err
+		}
+		v.ref(n)
+		return &Handle{v: v, n: n, fd: fd, flags: flags}, nil
+	}
+	v.begin()
+	defer v.end()
+	if err := v.touchOwnName(n); err != nil {
+		return nil, err
+	}
+	fd, err := v.openNode(n, warmFlags(flags)&^unix.O_NOATIME)
+	if err != nil {
+		return nil, err
+	}
+	if trunc {
+		if err := v.truncate(n, fd, 0, killPriv); err != nil {
+			unix.Close(fd)
+			return nil, err
+		}
+	}
+	return v.newHandle(n, fd, flags), nil
+}
+
+// newHandle wraps fd and counts it as a writer where it is one. Between begin and end for writers.
+func (v *Volume) newHandle(n *Inode, fd int, flags uint32) *Handle {
+	v.ref(n)
+	if writable(flags) {
+		n.mu.Lock()
+		n.mu.writers++
+		first := n.mu.writers == 1
+		n.mu.Unlock()
+		if first {
+			v.writers.Store(n, struct{}{})
+		}
+	}
+	return &Handle{v: v, n: n, fd: fd, flags: flags}
+}
+
+// Release closes the handle.
+func (h *Handle) Release() {
+	if writable(h.flags) {
+		h.n.mu.Lock()
+		h.n.mu.writers--
+		if h.n.mu.writers == 0 {
+			h.v.writers.Delete(h.n)
+		}
+		h.n.mu.Unlock()
+	}
+	unix.Close(h.fd)
+	h.v.unref(h.n, 1)
+}
+
+// Read reads at off; 0, nil at the end of the file.
+func (h *Handle) Read(p []byte, off int64) (int, error) {
+	n, hot := h.n, h.v.hot
+	n.io.RLock()
+	defer n.io.RUnlock()
+	done, atEnd := hot.read(n, p, off)
+	if done > 0 && !h.atime.Load() && h.flags&unix.O_NOATIME == 0 {
+		// Warm did not see this read: one byte lets its own atime rules (relatime, noatime) decide.
+		h.atime.Store(true)
+		var one [1]byte
+		_, _ = unix.Pread(h.fd, one[:], off)
+	}
+	if done == len(p) || atEnd {
+		return done, nil
+	}
+	m, err := preadFull(h.fd, p[done:], off+int64(done))
+	if err != nil {
+		return done, err
+	}
+	if m > 0 {
+		if from := off + int64(done); m < 2*BlockSize || from+int64(m) <= hot.stream {
+			hot.fill(n, p[done:done+m], from, done+m < len(p))
+		}
+	}
+	return done + m, nil
+}
+
+// Write writes at off to warm and hot. killPriv: the writer may not keep suid and sgid.
+func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
+	v, n := h.v, h.n
+	v.begin()
+	defer v.end()
+	if err := v.touchContent(n); err != nil {
+		return 0, err
+	}
+	n.io.Lock()
+	defer n.io.Unlock()
+	if killPriv {
+		if err := v.killPriv(n, h.fd); err != nil {
+			return 0, err
+		}
+	}
+	size := int64(-1)
+	var st unix.Stat_t
+	if n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0 {
+		if err := unix.Fstat(h.fd, &st); err != nil {
+			return 0, err
+		}
+		size = st.Size
+	} else {
+		size = off // whole pages into a file with nothing cached: its length does not matter
+	}
+	n.writeSeq.Add(1)
+	m, err := pwriteFull(h.fd, p, off)
+	v.risk.bytes.Add(int64(m))
+	if m > 0 {
+		v.hot.update(n, p[:m], off, size)
+	}
+	if m == 0 && err != nil {
+		return 0, err
+	}
+	return m, nil // a short write is reported as such; the next call gets the error
+}
+
+// killPriv clears suid, and sgid where the group may execute, as write(2) by an unprivileged process does.
+func (v *Volume) killPriv(n *Inode, fd int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	mode := n.mu.mode
+	clean := mode &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		clean &^= unix.S_ISGID
+	}
+	if clean == mode || n.kind != KindFile {
+		return nil
+	}
+	if err := unix.Fchmod(fd, clean&07777); err != nil {
+		return err
+	}
+	n.mu.mode = clean
+	return nil
+}
+
+// truncate sets a file's length through a writable descriptor. Between begin and end.
+func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
+	if err := v.touchContent(n); err != nil {
+		return err
+	}
+	n.io.Lock()
+	defer n.io.Unlock()
+	if killPriv {
+		if err := v.killPriv(n, fd); err != nil {
+			return err
+		}
+	}
+	n.writeSeq.Add(1)
+	if err := unix.Ftruncate(fd, size); err != nil {
+		return err
+	}
+	v.hot.newVersion(n)
+	return nil
+}
+
+// Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync where
+// the file system journals attributes, syncfs on btrfs.
+func (h *Handle) Fsync(datasync bool) error {
+	n := h.n
+	n.mu.Lock()
+	marks := !n.mu.marksSynced && h.v.records
+	n.mu.Unlock()
+	var err error
+	switch {
+	case marks && h.v.fsType == unix.BTRFS_SUPER_MAGIC:
+		if err = unix.Fsync(h.fd); err == nil { // its own writeback errors first
+			err = unix.Syncfs(h.fd)
+		}
+	case marks || !datasync:
+		err = unix.Fsync(h.fd)
+	default:
+		err = unix.Fdatasync(h.fd)
+	}
+	if err != nil {
+		return fmt.Errorf("fsync inode %d: %w", n.ino, err)
+	}
+	if marks {
+		n.mu.Lock()
+		n.mu.marksSynced = true
+		n.mu.Unlock()
+	}
+	return nil
+}
+
+// Fallocate is fallocate(2) with all the modes that warm's file system knows.
+func (h *Handle) Fallocate(mode uint32, off, length int64) error {
+	v, n := h.v, h.n
+	v.begin()
+	defer v.end()
+	if err := v.touchContent(n); err != nil {
+		return err
+	}
+	n.io.Lock()
+	defer n.io.Unlock()
+	// suid and sgid: the kernel sends a SETATTR for them first.
+	n.writeSeq.Add(1)
+	if err := unix.Fallocate(h.fd, mode, off, length); err != nil {
+		return err
+	}
+	v.hot.newVersion(n)
+	return nil
+}
+
+// SeekData finds data or a hole: whence is SEEK_DATA or SEEK_HOLE.
+func (h *Handle) SeekData(off int64, whence uint32) (int64, error) {
+	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
+		return 0, unix.EINVAL
+	}
+	h.n.io.RLock()
+	defer h.n.io.RUnlock()
+	return unix.Seek(h.fd, off, int(whence))
+}
+
+// copyMax bounds one CopyFileRange, so that a commit's boundary never waits long.
+const copyMax = 16 << 20
+
+// CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
+func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+	v.begin()
+	defer v.end()
+	if err := v.touchContent(out.n); err != nil {
+		return 0, err
+	}
+	// Two inodes' content locks in one order, so that two copies in opposite directions do not block each other.
+	switch {
+	case in.n == out.n:
+		out.n.io.Lock()
+		defer out.n.io.Unlock()
+	case in.n.id < out.n.id:
+		in.n.io.RLock()
+		defer in.n.io.RUnlock()
+		out.n.io.Lock()
+		defer out.n.io.Unlock()
+	default:
+		out.n.io.Lock()
+		defer out.n.io.Unlock()
+		in.n.io.RLock()
+		defer in.n.io.RUnlock()
+	}
+	if killPriv {
+		if err := v.killPriv(out.n, out.fd); err != nil {
+			return 0, err
+		}
+	}
+	out.n.writeSeq.Add(1)
+	m, err := unix.CopyFileRange(in.fd, &offIn, out.fd, &offOut, int(min(length, copyMax)), 0)
+	v.hot.newVersion(out.n)
+	v.risk.bytes.Add(int64(max(m, 0)))
+	if err != nil {
+		return 0, err
+	}
+	return m, nil
+}

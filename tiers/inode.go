@@ -1,0 +1,245 @@
+package tiers
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inode is a file, directory or other node of warm that the kernel or the daemon knows. It lives while somebody holds a
+// reference: a kernel lookup, an open handle, a child inode, a commit.
+type Inode struct {
+	id   uint64 // FUSE node id
+	ino  uint64 // warm's inode number
+	gen  uint64 // birth time in ns, odd
+	kind Kind
+
+	refs int64 // table.mu
+
+	// Volume.ns guards these. parent is nil for the root and for an inode whose known name is gone; then anon is set.
+	parent *Inode
+	name   string
+	anon   int // O_PATH descriptor of an inode without a known name, or -1
+
+	io      sync.RWMutex // content; see doc.go
+	version uint64       // io: hot's content version
+	hotHint atomic.Bool  // hot may hold pages of this version
+
+	writeSeq     atomic.Uint64 // rises with every change of content
+	epoch        atomic.Uint64 // the last epoch in which the inode was touched
+	contentEpoch atomic.Uint64 // the same for its bytes
+
+	mu struct {
+		sync.Mutex
+		rec         record // what the attribute holds; zero: nothing that counts
+		mode        uint32 // with S_IFMT
+		writers     int    // handles open for writing
+		ungranted   bool   // contents differ from rec though no record says so (volumes without records)
+		marksSynced bool   // the attribute's last change is durable as far as fsync goes
+		noXattrs    bool   // just created: no attribute of the user's, no ACL
+		captured    ID     // what the last commit stored for a file that is open for writing; zero: unknown
+	}
+
+	dir *dirState // directories only
+}
+
+// dirState is what only directories have.
+type dirState struct {
+	fd   int  // O_PATH, or -1; dirFDs.mu
+	pins int  // users of fd; dirFDs.mu
+	hot  bool // second-chance bit; dirFDs.mu
+
+	mu struct {
+		sync.Mutex
+		tracking bool             // base and changed are complete
+		pending  bool             // changed is complete since the capture under way read the directory
+		missed   uint64           // the last epoch in which a name was touched and not noted
+		base     DirID            // what the last commit stored for this directory
+		changed  map[string]touch // names touched since base
+		links    bool             // holds a name of a file with several names
+		acl      int8             // default ACL: 0 unknown, 1 none, 2 present
+	}
+}
+
+// ID is the FUSE node id: never used twice in one process; the root's is 1.
+func (n *Inode) ID() uint64 { return n.id }
+
+// Gen tells apart inodes that used the same number one after the other; never zero.
+func (n *Inode) Gen() uint64 { return n.gen }
+
+// Kind is the inode's type.
+func (n *Inode) Kind() Kind { return n.kind }
+
+// touch is the last change of a name: its epoch, and whether it counts as at risk (an open file that nobody wrote does not).
+type touch struct {
+	epoch uint64
+	risk  bool
+}
+
+// table finds inodes by node id and by warm's inode number.
+type table struct {
+	mu    sync.RWMutex
+	byID  map[uint64]*Inode
+	byIno map[uint64]*Inode
+	next  uint64
+}
+
+// Inode returns the inode with this node id, or nil.
+func (v *Volume) Inode(id uint64) *Inode {
+	v.table.mu.RLock()
+	n := v.table.byID[id]
+	v.table.mu.RUnlock()
+	return n
+}
+
+// Root is the volume's root directory.
+func (v *Volume) Root() *Inode { return v.root }
+
+// intern returns the inode that st describes with one reference more, and whether it is new. A new one has no name and no
+// record yet, and its mu is held: the caller loads the record and unlocks.
+func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
+	t := &v.table
+	gen := genOf(st)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n = t.byIno[st.Ino]; n != nil && n.gen == gen {
+		n.refs++
+		return n, false
+	}
+	t.next++
+	n = &Inode{id: t.next, ino: st.Ino, gen: gen, kind: kindOf(uint32(st.Mode)), refs: 1, anon: -1}
+	n.mu.mode = uint32(st.Mode)
+	if n.kind == KindDir {
+		n.dir = &dirState{fd: -1}
+	}
+	n.mu.Lock()
+	t.byID[n.id] = n
+	t.byIno[n.ino] = n
+	return n, true
+}
+
+// peek returns the inode with warm's number ino without a reference; only for looking at its atomics and under its mu.
+func (v *Volume) peek(st *unix.Statx_t) *Inode {
+	v.table.mu.RLock()
+	defer v.table.mu.RUnlock()
+	if n := v.table.byIno[st.Ino]; n != nil && n.gen == genOf(st) {
+		return n
+	}
+	return nil
+}
+
+func (v *Volume) ref(n *Inode) {
+	v.table.mu.Lock()
+	n.refs++
+	v.table.mu.Unlock()
+}
+
+// Forget drops nlookup of the kernel's references.
+func (v *Volume) Forget(n *Inode, nlookup uint64) { v.unref(n, int64(nlookup)) }
+
+// unref drops references and, with the last, the inode and its hold on its parent.
+func (v *Volume) unref(n *Inode, count int64) {
+	t := &v.table
+	for n != nil {
+		t.mu.Lock()
+		n.refs -= count
+		if n.refs > 0 {
+			t.mu.Unlock()
+			return
+		}
+		delete(t.byID, n.id)
+		if t.byIno[n.ino] == n {
+			delete(t.byIno, n.ino)
+		}
+		if v.capturing.Load() != 0 && n.epoch.Load() >= v.capturing.Load() {
+			v.late.add(n.ino) // the commit under way must not take it for unchanged
+		}
+		t.mu.Unlock()
+
+		v.ns.Lock()
+		parent := n.parent
+		n.parent = nil
+		anon := n.anon
+		n.anon = -1
+		v.ns.Unlock()
+		if anon >= 0 {
+			unix.Close(anon)
+		}
+		if n.dir != nil {
+			v.dirs.drop(n)
+		}
+		if !v.records {
+			v.keepDirtyHint(n)
+		}
+		n, count = parent, 1
+	}
+}
+
+// setName records where n stands now. Volume.ns is held for writing. The parent gains a reference before the old one loses its own.
+func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
+	if n.parent == parent {
+		n.name = name
+		return nil
+	}
+	release = n.parent
+	if parent != nil {
+		v.ref(parent)
+	}
+	n.parent, n.name = parent, name
+	if n.anon >= 0 && parent != nil {
+		unix.Close(n.anon)
+		n.anon = -1
+	}
+	return release
+}
+
+// place is setName for callers that do not hold ns.
+func (v *Volume) place(n, parent *Inode, name string) {
+	v.ns.RLock()
+	same := n.parent == parent && n.name == name
+	v.ns.RUnlock()
+	if same || n == v.root {
+		return
+	}
+	v.ns.Lock()
+	release := v.setName(n, parent, name)
+	v.ns.Unlock()
+	if release != nil {
+		v.unref(release, 1)
+	}
+}
+
+// inoSet is a set of inode numbers.
+type inoSet struct {
+	mu  sync.Mutex
+	set map[uint64]struct{}
+}
+
+func (s *inoSet) add(ino uint64) {
+	s.mu.Lock()
+	if s.set == nil {
+		s.set = make(map[uint64]struct{})
+	}
+	s.set[ino] = struct{}{}
+	s.mu.Unlock()
+}
+
+func (s *inoSet) has(ino uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.set[ino]
+	return ok
+}
+
+func (s *inoSet) remove(ino uint64) {
+	s.mu.Lock()
+	delete(s.set, ino)
+	s.mu.Unlock()
+}
+
+func (s *inoSet) clear() {
+	s.mu.Lock()
+	s.set = nil
+	s.mu.Unlock()
+}

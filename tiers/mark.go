@@ -1,0 +1,293 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Every change runs between begin and end; a commit's boundary falls between changes, never inside one.
+func (v *Volume) begin() { v.barrier.RLock() }
+func (v *Volume) end()   { v.barrier.RUnlock() }
+
+// loadRecord reads n's record from warm; n is new and its mu is held.
+func (v *Volume) loadRecord(n *Inode, at xattrTarget) {
+	if !v.records || (n.kind != KindFile && n.kind != KindDir) {
+		return
+	}
+	var buf [recordMax + 1]byte
+	size, err := at.get(recordName, buf[:])
+	if err != nil {
+		return // none, or none that we can read: dirty
+	}
+	r, ok := decodeRecord(buf[:size])
+	if !ok || r.trust != v.trust || r.has(recDir) != (n.kind == KindDir) {
+		return
+	}
+	n.mu.rec = r
+	if n.kind == KindDir && r.has(recClean) {
+		d := n.dir
+		d.mu.tracking, d.mu.base = true, DirID{Tree: r.id, Meta: r.meta}
+	}
+}
+
+// storeRecord writes n's record; n.mu is held.
+func (v *Volume) storeRecord(n *Inode, r record) error {
+	return v.locate(n, func(dirfd int, name string, anon bool) error {
+		return v.storeNamed(n, r, target(dirfd, name, anon))
+	})
+}
+
+// storeNamed is storeRecord where the caller knows how to reach n.
+func (v *Volume) storeNamed(n *Inode, r record, at xattrTarget) error {
+	r.trust = v.trust
+	if n.kind == KindDir {
+		r.flags |= recDir
+	}
+	if !v.records {
+		r.flags &^= recCtime
+		n.mu.rec = r // for as long as the inode is remembered
+		return nil
+	}
+	var buf [recordMax]byte
+	value := r.encode(buf[:0])
+	if err := at.set(recordName, value, 0); err != nil {
+		return fmt.Errorf("store the record of inode %d: %w", n.ino, err)
+	}
+	n.mu.rec = r
+	return nil
+}
+
+// touchName notes that name in d is about to change: d and all above it turn dirty first. Between begin and end.
+func (v *Volume) touchName(d *Inode, name string) error {
+	v.addChanged(d, name, true)
+	v.riskSince()
+	e := v.epoch.Load()
+	if d.epoch.Load() == e {
+		return nil
+	}
+	return v.touchChain(d, e)
+}
+
+func (v *Volume) addChanged(d *Inode, name string, risk bool) {
+	e := v.epoch.Load()
+	ds := d.dir
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if !ds.mu.tracking && !ds.mu.pending {
+		if ds.mu.missed != e && risk {
+			v.risk.files.Add(1) // at least one; which ones the commit will find out
+		}
+		ds.mu.missed = e
+		return
+	}
+	old := ds.mu.changed[name]
+	if old.epoch == e && (old.risk || !risk) {
+		return
+	}
+	if ds.mu.changed == nil {
+		ds.mu.changed = make(map[string]touch)
+	}
+	ds.mu.changed[name] = touch{epoch: e, risk: risk || old.risk}
+	if risk {
+		v.risk.files.Add(1)
+	}
+}
+
+// touchChain marks d and its ancestors dirty, the root first, so that no clean mark ever stands above a change.
+func (v *Volume) touchChain(d *Inode, e uint64) error {
+	v.marks.Lock()
+	defer v.marks.Unlock()
+	type step struct {
+		n, parent *Inode
+		name      string
+	}
+	var chain []step
+	v.ns.RLock()
+	for p := d; p != nil && p.epoch.Load() != e; p = p.parent {
+		chain = append(chain, step{p, p.parent, p.name})
+	}
+	v.ns.RUnlock()
+	for i := len(chain) - 1; i >= 0; i-- {
+		s := chain[i]
+		if s.parent != nil {
+			v.addChanged(s.parent, s.name, false)
+		}
+		if err := v.markDirty(s.n); err != nil {
+			return err
+		}
+		s.n.epoch.Store(e)
+	}
+	return nil
+}
+
+// markDirty turns a clean directory record into a dirty one that keeps the ctime which stat shows.
+func (v *Volume) markDirty(d *Inode) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.mu.rec.has(recClean) {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := v.statNode(d, &st); err != nil {
+		return err
+	}
+	a := d.attrLocked(&st)
+	if err := v.storeRecord(d, record{flags: recCtime, mtime: a.Mtime, ctime: a.Ctime}); err != nil {
+		// No room for a rewritten record: without one the directory counts as dirty just as well.
+		if rmErr := v.removeRecord(d); rmErr != nil {
+			return errors.Join(err, rmErr)
+		}
+	}
+	return nil
+}
+
+// removeRecord takes n's record away; n.mu is held.
+func (v *Volume) removeRecord(n *Inode) error {
+	if !v.records {
+		n.mu.rec = record{}
+		return nil
+	}
+	err := v.locate(n, func(dirfd int, name string, anon bool) error {
+		return target(dirfd, name, anon).remove(recordName)
+	})
+	if err != nil && !errors.Is(err, unix.ENODATA) {
+		return err
+	}
+	n.mu.rec = record{}
+	return nil
+}
+
+// touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. Between begin and end.
+func (v *Volume) touchContent(n *Inode) error {
+	e := v.epoch.Load()
+	if n.contentEpoch.Load() == e {
+		return nil
+	}
+	n.mu.Lock()
+	n.mu.captured = ID{}
+	n.mu.ungranted = true
+	if n.mu.rec.flags&(recClean|recCtime) != 0 {
+		// The id stays as a hint: equal bytes need not be stored again.
+		r := record{flags: n.mu.rec.flags & recGroup, group: n.mu.rec.group, id: n.mu.rec.id}
+		if err := v.storeRecord(n, r); err != nil {
+			if rmErr := v.removeRecord(n); rmErr != nil {
+				n.mu.Unlock()
+				return errors.Join(err, rmErr)
+			}
+		}
+		n.mu.marksSynced = false
+	}
+	n.mu.Unlock()
+	if err := v.touchOwnName(n); err != nil {
+		return err
+	}
+	n.epoch.Store(e)
+	n.contentEpoch.Store(e)
+	return nil
+}
+
+// touchOwnName notes a change of n's own attributes or bytes in its directory. Names that a file with several has elsewhere
+// need no mark: a directory with such a name is never clean.
+func (v *Volume) touchOwnName(n *Inode) error { return v.touchOwn(n, true) }
+
+func (v *Volume) touchOwn(n *Inode, risk bool) error {
+	if n == v.root {
+		v.riskSince()
+		return v.touchChainIfNeeded(n)
+	}
+	v.ns.RLock()
+	parent, name := n.parent, n.name
+	if parent != nil {
+		v.ref(parent)
+	}
+	v.ns.RUnlock()
+	if parent == nil {
+		return nil // no name left: no commit will take it
+	}
+	defer v.unref(parent, 1)
+	if risk {
+		return v.touchName(parent, name)
+	}
+	v.addChanged(parent, name, false)
+	return v.touchChainIfNeeded(parent)
+}
+
+// riskSince starts the clock of the oldest change that no commit has.
+func (v *Volume) riskSince() {
+	if v.risk.since.Load() == 0 {
+		v.risk.since.CompareAndSwap(0, time.Now().UnixNano())
+	}
+}
+
+func (v *Volume) touchChainIfNeeded(n *Inode) error {
+	e := v.epoch.Load()
+	if n.epoch.Load() == e {
+		return nil
+	}
+	return v.touchChain(n, e)
+}
+
+// withAttrChange runs f, which changes n's ctime but not its bytes, such that the record never shows a stale ctime. n.mu is
+// held over f, so that a commit's mark falls before or after it. Between begin and end.
+func (v *Volume) withAttrChange(n *Inode, f func() error) error {
+	if err := v.touchOwnName(n); err != nil {
+		return err
+	}
+	return v.withCtimeVoid(n, f)
+}
+
+// withCtimeVoid is withAttrChange for callers that mark the directories themselves.
+func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := v.voidCtime(n); err != nil {
+		return err
+	}
+	if n.dir == nil {
+		n.epoch.Store(v.epoch.Load())
+	}
+	return f()
+}
+
+// voidCtime makes stat show warm's own ctime from now on; n.mu is held.
+func (v *Volume) voidCtime(n *Inode) error {
+	if !n.mu.rec.has(recCtime) {
+		return nil
+	}
+	r := n.mu.rec
+	r.flags &^= recCtime
+	if err := v.storeRecord(n, r); err != nil {
+		return v.removeRecord(n)
+	}
+	return nil
+}
+
+// attrLocked is what stat shows of n; n.mu is held.
+func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
+	a := attrOf(st)
+	n.mu.mode = a.Mode
+	r := &n.mu.rec
+	if r.has(recCtime) && r.mtime == a.Mtime && (r.has(recDir) || !r.has(recClean) || r.size == int64(a.Size)) {
+		a.Ctime = r.ctime
+	}
+	return a
+}
+
+func (n *Inode) attr(st *unix.Statx_t) Attr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.attrLocked(st)
+}
+
+// keepDirtyHint remembers, on volumes without records, that a file whose inode goes away has bytes that no commit has.
+func (v *Volume) keepDirtyHint(n *Inode) {
+	n.mu.Lock()
+	dirty := n.kind == KindFile && n.mu.ungranted
+	n.mu.Unlock()
+	if dirty {
+		v.dirtyHint.add(n.ino)
+	}
+}

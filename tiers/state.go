@@ -1,0 +1,97 @@
+package tiers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// StateFormat is the layout of a state directory that this version writes, and the newest that it reads.
+const StateFormat = 1
+
+const stateName = "volume.json"
+
+// stateFile is volume.json: what a start must know of the last one. It is written durably on every change.
+type stateFile struct {
+	Format  int    `json:"format"`
+	Machine string `json:"machine"` // id of this state directory as a writer of commits
+	Volume  string `json:"volume"`  // id of the volume; "" before the first open
+	Branch  string `json:"branch"`
+	Source  string `json:"source"`
+	Boot    string `json:"boot"`       // boot id of the last start
+	Clean   bool   `json:"clean_stop"` // the last daemon stopped with everything in warm durable
+	Trust   uint16 `json:"trust"`      // records with another number are hints only
+	Head    string `json:"head"`       // the commit that warm was last in step with; "" before the first
+	Restore string `json:"restoring"`  // the commit that warm is being brought to; nothing else may have changed it
+}
+
+type state struct {
+	mu   sync.Mutex
+	path string
+	stateFile
+}
+
+// loadState reads volume.json, or makes a new one in memory.
+func loadState(dir string) (*state, error) {
+	s := &state{path: filepath.Join(dir, stateName)}
+	data, err := os.ReadFile(s.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		s.stateFile = stateFile{Format: StateFormat, Machine: uuid.NewString(), Trust: 1}
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the volume's state: %w", err)
+	}
+	if err := json.Unmarshal(data, &s.stateFile); err != nil {
+		return nil, fmt.Errorf("read the volume's state %s: %w", s.path, err)
+	}
+	if s.Format > StateFormat {
+		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: use a newer emberfs", s.path, s.Format, StateFormat)
+	}
+	if s.Format < 1 || s.Machine == "" {
+		return nil, fmt.Errorf("%s is not a volume's state: format %d", s.path, s.Format)
+	}
+	return s, nil
+}
+
+// update changes the state and writes it durably; the change stays in memory even if that fails.
+func (s *state) update(change func(*stateFile)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.stateFile)
+	data, err := json.MarshalIndent(&s.stateFile, "", "\t")
+	if err != nil {
+		return err
+	}
+	return WriteFileDurable(s.path, append(data, '\n'), 0o600)
+}
+
+// MachineID returns the id under which a state directory writes commits; it is made, and kept, at the first call.
+func MachineID(dir string) (string, error) {
+	s, err := loadState(dir)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(s.path); errors.Is(err, fs.ErrNotExist) {
+		if err := s.update(func(*stateFile) {}); err != nil {
+			return "", err
+		}
+	}
+	return s.Machine, nil
+}
+
+// bootID names the running boot of the kernel: records are trusted within it.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("read the boot id: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}

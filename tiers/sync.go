@@ -1,0 +1,191 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"golang.org/x/sys/unix"
+)
+
+// Sync commits what is dirty and pushes where there is a remote; it returns when both are durable. The error says that nothing
+// could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes with an error too.
+func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
+	rc := &Receipt{Reason: reason, Started: time.Now()}
+	defer func() { rc.Took = time.Since(rc.Started) }()
+	v.syncMu.Lock()
+	defer v.syncMu.Unlock()
+	if v.closed.Load() {
+		return rc, errClosed
+	}
+	before := riskCount{v.risk.files.Load(), v.risk.bytes.Load(), v.risk.since.Load()}
+	err := v.commit(ctx, rc)
+	v.points.setError("commit", err)
+	if err != nil {
+		rc.Missing = append(rc.Missing, "not committed: "+err.Error())
+		return rc, err
+	}
+	if rc.New && v.cold.HasRemote() {
+		v.risk.addUnpushed(before)
+	}
+	v.push(ctx, rc)
+	const most = 100
+	if extra := len(rc.Missing) - most; extra > 0 {
+		rc.Missing = append(rc.Missing[:most], fmt.Sprintf("and %d more", extra))
+	}
+	rc.Complete = len(rc.Missing) == 0
+	return rc, nil
+}
+
+// push brings the remote up to the branch.
+func (v *Volume) push(ctx context.Context, rc *Receipt) {
+	if !v.cold.HasRemote() {
+		return
+	}
+	rc.Remote = v.cfg.Source
+	if rc.Commit == "" {
+		rc.Pushed = true // an empty volume: there is nothing to send
+		return
+	}
+	if v.cold.Pushed().String() != rc.Commit {
+		if err := v.cold.Push(ctx); err != nil {
+			v.points.setError("push", err)
+			rc.Missing = append(rc.Missing, fmt.Sprintf("commit %s is not on %s: %v", rc.Commit, v.cfg.Source, err))
+			return
+		}
+		v.points.mu.Lock()
+		v.points.push = &Point{ID: rc.Commit, Time: time.Now()}
+		v.points.mu.Unlock()
+	}
+	v.points.setError("push", nil)
+	v.points.setError("fetch", nil)
+	v.risk.pushed()
+	rc.Pushed = true
+}
+
+// Status describes the volume; it reads counters and the repository's numbers, never the tree.
+func (v *Volume) Status() Status {
+	s := Status{
+		Volume: v.cold.VolumeID(), Source: v.cfg.Source, Branch: v.cfg.Branch, State: v.cfg.State,
+		AtRisk: v.risk.now(), Records: v.records, Verified: v.points.verified.Load(),
+		Errors: []string{}, Rules: []string{},
+	}
+	s.Tiers.Hot = v.hot.status()
+	v.table.mu.RLock()
+	s.Tiers.Hot.Inodes = int64(len(v.table.byID))
+	v.table.mu.RUnlock()
+	s.Tiers.Warm = v.warmUse()
+	cs := v.cold.Stats()
+	s.Tiers.Cold = ColdStatus{TierStatus: TierStatus{Files: cs.Objects, Bytes: cs.Bytes}, Packs: cs.Packs}
+	v.points.mu.Lock()
+	s.LastCommit, s.LastPush = v.points.commit, v.points.push
+	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
+	v.points.mu.Unlock()
+	if !v.records {
+		s.Rules = append(s.Rules, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
+	}
+	return s
+}
+
+// Start runs the background work until Close: what an earlier run left uncommitted is committed at once, warm is made durable
+// every FlushInterval, everything is committed every BackupInterval, failures are tried again with backoff.
+func (v *Volume) Start() {
+	if v.started.Swap(true) {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	v.stop = cancel
+	v.wg.Add(2)
+	go func() {
+		defer v.wg.Done()
+		v.flushLoop(ctx)
+	}()
+	go func() {
+		defer v.wg.Done()
+		v.backupLoop(ctx)
+	}()
+}
+
+func (v *Volume) flushLoop(ctx context.Context) {
+	if v.cfg.FlushInterval <= 0 {
+		return
+	}
+	t := time.NewTicker(v.cfg.FlushInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if err := unix.Syncfs(v.warmRead()); err != nil {
+				v.points.setError("flush", err)
+				v.log.WithError(err).Error("cannot make warm durable")
+				continue
+			}
+			v.points.setError("flush", nil)
+		}
+	}
+}
+
+func (v *Volume) backupLoop(ctx context.Context) {
+	retry := backoff.NewExponentialBackOff()
+	retry.InitialInterval, retry.MaxInterval = 5*time.Second, 5*time.Minute
+	interval := v.cfg.BackupInterval
+	next := interval
+	if v.state.Head != "" && !v.rootClean() || !v.points.verified.Load() {
+		next = time.Millisecond
+	}
+	reason := "recovery"
+	for {
+		if next <= 0 {
+			<-ctx.Done()
+			return
+		}
+		t := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		rc, err := v.Sync(ctx, reason)
+		switch {
+		case errors.Is(err, context.Canceled):
+			return
+		case err == nil && rc.Complete:
+			retry.Reset()
+			next, reason = interval, "interval"
+		case err != nil:
+			next = retryAfter(retry, err, interval)
+			v.log.WithError(err).WithField("retry", next.String()).Error("backup failed: the changes are on this disk only")
+		default:
+			next = retryAfter(retry, nil, interval)
+			v.log.WithField("missing", rc.Missing).WithField("retry", next.String()).Error("backup incomplete")
+		}
+	}
+}
+
+func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration) time.Duration {
+	d := b.NextBackOff()
+	if permanent(err) && interval > 0 {
+		return max(d, interval)
+	}
+	if interval > 0 {
+		return min(d, interval)
+	}
+	return d
+}
+
+// warmUse reports what warm's file system holds; it is shared with whatever else lives there, so it is an upper bound unless
+// warm has a file system of its own.
+func (v *Volume) warmUse() TierStatus {
+	var st unix.Statfs_t
+	if unix.Fstatfs(v.warmFD, &st) != nil {
+		return TierStatus{}
+	}
+	return TierStatus{Files: int64(st.Files - st.Ffree), Bytes: int64(st.Blocks-st.Bfree) * st.Bsize}
+}

@@ -1,0 +1,321 @@
+package tiers
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// Volume is the storage manager: one mounted volume with its three tiers. Its methods are safe for concurrent use.
+// Errors are syscall.Errno, possibly wrapped, where a system call failed; fs maps the others.
+type Volume struct {
+	cfg   Config
+	cold  Cold
+	log   logrus.FieldLogger
+	state *state
+	hot   *hotCache
+
+	warmFD   int // O_PATH descriptor of the warm directory
+	warmDev  uint64
+	fsType   int64
+	records  bool   // warm takes trusted.* attributes from us
+	mayChown bool   // the daemon is root
+	uid, gid uint32 // the daemon's own
+	trust    uint16
+
+	root  *Inode
+	table table
+	dirs  dirFDs
+
+	barrier   sync.RWMutex
+	epoch     atomic.Uint64
+	capturing atomic.Uint64 // the epoch of the commit under way, or 0
+	late      inoSet        // inodes that the kernel forgot although they were touched since that commit's boundary
+	marks     sync.Mutex
+	ns        sync.RWMutex
+	writers   sync.Map // *Inode open for writing -> struct{}
+	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
+	dirtyHint inoSet
+
+	syncMu sync.Mutex
+	risk   risk
+	points points
+
+	inval atomic.Pointer[Invalidator]
+
+	stop    context.CancelFunc
+	wg      sync.WaitGroup
+	kick    chan string
+	closed  atomic.Bool
+	started atomic.Bool
+}
+
+// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue, they never wait for the kernel.
+type Invalidator interface {
+	InvalEntry(dir uint64, name string)
+	InvalInode(id uint64)
+	Prune(ids []uint64)
+}
+
+// SetInvalidator tells the volume how to reach the kernel's caches.
+func (v *Volume) SetInvalidator(i Invalidator) { v.inval.Store(&i) }
+
+func now() Time {
+	t := time.Now()
+	return Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
+}
+
+// Open opens the state directory c.State, which the caller has locked, brings warm to the branch's last commit where it has
+// nothing of its own, and decides whether records of the last run can be believed. Errors leave warm usable for another try.
+func Open(ctx context.Context, c Config) (_ *Volume, err error) {
+	clearUmask()
+	st, err := loadState(c.State)
+	if err != nil {
+		return nil, err
+	}
+	v := &Volume{
+		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
+		kick: make(chan string, 1),
+	}
+	v.table.byID, v.table.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
+	v.epoch.Store(1)
+	if st.Volume != "" && st.Volume != c.Cold.VolumeID() {
+		return nil, fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", c.State, st.Volume, c.Cold.VolumeID())
+	}
+	if err := v.openWarm(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(v.warmFD)
+		}
+	}()
+	if err := v.decideTrust(); err != nil {
+		return nil, err
+	}
+	v.hot = newHot(HotBytes(c.MemoryLimit))
+	if err := v.openRoot(); err != nil {
+		return nil, err
+	}
+	if err := v.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	err = st.update(func(s *stateFile) {
+		s.Volume, s.Branch, s.Source = c.Cold.VolumeID(), c.Branch, c.Source
+		s.Clean = false
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// openWarm opens, or makes, the warm directory and finds out what its file system can do.
+func (v *Volume) openWarm() error {
+	path := filepath.Join(v.cfg.State, "warm")
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make the warm directory: %w", err)
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	v.warmFD = fd
+	var sx unix.Statx_t
+	if err := statAt(fd, "", &sx); err != nil {
+		return fmt.Errorf("stat %s: %w", path, err)
+	}
+	if sx.Mask&unix.STATX_BTIME == 0 {
+		v.log.Warn("warm's file system has no birth times: a reused inode number is told apart only while its file is open")
+	}
+	v.warmDev = unix.Mkdev(sx.Dev_major, sx.Dev_minor)
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return fmt.Errorf("statfs %s: %w", path, err)
+	}
+	v.fsType = fs.Type
+	// By trying, not by uid: capabilities, user namespaces and file systems all have a say.
+	probe := recordName + ".probe"
+	if err := byFD(fd).set(probe, []byte{recordVersion}, 0); err == nil {
+		v.records = true
+		if err := byFD(fd).remove(probe); err != nil {
+			return fmt.Errorf("remove an extended attribute of %s: %w", path, err)
+		}
+	}
+	var lim unix.Rlimit
+	limit := 1024
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
+		limit = int(min(lim.Cur, 1<<16))
+	}
+	v.dirs.elems = map[*Inode]*list.Element{}
+	v.dirs.max = max(64, min(limit/8, 4096))
+	return nil
+}
+
+// decideTrust compares this start with the last: within one boot, or after a clean stop, records are believed.
+func (v *Volume) decideTrust() error {
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	s := v.state
+	trusted := s.Clean || s.Boot == boot || s.Boot == ""
+	err = s.update(func(f *stateFile) {
+		f.Boot = boot
+		if !trusted {
+			f.Trust++
+			if f.Trust == 0 { // every number was used: none of the old records may be left
+				f.Trust = 1
+			}
+		}
+		f.Clean = false
+	})
+	v.trust = s.Trust
+	v.points.verified.Store(trusted)
+	return err
+}
+
+func (v *Volume) openRoot() error {
+	var st unix.Statx_t
+	if err := statAt(v.warmFD, "", &st); err != nil {
+		return err
+	}
+	n, _ := v.intern(&st)
+	v.loadRecord(n, byFD(v.warmFD))
+	n.attrLocked(&st)
+	n.mu.Unlock()
+	fd, err := unix.Open(fdPath(v.warmFD), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	v.dirs.put(n, fd)
+	v.unpin(n)
+	v.root = n
+	return nil
+}
+
+// catchUp fetches and brings warm to the branch's tip, where warm holds nothing that is not committed.
+func (v *Volume) catchUp(ctx context.Context) error {
+	fresh := v.state.Head == "" && v.state.Restore == ""
+	if fresh {
+		empty, err := v.warmEmpty()
+		if err != nil {
+			return err
+		}
+		fresh = empty
+	}
+	restoring := v.state.Restore != ""
+	clean := v.rootClean()
+	if v.cold.HasRemote() && (fresh || restoring || clean) {
+		switch err := v.cold.Fetch(ctx); {
+		case errors.Is(err, ErrDiverged):
+			v.points.setError("fetch", err)
+		case err != nil && fresh:
+			return fmt.Errorf("fetch from %s: %w", v.cfg.Source, err)
+		case err != nil:
+			v.points.setError("fetch", err)
+			v.log.WithError(err).Warn("cannot fetch: going on with what is here")
+		}
+	}
+	head, err := v.cold.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
+	}
+	if head == nil {
+		return nil
+	}
+	info := head.Info()
+	v.setLastCommit(info.ID, info.Time)
+	root := head.Root()
+	if fresh || restoring || clean && root.Dir() != v.rootRecordDir() {
+		return v.restoreWarm(ctx, head)
+	}
+	return nil
+}
+
+func (v *Volume) rootRecordDir() DirID {
+	v.root.mu.Lock()
+	defer v.root.mu.Unlock()
+	return DirID{Tree: v.root.mu.rec.id, Meta: v.root.mu.rec.meta}
+}
+
+func (v *Volume) warmEmpty() (bool, error) {
+	list, err := listNames(v.warmFD)
+	return len(list) == 0, err
+}
+
+// restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it again.
+func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
+	id := snap.Info().ID.String()
+	if err := v.state.update(func(s *stateFile) { s.Restore = id }); err != nil {
+		return err
+	}
+	r := &restorer{cold: v.cold, snap: snap, log: v.log, untrusted: v.cfg.Untrusted, vol: v, progress: func(int64, int64) {}}
+	if err := r.run(ctx, v.warmFD, nil); err != nil {
+		return fmt.Errorf("restore commit %s: %w", id, err)
+	}
+	if err := unix.Syncfs(v.warmRead()); err != nil {
+		return fmt.Errorf("make the restored files durable: %w", err)
+	}
+	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head = "", id })
+}
+
+// reloadRoot reads the root's record anew after a restore wrote it.
+func (v *Volume) reloadRoot(change func(*stateFile)) error {
+	var st unix.Statx_t
+	if err := statAt(v.warmFD, "", &st); err != nil {
+		return err
+	}
+	n := v.root
+	n.mu.Lock()
+	n.mu.rec = record{}
+	v.loadRecord(n, byFD(v.warmFD))
+	n.attrLocked(&st)
+	n.mu.Unlock()
+	return v.state.update(change)
+}
+
+// warmRead returns a readable descriptor of warm for syncfs, opened once.
+func (v *Volume) warmRead() int {
+	v.points.mu.Lock()
+	defer v.points.mu.Unlock()
+	if v.points.readFD == 0 {
+		fd, err := openAt(v.warmFD, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return -1
+		}
+		v.points.readFD = fd
+	}
+	return v.points.readFD
+}
+
+// Close stops the background work, makes warm durable and records the clean stop. The last Sync is the caller's.
+func (v *Volume) Close() error {
+	if v.closed.Swap(true) {
+		return nil
+	}
+	if v.stop != nil {
+		v.stop()
+		v.wg.Wait()
+	}
+	v.syncMu.Lock()
+	defer v.syncMu.Unlock()
+	err := unix.Syncfs(v.warmRead())
+	if err != nil {
+		err = fmt.Errorf("make warm durable: %w", err)
+	} else {
+		err = v.state.update(func(s *stateFile) { s.Clean = true })
+	}
+	v.hot.close()
+	return errors.Join(err, v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
+}

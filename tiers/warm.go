@@ -1,0 +1,301 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// resolveFlags keep every path walk inside the directory it starts from: no symlink, no mount, no "..".
+const resolveFlags = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+
+const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+
+// openAt opens name below dirfd without ever leaving it (openat2(2)).
+func openAt(dirfd int, name string, flags int, mode uint32) (int, error) {
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(mode), Resolve: resolveFlags}
+	for {
+		fd, err := unix.Openat2(dirfd, name, &how)
+		if err != unix.EINTR && err != unix.EAGAIN { // EAGAIN: a rename raced with the walk
+			return fd, err
+		}
+	}
+}
+
+func statAt(dirfd int, name string, st *unix.Statx_t) error {
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	if name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	return unix.Statx(dirfd, name, flags, statxMask, st)
+}
+
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+func timeOf(t unix.StatxTimestamp) Time { return Time{Sec: t.Sec, Nsec: t.Nsec} }
+
+func (t Time) timespec() unix.Timespec { return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)} }
+
+// Before says whether t is earlier than u.
+func (t Time) Before(u Time) bool { return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec }
+
+func kindOf(mode uint32) Kind {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return KindDir
+	case unix.S_IFLNK:
+		return KindSymlink
+	case unix.S_IFIFO:
+		return KindFIFO
+	case unix.S_IFSOCK:
+		return KindSocket
+	case unix.S_IFCHR:
+		return KindChar
+	case unix.S_IFBLK:
+		return KindBlock
+	}
+	return KindFile
+}
+
+// format returns the S_IFMT bits of k.
+func (k Kind) format() uint32 {
+	switch k {
+	case KindDir:
+		return unix.S_IFDIR
+	case KindSymlink:
+		return unix.S_IFLNK
+	case KindFIFO:
+		return unix.S_IFIFO
+	case KindSocket:
+		return unix.S_IFSOCK
+	case KindChar:
+		return unix.S_IFCHR
+	case KindBlock:
+		return unix.S_IFBLK
+	}
+	return unix.S_IFREG
+}
+
+// genOf derives an inode's generation from its birth time, so that a reused inode number is told apart.
+func genOf(st *unix.Statx_t) uint64 {
+	return uint64(st.Btime.Sec)*1e9 + uint64(st.Btime.Nsec) | 1
+}
+
+func attrOf(st *unix.Statx_t) Attr {
+	return Attr{
+		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
+		Atime: timeOf(st.Atime), Mtime: timeOf(st.Mtime), Ctime: timeOf(st.Ctime), Btime: timeOf(st.Btime),
+		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
+		Rdev:    st.Rdev_minor&0xff | st.Rdev_major<<8 | st.Rdev_minor&^0xff<<12,
+		Blksize: st.Blksize,
+	}
+}
+
+// ---- extended attributes by (directory descriptor, name), never following a symlink ----
+
+// xattrAt numbers of Linux 6.13; older kernels go by /proc/self/fd/DIR/NAME, whose last component the l*xattr calls do not follow.
+const (
+	sysSetxattrat    = 463
+	sysGetxattrat    = 464
+	sysListxattrat   = 465
+	sysRemovexattrat = 466
+)
+
+type xattrArgs struct {
+	value unsafe.Pointer // 64 bits, as in the kernel's struct xattr_args
+	size  uint32
+	flags uint32
+}
+
+// xattrTarget is what an xattr call is aimed at: name below dirfd, or, with follow, the object behind dirfd itself.
+type xattrTarget struct {
+	dirfd  int
+	name   string
+	follow bool // name is /proc/self/fd/N, whose magic link is followed
+}
+
+func byName(dirfd int, name string) xattrTarget { return xattrTarget{dirfd: dirfd, name: name} }
+func byFD(fd int) xattrTarget {
+	return xattrTarget{dirfd: unix.AT_FDCWD, name: fdPath(fd), follow: true}
+}
+
+func (t xattrTarget) path() string {
+	if t.follow {
+		return t.name
+	}
+	return fdPath(t.dirfd) + "/" + t.name
+}
+
+var noXattrAt atomic.Bool // set once when the kernel lacks the *xattrat calls
+
+func ptr(b []byte) unsafe.Pointer {
+	if len(b) == 0 {
+		return nil
+	}
+	return unsafe.Pointer(&b[0])
+}
+
+func (t xattrTarget) call(nr uintptr, attr string, args *xattrArgs) (int, bool, error) {
+	if noXattrAt.Load() {
+		return 0, false, nil
+	}
+	p, err := unix.BytePtrFromString(t.name)
+	if err != nil {
+		return 0, true, err
+	}
+	a, err := unix.BytePtrFromString(attr)
+	if err != nil {
+		return 0, true, err
+	}
+	flags := uintptr(unix.AT_SYMLINK_NOFOLLOW)
+	if t.follow {
+		flags = 0
+	}
+	n, _, errno := unix.Syscall6(nr, uintptr(t.dirfd), uintptr(unsafe.Pointer(p)), flags, uintptr(unsafe.Pointer(a)), uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+	if errno == unix.ENOSYS {
+		noXattrAt.Store(true)
+		return 0, false, nil
+	}
+	if errno != 0 {
+		return 0, true, errno
+	}
+	return int(n), true, nil
+}
+
+func (t xattrTarget) get(attr string, buf []byte) (int, error) {
+	args := &xattrArgs{value: ptr(buf), size: uint32(len(buf))}
+	n, ok, err := t.call(sysGetxattrat, attr, args)
+	if ok {
+		return n, err
+	}
+	if t.follow {
+		return unix.Getxattr(t.path(), attr, buf)
+	}
+	return unix.Lgetxattr(t.path(), attr, buf)
+}
+
+func (t xattrTarget) set(attr string, value []byte, flags int) error {
+	args := &xattrArgs{value: ptr(value), size: uint32(len(value)), flags: uint32(flags)}
+	_, ok, err := t.call(sysSetxattrat, attr, args)
+	if ok {
+		return err
+	}
+	if t.follow {
+		return unix.Setxattr(t.path(), attr, value, flags)
+	}
+	return unix.Lsetxattr(t.path(), attr, value, flags)
+}
+
+func (t xattrTarget) remove(attr string) error {
+	if t.follow {
+		return unix.Removexattr(t.path(), attr)
+	}
+	return unix.Lremovexattr(t.path(), attr)
+}
+
+func (t xattrTarget) list(buf []byte) (int, error) {
+	if t.follow {
+		return unix.Listxattr(t.path(), buf)
+	}
+	return unix.Llistxattr(t.path(), buf)
+}
+
+// fetch returns a whole attribute value of any size.
+func (t xattrTarget) fetch(attr string) ([]byte, error) {
+	buf := make([]byte, 256)
+	for {
+		n, err := t.get(attr, buf)
+		if err == nil {
+			return buf[:n:n], nil
+		}
+		if !errors.Is(err, unix.ERANGE) || len(buf) >= 1<<16 {
+			return nil, err
+		}
+		buf = make([]byte, 1<<16)
+	}
+}
+
+// all returns the attributes that belong to the user, sorted by name; none on file systems without attributes.
+func (t xattrTarget) all() ([]Xattr, error) {
+	var stack [512]byte
+	buf := stack[:]
+	n, err := t.list(buf)
+	if errors.Is(err, unix.ERANGE) {
+		buf = make([]byte, 1<<16)
+		n, err = t.list(buf)
+	}
+	if err != nil {
+		if errors.Is(err, unix.ENOTSUP) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("list extended attributes of %s: %w", t.path(), err)
+	}
+	var out []Xattr
+	for _, name := range splitNames(buf[:n]) {
+		if reservedXattr(name) {
+			continue
+		}
+		value, err := t.fetch(name)
+		if err != nil {
+			if errors.Is(err, unix.ENODATA) { // removed since it was listed
+				continue
+			}
+			return nil, fmt.Errorf("read extended attribute %s of %s: %w", name, t.path(), err)
+		}
+		out = append(out, Xattr{Name: name, Value: value})
+	}
+	sortXattrs(out)
+	return out, nil
+}
+
+func splitNames(list []byte) []string {
+	var names []string
+	start := 0
+	for i, c := range list {
+		if c == 0 {
+			names = append(names, string(list[start:i]))
+			start = i + 1
+		}
+	}
+	return names
+}
+
+// preadFull reads until p is full or the file ends.
+func preadFull(fd int, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pread(fd, p[done:], off+int64(done))
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return done, err
+		}
+		if n == 0 {
+			break
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// pwriteFull writes all of p; a short count comes with the error that caused it.
+func pwriteFull(fd int, p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pwrite(fd, p[done:], off+int64(done))
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return done, err
+		}
+		done += n
+	}
+	return done, nil
+}
