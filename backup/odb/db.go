@@ -1,0 +1,184 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/go-git/go-git/v5/plumbing/cache"
+	"github.com/sirupsen/logrus"
+)
+
+// Options of a DB. The zero value works.
+type Options struct {
+	Log logrus.FieldLogger // nil: nothing is logged
+
+	// MaxDelta bounds in bytes what a delta makes, and its bases; default 1 GiB. (Stock git makes no deltas of blobs over
+	// 512 MiB.) Objects that are not deltas have no such limit.
+	MaxDelta int64
+	// MaxDepth bounds delta chains; default 4096, which is git's own.
+	MaxDepth int
+	// DeltaMemory is the size in bytes over which delta bases go to a temporary file; default 16 MiB.
+	DeltaMemory int64
+	// DeltaCache is what resolved delta bases may take in memory, in bytes; default 8 MiB.
+	DeltaCache int64
+	// MaxPackObjects bounds the objects of a fetched pack; default 16 million (60 to 200 bytes of memory each).
+	MaxPackObjects int
+	// MaxInflate bounds what indexing one fetched pack may inflate altogether, in bytes; default 1 TiB.
+	MaxInflate int64
+	// TempDir is where delta bases over DeltaMemory go. Default: the repository's objects directory, or for OpenReadOnly
+	// the system's directory for temporary files.
+	TempDir string
+
+	// Fail is for tests of crash safety. It is called with a name before each step that a crash could separate from the one
+	// before; an error ends the operation there, and as after a crash nothing is cleaned up.
+	Fail func(step string) error
+}
+
+func (o *Options) setDefaults() {
+	if o.Log == nil {
+		l := logrus.New()
+		l.SetLevel(logrus.PanicLevel)
+		o.Log = l
+	}
+	def(&o.MaxDelta, 1<<30)
+	def(&o.MaxDepth, 4096)
+	def(&o.DeltaMemory, 16<<20)
+	def(&o.DeltaCache, 8<<20)
+	def(&o.MaxPackObjects, 16_000_000)
+	def(&o.MaxInflate, 1<<40)
+}
+
+func def[T int | int64](p *T, v T) {
+	if *p <= 0 {
+		*p = v
+	}
+}
+
+// DB is an open repository. Safe for concurrent use. At most one DB from Open per repository and process; any number from
+// OpenReadOnly.
+type DB struct {
+	dir      string
+	opt      Options
+	log      logrus.FieldLogger
+	self     owner
+	readOnly bool
+
+	packs  atomic.Pointer[packList] // nil once closed
+	bases  *cache.BufferLRU         // resolved delta bases, by cacheKey
+	seq    atomic.Int64
+	pools  struct{ buf, zr, zw, mem sync.Pool }
+	scan   scanState
+	closed atomic.Bool
+}
+
+// Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it: the
+// caller must be the only EmberFS process that writes there. ErrNotRepository, ErrUnsupported.
+func Open(dir string, o Options) (*DB, error) {
+	if o.TempDir == "" {
+		o.TempDir = filepath.Join(dir, "objects")
+	}
+	db, err := open(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := cleanup(dir, db.self, db.log); err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	return db, db.firstScan()
+}
+
+// OpenReadOnly opens somebody else's bare repository, or one whose daemon runs: it cleans up and writes nothing, and the
+// writing methods fail with ErrReadOnly.
+func OpenReadOnly(dir string, o Options) (*DB, error) {
+	db, err := open(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	db.readOnly = true
+	return db, db.firstScan()
+}
+
+// ErrReadOnly: the DB comes from OpenReadOnly.
+var ErrReadOnly = errors.New("object database is open for reading only")
+
+func open(dir string, o Options) (*DB, error) {
+	if err := checkLayout(dir); err != nil {
+		return nil, err
+	}
+	c, _, err := readConfig(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	if err := checkSupported(dir, c); err != nil {
+		return nil, err
+	}
+	self, err := thisProcess()
+	if err != nil {
+		return nil, err
+	}
+	o.setDefaults()
+	db := &DB{dir: dir, opt: o, log: o.Log, self: self, bases: cache.NewBufferLRU(cache.FileSize(o.DeltaCache))}
+	return db, nil
+}
+
+func (db *DB) firstScan() error {
+	l := newPackList(nil, 0)
+	db.packs.Store(l)
+	return db.Refresh()
+}
+
+// Dir is the repository's directory.
+func (db *DB) Dir() string { return db.dir }
+
+// Close lets go of all files. Streams that are open stay readable.
+func (db *DB) Close() error {
+	if db.closed.Swap(true) {
+		return nil
+	}
+	db.scan.mu.Lock()
+	defer db.scan.mu.Unlock()
+	if l := db.packs.Swap(nil); l != nil {
+		return l.release()
+	}
+	return nil
+}
+
+// Stats counts the packs, their objects (one that lies in two packs counts twice) and their bytes with the indexes. Loose
+// objects are not counted. Zero after Close.
+func (db *DB) Stats() (packs int, objects int64, bytes int64) {
+	l, err := db.acquire()
+	if err != nil {
+		return 0, 0, 0
+	}
+	defer db.release(l)
+	for _, p := range l.packs {
+		objects += int64(p.idx.count)
+		bytes += p.size + int64(len(p.idx.data))
+	}
+	return len(l.packs), objects, bytes
+}
+
+// crash is the error of a step that Options.Fail ended: whoever sees it leaves everything as it is.
+type crash struct{ err error }
+
+func (c *crash) Error() string { return c.err.Error() }
+func (c *crash) Unwrap() error { return c.err }
+
+// step is a place where a crash is simulated.
+func (db *DB) step(name string) error {
+	if db.opt.Fail == nil {
+		return nil
+	}
+	if err := db.opt.Fail(name); err != nil {
+		return &crash{fmt.Errorf("%s: %w", name, err)}
+	}
+	return nil
+}
+
+func crashed(err error) bool {
+	var c *crash
+	return errors.As(err, &c)
+}

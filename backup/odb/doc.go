@@ -1,0 +1,38 @@
+// Package odb is the git object database under a volume: loose objects and packs, references and the repository's
+// configuration. It knows nothing of files, metadata or remotes; package backup builds those on it.
+//
+// # What it promises
+//
+// A DB works on a bare repository that stock git may read, gc, repack and push to at the same time.
+//
+//   - Publishing is crash-safe and gc-safe (FORMAT.md section 5): pack and index are written and fsynced under temporary
+//     names, pack-X.keep is made durable, the pack is renamed, then its index, the directory is fsynced. The caller moves
+//     the reference and only then calls Release, which removes the .keep.
+//   - References move under <ref>.lock, compared with the value that the caller expects.
+//   - Everything read is verified against its id with collision-detecting SHA-1. A missing object is tiers.ErrMissing, bytes
+//     that do not match are tiers.ErrCorrupt; never zeros, never something else.
+//   - Declared sizes are checked against limits before anything is inflated; delta chains have a depth limit, which also
+//     ends cycles; big delta bases lie in an unlinked temporary file, not in memory.
+//
+// # Names of our own files
+//
+// Temporary files are named emberfs_tmp_*, with the boot, the process and a random part: stock git prunes every tmp_* file
+// as soon as it is older than the start of `git gc --prune=now`, whoever is still writing it. pack-X.keep and lock files
+// hold "emberfs <boot id> <pid>", so that Open can tell what a dead process of ours left behind from what git or a user
+// made, and remove only the former.
+//
+// # What is refused
+//
+// SHA-256 repositories, reftable, every extensions.* but partialClone, repository format versions over 1, and repositories
+// that borrow objects through objects/info/alternates (its target may be anybody's, and may vanish). Index version 1 is
+// skipped with a warning. A multi-pack-index is ignored: the indexes beside the packs say the same.
+//
+// # Concurrency
+//
+// DB and Writer are safe for concurrent use. The list of packs is immutable behind an atomic pointer; a reader holds a
+// reference to the list that it searches, and a pack that was unlinked is closed when the last reader lets go. On a miss the
+// directory is read again until a scan shows no change.
+//
+// Lock order: Writer.mu, then DB.scan.mu. Nothing calls back into a Writer while its lock is held except the drop function
+// of PutStream, which must not use the Writer.
+package odb

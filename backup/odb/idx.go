@@ -1,0 +1,146 @@
+package odb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sort"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	idxHeader = 8
+	idxFanout = 256 * 4
+	idxTail   = 2 * hashSize
+	hashSize  = 20
+)
+
+// index is one pack index of version 2, searched in place: no heap per object.
+type index struct {
+	path   string
+	data   []byte // the whole file, mapped (or from a test)
+	mapped bool
+	count  int
+	names  []byte // count ids, sorted
+	crcs   []byte
+	off32  []byte
+	off64  []byte
+}
+
+// openIndex maps the index at path. tiers.ErrCorrupt: it is damaged or cut off.
+func openIndex(path string) (*index, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Size() < idxHeader+idxFanout+idxTail {
+		return nil, corruptf("index %s: %d bytes are too few", path, st.Size())
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map index %s: %w", path, err)
+	}
+	x, err := parseIndex(data)
+	if err != nil {
+		_ = unix.Munmap(data)
+		return nil, fmt.Errorf("index %s: %w", path, err)
+	}
+	x.path, x.mapped = path, true
+	return x, nil
+}
+
+// parseIndex checks that every table lies within data and that the fan-out makes searching safe. The ids themselves are
+// believed: an object is compared with its id when it is read.
+func parseIndex(data []byte) (*index, error) {
+	if len(data) < idxHeader+idxFanout+idxTail {
+		return nil, corruptf("%d bytes are too few", len(data))
+	}
+	if !bytes.Equal(data[:4], []byte{0xff, 't', 'O', 'c'}) {
+		return nil, corruptf("not an index of version 2")
+	}
+	if v := binary.BigEndian.Uint32(data[4:]); v != 2 {
+		return nil, corruptf("version %d, want 2", v)
+	}
+	x := &index{data: data}
+	last := uint32(0)
+	for i := range 256 {
+		n := x.fan(i)
+		if n < last {
+			return nil, corruptf("fan-out goes down at %d", i)
+		}
+		last = n
+	}
+	x.count = int(last)
+	rest := data[idxHeader+idxFanout : len(data)-idxTail]
+	const per = hashSize + 4 + 4
+	if len(rest)/per < x.count {
+		return nil, corruptf("%d bytes are too few for %d objects", len(data), x.count)
+	}
+	x.names, rest = rest[:x.count*hashSize], rest[x.count*hashSize:]
+	x.crcs, rest = rest[:x.count*4], rest[x.count*4:]
+	x.off32, x.off64 = rest[:x.count*4], rest[x.count*4:]
+	if len(x.off64)%8 != 0 || len(x.off64)/8 > x.count {
+		return nil, corruptf("table of long offsets has %d bytes", len(x.off64))
+	}
+	return x, nil
+}
+
+func (x *index) close() error {
+	if !x.mapped {
+		return nil
+	}
+	x.mapped = false
+	if err := unix.Munmap(x.data); err != nil {
+		return fmt.Errorf("unmap index %s: %w", x.path, err)
+	}
+	return nil
+}
+
+func (x *index) fan(i int) uint32 { return binary.BigEndian.Uint32(x.data[idxHeader+4*i:]) }
+
+// packSum is the trailer checksum of the pack that x belongs to.
+func (x *index) packSum() []byte { return x.data[len(x.data)-idxTail : len(x.data)-hashSize] }
+
+func (x *index) id(i int) (id ID) {
+	copy(id[:], x.names[i*hashSize:])
+	return id
+}
+
+func (x *index) crc(i int) uint32 { return binary.BigEndian.Uint32(x.crcs[4*i:]) }
+
+// offset is where object i begins in the pack; ok is false when the index points outside its own table.
+func (x *index) offset(i int) (off int64, ok bool) {
+	o := binary.BigEndian.Uint32(x.off32[4*i:])
+	if o&(1<<31) == 0 {
+		return int64(o), true
+	}
+	n := int(o &^ (1 << 31))
+	if n >= len(x.off64)/8 {
+		return 0, false
+	}
+	long := binary.BigEndian.Uint64(x.off64[8*n:])
+	return int64(long), long < 1<<62
+}
+
+// find returns the position of id, or -1.
+func (x *index) find(id ID) int {
+	lo, hi := 0, int(x.fan(int(id[0])))
+	if id[0] > 0 {
+		lo = int(x.fan(int(id[0]) - 1))
+	}
+	i := lo + sort.Search(hi-lo, func(i int) bool {
+		at := (lo + i) * hashSize
+		return bytes.Compare(x.names[at:at+hashSize], id[:]) >= 0
+	})
+	if i < hi && bytes.Equal(x.names[i*hashSize:(i+1)*hashSize], id[:]) {
+		return i
+	}
+	return -1
+}

@@ -1,0 +1,250 @@
+package odb
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/go-git/go-git/v5/plumbing/cache"
+)
+
+// fetched is a pack from outside on its way in.
+type fetched struct {
+	db      *DB
+	pf      *packFile
+	entries []fetchedEntry
+	work    int64 // bytes inflated so far
+
+	// Resolving: which entries wait for which base.
+	byOffset map[int64][]int32 // ofsDelta, by the base's offset
+	byID     map[ID][]int32    // refDelta, by the base's id
+	cache    *cache.BufferLRU  // resolved bases, by offset
+	last     *content          // the last base that was too big for the cache
+	lastOff  int64
+}
+
+// fetchedEntry is one entry; id and typ are final once known is set.
+type fetchedEntry struct {
+	id    ID
+	off   int64
+	data  int64
+	size  int64 // as declared: of the delta for a delta
+	base  int32 // delta: its base's index once that is known; -1
+	typ   Type
+	known bool
+}
+
+// IndexPack takes in a pack as a fetch delivers it: it is streamed to a temporary file, every object is inflated and hashed,
+// deltas are resolved within the pack and against this repository (thin packs are completed), and the result is published
+// with a .keep. The caller moves the reference and then calls keep, which removes the .keep. An empty pack is fine and
+// publishes nothing.
+//
+// Memory: 60 to 200 bytes an object, Options.DeltaCache and two delta bases of up to Options.DeltaMemory. maxBytes bounds the pack
+// (0: no limit), Options the rest; ErrTooLarge. A damaged pack is tiers.ErrCorrupt, and leaves nothing behind. Reading stops
+// behind the pack's trailer or shortly after. Whether everything that the objects point to is there is not checked.
+func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() error, err error) {
+	if db.readOnly {
+		return 0, nil, fmt.Errorf("index pack: %w", ErrReadOnly)
+	}
+	if db.closed.Load() {
+		return 0, nil, fmt.Errorf("index pack: %w", ErrClosed)
+	}
+	pf, err := db.newPackFile()
+	if err != nil {
+		return 0, nil, err
+	}
+	f := &fetched{db: db, pf: pf, byOffset: map[int64][]int32{}, byID: map[ID][]int32{},
+		cache: cache.NewBufferLRU(cache.FileSize(db.opt.DeltaCache))}
+	if err = f.run(r, maxBytes); err == nil && len(f.entries) == 0 {
+		return 0, func() error { return nil }, pf.discard()
+	}
+	err = errors.Join(err, f.last.close())
+	if err == nil {
+		err = db.publishPacks([]*packFile{pf})
+	} else if !crashed(err) {
+		err = errors.Join(err, pf.discard())
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("index pack: %w", err)
+	}
+	return len(f.entries), func() error { return db.unkeep([]*packFile{pf}) }, nil
+}
+
+func (f *fetched) run(r io.Reader, maxBytes int64) error {
+	if err := f.db.step("index.receive"); err != nil {
+		return err
+	}
+	if err := f.receive(r, maxBytes); err != nil {
+		return err
+	}
+	if err := f.db.step("index.resolve"); err != nil {
+		return err
+	}
+	if err := f.resolve(); err != nil {
+		return err
+	}
+	f.pf.objs = make([]packedObject, len(f.entries))
+	for i, e := range f.entries {
+		f.pf.objs[i] = packedObject{id: e.id, off: e.off}
+	}
+	return f.checksums()
+}
+
+// receiver copies what is read from the wire into the pack file.
+type receiver struct {
+	r     io.Reader
+	pf    *packFile
+	left  int64 // bytes still allowed
+	limit int64
+	eof   bool
+}
+
+func (w *receiver) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if w.left -= int64(n); w.left < 0 && w.limit > 0 {
+		return 0, &sourceError{fmt.Errorf("%w: a pack of more than %d bytes", ErrTooLarge, w.limit)}
+	}
+	if werr := w.pf.write(p[:n]); werr != nil {
+		return 0, &sourceError{werr}
+	}
+	if errors.Is(err, io.EOF) {
+		w.eof = true
+	} else if err != nil {
+		err = &sourceError{fmt.Errorf("receive pack: %w", err)}
+	}
+	return n, err
+}
+
+// receive reads the pack's entries once, hashing those that are no deltas.
+func (f *fetched) receive(r io.Reader, maxBytes int64) error {
+	if err := f.pf.truncate(0); err != nil {
+		return err
+	}
+	in := &receiver{r: r, pf: f.pf, left: maxBytes, limit: maxBytes}
+	br := bufio.NewReaderSize(in, 64<<10)
+	err := f.receiveEntries(br)
+	if err != nil && in.eof && br.Buffered() == 0 {
+		// Not damage: whoever sent it stopped.
+		return fmt.Errorf("the pack is cut off after %d bytes (%v): %w", f.pf.len(), err, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+func (f *fetched) receiveEntries(br *bufio.Reader) error {
+	at := func() int64 { return f.pf.len() - int64(br.Buffered()) }
+	var head [packHeader]byte
+	if _, err := io.ReadFull(br, head[:]); err != nil {
+		return err
+	}
+	count, err := parsePackHeader(head[:])
+	if err != nil {
+		return err
+	}
+	if int64(count) > int64(f.db.opt.MaxPackObjects) {
+		return fmt.Errorf("%w: a pack of %d objects, at most %d", ErrTooLarge, count, f.db.opt.MaxPackObjects)
+	}
+	for range count {
+		if err := f.receiveEntry(br, at); err != nil {
+			return err
+		}
+	}
+	end := at()
+	var sum [hashSize]byte
+	if _, err := io.ReadFull(br, sum[:]); err != nil {
+		return err
+	}
+	if err := f.pf.truncate(end); err != nil { // also drops what the buffer took from behind the trailer
+		return err
+	}
+	if err := f.pf.flush(); err != nil {
+		return err
+	}
+	h := sha1.New()
+	if _, err := f.pf.reader(0, end).WriteTo(h); err != nil {
+		return fmt.Errorf("read pack back: %w", err)
+	}
+	if !bytes.Equal(h.Sum(nil), sum[:]) {
+		return corruptf("the pack's checksum does not match")
+	}
+	return nil
+}
+
+// receiveEntry reads one entry; at tells how far the pack was consumed.
+func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
+	off := at()
+	what := fmt.Sprintf("fetched pack, offset %d", off)
+	h, err := readEntryHeader(br, off)
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	if err := f.spend(h.size); err != nil {
+		return err
+	}
+	in := &inflater{db: f.db, left: h.size, what: what}
+	defer in.close()
+	if err := in.start(br); err != nil {
+		return err
+	}
+	if h.size == 0 {
+		if err := in.finish(); err != nil {
+			return err
+		}
+	}
+	e := fetchedEntry{off: off, data: h.data, size: h.size, base: -1, typ: h.typ}
+	n := int32(len(f.entries))
+	switch {
+	case h.typ == ofsDelta:
+		f.byOffset[h.base] = append(f.byOffset[h.base], n)
+	case h.typ == refDelta:
+		f.byID[h.baseRef] = append(f.byID[h.baseRef], n)
+	default:
+		hash := newHasher(h.typ, h.size)
+		if _, err := io.Copy(hash, in); err != nil {
+			return err
+		}
+		if e.id, err = hash.sum(); err != nil {
+			return err
+		}
+		e.known = true
+	}
+	if h.isDelta() {
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+	}
+	f.entries = append(f.entries, e)
+	return nil
+}
+
+// spend counts what is inflated against the limit, before it is.
+func (f *fetched) spend(n int64) error {
+	if f.work += n; f.work > f.db.opt.MaxInflate || f.work < 0 {
+		return fmt.Errorf("%w: the pack inflates to more than %d bytes", ErrTooLarge, f.db.opt.MaxInflate)
+	}
+	return nil
+}
+
+// checksums fills in each entry's CRC in one pass over the pack.
+func (f *fetched) checksums() error {
+	if err := f.pf.flush(); err != nil {
+		return err
+	}
+	br := f.pf.reader(packHeader, f.pf.done)
+	h := crc32.NewIEEE()
+	for i := range f.pf.objs {
+		end := f.pf.done
+		if i+1 < len(f.pf.objs) {
+			end = f.pf.objs[i+1].off
+		}
+		h.Reset()
+		if _, err := io.CopyN(h, br, end-f.pf.objs[i].off); err != nil {
+			return fmt.Errorf("read pack back: %w", err)
+		}
+		f.pf.objs[i].crc = h.Sum32()
+	}
+	return nil
+}

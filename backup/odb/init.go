@@ -1,0 +1,89 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"emberfs/tiers"
+)
+
+// Init makes dir a bare repository with our configuration, HEAD on refs/heads/<branch>. It is durable when it returns and
+// may be called again: a repository that is there keeps its objects, references and other settings. A directory that holds
+// something else is refused.
+func Init(dir, branch string) error {
+	head := "refs/heads/" + branch
+	if err := checkRefName(head); err != nil {
+		return fmt.Errorf("init %s: %w", dir, err)
+	}
+	fresh, err := isFresh(dir)
+	if err != nil {
+		return fmt.Errorf("init: %w", err)
+	}
+	if !fresh {
+		if err := checkLayout(dir); err != nil {
+			return err
+		}
+	}
+	// HEAD comes last: without it git, and isFresh, see no repository.
+	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		if err := mkdirDurable(filepath.Join(dir, sub), 0o755); err != nil {
+			return fmt.Errorf("init: %w", err)
+		}
+	}
+	if err := applySettings(dir); err != nil {
+		return err
+	}
+	want := []byte("ref: " + head + "\n")
+	path := filepath.Join(dir, "HEAD")
+	if old, err := readSmall(path, maxRefFile); err == nil && string(old) == string(want) {
+		return nil
+	}
+	return tiers.WriteFileDurable(path, want, 0o644)
+}
+
+// isFresh says whether dir is missing, empty, or left by an Init that did not finish.
+func isFresh(dir string) (bool, error) {
+	if _, err := os.Lstat(filepath.Join(dir, "HEAD")); err == nil {
+		return false, nil
+	}
+	names, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, e := range names {
+		switch e.Name() {
+		case "objects", "refs", "config":
+		default:
+			if !isTemp(e.Name()) {
+				return false, nil
+			}
+		}
+	}
+	return true, nil
+}
+
+// mkdirDurable makes path and its missing parents, each durable in its own parent.
+func mkdirDurable(path string, perm os.FileMode) error {
+	if st, err := os.Stat(path); err == nil {
+		if !st.IsDir() {
+			return &fs.PathError{Op: "mkdir", Path: path, Err: fs.ErrExist}
+		}
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if parent != path {
+		if err := mkdirDurable(parent, perm); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return tiers.SyncDir(parent)
+}

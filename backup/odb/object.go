@@ -1,0 +1,126 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"hash"
+	"strconv"
+
+	"github.com/pjbgf/sha1cd"
+
+	"emberfs/tiers"
+)
+
+// ID is the SHA-1 id of a git object.
+type ID = tiers.ID
+
+// Type is the type of a git object, with the numbers that packs use.
+type Type uint8
+
+const (
+	Commit Type = 1
+	Tree   Type = 2
+	Blob   Type = 3
+	Tag    Type = 4
+
+	ofsDelta Type = 6
+	refDelta Type = 7
+)
+
+func (t Type) String() string {
+	switch t {
+	case Commit:
+		return "commit"
+	case Tree:
+		return "tree"
+	case Blob:
+		return "blob"
+	case Tag:
+		return "tag"
+	}
+	return "type " + strconv.Itoa(int(t))
+}
+
+func parseType(s string) (Type, bool) {
+	switch s {
+	case "commit":
+		return Commit, true
+	case "tree":
+		return Tree, true
+	case "blob":
+		return Blob, true
+	case "tag":
+		return Tag, true
+	}
+	return 0, false
+}
+
+// EmptyTree is the id of the tree without entries; git knows it without storing it, and so does Read.
+var EmptyTree = ID{0x4b, 0x82, 0x5d, 0xc6, 0x42, 0xcb, 0x6e, 0xb9, 0xa0, 0x60, 0xe5, 0x4b, 0xf8, 0xd6, 0x92, 0x88, 0xfb, 0xee, 0x49, 0x04}
+
+var (
+	// ErrTooLarge: an object or a pack is bigger than the caller's or the DB's limit; nothing beyond the limit was read.
+	ErrTooLarge = errors.New("object is larger than the limit")
+	// ErrNoRef: the reference does not exist.
+	ErrNoRef = errors.New("no such reference")
+	// ErrLocked: another process holds <ref>.lock; the message names the file.
+	ErrLocked = errors.New("reference is locked")
+	// ErrUnsupported: a kind of repository that this version does not read or write.
+	ErrUnsupported = errors.New("repository is not supported")
+	// ErrNotRepository: the path is no bare git repository.
+	ErrNotRepository = errors.New("not a bare git repository")
+	// ErrClosed: the DB or Writer was closed.
+	ErrClosed = errors.New("object database is closed")
+	// ErrCollision: the bytes are one half of a SHA-1 collision attack and are neither stored nor returned.
+	ErrCollision = errors.New("SHA-1 collision attack detected")
+)
+
+func errMissing(id ID) error { return fmt.Errorf("object %s: %w", id, tiers.ErrMissing) }
+
+// corruptf wraps tiers.ErrCorrupt with what is wrong.
+func corruptf(format string, a ...any) error {
+	return fmt.Errorf("%w: %s", tiers.ErrCorrupt, fmt.Sprintf(format, a...))
+}
+
+// hasher computes object ids, and notices collision attacks.
+type hasher struct{ h hash.Hash }
+
+func newHasher(t Type, size int64) hasher {
+	h := hasher{sha1cd.New()}
+	h.start(t, size)
+	return h
+}
+
+// start begins another object.
+func (h hasher) start(t Type, size int64) {
+	h.h.Reset()
+	var b [32]byte
+	p := append(b[:0], t.String()...)
+	p = append(p, ' ')
+	p = strconv.AppendInt(p, size, 10)
+	_, _ = h.h.Write(append(p, 0)) // a hash never fails
+}
+
+func (h hasher) Write(p []byte) (int, error) { return h.h.Write(p) }
+
+// sum returns the id, or ErrCollision.
+func (h hasher) sum() (ID, error) {
+	var id ID
+	if c, ok := h.h.(sha1cd.CollisionResistantHash); ok {
+		s, bad := c.CollisionResistantSum(nil)
+		copy(id[:], s)
+		if bad {
+			return ID{}, fmt.Errorf("object %s: %w", id, ErrCollision)
+		}
+		return id, nil
+	}
+	copy(id[:], h.h.Sum(nil))
+	return id, nil
+}
+
+// HashObject returns the id that data has as an object of type t, or ErrCollision.
+func HashObject(t Type, data []byte) (ID, error) {
+	h := newHasher(t, int64(len(data)))
+	_, _ = h.Write(data)
+	return h.sum()
+}

@@ -1,0 +1,133 @@
+package odb
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/sirupsen/logrus"
+
+	"emberfs/tiers"
+)
+
+const (
+	tempPrefix   = "emberfs_tmp_"
+	maxOwnerFile = 256
+)
+
+// owner identifies a process: what .keep and lock files hold.
+type owner struct {
+	boot string
+	pid  int
+}
+
+func thisProcess() (owner, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return owner{}, fmt.Errorf("read boot id: %w", err)
+	}
+	return owner{boot: strings.TrimSpace(string(b)), pid: os.Getpid()}, nil
+}
+
+func (o owner) String() string { return fmt.Sprintf("emberfs %s %d\n", o.boot, o.pid) }
+
+// parseOwner reads what String wrote; ok is false for files that are not ours.
+func parseOwner(s string) (o owner, ok bool) {
+	f := strings.Fields(s)
+	if len(f) != 3 || f[0] != "emberfs" {
+		return owner{}, false
+	}
+	pid, err := strconv.Atoi(f[2])
+	if err != nil || pid <= 0 {
+		return owner{}, false
+	}
+	o = owner{boot: f[1], pid: pid}
+	return o, o.String() == s
+}
+
+// dead says that the process o is gone.
+func (o owner) dead(self owner) bool {
+	return o.boot != self.boot || errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH)
+}
+
+// tempName is a name for a temporary file of this process.
+func (o owner) tempName(what string) string {
+	var r [8]byte
+	_, _ = rand.Read(r[:]) // never fails
+	return fmt.Sprintf("%s%s_%s_%d_%s", tempPrefix, what, o.boot, o.pid, hex.EncodeToString(r[:]))
+}
+
+// parseTemp reads the owner of a temporary file off its name.
+func parseTemp(name string) (owner, bool) {
+	rest, ok := strings.CutPrefix(name, tempPrefix)
+	f := strings.Split(rest, "_")
+	if !ok || len(f) != 4 {
+		return owner{}, false
+	}
+	pid, err := strconv.Atoi(f[2])
+	return owner{boot: f[1], pid: pid}, err == nil && pid > 0
+}
+
+func isTemp(name string) bool {
+	return strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, tiers.TempPrefix)
+}
+
+// cleanup removes what dead processes of ours, or an earlier life of this one, left behind. The caller owns the repository.
+func cleanup(dir string, self owner, log logrus.FieldLogger) error {
+	stale := func(o owner) bool { return o.pid == self.pid || o.dead(self) }
+	remove := func(path, what string) error {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove stale %s: %w", what, err)
+		}
+		log.WithField("path", path).Infof("removed a stale %s", what)
+		return nil
+	}
+	for _, d := range []string{dir, filepath.Join(dir, "objects", "pack")} {
+		names, err := os.ReadDir(d)
+		if err != nil {
+			return fmt.Errorf("clean up: %w", err)
+		}
+		for _, e := range names {
+			path := filepath.Join(d, e.Name())
+			if o, ok := parseTemp(e.Name()); ok && stale(o) || strings.HasPrefix(e.Name(), tiers.TempPrefix) {
+				err = remove(path, "temporary file")
+			} else if strings.HasSuffix(e.Name(), ".keep") || strings.HasSuffix(e.Name(), ".lock") {
+				err = removeIfStale(path, stale, remove)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return filepath.WalkDir(filepath.Join(dir, "refs"), func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("clean up: %w", err)
+		}
+		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), ".lock") {
+			return nil
+		}
+		return removeIfStale(path, stale, remove)
+	})
+}
+
+// removeIfStale removes a .keep or .lock file that a stale process of ours made.
+func removeIfStale(path string, stale func(owner) bool, remove func(path, what string) error) error {
+	data, err := readSmall(path, maxOwnerFile)
+	if err != nil {
+		return nil // gone, or not one of ours: ours are small and readable
+	}
+	if o, ok := parseOwner(string(data)); ok && stale(o) {
+		return remove(path, strings.TrimPrefix(filepath.Ext(path), ".")+" file")
+	}
+	return nil
+}

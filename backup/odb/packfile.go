@@ -1,0 +1,209 @@
+package odb
+
+import (
+	"bufio"
+	"crypto/sha1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// packFile is a pack being written under a temporary name. Appending can be taken back to an earlier length, so a failed or
+// unwanted entry leaves no trace. Not safe for concurrent use.
+type packFile struct {
+	db   *DB
+	f    *os.File
+	path string
+	buf  []byte // behind what is written to f
+	done int64  // bytes written to f
+	objs []packedObject
+
+	// Set by seal and publish.
+	sum     ID
+	idxPath string
+	final   string   // path without extension in the repository
+	moved   []string // what was renamed there, in order
+	keep    string   // our .keep file; "" when there is none of ours
+}
+
+const packBuffer = 256 << 10
+
+func (db *DB) newPackFile() (*packFile, error) {
+	path := filepath.Join(db.packDir(), db.self.tempName("pack"))
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return nil, fmt.Errorf("create pack: %w", err)
+	}
+	pf := &packFile{db: db, f: f, path: path, buf: make([]byte, 0, packBuffer)}
+	return pf, pf.write(make([]byte, packHeader)) // the count comes later
+}
+
+func (db *DB) packDir() string { return filepath.Join(db.dir, "objects", "pack") }
+
+// len is the length of the pack so far.
+func (pf *packFile) len() int64 { return pf.done + int64(len(pf.buf)) }
+
+// write appends p.
+func (pf *packFile) write(p []byte) error {
+	if len(pf.buf)+len(p) > cap(pf.buf) {
+		if err := pf.flush(); err != nil {
+			return err
+		}
+		if len(p) >= cap(pf.buf) {
+			n, err := pf.f.WriteAt(p, pf.done)
+			pf.done += int64(n)
+			if err != nil {
+				return fmt.Errorf("write pack: %w", err)
+			}
+			return nil
+		}
+	}
+	pf.buf = append(pf.buf, p...)
+	return nil
+}
+
+func (pf *packFile) flush() error {
+	n, err := pf.f.WriteAt(pf.buf, pf.done)
+	pf.done += int64(n)
+	pf.buf = pf.buf[:copy(pf.buf, pf.buf[n:])]
+	if err != nil {
+		return fmt.Errorf("write pack: %w", err)
+	}
+	return nil
+}
+
+// truncate takes back everything behind off.
+func (pf *packFile) truncate(off int64) error {
+	if off >= pf.done {
+		pf.buf = pf.buf[:off-pf.done]
+		return nil
+	}
+	pf.buf = pf.buf[:0]
+	pf.done = off
+	if err := pf.f.Truncate(off); err != nil {
+		return fmt.Errorf("take back a pack entry: %w", err)
+	}
+	return nil
+}
+
+// reader reads what was written, from off to the end. All must be flushed.
+func (pf *packFile) reader(off, end int64) *bufio.Reader {
+	return bufio.NewReaderSize(io.NewSectionReader(pf.f, off, end-off), packBuffer)
+}
+
+// seal puts the object count into the header, appends the trailer and fsyncs.
+func (pf *packFile) seal() error {
+	if err := pf.flush(); err != nil {
+		return err
+	}
+	var head [packHeader]byte
+	copy(head[:], "PACK")
+	binary.BigEndian.PutUint32(head[4:], 2)
+	binary.BigEndian.PutUint32(head[8:], uint32(len(pf.objs)))
+	if _, err := pf.f.WriteAt(head[:], 0); err != nil {
+		return fmt.Errorf("write pack: %w", err)
+	}
+	if err := pf.checksum(); err != nil {
+		return err
+	}
+	for level := byte(1); pf.exists() && level < 4; level++ {
+		if err := pf.distinguish(level); err != nil {
+			return err
+		}
+	}
+	if pf.exists() {
+		return fmt.Errorf("publish pack %s: %w", pf.sum, fs.ErrExist)
+	}
+	if err := pf.write(pf.sum[:]); err != nil {
+		return err
+	}
+	if err := pf.flush(); err != nil {
+		return err
+	}
+	if err := pf.f.Sync(); err != nil {
+		return fmt.Errorf("sync pack: %w", err)
+	}
+	return nil
+}
+
+// checksum hashes the whole pack; the page cache still has it.
+func (pf *packFile) checksum() error {
+	h := sha1.New()
+	if _, err := pf.reader(0, pf.done).WriteTo(h); err != nil {
+		return fmt.Errorf("read pack back: %w", err)
+	}
+	copy(pf.sum[:], h.Sum(nil))
+	return nil
+}
+
+func (pf *packFile) exists() bool {
+	_, err := os.Lstat(filepath.Join(pf.db.packDir(), "pack-"+pf.sum.String()+".pack"))
+	return err == nil
+}
+
+// distinguish gives the pack another checksum by changing the informational compression level in the zlib header of its
+// first entry. The same pack can be there already, left by a commit that failed, and a git gc that runs right now may have it
+// on its list of packs to remove.
+func (pf *packFile) distinguish(level byte) error {
+	if len(pf.objs) == 0 {
+		return nil
+	}
+	first := &pf.objs[0]
+	for i := range pf.objs {
+		if pf.objs[i].off < first.off {
+			first = &pf.objs[i]
+		}
+	}
+	end := pf.done
+	for _, o := range pf.objs {
+		if o.off > first.off && o.off < end {
+			end = o.off
+		}
+	}
+	h, err := readEntryHeader(pf.reader(first.off, end), first.off)
+	if err != nil {
+		return fmt.Errorf("read pack back: %w", err)
+	}
+	var z [2]byte
+	if _, err := pf.f.ReadAt(z[:], h.data); err != nil {
+		return fmt.Errorf("read pack back: %w", err)
+	}
+	z[1] = z[1]&^0xdf | level<<6 // FLEVEL, and room for FCHECK
+	if r := (uint(z[0])<<8 | uint(z[1])) % 31; r != 0 {
+		z[1] += byte(31 - r)
+	}
+	if _, err := pf.f.WriteAt(z[:], h.data); err != nil {
+		return fmt.Errorf("write pack: %w", err)
+	}
+	crc, err := crcOf(pf.reader(first.off, end))
+	if err != nil {
+		return fmt.Errorf("read pack back: %w", err)
+	}
+	first.crc = crc
+	return pf.checksum()
+}
+
+// discard closes the pack and removes what it left under temporary names.
+func (pf *packFile) discard() error {
+	err := pf.f.Close()
+	if errors.Is(err, os.ErrClosed) {
+		err = nil
+	}
+	for _, path := range []string{pf.path, pf.idxPath} {
+		if path != "" {
+			err = errors.Join(err, removeExisting(path))
+		}
+	}
+	return err
+}
+
+func removeExisting(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

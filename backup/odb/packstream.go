@@ -1,0 +1,190 @@
+package odb
+
+import (
+	"crypto/sha1"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"math"
+
+	"github.com/klauspost/compress/zlib"
+)
+
+// PackStream writes a pack to a wire. It is for one goroutine. After an error it is of no more use.
+type PackStream struct {
+	w     io.Writer
+	sum   hash.Hash
+	count int
+	done  int
+	bytes int64
+}
+
+// NewPackStream begins a pack of exactly count objects, which must all differ: that is the caller's business.
+func NewPackStream(w io.Writer, count int) (*PackStream, error) {
+	if count < 0 || int64(count) > math.MaxUint32 {
+		return nil, fmt.Errorf("write pack: %d objects", count)
+	}
+	s := &PackStream{w: w, sum: sha1.New(), count: count}
+	var head [packHeader]byte
+	copy(head[:], "PACK")
+	binary.BigEndian.PutUint32(head[4:], 2)
+	binary.BigEndian.PutUint32(head[8:], uint32(count))
+	_, err := s.Write(head[:])
+	return s, err
+}
+
+// Write sends raw bytes of the pack; objects go through DB.CopyTo and Add.
+func (s *PackStream) Write(p []byte) (int, error) {
+	_, _ = s.sum.Write(p)
+	n, err := s.w.Write(p)
+	s.bytes += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("send pack: %w", err)
+	}
+	return n, nil
+}
+
+// Bytes is the number of bytes sent so far.
+func (s *PackStream) Bytes() int64 { return s.bytes }
+
+// begin counts an object.
+func (s *PackStream) begin() error {
+	if s.done == s.count {
+		return fmt.Errorf("write pack: more than the %d objects announced", s.count)
+	}
+	s.done++
+	return nil
+}
+
+// Add sends an object that is in memory.
+func (s *PackStream) Add(t Type, data []byte) error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	var head [16]byte
+	if _, err := s.Write(appendEntryHeader(head[:0], t, int64(len(data)))); err != nil {
+		return err
+	}
+	z, err := zlib.NewWriterLevel(s, zlibLevel)
+	if err == nil {
+		_, err = z.Write(data)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	return err
+}
+
+// Close sends the trailer; fewer objects than announced are an error.
+func (s *PackStream) Close() error {
+	if s.done != s.count {
+		return fmt.Errorf("write pack: %d objects of the %d announced", s.done, s.count)
+	}
+	_, err := s.Write(s.sum.Sum(nil))
+	return err
+}
+
+// CopyTo sends one object: as it lies in its pack, checked against the index's CRC, where it is not a delta there, else
+// deflated anew and checked against its id. Damage that shows only at the end of a long entry is an error after bytes were
+// sent: the receiver refuses such a pack anyway. tiers.ErrMissing, tiers.ErrCorrupt.
+func (db *DB) CopyTo(s *PackStream, id ID) error {
+	if id == EmptyTree {
+		return s.Add(Tree, nil)
+	}
+	before := s.bytes
+	return db.each(id, func(src source) error {
+		if s.bytes != before {
+			return corruptf("a copy that turned out to be damaged was sent in part")
+		}
+		if src.p != nil {
+			h, err := src.p.header(src.off)
+			if err != nil {
+				return err
+			}
+			if !h.isDelta() {
+				return db.copyRaw(s, src)
+			}
+		}
+		return db.copyAnew(s, src, id)
+	})
+}
+
+// copyRaw sends an entry's bytes. Up to smallBlob the CRC is checked first, so that another copy can do.
+func (db *DB) copyRaw(s *PackStream, src source) error {
+	end, err := src.p.entryEnd(src.i)
+	if err != nil {
+		return err
+	}
+	n := end - src.off
+	want := src.p.idx.crc(src.i)
+	damaged := corruptf("%s: checksum does not match the index", src.p.what(src.off))
+	if n <= smallBlob {
+		buf := make([]byte, n)
+		if _, err := src.p.f.ReadAt(buf, src.off); err != nil {
+			return fmt.Errorf("read pack %s: %w", src.p.name(), err)
+		}
+		if crc32.ChecksumIEEE(buf) != want {
+			return damaged
+		}
+		if err := s.begin(); err != nil {
+			return err
+		}
+		_, err := s.Write(buf)
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	h := crc32.NewIEEE()
+	buf := make([]byte, packBuffer)
+	if _, err := io.CopyBuffer(io.MultiWriter(s, h), io.NewSectionReader(src.p.f, src.off, n), buf); err != nil {
+		return fmt.Errorf("copy from pack %s: %w", src.p.name(), err)
+	}
+	if h.Sum32() != want {
+		return damaged
+	}
+	return nil
+}
+
+// copyAnew deflates an object that is loose or a delta.
+func (db *DB) copyAnew(s *PackStream, src source, id ID) (err error) {
+	o, err := src.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	if o.size <= smallBlob {
+		data, err := readObject(o, id, 0, smallBlob)
+		if err != nil {
+			return err
+		}
+		return s.Add(o.typ, data)
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	var head [16]byte
+	if _, err := s.Write(appendEntryHeader(head[:0], o.typ, o.size)); err != nil {
+		return err
+	}
+	z, err := zlib.NewWriterLevel(s, zlibLevel)
+	if err != nil {
+		return err
+	}
+	h := newHasher(o.typ, o.size)
+	n, err := io.CopyBuffer(io.MultiWriter(z, h), o.r, make([]byte, packBuffer))
+	if err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	got, err := h.sum()
+	if err == nil && (got != id || n != o.size) {
+		err = corruptf("content has the id %s", got)
+	}
+	return err
+}

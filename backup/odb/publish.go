@@ -1,0 +1,158 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"emberfs/tiers"
+)
+
+// crcOf is the checksum that an index keeps of an entry.
+func crcOf(r io.Reader) (uint32, error) {
+	h := crc32.NewIEEE()
+	_, err := io.Copy(h, r)
+	return h.Sum32(), err
+}
+
+// publishPacks makes the packs part of the repository (FORMAT.md section 5): both files fsynced, .keep durable, pack renamed,
+// then its index, directory fsynced. On an error nothing of them stays, unless the error is a simulated crash.
+func (db *DB) publishPacks(packs []*packFile) (err error) {
+	defer func() {
+		if err != nil && !crashed(err) {
+			err = errors.Join(err, db.withdraw(packs))
+		}
+	}()
+	dir := db.packDir()
+	for _, pf := range packs {
+		if err := db.step("publish.seal"); err != nil {
+			return err
+		}
+		if err := pf.seal(); err != nil {
+			return err
+		}
+		if err := db.step("publish.index"); err != nil {
+			return err
+		}
+		if err := pf.writeIndexFile(); err != nil {
+			return err
+		}
+	}
+	if err := db.step("publish.keep"); err != nil {
+		return err
+	}
+	for _, pf := range packs {
+		pf.final = filepath.Join(dir, "pack-"+pf.sum.String())
+		if err := pf.writeKeep(); err != nil {
+			return err
+		}
+	}
+	for _, pf := range packs {
+		if err := db.step("publish.rename-pack"); err != nil {
+			return err
+		}
+		if err := os.Rename(pf.path, pf.final+".pack"); err != nil {
+			return fmt.Errorf("publish pack: %w", err)
+		}
+		pf.moved = append(pf.moved, pf.final+".pack")
+		if err := db.step("publish.rename-index"); err != nil {
+			return err
+		}
+		if err := os.Rename(pf.idxPath, pf.final+".idx"); err != nil {
+			return fmt.Errorf("publish index: %w", err)
+		}
+		pf.moved = append(pf.moved, pf.final+".idx")
+	}
+	if err := db.step("publish.sync-dir"); err != nil {
+		return err
+	}
+	if err := tiers.SyncDir(dir); err != nil {
+		return err
+	}
+	for _, pf := range packs {
+		if err := pf.f.Close(); err != nil {
+			return fmt.Errorf("close pack: %w", err)
+		}
+		pf.objs, pf.buf = nil, nil
+	}
+	if err := db.step("publish.done"); err != nil {
+		return err
+	}
+	return db.Refresh()
+}
+
+// writeIndexFile writes and fsyncs the index under a temporary name.
+func (pf *packFile) writeIndexFile() (err error) {
+	pf.idxPath = filepath.Join(filepath.Dir(pf.path), pf.db.self.tempName("idx"))
+	f, err := os.OpenFile(pf.idxPath, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return fmt.Errorf("create index: %w", err)
+	}
+	err = writeIndex(f, pf.objs, pf.sum)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write index %s: %w", pf.idxPath, err)
+	}
+	return nil
+}
+
+// writeKeep creates the .keep. One that is there already is somebody's own wish and stays.
+func (pf *packFile) writeKeep() error {
+	f, err := os.OpenFile(pf.final+".keep", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keep pack: %w", err)
+	}
+	pf.keep = pf.final + ".keep"
+	_, err = f.WriteString(pf.db.self.String())
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("keep pack %s: %w", pf.keep, err)
+	}
+	return nil
+}
+
+// withdraw takes back packs that no reference uses: index first, as for every removal of a pack, .keep last.
+func (db *DB) withdraw(packs []*packFile) error {
+	var err error
+	for _, pf := range packs {
+		err = errors.Join(err, pf.discard())
+		for _, path := range slices.Backward(pf.moved) {
+			err = errors.Join(err, removeExisting(path))
+		}
+		pf.moved = nil
+		if pf.keep != "" {
+			err = errors.Join(err, removeExisting(pf.keep))
+			pf.keep = ""
+		}
+	}
+	return err
+}
+
+// unkeep removes our .keep files: from now on a reference must reach what is in the packs.
+func (db *DB) unkeep(packs []*packFile) error {
+	for _, pf := range packs {
+		if pf.keep == "" {
+			continue
+		}
+		if err := db.step("release.keep"); err != nil {
+			return err
+		}
+		if err := removeExisting(pf.keep); err != nil {
+			return fmt.Errorf("release pack: %w", err)
+		}
+		pf.keep = ""
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"emberfs/tiers"
+)
+
+// otherPlace says that another copy of the object may do.
+func otherPlace(err error) bool {
+	return errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, fs.ErrNotExist)
+}
+
+// Has says whether the object is somewhere in the repository. That it is there now does not mean that it stays: git gc prunes
+// what no reference reaches (FORMAT.md section 5). False after Close.
+func (db *DB) Has(id ID) bool {
+	if id == EmptyTree {
+		return true
+	}
+	return db.each(id, func(s source) error {
+		if s.p == nil && !db.hasLoose(id) {
+			return fs.ErrNotExist
+		}
+		return nil
+	}) == nil
+}
+
+// Stat returns type and size in bytes without verifying the content. tiers.ErrMissing, tiers.ErrCorrupt.
+func (db *DB) Stat(id ID) (t Type, size int64, err error) {
+	if id == EmptyTree {
+		return Tree, 0, nil
+	}
+	err = db.each(id, func(s source) error {
+		o, err := s.open()
+		if err != nil {
+			return err
+		}
+		t, size = o.typ, o.size
+		return o.close()
+	})
+	return t, size, err
+}
+
+// Read returns the verified content of an object of type want (0: any) and at most max bytes. tiers.ErrMissing,
+// tiers.ErrCorrupt (also for another type), ErrTooLarge before anything is inflated.
+func (db *DB) Read(id ID, want Type, max int64) ([]byte, error) {
+	_, data, err := db.ReadAny(id, want, max)
+	return data, err
+}
+
+// ReadAny is Read and says the type.
+func (db *DB) ReadAny(id ID, want Type, max int64) (t Type, data []byte, err error) {
+	if id == EmptyTree && (want == Tree || want == 0) {
+		return Tree, nil, nil
+	}
+	err = db.each(id, func(s source) error {
+		o, err := s.open()
+		if err != nil {
+			return err
+		}
+		t = o.typ
+		data, err = readObject(o, id, want, max)
+		return errors.Join(err, o.close())
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	return t, data, nil
+}
+
+func readObject(o *rawObject, id ID, want Type, max int64) ([]byte, error) {
+	if o.size > max {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.size, max)
+	}
+	data, err := readSized(o.r, o.size)
+	if err != nil {
+		return nil, err
+	}
+	got, err := HashObject(o.typ, data)
+	if err != nil {
+		return nil, err
+	}
+	if got != id {
+		return nil, corruptf("content has the id %s", got)
+	}
+	if want != 0 && o.typ != want {
+		return nil, wrongType(id, o.typ, want)
+	}
+	return data, nil
+}
+
+// BlobReader streams a blob. It is for one goroutine.
+type BlobReader struct {
+	id     ID
+	o      *rawObject
+	p      *pack // held while the stream is open; nil for a loose object
+	h      hasher
+	left   int64
+	failed error
+}
+
+// Stream opens a blob of any size; memory is constant unless git stored it as a delta, whose base is then held (in memory up
+// to Options.DeltaMemory, else in a temporary file). The Read that delivers the last bytes verifies the id and fails with
+// tiers.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified yet.
+func (db *DB) Stream(id ID) (tiers.Blob, error) {
+	var b *BlobReader
+	err := db.each(id, func(s source) error {
+		o, err := s.open()
+		if err != nil {
+			return err
+		}
+		if o.typ != Blob {
+			return errors.Join(wrongType(id, o.typ, Blob), o.close())
+		}
+		b = &BlobReader{id: id, o: o, p: s.p, h: newHasher(Blob, o.size), left: o.size}
+		if b.left == 0 {
+			if err := b.verify(); err != nil {
+				return errors.Join(err, o.close())
+			}
+		}
+		if s.p != nil {
+			s.p.retain()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Size is the blob's size in bytes.
+func (b *BlobReader) Size() int64 { return b.o.size }
+
+func (b *BlobReader) Read(p []byte) (int, error) {
+	if b.failed != nil {
+		return 0, b.failed
+	}
+	if b.o.r == nil {
+		return 0, fmt.Errorf("read object %s: %w", b.id, fs.ErrClosed)
+	}
+	if b.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := b.o.r.Read(p)
+	_, _ = b.h.Write(p[:n])
+	b.left -= int64(n)
+	if err == nil && b.left == 0 {
+		err = b.verify()
+	}
+	if err != nil && (b.left > 0 || !errors.Is(err, io.EOF)) {
+		if errors.Is(err, io.EOF) {
+			err = corruptf("%d bytes are missing", b.left)
+		}
+		b.failed = wrapObject(b.id, err)
+		return 0, b.failed
+	}
+	return n, nil
+}
+
+func (b *BlobReader) verify() error {
+	got, err := b.h.sum()
+	if err == nil && got != b.id {
+		err = corruptf("content has the id %s", got)
+	}
+	return err
+}
+
+// Close lets go of the stream's pack.
+func (b *BlobReader) Close() error {
+	if b.o.r == nil {
+		return nil
+	}
+	b.o.r = nil
+	err := b.o.close()
+	if b.p != nil {
+		err = errors.Join(err, b.p.release())
+	}
+	return err
+}

@@ -1,0 +1,253 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+const (
+	// lockPatience is how long a foreign lock is waited for; git holds one for milliseconds.
+	lockPatience = time.Second
+	lockPoll     = 10 * time.Millisecond
+)
+
+// lockFile is a held <file>.lock, as git takes it. Ours holds "emberfs <boot> <pid>" from the moment that it has the name
+// (the file is written first and linked then), so the lock of a process that died is recognised and broken.
+type lockFile struct{ path string }
+
+// lock takes path.lock. ErrLocked, with the path, when somebody holds it for longer than lockPatience.
+func (db *DB) lock(path string) (*lockFile, error) {
+	l := &lockFile{path + ".lock"}
+	tmp := filepath.Join(db.dir, db.self.tempName("lock"))
+	if err := os.WriteFile(tmp, []byte(db.self.String()), 0o644); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	defer os.Remove(tmp)
+	deadline := time.Now().Add(lockPatience)
+	for {
+		err := os.Link(tmp, l.path)
+		switch {
+		case err == nil:
+			return l, nil
+		case errors.Is(err, fs.ErrNotExist):
+			// git removes directories of references that became empty.
+			if err := mkdirDurable(filepath.Dir(l.path), 0o755); err != nil {
+				return nil, fmt.Errorf("lock %s: %w", path, err)
+			}
+		case errors.Is(err, fs.ErrExist):
+			broken, err := db.breakLock(l.path)
+			if err != nil {
+				return nil, err
+			}
+			if !broken && time.Now().After(deadline) {
+				return nil, fmt.Errorf("%w: %s exists; another git process seems to be at work here, or crashed (then remove that file)", ErrLocked, l.path)
+			}
+			if !broken {
+				time.Sleep(lockPoll)
+			}
+		default:
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+	}
+}
+
+// breakLock removes the lock at path if a dead process of ours holds it. Breakers exclude each other by a flock on the
+// repository: otherwise the second could remove the lock that the first has just taken.
+func (db *DB) breakLock(path string) (bool, error) {
+	data, err := readSmall(path, maxOwnerFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if o, ok := parseOwner(string(data)); err != nil || !ok || !o.dead(db.self) {
+		return false, nil // git's own locks hold ids, or nothing yet
+	}
+	d, err := os.Open(db.dir)
+	if err != nil {
+		return false, fmt.Errorf("break %s: %w", path, err)
+	}
+	defer d.Close()
+	for {
+		err := unix.Flock(int(d.Fd()), unix.LOCK_EX)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return false, fmt.Errorf("break %s: %w", path, err)
+		}
+	}
+	again, err := readSmall(path, maxOwnerFile)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && string(again) != string(data) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("break %s: %w", path, err)
+	}
+	if err := removeExisting(path); err != nil {
+		return false, fmt.Errorf("break %s: %w", path, err)
+	}
+	db.log.WithField("path", path).Warn("broke the lock of a process that died")
+	return true, nil
+}
+
+func (l *lockFile) unlock() error {
+	if err := removeExisting(l.path); err != nil {
+		return fmt.Errorf("unlock: %w", err)
+	}
+	return nil
+}
+
+// UpdateRef moves a reference from old to new (FORMAT.md section 5), durable when it returns nil. old zero: it must not
+// exist. tiers.ErrRefMoved: it is elsewhere, nothing changed; ErrLocked. After other errors
+// the reference may have moved without being durable: read it again.
+func (db *DB) UpdateRef(name string, old, new ID) error {
+	if new.IsZero() {
+		return fmt.Errorf("update reference %s: no new value", name)
+	}
+	return db.changeRef("update", name, old, func(path string) error { return db.writeRef(path, new) })
+}
+
+// DeleteRef removes a reference that points to old. tiers.ErrRefMoved, ErrNoRef, ErrLocked.
+func (db *DB) DeleteRef(name string, old ID) error {
+	if old.IsZero() {
+		return fmt.Errorf("delete reference %s: no old value", name)
+	}
+	return db.changeRef("delete", name, old, func(path string) error {
+		// The packed value goes first, or it would come back to life when the loose one is gone.
+		if err := db.dropPacked(name); err != nil {
+			return err
+		}
+		if err := removeExisting(path); err != nil && !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.ENOTEMPTY) {
+			return err
+		}
+		return tiers.SyncDir(filepath.Dir(path))
+	})
+}
+
+// changeRef runs change under the reference's lock if it points to old.
+func (db *DB) changeRef(op, name string, old ID, change func(path string) error) (err error) {
+	if err := checkRefName(name); err != nil || name == headRef {
+		return errors.Join(err, fmt.Errorf("%s reference %s: refused", op, name))
+	}
+	if db.readOnly {
+		return fmt.Errorf("%s reference %s: %w", op, name, ErrReadOnly)
+	}
+	path := db.refPath(name)
+	if err := db.step("ref.lock"); err != nil {
+		return err
+	}
+	l, err := db.lock(path)
+	if err != nil {
+		return fmt.Errorf("%s reference %s: %w", op, name, err)
+	}
+	defer func() {
+		if crashed(err) {
+			return
+		}
+		if uerr := l.unlock(); uerr != nil { // the reference is where err says; the next change will meet the lock
+			db.log.WithError(uerr).Error(op + " reference " + name)
+		}
+	}()
+	have, target, err := db.readRef(name)
+	switch {
+	case errors.Is(err, ErrNoRef) && (old.IsZero() || op == "update"):
+		have = ID{}
+	case err != nil:
+		return err
+	case target != "":
+		return fmt.Errorf("%s reference %s: it is symbolic, to %s", op, name, target)
+	}
+	if have != old {
+		return fmt.Errorf("%s reference %s: %w: it is %s, expected %s", op, name, tiers.ErrRefMoved, have, old)
+	}
+	if err := change(path); err != nil {
+		return fmt.Errorf("%s reference %s: %w", op, name, err)
+	}
+	return db.step("ref.unlock")
+}
+
+// writeRef puts the value in place while the lock is held.
+func (db *DB) writeRef(path string, id ID) (err error) {
+	tmp := filepath.Join(db.dir, db.self.tempName("ref"))
+	if err := db.step("ref.write"); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && !crashed(err) {
+			err = errors.Join(err, removeExisting(tmp))
+		}
+	}()
+	_, err = f.WriteString(id.String() + "\n")
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := db.step("ref.rename"); err != nil {
+		return err
+	}
+	err = os.Rename(tmp, path)
+	if errors.Is(err, fs.ErrExist) || errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.ENOTEMPTY) {
+		if err = removeEmptyDirs(path); err == nil {
+			err = os.Rename(tmp, path)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := db.step("ref.sync-dir"); err != nil {
+		return err
+	}
+	return tiers.SyncDir(filepath.Dir(path))
+}
+
+// removeEmptyDirs removes a directory tree without files, which stands where a deleted refs/heads/a/b was.
+func removeEmptyDirs(path string) error {
+	names, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range names {
+		if e.IsDir() {
+			if err := removeEmptyDirs(filepath.Join(path, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return os.Remove(path)
+}
+
+// dropPacked rewrites packed-refs without name.
+func (db *DB) dropPacked(name string) (err error) {
+	path := filepath.Join(db.dir, "packed-refs")
+	l, err := db.lock(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.unlock()) }()
+	data, err := readSmall(path, maxPackedRefs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	kept, dropped, err := withoutPacked(data, name)
+	if err != nil || !dropped {
+		return err
+	}
+	return tiers.WriteFileDurable(path, kept, 0o644)
+}

@@ -1,0 +1,227 @@
+package odb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"emberfs/tiers"
+)
+
+const (
+	maxRefFile    = 4096
+	maxPackedRefs = 256 << 20
+	maxSymrefs    = 5 // what git follows
+	headRef       = "HEAD"
+)
+
+// checkRefName accepts HEAD and what git check-ref-format accepts below refs/, and so keeps every path inside the repository.
+func checkRefName(name string) error {
+	if name == headRef {
+		return nil
+	}
+	bad := !strings.HasPrefix(name, "refs/") || len(name) > 1000 || strings.HasSuffix(name, ".") ||
+		strings.Contains(name, "..") || strings.Contains(name, "@{") || strings.ContainsAny(name, " ~^:?*[\\\x7f")
+	for _, part := range strings.Split(name, "/") {
+		bad = bad || part == "" || part[0] == '.' || strings.HasSuffix(part, ".lock")
+	}
+	for i := range len(name) {
+		bad = bad || name[i] < 0x20
+	}
+	if bad {
+		return fmt.Errorf("reference %q: not a valid name", name)
+	}
+	return nil
+}
+
+func (db *DB) refPath(name string) string { return filepath.Join(db.dir, filepath.FromSlash(name)) }
+
+// Ref returns what the reference points to, following symbolic references. ErrNoRef.
+func (db *DB) Ref(name string) (ID, error) {
+	for range maxSymrefs {
+		if err := checkRefName(name); err != nil {
+			return ID{}, err
+		}
+		id, target, err := db.readRef(name)
+		if err != nil || target == "" {
+			return id, err
+		}
+		name = target
+	}
+	return ID{}, corruptf("reference %s: symbolic references go on and on", name)
+}
+
+// readRef reads one reference: its id, or the name that a symbolic one points to.
+func (db *DB) readRef(name string) (id ID, target string, err error) {
+	id, target, err = db.readLoose(name)
+	if !errors.Is(err, ErrNoRef) {
+		return id, target, err
+	}
+	// git packs a reference before it removes the loose file: who finds neither in this order has found none.
+	err = db.eachPacked(func(n string, v ID) bool {
+		if n == name {
+			id = v
+		}
+		return n != name
+	})
+	if err == nil && id.IsZero() {
+		err = fmt.Errorf("reference %s: %w", name, ErrNoRef)
+	}
+	return id, "", err
+}
+
+func (db *DB) readLoose(name string) (id ID, target string, err error) {
+	data, err := readRefFile(db.refPath(name))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.EISDIR) {
+		return id, "", fmt.Errorf("reference %s: %w", name, ErrNoRef)
+	}
+	if err != nil {
+		return id, "", fmt.Errorf("reference %s: %w", name, err)
+	}
+	s := string(data)
+	if t, ok := strings.CutPrefix(s, "ref:"); ok {
+		return id, strings.TrimSpace(t), nil
+	}
+	if len(s) < 40 || strings.TrimSpace(s[40:]) != "" {
+		return id, "", corruptf("reference %s: content %.60q", name, s)
+	}
+	if id, err = tiers.ParseID(s[:40]); err != nil || id.IsZero() {
+		return ID{}, "", corruptf("reference %s: content %.60q", name, s)
+	}
+	return id, "", nil
+}
+
+// readRefFile reads a loose reference. A symbolic link is not followed: it could lead out of the repository.
+func readRefFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	buf := make([]byte, maxRefFile)
+	n := 0
+	for n < len(buf) {
+		k, err := f.Read(buf[n:])
+		n += k
+		if err != nil || k == 0 {
+			break
+		}
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return nil, &fs.PathError{Op: "read", Path: path, Err: syscall.EISDIR}
+	}
+	if !st.Mode().IsRegular() || n == len(buf) {
+		return nil, corruptf("%s is no reference", path)
+	}
+	return buf[:n], nil
+}
+
+// eachPacked calls fn for every line of packed-refs until it returns false.
+func (db *DB) eachPacked(fn func(name string, id ID) bool) error {
+	path := filepath.Join(db.dir, "packed-refs")
+	data, err := readSmall(path, maxPackedRefs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read packed references: %w", err)
+	}
+	for line := range bytes.SplitSeq(data, []byte{'\n'}) {
+		if len(line) == 0 || line[0] == '#' || line[0] == '^' {
+			continue
+		}
+		name, id, err := parsePackedRef(line)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if !fn(name, id) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func parsePackedRef(line []byte) (string, ID, error) {
+	if len(line) < 42 || line[40] != ' ' {
+		return "", ID{}, corruptf("line %.60q", line)
+	}
+	id, err := tiers.ParseID(string(line[:40]))
+	if err != nil || id.IsZero() {
+		return "", ID{}, corruptf("line %.60q", line)
+	}
+	return string(line[41:]), id, nil
+}
+
+// Refs returns the references whose names begin with prefix (such as "refs/heads/"; "" for all below refs/), symbolic ones
+// resolved. Loose references that cannot be read are left out and logged.
+func (db *DB) Refs(prefix string) (map[string]ID, error) {
+	refs := map[string]ID{}
+	loose := map[string]struct{}{}
+	err := filepath.WalkDir(filepath.Join(db.dir, "refs"), func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // gc removes empty directories
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(db.dir, path)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		if e.IsDir() || !strings.HasPrefix(name, prefix) || checkRefName(name) != nil {
+			return nil
+		}
+		id, err := db.Ref(name)
+		switch {
+		case err == nil:
+			refs[name] = id
+			loose[name] = struct{}{}
+		case !errors.Is(err, ErrNoRef):
+			db.log.WithError(err).Warn("a reference is left out")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list references: %w", err)
+	}
+	err = db.eachPacked(func(name string, id ID) bool {
+		if _, ok := loose[name]; !ok && strings.HasPrefix(name, prefix) && checkRefName(name) == nil {
+			refs[name] = id
+		}
+		return true
+	})
+	return refs, err
+}
+
+// withoutPacked returns the content of packed-refs without the line of name and its peeled value.
+func withoutPacked(data []byte, name string) (kept []byte, dropped bool, err error) {
+	kept = make([]byte, 0, len(data))
+	skip := false
+	for line := range bytes.Lines(data) {
+		switch text := bytes.TrimSuffix(line, []byte{'\n'}); {
+		case len(text) == 0 || text[0] == '#':
+			skip = false
+		case text[0] != '^':
+			n, _, err := parsePackedRef(text)
+			if err != nil {
+				return nil, false, err
+			}
+			skip = n == name
+			dropped = dropped || skip
+		}
+		if !skip {
+			kept = append(kept, line...)
+		}
+	}
+	return kept, dropped, nil
+}

@@ -1,0 +1,249 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"emberfs/tiers"
+)
+
+// resolve finds the ids of all deltas, walking from each base to what was made of it, depth first, so that the base is
+// usually still in the cache. Entries that belong to a cycle, or whose base is nowhere, are never reached.
+func (f *fetched) resolve() error {
+	unknown := 0
+	for i := range f.entries {
+		if !f.entries[i].known {
+			unknown++
+		}
+	}
+	offsets := func(off int64) int { // the index of the entry at off, -1
+		i, ok := slices.BinarySearchFunc(f.entries, off, func(e fetchedEntry, o int64) int {
+			switch {
+			case e.off < o:
+				return -1
+			case e.off > o:
+				return 1
+			}
+			return 0
+		})
+		if !ok {
+			return -1
+		}
+		return i
+	}
+	for off := range f.byOffset {
+		if offsets(off) < 0 {
+			return corruptf("fetched pack: delta base at %d is no entry", off)
+		}
+	}
+	total := len(f.entries)
+	for i := range total {
+		if f.entries[i].known {
+			n, err := f.resolveFrom(int32(i))
+			if err != nil {
+				return err
+			}
+			unknown -= n
+		}
+	}
+	// What still waits has its base outside: the pack is thin.
+	for unknown > 0 {
+		n, err := f.addBase()
+		if err != nil {
+			return err
+		}
+		unknown -= n
+	}
+	return nil
+}
+
+// resolveFrom resolves everything that was made of entry i and returns how many that are.
+func (f *fetched) resolveFrom(i int32) (int, error) {
+	n := 0
+	stack := f.children(i, nil)
+	for len(stack) > 0 {
+		c := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if f.entries[c].known {
+			continue
+		}
+		if err := f.resolveOne(c); err != nil {
+			return n, err
+		}
+		n++
+		stack = f.children(c, stack)
+	}
+	return n, nil
+}
+
+// children takes the entries that wait for i off the books and pushes them.
+func (f *fetched) children(i int32, stack []int32) []int32 {
+	e := &f.entries[i]
+	for _, kids := range [][]int32{f.byOffset[e.off], f.byID[e.id]} {
+		for _, k := range kids {
+			f.entries[k].base = i
+		}
+		stack = append(stack, kids...)
+	}
+	delete(f.byOffset, e.off)
+	delete(f.byID, e.id)
+	return stack
+}
+
+// resolveOne computes the id of a delta whose base is known.
+func (f *fetched) resolveOne(i int32) error {
+	e := &f.entries[i]
+	c, typ, err := f.content(i)
+	if err != nil {
+		return err
+	}
+	h := newHasher(typ, c.size)
+	if _, err := io.Copy(h, io.NewSectionReader(c, 0, c.size)); err != nil {
+		return fmt.Errorf("fetched pack, offset %d: %w", e.off, err)
+	}
+	id, err := h.sum()
+	if err != nil {
+		return err
+	}
+	e.id, e.typ, e.known = id, typ, true
+	return nil
+}
+
+// content returns an entry's bytes and type. The content is f's: it stays valid until the next call.
+func (f *fetched) content(i int32) (*content, Type, error) {
+	var chain []int32
+	var c *content
+	var typ Type
+	for at := i; ; at = f.entries[at].base {
+		e := &f.entries[at]
+		if f.last != nil && f.lastOff == e.off {
+			c, typ = f.last, e.typ
+			break
+		}
+		if b, ok := f.cache.Get(e.off); ok {
+			typ, c = uncache(b)
+			break
+		}
+		if e.base < 0 {
+			in, err := f.inflate(e)
+			if err != nil {
+				return nil, 0, err
+			}
+			c, err = f.db.collect(in, e.size, in.what)
+			in.close()
+			if err != nil {
+				return nil, 0, err
+			}
+			typ = e.typ
+			if err := f.remember(e.off, typ, c); err != nil {
+				return nil, 0, err
+			}
+			break
+		}
+		if len(chain) >= f.db.opt.MaxDepth {
+			return nil, 0, corruptf("fetched pack, offset %d: delta chain of more than %d", f.entries[i].off, f.db.opt.MaxDepth)
+		}
+		chain = append(chain, at)
+	}
+	for _, at := range slices.Backward(chain) {
+		e := &f.entries[at]
+		next, err := f.apply(e, c)
+		if err != nil {
+			return nil, 0, err
+		}
+		c = next
+		if err := f.remember(e.off, typ, c); err != nil {
+			return nil, 0, err
+		}
+	}
+	return c, typ, nil
+}
+
+// remember keeps a content for what was made of it: small ones in the cache, of the others the last.
+func (f *fetched) remember(off int64, t Type, c *content) error {
+	if c.f == nil && c.size < f.db.opt.DeltaCache/2 {
+		c.mem = append(c.mem, byte(t))[:c.size]
+		f.cache.Put(off, c.mem[:c.size+1])
+		return nil
+	}
+	old := f.last
+	f.last, f.lastOff = c, off
+	if old == c {
+		return nil
+	}
+	return old.close()
+}
+
+// apply makes a delta entry's content from its base's.
+func (f *fetched) apply(e *fetchedEntry, base *content) (*content, error) {
+	in, err := f.inflate(e)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	br := f.db.bufioFor(in)
+	defer func() {
+		br.Reset(nil)
+		f.db.pools.buf.Put(br)
+	}()
+	d, err := newDeltaReader(base, base.size, br)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", in.what, err)
+	}
+	if err := f.spend(d.left); err != nil {
+		return nil, err
+	}
+	c, err := f.db.collect(d, d.left, in.what)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", in.what, err)
+	}
+	return c, nil
+}
+
+func (f *fetched) inflate(e *fetchedEntry) (*inflater, error) {
+	if err := f.spend(e.size); err != nil {
+		return nil, err
+	}
+	return f.db.inflate(io.NewSectionReader(f.pf.f, e.data, f.pf.done-e.data), e.size, fmt.Sprintf("fetched pack, offset %d", e.off))
+}
+
+// addBase completes a thin pack by one base from the repository and resolves what waited for it.
+func (f *fetched) addBase() (int, error) {
+	var missing error
+	for id := range f.byID {
+		t, data, err := f.db.ReadAny(id, 0, f.db.opt.MaxDelta)
+		if errors.Is(err, tiers.ErrMissing) {
+			missing = err
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("complete a thin pack: %w", err)
+		}
+		d, err := f.db.deflater()
+		if err != nil {
+			return 0, err
+		}
+		defer f.db.putDeflater(d)
+		entry, _, err := d.entry(t, data)
+		if err != nil {
+			return 0, err
+		}
+		off := f.pf.len()
+		if err := f.pf.write(entry); err != nil {
+			return 0, err
+		}
+		if err := f.pf.flush(); err != nil {
+			return 0, err
+		}
+		n := int32(len(f.entries))
+		head := int64(len(appendEntryHeader(nil, t, int64(len(data)))))
+		f.entries = append(f.entries, fetchedEntry{id: id, off: off, data: off + head, size: int64(len(data)), base: -1, typ: t, known: true})
+		return f.resolveFrom(n)
+	}
+	if missing != nil {
+		return 0, fmt.Errorf("%w: a delta's base is neither in the pack nor here: %w", tiers.ErrCorrupt, missing)
+	}
+	return 0, corruptf("fetched pack: deltas that are based on each other")
+}

@@ -1,0 +1,363 @@
+package odb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zlib"
+
+	"emberfs/tiers"
+)
+
+const (
+	// smallBlob is up to which size a blob is hashed and deflated in memory outside the lock.
+	smallBlob = 1 << 20
+	// maxPerPack is how many objects a pack gets before the next one begins.
+	maxPerPack = 100_000
+)
+
+// Writer collects objects in new packs, which become part of the repository at Publish and not before. The order is NewWriter,
+// Put..., Publish, DB.UpdateRef, Release; Abort at any point before Release takes everything back. Safe for concurrent use,
+// but Publish, Release and Abort end it for the others.
+type Writer struct {
+	db *DB
+	mu struct {
+		sync.Mutex
+		packs []*packFile // the last one is open for appending
+		seen  map[ID]struct{}
+		state writerState
+		err   error // a pack that could not be taken back to its last good length: nothing more is possible
+	}
+}
+
+type writerState uint8
+
+const (
+	writing writerState = iota
+	published
+	released // a reference may reach the objects: Abort has no business any more
+	ended
+)
+
+// NewWriter begins a pack. It makes no file before the first object.
+func (db *DB) NewWriter() (*Writer, error) {
+	if db.readOnly {
+		return nil, ErrReadOnly
+	}
+	if db.closed.Load() {
+		return nil, ErrClosed
+	}
+	w := &Writer{db: db}
+	w.mu.seen = map[ID]struct{}{}
+	return w, nil
+}
+
+// usable says why nothing can be put. mu must be held.
+func (w *Writer) usable() error {
+	if w.mu.state != writing {
+		return fmt.Errorf("write object: %w", ErrClosed)
+	}
+	return w.mu.err
+}
+
+// Put stores an object that is in memory and returns its id; what this Writer has already is not stored again.
+func (w *Writer) Put(t Type, data []byte) (ID, error) {
+	id, err := HashObject(t, data)
+	if err != nil {
+		return ID{}, err
+	}
+	return id, w.put(id, t, data)
+}
+
+func (w *Writer) put(id ID, t Type, data []byte) error {
+	if w.Has(id) {
+		return nil
+	}
+	d, err := w.db.deflater()
+	if err != nil {
+		return err
+	}
+	defer w.db.putDeflater(d)
+	entry, crc, err := d.entry(t, data)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return err
+	}
+	if _, ok := w.mu.seen[id]; ok {
+		return nil
+	}
+	pf, err := w.pack()
+	if err != nil {
+		return err
+	}
+	off := pf.len()
+	if err := pf.write(entry); err != nil {
+		return w.takeBack(pf, off, err)
+	}
+	w.added(pf, packedObject{id: id, crc: crc, off: off})
+	return nil
+}
+
+// pack is the pack that takes the next object. mu must be held.
+func (w *Writer) pack() (*packFile, error) {
+	if n := len(w.mu.packs); n > 0 && len(w.mu.packs[n-1].objs) < maxPerPack {
+		return w.mu.packs[n-1], nil
+	}
+	pf, err := w.db.newPackFile()
+	if err != nil {
+		return nil, err
+	}
+	w.mu.packs = append(w.mu.packs, pf)
+	return pf, nil
+}
+
+func (w *Writer) added(pf *packFile, o packedObject) {
+	pf.objs = append(pf.objs, o)
+	w.mu.seen[o.id] = struct{}{}
+}
+
+// takeBack removes an entry that is not wanted. mu must be held.
+func (w *Writer) takeBack(pf *packFile, off int64, err error) error {
+	if terr := pf.truncate(off); terr != nil {
+		w.mu.err = terr
+		return errors.Join(err, terr)
+	}
+	return err
+}
+
+// PutStream stores a blob of size bytes read from r in constant memory and returns its id. When r gives more or fewer it
+// fails with tiers.ErrSizeChanged; when drop is not nil and says at the end that the content is known, the id is returned and
+// nothing is stored. Up to 1 MiB the work is done outside the Writer's lock, bigger blobs hold it; drop must not use the
+// Writer.
+func (w *Writer) PutStream(size int64, r io.Reader, drop func(ID) bool) (ID, error) {
+	return w.PutStreamContext(context.Background(), size, r, drop)
+}
+
+// PutStreamContext is PutStream that gives up when ctx ends.
+func (w *Writer) PutStreamContext(ctx context.Context, size int64, r io.Reader, drop func(ID) bool) (ID, error) {
+	if size < 0 {
+		return ID{}, fmt.Errorf("write object: size %d", size)
+	}
+	if size > smallBlob {
+		return w.putBig(ctx, size, r, drop)
+	}
+	buf, ok := w.db.pools.mem.Get().(*[]byte)
+	if !ok || int64(cap(*buf)) <= size {
+		b := make([]byte, max(64<<10, size+1))
+		buf = &b
+	}
+	defer w.db.pools.mem.Put(buf)
+	data := (*buf)[:size+1] // one more, to see that nothing follows
+	n, err := io.ReadFull(r, data)
+	if err == nil || int64(n) < size && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+		return ID{}, sizeChanged(int64(n), size)
+	}
+	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return ID{}, fmt.Errorf("read content: %w", err)
+	}
+	if err := ctx.Err(); err != nil {
+		return ID{}, err
+	}
+	data = data[:size]
+	id, err := HashObject(Blob, data)
+	if err != nil {
+		return ID{}, err
+	}
+	if drop != nil && drop(id) {
+		return id, nil
+	}
+	return id, w.put(id, Blob, data)
+}
+
+func sizeChanged(got, want int64) error {
+	more := ""
+	if got > want {
+		got, more = want, "over "
+	}
+	return fmt.Errorf("%w: %s%d bytes, expected %d", tiers.ErrSizeChanged, more, got, want)
+}
+
+// putBig streams a blob into the pack under the lock.
+func (w *Writer) putBig(ctx context.Context, size int64, r io.Reader, drop func(ID) bool) (ID, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return ID{}, err
+	}
+	pf, err := w.pack()
+	if err != nil {
+		return ID{}, err
+	}
+	off := pf.len()
+	id, crc, err := w.stream(ctx, pf, size, r)
+	if err != nil {
+		return ID{}, w.takeBack(pf, off, err)
+	}
+	if _, dup := w.mu.seen[id]; dup || drop != nil && drop(id) {
+		return id, w.takeBack(pf, off, nil)
+	}
+	w.added(pf, packedObject{id: id, crc: crc, off: off})
+	return id, nil
+}
+
+// crcWriter appends to a pack and sums up the entry.
+type crcWriter struct {
+	pf  *packFile
+	crc uint32
+}
+
+func (c *crcWriter) Write(p []byte) (int, error) {
+	c.crc = crc32.Update(c.crc, crc32.IEEETable, p)
+	return len(p), c.pf.write(p)
+}
+
+// stream writes one blob's entry.
+func (w *Writer) stream(ctx context.Context, pf *packFile, size int64, r io.Reader) (ID, uint32, error) {
+	d, err := w.db.deflater()
+	if err != nil {
+		return ID{}, 0, err
+	}
+	defer w.db.putDeflater(d)
+	out := &crcWriter{pf: pf}
+	var head [16]byte
+	if _, err := out.Write(appendEntryHeader(head[:0], Blob, size)); err != nil {
+		return ID{}, 0, err
+	}
+	h := newHasher(Blob, size)
+	buf := make([]byte, packBuffer)
+	var total int64
+	var z *zlib.Writer
+	for {
+		if err := ctx.Err(); err != nil {
+			return ID{}, 0, err
+		}
+		n, rerr := io.ReadFull(r, buf)
+		if rerr != nil && !errors.Is(rerr, io.EOF) && !errors.Is(rerr, io.ErrUnexpectedEOF) {
+			return ID{}, 0, fmt.Errorf("read content: %w", rerr)
+		}
+		total += int64(n)
+		if total > size || rerr != nil && total < size {
+			return ID{}, 0, sizeChanged(total, size)
+		}
+		if z == nil {
+			if z, err = d.writer(out, buf[:n]); err != nil {
+				return ID{}, 0, err
+			}
+		}
+		_, _ = h.Write(buf[:n])
+		if _, err := z.Write(buf[:n]); err != nil {
+			return ID{}, 0, err
+		}
+		if rerr != nil {
+			break
+		}
+	}
+	if err := z.Close(); err != nil {
+		return ID{}, 0, err
+	}
+	id, err := h.sum()
+	return id, out.crc, err
+}
+
+// Has says whether this Writer has the object.
+func (w *Writer) Has(id ID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.mu.seen[id]
+	return ok
+}
+
+// Len is the number of objects put so far.
+func (w *Writer) Len() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.mu.seen)
+}
+
+// Publish makes the objects durable and visible, protected by .keep files until Release. Without objects it writes nothing.
+// On an error nothing stays of them and the Writer is of no more use.
+func (w *Writer) Publish() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.usable(); err != nil {
+		return err
+	}
+	w.mu.state = published
+	packs := w.mu.packs[:0]
+	for i, pf := range w.mu.packs {
+		if len(pf.objs) > 0 {
+			packs = append(packs, pf)
+		} else if err := pf.discard(); err != nil {
+			return errors.Join(fmt.Errorf("publish: %w", err), w.db.withdraw(append(packs, w.mu.packs[i+1:]...)))
+		}
+	}
+	w.mu.packs = packs
+	if len(packs) == 0 {
+		return nil
+	}
+	if err := w.db.publishPacks(packs); err != nil {
+		w.mu.state = ended
+		return fmt.Errorf("publish %d objects: %w", len(w.mu.seen), err)
+	}
+	return nil
+}
+
+// Release removes the .keep files. Call it when a reference reaches the objects; before that nothing protects them from a
+// git gc. It may be called again after an error.
+func (w *Writer) Release() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.state != published && w.mu.state != released {
+		return fmt.Errorf("release: %w", ErrClosed)
+	}
+	w.mu.state = released
+	return w.db.unkeep(w.mu.packs)
+}
+
+// Abort removes everything, also what was published but not released, unless a reference points to one of the objects: then
+// the packs stay, with their .keep. A no-op after Release.
+func (w *Writer) Abort() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.state >= released {
+		return nil
+	}
+	if w.mu.state == published && len(w.mu.packs) > 0 {
+		used, err := w.referenced()
+		if err != nil || used {
+			w.mu.state = ended
+			w.db.log.WithError(err).Warn("a pack that is not wanted stays: a reference may need it")
+			return err
+		}
+	}
+	w.mu.state = ended
+	if err := w.db.withdraw(w.mu.packs); err != nil {
+		return fmt.Errorf("abort: %w", err)
+	}
+	if len(w.mu.packs) > 0 && !w.db.closed.Load() {
+		return w.db.Refresh()
+	}
+	return nil
+}
+
+// referenced says whether a reference points to an object of this Writer: an UpdateRef can fail after the move.
+func (w *Writer) referenced() (bool, error) {
+	refs, err := w.db.Refs("")
+	if err != nil {
+		return false, fmt.Errorf("abort: %w", err)
+	}
+	for _, id := range refs {
+		if _, ok := w.mu.seen[id]; ok {
+			return true, nil
+		}
+	}
+	return false, nil
+}
