@@ -1,0 +1,283 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/google/uuid"
+	"github.com/sirupsen/logrus"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Options of a Cold. The zero value works.
+type Options struct {
+	Branch string // the volume's branch; default main
+	Source string // the remote, for now a path to a bare repository; "": none
+
+	// VolumeID names a volume that has no commit yet; default a random one. A volume with commits keeps its own.
+	VolumeID  string
+	MachineID string // for commits whose options name no machine
+
+	UserName, UserEmail string // who commits; default emberfs
+
+	UID, GID uint32 // who owns what a stock client added
+
+	// ChunkThreshold is the size in bytes over which files will be stored in chunks. Files are one blob for now.
+	ChunkThreshold int64
+
+	Log logrus.FieldLogger // nil: nothing is logged
+
+	// Fail is for tests of crash safety: see odb.Options.
+	Fail func(step string) error
+}
+
+func (o *Options) setDefaults() error {
+	if o.Branch == "" {
+		o.Branch = "main"
+	}
+	if err := plumbing.NewBranchReferenceName(o.Branch).Validate(); err != nil {
+		return fmt.Errorf("branch %q: %w", o.Branch, err)
+	}
+	if o.UserName == "" {
+		o.UserName = "emberfs"
+	}
+	if o.UserEmail == "" {
+		o.UserEmail = "emberfs@localhost"
+	}
+	if o.Log == nil {
+		l := logrus.New()
+		l.SetOutput(io.Discard)
+		o.Log = l
+	}
+	if o.VolumeID == "" {
+		o.VolumeID = uuid.NewString()
+	}
+	return checkVolumeID(o.VolumeID)
+}
+
+// Cold implements tiers.Cold over a bare git repository.
+type Cold struct {
+	db     *odb.DB
+	o      Options
+	log    logrus.FieldLogger
+	ref    string // full name of the volume's branch
+	remote remote // nil without a Source
+
+	txs  chan struct{} // holds a token while a Tx is open
+	sync chan struct{} // holds a token while Fetch or Push runs
+
+	mu struct {
+		sync.Mutex
+		volume string
+		head   *snapshot // the last tip that was opened
+		pushed tiers.ID
+	}
+}
+
+var _ tiers.Cold = (*Cold)(nil)
+
+// Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only EmberFS
+// process that uses it. A volume of a newer format is ErrNewerFormat.
+func Open(dir string, o Options) (*Cold, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
+	}
+	if err := odb.Init(dir, o.Branch); err != nil {
+		return nil, fmt.Errorf("open cold storage: %w", err)
+	}
+	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail})
+	if err != nil {
+		return nil, fmt.Errorf("open cold storage: %w", err)
+	}
+	return newCold(db, o)
+}
+
+// OpenRepository opens any repository for reading: the bare one of a remote or of a volume whose daemon runs, or a stock
+// clone. Without o.Branch it takes the branch that the repository's HEAD names. It writes nothing there; Begin, Fetch and
+// Push fail.
+func OpenRepository(path string, o Options) (*Cold, error) {
+	if fi, err := os.Stat(filepath.Join(path, ".git")); err == nil && fi.IsDir() {
+		path = filepath.Join(path, ".git")
+	}
+	if o.Branch == "" {
+		o.Branch = headBranch(path)
+	}
+	o.Source = ""
+	if err := o.setDefaults(); err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", path, err)
+	}
+	db, err := odb.OpenReadOnly(path, odb.Options{Log: o.Log})
+	if err != nil {
+		return nil, fmt.Errorf("open repository: %w", err)
+	}
+	return newCold(db, o)
+}
+
+// headBranch is the branch that a repository's HEAD names; "" if it names none.
+func headBranch(path string) string {
+	head, err := os.ReadFile(filepath.Join(path, "HEAD"))
+	if err != nil {
+		return ""
+	}
+	branch, ok := strings.CutPrefix(strings.TrimSpace(string(head)), "ref: refs/heads/")
+	if !ok {
+		return ""
+	}
+	return branch
+}
+
+func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
+	c := &Cold{
+		db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch,
+		txs: make(chan struct{}, 1), sync: make(chan struct{}, 1),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, db.Close())
+		}
+	}()
+	if o.Source != "" {
+		if c.remote, err = dial(o.Source); err != nil {
+			return nil, fmt.Errorf("remote %s: %w", o.Source, err)
+		}
+		if c.mu.pushed, err = c.readRef(c.trackingRef()); err != nil {
+			return nil, err
+		}
+	}
+	c.mu.volume = o.VolumeID
+	_, err = c.head()
+	return c, err
+}
+
+// readRef is a reference's value; zero where there is none.
+func (c *Cold) readRef(name string) (tiers.ID, error) {
+	id, err := c.db.Ref(name)
+	if errors.Is(err, odb.ErrNoRef) {
+		return tiers.ID{}, nil
+	}
+	if err != nil {
+		return tiers.ID{}, fmt.Errorf("read %s: %w", name, err)
+	}
+	return id, nil
+}
+
+func (c *Cold) tip() (tiers.ID, error) { return c.readRef(c.ref) }
+
+// head opens the branch's tip; nil while there is none.
+func (c *Cold) head() (*snapshot, error) {
+	id, err := c.tip()
+	if err != nil || id.IsZero() {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.head != nil && c.mu.head.info.ID == id {
+		return c.mu.head, nil
+	}
+	s, err := c.snapshot(id)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.head = s
+	if s.own.found {
+		c.mu.volume = s.own.volume.Volume
+	}
+	return s, nil
+}
+
+func (c *Cold) snapshot(id tiers.ID) (*snapshot, error) {
+	return openSnapshot(c.db, id, owner{c.o.UID, c.o.GID})
+}
+
+// VolumeID implements tiers.Cold.
+func (c *Cold) VolumeID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.volume
+}
+
+// Head implements tiers.Cold.
+func (c *Cold) Head(ctx context.Context) (tiers.Snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, err := c.head()
+	if err != nil || s == nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Snapshot implements tiers.Cold.
+func (c *Cold) Snapshot(ctx context.Context, commit tiers.ID) (tiers.Snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s, err := c.snapshot(commit)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Open implements tiers.Cold.
+func (c *Cold) Open(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return c.openContent(id, size)
+}
+
+// Begin implements tiers.Cold. While another Tx is open it waits.
+func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) {
+	select {
+	case c.txs <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("begin commit: %w", ctx.Err())
+	}
+	t := &tx{c: c}
+	var err error
+	if t.base, err = c.head(); err == nil {
+		t.w, err = c.db.NewWriter()
+	}
+	if err != nil {
+		c.endTx()
+		return nil, fmt.Errorf("begin commit: %w", err)
+	}
+	return t, nil
+}
+
+func (c *Cold) endTx() { <-c.txs }
+
+// HasRemote implements tiers.Cold.
+func (c *Cold) HasRemote() bool { return c.remote != nil }
+
+// Pushed implements tiers.Cold.
+func (c *Cold) Pushed() tiers.ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.pushed
+}
+
+// Stats implements tiers.Cold.
+func (c *Cold) Stats() tiers.ColdStats {
+	packs, objects, bytes := c.db.Stats()
+	return tiers.ColdStats{Packs: packs, Objects: objects, Bytes: bytes}
+}
+
+// Close implements tiers.Cold. No Tx may be open.
+func (c *Cold) Close() error {
+	if err := c.db.Close(); err != nil {
+		return fmt.Errorf("close cold storage: %w", err)
+	}
+	return nil
+}

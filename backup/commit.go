@@ -1,0 +1,203 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Commit implements tiers.Tx.
+func (t *tx) Commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error) {
+	if err := t.alive(); err != nil {
+		return tiers.ID{}, err
+	}
+	id, err := t.commit(ctx, o)
+	if err != nil {
+		t.mu.Lock()
+		if t.mu.done == nil {
+			t.mu.done = errTxFailed
+		}
+		t.mu.Unlock()
+		return tiers.ID{}, fmt.Errorf("commit: %w", err)
+	}
+	if t.end() {
+		t.c.endTx()
+	}
+	return id, nil
+}
+
+func (t *tx) commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error) {
+	root := o.Root
+	root.Kind = tiers.KindDir
+	if err := checkAttrs(&root); err != nil {
+		return tiers.ID{}, fmt.Errorf("root directory: %w", err)
+	}
+	d, err := t.rootDir(ctx, &root)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	tree, err := t.putRoot(d, o)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	id, err := t.putCommit(tree, o)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return tiers.ID{}, err
+	}
+	return id, t.publish(id)
+}
+
+// rootDir is the root directory: the last one that was put, or that of the base commit.
+func (t *tx) rootDir(ctx context.Context, root *tiers.Entry) (*dirBuild, error) {
+	dir := root.Dir()
+	if d := t.pending; d != nil && d.id == dir {
+		t.pending = nil
+		d.head.root = root
+		return d, nil
+	}
+	if err := t.flush(); err != nil {
+		return nil, err
+	}
+	if t.base == nil || dir != t.base.root.Dir() {
+		return nil, fmt.Errorf("root directory %s is neither the last one put nor that of the base commit", dir.Tree)
+	}
+	return t.buildDir(ctx, dir, false, root, nil, nil)
+}
+
+// putRoot stores what stands at the root of the commit and returns the commit's tree.
+func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
+	d.meta.links = odb.TreeEntry{}
+	if len(o.Links) > 0 {
+		data, err := encodeLinks(o.Links)
+		if err != nil {
+			return tiers.ID{}, err
+		}
+		if len(data) > maxLinksBlob {
+			return tiers.ID{}, fmt.Errorf("%s: %d bytes, more than %d", linksName, len(data), maxLinksBlob)
+		}
+		id, err := t.putNew(odb.Blob, data, d.known)
+		if err != nil {
+			return tiers.ID{}, err
+		}
+		d.meta.links = odb.TreeEntry{Mode: odb.ModeFile, Name: linksName, ID: id}
+	}
+	if err := d.sealMeta(); err != nil {
+		return tiers.ID{}, err
+	}
+	if err := t.putObjects(d); err != nil {
+		return tiers.ID{}, err
+	}
+	own, err := t.putOwn(d.id.Meta)
+	if err != nil {
+		return tiers.ID{}, fmt.Errorf("%s: %w", ownName, err)
+	}
+	all, _ := updateTree(d.tree, map[string]odb.TreeEntry{ownName: {Mode: odb.ModeTree, Name: ownName, ID: own}})
+	return t.putTree(all)
+}
+
+// putOwn stores .emberfs.
+func (t *tx) putOwn(meta tiers.ID) (tiers.ID, error) {
+	known := make(map[tiers.ID]struct{})
+	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: metaName, ID: meta}}
+	if t.base != nil {
+		for _, id := range t.base.own.known {
+			known[id] = struct{}{}
+		}
+		// The rules are the user's; a commit carries them along as they are.
+		if t.base.own.rules.Mode != 0 {
+			entries = append(entries, t.base.own.rules)
+		}
+	}
+	volume, err := encodeVolume(t.c.VolumeID())
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{{volumeName, volume}, {attributesName, []byte(attributes)}} {
+		id, err := t.putNew(odb.Blob, f.data, known)
+		if err != nil {
+			return tiers.ID{}, fmt.Errorf("%s: %w", f.name, err)
+		}
+		entries = append(entries, odb.TreeEntry{Mode: odb.ModeFile, Name: f.name, ID: id})
+	}
+	return t.putTree(entries)
+}
+
+func (t *tx) putTree(entries []odb.TreeEntry) (tiers.ID, error) {
+	data, err := odb.EncodeTree(entries)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	return t.w.Put(odb.Tree, data)
+}
+
+func (t *tx) putCommit(tree tiers.ID, o tiers.CommitOptions) (tiers.ID, error) {
+	when := o.When
+	if when.IsZero() {
+		when = time.Now()
+	}
+	if o.Machine == "" {
+		o.Machine = t.c.o.MachineID
+	}
+	c := odb.CommitData{Tree: tree, Message: message(t.c.VolumeID(), o)}
+	if t.base != nil {
+		c.Parents = []tiers.ID{t.base.info.ID}
+		// git log and merges go by time; a machine whose clock is behind must not end up before its parent.
+		when = after(when, t.base.info.Time)
+	}
+	when = after(when, time.Unix(0, 0)).UTC()
+	c.Author = odb.Signature{Name: t.c.o.UserName, Email: t.c.o.UserEmail, When: when}
+	c.Committer = c.Author
+	data, err := odb.EncodeCommit(c)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	return t.w.Put(odb.Commit, data)
+}
+
+// publish makes the objects part of the repository and moves the branch (FORMAT.md section 5).
+func (t *tx) publish(id tiers.ID) error {
+	var old tiers.ID
+	if t.base != nil {
+		old = t.base.info.ID
+	}
+	// The ref protocol checks again under its lock; here it saves writing a pack for nothing.
+	if now, err := t.c.tip(); err != nil {
+		return err
+	} else if now != old {
+		return tiers.ErrRefMoved
+	}
+	if err := t.w.Publish(); err != nil {
+		return err
+	}
+	if err := t.c.db.UpdateRef(t.c.ref, old, id); err != nil {
+		return t.withdraw(old, err)
+	}
+	if err := t.w.Release(); err != nil {
+		t.c.log.WithError(err).Warn("a commit's pack stays marked as kept until the next start")
+	}
+	return nil
+}
+
+// withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed where it
+// was lets the pack go: an error of the last fsync may come with the branch moved.
+func (t *tx) withdraw(old tiers.ID, cause error) error {
+	now, err := t.c.tip()
+	if err == nil && now == old || errors.Is(cause, tiers.ErrRefMoved) {
+		return cause
+	}
+	if t.end() {
+		t.c.log.WithError(cause).Warn("the branch may have moved although writing it failed; the commit's pack is kept")
+		t.c.endTx()
+	}
+	return errors.Join(cause, err)
+}

@@ -1,0 +1,139 @@
+package backup
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// oddTree has everything that git cannot hold or holds in its own way.
+func oddTree() (*file, map[string][]string) {
+	root := newDir(0o1777)
+	root.Xattrs = []tiers.Xattr{{Name: "user.root", Value: []byte("yes")}}
+	root.text("plain", "hello\n")
+	root.text("empty", "")
+	root.text("dir/sub/deep", "x").Mode = 0o755
+	root.text("suid", "s").Mode = 0o6711
+	root.text("ancient", "a").Mtime = tiers.Time{Sec: -1 << 40, Nsec: 999999999}
+	root.text("far", "b").Mtime = tiers.Time{Sec: 1 << 40}
+	for _, name := range []string{
+		".git", ".GIT", "git~1", "GIT~7", ".gitmodules", ".gitattributes", ".gitignore", ".gitattributes .", ".git:x", ".emberfs", ".EMBERFS",
+		".emberfs%entries", ".emberfs%x", ".g\u200cit", "a\\.git\\b", "new\nline", "tab\t", " leading", "trailing ", "100%", "%41", "\"quote\"", "\\back",
+		"latin\xe9", "\xff\xfe", "\x01\x7f", "\u2028", "e\u0301", "\u00e9", strings.Repeat("n", 255), ".git:" + strings.Repeat("\x01", 250),
+		".git" + strings.Repeat(" ", 251), ".git\ufffe", "CON", "a.c", "a", "a-b", "header", "3f", "-", "~1", "~",
+	} {
+		root.text("names/"+name, name)
+		root.text("dirs/"+name+"/in", name)
+	}
+	for _, name := range []string{"HEAD", "config", "objects/aa/bb", "refs/heads/main"} {
+		root.text("nested/.git/"+name, name)
+	}
+	root.symlink("link", "../nowhere")
+	root.symlink("links/latin", "caf\xe9")
+	root.symlink("links/long", strings.Repeat("t", 4095))
+	root.symlink("links/git", ".git/x")
+	root.special("fifo", tiers.KindFIFO, 0)
+	root.special("special/socket", tiers.KindSocket, 0)
+	root.special("special/char", tiers.KindChar, unix.Mkdev(1, 3))
+	root.special("special/block", tiers.KindBlock, unix.Mkdev(259, 1<<20-1))
+	root.special("special/.git", tiers.KindFIFO, 0)
+	root.mkdir("void").Mode = 0o2750
+	root.mkdir("voids/a/b/c")
+	root.mkdir("voids/.git")
+	x := root.text("xattrs", "x")
+	x.Xattrs = []tiers.Xattr{
+		{Name: "security.capability", Value: []byte{1, 0, 0, 2, 0, 4}}, {Name: "system.posix_acl_access", Value: []byte("\x02\x00\x00\x00\x01\x00\x06\x00")},
+		{Name: "user.empty", Value: []byte{}}, {Name: "user.text", Value: []byte("t\u00e4xt \"q\" <&>")}, {Name: "user.\xff", Value: []byte{0, 255}},
+	}
+	root.mkdir("void").Xattrs = []tiers.Xattr{{Name: "system.posix_acl_default", Value: []byte{2, 0}}}
+	for _, p := range []string{"hard/a", "hard/b", "names/hard"} {
+		root.text(p, "linked").Link = "g1"
+	}
+	for _, p := range []string{"hard/c", "hard/d"} {
+		root.text(p, "linked").Link = "g2"
+	}
+	for _, p := range []string{"hard/f1", "special/f2"} {
+		root.special(p, tiers.KindFIFO, 0).Link = "g3"
+	}
+	deep := "deep"
+	for i := range 30 {
+		deep = path.Join(deep, fmt.Sprint(i))
+	}
+	root.text(deep+"/bottom", "b")
+	links := map[string][]string{"g1": {"hard", "names"}, "g3": {"hard", "special"}, "g9": {"", "caf\xe9"}}
+	return root, links
+}
+
+func TestOddTree(t *testing.T) {
+	v := newVolume(t, Options{VolumeID: "vol-1", MachineID: "m1"})
+	want, links := oddTree()
+	v.commit(want, links)
+	s := v.headSnapshot()
+	compareTrees(t, v.read(s), want)
+	got, err := s.LinkDirs(t.Context())
+	if err != nil || fmt.Sprint(got) != fmt.Sprint(links) {
+		t.Errorf("LinkDirs = %v, %v; want %v", got, err, links)
+	}
+	v.checkGit()
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openVolume(t, v.dir, Options{VolumeID: "other"})
+	if id := again.VolumeID(); id != "vol-1" {
+		t.Errorf("VolumeID = %q", id)
+	}
+	compareTrees(t, again.read(again.headSnapshot()), want)
+}
+
+// An unchanged tree put whole gives the ids that the base has, and writes nothing but what Commit makes.
+func TestUnchanged(t *testing.T) {
+	v := newVolume(t, Options{})
+	f, links := oddTree()
+	for i := range 2000 {
+		f.text(fmt.Sprintf("many/f%04d", i), "x")
+	}
+	v.commit(f, links)
+	base := v.headSnapshot()
+	dirs := map[string]tiers.DirID{}
+	v.dirs(base, rootOf(base), "", dirs)
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	if err := put(t.Context(), tx, f, dirs, ""); err != nil {
+		t.Fatal(err)
+	}
+	if f.Dir() != rootOf(base) {
+		t.Errorf("root is %v, in the base %v", f.Dir(), rootOf(base))
+	}
+	// What the pack would hold is what has no base to compare with: nothing.
+	if n := txLen(t, tx); n != 0 {
+		t.Errorf("%d objects were stored again", n)
+	}
+	id, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Entry, Links: links})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := v.Snapshot(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rootOf(s) != rootOf(base) {
+		t.Errorf("after the commit root is %v, was %v", rootOf(s), rootOf(base))
+	}
+}
+
+func txLen(t *testing.T, x tiers.Tx) int {
+	t.Helper()
+	own, ok := x.(*tx)
+	if !ok {
+		t.Fatalf("Tx is a %T", x)
+	}
+	return own.w.Len()
+}

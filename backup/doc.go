@@ -1,0 +1,75 @@
+// Package backup stores volumes in git: it implements [tiers.Cold] over a bare repository. The specification is FORMAT.md;
+// this page adds what it leaves to the implementation, exactly enough for another program to read a volume.
+//
+// # A commit's root
+//
+// The tree of a commit holds the user's root directory and, beside it, .emberfs:
+//
+//	.emberfs/volume.json     {"format":1,"volume":"ID"}, an object; "requires", a list of strings, names what a reader must
+//	                         know beyond the format. A reader refuses a higher format and any requirement it does not know.
+//	.emberfs/.gitattributes  "* -text -diff\n"
+//	.emberfs/rules.yaml      carried from commit to commit as it is, where there is one
+//	.emberfs/meta            the metadata directory of the root
+//
+// A metadata directory holds for each subdirectory of its directory a metadata directory under the stored name, the blob or
+// tree .emberfs%entries, and at the root perhaps the blob .emberfs%links.
+//
+// # Stored names
+//
+// As FORMAT.md section 2. "Malformed" is what git takes for malformed, which includes U+FFFE and U+FFFF. A name that a stock
+// client stored in the clear although it is to be escaped (.gitattributes, .gitmodules) is read as that name unless the
+// escaped one is there too; the next commit of the directory escapes it. Names that begin with ".emberfs%" have to decode.
+//
+// # Lines
+//
+// Metadata is UTF-8 text, lines ended by a newline, each a JSON object (RFC 8259). Keys are exact and come once. A reader
+// refuses a line with a key that it does not know unless the key starts with "x_": that is how a later version adds what
+// may be ignored. Numbers are whole, without exponent. A text that is not UTF-8 has its key with "64" appended and standard
+// base64 with padding as its value (name64, target64, value64, dirs64).
+//
+// The first line is the header: {"tree":"HEX"}, tree first, the id of the user's tree that the lines describe (at the
+// root: of the commit's tree without .emberfs). In the header of the root mode, uid, gid, mtime and xattrs follow, the
+// root's own.
+//
+// Each other line is an entry:
+//
+//	name    the true name
+//	type    file, dir, symlink, fifo, socket, char or block
+//	mode    four octal digits: suid, sgid, sticky and permissions
+//	uid gid
+//	mtime   [S,N]: S seconds since 1970, perhaps negative, plus N nanoseconds, 0 to 999999999
+//	xattrs  [{"name":N,"value":V},...] sorted by name; missing where there are none
+//	size    bytes; of a file or symlink
+//	id      object id; of a file, symlink or directory (the empty tree's for a directory that git sees as empty)
+//	git     the mode that the object has in git's tree: 100644, 100755, 120000 or 40000
+//	target  of a symlink
+//	rdev    [MAJOR,MINOR]; of a device
+//	link    hard-link group: names of one group are names of one file; missing where there is but one name
+//
+// Lines are sorted by name, bytewise. An entry that git can hold has a tree entry too; directories whose tree is empty,
+// FIFOs, sockets and devices have a line alone. A directory's metadata stands in its metadata directory, empty or not.
+//
+// # Shards
+//
+// Up to 512 entries .emberfs%entries is one blob: the header's line, then the lines. With more it is a tree: the blob
+// "header" with the header's line, and nodes named 00 to 3f. A node is a blob of lines, or a tree of nodes. The name of a
+// node at level k (0 at the top) is bits 6k to 6k+5 of sha256(true name), first bit highest, as two hex digits; a node is
+// there only where it has lines. A blob that would get more than 512 lines becomes a tree, a tree below which fewer than
+// 128 lines are left after a removal becomes a blob again; readers accept any shape.
+//
+// # Link groups
+//
+// .emberfs%links has a line for each group with names in several directories, sorted: {"link":"GROUP","dirs":["a/b",...]},
+// true names joined by slashes, sorted, "" for the root. If one path is not UTF-8 all of them stand in dirs64.
+//
+// # Commits by stock clients
+//
+// FORMAT.md section 3 says how entries are reconciled. Beyond it: a directory whose tree changed keeps its sgid bit, which
+// is no privilege of its content, and gets the committer's time; submodules are left out; a directory that was renamed is
+// found in the whole volume, gets back its metadata with all below, and where it was also copied only one copy does.
+//
+// # Concurrency and durability
+//
+// A Cold is safe for concurrent use. One Tx is open at a time, and one Fetch or Push runs at a time beside it. Objects are
+// written and made durable as FORMAT.md section 5 says, by package odb; the remote is talked to by package wire.
+package backup

@@ -1,0 +1,174 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// maxHistory bounds the commits that are looked at to compare two branches.
+const maxHistory = 10_000_000
+
+// newCommits gives the commits that tip reaches and old does not, children first. reached says whether tip reaches old;
+// where it does not the list is everything that tip reaches. A zero old is reached by every commit.
+func (c *Cold) newCommits(ctx context.Context, tip, old tiers.ID) (list []tiers.ID, reached bool, err error) {
+	reached = old.IsZero()
+	if tip == old {
+		return nil, true, nil
+	}
+	seen := map[tiers.ID]struct{}{tip: {}}
+	queue := []tiers.ID{tip}
+	for len(queue) > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
+		id := queue[0]
+		queue = queue[1:]
+		commit, err := readCommit(c.db, id)
+		if err != nil {
+			return nil, false, err
+		}
+		if list = append(list, id); len(list) > maxHistory {
+			return nil, false, fmt.Errorf("history of %s: more than %d commits", tip, maxHistory)
+		}
+		for _, p := range commit.Parents {
+			if p == old {
+				reached = true
+				continue
+			}
+			if _, ok := seen[p]; !ok {
+				seen[p] = struct{}{}
+				queue = append(queue, p)
+			}
+		}
+	}
+	if !reached || old.IsZero() {
+		return list, reached, nil
+	}
+	return c.without(ctx, list, old)
+}
+
+// without drops from list what old reaches itself: a merge leads past old to its ancestors.
+func (c *Cold) without(ctx context.Context, list []tiers.ID, old tiers.ID) ([]tiers.ID, bool, error) {
+	in := make(map[tiers.ID]bool, len(list))
+	for _, id := range list {
+		in[id] = true
+	}
+	queue := []tiers.ID{old}
+	seen := map[tiers.ID]struct{}{old: {}}
+	for len(queue) > 0 && len(in) > 0 {
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
+		commit, err := readCommit(c.db, queue[0])
+		if isMissing(err) {
+			break // a shallow history: what lies beyond is nobody's
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		queue = queue[1:]
+		for _, p := range commit.Parents {
+			if _, ok := seen[p]; !ok {
+				seen[p] = struct{}{}
+				queue = append(queue, p)
+				delete(in, p)
+			}
+		}
+	}
+	kept := list[:0]
+	for _, id := range list {
+		if in[id] {
+			kept = append(kept, id)
+		}
+	}
+	return kept, true, nil
+}
+
+// delta collects the objects of a push: what new commits reach minus what the old tree reaches, by a difference of trees.
+type delta struct {
+	ctx  context.Context
+	db   *odb.DB
+	seen map[tiers.ID]struct{}
+	ids  []tiers.ID
+}
+
+// collect gives the objects to send for the commits, when the other side has all of old (zero: nothing).
+func (c *Cold) collect(ctx context.Context, commits []tiers.ID, old tiers.ID) ([]tiers.ID, error) {
+	d := delta{ctx: ctx, db: c.db, seen: make(map[tiers.ID]struct{})}
+	var oldTree tiers.ID
+	if !old.IsZero() {
+		commit, err := readCommit(c.db, old)
+		if err != nil {
+			return nil, err
+		}
+		oldTree = commit.Tree
+		d.seen[oldTree] = struct{}{}
+	}
+	for _, id := range commits {
+		commit, err := readCommit(c.db, id)
+		if err != nil {
+			return nil, err
+		}
+		d.add(id)
+		if err := d.tree(commit.Tree, oldTree, 0); err != nil {
+			return nil, fmt.Errorf("commit %s: %w", id, err)
+		}
+	}
+	return d.ids, nil
+}
+
+// add notes an object and says whether it is new.
+func (d *delta) add(id tiers.ID) bool {
+	if _, ok := d.seen[id]; ok {
+		return false
+	}
+	d.seen[id] = struct{}{}
+	d.ids = append(d.ids, id)
+	return true
+}
+
+// tree adds a tree and what it reaches, but for what stands in the tree old at the same place.
+func (d *delta) tree(id, old tiers.ID, depth int) error {
+	if id == old || !d.add(id) {
+		return nil
+	}
+	if err := d.ctx.Err(); err != nil {
+		return err
+	}
+	if depth > maxDepth {
+		return fmt.Errorf("tree %s: %w: nested deeper than %d", id, tiers.ErrCorrupt, maxDepth)
+	}
+	entries, err := readTree(d.db, id, ignored())
+	if err != nil {
+		return fmt.Errorf("tree %s: %w", id, err)
+	}
+	var have []odb.TreeEntry
+	if !old.IsZero() {
+		// Where the old tree cannot be read everything is sent: more than needed is never wrong.
+		have, _ = readTree(d.db, old, ignored())
+	}
+	there := make(map[string]odb.TreeEntry, len(have))
+	for _, e := range have {
+		there[e.Name] = e
+	}
+	for _, e := range entries {
+		h := there[e.Name]
+		switch {
+		case e.Mode == odb.ModeGitlink || h.ID == e.ID:
+		case e.Mode == odb.ModeTree:
+			var below tiers.ID
+			if h.Mode == odb.ModeTree {
+				below = h.ID
+			}
+			if err := d.tree(e.ID, below, depth+1); err != nil {
+				return err
+			}
+		default:
+			d.add(e.ID)
+		}
+	}
+	return nil
+}

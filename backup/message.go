@@ -1,0 +1,64 @@
+package backup
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/dustin/go-humanize"
+
+	"emberfs/tiers"
+)
+
+const (
+	trailerReason  = "Emberfs-Reason"
+	trailerMachine = "Emberfs-Machine"
+)
+
+// message makes a commit's message: a subject for people and trailers for programs.
+func message(volume string, o tiers.CommitOptions) string {
+	reason := oneLine(o.Reason)
+	if reason == "" {
+		reason = "unknown"
+	}
+	var b strings.Builder
+	files := "files"
+	if o.Files == 1 {
+		files = "file"
+	}
+	fmt.Fprintf(&b, "Backup (%s): %d %s, %s\n\n", reason, o.Files, files, humanize.Bytes(uint64(max(o.Bytes, 0))))
+	fmt.Fprintf(&b, "Emberfs-Volume: %s\n", volume)
+	fmt.Fprintf(&b, "%s: %s\n", trailerMachine, oneLine(o.Machine))
+	fmt.Fprintf(&b, "%s: %s\n", trailerReason, reason)
+	fmt.Fprintf(&b, "Emberfs-Files: %d\n", o.Files)
+	fmt.Fprintf(&b, "Emberfs-Bytes: %d\n", o.Bytes)
+	fmt.Fprintf(&b, "Emberfs-At-Risk: %d\n", o.AtRisk)
+	return b.String()
+}
+
+// oneLine keeps a value fit for a trailer: valid UTF-8 without control characters, at most 200 bytes.
+func oneLine(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	for len(s) > 200 {
+		s = strings.ToValidUTF8(s[:200], "")
+	}
+	return strings.TrimSpace(s)
+}
+
+// trailer finds a trailer in the last paragraph of a message; "" if it is not there.
+func trailer(message, key string) string {
+	message = strings.TrimRight(message, "\n")
+	last := message[strings.LastIndex(message, "\n\n")+1:]
+	for l := range strings.SplitSeq(last, "\n") {
+		if v, ok := strings.CutPrefix(l, key+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,469 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Bounds of what one line may hold; Linux itself has the same for names and values of attributes.
+const (
+	maxLine       = 16 << 20
+	maxXattrName  = 255
+	maxXattrValue = 64 << 10
+	maxXattrs     = 16 << 10
+	maxTarget     = 4095
+	maxLink       = 128
+)
+
+// line is one entry's metadata: what stands in one line of a directory's entries.
+type line struct {
+	// Entry.ID is the git object that the line was written for; Entry.Meta is not part of a line.
+	tiers.Entry
+	gitMode uint32
+	// raw is the line as it was read or will be written, without the newline; lines that do not change are copied.
+	raw []byte
+}
+
+var kindNames = [...]string{
+	tiers.KindFile: "file", tiers.KindDir: "dir", tiers.KindSymlink: "symlink", tiers.KindFIFO: "fifo",
+	tiers.KindSocket: "socket", tiers.KindChar: "char", tiers.KindBlock: "block",
+}
+
+func kindName(k tiers.Kind) string {
+	if int(k) < len(kindNames) && kindNames[k] != "" {
+		return kindNames[k]
+	}
+	return "kind " + strconv.Itoa(int(k))
+}
+
+// inGit says whether git can hold the entry: all but special files and empty directories.
+func inGit(e *tiers.Entry) bool {
+	switch e.Kind {
+	case tiers.KindFile, tiers.KindSymlink:
+		return true
+	case tiers.KindDir:
+		return e.ID != odb.EmptyTree
+	}
+	return false
+}
+
+// gitModeOf is the mode that an entry has in a git tree; 0 for special files.
+func gitModeOf(e *tiers.Entry) uint32 {
+	switch e.Kind {
+	case tiers.KindFile:
+		if e.Mode&0o100 != 0 {
+			return odb.ModeExec
+		}
+		return odb.ModeFile
+	case tiers.KindDir:
+		return odb.ModeTree
+	case tiers.KindSymlink:
+		return odb.ModeSymlink
+	}
+	return 0
+}
+
+// ownXattr says whether an attribute is one of EmberFS's own records, which describe one machine's warm directory and
+// never travel.
+func ownXattr(name string) bool { return name == "trusted.emberfs" || name == "user.emberfs" }
+
+// encodeLine makes the line of an entry, which must have passed checkEntry.
+func encodeLine(e *tiers.Entry) line {
+	b := make([]byte, 0, 192+len(e.Name)+len(e.Target))
+	b = append(b, '{')
+	b = appendText(b, "name", e.Name)
+	b = append(b, `,"type":"`...)
+	b = append(b, kindName(e.Kind)...)
+	b = append(b, `",`...)
+	b = appendAttrs(b, e)
+	if e.Kind == tiers.KindFile || e.Kind == tiers.KindSymlink {
+		b = append(b, `,"size":`...)
+		b = strconv.AppendInt(b, e.Size, 10)
+	}
+	mode := gitModeOf(e)
+	if mode != 0 {
+		b = append(b, `,"id":"`...)
+		b = append(b, e.ID.String()...)
+		b = append(b, `","git":"`...)
+		b = strconv.AppendUint(b, uint64(mode), 8)
+		b = append(b, '"')
+	}
+	if e.Kind == tiers.KindSymlink {
+		b = append(b, ',')
+		b = appendText(b, "target", e.Target)
+	}
+	if e.Kind == tiers.KindChar || e.Kind == tiers.KindBlock {
+		b = append(b, `,"rdev":[`...)
+		b = strconv.AppendUint(b, uint64(unix.Major(e.Rdev)), 10)
+		b = append(b, ',')
+		b = strconv.AppendUint(b, uint64(unix.Minor(e.Rdev)), 10)
+		b = append(b, ']')
+	}
+	if e.Link != "" {
+		b = append(b, `,"link":`...)
+		b = appendJSON(b, e.Link)
+	}
+	b = append(b, '}')
+	l := line{Entry: *e, gitMode: mode, raw: b}
+	l.Meta = tiers.ID{}
+	return l
+}
+
+// appendAttrs appends what a directory's header and a line have in common.
+func appendAttrs(b []byte, e *tiers.Entry) []byte {
+	b = append(b, `"mode":"`...)
+	b = fmt.Appendf(b, "%04o", e.Mode)
+	b = append(b, `","uid":`...)
+	b = strconv.AppendUint(b, uint64(e.UID), 10)
+	b = append(b, `,"gid":`...)
+	b = strconv.AppendUint(b, uint64(e.GID), 10)
+	b = append(b, `,"mtime":[`...)
+	b = strconv.AppendInt(b, e.Mtime.Sec, 10)
+	b = append(b, ',')
+	b = strconv.AppendUint(b, uint64(e.Mtime.Nsec), 10)
+	b = append(b, ']')
+	sep := `,"xattrs":[{`
+	for _, x := range e.Xattrs {
+		if ownXattr(x.Name) {
+			continue
+		}
+		b = append(b, sep...)
+		b = appendText(b, "name", x.Name)
+		b = append(b, ',')
+		b = appendText(b, "value", string(x.Value))
+		b = append(b, '}')
+		sep = `,{`
+	}
+	if sep == `,{` {
+		b = append(b, ']')
+	}
+	return b
+}
+
+// decodeLine reads one line strictly.
+func decodeLine(raw []byte) (line, error) {
+	l := line{raw: raw}
+	if len(raw) > maxLine {
+		return l, fmt.Errorf("%d bytes, more than %d", len(raw), maxLine)
+	}
+	r := jsonReader{b: raw}
+	var f fields
+	err := r.object(func(key string) error { return l.field(&r, &f, key) })
+	if err == nil {
+		err = r.end()
+	}
+	if err == nil {
+		err = l.validate(&f)
+	}
+	return l, err
+}
+
+// fields notes which keys a line or header has.
+type fields struct {
+	name, mode, uid, gid, mtime, size, id, git, target, rdev, link, tree bool
+}
+
+// set refuses a key whose base64 companion is there too.
+func set(f *bool) error {
+	if *f {
+		return errors.New("comes as text and as base64")
+	}
+	*f = true
+	return nil
+}
+
+func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
+	switch key {
+	case "name":
+		if err = set(&f.name); err == nil {
+			l.Name, err = r.str()
+		}
+	case "name64":
+		if err = set(&f.name); err == nil {
+			l.Name, err = r.base64()
+		}
+	case "type":
+		var s string
+		if s, err = r.str(); err == nil {
+			k := slices.Index(kindNames[:], s)
+			if k <= 0 {
+				return fmt.Errorf("type %q", s)
+			}
+			l.Kind = tiers.Kind(k)
+		}
+	case "size":
+		f.size = true
+		l.Size, err = r.integer(0, 1<<63-1)
+	case "id":
+		f.id = true
+		l.ID, err = r.id()
+	case "git":
+		f.git = true
+		var s string
+		if s, err = r.str(); err == nil {
+			l.gitMode, err = parseGitMode(s)
+		}
+	case "target":
+		if err = set(&f.target); err == nil {
+			l.Target, err = r.str()
+		}
+	case "target64":
+		if err = set(&f.target); err == nil {
+			l.Target, err = r.base64()
+		}
+	case "rdev":
+		f.rdev = true
+		l.Rdev, err = r.rdev()
+	case "link":
+		f.link = true
+		l.Link, err = r.str()
+	default:
+		return attr(r, f, &l.Entry, key)
+	}
+	return err
+}
+
+// attr reads the keys that a header and a line have in common.
+func attr(r *jsonReader, f *fields, e *tiers.Entry, key string) (err error) {
+	var n int64
+	switch key {
+	case "mode":
+		f.mode = true
+		var s string
+		if s, err = r.str(); err == nil {
+			var m uint64
+			m, err = strconv.ParseUint(s, 8, 12)
+			if err != nil || len(s) != 4 {
+				return fmt.Errorf("mode %q: want four octal digits", s)
+			}
+			e.Mode = uint32(m)
+		}
+	case "uid":
+		f.uid = true
+		n, err = r.integer(0, 1<<32-2)
+		e.UID = uint32(n)
+	case "gid":
+		f.gid = true
+		n, err = r.integer(0, 1<<32-2)
+		e.GID = uint32(n)
+	case "mtime":
+		f.mtime = true
+		e.Mtime, err = r.time()
+	case "xattrs":
+		e.Xattrs, err = r.xattrs()
+	default:
+		return errUnknownKey
+	}
+	return err
+}
+
+// id reads 40 lower-case hex digits.
+func (r *jsonReader) id() (tiers.ID, error) {
+	s, err := r.str()
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	id, err := tiers.ParseID(s)
+	if err != nil || id.IsZero() || id.String() != s {
+		return tiers.ID{}, r.errorf("object id %q", s)
+	}
+	return id, nil
+}
+
+func parseGitMode(s string) (uint32, error) {
+	switch s {
+	case "100644":
+		return odb.ModeFile, nil
+	case "100755":
+		return odb.ModeExec, nil
+	case "120000":
+		return odb.ModeSymlink, nil
+	case "40000":
+		return odb.ModeTree, nil
+	}
+	return 0, fmt.Errorf("git mode %q", s)
+}
+
+// pair reads an array of two whole numbers.
+func (r *jsonReader) pair(low0, high0, low1, high1 int64) (a, b int64, err error) {
+	n := 0
+	err = r.array(func() (err error) {
+		switch n++; n {
+		case 1:
+			a, err = r.integer(low0, high0)
+		case 2:
+			b, err = r.integer(low1, high1)
+		default:
+			err = r.errorf("more than two numbers")
+		}
+		return err
+	})
+	if err == nil && n != 2 {
+		err = r.errorf("want two numbers")
+	}
+	return a, b, err
+}
+
+func (r *jsonReader) time() (tiers.Time, error) {
+	sec, nsec, err := r.pair(-1<<63, 1<<63-1, 0, 999999999)
+	return tiers.Time{Sec: sec, Nsec: uint32(nsec)}, err
+}
+
+func (r *jsonReader) rdev() (uint64, error) {
+	major, minor, err := r.pair(0, 1<<32-1, 0, 1<<32-1)
+	return unix.Mkdev(uint32(major), uint32(minor)), err
+}
+
+func (r *jsonReader) xattrs() ([]tiers.Xattr, error) {
+	var all []tiers.Xattr
+	err := r.array(func() error {
+		if len(all) >= maxXattrs {
+			return r.errorf("more than %d attributes", maxXattrs)
+		}
+		var x tiers.Xattr
+		var name, value bool
+		err := r.object(func(key string) (err error) {
+			var s string
+			switch key {
+			case "name", "name64":
+				err = set(&name)
+			case "value", "value64":
+				err = set(&value)
+			default:
+				return errUnknownKey
+			}
+			if err != nil {
+				return err
+			}
+			if strings.HasSuffix(key, "64") {
+				s, err = r.base64()
+			} else {
+				s, err = r.str()
+			}
+			if strings.HasPrefix(key, "name") {
+				x.Name = s
+			} else {
+				x.Value = []byte(s)
+			}
+			return err
+		})
+		if err == nil && (!name || !value) {
+			err = r.errorf("attribute without name or value")
+		}
+		if n := len(all); err == nil && n > 0 && all[n-1].Name >= x.Name {
+			err = r.errorf("attribute %q is out of order", x.Name)
+		}
+		// A record of another machine would make ours believe that a file is clean.
+		if err == nil && ownXattr(x.Name) {
+			err = r.errorf("attribute %q belongs to EmberFS itself", x.Name)
+		}
+		if err == nil {
+			err = checkXattr(&x)
+		}
+		all = append(all, x)
+		return err
+	})
+	return all, err
+}
+
+func checkXattr(x *tiers.Xattr) error {
+	if x.Name == "" || len(x.Name) > maxXattrName || strings.IndexByte(x.Name, 0) >= 0 {
+		return fmt.Errorf("attribute name %q", x.Name)
+	}
+	if len(x.Value) > maxXattrValue {
+		return fmt.Errorf("attribute %q: %d bytes, more than %d", x.Name, len(x.Value), maxXattrValue)
+	}
+	return nil
+}
+
+// validate checks what the keys of a line say together.
+func (l *line) validate(f *fields) error {
+	if !f.name || l.Kind == 0 || !f.mode || !f.uid || !f.gid || !f.mtime {
+		return errors.New("a key is missing: name, type, mode, uid, gid and mtime are needed")
+	}
+	file, symlink, dir := l.Kind == tiers.KindFile, l.Kind == tiers.KindSymlink, l.Kind == tiers.KindDir
+	device := l.Kind == tiers.KindChar || l.Kind == tiers.KindBlock
+	object := file || symlink || dir
+	switch {
+	case f.size != (file || symlink):
+		return errors.New("size is for files and symlinks")
+	case f.id != object || f.git != object:
+		return errors.New("id and git are for files, symlinks and directories")
+	case f.target != symlink:
+		return errors.New("target is for symlinks")
+	case f.rdev != device:
+		return errors.New("rdev is for devices")
+	case f.link && (l.Link == "" || dir):
+		return errors.New("link is for what is no directory, and not empty")
+	case file && l.gitMode != odb.ModeFile && l.gitMode != odb.ModeExec,
+		dir && l.gitMode != odb.ModeTree, symlink && l.gitMode != odb.ModeSymlink:
+		return fmt.Errorf("git mode %o does not go with type %s", l.gitMode, kindName(l.Kind))
+	}
+	return checkEntry(&l.Entry)
+}
+
+// checkEntry refuses an entry that no directory could hold or no line could carry.
+func checkEntry(e *tiers.Entry) error {
+	if err := checkName(e.Name); err != nil {
+		return err
+	}
+	switch e.Kind {
+	case tiers.KindFile, tiers.KindDir:
+		if e.ID.IsZero() {
+			return errors.New("no object id")
+		}
+	case tiers.KindSymlink:
+		switch {
+		case e.ID.IsZero():
+			return errors.New("no object id")
+		case e.Target == "" || len(e.Target) > maxTarget || strings.IndexByte(e.Target, 0) >= 0:
+			return fmt.Errorf("symlink target %q", e.Target)
+		case e.Size != int64(len(e.Target)):
+			return fmt.Errorf("symlink of %d bytes with a target of %d", e.Size, len(e.Target))
+		}
+	case tiers.KindFIFO, tiers.KindSocket, tiers.KindChar, tiers.KindBlock:
+	default:
+		return errors.New(kindName(e.Kind))
+	}
+	if e.Size < 0 {
+		return fmt.Errorf("size %d", e.Size)
+	}
+	if len(e.Link) > maxLink || !utf8.ValidString(e.Link) || e.Kind == tiers.KindDir && e.Link != "" {
+		return fmt.Errorf("link group %q", e.Link)
+	}
+	return checkAttrs(e)
+}
+
+// checkAttrs checks what a root's entry has too.
+func checkAttrs(e *tiers.Entry) error {
+	if e.Mode&^0o7777 != 0 {
+		return fmt.Errorf("mode %o", e.Mode)
+	}
+	if e.UID == 1<<32-1 || e.GID == 1<<32-1 {
+		return errors.New("owner 4294967295 means no owner")
+	}
+	if e.Mtime.Nsec > 999999999 {
+		return fmt.Errorf("mtime with %d ns", e.Mtime.Nsec)
+	}
+	if len(e.Xattrs) > maxXattrs {
+		return fmt.Errorf("%d attributes, more than %d", len(e.Xattrs), maxXattrs)
+	}
+	for i := range e.Xattrs {
+		if err := checkXattr(&e.Xattrs[i]); err != nil {
+			return err
+		}
+		if i > 0 && e.Xattrs[i-1].Name >= e.Xattrs[i].Name {
+			return fmt.Errorf("attribute %q is out of order", e.Xattrs[i].Name)
+		}
+	}
+	return nil
+}

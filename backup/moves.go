@@ -1,0 +1,212 @@
+package backup
+
+import (
+	"context"
+	"path"
+	"slices"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed.
+const maxMoveDirs = 200_000
+
+// maxDepth bounds recursion over a repository's directories; Linux cannot name a path that deep.
+const maxDepth = 2048
+
+// place is a name in a directory of a snapshot.
+type place struct {
+	dir    tiers.DirID
+	stored string
+}
+
+// moves says which directories without metadata are renamed ones: their tree id is that of one that vanished.
+type moves struct {
+	entries map[place]tiers.Entry // with the metadata that the directory had under its old name
+	paths   map[string]string     // old path to new
+}
+
+// into gives the entry that a directory inherits.
+func (m *moves) into(dir tiers.DirID, stored string) (tiers.Entry, bool) {
+	e, ok := m.entries[place{dir, stored}]
+	return e, ok
+}
+
+// newPath follows a renamed directory.
+func (m *moves) newPath(p string) string {
+	for head := p; head != "" && head != "."; head = path.Dir(head) {
+		if to, ok := m.paths[head]; ok {
+			return to + p[len(head):]
+		}
+	}
+	return p
+}
+
+// moved finds the renamed directories, once. Its cost follows what the stock client changed.
+func (s *snapshot) moved(ctx context.Context) (*moves, error) {
+	s.movedOnce.Lock()
+	defer s.movedOnce.Unlock()
+	if s.movedOnce.done {
+		return s.movedOnce.moves, nil
+	}
+	w := mover{ctx: ctx, s: s, gone: make(map[tiers.ID][]vanished)}
+	m := &moves{entries: make(map[place]tiers.Entry), paths: make(map[string]string)}
+	if !s.valid && !s.own.meta.IsZero() {
+		w.changed("", s.root.Dir(), 0)
+		if len(w.gone) > 0 {
+			w.claim("", s.root.Dir(), 0)
+			w.assign(m)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.movedOnce.done, s.movedOnce.moves = true, m
+	return m, nil
+}
+
+// vanished is a directory that has metadata, but is not in the tree any more under that path.
+type vanished struct {
+	path  string
+	entry tiers.Entry
+	used  bool
+}
+
+// claimant is a directory without metadata whose tree id equals that of one that vanished.
+type claimant struct {
+	place
+	path string
+	id   tiers.ID
+}
+
+type mover struct {
+	ctx    context.Context
+	s      *snapshot
+	dirs   int
+	gone   map[tiers.ID][]vanished
+	claims []claimant
+}
+
+// more counts a directory and says whether it may still be looked at.
+func (w *mover) more(depth int) bool {
+	w.dirs++
+	return w.dirs <= maxMoveDirs && depth <= maxDepth && w.ctx.Err() == nil
+}
+
+// changed looks for directories that vanished below one that is still there.
+func (w *mover) changed(at string, dir tiers.DirID, depth int) {
+	if !w.more(depth) {
+		return
+	}
+	d, err := w.s.load(w.ctx, dir, ignored())
+	if err != nil || d.valid {
+		return
+	}
+	trees := make(map[string]tiers.ID)
+	for i := range d.tree {
+		if d.tree[i].Mode == odb.ModeTree {
+			trees[d.tree[i].Name] = d.tree[i].ID
+		}
+	}
+	for i := range d.lines {
+		l := &d.lines[i]
+		if l.Kind != tiers.KindDir || !inGit(&l.Entry) {
+			continue
+		}
+		stored := EncodeName(l.Name)
+		below := path.Join(at, l.Name)
+		now, there := trees[stored]
+		switch {
+		case !there:
+			w.vanish(below, &l.Entry, d.meta.subs[stored], depth+1)
+		case now != l.ID:
+			w.changed(below, tiers.DirID{Tree: now, Meta: d.meta.subs[stored]}, depth+1)
+		}
+	}
+}
+
+// vanish notes a directory that is gone and all below it.
+func (w *mover) vanish(at string, e *tiers.Entry, meta tiers.ID, depth int) {
+	if !w.more(depth) {
+		return
+	}
+	entry := *e
+	entry.Meta = meta
+	w.gone[e.ID] = append(w.gone[e.ID], vanished{path: at, entry: entry})
+	if meta.IsZero() {
+		return
+	}
+	m, err := loadMetaDir(w.s.db, meta, ignored())
+	if err != nil || len(m.subs) == 0 {
+		return
+	}
+	_, rest, nodes, err := m.readHeader(w.s.db)
+	if err != nil {
+		return
+	}
+	lines, err := readLines(w.ctx, w.s.db, rest, nodes, ignored())
+	if err != nil {
+		return
+	}
+	for i := range lines.lines {
+		if l := &lines.lines[i]; l.Kind == tiers.KindDir && inGit(&l.Entry) {
+			w.vanish(path.Join(at, l.Name), &l.Entry, m.subs[EncodeName(l.Name)], depth+1)
+		}
+	}
+}
+
+// claim looks for directories without metadata.
+func (w *mover) claim(at string, dir tiers.DirID, depth int) {
+	if !w.more(depth) {
+		return
+	}
+	d, err := w.s.load(w.ctx, dir, ignored())
+	if err != nil || d.valid {
+		return
+	}
+	lines := make(map[string]*line)
+	for i := range d.lines {
+		if d.lines[i].Kind == tiers.KindDir {
+			lines[EncodeName(d.lines[i].Name)] = &d.lines[i]
+		}
+	}
+	for i := range d.tree {
+		t := &d.tree[i]
+		name, err := DecodeName(t.Name)
+		if t.Mode != odb.ModeTree || err != nil {
+			continue
+		}
+		below, meta := path.Join(at, name), d.meta.subs[t.Name]
+		l, known := lines[t.Name]
+		switch {
+		case known && l.ID == t.ID:
+		case !known && meta.IsZero() && len(w.gone[t.ID]) > 0:
+			w.claims = append(w.claims, claimant{place{dir, t.Name}, below, t.ID})
+		default:
+			w.claim(below, tiers.DirID{Tree: t.ID, Meta: meta}, depth+1)
+		}
+	}
+}
+
+// assign gives each vanished directory to one claimant: first to one of the same name, then in the order of the walk.
+// A copy beside it gets nothing, or hard links would span the two.
+func (w *mover) assign(m *moves) {
+	for _, sameName := range []bool{true, false} {
+		for _, c := range w.claims {
+			if _, has := m.entries[c.place]; has {
+				continue
+			}
+			gone := w.gone[c.id]
+			at := slices.IndexFunc(gone, func(v vanished) bool {
+				return !v.used && (!sameName || path.Base(v.path) == path.Base(c.path))
+			})
+			if at < 0 {
+				continue
+			}
+			gone[at].used = true
+			m.entries[c.place] = gone[at].entry
+			m.paths[gone[at].path] = c.path
+		}
+	}
+}

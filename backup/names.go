@@ -1,0 +1,221 @@
+package backup
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	ownName      = ".emberfs"   // our directory at the root of a commit
+	escapePrefix = ".emberfs%"  // an escaped name follows
+	hashPrefix   = ".emberfs%%" // 64 hex digits of sha256(name) follow
+	maxName      = 255          // bytes of a directory entry's name, on disk and in a tree
+)
+
+// errHashedName: the stored name is a hash; the true name stands in the metadata.
+var errHashedName = errors.New("stored name is a hash, its true name is in the metadata")
+
+// EncodeName gives the name under which a directory entry stands in a git tree (FORMAT.md section 2). A name that git and
+// forges accept stands as it is.
+func EncodeName(name string) string {
+	if !forbidden(name) {
+		return name
+	}
+	b := make([]byte, 0, len(escapePrefix)+len(name)+8)
+	b = append(b, escapePrefix...)
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; c == '%' || c == '\\' || c < 0x20 || c == 0x7f {
+			const digits = "0123456789ABCDEF"
+			b = append(b, '%', digits[c>>4], digits[c&15])
+		} else {
+			b = append(b, c)
+		}
+	}
+	if len(b) > maxName {
+		sum := sha256.Sum256([]byte(name))
+		return hashPrefix + hex.EncodeToString(sum[:])
+	}
+	return string(b)
+}
+
+// DecodeName gives the true name of a stored one. It accepts only what EncodeName gives back again. For the hash form the
+// error is one that isHashedName knows: the true name stands in the directory's metadata.
+func DecodeName(stored string) (string, error) {
+	if strings.HasPrefix(stored, hashPrefix) {
+		if h := stored[len(hashPrefix):]; len(h) == 64 && strings.Trim(h, "0123456789abcdef") == "" {
+			return "", errHashedName
+		}
+		return "", fmt.Errorf("stored name %q: not a hash of a name", stored)
+	}
+	name := stored
+	if rest, ok := strings.CutPrefix(stored, escapePrefix); ok {
+		var err error
+		if name, err = unescape(rest); err != nil {
+			return "", fmt.Errorf("stored name %q: %w", stored, err)
+		}
+	}
+	if err := checkName(name); err != nil {
+		return "", fmt.Errorf("stored name %q: %w", stored, err)
+	}
+	if EncodeName(name) != stored {
+		return "", fmt.Errorf("stored name %q: not the stored form of %q", stored, name)
+	}
+	return name, nil
+}
+
+func isHashedName(err error) bool { return errors.Is(err, errHashedName) }
+
+// checkName refuses what no directory can hold.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return errors.New("empty name")
+	case name == "." || name == "..":
+		return fmt.Errorf("name %q is not an entry", name)
+	case len(name) > maxName:
+		return fmt.Errorf("name of %d bytes is longer than %d", len(name), maxName)
+	case strings.ContainsAny(name, "/\x00"):
+		return fmt.Errorf("name %q holds a slash or NUL", name)
+	}
+	return nil
+}
+
+func unescape(s string) (string, error) {
+	if !strings.Contains(s, "%") {
+		return s, nil
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b = append(b, s[i])
+			continue
+		}
+		if i+2 >= len(s) {
+			return "", errors.New("cut off after %")
+		}
+		v, err := hex.DecodeString(s[i+1 : i+3])
+		if err != nil {
+			return "", fmt.Errorf("escape %q: want two hex digits", s[i:i+3])
+		}
+		b = append(b, v[0])
+		i += 2
+	}
+	return string(b), nil
+}
+
+// forbidden says whether git, a forge or we ourselves give the name a meaning of its own.
+func forbidden(name string) bool {
+	raw := lowerASCII(name)
+	if forbiddenForm(raw) {
+		return true
+	}
+	if isASCII(raw) {
+		return false
+	}
+	return forbiddenForm(hfsForm(raw))
+}
+
+func forbiddenForm(s string) bool {
+	if strings.HasPrefix(s, ownName) {
+		return true
+	}
+	if !strings.Contains(s, "~") && !strings.Contains(s, ".git") {
+		return false
+	}
+	for {
+		segment, rest, more := strings.Cut(s, `\`)
+		if forbiddenSegment(segment) {
+			return true
+		}
+		if !more {
+			return false
+		}
+		s = rest
+	}
+}
+
+// forbiddenSegment matches ^(\.git|\.gitmodules|\.gitattributes|(g[a-z0-9]{0,5})?~[0-9]+)[. ]*(:.*)?$
+func forbiddenSegment(s string) bool {
+	if rest, ok := strings.CutPrefix(s, ".git"); ok {
+		if ntfsTail(rest) {
+			return true
+		}
+		for _, file := range []string{"modules", "attributes"} {
+			if tail, ok := strings.CutPrefix(rest, file); ok && ntfsTail(tail) {
+				return true
+			}
+		}
+		return false
+	}
+	i := 0
+	if strings.HasPrefix(s, "g") {
+		for i = 1; i < len(s) && i <= 5 && (isDigit(s[i]) || s[i] >= 'a' && s[i] <= 'z'); i++ {
+		}
+	}
+	if i >= len(s) || s[i] != '~' {
+		return false
+	}
+	first := i + 1
+	for i = first; i < len(s) && isDigit(s[i]); i++ {
+	}
+	return i > first && ntfsTail(s[i:])
+}
+
+// ntfsTail: what NTFS ignores after a name: dots, spaces, and a stream after a colon.
+func ntfsTail(s string) bool {
+	s = strings.TrimLeft(s, ". ")
+	return s == "" || s[0] == ':'
+}
+
+// hfsForm is the name as HFS+ would compare it: cut at the first sequence that git takes for malformed, without the code
+// points that HFS+ ignores.
+func hfsForm(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		// git calls U+FFFE and U+FFFF malformed too, and then sees ".git" in ".git\uFFFE".
+		if r == utf8.RuneError && n <= 1 || r == 0xFFFE || r == 0xFFFF {
+			break
+		}
+		if !hfsIgnored(r) {
+			b = append(b, s[i:i+n]...)
+		}
+		i += n
+	}
+	return string(b)
+}
+
+func hfsIgnored(r rune) bool {
+	return r >= 0x200C && r <= 0x200F || r >= 0x202A && r <= 0x202E || r >= 0x206A && r <= 0x206F || r == 0xFEFF
+}
+
+// lowerASCII leaves everything but A-Z alone: strings.ToLower would fold letters that git does not.
+func lowerASCII(s string) string {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 'A' && s[i] <= 'Z' {
+			b := []byte(s)
+			for j := i; j < len(b); j++ {
+				if b[j] >= 'A' && b[j] <= 'Z' {
+					b[j] += 'a' - 'A'
+				}
+			}
+			return string(b)
+		}
+	}
+	return s
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }

@@ -1,0 +1,418 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// dirBase is a directory of the base commit that a new one is made from.
+type dirBase struct {
+	dirData
+	rest  []byte
+	nodes []odb.TreeEntry
+	// known are the objects that the base commit reaches at this place.
+	known map[tiers.ID]struct{}
+	// sound: tree and metadata are as this package writes them, so that they can be extended. err says why not.
+	sound bool
+	err   error
+}
+
+// loadBase reads a directory of the base commit without its shards. A base that cannot be read is simply not sound.
+func (t *tx) loadBase(dir tiers.DirID) *dirBase {
+	b := &dirBase{known: make(map[tiers.ID]struct{})}
+	if t.base == nil || dir == (tiers.DirID{}) {
+		return b
+	}
+	b.err = b.load(t, dir)
+	b.sound = b.err == nil && !dir.Meta.IsZero()
+	b.valid = b.sound && b.head.tree == dir.Tree
+	return b
+}
+
+func (b *dirBase) load(t *tx, dir tiers.DirID) error {
+	var p problems
+	var err error
+	if b.tree, err = t.base.tree(dir.Tree, &p); err != nil {
+		return fmt.Errorf("tree %s: %w", dir.Tree, err)
+	}
+	b.known[dir.Tree] = struct{}{}
+	if dir.Meta.IsZero() {
+		return nil
+	}
+	if b.meta, err = loadMetaDir(t.c.db, dir.Meta, &p); err != nil {
+		return err
+	}
+	b.known[dir.Meta] = struct{}{}
+	b.known[b.meta.entries.ID] = struct{}{}
+	b.known[b.meta.links.ID] = struct{}{}
+	if b.head, b.rest, b.nodes, err = b.meta.readHeader(t.c.db); err != nil {
+		return fmt.Errorf("metadata directory %s: %w", dir.Meta, err)
+	}
+	b.known[b.meta.header] = struct{}{}
+	for _, n := range b.nodes {
+		b.known[n.ID] = struct{}{}
+	}
+	if len(p.list) > 0 {
+		return fmt.Errorf("%w: %w", tiers.ErrCorrupt, p.list[0])
+	}
+	return nil
+}
+
+// dirBuild is a directory in the making, and after seal one that is ready to be written.
+type dirBuild struct {
+	id    tiers.DirID
+	tree  []odb.TreeEntry // the user's
+	meta  metaDir
+	head  header
+	leaf  []line          // the lines, where they fit into one blob,
+	nodes []odb.TreeEntry // or the nodes of the trie
+	inner bool
+
+	treeData []byte
+	objects  []object // metadata that depends on the header, in the order of writing
+	known    map[tiers.ID]struct{}
+}
+
+type object struct {
+	kind odb.Type
+	data []byte
+}
+
+// PutDir implements tiers.Tx. With full false and a base whose metadata is damaged it fails with tiers.ErrCorrupt or
+// tiers.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
+func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Entry, put []tiers.Entry, del []string) (tiers.DirID, error) {
+	if err := t.alive(); err != nil {
+		return tiers.DirID{}, err
+	}
+	if err := t.flush(); err != nil {
+		return tiers.DirID{}, err
+	}
+	if root != nil {
+		if err := checkAttrs(root); err != nil {
+			return tiers.DirID{}, fmt.Errorf("store root directory: %w", err)
+		}
+		// Commit adds the link groups to the root's metadata, so PutDir's answer is not quite what the commit holds.
+		if t.base != nil && base.Tree == t.base.rootTree {
+			base = t.base.root.Dir()
+		}
+	}
+	d, err := t.buildDir(ctx, base, full, root, put, del)
+	if err != nil {
+		return tiers.DirID{}, fmt.Errorf("store directory: %w", err)
+	}
+	t.pending = d
+	return d.id, nil
+}
+
+func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Entry, put []tiers.Entry, del []string) (*dirBuild, error) {
+	lines, err := newLines(put)
+	if err != nil {
+		return nil, err
+	}
+	b := t.loadBase(base)
+	b.head.root = root
+	switch {
+	case full || base == (tiers.DirID{}):
+	case t.base == nil:
+		return nil, errors.New("there is no base commit to extend")
+	case b.valid:
+		return t.extend(ctx, b, put, lines, del)
+	case !b.sound && !base.Meta.IsZero():
+		return nil, b.err
+	default:
+		if put, lines, err = t.joinListing(ctx, base, put, del); err != nil {
+			return nil, err
+		}
+	}
+	return t.replace(ctx, b, put, lines)
+}
+
+// newLines encodes the entries and sorts the lines by name.
+func newLines(put []tiers.Entry) ([]line, error) {
+	lines := make([]line, len(put))
+	for i := range put {
+		if err := checkEntry(&put[i]); err != nil {
+			return nil, fmt.Errorf("entry %q: %w", put[i].Name, err)
+		}
+		lines[i] = encodeLine(&put[i])
+		if n := len(lines[i].raw); n > maxLine {
+			return nil, fmt.Errorf("entry %q: %d bytes of metadata, more than %d", put[i].Name, n, maxLine)
+		}
+	}
+	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(lines); i++ {
+		if lines[i].Name == lines[i-1].Name {
+			return nil, fmt.Errorf("entry %q: comes twice", lines[i].Name)
+		}
+	}
+	return lines, nil
+}
+
+// joinListing gives all entries of a directory whose base has to be reconciled first.
+func (t *tx) joinListing(ctx context.Context, base tiers.DirID, put []tiers.Entry, del []string) ([]tiers.Entry, []line, error) {
+	l, err := t.base.ReadDir(ctx, base)
+	if err != nil {
+		return nil, nil, err
+	}
+	gone := make(map[string]bool, len(put)+len(del))
+	for _, name := range del {
+		gone[name] = true
+	}
+	for i := range put {
+		gone[put[i].Name] = true
+	}
+	all := slices.Clone(put)
+	for i := range l.Entries {
+		if !gone[l.Entries[i].Name] {
+			all = append(all, l.Entries[i])
+		}
+	}
+	lines, err := newLines(all)
+	return all, lines, err
+}
+
+// extend makes the directory that b becomes with put and without del, reading and writing only the shards concerned.
+func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []line, del []string) (*dirBuild, error) {
+	changes := make([]*change, 0, len(lines)+len(del))
+	trees := make(map[string]odb.TreeEntry, len(lines)+len(del))
+	subs := maps.Clone(b.meta.subs)
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(del))) {
+		stored := EncodeName(name)
+		trees[stored] = odb.TreeEntry{Name: stored}
+		delete(subs, stored)
+		changes = append(changes, &change{line: line{Entry: tiers.Entry{Name: name}}})
+	}
+	for i := range lines {
+		changes = append(changes, &change{line: lines[i]})
+	}
+	// A name that is in both is put: the stable sort keeps it after the removal, which then goes.
+	slices.SortStableFunc(changes, func(a, b *change) int { return strings.Compare(a.Name, b.Name) })
+	for i := len(changes) - 1; i > 0; i-- {
+		if changes[i].Name == changes[i-1].Name {
+			changes = slices.Delete(changes, i-1, i)
+		}
+	}
+	for i := range put {
+		e := &put[i]
+		stored := EncodeName(e.Name)
+		trees[stored] = treeEntry(stored, e)
+		delete(subs, stored)
+		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
+			subs[stored] = e.Meta
+		}
+	}
+	if err := t.checkObjects(b, put, trees, subs); err != nil {
+		return nil, err
+	}
+	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: subs, links: b.meta.links}}
+	var changed bool
+	if d.tree, changed = updateTree(b.tree, trees); !changed {
+		d.tree = b.tree
+	}
+	if err := t.updateLines(ctx, d, b, changes); err != nil {
+		return nil, err
+	}
+	return d, d.seal()
+}
+
+// replace makes the directory with exactly these entries; b only says what need not be stored again.
+func (t *tx) replace(ctx context.Context, b *dirBase, put []tiers.Entry, lines []line) (*dirBuild, error) {
+	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: make(map[string]tiers.ID), links: b.meta.links}}
+	trees := make(map[string]odb.TreeEntry, len(put))
+	for i := range put {
+		e := &put[i]
+		stored := EncodeName(e.Name)
+		if te := treeEntry(stored, e); te.Mode != 0 {
+			d.tree = append(d.tree, te)
+			trees[stored] = te
+		}
+		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
+			d.meta.subs[stored] = e.Meta
+		}
+	}
+	if err := t.checkObjects(b, put, trees, d.meta.subs); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(d.tree, compareTree)
+	// Only what differs from the base goes into the trie: equal entries give an equal trie, whatever its history.
+	changes, ok := t.difference(ctx, b, lines)
+	if !ok {
+		b = &dirBase{}
+		changes = make([]*change, len(lines))
+		for i := range lines {
+			changes[i] = &change{line: lines[i]}
+		}
+	}
+	if err := t.updateLines(ctx, d, b, changes); err != nil {
+		return nil, err
+	}
+	return d, d.seal()
+}
+
+// difference says what makes the lines of b into lines; false where b's metadata cannot be extended.
+func (t *tx) difference(ctx context.Context, b *dirBase, lines []line) ([]*change, bool) {
+	if !b.sound {
+		return nil, false
+	}
+	var p problems
+	old, err := readLines(ctx, t.c.db, b.rest, b.nodes, &p)
+	if err != nil || len(p.list) > 0 || old.disorder {
+		return nil, false
+	}
+	var changes []*change
+	have := old.lines
+	gone := func(l *line) { changes = append(changes, &change{line: line{Entry: tiers.Entry{Name: l.Name}}}) }
+	for i := range lines {
+		for len(have) > 0 && have[0].Name < lines[i].Name {
+			gone(&have[0])
+			have = have[1:]
+		}
+		if len(have) > 0 && have[0].Name == lines[i].Name {
+			same := string(have[0].raw) == string(lines[i].raw)
+			have = have[1:]
+			if same {
+				continue
+			}
+		}
+		changes = append(changes, &change{line: lines[i]})
+	}
+	for i := range have {
+		gone(&have[i])
+	}
+	return changes, true
+}
+
+// updateLines applies changes to the lines of b and stores the nodes of the trie, if it is one.
+func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes []*change) error {
+	u := updater{ctx: ctx, db: t.c.db, put: func(kind odb.Type, data []byte) (odb.ID, error) {
+		return t.putNew(kind, data, b.known)
+	}}
+	var n node
+	var err error
+	switch {
+	case b.nodes != nil && len(changes) == 0:
+		d.inner, d.nodes = true, b.nodes
+		return nil
+	case b.nodes != nil:
+		n, err = u.updateNode(b.nodes, nil, changes)
+	default:
+		var lines []line
+		if lines, err = strictLines(ctx, b.rest, nil); err == nil {
+			n, err = u.updateLeaf(lines, nil, changes)
+		}
+	}
+	d.leaf, d.nodes, d.inner = n.lines, n.kids, n.inner
+	return err
+}
+
+// treeEntry is what git keeps of an entry; Mode 0: nothing.
+func treeEntry(stored string, e *tiers.Entry) odb.TreeEntry {
+	if !inGit(e) {
+		return odb.TreeEntry{Name: stored}
+	}
+	return odb.TreeEntry{Name: stored, Mode: gitModeOf(e), ID: e.ID}
+}
+
+// checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit that
+// lacks an object helps nobody, and the caller can still store the file again.
+func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.TreeEntry, subs map[string]tiers.ID) error {
+	have := make(map[string]struct{}, len(trees))
+	for i := range b.tree {
+		e := &b.tree[i]
+		if n, ok := trees[e.Name]; ok && n == *e {
+			have[e.Name] = struct{}{}
+		}
+	}
+	for i := range put {
+		e := &put[i]
+		stored := EncodeName(e.Name)
+		if _, ok := have[stored]; ok && (e.Kind != tiers.KindSymlink || t.c.db.Has(e.ID)) {
+			continue
+		}
+		switch {
+		case !inGit(e):
+		case e.Kind == tiers.KindSymlink:
+			id, err := t.w.Put(odb.Blob, []byte(e.Target))
+			if err != nil {
+				return err
+			}
+			if id != e.ID {
+				return fmt.Errorf("entry %q: object %s is not that of its target", e.Name, e.ID)
+			}
+		case !t.has(e.ID):
+			return fmt.Errorf("entry %q: object %s: %w", e.Name, e.ID, tiers.ErrMissing)
+		}
+	}
+	for stored, id := range subs {
+		if b.meta.subs[stored] != id && !t.has(id) {
+			return fmt.Errorf("entry %q: metadata %s: %w", stored, id, tiers.ErrMissing)
+		}
+	}
+	return nil
+}
+
+// seal works out the ids, and the objects to write once it is known that the directory is not the root.
+func (d *dirBuild) seal() error {
+	var err error
+	if d.treeData, err = odb.EncodeTree(d.tree); err != nil {
+		return err
+	}
+	if d.id.Tree, err = odb.HashObject(odb.Tree, d.treeData); err != nil {
+		return err
+	}
+	d.head.tree = d.id.Tree
+	return d.sealMeta()
+}
+
+// sealMeta makes the metadata's objects from header, lines and subdirectories.
+func (d *dirBuild) sealMeta() error {
+	d.objects = nil
+	add := func(kind odb.Type, data []byte) (tiers.ID, error) {
+		d.objects = append(d.objects, object{kind, data})
+		return odb.HashObject(kind, data)
+	}
+	head := encodeHeader(d.head)
+	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: entriesName}
+	var err error
+	if d.inner {
+		if entries.ID, err = add(odb.Blob, head); err != nil {
+			return err
+		}
+		nodes := append(slices.Clip(d.nodes), odb.TreeEntry{Mode: odb.ModeFile, Name: headerName, ID: entries.ID})
+		if head, err = odb.EncodeTree(nodes); err != nil {
+			return err
+		}
+		entries.Mode = odb.ModeTree
+		entries.ID, err = add(odb.Tree, head)
+	} else {
+		if head, err = joinLines(head, d.leaf); err != nil {
+			return err
+		}
+		entries.ID, err = add(odb.Blob, head)
+	}
+	if err != nil {
+		return err
+	}
+	d.meta.entries = entries
+	all := make([]odb.TreeEntry, 0, len(d.meta.subs)+2)
+	all = append(all, entries)
+	if d.meta.links.Mode != 0 {
+		all = append(all, d.meta.links)
+	}
+	for stored, id := range d.meta.subs {
+		all = append(all, odb.TreeEntry{Mode: odb.ModeTree, Name: stored, ID: id})
+	}
+	data, err := odb.EncodeTree(all)
+	if err != nil {
+		return err
+	}
+	d.id.Meta, err = add(odb.Tree, data)
+	return err
+}

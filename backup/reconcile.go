@@ -1,0 +1,266 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// merger joins a directory's tree with its metadata by the rules of FORMAT.md section 3. Where the metadata describes the
+// tree it finds nothing to do, and whatever it does find then is a lie and a problem.
+type merger struct {
+	ctx    context.Context
+	s      *snapshot
+	dir    tiers.DirID
+	d      *dirData
+	p      *problems
+	mended bool
+
+	byStored map[string]int // index into d.tree
+	out      []tiers.Entry
+}
+
+func (m *merger) merge() ([]tiers.Entry, error) {
+	m.byStored = make(map[string]int, len(m.d.tree))
+	for i := range m.d.tree {
+		m.byStored[m.d.tree[i].Name] = i
+	}
+	m.out = make([]tiers.Entry, 0, max(len(m.d.tree), len(m.d.lines)))
+	taken := make([]bool, len(m.d.tree))
+	for i := range m.d.lines {
+		l := &m.d.lines[i]
+		if at, ok := m.find(l.Name); ok {
+			taken[at] = true
+			if err := m.both(l, &m.d.tree[at]); err != nil {
+				return nil, err
+			}
+		} else {
+			m.lineOnly(l)
+		}
+	}
+	for i := range m.d.tree {
+		if taken[i] {
+			continue
+		}
+		if err := m.ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := m.treeOnly(&m.d.tree[i]); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(m.out, func(a, b tiers.Entry) int { return strings.Compare(a.Name, b.Name) })
+	m.checkLinks()
+	return m.out, nil
+}
+
+// find looks for a name's entry in the tree: under its stored form, or as a stock client stored it.
+func (m *merger) find(name string) (int, bool) {
+	stored := EncodeName(name)
+	at, ok := m.byStored[stored]
+	if !ok && stored != name && plainForbidden(name) {
+		at, ok = m.byStored[name]
+	}
+	return at, ok
+}
+
+// plainForbidden: a stock client may well add .gitattributes or .gitmodules in the clear. What starts with our own name
+// is not taken in the clear.
+func plainForbidden(stored string) bool {
+	return !strings.HasPrefix(stored, ownName) && checkName(stored) == nil && forbidden(stored)
+}
+
+// lie reports what valid metadata cannot say.
+func (m *merger) lie(name, format string, a ...any) {
+	m.mended = true
+	m.p.add(fmt.Errorf("entry %q: %w", name, fmt.Errorf(format, a...)))
+}
+
+func kindOf(mode uint32) tiers.Kind {
+	switch mode {
+	case odb.ModeFile, odb.ModeExec:
+		return tiers.KindFile
+	case odb.ModeTree:
+		return tiers.KindDir
+	case odb.ModeSymlink:
+		return tiers.KindSymlink
+	}
+	return 0
+}
+
+// lineOnly handles a line whose name is not in the tree.
+func (m *merger) lineOnly(l *line) {
+	if inGit(&l.Entry) {
+		if m.d.valid {
+			m.lie(l.Name, "%w: is in the metadata alone", tiers.ErrCorrupt)
+		}
+		return
+	}
+	e := l.Entry
+	if e.Kind == tiers.KindDir {
+		e.Meta = m.d.meta.subs[EncodeName(e.Name)]
+	}
+	m.out = append(m.out, e)
+}
+
+// both handles a name that has a line and a tree entry.
+func (m *merger) both(l *line, t *odb.TreeEntry) error {
+	if kindOf(t.Mode) != l.Kind {
+		if m.d.valid {
+			m.lie(l.Name, "%w: a %s in the metadata, mode %o in the tree", tiers.ErrCorrupt, kindName(l.Kind), t.Mode)
+		}
+		return m.fresh(l.Name, t)
+	}
+	e := l.Entry
+	if m.d.valid && (l.ID != t.ID || l.gitMode != t.Mode) {
+		m.lie(l.Name, "%w: object %s of mode %o in the metadata, %s of mode %o in the tree",
+			tiers.ErrCorrupt, l.ID, l.gitMode, t.ID, t.Mode)
+	}
+	if l.ID != t.ID {
+		e.ID = t.ID
+		e.Mtime = m.s.committed()
+		if e.Kind != tiers.KindDir {
+			// As after write(2): who changed the content did not thereby get the file's privileges.
+			e.Mode &^= 0o6000
+			e.Xattrs = slices.DeleteFunc(slices.Clone(e.Xattrs), func(x tiers.Xattr) bool {
+				return strings.HasPrefix(x.Name, "security.")
+			})
+			e.Link = ""
+		}
+	}
+	if l.gitMode != t.Mode {
+		if t.Mode == odb.ModeExec {
+			e.Mode |= e.Mode & 0o444 >> 2
+		} else {
+			e.Mode &^= 0o111
+		}
+	}
+	return m.content(&e, l.ID == t.ID, t)
+}
+
+// content fills in what the object itself says and appends the entry. known: the line was written for this object.
+func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
+	switch e.Kind {
+	case tiers.KindDir:
+		e.Meta = m.d.meta.subs[t.Name]
+		if e.Meta.IsZero() {
+			// A name that a stock client stored in the clear keeps its metadata under the escaped one.
+			e.Meta = m.d.meta.subs[EncodeName(e.Name)]
+		}
+	case tiers.KindFile:
+		kind, size, err := m.s.db.Stat(e.ID)
+		switch {
+		case err == nil && kind != odb.Blob:
+			m.lie(e.Name, "%w: object %s is a %s, not a blob", tiers.ErrCorrupt, e.ID, kind)
+			return nil
+		case err == nil && known && size != e.Size:
+			m.lie(e.Name, "%w: size %d in the metadata, %d in git", tiers.ErrCorrupt, e.Size, size)
+			e.Size = size
+		case err == nil:
+			e.Size = size
+		case known:
+			// The line knows the size; opening the file will say what is wrong.
+		default:
+			m.lie(e.Name, "left out: %w", err)
+			return nil
+		}
+	case tiers.KindSymlink:
+		if known {
+			// The target's hash proves the line without reading the object.
+			if id, err := odb.HashObject(odb.Blob, []byte(e.Target)); err == nil && id == e.ID {
+				break
+			}
+			m.lie(e.Name, "%w: target %q in the metadata is not that in git", tiers.ErrCorrupt, e.Target)
+		}
+		target, err := m.s.db.Read(e.ID, odb.Blob, maxTarget)
+		if err == nil {
+			e.Target, e.Size = string(target), int64(len(target))
+			err = checkEntry(e)
+		}
+		if err != nil {
+			m.lie(e.Name, "left out: %w", err)
+			return nil
+		}
+	}
+	m.out = append(m.out, *e)
+	return nil
+}
+
+// treeOnly handles a tree entry that has no line.
+func (m *merger) treeOnly(t *odb.TreeEntry) error {
+	name, err := DecodeName(t.Name)
+	if err != nil && plainForbidden(t.Name) {
+		if name, err = t.Name, nil; m.has(EncodeName(name)) {
+			err = errors.New("is there in its escaped form too, which counts")
+		}
+	}
+	if err != nil {
+		m.lie(t.Name, "left out: %w", err)
+		return nil
+	}
+	if m.d.valid {
+		m.lie(name, "%w: is in the tree, but not in the metadata", tiers.ErrCorrupt)
+	}
+	return m.fresh(name, t)
+}
+
+// fresh handles a tree entry that has no line of its type.
+func (m *merger) fresh(name string, t *odb.TreeEntry) error {
+	kind, mode := kindOf(t.Mode), uint32(0o644)
+	switch {
+	case kind == 0:
+		m.lie(name, "left out: a submodule is not part of a volume")
+		return nil
+	case kind == tiers.KindSymlink:
+		mode = 0o777
+	case kind == tiers.KindDir || t.Mode == odb.ModeExec:
+		mode = 0o755
+	}
+	e := m.s.fresh(name, kind, mode)
+	e.ID = t.ID
+	if kind == tiers.KindDir && m.d.meta.subs[t.Name].IsZero() {
+		mv, err := m.s.moved(m.ctx)
+		if err != nil {
+			return err
+		}
+		if from, ok := mv.into(m.dir, t.Name); ok {
+			from.Name = name
+			m.out = append(m.out, from)
+			return nil
+		}
+	}
+	return m.content(&e, false, t)
+}
+
+func (m *merger) has(stored string) bool {
+	_, ok := m.byStored[stored]
+	return ok
+}
+
+// checkLinks splits hard-link groups whose members are not the same file: the first member keeps the group.
+func (m *merger) checkLinks() {
+	var first map[string]*tiers.Entry
+	for i := range m.out {
+		e := &m.out[i]
+		if e.Link == "" {
+			continue
+		}
+		if first == nil {
+			first = make(map[string]*tiers.Entry)
+		}
+		f, ok := first[e.Link]
+		if !ok {
+			first[e.Link] = e
+			continue
+		}
+		if f.Kind != e.Kind || f.ID != e.ID || f.Rdev != e.Rdev {
+			m.lie(e.Name, "%w: is in link group %q with %q, which is another file", tiers.ErrCorrupt, e.Link, f.Name)
+			e.Link = ""
+		}
+	}
+}

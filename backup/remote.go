@@ -1,0 +1,216 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// remote is the repository on the other side; package wire has it, tests have one that fails when told to.
+type remote interface {
+	Refs(ctx context.Context) (map[string]tiers.ID, error)
+	// Fetch brings what ref reaches and have does not; what came is protected until release is called.
+	Fetch(ctx context.Context, db *odb.DB, ref string, have []tiers.ID) (tip tiers.ID, release func() error, err error)
+	// Push moves ref from old to now, sending the pack that writePack writes.
+	Push(ctx context.Context, ref string, old, now tiers.ID, writePack func(io.Writer) error) error
+}
+
+// trackingRef keeps what the remote is known to have, so that a git gc does not take it away.
+func (c *Cold) trackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
+
+// exclusive lets one Fetch or Push run at a time.
+func (c *Cold) exclusive(ctx context.Context) (func(), error) {
+	select {
+	case c.sync <- struct{}{}:
+		return func() { <-c.sync }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Fetch implements tiers.Cold.
+func (c *Cold) Fetch(ctx context.Context) error {
+	if c.remote == nil {
+		return nil
+	}
+	done, err := c.exclusive(ctx)
+	if err == nil {
+		defer done()
+		err = c.fetch(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("fetch %s from %s: %w", c.o.Branch, c.o.Source, err)
+	}
+	return nil
+}
+
+func (c *Cold) fetch(ctx context.Context) error {
+	refs, err := c.remote.Refs(ctx)
+	if err != nil {
+		return err
+	}
+	theirs := refs[c.ref]
+	ours, err := c.tip()
+	if err != nil {
+		return err
+	}
+	tracked, err := c.readRef(c.trackingRef())
+	if err != nil {
+		return err
+	}
+	if theirs.IsZero() {
+		return c.track(tracked, theirs)
+	}
+	known := theirs == tracked || theirs == ours
+	if !known && !ours.IsZero() && c.db.Has(theirs) {
+		// Only what our branch reaches is surely whole here.
+		if _, known, err = c.newCommits(ctx, ours, theirs); err != nil {
+			return err
+		}
+	}
+	if !known {
+		have := make([]tiers.ID, 0, 2)
+		for _, id := range []tiers.ID{ours, tracked} {
+			if !id.IsZero() {
+				have = append(have, id)
+			}
+		}
+		got, release, err := c.remote.Fetch(ctx, c.db, c.ref, have)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if err := release(); err != nil {
+				c.log.WithError(err).Warn("a fetched pack stays marked as kept until the next start")
+			}
+		}()
+		theirs = got
+	}
+	// Nothing moves before the commit can be read: a remote of a newer format, or a damaged one, changes nothing here.
+	if _, err := c.snapshot(theirs); err != nil {
+		return err
+	}
+	if err := c.track(tracked, theirs); err != nil {
+		return err
+	}
+	return c.forward(ctx, ours, theirs)
+}
+
+// forward moves our branch to theirs where nothing of ours is lost by it.
+func (c *Cold) forward(ctx context.Context, ours, theirs tiers.ID) error {
+	if ours == theirs {
+		return nil
+	}
+	if !ours.IsZero() {
+		if _, behind, err := c.newCommits(ctx, ours, theirs); err != nil || behind {
+			return err
+		}
+	}
+	_, ahead, err := c.newCommits(ctx, theirs, ours)
+	if err != nil {
+		return err
+	}
+	if !ahead {
+		return tiers.ErrDiverged
+	}
+	if err := c.db.UpdateRef(c.ref, ours, theirs); err != nil {
+		return err
+	}
+	_, err = c.head()
+	return err
+}
+
+// track records what the remote has.
+func (c *Cold) track(old, now tiers.ID) error {
+	var err error
+	switch {
+	case old == now:
+	case now.IsZero():
+		err = c.db.DeleteRef(c.trackingRef(), old)
+	default:
+		err = c.db.UpdateRef(c.trackingRef(), old, now)
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.pushed = now
+	return nil
+}
+
+// Push implements tiers.Cold. A branch that is behind ours is pushed from where it is: the last push may have failed. A
+// branch that somebody deleted is made again; that throws nothing away.
+func (c *Cold) Push(ctx context.Context) error {
+	if c.remote == nil {
+		return nil
+	}
+	done, err := c.exclusive(ctx)
+	if err == nil {
+		defer done()
+		err = c.push(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("push %s to %s: %w", c.o.Branch, c.o.Source, err)
+	}
+	return nil
+}
+
+func (c *Cold) push(ctx context.Context) error {
+	ours, err := c.tip()
+	if err != nil || ours.IsZero() {
+		return err
+	}
+	refs, err := c.remote.Refs(ctx)
+	if err != nil {
+		return err
+	}
+	tracked, err := c.readRef(c.trackingRef())
+	if err != nil {
+		return err
+	}
+	theirs := refs[c.ref]
+	if theirs == ours {
+		return c.track(tracked, ours)
+	}
+	if !theirs.IsZero() && !c.db.Has(theirs) {
+		return tiers.ErrDiverged
+	}
+	commits, ahead, err := c.newCommits(ctx, ours, theirs)
+	if err != nil {
+		return err
+	}
+	if !ahead {
+		return tiers.ErrDiverged
+	}
+	if err := c.send(ctx, theirs, ours, commits, theirs); err != nil {
+		return err
+	}
+	return c.track(tracked, ours)
+}
+
+// send pushes the commits, leaving out what base reaches.
+func (c *Cold) send(ctx context.Context, old, now tiers.ID, commits []tiers.ID, base tiers.ID) error {
+	ids, err := c.collect(ctx, commits, base)
+	if err != nil {
+		return err
+	}
+	return c.remote.Push(ctx, c.ref, old, now, func(w io.Writer) error {
+		p, err := odb.NewPackStream(w, len(ids))
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := c.db.CopyTo(p, id); err != nil {
+				return fmt.Errorf("object %s: %w", id, err)
+			}
+		}
+		return p.Close()
+	})
+}

@@ -1,0 +1,251 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// store is what a snapshot reads from; *odb.DB outside of tests.
+type store interface {
+	objects
+	Stat(id tiers.ID) (odb.Type, int64, error)
+}
+
+// owner is who owns entries that a stock client made.
+type owner struct{ uid, gid uint32 }
+
+// snapshot implements tiers.Snapshot. It is immutable but for what it works out once, on first need.
+type snapshot struct {
+	db    store
+	owner owner
+	info  tiers.CommitInfo
+
+	entries  []odb.TreeEntry // the user's root directory: the commit's tree without .emberfs
+	rootTree tiers.ID        // the id that entries have as a tree; not necessarily stored
+	own      ownDir
+	root     tiers.Entry
+	valid    bool     // the root's metadata describes rootTree, so nothing was changed by a stock client
+	problems problems // found while opening; listed with the root directory
+
+	movedOnce struct {
+		sync.Mutex
+		done  bool
+		moves *moves
+	}
+}
+
+var _ tiers.Snapshot = (*snapshot)(nil)
+
+const maxCommit = 16 << 20 // bytes of a commit object
+
+// openSnapshot reads a commit and its root.
+func openSnapshot(db store, id tiers.ID, o owner) (*snapshot, error) {
+	s := &snapshot{db: db, owner: o}
+	commit, err := readCommit(db, id)
+	if err != nil {
+		return nil, err
+	}
+	s.info = commitInfo(id, commit)
+	all, err := readTree(db, commit.Tree, &s.problems)
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: root tree: %w", id, err)
+	}
+	if s.own, err = loadOwn(db, all, &s.problems); err != nil {
+		return nil, fmt.Errorf("commit %s: %w", id, err)
+	}
+	s.rootTree = commit.Tree
+	for i, e := range all {
+		if e.Name != ownName {
+			continue
+		}
+		s.entries = append(append(s.entries, all[:i]...), all[i+1:]...)
+		data, err := odb.EncodeTree(s.entries)
+		if err == nil {
+			s.rootTree, err = odb.HashObject(odb.Tree, data)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("commit %s: root tree without %s: %w", id, ownName, err)
+		}
+	}
+	if s.entries == nil {
+		s.entries = all
+	}
+	s.openRoot()
+	return s, nil
+}
+
+// openRoot works out the root's own entry.
+func (s *snapshot) openRoot() {
+	s.root = s.fresh("", tiers.KindDir, 0o755)
+	if s.own.meta.IsZero() {
+		s.root.ID = s.rootTree
+		return
+	}
+	// What is wrong with the metadata is listed when the root is read.
+	if m, err := loadMetaDir(s.db, s.own.meta, ignored()); err == nil {
+		h, _, _, err := m.readHeader(s.db)
+		s.valid = err == nil && h.tree == s.rootTree
+		if err == nil && h.root != nil {
+			s.root = *h.root
+			if !s.valid {
+				s.root.Mtime = s.committed()
+			}
+		}
+	}
+	s.root.ID, s.root.Meta = s.rootTree, s.own.meta
+}
+
+// ignored is a list of problems that nobody reads.
+func ignored() *problems { return new(problems) }
+
+func (s *snapshot) Info() tiers.CommitInfo { return s.info }
+func (s *snapshot) Root() tiers.Entry      { return s.root }
+
+// committed is the time that entries changed by a stock client get.
+func (s *snapshot) committed() tiers.Time { return tiers.Time{Sec: s.info.Time.Unix()} }
+
+// fresh is an entry without metadata.
+func (s *snapshot) fresh(name string, kind tiers.Kind, mode uint32) tiers.Entry {
+	return tiers.Entry{Name: name, Kind: kind, Mode: mode, UID: s.owner.uid, GID: s.owner.gid, Mtime: s.committed()}
+}
+
+// tree reads a directory of the user's tree. The root's tree without .emberfs is not stored: it comes from the commit.
+func (s *snapshot) tree(id tiers.ID, p *problems) ([]odb.TreeEntry, error) {
+	if id == s.rootTree {
+		return s.entries, nil
+	}
+	return readTree(s.db, id, p)
+}
+
+// dirData is what the repository says of one directory, before the two sides are compared.
+type dirData struct {
+	tree  []odb.TreeEntry
+	meta  metaDir
+	head  header
+	lines []line
+	// valid: the metadata describes exactly this tree.
+	valid bool
+}
+
+// load reads a directory's tree and metadata. Only an unreadable tree is an error; unreadable metadata are problems.
+func (s *snapshot) load(ctx context.Context, dir tiers.DirID, p *problems) (dirData, error) {
+	var d dirData
+	if err := ctx.Err(); err != nil {
+		return d, err
+	}
+	var err error
+	if d.tree, err = s.tree(dir.Tree, p); err != nil {
+		return d, fmt.Errorf("read directory %s: %w", dir.Tree, err)
+	}
+	if dir.Meta.IsZero() {
+		return d, nil
+	}
+	if d.meta, err = loadMetaDir(s.db, dir.Meta, p); err != nil {
+		p.add(err)
+		return d, nil
+	}
+	var rest []byte
+	var nodes []odb.TreeEntry
+	if d.head, rest, nodes, err = d.meta.readHeader(s.db); err != nil {
+		p.add(fmt.Errorf("metadata directory %s: %w", dir.Meta, err))
+	}
+	d.valid = err == nil && d.head.tree == dir.Tree
+	sc, err := readLines(ctx, s.db, rest, nodes, p)
+	if ctx.Err() != nil {
+		return d, ctx.Err()
+	}
+	if err != nil {
+		p.add(fmt.Errorf("metadata directory %s: %w", dir.Meta, err))
+	}
+	d.lines = sc.lines
+	return d, nil
+}
+
+// ReadDir implements tiers.Snapshot.
+func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing, error) {
+	var p problems
+	d, err := s.load(ctx, dir, &p)
+	if err != nil {
+		return tiers.Listing{}, err
+	}
+	if dir == s.root.Dir() {
+		for _, err := range s.problems.list {
+			p.add(err)
+		}
+	}
+	m := merger{ctx: ctx, s: s, dir: dir, d: &d, p: &p}
+	entries, err := m.merge()
+	if err != nil {
+		return tiers.Listing{}, err
+	}
+	return tiers.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.list}, nil
+}
+
+// LinkDirs implements tiers.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
+// with single groups is left out.
+func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
+	if s.own.meta.IsZero() {
+		return nil, nil
+	}
+	m, err := loadMetaDir(s.db, s.own.meta, ignored())
+	if err != nil || m.links.Mode == 0 {
+		return nil, err
+	}
+	data, err := s.db.Read(m.links.ID, odb.Blob, maxLinksBlob)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", linksName, err)
+	}
+	links, _ := decodeLinks(data)
+	if s.valid {
+		return links, nil
+	}
+	mv, err := s.moved(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, dirs := range links {
+		for i := range dirs {
+			dirs[i] = mv.newPath(dirs[i])
+		}
+	}
+	return links, nil
+}
+
+func readCommit(db objects, id tiers.ID) (odb.CommitData, error) {
+	data, err := db.Read(id, odb.Commit, maxCommit)
+	if err != nil {
+		return odb.CommitData{}, fmt.Errorf("commit %s: %w", id, err)
+	}
+	c, err := odb.DecodeCommit(data)
+	if err != nil {
+		return odb.CommitData{}, fmt.Errorf("commit %s: %w", id, err)
+	}
+	return c, nil
+}
+
+func commitInfo(id tiers.ID, c odb.CommitData) tiers.CommitInfo {
+	info := tiers.CommitInfo{ID: id, Time: c.Committer.When, Reason: trailer(c.Message, trailerReason), Machine: trailer(c.Message, trailerMachine)}
+	if len(c.Parents) > 0 {
+		info.Parent = c.Parents[0]
+	}
+	info.Subject, _, _ = strings.Cut(c.Message, "\n")
+	return info
+}
+
+// isMissing says that an object is not there, as opposed to unreadable.
+func isMissing(err error) bool { return errors.Is(err, tiers.ErrMissing) }
+
+// after is the later of two times.
+func after(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,142 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// tx implements tiers.Tx.
+type tx struct {
+	c       *Cold
+	base    *snapshot // nil for the first commit
+	w       *odb.Writer
+	pending *dirBuild // the last directory put; the root must not be written before its own attributes are known
+
+	mu struct {
+		sync.Mutex
+		done error // why nothing more can be put
+	}
+}
+
+var _ tiers.Tx = (*tx)(nil)
+
+var (
+	errTxDone   = errors.New("the transaction is over")
+	errTxFailed = errors.New("the transaction failed and can only be aborted")
+)
+
+// Base implements tiers.Tx.
+func (t *tx) Base() tiers.Snapshot {
+	if t.base == nil {
+		return nil
+	}
+	return t.base
+}
+
+func (t *tx) alive() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.done
+}
+
+// end makes the first caller that says so the last: it gives the place to the next transaction.
+func (t *tx) end() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if errors.Is(t.mu.done, errTxDone) {
+		return false
+	}
+	t.mu.done = errTxDone
+	return true
+}
+
+// PutFile implements tiers.Tx.
+func (t *tx) PutFile(ctx context.Context, size int64, r io.Reader, base tiers.ID) (tiers.ID, error) {
+	if err := t.alive(); err != nil {
+		return tiers.ID{}, err
+	}
+	id, err := t.c.storeContent(ctx, t.w, size, r, base)
+	if err != nil {
+		return tiers.ID{}, fmt.Errorf("store file: %w", err)
+	}
+	return id, nil
+}
+
+// PutSymlink implements tiers.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit does
+// not have under that name.
+func (t *tx) PutSymlink(_ context.Context, target string, _ tiers.ID) (tiers.ID, error) {
+	if err := t.alive(); err != nil {
+		return tiers.ID{}, err
+	}
+	if target == "" || len(target) > maxTarget {
+		return tiers.ID{}, fmt.Errorf("store symlink: target of %d bytes", len(target))
+	}
+	id, err := odb.HashObject(odb.Blob, []byte(target))
+	if err != nil {
+		return tiers.ID{}, fmt.Errorf("store symlink: %w", err)
+	}
+	return id, nil
+}
+
+// putNew stores an object unless it is among those that the base commit reaches at this place and still has.
+func (t *tx) putNew(kind odb.Type, data []byte, known map[tiers.ID]struct{}) (tiers.ID, error) {
+	if len(known) > 0 {
+		id, err := odb.HashObject(kind, data)
+		if err != nil {
+			return id, err
+		}
+		if _, ok := known[id]; ok && t.c.db.Has(id) {
+			return id, nil
+		}
+	}
+	return t.w.Put(kind, data)
+}
+
+// has says whether an object is there: in this transaction or, as the caller vouches, in the base commit.
+func (t *tx) has(id tiers.ID) bool { return t.w.Has(id) || t.c.db.Has(id) }
+
+// flush writes the last directory put: another one follows, so it is not the root.
+func (t *tx) flush() error {
+	d := t.pending
+	if d == nil {
+		return nil
+	}
+	if d.id.Tree != odb.EmptyTree {
+		if _, err := t.putNew(odb.Tree, d.treeData, d.known); err != nil {
+			return fmt.Errorf("store directory: %w", err)
+		}
+	}
+	if err := t.putObjects(d); err != nil {
+		return err
+	}
+	t.pending = nil
+	return nil
+}
+
+// putObjects writes a directory's metadata.
+func (t *tx) putObjects(d *dirBuild) error {
+	for _, o := range d.objects {
+		if _, err := t.putNew(o.kind, o.data, d.known); err != nil {
+			return fmt.Errorf("store metadata: %w", err)
+		}
+	}
+	return nil
+}
+
+// Abort implements tiers.Tx.
+func (t *tx) Abort() {
+	if !t.end() {
+		return
+	}
+	if err := t.w.Abort(); err != nil {
+		t.c.log.WithError(err).Warn("an aborted commit left files behind; they go at the next start")
+	}
+	t.pending = nil
+	t.c.endTx()
+}

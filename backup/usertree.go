@@ -1,0 +1,134 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// objects is what reading metadata needs of the object database.
+type objects interface {
+	Read(id tiers.ID, want odb.Type, max int64) ([]byte, error)
+}
+
+// readTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad name
+// must not hide a directory.
+func readTree(db objects, id tiers.ID, p *problems) ([]odb.TreeEntry, error) {
+	if id == odb.EmptyTree {
+		return nil, nil
+	}
+	data, err := db.Read(id, odb.Tree, maxTreeBlob)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := odb.DecodeTree(data)
+	if err == nil || p == nil {
+		return entries, err
+	}
+	return salvageTree(data, p), nil
+}
+
+// salvageTree reads what it can of a tree that git would refuse. The first entry of a name counts.
+func salvageTree(data []byte, p *problems) []odb.TreeEntry {
+	var entries []odb.TreeEntry
+	seen := make(map[string]bool)
+	for len(data) > 0 {
+		head, rest, ok := bytes.Cut(data, []byte{0})
+		if !ok || len(rest) < len(tiers.ID{}) {
+			p.add(fmt.Errorf("%w: tree is cut off after %d entries", tiers.ErrCorrupt, len(entries)))
+			break
+		}
+		data = rest[len(tiers.ID{}):]
+		digits, name, _ := strings.Cut(string(head), " ")
+		mode, err := strconv.ParseUint(digits, 8, 32)
+		e := odb.TreeEntry{Mode: uint32(mode), Name: name, ID: tiers.ID(rest[:len(tiers.ID{})])}
+		switch e.Mode {
+		case odb.ModeTree, odb.ModeExec, odb.ModeSymlink, odb.ModeGitlink:
+		case odb.ModeFile, 0o100664:
+			e.Mode = odb.ModeFile
+		default:
+			err = errors.Join(err, fmt.Errorf("mode %q", digits))
+		}
+		if err == nil && (name == "" || name == "." || name == ".." || strings.Contains(name, "/")) {
+			err = errors.New("not a name")
+		}
+		if err == nil && e.ID.IsZero() {
+			err = errors.New("no object id")
+		}
+		if err == nil && seen[name] {
+			err = errors.New("name comes twice, the first counts")
+		}
+		if err != nil {
+			p.add(fmt.Errorf("tree entry %q: %w: %w", name, tiers.ErrCorrupt, err))
+			continue
+		}
+		seen[name] = true
+		entries = append(entries, e)
+	}
+	return entries
+}
+
+// compareTree is git's order of tree entries: a directory's name counts as if it ended in a slash.
+func compareTree(a, b odb.TreeEntry) int {
+	n := min(len(a.Name), len(b.Name))
+	if c := strings.Compare(a.Name[:n], b.Name[:n]); c != 0 {
+		return c
+	}
+	return sortByte(&a, n) - sortByte(&b, n)
+}
+
+func sortByte(e *odb.TreeEntry, n int) int {
+	switch {
+	case n < len(e.Name):
+		return int(e.Name[n])
+	case e.Mode == odb.ModeTree:
+		return '/'
+	}
+	return -1
+}
+
+// updateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a new
+// slice, sorted, and whether anything changed.
+func updateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEntry, bool) {
+	kept := make([]odb.TreeEntry, 0, len(old)+len(put))
+	same, removed := 0, false
+	for _, e := range old {
+		switch n, ok := put[e.Name]; {
+		case !ok:
+		case n == e:
+			same++
+		default:
+			removed = true
+			continue
+		}
+		kept = append(kept, e)
+	}
+	var added []odb.TreeEntry
+	for _, e := range put {
+		if e.Mode != 0 {
+			added = append(added, e)
+		}
+	}
+	if !removed && same == len(added) {
+		return old, false
+	}
+	slices.SortFunc(added, compareTree)
+	merged := make([]odb.TreeEntry, 0, len(kept)+len(added))
+	for _, e := range added {
+		for len(kept) > 0 && compareTree(kept[0], e) < 0 {
+			merged = append(merged, kept[0])
+			kept = kept[1:]
+		}
+		if len(kept) > 0 && kept[0] == e {
+			kept = kept[1:]
+		}
+		merged = append(merged, e)
+	}
+	return append(merged, kept...), true
+}
