@@ -402,13 +402,14 @@ var errNotAFile = errors.New("not the regular file that was listed")
 // read again, the third time with writers kept out.
 func (c *capture) content(dir *Inode, dirfd int, e *Entry, st *unix.Statx_t, base ID) (fileMark, error) {
 	v := c.v
-	n, fresh := v.intern(st)
-	if fresh {
-		v.loadRecord(n, byName(dirfd, e.Name))
-		n.mu.Unlock()
-		v.place(n, dir, e.Name)
+	n, _, err := v.lookupAt(dir, dirfd, e.Name)
+	if err != nil {
+		return fileMark{}, err
 	}
 	defer v.unref(n, 1)
+	if n.kind != KindFile {
+		return fileMark{}, errNotAFile
+	}
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
 	fd, err := openAt(dirfd, e.Name, flags, 0)
 	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner

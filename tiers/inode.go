@@ -194,20 +194,32 @@ func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
 	return release
 }
 
-// place is setName for callers that do not hold ns.
-func (v *Volume) place(n, parent *Inode, name string) {
+// place records that n stands at (parent, name), as a stat of it said when moves was the given count. A rename or unlink
+// since then may have taken the name away: then it is looked at again, and false says that n is not there.
+func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) bool {
+	if n == v.root {
+		return true
+	}
 	v.ns.RLock()
 	same := n.parent == parent && n.name == name
 	v.ns.RUnlock()
-	if same || n == v.root {
-		return
+	if same {
+		return true
 	}
 	v.ns.Lock()
+	if v.moves.Load() != moves {
+		var st unix.Statx_t
+		if statAt(dirfd, name, &st) != nil || st.Ino != n.ino || genOf(&st) != n.gen {
+			v.ns.Unlock()
+			return false
+		}
+	}
 	release := v.setName(n, parent, name)
 	v.ns.Unlock()
 	if release != nil {
 		v.unref(release, 1)
 	}
+	return true
 }
 
 // inoSet is a set of inode numbers.

@@ -18,12 +18,16 @@ func checkName(name string) error {
 	return nil
 }
 
-// adopt makes the inode that st describes known under (dir, name), with one reference more.
-func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, created bool) (*Inode, Attr) {
+// adopt makes the inode that st describes known under (dir, name), with one reference more. moves is Volume.moves from before
+// the stat; ESTALE says that the name went away meanwhile.
+func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, created bool) (*Inode, Attr, error) {
 	n, fresh := v.intern(st)
 	if !fresh {
-		v.place(n, dir, name)
-		return n, n.attr(st)
+		if !v.place(n, dir, dirfd, name, moves) {
+			v.unref(n, 1)
+			return nil, Attr{}, unix.ESTALE
+		}
+		return n, n.attr(st), nil
 	}
 	// n.mu is held since intern: nobody uses the inode before its record is known.
 	if created {
@@ -39,8 +43,11 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, cre
 		v.hot.versionFrom(n, a.Ctime, now())
 	}
 	n.mu.Unlock()
-	v.place(n, dir, name)
-	return n, a
+	if !v.place(n, dir, dirfd, name, moves) {
+		v.unref(n, 1)
+		return nil, Attr{}, unix.ESTALE
+	}
+	return n, a, nil
 }
 
 // Lookup finds name in dir; the kernel gains one lookup.
@@ -60,15 +67,20 @@ func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
 }
 
 func (v *Volume) lookupAt(dir *Inode, dirfd int, name string) (*Inode, Attr, error) {
-	var st unix.Statx_t
-	if err := statAt(dirfd, name, &st); err != nil {
-		return nil, Attr{}, err
+	for {
+		moves := v.moves.Load()
+		var st unix.Statx_t
+		if err := statAt(dirfd, name, &st); err != nil {
+			return nil, Attr{}, err
+		}
+		if unix.Mkdev(st.Dev_major, st.Dev_minor) != v.warmDev {
+			return nil, Attr{}, unix.EXDEV // something mounted over warm is none of ours
+		}
+		n, a, err := v.adopt(dir, dirfd, name, &st, moves, false)
+		if err != unix.ESTALE { // a revalidating lookup holds no lock of the kernel's: a rename came between
+			return n, a, err
+		}
 	}
-	if unix.Mkdev(st.Dev_major, st.Dev_minor) != v.warmDev {
-		return nil, Attr{}, unix.EXDEV // something mounted over warm is none of ours
-	}
-	n, a := v.adopt(dir, dirfd, name, &st, false)
-	return n, a, nil
 }
 
 const (
@@ -198,6 +210,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	if err := v.giveTo(dir, fd, "", mode, KindFile, c); err != nil {
 		return nil, nil, Attr{}, err
 	}
+	moves := v.moves.Load()
 	var st unix.Statx_t
 	if err := statAt(fd, "", &st); err != nil {
 		return nil, nil, Attr{}, err
@@ -205,7 +218,10 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	var n *Inode
 	var a Attr
 	if name != "" {
-		n, a = v.adopt(dir, dirfd, name, &st, true)
+		var err error
+		if n, a, err = v.adopt(dir, dirfd, name, &st, moves, true); err != nil {
+			return nil, nil, Attr{}, err
+		}
 	} else {
 		n, _ = v.intern(&st) // fresh: the number was free a moment ago
 		v.hot.newVersion(n)
@@ -275,12 +291,16 @@ func (v *Volume) make(dir *Inode, name string, kind Kind, mode uint32, c Caller,
 		undo()
 		return nil, Attr{}, err
 	}
+	moves := v.moves.Load()
 	var st unix.Statx_t
 	if err := statAt(dirfd, name, &st); err != nil {
 		undo()
 		return nil, Attr{}, err
 	}
-	n, a := v.adopt(dir, dirfd, name, &st, true)
+	n, a, err := v.adopt(dir, dirfd, name, &st, moves, true)
+	if err != nil {
+		return nil, Attr{}, err
+	}
 	n.epoch.Store(v.epoch.Load())
 	return n, a, nil
 }
@@ -365,6 +385,7 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
+	moves := v.moves.Load()
 	var st unix.Statx_t
 	if err := statAt(dirfd, name, &st); err != nil {
 		return Attr{}, err
@@ -375,7 +396,7 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	nameless := n.parent == nil
 	v.ns.RUnlock()
 	if nameless {
-		v.place(n, dir, name)
+		v.place(n, dir, dirfd, name, moves)
 	}
 	v.ref(n)
 	return n.attr(&st), nil
@@ -426,6 +447,7 @@ func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 	return victim.change(func() error {
 		v.ns.Lock()
 		err := unix.Unlinkat(dirfd, name, flags)
+		v.moves.Add(1)
 		release := victim.lostName(err, dir, name)
 		v.ns.Unlock()
 		return victim.release(err, release)
@@ -532,6 +554,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	call := func() error {
 		v.ns.Lock()
 		err := unix.Renameat2(dirfd, name, newfd, newname, uint(flags))
+		v.moves.Add(1)
 		var release [2]*Inode
 		switch {
 		case err != nil || exists && moved.n == replaced.n && flags&unix.RENAME_EXCHANGE == 0: // two names of one file: nothing happens

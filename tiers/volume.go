@@ -42,6 +42,7 @@ type Volume struct {
 	late      inoSet        // inodes that the kernel forgot although they were touched since that commit's boundary
 	marks     sync.Mutex
 	ns        sync.RWMutex
+	moves     atomic.Uint64 // ns: renames and unlinks so far
 	writers   sync.Map // *Inode open for writing -> struct{}
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet

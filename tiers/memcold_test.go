@@ -1,0 +1,175 @@
+package tiers
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// memCold is a Cold in memory: content by hash, directories as listings.
+type memCold struct {
+	mu      sync.Mutex
+	blobs   map[ID][]byte
+	dirs    map[DirID][]Entry
+	commits map[ID]*memSnapshot
+	head    ID
+	reads   int   // PutFile calls
+	failTx  error // Commit fails with it
+}
+
+func newMemCold() *memCold {
+	return &memCold{blobs: map[ID][]byte{}, dirs: map[DirID][]Entry{}, commits: map[ID]*memSnapshot{}}
+}
+
+type memSnapshot struct {
+	c     *memCold
+	info  CommitInfo
+	root  Entry
+	links map[string][]string
+}
+
+func (s *memSnapshot) Info() CommitInfo { return s.info }
+func (s *memSnapshot) Root() Entry      { return s.root }
+func (s *memSnapshot) LinkDirs(context.Context) (map[string][]string, error) {
+	return s.links, nil
+}
+func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	l, ok := s.c.dirs[id]
+	if !ok {
+		return Listing{}, fmt.Errorf("directory %s: %w", id.Tree, ErrMissing)
+	}
+	return Listing{Entries: slices.Clone(l)}, nil
+}
+
+func (c *memCold) VolumeID() string { return "mem" }
+func (c *memCold) Head(context.Context) (Snapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.head.IsZero() {
+		return nil, nil
+	}
+	return c.commits[c.head], nil
+}
+func (c *memCold) Snapshot(_ context.Context, id ID) (Snapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.commits[id]; s != nil {
+		return s, nil
+	}
+	return nil, ErrMissing
+}
+
+type memBlob struct{ *bytes.Reader }
+
+func (b memBlob) Close() error { return nil }
+func (b memBlob) Size() int64  { return b.Reader.Size() }
+
+func (c *memCold) Open(_ context.Context, id ID, _ int64) (Blob, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, ok := c.blobs[id]
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", id, ErrMissing)
+	}
+	return memBlob{bytes.NewReader(b)}, nil
+}
+func (c *memCold) HasRemote() bool             { return false }
+func (c *memCold) Fetch(context.Context) error { return nil }
+func (c *memCold) Push(context.Context) error  { return nil }
+func (c *memCold) Pushed() ID                  { return ID{} }
+func (c *memCold) Stats() ColdStats            { return ColdStats{} }
+func (c *memCold) Close() error                { return nil }
+
+type memTx struct {
+	c    *memCold
+	base Snapshot
+	mu   sync.Mutex
+	new  map[ID][]byte
+	dirs map[DirID][]Entry
+}
+
+func (c *memCold) Begin(ctx context.Context) (Tx, error) {
+	base, err := c.Head(ctx)
+	return &memTx{c: c, base: base, new: map[ID][]byte{}, dirs: map[DirID][]Entry{}}, err
+}
+func (t *memTx) Base() Snapshot { return t.base }
+func (t *memTx) PutFile(_ context.Context, size int64, r io.Reader, _ ID) (ID, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return ID{}, err
+	}
+	if int64(len(data)) != size {
+		return ID{}, ErrSizeChanged
+	}
+	id := ID(sha1.Sum(data))
+	t.mu.Lock()
+	t.new[id] = data
+	t.mu.Unlock()
+	t.c.mu.Lock()
+	t.c.reads++
+	t.c.mu.Unlock()
+	return id, nil
+}
+func (t *memTx) PutSymlink(_ context.Context, target string, _ ID) (ID, error) {
+	return ID(sha1.Sum([]byte(target))), nil
+}
+func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Entry, put []Entry, del []string) (DirID, error) {
+	all := map[string]Entry{}
+	if !full {
+		old, ok := t.dirs[base]
+		if !ok {
+			t.c.mu.Lock()
+			old, ok = t.c.dirs[base]
+			t.c.mu.Unlock()
+		}
+		if !ok {
+			return DirID{}, errors.New("unknown base")
+		}
+		for _, e := range old {
+			all[e.Name] = e
+		}
+	}
+	for _, name := range del {
+		delete(all, name)
+	}
+	for _, e := range put {
+		all[e.Name] = e
+	}
+	list := slices.SortedFunc(maps.Values(all), func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	tree, meta := sha1.New(), sha1.New()
+	for _, e := range list {
+		fmt.Fprintf(tree, "%q %d %s\n", e.Name, e.Kind, e.ID)
+		fmt.Fprintf(meta, "%+v\n", e)
+	}
+	if root != nil {
+		fmt.Fprintf(meta, "%+v\n", *root)
+	}
+	id := DirID{ID(tree.Sum(nil)), ID(meta.Sum(nil))}
+	t.dirs[id] = list
+	return id, nil
+}
+func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	if t.c.failTx != nil {
+		return ID{}, t.c.failTx
+	}
+	maps.Copy(t.c.blobs, t.new)
+	maps.Copy(t.c.dirs, t.dirs)
+	id := ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, t.c.head, len(t.c.commits))))
+	t.c.commits[id] = &memSnapshot{c: t.c, root: o.Root, links: o.Links,
+		info: CommitInfo{ID: id, Parent: t.c.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}}
+	t.c.head = id
+	return id, nil
+}
+func (t *memTx) Abort() {}

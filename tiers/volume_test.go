@@ -1,0 +1,417 @@
+package tiers
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+var me = Caller{}
+
+func quiet() logrus.FieldLogger {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return l
+}
+
+func openTest(t *testing.T, state string, cold Cold) *Volume {
+	t.Helper()
+	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = v.Close() })
+	return v
+}
+
+func newVolume(t *testing.T) (*Volume, *memCold) {
+	c := newMemCold()
+	return openTest(t, t.TempDir(), c), c
+}
+
+func (v *Volume) mustSync(t *testing.T) *Receipt {
+	t.Helper()
+	rc, err := v.Sync(context.Background(), "test")
+	if err != nil || !rc.Complete {
+		t.Fatalf("sync: %v %+v", err, rc)
+	}
+	return rc
+}
+
+func mkdir(t *testing.T, v *Volume, d *Inode, name string) *Inode {
+	t.Helper()
+	n, _, err := v.Mkdir(d, name, 0755, me)
+	if err != nil {
+		t.Fatalf("mkdir %s: %v", name, err)
+	}
+	return n
+}
+
+func write(t *testing.T, v *Volume, d *Inode, name, data string) *Inode {
+	t.Helper()
+	n, h, _, err := v.Create(d, name, unix.O_WRONLY|unix.O_TRUNC, 0644, me)
+	if err != nil {
+		t.Fatalf("create %s: %v", name, err)
+	}
+	defer h.Release()
+	if m, err := h.Write([]byte(data), 0, false); err != nil || m != len(data) {
+		t.Fatalf("write %s: %d %v", name, m, err)
+	}
+	return n
+}
+
+func read(t *testing.T, v *Volume, n *Inode) string {
+	t.Helper()
+	h, err := v.Open(n, unix.O_RDONLY, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Release()
+	buf := make([]byte, 1<<20)
+	m, err := h.Read(buf, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:m])
+}
+
+// rsyncEqual compares two directories as the issue does.
+func rsyncEqual(t *testing.T, a, b string) {
+	t.Helper()
+	out, err := exec.Command("rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", "--filter=-x trusted.emberfs", a+"/", b+"/").CombinedOutput()
+	if err != nil || len(out) > 0 {
+		t.Fatalf("trees differ: %v\n%s", err, out)
+	}
+}
+
+func TestCommitAndRestore(t *testing.T) {
+	v, c := newVolume(t)
+	a := mkdir(t, v, v.root, "a")
+	b := mkdir(t, v, a, "b")
+	f := write(t, v, b, "f", "hello")
+	write(t, v, v.root, "odd \n\xe9", "x")
+	if _, err := v.Link(f, v.root, "f2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := v.Symlink(a, "link", "b/f", me); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := v.Mknod(a, "fifo", unix.S_IFIFO|0600, 0, me); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Setxattr(f, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
+		t.Fatal(err)
+	}
+	when := Time{Sec: -5, Nsec: 123456789}
+	if _, err := v.Setattr(f, nil, &SetAttr{Mtime: &when}); err != nil {
+		t.Fatal(err)
+	}
+	first := v.mustSync(t)
+	if !first.New {
+		t.Fatal("nothing committed")
+	}
+	if again := v.mustSync(t); again.New {
+		t.Fatalf("a commit of nothing: %+v", again)
+	}
+	next := openTest(t, t.TempDir(), c)
+	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(next.cfg.State, "warm"))
+	if rc := next.mustSync(t); rc.New {
+		t.Fatalf("the next machine commits what it restored: %+v", rc)
+	}
+}
+
+// TestCleanFollowsChange checks that directories are clean exactly where nothing changed, and that a commit reads only what did.
+func TestCleanFollowsChange(t *testing.T) {
+	v, c := newVolume(t)
+	if !v.records {
+		t.Fatal("this test needs trusted.* attributes: run it as root on ext4, xfs, btrfs or tmpfs")
+	}
+	a, b := mkdir(t, v, v.root, "a"), mkdir(t, v, v.root, "b")
+	fa := write(t, v, a, "f", "1")
+	write(t, v, b, "f", "1")
+	v.mustSync(t)
+	clean := func(n *Inode) bool { n.mu.Lock(); defer n.mu.Unlock(); return n.mu.rec.has(recClean) }
+	for _, n := range []*Inode{v.root, a, b, fa} {
+		if !clean(n) {
+			t.Fatalf("inode %d is not clean after a sync", n.id)
+		}
+	}
+	before, _ := v.Getattr(a, nil)
+	c.reads = 0
+	h, err := v.Open(fa, unix.O_RDWR, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if clean(v.root) || clean(a) || !clean(b) {
+		t.Fatal("opening for writing must unmark the directories above, and no other")
+	}
+	if after, _ := v.Getattr(a, nil); after != before {
+		t.Fatalf("marking changed what stat shows: %+v, was %+v", after, before)
+	}
+	if _, err := h.Write([]byte("2"), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	v.mustSync(t)
+	if clean(v.root) || clean(a) || clean(fa) {
+		t.Fatal("clean below an open writer")
+	}
+	if c.reads != 1 {
+		t.Fatalf("%d files read for one change", c.reads)
+	}
+	v.mustSync(t)
+	if c.reads != 1 {
+		t.Fatal("an open file that nobody wrote was read again")
+	}
+	h.Release()
+	v.mustSync(t)
+	if !clean(v.root) || !clean(a) {
+		t.Fatal("not clean after the writer went")
+	}
+}
+
+// TestFailedCommitKeepsMarks: what a failed commit took is taken by the next.
+func TestFailedCommitKeepsMarks(t *testing.T) {
+	v, c := newVolume(t)
+	d := mkdir(t, v, v.root, "d")
+	write(t, v, d, "one", "1")
+	v.mustSync(t)
+	c.failTx = errors.New("disk full")
+	write(t, v, d, "two", "2")
+	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, c.failTx) {
+		t.Fatalf("got %v", err)
+	}
+	if r := v.Status().AtRisk; r.Files == 0 || r.Bytes == 0 {
+		t.Fatalf("at risk after a failed commit: %+v", r)
+	}
+	c.failTx = nil
+	v.mustSync(t)
+	if r := v.Status().AtRisk; r.Files != 0 || r.Bytes != 0 || r.Seconds != 0 {
+		t.Fatalf("at risk after a commit: %+v", r)
+	}
+	next := openTest(t, t.TempDir(), c)
+	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(next.cfg.State, "warm"))
+}
+
+// TestRandomTree commits between random changes and compares the restored tree each time.
+func TestRandomTree(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	v, c := newVolume(t)
+	dirs := []*Inode{v.root}
+	type file struct {
+		dir  *Inode
+		name string
+	}
+	var files []file
+	for round := range 12 {
+		for range 60 {
+			d := dirs[rng.IntN(len(dirs))]
+			name := fmt.Sprintf("n%d", rng.IntN(1000))
+			switch rng.IntN(8) {
+			case 0:
+				if n, _, err := v.Mkdir(d, name, 0755, me); err == nil && len(dirs) < 20 {
+					dirs = append(dirs, n)
+				}
+			case 1, 2:
+				if n, h, _, err := v.Create(d, name, unix.O_RDWR|unix.O_EXCL, 0600, me); err == nil {
+					_, _ = h.Write(bytes.Repeat([]byte(name), rng.IntN(3000)), int64(rng.IntN(5000)), false)
+					h.Release()
+					v.Forget(n, 1)
+					files = append(files, file{d, name})
+				}
+			case 3, 4:
+				if len(files) > 0 {
+					i := rng.IntN(len(files))
+					_ = v.Rename(files[i].dir, files[i].name, d, name, 0)
+					files[i] = file{d, name}
+				}
+			case 5:
+				if len(files) > 0 {
+					i := rng.IntN(len(files))
+					_ = v.Unlink(files[i].dir, files[i].name)
+				}
+			case 6:
+				if len(files) > 0 {
+					f := files[rng.IntN(len(files))]
+					if n, _, err := v.Lookup(f.dir, f.name); err == nil {
+						if n.Kind() == KindFile {
+							_, _ = v.Link(n, d, name)
+							v.Forget(n, 1)
+						}
+						v.Forget(n, 1)
+					}
+				}
+			case 7:
+				if len(files) > 0 {
+					f := files[rng.IntN(len(files))]
+					if n, _, err := v.Lookup(f.dir, f.name); err == nil {
+						mode := uint32(0600 + rng.IntN(64))
+						_, _ = v.Setattr(n, nil, &SetAttr{Mode: &mode})
+						v.Forget(n, 1)
+					}
+				}
+			}
+		}
+		v.mustSync(t)
+		state := t.TempDir()
+		next := openTest(t, state, c)
+		rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(state, "warm"))
+		if err := next.Close(); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+}
+
+// TestUntrustedStart: after a start that follows neither a clean stop nor an earlier start in the same boot, a record that
+// lies is found out.
+func TestUntrustedStart(t *testing.T) {
+	c := newMemCold()
+	state := t.TempDir()
+	v := openTest(t, state, c)
+	write(t, v, v.root, "f", "old!")
+	v.mustSync(t)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A power cut that kept the clean record and new bytes of the same size and mtime.
+	f := filepath.Join(state, "warm", "f")
+	fi, err := os.Stat(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(f, []byte("new!"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(f, fi.ModTime(), fi.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := loadState(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.update(func(f *stateFile) { f.Clean, f.Boot = false, "another boot" }); err != nil {
+		t.Fatal(err)
+	}
+	again := openTest(t, state, c)
+	if again.Status().Verified {
+		t.Fatal("verified without looking")
+	}
+	again.mustSync(t)
+	if !again.Status().Verified {
+		t.Fatal("not verified after a commit")
+	}
+	next := openTest(t, t.TempDir(), c)
+	n, _, err := next.Lookup(next.root, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, next, n); got != "new!" {
+		t.Fatalf("committed %q", got)
+	}
+}
+
+// TestHotExact compares reads through hot with a model under random writes, truncations and reads.
+func TestHotExact(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	v, _ := newVolume(t)
+	n, h, _, err := v.Create(v.root, "f", unix.O_RDWR, 0600, me)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Release()
+	var model []byte
+	grow := func(size int) {
+		for len(model) < size {
+			model = append(model, 0)
+		}
+	}
+	const limit = 300 << 10
+	buf := make([]byte, limit+1)
+	for i := range 20000 {
+		off, size := rng.IntN(limit), 1+rng.IntN(9000)
+		if rng.IntN(20) == 0 {
+			size = rng.IntN(limit)
+		}
+		if rng.IntN(3) == 0 {
+			off = len(model)
+		}
+		if rng.IntN(4) == 0 {
+			off &^= hotPage - 1
+		}
+		size = min(size, limit-off)
+		switch op := rng.IntN(10); {
+		case op < 4 && size > 0:
+			p := bytes.Repeat([]byte{byte(i)}, size)
+			if m, err := h.Write(p, int64(off), false); err != nil || m != size {
+				t.Fatal(m, err)
+			}
+			grow(off + size)
+			copy(model[off:], p)
+		case op == 4:
+			to := uint64(off)
+			if _, err := v.Setattr(n, h, &SetAttr{Size: &to}); err != nil {
+				t.Fatal(err)
+			}
+			model = model[:min(len(model), off)]
+			grow(off)
+		default:
+			m, err := h.Read(buf[:size], int64(off))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []byte
+			if off < len(model) {
+				want = model[off:min(len(model), off+size)]
+			}
+			if !bytes.Equal(buf[:m], want) {
+				t.Fatalf("step %d: read %d at %d of %d: %d bytes, wrong from %d", i, size, off, len(model), m, firstDiff(buf[:m], want))
+			}
+		}
+	}
+	if s := v.hot.status(); s.Hits == 0 || s.Misses == 0 {
+		t.Fatalf("the test did not exercise the cache: %+v", s)
+	}
+}
+
+func firstDiff(a, b []byte) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return min(len(a), len(b))
+}
+
+func TestInvisibleRecord(t *testing.T) {
+	v, _ := newVolume(t)
+	n := write(t, v, v.root, "f", "x")
+	before, _ := v.Getattr(n, nil)
+	v.mustSync(t)
+	after, err := v.Getattr(n, nil)
+	if err != nil || after != before {
+		t.Fatalf("a commit changed what stat shows (%v):\n%+v\n%+v", err, before, after)
+	}
+	if size, err := v.Listxattr(n, nil); err != nil || size != 0 {
+		t.Fatalf("listxattr shows %d bytes (%v)", size, err)
+	}
+	if _, err := v.Getxattr(n, recordName, nil); err != unix.ENODATA {
+		t.Fatalf("getxattr of the record: %v", err)
+	}
+	if err := v.Setxattr(n, recordName, []byte("x"), 0, false, me); err != unix.EPERM {
+		t.Fatalf("setxattr of the record: %v", err)
+	}
+	mode := uint32(0600)
+	changed, err := v.Setattr(n, nil, &SetAttr{Mode: &mode})
+	if err != nil || !before.Ctime.Before(changed.Ctime) {
+		t.Fatalf("chmod does not move ctime: %v %v (%v)", before.Ctime, changed.Ctime, err)
+	}
+}
