@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// errNoDaemon: nobody listens at the control socket.
+var errNoDaemon = errors.New("no daemon answers")
+
+// client speaks to the daemon of one state directory. Safe for concurrent use.
+type client struct {
+	state string
+	http  *http.Client
+}
+
+func newClient(state string) *client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, state) }
+	return &client{state: state, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// dialControl connects to the socket in a state directory whatever the length of its path.
+func dialControl(ctx context.Context, state string) (net.Conn, error) {
+	dir, err := os.OpenFile(state, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, noDaemon(err)
+	}
+	defer dir.Close()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", throughFD(dir, controlName))
+	if err != nil {
+		return nil, noDaemon(err)
+	}
+	return conn, nil
+}
+
+// noDaemon marks the errors that mean that nobody is there, as opposed to somebody who does not let us in.
+func noDaemon(err error) error {
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w (%w)", errNoDaemon, err)
+	}
+	return err
+}
+
+// alive says whether a daemon accepts connections, without asking it anything.
+func (c *client) alive(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := dialControl(ctx, c.state)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return !errors.Is(err, errNoDaemon)
+}
+
+func (c *client) status(ctx context.Context) (statusReply, error) {
+	var out statusReply
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	resp, err := c.do(ctx, http.MethodGet, "/v1/status", nil)
+	if err != nil {
+		return out, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+		return out, fmt.Errorf("status of %s: %w", c.state, err)
+	}
+	return out, nil
+}
+
+func (c *client) sync(ctx context.Context, r syncRequest) (*tiers.Receipt, error) {
+	return c.receipt(ctx, http.MethodPost, "/v1/sync", r)
+}
+
+func (c *client) umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error) {
+	return c.receipt(ctx, http.MethodPost, "/v1/umount", r)
+}
+
+// waiting is a request for the final receipt that the daemon has accepted.
+type waiting struct{ body io.ReadCloser }
+
+// startWait asks for the final receipt; when it returns the daemon will not go without answering.
+func (c *client) startWait(ctx context.Context) (*waiting, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/wait", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &waiting{resp.Body}, nil
+}
+
+// receipt blocks until the daemon has finished its last backup.
+func (w *waiting) receipt() (*tiers.Receipt, error) {
+	defer w.body.Close()
+	return decodeReceipt(w.body)
+}
+
+func (c *client) receipt(ctx context.Context, method, path string, in any) (*tiers.Receipt, error) {
+	resp, err := c.do(ctx, method, path, in)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	return decodeReceipt(resp.Body)
+}
+
+func decodeReceipt(r io.Reader) (*tiers.Receipt, error) {
+	var out controlReply
+	if err := json.NewDecoder(r).Decode(&out); err != nil {
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) {
+			return nil, fmt.Errorf("%w: it ended before it could say what it backed up", errNoDaemon)
+		}
+		return nil, err
+	}
+	switch {
+	case out.Busy:
+		return out.Receipt, errBusy
+	case out.Error != "":
+		return out.Receipt, errors.New(out.Error)
+	case out.Receipt == nil:
+		return nil, errors.New("the daemon sent no receipt")
+	}
+	return out.Receipt, nil
+}
+
+func (c *client) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	data, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://emberfs"+path, bytes.NewReader(data))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && errors.Is(op.Err, fs.ErrPermission) {
+			return nil, fmt.Errorf("no permission to speak to the daemon at %s", filepath.Join(c.state, controlName))
+		}
+		return nil, err
+	}
+	return resp, nil
+}

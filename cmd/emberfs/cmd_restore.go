@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"emberfs/backup"
+	"emberfs/tiers"
+)
+
+// restoreRequest is what `emberfs restore` was asked for.
+type restoreRequest struct {
+	paths     []string
+	from      string // repository, state directory or mountpoint; "": where the paths are mounted
+	commit    string
+	branch    string
+	to        string
+	untrusted bool
+}
+
+func restoreCommand(w world) *cobra.Command {
+	var r restoreRequest
+	cmd := &cobra.Command{
+		Use:   "restore [PATH...] [--from REPO|STATE] [--commit ID] --to DIR",
+		Short: "Write an exact copy of a commit, without a mount",
+		Long: `Write what a commit holds into DIR, which must be empty or missing: all of it, or only PATHs (relative to the
+volume's root) with what lies below them. --from names a repository, a state directory or a mountpoint;
+without it PATHs are names in a mounted volume. Exit 3 where some files could not be restored.`,
+		DisableFlagsInUseLine: true,
+		Args:                  argsBetween(0, -1, ""),
+	}
+	cmd.Flags().StringVar(&r.from, "from", "", "repository, state directory or mountpoint to read (`path`)")
+	cmd.Flags().StringVar(&r.commit, "commit", "", "commit to restore, 40 hex digits (default the tip of the branch)")
+	cmd.Flags().StringVar(&r.branch, "branch", "", "branch whose tip to restore (default the repository's HEAD)")
+	cmd.Flags().StringVar(&r.to, "to", "", "empty directory to restore into (`path`)")
+	cmd.Flags().BoolVar(&r.untrusted, "untrusted", false, "restore no suid, devices, foreign owners, security.* or trusted.* attributes")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.paths = args
+		switch {
+		case r.to == "":
+			return usageError("restore", "", "missing --to DIR", "usage: "+cmd.UseLine())
+		case r.from == "" && len(args) == 0:
+			return usageError("restore", "", "missing --from REPO or STATE", "usage: "+cmd.UseLine())
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		defer stop()
+		return withCode(exitFailed, "restore", r.to, restore(ctx, r, w))
+	}
+	return cmd
+}
+
+func restore(ctx context.Context, r restoreRequest, w world) (err error) {
+	var commit tiers.ID
+	if r.commit != "" {
+		if commit, err = tiers.ParseID(r.commit); err != nil {
+			return usageError("restore", "--commit", err.Error(), "git log lists the commits")
+		}
+	}
+	if r.branch != "" {
+		if err := checkBranch(r.branch); err != nil {
+			return usageError("restore", "--branch "+r.branch, err.Error(), "")
+		}
+	}
+	repo, paths, err := restoreSource(r)
+	if err != nil {
+		return err
+	}
+	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, w.err, false)
+	cold, err := backup.OpenRepository(repo, backup.Options{Branch: r.branch, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log})
+	if err != nil {
+		return &failure{code: exitFailed, op: "restore", path: repo, err: err, hint: "name a repository or a state directory by --from"}
+	}
+	defer func() { err = errors.Join(err, cold.Close()) }()
+	var snap tiers.Snapshot
+	if commit.IsZero() {
+		if snap, err = cold.Head(ctx); err == nil && snap == nil {
+			err = errors.New("the branch has no commit")
+		}
+	} else {
+		snap, err = cold.Snapshot(ctx, commit)
+	}
+	if err != nil {
+		return &failure{code: exitFailed, op: "restore", path: repo, err: err, hint: "git log shows what there is"}
+	}
+	made, err := emptyTarget(r.to)
+	if err != nil {
+		return &failure{code: exitFailed, op: "restore", path: r.to, err: err, hint: "name a new or empty directory by --to"}
+	}
+	var files, bytes int64
+	err = tiers.Restore(ctx, snap, cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted, Log: log,
+		Progress: func(f, b int64) { files, bytes = f, b }})
+	if err != nil {
+		code := exitPart
+		if isEmpty(r.to) {
+			code = exitFailed
+			if made {
+				err = errors.Join(err, os.Remove(r.to))
+			}
+		}
+		return &failure{code: code, op: "restore", path: r.to, err: err}
+	}
+	_, err = fmt.Fprintf(w.out, "restored %s, %s of commit %s to %s\n", count(files, "file"), size(bytes), snap.Info().ID, r.to)
+	return err
+}
+
+// restoreSource finds the repository, and the paths relative to the volume's root.
+func restoreSource(r restoreRequest) (string, []string, error) {
+	if r.from == "" {
+		return restoreFromMount(r.paths)
+	}
+	f, err := find(r.from)
+	if err != nil {
+		return "", nil, err
+	}
+	if len(f.daemons) > 0 {
+		return filepath.Join(f.daemons[0].State, coldName), r.paths, nil
+	}
+	if _, err := os.Stat(filepath.Join(f.path, coldName)); err == nil {
+		return filepath.Join(f.path, coldName), r.paths, nil
+	}
+	if _, err := os.Stat(f.path); err != nil {
+		return "", nil, &failure{code: exitFailed, op: "restore", path: r.from, err: plainError(err), hint: "name a repository or a state directory by --from"}
+	}
+	return f.path, r.paths, nil
+}
+
+// restoreFromMount reads PATHs as names in one mounted volume.
+func restoreFromMount(paths []string) (string, []string, error) {
+	state := ""
+	var inside []string
+	for _, p := range paths {
+		f, err := findAbove(p)
+		if err != nil {
+			return "", nil, err
+		}
+		if len(f.daemons) == 0 || f.daemons[0].Mountpoint == "" {
+			return "", nil, &failure{code: exitFailed, op: "restore", path: p, err: errors.New("lies in no mounted volume"),
+				hint: "name the repository or state directory by --from"}
+		}
+		e := f.daemons[0]
+		if state != "" && state != e.State {
+			return "", nil, usageError("restore", p, "lies in another volume than "+paths[0], "restore one volume at a time")
+		}
+		state = e.State
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return "", nil, err
+		}
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil && abs != e.Mountpoint {
+			abs = filepath.Join(dir, filepath.Base(abs))
+		}
+		rel, err := filepath.Rel(e.Mountpoint, abs)
+		if err != nil {
+			return "", nil, err
+		}
+		inside = append(inside, rel)
+	}
+	return filepath.Join(state, coldName), inside, nil
+}
+
+// emptyTarget makes sure that dir is there and empty; made tells whether it is new.
+func emptyTarget(dir string) (made bool, err error) {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return false, plainError(err)
+		}
+		return true, nil
+	case err != nil:
+		return false, plainError(err)
+	case len(entries) > 0:
+		return false, errors.New("the directory is not empty")
+	}
+	return false, nil
+}

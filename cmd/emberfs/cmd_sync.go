@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func syncCommand(w world) *cobra.Command {
+	return &cobra.Command{
+		Use:   "sync MOUNTPOINT [PATH...]",
+		Short: "Commit and push now; returns when it is durable",
+		Long: `Commit everything that changed and push it where the volume has a source. The receipt says what is safe
+now. With PATHs (in the mount) the command checks that they are there; the backup still takes everything.
+Exit 0 only if the receipt is COMPLETE, 3 where something is missing.`,
+		Args: argsBetween(1, -1, "MOUNTPOINT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+			defer stop()
+			return withCode(exitFailed, "sync", args[0], syncVolume(ctx, args[0], args[1:], w))
+		},
+	}
+}
+
+func syncVolume(ctx context.Context, target string, paths []string, w world) error {
+	f, err := findAbove(target)
+	if err != nil {
+		return err
+	}
+	e, err := f.one(ctx)
+	if err != nil {
+		return &failure{code: exitFailed, op: "sync", path: target, err: err, hint: f.remedy(err)}
+	}
+	in := syncRequest{Reason: "sync"}
+	for _, p := range paths {
+		rel, err := insideMount(e.Mountpoint, p)
+		if err != nil {
+			return &failure{code: exitFailed, op: "sync", path: p, err: err, hint: "name files below " + e.Mountpoint}
+		}
+		in.Paths = append(in.Paths, rel)
+	}
+	r, err := newClient(e.State).sync(ctx, in)
+	if r != nil && (err == nil || len(r.Missing) > 0) {
+		printReceipt(w.out, r)
+	}
+	if err != nil {
+		return &failure{code: exitFailed, op: "sync", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows what is at risk"}
+	}
+	return partError("sync", target, r)
+}
+
+// insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either.
+func insideMount(mountpoint, p string) (string, error) {
+	candidates := []string{p}
+	if !filepath.IsAbs(p) {
+		if abs, err := filepath.Abs(p); err == nil {
+			candidates = []string{abs, filepath.Join(mountpoint, p)}
+		}
+	}
+	for _, c := range candidates {
+		c = filepath.Clean(c)
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(c)); err == nil && c != mountpoint {
+			c = filepath.Join(dir, filepath.Base(c))
+		}
+		if c != mountpoint && !strings.HasPrefix(c, mountpoint+"/") {
+			continue
+		}
+		if _, err := os.Lstat(c); err != nil {
+			return "", fmt.Errorf("not in the mount: %w", plainError(err))
+		}
+		return filepath.Rel(mountpoint, c)
+	}
+	return "", errors.New("lies outside of the mount")
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func umountCommand(w world) *cobra.Command {
+	var deadline time.Duration
+	var lazy bool
+	cmd := &cobra.Command{
+		Use:   "umount MOUNTPOINT",
+		Short: "Take the final backup, unmount and print the receipt",
+		Long: `Commit what changed, unmount, take what came late, push, and print the receipt. Exit 0 only if it is
+COMPLETE, 3 where something is missing: the state directory keeps that for the next mount.
+A mount that is in use stays as it is: exit 1.`,
+		Args: argsBetween(1, 1, "MOUNTPOINT"),
+	}
+	cmd.Flags().DurationVar(&deadline, "deadline", 0, "longest time for the final backup, such as `30s` (default: the mount's, or until it is done)")
+	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach also where it is in use, and finish when the last user has left")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if cmd.Flags().Changed("deadline") && deadline <= 0 {
+			return usageError("umount", "--deadline", "must be more than zero", "write --deadline 30s")
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		defer stop()
+		return withCode(exitFailed, "umount", args[0], umountVolume(ctx, args[0], umountRequest{Deadline: deadline, Lazy: lazy}, w))
+	}
+	return cmd
+}
+
+func umountVolume(ctx context.Context, target string, in umountRequest, w world) error {
+	f, err := find(target)
+	if err != nil {
+		return err
+	}
+	e, err := f.one(ctx)
+	if err != nil {
+		if f.mount != nil && f.mount.ours() && errors.Is(err, errNoDaemon) {
+			return umountDead(f, target)
+		}
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: f.remedy(err)}
+	}
+	start := time.Now()
+	cl := newClient(e.State)
+	r, err := cl.umount(ctx, in)
+	switch {
+	case errors.Is(err, errBusy):
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "fuser -vm " + shellQuote(target) + " shows who uses it"}
+	case errors.Is(err, errNoDaemon):
+		// It may have been ending on its own just now.
+		if last, lastErr := lastReceipt(e.State, start); lastErr == nil {
+			r, err = last, nil
+		}
+	}
+	if err != nil {
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows how it stands"}
+	}
+	awaitExit(e.PID, exitGrace) // the next mount finds the volume free
+	printReceipt(w.out, r)
+	return partError("umount", target, r)
+}
+
+// umountDead takes a mount away whose daemon is gone. What it had not backed up waits in the state directory.
+func umountDead(f found, target string) error {
+	if err := unmountPath(f.path, 0); err != nil {
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "umount -l " + shellQuote(target) + " takes it away in any case"}
+	}
+	return umountedDead(f, target)
+}
+
+// unmountPath is umount2(2), through fusermount3 for a user.
+func unmountPath(path string, flags int) error {
+	err := unix.Unmount(path, flags|unix.UMOUNT_NOFOLLOW)
+	if !errors.Is(err, unix.EPERM) || os.Geteuid() == 0 {
+		return err
+	}
+	fusermount := findFusermount()
+	if fusermount == "" {
+		return err
+	}
+	args := []string{"-u", "-q"}
+	if flags&unix.MNT_DETACH != 0 {
+		args = append(args, "-z")
+	}
+	out, err := exec.Command(fusermount, append(args, "--", path)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fusermount3: %w: %s", err, out)
+	}
+	return nil
+}

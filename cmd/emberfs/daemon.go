@@ -1,0 +1,364 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+const (
+	// signalDeadline bounds the final backup after SIGTERM where no deadline is set: who sends it kills soon.
+	signalDeadline = 30 * time.Second
+	// lazyGrace is how long processes that keep a mount busy may go on after SIGTERM detached it.
+	lazyGrace = 5 * time.Second
+	// abortGrace is how long the kernel may take to let go of an aborted connection.
+	abortGrace = 5 * time.Second
+)
+
+var errDeadline = errors.New("the deadline for the final backup has passed")
+
+// volume is what the daemon needs of tiers.Volume.
+type volume interface {
+	Sync(ctx context.Context, reason string) (*tiers.Receipt, error)
+	Status() tiers.Status
+	Close() error
+}
+
+// kernelMount is what the daemon needs of a mounted filesystem.
+type kernelMount interface {
+	Wait() error // returns once the kernel has gone away
+	Unmount(lazy bool) error
+}
+
+// daemon serves one mount until it is gone and then finishes the backup. All ways to an end (umount, umount -l, a signal, the
+// control socket) lead to one place: the kernel has gone, finish runs.
+type daemon struct {
+	config *config
+	vol    volume
+	mount  kernelMount
+	log    logrus.FieldLogger
+	abort  func()             // cuts the kernel's connection under processes that will not leave; returns when it is cut
+	notify func(state string) // sd_notify
+	grace  time.Duration      // lazyGrace
+
+	ending context.Context // cancelled when the deadline of the ending has passed
+	cut    context.CancelCauseFunc
+	gone   chan struct{} // closed when the kernel has gone away
+	giveUp chan struct{} // closed when it did not go and waiting makes no sense
+	once   sync.Once     // of giveUp
+	wg     sync.WaitGroup
+	done   chan struct{} // closed when final is set
+
+	mu struct {
+		sync.Mutex
+		phase   string
+		stopped bool           // a signal arrived
+		prior   *tiers.Receipt // of the backup taken just before the unmount
+		reason  string         // why it ends
+		final   *tiers.Receipt
+	}
+	umounting sync.Mutex // one umount at a time
+
+	// Status is asked of the volume until it is about to close, then from the copy.
+	last struct {
+		sync.RWMutex
+		status *tiers.Status
+	}
+}
+
+func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger) *daemon {
+	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace,
+		abort: func() {}, notify: func(string) {},
+		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
+	d.ending, d.cut = context.WithCancelCause(context.Background())
+	d.mu.phase = phaseMounted
+	d.mu.reason = "unmount"
+	return d
+}
+
+// serve returns the final receipt after the mount has ended and everything that could be saved is saved. The volume is closed
+// then. Signals end the mount; later ones do not end the backup.
+func (d *daemon) serve(signals <-chan os.Signal) *tiers.Receipt {
+	defer d.cut(nil)
+	go func() {
+		if err := d.mount.Wait(); err != nil {
+			d.log.WithError(err).Error("the kernel connection failed")
+		}
+		close(d.gone)
+	}()
+	stopped := make(chan struct{})
+	defer func() {
+		<-stopped
+		d.wg.Wait()
+	}()
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case sig := <-signals:
+				d.stop(sig)
+			case <-d.done:
+				return
+			}
+		}
+	}()
+	select {
+	case <-d.gone:
+	case <-d.giveUp:
+	}
+	return d.finish()
+}
+
+// stop answers a signal: backup, unmount, lazily where the mount is busy.
+func (d *daemon) stop(sig os.Signal) {
+	d.mu.Lock()
+	first := !d.mu.stopped
+	d.mu.stopped = true
+	finishing := d.mu.phase == phaseFinishing
+	if first && !finishing {
+		d.mu.reason = "terminate"
+	}
+	d.mu.Unlock()
+	if !first {
+		d.log.Warnf("%v again: the final backup is under way and goes on", sig)
+		return
+	}
+	deadline := d.config.Deadline
+	if deadline == 0 {
+		deadline = signalDeadline
+	}
+	d.log.WithField("deadline", deadline).Infof("%v: taking the final backup", sig)
+	d.limit(deadline)
+	if finishing {
+		return
+	}
+	d.notify("STOPPING=1")
+	d.wg.Go(d.leave)
+}
+
+// leave backs up, unmounts and makes sure that the kernel goes.
+func (d *daemon) leave() {
+	stopTicking := d.extendTimeout()
+	defer stopTicking()
+	d.backup(d.ending, "terminate")
+	err := d.mount.Unmount(false)
+	if errors.Is(err, unix.EBUSY) {
+		d.log.Warn("the mount is in use: detaching it, its users may finish")
+		err = d.mount.Unmount(true)
+	}
+	if err != nil && !isGone(err) {
+		d.log.WithError(err).Error("cannot unmount")
+	}
+	d.awaitGone(d.grace)
+}
+
+// awaitGone waits for the kernel to go, for at most grace or until the deadline, then cuts the connection: after that no write
+// is acknowledged any more, so the last backup misses nothing.
+func (d *daemon) awaitGone(grace time.Duration) {
+	t := time.NewTimer(grace)
+	defer t.Stop()
+	select {
+	case <-d.gone:
+		return
+	case <-t.C:
+	case <-d.ending.Done():
+	}
+	d.log.Warn("the mount is still in use: ending it for the processes that use it")
+	go d.abort() // a request that hangs holds it up, and must not hold us up
+	t.Reset(abortGrace)
+	select {
+	case <-d.gone:
+	case <-t.C:
+		d.once.Do(func() { close(d.giveUp) })
+	}
+}
+
+// isGone: the mount that should go is not there any more.
+func isGone(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) }
+
+// limit sets a deadline for the ending; the earliest of several counts.
+func (d *daemon) limit(after time.Duration) {
+	t := time.AfterFunc(after, func() { d.cut(errDeadline) })
+	context.AfterFunc(d.ending, func() { t.Stop() })
+}
+
+// backup runs the backup before the unmount, so that the unmount itself is quick, and keeps its receipt.
+func (d *daemon) backup(ctx context.Context, reason string) {
+	r, err := d.vol.Sync(ctx, reason)
+	if err != nil {
+		d.log.WithError(err).Warn("the backup before the unmount failed; it is tried again afterwards")
+		return
+	}
+	d.mu.Lock()
+	d.mu.prior = r
+	d.mu.Unlock()
+}
+
+// finish takes the last backup, closes the volume and publishes the receipt.
+func (d *daemon) finish() *tiers.Receipt {
+	d.mu.Lock()
+	d.mu.phase = phaseFinishing
+	reason := d.mu.reason
+	prior := d.mu.prior
+	d.mu.Unlock()
+	d.notify("STOPPING=1")
+	stopTicking := d.extendTimeout()
+	defer stopTicking()
+	if d.config.Deadline > 0 {
+		d.limit(d.config.Deadline)
+	}
+
+	r, err := d.vol.Sync(d.ending, reason)
+	if cause := context.Cause(d.ending); cause != nil && (err != nil || !r.Complete) {
+		r = incomplete(r, cause.Error())
+	}
+	if err != nil && (r == nil || len(r.Missing) == 0) {
+		r = incomplete(r, "final backup: "+err.Error())
+	}
+	r = joinReceipts(prior, r)
+	select {
+	case <-d.gone:
+	default:
+		r = incomplete(r, d.config.Mountpoint+": still in use; what is written from now on is lost to its writer or waits in "+d.config.State)
+	}
+	status := d.vol.Status()
+	d.last.Lock()
+	d.last.status = &status
+	d.last.Unlock()
+	if err := d.vol.Close(); err != nil {
+		r = incomplete(r, "closing the volume: "+err.Error())
+	}
+	if r.Missing == nil {
+		r.Missing = []string{} // JSON readers expect a list
+	}
+	if err := writeReceipt(d.config.State, r, time.Now()); err != nil {
+		d.log.WithError(err).Error("the receipt is not on disk")
+	}
+	d.report(r)
+	d.mu.Lock()
+	d.mu.final = r
+	d.mu.Unlock()
+	close(d.done)
+	return r
+}
+
+// report says in the log how it ended.
+func (d *daemon) report(r *tiers.Receipt) {
+	if r.Complete {
+		d.log.Info(summary(r))
+		return
+	}
+	d.log.Errorf("%s; the state directory %s keeps what is missing for the next mount", summary(r), d.config.State)
+	for _, m := range r.Missing {
+		d.log.Error("missing: " + m)
+	}
+}
+
+// extendTimeout keeps systemd waiting while a long backup runs. The returned function ends it.
+func (d *daemon) extendTimeout() func() {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			d.notify("EXTEND_TIMEOUT_USEC=10000000")
+			select {
+			case <-tick.C:
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return func() { close(stop); <-stopped }
+}
+
+func (d *daemon) status() statusReply {
+	d.mu.Lock()
+	phase := d.mu.phase
+	d.mu.Unlock()
+	out := statusReply{PID: os.Getpid(), Mountpoint: d.config.Mountpoint, Phase: phase, Version: versionString()}
+	d.last.RLock()
+	defer d.last.RUnlock()
+	if d.last.status != nil {
+		out.Status = *d.last.status
+	} else {
+		out.Status = d.vol.Status()
+	}
+	return out
+}
+
+func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
+	d.mu.Lock()
+	finishing := d.mu.phase == phaseFinishing
+	d.mu.Unlock()
+	if finishing { // the last backup runs and covers all
+		return d.wait(ctx)
+	}
+	return d.vol.Sync(ctx, reason)
+}
+
+func (d *daemon) wait(ctx context.Context) (*tiers.Receipt, error) {
+	select {
+	case <-d.done:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.mu.final, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// umount backs up, unmounts and waits for the final receipt. A caller that goes away does not stop what has begun.
+func (d *daemon) umount(ctx context.Context, in umountRequest) (*tiers.Receipt, error) {
+	d.umounting.Lock()
+	err := d.detach(in)
+	d.umounting.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return d.wait(ctx)
+}
+
+func (d *daemon) detach(in umountRequest) error {
+	select {
+	case <-d.gone:
+		return nil
+	default:
+	}
+	limit := in.Deadline
+	if limit == 0 {
+		limit = d.config.Deadline
+	}
+	work, cancel := context.Background(), context.CancelFunc(func() {})
+	start := time.Now()
+	if limit > 0 {
+		work, cancel = context.WithTimeoutCause(work, limit, errDeadline)
+	}
+	defer cancel()
+	d.backup(work, "unmount")
+	switch err := d.mount.Unmount(in.Lazy); {
+	case errors.Is(err, unix.EBUSY):
+		d.mu.Lock()
+		d.mu.prior = nil // its receipt was of this attempt
+		d.mu.Unlock()
+		return errBusy
+	case err != nil && !isGone(err):
+		return fmt.Errorf("unmount: %w", err)
+	}
+	if limit > 0 {
+		d.limit(limit - time.Since(start))
+	}
+	if in.Lazy && limit > 0 {
+		d.wg.Go(func() { d.awaitGone(limit) })
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// found is what a path on a command line stands for.
+type found struct {
+	path    string         // resolved, as far as it can be
+	mount   *mountEntry    // what is mounted there, if anything
+	daemons []registration // those of that mountpoint, or the one of that state directory
+}
+
+// find resolves a mountpoint or state directory. It touches nothing that is mounted at the path.
+func find(path string) (found, error) {
+	table, err := mounts()
+	if err != nil {
+		return found{}, err
+	}
+	out := found{path: path}
+	if out.path, out.mount, err = resolveMountpoint(path, table); err != nil {
+		if out.path, err = filepath.Abs(path); err != nil {
+			return out, err
+		}
+	}
+	list, err := registrations()
+	if err != nil {
+		return out, err
+	}
+	for _, e := range list {
+		if e.Mountpoint == out.path || e.State == out.path {
+			out.daemons = append(out.daemons, e)
+		}
+	}
+	if len(out.daemons) == 0 && out.mount == nil && isState(out.path) {
+		out.daemons = []registration{{State: out.path}}
+	}
+	return out, nil
+}
+
+// findAbove is find for any path in a mount: the innermost mountpoint above it counts.
+func findAbove(path string) (found, error) {
+	f, err := find(path)
+	if err != nil || len(f.daemons) > 0 || f.mount != nil {
+		return f, err
+	}
+	list, err := registrations()
+	if err != nil {
+		return f, err
+	}
+	best := ""
+	for _, e := range list {
+		if strings.HasPrefix(f.path, e.Mountpoint+"/") && len(e.Mountpoint) > len(best) {
+			best = e.Mountpoint
+		}
+	}
+	if best == "" {
+		return f, nil
+	}
+	return find(best)
+}
+
+// isState recognises a state directory by its lock.
+func isState(path string) bool {
+	_, err := os.Stat(filepath.Join(path, lockName))
+	return err == nil
+}
+
+// registrations lists the running daemons that this user can find, after taking stale entries out.
+func registrations() ([]registration, error) {
+	r, err := openRegistry(os.Geteuid(), os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	table, err := mounts()
+	if err != nil {
+		return nil, err
+	}
+	err = r.prune(func(e registration) bool { return newClient(e.State).alive(context.Background()) },
+		func(path string) bool { m, ok := mountAt(table, path); return ok && m.ours() })
+	if err != nil {
+		return nil, err
+	}
+	return r.list()
+}
+
+// one is the daemon that serves what was asked for: of two at one mountpoint the one that still has its mount.
+func (f found) one(ctx context.Context) (registration, error) {
+	var finishing []registration
+	for _, e := range f.daemons {
+		st, err := newClient(e.State).status(ctx)
+		switch {
+		case err == nil && st.Phase == phaseMounted:
+			return registration{Mountpoint: st.Mountpoint, State: e.State, PID: st.PID}, nil
+		case err == nil:
+			finishing = append(finishing, registration{Mountpoint: st.Mountpoint, State: e.State, PID: st.PID})
+		case !errors.Is(err, errNoDaemon):
+			return e, err
+		}
+	}
+	if len(finishing) > 0 {
+		return finishing[0], nil
+	}
+	return registration{}, f.nobody()
+}
+
+// nobody says why there is no daemon to speak to.
+func (f found) nobody() error {
+	switch {
+	case f.mount != nil && f.mount.ours() && len(f.daemons) > 0:
+		return fmt.Errorf("%w: the mount is dead; its state is in %s", errNoDaemon, f.daemons[0].State)
+	case f.mount != nil && f.mount.ours():
+		return fmt.Errorf("%w: the mount is dead, or another user's", errNoDaemon)
+	case len(f.daemons) > 0:
+		return fmt.Errorf("%w: the volume in %s is not mounted", errNoDaemon, f.daemons[0].State)
+	}
+	return errNotMounted
+}
+
+// errNotMounted: the path is no emberfs mount.
+var errNotMounted = errors.New("no emberfs is mounted there")
+
+// remedy is what to do about an error of one.
+func (f found) remedy(err error) string {
+	switch {
+	case errors.Is(err, errNotMounted):
+		return "emberfs status lists the mounts"
+	case f.mount != nil && f.mount.ours() && errors.Is(err, errNoDaemon):
+		return "emberfs umount " + shellQuote(f.path) + " takes it away; mount the volume again to go on"
+	case errors.Is(err, errNoDaemon):
+		return "mount it first"
+	}
+	return ""
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// runUmountHelper is /sbin/umount.fuse.emberfs: unmount first, say at once where that is impossible, then stay until the
+// backup is durable, for that is what systemd waits for before it stops the network.
+func runUmountHelper(args []string, w world) error {
+	h, err := parseHelperArgs(helperUmount, args)
+	if err != nil {
+		return err
+	}
+	if len(h.args) != 1 {
+		return usageError("umount", "", fmt.Sprintf("want one directory, got %d arguments", len(h.args)), "usage: umount DIR")
+	}
+	if h.namespace != "" {
+		return &failure{code: exitMount, op: "umount", path: h.args[0], err: errors.New("-N is not supported"), hint: "enter the namespace: nsenter --mount=... umount"}
+	}
+	return withCode(exitMount, "umount", h.args[0], umountHelper(h, w))
+}
+
+// watched is a daemon whose final receipt the helper waits for.
+type watched struct {
+	registration
+	waiting *waiting
+}
+
+func umountHelper(h helperArgs, w world) error {
+	target := h.args[0]
+	fail := func(err error, hint string) error {
+		return &failure{code: exitMount, op: "umount", path: target, err: err, hint: hint}
+	}
+	f, err := find(target)
+	if err != nil {
+		return fail(err, "")
+	}
+	if f.mount != nil && !f.mount.ours() {
+		return fail(fmt.Errorf("a %s is mounted there", f.mount.fstype), "umount -i leaves this helper out")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one that lost it.
+	var daemons []watched
+	for _, e := range f.daemons {
+		if wait, err := newClient(e.State).startWait(ctx); err == nil {
+			daemons = append(daemons, watched{e, wait})
+		}
+	}
+	if f.mount == nil && len(daemons) == 0 {
+		return fail(errors.New("not mounted"), "")
+	}
+	start := time.Now()
+	if f.mount != nil {
+		if err := detachMount(ctx, h, f); err != nil {
+			if errors.Is(err, unix.EBUSY) || errors.Is(err, errBusy) {
+				return fail(errors.New("target is busy"), "fuser -vm "+shellQuote(target)+" shows who uses it")
+			}
+			return fail(err, "")
+		}
+		if len(daemons) == 0 {
+			return umountedDead(f, target)
+		}
+	}
+	var worst error
+	for _, d := range daemons {
+		if err := awaitDaemon(ctx, d, h.lazy, start, target, w); err != nil {
+			worst = err
+		}
+	}
+	return worst
+}
+
+// detachMount unmounts. That somebody else was faster is as good.
+func detachMount(ctx context.Context, h helperArgs, f found) error {
+	flags := 0
+	if h.force {
+		flags |= unix.MNT_FORCE
+	}
+	if h.lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unmountPath(f.path, flags)
+	if errors.Is(err, unix.EBUSY) && h.readOnly {
+		return errors.Join(unix.Mount("", f.path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+	}
+	if isGone(err) {
+		return nil
+	}
+	return err
+}
+
+// umountedDead: the mount is away, but nobody finished its backup.
+func umountedDead(f found, target string) error {
+	where := "its state directory"
+	if len(f.daemons) > 0 {
+		where = f.daemons[0].State
+	}
+	return &failure{code: exitPart, op: "umount", path: target,
+		err: errors.New("unmounted, but its daemon had died before the final backup"), hint: "mount it again: what is missing is in " + where}
+}
+
+// awaitDaemon waits for the final receipt. After a lazy unmount processes may use the volume for days: then a backup of
+// everything so far is what can be waited for.
+func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, target string, w world) error {
+	type answer struct {
+		receipt *tiers.Receipt
+		err     error
+		final   bool
+	}
+	answers := make(chan answer, 2)
+	go func() {
+		r, err := d.waiting.receipt()
+		answers <- answer{r, err, true}
+	}()
+	expected := 1
+	if lazy {
+		expected++
+		go func() {
+			r, err := newClient(d.State).sync(ctx, syncRequest{Reason: "unmount"})
+			answers <- answer{r, err, false}
+		}()
+	}
+	var last answer
+	for range expected {
+		last = <-answers
+		if last.err == nil {
+			break
+		}
+		if last.final {
+			// Its last word may have been lost on the way, but the receipt is on disk.
+			if r, err := lastReceipt(d.State, start); err == nil {
+				last = answer{r, nil, true}
+				break
+			}
+		}
+	}
+	if last.err != nil {
+		return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("unmounted, but the final backup is not known to be complete: %w", last.err),
+			hint: "what is missing is in " + d.State}
+	}
+	if last.final {
+		awaitExit(d.PID, exitGrace) // the next mount finds the volume free
+	}
+	if !last.receipt.Complete {
+		printReceipt(w.err, last.receipt)
+	} else if !last.final {
+		fmt.Fprintf(w.err, "emberfs: %s is detached and backed up, but still in use: its daemon goes on until the last user has left\n", target)
+	}
+	return partError("umount", target, last.receipt)
+}

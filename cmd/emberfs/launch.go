@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountRequest is a mount as one of the two command lines asks for it.
+type mountRequest struct {
+	config  *config
+	options optionList
+	source  string // as written; "" leaves it to the settings
+	target  string // as written
+	fake    bool   // check everything, mount nothing
+}
+
+// mountNow checks everything, mounts and returns once the mount is usable; with --foreground when it has ended. A failure
+// leaves nothing behind.
+func mountNow(r mountRequest, w world) error {
+	c := r.config
+	c.Flags = r.options.flags
+	if r.options.remount {
+		return remount(r.target, r.options)
+	}
+	source := r.source
+	if source == "" {
+		source = c.Source
+	}
+	var err error
+	if c.Source, err = sourceOf("mount", source); err != nil {
+		return err
+	}
+	if err := prepare(c, r.target); err != nil {
+		return err
+	}
+	if r.fake {
+		return nil
+	}
+	s, err := openStateWaiting(c.State)
+	if err != nil {
+		return err
+	}
+	if c.Foreground {
+		err = runVolume(c, s, w, func() error { return nil })
+	} else {
+		err = launch(c, s, w)
+	}
+	if err != nil && exitCode(err) != exitPart {
+		return errors.Join(err, s.discard())
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// prepare refuses what can be refused before anything is made, and completes the config.
+func prepare(c *config, target string) error {
+	table, err := mounts()
+	if err != nil {
+		return mountError(target, err, "is /proc mounted?")
+	}
+	root := os.Geteuid() == 0
+	var auto bool
+	if c.Mountpoint, auto, err = checkMountpoint(target, table); err != nil {
+		return err
+	}
+	if err := checkFUSE(c.Mountpoint, root); err != nil {
+		return err
+	}
+	if c.State == "" {
+		if c.State, err = defaultState(c, root, os.Getenv); err != nil {
+			return mountError(c.Mountpoint, err, "choose a state directory by --state")
+		}
+	}
+	state, err := resolveExisting(c.State)
+	if err != nil {
+		return mountError("state directory "+c.State, plainError(err), "choose another by --state")
+	}
+	c.State = state
+	if c.LogFile == "" && !c.Foreground && !isJournal(os.Stderr, os.Getenv) {
+		c.LogFile = filepath.Join(c.State, logName)
+	}
+	if err := checkSource(c.Source, slices.Contains(c.Flags, "ro")); err != nil {
+		return err
+	}
+	if err := checkApart(c.Mountpoint, c); err != nil {
+		return err
+	}
+	if !c.Nonempty && !auto {
+		if err := checkEmpty(c.Mountpoint); err != nil {
+			return err
+		}
+	}
+	return checkState(c.State)
+}
+
+// openStateWaiting is openState, but waits for a predecessor that only finishes its backup.
+func openStateWaiting(path string) (*stateDir, error) {
+	s, err := openState(path)
+	var inUse *inUseError
+	if errors.As(err, &inUse) && waitForPredecessor(context.Background(), inUse) {
+		return openState(path)
+	}
+	return s, err
+}
+
+// remount changes the per-mount flags of a mounted volume. Everything else is fixed while it is mounted.
+func remount(target string, o optionList) error {
+	refuse := func(err error, hint string) error {
+		return &failure{code: exitMount, op: "remount", path: target, err: err, hint: hint}
+	}
+	if target == "" {
+		return refuse(errors.New("nothing is mounted"), "mount it without remount")
+	}
+	table, err := mounts()
+	if err != nil {
+		return refuse(err, "is /proc mounted?")
+	}
+	path, m, err := resolveMountpoint(target, table)
+	if m == nil || !m.ours() {
+		if err == nil {
+			err = errors.New("no emberfs is mounted there")
+		}
+		return refuse(plainError(err), "mount it without remount")
+	}
+	for name := range o.values {
+		if name == "allow_other" {
+			continue // mount(8) hands back what /proc/mounts shows
+		}
+		return refuse(fmt.Errorf("%s cannot change while the volume is mounted", name), "unmount it and mount it again")
+	}
+	flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND)
+	for _, f := range o.flags {
+		if f == "default_permissions" {
+			continue // mount(8) hands back what /proc/mounts shows
+		}
+		bit, ok := mountFlag(f)
+		if !ok {
+			return refuse(fmt.Errorf("%s cannot change while the volume is mounted", f), "unmount it and mount it again")
+		}
+		flags |= bit
+	}
+	if err := unix.Mount("", path, "", flags, ""); err != nil {
+		return refuse(err, "")
+	}
+	return nil
+}
+
+// mountFlag is mount(2)'s bit for a per-mount flag.
+func mountFlag(name string) (uintptr, bool) {
+	switch name {
+	case "ro":
+		return unix.MS_RDONLY, true
+	case "nosuid":
+		return unix.MS_NOSUID, true
+	case "nodev":
+		return unix.MS_NODEV, true
+	case "noexec":
+		return unix.MS_NOEXEC, true
+	case "noatime":
+		return unix.MS_NOATIME, true
+	case "nodiratime":
+		return unix.MS_NODIRATIME, true
+	case "relatime":
+		return unix.MS_RELATIME, true
+	case "strictatime":
+		return unix.MS_STRICTATIME, true
+	}
+	return 0, false
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	os.Exit(run(os.Args, world{out: os.Stdout, err: os.Stderr, environ: os.Environ()}))
+}
+
+// world is what a command sees of its process, so that tests can hand it another one.
+type world struct {
+	out, err io.Writer
+	environ  []string
+}
+
+// run is the whole program but for the exit.
+func run(args []string, w world) int {
+	name := "emberfs"
+	if len(args) > 0 {
+		name = filepath.Base(args[0])
+	} else {
+		args = []string{name}
+	}
+	var err error
+	switch helperFor(name) {
+	case helperMount:
+		err = runMountHelper(args[1:], w)
+	case helperUmount:
+		err = runUmountHelper(args[1:], w)
+	default:
+		err = runCLI(args[1:], w)
+	}
+	if err != nil && !said(err) {
+		fmt.Fprintln(w.err, "emberfs: "+redact(err.Error()))
+	}
+	return exitCode(err)
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// optionList is what `-o a,b=c` says.
+type optionList struct {
+	values  map[string]given // settings of ours by name
+	flags   []string         // per-mount flags for mount(2), without contradictions: ro, nosuid, ...
+	remount bool
+}
+
+// given is a setting's value before it is checked, and the place it came from in the user's own spelling.
+type given struct {
+	value string
+	where string
+}
+
+// flagPairs are mount(2)'s per-mount flags and the spelling that takes each back.
+func flagPairs() map[string]string {
+	return map[string]string{
+		"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "nodiratime": "diratime",
+		"relatime": "norelatime", "strictatime": "nostrictatime", "sync": "async", "dirsync": "", "default_permissions": "",
+	}
+}
+
+// impliedFlags are what fstab's options for plain users stand for.
+func impliedFlags(option string) []string {
+	switch option {
+	case "user", "users":
+		return []string{"nosuid", "nodev", "noexec"}
+	case "owner", "group":
+		return []string{"nosuid", "nodev"}
+	}
+	return nil
+}
+
+// forOthers says whether an option is meant for mount(8), systemd or fstab's readers and means nothing to us.
+func forOthers(key string) bool {
+	switch key {
+	case "defaults", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "_netdev", "nofail", "comment", "helper", "uhelper",
+		"silent", "loud", "iversion", "noiversion", "mand", "nomand":
+		return true
+	}
+	return strings.HasPrefix(key, "x-") || strings.HasPrefix(key, "X-")
+}
+
+// isContext recognises SELinux's mount options, which the kernel reads.
+func isContext(key string) bool {
+	return key == "context" || key == "fscontext" || key == "defcontext" || key == "rootcontext"
+}
+
+// ofTheKernel are options that /proc/mounts shows of a mounted volume; mount(8) hands them back at a remount.
+func ofTheKernel(key string) bool {
+	switch key {
+	case "user_id", "group_id", "rootmode", "fd", "max_read", "blksize":
+		return true
+	}
+	return false
+}
+
+// parseOptions reads one or more -o lists, later ones winning. With sloppy (mount -s) unknown options are passed over.
+func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
+	out := optionList{values: map[string]given{}}
+	pairs := flagPairs()
+	opposite := make(map[string]string, len(pairs))
+	for flag, back := range pairs {
+		if back != "" {
+			opposite[back] = flag
+		}
+	}
+	var items []string
+	for _, list := range lists {
+		items = append(items, splitOptions(list)...)
+	}
+	out.remount = slices.Contains(items, "remount")
+	add := func(flag string) {
+		if !slices.Contains(out.flags, flag) {
+			out.flags = append(out.flags, flag)
+		}
+	}
+	for _, item := range items {
+		key, value, hasValue := strings.Cut(item, "=")
+		if _, ok := pairs[key]; ok && !hasValue {
+			add(key)
+			continue
+		}
+		if flag, ok := opposite[key]; ok && !hasValue {
+			out.flags = slices.DeleteFunc(out.flags, func(f string) bool { return f == flag })
+			continue
+		}
+		if implied := impliedFlags(key); implied != nil {
+			for _, flag := range implied {
+				add(flag)
+			}
+			continue
+		}
+		if isContext(key) && hasValue {
+			add(item)
+			continue
+		}
+		if key == "remount" || forOthers(key) || out.remount && ofTheKernel(key) {
+			continue
+		}
+		name := normalKey(key)
+		s, ok := findSetting(name)
+		if !ok {
+			if sloppy {
+				continue
+			}
+			why, hint := unknownSetting(key, append(sortedKeys(pairs), "defaults", "remount", "nofail", "noauto", "_netdev")...)
+			return out, usageError(op, "-o "+item, why, hint)
+		}
+		if !hasValue {
+			if s.kind != kindBool {
+				return out, usageError(op, "-o "+item, "needs a value", fmt.Sprintf("write -o %s=%s", key, exampleValue(s)))
+			}
+			value = "true"
+		}
+		out.values[name] = given{value: value, where: "-o " + key}
+	}
+	slices.Sort(out.flags)
+	return out, nil
+}
+
+// splitOptions cuts a list at commas; a backslash keeps the comma or backslash after it, double quotes keep all commas inside.
+func splitOptions(list string) []string {
+	var items []string
+	var b strings.Builder
+	quoted := false
+	flush := func() {
+		if b.Len() > 0 {
+			items = append(items, b.String())
+		}
+		b.Reset()
+	}
+	for i := 0; i < len(list); i++ {
+		c := list[i]
+		switch {
+		case c == '\\' && i+1 < len(list) && (list[i+1] == ',' || list[i+1] == '\\' || list[i+1] == '"'):
+			i++
+			b.WriteByte(list[i])
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			flush()
+		default:
+			b.WriteByte(c)
+		}
+	}
+	flush()
+	return items
+}
+
+func exampleValue(s setting) string {
+	switch {
+	case s.def != "":
+		return s.def
+	case s.kind == kindDuration:
+		return "30s"
+	case s.kind == kindPath:
+		return "PATH"
+	}
+	return "VALUE"
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

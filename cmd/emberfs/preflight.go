@@ -1,0 +1,198 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// plain is the reason inside a path error: the path stands before it in the message already.
+func plain(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err.Error()
+	}
+	return err.Error()
+}
+
+func plainError(err error) error { return errors.New(plain(err)) }
+
+// resolveMountpoint makes path absolute and free of symlinks without touching what is mounted there, and returns that mount.
+func resolveMountpoint(path string, table []mountEntry) (string, *mountEntry, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", nil, err
+	}
+	// A name in the table is resolved already; looking it up would ask a daemon that may be dead.
+	if m, ok := mountAt(table, abs); ok {
+		return abs, &m, nil
+	}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		joined := filepath.Join(dir, filepath.Base(abs))
+		if m, ok := mountAt(table, joined); ok {
+			return joined, &m, nil
+		}
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return abs, nil, err
+	}
+	if m, ok := mountAt(table, real); ok {
+		return real, &m, nil
+	}
+	return real, nil, nil
+}
+
+// checkMountpoint refuses what is no directory or has something mounted; it returns the resolved path, and whether an
+// automount point is there, which is to be mounted over.
+func checkMountpoint(path string, table []mountEntry) (real string, auto bool, err error) {
+	const hint = "choose an empty directory"
+	refuse := func(why, hint string) (string, bool, error) { return "", false, mountError(path, errors.New(why), hint) }
+	real, m, err := resolveMountpoint(path, table)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse("mountpoint does not exist", "create it: mkdir -p "+shellQuote(path))
+	case errors.Is(err, fs.ErrPermission):
+		return refuse("no permission to reach the mountpoint", "choose a directory of your own")
+	case err != nil:
+		return refuse(plain(err), hint)
+	}
+	if m != nil && m.fstype != "autofs" {
+		if m.ours() {
+			return refuse("a volume is already mounted there", "emberfs status "+shellQuote(path)+" shows it; emberfs umount "+shellQuote(path)+" ends it")
+		}
+		return refuse("something is already mounted there ("+m.fstype+")", "choose another directory, or unmount it first")
+	}
+	st, err := os.Stat(real)
+	if err != nil {
+		return refuse(plain(err), hint)
+	}
+	if !st.IsDir() {
+		return refuse("mountpoint is not a directory", hint)
+	}
+	return real, m != nil, nil
+}
+
+// checkEmpty refuses a mountpoint that holds something, which the mount would hide.
+func checkEmpty(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return mountError(path, fmt.Errorf("cannot read the mountpoint: %w", plainError(err)), "choose a directory of your own")
+	}
+	defer d.Close()
+	switch _, err := d.Readdirnames(1); {
+	case err == nil:
+		return mountError(path, errors.New("mountpoint is not empty"), "choose an empty directory, or hide what is in it by -o nonempty")
+	case err != io.EOF:
+		return mountError(path, plainError(err), "choose an empty directory")
+	}
+	return nil
+}
+
+// checkApart refuses places of the daemon's own under the mountpoint (it would wait for itself) and a mountpoint inside the
+// state directory (it would show itself).
+func checkApart(mountpoint string, c *config) error {
+	if inside, err := within(mountpoint, c.State); err != nil {
+		return mountError(mountpoint, err, "")
+	} else if inside {
+		return mountError(mountpoint, fmt.Errorf("mountpoint lies in the state directory %s", c.State), "choose a mountpoint outside of it")
+	}
+	for _, p := range []struct{ what, path, hint string }{
+		{"state directory", c.State, "choose one outside of the mountpoint by --state"},
+		{"source", c.Source, "a repository under the mountpoint would be hidden by it"},
+		{"log file", c.LogFile, "choose one outside of the mountpoint by --log-file"},
+	} {
+		if p.path == "" {
+			continue
+		}
+		if inside, err := within(p.path, mountpoint); err != nil {
+			return mountError(mountpoint, err, "")
+		} else if inside {
+			return mountError(mountpoint, fmt.Errorf("the %s %s lies under the mountpoint", p.what, p.path), p.hint)
+		}
+	}
+	return nil
+}
+
+// within says whether path is dir or lies below it, by name and by identity (bind mounts, symlinks), as far as path exists.
+func within(path, dir string) (bool, error) {
+	real, err := resolveExisting(path)
+	if err != nil {
+		return false, fmt.Errorf("resolve %s: %w", path, plainError(err))
+	}
+	realDir, err := resolveExisting(dir)
+	if err != nil {
+		return false, fmt.Errorf("resolve %s: %w", dir, plainError(err))
+	}
+	if real == realDir || strings.HasPrefix(real, strings.TrimSuffix(realDir, "/")+"/") {
+		return true, nil
+	}
+	target, err := os.Stat(realDir)
+	if err != nil {
+		return false, nil // what does not exist contains nothing
+	}
+	for p := real; ; p = filepath.Dir(p) {
+		if st, err := os.Stat(p); err == nil && os.SameFile(st, target) {
+			return true, nil
+		}
+		if p == "/" || p == "." {
+			return false, nil
+		}
+	}
+}
+
+// resolveExisting resolves the symlinks of the part of path that exists and keeps the rest.
+func resolveExisting(path string) (string, error) {
+	rest := ""
+	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
+		real, err := filepath.EvalSymlinks(p)
+		if err == nil {
+			return filepath.Join(real, rest), nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || p == "/" || p == "." {
+			return "", err
+		}
+		rest = filepath.Join(filepath.Base(p), rest)
+	}
+}
+
+// checkFUSE refuses where the kernel's device or, for a user, the setuid helper is missing.
+func checkFUSE(mountpoint string, root bool) error {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return mountError(mountpoint, errors.New("/dev/fuse is missing"), "load the fuse module, or hand the device to the container (--device /dev/fuse)")
+	}
+	if root {
+		return nil
+	}
+	if findFusermount() == "" {
+		return mountError(mountpoint, errors.New("fusermount3 is missing, and only root can mount without it"), "install the package fuse3")
+	}
+	return nil
+}
+
+// findFusermount looks in PATH and in the usual places, for mount(8) calls its helpers without a PATH.
+func findFusermount() string {
+	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
+	for _, dir := range dirs {
+		p := filepath.Join(dir, "fusermount3")
+		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+			return p
+		}
+	}
+	return ""
+}
+
+// shellQuote makes s safe to paste into a shell.
+func shellQuote(s string) string {
+	plain := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+:@%,", c)
+	}
+	if s != "" && strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"emberfs/tiers"
+)
+
+// keepReceipts is how many receipts a state directory keeps.
+const keepReceipts = 100
+
+// writeReceipt stores the final receipt durably as STATE/receipts/TIME.json and removes the oldest beyond keepReceipts.
+func writeReceipt(state string, r *tiers.Receipt, now time.Time) error {
+	dir := filepath.Join(state, receiptsName)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("write receipt: %w", err)
+	}
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write receipt: %w", err)
+	}
+	name := now.UTC().Format("20060102T150405.000000000Z") + ".json"
+	if err := tiers.WriteFileDurable(filepath.Join(dir, name), append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write receipt: %w", err)
+	}
+	names, err := receiptNames(state)
+	for len(names) > keepReceipts && err == nil {
+		err = os.Remove(filepath.Join(dir, names[0]))
+		names = names[1:]
+	}
+	return err
+}
+
+// receiptNames lists the receipts of a state directory, oldest first.
+func receiptNames(state string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(state, receiptsName))
+	if err != nil {
+		return nil, fmt.Errorf("list receipts: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), tiers.TempPrefix) {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// lastReceipt reads the newest receipt, if it was written after since: an older one says nothing about a later daemon.
+func lastReceipt(state string, since time.Time) (*tiers.Receipt, error) {
+	names, err := receiptNames(state)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		return nil, errors.New("no receipt")
+	}
+	path := filepath.Join(state, receiptsName, names[len(names)-1])
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.ModTime().Before(since) {
+		return nil, errors.New("no receipt of this unmount")
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := new(tiers.Receipt)
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// joinReceipts makes one receipt of an ending that took two backups: before the unmount, and of what came late.
+func joinReceipts(first, last *tiers.Receipt) *tiers.Receipt {
+	if first == nil {
+		return last
+	}
+	out := *last
+	out.New = first.New || last.New
+	out.Files += first.Files
+	out.Bytes += first.Bytes
+	out.Started = first.Started
+	out.Took = last.Started.Add(last.Took).Sub(first.Started)
+	return &out
+}
+
+// incomplete adds a line to what a receipt lists as missing.
+func incomplete(r *tiers.Receipt, line string) *tiers.Receipt {
+	if r == nil {
+		r = &tiers.Receipt{Started: time.Now()}
+	}
+	r.Complete = false
+	if !slices.Contains(r.Missing, line) {
+		r.Missing = append(r.Missing, line)
+	}
+	return r
+}
+
+// summary is a receipt in one line.
+func summary(r *tiers.Receipt) string {
+	var b strings.Builder
+	if r.Complete {
+		b.WriteString("COMPLETE")
+	} else {
+		b.WriteString("INCOMPLETE")
+	}
+	switch {
+	case r.Commit == "":
+		b.WriteString(": the volume has no commit yet")
+	case r.New:
+		fmt.Fprintf(&b, ": commit %.12s: %s, %s", r.Commit, count(r.Files, "file"), humanize.IBytes(uint64(max(0, r.Bytes))))
+	default:
+		fmt.Fprintf(&b, ": nothing new since commit %.12s", r.Commit)
+	}
+	if r.Remote != "" {
+		if r.Pushed {
+			fmt.Fprintf(&b, ", pushed to %s", redact(r.Remote))
+		} else {
+			fmt.Fprintf(&b, ", NOT pushed to %s", redact(r.Remote))
+		}
+	}
+	fmt.Fprintf(&b, " (%s)", shortDuration(r.Took))
+	return b.String()
+}
+
+func shortDuration(d time.Duration) string {
+	if d < 10*time.Second {
+		return d.Round(time.Millisecond).String()
+	}
+	return d.Round(100 * time.Millisecond).String()
+}
+
+func count(n int64, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return humanize.Comma(n) + " " + what + "s"
+}
+
+// printReceipt writes a receipt for people: the summary, then what is missing, one line each.
+func printReceipt(w io.Writer, r *tiers.Receipt) {
+	fmt.Fprintln(w, summary(r))
+	for _, m := range r.Missing {
+		fmt.Fprintln(w, "  missing: "+redact(m))
+	}
+}
+
+// partError is what a command ends with after a receipt that is not complete. The receipt has said it all.
+func partError(op, path string, r *tiers.Receipt) error {
+	if r.Complete {
+		return nil
+	}
+	return &failure{code: exitPart, op: op, path: path}
+}
+
+// said tells an error that needs no more words: its receipt was printed.
+func said(err error) bool {
+	var f *failure
+	return errors.As(err, &f) && f.code == exitPart && f.err == nil
+}

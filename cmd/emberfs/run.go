@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	systemd "github.com/coreos/go-systemd/v22/daemon"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// heapFloor is what the Go heap is allowed however small memory_limit is (bytes).
+const heapFloor = 24 << 20
+
+// runVolume opens the volume, mounts it, calls ready, serves until the mount ends and finishes the backup. Errors before ready
+// leave no mount behind; afterwards the only error is an incomplete final receipt.
+func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) {
+	log, closeLog, err := daemonLog(c)
+	if err != nil {
+		return mountError(c.Mountpoint, err, "choose another by --log-file")
+	}
+	defer func() { err = errors.Join(err, closeLog()) }()
+	for _, warning := range c.Warnings {
+		log.Warn(warning)
+	}
+	tuneProcess(c, w.environ)
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, terminationSignals()...)
+	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	defer signal.Stop(signals)
+	if err := notePID(s.lock, os.Getpid()); err != nil {
+		return mountError(c.Mountpoint, err, "")
+	}
+	registry, err := openRegistry(os.Geteuid(), os.Getenv)
+	if err != nil {
+		return mountError(c.Mountpoint, err, "")
+	}
+
+	ctx, interrupted := interruptible(signals)
+	vol, err := openVolume(ctx, c, log)
+	if sig := interrupted(); sig != nil {
+		if err == nil {
+			err = vol.Close()
+		}
+		log.WithError(err).Warnf("%v while starting", sig)
+		err = fmt.Errorf("interrupted by %v", sig)
+	}
+	if err != nil {
+		return withCode(exitMount, "mount", c.Mountpoint, err)
+	}
+	server, err := mountVolume(vol, c, log)
+	if err != nil {
+		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, vol.Close()))
+	}
+	d := newDaemon(c, vol, server, log)
+	d.abort = server.Abort
+	if c.Foreground {
+		d.notify = func(state string) { _, _ = systemd.SdNotify(false, state) }
+	}
+	backOut := func(err error) error {
+		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, server.Unmount(true), server.Wait(), vol.Close()))
+	}
+	control, err := serveControl(c.State, d)
+	if err != nil {
+		return backOut(err)
+	}
+	entry := registration{Mountpoint: c.Mountpoint, State: c.State, PID: os.Getpid()}
+	if err := registry.add(entry); err != nil {
+		// The volume works without; only its commands must be told the state directory.
+		log.WithError(err).Warn("commands will not find this volume by its mountpoint")
+	}
+	vol.Start()
+	if err := ready(); err != nil {
+		return errors.Join(backOut(err), control.close(), registry.remove(entry))
+	}
+	d.notify("READY=1")
+	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source, "branch": c.Branch}).Info("mounted")
+
+	receipt := d.serve(signals)
+	// Waiting commands get their answer before the lock goes, and nobody finds the volume free before its registration is gone.
+	if err := errors.Join(control.close(), registry.remove(entry)); err != nil {
+		log.WithError(err).Warn("cleaning up")
+	}
+	return partError("mount", c.Mountpoint, receipt)
+}
+
+// interruptible is a context that a signal cancels. The function ends that and returns the signal that came, if one did.
+func interruptible(signals <-chan os.Signal) (context.Context, func() os.Signal) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done, result := make(chan struct{}), make(chan os.Signal, 1)
+	go func() {
+		select {
+		case sig := <-signals:
+			cancel(fmt.Errorf("interrupted by %v", sig))
+			result <- sig
+		case <-done:
+			result <- nil
+		}
+	}()
+	return ctx, func() os.Signal {
+		close(done)
+		return <-result
+	}
+}
+
+// daemonLog opens the log that the settings ask for.
+func daemonLog(c *config) (logrus.FieldLogger, func() error, error) {
+	if c.LogFile == "" {
+		return newLogger(c, os.Stderr, isJournal(os.Stderr, os.Getenv)), func() error { return nil }, nil
+	}
+	f, err := openLog(c.LogFile, c.LogFile == filepath.Join(c.State, logName))
+	if err != nil {
+		return nil, nil, err
+	}
+	return newLogger(c, f, false), f.Close, nil
+}
+
+// tuneProcess bounds the heap by what memory_limit leaves beside hot, unless the user tuned the runtime, and asks for as many
+// descriptors as there may be open files.
+func tuneProcess(c *config, environ []string) {
+	if !hasVariable(environ, "GOMEMLIMIT") {
+		debug.SetMemoryLimit(max(heapFloor, c.MemoryLimit-tiers.HotBytes(c.MemoryLimit)))
+	}
+	if !hasVariable(environ, "GOGC") {
+		debug.SetGCPercent(200) // the heap is small beside hot; the limit above stops it from growing
+	}
+	unix.Umask(0) // modes are the callers'
+	const want = 1 << 20
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil && lim.Max < want {
+		// Only root may; a user keeps the hard limit, to which the runtime has raised us.
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want})
+	}
+}
+
+// exitGrace is how long a daemon may take to be gone after its last answer.
+const exitGrace = 10 * time.Second
+
+// waitForPredecessor gives a daemon that has lost its mount and finishes its backup the time to do so: a stop followed by a
+// start must not fail. It returns false where the holder of the lock is a working mount.
+func waitForPredecessor(ctx context.Context, e *inUseError) bool {
+	cl := newClient(e.state)
+	st, err := cl.status(ctx)
+	switch {
+	case errors.Is(err, errNoDaemon): // it has said its last word already, or has not begun to speak
+		return awaitExit(e.pid, 2*time.Second)
+	case err != nil || st.Phase != phaseFinishing:
+		return false
+	}
+	if w, err := cl.startWait(ctx); err == nil {
+		_, _ = w.receipt()
+	}
+	return awaitExit(st.PID, exitGrace)
+}
+
+// awaitExit waits until a process is gone, so that its locks are. It returns false where it is still there after the limit.
+func awaitExit(pid int, limit time.Duration) bool {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	defer unix.Close(fd)
+	end := time.Now().Add(limit)
+	for {
+		left := time.Until(end)
+		if left <= 0 {
+			return false
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+		if n > 0 {
+			return true
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return false
+		}
+	}
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/sirupsen/logrus"
+)
+
+// kind is the type of a setting's value.
+type kind int
+
+const (
+	kindString kind = iota
+	kindPath        // made absolute against the working directory
+	kindSize        // bytes: 100MB, 64MiB
+	kindDuration
+	kindBool
+	kindChoice
+)
+
+// setting is one row of the table that flags, -o, YAML and the environment all come from. Its name is the -o and YAML spelling;
+// the flag has '-' for '_', the environment EMBERFS_ and capitals.
+type setting struct {
+	name    string
+	kind    kind
+	def     string // as a user would write it; "" means unset
+	choices []string
+	min     int64 // kindSize in bytes, kindDuration in ns: the least that makes sense
+	help    string
+	defHelp string // shown instead of def where the default depends on the caller
+}
+
+// settings is the table. It is a function because a package has no mutable state.
+func settings() []setting {
+	return []setting{
+		{name: "state", kind: kindPath, help: "state directory of the volume",
+			defHelp: "one per SOURCE and branch below /var/lib/emberfs, or $XDG_STATE_HOME/emberfs for a user"},
+		{name: "config", kind: kindPath, help: "YAML file with settings"},
+		{name: "source", kind: kindString, help: "path of a bare git repository to restore from and push to; none: the state directory alone"},
+		{name: "branch", kind: kindString, def: "main", help: "the volume's branch"},
+		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20, help: "memory for the hot tier, inodes and the daemon's heap"},
+		{name: "flush_interval", kind: kindDuration, def: "5m", min: int64(time.Second), help: "how often warm is made durable (fsync does it at once)"},
+		{name: "backup_interval", kind: kindDuration, def: "30m", min: int64(time.Second), help: "how often everything that changed is committed and pushed"},
+		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond), help: "longest time for the final backup",
+			defHelp: "30s after SIGTERM or SIGINT, otherwise until it is done"},
+		{name: "tiering", kind: kindBool, def: "true", help: "false: files always stay in warm"},
+		{name: "kernel_cache", kind: kindBool, def: "on", help: "off: every call reaches the daemon (for tests)"},
+		{name: "allow_other", kind: kindBool, help: "let other users in", defHelp: "on for root, off for a user"},
+		{name: "nonempty", kind: kindBool, def: "off", help: "mount over a directory that is not empty"},
+		{name: "untrusted", kind: kindBool, def: "off", help: "restore no suid, devices, foreign owners, security.* or trusted.* attributes"},
+		{name: "user_name", kind: kindString, def: "emberfs", help: "author name of commits"},
+		{name: "user_email", kind: kindString, def: "emberfs@localhost", help: "author address of commits"},
+		{name: "log_level", kind: kindChoice, def: "info", choices: []string{"error", "warn", "info", "debug"}, help: "how much the daemon says"},
+		{name: "log_format", kind: kindChoice, def: "text", choices: []string{"text", "json"}, help: "format of log lines"},
+		{name: "log_file", kind: kindPath, help: "where the background daemon writes its log",
+			defHelp: "emberfs.log in the state directory, or the journal under systemd"},
+		{name: "foreground", kind: kindBool, def: "off", help: "do not go into the background"},
+	}
+}
+
+// planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.
+func planned() []string {
+	return []string{"hot_age", "warm_age", "warm_limit", "tier_interval", "critical_delay", "chunk_threshold", "memory_class_limit",
+		"push_min_interval", "push_max", "fsync"}
+}
+
+func (s *setting) flag() string { return strings.ReplaceAll(s.name, "_", "-") }
+func (s *setting) env() string  { return "EMBERFS_" + strings.ToUpper(s.name) }
+
+// usage is the flag's help text with its default.
+func (s *setting) usage() string {
+	def := s.def
+	if s.defHelp != "" {
+		def = s.defHelp
+	}
+	text := s.help
+	if s.kind == kindChoice {
+		text += ": " + strings.Join(s.choices, ", ")
+	}
+	if def != "" {
+		text += " (default " + def + ")"
+	}
+	return text
+}
+
+// typeName is what --help shows after the flag.
+func (s *setting) typeName() string {
+	switch s.kind {
+	case kindPath:
+		return "path"
+	case kindSize:
+		return "size"
+	case kindDuration:
+		return "time"
+	case kindBool:
+		return "bool"
+	}
+	return "string"
+}
+
+// canonical brings a value as a user wrote it into one spelling, or says what is wrong with it.
+func (s *setting) canonical(value string) (string, error) {
+	if strings.ContainsRune(value, 0) {
+		return "", fmt.Errorf("bad value %q: contains NUL", value)
+	}
+	switch s.kind {
+	case kindPath:
+		if value == "" {
+			return "", nil
+		}
+		abs, err := filepath.Abs(value)
+		if err != nil {
+			return "", fmt.Errorf("bad path %q: %w", value, err)
+		}
+		return abs, nil
+	case kindSize:
+		n, err := parseSize(value)
+		if err != nil {
+			return "", err
+		}
+		if n < s.min {
+			return "", fmt.Errorf("bad size %q: the least is %s", value, humanize.IBytes(uint64(s.min)))
+		}
+		return fmt.Sprint(n), nil
+	case kindDuration:
+		d, err := time.ParseDuration(value)
+		if err != nil {
+			return "", fmt.Errorf("bad time %q: want a number and a unit, such as 30s, 5m or 2h", value)
+		}
+		if int64(d) < s.min {
+			return "", fmt.Errorf("bad time %q: the least is %s", value, time.Duration(s.min))
+		}
+		return d.String(), nil
+	case kindBool:
+		switch strings.ToLower(value) {
+		case "true", "on", "yes", "1":
+			return "true", nil
+		case "false", "off", "no", "0":
+			return "false", nil
+		}
+		return "", fmt.Errorf("bad value %q: want on or off", value)
+	case kindChoice:
+		for _, c := range s.choices {
+			if strings.EqualFold(c, value) {
+				return c, nil
+			}
+		}
+		return "", fmt.Errorf("bad value %q: want one of %s", value, strings.Join(s.choices, ", "))
+	}
+	return value, nil
+}
+
+// parseSize reads 100MB (decimal), 64MiB (binary) or plain bytes.
+func parseSize(value string) (int64, error) {
+	n, err := humanize.ParseBytes(value)
+	if err != nil || n > math.MaxInt64 {
+		return 0, fmt.Errorf("bad size %q: want a number and a unit, such as 100MB or 64MiB", value)
+	}
+	return int64(n), nil
+}
+
+// normalKey turns the spellings of one setting (memory-limit, memoryLimit, memory_limit) into its name.
+func normalKey(key string) string {
+	var b strings.Builder
+	for i := 0; i < len(key); i++ {
+		c := key[i]
+		switch {
+		case c == '-':
+			b.WriteByte('_')
+		case c >= 'A' && c <= 'Z':
+			if i > 0 && key[i-1] >= 'a' && key[i-1] <= 'z' {
+				b.WriteByte('_')
+			}
+			b.WriteByte(c + 'a' - 'A')
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// findSetting looks a name up in the table.
+func findSetting(name string) (setting, bool) {
+	for _, s := range settings() {
+		if s.name == name {
+			return s, true
+		}
+	}
+	return setting{}, false
+}
+
+// unknownSetting says what is wrong with a name that is in no table, and what may have been meant.
+func unknownSetting(key string, others ...string) (why, hint string) {
+	name := normalKey(key)
+	for _, p := range planned() {
+		if p == name {
+			return "this version does not have the setting yet", "leave it out"
+		}
+	}
+	candidates := others
+	for _, s := range settings() {
+		candidates = append(candidates, s.name)
+	}
+	if near := nearest(name, candidates); near != "" {
+		return "unknown option", fmt.Sprintf("did you mean %s?", near)
+	}
+	return "unknown option", "emberfs mount --help lists the options"
+}
+
+// nearest is the candidate that differs least from name, "" where none is near.
+func nearest(name string, candidates []string) string {
+	best, bestDist := "", 1+len(name)/3
+	for _, c := range candidates {
+		if d := distance(name, c); d <= bestDist && d < len(c) {
+			if d < bestDist || best == "" {
+				best, bestDist = c, d
+			}
+		}
+	}
+	return best
+}
+
+// distance counts the single-byte edits between a and b (Levenshtein).
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return math.MaxInt32
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diag := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diag
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diag = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// logLevel maps the setting to logrus.
+func logLevel(name string) logrus.Level {
+	level, err := logrus.ParseLevel(name)
+	if err != nil {
+		return logrus.InfoLevel
+	}
+	return level
+}

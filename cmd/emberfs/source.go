@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// sourceOf turns SOURCE as the user wrote it into an absolute path, "" for none. mount(8) cannot leave the source out, so the
+// words that stand for nothing in an fstab mean that.
+func sourceOf(op, s string) (string, error) {
+	switch s {
+	case "", "none", "emberfs":
+		return "", nil
+	}
+	if rest, ok := strings.CutPrefix(s, "file://"); ok {
+		if !strings.HasPrefix(rest, "/") {
+			return "", usageError(op, "source "+redact(s), "a file URL here has no host", "write file:///path or the path itself")
+		}
+		s = rest
+	}
+	if isRemoteURL(s) {
+		return "", &failure{code: exitMount, op: op, path: "source " + redact(s),
+			err: errors.New("this version reaches repositories by path only"), hint: "name the path of a bare repository"}
+	}
+	abs, err := filepath.Abs(s)
+	if err != nil {
+		return "", withCode(exitMount, op, "source "+s, err)
+	}
+	return abs, nil
+}
+
+// isRemoteURL recognises scheme://host/... and git's host:path form; a path with a colon is written ./a:b, as for git.
+func isRemoteURL(s string) bool {
+	if strings.Contains(s, "://") {
+		return true
+	}
+	colon, slash := strings.IndexByte(s, ':'), strings.IndexByte(s, '/')
+	return colon > 0 && (slash < 0 || colon < slash)
+}
+
+// checkSource refuses a source that cannot serve as the volume's remote.
+func checkSource(path string, readOnly bool) error {
+	if path == "" {
+		return nil
+	}
+	refuse := func(why, hint string) error {
+		return mountError("source "+path, errors.New(why), hint)
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return refuse("no such repository", "create it: git init --bare "+shellQuote(path))
+	case errors.Is(err, fs.ErrPermission):
+		return refuse("no permission to read it", "run as the repository's owner")
+	case err != nil:
+		return refuse(plain(err), "name a bare git repository")
+	case !st.IsDir():
+		return refuse("not a git repository", "name a bare git repository")
+	}
+	mode := uint32(unix.R_OK | unix.X_OK)
+	if !readOnly {
+		mode |= unix.W_OK
+	}
+	for _, name := range []string{"", "objects", "refs"} {
+		p := filepath.Join(path, name)
+		err := unix.Faccessat(unix.AT_FDCWD, p, mode, unix.AT_EACCESS)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.ENOENT):
+			if _, err := os.Stat(filepath.Join(path, ".git")); err == nil {
+				return refuse("a work tree, not a bare repository", "name a bare one: git clone --bare "+shellQuote(path)+" DIR.git")
+			}
+			return refuse("not a git repository", "create one: git init --bare "+shellQuote(path))
+		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EROFS), errors.Is(err, unix.EPERM):
+			return refuse(fmt.Sprintf("no permission to push to it (%s: %v)", p, err), "run as the repository's owner, or make it writable")
+		default:
+			return refuse(fmt.Sprintf("%s: %v", p, err), "name a bare git repository")
+		}
+	}
+	if st, err := os.Stat(filepath.Join(path, "HEAD")); err != nil || !st.Mode().IsRegular() {
+		return refuse("not a git repository (no HEAD)", "create one: git init --bare "+shellQuote(path))
+	}
+	return nil
+}
+
+// credentials matches the user part of a URL anywhere in a text.
+var credentials = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/@\s"']+)@`)
+
+// redact takes users, passwords and tokens out of URLs, for messages and logs.
+func redact(text string) string { return credentials.ReplaceAllString(text, "${1}xxxxx@") }

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// release is the version of this source.
+const release = "0.1.0"
+
+// versionString is the release, and the commit it was built from where the build recorded one.
+func versionString() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return release
+	}
+	revision, dirty := "", ""
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			revision = s.Value
+		case "vcs.modified":
+			if s.Value == "true" {
+				dirty = "+changes"
+			}
+		}
+	}
+	if len(revision) < 12 {
+		return release
+	}
+	return fmt.Sprintf("%s (%s%s)", release, revision[:12], dirty)
+}
+
+// versionLine is what `emberfs version` prints.
+func versionLine() string {
+	return fmt.Sprintf("emberfs %s, volume format %d, %s %s/%s", versionString(), stateFormat, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// hasVariable says whether the environment sets a variable to something.
+func hasVariable(environ []string, name string) bool {
+	for _, e := range environ {
+		if len(e) > len(name)+1 && e[:len(name)] == name && e[len(name)] == '=' {
+			return true
+		}
+	}
+	return false
+}

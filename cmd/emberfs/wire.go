@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/sirupsen/logrus"
+
+	"emberfs/backup"
+	"emberfs/fs"
+	"emberfs/tiers"
+)
+
+// openVolume opens cold, then the volume over it. The volume closes both.
+func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.Volume, error) {
+	machine, err := tiers.MachineID(c.State)
+	if err != nil {
+		return nil, err
+	}
+	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
+		Branch: c.Branch, Source: c.Source, MachineID: machine, UserName: c.UserName, UserEmail: c.UserEmail,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	vol, err := tiers.Open(ctx, tiers.Config{
+		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
+		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
+		Tiering: c.Tiering, Untrusted: c.Untrusted,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
+	}
+	return vol, nil
+}
+
+// mountVolume hands the volume to the kernel.
+func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger) (*fs.Server, error) {
+	source := c.Source
+	if source == "" {
+		source = "emberfs"
+	}
+	return fs.Mount(vol, fs.Options{
+		Mountpoint: c.Mountpoint, FsName: source, AllowOther: c.AllowOther, MountOptions: c.Flags,
+		KernelCache: c.KernelCache, Log: log,
+	})
+}
