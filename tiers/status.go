@@ -42,7 +42,8 @@ type HotStatus struct {
 // ColdStatus adds the repository's packs.
 type ColdStatus struct {
 	TierStatus
-	Packs int `json:"packs"`
+	Packs   int   `json:"packs"`
+	Objects int64 `json:"objects"`
 }
 
 // AtRisk is what would be lost if machine and disk went away now. Seconds is the age of the oldest such change.

@@ -80,7 +80,9 @@ func (v *Volume) Status() Status {
 	v.table.mu.RUnlock()
 	s.Tiers.Warm = v.warmUse()
 	cs := v.cold.Stats()
-	s.Tiers.Cold = ColdStatus{TierStatus: TierStatus{Files: cs.Objects, Bytes: cs.Bytes}, Packs: cs.Packs}
+	// Every committed file is in cold; which of them were removed since is not counted here.
+	inCold := max(0, s.Tiers.Warm.Files-v.risk.files.Load())
+	s.Tiers.Cold = ColdStatus{TierStatus: TierStatus{Files: inCold, Bytes: cs.Bytes}, Packs: cs.Packs, Objects: cs.Objects}
 	v.points.mu.Lock()
 	s.LastCommit, s.LastPush = v.points.commit, v.points.push
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
@@ -180,12 +182,39 @@ func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration
 	return d
 }
 
-// warmUse reports what warm's file system holds; it is shared with whatever else lives there, so it is an upper bound unless
-// warm has a file system of its own.
+// warmUse counts what warm holds. The tree is walked, so the result is kept for a while: twenty times as long as the walk took.
 func (v *Volume) warmUse() TierStatus {
-	var st unix.Statfs_t
-	if unix.Fstatfs(v.warmFD, &st) != nil {
-		return TierStatus{}
+	v.warmCount.Lock()
+	defer v.warmCount.Unlock()
+	c := &v.warmCount
+	if time.Now().Before(c.until) {
+		return c.use
 	}
-	return TierStatus{Files: int64(st.Files - st.Ffree), Bytes: int64(st.Blocks-st.Bfree) * st.Bsize}
+	started := time.Now()
+	c.use = TierStatus{}
+	countTree(v.warmFD, &c.use, 0)
+	c.until = time.Now().Add(20 * time.Since(started))
+	return c.use
+}
+
+// countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
+func countTree(dirfd int, use *TierStatus, depth int) {
+	list, err := listNames(dirfd)
+	if err != nil || depth > maxDepth {
+		return
+	}
+	for _, d := range list {
+		if d.Mode == unix.S_IFDIR {
+			if fd, err := openAt(dirfd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+				countTree(fd, use, depth+1)
+				unix.Close(fd)
+			}
+			continue
+		}
+		var st unix.Statx_t
+		if statAt(dirfd, d.Name, &st) == nil {
+			use.Files++
+			use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
+		}
+	}
 }

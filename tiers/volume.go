@@ -43,7 +43,7 @@ type Volume struct {
 	marks     sync.Mutex
 	ns        sync.RWMutex
 	moves     atomic.Uint64 // ns: renames and unlinks so far
-	writers   sync.Map // *Inode open for writing -> struct{}
+	writers   sync.Map      // *Inode open for writing -> struct{}
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet
 
@@ -51,11 +51,16 @@ type Volume struct {
 	risk   risk
 	points points
 
+	warmCount struct {
+		sync.Mutex
+		use   TierStatus
+		until time.Time
+	}
+
 	inval atomic.Pointer[Invalidator]
 
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
-	kick    chan string
 	closed  atomic.Bool
 	started atomic.Bool
 }
@@ -86,7 +91,6 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v := &Volume{
 		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
-		kick: make(chan string, 1),
 	}
 	v.table.byID, v.table.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
 	v.epoch.Store(1)
