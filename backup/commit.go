@@ -31,12 +31,7 @@ func (t *tx) Commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error
 }
 
 func (t *tx) commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error) {
-	root := o.Root
-	root.Kind = tiers.KindDir
-	if err := checkAttrs(&root); err != nil {
-		return tiers.ID{}, fmt.Errorf("root directory: %w", err)
-	}
-	d, err := t.rootDir(ctx, &root)
+	d, err := t.rootDir(o.Root)
 	if err != nil {
 		return tiers.ID{}, err
 	}
@@ -54,43 +49,18 @@ func (t *tx) commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error
 	return id, t.publish(id)
 }
 
-// rootDir is the root directory: the last one that was put, or that of the base commit.
-func (t *tx) rootDir(ctx context.Context, root *tiers.Entry) (*dirBuild, error) {
-	dir := root.Dir()
-	if d := t.pending; d != nil && d.id == dir {
-		t.pending = nil
-		d.head.root = root
-		return d, nil
+// rootDir is the root directory: the last one that was put.
+func (t *tx) rootDir(dir tiers.DirID) (*dirBuild, error) {
+	d := t.pending
+	if d == nil || d.id != dir || d.head.root == nil {
+		return nil, fmt.Errorf("directory %s is not the root directory that was put last", dir.Tree)
 	}
-	if err := t.flush(); err != nil {
-		return nil, err
-	}
-	if t.base == nil || dir != t.base.root.Dir() {
-		return nil, fmt.Errorf("root directory %s is neither the last one put nor that of the base commit", dir.Tree)
-	}
-	return t.buildDir(ctx, dir, false, root, nil, nil)
+	t.pending = nil
+	return d, nil
 }
 
 // putRoot stores what stands at the root of the commit and returns the commit's tree.
 func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
-	d.meta.links = odb.TreeEntry{}
-	if len(o.Links) > 0 {
-		data, err := encodeLinks(o.Links)
-		if err != nil {
-			return tiers.ID{}, err
-		}
-		if len(data) > maxLinksBlob {
-			return tiers.ID{}, fmt.Errorf("%s: %d bytes, more than %d", linksName, len(data), maxLinksBlob)
-		}
-		id, err := t.putNew(odb.Blob, data, d.known)
-		if err != nil {
-			return tiers.ID{}, err
-		}
-		d.meta.links = odb.TreeEntry{Mode: odb.ModeFile, Name: linksName, ID: id}
-	}
-	if err := d.sealMeta(); err != nil {
-		return tiers.ID{}, err
-	}
 	if err := t.putObjects(d); err != nil {
 		return tiers.ID{}, err
 	}

@@ -78,6 +78,8 @@ type dirBuild struct {
 	treeData []byte
 	objects  []object // metadata that depends on the header, in the order of writing
 	known    map[tiers.ID]struct{}
+
+	linksData []byte // the root's link groups; nil: none
 }
 
 type object struct {
@@ -87,23 +89,26 @@ type object struct {
 
 // PutDir implements tiers.Tx. With full false and a base whose metadata is damaged it fails with tiers.ErrCorrupt or
 // tiers.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
-func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Entry, put []tiers.Entry, del []string) (tiers.DirID, error) {
+func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Root, put []tiers.Entry, del []string) (tiers.DirID, error) {
 	if err := t.alive(); err != nil {
 		return tiers.DirID{}, err
 	}
 	if err := t.flush(); err != nil {
 		return tiers.DirID{}, err
 	}
+	var own *tiers.Entry
 	if root != nil {
-		if err := checkAttrs(root); err != nil {
+		e := root.Entry
+		e.Name, e.Kind = "", tiers.KindDir
+		if err := checkAttrs(&e); err != nil {
 			return tiers.DirID{}, fmt.Errorf("store root directory: %w", err)
 		}
-		// Commit adds the link groups to the root's metadata, so PutDir's answer is not quite what the commit holds.
-		if t.base != nil && base.Tree == t.base.rootTree {
-			base = t.base.root.Dir()
-		}
+		own = &e
 	}
-	d, err := t.buildDir(ctx, base, full, root, put, del)
+	d, err := t.buildDir(ctx, base, full, own, put, del)
+	if err == nil && root != nil {
+		err = d.setLinks(root.Links)
+	}
 	if err != nil {
 		return tiers.DirID{}, fmt.Errorf("store directory: %w", err)
 	}
@@ -371,6 +376,22 @@ func (d *dirBuild) seal() error {
 	return d.sealMeta()
 }
 
+// setLinks gives the root's metadata the hard-link groups that span directories.
+func (d *dirBuild) setLinks(links map[string][]string) error {
+	d.meta.links, d.linksData = odb.TreeEntry{}, nil
+	if len(links) > 0 {
+		data, err := encodeLinks(links)
+		if err != nil {
+			return err
+		}
+		if len(data) > maxLinksBlob {
+			return fmt.Errorf("%s: %d bytes, more than %d", linksName, len(data), maxLinksBlob)
+		}
+		d.linksData = data
+	}
+	return d.sealMeta()
+}
+
 // sealMeta makes the metadata's objects from header, lines and subdirectories.
 func (d *dirBuild) sealMeta() error {
 	d.objects = nil
@@ -403,6 +424,13 @@ func (d *dirBuild) sealMeta() error {
 	d.meta.entries = entries
 	all := make([]odb.TreeEntry, 0, len(d.meta.subs)+2)
 	all = append(all, entries)
+	if d.linksData != nil {
+		id, err := add(odb.Blob, d.linksData)
+		if err != nil {
+			return err
+		}
+		d.meta.links = odb.TreeEntry{Mode: odb.ModeFile, Name: linksName, ID: id}
+	}
 	if d.meta.links.Mode != 0 {
 		all = append(all, d.meta.links)
 	}

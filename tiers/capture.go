@@ -81,9 +81,9 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	if err != nil {
 		return DirID{}, err
 	}
-	var root *Entry
+	var root *Root
 	if n == v.root {
-		root = c.root
+		root = &Root{Entry: *c.root, Links: c.links.spanning()}
 	}
 	m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
 	if err != nil {

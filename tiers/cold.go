@@ -110,15 +110,20 @@ type Snapshot interface {
 	LinkDirs(ctx context.Context) (map[string][]string, error)
 }
 
+// Root is what only the root directory's metadata holds.
+type Root struct {
+	Entry                     // the root's own attributes; Name, ID and Meta are not looked at
+	Links map[string][]string // hard-link groups that span directories, as Snapshot.LinkDirs
+}
+
 // CommitOptions go into the commit's message as trailers.
 type CommitOptions struct {
 	Reason  string
 	Machine string // id of this machine
 	Files   int64  // files whose content or metadata this commit took
 	Bytes   int64
-	AtRisk  int64               // files that were dirty and could not be taken
-	Root    Entry               // the root's own attributes, as PutDir was given them; ID and Meta are those it returned
-	Links   map[string][]string // hard-link groups that span directories, as Snapshot.LinkDirs
+	AtRisk  int64 // files that were dirty and could not be taken
+	Root    DirID // what PutDir returned for the root
 	When    time.Time
 }
 
@@ -134,9 +139,9 @@ type Tx interface {
 	// PutDir stores one directory, children first. With base non-zero and full false the entries in put replace or join those
 	// of base and the names in del leave; with full true put is everything, and base only says what need not be stored again.
 	// Entries that are directories carry the DirID that an earlier PutDir returned or that stands in the base commit.
-	// root is nil but for the root directory, whose own attributes (Name "", ID and Meta unset) stand in its header line: equal
-	// content and attributes give the DirID that Base().Root().Dir() has.
-	PutDir(ctx context.Context, base DirID, full bool, root *Entry, put []Entry, del []string) (DirID, error)
+	// root is nil but for the root directory, which comes last: equal content, attributes and links give the DirID that
+	// Base().Root().Dir() has.
+	PutDir(ctx context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error)
 	// Commit publishes the objects durably and moves the branch from the base commit to the new one (FORMAT.md section 5).
 	// ErrRefMoved: somebody else moved it; nothing changed.
 	Commit(ctx context.Context, o CommitOptions) (ID, error)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,15 +53,13 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	if err != nil {
 		return err
 	}
-	root.ID, root.Meta = id.Tree, id.Meta
 	rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
-	links := c.links.spanning()
-	if base != nil && v.sameAsBase(ctx, base, root, links) {
+	if base != nil && rootBase == id { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
 	} else {
 		commit, err := tx.Commit(ctx, CommitOptions{
 			Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
-			Root: root, Links: links, When: time.Now(),
+			Root: id, When: time.Now(),
 		})
 		if err != nil {
 			return fmt.Errorf("commit: %w", err)
@@ -78,16 +75,6 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 		v.setVerified()
 	}
 	return nil
-}
-
-// sameAsBase says whether a commit would repeat the last one.
-func (v *Volume) sameAsBase(ctx context.Context, base Snapshot, root Entry, links map[string][]string) bool {
-	old := base.Root()
-	if old.Dir() != root.Dir() { // the root's attributes are part of its metadata
-		return false
-	}
-	was, err := base.LinkDirs(ctx)
-	return err == nil && maps.EqualFunc(was, links, slices.Equal[[]string])
 }
 
 // boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.

@@ -96,6 +96,7 @@ type memTx struct {
 	mu   sync.Mutex
 	new  map[ID][]byte
 	dirs map[DirID][]Entry
+	root Root
 }
 
 func (c *memCold) Begin(ctx context.Context) (Tx, error) {
@@ -123,7 +124,7 @@ func (t *memTx) PutFile(_ context.Context, size int64, r io.Reader, _ ID) (ID, e
 func (t *memTx) PutSymlink(_ context.Context, target string, _ ID) (ID, error) {
 	return ID(sha1.Sum([]byte(target))), nil
 }
-func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Entry, put []Entry, del []string) (DirID, error) {
+func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error) {
 	all := map[string]Entry{}
 	if !full {
 		old, ok := t.dirs[base]
@@ -156,6 +157,10 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Entry, pu
 	}
 	id := DirID{ID(tree.Sum(nil)), ID(meta.Sum(nil))}
 	t.dirs[id] = list
+	if root != nil {
+		t.root = *root
+		t.root.Name, t.root.Kind, t.root.ID, t.root.Meta = "", KindDir, id.Tree, id.Meta
+	}
 	return id, nil
 }
 func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
@@ -167,7 +172,7 @@ func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
 	maps.Copy(t.c.blobs, t.new)
 	maps.Copy(t.c.dirs, t.dirs)
 	id := ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, t.c.head, len(t.c.commits))))
-	t.c.commits[id] = &memSnapshot{c: t.c, root: o.Root, links: o.Links,
+	t.c.commits[id] = &memSnapshot{c: t.c, root: t.root.Entry, links: t.root.Links,
 		info: CommitInfo{ID: id, Parent: t.c.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}}
 	t.c.head = id
 	return id, nil
