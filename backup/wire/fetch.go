@@ -1,0 +1,140 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+const (
+	uploadPack  = "upload-pack"
+	receivePack = "receive-pack"
+	agent       = "emberfs"
+	// maxHave bounds what is offered as known; the newest tips are enough to find what is common.
+	maxHave = 256
+)
+
+// Refs lists the remote's references (HEAD is left out). An empty repository has none.
+func (r *Remote) Refs(ctx context.Context) (map[string]tiers.ID, error) {
+	p, err := r.start(ctx, uploadPack)
+	if err != nil {
+		return nil, fmt.Errorf("list references of %s: %w", r.path, ended(ctx, err))
+	}
+	refs := advertised(p.adv)
+	if err := p.hangUp(); err != nil {
+		return nil, fmt.Errorf("list references of %s: %w", r.path, ended(ctx, err))
+	}
+	return refs, nil
+}
+
+func advertised(adv *packp.AdvRefs) map[string]tiers.ID {
+	refs := make(map[string]tiers.ID, len(adv.References))
+	for name, id := range adv.References {
+		if id != plumbing.ZeroHash && len(name) > 5 && name[:5] == "refs/" {
+			refs[name] = tiers.ID(id)
+		}
+	}
+	return refs
+}
+
+// Fetch brings the objects that the remote's reference reaches and the commits in have do not. have must be commits that
+// this repository has with all that they reach. The objects are verified, published in db and kept there until release is
+// called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is among have, nothing
+// is transferred.
+func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []tiers.ID) (tip tiers.ID, release func() error, err error) {
+	tip, release, err = r.fetch(ctx, db, refname, have)
+	if err != nil {
+		return tiers.ID{}, nil, fmt.Errorf("fetch %s from %s: %w", refname, r.path, ended(ctx, err))
+	}
+	return tip, release, nil
+}
+
+func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []tiers.ID) (tiers.ID, func() error, error) {
+	p, err := r.start(ctx, uploadPack)
+	if err != nil {
+		return tiers.ID{}, nil, err
+	}
+	nothing := func() error { return nil }
+	tip, ok := advertised(p.adv)[refname]
+	if !ok {
+		return tiers.ID{}, nil, errors.Join(odb.ErrNoRef, p.hangUp())
+	}
+	for _, id := range have {
+		if id == tip {
+			return tip, nothing, p.hangUp()
+		}
+	}
+	if !p.adv.Capabilities.Supports(capability.Sideband64k) {
+		return tiers.ID{}, nil, p.fail(errors.New("it does not offer side-band-64k"))
+	}
+	if err := p.negotiate(tip, have); err != nil {
+		return tiers.ID{}, nil, p.fail(err)
+	}
+	demux := sideband.NewDemuxer(sideband.Sideband64k, p.out)
+	demux.Progress = &p.said
+	_, release, err := db.IndexPack(demux, 0)
+	if err != nil {
+		return tiers.ID{}, nil, p.fail(err)
+	}
+	// From here the objects are in; give them up again when the rest goes wrong.
+	err = p.wait()
+	if err == nil {
+		var t odb.Type
+		if t, _, err = db.Stat(tip); err == nil && t != odb.Commit {
+			err = fmt.Errorf("%s is a %s, not a commit: %w", tip, t, tiers.ErrCorrupt)
+		}
+	}
+	if err != nil {
+		return tiers.ID{}, nil, errors.Join(err, release())
+	}
+	return tip, release, nil
+}
+
+// negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer: the first
+// common commit, or NAK.
+func (p *process) negotiate(tip tiers.ID, have []tiers.ID) error {
+	var b bytes.Buffer
+	e := pktline.NewEncoder(&b)
+	caps := "side-band-64k no-progress agent=" + agent
+	for _, c := range []capability.Capability{capability.OFSDelta, capability.ThinPack} {
+		if p.adv.Capabilities.Supports(c) {
+			caps += " " + c.String()
+		}
+	}
+	err := errors.Join(e.Encodef("want %s %s\n", tip, caps), e.Flush())
+	for i, id := range have {
+		if i == maxHave {
+			break
+		}
+		err = errors.Join(err, e.Encodef("have %s\n", id))
+	}
+	if err = errors.Join(err, e.EncodeString("done\n")); err != nil {
+		return err
+	}
+	if _, err := p.in.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("send request: %w", err)
+	}
+	s := pktline.NewScanner(p.out)
+	if !s.Scan() {
+		err := s.Err()
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("read answer: %w", err)
+	}
+	if line := s.Bytes(); !bytes.HasPrefix(line, []byte("NAK")) && !bytes.HasPrefix(line, []byte("ACK ")) {
+		return fmt.Errorf("read answer: %.200q", line)
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/go-git/go-git/v5/plumbing/format/pktline"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+)
+
+const (
+	// fallbackPath is used where there is no PATH, as in a mount helper.
+	fallbackPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	// maxAdvertised bounds in bytes what a remote may say of its references.
+	maxAdvertised = 256 << 20
+	// maxMessages is how much of what the other side says is kept for errors.
+	maxMessages = 8 << 10
+	// killDelay is how long pipes may stay open when the process is gone: a hook's child can hold them.
+	killDelay = 2 * time.Second
+)
+
+// findGit returns the path of the git program.
+func findGit() (string, error) {
+	if os.Getenv("PATH") != "" {
+		path, err := exec.LookPath("git")
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", ErrNoGit, err)
+		}
+		return path, nil
+	}
+	for _, dir := range strings.Split(fallbackPath, ":") {
+		if path, err := exec.LookPath(dir + "/git"); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%w: it is in none of %s", ErrNoGit, fallbackPath)
+}
+
+// environment is ours without what would make git look at another repository or speak another protocol.
+func environment(path string) []string {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "GIT_") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "LANG")
+	})
+	if os.Getenv("PATH") == "" {
+		env = append(env, "PATH="+fallbackPath)
+	}
+	// Open has checked the owner, by a rule that lets root's repositories pass where git's own does not.
+	return append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0="+path)
+}
+
+// messages keeps the last words of the other side, cleaned for an error message. Safe for concurrent use.
+type messages struct {
+	mu struct {
+		sync.Mutex
+		buf []byte
+	}
+}
+
+func (m *messages) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mu.buf = append(m.mu.buf, p...)
+	if over := len(m.mu.buf) - maxMessages; over > 0 {
+		m.mu.buf = m.mu.buf[:copy(m.mu.buf, m.mu.buf[over:])]
+	}
+	return len(p), nil
+}
+
+// String joins the lines by "; " and drops control characters: the text goes to terminals and logs.
+func (m *messages) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lines := bytes.FieldsFunc(m.mu.buf, func(r rune) bool { return r == '\n' || r == '\r' })
+	var out []string
+	for _, l := range lines {
+		s := strings.Map(func(r rune) rune {
+			if r < ' ' || r == 0x7f || r == '\uFFFD' {
+				return -1
+			}
+			return r
+		}, string(l))
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// process is a running git service.
+type process struct {
+	cmd     *exec.Cmd
+	in      io.WriteCloser
+	out     io.Reader
+	said    messages
+	name    string
+	adv     *packp.AdvRefs
+	stopped bool
+	kill    context.CancelFunc
+}
+
+// start runs a service on the repository and reads what it advertises.
+func (r *Remote) start(ctx context.Context, service string) (*process, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &process{name: service, adv: packp.NewAdvRefs()}
+	p.cmd = exec.CommandContext(ctx, r.git, service, r.path)
+	p.cmd.Env = environment(r.path)
+	p.cmd.Dir = "/"
+	p.cmd.Stderr = &p.said
+	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	p.cmd.Cancel = func() error { return unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) }
+	p.cmd.WaitDelay = killDelay
+	in, err := p.cmd.StdinPipe()
+	if err == nil {
+		p.in = in
+		p.out, err = p.cmd.StdoutPipe()
+	}
+	if err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("run git %s: %w", service, err)
+	}
+	context.AfterFunc(ctx, func() { _ = in.Close() })
+	p.kill = cancel
+	err = p.adv.Decode(io.LimitReader(p.out, maxAdvertised))
+	if err != nil && !errors.Is(err, packp.ErrEmptyAdvRefs) {
+		return nil, p.fail(fmt.Errorf("read references: %w", err))
+	}
+	return p, nil
+}
+
+// hangUp tells a service that nothing is wanted, and waits for it.
+func (p *process) hangUp() error {
+	_, err := p.in.Write(pktline.FlushPkt)
+	return errors.Join(err, p.wait())
+}
+
+// wait closes the service's input, reads what it still has to say and waits for its end.
+func (p *process) wait() error {
+	if p.stopped {
+		return nil
+	}
+	p.stopped = true
+	_ = p.in.Close() // it may have closed it first
+	_, _ = io.Copy(io.Discard, p.out)
+	err := p.cmd.Wait()
+	p.kill()
+	if err != nil {
+		return p.explain(err)
+	}
+	return nil
+}
+
+// fail kills the service and returns err with what the other side said.
+func (p *process) fail(err error) error {
+	if !p.stopped {
+		p.stopped = true
+		_ = p.in.Close()
+		p.kill()
+		_ = p.cmd.Wait() // err says it better
+	}
+	return p.explain(err)
+}
+
+// ended prefers the context's end to the errors that it caused.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// explain adds what the other side said.
+func (p *process) explain(err error) error {
+	if said := p.said.String(); said != "" {
+		return fmt.Errorf("git %s: %w (it said: %s)", p.name, err, said)
+	}
+	return fmt.Errorf("git %s: %w", p.name, err)
+}

@@ -1,0 +1,112 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNotRepository: the path is there but holds no bare git repository.
+	ErrNotRepository = errors.New("not a bare git repository")
+	// ErrNotSupported: a kind of remote that this version cannot talk to.
+	ErrNotSupported = errors.New("this kind of remote is not supported yet, only a path to a bare repository is")
+	// ErrForeignOwner: the repository belongs to neither us nor root.
+	ErrForeignOwner = errors.New("the repository belongs to somebody else, whose hooks would run with our rights")
+	// ErrNoGit: the git program is missing.
+	ErrNoGit = errors.New("a remote that is a path needs the git program")
+)
+
+// Remote is a repository to fetch from and to push to.
+type Remote struct {
+	path string
+	git  string // the program
+}
+
+// Open checks that there is a repository at source: a path (made absolute), or a file:// URL. The errors name the path:
+// fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrForeignOwner, ErrNotSupported, ErrNoGit.
+func Open(source string) (*Remote, error) {
+	path, err := localPath(source)
+	if err != nil {
+		return nil, fmt.Errorf("open remote %s: %w", source, err)
+	}
+	if err := checkRepository(path); err != nil {
+		return nil, fmt.Errorf("open remote %s: %w", source, err)
+	}
+	git, err := findGit()
+	if err != nil {
+		return nil, fmt.Errorf("open remote %s: %w", source, err)
+	}
+	return &Remote{path: path, git: git}, nil
+}
+
+// String is the repository's absolute path.
+func (r *Remote) String() string { return r.path }
+
+// localPath returns the path that source means. As git does it, a colon before the first slash means a host.
+func localPath(source string) (string, error) {
+	if source == "" {
+		return "", fs.ErrNotExist
+	}
+	if !strings.Contains(source, "://") {
+		if i := strings.IndexAny(source, ":/"); i >= 0 && source[i] == ':' {
+			return "", ErrNotSupported
+		}
+		return filepath.Abs(source)
+	}
+	u, err := url.Parse(source)
+	if err != nil {
+		return "", err
+	}
+	if u.Scheme != "file" {
+		return "", fmt.Errorf("scheme %s: %w", u.Scheme, ErrNotSupported)
+	}
+	if u.Host != "" && u.Host != "localhost" {
+		return "", fmt.Errorf("file URL with the host %s: %w", u.Host, ErrNotSupported)
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return "", errors.New("a file URL with ? or # must have it escaped as %3F or %23")
+	}
+	return filepath.Clean(u.Path), nil
+}
+
+// checkRepository looks at the files themselves, so that the message can be clearer than git's.
+func checkRepository(path string) error {
+	st, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%s: %w: it is no directory", path, ErrNotRepository)
+	}
+	var own unix.Stat_t
+	if err := unix.Stat(path, &own); err != nil {
+		return &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if own.Uid != 0 && int(own.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s: %w (owner %d, we are %d)", path, ErrForeignOwner, own.Uid, os.Geteuid())
+	}
+	for _, name := range []string{"HEAD", "objects", "refs"} {
+		sub, err := os.Stat(filepath.Join(path, name))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && sub.IsDir() == (name == "HEAD") {
+			hint := ""
+			if _, err := os.Stat(filepath.Join(path, ".git")); err == nil {
+				hint = " (it has a work tree; a bare clone of it will do)"
+			}
+			return fmt.Errorf("%s: %w: it has no proper %s%s", path, ErrNotRepository, name, hint)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := unix.Access(filepath.Join(path, "objects"), unix.R_OK|unix.X_OK); err != nil {
+		return &fs.PathError{Op: "read", Path: filepath.Join(path, "objects"), Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,368 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+const mainRef = "refs/heads/main"
+
+// git runs stock git in dir.
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	c := exec.CommandContext(ctx, "git", args...)
+	c.Dir = dir
+	c.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v: %s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// volume is our side.
+type volume struct {
+	t   *testing.T
+	dir string
+	db  *odb.DB
+	tip tiers.ID
+	ids []tiers.ID // objects of the last commit
+	n   int
+}
+
+func newVolume(t *testing.T) *volume {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "cold.git")
+	if err := odb.Init(dir, "main"); err != nil {
+		t.Fatal(err)
+	}
+	db, err := odb.Open(dir, odb.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return &volume{t: t, dir: dir, db: db}
+}
+
+// commit puts a commit with one file on the branch.
+func (v *volume) commit(content string) tiers.ID {
+	v.t.Helper()
+	w, err := v.db.NewWriter()
+	check(v.t, err)
+	blob, err := w.Put(odb.Blob, []byte(content))
+	check(v.t, err)
+	data, err := odb.EncodeTree([]odb.TreeEntry{{Mode: odb.ModeFile, Name: "file", ID: blob}})
+	check(v.t, err)
+	tree, err := w.Put(odb.Tree, data)
+	check(v.t, err)
+	v.n++
+	who := odb.Signature{Name: "emberfs", Email: "e@f", When: time.Unix(int64(1_700_000_000+v.n), 0)}
+	c := odb.CommitData{Tree: tree, Author: who, Committer: who, Message: content + "\n"}
+	if !v.tip.IsZero() {
+		c.Parents = []tiers.ID{v.tip}
+	}
+	data, err = odb.EncodeCommit(c)
+	check(v.t, err)
+	id, err := w.Put(odb.Commit, data)
+	check(v.t, err)
+	check(v.t, w.Publish())
+	check(v.t, v.db.UpdateRef(mainRef, v.tip, id))
+	check(v.t, w.Release())
+	v.tip, v.ids = id, []tiers.ID{id, tree, blob}
+	return id
+}
+
+// pack writes the last commit's objects.
+func (v *volume) pack(w io.Writer) error {
+	s, err := odb.NewPackStream(w, len(v.ids))
+	if err != nil {
+		return err
+	}
+	for _, id := range v.ids {
+		if err := v.db.CopyTo(s, id); err != nil {
+			return err
+		}
+	}
+	return s.Close()
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func newRemote(t *testing.T) (string, *Remote) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "remote repo.git")
+	check(t, os.Mkdir(dir, 0o755))
+	git(t, dir, "init", "-q", "--bare", "-b", "main")
+	r, err := Open(dir)
+	check(t, err)
+	return dir, r
+}
+
+func TestPushAndFetch(t *testing.T) {
+	ctx := t.Context()
+	dir, r := newRemote(t)
+	git(t, dir, "config", "receive.fsckObjects", "true")
+	git(t, dir, "config", "receive.denyDeleteCurrent", "ignore")
+	refs, err := r.Refs(ctx)
+	if err != nil || len(refs) != 0 {
+		t.Fatalf("empty remote: %v, %v", refs, err)
+	}
+	a, b := newVolume(t), newVolume(t)
+	if _, _, err := r.Fetch(ctx, b.db, mainRef, nil); !errors.Is(err, odb.ErrNoRef) {
+		t.Fatalf("fetch from an empty remote: %v", err)
+	}
+	var old tiers.ID
+	for i := range 5 {
+		id := a.commit(strings.Repeat(fmt.Sprintf("line %d\n", i), 1000))
+		check(t, r.Push(ctx, mainRef, old, id, a.pack))
+		check(t, r.Push(ctx, mainRef, old, id, nil)) // it has it already
+		if refs, err = r.Refs(ctx); err != nil || refs[mainRef] != id {
+			t.Fatalf("after push: %v, %v", refs, err)
+		}
+		have := []tiers.ID{}
+		if !old.IsZero() {
+			have = append(have, old)
+		}
+		if i == 3 {
+			git(t, dir, "gc", "-q") // so that what comes has deltas
+		}
+		tip, release, err := r.Fetch(ctx, b.db, mainRef, have)
+		check(t, err)
+		if tip != id {
+			t.Fatalf("fetched %s, pushed %s", tip, id)
+		}
+		check(t, b.db.UpdateRef(mainRef, old, tip))
+		check(t, release())
+		old = id
+	}
+	if tip, release, err := r.Fetch(ctx, b.db, mainRef, []tiers.ID{old}); err != nil || tip != old || release() != nil {
+		t.Fatalf("fetch of nothing: %v", err)
+	}
+	for _, d := range []string{dir, a.dir, b.dir} {
+		if out := git(t, d, "fsck", "--strict", "--full"); out != "" {
+			t.Fatal(out)
+		}
+		if n := git(t, d, "rev-list", "--count", "main"); n != "5" {
+			t.Fatalf("%s has %s commits", d, n)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.dir, "objects/pack/*.keep")); len(left) != 0 {
+		t.Fatal(left)
+	}
+	check(t, r.Push(ctx, mainRef, old, tiers.ID{}, nil))
+	if refs, err = r.Refs(ctx); err != nil || len(refs) != 0 {
+		t.Fatalf("after deletion: %v, %v", refs, err)
+	}
+}
+
+func TestPushDiverged(t *testing.T) {
+	ctx := t.Context()
+	_, r := newRemote(t)
+	a, b := newVolume(t), newVolume(t)
+	first := a.commit("a")
+	check(t, r.Push(ctx, mainRef, tiers.ID{}, first, a.pack))
+	other := b.commit("b")
+	for _, old := range []tiers.ID{{}, {1}} {
+		if err := r.Push(ctx, mainRef, old, other, b.pack); !errors.Is(err, tiers.ErrDiverged) {
+			t.Fatalf("push over another's work: %v", err)
+		}
+	}
+	if refs, err := r.Refs(ctx); err != nil || refs[mainRef] != first {
+		t.Fatalf("the remote changed: %v, %v", refs, err)
+	}
+	// It moves while we send.
+	second := a.commit("a2")
+	pack := a.pack
+	err := r.Push(ctx, mainRef, first, second, func(w io.Writer) error {
+		ids, tip := a.ids, a.tip
+		third := a.commit("a3")
+		a.ids = append(a.ids, ids...)
+		check(t, r.Push(ctx, mainRef, first, third, a.pack))
+		a.ids, a.tip = ids, tip
+		return pack(w)
+	})
+	if !errors.Is(err, tiers.ErrDiverged) {
+		t.Fatalf("the remote moved during the push: %v", err)
+	}
+}
+
+func TestPushRefused(t *testing.T) {
+	ctx := t.Context()
+	dir, r := newRemote(t)
+	hook := filepath.Join(dir, "hooks", "pre-receive")
+	v := newVolume(t)
+	id := v.commit("x")
+	refused := func(what, reason string, write func(io.Writer) error) {
+		t.Helper()
+		err := r.Push(ctx, mainRef, tiers.ID{}, id, write)
+		var re *tiers.RefusedError
+		if !errors.As(err, &re) || !strings.Contains(re.Reason, reason) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if refs, err := r.Refs(ctx); err != nil || len(refs) != 0 {
+			t.Fatalf("%s: the remote changed: %v, %v", what, refs, err)
+		}
+	}
+	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho policy says no >&2\nprintf '\\033[31mred' >&2\nexit 1\n"), 0o755))
+	refused("hook", "policy says no; [31mred", v.pack)
+	check(t, os.Remove(hook))
+	refused("cut off pack", "unpack", func(w io.Writer) error {
+		var b bytes.Buffer
+		check(t, v.pack(&b))
+		_, err := w.Write(b.Bytes()[:b.Len()-30])
+		return err
+	})
+	refused("missing objects", "", func(w io.Writer) error {
+		all := v.ids
+		defer func() { v.ids = all }()
+		v.ids = all[:2]
+		return v.pack(w)
+	})
+	git(t, dir, "config", "receive.maxInputSize", "10")
+	refused("size", "exceeds", v.pack)
+	git(t, dir, "config", "--unset", "receive.maxInputSize")
+
+	if err := r.Push(ctx, mainRef, tiers.ID{}, id, func(io.Writer) error { return tiers.ErrCorrupt }); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Fatalf("our own error: %v", err)
+	}
+	// The answer is lost, but the push was done.
+	post := filepath.Join(dir, "hooks", "post-receive")
+	check(t, os.WriteFile(post, []byte("#!/bin/sh\nkill -9 $PPID\n"), 0o755))
+	check(t, r.Push(ctx, mainRef, tiers.ID{}, id, v.pack))
+	if refs, err := r.Refs(ctx); err != nil || refs[mainRef] != id {
+		t.Fatalf("%v, %v", refs, err)
+	}
+}
+
+func TestBigRefusedPushDoesNotHang(t *testing.T) {
+	dir, r := newRemote(t)
+	git(t, dir, "config", "receive.maxInputSize", "1000")
+	v := newVolume(t)
+	id := v.commit("x")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err := r.Push(ctx, mainRef, tiers.ID{}, id, func(w io.Writer) error {
+		s, err := odb.NewPackStream(w, 1000)
+		for range 1000 {
+			if err == nil {
+				err = s.Add(odb.Blob, bytes.Repeat([]byte("0123456789abcdef"), 1<<14))
+			}
+		}
+		return err
+	})
+	var re *tiers.RefusedError
+	if !errors.As(err, &re) && !errors.Is(err, tiers.ErrDiverged) {
+		t.Logf("%v", err)
+	}
+	if err == nil || ctx.Err() != nil {
+		t.Fatalf("push: %v, %v", err, ctx.Err())
+	}
+}
+
+func TestContextEndsAHangingHook(t *testing.T) {
+	dir, r := newRemote(t)
+	check(t, os.MkdirAll(filepath.Join(dir, "hooks"), 0o755))
+	started := filepath.Join(dir, "started")
+	check(t, os.WriteFile(filepath.Join(dir, "hooks", "pre-receive"), []byte("#!/bin/sh\n>'"+started+"'\nexec sleep 300\n"), 0o755))
+	v := newVolume(t)
+	id := v.commit("x")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(started); err == nil {
+				cancel()
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	if err := r.Push(ctx, mainRef, tiers.ID{}, id, v.pack); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	dir, _ := newRemote(t)
+	work := t.TempDir()
+	git(t, work, "init", "-q")
+	file := filepath.Join(work, "file")
+	check(t, os.WriteFile(file, nil, 0o644))
+	for source, want := range map[string]error{
+		dir: nil,
+		"file://" + strings.ReplaceAll(dir, " ", "%20"): nil,
+		filepath.Join(dir, "missing"):                   fs.ErrNotExist,
+		work:                                            ErrNotRepository,
+		file:                                            ErrNotRepository,
+		t.TempDir():                                     ErrNotRepository,
+		"":                                              fs.ErrNotExist,
+		"https://example.org/x.git":                     ErrNotSupported,
+		"ssh://git@example.org/x.git":                   ErrNotSupported,
+		"git@example.org:x.git":                         ErrNotSupported,
+		"file://example.org/x.git":                      ErrNotSupported,
+	} {
+		if _, err := Open(source); !errors.Is(err, want) {
+			t.Errorf("Open(%q): %v, want %v", source, err, want)
+		} else if err != nil && !strings.Contains(err.Error(), source) {
+			t.Errorf("Open(%q): %v does not name it", source, err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		foreign := filepath.Join(t.TempDir(), "foreign.git")
+		check(t, os.Mkdir(foreign, 0o755))
+		git(t, foreign, "init", "-q", "--bare")
+		check(t, os.Chown(foreign, 12345, 12345))
+		if _, err := Open(foreign); !errors.Is(err, ErrForeignOwner) {
+			t.Errorf("foreign repository: %v", err)
+		}
+	}
+	t.Setenv("PATH", t.TempDir())
+	if _, err := Open(dir); !errors.Is(err, ErrNoGit) {
+		t.Errorf("without git: %v", err)
+	}
+	t.Setenv("PATH", "")
+	r, err := Open(dir)
+	check(t, err)
+	if _, err := r.Refs(t.Context()); err != nil {
+		t.Errorf("without PATH: %v", err)
+	}
+}
+
+func TestFetchFromADamagedRemote(t *testing.T) {
+	dir, r := newRemote(t)
+	v, b := newVolume(t), newVolume(t)
+	id := v.commit("some text")
+	check(t, r.Push(t.Context(), mainRef, tiers.ID{}, id, v.pack))
+	h := v.ids[2].String()
+	check(t, os.Remove(filepath.Join(dir, "objects", h[:2], h[2:])))
+	if _, _, err := r.Fetch(t.Context(), b.db, mainRef, nil); err == nil {
+		t.Fatal("fetch from a remote that lacks an object succeeded")
+	} else if !strings.Contains(err.Error(), h) {
+		t.Fatalf("the error does not say what the remote said: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.dir, "objects/pack/*")); len(left) != 0 {
+		t.Fatal(left)
+	}
+}
