@@ -106,7 +106,7 @@ func TestUnchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	if err := put(t.Context(), tx, f, dirs, ""); err != nil {
+	if err := put(t.Context(), tx, f, dirs, "", links); err != nil {
 		t.Fatal(err)
 	}
 	if f.Dir() != rootOf(base) {
@@ -116,7 +116,7 @@ func TestUnchanged(t *testing.T) {
 	if n := txLen(t, tx); n != 0 {
 		t.Errorf("%d objects were stored again", n)
 	}
-	id, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Entry, Links: links})
+	id, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@
 // As FORMAT.md section 2. "Malformed" is what git takes for malformed, which includes U+FFFE and U+FFFF. A name that a stock
 // client stored in the clear although it is to be escaped (.gitattributes, .gitmodules) is read as that name unless the
 // escaped one is there too; the next commit of the directory escapes it. Names that begin with ".emberfs%" have to decode.
+// What follows ".emberfs%%" is a hash if it is exactly 64 digits; otherwise the second "%" begins an escape.
 //
 // # Lines
 //

@@ -151,7 +151,7 @@ func openVolume(t *testing.T, dir string, o Options) *testVolume {
 }
 
 // put stores a directory whole.
-func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID, at string) error {
+func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID, at string, links map[string][]string) error {
 	for name, k := range f.kids {
 		if k.clean {
 			continue
@@ -159,7 +159,7 @@ func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID,
 		var err error
 		switch k.Kind {
 		case tiers.KindDir:
-			err = put(ctx, tx, k, base, path.Join(at, name))
+			err = put(ctx, tx, k, base, path.Join(at, name), nil)
 		case tiers.KindFile:
 			k.ID, err = tx.PutFile(ctx, k.Size, bytes.NewReader(k.data), k.ID)
 		case tiers.KindSymlink:
@@ -169,9 +169,9 @@ func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID,
 			return fmt.Errorf("%s: %w", path.Join(at, name), err)
 		}
 	}
-	var root *tiers.Entry
+	var root *tiers.Root
 	if at == "" {
-		root = &f.Entry
+		root = &tiers.Root{Entry: f.Entry, Links: links}
 	}
 	id, err := tx.PutDir(ctx, base[at], true, root, f.entries(), nil)
 	f.ID, f.Meta = id.Tree, id.Meta
@@ -191,10 +191,10 @@ func (v *testVolume) commit(f *file, links map[string][]string) tiers.ID {
 	if tx.Base() != nil {
 		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
 	}
-	if err := put(ctx, tx, f, base, ""); err != nil {
+	if err := put(ctx, tx, f, base, "", links); err != nil {
 		v.t.Fatal(err)
 	}
-	id, err := tx.Commit(ctx, tiers.CommitOptions{Reason: "test", Files: 1, Root: f.Entry, Links: links, When: time.Now()})
+	id, err := tx.Commit(ctx, tiers.CommitOptions{Reason: "test", Files: 1, Root: f.Dir(), When: time.Now()})
 	if err != nil {
 		v.t.Fatal(err)
 	}

@@ -45,11 +45,9 @@ func EncodeName(name string) string {
 // DecodeName gives the true name of a stored one. It accepts only what EncodeName gives back again. For the hash form the
 // error is one that isHashedName knows: the true name stands in the directory's metadata.
 func DecodeName(stored string) (string, error) {
-	if strings.HasPrefix(stored, hashPrefix) {
-		if h := stored[len(hashPrefix):]; len(h) == 64 && strings.Trim(h, "0123456789abcdef") == "" {
-			return "", errHashedName
-		}
-		return "", fmt.Errorf("stored name %q: not a hash of a name", stored)
+	// What begins with an escape looks alike, but 64 such digits never follow: a name of them is not forbidden.
+	if h, ok := strings.CutPrefix(stored, hashPrefix); ok && len(h) == 64 && strings.Trim(h, hexDigits) == "" {
+		return "", errHashedName
 	}
 	name := stored
 	if rest, ok := strings.CutPrefix(stored, escapePrefix); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -60,12 +61,12 @@ func openSnapshot(db store, id tiers.ID, o owner) (*snapshot, error) {
 	if s.own, err = loadOwn(db, all, &s.problems); err != nil {
 		return nil, fmt.Errorf("commit %s: %w", id, err)
 	}
-	s.rootTree = commit.Tree
+	s.entries, s.rootTree = all, commit.Tree
 	for i, e := range all {
 		if e.Name != ownName {
 			continue
 		}
-		s.entries = append(append(s.entries, all[:i]...), all[i+1:]...)
+		s.entries = slices.Concat(all[:i], all[i+1:])
 		data, err := odb.EncodeTree(s.entries)
 		if err == nil {
 			s.rootTree, err = odb.HashObject(odb.Tree, data)
@@ -73,9 +74,6 @@ func openSnapshot(db store, id tiers.ID, o owner) (*snapshot, error) {
 		if err != nil {
 			return nil, fmt.Errorf("commit %s: root tree without %s: %w", id, ownName, err)
 		}
-	}
-	if s.entries == nil {
-		s.entries = all
 	}
 	s.openRoot()
 	return s, nil

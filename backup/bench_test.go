@@ -1,0 +1,161 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// benchVolume has one directory "big" with n entries.
+func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
+	b.Helper()
+	c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	ctx := context.Background()
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	entries := make([]tiers.Entry, n)
+	for i := range entries {
+		// Each file has content of its own, as in life: ids do not compress.
+		id, err := tx.PutFile(ctx, 8, strings.NewReader(fmt.Sprintf("%08d", i)), tiers.ID{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		entries[i] = tiers.Entry{
+			Name: fmt.Sprintf("file-%06d.txt", i), Kind: tiers.KindFile, Mode: 0o644, UID: 1000, GID: 1000, Size: 8, ID: id,
+			Mtime: tiers.Time{Sec: 1700000000 + int64(i), Nsec: uint32(i) * 7919 % 1e9},
+		}
+	}
+	dir := tiers.Entry{Name: "big", Kind: tiers.KindDir, Mode: 0o755}
+	id, err := tx.PutDir(ctx, tiers.DirID{}, true, nil, entries, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir.ID, dir.Meta = id.Tree, id.Meta
+	root := tiers.Entry{Kind: tiers.KindDir, Mode: 0o755}
+	if id, err = tx.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: root}, []tiers.Entry{dir}, nil); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+		b.Fatal(err)
+	}
+	return c, dir, entries
+}
+
+// One file of 100,000 changes: time of PutDir, and what the commit's metadata take in the pack.
+func BenchmarkPutDirDelta(b *testing.B) {
+	c, dir, entries := benchVolume(b, 100_000)
+	ctx := context.Background()
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tx.Abort()
+	i := 0
+	for b.Loop() {
+		e := entries[i%len(entries)]
+		i++
+		if e.ID, err = tx.PutFile(ctx, 8, strings.NewReader(fmt.Sprintf("x%07d", i)), tiers.ID{}); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := tx.PutDir(ctx, dir.Dir(), false, nil, []tiers.Entry{e}, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkTouchBytes measures the metadata bytes of a commit that touches one file of 100,000 (git's own tree stays).
+func BenchmarkTouchBytes(b *testing.B) {
+	c, dir, entries := benchVolume(b, 100_000)
+	ctx := context.Background()
+	var bytes, commits int64
+	i := 0
+	for b.Loop() {
+		s, err := c.Head(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		i++
+		entries[i*97].Mtime.Nsec++
+		id, err := tx.PutDir(ctx, dir.Dir(), false, nil, []tiers.Entry{entries[i*97]}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		dir.ID, dir.Meta = id.Tree, id.Meta
+		root := s.Root()
+		if id, err = tx.PutDir(ctx, rootOf(s), false, &tiers.Root{Entry: root}, []tiers.Entry{dir}, nil); err != nil {
+			b.Fatal(err)
+		}
+		before := c.Stats().Bytes
+		if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+			b.Fatal(err)
+		}
+		bytes += c.Stats().Bytes - before
+		commits++
+	}
+	b.ReportMetric(float64(bytes)/float64(commits), "B/commit")
+}
+
+// A directory of 100,000 entries is stored whole.
+func BenchmarkPutDirFull(b *testing.B) {
+	c, dir, entries := benchVolume(b, 100_000)
+	ctx := context.Background()
+	for _, base := range []tiers.DirID{{}, dir.Dir()} {
+		b.Run(fmt.Sprintf("base=%v", base != tiers.DirID{}), func(b *testing.B) {
+			for b.Loop() {
+				tx, err := c.Begin(ctx)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := tx.PutDir(ctx, base, true, nil, entries, nil); err != nil {
+					b.Fatal(err)
+				}
+				tx.Abort()
+			}
+		})
+	}
+}
+
+// A directory of 100,000 entries is listed.
+func BenchmarkReadDir(b *testing.B) {
+	c, dir, entries := benchVolume(b, 100_000)
+	ctx := context.Background()
+	s, err := c.Head(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		l, err := s.ReadDir(ctx, dir.Dir())
+		if err != nil || len(l.Entries) != len(entries) || len(l.Problems) > 0 {
+			b.Fatalf("%d entries, %v, %v", len(l.Entries), l.Problems, err)
+		}
+	}
+}
+
+func BenchmarkHashObject(b *testing.B) {
+	data := make([]byte, 1<<20)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if _, err := odb.HashObject(odb.Tree, data); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
