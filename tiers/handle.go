@@ -58,12 +58,26 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 		return nil, err
 	}
 	if trunc {
-		if err := v.truncate(n, fd, 0, killPriv); err != nil {
+		err := v.truncateVia(n, fd, flags, killPriv)
+		if err != nil {
 			unix.Close(fd)
 			return nil, err
 		}
 	}
 	return v.newHandle(n, fd, flags), nil
+}
+
+// truncateVia empties a file that is being opened; O_RDONLY|O_TRUNC truncates too, through a descriptor that can.
+func (v *Volume) truncateVia(n *Inode, fd int, flags uint32, killPriv bool) error {
+	if writable(flags) {
+		return v.truncate(n, fd, 0, killPriv)
+	}
+	w, err := v.openNode(n, unix.O_WRONLY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(w)
+	return v.truncate(n, w, 0, killPriv)
 }
 
 // newHandle wraps fd and counts it as a writer where it is one. Between begin and end for writers.

@@ -415,3 +415,17 @@ func TestInvisibleRecord(t *testing.T) {
 		t.Fatalf("chmod does not move ctime: %v %v (%v)", before.Ctime, changed.Ctime, err)
 	}
 }
+
+// O_RDONLY|O_TRUNC truncates on Linux.
+func TestTruncateReadOnly(t *testing.T) {
+	v, _ := newVolume(t)
+	n := write(t, v, v.root, "f", "x")
+	h, err := v.Open(n, unix.O_RDONLY|unix.O_TRUNC, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Release()
+	if a, err := v.Getattr(n, nil); err != nil || a.Size != 0 {
+		t.Fatalf("size %d (%v)", a.Size, err)
+	}
+}
