@@ -1,10 +1,6 @@
 package backup
 
-import (
-	"errors"
-)
+import "emberfs/backup/wire"
 
 // dial opens the remote at a source.
-func dial(string) (remote, error) {
-	return nil, errors.New("remotes are not supported yet")
-}
+func dial(source string) (remote, error) { return wire.Open(source) }
