@@ -136,7 +136,8 @@ func environmentLayer(environ []string) (layer, []string) {
 					out[name] = given{value: v, where: k}
 				}
 			} else if near := nearest(name, names); near != "" {
-				warnings = append(warnings, fmt.Sprintf("%s in the environment is no setting; did you mean EMBERFS_%s?", k, strings.ToUpper(near)))
+				s, _ := findSetting(near)
+				warnings = append(warnings, fmt.Sprintf("%s in the environment is no setting; did you mean %s?", k, s.env()))
 			}
 			return "", nil
 		},

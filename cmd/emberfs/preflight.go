@@ -51,7 +51,9 @@ func resolveMountpoint(path string, table []mountEntry) (string, *mountEntry, er
 // automount point is there, which is to be mounted over.
 func checkMountpoint(path string, table []mountEntry) (real string, auto bool, err error) {
 	const hint = "choose an empty directory"
-	refuse := func(why, hint string) (string, bool, error) { return "", false, mountError(path, errors.New(why), hint) }
+	refuse := func(why, hint string) (string, bool, error) {
+		return "", false, mountError(path, errors.New(why), hint)
+	}
 	real, m, err := resolveMountpoint(path, table)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
+
+// fakeVolume counts what a daemon asks of a volume.
+type fakeVolume struct {
+	mu     sync.Mutex
+	dirty  int64 // files that the next Sync takes
+	syncs  []string
+	closed bool
+	fail   error                           // of Sync
+	wait   func(ctx context.Context) error // runs in Sync
+}
+
+func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
+	if v.wait != nil {
+		if err := v.wait(ctx); err != nil {
+			return &tiers.Receipt{Missing: []string{"not committed: " + err.Error()}}, err
+		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.syncs = append(v.syncs, reason)
+	if v.closed {
+		return nil, errors.New("closed")
+	}
+	if v.fail != nil {
+		return &tiers.Receipt{Missing: []string{v.fail.Error()}}, v.fail
+	}
+	r := &tiers.Receipt{Complete: true, Reason: reason, Commit: strings.Repeat("1", 40), New: v.dirty > 0, Files: v.dirty, Started: time.Now()}
+	v.dirty = 0
+	return r, nil
+}
+
+func (v *fakeVolume) Status() tiers.Status { return tiers.Status{Volume: "fake"} }
+
+func (v *fakeVolume) Close() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.closed = true
+	return nil
+}
+
+// fakeMount is a mount that can be busy.
+type fakeMount struct {
+	mu   sync.Mutex
+	busy bool
+	lazy bool
+	gone chan struct{}
+	once sync.Once
+}
+
+func newFakeMount() *fakeMount { return &fakeMount{gone: make(chan struct{})} }
+
+func (m *fakeMount) Wait() error { <-m.gone; return nil }
+func (m *fakeMount) leave()      { m.once.Do(func() { close(m.gone) }) }
+
+func (m *fakeMount) Unmount(lazy bool) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.busy && !lazy {
+		return unix.EBUSY
+	}
+	m.lazy = lazy
+	if !m.busy {
+		m.leave()
+	}
+	return nil
+}
+
+// daemonTest is a daemon over fakes that serves.
+type daemonTest struct {
+	*daemon
+	vol     *fakeVolume
+	mount   *fakeMount
+	signals chan os.Signal
+	result  chan *tiers.Receipt
+	notices chan string
+}
+
+func serveFake(t *testing.T, c *config, change func(*daemonTest)) *daemonTest {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(io.Discard)
+	if c.State == "" {
+		c.State = t.TempDir()
+	}
+	x := &daemonTest{vol: &fakeVolume{dirty: 3}, mount: newFakeMount(), signals: make(chan os.Signal), result: make(chan *tiers.Receipt, 1),
+		notices: make(chan string, 1000)}
+	x.daemon = newDaemon(c, x.vol, x.mount, log)
+	x.daemon.abort = x.mount.leave
+	x.daemon.notify = func(s string) { x.notices <- s }
+	if change != nil {
+		change(x)
+	}
+	go func() { x.result <- x.serve(x.signals) }()
+	t.Cleanup(x.mount.leave)
+	return x
+}
+
+func (x *daemonTest) final(t *testing.T) *tiers.Receipt {
+	t.Helper()
+	select {
+	case r := <-x.result:
+		x.vol.mu.Lock()
+		defer x.vol.mu.Unlock()
+		if !x.vol.closed {
+			t.Error("the volume was not closed")
+		}
+		return r
+	case <-time.After(20 * time.Second):
+		t.Fatal("the daemon does not end")
+		return nil
+	}
+}
+
+func TestMountDisappears(t *testing.T) {
+	x := serveFake(t, &config{}, nil)
+	x.mount.leave()
+	r := x.final(t)
+	if !r.Complete || r.Files != 3 || r.Reason != "unmount" {
+		t.Errorf("%+v", r)
+	}
+	if have, err := lastReceipt(x.config.State, r.Started.Add(-time.Minute)); err != nil || have.Files != 3 {
+		t.Errorf("the receipt on disk: %+v, %v", have, err)
+	}
+}
+
+func TestSignalEndsTheMount(t *testing.T) {
+	x := serveFake(t, &config{}, nil)
+	x.signals <- unix.SIGTERM
+	r := x.final(t)
+	if !r.Complete || r.Files != 3 || x.mount.lazy {
+		t.Errorf("%+v, lazy %v", r, x.mount.lazy)
+	}
+	if <-x.notices != "STOPPING=1" {
+		t.Error("systemd was not told")
+	}
+}
+
+func TestSignalWhileBusy(t *testing.T) {
+	x := serveFake(t, &config{}, func(x *daemonTest) {
+		x.mount.busy = true
+		x.daemon.grace = time.Millisecond
+	})
+	x.signals <- unix.SIGTERM
+	r := x.final(t)
+	if !r.Complete || !x.mount.lazy || len(x.vol.syncs) != 2 {
+		t.Errorf("want a backup, a lazy unmount and another backup: %+v, lazy %v, %v", r, x.mount.lazy, x.vol.syncs)
+	}
+}
+
+func TestSecondSignalDoesNotStopTheBackup(t *testing.T) {
+	first, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	x := serveFake(t, &config{}, func(x *daemonTest) {
+		x.vol.wait = func(context.Context) error {
+			once.Do(func() { close(first) })
+			<-release
+			return nil
+		}
+	})
+	x.signals <- unix.SIGTERM
+	<-first
+	x.signals <- unix.SIGTERM
+	x.signals <- unix.SIGINT
+	close(release)
+	if r := x.final(t); !r.Complete {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestDeadline(t *testing.T) {
+	x := serveFake(t, &config{Deadline: 20 * time.Millisecond}, func(x *daemonTest) {
+		x.vol.wait = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	})
+	x.mount.leave()
+	r := x.final(t)
+	if r.Complete || !strings.Contains(strings.Join(r.Missing, "\n"), errDeadline.Error()) {
+		t.Errorf("%+v", r)
+	}
+	if err := partError("umount", "/m", r); exitCode(err) != exitPart || !said(err) {
+		t.Errorf("exit code %d", exitCode(err))
+	}
+}
+
+func TestFailedBackupIsNotComplete(t *testing.T) {
+	x := serveFake(t, &config{}, func(x *daemonTest) { x.vol.fail = errors.New("disk full") })
+	x.mount.leave()
+	if r := x.final(t); r.Complete || len(r.Missing) == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestKernelDoesNotLetGo(t *testing.T) {
+	x := serveFake(t, &config{}, func(x *daemonTest) {
+		x.mount.busy = true
+		x.daemon.abort = func() {}
+	})
+	x.daemon.once.Do(func() { close(x.daemon.giveUp) })
+	if r := x.final(t); r.Complete {
+		t.Errorf("complete although somebody may still write: %+v", r)
+	}
+}
+
+func TestUmountRequests(t *testing.T) {
+	x := serveFake(t, &config{Mountpoint: "/m"}, func(x *daemonTest) { x.mount.busy = true })
+	s := must(serveControl(x.config.State, x.daemon))(t)
+	defer s.close()
+	cl, ctx := newClient(x.config.State), t.Context()
+	if _, err := cl.umount(ctx, umountRequest{}); !errors.Is(err, errBusy) {
+		t.Fatalf("busy: %v", err)
+	}
+	if st, err := cl.status(ctx); err != nil || st.Phase != phaseMounted || st.PID != os.Getpid() || st.Mountpoint != "/m" || st.Volume != "fake" {
+		t.Errorf("still usable: %+v, %v", st, err)
+	}
+	if r, err := cl.sync(ctx, syncRequest{}); err != nil || r.Reason != "sync" {
+		t.Errorf("sync: %+v, %v", r, err)
+	}
+	w := must(cl.startWait(ctx))(t)
+	x.mount.mu.Lock()
+	x.mount.busy = false
+	x.mount.mu.Unlock()
+	x.vol.mu.Lock()
+	x.vol.dirty = 7
+	x.vol.mu.Unlock()
+	r, err := cl.umount(ctx, umountRequest{Deadline: time.Minute})
+	if err != nil || !r.Complete || r.Files != 7 {
+		t.Errorf("umount: %+v, %v", r, err)
+	}
+	if r, err := w.receipt(); err != nil || r.Files != 7 {
+		t.Errorf("who waits gets the same: %+v, %v", r, err)
+	}
+	if r, err := cl.umount(ctx, umountRequest{}); err != nil || r.Files != 7 {
+		t.Errorf("a second umount: %+v, %v", r, err)
+	}
+	if r, err := cl.sync(ctx, syncRequest{}); err != nil || r.Files != 7 {
+		t.Errorf("a sync after the end: %+v, %v", r, err)
+	}
+	x.final(t)
+}
+
+func TestControlSocket(t *testing.T) {
+	state := filepath.Join(t.TempDir(), strings.Repeat("long-name/", 20))
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cl := newClient(state)
+	if _, err := cl.status(t.Context()); !errors.Is(err, errNoDaemon) || cl.alive(t.Context()) {
+		t.Errorf("nobody there: %v", err)
+	}
+	x := serveFake(t, &config{State: state}, nil)
+	s := must(serveControl(state, x.daemon))(t)
+	if mode := must(os.Lstat(filepath.Join(state, controlName)))(t).Mode(); mode.Perm() != 0o600 || mode.Type() != os.ModeSocket {
+		t.Errorf("mode %v", mode)
+	}
+	if _, err := cl.status(t.Context()); err != nil || !cl.alive(t.Context()) {
+		t.Errorf("a long path: %v", err)
+	}
+	resp, err := cl.do(t.Context(), "POST", "/v1/sync", map[string]int{"speed": 9})
+	if err != nil || resp.StatusCode != 400 {
+		t.Errorf("an unknown field: %v, %v", resp, err)
+	}
+	resp.Body.Close()
+	x.mount.leave()
+	x.final(t)
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Join(state, controlName)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket stays: %v", err)
+	}
+	write(t, state, controlName, "") // a socket that a killed daemon left
+	s = must(serveControl(state, x.daemon))(t)
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAwaitExit(t *testing.T) {
+	if awaitExit(os.Getpid(), time.Millisecond) {
+		t.Error("we are still here")
+	}
+	if !awaitExit(1<<22+1, time.Millisecond) {
+		t.Error("there is no such process")
+	}
+}

@@ -1,0 +1,406 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+func write(t *testing.T, dir, name, content string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func must[V any](v V, err error) func(*testing.T) V {
+	return func(t *testing.T) V {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func TestMountinfo(t *testing.T) {
+	table := must(parseMountinfo(strings.NewReader(
+		`22 1 0:21 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:40 / /mnt/with\040space rw shared:5 master:1 - fuse.emberfs /srv/a\134b.git rw,user_id=0
+31 30 0:41 / /mnt/over rw - tmpfs none rw
+32 31 0:42 / /mnt/over rw - fuse.emberfs emberfs rw
+broken line
+33 22 0:43 / /last rw - proc proc rw`)))(t)
+	if len(table) != 5 {
+		t.Fatalf("%d mounts: %+v", len(table), table)
+	}
+	m, ok := mountAt(table, "/mnt/with space")
+	if !ok || !m.ours() || m.source != `/srv/a\b.git` {
+		t.Errorf("escaped: %+v", m)
+	}
+	if m, _ := mountAt(table, "/mnt/over"); !m.ours() {
+		t.Errorf("the topmost mount counts: %+v", m)
+	}
+	if _, ok := mountAt(table, "/mnt"); ok {
+		t.Error("/mnt is none")
+	}
+}
+
+func FuzzMountinfoLine(f *testing.F) {
+	f.Add(`30 22 0:40 / /mnt/with\040space rw shared:5 - fuse.emberfs a\134b rw`)
+	f.Add(` - `)
+	f.Add(`a b c d \04 e - \`)
+	f.Fuzz(func(t *testing.T, line string) {
+		m, ok := parseMountinfoLine(line)
+		if !ok && m != (mountEntry{}) {
+			t.Fatalf("%q: refused, but %+v", line, m)
+		}
+	})
+}
+
+func TestCheckMountpoint(t *testing.T) {
+	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
+	empty, full := filepath.Join(dir, "empty"), filepath.Join(dir, "full")
+	for _, d := range []string{empty, full} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := write(t, full, "f", "")
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(empty, link); err != nil {
+		t.Fatal(err)
+	}
+	for path, say := range map[string]string{
+		filepath.Join(dir, "none"): "does not exist", file: "not a directory", filepath.Join(file, "x"): "not a directory",
+	} {
+		if _, _, err := checkMountpoint(path, nil); codeOf(err) != exitMount || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	for _, c := range []struct {
+		path, fstype, say string
+	}{{empty, "fuse.emberfs", "a volume is already mounted"}, {link, "ext4", "something is already mounted there (ext4)"}} {
+		if _, _, err := checkMountpoint(c.path, []mountEntry{{path: empty, fstype: c.fstype}}); err == nil || !strings.Contains(err.Error(), c.say) {
+			t.Errorf("over %s: %v", c.fstype, err)
+		}
+	}
+	if real, auto, err := checkMountpoint(link, []mountEntry{{path: empty, fstype: "autofs"}}); err != nil || real != empty || !auto {
+		t.Errorf("automount point: %s, %v, %v", real, auto, err)
+	}
+	if err := checkEmpty(full); codeOf(err) != exitMount || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("not empty: %v", err)
+	}
+	if err := checkEmpty(empty); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPlacesApart(t *testing.T) {
+	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
+	mnt, state := filepath.Join(dir, "mnt"), filepath.Join(dir, "state")
+	for _, d := range []string{filepath.Join(mnt, "sub"), filepath.Join(state, "warm")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(mnt, filepath.Join(dir, "alias")); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		mnt string
+		c   config
+		bad bool
+	}{
+		"apart":               {mnt, config{State: state, Source: "/srv/x.git"}, false},
+		"same prefix":         {mnt, config{State: mnt + "2"}, false},
+		"state is mountpoint": {state, config{State: state}, true},
+		"mountpoint in state": {filepath.Join(state, "warm"), config{State: state}, true},
+		"state below":         {mnt, config{State: filepath.Join(mnt, "new", "state")}, true},
+		"state by symlink":    {mnt, config{State: filepath.Join(dir, "alias", "sub")}, true},
+		"source below":        {mnt, config{State: state, Source: filepath.Join(mnt, "x.git")}, true},
+		"log below":           {mnt, config{State: state, LogFile: filepath.Join(mnt, "log")}, true},
+	} {
+		if err := checkApart(c.mnt, &c.c); (err != nil) != c.bad {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSources(t *testing.T) {
+	for in, want := range map[string]string{"": "", "none": "", "emberfs": "", "/a/b.git": "/a/b.git", "file:///a/../b.git": "/b.git"} {
+		if got, err := sourceOf("mount", in); err != nil || got != want {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"https://u:secret@h/x.git", "git@h:x.git", "ssh://h/x", "host:path"} {
+		if _, err := sourceOf("mount", in); codeOf(err) != exitMount || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+	dir := t.TempDir()
+	for _, d := range []string{"bare/objects", "bare/refs", "tree/.git", "empty"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, dir, "bare/HEAD", "ref: refs/heads/main\n")
+	write(t, dir, "file", "")
+	if err := checkSource(filepath.Join(dir, "bare"), false); err != nil {
+		t.Error(err)
+	}
+	for name, say := range map[string]string{"tree": "work tree", "empty": "not a git repository", "file": "not a git repository", "none": "no such repository"} {
+		if err := checkSource(filepath.Join(dir, name), false); codeOf(err) != exitMount || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for in, want := range map[string]string{
+		"push to https://joe:s3cret@host/x.git failed": "push to https://xxxxx@host/x.git failed",
+		"https://token@host/x":                         "https://xxxxx@host/x",
+		"a@b plain ssh://host/x":                       "a@b plain ssh://host/x",
+	} {
+		if got := redact(in); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
+
+func TestStateDirectory(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "new", "state")
+	s := must(openState(path))(t)
+	st := must(os.Stat(path))(t)
+	if st.Mode().Perm() != 0o700 {
+		t.Errorf("mode %v", st.Mode())
+	}
+	if _, err := openState(path); codeOf(err) != exitMount {
+		t.Errorf("a second daemon: %v", err)
+	} else if inUse := new(inUseError); !errors.As(err, &inUse) || inUse.pid != os.Getpid() {
+		t.Errorf("the message does not name the pid: %v", err)
+	}
+	write(t, path, "volume.json", "{}")
+	if err := s.discard(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a failed mount leaves its directories: %v", err)
+	}
+
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, "volume.json", "{}")
+	s = must(openState(path))(t)
+	if err := s.discard(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(path, "volume.json")); err != nil {
+		t.Errorf("a failed mount took what was there before: %v", err)
+	}
+	must(openState(path))(t) // the lock is free again
+}
+
+func TestStrangeStateDirectories(t *testing.T) {
+	dir := t.TempDir()
+	for name, say := range map[string]string{"home": "something else", "newer": "format 99", "file": "not a directory"} {
+		path := filepath.Join(dir, name)
+		if name == "file" {
+			write(t, dir, name, "")
+		} else if err := os.Mkdir(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		switch name {
+		case "home":
+			write(t, path, "letter.txt", "dear")
+		case "newer":
+			write(t, path, "volume.json", `{"format": 99}`)
+		}
+		before := must(os.Stat(path))(t).Mode()
+		if _, err := openState(path); codeOf(err) != exitMount || !strings.Contains(err.Error(), say) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if must(os.Stat(path))(t).Mode() != before {
+			t.Errorf("%s: a refused directory changed its mode", name)
+		}
+	}
+}
+
+func TestDefaultState(t *testing.T) {
+	none := func(string) string { return "" }
+	a := must(defaultState(&config{Mountpoint: "/mnt/a", Source: "/srv/My repo.git", Branch: "main"}, true, none))(t)
+	b := must(defaultState(&config{Mountpoint: "/mnt/b", Source: "/srv/My repo.git", Branch: "main"}, true, none))(t)
+	c := must(defaultState(&config{Mountpoint: "/mnt/a", Source: "/srv/My repo.git", Branch: "dev"}, true, none))(t)
+	d := must(defaultState(&config{Mountpoint: "/mnt/a"}, true, none))(t)
+	if a != b || a == c || a == d || !strings.HasPrefix(a, "/var/lib/emberfs/My-repo-") {
+		t.Errorf("one state a source and branch: %s %s %s %s", a, b, c, d)
+	}
+	xdg := func(k string) string { return map[string]string{"XDG_STATE_HOME": "/xdg", "HOME": "/home/u"}[k] }
+	if u := must(defaultState(&config{Mountpoint: "/m"}, false, xdg))(t); !strings.HasPrefix(u, "/xdg/emberfs/m-") {
+		t.Error(u)
+	}
+	home := func(k string) string { return map[string]string{"HOME": "/home/u"}[k] }
+	if u := must(defaultState(&config{Mountpoint: "/m"}, false, home))(t); !strings.HasPrefix(u, "/home/u/.local/state/emberfs/m-") {
+		t.Error(u)
+	}
+	if _, err := userStateHome(none); err != nil {
+		t.Errorf("without HOME the account's home directory is asked for: %v", err)
+	}
+}
+
+func TestRegistry(t *testing.T) {
+	r := registry{filepath.Join(t.TempDir(), "run")}
+	if list := must(r.list())(t); len(list) != 0 {
+		t.Fatal(list)
+	}
+	a, b := registration{"/mnt/b", "/state/1", 10}, registration{"/mnt/a", "/state/2", 11}
+	finishing := registration{"/mnt/a", "/state/3", 9}
+	for _, e := range []registration{a, b, finishing} {
+		if err := r.add(e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, r.dir, "odd.json", "{")
+	write(t, r.dir, "relative.json", `{"mountpoint":"x","state":"y"}`)
+	if list := must(r.list())(t); !slices.Equal(list, []registration{finishing, b, a}) {
+		t.Errorf("list: %v", list)
+	}
+	next := registration{"/mnt/b", "/state/1", 20}
+	if err := r.add(next); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.remove(a); err != nil {
+		t.Fatal(err)
+	}
+	if list := must(r.list())(t); !slices.Contains(list, next) || len(list) != 3 {
+		t.Errorf("an old daemon took the registration of the next: %v", list)
+	}
+	err := r.prune(func(e registration) bool { return e == b }, func(path string) bool { return path == "/mnt/b" })
+	if list := must(r.list())(t); err != nil || !slices.Equal(list, []registration{b, next}) {
+		t.Errorf("prune: %v, %v; the living and those with a dead mount stay", list, err)
+	}
+}
+
+func TestRegistryDirectories(t *testing.T) {
+	if r := must(openRegistry(0, func(string) string { return "/elsewhere" }))(t); r.dir != "/run/emberfs" {
+		t.Error(r)
+	}
+	own := t.TempDir()
+	get := func(k string) string { return map[string]string{"XDG_RUNTIME_DIR": own, "HOME": "/home/u"}[k] }
+	if os.Getuid() == 0 {
+		if err := os.Chown(own, 4242, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uid := int(must(stat(own))(t).Uid)
+	if r := must(openRegistry(uid, get))(t); uid != 0 && r.dir != filepath.Join(own, "emberfs") {
+		t.Error(r)
+	}
+	if r := must(openRegistry(4243, get))(t); strings.HasPrefix(r.dir, own) {
+		t.Errorf("another user's runtime directory is used: %v", r)
+	}
+}
+
+func stat(path string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return st, err
+}
+
+func TestReceiptFiles(t *testing.T) {
+	state := t.TempDir()
+	start := time.Now()
+	if _, err := lastReceipt(state, start); err == nil {
+		t.Error("a receipt out of nothing")
+	}
+	for i := range keepReceipts + 3 {
+		if err := writeReceipt(state, &tiers.Receipt{Files: int64(i)}, start.Add(time.Duration(i)*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := must(receiptNames(state))(t)
+	if len(names) != keepReceipts {
+		t.Errorf("%d receipts", len(names))
+	}
+	if r := must(lastReceipt(state, start.Add(-time.Minute)))(t); r.Files != keepReceipts+2 {
+		t.Errorf("the last receipt: %+v", r)
+	}
+	if _, err := lastReceipt(state, time.Now().Add(time.Hour)); err == nil {
+		t.Error("a receipt of an earlier unmount counts as this one's")
+	}
+}
+
+func TestSummary(t *testing.T) {
+	id := strings.Repeat("ab", 20)
+	for _, c := range []struct {
+		r    tiers.Receipt
+		want string
+	}{
+		{tiers.Receipt{Complete: true, Took: 1500 * time.Microsecond}, "COMPLETE: the volume has no commit yet (2ms)"},
+		{tiers.Receipt{Complete: true, Commit: id, New: true, Files: 1, Bytes: 2048}, "COMPLETE: commit abababababab: 1 file, 2.0 KiB (0s)"},
+		{tiers.Receipt{Complete: true, Commit: id, Pushed: true, Remote: "https://u:p@h/x"}, "COMPLETE: nothing new since commit abababababab, pushed to https://xxxxx@h/x (0s)"},
+		{tiers.Receipt{Commit: id, New: true, Files: 1234, Remote: "/r"}, "INCOMPLETE: commit abababababab: 1,234 files, 0 B, NOT pushed to /r (0s)"},
+	} {
+		if got := summary(&c.r); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestLogLines(t *testing.T) {
+	line := func(c *config, journal bool, level logrus.Level, text string) string {
+		var b bytes.Buffer
+		newLogger(c, &b, journal).Log(level, text)
+		return b.String()
+	}
+	text := &config{LogLevel: "info", LogFormat: "text"}
+	if got := line(text, true, logrus.ErrorLevel, "push to https://joe:pw@h/x"); !strings.HasPrefix(got, "<3>level=error") || strings.Contains(got, "pw") {
+		t.Error(got)
+	}
+	if got := line(text, true, logrus.InfoLevel, "x"); !strings.HasPrefix(got, "<6>") {
+		t.Error(got)
+	}
+	if got := line(text, false, logrus.DebugLevel, "x"); got != "" {
+		t.Error(got)
+	}
+	if got := line(&config{LogLevel: "debug", LogFormat: "json"}, false, logrus.DebugLevel, "x"); !strings.Contains(got, `"msg":"x"`) {
+		t.Error(got)
+	}
+}
+
+func TestOwnLogRotates(t *testing.T) {
+	dir := t.TempDir()
+	path := write(t, dir, logName, strings.Repeat("x", maxLog+1))
+	f := must(openLog(path, true))(t)
+	defer f.Close()
+	if must(os.Stat(path))(t).Size() != 0 || must(os.Stat(path+".1"))(t).Size() != maxLog+1 {
+		t.Error("the old log was not put aside")
+	}
+}
+
+func TestJournalStream(t *testing.T) {
+	f := must(os.Open(write(t, t.TempDir(), "f", "")))(t)
+	defer f.Close()
+	st := must(stat(f.Name()))(t)
+	env := func(v string) func(string) string { return func(string) string { return v } }
+	if isJournal(f, env("")) || isJournal(f, env("1:2")) || isJournal(f, env("x:y")) {
+		t.Error("no journal")
+	}
+	if !isJournal(f, env(strings.Join([]string{itoa(st.Dev), itoa(st.Ino)}, ":"))) {
+		t.Error("the journal was not recognised")
+	}
+}
