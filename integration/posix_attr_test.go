@@ -102,6 +102,7 @@ func truncateGrowShrink(c *tc) {
 	n, err = unix.Pread(fd, b, 5<<30-5)
 	c.ok(err, "pread")
 	c.same(b[:n], []byte("\x00\x00e\x00\x00"), "end of file after shrinking and growing")
+	c.ok(unix.Ftruncate(fd, 1), "ftruncate")
 }
 
 func truncateErrors(c *tc) {

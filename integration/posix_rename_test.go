@@ -61,7 +61,7 @@ func renameDirs(c *tc) {
 	var st unix.Stat_t
 	c.ok(os.Rename(c.p("b"), c.p("a/b")), "rename into another directory")
 	c.want(unix.Lstat(c.p("b/f"), &st), unix.ENOENT, "the old path")
-	up := c.lstat(c.dir+"/a/b/..")
+	up := c.lstat(c.dir + "/a/b/..")
 	c.equal(up.Ino, c.lstat(c.p("a")).Ino, "dot dot after a move")
 }
 

@@ -334,9 +334,11 @@ func (v *volume) runs(pid int) bool {
 func deadline(t testing.TB, limit time.Duration) {
 	timer := time.AfterFunc(limit, func() {
 		t.Errorf("not finished within %v: the mounts are aborted", limit)
-		below := mountsBelow(filepath.Join(env.base))
+		below := mountsBelow(env.base)
 		for _, pid := range processesOf(env.bin) {
-			_ = unix.Kill(pid, unix.SIGQUIT)
+			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid)); err == nil && strings.HasSuffix(to, "stderr.log") {
+				_ = unix.Kill(pid, unix.SIGQUIT)
+			}
 		}
 		for _, m := range below {
 			m.clear()

@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestImportTable holds DESIGN.md section 6: who may import what.
+func TestImportTable(t *testing.T) {
+	ours := map[string][]string{ // by the first folder: what of ours a package may import
+		"cmd":         {"cmd", "fs", "tiers", "backup"},
+		"fs":          {"tiers"},
+		"tiers":       {},
+		"backup":      {"backup", "tiers"},
+		"integration": {},
+	}
+	foreign := map[string]string{ // a module and the only folder that may import it
+		"github.com/hanwen/go-fuse":            "fs",
+		"github.com/go-git":                    "backup",
+		"github.com/VictoriaMetrics/fastcache": "tiers",
+	}
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,GoFiles,Dir", "-tags=slow", "./...")
+	cmd.Dir = env.module
+	out, err := cmd.Output()
+	check(t, err)
+	fastcacheFiles := 0
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath, Dir                             string
+			Imports, TestImports, XTestImports, GoFiles []string
+		}
+		if err := dec.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		rel := strings.TrimPrefix(p.ImportPath, "emberfs/")
+		top, _, _ := strings.Cut(rel, "/")
+		allowed, known := ours[top]
+		if !known {
+			t.Errorf("%s: the top level has no folder %s", p.ImportPath, top)
+			continue
+		}
+		for _, imp := range slices.Concat(p.Imports, p.TestImports, p.XTestImports) {
+			if mine, ok := strings.CutPrefix(imp, "emberfs/"); ok {
+				if first, _, _ := strings.Cut(mine, "/"); !slices.Contains(allowed, first) && imp != p.ImportPath {
+					t.Errorf("%s imports %s", p.ImportPath, imp)
+				}
+			}
+			for module, home := range foreign {
+				if strings.HasPrefix(imp, module) && top != home && !(top == "integration" && strings.HasSuffix(imp, "/posixtest")) {
+					t.Errorf("%s imports %s, which belongs in %s alone", p.ImportPath, imp, home)
+				}
+			}
+		}
+		if slices.Contains(p.Imports, "github.com/VictoriaMetrics/fastcache") {
+			fastcacheFiles += countImporters(t, p.Dir, p.GoFiles, "VictoriaMetrics/fastcache")
+		}
+		if base := rel[strings.LastIndex(rel, "/")+1:]; base == "util" || base == "utils" || base == "common" {
+			t.Errorf("%s: a package is named after what it provides", p.ImportPath)
+		}
+	}
+	if fastcacheFiles > 1 {
+		t.Errorf("%d files import fastcache, one may", fastcacheFiles)
+	}
+}
+
+func countImporters(t *testing.T, dir string, files []string, module string) int {
+	t.Helper()
+	n := 0
+	for _, f := range files {
+		if (command{args: []string{"grep", "-q", `"github.com/` + module + `"`, f}, dir: dir}).succeeds() {
+			n++
+		}
+	}
+	return n
+}
+
+// TestExitOnlyInMain holds the rule that one place ends the process.
+func TestExitOnlyInMain(t *testing.T) {
+	r := command{args: []string{"grep", "-rnE", `os\.Exit\(|log(rus)?\.Fatal(f|ln)?\(`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=integration", "cmd/emberfs", "fs", "tiers", "backup"}, dir: env.module}.run(t)
+	for _, line := range strings.Split(strings.TrimSpace(r.stdout), "\n") {
+		path, _, _ := strings.Cut(line, ":")
+		if line != "" && path != "cmd/emberfs/main.go" && !strings.HasPrefix(path, "fs/loopback/") {
+			t.Errorf("ends the process outside of main.go: %s", line)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+//go:build slow
+
+package integration
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestPosixMatrix runs the posix suite in root's mount with allow_other and in a plain user's, with the kernel's cache and
+// without, on a fresh volume and on one restored from a commit, and once with one processor.
+func TestPosixMatrix(t *testing.T) {
+	skipped := map[bool]map[string]bool{
+		true:  nativeCell(t, user{}),
+		false: nativeCell(t, plainUser()),
+	}
+	for _, u := range []user{{}, plainUser()} {
+		for _, cache := range []string{"on", "off"} {
+			for _, restored := range []bool{false, true} {
+				name := fmt.Sprintf("uid=%d,cache=%s,restored=%v", u.uid, cache, restored)
+				t.Run(name, func(t *testing.T) { posixCell(t, u, cache, restored, skipped[u.isRoot()]) })
+			}
+		}
+	}
+	t.Run("one_processor", func(t *testing.T) {
+		posixCell(t, user{}, "on", true, skipped[true], "GOMAXPROCS=1")
+	})
+}
+
+func posixCell(t *testing.T, u user, cache string, restored bool, skipped map[string]bool, daemonEnv ...string) {
+	deadline(t, 6*time.Minute)
+	options := []volumeOption{withUser(u), withOpts("kernel_cache=" + cache), withEnv(daemonEnv...)}
+	if u.isRoot() {
+		options = append(options, withOpts("allow_other"))
+	}
+	if restored {
+		options = append(options, withSource(newBareRepo(t, "remote.git", u)))
+	}
+	v := newVolume(t, "one", options...)
+	v.mount()
+	k := cell{dir: filepath.Join(v.mnt), as: u}
+	k.prepare(t)
+	if restored {
+		v.umount()
+		v = newVolume(t, "two", options...)
+		v.mount()
+		k.dir = v.mnt
+	}
+	k.run(t, skipped)
+	v.umount()
+	if restored {
+		fsck(t, v.source)
+	}
+	fsck(t, v.cold())
+}
