@@ -35,14 +35,15 @@ type capture struct {
 
 // dirMark is what will be recorded of a directory once the commit stands.
 type dirMark struct {
-	n      *Inode // holds a reference
-	parent *dirMark
-	name   string
-	id     DirID
-	full   bool
-	keep   bool     // not to be marked clean: something below is not, or could not be taken
-	redo   []string // names to look at again next time
-	files  []fileMark
+	n       *Inode // holds a reference
+	parent  *dirMark
+	name    string
+	id      DirID
+	full    bool
+	touched []string // names that were changed, sorted; unknown where full
+	keep    bool     // not to be marked clean: something below is not, or could not be taken
+	redo    []string // names to look at again next time
+	files   []fileMark
 }
 
 // fileMark is a file whose content the commit has.
@@ -105,9 +106,13 @@ func (c *capture) begin(m *dirMark, base DirID) ([]string, DirID) {
 		names := make([]string, 0, len(ds.mu.changed))
 		for name := range ds.mu.changed {
 			names = append(names, name)
+			if ds.mu.changed[name].risk {
+				m.touched = append(m.touched, name)
+			}
 		}
 		ds.mu.Unlock()
 		slices.Sort(names)
+		slices.Sort(m.touched)
 		return names, base
 	}
 	ds.mu.Unlock()
@@ -230,8 +235,8 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 			id, hint, known := c.knownContent(fd, name, &st, m, b)
 			if !known {
 				work = append(work, pendingFile{len(put), st, hint})
-			} else if !m.full {
-				c.count(0)
+			} else if _, ok := slices.BinarySearch(m.touched, name); ok {
+				c.count(0) // its attributes
 			}
 			e.ID = id
 		default:

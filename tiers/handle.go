@@ -50,7 +50,7 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	}
 	v.begin()
 	defer v.end()
-	if err := v.touchOwnName(n); err != nil {
+	if err := v.touchOwn(n, false); err != nil { // nothing is at risk before the first write
 		return nil, err
 	}
 	fd, err := v.openNode(n, warmFlags(flags)&^unix.O_NOATIME)
