@@ -22,7 +22,7 @@ const stateName = "volume.json"
 type stateFile struct {
 	Format  int    `json:"format"`
 	Machine string `json:"machine"` // id of this state directory as a writer of commits
-	Volume  string `json:"volume"`  // id of the volume; "" before the first open
+	Volume  string `json:"volume"`  // id of the volume
 	Branch  string `json:"branch"`
 	Source  string `json:"source"`
 	Boot    string `json:"boot"`       // boot id of the last start
@@ -73,18 +73,19 @@ func (s *state) update(change func(*stateFile)) error {
 	return WriteFileDurable(s.path, append(data, '\n'), 0o600)
 }
 
-// MachineID returns the id under which a state directory writes commits; it is made, and kept, at the first call.
-func MachineID(dir string) (string, error) {
+// Identity returns the id under which a state directory writes commits, and the id of its volume: both are made, and kept, at
+// the first call. A repository that has commits already has a volume id of its own, which then wins.
+func Identity(dir string) (machine, volume string, err error) {
 	s, err := loadState(dir)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	if _, err := os.Stat(s.path); errors.Is(err, fs.ErrNotExist) {
-		if err := s.update(func(*stateFile) {}); err != nil {
-			return "", err
+	if s.Volume == "" {
+		if err := s.update(func(f *stateFile) { f.Volume = uuid.NewString() }); err != nil {
+			return "", "", err
 		}
 	}
-	return s.Machine, nil
+	return s.Machine, s.Volume, nil
 }
 
 // bootID names the running boot of the kernel: records are trusted within it.

@@ -27,6 +27,9 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	v.points.setError("commit", err)
 	if err != nil {
 		rc.Missing = append(rc.Missing, "not committed: "+err.Error())
+		if r := v.risk.now(); r.Files > 0 {
+			rc.Missing = append(rc.Missing, fmt.Sprintf("at risk: %d files, %d bytes written", r.Files, r.Bytes))
+		}
 		return rc, err
 	}
 	if rc.New && v.cold.HasRemote() {

@@ -94,9 +94,6 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	}
 	v.table.byID, v.table.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
 	v.epoch.Store(1)
-	if st.Volume != "" && st.Volume != c.Cold.VolumeID() {
-		return nil, fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", c.State, st.Volume, c.Cold.VolumeID())
-	}
 	if err := v.openWarm(); err != nil {
 		return nil, err
 	}
@@ -238,6 +235,9 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	}
 	if head == nil {
 		return nil
+	}
+	if id := v.cold.VolumeID(); !fresh && v.state.Head != "" && v.state.Volume != id {
+		return fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", v.cfg.State, v.state.Volume, id)
 	}
 	info := head.Info()
 	v.setLastCommit(info.ID, info.Time)

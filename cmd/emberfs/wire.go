@@ -16,12 +16,12 @@ import (
 
 // openVolume opens cold, then the volume over it. The volume closes both.
 func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.Volume, error) {
-	machine, err := tiers.MachineID(c.State)
+	machine, volume, err := tiers.Identity(c.State)
 	if err != nil {
 		return nil, err
 	}
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
-		Branch: c.Branch, Source: c.Source, MachineID: machine, UserName: c.UserName, UserEmail: c.UserEmail,
+		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName, UserEmail: c.UserEmail,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
 	})
 	if err != nil {
