@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/odb"
+	"emberfs/backup/wire"
 	"emberfs/tiers"
 )
 
@@ -146,9 +147,11 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		}
 	}()
 	if o.Source != "" {
-		if c.remote, err = dial(o.Source); err != nil {
-			return nil, fmt.Errorf("remote %s: %w", o.Source, err)
+		r, err := wire.Open(o.Source)
+		if err != nil {
+			return nil, err
 		}
+		c.remote = r
 		if c.mu.pushed, err = c.readRef(c.trackingRef()); err != nil {
 			return nil, err
 		}

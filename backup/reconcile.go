@@ -54,7 +54,10 @@ func (m *merger) merge() ([]tiers.Entry, error) {
 			return nil, err
 		}
 	}
-	slices.SortFunc(m.out, func(a, b tiers.Entry) int { return strings.Compare(a.Name, b.Name) })
+	byName := func(a, b tiers.Entry) int { return strings.Compare(a.Name, b.Name) }
+	if !slices.IsSortedFunc(m.out, byName) {
+		slices.SortFunc(m.out, byName)
+	}
 	m.checkLinks()
 	return m.out, nil
 }

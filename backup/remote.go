@@ -42,7 +42,7 @@ func (c *Cold) Fetch(ctx context.Context) error {
 		err = c.fetch(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("fetch %s from %s: %w", c.o.Branch, c.o.Source, err)
+		return fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
 	}
 	return nil
 }
@@ -72,11 +72,9 @@ func (c *Cold) fetch(ctx context.Context) error {
 		}
 	}
 	if !known {
-		have := make([]tiers.ID, 0, 2)
-		for _, id := range []tiers.ID{ours, tracked} {
-			if !id.IsZero() {
-				have = append(have, id)
-			}
+		have, err := c.recent(ours, tracked)
+		if err != nil {
+			return err
 		}
 		got, release, err := c.remote.Fetch(ctx, c.db, c.ref, have)
 		if err != nil {
@@ -97,6 +95,28 @@ func (c *Cold) fetch(ctx context.Context) error {
 		return err
 	}
 	return c.forward(ctx, ours, theirs)
+}
+
+// maxRecent bounds the commits that are offered to the remote as known.
+const maxRecent = 64
+
+// recent gives the branches' tips and what went before ours: the remote may lack our last commits.
+func (c *Cold) recent(ours, tracked tiers.ID) ([]tiers.ID, error) {
+	var have []tiers.ID
+	if !tracked.IsZero() && tracked != ours {
+		have = append(have, tracked)
+	}
+	for id := ours; !id.IsZero() && len(have) < maxRecent; {
+		have = append(have, id)
+		commit, err := readCommit(c.db, id)
+		if err != nil {
+			return nil, err
+		}
+		if id = (tiers.ID{}); len(commit.Parents) > 0 && c.db.Has(commit.Parents[0]) {
+			id = commit.Parents[0]
+		}
+	}
+	return have, nil
 }
 
 // forward moves our branch to theirs where nothing of ours is lost by it.
@@ -154,7 +174,7 @@ func (c *Cold) Push(ctx context.Context) error {
 		err = c.push(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("push %s to %s: %w", c.o.Branch, c.o.Source, err)
+		return fmt.Errorf("push branch %s: %w", c.o.Branch, err)
 	}
 	return nil
 }

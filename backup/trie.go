@@ -2,6 +2,7 @@ package backup
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -106,10 +107,7 @@ func readLines(ctx context.Context, db objects, rest []byte, nodes []odb.TreeEnt
 	s := &scan{ctx: ctx, db: db, p: p}
 	s.leaf(rest, nil)
 	err := s.node(nodes, nil)
-	byName := func(a, b line) int { return strings.Compare(a.Name, b.Name) }
-	if !slices.IsSortedFunc(s.lines, byName) {
-		slices.SortStableFunc(s.lines, byName)
-	}
+	s.sort()
 	s.lines = slices.CompactFunc(s.lines, func(a, b line) bool {
 		if a.Name == b.Name {
 			p.add(fmt.Errorf("entry %q: metadata comes twice, the first counts", a.Name))
@@ -117,6 +115,25 @@ func readLines(ctx context.Context, db objects, rest []byte, nodes []odb.TreeEnt
 		return a.Name == b.Name
 	})
 	return s, err
+}
+
+// sort sorts the lines by name; of lines with one name the first stays first. Lines are big, so places are sorted.
+func (s *scan) sort() {
+	if slices.IsSortedFunc(s.lines, func(a, b line) int { return strings.Compare(a.Name, b.Name) }) {
+		return
+	}
+	order := make([]int, len(s.lines))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(strings.Compare(s.lines[a].Name, s.lines[b].Name), cmp.Compare(a, b))
+	})
+	sorted := make([]line, len(order))
+	for i, at := range order {
+		sorted[i] = s.lines[at]
+	}
+	s.lines = sorted
 }
 
 // node reads the children of a trie's node; path holds the digits above them.
