@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -101,8 +102,8 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []t
 	return tip, release, nil
 }
 
-// negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer: the first
-// common commit, or NAK.
+// negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer, the first common
+// commit or NAK, and git repeats it for each further commit whose descendant it has acknowledged.
 func (p *process) negotiate(tip tiers.ID, have []tiers.ID) error {
 	var b bytes.Buffer
 	e := pktline.NewEncoder(&b)
@@ -125,16 +126,25 @@ func (p *process) negotiate(tip tiers.ID, have []tiers.ID) error {
 	if _, err := p.in.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("send request: %w", err)
 	}
-	s := pktline.NewScanner(p.out)
-	if !s.Scan() {
-		err := s.Err()
-		if err == nil {
-			err = io.ErrUnexpectedEOF
+	answer := bufio.NewReader(p.out)
+	p.out = answer
+	s := pktline.NewScanner(answer)
+	for first := true; ; first = false {
+		if !first {
+			// The pack comes in packets too, whose first byte is a channel's number.
+			if head, err := answer.Peek(8); err != nil || !bytes.Equal(head[4:], []byte("ACK ")) {
+				return nil
+			}
 		}
-		return fmt.Errorf("read answer: %w", err)
+		if !s.Scan() {
+			err := s.Err()
+			if err == nil {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read answer: %w", err)
+		}
+		if line := s.Bytes(); !bytes.HasPrefix(line, []byte("NAK")) && !bytes.HasPrefix(line, []byte("ACK ")) {
+			return fmt.Errorf("read answer: %.200q", line)
+		}
 	}
-	if line := s.Bytes(); !bytes.HasPrefix(line, []byte("NAK")) && !bytes.HasPrefix(line, []byte("ACK ")) {
-		return fmt.Errorf("read answer: %.200q", line)
-	}
-	return nil
 }
