@@ -141,7 +141,7 @@ func (v *Volume) backupLoop(ctx context.Context) {
 	retry.InitialInterval, retry.MaxInterval = 5*time.Second, 5*time.Minute
 	interval := v.cfg.BackupInterval
 	next := interval
-	if v.state.Head != "" && !v.rootClean() || !v.points.verified.Load() {
+	if v.leftBehind() {
 		next = time.Millisecond
 	}
 	reason := "recovery"
@@ -172,6 +172,18 @@ func (v *Volume) backupLoop(ctx context.Context) {
 			v.log.WithField("missing", rc.Missing).WithField("retry", next.String()).Error("backup incomplete")
 		}
 	}
+}
+
+// leftBehind says whether an earlier run may have left something that no commit has.
+func (v *Volume) leftBehind() bool {
+	if !v.points.verified.Load() {
+		return true
+	}
+	if v.rootClean() {
+		return false
+	}
+	empty, err := v.warmEmpty()
+	return v.state.Head != "" || err != nil || !empty
 }
 
 func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration) time.Duration {

@@ -24,6 +24,8 @@ type Options struct {
 	DeltaMemory int64
 	// DeltaCache is what resolved delta bases may take in memory, in bytes; default 8 MiB.
 	DeltaCache int64
+	// MaxPerPack is how many objects a Writer puts into a pack before it begins the next; default 100,000.
+	MaxPerPack int
 	// MaxPackObjects bounds the objects of a fetched pack; default 16 million (60 to 200 bytes of memory each).
 	MaxPackObjects int
 	// MaxInflate bounds what indexing one fetched pack may inflate altogether, in bytes; default 1 TiB.
@@ -47,6 +49,7 @@ func (o *Options) setDefaults() {
 	def(&o.MaxDepth, 4096)
 	def(&o.DeltaMemory, 16<<20)
 	def(&o.DeltaCache, 8<<20)
+	def(&o.MaxPerPack, 100_000)
 	def(&o.MaxPackObjects, 16_000_000)
 	def(&o.MaxInflate, 1<<40)
 }

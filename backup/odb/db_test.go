@@ -172,7 +172,7 @@ func walkTrees(t *testing.T, db *DB, id ID) {
 func TestMissingAndDamaged(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	rnd := newSeeded(3)
-	small, big := rnd.bytes(5000, true), rnd.bytes(2<<20, false)
+	small, big := rnd.bytes(5000, true), rnd.bytes(smallBlob+5000, false)
 	var sid, bid ID
 	publish(t, db, func(w *Writer) { sid, bid = mustPut(t, w, Blob, small), mustPut(t, w, Blob, big) })
 
@@ -198,7 +198,7 @@ func TestMissingAndDamaged(t *testing.T) {
 	if err := os.Chmod(pack, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for off := packHeader; off < len(good)-hashSize; off += 1 + off/7 {
+	for off := packHeader; off < len(good)-hashSize; off += 1 + off/5 {
 		bad := bytes.Clone(good)
 		bad[off] ^= 0x10
 		if err := os.WriteFile(pack, bad, 0o644); err != nil {
@@ -288,7 +288,7 @@ func TestPutStream(t *testing.T) {
 	}
 	rnd := newSeeded(4)
 	want := map[ID][]byte{}
-	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 3 << 20} {
+	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 2*smallBlob} {
 		data := rnd.bytes(size, true)
 		for _, wrong := range []int64{int64(size) - 1, int64(size) + 1, int64(size) + packBuffer} {
 			if wrong >= 0 {
@@ -382,7 +382,8 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestManyObjectsMakeSeveralPacks(t *testing.T) {
-	dir, db := newRepo(t, Options{})
+	const maxPerPack = 500
+	dir, db := newRepo(t, Options{MaxPerPack: maxPerPack})
 	w := publish(t, db, func(w *Writer) {
 		for i := range maxPerPack + 10 {
 			mustPut(t, w, Blob, fmt.Appendf(nil, "%d", i))

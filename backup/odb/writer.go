@@ -13,12 +13,8 @@ import (
 	"emberfs/tiers"
 )
 
-const (
-	// smallBlob is up to which size a blob is hashed and deflated in memory outside the lock.
-	smallBlob = 1 << 20
-	// maxPerPack is how many objects a pack gets before the next one begins.
-	maxPerPack = 100_000
-)
+// smallBlob is up to which size in bytes a blob is hashed and deflated in memory outside the lock.
+const smallBlob = 1 << 20
 
 // Writer collects objects in new packs, which become part of the repository at Publish and not before. The order is NewWriter,
 // Put..., Publish, DB.UpdateRef, Release; Abort at any point before Release takes everything back. Safe for concurrent use,
@@ -108,7 +104,7 @@ func (w *Writer) put(id ID, t Type, data []byte) error {
 
 // pack is the pack that takes the next object. mu must be held.
 func (w *Writer) pack() (*packFile, error) {
-	if n := len(w.mu.packs); n > 0 && len(w.mu.packs[n-1].objs) < maxPerPack {
+	if n := len(w.mu.packs); n > 0 && len(w.mu.packs[n-1].objs) < w.db.opt.MaxPerPack {
 		return w.mu.packs[n-1], nil
 	}
 	pf, err := w.db.newPackFile()

@@ -119,7 +119,7 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	row("state", "%s", st.State)
 	hot := st.Tiers.Hot
 	row("hot", "%s of %s, %s hits, %s misses", size(hot.Bytes), size(hot.Limit), humanize.Comma(int64(hot.Hits)), humanize.Comma(int64(hot.Misses)))
-	row("warm", "%s in use on its file system", size(st.Tiers.Warm.Bytes))
+	row("warm", "%s, %s", count(st.Tiers.Warm.Files, "file"), size(st.Tiers.Warm.Bytes))
 	row("cold", "%s in %s, %s", count(st.Tiers.Cold.Files, "object"), count(int64(st.Tiers.Cold.Packs), "pack"), size(st.Tiers.Cold.Bytes))
 	row("at risk", "%s", riskText(st.AtRisk))
 	row("last commit", "%s", pointText(st.LastCommit, now))

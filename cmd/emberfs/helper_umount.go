@@ -107,6 +107,9 @@ func umountedDead(f found, target string) error {
 		err: errors.New("unmounted, but its daemon had died before the final backup"), hint: "mount it again: what is missing is in " + where}
 }
 
+// lazyPatience is how long a lazy unmount waits for a final receipt when everything so far is backed up.
+const lazyPatience = 500 * time.Millisecond
+
 // awaitDaemon waits for the final receipt. After a lazy unmount processes may use the volume for days: then a backup of
 // everything so far is what can be waited for.
 func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, target string, w world) error {
@@ -140,6 +143,16 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 				last = answer{r, nil, true}
 				break
 			}
+		}
+	}
+	if last.err == nil && !last.final {
+		// Where nobody uses the mount any more, the end is near.
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				last = a
+			}
+		case <-time.After(lazyPatience):
 		}
 	}
 	if last.err != nil {

@@ -168,8 +168,8 @@ func partError(op, path string, r *tiers.Receipt) error {
 	return &failure{code: exitPart, op: op, path: path}
 }
 
-// said tells an error that needs no more words: its receipt was printed.
+// said tells an error that needs no more words: its receipt was printed, or the launcher prints it.
 func said(err error) bool {
 	var f *failure
-	return errors.As(err, &f) && f.code == exitPart && f.err == nil
+	return errors.As(err, &f) && f.err == nil && (f.code == exitPart || f.op == "")
 }

@@ -57,14 +57,20 @@ func (r registry) file(state string) string {
 
 // add makes a daemon known, replacing what an earlier daemon of the same volume left.
 func (r registry) add(e registration) error {
-	if err := os.MkdirAll(r.dir, 0o755); err != nil {
-		return fmt.Errorf("register %s: %w", e.Mountpoint, err)
-	}
 	data, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("register %s: %w", e.Mountpoint, err)
 	}
-	if err := tiers.WriteFileDurable(r.file(e.State), append(data, '\n'), 0o644); err != nil {
+	// Another daemon that leaves may remove the empty directory between the two steps.
+	for range 3 {
+		if err = os.MkdirAll(r.dir, 0o755); err != nil {
+			break
+		}
+		if err = tiers.WriteFileDurable(r.file(e.State), append(data, '\n'), 0o644); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("register %s: %w", e.Mountpoint, err)
 	}
 	return nil
@@ -80,6 +86,7 @@ func (r registry) remove(e registration) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("unregister %s: %w", e.Mountpoint, err)
 	}
+	_ = os.Remove(r.dir) // the last one leaves nothing behind; with others in it this fails
 	return nil
 }
 

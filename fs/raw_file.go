@@ -1,0 +1,209 @@
+package fs
+
+import (
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"emberfs/tiers"
+)
+
+// This file: open files.
+
+func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	dir, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("create", in.NodeId, err)
+	}
+	n, h, a, err := f.vol.Create(dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	return f.opened("create", in.NodeId, n, h, &a, err, out)
+}
+
+func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	dir, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("tmpfile", in.NodeId, err)
+	}
+	n, h, a, err := f.vol.Tmpfile(dir, in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	return f.opened("tmpfile", in.NodeId, n, h, &a, err, out)
+}
+
+// opened answers a request that made and opened a file.
+func (f *filesystem) opened(op string, dir uint64, n *tiers.Inode, h *tiers.Handle, a *tiers.Attr, err error, out *fuse.CreateOut) fuse.Status {
+	if err != nil {
+		return f.status(op, dir, err)
+	}
+	fh, err := f.files.put(h)
+	if err != nil {
+		h.Release()
+		f.vol.Forget(n, 1)
+		return f.status(op, dir, err)
+	}
+	f.fillEntry(&out.EntryOut, n, a)
+	out.Fh = fh
+	out.OpenFlags = f.policy.fileFlags()
+	return fuse.OK
+}
+
+func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("open", in.NodeId, err)
+	}
+	h, err := f.vol.Open(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	if err != nil {
+		return f.status("open", in.NodeId, err)
+	}
+	fh, err := f.files.put(h)
+	if err != nil {
+		h.Release()
+		return f.status("open", in.NodeId, err)
+	}
+	out.Fh = fh
+	out.OpenFlags = f.policy.fileFlags()
+	return fuse.OK
+}
+
+func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	if h := f.files.take(in.Fh); h != nil {
+		h.Release()
+	}
+}
+
+// Flush is not asked of files opened with FOPEN_NOFLUSH, which all are.
+func (f *filesystem) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
+
+func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h, err := f.file(in.Fh)
+	if err != nil {
+		return nil, f.status("read", in.NodeId, err)
+	}
+	n, err := h.Read(buf, int64(in.Offset)) // short at the end of the file only
+	if err != nil && n == 0 {
+		return nil, f.status("read", in.NodeId, err)
+	}
+	return filled{buf: buf[:n]}, fuse.OK
+}
+
+// filled is the result of a READ whose bytes are in the reply's buffer already, so nothing is copied.
+type filled struct{ buf []byte }
+
+func (r filled) Bytes([]byte) ([]byte, fuse.Status) { return r.buf, fuse.OK }
+func (r filled) Size() int                          { return len(r.buf) }
+func (r filled) Done()                              {}
+
+// Readv is how go-fuse's ProtocolServer takes the bytes.
+func (r filled) Readv(dst [][]byte) (int, fuse.Status) {
+	if len(dst) == 1 && unsafe.SliceData(dst[0]) == unsafe.SliceData(r.buf) {
+		return len(r.buf), fuse.OK
+	}
+	n := 0
+	for _, d := range dst {
+		n += copy(d, r.buf[n:])
+	}
+	return n, fuse.OK
+}
+
+func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h, err := f.file(in.Fh)
+	if err != nil {
+		return 0, f.status("write", in.NodeId, err)
+	}
+	n, err := h.Write(data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	if n > 0 { // what was taken counts; a next write meets the error
+		return uint32(n), fuse.OK
+	}
+	return 0, f.status("write", in.NodeId, err)
+}
+
+// Writev is Write of data that came in pieces; the device hands over one.
+func (f *filesystem) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if len(data) == 1 {
+		return f.Write(cancel, in, data[0])
+	}
+	var total uint32
+	for _, d := range data {
+		n, st := f.Write(cancel, in, d)
+		total += n
+		in.Offset += uint64(n)
+		if !st.Ok() && total == 0 {
+			return 0, st
+		}
+		if int(n) < len(d) {
+			break
+		}
+	}
+	return total, fuse.OK
+}
+
+// Fsync cannot be taken back once it runs, as on a disk's filesystem; a program killed before it starts does not wait.
+func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if cancelled(cancel) {
+		return fuse.EINTR
+	}
+	h, err := f.file(in.Fh)
+	if err == nil {
+		err = h.Fsync(in.FsyncFlags&fsyncData != 0)
+	}
+	return f.status("fsync", in.NodeId, err)
+}
+
+// fsyncData is FUSE_FSYNC_FDATASYNC, which go-fuse does not name.
+const fsyncData = 1
+
+func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	h, err := f.file(in.Fh)
+	if err == nil {
+		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
+	}
+	return f.status("fallocate", in.NodeId, err)
+}
+
+// Lseek is asked for SEEK_DATA and SEEK_HOLE only.
+func (f *filesystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	h, err := f.file(in.Fh)
+	if err != nil {
+		return f.status("lseek", in.NodeId, err)
+	}
+	off, err := h.SeekData(int64(in.Offset), in.Whence)
+	if err != nil {
+		return f.status("lseek", in.NodeId, err)
+	}
+	out.Offset = uint64(off)
+	return fuse.OK
+}
+
+// maxCopy bounds one CopyFileRange, so that a program that copies a huge file can be stopped between two.
+const maxCopy = 64 << 20
+
+func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	if cancelled(cancel) {
+		return 0, fuse.EINTR
+	}
+	from, err := f.file(in.FhIn)
+	if err != nil {
+		return 0, f.status("copy_file_range", in.NodeId, err)
+	}
+	to, err := f.file(in.FhOut)
+	if err != nil {
+		return 0, f.status("copy_file_range", in.NodeIdOut, err)
+	}
+	// The kernel has cleared suid and sgid of the target by a SETATTR of its own.
+	n, err := f.vol.CopyFileRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), false)
+	if err != nil {
+		return 0, f.status("copy_file_range", in.NodeId, err)
+	}
+	return uint32(n), fuse.OK
+}
+
+// Ioctl has nothing to offer here; forwarding to warm would let a program reach the backing filesystem.
+func (f *filesystem) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
+	return fuse.Status(syscall.ENOTTY)
+}
+
+// Locks are the kernel's own: remote locks are not negotiated, so these are never asked.
+
+func (f *filesystem) GetLk(<-chan struct{}, *fuse.LkIn, *fuse.LkOut) fuse.Status { return fuse.ENOTSUP }
+func (f *filesystem) SetLk(<-chan struct{}, *fuse.LkIn) fuse.Status              { return fuse.ENOTSUP }
+func (f *filesystem) SetLkw(<-chan struct{}, *fuse.LkIn) fuse.Status             { return fuse.ENOTSUP }
