@@ -1,0 +1,31 @@
+// Package fs is the FUSE side of EmberFS: it puts a tiers.Volume at a mountpoint.
+//
+// # From the kernel to the storage manager
+//
+//	kernel ── /dev/fuse ── device (kernel.go, workers.go) ── go-fuse's ProtocolServer ── filesystem (raw*.go) ── tiers
+//	   └──────────────── notifier (notify.go) ◀───────────────── tiers.Invalidator ◀───────────────────────────────┘
+//
+// Mount attaches a FUSE connection to the mountpoint, answers INIT and starts the worker threads that read requests, so a
+// mount is usable when Mount returns. The filesystem type implements go-fuse's RawFileSystem: a FUSE node id is the id of
+// a tiers.Inode, a file handle is a slot in one table of tiers handles. There is no second tree of nodes.
+//
+// # Decisions that stand in one place
+//
+//   - errno.go: which errno a program sees for an error.
+//   - policy.go: how long the kernel keeps names and attributes, and the FOPEN flags of files and directories.
+//   - init.go: what is negotiated with the kernel.
+//   - options.go: which mount options exist and what becomes of them.
+//
+// # Rules
+//
+//   - The process that serves a mount never touches a path under it: the call could need the very thread that it blocks.
+//   - Notifications go out from the notifier's goroutine alone. Written by a request handler they deadlock: the kernel holds
+//     locks of the directory or file while it waits for the handler's reply.
+//   - No reply carries ENOSYS for an operation that exists. The kernel takes it for "never ask again", and, for fsync,
+//     goes on reporting success.
+//   - A READ that is not at the end of the file is answered in full. The kernel takes a short one for the new end.
+//
+// # Lock order
+//
+// handleTable.mu and notifier.mu are leaves: nothing else is locked, and no call leaves the package, under them.
+package fs

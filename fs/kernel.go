@@ -1,0 +1,268 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+)
+
+// kernel is all that this package asks of the connection to the kernel, whichever loop is under it.
+type kernel interface {
+	// serve answers requests until the kernel has gone away or stop is called: nil after an unmount, else why it ended.
+	serve() error
+	// notify writes one notification. It may wait for requests in flight, so no request handler calls it.
+	notify(n notice) error
+	// prune asks the kernel to forget nodes that nobody uses; errors.ErrUnsupported before Linux 6.18.
+	prune(nodes []uint64) error
+	// unmount detaches the mount: at once and for all (EBUSY while in use), or lazily, when its last user has gone.
+	unmount(lazy bool) error
+	// stop ends serve with the mount in place; programs get ENOTCONN from then on.
+	stop()
+}
+
+var _ kernel = (*device)(nil)
+
+// ErrAborted: the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort) or with the user namespace.
+var ErrAborted = errors.New("the kernel aborted the connection")
+
+// device is one FUSE connection over /dev/fuse with worker threads that read it; go-fuse's ProtocolServer decodes.
+type device struct {
+	fd       int // /dev/fuse, non-blocking
+	wake     int // eventfd, readable once stop was called
+	proto    *fuse.ProtocolServer
+	log      logrus.FieldLogger
+	detach   func(lazy bool) error
+	settings fuse.InitIn // what the kernel said at INIT
+	flags    uint64      // what was negotiated
+
+	stopping atomic.Bool
+	failed   atomic.Pointer[error] // the first reason to end that is not an unmount
+	workers  pool
+	requests [opcodes]atomic.Uint64
+	closing  sync.RWMutex // held for reading by notify: the number fd must not be closed and reused under it
+	closed   bool         // guarded by closing
+}
+
+// opcodes bounds the counters by opcode; FUSE uses 1..53 today.
+const opcodes = 64
+
+// newDevice answers INIT on a connection that was just mounted. It owns fd from then on, also when it fails.
+func newDevice(fd int, raw fuse.RawFileSystem, o *fuse.MountOptions, detach func(bool) error, log logrus.FieldLogger) (*device, error) {
+	d := &device{fd: fd, wake: -1, proto: fuse.NewProtocolServer(raw, o), log: log, detach: detach}
+	err := d.init()
+	if err == nil {
+		d.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("greet the kernel on /dev/fuse: %w", err)
+	}
+	d.workers.init(d.work, d.pending)
+	return d, nil
+}
+
+// init reads the first request, which is INIT, and answers it.
+func (d *device) init() error {
+	b, err := newBuffers()
+	if err != nil {
+		return err
+	}
+	defer b.free()
+	for {
+		n, err := d.read(b.in)
+		switch err {
+		case nil:
+		case unix.EINTR, unix.ENOENT:
+			continue
+		case unix.EAGAIN:
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, -1); err != nil && err != unix.EINTR {
+				return fmt.Errorf("poll: %w", err)
+			}
+			continue
+		default:
+			return fmt.Errorf("read INIT: %w", err)
+		}
+		// The kernel's part grew with time: a shorter one leaves zeros.
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(&d.settings)), unsafe.Sizeof(d.settings)), b.in[:n])
+		m, st := d.proto.HandleRequest([][]byte{b.in[:n]}, [][]byte{b.out})
+		if m == 0 || !st.Ok() {
+			return fmt.Errorf("answer INIT: %w", syscall.Errno(st))
+		}
+		h := (*fuse.OutHeader)(unsafe.Pointer(&b.out[0]))
+		if h.Status == 0 {
+			o := (*fuse.InitOut)(unsafe.Pointer(&b.out[unsafe.Sizeof(*h)]))
+			d.flags = o.Flags64()
+		}
+		if _, err := unix.Write(d.fd, b.out[:m]); err != nil {
+			return fmt.Errorf("answer INIT: %w", err)
+		}
+		if h.Status != 0 {
+			return fmt.Errorf("kernel speaks FUSE %d.%d: %w", d.settings.Major, d.settings.Minor, syscall.Errno(-h.Status))
+		}
+		return nil
+	}
+}
+
+// serve runs the workers and closes the connection after the last.
+func (d *device) serve() error {
+	d.workers.run()
+	d.closing.Lock()
+	d.closed = true
+	unix.Close(d.fd)
+	unix.Close(d.wake)
+	d.closing.Unlock()
+	if err := d.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// stop makes every worker end after its present request.
+func (d *device) stop() {
+	d.closing.RLock()
+	defer d.closing.RUnlock()
+	if d.closed || d.stopping.Swap(true) {
+		return
+	}
+	one := [8]byte{1} // eventfd counts in native order; any non-zero value wakes
+	if _, err := unix.Write(d.wake, one[:]); err != nil {
+		d.log.WithError(err).Error("wake the FUSE workers")
+	}
+}
+
+func (d *device) unmount(lazy bool) error { return d.detach(lazy) }
+
+// read takes one request. The descriptor is non-blocking, so the scheduler need not be told.
+func (d *device) read(p []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(syscall.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+// wait sleeps until there is a request, a reason to end, or, with a worker that may retire, for the time it is kept.
+func (d *device) wait(w *worker) {
+	// Plain readers of /dev/fuse are woken one by one in turn, pollers all together: the one that shares the caller's CPU
+	// then wins, and a round trip need not wake a sleeping CPU first.
+	p := [2]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
+	timeout := -1
+	if w.extra {
+		timeout = int(window / time.Millisecond)
+	}
+	if _, err := unix.Poll(p[:], timeout); err != nil && err != unix.EINTR {
+		d.fail(fmt.Errorf("poll /dev/fuse: %w", err))
+	}
+}
+
+// pending says whether a request waits to be read.
+func (d *device) pending() bool {
+	p := [1]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(p[:], 0)
+	return err == nil && n > 0 && p[0].Revents&unix.POLLIN != 0
+}
+
+// fail ends the connection for the reason err.
+func (d *device) fail(err error) {
+	d.failed.CompareAndSwap(nil, &err)
+	d.stop()
+}
+
+// next reads one request into b; false: this worker's time is over.
+func (d *device) next(w *worker, b *buffers) (int, bool) {
+	for !d.stopping.Load() {
+		n, err := d.read(b.in)
+		switch err {
+		case nil:
+			if n < int(unsafe.Sizeof(fuse.InHeader{})) {
+				d.fail(fmt.Errorf("read /dev/fuse: %d bytes are no request", n))
+				return 0, false
+			}
+			return n, true
+		case unix.EAGAIN:
+			if d.workers.retire(w) {
+				return 0, false
+			}
+			d.wait(w)
+		case unix.ENOENT, unix.EINTR: // the request was interrupted before it was read
+		case unix.ENODEV: // unmounted
+			return 0, false
+		case unix.ECONNABORTED:
+			d.fail(ErrAborted)
+			return 0, false
+		default:
+			d.fail(fmt.Errorf("read /dev/fuse: %w", err))
+			return 0, false
+		}
+	}
+	return 0, false
+}
+
+// work is one worker thread's life.
+func (d *device) work(w *worker) {
+	b, err := newBuffers()
+	if err != nil {
+		err = fmt.Errorf("buffers of a FUSE worker: %w", err)
+		if w.extra { // the others go on
+			d.log.WithError(err).Warn("one FUSE worker less")
+			d.workers.total.Add(-1)
+		} else {
+			d.fail(err)
+		}
+		return
+	}
+	defer b.free()
+	in, out := [][]byte{nil}, [][]byte{b.out}
+	for {
+		n, ok := d.next(w, b)
+		if !ok {
+			return
+		}
+		h := (*fuse.InHeader)(unsafe.Pointer(&b.in[0]))
+		op, unique := h.Opcode, h.Unique
+		d.requests[op%opcodes].Add(1)
+		if h.NodeId == fuse.FUSE_ROOT_ID {
+			hideName(b.in[:n], op)
+		}
+		d.workers.begin(w, mayBlock(op))
+		in[0] = b.in[:n]
+		m, st := d.proto.HandleRequest(in, out)
+		if m > 0 {
+			d.reply(op, b.out[:m])
+		} else if !st.Ok() {
+			d.reply(op, errorReply(b.out, unique, syscall.EIO))
+		}
+		b.touch(n, m)
+		d.workers.end(w)
+		if w.extra {
+			b.release()
+		}
+	}
+}
+
+// reply hands an answer to the kernel.
+func (d *device) reply(op uint32, p []byte) {
+	_, err := unix.Write(d.fd, p)
+	switch err {
+	case nil:
+	case unix.ENOENT: // nobody waits for it any more
+	case unix.ENODEV, unix.EPERM: // unmounted meanwhile
+	default:
+		d.log.WithError(err).WithFields(logrus.Fields{"opcode": op, "bytes": len(p)}).Error("the kernel refused a reply")
+	}
+}
+
+// errorReply makes a reply that only says errno.
+func errorReply(buf []byte, unique uint64, errno syscall.Errno) []byte {
+	h := (*fuse.OutHeader)(unsafe.Pointer(&buf[0]))
+	*h = fuse.OutHeader{Length: uint32(unsafe.Sizeof(*h)), Status: -int32(errno), Unique: unique}
+	return buf[:unsafe.Sizeof(*h)]
+}

@@ -1,0 +1,410 @@
+package fs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The daemon is a process of its own: a process that uses its own mount can deadlock.
+
+const daemonEnv = "EMBERFS_TEST_DAEMON"
+
+func TestMain(m *testing.M) {
+	if mp := os.Getenv(daemonEnv); mp != "" {
+		if err := daemonMain(mp); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// daemon is a running memfs.
+type daemon struct {
+	t     *testing.T
+	dir   string
+	cmd   *exec.Cmd
+	in    io.WriteCloser
+	lines chan string
+	log   *bytes.Buffer
+	ended chan error
+}
+
+// user is a plain one.
+const user = 65534
+
+func startDaemon(t *testing.T, asUser bool, env ...string) *daemon {
+	t.Helper()
+	base, err := os.MkdirTemp("", "emberfs-loop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{t: t, dir: filepath.Join(base, "mount point"), log: new(bytes.Buffer), lines: make(chan string, 16), ended: make(chan error, 1)}
+	if err := errors.Join(os.Chmod(base, 0o755), os.Mkdir(d.dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if asUser {
+		// Only root may open the device on some images; where there is a udev everybody can.
+		if err := os.Chmod(devFuse, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		// The directory that the test binary lies in is closed to others.
+		bin, err := os.ReadFile(self)
+		if err != nil {
+			t.Fatal(err)
+		}
+		self = filepath.Join(base, "daemon")
+		if err := errors.Join(os.WriteFile(self, bin, 0o755), os.Chown(d.dir, user, user)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.cmd = exec.Command(self)
+	d.cmd.Env = append(append(os.Environ(), daemonEnv+"="+d.dir), env...)
+	d.cmd.Stderr = d.log
+	if asUser {
+		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	}
+	if d.in, err = d.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := d.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			d.lines <- s.Text()
+		}
+		d.ended <- d.cmd.Wait()
+		close(d.lines)
+	}()
+	t.Cleanup(func() {
+		_ = unix.Unmount(d.dir, unix.MNT_DETACH) // gone already where the test took it away
+		_ = d.cmd.Process.Kill()
+		for range d.lines {
+		}
+		if t.Failed() {
+			t.Log(d.log.String())
+		}
+		if err := os.RemoveAll(base); err != nil {
+			t.Error(err)
+		}
+	})
+	d.expect("ready")
+	return d
+}
+
+func (d *daemon) expect(want string) {
+	d.t.Helper()
+	select {
+	case got := <-d.lines:
+		if got != want {
+			d.t.Fatalf("daemon says %q, want %q\n%s", got, want, d.log)
+		}
+	case <-time.After(20 * time.Second):
+		d.t.Fatalf("daemon does not say %q", want)
+	}
+}
+
+func (d *daemon) say(line string) {
+	d.t.Helper()
+	if _, err := fmt.Fprintln(d.in, line); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *daemon) wait() {
+	d.t.Helper()
+	select {
+	case err := <-d.ended:
+		if err != nil {
+			d.t.Fatalf("daemon: %v\n%s", err, d.log)
+		}
+	case <-time.After(20 * time.Second):
+		d.t.Fatal("daemon does not end")
+	}
+}
+
+func (d *daemon) path(name string) string { return filepath.Join(d.dir, name) }
+
+func (d *daemon) read(name string) string {
+	d.t.Helper()
+	b, err := os.ReadFile(d.path(name))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return string(b)
+}
+
+// until waits for a condition.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	pause := time.NewTicker(10 * time.Millisecond) // the test must not take the CPU from the daemon
+	defer pause.Stop()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-pause.C {
+		if cond() {
+			return
+		}
+	}
+	t.Fatalf("not within 20 s: %s", what)
+}
+
+func TestLoopServes(t *testing.T) {
+	for _, cache := range []string{"on", "off"} {
+		for _, asUser := range []bool{false, true} {
+			t.Run(fmt.Sprintf("cache %s user %v", cache, asUser), func(t *testing.T) {
+				d := startDaemon(t, asUser, "EMBERFS_TEST_CACHE="+cache)
+				if asUser { // the mount is private: another process of that user looks at it
+					out, err := userCommand("cat", d.path("a")).CombinedOutput()
+					if err != nil || string(out) != "content of a" {
+						t.Fatalf("%s %v", out, err)
+					}
+					d.say("unmount")
+					d.expect("ok")
+					d.wait()
+					return
+				}
+				if got := d.read("a"); got != "content of a" {
+					t.Fatalf("a is %q", got)
+				}
+				big := bytes.Repeat([]byte("0123456789abcdef"), 3<<16)
+				if err := os.WriteFile(d.path("big"), big, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				if got := d.read("big"); got != string(big) {
+					t.Fatal("a big file comes back changed")
+				}
+				names, err := os.ReadDir(d.dir)
+				if err != nil || len(names) != 7 {
+					t.Fatalf("%v %v", names, err)
+				}
+				if _, err := os.Stat(d.path("none")); !errors.Is(err, os.ErrNotExist) {
+					t.Fatal(err)
+				}
+				d.say("unmount")
+				d.expect("ok")
+				d.wait()
+			})
+		}
+	}
+}
+
+func userCommand(name string, arg ...string) *exec.Cmd {
+	c := exec.Command(name, arg...)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
+	return c
+}
+
+// TestBlockedRequests: more requests block than there are threads at first, even more than there may be; the others go on
+// as long as there are threads, all come back, and the threads go.
+func TestBlockedRequests(t *testing.T) {
+	d := startDaemon(t, false)
+	base := d.read("stats")
+	for _, count := range []int{1, 8, maxWorkers - 8} {
+		var wg sync.WaitGroup
+		readers := make([]*exec.Cmd, 0, count)
+		for range count {
+			c := exec.Command("cat", d.path("block0"))
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			readers = append(readers, c)
+		}
+		until(t, "all readers block", func() bool { return d.read("blocked") == fmt.Sprint(count) })
+		if got := d.read("a"); got != "content of a" {
+			t.Fatalf("a is %q", got)
+		}
+		for _, c := range readers { // interrupts reach the handlers
+			_ = c.Process.Signal(syscall.SIGINT)
+			wg.Go(func() { _ = c.Wait() })
+		}
+		wg.Wait()
+		until(t, "no reader blocks", func() bool { return d.read("blocked") == "0" })
+		until(t, "surplus threads end", func() bool { return d.read("stats") == base })
+	}
+}
+
+func TestBlockedBeyondTheCap(t *testing.T) {
+	d := startDaemon(t, false)
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range maxWorkers + 20 {
+		wg.Go(func() {
+			if out, err := exec.CommandContext(ctx, "cat", d.path("block1")).CombinedOutput(); err != nil || string(out) != "content of block1" {
+				t.Errorf("%s %v", out, err)
+			}
+		})
+	}
+	// One below the cap is what a reader of "blocked" needs.
+	until(t, "readers block", func() bool {
+		b, err := exec.CommandContext(ctx, "timeout", "1", "cat", d.path("blocked")).Output()
+		return err != nil || string(b) == fmt.Sprint(maxWorkers-1)
+	})
+	d.say("go")
+	wg.Wait()
+	if got := d.read("a"); got != "content of a" {
+		t.Fatalf("a is %q", got)
+	}
+}
+
+func TestPanicIsEIO(t *testing.T) {
+	d := startDaemon(t, false)
+	if _, err := os.Stat(d.path("panic")); !errors.Is(err, unix.EIO) {
+		t.Fatalf("stat: %v", err)
+	}
+	if got := d.read("a"); got != "content of a" {
+		t.Fatalf("a is %q", got)
+	}
+}
+
+func TestNotifications(t *testing.T) {
+	d := startDaemon(t, false)
+	if got := d.read("a"); got != "content of a" { // now in the kernel's cache
+		t.Fatalf("a is %q", got)
+	}
+	ctl, err := os.OpenFile(d.path("ctl"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ctl.Close()
+	if _, err := ctl.WriteString("set a other"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the new content shows", func() bool { return d.read("a") == "other" })
+	if _, err := os.Stat(d.path("new")); !errors.Is(err, os.ErrNotExist) { // now negative in the kernel's cache
+		t.Fatal(err)
+	}
+	if _, err := ctl.WriteString("set new text"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the new name shows", func() bool { _, err := os.Stat(d.path("new")); return err == nil })
+}
+
+func TestEndings(t *testing.T) {
+	t.Run("busy, then free", func(t *testing.T) {
+		d := startDaemon(t, false)
+		f, err := os.Open(d.path("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.say("unmount")
+		d.expect(unix.EBUSY.Error())
+		if got := d.read("a"); got != "content of a" {
+			t.Fatalf("a is %q", got)
+		}
+		f.Close()
+		d.say("unmount")
+		d.expect("ok")
+		d.wait()
+	})
+	t.Run("busy for a user", func(t *testing.T) {
+		d := startDaemon(t, true)
+		c := userCommand("sleep", "60")
+		c.Dir = d.dir
+		// The shell changes directory as the user: the test, being root, may not enter.
+		c = userCommand("sh", "-c", `cd "$1" && echo in && exec sleep 60`, "sh", d.dir)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+			t.Fatal(err)
+		}
+		d.say("unmount")
+		d.expect(unix.EBUSY.Error())
+		d.say("lazy")
+		d.expect("ok")
+		_ = c.Process.Kill()
+		_ = c.Wait()
+		d.wait()
+	})
+	t.Run("lazy", func(t *testing.T) {
+		d := startDaemon(t, false)
+		f, err := os.Open(d.path("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.say("lazy")
+		d.expect("ok")
+		if b, err := io.ReadAll(f); err != nil || string(b) != "content of a" {
+			t.Fatalf("%s %v", b, err)
+		}
+		f.Close()
+		d.wait()
+	})
+	t.Run("unmounted by somebody else", func(t *testing.T) {
+		d := startDaemon(t, false)
+		if err := unix.Unmount(d.dir, 0); err != nil {
+			t.Fatal(err)
+		}
+		d.wait()
+	})
+	t.Run("abort while in use", func(t *testing.T) {
+		d := startDaemon(t, false)
+		f, err := os.Open(d.path("a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		d.say("abort")
+		d.expect("ok")
+		if _, err := os.Stat(d.path("none")); !errors.Is(err, unix.ENOTCONN) {
+			t.Fatalf("stat after the end: %v", err)
+		}
+		d.wait()
+	})
+}
+
+func TestHackNameIsOrdinary(t *testing.T) {
+	d := startDaemon(t, false)
+	if _, err := os.Stat(d.path(hackName)); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.path(hackName), []byte("mine"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.read(hackName); got != "mine" {
+		t.Fatalf("it is %q", got)
+	}
+}
+
+func TestMountMistakes(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{file: unix.ENOTDIR, filepath.Join(dir, "none"): unix.ENOENT} {
+		_, _, err := attach(&mountSpec{mountpoint: path})
+		var me *MountError
+		if !errors.Is(err, want) || !errors.As(err, &me) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}

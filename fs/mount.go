@@ -1,0 +1,137 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// Server is a mounted volume that is being served. Its methods are safe for concurrent use.
+type Server struct {
+	kernel kernel
+	dev    *device // the same, for its counters
+	path   string
+	done   chan struct{}
+	err    error // set before done is closed
+
+	unmounting sync.Mutex
+}
+
+// Mount puts v at o.Mountpoint and serves it until the mount is gone. When it returns the mount is visible and usable. It
+// becomes v's Invalidator. Errors are *OptionError and *MountError; nothing is left mounted then.
+func Mount(v *tiers.Volume, o Options) (*Server, error) {
+	spec, err := o.spec()
+	if err != nil {
+		return nil, err
+	}
+	if spec.mountpoint, err = filepath.Abs(spec.mountpoint); err == nil {
+		spec.mountpoint, err = filepath.EvalSymlinks(spec.mountpoint)
+	}
+	if errors.Is(err, unix.ENOTCONN) {
+		err = ErrDeadMount
+	}
+	if err != nil {
+		return nil, &MountError{"mount", o.Mountpoint, err}
+	}
+	p := policy{cache: o.KernelCache}
+	f := newFilesystem(v, p, o.Log)
+	fd, detach, err := attach(spec)
+	if err != nil {
+		return nil, err
+	}
+	// ACLs bring default_permissions with them, so a private mount has neither.
+	po := protocolOptions(p, spec.defaultPermissions, o.Debug, o.Log)
+	d, err := newDevice(fd, f, po, detach, o.Log)
+	if err != nil {
+		err = &MountError{"mount", spec.mountpoint, err}
+		if e := detach(true); e != nil {
+			err = errors.Join(err, e)
+		}
+		return nil, err
+	}
+	s := &Server{kernel: d, dev: d, path: spec.mountpoint, done: make(chan struct{})}
+	n := newNotifier(d, o.Log)
+	v.SetInvalidator(n)
+	go func() {
+		defer close(s.done)
+		s.err = d.serve()
+		n.close()
+		f.releaseAll()
+	}()
+	return s, nil
+}
+
+// Mountpoint is the absolute path without symlinks.
+func (s *Server) Mountpoint() string { return s.path }
+
+// Done is closed once the kernel has gone away and every open file is released.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Wait returns once Done is closed: nil after an unmount by whomever or after Abort, ErrAborted or the error that ended
+// the connection otherwise.
+func (s *Server) Wait() error {
+	<-s.done
+	return s.err
+}
+
+// Unmount takes the mount away. Without lazy it fails with EBUSY (errors.Is) while files are open or a program's working
+// directory is inside, and nothing has changed; with lazy the name disappears at once, and Wait returns when the last user
+// has gone. A mount that is gone already is a success.
+func (s *Server) Unmount(lazy bool) error {
+	s.unmounting.Lock()
+	defer s.unmounting.Unlock()
+	select {
+	case <-s.done: // what is mounted there now is not ours
+		return nil
+	default:
+	}
+	err := s.kernel.unmount(lazy)
+	if err == nil {
+		return nil
+	}
+	if there, e := mounted(s.path); e == nil && !there {
+		return nil // somebody else was faster, or it was detached before
+	}
+	return err
+}
+
+// Abort stops serving with the mount in place or detached: requests in hand are answered, later ones get ENOTCONN. It is
+// for the end of a daemon whose mount is still in use, so that nothing is acknowledged after the last commit.
+func (s *Server) Abort() {
+	s.kernel.stop()
+	<-s.done
+}
+
+// Stats are counters since the mount.
+type Stats struct {
+	Requests map[string]uint64 // by operation
+	Workers  int               // threads now
+}
+
+// Stats reads the counters.
+func (s *Server) Stats() Stats {
+	r := Stats{Requests: make(map[string]uint64), Workers: int(s.dev.workers.total.Load())}
+	for op := range s.dev.requests {
+		n := s.dev.requests[op].Load()
+		if n == 0 {
+			continue
+		}
+		name := opName(op)
+		if name == "" {
+			name = fmt.Sprintf("opcode %d", op)
+		}
+		r.Requests[name] = n
+	}
+	return r
+}
+
+// CanPrune says whether the kernel forgets nodes when asked to (Linux 6.18); else invalidating their names must do.
+func (s *Server) CanPrune() bool {
+	return s.dev.settings.SupportsNotify(fuse.NOTIFY_PRUNE)
+}

@@ -1,0 +1,200 @@
+package fs
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// notice is one invalidation: of a name in the directory node, or, with an empty name, of the node's attributes and pages.
+// It is comparable, so that one that still waits stands for all equal ones.
+type notice struct {
+	node uint64
+	name string
+}
+
+// pruneBatch is how many nodes one prune names.
+const pruneBatch = 200
+
+// notifier hands the invalidations of the storage manager to the kernel, from one goroutine of its own.
+// Its methods only queue. Safe for concurrent use.
+type notifier struct {
+	kernel kernel
+	log    logrus.FieldLogger
+	wake   chan struct{} // capacity 1
+	done   chan struct{}
+
+	mu struct {
+		sync.Mutex
+		waiting map[notice]struct{}
+		queue   []notice
+		prune   []uint64
+		closed  bool
+	}
+}
+
+var _ tiers.Invalidator = (*notifier)(nil)
+
+// newNotifier starts the goroutine; close ends it.
+func newNotifier(k kernel, log logrus.FieldLogger) *notifier {
+	n := &notifier{kernel: k, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	n.mu.waiting = make(map[notice]struct{})
+	go n.run()
+	return n
+}
+
+// InvalEntry makes the kernel forget what it knows of name in the directory dir.
+func (n *notifier) InvalEntry(dir uint64, name string) { n.add(notice{dir, name}) }
+
+// InvalInode makes the kernel forget the attributes, ACLs and pages of node id.
+func (n *notifier) InvalInode(id uint64) { n.add(notice{node: id}) }
+
+// Prune asks the kernel to forget nodes that nobody uses. Before Linux 6.18 it does nothing.
+func (n *notifier) Prune(ids []uint64) {
+	n.mu.Lock()
+	if !n.mu.closed {
+		n.mu.prune = append(n.mu.prune, ids...)
+	}
+	n.mu.Unlock()
+	n.signal()
+}
+
+func (n *notifier) add(x notice) {
+	n.mu.Lock()
+	_, dup := n.mu.waiting[x]
+	if !dup && !n.mu.closed {
+		n.mu.waiting[x] = struct{}{}
+		n.mu.queue = append(n.mu.queue, x)
+	}
+	n.mu.Unlock()
+	if !dup {
+		n.signal()
+	}
+}
+
+func (n *notifier) signal() {
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// close ends the goroutine and waits for it; what is queued is dropped. The connection must be gone or going.
+func (n *notifier) close() {
+	n.mu.Lock()
+	n.mu.closed = true
+	n.mu.queue, n.mu.prune = nil, nil
+	n.mu.Unlock()
+	n.signal()
+	<-n.done
+}
+
+func (n *notifier) run() {
+	defer close(n.done)
+	for range n.wake {
+		for {
+			x, prune, more := n.next()
+			if !more {
+				break
+			}
+			var err error
+			if prune != nil {
+				err = n.kernel.prune(prune)
+			} else {
+				err = n.kernel.notify(x)
+			}
+			if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, errors.ErrUnsupported) {
+				n.log.WithError(err).WithField("inode", x.node).Debug("notify the kernel")
+			}
+		}
+		n.mu.Lock()
+		closed := n.mu.closed
+		n.mu.Unlock()
+		if closed {
+			return
+		}
+	}
+}
+
+// next takes the oldest invalidation, or a batch to prune once there is none.
+func (n *notifier) next() (x notice, prune []uint64, more bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.mu.queue) > 0 {
+		x = n.mu.queue[0]
+		n.mu.queue = n.mu.queue[1:]
+		delete(n.mu.waiting, x) // before it is written: a change from now on needs another one
+		return x, nil, true
+	}
+	n.mu.queue = nil // lets go of the array
+	if k := min(pruneBatch, len(n.mu.prune)); k > 0 {
+		prune = n.mu.prune[:k:k]
+		n.mu.prune = n.mu.prune[k:]
+		return x, prune, true
+	}
+	n.mu.prune = nil
+	return x, nil, false
+}
+
+// encode makes the message that tells the kernel of x.
+func (x notice) encode() []byte {
+	if x.name == "" {
+		// Offset and length 0: all pages, besides attributes and ACLs.
+		return message(fuse.NOTIFY_INVAL_INODE, unsafe.Sizeof(fuse.NotifyInvalInodeOut{}), 0, func(b []byte) {
+			*(*fuse.NotifyInvalInodeOut)(unsafe.Pointer(&b[0])) = fuse.NotifyInvalInodeOut{Ino: x.node}
+		})
+	}
+	size := unsafe.Sizeof(fuse.NotifyInvalEntryOut{})
+	return message(fuse.NOTIFY_INVAL_ENTRY, size, len(x.name)+1, func(b []byte) {
+		*(*fuse.NotifyInvalEntryOut)(unsafe.Pointer(&b[0])) = fuse.NotifyInvalEntryOut{Parent: x.node, NameLen: uint32(len(x.name))}
+		copy(b[size:], x.name) // the byte after it stays the NUL that the kernel counts on
+	})
+}
+
+// encodePrune makes the message that asks the kernel to forget nodes.
+func encodePrune(nodes []uint64) []byte {
+	size := unsafe.Sizeof(fuse.NotifyPruneOut{})
+	return message(fuse.NOTIFY_PRUNE, size, 8*len(nodes), func(b []byte) {
+		(*fuse.NotifyPruneOut)(unsafe.Pointer(&b[0])).Count = uint32(len(nodes))
+		for i, id := range nodes {
+			binary.NativeEndian.PutUint64(b[int(size)+8*i:], id)
+		}
+	})
+}
+
+// message frames a notification: code is go-fuse's negative one, the protocol wants it positive in the error field.
+func message(code int32, fixed uintptr, rest int, fill func([]byte)) []byte {
+	head := unsafe.Sizeof(fuse.OutHeader{})
+	b := make([]byte, int(head+fixed)+rest)
+	*(*fuse.OutHeader)(unsafe.Pointer(&b[0])) = fuse.OutHeader{Length: uint32(len(b)), Status: -code}
+	fill(b[head:])
+	return b
+}
+
+func (d *device) notify(x notice) error { return d.send(x.encode()) }
+
+func (d *device) prune(nodes []uint64) error {
+	if !d.settings.SupportsNotify(fuse.NOTIFY_PRUNE) {
+		return errors.ErrUnsupported
+	}
+	return d.send(encodePrune(nodes))
+}
+
+// send writes a message while the connection is open.
+func (d *device) send(msg []byte) error {
+	d.closing.RLock()
+	defer d.closing.RUnlock()
+	if d.closed {
+		return syscall.ENODEV
+	}
+	_, err := unix.Write(d.fd, msg)
+	return err
+}

@@ -1,0 +1,40 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// cacheSeconds is how long the kernel may keep names, attributes and the absence of names: the daemon is the only writer
+// of the tree and invalidates what it changes itself, so nothing ends early but by a notification.
+const cacheSeconds = 365 * 24 * 3600
+
+// policy decides what the kernel keeps. The zero policy keeps nothing (kernel_cache=off).
+type policy struct {
+	cache bool
+}
+
+// seconds is the timeout of entries, attributes and negative entries alike.
+func (p policy) seconds() uint64 {
+	if p.cache {
+		return cacheSeconds
+	}
+	return 0
+}
+
+// fileFlags decides the FOPEN flags of every file that is opened or created.
+func (p policy) fileFlags() uint32 {
+	// Every write reached warm before it was acknowledged: FLUSH has nothing to say, and POSIX locks are the kernel's.
+	const always = fuse.FOPEN_NOFLUSH
+	if !p.cache {
+		return always | fuse.FOPEN_DIRECT_IO // mmap keeps working: CAP_DIRECT_IO_ALLOW_MMAP
+	}
+	return always | fuse.FOPEN_KEEP_CACHE
+}
+
+// dirFlags decides the FOPEN flags of every directory that is opened.
+func (p policy) dirFlags() uint32 {
+	if !p.cache {
+		return 0
+	}
+	return fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+}

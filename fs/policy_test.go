@@ -1,0 +1,46 @@
+package fs
+
+import (
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+func TestPolicy(t *testing.T) {
+	on, off := policy{cache: true}, policy{}
+	for _, c := range []struct {
+		what      string
+		got, want uint64
+	}{
+		{"file, on", uint64(on.fileFlags()), fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH},
+		{"file, off", uint64(off.fileFlags()), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
+		{"directory, on", uint64(on.dirFlags()), fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE},
+		{"directory, off", uint64(off.dirFlags()), 0},
+		{"timeout, on", on.seconds(), cacheSeconds},
+		{"timeout, off", off.seconds(), 0},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %#x, want %#x", c.what, c.got, c.want)
+		}
+	}
+}
+
+func TestProtocolOptions(t *testing.T) {
+	o := protocolOptions(policy{cache: true}, true, false, nil)
+	if !o.EnableSymlinkCaching || !o.EnableAcl || !o.ExplicitDataCacheControl || o.EnableLocks || o.MaxWrite != 1<<20 {
+		t.Errorf("%+v", o)
+	}
+	for _, c := range []uint64{fuse.CAP_HANDLE_KILLPRIV_V2, fuse.CAP_ATOMIC_O_TRUNC, fuse.CAP_DONT_MASK, fuse.CAP_SETXATTR_EXT, fuse.CAP_DIRECT_IO_ALLOW_MMAP} {
+		if o.ExtraCapabilities&c == 0 {
+			t.Errorf("capability %#x is not asked for", c)
+		}
+	}
+	for _, c := range []uint64{fuse.CAP_WRITEBACK_CACHE, fuse.CAP_PASSTHROUGH, fuse.CAP_NO_OPEN_SUPPORT} {
+		if o.DisabledCapabilities&c == 0 || o.ExtraCapabilities&c != 0 {
+			t.Errorf("capability %#x is not refused", c)
+		}
+	}
+	if protocolOptions(policy{}, false, false, nil).EnableSymlinkCaching {
+		t.Error("kernel_cache=off keeps symlinks")
+	}
+}

@@ -1,0 +1,116 @@
+package fs
+
+import (
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/sirupsen/logrus"
+
+	"emberfs/tiers"
+)
+
+// filesystem answers FUSE requests from a volume. Its methods run concurrently on the worker threads.
+type filesystem struct {
+	vol    *tiers.Volume
+	policy policy
+	log    logrus.FieldLogger
+
+	files handleTable[tiers.Handle]
+	dirs  handleTable[tiers.DirHandle]
+	plus  sync.Pool // of *plus
+	quiet throttle
+}
+
+var _ fuse.RawFileSystem = (*filesystem)(nil)
+
+func newFilesystem(v *tiers.Volume, p policy, log logrus.FieldLogger) *filesystem {
+	return &filesystem{vol: v, policy: p, log: log}
+}
+
+func (f *filesystem) String() string { return subtype }
+
+// SetDebug is go-fuse's; requests are logged by the protocol server.
+func (f *filesystem) SetDebug(bool) {}
+
+// Init is called by go-fuse's own server only.
+func (f *filesystem) Init(*fuse.Server) {}
+
+// OnUnmount is called by go-fuse's own server only; the device calls releaseAll.
+func (f *filesystem) OnUnmount() {}
+
+// releaseAll closes the handles that the kernel never released: it drops pending RELEASE requests when it goes away.
+func (f *filesystem) releaseAll() {
+	f.files.drain((*tiers.Handle).Release)
+	f.dirs.drain((*tiers.DirHandle).Close)
+}
+
+// node finds the inode of a request. The kernel only names inodes that it was given and has not forgotten; ESTALE makes it
+// look the name up anew.
+func (f *filesystem) node(id uint64) (*tiers.Inode, error) {
+	if n := f.vol.Inode(id); n != nil {
+		return n, nil
+	}
+	return nil, syscall.ESTALE
+}
+
+// file finds the open file of a request.
+func (f *filesystem) file(fh uint64) (*tiers.Handle, error) {
+	if h := f.files.get(fh); h != nil {
+		return h, nil
+	}
+	return nil, syscall.EBADF
+}
+
+// dir finds the open directory of a request.
+func (f *filesystem) dir(fh uint64) (*tiers.DirHandle, error) {
+	if d := f.dirs.get(fh); d != nil {
+		return d, nil
+	}
+	return nil, syscall.EBADF
+}
+
+// caller is who made the request.
+func caller(h *fuse.InHeader, umask uint32) tiers.Caller {
+	return tiers.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid, Umask: umask}
+}
+
+// cancelled says whether the program that made the request was interrupted meanwhile.
+func cancelled(cancel <-chan struct{}) bool {
+	select {
+	case <-cancel:
+		return true
+	default:
+		return false
+	}
+}
+
+func fillAttr(out *fuse.Attr, a *tiers.Attr) {
+	out.Ino = a.Ino
+	out.Size = a.Size
+	out.Blocks = a.Blocks
+	out.Atime, out.Atimensec = uint64(a.Atime.Sec), a.Atime.Nsec
+	out.Mtime, out.Mtimensec = uint64(a.Mtime.Sec), a.Mtime.Nsec
+	out.Ctime, out.Ctimensec = uint64(a.Ctime.Sec), a.Ctime.Nsec
+	out.Mode = a.Mode
+	out.Nlink = a.Nlink
+	out.Uid = a.UID
+	out.Gid = a.GID
+	out.Rdev = a.Rdev
+	out.Blksize = a.Blksize
+	out.Flags = 0
+}
+
+func (f *filesystem) fillEntry(out *fuse.EntryOut, n *tiers.Inode, a *tiers.Attr) {
+	out.NodeId = n.ID()
+	out.Generation = n.Gen()
+	s := f.policy.seconds()
+	out.EntryValid, out.EntryValidNsec = s, 0
+	out.AttrValid, out.AttrValidNsec = s, 0
+	fillAttr(&out.Attr, a)
+}
+
+func (f *filesystem) fillAttrOut(out *fuse.AttrOut, a *tiers.Attr) {
+	out.AttrValid, out.AttrValidNsec = f.policy.seconds(), 0
+	fillAttr(&out.Attr, a)
+}

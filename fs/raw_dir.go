@@ -1,0 +1,104 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"emberfs/tiers"
+)
+
+// This file: open directories.
+
+func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("opendir", in.NodeId, err)
+	}
+	d, err := f.vol.OpenDir(n)
+	if err != nil {
+		return f.status("opendir", in.NodeId, err)
+	}
+	fh, err := f.dirs.put(d)
+	if err != nil {
+		d.Close()
+		return f.status("opendir", in.NodeId, err)
+	}
+	out.Fh = fh
+	out.OpenFlags = f.policy.dirFlags()
+	return fuse.OK
+}
+
+func (f *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
+	if d := f.dirs.take(in.Fh); d != nil {
+		d.Close()
+	}
+}
+
+func (f *filesystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if cancelled(cancel) {
+		return fuse.EINTR
+	}
+	d, err := f.dir(in.Fh)
+	if err == nil {
+		err = d.Fsync(in.FsyncFlags&fsyncData != 0)
+	}
+	return f.status("fsyncdir", in.NodeId, err)
+}
+
+func (f *filesystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	d, err := f.dir(in.Fh)
+	if err == nil {
+		err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
+			return out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
+		})
+	}
+	return f.status("readdir", in.NodeId, err)
+}
+
+// child is a directory entry in the reply that still needs its attributes.
+type child struct {
+	name string
+	out  *fuse.EntryOut
+}
+
+// plus is the scratch space of one READDIRPLUS.
+type plus struct{ children []child }
+
+// ReadDirPlus takes the entries that fit first and looks them up afterwards: every lookup counts with the kernel, so none
+// is made for an entry that does not go out, and none under a lock of the directory stream.
+func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	d, err := f.dir(in.Fh)
+	if err != nil {
+		return f.status("readdirplus", in.NodeId, err)
+	}
+	p, ok := f.plus.Get().(*plus)
+	if !ok {
+		p = new(plus)
+	}
+	defer func() {
+		clear(p.children) // pooled memory must not hold names and request buffers alive
+		p.children = p.children[:0]
+		f.plus.Put(p)
+	}()
+	err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
+		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
+		if entry == nil {
+			return false
+		}
+		if e.Name != "." && e.Name != ".." { // the kernel wants no node for these
+			p.children = append(p.children, child{e.Name, entry})
+		}
+		return true
+	})
+	if err != nil {
+		return f.status("readdirplus", in.NodeId, err)
+	}
+	dir := d.Inode()
+	for _, c := range p.children {
+		n, a, err := f.vol.Lookup(dir, c.name)
+		if err != nil {
+			continue // it vanished, or its own LOOKUP will tell why: node 0 is a name without a node
+		}
+		f.fillEntry(c.out, n, &a)
+	}
+	return fuse.OK
+}

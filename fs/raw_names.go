@@ -1,0 +1,134 @@
+package fs
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// This file: operations on names in directories.
+
+func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := f.node(h.NodeId)
+	if err != nil {
+		return f.status("lookup", h.NodeId, err)
+	}
+	n, a, err := f.vol.Lookup(dir, trueName(name))
+	if err != nil {
+		if f.policy.cache && errors.Is(err, syscall.ENOENT) {
+			// An entry of node 0 is the kernel's negative entry, which ENOENT would not leave behind.
+			out.NodeId, out.EntryValid = 0, f.policy.seconds()
+			return fuse.OK
+		}
+		return f.status("lookup", h.NodeId, err)
+	}
+	f.fillEntry(out, n, &a)
+	return fuse.OK
+}
+
+func (f *filesystem) Forget(node, nlookup uint64) {
+	if node == fuse.FUSE_ROOT_ID { // lives as long as the mount
+		return
+	}
+	if n := f.vol.Inode(node); n != nil {
+		f.vol.Forget(n, nlookup)
+	}
+}
+
+func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("mknod", in.NodeId, err)
+	}
+	n, a, err := f.vol.Mknod(dir, trueName(name), in.Mode, in.Rdev, caller(&in.InHeader, in.Umask))
+	if err != nil {
+		return f.status("mknod", in.NodeId, err)
+	}
+	f.fillEntry(out, n, &a)
+	return fuse.OK
+}
+
+func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("mkdir", in.NodeId, err)
+	}
+	n, a, err := f.vol.Mkdir(dir, trueName(name), in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	if err != nil {
+		return f.status("mkdir", in.NodeId, err)
+	}
+	f.fillEntry(out, n, &a)
+	return fuse.OK
+}
+
+func (f *filesystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := f.node(h.NodeId)
+	if err != nil {
+		return f.status("symlink", h.NodeId, err)
+	}
+	n, a, err := f.vol.Symlink(dir, trueName(name), target, caller(h, 0))
+	if err != nil {
+		return f.status("symlink", h.NodeId, err)
+	}
+	f.fillEntry(out, n, &a)
+	return fuse.OK
+}
+
+func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("link", in.NodeId, err)
+	}
+	n, err := f.node(in.Oldnodeid)
+	if err != nil {
+		return f.status("link", in.Oldnodeid, err)
+	}
+	a, err := f.vol.Link(n, dir, trueName(name))
+	if err != nil {
+		return f.status("link", in.NodeId, err)
+	}
+	f.fillEntry(out, n, &a)
+	return fuse.OK
+}
+
+func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	n, err := f.node(h.NodeId)
+	if err != nil {
+		return nil, f.status("readlink", h.NodeId, err)
+	}
+	target, err := f.vol.Readlink(n)
+	if err != nil {
+		return nil, f.status("readlink", h.NodeId, err)
+	}
+	return target, fuse.OK
+}
+
+func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	dir, err := f.node(h.NodeId)
+	if err == nil {
+		err = f.vol.Unlink(dir, trueName(name))
+	}
+	return f.status("unlink", h.NodeId, err)
+}
+
+func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	dir, err := f.node(h.NodeId)
+	if err == nil {
+		err = f.vol.Rmdir(dir, trueName(name))
+	}
+	return f.status("rmdir", h.NodeId, err)
+}
+
+func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname string) fuse.Status {
+	dir, err := f.node(in.NodeId)
+	if err != nil {
+		return f.status("rename", in.NodeId, err)
+	}
+	newdir, err := f.node(in.Newdir)
+	if err != nil {
+		return f.status("rename", in.Newdir, err)
+	}
+	err = f.vol.Rename(dir, trueName(name), newdir, newname, in.Flags)
+	return f.status("rename", in.NodeId, err)
+}

@@ -1,0 +1,247 @@
+package fs
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxWorkers bounds the threads, and with them the requests in hand and the memory of their buffers. At the bound requests
+	// wait in the kernel: none depends on another, so those in hand end and let them in.
+	maxWorkers = 64
+	// tick is how soon a request is found to block that was not expected to.
+	tick = 5 * time.Millisecond
+	// quiet is how long without a request the supervisor goes on looking.
+	quiet = 100 * time.Millisecond
+	// window is how long threads that were needed are kept.
+	window = time.Second
+	// maxPinned: up to so many CPUs each has a worker of its own.
+	maxPinned = 4
+)
+
+// worker is one thread.
+type worker struct {
+	seq   atomic.Uint64 // odd while it has a request
+	slow  bool          // the request was counted in pool.slow; its own goroutine's
+	extra bool          // beyond the base: may retire
+	seen  uint64        // the supervisor's: seq at its last look
+	_     [64]byte      // workers do not share cache lines
+}
+
+// pool keeps as many threads as needed to have some that do not block: base ones for good, more while requests wait for a
+// disk. It never has more idle threads than it needs for long: each of them is woken by each request.
+type pool struct {
+	work    func(*worker) // a worker's whole life; ends when retire says so or there is nothing left to read
+	pending func() bool   // whether a request waits to be read
+	base    int
+	cpus    []int // where base workers are pinned, one after the other; nil: anywhere
+
+	total  atomic.Int32 // threads
+	want   atomic.Int32 // how many there should be; more may retire
+	slow   atomic.Int32 // in requests that announced that they may block
+	stuck  atomic.Int32 // in requests that were found to block
+	asleep atomic.Bool  // the supervisor waits for wake
+	wake   chan struct{}
+	done   chan struct{} // closed when the last worker is gone
+
+	mu struct {
+		sync.Mutex
+		all    map[*worker]struct{}
+		peak   [2]int32 // most workers that blocked at once, this window and the last
+		closed bool
+	}
+}
+
+func (p *pool) init(work func(*worker), pending func() bool) {
+	p.work, p.pending, p.base = work, pending, 2
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil && set.Count() <= maxPinned {
+		for cpu := range len(set) * 64 {
+			if set.IsSet(cpu) {
+				p.cpus = append(p.cpus, cpu)
+			}
+		}
+		p.base = max(p.base, len(p.cpus))
+	}
+	p.wake = make(chan struct{}, 1)
+	p.done = make(chan struct{})
+	p.mu.all = make(map[*worker]struct{})
+	p.want.Store(int32(p.base))
+}
+
+// run starts the threads and returns when the last has ended.
+func (p *pool) run() {
+	for i := range p.base {
+		cpu := -1
+		if len(p.cpus) > 0 {
+			cpu = p.cpus[i%len(p.cpus)]
+		}
+		p.spawn(cpu, false)
+	}
+	p.supervise()
+}
+
+// spawn starts one thread, unless the last one has gone or there are too many.
+func (p *pool) spawn(cpu int, extra bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.closed || p.total.Load() >= maxWorkers {
+		return false
+	}
+	p.total.Add(1)
+	w := &worker{extra: extra}
+	p.mu.all[w] = struct{}{}
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine: it is pinned, and there may be many for a while
+		if cpu >= 0 {
+			var set unix.CPUSet
+			set.Set(cpu)
+			_ = unix.SchedSetaffinity(0, &set) // a CPU that went away meanwhile: any other will do
+		}
+		p.work(w)
+		p.gone(w)
+	}()
+	return true
+}
+
+// gone notes that w's thread ended.
+func (p *pool) gone(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.mu.all, w)
+	if len(p.mu.all) == 0 {
+		p.mu.closed = true
+		close(p.done)
+	}
+}
+
+// begin notes that w has a request, and sees to it that others are there to read the next ones.
+func (p *pool) begin(w *worker, slow bool) {
+	w.seq.Add(1)
+	if slow {
+		w.slow = true
+		p.slow.Add(1)
+		p.ensure()
+	}
+	if p.asleep.Load() {
+		p.rouse()
+	}
+}
+
+// rouse wakes the supervisor.
+func (p *pool) rouse() {
+	if p.asleep.Swap(false) {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// end notes that w's request is done.
+func (p *pool) end(w *worker) {
+	w.seq.Add(1)
+	if w.slow {
+		w.slow = false
+		p.slow.Add(-1)
+	}
+}
+
+// retire says whether w, which has nothing to do, is not needed any more; it must end then.
+func (p *pool) retire(w *worker) bool {
+	if !w.extra {
+		return false
+	}
+	t := p.total.Load()
+	return t > p.want.Load() && p.total.CompareAndSwap(t, t-1)
+}
+
+// ensure starts threads until enough of them do not block.
+func (p *pool) ensure() {
+	blocked := p.slow.Load() + p.stuck.Load()
+	need := min(int32(p.base)+blocked, maxWorkers)
+	if p.want.Load() < need {
+		p.mu.Lock()
+		p.mu.peak[0] = max(p.mu.peak[0], blocked)
+		p.want.Store(max(p.want.Load(), need))
+		p.mu.Unlock()
+	}
+	for p.total.Load() < need && p.spawn(-1, true) {
+	}
+}
+
+// supervise looks for requests that block without having said so, and forgets old peaks, until the last worker is gone.
+func (p *pool) supervise() {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	var idle time.Duration
+	rotated := time.Now()
+	for {
+		select {
+		case <-p.done:
+			return
+		case now := <-t.C:
+			busy := p.look()
+			if p.stuck.Load() > 0 && p.pending() {
+				p.ensure()
+			}
+			if now.Sub(rotated) >= window {
+				rotated = now
+				p.rotate()
+			}
+			if busy {
+				idle = 0
+				continue
+			}
+			if idle += tick; idle < quiet || p.want.Load() > int32(p.base) {
+				continue
+			}
+		}
+		t.Stop()
+		p.asleep.Store(true)
+		if p.look() { // a request that came before the flag did
+			p.asleep.Store(false)
+		} else {
+			select {
+			case <-p.done:
+				return
+			case <-p.wake:
+			}
+		}
+		idle = 0
+		t.Reset(tick)
+	}
+}
+
+// look counts the workers that have been in one request since the last look, and says whether any has worked since.
+func (p *pool) look() (busy bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var stuck int32
+	for w := range p.mu.all {
+		seq := w.seq.Load()
+		if seq != w.seen || seq%2 == 1 {
+			busy = true
+		}
+		if seq == w.seen && seq%2 == 1 {
+			stuck++
+		}
+		w.seen = seq
+	}
+	// Those that announced it are counted already; both numbers move, and one thread too many does no harm.
+	p.stuck.Store(max(0, stuck-p.slow.Load()))
+	p.mu.peak[0] = max(p.mu.peak[0], p.stuck.Load()+p.slow.Load())
+	return busy
+}
+
+// rotate begins a new window: threads that neither this nor the last one needed may retire.
+func (p *pool) rotate() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.want.Store(min(int32(p.base)+max(p.mu.peak[0], p.mu.peak[1]), maxWorkers))
+	p.mu.peak = [2]int32{0, p.mu.peak[0]}
+}
