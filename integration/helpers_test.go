@@ -107,5 +107,3 @@ func helperPosix(args []string) error {
 		[]testing.InternalTest{{Name: "Cell", F: func(t *testing.T) { runCell(t, args[0], args[1:]) }}}, nil, nil)
 	return nil
 }
-
-func helperWriter([]string) error { return nil }
