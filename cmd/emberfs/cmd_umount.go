@@ -20,15 +20,19 @@ func umountCommand(w world) *cobra.Command {
 		Use:   "umount MOUNTPOINT",
 		Short: "Take the final backup, unmount and print the receipt",
 		Long: `Commit what changed, unmount, take what came late, push, and print the receipt. Exit 0 only if it is
-COMPLETE, 3 where something is missing: the state directory keeps that for the next mount.
+COMPLETE, 3 where something is missing: the state directory keeps that for the next mount. A volume with
+much to back up may need a longer --deadline, or emberfs sync first.
 A mount that is in use stays as it is: exit 1.`,
 		Args: argsBetween(1, 1, "MOUNTPOINT"),
 	}
-	cmd.Flags().DurationVar(&deadline, "deadline", 0, "longest time for the final backup, such as `30s` (default: the mount's, or until it is done)")
+	cmd.Flags().DurationVar(&deadline, "deadline", 0, "longest `time` for the final backup, 0 until it is done (default the mount's, or 30s)")
 	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach also where it is in use, and finish when the last user has left")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if cmd.Flags().Changed("deadline") && deadline <= 0 {
-			return usageError("umount", "--deadline", "must be more than zero", "write --deadline 30s")
+		if deadline < 0 {
+			return usageError("umount", "--deadline "+deadline.String(), "is negative", "write --deadline 30s, or 0 to wait until it is done")
+		}
+		if deadline == 0 && cmd.Flags().Changed("deadline") {
+			deadline = -1
 		}
 		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
 		defer stop()

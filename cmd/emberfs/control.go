@@ -41,7 +41,7 @@ type syncRequest struct {
 
 // umountRequest is the body of POST /v1/umount.
 type umountRequest struct {
-	Deadline time.Duration `json:"deadline_ns"` // for the final backup; 0: the volume's own
+	Deadline time.Duration `json:"deadline_ns"` // for the final backup; 0: the volume's own; negative: none
 	Lazy     bool          `json:"lazy"`        // detach now, finish when the last user has left
 }
 

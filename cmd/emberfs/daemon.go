@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// signalDeadline bounds the final backup after SIGTERM where no deadline is set: who sends it kills soon.
-	signalDeadline = 30 * time.Second
+	// defaultDeadline bounds the final backup after SIGTERM, whose sender kills soon, and of `emberfs umount`, where no deadline
+	// is set. umount(8) and a mount that disappears have none: there the supervisor's own timeout counts.
+	defaultDeadline = 30 * time.Second
 	// lazyGrace is how long processes that keep a mount busy may go on after SIGTERM detached it.
 	lazyGrace = 5 * time.Second
 	// abortGrace is how long the kernel may take to let go of an aborted connection.
@@ -133,7 +134,7 @@ func (d *daemon) stop(sig os.Signal) {
 	}
 	deadline := d.config.Deadline
 	if deadline == 0 {
-		deadline = signalDeadline
+		deadline = defaultDeadline
 	}
 	d.log.WithField("deadline", deadline).Infof("%v: taking the final backup", sig)
 	d.limit(deadline)
@@ -230,6 +231,9 @@ func (d *daemon) finish() *tiers.Receipt {
 		r = incomplete(r, d.config.Mountpoint+": still in use; what is written from now on is lost to its writer or waits in "+d.config.State)
 	}
 	status := d.vol.Status()
+	if risk := status.AtRisk; !r.Complete && risk.Files > 0 {
+		r = incomplete(r, fmt.Sprintf("in all %s are at risk", riskText(risk)))
+	}
 	d.last.Lock()
 	d.last.status = &status
 	d.last.Unlock()
@@ -335,8 +339,11 @@ func (d *daemon) detach(in umountRequest) error {
 	default:
 	}
 	limit := in.Deadline
-	if limit == 0 {
+	switch {
+	case limit == 0 && d.config.Deadline > 0:
 		limit = d.config.Deadline
+	case limit == 0:
+		limit = defaultDeadline
 	}
 	work, cancel := context.Background(), context.CancelFunc(func() {})
 	start := time.Now()

@@ -202,6 +202,36 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+func TestDeadlineOfUmount(t *testing.T) {
+	for name, c := range map[string]struct {
+		setting, asked, want time.Duration
+	}{
+		"default":                {0, 0, defaultDeadline},
+		"setting":                {time.Hour, 0, time.Hour},
+		"asked":                  {time.Hour, time.Minute, time.Minute},
+		"asked to have no limit": {0, -1, 0},
+	} {
+		limits := make(chan time.Duration, 2)
+		x := serveFake(t, &config{Deadline: c.setting}, func(x *daemonTest) {
+			x.vol.wait = func(ctx context.Context) error {
+				at, ok := ctx.Deadline()
+				if !ok {
+					at = time.Now()
+				}
+				limits <- time.Until(at)
+				return nil
+			}
+		})
+		if _, err := x.daemon.umount(t.Context(), umountRequest{Deadline: c.asked}); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-limits; got > c.want || got < c.want-10*time.Second {
+			t.Errorf("%s: the backup had %v, want %v", name, got, c.want)
+		}
+		x.final(t)
+	}
+}
+
 func TestFailedBackupIsNotComplete(t *testing.T) {
 	x := serveFake(t, &config{}, func(x *daemonTest) { x.vol.fail = errors.New("disk full") })
 	x.mount.leave()
