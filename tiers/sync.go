@@ -104,6 +104,7 @@ func (v *Volume) Start() {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
+	behind := v.leftBehind() // before programs come in
 	v.wg.Add(2)
 	go func() {
 		defer v.wg.Done()
@@ -111,7 +112,7 @@ func (v *Volume) Start() {
 	}()
 	go func() {
 		defer v.wg.Done()
-		v.backupLoop(ctx)
+		v.backupLoop(ctx, behind)
 	}()
 }
 
@@ -136,12 +137,12 @@ func (v *Volume) flushLoop(ctx context.Context) {
 	}
 }
 
-func (v *Volume) backupLoop(ctx context.Context) {
+func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = 5*time.Second, 5*time.Minute
 	interval := v.cfg.BackupInterval
 	next := interval
-	if v.leftBehind() {
+	if behind {
 		next = time.Millisecond
 	}
 	reason := "recovery"
