@@ -18,7 +18,7 @@ type Options struct {
 	// MaxDelta bounds in bytes what a delta makes, and its bases; default 1 GiB. (Stock git makes no deltas of blobs over
 	// 512 MiB.) Objects that are not deltas have no such limit.
 	MaxDelta int64
-	// MaxDepth bounds delta chains; default 4096, which is git's own.
+	// MaxDepth bounds delta chains; default 4096, which is git's own, at most 65,000.
 	MaxDepth int
 	// DeltaMemory is the size in bytes over which delta bases go to a temporary file; default 16 MiB.
 	DeltaMemory int64
@@ -47,6 +47,7 @@ func (o *Options) setDefaults() {
 	}
 	def(&o.MaxDelta, 1<<30)
 	def(&o.MaxDepth, 4096)
+	o.MaxDepth = min(o.MaxDepth, 65_000)
 	def(&o.DeltaMemory, 16<<20)
 	def(&o.DeltaCache, 8<<20)
 	def(&o.MaxPerPack, 100_000)
@@ -90,7 +91,7 @@ func Open(dir string, o Options) (*DB, error) {
 	if err := cleanup(dir, db.self, db.log); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	return db, db.firstScan()
+	return db.firstScan()
 }
 
 // OpenReadOnly opens somebody else's bare repository, or one whose daemon runs: it cleans up and writes nothing, and the
@@ -101,7 +102,7 @@ func OpenReadOnly(dir string, o Options) (*DB, error) {
 		return nil, err
 	}
 	db.readOnly = true
-	return db, db.firstScan()
+	return db.firstScan()
 }
 
 // ErrReadOnly: the DB comes from OpenReadOnly.
@@ -127,10 +128,12 @@ func open(dir string, o Options) (*DB, error) {
 	return db, nil
 }
 
-func (db *DB) firstScan() error {
-	l := newPackList(nil, 0)
-	db.packs.Store(l)
-	return db.Refresh()
+func (db *DB) firstScan() (*DB, error) {
+	db.packs.Store(newPackList(nil, 0))
+	if err := db.Refresh(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", db.dir, err), db.Close())
+	}
+	return db, nil
 }
 
 // Dir is the repository's directory.

@@ -288,7 +288,7 @@ func TestPutStream(t *testing.T) {
 	}
 	rnd := newSeeded(4)
 	want := map[ID][]byte{}
-	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 2*smallBlob} {
+	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 2 * smallBlob} {
 		data := rnd.bytes(size, true)
 		for _, wrong := range []int64{int64(size) - 1, int64(size) + 1, int64(size) + packBuffer} {
 			if wrong >= 0 {

@@ -34,6 +34,7 @@ type fetchedEntry struct {
 	data  int64
 	size  int64 // as declared: of the delta for a delta
 	base  int32 // delta: its base's index once that is known; -1
+	depth uint16
 	typ   Type
 	known bool
 }

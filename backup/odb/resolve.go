@@ -66,8 +66,8 @@ func (f *fetched) resolveFrom(i int32) (int, error) {
 	for len(stack) > 0 {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
-		if f.entries[c].known {
-			continue
+		if int(f.entries[c].depth) > f.db.opt.MaxDepth {
+			return n, corruptf("fetched pack, offset %d: delta chain of more than %d", f.entries[c].off, f.db.opt.MaxDepth)
 		}
 		if err := f.resolveOne(c); err != nil {
 			return n, err
@@ -84,6 +84,7 @@ func (f *fetched) children(i int32, stack []int32) []int32 {
 	for _, kids := range [][]int32{f.byOffset[e.off], f.byID[e.id]} {
 		for _, k := range kids {
 			f.entries[k].base = i
+			f.entries[k].depth = e.depth + 1
 		}
 		stack = append(stack, kids...)
 	}
@@ -141,9 +142,6 @@ func (f *fetched) content(i int32) (*content, Type, error) {
 				return nil, 0, err
 			}
 			break
-		}
-		if len(chain) >= f.db.opt.MaxDepth {
-			return nil, 0, corruptf("fetched pack, offset %d: delta chain of more than %d", f.entries[i].off, f.db.opt.MaxDepth)
 		}
 		chain = append(chain, at)
 	}

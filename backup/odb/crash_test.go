@@ -1,0 +1,337 @@
+package odb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+var errCrash = errors.New("crash here")
+
+// crashEnv makes the test binary a process that commits and kills itself: "<step> <n> <repository>".
+const crashEnv = "EMBERFS_ODB_CRASH"
+
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(crashEnv); spec != "" {
+		var step, dir string
+		var n int
+		if _, err := fmt.Sscan(spec, &step, &n, &dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+		fmt.Fprintln(os.Stderr, crashChild(step, n, dir))
+		os.Exit(3) // it should not have lived so long
+	}
+	os.Exit(m.Run())
+}
+
+// crashChild commits until the step was reached for the nth time, and dies of SIGKILL there.
+func crashChild(step string, n int, dir string) error {
+	db, err := Open(dir, Options{MaxPerPack: 3, Log: discardLog(), Fail: func(s string) error {
+		if s == step {
+			if n--; n == 0 {
+				return syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+		}
+		return nil
+	}})
+	if err != nil {
+		return err
+	}
+	old, err := db.Ref("refs/heads/main")
+	if err != nil {
+		return err
+	}
+	_, err = addCommit(db, old, 1, crashFiles("child"))
+	return err
+}
+
+func crashFiles(what string) map[string][]byte {
+	files := map[string][]byte{}
+	for i := range 5 {
+		files[fmt.Sprintf("f%d", i)] = fmt.Appendf(nil, "%s %d", what, i)
+	}
+	return files
+}
+
+// allSteps records the names of the steps that one run takes.
+func allSteps(t *testing.T, run func(o Options)) []string {
+	t.Helper()
+	var steps []string
+	run(Options{MaxPerPack: 3, Fail: func(s string) error {
+		steps = append(steps, s)
+		return nil
+	}})
+	return steps
+}
+
+func TestCommitCrashesAtEveryStep(t *testing.T) {
+	_, probe := newRepo(t, Options{})
+	_ = probe
+	steps := allSteps(t, func(o Options) {
+		_, db := newRepo(t, o)
+		if _, err := addCommit(db, ID{}, 0, crashFiles("a")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if len(steps) < 15 {
+		t.Fatalf("only %v", steps)
+	}
+	dir, db := newRepo(t, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("first"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	for i, step := range steps {
+		seen[step]++
+		// In this process: the step ends everything, and Open finds what a killed process leaves.
+		n := 0
+		crashing := reopen(t, dir, Options{MaxPerPack: 3, Fail: func(string) error {
+			if n++; n == i+1 {
+				return errCrash
+			}
+			return nil
+		}})
+		if _, err := addCommit(crashing, tip, i, crashFiles(fmt.Sprint("c", i))); !errors.Is(err, errCrash) {
+			t.Fatalf("step %d %s: %v", i, step, err)
+		}
+		tip = afterCrash(t, dir, tip, fmt.Sprintf("%d %s", i, step))
+
+		// And truly.
+		c := exec.Command(os.Args[0], "-test.run=^$")
+		c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s", crashEnv, step, seen[step], dir))
+		out, err := c.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+			t.Fatalf("killed at %d %s: %v, %s", i, step, err, out)
+		}
+		tip = afterCrash(t, dir, tip, fmt.Sprintf("killed at %d %s", i, step))
+	}
+}
+
+// afterCrash reopens the repository, which must be whole at the old tip or at one commit more, and goes on.
+func afterCrash(t *testing.T, dir string, old ID, what string) ID {
+	t.Helper()
+	for line := range strings.Lines(git(t, dir, "fsck", "--strict", "--full", "--no-dangling")) {
+		t.Fatalf("%s: git fsck says: %s", what, line)
+	}
+	db := reopen(t, dir, Options{})
+	tip, err := db.Ref("refs/heads/main")
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if tip != old {
+		data, err := db.Read(tip, Commit, 1<<20)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if c, err := DecodeCommit(data); err != nil || len(c.Parents) != 1 || c.Parents[0] != old {
+			t.Fatalf("%s: the tip is %s, %v", what, tip, err)
+		}
+	}
+	for _, pattern := range []string{"*", "objects/pack/*", "refs/heads/*"} {
+		m, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range m {
+			if isTemp(filepath.Base(path)) || strings.HasSuffix(path, ".keep") || strings.HasSuffix(path, ".lock") {
+				t.Fatalf("%s: %s is left over", what, path)
+			}
+		}
+	}
+	if tip, err = addCommit(db, tip, 99, crashFiles("after "+what)); err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	git(t, dir, "gc", "-q", "--prune=now")
+	fsck(t, dir)
+	return tip
+}
+
+func TestIndexPackCrashesAtEveryStep(t *testing.T) {
+	src, from := newRepo(t, Options{})
+	tip, err := addCommit(from, ID{}, 0, crashFiles("fetched"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack, err := gitErr(src, nil, "pack-objects", "--all", "--stdout", "-q")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch := func(db *DB) error {
+		n, keep, err := db.IndexPack(strings.NewReader(pack), 1<<20)
+		if err == nil && n != 7 {
+			err = fmt.Errorf("%d objects", n)
+		}
+		if err == nil {
+			err = db.UpdateRef("refs/heads/main", ID{}, tip)
+		}
+		if err == nil {
+			err = keep()
+		}
+		return err
+	}
+	steps := allSteps(t, func(o Options) {
+		_, db := newRepo(t, o)
+		if err := fetch(db); err != nil {
+			t.Fatal(err)
+		}
+	})
+	for i, step := range steps {
+		dir, _ := newRepo(t, Options{})
+		n := 0
+		db := reopen(t, dir, Options{Fail: func(string) error {
+			if n++; n == i+1 {
+				return errCrash
+			}
+			return nil
+		}})
+		if err := fetch(db); !errors.Is(err, errCrash) {
+			t.Fatalf("step %s: %v", step, err)
+		}
+		fsck(t, dir)
+		db = reopen(t, dir, Options{})
+		switch got, err := db.Ref("refs/heads/main"); {
+		case errors.Is(err, ErrNoRef):
+			if err := fetch(db); err != nil {
+				t.Fatalf("after %s: %v", step, err)
+			}
+		case err != nil || got != tip:
+			t.Fatalf("after %s: %s, %v", step, got, err)
+		}
+		git(t, dir, "gc", "-q", "--prune=now")
+		fsck(t, dir)
+		if _, err := db.Read(tip, Commit, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestAbortLeavesNothing(t *testing.T) {
+	dir, db := newRepo(t, Options{MaxPerPack: 3})
+	for _, when := range []string{"written", "published", "referenced"} {
+		w, err := db.NewWriter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := putCommit(w, ID{}, 0, crashFiles(when))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if when != "written" {
+			if err := w.Publish(); err != nil {
+				t.Fatal(err)
+			}
+			if !db.Has(id) {
+				t.Fatal("published objects are not seen")
+			}
+		}
+		if when == "referenced" {
+			if err := db.UpdateRef("refs/heads/main", ID{}, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Abort(); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Abort(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Put(Blob, []byte("late")); !errors.Is(err, ErrClosed) {
+			t.Fatalf("Put after Abort: %v", err)
+		}
+		left, err := filepath.Glob(filepath.Join(dir, "objects/pack/*"))
+		if err != nil || when != "referenced" && len(left) > 0 || when == "referenced" && !db.Has(id) {
+			t.Fatalf("%s: %v, %v", when, left, err)
+		}
+	}
+	fsck(t, dir)
+}
+
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("needs root to mount a small file system")
+		return
+	}
+	mnt := filepath.Join(t.TempDir(), "small")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", mnt, "tmpfs", 0, "size=3m"); err != nil {
+		t.Logf("no tmpfs here: %v", err)
+		return
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(mnt, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(mnt, "cold.git")
+	if err := Init(dir, "main"); err != nil {
+		t.Fatal(err)
+	}
+	db := reopen(t, dir, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("fits"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := newSeeded(30).bytes(5<<20, false)
+	for _, size := range []int{5 << 20, smallBlob} {
+		w, err := db.NewWriter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; err == nil && i < 10; i++ {
+			_, err = w.PutStream(int64(size-i), bytes.NewReader(big[i:size]), nil)
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("full disk: %v", err)
+		}
+		if err := w.Abort(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if tip, err = addCommit(db, tip, 1, crashFiles("fits too")); err != nil {
+		t.Fatalf("after a full disk: %v", err)
+	}
+	fsck(t, dir)
+	if got, err := db.Ref("refs/heads/main"); err != nil || got != tip {
+		t.Fatal(got, err)
+	}
+}
+
+func TestSamePackAgain(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	var sums []ID
+	for range 3 {
+		w := publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("the same")) })
+		sums = append(sums, w.mu.packs[0].sum)
+		if err := w.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sums[0] == sums[1] || sums[1] == sums[2] || sums[0] == sums[2] {
+		t.Fatalf("packs share a name: %v", sums)
+	}
+	fsck(t, dir)
+	if packs, objects, _ := db.Stats(); packs != 3 || objects != 3 {
+		t.Fatal(packs, objects)
+	}
+	id, _ := HashObject(Blob, []byte("the same"))
+	if _, err := db.Read(id, Blob, 100); err != nil {
+		t.Fatal(err)
+	}
+	var missing ID
+	if _, err := db.Read(missing, Blob, 1); !errors.Is(err, tiers.ErrMissing) {
+		t.Fatal(err)
+	}
+}

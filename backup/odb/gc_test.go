@@ -1,0 +1,217 @@
+package odb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestCommitsUnderLoopingGC commits and reads while stock git repacks, prunes and reads the same repository in a loop.
+func TestCommitsUnderLoopingGC(t *testing.T) {
+	const commits = 220
+	dir, db := newRepo(t, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer func() {
+		cancel()
+		wg.Wait()
+	}()
+	var mu sync.Mutex
+	rounds := map[string]int{}
+	loop := func(args ...string) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				c := exec.CommandContext(ctx, "git", args...)
+				c.Dir = dir
+				c.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+				out, err := c.CombinedOutput()
+				// Two repacking processes get in each other's way; that is between them.
+				if err != nil && ctx.Err() == nil && args[0] == "log" {
+					t.Errorf("git %v: %v: %s", args, err, out)
+				}
+				mu.Lock()
+				rounds[args[0]]++
+				mu.Unlock()
+			}
+		})
+	}
+	loop("gc", "-q", "--prune=now")
+	loop("repack", "-adq")
+	loop("log", "--stat", "-5", "main")
+
+	var blobs []ID
+	for i := 1; i < commits && !t.Failed(); i++ {
+		files := crashFiles(fmt.Sprint(i / 3)) // most content is in earlier commits already
+		files["new"] = fmt.Appendf(nil, "%d", i)
+		if tip, err = addCommit(db, tip, i, files); err != nil {
+			t.Fatalf("commit %d: %v", i, err)
+		}
+		blobs = append(blobs, hashOf(fmt.Sprint(i)))
+		for _, id := range []ID{blobs[len(blobs)-1], blobs[len(blobs)/2], blobs[0]} {
+			if _, err := db.Read(id, Blob, 100); err != nil {
+				t.Fatalf("after commit %d: %v", i, err)
+			}
+		}
+		if db.Has(ID{1}) {
+			t.Fatal("a missing object was found")
+		}
+	}
+	cancel()
+	wg.Wait()
+	for _, what := range []string{"gc", "repack", "log"} {
+		if rounds[what] < 2 {
+			t.Errorf("only %d rounds of git %s", rounds[what], what)
+		}
+	}
+	t.Logf("rounds: %v", rounds)
+	fsck(t, dir)
+	n := 0
+	for id := tip; !id.IsZero(); n++ {
+		data, err := db.Read(id, Commit, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := DecodeCommit(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = ID{}
+		if len(c.Parents) > 0 {
+			id = c.Parents[0]
+		}
+	}
+	if n != commits {
+		t.Errorf("%d commits, want %d", n, commits)
+	}
+	for i, id := range blobs {
+		if data, err := db.Read(id, Blob, 100); err != nil || string(data) != fmt.Sprint(i+1) {
+			t.Errorf("content of commit %d: %q, %v", i+1, data, err)
+		}
+	}
+}
+
+func TestStreamSurvivesRepack(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	big := newSeeded(60).bytes(4<<20, false)
+	tip, err := addCommit(db, ID{}, 0, map[string][]byte{"big": big})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := HashObject(Blob, big)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := db.Stream(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 1000)
+	if _, err := s.Read(head); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := addCommit(db, tip, 1, map[string][]byte{"big": big, "small": []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	git(t, dir, "repack", "-adq")
+	if err := db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if packs, _, _ := db.Stats(); packs != 1 {
+		t.Fatalf("%d packs", packs)
+	}
+	if n := openFiles(t, dir, "deleted"); n == 0 {
+		t.Error("the stream's pack was closed under it")
+	}
+	rest := make([]byte, len(big))
+	n := 0
+	for n < len(big)-1000 {
+		k, err := s.Read(rest[n:])
+		n += k
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(rest[:n], big[1000:]) {
+		t.Error("content differs")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := openFiles(t, dir, "deleted"); n != 0 {
+		t.Errorf("%d removed files are still open", n)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := openFiles(t, dir, ""); n != 0 {
+		t.Errorf("%d files are open after Close", n)
+	}
+}
+
+// openFiles counts the descriptors of this process below dir whose name has the word in it.
+func openFiles(t *testing.T, dir, word string) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range fds {
+		name, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
+		if err == nil && strings.HasPrefix(name, dir) && strings.Contains(name, word) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestReadersSurviveEveryRepack reads from many goroutines while packs come and go.
+func TestReadersSurviveEveryRepack(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip, ids := ID{}, []ID{}
+	for i := range 20 {
+		var err error
+		if tip, err = addCommit(db, tip, i, map[string][]byte{"f": fmt.Appendf(nil, "%d", i)}); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, hashOf(fmt.Sprint(i)))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := g; ctx.Err() == nil; i++ {
+				if _, err := db.Read(ids[i%len(ids)], Blob, 10); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 4 {
+		for _, args := range [][]string{{"repack", "-adfq"}, {"-c", "pack.packSizeLimit=1", "repack", "-adq"}, {"gc", "-q", "--prune=now"}} {
+			if out, err := gitErr(dir, nil, args...); err != nil {
+				t.Error(err, out)
+			}
+		}
+		// And what gc --prune does to what is unreachable: out of its pack, into loose files.
+		git(t, dir, "repack", "-Adq")
+	}
+	cancel()
+	wg.Wait()
+	if err := ctx.Err(); errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+}

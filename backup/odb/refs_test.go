@@ -1,0 +1,408 @@
+package odb
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+func TestRefs(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := addCommit(db, tip, 1, crashFiles("b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ref = "refs/heads/x/y"
+	if _, err := db.Ref(ref); !errors.Is(err, ErrNoRef) {
+		t.Fatal(err)
+	}
+	if err := db.UpdateRef(ref, next, tip); !errors.Is(err, tiers.ErrRefMoved) {
+		t.Fatalf("update of a missing reference: %v", err)
+	}
+	expect := func(name string, want ID) {
+		t.Helper()
+		if got, err := db.Ref(name); err != nil || got != want {
+			t.Fatalf("%s: %s, %v; want %s", name, got, err, want)
+		}
+		if got := mustID(t, git(t, dir, "rev-parse", name)); got != want {
+			t.Fatalf("%s: git says %s; want %s", name, got, want)
+		}
+	}
+	for _, packed := range []bool{false, true} {
+		pack := func() {
+			if packed {
+				git(t, dir, "pack-refs", "--all", "--prune")
+			}
+		}
+		if err := db.UpdateRef(ref, ID{}, tip); err != nil {
+			t.Fatal(err)
+		}
+		pack()
+		expect(ref, tip)
+		for _, old := range []ID{{}, next} {
+			if err := db.UpdateRef(ref, old, next); !errors.Is(err, tiers.ErrRefMoved) {
+				t.Fatalf("packed %v, old %s: %v", packed, old, err)
+			}
+		}
+		if err := db.UpdateRef(ref, tip, next); err != nil {
+			t.Fatal(err)
+		}
+		expect(ref, next)
+		pack()
+		refs, err := db.Refs("refs/heads/")
+		if err != nil || len(refs) != 2 || refs[ref] != next || refs["refs/heads/main"] != next {
+			t.Fatalf("%v, %v", refs, err)
+		}
+		if refs, err = db.Refs("refs/heads/x"); err != nil || len(refs) != 1 {
+			t.Fatalf("%v, %v", refs, err)
+		}
+		if err := db.DeleteRef(ref, tip); !errors.Is(err, tiers.ErrRefMoved) {
+			t.Fatal(err)
+		}
+		if err := db.DeleteRef(ref, next); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Ref(ref); !errors.Is(err, ErrNoRef) {
+			t.Fatal(err)
+		}
+		if err := db.DeleteRef(ref, next); !errors.Is(err, ErrNoRef) {
+			t.Fatal(err)
+		}
+		expect("refs/heads/main", next)
+	}
+	// Empty directories are in the way of refs/heads/x; git removes them, and so do we.
+	if err := os.MkdirAll(filepath.Join(dir, "refs/heads/x/y/z"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.UpdateRef("refs/heads/x", ID{}, tip); err != nil {
+		t.Fatal(err)
+	}
+	expect("refs/heads/x", tip)
+	expect("HEAD", next)
+	if err := db.UpdateRef("refs/heads/x/y", ID{}, tip); err == nil {
+		t.Fatal("a reference below another was made")
+	}
+	fsck(t, dir)
+}
+
+func TestBadRefs(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	for _, name := range []string{"", "main", "HEAD.lock", "refs/../x", "refs//x", "refs/heads/", "refs/heads/.x", "refs/heads/x.lock", "refs/heads/a b",
+		"refs/heads/a\nb", "refs/heads/a..b", "refs/heads/a@{b", "refs/heads/x.", "/refs/heads/x", "refs/heads/a:b", "refs/heads/" + strings.Repeat("a", 1000)} {
+		if err := db.UpdateRef(name, ID{}, ID{1}); err == nil || errors.Is(err, tiers.ErrRefMoved) {
+			t.Errorf("UpdateRef(%q): %v", name, err)
+		}
+		if _, err := db.Ref(name); err == nil || errors.Is(err, ErrNoRef) {
+			t.Errorf("Ref(%q): %v", name, err)
+		}
+	}
+	if err := db.UpdateRef("HEAD", ID{}, ID{1}); err == nil {
+		t.Error("HEAD was updated")
+	}
+	good := strings.Repeat("1", 40)
+	for content, ok := range map[string]bool{good + "\n": true, good: true, good + "0\n": false, "": false, strings.Repeat("0", 40): false,
+		"ref: refs/heads/bad": false, "ref: ../x": false, strings.Repeat("x", 5000): false, good[:39] + "g": false} {
+		if err := os.WriteFile(filepath.Join(dir, "refs/heads/bad"), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Ref("refs/heads/bad"); (err == nil) != ok || errors.Is(err, ErrNoRef) {
+			t.Errorf("content %.50q: %v", content, err)
+		}
+		refs, err := db.Refs("")
+		if _, listed := refs["refs/heads/bad"]; err != nil || listed != ok {
+			t.Errorf("content %.50q: %v, %v", content, refs, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "refs/heads/bad")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/hostname", filepath.Join(dir, "refs/heads/bad")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Ref("refs/heads/bad"); err == nil || errors.Is(err, ErrNoRef) {
+		t.Errorf("symbolic link: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "packed-refs"), []byte("# pack-refs\n"+good+" refs/heads/a\n^"+good+"\nnonsense\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Ref("refs/heads/missing"); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Errorf("damaged packed-refs: %v", err)
+	}
+}
+
+func TestLocks(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "refs/heads/main.lock")
+	self, err := thisProcess()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := self
+	for dead.pid = 1 << 21; !dead.dead(self); dead.pid++ { // over any pid_max but a free one at that
+	}
+	otherBoot := owner{"00000000-0000-0000-0000-000000000000", 1}
+	move := func(new ID) error {
+		err := db.UpdateRef("refs/heads/main", tip, new)
+		if err == nil {
+			tip = new
+		}
+		return err
+	}
+	for content, free := range map[string]bool{"": false, tip.String() + "\n": false, self.String(): false, "emberfs x y\n": false,
+		dead.String(): true, otherBoot.String(): true} {
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		err := move(ID{byte(len(content)), 1})
+		if free && err != nil || !free && (!errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path)) {
+			t.Errorf("lock %q: %v", content, err)
+		}
+		if got, rerr := os.ReadFile(path); !free && (rerr != nil || string(got) != content) {
+			t.Errorf("lock %q is %q now, %v", content, got, rerr)
+		}
+		if err := os.Remove(path); err != nil && !free {
+			t.Fatal(err)
+		}
+	}
+	// Open breaks what this process left in an earlier life, also beside packed-refs, and leaves git's own alone.
+	foreign := filepath.Join(dir, "refs/heads/other.lock")
+	for p, content := range map[string]string{path: self.String(), filepath.Join(dir, "packed-refs.lock"): dead.String(), foreign: tip.String()} {
+		if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db = reopen(t, dir, Options{})
+	if err := move(ID{9}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(foreign); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "packed-refs.lock")); !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+}
+
+func TestConcurrentUpdatesLoseNothing(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ref = "refs/heads/counter"
+	var won atomic.Int64
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			for i := range 20 {
+				old, err := db.Ref(ref)
+				if err != nil && !errors.Is(err, ErrNoRef) {
+					t.Error(err)
+					return
+				}
+				new := ID{byte(g + 1), byte(i + 1), byte(won.Load() + 1)}
+				if g == 3 {
+					new = tip
+				}
+				switch err := db.UpdateRef(ref, old, new); {
+				case err == nil:
+					won.Add(1)
+				case !errors.Is(err, tiers.ErrRefMoved) && !errors.Is(err, ErrLocked):
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() == 0 {
+		t.Fatal("nobody won")
+	}
+	if m, _ := filepath.Glob(filepath.Join(dir, "refs/heads/*.lock")); len(m) > 0 {
+		t.Fatal(m)
+	}
+}
+
+func TestInitAndOpen(t *testing.T) {
+	base := t.TempDir()
+	dir := filepath.Join(base, "a", "b", "cold.git")
+	for range 2 {
+		if err := Init(dir, "main"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for key, want := range map[string]string{"core.bare": "true", "core.repositoryformatversion": "0", "gc.auto": "0", "maintenance.auto": "false",
+		"receive.autogc": "false", "repack.writeBitmaps": "false"} {
+		if got := strings.TrimSpace(git(t, dir, "config", key)); got != want {
+			t.Errorf("%s = %s", key, got)
+		}
+	}
+	if n := strings.Count(git(t, dir, "config", "--list"), "gc.auto="); n != 1 {
+		t.Errorf("gc.auto stands there %d times", n)
+	}
+	if got := git(t, dir, "symbolic-ref", "HEAD"); got != "refs/heads/main\n" {
+		t.Errorf("HEAD is %s", got)
+	}
+	// What somebody else made keeps its settings and gets ours.
+	other := filepath.Join(base, "other.git")
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	git(t, other, "init", "-q", "--bare", "-b", "old")
+	git(t, other, "config", "gc.auto", "77")
+	git(t, other, "config", "remote.x y.url", `a"b\c`)
+	if err := Init(other, "work"); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"gc.auto": "0", "remote.x y.url": `a"b\c`, "core.bare": "true"} {
+		if got := strings.TrimSpace(git(t, other, "config", key)); got != want {
+			t.Errorf("%s = %s", key, got)
+		}
+	}
+	if got := git(t, other, "symbolic-ref", "HEAD"); got != "refs/heads/work\n" {
+		t.Errorf("HEAD is %s", got)
+	}
+	for _, branch := range []string{"", "a..b", "x.lock"} {
+		if err := Init(filepath.Join(base, "never"), branch); err == nil {
+			t.Errorf("branch %q was accepted", branch)
+		}
+	}
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "file"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Init(full, "main"); !errors.Is(err, ErrNotRepository) {
+		t.Errorf("a full directory: %v", err)
+	}
+	if _, err := Open(full, Options{}); !errors.Is(err, ErrNotRepository) {
+		t.Errorf("a full directory: %v", err)
+	}
+	if _, err := Open(filepath.Join(base, "missing"), Options{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing directory: %v", err)
+	}
+}
+
+func TestUnsupportedRepositories(t *testing.T) {
+	for i, c := range []struct {
+		file, text string
+		ok         bool
+	}{
+		{"config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tpartialClone = origin\n", true},
+		{"config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tobjectformat = sha1\n", true},
+		{"config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tobjectFormat = sha256\n", false},
+		{"config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\trefStorage = reftable\n", false},
+		{"config", "[core]\n\trepositoryformatversion = 1\n[extensions]\n\tsomethingNew = true\n", false},
+		{"config", "[extensions \"sub\"]\n\tkey = true\n", false},
+		{"config", "[core]\n\trepositoryformatversion = 2\n", false},
+		{"config", "[core]\n\trepositoryformatversion = many\n", false},
+		{"objects/info/alternates", "/somewhere/objects\n", false},
+		{"objects/info/alternates", "\n", true},
+	} {
+		dir, _ := newRepo(t, Options{})
+		if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for name, open := range map[string]func() error{
+			"Open":         func() error { _, err := Open(dir, Options{}); return err },
+			"OpenReadOnly": func() error { _, err := OpenReadOnly(dir, Options{}); return err },
+			"Init":         func() error { return Init(dir, "main") },
+		} {
+			if err := open(); (err == nil) != c.ok || !c.ok && !errors.Is(err, ErrUnsupported) {
+				t.Errorf("%d: %s: %v", i, name, err)
+			}
+		}
+	}
+}
+
+func TestReadOnlyWritesNothing(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := filepath.Join(dir, "objects/pack", owner{"old-boot", 1}.tempName("pack"))
+	if err := os.WriteFile(stale, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ro, err := OpenReadOnly(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ro.Read(tip, Commit, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	_, werr := ro.NewWriter()
+	_, _, ierr := ro.IndexPack(strings.NewReader(""), 0)
+	for _, err := range []error{werr, ierr, ro.UpdateRef("refs/heads/x", ID{}, tip), ro.DeleteRef("refs/heads/main", tip)} {
+		if !errors.Is(err, ErrReadOnly) {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(stale); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := ro.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ro.Read(tip, Commit, 1<<20); !errors.Is(err, ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+	reopen(t, dir, Options{})
+	if _, err := os.Stat(stale); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+}
+
+func ExampleInit() {
+	dir, err := os.MkdirTemp("", "emberfs")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	repo := filepath.Join(dir, "cold.git")
+	if err := Init(repo, "main"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	db, err := Open(repo, Options{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer db.Close()
+	w, err := db.NewWriter()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	id, err := w.Put(Blob, []byte("hello\n"))
+	if err == nil {
+		err = w.Publish() // then DB.UpdateRef to a commit that reaches it, then Release
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	data, err := db.Read(id, Blob, 100)
+	fmt.Printf("%s %s%v\n", id, data, err)
+	// Output: ce013625030ba8dba906f756967f9e9ca394464a hello
+	// <nil>
+}
