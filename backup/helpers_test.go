@@ -326,3 +326,48 @@ func rootOf(s tiers.Snapshot) tiers.DirID {
 	root := s.Root()
 	return root.Dir()
 }
+
+// explode turns all packs of a repository into loose objects.
+func explode(t *testing.T, dir string) {
+	t.Helper()
+	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packs {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range []string{p, strings.TrimSuffix(p, ".pack") + ".idx"} {
+			if err := os.Remove(old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := gitTry(t, dir, data, "unpack-objects", "-q"); err != nil {
+			t.Fatal(out)
+		}
+	}
+}
+
+func removeLoose(t *testing.T, dir string, id tiers.ID) {
+	t.Helper()
+	s := id.String()
+	if err := os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
+	t.Helper()
+	c, err := OpenRepository(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &testVolume{Cold: c, t: t, dir: dir}
+}

@@ -50,11 +50,12 @@ func (s *snapshot) moved(ctx context.Context) (*moves, error) {
 	if s.movedOnce.done {
 		return s.movedOnce.moves, nil
 	}
-	w := mover{ctx: ctx, s: s, gone: make(map[tiers.ID][]vanished)}
+	w := mover{ctx: ctx, s: s, seen: make(map[tiers.DirID]struct{}), gone: make(map[tiers.ID][]vanished)}
 	m := &moves{entries: make(map[place]tiers.Entry), paths: make(map[string]string)}
 	if !s.valid && !s.own.meta.IsZero() {
 		w.changed("", s.root.Dir(), 0)
 		if len(w.gone) > 0 {
+			clear(w.seen)
 			w.claim("", s.root.Dir(), 0)
 			w.assign(m)
 		}
@@ -83,20 +84,23 @@ type claimant struct {
 type mover struct {
 	ctx    context.Context
 	s      *snapshot
-	dirs   int
+	seen   map[tiers.DirID]struct{} // in one pass; equal directories are looked at once, or few trees make a walk without end
 	gone   map[tiers.ID][]vanished
 	claims []claimant
 }
 
-// more counts a directory and says whether it may still be looked at.
-func (w *mover) more(depth int) bool {
-	w.dirs++
-	return w.dirs <= maxMoveDirs && depth <= maxDepth && w.ctx.Err() == nil
+// more says whether a directory is still to be looked at.
+func (w *mover) more(dir tiers.DirID, depth int) bool {
+	if _, ok := w.seen[dir]; ok || len(w.seen) >= maxMoveDirs || depth > maxDepth || w.ctx.Err() != nil {
+		return false
+	}
+	w.seen[dir] = struct{}{}
+	return true
 }
 
 // changed looks for directories that vanished below one that is still there.
 func (w *mover) changed(at string, dir tiers.DirID, depth int) {
-	if !w.more(depth) {
+	if !w.more(dir, depth) {
 		return
 	}
 	d, err := w.s.load(w.ctx, dir, ignored())
@@ -128,13 +132,10 @@ func (w *mover) changed(at string, dir tiers.DirID, depth int) {
 
 // vanish notes a directory that is gone and all below it.
 func (w *mover) vanish(at string, e *tiers.Entry, meta tiers.ID, depth int) {
-	if !w.more(depth) {
-		return
-	}
 	entry := *e
 	entry.Meta = meta
 	w.gone[e.ID] = append(w.gone[e.ID], vanished{path: at, entry: entry})
-	if meta.IsZero() {
+	if meta.IsZero() || !w.more(entry.Dir(), depth) {
 		return
 	}
 	m, err := loadMetaDir(w.s.db, meta, ignored())
@@ -158,7 +159,7 @@ func (w *mover) vanish(at string, e *tiers.Entry, meta tiers.ID, depth int) {
 
 // claim looks for directories without metadata.
 func (w *mover) claim(at string, dir tiers.DirID, depth int) {
-	if !w.more(depth) {
+	if !w.more(dir, depth) {
 		return
 	}
 	d, err := w.s.load(w.ctx, dir, ignored())

@@ -1,9 +1,11 @@
 package backup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -245,25 +247,42 @@ func (m *merger) has(stored string) bool {
 	return ok
 }
 
-// checkLinks splits hard-link groups whose members are not the same file: the first member keeps the group.
+// linked is what all names of one file have in common.
+type linked struct {
+	kind tiers.Kind
+	id   tiers.ID
+	rdev uint64
+}
+
+// checkLinks splits hard-link groups whose members are not the same file: the most of them keep the group.
 func (m *merger) checkLinks() {
-	var first map[string]*tiers.Entry
+	groups := make(map[string]map[linked][]*tiers.Entry)
 	for i := range m.out {
 		e := &m.out[i]
 		if e.Link == "" {
 			continue
 		}
-		if first == nil {
-			first = make(map[string]*tiers.Entry)
+		if groups[e.Link] == nil {
+			groups[e.Link] = make(map[linked][]*tiers.Entry)
 		}
-		f, ok := first[e.Link]
-		if !ok {
-			first[e.Link] = e
+		what := linked{e.Kind, e.ID, e.Rdev}
+		groups[e.Link][what] = append(groups[e.Link][what], e)
+	}
+	for name, parts := range groups {
+		if len(parts) == 1 {
 			continue
 		}
-		if f.Kind != e.Kind || f.ID != e.ID || f.Rdev != e.Rdev {
-			m.lie(e.Name, "%w: is in link group %q with %q, which is another file", tiers.ErrCorrupt, e.Link, f.Name)
-			e.Link = ""
+		sorted := slices.SortedFunc(maps.Values(parts), func(a, b []*tiers.Entry) int {
+			return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a[0].Name, b[0].Name))
+		})
+		for i, part := range sorted[1:] {
+			m.lie(part[0].Name, "%w: is in link group %q with %q, which is another file", tiers.ErrCorrupt, name, sorted[0][0].Name)
+			for _, e := range part {
+				e.Link = ""
+				if len(part) > 1 && len(name) < maxLink-8 {
+					e.Link = fmt.Sprintf("%s~%d", name, i+1)
+				}
+			}
 		}
 	}
 }

@@ -84,7 +84,10 @@ func (m *metaDir) readHeader(db objects) (h header, rest []byte, nodes []odb.Tre
 	}
 	first, rest, _ := bytes.Cut(data, []byte{'\n'})
 	if h, err = decodeHeader(first); err != nil {
-		// The lines are still of use, entry by entry.
+		// The lines are still of use, entry by entry; perhaps only the header's is gone.
+		if m.entries.Mode == odb.ModeFile {
+			rest = data
+		}
 		return header{}, rest, nodes, fmt.Errorf("%s: header: %w: %w", entriesName, tiers.ErrCorrupt, err)
 	}
 	return h, rest, nodes, nil

@@ -1,0 +1,313 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// hostileBase has entries that are easy to lie about.
+func hostileBase() *file {
+	f := newDir(0o755)
+	f.text("a", "aaa").Mode = 0o4755
+	f.text("b", "bbbb").Mode = 0o640
+	f.symlink("l", "a")
+	f.text("d/in", "in")
+	f.special("fifo", tiers.KindFIFO, 0)
+	f.text("h1", "hard").Link = "g"
+	f.text("h2", "hard").Link = "g"
+	return f
+}
+
+// Metadata that lie give problems, and all else is read as it was.
+func TestMetadataLies(t *testing.T) {
+	const entries = ".emberfs/meta/.emberfs%entries"
+	sed := func(expr string) string { return "sed -i '" + expr + "' " + entries }
+	add := func(l string) string { return "cat >>" + entries + " <<'END'\n" + l + "\nEND\n" }
+	long := strings.Repeat("x", 300)
+	for _, c := range []struct {
+		name, script string
+		// changed are the names whose entries are not as they were; gone those that are left out.
+		changed, gone []string
+	}{
+		{"size", sed(`/"a"/s/"size":3/"size":1000000/`), nil, nil},
+		{"other object", sed(`/"name":"a"/s/"id":"[0-9a-f]*"/"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"/`), []string{"a"}, nil},
+		{"other git mode", sed(`/"name":"b"/s/100644/100755/`), nil, nil},
+		{"type", sed(`/"name":"a"/s/"type":"file"/"type":"dir"/`), []string{"a"}, nil},
+		{"type and keys", sed(`/"name":"b"/s/.*/{"name":"b","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}/`), []string{"b"}, nil},
+		{"target", sed(`/"name":"l"/{s/"target":"a"/"target":"b"/}`), nil, nil},
+		{"target and size", sed(`/"name":"l"/{s/"target":"a"/"target":"\/etc\/passwd"/;s/"size":1/"size":11/}`), nil, nil},
+		{"line removed", sed(`/"name":"a"/d`), []string{"a"}, nil},
+		{"line twice", sed(`/"name":"a"/p`), nil, nil},
+		{"not JSON", sed(`/"name":"a"/s/.*/<<<<<<< HEAD/`), []string{"a"}, nil},
+		{"unknown key", sed(`/"name":"a"/s/{/{"chunk":65536,/`), []string{"a"}, nil},
+		{"path out", add(`{"name":"../evil","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
+		{"dot dot", add(`{"name":"..","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
+		{"absolute", add(`{"name":"/etc/x","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
+		{"long name", add(`{"name":"` + long + `","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
+		{"own record", sed(`/"name":"b"/s/"size"/"xattrs":[{"name":"trusted.emberfs","value":"x"}],"size"/`), []string{"b"}, nil},
+		{"file from nowhere", add(`{"name":"z","type":"file","mode":"0644","uid":0,"gid":0,"mtime":[0,0],"size":1,"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100644"}`), nil, nil},
+		{"group of two files", sed(`/"name":"b"/s/"id"/"link":"g","id"/`), nil, nil},
+		{"group across types", sed(`/"name":"fifo"/s/"uid"/"link":"g","uid"/`), nil, nil},
+		{"no header", sed(`1d`), nil, nil},
+		{"empty", ": >" + entries, []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
+		{"missing", "rm " + entries, []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
+		{"symlink", "rm " + entries + "; ln -s /etc/passwd " + entries, []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
+		{"directory", "rm " + entries + "; mkdir -p '" + entries + "/00'; echo x >" + entries + "/00/x", []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
+		{"own directory is a file", "rm -r .emberfs; echo x >.emberfs", []string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
+		{"own directory is a link", "rm -r .emberfs; ln -s /etc .emberfs", []string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
+		{"meta is a file", "rm -r .emberfs/meta; echo x >.emberfs/meta", []string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
+		{"volume.json is a link", "rm .emberfs/volume.json; ln -s /etc/passwd .emberfs/volume.json", nil, nil},
+		{"volume.json is junk", "echo '{' >.emberfs/volume.json", nil, nil},
+		{"bad escapes", "echo 1 >.emberfs%entries; echo 2 >.emberfs%plain; echo 3 >.emberfs%%" + strings.Repeat("a", 64), []string{""}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newVolume(t, Options{VolumeID: "vol"})
+			v.commit(hostileBase(), nil)
+			want := hostileBase()
+			v.stockEdit(c.script)
+			s := v.headSnapshot()
+			got := &file{Entry: s.Root()}
+			problems := v.readAny(s, got)
+			if len(problems) == 0 {
+				t.Error("no problem was reported")
+			}
+			for _, p := range problems {
+				if p.Error() == "" || len(p.Error()) > 2000 {
+					t.Errorf("problem of %d bytes", len(p.Error()))
+				}
+			}
+			have := got.flat("")
+			for _, l := range want.flat("") {
+				path := l[1 : 1+strings.IndexByte(l[1:], '"')]
+				if path != "" && !slices.Contains(c.changed, path) && !slices.Contains(have, l) {
+					t.Errorf("lacks %s", l)
+				}
+			}
+			for name := range want.kids {
+				if k := got.kids[name]; (k == nil) != slices.Contains(c.gone, name) {
+					t.Errorf("%s is there: %v", name, k != nil)
+				}
+			}
+			if len(got.kids) > len(want.kids) {
+				t.Errorf("names appeared: %v", have)
+			}
+			// Contents are what git says, whatever the metadata say.
+			for name, k := range got.kids {
+				if k.Kind == tiers.KindFile && string(k.data) != string(want.kids[name].data) {
+					t.Errorf("%s holds %q", name, k.data)
+				}
+			}
+			// A commit whole is sound again.
+			v.commit(got, nil)
+			compareTrees(t, v.read(v.headSnapshot()), got)
+			v.checkGit()
+		})
+	}
+}
+
+// forge makes a commit of a tree that no stock client would make, with git's plumbing, and moves the branch to it.
+func (v *testVolume) forge(rootEntries []byte) {
+	v.t.Helper()
+	tree := v.object("tree", rootEntries)
+	c := strings.TrimSpace(git(v.t, v.dir, "commit-tree", "-m", "forged", tree.String()))
+	git(v.t, v.dir, "update-ref", "refs/heads/main", c)
+}
+
+// object writes any object, checked or not.
+func (v *testVolume) object(kind string, data []byte) tiers.ID {
+	v.t.Helper()
+	out, err := gitTry(v.t, v.dir, data, "hash-object", "--literally", "-w", "--stdin", "-t", kind)
+	if err != nil {
+		v.t.Fatal(out)
+	}
+	id, err := tiers.ParseID(strings.TrimSpace(out))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return id
+}
+
+func rawTree(entries ...any) []byte {
+	var b bytes.Buffer
+	for i := 0; i < len(entries); i += 3 {
+		id, _ := entries[i+2].(tiers.ID)
+		fmt.Fprintf(&b, "%v %v\x00%s", entries[i], entries[i+1], id[:])
+	}
+	return b.Bytes()
+}
+
+// A tree that git itself would refuse is read as far as it makes sense.
+func TestHostileTree(t *testing.T) {
+	v := newVolume(t, Options{})
+	blob := v.object("blob", []byte("x"))
+	v.forge(rawTree(
+		"100644", "good", blob, "100644", "..", blob, "100644", "a/b", blob, "100644", "", blob, "160000", "sub", blob, "100644", "good", blob,
+		"40000", "good", blob, "777", "mode", blob, "100644", strings.Repeat("n", 256), blob, "100644", ".git", blob, "40000", ".emberfs", blob,
+		"40000", "dir", odb.EmptyTree, "100644", "zero", tiers.ID{}, "100644", "tree", odb.EmptyTree, "100644", "last", blob,
+	))
+	s := v.headSnapshot()
+	got := &file{Entry: s.Root()}
+	problems := v.readAny(s, got)
+	var names []string
+	for name := range got.kids {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if want := []string{".git", "dir", "good", "last"}; !slices.Equal(names, want) {
+		t.Errorf("names %q, want %q", names, want)
+	}
+	if len(problems) < 9 {
+		t.Errorf("%d problems: %v", len(problems), problems)
+	}
+}
+
+// A trie without end is given up soon, and the directory is read without it.
+func TestTrieBombs(t *testing.T) {
+	v := newVolume(t, Options{})
+	blob := v.object("blob", []byte("x"))
+	all := func(mode string, id tiers.ID) []any {
+		var e []any
+		for d := range trieFanout {
+			e = append(e, mode, digitName(d), id)
+		}
+		return e
+	}
+	shard := v.object("blob", []byte(`{"name":"good","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`+"\n"))
+	for _, leaf := range []struct {
+		mode string
+		id   tiers.ID
+	}{{"40000", odb.EmptyTree}, {"100644", shard}, {"100644", v.object("blob", nil)}, {"160000", blob}, {"100644", blob}} {
+		node := v.object("tree", rawTree(all(leaf.mode, leaf.id)...))
+		for range maxLevels + 3 {
+			node = v.object("tree", rawTree(all("40000", node)...))
+		}
+		header := v.object("blob", []byte(`{"tree":"`+odb.EmptyTree.String()+`"}`))
+		entries := v.object("tree", rawTree(append(all("40000", node), "100644", headerName, header)...))
+		meta := v.object("tree", rawTree("40000", entriesName, entries))
+		own := v.object("tree", rawTree("40000", metaName, meta))
+		v.forge(rawTree("40000", ownName, own, "100644", "good", blob))
+		start := time.Now()
+		s := v.headSnapshot()
+		l, err := s.ReadDir(t.Context(), rootOf(s))
+		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != tiers.KindFile || len(l.Problems) == 0 || !l.Reconciled {
+			t.Errorf("%+v: %+v, %v", leaf, l, err)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("took %v", took)
+		}
+	}
+}
+
+// Directories without end below a renamed one do not keep a listing from coming.
+func TestMoveBomb(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	f.text("d/in", "in")
+	v.commit(f, nil)
+	blob := v.object("blob", []byte("x"))
+	node := v.object("tree", rawTree("100644", "f", blob))
+	for range 40 {
+		node = v.object("tree", rawTree("40000", "a", node, "40000", "b", node, "40000", "c", node))
+	}
+	ls := git(t, v.dir, "ls-tree", "main", ".emberfs")
+	own, err := tiers.ParseID(strings.Fields(ls)[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.forge(rawTree("40000", ownName, own, "40000", "bomb", node))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	s := v.headSnapshot()
+	l, err := s.ReadDir(ctx, rootOf(s))
+	if err != nil || len(l.Entries) != 1 || l.Entries[0].Name != "bomb" {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
+
+func TestNewerFormat(t *testing.T) {
+	for _, volume := range []string{`{"format":2,"volume":"v"}`, `{"format":1,"volume":"v","requires":["chunks"]}`} {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		v := openVolume(t, dir, Options{})
+		v.commit(hostileBase(), nil)
+		v.stockEdit("echo '" + volume + "' >.emberfs/volume.json")
+		if _, err := v.Head(t.Context()); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("%s: Head = %v", volume, err)
+		}
+		if _, err := v.Begin(t.Context()); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("%s: Begin = %v", volume, err)
+		}
+		if c, err := Open(dir, Options{}); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("%s: Open = %v, %v", volume, c, err)
+		}
+	}
+}
+
+// rules.yaml comes along untouched; what else lies in .emberfs does not.
+func TestRulesStay(t *testing.T) {
+	v := newVolume(t, Options{VolumeID: "vol"})
+	f := hostileBase()
+	v.commit(f, nil)
+	v.stockEdit("printf 'rules:\\n  - memory: /tmp\\r\\n' >.emberfs/rules.yaml; echo x >.emberfs/other")
+	want := git(t, v.dir, "rev-parse", "main:.emberfs/rules.yaml")
+	f.text("new", "n")
+	v.commit(f, nil)
+	v.commit(f, nil)
+	if got := git(t, v.dir, "rev-parse", "main:.emberfs/rules.yaml"); got != want {
+		t.Errorf("rules.yaml is %s, was %s", got, want)
+	}
+	if ls := git(t, v.dir, "ls-tree", "--name-only", "main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
+		t.Errorf(".emberfs holds %q", ls)
+	}
+	if s := git(t, v.dir, "cat-file", "-p", "main:.emberfs/volume.json"); s != `{"format":1,"volume":"vol"}` {
+		t.Errorf("volume.json is %s", s)
+	}
+	if s := git(t, v.dir, "cat-file", "-p", "main:.emberfs/.gitattributes"); s != "* -text -diff" {
+		t.Errorf(".gitattributes is %q", hex.EncodeToString([]byte(s)))
+	}
+}
+
+// Missing objects: a listing keeps the file, opening it says what is wrong.
+func TestMissingObjects(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := hostileBase()
+	f.text("big", strings.Repeat("incompressible", 1000))
+	v.commit(f, nil)
+	id := f.kids["big"].ID
+	explode(t, v.dir)
+	removeLoose(t, v.dir, id)
+	removeLoose(t, v.dir, f.kids["d"].Meta)
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	again := openVolumeReadOnly(t, v.dir)
+	s := again.headSnapshot()
+	l, err := s.ReadDir(t.Context(), rootOf(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(l.Entries, func(e tiers.Entry) bool { return e.Name == "big" })
+	if at < 0 || l.Entries[at].Size != int64(len(f.kids["big"].data)) {
+		t.Fatalf("%+v", l.Entries)
+	}
+	if _, err := again.Open(t.Context(), id, -1); !errors.Is(err, tiers.ErrMissing) || !strings.Contains(err.Error(), id.String()) {
+		t.Errorf("Open = %v", err)
+	}
+	d := f.kids["d"]
+	if l, err = s.ReadDir(t.Context(), d.Dir()); err != nil || len(l.Entries) != 1 || len(l.Problems) == 0 || !l.Reconciled {
+		t.Errorf("d: %+v, %v", l, err)
+	}
+	if _, err := again.Open(t.Context(), f.kids["a"].ID, 99); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Errorf("Open with a wrong size = %v", err)
+	}
+}
