@@ -86,7 +86,18 @@ func registrations() ([]registration, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.list()
+	list, err := r.list()
+	if err != nil || os.Geteuid() != 0 {
+		return list, err
+	}
+	// Root may look after the mounts of users; their registries are theirs to clean.
+	dirs, err := filepath.Glob("/run/user/*/emberfs")
+	for _, dir := range dirs {
+		if more, err := (registry{dir}).list(); err == nil {
+			list = append(list, more...)
+		}
+	}
+	return list, err
 }
 
 // one is the daemon that serves what was asked for: of two at one mountpoint the one that still has its mount.
@@ -115,7 +126,7 @@ func (f found) nobody() error {
 	case f.mount != nil && f.mount.ours() && len(f.daemons) > 0:
 		return fmt.Errorf("%w: the mount is dead; its state is in %s", errNoDaemon, f.daemons[0].State)
 	case f.mount != nil && f.mount.ours():
-		return fmt.Errorf("%w: the mount is dead, or another user's", errNoDaemon)
+		return fmt.Errorf("%w: the mount is dead, or of another user", errNoDaemon)
 	case len(f.daemons) > 0:
 		return fmt.Errorf("%w: the volume in %s is not mounted", errNoDaemon, f.daemons[0].State)
 	}

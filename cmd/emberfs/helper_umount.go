@@ -97,14 +97,15 @@ func detachMount(ctx context.Context, h helperArgs, f found) error {
 	return err
 }
 
-// umountedDead: the mount is away, but nobody finished its backup.
+// umountedDead: the mount is away, but there is nobody to say how its backup stands.
 func umountedDead(f found, target string) error {
-	where := "its state directory"
+	out := &failure{code: exitPart, op: "umount", path: target, err: errors.New("unmounted, but its daemon is not known here"),
+		hint: "whether its backup is complete, the user who mounted it can see in its state directory"}
 	if len(f.daemons) > 0 {
-		where = f.daemons[0].State
+		out.err = errors.New("unmounted, but its daemon had died before the final backup")
+		out.hint = "mount it again: what is missing is in " + f.daemons[0].State
 	}
-	return &failure{code: exitPart, op: "umount", path: target,
-		err: errors.New("unmounted, but its daemon had died before the final backup"), hint: "mount it again: what is missing is in " + where}
+	return out
 }
 
 // lazyPatience is how long a lazy unmount waits for a final receipt when everything so far is backed up.

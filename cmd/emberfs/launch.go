@@ -87,15 +87,16 @@ func prepare(c *config, target string) error {
 	if err := checkSource(c.Source, slices.Contains(c.Flags, "ro")); err != nil {
 		return err
 	}
+	if err := checkState(c.State); err != nil {
+		return err
+	}
 	if err := checkApart(c.Mountpoint, c); err != nil {
 		return err
 	}
 	if !c.Nonempty && !auto {
-		if err := checkEmpty(c.Mountpoint); err != nil {
-			return err
-		}
+		return checkEmpty(c.Mountpoint)
 	}
-	return checkState(c.State)
+	return nil
 }
 
 // openStateWaiting is openState, but waits for a predecessor that only finishes its backup.

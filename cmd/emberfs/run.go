@@ -141,6 +141,9 @@ func tuneProcess(c *config, environ []string) {
 	}
 }
 
+// noticeGrace is how long a daemon may take to notice that its mount is gone.
+const noticeGrace = 2 * time.Second
+
 // exitGrace is how long a daemon may take to be gone after its last answer.
 const exitGrace = 10 * time.Second
 
@@ -149,9 +152,14 @@ const exitGrace = 10 * time.Second
 func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 	cl := newClient(e.state)
 	st, err := cl.status(ctx)
+	// For a moment after the unmount the daemon has not noticed yet.
+	for end := time.Now().Add(noticeGrace); err == nil && st.Phase == phaseMounted && unmounted(st.Mountpoint) && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+		st, err = cl.status(ctx)
+	}
 	switch {
 	case errors.Is(err, errNoDaemon): // it has said its last word already, or has not begun to speak
-		return awaitExit(e.pid, 2*time.Second)
+		return awaitExit(e.pid, noticeGrace)
 	case err != nil || st.Phase != phaseFinishing:
 		return false
 	}
@@ -159,6 +167,13 @@ func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 		_, _ = w.receipt()
 	}
 	return awaitExit(st.PID, exitGrace)
+}
+
+// unmounted says that no volume is mounted there, as far as this mount namespace shows.
+func unmounted(mountpoint string) bool {
+	table, err := mounts()
+	m, ok := mountAt(table, mountpoint)
+	return err == nil && (!ok || !m.ours())
 }
 
 // awaitExit waits until a process is gone, so that its locks are. It returns false where it is still there after the limit.

@@ -44,8 +44,13 @@ func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger) (*fs.Serv
 	if source == "" {
 		source = "emberfs"
 	}
-	return fs.Mount(vol, fs.Options{
+	server, err := fs.Mount(vol, fs.Options{
 		Mountpoint: c.Mountpoint, FsName: source, AllowOther: c.AllowOther, MountOptions: c.Flags,
 		KernelCache: c.KernelCache, Log: log,
 	})
+	var me *fs.MountError
+	if errors.As(err, &me) { // it names the mountpoint again
+		err = me.Err
+	}
+	return server, err
 }
