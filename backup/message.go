@@ -54,7 +54,11 @@ func oneLine(s string) string {
 // trailer finds a trailer in the last paragraph of a message; "" if it is not there.
 func trailer(message, key string) string {
 	message = strings.TrimRight(message, "\n")
-	last := message[strings.LastIndex(message, "\n\n")+1:]
+	at := strings.LastIndex(message, "\n\n")
+	if at < 0 {
+		return "" // a subject alone
+	}
+	last := message[at+2:]
 	for l := range strings.SplitSeq(last, "\n") {
 		if v, ok := strings.CutPrefix(l, key+":"); ok {
 			return strings.TrimSpace(v)

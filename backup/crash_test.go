@@ -1,0 +1,251 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+var errCrash = errors.New("crash")
+
+// crasher stops at the n-th step from now on; steps lists those that were passed.
+type crasher struct {
+	mu    sync.Mutex
+	at    int
+	steps []string
+	armed bool
+}
+
+func (c *crasher) fail(step string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.armed {
+		return nil
+	}
+	c.steps = append(c.steps, step)
+	if len(c.steps) == c.at {
+		return errCrash
+	}
+	return nil
+}
+
+// crashAt opens the volume at dir, runs do with a crash at the n-th step, and leaves everything as it fell.
+func crashAt(t *testing.T, dir string, o Options, n int, do func(v *testVolume) error) (*crasher, error) {
+	t.Helper()
+	c := &crasher{at: n}
+	o.Fail, o.Log = c.fail, quiet()
+	cold, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.armed = true
+	err = do(&testVolume{Cold: cold, t: t, dir: dir})
+	c.armed = false
+	if err := cold.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return c, err
+}
+
+// tryCommit commits without cleaning up after a failure.
+func (v *testVolume) tryCommit(ctx context.Context, f *file) error {
+	tx, err := v.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	base := map[string]tiers.DirID{}
+	if tx.Base() != nil {
+		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
+	}
+	if err := put(ctx, tx, f, base, "", nil); err != nil {
+		return err
+	}
+	_, err = tx.Commit(ctx, tiers.CommitOptions{Root: f.Dir()})
+	return err
+}
+
+func crashTree(n int) *file {
+	f := newDir(0o755)
+	for i := range 5 {
+		f.text(fmt.Sprintf("dir%d/f", i), fmt.Sprint("content ", i*n))
+	}
+	f.text(fmt.Sprint("only", n), strings.Repeat("x", n))
+	return f
+}
+
+// sound says that the repository is whole, and gives its head.
+func (v *testVolume) sound(what string) tiers.ID {
+	v.t.Helper()
+	if out := git(v.t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		v.t.Errorf("%s: git fsck: %s", what, out)
+	}
+	for _, pattern := range []string{"objects/pack/*.keep", "objects/pack/tmp_*", "refs/heads/*.lock*"} {
+		if left, err := filepath.Glob(filepath.Join(v.dir, pattern)); err != nil || len(left) > 0 {
+			v.t.Errorf("%s: left behind: %v, %v", what, left, err)
+		}
+	}
+	return v.headSnapshot().Info().ID
+}
+
+// A crash at any step of a commit leaves the old tip or the new one, whole, and the next commit works.
+func TestCrashInCommit(t *testing.T) {
+	for n := 1; ; n++ {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		old := openVolume(t, dir, Options{}).commit(crashTree(1), nil)
+		c, err := crashAt(t, dir, Options{}, n, func(v *testVolume) error { return v.tryCommit(t.Context(), crashTree(2)) })
+		if len(c.steps) < n {
+			if err != nil || n < 10 {
+				t.Fatalf("commit without a crash: %v; %q", err, c.steps)
+			}
+			break
+		}
+		step := c.steps[n-1]
+		released := step == "release.keep" || step == "ref.unlock"
+		if (err == nil) != released && !errors.Is(err, errCrash) {
+			t.Errorf("%s: Commit = %v", step, err)
+		}
+		v := openVolume(t, dir, Options{})
+		head := v.sound(step)
+		want := crashTree(1)
+		if head != old {
+			want = crashTree(2)
+			if err != nil && !strings.HasPrefix(step, "ref.") {
+				t.Errorf("%s: the branch moved", step)
+			}
+		}
+		compareTrees(t, v.read(v.headSnapshot()), want)
+		v.commit(crashTree(3), nil)
+		compareTrees(t, v.read(v.headSnapshot()), crashTree(3))
+		v.sound(step)
+	}
+}
+
+// An error instead of a crash: the Tx is aborted, nothing stays, and the same Cold goes on.
+func TestErrorInCommit(t *testing.T) {
+	for n := 1; ; n++ {
+		c := &crasher{at: n}
+		v := newVolume(t, Options{Fail: c.fail})
+		v.commit(crashTree(1), nil)
+		c.armed = true
+		tx, err := v.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := crashTree(2)
+		if err = put(t.Context(), tx, f, map[string]tiers.DirID{}, "", nil); err == nil {
+			_, err = tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()})
+		}
+		passed := c.steps
+		c.armed = false
+		tx.Abort()
+		tx.Abort()
+		if len(passed) < n {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if _, err := tx.PutFile(t.Context(), 0, strings.NewReader(""), tiers.ID{}); err == nil {
+			t.Errorf("%s: the Tx goes on", passed[n-1])
+		}
+		// What is there is whole, whichever tip it is.
+		got := v.read(v.headSnapshot())
+		if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("%s: git fsck: %s", passed[n-1], out)
+		}
+		if got.kids["only1"] == nil && got.kids["only2"] == nil {
+			t.Errorf("%s: %v", passed[n-1], got.flat(""))
+		}
+		if passed[n-1] == "ref.lock" || strings.HasPrefix(passed[n-1], "ref.") {
+			continue // a lock of our own living process stays, as after any such crash; the next start breaks it
+		}
+		v.commit(crashTree(3), nil)
+		compareTrees(t, v.read(v.headSnapshot()), crashTree(3))
+	}
+}
+
+// A crash at any step of a fetch leaves the branch where it was or moves it forward whole.
+func TestCrashInFetch(t *testing.T) {
+	remote := newRemote(t)
+	other := newVolume(t, Options{Source: remote})
+	other.commit(crashTree(1), nil)
+	other.mustPush()
+	for n := 1; ; n++ {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
+		if len(c.steps) < n {
+			if err != nil || n < 10 {
+				t.Fatalf("fetch without a crash: %v; %q", err, c.steps)
+			}
+			break
+		}
+		v := openVolume(t, dir, Options{Source: remote})
+		if s, err := v.Head(t.Context()); err != nil {
+			t.Errorf("%s: %v", c.steps[n-1], err)
+		} else if s != nil {
+			compareTrees(t, v.read(s), crashTree(1))
+		}
+		v.mustFetch()
+		compareTrees(t, v.read(v.headSnapshot()), crashTree(1))
+		v.sound(c.steps[n-1])
+	}
+}
+
+// Somebody else moves the branch while a Tx is open.
+func TestRefMoved(t *testing.T) {
+	v := newVolume(t, Options{})
+	v.commit(crashTree(1), nil)
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := crashTree(2)
+	if err := put(t.Context(), tx, f, map[string]tiers.DirID{}, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	v.stockEdit("echo -n by hand >hand")
+	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); !errors.Is(err, tiers.ErrRefMoved) {
+		t.Errorf("Commit = %v", err)
+	}
+	tx.Abort()
+	got := v.readStock(v.headSnapshot())
+	if got.kids["hand"] == nil || got.kids["only1"] == nil {
+		t.Errorf("%v", got.flat(""))
+	}
+	if out := git(t, v.dir, "count-objects", "-v"); !strings.Contains(out, "garbage: 0") {
+		t.Error(out)
+	}
+	v.sound("after a moved branch")
+}
+
+// One Tx at a time: the second waits, and gives up with its context.
+func TestOneTx(t *testing.T) {
+	v := newVolume(t, Options{})
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := v.Begin(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("second Begin = %v", err)
+	}
+	began := make(chan error)
+	go func() {
+		second, err := v.Begin(t.Context())
+		if err == nil {
+			second.Abort()
+		}
+		began <- err
+	}()
+	tx.Abort()
+	if err := <-began; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,233 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// What a commit says of itself, to people and to programs.
+func TestCommitMessage(t *testing.T) {
+	v := newVolume(t, Options{VolumeID: "vol-1", MachineID: "m-1", UserName: "A <U> Thor", UserEmail: "a@b\n"})
+	f := hostileBase()
+	v.commit(f, nil)
+	future := time.Now().Add(1000 * time.Hour)
+	for _, c := range []struct {
+		o    tiers.CommitOptions
+		when int64
+		want string
+	}{
+		{tiers.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, When: future}, future.Unix(),
+			"Backup (sync): 1 file, 1.2 kB\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-2\nEmberfs-Reason: sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\n"},
+		// A clock that went back, and a reason out to forge trailers.
+		{tiers.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0)}, future.Unix(),
+			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: 0\n"},
+	} {
+		tx, err := v.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), false, &tiers.Root{Entry: f.Entry}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.o.Root = id
+		commit, err := tx.Commit(t.Context(), c.o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := git(t, v.dir, "log", "-1", "--format=%B", commit.String()); got != c.want {
+			t.Errorf("message:\n%q\nwant\n%q", got, c.want)
+		}
+		if got, want := git(t, v.dir, "log", "-1", "--format=%an|%ae|%at|%ct|%cn", commit.String()), fmt.Sprintf("A U Thor|a@b|%d|%d|A U Thor", c.when, c.when); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+		info := v.headSnapshot().Info()
+		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != oneLine(c.o.Reason) || info.Parent.IsZero() {
+			t.Errorf("%+v", info)
+		}
+	}
+	v.checkGit()
+}
+
+func TestTrailer(t *testing.T) {
+	for msg, want := range map[string]string{
+		"":                                       "",
+		"subject":                                "",
+		"s\n\nEmberfs-Reason: x\n":               "x",
+		"s\n\nEmberfs-Reason: x\n\nother: y\n":   "",
+		"Emberfs-Reason: x":                      "",
+		"s\n\nbody\n\na: b\nEmberfs-Reason:  z ": "z",
+	} {
+		if got := trailer(msg, trailerReason); got != want {
+			t.Errorf("trailer(%q) = %q, want %q", msg, got, want)
+		}
+	}
+}
+
+// Many files at once, big and small, some the same, some that change while they are read.
+func TestPutFileConcurrently(t *testing.T) {
+	v := newVolume(t, Options{})
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	f := newDir(0o755)
+	for i := range 64 {
+		f.text(fmt.Sprintf("f%02d", i), strings.Repeat(fmt.Sprint(i%16), 1+i*i*500))
+	}
+	var wg sync.WaitGroup
+	for _, k := range f.kids {
+		wg.Go(func() {
+			var err error
+			if k.ID, err = tx.PutFile(t.Context(), k.Size, bytes.NewReader(k.data), tiers.ID{}); err != nil {
+				t.Error(err)
+			}
+			for _, size := range []int64{k.Size - 1, k.Size + 1} {
+				if _, err := tx.PutFile(t.Context(), size, bytes.NewReader(k.data), tiers.ID{}); !errors.Is(err, tiers.ErrSizeChanged) {
+					t.Errorf("%d bytes as %d: %v", k.Size, size, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	id, err := tx.PutDir(t.Context(), tiers.DirID{}, true, &tiers.Root{Entry: f.Entry}, f.entries(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	v.checkGit()
+}
+
+// What the base commit has is not stored again, and what it lost is.
+func TestPutFileBase(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := hostileBase()
+	v.commit(f, nil)
+	a := f.kids["a"]
+	store := func() int {
+		tx, err := v.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Abort()
+		id, err := tx.PutFile(t.Context(), a.Size, bytes.NewReader(a.data), a.ID)
+		if err != nil || id != a.ID {
+			t.Errorf("PutFile = %s, %v", id, err)
+		}
+		return txLen(t, tx)
+	}
+	if n := store(); n != 0 {
+		t.Errorf("%d objects stored again", n)
+	}
+	explode(t, v.dir)
+	removeLoose(t, v.dir, a.ID)
+	if err := v.db.Refresh(); err != nil { // the pack that is gone is still open
+		t.Fatal(err)
+	}
+	if n := store(); n != 1 {
+		t.Errorf("%d objects stored of what is missing", n)
+	}
+}
+
+func TestPutDirRefuses(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := hostileBase()
+	v.commit(f, nil)
+	good := f.kids["a"].Entry
+	bad := func(change func(e *tiers.Entry)) []tiers.Entry {
+		e := good
+		change(&e)
+		return []tiers.Entry{e}
+	}
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	for what, put := range map[string][]tiers.Entry{
+		"no name":        bad(func(e *tiers.Entry) { e.Name = "" }),
+		"slash":          bad(func(e *tiers.Entry) { e.Name = "a/b" }),
+		"twice":          {good, good},
+		"no object":      bad(func(e *tiers.Entry) { e.ID = tiers.ID{} }),
+		"missing object": bad(func(e *tiers.Entry) { e.ID[3] ^= 1 }),
+		"no kind":        bad(func(e *tiers.Entry) { e.Kind = 0 }),
+		"big mode":       bad(func(e *tiers.Entry) { e.Mode = 0o100644 }),
+		"nanoseconds":    bad(func(e *tiers.Entry) { e.Mtime.Nsec = 1e9 }),
+		"xattr order":    bad(func(e *tiers.Entry) { e.Xattrs = []tiers.Xattr{{Name: "b"}, {Name: "a"}} }),
+		"lying symlink":  bad(func(e *tiers.Entry) { e.Kind, e.Target, e.Size = tiers.KindSymlink, "x", 1 }),
+	} {
+		for _, full := range []bool{false, true} {
+			if id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), full, &tiers.Root{Entry: f.Entry}, put, nil); err == nil {
+				t.Errorf("%s: stored as %v", what, id)
+			}
+		}
+	}
+	if _, err := tx.PutDir(t.Context(), tiers.DirID{Tree: odb.EmptyTree, Meta: good.ID}, false, nil, nil, nil); !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
+		t.Errorf("a delta on damaged metadata: %v", err)
+	}
+	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); err == nil {
+		t.Error("Commit of a root that was not put")
+	}
+}
+
+// A delta on metadata that are damaged is refused rather than guessed at; put whole they are sound again.
+func TestDamagedShard(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	for i := range 1000 {
+		f.text(fmt.Sprintf("f%d", i), "x").Mode = 0o600
+	}
+	v.commit(f, nil)
+	v.stockEdit("for f in .emberfs/meta/.emberfs%entries/??; do echo junk >>$f; done")
+	k := f.text("f1", "new")
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	if k.ID, err = tx.PutFile(t.Context(), k.Size, bytes.NewReader(k.data), tiers.ID{}); err != nil {
+		t.Fatal(err)
+	}
+	base, root := rootOf(tx.Base()), &tiers.Root{Entry: f.Entry}
+	if _, err := tx.PutDir(t.Context(), base, false, root, []tiers.Entry{k.Entry}, nil); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Errorf("PutDir = %v", err)
+	}
+	id, err := tx.PutDir(t.Context(), base, true, root, f.entries(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	for what, o := range map[string]Options{
+		"branch": {Branch: "a..b"}, "branch lock": {Branch: "x.lock"}, "volume id": {VolumeID: "a b"}, "remote": {Source: filepath.Join(dir, "nowhere")},
+		"remote scheme": {Source: "ftp://host/x"},
+	} {
+		if c, err := Open(filepath.Join(dir, "cold.git"), o); err == nil {
+			t.Errorf("%s: opened", what)
+			_ = c.Close()
+		}
+	}
+	if c, err := OpenRepository(dir, Options{}); err == nil {
+		t.Error("opened what is no repository")
+		_ = c.Close()
+	}
+}
