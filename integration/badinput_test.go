@@ -26,7 +26,7 @@ type badCase struct {
 func badCases() []badCase {
 	opts := func(o ...string) func(*testing.T, *volume) { return func(_ *testing.T, v *volume) { v.opts = o } }
 	return []badCase{
-		{name: "mountpoint missing", code: 32, says: []string{"MNT", "no such"}, setUp: func(t *testing.T, v *volume) { check(t, os.Remove(v.mnt)) }},
+		{name: "mountpoint missing", code: 32, says: []string{"MNT", "does not exist"}, setUp: func(t *testing.T, v *volume) { check(t, os.Remove(v.mnt)) }},
 		{name: "mountpoint is a file", code: 32, says: []string{"MNT", "not a directory"}, setUp: func(t *testing.T, v *volume) {
 			check(t, os.Remove(v.mnt))
 			check(t, os.WriteFile(v.mnt, nil, 0o644))

@@ -1,12 +1,14 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -307,8 +309,8 @@ func (v *volume) cleanUp() {
 			}
 		}
 	}
-	for _, pid := range v.pids {
-		if v.runs(pid) {
+	for _, pid := range processesOf(env.bin) {
+		if slices.Contains(v.pids, pid) || v.serves(pid) {
 			_ = killProcess(pid)
 		}
 	}
@@ -323,10 +325,11 @@ func (v *volume) cleanUp() {
 	}
 }
 
-// runs says that the process is one of ours: its number may have been taken by somebody else since.
-func (v *volume) runs(pid int) bool {
-	to, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-	return err == nil && to == env.bin && alive(pid)
+// serves says that a process was started with this volume's directory in its arguments, as also a daemon is that should
+// never have come up.
+func (v *volume) serves(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && bytes.Contains(b, []byte(v.dir+"/"))
 }
 
 // deadline fails the test when it takes longer: the daemon's goroutines go to its log, its mounts are aborted, so that

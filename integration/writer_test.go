@@ -126,7 +126,10 @@ func applyOp(dir, op string) error {
 		if err != nil {
 			return err
 		}
-		_, err = unix.Write(fd, opBytes(op, n))
+		for b := opBytes(op, n); len(b) > 0 && err == nil; {
+			n, err = unix.Write(fd, b) // a short write acknowledges what it wrote
+			b = b[max(n, 0):]
+		}
 		if cerr := unix.Close(fd); err == nil {
 			err = cerr
 		}
