@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func syncCommand(w world) *cobra.Command {
@@ -45,6 +46,11 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 		}
 		in.Paths = append(in.Paths, rel)
 	}
+	if unmounted(e.Mountpoint) {
+		// What is there now is not the volume: its last backup is under way.
+	} else if err := flushMappings(ctx, e.Mountpoint); err != nil {
+		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds may be missing\n", e.Mountpoint, plainError(err))
+	}
 	r, err := newClient(e.State).sync(ctx, in)
 	if r != nil && (err == nil || len(r.Missing) > 0) {
 		printReceipt(w.out, r)
@@ -53,6 +59,25 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 		return &failure{code: exitFailed, op: "sync", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows what is at risk"}
 	}
 	return partError("sync", target, r)
+}
+
+// flushMappings has the kernel hand the daemon what programs wrote through shared mappings: only it knows those pages. The
+// daemon cannot ask for that itself, for it would wait for its own answer.
+func flushMappings(ctx context.Context, mountpoint string) error {
+	done := make(chan error, 1)
+	go func() {
+		d, err := os.Open(mountpoint)
+		if err == nil {
+			err = errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either.

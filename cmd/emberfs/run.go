@@ -158,9 +158,9 @@ func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 		st, err = cl.status(ctx)
 	}
 	switch {
-	case errors.Is(err, errNoDaemon): // it has said its last word already, or has not begun to speak
+	case err != nil: // it has said its last word already, was killed a moment ago, or has not begun to speak
 		return awaitExit(e.pid, noticeGrace)
-	case err != nil || st.Phase != phaseFinishing:
+	case st.Phase != phaseFinishing:
 		return false
 	}
 	if w, err := cl.startWait(ctx); err == nil {
