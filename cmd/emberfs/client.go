@@ -22,6 +22,12 @@ import (
 // errNoDaemon: nobody listens at the control socket.
 var errNoDaemon = errors.New("no daemon answers")
 
+// errSilent: somebody listens, but does not answer.
+var errSilent = errors.New("its daemon does not answer")
+
+// statusTimeout is how long a status may take; the daemon only reads counters.
+const statusTimeout = 10 * time.Second
+
 // client speaks to the daemon of one state directory. Safe for concurrent use.
 type client struct {
 	state string
@@ -69,10 +75,13 @@ func (c *client) alive(ctx context.Context) bool {
 
 func (c *client) status(ctx context.Context) (statusReply, error) {
 	var out statusReply
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errSilent)
 	defer cancel()
 	resp, err := c.do(ctx, http.MethodGet, "/v1/status", nil)
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return out, err
 	}
 	defer resp.Body.Close()

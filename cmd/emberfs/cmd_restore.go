@@ -59,7 +59,10 @@ without it PATHs are names in a mounted volume. Exit 3 where some files could no
 func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	var commit tiers.ID
 	if r.commit != "" {
-		if commit, err = tiers.ParseID(r.commit); err != nil {
+		if commit, err = tiers.ParseID(r.commit); err == nil && commit.IsZero() {
+			err = errors.New("all zeros name no commit")
+		}
+		if err != nil {
 			return usageError("restore", "--commit", err.Error(), "git log lists the commits")
 		}
 	}

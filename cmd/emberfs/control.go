@@ -53,7 +53,7 @@ type controlReply struct {
 }
 
 // errBusy: the mount is in use, so it stays.
-var errBusy = errors.New("the mount is in use")
+var errBusy = errors.New("the mount is busy: processes use it")
 
 // controlled is what the socket steers: the daemon, or a fake in tests.
 type controlled interface {

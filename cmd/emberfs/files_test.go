@@ -353,6 +353,7 @@ func TestSummary(t *testing.T) {
 		{tiers.Receipt{Complete: true, Took: 1500 * time.Microsecond}, "COMPLETE: the volume has no commit yet (2ms)"},
 		{tiers.Receipt{Complete: true, Commit: id, New: true, Files: 1, Bytes: 2048}, "COMPLETE: commit abababababab: 1 file, 2.0 KiB (0s)"},
 		{tiers.Receipt{Complete: true, Commit: id, Pushed: true, Remote: "https://u:p@h/x"}, "COMPLETE: nothing new since commit abababababab, pushed to https://xxxxx@h/x (0s)"},
+		{tiers.Receipt{}, "INCOMPLETE: nothing was committed (0s)"},
 		{tiers.Receipt{Commit: id, New: true, Files: 1234, Remote: "/r"}, "INCOMPLETE: commit abababababab: 1,234 files, 0 B, NOT pushed to /r (0s)"},
 	} {
 		if got := summary(&c.r); got != c.want {

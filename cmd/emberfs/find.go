@@ -145,6 +145,8 @@ func (f found) remedy(err error) string {
 		return "emberfs umount " + shellQuote(f.path) + " takes it away; mount the volume again to go on"
 	case errors.Is(err, errNoDaemon):
 		return "mount it first"
+	case errors.Is(err, errSilent) && len(f.daemons) > 0:
+		return fmt.Sprintf("look at process %d and at the log in %s", f.daemons[0].PID, f.daemons[0].State)
 	}
 	return ""
 }

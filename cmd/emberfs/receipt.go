@@ -120,6 +120,8 @@ func summary(r *tiers.Receipt) string {
 		b.WriteString("INCOMPLETE")
 	}
 	switch {
+	case !r.Complete && !r.New && r.Commit == "":
+		b.WriteString(": nothing was committed")
 	case r.Commit == "":
 		b.WriteString(": the volume has no commit yet")
 	case r.New:
