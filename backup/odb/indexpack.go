@@ -58,8 +58,7 @@ func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() e
 	if err != nil {
 		return 0, nil, err
 	}
-	f := &fetched{db: db, pf: pf, byOffset: map[int64][]int32{}, byID: map[ID][]int32{},
-		cache: cache.NewBufferLRU(cache.FileSize(db.opt.DeltaCache))}
+	f := newFetched(db, pf)
 	if err = f.run(r, maxBytes); err == nil && len(f.entries) == 0 {
 		return 0, func() error { return nil }, pf.discard()
 	}
@@ -73,6 +72,11 @@ func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() e
 		return 0, nil, fmt.Errorf("index pack: %w", err)
 	}
 	return len(f.entries), func() error { return db.unkeep([]*packFile{pf}) }, nil
+}
+
+func newFetched(db *DB, pf *packFile) *fetched {
+	return &fetched{db: db, pf: pf, byOffset: map[int64][]int32{}, byID: map[ID][]int32{},
+		cache: cache.NewBufferLRU(cache.FileSize(db.opt.DeltaCache))}
 }
 
 func (f *fetched) run(r io.Reader, maxBytes int64) error {
