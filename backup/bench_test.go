@@ -1,10 +1,14 @@
 package backup
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"emberfs/backup/odb"
@@ -157,5 +161,61 @@ func BenchmarkHashObject(b *testing.B) {
 		if _, err := odb.HashObject(odb.Tree, data); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// The first commit of 10,000 files of 4 KB in 100 directories, from memory.
+func BenchmarkFirstCommit(b *testing.B) {
+	ctx := context.Background()
+	data := make([]byte, 4096)
+	for b.Loop() {
+		b.StopTimer()
+		c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			b.Fatal(err)
+		}
+		var dirs []tiers.Entry
+		for d := range 100 {
+			entries := make([]tiers.Entry, 100)
+			var g sync.WaitGroup
+			for half := range 2 {
+				g.Go(func() {
+					content := slices.Clone(data)
+					for i := half; i < 100; i += 2 {
+						for k := 0; k+16 < len(content); k += 16 {
+							binary.LittleEndian.PutUint64(content[k:], uint64(d*100+i)*0x9E3779B97F4A7C15+uint64(k))
+						}
+						id, err := tx.PutFile(ctx, 4096, bytes.NewReader(content), tiers.ID{})
+						if err != nil {
+							b.Error(err)
+						}
+						entries[i] = tiers.Entry{Name: fmt.Sprintf("f%02d", i), Kind: tiers.KindFile, Mode: 0o644, Size: 4096, ID: id, Mtime: tiers.Time{Sec: int64(i)}}
+					}
+				})
+			}
+			g.Wait()
+			id, err := tx.PutDir(ctx, tiers.DirID{}, true, nil, entries, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			dirs = append(dirs, tiers.Entry{Name: fmt.Sprintf("d%02d", d), Kind: tiers.KindDir, Mode: 0o755, ID: id.Tree, Meta: id.Meta})
+		}
+		id, err := tx.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: tiers.Entry{Kind: tiers.KindDir, Mode: 0o755}}, dirs, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := c.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
 }

@@ -1,0 +1,91 @@
+package backup
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// memStore is an object database in memory. What it is given need not be sound.
+type memStore map[tiers.ID]struct {
+	kind odb.Type
+	data []byte
+}
+
+func (m memStore) put(kind odb.Type, data []byte) tiers.ID {
+	id, err := odb.HashObject(kind, data)
+	if err == nil {
+		m[id] = struct {
+			kind odb.Type
+			data []byte
+		}{kind, data}
+	}
+	return id
+}
+
+func (m memStore) Read(id tiers.ID, want odb.Type, limit int64) ([]byte, error) {
+	o, ok := m[id]
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("object %s: %w", id, tiers.ErrMissing)
+	case o.kind != want || int64(len(o.data)) > limit:
+		return nil, fmt.Errorf("object %s: %w", id, tiers.ErrCorrupt)
+	}
+	return o.data, nil
+}
+
+func (m memStore) Stat(id tiers.ID) (odb.Type, int64, error) {
+	o, ok := m[id]
+	if !ok {
+		return 0, 0, fmt.Errorf("object %s: %w", id, tiers.ErrMissing)
+	}
+	return o.kind, int64(len(o.data)), nil
+}
+
+// Whatever a tree and its metadata are: the listing has names that a directory can hold, each once and sorted, all of them
+// can be committed, and reading it does not fail.
+func FuzzDirectory(f *testing.F) {
+	good := rawTree("100644", "a", odb.EmptyTree, "40000", "d", odb.EmptyTree, "120000", "l", odb.EmptyTree)
+	f.Add(good, []byte(`{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"}`+"\n"+goodLine+"\n"))
+	f.Add([]byte{}, []byte(`{"name":"p","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0],"link":"g"}`+"\n"))
+	f.Fuzz(func(t *testing.T, tree, entries []byte) {
+		db := memStore{}
+		db.put(odb.Blob, []byte("x"))
+		dir := tiers.DirID{Tree: db.put(odb.Tree, tree)}
+		meta := db.put(odb.Blob, entries)
+		dir.Meta = db.put(odb.Tree, rawTree("100644", entriesName, meta, "40000", "d", odb.EmptyTree))
+		s := &snapshot{db: db, info: tiers.CommitInfo{Time: time.Unix(1, 0)}, own: ownDir{meta: dir.Meta}, root: tiers.Entry{ID: dir.Tree, Meta: dir.Meta}}
+		l, err := s.ReadDir(t.Context(), dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range l.Entries {
+			e := &l.Entries[i]
+			if err := checkEntry(e); err != nil {
+				t.Fatalf("%+v: %v", e, err)
+			}
+			if i > 0 && l.Entries[i-1].Name >= e.Name {
+				t.Fatalf("%q after %q", e.Name, l.Entries[i-1].Name)
+			}
+		}
+		if len(l.Problems) > maxProblems+1 {
+			t.Fatalf("%d problems", len(l.Problems))
+		}
+	})
+}
+
+// FuzzTree: what can be salvaged of a tree is sound.
+func FuzzTree(f *testing.F) {
+	f.Add(rawTree("100644", "a", odb.EmptyTree, "40000", "a", odb.EmptyTree))
+	f.Add(rawTree("100664", "a/b", odb.EmptyTree, "40000", "..", odb.EmptyTree))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var p problems
+		entries := salvageTree(data, &p)
+		if _, err := odb.EncodeTree(entries); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
