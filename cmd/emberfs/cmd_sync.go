@@ -52,6 +52,9 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds may be missing\n", e.Mountpoint, plainError(err))
 	}
 	r, err := newClient(e.State).sync(ctx, in)
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
 	if r != nil && (err == nil || len(r.Missing) > 0) {
 		printReceipt(w.out, r)
 	}

@@ -65,7 +65,12 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 			r, err = last, nil
 		}
 	}
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return &failure{code: exitPart, op: "umount", path: target, err: errors.New("interrupted"), hint: "the daemon goes on with it"}
+	case errors.Is(err, errNoDaemon):
+		return &failure{code: exitPart, op: "umount", path: target, err: err, hint: "mount it again: what is missing is in " + e.State}
+	case err != nil:
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows how it stands"}
 	}
 	awaitExit(e.PID, exitGrace) // the next mount finds the volume free

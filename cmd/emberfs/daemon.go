@@ -49,6 +49,8 @@ type daemon struct {
 	abort  func()             // cuts the kernel's connection under processes that will not leave; returns when it is cut
 	notify func(state string) // sd_notify
 	grace  time.Duration      // lazyGrace
+	// patience is how long a backup whose deadline has passed may take to say how far it came.
+	patience time.Duration
 
 	ending context.Context // cancelled when the deadline of the ending has passed
 	cut    context.CancelCauseFunc
@@ -76,7 +78,7 @@ type daemon struct {
 }
 
 func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger) *daemon {
-	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace,
+	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second,
 		abort: func() {}, notify: func(string) {},
 		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
 	d.ending, d.cut = context.WithCancelCause(context.Background())
@@ -193,7 +195,7 @@ func (d *daemon) limit(after time.Duration) {
 
 // backup runs the backup before the unmount, so that the unmount itself is quick, and keeps its receipt.
 func (d *daemon) backup(ctx context.Context, reason string) {
-	r, err := d.vol.Sync(ctx, reason)
+	r, err := d.syncWithin(ctx, reason)
 	if err != nil {
 		d.log.WithError(err).Warn("the backup before the unmount failed; it is tried again afterwards")
 		return
@@ -201,6 +203,30 @@ func (d *daemon) backup(ctx context.Context, reason string) {
 	d.mu.Lock()
 	d.mu.prior = r
 	d.mu.Unlock()
+}
+
+// syncWithin is Sync that ends soon after its context even where it waits behind another backup: closing the volume ends that.
+func (d *daemon) syncWithin(ctx context.Context, reason string) (*tiers.Receipt, error) {
+	type result struct {
+		receipt *tiers.Receipt
+		err     error
+	}
+	done := make(chan result, 1)
+	d.wg.Go(func() {
+		r, err := d.vol.Sync(ctx, reason)
+		done <- result{r, err}
+	})
+	select {
+	case r := <-done:
+		return r.receipt, r.err
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-done:
+		return r.receipt, r.err
+	case <-time.After(d.patience):
+		return &tiers.Receipt{Reason: reason, Started: time.Now(), Remote: d.config.Source}, context.Cause(ctx)
+	}
 }
 
 // finish takes the last backup, closes the volume and publishes the receipt.
@@ -217,7 +243,7 @@ func (d *daemon) finish() *tiers.Receipt {
 		d.limit(d.config.Deadline)
 	}
 
-	r, err := d.vol.Sync(d.ending, reason)
+	r, err := d.syncWithin(d.ending, reason)
 	if cause := context.Cause(d.ending); cause != nil && (err != nil || !r.Complete) {
 		r = incomplete(r, cause.Error())
 	}
@@ -231,6 +257,9 @@ func (d *daemon) finish() *tiers.Receipt {
 		r = incomplete(r, d.config.Mountpoint+": still in use; what is written from now on is lost to its writer or waits in "+d.config.State)
 	}
 	status := d.vol.Status()
+	if r.Commit == "" && status.LastCommit != nil {
+		r.Commit = status.LastCommit.ID
+	}
 	if risk := status.AtRisk; !r.Complete && risk.Files > 0 {
 		r = incomplete(r, fmt.Sprintf("in all %s are at risk", riskText(risk)))
 	}

@@ -202,6 +202,24 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+func TestDeadlineBehindAnotherBackup(t *testing.T) {
+	release := make(chan struct{})
+	x := serveFake(t, &config{Deadline: time.Millisecond}, func(x *daemonTest) {
+		x.daemon.patience = time.Millisecond
+		x.vol.wait = func(context.Context) error { <-release; return nil }
+	})
+	x.mount.leave()
+	select {
+	case <-x.daemon.done:
+	case <-time.After(20 * time.Second):
+		t.Error("the deadline does not hold")
+	}
+	close(release)
+	if r := x.final(t); r.Complete || len(r.Missing) == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestDeadlineOfUmount(t *testing.T) {
 	for name, c := range map[string]struct {
 		setting, asked, want time.Duration

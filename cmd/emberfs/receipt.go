@@ -126,8 +126,10 @@ func summary(r *tiers.Receipt) string {
 		b.WriteString(": the volume has no commit yet")
 	case r.New:
 		fmt.Fprintf(&b, ": commit %.12s: %s, %s", r.Commit, count(r.Files, "file"), humanize.IBytes(uint64(max(0, r.Bytes))))
-	default:
+	case r.Complete:
 		fmt.Fprintf(&b, ": nothing new since commit %.12s", r.Commit)
+	default:
+		fmt.Fprintf(&b, ": no new commit after %.12s", r.Commit)
 	}
 	if r.Remote != "" {
 		if r.Pushed {

@@ -34,7 +34,15 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	tuneProcess(c, w.environ)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, terminationSignals()...)
-	signal.Ignore(unix.SIGHUP, unix.SIGPIPE)
+	if c.Foreground {
+		signal.Notify(signals, unix.SIGHUP) // its terminal has gone
+	} else {
+		signal.Ignore(unix.SIGHUP)
+	}
+	signal.Ignore(unix.SIGPIPE)
+	if err := os.Chdir("/"); err != nil { // where the caller was may be unmounted
+		return mountError(c.Mountpoint, err, "")
+	}
 	defer signal.Stop(signals)
 	if err := notePID(s.lock, os.Getpid()); err != nil {
 		return mountError(c.Mountpoint, err, "")
