@@ -64,14 +64,17 @@ func (c *Cold) fetch(ctx context.Context) error {
 	if theirs.IsZero() {
 		return c.track(tracked, theirs)
 	}
-	known := theirs == tracked || theirs == ours
-	if !known && !ours.IsZero() && c.db.Has(theirs) {
+	behind := theirs == ours
+	if !behind && !ours.IsZero() && c.db.Has(theirs) {
 		// Only what our branch reaches is surely whole here.
-		if _, known, err = c.newCommits(ctx, ours, theirs); err != nil {
+		if _, behind, err = c.newCommits(ctx, ours, theirs); err != nil {
 			return err
 		}
 	}
-	if !known {
+	if behind {
+		return c.track(tracked, theirs)
+	}
+	if theirs != tracked {
 		have, err := c.recent(ours, tracked)
 		if err != nil {
 			return err
@@ -119,19 +122,14 @@ func (c *Cold) recent(ours, tracked tiers.ID) ([]tiers.ID, error) {
 	return have, nil
 }
 
-// forward moves our branch to theirs where nothing of ours is lost by it.
+// forward moves our branch to theirs, which it does not reach itself, where nothing of ours is lost by it.
 func (c *Cold) forward(ctx context.Context, ours, theirs tiers.ID) error {
-	if ours == theirs {
-		return nil
-	}
-	if !ours.IsZero() {
-		if _, behind, err := c.newCommits(ctx, ours, theirs); err != nil || behind {
+	ahead := ours.IsZero()
+	if !ahead {
+		var err error
+		if _, ahead, err = c.newCommits(ctx, theirs, ours); err != nil {
 			return err
 		}
-	}
-	_, ahead, err := c.newCommits(ctx, theirs, ours)
-	if err != nil {
-		return err
 	}
 	if !ahead {
 		return tiers.ErrDiverged
@@ -139,7 +137,7 @@ func (c *Cold) forward(ctx context.Context, ours, theirs tiers.ID) error {
 	if err := c.db.UpdateRef(c.ref, ours, theirs); err != nil {
 		return err
 	}
-	_, err = c.head()
+	_, err := c.head()
 	return err
 }
 
