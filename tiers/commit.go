@@ -18,7 +18,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	}
 	defer tx.Abort()
 	base := tx.Base()
-	if err := v.checkBase(base); err != nil {
+	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
 	c := &capture{v: v, ctx: ctx, tx: tx, base: base}
@@ -37,6 +37,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	}
 	if v.rootClean() && base != nil {
 		rc.Commit = base.Info().ID.String()
+		v.noteHead(rc.Commit)
 		return nil
 	}
 	var st unix.Statx_t
@@ -66,10 +67,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 		}
 		rc.Commit, rc.New = commit.String(), true
 		v.setLastCommit(commit, time.Now())
-		if err := v.state.update(func(s *stateFile) { s.Head = commit.String() }); err != nil {
-			v.log.WithError(err).Warn("cannot write volume.json: the next start compares every file")
-		}
 	}
+	v.noteHead(rc.Commit)
 	c.recordClean()
 	if len(c.missing) == 0 {
 		v.setVerified()
@@ -220,24 +219,38 @@ func (v *Volume) storeClean(n *Inode, id DirID) error {
 	return v.storeRecord(n, record{flags: recClean | recCtime, id: id.Tree, meta: id.Meta, mtime: a.Mtime, ctime: a.Ctime})
 }
 
-// checkBase refuses to commit over somebody else's work: the branch must be where this volume's uncommitted changes began.
-func (v *Volume) checkBase(base Snapshot) error {
-	var head ID
-	if base != nil {
-		info := base.Info()
-		head = info.ID
-		if v.state.Head == info.Parent.String() && info.Machine == v.state.Machine {
-			return nil // our own commit, whose note in volume.json was lost with the daemon
+// noteHead writes down the commit that warm is in step with.
+func (v *Volume) noteHead(commit string) {
+	if v.state.Head == commit {
+		return
+	}
+	if err := v.state.update(func(s *stateFile) { s.Head = commit }); err != nil {
+		v.log.WithError(err).Warn("cannot write volume.json")
+	}
+}
+
+// checkBase refuses to commit over somebody else's work: the branch must be where this volume's uncommitted changes began, or
+// ahead of that by commits of our own whose note in volume.json was lost with the daemon.
+func (v *Volume) checkBase(ctx context.Context, base Snapshot) error {
+	if base == nil || v.state.Head == "" {
+		return nil // cold is new, or was lost and made anew: everything is stored again
+	}
+	const most = 1000
+	for s, n := base, 0; n < most; n++ {
+		info := s.Info()
+		if info.ID.String() == v.state.Head {
+			return nil
+		}
+		if info.Machine != v.state.Machine || info.Parent.IsZero() {
+			break
+		}
+		var err error
+		if s, err = v.cold.Snapshot(ctx, info.Parent); err != nil {
+			return err
 		}
 	}
-	if v.state.Head == "" || v.state.Head == head.String() {
-		return nil
-	}
-	if head.IsZero() {
-		return nil // cold was lost or made anew: everything is stored again
-	}
 	return fmt.Errorf("branch %s: %w: it is at %s, this volume's changes began at %s; merge or move the branch back in cold.git, then sync",
-		v.cfg.Branch, ErrRefMoved, head, v.state.Head)
+		v.cfg.Branch, ErrRefMoved, base.Info().ID, v.state.Head)
 }
 
 var errClosed = errors.New("the volume is closed")

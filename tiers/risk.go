@@ -92,6 +92,12 @@ func (v *Volume) setLastCommit(id ID, t time.Time) {
 	v.points.mu.Unlock()
 }
 
+func (v *Volume) lastCommit() *Point {
+	v.points.mu.Lock()
+	defer v.points.mu.Unlock()
+	return v.points.commit
+}
+
 func (v *Volume) setVerified() { v.points.verified.Store(true) }
 
 // permanent says whether trying again soon cannot help.

@@ -26,6 +26,9 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	err := v.commit(ctx, rc)
 	v.points.setError("commit", err)
 	if err != nil {
+		if c := v.lastCommit(); c != nil {
+			rc.Commit = c.ID
+		}
 		rc.Missing = append(rc.Missing, "not committed: "+err.Error())
 		if r := v.risk.now(); r.Files > 0 {
 			rc.Missing = append(rc.Missing, fmt.Sprintf("at risk: %d files, %d bytes written", r.Files, r.Bytes))
@@ -177,7 +180,7 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 
 // leftBehind says whether an earlier run may have left something that no commit has.
 func (v *Volume) leftBehind() bool {
-	if !v.points.verified.Load() {
+	if !v.points.verified.Load() || v.unpushed() {
 		return true
 	}
 	if v.rootClean() {
@@ -185,6 +188,12 @@ func (v *Volume) leftBehind() bool {
 	}
 	empty, err := v.warmEmpty()
 	return v.state.Head != "" || err != nil || !empty
+}
+
+// unpushed says whether the remote lacks the last commit.
+func (v *Volume) unpushed() bool {
+	c := v.lastCommit()
+	return v.cold.HasRemote() && c != nil && v.cold.Pushed().String() != c.ID
 }
 
 func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration) time.Duration {

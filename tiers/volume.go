@@ -241,6 +241,9 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	}
 	info := head.Info()
 	v.setLastCommit(info.ID, info.Time)
+	if v.unpushed() { // of an earlier run: at least one file since that commit
+		v.risk.addUnpushed(riskCount{files: 1, since: info.Time.UnixNano()})
+	}
 	root := head.Root()
 	if fresh || restoring || clean && root.Dir() != v.rootRecordDir() {
 		return v.restoreWarm(ctx, head)

@@ -429,3 +429,33 @@ func TestTruncateReadOnly(t *testing.T) {
 		t.Fatalf("size %d (%v)", a.Size, err)
 	}
 }
+
+// TestLostHeadNote: the daemon dies between moving the branch and noting it in volume.json, twice in a row.
+func TestLostHeadNote(t *testing.T) {
+	c := newMemCold()
+	state := t.TempDir()
+	v := openTest(t, state, c)
+	write(t, v, v.root, "f", "1")
+	v.mustSync(t)
+	head := v.state.Head
+	for i := range 2 {
+		write(t, v, v.root, fmt.Sprint("g", i), "2")
+		v.mustSync(t)
+		if err := v.state.update(func(s *stateFile) { s.Head = head }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, v, v.root, "h", "3")
+	v.mustSync(t)
+	// A commit of another machine is not ours to extend.
+	c.mu.Lock()
+	c.commits[c.head].info.Machine = "another"
+	c.mu.Unlock()
+	if err := v.state.update(func(s *stateFile) { s.Head = head }); err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, v.root, "i", "4")
+	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, ErrRefMoved) {
+		t.Fatalf("got %v", err)
+	}
+}
