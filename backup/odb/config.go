@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing/format/config"
+	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
 )
@@ -43,6 +44,18 @@ func readConfig(dir string) (*config.Config, []byte, error) {
 		return nil, nil, fmt.Errorf("read configuration %s: %w", path, err)
 	}
 	return c, data, nil
+}
+
+// ObjectFormat returns the hash that the repository at dir names its objects by: sha1, sha256.
+func ObjectFormat(dir string) (string, error) {
+	c, _, err := readConfig(dir)
+	if err != nil {
+		return "", err
+	}
+	if f := c.Section("extensions").Option("objectformat"); f != "" {
+		return strings.ToLower(f), nil
+	}
+	return "sha1", nil
 }
 
 // checkSupported refuses the kinds of repository that this package would misread.
@@ -142,15 +155,11 @@ func checkLayout(dir string) error {
 
 // readSmall reads a file that has no business being larger than limit bytes.
 func readSmall(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, st, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	if st.Size() > limit {
 		return nil, fmt.Errorf("%s: %w: %d bytes, at most %d", path, ErrTooLarge, st.Size(), limit)
 	}
@@ -163,4 +172,21 @@ func readSmall(path string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	return data, nil
+}
+
+// openRegular opens a file for reading and refuses, without blocking, what is none: in somebody else's repository it may be a
+// FIFO.
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = corruptf("%s is no regular file", path)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, st, nil
 }

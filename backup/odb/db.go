@@ -3,6 +3,7 @@ package odb
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -124,6 +125,9 @@ func open(dir string, o Options) (*DB, error) {
 		return nil, err
 	}
 	o.setDefaults()
+	if o.TempDir == "" {
+		o.TempDir = os.TempDir()
+	}
 	db := &DB{dir: dir, opt: o, log: o.Log, self: self, bases: cache.NewBufferLRU(cache.FileSize(o.DeltaCache))}
 	return db, nil
 }

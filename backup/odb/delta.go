@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 )
 
 // content is an object's bytes, in memory or, when they are many, in an unlinked temporary file.
@@ -66,11 +67,12 @@ func (db *DB) collect(r io.Reader, size int64, what string) (_ *content, err err
 
 // scratch opens a temporary file that has no name.
 func (db *DB) scratch() (*os.File, error) {
-	f, err := os.CreateTemp(db.opt.TempDir, tempPrefix+"*")
+	path := filepath.Join(db.opt.TempDir, db.self.tempName("delta"))
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("temporary file for a delta: %w", err)
 	}
-	if err := os.Remove(f.Name()); err != nil {
+	if err := os.Remove(path); err != nil {
 		return nil, errors.Join(fmt.Errorf("temporary file for a delta: %w", err), f.Close())
 	}
 	return f, nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"os"
 	"sort"
 
 	"golang.org/x/sys/unix"
@@ -31,15 +30,11 @@ type index struct {
 
 // openIndex maps the index at path. tiers.ErrCorrupt: it is damaged or cut off.
 func openIndex(path string) (*index, error) {
-	f, err := os.Open(path)
+	f, st, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	if st.Size() < idxHeader+idxFanout+idxTail {
 		return nil, corruptf("index %s: %d bytes are too few", path, st.Size())
 	}

@@ -87,34 +87,27 @@ type hasher struct{ h hash.Hash }
 
 func newHasher(t Type, size int64) hasher {
 	h := hasher{sha1cd.New()}
-	h.start(t, size)
-	return h
-}
-
-// start begins another object.
-func (h hasher) start(t Type, size int64) {
-	h.h.Reset()
 	var b [32]byte
 	p := append(b[:0], t.String()...)
 	p = append(p, ' ')
 	p = strconv.AppendInt(p, size, 10)
 	_, _ = h.h.Write(append(p, 0)) // a hash never fails
+	return h
 }
 
 func (h hasher) Write(p []byte) (int, error) { return h.h.Write(p) }
 
 // sum returns the id, or ErrCollision.
 func (h hasher) sum() (ID, error) {
-	var id ID
-	if c, ok := h.h.(sha1cd.CollisionResistantHash); ok {
-		s, bad := c.CollisionResistantSum(nil)
-		copy(id[:], s)
-		if bad {
-			return ID{}, fmt.Errorf("object %s: %w", id, ErrCollision)
-		}
-		return id, nil
+	c, ok := h.h.(sha1cd.CollisionResistantHash)
+	if !ok {
+		return ID{}, errors.New("SHA-1 without collision detection")
 	}
-	copy(id[:], h.h.Sum(nil))
+	var id ID
+	_, bad := c.CollisionResistantSum(id[:0])
+	if bad {
+		return ID{}, fmt.Errorf("object %s: %w", id, ErrCollision)
+	}
 	return id, nil
 }
 

@@ -22,7 +22,7 @@ type rawObject struct {
 
 // openLoose opens a loose object; fs.ErrNotExist when there is none.
 func (db *DB) openLoose(id ID) (_ *rawObject, err error) {
-	f, err := os.Open(db.loosePath(id))
+	f, _, err := openRegular(db.loosePath(id))
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +243,9 @@ func (db *DB) each(id ID, try func(s source) error) error {
 	// found ends the search: with success or with an error that no other copy can help.
 	found := func(err error) bool {
 		if err == nil || !otherPlace(err) {
+			if err == nil && damage != nil {
+				db.log.WithError(damage).WithField("object", id.String()).Warn("a damaged copy was passed over, another one is good")
+			}
 			return true
 		}
 		if errors.Is(err, tiers.ErrCorrupt) {
@@ -282,7 +285,6 @@ func (db *DB) each(id ID, try func(s source) error) error {
 		break
 	}
 	if damage != nil {
-		db.log.WithError(damage).WithField("object", id.String()).Error("damaged object")
 		return wrapObject(id, damage)
 	}
 	return errMissing(id)

@@ -89,7 +89,7 @@ func cleanup(dir string, self owner, log logrus.FieldLogger) error {
 		log.WithField("path", path).Infof("removed a stale %s", what)
 		return nil
 	}
-	for _, d := range []string{dir, filepath.Join(dir, "objects", "pack")} {
+	for _, d := range []string{dir, filepath.Join(dir, "objects"), filepath.Join(dir, "objects", "pack")} {
 		names, err := os.ReadDir(d)
 		if err != nil {
 			return fmt.Errorf("clean up: %w", err)

@@ -46,13 +46,11 @@ func openPack(base string) (_ *pack, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.f, err = os.Open(base + ".pack"); err != nil {
-		return nil, err
-	}
-	st, err := p.f.Stat()
+	f, st, err := openRegular(base + ".pack")
 	if err != nil {
 		return nil, err
 	}
+	p.f = f
 	p.size = st.Size()
 	if p.size < minPack {
 		return nil, corruptf("pack %s.pack: %d bytes are too few", base, p.size)

@@ -166,11 +166,16 @@ func (db *DB) copyAnew(s *PackStream, src source, id ID) (err error) {
 	if err := s.begin(); err != nil {
 		return err
 	}
+	return writeEntry(s, o, id)
+}
+
+// writeEntry deflates an object into a pack entry and checks its id: w has everything when it fails.
+func writeEntry(w io.Writer, o *rawObject, id ID) error {
 	var head [16]byte
-	if _, err := s.Write(appendEntryHeader(head[:0], o.typ, o.size)); err != nil {
+	if _, err := w.Write(appendEntryHeader(head[:0], o.typ, o.size)); err != nil {
 		return err
 	}
-	z, err := zlib.NewWriterLevel(s, zlibLevel)
+	z, err := zlib.NewWriterLevel(w, zlibLevel)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -168,10 +169,30 @@ func (db *DB) changeRef(op, name string, old ID, change func(path string) error)
 	if have != old {
 		return fmt.Errorf("%s reference %s: %w: it is %s, expected %s", op, name, tiers.ErrRefMoved, have, old)
 	}
+	if old.IsZero() {
+		if err := db.checkNesting(name); err != nil {
+			return fmt.Errorf("%s reference %s: %w", op, name, err)
+		}
+	}
 	if err := change(path); err != nil {
 		return fmt.Errorf("%s reference %s: %w", op, name, err)
 	}
 	return db.step("ref.unlock")
+}
+
+// checkNesting refuses refs/heads/a beside refs/heads/a/b, which cannot both be files and which git refuses also when they
+// are packed.
+func (db *DB) checkNesting(name string) error {
+	refs, err := db.Refs("")
+	if err != nil {
+		return err
+	}
+	for other := range refs {
+		if strings.HasPrefix(other, name+"/") || strings.HasPrefix(name, other+"/") {
+			return fmt.Errorf("%s exists: %w", other, fs.ErrExist)
+		}
+	}
+	return nil
 }
 
 // writeRef puts the value in place while the lock is held.

@@ -211,7 +211,7 @@ func (f *fetched) inflate(e *fetchedEntry) (*inflater, error) {
 func (f *fetched) addBase() (int, error) {
 	var missing error
 	for id := range f.byID {
-		t, data, err := f.db.ReadAny(id, 0, f.db.opt.MaxDelta)
+		e, err := f.copyBase(id)
 		if errors.Is(err, tiers.ErrMissing) {
 			missing = err
 			continue
@@ -219,29 +219,30 @@ func (f *fetched) addBase() (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("complete a thin pack: %w", err)
 		}
-		d, err := f.db.deflater()
-		if err != nil {
-			return 0, err
-		}
-		defer f.db.putDeflater(d)
-		entry, _, err := d.entry(t, data)
-		if err != nil {
-			return 0, err
-		}
-		off := f.pf.len()
-		if err := f.pf.write(entry); err != nil {
-			return 0, err
-		}
-		if err := f.pf.flush(); err != nil {
-			return 0, err
-		}
-		n := int32(len(f.entries))
-		head := int64(len(appendEntryHeader(nil, t, int64(len(data)))))
-		f.entries = append(f.entries, fetchedEntry{id: id, off: off, data: off + head, size: int64(len(data)), base: -1, typ: t, known: true})
-		return f.resolveFrom(n)
+		f.entries = append(f.entries, e)
+		return f.resolveFrom(int32(len(f.entries) - 1))
 	}
 	if missing != nil {
 		return 0, fmt.Errorf("%w: a delta's base is neither in the pack nor here: %w", tiers.ErrCorrupt, missing)
 	}
 	return 0, corruptf("fetched pack: deltas that are based on each other")
+}
+
+// copyBase appends an object of the repository to the pack.
+func (f *fetched) copyBase(id ID) (e fetchedEntry, err error) {
+	off := f.pf.len()
+	err = f.db.each(id, func(src source) error {
+		o, err := src.open()
+		if err != nil {
+			return err
+		}
+		e = fetchedEntry{id: id, off: off, size: o.size, base: -1, typ: o.typ, known: true}
+		e.data = off + int64(len(appendEntryHeader(nil, o.typ, o.size)))
+		err = errors.Join(f.spend(o.size), writeEntry(&crcWriter{pf: f.pf}, o, id), o.close())
+		if err != nil {
+			return errors.Join(err, f.pf.truncate(off)) // another copy may do
+		}
+		return f.pf.flush()
+	})
+	return e, err
 }

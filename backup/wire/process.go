@@ -139,6 +139,11 @@ func (r *Remote) start(ctx context.Context, service string) (*process, error) {
 	if err != nil && !errors.Is(err, packp.ErrEmptyAdvRefs) {
 		return nil, p.fail(fmt.Errorf("read references: %w", err))
 	}
+	for _, f := range p.adv.Capabilities.Get("object-format") {
+		if err := checkFormat(f); err != nil {
+			return nil, p.fail(err)
+		}
+	}
 	return p, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/backup/odb"
 )
 
 var (
@@ -17,6 +19,8 @@ var (
 	ErrNotRepository = errors.New("not a bare git repository")
 	// ErrNotSupported: a kind of remote that this version cannot talk to.
 	ErrNotSupported = errors.New("this kind of remote is not supported yet, only a path to a bare repository is")
+	// ErrObjectFormat: the repository names its objects by another hash than SHA-1.
+	ErrObjectFormat = errors.New("repository is not supported")
 	// ErrForeignOwner: the repository belongs to neither us nor root.
 	ErrForeignOwner = errors.New("the repository belongs to somebody else, whose hooks would run with our rights")
 	// ErrNoGit: the git program is missing.
@@ -30,7 +34,8 @@ type Remote struct {
 }
 
 // Open checks that there is a repository at source: a path (made absolute), or a file:// URL. The errors name the path:
-// fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrForeignOwner, ErrNotSupported, ErrNoGit.
+// fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner, ErrNotSupported,
+// ErrNoGit.
 func Open(source string) (*Remote, error) {
 	path, err := localPath(source)
 	if err != nil {
@@ -105,8 +110,23 @@ func checkRepository(path string) error {
 			return err
 		}
 	}
+	format, err := odb.ObjectFormat(path)
+	if err != nil {
+		return err
+	}
+	if err := checkFormat(format); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	if err := unix.Access(filepath.Join(path, "objects"), unix.R_OK|unix.X_OK); err != nil {
 		return &fs.PathError{Op: "read", Path: filepath.Join(path, "objects"), Err: err}
+	}
+	return nil
+}
+
+// checkFormat refuses repositories whose ids are not ours.
+func checkFormat(format string) error {
+	if format != "sha1" {
+		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, format)
 	}
 	return nil
 }

@@ -310,8 +310,11 @@ func TestOpen(t *testing.T) {
 	git(t, work, "init", "-q")
 	file := filepath.Join(work, "file")
 	check(t, os.WriteFile(file, nil, 0o644))
+	sha256 := filepath.Join(t.TempDir(), "sha256.git")
+	git(t, work, "init", "-q", "--bare", "--object-format=sha256", sha256)
 	for source, want := range map[string]error{
-		dir: nil,
+		sha256: ErrObjectFormat,
+		dir:    nil,
 		"file://" + strings.ReplaceAll(dir, " ", "%20"): nil,
 		filepath.Join(dir, "missing"):                   fs.ErrNotExist,
 		work:                                            ErrNotRepository,
