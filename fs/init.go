@@ -45,10 +45,15 @@ func protocolOptions(p policy, acl, debugLog bool, lg logrus.FieldLogger) *fuse.
 		ExtraCapabilities:        capabilities,
 		DisabledCapabilities:     refused,
 		PanicHandler: func(v any) fuse.Status {
-			lg.WithField("stack", string(debug.Stack())).Errorf("panic in a request: %v", v)
+			panicked(lg, v)
 			return fuse.EIO
 		},
 	}
+}
+
+// panicked logs a panic of a request handler with its stack; one request must not end the daemon.
+func panicked(lg logrus.FieldLogger, v any) {
+	lg.WithField("stack", string(debug.Stack())).Errorf("panic in a request: %v", v)
 }
 
 // lineWriter takes go-fuse's log, "Unimplemented opcode" among it: nothing there is for a user.

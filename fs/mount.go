@@ -55,6 +55,9 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 		}
 		return nil, err
 	}
+	if err := setReadahead(spec.mountpoint); err != nil { // a plain user, or a container's read-only sysfs: slower, no worse
+		o.Log.WithError(err).Debug("the kernel's default readahead stays")
+	}
 	s := &Server{kernel: d, dev: d, path: spec.mountpoint, done: make(chan struct{})}
 	n := newNotifier(d, o.Log)
 	v.SetInvalidator(n)
