@@ -26,6 +26,7 @@ type dirBuild struct {
 }
 
 type object struct {
+	id   tiers.ID
 	kind odb.Type
 	data []byte
 }
@@ -63,8 +64,9 @@ func (d *dirBuild) setLinks(links map[string][]string) error {
 func (d *dirBuild) sealMeta() error {
 	d.objects = nil
 	add := func(kind odb.Type, data []byte) (tiers.ID, error) {
-		d.objects = append(d.objects, object{kind, data})
-		return odb.HashObject(kind, data)
+		id, err := odb.HashObject(kind, data)
+		d.objects = append(d.objects, object{id, kind, data})
+		return id, err
 	}
 	head := encodeHeader(d.head)
 	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: entriesName}

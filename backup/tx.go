@@ -86,16 +86,22 @@ func (t *tx) PutSymlink(_ context.Context, target string, _ tiers.ID) (tiers.ID,
 
 // putNew stores an object unless it is among those that the base commit reaches at this place and still has.
 func (t *tx) putNew(kind odb.Type, data []byte, known map[tiers.ID]struct{}) (tiers.ID, error) {
-	if len(known) > 0 {
-		id, err := odb.HashObject(kind, data)
-		if err != nil {
-			return id, err
-		}
-		if _, ok := known[id]; ok && t.c.db.Has(id) {
-			return id, nil
-		}
+	if len(known) == 0 {
+		return t.w.Put(kind, data)
 	}
-	return t.w.Put(kind, data)
+	id, err := odb.HashObject(kind, data)
+	if err != nil {
+		return id, err
+	}
+	return id, t.putObject(object{id, kind, data}, known)
+}
+
+func (t *tx) putObject(o object, known map[tiers.ID]struct{}) error {
+	if _, ok := known[o.id]; ok && t.c.db.Has(o.id) {
+		return nil
+	}
+	_, err := t.w.Put(o.kind, o.data)
+	return err
 }
 
 // has says whether an object is there: in this transaction or, as the caller vouches, in the base commit.
@@ -108,7 +114,7 @@ func (t *tx) flush() error {
 		return nil
 	}
 	if d.id.Tree != odb.EmptyTree {
-		if _, err := t.putNew(odb.Tree, d.treeData, d.known); err != nil {
+		if err := t.putObject(object{d.id.Tree, odb.Tree, d.treeData}, d.known); err != nil {
 			return fmt.Errorf("store directory: %w", err)
 		}
 	}
@@ -122,7 +128,7 @@ func (t *tx) flush() error {
 // putObjects writes a directory's metadata.
 func (t *tx) putObjects(d *dirBuild) error {
 	for _, o := range d.objects {
-		if _, err := t.putNew(o.kind, o.data, d.known); err != nil {
+		if err := t.putObject(o, d.known); err != nil {
 			return fmt.Errorf("store metadata: %w", err)
 		}
 	}
