@@ -37,6 +37,9 @@ func (d *dirBuild) seal() error {
 	if d.treeData, err = odb.EncodeTree(d.tree); err != nil {
 		return err
 	}
+	if len(d.treeData) > maxTreeBlob-1024 { // a commit's root has .emberfs besides
+		return fmt.Errorf("directory of %d entries: a tree of %d bytes, more than %d", len(d.tree), len(d.treeData), maxTreeBlob)
+	}
 	if d.id.Tree, err = odb.HashObject(odb.Tree, d.treeData); err != nil {
 		return err
 	}
@@ -109,6 +112,9 @@ func (d *dirBuild) sealMeta() error {
 	data, err := odb.EncodeTree(all)
 	if err != nil {
 		return err
+	}
+	if len(data) > maxTreeBlob {
+		return fmt.Errorf("metadata of %d directories: a tree of %d bytes, more than %d", len(d.meta.subs), len(data), maxTreeBlob)
 	}
 	d.id.Meta, err = add(odb.Tree, data)
 	return err

@@ -23,7 +23,7 @@ const (
 	trieFanout = 64
 	maxLevels  = 42 // 6 bits a level: sha256 has no more
 
-	maxTreeBlob = 512 << 20 // bytes of a git tree: some ten million names
+	maxTreeBlob = 256 << 20 // bytes of a git tree: some five million names
 	maxMetaBlob = 256 << 20 // bytes of a leaf
 )
 
