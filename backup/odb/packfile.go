@@ -95,7 +95,7 @@ func (pf *packFile) reader(off, end int64) *bufio.Reader {
 	return bufio.NewReaderSize(io.NewSectionReader(pf.f, off, end-off), packBuffer)
 }
 
-// seal puts the object count into the header, appends the trailer and fsyncs.
+// seal puts the object count into the header and appends the trailer.
 func (pf *packFile) seal() error {
 	if err := pf.flush(); err != nil {
 		return err
@@ -121,13 +121,7 @@ func (pf *packFile) seal() error {
 	if err := pf.write(pf.sum[:]); err != nil {
 		return err
 	}
-	if err := pf.flush(); err != nil {
-		return err
-	}
-	if err := pf.f.Sync(); err != nil {
-		return fmt.Errorf("sync pack: %w", err)
-	}
-	return nil
+	return pf.flush()
 }
 
 // checksum hashes the whole pack; the page cache still has it.

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"emberfs/tiers"
 )
 
@@ -20,8 +22,8 @@ func crcOf(r io.Reader) (uint32, error) {
 	return h.Sum32(), err
 }
 
-// publishPacks makes the packs part of the repository (FORMAT.md section 5): both files fsynced, .keep durable, pack renamed,
-// then its index, directory fsynced. On an error nothing of them stays, unless the error is a simulated crash.
+// publishPacks makes the packs part of the repository (FORMAT.md section 5): pack, index and .keep fsynced, pack renamed, then
+// its index, directory fsynced. On an error nothing of them stays, unless the error is a simulated crash.
 func (db *DB) publishPacks(packs []*packFile) (err error) {
 	defer func() {
 		if err != nil && !crashed(err) {
@@ -42,15 +44,19 @@ func (db *DB) publishPacks(packs []*packFile) (err error) {
 		if err := pf.writeIndexFile(); err != nil {
 			return err
 		}
-	}
-	if err := db.step("publish.keep"); err != nil {
-		return err
-	}
-	for _, pf := range packs {
 		pf.final = filepath.Join(dir, "pack-"+pf.sum.String())
+		if err := db.step("publish.keep"); err != nil {
+			return err
+		}
 		if err := pf.writeKeep(); err != nil {
 			return err
 		}
+	}
+	if err := db.step("publish.sync"); err != nil {
+		return err
+	}
+	if err := syncPacks(packs); err != nil {
+		return err
 	}
 	for _, pf := range packs {
 		if err := db.step("publish.rename-pack"); err != nil {
@@ -86,7 +92,32 @@ func (db *DB) publishPacks(packs []*packFile) (err error) {
 	return db.Refresh()
 }
 
-// writeIndexFile writes and fsyncs the index under a temporary name.
+// syncPacks makes the files durable, side by side: the file system's journal then takes one commit for several of them.
+func syncPacks(packs []*packFile) error {
+	var g errgroup.Group
+	g.SetLimit(8)
+	for _, pf := range packs {
+		for _, path := range []string{pf.path, pf.idxPath, pf.keep} {
+			if path != "" {
+				g.Go(func() error { return syncFile(path) })
+			}
+		}
+	}
+	return g.Wait()
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}
+
+// writeIndexFile writes the index under a temporary name.
 func (pf *packFile) writeIndexFile() (err error) {
 	pf.idxPath = filepath.Join(filepath.Dir(pf.path), pf.db.self.tempName("idx"))
 	f, err := os.OpenFile(pf.idxPath, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
@@ -94,9 +125,6 @@ func (pf *packFile) writeIndexFile() (err error) {
 		return fmt.Errorf("create index: %w", err)
 	}
 	err = writeIndex(f, pf.objs, pf.sum)
-	if err == nil {
-		err = f.Sync()
-	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write index %s: %w", pf.idxPath, err)
 	}
@@ -114,9 +142,6 @@ func (pf *packFile) writeKeep() error {
 	}
 	pf.keep = pf.final + ".keep"
 	_, err = f.WriteString(pf.db.self.String())
-	if err == nil {
-		err = f.Sync()
-	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("keep pack %s: %w", pf.keep, err)
 	}
