@@ -108,7 +108,7 @@ func (v *volume) emberfs(args ...string) result {
 // tryMount runs `emberfs mount` as a user would and gives its result.
 func (v *volume) tryMount(more ...string) result {
 	v.t.Helper()
-	return command{args: v.mountArgs(more...), as: v.as, env: v.userEnv(), limit: 2 * time.Minute}.run(v.t)
+	return command{args: v.mountArgs(more...), as: v.as, env: v.userEnv(), limit: 4 * time.Minute}.run(v.t)
 }
 
 // mount mounts in the background; the mount is usable when it returns.

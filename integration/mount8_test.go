@@ -1,0 +1,155 @@
+//go:build slow
+
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// installHelpers puts the binary where mount(8) and umount(8) look for helpers, and takes it away after the test. What a
+// package or a person installed there comes back.
+func installHelpers(t *testing.T) {
+	t.Helper()
+	for _, n := range []string{"mount.fuse.emberfs", "umount.fuse.emberfs", "mount.emberfs", "umount.emberfs"} {
+		p := filepath.Join("/sbin", n)
+		saved := filepath.Join(env.base, "saved-"+n)
+		had := false
+		if to, err := os.Readlink(p); err == nil {
+			had = true
+			check(t, os.Symlink(to, saved))
+			check(t, os.Remove(p))
+		} else if !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("%s is in the way: %v", p, err)
+		}
+		check(t, os.Symlink(env.bin, p))
+		t.Cleanup(func() {
+			check(t, os.Remove(p))
+			if had {
+				to, err := os.Readlink(saved)
+				check(t, err)
+				check(t, os.Symlink(to, p))
+				check(t, os.Remove(saved))
+			}
+		})
+	}
+}
+
+// mount8 runs mount(8) or umount(8) as boot does: without PATH and HOME.
+func mount8(t *testing.T, args ...string) result {
+	t.Helper()
+	return command{args: append([]string{"env", "-i"}, args...), limit: 2 * time.Minute}.run(t)
+}
+
+func mustMount8(t *testing.T, args ...string) {
+	t.Helper()
+	if r := mount8(t, args...); r.code != 0 {
+		t.Fatalf("%v", r)
+	}
+}
+
+// TestMount8: mount -t fuse.emberfs, with options of mount(8) among ours, and umount, which comes back when the backup is
+// durable on the remote.
+func TestMount8(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	installHelpers(t)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	options := "_netdev,nosuid,noatime,x-test.thing=1,memoryLimit=64MB,backupInterval=10m,state=" + v.state
+	mustMount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", options)
+	v.mustBeMounted()
+	m := mountAt(v.mnt)
+	if !strings.Contains(m.options, "nosuid") || !strings.Contains(m.options, "noatime") || m.source != repo {
+		t.Errorf("mounted as %+v", *m)
+	}
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	mustMount8(t, "/bin/umount", v.mnt)
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
+		t.Errorf("umount came back before the backup was on the remote: %q", got)
+	}
+	v.waitGone()
+	if r := mount8(t, "/bin/umount", v.mnt); r.code == 0 {
+		t.Errorf("umount of what is not mounted\n%v", r)
+	}
+	// mount.emberfs, the short type
+	mustMount8(t, "/bin/mount", "-t", "emberfs", repo, v.mnt, "-o", "x-test,state="+v.state)
+	v.mustBeMounted()
+	mustMount8(t, "/bin/umount", v.mnt)
+	v.waitGone()
+}
+
+// TestMount8Failures: exit 32 with a message, and no mount.
+func TestMount8Failures(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	installHelpers(t)
+	v := newVolume(t, "v")
+	for name, args := range map[string][]string{
+		"no source":  {filepath.Join(v.dir, "nowhere.git"), v.mnt, "-o", "state=" + v.state},
+		"bad option": {"none", v.mnt, "-o", "nonsense=1,state=" + v.state},
+		"bad size":   {"none", v.mnt, "-o", "memory_limit=lots,state=" + v.state},
+	} {
+		r := mount8(t, append([]string{"/bin/mount", "-t", "fuse.emberfs"}, args...)...)
+		if r.code == 0 || !strings.Contains(r.stderr, "emberfs: ") {
+			t.Errorf("%s: want a failure with a message\n%v", name, r)
+		}
+		if name == "no source" && r.code != 32 {
+			t.Errorf("%s: want exit 32\n%v", name, r)
+		}
+		if mountAt(v.mnt) != nil {
+			t.Errorf("%s: mounted", name)
+		}
+	}
+}
+
+// TestMount8Busy: umount of a busy mount fails with 32 at once, the mount stays usable, later writes are backed up.
+func TestMount8Busy(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	installHelpers(t)
+	v := newVolume(t, "v")
+	mustMount8(t, "/bin/mount", "-t", "fuse.emberfs", "none", v.mnt, "-o", "_netdev,state="+v.state)
+	v.mustBeMounted()
+	f, err := os.Create(v.at("f"))
+	check(t, err)
+	defer f.Close()
+	r := mount8(t, "/bin/umount", v.mnt)
+	if r.code != 32 || r.took > 5*time.Second || !strings.Contains(r.stderr, "busy") {
+		t.Errorf("want exit 32 at once and a word about it\n%v", r)
+	}
+	_, err = f.WriteString("later")
+	check(t, err)
+	check(t, f.Close())
+	mustMount8(t, "/bin/umount", v.mnt)
+	v.waitGone()
+	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:f"); got != "later" {
+		t.Errorf("cold holds %q", got)
+	}
+}
+
+// TestFstab: a line of fstab, mount by directory, umount, and the variants that go by or around the helper.
+func TestFstab(t *testing.T) {
+	deadline(t, 3*time.Minute)
+	installHelpers(t)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	fstab := filepath.Join(v.dir, "fstab")
+	check(t, os.WriteFile(fstab, fmt.Appendf(nil, "%s %s fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity,state=%s 0 0\n", repo, v.mnt, v.state), 0o644))
+	for i, way := range [][]string{{"/bin/umount", v.mnt}, {"/bin/umount", "-c", v.mnt}, {"/bin/umount", "-R", v.mnt}, {"/bin/umount", "-l", v.mnt}, {"/bin/umount", "-i", v.mnt}, {"/usr/bin/fusermount3", "-u", v.mnt}} {
+		mustMount8(t, "/bin/mount", "-T", fstab, v.mnt)
+		v.mustBeMounted()
+		name := fmt.Sprint("f", i)
+		check(t, os.WriteFile(v.at(name), []byte(name), 0o644))
+		mustMount8(t, way...)
+		if i >= 4 { // the helper is not asked: the daemon finishes by itself
+			v.waitGone()
+		}
+		if got := must(t, "/", "git", "-C", repo, "show", "main:"+name); got != name {
+			t.Errorf("%v: the remote holds %q", way, got)
+		}
+		v.waitGone()
+	}
+}

@@ -1,0 +1,146 @@
+//go:build slow
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRemoteMovedOn: another clone pushes in between. The push is refused, never forced; sync and umount say so by exit 3,
+// status by its errors; the work stays, and is pushed once the other's is out of the way.
+func TestRemoteMovedOn(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	v.mount()
+	check(t, os.WriteFile(v.at("ours"), []byte("one"), 0o644))
+	v.sync()
+	before := revision(t, repo)
+	clone := filepath.Join(testDir(t), "clone")
+	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`; echo theirs >theirs; git add -A; git commit -qm theirs; git push -q`)
+	theirs := revision(t, repo)
+
+	check(t, os.WriteFile(v.at("ours"), []byte("two"), 0o644))
+	r := v.emberfs("sync", v.mnt)
+	if r.code != 3 {
+		t.Errorf("sync beside another machine's commits: want exit 3\n%v", r)
+	}
+	if got := revision(t, repo); got != theirs {
+		t.Fatalf("the remote's branch went from %s to %s: another machine's work was overwritten", theirs, got)
+	}
+	st := v.status()
+	if len(st.Errors) == 0 || st.AtRisk.Files == 0 {
+		t.Errorf("status does not say it: errors %q, at risk %+v", st.Errors, st.AtRisk)
+	}
+	if b, err := os.ReadFile(v.at("ours")); err != nil || string(b) != "two" {
+		t.Errorf("the mount holds %q, %v", b, err)
+	}
+	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:ours"); got != "two" {
+		t.Errorf("cold holds %q", got)
+	}
+	r = v.emberfs("umount", v.mnt)
+	if r.code != 3 || strings.Contains(r.stdout, "COMPLETE:") && !strings.Contains(r.stdout, "INCOMPLETE") {
+		t.Errorf("umount beside another machine's commits: want exit 3\n%v", r)
+	}
+	v.waitGone()
+	if got := revision(t, repo); got != theirs {
+		t.Fatalf("umount overwrote another machine's work")
+	}
+	// the next mount on this machine has the work still, and says that it is not safe
+	v.mount()
+	if b, err := os.ReadFile(v.at("ours")); err != nil || string(b) != "two" {
+		t.Errorf("the next mount holds %q, %v", b, err)
+	}
+	must(t, repo, "git", "update-ref", "refs/heads/main", before, theirs)
+	v.umount()
+	if got := must(t, "/", "git", "-C", repo, "show", "main:ours"); got != "two" {
+		t.Errorf("the remote holds %q", got)
+	}
+	fsck(t, repo)
+}
+
+// TestRemoteRefuses: a hook that says no is a permanent error: exit 3, named in status, the work stays in cold.
+func TestRemoteRefuses(t *testing.T) {
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	hook := filepath.Join(repo, "hooks/pre-receive")
+	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho 'policy says no' >&2\nexit 1\n"), 0o755))
+	v := newVolume(t, "v", withSource(repo))
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	if r := v.emberfs("sync", v.mnt); r.code != 3 {
+		t.Errorf("want exit 3\n%v", r)
+	}
+	if st := v.status(); len(st.Errors) == 0 || st.LastPush != nil {
+		t.Errorf("status: errors %q, last push %+v", st.Errors, st.LastPush)
+	}
+	check(t, os.Remove(hook))
+	v.umount()
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
+		t.Errorf("the remote holds %q", got)
+	}
+}
+
+// TestRemoteGone: the remote disappears while mounted; work goes on, sync says exit 3, and all is pushed when it is back.
+func TestRemoteGone(t *testing.T) {
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	check(t, os.Rename(repo, repo+".away"))
+	if r := v.emberfs("sync", v.mnt); r.code != 3 {
+		t.Errorf("want exit 3\n%v", r)
+	}
+	if st := v.status(); st.LastCommit == nil || len(st.Errors) == 0 {
+		t.Errorf("status: commit %+v, errors %q", st.LastCommit, st.Errors)
+	}
+	check(t, os.Rename(repo+".away", repo))
+	v.umount()
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
+		t.Errorf("the remote holds %q", got)
+	}
+}
+
+// TestStockCommit: what somebody commits with a stock client is a valid next state of the volume.
+func TestStockCommit(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	one := newVolume(t, "one", withSource(repo))
+	one.mount()
+	check(t, os.MkdirAll(one.at("d/kept"), 0o700))
+	for _, n := range []string{"d/a", "d/b", "d/c", "script"} {
+		check(t, os.WriteFile(one.at(n), []byte(n), 0o640))
+	}
+	check(t, os.Chown(one.at("d/a"), 12, 13))
+	one.umount()
+	clone := filepath.Join(testDir(t), "clone")
+	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`
+		echo changed >d/a; git rm -q d/b; mkdir new; echo new >new/file; chmod +x script; git mv d/c d/moved; ln -s d/a link
+		git add -A; git commit -qm 'by hand'; git push -q`)
+	two := newVolume(t, "two", withSource(repo))
+	two.mount()
+	got := scanTree(t, two.mnt)
+	for p, want := range map[string]string{"/d/a": "mode 100640 uid 12 gid 13", "/new/file": "mode 100644 uid 0 gid 0", "/script": "mode 100750", "/d/moved": "mode 100", "/link": "mode 120", "/d/kept": "mode 40700"} {
+		if !strings.HasPrefix(got[p], want) {
+			t.Errorf("%s: %s, want %s", p, got[p], want)
+		}
+	}
+	if _, ok := got["/d/b"]; ok {
+		t.Errorf("a file that was removed by git is back")
+	}
+	if b, err := os.ReadFile(two.at("d/a")); err != nil || string(b) != "changed\n" {
+		t.Errorf("d/a: %q, %v", b, err)
+	}
+	two.umount()
+	fsck(t, repo)
+	three := newVolume(t, "three", withSource(repo))
+	three.mount()
+	sameTree(t, scanTree(t, three.mnt), got, "the machine after that")
+	three.umount()
+}
