@@ -63,6 +63,36 @@ func TestSpecialFilesDoNotBlock(t *testing.T) {
 	}
 }
 
+func TestUnreadablePackIsNotMissing(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	var a, b ID
+	publish(t, db, func(w *Writer) { a = mustPut(t, w, Blob, []byte("a")) })
+	publish(t, db, func(w *Writer) { b = mustPut(t, w, Blob, []byte("b")) })
+	db = reopen(t, dir, Options{})
+	// A symbolic link to itself fails the way a lack of rights does, for root too.
+	loop := filepath.Join(dir, "objects/pack/pack-0")
+	for _, ext := range []string{".idx", ".pack"} {
+		if err := os.Symlink(loop+ext, loop+ext); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db = reopen(t, dir, Options{})
+	for _, id := range []ID{a, b} {
+		if _, err := db.Read(id, Blob, 10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.Read(ID{1}, Blob, 10); errors.Is(err, tiers.ErrMissing) || !errors.Is(err, syscall.ELOOP) {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(loop+".idx"), os.Remove(loop+".pack")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Read(ID{1}, Blob, 10); !errors.Is(err, tiers.ErrMissing) {
+		t.Fatal(err)
+	}
+}
+
 func TestNestedRefsAreRefused(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))

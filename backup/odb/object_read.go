@@ -287,6 +287,9 @@ func (db *DB) each(id ID, try func(s source) error) error {
 	if damage != nil {
 		return wrapObject(id, damage)
 	}
+	if err := db.unreadable(); err != nil {
+		return wrapObject(id, err)
+	}
 	return errMissing(id)
 }
 

@@ -80,6 +80,7 @@ type scanState struct {
 	mu     sync.Mutex
 	mtime  time.Time           // of objects/pack when the last complete scan began; zero: scan anyway
 	warned map[string]struct{} // packs that were reported as unreadable
+	unread error               // why a pack could not be opened in the last scan, damage aside: it may be gone next time
 }
 
 const (
@@ -131,7 +132,7 @@ func (db *DB) rescan(gen int64) (changed bool, err error) {
 		return false, err
 	}
 	db.scan.mtime = st.ModTime()
-	if young {
+	if young || db.scan.unread != nil {
 		db.scan.mtime = time.Time{}
 	}
 	if slices.Equal(packs, cur.packs) {
@@ -170,6 +171,7 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 			return db.settle(names, have, opened)
 		}
 		gone := false
+		db.scan.unread = nil
 		for _, n := range names {
 			base, isIdx := strings.CutSuffix(n, ".idx")
 			if !isIdx || have[base] != nil || opened[base] != nil {
@@ -185,6 +187,9 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 				// An index without pack is what an interrupted removal leaves; a pack that was listed went away meanwhile.
 				gone = gone || slices.Contains(names, base+".pack")
 			default:
+				if !errors.Is(err, tiers.ErrCorrupt) {
+					db.scan.unread = fmt.Errorf("pack %s: %w", base, err)
+				}
 				db.warnOnce(dir, base, "a pack cannot be read and is ignored", err)
 			}
 		}
@@ -217,6 +222,14 @@ func (db *DB) settle(names []string, have, opened map[string]*pack) ([]*pack, er
 	}
 	slices.SortStableFunc(packs, func(a, b *pack) int { return int(b.seq - a.seq) })
 	return packs, err
+}
+
+// unreadable says why the search for an object may have missed it: a pack that cannot be opened now, for want of file
+// descriptors or rights, is no proof that the object is missing.
+func (db *DB) unreadable() error {
+	db.scan.mu.Lock()
+	defer db.scan.mu.Unlock()
+	return db.scan.unread
 }
 
 // packNames lists the packs and indexes in the directory, sorted.
