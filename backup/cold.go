@@ -241,7 +241,14 @@ func (c *Cold) Open(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, e
 }
 
 // Begin implements tiers.Cold. While another Tx is open it waits.
-func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) {
+func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) { return c.begin(ctx, c.head) }
+
+// BeginAt implements tiers.Cold.
+func (c *Cold) BeginAt(ctx context.Context, base tiers.ID) (tiers.Tx, error) {
+	return c.begin(ctx, func() (*snapshot, error) { return c.snapshot(base) })
+}
+
+func (c *Cold) begin(ctx context.Context, base func() (*snapshot, error)) (tiers.Tx, error) {
 	select {
 	case c.txs <- struct{}{}:
 	case <-ctx.Done():
@@ -249,7 +256,7 @@ func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) {
 	}
 	t := &tx{c: c}
 	var err error
-	if t.base, err = c.head(); err == nil {
+	if t.base, err = base(); err == nil {
 		t.w, err = c.db.NewWriter()
 	}
 	if err != nil {

@@ -47,41 +47,65 @@ func (c *Cold) Fetch(ctx context.Context) error {
 	return nil
 }
 
-func (c *Cold) fetch(ctx context.Context) error {
-	refs, err := c.remote.Refs(ctx)
+// Peek implements tiers.Cold.
+func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
+	if c.remote == nil {
+		return false, nil
+	}
+	done, err := c.exclusive(ctx)
+	if err == nil {
+		defer done()
+		_, _, moved, err = c.bring(ctx)
+	}
 	if err != nil {
+		return false, fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
+	}
+	return moved, nil
+}
+
+func (c *Cold) fetch(ctx context.Context) error {
+	ours, theirs, moved, err := c.bring(ctx)
+	if err != nil || !moved {
 		return err
 	}
-	theirs := refs[c.ref]
-	ours, err := c.tip()
+	return c.forward(ctx, ours, theirs)
+}
+
+// bring fetches the remote's branch and notes where it is; moved says that it has commits which ours has not.
+func (c *Cold) bring(ctx context.Context) (ours, theirs tiers.ID, moved bool, err error) {
+	refs, err := c.remote.Refs(ctx)
 	if err != nil {
-		return err
+		return ours, theirs, false, err
+	}
+	theirs = refs[c.ref]
+	if ours, err = c.tip(); err != nil {
+		return ours, theirs, false, err
 	}
 	tracked, err := c.readRef(c.trackingRef())
 	if err != nil {
-		return err
+		return ours, theirs, false, err
 	}
 	if theirs.IsZero() {
-		return c.track(tracked, theirs)
+		return ours, theirs, false, c.track(tracked, theirs)
 	}
 	behind := theirs == ours
 	if !behind && !ours.IsZero() && c.db.Has(theirs) {
 		// Only what our branch reaches is surely whole here.
 		if _, behind, err = c.newCommits(ctx, ours, theirs); err != nil {
-			return err
+			return ours, theirs, false, err
 		}
 	}
 	if behind {
-		return c.track(tracked, theirs)
+		return ours, theirs, false, c.track(tracked, theirs)
 	}
 	if theirs != tracked {
 		have, err := c.recent(ours, tracked)
 		if err != nil {
-			return err
+			return ours, theirs, false, err
 		}
 		got, release, err := c.remote.Fetch(ctx, c.db, c.ref, have)
 		if err != nil {
-			return err
+			return ours, theirs, false, err
 		}
 		defer func() {
 			if err := release(); err != nil {
@@ -92,12 +116,9 @@ func (c *Cold) fetch(ctx context.Context) error {
 	}
 	// Nothing moves before the commit can be read: a remote of a newer format, or a damaged one, changes nothing here.
 	if _, err := c.snapshot(theirs); err != nil {
-		return err
+		return ours, theirs, false, err
 	}
-	if err := c.track(tracked, theirs); err != nil {
-		return err
-	}
-	return c.forward(ctx, ours, theirs)
+	return ours, theirs, true, c.track(tracked, theirs)
 }
 
 // maxRecent bounds the commits that are offered to the remote as known.

@@ -87,6 +87,14 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 		root = &Root{Entry: *c.root, Links: c.links.spanning()}
 	}
 	m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
+	if !m.full && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing)) {
+		// What the last commit has of this directory cannot be extended: it is stored anew from what is here.
+		v.log.WithError(err).WithField("path", at).Warn("directory is damaged in cold; storing it whole")
+		c.beginFull(m)
+		if put, _, err = c.entries(m, fd, at, nil, b); err == nil {
+			m.id, err = c.tx.PutDir(c.ctx, DirID{}, true, root, put, nil)
+		}
+	}
 	if err != nil {
 		return DirID{}, fmt.Errorf("store directory %q: %w", at, err)
 	}

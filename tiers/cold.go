@@ -165,9 +165,15 @@ type Cold interface {
 	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
 	// Open streams a file's content. Read fails at the end when the bytes do not match the id.
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
+	// Begin starts a commit on the branch's tip.
 	Begin(ctx context.Context) (Tx, error)
+	// BeginAt starts one on another commit: for finding out whether warm differs from it. Its Commit fails with ErrRefMoved
+	// unless that commit is the tip.
+	BeginAt(ctx context.Context, base ID) (Tx, error)
 	// HasRemote says whether Fetch and Push do anything.
 	HasRemote() bool
+	// Peek brings the remote's branch without moving ours, and says whether it has commits that ours has not.
+	Peek(ctx context.Context) (moved bool, err error)
 	// Fetch brings the remote's branch, objects first, then moves the local branch forward where that is a fast-forward.
 	// ErrDiverged: both sides have commits of their own; the local branch stays.
 	Fetch(ctx context.Context) error

@@ -11,7 +11,7 @@ import (
 )
 
 // commit stores what is dirty and moves the branch; syncMu is held. Nothing is recorded as clean before the branch points to it.
-func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
+func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	tx, err := v.cold.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a commit: %w", err)
@@ -21,24 +21,78 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
-	c := &capture{v: v, ctx: ctx, tx: tx, base: base}
-	taken := v.boundary(c)
-	defer func() {
-		v.endCapture(c, err)
-		if err != nil {
-			v.risk.put(taken)
-		}
-	}()
-
-	var rootBase DirID
-	if base != nil {
-		was := base.Root()
-		rootBase = was.Dir()
-	}
 	if v.rootClean() && base != nil {
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
 		return nil
+	}
+	return v.walk(ctx, tx, func(c *capture, root DirID) error {
+		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
+		if base != nil && rootDir(base) == root { // a commit would repeat the last one
+			rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
+		} else {
+			commit, err := tx.Commit(ctx, CommitOptions{
+				Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
+				Root: root, When: time.Now(),
+			})
+			if err != nil {
+				return fmt.Errorf("commit: %w", err)
+			}
+			rc.Commit, rc.New = commit.String(), true
+			v.setLastCommit(commit, time.Now())
+		}
+		v.noteHead(rc.Commit)
+		c.recordClean()
+		if len(c.missing) == 0 {
+			v.setVerified()
+		}
+		return nil
+	})
+}
+
+// inStep says whether warm is what the given commit says: nothing was changed since, whatever the marks say.
+func (v *Volume) inStep(ctx context.Context, with ID) (same bool, err error) {
+	tx, err := v.cold.BeginAt(ctx, with)
+	if err != nil {
+		return false, fmt.Errorf("compare with commit %s: %w", with, err)
+	}
+	defer tx.Abort()
+	err = v.walk(ctx, tx, func(c *capture, root DirID) error {
+		if same = len(c.missing) == 0 && rootDir(tx.Base()) == root; same {
+			c.recordClean()
+			v.setVerified()
+			return nil
+		}
+		return errDiffers
+	})
+	if errors.Is(err, errDiffers) {
+		return false, nil
+	}
+	return same, err
+}
+
+var errDiffers = errors.New("warm differs from the commit")
+
+func rootDir(s Snapshot) DirID {
+	root := s.Root()
+	return root.Dir()
+}
+
+// walk captures what is dirty into tx, then calls then with the root's id. An error leaves all that was dirty so.
+func (v *Volume) walk(ctx context.Context, tx Tx, then func(c *capture, root DirID) error) (err error) {
+	c := &capture{v: v, ctx: ctx, tx: tx, base: tx.Base()}
+	taken := v.boundary(c)
+	defer func() {
+		c.release(err)
+		v.capturing.Store(0)
+		v.late.clear()
+		if err != nil {
+			v.risk.put(taken)
+		}
+	}()
+	var base DirID
+	if c.base != nil {
+		base = rootDir(c.base)
 	}
 	var st unix.Statx_t
 	if err := v.statNode(v.root, &st); err != nil {
@@ -50,30 +104,11 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 		return err
 	}
 	c.root = &root
-	id, err := c.dir(v.root, "", rootBase, nil)
+	id, err := c.dir(v.root, "", base, nil)
 	if err != nil {
 		return err
 	}
-	rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
-	if base != nil && rootBase == id { // a commit would repeat the last one
-		rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
-	} else {
-		commit, err := tx.Commit(ctx, CommitOptions{
-			Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
-			Root: id, When: time.Now(),
-		})
-		if err != nil {
-			return fmt.Errorf("commit: %w", err)
-		}
-		rc.Commit, rc.New = commit.String(), true
-		v.setLastCommit(commit, time.Now())
-	}
-	v.noteHead(rc.Commit)
-	c.recordClean()
-	if len(c.missing) == 0 {
-		v.setVerified()
-	}
-	return nil
+	return then(c, id)
 }
 
 // boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.
@@ -116,12 +151,6 @@ func (c *capture) release(err error) {
 		c.v.unref(m.n, 1)
 	}
 	c.marks = nil
-}
-
-func (v *Volume) endCapture(c *capture, err error) {
-	c.release(err)
-	v.capturing.Store(0)
-	v.late.clear()
 }
 
 // recordClean writes what the commit made true: files first, then directories from the leaves up.

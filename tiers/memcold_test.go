@@ -83,12 +83,13 @@ func (c *memCold) Open(_ context.Context, id ID, _ int64) (Blob, error) {
 	}
 	return memBlob{bytes.NewReader(b)}, nil
 }
-func (c *memCold) HasRemote() bool             { return false }
-func (c *memCold) Fetch(context.Context) error { return nil }
-func (c *memCold) Push(context.Context) error  { return nil }
-func (c *memCold) Pushed() ID                  { return ID{} }
-func (c *memCold) Stats() ColdStats            { return ColdStats{} }
-func (c *memCold) Close() error                { return nil }
+func (c *memCold) HasRemote() bool                    { return false }
+func (c *memCold) Fetch(context.Context) error        { return nil }
+func (c *memCold) Push(context.Context) error         { return nil }
+func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
+func (c *memCold) Pushed() ID                         { return ID{} }
+func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
+func (c *memCold) Close() error                       { return nil }
 
 type memTx struct {
 	c    *memCold
@@ -101,6 +102,10 @@ type memTx struct {
 
 func (c *memCold) Begin(ctx context.Context) (Tx, error) {
 	base, err := c.Head(ctx)
+	return &memTx{c: c, base: base, new: map[ID][]byte{}, dirs: map[DirID][]Entry{}}, err
+}
+func (c *memCold) BeginAt(ctx context.Context, id ID) (Tx, error) {
+	base, err := c.Snapshot(ctx, id)
 	return &memTx{c: c, base: base, new: map[ID][]byte{}, dirs: map[DirID][]Entry{}}, err
 }
 func (t *memTx) Base() Snapshot { return t.base }

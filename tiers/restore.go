@@ -83,18 +83,28 @@ type restorer struct {
 	failures  []error
 	progress  func(files, bytes int64)
 	rootFD    int
-	links     map[string]string // hard-link group -> path of the first name restored
+	links     map[linkKey]string // path of the first name restored
 	found     map[string]bool
 	files     int64
 	bytes     int64
 	owner     uint32 // our own uid: a plain user can give nothing away
 }
 
+// linkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.
+type linkKey struct {
+	group string
+	kind  Kind
+	id    ID
+	rdev  uint64
+}
+
+func keyOf(e *Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
+
 // maxDepth bounds the recursion: Linux paths end at 4096 bytes, a hostile tree does not.
 const maxDepth = 2048
 
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
-	r.rootFD, r.links, r.found = rootFD, map[string]string{}, map[string]bool{}
+	r.rootFD, r.links, r.found = rootFD, map[linkKey]string{}, map[string]bool{}
 	r.owner = uint32(os.Geteuid())
 	root := r.snap.Root()
 	clean, err := r.dir(ctx, rootFD, "", root.Dir(), want, 0)
@@ -170,8 +180,8 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 		}
 		ok, err := r.entry(ctx, fd, full, e, below, depth)
 		if err != nil {
-			if r.links[e.Link] == full {
-				delete(r.links, e.Link) // the next name of the group gets the content
+			if r.links[keyOf(e)] == full {
+				delete(r.links, keyOf(e)) // the next name of the group gets the content
 			}
 			if err := r.fail(full, err); err != nil {
 				return false, err
@@ -396,9 +406,9 @@ func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
 	if e.Link == "" {
 		return false, nil
 	}
-	first, ok := r.links[e.Link]
+	first, ok := r.links[keyOf(e)]
 	if !ok {
-		r.links[e.Link] = at
+		r.links[keyOf(e)] = at
 		return false, nil
 	}
 	old, err := openAt(r.rootFD, first, unix.O_PATH, 0)
@@ -408,7 +418,7 @@ func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
 	defer unix.Close(old)
 	if err := unix.Linkat(unix.AT_FDCWD, fdPath(old), fd, e.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		if errors.Is(err, unix.EMLINK) {
-			delete(r.links, e.Link)
+			delete(r.links, keyOf(e))
 			return false, nil
 		}
 		return false, err

@@ -217,16 +217,12 @@ func (v *Volume) catchUp(ctx context.Context) error {
 		fresh = empty
 	}
 	restoring := v.state.Restore != ""
-	clean := v.rootClean()
-	if v.cold.HasRemote() && (fresh || restoring || clean) {
-		switch err := v.cold.Fetch(ctx); {
-		case errors.Is(err, ErrDiverged):
-			v.points.setError("fetch", err)
-		case err != nil && fresh:
-			return fmt.Errorf("fetch from %s: %w", v.cfg.Source, err)
-		case err != nil:
-			v.points.setError("fetch", err)
-			v.log.WithError(err).Warn("cannot fetch: going on with what is here")
+	// What this machine has and no commit has must not be lost: only a warm that is in step moves on with the branch.
+	inStep := fresh || restoring || v.rootClean()
+	var err error
+	if v.cold.HasRemote() {
+		if inStep, err = v.fetch(ctx, fresh, inStep); err != nil {
+			return err
 		}
 	}
 	head, err := v.cold.Head(ctx)
@@ -244,11 +240,51 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	if v.unpushed() { // of an earlier run: at least one file since that commit
 		v.risk.addUnpushed(riskCount{files: 1, since: info.Time.UnixNano()})
 	}
-	root := head.Root()
-	if fresh || restoring || clean && root.Dir() != v.rootRecordDir() {
+	if !inStep && v.state.Head != "" && v.checkBase(ctx, head) != nil { // somebody moved the branch in cold.git itself
+		if inStep, err = v.compare(ctx); err != nil {
+			return err
+		}
+	}
+	if inStep && (fresh || restoring || v.rootRecordDir() != rootDir(head)) && v.state.Head != info.ID.String() {
 		return v.restoreWarm(ctx, head)
 	}
 	return nil
+}
+
+// fetch brings the remote's commits, and moves the branch where warm can follow. It says whether warm can.
+func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
+	err := func() error {
+		if !inStep {
+			moved, err := v.cold.Peek(ctx)
+			if err != nil || !moved {
+				return err
+			}
+			// The marks say "changed", which may be true or only careful (a killed daemon, a file with several names).
+			if inStep, err = v.compare(ctx); err != nil {
+				return err
+			}
+			if !inStep {
+				return ErrDiverged
+			}
+		}
+		return v.cold.Fetch(ctx)
+	}()
+	if err != nil && fresh && !errors.Is(err, ErrDiverged) {
+		return false, fmt.Errorf("fetch from %s: %w", v.cfg.Source, err)
+	}
+	if v.points.setError("fetch", err); err != nil {
+		v.log.WithError(err).Warn("cannot follow the remote: going on with what is here")
+	}
+	return inStep, nil
+}
+
+// compare finds out whether warm is what the last commit that it was in step with says.
+func (v *Volume) compare(ctx context.Context) (bool, error) {
+	id, err := ParseID(v.state.Head)
+	if err != nil {
+		return false, nil // no commit yet: everything here is new
+	}
+	return v.inStep(ctx, id)
 }
 
 func (v *Volume) rootRecordDir() DirID {
@@ -287,6 +323,9 @@ func (v *Volume) reloadRoot(change func(*stateFile)) error {
 	n := v.root
 	n.mu.Lock()
 	n.mu.rec = record{}
+	n.dir.mu.Lock() // what a comparison before the restore found is no longer so
+	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, DirID{}
+	n.dir.mu.Unlock()
 	v.loadRecord(n, byFD(v.warmFD))
 	n.attrLocked(&st)
 	n.mu.Unlock()
