@@ -183,7 +183,7 @@ func (v *Volume) leftBehind() bool {
 	if !v.points.verified.Load() || v.unpushed() {
 		return true
 	}
-	if v.rootClean() {
+	if v.rootClean() || !v.doubtful {
 		return false
 	}
 	empty, err := v.warmEmpty()

@@ -31,6 +31,7 @@ type Volume struct {
 	mayChown bool   // the daemon is root
 	uid, gid uint32 // the daemon's own
 	trust    uint16
+	doubtful bool // the last run may have left changes that no commit has
 
 	root  *Inode
 	table table
@@ -171,6 +172,7 @@ func (v *Volume) decideTrust() error {
 		return err
 	}
 	s := v.state
+	v.doubtful = !s.Clean || s.Pending
 	trusted := s.Clean || s.Boot == boot || s.Boot == ""
 	err = s.update(func(f *stateFile) {
 		f.Boot = boot
@@ -311,6 +313,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	if err := unix.Syncfs(v.warmRead()); err != nil {
 		return fmt.Errorf("make the restored files durable: %w", err)
 	}
+	v.doubtful = false
 	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head = "", id })
 }
 
@@ -361,7 +364,7 @@ func (v *Volume) Close() error {
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
-		err = v.state.update(func(s *stateFile) { s.Clean = true })
+		err = v.state.update(func(s *stateFile) { s.Clean, s.Pending = true, v.risk.files.Load() > 0 })
 	}
 	v.hot.close()
 	return errors.Join(err, v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
