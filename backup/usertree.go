@@ -96,18 +96,15 @@ func sortByte(e *odb.TreeEntry, n int) int {
 // updateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a new
 // slice, sorted, and whether anything changed.
 func updateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEntry, bool) {
-	kept := make([]odb.TreeEntry, 0, len(old)+len(put))
 	same, removed := 0, false
-	for _, e := range old {
-		switch n, ok := put[e.Name]; {
-		case !ok:
-		case n == e:
-			same++
-		default:
-			removed = true
-			continue
+	for i := range old {
+		if n, ok := put[old[i].Name]; ok {
+			if n == old[i] {
+				same++
+			} else {
+				removed = true
+			}
 		}
-		kept = append(kept, e)
 	}
 	var added []odb.TreeEntry
 	for _, e := range put {
@@ -119,16 +116,16 @@ func updateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEn
 		return old, false
 	}
 	slices.SortFunc(added, compareTree)
-	merged := make([]odb.TreeEntry, 0, len(kept)+len(added))
-	for _, e := range added {
-		for len(kept) > 0 && compareTree(kept[0], e) < 0 {
-			merged = append(merged, kept[0])
-			kept = kept[1:]
+	merged := make([]odb.TreeEntry, 0, len(old)+len(added))
+	for i := range old {
+		if _, ok := put[old[i].Name]; ok {
+			continue // it comes from added, or is removed
 		}
-		if len(kept) > 0 && kept[0] == e {
-			kept = kept[1:]
+		for len(added) > 0 && compareTree(added[0], old[i]) < 0 {
+			merged = append(merged, added[0])
+			added = added[1:]
 		}
-		merged = append(merged, e)
+		merged = append(merged, old[i])
 	}
-	return append(merged, kept...), true
+	return append(merged, added...), true
 }
