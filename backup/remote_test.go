@@ -329,3 +329,50 @@ func writeFile(t *testing.T, path, content string) {
 		t.Fatal(err)
 	}
 }
+
+// Peek brings the remote's commits and moves nothing; BeginAt finds out whether a tree differs from any commit.
+func TestPeekAndBeginAt(t *testing.T) {
+	remote := newRemote(t)
+	one := newVolume(t, Options{Source: remote})
+	if moved, err := one.Peek(t.Context()); moved || err != nil {
+		t.Errorf("Peek of an empty remote = %v, %v", moved, err)
+	}
+	f := hostileBase()
+	first := one.commit(f, nil)
+	base := rootOf(one.headSnapshot())
+	one.mustPush()
+	if moved, err := one.Peek(t.Context()); moved || err != nil {
+		t.Errorf("Peek = %v, %v", moved, err)
+	}
+	two := newVolume(t, Options{Source: remote})
+	two.mustFetch()
+	g := two.read(two.headSnapshot())
+	g.text("new", "n")
+	second := two.commit(g, nil)
+	two.mustPush()
+	moved, err := one.Peek(t.Context())
+	if !moved || err != nil {
+		t.Errorf("Peek = %v, %v", moved, err)
+	}
+	if id := one.headSnapshot().Info().ID; id != first || one.Pushed() != second {
+		t.Errorf("head %s, pushed %s; want %s, %s", id, one.Pushed(), first, second)
+	}
+	one.mustFetch()
+	if id := one.headSnapshot().Info().ID; id != second {
+		t.Errorf("head %s, want %s", id, second)
+	}
+	// On the commit that f is of, f is no change; a commit there would throw the second away and is refused.
+	tx, err := one.BeginAt(t.Context(), first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	dirs := map[string]tiers.DirID{}
+	one.dirs(tx.Base(), rootOf(tx.Base()), "", dirs)
+	if err := put(t.Context(), tx, f, dirs, "", nil); err != nil || f.Dir() != base {
+		t.Errorf("root is %v, was %v: %v", f.Dir(), base, err)
+	}
+	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); !errors.Is(err, tiers.ErrRefMoved) {
+		t.Errorf("Commit = %v", err)
+	}
+}
