@@ -209,7 +209,7 @@ func daemonMain(mountpoint string) error {
 		return err
 	}
 	m.dev, m.notify = d, newNotifier(d, log)
-	s := &Server{kernel: d, dev: d, path: mountpoint, done: make(chan struct{})}
+	s := &Server{kernel: d, dev: d, path: mountpoint, done: make(chan struct{}), notes: m.notify}
 	go func() {
 		defer close(s.done)
 		s.err = d.serve()

@@ -16,6 +16,7 @@ import (
 type Server struct {
 	kernel kernel
 	dev    *device // the same, for its counters
+	notes  *notifier
 	path   string
 	done   chan struct{}
 	err    error // set before done is closed
@@ -58,13 +59,12 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 	if err := setReadahead(spec.mountpoint); err != nil { // a plain user, or a container's read-only sysfs: slower, no worse
 		o.Log.WithError(err).Debug("the kernel's default readahead stays")
 	}
-	s := &Server{kernel: d, dev: d, path: spec.mountpoint, done: make(chan struct{})}
-	n := newNotifier(d, o.Log)
-	v.SetInvalidator(n)
+	s := &Server{kernel: d, dev: d, path: spec.mountpoint, done: make(chan struct{}), notes: newNotifier(d, o.Log)}
+	v.SetInvalidator(s.notes)
 	go func() {
 		defer close(s.done)
 		s.err = d.serve()
-		n.close()
+		s.notes.close()
 		f.releaseAll()
 	}()
 	return s, nil
@@ -107,6 +107,7 @@ func (s *Server) Unmount(lazy bool) error {
 // Abort stops serving with the mount in place or detached: requests in hand are answered, later ones get ENOTCONN. It is
 // for the end of a daemon whose mount is still in use, so that nothing is acknowledged after the last commit.
 func (s *Server) Abort() {
+	s.notes.close() // while requests are answered: a notification may wait for one
 	s.kernel.stop()
 	<-s.done
 }

@@ -56,6 +56,15 @@ type mountFlag struct {
 	clear bool
 }
 
+// helperKnows says which of these words fusermount3 takes; the others make no difference to a FUSE mount.
+func helperKnows(word string) bool {
+	switch word {
+	case "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime":
+		return false
+	}
+	return true
+}
+
 // flagOf knows the words of mount(8) that are flags of mount(2).
 func flagOf(word string) (mountFlag, bool) {
 	f, ok := map[string]mountFlag{
@@ -102,7 +111,9 @@ func (o *Options) spec() (*mountSpec, error) {
 			} else {
 				s.flags |= f.flag
 			}
-			s.words = append(s.words, w)
+			if helperKnows(w) {
+				s.words = append(s.words, w)
+			}
 		case w == "allow_other":
 			s.allowOther = true
 		case w == "default_permissions":

@@ -26,7 +26,7 @@ func TestSpec(t *testing.T) {
 			unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME,
 			"fd=7,rootmode=40000,user_id=1,group_id=2,max_read=1048576",
 			"max_read=1048576,rw,nosuid,suid,nodev,noexec,noatime,ro,fsname=emberfs,subtype=emberfs"},
-		{"for others", Options{MountOptions: []string{"_netdev", "nofail", "x-systemd.automount", "user", "defaults", "nonempty", ""}}, 0,
+		{"for others", Options{MountOptions: []string{"relatime", "norelatime", "_netdev", "nofail", "x-systemd.automount", "user", "defaults", "nonempty", ""}}, 0,
 			"fd=7,rootmode=40000,user_id=1,group_id=2,max_read=1048576",
 			"max_read=1048576,fsname=emberfs,subtype=emberfs"},
 		{"passed on", Options{MountOptions: []string{"default_permissions", "context=system_u:object_r:fusefs_t:s0"}}, 0,
