@@ -28,6 +28,7 @@ func rootCommand(w world) *cobra.Command {
 directory (warm) and in a git repository (cold), which the next machine mounts to go on.
 
 Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount failure.`,
+		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
@@ -48,6 +49,7 @@ Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount
 			return usageError(args[0], "", "unknown command", hint)
 		},
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(w.out)
 	root.SetErr(w.err)
 	root.CompletionOptions.HiddenDefaultCmd = true
