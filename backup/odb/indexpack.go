@@ -34,6 +34,7 @@ type fetchedEntry struct {
 	data  int64
 	size  int64 // as declared: of the delta for a delta
 	base  int32 // delta: its base's index once that is known; -1
+	crc   uint32
 	depth uint16
 	typ   Type
 	known bool
@@ -94,9 +95,9 @@ func (f *fetched) run(r io.Reader, maxBytes int64) error {
 	}
 	f.pf.objs = make([]packedObject, len(f.entries))
 	for i, e := range f.entries {
-		f.pf.objs[i] = packedObject{id: e.id, off: e.off}
+		f.pf.objs[i] = packedObject{id: e.id, off: e.off, crc: e.crc}
 	}
-	return f.checksums()
+	return nil
 }
 
 // receiver copies what is read from the wire into the pack file.
@@ -168,13 +169,13 @@ func (f *fetched) receiveEntries(br *bufio.Reader) error {
 	if err := f.pf.flush(); err != nil {
 		return err
 	}
-	h := sha1.New()
-	if _, err := f.pf.reader(0, end).WriteTo(h); err != nil {
-		return fmt.Errorf("read pack back: %w", err)
+	if err := f.checksums(); err != nil {
+		return err
 	}
-	if !bytes.Equal(h.Sum(nil), sum[:]) {
+	if !bytes.Equal(f.pf.sum[:], sum[:]) {
 		return corruptf("the pack's checksum does not match")
 	}
+	f.pf.summed = end
 	return nil
 }
 
@@ -233,23 +234,26 @@ func (f *fetched) spend(n int64) error {
 	return nil
 }
 
-// checksums fills in each entry's CRC in one pass over the pack.
+// checksums fills in each entry's CRC and the pack's own checksum in one pass over what was received.
 func (f *fetched) checksums() error {
-	if err := f.pf.flush(); err != nil {
-		return err
+	br := f.pf.reader(0, f.pf.done)
+	sum, crc := sha1.New(), crc32.NewIEEE()
+	if _, err := io.CopyN(sum, br, packHeader); err != nil {
+		return fmt.Errorf("read pack back: %w", err)
 	}
-	br := f.pf.reader(packHeader, f.pf.done)
-	h := crc32.NewIEEE()
-	for i := range f.pf.objs {
+	both := io.MultiWriter(sum, crc)
+	for i := range f.entries {
+		e := &f.entries[i]
 		end := f.pf.done
-		if i+1 < len(f.pf.objs) {
-			end = f.pf.objs[i+1].off
+		if i+1 < len(f.entries) {
+			end = f.entries[i+1].off
 		}
-		h.Reset()
-		if _, err := io.CopyN(h, br, end-f.pf.objs[i].off); err != nil {
+		crc.Reset()
+		if _, err := io.CopyN(both, br, end-e.off); err != nil {
 			return fmt.Errorf("read pack back: %w", err)
 		}
-		f.pf.objs[i].crc = h.Sum32()
+		e.crc = crc.Sum32()
 	}
+	copy(f.pf.sum[:], sum.Sum(nil))
 	return nil
 }

@@ -24,6 +24,7 @@ type packFile struct {
 
 	// Set by seal and publish.
 	sum     ID
+	summed  int64 // sum is that of a pack of this length, with the right header; 0: not known
 	idxPath string
 	final   string   // path without extension in the repository
 	moved   []string // what was renamed there, in order
@@ -100,15 +101,17 @@ func (pf *packFile) seal() error {
 	if err := pf.flush(); err != nil {
 		return err
 	}
-	var head [packHeader]byte
-	copy(head[:], "PACK")
-	binary.BigEndian.PutUint32(head[4:], 2)
-	binary.BigEndian.PutUint32(head[8:], uint32(len(pf.objs)))
-	if _, err := pf.f.WriteAt(head[:], 0); err != nil {
-		return fmt.Errorf("write pack: %w", err)
-	}
-	if err := pf.checksum(); err != nil {
-		return err
+	if pf.summed != pf.done {
+		var head [packHeader]byte
+		copy(head[:], "PACK")
+		binary.BigEndian.PutUint32(head[4:], 2)
+		binary.BigEndian.PutUint32(head[8:], uint32(len(pf.objs)))
+		if _, err := pf.f.WriteAt(head[:], 0); err != nil {
+			return fmt.Errorf("write pack: %w", err)
+		}
+		if err := pf.checksum(); err != nil {
+			return err
+		}
 	}
 	for level := byte(1); pf.exists() && level < 4; level++ {
 		if err := pf.distinguish(level); err != nil {

@@ -238,7 +238,9 @@ func (f *fetched) copyBase(id ID) (e fetchedEntry, err error) {
 		}
 		e = fetchedEntry{id: id, off: off, size: o.size, base: -1, typ: o.typ, known: true}
 		e.data = off + int64(len(appendEntryHeader(nil, o.typ, o.size)))
-		err = errors.Join(f.spend(o.size), writeEntry(&crcWriter{pf: f.pf}, o, id), o.close())
+		w := &crcWriter{pf: f.pf}
+		err = errors.Join(f.spend(o.size), writeEntry(w, o, id), o.close())
+		e.crc = w.crc
 		if err != nil {
 			return errors.Join(err, f.pf.truncate(off)) // another copy may do
 		}

@@ -62,7 +62,8 @@ func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []t
 }
 
 func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []tiers.ID) (tiers.ID, func() error, error) {
-	p, err := r.start(ctx, uploadPack)
+	// Looking for deltas takes minutes where sending takes seconds, and nothing is gained on one machine.
+	p, err := r.start(ctx, uploadPack, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
 	if err != nil {
 		return tiers.ID{}, nil, err
 	}

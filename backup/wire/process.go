@@ -47,17 +47,20 @@ func findGit() (string, error) {
 	return "", fmt.Errorf("%w: it is in none of %s", ErrNoGit, fallbackPath)
 }
 
-// environment is ours without what would make git look at another repository or speak another protocol.
-func environment(path string) []string {
+// environment is ours without what would make git look at another repository or speak another protocol, and with settings
+// for the service and its children: keys and values in turn.
+func environment(settings ...string) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "GIT_") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "LANG")
 	})
 	if os.Getenv("PATH") == "" {
 		env = append(env, "PATH="+fallbackPath)
 	}
-	// Open has checked the owner, by a rule that lets root's repositories pass where git's own does not.
-	return append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
-		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0="+path)
+	env = append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
+	for i := 0; i+1 < len(settings); i += 2 {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
+	}
+	return env
 }
 
 // messages keeps the last words of the other side, cleaned for an error message. Safe for concurrent use.
@@ -110,12 +113,13 @@ type process struct {
 	kill    context.CancelFunc
 }
 
-// start runs a service on the repository and reads what it advertises.
-func (r *Remote) start(ctx context.Context, service string) (*process, error) {
+// start runs a service on the repository, with git settings of ours, and reads what it advertises.
+func (r *Remote) start(ctx context.Context, service string, settings ...string) (*process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &process{name: service, adv: packp.NewAdvRefs()}
 	p.cmd = exec.CommandContext(ctx, r.git, service, r.path)
-	p.cmd.Env = environment(r.path)
+	// Open has checked the owner, by a rule that lets root's repositories pass where git's own does not.
+	p.cmd.Env = environment(append(settings, "safe.directory", r.path)...)
 	p.cmd.Dir = "/"
 	p.cmd.Stderr = &p.said
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}

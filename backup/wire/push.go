@@ -2,6 +2,7 @@ package wire
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +16,18 @@ import (
 	"emberfs/tiers"
 )
 
+// smallPack is up to how many bytes a pack is left to the other side's own choice of unpacking it. A bigger one is to be
+// kept as a pack: deflating its objects anew takes longer than everything else. (Small ones should not be kept: every 50
+// packs make git gc repack the whole repository.)
+const smallPack = 4 << 20
+
 // Push moves the remote's reference from old (zero: it does not exist) to new (zero: delete it), sending the pack that
 // writePack writes; for a deletion writePack is not called. It never forces: tiers.ErrDiverged when the reference is
 // elsewhere, before or during the push. *tiers.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When
 // the answer is lost the reference is read again, and its being new counts as success; so does its being new already.
 func (r *Remote) Push(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
-	err := r.push(ctx, refname, old, new, writePack)
+	s := &sender{ctx: ctx, r: r, refname: refname, old: old, new: new}
+	err := s.push(writePack)
 	var local *localError
 	if err != nil && !errors.Is(err, tiers.ErrDiverged) && !errors.As(err, &local) && ctx.Err() == nil {
 		err = r.judge(ctx, refname, old, new, err)
@@ -52,43 +59,121 @@ func (r *Remote) judge(ctx context.Context, refname string, old, new tiers.ID, e
 	return fmt.Errorf("%w: %s is at %s, expected %s (%w)", tiers.ErrDiverged, refname, refs[refname], old, err)
 }
 
-func (r *Remote) push(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
-	p, err := r.start(ctx, receivePack)
+// sender is the Writer that writePack gets. The service starts when the pack has ended or has outgrown smallPack.
+type sender struct {
+	ctx      context.Context
+	r        *Remote
+	refname  string
+	old, new tiers.ID
+
+	head   bytes.Buffer // of the pack, until the service runs
+	p      *process
+	w      *bufio.Writer
+	answer chan error // what readReport says
+	err    error      // of the other side, or errDone: not writePack's fault
+}
+
+// errDone: the remote has what is to be pushed.
+var errDone = errors.New("nothing to push")
+
+func (s *sender) push(writePack func(io.Writer) error) error {
+	if !s.new.IsZero() {
+		if err := writePack(s); err != nil && s.err == nil {
+			err = &localError{err}
+			if s.p == nil {
+				return err
+			}
+			err = s.p.fail(err)
+			<-s.answer
+			return err
+		}
+	}
+	if s.p == nil && s.err == nil {
+		s.err = s.start()
+	}
+	if errors.Is(s.err, errDone) {
+		return nil
+	}
+	if s.answer == nil {
+		return s.err
+	}
+	if s.err == nil {
+		s.err = s.w.Flush()
+	}
+	_ = s.p.in.Close() // the other side may have closed it first, which its answer explains
+	return s.finish()
+}
+
+func (s *sender) Write(b []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.p == nil {
+		if s.head.Len()+len(b) <= smallPack {
+			return s.head.Write(b)
+		}
+		if s.err = s.start("receive.unpackLimit", "1"); s.err != nil {
+			return 0, s.err
+		}
+	}
+	var n int
+	n, s.err = s.w.Write(b)
+	return n, s.err
+}
+
+// start runs the service and sends the command and what there is of the pack.
+func (s *sender) start(settings ...string) error {
+	p, err := s.r.start(s.ctx, receivePack, settings...)
 	if err != nil {
 		return err
 	}
-	switch at := advertised(p.adv)[refname]; {
-	case at == new:
-		return p.hangUp()
-	case at != old:
-		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", tiers.ErrDiverged, refname, at, old), p.hangUp())
+	s.p = p
+	switch at := advertised(p.adv)[s.refname]; {
+	case at == s.new:
+		return errors.Join(errDone, p.hangUp())
+	case at != s.old:
+		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", tiers.ErrDiverged, s.refname, at, s.old), p.hangUp())
 	}
+	req := packp.NewReferenceUpdateRequest()
 	for _, c := range []capability.Capability{capability.ReportStatus, capability.Sideband64k} {
 		if !p.adv.Capabilities.Supports(c) {
 			return p.fail(fmt.Errorf("it does not offer %s", c))
 		}
+		if err := req.Capabilities.Set(c); err != nil {
+			return p.fail(err)
+		}
 	}
-	if new.IsZero() && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
+	if s.new.IsZero() && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
 		return p.fail(&tiers.RefusedError{Reason: "it does not let references be deleted"})
 	}
+	if p.adv.Capabilities.Supports(capability.Agent) {
+		if err := req.Capabilities.Set(capability.Agent, agent); err != nil {
+			return p.fail(err)
+		}
+	}
+	req.Commands = []*packp.Command{{Name: plumbing.ReferenceName(s.refname), Old: plumbing.Hash(s.old), New: plumbing.Hash(s.new)}}
 	// The answer is read while the pack is sent: the other side may speak at any time and must not block on us.
-	answer := make(chan error, 1)
-	go func() { answer <- p.readReport() }()
-	serr := p.send(refname, old, new, writePack)
-	var local *localError
-	if errors.As(serr, &local) {
-		err := p.fail(serr)
-		<-answer
+	s.answer = make(chan error, 1)
+	go func() { s.answer <- p.readReport() }()
+	s.w = bufio.NewWriterSize(p.in, 256<<10)
+	if err := req.Encode(s.w); err != nil {
 		return err
 	}
-	rerr := <-answer
-	if errors.Is(rerr, errNoReport) && serr != nil {
-		rerr = errors.Join(rerr, serr)
+	_, err = s.head.WriteTo(s.w)
+	s.head = bytes.Buffer{}
+	return err
+}
+
+// finish waits for the answer.
+func (s *sender) finish() error {
+	rerr := <-s.answer
+	if errors.Is(rerr, errNoReport) && s.err != nil {
+		rerr = errors.Join(rerr, s.err)
 	}
-	werr := p.wait()
+	werr := s.p.wait()
 	var refused *tiers.RefusedError
 	if errors.As(rerr, &refused) {
-		if said := p.said.String(); said != "" {
+		if said := s.p.said.String(); said != "" {
 			refused.Reason += " (" + said + ")"
 		}
 		return refused
@@ -97,48 +182,6 @@ func (r *Remote) push(ctx context.Context, refname string, old, new tiers.ID, wr
 		return errors.Join(rerr, werr)
 	}
 	return nil // it has done and reported it; how it ended is no matter
-}
-
-// send writes the command and the pack.
-func (p *process) send(refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
-	req := packp.NewReferenceUpdateRequest()
-	for _, c := range []capability.Capability{capability.ReportStatus, capability.Sideband64k} {
-		if err := req.Capabilities.Set(c); err != nil {
-			return err
-		}
-	}
-	if p.adv.Capabilities.Supports(capability.Agent) {
-		if err := req.Capabilities.Set(capability.Agent, agent); err != nil {
-			return err
-		}
-	}
-	req.Commands = []*packp.Command{{Name: plumbing.ReferenceName(refname), Old: plumbing.Hash(old), New: plumbing.Hash(new)}}
-	w := &pipeWriter{w: p.in}
-	bw := bufio.NewWriterSize(w, 256<<10)
-	err := req.Encode(bw)
-	if err == nil && !new.IsZero() {
-		if err = writePack(bw); err != nil && w.err == nil {
-			return &localError{err}
-		}
-	}
-	if err == nil {
-		err = bw.Flush()
-	}
-	return errors.Join(err, p.in.Close())
-}
-
-// pipeWriter remembers whether it was the other side that failed.
-type pipeWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (w *pipeWriter) Write(p []byte) (int, error) {
-	n, err := w.w.Write(p)
-	if err != nil {
-		w.err = err
-	}
-	return n, err
 }
 
 // errNoReport: the other side ended without an answer.

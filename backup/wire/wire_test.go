@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,7 +73,7 @@ func (v *volume) commit(content string) tiers.ID {
 	check(v.t, err)
 	v.n++
 	who := odb.Signature{Name: "emberfs", Email: "e@f", When: time.Unix(int64(1_700_000_000+v.n), 0)}
-	c := odb.CommitData{Tree: tree, Author: who, Committer: who, Message: content + "\n"}
+	c := odb.CommitData{Tree: tree, Author: who, Committer: who, Message: "commit\n"}
 	if !v.tip.IsZero() {
 		c.Parents = []tiers.ID{v.tip}
 	}
@@ -135,7 +136,7 @@ func TestPushAndFetch(t *testing.T) {
 	for i := range 5 {
 		id := a.commit(strings.Repeat(fmt.Sprintf("line %d\n", i), 1000))
 		check(t, r.Push(ctx, mainRef, old, id, a.pack))
-		check(t, r.Push(ctx, mainRef, old, id, nil)) // it has it already
+		check(t, r.Push(ctx, mainRef, old, id, a.pack)) // it has it already
 		if refs, err = r.Refs(ctx); err != nil || refs[mainRef] != id {
 			t.Fatalf("after push: %v, %v", refs, err)
 		}
@@ -277,6 +278,42 @@ func TestBigRefusedPushDoesNotHang(t *testing.T) {
 	}
 	if err == nil || ctx.Err() != nil {
 		t.Fatalf("push: %v, %v", err, ctx.Err())
+	}
+}
+
+func TestBigPush(t *testing.T) {
+	ctx := t.Context()
+	dir, r := newRemote(t)
+	v, b := newVolume(t), newVolume(t)
+	big := make([]byte, 3*smallPack)
+	rand.NewChaCha8([32]byte{}).Read(big)
+	id := v.commit(string(big))
+	if err := r.Push(ctx, mainRef, tiers.ID{1}, id, v.pack); !errors.Is(err, tiers.ErrDiverged) {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	if err := r.Push(ctx, mainRef, tiers.ID{}, id, func(w io.Writer) error {
+		s, err := odb.NewPackStream(w, 2)
+		if err == nil {
+			err = s.Add(odb.Blob, big)
+		}
+		return errors.Join(err, broken)
+	}); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	check(t, r.Push(ctx, mainRef, tiers.ID{}, id, v.pack))
+	check(t, r.Push(ctx, mainRef, tiers.ID{}, id, v.pack))
+	if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack")); len(m) != 1 {
+		t.Fatalf("the remote has the packs %v", m)
+	}
+	tip, release, err := r.Fetch(ctx, b.db, mainRef, nil)
+	check(t, err)
+	if tip != id {
+		t.Fatal(tip)
+	}
+	check(t, release())
+	if got, err := b.db.Read(v.ids[2], odb.Blob, 1<<30); err != nil || !bytes.Equal(got, big) {
+		t.Fatal(err)
 	}
 }
 
