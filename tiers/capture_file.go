@@ -1,0 +1,147 @@
+package tiers
+
+import (
+	"errors"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have.
+func (c *capture) knownContent(fd int, name string, st *unix.Statx_t, m *dirMark, b *baseDir) (id, hint ID, known bool) {
+	v := c.v
+	var rec record
+	n := v.peek(st)
+	if n != nil {
+		n.mu.Lock()
+		rec = n.mu.rec
+		captured := n.mu.captured
+		n.mu.Unlock()
+		if !captured.IsZero() {
+			return captured, captured, true
+		}
+	} else if v.records {
+		var buf [recordMax + 1]byte
+		if size, err := byName(fd, name).get(recordName, buf[:]); err == nil {
+			if r, ok := decodeRecord(buf[:size]); ok {
+				rec = r
+				if r.trust != v.trust {
+					rec.flags &^= recClean
+				}
+			}
+		}
+	}
+	if rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime) {
+		return rec.id, rec.id, true
+	}
+	if !rec.id.IsZero() {
+		hint = rec.id
+	}
+	if m.full {
+		if old := b.entry(name); old != nil && old.Kind == KindFile {
+			if v.records {
+				return ID{}, old.ID, false
+			}
+			// Without records stat data decides, as git's index does, and like there a file changed within the last tick before
+			// the commit is read again.
+			dirty := v.dirtyHint.has(st.Ino)
+			if n != nil {
+				n.mu.Lock()
+				dirty = dirty || n.mu.ungranted
+				n.mu.Unlock()
+			}
+			racy := timeOf(st.Mtime).Sec >= c.base.Info().Time.Unix()-1
+			if !dirty && !racy && old.Size == int64(st.Size) && old.Mtime == timeOf(st.Mtime) {
+				return old.ID, old.ID, true
+			}
+			hint = old.ID
+		}
+	}
+	return ID{}, hint, false
+}
+
+// errNotAFile: the name is something else by now.
+var errNotAFile = errors.New("not the regular file that was listed")
+
+// content stores a file's bytes and completes e with the attributes they were read under. A file that changes meanwhile is
+// read again, the third time with writers kept out.
+func (c *capture) content(dir *Inode, dirfd int, e *Entry, st *unix.Statx_t, base ID) (fileMark, error) {
+	v := c.v
+	n, _, err := v.lookupAt(dir, dirfd, e.Name)
+	if err != nil {
+		return fileMark{}, err
+	}
+	defer v.unref(n, 1)
+	if n.kind != KindFile {
+		return fileMark{}, errNotAFile
+	}
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
+	fd, err := openAt(dirfd, e.Name, flags, 0)
+	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner
+		fd, err = openAt(dirfd, e.Name, flags&^unix.O_NOATIME, 0)
+	}
+	if err != nil {
+		return fileMark{}, err
+	}
+	defer unix.Close(fd)
+	for attempt := 0; ; attempt++ {
+		err := c.readOnce(n, fd, e, st, base, attempt == 2)
+		if err == nil {
+			break
+		}
+		if attempt == 2 || !errors.Is(err, ErrSizeChanged) {
+			return fileMark{}, err
+		}
+	}
+	c.count(e.Size)
+	return fileMark{
+		name: e.Name, ino: n.ino, gen: n.gen,
+		rec: record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime},
+	}, nil
+}
+
+// readOnce reads a file from end to end; ErrSizeChanged means that it changed meanwhile.
+func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID, exclusive bool) error {
+	n.io.RLock() // no write is half done at this moment; exclusive: none begins before we are through
+	seq := n.writeSeq.Load()
+	if exclusive {
+		defer n.io.RUnlock()
+	} else {
+		n.io.RUnlock()
+	}
+	if err := statAt(fd, "", st); err != nil {
+		return err
+	}
+	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != KindFile {
+		return errNotAFile
+	}
+	size := int64(st.Size)
+	id, err := c.tx.PutFile(c.ctx, size, &fileReader{fd: fd}, base)
+	if err != nil {
+		return err
+	}
+	if err := statAt(fd, "", st); err != nil {
+		return err
+	}
+	if n.writeSeq.Load() != seq || int64(st.Size) != size {
+		return ErrSizeChanged
+	}
+	e.ID, e.Size, e.Mtime = id, size, timeOf(st.Mtime)
+	e.Mode, e.UID, e.GID = uint32(st.Mode)&07777, st.Uid, st.Gid
+	return nil
+}
+
+// fileReader reads a descriptor from its start.
+type fileReader struct {
+	fd  int
+	off int64
+}
+
+func (r *fileReader) Read(p []byte) (int, error) {
+	n, err := preadFull(r.fd, p, r.off)
+	r.off += int64(n)
+	if err == nil && n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	return n, err
+}

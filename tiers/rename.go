@@ -1,0 +1,191 @@
+package tiers
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// Unlink removes a name that is not a directory's.
+func (v *Volume) Unlink(dir *Inode, name string) error { return v.removeName(dir, name, 0) }
+
+// Rmdir removes an empty directory.
+func (v *Volume) Rmdir(dir *Inode, name string) error {
+	return v.removeName(dir, name, unix.AT_REMOVEDIR)
+}
+
+func (v *Volume) removeName(dir *Inode, name string, flags int) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	v.begin()
+	defer v.end()
+	dirfd, err := v.dirFD(dir)
+	if err != nil {
+		return err
+	}
+	defer v.unpin(dir)
+	victim, err := v.victim(dir, dirfd, name)
+	if err != nil {
+		return err
+	}
+	defer victim.done()
+	if err := v.touchName(dir, name); err != nil {
+		return err
+	}
+	return victim.change(func() error {
+		v.ns.Lock()
+		err := unix.Unlinkat(dirfd, name, flags)
+		v.moves.Add(1)
+		release := victim.lostName(err, dir, name)
+		v.ns.Unlock()
+		return victim.release(err, release)
+	})
+}
+
+// victim is an inode that is about to lose a name, held by a descriptor: the kernel may use it without a name for a while.
+type victim struct {
+	v  *Volume
+	n  *Inode
+	fd int
+}
+
+func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
+	fd, err := openAt(dirfd, name, unix.O_PATH, 0)
+	if err != nil {
+		return victim{}, err
+	}
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err != nil {
+		unix.Close(fd)
+		return victim{}, err
+	}
+	n, fresh := v.intern(&st)
+	if fresh {
+		v.loadRecord(n, byName(dirfd, name))
+		n.attrLocked(&st)
+		n.mu.Unlock()
+	}
+	return victim{v: v, n: n, fd: fd}, nil
+}
+
+// change runs f, which alters the victim's link count and so its ctime.
+func (x *victim) change(f func() error) error { return x.v.withCtimeVoid(x.n, f) }
+
+// lostName notes after a system call that ended with err that the victim is no longer (dir, name). Volume.ns is held for
+// writing; the inode returned must lose a reference once it is not.
+func (x *victim) lostName(err error, dir *Inode, name string) *Inode {
+	if err != nil || x.n.parent != dir || x.n.name != name {
+		return nil
+	}
+	x.n.anon, x.fd = x.fd, -1
+	release := x.n.parent
+	x.n.parent = nil
+	return release
+}
+
+func (x *victim) release(err error, parent *Inode) error {
+	if parent != nil {
+		x.v.unref(parent, 1)
+	}
+	return err
+}
+
+func (x *victim) done() {
+	if x.fd >= 0 {
+		unix.Close(x.fd)
+	}
+	x.v.unref(x.n, 1)
+}
+
+// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE.
+func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, flags uint32) error {
+	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return unix.EINVAL
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := checkName(newname); err != nil {
+		return err
+	}
+	v.begin()
+	defer v.end()
+	dirfd, err := v.dirFD(dir)
+	if err != nil {
+		return err
+	}
+	defer v.unpin(dir)
+	newfd, err := v.dirFD(newdir)
+	if err != nil {
+		return err
+	}
+	defer v.unpin(newdir)
+	moved, err := v.victim(dir, dirfd, name)
+	if err != nil {
+		return err
+	}
+	defer moved.done()
+	replaced, err := v.victim(newdir, newfd, newname)
+	switch {
+	case err == nil:
+		defer replaced.done()
+	case err != unix.ENOENT:
+		return err
+	}
+	exists := err == nil
+	if err := v.touchName(dir, name); err != nil {
+		return err
+	}
+	if err := v.touchName(newdir, newname); err != nil {
+		return err
+	}
+	call := func() error {
+		v.ns.Lock()
+		err := unix.Renameat2(dirfd, name, newfd, newname, uint(flags))
+		v.moves.Add(1)
+		var release [2]*Inode
+		switch {
+		case err != nil || exists && moved.n == replaced.n && flags&unix.RENAME_EXCHANGE == 0: // two names of one file: nothing happens
+		case flags&unix.RENAME_EXCHANGE != 0:
+			release[0] = v.rename(moved.n, dir, name, newdir, newname)
+			release[1] = v.rename(replaced.n, newdir, newname, dir, name)
+		default:
+			if exists {
+				release[1] = replaced.lostName(nil, newdir, newname)
+			}
+			release[0] = v.rename(moved.n, dir, name, newdir, newname)
+		}
+		v.ns.Unlock()
+		for _, p := range release {
+			if p != nil {
+				v.unref(p, 1)
+			}
+		}
+		return err
+	}
+	if !exists || replaced.n == moved.n {
+		return moved.change(call)
+	}
+	// Two records: in the order of their ids, so that two exchanges do not block each other.
+	first, second := &moved, &replaced
+	if second.n.id < first.n.id {
+		first, second = second, first
+	}
+	return first.change(func() error { return second.change(call) })
+}
+
+// rename notes that n moved. A name that the kernel did not come by stays as it is: one of several of a file.
+func (v *Volume) rename(n, dir *Inode, name string, newdir *Inode, newname string) (release *Inode) {
+	if n.parent == dir && n.name == name || n.parent == nil {
+		release = v.setName(n, newdir, newname)
+	}
+	n.dirLinksFollow(newdir)
+	return release
+}
+
+// dirLinksFollow: a file with several names that moves takes the "never clean" with it; which ones have several is not known
+// without a stat, and a wrong guess costs one comparison at the next commit.
+func (n *Inode) dirLinksFollow(newdir *Inode) {
+	if n.kind != KindDir && n.mu.rec.has(recGroup) {
+		newdir.noteLinks()
+	}
+}

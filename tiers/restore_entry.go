@@ -1,0 +1,272 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// entry restores one entry of the directory behind fd.
+func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want []string, depth int) (clean bool, err error) {
+	var st unix.Statx_t
+	exists := statAt(fd, e.Name, &st) == nil
+	if exists && kindOf(uint32(st.Mode)) != e.Kind {
+		if err := removeTree(fd, e.Name); err != nil {
+			return false, err
+		}
+		exists = false
+	}
+	switch e.Kind {
+	case KindDir:
+		return r.subdir(ctx, fd, at, e, exists, want, depth)
+	case KindFile:
+		return r.file(ctx, fd, at, e, exists, &st)
+	}
+	if (e.Kind == KindChar || e.Kind == KindBlock) && r.untrusted {
+		r.log.WithField("path", at).Warn("device not restored: the source is not trusted")
+		return false, nil
+	}
+	if exists {
+		if err := unix.Unlinkat(fd, e.Name, 0); err != nil {
+			return false, err
+		}
+	}
+	if done, err := r.link(fd, at, e); done || err != nil {
+		return true, err
+	}
+	if e.Kind == KindSymlink {
+		err = unix.Symlinkat(e.Target, fd, e.Name)
+	} else {
+		err = unix.Mknodat(fd, e.Name, e.Kind.format()|e.Mode&0777, int(e.Rdev))
+	}
+	if err != nil {
+		return false, err
+	}
+	r.count(0)
+	return true, r.attrs(fd, e.Name, e)
+}
+
+func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exists bool, want []string, depth int) (bool, error) {
+	if exists && r.vol != nil && want == nil {
+		if rec, ok := r.record(fd, e.Name); ok && rec.has(recDir|recClean) && e.Dir() == (DirID{Tree: rec.id, Meta: rec.meta}) {
+			return true, r.attrs(fd, e.Name, e) // as the commit has it, all the way down
+		}
+	}
+	if !exists {
+		if err := unix.Mkdirat(fd, e.Name, 0700); err != nil {
+			return false, err
+		}
+	}
+	sub, err := openAt(fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(sub)
+	clean, err := r.dir(ctx, sub, at, e.Dir(), want, depth+1)
+	if err != nil {
+		return false, err
+	}
+	r.count(0)
+	return clean, r.finishDir(sub, byName(fd, e.Name), e, at, clean)
+}
+
+// finishDir sets a directory's attributes once its children are there, and its record last.
+func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, clean bool) error {
+	if err := r.attrsOf(sub, at, e); err != nil {
+		return fmt.Errorf("attributes of %q: %w", name, err)
+	}
+	if r.vol == nil || !r.vol.records {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := statAt(sub, "", &st); err != nil {
+		return err
+	}
+	rec := record{flags: recDir | recCtime, mtime: timeOf(st.Mtime), ctime: timeOf(st.Ctime)}
+	if clean {
+		rec.flags |= recClean
+		rec.id, rec.meta = e.ID, e.Meta
+	}
+	return r.putRecord(at, rec)
+}
+
+func (r *restorer) putRecord(at xattrTarget, rec record) error {
+	rec.trust = r.vol.trust
+	err := at.set(recordName, rec.encode(make([]byte, 0, recordMax)), 0)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil // present and dirty: the next commit compares it
+	}
+	return err
+}
+
+func (r *restorer) record(fd int, name string) (record, bool) {
+	if !r.vol.records {
+		return record{}, false
+	}
+	var buf [recordMax + 1]byte
+	n, err := byName(fd, name).get(recordName, buf[:])
+	if err != nil {
+		return record{}, false
+	}
+	rec, ok := decodeRecord(buf[:n])
+	return rec, ok && rec.trust == r.vol.trust
+}
+
+// file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the next.
+func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists bool, st *unix.Statx_t) (bool, error) {
+	if exists {
+		if r.vol != nil && st.Nlink == 1 && e.Link == "" {
+			rec, ok := r.record(fd, e.Name)
+			if ok && rec.has(recClean) && rec.id == e.ID && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime) {
+				if err := r.attrs(fd, e.Name, e); err != nil {
+					return false, err
+				}
+				rec.mtime, rec.flags = e.Mtime, rec.flags&^recCtime
+				return true, r.putRecord(byName(fd, e.Name), rec)
+			}
+		}
+		if err := unix.Unlinkat(fd, e.Name, 0); err != nil {
+			return false, err
+		}
+	}
+	if done, err := r.link(fd, at, e); done || err != nil {
+		return true, err
+	}
+	blob, err := r.cold.Open(ctx, e.ID, e.Size)
+	if err != nil {
+		return false, err
+	}
+	defer blob.Close()
+	f, err := openAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0600)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(f)
+	size, err := writeSparse(ctx, f, blob)
+	if err == nil && size != e.Size {
+		err = fmt.Errorf("%w: %d bytes, the metadata says %d", ErrCorrupt, size, e.Size)
+	}
+	if err == nil {
+		err = r.attrsOf(f, byName(fd, e.Name), e)
+	}
+	if err != nil {
+		return false, errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
+	}
+	r.count(size)
+	if r.vol == nil || !r.vol.records {
+		return true, nil
+	}
+	var now unix.Statx_t
+	if err := statAt(f, "", &now); err != nil {
+		return false, err
+	}
+	return true, r.putRecord(byName(fd, e.Name), record{
+		flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: timeOf(now.Mtime), ctime: timeOf(now.Ctime),
+	})
+}
+
+// link makes e another name of a file of its group that is there already.
+func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
+	if e.Link == "" {
+		return false, nil
+	}
+	first, ok := r.links[keyOf(e)]
+	if !ok {
+		r.links[keyOf(e)] = at
+		return false, nil
+	}
+	old, err := openAt(r.rootFD, first, unix.O_PATH, 0)
+	if err != nil {
+		return false, fmt.Errorf("other name %q of the same file: %w", first, err)
+	}
+	defer unix.Close(old)
+	if err := unix.Linkat(unix.AT_FDCWD, fdPath(old), fd, e.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
+		if errors.Is(err, unix.EMLINK) {
+			delete(r.links, keyOf(e))
+			return false, nil
+		}
+		return false, err
+	}
+	r.count(0)
+	return true, nil
+}
+
+// attrs sets the attributes of name in the directory behind fd.
+func (r *restorer) attrs(fd int, name string, e *Entry) error {
+	f, err := openAt(fd, name, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	return r.attrsOf(f, byName(fd, name), e)
+}
+
+// attrsOf sets owner, mode, xattrs and mtime in the order in which none undoes another: chown clears suid, an ACL changes the
+// mode, everything but the mtime itself changes the mtime of nothing.
+func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
+	if r.owner == 0 && !r.untrusted {
+		if err := unix.Fchownat(f, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH); err != nil {
+			return fmt.Errorf("chown to %d:%d: %w", e.UID, e.GID, err)
+		}
+	}
+	mode := e.Mode
+	if r.untrusted {
+		mode &^= unix.S_ISUID | unix.S_ISGID
+	}
+	if e.Kind != KindSymlink {
+		if err := unix.Chmod(fdPath(f), mode); err != nil {
+			return fmt.Errorf("chmod %o: %w", mode, err)
+		}
+	}
+	if err := r.xattrs(at, e); err != nil {
+		return err
+	}
+	if e.Kind != KindSymlink && len(e.Xattrs) > 0 {
+		if err := unix.Chmod(fdPath(f), mode); err != nil { // an ACL may have changed the mode
+			return fmt.Errorf("chmod %o: %w", mode, err)
+		}
+	}
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.timespec()}
+	if err := utimens(f, ts); err != nil {
+		return fmt.Errorf("set the mtime: %w", err)
+	}
+	return nil
+}
+
+// xattrs makes the extended attributes what e says.
+func (r *restorer) xattrs(at xattrTarget, e *Entry) error {
+	have, err := at.all()
+	if err != nil {
+		return err
+	}
+	for _, x := range have {
+		if !slices.ContainsFunc(e.Xattrs, func(y Xattr) bool { return x.Name == y.Name }) {
+			if err := at.remove(x.Name); err != nil && !errors.Is(err, unix.ENODATA) {
+				return fmt.Errorf("remove attribute %s: %w", x.Name, err)
+			}
+		}
+	}
+	for _, x := range e.Xattrs {
+		if reservedXattr(x.Name) {
+			continue
+		}
+		guarded := strings.HasPrefix(x.Name, "security.") || strings.HasPrefix(x.Name, "trusted.")
+		if guarded && (r.untrusted || r.owner != 0) {
+			continue
+		}
+		if err := at.set(x.Name, x.Value, 0); err != nil {
+			return fmt.Errorf("set attribute %s: %w", x.Name, err)
+		}
+	}
+	return nil
+}
+
+func (r *restorer) count(bytes int64) {
+	r.files++
+	r.bytes += bytes
+	r.progress(r.files, r.bytes)
+}

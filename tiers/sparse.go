@@ -1,0 +1,60 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeSparse copies blob to f, leaving holes where it has whole pages of zeros, and returns its length.
+func writeSparse(ctx context.Context, f int, blob Blob) (int64, error) {
+	const page = 4 << 10
+	buf := make([]byte, 256<<10)
+	var off int64
+	for {
+		if err := ctx.Err(); err != nil {
+			return off, err
+		}
+		n, err := readFull(blob, buf)
+		for start := 0; start < n; {
+			stop := min(start+page, n)
+			zero := stop-start == page && allZero(buf[start:stop])
+			for stop < n {
+				next := min(stop+page, n)
+				if (next-stop == page && allZero(buf[stop:next])) != zero {
+					break
+				}
+				stop = next
+			}
+			if !zero {
+				if _, err := pwriteFull(f, buf[start:stop], off+int64(start)); err != nil {
+					return off, err
+				}
+			}
+			start = stop
+		}
+		off += int64(n)
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return off, unix.Ftruncate(f, off)
+			}
+			return off, err
+		}
+	}
+}
+
+var zeros [4 << 10]byte
+
+func allZero(p []byte) bool { return string(p) == string(zeros[:len(p)]) }
+
+// readFull fills p as far as the reader goes: n < len(p) only with an error, io.EOF at the end.
+func readFull(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = r.Read(p[n:])
+		n += m
+	}
+	return n, err
+}
