@@ -154,15 +154,7 @@ func killSteps(t *testing.T, calls string) {
 func (v *volume) syncKilledAt(calls string, n int) bool {
 	v.t.Helper()
 	pid := v.fg.Process.Pid
-	tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(pid), "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
-	check(v.t, tracer.Start())
-	traced := func() bool {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		return !strings.Contains(string(b), "TracerPid:\t0\n") && allTraced(pid)
-	}
-	if !waitFor(10*time.Second, traced) {
-		v.t.Fatalf("strace does not attach to %d", pid)
-	}
+	tracer := v.attach(pid, calls, n)
 	r, err := command{args: []string{env.bin, "sync", v.mnt}, limit: time.Minute}.try()
 	check(v.t, err)
 	if r.code == 0 {
@@ -179,6 +171,25 @@ func (v *volume) syncKilledAt(calls string, n int) bool {
 		v.waitForeground(20 * time.Second)
 	}
 	return true
+}
+
+// attach starts strace and waits until it holds every thread. One attempt in some hundreds misses a thread that is just being
+// born, so there are three.
+func (v *volume) attach(pid int, calls string, n int) *exec.Cmd {
+	v.t.Helper()
+	var says bytes.Buffer
+	for range 3 {
+		tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(pid), "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
+		tracer.Stderr = &says
+		check(v.t, tracer.Start())
+		if waitFor(5*time.Second, func() bool { return allTraced(pid) }) {
+			return tracer
+		}
+		_ = tracer.Process.Signal(unix.SIGINT)
+		_ = tracer.Wait()
+	}
+	v.t.Fatalf("strace does not attach to %d: %s", pid, says.String())
+	return nil
 }
 
 // allTraced says that no thread of a process is left untraced.

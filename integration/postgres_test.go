@@ -54,7 +54,7 @@ func (p *postgres) recovers(atLeast int) {
 		p.t.Errorf("%s: %s transactions after recovery, want at least %d", p.data, out, atLeast)
 	}
 	// what the history says adds up to what the accounts hold
-	sums := strings.TrimSpace(p.client("psql", "-Atc", "SELECT (SELECT coalesce(sum(delta),0) FROM pgbench_history) = (SELECT sum(abalance) FROM pgbench_accounts)", "bench"))
+	sums := strings.TrimSpace(p.client("psql", "-Atc", "SELECT (SELECT coalesce(sum(delta),0) FROM pgbench_history) = (SELECT sum(abalance) FROM pgbench_accounts) AND (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT sum(tbalance) FROM pgbench_tellers)", "bench"))
 	if sums != "t" {
 		p.t.Errorf("%s: the accounts do not add up after recovery: %s", p.data, sums)
 	}
