@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"sync"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"emberfs/tiers"
@@ -94,39 +92,14 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	if err != nil {
 		return f.status("readdirplus", in.NodeId, err)
 	}
-	f.lookupAll(d.Inode(), p.children)
-	return fuse.OK
-}
-
-// splitLookups is the number of entries from which a second thread is worth its wake-up.
-const splitLookups = 64
-
-// lookupAll fills in the children of dir: half of a big reply on another thread, since the program waits meanwhile.
-func (f *filesystem) lookupAll(dir *tiers.Inode, children []child) {
-	if len(children) < splitLookups {
-		f.lookupSome(dir, children)
-		return
-	}
-	half := len(children) / 2
-	var other sync.WaitGroup
-	other.Go(func() {
-		defer func() {
-			if v := recover(); v != nil { // go-fuse catches those of its own goroutine only
-				panicked(f.log, v)
-			}
-		}()
-		f.lookupSome(dir, children[half:])
-	})
-	f.lookupSome(dir, children[:half])
-	other.Wait()
-}
-
-func (f *filesystem) lookupSome(dir *tiers.Inode, children []child) {
-	for _, c := range children {
+	// One after the other: a second thread's wake-up costs what its half of a reply saves.
+	dir := d.Inode()
+	for _, c := range p.children {
 		n, a, err := f.vol.Lookup(dir, c.name)
 		if err != nil {
 			continue // it vanished, or its own LOOKUP will tell why: node 0 is a name without a node
 		}
 		f.fillEntry(c.out, n, &a)
 	}
+	return fuse.OK
 }

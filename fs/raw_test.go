@@ -266,7 +266,7 @@ func TestRawDirectories(t *testing.T) {
 		r.f.Forget(node, 1)
 	}
 	slices.Sort(want)
-	for _, size := range []int{512, 4096, 1 << 20} { // below and above splitLookups
+	for _, size := range []int{512, 4096, 1 << 20} {
 		for _, plus := range []bool{false, true} {
 			names, nodes := r.listing(dir, size, plus)
 			for i, n := range nodes {
