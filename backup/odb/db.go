@@ -71,12 +71,13 @@ type DB struct {
 	self     owner
 	readOnly bool
 
-	packs  atomic.Pointer[packList] // nil once closed
-	bases  *cache.BufferLRU         // resolved delta bases, by cacheKey
-	seq    atomic.Int64
-	pools  struct{ buf, zr, zw, mem sync.Pool }
-	scan   scanState
-	closed atomic.Bool
+	packs    atomic.Pointer[packList] // nil once closed
+	bases    *cache.BufferLRU         // resolved delta bases, by cacheKey
+	seq      atomic.Int64
+	pools    struct{ buf, zr, zw, mem sync.Pool }
+	scan     scanState
+	evidence evidence
+	closed   atomic.Bool
 }
 
 // Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it: the
@@ -150,10 +151,11 @@ func (db *DB) Close() error {
 	}
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
+	err := db.removeEvidence()
 	if l := db.packs.Swap(nil); l != nil {
-		return l.release()
+		err = errors.Join(err, l.release())
 	}
-	return nil
+	return err
 }
 
 // Stats counts the packs, their objects (one that lies in two packs counts twice) and their bytes with the indexes. Loose

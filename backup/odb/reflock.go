@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -21,21 +22,55 @@ const (
 	lockPoll     = 10 * time.Millisecond
 )
 
-// lockFile is a held <file>.lock, as git takes it. Ours holds "emberfs <boot> <pid>" from the moment that it has the name
-// (the file is written first and linked then), so the lock of a process that died is recognised and broken.
+// lockFile is a held <file>.lock, as git takes it. Ours is a link to the DB's evidence, so it holds "emberfs <boot> <pid>"
+// from the moment that it has the name, after a power cut too, and the lock of a process that died is recognised and broken.
 type lockFile struct{ path string }
+
+// evidence is the file that locks are links to; made for the first lock, removed by Close.
+type evidence struct {
+	mu   sync.Mutex
+	path string
+}
+
+// evidencePath returns the file, which is durable.
+func (db *DB) evidencePath() (string, error) {
+	db.evidence.mu.Lock()
+	defer db.evidence.mu.Unlock()
+	if db.evidence.path != "" {
+		if _, err := os.Lstat(db.evidence.path); err == nil {
+			return db.evidence.path, nil
+		}
+	}
+	path := filepath.Join(db.dir, db.self.tempName("lock"))
+	if err := os.WriteFile(path, []byte(db.self.String()), 0o644); err != nil {
+		return "", err
+	}
+	if err := syncFile(path); err != nil {
+		return "", errors.Join(err, removeExisting(path))
+	}
+	db.evidence.path = path
+	return path, nil
+}
+
+func (db *DB) removeEvidence() error {
+	db.evidence.mu.Lock()
+	defer db.evidence.mu.Unlock()
+	if db.evidence.path == "" {
+		return nil
+	}
+	return removeExisting(db.evidence.path)
+}
 
 // lock takes path.lock. ErrLocked, with the path, when somebody holds it for longer than lockPatience.
 func (db *DB) lock(path string) (*lockFile, error) {
 	l := &lockFile{path + ".lock"}
-	tmp := filepath.Join(db.dir, db.self.tempName("lock"))
-	if err := os.WriteFile(tmp, []byte(db.self.String()), 0o644); err != nil {
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	defer os.Remove(tmp)
 	deadline := time.Now().Add(lockPatience)
 	for {
-		err := os.Link(tmp, l.path)
+		proof, err := db.evidencePath()
+		if err != nil {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		err = os.Link(proof, l.path)
 		switch {
 		case err == nil:
 			return l, nil
