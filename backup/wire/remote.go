@@ -44,6 +44,10 @@ func Open(source string) (*Remote, error) {
 	if err := checkRepository(path); err != nil {
 		return nil, fmt.Errorf("open remote %s: %w", source, err)
 	}
+	// git compares real paths when it checks owners.
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, fmt.Errorf("open remote %s: %w", source, err)
+	}
 	git, err := findGit()
 	if err != nil {
 		return nil, fmt.Errorf("open remote %s: %w", source, err)
@@ -51,7 +55,7 @@ func Open(source string) (*Remote, error) {
 	return &Remote{path: path, git: git}, nil
 }
 
-// String is the repository's absolute path.
+// String is the repository's real path.
 func (r *Remote) String() string { return r.path }
 
 // localPath returns the path that source means. As git does it, a colon before the first slash means a host.

@@ -369,6 +369,12 @@ func TestOpen(t *testing.T) {
 			t.Errorf("Open(%q): %v does not name it", source, err)
 		}
 	}
+	link := filepath.Join(t.TempDir(), "link")
+	check(t, os.Symlink(dir, link))
+	r, err := Open(link)
+	if err != nil || r.String() != dir {
+		t.Errorf("through a symbolic link: %v, %v", r, err)
+	}
 	if os.Geteuid() == 0 {
 		foreign := filepath.Join(t.TempDir(), "foreign.git")
 		check(t, os.Mkdir(foreign, 0o755))
@@ -383,7 +389,7 @@ func TestOpen(t *testing.T) {
 		t.Errorf("without git: %v", err)
 	}
 	t.Setenv("PATH", "")
-	r, err := Open(dir)
+	r, err = Open(dir)
 	check(t, err)
 	if _, err := r.Refs(t.Context()); err != nil {
 		t.Errorf("without PATH: %v", err)
