@@ -2,8 +2,7 @@ package integration
 
 import (
 	"bufio"
-	"bytes"
-	"errors"
+	"fmt"
 	"io"
 	"os/exec"
 	"strings"
@@ -34,8 +33,6 @@ type holder struct {
 func (c *tc) holder(kind, path string) *holder {
 	c.Helper()
 	h := &holder{cmd: helperCommand("lock", user{}, kind, path), locked: make(chan error, 1)}
-	var stderr bytes.Buffer
-	h.cmd.Stderr = &stderr
 	in, err := h.cmd.StdinPipe()
 	c.ok(err, "pipe")
 	out, err := h.cmd.StdoutPipe()
@@ -48,7 +45,7 @@ func (c *tc) holder(kind, path string) *holder {
 			h.locked <- nil
 			return
 		}
-		h.locked <- errors.New(strings.TrimSpace(line + stderr.String()))
+		h.locked <- fmt.Errorf("the other process says %q", line)
 	}()
 	c.Cleanup(func() { _ = in.Close(); _ = h.cmd.Process.Kill(); _ = h.cmd.Wait() })
 	return h
