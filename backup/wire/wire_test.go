@@ -133,6 +133,7 @@ func TestPushAndFetch(t *testing.T) {
 		t.Fatalf("fetch from an empty remote: %v", err)
 	}
 	var old tiers.ID
+	var have []tiers.ID
 	for i := range 5 {
 		id := a.commit(strings.Repeat(fmt.Sprintf("line %d\n", i), 1000))
 		check(t, r.Push(ctx, mainRef, old, id, a.pack))
@@ -140,9 +141,8 @@ func TestPushAndFetch(t *testing.T) {
 		if refs, err = r.Refs(ctx); err != nil || refs[mainRef] != id {
 			t.Fatalf("after push: %v, %v", refs, err)
 		}
-		have := []tiers.ID{}
 		if !old.IsZero() {
-			have = append(have, old)
+			have = append([]tiers.ID{old}, have...) // git acknowledges more than the newest
 		}
 		if i == 3 {
 			git(t, dir, "gc", "-q") // so that what comes has deltas
