@@ -135,22 +135,6 @@ func (c command) must(t testing.TB) string {
 	return r.stdout
 }
 
-// shell runs a script with sh -eu in dir.
-func shell(t testing.TB, dir, script string) string {
-	t.Helper()
-	return must(t, dir, "sh", "-euc", script)
-}
-
-// lookPath fails the test when a program that scripts/test installs is not there.
-func lookPath(t testing.TB, names ...string) {
-	t.Helper()
-	for _, n := range names {
-		if _, err := exec.LookPath(n); err != nil {
-			t.Fatalf("%s is needed; scripts/test installs it: %v", n, err)
-		}
-	}
-}
-
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -37,8 +37,6 @@ type volumeOption func(*volume)
 func withSource(repo string) volumeOption { return func(v *volume) { v.source = repo } }
 func withUser(u user) volumeOption        { return func(v *volume) { v.as = u } }
 func withOpts(o ...string) volumeOption   { return func(v *volume) { v.opts = append(v.opts, o...) } }
-func withEnv(e ...string) volumeOption    { return func(v *volume) { v.env = append(v.env, e...) } }
-func withState(dir string) volumeOption   { return func(v *volume) { v.state = dir } }
 
 // newVolume prepares directories below the test's own; nothing is mounted yet. What is still mounted at the end of the test
 // is killed and cleared away; when the test failed, the daemon's log is shown.
