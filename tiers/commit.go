@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// commit stores what is dirty and moves the branch; syncMu is held. Nothing is recorded as clean before the branch points to it.
+// commit stores what is dirty and moves the branch; Volume.syncing is held. Nothing is recorded as clean before the branch points to it.
 func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	tx, err := v.cold.Begin(ctx)
 	if err != nil {

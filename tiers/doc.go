@@ -26,7 +26,7 @@
 //
 // # Lock order
 //
-//	Volume.syncMu    one commit at a time
+//	Volume.syncing   one commit at a time
 //	Volume.barrier   read side: every change, from its mark to its last system call; write side: a commit's boundary
 //	Inode.io         content: readers share, writers exclude each other and readers
 //	Volume.marks     transitions of directory records

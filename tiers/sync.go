@@ -17,8 +17,13 @@ import (
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
 	defer func() { rc.Took = time.Since(rc.Started) }()
-	v.syncMu.Lock()
-	defer v.syncMu.Unlock()
+	select {
+	case v.syncing <- struct{}{}:
+		defer func() { <-v.syncing }()
+	case <-ctx.Done():
+		rc.Missing = append(rc.Missing, "not committed: another backup is still running: "+context.Cause(ctx).Error())
+		return rc, fmt.Errorf("wait for the backup that is running: %w", context.Cause(ctx))
+	}
 	if v.closed.Load() {
 		return rc, errClosed
 	}

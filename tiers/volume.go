@@ -48,9 +48,9 @@ type Volume struct {
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet
 
-	syncMu sync.Mutex
-	risk   risk
-	points points
+	syncing chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
+	risk    risk
+	points  points
 
 	warmCount struct {
 		sync.Mutex
@@ -93,6 +93,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
+	v.syncing = make(chan struct{}, 1)
 	v.table.byID, v.table.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
 	v.epoch.Store(1)
 	if err := v.openWarm(); err != nil {
@@ -358,8 +359,8 @@ func (v *Volume) Close() error {
 		v.stop()
 		v.wg.Wait()
 	}
-	v.syncMu.Lock()
-	defer v.syncMu.Unlock()
+	v.syncing <- struct{}{}
+	defer func() { <-v.syncing }()
 	err := unix.Syncfs(v.warmRead())
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)
