@@ -164,7 +164,7 @@ func (s *subject) commitBesideWriter() error {
 	return commitErr
 }
 
-// memory notes the daemon's resident set and its peak, in MB.
+// memory notes the daemon's resident set and, as a row of its own, its peak, in MB.
 func (s *subject) memory(row string) error {
 	pid, err := s.pid()
 	if err != nil {
@@ -181,7 +181,11 @@ func (s *subject) memory(row string) error {
 			if err != nil {
 				return err
 			}
-			s.b.results.sample(row, kb*1024/1e6)
+			if f[0] == "VmHWM:" {
+				s.b.results.sample(row+peak, kb*1024/1e6)
+			} else {
+				s.b.results.sample(row, kb*1024/1e6)
+			}
 		}
 	}
 	return nil

@@ -38,8 +38,9 @@ const (
 	rowWriteIdle   = "append 100 B, no commit, ms"
 	rowWriteCommit = "append 100 B beside a large commit, ms"
 	rowMount       = "mount of an empty volume, ms"
-	rowMemoryBusy  = "daemon RSS and peak after these, MB"
-	rowMemoryMany  = "daemon RSS and peak with 100,000 files, MB"
+	rowMemoryBusy  = "daemon RSS after these, MB"
+	rowMemoryMany  = "daemon RSS with 100,000 files, MB"
+	peak           = ", at its peak" // follows the name of a memory row
 )
 
 // target is what a row is held to: its ratio to a reference, at most.
@@ -70,7 +71,7 @@ func comparedRows() []string {
 
 // absolute are the promises in absolute terms: p50 and p99 at most.
 func absolute() []target {
-	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryMany, "", 100}}
+	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100}, {rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100}}
 }
 
 // results collects figures by row and subject.
