@@ -86,6 +86,9 @@ type Cold struct {
 
 var _ tiers.Cold = (*Cold)(nil)
 
+// pushJournal is the file in cold.git that notes a push under way.
+const pushJournal = "emberfs_push"
+
 // Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only EmberFS
 // process that uses it. A volume of a newer format is ErrNewerFormat.
 func Open(dir string, o Options) (*Cold, error) {
@@ -151,6 +154,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		if err != nil {
 			return nil, err
 		}
+		r.Journal(filepath.Join(db.Dir(), pushJournal), c.log)
 		c.remote = r
 		if c.mu.pushed, err = c.readRef(c.trackingRef()); err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,7 +124,8 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	p.cmd.Dir = "/"
 	p.cmd.Stderr = &p.said
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
-	p.cmd.Cancel = func() error { return unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) }
+	// SIGTERM lets git remove its locks; whoever does not listen is killed after killDelay.
+	p.cmd.Cancel = func() error { return unix.Kill(-p.cmd.Process.Pid, unix.SIGTERM) }
 	p.cmd.WaitDelay = killDelay
 	in, err := p.cmd.StdinPipe()
 	if err == nil {
@@ -179,9 +181,16 @@ func (p *process) fail(err error) error {
 		p.stopped = true
 		_ = p.in.Close()
 		p.kill()
-		_ = p.cmd.Wait() // err says it better
+		_ = p.cmd.Wait()                                // err says it better
+		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) // what is left of its group
 	}
 	return p.explain(err)
+}
+
+// murdered says that the service did not end by itself and may have left its locks.
+func (p *process) murdered() bool {
+	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return !p.stopped || !ok || ws.Signaled() && ws.Signal() == unix.SIGKILL
 }
 
 // ended prefers the context's end to the errors that it caused.

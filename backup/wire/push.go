@@ -26,8 +26,14 @@ const smallPack = 4 << 20
 // elsewhere, before or during the push. *tiers.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When
 // the answer is lost the reference is read again, and its being new counts as success; so does its being new already.
 func (r *Remote) Push(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
+	if err := r.recover(ctx); err != nil {
+		return fmt.Errorf("push %s to %s: %w", refname, r.path, err)
+	}
 	s := &sender{ctx: ctx, r: r, refname: refname, old: old, new: new}
 	err := s.push(writePack)
+	if s.p != nil && !s.p.murdered() {
+		r.done()
+	}
 	var local *localError
 	if err != nil && !errors.Is(err, tiers.ErrDiverged) && !errors.As(err, &local) && ctx.Err() == nil {
 		err = r.judge(ctx, refname, old, new, err)
@@ -128,6 +134,9 @@ func (s *sender) start(settings ...string) error {
 		return err
 	}
 	s.p = p
+	if err := s.r.note(p.cmd.Process.Pid, s.refname); err != nil {
+		return p.fail(err)
+	}
 	switch at := advertised(p.adv)[s.refname]; {
 	case at == s.new:
 		return errors.Join(errDone, p.hangUp())

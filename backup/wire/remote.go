@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"emberfs/backup/odb"
@@ -31,6 +32,9 @@ var (
 type Remote struct {
 	path string
 	git  string // the program
+
+	journal string // where a push is noted; "": nowhere
+	log     logrus.FieldLogger
 }
 
 // Open checks that there is a repository at source: a path (made absolute), or a file:// URL. The errors name the path:

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"emberfs/backup/odb"
 	"emberfs/tiers"
 )
@@ -410,5 +412,29 @@ func TestFetchFromADamagedRemote(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(b.dir, "objects/pack/*")); len(left) != 0 {
 		t.Fatal(left)
+	}
+}
+
+// A push whose git was killed leaves a lock in the remote; the next push breaks it, and nobody else's.
+func TestStaleRemoteLock(t *testing.T) {
+	v := newVolume(t)
+	path, r := newRemote(t)
+	journal := filepath.Join(t.TempDir(), "push")
+	r.Journal(journal, logrus.New())
+	tip := v.commit("one")
+	lock := filepath.Join(path, mainRef+".lock")
+	check(t, os.WriteFile(lock, nil, 0o600))
+	if err := r.Push(t.Context(), mainRef, tiers.ID{}, tip, v.pack); err == nil {
+		t.Fatal("pushed over a lock of somebody else's")
+	}
+	if _, err := os.Stat(journal); err == nil {
+		t.Fatal("a push that ended in order left its note")
+	}
+	dead := exec.Command("true")
+	check(t, dead.Run())
+	check(t, r.note(dead.Process.Pid, mainRef))
+	check(t, r.Push(t.Context(), mainRef, tiers.ID{}, tip, v.pack))
+	if _, err := os.Stat(journal); err == nil {
+		t.Fatal("the note is still there")
 	}
 }

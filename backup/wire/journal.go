@@ -1,0 +1,106 @@
+package wire
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"emberfs/tiers"
+)
+
+// Journal makes r note in the file at path which push is under way, so that the next one can tell a lock that our own killed
+// git left in the remote from somebody else's: git itself leaves that to its users for ever. Call it before the first Push.
+func (r *Remote) Journal(path string, log logrus.FieldLogger) { r.journal, r.log = path, log }
+
+// pushNote is the journal's content.
+type pushNote struct {
+	Boot    string    `json:"boot"`
+	PID     int       `json:"pid"` // of git receive-pack, which leads a process group of its own
+	Remote  string    `json:"remote"`
+	Ref     string    `json:"ref"`
+	Started time.Time `json:"started"`
+}
+
+// lockPatience is how long a lock must stay as it is before it is broken; git holds one for milliseconds.
+const lockPatience = time.Second
+
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b)), err
+}
+
+// note writes the journal, durably: it must be there after whatever ends the push.
+func (r *Remote) note(pid int, ref string) error {
+	if r.journal == "" {
+		return nil
+	}
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(pushNote{Boot: boot, PID: pid, Remote: r.path, Ref: ref, Started: time.Now()})
+	if err != nil {
+		return err
+	}
+	return tiers.WriteFileDurable(r.journal, data, 0o600)
+}
+
+// done removes the journal: the push has ended in order.
+func (r *Remote) done() {
+	if r.journal != "" {
+		_ = os.Remove(r.journal) // one too many is looked at and found harmless
+	}
+}
+
+// recover breaks the lock that a push of ours left in the remote when its git was killed.
+func (r *Remote) recover(ctx context.Context) error {
+	if r.journal == "" {
+		return nil
+	}
+	data, err := os.ReadFile(r.journal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the note of an interrupted push: %w", err)
+	}
+	var n pushNote
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	if json.Unmarshal(data, &n) != nil || n.Remote != r.path || !strings.HasPrefix(n.Ref, "refs/") || strings.Contains(n.Ref, "..") {
+		return nil
+	}
+	if n.Boot == boot && !errors.Is(syscall.Kill(-n.PID, 0), syscall.ESRCH) {
+		return nil // it still runs; git will say what it makes of that
+	}
+	lock := filepath.Join(r.path, n.Ref+".lock")
+	before, err := os.Lstat(lock)
+	if err != nil || before.ModTime().Before(n.Started.Add(-time.Second)) {
+		return nil // none, or one that was there before
+	}
+	select {
+	case <-time.After(lockPatience):
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	after, err := os.Lstat(lock)
+	if err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
+		return nil // somebody else's, who is at work
+	}
+	if err := os.Remove(lock); err != nil {
+		return fmt.Errorf("remove the lock that a killed push left: %w", err)
+	}
+	r.log.WithField("path", lock).Warn("removed the lock that a killed push of ours left in the remote")
+	return nil
+}
