@@ -116,7 +116,7 @@ func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID
 		return errNotAFile
 	}
 	size := int64(st.Size)
-	id, err := c.tx.PutFile(c.ctx, size, &fileReader{fd: fd}, base)
+	id, err := c.tx.PutFile(c.ctx, size, &fileReader{fd: fd, size: size, check: recheck}, base)
 	if err != nil {
 		return err
 	}
@@ -131,13 +131,31 @@ func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID
 	return nil
 }
 
-// fileReader reads a descriptor from its start.
+// fileReader reads a descriptor from its start. A long read ends early when it has become pointless: the file's last name is
+// gone, or its size is another.
 type fileReader struct {
-	fd  int
-	off int64
+	fd    int
+	off   int64
+	size  int64
+	check int64 // the offset at which to look again
 }
 
+const recheck = 64 << 20
+
 func (r *fileReader) Read(p []byte) (int, error) {
+	if r.off >= r.check {
+		r.check = r.off + recheck
+		var st unix.Stat_t
+		if err := unix.Fstat(r.fd, &st); err != nil {
+			return 0, err
+		}
+		if st.Nlink == 0 {
+			return 0, unix.ENOENT
+		}
+		if st.Size != r.size {
+			return 0, ErrSizeChanged
+		}
+	}
 	n, err := preadFull(r.fd, p, r.off)
 	r.off += int64(n)
 	if err == nil && n == 0 && len(p) > 0 {

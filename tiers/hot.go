@@ -18,7 +18,7 @@ const (
 )
 
 // HotBytes is the part of a memory limit that hot may use; it is mapped outside of the Go heap.
-func HotBytes(memoryLimit int64) int64 { return max(hotMin, memoryLimit*2/5) }
+func HotBytes(memoryLimit int64) int64 { return max(hotMin, memoryLimit/3) }
 
 // hotCache keeps recently used file content in memory. It is lossy: an entry may vanish at any time.
 //

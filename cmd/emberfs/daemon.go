@@ -198,7 +198,9 @@ func (d *daemon) backup(ctx context.Context, reason string) {
 	r, err := d.syncWithin(ctx, reason)
 	if err != nil {
 		d.log.WithError(err).Warn("the backup before the unmount failed; it is tried again afterwards")
-		return
+		if r == nil {
+			return
+		}
 	}
 	d.mu.Lock()
 	d.mu.prior = r

@@ -96,6 +96,14 @@ func joinReceipts(first, last *tiers.Receipt) *tiers.Receipt {
 	out.Bytes += first.Bytes
 	out.Started = first.Started
 	out.Took = last.Started.Add(last.Took).Sub(first.Started)
+	if !last.Complete { // the first one may have been stopped in the middle of the file that takes so long
+		out.Missing = slices.Clone(first.Missing)
+		for _, line := range last.Missing {
+			if !slices.Contains(out.Missing, line) {
+				out.Missing = append(out.Missing, line)
+			}
+		}
+	}
 	return &out
 }
 

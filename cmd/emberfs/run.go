@@ -17,6 +17,9 @@ import (
 	"emberfs/tiers"
 )
 
+// outsideHeap is what the process holds beside hot and the Go heap: the program itself and the request buffers (bytes).
+const outsideHeap = 20 << 20
+
 // heapFloor is what the Go heap is allowed however small memory_limit is (bytes).
 const heapFloor = 24 << 20
 
@@ -135,7 +138,7 @@ func daemonLog(c *config) (logrus.FieldLogger, func() error, error) {
 // descriptors as there may be open files.
 func tuneProcess(c *config, environ []string) {
 	if !hasVariable(environ, "GOMEMLIMIT") {
-		debug.SetMemoryLimit(max(heapFloor, c.MemoryLimit-tiers.HotBytes(c.MemoryLimit)))
+		debug.SetMemoryLimit(max(heapFloor, c.MemoryLimit-tiers.HotBytes(c.MemoryLimit)-outsideHeap))
 	}
 	if !hasVariable(environ, "GOGC") {
 		debug.SetGCPercent(200) // the heap is small beside hot; the limit above stops it from growing
