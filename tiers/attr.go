@@ -160,7 +160,7 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 	if err := statAt(fd, "", &st); err != nil {
 		return err
 	}
-	n.mu.mode = uint32(st.Mode)
+	n.mu.mode, n.mu.lent = uint32(st.Mode), 0
 	return nil
 }
 

@@ -73,6 +73,14 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	}
 	defer v.unpin(n)
 	b := &baseDir{c: c, id: base}
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
+		undo, err := v.lend(n, fd, 0500)
+		if err != nil {
+			return DirID{}, fmt.Errorf("read directory %q: %w", at, err)
+		}
+		defer undo()
+	}
 	put, del, err := c.entries(m, fd, at, names, b)
 	if errors.Is(err, errNeedFull) {
 		c.beginFull(m)
@@ -221,6 +229,14 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 				del = append(del, name) // gone since the stat; its directory is dirty again
 				m.redo = append(m.redo, name)
+				continue
+			}
+			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO) {
+				c.fail(full, err)
+				m.keep, m.redo = true, append(m.redo, name)
+				if old := b.entry(name); old != nil { // better than nothing
+					put = append(put, *old)
+				}
 				continue
 			}
 			if err != nil {

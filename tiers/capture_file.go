@@ -80,6 +80,9 @@ func (c *capture) content(dir *Inode, dirfd int, e *Entry, st *unix.Statx_t, bas
 	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner
 		fd, err = openAt(dirfd, e.Name, flags&^unix.O_NOATIME, 0)
 	}
+	if errors.Is(err, unix.EACCES) && v.mayLend(st) {
+		fd, err = v.openLent(n, dirfd, e.Name, flags)
+	}
 	if err != nil {
 		return fileMark{}, err
 	}

@@ -138,7 +138,7 @@ func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) erro
 			return err
 		}
 		defer v.unpin(n)
-		return f(fd, ".", false)
+		return f(fd, "", true) // by its descriptor, not as ".": that would ask for search permission on the directory itself
 	}
 	v.ns.RLock()
 	defer v.ns.RUnlock()

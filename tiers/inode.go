@@ -35,6 +35,7 @@ type Inode struct {
 		rec         record // what the attribute holds; zero: nothing that counts
 		mode        uint32 // with S_IFMT
 		writers     int    // handles open for writing
+		lent        uint32 // the mode that lend set, which stat does not show; 0: none
 		ungranted   bool   // contents differ from rec though no record says so (volumes without records)
 		marksSynced bool   // the attribute's last change is durable as far as fsync goes
 		noXattrs    bool   // just created: no attribute of the user's, no ACL

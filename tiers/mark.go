@@ -268,6 +268,9 @@ func (v *Volume) voidCtime(n *Inode) error {
 // attrLocked is what stat shows of n; n.mu is held.
 func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	a := attrOf(st)
+	if n.mu.lent != 0 && a.Mode == n.mu.lent {
+		a.Mode = n.mu.mode // lent for a commit's eyes only
+	}
 	n.mu.mode = a.Mode
 	r := &n.mu.rec
 	if r.has(recCtime) && r.mtime == a.Mtime && (r.has(recDir) || !r.has(recClean) || r.size == int64(a.Size)) {

@@ -229,6 +229,9 @@ func removeTree(dirfd int, name string) error {
 		return err
 	}
 	defer unix.Close(fd)
+	if os.Geteuid() != 0 {
+		_ = unix.Chmod(fdPath(fd), 0700) // a user's own directory may be closed to himself; the listing tells
+	}
 	list, err := listNames(fd)
 	if err != nil {
 		return err

@@ -66,6 +66,9 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exis
 		return false, err
 	}
 	defer unix.Close(sub)
+	if exists && r.owner != 0 {
+		_ = unix.Chmod(fdPath(sub), 0700) // its mode is set when its children are there
+	}
 	clean, err := r.dir(ctx, sub, at, e.Dir(), want, depth+1)
 	if err != nil {
 		return false, err
