@@ -151,15 +151,14 @@ func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
 			return 0, err
 		}
 	}
-	size := int64(-1)
-	var st unix.Stat_t
+	size := off // for whole pages of a file with nothing cached its length does not matter
 	if n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0 {
-		if err := unix.Fstat(h.fd, &st); err != nil {
+		// Not fstat: a file system with multigrain timestamps (Linux 6.13) takes a new ctime at the first write after each stat,
+		// and then every fsync needs a journal commit.
+		var err error
+		if size, err = unix.Seek(h.fd, 0, unix.SEEK_END); err != nil {
 			return 0, err
 		}
-		size = st.Size
-	} else {
-		size = off // whole pages into a file with nothing cached: its length does not matter
 	}
 	n.writeSeq.Add(1)
 	m, err := pwriteFull(h.fd, p, off)
