@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestRemoteMovedOn: another clone pushes in between. The push is refused, never forced; sync and umount say so by exit 3,
@@ -143,4 +145,78 @@ func TestStockCommit(t *testing.T) {
 	three.mount()
 	sameTree(t, scanTree(t, three.mnt), got, "the machine after that")
 	three.umount()
+}
+
+// TestTwoMachinesTakeTurns: a machine whose marks say "changed" although nothing is uncommitted (a file with two names, a
+// daemon that was killed) follows what the other machine pushed; one that has work of its own keeps it.
+func TestTwoMachinesTakeTurns(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	one, two := newVolume(t, "one", withSource(repo)), newVolume(t, "two", withSource(repo))
+	one.mount()
+	check(t, os.WriteFile(one.at("a"), []byte("a"), 0o644))
+	check(t, os.Link(one.at("a"), one.at("b")))
+	check(t, os.MkdirAll(one.at("d/e"), 0o755))
+	check(t, os.WriteFile(one.at("d/e/old"), []byte("x"), 0o644))
+	one.umount()
+	two.mount()
+	check(t, os.WriteFile(two.at("f"), []byte("from two"), 0o644))
+	check(t, os.Rename(two.at("d/e/old"), two.at("d/new")))
+	two.umount()
+
+	one.startForeground()
+	if b, err := os.ReadFile(one.at("f")); err != nil || string(b) != "from two" {
+		t.Errorf("after the other machine's turn f holds %q (%v)", b, err)
+	}
+	if _, err := os.Lstat(one.at("d/e/old")); !os.IsNotExist(err) {
+		t.Errorf("a file that the other machine moved is still there (%v)", err)
+	}
+	var a, b unix.Stat_t
+	check(t, unix.Stat(one.at("a"), &a))
+	check(t, unix.Stat(one.at("b"), &b))
+	if a.Ino != b.Ino || a.Nlink != 2 {
+		t.Errorf("a and b are inodes %d and %d with %d links", a.Ino, b.Ino, a.Nlink)
+	}
+	one.sync()
+	one.kill() // nothing uncommitted, but nothing says so either
+
+	two.mount()
+	check(t, os.WriteFile(two.at("f"), []byte("second turn"), 0o644))
+	two.umount()
+	one.clearDeadMount()
+	one.mount()
+	if got, err := os.ReadFile(one.at("f")); err != nil || string(got) != "second turn" {
+		t.Errorf("after a kill and the other machine's turn f holds %q (%v)", got, err)
+	}
+	one.umount()
+	fsck(t, repo)
+}
+
+// TestClosedToItself: a plain user's files and directories without the owner's own bits are backed up and come back closed.
+func TestClosedToItself(t *testing.T) {
+	deadline(t, time.Minute)
+	u := plainUser()
+	openFuseDevice(t)
+	sh := func(script string) string {
+		return strings.TrimSpace(command{args: []string{"sh", "-euc", script}, as: u}.must(t))
+	}
+	repo := newBareRepo(t, "remote.git", u)
+	one := newVolume(t, "one", withSource(repo), withUser(u))
+	one.mount()
+	script := `cd ` + one.mnt + `; echo secret >f; chmod 0 f; mkdir d; echo inner >d/g; chmod 0 d; stat -c '%n %a' f d`
+	if got := sh(script); got != "f 0\nd 0" {
+		t.Fatalf("modes %q", got)
+	}
+	one.sync()
+	if got := sh(`cd ` + one.mnt + `; stat -c '%n %a' f d`); got != "f 0\nd 0" {
+		t.Errorf("modes after a commit %q", got)
+	}
+	one.umount()
+	two := newVolume(t, "two", withSource(repo), withUser(u))
+	two.mount()
+	got := sh(`cd ` + two.mnt + `; stat -c '%n %a' f d; chmod 600 f; chmod 700 d; cat f d/g`)
+	if got != "f 0\nd 0\nsecret\ninner" {
+		t.Errorf("on the next machine: %q", got)
+	}
+	two.umount()
 }

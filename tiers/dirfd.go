@@ -21,15 +21,9 @@ func (v *Volume) dirFD(n *Inode) (int, error) {
 	if d == nil {
 		return -1, unix.ENOTDIR
 	}
-	v.dirs.mu.Lock()
-	if d.fd >= 0 {
-		d.pins++
-		d.hot = true
-		fd := d.fd
-		v.dirs.mu.Unlock()
+	if fd, ok := v.dirs.pin(d); ok {
 		return fd, nil
 	}
-	v.dirs.mu.Unlock()
 	v.ns.RLock()
 	defer v.ns.RUnlock()
 	return v.dirFDLocked(n)
@@ -38,15 +32,9 @@ func (v *Volume) dirFD(n *Inode) (int, error) {
 // dirFDLocked is dirFD for holders of Volume.ns.
 func (v *Volume) dirFDLocked(n *Inode) (int, error) {
 	d := n.dir
-	v.dirs.mu.Lock()
-	if d.fd >= 0 {
-		d.pins++
-		d.hot = true
-		fd := d.fd
-		v.dirs.mu.Unlock()
+	if fd, ok := v.dirs.pin(d); ok {
 		return fd, nil
 	}
-	v.dirs.mu.Unlock()
 	if n.parent == nil {
 		if n.anon >= 0 {
 			fd, err := unix.Open(fdPath(n.anon), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -67,6 +55,18 @@ func (v *Volume) dirFDLocked(n *Inode) (int, error) {
 		return -1, err
 	}
 	return v.dirs.put(n, fd), nil
+}
+
+// pin returns a directory's descriptor if it is open, and keeps it so.
+func (c *dirFDs) pin(d *dirState) (fd int, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.fd < 0 {
+		return -1, false
+	}
+	d.pins++
+	d.hot = true
+	return d.fd, true
 }
 
 func (v *Volume) unpin(n *Inode) {

@@ -89,8 +89,8 @@ func Identity(dir string) (machine, volume string, err error) {
 	return s.Machine, s.Volume, nil
 }
 
-// bootID names the running boot of the kernel: records are trusted within it.
-func bootID() (string, error) {
+// BootID names the running boot of the kernel: records, and notes of who holds a lock, are about one boot.
+func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", fmt.Errorf("read the boot id: %w", err)

@@ -168,7 +168,7 @@ func (v *Volume) openWarm() error {
 
 // decideTrust compares this start with the last: within one boot, or after a clean stop, records are believed.
 func (v *Volume) decideTrust() error {
-	boot, err := bootID()
+	boot, err := BootID()
 	if err != nil {
 		return err
 	}

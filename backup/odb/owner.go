@@ -29,11 +29,11 @@ type owner struct {
 }
 
 func thisProcess() (owner, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := tiers.BootID()
 	if err != nil {
-		return owner{}, fmt.Errorf("read boot id: %w", err)
+		return owner{}, err
 	}
-	return owner{boot: strings.TrimSpace(string(b)), pid: os.Getpid()}, nil
+	return owner{boot: boot, pid: os.Getpid()}, nil
 }
 
 func (o owner) String() string { return fmt.Sprintf("emberfs %s %d\n", o.boot, o.pid) }

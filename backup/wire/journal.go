@@ -33,17 +33,12 @@ type pushNote struct {
 // lockPatience is how long a lock must stay as it is before it is broken; git holds one for milliseconds.
 const lockPatience = time.Second
 
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(b)), err
-}
-
 // note writes the journal, durably: it must be there after whatever ends the push.
 func (r *Remote) note(pid int, ref string) error {
 	if r.journal == "" {
 		return nil
 	}
-	boot, err := bootID()
+	boot, err := tiers.BootID()
 	if err != nil {
 		return err
 	}
@@ -74,7 +69,7 @@ func (r *Remote) recover(ctx context.Context) error {
 		return fmt.Errorf("read the note of an interrupted push: %w", err)
 	}
 	var n pushNote
-	boot, err := bootID()
+	boot, err := tiers.BootID()
 	if err != nil {
 		return err
 	}
