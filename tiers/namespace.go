@@ -72,7 +72,7 @@ func (v *Volume) lookupAt(dir *Inode, dirfd int, name string) (*Inode, Attr, err
 		if err := statAt(dirfd, name, &st); err != nil {
 			return nil, Attr{}, err
 		}
-		if unix.Mkdev(st.Dev_major, st.Dev_minor) != v.warmDev {
+		if st.Mnt_id != v.warmMount { // not the device: overlayfs shows several in one mount
 			return nil, Attr{}, unix.EXDEV // something mounted over warm is none of ours
 		}
 		n, a, err := v.adopt(dir, dirfd, name, &st, moves, false)

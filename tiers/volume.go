@@ -24,14 +24,14 @@ type Volume struct {
 	state *state
 	hot   *hotCache
 
-	warmFD   int // O_PATH descriptor of the warm directory
-	warmDev  uint64
-	fsType   int64
-	records  bool   // warm takes trusted.* attributes from us
-	mayChown bool   // the daemon is root
-	uid, gid uint32 // the daemon's own
-	trust    uint16
-	doubtful bool // the last run may have left changes that no commit has
+	warmFD    int // O_PATH descriptor of the warm directory
+	warmMount uint64
+	fsType    int64
+	records   bool   // warm takes trusted.* attributes from us
+	mayChown  bool   // the daemon is root
+	uid, gid  uint32 // the daemon's own
+	trust     uint16
+	doubtful  bool // the last run may have left changes that no commit has
 
 	root  *Inode
 	table table
@@ -142,7 +142,7 @@ func (v *Volume) openWarm() error {
 	if sx.Mask&unix.STATX_BTIME == 0 {
 		v.log.Warn("warm's file system has no birth times: a reused inode number is told apart only while its file is open")
 	}
-	v.warmDev = unix.Mkdev(sx.Dev_major, sx.Dev_minor)
+	v.warmMount = sx.Mnt_id // 0 before Linux 5.8: then openat2 alone keeps us inside
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return fmt.Errorf("statfs %s: %w", path, err)

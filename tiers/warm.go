@@ -14,7 +14,7 @@ import (
 // resolveFlags keep every path walk inside the directory it starts from: no symlink, no mount, no "..".
 const resolveFlags = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
 // openAt opens name below dirfd without ever leaving it (openat2(2)).
 func openAt(dirfd int, name string, flags int, mode uint32) (int, error) {
