@@ -22,6 +22,7 @@ type Status struct {
 	Verified   bool     `json:"verified"` // false while records of an unclean stop are being compared
 	Errors     []string `json:"errors"`   // what is wrong now; empty when all is well
 	Rules      []string `json:"rules"`
+	Notes      []string `json:"notes"` // what this mount cannot do, and why
 }
 
 // TierStatus counts a tier.

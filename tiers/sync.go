@@ -83,11 +83,16 @@ func (v *Volume) Status() Status {
 	s := Status{
 		Volume: v.cold.VolumeID(), Source: v.cfg.Source, Branch: v.cfg.Branch, State: v.cfg.State,
 		AtRisk: v.risk.now(), Records: v.records, Verified: v.points.verified.Load(),
-		Errors: []string{}, Rules: []string{},
+		Errors: []string{}, Rules: []string{}, Notes: []string{},
 	}
 	s.Tiers.Hot = v.hot.status()
 	v.table.mu.RLock()
 	s.Tiers.Hot.Inodes = int64(len(v.table.byID))
+	for _, n := range v.table.byID {
+		if n.hotHint.Load() {
+			s.Tiers.Hot.Files++ // may have pages there
+		}
+	}
 	v.table.mu.RUnlock()
 	s.Tiers.Warm = v.warmUse()
 	cs := v.cold.Stats()
@@ -99,7 +104,7 @@ func (v *Volume) Status() Status {
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
 	if !v.records {
-		s.Rules = append(s.Rules, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
+		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
 	return s
 }

@@ -70,7 +70,7 @@ func listStatus(ctx context.Context, asJSON bool, w world) error {
 			st = statusReply{PID: e.PID, Mountpoint: e.Mountpoint, Phase: phaseDead}
 			st.State = e.State
 			st.Errors = []string{redact(err.Error())}
-			st.Rules = []string{}
+			st.Rules, st.Notes = []string{}, []string{}
 			if !errors.Is(err, errNoDaemon) {
 				st.Phase = "silent"
 			}
@@ -120,7 +120,7 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	hot := st.Tiers.Hot
 	row("hot", "%s of %s, %s hits, %s misses", size(hot.Bytes), size(hot.Limit), humanize.Comma(int64(hot.Hits)), humanize.Comma(int64(hot.Misses)))
 	row("warm", "%s, %s", count(st.Tiers.Warm.Files, "file"), size(st.Tiers.Warm.Bytes))
-	row("cold", "%s in %s, %s", count(st.Tiers.Cold.Files, "object"), count(int64(st.Tiers.Cold.Packs), "pack"), size(st.Tiers.Cold.Bytes))
+	row("cold", "%s in %s, %s", count(st.Tiers.Cold.Objects, "object"), count(int64(st.Tiers.Cold.Packs), "pack"), size(st.Tiers.Cold.Bytes))
 	row("at risk", "%s", riskText(st.AtRisk))
 	row("last commit", "%s", pointText(st.LastCommit, now))
 	if st.Source != "" {
@@ -131,6 +131,9 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	}
 	for _, r := range st.Rules {
 		row("rule", "%s", r)
+	}
+	for _, n := range st.Notes {
+		row("note", "%s", n)
 	}
 	if len(st.Errors) == 0 {
 		row("errors", "none")
