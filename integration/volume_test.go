@@ -198,7 +198,9 @@ func (v *volume) clearDeadMount() {
 // umount runs `emberfs umount` and requires a complete backup.
 func (v *volume) umount() {
 	v.t.Helper()
-	if r := v.emberfs("umount", v.mnt); r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") {
+	// A raced daemon on a busy machine may take longer for a big backup than a user would wait by default.
+	c := command{args: []string{env.bin, "umount", v.mnt, "--deadline", "5m"}, as: v.as, env: v.userEnv(), limit: 6 * time.Minute}
+	if r := c.run(v.t); r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") {
 		v.t.Fatalf("want exit 0 and COMPLETE\n%v", r)
 	}
 	if m := mountAt(v.mnt); m != nil {

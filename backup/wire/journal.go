@@ -79,9 +79,19 @@ func (r *Remote) recover(ctx context.Context) error {
 	if n.Boot == boot && !errors.Is(syscall.Kill(-n.PID, 0), syscall.ESRCH) {
 		return nil // it still runs; git will say what it makes of that
 	}
-	lock := filepath.Join(r.path, n.Ref+".lock")
+	// git locks HEAD too while it moves the branch that HEAD names.
+	for _, name := range []string{n.Ref + ".lock", "HEAD.lock"} {
+		if err := r.breakLock(ctx, filepath.Join(r.path, name), n.Started); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// breakLock removes a lock that is as old as the interrupted push and at which nobody works.
+func (r *Remote) breakLock(ctx context.Context, lock string, since time.Time) error {
 	before, err := os.Lstat(lock)
-	if err != nil || before.ModTime().Before(n.Started.Add(-time.Second)) {
+	if err != nil || before.ModTime().Before(since.Add(-time.Second)) {
 		return nil // none, or one that was there before
 	}
 	select {
