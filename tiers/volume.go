@@ -248,10 +248,34 @@ func (v *Volume) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if inStep && (fresh || restoring || v.rootRecordDir() != rootDir(head)) && v.state.Head != info.ID.String() {
-		return v.restoreWarm(ctx, head)
+	if !inStep || v.state.Head == info.ID.String() || !fresh && !restoring && v.rootRecordDir() == rootDir(head) {
+		return nil
 	}
-	return nil
+	if v.state.Head != "" && !v.descends(ctx, head) {
+		// The branch was moved back, or cold is an older copy: warm may hold the only copy of what came after.
+		err := fmt.Errorf("branch %s is at %s, which does not follow %s that the files here are of; they stay as they are", v.cfg.Branch, info.ID, v.state.Head)
+		v.points.setError("branch", err)
+		v.log.Warn(err)
+		return nil
+	}
+	return v.restoreWarm(ctx, head)
+}
+
+// descends says whether the commit that warm was last in step with is s or an ancestor of it.
+func (v *Volume) descends(ctx context.Context, s Snapshot) bool {
+	for {
+		info := s.Info()
+		if info.ID.String() == v.state.Head {
+			return true
+		}
+		if info.Parent.IsZero() {
+			return false
+		}
+		var err error
+		if s, err = v.cold.Snapshot(ctx, info.Parent); err != nil {
+			return false
+		}
+	}
 }
 
 // fetch brings the remote's commits, and moves the branch where warm can follow. It says whether warm can.

@@ -459,3 +459,26 @@ func TestLostHeadNote(t *testing.T) {
 		t.Fatalf("got %v", err)
 	}
 }
+
+// TestBranchMovedBack: a branch that is behind the files (moved back by hand, or an older copy of cold) takes nothing away.
+func TestBranchMovedBack(t *testing.T) {
+	c := newMemCold()
+	state := t.TempDir()
+	v := openTest(t, state, c)
+	write(t, v, v.root, "old", "1")
+	v.mustSync(t)
+	old := c.head
+	write(t, v, v.root, "new", "2")
+	v.mustSync(t)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.head = old
+	again := openTest(t, state, c)
+	if _, err := os.Stat(filepath.Join(state, "warm", "new")); err != nil {
+		t.Fatalf("the only copy is gone: %v", err)
+	}
+	if len(again.Status().Errors) == 0 {
+		t.Fatal("status says nothing of it")
+	}
+}

@@ -189,8 +189,11 @@ func (p *process) fail(err error) error {
 
 // murdered says that the service did not end by itself and may have left its locks.
 func (p *process) murdered() bool {
+	if !p.stopped || p.cmd.ProcessState == nil {
+		return true
+	}
 	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return !p.stopped || !ok || ws.Signaled() && ws.Signal() == unix.SIGKILL
+	return !ok || ws.Signaled() && ws.Signal() == unix.SIGKILL
 }
 
 // ended prefers the context's end to the errors that it caused.

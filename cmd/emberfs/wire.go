@@ -46,7 +46,7 @@ func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger) (*fs.Serv
 	}
 	server, err := fs.Mount(vol, fs.Options{
 		Mountpoint: c.Mountpoint, FsName: source, AllowOther: c.AllowOther, MountOptions: c.Flags,
-		KernelCache: c.KernelCache, Log: log,
+		KernelCache: c.KernelCache, Debug: c.LogLevel == "debug", Log: log,
 	})
 	var me *fs.MountError
 	if errors.As(err, &me) { // it names the mountpoint again
