@@ -22,6 +22,8 @@ type kernel interface {
 	notify(n notice) error
 	// prune asks the kernel to forget nodes that nobody uses; errors.ErrUnsupported before Linux 6.18.
 	prune(nodes []uint64) error
+	// canPrune says whether prune does anything.
+	canPrune() bool
 	// unmount detaches the mount: at once and for all (EBUSY while in use), or lazily, when its last user has gone.
 	unmount(lazy bool) error
 	// stop ends serve with the mount in place; programs get ENOTCONN from then on.

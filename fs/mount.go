@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
@@ -133,9 +132,4 @@ func (s *Server) Stats() Stats {
 		r.Requests[name] = n
 	}
 	return r
-}
-
-// CanPrune says whether the kernel forgets nodes when asked to (Linux 6.18); else invalidating their names must do.
-func (s *Server) CanPrune() bool {
-	return s.dev.settings.SupportsNotify(fuse.NOTIFY_PRUNE)
 }

@@ -57,6 +57,9 @@ func (n *notifier) InvalEntry(dir uint64, name string) { n.add(notice{dir, name}
 // InvalInode makes the kernel forget the attributes, ACLs and pages of node id.
 func (n *notifier) InvalInode(id uint64) { n.add(notice{node: id}) }
 
+// CanPrune says whether the kernel forgets nodes when asked to (Linux 6.18); else invalidating their names must do.
+func (n *notifier) CanPrune() bool { return n.kernel.canPrune() }
+
 // Prune asks the kernel to forget nodes that nobody uses. Before Linux 6.18 it does nothing.
 func (n *notifier) Prune(ids []uint64) {
 	n.mu.Lock()
@@ -181,8 +184,10 @@ func message(code int32, fixed uintptr, rest int, fill func([]byte)) []byte {
 
 func (d *device) notify(x notice) error { return d.send(x.encode()) }
 
+func (d *device) canPrune() bool { return d.settings.SupportsNotify(fuse.NOTIFY_PRUNE) }
+
 func (d *device) prune(nodes []uint64) error {
-	if !d.settings.SupportsNotify(fuse.NOTIFY_PRUNE) {
+	if !d.canPrune() {
 		return errors.ErrUnsupported
 	}
 	return d.send(encodePrune(nodes))

@@ -242,6 +242,8 @@ type status struct {
 		Hot struct {
 			Files, Bytes, Limit int64
 			Hits, Misses        uint64
+			Inodes              int64
+			InodesMax           int64 `json:"inodes_max"`
 		}
 		Warm struct{ Files, Bytes int64 }
 		Cold struct{ Files, Bytes, Packs int64 }

@@ -15,7 +15,7 @@ type Config struct {
 	Source string // for status only
 	Branch string
 
-	MemoryLimit    int64 // bytes: hot, inode table and Go heap together
+	MemoryLimit    int64 // bytes: hot, inode table (a fifth) and Go heap together
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
 	Tiering        bool

@@ -113,7 +113,7 @@ func (c *dirFDs) put(n *Inode, fd int) int {
 }
 
 // anonDir says that a directory can not be opened by name again, so that its descriptor must stay: the root.
-func (n *Inode) anonDir() bool { return n.id == 1 }
+func (n *Inode) anonDir() bool { return n.id == rootID }
 
 func (c *dirFDs) drop(n *Inode) {
 	c.mu.Lock()

@@ -45,8 +45,7 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 		if err != nil {
 			return nil, err
 		}
-		v.ref(n)
-		return &Handle{v: v, n: n, fd: fd, flags: flags}, nil
+		return v.newHandle(n, fd, flags), nil
 	}
 	v.begin()
 	defer v.end()
@@ -83,6 +82,7 @@ func (v *Volume) truncateVia(n *Inode, fd int, flags uint32, killPriv bool) erro
 // newHandle wraps fd and counts it as a writer where it is one. Between begin and end for writers.
 func (v *Volume) newHandle(n *Inode, fd int, flags uint32) *Handle {
 	v.ref(n)
+	n.opens.Add(1)
 	if writable(flags) {
 		n.mu.Lock()
 		n.mu.writers++
@@ -106,6 +106,7 @@ func (h *Handle) Release() {
 		h.n.mu.Unlock()
 	}
 	unix.Close(h.fd)
+	h.n.opens.Add(-1)
 	h.v.unref(h.n, 1)
 }
 

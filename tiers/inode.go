@@ -15,7 +15,10 @@ type Inode struct {
 	gen  uint64 // birth time in ns, odd
 	kind Kind
 
-	refs int64 // table.mu
+	refs       int64        // table.mu
+	prev, next *Inode       // table.mu: neighbours on the clock, nil for the root
+	used       atomic.Bool  // since the clock's hand came by last
+	opens      atomic.Int32 // open handles
 
 	// Volume.ns guards these. parent is nil for the root and for an inode whose known name is gone; then anon is set.
 	parent *Inode
@@ -84,13 +87,28 @@ type table struct {
 	byID  map[uint64]*Inode
 	byIno map[uint64]*Inode
 	next  uint64
+	clock Inode         // a ring of all inodes but the root, the one that the hand comes to next first (prune.go)
+	max   int           // how many inodes there should be at most
+	wake  chan struct{} // capacity 1: there are more
 }
+
+func (t *table) init(max int) {
+	t.byID, t.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
+	t.clock.prev, t.clock.next = &t.clock, &t.clock
+	t.max, t.wake = max, make(chan struct{}, 1)
+}
+
+// rootID is the root's node id, the first one given.
+const rootID = 1
 
 // Inode returns the inode with this node id, or nil.
 func (v *Volume) Inode(id uint64) *Inode {
 	v.table.mu.RLock()
 	n := v.table.byID[id]
 	v.table.mu.RUnlock()
+	if n != nil && !n.used.Load() {
+		n.used.Store(true)
+	}
 	return n
 }
 
@@ -117,6 +135,11 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	n.mu.Lock()
 	t.byID[n.id] = n
 	t.byIno[n.ino] = n
+	if n.id != rootID {
+		n.used.Store(true)
+		t.link(n)
+		t.crowded()
+	}
 	return n, true
 }
 
@@ -150,6 +173,7 @@ func (v *Volume) unref(n *Inode, count int64) {
 			return
 		}
 		delete(t.byID, n.id)
+		t.unlink(n)
 		if t.byIno[n.ino] == n {
 			delete(t.byIno, n.ino)
 		}

@@ -38,6 +38,8 @@ type HotStatus struct {
 	Misses uint64 `json:"misses"`
 	Limit  int64  `json:"limit"`
 	Inodes int64  `json:"inodes"` // in the inode table
+	// InodesMax is where the kernel is asked to forget inodes that nobody uses; those in use may be more.
+	InodesMax int64 `json:"inodes_max"`
 }
 
 // ColdStatus adds the repository's packs.

@@ -87,7 +87,7 @@ func (v *Volume) Status() Status {
 	}
 	s.Tiers.Hot = v.hot.status()
 	v.table.mu.RLock()
-	s.Tiers.Hot.Inodes = int64(len(v.table.byID))
+	s.Tiers.Hot.Inodes, s.Tiers.Hot.InodesMax = int64(len(v.table.byID)), int64(v.table.max)
 	for _, n := range v.table.byID {
 		if n.hotHint.Load() {
 			s.Tiers.Hot.Files++ // may have pages there
@@ -118,15 +118,9 @@ func (v *Volume) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
 	behind := v.leftBehind() // before programs come in
-	v.wg.Add(2)
-	go func() {
-		defer v.wg.Done()
-		v.flushLoop(ctx)
-	}()
-	go func() {
-		defer v.wg.Done()
-		v.backupLoop(ctx, behind)
-	}()
+	v.wg.Go(func() { v.flushLoop(ctx) })
+	v.wg.Go(func() { v.backupLoop(ctx, behind) })
+	v.wg.Go(func() { v.pruneLoop(ctx) })
 }
 
 func (v *Volume) flushLoop(ctx context.Context) {

@@ -70,7 +70,9 @@ type Volume struct {
 type Invalidator interface {
 	InvalEntry(dir uint64, name string)
 	InvalInode(id uint64)
+	// Prune asks the kernel to forget inodes that nobody uses; it does nothing where CanPrune is false.
 	Prune(ids []uint64)
+	CanPrune() bool
 }
 
 // SetInvalidator tells the volume how to reach the kernel's caches.
@@ -94,7 +96,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
 	v.syncing = make(chan struct{}, 1)
-	v.table.byID, v.table.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
+	v.table.init(maxInodes(c.MemoryLimit))
 	v.epoch.Store(1)
 	if err := v.openWarm(); err != nil {
 		return nil, err

@@ -1,0 +1,180 @@
+package tiers
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// inodeBytes is what one entry of the inode table costs on the heap, measured: the Inode, its name and two map entries.
+const inodeBytes = 450
+
+// maxInodes is the part of a memory limit that the inode table may use, in inodes: a fifth of it.
+func maxInodes(memoryLimit int64) int { return max(4096, int(memoryLimit/5/inodeBytes)) }
+
+const (
+	pruneBatch = 4096                   // inodes named in one request to the kernel
+	pruneWait  = 20 * time.Millisecond  // for the answers, which are FORGETs
+	pruneRest  = 500 * time.Millisecond // after a round over the whole table that did not suffice; doubles up to pruneRestMax
+	// pruneRestMax bounds how long a table that is in use (open files, working directories) stays over its limit unnoticed.
+	pruneRestMax = 30 * time.Second
+)
+
+// link appends n to the table's clock; table.mu is held.
+func (t *table) link(n *Inode) {
+	n.prev, n.next = t.clock.prev, &t.clock
+	n.prev.next, n.next.prev = n, n
+}
+
+// unlink takes n off the clock; table.mu is held.
+func (t *table) unlink(n *Inode) {
+	if n.next == nil {
+		return
+	}
+	n.prev.next, n.next.prev = n.next, n.prev
+	n.prev, n.next = nil, nil
+}
+
+// crowded wakes the pruner when the table is over its limit; table.mu is held.
+func (t *table) crowded() {
+	if len(t.byID) > t.max {
+		select {
+		case t.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// candidate is an inode that the kernel may forget, and where it stands for kernels that want names.
+type candidate struct {
+	n      *Inode
+	id     uint64
+	parent uint64
+	name   string
+}
+
+// candidates turns the clock's hand over at most scan inodes and collects up to limit that were not used since it came by last.
+// Directories with names that the next commit must look at stay: forgotten, they would have to be read whole.
+func (v *Volume) candidates(limit, scan int) []candidate {
+	t := &v.table
+	found := make([]candidate, 0, limit)
+	t.mu.Lock()
+	for ; scan > 0 && len(found) < limit; scan-- {
+		n := t.clock.next
+		if n == &t.clock {
+			break
+		}
+		t.unlink(n)
+		t.link(n)
+		if n.used.Swap(false) || n.opens.Load() > 0 {
+			continue
+		}
+		found = append(found, candidate{n: n, id: n.id})
+	}
+	t.mu.Unlock()
+	return slices.DeleteFunc(found, func(c candidate) bool { return c.n.dir != nil && c.n.dir.busy() })
+}
+
+// busy says that a commit wants to know what changed here.
+func (d *dirState) busy() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.mu.changed) > 0
+}
+
+// pruneLoop keeps the inode table within its limit by asking the kernel to forget what was not used for longest. Whether it did
+// only the FORGETs say: open files, working directories, watches and mappings keep their inodes.
+func (v *Volume) pruneLoop(ctx context.Context) {
+	t := &v.table
+	rest := pruneRest
+	for {
+		select {
+		case <-t.wake:
+		case <-ctx.Done():
+			return
+		}
+		inval := v.inval.Load()
+		if inval == nil {
+			continue // not mounted yet
+		}
+		before := v.inodes()
+		enough := v.prune(ctx, *inval, before)
+		if enough {
+			rest = pruneRest
+			continue
+		}
+		if !sleep(ctx, rest) {
+			return
+		}
+		if rest = min(2*rest, pruneRestMax); v.inodes() < before*3/4 {
+			rest = pruneRest
+		}
+	}
+}
+
+// prune asks in batches until the table is well below its limit, for at most two turns of the clock: the first one may find that
+// everything was used. It says whether the table is within the limit now.
+func (v *Volume) prune(ctx context.Context, inval Invalidator, before int) bool {
+	t := &v.table
+	target := t.max - t.max/8
+	for scanned := 0; scanned < 2*before; {
+		over := v.inodes() - target
+		if over <= 0 {
+			return true
+		}
+		const scan = 4 * pruneBatch
+		c := v.candidates(min(over+over/4+1, pruneBatch), scan)
+		scanned += scan
+		if len(c) > 0 {
+			v.askToForget(inval, c)
+		}
+		if !sleep(ctx, pruneWait) {
+			return true
+		}
+	}
+	return v.inodes() <= t.max
+}
+
+// askToForget names inodes to the kernel: by number where it can, else by the names of files that nobody has open. Directories
+// are left out then: taking away the name of one would detach what is mounted below and lose working directories.
+func (v *Volume) askToForget(inval Invalidator, c []candidate) {
+	if inval.CanPrune() {
+		ids := make([]uint64, len(c))
+		for i := range c {
+			ids[i] = c[i].id
+		}
+		inval.Prune(ids)
+		return
+	}
+	v.ns.RLock()
+	for i := range c {
+		if n := c[i].n; n.kind != KindDir && n.parent != nil {
+			c[i].parent, c[i].name = n.parent.id, n.name
+		}
+	}
+	v.ns.RUnlock()
+	for i := range c {
+		if c[i].parent != 0 {
+			inval.InvalEntry(c[i].parent, c[i].name)
+		}
+	}
+}
+
+// inodes is the table's size.
+func (v *Volume) inodes() int {
+	v.table.mu.RLock()
+	defer v.table.mu.RUnlock()
+	return len(v.table.byID)
+}
+
+// sleep waits; false when ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
