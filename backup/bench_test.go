@@ -1,13 +1,11 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
@@ -35,7 +33,7 @@ func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
 	entries := make([]tiers.Entry, n)
 	for i := range entries {
 		// Each file has content of its own, as in life: ids do not compress.
-		id, err := tx.PutFile(ctx, 8, strings.NewReader(fmt.Sprintf("%08d", i)), tiers.ID{})
+		id, err := tx.PutFile(ctx, content(fmt.Appendf(nil, "%08d", i)), tiers.Base{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -73,7 +71,7 @@ func BenchmarkPutDirDelta(b *testing.B) {
 	for b.Loop() {
 		e := entries[i%len(entries)]
 		i++
-		if e.ID, err = tx.PutFile(ctx, 8, strings.NewReader(fmt.Sprintf("x%07d", i)), tiers.ID{}); err != nil {
+		if e.ID, err = tx.PutFile(ctx, content(fmt.Appendf(nil, "x%07d", i)), tiers.Base{}); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := tx.PutDir(ctx, dir.Dir(), false, nil, []tiers.Entry{e}, nil); err != nil {
@@ -185,12 +183,12 @@ func BenchmarkFirstCommit(b *testing.B) {
 			var g sync.WaitGroup
 			for half := range 2 {
 				g.Go(func() {
-					content := slices.Clone(data)
+					own := slices.Clone(data)
 					for i := half; i < 100; i += 2 {
-						for k := 0; k+16 < len(content); k += 16 {
-							binary.LittleEndian.PutUint64(content[k:], uint64(d*100+i)*0x9E3779B97F4A7C15+uint64(k))
+						for k := 0; k+16 < len(own); k += 16 {
+							binary.LittleEndian.PutUint64(own[k:], uint64(d*100+i)*0x9E3779B97F4A7C15+uint64(k))
 						}
-						id, err := tx.PutFile(ctx, 4096, bytes.NewReader(content), tiers.ID{})
+						id, err := tx.PutFile(ctx, content(own), tiers.Base{})
 						if err != nil {
 							b.Error(err)
 						}

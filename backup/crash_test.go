@@ -151,7 +151,7 @@ func TestErrorInCommit(t *testing.T) {
 			}
 			break
 		}
-		if _, err := tx.PutFile(t.Context(), 0, strings.NewReader(""), tiers.ID{}); err == nil {
+		if _, err := tx.PutFile(t.Context(), content(nil), tiers.Base{}); err == nil {
 			t.Errorf("%s: the Tx goes on", passed[n-1])
 		}
 		// What is there is whole, whichever tip it is.

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -24,7 +23,7 @@ func (v *testVolume) commitDelta(f *file, put []string, del []string) {
 	var entries []tiers.Entry
 	for _, name := range put {
 		k := f.kids[name]
-		if k.ID, err = tx.PutFile(ctx, k.Size, bytes.NewReader(k.data), tiers.ID{}); err != nil {
+		if k.ID, err = tx.PutFile(ctx, content(k.data), tiers.Base{}); err != nil {
 			v.t.Fatal(err)
 		}
 		entries = append(entries, k.Entry)

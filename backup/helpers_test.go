@@ -161,7 +161,7 @@ func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID,
 		case tiers.KindDir:
 			err = put(ctx, tx, k, base, path.Join(at, name), nil)
 		case tiers.KindFile:
-			k.ID, err = tx.PutFile(ctx, k.Size, bytes.NewReader(k.data), k.ID)
+			k.ID, err = tx.PutFile(ctx, content(k.data), tiers.Base{ID: k.ID})
 		case tiers.KindSymlink:
 			k.ID, err = tx.PutSymlink(ctx, k.Target, k.ID)
 		}
@@ -371,3 +371,20 @@ func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
 	})
 	return &testVolume{Cold: c, t: t, dir: dir}
 }
+
+// bytesContent is a tiers.Content in memory without holes.
+type bytesContent struct{ *bytes.Reader }
+
+func content(data []byte) tiers.Content { return bytesContent{bytes.NewReader(data)} }
+
+func (c bytesContent) Data(off int64) (tiers.Range, bool, error) {
+	return tiers.Range{Off: off, End: c.Size()}, off < c.Size(), nil
+}
+
+// sized is content that says it has another size.
+type sized struct {
+	tiers.Content
+	size int64
+}
+
+func (s sized) Size() int64 { return s.size }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"emberfs/backup/odb"
@@ -57,11 +56,11 @@ func (t *tx) end() bool {
 }
 
 // PutFile implements tiers.Tx.
-func (t *tx) PutFile(ctx context.Context, size int64, r io.Reader, base tiers.ID) (tiers.ID, error) {
+func (t *tx) PutFile(ctx context.Context, f tiers.Content, base tiers.Base) (tiers.ID, error) {
 	if err := t.alive(); err != nil {
 		return tiers.ID{}, err
 	}
-	id, err := t.c.storeContent(ctx, t.w, size, r, base)
+	id, err := t.c.storeContent(ctx, t.w, f, base)
 	if err != nil {
 		return tiers.ID{}, fmt.Errorf("store file: %w", err)
 	}

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -89,11 +88,11 @@ func TestPutFileConcurrently(t *testing.T) {
 	for _, k := range f.kids {
 		wg.Go(func() {
 			var err error
-			if k.ID, err = tx.PutFile(t.Context(), k.Size, bytes.NewReader(k.data), tiers.ID{}); err != nil {
+			if k.ID, err = tx.PutFile(t.Context(), content(k.data), tiers.Base{}); err != nil {
 				t.Error(err)
 			}
 			for _, size := range []int64{k.Size - 1, k.Size + 1} {
-				if _, err := tx.PutFile(t.Context(), size, bytes.NewReader(k.data), tiers.ID{}); !errors.Is(err, tiers.ErrSizeChanged) {
+				if _, err := tx.PutFile(t.Context(), sized{content(k.data), size}, tiers.Base{}); !errors.Is(err, tiers.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", k.Size, size, err)
 				}
 			}
@@ -123,7 +122,7 @@ func TestPutFileBase(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Abort()
-		id, err := tx.PutFile(t.Context(), a.Size, bytes.NewReader(a.data), a.ID)
+		id, err := tx.PutFile(t.Context(), content(a.data), tiers.Base{ID: a.ID})
 		if err != nil || id != a.ID {
 			t.Errorf("PutFile = %s, %v", id, err)
 		}
@@ -198,7 +197,7 @@ func TestDamagedShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	if k.ID, err = tx.PutFile(t.Context(), k.Size, bytes.NewReader(k.data), tiers.ID{}); err != nil {
+	if k.ID, err = tx.PutFile(t.Context(), content(k.data), tiers.Base{}); err != nil {
 		t.Fatal(err)
 	}
 	base, root := rootOf(tx.Base()), &tiers.Root{Entry: f.Entry}

@@ -2,7 +2,6 @@ package tiers
 
 import (
 	"errors"
-	"io"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,7 +118,7 @@ func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID
 		return errNotAFile
 	}
 	size := int64(st.Size)
-	id, err := c.tx.PutFile(c.ctx, size, &fileReader{fd: fd, size: size, check: recheck}, base)
+	id, err := c.tx.PutFile(c.ctx, &warmContent{fd: fd, size: size}, Base{ID: base})
 	if err != nil {
 		return err
 	}
@@ -132,37 +131,4 @@ func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID
 	e.ID, e.Size, e.Mtime = id, size, timeOf(st.Mtime)
 	e.Mode, e.UID, e.GID = uint32(st.Mode)&07777, st.Uid, st.Gid
 	return nil
-}
-
-// fileReader reads a descriptor from its start. A long read ends early when it has become pointless: the file's last name is
-// gone, or its size is another.
-type fileReader struct {
-	fd    int
-	off   int64
-	size  int64
-	check int64 // the offset at which to look again
-}
-
-const recheck = 64 << 20
-
-func (r *fileReader) Read(p []byte) (int, error) {
-	if r.off >= r.check {
-		r.check = r.off + recheck
-		var st unix.Stat_t
-		if err := unix.Fstat(r.fd, &st); err != nil {
-			return 0, err
-		}
-		if st.Nlink == 0 {
-			return 0, unix.ENOENT
-		}
-		if st.Size != r.size {
-			return 0, ErrSizeChanged
-		}
-	}
-	n, err := preadFull(r.fd, p, r.off)
-	r.off += int64(n)
-	if err == nil && n == 0 && len(p) > 0 {
-		return 0, io.EOF
-	}
-	return n, err
 }

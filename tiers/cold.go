@@ -127,13 +127,35 @@ type CommitOptions struct {
 	When    time.Time
 }
 
+// Range is a half-open range of a file's bytes.
+type Range struct{ Off, End int64 }
+
+// Content is a file's bytes as a commit reads them. Its methods may be called concurrently.
+type Content interface {
+	// ReadAt fills p unless the file ends before: then it returns io.EOF.
+	io.ReaderAt
+	Size() int64
+	// Data gives the first range of data that ends behind off, as lseek(2) with SEEK_DATA and SEEK_HOLE does; it may begin
+	// before off. ok is false where only a hole follows.
+	Data(off int64) (r Range, ok bool, err error)
+}
+
+// Base is what is known of a file's content before it is read.
+type Base struct {
+	// ID is what the last commit has, or what an earlier PutFile of the same Tx returned; zero: nothing is known.
+	ID ID
+	// Known says that outside of Changed the bytes are those of ID, up to the lesser size.
+	Known   bool
+	Changed []Range // sorted, disjoint
+}
+
 // Tx collects the objects of one commit. It is used by one goroutine at a time, except PutFile, which may be called concurrently.
 type Tx interface {
 	// Base is the snapshot that this commit extends, nil for the first.
 	Base() Snapshot
-	// PutFile stores the content of r, size bytes; it fails with ErrSizeChanged when r gives more or fewer.
-	// base is the id that the same path had in the last commit (zero: none): equal content is not stored again.
-	PutFile(ctx context.Context, size int64, r io.Reader, base ID) (ID, error)
+	// PutFile stores a file's content; it fails with ErrSizeChanged when c gives more or fewer bytes than its Size.
+	// What base has too is not stored again.
+	PutFile(ctx context.Context, c Content, base Base) (ID, error)
 	// PutSymlink stores a symlink's target.
 	PutSymlink(ctx context.Context, target string, base ID) (ID, error)
 	// PutDir stores one directory, children first. With base non-zero and full false the entries in put replace or join those
@@ -154,6 +176,9 @@ type Blob interface {
 	io.Reader
 	io.Closer
 	Size() int64
+	// SkipHole moves behind the hole that the current position is in, if it is known to be in one, and returns its rest's
+	// length in bytes; 0: data follows, or the end. Read gives a hole as zeros.
+	SkipHole() int64
 }
 
 // Cold is where files live for good: a git repository (package backup). Safe for concurrent use; one Tx at a time.

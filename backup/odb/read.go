@@ -105,7 +105,7 @@ type BlobReader struct {
 // Stream opens a blob of any size; memory is constant unless git stored it as a delta, whose base is then held (in memory up
 // to Options.DeltaMemory, else in a temporary file). The Read that delivers the last bytes verifies the id and fails with
 // tiers.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified yet.
-func (db *DB) Stream(id ID) (tiers.Blob, error) {
+func (db *DB) Stream(id ID) (*BlobReader, error) {
 	var b *BlobReader
 	err := db.each(id, func(s source) error {
 		o, err := s.open()
