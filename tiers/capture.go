@@ -50,6 +50,7 @@ type fileMark struct {
 	name string
 	ino  uint64
 	gen  uint64
+	read uint64 // which read of it (written.start)
 	rec  record
 }
 

@@ -86,49 +86,55 @@ func (c *capture) content(dir *Inode, dirfd int, e *Entry, st *unix.Statx_t, bas
 		return fileMark{}, err
 	}
 	defer unix.Close(fd)
-	for attempt := 0; ; attempt++ {
-		err := c.readOnce(n, fd, e, st, base, attempt == 2)
+	var last attempt
+	for try := 1; ; try++ {
+		last, err = c.readOnce(n, fd, e, st, last, base, try == 3)
 		if err == nil {
 			break
 		}
-		if attempt == 2 || !errors.Is(err, ErrSizeChanged) {
+		if try == 3 || !errors.Is(err, ErrSizeChanged) {
 			return fileMark{}, err
 		}
 	}
 	c.count(e.Size)
 	return fileMark{
-		name: e.Name, ino: n.ino, gen: n.gen,
+		name: e.Name, ino: n.ino, gen: n.gen, read: last.read,
 		rec: record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime},
 	}, nil
 }
 
-// readOnce reads a file from end to end; ErrSizeChanged means that it changed meanwhile.
-func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, base ID, exclusive bool) error {
+// readOnce reads a file, or what may have changed of it; ErrSizeChanged means that it changed meanwhile. exclusive keeps writers out.
+func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, last attempt, hint ID, exclusive bool) (now attempt, err error) {
 	n.io.RLock() // no write is half done at this moment; exclusive: none begins before we are through
+	if err := statAt(fd, "", st); err != nil {
+		n.io.RUnlock()
+		return attempt{}, err
+	}
+	size := int64(st.Size)
+	if size >= writtenMin && n.written.Load() == nil {
+		n.written.Store(newWritten(ID{}))
+	}
 	seq := n.writeSeq.Load()
+	base, read := n.written.Load().start(last, hint)
 	if exclusive {
 		defer n.io.RUnlock()
 	} else {
 		n.io.RUnlock()
 	}
-	if err := statAt(fd, "", st); err != nil {
-		return err
-	}
 	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != KindFile {
-		return errNotAFile
+		return attempt{}, errNotAFile
 	}
-	size := int64(st.Size)
-	id, err := c.tx.PutFile(c.ctx, &warmContent{fd: fd, size: size}, Base{ID: base})
+	id, err := c.tx.PutFile(c.ctx, &warmContent{fd: fd, size: size}, base)
 	if err != nil {
-		return err
+		return attempt{}, err
 	}
 	if err := statAt(fd, "", st); err != nil {
-		return err
+		return attempt{}, err
 	}
 	if n.writeSeq.Load() != seq || int64(st.Size) != size {
-		return ErrSizeChanged
+		return attempt{read, id}, ErrSizeChanged
 	}
 	e.ID, e.Size, e.Mtime = id, size, timeOf(st.Mtime)
 	e.Mode, e.UID, e.GID = uint32(st.Mode)&07777, st.Uid, st.Gid
-	return nil
+	return attempt{read, id}, nil
 }

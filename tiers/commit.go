@@ -183,6 +183,9 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		n.mu.Lock()
 	}
 	r := f.rec
+	if w := n.written.Load(); w != nil {
+		w.stored(r.id, f.read)
+	}
 	a := n.attrLocked(&st)
 	switch {
 	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino):
@@ -195,6 +198,9 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		r.group = n.mu.rec.group
 		if v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
 			n.mu.ungranted = false
+			if n.written.Load() == nil && r.size >= writtenMin {
+				n.written.Store(newWritten(r.id))
+			}
 			n.mu.marksSynced = true // there is no dirty mark to make durable
 			v.dirtyHint.remove(n.ino)
 		}

@@ -22,7 +22,9 @@
 //     a clean stop nor an earlier start within the same boot.
 //  5. Hot never holds the only copy of anything: a write goes to the warm file and to hot in one call, under Inode.io.
 //  6. A record's ctime is what stat shows while the record says so: writing an attribute moves the file system's own ctime.
-//  7. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//  7. What changed of a big file since cold had it is noted (written.go) before the bytes change, under Inode.io: a commit reads no more
+//     than that. Whoever knows nothing (a new process) reads everything.
+//  8. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
 //
 // # Lock order
 //

@@ -162,6 +162,7 @@ func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
 		}
 	}
 	n.writeSeq.Add(1)
+	n.written.Load().add(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
 	v.risk.bytes.Add(int64(m))
 	if m > 0 {
@@ -205,6 +206,7 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 		}
 	}
 	n.writeSeq.Add(1)
+	n.written.Load().addFrom(size)
 	if err := unix.Ftruncate(fd, size); err != nil {
 		return err
 	}
@@ -253,6 +255,11 @@ func (h *Handle) Fallocate(mode uint32, off, length int64) error {
 	defer n.io.Unlock()
 	// suid and sgid: the kernel sends a SETATTR for them first.
 	n.writeSeq.Add(1)
+	if mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
+		n.written.Load().addFrom(off)
+	} else {
+		n.written.Load().add(off, off+length)
+	}
 	if err := unix.Fallocate(h.fd, mode, off, length); err != nil {
 		return err
 	}
@@ -302,6 +309,7 @@ func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int6
 		}
 	}
 	out.n.writeSeq.Add(1)
+	out.n.written.Load().add(offOut, offOut+min(length, copyMax))
 	m, err := unix.CopyFileRange(in.fd, &offIn, out.fd, &offOut, int(min(length, copyMax)), 0)
 	v.hot.newVersion(out.n)
 	v.risk.bytes.Add(int64(max(m, 0)))

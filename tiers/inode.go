@@ -29,9 +29,10 @@ type Inode struct {
 	version uint64       // io: hot's content version
 	hotHint atomic.Bool  // hot may hold pages of this version
 
-	writeSeq     atomic.Uint64 // rises with every change of content
-	epoch        atomic.Uint64 // the last epoch in which the inode was touched
-	contentEpoch atomic.Uint64 // the same for its bytes
+	writeSeq     atomic.Uint64           // rises with every change of content
+	written      atomic.Pointer[written] // which parts changed; nil: not noted (small files, or not read by a commit yet)
+	epoch        atomic.Uint64           // the last epoch in which the inode was touched
+	contentEpoch atomic.Uint64           // the same for its bytes
 
 	mu struct {
 		sync.Mutex

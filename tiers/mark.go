@@ -27,9 +27,13 @@ func (v *Volume) loadRecord(n *Inode, at xattrTarget) {
 		return
 	}
 	n.mu.rec = r
-	if n.kind == KindDir && r.has(recClean) {
+	switch {
+	case !r.has(recClean):
+	case n.kind == KindDir:
 		d := n.dir
 		d.mu.tracking, d.mu.base = true, DirID{Tree: r.id, Meta: r.meta}
+	case r.size >= writtenMin:
+		n.written.Store(newWritten(r.id))
 	}
 }
 

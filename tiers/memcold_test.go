@@ -22,6 +22,7 @@ type memCold struct {
 	commits map[ID]*memSnapshot
 	head    ID
 	reads   int   // PutFile calls
+	known   int   // those with a known base
 	failTx  error // Commit fails with it
 }
 
@@ -97,20 +98,50 @@ type memTx struct {
 	base Snapshot
 	mu   sync.Mutex
 	new  map[ID][]byte
+	lies map[ID]error // content that its Base did not tell the truth about
 	dirs map[DirID][]Entry
 	root Root
 }
 
 func (c *memCold) Begin(ctx context.Context) (Tx, error) {
 	base, err := c.Head(ctx)
-	return &memTx{c: c, base: base, new: map[ID][]byte{}, dirs: map[DirID][]Entry{}}, err
+	return &memTx{c: c, base: base, new: map[ID][]byte{}, lies: map[ID]error{}, dirs: map[DirID][]Entry{}}, err
 }
 func (c *memCold) BeginAt(ctx context.Context, id ID) (Tx, error) {
 	base, err := c.Snapshot(ctx, id)
-	return &memTx{c: c, base: base, new: map[ID][]byte{}, dirs: map[DirID][]Entry{}}, err
+	return &memTx{c: c, base: base, new: map[ID][]byte{}, lies: map[ID]error{}, dirs: map[DirID][]Entry{}}, err
 }
 func (t *memTx) Base() Snapshot { return t.base }
-func (t *memTx) PutFile(_ context.Context, c Content, _ Base) (ID, error) {
+
+// checkBase finds bytes outside of what is said to have changed that differ from the base. t.mu is held.
+func (t *memTx) checkBase(data []byte, base Base) error {
+	if !base.Known {
+		return nil
+	}
+	t.c.mu.Lock()
+	old, ok := t.c.blobs[base.ID]
+	t.c.known++
+	t.c.mu.Unlock()
+	if !ok {
+		old, ok = t.new[base.ID]
+	}
+	if !ok {
+		return fmt.Errorf("base %s is not there", base.ID)
+	}
+	off := int64(0)
+	same := min(int64(len(old)), int64(len(data)))
+	for _, r := range append(slices.Clone(base.Changed), Range{same, same}) {
+		if r.Off > off && !bytes.Equal(old[off:min(r.Off, same)], data[off:min(r.Off, same)]) {
+			return fmt.Errorf("bytes %d to %d differ from the base, which was not said", off, r.Off)
+		}
+		if off = max(off, r.End); off >= same {
+			break
+		}
+	}
+	return nil
+}
+
+func (t *memTx) PutFile(_ context.Context, c Content, base Base) (ID, error) {
 	data, err := io.ReadAll(io.NewSectionReader(c, 0, 1<<40))
 	if err != nil {
 		return ID{}, err
@@ -120,6 +151,11 @@ func (t *memTx) PutFile(_ context.Context, c Content, _ Base) (ID, error) {
 	}
 	id := ID(sha1.Sum(data))
 	t.mu.Lock()
+	if err := t.checkBase(data, base); err != nil {
+		t.lies[id] = err // a lie unless the caller finds out that the file changed meanwhile
+	} else {
+		delete(t.lies, id)
+	}
 	t.new[id] = data
 	t.mu.Unlock()
 	t.c.mu.Lock()
@@ -150,6 +186,9 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put
 		delete(all, name)
 	}
 	for _, e := range put {
+		if err := t.lies[e.ID]; err != nil {
+			return DirID{}, fmt.Errorf("%q: %w", e.Name, err)
+		}
 		all[e.Name] = e
 	}
 	list := slices.SortedFunc(maps.Values(all), func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })

@@ -54,7 +54,8 @@ type candidate struct {
 }
 
 // candidates turns the clock's hand over at most scan inodes and collects up to limit that were not used since it came by last.
-// Directories with names that the next commit must look at stay: forgotten, they would have to be read whole.
+// Directories with names that the next commit must look at stay, as do big files with written parts: forgotten, they would have
+// to be read whole.
 func (v *Volume) candidates(limit, scan int) []candidate {
 	t := &v.table
 	found := make([]candidate, 0, limit)
@@ -72,7 +73,9 @@ func (v *Volume) candidates(limit, scan int) []candidate {
 		found = append(found, candidate{n: n, id: n.id})
 	}
 	t.mu.Unlock()
-	return slices.DeleteFunc(found, func(c candidate) bool { return c.n.dir != nil && c.n.dir.busy() })
+	return slices.DeleteFunc(found, func(c candidate) bool {
+		return c.n.dir != nil && c.n.dir.busy() || c.n.written.Load().dirty()
+	})
 }
 
 // busy says that a commit wants to know what changed here.

@@ -77,7 +77,7 @@ func read(t *testing.T, v *Volume, n *Inode) string {
 		t.Fatal(err)
 	}
 	defer h.Release()
-	buf := make([]byte, 1<<20)
+	buf := make([]byte, 16<<20)
 	m, err := h.Read(buf, 0)
 	if err != nil {
 		t.Fatal(err)
