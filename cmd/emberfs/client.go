@@ -73,22 +73,32 @@ func (c *client) alive(ctx context.Context) bool {
 	return !errors.Is(err, errNoDaemon)
 }
 
-func (c *client) status(ctx context.Context) (statusReply, error) {
-	var out statusReply
+func (c *client) who(ctx context.Context) (out daemonReply, err error) {
+	err = c.get(ctx, "/v1/daemon", &out)
+	return out, err
+}
+
+func (c *client) status(ctx context.Context) (out statusReply, err error) {
+	err = c.get(ctx, "/v1/status", &out)
+	return out, err
+}
+
+// get reads an answer that takes the daemon no time.
+func (c *client) get(ctx context.Context, path string, out any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errSilent)
 	defer cancel()
-	resp, err := c.do(ctx, http.MethodGet, "/v1/status", nil)
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
 		}
-		return out, err
+		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-		return out, fmt.Errorf("status of %s: %w", c.state, err)
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("status of %s: %w", c.state, err)
 	}
-	return out, nil
+	return nil
 }
 
 func (c *client) sync(ctx context.Context, r syncRequest) (*tiers.Receipt, error) {

@@ -67,7 +67,7 @@ func listStatus(ctx context.Context, asJSON bool, w world) error {
 		st, err := newClient(e.State).status(ctx)
 		if err != nil {
 			// Gone, or not answering: still worth a line.
-			st = statusReply{PID: e.PID, Mountpoint: e.Mountpoint, Phase: phaseDead}
+			st = statusReply{daemonReply: daemonReply{PID: e.PID, Mountpoint: e.Mountpoint, Phase: phaseDead}}
 			st.State = e.State
 			st.Errors = []string{redact(err.Error())}
 			st.Rules, st.Notes = []string{}, []string{}

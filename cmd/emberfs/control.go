@@ -19,12 +19,17 @@ import (
 	"emberfs/tiers"
 )
 
-// statusReply is what GET /v1/status and `emberfs status --json` show.
-type statusReply struct {
+// daemonReply says who serves a state directory: GET /v1/daemon, which costs nothing.
+type daemonReply struct {
 	PID        int    `json:"pid"`
 	Mountpoint string `json:"mountpoint"`
 	Phase      string `json:"phase"` // mounted, or finishing: the mount is gone and the last backup runs
 	Version    string `json:"version"`
+}
+
+// statusReply is what GET /v1/status and `emberfs status --json` show.
+type statusReply struct {
+	daemonReply
 	tiers.Status
 }
 
@@ -57,6 +62,7 @@ var errBusy = errors.New("the mount is busy: processes use it")
 
 // controlled is what the socket steers: the daemon, or a fake in tests.
 type controlled interface {
+	who() daemonReply
 	status() statusReply
 	sync(ctx context.Context, reason string) (*tiers.Receipt, error)
 	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount stays.
@@ -125,6 +131,9 @@ func (s *controlServer) close() error {
 
 func controlHandler(c controlled) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/daemon", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, c.who())
+	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, c.status())
 	})

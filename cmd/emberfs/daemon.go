@@ -316,11 +316,14 @@ func (d *daemon) extendTimeout() func() {
 	return func() { close(stop); <-stopped }
 }
 
-func (d *daemon) status() statusReply {
+func (d *daemon) who() daemonReply {
 	d.mu.Lock()
-	phase := d.mu.phase
-	d.mu.Unlock()
-	out := statusReply{PID: os.Getpid(), Mountpoint: d.config.Mountpoint, Phase: phase, Version: versionString()}
+	defer d.mu.Unlock()
+	return daemonReply{PID: os.Getpid(), Mountpoint: d.config.Mountpoint, Phase: d.mu.phase, Version: versionString()}
+}
+
+func (d *daemon) status() statusReply {
+	out := statusReply{daemonReply: d.who()}
 	d.last.RLock()
 	defer d.last.RUnlock()
 	if d.last.status != nil {

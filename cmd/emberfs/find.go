@@ -104,7 +104,7 @@ func registrations() ([]registration, error) {
 func (f found) one(ctx context.Context) (registration, error) {
 	var finishing []registration
 	for _, e := range f.daemons {
-		st, err := newClient(e.State).status(ctx)
+		st, err := newClient(e.State).who(ctx)
 		switch {
 		case err == nil && st.Phase == phaseMounted:
 			return registration{Mountpoint: st.Mountpoint, State: e.State, PID: st.PID}, nil

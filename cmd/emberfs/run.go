@@ -162,11 +162,11 @@ const exitGrace = 10 * time.Second
 // start must not fail. It returns false where the holder of the lock is a working mount.
 func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 	cl := newClient(e.state)
-	st, err := cl.status(ctx)
+	st, err := cl.who(ctx)
 	// For a moment after the unmount the daemon has not noticed yet.
 	for end := time.Now().Add(noticeGrace); err == nil && st.Phase == phaseMounted && unmounted(st.Mountpoint) && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
-		st, err = cl.status(ctx)
+		st, err = cl.who(ctx)
 	}
 	switch {
 	case err != nil: // it has said its last word already, was killed a moment ago, or has not begun to speak
