@@ -21,6 +21,7 @@ func runCLI(args []string, w world) error {
 
 // rootCommand assembles the command line, one file a command.
 func rootCommand(w world) *cobra.Command {
+	w.quiet = new(bool)
 	root := &cobra.Command{
 		Use:   "emberfs",
 		Short: "A filesystem for machines that go away: files in memory, in a directory, and in git",
@@ -49,6 +50,7 @@ Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount
 			return usageError(args[0], "", "unknown command", hint)
 		},
 	}
+	root.PersistentFlags().BoolVarP(w.quiet, "quiet", "q", false, "show no progress on stderr")
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(w.out)
 	root.SetErr(w.err)

@@ -75,7 +75,9 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	if err != nil {
 		return err
 	}
-	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, w.err, false)
+	shown := newProgress(w, "restore", "file")
+	defer shown.done()
+	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false)
 	cold, err := backup.OpenRepository(repo, backup.Options{Branch: r.branch, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log})
 	if err != nil {
 		return &failure{code: exitFailed, op: "restore", path: repo, err: err, hint: "name a repository or a state directory by --from"}
@@ -98,7 +100,11 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	}
 	var files, bytes int64
 	err = tiers.Restore(ctx, snap, cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted, Log: log,
-		Progress: func(f, b int64) { files, bytes = f, b }})
+		Progress: func(f, b int64) {
+			files, bytes = f, b
+			shown.set(f, b)
+		}})
+	shown.done()
 	if err != nil {
 		code := exitPart
 		if isEmpty(r.to) {

@@ -15,7 +15,11 @@ func main() {
 type world struct {
 	out, err io.Writer
 	environ  []string
+	quiet    *bool // --quiet; nil where there is no such flag
 }
+
+// silent says that progress is not to be shown.
+func (w world) silent() bool { return w.quiet != nil && *w.quiet }
 
 // run is the whole program but for the exit.
 func run(args []string, w world) int {

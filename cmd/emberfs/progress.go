@@ -1,0 +1,224 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	barDelay  = 500 * time.Millisecond // work that is done within shows no bar
+	lineEvery = 5 * time.Second        // between plain lines, and before the first
+)
+
+// unitCost is what one unit counts beside its bytes, in bytes: many small files take as long as few big ones.
+const unitCost = 16 << 10
+
+// barScale is how finely a bar is told where it stands.
+const barScale = 10_000
+
+// progress shows on stderr how far long work is: a bar on a terminal, else a plain line at most every 5 s, with --quiet
+// nothing. It never touches stdout. Its methods are safe for concurrent use and cost little enough to be called for each file;
+// none of them reports errors: a terminal that has gone away is no reason to stop working.
+type progress struct {
+	err      io.Writer
+	what     string // "restore"
+	unit     string // "file"
+	show     bool
+	terminal bool
+	every    time.Duration // between plain lines
+
+	started time.Time
+
+	mu      sync.Mutex // the counts; a leaf, for drawing takes it
+	units   int64
+	bytes   int64
+	ofUnits int64 // 0: not known
+	ofBytes int64
+
+	out  sync.Mutex    // held while stderr is written to
+	bars *mpb.Progress // nil while no bar is drawn
+	bar  *mpb.Bar
+
+	stop chan struct{} // closed by done
+	over chan struct{} // closed when nothing will be drawn any more
+	once sync.Once
+}
+
+// newProgress begins to show the progress of what ("restore"), counted in unit ("file"; count makes the plural) and bytes. Nothing
+// appears before set was called, nor for work that is over at once. done must be called.
+func newProgress(w world, what, unit string) *progress {
+	p := &progress{err: w.err, what: what, unit: unit, show: !w.silent(), terminal: isTerminal(w.err), every: lineEvery}
+	return p.start()
+}
+
+func (p *progress) start() *progress {
+	p.started = time.Now()
+	p.stop, p.over = make(chan struct{}), make(chan struct{})
+	if p.show {
+		go p.run()
+	} else {
+		close(p.over)
+	}
+	return p
+}
+
+// isTerminal says whether w is a terminal that can move its cursor.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// expect tells how much there is to do; 0 where that is not known.
+func (p *progress) expect(units, bytes int64) {
+	p.mu.Lock()
+	p.ofUnits, p.ofBytes = units, bytes
+	p.mu.Unlock()
+}
+
+// set tells how much is done; bytes is 0 where they do not count. Its signature is that of most callbacks.
+func (p *progress) set(units, bytes int64) {
+	p.mu.Lock()
+	p.units, p.bytes = units, bytes
+	p.mu.Unlock()
+}
+
+// Write passes on what else goes to stderr while the work runs, such as log lines, without tearing the bar.
+func (p *progress) Write(b []byte) (int, error) {
+	p.out.Lock()
+	defer p.out.Unlock()
+	if p.bars != nil {
+		return p.bars.Write(b)
+	}
+	return p.err.Write(b)
+}
+
+// done takes the bar away. Further calls do nothing.
+func (p *progress) done() {
+	p.once.Do(func() { close(p.stop) })
+	<-p.over
+}
+
+func (p *progress) run() {
+	defer close(p.over)
+	wait := p.every
+	if p.terminal {
+		wait = barDelay
+	}
+	for {
+		select {
+		case <-p.stop:
+			p.endBar()
+			return
+		case <-time.After(wait):
+		}
+		if p.terminal {
+			p.drawBar()
+			wait = 100 * time.Millisecond
+		} else {
+			p.printLine()
+		}
+	}
+}
+
+// printLine writes where the work stands, once it has begun.
+func (p *progress) printLine() {
+	if line := p.text(", "); line != "" {
+		p.out.Lock()
+		defer p.out.Unlock()
+		_, _ = fmt.Fprintf(p.err, "emberfs: %s: %s\n", p.what, line)
+	}
+}
+
+// drawBar makes the bar when the work has begun, and moves it. Drawing itself is the library's, some times a second.
+func (p *progress) drawBar() {
+	if p.bar == nil {
+		if p.text("") == "" {
+			return
+		}
+		bars := mpb.New(mpb.WithOutput(p.err))
+		p.bar = bars.New(barScale+1, mpb.BarStyle(), // never reached: done ends it, whatever the counts say
+			mpb.BarFillerMiddleware(p.onlyKnown),
+			mpb.BarWidth(24),
+			mpb.PrependDecorators(decor.Name(p.what+"  ")),
+			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.text("  ") })))
+		p.out.Lock()
+		p.bars = bars
+		p.out.Unlock()
+	}
+	p.mu.Lock()
+	f := p.fraction()
+	p.mu.Unlock()
+	p.bar.SetCurrent(int64(f * barScale))
+}
+
+// onlyKnown leaves the bar out where nobody knows how long it would be.
+func (p *progress) onlyKnown(bar mpb.BarFiller) mpb.BarFiller {
+	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
+		if s.Current == 0 {
+			return nil
+		}
+		return bar.Fill(w, s)
+	})
+}
+
+func (p *progress) endBar() {
+	p.out.Lock()
+	defer p.out.Unlock()
+	if p.bars != nil {
+		p.bar.Abort(true)
+		p.bars.Wait()
+		p.bars = nil
+	}
+}
+
+// fraction is the part that is done, 0 to 1; 0 where the whole is not known. mu is held.
+func (p *progress) fraction() float64 {
+	whole := float64(p.ofUnits)*unitCost + float64(p.ofBytes)
+	if whole <= 0 {
+		return 0
+	}
+	return min(1, (float64(p.units)*unitCost+float64(p.bytes))/whole)
+}
+
+// text gives the figures; "" before the first.
+func (p *progress) text(sep string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.units == 0 && p.bytes == 0 {
+		return ""
+	}
+	var out []string
+	if p.ofUnits > 0 {
+		out = append(out, humanize.Comma(p.units)+" of "+count(p.ofUnits, p.unit))
+	} else {
+		out = append(out, count(p.units, p.unit))
+	}
+	took := time.Since(p.started)
+	if p.bytes > 0 {
+		done := size(p.bytes)
+		if p.ofBytes > 0 {
+			done += " of " + size(p.ofBytes)
+		}
+		out = append(out, done, size(int64(float64(p.bytes)/took.Seconds()))+"/s")
+	} else {
+		out = append(out, humanize.Comma(int64(float64(p.units)/took.Seconds()))+"/s")
+	}
+	if f := p.fraction(); f > 0 {
+		left := time.Duration(float64(took) * (1 - f) / f)
+		out = append(out, fmt.Sprintf("%d%%", int(f*100)), left.Round(time.Second).String()+" left")
+	}
+	return strings.Join(out, sep)
+}
