@@ -250,11 +250,36 @@ func TestAbortLeavesNothing(t *testing.T) {
 			t.Fatalf("Put after Abort: %v", err)
 		}
 		left, err := filepath.Glob(filepath.Join(dir, "objects/pack/*"))
-		if err != nil || when != "referenced" && len(left) > 0 || when == "referenced" && !db.Has(id) {
+		if err != nil || (when == "written") != (len(left) == 0) || (when == "written") == db.Has(id) {
 			t.Fatalf("%s: %v, %v", when, left, err)
 		}
 	}
 	fsck(t, dir)
+}
+
+// What git repack left out because it saw it in our pack stays readable when the commit is taken back.
+func TestAbortUnderRepack(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	files := crashFiles("shared")
+	tip, err := addCommit(db, ID{}, 0, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := publish(t, db, func(w *Writer) {
+		if _, err := putCommit(w, tip, 1, files); err != nil {
+			t.Fatal(err)
+		}
+	})
+	git(t, dir, "repack", "-adq")
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	fsck(t, dir)
+	for _, data := range files {
+		if _, err := db.Read(hashOf(string(data)), Blob, 100); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestFullDisk(t *testing.T) {

@@ -3,13 +3,13 @@ package odb
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"iter"
 	"math"
 	"slices"
-
-	"github.com/go-git/go-git/v5/plumbing/format/idxfile"
 )
 
 // packedObject is what an index says of one object.
@@ -19,42 +19,62 @@ type packedObject struct {
 	off int64
 }
 
-// writeIndex writes the index of a pack with these objects (which it sorts) and this trailer. Two objects with one id are an
-// error: git would refuse the pair.
+// writeIndex writes the index of a pack with these objects (which it sorts) and this trailer.
 func writeIndex(w io.Writer, objs []packedObject, packSum ID) error {
 	slices.SortFunc(objs, func(a, b packedObject) int { return bytes.Compare(a.id[:], b.id[:]) })
-	m := &idxfile.MemoryIndex{Version: idxfile.VersionSupported, PackfileChecksum: [20]byte(packSum)}
-	for i := range m.FanoutMapping {
-		m.FanoutMapping[i] = -1
-	}
-	long := uint32(0)
-	for i, o := range objs {
-		if i > 0 && objs[i-1].id == o.id {
+	return encodeIndex(w, slices.Values(objs), packSum)
+}
+
+// encodeIndex writes an index of version 2 in a few passes over the objects, which come sorted by id, without memory of its
+// own for each. Two objects with one id are an error: git would refuse the pair.
+func encodeIndex(w io.Writer, objs iter.Seq[packedObject], packSum ID) error {
+	sum := sha1.New()
+	bw := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
+	var fan [256]uint32
+	var last ID
+	n := 0
+	for o := range objs {
+		if n > 0 && bytes.Compare(last[:], o.id[:]) >= 0 {
 			return corruptf("object %s is twice in the pack", o.id)
 		}
-		b := m.FanoutMapping[o.id[0]]
-		if b < 0 {
-			b = len(m.Names)
-			m.FanoutMapping[o.id[0]] = b
-			m.Names, m.CRC32, m.Offset32 = append(m.Names, nil), append(m.CRC32, nil), append(m.Offset32, nil)
-		}
-		m.Names[b] = append(m.Names[b], o.id[:]...)
-		m.CRC32[b] = binary.BigEndian.AppendUint32(m.CRC32[b], o.crc)
+		last = o.id
+		n++
+		fan[o.id[0]]++
+	}
+	total := uint32(0)
+	head := []byte{0xff, 't', 'O', 'c', 0, 0, 0, 2}
+	for _, k := range fan {
+		total += k
+		head = binary.BigEndian.AppendUint32(head, total)
+	}
+	_, _ = bw.Write(head) // Flush returns the first error
+	for o := range objs {
+		_, _ = bw.Write(o.id[:])
+	}
+	var b [8]byte
+	for o := range objs {
+		_, _ = bw.Write(binary.BigEndian.AppendUint32(b[:0], o.crc))
+	}
+	long := uint32(0)
+	for o := range objs {
 		off := uint32(o.off)
 		if o.off > math.MaxInt32 {
 			off = long | 1<<31
 			long++
-			m.Offset64 = binary.BigEndian.AppendUint64(m.Offset64, uint64(o.off))
 		}
-		m.Offset32[b] = binary.BigEndian.AppendUint32(m.Offset32[b], off)
-		m.Fanout[o.id[0]] = uint32(i + 1)
+		_, _ = bw.Write(binary.BigEndian.AppendUint32(b[:0], off))
 	}
-	for i := 1; i < len(m.Fanout); i++ {
-		m.Fanout[i] = max(m.Fanout[i], m.Fanout[i-1])
+	for o := range objs {
+		if o.off > math.MaxInt32 {
+			_, _ = bw.Write(binary.BigEndian.AppendUint64(b[:0], uint64(o.off)))
+		}
 	}
-	bw := bufio.NewWriterSize(w, 64<<10)
-	if _, err := idxfile.NewEncoder(bw).Encode(m); err != nil {
+	_, _ = bw.Write(packSum[:])
+	if err := bw.Flush(); err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
-	return bw.Flush()
+	if _, err := w.Write(sum.Sum(nil)); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	return nil
 }

@@ -16,8 +16,13 @@ import (
 type fetched struct {
 	db      *DB
 	pf      *packFile
+	label   string // what errors call the pack
 	entries []fetchedEntry
 	work    int64 // bytes inflated so far
+	// inPlace: the pack lies in the repository already and is only read; its deltas' bases are all inside.
+	inPlace bool
+	// tolerant: what is damaged is passed over.
+	tolerant bool
 
 	// Resolving: which entries wait for which base.
 	byOffset map[int64][]int32 // ofsDelta, by the base's offset
@@ -76,7 +81,7 @@ func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() e
 }
 
 func newFetched(db *DB, pf *packFile) *fetched {
-	return &fetched{db: db, pf: pf, byOffset: map[int64][]int32{}, byID: map[ID][]int32{},
+	return &fetched{db: db, pf: pf, label: "fetched pack", byOffset: map[int64][]int32{}, byID: map[ID][]int32{},
 		cache: cache.NewBufferLRU(cache.FileSize(db.opt.DeltaCache))}
 }
 
@@ -93,11 +98,17 @@ func (f *fetched) run(r io.Reader, maxBytes int64) error {
 	if err := f.resolve(); err != nil {
 		return err
 	}
-	f.pf.objs = make([]packedObject, len(f.entries))
-	for i, e := range f.entries {
-		f.pf.objs[i] = packedObject{id: e.id, off: e.off, crc: e.crc}
-	}
+	f.pf.objs = f.objects()
 	return nil
+}
+
+// objects is what the index says of the entries.
+func (f *fetched) objects() []packedObject {
+	objs := make([]packedObject, len(f.entries))
+	for i, e := range f.entries {
+		objs[i] = packedObject{id: e.id, off: e.off, crc: e.crc}
+	}
+	return objs
 }
 
 // receiver copies what is read from the wire into the pack file.
@@ -107,6 +118,8 @@ type receiver struct {
 	left  int64 // bytes still allowed
 	limit int64
 	eof   bool
+
+	inPlace bool // the pack file is what is read
 }
 
 func (w *receiver) Read(p []byte) (int, error) {
@@ -114,7 +127,9 @@ func (w *receiver) Read(p []byte) (int, error) {
 	if w.left -= int64(n); w.left < 0 && w.limit > 0 {
 		return 0, &sourceError{fmt.Errorf("%w: a pack of more than %d bytes", ErrTooLarge, w.limit)}
 	}
-	if werr := w.pf.write(p[:n]); werr != nil {
+	if w.inPlace {
+		w.pf.done += int64(n)
+	} else if werr := w.pf.write(p[:n]); werr != nil {
 		return 0, &sourceError{werr}
 	}
 	if errors.Is(err, io.EOF) {
@@ -127,10 +142,12 @@ func (w *receiver) Read(p []byte) (int, error) {
 
 // receive reads the pack's entries once, hashing those that are no deltas.
 func (f *fetched) receive(r io.Reader, maxBytes int64) error {
-	if err := f.pf.truncate(0); err != nil {
-		return err
+	if !f.inPlace {
+		if err := f.pf.truncate(0); err != nil {
+			return err
+		}
 	}
-	in := &receiver{r: r, pf: f.pf, left: maxBytes, limit: maxBytes}
+	in := &receiver{r: r, pf: f.pf, left: maxBytes, limit: maxBytes, inPlace: f.inPlace}
 	br := bufio.NewReaderSize(in, 64<<10)
 	err := f.receiveEntries(br)
 	if err != nil && in.eof && br.Buffered() == 0 {
@@ -163,7 +180,9 @@ func (f *fetched) receiveEntries(br *bufio.Reader) error {
 	if _, err := io.ReadFull(br, sum[:]); err != nil {
 		return err
 	}
-	if err := f.pf.truncate(end); err != nil { // also drops what the buffer took from behind the trailer
+	if f.inPlace {
+		f.pf.done = end
+	} else if err := f.pf.truncate(end); err != nil { // also drops what the buffer took from behind the trailer
 		return err
 	}
 	if err := f.pf.flush(); err != nil {
@@ -182,7 +201,7 @@ func (f *fetched) receiveEntries(br *bufio.Reader) error {
 // receiveEntry reads one entry; at tells how far the pack was consumed.
 func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 	off := at()
-	what := fmt.Sprintf("fetched pack, offset %d", off)
+	what := fmt.Sprintf("%s, offset %d", f.label, off)
 	h, err := readEntryHeader(br, off)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"path/filepath"
 )
@@ -21,6 +22,10 @@ type packFile struct {
 	buf  []byte // behind what is written to f
 	done int64  // bytes written to f
 	objs []packedObject
+
+	// sorted and count stand for objs where a pack has too many objects for that: they give them sorted by id.
+	sorted iter.Seq[packedObject]
+	count  int
 
 	// Set by seal and publish.
 	sum     ID
@@ -105,7 +110,7 @@ func (pf *packFile) seal() error {
 		var head [packHeader]byte
 		copy(head[:], "PACK")
 		binary.BigEndian.PutUint32(head[4:], 2)
-		binary.BigEndian.PutUint32(head[8:], uint32(len(pf.objs)))
+		binary.BigEndian.PutUint32(head[8:], uint32(max(pf.count, len(pf.objs))))
 		if _, err := pf.f.WriteAt(head[:], 0); err != nil {
 			return fmt.Errorf("write pack: %w", err)
 		}

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -23,8 +22,16 @@ func crcOf(r io.Reader) (uint32, error) {
 }
 
 // publishPacks makes the packs part of the repository (FORMAT.md section 5): pack, index and .keep fsynced, pack renamed, then
-// its index, directory fsynced. On an error nothing of them stays, unless the error is a simulated crash.
-func (db *DB) publishPacks(packs []*packFile) (err error) {
+// its index, directory fsynced. On an error they are withdrawn, unless the error is a simulated crash.
+func (db *DB) publishPacks(packs []*packFile) error {
+	if err := db.publishFiles(packs); err != nil {
+		return err
+	}
+	return db.Refresh()
+}
+
+// publishFiles is publishPacks without looking for the packs: for who holds scanState.mu.
+func (db *DB) publishFiles(packs []*packFile) (err error) {
 	defer func() {
 		if err != nil && !crashed(err) {
 			err = errors.Join(err, db.withdraw(packs))
@@ -86,10 +93,7 @@ func (db *DB) publishPacks(packs []*packFile) (err error) {
 		}
 		pf.objs, pf.buf = nil, nil
 	}
-	if err := db.step("publish.done"); err != nil {
-		return err
-	}
-	return db.Refresh()
+	return db.step("publish.done")
 }
 
 // syncPacks makes the files durable, side by side: the file system's journal then takes one commit for several of them.
@@ -124,7 +128,11 @@ func (pf *packFile) writeIndexFile() (err error) {
 	if err != nil {
 		return fmt.Errorf("create index: %w", err)
 	}
-	err = writeIndex(f, pf.objs, pf.sum)
+	if pf.sorted != nil {
+		err = encodeIndex(f, pf.sorted, pf.sum)
+	} else {
+		err = writeIndex(f, pf.objs, pf.sum)
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("write index %s: %w", pf.idxPath, err)
 	}
@@ -148,15 +156,18 @@ func (pf *packFile) writeKeep() error {
 	return nil
 }
 
-// withdraw takes back packs that no reference uses: index first, as for every removal of a pack, .keep last.
+// withdraw takes back packs that no reference uses. A pack that git can see already stays, without its .keep, and goes with a
+// later GC: a git repack that runs right now may have left out what it found there, and remove the other copies.
 func (db *DB) withdraw(packs []*packFile) error {
 	var err error
 	for _, pf := range packs {
 		err = errors.Join(err, pf.discard())
-		for _, path := range slices.Backward(pf.moved) {
-			err = errors.Join(err, removeExisting(path))
+		if !pf.visible() {
+			for _, path := range pf.moved {
+				err = errors.Join(err, removeExisting(path))
+			}
+			pf.moved = nil
 		}
-		pf.moved = nil
 		if pf.keep != "" {
 			err = errors.Join(err, removeExisting(pf.keep))
 			pf.keep = ""
@@ -164,6 +175,9 @@ func (db *DB) withdraw(packs []*packFile) error {
 	}
 	return err
 }
+
+// visible says that the pack has its index beside it.
+func (pf *packFile) visible() bool { return len(pf.moved) == 2 }
 
 // unkeep removes our .keep files: from now on a reference must reach what is in the packs.
 func (db *DB) unkeep(packs []*packFile) error {

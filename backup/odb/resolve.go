@@ -34,8 +34,8 @@ func (f *fetched) resolve() error {
 		return i
 	}
 	for off := range f.byOffset {
-		if offsets(off) < 0 {
-			return corruptf("fetched pack: delta base at %d is no entry", off)
+		if offsets(off) < 0 && !f.tolerant {
+			return corruptf("%s: delta base at %d is no entry", f.label, off)
 		}
 	}
 	total := len(f.entries)
@@ -49,6 +49,12 @@ func (f *fetched) resolve() error {
 		}
 	}
 	// What still waits has its base outside: the pack is thin.
+	if f.tolerant {
+		return nil
+	}
+	if unknown > 0 && f.inPlace {
+		return corruptf("%d deltas have no base in the pack", unknown)
+	}
 	for unknown > 0 {
 		n, err := f.addBase()
 		if err != nil {
@@ -67,9 +73,12 @@ func (f *fetched) resolveFrom(i int32) (int, error) {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		if int(f.entries[c].depth) > f.db.opt.MaxDepth {
-			return n, corruptf("fetched pack, offset %d: delta chain of more than %d", f.entries[c].off, f.db.opt.MaxDepth)
+			return n, corruptf("%s, offset %d: delta chain of more than %d", f.label, f.entries[c].off, f.db.opt.MaxDepth)
 		}
 		if err := f.resolveOne(c); err != nil {
+			if f.tolerant && errors.Is(err, tiers.ErrCorrupt) {
+				continue
+			}
 			return n, err
 		}
 		n++
@@ -102,7 +111,7 @@ func (f *fetched) resolveOne(i int32) error {
 	}
 	h := newHasher(typ, c.size)
 	if _, err := io.Copy(h, io.NewSectionReader(c, 0, c.size)); err != nil {
-		return fmt.Errorf("fetched pack, offset %d: %w", e.off, err)
+		return fmt.Errorf("%s, offset %d: %w", f.label, e.off, err)
 	}
 	id, err := h.sum()
 	if err != nil {
@@ -204,7 +213,7 @@ func (f *fetched) inflate(e *fetchedEntry) (*inflater, error) {
 	if err := f.spend(e.size); err != nil {
 		return nil, err
 	}
-	return f.db.inflate(io.NewSectionReader(f.pf.f, e.data, f.pf.done-e.data), e.size, fmt.Sprintf("fetched pack, offset %d", e.off))
+	return f.db.inflate(io.NewSectionReader(f.pf.f, e.data, f.pf.done-e.data), e.size, fmt.Sprintf("%s, offset %d", f.label, e.off))
 }
 
 // addBase completes a thin pack by one base from the repository and resolves what waited for it.
@@ -225,7 +234,7 @@ func (f *fetched) addBase() (int, error) {
 	if missing != nil {
 		return 0, fmt.Errorf("%w: a delta's base is neither in the pack nor here: %w", tiers.ErrCorrupt, missing)
 	}
-	return 0, corruptf("fetched pack: deltas that are based on each other")
+	return 0, corruptf("%s: deltas that are based on each other", f.label)
 }
 
 // copyBase appends an object of the repository to the pack.

@@ -318,8 +318,8 @@ func (w *Writer) Release() error {
 	return w.db.unkeep(w.mu.packs)
 }
 
-// Abort removes everything, also what was published but not released, unless a reference points to one of the objects: then
-// the packs stay, with their .keep. A no-op after Release.
+// Abort removes what was not published. Packs that were published stay without their .keep, for a git repack may count on
+// them, and go with a later GC; with their .keep where a reference points to one of the objects. A no-op after Release.
 func (w *Writer) Abort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -337,9 +337,6 @@ func (w *Writer) Abort() error {
 	w.mu.state = ended
 	if err := w.db.withdraw(w.mu.packs); err != nil {
 		return fmt.Errorf("abort: %w", err)
-	}
-	if len(w.mu.packs) > 0 && !w.db.closed.Load() {
-		return w.db.Refresh()
 	}
 	return nil
 }
