@@ -207,9 +207,10 @@ func TestLongOffsets(t *testing.T) {
 	}
 }
 
-func TestIndexVersionOneIsSkipped(t *testing.T) {
+func TestIndexVersionOneIsReplaced(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	if _, err := addCommit(db, ID{}, 0, crashFiles("a")); err != nil {
+	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
@@ -217,10 +218,21 @@ func TestIndexVersionOneIsSkipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	git(t, dir, "index-pack", "--index-version=1", pack)
-	db = reopen(t, dir, Options{})
-	if packs, _, _ := db.Stats(); packs != 0 {
+	ro, err := OpenReadOnly(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if packs, _, _ := ro.Stats(); packs != 0 {
 		t.Fatalf("%d packs", packs)
 	}
+	if err := ro.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = reopen(t, dir, Options{})
+	if _, err := db.Read(tip, Commit, 1000); err != nil {
+		t.Fatal(err)
+	}
+	fsck(t, dir)
 }
 
 func TestCollisionAttacksAreRefused(t *testing.T) {

@@ -62,6 +62,36 @@ func crashFiles(what string) map[string][]byte {
 	return files
 }
 
+// everyStep runs once without a fault, then once for each step that was taken then and each way to end there: by a crash, or by an
+// error of the disk. run returns the repository, in which nothing may be left over.
+func everyStep(t *testing.T, run func(fail func(step string) error) (dir string)) []string {
+	t.Helper()
+	var steps []string
+	run(func(s string) error {
+		steps = append(steps, s)
+		return nil
+	})
+	if len(steps) == 0 {
+		t.Fatal("no steps")
+	}
+	for i, step := range steps {
+		for _, fault := range []error{errCrash, syscall.EIO, syscall.ENOSPC} {
+			n := 0
+			dir := run(func(string) error {
+				if n++; n == i+1 {
+					return fault
+				}
+				return nil
+			})
+			if n <= i {
+				t.Errorf("step %d %s was not reached", i, step)
+			}
+			leftovers(t, dir, fmt.Sprintf("%v at %d %s", fault, i, step))
+		}
+	}
+	return steps
+}
+
 // allSteps records the names of the steps that one run takes.
 func allSteps(t *testing.T, run func(o Options)) []string {
 	t.Helper()
@@ -138,17 +168,7 @@ func afterCrash(t *testing.T, dir string, old ID, what string) ID {
 			t.Fatalf("%s: the tip is %s, %v", what, tip, err)
 		}
 	}
-	for _, pattern := range []string{"*", "objects/pack/*", "refs/heads/*"} {
-		m, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range m {
-			if isTemp(filepath.Base(path)) || strings.HasSuffix(path, ".keep") || strings.HasSuffix(path, ".lock") {
-				t.Fatalf("%s: %s is left over", what, path)
-			}
-		}
-	}
+	leftovers(t, dir, what)
 	if tip, err = addCommit(db, tip, 99, crashFiles("after "+what)); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/go-git/go-git/v5/plumbing/cache"
 	"github.com/sirupsen/logrus"
@@ -36,7 +37,8 @@ type Options struct {
 	TempDir string
 
 	// Fail is for tests of crash safety. It is called with a name before each step that a crash could separate from the one
-	// before; an error ends the operation there, and as after a crash nothing is cleaned up.
+	// before (Steps lists them); an error ends the operation there, and as after a crash nothing is cleaned up. A
+	// syscall.Errno is an error of that step instead.
 	Fail func(step string) error
 }
 
@@ -135,6 +137,7 @@ func open(dir string, o Options) (*DB, error) {
 
 func (db *DB) firstScan() (*DB, error) {
 	db.packs.Store(newPackList(nil, 0))
+	db.scan.broken = map[string]error{}
 	if err := db.Refresh(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", db.dir, err), db.Close())
 	}
@@ -184,10 +187,16 @@ func (db *DB) step(name string) error {
 	if db.opt.Fail == nil {
 		return nil
 	}
-	if err := db.opt.Fail(name); err != nil {
-		return &crash{fmt.Errorf("%s: %w", name, err)}
+	err := db.opt.Fail(name)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("%s: %w", name, err)
+	var errno syscall.Errno
+	if errors.As(err, &errno) { // a step that fails, as opposed to one that is never reached
+		return err
+	}
+	return &crash{err}
 }
 
 func crashed(err error) bool {

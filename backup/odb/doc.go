@@ -7,7 +7,8 @@
 //
 //   - Publishing is crash-safe and gc-safe (FORMAT.md section 5): pack and index are written and fsynced under temporary
 //     names, pack-X.keep is made durable, the pack is renamed, then its index, the directory is fsynced. The caller moves
-//     the reference and only then calls Release, which removes the .keep.
+//     the reference and only then calls Release, which removes the .keep. A pack that was visible to git with its .keep is
+//     never taken back: a git repack leaves out what it finds there and removes the other copies.
 //   - References move under <ref>.lock, compared with the value that the caller expects.
 //   - Everything read is verified against its id with collision-detecting SHA-1. A missing object is tiers.ErrMissing, bytes
 //     that do not match are tiers.ErrCorrupt; never zeros, never something else.
@@ -21,11 +22,18 @@
 // hold "emberfs <boot id> <pid>", so that Open can tell what a dead process of ours left behind from what git or a user
 // made, and remove only the former.
 //
+// # Packs with a damaged or missing index
+//
+// Open and every miss look for them. A pack whose index is missing for a minute, damaged, of version 1 or not its own gets a new
+// one, made from the pack as IndexPack makes it; what an index says is compared with its checksum before an object is reported
+// missing. A pack for which none can be made (cut off, damaged) is put aside in objects/pack/emberfs_bad, where git does not
+// look, after every entry that still inflates to what its id says was written to a new pack; never while it is younger than a
+// minute, or a promisor pack. Problems lists what cannot be read and what was put aside. A read-only DB only reads what it can.
+//
 // # What is refused
 //
 // SHA-256 repositories, reftable, every extensions.* but partialClone, repository format versions over 1, and repositories
-// that borrow objects through objects/info/alternates (its target may be anybody's, and may vanish). Index version 1 is
-// skipped with a warning. A multi-pack-index is ignored: the indexes beside the packs say the same.
+// that borrow objects through objects/info/alternates (its target may be anybody's, and may vanish). A multi-pack-index is ignored: the indexes beside the packs say the same.
 //
 // # Concurrency
 //

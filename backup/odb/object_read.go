@@ -282,7 +282,13 @@ func (db *DB) each(id ID, try func(s source) error) error {
 		if err := try(loose); found(err) {
 			return wrapObject(id, err)
 		}
-		break
+		mended, err := db.checkIndexes()
+		if err != nil {
+			return wrapObject(id, err)
+		}
+		if !mended {
+			break
+		}
 	}
 	if damage != nil {
 		return wrapObject(id, damage)

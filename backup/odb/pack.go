@@ -28,6 +28,10 @@ type pack struct {
 	idx  *index
 	refs atomic.Int64
 
+	// Guarded by scanState.mu.
+	checked bool // the index's own checksum was compared
+	stale   bool // the index is damaged, or another one lies in its place
+
 	// order is the objects' positions in the index sorted by offset; built when entries are first copied raw.
 	order struct {
 		sync.Once

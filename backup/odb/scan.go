@@ -81,6 +81,9 @@ type scanState struct {
 	mtime  time.Time           // of objects/pack when the last complete scan began; zero: scan anyway
 	warned map[string]struct{} // packs that were reported as unreadable
 	unread error               // why a pack could not be opened in the last scan, damage aside: it may be gone next time
+	broken map[string]error    // packs without a usable index, as the last scan saw them
+	tried  map[string]struct{} // those that were mended, or could not be
+	young  bool                // a pack without index is too young to tell
 }
 
 const (
@@ -114,6 +117,23 @@ func (db *DB) rescan(gen int64) (changed bool, err error) {
 	if cur.gen != gen {
 		return true, nil
 	}
+	if changed, err = db.scanOnce(); err != nil {
+		return changed, err
+	}
+	mended := db.mend()
+	if mended || db.scan.young {
+		db.scan.mtime = time.Time{}
+	}
+	if mended {
+		changed = true
+		_, err = db.scanOnce()
+	}
+	return changed, err
+}
+
+// scanOnce is a rescan that takes packs as they are. scan.mu must be held.
+func (db *DB) scanOnce() (changed bool, err error) {
+	cur := db.packs.Load()
 	dir := filepath.Join(db.dir, "objects", "pack")
 	st, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -132,7 +152,7 @@ func (db *DB) rescan(gen int64) (changed bool, err error) {
 		return false, err
 	}
 	db.scan.mtime = st.ModTime()
-	if young || db.scan.unread != nil {
+	if young || db.scan.unread != nil || db.scan.young {
 		db.scan.mtime = time.Time{}
 	}
 	if slices.Equal(packs, cur.packs) {
@@ -151,7 +171,9 @@ func (db *DB) rescan(gen int64) (changed bool, err error) {
 func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 	have := make(map[string]*pack, len(cur.packs))
 	for _, p := range cur.packs {
-		have[p.name()] = p
+		if !p.stale {
+			have[p.name()] = p
+		}
 	}
 	opened := map[string]*pack{}
 	defer func() {
@@ -171,7 +193,7 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 			return db.settle(names, have, opened)
 		}
 		gone := false
-		db.scan.unread = nil
+		db.scan.unread, db.scan.broken, db.scan.young = nil, map[string]error{}, false
 		for _, n := range names {
 			base, isIdx := strings.CutSuffix(n, ".idx")
 			if !isIdx || have[base] != nil || opened[base] != nil {
@@ -187,10 +209,12 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 				// An index without pack is what an interrupted removal leaves; a pack that was listed went away meanwhile.
 				gone = gone || slices.Contains(names, base+".pack")
 			default:
-				if !errors.Is(err, tiers.ErrCorrupt) {
+				if errors.Is(err, tiers.ErrCorrupt) {
+					db.scan.broken[base] = err
+				} else {
 					db.scan.unread = fmt.Errorf("pack %s: %w", base, err)
 				}
-				db.warnOnce(dir, base, "a pack cannot be read and is ignored", err)
+				db.warnOnce(dir, base, "a pack cannot be read", err)
 			}
 		}
 		last = names
@@ -213,7 +237,7 @@ func (db *DB) settle(names []string, have, opened map[string]*pack) ([]*pack, er
 				delete(opened, base)
 			}
 		} else if base, ok := strings.CutSuffix(n, ".pack"); ok && !slices.Contains(names, base+".idx") {
-			db.warnUnindexed(filepath.Join(db.dir, "objects", "pack"), base)
+			db.noteUnindexed(filepath.Join(db.dir, "objects", "pack"), base)
 		}
 	}
 	var err error
@@ -260,11 +284,17 @@ func (db *DB) warnOnce(dir, base, msg string, err error) {
 	db.log.WithError(err).WithField("pack", filepath.Join(dir, base)).Warn(msg)
 }
 
-// warnUnindexed reports a pack without index that is too old to be on its way.
-func (db *DB) warnUnindexed(dir, base string) {
+// noteUnindexed takes down a pack without index, unless it is so young that it may be on its way.
+func (db *DB) noteUnindexed(dir, base string) {
 	st, err := os.Stat(filepath.Join(dir, base+".pack"))
-	if err != nil || time.Since(st.ModTime()) < publishGrace {
+	if err != nil {
 		return
 	}
-	db.warnOnce(dir, base, "a pack without an index is ignored", fmt.Errorf("%s.idx: %w (git index-pack makes one)", base, tiers.ErrMissing))
+	if time.Since(st.ModTime()) < publishGrace {
+		db.scan.young = true
+		return
+	}
+	err = fmt.Errorf("%s.idx: %w", base, tiers.ErrMissing)
+	db.scan.broken[base] = err
+	db.warnOnce(dir, base, "a pack without an index", err)
 }

@@ -287,15 +287,10 @@ func (w *Writer) Publish() error {
 		return err
 	}
 	w.mu.state = published
-	packs := w.mu.packs[:0]
-	for i, pf := range w.mu.packs {
-		if len(pf.objs) > 0 {
-			packs = append(packs, pf)
-		} else if err := pf.discard(); err != nil {
-			return errors.Join(fmt.Errorf("publish: %w", err), w.db.withdraw(append(packs, w.mu.packs[i+1:]...)))
-		}
+	packs, err := w.dropEmpty()
+	if err != nil {
+		return fmt.Errorf("publish: %w", err)
 	}
-	w.mu.packs = packs
 	if len(packs) == 0 {
 		return nil
 	}
@@ -304,6 +299,20 @@ func (w *Writer) Publish() error {
 		return fmt.Errorf("publish %d objects: %w", len(w.mu.seen), err)
 	}
 	return nil
+}
+
+// dropEmpty discards packs that got no object. mu must be held.
+func (w *Writer) dropEmpty() ([]*packFile, error) {
+	packs := w.mu.packs[:0]
+	for i, pf := range w.mu.packs {
+		if len(pf.objs) > 0 {
+			packs = append(packs, pf)
+		} else if err := pf.discard(); err != nil {
+			return nil, errors.Join(err, w.db.withdraw(append(packs, w.mu.packs[i+1:]...)))
+		}
+	}
+	w.mu.packs = packs
+	return packs, nil
 }
 
 // Release removes the .keep files. Call it when a reference reaches the objects; before that nothing protects them from a

@@ -1,0 +1,12 @@
+package odb
+
+// Steps are the names that Options.Fail is called with.
+var Steps = []string{
+	"index.receive", "index.resolve",
+	"publish.seal", "publish.index", "publish.keep", "publish.sync", "publish.rename-pack", "publish.rename-index",
+	"publish.sync-dir", "publish.done",
+	"ref.lock", "ref.write", "ref.rename", "ref.sync-dir", "ref.unlock",
+	"release.keep",
+	"rebuild.index", "rebuild.write", "rebuild.rename", "rebuild.sync-dir",
+	"rebuild.salvage", "rebuild.quarantine", "rebuild.release",
+}
