@@ -1,6 +1,7 @@
 package odb
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -52,10 +53,30 @@ func parseOwner(s string) (o owner, ok bool) {
 	return o, o.String() == s
 }
 
-// dead says that the process o is gone.
+// dead says that the process o is gone: there is none of that number, or only what waits for its parent, or another program.
 func (o owner) dead(self owner) bool {
-	return o.boot != self.boot || errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH)
+	if o.boot != self.boot || errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH) {
+		return true
+	}
+	proc := filepath.Join("/proc", strconv.Itoa(o.pid))
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) && errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH)
+	}
+	// pid (name) state: the name may hold anything, a parenthesis too (proc(5)).
+	if i := bytes.LastIndexByte(stat, ')'); i >= 0 && len(stat) > i+2 && (stat[i+2] == 'Z' || stat[i+2] == 'X') {
+		return true
+	}
+	theirs, err := os.Readlink(filepath.Join(proc, "exe"))
+	if err != nil {
+		return false // another user's
+	}
+	ours, err := os.Readlink("/proc/self/exe")
+	return err == nil && program(theirs) != program(ours)
 }
+
+// program is the name of an executable, replaced or removed as it may be since.
+func program(exe string) string { return filepath.Base(strings.TrimSuffix(exe, " (deleted)")) }
 
 // tempName is a name for a temporary file of this process.
 func (o owner) tempName(what string) string {
