@@ -18,7 +18,7 @@ import (
 )
 
 // outsideHeap is what the process holds beside hot and the Go heap: the program itself and the request buffers (bytes).
-const outsideHeap = 20 << 20
+const outsideHeap = 26 << 20
 
 // heapFloor is what the Go heap is allowed however small memory_limit is (bytes).
 const heapFloor = 24 << 20
