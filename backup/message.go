@@ -13,6 +13,9 @@ import (
 const (
 	trailerReason  = "Emberfs-Reason"
 	trailerMachine = "Emberfs-Machine"
+	trailerFiles   = "Emberfs-Files"
+	trailerBytes   = "Emberfs-Bytes"
+	trailerAtRisk  = "Emberfs-At-Risk"
 )
 
 // message makes a commit's message: a subject for people and trailers for programs.
@@ -30,9 +33,9 @@ func message(volume string, o tiers.CommitOptions) string {
 	fmt.Fprintf(&b, "Emberfs-Volume: %s\n", volume)
 	fmt.Fprintf(&b, "%s: %s\n", trailerMachine, oneLine(o.Machine))
 	fmt.Fprintf(&b, "%s: %s\n", trailerReason, reason)
-	fmt.Fprintf(&b, "Emberfs-Files: %d\n", o.Files)
-	fmt.Fprintf(&b, "Emberfs-Bytes: %d\n", o.Bytes)
-	fmt.Fprintf(&b, "Emberfs-At-Risk: %d\n", o.AtRisk)
+	fmt.Fprintf(&b, "%s: %d\n", trailerFiles, o.Files)
+	fmt.Fprintf(&b, "%s: %d\n", trailerBytes, o.Bytes)
+	fmt.Fprintf(&b, "%s: %d\n", trailerAtRisk, o.AtRisk)
 	return b.String()
 }
 

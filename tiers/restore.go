@@ -43,15 +43,7 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 	if r.progress == nil {
 		r.progress = func(int64, int64) {}
 	}
-	var want []string
-	for _, p := range o.Paths {
-		p = strings.Trim(path.Clean("/"+p), "/")
-		if p == "" {
-			want = nil
-			break
-		}
-		want = append(want, p)
-	}
+	want := CleanPaths(o.Paths)
 	if err := r.run(ctx, fd, want); err != nil {
 		return err
 	}
@@ -127,8 +119,22 @@ func (r *restorer) fail(at string, err error) error {
 	return nil
 }
 
-// wanted narrows the paths asked for to a child: skip says that it is none of them, and below lists what is wanted of it, nil for all.
-func wanted(want []string, name string) (below []string, whole, skip bool) {
+// CleanPaths brings paths below a volume's root into one form, "a/b"; nil where they are everything.
+func CleanPaths(paths []string) []string {
+	var want []string
+	for _, p := range paths {
+		p = strings.Trim(path.Clean("/"+p), "/")
+		if p == "" {
+			return nil
+		}
+		want = append(want, p)
+	}
+	return want
+}
+
+// Wanted narrows paths from CleanPaths to a child of their directory: whole says that it is one of them, skip that it is none,
+// and below lists what is wanted of it, nil for all.
+func Wanted(want []string, name string) (below []string, whole, skip bool) {
 	if want == nil {
 		return nil, false, false
 	}
@@ -169,7 +175,7 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		below, whole, skip := wanted(want, e.Name)
+		below, whole, skip := Wanted(want, e.Name)
 		if skip {
 			continue
 		}

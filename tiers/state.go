@@ -16,7 +16,10 @@ import (
 // StateFormat is the layout of a state directory that this version writes, and the newest that it reads.
 const StateFormat = 1
 
-const stateName = "volume.json"
+const (
+	stateName = "volume.json"
+	warmName  = "warm"
+)
 
 // stateFile is volume.json: what a start must know of the last one. It is written durably on every change.
 type stateFile struct {

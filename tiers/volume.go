@@ -128,7 +128,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 
 // openWarm opens, or makes, the warm directory and finds out what its file system can do.
 func (v *Volume) openWarm() error {
-	path := filepath.Join(v.cfg.State, "warm")
+	path := filepath.Join(v.cfg.State, warmName)
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make the warm directory: %w", err)
 	}

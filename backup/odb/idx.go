@@ -126,16 +126,20 @@ func (x *index) offset(i int) (off int64, ok bool) {
 
 // find returns the position of id, or -1.
 func (x *index) find(id ID) int {
+	if i := x.from(id); i < x.count && bytes.Equal(x.names[i*hashSize:(i+1)*hashSize], id[:]) {
+		return i
+	}
+	return -1
+}
+
+// from returns the position of the first object whose id is not below id; count where there is none.
+func (x *index) from(id ID) int {
 	lo, hi := 0, int(x.fan(int(id[0])))
 	if id[0] > 0 {
 		lo = int(x.fan(int(id[0]) - 1))
 	}
-	i := lo + sort.Search(hi-lo, func(i int) bool {
+	return lo + sort.Search(hi-lo, func(i int) bool {
 		at := (lo + i) * hashSize
 		return bytes.Compare(x.names[at:at+hashSize], id[:]) >= 0
 	})
-	if i < hi && bytes.Equal(x.names[i*hashSize:(i+1)*hashSize], id[:]) {
-		return i
-	}
-	return -1
 }

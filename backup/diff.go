@@ -1,0 +1,405 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strings"
+
+	"emberfs/tiers"
+)
+
+// Side is one side of a Diff: a snapshot (Cold.Side), or a volume's directory as it is now (tiers.WarmView).
+type Side interface {
+	Root() (tiers.Entry, error)
+	// List lists the directory dir, which stands at the slash path at. Entries whose content is not known to be an object have
+	// no ID, directories that are not known to be in a commit none either.
+	List(ctx context.Context, at string, dir *tiers.Entry) (tiers.Listing, error)
+	// Open opens the file e at the path at.
+	Open(ctx context.Context, at string, e *tiers.Entry) (io.ReadCloser, error)
+	// Invented says that an mtime stands for none: who made the commit did not record it.
+	Invented(e *tiers.Entry) bool
+	// Surely says that equal size and mtime are proof enough of equal content, since nothing better is to be had.
+	Surely(mtime tiers.Time) bool
+}
+
+// Status is what happened to a path, as one letter.
+type Status byte
+
+const (
+	Added    Status = 'A'
+	Deleted  Status = 'D'
+	Modified Status = 'M' // content, target of a symlink, number of a device
+	Retyped  Status = 'T'
+	Metadata Status = 'm' // mode, owner, mtime, xattrs or hard links alone
+)
+
+// Change is one difference.
+type Change struct {
+	Path     string // slash path of true names; "" for the root
+	Status   Status
+	Old, New *tiers.Entry // nil where there is none
+	// Fields names what differs where both are there: type, content, size, target, rdev, mode, owner, mtime, xattrs, link.
+	Fields []string
+}
+
+// DiffOptions narrow a Diff.
+type DiffOptions struct {
+	Paths []string // only these and what lies below; none: all
+	// Problem is told what the repository describes wrongly; nil: nobody.
+	Problem func(at string, err error)
+}
+
+// Diff tells visit how to differs from from, in the order of a walk: a directory before what is in it, names sorted
+// bytewise. It looks into directories only where their ids differ, and reads content only where no id is known. The mtime of a
+// directory is left out where names or files in it changed, for then it says nothing more. Directories that cannot be read
+// are errors, joined at the end; an error of visit ends it at once.
+func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) error) error {
+	d := comparison{ctx: ctx, from: from, to: to, problem: o.Problem, visit: visit, groups: map[string]string{}, inodes: map[string]string{}}
+	if d.problem == nil {
+		d.problem = func(string, error) {}
+	}
+	a, err := from.Root()
+	if err != nil {
+		return err
+	}
+	b, err := to.Root()
+	if err != nil {
+		return err
+	}
+	if err := d.dirs("", &a, &b, tiers.CleanPaths(o.Paths), 0); err != nil {
+		return err
+	}
+	return errors.Join(d.failed...)
+}
+
+type comparison struct {
+	ctx      context.Context
+	from, to Side
+	problem  func(string, error)
+	visit    func(Change) error
+	failed   []error
+	groups   map[string]string // hard-link groups of the one side by those of the other, where the names of groups differ
+	inodes   map[string]string
+}
+
+// maxFailures bounds the errors that are collected.
+const maxFailures = 100
+
+// fail notes an error, or passes on what ends everything.
+func (d *comparison) fail(at string, err error) error {
+	if cerr := d.ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if len(d.failed) < maxFailures {
+		d.failed = append(d.failed, fmt.Errorf("%q: %w", at, err))
+	}
+	return nil
+}
+
+// pair is a name in one or both of two directories.
+type pair struct {
+	a, b   *tiers.Entry
+	want   []string // of what is below
+	status Status   // of what is no directory on either side
+	fields []string
+}
+
+// list lists a directory of one side; nil: there is none.
+func (d *comparison) list(s Side, at string, dir *tiers.Entry) ([]tiers.Entry, error) {
+	if dir == nil {
+		return nil, nil
+	}
+	l, err := s.List(d.ctx, at, dir)
+	for _, p := range l.Problems {
+		d.problem(at, p)
+	}
+	return l.Entries, err
+}
+
+// dirs compares two directories, one of which may be nil: then all of the other is new, or gone.
+func (d *comparison) dirs(at string, a, b *tiers.Entry, want []string, depth int) error {
+	if err := d.ctx.Err(); err != nil {
+		return err
+	}
+	if depth > maxDepth {
+		return d.fail(at, fmt.Errorf("more than %d levels deep", maxDepth))
+	}
+	var fields []string
+	both := a != nil && b != nil
+	if both {
+		fields = d.fields(a, b)
+		if !a.Dir().Tree.IsZero() && a.Dir() == b.Dir() {
+			return d.tell(Change{Path: at, Status: Metadata, Old: a, New: b, Fields: fields}, want)
+		}
+	}
+	old, err := d.list(d.from, at, a)
+	if err != nil {
+		return d.fail(at, err)
+	}
+	now, err := d.list(d.to, at, b)
+	if err != nil {
+		return d.fail(at, err)
+	}
+	pairs, direct, err := d.pairs(at, old, now, want)
+	if err != nil {
+		return err
+	}
+	if both {
+		if direct || d.from.Invented(a) || d.to.Invented(b) {
+			fields = slices.DeleteFunc(fields, func(f string) bool { return f == "mtime" })
+		}
+		if err := d.tell(Change{Path: at, Status: Metadata, Old: a, New: b, Fields: fields}, want); err != nil {
+			return err
+		}
+	}
+	for i := range pairs {
+		if err := d.pair(at, &pairs[i], depth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell reports a change of metadata where there is any, and the path itself was asked for and not only something below it.
+func (d *comparison) tell(c Change, want []string) error {
+	if want != nil || len(c.Fields) == 0 {
+		return nil
+	}
+	return d.visit(c)
+}
+
+// pairs joins two listings. direct says that a name came or went, or what is no directory changed.
+func (d *comparison) pairs(at string, old, now []tiers.Entry, want []string) (out []pair, direct bool, err error) {
+	for len(old) > 0 || len(now) > 0 {
+		var p pair
+		order := 0
+		if len(old) > 0 && len(now) > 0 {
+			order = strings.Compare(old[0].Name, now[0].Name)
+		}
+		var name string
+		if len(now) == 0 || len(old) > 0 && order <= 0 {
+			p.a, old, name = &old[0], old[1:], old[0].Name
+		}
+		if p.a == nil || len(now) > 0 && order == 0 && now[0].Name == name {
+			p.b, now, name = &now[0], now[1:], now[0].Name
+		}
+		below, _, skip := tiers.Wanted(want, name)
+		if skip {
+			direct = direct || p.a == nil || p.b == nil
+			continue
+		}
+		p.want = below
+		if p.a != nil && p.b != nil && p.a.Kind == p.b.Kind && p.a.Kind != tiers.KindDir {
+			p.fields = d.fields(p.a, p.b)
+			differs, err := d.content(path.Join(at, name), p.a, p.b)
+			if err != nil {
+				if err := d.fail(path.Join(at, name), err); err != nil {
+					return nil, false, err
+				}
+			}
+			switch {
+			case differs:
+				p.fields = append(what(p.a, p.b), p.fields...)
+				p.status = Modified
+			case len(p.fields) > 0:
+				p.status = Metadata
+			}
+			direct = direct || p.status != 0
+		} else if p.a == nil || p.b == nil || p.a.Kind != p.b.Kind {
+			direct = true
+		}
+		out = append(out, p)
+	}
+	return out, direct, nil
+}
+
+// pair reports one name and what is below it.
+func (d *comparison) pair(at string, p *pair, depth int) error {
+	c := Change{Status: p.status, Old: p.a, New: p.b, Fields: p.fields}
+	var a, b *tiers.Entry // as directories
+	if p.a != nil {
+		c.Path = path.Join(at, p.a.Name)
+		if p.a.Kind == tiers.KindDir {
+			a = p.a
+		}
+	}
+	if p.b != nil {
+		c.Path = path.Join(at, p.b.Name)
+		if p.b.Kind == tiers.KindDir {
+			b = p.b
+		}
+	}
+	switch {
+	case a != nil && b != nil:
+		return d.dirs(c.Path, a, b, p.want, depth+1)
+	case p.b == nil:
+		c.Status = Deleted
+	case p.a == nil:
+		c.Status = Added
+	case p.a.Kind != p.b.Kind:
+		c.Status = Retyped
+		c.Fields = append([]string{"type"}, d.fields(p.a, p.b)...)
+	}
+	// A path below what is no directory is not there; the entry itself then is none that was asked for.
+	if c.Status != 0 && p.want == nil {
+		if err := d.visit(c); err != nil {
+			return err
+		}
+	}
+	if a != nil || b != nil {
+		return d.dirs(c.Path, a, b, p.want, depth+1)
+	}
+	return nil
+}
+
+// what names the difference in content of two entries of one kind.
+func what(a, b *tiers.Entry) []string {
+	switch a.Kind {
+	case tiers.KindSymlink:
+		return []string{"target"}
+	case tiers.KindChar, tiers.KindBlock:
+		return []string{"rdev"}
+	}
+	if a.Size != b.Size {
+		return []string{"content", "size"}
+	}
+	return []string{"content"}
+}
+
+// fields names the differences in metadata.
+func (d *comparison) fields(a, b *tiers.Entry) []string {
+	var f []string
+	if a.Mode != b.Mode {
+		f = append(f, "mode")
+	}
+	if a.UID != b.UID || a.GID != b.GID {
+		f = append(f, "owner")
+	}
+	if a.Mtime != b.Mtime && !(d.from.Invented(a) && d.to.Invented(b)) {
+		f = append(f, "mtime")
+	}
+	if !slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y tiers.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }) {
+		f = append(f, "xattrs")
+	}
+	if !d.sameGroup(a.Link, b.Link) {
+		f = append(f, "link")
+	}
+	return f
+}
+
+// sameGroup compares hard-link groups. A directory calls them by inode, so the first pair that meets counts as the same.
+func (d *comparison) sameGroup(a, b string) bool {
+	if a == b {
+		return true
+	}
+	if a == "" || b == "" || !strings.HasPrefix(b, tiers.InodeGroup) {
+		return false
+	}
+	x, ok := d.groups[a]
+	y, ok2 := d.inodes[b]
+	if !ok && !ok2 {
+		d.groups[a], d.inodes[b] = b, a
+		return true
+	}
+	return x == b && y == a
+}
+
+// content says whether two entries of one kind, no directories, hold different things.
+func (d *comparison) content(at string, a, b *tiers.Entry) (bool, error) {
+	switch a.Kind {
+	case tiers.KindSymlink:
+		return a.Target != b.Target, nil
+	case tiers.KindChar, tiers.KindBlock:
+		return a.Rdev != b.Rdev, nil
+	case tiers.KindFile:
+	default:
+		return false, nil
+	}
+	switch {
+	case a.Size != b.Size:
+		return true, nil
+	case !a.ID.IsZero() && !b.ID.IsZero():
+		return a.ID != b.ID, nil
+	case a.Mtime == b.Mtime && d.to.Surely(b.Mtime):
+		return false, nil
+	}
+	return d.bytesDiffer(at, a, b)
+}
+
+// bytesDiffer compares two files byte by byte.
+func (d *comparison) bytesDiffer(at string, a, b *tiers.Entry) (_ bool, err error) {
+	x, err := d.from.Open(d.ctx, at, a)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, x.Close()) }()
+	y, err := d.to.Open(d.ctx, at, b)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, y.Close()) }()
+	p, q := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		if err := d.ctx.Err(); err != nil {
+			return false, err
+		}
+		n, errX := io.ReadFull(x, p)
+		m, errY := io.ReadFull(y, q)
+		if !bytes.Equal(p[:n], q[:m]) {
+			return true, nil
+		}
+		for _, err := range []error{errX, errY} {
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return false, err
+			}
+		}
+		if n < len(p) {
+			return false, nil
+		}
+	}
+}
+
+// Side makes a snapshot of c comparable. A nil s is what was before the first commit.
+func (c *Cold) Side(s tiers.Snapshot) Side {
+	if s, ok := s.(*snapshot); ok && s != nil {
+		return snapshotSide{c, s}
+	}
+	return nothing{}
+}
+
+type snapshotSide struct {
+	c *Cold
+	s *snapshot
+}
+
+func (s snapshotSide) Root() (tiers.Entry, error) { return s.s.Root(), nil }
+
+func (s snapshotSide) List(ctx context.Context, _ string, dir *tiers.Entry) (tiers.Listing, error) {
+	return s.s.ReadDir(ctx, dir.Dir())
+}
+
+func (s snapshotSide) Open(ctx context.Context, _ string, e *tiers.Entry) (io.ReadCloser, error) {
+	return s.c.Open(ctx, e.ID, e.Size)
+}
+
+func (s snapshotSide) Invented(e *tiers.Entry) bool { return !s.s.valid && e.Mtime == s.s.committed() }
+
+func (s snapshotSide) Surely(tiers.Time) bool { return false }
+
+// nothing is an empty volume.
+type nothing struct{}
+
+func (nothing) Root() (tiers.Entry, error) { return tiers.Entry{Kind: tiers.KindDir}, nil }
+func (nothing) List(context.Context, string, *tiers.Entry) (tiers.Listing, error) {
+	return tiers.Listing{}, nil
+}
+func (nothing) Open(_ context.Context, at string, _ *tiers.Entry) (io.ReadCloser, error) {
+	return nil, fmt.Errorf("%q: nothing is there", at)
+}
+func (nothing) Invented(*tiers.Entry) bool { return true } // its root has no attributes at all
+func (nothing) Surely(tiers.Time) bool     { return false }

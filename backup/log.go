@@ -1,0 +1,235 @@
+package backup
+
+import (
+	"bytes"
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Commit is what a commit says of itself, for people who look at history.
+type Commit struct {
+	tiers.CommitInfo            // its Parent is the first of Parents
+	Parents          []tiers.ID // none: history begins here, perhaps because the repository is shallow
+	Author           string
+	Email            string
+	Ours             bool  // made by EmberFS, whose trailers give the figures below
+	Files, Bytes     int64 // what the commit took
+	AtRisk           int64 // files that it could not take
+}
+
+func commitOf(id tiers.ID, c *odb.CommitData) Commit {
+	out := Commit{CommitInfo: commitInfo(id, *c), Parents: c.Parents, Author: c.Author.Name, Email: c.Author.Email}
+	out.Ours = out.Reason != ""
+	if out.Ours {
+		number := func(key string) int64 {
+			n, _ := strconv.ParseInt(trailer(c.Message, key), 10, 64)
+			return max(n, 0)
+		}
+		out.Files, out.Bytes, out.AtRisk = number(trailerFiles), number(trailerBytes), number(trailerAtRisk)
+	}
+	return out
+}
+
+// Commit reads one commit.
+func (c *Cold) Commit(id tiers.ID) (Commit, error) {
+	data, err := readCommit(c.db, id)
+	if err != nil {
+		return Commit{}, err
+	}
+	return commitOf(id, &data), nil
+}
+
+// Log gives the commits that the tips reach, newest first, parents of merges included; with paths (slash paths of true names,
+// as Paths of tiers.RestoreOptions) only those that changed one of them against all of their parents: content or metadata,
+// of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the errors come
+// last, joined.
+func (c *Cold) Log(ctx context.Context, tips []tiers.ID, paths []string) iter.Seq2[Commit, error] {
+	return func(yield func(Commit, error) bool) {
+		w, err := c.newWalk()
+		if err != nil {
+			yield(Commit{}, err)
+			return
+		}
+		for _, id := range tips {
+			w.push(id, tiers.ID{})
+		}
+		want := tiers.CleanPaths(paths)
+		for {
+			s, err := w.next(ctx)
+			if err != nil {
+				yield(Commit{}, err)
+				return
+			}
+			if s == nil {
+				break
+			}
+			show, err := c.changed(ctx, s, want, w)
+			if err != nil {
+				w.errs = append(w.errs, fmt.Errorf("commit %s: %w", s.id, err))
+				continue
+			}
+			if show && !yield(commitOf(s.id, &s.data), nil) {
+				return
+			}
+		}
+		if err := errors.Join(w.errs...); err != nil {
+			yield(Commit{}, err)
+		}
+	}
+}
+
+// step is a commit on a walk.
+type step struct {
+	id   tiers.ID
+	data odb.CommitData // without the parents that a shallow repository does not have
+	seq  int            // order of discovery, which decides between equal times
+}
+
+// walk goes through history from its tips, by date.
+type walk struct {
+	c       *Cold
+	queue   stepQueue
+	seen    map[tiers.ID]*step // read and not yet left; nil where it is behind us or unreadable
+	shallow map[tiers.ID]struct{}
+	errs    []error
+}
+
+func (c *Cold) newWalk() (*walk, error) {
+	shallow, err := readShallow(c.db.Dir())
+	return &walk{c: c, seen: make(map[tiers.ID]*step), shallow: shallow}, err
+}
+
+// readShallow lists the commits at which a shallow repository was cut off.
+func readShallow(dir string) (map[tiers.ID]struct{}, error) {
+	data, err := os.ReadFile(filepath.Join(dir, "shallow"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read where history was cut off: %w", err)
+	}
+	cut := make(map[tiers.ID]struct{})
+	for line := range bytes.Lines(data) {
+		id, err := tiers.ParseID(string(bytes.TrimSpace(line)))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", filepath.Join(dir, "shallow"), tiers.ErrCorrupt, err)
+		}
+		cut[id] = struct{}{}
+	}
+	return cut, nil
+}
+
+// push adds a commit unless the walk has seen it. child is for the message where it cannot be read; zero: id is a tip.
+func (w *walk) push(id, child tiers.ID) {
+	if _, ok := w.seen[id]; ok {
+		return
+	}
+	w.seen[id] = nil
+	data, err := readCommit(w.c.db, id)
+	if err != nil {
+		if !child.IsZero() {
+			err = fmt.Errorf("history before %s: %w", child, err)
+		}
+		w.errs = append(w.errs, err)
+		return
+	}
+	if _, cut := w.shallow[id]; cut {
+		data.Parents = nil
+	}
+	s := &step{id: id, data: data, seq: len(w.seen)}
+	w.seen[id] = s
+	heap.Push(&w.queue, s)
+}
+
+// next gives the newest commit that is left, after adding its parents; nil at the end.
+func (w *walk) next(ctx context.Context) (*step, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(w.queue) == 0 {
+		return nil, nil
+	}
+	if len(w.seen) > maxHistory {
+		return nil, fmt.Errorf("history: more than %d commits", maxHistory)
+	}
+	s := heap.Pop(&w.queue).(*step)
+	w.seen[s.id] = nil
+	for _, p := range s.data.Parents {
+		w.push(p, s.id)
+	}
+	return s, nil
+}
+
+// stepQueue is a heap, newest first.
+type stepQueue []*step
+
+func (q stepQueue) Len() int      { return len(q) }
+func (q stepQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q stepQueue) Less(i, j int) bool {
+	a, b := q[i], q[j]
+	return cmp.Or(b.data.Committer.When.Compare(a.data.Committer.When), cmp.Compare(a.seq, b.seq)) < 0
+}
+func (q *stepQueue) Push(x any) { *q = append(*q, x.(*step)) }
+func (q *stepQueue) Pop() any {
+	old := *q
+	s := old[len(old)-1]
+	old[len(old)-1] = nil
+	*q = old[:len(old)-1]
+	return s
+}
+
+// changed says whether a commit changed one of the paths against all of its parents; without paths every commit did.
+func (c *Cold) changed(ctx context.Context, s *step, paths []string, w *walk) (bool, error) {
+	if len(paths) == 0 {
+		return true, nil
+	}
+	parents := []*odb.CommitData{nil}
+	if len(s.data.Parents) > 0 {
+		parents = parents[:0]
+	}
+	for _, id := range s.data.Parents {
+		if p := w.seen[id]; p != nil { // still to come, as long as clocks go forward
+			parents = append(parents, &p.data)
+			continue
+		}
+		data, err := readCommit(c.db, id)
+		if err != nil {
+			return false, err
+		}
+		parents = append(parents, &data)
+	}
+	for i, p := range parents {
+		differs := false
+		for _, path := range paths {
+			how, err := c.comparePath(&s.data, p, path)
+			if err != nil {
+				return false, fmt.Errorf("%s: %w", path, err)
+			}
+			if how == unclear {
+				// Stock clients leave metadata alone: only the merged listings tell.
+				if how, err = c.compareMerged(ctx, s.id, s.data.Parents[i], path); err != nil {
+					return false, fmt.Errorf("%s: %w", path, err)
+				}
+			}
+			if how == differ {
+				differs = true
+				break
+			}
+		}
+		if !differs {
+			return false, nil
+		}
+	}
+	return true, nil
+}

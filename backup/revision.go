@@ -1,0 +1,273 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// RevisionHelp says what Resolve takes, for --help and messages.
+const RevisionHelp = `an id or its unique beginning, HEAD, a branch or tag, any of them with ~N or ^N, or a time
+("2026-11-20T10:00", "2026-11-20 10:00:30", RFC 3339, "2h30m ago"): the last commit not after it`
+
+// ErrNoRevision: nothing in the repository is called so. The error names it.
+var ErrNoRevision = errors.New("no such commit, branch or tag")
+
+// maxTag bounds a tag object, and maxTags how many of them may point at each other.
+const (
+	maxTag  = 1 << 20
+	maxTags = 10
+)
+
+var (
+	hexID   = regexp.MustCompile(`^[0-9a-fA-F]{4,40}$`) // from 4 digits on, as for git
+	looksAt = regexp.MustCompile(`^\d{4}-\d|\sago$`)    // meant as a time
+)
+
+// Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch. now is what "ago" and
+// times without zone go by.
+func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (tiers.ID, error) {
+	id, err := c.resolve(ctx, rev, now)
+	if err != nil {
+		return tiers.ID{}, fmt.Errorf("%q: %w", rev, err)
+	}
+	return id, nil
+}
+
+func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (tiers.ID, error) {
+	switch {
+	case strings.Contains(rev, "@{"):
+		return tiers.ID{}, errors.New("there is no reflog to look into; name a commit, or a time alone")
+	case strings.Contains(rev, ".."):
+		return tiers.ID{}, errors.New("is a range of commits; name one commit")
+	}
+	if looksAt.MatchString(rev) {
+		when, err := parseTime(rev, now)
+		if err != nil {
+			return tiers.ID{}, err
+		}
+		return c.lastBefore(ctx, when)
+	}
+	name, suffix := rev, ""
+	if i := strings.IndexAny(rev, "~^"); i >= 0 {
+		name, suffix = rev[:i], rev[i:]
+	}
+	id, err := c.named(name)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	return c.ancestor(ctx, id, suffix)
+}
+
+// named resolves a name without suffix to a commit.
+func (c *Cold) named(name string) (tiers.ID, error) {
+	switch name {
+	case "":
+		return tiers.ID{}, errors.New("names no commit")
+	case "HEAD", "@":
+		id, err := c.tip()
+		if err == nil && id.IsZero() {
+			err = fmt.Errorf("branch %s has no commit", c.o.Branch)
+		}
+		return id, err
+	}
+	id, ok, err := c.reference(name)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	if ok {
+		return c.peel(id)
+	}
+	if !hexID.MatchString(name) {
+		return tiers.ID{}, ErrNoRevision
+	}
+	return c.abbreviated(strings.ToLower(name))
+}
+
+// reference finds a reference by its short name. One that a tag and a branch share is an error unless both say the same.
+func (c *Cold) reference(name string) (id tiers.ID, ok bool, err error) {
+	var found string
+	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {
+		full := prefix + name
+		if !strings.HasPrefix(full, "refs/") {
+			continue
+		}
+		at, err := c.db.Ref(full)
+		if err != nil {
+			if errors.Is(err, tiers.ErrCorrupt) {
+				return id, false, err
+			}
+			continue // not there, or no name that a reference could have
+		}
+		if ok && at != id {
+			return id, false, fmt.Errorf("is both %s and %s; write it in full", found, full)
+		}
+		id, ok, found = at, true, full
+	}
+	return id, ok, nil
+}
+
+// peel follows tags to their commit.
+func (c *Cold) peel(id tiers.ID) (tiers.ID, error) {
+	at := id
+	for range maxTags {
+		t, data, err := c.db.ReadAny(at, 0, maxCommit)
+		switch {
+		case err != nil:
+			return tiers.ID{}, err
+		case t == odb.Commit:
+			return at, nil
+		case t != odb.Tag || len(data) > maxTag:
+			return tiers.ID{}, fmt.Errorf("object %s is a %s, not a commit", at, t)
+		}
+		line, _, _ := bytes.Cut(data, []byte{'\n'})
+		hex, ok := strings.CutPrefix(string(line), "object ")
+		if !ok {
+			return tiers.ID{}, fmt.Errorf("tag %s: %w: it names no object", at, tiers.ErrCorrupt)
+		}
+		if at, err = tiers.ParseID(hex); err != nil {
+			return tiers.ID{}, fmt.Errorf("tag %s: %w: %w", id, tiers.ErrCorrupt, err)
+		}
+	}
+	return tiers.ID{}, fmt.Errorf("tag %s: %w: tags of tags go on and on", id, tiers.ErrCorrupt)
+}
+
+// maxCandidates is how many objects may share the beginning of an id before it counts as too short.
+const maxCandidates = 1000
+
+// abbreviated finds the one commit whose id begins with prefix. Other objects that do are no matter, as for git.
+func (c *Cold) abbreviated(prefix string) (tiers.ID, error) {
+	if len(prefix) == 40 {
+		id, err := tiers.ParseID(prefix)
+		if err != nil {
+			return tiers.ID{}, err
+		}
+		return c.peel(id)
+	}
+	all, err := c.db.WithPrefix(prefix, maxCandidates+1)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	if len(all) > maxCandidates {
+		return tiers.ID{}, fmt.Errorf("is too short: more than %d objects begin so", maxCandidates)
+	}
+	var commits []tiers.ID
+	var names []string
+	for _, id := range all {
+		t, _, err := c.db.Stat(id)
+		if err != nil && !isMissing(err) {
+			return tiers.ID{}, err
+		}
+		if err != nil || t != odb.Commit && t != odb.Tag {
+			continue
+		}
+		if commit, err := c.peel(id); err == nil && !slices.Contains(commits, commit) {
+			commits, names = append(commits, commit), append(names, fmt.Sprintf("%.12s", id))
+		}
+	}
+	switch len(commits) {
+	case 0:
+		return tiers.ID{}, ErrNoRevision
+	case 1:
+		return commits[0], nil
+	}
+	return tiers.ID{}, fmt.Errorf("is ambiguous: %s begin so; give more digits", strings.Join(names[:min(len(names), 8)], ", "))
+}
+
+// ancestor follows suffixes: ~N is N first parents back, ^N the Nth parent.
+func (c *Cold) ancestor(ctx context.Context, id tiers.ID, suffix string) (tiers.ID, error) {
+	cut, err := readShallow(c.db.Dir())
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	for suffix != "" {
+		op := suffix[0]
+		digits := len(suffix) - 1 - len(strings.TrimLeft(suffix[1:], "0123456789"))
+		n := 1
+		if digits > 0 {
+			if n, err = strconv.Atoi(suffix[1 : 1+digits]); err != nil {
+				return tiers.ID{}, fmt.Errorf("%s: no such ancestor", suffix)
+			}
+		}
+		if rest := suffix[1+digits:]; rest != "" && rest[0] != '~' && rest[0] != '^' {
+			return tiers.ID{}, fmt.Errorf("%s: want ~N or ^N", suffix)
+		}
+		suffix = suffix[1+digits:]
+		steps, parent := n, 1
+		if op == '^' {
+			steps, parent = min(n, 1), n
+		}
+		for range steps {
+			if err := ctx.Err(); err != nil {
+				return tiers.ID{}, err
+			}
+			commit, err := readCommit(c.db, id)
+			if err != nil {
+				return tiers.ID{}, err
+			}
+			if _, ok := cut[id]; ok {
+				return tiers.ID{}, fmt.Errorf("the repository is shallow: it has nothing before %.12s", id)
+			}
+			switch {
+			case len(commit.Parents) == 0:
+				return tiers.ID{}, fmt.Errorf("history begins with %.12s: %w", id, ErrNoRevision)
+			case parent > len(commit.Parents):
+				return tiers.ID{}, fmt.Errorf("%.12s has %d parents: %w", id, len(commit.Parents), ErrNoRevision)
+			}
+			id = commit.Parents[parent-1]
+		}
+	}
+	return id, nil
+}
+
+// parseTime reads a time as RevisionHelp says.
+func parseTime(text string, now time.Time) (time.Time, error) {
+	if ago, ok := strings.CutSuffix(text, " ago"); ok {
+		d, err := time.ParseDuration(strings.ReplaceAll(ago, " ", ""))
+		if err != nil || d < 0 {
+			return time.Time{}, errors.New(`is no time: want a number and a unit, such as "90m ago" or "2h30m ago"`)
+		}
+		return now.Add(-d), nil
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04"} {
+		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, errors.New(`is no time: want "2006-01-02 15:04", perhaps with seconds, or RFC 3339`)
+}
+
+// lastBefore finds the branch's newest commit that is not after t.
+func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
+	tip, err := c.named("HEAD")
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	oldest := tip
+	for commit, err := range c.Log(ctx, []tiers.ID{tip}, nil) {
+		if err != nil {
+			return tiers.ID{}, err
+		}
+		if !commit.Time.After(t) {
+			return commit.ID, nil
+		}
+		oldest = commit.ID
+	}
+	first, err := c.Commit(oldest)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	return tiers.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, first.Time.Format(time.RFC3339), ErrNoRevision)
+}

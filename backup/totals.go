@@ -1,0 +1,77 @@
+package backup
+
+import (
+	"context"
+
+	"emberfs/tiers"
+)
+
+// Totals are the figures of a whole tree. Each name of a file counts, hard links too.
+type Totals struct {
+	Files   int64 // names that are no directories
+	Entries int64 // names
+	Bytes   int64 // of the files
+}
+
+// Totals counts a snapshot's tree unless it would have to list more than max entries. Directories that were counted once, for
+// this snapshot or another, cost nothing.
+func (c *Cold) Totals(ctx context.Context, s tiers.Snapshot, max int) (Totals, bool) {
+	return c.Counter(max).Count(ctx, s)
+}
+
+// Counter counts several snapshots within one limit. It is for one goroutine.
+type Counter struct {
+	left  int // entries that may still be listed
+	known map[tiers.DirID]Totals
+}
+
+// Counter returns one that lists at most max entries.
+func (c *Cold) Counter(max int) *Counter {
+	return &Counter{left: max, known: make(map[tiers.DirID]Totals)}
+}
+
+// maxEntries is what no honest volume reaches, and far from overflowing.
+const maxEntries = 1 << 56
+
+// Count is Totals.
+func (n *Counter) Count(ctx context.Context, s tiers.Snapshot) (Totals, bool) {
+	root := s.Root()
+	return n.dir(ctx, s, root.Dir(), 0)
+}
+
+func (n *Counter) dir(ctx context.Context, s tiers.Snapshot, dir tiers.DirID, depth int) (t Totals, ok bool) {
+	if t, ok := n.known[dir]; ok {
+		return t, true
+	}
+	if n.left <= 0 || depth > maxDepth {
+		return t, false
+	}
+	l, err := s.ReadDir(ctx, dir)
+	if n.left -= 1 + len(l.Entries); err != nil || n.left < 0 {
+		return t, false
+	}
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		t.Entries++
+		switch e.Kind {
+		case tiers.KindDir:
+			sub, ok := n.dir(ctx, s, e.Dir(), depth+1)
+			if !ok {
+				return t, false
+			}
+			t.Files += sub.Files
+			t.Entries += sub.Entries
+			t.Bytes += sub.Bytes
+			if t.Entries > maxEntries || t.Bytes > maxEntries {
+				return t, false // a tree bomb: few trees, used again and again
+			}
+		case tiers.KindFile:
+			t.Bytes += e.Size
+			fallthrough
+		default:
+			t.Files++
+		}
+	}
+	n.known[dir] = t
+	return t, true
+}
