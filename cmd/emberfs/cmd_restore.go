@@ -28,16 +28,17 @@ type restoreRequest struct {
 func restoreCommand(w world) *cobra.Command {
 	var r restoreRequest
 	cmd := &cobra.Command{
-		Use:   "restore [PATH...] [--from REPO|STATE] [--commit ID] --to DIR",
+		Use:   "restore [PATH...] [--from REPO|STATE] [--commit COMMIT] --to DIR",
 		Short: "Write an exact copy of a commit, without a mount",
 		Long: `Write what a commit holds into DIR, which must be empty or missing: all of it, or only PATHs (relative to the
 volume's root) with what lies below them. --from names a repository, a state directory or a mountpoint;
-without it PATHs are names in a mounted volume. Exit 3 where some files could not be restored.`,
+without it PATHs are names in a mounted volume. Exit 3 where some files could not be restored.
+COMMIT is ` + backup.RevisionHelp + `.`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
 	}
 	cmd.Flags().StringVar(&r.from, "from", "", "repository, state directory or mountpoint to read (`path`)")
-	cmd.Flags().StringVar(&r.commit, "commit", "", "commit to restore, 40 hex digits (default the tip of the branch)")
+	cmd.Flags().StringVar(&r.commit, "commit", "", "`commit` to restore (default the tip of the branch)")
 	cmd.Flags().StringVar(&r.branch, "branch", "", "branch whose tip to restore (default the repository's HEAD)")
 	cmd.Flags().StringVar(&r.to, "to", "", "empty directory to restore into (`path`)")
 	cmd.Flags().BoolVar(&r.untrusted, "untrusted", false, "restore no suid, devices, foreign owners, security.* or trusted.* attributes")
@@ -57,49 +58,40 @@ without it PATHs are names in a mounted volume. Exit 3 where some files could no
 }
 
 func restore(ctx context.Context, r restoreRequest, w world) (err error) {
-	var commit tiers.ID
-	if r.commit != "" {
-		if commit, err = tiers.ParseID(r.commit); err == nil && commit.IsZero() {
-			err = errors.New("all zeros name no commit")
-		}
-		if err != nil {
-			return usageError("restore", "--commit", err.Error(), "git log lists the commits")
-		}
-	}
-	if r.branch != "" {
-		if err := checkBranch(r.branch); err != nil {
-			return usageError("restore", "--branch "+r.branch, err.Error(), "")
-		}
-	}
-	repo, paths, err := restoreSource(r)
+	h, paths, err := restoreSource(ctx, r)
 	if err != nil {
 		return err
 	}
 	shown := newProgress(w, "restore", "file")
 	defer shown.done()
-	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false)
-	cold, err := backup.OpenRepository(repo, backup.Options{Branch: r.branch, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log})
-	if err != nil {
-		return &failure{code: exitFailed, op: "restore", path: repo, err: err, hint: "name a repository or a state directory by --from"}
+	if err := h.open(r.branch, shown); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, cold.Close()) }()
-	var snap tiers.Snapshot
-	if commit.IsZero() {
-		if snap, err = cold.Head(ctx); err == nil && snap == nil {
-			err = errors.New("the branch has no commit")
-		}
-	} else {
-		snap, err = cold.Snapshot(ctx, commit)
+	defer func() { err = errors.Join(err, h.cold.Close()) }()
+	rev := r.commit
+	if rev == "" {
+		rev = "HEAD"
 	}
+	commit, err := h.resolve(ctx, rev)
 	if err != nil {
-		return &failure{code: exitFailed, op: "restore", path: repo, err: err, hint: "git log shows what there is"}
+		return err
+	}
+	snap, err := h.cold.Snapshot(ctx, commit)
+	if err != nil {
+		return &failure{code: exitFailed, op: "restore", path: h.repo, err: err, hint: "emberfs log " + shellQuote(h.target) + " lists the commits"}
 	}
 	made, err := emptyTarget(r.to)
 	if err != nil {
 		return &failure{code: exitFailed, op: "restore", path: r.to, err: err, hint: "name a new or empty directory by --to"}
 	}
+	if len(paths) == 0 {
+		if t, ok := h.cold.Totals(ctx, snap, maxTotals); ok {
+			shown.expect(t.Entries, t.Bytes)
+		}
+	}
 	var files, bytes int64
-	err = tiers.Restore(ctx, snap, cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted, Log: log,
+	err = tiers.Restore(ctx, snap, h.cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted,
+		Log: newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false),
 		Progress: func(f, b int64) {
 			files, bytes = f, b
 			shown.set(f, b)
@@ -119,59 +111,50 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	return err
 }
 
+// maxTotals is how many entries are counted before a restore to tell how long it will take.
+const maxTotals = 100_000
+
 // restoreSource finds the repository, and the paths relative to the volume's root.
-func restoreSource(r restoreRequest) (string, []string, error) {
+func restoreSource(ctx context.Context, r restoreRequest) (*history, []string, error) {
 	if r.from == "" {
 		return restoreFromMount(r.paths)
 	}
-	f, err := find(r.from)
-	if err != nil {
-		return "", nil, err
-	}
-	if len(f.daemons) > 0 {
-		return filepath.Join(f.daemons[0].State, coldName), r.paths, nil
-	}
-	if _, err := os.Stat(filepath.Join(f.path, coldName)); err == nil {
-		return filepath.Join(f.path, coldName), r.paths, nil
-	}
-	if _, err := os.Stat(f.path); err != nil {
-		return "", nil, &failure{code: exitFailed, op: "restore", path: r.from, err: plainError(err), hint: "name a repository or a state directory by --from"}
-	}
-	return f.path, r.paths, nil
+	h, err := findHistory(ctx, "restore", r.from)
+	return h, r.paths, err
 }
 
 // restoreFromMount reads PATHs as names in one mounted volume.
-func restoreFromMount(paths []string) (string, []string, error) {
-	state := ""
+func restoreFromMount(paths []string) (*history, []string, error) {
+	state, mountpoint := "", ""
 	var inside []string
 	for _, p := range paths {
 		f, err := findAbove(p)
 		if err != nil {
-			return "", nil, err
+			return nil, nil, err
 		}
 		if len(f.daemons) == 0 || f.daemons[0].Mountpoint == "" {
-			return "", nil, &failure{code: exitFailed, op: "restore", path: p, err: errors.New("lies in no mounted volume"),
+			return nil, nil, &failure{code: exitFailed, op: "restore", path: p, err: errors.New("lies in no mounted volume"),
 				hint: "name the repository or state directory by --from"}
 		}
 		e := f.daemons[0]
 		if state != "" && state != e.State {
-			return "", nil, usageError("restore", p, "lies in another volume than "+paths[0], "restore one volume at a time")
+			return nil, nil, usageError("restore", p, "lies in another volume than "+paths[0], "restore one volume at a time")
 		}
-		state = e.State
+		state, mountpoint = e.State, e.Mountpoint
 		abs, err := filepath.Abs(p)
 		if err != nil {
-			return "", nil, err
+			return nil, nil, err
 		}
 		if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil && abs != e.Mountpoint {
 			abs = filepath.Join(dir, filepath.Base(abs))
 		}
 		rel, err := filepath.Rel(e.Mountpoint, abs)
 		if err != nil {
-			return "", nil, err
+			return nil, nil, err
 		}
 		inside = append(inside, rel)
 	}
-	return filepath.Join(state, coldName), inside, nil
+	return &history{op: "restore", target: mountpoint, repo: filepath.Join(state, coldName), state: state, mountpoint: mountpoint}, inside, nil
 }
 
 // emptyTarget makes sure that dir is there and empty; made tells whether it is new.

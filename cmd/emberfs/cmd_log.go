@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"emberfs/backup"
+	"emberfs/tiers"
+)
+
+// logRequest is what `emberfs log` was asked for.
+type logRequest struct {
+	target string
+	paths  []string
+	branch string
+	from   string
+	limit  int
+	json   bool
+}
+
+func logCommand(w world) *cobra.Command {
+	var r logRequest
+	cmd := &cobra.Command{
+		Use:   "log [TARGET] [PATH...] [--limit N] [--json]",
+		Short: "List a volume's commits, newest first",
+		Long: `List the commits of a volume, newest first: what each took and what it had to leave (at risk). Commits of
+other git clients have their author and subject instead. ` + targetHelp + `
+With PATHs only those commits that changed one of them or what lies below: content, attributes, or whether it
+is there; renames are not followed. What is no TARGET is a PATH, and so is everything behind "--".`,
+		DisableFlagsInUseLine: true,
+		Args:                  argsBetween(0, -1, ""),
+	}
+	cmd.Flags().IntVarP(&r.limit, "limit", "n", 0, "show at most `N` commits (default all)")
+	cmd.Flags().StringVar(&r.branch, "branch", "", "branch to list (default the volume's, or the repository's HEAD)")
+	cmd.Flags().StringVar(&r.from, "commit", "", "begin with this commit instead of the branch's last: "+backup.RevisionHelp)
+	cmd.Flags().BoolVar(&r.json, "json", false, "print a JSON list")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if r.limit < 0 {
+			return usageError("log", "--limit", "less than none", "leave it out to list all")
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		defer stop()
+		target, rest, paths, err := splitTarget(args, cmd.ArgsLenAtDash())
+		if err != nil {
+			return withCode(exitFailed, "log", "", err)
+		}
+		r.target, r.paths = target, append(rest, paths...)
+		return withCode(exitFailed, "log", target, showLog(ctx, r, w))
+	}
+	return cmd
+}
+
+func showLog(ctx context.Context, r logRequest, w world) (err error) {
+	h, err := findHistory(ctx, "log", r.target)
+	if err != nil {
+		if r.target == "" && len(r.paths) > 0 {
+			return usageError("log", r.paths[0], "no mountpoint, state directory or repository, and the working directory lies in no mounted volume",
+				"name one of them first")
+		}
+		return err
+	}
+	paths, err := h.inside(r.paths)
+	if err != nil {
+		return err
+	}
+	if err := h.open(r.branch, w.err); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.cold.Close()) }()
+	var tips []tiers.ID
+	if r.from != "" {
+		id, err := h.resolve(ctx, r.from)
+		if err != nil {
+			return err
+		}
+		tips = append(tips, id)
+	} else if id, ok, err := h.head(ctx); err != nil {
+		return err
+	} else if ok {
+		tips = append(tips, id)
+	}
+	terminal := isTerminal(w.out)
+	list := jsonList{out: w.out}
+	if terminal && !r.json {
+		fmt.Fprintf(w.out, logColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES", "AT RISK", "")
+	}
+	shown := 0
+	for c, lerr := range h.cold.Log(ctx, tips, paths) {
+		if lerr != nil {
+			err = lerr
+			break
+		}
+		if r.json {
+			err = list.add(commitJSON(&c))
+		} else {
+			err = printCommit(w, &c, terminal)
+		}
+		if shown++; err != nil || shown == r.limit {
+			break
+		}
+	}
+	if r.json {
+		err = errors.Join(err, list.end())
+	}
+	if err != nil && shown > 0 {
+		return &failure{code: exitPart, op: "log", path: h.repo, err: err, hint: "the list is not complete"}
+	}
+	return err
+}
+
+const logColumns = "%-12.12s  %-*s  %-9s  %-8.8s  %7s  %10s  %7s  %s\n"
+
+func timeWidth(terminal bool) int {
+	if terminal {
+		return 19
+	}
+	return 20
+}
+
+func printCommit(w world, c *backup.Commit, terminal bool) error {
+	line := fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Time, terminal), "-", "-", "-", "-", "-",
+		oneLine(fmt.Sprintf("%s <%s>: %s", c.Author, c.Email, c.Subject)))
+	if c.Ours {
+		line = fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Time, terminal), oneLine(c.Reason), column(oneLine(c.Machine)),
+			humanize.Comma(c.Files), size(c.Bytes), humanize.Comma(c.AtRisk), "")
+	}
+	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " \n"))
+	return err
+}
+
+// column keeps an empty field from shifting those behind it.
+func column(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// commitReply is a commit in JSON.
+type commitReply struct {
+	ID      string    `json:"id"`
+	Parents []string  `json:"parents"`
+	Time    time.Time `json:"time"`
+	Emberfs bool      `json:"emberfs"` // made by emberfs: reason to at_risk are there
+	Reason  string    `json:"reason,omitempty"`
+	Machine string    `json:"machine,omitempty"`
+	Files   *int64    `json:"files,omitempty"`
+	Bytes   *int64    `json:"bytes,omitempty"`
+	AtRisk  *int64    `json:"at_risk,omitempty"`
+	Author  string    `json:"author"`
+	Email   string    `json:"email"`
+	Subject string    `json:"subject"`
+}
+
+func commitJSON(c *backup.Commit) commitReply {
+	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: c.Time.UTC(), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine,
+		Author: c.Author, Email: c.Email, Subject: c.Subject}
+	for _, p := range c.Parents {
+		out.Parents = append(out.Parents, p.String())
+	}
+	if c.Ours {
+		out.Files, out.Bytes, out.AtRisk = &c.Files, &c.Bytes, &c.AtRisk
+	}
+	return out
+}

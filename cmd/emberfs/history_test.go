@@ -1,0 +1,187 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// stockRepo makes a repository by stock git with a commit for each script; the work tree is at dir.
+func stockRepo(t *testing.T, scripts ...string) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "repo")
+	sh := func(script string) {
+		cmd := exec.Command("sh", "-euc", script)
+		cmd.Dir = dir
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_AUTHOR_NAME=Some One",
+			"GIT_AUTHOR_EMAIL=so@example.com", "GIT_COMMITTER_NAME=c", "GIT_COMMITTER_EMAIL=c@d")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sh("git init -q -b main")
+	for i, s := range scripts {
+		sh(s + "\ngit add -A; D=$((1700000000+" + string(rune('0'+i)) + "000)); " +
+			"GIT_AUTHOR_DATE=\"$D +0000\" GIT_COMMITTER_DATE=\"$D +0000\" git commit -q --allow-empty -m 'commit " + string(rune('0'+i)) + "'")
+	}
+	return dir
+}
+
+// emberfs runs a command line in this process.
+func emberfs(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err strings.Builder
+	code = run(append([]string{"emberfs"}, args...), world{out: &out, err: &err})
+	return code, out.String(), err.String()
+}
+
+func TestLogCommand(t *testing.T) {
+	repo := stockRepo(t, "echo 0 >a", "echo 1 >b", "echo 2 >a")
+	code, out, errs := emberfs(t, "log", repo)
+	want := regexp.MustCompile(`^[0-9a-f]{12}  2023-11-14T22:46:40Z  -          -               -           -        -  Some One <so@example.com>: commit 2\n` +
+		`.*commit 1\n.*commit 0\n$`)
+	if code != 0 || !want.MatchString(out) || errs != "" {
+		t.Errorf("exit %d, %q, %q", code, out, errs)
+	}
+	for _, c := range []struct {
+		args string
+		want string
+	}{
+		{"--limit 1", "commit 2"},
+		{"a", "commit 2|commit 0"},
+		{"-- b", "commit 1"},
+		{"a -n1", "commit 2"},
+		{"--commit HEAD~1", "commit 1|commit 0"},
+		{"--commit 2023-11-14T22:30:00Z", "commit 1|commit 0"},
+		{"no/such/path", ""},
+	} {
+		code, out, errs := emberfs(t, append([]string{"log", repo, "--json"}, strings.Fields(c.args)...)...)
+		var list []commitReply
+		if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 {
+			t.Errorf("%s: exit %d, %v\n%s%s", c.args, code, err, out, errs)
+		}
+		var got []string
+		for _, l := range list {
+			got = append(got, l.Subject)
+		}
+		if strings.Join(got, "|") != c.want {
+			t.Errorf("%s: %q, want %q", c.args, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		code int
+		want string
+		args []string
+	}{
+		{exitUsage, "less than none", []string{"log", repo, "--limit", "-1"}},
+		{exitFailed, `revision "nope": no such commit, branch or tag; emberfs log `, []string{"log", repo, "--commit", "nope"}},
+		{exitUsage, "no mountpoint, state directory or repository", []string{"log", filepath.Join(repo, "nothing")}},
+		{exitFailed, "lies in no mounted volume", []string{"log"}},
+		{exitUsage, "bad branch name", []string{"log", repo, "--branch", "a..b"}},
+		{exitFailed, `"zz": no such commit, branch or tag`, []string{"restore", "--from", repo, "--commit", "zz", "--to", filepath.Join(repo, "to")}},
+		{exitFailed, "no such mountpoint, state directory or repository", []string{"restore", "--from", "/nonexistent", "--to", filepath.Join(repo, "to")}},
+	} {
+		code, out, errs := emberfs(t, c.args...)
+		if code != c.code || !strings.Contains(errs, c.want) || out != "" || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%q: exit %d, %q, %q; want exit %d, %q", c.args, code, out, errs, c.code, c.want)
+		}
+	}
+	if exists(filepath.Join(repo, "to")) {
+		t.Error("a restore that found no commit made its directory")
+	}
+}
+
+func TestSplitTarget(t *testing.T) {
+	repo := stockRepo(t, "")
+	bare := filepath.Join(t.TempDir(), "bare.git")
+	if out, err := exec.Command("git", "init", "-q", "--bare", bare).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	state := t.TempDir()
+	if err := os.Mkdir(filepath.Join(state, coldName), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args        []string
+		dash        int
+		target      string
+		rest, paths []string
+	}{
+		{nil, -1, "", nil, nil},
+		{[]string{repo}, -1, repo, nil, nil},
+		{[]string{bare, "x"}, -1, bare, []string{"x"}, nil},
+		{[]string{state, "x", "y"}, 2, state, []string{"x"}, []string{"y"}},
+		{[]string{"x", repo}, -1, "", []string{"x", repo}, nil},
+		{[]string{repo}, 0, "", nil, []string{repo}},
+		{[]string{t.TempDir()}, -1, "", []string{"DIR"}, nil},
+	} {
+		target, rest, paths, err := splitTarget(c.args, c.dash)
+		if len(c.rest) == 1 && c.rest[0] == "DIR" {
+			c.rest = c.args // a directory that is nothing of ours
+		}
+		if err != nil || target != c.target || !slices.Equal(rest, c.rest) || !slices.Equal(paths, c.paths) {
+			t.Errorf("%q, %d: %q, %q, %q, %v", c.args, c.dash, target, rest, paths, err)
+		}
+	}
+}
+
+func TestInside(t *testing.T) {
+	real := t.TempDir()
+	mnt := filepath.Join(real, "mnt")
+	if err := os.MkdirAll(filepath.Join(mnt, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(real, "link")
+	if err := os.Symlink(mnt, link); err != nil {
+		t.Fatal(err)
+	}
+	h := &history{op: "log", mountpoint: mnt}
+	for _, c := range []struct{ cwd, path, want string }{
+		{"/", "a/b", "a/b"},
+		{mnt, "a/b", "a/b"},
+		{filepath.Join(mnt, "sub"), "x", "sub/x"},
+		{filepath.Join(mnt, "sub"), "../gone/x", "gone/x"},
+		{filepath.Join(mnt, "sub"), ".", "sub"},
+		{"/", filepath.Join(mnt, "gone"), "gone"},
+		{"/", mnt, "."},
+		{"/", filepath.Join(link, "gone"), "gone"},
+		{real, "mnt/a", "a"},
+	} {
+		t.Chdir(c.cwd)
+		if got, err := h.inside([]string{c.path}); err != nil || !slices.Equal(got, []string{c.want}) {
+			t.Errorf("%q in %s: %q, %v; want %q", c.path, c.cwd, got, err, c.want)
+		}
+	}
+	if _, err := h.inside([]string{"/etc"}); exitCode(err) != exitUsage {
+		t.Errorf("/etc: %v", err)
+	}
+}
+
+// TestQuotePath: what git would print and read back, but for letters of other languages, which git too takes as they are.
+func TestQuotePath(t *testing.T) {
+	for in, want := range map[string]string{
+		"plain name":   "plain name",
+		"Grüße/日本":     "Grüße/日本",
+		"a\nb":         `"a\nb"`,
+		"\a\b\t\v\f\r": `"\a\b\t\v\f\r"`,
+		"q\"b\\":       `"q\"b\\"`,
+		"lat\xe9":      `"lat\351"`,
+		"\x1b[2J\x7f":  `"\033[2J\177"`,
+		"\u009b":       `"\302\233"`,
+		"\u202e":       `"\342\200\256"`,
+		"\xe4\nü":      `"\344\nü"`,
+		"\uFFFD":       "\uFFFD",
+	} {
+		if got := quotePath(in); got != want {
+			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
