@@ -39,6 +39,9 @@ func (n *Counter) Count(ctx context.Context, s tiers.Snapshot) (Totals, bool) {
 	return n.dir(ctx, s, root.Dir(), 0)
 }
 
+// Spent says that the limit is reached.
+func (n *Counter) Spent() bool { return n.left <= 0 }
+
 func (n *Counter) dir(ctx context.Context, s tiers.Snapshot, dir tiers.DirID, depth int) (t Totals, ok bool) {
 	if t, ok := n.known[dir]; ok {
 		return t, true

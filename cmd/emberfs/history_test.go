@@ -99,6 +99,27 @@ func TestLogCommand(t *testing.T) {
 	}
 }
 
+func TestSnapshotsCommand(t *testing.T) {
+	repo := stockRepo(t, "echo 0 >a", "mkdir d; echo 1234 >d/b; git tag v1")
+	code, out, errs := emberfs(t, "snapshots", repo)
+	want := regexp.MustCompile(`^[0-9a-f]{12}  2023-11-14T22:30:00Z  -          -                 2         7 B  -       \(main\) Some One: commit 1\n` +
+		`.*  1         2 B  -       \(tag: v1\) Some One: commit 0\n$`)
+	if code != 0 || !want.MatchString(out) || errs != "" {
+		t.Errorf("exit %d, %q, %q", code, out, errs)
+	}
+	code, out, errs = emberfs(t, "snapshots", repo, "--json", "--limit", "1")
+	var list []pointReply
+	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 || len(list) != 1 {
+		t.Fatalf("exit %d, %v\n%s%s", code, err, out, errs)
+	}
+	if p := list[0]; *p.TreeFiles != 2 || *p.TreeBytes != 7 || p.Remote != nil || !slices.Equal(p.Refs, []string{"main"}) || p.Emberfs || len(p.Parents) != 1 {
+		t.Errorf("got %+v", p)
+	}
+	if code, out, _ := emberfs(t, "snapshots", stockRepo(t), "--json"); code != 0 || out != "[]\n" {
+		t.Errorf("no commit: exit %d, %q", code, out)
+	}
+}
+
 func TestSplitTarget(t *testing.T) {
 	repo := stockRepo(t, "")
 	bare := filepath.Join(t.TempDir(), "bare.git")

@@ -1,0 +1,107 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"emberfs/tiers"
+)
+
+// Point is a commit that can be restored.
+type Point struct {
+	Commit
+	Refs []string // branches and "tag: NAME" that are at it, sorted; "remote: BRANCH" where the remote was seen last
+	// Remote says that the remote is known to have it. Not known is no where its branches are further apart than clockSkew.
+	Remote bool
+}
+
+// clockSkew is how much older than its parent a commit may be, by the clock of whoever made it.
+const clockSkew = 24 * time.Hour
+
+// HasTracking says whether it is known what the volume's remote has.
+func (c *Cold) HasTracking() (bool, error) {
+	id, err := c.readRef(c.trackingRef())
+	return !id.IsZero(), err
+}
+
+// Points gives all that branches, tags and the remote's branch reach, newest first, as Log gives commits.
+func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
+	return func(yield func(Point, error) bool) {
+		labels, err := c.labels()
+		if err != nil {
+			yield(Point{}, err)
+			return
+		}
+		remote, err := c.newWalk()
+		if err != nil {
+			yield(Point{}, err)
+			return
+		}
+		seen, err := c.readRef(c.trackingRef())
+		if err != nil {
+			yield(Point{}, err)
+			return
+		}
+		if !seen.IsZero() {
+			labels[seen] = append(labels[seen], "remote: "+c.o.Branch)
+			remote.push(seen, tiers.ID{})
+		}
+		var tips []tiers.ID
+		for id, names := range labels {
+			slices.Sort(names)
+			tips = append(tips, id)
+		}
+		slices.SortFunc(tips, func(a, b tiers.ID) int { return slices.Compare(a[:], b[:]) })
+		for commit, err := range c.Log(ctx, tips, nil) {
+			p := Point{Commit: commit, Refs: labels[commit.ID]}
+			if err == nil {
+				p.Remote, err = remote.reaches(ctx, commit.ID, commit.Time.Add(-clockSkew))
+			}
+			if !yield(p, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// reaches says whether the walk leads to a commit, going no further back than to since.
+func (w *walk) reaches(ctx context.Context, id tiers.ID, since time.Time) (bool, error) {
+	for {
+		if _, ok := w.seen[id]; ok {
+			return true, nil
+		}
+		if len(w.queue) == 0 || w.queue[0].data.Committer.When.Before(since) {
+			return false, nil
+		}
+		if _, err := w.next(ctx); err != nil {
+			return false, err
+		}
+	}
+}
+
+// labels gives the commits that branches and tags are at, with their names.
+func (c *Cold) labels() (map[tiers.ID][]string, error) {
+	labels := make(map[tiers.ID][]string)
+	for prefix, mark := range map[string]string{"refs/heads/": "", "refs/tags/": "tag: "} {
+		refs, err := c.db.Refs(prefix)
+		if err != nil {
+			return nil, err
+		}
+		for name, id := range refs {
+			short := mark + strings.TrimPrefix(name, prefix)
+			if mark != "" {
+				if id, err = c.peel(id); err != nil {
+					// A tag may well be of a file; and one that is broken hides no branch.
+					c.log.WithError(fmt.Errorf("%s: %w", name, err)).Debug("a tag is left out")
+					continue
+				}
+			}
+			labels[id] = append(labels[id], short)
+		}
+	}
+	return labels, nil
+}

@@ -1,0 +1,79 @@
+package backup
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"emberfs/tiers"
+)
+
+func TestPoints(t *testing.T) {
+	remote := newRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	f := newDir(0o755)
+	when := time.Unix(1_700_000_000, 0)
+	var c []tiers.ID
+	add := func() {
+		f.text("f", fmt.Sprint(len(c)))
+		c = append(c, v.commitAt(f, when.Add(time.Duration(len(c))*48*time.Hour)))
+	}
+	add()
+	add()
+	v.mustPush()
+	add()
+	git(t, v.dir, "tag", "-a", "-m", "m", "v1", c[0].String())
+	git(t, v.dir, "tag", "blob", git(t, v.dir, "rev-parse", "main:f"))
+	git(t, v.dir, "branch", "emberfs-side/main/m-1", git(t, v.dir, "commit-tree", "-p", c[0].String(), "-m", "side", c[0].String()+"^{tree}"))
+	if known, err := v.HasTracking(); !known || err != nil {
+		t.Errorf("HasTracking: %v, %v", known, err)
+	}
+	var got []string
+	for p, err := range v.Points(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := "side"
+		if i := slices.Index(c, p.ID); i >= 0 {
+			name = fmt.Sprint(i)
+		}
+		got = append(got, fmt.Sprintf("%s %v %s", name, p.Remote, strings.Join(p.Refs, ",")))
+	}
+	want := []string{"side false emberfs-side/main/m-1", "2 false main", "1 true remote: main", "0 true tag: v1"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+func TestTotals(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	f.text("a", "12345")
+	f.text("d/b", "123")
+	f.mkdir("d/void")
+	f.symlink("l", "a")
+	f.special("fifo", tiers.KindFIFO, 0)
+	v.commit(f, nil)
+	first := v.headSnapshot()
+	f.text("a", "1")
+	v.commit(f, nil)
+	want := Totals{Files: 4, Entries: 6, Bytes: 8}
+	if got, ok := v.Totals(t.Context(), first, 100); !ok || got != want {
+		t.Errorf("got %+v, %v", got, ok)
+	}
+	if got, ok := v.Totals(t.Context(), first, 7); ok {
+		t.Errorf("counted beyond the limit: %+v", got)
+	}
+	n := v.Counter(9 + 5) // the root twice, d and void once
+	for _, s := range []tiers.Snapshot{first, v.headSnapshot(), first} {
+		got, ok := n.Count(t.Context(), s)
+		if want.Bytes = 8; s != first {
+			want.Bytes = 4
+		}
+		if !ok || got != want {
+			t.Errorf("got %+v, %v; want %+v", got, ok, want)
+		}
+	}
+}
