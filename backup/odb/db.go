@@ -32,6 +32,9 @@ type Options struct {
 	MaxPackObjects int
 	// MaxInflate bounds what indexing one fetched pack may inflate altogether, in bytes; default 1 TiB.
 	MaxInflate int64
+	// Shard says from its first 64 bytes whether a blob over 64 KiB is of a kind that comes in many versions with small
+	// differences, which are then kept as deltas when packs are merged. Trees are anyway. Default: no blob is.
+	Shard func(head []byte) bool
 	// TempDir is where delta bases over DeltaMemory go. Default: the repository's objects directory, or for OpenReadOnly
 	// the system's directory for temporary files.
 	TempDir string
@@ -80,6 +83,7 @@ type DB struct {
 	scan     scanState
 	evidence evidence
 	closed   atomic.Bool
+	upkeep   chan struct{} // holds a token while packs are merged or cleaned
 }
 
 // Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it: the
@@ -131,7 +135,8 @@ func open(dir string, o Options) (*DB, error) {
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()
 	}
-	db := &DB{dir: dir, opt: o, log: o.Log, self: self, bases: cache.NewBufferLRU(cache.FileSize(o.DeltaCache))}
+	db := &DB{dir: dir, opt: o, log: o.Log, self: self, bases: cache.NewBufferLRU(cache.FileSize(o.DeltaCache)),
+		upkeep: make(chan struct{}, 1)}
 	return db, nil
 }
 

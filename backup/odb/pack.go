@@ -28,6 +28,8 @@ type pack struct {
 	idx  *index
 	refs atomic.Int64
 
+	damaged atomic.Bool // an entry could not be copied: the pack is not merged
+
 	// Guarded by scanState.mu.
 	checked bool // the index's own checksum was compared
 	stale   bool // the index is damaged, or another one lies in its place
@@ -221,19 +223,7 @@ func (p *pack) header(off int64) (entryHeader, error) {
 // entryEnd is where the entry at index position i ends: the next one's offset, or the trailer.
 func (p *pack) entryEnd(i int) (int64, error) {
 	p.order.Do(func() {
-		by := make([]uint32, p.idx.count)
-		for j := range by {
-			by[j] = uint32(j)
-		}
-		slices.SortFunc(by, func(a, b uint32) int {
-			x, _ := p.idx.offset(int(a))
-			y, _ := p.idx.offset(int(b))
-			if x < y {
-				return -1
-			}
-			return 1
-		})
-		p.order.byOffset = by
+		p.order.byOffset = p.offsets()
 	})
 	off, ok := p.idx.offset(i)
 	if !ok {

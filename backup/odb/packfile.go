@@ -2,6 +2,7 @@ package odb
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
@@ -26,6 +27,10 @@ type packFile struct {
 	// sorted and count stand for objs where a pack has too many objects for that: they give them sorted by id.
 	sorted iter.Seq[packedObject]
 	count  int
+	// firstEnd is then where the first entry ends and firstCRC where its checksum is kept; ctx ends the hashing of a big pack.
+	firstEnd int64
+	firstCRC *uint32
+	ctx      context.Context
 
 	// Set by seal and publish.
 	sum     ID
@@ -135,8 +140,15 @@ func (pf *packFile) seal() error {
 // checksum hashes the whole pack; the page cache still has it.
 func (pf *packFile) checksum() error {
 	h := sha1.New()
-	if _, err := pf.reader(0, pf.done).WriteTo(h); err != nil {
-		return fmt.Errorf("read pack back: %w", err)
+	for r := pf.reader(0, pf.done); ; {
+		if pf.ctx != nil && pf.ctx.Err() != nil {
+			return pf.ctx.Err()
+		}
+		if _, err := io.CopyN(h, r, 16<<20); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return fmt.Errorf("read pack back: %w", err)
+		}
 	}
 	copy(pf.sum[:], h.Sum(nil))
 	return nil
@@ -151,22 +163,22 @@ func (pf *packFile) exists() bool {
 // first entry. The same pack can be there already, left by a commit that failed, and a git gc that runs right now may have it
 // on its list of packs to remove.
 func (pf *packFile) distinguish(level byte) error {
-	if len(pf.objs) == 0 {
-		return nil
-	}
-	first := &pf.objs[0]
-	for i := range pf.objs {
-		if pf.objs[i].off < first.off {
-			first = &pf.objs[i]
+	crc, end := pf.firstCRC, pf.firstEnd
+	if pf.sorted == nil {
+		if len(pf.objs) == 0 {
+			return nil
+		}
+		end = pf.done
+		for i, o := range pf.objs {
+			if o.off == packHeader {
+				crc = &pf.objs[i].crc
+			} else if o.off < end {
+				end = o.off
+			}
 		}
 	}
-	end := pf.done
-	for _, o := range pf.objs {
-		if o.off > first.off && o.off < end {
-			end = o.off
-		}
-	}
-	h, err := readEntryHeader(pf.reader(first.off, end), first.off)
+	off := int64(packHeader)
+	h, err := readEntryHeader(pf.reader(off, end), off)
 	if err != nil {
 		return fmt.Errorf("read pack back: %w", err)
 	}
@@ -181,11 +193,9 @@ func (pf *packFile) distinguish(level byte) error {
 	if _, err := pf.f.WriteAt(z[:], h.data); err != nil {
 		return fmt.Errorf("write pack: %w", err)
 	}
-	crc, err := crcOf(pf.reader(first.off, end))
-	if err != nil {
+	if *crc, err = crcOf(pf.reader(off, end)); err != nil {
 		return fmt.Errorf("read pack back: %w", err)
 	}
-	first.crc = crc
 	return pf.checksum()
 }
 

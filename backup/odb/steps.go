@@ -8,5 +8,7 @@ var Steps = []string{
 	"ref.lock", "ref.write", "ref.rename", "ref.sync-dir", "ref.unlock",
 	"release.keep",
 	"rebuild.index", "rebuild.write", "rebuild.rename", "rebuild.sync-dir",
+	"consolidate.merge", "consolidate.age", "consolidate.remove-midx", "consolidate.remove-index", "consolidate.remove-pack",
+	"consolidate.sync-dir",
 	"rebuild.salvage", "rebuild.quarantine", "rebuild.release",
 }
