@@ -98,7 +98,7 @@ func Open(dir string, o Options) (*Cold, error) {
 	if err := odb.Init(dir, o.Branch); err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
-	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail})
+	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail, Shard: isMetadata})
 	if err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
@@ -285,10 +285,14 @@ func (c *Cold) Pushed() tiers.ID {
 // Stats implements tiers.Cold.
 func (c *Cold) Stats() tiers.ColdStats {
 	packs, objects, bytes := c.db.Stats()
-	return tiers.ColdStats{Packs: packs, Objects: objects, Bytes: bytes}
+	s := tiers.ColdStats{Packs: packs, Objects: objects, Bytes: bytes}
+	for _, err := range c.db.Problems() {
+		s.Problems = append(s.Problems, err.Error())
+	}
+	return s
 }
 
-// Close implements tiers.Cold. No Tx may be open.
+// Close implements tiers.Cold. No Tx may be open and no Maintain may run.
 func (c *Cold) Close() error {
 	if err := c.db.Close(); err != nil {
 		return fmt.Errorf("close cold storage: %w", err)

@@ -207,6 +207,9 @@ type Cold interface {
 	Push(ctx context.Context) error
 	// Pushed is the commit that the remote is known to have; zero: none.
 	Pushed() ID
+	// Maintain keeps the repository quick to read, where that is due; it may take long, runs beside everything else and changes
+	// nothing that can be seen. Ended by ctx it leaves everything as it was.
+	Maintain(ctx context.Context) error
 	Stats() ColdStats
 	Close() error
 }
@@ -216,6 +219,8 @@ type ColdStats struct {
 	Packs   int
 	Objects int64
 	Bytes   int64
+	// Problems are what is wrong with the repository's files, for people.
+	Problems []string
 }
 
 var (

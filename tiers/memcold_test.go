@@ -24,6 +24,8 @@ type memCold struct {
 	reads   int   // PutFile calls
 	known   int   // those with a known base
 	failTx  error // Commit fails with it
+
+	maintain func(context.Context) error // nil: nothing to do
 }
 
 func newMemCold() *memCold {
@@ -92,6 +94,13 @@ func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
 func (c *memCold) Pushed() ID                         { return ID{} }
 func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
 func (c *memCold) Close() error                       { return nil }
+
+func (c *memCold) Maintain(ctx context.Context) error {
+	if c.maintain == nil {
+		return nil
+	}
+	return c.maintain(ctx)
+}
 
 type memTx struct {
 	c    *memCold

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -39,6 +40,12 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 			rc.Missing = append(rc.Missing, fmt.Sprintf("at risk: %d files, %d bytes written", r.Files, r.Bytes))
 		}
 		return rc, err
+	}
+	if rc.New {
+		select {
+		case v.upkeep <- struct{}{}:
+		default:
+		}
 	}
 	if rc.New && v.cold.HasRemote() {
 		v.risk.addUnpushed(before)
@@ -100,6 +107,7 @@ func (v *Volume) Status() Status {
 	inCold := max(0, s.Tiers.Warm.Files-v.risk.files.Load())
 	s.Tiers.Cold = ColdStatus{TierStatus: TierStatus{Files: inCold, Bytes: cs.Bytes}, Packs: cs.Packs, Objects: cs.Objects}
 	v.points.mu.Lock()
+	s.Errors = append(s.Errors, cs.Problems...)
 	s.LastCommit, s.LastPush = v.points.commit, v.points.push
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
@@ -121,6 +129,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
+	v.wg.Go(func() { v.upkeepLoop(ctx) })
 }
 
 func (v *Volume) flushLoop(ctx context.Context) {
@@ -178,6 +187,29 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 		default:
 			next = retryAfter(retry, nil, interval)
 			v.log.WithField("missing", rc.Missing).WithField("retry", next.String()).Error("backup incomplete")
+		}
+	}
+}
+
+// upkeepLoop lets cold put itself in order after commits, on a thread of low priority.
+func (v *Volume) upkeepLoop(ctx context.Context) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with this
+	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
+		v.log.WithError(err).Debug("background work has normal priority")
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.upkeep:
+		}
+		err := v.cold.Maintain(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		v.points.setError("maintain", err)
+		if err != nil {
+			v.log.WithError(err).Warn("cold could not be put in order; it is tried again after the next commit")
 		}
 	}
 }

@@ -49,6 +49,7 @@ type Volume struct {
 	dirtyHint inoSet
 
 	syncing chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
+	upkeep  chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
 	risk    risk
 	points  points
 
@@ -95,7 +96,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
-	v.syncing = make(chan struct{}, 1)
+	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.table.init(maxInodes(c.MemoryLimit))
 	v.epoch.Store(1)
 	if err := v.openWarm(); err != nil {

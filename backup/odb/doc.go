@@ -30,6 +30,22 @@
 // look, after every entry that still inflates to what its id says was written to a new pack; never while it is younger than a
 // minute, or a promisor pack. Problems lists what cannot be read and what was put aside. A read-only DB only reads what it can.
 //
+// # Merging packs
+//
+// Consolidate merges packs when there are more than 32, so that their sizes then grow by factor 2 at least. Entries are copied as
+// they are and compared with the index's checksums; the newest pack comes first. A delta is copied when its base is in the new
+// pack before it, which is so unless the base was damaged, unwanted or at the end of a chain of 50; otherwise the object is
+// written whole. Trees and the blobs that Options.Shard knows, from 64 KiB to 4 MiB, become deltas of a newer version of the same:
+// versions are recognised by a sketch of their names or lines, the nth is based on version n with its lowest hexadecimal digit
+// other than 0 made 0, so chains have 4 links at most. Objects that others are based on stay whole: chains do not grow when merged
+// packs are merged again. Memory is 24 bytes an object and 24 MiB of bases; ids are read from the sorted indexes.
+//
+// The new pack is published like a commit's, gets the time of its youngest source, and only then the sources go, index first.
+// Packs with .keep, .promisor or .mtimes are neither merged nor removed. With a git gc or repack at the same time: if git listed
+// the packs before ours was there, it removes but the sources, as we do; if after, it sees ours with its .keep, leaves out what is
+// in it and does not remove it; if after the release of the .keep, ours is a pack like any other, which it replaces whole. Hence
+// ours stays whatever happens to us after it was published: nothing takes it back.
+//
 // # What is refused
 //
 // SHA-256 repositories, reftable, every extensions.* but partialClone, repository format versions over 1, and repositories

@@ -202,6 +202,13 @@ func (db *DB) Problems() []error {
 			out = append(out, fmt.Errorf("pack %s cannot be used: %w", filepath.Join(db.packDir(), base+".pack"), db.scan.broken[base]))
 		}
 	}
+	if l := db.packs.Load(); l != nil {
+		for _, p := range l.packs {
+			if p.damaged.Load() {
+				out = append(out, corruptf("pack %s.pack has entries that cannot be read", p.base))
+			}
+		}
+	}
 	if db.scan.unread != nil {
 		out = append(out, db.scan.unread)
 	}

@@ -184,7 +184,7 @@ func (s *shardDeltas) begin(t Type, sketch [sketchSize]uint64, n int, data []byt
 
 // base is the version that the next one is based on.
 func (f *family) base() *shardNode {
-	want := f.n
+	var want int
 	for unit := 1; ; unit *= shardRadix {
 		if digit := f.n / unit % shardRadix; digit != 0 {
 			want = f.n - digit*unit

@@ -1,0 +1,31 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"emberfs/backup/odb"
+)
+
+// maintainRate is how many bytes a second background work may copy: a small part of what a disk does, so that reads and
+// commits beside it hardly notice.
+const maintainRate = 32 << 20
+
+// Maintain implements tiers.Cold.
+func (c *Cold) Maintain(ctx context.Context) error {
+	n, err := c.db.Consolidate(ctx, odb.ConsolidateOptions{BytesPerSecond: maintainRate})
+	if err != nil {
+		return fmt.Errorf("maintain cold storage: %w", err)
+	}
+	if n > 0 {
+		packs, _, _ := c.db.Stats()
+		c.log.WithField("merged", n).WithField("packs", packs).Info("packs were merged")
+	}
+	return nil
+}
+
+// isMetadata recognises from its first bytes a blob of metadata: its first line is a header, or in a shard an entry.
+func isMetadata(head []byte) bool {
+	return strings.HasPrefix(string(head), `{"tree":"`) || strings.HasPrefix(string(head), `{"name`)
+}

@@ -1,0 +1,37 @@
+package backup
+
+import (
+	"fmt"
+	"testing"
+)
+
+// A volume whose commits made many packs has few after Maintain, and the same content.
+func TestMaintain(t *testing.T) {
+	v := newVolume(t, Options{})
+	f, links := oddTree()
+	for i := range 900 { // over 512: the metadata is a trie of blobs
+		f.text(fmt.Sprintf("big/f%03d", i), fmt.Sprint(i))
+	}
+	for i := range 40 {
+		f.text(fmt.Sprintf("big/f%03d", i), fmt.Sprint("changed ", i))
+		v.commit(f, links)
+	}
+	if n := v.Stats().Packs; n < 40 {
+		t.Fatalf("%d packs", n)
+	}
+	if err := v.Maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := v.Stats()
+	if s.Packs > 8 || len(s.Problems) > 0 {
+		t.Errorf("%+v", s)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	v.checkGit()
+	f.text("big/f000", "and on")
+	v.commit(f, links)
+	if err := v.Maintain(t.Context()); err != nil || v.Stats().Packs != s.Packs+1 {
+		t.Error("few packs are left alone", err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+}
