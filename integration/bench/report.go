@@ -31,6 +31,7 @@ const (
 	rowBuild        = "go build of this project, ms"
 	rowFirstCommit  = "first commit of 10,000 4 KB files, ms (native: git add + commit)"
 	rowSmallCommit  = "commit of 10 changed in 100,000, ms (native: git add + commit)"
+	rowBigCommit    = "commit of a 1 GB file, ms (native: git add + commit)"
 
 	rowHotRead     = "hot read of 4 KB, ms"
 	rowWarmRead    = "warm read of 4 KB, ms"
@@ -40,6 +41,12 @@ const (
 	rowMount       = "mount of an empty volume, ms"
 	rowMemoryBusy  = "daemon RSS after these, MB"
 	rowMemoryMany  = "daemon RSS with 100,000 files, MB"
+	rowMemoryBig   = "daemon RSS after the commit of 1 GB, MB"
+	rowBigEdit     = "commit of 4 KB changed in 1 GB, ms"
+	rowBigEditSize = "growth of the repository by it, MB"
+	rowDatabase    = "growth by 100 updated rows of a 131 MB SQLite database, MB"
+	rowBigDir      = "commit of one change in a directory of 100,000, ms"
+	rowBigDirSize  = "metadata in it, KB"
 	peak           = ", at its peak" // follows the name of a memory row
 )
 
@@ -54,10 +61,10 @@ func targets() []target {
 		{rowCreate, "loopback", 0.65}, {rowReadAgain, "loopback", 0.9}, {rowListFirst, "loopback", 0.5}, {rowRename, "loopback", 0.8}, {rowUnlink, "loopback", 0.8},
 		{rowAppend, "loopback", 1}, {rowRandomWrite, "loopback", 1}, {rowSeqWrite, "loopback", 1}, {rowSeqReadFirst, "loopback", 1}, {rowSeqReadAgain, "loopback", 1},
 		{rowClone, "loopback", 0.8}, {rowRemove, "loopback", 0.8}, {rowTar, "loopback", 0.8},
-		{rowStatAgain, "native", 1.5}, {rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.5}, {rowSmallCommit, "native", 0.1},
+		{rowStatAgain, "native", 1.5}, {rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.4}, {rowSmallCommit, "native", 0.1}, {rowBigCommit, "native", 0.3},
 	}
 	for _, row := range comparedRows() {
-		if row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowFsync && row != rowGitStatus {
+		if row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit && row != rowFsync && row != rowGitStatus {
 			t = append(t, target{row, "rclone", 0.3})
 		}
 	}
@@ -66,12 +73,13 @@ func targets() []target {
 
 func comparedRows() []string {
 	return []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain, rowRename, rowUnlink, rowAppend, rowRandomWrite, rowFsync,
-		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild, rowFirstCommit, rowSmallCommit}
+		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild, rowFirstCommit, rowSmallCommit, rowBigCommit}
 }
 
 // absolute are the promises in absolute terms: p50 and p99 at most.
 func absolute() []target {
-	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100}, {rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100}}
+	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100}, {rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100},
+		{rowMemoryBig, "", 100}, {rowMemoryBig + peak, "", 100}, {rowBigEdit, "", 100}, {rowBigEditSize, "", 0.5}, {rowDatabase, "", 5}, {rowBigDir, "", 0}, {rowBigDirSize, "", 20}}
 }
 
 // results collects figures by row and subject.

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// cold measures what commits of big files and of big directories cost, in time and in the repository.
+func (b *bench) cold() error {
+	for _, part := range []func() error{b.bigFile, b.database, b.bigDirectory} {
+		if err := part(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillFile writes megabytes of which every other 64 KiB compress as text does.
+func fillFile(path string, megabytes int, seed int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	rnd := rand.New(rand.NewSource(seed))
+	block := make([]byte, 1<<20)
+	text := bytes.Repeat([]byte("all work and no play "), 4<<10)
+	for range megabytes {
+		rnd.Read(block)
+		for k := 0; k < len(block); k += 128 << 10 {
+			copy(block[k:k+64<<10], text[rnd.Intn(1000):])
+		}
+		if _, err := f.Write(block); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	return f.Close()
+}
+
+// growth runs a commit and gives how many MB the repository's packs grew by it.
+func (s *subject) growth(commit func() error) (float64, error) {
+	size := func() (int64, error) {
+		list, err := filepath.Glob(filepath.Join(s.disk, "state/cold.git/objects/pack/*.pack"))
+		var sum int64
+		for _, p := range list {
+			fi, serr := os.Stat(p)
+			if serr != nil {
+				return 0, serr
+			}
+			sum += fi.Size()
+		}
+		return sum, err
+	}
+	before, err := size()
+	if err != nil {
+		return 0, err
+	}
+	if err := commit(); err != nil {
+		return 0, err
+	}
+	after, err := size()
+	return float64(after-before) / 1e6, err
+}
+
+func (b *bench) bigFile() error {
+	mb := b.size(1000, 100)
+	for _, kind := range []string{"native", "emberfs"} {
+		s, err := b.newSubject(kind, 4, "")
+		if err != nil {
+			return err
+		}
+		if kind == "native" {
+			if _, err := b.command(s.mnt, "sh", "-euc", "git init -q -b main; git config gc.auto 0"); err != nil {
+				return err
+			}
+		}
+		big := filepath.Join(s.mnt, "big")
+		if err := fillFile(big, mb, 5); err != nil {
+			return err
+		}
+		if err := s.commit(rowBigCommit); err != nil {
+			return err
+		}
+		if kind == "emberfs" {
+			if err := s.memory(rowMemoryBig); err != nil {
+				return err
+			}
+			if err := s.smallEdits(big, mb); err != nil {
+				return err
+			}
+		}
+		if err := s.destroy(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// smallEdits changes 4 KB of a big file at a time.
+func (s *subject) smallEdits(big string, mb int) error {
+	rnd := rand.New(rand.NewSource(6))
+	for range 20 {
+		f, err := os.OpenFile(big, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		p := make([]byte, 4096)
+		rnd.Read(p)
+		_, err = f.WriteAt(p, rnd.Int63n(int64(mb)<<20-4096)&^4095)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		grown, err := s.growth(func() error {
+			took, err := s.b.command("/", s.b.emberfs, "sync", s.mnt)
+			s.b.results.sample(rowBigEdit, float64(took.Microseconds())/1000)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		s.b.results.sample(rowBigEditSize, grown)
+	}
+	return nil
+}
+
+func (b *bench) database() error {
+	s, err := b.newSubject("emberfs", 2, "")
+	if err != nil {
+		return err
+	}
+	rows := b.size(32_000, 3_000) // of 4 KB: 131 MB
+	db := filepath.Join(s.mnt, "base.db")
+	sql := func(text string) error {
+		_, err := b.command(s.mnt, "sqlite3", db, text)
+		return err
+	}
+	err = sql(fmt.Sprintf(`create table t(id integer primary key, v blob);
+		with recursive n(i) as (select 1 union all select i+1 from n where i < %d) insert into t select i, randomblob(3900) from n;`, rows))
+	if err != nil {
+		return err
+	}
+	if _, err := b.commitQuietly(s); err != nil {
+		return err
+	}
+	for range 5 {
+		if err := sql(fmt.Sprintf("update t set v = randomblob(3900) where id in (select abs(random() %% %d) from t limit 100);", rows)); err != nil {
+			return err
+		}
+		grown, err := s.growth(func() error { _, err := b.commitQuietly(s); return err })
+		if err != nil {
+			return err
+		}
+		b.results.sample(rowDatabase, grown)
+	}
+	return s.destroy()
+}
+
+func (b *bench) bigDirectory() error {
+	s, err := b.newSubject("emberfs", 2, "")
+	if err != nil {
+		return err
+	}
+	n := b.size(100_000, 10_000)
+	if err := os.Mkdir(filepath.Join(s.mnt, "dir"), 0o755); err != nil {
+		return err
+	}
+	name := func(i int) string { return filepath.Join(s.mnt, fmt.Sprintf("dir/file %06d", i)) }
+	for i := range n {
+		if err := os.WriteFile(name(i), nil, 0o644); err != nil {
+			return err
+		}
+	}
+	if _, err := b.commitQuietly(s); err != nil {
+		return err
+	}
+	for i := range 5 {
+		if err := os.WriteFile(name(i*7919%n), fmt.Appendf(nil, "changed %d", i), 0o644); err != nil {
+			return err
+		}
+		took, err := b.commitQuietly(s)
+		if err != nil {
+			return err
+		}
+		b.results.sample(rowBigDir, float64(took.Microseconds())/1000)
+		size, err := metadataOfTip(filepath.Join(s.disk, "state/cold.git"))
+		if err != nil {
+			return err
+		}
+		b.results.sample(rowBigDirSize, float64(size)/1000)
+	}
+	return s.destroy()
+}
+
+// metadataOfTip sums the packed sizes of the objects below .emberfs that the last commit added.
+func metadataOfTip(repo string) (int64, error) {
+	out, err := exec.Command("sh", "-euc", `cd "$0"; git rev-list --objects main~1..main | grep " .emberfs" | cut -d " " -f 1 | git cat-file --batch-check='%(objectsize:disk)'`, repo).Output()
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, f := range strings.Fields(string(out)) {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
