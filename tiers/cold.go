@@ -108,6 +108,9 @@ type Snapshot interface {
 	ReadDir(ctx context.Context, dir DirID) (Listing, error)
 	// LinkDirs gives for each hard-link group that spans directories the directories (slash paths, "" the root) it is in.
 	LinkDirs(ctx context.Context) (map[string][]string, error)
+	// Files counts the entries of all directories that git has, about; over most it may stop and gives a number over most.
+	// It costs a look at each distinct directory.
+	Files(ctx context.Context, most int64) (int64, error)
 }
 
 // Root is what only the root directory's metadata holds.

@@ -78,6 +78,8 @@ type restorer struct {
 	found     map[string]bool
 	files     int64
 	bytes     int64
+	problems  int    // what the repository describes wrongly
+	first     error  // of these
 	owner     uint32 // our own uid: a plain user can give nothing away
 }
 
@@ -97,6 +99,11 @@ const maxDepth = 2048
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	r.rootFD, r.links, r.found = rootFD, map[linkKey]string{}, map[string]bool{}
 	r.owner = uint32(os.Geteuid())
+	if want == nil {
+		if err := r.fits(ctx, rootFD); err != nil {
+			return err
+		}
+	}
 	root := r.snap.Root()
 	clean, err := r.dir(ctx, rootFD, "", root.Dir(), want, 0)
 	if err != nil {
@@ -106,6 +113,27 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 		return nil
 	}
 	return r.finishDir(rootFD, byFD(rootFD), &root, "", clean)
+}
+
+// fits refuses a commit that holds more files than the file system has room for, before the first is made: a small repository can
+// describe more than any disk holds.
+func (r *restorer) fits(ctx context.Context, rootFD int) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(rootFD, &st); err != nil {
+		return err
+	}
+	room := int64(1) << 32 // file systems that make inodes as they need them say 0
+	switch {
+	case st.Files > 0 && r.vol != nil && r.vol.state.Head != "":
+		room = int64(st.Files) // what is there already is not made again
+	case st.Files > 0:
+		room = int64(st.Ffree)
+	}
+	n, err := r.snap.Files(ctx, room)
+	if err == nil && n > room {
+		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.snap.Info().ID, room, unix.ENOSPC)
+	}
+	return err
 }
 
 // fail notes a failure, or ends the restore with it.
@@ -166,6 +194,9 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 	}
 	for _, p := range l.Problems {
 		r.log.WithField("path", at).WithError(p).Warn("the repository describes this directory wrongly")
+		if r.problems++; r.problems == 1 {
+			r.first = fmt.Errorf("%q: %w", at, p)
+		}
 	}
 	clean = !l.Reconciled && len(l.Problems) == 0
 	if want == nil {

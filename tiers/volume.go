@@ -338,6 +338,10 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	if err := r.run(ctx, v.warmFD, nil); err != nil {
 		return fmt.Errorf("restore commit %s: %w", id, err)
 	}
+	if r.problems > 0 {
+		// It stays in status: the next commit will have what is here, not what the repository says.
+		v.points.setError("restore", fmt.Errorf("commit %s describes %d entries wrongly, which were left out or mended (the log names them); the first: %w", id, r.problems, r.first))
+	}
 	if err := unix.Syncfs(v.warmRead()); err != nil {
 		return fmt.Errorf("make the restored files durable: %w", err)
 	}
