@@ -32,7 +32,8 @@ type Options struct {
 
 	UID, GID uint32 // who owns what a stock client added
 
-	// ChunkThreshold is the size in bytes over which files will be stored in chunks. Files are one blob for now.
+	// ChunkThreshold is the size in bytes over which a file is stored in chunks; default 8 MiB, at least 128 KiB. It may be
+	// another one than the volume was written with.
 	ChunkThreshold int64
 
 	Log logrus.FieldLogger // nil: nothing is logged
@@ -54,6 +55,12 @@ func (o *Options) setDefaults() error {
 	if o.UserEmail == "" {
 		o.UserEmail = "emberfs@localhost"
 	}
+	if o.ChunkThreshold == 0 {
+		o.ChunkThreshold = defaultChunkThreshold
+	}
+	if o.ChunkThreshold < minChunkThreshold {
+		return fmt.Errorf("chunk threshold %d: at least %d bytes", o.ChunkThreshold, minChunkThreshold)
+	}
 	if o.Log == nil {
 		l := logrus.New()
 		l.SetOutput(io.Discard)
@@ -72,6 +79,8 @@ type Cold struct {
 	log    logrus.FieldLogger
 	ref    string // full name of the volume's branch
 	remote remote // nil without a Source
+
+	buffers sync.Pool // of chunks, *[]byte
 
 	txs  chan struct{} // holds a token while a Tx is open
 	sync chan struct{} // holds a token while Fetch or Push runs
@@ -241,7 +250,15 @@ func (c *Cold) Open(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return c.openContent(id, size)
+	return c.openContent(ctx, id, size)
+}
+
+// OpenAt implements tiers.Cold.
+func (c *Cold) OpenAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobAt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return c.openContentAt(ctx, id, size)
 }
 
 // Begin implements tiers.Cold. While another Tx is open it waits.

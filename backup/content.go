@@ -2,7 +2,7 @@ package backup
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"io"
 	"math"
 
@@ -10,11 +10,19 @@ import (
 	"emberfs/tiers"
 )
 
-// storeContent is the one place where a file's content becomes an object id. base is the id that the same path has in the
-// commit being extended: the same content is not stored again, provided that it is still there.
-func (c *Cold) storeContent(ctx context.Context, w *odb.Writer, f tiers.Content, base tiers.Base) (tiers.ID, error) {
-	drop := func(id tiers.ID) bool { return id == base.ID && c.db.Has(id) }
-	return w.PutStreamContext(ctx, f.Size(), io.NewSectionReader(f, 0, math.MaxInt64), drop)
+// storeContent is the one place where a file's content becomes an object id. What base has at the same place is not stored
+// again, provided that it is still there.
+func (t *tx) storeContent(ctx context.Context, f tiers.Content, base tiers.Base) (tiers.ID, error) {
+	threshold := t.c.o.ChunkThreshold
+	var old *chunkTree
+	if f.Size() >= threshold/2 {
+		old = t.loadBaseChunks(base.ID)
+	}
+	if chunk := chunkSizeFor(f.Size(), threshold, old); chunk != 0 {
+		return t.storeChunks(ctx, f, base, old, chunk)
+	}
+	drop := func(id tiers.ID) bool { return id == base.ID && t.c.db.Has(id) }
+	return t.w.PutStreamContext(ctx, f.Size(), io.NewSectionReader(f, 0, math.MaxInt64), drop)
 }
 
 // blob is a file's content that is one git blob.
@@ -22,19 +30,70 @@ type blob struct{ *odb.BlobReader }
 
 func (blob) SkipHole() int64 { return 0 }
 
-// openContent is the one place where an object id becomes a file's content again. size is what the metadata says; negative
-// means not known.
-func (c *Cold) openContent(id tiers.ID, size int64) (tiers.Blob, error) {
+// openContent is the one place where an object id becomes a file's content again, as a stream. size is what the metadata says;
+// negative means not known.
+func (c *Cold) openContent(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, error) {
+	b, err := c.openObject(id, size)
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		return blob{b}, nil
+	}
+	l, err := openLayout(ctx, c.db, id, size)
+	if err != nil {
+		return nil, err
+	}
+	return &chunkReader{ctx: ctx, db: c.db, id: id, l: l}, nil
+}
+
+// openContentAt is openContent for reading at any offset.
+func (c *Cold) openContentAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobAt, error) {
+	b, err := c.openObject(id, size)
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		return newBlobAt(c, id, b), nil
+	}
+	l, err := openLayout(ctx, c.db, id, size)
+	if err != nil {
+		return nil, err
+	}
+	return newChunksAt(c.db, id, l), nil
+}
+
+// openObject opens content that is one blob; nil where it is a tree. Small files are blobs without a look, unless that fails: a
+// stock client can make small chunks.
+func (c *Cold) openObject(id tiers.ID, size int64) (*odb.BlobReader, error) {
+	var first error
+	if size >= 0 && size < minChunk {
+		b, err := c.openBlob(id, size)
+		if err == nil {
+			return b, nil
+		}
+		first = err
+	}
+	kind, _, err := c.db.Stat(id)
+	switch {
+	case err == nil && kind == odb.Tree:
+		return nil, nil
+	case first != nil:
+		return nil, first
+	case err != nil:
+		return nil, err
+	}
+	return c.openBlob(id, size)
+}
+
+// openBlob opens content that is one blob.
+func (c *Cold) openBlob(id tiers.ID, size int64) (*odb.BlobReader, error) {
 	b, err := c.db.Stream(id)
 	if err != nil {
 		return nil, err
 	}
 	if size >= 0 && b.Size() != size {
-		err := fmt.Errorf("object %s: %w: %d bytes, expected %d", id, tiers.ErrCorrupt, b.Size(), size)
-		if cerr := b.Close(); cerr != nil {
-			err = fmt.Errorf("%w; close: %w", err, cerr)
-		}
-		return nil, err
+		return nil, errors.Join(wrongSize(id, b.Size(), size), b.Close())
 	}
-	return blob{b}, nil
+	return b, nil
 }

@@ -43,12 +43,24 @@
 //	size    bytes; of a file or symlink
 //	id      object id; of a file, symlink or directory (the empty tree's for a directory that git sees as empty)
 //	git     the mode that the object has in git's tree: 100644, 100755, 120000 or 40000
+//	chunk   chunk size in bytes; of a file whose git is 40000, and of nothing else
 //	target  of a symlink
 //	rdev    [MAJOR,MINOR]; of a device
 //	link    hard-link group: names of one group are names of one file; missing where there is but one name
 //
 // Lines are sorted by name, bytewise. An entry that git can hold has a tree entry too; directories whose tree is empty,
 // FIFOs, sockets and devices have a line alone. A directory's metadata stands in its metadata directory, empty or not.
+//
+// # Files in chunks
+//
+// A file over the threshold is a tree (FORMAT.md section 4) of mode 40000, executable or not. It holds
+//
+//	.emberfs%chunks  {"size":N,"chunk":C} and a newline: the file's size and the chunk size, in bytes, a line of JSON as above
+//	00000000 ...     blobs of mode 100644, the chunks that are not all hole: number times C is where they begin
+//
+// with C a power of two from 65536 to 4194304, and at most 100,000,000 chunks. The last chunk ends with the file, every other
+// is C bytes long. A tree with .emberfs%chunks that does not follow these rules, but for what the next section allows, is read
+// as a directory. A tree that a stock client made is kept as it is, with its true size in the line, until the file changes.
 //
 // # Shards
 //
@@ -68,6 +80,11 @@
 // FORMAT.md section 3 says how entries are reconciled. Beyond it: a directory whose tree changed keeps its sgid bit, which
 // is no privilege of its content, and gets the committer's time; submodules are left out; a directory that was renamed is
 // found in the whole volume, gets back its metadata with all below, and where it was also copied only one copy does.
+//
+// Of a file in chunks a stock client may change the chunks. Where no number is missing up to the end, the file is then what
+// cat makes of them, whatever their lengths. Otherwise every chunk stays where its number says; the last one may have any
+// length, one before it that is shorter is followed by zeros (a problem), and one that is longer leaves the file out. Chunks
+// behind the size go on without a gap and make the file longer. No chunk may be longer than 16 MiB.
 //
 // # Concurrency and durability
 //

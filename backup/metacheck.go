@@ -29,7 +29,9 @@ func (l *line) validate(f *fields) error {
 		return errors.New("rdev is for devices")
 	case f.link && (l.Link == "" || dir):
 		return errors.New("link is for what is no directory, and not empty")
-	case file && l.gitMode != odb.ModeFile && l.gitMode != odb.ModeExec,
+	case f.chunk != (file && l.gitMode == odb.ModeTree):
+		return errors.New("chunk is for files with the git mode 40000")
+	case file && l.gitMode == odb.ModeSymlink,
 		dir && l.gitMode != odb.ModeTree, symlink && l.gitMode != odb.ModeSymlink:
 		return fmt.Errorf("git mode %o does not go with type %s", l.gitMode, kindName(l.Kind))
 	}

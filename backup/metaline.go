@@ -28,6 +28,7 @@ type line struct {
 	// Entry.ID is the git object that the line was written for; Entry.Meta is not part of a line.
 	tiers.Entry
 	gitMode uint32
+	chunk   int64 // of a file in chunks: their size in bytes
 	// raw is the line as it was read or will be written, without the newline; lines that do not change are copied.
 	raw []byte
 }
@@ -55,14 +56,14 @@ func inGit(e *tiers.Entry) bool {
 	return false
 }
 
-// gitModeOf is the mode that an entry has in a git tree; 0 for special files.
-func gitModeOf(e *tiers.Entry) uint32 {
+// gitModeOf is the mode that an entry has in a git tree; 0 for special files. chunk is the chunk size, 0 for one blob.
+func gitModeOf(e *tiers.Entry, chunk int64) uint32 {
 	switch e.Kind {
 	case tiers.KindFile:
-		if e.Mode&0o100 != 0 {
-			return odb.ModeExec
+		if chunk != 0 {
+			return odb.ModeTree
 		}
-		return odb.ModeFile
+		return blobMode(e)
 	case tiers.KindDir:
 		return odb.ModeTree
 	case tiers.KindSymlink:
@@ -71,12 +72,20 @@ func gitModeOf(e *tiers.Entry) uint32 {
 	return 0
 }
 
+// blobMode is the mode of a file that is one blob.
+func blobMode(e *tiers.Entry) uint32 {
+	if e.Mode&0o100 != 0 {
+		return odb.ModeExec
+	}
+	return odb.ModeFile
+}
+
 // ownXattr says whether an attribute is one of EmberFS's own records, which describe one machine's warm directory and
 // never travel.
 func ownXattr(name string) bool { return name == "trusted.emberfs" || name == "user.emberfs" }
 
-// encodeLine makes the line of an entry, which must have passed checkEntry.
-func encodeLine(e *tiers.Entry) line {
+// encodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one blob.
+func encodeLine(e *tiers.Entry, chunk int64) line {
 	b := make([]byte, 0, 192+len(e.Name)+len(e.Target))
 	b = append(b, '{')
 	b = appendText(b, "name", e.Name)
@@ -88,13 +97,17 @@ func encodeLine(e *tiers.Entry) line {
 		b = append(b, `,"size":`...)
 		b = strconv.AppendInt(b, e.Size, 10)
 	}
-	mode := gitModeOf(e)
+	mode := gitModeOf(e, chunk)
 	if mode != 0 {
 		b = append(b, `,"id":"`...)
 		b = append(b, e.ID.String()...)
 		b = append(b, `","git":"`...)
 		b = strconv.AppendUint(b, uint64(mode), 8)
 		b = append(b, '"')
+	}
+	if chunk != 0 {
+		b = append(b, `,"chunk":`...)
+		b = strconv.AppendInt(b, chunk, 10)
 	}
 	if e.Kind == tiers.KindSymlink {
 		b = append(b, ',')
@@ -112,7 +125,7 @@ func encodeLine(e *tiers.Entry) line {
 		b = appendJSON(b, e.Link)
 	}
 	b = append(b, '}')
-	l := line{Entry: *e, gitMode: mode, raw: b}
+	l := line{Entry: *e, gitMode: mode, chunk: chunk, raw: b}
 	l.Meta = tiers.ID{}
 	return l
 }
@@ -168,7 +181,7 @@ func decodeLine(raw []byte) (line, error) {
 
 // fields notes which keys a line or header has.
 type fields struct {
-	name, mode, uid, gid, mtime, size, id, git, target, rdev, link, tree bool
+	name, mode, uid, gid, mtime, size, id, git, chunk, target, rdev, link, tree bool
 }
 
 // set refuses a key whose base64 companion is there too.
@@ -210,6 +223,11 @@ func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
 		var s string
 		if s, err = r.str(); err == nil {
 			l.gitMode, err = parseGitMode(s)
+		}
+	case "chunk":
+		f.chunk = true
+		if l.chunk, err = r.integer(minChunk, maxChunk); err == nil {
+			err = checkChunkSize(l.chunk)
 		}
 	case "target":
 		if err = set(&f.target); err == nil {

@@ -33,7 +33,11 @@ func TestLineRoundTrip(t *testing.T) {
 			t.Errorf("%q: %v", e.Name, err)
 			continue
 		}
-		l := encodeLine(&e)
+		chunk := int64(0)
+		if e.Kind == tiers.KindFile && e.Size > 1 {
+			chunk = maxChunk
+		}
+		l := encodeLine(&e, chunk)
 		if !json.Valid(l.raw) || !utf8.Valid(l.raw) || strings.ContainsRune(string(l.raw), '\n') {
 			t.Errorf("not a line of JSON: %s", l.raw)
 		}
@@ -55,7 +59,11 @@ func TestLineBytes(t *testing.T) {
 	want := `{"name64":"Zv8=","type":"file","mode":"4755","uid":1,"gid":2,"mtime":[3,4],` +
 		`"xattrs":[{"name":"user.a","value64":"gA=="},{"name":"user.b","value":"v"}],"size":5,` +
 		`"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100755","link":"g"}`
-	if got := string(encodeLine(&e).raw); got != want {
+	if got := string(encodeLine(&e, 0).raw); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	want = strings.Replace(want, `"git":"100755",`, `"git":"40000","chunk":65536,`, 1)
+	if got := string(encodeLine(&e, minChunk).raw); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
@@ -100,6 +108,8 @@ func TestLineRefuses(t *testing.T) {
 		swap(`[0,0]`, `[0]`), swap(`[0,0]`, `[0,0,0]`), swap(`[0,0]`, `[0,1000000000]`), swap(`[0,0]`, `[0,-1]`), swap(`[0,0]`, `[9223372036854775808,0]`), swap(`[0,0]`, `[-0,0]`), swap(`[0,0]`, `0`),
 		swap(`"size":1`, `"size":-1`), swap(`"size":1,`, ``), swap(`"size":1`, `"size":1e3`),
 		swap(`4b82`, `4B82`), swap(`4b82`, `4b8`), swap(`4b825dc642cb6eb9a060e54bf8d69288fbee4904`, strings.Repeat("0", 40)), swap(`"100644"`, `"40000"`), swap(`"100644"`, `"160000"`), swap(`,"git":"100644"`, ``),
+		swap(`"100644"`, `"40000","chunk":0`), swap(`"100644"`, `"40000","chunk":65535`), swap(`"100644"`, `"40000","chunk":98304`), swap(`"100644"`, `"40000","chunk":8388608`),
+		swap(`"100644"`, `"40000","chunk":"65536"`), swap(`{`, `{"chunk":65536,`), strings.Replace(dir, `{`, `{"chunk":65536,`, 1),
 		swap(`{`, `{"link":"",`), swap(`{`, `{"target":"x",`), swap(`{`, `{"rdev":[1,1],`), swap(`{`, `{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904",`),
 		strings.Replace(dir, `{`, `{"link":"g",`, 1), strings.Replace(dir, `{`, `{"size":0,`, 1),
 		swap(`{`, `{"xattrs":[{"name":"b","value":""},{"name":"a","value":""}],`), swap(`{`, `{"xattrs":[{"name":"a","value":""},{"name":"a","value":""}],`),
@@ -154,6 +164,7 @@ func TestLinks(t *testing.T) {
 func FuzzLine(f *testing.F) {
 	f.Add([]byte(goodLine))
 	f.Add([]byte(`{"name64":"Zv8=","type":"symlink","mode":"0777","uid":1,"gid":2,"mtime":[-3,4],"size":1,"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"120000","target":"x","link":"g","x_n":[{}]}`))
+	f.Add([]byte(strings.Replace(goodLine, `"100644"`, `"40000","chunk":65536`, 1)))
 	f.Add([]byte(`{"name":"c","type":"char","mode":"0600","uid":1,"gid":2,"mtime":[3,4],"rdev":[1,3],"xattrs":[{"name64":"/w==","value64":"AA=="}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		l, err := decodeLine(raw)
@@ -166,7 +177,7 @@ func FuzzLine(f *testing.F) {
 		if err := checkEntry(&l.Entry); err != nil {
 			t.Fatalf("accepted what cannot be written: %s: %v", raw, err)
 		}
-		e := encodeLine(&l.Entry)
+		e := encodeLine(&l.Entry, l.chunk)
 		again, err := decodeLine(e.raw)
 		if err != nil {
 			t.Fatalf("%s became %s: %v", raw, e.raw, err)

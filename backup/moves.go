@@ -168,7 +168,7 @@ func (w *mover) claim(at string, dir tiers.DirID, depth int) {
 	}
 	lines := make(map[string]*line)
 	for i := range d.lines {
-		if d.lines[i].Kind == tiers.KindDir {
+		if d.lines[i].gitMode == odb.ModeTree { // files in chunks too: there is nothing to look for in them
 			lines[EncodeName(d.lines[i].Name)] = &d.lines[i]
 		}
 	}

@@ -17,6 +17,8 @@ type dirBase struct {
 	dirData
 	rest  []byte
 	nodes []odb.TreeEntry
+	// chunks are the chunk sizes of the files that are put, by object id; what is not there is one blob.
+	chunks map[tiers.ID]int64
 	// known are the objects that the base commit reaches at this place.
 	known map[tiers.ID]struct{}
 	// sound: tree and metadata are as this package writes them, so that they can be extended. err says why not.
@@ -95,12 +97,12 @@ func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tier
 }
 
 func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Entry, put []tiers.Entry, del []string) (*dirBuild, error) {
-	lines, err := newLines(put)
+	b := t.loadBase(base)
+	b.head.root = root
+	lines, err := t.newLines(b, put)
 	if err != nil {
 		return nil, err
 	}
-	b := t.loadBase(base)
-	b.head.root = root
 	switch {
 	case full || base == (tiers.DirID{}):
 	case t.base == nil:
@@ -110,7 +112,7 @@ func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *ti
 	case !b.sound && !base.Meta.IsZero():
 		return nil, b.err
 	default:
-		if put, lines, err = t.joinListing(ctx, base, put, del); err != nil {
+		if put, lines, err = t.joinListing(ctx, b, base, put, del); err != nil {
 			return nil, err
 		}
 	}
@@ -118,13 +120,16 @@ func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *ti
 }
 
 // newLines encodes the entries and sorts the lines by name.
-func newLines(put []tiers.Entry) ([]line, error) {
+func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
+	if err := t.findChunks(b, put); err != nil {
+		return nil, err
+	}
 	lines := make([]line, len(put))
 	for i := range put {
 		if err := checkEntry(&put[i]); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", put[i].Name, err)
 		}
-		lines[i] = encodeLine(&put[i])
+		lines[i] = encodeLine(&put[i], b.chunkOf(&put[i]))
 		if n := len(lines[i].raw); n > maxLine {
 			return nil, fmt.Errorf("entry %q: %d bytes of metadata, more than %d", put[i].Name, n, maxLine)
 		}
@@ -138,8 +143,48 @@ func newLines(put []tiers.Entry) ([]line, error) {
 	return lines, nil
 }
 
+// findChunks finds out which of the files are chunk trees: an entry does not say, and a chmod puts what an earlier run stored.
+func (t *tx) findChunks(b *dirBase, put []tiers.Entry) error {
+	modes := make(map[tiers.ID]uint32)
+	for i := range put {
+		if put[i].Kind == tiers.KindFile {
+			modes[put[i].ID] = 0
+		}
+	}
+	for i := range b.tree {
+		if _, ok := modes[b.tree[i].ID]; ok && b.tree[i].Mode != odb.ModeGitlink {
+			modes[b.tree[i].ID] = b.tree[i].Mode
+		}
+	}
+	b.chunks = make(map[tiers.ID]int64)
+	for i := range put {
+		e := &put[i]
+		mode, todo := modes[e.ID]
+		if e.Kind != tiers.KindFile || !todo || e.ID.IsZero() {
+			continue
+		}
+		delete(modes, e.ID)
+		chunk, err := t.chunkSizeIn(e.ID, mode)
+		if err != nil {
+			return fmt.Errorf("entry %q: %w", e.Name, err)
+		}
+		if chunk != 0 {
+			b.chunks[e.ID] = chunk
+		}
+	}
+	return nil
+}
+
+// chunkOf is the chunk size of an entry that is put, 0 for all but files in chunks.
+func (b *dirBase) chunkOf(e *tiers.Entry) int64 {
+	if e.Kind != tiers.KindFile {
+		return 0
+	}
+	return b.chunks[e.ID]
+}
+
 // joinListing gives all entries of a directory whose base has to be reconciled first.
-func (t *tx) joinListing(ctx context.Context, base tiers.DirID, put []tiers.Entry, del []string) ([]tiers.Entry, []line, error) {
+func (t *tx) joinListing(ctx context.Context, b *dirBase, base tiers.DirID, put []tiers.Entry, del []string) ([]tiers.Entry, []line, error) {
 	l, err := t.base.ReadDir(ctx, base)
 	if err != nil {
 		return nil, nil, err
@@ -157,7 +202,7 @@ func (t *tx) joinListing(ctx context.Context, base tiers.DirID, put []tiers.Entr
 			all = append(all, l.Entries[i])
 		}
 	}
-	lines, err := newLines(all)
+	lines, err := t.newLines(b, all)
 	return all, lines, err
 }
 
@@ -185,7 +230,7 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 	for i := range put {
 		e := &put[i]
 		stored := EncodeName(e.Name)
-		trees[stored] = treeEntry(stored, e)
+		trees[stored] = b.treeEntry(stored, e)
 		delete(subs, stored)
 		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
 			subs[stored] = e.Meta
@@ -212,7 +257,7 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []tiers.Entry, lines [
 	for i := range put {
 		e := &put[i]
 		stored := EncodeName(e.Name)
-		if te := treeEntry(stored, e); te.Mode != 0 {
+		if te := b.treeEntry(stored, e); te.Mode != 0 {
 			d.tree = append(d.tree, te)
 			trees[stored] = te
 		}
@@ -296,11 +341,11 @@ func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes [
 }
 
 // treeEntry is what git keeps of an entry; Mode 0: nothing.
-func treeEntry(stored string, e *tiers.Entry) odb.TreeEntry {
+func (b *dirBase) treeEntry(stored string, e *tiers.Entry) odb.TreeEntry {
 	if !inGit(e) {
 		return odb.TreeEntry{Name: stored}
 	}
-	return odb.TreeEntry{Name: stored, Mode: gitModeOf(e), ID: e.ID}
+	return odb.TreeEntry{Name: stored, Mode: gitModeOf(e, b.chunkOf(e)), ID: e.ID}
 }
 
 // checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit that

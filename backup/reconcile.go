@@ -24,6 +24,7 @@ type merger struct {
 	mended bool
 
 	byStored map[string]int // index into d.tree
+	chunks   map[tiers.ID]looked
 	out      []tiers.Entry
 }
 
@@ -115,11 +116,12 @@ func (m *merger) lineOnly(l *line) {
 
 // both handles a name that has a line and a tree entry.
 func (m *merger) both(l *line, t *odb.TreeEntry) error {
-	if kindOf(t.Mode) != l.Kind {
+	kind, c := m.kind(l.Name, l, t)
+	if kind != l.Kind {
 		if m.d.valid {
 			m.lie(l.Name, "%w: a %s in the metadata, mode %o in the tree", tiers.ErrCorrupt, kindName(l.Kind), t.Mode)
 		}
-		return m.fresh(l.Name, t)
+		return m.fresh(l.Name, t, kind, c)
 	}
 	e := l.Entry
 	if m.d.valid && (l.ID != t.ID || l.gitMode != t.Mode) {
@@ -138,12 +140,19 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 			e.Link = ""
 		}
 	}
-	if l.gitMode != t.Mode {
+	was := l.gitMode
+	if l.Kind == tiers.KindFile && was == odb.ModeTree {
+		was = blobMode(&l.Entry) // a tree has no executable bit
+	}
+	if kindOf(t.Mode) == tiers.KindFile && was != t.Mode {
 		if t.Mode == odb.ModeExec {
 			e.Mode |= e.Mode & 0o444 >> 2
 		} else {
 			e.Mode &^= 0o111
 		}
+	}
+	if c != nil || kind == tiers.KindFile && t.Mode == odb.ModeTree {
+		return m.chunked(&e, l, l.ID == t.ID, c)
 	}
 	return m.content(&e, l.ID == t.ID, t)
 }
@@ -211,12 +220,13 @@ func (m *merger) treeOnly(t *odb.TreeEntry) error {
 	if m.d.valid {
 		m.lie(name, "%w: is in the tree, but not in the metadata", tiers.ErrCorrupt)
 	}
-	return m.fresh(name, t)
+	kind, c := m.kind(name, nil, t)
+	return m.fresh(name, t, kind, c)
 }
 
 // fresh handles a tree entry that has no line of its type.
-func (m *merger) fresh(name string, t *odb.TreeEntry) error {
-	kind, mode := kindOf(t.Mode), uint32(0o644)
+func (m *merger) fresh(name string, t *odb.TreeEntry, kind tiers.Kind, c *chunkTree) error {
+	mode := uint32(0o644)
 	switch {
 	case kind == 0:
 		m.lie(name, "left out: a submodule is not part of a volume")
@@ -238,6 +248,9 @@ func (m *merger) fresh(name string, t *odb.TreeEntry) error {
 			m.out = append(m.out, from)
 			return nil
 		}
+	}
+	if c != nil {
+		return m.chunked(&e, nil, false, c)
 	}
 	return m.content(&e, false, t)
 }

@@ -19,7 +19,8 @@ type tx struct {
 
 	mu struct {
 		sync.Mutex
-		done error // why nothing more can be put
+		done   error // why nothing more can be put
+		chunks chunkCache
 	}
 }
 
@@ -60,7 +61,7 @@ func (t *tx) PutFile(ctx context.Context, f tiers.Content, base tiers.Base) (tie
 	if err := t.alive(); err != nil {
 		return tiers.ID{}, err
 	}
-	id, err := t.c.storeContent(ctx, t.w, f, base)
+	id, err := t.storeContent(ctx, f, base)
 	if err != nil {
 		return tiers.ID{}, fmt.Errorf("store file: %w", err)
 	}

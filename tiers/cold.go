@@ -184,6 +184,13 @@ type Blob interface {
 	SkipHole() int64
 }
 
+// BlobAt is the content of a file in cold for reading at any offset, a hole as zeros. Safe for concurrent use, but for Close.
+type BlobAt interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
 // Cold is where files live for good: a git repository (package backup). Safe for concurrent use; one Tx at a time.
 type Cold interface {
 	VolumeID() string
@@ -193,6 +200,8 @@ type Cold interface {
 	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
 	// Open streams a file's content. Read fails at the end when the bytes do not match the id.
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
+	// OpenAt opens a file's content for reading in any order. A read fetches what it needs of a big file, not the whole.
+	OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
 	// Begin starts a commit on the branch's tip.
 	Begin(ctx context.Context) (Tx, error)
 	// BeginAt starts one on another commit: for finding out whether warm differs from it. Its Commit fails with ErrRefMoved

@@ -88,6 +88,13 @@ func (c *memCold) Open(_ context.Context, id ID, _ int64) (Blob, error) {
 	}
 	return memBlob{bytes.NewReader(b)}, nil
 }
+func (c *memCold) OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error) {
+	b, err := c.Open(ctx, id, size)
+	if err != nil {
+		return nil, err
+	}
+	return b.(memBlob), nil
+}
 func (c *memCold) HasRemote() bool                    { return false }
 func (c *memCold) Fetch(context.Context) error        { return nil }
 func (c *memCold) Push(context.Context) error         { return nil }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeSparse copies blob to f, leaving holes where it has whole pages of zeros, and returns its length.
+// writeSparse copies blob to f, leaving holes where it has holes or whole pages of zeros, and returns its length.
 func writeSparse(ctx context.Context, f int, blob Blob) (int64, error) {
 	const page = 4 << 10
 	buf := make([]byte, 256<<10)
@@ -16,6 +16,10 @@ func writeSparse(ctx context.Context, f int, blob Blob) (int64, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return off, err
+		}
+		if n := blob.SkipHole(); n > 0 {
+			off += n
+			continue
 		}
 		n, err := readFull(blob, buf)
 		for start := 0; start < n; {

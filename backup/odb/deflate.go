@@ -14,6 +14,8 @@ const (
 	zlibLevel = zlib.BestSpeed
 	// probeSize is how much of a big blob decides whether deflating it is worth while.
 	probeSize = 64 << 10
+	// maxPooled is the size in bytes up to which a buffer for entries is kept: that of 4 MiB that do not shrink.
+	maxPooled = 4<<20 + 64<<10
 )
 
 // deflater is a pooled pair of zlib writers.
@@ -36,7 +38,7 @@ func (db *DB) deflater() (*deflater, error) {
 }
 
 func (db *DB) putDeflater(d *deflater) {
-	if d.buf.Cap() <= 2*smallBlob {
+	if d.buf.Cap() <= maxPooled {
 		db.pools.zw.Put(d)
 	}
 }
@@ -75,6 +77,10 @@ func (d *deflater) writer(w io.Writer, probe []byte) (*zlib.Writer, error) {
 func (d *deflater) entry(t Type, data []byte) (entry []byte, crc uint32, err error) {
 	var head [16]byte
 	d.buf.Reset()
+	// Growing by doubling would take twice as much as a big entry needs.
+	if need := len(data) + len(data)/256 + 64; len(data) > smallBlob && d.buf.Cap() < need {
+		d.buf = *bytes.NewBuffer(make([]byte, 0, need))
+	}
 	d.buf.Write(appendEntryHeader(head[:0], t, int64(len(data))))
 	z, err := d.writer(&d.buf, data)
 	if err == nil {

@@ -69,6 +69,15 @@ func (w *Writer) Put(t Type, data []byte) (ID, error) {
 	return id, w.put(id, t, data)
 }
 
+// PutBlob is Put of a blob; when drop says that the content is known, the id is returned and nothing is stored.
+func (w *Writer) PutBlob(data []byte, drop func(ID) bool) (ID, error) {
+	id, err := HashObject(Blob, data)
+	if err != nil || drop(id) {
+		return id, err
+	}
+	return id, w.put(id, Blob, data)
+}
+
 func (w *Writer) put(id ID, t Type, data []byte) error {
 	if w.Has(id) {
 		return nil

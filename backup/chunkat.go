@@ -1,0 +1,274 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"sync/atomic"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// cachedBytes is how much of an open file's chunks is kept, at least two chunks: reads are small and mostly go forward.
+const cachedBytes = 1 << 20
+
+// chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away.
+type chunksAt struct {
+	db *odb.DB
+	id tiers.ID
+	l  atomic.Pointer[layout]
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		recent []*loadedChunk // the last one was used last
+	}
+}
+
+var _ tiers.BlobAt = (*chunksAt)(nil)
+
+// loadedChunk is a chunk that is loaded, once, by whoever needs it first.
+type loadedChunk struct {
+	at   int
+	once sync.Once
+	data []byte
+	err  error
+}
+
+func newChunksAt(db *odb.DB, id tiers.ID, l *layout) *chunksAt {
+	c := &chunksAt{db: db, id: id}
+	c.l.Store(l)
+	return c
+}
+
+func (c *chunksAt) Size() int64 { return c.l.Load().size }
+
+// ReadAt implements io.ReaderAt.
+func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read object %s: %w", c.id, errOffset)
+	}
+	c.mu.Lock()
+	closed := c.mu.closed
+	c.mu.Unlock()
+	if closed {
+		return 0, fmt.Errorf("read object %s: %w", c.id, fs.ErrClosed)
+	}
+	l := c.l.Load()
+	var tail error
+	if rest := max(l.size-off, 0); int64(len(p)) > rest {
+		p, tail = p[:rest], io.EOF
+	}
+	done := 0
+	for at := l.from(off); done < len(p); {
+		pos, start, n := off+int64(done), l.size, int64(0)
+		if at < len(l.refs) {
+			start, n = l.part(at)
+		}
+		if pos < start {
+			k := int(min(start-pos, int64(len(p)-done)))
+			clear(p[done : done+k])
+			done += k
+			continue
+		}
+		data, err := c.chunk(l, at)
+		if err != nil {
+			return done, err
+		}
+		if int64(len(data)) != n {
+			// A stock client changed the chunk: the others may lie elsewhere too.
+			again, err := l.remeasure(context.Background(), c.db, c.id)
+			if err != nil {
+				return done, err
+			}
+			c.l.CompareAndSwap(l, again)
+			l, done, at = again, 0, again.from(off)
+			continue
+		}
+		done += copy(p[done:], data[pos-start:])
+		if off+int64(done) == start+n {
+			at++
+		}
+	}
+	return done, tail
+}
+
+// chunk gives the content of chunk refs[at].
+func (c *chunksAt) chunk(l *layout, at int) ([]byte, error) {
+	keep := int(max(cachedBytes/l.chunk, 2))
+	if l.parts != nil {
+		keep = 2 // they may be longer than the chunk size
+	}
+	e := c.entry(at, keep)
+	e.once.Do(func() {
+		e.data, e.err = c.db.Read(l.refs[at].id, odb.Blob, maxLong)
+	})
+	if e.err != nil {
+		c.forget(e)
+		return nil, chunkError(c.id, l.refs[at].n, e.err)
+	}
+	return e.data, nil
+}
+
+// entry finds the place of a chunk among the recent ones, or makes one.
+func (c *chunksAt) entry(at, keep int) *loadedChunk {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	recent := c.mu.recent
+	for i, e := range recent {
+		if e.at == at {
+			copy(recent[i:], recent[i+1:])
+			recent[len(recent)-1] = e
+			return e
+		}
+	}
+	e := &loadedChunk{at: at}
+	if len(recent) >= keep {
+		copy(recent, recent[1:])
+		recent[len(recent)-1] = e
+	} else {
+		c.mu.recent = append(recent, e)
+	}
+	return e
+}
+
+// forget lets a chunk that could not be read be tried again.
+func (c *chunksAt) forget(bad *loadedChunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, e := range c.mu.recent {
+		if e == bad {
+			c.mu.recent = append(c.mu.recent[:i], c.mu.recent[i+1:]...)
+			return
+		}
+	}
+}
+
+// Close implements tiers.BlobAt.
+func (c *chunksAt) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.closed, c.mu.recent = true, nil
+	return nil
+}
+
+// blobAt reads a single blob at any offset: up to the threshold it is inflated and verified once and kept; a bigger one, of a
+// volume written before there were chunks, is streamed, from the beginning again when read backwards.
+type blobAt struct {
+	c    *Cold
+	id   tiers.ID
+	size int64
+
+	mu struct {
+		sync.Mutex
+		closed bool
+		data   []byte
+		whole  bool
+		stream *odb.BlobReader
+		pos    int64
+	}
+}
+
+var _ tiers.BlobAt = (*blobAt)(nil)
+
+func newBlobAt(c *Cold, id tiers.ID, b *odb.BlobReader) *blobAt {
+	a := &blobAt{c: c, id: id, size: b.Size()}
+	a.mu.stream = b
+	return a
+}
+
+func (a *blobAt) Size() int64 { return a.size }
+
+// ReadAt implements io.ReaderAt.
+func (a *blobAt) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("read object %s: %w", a.id, errOffset)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.closed {
+		return 0, fmt.Errorf("read object %s: %w", a.id, fs.ErrClosed)
+	}
+	var tail error
+	if rest := max(a.size-off, 0); int64(len(p)) > rest {
+		p, tail = p[:rest], io.EOF
+	}
+	if len(p) == 0 {
+		return 0, tail
+	}
+	if a.size <= a.c.o.ChunkThreshold {
+		if err := a.load(); err != nil {
+			return 0, err
+		}
+		return copy(p, a.mu.data[off:]), tail
+	}
+	n, err := a.forward(p, off)
+	if err != nil {
+		return n, errors.Join(err, a.drop())
+	}
+	return n, tail
+}
+
+// load reads the blob whole. mu must be held.
+func (a *blobAt) load() error {
+	if a.mu.whole {
+		return nil
+	}
+	if err := a.drop(); err != nil {
+		return err
+	}
+	data, err := a.c.db.Read(a.id, odb.Blob, a.size)
+	if err != nil {
+		return err
+	}
+	a.mu.data, a.mu.whole = data, true
+	return nil
+}
+
+// forward reads from the stream, which it brings to off first. mu must be held.
+func (a *blobAt) forward(p []byte, off int64) (int, error) {
+	if a.mu.stream != nil && a.mu.pos > off {
+		if err := a.drop(); err != nil {
+			return 0, err
+		}
+	}
+	if a.mu.stream == nil {
+		b, err := a.c.openBlob(a.id, a.size)
+		if err != nil {
+			return 0, err
+		}
+		a.mu.stream, a.mu.pos = b, 0
+	}
+	if _, err := io.CopyN(io.Discard, a.mu.stream, off-a.mu.pos); err != nil {
+		return 0, fmt.Errorf("read object %s: %w", a.id, err)
+	}
+	a.mu.pos = off
+	n, err := io.ReadFull(a.mu.stream, p)
+	a.mu.pos += int64(n)
+	if err != nil {
+		return n, fmt.Errorf("read object %s: %w", a.id, err)
+	}
+	return n, nil
+}
+
+// drop closes the stream. mu must be held.
+func (a *blobAt) drop() error {
+	if a.mu.stream == nil {
+		return nil
+	}
+	err := a.mu.stream.Close()
+	a.mu.stream = nil
+	return err
+}
+
+// Close implements tiers.BlobAt.
+func (a *blobAt) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.closed, a.mu.data = true, nil
+	return a.drop()
+}

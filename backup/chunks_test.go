@@ -1,0 +1,559 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// testThreshold makes files of a few chunks big.
+const testThreshold = 256 << 10
+
+// noise is data that does not shrink, the same for the same seed.
+func noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n+8)
+	for i := 0; i < n; i += 8 {
+		v := r.Uint64()
+		for k := range 8 {
+			b[i+k] = byte(v >> (8 * k))
+		}
+	}
+	return b[:n]
+}
+
+// holed is content with data in some ranges only, of which no other byte may be read but the last.
+type holed struct {
+	size  int64
+	parts map[int64][]byte
+	reads *[]tiers.Range
+}
+
+func (h holed) Size() int64 { return h.size }
+
+func (h holed) ReadAt(p []byte, off int64) (int, error) {
+	if h.reads != nil {
+		*h.reads = append(*h.reads, tiers.Range{Off: off, End: off + int64(len(p))})
+	}
+	n := int(min(int64(len(p)), max(h.size-off, 0)))
+	clear(p[:n])
+	for at, data := range h.parts {
+		if at < off+int64(n) && at+int64(len(data)) > off {
+			if at < off {
+				copy(p[:n], data[off-at:])
+			} else {
+				copy(p[at-off:n], data)
+			}
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (h holed) Data(off int64) (r tiers.Range, ok bool, err error) {
+	for at, data := range h.parts {
+		end := at + int64(len(data))
+		if end > off && (!ok || at < r.Off) {
+			r, ok = tiers.Range{Off: at, End: end}, true
+		}
+	}
+	return r, ok, nil
+}
+
+func (h holed) bytes() []byte {
+	b := make([]byte, h.size)
+	_, _ = h.ReadAt(b, 0)
+	return b
+}
+
+// store commits a volume of one file, stored from base, and gives its id and how many objects its pack got.
+func (v *testVolume) store(c tiers.Content, base tiers.Base) (id tiers.ID, objects int) {
+	v.t.Helper()
+	ctx := v.t.Context()
+	x, err := v.Begin(ctx)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer x.Abort()
+	if id, err = x.PutFile(ctx, c, base); err != nil {
+		v.t.Fatal(err)
+	}
+	objects = txLen(v.t, x)
+	e := tiers.Entry{Name: "f", Kind: tiers.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
+	root, err := x.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: newDir(0o755).Entry}, []tiers.Entry{e}, nil)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if _, err := x.Commit(ctx, tiers.CommitOptions{Root: root}); err != nil {
+		v.t.Fatal(err)
+	}
+	return id, objects
+}
+
+// entry is the only file's entry as the last commit has it.
+func (v *testVolume) entry(name string) tiers.Entry {
+	v.t.Helper()
+	s := v.headSnapshot()
+	l, err := s.ReadDir(v.t.Context(), rootOf(s))
+	if err != nil || len(l.Problems) > 0 {
+		v.t.Fatal(err, l.Problems)
+	}
+	at := slices.IndexFunc(l.Entries, func(e tiers.Entry) bool { return e.Name == name })
+	if at < 0 {
+		v.t.Fatalf("no %q in %+v", name, l.Entries)
+	}
+	return l.Entries[at]
+}
+
+// check reads the file f in all ways and has git look at the repository.
+func (v *testVolume) checkFile(want []byte) {
+	v.t.Helper()
+	e := v.entry("f")
+	if e.Size != int64(len(want)) || e.Kind != tiers.KindFile || e.Mode != 0o755 {
+		v.t.Errorf("entry %+v, want %d bytes", e, len(want))
+	}
+	if got := v.content(e.ID, e.Size); !bytes.Equal(got, want) {
+		v.t.Errorf("content differs: %d bytes, want %d", len(got), len(want))
+	}
+	if got := v.content(e.ID, -1); !bytes.Equal(got, want) {
+		v.t.Error("content of unknown size differs")
+	}
+	for _, size := range []int64{e.Size + 1, e.Size - 1} {
+		if b, err := v.Open(v.t.Context(), e.ID, size); size >= 0 && !errors.Is(err, tiers.ErrCorrupt) {
+			v.t.Errorf("opened with %d bytes of %d: %v, %v", size, e.Size, b, err)
+		}
+	}
+	v.checkAt(e, want)
+	if out := git(v.t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		v.t.Errorf("git fsck: %s", out)
+	}
+}
+
+// checkAt reads parts of a file in an order of no kind.
+func (v *testVolume) checkAt(e tiers.Entry, want []byte) {
+	v.t.Helper()
+	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if at.Size() != int64(len(want)) {
+		v.t.Errorf("Size = %d", at.Size())
+	}
+	buf := make([]byte, 200<<10)
+	for i := range 30 {
+		off := rand.Int64N(e.Size + 10)
+		p := buf[:rand.IntN(len(buf))]
+		if i == 0 {
+			off, p = max(e.Size-1, 0), buf[:2]
+		}
+		n, err := at.ReadAt(p, off)
+		if wantN := max(min(len(p), len(want)-int(off)), 0); n != wantN || (n < len(p)) != errors.Is(err, io.EOF) || err != nil && !errors.Is(err, io.EOF) {
+			v.t.Fatalf("ReadAt(%d, %d) = %d, %v; want %d", len(p), off, n, err, wantN)
+		}
+		if n > 0 && !bytes.Equal(p[:n], want[off:off+int64(n)]) {
+			v.t.Fatalf("%d bytes at %d differ", n, off)
+		}
+	}
+	if err := at.Close(); err != nil {
+		v.t.Error(err)
+	}
+	if _, err := at.ReadAt(buf[:1], 0); err == nil {
+		v.t.Error("read after Close")
+	}
+}
+
+func TestChunkSize(t *testing.T) {
+	for _, c := range []struct{ size, want int64 }{
+		{1, 64 << 10}, {8<<20 + 1, 64 << 10}, {256 << 20, 64 << 10}, {256<<20 + 1, 128 << 10}, {512 << 20, 128 << 10}, {1 << 30, 256 << 10},
+		{16 << 30, 4 << 20}, {16<<30 + 1, 4 << 20}, {1 << 40, 4 << 20}, {1<<63 - 1, 4 << 20},
+	} {
+		if got := chunkSizeOf(c.size); got != c.want {
+			t.Errorf("chunkSizeOf(%d) = %d, want %d", c.size, got, c.want)
+		}
+	}
+	const half, whole = 4 << 20, 8 << 20
+	old := func(chunk int64) *chunkTree { return &chunkTree{chunk: chunk} }
+	for _, c := range []struct {
+		size int64
+		old  *chunkTree
+		want int64
+	}{
+		{whole, nil, 0}, {whole + 1, nil, minChunk}, {half, nil, 0}, {half, old(minChunk), minChunk}, {half - 1, old(minChunk), 0}, {0, nil, 0},
+		{8 * 4096 * minChunk, old(minChunk), minChunk}, {8*4096*minChunk + 1, old(minChunk), 1 << 20}, {whole, old(maxChunk), maxChunk},
+		{1 << 45, old(maxChunk), maxChunk},
+	} {
+		if got := chunkSizeFor(c.size, whole, c.old); got != c.want {
+			t.Errorf("chunkSizeFor(%d, %+v) = %d, want %d", c.size, c.old, got, c.want)
+		}
+	}
+}
+
+// Round trips at the borders; each size follows the one before as a change of the same file.
+func TestChunkBorders(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(1, 9*minChunk)
+	var base tiers.ID
+	for _, c := range []struct {
+		size  int
+		chunk bool
+	}{
+		{0, false}, {1, false}, {minChunk, false}, {testThreshold, false}, {testThreshold + 1, true}, {testThreshold, true}, {testThreshold - 1, true},
+		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false}, {6 * minChunk, true}, {6*minChunk + 1, true},
+		{6*minChunk - 1, true}, {9 * minChunk, true}, {1, false},
+	} {
+		id, _ := v.store(content(data[:c.size]), tiers.Base{ID: base})
+		kind, _, err := v.db.Stat(id)
+		if err != nil || (kind == odb.Tree) != c.chunk {
+			t.Errorf("%d bytes: a %v, %v", c.size, kind, err)
+		}
+		v.checkFile(data[:c.size])
+		base = id
+	}
+	v.checkGit()
+}
+
+// A file that grew eightfold is cut anew.
+func TestChunkGrowth(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	const small = maxGrowth * wantChunks * minChunk // 2 GiB, of which nearly all is a hole
+	part := noise(2, 100)
+	h := holed{size: small, parts: map[int64][]byte{0: part, small - 100: part}}
+	id, _ := v.store(holed{size: 1 << 20, parts: map[int64][]byte{0: part}}, tiers.Base{})
+	for _, c := range []struct{ size, chunk int64 }{{small, minChunk}, {small + 1, 1 << 20}} {
+		h.size = c.size
+		id, _ = v.store(h, tiers.Base{ID: id})
+		tree, err := loadChunks(v.db, id)
+		if err != nil || tree.chunk != c.chunk || tree.size != c.size {
+			t.Errorf("%d bytes: %+v, %v", c.size, tree, err)
+		}
+	}
+}
+
+// holes gives where a stream has its holes, by SkipHole.
+func (v *testVolume) holes(e tiers.Entry) (holes []tiers.Range, data []byte) {
+	v.t.Helper()
+	b, err := v.Open(v.t.Context(), e.ID, e.Size)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer b.Close()
+	pos := int64(0)
+	buf := make([]byte, 10<<10)
+	for {
+		if n := b.SkipHole(); n > 0 {
+			holes = append(holes, tiers.Range{Off: pos, End: pos + n})
+			pos += n
+			if b.SkipHole() != 0 {
+				v.t.Error("a hole behind a hole")
+			}
+		}
+		n, err := b.Read(buf)
+		data = append(data, buf[:n]...)
+		pos += int64(n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	if pos != e.Size {
+		v.t.Errorf("%d bytes of %d", pos, e.Size)
+	}
+	return holes, data
+}
+
+func TestChunkHoles(t *testing.T) {
+	const c = minChunk
+	some := noise(3, 3*c)
+	for _, h := range []holed{
+		{size: 8 * c, parts: map[int64][]byte{}},
+		{size: 8*c + 1, parts: map[int64][]byte{}},
+		{size: 8 * c, parts: map[int64][]byte{4 * c: some}},
+		{size: 8 * c, parts: map[int64][]byte{0: some[:1], 8*c - 1: some[:1]}},
+		{size: 8*c + 5, parts: map[int64][]byte{c - 1: some[:2], 5 * c: some[:c]}},
+		{size: 8*c + 5, parts: map[int64][]byte{8 * c: some[:5]}},
+		{size: 8*c + 5, parts: map[int64][]byte{2*c + 7: some}},
+	} {
+		v := newVolume(t, Options{ChunkThreshold: testThreshold})
+		var reads []tiers.Range
+		h.reads = &reads
+		id, _ := v.store(h, tiers.Base{})
+		var want []tiers.Range
+		full := make(map[int64]bool)
+		for at, p := range h.parts {
+			for n := at / c; n*c < at+int64(len(p)); n++ {
+				full[n] = true
+			}
+		}
+		for n := int64(0); n*c < h.size; n++ {
+			switch k := len(want) - 1; {
+			case full[n]:
+			case k >= 0 && want[k].End == n*c:
+				want[k].End = min((n+1)*c, h.size)
+			default:
+				want = append(want, tiers.Range{Off: n * c, End: min((n+1)*c, h.size)})
+			}
+		}
+		for _, r := range reads {
+			if !full[r.Off/c] && r.End < h.size {
+				t.Errorf("%v: a hole was read: %v", h.parts, r)
+			}
+		}
+		tree, err := loadChunks(v.db, id)
+		if err != nil || len(tree.refs) != len(full) {
+			t.Errorf("%d chunks, want %d, %v", len(tree.refs), len(full), err)
+		}
+		if got, _ := v.holes(v.entry("f")); !slices.Equal(got, want) {
+			t.Errorf("holes %v, want %v", got, want)
+		}
+		v.checkFile(h.bytes())
+	}
+}
+
+// An edit stores the chunks that changed and the tree, nothing else, and reads no others where it is said what changed.
+func TestChunkEdit(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(4, 64*minChunk+100)
+	id, n := v.store(content(data), tiers.Base{})
+	if n != 65+2 {
+		t.Errorf("first: %d objects", n)
+	}
+	v.checkFile(data)
+	if again, n := v.store(content(data), tiers.Base{ID: id}); n != 0 || again != id {
+		t.Errorf("unchanged: %d objects", n)
+	}
+	for _, c := range []struct {
+		name    string
+		known   bool
+		change  func()
+		objects int // chunks that differ, and the tree; and where the size changed the blob beside them
+	}{
+		{"one", false, func() { data[10*minChunk] ^= 1 }, 2},
+		{"one known", true, func() { data[10*minChunk] ^= 1 }, 2},
+		{"across a border", true, func() { data[20*minChunk-1] ^= 1; data[20*minChunk] ^= 1 }, 3},
+		{"the last", true, func() { data[64*minChunk] ^= 1 }, 2},
+		{"nothing after all", true, func() {}, 0},
+		{"longer", true, func() { data = append(data, 1, 2, 3) }, 3},
+		{"shorter", true, func() { data = data[:63*minChunk+5] }, 3},
+		{"shorter to the border", true, func() { data = data[:63*minChunk] }, 2},
+	} {
+		old := slices.Clone(data)
+		c.change()
+		base := tiers.Base{ID: id, Known: c.known}
+		var reads []tiers.Range
+		for i := range max(len(old), len(data)) {
+			if i < len(old) && i < len(data) && old[i] == data[i] {
+				continue
+			}
+			if k := len(base.Changed) - 1; k >= 0 && base.Changed[k].End == int64(i) {
+				base.Changed[k].End++
+			} else {
+				base.Changed = append(base.Changed, tiers.Range{Off: int64(i), End: int64(i) + 1})
+			}
+		}
+		now, n := v.store(holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}, base)
+		if n != c.objects {
+			t.Errorf("%s: %d objects, want %d", c.name, n, c.objects)
+		}
+		if c.known && len(reads) > 3 {
+			t.Errorf("%s: %d reads", c.name, len(reads))
+		}
+		id = now
+		v.checkFile(data)
+	}
+}
+
+// cat puts a file together again in a checkout of stock git.
+func TestChunkCat(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(5, 20*minChunk+17)
+	v.store(content(data), tiers.Base{})
+	clone := filepath.Join(t.TempDir(), "clone")
+	git(t, ".", "clone", "-q", v.dir, clone)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "cat f/*")
+	cmd.Dir = clone
+	out, err := cmd.Output()
+	if err != nil || !bytes.Equal(out, data) {
+		t.Errorf("cat gives %d bytes of %d, %v", len(out), len(data), err)
+	}
+	info, err := os.ReadFile(filepath.Join(clone, "f", chunksName))
+	if want := fmt.Sprintf(`{"size":%d,"chunk":%d}`+"\n", len(data), minChunk); err != nil || string(info) != want {
+		t.Errorf("%s holds %q, %v", chunksName, info, err)
+	}
+}
+
+// The metadata of a file in chunks change without its content, also after the threshold was changed.
+func TestChunkedChmod(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cold.git")
+	v := openVolume(t, dir, Options{ChunkThreshold: testThreshold})
+	data := noise(6, 6*minChunk)
+	id, _ := v.store(content(data), tiers.Base{})
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v = openVolume(t, dir, Options{})
+	for i, full := range []bool{false, true, false} {
+		x, err := v.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer x.Abort()
+		base := rootOf(x.Base())
+		if i == 2 {
+			base = tiers.DirID{} // nothing to find the tree's type in
+		}
+		name := []string{"f", "f", "g"}[i]
+		e := tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
+		root, err := x.PutDir(t.Context(), base, full, &tiers.Root{Entry: newDir(0o755).Entry}, []tiers.Entry{e}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := x.Commit(t.Context(), tiers.CommitOptions{Root: root}); err != nil {
+			t.Fatal(err)
+		}
+		if got := v.entry(name); got.Mode != e.Mode || got.ID != id || got.Size != e.Size {
+			t.Errorf("entry %+v", got)
+		}
+		if s := git(t, dir, "ls-tree", "main", name); !strings.HasPrefix(s, "040000 tree "+id.String()) {
+			t.Errorf("git has %s", s)
+		}
+	}
+	// Between half of the new threshold and the whole it would stay in chunks; it is far below.
+	if now, _ := v.store(content(data), tiers.Base{ID: id, Known: true}); now != blobID(t, string(data)) {
+		t.Errorf("stored as %s", now)
+	}
+}
+
+// A volume from before there were chunks: one big blob, until it changes.
+func TestChunksOfOldVolume(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cold.git")
+	data := noise(7, 30*minChunk)
+	v := openVolume(t, dir, Options{})
+	id, _ := v.store(content(data), tiers.Base{})
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
+	v.checkFile(data)
+	data[5] ^= 1
+	now, n := v.store(content(data), tiers.Base{ID: id, Known: true, Changed: []tiers.Range{{Off: 5, End: 6}}})
+	if kind, _, err := v.db.Stat(now); err != nil || kind != odb.Tree || n != 32 {
+		t.Errorf("%d objects, a %v, %v", n, kind, err)
+	}
+	v.checkFile(data)
+}
+
+// A file that is stored again in the same transaction builds on what was stored the first time.
+func TestChunksTwiceInOneTx(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	x, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Abort()
+	data := noise(8, 16*minChunk)
+	id, err := x.PutFile(t.Context(), content(data), tiers.Base{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := txLen(t, x)
+	data[3*minChunk] ^= 1
+	var reads []tiers.Range
+	h := holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}
+	again, err := x.PutFile(t.Context(), h, tiers.Base{ID: id, Known: true, Changed: []tiers.Range{{Off: 3 * minChunk, End: 3*minChunk + 1}}})
+	if err != nil || again == id || txLen(t, x) != n+2 || len(reads) != 2 {
+		t.Errorf("%v, %d more objects, %d reads", err, txLen(t, x)-n, len(reads))
+	}
+}
+
+// What the base lost is stored again, wherever it is known not to have changed.
+func TestChunksOfDamagedBase(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(9, 16*minChunk)
+	id, _ := v.store(content(data), tiers.Base{})
+	tree, err := loadChunks(v.db, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explode(t, v.dir)
+	removeLoose(t, v.dir, tree.refs[7].id)
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if now, n := v.store(content(data), tiers.Base{ID: id, Known: true}); now != id || n != 1 {
+		t.Errorf("%d objects stored of one that is missing", n)
+	}
+	v.checkFile(data)
+	explode(t, v.dir)
+	removeLoose(t, v.dir, id)
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if now, _ := v.store(content(data), tiers.Base{ID: id, Known: true}); now != id {
+		t.Errorf("stored as %s", now)
+	}
+	v.checkFile(data)
+}
+
+func TestChunkedSizeChanges(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	x, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Abort()
+	data := noise(10, 8*minChunk+10)
+	id, err := x.PutFile(t.Context(), content(data), tiers.Base{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{8*minChunk + 9, 8*minChunk + 11, 8 * minChunk, 9*minChunk + 1, 20 * minChunk} {
+		for _, c := range []tiers.Content{content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
+			for _, base := range []tiers.Base{{}, {ID: id}, {ID: id, Known: true}} {
+				if _, err := x.PutFile(t.Context(), sized{c, size}, base); !errors.Is(err, tiers.ErrSizeChanged) {
+					t.Errorf("%d bytes as %d: %v", len(data), size, err)
+				}
+			}
+		}
+	}
+	bad := errors.New("disk on fire")
+	if _, err := x.PutFile(t.Context(), failing{content(data), bad}, tiers.Base{}); !errors.Is(err, bad) {
+		t.Errorf("PutFile = %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := x.PutFile(ctx, content(data), tiers.Base{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("PutFile = %v", err)
+	}
+	if _, err := x.PutFile(t.Context(), holed{size: 1 << 60}, tiers.Base{}); err == nil || !strings.Contains(err.Error(), "chunks") {
+		t.Errorf("PutFile of an exabyte = %v", err)
+	}
+}
+
+// failing is content whose third chunk cannot be read.
+type failing struct {
+	tiers.Content
+	err error
+}
+
+func (f failing) ReadAt(p []byte, off int64) (int, error) {
+	if off == 2*minChunk {
+		return 0, f.err
+	}
+	return f.Content.ReadAt(p, off)
+}

@@ -1,0 +1,269 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+const (
+	chunkWorkers = 2 // chunks of one file that are read, hashed and deflated at a time
+	recentChunks = 8 // chunk lists that a transaction keeps: a file that changes meanwhile is stored again
+)
+
+// chunkCache is what a transaction knows of chunk trees.
+type chunkCache struct {
+	recent []*cachedChunks
+	sizes  map[tiers.ID]int64 // chunk size by tree
+}
+
+type cachedChunks struct {
+	id tiers.ID
+	c  *chunkTree
+}
+
+// keepChunks notes a chunk tree that was stored or read.
+func (t *tx) keepChunks(id tiers.ID, c *chunkTree) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mu.chunks.sizes == nil {
+		t.mu.chunks.sizes = make(map[tiers.ID]int64)
+	}
+	t.mu.chunks.sizes[id] = c.chunk
+	recent := t.mu.chunks.recent
+	if len(recent) >= recentChunks {
+		recent = append(recent[:0], recent[1:]...)
+	}
+	t.mu.chunks.recent = append(recent, &cachedChunks{id, c})
+}
+
+// cachedChunks is a chunk tree that keepChunks got lately.
+func (t *tx) cachedChunks(id tiers.ID) *chunkTree {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.mu.chunks.recent {
+		if r.id == id {
+			return r.c
+		}
+	}
+	return nil
+}
+
+// loadBaseChunks reads what a file's content was; nil where that is no chunk tree, or damaged.
+func (t *tx) loadBaseChunks(id tiers.ID) *chunkTree {
+	if id.IsZero() {
+		return nil
+	}
+	if c := t.cachedChunks(id); c != nil {
+		return c
+	}
+	if kind, _, err := t.c.db.Stat(id); err != nil || kind != odb.Tree {
+		return nil
+	}
+	c, err := loadChunks(t.c.db, id)
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// chunkSizeIn gives the chunk size of a file's content that is a chunk tree, which this transaction stored or the repository
+// has; 0 for a blob. mode is what the base's tree has with the same id, 0 if that is not known.
+func (t *tx) chunkSizeIn(id tiers.ID, mode uint32) (int64, error) {
+	t.mu.Lock()
+	chunk := t.mu.chunks.sizes[id]
+	t.mu.Unlock()
+	switch {
+	case chunk != 0:
+		return chunk, nil
+	case mode != 0 && mode != odb.ModeTree, mode == 0 && t.w.Has(id):
+		return 0, nil
+	case mode == 0:
+		kind, _, err := t.c.db.Stat(id)
+		if err != nil {
+			return 0, fmt.Errorf("object %s: %w", id, err)
+		}
+		if kind != odb.Tree {
+			return 0, nil
+		}
+	}
+	c, err := loadChunks(t.c.db, id)
+	if err != nil {
+		return 0, err
+	}
+	t.keepChunks(id, c)
+	return c.chunk, nil
+}
+
+// chunkStore stores one file as chunks.
+type chunkStore struct {
+	t     *tx
+	f     tiers.Content
+	base  tiers.Base
+	old   *chunkTree // nil: nothing is known
+	same  bool       // chunks of old that did not change need not be read
+	now   *chunkTree
+	group *errgroup.Group
+	mu    sync.Mutex // now.refs
+}
+
+// storeChunks stores content in chunks of the given size; those that old has at the same place are not stored again.
+func (t *tx) storeChunks(ctx context.Context, f tiers.Content, base tiers.Base, old *chunkTree, chunk int64) (tiers.ID, error) {
+	now := &chunkTree{size: f.Size(), chunk: chunk}
+	if n := now.count(); n > maxChunks {
+		return tiers.ID{}, fmt.Errorf("%d bytes are %d chunks of %d bytes, more than %d", now.size, n, chunk, maxChunks)
+	}
+	if old != nil && old.chunk != chunk {
+		old = nil
+	}
+	s := &chunkStore{t: t, f: f, base: base, old: old, now: now}
+	s.same = base.Known && old != nil && (old.whole || old.regular(ctx, t.c.db))
+	var gctx context.Context
+	s.group, gctx = errgroup.WithContext(ctx)
+	s.group.SetLimit(chunkWorkers)
+	err := s.walk(gctx)
+	if werr := s.group.Wait(); werr != nil {
+		err = werr // walk only saw that something had ended it
+	}
+	if err == nil {
+		err = checkEnd(f)
+	}
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	return s.finish()
+}
+
+// walk finds the chunks that are not all hole, and stores those that may have changed.
+func (s *chunkStore) walk(ctx context.Context) error {
+	changed := s.base.Changed
+	var data tiers.Range // the data at or behind the last place asked for
+	for n := int64(0); n < s.now.count(); n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		off := n * s.now.chunk
+		end := off + s.now.length(n)
+		for len(changed) > 0 && changed[0].End <= off {
+			changed = changed[1:]
+		}
+		if s.same && s.old.length(n) == end-off && (len(changed) == 0 || changed[0].Off >= end) {
+			if id, ok := s.old.find(n); ok {
+				s.add(n, id)
+			}
+			continue
+		}
+		if data.End <= off {
+			var ok bool
+			var err error
+			if data, ok, err = s.f.Data(off); err != nil {
+				return fmt.Errorf("look for data: %w", err)
+			}
+			if !ok {
+				data = tiers.Range{Off: s.now.size, End: s.now.size}
+			}
+		}
+		if data.Off >= end {
+			if !s.same {
+				n = max(n, data.Off/s.now.chunk-1) // nothing is to be looked at before
+			}
+			continue
+		}
+		at := s.add(n, tiers.ID{})
+		s.group.Go(func() error { return s.store(ctx, n, at) })
+	}
+	return nil
+}
+
+func (s *chunkStore) add(n int64, id tiers.ID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now.refs = append(s.now.refs, chunkRef{uint32(n), id})
+	return len(s.now.refs) - 1
+}
+
+// store reads and stores a chunk and notes its id.
+func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	buf, ok := s.t.c.buffers.Get().(*[]byte)
+	if !ok || int64(cap(*buf)) < s.now.chunk {
+		b := make([]byte, s.now.chunk)
+		buf = &b
+	}
+	defer s.t.c.buffers.Put(buf)
+	off := n * s.now.chunk
+	data := (*buf)[:s.now.length(n)]
+	if err := readExactly(s.f, data, off); err != nil {
+		return err
+	}
+	was, known := tiers.ID{}, false
+	if s.old != nil {
+		was, known = s.old.find(n)
+	}
+	id, err := s.t.w.PutBlob(data, func(id tiers.ID) bool { return known && id == was && s.t.c.db.Has(id) })
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.now.refs[at].id = id
+	s.mu.Unlock()
+	return nil
+}
+
+// readExactly fills p from off; content that ends before is tiers.ErrSizeChanged.
+func readExactly(f tiers.Content, p []byte, off int64) error {
+	n, err := f.ReadAt(p, off)
+	switch {
+	case n == len(p):
+		return nil
+	case err == nil, errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: %d bytes, expected %d", tiers.ErrSizeChanged, off+int64(n), f.Size())
+	}
+	return fmt.Errorf("read content: %w", err)
+}
+
+// checkEnd makes sure that content is as long as it says: a hole at its end is never read.
+func checkEnd(f tiers.Content) error {
+	size := f.Size()
+	var last [2]byte
+	n, err := f.ReadAt(last[:], size-1)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return fmt.Errorf("read content: %w", err)
+	case n != 1:
+		return fmt.Errorf("%w: not the expected %d bytes", tiers.ErrSizeChanged, size)
+	}
+	return nil
+}
+
+// finish stores the tree, unless it is the one that the base has.
+func (s *chunkStore) finish() (tiers.ID, error) {
+	known := make(map[tiers.ID]struct{})
+	if s.old != nil {
+		known[s.base.ID], known[s.old.info] = struct{}{}, struct{}{}
+	}
+	var err error
+	if s.now.info, err = s.t.putNew(odb.Blob, encodeChunksInfo(s.now.size, s.now.chunk), known); err != nil {
+		return tiers.ID{}, err
+	}
+	data, err := s.now.encode()
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	id, err := s.t.putNew(odb.Tree, data, known)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	s.now.whole = true
+	s.t.keepChunks(id, s.now)
+	return id, nil
+}

@@ -1,0 +1,84 @@
+package backup
+
+import (
+	"errors"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// looked is what a look at a tree found.
+type looked struct {
+	c   *chunkTree
+	err error
+}
+
+// look reads a tree that may be a file in chunks. Equal trees are read once, or a directory of few objects costs without end.
+func (m *merger) look(id tiers.ID) (*chunkTree, error) {
+	if l, ok := m.chunks[id]; ok {
+		return l.c, l.err
+	}
+	if m.chunks == nil {
+		m.chunks = make(map[tiers.ID]looked)
+	}
+	c, err := loadChunks(m.s.db, id)
+	m.chunks[id] = looked{c, err}
+	return c, err
+}
+
+// kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is believed
+// where it was written for the same object.
+func (m *merger) kind(name string, l *line, t *odb.TreeEntry) (tiers.Kind, *chunkTree) {
+	same := l != nil && l.ID == t.ID
+	if t.Mode != odb.ModeTree || same && l.Kind == tiers.KindDir {
+		return kindOf(t.Mode), nil
+	}
+	c, err := m.look(t.ID)
+	switch {
+	case err == nil:
+		return tiers.KindFile, c
+	case errors.Is(err, errNotChunks):
+	case isMissing(err) && same && l.Kind == tiers.KindFile:
+		return tiers.KindFile, nil // opening the file will say what is wrong
+	case isMissing(err) && !same:
+		// Listing the directory will say so; or its chunks are of no use to anybody.
+	default:
+		m.lie(name, "is read as a directory: %w", err)
+	}
+	return tiers.KindDir, nil
+}
+
+// chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where
+// the tree cannot be read, and then the line is all there is.
+func (m *merger) chunked(e *tiers.Entry, l *line, known bool, c *chunkTree) error {
+	if c == nil {
+		m.out = append(m.out, *e)
+		return nil
+	}
+	if known && l.chunk != c.chunk {
+		m.lie(e.Name, "%w: chunks of %d bytes in the metadata, of %d in git", tiers.ErrCorrupt, l.chunk, c.chunk)
+	}
+	if at, ok := c.plain(); ok && known && at.size == e.Size {
+		m.out = append(m.out, *e)
+		return nil
+	}
+	at, problem, err := c.measure(m.ctx, m.s.db)
+	switch {
+	case m.ctx.Err() != nil:
+		return m.ctx.Err()
+	case err != nil && known && isMissing(err):
+	case err != nil:
+		m.lie(e.Name, "left out: %w", err)
+		return nil
+	default:
+		if problem != nil && !known {
+			m.lie(e.Name, "%w", problem)
+		}
+		if known && at.size != e.Size {
+			m.lie(e.Name, "%w: size %d in the metadata, %d in git", tiers.ErrCorrupt, e.Size, at.size)
+		}
+		e.Size = at.size
+	}
+	m.out = append(m.out, *e)
+	return nil
+}
