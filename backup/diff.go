@@ -63,18 +63,27 @@ func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) 
 	if d.problem == nil {
 		d.problem = func(string, error) {}
 	}
-	a, err := from.Root()
+	a, err := root(from)
 	if err != nil {
 		return err
 	}
-	b, err := to.Root()
+	b, err := root(to)
 	if err != nil {
 		return err
 	}
-	if err := d.dirs("", &a, &b, tiers.CleanPaths(o.Paths), 0); err != nil {
+	if err := d.dirs("", a, b, tiers.CleanPaths(o.Paths), 0); err != nil {
 		return err
 	}
 	return errors.Join(d.failed...)
+}
+
+// root is a side's root; nil where there is nothing at all.
+func root(s Side) (*tiers.Entry, error) {
+	if _, ok := s.(nothing); ok {
+		return nil, nil
+	}
+	e, err := s.Root()
+	return &e, err
 }
 
 type comparison struct {
@@ -401,5 +410,5 @@ func (nothing) List(context.Context, string, *tiers.Entry) (tiers.Listing, error
 func (nothing) Open(_ context.Context, at string, _ *tiers.Entry) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("%q: nothing is there", at)
 }
-func (nothing) Invented(*tiers.Entry) bool { return true } // its root has no attributes at all
+func (nothing) Invented(*tiers.Entry) bool { return false }
 func (nothing) Surely(tiers.Time) bool     { return false }
