@@ -33,7 +33,7 @@ func (l *line) validate(f *fields) error {
 		return errors.New("chunk is for files with the git mode 40000")
 	case file && l.gitMode == odb.ModeSymlink,
 		dir && l.gitMode != odb.ModeTree, symlink && l.gitMode != odb.ModeSymlink:
-		return fmt.Errorf("git mode %o does not go with type %s", l.gitMode, kindName(l.Kind))
+		return fmt.Errorf("git mode %o does not go with type %s", l.gitMode, l.Kind)
 	}
 	return checkEntry(&l.Entry)
 }
@@ -59,7 +59,7 @@ func checkEntry(e *tiers.Entry) error {
 		}
 	case tiers.KindFIFO, tiers.KindSocket, tiers.KindChar, tiers.KindBlock:
 	default:
-		return errors.New(kindName(e.Kind))
+		return errors.New(e.Kind.String())
 	}
 	if e.Size < 0 {
 		return fmt.Errorf("size %d", e.Size)

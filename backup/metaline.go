@@ -3,7 +3,6 @@ package backup
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -33,16 +32,14 @@ type line struct {
 	raw []byte
 }
 
-var kindNames = [...]string{
-	tiers.KindFile: "file", tiers.KindDir: "dir", tiers.KindSymlink: "symlink", tiers.KindFIFO: "fifo",
-	tiers.KindSocket: "socket", tiers.KindChar: "char", tiers.KindBlock: "block",
-}
-
-func kindName(k tiers.Kind) string {
-	if int(k) < len(kindNames) && kindNames[k] != "" {
-		return kindNames[k]
+// kindNamed is the kind that a line's type names; 0: none.
+func kindNamed(name string) tiers.Kind {
+	for k := tiers.KindFile; k <= tiers.KindBlock; k++ {
+		if k.String() == name {
+			return k
+		}
 	}
-	return "kind " + strconv.Itoa(int(k))
+	return 0
 }
 
 // inGit says whether git can hold the entry: all but special files and empty directories.
@@ -90,7 +87,7 @@ func encodeLine(e *tiers.Entry, chunk int64) line {
 	b = append(b, '{')
 	b = appendText(b, "name", e.Name)
 	b = append(b, `,"type":"`...)
-	b = append(b, kindName(e.Kind)...)
+	b = append(b, e.Kind.String()...)
 	b = append(b, `",`...)
 	b = appendAttrs(b, e)
 	if e.Kind == tiers.KindFile || e.Kind == tiers.KindSymlink {
@@ -206,11 +203,9 @@ func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
 	case "type":
 		var s string
 		if s, err = r.str(); err == nil {
-			k := slices.Index(kindNames[:], s)
-			if k <= 0 {
+			if l.Kind = kindNamed(s); l.Kind == 0 {
 				return fmt.Errorf("type %q", s)
 			}
-			l.Kind = tiers.Kind(k)
 		}
 	case "size":
 		f.size = true

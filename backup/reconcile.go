@@ -119,7 +119,7 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 	kind, c := m.kind(l.Name, l, t)
 	if kind != l.Kind {
 		if m.d.valid {
-			m.lie(l.Name, "%w: a %s in the metadata, mode %o in the tree", tiers.ErrCorrupt, kindName(l.Kind), t.Mode)
+			m.lie(l.Name, "%w: a %s in the metadata, mode %o in the tree", tiers.ErrCorrupt, l.Kind, t.Mode)
 		}
 		return m.fresh(l.Name, t, kind, c)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 )
 
@@ -46,6 +47,27 @@ const (
 	KindChar
 	KindBlock
 )
+
+// String is the word that volumes use for k in their metadata.
+func (k Kind) String() string {
+	switch k {
+	case KindFile:
+		return "file"
+	case KindDir:
+		return "dir"
+	case KindSymlink:
+		return "symlink"
+	case KindFIFO:
+		return "fifo"
+	case KindSocket:
+		return "socket"
+	case KindChar:
+		return "char"
+	case KindBlock:
+		return "block"
+	}
+	return "kind " + strconv.Itoa(int(k))
+}
 
 // DirID names one directory of a commit: the user's git tree and the tree of its metadata (FORMAT.md sections 1, 3).
 // Meta is zero for a directory that a stock client made. An empty directory has the id of the empty tree.

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"emberfs/backup"
+	"emberfs/tiers"
+)
+
+// revNow stands for what a volume's directory holds now.
+const revNow = "now"
+
+// diffRequest is what `emberfs diff` was asked for.
+type diffRequest struct {
+	target   string
+	revs     []string // none, FROM, or FROM and TO
+	paths    []string
+	branch   string
+	json     bool
+	nameOnly bool
+	stat     bool
+}
+
+func diffCommand(w world) *cobra.Command {
+	var r diffRequest
+	cmd := &cobra.Command{
+		Use:   "diff [TARGET] [FROM [TO]] [-- PATH...] [--name-only|--stat|--json]",
+		Short: "Show what changed between commits, or since the last one",
+		Long: `Show what changed between two commits, or between a commit and what a volume's directory holds now.
+` + targetHelp + `
+A mounted volume or state directory is compared with its last commit, or with FROM; "now" as TO says so. In a
+repository alone FROM defaults to the commit before the last, TO to the last. FROM and TO are ` + backup.RevisionHelp + `.
+
+Text is shown as git does. A line that begins with "= " tells what git has no words for: attributes, directories,
+special files. With --name-only there is a letter before each path: A added, D deleted, M modified, T of another
+type, m only attributes (mode, owner, mtime, xattrs, hard links).`,
+		DisableFlagsInUseLine: true,
+		Args:                  argsBetween(0, -1, ""),
+	}
+	cmd.Flags().StringVar(&r.branch, "branch", "", "the branch meant by HEAD (default the volume's, or the repository's HEAD)")
+	cmd.Flags().BoolVar(&r.json, "json", false, "print a JSON list")
+	cmd.Flags().BoolVar(&r.nameOnly, "name-only", false, "print only what happened to which path")
+	cmd.Flags().BoolVar(&r.stat, "stat", false, "print only how much changed in which path")
+	cmd.MarkFlagsMutuallyExclusive("json", "name-only", "stat")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		target, rest, paths, err := splitTarget(args, cmd.ArgsLenAtDash())
+		if err != nil {
+			return withCode(exitFailed, "diff", "", err)
+		}
+		r.target, r.revs, r.paths = target, rest, paths
+		if len(rest) > 2 {
+			return usageError("diff", rest[2], "one commit too many", "write -- before paths; usage: "+cmd.UseLine())
+		}
+		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		defer stop()
+		return withCode(exitFailed, "diff", target, showDiff(ctx, r, w))
+	}
+	return cmd
+}
+
+func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
+	h, err := findHistory(ctx, "diff", r.target)
+	if err != nil {
+		if r.target == "" && len(r.revs) > 0 {
+			return usageError("diff", r.revs[0], "no mountpoint, state directory or repository, and the working directory lies in no mounted volume",
+				"name one of them first")
+		}
+		return err
+	}
+	paths, err := h.inside(r.paths)
+	if err != nil {
+		return err
+	}
+	if err := h.open(r.branch, w.err); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.cold.Close()) }()
+	from, to, err := h.diffSides(ctx, r.revs, w)
+	if err != nil {
+		return err
+	}
+	if view, ok := to.(*tiers.WarmView); ok {
+		defer func() { err = errors.Join(err, view.Close()) }()
+	}
+	p := diffPrinter{ctx: ctx, w: w, from: from, to: to, list: jsonList{out: w.out}}
+	visit := p.patch
+	switch {
+	case r.json:
+		visit = func(c backup.Change) error { return p.list.add(changeJSON(&c)) }
+	case r.nameOnly:
+		visit = p.name
+	case r.stat:
+		visit = p.stat
+	}
+	o := backup.DiffOptions{Paths: paths, Problem: func(at string, err error) {
+		fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v\n", quotePath("/"+at), err)
+	}}
+	err = backup.Diff(ctx, from, to, o, visit)
+	switch {
+	case r.json:
+		err = errors.Join(err, p.list.end())
+	case r.stat:
+		err = errors.Join(err, p.summary())
+	}
+	if err = errors.Join(append(p.failed, err)...); err != nil {
+		return &failure{code: exitPart, op: "diff", path: h.repo, err: err, hint: "what could be compared is shown"}
+	}
+	return nil
+}
+
+// diffSides finds what is to be compared.
+func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, to backup.Side, err error) {
+	fromRev, toRev := "", "HEAD"
+	if h.state != "" {
+		toRev = revNow
+	}
+	switch {
+	case len(revs) == 2:
+		fromRev, toRev = revs[0], revs[1]
+	case len(revs) == 1 && revs[0] != revNow:
+		fromRev = revs[0]
+	case len(revs) == 1:
+		toRev = revNow
+	}
+	if fromRev == revNow {
+		return nil, nil, usageError("diff", revNow, "stands for the state after a commit", "name it as TO")
+	}
+	if toRev == revNow && h.state == "" {
+		return nil, nil, usageError("diff", revNow, "a repository alone has no directory to compare with", "name a mountpoint or a state directory as TARGET")
+	}
+	from = h.cold.Side(nil) // before the first commit
+	_, some, err := h.head(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case fromRev != "":
+		from, err = h.side(ctx, fromRev)
+	case toRev == revNow && some:
+		from, err = h.side(ctx, "HEAD")
+	case toRev != revNow:
+		id, rerr := h.resolve(ctx, toRev)
+		if rerr != nil {
+			return nil, nil, rerr
+		}
+		var c backup.Commit
+		if c, err = h.cold.Commit(id); err == nil && !c.Parent.IsZero() {
+			from, err = h.side(ctx, c.Parent.String())
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if toRev != revNow {
+		to, err = h.side(ctx, toRev)
+		return from, to, err
+	}
+	if h.mountpoint != "" && !unmounted(h.mountpoint) {
+		within, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := flushMappings(within, h.mountpoint); err != nil {
+			fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v; what programs wrote through mappings in the last seconds may be missing\n", h.mountpoint, plainError(err))
+		}
+	}
+	view, err := tiers.OpenWarmView(h.state)
+	return from, view, err
+}
+
+// side opens a commit for comparing.
+func (h *history) side(ctx context.Context, rev string) (backup.Side, error) {
+	id, err := h.resolve(ctx, rev)
+	if err != nil {
+		var f *failure
+		if errors.As(err, &f) && errors.Is(err, backup.ErrNoRevision) {
+			f.hint += "; write -- before paths"
+		}
+		return nil, err
+	}
+	s, err := h.cold.Snapshot(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return h.cold.Side(s), nil
+}

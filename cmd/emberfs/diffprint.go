@@ -1,0 +1,422 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/backup"
+	"emberfs/tiers"
+)
+
+// diffPrinter writes changes as they are found.
+type diffPrinter struct {
+	ctx      context.Context
+	w        world
+	from, to backup.Side
+	list     jsonList
+	failed   []error // contents that could not be read
+
+	paths, added, removed int // for the summary of --stat
+}
+
+// unreadable is how many contents may fail before the rest is not even named.
+const unreadable = 100
+
+func (p *diffPrinter) fail(at string, err error) error {
+	if cerr := p.ctx.Err(); cerr != nil {
+		return cerr
+	}
+	if len(p.failed) < unreadable {
+		p.failed = append(p.failed, fmt.Errorf("%q: %w", at, err))
+	}
+	return nil
+}
+
+func kindOf(e *tiers.Entry) tiers.Kind {
+	if e == nil {
+		return 0
+	}
+	return e.Kind
+}
+
+// shownPath is a path with a slash behind directories; the root is "./".
+func shownPath(c *backup.Change) string {
+	e := c.New
+	if e == nil {
+		e = c.Old
+	}
+	switch {
+	case c.Path == "":
+		return "./"
+	case e.Kind == tiers.KindDir:
+		return quotePath(c.Path + "/")
+	}
+	return quotePath(c.Path)
+}
+
+// name is a change with --name-only.
+func (p *diffPrinter) name(c backup.Change) error {
+	_, err := fmt.Fprintf(p.w.out, "%c\t%s\n", c.Status, shownPath(&c))
+	return err
+}
+
+// gitMode is the mode that a stock client sees; 0 for what it does not see.
+func gitMode(e *tiers.Entry) uint32 {
+	switch {
+	case e == nil:
+		return 0
+	case e.Kind == tiers.KindSymlink:
+		return 0o120000
+	case e.Kind == tiers.KindFile && e.Mode&0o100 != 0:
+		return 0o100755
+	case e.Kind == tiers.KindFile:
+		return 0o100644
+	}
+	return 0
+}
+
+// patch is a change as git diff shows it, with what it does not show in lines that begin with "= ".
+func (p *diffPrinter) patch(c backup.Change) error {
+	old, now := c.Old, c.New
+	if old != nil && now != nil && gitMode(old)&unix.S_IFMT != gitMode(now)&unix.S_IFMT {
+		// git too writes a change of type as two patches.
+		if err := p.patchOf(c.Path, old, nil); err != nil {
+			return err
+		}
+		if err := p.patchOf(c.Path, nil, now); err != nil {
+			return err
+		}
+	} else if err := p.patchOf(c.Path, old, now); err != nil {
+		return err
+	}
+	text := p.beside(&c)
+	if text == "" {
+		return nil
+	}
+	_, err := fmt.Fprintf(p.w.out, "= %s: %s\n", shownPath(&c), text)
+	return err
+}
+
+// patchOf writes the patch of one path; nothing where git would see no difference.
+func (p *diffPrinter) patchOf(path string, old, now *tiers.Entry) error {
+	m, n := gitMode(old), gitMode(now)
+	if m == 0 && n == 0 {
+		return nil
+	}
+	same := old != nil && now != nil && sameContent(old, now)
+	if same && m == n {
+		return nil
+	}
+	var b strings.Builder
+	a, z := quotePath("a/"+path), quotePath("b/"+path)
+	fmt.Fprintf(&b, "diff --git %s %s\n", a, z)
+	switch {
+	case m == 0:
+		fmt.Fprintf(&b, "new file mode %06o\n", n)
+		a = "/dev/null"
+	case n == 0:
+		fmt.Fprintf(&b, "deleted file mode %06o\n", m)
+		z = "/dev/null"
+	case m != n:
+		fmt.Fprintf(&b, "old mode %06o\nnew mode %06o\n", m, n)
+	}
+	if !same {
+		body, err := p.body(path, a, z, old, now)
+		if err != nil {
+			return p.fail(path, err)
+		}
+		b.WriteString(body)
+	}
+	_, err := io.WriteString(p.w.out, b.String())
+	return err
+}
+
+// sameContent says that two entries are known to hold the same, without reading anything.
+func sameContent(a, b *tiers.Entry) bool {
+	if a.Kind == tiers.KindSymlink {
+		return a.Target == b.Target
+	}
+	return a.Size == b.Size && a.ID == b.ID && !a.ID.IsZero()
+}
+
+// body is the part of a patch that shows the contents.
+func (p *diffPrinter) body(path, a, z string, old, now *tiers.Entry) (string, error) {
+	x, y, binary, err := p.texts(path, old, now)
+	switch {
+	case err != nil:
+		return "", err
+	case binary:
+		return fmt.Sprintf("Binary files %s and %s differ\n", a, z), nil
+	}
+	// git marks the end of a name with spaces by a tab.
+	label := func(name string) string {
+		if strings.Contains(name, " ") {
+			return name + "\t"
+		}
+		return name
+	}
+	return unified(label(a), label(z), x, y)
+}
+
+// texts reads both sides; binary: at least one is no text, or too big to be compared as one.
+func (p *diffPrinter) texts(path string, old, now *tiers.Entry) (x, y string, binary bool, err error) {
+	for _, e := range []*tiers.Entry{old, now} {
+		if e != nil && e.Size > maxText {
+			return "", "", true, nil
+		}
+	}
+	a, err := p.text(p.from, path, old)
+	if err != nil {
+		return "", "", false, err
+	}
+	b, err := p.text(p.to, path, now)
+	if err != nil {
+		return "", "", false, err
+	}
+	return string(a), string(b), isBinary(a) || isBinary(b), nil
+}
+
+func (p *diffPrinter) text(side backup.Side, path string, e *tiers.Entry) (_ []byte, err error) {
+	switch kindOf(e) {
+	case tiers.KindSymlink:
+		return []byte(e.Target), nil
+	case tiers.KindFile:
+	default:
+		return nil, nil
+	}
+	r, err := side.Open(p.ctx, path, e)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	data, err := io.ReadAll(io.LimitReader(r, maxText+1))
+	if err == nil && len(data) > maxText {
+		err = errors.New("it grew while it was read")
+	}
+	return data, err
+}
+
+// beside is what git's patch does not say of a change; "" where that is nothing.
+func (p *diffPrinter) beside(c *backup.Change) string {
+	switch {
+	case c.Old == nil && gitMode(c.New) == 0:
+		return "new " + kindText(c.New)
+	case c.New == nil && gitMode(c.Old) == 0:
+		return "deleted " + kindText(c.Old)
+	case c.Old == nil || c.New == nil:
+		return ""
+	}
+	var out []string
+	for _, f := range c.Fields {
+		// A new content has a new mtime; that goes without saying.
+		if f == "mtime" && c.Status != backup.Metadata {
+			continue
+		}
+		if f == "mode" && c.Old.Mode^c.New.Mode == 0o111 && gitMode(c.Old) != gitMode(c.New) && c.Status != backup.Retyped {
+			continue // as the patch says
+		}
+		if text := fieldText(f, c.Old, c.New); text != "" {
+			out = append(out, text)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+func kindText(e *tiers.Entry) string {
+	switch e.Kind {
+	case tiers.KindDir:
+		return "directory"
+	case tiers.KindChar, tiers.KindBlock:
+		return fmt.Sprintf("%s device %s", e.Kind, rdevText(e))
+	}
+	return e.Kind.String()
+}
+
+func rdevText(e *tiers.Entry) string {
+	return fmt.Sprintf("%d:%d", unix.Major(e.Rdev), unix.Minor(e.Rdev))
+}
+
+// fieldText tells one difference; "" for what the patch shows.
+func fieldText(field string, a, b *tiers.Entry) string {
+	switch field {
+	case "type":
+		return kindText(a) + " -> " + kindText(b)
+	case "rdev":
+		return "device " + rdevText(a) + " -> " + rdevText(b)
+	case "mode":
+		return fmt.Sprintf("mode %04o -> %04o", a.Mode, b.Mode)
+	case "owner":
+		return fmt.Sprintf("owner %d:%d -> %d:%d", a.UID, a.GID, b.UID, b.GID)
+	case "mtime":
+		return "mtime " + mtimeText(a.Mtime) + " -> " + mtimeText(b.Mtime)
+	case "xattrs":
+		return xattrText(a.Xattrs, b.Xattrs)
+	case "link":
+		switch {
+		case a.Link == "":
+			return "hard-linked"
+		case b.Link == "":
+			return "no longer hard-linked"
+		}
+		return "hard-linked to other names"
+	}
+	return ""
+}
+
+func mtimeText(t tiers.Time) string {
+	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format(time.RFC3339Nano)
+}
+
+// xattrText names the attributes that came (+), went (-) or changed (~).
+func xattrText(a, b []tiers.Xattr) string {
+	value := func(list []tiers.Xattr, name string) ([]byte, bool) {
+		for _, x := range list {
+			if x.Name == name {
+				return x.Value, true
+			}
+		}
+		return nil, false
+	}
+	var out []string
+	for _, x := range a {
+		if now, ok := value(b, x.Name); !ok {
+			out = append(out, "-"+oneLine(x.Name))
+		} else if !bytes.Equal(now, x.Value) {
+			out = append(out, "~"+oneLine(x.Name))
+		}
+	}
+	for _, x := range b {
+		if _, ok := value(a, x.Name); !ok {
+			out = append(out, "+"+oneLine(x.Name))
+		}
+	}
+	return "xattrs " + strings.Join(out, " ")
+}
+
+// stat is a change with --stat.
+func (p *diffPrinter) stat(c backup.Change) error {
+	p.paths++
+	_, err := fmt.Fprintf(p.w.out, " %c %s", c.Status, shownPath(&c))
+	if err != nil {
+		return err
+	}
+	text := p.beside(&c)
+	shows := kindOf(c.Old) == tiers.KindFile || kindOf(c.New) == tiers.KindFile || slices.Contains(c.Fields, "target")
+	if c.Status != backup.Metadata && shows {
+		how, err := p.amount(&c)
+		if err != nil {
+			if err := p.fail(c.Path, err); err != nil {
+				return err
+			}
+			how = "unreadable"
+		}
+		text = strings.TrimSuffix(how+", "+text, ", ")
+	}
+	if text != "" {
+		text = " | " + text
+	}
+	_, err = fmt.Fprintln(p.w.out, text)
+	return err
+}
+
+// amount is how much of a content changed.
+func (p *diffPrinter) amount(c *backup.Change) (string, error) {
+	x, y, binary, err := p.texts(c.Path, c.Old, c.New)
+	if err != nil {
+		return "", err
+	}
+	if binary {
+		bytes := func(e *tiers.Entry) int64 {
+			if e == nil {
+				return 0
+			}
+			return e.Size
+		}
+		return fmt.Sprintf("Bin %d -> %d bytes", bytes(c.Old), bytes(c.New)), nil
+	}
+	added, removed := changedLines(x, y)
+	p.added += added
+	p.removed += removed
+	return fmt.Sprintf("+%d -%d", added, removed), nil
+}
+
+func (p *diffPrinter) summary() error {
+	if p.paths == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(p.w.out, " %s changed, %s(+), %s(-)\n", count(int64(p.paths), "path"), count(int64(p.added), "insertion"),
+		count(int64(p.removed), "deletion"))
+	return err
+}
+
+// changeReply is a change in JSON. Names and targets that are not UTF-8 are base64 in a field of their own, as in a volume's
+// metadata.
+type changeReply struct {
+	Status string      `json:"status"`
+	Path   string      `json:"path,omitempty"`
+	Path64 []byte      `json:"path64,omitempty"`
+	Fields []string    `json:"fields,omitempty"`
+	Old    *entryReply `json:"old,omitempty"`
+	New    *entryReply `json:"new,omitempty"`
+}
+
+type entryReply struct {
+	Type     string            `json:"type"`
+	Mode     string            `json:"mode"`
+	UID      uint32            `json:"uid"`
+	GID      uint32            `json:"gid"`
+	Mtime    string            `json:"mtime"`
+	Size     int64             `json:"size"`
+	ID       string            `json:"id,omitempty"` // of the object; not there where only the directory knows the content
+	Target   string            `json:"target,omitempty"`
+	Target64 []byte            `json:"target64,omitempty"`
+	Rdev     string            `json:"rdev,omitempty"`
+	Link     string            `json:"link,omitempty"`
+	Xattrs   map[string][]byte `json:"xattrs,omitempty"`
+}
+
+func changeJSON(c *backup.Change) changeReply {
+	out := changeReply{Status: string(rune(c.Status)), Fields: c.Fields, Old: entryJSON(c.Old), New: entryJSON(c.New)}
+	if out.Path = c.Path; c.Path == "" {
+		out.Path = "."
+	}
+	if !utf8.ValidString(c.Path) {
+		out.Path, out.Path64 = "", []byte(c.Path)
+	}
+	return out
+}
+
+func entryJSON(e *tiers.Entry) *entryReply {
+	if e == nil {
+		return nil
+	}
+	out := &entryReply{Type: e.Kind.String(), Mode: fmt.Sprintf("%04o", e.Mode), UID: e.UID, GID: e.GID, Mtime: mtimeText(e.Mtime),
+		Size: e.Size, Link: e.Link}
+	if !e.ID.IsZero() {
+		out.ID = e.ID.String()
+	}
+	if e.Kind == tiers.KindChar || e.Kind == tiers.KindBlock {
+		out.Rdev = rdevText(e)
+	}
+	if utf8.ValidString(e.Target) {
+		out.Target = e.Target
+	} else {
+		out.Target64 = []byte(e.Target)
+	}
+	if len(e.Xattrs) > 0 {
+		out.Xattrs = map[string][]byte{}
+	}
+	for _, x := range e.Xattrs {
+		out.Xattrs[x.Name] = x.Value
+	}
+	return out
+}
