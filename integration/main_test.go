@@ -13,10 +13,11 @@ import (
 
 // env is what all tests share: set once by TestMain before any test runs, read only from then on.
 var env struct {
-	base   string // working directory, 0755: other users must be able to pass
-	bin    string // the emberfs binary
-	self   string // a copy of this test binary that any user may execute
-	module string // the module's root directory
+	base   string   // working directory, 0755: other users must be able to pass
+	bin    string   // the emberfs binary
+	bins   []string // it, and those built with other flags
+	self   string   // a copy of this test binary that any user may execute
+	module string   // the module's root directory
 }
 
 const helperVar = "EMBERFS_TEST_HELPER"
@@ -91,11 +92,20 @@ func copyFile(from, to string, mode os.FileMode) error {
 func buildBinary() error {
 	if given := os.Getenv("EMBERFS_BIN"); given != "" {
 		abs, err := filepath.Abs(given)
-		env.bin = abs
+		env.bin, env.bins = abs, []string{abs}
 		return err
 	}
 	env.bin = filepath.Join(env.base, "bin", "emberfs")
-	args := []string{"build", "-o", env.bin}
+	if err := goBuild(env.bin); err != nil {
+		return err
+	}
+	return os.Chmod(filepath.Dir(env.bin), 0o755)
+}
+
+// goBuild builds the binary to a path.
+func goBuild(to string, flags ...string) error {
+	env.bins = append(env.bins, to)
+	args := append([]string{"build", "-o", to}, flags...)
 	if raced {
 		args = append(args, "-race")
 	}
@@ -104,7 +114,7 @@ func buildBinary() error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(cmd.Args[1:], " "), err, out)
 	}
-	return os.Chmod(filepath.Dir(env.bin), 0o755)
+	return nil
 }
 
 // leftovers lists mounts below the working directory and processes of our binary, after giving dying ones a moment, and
@@ -115,7 +125,7 @@ func leftovers() []string {
 	for _, m := range mountsBelow(env.base) {
 		m.clear()
 	}
-	for _, p := range processesOf(env.bin) {
+	for _, p := range ourProcesses() {
 		_ = killProcess(p)
 	}
 	return left
@@ -126,7 +136,7 @@ func findLeftovers() []string {
 	for _, m := range mountsBelow(env.base) {
 		left = append(left, "mount "+m.dir+" ("+m.fstype+")")
 	}
-	for _, p := range processesOf(env.bin) {
+	for _, p := range ourProcesses() {
 		left = append(left, fmt.Sprintf("process %d", p))
 	}
 	return left

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -90,12 +91,12 @@ func (m mountEntry) abort() {
 	_ = os.WriteFile(filepath.Join(ctl, strconv.Itoa(m.minor), "abort"), []byte("1"), 0)
 }
 
-// processesOf lists the processes that execute this file.
-func processesOf(exe string) []int {
+// ourProcesses lists the processes that execute a binary of ours.
+func ourProcesses() []int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var pids []int
 	for _, d := range dirs {
-		if to, err := os.Readlink(d + "/exe"); err == nil && strings.TrimSuffix(to, " (deleted)") == exe && !isZombie(d) {
+		if to, err := os.Readlink(d + "/exe"); err == nil && slices.Contains(env.bins, strings.TrimSuffix(to, " (deleted)")) && !isZombie(d) {
 			pid, _ := strconv.Atoi(filepath.Base(d))
 			pids = append(pids, pid)
 		}

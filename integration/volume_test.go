@@ -25,6 +25,7 @@ type volume struct {
 	mnt    string
 	source string // "" for none
 	as     user
+	bin    string   // env.bin but for binaries built for one test
 	opts   []string // for -o
 	env    []string // for the daemon
 	fg     *exec.Cmd
@@ -43,7 +44,7 @@ func withOpts(o ...string) volumeOption   { return func(v *volume) { v.opts = ap
 func newVolume(t testing.TB, name string, options ...volumeOption) *volume {
 	t.Helper()
 	dir := filepath.Join(testDir(t), name)
-	v := &volume{t: t, dir: dir, state: filepath.Join(dir, "state"), mnt: filepath.Join(dir, "mnt")}
+	v := &volume{t: t, dir: dir, state: filepath.Join(dir, "state"), mnt: filepath.Join(dir, "mnt"), bin: env.bin}
 	for _, o := range options {
 		o(v)
 	}
@@ -86,7 +87,7 @@ func (v *volume) userEnv() []string {
 }
 
 func (v *volume) mountArgs(more ...string) []string {
-	args := []string{env.bin, "mount"}
+	args := []string{v.bin, "mount"}
 	if v.source != "" {
 		args = append(args, v.source)
 	}
@@ -100,7 +101,7 @@ func (v *volume) mountArgs(more ...string) []string {
 // emberfs runs the binary as the volume's user.
 func (v *volume) emberfs(args ...string) result {
 	v.t.Helper()
-	return command{args: append([]string{env.bin}, args...), as: v.as, env: v.userEnv(), limit: 3 * time.Minute}.run(v.t)
+	return command{args: append([]string{v.bin}, args...), as: v.as, env: v.userEnv(), limit: 3 * time.Minute}.run(v.t)
 }
 
 // tryMount runs `emberfs mount` as a user would and gives its result.
@@ -311,7 +312,7 @@ func (v *volume) cleanUp() {
 			}
 		}
 	}
-	for _, pid := range processesOf(env.bin) {
+	for _, pid := range ourProcesses() {
 		if slices.Contains(v.pids, pid) || v.serves(pid) {
 			_ = killProcess(pid)
 		}
@@ -340,7 +341,7 @@ func deadline(t testing.TB, limit time.Duration) {
 	timer := time.AfterFunc(limit, func() {
 		t.Errorf("not finished within %v: the mounts are aborted", limit)
 		below := mountsBelow(env.base)
-		for _, pid := range processesOf(env.bin) {
+		for _, pid := range ourProcesses() {
 			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid)); err == nil && strings.HasSuffix(to, "stderr.log") {
 				_ = unix.Kill(pid, unix.SIGQUIT)
 			}

@@ -12,6 +12,9 @@ import (
 
 // commit stores what is dirty and moves the branch; Volume.syncing is held. Nothing is recorded as clean before the branch points to it.
 func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
+	if err := v.step("commit.begin"); err != nil {
+		return err
+	}
 	tx, err := v.cold.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a commit: %w", err)
@@ -27,6 +30,9 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		return nil
 	}
 	return v.walk(ctx, tx, func(c *capture, root DirID) error {
+		if err := v.step("commit.walked"); err != nil {
+			return err
+		}
 		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
 		if base != nil && rootDir(base) == root { // a commit would repeat the last one
 			rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
@@ -41,8 +47,12 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 			rc.Commit, rc.New = commit.String(), true
 			v.setLastCommit(commit, time.Now())
 		}
+		// From here on the commit stands: what fails only makes the next one, or the next start, look at more.
+		_ = v.step("commit.moved")
 		v.noteHead(rc.Commit)
+		_ = v.step("commit.noted")
 		c.recordClean()
+		_ = v.step("commit.recorded")
 		if len(c.missing) == 0 {
 			v.setVerified()
 		}
@@ -196,7 +206,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		r.ctime = a.Ctime
 		r.flags |= n.mu.rec.flags & recGroup
 		r.group = n.mu.rec.group
-		if v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
+		if v.step("record.file") == nil && v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
 			n.mu.ungranted = false
 			if n.written.Load() == nil && r.size >= writtenMin {
 				n.written.Store(newWritten(r.id))
@@ -220,7 +230,7 @@ func (c *capture) recordDir(m *dirMark) bool {
 	ds.mu.Unlock()
 	clean := !m.keep && !links && n.epoch.Load() < c.epoch && !v.late.has(n.ino)
 	if clean {
-		clean = v.storeClean(n, m.id) == nil
+		clean = v.step("record.dir") == nil && v.storeClean(n, m.id) == nil
 	}
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
@@ -259,7 +269,11 @@ func (v *Volume) noteHead(commit string) {
 	if v.state.Head == commit {
 		return
 	}
-	if err := v.state.update(func(s *stateFile) { s.Head = commit }); err != nil {
+	err := v.step("state.write")
+	if err == nil {
+		err = v.state.update(func(s *stateFile) { s.Head = commit })
+	}
+	if err != nil {
 		v.log.WithError(err).Warn("cannot write volume.json")
 	}
 }

@@ -22,4 +22,7 @@ type Config struct {
 
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool
+
+	// Fail, where set, is called at each of Steps: for tests of crash safety.
+	Fail func(step string) error
 }

@@ -12,6 +12,9 @@ import (
 
 // entry restores one entry of the directory behind fd.
 func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want []string, depth int) (clean bool, err error) {
+	if err := r.step("restore.entry"); err != nil {
+		return false, err
+	}
 	var st unix.Statx_t
 	exists := statAt(fd, e.Name, &st) == nil
 	if exists && kindOf(uint32(st.Mode)) != e.Kind {
@@ -85,6 +88,9 @@ func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, cle
 	if r.vol == nil || !r.vol.records {
 		return nil
 	}
+	if err := r.step("restore.record"); err != nil {
+		return err
+	}
 	var st unix.Statx_t
 	if err := statAt(sub, "", &st); err != nil {
 		return err
@@ -95,6 +101,13 @@ func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, cle
 		rec.id, rec.meta = e.ID, e.Meta
 	}
 	return r.putRecord(at, rec)
+}
+
+func (r *restorer) step(name string) error {
+	if r.vol == nil {
+		return nil
+	}
+	return r.vol.step(name)
 }
 
 func (r *restorer) putRecord(at xattrTarget, rec record) error {

@@ -331,6 +331,9 @@ func (v *Volume) warmEmpty() (bool, error) {
 // restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it again.
 func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	id := snap.Info().ID.String()
+	if err := v.step("restore.note"); err != nil {
+		return err
+	}
 	if err := v.state.update(func(s *stateFile) { s.Restore = id }); err != nil {
 		return err
 	}
@@ -344,6 +347,9 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	}
 	if err := unix.Syncfs(v.warmRead()); err != nil {
 		return fmt.Errorf("make the restored files durable: %w", err)
+	}
+	if err := v.step("restore.done"); err != nil {
+		return err
 	}
 	v.doubtful = false
 	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head = "", id })

@@ -60,6 +60,7 @@ Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount
 	})
 	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), restoreCommand(w), logCommand(w), diffCommand(w),
 		snapshotsCommand(w), versionCommand(w), backgroundCommand(w))
+	root.AddCommand(testCommands(w)...)
 	return root
 }
 

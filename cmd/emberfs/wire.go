@@ -22,7 +22,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.
 	}
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
 		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName, UserEmail: c.UserEmail,
-		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
-		Tiering: c.Tiering, Untrusted: c.Untrusted,
+		Tiering: c.Tiering, Untrusted: c.Untrusted, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())

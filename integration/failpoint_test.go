@@ -1,0 +1,238 @@
+//go:build slow
+
+package integration
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFailpoints kills the daemon at every step of writing objects, publishing, moving the reference, recording, restoring,
+// consolidating and pruning, and separately has each step fail with EIO and ENOSPC. Nothing acknowledged is lost, the repository
+// passes git fsck --strict, no temporary file is left, and the next machine has everything.
+func TestFailpoints(t *testing.T) {
+	bin := filepath.Join(filepath.Dir(env.bin), "emberfs-failpoints")
+	check(t, goBuild(bin, "-tags", "failpoints"))
+	steps := strings.Fields(must(t, "/", bin, "failpoints"))
+	if len(steps) < 20 {
+		t.Fatalf("only %d steps: %q", len(steps), steps)
+	}
+	for _, action := range []string{"kill", "EIO", "ENOSPC"} {
+		t.Run(action, func(t *testing.T) {
+			deadline(t, 15*time.Minute)
+			f := &failing{t: t, bin: bin, action: action, model: map[string]string{}}
+			f.repo = newBareRepo(t, "remote.git", user{})
+			f.v = newVolume(t, "v", withSource(f.repo))
+			f.v.bin = bin
+			for i := range 20 {
+				f.model[fmt.Sprintf("old/%d", i)] = fmt.Sprint("old ", i)
+			}
+			for _, step := range steps {
+				f.step(step)
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// failing is a volume that lives through one failure after the other, and what must be in it.
+type failing struct {
+	t      *testing.T
+	bin    string
+	action string
+	repo   string
+	v      *volume
+	model  map[string]string
+	round  int
+}
+
+// change works in the mount; what was acknowledged is in the model. It ends when the daemon does.
+func (f *failing) change() {
+	f.round++
+	big := strings.Repeat(fmt.Sprintf("round %d ", f.round), 30_000)
+	put := func(name, text string) {
+		if os.MkdirAll(filepath.Dir(f.v.at(name)), 0o755) == nil && os.WriteFile(f.v.at(name), []byte(text), 0o644) == nil {
+			f.model[name] = text
+		}
+	}
+	for name, text := range maps.Clone(f.model) {
+		if _, err := os.Lstat(f.v.at(name)); err != nil {
+			put(name, text)
+		}
+	}
+	put(fmt.Sprintf("new/%d/a", f.round), fmt.Sprint("a ", f.round))
+	put(fmt.Sprintf("new/%d/b", f.round), fmt.Sprint("b ", f.round))
+	put("rewritten", fmt.Sprint(f.round))
+	put("big", big)
+	from, to := fmt.Sprintf("new/%d/a", f.round), fmt.Sprintf("new/%d/moved", f.round)
+	if text, ok := f.model[from]; ok && os.Rename(f.v.at(from), f.v.at(to)) == nil {
+		delete(f.model, from)
+		f.model[to] = text
+	}
+	if gone := fmt.Sprintf("new/%d/b", f.round-1); os.Remove(f.v.at(gone)) == nil {
+		delete(f.model, gone)
+	}
+}
+
+// step has one step fail and everything after it go well.
+func (f *failing) step(step string) {
+	f.t.Helper()
+	hit := filepath.Join(testDir(f.t), "hit")
+	_ = os.Remove(hit)
+	armed := []string{"EMBERFS_FAILPOINT=" + step + "=" + f.action, "EMBERFS_FAILPOINT_HIT=" + hit}
+	wasHit := func() bool { _, err := os.Stat(hit); return err == nil }
+	f.t.Logf("%s at %s", f.action, step)
+
+	subject := f.v
+	area, _, _ := strings.Cut(step, ".")
+	switch area {
+	case "restore", "index":
+		// These happen on the next machine.
+		f.work(f.v, nil)
+		subject = newVolume(f.t, fmt.Sprint("next", f.round), withSource(f.repo))
+		subject.bin = f.bin
+		subject.env = armed
+		r := subject.tryMount()
+		if wasHit() && f.action != "kill" && r.code == 0 && area == "restore" {
+			f.t.Errorf("%s: the mount says that all is well\n%v", step, r)
+		}
+	case "rebuild":
+		f.work(f.v, nil)
+		f.spoil(slices.Contains([]string{"rebuild.salvage", "rebuild.quarantine", "rebuild.release"}, step))
+		f.v.env = armed
+		f.v.tryMount()
+		f.try("sync", f.v.mnt)
+	case "gc":
+		f.work(f.v, nil)
+		f.v.env = armed
+		f.v.tryMount()
+		f.try("gc", f.v.mnt, "--grace", "0s")
+	case "consolidate":
+		f.v.env = armed
+		f.v.tryMount()
+		for range 80 {
+			if wasHit() {
+				break
+			}
+			f.change()
+			f.try("sync", f.v.mnt)
+		}
+		waitFor(10*time.Second, wasHit)
+	default:
+		f.v.env = armed
+		f.v.tryMount()
+		f.change()
+		f.try("sync", f.v.mnt)
+	}
+	if !wasHit() {
+		f.t.Errorf("%s was never passed", step)
+	}
+	// A daemon that was not killed goes on as if nothing had been.
+	if f.action != "kill" && mountAt(subject.mnt) != nil {
+		if subject == f.v {
+			f.change()
+		}
+		subject.sync()
+		subject.umount()
+	}
+	subject.waitGone()
+	subject.clearDeadMount()
+	subject.env = nil
+	subject.mount()
+	f.compare(subject, step)
+	if subject == f.v {
+		f.change()
+	}
+	subject.sync()
+	subject.umount()
+	f.sound(subject, step)
+}
+
+// try runs a command that may fail.
+func (f *failing) try(args ...string) {
+	r := f.v.emberfs(args...)
+	if r.code == 2 {
+		f.t.Errorf("%v", r)
+	}
+}
+
+// work mounts a volume, changes it and leaves it clean.
+func (f *failing) work(v *volume, env []string) {
+	v.env = env
+	v.mount()
+	f.change()
+	v.sync()
+	v.umount()
+}
+
+// spoil damages the index of a pack, and, where the pack itself is to be, one of which git has made a copy before.
+func (f *failing) spoil(pack bool) {
+	f.t.Helper()
+	list, err := filepath.Glob(filepath.Join(f.v.cold(), "objects/pack/*.idx"))
+	check(f.t, err)
+	if len(list) == 0 {
+		f.t.Fatal("no index to spoil")
+	}
+	check(f.t, os.Chmod(list[0], 0o644))
+	check(f.t, os.Truncate(list[0], 100))
+	if !pack {
+		return
+	}
+	shell(f.t, f.v.cold(), `rm `+list[0]+`; git index-pack -o `+list[0]+` `+strings.TrimSuffix(list[0], ".idx")+`.pack >/dev/null; git repack -aq`)
+	path := strings.TrimSuffix(list[0], ".idx") + ".pack"
+	check(f.t, os.Chmod(path, 0o644))
+	check(f.t, os.Chmod(list[0], 0o644))
+	data, err := os.ReadFile(path)
+	check(f.t, err)
+	data[len(data)-30] ^= 0x55 // in the last entry, before the trailer
+	check(f.t, os.WriteFile(path, data, 0o644))
+	check(f.t, os.Truncate(list[0], 100))
+	old := time.Now().Add(-time.Hour) // what is young may still be on its way
+	check(f.t, os.Chtimes(path, old, old))
+}
+
+// compare holds the mount to the model.
+func (f *failing) compare(v *volume, step string) {
+	f.t.Helper()
+	for name, want := range f.model {
+		got, err := os.ReadFile(v.at(name))
+		if err != nil || string(got) != want {
+			f.t.Errorf("%s at %s: %s holds %.40q (%v), want %.40q", f.action, step, name, got, err, want)
+		}
+	}
+	count := 0
+	check(f.t, filepath.WalkDir(v.mnt, func(_ string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			count++
+		}
+		return err
+	}))
+	if count != len(f.model) {
+		f.t.Errorf("%s at %s: %d files, want %d", f.action, step, count, len(f.model))
+	}
+}
+
+// sound looks at the repository of a volume that is not mounted.
+func (f *failing) sound(v *volume, step string) {
+	f.t.Helper()
+	fsck(f.t, v.cold())
+	check(f.t, filepath.WalkDir(v.state, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && path == filepath.Join(v.state, "warm") {
+			return filepath.SkipDir
+		}
+		name := filepath.Base(path)
+		if err == nil && (strings.Contains(name, "tmp") || strings.HasSuffix(name, ".lock") || strings.HasSuffix(name, ".keep")) {
+			f.t.Errorf("%s at %s: %s is left", f.action, step, path)
+		}
+		return err
+	}))
+}

@@ -1,0 +1,33 @@
+package tiers
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// TestStepsAreAll holds Steps to the calls in the code.
+func TestStepsAreAll(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := regexp.MustCompile(`\.step\("([^"]+)"\)`)
+	var found []string
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range call.FindAllSubmatch(text, -1) {
+			found = append(found, string(m[1]))
+		}
+	}
+	slices.Sort(found)
+	want := slices.Sorted(slices.Values(Steps))
+	if !slices.Equal(found, want) {
+		t.Errorf("the code has the steps %q, Steps are %q", found, want)
+	}
+}
