@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -47,6 +48,8 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		return mountError(c.Mountpoint, err, "")
 	}
 	defer signal.Stop(signals)
+	// The lock lives as long as its file is open, and the garbage collector closes files that nobody uses any more.
+	defer runtime.KeepAlive(s.lock)
 	if err := notePID(s.lock, os.Getpid()); err != nil {
 		return mountError(c.Mountpoint, err, "")
 	}
