@@ -57,7 +57,7 @@ func loadState(dir string) (*state, error) {
 		return nil, fmt.Errorf("read the volume's state %s: %w", s.path, err)
 	}
 	if s.Format > StateFormat {
-		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: use a newer emberfs", s.path, s.Format, StateFormat)
+		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: %w", s.path, s.Format, StateFormat, ErrNewerState)
 	}
 	if s.Format < 1 || s.Machine == "" {
 		return nil, fmt.Errorf("%s is not a volume's state: format %d", s.path, s.Format)

@@ -142,6 +142,10 @@ func checkLayout(dir string) error {
 			return fmt.Errorf("open repository: %w", err)
 		}
 	}
+	return checkAlternates(dir)
+}
+
+func checkAlternates(dir string) error {
 	path := filepath.Join(dir, "objects", "info", "alternates")
 	data, err := readSmall(path, maxConfig)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -127,6 +127,11 @@ func open(dir string, o Options) (*DB, error) {
 	if err := checkSupported(dir, c); err != nil {
 		return nil, err
 	}
+	return newDB(dir, o)
+}
+
+// newDB is a DB that has not looked for packs yet.
+func newDB(dir string, o Options) (*DB, error) {
 	self, err := thisProcess()
 	if err != nil {
 		return nil, err

@@ -117,3 +117,14 @@ func HashObject(t Type, data []byte) (ID, error) {
 	_, _ = h.Write(data)
 	return h.sum()
 }
+
+// BlobHash computes the id of a blob whose size is known. For one goroutine.
+type BlobHash struct{ h hasher }
+
+// NewBlobHash begins a blob of size bytes.
+func NewBlobHash(size int64) BlobHash { return BlobHash{newHasher(Blob, size)} }
+
+func (b BlobHash) Write(p []byte) (int, error) { return b.h.Write(p) }
+
+// Sum returns the id of what was written, or ErrCollision.
+func (b BlobHash) Sum() (ID, error) { return b.h.sum() }

@@ -102,53 +102,80 @@ func isTemp(name string) bool {
 
 // cleanup removes what dead processes of ours, or an earlier life of this one, left behind. The caller owns the repository.
 func cleanup(dir string, self owner, log logrus.FieldLogger) error {
-	stale := func(o owner) bool { return o.pid == self.pid || o.dead(self) }
-	remove := func(path, what string) error {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove stale %s: %w", what, err)
-		}
-		log.WithField("path", path).Infof("removed a stale %s", what)
-		return nil
+	list, err := staleFiles(dir, self, true)
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
 	}
+	for _, f := range list {
+		if err := f.Remove(); err != nil {
+			return err
+		}
+		log.WithField("path", f.Path).Infof("removed a stale %s", f.What)
+	}
+	return nil
+}
+
+// StaleFile is a file that a dead process of ours left behind.
+type StaleFile struct {
+	Path string
+	What string // "temporary file", "keep file" or "lock file"
+}
+
+// Remove removes the file; one that is gone is fine.
+func (f StaleFile) Remove() error {
+	if err := removeExisting(f.Path); err != nil {
+		return fmt.Errorf("remove stale %s: %w", f.What, err)
+	}
+	return nil
+}
+
+// staleFiles lists what dead processes of ours, or an earlier life of this one, left behind. owned says that no other process
+// of ours works in the repository: only then are temporary files that do not name their maker stale.
+func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
+	var list []StaleFile
+	stale := func(o owner) bool { return o.pid == self.pid || o.dead(self) }
+	add := func(path, what string) { list = append(list, StaleFile{path, what}) }
 	for _, d := range []string{dir, filepath.Join(dir, "objects"), filepath.Join(dir, "objects", "pack")} {
 		names, err := os.ReadDir(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
-			return fmt.Errorf("clean up: %w", err)
+			return nil, err
 		}
 		for _, e := range names {
 			path := filepath.Join(d, e.Name())
-			if o, ok := parseTemp(e.Name()); ok && stale(o) || strings.HasPrefix(e.Name(), tiers.TempPrefix) {
-				err = remove(path, "temporary file")
-			} else if strings.HasSuffix(e.Name(), ".keep") || strings.HasSuffix(e.Name(), ".lock") {
-				err = removeIfStale(path, stale, remove)
-			}
-			if err != nil {
-				return err
+			if o, ok := parseTemp(e.Name()); ok && stale(o) || owned && strings.HasPrefix(e.Name(), tiers.TempPrefix) {
+				add(path, "temporary file")
+			} else if heldByStale(path, stale) {
+				add(path, strings.TrimPrefix(filepath.Ext(path), ".")+" file")
 			}
 		}
 	}
-	return filepath.WalkDir(filepath.Join(dir, "refs"), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(filepath.Join(dir, "refs"), func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("clean up: %w", err)
+			return err
 		}
-		if !e.Type().IsRegular() || !strings.HasSuffix(e.Name(), ".lock") {
-			return nil
+		if e.Type().IsRegular() && strings.HasSuffix(e.Name(), ".lock") && heldByStale(path, stale) {
+			add(path, "lock file")
 		}
-		return removeIfStale(path, stale, remove)
+		return nil
 	})
+	return list, err
 }
 
-// removeIfStale removes a .keep or .lock file that a stale process of ours made.
-func removeIfStale(path string, stale func(owner) bool, remove func(path, what string) error) error {
+// heldByStale says that path is a .keep or .lock file that a stale process of ours made.
+func heldByStale(path string, stale func(owner) bool) bool {
+	if !strings.HasSuffix(path, ".keep") && !strings.HasSuffix(path, ".lock") {
+		return false
+	}
 	data, err := readSmall(path, maxOwnerFile)
 	if err != nil {
-		return nil // gone, or not one of ours: ours are small and readable
+		return false // gone, or not one of ours: ours are small and readable
 	}
-	if o, ok := parseOwner(string(data)); ok && stale(o) {
-		return remove(path, strings.TrimPrefix(filepath.Ext(path), ".")+" file")
-	}
-	return nil
+	o, ok := parseOwner(string(data))
+	return ok && stale(o)
 }

@@ -1,0 +1,645 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// CheckOptions say what a Checker looks at. The zero value checks any bare repository.
+type CheckOptions struct {
+	// Volume says that the repository is the cold.git of a state directory: its configuration, HEAD and branch are ours.
+	Volume bool
+	// Owned says that the caller holds the volume's lock, so nobody of ours works in the repository meanwhile.
+	Owned  bool
+	Branch string   // default: what HEAD names
+	Head   tiers.ID // the commit that warm was last in step with; zero: none
+	Source string   // the remote; "": none
+
+	Deep     bool                             // every object of every pack is hashed, the whole history is walked
+	Progress func(objects, done, total int64) // of what Deep hashes, in bytes on disk; may be nil
+	Found    func(tiers.Finding)              // is told each finding
+
+	UID, GID uint32
+}
+
+// Checker looks for damage in a repository. It changes nothing but in Repair. For one goroutine, except Same.
+type Checker struct {
+	*Cold
+	o      CheckOptions
+	faults []odb.Fault
+
+	tip      *snapshot // nil: no commit, or it cannot be read
+	tipID    tiers.ID  // what the branch says; zero: nothing that makes sense
+	tracked  tiers.ID
+	broken   []brokenRef
+	lost     []lostObject
+	lostSeen map[tiers.ID]bool
+	bad      []odb.BadObject
+	hopeless map[tiers.ID]bool // damaged and without a good copy
+	stale    []odb.StaleFile
+}
+
+// brokenRef is a reference that is unreadable or points to nothing.
+type brokenRef struct {
+	name string
+	id   tiers.ID // zero: unreadable
+	why  string
+}
+
+// lostObject is an object that something needs and that is missing or damaged.
+type lostObject struct {
+	id     tiers.ID
+	kind   odb.Type
+	path   string // stored names below the commit's root; "" for a commit or its root tree
+	commit tiers.ID
+}
+
+// maxLost bounds how many lost objects are remembered, maxLostFindings how many get a line.
+const (
+	maxLost         = 1_000_000
+	maxLostFindings = 1000
+)
+
+// NewChecker opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
+func NewChecker(dir string, o CheckOptions) (*Checker, error) {
+	c := &Checker{o: o, lostSeen: map[tiers.ID]bool{}, hopeless: map[tiers.ID]bool{}}
+	db, faults, err := odb.OpenDamaged(dir, odb.Options{DeltaCache: 64 << 20})
+	if err != nil {
+		return nil, fmt.Errorf("check repository: %w", err)
+	}
+	if o.Branch == "" {
+		o.Branch = strings.TrimPrefix(db.HeadTarget(), "refs/heads/")
+	}
+	co := Options{Branch: o.Branch, UID: o.UID, GID: o.GID}
+	if err := co.setDefaults(); err != nil {
+		return nil, errors.Join(fmt.Errorf("check repository %s: %w", dir, err), db.Close())
+	}
+	c.faults = faults
+	c.Cold = &Cold{db: db, o: co, log: co.Log, ref: "refs/heads/" + co.Branch}
+	return c, nil
+}
+
+// Tip is the branch's last commit; nil where there is none, or it cannot be read.
+func (c *Checker) Tip() tiers.Snapshot {
+	if c.tip == nil {
+		return nil
+	}
+	return c.tip
+}
+
+// TipID is where the branch points; zero where that makes no sense.
+func (c *Checker) TipID() tiers.ID { return c.tipID }
+
+// Branch is the branch that is checked.
+func (c *Checker) Branch() string { return c.Cold.o.Branch }
+
+// TipVolume is the volume's id as the last commit has it; "" where there is none.
+func (c *Checker) TipVolume() string {
+	if c.tip == nil {
+		return ""
+	}
+	return c.tip.own.volume.Volume
+}
+
+// Pushed is the commit that the remote is known to have; zero: none.
+func (c *Checker) Pushed() tiers.ID { return c.tracked }
+
+func (c *Checker) found(f tiers.Finding) {
+	if c.o.Found != nil {
+		c.o.Found(f)
+	}
+}
+
+const doRepair = "emberfs check --repair"
+
+// Check looks at everything and tells CheckOptions.Found. Damage is a finding; an error means that the check could not be made.
+// ErrNewerFormat: the volume is of a later version.
+func (c *Checker) Check(ctx context.Context) error {
+	if err := c.files(ctx); err != nil {
+		return err
+	}
+	if c.o.Deep {
+		if err := c.objects(ctx); err != nil {
+			return err
+		}
+	}
+	states, err := c.refs()
+	if err != nil {
+		return err
+	}
+	if err := c.openTip(); err != nil {
+		return err
+	}
+	w, err := c.newWalk(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.marks.Close()
+	if err := w.history(states); err != nil {
+		return err
+	}
+	if c.tip != nil {
+		if err := c.metadata(ctx); err != nil {
+			return err
+		}
+	}
+	return c.position(ctx)
+}
+
+// files looks at the repository's files, without reading objects.
+func (c *Checker) files(ctx context.Context) error {
+	for _, f := range c.faults {
+		do := "restore the file from another clone"
+		if c.o.Volume {
+			do = doRepair + " makes it anew"
+		}
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: f.Err.Error(), Where: f.Path, Do: do})
+	}
+	if c.o.Volume {
+		for _, s := range c.db.MissingSettings() {
+			c.found(tiers.Finding{Severity: tiers.Risk, What: "the configuration has not " + s + ": a stock git may repack behind the daemon's back",
+				Where: "config", Do: doRepair + " sets it, as does the next mount"})
+		}
+		if t := c.db.HeadTarget(); t != "" && t != c.ref {
+			c.found(tiers.Finding{Severity: tiers.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t, c.ref), Where: "HEAD",
+				Do: doRepair + " sets it, as does the next mount"})
+		}
+	}
+	var err error
+	if c.stale, err = c.db.Stale(c.o.Owned); err != nil {
+		return fmt.Errorf("look for stale files: %w", err)
+	}
+	for _, f := range c.stale {
+		c.found(tiers.Finding{Severity: tiers.Note, What: "a " + f.What + " of a process that is gone", Where: c.rel(f.Path),
+			Do: doRepair + " removes it, as does the next mount"})
+	}
+	locks, err := c.db.ForeignLocks()
+	if err != nil {
+		return fmt.Errorf("look for locks: %w", err)
+	}
+	for _, l := range locks {
+		c.found(tiers.Finding{Severity: tiers.Risk, What: "a lock of another program; while it is there nothing can be committed", Where: c.rel(l),
+			Do: "remove it if no git works here"})
+	}
+	aside, err := c.db.Aside()
+	if err != nil {
+		return fmt.Errorf("look for what was put aside: %w", err)
+	}
+	for _, p := range aside {
+		c.found(tiers.Finding{Severity: tiers.Note, What: "was damaged and put aside; what could be read of it was saved", Where: p, Do: "remove it when nothing is missing"})
+	}
+	packs, err := c.db.CheckPacks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, f := range packs {
+		c.packFault(f)
+	}
+	c.faults = append(c.faults, packs...)
+	empty, err := c.db.EmptyLoose()
+	if err != nil || c.o.Deep {
+		return err // Deep finds them among the others
+	}
+	return c.judge(ctx, empty)
+}
+
+func (c *Checker) rel(p string) string {
+	if r, err := filepath.Rel(c.db.Dir(), p); err == nil {
+		return r
+	}
+	return p
+}
+
+func (c *Checker) packFault(f odb.Fault) {
+	out := tiers.Finding{Severity: tiers.Damaged, Where: f.Path + ".pack", What: f.Err.Error()}
+	switch {
+	case f.Kind == odb.FaultIndex:
+		out.Where = f.Path + ".idx"
+		out.What = "the pack is whole, its index is not: " + f.Err.Error()
+		out.Do = doRepair + " makes a new index"
+	case f.Kind == odb.FaultLostPack && f.Lost == 0:
+		out.Severity = tiers.Note
+		out.What = "an index without its pack; all its objects are elsewhere"
+		out.Do = doRepair + " puts it aside"
+	case f.Kind == odb.FaultLostPack:
+		out.What = fmt.Sprintf("the pack is gone, %d of its objects are nowhere else", f.Lost)
+		out.Do = "put the pack back, or let " + doRepair + " fetch what the remote and warm have"
+	default:
+		out.Do = doRepair + " saves what can be read of it and fetches what the remote and warm have"
+	}
+	c.found(out)
+}
+
+// objects hashes every object.
+func (c *Checker) objects(ctx context.Context) error {
+	var bad []odb.BadObject
+	dropped := 0
+	err := c.db.VerifyAll(ctx, func(b odb.BadObject) {
+		if len(bad) < maxLost {
+			bad = append(bad, b)
+		} else {
+			dropped++
+		}
+	}, c.o.Progress)
+	if err != nil {
+		return fmt.Errorf("verify objects: %w", err)
+	}
+	if dropped > 0 {
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: fmt.Sprintf("%d more damaged objects, not listed", dropped), Do: "clone the remote anew"})
+	}
+	return c.judge(ctx, bad)
+}
+
+// judge reports damaged copies, and finds out which objects have no other.
+func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
+	for n, b := range bad {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c.bad = append(c.bad, b)
+		f := tiers.Finding{Severity: tiers.Damaged, Where: b.Path, What: b.Err.Error(), Do: doRepair + " writes what can be read of it anew"}
+		if !b.ID.IsZero() {
+			f.Object = b.ID.String()
+			switch err := c.db.Verify(b.ID); {
+			case err == nil:
+				f.What += "; another copy is good"
+			case errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, tiers.ErrMissing) || errors.Is(err, odb.ErrCollision) || errors.Is(err, odb.ErrTooLarge):
+				c.hopeless[b.ID] = true
+				f.Do = doRepair + " tries to get it from the remote and from warm"
+			default:
+				return err
+			}
+		}
+		if n < maxLostFindings {
+			c.found(f)
+		}
+	}
+	if n := len(bad) - maxLostFindings; n > 0 {
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: fmt.Sprintf("%d more damaged objects", n), Do: doRepair})
+	}
+	return nil
+}
+
+// refs looks at HEAD and all references and returns those that can be read.
+func (c *Checker) refs() ([]odb.RefState, error) {
+	states, err := c.db.RefStates()
+	if err != nil {
+		return nil, err
+	}
+	var good []odb.RefState
+	broken := func(s odb.RefState, id tiers.ID, why string) {
+		c.broken = append(c.broken, brokenRef{s.Name, id, why})
+		do := "git update-ref moves it"
+		if s.Name == c.ref || s.Name == c.trackingRef() {
+			do = doRepair + " sets it to the newest commit that is whole"
+			if s.Name != c.ref {
+				do = doRepair + " forgets it; the next push finds out anew"
+			}
+		}
+		c.found(tiers.Finding{Severity: tiers.Damaged, Where: s.Name, What: why, Do: do})
+	}
+	there := false
+	for _, s := range states {
+		there = there || s.Name == c.ref
+		if s.Err != nil {
+			if s.Name != "HEAD" { // HEAD is among the files
+				broken(s, tiers.ID{}, s.Err.Error())
+			}
+			continue
+		}
+		if s.Name == c.ref {
+			c.tipID = s.ID
+		}
+		if s.Name == c.trackingRef() {
+			c.tracked = s.ID
+		}
+		if s.Target != "" {
+			continue
+		}
+		t, _, err := c.db.Stat(s.ID)
+		switch {
+		case err != nil && strings.HasPrefix(s.Name, "refs/heads/"), errors.Is(err, tiers.ErrMissing):
+			broken(s, s.ID, fmt.Sprintf("points to %s: %v", s.ID, plainMissing(err)))
+		case err != nil:
+			broken(s, s.ID, err.Error())
+		case t != odb.Commit && strings.HasPrefix(s.Name, "refs/heads/"):
+			broken(s, s.ID, fmt.Sprintf("points to %s, which is a %s, not a commit", s.ID, t))
+		default:
+			good = append(good, s)
+		}
+	}
+	if !there && c.o.Volume && !c.o.Head.IsZero() {
+		broken(odb.RefState{Name: c.ref}, tiers.ID{}, "the branch has no reference, though warm is of commit "+c.o.Head.String())
+	}
+	return good, nil
+}
+
+// plainMissing says the same without the id in front.
+func plainMissing(err error) error {
+	if errors.Is(err, tiers.ErrMissing) {
+		return errors.New("which is missing")
+	}
+	return err
+}
+
+// openTip opens the branch's tip. A damaged one is reported by the walk.
+func (c *Checker) openTip() error {
+	if c.tipID.IsZero() {
+		return nil
+	}
+	s, err := c.snapshot(c.tipID)
+	if errors.Is(err, ErrNewerFormat) {
+		return err
+	}
+	if err == nil {
+		c.tip = s
+	}
+	return nil
+}
+
+// metadata reads every directory of the tip: tree and metadata must agree.
+func (c *Checker) metadata(ctx context.Context) error {
+	s := c.tip
+	own := s.own
+	switch {
+	case own.known == nil && c.o.Volume:
+		c.found(tiers.Finding{Severity: tiers.Risk, What: "the last commit has no " + ownName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
+			Do: "git log -- " + ownName + " shows who removed it"})
+	case own.known == nil:
+		c.found(tiers.Finding{Severity: tiers.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
+	case !own.found:
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: volumeName + " is missing or cannot be read", Path: ownName + "/" + volumeName, Commit: c.tipID.String(),
+			Do: "the next commit writes it anew"})
+	}
+	m := metaCheck{c: c, ctx: ctx, seen: map[tiers.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
+	links, problems, err := s.linkGroups()
+	if err != nil && !isMissing(err) {
+		problems = append(problems, err)
+	}
+	for _, p := range problems {
+		c.found(m.lie(path.Join(ownName, metaName, linksName), p))
+	}
+	for _, dirs := range links {
+		for _, d := range dirs {
+			m.dirs[d] = false
+		}
+	}
+	if err := m.dir("", rootDirOf(s), 0); err != nil {
+		return err
+	}
+	if own.known == nil {
+		return nil
+	}
+	if m.reconciled > 0 {
+		c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date", plural(m.reconciled, "directory was", "directories were")),
+			Commit: c.tipID.String()})
+		return nil
+	}
+	for d, there := range m.dirs {
+		if !there && !own.meta.IsZero() {
+			c.found(m.lie(d, fmt.Errorf("%s names it, but the commit has no such directory", linksName)))
+		}
+	}
+	return nil
+}
+
+func rootDirOf(s *snapshot) tiers.DirID {
+	root := s.Root()
+	return root.Dir()
+}
+
+// linkGroups reads the groups that span directories, and what is wrong with them.
+func (s *snapshot) linkGroups() (map[string][]string, []error, error) {
+	if s.own.meta.IsZero() {
+		return nil, nil, nil
+	}
+	m, err := loadMetaDir(s.db, s.own.meta, ignored())
+	if err != nil || m.links.Mode == 0 {
+		return nil, nil, nil // listed with the root directory
+	}
+	data, err := s.db.Read(m.links.ID, odb.Blob, maxLinksBlob)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", linksName, err)
+	}
+	links, problems := decodeLinks(data)
+	return links, problems, nil
+}
+
+type metaCheck struct {
+	c          *Checker
+	ctx        context.Context
+	seen       map[tiers.DirID]bool // a tree bomb has few directories in many places
+	dirs       map[string]bool      // the directories that link groups name, and whether they were met
+	reconciled int
+	left       int
+}
+
+func (m *metaCheck) lie(at string, err error) tiers.Finding {
+	return tiers.Finding{Severity: tiers.Damaged, What: "metadata: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
+		Do: "the next commit that takes the directory stores it anew"}
+}
+
+func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
+	if err := m.ctx.Err(); err != nil {
+		return err
+	}
+	if _, named := m.dirs[at]; named {
+		m.dirs[at] = true
+	}
+	if m.seen[id] && len(m.dirs) == 0 || depth > maxDepth {
+		return nil
+	}
+	m.seen[id] = true
+	l, err := m.c.tip.ReadDir(m.ctx, id)
+	if m.ctx.Err() != nil {
+		return m.ctx.Err()
+	}
+	if err != nil {
+		if !isMissing(err) && !m.c.lostSeen[id.Tree] {
+			m.c.found(m.lie(at, err))
+		}
+		return nil // else the walk over the objects has it
+	}
+	if l.Reconciled && len(l.Problems) == 0 {
+		m.reconciled++
+	}
+	for _, p := range l.Problems {
+		if isMissing(p) {
+			continue // the walk over the objects has it
+		}
+		if m.left--; m.left >= 0 {
+			m.c.found(m.lie(at, p))
+		}
+	}
+	for i := range l.Entries {
+		if e := &l.Entries[i]; e.Kind == tiers.KindDir {
+			if err := m.dir(path.Join(at, e.Name), e.Dir(), depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// position compares the branch with the remote and with what warm is of.
+func (c *Checker) position(ctx context.Context) error {
+	switch {
+	case c.tipID.IsZero() && len(c.broken) == 0:
+		c.found(tiers.Finding{Severity: tiers.Note, What: "the branch has no commit yet", Where: c.ref})
+		return nil
+	case c.tipID.IsZero() || !c.db.Has(c.tipID):
+		return nil
+	}
+	if head := c.o.Head; !head.IsZero() && head != c.tipID {
+		n, follows, err := c.newCommits(ctx, c.tipID, head)
+		switch {
+		case !c.db.Has(head):
+			c.found(tiers.Finding{Severity: tiers.Damaged, What: "warm is of this commit, which the repository does not have", Commit: head.String(), Where: "volume.json",
+				Do: doRepair + " lets everything count as changed since the tip"})
+		case err != nil && ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil || !follows:
+			c.found(tiers.Finding{Severity: tiers.Risk, What: fmt.Sprintf("the branch is at %s, which does not follow the commit that warm is of", c.tipID), Commit: head.String(), Where: c.ref,
+				Do: "merge, or move the branch back in cold.git, then sync"})
+		default:
+			c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("warm is %s behind the branch; the next mount follows", plural(len(n), "commit", "commits")), Commit: head.String()})
+		}
+	}
+	if c.o.Source == "" || c.tracked == c.tipID {
+		return nil
+	}
+	f := tiers.Finding{Severity: tiers.Risk, What: "the last commit is not on the remote", Commit: c.tipID.String(), Where: c.o.Source, Do: "emberfs sync pushes it"}
+	if !c.tracked.IsZero() {
+		if n, ahead, err := c.newCommits(ctx, c.tipID, c.tracked); err == nil && ahead {
+			f.What = fmt.Sprintf("the last %s not on the remote, which has %s", plural(len(n), "commit is", "commits are"), c.tracked)
+		}
+	}
+	c.found(f)
+	return ctx.Err()
+}
+
+func plural(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
+}
+
+// Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be read in the
+// repository counts as the same: its own check has reported it. Safe for concurrent use.
+func (c *Checker) Same(ctx context.Context, id tiers.ID, f tiers.Content) (bool, error) {
+	switch t, size, err := c.db.Stat(id); {
+	case err != nil:
+		return true, nil
+	case t == odb.Blob:
+		if size != f.Size() {
+			return false, nil
+		}
+		got, err := hashContent(ctx, f)
+		return got == id, err
+	}
+	b, err := c.openContent(ctx, id, f.Size())
+	if err != nil {
+		return !errors.Is(err, tiers.ErrCorrupt), nil
+	}
+	same, err := sameBytes(ctx, b, f)
+	return same, errors.Join(err, b.Close())
+}
+
+// hashContent is the id that a file's content has as a blob.
+func hashContent(ctx context.Context, f tiers.Content) (tiers.ID, error) {
+	h := odb.NewBlobHash(f.Size())
+	if _, err := io.CopyBuffer(h, &contentReader{ctx: ctx, c: f}, make([]byte, 256<<10)); err != nil {
+		return tiers.ID{}, err
+	}
+	return h.Sum()
+}
+
+// contentReader reads a file's content from its beginning; fewer bytes than its size are tiers.ErrSizeChanged.
+type contentReader struct {
+	ctx context.Context
+	c   tiers.Content
+	off int64
+}
+
+func (r *contentReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	left := r.c.Size() - r.off
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := r.c.ReadAt(p[:min(int64(len(p)), left)], r.off)
+	r.off += int64(n)
+	if errors.Is(err, io.EOF) {
+		err = nil
+		if n == 0 {
+			err = tiers.ErrSizeChanged
+		}
+	}
+	return n, err
+}
+
+// sameBytes compares a file in cold with one in warm; where both have a hole nothing is read.
+func sameBytes(ctx context.Context, a tiers.Blob, f tiers.Content) (bool, error) {
+	x, y := make([]byte, 256<<10), make([]byte, 256<<10)
+	for off := int64(0); off < f.Size(); {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		if hole := a.SkipHole(); hole > 0 {
+			if empty, err := isHole(f, off, off+hole); err != nil || !empty {
+				return false, err
+			}
+			off += hole
+			continue
+		}
+		n, err := a.Read(y)
+		if n == 0 && err != nil {
+			return false, nil // it is shorter, or damaged
+		}
+		k, err := f.ReadAt(x[:n], off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		if k != n {
+			return false, tiers.ErrSizeChanged
+		}
+		if !bytes.Equal(x[:n], y[:n]) {
+			return false, nil
+		}
+		off += int64(n)
+	}
+	return true, nil
+}
+
+// isHole says whether a file has only zeros from off to end, reading none where it has holes.
+func isHole(f tiers.Content, off, end int64) (bool, error) {
+	buf := make([]byte, 256<<10)
+	for off < end {
+		r, ok, err := f.Data(off)
+		if err != nil || !ok || r.Off >= end {
+			return err == nil, err
+		}
+		off = max(off, r.Off)
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), min(r.End, end)-off)], off)
+		if n == 0 {
+			return false, err
+		}
+		if len(bytes.TrimLeft(buf[:n], "\x00")) > 0 {
+			return false, nil
+		}
+		off += int64(n)
+	}
+	return true, nil
+}

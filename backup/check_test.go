@@ -1,0 +1,456 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// checkedVolume is a volume with two commits, in two packs, and the objects that tests damage.
+type checkedVolume struct {
+	*testVolume
+	first, tip tiers.ID
+	root       *file
+}
+
+func newCheckedVolume(t *testing.T) *checkedVolume {
+	t.Helper()
+	v := &checkedVolume{testVolume: newVolume(t, Options{})}
+	v.root = newDir(0o755)
+	v.root.text("a/b/old", strings.Repeat("old content\n", 500))
+	v.root.text("top", "top")
+	v.root.symlink("link", "a/b")
+	v.first = v.commit(v.root, nil)
+	v.root.text("a/b/new", strings.Repeat("new content\n", 500))
+	v.root.text("a/\xff odd", "odd name")
+	v.tip = v.commit(v.root, nil)
+	return v
+}
+
+// pack is the pack, without extension, that holds an object.
+func (v *checkedVolume) pack(id tiers.ID) string {
+	v.t.Helper()
+	packs, _ := filepath.Glob(filepath.Join(v.dir, "objects/pack/pack-*.idx"))
+	for _, p := range packs {
+		if strings.Contains(git(v.t, v.dir, "verify-pack", "-v", p), id.String()) {
+			return strings.TrimSuffix(p, ".idx")
+		}
+	}
+	v.t.Fatalf("no pack holds %s", id)
+	return ""
+}
+
+func (v *checkedVolume) id(rev string) tiers.ID {
+	v.t.Helper()
+	id, err := tiers.ParseID(git(v.t, v.dir, "rev-parse", rev))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return id
+}
+
+// overwrite changes bytes of a file, read-only or not. from < 0 counts from the end.
+func overwrite(t *testing.T, path string, from int64, data []byte) {
+	t.Helper()
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := f.Stat()
+	if err == nil {
+		if from < 0 {
+			from += st.Size()
+		}
+		_, err = f.WriteAt(data, from)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func putFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flipEntry changes a byte in the middle of an object's entry in its pack.
+func (v *checkedVolume) flipEntry(id tiers.ID) {
+	v.t.Helper()
+	pack := v.pack(id)
+	for line := range strings.Lines(git(v.t, v.dir, "verify-pack", "-v", pack+".idx")) {
+		var hex, typ string
+		var size, packed, off int64
+		if n, _ := fmt.Sscan(line, &hex, &typ, &size, &packed, &off); n == 5 && hex == id.String() {
+			data, err := os.ReadFile(pack + ".pack")
+			if err != nil {
+				v.t.Fatal(err)
+			}
+			at := off + packed/2
+			overwrite(v.t, pack+".pack", at, []byte{data[at] ^ 0x55})
+			return
+		}
+	}
+	v.t.Fatalf("%s is not in %s", id, pack)
+}
+
+// explodeAll makes every object loose, so that single ones can be taken away.
+func (v *checkedVolume) explodeAll() { explode(v.t, v.dir) }
+
+func (v *checkedVolume) loose(id tiers.ID) string {
+	s := id.String()
+	return filepath.Join(v.dir, "objects", s[:2], s[2:])
+}
+
+// runCheck checks a repository and returns what was found.
+func runCheck(t *testing.T, dir string, o CheckOptions) []tiers.Finding {
+	t.Helper()
+	var list []tiers.Finding
+	o.Found = func(f tiers.Finding) { list = append(list, f) }
+	c, err := NewChecker(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Check(t.Context()), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func problemsOf(list []tiers.Finding) (n int) {
+	for _, f := range list {
+		if f.Severity == tiers.Damaged {
+			n++
+		}
+	}
+	return n
+}
+
+func describe(list []tiers.Finding) string {
+	var b strings.Builder
+	for _, f := range list {
+		fmt.Fprintf(&b, "\t%+v\n", f)
+	}
+	return b.String()
+}
+
+// hasFinding says whether a finding of the severity has all texts in its parts.
+func hasFinding(list []tiers.Finding, s tiers.Severity, texts ...string) bool {
+	for _, f := range list {
+		all := strings.Join([]string{f.What, f.Path, f.Where, f.Commit, f.Object}, "\x00")
+		ok := f.Severity == s
+		for _, text := range texts {
+			ok = ok && strings.Contains(all, text)
+		}
+		if ok {
+			return true
+		}
+	}
+	return false
+}
+
+// TestCheckSound: a volume after a normal life, a stock client's commit on top, and after git repacked and packed references.
+func TestCheckSound(t *testing.T) {
+	v := newCheckedVolume(t)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	volume := CheckOptions{Volume: true, Owned: true, Head: v.tip, Deep: true}
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"as it is", func() {}},
+		{"repacked", func() { git(t, v.dir, "repack", "-adq", "--depth=50") }},
+		{"packed references", func() { git(t, v.dir, "pack-refs", "--all") }},
+		{"loose objects", v.explodeAll},
+	} {
+		step.do()
+		for _, deep := range []bool{false, true} {
+			o := volume
+			o.Deep = deep
+			if list := runCheck(t, v.dir, o); len(list) > 0 {
+				t.Errorf("%s, deep %v:\n%s", step.name, deep, describe(list))
+			}
+		}
+	}
+	clone := filepath.Join(t.TempDir(), "clone")
+	git(t, v.dir, "clone", "-q", v.dir, clone)
+	putFile(t, filepath.Join(clone, "a/b/old"), "changed by a stock client")
+	git(t, clone, "commit", "-qam", "stock")
+	git(t, clone, "tag", "-a", "-m", "a tag", "v1")
+	git(t, clone, "push", "-q", "--tags", "origin", "HEAD:main")
+	list := runCheck(t, v.dir, volume)
+	if problemsOf(list) > 0 || !hasFinding(list, tiers.Note, "changed by a stock client") || !hasFinding(list, tiers.Note, "1 commit behind") {
+		t.Errorf("a stock client's commit:\n%s", describe(list))
+	}
+	if list := runCheck(t, clone+"/.git", CheckOptions{Deep: true}); problemsOf(list) > 0 {
+		t.Errorf("the clone:\n%s", describe(list))
+	}
+}
+
+func TestCheckStockRepository(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "r.git")
+	git(t, t.TempDir(), "init", "-q", "--bare", "-b", "trunk", dir)
+	if list := runCheck(t, dir, CheckOptions{}); len(list) != 1 || !hasFinding(list, tiers.Note, "no commit yet", "refs/heads/trunk") {
+		t.Errorf("empty:\n%s", describe(list))
+	}
+	work := filepath.Join(t.TempDir(), "w")
+	git(t, t.TempDir(), "clone", "-q", dir, work)
+	putFile(t, work+"/sub/f", "x")
+	git(t, work, "add", ".")
+	git(t, work, "commit", "-qm", "one")
+	git(t, work, "push", "-q", "origin", "HEAD:trunk")
+	if list := runCheck(t, dir, CheckOptions{Deep: true}); len(list) != 1 || !hasFinding(list, tiers.Note, "not a volume yet") {
+		t.Errorf("one commit:\n%s", describe(list))
+	}
+	git(t, work, "clone", "-q", "--bare", "--depth=1", "file://"+dir, work+".shallow")
+	if list := runCheck(t, work+".shallow", CheckOptions{Deep: true}); problemsOf(list) > 0 {
+		t.Errorf("shallow clone:\n%s", describe(list))
+	}
+}
+
+func TestCheckNoRepository(t *testing.T) {
+	if _, err := NewChecker(t.TempDir(), CheckOptions{}); !errors.Is(err, odb.ErrNotRepository) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	v := newCheckedVolume(t)
+	git(t, v.dir, "config", "core.repositoryformatversion", "1")
+	git(t, v.dir, "config", "extensions.objectFormat", "sha256")
+	if _, err := NewChecker(v.dir, CheckOptions{}); !errors.Is(err, odb.ErrUnsupported) {
+		t.Errorf("sha256: %v", err)
+	}
+}
+
+// TestCheckFindsDamage damages a volume by hand in one way at a time.
+func TestCheckFindsDamage(t *testing.T) {
+	const hex0 = "1111111111111111111111111111111111111111"
+	for _, c := range []struct {
+		name   string
+		damage func(v *checkedVolume)
+		quick  bool // seen without --deep
+		want   []string
+	}{
+		{"bit flip in a pack", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, []string{"a/b/new", "a blob is damaged"}},
+		{"bit flip in history", func(v *checkedVolume) { v.flipEntry(v.id(v.first.String() + "^{tree}")) }, false, []string{"a tree is damaged"}},
+		{"damaged trailer", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1]) }, true, []string{".pack", "checksum does not match"}},
+		{"truncated pack", func(v *checkedVolume) {
+			p := v.pack(v.tip) + ".pack"
+			st, err := os.Stat(p)
+			if err == nil {
+				err = os.Truncate(p, st.Size()*2/3)
+			}
+			if err != nil {
+				v.t.Fatal(err)
+			}
+		}, true, []string{".pack", "cut off"}},
+		{"pack gone", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".pack") }, true, []string{"the pack is gone", "nowhere else"}},
+		{"index gone", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".idx") }, true, []string{".idx", "the pack is whole"}},
+		{"index zeroed", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, true, []string{".idx", "the pack is whole"}},
+		{"index bit", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, true, []string{".idx", "checksum"}},
+		{"ref torn", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", v.tip.String()[:20]) }, true, []string{"refs/heads/main", "content"}},
+		{"ref empty", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", "") }, true, []string{"refs/heads/main", "content"}},
+		{"ref to nothing", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", hex0+"\n") }, true, []string{"refs/heads/main", "missing"}},
+		{"ref to a blob", func(v *checkedVolume) {
+			putFile(v.t, v.dir+"/refs/heads/main", v.id("main:top").String()+"\n")
+		}, true, []string{"refs/heads/main", "not a commit"}},
+		{"ref gone", func(v *checkedVolume) { remove(v.t, v.dir+"/refs/heads/main") }, true, []string{"refs/heads/main", "no reference"}},
+		{"another ref torn", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/other", "x") }, true, []string{"refs/heads/other"}},
+		{"packed-refs garbage", func(v *checkedVolume) { putFile(v.t, v.dir+"/packed-refs", "nonsense\n") }, true, []string{"packed-refs"}},
+		{"HEAD garbage", func(v *checkedVolume) { putFile(v.t, v.dir+"/HEAD", "nonsense\n") }, true, []string{"HEAD"}},
+		{"HEAD gone", func(v *checkedVolume) { remove(v.t, v.dir+"/HEAD") }, true, []string{"HEAD"}},
+		{"config garbage", func(v *checkedVolume) { putFile(v.t, v.dir+"/config", "[core\nx=\x01") }, true, []string{"config"}},
+		{"loose garbage", func(v *checkedVolume) {
+			v.explodeAll()
+			id := v.id("main:top")
+			_ = os.Chmod(v.loose(id), 0o644)
+			putFile(v.t, v.loose(id), "garbage")
+		}, false, []string{"top", "a blob is damaged"}},
+		{"loose empty", func(v *checkedVolume) {
+			v.explodeAll()
+			id := v.id("main:top")
+			_ = os.Chmod(v.loose(id), 0o644)
+			putFile(v.t, v.loose(id), "")
+		}, true, []string{"the file is empty"}},
+		{"missing blob", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.id("main:a/\xff odd"))) }, true, []string{"a/\xff odd", "a blob is missing"}},
+		{"missing tree", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.id("main:a/b"))) }, true, []string{"a/b", "a tree is missing"}},
+		{"missing root", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.id("main^{tree}"))) }, true, []string{"a tree is missing"}},
+		{"missing metadata", func(v *checkedVolume) {
+			v.explodeAll()
+			remove(v.t, v.loose(v.id("main:.emberfs/meta/a/b/.emberfs%entries")))
+		}, true, []string{".emberfs/meta/a/b", "a blob is missing"}},
+		{"missing commit in history", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.first)) }, false, []string{"a commit is missing"}},
+		{"missing blob in history", func(v *checkedVolume) {
+			gone := v.id("main:a/b/old")
+			v.root.text("a/b/old", "another")
+			v.tip = v.commit(v.root, nil)
+			v.explodeAll()
+			remove(v.t, v.loose(gone))
+		}, false, []string{"a/b/old", "a blob is missing"}},
+		{"metadata lies about a size", func(v *checkedVolume) { v.rewriteMeta(`"size":6000`, `"size":6001`) }, true, []string{"a/b", "size 6001"}},
+		{"metadata lies about a type", func(v *checkedVolume) { v.rewriteMeta(`"type":"file"`, `"type":"fifo"`) }, true, []string{"a/b", "metadata"}},
+		{"metadata has an unknown key", func(v *checkedVolume) { v.rewriteMeta(`"uid":1000`, `"uid":1000,"key":1`) }, true, []string{"a/b", "metadata"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			v := newCheckedVolume(t)
+			c.damage(v)
+			o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
+			quick := runCheck(t, v.dir, o)
+			if got := hasFinding(quick, tiers.Damaged, c.want...); got != c.quick {
+				t.Errorf("quick: found %v, want %v\n%s", got, c.quick, describe(quick))
+			}
+			o.Deep = true
+			if deep := runCheck(t, v.dir, o); c.name == "loose empty" && !hasFinding(deep, tiers.Damaged, "a blob is damaged", "top") ||
+				c.name != "loose empty" && !hasFinding(deep, tiers.Damaged, c.want...) {
+				t.Errorf("deep: not found\n%s", describe(deep))
+			}
+		})
+	}
+}
+
+// rewriteMeta makes a commit, by stock git, whose metadata of a/b says something else of every entry.
+func (v *checkedVolume) rewriteMeta(from, to string) {
+	v.t.Helper()
+	dir := ".emberfs/meta/a/b"
+	data := git(v.t, v.dir, "show", "main:"+dir+"/.emberfs%entries") + "\n"
+	if !strings.Contains(data, from) {
+		v.t.Fatalf("no %s in %s", from, data)
+	}
+	run := func(stdin string, args ...string) string {
+		v.t.Helper()
+		out, err := gitTry(v.t, v.dir, []byte(stdin), args...)
+		if err != nil {
+			v.t.Fatalf("git %q: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(out)
+	}
+	blob := run(strings.ReplaceAll(data, from, to), "hash-object", "-w", "--stdin")
+	run("", "read-tree", "main")
+	run("", "update-index", "--cacheinfo", "100644,"+blob+","+dir+"/.emberfs%entries")
+	commit := run("", "commit-tree", run("", "write-tree"), "-p", "main", "-m", "lie")
+	run("", "update-ref", "refs/heads/main", commit)
+	v.tip = v.id("main")
+}
+
+// TestCheckFindsRisk: what is no damage yet.
+func TestCheckFindsRisk(t *testing.T) {
+	v := newCheckedVolume(t)
+	git(t, v.dir, "config", "gc.auto", "100")
+	git(t, v.dir, "symbolic-ref", "HEAD", "refs/heads/elsewhere")
+	git(t, v.dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
+	lock := filepath.Join(v.dir, "refs/heads/main.lock")
+	putFile(t, lock, "")
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(lock, old, old); err != nil {
+		t.Fatal(err)
+	}
+	stale := "emberfs 11111111-2222-3333-4444-555555555555 77\n"
+	putFile(t, v.pack(v.tip)+".keep", stale)
+	putFile(t, v.dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd", "half a pack")
+	list := runCheck(t, v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.first, Source: "/srv/remote.git"})
+	for _, want := range [][]string{
+		{"risk", "gc.auto = 0"}, {"risk", "refs/heads/elsewhere", "HEAD"}, {"risk", "the last 1 commit is not on the remote", "/srv/remote.git"},
+		{"risk", "main.lock"}, {"note", "keep file"}, {"note", "temporary file"}, {"note", "1 commit behind the branch"},
+	} {
+		if !hasFinding(list, tiers.Severity(want[0]), want[1:]...) {
+			t.Errorf("not found: %q", want)
+		}
+	}
+	if problemsOf(list) != 0 {
+		t.Error("risks and notes are no problems")
+	}
+	if t.Failed() {
+		t.Log(describe(list))
+	}
+	remove(t, lock)
+	git(t, v.dir, "update-ref", "refs/heads/main", v.first.String())
+	list = runCheck(t, v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip})
+	if !hasFinding(list, tiers.Risk, "does not follow the commit that warm is of") {
+		t.Errorf("a branch that was moved back:\n%s", describe(list))
+	}
+}
+
+// TestCheckAnotherCopy: a damaged copy beside a good one is damage, and nothing is lost.
+func TestCheckAnotherCopy(t *testing.T) {
+	v := newCheckedVolume(t)
+	id := v.id("main:a/b/new")
+	data, err := v.db.Read(id, odb.Blob, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.flipEntry(id)
+	// git would find the object in the pack and store nothing.
+	other := filepath.Join(t.TempDir(), "other.git")
+	git(t, t.TempDir(), "init", "-q", "--bare", other)
+	if out, err := gitTry(t, other, data, "hash-object", "-w", "--stdin"); err != nil || strings.TrimSpace(out) != id.String() {
+		t.Fatal(out, err)
+	}
+	s := id.String()
+	copied, err := os.ReadFile(filepath.Join(other, "objects", s[:2], s[2:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	putFile(t, v.loose(id), string(copied))
+	list := runCheck(t, v.dir, CheckOptions{Deep: true})
+	if !hasFinding(list, tiers.Damaged, "another copy is good", s) || hasFinding(list, tiers.Damaged, "a/b/new") {
+		t.Error(describe(list))
+	}
+}
+
+func TestCheckSame(t *testing.T) {
+	v := newCheckedVolume(t)
+	data := bytes.Repeat([]byte("x"), 3<<20)
+	v.root.text("big", string(data))
+	v.root.text("empty", "")
+	v.tip = v.commit(v.root, nil)
+	c, err := NewChecker(v.dir, CheckOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	flipped := bytes.Clone(data)
+	flipped[2<<20] ^= 1
+	for _, f := range []struct {
+		c    tiers.Content
+		id   tiers.ID
+		want bool
+	}{
+		{content(data), blobID(t, string(data)), true},
+		{content(data[1:]), blobID(t, string(data)), false},
+		{content(nil), blobID(t, ""), true},
+		{content([]byte("top")), v.id("main:top"), true},
+		{content([]byte("pot")), v.id("main:top"), false},
+		{content([]byte("pot")), v.id("main:a"), false},
+		{content(flipped), v.id("main:big"), false},
+	} {
+		if same, err := c.Same(t.Context(), f.id, f.c); same != f.want || err != nil {
+			t.Errorf("%s: %v, %v", f.id, same, err)
+		}
+	}
+	if _, err := c.Same(t.Context(), v.id("main:big"), sized{content(data[1:]), 3 << 20}); !errors.Is(err, tiers.ErrSizeChanged) {
+		t.Errorf("a file that became shorter: %v", err)
+	}
+}

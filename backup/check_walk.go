@@ -1,0 +1,228 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// objectWalk goes through all that references reach and reports what is missing or damaged, each object once.
+type objectWalk struct {
+	c       *Checker
+	ctx     context.Context
+	marks   *odb.Marks
+	shallow map[tiers.ID]bool
+	partial bool // missing blobs are promised by the remote
+	commit  tiers.ID
+	absent  int // promised objects that are not here
+}
+
+func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
+	w := &objectWalk{c: c, ctx: ctx, partial: c.db.IsPartial()}
+	var err error
+	if w.shallow, err = c.db.Shallow(); err != nil {
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: err.Error(), Where: "shallow", Do: "fetch the history anew"})
+	}
+	w.marks, err = c.db.NewMarks()
+	return w, err
+}
+
+// history walks what the references reach: with Deep all of it, else the tip of the volume's branch.
+func (w *objectWalk) history(states []odb.RefState) error {
+	var tips []tiers.ID
+	if !w.c.tipID.IsZero() {
+		tips = append(tips, w.c.tipID)
+	}
+	if w.c.o.Deep {
+		for _, s := range states {
+			if !s.ID.IsZero() {
+				tips = append(tips, s.ID)
+			}
+		}
+		if h := w.c.o.Head; !h.IsZero() && w.c.db.Has(h) {
+			tips = append(tips, h)
+		}
+	}
+	for _, id := range tips {
+		if err := w.top(id); err != nil {
+			return err
+		}
+	}
+	if w.absent > 0 {
+		w.c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("%d objects are not here, the remote has promised them (a partial clone)", w.absent)})
+	}
+	if n := len(w.c.lost) - maxLostFindings; n > 0 {
+		w.c.found(tiers.Finding{Severity: tiers.Damaged, What: fmt.Sprintf("%d more objects are missing or damaged", n), Do: doRepair})
+	}
+	return nil
+}
+
+// top walks what a reference points to: a commit, or a tag of anything.
+func (w *objectWalk) top(id tiers.ID) error {
+	for range 16 { // tags of tags
+		t, _, err := w.c.db.Stat(id)
+		switch {
+		case err != nil || t == odb.Commit:
+			return w.commits(id)
+		case t == odb.Tree:
+			return w.tree(id, "", 0)
+		case t == odb.Blob:
+			return nil
+		}
+		if !w.marks.Add(id) {
+			return nil
+		}
+		data, err := w.c.db.Read(id, odb.Tag, maxCommit)
+		if err == nil {
+			id, err = tagged(data)
+		}
+		if err != nil {
+			return w.lose(id, odb.Tag, "", err)
+		}
+	}
+	return nil
+}
+
+// tagged is the object that an annotated tag names.
+func tagged(data []byte) (tiers.ID, error) {
+	line, _, _ := strings.Cut(string(data), "\n")
+	hex, ok := strings.CutPrefix(line, "object ")
+	if !ok {
+		return tiers.ID{}, fmt.Errorf("%w: tag without object", tiers.ErrCorrupt)
+	}
+	return tiers.ParseID(hex)
+}
+
+// commits walks a commit and, with Deep, its ancestors.
+func (w *objectWalk) commits(tip tiers.ID) error {
+	queue := []tiers.ID{tip}
+	for len(queue) > 0 {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
+		id := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		if !w.marks.Add(id) {
+			continue
+		}
+		w.commit = id
+		commit, err := readCommit(w.c.db, id)
+		if err != nil {
+			if err := w.lose(id, odb.Commit, "", err); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := w.tree(commit.Tree, "", 0); err != nil {
+			return err
+		}
+		if w.c.o.Deep && !w.shallow[id] {
+			queue = append(queue, commit.Parents...)
+		}
+	}
+	return nil
+}
+
+// tree walks a tree; at is its path in stored names.
+func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
+	if id == odb.EmptyTree || !w.marks.Add(id) {
+		return nil
+	}
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if depth > maxDepth {
+		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: nested deeper than %d", tiers.ErrCorrupt, maxDepth))
+	}
+	var p problems
+	entries, err := readTree(w.c.db, id, &p)
+	if err != nil {
+		return w.lose(id, odb.Tree, at, err)
+	}
+	for _, err := range p.list {
+		w.c.found(tiers.Finding{Severity: tiers.Damaged, What: err.Error(), Path: truePath(at), Commit: w.commit.String(), Object: id.String(),
+			Do: "git refuses such a tree; commit the directory anew"})
+	}
+	for _, e := range entries {
+		below := path.Join(at, e.Name)
+		switch e.Mode {
+		case odb.ModeGitlink:
+		case odb.ModeTree:
+			if err := w.tree(e.ID, below, depth+1); err != nil {
+				return err
+			}
+		default:
+			if !w.marks.Add(e.ID) {
+				continue
+			}
+			err := error(nil)
+			if w.c.hopeless[e.ID] {
+				err = fmt.Errorf("%w: its bytes do not match", tiers.ErrCorrupt)
+			} else if !w.c.db.Has(e.ID) {
+				err = tiers.ErrMissing
+			}
+			if err != nil {
+				if err := w.lose(e.ID, odb.Blob, below, err); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// lose notes an object that cannot be had. A failing disk ends the walk.
+func (w *objectWalk) lose(id tiers.ID, kind odb.Type, at string, err error) error {
+	missing := isMissing(err)
+	if !missing && !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) && !errors.Is(err, odb.ErrCollision) {
+		return err
+	}
+	if w.partial && missing && kind != odb.Commit {
+		w.absent++
+		return nil
+	}
+	if w.c.lostSeen[id] {
+		return nil
+	}
+	w.c.lostSeen[id] = true
+	if len(w.c.lost) >= maxLost {
+		return nil
+	}
+	w.c.lost = append(w.c.lost, lostObject{id, kind, at, w.commit})
+	if len(w.c.lost) > maxLostFindings {
+		return nil
+	}
+	what := fmt.Sprintf("a %s is missing", kind)
+	if !missing {
+		what = fmt.Sprintf("a %s is damaged: %v", kind, err)
+	}
+	do := doRepair + " tries to get it from the remote"
+	if kind == odb.Blob {
+		do += " and from warm"
+	}
+	f := tiers.Finding{Severity: tiers.Damaged, What: what, Path: truePath(at), Object: id.String(), Do: do}
+	if !w.commit.IsZero() {
+		f.Commit = w.commit.String()
+	}
+	w.c.found(f)
+	return nil
+}
+
+// truePath turns stored names into true ones, as far as that is possible.
+func truePath(at string) string {
+	if at == "" {
+		return ""
+	}
+	parts := strings.Split(at, "/")
+	for i, p := range parts {
+		if name, err := DecodeName(p); err == nil {
+			parts[i] = name
+		}
+	}
+	return strings.Join(parts, "/")
+}

@@ -1,0 +1,231 @@
+package odb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"emberfs/tiers"
+)
+
+// BadObject is a copy of an object whose bytes do not match its id.
+type BadObject struct {
+	ID   ID
+	Path string // below the repository: the pack without extension, or the loose object
+	Err  error
+}
+
+// VerifyAll inflates and hashes every object in every pack and every loose one, in constant memory but for delta bases
+// (Options.DeltaMemory, DeltaCache), and compares the packs with their trailers. bad is told what is damaged, one call at a
+// time; a pack whose checksum alone is wrong comes with a zero ID. progress, which may be nil, is told the objects and the bytes
+// on disk that are done, and all such bytes.
+func (db *DB) VerifyAll(ctx context.Context, bad func(BadObject), progress func(objects, done, total int64)) error {
+	l, err := db.acquire()
+	if err != nil {
+		return err
+	}
+	defer db.release(l)
+	loose, looseBytes, err := db.looseObjects()
+	if err != nil {
+		return err
+	}
+	v := &verifier{db: db, bad: bad, progress: progress, total: looseBytes}
+	for _, p := range l.packs {
+		v.total += p.size
+	}
+	for _, p := range l.packs {
+		if err := checkPackSum(p.base + ".pack"); errors.Is(err, tiers.ErrCorrupt) {
+			v.found(BadObject{Path: "objects/pack/" + p.name(), Err: err})
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) { // a pack that went away is still open here
+			return err
+		}
+		if err := v.pack(ctx, p); err != nil {
+			return err
+		}
+	}
+	for _, f := range loose {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := v.loose(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type verifier struct {
+	db       *DB
+	mu       sync.Mutex
+	bad      func(BadObject)
+	progress func(objects, done, total int64)
+	objects  int64
+	done     int64
+	total    int64
+}
+
+func (v *verifier) found(b BadObject) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.bad(b)
+}
+
+func (v *verifier) advance(objects, n int64) {
+	if v.progress == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.objects += objects
+	v.done += n
+	v.progress(v.objects, v.done, v.total)
+}
+
+// verifyBatch is how many entries one goroutine takes at a time: neighbours, so that delta bases are found in the cache.
+const verifyBatch = 256
+
+// pack verifies a pack's objects in the order in which they lie there.
+func (v *verifier) pack(ctx context.Context, p *pack) error {
+	if p.idx.count == 0 {
+		return nil
+	}
+	order := p.offsets()
+	var g errgroup.Group
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	var last int64
+	for from := 0; from < len(order) && ctx.Err() == nil; from += verifyBatch {
+		batch := order[from:min(from+verifyBatch, len(order))]
+		end := p.size
+		if next := from + verifyBatch; next < len(order) {
+			end, _ = p.idx.offset(int(order[next]))
+		}
+		span := max(end-last, 0)
+		last = max(last, end)
+		g.Go(func() error {
+			for _, i := range batch {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				if err := v.entry(p, int(i)); err != nil {
+					return err
+				}
+			}
+			v.advance(int64(len(batch)), span)
+			return nil
+		})
+	}
+	return errors.Join(g.Wait(), ctx.Err())
+}
+
+func (v *verifier) entry(p *pack, i int) error {
+	err := v.db.tryPacked(p, i, func(s source) error { return verifySource(s, p.idx.id(i)) })
+	if err == nil {
+		return nil
+	}
+	if !isDamage(err) {
+		return err
+	}
+	v.found(BadObject{ID: p.idx.id(i), Path: "objects/pack/" + p.name(), Err: err})
+	return nil
+}
+
+// isDamage tells an object that is wrong from a disk that fails.
+func isDamage(err error) bool {
+	return errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, ErrCollision) || errors.Is(err, ErrTooLarge)
+}
+
+// verifySource hashes one copy of an object.
+func verifySource(s source, id ID) (err error) {
+	o, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	h := newHasher(o.typ, o.size)
+	n, err := io.Copy(h, o.r)
+	if err != nil {
+		return err
+	}
+	got, err := h.sum()
+	if err == nil && (got != id || n != o.size) {
+		err = corruptf("content has the id %s", got)
+	}
+	return err
+}
+
+// Verify hashes one object, whatever its type and size, until a good copy is found. tiers.ErrMissing, tiers.ErrCorrupt.
+func (db *DB) Verify(id ID) error {
+	if id == EmptyTree {
+		return nil
+	}
+	return db.each(id, func(s source) error { return verifySource(s, id) })
+}
+
+// looseFile is a file where a loose object should be.
+type looseFile struct {
+	id   ID
+	path string
+	size int64
+}
+
+// looseObjects lists all loose objects and their bytes on disk.
+func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
+	for i := range 256 {
+		sub := fmt.Sprintf("%02x", i)
+		names, err := os.ReadDir(filepath.Join(db.dir, "objects", sub))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("list loose objects: %w", err)
+		}
+		for _, e := range names {
+			id, err := tiers.ParseID(sub + e.Name())
+			if err != nil || strings.ToLower(e.Name()) != e.Name() {
+				continue // git's temporary files; git prunes them
+			}
+			st, err := e.Info()
+			if err != nil {
+				continue // gone since it was listed
+			}
+			list = append(list, looseFile{id: id, path: filepath.Join("objects", sub, e.Name()), size: st.Size()})
+			total += st.Size()
+		}
+	}
+	return list, total, nil
+}
+
+// EmptyLoose lists loose objects without a byte, which stock git leaves behind after a power cut.
+func (db *DB) EmptyLoose() ([]BadObject, error) {
+	list, _, err := db.looseObjects()
+	var bad []BadObject
+	for _, f := range list {
+		if f.size == 0 {
+			bad = append(bad, BadObject{ID: f.id, Path: f.path, Err: corruptf("the file is empty")})
+		}
+	}
+	return bad, err
+}
+
+func (v *verifier) loose(f looseFile) error {
+	err := verifySource(source{open: func() (*rawObject, error) { return v.db.openLoose(f.id) }}, f.id)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist): // a git gc packed it meanwhile
+		v.advance(1, f.size)
+		return nil
+	case !isDamage(err):
+		return err
+	}
+	v.found(BadObject{ID: f.id, Path: f.path, Err: err})
+	v.advance(1, f.size)
+	return nil
+}

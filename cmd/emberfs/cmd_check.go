@@ -1,0 +1,438 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"emberfs/backup"
+	"emberfs/tiers"
+)
+
+// checkRequest is what `emberfs check` was asked for.
+type checkRequest struct {
+	target string
+	deep   bool
+	asJSON bool
+}
+
+func checkCommand(w world) *cobra.Command {
+	var r checkRequest
+	cmd := &cobra.Command{
+		Use:   "check STATE|REPOSITORY|MOUNTPOINT [--deep] [--json]",
+		Short: "Say whether a volume is sound, what is damaged and what is at risk",
+		Long: `Look at a volume's state directory, or at a bare repository alone, and change nothing. Each finding is a line:
+damaged (something is lost, or will be), risk (all is there, but machine and disk must not go away now)
+or note, with what to do about it. The last line says "sound" or how many problems there are; risks and
+notes are none. Without --deep the files' outsides and the last commit are looked at, with it every byte.
+
+A mounted volume is checked beside its daemon. Exit 0 sound, 1 could not be checked, 3 damage was found.`,
+		DisableFlagsInUseLine: true,
+		Args:                  argsBetween(1, 1, "STATE, REPOSITORY or MOUNTPOINT"),
+	}
+	cmd.Flags().BoolVar(&r.deep, "deep", false, "read and hash every object, the whole history and every clean file")
+	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.target = args[0]
+		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		defer stop()
+		err := check(ctx, r, w)
+		if err != nil && ctx.Err() != nil {
+			err = &failure{code: exitFailed, op: "check", path: r.target, err: errors.New("interrupted")}
+		}
+		return withCode(exitFailed, "check", r.target, err)
+	}
+	return cmd
+}
+
+// checkReport is what `emberfs check --json` prints.
+type checkReport struct {
+	Target     string          `json:"target"`
+	State      string          `json:"state"` // "" for a repository alone
+	Repository string          `json:"repository"`
+	Volume     string          `json:"volume"`
+	Branch     string          `json:"branch"`
+	Commit     string          `json:"commit"` // the branch's tip; "" where there is none
+	Pushed     string          `json:"pushed"` // what the remote is known to have
+	PID        int             `json:"pid"`    // of the daemon that has the volume mounted; 0: none
+	Deep       bool            `json:"deep"`
+	Sound      bool            `json:"sound"`
+	Problems   int             `json:"problems"` // findings that are damage
+	AtRisk     *tiers.AtRisk   `json:"at_risk,omitempty"`
+	Findings   []tiers.Finding `json:"findings"`
+}
+
+// checkTarget is where the volume is, locked where nobody has it mounted.
+type checkTarget struct {
+	state string // "": a repository alone
+	repo  string
+	pid   int      // of the daemon
+	live  bool     // somebody else holds the lock
+	lock  *os.File // ours
+}
+
+func check(ctx context.Context, r checkRequest, w world) (err error) {
+	t, err := findCheckTarget(ctx, r.target)
+	if err != nil {
+		return err
+	}
+	if t.lock != nil {
+		defer func() { err = errors.Join(err, t.lock.Close()) }()
+	}
+	run := checkRun{r: r, w: w, t: t}
+	rep, err := run.once(ctx)
+	if err != nil {
+		return err
+	}
+	if r.asJSON {
+		err = printJSON(w.out, rep)
+	} else {
+		_, err = fmt.Fprintln(w.out, verdict(rep))
+	}
+	if err == nil && !rep.Sound {
+		err = &failure{code: exitPart, op: "check", path: r.target}
+	}
+	return err
+}
+
+func verdict(rep *checkReport) string {
+	if rep.Sound {
+		return "sound"
+	}
+	return count(int64(rep.Problems), "problem")
+}
+
+// findCheckTarget finds out what the argument is.
+func findCheckTarget(ctx context.Context, target string) (checkTarget, error) {
+	var t checkTarget
+	refuse := func(err error, hint string) (checkTarget, error) {
+		return t, &failure{code: exitFailed, op: "check", path: target, err: err, hint: hint}
+	}
+	f, err := find(target)
+	if err != nil {
+		return t, err
+	}
+	switch {
+	case len(f.daemons) > 0:
+		t.state = f.daemons[0].State
+		if e, err := f.one(ctx); err == nil {
+			t.state = e.State
+		}
+	case f.mount != nil && f.mount.ours():
+		return refuse(f.nobody(), "name its state directory")
+	case isVolumeState(f.path):
+		t.state = f.path
+	case filepath.Base(f.path) == coldName && isVolumeState(filepath.Dir(f.path)):
+		t.state = filepath.Dir(f.path)
+	default:
+		if _, err := os.Stat(f.path); err != nil {
+			return refuse(plainError(err), "name a state directory, a bare repository or a mountpoint")
+		}
+		t.repo = f.path
+		if st, err := os.Stat(filepath.Join(f.path, ".git")); err == nil && st.IsDir() {
+			t.repo = filepath.Join(f.path, ".git")
+		}
+		return t, nil
+	}
+	t.repo = filepath.Join(t.state, coldName)
+	t.lock, err = lockState(t.state)
+	var inUse *inUseError
+	switch {
+	case errors.As(err, &inUse):
+		t.live, t.pid = true, inUse.pid
+	case err != nil:
+		return refuse(errors.Unwrap(err), "run as the volume's owner")
+	}
+	return t, nil
+}
+
+// isVolumeState recognises a state directory even where parts of it are gone.
+func isVolumeState(path string) bool {
+	for _, name := range []string{volumeName, coldName} {
+		if _, err := os.Stat(filepath.Join(path, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// checkRun is one check of a target.
+type checkRun struct {
+	r   checkRequest
+	w   world
+	t   checkTarget
+	rep *checkReport
+	// Of the last run:
+	cold *backup.Checker
+	warm *tiers.WarmState
+	info tiers.StateInfo
+}
+
+// once checks everything. An error says that it could not be done.
+func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
+	c.rep = &checkReport{Target: c.r.target, State: c.t.state, Repository: c.t.repo, Deep: c.r.deep, Findings: []tiers.Finding{}}
+	c.warm, c.cold = nil, nil
+	defer func() {
+		if c.cold != nil {
+			err = errors.Join(err, c.cold.Close())
+		}
+	}()
+	if c.t.live {
+		c.rep.PID = c.t.pid
+		c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("mounted, with pid %d: checked beside its daemon", c.t.pid), Where: c.t.state})
+	}
+	if c.t.state != "" {
+		if err := c.state(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.repository(ctx); err != nil {
+		return nil, err
+	}
+	if c.t.state != "" {
+		if err := c.files(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.rep.Sound = c.rep.Problems == 0
+	return c.rep, nil
+}
+
+// found takes a finding and, for people, prints it.
+func (c *checkRun) found(f tiers.Finding) {
+	if f.Severity == tiers.Damaged {
+		c.rep.Problems++
+	}
+	f.What, f.Where = redact(f.What), redact(f.Where)
+	if !c.r.asJSON {
+		printFinding(c.w.out, f)
+	}
+	if !utf8.ValidString(f.Path) {
+		f.Path, f.Path64 = "", []byte(f.Path)
+	}
+	c.rep.Findings = append(c.rep.Findings, f)
+}
+
+// printFinding writes one line.
+func printFinding(out io.Writer, f tiers.Finding) {
+	var parts []string
+	if f.Path != "" {
+		parts = append(parts, quotePath(f.Path))
+	}
+	if f.Where != "" && f.Where != "warm/"+f.Path {
+		parts = append(parts, quotePath(f.Where))
+	}
+	line := fmt.Sprintf("%-8s", f.Severity)
+	if len(parts) > 0 {
+		line += strings.Join(parts, ", ") + ": "
+	}
+	line += oneLine(strings.ReplaceAll(f.What, "\n", "; "))
+	if f.Object != "" && !strings.Contains(f.What, f.Object) {
+		line += ", object " + f.Object
+	}
+	if f.Commit != "" && !strings.Contains(f.What, f.Commit) {
+		line += ", commit " + f.Commit
+	}
+	if f.Do != "" {
+		line += "; " + f.Do
+	}
+	fmt.Fprintln(out, line)
+}
+
+// state looks at volume.json and what lies beside it.
+func (c *checkRun) state() error {
+	var err error
+	c.info, err = tiers.ReadState(c.t.state)
+	switch {
+	case errors.Is(err, tiers.ErrNewerState):
+		return &failure{code: exitFailed, op: "check", path: c.t.state, err: err}
+	case errors.Is(err, fs.ErrNotExist):
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: "is missing: nobody knows which commit warm is of", Where: volumeName,
+			Do: "keep a copy of warm before the next mount, which believes its records"})
+	case err != nil:
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: err.Error(), Where: volumeName,
+			Do: "keep a copy of warm, then move the file away: the next mount makes a new one"})
+	}
+	c.rep.Volume, c.rep.Branch = c.info.Volume, c.info.Branch
+	if c.info.Restoring {
+		c.found(tiers.Finding{Severity: tiers.Note, What: "a restore did not finish; the next mount does it again", Where: volumeName})
+	}
+	if !c.t.live && err == nil && !c.info.Trusted {
+		c.found(tiers.Finding{Severity: tiers.Note, What: "the last stop was not clean and the machine has started anew: the next mount compares every file with its commit", Where: volumeName})
+	}
+	if c.t.live {
+		return nil
+	}
+	temps, err := tiers.StaleTemps(c.t.state)
+	if err != nil {
+		return err
+	}
+	for _, p := range temps {
+		rel, _ := filepath.Rel(c.t.state, p)
+		c.found(tiers.Finding{Severity: tiers.Note, What: "a temporary file of a process that is gone", Where: rel, Do: "remove it"})
+	}
+	return nil
+}
+
+// repository checks cold.
+func (c *checkRun) repository(ctx context.Context) error {
+	shown := newProgress(c.w, "check", "object")
+	defer shown.done()
+	progress := func(objects, done, total int64) {
+		shown.expect(0, total)
+		shown.set(objects, done)
+	}
+	var err error
+	c.cold, err = backup.NewChecker(c.t.repo, backup.CheckOptions{
+		Volume: c.t.state != "", Owned: c.t.lock != nil, Branch: c.info.Branch, Head: c.info.Head, Source: c.info.Source,
+		Deep: c.r.deep, Progress: progress, Found: c.found, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+	})
+	if c.t.state != "" && errors.Is(err, fs.ErrNotExist) {
+		if c.info.Head.IsZero() {
+			c.found(tiers.Finding{Severity: tiers.Note, What: "nothing was ever committed", Where: coldName})
+		} else {
+			c.found(tiers.Finding{Severity: tiers.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"})
+		}
+		return nil
+	}
+	if err != nil {
+		hint := "name a state directory, a bare repository or a mountpoint"
+		if c.t.state != "" {
+			hint = "keep warm, and put the repository back from a clone"
+		}
+		return &failure{code: exitFailed, op: "check", path: c.t.repo, err: err, hint: hint}
+	}
+	err = c.cold.Check(ctx)
+	if errors.Is(err, backup.ErrNewerFormat) {
+		return &failure{code: exitFailed, op: "check", path: c.t.repo, err: err, hint: "use a newer emberfs"}
+	}
+	if err != nil {
+		return err
+	}
+	if id := c.cold.TipID(); !id.IsZero() {
+		c.rep.Commit = id.String()
+	}
+	if id := c.cold.Pushed(); !id.IsZero() {
+		c.rep.Pushed = id.String()
+	}
+	if c.rep.Branch == "" {
+		c.rep.Branch = c.cold.Branch()
+	}
+	if c.rep.Volume == "" {
+		c.rep.Volume = c.cold.TipVolume()
+	}
+	return nil
+}
+
+// files compares warm with the commit that it is of, and says what is at risk.
+func (c *checkRun) files(ctx context.Context) error {
+	if c.t.live {
+		c.daemon(ctx)
+	}
+	if c.info.Restoring || c.cold == nil {
+		return nil
+	}
+	shown := newProgress(c.w, "check files", "file")
+	defer shown.done()
+	const tries = 3 // a daemon may commit meanwhile
+	for n := 1; ; n++ {
+		commits, head, err := c.commits(ctx)
+		if err != nil {
+			return err
+		}
+		if len(commits) == 0 && !c.cold.TipID().IsZero() {
+			return nil // the findings say why it cannot be read; without it there is nothing to compare with
+		}
+		o := tiers.WarmCheck{State: c.t.state, Info: c.info, Commits: commits, Live: c.t.live}
+		if c.r.deep {
+			o.Same = c.cold.Same
+			o.Progress = func(files, done, total int64) {
+				shown.expect(0, total)
+				shown.set(files, done)
+			}
+		}
+		if c.warm, err = tiers.CheckWarm(ctx, o); err != nil {
+			return err
+		}
+		if !c.t.live || len(c.warm.Findings) == 0 {
+			break
+		}
+		if now, err := c.cold.Head(ctx); err == nil && now != nil && now.Info().ID == head {
+			break
+		}
+		if c.warm.Findings = nil; n == tries {
+			c.found(tiers.Finding{Severity: tiers.Note, What: "the volume is committed all the time; its files were not compared", Where: "warm", Do: "check it when it is unmounted"})
+			break
+		}
+	}
+	for _, f := range c.warm.Findings {
+		c.found(f)
+	}
+	if n := c.warm.Doubtful; n > 0 {
+		what := fmt.Sprintf("%s look unchanged by size and time alone", count(n, "file"))
+		if c.r.deep {
+			what = fmt.Sprintf("%s had no record to believe and were compared", count(n, "file"))
+		}
+		c.found(tiers.Finding{Severity: tiers.Note, What: what, Where: "warm"})
+	}
+	if !c.t.live {
+		c.risk(c.warm.AtRisk, "emberfs mount, then sync or umount, commits it")
+	}
+	return nil
+}
+
+func (c *checkRun) risk(r tiers.AtRisk, do string) {
+	c.rep.AtRisk = &r
+	if r.Files > 0 || r.Bytes > 0 {
+		c.found(tiers.Finding{Severity: tiers.Risk, What: "not backed up: " + riskText(r), Where: "warm", Do: do})
+	}
+}
+
+// commits are those that warm's records may be of; head is the tip.
+func (c *checkRun) commits(ctx context.Context) (list []tiers.Snapshot, head tiers.ID, err error) {
+	if c.t.live { // they have moved on since
+		if info, err := tiers.ReadState(c.t.state); err == nil {
+			c.info = info
+		}
+	}
+	if !c.info.Head.IsZero() {
+		if s, err := c.cold.Snapshot(ctx, c.info.Head); err == nil {
+			list = append(list, s)
+		}
+	}
+	tip, err := c.cold.Head(ctx)
+	if err != nil || tip == nil {
+		return list, head, ctx.Err() // its damage is among the findings
+	}
+	head = tip.Info().ID
+	if len(list) == 0 || head != c.info.Head {
+		list = append(list, tip)
+	}
+	return list, head, nil
+}
+
+// daemon adds what the daemon itself says.
+func (c *checkRun) daemon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	st, err := newClient(c.t.state).status(ctx)
+	if err != nil {
+		c.found(tiers.Finding{Severity: tiers.Risk, What: "the process that holds the volume does not answer: " + err.Error(), Where: c.t.state,
+			Do: fmt.Sprintf("look at process %d", c.t.pid)})
+		return
+	}
+	for _, e := range st.Errors {
+		c.found(tiers.Finding{Severity: tiers.Risk, What: "the daemon says: " + e, Where: c.t.state})
+	}
+	c.risk(st.AtRisk, "emberfs sync backs it up")
+}

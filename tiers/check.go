@@ -1,0 +1,114 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Severity says what a finding of `emberfs check` means.
+type Severity string
+
+const (
+	Damaged Severity = "damaged" // something is lost, or would be at the next use
+	Risk    Severity = "risk"    // all is there, but would not survive the loss of machine and disk, or the next mishap
+	Note    Severity = "note"    // worth knowing
+)
+
+// Finding is one line of what `emberfs check` says. Path is a true name in the volume, Where a file of the state directory or
+// the repository; what does not apply is empty.
+type Finding struct {
+	Severity Severity `json:"severity"`
+	What     string   `json:"what"`
+	Path     string   `json:"path,omitempty"`
+	Path64   []byte   `json:"path64,omitempty"` // instead of Path where that is not UTF-8
+	Where    string   `json:"where,omitempty"`
+	Commit   string   `json:"commit,omitempty"`
+	Object   string   `json:"object,omitempty"`
+	Do       string   `json:"do,omitempty"` // what to do about it
+}
+
+// StateInfo is what volume.json says to those who only look.
+type StateInfo struct {
+	Volume    string
+	Branch    string
+	Source    string
+	Head      ID   // the commit that warm was last in step with; zero: none
+	Restoring bool // a restore did not finish; the next mount does it again
+	Clean     bool // the last daemon stopped in order
+	// Trusted says whether the next start believes the records: after a clean stop, or within the same boot.
+	Trusted bool
+	trust   uint16
+}
+
+// ErrNewerState: the state directory was written by a later version.
+var ErrNewerState = errors.New("use a newer emberfs")
+
+// ReadState reads a state directory's volume.json and changes nothing. fs.ErrNotExist: there is none; ErrNewerState.
+func ReadState(dir string) (StateInfo, error) {
+	if _, err := os.Lstat(filepath.Join(dir, stateName)); err != nil {
+		return StateInfo{}, err
+	}
+	s, err := loadState(dir)
+	if err != nil {
+		return StateInfo{}, err
+	}
+	boot, err := BootID()
+	if err != nil {
+		return StateInfo{}, err
+	}
+	i := StateInfo{
+		Volume: s.Volume, Branch: s.Branch, Source: s.Source, Restoring: s.Restore != "", Clean: s.Clean,
+		Trusted: s.Clean || s.Boot == boot || s.Boot == "", trust: s.Trust,
+	}
+	if s.Head != "" {
+		if i.Head, err = ParseID(s.Head); err != nil {
+			return i, fmt.Errorf("read the volume's state %s: head: %w", s.path, err)
+		}
+	}
+	return i, nil
+}
+
+// SetHead writes down another commit as the one that warm is in step with. The caller holds the volume's lock.
+func SetHead(dir string, commit ID) error {
+	s, err := loadState(dir)
+	if err != nil {
+		return err
+	}
+	return s.update(func(f *stateFile) { f.Head = commit.String() })
+}
+
+// StaleTemps lists temporary files that a killed process left in a state directory. The caller holds the volume's lock.
+func StaleTemps(dir string) ([]string, error) {
+	var list []string
+	for _, d := range []string{dir, filepath.Join(dir, "receipts")} {
+		names, err := os.ReadDir(d)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return list, fmt.Errorf("look for temporary files: %w", err)
+		}
+		for _, e := range names {
+			if strings.HasPrefix(e.Name(), TempPrefix) && e.Type().IsRegular() {
+				list = append(list, filepath.Join(d, e.Name()))
+			}
+		}
+	}
+	return list, nil
+}
+
+// WarmFiles walks a state directory's warm and hands f what pick wants: regular files whose bytes are there, and symlinks,
+// whose content is their target. pick is given the path and the id that the file's record names, zero where there is none.
+// What cannot be opened is passed over. Records need not be true: f has to compare.
+func WarmFiles(ctx context.Context, dir string, pick func(path string, id ID) bool, f func(path string, c Content) error) error {
+	fd, err := openWarmDir(dir)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	return warmFiles(ctx, fd, "", 0, pick, f)
+}

@@ -1,0 +1,540 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// WarmCheck says what CheckWarm compares.
+type WarmCheck struct {
+	State string // the state directory
+	Info  StateInfo
+	// Commits are what warm's records may be of: the commit it was last in step with, and the branch's tip. The first is what
+	// changed files are told by. May be empty.
+	Commits []Snapshot
+	// Live: a daemon works there. Findings are looked at twice.
+	Live bool
+	// Same compares a file's content with an id; nil: contents are not read.
+	Same     func(ctx context.Context, id ID, c Content) (bool, error)
+	Progress func(files, done, total int64) // of what Same compares, in allocated bytes; may be nil
+}
+
+// WarmState is what CheckWarm found.
+type WarmState struct {
+	Findings []Finding
+	// Untrue are directories and files whose records say "clean" although they are not; DropRecords takes them.
+	Untrue []string
+	// AtRisk is what no commit has; Seconds by the inodes' change times, which unlike mtimes nobody sets.
+	AtRisk   AtRisk
+	Doubtful int64 // files whose records are hints only, and that look unchanged
+}
+
+// CheckWarm compares warm with a commit by its records, sizes and times, and with Same by the bytes of clean files. It changes
+// nothing. A directory that is marked clean must be what the commit says; what is not marked clean is at risk where it differs.
+func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
+	fd, err := openWarmDir(o.State)
+	if errors.Is(err, unix.ENOENT) {
+		if !o.Info.Head.IsZero() {
+			return &WarmState{Findings: []Finding{{Severity: Damaged, What: "the warm directory is missing", Where: "warm",
+				Do: "move the state directory away and mount the volume's repository in a new one"}}}, nil
+		}
+		return &WarmState{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closeFD(fd)
+	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}}
+	if o.Same != nil && o.Progress != nil {
+		var use TierStatus
+		countTree(fd, &use, 0)
+		w.total = use.Bytes
+	}
+	var at []DirID
+	for _, s := range o.Commits {
+		at = append(at, rootDir(s))
+	}
+	if err := w.dir(fd, "", at, byFD(fd), false, 0); err != nil {
+		return nil, err
+	}
+	if w.oldest != 0 {
+		w.out.AtRisk.Seconds = max(0, time.Since(time.Unix(w.oldest, 0)).Seconds())
+	}
+	return w.out, nil
+}
+
+func openWarmDir(state string) (int, error) {
+	p := filepath.Join(state, "warm")
+	fd, err := unix.Open(p, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", p, err)
+	}
+	return fd, nil
+}
+
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// warmWalk is one walk over warm beside the commits' listings.
+type warmWalk struct {
+	ctx    context.Context
+	o      WarmCheck
+	out    *WarmState
+	inodes map[uint64]struct{} // files with several names, whose bytes count once
+	oldest int64
+	files  int64
+	done   int64
+	total  int64
+}
+
+// maxWarmFindings bounds what is listed; the rest is counted.
+const maxWarmFindings = 1000
+
+// untrue reports a clean mark over something else. mark is the directory or file whose record is to go.
+func (w *warmWalk) untrue(at, mark, what string) {
+	if len(w.out.Untrue) == 0 || w.out.Untrue[len(w.out.Untrue)-1] != mark {
+		w.out.Untrue = append(w.out.Untrue, mark)
+	}
+	if len(w.out.Findings) >= maxWarmFindings {
+		return
+	}
+	w.out.Findings = append(w.out.Findings, Finding{Severity: Damaged, What: what, Path: nameOf(at), Where: path.Join("warm", at),
+		Do: "--repair lets it count as changed, so that the next commit takes what is here"})
+}
+
+// nameOf is what a finding calls a path: the root has a name too.
+func nameOf(at string) string {
+	if at == "" {
+		return "."
+	}
+	return at
+}
+
+// risk counts something that no commit has.
+func (w *warmWalk) risk(st *unix.Statx_t, bytes int64) {
+	if st.Nlink > 1 && kindOf(uint32(st.Mode)) != KindDir {
+		if _, ok := w.inodes[st.Ino]; ok {
+			bytes = 0
+		}
+		w.inodes[st.Ino] = struct{}{}
+	}
+	w.out.AtRisk.Files++
+	w.out.AtRisk.Bytes += bytes
+	if t := st.Ctime.Sec; w.oldest == 0 || t < w.oldest {
+		w.oldest = t
+	}
+}
+
+// record reads a record; ok says that it is believed, seen that there is one of this version.
+func (w *warmWalk) record(at xattrTarget, dir bool) (r record, ok, seen bool) {
+	var buf [recordMax + 1]byte
+	n, err := at.get(recordName, buf[:])
+	if err != nil {
+		return record{}, false, false
+	}
+	if r, seen = decodeRecord(buf[:n]); !seen || r.has(recDir) != dir {
+		return record{}, false, false
+	}
+	return r, r.trust == w.o.Info.trust && w.o.Info.Trusted, true
+}
+
+// listing is a directory as a commit has it.
+type listing struct {
+	id DirID
+	by map[string]*Entry
+}
+
+// listings reads the directory from each commit that has it, each distinct one once.
+func (w *warmWalk) listings(ids []DirID) []listing {
+	var out []listing
+	for i, id := range ids {
+		if id == (DirID{}) || slices.ContainsFunc(out, func(l listing) bool { return l.id == id }) {
+			continue
+		}
+		l, err := w.o.Commits[i].ReadDir(w.ctx, id)
+		if err != nil {
+			continue // the check of the repository says what is wrong with it
+		}
+		by := make(map[string]*Entry, len(l.Entries))
+		for k := range l.Entries {
+			by[l.Entries[k].Name] = &l.Entries[k]
+		}
+		out = append(out, listing{id, by})
+	}
+	return out
+}
+
+// dir compares a directory. ids are what the commits have there, zero where one has none; clean says that a directory above is
+// marked clean, and so everything below it.
+func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean bool, depth int) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	if depth > maxDepth {
+		return fmt.Errorf("warm/%s: more than %d levels deep", at, maxDepth)
+	}
+	rec, ok, _ := w.record(self, true)
+	if rec.has(recUnlisted) {
+		return nil
+	}
+	marked := ok && rec.has(recClean) && len(w.o.Commits) > 0
+	if marked {
+		stands := DirID{Tree: rec.id, Meta: rec.meta}
+		if !slices.Contains(ids, stands) {
+			if w.confirmed(self, true, rec) {
+				w.untrue(at, at, fmt.Sprintf("is marked clean as tree %s, which the commit does not have there", rec.id))
+			}
+			marked, clean = false, false
+		} else {
+			ids = slices.Repeat([]DirID{stands}, len(w.o.Commits)) // the listing is the same whichever commit reads it
+		}
+	}
+	names, err := listNames(fd)
+	if errors.Is(err, unix.EACCES) && w.o.Live {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list warm/%s: %w", at, err)
+	}
+	slices.SortFunc(names, func(a, b Dirent) int { return strings.Compare(a.Name, b.Name) })
+	lists := w.listings(ids)
+	mark := at
+	dirty := !(marked || clean)
+	for _, d := range names {
+		if err := w.entry(fd, path.Join(at, d.Name), d.Name, mark, lists, dirty, depth); err != nil {
+			return err
+		}
+	}
+	w.vanished(self, at, names, lists, dirty, rec)
+	return nil
+}
+
+// vanished looks for names that the commit has and warm has not.
+func (w *warmWalk) vanished(self xattrTarget, at string, names []Dirent, lists []listing, dirty bool, rec record) {
+	if len(lists) == 0 {
+		return
+	}
+	for name := range lists[0].by {
+		_, here := slices.BinarySearchFunc(names, name, func(d Dirent, n string) int { return strings.Compare(d.Name, n) })
+		switch {
+		case here:
+		case dirty:
+			w.out.AtRisk.Files++ // a removal that no commit has
+		case w.confirmed(self, true, rec):
+			w.untrue(path.Join(at, name), at, "is missing from warm under a clean mark: no commit would notice")
+		}
+	}
+}
+
+// confirmed says, where a daemon works, whether a record still stands after what was seen: marks turn dirty before a change.
+func (w *warmWalk) confirmed(self xattrTarget, dir bool, rec record) bool {
+	if !w.o.Live {
+		return true
+	}
+	now, ok, _ := w.record(self, dir)
+	return ok && now == rec
+}
+
+// entry compares one name.
+func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty bool, depth int) error {
+	var st unix.Statx_t
+	if err := statAt(fd, name, &st); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		return fmt.Errorf("stat warm/%s: %w", at, err)
+	}
+	kind := kindOf(uint32(st.Mode))
+	var base *Entry
+	ids := make([]DirID, 0, len(lists))
+	for _, l := range lists {
+		e := l.by[name]
+		if base == nil {
+			base = e
+		}
+		var id DirID
+		if e != nil && e.Kind == KindDir {
+			id = e.Dir()
+		}
+		ids = append(ids, id)
+	}
+	for len(ids) < len(w.o.Commits) {
+		ids = append(ids, DirID{})
+	}
+	differs := len(lists) > 0 && (base == nil || base.Kind != kind)
+	if differs && !dirty && !w.o.Live {
+		w.untrue(at, mark, "is in warm under a clean mark, but not in the commit: no commit would take it")
+	}
+	switch kind {
+	case KindDir:
+		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false)) {
+			w.risk(&st, 0)
+		}
+		sub, err := openAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+				return nil
+			}
+			return fmt.Errorf("open warm/%s: %w", at, err)
+		}
+		defer closeFD(sub)
+		return w.dir(sub, at, ids, byName(fd, name), !dirty, depth+1)
+	case KindFile:
+		if !differs || dirty {
+			return w.file(fd, at, name, mark, &st, base, dirty)
+		}
+	default:
+		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, true)) {
+			w.risk(&st, 0)
+		}
+	}
+	return nil
+}
+
+// attrsDiffer compares what a commit keeps of an inode beside its content.
+func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, mtime bool) bool {
+	now := entryOf(name, st)
+	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || mtime && now.Mtime != e.Mtime {
+		return true
+	}
+	if e.Kind == KindSymlink {
+		to, err := readlinkAt(fd, name)
+		return err == nil && string(to) != e.Target
+	}
+	x, err := byName(fd, name).all()
+	return err == nil && !slices.EqualFunc(x, e.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
+}
+
+// file compares a regular file by its record and its stat data, and by its bytes where that is asked for.
+func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entry, dirty bool) error {
+	self := byName(fd, name)
+	rec, ok, seen := w.record(self, false)
+	if rec.has(recStub) {
+		return nil // its bytes are in cold alone
+	}
+	fits := rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime)
+	var id ID // what the file is said to be; zero: changed
+	switch {
+	case ok && fits:
+		id = rec.id
+	case ok && rec.has(recClean) && !dirty:
+		if w.settledFile(fd, name, self, st, rec) {
+			w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, its record says %d bytes of %s",
+				st.Size, clock(timeOf(st.Mtime)), rec.size, clock(rec.mtime)))
+		}
+		return nil
+	case seen && fits && e != nil && rec.id == e.ID:
+		id = e.ID
+		w.out.Doubtful++
+	case !dirty && e != nil, !seen && e != nil && e.Size == int64(st.Size) && e.Mtime == timeOf(st.Mtime):
+		// No record of its own: a volume without records, or one whose disk was full.
+		if e.Size != int64(st.Size) || e.Mtime != timeOf(st.Mtime) {
+			if w.settledFile(fd, name, self, st, rec) {
+				w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, the commit says %d bytes of %s",
+					st.Size, clock(timeOf(st.Mtime)), e.Size, clock(e.Mtime)))
+			}
+			return nil
+		}
+		id = e.ID
+	}
+	if !dirty && e != nil && !id.IsZero() && id != e.ID {
+		w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", id, e.ID))
+		return nil
+	}
+	if dirty {
+		switch {
+		case e == nil || e.Kind != KindFile || id != e.ID:
+			w.risk(st, int64(st.Size))
+		case w.attrsDiffer(fd, name, st, e, true):
+			w.risk(st, 0)
+		}
+	}
+	if w.o.Same == nil || id.IsZero() {
+		return nil
+	}
+	return w.content(fd, at, name, st, rec, ok && fits, dirty, id)
+}
+
+// settledFile says, where a daemon works, whether a file that was seen to differ from its record still does.
+func (w *warmWalk) settledFile(fd int, name string, self xattrTarget, st *unix.Statx_t, rec record) bool {
+	if !w.o.Live {
+		return true
+	}
+	var now unix.Statx_t
+	return w.confirmed(self, false, rec) && statAt(fd, name, &now) == nil && now.Ino == st.Ino && now.Size == st.Size && now.Mtime == st.Mtime
+}
+
+// content compares a file's bytes with the id that its record names.
+func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record, marked, dirty bool, id ID) error {
+	f, err := openAt(fd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open warm/%s: %w", at, err)
+	}
+	defer closeFD(f)
+	same, err := w.o.Same(w.ctx, id, &warmContent{fd: f, size: int64(st.Size)})
+	w.files++
+	if w.done += int64(st.Blocks) * 512; w.o.Progress != nil {
+		w.o.Progress(w.files, min(w.done, w.total), w.total)
+	}
+	switch {
+	case same, errors.Is(err, ErrSizeChanged), errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil && w.ctx.Err() != nil:
+		return w.ctx.Err()
+	case err != nil:
+		return fmt.Errorf("read warm/%s: %w", at, err)
+	case !marked && dirty:
+		w.risk(st, int64(st.Size)) // only a hint said otherwise; the next mount compares it too
+		return nil
+	}
+	if !w.settledFile(fd, name, byName(fd, name), st, rec) {
+		return nil
+	}
+	w.untrue(at, at, fmt.Sprintf("its bytes are not those of object %s, although its record says so", id))
+	return nil
+}
+
+func clock(t Time) string {
+	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format("2006-01-02T15:04:05.999999999Z")
+}
+
+// DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what is
+// there counts as changed then, and the next commit takes it. The caller holds the volume's lock.
+func DropRecords(state string, paths []string) error {
+	fd, err := openWarmDir(state)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	dropped := map[string]bool{}
+	for _, p := range paths {
+		for at := p; ; at = path.Dir(at) {
+			if at == "." {
+				at = ""
+			}
+			if !dropped[at] {
+				dropped[at] = true
+				if err := dropRecord(fd, at); err != nil {
+					return fmt.Errorf("drop the record of warm/%s: %w", at, err)
+				}
+			}
+			if at == "" {
+				break
+			}
+		}
+	}
+	if len(dropped) == 0 {
+		return nil
+	}
+	return SyncDir(filepath.Join(state, "warm"))
+}
+
+// dropRecord removes one record. What is gone has none; a stub keeps its own, or its bytes would be taken for zeros.
+func dropRecord(root int, at string) error {
+	self := byFD(root)
+	if at != "" {
+		dir, err := openAt(root, nameOf(path.Dir(at)), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer closeFD(dir)
+		self = byName(dir, path.Base(at))
+	}
+	var buf [recordMax + 1]byte
+	if n, err := self.get(recordName, buf[:]); err == nil {
+		if r, ok := decodeRecord(buf[:n]); ok && (r.has(recStub) || r.has(recUnlisted)) {
+			return nil
+		}
+	}
+	err := self.remove(recordName)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// linkContent is a symlink's target as content.
+type linkContent string
+
+func (c linkContent) Size() int64 { return int64(len(c)) }
+
+func (c linkContent) ReadAt(p []byte, off int64) (int, error) {
+	return strings.NewReader(string(c)).ReadAt(p, off)
+}
+
+func (c linkContent) Data(off int64) (Range, bool, error) {
+	return Range{off, c.Size()}, off < c.Size(), nil
+}
+
+var _ io.ReaderAt = linkContent("")
+
+func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, ID) bool, f func(string, Content) error) error {
+	if err := ctx.Err(); err != nil || depth > maxDepth {
+		return err
+	}
+	names, err := listNames(fd)
+	if err != nil {
+		return fmt.Errorf("list warm/%s: %w", at, err)
+	}
+	for _, d := range names {
+		full := path.Join(at, d.Name)
+		var st unix.Statx_t
+		if statAt(fd, d.Name, &st) != nil {
+			continue
+		}
+		switch kindOf(uint32(st.Mode)) {
+		case KindDir:
+			sub, err := openAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+			if err != nil {
+				continue
+			}
+			err = warmFiles(ctx, sub, full, depth+1, pick, f)
+			closeFD(sub)
+			if err != nil {
+				return err
+			}
+		case KindSymlink:
+			if to, err := readlinkAt(fd, d.Name); err == nil && pick(full, ID{}) {
+				if err := f(full, linkContent(to)); err != nil {
+					return err
+				}
+			}
+		case KindFile:
+			var rec record
+			var buf [recordMax + 1]byte
+			if n, err := byName(fd, d.Name).get(recordName, buf[:]); err == nil {
+				rec, _ = decodeRecord(buf[:n])
+			}
+			if rec.has(recStub) || !pick(full, rec.id) {
+				continue
+			}
+			if err := withFile(fd, d.Name, &st, func(c Content) error { return f(full, c) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func withFile(dirfd int, name string, st *unix.Statx_t, f func(Content) error) error {
+	fd, err := openAt(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer closeFD(fd)
+	return f(&warmContent{fd: fd, size: int64(st.Size)})
+}
