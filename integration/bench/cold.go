@@ -141,7 +141,7 @@ func (b *bench) database() error {
 		return err
 	}
 	err = sql(fmt.Sprintf(`create table t(id integer primary key, v blob);
-		with recursive n(i) as (select 1 union all select i+1 from n where i < %d) insert into t select i, randomblob(3900) from n;`, rows))
+		with recursive n(i) as (select 1 union all select i+1 from n where i < %d) insert into t select i, hex(randomblob(1950)) from n;`, rows))
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (b *bench) database() error {
 		return err
 	}
 	for range 5 {
-		if err := sql(fmt.Sprintf("update t set v = randomblob(3900) where id in (select abs(random() %% %d) from t limit 100);", rows)); err != nil {
+		if err := sql(fmt.Sprintf("update t set v = hex(randomblob(1950)) where id in (select abs(random() %% %d) from t limit 100);", rows)); err != nil {
 			return err
 		}
 		grown, err := s.growth(func() error { _, err := b.commitQuietly(s); return err })
