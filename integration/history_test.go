@@ -1,0 +1,465 @@
+//go:build slow
+
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loggedCommit is what `emberfs log --json` and `snapshots --json` print of a commit.
+type loggedCommit struct {
+	ID        string    `json:"id"`
+	Parents   []string  `json:"parents"`
+	Time      time.Time `json:"time"`
+	Emberfs   bool      `json:"emberfs"`
+	Reason    string    `json:"reason"`
+	Machine   string    `json:"machine"`
+	Files     int64     `json:"files"`
+	Bytes     int64     `json:"bytes"`
+	AtRisk    int64     `json:"at_risk"`
+	Author    string    `json:"author"`
+	Subject   string    `json:"subject"`
+	TreeFiles *int64    `json:"tree_files"`
+	TreeBytes *int64    `json:"tree_bytes"`
+	Remote    *bool     `json:"remote"`
+	Refs      []string  `json:"refs"`
+}
+
+// loggedChange is what `emberfs diff --json` prints of a path.
+type loggedChange struct {
+	Status string   `json:"status"`
+	Path   string   `json:"path"`
+	Path64 []byte   `json:"path64"`
+	Fields []string `json:"fields"`
+}
+
+// jsonIn runs emberfs in a directory and reads the list that it prints.
+func jsonIn[T any](t *testing.T, dir string, args ...string) []T {
+	t.Helper()
+	r := command{args: append([]string{env.bin}, args...), dir: dir, limit: 2 * time.Minute}.run(t)
+	if r.code != 0 || r.stderr != "" {
+		t.Fatalf("%v", r)
+	}
+	var list []T
+	if err := json.Unmarshal([]byte(r.stdout), &list); err != nil {
+		t.Fatalf("%v\n%v", err, r)
+	}
+	return list
+}
+
+func idsOf(list []loggedCommit) []string {
+	var ids []string
+	for _, c := range list {
+		ids = append(ids, c.ID)
+	}
+	return ids
+}
+
+// changes gives the differences by path; metadata of directories whose mtime alone is new is left out, for scans cannot tell
+// whether it should be there, and so are hard links.
+func changes(t *testing.T, dir string, args ...string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for _, c := range jsonIn[loggedChange](t, dir, append([]string{"diff", "--json"}, args...)...) {
+		path := "/" + c.Path + string(c.Path64)
+		if c.Path == "." {
+			path = ""
+		}
+		if _, twice := out[path]; twice {
+			t.Errorf("%q is there twice", path)
+		}
+		c.Fields = slices.DeleteFunc(c.Fields, func(f string) bool { return f == "link" })
+		if c.Status == "m" && len(c.Fields) == 0 {
+			continue
+		}
+		out[path] = strings.TrimSpace(c.Status + " " + strings.Join(c.Fields, ","))
+	}
+	return out
+}
+
+var scanned = regexp.MustCompile(`(?s)^mode (\d+) uid (\d+) gid (\d+) mtime (\S+) size (\d+) rdev (\d+) xattrs (.*) content (.*)$`)
+
+// expectedChanges compares two scans as diff should.
+func expectedChanges(t *testing.T, before, after map[string]string) map[string]string {
+	t.Helper()
+	parse := func(s string) []string {
+		s, _, _ = strings.Cut(s, " links [")
+		m := scanned.FindStringSubmatch(strings.TrimSuffix(s, " sparse"))
+		if m == nil {
+			t.Fatalf("scan %q", s)
+		}
+		return m[1:]
+	}
+	const format = 6 // digits of a mode but for the permissions: 100644
+	typeOf := func(mode string) string { return fmt.Sprintf("%0*s", format, mode)[:2] }
+	out := map[string]string{}
+	for p, b := range before {
+		a, ok := after[p]
+		if !ok {
+			out[p] = "D"
+			continue
+		}
+		x, y := parse(b), parse(a)
+		var fields []string
+		differ := func(field string, at ...int) {
+			if slices.ContainsFunc(at, func(i int) bool { return x[i] != y[i] }) {
+				fields = append(fields, field)
+			}
+		}
+		status := "m"
+		switch same := typeOf(x[0]) == typeOf(y[0]); {
+		case !same:
+			status, fields = "T", append(fields, "type")
+		case typeOf(x[0]) == "12":
+			differ("target", 7)
+		case typeOf(x[0]) == "10":
+			differ("content", 4, 7)
+			differ("size", 4)
+		case typeOf(x[0]) != "04":
+			differ("rdev", 5)
+		}
+		if len(fields) > 0 && status == "m" {
+			status = "M"
+		}
+		differ("mode", 0)
+		if status == "T" && strings.HasSuffix(x[0], y[0][len(y[0])-3:]) {
+			fields = slices.DeleteFunc(fields, func(f string) bool { return f == "mode" })
+		}
+		differ("owner", 1, 2)
+		differ("mtime", 3)
+		differ("xattrs", 6)
+		if len(fields) > 0 {
+			out[p] = status + " " + strings.Join(fields, ",")
+		}
+	}
+	for p := range after {
+		if _, ok := before[p]; !ok {
+			out[p] = "A"
+		}
+	}
+	return out
+}
+
+// sameChanges compares but for the mtime of directories, which diff leaves out where what is in them changed.
+func sameChanges(t *testing.T, what string, got, want, scan map[string]string) {
+	t.Helper()
+	plain := func(path, change string) string {
+		if strings.HasPrefix(scan[path], "mode 4") && change[0] == 'm' {
+			change = strings.TrimSuffix(strings.ReplaceAll(change+",", "mtime,", ""), ",")
+			if strings.TrimSpace(change) == "m" {
+				return ""
+			}
+		}
+		return change
+	}
+	shown := 0
+	for _, m := range []map[string]string{want, got} {
+		for p := range m {
+			g, w := "", ""
+			if c, ok := got[p]; ok {
+				g = plain(p, c)
+			}
+			if c, ok := want[p]; ok {
+				w = plain(p, c)
+			}
+			if g != w {
+				if shown++; shown <= 10 {
+					t.Errorf("%s: %q: got %q, want %q", what, p, g, w)
+				}
+			}
+		}
+	}
+}
+
+// TestHistoryOddTree: with a tree of everything odd and changes of every kind, diff finds exactly what two scans of the tree
+// differ in: in the directory before the commit, between the commits after it, and the other way round.
+func TestHistoryOddTree(t *testing.T) {
+	deadline(t, 8*time.Minute)
+	v := newVolume(t, "one").mount()
+	makeOddTree(t, v.mnt)
+	v.sync()
+	before := scanTree(t, v.mnt)
+	if got := changes(t, "/", v.mnt); len(got) != 0 {
+		t.Errorf("right after a commit: %q", got)
+	}
+	changeOddTree(t, v.mnt)
+	after := scanTree(t, v.mnt)
+	want := expectedChanges(t, before, after)
+	if len(want) < 30 {
+		t.Fatalf("only %d changes", len(want))
+	}
+	now := changes(t, "/", v.mnt)
+	sameChanges(t, "now", now, want, after)
+	v.sync()
+	if got := changes(t, "/", v.mnt); len(got) != 0 {
+		t.Errorf("after the second commit: %q", got)
+	}
+	between := changes(t, "/", v.mnt, "HEAD~1", "HEAD")
+	sameChanges(t, "between commits", between, want, after)
+	sameChanges(t, "back", changes(t, "/", v.cold(), "HEAD", "HEAD~1"), expectedChanges(t, after, before), before)
+	sameChanges(t, "from the first to now", changes(t, "/", v.mnt, "HEAD~1", "now"), want, after)
+	// Each path's own log has the commits that the difference says.
+	commits := idsOf(jsonIn[loggedCommit](t, v.mnt, "log", "--json"))
+	if len(commits) != 2 {
+		t.Fatalf("commits %q", commits)
+	}
+	for _, name := range oddNames() {
+		got := idsOf(jsonIn[loggedCommit](t, "/", "log", "--json", v.state, "--", "names/"+name))
+		_, changed := want["/names/"+name]
+		if changed != (len(got) == 2 || len(got) == 1 && got[0] == commits[0]) {
+			t.Errorf("log of %q: %q; in the difference: %q", name, got, want["/names/"+name])
+		}
+	}
+	for _, args := range [][]string{{"diff", v.mnt, "HEAD~1", "HEAD"}, {"diff", v.mnt, "HEAD~1", "HEAD", "--stat"}, {"diff", v.mnt, "HEAD~1", "HEAD", "--name-only"}} {
+		r := v.emberfs(args...)
+		if r.code != 0 || r.stderr != "" {
+			t.Errorf("%v", r)
+		}
+		if i := strings.IndexFunc(r.stdout, func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' }); i >= 0 && args[len(args)-1] != "HEAD" {
+			t.Errorf("%q: control character %q", args, r.stdout[max(0, i-40):i+1])
+		}
+	}
+	v.umount()
+}
+
+// TestHistory: commits of two machines and of a stock client as log, snapshots and restore --commit tell them, by mountpoint,
+// state directory and repository alike; nothing of it writes.
+func TestHistory(t *testing.T) {
+	deadline(t, 4*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	one := newVolume(t, "one", withSource(repo)).mount()
+	latin := "caf\xe9"
+	write := func(v *volume, name, content string) {
+		t.Helper()
+		check(t, os.MkdirAll(filepath.Dir(v.at(name)), 0o755))
+		check(t, os.WriteFile(v.at(name), []byte(content), 0o644))
+	}
+	write(one, "a", "1")
+	write(one, "d/.git/config", "x")
+	write(one, "d/new\nline", "x")
+	write(one, latin, "x")
+	check(t, os.Link(one.at("a"), one.at("d/hard")))
+	check(t, os.MkdirAll(one.at("void/void"), 0o755))
+	check(t, unix.Mkfifo(one.at("fifo"), 0o600))
+	one.sync() // 0
+	write(one, "d/new\nline", "y")
+	check(t, os.Chmod(one.at("void/void"), 0o700))
+	one.sync() // 1
+	check(t, os.Rename(one.at("d"), one.at("moved")))
+	check(t, os.Remove(one.at("fifo")))
+	one.umount() // 2
+	clone := filepath.Join(testDir(t), "clone")
+	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`; sleep 1.1
+		echo stock >a; echo s >`+"caf\xe9"+`; git add -A; git commit -qm 'by hand'; git push -q`) // 3
+	two := newVolume(t, "two", withSource(repo)).mount()
+	write(two, "last", "x")
+	two.sync() // 4
+	git := strings.Fields(must(t, "/", "git", "-C", repo, "rev-list", "--reverse", "main"))
+	if len(git) != 5 {
+		t.Fatalf("commits: %q", git)
+	}
+	newest := slices.Clone(git)
+	slices.Reverse(newest)
+	shell(t, clone, "git pull -q")
+	for _, at := range []struct {
+		dir  string
+		args []string
+	}{{"/", []string{two.mnt}}, {two.at("moved"), nil}, {"/", []string{two.state}}, {"/", []string{two.cold()}}, {"/", []string{repo}}, {"/", []string{clone}}} {
+		if got := idsOf(jsonIn[loggedCommit](t, at.dir, append([]string{"log", "--json"}, at.args...)...)); !slices.Equal(got, newest) {
+			t.Errorf("log in %s of %q: %q, want %q", at.dir, at.args, got, newest)
+		}
+	}
+	list := jsonIn[loggedCommit](t, "/", "log", "--json", two.mnt)
+	if c := list[1]; c.Emberfs || c.Author != "Test" || c.Subject != "by hand" || c.Reason != "" {
+		t.Errorf("the stock client's commit: %+v", c)
+	}
+	if c := list[0]; !c.Emberfs || c.Reason != "sync" || c.Files != 1 || c.Bytes != 1 || c.AtRisk != 0 || c.Machine == "" || c.Machine == list[2].Machine {
+		t.Errorf("the last commit: %+v", c)
+	}
+	if c := list[2]; c.Reason != "unmount" || !slices.Equal(c.Parents, git[1:2]) {
+		t.Errorf("the commit of the unmount: %+v", c)
+	}
+	for _, c := range []struct {
+		dir, path string
+		want      []int
+	}{
+		{two.mnt, "a", []int{3, 0}},
+		{two.at("moved"), "../a", []int{3, 0}},
+		{two.mnt, latin, []int{3, 0}},
+		{two.mnt, "d/new\nline", []int{2, 1, 0}},
+		{two.at("moved"), "new\nline", []int{2}},
+		{two.mnt, "moved/.git/config", []int{2}},
+		{two.mnt, "fifo", []int{2, 0}},
+		{two.mnt, "void", []int{1, 0}},
+		{two.mnt, "void/void", []int{1, 0}},
+		{"/", two.at("last"), []int{4}},
+		{two.mnt, "nothing", nil},
+	} {
+		var want []string
+		for _, i := range c.want {
+			want = append(want, git[i])
+		}
+		// A hard link's name gone is a change of the file's other names too.
+		if got := idsOf(jsonIn[loggedCommit](t, c.dir, "log", "--json", two.mnt, "--", c.path)); !slices.Equal(got, want) {
+			t.Errorf("log of %q in %s: %q, want %q", c.path, c.dir, got, want)
+		}
+	}
+	if got := jsonIn[loggedCommit](t, "/", "log", "--json", "-n", "2", repo, "a"); len(got) != 2 || got[1].ID != git[0] {
+		t.Errorf("log -n 2 of a: %+v", got)
+	}
+
+	points := jsonIn[loggedCommit](t, "/", "snapshots", "--json", two.mnt)
+	if !slices.Equal(idsOf(points), newest) {
+		t.Errorf("snapshots: %q", idsOf(points))
+	}
+	for i, p := range points {
+		if p.Remote == nil || !*p.Remote || p.TreeFiles == nil || i == 0 && (*p.TreeFiles != 6 || !slices.Equal(p.Refs, []string{"main", "remote: main"})) {
+			t.Errorf("snapshot %d: %+v", i, p)
+		}
+	}
+	check(t, os.Rename(repo, repo+".away"))
+	write(two, "unpushed", "x")
+	if r := two.emberfs("sync", two.mnt); r.code != 3 {
+		t.Errorf("sync without the remote: %v", r)
+	}
+	check(t, os.Rename(repo+".away", repo))
+	points = jsonIn[loggedCommit](t, "/", "snapshots", "--json", two.mnt, "--limit", "2")
+	if len(points) != 2 || *points[0].Remote || !*points[1].Remote {
+		t.Errorf("with a commit that is not pushed: %+v", points)
+	}
+
+	must(t, "/", "git", "-C", repo, "tag", "-a", "-m", "m", "v1", git[1])
+	when := strings.TrimSpace(must(t, "/", "git", "-C", repo, "log", "-1", "--format=%cI", git[3]))
+	for i, rev := range []struct {
+		rev  string
+		want int
+	}{{git[0][:8], 0}, {"HEAD~3", 1}, {"v1", 1}, {"main~2", 2}, {when, 3}, {"main", 4}} {
+		to := filepath.Join(testDir(t), fmt.Sprint("restored-", i))
+		r := two.emberfs("restore", "--from", repo, "--commit", rev.rev, "--to", to)
+		if r.code != 0 || !strings.Contains(r.stdout, git[rev.want]) || r.stderr != "" {
+			t.Errorf("%s: want %s\n%v", rev.rev, git[rev.want], r)
+		}
+	}
+	sameFile := func(path, want string) {
+		t.Helper()
+		if b, err := os.ReadFile(filepath.Join(testDir(t), path)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v; want %q", path, b, err, want)
+		}
+	}
+	sameFile("restored-0/d/new\nline", "x")
+	sameFile("restored-1/d/new\nline", "y")
+	sameFile("restored-4/a", "stock\n")
+
+	quiet := filesOf(t, two.cold())
+	for _, args := range [][]string{{"log"}, {"snapshots"}, {"diff"}, {"diff", "HEAD~1", "HEAD"}} {
+		r := command{args: append([]string{env.bin}, args...), dir: two.mnt}.run(t)
+		if r.code != 0 || r.stderr != "" || r.stdout == "" && len(args) > 1 {
+			t.Errorf("%v", r)
+		}
+	}
+	if now := filesOf(t, two.cold()); now != quiet {
+		t.Errorf("reading changed the repository:\n%s\nwas\n%s", now, quiet)
+	}
+	two.umount()
+}
+
+// filesOf describes the files of a repository.
+func filesOf(t *testing.T, dir string) string {
+	t.Helper()
+	return must(t, dir, "find", ".", "-printf", "%p %s %T@ %C@\n")
+}
+
+// TestHistoryBesideWriter: whoever reads history while commits are made sees commits that are whole.
+func TestHistoryBesideWriter(t *testing.T) {
+	deadline(t, 4*time.Minute)
+	v := newVolume(t, "one").mount()
+	check(t, os.WriteFile(v.at("f"), []byte("start\n"), 0o644))
+	v.sync()
+	var g sync.WaitGroup
+	stop := make(chan struct{})
+	commits := 1
+	g.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			commits++
+			check(t, os.WriteFile(v.at("f"), fmt.Appendf(nil, "%d\n", commits), 0o644))
+			check(t, os.WriteFile(v.at(fmt.Sprintf("f%d", commits%7)), nil, 0o644))
+			if r, err := (command{args: []string{env.bin, "sync", v.mnt}}).try(); err != nil || r.code != 0 {
+				t.Errorf("%v %v", err, r)
+				return
+			}
+		}
+	})
+	last := 0
+	for range 30 {
+		n := len(jsonIn[loggedCommit](t, "/", "log", "--json", v.mnt))
+		if n < last {
+			t.Errorf("%d commits, %d before", n, last)
+		}
+		last = n
+		for _, args := range [][]string{{"diff", v.mnt}, {"diff", v.state, "HEAD~", "HEAD"}, {"snapshots", v.mnt}, {"log", v.mnt, "f"}} {
+			if args[len(args)-2] == "HEAD~" && n < 2 {
+				continue
+			}
+			if r := v.emberfs(args...); r.code != 0 || r.stderr != "" {
+				t.Errorf("%v", r)
+			}
+		}
+	}
+	close(stop)
+	g.Wait()
+	v.umount()
+	if n := len(jsonIn[loggedCommit](t, "/", "log", "--json", v.state)); n < commits {
+		t.Errorf("%d commits, want at least %d", n, commits)
+	}
+	fsck(t, v.cold())
+}
+
+// TestDiffAfterCrash: in the state directory of a daemon that was killed, diff shows what no commit has.
+func TestDiffAfterCrash(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	for _, u := range []user{{}, plainUser()} {
+		v := newVolume(t, fmt.Sprint("user", u.uid), withUser(u))
+		v.mount()
+		run := func(script string) {
+			t.Helper()
+			if r := (command{args: []string{"sh", "-euc", script}, as: u, dir: v.mnt}).run(t); r.code != 0 {
+				t.Fatalf("%v", r)
+			}
+		}
+		run("echo same >same; echo old >changed; mkdir d; echo x >d/gone; echo m >mode; sleep 2.2")
+		v.sync()
+		run("echo new >changed; rm d/gone; echo n >d/new; chmod 600 mode; touch -d 2001-01-01 same")
+		want := "M\tchanged\nD\td/gone\nA\td/new\nm\tmode\nm\tsame\n"
+		if r := v.emberfs("diff", v.mnt, "--name-only"); r.code != 0 || r.stdout != want {
+			t.Errorf("mounted: want %q\n%v", want, r)
+		}
+		v.kill()
+		if r := v.emberfs("diff", v.state, "--name-only"); r.code != 0 || r.stdout != want || r.stderr != "" {
+			t.Errorf("after a crash: want %q\n%v", want, r)
+		}
+		v.mount()
+		v.umount()
+		if r := v.emberfs("diff", v.state, "--name-only"); r.code != 0 || r.stdout != "" {
+			t.Errorf("after a clean stop: %v", r)
+		}
+		if r := v.emberfs("diff", v.state, "HEAD~1", "HEAD", "--name-only"); r.code != 0 || r.stdout != want {
+			t.Errorf("between the commits: want %q\n%v", want, r)
+		}
+	}
+}
