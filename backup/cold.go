@@ -82,8 +82,9 @@ type Cold struct {
 
 	buffers sync.Pool // of chunks, *[]byte
 
-	txs  chan struct{} // holds a token while a Tx is open
-	sync chan struct{} // holds a token while Fetch or Push runs
+	txs       chan struct{} // holds a token while a Tx is open
+	protected func()        // lets GC have the open Tx's base again; whoever holds the token of txs may use it
+	sync      chan struct{} // holds a token while Fetch or Push runs
 
 	mu struct {
 		sync.Mutex
@@ -278,6 +279,9 @@ func (c *Cold) begin(ctx context.Context, base func() (*snapshot, error)) (tiers
 	t := &tx{c: c}
 	var err error
 	if t.base, err = base(); err == nil {
+		if t.base != nil {
+			c.protected = c.db.Protect(t.base.info.ID)
+		}
 		t.w, err = c.db.NewWriter()
 	}
 	if err != nil {
@@ -287,7 +291,13 @@ func (c *Cold) begin(ctx context.Context, base func() (*snapshot, error)) (tiers
 	return t, nil
 }
 
-func (c *Cold) endTx() { <-c.txs }
+func (c *Cold) endTx() {
+	if c.protected != nil {
+		c.protected()
+		c.protected = nil
+	}
+	<-c.txs
+}
 
 // HasRemote implements tiers.Cold.
 func (c *Cold) HasRemote() bool { return c.remote != nil }

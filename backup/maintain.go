@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
+	"emberfs/tiers"
 )
 
 // maintainRate is how many bytes a second background work may copy: a small part of what a disk does, so that reads and
@@ -23,6 +24,11 @@ func (c *Cold) Maintain(ctx context.Context) error {
 		c.log.WithField("merged", n).WithField("packs", packs).Info("packs were merged")
 	}
 	return nil
+}
+
+// GC implements tiers.Cold.
+func (c *Cold) GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
+	return c.db.GC(ctx, o)
 }
 
 // isMetadata recognises from its first bytes a blob of metadata: its first line is a header, or in a shard an entry.

@@ -244,8 +244,34 @@ type Cold interface {
 	// Maintain keeps the repository quick to read, where that is due; it may take long, runs beside everything else and changes
 	// nothing that can be seen. Ended by ctx it leaves everything as it was.
 	Maintain(ctx context.Context) error
+	// GC removes objects that nothing reaches any more. ErrMissing or ErrCorrupt: what is reachable is not whole, nothing was
+	// removed.
+	GC(ctx context.Context, o GCOptions) (GCReport, error)
 	Stats() ColdStats
 	Close() error
+}
+
+// DefaultGrace is for how long objects that nothing reaches stay.
+const DefaultGrace = 2 * time.Hour
+
+// GCOptions say what Cold.GC removes.
+type GCOptions struct {
+	// Grace is for how long objects stay after they were written although nothing reaches them; zero: DefaultGrace; negative: not
+	// at all.
+	Grace  time.Duration
+	DryRun bool // change nothing, only report
+	// Progress, where it is not nil, is called now and then with the objects that were looked at and how many there are.
+	Progress func(done, total int64)
+}
+
+// GCReport says what GC removed, or with DryRun would remove.
+type GCReport struct {
+	Objects int64 // removed; one that lies in two packs counts twice
+	Bytes   int64 // that were freed on disk; with DryRun an estimate
+	Packs   int   // packs that were removed, or written anew without the objects
+	Kept    int64 // objects that stay, those of the grace period among them
+	// Busy says that some were left because they came back into use meanwhile; the next GC looks again.
+	Busy bool
 }
 
 // ColdStats describe the repository.

@@ -95,13 +95,14 @@ func (c *memCold) OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
 	}
 	return b.(memBlob), nil
 }
-func (c *memCold) HasRemote() bool                    { return false }
-func (c *memCold) Fetch(context.Context) error        { return nil }
-func (c *memCold) Push(context.Context) error         { return nil }
-func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
-func (c *memCold) Pushed() ID                         { return ID{} }
-func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
-func (c *memCold) Close() error                       { return nil }
+func (c *memCold) HasRemote() bool                                 { return false }
+func (c *memCold) Fetch(context.Context) error                     { return nil }
+func (c *memCold) Push(context.Context) error                      { return nil }
+func (c *memCold) Peek(context.Context) (bool, error)              { return false, nil }
+func (c *memCold) GC(context.Context, GCOptions) (GCReport, error) { return GCReport{}, nil }
+func (c *memCold) Pushed() ID                                      { return ID{} }
+func (c *memCold) Stats() ColdStats                                { return ColdStats{} }
+func (c *memCold) Close() error                                    { return nil }
 
 func (c *memCold) Maintain(ctx context.Context) error {
 	if c.maintain == nil {

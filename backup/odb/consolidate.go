@@ -74,9 +74,9 @@ func (db *DB) Consolidate(ctx context.Context, o ConsolidateOptions) (merged int
 func (db *DB) exclusive(ctx context.Context) (func(), error) {
 	select {
 	case db.upkeep <- struct{}{}:
-		return func() { <-db.upkeep }, ctx.Err()
+		return func() { <-db.upkeep }, nil
 	case <-ctx.Done():
-		return func() {}, ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 

@@ -76,14 +76,15 @@ type DB struct {
 	self     owner
 	readOnly bool
 
-	packs    atomic.Pointer[packList] // nil once closed
-	bases    *cache.BufferLRU         // resolved delta bases, by cacheKey
-	seq      atomic.Int64
-	pools    struct{ buf, zr, zw, mem sync.Pool }
-	scan     scanState
-	evidence evidence
-	closed   atomic.Bool
-	upkeep   chan struct{} // holds a token while packs are merged or cleaned
+	packs     atomic.Pointer[packList] // nil once closed
+	bases     *cache.BufferLRU         // resolved delta bases, by cacheKey
+	seq       atomic.Int64
+	pools     struct{ buf, zr, zw, mem sync.Pool }
+	scan      scanState
+	evidence  evidence
+	closed    atomic.Bool
+	protected protected
+	upkeep    chan struct{} // holds a token while packs are merged or cleaned
 }
 
 // Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it: the

@@ -126,7 +126,7 @@ func (s *shardDeltas) entry(base, data []byte, distance, most int64) ([]byte, er
 	return bytes.Clone(z.buf.Bytes()), nil
 }
 
-// sketch is made of a content's pieces (the names of a tree, the lines of a blob) so that contents with many pieces in common
+// sketch is made of a content's pieces (the entries of a tree, the lines of a blob) so that contents with many pieces in common
 // share most of its numbers.
 func (s *shardDeltas) sketch(t Type, data []byte) (k [sketchSize]uint64) {
 	for i := range k {
@@ -141,10 +141,11 @@ func (s *shardDeltas) sketch(t Type, data []byte) (k [sketchSize]uint64) {
 		if at < 0 {
 			at = len(data) - 1
 		}
-		h := maphash.Bytes(s.seed, data[:at+1])
-		if data = data[at+1:]; t == Tree {
-			data = data[min(len(data), hashSize):]
+		if t == Tree {
+			at = min(at+hashSize, len(data)-1)
 		}
+		h := maphash.Bytes(s.seed, data[:at+1])
+		data = data[at+1:]
 		for i := range k {
 			h = h*0x9e3779b97f4a7c15 + 0x2545f4914f6cdd1d
 			k[i] = min(k[i], h^h>>29)

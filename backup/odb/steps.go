@@ -10,5 +10,6 @@ var Steps = []string{
 	"rebuild.index", "rebuild.write", "rebuild.rename", "rebuild.sync-dir",
 	"consolidate.merge", "consolidate.age", "consolidate.remove-midx", "consolidate.remove-index", "consolidate.remove-pack",
 	"consolidate.sync-dir",
+	"gc.mark", "gc.check", "gc.remove-loose",
 	"rebuild.salvage", "rebuild.quarantine", "rebuild.release",
 }

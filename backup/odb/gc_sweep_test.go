@@ -1,0 +1,402 @@
+package odb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"emberfs/tiers"
+)
+
+const noGrace = -1
+
+func gc(t testing.TB, db *DB, o tiers.GCOptions) tiers.GCReport {
+	t.Helper()
+	r, err := db.GC(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// garbage puts an object that nothing reaches into a pack of its own.
+func garbage(t testing.TB, db *DB, text string) ID {
+	t.Helper()
+	var id ID
+	if err := publish(t, db, func(w *Writer) { id = mustPut(t, w, Blob, []byte(text)) }).Release(); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func ageAll(t testing.TB, dir string, by time.Duration) {
+	t.Helper()
+	for _, pattern := range []string{"objects/pack/*", "objects/??/*"} {
+		m, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range m {
+			age(t, path, by)
+		}
+	}
+}
+
+func TestGC(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip := commits(t, db, ID{}, 5)
+	reachable := allObjects(t, dir)
+	// A commit that was taken back, a branch that was replaced, and an object among reachable ones.
+	w := publish(t, db, func(w *Writer) {
+		if _, err := putCommit(w, tip, 77, map[string][]byte{"aborted": []byte("aborted")}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if err := w.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	tip, err := addCommit(db, tip, 78, map[string][]byte{"f": []byte("mixed")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := []ID{hashOf("aborted"), garbage(t, db, "garbage"), garbage(t, db, "more garbage")}
+	if _, err := db.replace(t.Context(), mustPacks(t, db)[:3], nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	loose := strings.TrimSpace(git(t, dir, "hash-object", "-w", "--stdin")) // the empty blob
+	dead = append(dead, mustID(t, loose))
+	all := allObjects(t, dir)
+
+	if r := gc(t, db, tiers.GCOptions{}); r.Objects != 0 || !slices.Equal(all, allObjects(t, dir)) {
+		t.Fatalf("within the grace period: %+v", r)
+	}
+	ageAll(t, dir, time.Hour)
+	if r := gc(t, db, tiers.GCOptions{}); r.Objects != 0 {
+		t.Fatalf("within the grace period: %+v", r)
+	}
+	packs := packCount(t, dir)
+	dry := gc(t, db, tiers.GCOptions{Grace: time.Minute, DryRun: true})
+	if dry.Objects != 6 || dry.Bytes <= 0 || dry.Packs != 2 || packCount(t, dir) != packs || !slices.Equal(all, allObjects(t, dir)) {
+		t.Fatalf("%+v", dry)
+	}
+	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+	if r.Objects != dry.Objects || r.Kept != dry.Kept || r.Busy || r.Bytes <= 0 || max(r.Bytes-dry.Bytes, dry.Bytes-r.Bytes) > 2000 {
+		t.Errorf("%+v, announced %+v", r, dry)
+	}
+	for _, id := range dead {
+		if db.Has(id) {
+			t.Errorf("%s is still there", id)
+		}
+	}
+	if n, err := readAll(db, append(reachable, tip, hashOf("mixed"))); n != len(reachable)+2 {
+		t.Error(err)
+	}
+	fsck(t, dir)
+	leftovers(t, dir, "gc", db)
+	if r := gc(t, db, tiers.GCOptions{Grace: noGrace}); r.Objects != 0 {
+		t.Errorf("once more: %+v", r)
+	}
+}
+
+// What GC must find: everything that git would.
+func TestGCRoots(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	commits(t, db, ID{}, 2)
+	lone := func(what string) (commit, blob ID) {
+		w := publish(t, db, func(w *Writer) {
+			var err error
+			if commit, err = putCommit(w, ID{}, 5, map[string][]byte{"f": []byte(what)}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if err := w.Release(); err != nil {
+			t.Fatal(err)
+		}
+		return commit, hashOf(what)
+	}
+	var keep []ID
+	point := func(what string, how func(commit ID)) {
+		c, b := lone(what)
+		how(c)
+		keep = append(keep, c, b)
+	}
+	write := func(name, text string) {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	point("a packed branch", func(c ID) {
+		git(t, dir, "update-ref", "refs/heads/packed", c.String())
+		git(t, dir, "pack-refs", "--all")
+	})
+	point("a ref of ours", func(c ID) { git(t, dir, "update-ref", "refs/emberfs/remote/main", c.String()) })
+	point("an annotated tag", func(c ID) { git(t, dir, "tag", "-a", "-m", "tag", "v1", c.String()) })
+	point("HEAD", func(c ID) { write("HEAD", c.String()+"\n") })
+	point("FETCH_HEAD", func(c ID) { write("FETCH_HEAD", c.String()+"\t\tbranch 'x' of y\n") })
+	point("reflog", func(c ID) { write("logs/refs/heads/main", ID{}.String()+" "+c.String()+" e <e> 1 +0000\tmove\n") })
+	point("a work tree", func(c ID) { write("worktrees/w/HEAD", c.String()+"\n") })
+	point("protected", func(c ID) { t.Cleanup(db.Protect(c)) })
+	young, youngBlob := lone("young")
+	kept, keptBlob := lone("kept")
+	l := mustPacks(t, db)
+	write("objects/pack/"+l[0].name()+".keep", "")
+	// Its tree is in an older pack: what the young one reaches stays too.
+	db2w := publish(t, db, func(w *Writer) {
+		data, err := db.Read(young, Commit, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := DecodeCommit(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Message = "young too\n"
+		enc, err := EncodeCommit(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep = append(keep, mustPut(t, w, Commit, enc))
+	})
+	if err := db2w.Release(); err != nil {
+		t.Fatal(err)
+	}
+	ageAll(t, dir, time.Hour)
+	age(t, db2w.mu.packs[0].final+".pack", 0)
+	keep = append(keep, youngBlob, kept, keptBlob)
+	dead := garbage(t, db, "dead")
+	age(t, mustPacks(t, db)[0].base+".pack", time.Hour)
+	looseTree := strings.TrimSpace(git(t, dir, "mktree", "--missing")) // the empty tree
+	_ = looseTree
+	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+	if r.Objects != 2 || db.Has(dead) || db.Has(young) { // and the commit young itself
+		t.Errorf("%+v", r)
+	}
+	if n, err := readAll(db, keep); n != len(keep) {
+		t.Error(err)
+	}
+}
+
+func TestGCRefuses(t *testing.T) {
+	for what, damage := range map[string]func(t *testing.T, dir string, tip ID){
+		"missing blob": func(t *testing.T, dir string, _ ID) {
+			remove(t, filepath.Join(dir, "objects", looseName(hashOf("loose"))))
+		},
+		"damaged tree": func(t *testing.T, dir string, _ ID) {
+			path := filepath.Join(dir, "objects", looseName(mustID(t, strings.TrimSpace(git(t, dir, "rev-parse", "main^{tree}")))))
+			change(t, path, func(b []byte) []byte { b[len(b)-6]++; return b })
+		},
+		"a ref that cannot be read": func(t *testing.T, dir string, _ ID) {
+			if err := os.WriteFile(filepath.Join(dir, "refs/heads/odd"), []byte("nonsense\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a ref to nothing": func(t *testing.T, dir string, _ ID) {
+			if err := os.WriteFile(filepath.Join(dir, "refs/heads/gone"), []byte(strings.Repeat("1", 40)+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir, db := newRepo(t, Options{})
+			tip, err := addCommit(db, ID{}, 0, map[string][]byte{"loose": []byte("loose"), "other": []byte("other")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// As loose objects, which are easy to damage.
+			pack := mustPacks(t, db)[0].base
+			data, err := os.ReadFile(pack + ".pack")
+			if err != nil {
+				t.Fatal(err)
+			}
+			remove(t, pack+".idx")
+			remove(t, pack+".pack")
+			if _, err := gitErr(dir, data, "unpack-objects", "-q"); err != nil {
+				t.Fatal(err)
+			}
+			dead := garbage(t, db, "dead")
+			ageAll(t, dir, time.Hour)
+			damage(t, dir, tip)
+			r, err := db.GC(t.Context(), tiers.GCOptions{Grace: time.Minute})
+			if !errors.Is(err, tiers.ErrMissing) && !errors.Is(err, tiers.ErrCorrupt) || r.Objects != 0 || !db.Has(dead) {
+				t.Errorf("%+v, %v", r, err)
+			}
+		})
+	}
+}
+
+func looseName(id ID) string { return filepath.Join(id.String()[:2], id.String()[2:]) }
+
+// A reference that moves to what is about to go keeps it; so does Protect.
+func TestGCIsOvertaken(t *testing.T) {
+	for _, way := range []string{"reference", "protect", "freshened"} {
+		var db *DB
+		var dead ID
+		var dir string
+		dir, db = newRepo(t, Options{Fail: func(step string) error {
+			if step != "gc.check" || dead.IsZero() {
+				return nil
+			}
+			switch way {
+			case "reference":
+				if err := os.WriteFile(filepath.Join(dir, "refs/heads/again"), []byte(dead.String()+"\n"), 0o644); err != nil {
+					t.Error(err)
+				}
+			case "protect":
+				db.Protect(dead)
+			case "freshened":
+				ageAll(t, dir, 0)
+			}
+			return nil
+		}})
+		tip := commits(t, db, ID{}, 2)
+		w := publish(t, db, func(w *Writer) {
+			var err error
+			if dead, err = putCommit(w, tip, 9, map[string][]byte{"f": []byte("dead")}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if err := w.Release(); err != nil {
+			t.Fatal(err)
+		}
+		garbage(t, db, "garbage")
+		ageAll(t, dir, time.Hour)
+		if r := gc(t, db, tiers.GCOptions{Grace: time.Minute}); !r.Busy || r.Objects != 0 {
+			t.Errorf("%s: %+v", way, r)
+		}
+		for _, id := range []ID{dead, hashOf("dead"), tip} {
+			if _, err := db.Read(id, 0, 1000); err != nil {
+				t.Errorf("%s: %v", way, err)
+			}
+		}
+		fsck(t, dir)
+	}
+}
+
+// Packs of git, with deltas whose bases are dead, in a shallow repository.
+func TestGCPacksOfGit(t *testing.T) {
+	dir, ids := deltaRepo(t, false)
+	git(t, dir, "update-ref", "refs/heads/other", "main~4")
+	git(t, dir, "symbolic-ref", "HEAD", "refs/heads/other")
+	git(t, dir, "update-ref", "-d", "refs/heads/main")
+	parent := strings.TrimSpace(git(t, dir, "rev-parse", "other~3"))
+	if err := os.WriteFile(filepath.Join(dir, "shallow"), []byte(parent+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ageAll(t, dir, time.Hour)
+	want := len(strings.Fields(git(t, dir, "rev-list", "--objects", "--no-object-names", "--all")))
+	db := reopen(t, dir, Options{})
+	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+	if got := len(allObjects(t, dir)); got != want || int(r.Objects) != len(ids)-want {
+		t.Errorf("%d objects left, want %d: %+v", got, want, r)
+	}
+	fsck(t, dir)
+	checkAll(t, dir, db)
+}
+
+func TestGCCrashesAtEveryStep(t *testing.T) {
+	steps := everyStep(t, func(fail func(string) error) string {
+		dir, db := newRepo(t, Options{})
+		tip := commits(t, db, ID{}, 2)
+		garbage(t, db, "mixed")
+		if _, err := db.replace(t.Context(), mustPacks(t, db)[:2], nil, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		garbage(t, db, "alone")
+		git(t, dir, "hash-object", "-w", "--stdin")
+		ageAll(t, dir, time.Hour)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = reopen(t, dir, Options{Fail: fail})
+		_, err := db.GC(t.Context(), tiers.GCOptions{Grace: time.Minute})
+		if err != nil && !crashed(err) && !strings.Contains(err.Error(), "release.keep") {
+			leftovers(t, dir, err.Error())
+		}
+		fsck(t, dir)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = reopen(t, dir, Options{})
+		ageAll(t, dir, time.Hour)
+		gc(t, db, tiers.GCOptions{Grace: time.Minute})
+		if db.Has(hashOf("mixed")) || db.Has(hashOf("alone")) || db.Has(hashOf("")) {
+			t.Fatal(err, "garbage is left")
+		}
+		fsck(t, dir)
+		if _, err := db.Read(tip, Commit, 1000); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	})
+	for _, s := range Steps {
+		if strings.HasPrefix(s, "gc.") && !slices.Contains(steps, s) {
+			t.Errorf("%s is not taken", s)
+		}
+	}
+}
+
+// TestGCBesideCommits collects without any grace while commits are made, some of which are taken back.
+func TestGCBesideCommits(t *testing.T) {
+	dir, db := newRepo(t, Options{})
+	tip := commits(t, db, ID{}, 3)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	rounds, freed := 0, int64(0)
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			r, err := db.GC(ctx, tiers.GCOptions{Grace: noGrace})
+			if err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
+			}
+			rounds++
+			freed += r.Objects
+			if _, err := db.Consolidate(ctx, ConsolidateOptions{Limit: 3}); err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for i := range 60 {
+		release := db.Protect(tip)
+		w, err := db.NewWriter()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := putCommit(w, tip, 1000+i, map[string][]byte{"f": fmt.Appendf(nil, "aborted %d", i)}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(w.Publish(), w.Abort()); err != nil {
+			t.Fatal(err)
+		}
+		if tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if t.Failed() {
+			break
+		}
+	}
+	cancel()
+	wg.Wait()
+	t.Logf("%d rounds, %d objects freed", rounds, freed)
+	if rounds < 3 || freed == 0 {
+		t.Errorf("%d rounds, %d objects", rounds, freed)
+	}
+	fsck(t, dir)
+	gc(t, db, tiers.GCOptions{Grace: noGrace})
+	if n := strings.Count(git(t, dir, "log", "--format=%H", "main"), "\n"); n != 63 {
+		t.Errorf("%d commits", n)
+	}
+}

@@ -1,0 +1,395 @@
+package odb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	"emberfs/tiers"
+)
+
+// marker walks what is reachable. Objects have numbers: those of the packs in the order of their indexes, the biggest pack first,
+// then the loose ones. An object's mark is a bit at the number of its first place. Memory is a bit an object and 4 bytes for
+// each that waits to be walked.
+type marker struct {
+	db    *DB
+	ctx   context.Context
+	packs []*pack
+	first []int
+	loose []looseObject
+	base  int      // number of the first loose object
+	bits  []uint64 // marks
+	stack []uint32 // marked commits, trees and tags whose content was not looked at
+
+	newer   map[ID]struct{} // marked objects in packs that came after the list was made
+	waiting []ID            // those of them whose content was not looked at
+	shallow map[ID]struct{}
+	// lenient: what is missing is passed over.
+	lenient bool
+	// promised: the remote has what is missing.
+	promised bool
+	// sealed: all marks were set; one more means that something came into use meanwhile.
+	sealed bool
+	late   int
+
+	progress func(done, total int64)
+	marked   int64
+}
+
+type looseObject struct {
+	id    ID
+	size  int64
+	mtime time.Time
+}
+
+const (
+	maxWalked = 256 << 20 // bytes of a tree, commit or tag; over any that git would make
+	maxNewer  = 1 << 20   // objects that may come during a walk
+)
+
+func (db *DB) newMarker(ctx context.Context, l *packList, progress func(done, total int64)) (*marker, error) {
+	m := &marker{db: db, ctx: ctx, packs: slices.Clone(l.packs), newer: map[ID]struct{}{}, progress: progress}
+	slices.SortStableFunc(m.packs, func(a, b *pack) int { return b.idx.count - a.idx.count })
+	for _, p := range m.packs {
+		m.first = append(m.first, m.base)
+		m.base += p.idx.count
+		promised, err := exists(p.base + ".promisor")
+		if err != nil {
+			return nil, err
+		}
+		m.promised = m.promised || promised
+	}
+	var err error
+	if m.loose, err = db.looseObjects(ctx); err != nil {
+		return nil, fmt.Errorf("list loose objects: %w", err)
+	}
+	if m.total() > math.MaxUint32 {
+		return nil, fmt.Errorf("%w: %d objects", ErrTooLarge, m.total())
+	}
+	m.bits = make([]uint64, (m.total()+63)/64)
+	m.shallow, err = db.shallow()
+	return m, err
+}
+
+func (m *marker) total() int { return m.base + len(m.loose) }
+
+// looseObjects lists the loose objects, sorted by id.
+func (db *DB) looseObjects(ctx context.Context) (list []looseObject, err error) {
+	for i := range 256 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		prefix := fmt.Sprintf("%02x", i)
+		names, err := os.ReadDir(filepath.Join(db.dir, "objects", prefix))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range names {
+			id, err := tiers.ParseID(prefix + e.Name())
+			if err != nil || !e.Type().IsRegular() {
+				continue
+			}
+			st, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // git prune-packed
+			}
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, looseObject{id, st.Size(), st.ModTime()})
+		}
+	}
+	return list, nil
+}
+
+// find is the object's number: its place in the first of the packs before k, or for all of them also among the loose; -1.
+func (m *marker) find(id ID, k int) int {
+	for j, p := range m.packs[:k] {
+		if i := p.idx.find(id); i >= 0 {
+			return m.first[j] + i
+		}
+	}
+	if k < len(m.packs) {
+		return -1
+	}
+	i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseObject, id ID) int { return bytes.Compare(o.id[:], id[:]) })
+	if !ok {
+		return -1
+	}
+	return m.base + i
+}
+
+func (m *marker) isMarked(n int) bool { return m.bits[n/64]&(1<<(n%64)) != 0 }
+
+// live says whether object i of pack k is marked.
+func (m *marker) live(k, i int) bool {
+	n := m.find(m.packs[k].idx.id(i), k)
+	if n < 0 {
+		n = m.first[k] + i
+	}
+	return m.isMarked(n)
+}
+
+// liveLoose says whether loose object i is marked.
+func (m *marker) liveLoose(i int) bool { return m.isMarked(m.find(m.loose[i].id, len(m.packs))) }
+
+// reach marks id and, for anything but the leaves of a tree, has it walked.
+func (m *marker) reach(id ID, leaf bool) error {
+	if id == EmptyTree {
+		return nil
+	}
+	n := m.find(id, len(m.packs))
+	if n < 0 {
+		return m.reachNewer(id, leaf)
+	}
+	if !m.isMarked(n) {
+		m.set(n, leaf)
+	}
+	return nil
+}
+
+func (m *marker) set(n int, leaf bool) {
+	m.bits[n/64] |= 1 << (n % 64)
+	if m.sealed {
+		m.late++
+	}
+	if !leaf {
+		m.stack = append(m.stack, uint32(n))
+	}
+	if m.marked++; m.progress != nil && m.marked%10_000 == 0 {
+		m.progress(m.marked, int64(m.total()))
+	}
+}
+
+// reachNewer is reach for an object that was not here when the walk began.
+func (m *marker) reachNewer(id ID, leaf bool) error {
+	if _, done := m.newer[id]; done {
+		return nil
+	}
+	if len(m.newer) >= maxNewer {
+		return fmt.Errorf("%w: more than %d objects came meanwhile", ErrTooLarge, maxNewer)
+	}
+	if !m.db.Has(id) {
+		return m.missing(errMissing(id))
+	}
+	m.newer[id] = struct{}{}
+	if !leaf {
+		m.waiting = append(m.waiting, id)
+	}
+	return nil
+}
+
+// missing passes over a missing object where that is allowed.
+func (m *marker) missing(err error) error {
+	if errors.Is(err, tiers.ErrMissing) && (m.lenient || m.promised) {
+		return nil
+	}
+	return err
+}
+
+// from marks what the ids reach.
+func (m *marker) from(ids []ID) error {
+	for _, id := range ids {
+		if err := m.reach(id, false); err != nil {
+			return err
+		}
+		if err := m.drain(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drain walks what waits.
+func (m *marker) drain() error {
+	for len(m.stack)+len(m.waiting) > 0 {
+		if err := m.ctx.Err(); err != nil {
+			return err
+		}
+		var id ID
+		var t Type
+		var data []byte
+		var err error
+		if last := len(m.stack) - 1; last >= 0 {
+			n := int(m.stack[last])
+			m.stack = m.stack[:last]
+			id, t, data, err = m.read(n)
+		} else {
+			id = m.waiting[len(m.waiting)-1]
+			m.waiting = m.waiting[:len(m.waiting)-1]
+			t, data, err = m.readAnywhere(id)
+		}
+		if err == nil {
+			err = m.walk(id, t, data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read returns the content of a commit, tree or tag; of a blob only the type.
+func (m *marker) read(n int) (id ID, t Type, data []byte, err error) {
+	if n >= m.base {
+		id = m.loose[n-m.base].id
+	} else {
+		k, i := m.place(n)
+		p := m.packs[k]
+		id = p.idx.id(i)
+		if off, ok := p.idx.offset(i); ok {
+			if t, err = p.typeAt(off, m.db.opt.MaxDepth); err == nil && t == Blob {
+				return id, t, nil, nil
+			}
+			if o, oerr := m.db.openEntry(p, off); oerr == nil {
+				data, err = readObject(o, id, 0, maxWalked)
+				if err = errors.Join(err, o.close()); err == nil {
+					return id, o.typ, data, nil
+				}
+			}
+		}
+	}
+	t, data, err = m.readAnywhere(id) // loose, or damaged: another copy may do
+	return id, t, data, err
+}
+
+func (m *marker) readAnywhere(id ID) (Type, []byte, error) {
+	t, _, err := m.db.Stat(id)
+	if err != nil || t == Blob {
+		return t, nil, m.missing(err)
+	}
+	return m.db.ReadAny(id, 0, maxWalked)
+}
+
+// place is the pack and the position that a number stands for.
+func (m *marker) place(n int) (k, i int) {
+	at, _ := slices.BinarySearchFunc(m.first, n, func(f, n int) int {
+		if f <= n {
+			return -1
+		}
+		return 1
+	})
+	return at - 1, n - m.first[at-1]
+}
+
+// typeAt is the type of the object at off: of a delta, that of the base at the end of its chain.
+func (p *pack) typeAt(off int64, maxDepth int) (Type, error) {
+	for range maxDepth + 1 {
+		h, err := p.header(off)
+		if err != nil {
+			return 0, err
+		}
+		switch h.typ {
+		case ofsDelta:
+			off = h.base
+		case refDelta:
+			i := p.idx.find(h.baseRef)
+			ok := i >= 0
+			if ok {
+				off, ok = p.idx.offset(i)
+			}
+			if !ok {
+				return 0, corruptf("%s: delta base %s is not in the pack", p.what(h.off), h.baseRef)
+			}
+		default:
+			return h.typ, nil
+		}
+	}
+	return 0, corruptf("%s: delta chain of more than %d, or a cycle", p.name(), maxDepth)
+}
+
+// walk marks what an object points to.
+func (m *marker) walk(id ID, t Type, data []byte) error {
+	switch t {
+	case Tree:
+		err := eachTreeEntry(data, func(mode uint64, e ID) error {
+			if mode == uint64(ModeGitlink) {
+				return nil
+			}
+			return m.reach(e, mode != uint64(ModeTree))
+		})
+		return wrapObject(id, err)
+	case Commit:
+		c, err := DecodeCommit(data)
+		if err != nil {
+			return wrapObject(id, err)
+		}
+		if err := m.reach(c.Tree, false); err != nil {
+			return wrapObject(id, err)
+		}
+		if _, cut := m.shallow[id]; cut {
+			return nil
+		}
+		for _, p := range c.Parents {
+			if err := m.reach(p, false); err != nil {
+				return wrapObject(id, err)
+			}
+		}
+	case Tag:
+		line, _, _ := bytes.Cut(data, []byte{'\n'})
+		target, err := headerID(string(line), "object ")
+		if err == nil {
+			err = m.reach(target, false)
+		}
+		return wrapObject(id, err)
+	}
+	return nil
+}
+
+// eachTreeEntry calls fn for the entries of a tree without memory for them. Names are not checked: this is not about files.
+func eachTreeEntry(data []byte, fn func(mode uint64, id ID) error) error {
+	for len(data) > 0 {
+		sp := bytes.IndexByte(data[:min(len(data), 8)], ' ')
+		nul := bytes.IndexByte(data, 0)
+		if sp < 1 || nul < sp || len(data) < nul+1+hashSize {
+			return corruptf("tree: cut off")
+		}
+		mode, err := strconv.ParseUint(string(data[:sp]), 8, 32)
+		if err != nil {
+			return corruptf("tree: mode %q", data[:sp])
+		}
+		if err := fn(mode, ID(data[nul+1:nul+1+hashSize])); err != nil {
+			return err
+		}
+		data = data[nul+1+hashSize:]
+	}
+	return nil
+}
+
+// everything marks all objects of pack k and what they reach.
+func (m *marker) everything(k int) error {
+	p := m.packs[k]
+	for i := range p.idx.count {
+		n := m.find(p.idx.id(i), k)
+		if n < 0 {
+			n = m.first[k] + i
+		}
+		if m.isMarked(n) {
+			continue
+		}
+		off, ok := p.idx.offset(i)
+		if !ok {
+			return corruptf("index %s: offset of object %d", p.name(), i)
+		}
+		t, err := p.typeAt(off, m.db.opt.MaxDepth)
+		if err != nil {
+			return err
+		}
+		m.set(n, t == Blob)
+		if err := m.drain(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
