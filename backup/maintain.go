@@ -2,8 +2,11 @@ package backup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
@@ -29,6 +32,20 @@ func (c *Cold) Maintain(ctx context.Context) error {
 // GC implements tiers.Cold.
 func (c *Cold) GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
 	return c.db.GC(ctx, o)
+}
+
+// Collect is GC for the repository at dir of a volume that nobody uses: the caller holds its lock. A dry run writes nothing there.
+func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o tiers.GCOptions) (report tiers.GCReport, err error) {
+	open := odb.Open
+	if o.DryRun {
+		open = odb.OpenReadOnly
+	}
+	db, err := open(dir, odb.Options{Log: log, Shard: isMetadata})
+	if err != nil {
+		return report, err
+	}
+	report, err = db.GC(ctx, o)
+	return report, errors.Join(err, db.Close())
 }
 
 // isMetadata recognises from its first bytes a blob of metadata: its first line is a header, or in a shard an entry.

@@ -266,12 +266,11 @@ type GCOptions struct {
 
 // GCReport says what GC removed, or with DryRun would remove.
 type GCReport struct {
-	Objects int64 // removed; one that lies in two packs counts twice
-	Bytes   int64 // that were freed on disk; with DryRun an estimate
-	Packs   int   // packs that were removed, or written anew without the objects
-	Kept    int64 // objects that stay, those of the grace period among them
-	// Busy says that some were left because they came back into use meanwhile; the next GC looks again.
-	Busy bool
+	Objects int64 `json:"objects"` // removed; one that lies in two packs counts twice
+	Bytes   int64 `json:"bytes"`   // that were freed on disk; with DryRun an estimate
+	Packs   int   `json:"packs"`   // packs that were removed, or written anew without the objects
+	Kept    int64 `json:"kept"`    // objects that stay, those of the grace period among them
+	Busy    bool  `json:"busy"`    // some were left because they came back into use meanwhile; the next GC looks again
 }
 
 // ColdStats describe the repository.

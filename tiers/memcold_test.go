@@ -26,6 +26,7 @@ type memCold struct {
 	failTx  error // Commit fails with it
 
 	maintain func(context.Context) error // nil: nothing to do
+	collect  func(context.Context, GCOptions) (GCReport, error)
 }
 
 func newMemCold() *memCold {
@@ -95,15 +96,15 @@ func (c *memCold) OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
 	}
 	return b.(memBlob), nil
 }
-func (c *memCold) HasRemote() bool                                 { return false }
-func (c *memCold) Fetch(context.Context) error                     { return nil }
-func (c *memCold) Push(context.Context) error                      { return nil }
-func (c *memCold) Peek(context.Context) (bool, error)              { return false, nil }
-func (c *memCold) GC(context.Context, GCOptions) (GCReport, error) { return GCReport{}, nil }
-func (c *memCold) Pushed() ID                                      { return ID{} }
-func (c *memCold) Stats() ColdStats                                { return ColdStats{} }
-func (c *memCold) Close() error                                    { return nil }
+func (c *memCold) HasRemote() bool                    { return false }
+func (c *memCold) Fetch(context.Context) error        { return nil }
+func (c *memCold) Push(context.Context) error         { return nil }
+func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
+func (c *memCold) Pushed() ID                         { return ID{} }
+func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
+func (c *memCold) Close() error                       { return nil }
 
+func (c *memCold) GC(ctx context.Context, o GCOptions) (GCReport, error) { return c.collect(ctx, o) }
 func (c *memCold) Maintain(ctx context.Context) error {
 	if c.maintain == nil {
 		return nil

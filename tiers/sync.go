@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"time"
 
@@ -187,29 +186,6 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 		default:
 			next = retryAfter(retry, nil, interval)
 			v.log.WithField("missing", rc.Missing).WithField("retry", next.String()).Error("backup incomplete")
-		}
-	}
-}
-
-// upkeepLoop lets cold put itself in order after commits, on a thread of low priority.
-func (v *Volume) upkeepLoop(ctx context.Context) {
-	runtime.LockOSThread() // and never unlocked: the thread ends with this
-	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
-		v.log.WithError(err).Debug("background work has normal priority")
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-v.upkeep:
-		}
-		err := v.cold.Maintain(ctx)
-		if ctx.Err() != nil {
-			return
-		}
-		v.points.setError("maintain", err)
-		if err != nil {
-			v.log.WithError(err).Warn("cold could not be put in order; it is tried again after the next commit")
 		}
 	}
 }

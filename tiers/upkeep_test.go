@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"context"
+	"errors"
 	"testing"
 )
 
@@ -29,5 +30,39 @@ func TestMaintainRunsAfterCommits(t *testing.T) {
 	case <-ended:
 	default:
 		t.Error("Close did not wait for the end of Maintain")
+	}
+}
+
+// Close and the caller's context end a GC; without either it reports.
+func TestVolumeGC(t *testing.T) {
+	c := newMemCold()
+	begun := make(chan struct{}, 1)
+	c.collect = func(ctx context.Context, o GCOptions) (GCReport, error) {
+		if o.DryRun {
+			return GCReport{Objects: 3}, nil
+		}
+		begun <- struct{}{}
+		<-ctx.Done()
+		return GCReport{Objects: 1}, ctx.Err()
+	}
+	v := openTest(t, t.TempDir(), c)
+	if _, err := v.GC(t.Context(), GCOptions{}); err == nil {
+		t.Error("a volume that was not started collects")
+	}
+	v.Start()
+	if r, err := v.GC(t.Context(), GCOptions{DryRun: true}); err != nil || r.Objects != 3 {
+		t.Error(r, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-begun; cancel() }()
+	if r, err := v.GC(ctx, GCOptions{}); !errors.Is(err, context.Canceled) || r.Objects != 1 {
+		t.Error(r, err)
+	}
+	go func() { <-begun; _ = v.Close() }()
+	if r, err := v.GC(t.Context(), GCOptions{}); err == nil || r.Objects != 1 {
+		t.Error(r, err)
+	}
+	if _, err := v.GC(t.Context(), GCOptions{DryRun: true}); !errors.Is(err, errClosed) {
+		t.Error(err)
 	}
 }

@@ -50,6 +50,8 @@ type Volume struct {
 
 	syncing chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
 	upkeep  chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
+	collect chan collection
+	idle    chan struct{} // closed when upkeepLoop has ended
 	risk    risk
 	points  points
 
@@ -97,6 +99,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
+	v.collect, v.idle = make(chan collection), make(chan struct{})
 	v.table.init(maxInodes(c.MemoryLimit))
 	v.epoch.Store(1)
 	if err := v.openWarm(); err != nil {

@@ -105,6 +105,22 @@ func (c *client) sync(ctx context.Context, r syncRequest) (*tiers.Receipt, error
 	return c.receipt(ctx, http.MethodPost, "/v1/sync", r)
 }
 
+func (c *client) gc(ctx context.Context, r gcRequest) (report tiers.GCReport, err error) {
+	resp, err := c.do(ctx, http.MethodPost, "/v1/gc", r)
+	if err != nil {
+		return report, err
+	}
+	defer resp.Body.Close()
+	var out gcReply
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+		return report, fmt.Errorf("%w: it ended before the work was done", errNoDaemon)
+	}
+	if out.Error != "" {
+		err = errors.New(out.Error)
+	}
+	return out.Report, err
+}
+
 func (c *client) umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error) {
 	return c.receipt(ctx, http.MethodPost, "/v1/umount", r)
 }

@@ -50,6 +50,18 @@ type umountRequest struct {
 	Lazy     bool          `json:"lazy"`        // detach now, finish when the last user has left
 }
 
+// gcRequest is the body of POST /v1/gc.
+type gcRequest struct {
+	Grace  time.Duration `json:"grace_ns"` // as in tiers.GCOptions
+	DryRun bool          `json:"dry_run"`
+}
+
+// gcReply answers gc. Error is set where it failed; the report says what was removed before that.
+type gcReply struct {
+	Report tiers.GCReport `json:"report"`
+	Error  string         `json:"error,omitempty"`
+}
+
 // controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even then.
 type controlReply struct {
 	Receipt *tiers.Receipt `json:"receipt,omitempty"`
@@ -65,6 +77,7 @@ type controlled interface {
 	who() daemonReply
 	status() statusReply
 	sync(ctx context.Context, reason string) (*tiers.Receipt, error)
+	gc(ctx context.Context, in gcRequest) (tiers.GCReport, error)
 	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount stays.
 	umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error)
 	// wait returns the final receipt once the last backup is done.
@@ -147,6 +160,18 @@ func controlHandler(c controlled) http.Handler {
 		}
 		receipt, err := c.sync(r.Context(), in.Reason)
 		replyReceipt(w, receipt, err)
+	})
+	mux.HandleFunc("POST /v1/gc", func(w http.ResponseWriter, r *http.Request) {
+		var in gcRequest
+		if !body(w, r, &in) {
+			return
+		}
+		report, err := c.gc(r.Context(), in)
+		out, code := gcReply{Report: report}, http.StatusOK
+		if err != nil {
+			out.Error, code = redact(err.Error()), http.StatusInternalServerError
+		}
+		reply(w, code, out)
 	})
 	mux.HandleFunc("POST /v1/umount", func(w http.ResponseWriter, r *http.Request) {
 		var in umountRequest

@@ -29,6 +29,7 @@ var errDeadline = errors.New("the deadline for the final backup has passed")
 // volume is what the daemon needs of tiers.Volume.
 type volume interface {
 	Sync(ctx context.Context, reason string) (*tiers.Receipt, error)
+	GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error)
 	Status() tiers.Status
 	Close() error
 }
@@ -342,6 +343,10 @@ func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error
 		return d.wait(ctx)
 	}
 	return d.vol.Sync(ctx, reason)
+}
+
+func (d *daemon) gc(ctx context.Context, in gcRequest) (tiers.GCReport, error) {
+	return d.vol.GC(ctx, tiers.GCOptions{Grace: in.Grace, DryRun: in.DryRun})
 }
 
 func (d *daemon) wait(ctx context.Context) (*tiers.Receipt, error) {

@@ -50,6 +50,13 @@ func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, e
 	return r, nil
 }
 
+func (v *fakeVolume) GC(_ context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
+	if o.Grace < 0 {
+		return tiers.GCReport{Objects: 1}, errors.New("damaged")
+	}
+	return tiers.GCReport{Objects: 5, Bytes: int64(o.Grace), Busy: o.DryRun}, nil
+}
+
 func (v *fakeVolume) Status() tiers.Status { return tiers.Status{Volume: "fake"} }
 
 func (v *fakeVolume) Close() error {

@@ -1,0 +1,73 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// collection is a GC that somebody asked for.
+type collection struct {
+	ctx   context.Context
+	o     GCOptions
+	reply chan collected
+}
+
+type collected struct {
+	report GCReport
+	err    error
+}
+
+// upkeepLoop lets cold put itself in order after commits, and collects when asked to, on a thread of low priority.
+func (v *Volume) upkeepLoop(ctx context.Context) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with this
+	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
+		v.log.WithError(err).Debug("background work has normal priority")
+	}
+	defer close(v.idle)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case c := <-v.collect:
+			both, cancel := context.WithCancel(c.ctx)
+			stop := context.AfterFunc(ctx, cancel)
+			r, err := v.cold.GC(both, c.o)
+			stop()
+			cancel()
+			if err != nil && ctx.Err() != nil {
+				err = fmt.Errorf("the volume was closed meanwhile: %w", err)
+			}
+			c.reply <- collected{r, err}
+		case <-v.upkeep:
+			err := v.cold.Maintain(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			v.points.setError("maintain", err)
+			if err != nil {
+				v.log.WithError(err).Warn("cold could not be put in order; it is tried again after the next commit")
+			}
+		}
+	}
+}
+
+// GC removes from cold what nothing reaches any more. It waits for a Maintain that runs, never for a commit; Close ends it.
+func (v *Volume) GC(ctx context.Context, o GCOptions) (GCReport, error) {
+	if !v.started.Load() {
+		return GCReport{}, errors.New("gc: the volume was not started")
+	}
+	c := collection{ctx, o, make(chan collected, 1)}
+	select {
+	case v.collect <- c:
+	case <-ctx.Done():
+		return GCReport{}, fmt.Errorf("gc: %w", context.Cause(ctx))
+	case <-v.idle:
+		return GCReport{}, errClosed
+	}
+	done := <-c.reply // soon after the end of either context
+	return done.report, done.err
+}
