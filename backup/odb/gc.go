@@ -271,6 +271,9 @@ func (c *collector) sweepLoose() error {
 			return nil
 		}
 		defer done()
+		if err := c.db.step("gc.remove-loose"); err != nil {
+			return err
+		}
 	}
 	for i, o := range c.m.loose {
 		if o.mtime.After(c.young) || c.m.liveLoose(i) {
@@ -284,9 +287,6 @@ func (c *collector) sweepLoose() error {
 			st, err := os.Lstat(path)
 			if errors.Is(err, fs.ErrNotExist) || err == nil && !st.ModTime().Equal(o.mtime) {
 				continue // git was here
-			}
-			if err == nil {
-				err = c.db.step("gc.remove-loose")
 			}
 			if err == nil {
 				err = removeExisting(path)

@@ -5,13 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
-	"time"
 
 	"emberfs/tiers"
 )
@@ -24,7 +20,7 @@ type marker struct {
 	ctx   context.Context
 	packs []*pack
 	first []int
-	loose []looseObject
+	loose []looseFile
 	base  int      // number of the first loose object
 	bits  []uint64 // marks
 	stack []uint32 // marked commits, trees and tags whose content was not looked at
@@ -42,12 +38,6 @@ type marker struct {
 
 	progress func(done, total int64)
 	marked   int64
-}
-
-type looseObject struct {
-	id    ID
-	size  int64
-	mtime time.Time
 }
 
 const (
@@ -68,8 +58,8 @@ func (db *DB) newMarker(ctx context.Context, l *packList, progress func(done, to
 		m.promised = m.promised || promised
 	}
 	var err error
-	if m.loose, err = db.looseObjects(ctx); err != nil {
-		return nil, fmt.Errorf("list loose objects: %w", err)
+	if m.loose, _, err = db.looseObjects(); err != nil {
+		return nil, err
 	}
 	if m.total() > math.MaxUint32 {
 		return nil, fmt.Errorf("%w: %d objects", ErrTooLarge, m.total())
@@ -81,38 +71,6 @@ func (db *DB) newMarker(ctx context.Context, l *packList, progress func(done, to
 
 func (m *marker) total() int { return m.base + len(m.loose) }
 
-// looseObjects lists the loose objects, sorted by id.
-func (db *DB) looseObjects(ctx context.Context) (list []looseObject, err error) {
-	for i := range 256 {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		prefix := fmt.Sprintf("%02x", i)
-		names, err := os.ReadDir(filepath.Join(db.dir, "objects", prefix))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range names {
-			id, err := tiers.ParseID(prefix + e.Name())
-			if err != nil || !e.Type().IsRegular() {
-				continue
-			}
-			st, err := e.Info()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // git prune-packed
-			}
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, looseObject{id, st.Size(), st.ModTime()})
-		}
-	}
-	return list, nil
-}
-
 // find is the object's number: its place in the first of the packs before k, or for all of them also among the loose; -1.
 func (m *marker) find(id ID, k int) int {
 	for j, p := range m.packs[:k] {
@@ -123,7 +81,7 @@ func (m *marker) find(id ID, k int) int {
 	if k < len(m.packs) {
 		return -1
 	}
-	i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseObject, id ID) int { return bytes.Compare(o.id[:], id[:]) })
+	i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseFile, id ID) int { return bytes.Compare(o.id[:], id[:]) })
 	if !ok {
 		return -1
 	}

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -172,12 +173,13 @@ func (db *DB) Verify(id ID) error {
 
 // looseFile is a file where a loose object should be.
 type looseFile struct {
-	id   ID
-	path string
-	size int64
+	id    ID
+	path  string
+	size  int64
+	mtime time.Time
 }
 
-// looseObjects lists all loose objects and their bytes on disk.
+// looseObjects lists all loose objects, sorted by id, and their bytes on disk.
 func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 	for i := range 256 {
 		sub := fmt.Sprintf("%02x", i)
@@ -197,7 +199,7 @@ func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 			if err != nil {
 				continue // gone since it was listed
 			}
-			list = append(list, looseFile{id: id, path: filepath.Join("objects", sub, e.Name()), size: st.Size()})
+			list = append(list, looseFile{id: id, path: filepath.Join("objects", sub, e.Name()), size: st.Size(), mtime: st.ModTime()})
 			total += st.Size()
 		}
 	}
