@@ -21,6 +21,7 @@ type config struct {
 	State      string // absolute; "" until stateFor chose one
 
 	MemoryLimit    int64 // bytes
+	ChunkThreshold int64 // bytes
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
 	Deadline       time.Duration // 0: not given
@@ -77,7 +78,8 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 	}
 	c := &config{
 		Source: k.String("source"), Branch: k.String("branch"), State: k.String("state"),
-		MemoryLimit: k.Int64("memory_limit"), FlushInterval: k.Duration("flush_interval"), BackupInterval: k.Duration("backup_interval"),
+		MemoryLimit: k.Int64("memory_limit"), ChunkThreshold: k.Int64("chunk_threshold"),
+		FlushInterval: k.Duration("flush_interval"), BackupInterval: k.Duration("backup_interval"),
 		Deadline: k.Duration("deadline"), Tiering: k.Bool("tiering"), KernelCache: k.Bool("kernel_cache"),
 		AllowOther: k.Bool("allow_other"), Nonempty: k.Bool("nonempty"), Untrusted: k.Bool("untrusted"),
 		UserName: k.String("user_name"), UserEmail: k.String("user_email"),

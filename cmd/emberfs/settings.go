@@ -44,6 +44,7 @@ func settings() []setting {
 		{name: "source", kind: kindString, help: "path of a bare git repository, as SOURCE"},
 		{name: "branch", kind: kindString, def: "main", help: "the volume's branch"},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20, help: "memory for the hot tier, inodes and the daemon's heap"},
+		{name: "chunk_threshold", kind: kindSize, def: "8MiB", min: 128 << 10, help: "size over which a file is stored in chunks, so that a change of it is a small commit"},
 		{name: "flush_interval", kind: kindDuration, def: "5m", min: int64(time.Second), help: "how often warm is made durable (fsync does it at once)"},
 		{name: "backup_interval", kind: kindDuration, def: "30m", min: int64(time.Second), help: "how often everything that changed is committed and pushed"},
 		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond), help: "longest time for the final backup",
@@ -65,7 +66,7 @@ func settings() []setting {
 
 // planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.
 func planned() []string {
-	return []string{"hot_age", "warm_age", "warm_limit", "tier_interval", "critical_delay", "chunk_threshold", "memory_class_limit",
+	return []string{"hot_age", "warm_age", "warm_limit", "tier_interval", "critical_delay", "memory_class_limit",
 		"push_min_interval", "push_max", "fsync"}
 }
 

@@ -111,7 +111,7 @@ func TestResolvePrecedence(t *testing.T) {
 		}
 	}
 	c, err := resolve("mount", nil, nil, env)
-	if err != nil || c.MemoryLimit != 200e6 || c.KernelCache || c.Branch != "main" || c.Deadline != 0 {
+	if err != nil || c.MemoryLimit != 200e6 || c.ChunkThreshold != 8<<20 || c.KernelCache || c.Branch != "main" || c.Deadline != 0 {
 		t.Errorf("the rest of the file: %+v, %v", c, err)
 	}
 }
@@ -126,6 +126,7 @@ func TestResolveMistakes(t *testing.T) {
 	}{
 		"unknown key":    {file: "memory_limti: 1GB\n", say: []string{"memory_limti", "memory_limit"}},
 		"bad size":       {file: "memory_limit: lots\n", say: []string{"memory_limit", `"lots"`}},
+		"small chunks":   {file: "chunk_threshold: 100KiB\n", say: []string{"chunk_threshold", "128"}},
 		"nested":         {file: "hot:\n  age: 5m\n", say: []string{"hot"}},
 		"nested known":   {file: "state:\n  dir: /x\n", say: []string{"state", "plain value"}},
 		"two spellings":  {file: "memory_limit: 100MB\nmemoryLimit: 200MB\n", say: []string{"twice"}},

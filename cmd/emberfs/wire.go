@@ -22,7 +22,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.
 	}
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
 		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName, UserEmail: c.UserEmail,
-		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log, Fail: failpoint,
+		ChunkThreshold: c.ChunkThreshold, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, err
