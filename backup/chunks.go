@@ -187,6 +187,9 @@ func loadChunks(db objects, id tiers.ID) (*chunkTree, error) {
 			err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
 		}
 	}
+	if errors.Is(err, odb.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("chunk tree %s: %s: %w", id, chunksName, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"emberfs/backup/odb"
@@ -38,14 +39,22 @@ func noise(seed uint64, n int) []byte {
 type holed struct {
 	size  int64
 	parts map[int64][]byte
-	reads *[]tiers.Range
+	reads *readLog // nil: nobody asks
+}
+
+// readLog is what was read of content.
+type readLog struct {
+	sync.Mutex
+	list []tiers.Range
 }
 
 func (h holed) Size() int64 { return h.size }
 
 func (h holed) ReadAt(p []byte, off int64) (int, error) {
 	if h.reads != nil {
-		*h.reads = append(*h.reads, tiers.Range{Off: off, End: off + int64(len(p))})
+		h.reads.Lock()
+		h.reads.list = append(h.reads.list, tiers.Range{Off: off, End: off + int64(len(p))})
+		h.reads.Unlock()
 	}
 	n := int(min(int64(len(p)), max(h.size-off, 0)))
 	clear(p[:n])
@@ -290,7 +299,7 @@ func TestChunkHoles(t *testing.T) {
 		{size: 8*c + 5, parts: map[int64][]byte{2*c + 7: some}},
 	} {
 		v := newVolume(t, Options{ChunkThreshold: testThreshold})
-		var reads []tiers.Range
+		var reads readLog
 		h.reads = &reads
 		id, _ := v.store(h, tiers.Base{})
 		var want []tiers.Range
@@ -309,7 +318,7 @@ func TestChunkHoles(t *testing.T) {
 				want = append(want, tiers.Range{Off: n * c, End: min((n+1)*c, h.size)})
 			}
 		}
-		for _, r := range reads {
+		for _, r := range reads.list {
 			if !full[r.Off/c] && r.End < h.size {
 				t.Errorf("%v: a hole was read: %v", h.parts, r)
 			}
@@ -355,7 +364,7 @@ func TestChunkEdit(t *testing.T) {
 		old := slices.Clone(data)
 		c.change()
 		base := tiers.Base{ID: id, Known: c.known}
-		var reads []tiers.Range
+		var reads readLog
 		for i := range max(len(old), len(data)) {
 			if i < len(old) && i < len(data) && old[i] == data[i] {
 				continue
@@ -370,8 +379,8 @@ func TestChunkEdit(t *testing.T) {
 		if n != c.objects {
 			t.Errorf("%s: %d objects, want %d", c.name, n, c.objects)
 		}
-		if c.known && len(reads) > 3 {
-			t.Errorf("%s: %d reads", c.name, len(reads))
+		if c.known && len(reads.list) > 3 {
+			t.Errorf("%s: %d reads", c.name, len(reads.list))
 		}
 		id = now
 		v.checkFile(data)
@@ -473,11 +482,11 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 	}
 	n := txLen(t, x)
 	data[3*minChunk] ^= 1
-	var reads []tiers.Range
+	var reads readLog
 	h := holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}
 	again, err := x.PutFile(t.Context(), h, tiers.Base{ID: id, Known: true, Changed: []tiers.Range{{Off: 3 * minChunk, End: 3*minChunk + 1}}})
-	if err != nil || again == id || txLen(t, x) != n+2 || len(reads) != 2 {
-		t.Errorf("%v, %d more objects, %d reads", err, txLen(t, x)-n, len(reads))
+	if err != nil || again == id || txLen(t, x) != n+2 || len(reads.list) != 2 {
+		t.Errorf("%v, %d more objects, %d reads", err, txLen(t, x)-n, len(reads.list))
 	}
 }
 

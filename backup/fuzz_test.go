@@ -89,3 +89,54 @@ func FuzzTree(f *testing.F) {
 		}
 	})
 }
+
+// FuzzChunks: whatever a tree of chunks and its description are, a file is listed with the size that reading it finds, reading
+// it never goes beyond, and what we would write of it reads the same.
+func FuzzChunks(f *testing.F) {
+	blob := func(data string) tiers.ID { return memStore{}.put(odb.Blob, []byte(data)) }
+	a, b, info := blob("a"), blob(string(make([]byte, minChunk))), []byte(`{"size":131073,"chunk":65536}`+"\n")
+	at := blob(string(info))
+	f.Add(rawTree("100644", chunksName, at, "100644", "00000000", b, "100644", "00000001", b, "100644", "00000002", a), info)
+	f.Add(rawTree("100644", chunksName, at, "100644", "00000001", b), info)
+	f.Add(rawTree("100644", chunksName, at, "100644", "00000000", a, "100644", "00000003", b), info)
+	f.Add(rawTree("100644", chunksName, at, "100644", "00000000", a, "40000", "00000001", odb.EmptyTree), info)
+	f.Add(rawTree("100755", chunksName, at, "100644", "00000000", a, "100644", "00000000", a), info)
+	f.Add(rawTree("100644", chunksName, blob(`{"size":-1,"chunk":3}`)), []byte(`{"size":-1,"chunk":3}`))
+	f.Fuzz(func(t *testing.T, tree, info []byte) {
+		db := memStore{}
+		db.put(odb.Blob, []byte("a"))
+		db.put(odb.Blob, make([]byte, minChunk))
+		db.put(odb.Blob, info)
+		id := db.put(odb.Tree, tree)
+		c, err := loadChunks(db, id)
+		if err != nil {
+			return
+		}
+		l, _, err := c.measure(t.Context(), db)
+		if err != nil {
+			return
+		}
+		if at, ok := c.plain(); ok && c.regular(t.Context(), db) && at.size != l.size {
+			t.Fatalf("%d bytes, measured %d", at.size, l.size)
+		}
+		end := int64(0)
+		for i := range l.refs {
+			off, n := l.part(i)
+			if off < end || n < 0 || off+n > l.size {
+				t.Fatalf("chunk %d lies from %d to %d, behind %d and before %d", i, off, off+n, end, l.size)
+			}
+			end = off + n
+			if n > 0 && (l.from(off) > i || l.from(off+n) <= i) {
+				t.Fatalf("chunk %d is not found at %d", i, off)
+			}
+		}
+		data, err := c.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := loadChunks(db, db.put(odb.Tree, data))
+		if err != nil || again.size != c.size || again.chunk != c.chunk || len(again.refs) != len(c.refs) {
+			t.Fatalf("%+v became %+v, %v", c, again, err)
+		}
+	})
+}

@@ -388,3 +388,21 @@ type sized struct {
 }
 
 func (s sized) Size() int64 { return s.size }
+
+// putDirs stores the directories of a tree whose files are stored already.
+func putDirs(ctx context.Context, x tiers.Tx, f *file, root bool) error {
+	for _, k := range f.kids {
+		if k.Kind == tiers.KindDir {
+			if err := putDirs(ctx, x, k, false); err != nil {
+				return err
+			}
+		}
+	}
+	var r *tiers.Root
+	if root {
+		r = &tiers.Root{Entry: f.Entry}
+	}
+	id, err := x.PutDir(ctx, tiers.DirID{}, true, r, f.entries(), nil)
+	f.ID, f.Meta = id.Tree, id.Meta
+	return err
+}

@@ -40,12 +40,17 @@ func (m *merger) kind(name string, l *line, t *odb.TreeEntry) (tiers.Kind, *chun
 	case errors.Is(err, errNotChunks):
 	case isMissing(err) && same && l.Kind == tiers.KindFile:
 		return tiers.KindFile, nil // opening the file will say what is wrong
-	case isMissing(err) && !same:
-		// Listing the directory will say so; or its chunks are of no use to anybody.
+	case isMissing(err) && m.isGone(t.ID):
+		// Reading the directory will say so.
 	default:
 		m.lie(name, "is read as a directory: %w", err)
 	}
 	return tiers.KindDir, nil
+}
+
+func (m *merger) isGone(id tiers.ID) bool {
+	_, _, err := m.s.db.Stat(id)
+	return isMissing(err)
 }
 
 // chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where

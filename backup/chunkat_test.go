@@ -1,0 +1,190 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Many readers of one open file, each in an order of its own: chunks, a blob that is kept, and one that is streamed.
+func TestOpenAtConcurrently(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cold.git")
+	data := noise(40, 50*minChunk+9)
+	v := openVolume(t, dir, Options{})
+	big, _ := v.store(content(data), tiers.Base{})
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
+	chunks, _ := v.store(content(data), tiers.Base{})
+	small, _ := v.store(content(data[:testThreshold]), tiers.Base{})
+	for name, c := range map[string]struct {
+		id   tiers.ID
+		data []byte
+		n    int
+	}{"chunks": {chunks, data, 100}, "kept": {small, data[:testThreshold], 100}, "streamed": {big, data, 10}} {
+		at, err := v.OpenAt(t.Context(), c.id, int64(len(c.data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				r := rand.New(rand.NewPCG(uint64(i), 2))
+				buf := make([]byte, 150<<10)
+				for range c.n {
+					off := r.IntN(len(c.data))
+					p := buf[:r.IntN(len(buf))]
+					n, err := at.ReadAt(p, int64(off))
+					if err != nil && !errors.Is(err, io.EOF) || n != min(len(p), len(c.data)-off) || !bytes.Equal(p[:n], c.data[off:off+n]) {
+						t.Errorf("%s: ReadAt(%d, %d) = %d, %v", name, len(p), off, n, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n, err := at.ReadAt(make([]byte, 1), -1); n != 0 || err == nil {
+			t.Errorf("%s: read before the beginning: %d, %v", name, n, err)
+		}
+		if n, err := at.ReadAt(nil, 0); n != 0 || err != nil {
+			t.Errorf("%s: read of nothing: %d, %v", name, n, err)
+		}
+		// Closing while somebody reads: the read gives the bytes or says that it is closed.
+		wg.Go(func() {
+			p := make([]byte, 100)
+			if _, err := at.ReadAt(p, 5); err == nil && !bytes.Equal(p, c.data[5:105]) {
+				t.Errorf("%s: wrong bytes while closing", name)
+			}
+		})
+		if err := at.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+	}
+}
+
+// A read touches the chunks that it needs: all others may be missing. A chunk that is there again is read again.
+func TestOpenAtTouchesLittle(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(41, 20*minChunk)
+	id, _ := v.store(content(data), tiers.Base{})
+	tree, err := loadChunks(v.db, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explode(t, v.dir)
+	for i, r := range tree.refs {
+		if i != 7 && i != 8 {
+			removeLoose(t, v.dir, r.id)
+		}
+	}
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	at, err := v.OpenAt(t.Context(), id, int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer at.Close()
+	p := make([]byte, 100)
+	for _, off := range []int64{7 * minChunk, 8*minChunk - 50, 9*minChunk - 100} {
+		if _, err := at.ReadAt(p, off); err != nil || !bytes.Equal(p, data[off:off+100]) {
+			t.Errorf("at %d: %v", off, err)
+		}
+	}
+	n, err := at.ReadAt(p, 9*minChunk-50)
+	if n != 50 || !errors.Is(err, tiers.ErrMissing) || !strings.Contains(err.Error(), "00000009") {
+		t.Errorf("over a missing chunk: %d, %v", n, err)
+	}
+	v.object("blob", data[9*minChunk:10*minChunk])
+	if _, err := at.ReadAt(p, 9*minChunk-50); err != nil {
+		t.Errorf("the chunk is there again: %v", err)
+	}
+}
+
+// Files stored at the same time by many.
+func TestStoreChunksConcurrently(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	x, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Abort()
+	f := newDir(0o755)
+	for i := range 12 {
+		f.text(fmt.Sprint(i), string(noise(uint64(50+i%5), 8*minChunk+i)))
+	}
+	var wg sync.WaitGroup
+	for _, k := range f.kids {
+		wg.Go(func() {
+			var base tiers.Base
+			for range 3 {
+				id, err := x.PutFile(t.Context(), content(k.data), base)
+				if err != nil {
+					t.Error(err)
+				}
+				k.ID = id
+				base = tiers.Base{ID: id, Known: true}
+			}
+		})
+	}
+	wg.Wait()
+	if err := putDirs(t.Context(), x, f, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	v.checkGit()
+}
+
+// A push sends the chunks that changed.
+func TestPushChunks(t *testing.T) {
+	remote := filepath.Join(t.TempDir(), "remote.git")
+	git(t, ".", "init", "-q", "--bare", "-b", "main", remote)
+	v := newVolume(t, Options{ChunkThreshold: testThreshold, Source: remote})
+	data := noise(60, 40*minChunk)
+	id, _ := v.store(content(data), tiers.Base{})
+	if err := v.Push(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	old := v.headSnapshot().Info().ID
+	data[17*minChunk] ^= 1
+	v.store(content(data), tiers.Base{ID: id})
+	tip := v.headSnapshot().Info().ID
+	ids, err := v.collect(t.Context(), []tiers.ID{tip}, old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[odb.Type]int{}
+	for _, id := range ids {
+		kind, _, err := v.db.Stat(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds[kind]++
+	}
+	// A chunk and the metadata; the root, the chunks' tree, .emberfs and meta.
+	if kinds[odb.Blob] != 2 || kinds[odb.Tree] != 4 || kinds[odb.Commit] != 1 {
+		t.Errorf("%v are sent", kinds)
+	}
+	if err := v.Push(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again := newVolume(t, Options{Source: remote})
+	if err := again.Fetch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again.checkFile(data)
+}

@@ -1,0 +1,367 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// chunkedBase is a volume with a file in chunks of ten and a bit, and one with a hole in it.
+func chunkedBase() *file {
+	f := newDir(0o755)
+	whole := noise(20, 10*minChunk+100)
+	b := f.text("big", string(whole))
+	b.Mode, b.UID = 0o4750, 42
+	b.Xattrs = []tiers.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
+	f.text("d/in", "in")
+	f.text("small", "s")
+	h := f.text("holes", "")
+	h.data = slices.Concat(noise(21, minChunk), make([]byte, 4*minChunk), noise(22, 3*minChunk))
+	h.Size = int64(len(h.data))
+	h.Mode = 0o640
+	return f
+}
+
+// commitChunked commits chunkedBase; the zeros of "holes" are one.
+func (v *testVolume) commitChunked() *file {
+	v.t.Helper()
+	f := chunkedBase()
+	x, err := v.Begin(v.t.Context())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer x.Abort()
+	for name, k := range map[string]*file{"big": f.kids["big"], "holes": f.kids["holes"], "small": f.kids["small"], "in": f.kids["d"].kids["in"]} {
+		c := holed{size: k.Size, parts: map[int64][]byte{0: k.data}}
+		if name == "holes" {
+			c.parts = map[int64][]byte{0: k.data[:minChunk], 5 * minChunk: k.data[5*minChunk:]}
+		}
+		if k.ID, err = x.PutFile(v.t.Context(), c, tiers.Base{}); err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	d := f.kids["d"]
+	id, err := x.PutDir(v.t.Context(), tiers.DirID{}, true, nil, d.entries(), nil)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	d.ID, d.Meta = id.Tree, id.Meta
+	if id, err = x.PutDir(v.t.Context(), tiers.DirID{}, true, &tiers.Root{Entry: f.Entry}, f.entries(), nil); err != nil {
+		v.t.Fatal(err)
+	}
+	if _, err := x.Commit(v.t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+		v.t.Fatal(err)
+	}
+	return f
+}
+
+func TestStockClientAndChunks(t *testing.T) {
+	const c = minChunk
+	edited := func(f *file, name string, data []byte) {
+		k := f.kids[name]
+		k.data, k.Size, k.Mtime = data, int64(len(data)), tiers.Time{}
+		k.Mode &^= 0o6000
+		k.Xattrs = slices.DeleteFunc(k.Xattrs, func(x tiers.Xattr) bool { return strings.HasPrefix(x.Name, "security.") })
+	}
+	fresh := func(f *file, path string, data []byte) *file {
+		k := f.text(path, string(data))
+		k.UID, k.GID, k.Mtime = 501, 502, tiers.Time{}
+		return k
+	}
+	freshDir := func(f *file, path string) {
+		d := f.mkdir(path)
+		d.UID, d.GID, d.Mtime = 501, 502, tiers.Time{}
+	}
+	cut := func(data []byte, from, to int, with string) []byte {
+		return slices.Concat(data[:from], []byte(with), data[to:])
+	}
+	for _, tc := range []struct {
+		name, script string
+		want         func(f *file)
+		problem      string
+	}{
+		{"a chunk", "printf XYZ | dd of=big/00000003 conv=notrunc status=none", func(f *file) {
+			edited(f, "big", cut(f.kids["big"].data, 3*c, 3*c+3, "XYZ"))
+		}, ""},
+		{"the last, longer", "printf XYZ >>big/00000010", func(f *file) { edited(f, "big", append(f.kids["big"].data, "XYZ"...)) }, ""},
+		{"the last, shorter", "truncate -s 7 big/00000010", func(f *file) { edited(f, "big", f.kids["big"].data[:10*c+7]) }, ""},
+		{"the last, empty", "truncate -s 0 big/00000010", func(f *file) { edited(f, "big", f.kids["big"].data[:10*c]) }, ""},
+		{"the last, longer than a chunk", "head -c 100000 /dev/zero | tr '\\0' x >>big/00000010", func(f *file) {
+			edited(f, "big", append(f.kids["big"].data, strings.Repeat("x", 100000)...))
+		}, ""},
+		{"an inner one, longer", "printf XYZ >>big/00000003", func(f *file) { edited(f, "big", cut(f.kids["big"].data, 4*c, 4*c, "XYZ")) }, ""},
+		{"an inner one, shorter", "truncate -s 7 big/00000003", func(f *file) { edited(f, "big", cut(f.kids["big"].data, 3*c+7, 4*c, "")) }, ""},
+		{"an inner one, empty", "truncate -s 0 big/00000003", func(f *file) { edited(f, "big", cut(f.kids["big"].data, 3*c, 4*c, "")) }, ""},
+		{"two that make up for each other", "truncate -s 65535 big/00000003; printf X >>big/00000005", func(f *file) {
+			edited(f, "big", cut(cut(f.kids["big"].data, 6*c, 6*c, "X"), 4*c-1, 4*c, ""))
+		}, ""},
+		{"an inner one, shorter, with a hole", "truncate -s 7 holes/00000005", func(f *file) {
+			edited(f, "holes", cut(f.kids["holes"].data, 5*c+7, 6*c, string(make([]byte, c-7))))
+		}, "00000005"},
+		{"an inner one, longer, with a hole", "printf X >>holes/00000005", func(f *file) { delete(f.kids, "holes") }, "00000005"},
+		{"the last, longer, with a hole", "printf X >>holes/00000007", func(f *file) { edited(f, "holes", append(f.kids["holes"].data, 'X')) }, ""},
+		{"one more", "printf XYZ >holes/00000008", func(f *file) { edited(f, "holes", append(f.kids["holes"].data, "XYZ"...)) }, ""},
+		{"two more", "cp big/00000000 big/00000011; printf X >big/00000012", func(f *file) {
+			d := f.kids["big"].data
+			edited(f, "big", slices.Concat(d, d[:c], []byte("X")))
+		}, ""},
+		{"a hole filled", "printf X >big/x; cp big/00000000 holes/00000001; rm big/x", func(f *file) {
+			d := f.kids["holes"].data
+			copy(d[c:], f.kids["big"].data[:c])
+			edited(f, "holes", d)
+		}, ""},
+		{"one less", "rm big/00000003", func(f *file) {
+			d := f.kids["big"].data
+			clear(d[3*c : 4*c])
+			edited(f, "big", d)
+		}, ""},
+		{"the last less", "rm big/00000010", func(f *file) {
+			d := f.kids["big"].data
+			clear(d[10*c:])
+			edited(f, "big", d)
+		}, ""},
+		{"all less", "rm big/0*", func(f *file) { edited(f, "big", make([]byte, 10*c+100)) }, ""},
+		{"description less", "rm holes/.emberfs%chunks", func(f *file) {
+			d := f.kids["holes"].data
+			delete(f.kids, "holes")
+			for _, n := range []int{0, 5, 6, 7} {
+				fresh(f, fmt.Sprintf("holes/%08d", n), d[n*c:(n+1)*c])
+			}
+			freshDir(f, "holes")
+		}, ""},
+		{"file instead", "rm -r big; printf new >big; chmod +x big", func(f *file) { edited(f, "big", []byte("new")) }, ""},
+		{"plain file instead", "rm -r big; printf new >big", func(f *file) {
+			edited(f, "big", []byte("new"))
+			f.kids["big"].Mode &^= 0o111
+		}, ""},
+		{"directory instead", "rm -r big; mkdir big; printf x >big/x", func(f *file) {
+			delete(f.kids, "big")
+			fresh(f, "big/x", []byte("x"))
+			freshDir(f, "big")
+		}, ""},
+		{"chunks instead of a file", "rm small; cp -r holes small", func(f *file) { edited(f, "small", f.kids["holes"].data) }, ""},
+		{"chunks instead of a directory", "rm -r d; cp -r holes d", func(f *file) { fresh(f, "d", f.kids["holes"].data) }, ""},
+		{"renamed", "git mv big other", func(f *file) {
+			d := f.kids["big"].data
+			delete(f.kids, "big")
+			fresh(f, "other", d)
+		}, ""},
+		{"copied below", "mkdir -p n/m; cp -r big n/m/copy", func(f *file) {
+			fresh(f, "n/m/copy", f.kids["big"].data)
+			freshDir(f, "n/m")
+			freshDir(f, "n")
+		}, ""},
+		{"mode", "chmod +x big/00000003", func(f *file) { edited(f, "big", f.kids["big"].data) }, ""},
+		{"beside it", "printf X >small", func(f *file) {
+			k := f.kids["small"]
+			k.data, k.Mtime = []byte("X"), tiers.Time{}
+		}, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			v := newVolume(t, Options{UID: 501, GID: 502, ChunkThreshold: testThreshold})
+			v.commitChunked()
+			v.stockEdit(tc.script)
+			s := v.headSnapshot()
+			got := &file{Entry: s.Root()}
+			problems := v.readAny(s, got)
+			if tc.problem == "" && len(problems) > 0 {
+				t.Errorf("problems: %v", problems)
+			}
+			if tc.problem != "" && (len(problems) != 1 || !strings.Contains(problems[0].Error(), tc.problem)) {
+				t.Errorf("problems: %v, want one of %s", problems, tc.problem)
+			}
+			want := chunkedBase()
+			tc.want(want)
+			setTime(want, tiers.Time{Sec: s.Info().Time.Unix()})
+			want.Mtime = got.Mtime
+			compareTrees(t, got, want)
+			for name, k := range got.kids {
+				if k.Kind == tiers.KindFile {
+					v.checkAt(k.Entry, want.kids[name].data)
+				}
+			}
+			if t.Failed() {
+				return
+			}
+			// First the trees as they are, as when somebody did a chmod; then the contents.
+			x, err := v.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := putDirs(t.Context(), x, got, true); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := x.Commit(t.Context(), tiers.CommitOptions{Root: got.Dir()}); err != nil {
+				t.Fatal(err)
+			}
+			compareTrees(t, v.read(v.headSnapshot()), want)
+			for _, k := range got.kids {
+				if k.Kind == tiers.KindFile && len(k.data) > 5*c {
+					k.data[4*c+9] ^= 1
+					want.kids[k.Name].data = k.data
+				}
+			}
+			v.commitKnown(got, tiers.Range{Off: 4*c + 9, End: 4*c + 10})
+			compareTrees(t, v.read(v.headSnapshot()), want)
+			v.checkGit()
+		})
+	}
+}
+
+// commitKnown commits a tree whose files are said to have changed only in the range.
+func (v *testVolume) commitKnown(f *file, changed tiers.Range) {
+	v.t.Helper()
+	x, err := v.Begin(v.t.Context())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer x.Abort()
+	var files func(f *file)
+	files = func(f *file) {
+		for _, k := range f.kids {
+			files(k)
+			if k.Kind == tiers.KindFile {
+				base := tiers.Base{ID: k.ID, Known: true, Changed: []tiers.Range{changed}}
+				if k.ID, err = x.PutFile(v.t.Context(), content(k.data), base); err != nil {
+					v.t.Fatal(err)
+				}
+			}
+		}
+	}
+	files(f)
+	if err := putDirs(v.t.Context(), x, f, true); err != nil {
+		v.t.Fatal(err)
+	}
+	if _, err := x.Commit(v.t.Context(), tiers.CommitOptions{Root: f.Dir()}); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// What a hostile tree of chunks may be. The rest of the directory is readable, and so is what git has below it.
+func TestHostileChunks(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	blob := v.object("blob", noise(30, minChunk))
+	short := v.object("blob", []byte("short"))
+	info := func(s string) tiers.ID { return v.object("blob", []byte(s)) }
+	good := info(`{"size":131072,"chunk":65536}` + "\n")
+	for _, c := range []struct {
+		name string
+		tree []byte
+		kind tiers.Kind // of what is listed; 0: it is left out
+		say  string
+	}{
+		{"good", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000001", blob), tiers.KindFile, ""},
+		{"info is a link", rawTree("120000", chunksName, good, "100644", "00000000", blob), tiers.KindDir, "120000"},
+		{"info is a tree", rawTree("40000", chunksName, odb.EmptyTree, "100644", "00000000", blob), tiers.KindDir, "40000"},
+		{"info is a submodule", rawTree("160000", chunksName, good), tiers.KindDir, "160000"},
+		{"info is no blob", rawTree("100644", chunksName, v.object("tree", rawTree("100644", "x", blob))), tiers.KindDir, chunksName},
+		{"info is missing", rawTree("100644", chunksName, tiers.ID{1}), tiers.KindDir, chunksName},
+		{"info is empty", rawTree("100644", chunksName, info("")), tiers.KindDir, chunksName},
+		{"info is long", rawTree("100644", chunksName, blob), tiers.KindDir, chunksName},
+		{"huge size", rawTree("100644", chunksName, info(`{"size":9223372036854775807,"chunk":65536}`)), tiers.KindDir, "size"},
+		{"over the numbers", rawTree("100644", chunksName, info(`{"size":6553600000001,"chunk":65536}`)), tiers.KindDir, "size"},
+		{"negative size", rawTree("100644", chunksName, info(`{"size":-1,"chunk":65536}`)), tiers.KindDir, chunksName},
+		{"no size", rawTree("100644", chunksName, info(`{"chunk":65536}`)), tiers.KindDir, "size"},
+		{"size twice", rawTree("100644", chunksName, info(`{"size":1,"size":1,"chunk":65536}`)), tiers.KindDir, chunksName},
+		{"unknown key", rawTree("100644", chunksName, info(`{"size":1,"chunk":65536,"zip":1}`)), tiers.KindDir, chunksName},
+		{"no power of two", rawTree("100644", chunksName, info(`{"size":1,"chunk":65537}`)), tiers.KindDir, "65537"},
+		{"small chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":32768}`)), tiers.KindDir, chunksName},
+		{"big chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":8388608}`)), tiers.KindDir, chunksName},
+		{"chunk zero", rawTree("100644", chunksName, info(`{"size":1,"chunk":0}`)), tiers.KindDir, chunksName},
+		{"seven digits", rawTree("100644", chunksName, good, "100644", "0000000", blob), tiers.KindDir, "0000000"},
+		{"nine digits", rawTree("100644", chunksName, good, "100644", "000000000", blob), tiers.KindDir, "000000000"},
+		{"plus sign", rawTree("100644", chunksName, good, "100644", "+0000000", blob), tiers.KindDir, "+0000000"},
+		{"other name", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "README", blob), tiers.KindDir, "README"},
+		{"tree as a chunk", rawTree("100644", chunksName, good, "40000", "00000000", odb.EmptyTree), tiers.KindDir, "00000000"},
+		{"link as a chunk", rawTree("100644", chunksName, good, "120000", "00000000", short), tiers.KindDir, "00000000"},
+		{"twice", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000000", short), tiers.KindDir, "00000000"},
+		{"out of order", rawTree("100644", chunksName, good, "100644", "00000001", blob, "100644", "00000000", blob), tiers.KindDir, "00000000"},
+		{"far behind the end", rawTree("100644", chunksName, good, "100644", "99999999", blob), tiers.KindDir, "99999999"},
+		{"missing chunk", rawTree("100644", chunksName, good, "100644", "00000000", tiers.ID{1}, "100644", "00000001", blob), 0, "00000000"},
+		{"chunk is a tree", rawTree("100644", chunksName, good, "100644", "00000000", odb.EmptyTree), 0, "00000000"},
+		{"long chunk", rawTree("100644", chunksName, good, "100644", "00000000", v.object("blob", make([]byte, maxLong+1)), "100644", "00000001", blob), 0, "00000000"},
+		{"long chunk and a hole", rawTree("100644", chunksName, info(`{"size":196608,"chunk":65536}`), "100644", "00000000", v.object("blob", make([]byte, minChunk+1))), 0, "00000000"},
+		{"all hole", rawTree("100644", chunksName, info(`{"size":6553600000000,"chunk":65536}`)), tiers.KindFile, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v.t = t
+			v.forge(rawTree("40000", "bad", v.object("tree", c.tree), "100644", "good", short))
+			s := v.headSnapshot()
+			l, err := s.ReadDir(t.Context(), rootOf(s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var kind tiers.Kind
+			for i := range l.Entries {
+				e := &l.Entries[i]
+				if e.Name != "bad" {
+					continue
+				}
+				kind = e.Kind
+				if kind == tiers.KindDir {
+					if _, err := s.ReadDir(t.Context(), e.Dir()); err != nil {
+						t.Error(err)
+					}
+					if _, err := v.Open(t.Context(), e.ID, -1); !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
+						t.Errorf("opened as a file: %v", err)
+					}
+				}
+			}
+			if kind != c.kind || len(l.Entries) < 1 || l.Entries[len(l.Entries)-1].Name != "good" {
+				t.Errorf("listed %+v", l.Entries)
+			}
+			switch {
+			case c.say == "" && len(l.Problems) == 0:
+			case len(l.Problems) != 1 || !strings.Contains(l.Problems[0].Error(), c.say) || !strings.Contains(l.Problems[0].Error(), `"bad"`):
+				t.Errorf("problems %v, want %q", l.Problems, c.say)
+			}
+		})
+	}
+}
+
+// Metadata that lie about a file in chunks.
+func TestChunkMetadataLies(t *testing.T) {
+	const entries = ".emberfs/meta/.emberfs%entries"
+	sed := func(expr string) string { return "sed -i '/\"name\":\"big\"/" + expr + "' " + entries }
+	for _, c := range []struct {
+		name, script string
+		kind         tiers.Kind
+	}{
+		{"size", sed(`s/"size":[0-9]*/"size":1000000000000/`), tiers.KindFile},
+		{"no size", sed(`s/"size":[0-9]*/"size":0/`), tiers.KindFile},
+		{"chunk", sed(`s/"chunk":65536/"chunk":131072/`), tiers.KindFile},
+		{"no chunk", sed(`s/,"chunk":65536//`), tiers.KindFile},
+		{"bad chunk", sed(`s/"chunk":65536/"chunk":7/`), tiers.KindFile},
+		{"git mode", sed(`s/"git":"40000","chunk":65536/"git":"100755"/`), tiers.KindFile},
+		{"directory", sed(`s/"type":"file"/"type":"dir"/;s/"size":[0-9]*,//;s/,"chunk":65536//`), tiers.KindDir},
+		{"other tree", sed(`s/"id":"[0-9a-f]*"/"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"/`), tiers.KindFile},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newVolume(t, Options{ChunkThreshold: testThreshold})
+			v.commitChunked()
+			want := chunkedBase()
+			v.stockEdit(c.script)
+			s := v.headSnapshot()
+			got := &file{Entry: s.Root()}
+			if problems := v.readAny(s, got); len(problems) == 0 {
+				t.Error("no problem was reported")
+			}
+			k := got.kids["big"]
+			if k == nil || k.Kind != c.kind || k.Kind == tiers.KindFile && !bytes.Equal(k.data, want.kids["big"].data) {
+				t.Fatalf("big is %+v", k)
+			}
+			if !bytes.Equal(got.kids["holes"].data, want.kids["holes"].data) || string(got.kids["small"].data) != "s" {
+				t.Error("another file differs")
+			}
+			v.commit(got, nil)
+			compareTrees(t, v.read(v.headSnapshot()), got)
+			v.checkGit()
+		})
+	}
+}
