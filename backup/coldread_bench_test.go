@@ -1,0 +1,167 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"emberfs/tiers"
+)
+
+// coldFile is a file in cold.
+type coldFile struct {
+	id   tiers.ID
+	size int64
+}
+
+// putFiles commits files of the given contents and gives their ids.
+func putFiles(b *testing.B, c *Cold, contents []tiers.Content) []coldFile {
+	b.Helper()
+	ctx := context.Background()
+	tx, err := c.Begin(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer tx.Abort()
+	var base tiers.DirID
+	if s := tx.Base(); s != nil {
+		root := s.Root()
+		base = root.Dir()
+	}
+	var entries []tiers.Entry
+	var files []coldFile
+	for i, content := range contents {
+		id, err := tx.PutFile(ctx, content, tiers.Base{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		files = append(files, coldFile{id, content.Size()})
+		entries = append(entries, tiers.Entry{Name: fmt.Sprintf("%d-%d", time.Now().UnixNano(), i), Kind: tiers.KindFile, Mode: 0o644, Size: content.Size(), ID: id})
+	}
+	root := tiers.Entry{Kind: tiers.KindDir, Mode: 0o755}
+	id, err := tx.PutDir(ctx, base, base == tiers.DirID{}, &tiers.Root{Entry: root}, entries, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+		b.Fatal(err)
+	}
+	return files
+}
+
+func benchCold(b *testing.B) *Cold {
+	b.Helper()
+	c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	return c
+}
+
+// BenchmarkColdFirstByte reads the first byte of random files out of 200 packs.
+func BenchmarkColdFirstByte(b *testing.B) {
+	c := benchCold(b)
+	rnd := rand.New(rand.NewSource(1))
+	var files []coldFile
+	for range 200 {
+		var contents []tiers.Content
+		for range 20 {
+			p := make([]byte, 1000+rnd.Intn(60_000))
+			rnd.Read(p[:len(p)/2])
+			contents = append(contents, content(p))
+		}
+		files = append(files, putFiles(b, c, contents)...)
+	}
+	if n := c.Stats().Packs; n < 200 {
+		b.Fatalf("only %d packs", n)
+	}
+	var took []time.Duration
+	p := make([]byte, 1)
+	b.ResetTimer()
+	for b.Loop() {
+		f := files[rnd.Intn(len(files))]
+		start := time.Now()
+		blob, err := c.OpenAt(context.Background(), f.id, f.size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := blob.ReadAt(p, 0); err != nil && err != io.EOF {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+		if err := blob.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// BenchmarkColdBigFile reads a file of 1 GB from cold and, for comparison, the same bytes from a plain file in the page cache.
+func BenchmarkColdBigFile(b *testing.B) {
+	const size = 1 << 30
+	dir := b.TempDir()
+	f, err := os.Create(filepath.Join(dir, "plain"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	rnd := rand.New(rand.NewSource(2))
+	block := make([]byte, 1<<20)
+	for range size >> 20 {
+		rnd.Read(block[:512<<10]) // the other half repeats
+		if _, err := f.Write(block); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c := benchCold(b)
+	file := putFiles(b, c, []tiers.Content{plainFile{f, size}})[0]
+	read := func(r io.ReaderAt) time.Duration {
+		start := time.Now()
+		for off := int64(0); off < size; off += int64(len(block)) {
+			if _, err := r.ReadAt(block, off); err != nil && err != io.EOF {
+				b.Fatal(err)
+			}
+		}
+		return time.Since(start)
+	}
+	read(f)
+	var native, cold time.Duration
+	b.SetBytes(size)
+	b.ResetTimer()
+	for b.Loop() {
+		native += read(f)
+		blob, err := c.OpenAt(context.Background(), file.id, file.size)
+		if err != nil {
+			b.Fatal(err)
+		}
+		cold += read(blob)
+		if err := blob.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(native.Seconds()/cold.Seconds(), "of-native")
+}
+
+// plainFile is a file without holes.
+type plainFile struct {
+	*os.File
+	size int64
+}
+
+func (f plainFile) Size() int64 { return f.size }
+func (f plainFile) Data(off int64) (tiers.Range, bool, error) {
+	return tiers.Range{Off: off, End: f.size}, off < f.size, nil
+}
