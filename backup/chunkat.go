@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers"
 )
 
-// cachedBytes is how much of an open file's chunks is kept, at least two chunks: reads are small and mostly go forward.
+// cachedBytes is how much of an open file's chunks is kept, at least three chunks: reads are small and mostly go forward.
 const cachedBytes = 1 << 20
 
 // chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away.
@@ -26,6 +26,7 @@ type chunksAt struct {
 		sync.Mutex
 		closed bool
 		recent []*loadedChunk // the last one was used last
+		ahead  bool           // a chunk is being loaded that nobody has asked for yet
 	}
 }
 
@@ -99,14 +100,15 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 
 // chunk gives the content of chunk refs[at].
 func (c *chunksAt) chunk(l *layout, at int) ([]byte, error) {
-	keep := int(max(cachedBytes/l.chunk, 2))
+	keep := int(max(cachedBytes/l.chunk, 3))
 	if l.parts != nil {
 		keep = 2 // they may be longer than the chunk size
 	}
-	e := c.entry(at, keep)
-	e.once.Do(func() {
-		e.data, e.err = c.db.Read(l.refs[at].id, odb.Blob, maxLong)
-	})
+	e, forward := c.entry(at, keep)
+	if forward && at+1 < len(l.refs) && keep > 2 {
+		c.readAhead(l, at+1, keep)
+	}
+	c.load(l, e)
 	if e.err != nil {
 		c.forget(e)
 		return nil, chunkError(c.id, l.refs[at].n, e.err)
@@ -114,16 +116,44 @@ func (c *chunksAt) chunk(l *layout, at int) ([]byte, error) {
 	return e.data, nil
 }
 
-// entry finds the place of a chunk among the recent ones, or makes one.
-func (c *chunksAt) entry(at, keep int) *loadedChunk {
+func (c *chunksAt) load(l *layout, e *loadedChunk) {
+	e.once.Do(func() { e.data, e.err = c.db.Read(l.refs[e.at].id, odb.Blob, maxLong) })
+}
+
+// readAhead loads a chunk on another thread: verifying takes longer than giving away. One at a time.
+func (c *chunksAt) readAhead(l *layout, at, keep int) {
+	c.mu.Lock()
+	busy := c.mu.ahead || c.mu.closed
+	for _, e := range c.mu.recent {
+		busy = busy || e.at == at
+	}
+	c.mu.ahead = c.mu.ahead || !busy
+	c.mu.Unlock()
+	if busy {
+		return
+	}
+	e, _ := c.entry(at, keep)
+	go func() {
+		c.load(l, e)
+		c.mu.Lock()
+		c.mu.ahead = false
+		c.mu.Unlock()
+	}()
+}
+
+// entry finds the place of a chunk among the recent ones, or makes one. forward says that the one before was used last.
+func (c *chunksAt) entry(at, keep int) (_ *loadedChunk, forward bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	recent := c.mu.recent
+	for i := max(0, len(recent)-2); i < len(recent); i++ {
+		forward = forward || recent[i].at == at-1
+	}
 	for i, e := range recent {
 		if e.at == at {
 			copy(recent[i:], recent[i+1:])
 			recent[len(recent)-1] = e
-			return e
+			return e, forward
 		}
 	}
 	e := &loadedChunk{at: at}
@@ -133,7 +163,7 @@ func (c *chunksAt) entry(at, keep int) *loadedChunk {
 	} else {
 		c.mu.recent = append(recent, e)
 	}
-	return e
+	return e, forward
 }
 
 // forget lets a chunk that could not be read be tried again.

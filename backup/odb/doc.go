@@ -10,8 +10,10 @@
 //     the reference and only then calls Release, which removes the .keep. A pack that was visible to git with its .keep is
 //     never taken back: a git repack leaves out what it finds there and removes the other copies.
 //   - References move under <ref>.lock, compared with the value that the caller expects.
-//   - Everything read is verified against its id with collision-detecting SHA-1. A missing object is tiers.ErrMissing, bytes
-//     that do not match are tiers.ErrCorrupt; never zeros, never something else.
+//   - Everything that comes in is hashed with collision-detecting SHA-1, and everything that is read is verified against its
+//     id: with the same, or with plain SHA-1 where it lies in a pack of our own, whose objects were checked when they came
+//     (a quarter of the time). A missing object is tiers.ErrMissing, bytes that do not match are tiers.ErrCorrupt; never
+//     zeros, never something else.
 //   - Declared sizes are checked against limits before anything is inflated; delta chains have a depth limit, which also
 //     ends cycles; big delta bases lie in an unlinked temporary file, not in memory.
 //
