@@ -28,8 +28,10 @@ type capture struct {
 	bytes   int64
 	missing []string // what could not be taken, and why
 
-	marks []*dirMark // children before parents
-	links linkGroups
+	marks  []*dirMark // children before parents
+	marked int        // file marks so far
+	spill  *markSpill // nil while they are few
+	links  linkGroups
 }
 
 // dirMark is what will be recorded of a directory once the commit stands.
@@ -43,15 +45,18 @@ type dirMark struct {
 	keep    bool     // not to be marked clean: something below is not, or could not be taken
 	redo    []string // names to look at again next time
 	files   []fileMark
+	aside   spilled // or where they lie
 }
 
 // fileMark is a file whose content the commit has.
 type fileMark struct {
-	name string
-	ino  uint64
-	gen  uint64
-	read uint64 // which read of it (written.start)
-	rec  record
+	name  string
+	ino   uint64
+	gen   uint64
+	read  uint64 // which read of it (written.start)
+	id    ID
+	size  int64
+	mtime Time
 }
 
 func (c *capture) fail(at string, err error) {
@@ -108,6 +113,7 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	}
 	v.ref(n)
 	c.marks = append(c.marks, m)
+	c.keepMarks(m)
 	return m.id, nil
 }
 

@@ -99,7 +99,7 @@ func (c *capture) content(dir *Inode, dirfd int, e *Entry, st *unix.Statx_t, bas
 	c.count(e.Size)
 	return fileMark{
 		name: e.Name, ino: n.ino, gen: n.gen, read: last.read,
-		rec: record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime},
+		id: e.ID, size: e.Size, mtime: e.Mtime,
 	}, nil
 }
 

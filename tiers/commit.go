@@ -161,6 +161,7 @@ func (c *capture) release(err error) {
 		c.v.unref(m.n, 1)
 	}
 	c.marks = nil
+	c.spill.close()
 }
 
 // recordClean writes what the commit made true: files first, then directories from the leaves up.
@@ -168,9 +169,7 @@ func (c *capture) recordClean() {
 	for _, m := range c.marks {
 		fd, err := c.v.dirFD(m.n)
 		if err == nil {
-			for i := range m.files {
-				c.v.recordFile(fd, &m.files[i], c.epoch)
-			}
+			c.eachFile(m, func(f *fileMark) { c.v.recordFile(fd, f, c.epoch) })
 			c.v.unpin(m.n)
 		}
 		if !c.recordDir(m) && m.parent != nil {
@@ -192,7 +191,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	} else {
 		n.mu.Lock()
 	}
-	r := f.rec
+	r := record{flags: recClean | recCtime, id: f.id, size: f.size, mtime: f.mtime}
 	if w := n.written.Load(); w != nil {
 		w.stored(r.id, f.read)
 	}

@@ -35,7 +35,14 @@ func (c *warmContent) ReadAt(p []byte, off int64) (int, error) {
 			return 0, ErrSizeChanged
 		}
 	}
-	n, err := preadFull(c.fd, p, off)
+	return fdReader(c.fd).ReadAt(p, off)
+}
+
+// fdReader reads a descriptor at offsets.
+type fdReader int
+
+func (fd fdReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := preadFull(int(fd), p, off)
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}

@@ -190,7 +190,7 @@ func (h *hotCache) status() HotStatus {
 	var s fastcache.Stats
 	h.c.UpdateStats(&s)
 	return HotStatus{
-		TierStatus: TierStatus{Bytes: int64(s.EntriesCount) * hotPage},
+		TierStatus: TierStatus{Bytes: min(int64(s.EntriesCount)*hotPage, int64(s.BytesSize))}, // a page may hold less
 		Hits:       h.hits.Load(), Misses: h.misses.Load(), Limit: h.limit,
 	}
 }

@@ -1,0 +1,47 @@
+package tiers
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestMarksAside commits with all but a few file marks put aside: afterwards everything is clean, and the next commit takes only
+// what changed.
+func TestMarksAside(t *testing.T) {
+	defer func(n int) { marksInMemory = n }(marksInMemory)
+	marksInMemory = 3
+	v, cold := newVolume(t)
+	defer v.Close()
+	for d := range 5 {
+		dir := mkdir(t, v, v.Root(), fmt.Sprint("d", d))
+		for i := range 10 {
+			write(t, v, dir, fmt.Sprintf("file %d\n", i), fmt.Sprint(d, i))
+		}
+	}
+	v.mustSync(t)
+	if !v.rootClean() {
+		t.Error("the root is not clean after a commit")
+	}
+	reads := cold.reads
+	dir, _, err := v.Lookup(v.Root(), "d3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, v, dir, "file 7\n", "changed")
+	if rc := v.mustSync(t); rc.Files != 1 || cold.reads != reads+1 {
+		t.Errorf("the commit of one file took %d and read %d", rc.Files, cold.reads-reads)
+	}
+	c := &capture{v: v}
+	m := &dirMark{n: dir, files: []fileMark{{name: "a"}, {name: "b\n", ino: 1, gen: 2, read: 3, id: ID{4}, size: 5, mtime: Time{-6, 7}}, {name: "c"}, {name: "d"}}}
+	want := append([]fileMark{}, m.files...)
+	c.keepMarks(m)
+	defer c.spill.close()
+	if m.files != nil || c.spill == nil {
+		t.Fatal("nothing was put aside")
+	}
+	var got []fileMark
+	c.eachFile(m, func(f *fileMark) { got = append(got, *f) })
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("came back as %v, were %v", got, want)
+	}
+}
