@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +81,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 		}
 		if int64(len(data)) != n {
 			// A stock client changed the chunk: the others may lie elsewhere too.
-			again, err := l.remeasure(context.Background(), c.db, c.id)
+			again, err := l.remeasure(c.db, c.id)
 			if err != nil {
 				return done, err
 			}

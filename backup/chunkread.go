@@ -13,7 +13,6 @@ import (
 
 // chunkReader streams a file that is a tree of chunks. It is for one goroutine.
 type chunkReader struct {
-	ctx    context.Context
 	db     *odb.DB
 	id     tiers.ID
 	l      *layout
@@ -53,9 +52,6 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("read object %s: %w", r.id, fs.ErrClosed)
 	case len(p) == 0:
 		return 0, nil
-	}
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
 	}
 	for r.b == nil {
 		if r.pos == r.l.size {
@@ -99,7 +95,7 @@ func (r *chunkReader) open() error {
 		return err
 	}
 	// A stock client changed the chunk. What was read before it lay at its place in any case.
-	l, err := r.l.remeasure(r.ctx, r.db, r.id)
+	l, err := r.l.remeasure(r.db, r.id)
 	if err == nil {
 		r.l = l
 	}
@@ -107,11 +103,11 @@ func (r *chunkReader) open() error {
 }
 
 // remeasure is the layout after a chunk was found to have another length than l says.
-func (l *layout) remeasure(ctx context.Context, db store, id tiers.ID) (*layout, error) {
+func (l *layout) remeasure(db store, id tiers.ID) (*layout, error) {
 	if l.parts != nil {
 		return nil, fmt.Errorf("chunk tree %s: %w: the length of a chunk changes", id, tiers.ErrCorrupt)
 	}
-	return measured(ctx, db, id, l.chunkTree, l.size)
+	return measured(context.Background(), db, id, l.chunkTree, l.size)
 }
 
 func chunkError(id tiers.ID, n uint32, err error) error {

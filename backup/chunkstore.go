@@ -15,7 +15,7 @@ import (
 
 const (
 	chunkWorkers = 2 // chunks of one file that are read, hashed and deflated at a time
-	recentChunks = 8 // chunk lists that a transaction keeps: a file that changes meanwhile is stored again
+	recentChunks = 4 // chunk lists that a transaction keeps: a file that changes meanwhile is stored again
 )
 
 // chunkCache is what a transaction knows of chunk trees.

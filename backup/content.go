@@ -44,7 +44,7 @@ func (c *Cold) openContent(ctx context.Context, id tiers.ID, size int64) (tiers.
 	if err != nil {
 		return nil, err
 	}
-	return &chunkReader{ctx: ctx, db: c.db, id: id, l: l}, nil
+	return &chunkReader{db: c.db, id: id, l: l}, nil
 }
 
 // openContentAt is openContent for reading at any offset.

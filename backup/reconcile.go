@@ -24,8 +24,12 @@ type merger struct {
 	mended bool
 
 	byStored map[string]int // index into d.tree
-	chunks   map[tiers.ID]looked
-	out      []tiers.Entry
+	looked   struct {       // at trees that may be files in chunks
+		id   tiers.ID   // the last one that is
+		c    *chunkTree // and what it is: all of them would be too much to keep
+		errs map[tiers.ID]error
+	}
+	out []tiers.Entry
 }
 
 func (m *merger) merge() ([]tiers.Entry, error) {

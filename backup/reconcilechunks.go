@@ -7,23 +7,26 @@ import (
 	"emberfs/tiers"
 )
 
-// looked is what a look at a tree found.
-type looked struct {
-	c   *chunkTree
-	err error
-}
-
-// look reads a tree that may be a file in chunks. Equal trees are read once, or a directory of few objects costs without end.
+// look reads a tree that may be a file in chunks. That a tree is none is found out once, or a directory of few objects costs
+// without end.
 func (m *merger) look(id tiers.ID) (*chunkTree, error) {
-	if l, ok := m.chunks[id]; ok {
-		return l.c, l.err
+	at := &m.looked
+	if at.c != nil && at.id == id {
+		return at.c, nil
 	}
-	if m.chunks == nil {
-		m.chunks = make(map[tiers.ID]looked)
+	if err := at.errs[id]; err != nil {
+		return nil, err
 	}
 	c, err := loadChunks(m.s.db, id)
-	m.chunks[id] = looked{c, err}
-	return c, err
+	if err == nil {
+		at.id, at.c = id, c
+		return c, nil
+	}
+	if at.errs == nil {
+		at.errs = make(map[tiers.ID]error)
+	}
+	at.errs[id] = err
+	return nil, err
 }
 
 // kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is believed

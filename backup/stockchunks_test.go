@@ -209,7 +209,9 @@ func TestStockClientAndChunks(t *testing.T) {
 			}
 			v.commitKnown(got, tiers.Range{Off: 4*c + 9, End: 4*c + 10})
 			compareTrees(t, v.read(v.headSnapshot()), want)
-			v.checkGit()
+			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+				t.Errorf("git fsck: %s", out)
+			}
 		})
 	}
 }

@@ -57,16 +57,26 @@ func (d *deflater) shrinks(probe []byte) (bool, error) {
 	return d.buf.Len()-n < len(probe)-len(probe)/64, nil
 }
 
-// writer returns the zlib writer for a content that begins with probe.
+// writer returns the zlib writer for a content that begins with probe. Of a long probe several places are looked at: a chunk of a
+// sparse file may have its zeros behind its data.
 func (d *deflater) writer(w io.Writer, probe []byte) (*zlib.Writer, error) {
 	z := d.fast
 	if len(probe) >= probeSize {
-		ok, err := d.shrinks(probe[:probeSize])
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			z = d.store
+		z = d.store
+		places := min(1+len(probe)/(4*probeSize), 3)
+		for i := range places {
+			at := 0
+			if i > 0 {
+				at = (len(probe) - probeSize) / (places - 1) * i
+			}
+			ok, err := d.shrinks(probe[at : at+probeSize])
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				z = d.fast
+				break
+			}
 		}
 	}
 	z.Reset(w)
@@ -82,15 +92,35 @@ func (d *deflater) entry(t Type, data []byte) (entry []byte, crc uint32, err err
 		d.buf = *bytes.NewBuffer(make([]byte, 0, need))
 	}
 	d.buf.Write(appendEntryHeader(head[:0], t, int64(len(data))))
-	z, err := d.writer(&d.buf, data)
-	if err == nil {
-		_, err = z.Write(data)
+	start := d.buf.Len()
+	z := d.fast
+	z.Reset(&d.buf)
+	if len(data) > 2*probeSize {
+		if z, err = d.writer(&d.buf, data); err != nil {
+			return nil, 0, fmt.Errorf("deflate: %w", err)
+		}
 	}
+	if err = deflate(z, data); err != nil {
+		return nil, 0, err
+	}
+	// What is no longer than a probe or two is its own.
+	if n := d.buf.Len() - start; len(data) >= probeSize && len(data) <= 2*probeSize && n >= len(data)-len(data)/64 {
+		d.buf.Truncate(start)
+		d.store.Reset(&d.buf)
+		if err = deflate(d.store, data); err != nil {
+			return nil, 0, err
+		}
+	}
+	return d.buf.Bytes(), crc32.ChecksumIEEE(d.buf.Bytes()), nil
+}
+
+func deflate(z *zlib.Writer, data []byte) error {
+	_, err := z.Write(data)
 	if err == nil {
 		err = z.Close()
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("deflate: %w", err)
+		return fmt.Errorf("deflate: %w", err)
 	}
-	return d.buf.Bytes(), crc32.ChecksumIEEE(d.buf.Bytes()), nil
+	return nil
 }
