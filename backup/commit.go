@@ -49,6 +49,26 @@ func (t *tx) commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error
 	return id, t.publish(id)
 }
 
+// Mend publishes what the base commit turned out to lack and was stored again, for a transaction that came to the same root; the
+// branch stays where it is. Where the base lacks nothing it writes nothing. Only Abort may follow.
+func (t *tx) Mend(root tiers.DirID) error {
+	if err := t.alive(); err != nil {
+		return err
+	}
+	d, err := t.rootDir(root)
+	if err == nil {
+		_, err = t.putRoot(d, tiers.CommitOptions{})
+	}
+	if err != nil || !t.w.HasNew() {
+		return err
+	}
+	if err := t.w.Publish(); err != nil {
+		return fmt.Errorf("mend: %w", err)
+	}
+	t.c.log.Warn("stored objects again that the last commit lacked")
+	return t.w.Release()
+}
+
 // rootDir is the root directory: the last one that was put.
 func (t *tx) rootDir(dir tiers.DirID) (*dirBuild, error) {
 	d := t.pending

@@ -36,6 +36,11 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
 		if base != nil && rootDir(base) == root { // a commit would repeat the last one
 			rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
+			if m, ok := tx.(mender); ok {
+				if err := m.Mend(root); err != nil {
+					return fmt.Errorf("commit: %w", err)
+				}
+			}
 		} else {
 			commit, err := tx.Commit(ctx, CommitOptions{
 				Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
@@ -59,6 +64,9 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		return nil
 	})
 }
+
+// mender is a Tx that can publish what its base commit turned out to lack, when a commit would only repeat the base.
+type mender interface{ Mend(root DirID) error }
 
 // inStep says whether warm is what the given commit says: nothing was changed since, whatever the marks say.
 func (v *Volume) inStep(ctx context.Context, with ID) (same bool, err error) {

@@ -23,24 +23,30 @@ import (
 type checkRequest struct {
 	target string
 	deep   bool
+	repair bool
 	asJSON bool
 }
 
 func checkCommand(w world) *cobra.Command {
 	var r checkRequest
 	cmd := &cobra.Command{
-		Use:   "check STATE|REPOSITORY|MOUNTPOINT [--deep] [--json]",
+		Use:   "check STATE|REPOSITORY|MOUNTPOINT [--deep] [--repair] [--json]",
 		Short: "Say whether a volume is sound, what is damaged and what is at risk",
-		Long: `Look at a volume's state directory, or at a bare repository alone, and change nothing. Each finding is a line:
-damaged (something is lost, or will be), risk (all is there, but machine and disk must not go away now)
-or note, with what to do about it. The last line says "sound" or how many problems there are; risks and
-notes are none. Without --deep the files' outsides and the last commit are looked at, with it every byte.
+		Long: `Look at a volume's state directory, or at a bare repository alone. Each finding is a line: damaged (something
+is lost, or will be), risk (all is there, but machine and disk must not go away now) or note, with what to
+do about it. The last line says "sound" or how many problems there are; risks and notes are none. Without
+--deep the files' outsides and the last commit are looked at, with it every byte.
 
-A mounted volume is checked beside its daemon. Exit 0 sound, 1 could not be checked, 3 damage was found.`,
+Nothing is changed but with --repair, which names each step before it takes it and takes only those that lose
+no bytes: what it replaces is kept. Then everything is checked again.
+
+A mounted volume is checked beside its daemon. Exit 0 sound, 1 could not be checked, 3 damage was found, or
+is left after the repair.`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(1, 1, "STATE, REPOSITORY or MOUNTPOINT"),
 	}
 	cmd.Flags().BoolVar(&r.deep, "deep", false, "read and hash every object, the whole history and every clean file")
+	cmd.Flags().BoolVar(&r.repair, "repair", false, "make good what can be made good without losing a byte, then check again")
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.target = args[0]
@@ -70,6 +76,17 @@ type checkReport struct {
 	Problems   int             `json:"problems"` // findings that are damage
 	AtRisk     *tiers.AtRisk   `json:"at_risk,omitempty"`
 	Findings   []tiers.Finding `json:"findings"`
+	// Of --repair: what was found before, and what was done about it.
+	Before  []tiers.Finding `json:"before,omitempty"`
+	Repairs []repairStep    `json:"repairs,omitempty"`
+}
+
+// repairStep is one thing that --repair did, or tried.
+type repairStep struct {
+	What   string `json:"what"`
+	Where  string `json:"where"`
+	Result string `json:"result,omitempty"`
+	Error  string `json:"error,omitempty"` // why it could not be done
 }
 
 // checkTarget is where the volume is, locked where nobody has it mounted.
@@ -89,10 +106,19 @@ func check(ctx context.Context, r checkRequest, w world) (err error) {
 	if t.lock != nil {
 		defer func() { err = errors.Join(err, t.lock.Close()) }()
 	}
+	if r.repair && t.live {
+		err := &inUseError{state: t.state, pid: t.pid}
+		return &failure{code: exitFailed, op: "check --repair", path: t.state, err: err, hint: "unmount the volume first; without --repair it can be checked as it is"}
+	}
 	run := checkRun{r: r, w: w, t: t}
 	rep, err := run.once(ctx)
 	if err != nil {
 		return err
+	}
+	if r.repair {
+		if rep, err = run.repair(ctx); err != nil {
+			return err
+		}
 	}
 	if r.asJSON {
 		err = printJSON(w.out, rep)

@@ -1,0 +1,609 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// RepairOptions say how Checker.Repair works.
+type RepairOptions struct {
+	// Step names what is about to be done, and where. What it returns is told how that ended.
+	Step func(what, where string) (ended func(result string, err error))
+	// WarmFiles hands f the files in warm that pick wants, as tiers.WarmFiles does; nil: there is no warm.
+	WarmFiles func(ctx context.Context, pick func(path string, id tiers.ID) bool, f func(path string, c tiers.Content) error) error
+}
+
+// Repaired is what Checker.Repair leaves to its caller.
+type Repaired struct {
+	// Head is the commit that warm counts as being of from now on; zero: it stays.
+	Head tiers.ID
+	// Lost are the true paths of directories and files that the tip has and whose objects could not be had again: their
+	// records must go, so that the next commit stores what warm has.
+	Lost []string
+}
+
+// repairer makes good what a Checker found.
+type repairer struct {
+	c      *Checker
+	ctx    context.Context
+	o      RepairOptions
+	db     *odb.DB
+	cold   *Cold
+	remote *odb.DB // nil: none that can be read
+	now    *Checker
+}
+
+// Repair makes good what Check found, as far as no byte is lost by it; each step is named before it is done, and one that fails
+// does not end the others. What is replaced is kept in the repository's directories emberfs_broken and
+// objects/pack/emberfs_bad. The caller holds the volume's lock, and checks again afterwards.
+func (c *Checker) Repair(ctx context.Context, o RepairOptions) (out Repaired, err error) {
+	r := &repairer{c: c, ctx: ctx, o: o}
+	for _, f := range c.stale {
+		r.step("remove a stale "+f.What, c.rel(f.Path), func() (string, error) { return "", f.Remove() })
+	}
+	if c.o.Volume && r.needsBase() {
+		r.step("make the repository's directories, HEAD and configuration what they have to be", c.db.Dir(), func() (string, error) {
+			kept, err := odb.RepairBase(c.db.Dir(), c.Branch())
+			return keptText(kept...), err
+		})
+	}
+	if r.db, err = odb.Open(c.db.Dir(), odb.Options{DeltaCache: 64 << 20}); err != nil {
+		return out, fmt.Errorf("repair: %w", err)
+	}
+	defer func() { err = errors.Join(err, r.db.Close()) }()
+	r.cold = &Cold{db: r.db, o: c.Cold.o, log: c.Cold.log, ref: c.ref}
+	r.packs()
+	r.openRemote()
+	if r.remote != nil {
+		defer func() { err = errors.Join(err, r.remote.Close()) }()
+	}
+	if err := r.objects(); err != nil {
+		return out, err
+	}
+	if err := r.references(); err != nil {
+		return out, err
+	}
+	r.damagedCopies()
+	if out.Head, err = r.head(); err != nil {
+		return out, err
+	}
+	out.Lost = r.lostPaths()
+	return out, ctx.Err()
+}
+
+// step names one thing, does it and tells how it ended.
+func (r *repairer) step(what, where string, do func() (string, error)) bool {
+	if r.ctx.Err() != nil {
+		return false
+	}
+	ended := r.o.Step(what, where)
+	result, err := do()
+	ended(result, err)
+	return err == nil
+}
+
+func keptText(kept ...string) string {
+	kept = slices.DeleteFunc(kept, func(s string) bool { return s == "" })
+	if len(kept) == 0 {
+		return ""
+	}
+	return "what was there is in " + strings.Join(kept, ", ")
+}
+
+func (r *repairer) needsBase() bool {
+	for _, f := range r.c.faults {
+		if f.Kind == odb.FaultLayout || f.Kind == odb.FaultHead || f.Kind == odb.FaultConfig {
+			return true
+		}
+	}
+	return len(r.c.db.MissingSettings()) > 0 || r.c.db.HeadTarget() != r.c.ref
+}
+
+// packs makes indexes, and saves what can be read of packs that are damaged from the outside.
+func (r *repairer) packs() {
+	for _, f := range r.c.faults {
+		name := path.Base(f.Path)
+		switch {
+		case f.Kind == odb.FaultIndex:
+			r.step("make a new index", f.Path+".idx", func() (string, error) { return r.mend(name) })
+		case f.Kind == odb.FaultPack:
+			r.step("save what can be read of a damaged pack, and put it aside", f.Path+".pack", func() (string, error) { return r.mend(name) })
+		case f.Kind == odb.FaultLostPack && f.Lost == 0:
+			r.step("put an index without pack aside", f.Path+".idx", func() (string, error) { return "", r.db.SetAside(f.Path + ".idx") })
+		}
+	}
+}
+
+func (r *repairer) mend(name string) (string, error) {
+	aside, saved, err := r.db.Mend(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "done when the repository was opened", nil
+	}
+	if err == nil && aside {
+		return fmt.Sprintf("%s saved; the pack is in objects/pack/emberfs_bad", plural(saved, "object", "objects")), nil
+	}
+	return "", err
+}
+
+// openRemote opens the remote for reading, where it is a path.
+func (r *repairer) openRemote() {
+	src := strings.TrimPrefix(r.c.o.Source, "file://")
+	if !filepath.IsAbs(src) {
+		return
+	}
+	db, err := odb.OpenReadOnly(src, odb.Options{})
+	if err != nil {
+		r.step("look for objects in the remote", src, func() (string, error) { return "", err })
+		return
+	}
+	r.remote = db
+}
+
+// look walks the repository as it is now and notes what is lost, without a word.
+func (r *repairer) look() error {
+	o := r.c.o
+	o.Found, o.Progress = nil, nil
+	r.now = &Checker{Cold: r.cold, o: o, lostSeen: map[tiers.ID]bool{}, hopeless: map[tiers.ID]bool{}}
+	for id := range r.c.hopeless {
+		if err := r.db.Verify(id); err != nil {
+			r.now.hopeless[id] = true
+		}
+	}
+	states, err := r.now.refs()
+	if err != nil {
+		return err
+	}
+	if err := r.now.openTip(); err != nil {
+		return err
+	}
+	w, err := r.now.newWalk(r.ctx)
+	if err != nil {
+		return err
+	}
+	defer w.marks.Close()
+	if err := w.history(states); err != nil {
+		return err
+	}
+	// A commit that a reference or warm needs is lost too; the walk begins only at those that are there.
+	for _, b := range r.now.broken {
+		r.alsoLost(b.id)
+	}
+	r.alsoLost(o.Head)
+	r.alsoLost(r.now.tracked)
+	return nil
+}
+
+func (r *repairer) alsoLost(commit tiers.ID) {
+	if !commit.IsZero() && !r.now.lostSeen[commit] && !r.db.Has(commit) {
+		r.now.lostSeen[commit] = true
+		r.now.lost = append(r.now.lost, lostObject{id: commit, kind: odb.Commit})
+	}
+}
+
+// maxRounds bounds how often the repository is walked anew; each round brings at least one object.
+const maxRounds = 1000
+
+// objects gets lost objects again, from what is known, from the remote and from warm.
+func (r *repairer) objects() error {
+	for range maxRounds {
+		if err := r.look(); err != nil {
+			return err
+		}
+		if len(r.now.lost) == 0 || r.remote == nil && r.o.WarmFiles == nil {
+			return nil
+		}
+		n := 0
+		what := fmt.Sprintf("get %s again from the remote and from warm", plural(len(r.now.lost), "missing or damaged object", "missing or damaged objects"))
+		r.step(what, r.db.Dir(), func() (string, error) {
+			var err error
+			n, err = r.regain()
+			if err != nil {
+				return "", err
+			}
+			return plural(n, "object", "objects") + " written", nil
+		})
+		if n == 0 {
+			return r.ctx.Err()
+		}
+	}
+	return nil
+}
+
+// regain writes one pack of what can be had and returns the number of its objects.
+func (r *repairer) regain() (n int, err error) {
+	w, err := r.db.NewWriter()
+	if err != nil {
+		return 0, err
+	}
+	g := &regainer{r: r, w: w, wanted: map[tiers.ID]bool{}}
+	for _, l := range r.now.lost {
+		g.wanted[l.id] = true
+	}
+	err = g.known()
+	if err == nil && r.remote != nil {
+		for _, l := range r.now.lost {
+			if err = g.fromRemote(l.id); err != nil {
+				break
+			}
+		}
+	}
+	if err == nil && r.o.WarmFiles != nil {
+		err = g.fromWarm()
+	}
+	if n = w.Len(); err != nil || n == 0 {
+		return 0, errors.Join(err, w.Abort())
+	}
+	if err := w.Publish(); err != nil {
+		return 0, err
+	}
+	return n, w.Release() // the references reach them already
+}
+
+type regainer struct {
+	r      *repairer
+	w      *odb.Writer
+	wanted map[tiers.ID]bool
+}
+
+// needs says that an object is still to be found.
+func (g *regainer) needs(id tiers.ID) bool { return g.wanted[id] && !g.w.Has(id) }
+
+// known stores what every commit of the volume has.
+func (g *regainer) known() error {
+	bodies := [][]byte{[]byte(attributes)}
+	if g.r.now.tip != nil && g.r.now.tip.own.found {
+		if b, err := encodeVolume(g.r.now.tip.own.volume.Volume); err == nil {
+			bodies = append(bodies, b)
+		}
+	}
+	for _, b := range bodies {
+		id, err := odb.HashObject(odb.Blob, b)
+		if err == nil && g.needs(id) {
+			_, err = g.w.Put(odb.Blob, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fromRemote copies an object from the remote, and what it needs and is not here.
+func (g *regainer) fromRemote(top tiers.ID) error {
+	stack := []tiers.ID{top}
+	for len(stack) > 0 {
+		if err := g.r.ctx.Err(); err != nil {
+			return err
+		}
+		id := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if g.w.Has(id) || !g.wanted[id] && g.r.db.Has(id) {
+			continue
+		}
+		more, err := g.copyObject(id)
+		switch {
+		case err == nil:
+			stack = append(stack, more...)
+		case errors.Is(err, tiers.ErrMissing), errors.Is(err, tiers.ErrCorrupt), errors.Is(err, odb.ErrTooLarge):
+			// The remote cannot help.
+		default:
+			return fmt.Errorf("read object %s from the remote: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// copyObject copies one object of the remote and says what it points to.
+func (g *regainer) copyObject(id tiers.ID) ([]tiers.ID, error) {
+	t, _, err := g.r.remote.Stat(id)
+	if err != nil {
+		return nil, err
+	}
+	if t == odb.Blob {
+		b, err := g.r.remote.Stream(id)
+		if err != nil {
+			return nil, err
+		}
+		_, err = g.w.PutStreamContext(g.r.ctx, b.Size(), b, func(got tiers.ID) bool { return got != id })
+		return nil, errors.Join(err, b.Close())
+	}
+	data, err := g.r.remote.Read(id, t, maxTreeBlob)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.w.Put(t, data); err != nil {
+		return nil, err
+	}
+	var needs []tiers.ID
+	switch t {
+	case odb.Commit:
+		c, err := odb.DecodeCommit(data)
+		if err == nil {
+			needs = append(c.Parents, c.Tree)
+		}
+	case odb.Tree:
+		entries, err := odb.DecodeTree(data)
+		for _, e := range entries {
+			if err == nil && e.Mode != odb.ModeGitlink {
+				needs = append(needs, e.ID)
+			}
+		}
+	case odb.Tag:
+		if to, err := tagged(data); err == nil {
+			needs = append(needs, to)
+		}
+	}
+	return needs, nil
+}
+
+// fromWarm stores files of warm whose bytes hash to a wanted id: those whose record names it, those that stand where the commit
+// has it, and the chunks of big files.
+func (g *regainer) fromWarm() error {
+	paths := map[string]bool{}
+	chunks := map[string][]lostObject{} // by the file's path
+	for _, l := range g.r.now.lost {
+		if l.kind != odb.Blob || !g.needs(l.id) {
+			continue
+		}
+		paths[truePath(l.path)] = true
+		if dir, name := path.Split(l.path); len(name) == chunkName && strings.Trim(name, "0123456789") == "" {
+			file := truePath(strings.TrimSuffix(dir, "/"))
+			chunks[file] = append(chunks[file], l)
+			paths[file] = true
+		}
+	}
+	if len(paths) == 0 {
+		return nil
+	}
+	pick := func(p string, id tiers.ID) bool { return paths[p] || g.needs(id) }
+	return g.r.o.WarmFiles(g.r.ctx, pick, func(p string, f tiers.Content) error {
+		if err := g.chunks(f, chunks[p]); err != nil {
+			return fmt.Errorf("read warm/%s: %w", p, err)
+		}
+		if len(chunks[p]) > 0 {
+			return nil
+		}
+		_, err := g.w.PutStreamContext(g.r.ctx, f.Size(), &contentReader{ctx: g.r.ctx, c: f}, func(id tiers.ID) bool { return !g.wanted[id] })
+		if errors.Is(err, tiers.ErrSizeChanged) {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("read warm/%s: %w", p, err)
+		}
+		return nil
+	})
+}
+
+// chunks stores those pieces of a file that are wanted.
+func (g *regainer) chunks(f tiers.Content, want []lostObject) error {
+	for _, l := range want {
+		tree, ok := g.treeAt(l.commit, path.Dir(l.path))
+		if !ok || !g.needs(l.id) {
+			continue
+		}
+		c, err := loadChunks(g.r.db, tree)
+		if err != nil {
+			continue // it is no tree of chunks, or itself damaged
+		}
+		var n int64
+		if _, err := fmt.Sscanf(path.Base(l.path), "%d", &n); err != nil {
+			continue
+		}
+		data := make([]byte, c.length(n))
+		if k, err := f.ReadAt(data, n*c.chunk); k < len(data) || err != nil && !errors.Is(err, io.EOF) {
+			continue
+		}
+		if id, err := odb.HashObject(odb.Blob, data); err != nil || id != l.id {
+			continue
+		}
+		if _, err := g.w.Put(odb.Blob, data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// treeAt is the tree at a path of stored names in a commit.
+func (g *regainer) treeAt(commit tiers.ID, at string) (tiers.ID, bool) {
+	c, err := readCommit(g.r.db, commit)
+	if err != nil {
+		return tiers.ID{}, false
+	}
+	id := c.Tree
+	for name := range strings.SplitSeq(at, "/") {
+		entries, err := readTree(g.r.db, id, ignored())
+		i := slices.IndexFunc(entries, func(e odb.TreeEntry) bool { return e.Name == name && e.Mode == odb.ModeTree })
+		if err != nil || i < 0 {
+			return tiers.ID{}, false
+		}
+		id = entries[i].ID
+	}
+	return id, true
+}
+
+// references sets the branch to the newest commit that is whole, where it points to none, and forgets a broken note of the remote.
+func (r *repairer) references() error {
+	if err := r.look(); err != nil {
+		return err
+	}
+	for _, b := range r.now.broken {
+		switch b.name {
+		case "packed-refs":
+			r.step("take out of packed-refs what makes no sense", b.name, func() (string, error) {
+				kept, err := r.db.RepairPackedRefs()
+				return keptText(kept), err
+			})
+		case r.c.trackingRef():
+			r.step("forget where the remote was last seen; the next push finds out anew", b.name, func() (string, error) {
+				kept, err := r.db.ForgetRef(b.name)
+				return keptText(kept), err
+			})
+		}
+	}
+	for _, b := range r.now.broken {
+		if b.name != r.c.ref || !r.c.o.Volume {
+			continue
+		}
+		to, why, err := r.candidate(b)
+		if err != nil {
+			return err
+		}
+		if to.IsZero() {
+			r.step("set the branch to a commit that is whole", b.name, func() (string, error) { return "", errors.New(why) })
+			continue
+		}
+		r.step(fmt.Sprintf("set the branch to %s, %s", to, why), b.name, func() (string, error) {
+			kept, err := r.db.ForgetRef(b.name)
+			if err != nil {
+				return "", err
+			}
+			old, err := r.cold.readRef(b.name) // what packed-refs has
+			if err == nil && old != to {
+				err = r.db.UpdateRef(b.name, old, to)
+			}
+			return keptText(kept), err
+		})
+	}
+	return r.look()
+}
+
+// candidate is the newest commit that is whole among those that are known to have been the branch's: where warm was last in step
+// with it, where the remote was seen, what packed-refs has. Of two that do not follow each other none is chosen.
+func (r *repairer) candidate(b brokenRef) (best tiers.ID, why string, err error) {
+	type known struct {
+		id  tiers.ID
+		why string
+	}
+	list := []known{{r.c.o.Head, "which warm was last in step with"}, {r.now.tracked, "which the remote has"}}
+	states, err := r.db.RefStates()
+	if err != nil {
+		return best, "", err
+	}
+	for _, s := range states {
+		if s.Name == b.name {
+			list = append(list, known{s.Packed, "the older value in packed-refs"})
+		}
+	}
+	why = "no commit is known that it could be set to"
+	for _, k := range list {
+		if k.id.IsZero() || k.id == best {
+			continue
+		}
+		whole, err := r.whole(k.id)
+		if err != nil {
+			return tiers.ID{}, "", err
+		}
+		if !whole {
+			if best.IsZero() {
+				why = fmt.Sprintf("commit %s, %s, is not whole either", k.id, k.why)
+			}
+			continue
+		}
+		if best.IsZero() {
+			best, why = k.id, k.why
+			continue
+		}
+		if _, follows, err := r.cold.newCommits(r.ctx, best, k.id); err == nil && follows {
+			continue // the one that we have is newer
+		}
+		if _, follows, err := r.cold.newCommits(r.ctx, k.id, best); err == nil && follows {
+			best, why = k.id, k.why
+			continue
+		}
+		return tiers.ID{}, fmt.Sprintf("%s and %s are both whole and do not follow each other: choose one and set it by git update-ref", best, k.id), nil
+	}
+	return best, why, nil
+}
+
+// whole says whether a commit and all that its tree needs are there.
+func (r *repairer) whole(id tiers.ID) (bool, error) {
+	o := r.c.o
+	o.Found, o.Progress, o.Deep = nil, nil, false
+	c := &Checker{Cold: r.cold, o: o, tipID: id, lostSeen: map[tiers.ID]bool{}, hopeless: r.now.hopeless}
+	w, err := c.newWalk(r.ctx)
+	if err != nil {
+		return false, err
+	}
+	defer w.marks.Close()
+	err = w.history(nil)
+	return len(c.lost) == 0, err
+}
+
+// damagedCopies writes packs with damaged entries anew, and puts damaged loose objects aside, once nothing needs those copies.
+func (r *repairer) damagedCopies() {
+	needed := map[tiers.ID]bool{}
+	for _, l := range r.now.lost {
+		needed[l.id] = true
+	}
+	var order []string
+	spare := map[string]bool{}
+	for _, b := range r.c.bad {
+		if _, seen := spare[b.Path]; !seen {
+			order = append(order, b.Path)
+			spare[b.Path] = true
+		}
+		if !b.ID.IsZero() && (needed[b.ID] || !r.c.o.Deep && r.db.Verify(b.ID) != nil) {
+			spare[b.Path] = false // perhaps somebody can make something of the rest
+		}
+	}
+	for _, p := range order {
+		switch name := path.Base(p); {
+		case !spare[p]:
+		case strings.HasPrefix(name, "pack-"):
+			r.step("write a damaged pack anew without what is damaged, and put it aside", p+".pack", func() (string, error) { return r.mend(name) })
+		default:
+			r.step("put a damaged loose object aside", p, func() (string, error) {
+				err := r.db.SetAside(p)
+				if errors.Is(err, fs.ErrNotExist) {
+					err = nil
+				}
+				return "", err
+			})
+		}
+	}
+}
+
+// head says which commit warm counts as being of, where the one in volume.json is gone for good.
+func (r *repairer) head() (tiers.ID, error) {
+	if r.c.o.Head.IsZero() || r.db.Has(r.c.o.Head) {
+		return tiers.ID{}, nil
+	}
+	tip, err := r.cold.tip()
+	if err != nil || tip.IsZero() || !r.db.Has(tip) {
+		return tiers.ID{}, nil
+	}
+	return tip, nil
+}
+
+// lostPaths are what the tip lacks, by true names: of a directory's metadata the directory.
+func (r *repairer) lostPaths() []string {
+	var out []string
+	for _, l := range r.now.lost {
+		p := l.path
+		if l.commit != r.now.tipID || l.kind == odb.Commit {
+			continue // the next commit cannot help
+		}
+		if rest, ok := strings.CutPrefix(p, ownName+"/"+metaName); ok {
+			p = strings.TrimPrefix(rest, "/")
+			for i, name := range strings.Split(p, "/") {
+				if name == entriesName || name == linksName {
+					p = strings.Join(strings.Split(p, "/")[:i], "/")
+					break
+				}
+			}
+		}
+		out = append(out, truePath(p))
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}

@@ -1,0 +1,206 @@
+package odb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"emberfs/tiers"
+)
+
+// Mend gives a pack (its name without extension) a new index or, where the pack itself is damaged, saves what can be read of it
+// and puts it aside, as Open does by itself with packs that are older than a minute. The caller knows that nobody is
+// publishing. aside says which it was; saved counts the objects that were written anew.
+func (db *DB) Mend(name string) (aside bool, saved int, err error) {
+	if db.readOnly {
+		return false, 0, fmt.Errorf("mend %s: %w", name, ErrReadOnly)
+	}
+	path := filepath.Join(db.packDir(), name)
+	f, st, err := openRegular(path + ".pack")
+	if err != nil {
+		return false, 0, fmt.Errorf("mend pack: %w", err)
+	}
+	defer f.Close()
+	db.scan.mu.Lock()
+	defer db.scan.mu.Unlock()
+	err = db.rebuildIndex(path, f, st.Size())
+	if errors.Is(err, tiers.ErrCorrupt) {
+		aside = true
+		saved, err = db.salvage(path, f, st.Size())
+	}
+	if err != nil {
+		return aside, saved, fmt.Errorf("mend %s: %w", name, err)
+	}
+	if cur := db.packs.Load(); cur != nil {
+		for _, p := range cur.packs {
+			p.stale = p.stale || p.name() == name // it has another index now, or none
+		}
+	}
+	db.scan.mtime = time.Time{}
+	_, err = db.scanOnce()
+	return aside, saved, err
+}
+
+// SetAside moves a damaged loose object, or an index whose pack is gone, to the directory where damaged packs are kept. path is
+// below the repository.
+func (db *DB) SetAside(path string) error {
+	if db.readOnly {
+		return fmt.Errorf("put %s aside: %w", path, ErrReadOnly)
+	}
+	dir := filepath.Join(db.packDir(), badDir)
+	if err := mkdirDurable(dir, 0o755); err != nil {
+		return fmt.Errorf("put %s aside: %w", path, err)
+	}
+	from := filepath.Join(db.dir, path)
+	name := filepath.Base(from)
+	if up := filepath.Base(filepath.Dir(from)); len(up) == 2 {
+		name = "loose-" + up + name
+	}
+	if err := os.Rename(from, filepath.Join(dir, name)); err != nil {
+		return fmt.Errorf("put aside: %w", err)
+	}
+	return errors.Join(tiers.SyncDir(dir), tiers.SyncDir(filepath.Dir(from)))
+}
+
+// brokenDir keeps what damaged files of the repository said before they were repaired.
+const brokenDir = "emberfs_broken"
+
+// KeepBroken copies a damaged file of the repository (a reference, HEAD, the configuration) to a file beside it that git does not
+// look at, and returns where that is, below the repository; "" where there was nothing. It is durable when it returns.
+func (db *DB) KeepBroken(name string) (string, error) { return keepBroken(db.dir, name) }
+
+func keepBroken(dir, name string) (string, error) {
+	data, err := readSmall(filepath.Join(dir, filepath.FromSlash(name)), maxConfig)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("keep a copy: %w", err)
+	}
+	to := filepath.Join(brokenDir, time.Now().UTC().Format("20060102T150405.000000000Z-")+escapeSlashes(name))
+	if err := mkdirDurable(filepath.Join(dir, brokenDir), 0o755); err != nil {
+		return "", fmt.Errorf("keep a copy: %w", err)
+	}
+	return to, tiers.WriteFileDurable(filepath.Join(dir, to), data, 0o644)
+}
+
+func escapeSlashes(name string) string {
+	b := []byte(name)
+	for i := range b {
+		if b[i] == '/' {
+			b[i] = '-'
+		}
+	}
+	return string(b)
+}
+
+// ForgetRef removes the loose file of a reference whose content makes no sense, or that points to nothing, under its lock; its
+// content is kept (KeepBroken says where). A value in packed-refs comes to light again.
+func (db *DB) ForgetRef(name string) (kept string, err error) {
+	if err := checkRefName(name); err != nil || name == headRef {
+		return "", errors.Join(err, fmt.Errorf("forget reference %s: refused", name))
+	}
+	if db.readOnly {
+		return "", fmt.Errorf("forget reference %s: %w", name, ErrReadOnly)
+	}
+	path := db.refPath(name)
+	l, err := db.lock(path)
+	if err != nil {
+		return "", fmt.Errorf("forget reference %s: %w", name, err)
+	}
+	defer func() { err = errors.Join(err, l.unlock()) }()
+	if kept, err = db.KeepBroken(name); err != nil {
+		return kept, err
+	}
+	if err := removeExisting(path); err != nil {
+		return kept, fmt.Errorf("forget reference %s: %w", name, err)
+	}
+	return kept, tiers.SyncDir(filepath.Dir(path))
+}
+
+// RepairBase makes what Open needs of the repository at dir: its directories, HEAD on the branch, a configuration with our
+// settings. What was there and made no sense is kept, as by KeepBroken. The caller owns the repository.
+func RepairBase(dir, branch string) (kept []string, err error) {
+	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		if err := mkdirDurable(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, fmt.Errorf("repair %s: %w", dir, err)
+		}
+	}
+	keep := func(name string) error {
+		k, err := keepBroken(dir, name)
+		if k != "" {
+			kept = append(kept, k)
+		}
+		if err == nil {
+			err = removeExisting(filepath.Join(dir, name))
+		}
+		return err
+	}
+	if _, _, err := readConfig(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := keep("config"); err != nil {
+			return kept, err
+		}
+	}
+	if _, err := headTarget(dir); err != nil {
+		if err := keep(headRef); err != nil {
+			return kept, err
+		}
+		// Init takes a repository without HEAD for something else.
+		if err := tiers.WriteFileDurable(filepath.Join(dir, headRef), []byte("ref: refs/heads/"+branch+"\n"), 0o644); err != nil {
+			return kept, err
+		}
+	}
+	return kept, Init(dir, branch)
+}
+
+// RepairPackedRefs rewrites packed-refs without the lines that make no sense; the file as it was is kept, as by KeepBroken.
+func (db *DB) RepairPackedRefs() (kept string, err error) {
+	if db.readOnly {
+		return "", fmt.Errorf("repair packed references: %w", ErrReadOnly)
+	}
+	path := filepath.Join(db.dir, "packed-refs")
+	l, err := db.lock(path)
+	if err != nil {
+		return "", fmt.Errorf("repair packed references: %w", err)
+	}
+	defer func() { err = errors.Join(err, l.unlock()) }()
+	if kept, err = db.KeepBroken("packed-refs"); err != nil {
+		return kept, err
+	}
+	data, err := readSmall(path, maxPackedRefs)
+	if err != nil {
+		return kept, fmt.Errorf("repair packed references: %w", err)
+	}
+	var good []byte
+	peels := false
+	for line := range bytes.Lines(data) {
+		text := bytes.TrimSuffix(line, []byte{'\n'})
+		switch {
+		case len(text) > 0 && text[0] == '#':
+		case len(text) == 41 && text[0] == '^' && peels:
+			peels = false
+		default:
+			name, _, err := parsePackedRef(text)
+			if peels = err == nil && checkRefName(name) == nil; !peels {
+				continue
+			}
+		}
+		good = append(append(good, text...), '\n')
+	}
+	return kept, tiers.WriteFileDurable(path, good, 0o644)
+}
+
+// HasNew says whether this Writer has an object that the repository has not.
+func (w *Writer) HasNew() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id := range w.mu.seen {
+		if !w.db.Has(id) {
+			return true
+		}
+	}
+	return false
+}
