@@ -48,6 +48,21 @@
 // in it and does not remove it; if after the release of the .keep, ours is a pack like any other, which it replaces whole. Hence
 // ours stays whatever happens to us after it was published: nothing takes it back.
 //
+// # Collecting garbage
+//
+// GC walks from all references, HEAD, commits that Protect holds, reflogs and FETCH_HEAD, objects in packs with .keep, and all that
+// is younger than the grace period. It gives each object a number, its place in the sorted indexes (the biggest pack first, the
+// loose objects last), and keeps a bit for each and 4 bytes for each commit and tree that waits to be walked; ids and contents
+// are not held. What the references reach has to be there and whole, else nothing is removed; what only the others reach may
+// have been pruned by git. A pack with unmarked objects is replaced by one without them, as in merging; a delta whose base goes is
+// written whole. Promisor packs stay, and excuse what is missing.
+//
+// A commit of ours at the same time is safe: it adds packs that are not on the list, and counts only on what its base reaches,
+// which is a tip or protected. Before each removal the references are read again, with Protect locked out: if something to be
+// removed has come into use, or git has given a pack a new time because it counts on it, the pack stays (GCReport.Busy). Between that
+// look and the removal lies what git's own prune has too: a push into the repository by another program may count on an object that
+// was unreachable for longer than the grace period.
+//
 // # What is refused
 //
 // SHA-256 repositories, reftable, every extensions.* but partialClone, repository format versions over 1, and repositories
@@ -59,6 +74,6 @@
 // reference to the list that it searches, and a pack that was unlinked is closed when the last reader lets go. On a miss the
 // directory is read again until a scan shows no change.
 //
-// Lock order: Writer.mu, then DB.scan.mu. Nothing calls back into a Writer while its lock is held except the drop function
+// Lock order: the token of DB.upkeep, then DB.protected.mu; Writer.mu, then DB.scan.mu. Nothing calls back into a Writer while its lock is held except the drop function
 // of PutStream, which must not use the Writer.
 package odb

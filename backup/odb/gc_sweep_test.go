@@ -176,8 +176,6 @@ func TestGCRoots(t *testing.T) {
 	keep = append(keep, youngBlob, kept, keptBlob)
 	dead := garbage(t, db, "dead")
 	age(t, mustPacks(t, db)[0].base+".pack", time.Hour)
-	looseTree := strings.TrimSpace(git(t, dir, "mktree", "--missing")) // the empty tree
-	_ = looseTree
 	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
 	if r.Objects != 2 || db.Has(dead) || db.Has(young) { // and the commit young itself
 		t.Errorf("%+v", r)

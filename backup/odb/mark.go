@@ -2,6 +2,7 @@ package odb
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ type marker struct {
 	bits  []uint64 // marks
 	stack []uint32 // marked commits, trees and tags whose content was not looked at
 
+	doubles []place // places of objects that have another before, sorted
+	recent  int     // the pack that an object was last found in
+
 	newer   map[ID]struct{} // marked objects in packs that came after the list was made
 	waiting []ID            // those of them whose content was not looked at
 	shallow map[ID]struct{}
@@ -39,6 +43,9 @@ type marker struct {
 	progress func(done, total int64)
 	marked   int64
 }
+
+// place is one of several places of an object, with the first of them.
+type place struct{ n, first uint32 }
 
 const (
 	maxWalked = 256 << 20 // bytes of a tree, commit or tag; over any that git would make
@@ -65,49 +72,93 @@ func (db *DB) newMarker(ctx context.Context, l *packList, progress func(done, to
 		return nil, fmt.Errorf("%w: %d objects", ErrTooLarge, m.total())
 	}
 	m.bits = make([]uint64, (m.total()+63)/64)
-	m.shallow, err = db.shallow()
-	return m, err
+	if m.shallow, err = db.shallow(); err != nil {
+		return nil, err
+	}
+	return m, m.findDoubles()
 }
 
 func (m *marker) total() int { return m.base + len(m.loose) }
 
-// find is the object's number: its place in the first of the packs before k, or for all of them also among the loose; -1.
-func (m *marker) find(id ID, k int) int {
-	for j, p := range m.packs[:k] {
-		if i := p.idx.find(id); i >= 0 {
-			return m.first[j] + i
+// findDoubles looks for objects with several places.
+func (m *marker) findDoubles() error {
+	var last ID
+	first := -1
+	for k, i := range mergeIndexes(m.packs) {
+		id, n := m.packs[k].idx.id(i), m.first[k]+i
+		if first >= 0 && id == last {
+			m.doubles = append(m.doubles, place{uint32(n), uint32(first)})
+			continue
+		}
+		if first, last = n, id; i%4096 == 0 && m.ctx.Err() != nil {
+			return m.ctx.Err()
 		}
 	}
-	if k < len(m.packs) {
+	for i, o := range m.loose {
+		if n := m.findPacked(o.id); n >= 0 {
+			m.doubles = append(m.doubles, place{uint32(m.base + i), uint32(n)})
+		}
+	}
+	slices.SortFunc(m.doubles, func(a, b place) int { return cmp.Compare(a.n, b.n) })
+	for i := range m.doubles { // the loose ones may have found any place
+		m.doubles[i].first = uint32(m.canonical(int(m.doubles[i].first)))
+	}
+	return nil
+}
+
+// canonical is the number of the first place of the object at n.
+func (m *marker) canonical(n int) int {
+	i, ok := slices.BinarySearchFunc(m.doubles, uint32(n), func(d place, n uint32) int { return cmp.Compare(d.n, n) })
+	if ok {
+		return int(m.doubles[i].first)
+	}
+	return n
+}
+
+// find is the number that the object's mark stands under; -1: it was not here when the walk began.
+func (m *marker) find(id ID) int {
+	n := m.findPacked(id)
+	if n < 0 {
+		i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseFile, id ID) int { return bytes.Compare(o.id[:], id[:]) })
+		if !ok {
+			return -1
+		}
+		n = m.base + i
+	}
+	return m.canonical(n)
+}
+
+// findPacked is the number of one of the object's places in the packs; -1. What is walked together lies mostly in one pack.
+func (m *marker) findPacked(id ID) int {
+	if len(m.packs) == 0 {
 		return -1
 	}
-	i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseFile, id ID) int { return bytes.Compare(o.id[:], id[:]) })
-	if !ok {
-		return -1
+	if i := m.packs[m.recent].idx.find(id); i >= 0 {
+		return m.first[m.recent] + i
 	}
-	return m.base + i
+	for k, p := range m.packs {
+		if i := p.idx.find(id); i >= 0 {
+			m.recent = k
+			return m.first[k] + i
+		}
+	}
+	return -1
 }
 
 func (m *marker) isMarked(n int) bool { return m.bits[n/64]&(1<<(n%64)) != 0 }
 
 // live says whether object i of pack k is marked.
-func (m *marker) live(k, i int) bool {
-	n := m.find(m.packs[k].idx.id(i), k)
-	if n < 0 {
-		n = m.first[k] + i
-	}
-	return m.isMarked(n)
-}
+func (m *marker) live(k, i int) bool { return m.isMarked(m.canonical(m.first[k] + i)) }
 
 // liveLoose says whether loose object i is marked.
-func (m *marker) liveLoose(i int) bool { return m.isMarked(m.find(m.loose[i].id, len(m.packs))) }
+func (m *marker) liveLoose(i int) bool { return m.isMarked(m.canonical(m.base + i)) }
 
 // reach marks id and, for anything but the leaves of a tree, has it walked.
 func (m *marker) reach(id ID, leaf bool) error {
 	if id == EmptyTree {
 		return nil
 	}
-	n := m.find(id, len(m.packs))
+	n := m.find(id)
 	if n < 0 {
 		return m.reachNewer(id, leaf)
 	}
@@ -329,10 +380,7 @@ func eachTreeEntry(data []byte, fn func(mode uint64, id ID) error) error {
 func (m *marker) everything(k int) error {
 	p := m.packs[k]
 	for i := range p.idx.count {
-		n := m.find(p.idx.id(i), k)
-		if n < 0 {
-			n = m.first[k] + i
-		}
+		n := m.canonical(m.first[k] + i)
 		if m.isMarked(n) {
 			continue
 		}
