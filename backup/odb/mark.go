@@ -26,7 +26,7 @@ type marker struct {
 	bits  []uint64 // marks
 	stack []uint32 // marked commits, trees and tags whose content was not looked at
 
-	doubles []place // places of objects that have another before, sorted
+	doubles []copyOf // places of objects that have another before, sorted
 	recent  int     // the pack that an object was last found in
 
 	newer   map[ID]struct{} // marked objects in packs that came after the list was made
@@ -44,8 +44,8 @@ type marker struct {
 	marked   int64
 }
 
-// place is one of several places of an object, with the first of them.
-type place struct{ n, first uint32 }
+// copyOf is one of several places of an object, with the first of them.
+type copyOf struct{ n, first uint32 }
 
 const (
 	maxWalked = 256 << 20 // bytes of a tree, commit or tag; over any that git would make
@@ -87,7 +87,7 @@ func (m *marker) findDoubles() error {
 	for k, i := range mergeIndexes(m.packs) {
 		id, n := m.packs[k].idx.id(i), m.first[k]+i
 		if first >= 0 && id == last {
-			m.doubles = append(m.doubles, place{uint32(n), uint32(first)})
+			m.doubles = append(m.doubles, copyOf{uint32(n), uint32(first)})
 			continue
 		}
 		if first, last = n, id; i%4096 == 0 && m.ctx.Err() != nil {
@@ -96,10 +96,10 @@ func (m *marker) findDoubles() error {
 	}
 	for i, o := range m.loose {
 		if n := m.findPacked(o.id); n >= 0 {
-			m.doubles = append(m.doubles, place{uint32(m.base + i), uint32(n)})
+			m.doubles = append(m.doubles, copyOf{uint32(m.base + i), uint32(n)})
 		}
 	}
-	slices.SortFunc(m.doubles, func(a, b place) int { return cmp.Compare(a.n, b.n) })
+	slices.SortFunc(m.doubles, func(a, b copyOf) int { return cmp.Compare(a.n, b.n) })
 	for i := range m.doubles { // the loose ones may have found any place
 		m.doubles[i].first = uint32(m.canonical(int(m.doubles[i].first)))
 	}
@@ -108,7 +108,7 @@ func (m *marker) findDoubles() error {
 
 // canonical is the number of the first place of the object at n.
 func (m *marker) canonical(n int) int {
-	i, ok := slices.BinarySearchFunc(m.doubles, uint32(n), func(d place, n uint32) int { return cmp.Compare(d.n, n) })
+	i, ok := slices.BinarySearchFunc(m.doubles, uint32(n), func(d copyOf, n uint32) int { return cmp.Compare(d.n, n) })
 	if ok {
 		return int(m.doubles[i].first)
 	}

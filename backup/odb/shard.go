@@ -10,8 +10,6 @@ import (
 	"io"
 	"math"
 	"slices"
-
-	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 )
 
 // A big directory that changes often leaves a tree of some hundred KiB in every commit, and as much metadata, nearly all of it the
@@ -83,7 +81,7 @@ func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (
 		return 0, 0, false, nil
 	}
 	base := f.base()
-	entry, err := s.entry(base.data, data, r.pf.len()-r.slots[base.num].off, (end-h.off)/2)
+	entry, err := s.entry(h.typ, base.data, data, r.pf.len()-r.slots[base.num].off, (end-h.off)/2)
 	if err != nil {
 		return 0, 0, false, err
 	}
@@ -100,8 +98,8 @@ func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (
 }
 
 // entry makes the pack entry of a delta whose base lies so many bytes before it; nil if it has more than most bytes.
-func (s *shardDeltas) entry(base, data []byte, distance, most int64) ([]byte, error) {
-	delta := packfile.DiffDelta(base, data)
+func (s *shardDeltas) entry(t Type, base, data []byte, distance, most int64) ([]byte, error) {
+	delta := pieceDelta(t, base, data, s.seed)
 	d, err := newDeltaReader(bytes.NewReader(base), int64(len(base)), bufio.NewReader(bytes.NewReader(delta)))
 	if err != nil {
 		return nil, fmt.Errorf("make a delta: %w", err)
@@ -132,20 +130,8 @@ func (s *shardDeltas) sketch(t Type, data []byte) (k [sketchSize]uint64) {
 	for i := range k {
 		k[i] = math.MaxUint64
 	}
-	for len(data) > 0 {
-		sep := byte('\n')
-		if t == Tree {
-			sep = 0
-		}
-		at := bytes.IndexByte(data, sep)
-		if at < 0 {
-			at = len(data) - 1
-		}
-		if t == Tree {
-			at = min(at+hashSize, len(data)-1)
-		}
-		h := maphash.Bytes(s.seed, data[:at+1])
-		data = data[at+1:]
+	for p := range pieces(t, data) {
+		h := maphash.Bytes(s.seed, p)
 		for i := range k {
 			h = h*0x9e3779b97f4a7c15 + 0x2545f4914f6cdd1d
 			k[i] = min(k[i], h^h>>29)
