@@ -38,8 +38,8 @@
 // they are and compared with the index's checksums; the newest pack comes first. A delta is copied when its base is in the new
 // pack before it, which is so unless the base was damaged, unwanted or at the end of a chain of 50; otherwise the object is
 // written whole. Trees and the blobs that Options.Shard knows, from 64 KiB to 4 MiB, become deltas of a newer version of the same:
-// versions are recognised by a sketch of their entries or lines, of which a delta copies those that both have; the nth is based on version n with its lowest hexadecimal digit
-// other than 0 made 0, so chains have 4 links at most. Objects that others are based on stay whole: chains do not grow when merged
+// versions are recognised by a sketch of their entries or lines, of which a delta copies those that both have; the nth is based on
+// version n with its lowest hexadecimal digit other than 0 made 0, so chains have 4 links at most. Objects that others are based on stay whole: chains do not grow when merged
 // packs are merged again. Memory is 24 bytes an object and 24 MiB of bases; ids are read from the sorted indexes.
 //
 // The new pack is published like a commit's, gets the time of its youngest source, and only then the sources go, index first.

@@ -27,7 +27,7 @@ type marker struct {
 	stack []uint32 // marked commits, trees and tags whose content was not looked at
 
 	doubles []copyOf // places of objects that have another before, sorted
-	recent  int     // the pack that an object was last found in
+	recent  int      // the pack that an object was last found in
 
 	newer   map[ID]struct{} // marked objects in packs that came after the list was made
 	waiting []ID            // those of them whose content was not looked at
