@@ -23,6 +23,7 @@ type packFile struct {
 	buf  []byte // behind what is written to f
 	done int64  // bytes written to f
 	objs []packedObject
+	full *index // says what objs said, once the pack is full and has its index; nil before
 
 	// sorted and count stand for objs where a pack has too many objects for that: they give them sorted by id.
 	sorted iter.Seq[packedObject]
@@ -205,6 +206,7 @@ func (pf *packFile) discard() error {
 	if errors.Is(err, os.ErrClosed) {
 		err = nil
 	}
+	err = errors.Join(err, closeIndexes([]*packFile{pf}))
 	for _, path := range []string{pf.path, pf.idxPath} {
 		if path != "" {
 			err = errors.Join(err, removeExisting(path))

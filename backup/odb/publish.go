@@ -39,16 +39,7 @@ func (db *DB) publishFiles(packs []*packFile) (err error) {
 	}()
 	dir := db.packDir()
 	for _, pf := range packs {
-		if err := db.step("publish.seal"); err != nil {
-			return err
-		}
-		if err := pf.seal(); err != nil {
-			return err
-		}
-		if err := db.step("publish.index"); err != nil {
-			return err
-		}
-		if err := pf.writeIndexFile(); err != nil {
+		if err := db.finish(pf); err != nil {
 			return err
 		}
 		pf.final = filepath.Join(dir, "pack-"+pf.sum.String())
@@ -94,6 +85,35 @@ func (db *DB) publishFiles(packs []*packFile) (err error) {
 		pf.objs, pf.buf = nil, nil
 	}
 	return db.step("publish.done")
+}
+
+// finish completes a pack and writes its index, both still under temporary names. A no-op where that is done.
+func (db *DB) finish(pf *packFile) error {
+	if pf.idxPath != "" {
+		return nil
+	}
+	if err := db.step("publish.seal"); err != nil {
+		return err
+	}
+	if err := pf.seal(); err != nil {
+		return err
+	}
+	if err := db.step("publish.index"); err != nil {
+		return err
+	}
+	return pf.writeIndexFile()
+}
+
+// closeIndexes unmaps the indexes of packs that became full while they were written.
+func closeIndexes(packs []*packFile) error {
+	var err error
+	for _, pf := range packs {
+		if pf.full != nil {
+			err = errors.Join(err, pf.full.close())
+			pf.full = nil
+		}
+	}
+	return err
 }
 
 // syncPacks makes the files durable, side by side: the file system's journal then takes one commit for several of them.

@@ -46,7 +46,7 @@ func (db *DB) salvage(path string, f *os.File, size int64) (saved int, err error
 	if !crashed(err) {
 		err = errors.Join(err, db.unkeep(packs))
 	}
-	return len(w.mu.seen), err
+	return w.len(), err
 }
 
 // salvageInOrder takes the entries from the pack's begin to the first that cannot be read.
@@ -102,7 +102,7 @@ func (db *DB) salvageIndexed(w *Writer, path string, f *os.File, size int64) err
 	for i := range x.count {
 		id := x.id(i)
 		off, ok := x.offset(i)
-		if _, done := w.mu.seen[id]; done || !ok || off >= size {
+		if w.has(id) || !ok || off >= size {
 			continue
 		}
 		if err := w.salvageOne(id, func() (*rawObject, error) { return db.openEntry(p, off) }); err != nil {
@@ -114,7 +114,7 @@ func (db *DB) salvageIndexed(w *Writer, path string, f *os.File, size int64) err
 
 // salvageOne copies an object unless it is damaged. mu must be held.
 func (w *Writer) salvageOne(id ID, open func() (*rawObject, error)) error {
-	if _, done := w.mu.seen[id]; done {
+	if w.has(id) {
 		return nil
 	}
 	o, err := open()

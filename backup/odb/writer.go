@@ -23,8 +23,9 @@ type Writer struct {
 	db *DB
 	mu struct {
 		sync.Mutex
-		packs []*packFile // the last one is open for appending
-		seen  map[ID]struct{}
+		packs []*packFile     // the last one is open for appending
+		seen  map[ID]struct{} // what is in the last pack
+		count int             // objects in the packs before it
 		state writerState
 		err   error // a pack that could not be taken back to its last good length: nothing more is possible
 	}
@@ -96,7 +97,7 @@ func (w *Writer) put(id ID, t Type, data []byte) error {
 	if err := w.usable(); err != nil {
 		return err
 	}
-	if _, ok := w.mu.seen[id]; ok {
+	if w.has(id) {
 		return nil
 	}
 	pf, err := w.pack()
@@ -111,10 +112,24 @@ func (w *Writer) put(id ID, t Type, data []byte) error {
 	return nil
 }
 
-// pack is the pack that takes the next object. mu must be held.
+// pack is the pack that takes the next object. A full one gets its index at once, which then tells what is in it: a commit of
+// millions of objects keeps the ids of one pack in memory. mu must be held.
 func (w *Writer) pack() (*packFile, error) {
-	if n := len(w.mu.packs); n > 0 && len(w.mu.packs[n-1].objs) < w.db.opt.MaxPerPack {
-		return w.mu.packs[n-1], nil
+	if n := len(w.mu.packs); n > 0 {
+		last := w.mu.packs[n-1]
+		if len(last.objs) < w.db.opt.MaxPerPack {
+			return last, nil
+		}
+		err := w.db.finish(last)
+		if err == nil {
+			last.full, err = openIndex(last.idxPath)
+		}
+		if err != nil {
+			w.mu.err = fmt.Errorf("write object: %w", err)
+			return nil, w.mu.err
+		}
+		w.mu.count += len(last.objs)
+		last.objs, w.mu.seen = nil, map[ID]struct{}{}
 	}
 	pf, err := w.db.newPackFile()
 	if err != nil {
@@ -206,7 +221,7 @@ func (w *Writer) putBig(ctx context.Context, size int64, r io.Reader, drop func(
 	if err != nil {
 		return ID{}, w.takeBack(pf, off, err)
 	}
-	if _, dup := w.mu.seen[id]; dup || drop != nil && drop(id) {
+	if w.has(id) || drop != nil && drop(id) {
 		return id, w.takeBack(pf, off, nil)
 	}
 	w.added(pf, packedObject{id: id, crc: crc, off: off})
@@ -276,16 +291,31 @@ func (w *Writer) stream(ctx context.Context, pf *packFile, size int64, r io.Read
 func (w *Writer) Has(id ID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, ok := w.mu.seen[id]
-	return ok
+	return w.has(id)
+}
+
+// has is Has. mu must be held.
+func (w *Writer) has(id ID) bool {
+	if _, ok := w.mu.seen[id]; ok {
+		return true
+	}
+	for _, pf := range w.mu.packs {
+		if pf.full != nil && pf.full.find(id) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Len is the number of objects put so far.
 func (w *Writer) Len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.mu.seen)
+	return w.len()
 }
+
+// len is Len. mu must be held.
+func (w *Writer) len() int { return w.mu.count + len(w.mu.seen) }
 
 // Publish makes the objects durable and visible, protected by .keep files until Release. Without objects it writes nothing.
 // On an error nothing stays of them and the Writer is of no more use.
@@ -305,7 +335,7 @@ func (w *Writer) Publish() error {
 	}
 	if err := w.db.publishPacks(packs); err != nil {
 		w.mu.state = ended
-		return fmt.Errorf("publish %d objects: %w", len(w.mu.seen), err)
+		return fmt.Errorf("publish %d objects: %w", w.len(), err)
 	}
 	return nil
 }
@@ -314,7 +344,7 @@ func (w *Writer) Publish() error {
 func (w *Writer) dropEmpty() ([]*packFile, error) {
 	packs := w.mu.packs[:0]
 	for i, pf := range w.mu.packs {
-		if len(pf.objs) > 0 {
+		if len(pf.objs) > 0 || pf.full != nil {
 			packs = append(packs, pf)
 		} else if err := pf.discard(); err != nil {
 			return nil, errors.Join(err, w.db.withdraw(append(packs, w.mu.packs[i+1:]...)))
@@ -333,7 +363,7 @@ func (w *Writer) Release() error {
 		return fmt.Errorf("release: %w", ErrClosed)
 	}
 	w.mu.state = released
-	return w.db.unkeep(w.mu.packs)
+	return errors.Join(w.db.unkeep(w.mu.packs), closeIndexes(w.mu.packs))
 }
 
 // Abort removes what was not published. Packs that were published stay without their .keep, for a git repack may count on
@@ -366,7 +396,7 @@ func (w *Writer) referenced() (bool, error) {
 		return false, fmt.Errorf("abort: %w", err)
 	}
 	for _, id := range refs {
-		if _, ok := w.mu.seen[id]; ok {
+		if w.has(id) {
 			return true, nil
 		}
 	}
