@@ -1,12 +1,9 @@
 package backup
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -299,11 +296,13 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 	broken := func(s odb.RefState, id tiers.ID, why string) {
 		c.broken = append(c.broken, brokenRef{s.Name, id, why})
 		do := "git update-ref moves it"
-		if s.Name == c.ref || s.Name == c.trackingRef() {
+		switch {
+		case s.Name == "packed-refs":
+			do = doRepair + " takes out what makes no sense"
+		case s.Name == c.trackingRef():
+			do = doRepair + " forgets it; the next push finds out anew"
+		case s.Name == c.ref && c.o.Volume:
 			do = doRepair + " sets it to the newest commit that is whole"
-			if s.Name != c.ref {
-				do = doRepair + " forgets it; the next push finds out anew"
-			}
 		}
 		c.found(tiers.Finding{Severity: tiers.Damaged, Where: s.Name, What: why, Do: do})
 	}
@@ -328,7 +327,11 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		t, _, err := c.db.Stat(s.ID)
 		switch {
 		case err != nil && strings.HasPrefix(s.Name, "refs/heads/"), errors.Is(err, tiers.ErrMissing):
-			broken(s, s.ID, fmt.Sprintf("points to %s: %v", s.ID, plainMissing(err)))
+			why := err.Error()
+			if isMissing(err) {
+				why = fmt.Sprintf("points to %s, which is missing", s.ID)
+			}
+			broken(s, s.ID, why)
 		case err != nil:
 			broken(s, s.ID, err.Error())
 		case t != odb.Commit && strings.HasPrefix(s.Name, "refs/heads/"):
@@ -343,14 +346,6 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 	return good, nil
 }
 
-// plainMissing says the same without the id in front.
-func plainMissing(err error) error {
-	if errors.Is(err, tiers.ErrMissing) {
-		return errors.New("which is missing")
-	}
-	return err
-}
-
 // openTip opens the branch's tip. A damaged one is reported by the walk.
 func (c *Checker) openTip() error {
 	if c.tipID.IsZero() {
@@ -362,130 +357,6 @@ func (c *Checker) openTip() error {
 	}
 	if err == nil {
 		c.tip = s
-	}
-	return nil
-}
-
-// metadata reads every directory of the tip: tree and metadata must agree.
-func (c *Checker) metadata(ctx context.Context) error {
-	s := c.tip
-	own := s.own
-	switch {
-	case own.known == nil && c.o.Volume:
-		c.found(tiers.Finding{Severity: tiers.Risk, What: "the last commit has no " + ownName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
-			Do: "git log -- " + ownName + " shows who removed it"})
-	case own.known == nil:
-		c.found(tiers.Finding{Severity: tiers.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
-	case !own.found:
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: volumeName + " is missing or cannot be read", Path: ownName + "/" + volumeName, Commit: c.tipID.String(),
-			Do: "the next commit writes it anew"})
-	}
-	m := metaCheck{c: c, ctx: ctx, seen: map[tiers.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
-	links, problems, err := s.linkGroups()
-	if err != nil && !isMissing(err) {
-		problems = append(problems, err)
-	}
-	for _, p := range problems {
-		c.found(m.lie(path.Join(ownName, metaName, linksName), p))
-	}
-	for _, dirs := range links {
-		for _, d := range dirs {
-			m.dirs[d] = false
-		}
-	}
-	if err := m.dir("", rootDirOf(s), 0); err != nil {
-		return err
-	}
-	if own.known == nil {
-		return nil
-	}
-	if m.reconciled > 0 {
-		c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date", plural(m.reconciled, "directory was", "directories were")),
-			Commit: c.tipID.String()})
-		return nil
-	}
-	for d, there := range m.dirs {
-		if !there && !own.meta.IsZero() {
-			c.found(m.lie(d, fmt.Errorf("%s names it, but the commit has no such directory", linksName)))
-		}
-	}
-	return nil
-}
-
-func rootDirOf(s *snapshot) tiers.DirID {
-	root := s.Root()
-	return root.Dir()
-}
-
-// linkGroups reads the groups that span directories, and what is wrong with them.
-func (s *snapshot) linkGroups() (map[string][]string, []error, error) {
-	if s.own.meta.IsZero() {
-		return nil, nil, nil
-	}
-	m, err := loadMetaDir(s.db, s.own.meta, ignored())
-	if err != nil || m.links.Mode == 0 {
-		return nil, nil, nil // listed with the root directory
-	}
-	data, err := s.db.Read(m.links.ID, odb.Blob, maxLinksBlob)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", linksName, err)
-	}
-	links, problems := decodeLinks(data)
-	return links, problems, nil
-}
-
-type metaCheck struct {
-	c          *Checker
-	ctx        context.Context
-	seen       map[tiers.DirID]bool // a tree bomb has few directories in many places
-	dirs       map[string]bool      // the directories that link groups name, and whether they were met
-	reconciled int
-	left       int
-}
-
-func (m *metaCheck) lie(at string, err error) tiers.Finding {
-	return tiers.Finding{Severity: tiers.Damaged, What: "metadata: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
-		Do: "the next commit that takes the directory stores it anew"}
-}
-
-func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
-	if err := m.ctx.Err(); err != nil {
-		return err
-	}
-	if _, named := m.dirs[at]; named {
-		m.dirs[at] = true
-	}
-	if m.seen[id] && len(m.dirs) == 0 || depth > maxDepth {
-		return nil
-	}
-	m.seen[id] = true
-	l, err := m.c.tip.ReadDir(m.ctx, id)
-	if m.ctx.Err() != nil {
-		return m.ctx.Err()
-	}
-	if err != nil {
-		if !isMissing(err) && !m.c.lostSeen[id.Tree] {
-			m.c.found(m.lie(at, err))
-		}
-		return nil // else the walk over the objects has it
-	}
-	if l.Reconciled && len(l.Problems) == 0 {
-		m.reconciled++
-	}
-	for _, p := range l.Problems {
-		if isMissing(p) {
-			continue // the walk over the objects has it
-		}
-		if m.left--; m.left >= 0 {
-			m.c.found(m.lie(at, p))
-		}
-	}
-	for i := range l.Entries {
-		if e := &l.Entries[i]; e.Kind == tiers.KindDir {
-			if err := m.dir(path.Join(at, e.Name), e.Dir(), depth+1); err != nil {
-				return err
-			}
-		}
 	}
 	return nil
 }
@@ -532,114 +403,4 @@ func plural(n int, one, more string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %s", n, more)
-}
-
-// Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be read in the
-// repository counts as the same: its own check has reported it. Safe for concurrent use.
-func (c *Checker) Same(ctx context.Context, id tiers.ID, f tiers.Content) (bool, error) {
-	switch t, size, err := c.db.Stat(id); {
-	case err != nil:
-		return true, nil
-	case t == odb.Blob:
-		if size != f.Size() {
-			return false, nil
-		}
-		got, err := hashContent(ctx, f)
-		return got == id, err
-	}
-	b, err := c.openContent(ctx, id, f.Size())
-	if err != nil {
-		return !errors.Is(err, tiers.ErrCorrupt), nil
-	}
-	same, err := sameBytes(ctx, b, f)
-	return same, errors.Join(err, b.Close())
-}
-
-// hashContent is the id that a file's content has as a blob.
-func hashContent(ctx context.Context, f tiers.Content) (tiers.ID, error) {
-	h := odb.NewBlobHash(f.Size())
-	if _, err := io.CopyBuffer(h, &contentReader{ctx: ctx, c: f}, make([]byte, 256<<10)); err != nil {
-		return tiers.ID{}, err
-	}
-	return h.Sum()
-}
-
-// contentReader reads a file's content from its beginning; fewer bytes than its size are tiers.ErrSizeChanged.
-type contentReader struct {
-	ctx context.Context
-	c   tiers.Content
-	off int64
-}
-
-func (r *contentReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	left := r.c.Size() - r.off
-	if left <= 0 {
-		return 0, io.EOF
-	}
-	n, err := r.c.ReadAt(p[:min(int64(len(p)), left)], r.off)
-	r.off += int64(n)
-	if errors.Is(err, io.EOF) {
-		err = nil
-		if n == 0 {
-			err = tiers.ErrSizeChanged
-		}
-	}
-	return n, err
-}
-
-// sameBytes compares a file in cold with one in warm; where both have a hole nothing is read.
-func sameBytes(ctx context.Context, a tiers.Blob, f tiers.Content) (bool, error) {
-	x, y := make([]byte, 256<<10), make([]byte, 256<<10)
-	for off := int64(0); off < f.Size(); {
-		if err := ctx.Err(); err != nil {
-			return false, err
-		}
-		if hole := a.SkipHole(); hole > 0 {
-			if empty, err := isHole(f, off, off+hole); err != nil || !empty {
-				return false, err
-			}
-			off += hole
-			continue
-		}
-		n, err := a.Read(y)
-		if n == 0 && err != nil {
-			return false, nil // it is shorter, or damaged
-		}
-		k, err := f.ReadAt(x[:n], off)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return false, err
-		}
-		if k != n {
-			return false, tiers.ErrSizeChanged
-		}
-		if !bytes.Equal(x[:n], y[:n]) {
-			return false, nil
-		}
-		off += int64(n)
-	}
-	return true, nil
-}
-
-// isHole says whether a file has only zeros from off to end, reading none where it has holes.
-func isHole(f tiers.Content, off, end int64) (bool, error) {
-	buf := make([]byte, 256<<10)
-	for off < end {
-		r, ok, err := f.Data(off)
-		if err != nil || !ok || r.Off >= end {
-			return err == nil, err
-		}
-		off = max(off, r.Off)
-		n, err := f.ReadAt(buf[:min(int64(len(buf)), min(r.End, end)-off)], off)
-		if n == 0 {
-			return false, err
-		}
-		if len(bytes.TrimLeft(buf[:n], "\x00")) > 0 {
-			return false, nil
-		}
-		off += int64(n)
-	}
-	return true, nil
 }

@@ -201,9 +201,12 @@ func (w *objectWalk) lose(id tiers.ID, kind odb.Type, at string, err error) erro
 	if !missing {
 		what = fmt.Sprintf("a %s is damaged: %v", kind, err)
 	}
-	do := doRepair + " tries to get it from the remote"
-	if kind == odb.Blob {
-		do += " and from warm"
+	do := "fetch it from another clone"
+	if w.c.o.Volume {
+		do = doRepair + " tries to get it from the remote"
+		if kind == odb.Blob {
+			do += " and from warm"
+		}
 	}
 	f := tiers.Finding{Severity: tiers.Damaged, What: what, Path: truePath(at), Object: id.String(), Do: do}
 	if !w.commit.IsZero() {

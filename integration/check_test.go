@@ -251,3 +251,29 @@ func TestLockOutlivesGarbage(t *testing.T) {
 	}
 	v.umount()
 }
+
+// TestCheckPlainUser: without records warm is compared by sizes and times.
+func TestCheckPlainUser(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v", withUser(plainUser()))
+	v.mount()
+	must := func(script string) {
+		t.Helper()
+		command{args: []string{"sh", "-ec", script}, dir: v.mnt, as: v.as}.must(t)
+	}
+	must("mkdir -p a/b; echo one >a/b/one; echo two >a/two; ln -s b a/link; sleep 1.1")
+	v.sync()
+	if r := v.mustBeSound(v.mnt, "--deep"); r.AtRisk == nil || r.AtRisk.Files != 0 {
+		t.Errorf("synced: %+v", r)
+	}
+	must("echo longer >a/two; rm a/b/one")
+	v.kill()
+	if r := v.mustBeSound(v.state, "--deep"); r.AtRisk == nil || r.AtRisk.Files < 2 || r.AtRisk.Bytes != 7 {
+		t.Errorf("killed: %+v", r)
+	}
+	v.mount()
+	v.umount()
+	if r := v.mustBeSound(v.state, "--deep"); r.AtRisk.Files != 0 {
+		t.Errorf("at the end: %+v", r)
+	}
+}

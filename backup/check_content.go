@@ -1,0 +1,121 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be read in the
+// repository counts as the same: its own check has reported it. Safe for concurrent use.
+func (c *Checker) Same(ctx context.Context, id tiers.ID, f tiers.Content) (bool, error) {
+	switch t, size, err := c.db.Stat(id); {
+	case err != nil:
+		return true, nil
+	case t == odb.Blob:
+		if size != f.Size() {
+			return false, nil
+		}
+		got, err := hashContent(ctx, f)
+		return got == id, err
+	}
+	b, err := c.openContent(ctx, id, f.Size())
+	if err != nil {
+		return !errors.Is(err, tiers.ErrCorrupt), nil
+	}
+	same, err := sameBytes(ctx, b, f)
+	return same, errors.Join(err, b.Close())
+}
+
+// hashContent is the id that a file's content has as a blob.
+func hashContent(ctx context.Context, f tiers.Content) (tiers.ID, error) {
+	h := odb.NewBlobHash(f.Size())
+	if _, err := io.CopyBuffer(h, &contentReader{ctx: ctx, c: f}, make([]byte, 256<<10)); err != nil {
+		return tiers.ID{}, err
+	}
+	return h.Sum()
+}
+
+// contentReader reads a file's content from its beginning; fewer bytes than its size are tiers.ErrSizeChanged.
+type contentReader struct {
+	ctx context.Context
+	c   tiers.Content
+	off int64
+}
+
+func (r *contentReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	left := r.c.Size() - r.off
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := r.c.ReadAt(p[:min(int64(len(p)), left)], r.off)
+	r.off += int64(n)
+	if errors.Is(err, io.EOF) {
+		err = nil
+		if n == 0 {
+			err = tiers.ErrSizeChanged
+		}
+	}
+	return n, err
+}
+
+// sameBytes compares a file in cold with one in warm; where both have a hole nothing is read.
+func sameBytes(ctx context.Context, a tiers.Blob, f tiers.Content) (bool, error) {
+	x, y := make([]byte, 256<<10), make([]byte, 256<<10)
+	for off := int64(0); off < f.Size(); {
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		if hole := a.SkipHole(); hole > 0 {
+			if empty, err := isHole(f, off, off+hole); err != nil || !empty {
+				return false, err
+			}
+			off += hole
+			continue
+		}
+		n, err := a.Read(y)
+		if n == 0 && err != nil {
+			return false, nil // it is shorter, or damaged
+		}
+		k, err := f.ReadAt(x[:n], off)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		if k != n {
+			return false, tiers.ErrSizeChanged
+		}
+		if !bytes.Equal(x[:n], y[:n]) {
+			return false, nil
+		}
+		off += int64(n)
+	}
+	return true, nil
+}
+
+// isHole says whether a file has only zeros from off to end, reading none where it has holes.
+func isHole(f tiers.Content, off, end int64) (bool, error) {
+	buf := make([]byte, 256<<10)
+	for off < end {
+		r, ok, err := f.Data(off)
+		if err != nil || !ok || r.Off >= end {
+			return err == nil, err
+		}
+		off = max(off, r.Off)
+		n, err := f.ReadAt(buf[:min(int64(len(buf)), min(r.End, end)-off)], off)
+		if n == 0 {
+			return false, err
+		}
+		if len(bytes.TrimLeft(buf[:n], "\x00")) > 0 {
+			return false, nil
+		}
+		off += int64(n)
+	}
+	return true, nil
+}

@@ -1,0 +1,134 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"path"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// metadata reads every directory of the tip: tree and metadata must agree.
+func (c *Checker) metadata(ctx context.Context) error {
+	s := c.tip
+	own := s.own
+	switch {
+	case own.known == nil && c.o.Volume:
+		c.found(tiers.Finding{Severity: tiers.Risk, What: "the last commit has no " + ownName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
+			Do: "git log -- " + ownName + " shows who removed it"})
+	case own.known == nil:
+		c.found(tiers.Finding{Severity: tiers.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
+	case !own.found:
+		c.found(tiers.Finding{Severity: tiers.Damaged, What: volumeName + " is missing or cannot be read", Path: ownName + "/" + volumeName, Commit: c.tipID.String(),
+			Do: "the next commit writes it anew"})
+	}
+	m := metaCheck{c: c, ctx: ctx, seen: map[tiers.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
+	links, problems, err := s.linkGroups()
+	if err != nil && !isMissing(err) {
+		problems = append(problems, err)
+	}
+	for _, p := range problems {
+		c.found(m.lie(path.Join(ownName, metaName, linksName), p))
+	}
+	for _, dirs := range links {
+		for _, d := range dirs {
+			m.dirs[d] = false
+		}
+	}
+	if err := m.dir("", rootDirOf(s), 0); err != nil {
+		return err
+	}
+	if own.known == nil {
+		return nil
+	}
+	if m.reconciled > 0 {
+		c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date", plural(m.reconciled, "directory was", "directories were")),
+			Commit: c.tipID.String()})
+		return nil
+	}
+	for d, there := range m.dirs {
+		if !there && !own.meta.IsZero() {
+			c.found(m.lie(d, fmt.Errorf("%s names it, but the commit has no such directory", linksName)))
+		}
+	}
+	return nil
+}
+
+func rootDirOf(s *snapshot) tiers.DirID {
+	root := s.Root()
+	return root.Dir()
+}
+
+// linkGroups reads the groups that span directories, and what is wrong with them.
+func (s *snapshot) linkGroups() (map[string][]string, []error, error) {
+	if s.own.meta.IsZero() {
+		return nil, nil, nil
+	}
+	m, err := loadMetaDir(s.db, s.own.meta, ignored())
+	if err != nil || m.links.Mode == 0 {
+		return nil, nil, nil // listed with the root directory
+	}
+	data, err := s.db.Read(m.links.ID, odb.Blob, maxLinksBlob)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", linksName, err)
+	}
+	links, problems := decodeLinks(data)
+	return links, problems, nil
+}
+
+type metaCheck struct {
+	c          *Checker
+	ctx        context.Context
+	seen       map[tiers.DirID]bool // a tree bomb has few directories in many places
+	dirs       map[string]bool      // the directories that link groups name, and whether they were met
+	reconciled int
+	left       int
+}
+
+func (m *metaCheck) lie(at string, err error) tiers.Finding {
+	return tiers.Finding{Severity: tiers.Damaged, What: "metadata: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
+		Do: "the next commit that takes the directory stores it anew"}
+}
+
+func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
+	if err := m.ctx.Err(); err != nil {
+		return err
+	}
+	if _, named := m.dirs[at]; named {
+		m.dirs[at] = true
+	}
+	if m.seen[id] && len(m.dirs) == 0 || depth > maxDepth {
+		return nil
+	}
+	m.seen[id] = true
+	l, err := m.c.tip.ReadDir(m.ctx, id)
+	if m.ctx.Err() != nil {
+		return m.ctx.Err()
+	}
+	if err != nil {
+		if !isMissing(err) && !m.c.lostSeen[id.Tree] {
+			m.c.found(m.lie(at, err))
+		}
+		return nil // else the walk over the objects has it
+	}
+	if l.Reconciled && len(l.Problems) == 0 {
+		m.reconciled++
+	}
+	for _, p := range l.Problems {
+		if isMissing(p) {
+			continue // the walk over the objects has it
+		}
+		if m.left--; m.left >= 0 {
+			m.c.found(m.lie(at, p))
+		}
+	}
+	for i := range l.Entries {
+		if e := &l.Entries[i]; e.Kind == tiers.KindDir {
+			if err := m.dir(path.Join(at, e.Name), e.Dir(), depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

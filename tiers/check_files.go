@@ -1,0 +1,143 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what is
+// there counts as changed then, and the next commit takes it. The caller holds the volume's lock.
+func DropRecords(state string, paths []string) error {
+	fd, err := openWarmDir(state)
+	if err != nil {
+		return err
+	}
+	defer closeFD(fd)
+	dropped := map[string]bool{}
+	for _, p := range paths {
+		for at := p; ; at = path.Dir(at) {
+			if at == "." {
+				at = ""
+			}
+			if !dropped[at] {
+				dropped[at] = true
+				if err := dropRecord(fd, at); err != nil {
+					return fmt.Errorf("drop the record of warm/%s: %w", at, err)
+				}
+			}
+			if at == "" {
+				break
+			}
+		}
+	}
+	if len(dropped) == 0 {
+		return nil
+	}
+	return SyncDir(filepath.Join(state, "warm"))
+}
+
+// dropRecord removes one record. What is gone has none; a stub keeps its own, or its bytes would be taken for zeros.
+func dropRecord(root int, at string) error {
+	self := byFD(root)
+	if at != "" {
+		dir, err := openAt(root, nameOf(path.Dir(at)), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer closeFD(dir)
+		self = byName(dir, path.Base(at))
+	}
+	var buf [recordMax + 1]byte
+	if n, err := self.get(recordName, buf[:]); err == nil {
+		if r, ok := decodeRecord(buf[:n]); ok && (r.has(recStub) || r.has(recUnlisted)) {
+			return nil
+		}
+	}
+	err := self.remove(recordName)
+	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// linkContent is a symlink's target as content.
+type linkContent string
+
+func (c linkContent) Size() int64 { return int64(len(c)) }
+
+func (c linkContent) ReadAt(p []byte, off int64) (int, error) {
+	return strings.NewReader(string(c)).ReadAt(p, off)
+}
+
+func (c linkContent) Data(off int64) (Range, bool, error) {
+	return Range{off, c.Size()}, off < c.Size(), nil
+}
+
+var _ io.ReaderAt = linkContent("")
+
+func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, ID) bool, f func(string, Content) error) error {
+	if err := ctx.Err(); err != nil || depth > maxDepth {
+		return err
+	}
+	names, err := listNames(fd)
+	if err != nil {
+		return fmt.Errorf("list warm/%s: %w", at, err)
+	}
+	for _, d := range names {
+		full := path.Join(at, d.Name)
+		var st unix.Statx_t
+		if statAt(fd, d.Name, &st) != nil {
+			continue
+		}
+		switch kindOf(uint32(st.Mode)) {
+		case KindDir:
+			sub, err := openAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+			if err != nil {
+				continue
+			}
+			err = warmFiles(ctx, sub, full, depth+1, pick, f)
+			closeFD(sub)
+			if err != nil {
+				return err
+			}
+		case KindSymlink:
+			if to, err := readlinkAt(fd, d.Name); err == nil && pick(full, ID{}) {
+				if err := f(full, linkContent(to)); err != nil {
+					return err
+				}
+			}
+		case KindFile:
+			var rec record
+			var buf [recordMax + 1]byte
+			if n, err := byName(fd, d.Name).get(recordName, buf[:]); err == nil {
+				rec, _ = decodeRecord(buf[:n])
+			}
+			if rec.has(recStub) || !pick(full, rec.id) {
+				continue
+			}
+			if err := withFile(fd, d.Name, &st, func(c Content) error { return f(full, c) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func withFile(dirfd int, name string, st *unix.Statx_t, f func(Content) error) error {
+	fd, err := openAt(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer closeFD(fd)
+	return f(&warmContent{fd: fd, size: int64(st.Size)})
+}
