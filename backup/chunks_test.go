@@ -566,3 +566,39 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 	}
 	return f.Content.ReadAt(p, off)
 }
+
+// Content that is stored in another way than before did not change.
+func TestDiffOfForms(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cold.git")
+	data := noise(70, 30*minChunk)
+	v := openVolume(t, dir, Options{})
+	v.store(content(data), tiers.Base{})
+	blob := v.headSnapshot()
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
+	id, _ := v.store(content(data), tiers.Base{})
+	chunks := v.headSnapshot()
+	data[9*minChunk] ^= 1
+	v.store(content(data), tiers.Base{ID: id})
+	blob, err := v.Snapshot(t.Context(), blob.Info().ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to tiers.Snapshot
+		want     bool
+	}{{blob, chunks, false}, {chunks, blob, false}, {chunks, v.headSnapshot(), true}, {blob, v.headSnapshot(), true}} {
+		var changes []Change
+		err := Diff(t.Context(), v.Side(c.from), v.Side(c.to), DiffOptions{}, func(c Change) error {
+			if c.Path == "f" {
+				changes = append(changes, c)
+			}
+			return nil
+		})
+		if err != nil || (len(changes) == 1 && changes[0].Status == Modified) != c.want || len(changes) > 1 {
+			t.Errorf("%+v, %v; want a change: %v", changes, err, c.want)
+		}
+	}
+}

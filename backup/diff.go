@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup/odb"
 	"emberfs/tiers"
 )
 
@@ -332,12 +333,38 @@ func (d *comparison) content(at string, a, b *tiers.Entry) (bool, error) {
 	switch {
 	case a.Size != b.Size:
 		return true, nil
+	case !a.ID.IsZero() && a.ID == b.ID:
+		return false, nil
+	case !a.ID.IsZero() && !b.ID.IsZero() && d.sameForm(a, b):
+		return true, nil
 	case !a.ID.IsZero() && !b.ID.IsZero():
-		return a.ID != b.ID, nil
 	case a.Mtime == b.Mtime && d.to.Surely(b.Mtime):
 		return false, nil
 	}
 	return d.bytesDiffer(at, a, b)
+}
+
+// sameForm says that two files are stored in one way, so that other ids are other bytes: both as one blob, or in chunks of one
+// size. A file keeps its form but where it grew, or was stored before there were chunks.
+func (d *comparison) sameForm(a, b *tiers.Entry) bool {
+	from, ok := d.from.(snapshotSide)
+	to, ok2 := d.to.(snapshotSide)
+	if !ok || !ok2 || a.Size < minChunk {
+		return true
+	}
+	return from.chunkSize(a) == to.chunkSize(b)
+}
+
+// chunkSize is that of a file's content; 0 for one blob, -1 for what cannot be read.
+func (s snapshotSide) chunkSize(e *tiers.Entry) int64 {
+	kind, _, err := s.c.db.Stat(e.ID)
+	if err == nil && kind == odb.Blob {
+		return 0
+	}
+	if c, cerr := loadChunks(s.c.db, e.ID); err == nil && cerr == nil {
+		return c.chunk
+	}
+	return -1
 }
 
 // bytesDiffer compares two files byte by byte.
