@@ -58,9 +58,13 @@ func TestVolumeGC(t *testing.T) {
 	if r, err := v.GC(ctx, GCOptions{}); !errors.Is(err, context.Canceled) || r.Objects != 1 {
 		t.Error(r, err)
 	}
-	go func() { <-begun; _ = v.Close() }()
+	closed := make(chan error, 1)
+	go func() { <-begun; closed <- v.Close() }()
 	if r, err := v.GC(t.Context(), GCOptions{}); err == nil || r.Objects != 1 {
 		t.Error(r, err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 	if _, err := v.GC(t.Context(), GCOptions{DryRun: true}); !errors.Is(err, errClosed) {
 		t.Error(err)
