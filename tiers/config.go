@@ -23,6 +23,9 @@ type Config struct {
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool
 
+	// Progress is told of the restore when the volume is opened; may be nil.
+	Progress Progress
+
 	// Fail, where set, is called at each of Steps: for tests of crash safety.
 	Fail func(step string) error
 }

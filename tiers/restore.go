@@ -19,9 +19,12 @@ type RestoreOptions struct {
 	Paths     []string // what to restore, with everything below; none: all
 	Untrusted bool     // no security.*, trusted.*, suid, sgid, devices or foreign owners
 	Log       logrus.FieldLogger
-	// Progress is told the totals so far, after each file; may be nil.
-	Progress func(files, bytes int64)
+	Progress  Progress // may be nil
 }
+
+// Progress is told after each file what is done so far, and how many files there are altogether: about, and 0 where that is
+// not known.
+type Progress func(files, bytes, total int64)
 
 // Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with it. A
 // file that cannot be restored is an error that names it; the others are restored all the same.
@@ -40,9 +43,6 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 		return fmt.Errorf("%s is not empty: restore into an empty directory", o.To)
 	}
 	r := &restorer{cold: cold, snap: snap, log: o.Log, untrusted: o.Untrusted, progress: o.Progress, keepGoing: true}
-	if r.progress == nil {
-		r.progress = func(int64, int64) {}
-	}
 	want := CleanPaths(o.Paths)
 	if err := r.run(ctx, fd, want); err != nil {
 		return err
@@ -72,7 +72,8 @@ type restorer struct {
 	untrusted bool
 	keepGoing bool // collect failures instead of stopping at the first
 	failures  []error
-	progress  func(files, bytes int64)
+	progress  Progress
+	total     int64 // files of the whole commit, about; 0: not known
 	rootFD    int
 	links     map[linkKey]string // path of the first name restored
 	found     map[string]bool
@@ -130,6 +131,7 @@ func (r *restorer) fits(ctx context.Context, rootFD int) error {
 		room = int64(st.Ffree)
 	}
 	n, err := r.snap.Files(ctx, room)
+	r.total = n
 	if err == nil && n > room {
 		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.snap.Info().ID, room, unix.ENOSPC)
 	}

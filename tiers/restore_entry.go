@@ -284,5 +284,7 @@ func (r *restorer) xattrs(at xattrTarget, e *Entry) error {
 func (r *restorer) count(bytes int64) {
 	r.files++
 	r.bytes += bytes
-	r.progress(r.files, r.bytes)
+	if r.progress != nil {
+		r.progress(r.files, r.bytes, r.total)
+	}
 }

@@ -340,7 +340,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	if err := v.state.update(func(s *stateFile) { s.Restore = id }); err != nil {
 		return err
 	}
-	r := &restorer{cold: v.cold, snap: snap, log: v.log, untrusted: v.cfg.Untrusted, vol: v, progress: func(int64, int64) {}}
+	r := &restorer{cold: v.cold, snap: snap, log: v.log, untrusted: v.cfg.Untrusted, vol: v, progress: v.cfg.Progress}
 	if err := r.run(ctx, v.warmFD, nil); err != nil {
 		return fmt.Errorf("restore commit %s: %w", id, err)
 	}

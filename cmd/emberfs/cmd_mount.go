@@ -43,6 +43,7 @@ that are for others: defaults, _netdev, nofail, noauto, x-*.`,
 		for _, warning := range c.Warnings {
 			fmt.Fprintln(w.err, "emberfs: warning: "+warning)
 		}
+		c.Quiet = w.silent()
 		return withCode(exitMount, "mount", target, mountNow(mountRequest{config: c, options: o, source: source, target: target}, w))
 	}
 	return cmd

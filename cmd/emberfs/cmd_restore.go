@@ -84,16 +84,16 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	if err != nil {
 		return &failure{code: exitFailed, op: "restore", path: r.to, err: err, hint: "name a new or empty directory by --to"}
 	}
-	if len(paths) == 0 {
-		if t, ok := h.cold.Totals(ctx, snap, maxTotals); ok {
-			shown.expect(t.Entries, t.Bytes)
-		}
+	var whole backup.Totals
+	if len(paths) == 0 && shown.show {
+		whole, _ = h.cold.Totals(ctx, snap, maxTotals) // for more the number of files has to do
 	}
 	var files, bytes int64
 	err = tiers.Restore(ctx, snap, h.cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted,
 		Log: newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false),
-		Progress: func(f, b int64) {
+		Progress: func(f, b, total int64) {
 			files, bytes = f, b
+			shown.expect(max(whole.Entries, total), whole.Bytes)
 			shown.set(f, b)
 		}})
 	shown.done()
@@ -111,7 +111,7 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	return err
 }
 
-// maxTotals is how many entries are counted before a restore to tell how long it will take.
+// maxTotals is how many entries are counted before a restore, with their bytes, to tell how long it will take.
 const maxTotals = 100_000
 
 // restoreSource finds the repository, and the paths relative to the volume's root.

@@ -37,6 +37,7 @@ type config struct {
 	LogFormat  string
 	LogFile    string
 	Foreground bool
+	Quiet      bool // no progress on stderr
 
 	Flags    []string // mount(2) flags by name
 	Warnings []string // for the person at the terminal and the log

@@ -56,7 +56,7 @@ type progress struct {
 // newProgress begins to show the progress of what ("restore"), counted in unit ("file"; count makes the plural) and bytes. Nothing
 // appears before set was called, nor for work that is over at once. done must be called.
 func newProgress(w world, what, unit string) *progress {
-	p := &progress{err: w.err, what: what, unit: unit, show: !w.silent(), terminal: isTerminal(w.err), every: lineEvery}
+	p := &progress{err: w.err, what: what, unit: unit, show: !w.silent(), terminal: hasRoom(w.err), every: lineEvery}
 	return p.start()
 }
 
@@ -79,6 +79,15 @@ func isTerminal(w io.Writer) bool {
 	}
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// hasRoom says whether w is a terminal that knows its size; a serial line may not, and then nothing would be drawn.
+func hasRoom(w io.Writer) bool {
+	if !isTerminal(w) {
+		return false
+	}
+	size, err := unix.IoctlGetWinsize(int(w.(*os.File).Fd()), unix.TIOCGWINSZ)
+	return err == nil && size.Col > 0 && size.Row > 0
 }
 
 // expect tells how much there is to do; 0 where that is not known.
@@ -186,11 +195,14 @@ func (p *progress) endBar() {
 
 // fraction is the part that is done, 0 to 1; 0 where the whole is not known. mu is held.
 func (p *progress) fraction() float64 {
-	whole := float64(p.ofUnits)*unitCost + float64(p.ofBytes)
+	done, whole := float64(p.units)*unitCost, float64(p.ofUnits)*unitCost
+	if p.ofBytes > 0 {
+		done, whole = done+float64(p.bytes), whole+float64(p.ofBytes)
+	}
 	if whole <= 0 {
 		return 0
 	}
-	return min(1, (float64(p.units)*unitCost+float64(p.bytes))/whole)
+	return min(1, done/whole)
 }
 
 // text gives the figures; "" before the first.
@@ -212,9 +224,12 @@ func (p *progress) text(sep string) string {
 		if p.ofBytes > 0 {
 			done += " of " + size(p.ofBytes)
 		}
-		out = append(out, done, size(int64(float64(p.bytes)/took.Seconds()))+"/s")
-	} else {
-		out = append(out, humanize.Comma(int64(float64(p.units)/took.Seconds()))+"/s")
+		out = append(out, done)
+	}
+	if p.bytes > p.units*unitCost {
+		out = append(out, size(int64(float64(p.bytes)/took.Seconds()))+"/s")
+	} else { // of many small ones the number tells more
+		out = append(out, count(int64(float64(p.units)/took.Seconds()), p.unit)+"/s")
 	}
 	if f := p.fraction(); f > 0 {
 		left := time.Duration(float64(took) * (1 - f) / f)

@@ -54,7 +54,7 @@ func TestProgressLines(t *testing.T) {
 	eventually(t, "a line of units alone", func() bool { return strings.Contains(err.String(), "emberfs: restore: 1 file, ") })
 	p.expect(2000, 4<<20)
 	p.set(1000, 2<<20)
-	want := regexp.MustCompile(`(?m)^emberfs: restore: 1,000 of 2,000 files, 2.0 MiB of 4.0 MiB, [0-9.]+ [KM]iB/s, 50%, \d+m?\d*s left$`)
+	want := regexp.MustCompile(`(?m)^emberfs: restore: 1,000 of 2,000 files, 2.0 MiB of 4.0 MiB, [0-9,]+ files/s, 50%, \d+m?\d*s left$`)
 	eventually(t, "a line with totals", func() bool { return want.MatchString(err.String()) })
 	fmt.Fprintln(p, "a log line")
 	p.done()
@@ -84,7 +84,7 @@ func TestProgressQuiet(t *testing.T) {
 // TestProgressTerminal: a terminal gets a bar that moves, log lines stand whole above it, and at the end it is gone.
 func TestProgressTerminal(t *testing.T) {
 	t.Setenv("TERM", "xterm")
-	tty, screen := openTerminal(t)
+	tty, screen := openTerminal(t, 120)
 	p := newProgress(world{err: tty}, "restore", "file")
 	p.set(10, 1<<20)
 	eventually(t, "figures without a bar", func() bool {
@@ -124,8 +124,17 @@ func TestProgressTerminal(t *testing.T) {
 	}
 }
 
+// TestProgressBareTerminal: a terminal that does not know how wide it is gets lines.
+func TestProgressBareTerminal(t *testing.T) {
+	t.Setenv("TERM", "xterm")
+	tty, _ := openTerminal(t, 0)
+	if !isTerminal(tty) || hasRoom(tty) {
+		t.Errorf("terminal %v, room %v", isTerminal(tty), hasRoom(tty))
+	}
+}
+
 // openTerminal makes a pseudo-terminal and collects what appears on it.
-func openTerminal(t *testing.T) (*os.File, *lockedBuffer) {
+func openTerminal(t *testing.T, columns uint16) (*os.File, *lockedBuffer) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -140,7 +149,7 @@ func openTerminal(t *testing.T) (*os.File, *lockedBuffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: 120}); err != nil {
+	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: columns}); err != nil {
 		t.Fatal(err)
 	}
 	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -27,7 +28,11 @@ const heapFloor = 24 << 20
 // runVolume opens the volume, mounts it, calls ready, serves until the mount ends and finishes the backup. Errors before ready
 // leave no mount behind; afterwards the only error is an incomplete final receipt.
 func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) {
-	log, closeLog, err := daemonLog(c)
+	// The background daemon has its launcher's stderr until it is ready.
+	w.quiet = new(c.Quiet || !c.Foreground && !isTerminal(w.err))
+	shown := newProgress(w, "restore", "file")
+	defer shown.done()
+	log, closeLog, err := daemonLog(c, shown)
 	if err != nil {
 		return mountError(c.Mountpoint, err, "choose another by --log-file")
 	}
@@ -59,7 +64,11 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	}
 
 	ctx, interrupted := interruptible(signals)
-	vol, err := openVolume(ctx, c, log)
+	vol, err := openVolume(ctx, c, log, func(files, bytes, total int64) {
+		shown.expect(total, 0)
+		shown.set(files, bytes)
+	})
+	shown.done()
 	if sig := interrupted(); sig != nil {
 		if err == nil {
 			err = vol.Close()
@@ -125,10 +134,10 @@ func interruptible(signals <-chan os.Signal) (context.Context, func() os.Signal)
 	}
 }
 
-// daemonLog opens the log that the settings ask for.
-func daemonLog(c *config) (logrus.FieldLogger, func() error, error) {
+// daemonLog opens the log that the settings ask for; without a file it goes to stderr.
+func daemonLog(c *config, stderr io.Writer) (logrus.FieldLogger, func() error, error) {
 	if c.LogFile == "" {
-		return newLogger(c, os.Stderr, isJournal(os.Stderr, os.Getenv)), func() error { return nil }, nil
+		return newLogger(c, stderr, isJournal(os.Stderr, os.Getenv)), func() error { return nil }, nil
 	}
 	f, err := openLog(c.LogFile, c.LogFile == filepath.Join(c.State, logName))
 	if err != nil {

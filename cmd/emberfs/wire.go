@@ -15,7 +15,7 @@ import (
 )
 
 // openVolume opens cold, then the volume over it. The volume closes both.
-func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.Volume, error) {
+func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring tiers.Progress) (*tiers.Volume, error) {
 	machine, volume, err := tiers.Identity(c.State)
 	if err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger) (*tiers.
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
-		Tiering: c.Tiering, Untrusted: c.Untrusted, Fail: failpoint,
+		Tiering: c.Tiering, Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
