@@ -269,5 +269,6 @@ func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
 	if err != nil {
 		return tiers.ID{}, err
 	}
-	return tiers.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, first.Time.Format(time.RFC3339), ErrNoRevision)
+	return tiers.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, first.Time.Format(time.RFC3339),
+		ErrNoRevision)
 }

@@ -263,6 +263,7 @@ func TestHistory(t *testing.T) {
 	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`; sleep 1.1
 		echo stock >a; echo s >`+"caf\xe9"+`; git add -A; git commit -qm 'by hand'; git push -q`) // 3
 	two := newVolume(t, "two", withSource(repo)).mount()
+	time.Sleep(1100 * time.Millisecond) // git keeps seconds, and one test below names a commit by its own
 	write(two, "last", "x")
 	two.sync() // 4
 	git := strings.Fields(must(t, "/", "git", "-C", repo, "rev-list", "--reverse", "main"))

@@ -68,8 +68,7 @@ func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
 	h, err := findHistory(ctx, "diff", r.target)
 	if err != nil {
 		if r.target == "" && len(r.revs) > 0 {
-			return usageError("diff", r.revs[0], "no mountpoint, state directory or repository, and the working directory lies in no mounted volume",
-				"name one of them first")
+			return noTarget("diff", r.revs[0])
 		}
 		return err
 	}
@@ -132,7 +131,8 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		return nil, nil, usageError("diff", revNow, "stands for the state after a commit", "name it as TO")
 	}
 	if toRev == revNow && h.state == "" {
-		return nil, nil, usageError("diff", revNow, "a repository alone has no directory to compare with", "name a mountpoint or a state directory as TARGET")
+		return nil, nil, usageError("diff", revNow, "a repository alone has no directory to compare with",
+			"name a mountpoint or a state directory as TARGET")
 	}
 	from = h.cold.Side(nil) // before the first commit
 	_, some, err := h.head(ctx)
@@ -165,7 +165,8 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		within, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		if err := flushMappings(within, h.mountpoint); err != nil {
-			fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v; what programs wrote through mappings in the last seconds may be missing\n", h.mountpoint, plainError(err))
+			fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v; what programs wrote through mappings in the last seconds may be missing\n",
+				h.mountpoint, plainError(err))
 		}
 	}
 	view, err := tiers.OpenWarmView(h.state)

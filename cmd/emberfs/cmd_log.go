@@ -61,8 +61,7 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 	h, err := findHistory(ctx, "log", r.target)
 	if err != nil {
 		if r.target == "" && len(r.paths) > 0 {
-			return usageError("log", r.paths[0], "no mountpoint, state directory or repository, and the working directory lies in no mounted volume",
-				"name one of them first")
+			return noTarget("log", r.paths[0])
 		}
 		return err
 	}

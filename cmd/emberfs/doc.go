@@ -8,6 +8,9 @@
 // its state directory (control.go, client.go). The same binary is mount(8)'s helper when it is called by one of the names in
 // helper.go.
 //
+// What needs no daemon (restore, log, diff, snapshots) finds the repository through history.go and reads it beside whoever
+// writes there. Long work shows how far it is through progress.go.
+//
 // Exit codes are the contract of errors.go: 0 done, 1 failed and nothing changed, 2 usage, 3 done in part, 32 mount failure.
 // main is the only caller of os.Exit.
 package main

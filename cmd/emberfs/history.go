@@ -75,6 +75,12 @@ func findHistory(ctx context.Context, op, target string) (*history, error) {
 	return h, nil
 }
 
+// noTarget is the error for a first argument that is no TARGET where there is no other either.
+func noTarget(op, arg string) error {
+	return usageError(op, arg, "no mountpoint, state directory or repository, and the working directory lies in no mounted volume",
+		"name one of them first")
+}
+
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil
@@ -89,7 +95,8 @@ func (h *history) open(branch string, logTo io.Writer) error {
 	}
 	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, logTo, false)
 	var err error
-	h.cold, err = backup.OpenRepository(h.repo, backup.Options{Branch: branch, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log})
+	o := backup.Options{Branch: branch, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log}
+	h.cold, err = backup.OpenRepository(h.repo, o)
 	if err != nil {
 		return &failure{code: exitFailed, op: h.op, path: h.repo, err: err, hint: "name a mountpoint, a state directory or a repository"}
 	}
@@ -100,7 +107,8 @@ func (h *history) open(branch string, logTo io.Writer) error {
 func (h *history) resolve(ctx context.Context, rev string) (tiers.ID, error) {
 	id, err := h.cold.Resolve(ctx, rev, time.Now())
 	if err != nil {
-		return id, &failure{code: exitFailed, op: h.op, path: h.repo, err: fmt.Errorf("revision %w", err), hint: "emberfs log " + shellQuote(h.target) + " lists the commits"}
+		return id, &failure{code: exitFailed, op: h.op, path: h.repo, err: fmt.Errorf("revision %w", err),
+			hint: "emberfs log " + shellQuote(h.target) + " lists the commits"}
 	}
 	return id, nil
 }

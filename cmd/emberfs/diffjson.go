@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"unicode/utf8"
+
+	"emberfs/backup"
+	"emberfs/tiers"
+)
+
+// changeReply is a change in JSON. Names and targets that are not UTF-8 are base64 in a field of their own, as in a volume's
+// metadata.
+type changeReply struct {
+	Status string      `json:"status"`
+	Path   string      `json:"path,omitempty"`
+	Path64 []byte      `json:"path64,omitempty"`
+	Fields []string    `json:"fields,omitempty"`
+	Old    *entryReply `json:"old,omitempty"`
+	New    *entryReply `json:"new,omitempty"`
+}
+
+type entryReply struct {
+	Type     string            `json:"type"`
+	Mode     string            `json:"mode"`
+	UID      uint32            `json:"uid"`
+	GID      uint32            `json:"gid"`
+	Mtime    string            `json:"mtime"`
+	Size     int64             `json:"size"`
+	ID       string            `json:"id,omitempty"` // of the object; not there where only the directory knows the content
+	Target   string            `json:"target,omitempty"`
+	Target64 []byte            `json:"target64,omitempty"`
+	Rdev     string            `json:"rdev,omitempty"`
+	Link     string            `json:"link,omitempty"`
+	Xattrs   map[string][]byte `json:"xattrs,omitempty"`
+}
+
+func changeJSON(c *backup.Change) changeReply {
+	out := changeReply{Status: string(rune(c.Status)), Fields: c.Fields, Old: entryJSON(c.Old), New: entryJSON(c.New)}
+	if out.Path = c.Path; c.Path == "" {
+		out.Path = "."
+	}
+	if !utf8.ValidString(c.Path) {
+		out.Path, out.Path64 = "", []byte(c.Path)
+	}
+	return out
+}
+
+func entryJSON(e *tiers.Entry) *entryReply {
+	if e == nil {
+		return nil
+	}
+	out := &entryReply{Type: e.Kind.String(), Mode: fmt.Sprintf("%04o", e.Mode), UID: e.UID, GID: e.GID, Mtime: mtimeText(e.Mtime),
+		Size: e.Size, Link: e.Link}
+	if !e.ID.IsZero() {
+		out.ID = e.ID.String()
+	}
+	if e.Kind == tiers.KindChar || e.Kind == tiers.KindBlock {
+		out.Rdev = rdevText(e)
+	}
+	if utf8.ValidString(e.Target) {
+		out.Target = e.Target
+	} else {
+		out.Target64 = []byte(e.Target)
+	}
+	if len(e.Xattrs) > 0 {
+		out.Xattrs = map[string][]byte{}
+	}
+	for _, x := range e.Xattrs {
+		out.Xattrs[x.Name] = x.Value
+	}
+	return out
+}
