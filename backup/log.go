@@ -11,7 +11,9 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"time"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
@@ -100,6 +102,7 @@ type step struct {
 type walk struct {
 	c       *Cold
 	queue   stepQueue
+	ties    []*step            // of one time, in the order to give them; before the queue
 	seen    map[tiers.ID]*step // read and not yet left; nil where it is behind us or unreadable
 	shallow map[tiers.ID]struct{}
 	errs    []error
@@ -157,19 +160,81 @@ func (w *walk) next(ctx context.Context) (*step, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(w.queue) == 0 {
-		return nil, nil
-	}
 	if len(w.seen) > maxHistory {
 		return nil, fmt.Errorf("history: more than %d commits", maxHistory)
 	}
-	s := heap.Pop(&w.queue).(*step)
+	if len(w.ties) == 0 {
+		w.untie()
+	}
+	var s *step
+	switch {
+	case len(w.ties) > 0:
+		s, w.ties = w.ties[0], w.ties[1:]
+	case len(w.queue) > 0:
+		s = heap.Pop(&w.queue).(*step)
+	default:
+		return nil, nil
+	}
 	w.seen[s.id] = nil
 	for _, p := range s.data.Parents {
 		w.push(p, s.id)
 	}
 	return s, nil
 }
+
+// untie takes several commits of the same second off the queue and puts them in order, children first: dates cannot tell.
+func (w *walk) untie() {
+	first := func(i int) bool { return i < len(w.queue) && w.queue[i].at().Equal(w.queue[0].at()) }
+	if !first(1) && !first(2) {
+		return
+	}
+	when := w.queue[0].at()
+	children := make(map[*step]int) // of those of this second
+	var work []*step
+	for _, s := range w.queue {
+		if s.at().Equal(when) {
+			children[s] = 0
+			work = append(work, s)
+		}
+	}
+	each := func(s *step, visit func(*step)) {
+		for _, id := range s.data.Parents {
+			w.push(id, s.id)
+			if p := w.seen[id]; p != nil && p.at().Equal(when) {
+				visit(p)
+			}
+		}
+	}
+	for len(work) > 0 {
+		s := work[0]
+		work = work[1:]
+		each(s, func(p *step) {
+			if _, ok := children[p]; !ok {
+				work = append(work, p)
+			}
+			children[p]++
+		})
+	}
+	w.queue = slices.DeleteFunc(w.queue, func(s *step) bool { _, ok := children[s]; return ok })
+	heap.Init(&w.queue)
+	var ready stepQueue
+	for s, n := range children {
+		if n == 0 {
+			heap.Push(&ready, s)
+		}
+	}
+	for len(ready) > 0 {
+		s := heap.Pop(&ready).(*step)
+		w.ties = append(w.ties, s)
+		each(s, func(p *step) {
+			if children[p]--; children[p] == 0 {
+				heap.Push(&ready, p)
+			}
+		})
+	}
+}
+
+func (s *step) at() time.Time { return s.data.Committer.When }
 
 // stepQueue is a heap, newest first.
 type stepQueue []*step
@@ -178,7 +243,7 @@ func (q stepQueue) Len() int      { return len(q) }
 func (q stepQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
 func (q stepQueue) Less(i, j int) bool {
 	a, b := q[i], q[j]
-	return cmp.Or(b.data.Committer.When.Compare(a.data.Committer.When), cmp.Compare(a.seq, b.seq)) < 0
+	return cmp.Or(b.at().Compare(a.at()), cmp.Compare(a.seq, b.seq)) < 0
 }
 func (q *stepQueue) Push(x any) { *q = append(*q, x.(*step)) }
 func (q *stepQueue) Pop() any {

@@ -74,11 +74,13 @@ func (w *walk) reaches(ctx context.Context, id tiers.ID, since time.Time) (bool,
 		if _, ok := w.seen[id]; ok {
 			return true, nil
 		}
-		if len(w.queue) == 0 || w.queue[0].data.Committer.When.Before(since) {
-			return false, nil
-		}
-		if _, err := w.next(ctx); err != nil {
+		s, err := w.next(ctx)
+		if err != nil {
 			return false, err
+		}
+		if s == nil || s.at().Before(since) {
+			_, ok := w.seen[id]
+			return ok, nil
 		}
 	}
 }

@@ -47,6 +47,41 @@ func TestPoints(t *testing.T) {
 	}
 }
 
+// TestSameSecond: of commits of one second children come first, however they are found.
+func TestSameSecond(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	when := time.Unix(1_700_000_000, 0)
+	var c []tiers.ID
+	for i := range 6 {
+		f.text("f", fmt.Sprint(i))
+		c = append(c, v.commitAt(f, when))
+		git(t, v.dir, "tag", fmt.Sprint("t", i), c[i].String())
+	}
+	want := slices.Clone(c)
+	slices.Reverse(want)
+	for i := range c { // each commit a tip of its own, in each order
+		tips := append(slices.Clone(c[i:]), c[:i]...)
+		var got []tiers.ID
+		for commit, err := range v.Log(t.Context(), tips, nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, commit.ID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("tips %v: got %v", tips, got)
+		}
+	}
+	n := 0
+	for p, err := range v.Points(t.Context()) {
+		if err != nil || p.ID != want[n] {
+			t.Errorf("point %d: %v, %v", n, p.ID, err)
+		}
+		n++
+	}
+}
+
 func TestTotals(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := newDir(0o755)
