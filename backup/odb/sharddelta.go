@@ -14,11 +14,11 @@ const maxCopy = 0x10000
 func pieces(t Type, data []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(data) > 0 {
-			end := bytes.IndexByte(data, '\n')
-			if t == Tree {
-				if end = bytes.IndexByte(data, 0); end >= 0 {
-					end += hashSize
-				}
+			end := -1
+			if t != Tree {
+				end = bytes.IndexByte(data, '\n')
+			} else if end = bytes.IndexByte(data, 0); end >= 0 {
+				end += hashSize
 			}
 			if end < 0 || end >= len(data) {
 				end = len(data) - 1
