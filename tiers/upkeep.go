@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,13 +22,18 @@ type collected struct {
 	err    error
 }
 
-// upkeepLoop lets cold put itself in order after commits, and collects when asked to, on a thread of low priority.
+// gcInterval is how often garbage is collected unasked: what is found then is older than the grace period. A variable for tests.
+var gcInterval = DefaultGrace
+
+// upkeepLoop lets cold put itself in order after commits, and collects now and then or when asked to, on a thread of low priority.
 func (v *Volume) upkeepLoop(ctx context.Context) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with this
 	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
 		v.log.WithError(err).Debug("background work has normal priority")
 	}
 	defer close(v.idle)
+	tick := time.NewTicker(gcInterval)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -42,6 +48,17 @@ func (v *Volume) upkeepLoop(ctx context.Context) {
 				err = fmt.Errorf("the volume was closed meanwhile: %w", err)
 			}
 			c.reply <- collected{r, err}
+		case <-tick.C:
+			r, err := v.cold.GC(ctx, GCOptions{})
+			if ctx.Err() != nil {
+				return
+			}
+			v.points.setError("gc", err)
+			if err != nil {
+				v.log.WithError(err).Warn("what cold needs no more stays there")
+			} else if r.Objects > 0 {
+				v.log.WithField("objects", r.Objects).WithField("bytes", r.Bytes).Info("removed from cold what nothing needs any more")
+			}
 		case <-v.upkeep:
 			err := v.cold.Maintain(ctx)
 			if ctx.Err() != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 )
 
 // Cold is put in order after a commit; neither the next commit nor Close waits for that.
@@ -67,6 +68,33 @@ func TestVolumeGC(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := v.GC(t.Context(), GCOptions{DryRun: true}); !errors.Is(err, errClosed) {
+		t.Error(err)
+	}
+}
+
+// TestUnaskedGC: garbage goes by itself, and what is wrong is said in status.
+func TestUnaskedGC(t *testing.T) {
+	defer func(d time.Duration) { gcInterval = d }(gcInterval)
+	gcInterval = time.Millisecond
+	c := newMemCold()
+	runs := make(chan GCOptions, 1)
+	c.collect = func(_ context.Context, o GCOptions) (GCReport, error) {
+		select {
+		case runs <- o:
+		default:
+		}
+		return GCReport{}, errors.New("a reference cannot be read")
+	}
+	v := openTest(t, t.TempDir(), c)
+	v.Start()
+	if o := <-runs; o.Grace != 0 || o.DryRun {
+		t.Errorf("collected with %+v", o)
+	}
+	<-runs // the first one's result is known
+	if e := v.Status().Errors; len(e) != 1 || e[0] != "gc: a reference cannot be read" {
+		t.Errorf("status says %q", e)
+	}
+	if err := v.Close(); err != nil {
 		t.Error(err)
 	}
 }
