@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// marksInMemory is how many file marks a commit holds in memory; a first commit of a million files has as many. A variable for tests.
-var marksInMemory = 20_000
+// marksInMemory is how many file marks a commit holds in memory; a first commit of a million files has as many.
+const marksInMemory = 20_000
 
 // markSpill keeps the file marks of a big commit in an unnamed file of the state directory until the commit stands.
 type markSpill struct {
@@ -105,7 +105,7 @@ func (s *markSpill) each(at spilled, f func(*fileMark)) error {
 // keepMarks puts a directory's file marks aside once there are many. What cannot be kept is not recorded clean, and is read again.
 func (c *capture) keepMarks(m *dirMark) {
 	c.marked += len(m.files)
-	if c.marked <= marksInMemory || len(m.files) == 0 {
+	if c.marked <= c.v.marksInMemory || len(m.files) == 0 {
 		return
 	}
 	err := error(nil)

@@ -8,10 +8,9 @@ import (
 // TestMarksAside commits with all but a few file marks put aside: afterwards everything is clean, and the next commit takes only
 // what changed.
 func TestMarksAside(t *testing.T) {
-	defer func(n int) { marksInMemory = n }(marksInMemory)
-	marksInMemory = 3
 	v, cold := newVolume(t)
 	defer v.Close()
+	v.marksInMemory = 3
 	for d := range 5 {
 		dir := mkdir(t, v, v.Root(), fmt.Sprint("d", d))
 		for i := range 10 {

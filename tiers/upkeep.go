@@ -22,9 +22,6 @@ type collected struct {
 	err    error
 }
 
-// gcInterval is how often garbage is collected unasked: what is found then is older than the grace period. A variable for tests.
-var gcInterval = DefaultGrace
-
 // upkeepLoop lets cold put itself in order after commits, and collects now and then or when asked to, on a thread of low priority.
 func (v *Volume) upkeepLoop(ctx context.Context) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with this
@@ -32,7 +29,7 @@ func (v *Volume) upkeepLoop(ctx context.Context) {
 		v.log.WithError(err).Debug("background work has normal priority")
 	}
 	defer close(v.idle)
-	tick := time.NewTicker(gcInterval)
+	tick := time.NewTicker(v.gcInterval)
 	defer tick.Stop()
 	for {
 		select {

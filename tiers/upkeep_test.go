@@ -74,8 +74,6 @@ func TestVolumeGC(t *testing.T) {
 
 // TestUnaskedGC: garbage goes by itself, and what is wrong is said in status.
 func TestUnaskedGC(t *testing.T) {
-	defer func(d time.Duration) { gcInterval = d }(gcInterval)
-	gcInterval = time.Millisecond
 	c := newMemCold()
 	runs := make(chan GCOptions, 1)
 	c.collect = func(_ context.Context, o GCOptions) (GCReport, error) {
@@ -86,6 +84,7 @@ func TestUnaskedGC(t *testing.T) {
 		return GCReport{}, errors.New("a reference cannot be read")
 	}
 	v := openTest(t, t.TempDir(), c)
+	v.gcInterval = time.Millisecond
 	v.Start()
 	if o := <-runs; o.Grace != 0 || o.DryRun {
 		t.Errorf("collected with %+v", o)

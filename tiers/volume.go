@@ -48,6 +48,9 @@ type Volume struct {
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet
 
+	gcInterval    time.Duration // how often garbage is collected unasked: what is found then is older than the grace period
+	marksInMemory int           // see there
+
 	syncing chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
 	upkeep  chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
 	collect chan collection
@@ -99,6 +102,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
+	v.gcInterval, v.marksInMemory = DefaultGrace, marksInMemory
 	v.collect, v.idle = make(chan collection), make(chan struct{})
 	v.table.init(maxInodes(c.MemoryLimit))
 	v.epoch.Store(1)
