@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
@@ -65,7 +66,10 @@ func (c *counter) tree(id tiers.ID, depth int) (int64, error) {
 	if err != nil {
 		return 0, nil // the restore itself says what is wrong with it
 	}
-	n, err := c.entries(list, depth)
+	n := int64(0) // a big file's chunks are not files
+	if !slices.ContainsFunc(list, func(e odb.TreeEntry) bool { return e.Name == chunksName }) {
+		n, err = c.entries(list, depth)
+	}
 	if err == nil && len(c.known) < maxCounted {
 		c.known[id] = n
 	}

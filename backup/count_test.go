@@ -1,0 +1,27 @@
+package backup
+
+import (
+	"bytes"
+	"testing"
+)
+
+// TestFiles: each name counts as often as it is named, a file in chunks once, and a bound ends the count.
+func TestFiles(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: 256 << 10})
+	f := newDir(0o755)
+	for _, dir := range []string{"a", "b", "a/c"} { // one tree, three times
+		f.text(dir+"/x", "same")
+		f.text(dir+"/y", "same too")
+	}
+	f.text("big", string(bytes.Repeat([]byte("0123456789abcdef"), 1<<16)))
+	f.text("small", "s")
+	v.commit(f, nil)
+	head := v.headSnapshot()
+	const want = 3 + 3*2 + 2
+	if n, err := head.Files(t.Context(), 1000); err != nil || n != want {
+		t.Errorf("Files = %d, %v, want %d", n, err, want)
+	}
+	if n, err := head.Files(t.Context(), 3); err != nil || n <= 3 {
+		t.Errorf("Files with a bound of 3 = %d, %v", n, err)
+	}
+}
