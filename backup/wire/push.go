@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -24,8 +26,40 @@ const smallPack = 4 << 20
 // Push moves the remote's reference from old (zero: it does not exist) to new (zero: delete it), sending the pack that
 // writePack writes; for a deletion writePack is not called. It never forces: tiers.ErrDiverged when the reference is
 // elsewhere, before or during the push. *tiers.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When
-// the answer is lost the reference is read again, and its being new counts as success; so does its being new already.
+// the answer is lost the reference is read again, and its being new counts as success; so does its being new already. A remote
+// that is busy with itself (a git gc of its own, another push) is asked again, for up to a second or two; writePack is called anew.
 func (r *Remote) Push(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
+	for pause := 50 * time.Millisecond; ; pause *= 3 {
+		err := r.pushOnce(ctx, refname, old, new, writePack)
+		var busy *busyError
+		if !errors.As(err, &busy) || pause > time.Second {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// busyError is a refusal that may be over soon.
+type busyError struct{ reason string }
+
+func (e *busyError) Error() string { return "the remote could not take the push: " + e.reason }
+
+// refusal makes an error of what the other side gives as its reason. git names no codes: these are its words (builtin/receive-pack.c)
+// for what goes wrong when something else is at work in the repository.
+func refusal(reason string) error {
+	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref", "unable to create temporary object directory"} {
+		if strings.Contains(reason, passing) {
+			return &busyError{reason}
+		}
+	}
+	return &tiers.RefusedError{Reason: reason}
+}
+
+func (r *Remote) pushOnce(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
 	if err := r.recover(ctx); err != nil {
 		return fmt.Errorf("push %s to %s: %w", refname, r.path, err)
 	}
@@ -180,12 +214,17 @@ func (s *sender) finish() error {
 		rerr = errors.Join(rerr, s.err)
 	}
 	werr := s.p.wait()
+	said := s.p.said.String()
+	if said != "" {
+		said = " (" + said + ")"
+	}
 	var refused *tiers.RefusedError
-	if errors.As(rerr, &refused) {
-		if said := s.p.said.String(); said != "" {
-			refused.Reason += " (" + said + ")"
-		}
-		return refused
+	var busy *busyError
+	switch {
+	case errors.As(rerr, &refused):
+		return &tiers.RefusedError{Reason: refused.Reason + said}
+	case errors.As(rerr, &busy):
+		return &busyError{busy.reason + said}
 	}
 	if rerr != nil {
 		return errors.Join(rerr, werr)
@@ -205,7 +244,7 @@ func (p *process) readReport() error {
 		return fmt.Errorf("%w: %w", errNoReport, err)
 	}
 	if err := report.Error(); err != nil {
-		return &tiers.RefusedError{Reason: err.Error()}
+		return refusal(err.Error())
 	}
 	if len(report.CommandStatuses) == 0 {
 		return fmt.Errorf("%w: it does not name the reference", errNoReport)

@@ -433,6 +433,7 @@ func TestStaleRemoteLock(t *testing.T) {
 	dead := exec.Command("true")
 	check(t, dead.Run())
 	check(t, os.WriteFile(filepath.Join(path, "HEAD.lock"), nil, 0o600))
+	check(t, os.Chtimes(lock, time.Now(), time.Now())) // left by the push that the note is about
 	check(t, r.note(dead.Process.Pid, mainRef))
 	check(t, r.Push(t.Context(), mainRef, tiers.ID{}, tip, v.pack))
 	if _, err := os.Stat(journal); err == nil {
