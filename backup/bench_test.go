@@ -13,8 +13,8 @@ import (
 	"emberfs/tiers"
 )
 
-// benchVolume has one directory "big" with n entries.
-func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
+// benchCold is an empty volume.
+func benchCold(b *testing.B) *Cold {
 	b.Helper()
 	c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
 	if err != nil {
@@ -25,6 +25,13 @@ func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
 			b.Error(err)
 		}
 	})
+	return c
+}
+
+// benchVolume has one directory "big" with n entries.
+func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
+	b.Helper()
+	c := benchCold(b)
 	ctx := context.Background()
 	tx, err := c.Begin(ctx)
 	if err != nil {

@@ -55,20 +55,6 @@ func putFiles(b *testing.B, c *Cold, contents []tiers.Content) []coldFile {
 	return files
 }
 
-func benchCold(b *testing.B) *Cold {
-	b.Helper()
-	c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			b.Error(err)
-		}
-	})
-	return c
-}
-
 // BenchmarkColdFirstByte reads the first byte of random files out of 200 packs.
 func BenchmarkColdFirstByte(b *testing.B) {
 	c := benchCold(b)

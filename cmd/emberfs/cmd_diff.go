@@ -65,18 +65,8 @@ type, m only attributes (mode, owner, mtime, xattrs, hard links).`,
 }
 
 func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
-	h, err := findHistory(ctx, "diff", r.target)
+	h, paths, err := openHistory(ctx, "diff", r.target, r.branch, r.revs, r.paths, w)
 	if err != nil {
-		if r.target == "" && len(r.revs) > 0 {
-			return noTarget("diff", r.revs[0])
-		}
-		return err
-	}
-	paths, err := h.inside(r.paths)
-	if err != nil {
-		return err
-	}
-	if err := h.open(r.branch, w.err); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.cold.Close()) }()

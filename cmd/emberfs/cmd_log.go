@@ -58,18 +58,8 @@ is there; renames are not followed. What is no TARGET is a PATH, and so is every
 }
 
 func showLog(ctx context.Context, r logRequest, w world) (err error) {
-	h, err := findHistory(ctx, "log", r.target)
+	h, paths, err := openHistory(ctx, "log", r.target, r.branch, r.paths, r.paths, w)
 	if err != nil {
-		if r.target == "" && len(r.paths) > 0 {
-			return noTarget("log", r.paths[0])
-		}
-		return err
-	}
-	paths, err := h.inside(r.paths)
-	if err != nil {
-		return err
-	}
-	if err := h.open(r.branch, w.err); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.cold.Close()) }()

@@ -31,6 +31,21 @@ type history struct {
 const targetHelp = `TARGET is a mountpoint, a state directory or a git repository; without it the mount that the working
 directory lies in. `
 
+// openHistory finds and opens the repository behind TARGET, and makes paths relative to the volume's root. rest is what else was on
+// the command line and may have been meant as TARGET. The caller closes h.cold.
+func openHistory(ctx context.Context, op, target, branch string, rest, paths []string, w world) (h *history, inside []string, err error) {
+	if h, err = findHistory(ctx, op, target); err != nil {
+		if target == "" && len(rest) > 0 {
+			err = noTarget(op, rest[0])
+		}
+		return nil, nil, err
+	}
+	if inside, err = h.inside(paths); err != nil {
+		return nil, nil, err
+	}
+	return h, inside, h.open(branch, w.err)
+}
+
 // findHistory finds the repository behind TARGET; "" is the mount that the working directory lies in.
 func findHistory(ctx context.Context, op, target string) (*history, error) {
 	h := &history{op: op, target: target}
