@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers"
 )
 
-// cachedBytes is how much of an open file's chunks is kept, at least three chunks: reads are small and mostly go forward.
+// cachedBytes is how much of an open file's chunks is kept, at least three or four chunks: reads are small and mostly go forward.
 const cachedBytes = 1 << 20
 
 // chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away.
@@ -25,7 +25,7 @@ type chunksAt struct {
 		sync.Mutex
 		closed bool
 		recent []*loadedChunk // the last one was used last
-		ahead  bool           // a chunk is being loaded that nobody has asked for yet
+		ahead  int            // chunks that are being loaded although nobody has asked for them yet
 	}
 }
 
@@ -99,13 +99,16 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 
 // chunk gives the content of chunk refs[at].
 func (c *chunksAt) chunk(l *layout, at int) ([]byte, error) {
-	keep := int(max(cachedBytes/l.chunk, 3))
-	if l.parts != nil {
-		keep = 2 // they may be longer than the chunk size
+	keep, ahead := int(max(cachedBytes/l.chunk, 4)), 2
+	switch {
+	case l.parts != nil:
+		keep, ahead = 2, 0 // they may be longer than the chunk size
+	case l.chunk > cachedBytes:
+		keep, ahead = 3, 1
 	}
 	e, forward := c.entry(at, keep)
-	if forward && at+1 < len(l.refs) && keep > 2 {
-		c.readAhead(l, at+1, keep)
+	for k := 1; forward && k <= ahead && at+k < len(l.refs); k++ {
+		c.readAhead(l, at+k, keep, ahead)
 	}
 	c.load(l, e)
 	if e.err != nil {
@@ -119,14 +122,16 @@ func (c *chunksAt) load(l *layout, e *loadedChunk) {
 	e.once.Do(func() { e.data, e.err = c.db.Read(l.refs[e.at].id, odb.Blob, maxLong) })
 }
 
-// readAhead loads a chunk on another thread: verifying takes longer than giving away. One at a time.
-func (c *chunksAt) readAhead(l *layout, at, keep int) {
+// readAhead loads a chunk on another thread, one of at most so many: verifying takes longer than giving away.
+func (c *chunksAt) readAhead(l *layout, at, keep, most int) {
 	c.mu.Lock()
-	busy := c.mu.ahead || c.mu.closed
+	busy := c.mu.ahead >= most || c.mu.closed
 	for _, e := range c.mu.recent {
 		busy = busy || e.at == at
 	}
-	c.mu.ahead = c.mu.ahead || !busy
+	if !busy {
+		c.mu.ahead++
+	}
 	c.mu.Unlock()
 	if busy {
 		return
@@ -135,7 +140,7 @@ func (c *chunksAt) readAhead(l *layout, at, keep int) {
 	go func() {
 		c.load(l, e)
 		c.mu.Lock()
-		c.mu.ahead = false
+		c.mu.ahead--
 		c.mu.Unlock()
 	}()
 }
@@ -145,7 +150,7 @@ func (c *chunksAt) entry(at, keep int) (_ *loadedChunk, forward bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	recent := c.mu.recent
-	for i := max(0, len(recent)-2); i < len(recent); i++ {
+	for i := max(0, len(recent)-3); i < len(recent); i++ { // the last ones may be those that were loaded ahead
 		forward = forward || recent[i].at == at-1
 	}
 	for i, e := range recent {
