@@ -97,6 +97,12 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 	return done, tail
 }
 
+// Data implements tiers.BlobAt.
+func (c *chunksAt) Data(off int64) (tiers.Range, bool, error) {
+	l := c.l.Load()
+	return tiers.Range{Off: off, End: l.size}, off < l.size, nil
+}
+
 // chunk gives the content of chunk refs[at].
 func (c *chunksAt) chunk(l *layout, at int) ([]byte, error) {
 	keep, ahead := int(max(cachedBytes/l.chunk, 4)), 2
@@ -216,6 +222,11 @@ func newBlobAt(c *Cold, id tiers.ID, b *odb.BlobReader) *blobAt {
 }
 
 func (a *blobAt) Size() int64 { return a.size }
+
+// Data implements tiers.BlobAt: git knows no holes.
+func (a *blobAt) Data(off int64) (tiers.Range, bool, error) {
+	return tiers.Range{Off: off, End: a.size}, off < a.size, nil
+}
 
 // ReadAt implements io.ReaderAt.
 func (a *blobAt) ReadAt(p []byte, off int64) (int, error) {

@@ -186,6 +186,12 @@ func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing,
 	return tiers.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.list}, nil
 }
 
+// Valid implements tiers.Snapshot.
+func (s *snapshot) Valid(context.Context, tiers.DirID) (bool, error) { return s.valid, nil }
+
+// Opened implements tiers.Snapshot.
+func (s *snapshot) Opened(context.Context) ([]string, error) { return nil, nil }
+
 // LinkDirs implements tiers.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
 // with single groups is left out.
 func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {

@@ -130,6 +130,12 @@ type Snapshot interface {
 	ReadDir(ctx context.Context, dir DirID) (Listing, error)
 	// LinkDirs gives for each hard-link group that spans directories the directories (slash paths, "" the root) it is in.
 	LinkDirs(ctx context.Context) (map[string][]string, error)
+	// Valid says whether a directory of this commit and all below it are as EmberFS wrote them: its metadata describes its tree.
+	// ErrMissing, ErrCorrupt.
+	Valid(ctx context.Context, dir DirID) (bool, error)
+	// Opened lists files in the order in which the session that made the commit opened them first: slash paths, the most urgent
+	// first. They may be gone; a commit of a stock client, or one before there was such a list, has none.
+	Opened(ctx context.Context) ([]string, error)
 	// Files counts the entries of all directories that git has, about; over most it may stop and gives a number over most.
 	// It costs a look at each distinct directory.
 	Files(ctx context.Context, most int64) (int64, error)
@@ -150,6 +156,7 @@ type CommitOptions struct {
 	AtRisk  int64 // files that were dirty and could not be taken
 	Root    DirID // what PutDir returned for the root
 	When    time.Time
+	Opened  []string // as Snapshot.Opened, cut off where it gets too long; nil: the base commit's list goes on
 }
 
 // Range is a half-open range of a file's bytes.
@@ -211,6 +218,8 @@ type BlobAt interface {
 	io.ReaderAt
 	io.Closer
 	Size() int64
+	// Data gives the first range of data that ends behind off, as in Content: holes are those that cold knows of.
+	Data(off int64) (r Range, ok bool, err error)
 }
 
 // Cold is where files live for good: a git repository (package backup). Safe for concurrent use; one Tx at a time.
@@ -224,6 +233,9 @@ type Cold interface {
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
 	// OpenAt opens a file's content for reading in any order. A read fetches what it needs of a big file, not the whole.
 	OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
+	// Holds says whether every object of a file's content is in the repository itself; it does not read them. ErrMissing names
+	// one that is not.
+	Holds(ctx context.Context, id ID, size int64) error
 	// Begin starts a commit on the branch's tip.
 	Begin(ctx context.Context) (Tx, error)
 	// BeginAt starts one on another commit: for finding out whether warm differs from it. Its Commit fails with ErrRefMoved

@@ -18,7 +18,14 @@ type Config struct {
 	MemoryLimit    int64 // bytes: hot, inode table (a fifth) and Go heap together
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
-	Tiering        bool
+	Tiering        bool          // false: every file is in warm, restored ones as soon as the volume is open
+
+	HotAge       time.Duration // after so long without use a file's blocks leave hot
+	WarmAge      time.Duration // after so long without use a clean file leaves warm; 0: never by age
+	TierInterval time.Duration // how often ages are looked at; 0: never
+	WarmLimit    int64         // bytes of warm over which clean files leave earlier, least recently used first; 0: none
+	WarmReserve  int64         // bytes that are to stay free on warm's file system, by the same means
+	Prefetch     bool          // after a restore bring what the last session opened first
 
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool

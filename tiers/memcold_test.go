@@ -38,6 +38,8 @@ type memSnapshot struct {
 	info  CommitInfo
 	root  Entry
 	links map[string][]string
+
+	opened []string
 }
 
 func (s *memSnapshot) Info() CommitInfo { return s.info }
@@ -45,6 +47,8 @@ func (s *memSnapshot) Root() Entry      { return s.root }
 func (s *memSnapshot) LinkDirs(context.Context) (map[string][]string, error) {
 	return s.links, nil
 }
+func (s *memSnapshot) Valid(context.Context, DirID) (bool, error) { return true, nil }
+func (s *memSnapshot) Opened(context.Context) ([]string, error)   { return s.opened, nil }
 func (s *memSnapshot) Files(context.Context, int64) (int64, error) { return 0, nil }
 func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
 	s.c.mu.Lock()
@@ -79,6 +83,9 @@ type memBlob struct{ *bytes.Reader }
 func (b memBlob) Close() error    { return nil }
 func (b memBlob) Size() int64     { return b.Reader.Size() }
 func (b memBlob) SkipHole() int64 { return 0 }
+func (b memBlob) Data(off int64) (Range, bool, error) {
+	return Range{off, b.Size()}, off < b.Size(), nil
+}
 
 func (c *memCold) Open(_ context.Context, id ID, _ int64) (Blob, error) {
 	c.mu.Lock()
@@ -95,6 +102,14 @@ func (c *memCold) OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
 		return nil, err
 	}
 	return b.(memBlob), nil
+}
+func (c *memCold) Holds(_ context.Context, id ID, _ int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.blobs[id]; !ok {
+		return fmt.Errorf("%s: %w", id, ErrMissing)
+	}
+	return nil
 }
 func (c *memCold) HasRemote() bool                    { return false }
 func (c *memCold) Fetch(context.Context) error        { return nil }

@@ -11,7 +11,7 @@ type Status struct {
 
 	Tiers struct {
 		Hot  HotStatus  `json:"hot"`
-		Warm TierStatus `json:"warm"`
+		Warm WarmStatus `json:"warm"`
 		Cold ColdStatus `json:"cold"`
 	} `json:"tiers"`
 
@@ -42,11 +42,24 @@ type HotStatus struct {
 	InodesMax int64 `json:"inodes_max"`
 }
 
+// WarmStatus adds what moves between warm and cold. TierStatus counts what has its bytes in warm.
+type WarmStatus struct {
+	TierStatus
+	Hits     uint64      `json:"hits"`     // reads, in pages of 4 KiB, that warm answered
+	Stubs    int64       `json:"stubs"`    // files whose bytes are in cold only, in directories that are listed
+	Unlisted int64       `json:"unlisted"` // directories whose children are not made yet
+	Limit    int64       `json:"limit"`    // warm_limit; 0: none
+	Released int64       `json:"released"` // files that became stubs since the mount
+	Returned int64       `json:"returned"` // stubs whose bytes came back since the mount
+	LastTick *TierReport `json:"last_tick"`
+}
+
 // ColdStatus adds the repository's packs.
 type ColdStatus struct {
 	TierStatus
-	Packs   int   `json:"packs"`
-	Objects int64 `json:"objects"`
+	Hits    uint64 `json:"hits"` // reads, in pages of 4 KiB, that cold answered
+	Packs   int    `json:"packs"`
+	Objects int64  `json:"objects"`
 }
 
 // AtRisk is what would be lost if machine and disk went away now. Seconds is the age of the oldest such change.

@@ -100,7 +100,7 @@ func (v *Volume) Status() Status {
 		}
 	}
 	v.table.mu.RUnlock()
-	s.Tiers.Warm = v.warmUse()
+	s.Tiers.Warm.TierStatus = v.warmUse()
 	cs := v.cold.Stats()
 	// Every committed file is in cold; which of them were removed since is not counted here.
 	inCold := max(0, s.Tiers.Warm.Files-v.risk.files.Load())
