@@ -48,14 +48,31 @@ func (v *Volume) Getattr(n *Inode, h *Handle) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	return n.attr(&st), nil
+	a := n.attr(&st)
+	v.shownLinks(n, &a)
+	return a, nil
 }
 
 // Setattr changes attributes, each as its system call does, and returns them all. h may be nil.
 func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
-	v.begin()
-	err := v.setattr(n, h, in)
-	v.end()
+	if in.Size != nil {
+		n.opens.Add(1) // it is not released meanwhile
+		defer n.opens.Add(-1)
+	}
+	if n == v.root {
+		if err := v.list(n); err != nil { // its own attributes are a change of the root
+			return Attr{}, err
+		}
+	}
+	set := func() error {
+		v.begin()
+		defer v.end()
+		return v.setattr(n, h, in)
+	}
+	err := set()
+	for r := (again{}); err != nil && r.try(v, n, &err); {
+		err = set()
+	}
 	if err != nil {
 		return Attr{}, err
 	}
@@ -164,9 +181,10 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 	return nil
 }
 
-// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). n.mu is held.
+// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an unlisted
+// directory it says what stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
-	if n.kind != KindFile || !n.mu.rec.has(recClean) {
+	if n.kind == KindFile && !n.mu.rec.has(recClean) || n.kind == KindDir && !n.mu.rec.has(recUnlisted) || n.kind != KindFile && n.kind != KindDir {
 		return nil
 	}
 	var st unix.Statx_t
@@ -176,10 +194,7 @@ func (v *Volume) recordMtime(n *Inode, fd int) error {
 	r := n.mu.rec
 	r.mtime = timeOf(st.Mtime)
 	r.flags &^= recCtime
-	if err := v.storeRecord(n, r); err != nil {
-		return v.removeRecord(n)
-	}
-	return nil
+	return v.storeOrRemove(n, r)
 }
 
 func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
@@ -281,6 +296,21 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	if reservedXattr(attr) {
 		return unix.EPERM
 	}
+	if n == v.root {
+		if err := v.list(n); err != nil {
+			return err
+		}
+	}
+	n.opens.Add(1) // it is not released meanwhile
+	defer n.opens.Add(-1)
+	err := v.setxattr(n, attr, value, flags, killSGID)
+	for r := (again{}); err != nil && r.try(v, n, &err); {
+		err = v.setxattr(n, attr, value, flags, killSGID)
+	}
+	return err
+}
+
+func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, killSGID bool) error {
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {
@@ -288,8 +318,11 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
 			return target(dirfd, name, anon).set(attr, value, int(flags))
 		})
-		if err == unix.ENOSPC && n.mu.rec.has(recClean) {
+		if err == unix.ENOSPC && n.mu.rec.has(recClean) && !n.mu.rec.has(recUnlisted) {
 			// Ours may fill the space that an attribute of the user's needs: it goes first, the file counts as dirty.
+			if n.mu.rec.isStub() {
+				return errStub
+			}
 			if err = v.removeRecord(n); err == nil {
 				err = v.locate(n, func(dirfd int, name string, anon bool) error {
 					return target(dirfd, name, anon).set(attr, value, int(flags))
@@ -334,6 +367,11 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 func (v *Volume) Removexattr(n *Inode, attr string) error {
 	if reservedXattr(attr) {
 		return unix.ENODATA
+	}
+	if n == v.root {
+		if err := v.list(n); err != nil {
+			return err
+		}
 	}
 	v.begin()
 	defer v.end()

@@ -72,6 +72,9 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	}
 	v := c.v
 	m := &dirMark{n: n, parent: parent, name: path.Base(at)}
+	if err := v.list(n); err != nil { // only what a stock client changed, else its record's word is taken
+		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
+	}
 	names, base := c.begin(m, base)
 	fd, err := v.dirFD(n)
 	if err != nil {
@@ -97,7 +100,7 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	}
 	var root *Root
 	if n == v.root {
-		root = &Root{Entry: *c.root, Links: c.links.spanning()}
+		root = &Root{Entry: *c.root, Links: v.links.spanning(c.links.spanning())}
 	}
 	m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
 	if !m.full && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing)) {
@@ -154,6 +157,9 @@ func (c *capture) beginFull(m *dirMark) {
 	}
 	ds.mu.Unlock()
 }
+
+// errNotListed: what a restored directory holds cannot be read from cold.
+var errNotListed = errors.New("the directory cannot be listed")
 
 // errNeedFull: a directory turned out to hold a name of a file with several, whose group needs the whole listing.
 var errNeedFull = errors.New("directory must be read whole")
@@ -238,7 +244,7 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 				m.redo = append(m.redo, name)
 				continue
 			}
-			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO) {
+			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO) || errors.Is(err, errNotListed) {
 				c.fail(full, err)
 				m.keep, m.redo = true, append(m.redo, name)
 				if old := b.entry(name); old != nil { // better than nothing
@@ -262,7 +268,7 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 			}
 			c.count(0)
 		case KindFile:
-			id, hint, known := c.knownContent(fd, name, &st, m, b)
+			id, hint, known := c.knownContent(fd, &e, &st, m, b)
 			if !known {
 				work = append(work, pendingFile{len(put), st, hint})
 			} else if _, ok := slices.BinarySearch(m.touched, name); ok {

@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have.
-func (c *capture) knownContent(fd int, name string, st *unix.Statx_t, m *dirMark, b *baseDir) (id, hint ID, known bool) {
-	v := c.v
+// knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have. Of a stub it corrects e:
+// warm's own mtime is not always the one that everybody sees.
+func (c *capture) knownContent(fd int, e *Entry, st *unix.Statx_t, m *dirMark, b *baseDir) (id, hint ID, known bool) {
+	v, name := c.v, e.Name
 	var rec record
 	n := v.peek(st)
 	if n != nil {
@@ -20,15 +21,15 @@ func (c *capture) knownContent(fd int, name string, st *unix.Statx_t, m *dirMark
 			return captured, captured, true
 		}
 	} else if v.records {
-		var buf [recordMax + 1]byte
-		if size, err := byName(fd, name).get(recordName, buf[:]); err == nil {
-			if r, ok := decodeRecord(buf[:size]); ok {
-				rec = r
-				if r.trust != v.trust {
-					rec.flags &^= recClean
-				}
+		if r, ok := readRecord(byName(fd, name)); ok {
+			if rec = r.believed(v.trust, false, st); rec == (record{}) {
+				rec.id = r.id // a hint
 			}
 		}
+	}
+	if rec.isStub() && rec.size == int64(st.Size) {
+		e.Mtime = rec.mtime
+		return rec.id, rec.id, true
 	}
 	if rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime) {
 		return rec.id, rec.id, true

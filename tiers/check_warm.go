@@ -54,7 +54,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	defer closeFD(fd)
 	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}}
 	if o.Same != nil && o.Progress != nil {
-		var use TierStatus
+		var use warmUse
 		countTree(fd, &use, 0)
 		w.total = use.Bytes
 	}

@@ -44,7 +44,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		} else {
 			commit, err := tx.Commit(ctx, CommitOptions{
 				Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
-				Root: root, When: time.Now(),
+				Root: root, When: time.Now(), Opened: v.openedPaths(),
 			})
 			if err != nil {
 				return fmt.Errorf("commit: %w", err)
@@ -195,7 +195,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	}
 	n, fresh := v.intern(&st)
 	if fresh {
-		v.loadRecord(n, byName(dirfd, f.name))
+		v.loadRecord(n, byName(dirfd, f.name), &st)
 	} else {
 		n.mu.Lock()
 	}
@@ -205,6 +205,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	}
 	a := n.attrLocked(&st)
 	switch {
+	case n.mu.rec.isStub(): // recorded under another of its names, and released since
 	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino):
 	case r.size != int64(a.Size) || r.mtime != a.Mtime:
 	case n.mu.writers > 0:

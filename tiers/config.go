@@ -18,7 +18,7 @@ type Config struct {
 	MemoryLimit    int64 // bytes: hot, inode table (a fifth) and Go heap together
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
-	Tiering        bool          // false: every file is in warm, restored ones as soon as the volume is open
+	Tiering        bool // false: every file is in warm, restored ones as soon as the volume is open
 
 	HotAge       time.Duration // after so long without use a file's blocks leave hot
 	WarmAge      time.Duration // after so long without use a clean file leaves warm; 0: never by age

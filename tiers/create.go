@@ -85,9 +85,18 @@ func (v *Volume) Create(dir *Inode, name string, flags, mode uint32, c Caller) (
 	if err := checkName(name); err != nil {
 		return nil, nil, Attr{}, err
 	}
-	v.begin()
-	n, h, a, err := v.create(dir, name, flags, mode, c)
-	v.end()
+	if err := v.list(dir); err != nil {
+		return nil, nil, Attr{}, err
+	}
+	create := func() (*Inode, *Handle, Attr, error) {
+		v.begin()
+		defer v.end()
+		return v.create(dir, name, flags, mode, c)
+	}
+	n, h, a, err := create()
+	for r := (again{}); err != nil && r.try(v, dir, &err); {
+		n, h, a, err = create()
+	}
 	if err != unix.EEXIST || flags&unix.O_EXCL != 0 {
 		return n, h, a, err
 	}
@@ -115,7 +124,7 @@ func (v *Volume) create(dir *Inode, name string, flags, mode uint32, c Caller) (
 	}
 	defer v.unpin(dir)
 	mode = v.newMode(dir, dirfd, mode, c)
-	open := warmFlags(flags)&^(unix.O_ACCMODE|unix.O_NOATIME) | unix.O_RDWR
+	open := warmFlags(flags)&^unix.O_ACCMODE | unix.O_RDWR | unix.O_NOATIME
 	fd, err := openAt(dirfd, name, open|unix.O_CREAT|unix.O_EXCL, mode)
 	if err != nil {
 		return nil, nil, Attr{}, err
@@ -158,7 +167,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	n.mu.Unlock()
 	n.epoch.Store(e)
 	n.contentEpoch.Store(e)
-	return n, v.newHandle(n, fd, flags), a, nil
+	return n, v.newHandle(n, fd, flags, true), a, nil
 }
 
 // Tmpfile makes and opens a file without a name (O_TMPFILE); Link may give it one.
@@ -171,7 +180,7 @@ func (v *Volume) Tmpfile(dir *Inode, flags, mode uint32, c Caller) (*Inode, *Han
 	}
 	defer v.unpin(dir)
 	mode = v.newMode(dir, dirfd, mode, c)
-	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
+	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_NOATIME, mode)
 	if err != nil {
 		return nil, nil, Attr{}, err
 	}
@@ -187,6 +196,17 @@ func (v *Volume) make(dir *Inode, name string, kind Kind, mode uint32, c Caller,
 	if err := checkName(name); err != nil {
 		return nil, Attr{}, err
 	}
+	if err := v.list(dir); err != nil {
+		return nil, Attr{}, err
+	}
+	n, a, err := v.makeOnce(dir, name, kind, mode, c, call)
+	for r := (again{}); err != nil && r.try(v, dir, &err); {
+		n, a, err = v.makeOnce(dir, name, kind, mode, c, call)
+	}
+	return n, a, err
+}
+
+func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	v.begin()
 	defer v.end()
 	if err := v.touchName(dir, name); err != nil {

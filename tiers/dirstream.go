@@ -33,6 +33,9 @@ func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
 	if n.kind != KindDir {
 		return nil, unix.ENOTDIR
 	}
+	if err := v.list(n); err != nil {
+		return nil, err
+	}
 	fd, err := v.openNode(n, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err

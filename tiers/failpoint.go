@@ -17,6 +17,15 @@ var Steps = []string{
 	"restore.entry",   // before an entry is made
 	"restore.record",  // before a directory's record is written
 	"restore.done",    // before volume.json says that warm is what the commit says
+	"list.begin",      // before a directory is listed
+	"list.entry",      // before one of its entries is made
+	"list.record",     // before its record says that it is listed
+	"release.record",  // before a file's record says that it is a stub
+	"release.punch",   // it does, before the bytes go
+	"release.time",    // they are gone, before warm's file gets its mtime back
+	"return.write",    // before a stub's bytes are written to warm
+	"return.durable",  // they are written, before they are made durable
+	"return.record",   // they are durable, before the record says that it is no stub
 }
 
 // step passes the failpoint name.

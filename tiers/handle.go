@@ -1,8 +1,11 @@
 package tiers
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +17,9 @@ type Handle struct {
 	fd    int
 	flags uint32      // as the program gave them
 	atime atomic.Bool // the first read through this handle has been shown to warm
+	cold  atomic.Bool // a read through this handle came from cold
+
+	noatime bool // reads of fd do not move warm's atime
 }
 
 // Inode is the file that h has open; h holds a reference on it.
@@ -41,29 +47,40 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	}
 	trunc := flags&unix.O_TRUNC != 0
 	if !writable(flags) && !trunc {
-		fd, err := v.openNode(n, warmFlags(flags)&^unix.O_NOATIME)
+		fd, noatime, err := v.openHandle(n, flags)
 		if err != nil {
 			return nil, err
 		}
-		return v.newHandle(n, fd, flags), nil
+		v.noteOpened(n)
+		return v.newHandle(n, fd, flags, noatime), nil
 	}
+	n.opens.Add(1) // it is not released meanwhile
+	defer n.opens.Add(-1)
+	h, err := v.openWriting(n, flags, killPriv)
+	for r := (again{}); r.try(v, n, &err); {
+		h, err = v.openWriting(n, flags, killPriv)
+	}
+	return h, err
+}
+
+func (v *Volume) openWriting(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	v.begin()
 	defer v.end()
 	if err := v.touchOwn(n, false); err != nil { // nothing is at risk before the first write
 		return nil, err
 	}
-	fd, err := v.openNode(n, warmFlags(flags)&^unix.O_NOATIME)
+	fd, noatime, err := v.openHandle(n, flags)
 	if err != nil {
 		return nil, err
 	}
-	if trunc {
+	if flags&unix.O_TRUNC != 0 {
 		err := v.truncateVia(n, fd, flags, killPriv)
 		if err != nil {
 			unix.Close(fd)
 			return nil, err
 		}
 	}
-	return v.newHandle(n, fd, flags), nil
+	return v.newHandle(n, fd, flags, noatime), nil
 }
 
 // truncateVia empties a file that is being opened; O_RDONLY|O_TRUNC truncates too, through a descriptor that can.
@@ -80,9 +97,10 @@ func (v *Volume) truncateVia(n *Inode, fd int, flags uint32, killPriv bool) erro
 }
 
 // newHandle wraps fd and counts it as a writer where it is one. Between begin and end for writers.
-func (v *Volume) newHandle(n *Inode, fd int, flags uint32) *Handle {
+func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime bool) *Handle {
 	v.ref(n)
 	n.opens.Add(1)
+	n.touchUse(v)
 	if writable(flags) {
 		n.mu.Lock()
 		n.mu.writers++
@@ -92,7 +110,7 @@ func (v *Volume) newHandle(n *Inode, fd int, flags uint32) *Handle {
 			v.writers.Store(n, struct{}{})
 		}
 	}
-	return &Handle{v: v, n: n, fd: fd, flags: flags}
+	return &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime}
 }
 
 // Release closes the handle.
@@ -106,6 +124,7 @@ func (h *Handle) Release() {
 		h.n.mu.Unlock()
 	}
 	unix.Close(h.fd)
+	h.n.touchUse(h.v)
 	h.n.opens.Add(-1)
 	h.v.unref(h.n, 1)
 }
@@ -115,17 +134,15 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	n, hot := h.n, h.v.hot
 	n.io.RLock()
 	defer n.io.RUnlock()
-	done, atEnd := hot.read(n, p, off)
-	if done > 0 && !h.atime.Load() && h.flags&unix.O_NOATIME == 0 {
-		// Warm did not see this read: one byte lets its own atime rules (relatime, noatime) decide.
-		h.atime.Store(true)
-		var one [1]byte
-		_, _ = unix.Pread(h.fd, one[:], off)
+	if !h.atime.Load() && h.flags&unix.O_NOATIME == 0 && !h.atime.Swap(true) {
+		h.accessed(off)
 	}
+	done, atEnd := hot.read(n, p, off)
 	if done == len(p) || atEnd {
 		return done, nil
 	}
-	m, err := preadFull(h.fd, p[done:], off+int64(done))
+	n.touchUse(h.v)
+	m, err := h.readBehind(p[done:], off+int64(done))
 	if err != nil {
 		return done, err
 	}
@@ -137,8 +154,88 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	return done + m, nil
 }
 
+// accessed moves the atime of a file that is read from off on, where the rules of warm's mount would have moved that of the file as
+// everybody sees it. Descriptors are opened with O_NOATIME: by warm's own ctime, which records move, relatime would decide otherwise.
+func (h *Handle) accessed(off int64) {
+	v := h.v
+	if v.noatime || !h.noatime {
+		return
+	}
+	if v.relatime {
+		var st unix.Statx_t
+		if statAt(h.fd, "", &st) != nil {
+			return
+		}
+		a := h.n.attr(&st)
+		const day = 24 * 60 * 60
+		if a.Mtime.Before(a.Atime) && a.Ctime.Before(a.Atime) && time.Now().Unix()-a.Atime.Sec < day {
+			return
+		}
+	}
+	flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
+	if err != nil {
+		return
+	}
+	if _, err := unix.FcntlInt(uintptr(h.fd), unix.F_SETFL, flags&^unix.O_NOATIME); err != nil {
+		return
+	}
+	var one [1]byte
+	_, _ = unix.Pread(h.fd, one[:], off) // warm's file system does the rest
+	_, _ = unix.FcntlInt(uintptr(h.fd), unix.F_SETFL, flags)
+}
+
+// openHandle opens n for a handle: with O_NOATIME where that is allowed, which is the owner's and root's right.
+func (v *Volume) openHandle(n *Inode, flags uint32) (fd int, noatime bool, err error) {
+	open := warmFlags(flags) | unix.O_NOATIME
+	if fd, err = v.openNode(n, open); err == nil || !errors.Is(err, unix.EPERM) {
+		return fd, true, err
+	}
+	fd, err = v.openNode(n, open&^unix.O_NOATIME)
+	return fd, false, err
+}
+
+// readBehind reads what is not in hot: from warm, and of a stub from cold, without a write to warm. n.io is held for reading.
+func (h *Handle) readBehind(p []byte, off int64) (int, error) {
+	v, n := h.v, h.n
+	if !n.stub.Load() {
+		m, err := preadFull(h.fd, p, off)
+		v.moved.warmHits.Add(uint64(pages(m)))
+		return m, err
+	}
+	n.mu.Lock()
+	r := n.mu.rec
+	n.mu.Unlock()
+	if off >= r.size || len(p) == 0 {
+		return 0, nil
+	}
+	if !h.cold.Swap(true) {
+		if n.coldReads.Add(1) >= readAgain {
+			v.comeBackSoon(n, r.size)
+		}
+	}
+	v.moved.foreground.Add(1)
+	m, err := v.coldReads.read(context.Background(), r.id, r.size, p, off)
+	v.moved.foreground.Add(-1)
+	v.moved.coldHits.Add(uint64(pages(m)))
+	if err != nil {
+		return 0, v.coldFailed(n, r.id, err)
+	}
+	return m, nil
+}
+
 // Write writes at off to warm and hot. killPriv: the writer may not keep suid and sgid.
 func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
+	m, err := h.write(p, off, killPriv)
+	for r := (again{}); err != nil && r.try(h.v, h.n, &err); {
+		m, err = h.write(p, off, killPriv)
+	}
+	if m > 0 {
+		h.v.grew(int64(m))
+	}
+	return m, err
+}
+
+func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	v, n := h.v, h.n
 	v.begin()
 	defer v.end()
@@ -193,8 +290,15 @@ func (v *Volume) killPriv(n *Inode, fd int) error {
 	return nil
 }
 
-// truncate sets a file's length through a writable descriptor. Between begin and end.
+// truncate sets a file's length through a writable descriptor. A stub that is cut to nothing needs no bytes back. Between begin
+// and end.
 func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
+	n.touchUse(v)
+	if size == 0 {
+		if done, err := v.emptied(n, fd, killPriv); done || err != nil {
+			return err
+		}
+	}
 	if err := v.touchContent(n); err != nil {
 		return err
 	}
@@ -245,6 +349,17 @@ func (h *Handle) Fsync(datasync bool) error {
 
 // Fallocate is fallocate(2) with all the modes that warm's file system knows.
 func (h *Handle) Fallocate(mode uint32, off, length int64) error {
+	err := h.fallocate(mode, off, length)
+	for r := (again{}); err != nil && r.try(h.v, h.n, &err); {
+		err = h.fallocate(mode, off, length)
+	}
+	if err == nil {
+		h.v.grew(length)
+	}
+	return err
+}
+
+func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	v, n := h.v, h.n
 	v.begin()
 	defer v.end()
@@ -274,7 +389,44 @@ func (h *Handle) SeekData(off int64, whence uint32) (int64, error) {
 	}
 	h.n.io.RLock()
 	defer h.n.io.RUnlock()
+	if h.n.stub.Load() {
+		return h.v.seekCold(h.n, off, whence)
+	}
 	return unix.Seek(h.fd, off, int(whence))
+}
+
+// seekCold is SeekData for a stub, whose hole nobody is to see: its holes are those that cold knows of. n.io is held for reading.
+func (v *Volume) seekCold(n *Inode, off int64, whence uint32) (at int64, err error) {
+	n.mu.Lock()
+	r := n.mu.rec
+	n.mu.Unlock()
+	if off < 0 || off >= r.size {
+		return 0, unix.ENXIO
+	}
+	err = v.coldReads.with(context.Background(), r.id, r.size, func(b BlobAt) error {
+		for at = off; ; {
+			data, ok, err := b.Data(at)
+			switch {
+			case err != nil:
+				return err
+			case whence == unix.SEEK_DATA && !ok:
+				return unix.ENXIO
+			case whence == unix.SEEK_DATA:
+				at = max(at, data.Off)
+				return nil
+			case !ok || data.Off > at:
+				return nil // a hole here
+			case data.End >= r.size:
+				at = r.size
+				return nil
+			}
+			at = data.End
+		}
+	})
+	if err != nil && !errors.Is(err, unix.ENXIO) {
+		err = v.coldFailed(n, r.id, err)
+	}
+	return at, err
 }
 
 // copyMax bounds one CopyFileRange, so that a commit's boundary never waits long.
@@ -282,6 +434,23 @@ const copyMax = 16 << 20
 
 // CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
 func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+	m, err := v.copyRange(in, offIn, out, offOut, length, killPriv)
+	for r := (again{}); err != nil && r.try(v, out.n, &err); {
+		m, err = v.copyRange(in, offIn, out, offOut, length, killPriv)
+	}
+	return m, err
+}
+
+func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+	if in.n.stub.Load() && in.n != out.n {
+		// Not its hole: what it stands for. It can only come back meanwhile, and then holds the same.
+		buf := make([]byte, min(length, 1<<20))
+		m, err := in.Read(buf, offIn)
+		if m > 0 {
+			m, err = out.write(buf[:m], offOut, killPriv)
+		}
+		return m, err
+	}
 	v.begin()
 	defer v.end()
 	if err := v.touchContent(out.n); err != nil {

@@ -28,6 +28,13 @@ type Inode struct {
 	io      sync.RWMutex // content; see doc.go
 	version uint64       // io: hot's content version
 	hotHint atomic.Bool  // hot may hold pages of this version
+	stub    atomic.Bool  // io: the bytes are in cold only; as n.mu.rec says
+
+	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under it.
+	back      sync.Mutex
+	lastUse   atomic.Uint32 // by Volume.clock; 0: not in this session
+	coldReads atomic.Uint32 // handles that had to read from cold
+	noted     atomic.Bool   // is in the list of files that this session opened
 
 	writeSeq     atomic.Uint64           // rises with every change of content
 	written      atomic.Pointer[written] // which parts changed; nil: not noted (small files, or not read by a commit yet)
@@ -55,7 +62,10 @@ type dirState struct {
 	pins int  // users of fd; dirFDs.mu
 	hot  bool // second-chance bit; dirFDs.mu
 
-	mu struct {
+	unlisted atomic.Bool  // the children are not made in warm yet; as the record says
+	listing  sync.Mutex   // held while they are made
+	nlink    atomic.Int64 // of an unlisted directory, from its listing; 0: not known
+	mu       struct {
 		sync.Mutex
 		tracking bool             // base and changed are complete
 		pending  bool             // changed is complete since the capture under way read the directory
@@ -138,6 +148,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	t.byIno[n.ino] = n
 	if n.id != rootID {
 		n.used.Store(true)
+		n.lastUse.Store(v.forgotten.take(n.ino))
 		t.link(n)
 		t.crowded()
 	}
@@ -149,6 +160,17 @@ func (v *Volume) peek(st *unix.Statx_t) *Inode {
 	v.table.mu.RLock()
 	defer v.table.mu.RUnlock()
 	if n := v.table.byIno[st.Ino]; n != nil && n.gen == genOf(st) {
+		return n
+	}
+	return nil
+}
+
+// peekRef is peek with a reference.
+func (v *Volume) peekRef(st *unix.Statx_t) *Inode {
+	v.table.mu.Lock()
+	defer v.table.mu.Unlock()
+	if n := v.table.byIno[st.Ino]; n != nil && n.gen == genOf(st) {
+		n.refs++
 		return n
 	}
 	return nil
@@ -198,6 +220,7 @@ func (v *Volume) unref(n *Inode, count int64) {
 		if !v.records {
 			v.keepDirtyHint(n)
 		}
+		v.keepUse(n)
 		n, count = parent, 1
 	}
 }

@@ -12,21 +12,27 @@ import (
 func (v *Volume) begin() { v.barrier.RLock() }
 func (v *Volume) end()   { v.barrier.RUnlock() }
 
-// loadRecord reads n's record from warm; n is new and its mu is held.
-func (v *Volume) loadRecord(n *Inode, at xattrTarget) {
+// loadRecord reads n's record from warm; n is new, st is its state and its mu is held.
+func (v *Volume) loadRecord(n *Inode, at xattrTarget, st *unix.Statx_t) {
 	if !v.records || (n.kind != KindFile && n.kind != KindDir) {
 		return
 	}
-	var buf [recordMax + 1]byte
-	size, err := at.get(recordName, buf[:])
-	if err != nil {
+	found, ok := readRecord(at)
+	if !ok {
 		return // none, or none that we can read: dirty
 	}
-	r, ok := decodeRecord(buf[:size])
-	if !ok || r.trust != v.trust || r.has(recDir) != (n.kind == KindDir) {
-		return
+	r := found.believed(v.trust, n.kind == KindDir, st)
+	if found.isStub() && !r.isStub() {
+		// A file that was being emptied: the mark must not become true again when it grows to the old size.
+		if err := at.remove(recordName); err != nil {
+			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot remove a void record")
+		}
 	}
 	n.mu.rec = r
+	n.stub.Store(r.isStub())
+	if n.dir != nil {
+		n.dir.unlisted.Store(r.has(recUnlisted))
+	}
 	switch {
 	case !r.has(recClean):
 	case n.kind == KindDir:
@@ -139,13 +145,8 @@ func (v *Volume) markDirty(d *Inode) error {
 		return err
 	}
 	a := d.attrLocked(&st)
-	if err := v.storeRecord(d, record{flags: recCtime, mtime: a.Mtime, ctime: a.Ctime}); err != nil {
-		// No room for a rewritten record: without one the directory counts as dirty just as well.
-		if rmErr := v.removeRecord(d); rmErr != nil {
-			return errors.Join(err, rmErr)
-		}
-	}
-	return nil
+	// Without room for a rewritten record it goes: without one the directory counts as dirty just as well.
+	return v.storeOrRemove(d, record{flags: recCtime, mtime: a.Mtime, ctime: a.Ctime})
 }
 
 // removeRecord takes n's record away; n.mu is held.
@@ -164,23 +165,26 @@ func (v *Volume) removeRecord(n *Inode) error {
 	return nil
 }
 
-// touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. Between begin and end.
+// touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. errStub: its bytes have to come
+// back first. Between begin and end.
 func (v *Volume) touchContent(n *Inode) error {
 	e := v.epoch.Load()
 	if n.contentEpoch.Load() == e {
 		return nil
 	}
 	n.mu.Lock()
+	if n.mu.rec.isStub() {
+		n.mu.Unlock()
+		return errStub
+	}
 	n.mu.captured = ID{}
 	n.mu.ungranted = true
 	if n.mu.rec.flags&(recClean|recCtime) != 0 {
 		// The id stays as a hint: equal bytes need not be stored again.
 		r := record{flags: n.mu.rec.flags & recGroup, group: n.mu.rec.group, id: n.mu.rec.id}
-		if err := v.storeRecord(n, r); err != nil {
-			if rmErr := v.removeRecord(n); rmErr != nil {
-				n.mu.Unlock()
-				return errors.Join(err, rmErr)
-			}
+		if err := v.storeOrRemove(n, r); err != nil {
+			n.mu.Unlock()
+			return err
 		}
 		n.mu.marksSynced = false
 	}
@@ -263,8 +267,18 @@ func (v *Volume) voidCtime(n *Inode) error {
 	}
 	r := n.mu.rec
 	r.flags &^= recCtime
-	if err := v.storeRecord(n, r); err != nil {
-		return v.removeRecord(n)
+	return v.storeOrRemove(n, r)
+}
+
+// storeOrRemove writes n's record, or takes it away where that fails: the file is dirty then. A stub keeps the one that it has,
+// without which its hole would be taken for zeros. n.mu is held.
+func (v *Volume) storeOrRemove(n *Inode, r record) error {
+	err := v.storeRecord(n, r)
+	if err == nil || n.mu.rec.has(recStub) || n.mu.rec.has(recUnlisted) {
+		return err
+	}
+	if rmErr := v.removeRecord(n); rmErr != nil {
+		return errors.Join(err, rmErr)
 	}
 	return nil
 }
@@ -277,6 +291,14 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	}
 	n.mu.mode = a.Mode
 	r := &n.mu.rec
+	switch {
+	case r.isStub():
+		a.Size, a.Mtime, a.Blocks = uint64(r.size), r.mtime, r.blocks
+	case r.has(recUnlisted):
+		a.Mtime = r.mtime
+	case r.has(recBlocks|recClean) && r.mtime == a.Mtime && r.size == int64(a.Size):
+		a.Blocks = r.blocks
+	}
 	if r.has(recCtime) && r.mtime == a.Mtime && (r.has(recDir) || !r.has(recClean) || r.size == int64(a.Size)) {
 		a.Ctime = r.ctime
 	}

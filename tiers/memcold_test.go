@@ -47,8 +47,8 @@ func (s *memSnapshot) Root() Entry      { return s.root }
 func (s *memSnapshot) LinkDirs(context.Context) (map[string][]string, error) {
 	return s.links, nil
 }
-func (s *memSnapshot) Valid(context.Context, DirID) (bool, error) { return true, nil }
-func (s *memSnapshot) Opened(context.Context) ([]string, error)   { return s.opened, nil }
+func (s *memSnapshot) Valid(context.Context, DirID) (bool, error)  { return true, nil }
+func (s *memSnapshot) Opened(context.Context) ([]string, error)    { return s.opened, nil }
 func (s *memSnapshot) Files(context.Context, int64) (int64, error) { return 0, nil }
 func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
 	s.c.mu.Lock()

@@ -35,7 +35,7 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 			n.dir.mu.acl = aclUnknown
 		}
 	} else {
-		v.loadRecord(n, byName(dirfd, name))
+		v.loadRecord(n, byName(dirfd, name), st)
 	}
 	a := n.attrLocked(st)
 	if n.kind == KindFile {
@@ -57,12 +57,19 @@ func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
 		}
 		return nil, Attr{}, err
 	}
+	if err := v.list(dir); err != nil {
+		return nil, Attr{}, err
+	}
 	dirfd, err := v.dirFD(dir)
 	if err != nil {
 		return nil, Attr{}, err
 	}
 	defer v.unpin(dir)
-	return v.lookupAt(dir, dirfd, name)
+	n, a, err := v.lookupAt(dir, dirfd, name)
+	if err == nil {
+		v.shownLinks(n, &a)
+	}
+	return n, a, err
 }
 
 func (v *Volume) lookupAt(dir *Inode, dirfd int, name string) (*Inode, Attr, error) {
@@ -110,6 +117,9 @@ func readlinkAt(dirfd int, name string) ([]byte, error) {
 // Link gives n one name more; the kernel gains one lookup on n.
 func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	if err := checkName(name); err != nil {
+		return Attr{}, err
+	}
+	if err := v.list(dir); err != nil {
 		return Attr{}, err
 	}
 	v.begin()

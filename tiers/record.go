@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // recordName is the attribute that holds a file's or directory's state. Reserved, with user.emberfs: no program sees or sets them.
@@ -18,9 +20,10 @@ const (
 	recClean    = 1 << iota // file: content is what id names; directory: everything below is as in (tree, meta)
 	recCtime                // ctime is what stat shows (directory: while mtime is still warm's)
 	recDir                  // directory record
-	recStub                 // reserved for released files
-	recUnlisted             // reserved for restored directories whose children are not made yet
+	recStub                 // the bytes are in cold only: warm has a hole; size, mtime and blocks are what stat shows
+	recUnlisted             // the children of this directory are not made in warm yet; mtime is what stat shows
 	recGroup                // group holds the hard-link group
+	recBlocks               // blocks is what stat shows (a file that is no stub any more: while size and mtime are warm's)
 )
 
 // record is the state of one inode beside its data.
@@ -29,6 +32,7 @@ const (
 //	byte 1     flags
 //	byte 2-3   trust number (little endian): believed only when it is the volume's
 //	file:      id 20, size 8, mtime 9, ctime 9, group 8        = 58 bytes
+//	           with recBlocks: blocks 6                        = 64 bytes
 //	directory: tree 20, meta 20, mtime 9, ctime 9              = 62 bytes
 //
 // A time is 40 bits of seconds, signed, and 32 bits of nanoseconds.
@@ -41,6 +45,8 @@ type record struct {
 	mtime Time
 	ctime Time
 	group uint64
+
+	blocks uint64 // of 512 bytes, at most 48 bits
 }
 
 func (r *record) has(flag uint8) bool { return r.flags&flag == flag }
@@ -69,6 +75,11 @@ func (r *record) encode(b []byte) []byte {
 	b = putTime(b, r.ctime)
 	if !r.has(recDir) {
 		b = binary.LittleEndian.AppendUint64(b, r.group)
+		if r.has(recBlocks) {
+			var blocks [8]byte
+			binary.LittleEndian.PutUint64(blocks[:], r.blocks)
+			b = append(b, blocks[:6]...)
+		}
 	}
 	return b
 }
@@ -85,18 +96,57 @@ func decodeRecord(b []byte) (r record, ok bool) {
 	case r.has(recDir) && len(b) == 62:
 		copy(r.meta[:], b[24:])
 		r.mtime, r.ctime = getTime(b[44:]), getTime(b[53:])
-	case !r.has(recDir) && len(b) == 58:
+	case !r.has(recDir) && (len(b) == 58 && !r.has(recBlocks) || len(b) == 64 && r.has(recBlocks)):
 		r.size = int64(binary.LittleEndian.Uint64(b[24:]))
 		r.mtime, r.ctime = getTime(b[32:]), getTime(b[41:])
 		r.group = binary.LittleEndian.Uint64(b[50:])
+		if r.has(recBlocks) {
+			var blocks [8]byte
+			copy(blocks[:], b[58:])
+			r.blocks = binary.LittleEndian.Uint64(blocks[:])
+		}
 	default:
 		return record{}, false
 	}
 	if r.mtime.Nsec >= 1e9 || r.ctime.Nsec >= 1e9 {
 		return record{}, false
 	}
+	if r.has(recDir|recStub) || !r.has(recDir) && r.has(recUnlisted) || r.has(recStub) && (r.size <= 0 || r.id.IsZero()) {
+		return record{}, false // nothing that this version writes
+	}
 	return r, true
 }
+
+// readRecord reads the record of what at aims at, whoever wrote it; ok is false where there is none that can be read.
+func readRecord(at xattrTarget) (r record, ok bool) {
+	var buf [recordMax + 1]byte
+	n, err := at.get(recordName, buf[:])
+	if err != nil {
+		return record{}, false
+	}
+	return decodeRecord(buf[:n])
+}
+
+// believed is r as far as a start with the given trust number may believe it; zero where not at all. That the bytes of a stub, or
+// the children of an unlisted directory, are not here is true whatever happened: the mark was set before they went, and is
+// taken away after they came. But a stub whose size is not the file's was being emptied.
+func (r record) believed(trust uint16, dir bool, st *unix.Statx_t) record {
+	switch {
+	case r.has(recDir) != dir:
+		return record{}
+	case r.has(recStub):
+		if r.size != int64(st.Size) {
+			return record{}
+		}
+	case r.has(recUnlisted):
+	case r.trust != trust:
+		return record{}
+	}
+	return r
+}
+
+// isStub says that the bytes are in cold only.
+func (r *record) isStub() bool { return r.has(recStub) && !r.has(recDir) }
 
 // reservedXattr says whether an attribute belongs to EmberFS.
 func reservedXattr(name string) bool {

@@ -1,6 +1,8 @@
 package tiers
 
 import (
+	"path"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -14,6 +16,9 @@ func (v *Volume) Rmdir(dir *Inode, name string) error {
 
 func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 	if err := checkName(name); err != nil {
+		return err
+	}
+	if err := v.beforeLoss(dir, name, flags == unix.AT_REMOVEDIR); err != nil {
 		return err
 	}
 	v.begin()
@@ -41,6 +46,55 @@ func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 	})
 }
 
+// beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, an unlisted directory of that name
+// shows whether it is empty, and an open stub comes back.
+func (v *Volume) beforeLoss(dir *Inode, name string, isDir bool) error {
+	if !v.tiered() {
+		return nil
+	}
+	if err := v.list(dir); err != nil {
+		return err
+	}
+	if !isDir {
+		v.rescue(dir, name)
+		return nil
+	}
+	dirfd, err := v.dirFD(dir)
+	if err != nil {
+		return err
+	}
+	defer v.unpin(dir)
+	n, _, err := v.lookupAt(dir, dirfd, name)
+	if err != nil {
+		return nil // the call itself says so
+	}
+	defer v.unref(n, 1)
+	return v.list(n)
+}
+
+// beforeRename is beforeLoss for a rename, and lists what shares files with what a directory that moves holds.
+func (v *Volume) beforeRename(dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
+	if !v.tiered() {
+		return nil
+	}
+	if err := v.list(dir); err != nil {
+		return err
+	}
+	if err := v.list(newdir); err != nil {
+		return err
+	}
+	if err := v.beforeMove(path.Join(v.pathOf(dir), name)); err != nil {
+		return err
+	}
+	if exchange {
+		return v.beforeMove(path.Join(v.pathOf(newdir), newname))
+	}
+	if err := v.beforeLoss(newdir, newname, true); err != nil {
+		return err
+	}
+	return v.beforeLoss(newdir, newname, false)
+}
+
 // victim is an inode that is about to lose a name, held by a descriptor: the kernel may use it without a name for a while.
 type victim struct {
 	v  *Volume
@@ -49,6 +103,7 @@ type victim struct {
 }
 
 func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
+	moves := v.moves.Load()
 	fd, err := openAt(dirfd, name, unix.O_PATH, 0)
 	if err != nil {
 		return victim{}, err
@@ -60,9 +115,10 @@ func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
 	}
 	n, fresh := v.intern(&st)
 	if fresh {
-		v.loadRecord(n, byName(dirfd, name))
+		v.loadRecord(n, byName(dirfd, name), &st)
 		n.attrLocked(&st)
 		n.mu.Unlock()
+		v.place(n, dir, dirfd, name, moves) // its record is written by its name
 	}
 	return victim{v: v, n: n, fd: fd}, nil
 }
@@ -105,6 +161,9 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	if err := checkName(newname); err != nil {
+		return err
+	}
+	if err := v.beforeRename(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
 		return err
 	}
 	v.begin()

@@ -70,6 +70,7 @@ type restorer struct {
 	log       logrus.FieldLogger
 	vol       *Volume // nil: a plain copy, without records
 	untrusted bool
+	lazy      bool // make stubs and unlisted directories instead of bringing contents
 	keepGoing bool // collect failures instead of stopping at the first
 	failures  []error
 	progress  Progress
@@ -100,12 +101,17 @@ const maxDepth = 2048
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	r.rootFD, r.links, r.found = rootFD, map[linkKey]string{}, map[string]bool{}
 	r.owner = uint32(os.Geteuid())
-	if want == nil {
+	if want == nil && !r.lazy { // lazily every directory runs out of room by itself
 		if err := r.fits(ctx, rootFD); err != nil {
 			return err
 		}
 	}
 	root := r.snap.Root()
+	if r.lazy {
+		if done, err := r.lazyRoot(ctx, rootFD, &root); done || err != nil {
+			return err
+		}
+	}
 	clean, err := r.dir(ctx, rootFD, "", root.Dir(), want, 0)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 
 // entry restores one entry of the directory behind fd.
 func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want []string, depth int) (clean bool, err error) {
-	if err := r.step("restore.entry"); err != nil {
+	if err := r.stepEntry(); err != nil {
 		return false, err
 	}
 	var st unix.Statx_t
@@ -54,9 +54,24 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 }
 
 func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exists bool, want []string, depth int) (bool, error) {
+	unlisted := false
 	if exists && r.vol != nil && want == nil {
-		if rec, ok := r.record(fd, e.Name); ok && rec.has(recDir|recClean) && e.Dir() == (DirID{Tree: rec.id, Meta: rec.meta}) {
-			return true, r.attrs(fd, e.Name, e) // as the commit has it, all the way down
+		rec, ok := r.record(byName(fd, e.Name), true, nil)
+		if ok && rec.has(recDir|recClean) && e.Dir() == (DirID{Tree: rec.id, Meta: rec.meta}) {
+			if err := r.attrs(fd, e.Name, e); err != nil || !rec.has(recUnlisted) {
+				return true, err // as the commit has it, all the way down
+			}
+			rec.mtime, rec.flags = e.Mtime, rec.flags&^recCtime
+			return true, r.putRecord(byName(fd, e.Name), rec)
+		}
+		unlisted = rec.has(recUnlisted)
+	}
+	if r.lazy && (!exists || unlisted) {
+		return r.lazyDir(ctx, fd, e, exists)
+	}
+	if unlisted {
+		if err := r.emptyDir(fd, e.Name); err != nil {
+			return false, err
 		}
 	}
 	if !exists {
@@ -82,13 +97,13 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exis
 
 // finishDir sets a directory's attributes once its children are there, and its record last.
 func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, clean bool) error {
-	if err := r.attrsOf(sub, at, e); err != nil {
+	if err := r.attrsOf(sub, at, e, true); err != nil {
 		return fmt.Errorf("attributes of %q: %w", name, err)
 	}
 	if r.vol == nil || !r.vol.records {
 		return nil
 	}
-	if err := r.step("restore.record"); err != nil {
+	if err := r.stepRecord(); err != nil {
 		return err
 	}
 	var st unix.Statx_t
@@ -103,11 +118,18 @@ func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, cle
 	return r.putRecord(at, rec)
 }
 
-func (r *restorer) step(name string) error {
+func (r *restorer) stepEntry() error {
 	if r.vol == nil {
 		return nil
 	}
-	return r.vol.step(name)
+	return r.vol.step("restore.entry")
+}
+
+func (r *restorer) stepRecord() error {
+	if r.vol == nil {
+		return nil
+	}
+	return r.vol.step("restore.record")
 }
 
 func (r *restorer) putRecord(at xattrTarget, rec record) error {
@@ -119,25 +141,25 @@ func (r *restorer) putRecord(at xattrTarget, rec record) error {
 	return err
 }
 
-func (r *restorer) record(fd int, name string) (record, bool) {
+// record is what is there now, as far as it may be believed; st is the file's state, nil for a directory.
+func (r *restorer) record(at xattrTarget, dir bool, st *unix.Statx_t) (record, bool) {
 	if !r.vol.records {
 		return record{}, false
 	}
-	var buf [recordMax + 1]byte
-	n, err := byName(fd, name).get(recordName, buf[:])
-	if err != nil {
+	rec, ok := readRecord(at)
+	if !ok {
 		return record{}, false
 	}
-	rec, ok := decodeRecord(buf[:n])
-	return rec, ok && rec.trust == r.vol.trust
+	rec = rec.believed(r.vol.trust, dir, st)
+	return rec, rec != (record{})
 }
 
 // file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the next.
 func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists bool, st *unix.Statx_t) (bool, error) {
 	if exists {
 		if r.vol != nil && st.Nlink == 1 && e.Link == "" {
-			rec, ok := r.record(fd, e.Name)
-			if ok && rec.has(recClean) && rec.id == e.ID && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime) {
+			rec, ok := r.record(byName(fd, e.Name), false, st)
+			if ok && rec.has(recClean) && rec.id == e.ID && rec.size == int64(st.Size) && (rec.isStub() && r.lazy || !rec.isStub() && rec.mtime == timeOf(st.Mtime)) {
 				if err := r.attrs(fd, e.Name, e); err != nil {
 					return false, err
 				}
@@ -151,6 +173,10 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	}
 	if done, err := r.link(fd, at, e); done || err != nil {
 		return true, err
+	}
+	if r.lazy {
+		r.count(0)
+		return true, r.stub(fd, e, coarseNow(), true)
 	}
 	blob, err := r.cold.Open(ctx, e.ID, e.Size)
 	if err != nil {
@@ -167,7 +193,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 		err = fmt.Errorf("%w: %d bytes, the metadata says %d", ErrCorrupt, size, e.Size)
 	}
 	if err == nil {
-		err = r.attrsOf(f, byName(fd, e.Name), e)
+		err = r.attrsOf(f, byName(fd, e.Name), e, true)
 	}
 	if err != nil {
 		return false, errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
@@ -218,12 +244,12 @@ func (r *restorer) attrs(fd int, name string, e *Entry) error {
 		return err
 	}
 	defer unix.Close(f)
-	return r.attrsOf(f, byName(fd, name), e)
+	return r.attrsOf(f, byName(fd, name), e, true)
 }
 
 // attrsOf sets owner, mode, xattrs and mtime in the order in which none undoes another: chown clears suid, an ACL changes the
-// mode, everything but the mtime itself changes the mtime of nothing.
-func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
+// mode, everything but the mtime itself changes the mtime of nothing. others says that there may be attributes already.
+func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry, others bool) error {
 	if r.owner == 0 && !r.untrusted {
 		if err := unix.Fchownat(f, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("chown to %d:%d: %w", e.UID, e.GID, err)
@@ -238,8 +264,10 @@ func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
 			return fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
-	if err := r.xattrs(at, e); err != nil {
-		return err
+	if others || len(e.Xattrs) > 0 {
+		if err := r.xattrs(at, e); err != nil {
+			return err
+		}
 	}
 	if e.Kind != KindSymlink && len(e.Xattrs) > 0 {
 		if err := unix.Chmod(fdPath(f), mode); err != nil { // an ACL may have changed the mode

@@ -69,6 +69,7 @@ type points struct {
 	mu       sync.Mutex
 	commit   *Point
 	push     *Point
+	tick     *TierReport // the last look at ages or limits
 	readFD   int
 	errors   map[string]string // by what failed: fetch, commit, push
 }

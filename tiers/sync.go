@@ -100,14 +100,20 @@ func (v *Volume) Status() Status {
 		}
 	}
 	v.table.mu.RUnlock()
-	s.Tiers.Warm.TierStatus = v.warmUse()
+	use := v.warmUse()
+	s.Tiers.Warm = WarmStatus{
+		TierStatus: use.TierStatus, Stubs: use.stubs, Unlisted: use.unlisted, Limit: v.cfg.WarmLimit,
+		Hits: v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
+	}
 	cs := v.cold.Stats()
-	// Every committed file is in cold; which of them were removed since is not counted here.
-	inCold := max(0, s.Tiers.Warm.Files-v.risk.files.Load())
-	s.Tiers.Cold = ColdStatus{TierStatus: TierStatus{Files: inCold, Bytes: cs.Bytes}, Packs: cs.Packs, Objects: cs.Objects}
+	// Every committed file is in cold; which of them were removed since, and what is not listed yet, is not counted here.
+	inCold := max(0, use.Files+use.stubs-v.risk.files.Load())
+	s.Tiers.Cold = ColdStatus{
+		TierStatus: TierStatus{Files: inCold, Bytes: cs.Bytes}, Hits: v.moved.coldHits.Load(), Packs: cs.Packs, Objects: cs.Objects,
+	}
 	v.points.mu.Lock()
 	s.Errors = append(s.Errors, cs.Problems...)
-	s.LastCommit, s.LastPush = v.points.commit, v.points.push
+	s.LastCommit, s.LastPush, s.Tiers.Warm.LastTick = v.points.commit, v.points.push, v.points.tick
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
 	if !v.records {
@@ -129,6 +135,15 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	v.wg.Go(func() { v.upkeepLoop(ctx) })
+	v.running.Store(true)
+	v.wg.Go(func() { v.tierLoop(ctx) })
+	v.wg.Go(func() { v.returnLoop(ctx) })
+	switch {
+	case v.tiered() && !v.cfg.Tiering:
+		v.wg.Go(func() { v.returnAll(ctx) })
+	case v.tiered() && v.fresh && v.cfg.Prefetch:
+		v.wg.Go(func() { v.prefetch(ctx) })
+	}
 }
 
 func (v *Volume) flushLoop(ctx context.Context) {
@@ -220,7 +235,7 @@ func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration
 }
 
 // warmUse counts what warm holds. The tree is walked, so the result is kept for a while: twenty times as long as the walk took.
-func (v *Volume) warmUse() TierStatus {
+func (v *Volume) warmUse() warmUse {
 	v.warmCount.Lock()
 	defer v.warmCount.Unlock()
 	c := &v.warmCount
@@ -228,14 +243,26 @@ func (v *Volume) warmUse() TierStatus {
 		return c.use
 	}
 	started := time.Now()
-	c.use = TierStatus{}
+	c.use = warmUse{}
 	countTree(v.warmFD, &c.use, 0)
 	c.until = time.Now().Add(20 * time.Since(started))
 	return c.use
 }
 
-// countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
-func countTree(dirfd int, use *TierStatus, depth int) {
+// noteUse keeps what a sweep counted.
+func (v *Volume) noteUse(use warmUse) {
+	v.warmCount.Lock()
+	defer v.warmCount.Unlock()
+	v.warmCount.use, v.warmCount.until = use, time.Now().Add(time.Second)
+}
+
+// countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted. Stubs are told by their hole: a file
+// that never had any blocks is taken for one.
+func countTree(dirfd int, use *warmUse, depth int) {
+	if r, ok := readRecord(byFD(dirfd)); ok && r.has(recDir|recUnlisted) {
+		use.unlisted++
+		return
+	}
 	list, err := listNames(dirfd)
 	if err != nil || depth > maxDepth {
 		return
@@ -249,9 +276,14 @@ func countTree(dirfd int, use *TierStatus, depth int) {
 			continue
 		}
 		var st unix.Statx_t
-		if statAt(dirfd, d.Name, &st) == nil {
-			use.Files++
-			use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
+		if statAt(dirfd, d.Name, &st) != nil {
+			continue
 		}
+		if d.Mode == unix.S_IFREG && st.Blocks == 0 && st.Size > 0 {
+			use.stubs++
+			continue
+		}
+		use.Files++
+		use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
 	}
 }

@@ -27,6 +27,8 @@ type Volume struct {
 	warmFD    int // O_PATH descriptor of the warm directory
 	warmMount uint64
 	fsType    int64
+	noatime   bool   // warm's mount moves no atime
+	relatime  bool   // or only an old one
 	records   bool   // warm takes trusted.* attributes from us
 	mayChown  bool   // the daemon is root
 	uid, gid  uint32 // the daemon's own
@@ -60,11 +62,30 @@ type Volume struct {
 
 	warmCount struct {
 		sync.Mutex
-		use   TierStatus
+		use   warmUse
 		until time.Time
 	}
 
 	inval atomic.Pointer[Invalidator]
+
+	// Tiering.
+	openedAt    time.Time
+	coldReads   *coldReader
+	coldLog     atomic.Int64 // UnixNano of the last line about content that cold cannot give
+	restored    restored
+	links       pendingLinks
+	moved       moved
+	forgotten   forgotten
+	firstOpened firstOpened
+	fresh       bool // warm was restored by this start
+	sweeping    sync.Mutex
+	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
+	pressure    pressure
+	limitHelps  atomic.Bool // the last look at the limits could bring warm below them
+	round       atomic.Pointer[chan struct{}]
+	returns     chan *Inode   // stubs to bring back in the background, each with a reference
+	idleTiers   chan struct{} // closed when tierLoop has ended
+	running     atomic.Bool   // tierLoop runs
 
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
@@ -106,6 +127,11 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.collect, v.idle = make(chan collection), make(chan struct{})
 	v.table.init(maxInodes(c.MemoryLimit))
 	v.epoch.Store(1)
+	v.openedAt, v.coldReads = time.Now(), newColdReader(c.Cold)
+	v.pressure = pressure{wake: make(chan struct{}, 1), room: make(chan chan<- int64)}
+	v.returns, v.idleTiers = make(chan *Inode, 4*returnBatch), make(chan struct{})
+	round := make(chan struct{})
+	v.round.Store(&round)
 	if err := v.openWarm(); err != nil {
 		return nil, err
 	}
@@ -122,6 +148,9 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		return nil, err
 	}
 	if err := v.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	if err := v.loadLinks(ctx); err != nil {
 		return nil, err
 	}
 	err = st.update(func(s *stateFile) {
@@ -158,6 +187,7 @@ func (v *Volume) openWarm() error {
 		return fmt.Errorf("statfs %s: %w", path, err)
 	}
 	v.fsType = fs.Type
+	v.noatime, v.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
 	// By trying, not by uid: capabilities, user namespaces and file systems all have a say.
 	probe := recordName + ".probe"
 	if err := byFD(fd).set(probe, []byte{recordVersion}, 0); err == nil {
@@ -206,7 +236,7 @@ func (v *Volume) openRoot() error {
 		return err
 	}
 	n, _ := v.intern(&st)
-	v.loadRecord(n, byFD(v.warmFD))
+	v.loadRecord(n, byFD(v.warmFD), &st)
 	n.attrLocked(&st)
 	n.mu.Unlock()
 	fd, err := unix.Open(fdPath(v.warmFD), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -344,7 +374,9 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	if err := v.state.update(func(s *stateFile) { s.Restore = id }); err != nil {
 		return err
 	}
+	v.setOrigin(snap)
 	r := &restorer{cold: v.cold, snap: snap, log: v.log, untrusted: v.cfg.Untrusted, vol: v, progress: v.cfg.Progress}
+	r.lazy = v.checkTiering() == nil
 	if err := r.run(ctx, v.warmFD, nil); err != nil {
 		return fmt.Errorf("restore commit %s: %w", id, err)
 	}
@@ -352,14 +384,18 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 		// It stays in status: the next commit will have what is here, not what the repository says.
 		v.points.setError("restore", fmt.Errorf("commit %s describes %d entries wrongly, which were left out or mended (the log names them); the first: %w", id, r.problems, r.first))
 	}
-	if err := unix.Syncfs(v.warmRead()); err != nil {
+	sync := unix.Syncfs
+	if r.lazy && r.files == 0 {
+		sync = unix.Fsync // of the root alone, where nothing else was made: what others write on this disk need not wait
+	}
+	if err := sync(v.warmRead()); err != nil {
 		return fmt.Errorf("make the restored files durable: %w", err)
 	}
 	if err := v.step("restore.done"); err != nil {
 		return err
 	}
-	v.doubtful = false
-	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head = "", id })
+	v.doubtful, v.fresh = false, true
+	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head, s.Origin = "", id, id })
 }
 
 // reloadRoot reads the root's record anew after a restore wrote it.
@@ -374,7 +410,8 @@ func (v *Volume) reloadRoot(change func(*stateFile)) error {
 	n.dir.mu.Lock() // what a comparison before the restore found is no longer so
 	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, DirID{}
 	n.dir.mu.Unlock()
-	v.loadRecord(n, byFD(v.warmFD))
+	n.dir.unlisted.Store(false)
+	v.loadRecord(n, byFD(v.warmFD), &st)
 	n.attrLocked(&st)
 	n.mu.Unlock()
 	return v.state.update(change)
@@ -412,5 +449,6 @@ func (v *Volume) Close() error {
 		err = v.state.update(func(s *stateFile) { s.Clean, s.Pending = true, v.risk.files.Load() > 0 })
 	}
 	v.hot.close()
+	v.coldReads.drop()
 	return errors.Join(err, v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
 }

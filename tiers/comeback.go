@@ -1,0 +1,333 @@
+package tiers
+
+import (
+	"cmp"
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// readAgain is the number of opens that had to read from cold after which a stub comes back by itself.
+	readAgain = 2
+	// returnBatch and returnBytes bound what comes back with one sync.
+	returnBatch = 64
+	returnBytes = 32 << 20
+	// returnMost is the size of a file over which it comes back only when it is written.
+	returnMost = 256 << 20
+	// returnGather is how long more is waited for once something is to come back.
+	returnGather = 50 * time.Millisecond
+)
+
+// comeBackSoon has a stub that is read again and again come back in the background.
+func (v *Volume) comeBackSoon(n *Inode, size int64) {
+	if size > returnMost || !v.warmHasRoom(size) {
+		return
+	}
+	v.ref(n)
+	select {
+	case v.returns <- n:
+	default: // enough to do: the next read asks again
+		v.unref(n, 1)
+	}
+}
+
+// warmHasRoom says whether bringing bytes back would not push others out at once.
+func (v *Volume) warmHasRoom(bytes int64) bool {
+	limit := v.cfg.WarmLimit
+	return (limit <= 0 || v.warmBytes.Load()+bytes < limit-limit/limitSlack) && v.lacking() <= 0
+}
+
+// returnLoop brings back what comeBackSoon asked for, many files to one sync.
+func (v *Volume) returnLoop(ctx context.Context) {
+	defer func() {
+		for {
+			select {
+			case n := <-v.returns:
+				v.unref(n, 1)
+			default:
+				return
+			}
+		}
+	}()
+	for {
+		var batch []*Inode
+		var bytes int64
+		gather := (<-chan time.Time)(nil)
+	collect:
+		for len(batch) < returnBatch && bytes < returnBytes {
+			select {
+			case <-ctx.Done():
+				break collect
+			case n := <-v.returns:
+				if slices.Contains(batch, n) {
+					v.unref(n, 1)
+					continue
+				}
+				batch = append(batch, n)
+				n.mu.Lock()
+				bytes += n.mu.rec.size
+				n.mu.Unlock()
+				if gather == nil {
+					gather = time.After(returnGather)
+				}
+			case <-gather:
+				break collect
+			}
+		}
+		if ctx.Err() == nil {
+			v.bringBack(ctx, batch)
+		}
+		for _, n := range batch {
+			v.unref(n, 1)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// bringBack brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits for it.
+func (v *Volume) bringBack(ctx context.Context, batch []*Inode) {
+	// In one order, although only this holds several.
+	slices.SortFunc(batch, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })
+	var back []*returning
+	for i, n := range batch {
+		if i > 0 && n == batch[i-1] {
+			continue // another name of the same file
+		}
+		if !v.yield(ctx) {
+			break
+		}
+		n.back.Lock()
+		b, err := v.fetchBack(ctx, n)
+		if err != nil && ctx.Err() == nil {
+			v.log.WithError(err).WithField("path", v.pathOf(n)).Debug("a file did not come back to warm")
+		}
+		if b == nil {
+			n.back.Unlock()
+			continue
+		}
+		back = append(back, b)
+	}
+	if len(back) == 0 {
+		return
+	}
+	err := unix.Syncfs(v.warmRead())
+	for _, b := range back {
+		if err == nil {
+			if e := v.settle(b); e != nil {
+				v.log.WithError(e).WithField("path", v.pathOf(b.n)).Warn("a file did not come back to warm")
+			}
+		}
+		b.close()
+		b.n.back.Unlock()
+	}
+	if err != nil {
+		v.log.WithError(err).Warn("files did not come back to warm")
+	}
+}
+
+// yield waits while programs wait for cold, but not for ever; false when ctx ends.
+func (v *Volume) yield(ctx context.Context) bool {
+	for range 100 {
+		if v.moved.foreground.Load() == 0 {
+			break
+		}
+		if !sleep(ctx, 2*time.Millisecond) {
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// ---- what was opened first ----
+
+const (
+	// openedMax bounds the list of files that a session opened first.
+	openedMax = 4096
+	// openedBytes bounds its paths.
+	openedBytes = 192 << 10
+	// prefetchBytes bounds what is brought back after a restore.
+	prefetchBytes = 1 << 30
+	// prefetchMost is the size of a file over which it is left until it is read.
+	prefetchMost = 64 << 20
+)
+
+// firstOpened are the paths of the files that this session opened first.
+type firstOpened struct {
+	full  atomic.Bool
+	mu    sync.Mutex
+	seen  map[uint64]struct{} // by warm's inode number
+	paths []string
+	bytes int
+}
+
+// noteOpened remembers n among the files that this session opened first.
+func (v *Volume) noteOpened(n *Inode) {
+	if n.noted.Load() || v.firstOpened.full.Load() || n.noted.Swap(true) {
+		return
+	}
+	at := v.pathOf(n)
+	o := &v.firstOpened
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.seen == nil {
+		o.seen = map[uint64]struct{}{}
+	}
+	if _, ok := o.seen[n.ino]; ok { // the kernel forgot it meanwhile
+		return
+	}
+	if len(o.paths) >= openedMax || o.bytes+len(at) > openedBytes {
+		o.full.Store(true)
+		return
+	}
+	o.seen[n.ino] = struct{}{}
+	o.paths = append(o.paths, at)
+	o.bytes += len(at)
+}
+
+// openedPaths is the list for a commit; nil where nothing was opened.
+func (v *Volume) openedPaths() []string {
+	v.firstOpened.mu.Lock()
+	defer v.firstOpened.mu.Unlock()
+	return slices.Clone(v.firstOpened.paths)
+}
+
+// returnAll lists every directory and brings back every stub: with tiering off nothing stays in cold only.
+func (v *Volume) returnAll(ctx context.Context) {
+	v.ref(v.root)
+	defer v.unref(v.root, 1)
+	if err := v.returnBelow(ctx, v.root, 0); err != nil && ctx.Err() == nil {
+		v.points.setError("tier", err)
+		v.log.WithError(err).Error("tiering is off, but files that left warm before could not be brought back")
+	}
+}
+
+func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int) error {
+	if depth > maxDepth || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := v.list(n); err != nil {
+		return err
+	}
+	fd, err := v.dirFD(n)
+	if err != nil {
+		return gone2nil(err)
+	}
+	defer v.unpin(n)
+	names, err := listNames(fd)
+	if err != nil {
+		return gone2nil(err)
+	}
+	var batch []*Inode
+	var bytes int64
+	flush := func() {
+		v.bringBack(ctx, batch)
+		for _, f := range batch {
+			v.unref(f, 1)
+		}
+		batch, bytes = batch[:0], 0
+	}
+	defer func() { flush() }()
+	for _, d := range names {
+		if d.Mode != unix.S_IFDIR && d.Mode != unix.S_IFREG {
+			continue
+		}
+		c, a, err := v.lookupAt(n, fd, d.Name)
+		if err != nil {
+			continue
+		}
+		switch {
+		case c.kind == KindDir:
+			err = v.returnBelow(ctx, c, depth+1)
+		case c.stub.Load():
+			v.ref(c)
+			batch, bytes = append(batch, c), bytes+int64(a.Size)
+			if len(batch) >= returnBatch || bytes >= returnBytes {
+				flush()
+			}
+		}
+		v.unref(c, 1)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find is the inode at a slash path with one reference; directories on the way are listed.
+func (v *Volume) find(at string) (*Inode, error) {
+	n := v.root
+	v.ref(n)
+	for rest := strings.Trim(path.Clean("/"+at), "/"); rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		if n.kind != KindDir {
+			v.unref(n, 1)
+			return nil, unix.ENOTDIR
+		}
+		next, _, err := v.Lookup(n, name)
+		v.unref(n, 1)
+		if err != nil {
+			return nil, err
+		}
+		n = next
+	}
+	return n, nil
+}
+
+// prefetch brings back, after a restore, what the last session opened first, in its order. It is in no hurry: what programs read
+// comes first.
+func (v *Volume) prefetch(ctx context.Context) {
+	s, err := v.origin()
+	if err != nil {
+		return
+	}
+	paths, err := s.Opened(ctx)
+	if err != nil {
+		v.log.WithError(err).Warn("what the last session opened first cannot be read")
+		return
+	}
+	var batch []*Inode
+	var bytes, all int64
+	flush := func() {
+		v.bringBack(ctx, batch)
+		for _, n := range batch {
+			v.unref(n, 1)
+		}
+		batch, bytes = batch[:0], 0
+	}
+	for _, p := range paths {
+		if !v.yield(ctx) || all > prefetchBytes {
+			break
+		}
+		n, err := v.find(p)
+		if err != nil {
+			continue // it is not there any more
+		}
+		n.mu.Lock()
+		size := n.mu.rec.size
+		n.mu.Unlock()
+		if !n.stub.Load() || size > prefetchMost || !v.warmHasRoom(bytes+size) {
+			v.unref(n, 1)
+			continue
+		}
+		batch = append(batch, n)
+		bytes += size
+		all += size
+		if len(batch) >= returnBatch || bytes >= returnBytes {
+			flush()
+		}
+	}
+	flush()
+	if ctx.Err() == nil && len(paths) > 0 {
+		v.log.WithField("files", len(paths)).WithField("bytes", all).Debug("brought back what the last session opened first")
+	}
+}

@@ -1,0 +1,140 @@
+package tiers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FileStatus says where one file is and whether it is safe.
+type FileStatus struct {
+	Path   string    `json:"path"`
+	Kind   string    `json:"kind"`
+	Size   int64     `json:"size"`
+	Tiers  []string  `json:"tiers"`  // of hot, warm, cold
+	Class  string    `json:"class"`  // session
+	Clean  bool      `json:"clean"`  // as the last commit has it, all below it included
+	Object string    `json:"object"` // its id in cold; "" unless cold has these bytes
+	Commit string    `json:"commit"` // the last commit, where that has it as it is now; else ""
+	Pushed bool      `json:"pushed"` // that commit is on the remote; false without one
+	Safe   bool      `json:"safe"`   // would survive the loss of machine and disk; without a remote: of warm
+	Why    string    `json:"why"`    // it is not safe; "" where it is
+	Open   int       `json:"open"`   // handles
+	Used   time.Time `json:"used"`   // last open, read or write in this session; zero: none
+}
+
+// FileStatus looks at one file or directory by its slash path from the root; ENOENT, wrapped, where there is none. Looking is no use.
+func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) {
+	if err := ctx.Err(); err != nil {
+		return FileStatus{}, err
+	}
+	n, err := v.find(at)
+	if err != nil {
+		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
+	}
+	defer v.unref(n, 1)
+	a, err := v.Getattr(n, nil)
+	if err != nil {
+		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
+	}
+	s := FileStatus{Path: v.pathOf(n), Kind: n.kind.String(), Class: "session", Tiers: []string{}, Open: int(n.opens.Load())}
+	if t := n.lastUse.Load(); t != 0 {
+		s.Used = v.openedAt.Add(time.Duration(t-1) * useTick)
+	}
+	dirty := v.changedName(n)
+	n.mu.Lock()
+	r, captured, writers := n.mu.rec, n.mu.captured, n.mu.writers
+	n.mu.Unlock()
+	switch n.kind {
+	case KindFile:
+		s.Size = int64(a.Size)
+		if n.hotHint.Load() {
+			s.Tiers = append(s.Tiers, "hot")
+		}
+		if !r.isStub() {
+			s.Tiers = append(s.Tiers, "warm")
+		}
+		same := r.has(recClean) && r.size == int64(a.Size) && r.mtime == a.Mtime
+		if same || !captured.IsZero() && writers > 0 {
+			s.Tiers = append(s.Tiers, "cold")
+			if s.Object = r.id.String(); !same {
+				s.Object = captured.String()
+			}
+		}
+		s.Clean = s.Object != "" && !dirty
+	case KindDir:
+		if !n.dir.unlisted.Load() {
+			s.Tiers = append(s.Tiers, "warm")
+		}
+		if s.Clean = r.has(recClean); s.Clean {
+			s.Object = r.id.String()
+			s.Tiers = append(s.Tiers, "cold")
+		}
+	default:
+		s.Tiers = append(s.Tiers, "warm")
+		if s.Clean = !dirty; s.Clean {
+			s.Tiers = append(s.Tiers, "cold")
+		}
+	}
+	v.safety(&s, n)
+	return s, nil
+}
+
+// safety completes s with what the last commit and the remote say.
+func (v *Volume) safety(s *FileStatus, n *Inode) {
+	c := v.lastCommit()
+	switch {
+	case c == nil:
+		s.Clean = false
+		s.Why = "no commit yet"
+		return
+	case !s.Clean && n.kind == KindDir:
+		s.Why = "something in it may have changed since the last commit"
+		return
+	case !s.Clean:
+		s.Why = "changed since the last commit"
+		return
+	case !v.points.verified.Load():
+		s.Why = "after an unclean stop what is here is still being compared with the last commit"
+		return
+	}
+	s.Commit = c.ID
+	if v.cold.HasRemote() {
+		if s.Pushed = !v.unpushed(); !s.Pushed {
+			s.Why = "the last commit is not on the remote yet"
+			return
+		}
+	}
+	s.Safe = true
+}
+
+// changedName says whether n's name was touched since the last commit, as far as is known without a walk.
+func (v *Volume) changedName(n *Inode) bool {
+	if n == v.root {
+		return !v.rootClean()
+	}
+	v.ns.RLock()
+	parent, name := n.parent, n.name
+	v.ns.RUnlock()
+	if parent == nil {
+		return true
+	}
+	parent.mu.Lock()
+	clean := parent.mu.rec.has(recClean)
+	parent.mu.Unlock()
+	if clean {
+		return false
+	}
+	d := parent.dir
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	t, ok := d.mu.changed[name]
+	if d.mu.tracking {
+		return ok && t.risk
+	}
+	// Not followed by name: what is known of the inode decides.
+	var st unix.Statx_t
+	return v.statNode(n, &st) != nil || n.epoch.Load() >= v.epoch.Load() || n.contentEpoch.Load() >= v.epoch.Load()
+}

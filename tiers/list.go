@@ -1,0 +1,349 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"golang.org/x/sys/unix"
+)
+
+// list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories; the content
+// of no file is read. Everything that looks at a directory's names, or changes them, calls it first. Who comes while it is under
+// way waits. Nothing is locked; never between begin and end.
+func (v *Volume) list(n *Inode) error {
+	if n.dir == nil || !n.dir.unlisted.Load() {
+		return nil
+	}
+	if v.links.any.Load() {
+		if done, err := v.listLinked(n); done || err != nil {
+			return err
+		}
+	}
+	n.dir.listing.Lock()
+	defer n.dir.listing.Unlock()
+	l, err := v.beginList(n, nil)
+	if err != nil || l == nil {
+		return err
+	}
+	defer l.close()
+	if err := l.entries(); err != nil {
+		return err
+	}
+	return l.finish()
+}
+
+// lister makes the children of one directory. dirState.listing is held.
+type lister struct {
+	v     *Volume
+	n     *Inode
+	fd    int
+	r     *restorer // for attributes
+	l     Listing
+	ctime Time
+	// groups are the hard-link groups that span directories which are listed together; nil: of this directory alone.
+	groups map[linkKey]int // a descriptor of the file
+	own    bool            // groups is ours to close
+	links  bool            // there is a name of a file with several
+	partly bool            // something was left out
+}
+
+// beginList reads what the commit says of n; nil where it is listed already.
+func (v *Volume) beginList(n *Inode, groups map[linkKey]int) (*lister, error) {
+	if !n.dir.unlisted.Load() {
+		return nil, nil
+	}
+	n.mu.Lock()
+	id := DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+	var st unix.Statx_t
+	if !n.mu.rec.has(recCtime) && v.statNode(n, &st) == nil { // making the children moves warm's own
+		n.mu.rec.ctime, n.mu.rec.flags = timeOf(st.Ctime), n.mu.rec.flags|recCtime
+	}
+	n.mu.Unlock()
+	if err := v.step("list.begin"); err != nil {
+		return nil, err
+	}
+	listing, err := v.readDir(id)
+	if err != nil {
+		at := v.pathOf(n)
+		v.log.WithError(err).WithField("path", at).Errorf("a directory cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` tells what is damaged", v.cfg.State)
+		return nil, fmt.Errorf("list %q: %w", at, err)
+	}
+	fd, err := v.dirFD(n)
+	if err != nil {
+		return nil, err
+	}
+	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow(), groups: groups}
+	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid}
+	if groups == nil {
+		l.groups, l.own = map[linkKey]int{}, true
+	}
+	return l, nil
+}
+
+func (l *lister) close() {
+	if l.own {
+		for _, fd := range l.groups {
+			unix.Close(fd)
+		}
+	}
+	l.v.unpin(l.n)
+}
+
+// entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name last.
+func (l *lister) entries() error {
+	acl := l.v.hasDefaultACL(l.n, l.fd) != aclNone
+	for i := range l.l.Entries {
+		e := &l.l.Entries[i]
+		if err := l.v.step("list.entry"); err != nil {
+			return err
+		}
+		if e.Link != "" {
+			l.links = true
+		}
+		if err := l.entry(e, acl); err != nil {
+			return fmt.Errorf("list %q: %w", path.Join(l.v.pathOf(l.n), e.Name), err)
+		}
+	}
+	return nil
+}
+
+func (l *lister) entry(e *Entry, acl bool) error {
+	if e.Link != "" {
+		if fd, ok := l.groups[keyOf(e)]; ok {
+			err := unix.Linkat(unix.AT_FDCWD, fdPath(fd), l.fd, e.Name, unix.AT_SYMLINK_FOLLOW)
+			if err == nil || errors.Is(err, unix.EEXIST) || !errors.Is(err, unix.EMLINK) {
+				return exists(err)
+			}
+			unix.Close(fd) // as many names as the file system allows: the others are another file
+			delete(l.groups, keyOf(e))
+		}
+	}
+	var err error
+	switch e.Kind {
+	case KindDir:
+		return l.subdir(e)
+	case KindFile:
+		err = l.r.stub(l.fd, e, l.ctime, acl)
+	case KindChar, KindBlock:
+		if l.r.untrusted {
+			l.partly = true
+			l.v.log.WithField("name", e.Name).Warn("device not restored: the source is not trusted")
+			return nil
+		}
+		fallthrough
+	case KindFIFO, KindSocket:
+		if err = unix.Mknodat(l.fd, e.Name, e.Kind.format()|e.Mode&0777, int(e.Rdev)); exists(err) == nil {
+			err = l.r.attrs(l.fd, e.Name, e)
+		}
+	case KindSymlink:
+		if err = unix.Symlinkat(e.Target, l.fd, e.Name); exists(err) == nil {
+			err = l.r.attrs(l.fd, e.Name, e)
+		}
+	}
+	if exists(err) != nil || e.Link == "" {
+		return exists(err)
+	}
+	fd, err := openAt(l.fd, e.Name, unix.O_PATH, 0)
+	if err == nil {
+		l.groups[keyOf(e)] = fd
+	}
+	return err
+}
+
+// exists takes "it is there already" for success.
+func exists(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+// subdir makes an unlisted directory. One without a record was being made when the daemon was killed.
+func (l *lister) subdir(e *Entry) error {
+	err := unix.Mkdirat(l.fd, e.Name, 0700)
+	if errors.Is(err, unix.EEXIST) {
+		if _, ok := readRecord(byName(l.fd, e.Name)); ok {
+			return nil
+		}
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	sub, err := openAt(l.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(sub)
+	valid := !l.l.Reconciled
+	if !valid {
+		s, err := l.v.origin()
+		if err == nil {
+			valid, err = s.Valid(context.Background(), e.Dir())
+		}
+		if err != nil {
+			valid = false // found out when it is listed
+		}
+	}
+	return l.r.unlisted(sub, byName(l.fd, e.Name), e, l.ctime, valid)
+}
+
+// finish takes the mark away, last: from now on the directory is one as any other.
+func (l *lister) finish() error {
+	v, n := l.v, l.n
+	if err := v.step("list.record"); err != nil {
+		return err
+	}
+	if err := v.syncListed(n); err != nil {
+		return err
+	}
+	for _, p := range l.l.Problems {
+		v.log.WithField("path", v.pathOf(n)).WithError(p).Warn("the repository describes this directory wrongly")
+	}
+	if len(l.l.Problems) > 0 {
+		v.points.setError("restore", fmt.Errorf("the repository describes directory %q wrongly (the log tells): the first: %w", v.pathOf(n), l.l.Problems[0]))
+	}
+	incomplete := l.l.Reconciled || l.partly || len(l.l.Problems) > 0
+	n.dir.mu.Lock()
+	n.dir.mu.links = n.dir.mu.links || l.links
+	if incomplete {
+		n.dir.mu.tracking, n.dir.mu.changed, n.dir.mu.base = false, nil, DirID{}
+	}
+	n.dir.mu.Unlock()
+	n.mu.Lock()
+	if !n.mu.rec.has(recCtime) { // its attributes were changed meanwhile, and the next line moves warm's own
+		n.mu.rec.ctime, n.mu.rec.flags = coarseNow(), n.mu.rec.flags|recCtime
+	}
+	err := utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.timespec()})
+	clean := n.mu.rec.has(recClean) && !incomplete && !l.links
+	n.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("list %q: %w", v.pathOf(n), err)
+	}
+	if !clean {
+		// It counts as changed, and so does all above it, before it can be used.
+		v.begin()
+		defer v.end()
+		if err := v.touchOwn(n, false); err != nil {
+			return err
+		}
+	}
+	v.marks.Lock()
+	defer v.marks.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.mu.rec
+	r.flags &^= recUnlisted
+	if !clean {
+		r = record{flags: recCtime, mtime: r.mtime, ctime: r.ctime}
+		n.epoch.Store(v.epoch.Load())
+	}
+	if err := v.storeRecord(n, r); err != nil {
+		return err
+	}
+	n.dir.unlisted.Store(false)
+	v.moved.listed.Add(1)
+	return nil
+}
+
+// syncListed makes what was made in a directory durable before the mark goes, where the file system may bring the two to the disk
+// in another order than they were made in.
+func (v *Volume) syncListed(n *Inode) error {
+	if v.fsType != unix.BTRFS_SUPER_MAGIC {
+		return nil
+	}
+	if err := unix.Syncfs(v.warmRead()); err != nil {
+		return fmt.Errorf("make the listing of inode %d durable: %w", n.ino, err)
+	}
+	return nil
+}
+
+// stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
+func (r *restorer) stub(dirfd int, e *Entry, ctime Time, acl bool) error {
+	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, 0600)
+	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
+	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
+		fd, err = openAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0600)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if e.Size > 0 {
+		if err := unix.Ftruncate(fd, e.Size); err != nil {
+			return err
+		}
+	}
+	if err := r.attrsOf(fd, byFD(fd), e, acl); err != nil {
+		return err
+	}
+	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
+	if e.Size > 0 {
+		rec.flags |= recStub | recBlocks
+		rec.blocks = uint64(e.Size+4095) / 4096 * 8
+	}
+	if err := unix.Fsetxattr(fd, recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
+		return fmt.Errorf("store the record of a stub: %w", err)
+	}
+	if named {
+		return nil
+	}
+	err = unix.Linkat(fd, "", dirfd, e.Name, unix.AT_EMPTY_PATH)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) { // without CAP_DAC_READ_SEARCH
+		err = unix.Linkat(unix.AT_FDCWD, fdPath(fd), dirfd, e.Name, unix.AT_SYMLINK_FOLLOW)
+	}
+	return err
+}
+
+// unlisted gives a directory that was just made its attributes, and the record that says that its children are still to come.
+func (r *restorer) unlisted(fd int, at xattrTarget, e *Entry, ctime Time, valid bool) error {
+	if err := r.attrsOf(fd, at, e, true); err != nil {
+		return err
+	}
+	rec := record{flags: recDir | recUnlisted | recCtime, id: e.ID, meta: e.Meta, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
+	if valid {
+		rec.flags |= recClean
+	}
+	if err := at.set(recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
+		return fmt.Errorf("store the record of a directory: %w", err)
+	}
+	return nil
+}
+
+// coarseNow is the time that the kernel would give an inode now.
+func coarseNow() Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
+		return now()
+	}
+	return Time{Sec: ts.Sec, Nsec: uint32(ts.Nsec)}
+}
+
+// shownLinks completes what stat shows of an unlisted directory: its link count is that of the listed one.
+func (v *Volume) shownLinks(n *Inode, a *Attr) {
+	if n.dir == nil || !n.dir.unlisted.Load() || a.Nlink < 2 { // 1: warm's file system does not count
+		return
+	}
+	links := n.dir.nlink.Load()
+	if links == 0 {
+		n.mu.Lock()
+		id := DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+		n.mu.Unlock()
+		l, err := v.readDir(id)
+		if err != nil {
+			return // listing it says so
+		}
+		links = 2
+		for i := range l.Entries {
+			if l.Entries[i].Kind == KindDir {
+				links++
+			}
+		}
+		n.dir.nlink.Store(links)
+	}
+	if n.dir.unlisted.Load() {
+		a.Nlink = uint32(links)
+	}
+}

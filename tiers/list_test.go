@@ -1,0 +1,223 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// sample makes a tree with everything that a directory can hold.
+func sample(t *testing.T, v *Volume) {
+	t.Helper()
+	a := mkdir(t, v, v.root, "a")
+	b := mkdir(t, v, a, "b")
+	mkdir(t, v, a, "empty")
+	for i := range 30 {
+		write(t, v, b, fmt.Sprint("file ", i), strings.Repeat(fmt.Sprint(i), 100*i))
+	}
+	f := write(t, v, b, "linked", "one file")
+	far := mkdir(t, v, mkdir(t, v, v.root, "far"), "away")
+	if _, err := v.Link(f, far, "other name"); err != nil {
+		t.Fatal(err)
+	}
+	near := write(t, v, far, "near", "two names here")
+	if _, err := v.Link(near, far, "nearer"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := v.Symlink(a, "link", "b/f", me); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := v.Mknod(a, "fifo", unix.S_IFIFO|0600, 0, me); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Setxattr(b, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
+		t.Fatal(err)
+	}
+	when := Time{Sec: -5, Nsec: 123456789}
+	for _, n := range []*Inode{f, b, a} {
+		if _, err := v.Setattr(n, nil, &SetAttr{Mtime: &when}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLazyRestore: the next machine makes nothing but the root, then each directory when it is looked at, and in the end all is
+// as it was.
+func TestLazyRestore(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	warm := filepath.Join(next.cfg.State, "warm")
+	if list, err := os.ReadDir(warm); err != nil || len(list) != 0 {
+		t.Fatalf("warm holds %v, %v", list, err)
+	}
+	rootWas := mustAttr(t, next, next.root)
+	if rootWas.Nlink != 4 {
+		t.Fatalf("the root has %d links before it is listed", rootWas.Nlink)
+	}
+	if rc := next.mustSync(t); rc.New {
+		t.Fatalf("the next machine commits what it restored: %+v", rc)
+	}
+	a := mustFind(t, next, "a")
+	if now := mustAttr(t, next, next.root); now.Mtime != rootWas.Mtime || now.Ctime != rootWas.Ctime || now.Nlink != rootWas.Nlink {
+		t.Fatalf("listing shows: %+v, before %+v", now, rootWas)
+	}
+	if list, err := os.ReadDir(filepath.Join(warm, "a")); err != nil || len(list) != 0 {
+		t.Fatalf("a was listed before it was looked at: %v, %v", list, err)
+	}
+	aWas := mustAttr(t, next, a)
+	if aWas.Mtime != (Time{Sec: -5, Nsec: 123456789}) || aWas.Nlink != 4 {
+		t.Fatalf("a: %+v", aWas)
+	}
+	d, err := next.OpenDir(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if now := mustAttr(t, next, a); now.Mtime != aWas.Mtime || now.Ctime != aWas.Ctime || now.Nlink != aWas.Nlink {
+		t.Fatalf("listing shows: %+v, before %+v", now, aWas)
+	}
+	// The first look at one name of a file shows all of them.
+	if l := mustAttr(t, next, mustFind(t, next, "far/away/other name")); l.Nlink != 2 || l.Ino != mustAttr(t, next, mustFind(t, next, "a/b/linked")).Ino {
+		t.Fatalf("linked: %+v", l)
+	}
+	if l := mustAttr(t, next, mustFind(t, next, "far/away/near")); l.Nlink != 2 {
+		t.Fatalf("near: %+v", l)
+	}
+	if rc := next.mustSync(t); rc.New {
+		t.Fatalf("a commit of nothing: %+v", rc)
+	}
+	next.returnAll(t.Context())
+	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), warm)
+	if rc := next.mustSync(t); rc.New {
+		t.Fatalf("a commit of nothing: %+v", rc)
+	}
+}
+
+// TestLazyOperations: operations on what was never listed do what they do on what was.
+func TestLazyOperations(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	root := next.root
+	if err := next.Rmdir(root, "a"); !errors.Is(err, unix.ENOTEMPTY) {
+		t.Fatalf("rmdir of a full directory: %v", err)
+	}
+	mkdir(t, next, root, "new")
+	if err := next.Rename(root, "new", root, "a", 0); !errors.Is(err, unix.ENOTEMPTY) {
+		t.Fatalf("rename over a full directory: %v", err)
+	}
+	a := mustFind(t, next, "a")
+	if err := next.Rmdir(a, "empty"); err != nil {
+		t.Fatalf("rmdir of an empty directory: %v", err)
+	}
+	if err := next.Rename(root, "far", a, "moved", 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := next.Mkdir(root, "far", 0755, me); err != nil {
+		t.Fatal(err)
+	}
+	if l := mustAttr(t, next, mustFind(t, next, "a/b/linked")); l.Nlink != 2 || l.Ino != mustAttr(t, next, mustFind(t, next, "a/moved/away/other name")).Ino {
+		t.Fatalf("linked: %+v", l)
+	}
+	next.mustSync(t)
+	// The same on the first machine.
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	a = mustFind(t, v, "a")
+	mkdir(t, v, v.root, "new")
+	must(v.Rmdir(a, "empty"))
+	must(v.Rename(v.root, "far", a, "moved", 0))
+	mkdir(t, v, v.root, "far")
+	third := openTiered(t, t.TempDir(), c)
+	third.returnAll(t.Context())
+	for _, at := range []string{"new", "far", "a", ""} {
+		for _, w := range []*Volume{v, third} {
+			_, err := w.Setattr(mustFind(t, w, at), nil, &SetAttr{Mtime: &Time{Sec: 5}})
+			must(err)
+		}
+	}
+	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(third.cfg.State, "warm"))
+}
+
+// TestKilledInListing: a listing that was cut off goes on where it was, in this daemon and in the next.
+func TestKilledInListing(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	died := errors.New("died")
+	for stop := 1; ; stop++ {
+		left := stop
+		next := openTiered(t, t.TempDir(), c, func(c *Config) {
+			c.Fail = func(s string) error {
+				if strings.HasPrefix(s, "list.") {
+					if left--; left == 0 {
+						return died
+					}
+				}
+				return nil
+			}
+		})
+		_, err := next.find("far/away/other name")
+		if err == nil {
+			if stop < 10 {
+				t.Fatalf("only %d steps", stop)
+			}
+			return
+		}
+		if !errors.Is(err, died) {
+			t.Fatal(err)
+		}
+		again := openTiered(t, next.cfg.State, c)
+		if l := mustAttr(t, again, mustFind(t, again, "far/away/other name")); l.Nlink != 2 || l.Ino != mustAttr(t, again, mustFind(t, again, "a/b/linked")).Ino {
+			t.Fatalf("step %d: linked: %+v", stop, l)
+		}
+		again.returnAll(context.Background())
+		rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(again.cfg.State, "warm"))
+		if rc := again.mustSync(t); rc.New {
+			t.Fatalf("step %d: a commit of nothing: %+v", stop, rc)
+		}
+	}
+}
+
+// TestFollowLazily: a start that finds the branch moved brings warm to it, with what was listed, what was not, and what was released.
+func TestFollowLazily(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	other := openTiered(t, t.TempDir(), c)
+	mustFind(t, other, "far")
+	mustFind(t, other, "a/b/file 3")
+	other.mustSync(t)
+	must(t, other.Close())
+	write(t, v, mustFind(t, v, "a/b"), "file 4", "changed")
+	write(t, v, mustFind(t, v, "far/away"), "file 5", "new")
+	must(t, v.Unlink(mustFind(t, v, "a/b"), "file 6"))
+	must(t, v.Rename(mustFind(t, v, "a"), "empty", v.root, "was empty", 0))
+	v.mustSync(t)
+	next := openTiered(t, other.cfg.State, c)
+	next.returnAll(t.Context())
+	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(next.cfg.State, "warm"))
+	if rc := next.mustSync(t); rc.New {
+		t.Fatalf("a commit of nothing: %+v", rc)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

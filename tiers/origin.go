@@ -1,0 +1,105 @@
+package tiers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// origin is the commit that unlisted directories are read by: the one that warm was last restored from. Directories are named by
+// their content, so that a later commit would list nearly all of them alike.
+func (v *Volume) origin() (Snapshot, error) {
+	o := &v.restored
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.snap != nil {
+		return o.snap, nil
+	}
+	ctx := context.Background()
+	var err error
+	if v.state.Origin != "" {
+		var id ID
+		if id, err = ParseID(v.state.Origin); err == nil {
+			o.snap, err = v.cold.Snapshot(ctx, id)
+		}
+		if err == nil {
+			return o.snap, nil
+		}
+		v.log.WithError(err).WithField("commit", v.state.Origin).Warn("the commit that was restored cannot be read: going by the branch's tip")
+	}
+	o.snap = nil
+	head, err := v.cold.Head(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
+	}
+	if head == nil {
+		return nil, fmt.Errorf("branch %s has no commit: %w", v.cfg.Branch, ErrMissing)
+	}
+	return head, nil
+}
+
+// restored is the commit that warm was restored from, opened, and listings of it that were read a moment ago: stat of a directory
+// needs what listing it needs next.
+type restored struct {
+	mu   sync.Mutex
+	snap Snapshot
+
+	recent struct {
+		sync.Mutex
+		ids     []DirID // the oldest first
+		byID    map[DirID]*Listing
+		entries int
+	}
+}
+
+// recentEntries bounds the entries of listings that are kept.
+const recentEntries = 4096
+
+// readDir lists a directory as the commit has it. The listing is shared: nobody changes it.
+func (v *Volume) readDir(id DirID) (Listing, error) {
+	r := &v.restored.recent
+	r.Lock()
+	if l := r.byID[id]; l != nil {
+		r.Unlock()
+		return *l, nil
+	}
+	r.Unlock()
+	s, err := v.origin()
+	if err != nil {
+		return Listing{}, err
+	}
+	l, err := s.ReadDir(context.Background(), id)
+	if err != nil {
+		return Listing{}, err
+	}
+	r.Lock()
+	defer r.Unlock()
+	if r.byID == nil {
+		r.byID = map[DirID]*Listing{}
+	}
+	size := len(l.Entries) + 1
+	if size > recentEntries/4 || r.byID[id] != nil {
+		return l, nil
+	}
+	for r.entries+size > recentEntries {
+		old := r.ids[0]
+		r.ids = slices.Delete(r.ids, 0, 1)
+		r.entries -= len(r.byID[old].Entries) + 1
+		delete(r.byID, old)
+	}
+	r.ids, r.byID[id] = append(r.ids, id), &l
+	r.entries += size
+	return l, nil
+}
+
+// setOrigin notes the commit that is being restored.
+func (v *Volume) setOrigin(s Snapshot) {
+	v.restored.mu.Lock()
+	v.restored.snap = s
+	v.restored.mu.Unlock()
+	r := &v.restored.recent
+	r.Lock()
+	r.ids, r.byID, r.entries = nil, nil, 0
+	r.Unlock()
+}

@@ -1,0 +1,223 @@
+package tiers
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// growCheck is after how many bytes written warm's limits are looked at again.
+	growCheck = 4 << 20
+	// limitSlack is by which part of it warm is brought below its limit, so that the next write does not meet it again.
+	limitSlack = 8
+	// limitPatience is how long one write waits for room below the limit; what cannot be released does not stop it.
+	limitPatience = 500 * time.Millisecond
+	// limitRest is how long nothing is tried after a round that could not free what it should.
+	limitRest = 5 * time.Second
+)
+
+// pressure is what limits of warm ask of the scheduler.
+type pressure struct {
+	wake chan struct{}     // capacity 1: look at the limits
+	room chan chan<- int64 // somebody got ENOSPC: answers with the bytes that were freed
+}
+
+// grew is called after n bytes were written to warm.
+func (v *Volume) grew(n int64) {
+	if v.cfg.WarmLimit <= 0 && v.cfg.WarmReserve <= 0 || !v.records || !v.cfg.Tiering {
+		return
+	}
+	was := v.warmBytes.Add(n) - n
+	if was/growCheck == (was+n)/growCheck {
+		return
+	}
+	v.lookAtLimits()
+	if limit := v.cfg.WarmLimit; limit > 0 && was > limit+limit/limitSlack && v.limitHelps.Load() {
+		// Whoever fills warm faster than it can be emptied waits a little.
+		done := v.round.Load()
+		select {
+		case <-*done:
+		case <-time.After(limitPatience):
+		}
+	}
+}
+
+func (v *Volume) lookAtLimits() {
+	select {
+	case v.pressure.wake <- struct{}{}:
+	default:
+	}
+}
+
+// makeRoom is called after warm's file system had no room: it releases what can be, after a commit if need be, and says whether
+// that gave any. Nothing is locked.
+func (v *Volume) makeRoom() bool {
+	if v.checkTiering() != nil || !v.running.Load() {
+		return false
+	}
+	reply := make(chan int64, 1)
+	select {
+	case v.pressure.room <- reply:
+		return <-reply > 0
+	case <-v.idleTiers:
+		return false
+	}
+}
+
+// tierLoop moves files down by age at each tick, and earlier where warm is too full.
+func (v *Volume) tierLoop(ctx context.Context) {
+	defer close(v.idleTiers)
+	var tick <-chan time.Time
+	if v.cfg.TierInterval > 0 && (v.cfg.WarmAge > 0 || v.cfg.HotAge > 0) {
+		t := time.NewTicker(v.cfg.TierInterval)
+		defer t.Stop()
+		tick = t.C
+	}
+	var rest time.Time
+	if v.cfg.WarmLimit > 0 && v.checkTiering() == nil {
+		s := v.newSweep(ctx, "limit")
+		s.count = new([ageBuckets]int64)
+		v.sweeping.Lock()
+		err := s.run()
+		v.sweeping.Unlock()
+		if err != nil && ctx.Err() == nil {
+			v.log.WithError(err).Warn("cannot count what warm holds")
+		}
+		v.lookAtLimits()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			v.tick(ctx)
+		case reply := <-v.pressure.room:
+			reply <- v.emergency(ctx)
+		case <-v.pressure.wake:
+			if time.Now().Before(rest) {
+				continue
+			}
+			if !v.holdLimits(ctx) {
+				rest = time.Now().Add(limitRest)
+			}
+			v.endRound()
+		}
+	}
+}
+
+// endRound lets writers go that wait for room.
+func (v *Volume) endRound() {
+	next := make(chan struct{})
+	close(*v.round.Swap(&next))
+}
+
+// tick lets go of what was not used for long.
+func (v *Volume) tick(ctx context.Context) {
+	hot := v.expireHot(v.cfg.HotAge)
+	v.forgotten.expire(v.clock() - min(v.clock(), uint32(max(v.cfg.WarmAge, v.cfg.HotAge)/useTick)))
+	s := v.newSweep(ctx, "age")
+	s.report.Hot = hot
+	if v.cfg.WarmAge > 0 && v.checkTiering() == nil {
+		s.age = v.cfg.WarmAge
+		v.sweeping.Lock()
+		err := s.run()
+		v.sweeping.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		v.points.setError("tier", err)
+	}
+	v.noteTick(s.report)
+}
+
+func (v *Volume) noteTick(r TierReport) {
+	v.points.mu.Lock()
+	v.points.tick = &r
+	v.points.mu.Unlock()
+	if r.Files > 0 {
+		v.log.WithField("files", r.Files).WithField("bytes", r.Bytes).WithField("reason", r.Reason).Info("files left warm")
+	}
+}
+
+// holdLimits brings warm below warm_limit and its file system below what warm_reserve leaves; false where it could not.
+func (v *Volume) holdLimits(ctx context.Context) bool {
+	limit := v.cfg.WarmLimit
+	over := func(use warmUse) int64 {
+		excess := int64(0)
+		if limit > 0 && use.Bytes > limit {
+			excess = use.Bytes - limit + limit/limitSlack
+		}
+		return max(excess, v.lacking())
+	}
+	near := limit > 0 && v.warmBytes.Load() > limit
+	if !near && v.lacking() <= 0 {
+		v.limitHelps.Store(true)
+		return true
+	}
+	reason := "limit"
+	if !near {
+		reason = "reserve"
+	}
+	for try := range 2 {
+		var missing int64
+		r, err := v.shed(ctx, reason, func(use warmUse) int64 {
+			missing = over(use)
+			return missing
+		})
+		if err != nil {
+			v.log.WithError(err).Warn("warm is too full")
+		}
+		if missing > 0 {
+			v.noteTick(r)
+		}
+		if r.Bytes >= missing {
+			v.limitHelps.Store(true)
+			return true
+		}
+		if try == 0 { // what is left is dirty or in use: the former can be committed now
+			if _, err := v.Sync(ctx, reason); err != nil {
+				break
+			}
+		}
+	}
+	// Close to the limit is good enough; far over it writers are not held up for nothing.
+	v.limitHelps.Store(false)
+	return limit > 0 && v.warmBytes.Load() <= limit
+}
+
+// lacking is by how much warm's file system has less room than warm_reserve asks for; a quarter more, so that it lasts.
+func (v *Volume) lacking() int64 {
+	if v.cfg.WarmReserve <= 0 {
+		return 0
+	}
+	var st unix.Statfs_t
+	if unix.Fstatfs(v.warmFD, &st) != nil {
+		return 0
+	}
+	free := int64(st.Bavail) * st.Bsize
+	if free >= v.cfg.WarmReserve {
+		return 0
+	}
+	return v.cfg.WarmReserve + v.cfg.WarmReserve/4 - free
+}
+
+// emergencyBytes is what is freed when warm's file system is full.
+const emergencyBytes = 64 << 20
+
+// emergency makes room after ENOSPC and says how much.
+func (v *Volume) emergency(ctx context.Context) int64 {
+	excess := func(warmUse) int64 { return max(emergencyBytes, v.lacking()) }
+	r, err := v.shed(ctx, "reserve", excess)
+	if r.Bytes == 0 && err == nil {
+		if _, err := v.Sync(ctx, "reserve"); err == nil {
+			r, _ = v.shed(ctx, "reserve", excess)
+		}
+	}
+	if r.Bytes > 0 {
+		_ = unix.Syncfs(v.warmRead()) // the file system gives blocks out again when its journal has the holes
+	}
+	v.noteTick(r)
+	return r.Bytes
+}

@@ -1,0 +1,300 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// errStub says that a file's bytes have to come back before they can change. No program sees it: see again.
+var errStub = errors.New("the bytes are in cold only")
+
+// again decides whether a change that failed is tried once more: a stub's bytes come back first, and where warm is full, room is
+// made first. Nothing is locked. An error of its own replaces *err.
+type again struct {
+	tries int
+	room  bool
+}
+
+func (a *again) try(v *Volume, n *Inode, err *error) bool {
+	switch {
+	case *err == nil:
+		return false
+	case *err == errStub:
+		const most = 100 // each time somebody released the file anew between two looks
+		if a.tries++; a.tries > most {
+			*err = unix.EAGAIN
+			return false
+		}
+		if e := v.comeBack(context.Background(), n); e != nil {
+			*err = e
+			return false
+		}
+		return true
+	case !a.room && (errors.Is(*err, unix.ENOSPC) || errors.Is(*err, unix.EDQUOT)):
+		a.room = true
+		return v.makeRoom()
+	}
+	return false
+}
+
+// release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays.
+func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (bytes int64, kept string, err error) {
+	n.mu.Lock()
+	r := n.mu.rec
+	n.mu.Unlock()
+	switch {
+	case r.isStub():
+		return 0, "", nil
+	case !r.has(recClean):
+		return 0, keptChanged, nil
+	case n.opens.Load() > 0:
+		return 0, keptOpen, nil
+	}
+	if err := v.cold.Holds(ctx, r.id, r.size); err != nil {
+		return 0, keptMissing, fmt.Errorf("cold has not all of a file that was committed: %w", err)
+	}
+	n.back.Lock()
+	defer n.back.Unlock()
+	fd, err := v.openNode(n, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return 0, "", err
+	}
+	defer unix.Close(fd)
+	n.io.Lock()
+	defer n.io.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err != nil {
+		return 0, "", err
+	}
+	now := n.mu.rec
+	switch {
+	case !now.has(recClean) || now.id != r.id || now.size != int64(st.Size) || now.mtime != timeOf(st.Mtime) || n.mu.writers > 0:
+		return 0, keptChanged, nil
+	case n.opens.Load() > 0:
+		return 0, keptOpen, nil
+	case !unused():
+		return 0, keptYoung, nil
+	case v.unpushed():
+		return 0, keptUnpushed, nil
+	case now.isStub() || st.Blocks == 0 || st.Size == 0:
+		return 0, "", nil
+	}
+	a := n.attrLocked(&st)
+	now.flags |= recStub | recCtime | recBlocks
+	now.ctime, now.blocks = a.Ctime, a.Blocks
+	if err := v.step("release.record"); err != nil {
+		return 0, keptFailed, err
+	}
+	if err := v.storeRecord(n, now); err != nil {
+		return 0, keptFailed, err // no room for a longer record: the file stays
+	}
+	n.stub.Store(true)
+	n.coldReads.Store(0)
+	if err := v.punch(n, fd); err != nil {
+		return 0, keptFailed, err
+	}
+	v.moved.released.Add(1)
+	v.warmBytes.Add(-int64(st.Blocks) * 512)
+	return int64(st.Blocks) * 512, "", nil
+}
+
+// punch takes the bytes of a stub away, and gives warm's file the mtime that everybody sees: warm can be read with ls. n.mu is held.
+func (v *Volume) punch(n *Inode, fd int) error {
+	if err := v.step("release.punch"); err != nil {
+		return err
+	}
+	const grain = 64 << 10 // the last block as a whole
+	length := (n.mu.rec.size + grain - 1) &^ (grain - 1)
+	if err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, length); err != nil {
+		return fmt.Errorf("free the blocks of inode %d: %w", n.ino, err)
+	}
+	if err := v.step("release.time"); err != nil {
+		return err
+	}
+	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.timespec()})
+}
+
+// comeBack brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for whoever does
+// that already. Nothing is locked.
+func (v *Volume) comeBack(ctx context.Context, n *Inode) error {
+	room := again{}
+	for {
+		err := func() error {
+			n.back.Lock()
+			defer n.back.Unlock()
+			b, err := v.fetchBack(ctx, n)
+			if err != nil || b == nil {
+				return err
+			}
+			defer b.close()
+			if err := unix.Fsync(b.fd); err != nil {
+				return fmt.Errorf("bring back inode %d: %w", n.ino, err)
+			}
+			return v.settle(b)
+		}()
+		if err == nil || err == errStub || !room.try(v, n, &err) {
+			return err
+		}
+	}
+}
+
+// returning is a stub whose bytes are in warm again, but not durable yet. Its inode's back is held.
+type returning struct {
+	n     *Inode
+	fd    int
+	bytes int64
+}
+
+func (b *returning) close() { unix.Close(b.fd) }
+
+// fetchBack writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is held.
+func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err error) {
+	n.mu.Lock()
+	r := n.mu.rec
+	n.mu.Unlock()
+	if !r.isStub() {
+		return nil, nil
+	}
+	fd, err := v.openNode(n, unix.O_WRONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, r.size)
+			unix.Close(fd)
+		}
+	}()
+	if err := v.step("return.write"); err != nil {
+		return nil, err
+	}
+	blob, err := v.cold.Open(ctx, r.id, r.size)
+	if err != nil {
+		return nil, v.coldFailed(n, r.id, err)
+	}
+	defer blob.Close()
+	size, err := writeSparse(ctx, fd, blob)
+	if err == nil && size != r.size {
+		err = fmt.Errorf("object %s: %w: %d bytes, the file has %d", r.id, ErrCorrupt, size, r.size)
+	}
+	if err != nil {
+		return nil, v.coldFailed(n, r.id, err)
+	}
+	if err := v.step("return.durable"); err != nil {
+		return nil, err
+	}
+	return &returning{n: n, fd: fd, bytes: size}, nil
+}
+
+// settle makes a file of a stub whose bytes are durable in warm. n.back is held.
+func (v *Volume) settle(b *returning) error {
+	n := b.n
+	n.io.Lock()
+	defer n.io.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.mu.rec
+	if !r.isStub() {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := statAt(b.fd, "", &st); err != nil {
+		return err
+	}
+	a := n.attrLocked(&st)
+	if err := utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.mtime.timespec()}); err != nil {
+		return fmt.Errorf("bring back inode %d: %w", n.ino, err)
+	}
+	r.flags = r.flags&^recStub | recCtime | recBlocks
+	r.ctime, r.blocks = a.Ctime, a.Blocks
+	if err := v.step("return.record"); err != nil {
+		return err
+	}
+	if err := v.storeRecord(n, r); err != nil {
+		return err
+	}
+	n.stub.Store(false)
+	n.touchUse(v)
+	v.moved.returned.Add(1)
+	v.warmBytes.Add(int64(a.Blocks) * 512)
+	return nil
+}
+
+// emptied gives up a stub's bytes because the file is cut to nothing: warm first, then the record; a mark that stays behind is
+// void because of its size. done is false where n is no stub. Between begin and end.
+func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error) {
+	if !n.stub.Load() {
+		return false, nil
+	}
+	n.back.Lock()
+	defer n.back.Unlock()
+	if err := v.touchOwnName(n); err != nil {
+		return false, err
+	}
+	n.io.Lock()
+	defer n.io.Unlock()
+	if !n.stub.Load() {
+		return false, nil
+	}
+	if killPriv {
+		if err := v.killPriv(n, fd); err != nil {
+			return false, err
+		}
+	}
+	n.writeSeq.Add(1)
+	n.written.Load().addFrom(0)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := unix.Ftruncate(fd, 0); err != nil {
+		return false, err
+	}
+	old := n.mu.rec
+	n.mu.rec.flags &^= recStub | recBlocks | recClean // what is on disk is void
+	r := record{flags: old.flags & recGroup, group: old.group, id: old.id}
+	if err := v.storeOrRemove(n, r); err != nil {
+		return false, err
+	}
+	n.stub.Store(false)
+	n.mu.captured, n.mu.ungranted, n.mu.marksSynced = ID{}, true, false
+	e := v.epoch.Load()
+	n.epoch.Store(e)
+	n.contentEpoch.Store(e)
+	v.hot.newVersion(n)
+	return true, nil
+}
+
+// rescue brings back the bytes of an open stub that is about to lose its last name: nothing would name them any more. What cannot
+// be brought back is still read from cold.
+func (v *Volume) rescue(dir *Inode, name string) {
+	if !v.tiered() {
+		return
+	}
+	dirfd, err := v.dirFD(dir)
+	if err != nil {
+		return
+	}
+	defer v.unpin(dir)
+	var st unix.Statx_t
+	if statAt(dirfd, name, &st) != nil || st.Nlink > 1 || kindOf(uint32(st.Mode)) != KindFile {
+		return
+	}
+	n := v.peekRef(&st)
+	if n == nil {
+		return
+	}
+	defer v.unref(n, 1)
+	if !n.stub.Load() || n.opens.Load() == 0 {
+		return
+	}
+	if err := v.comeBack(context.Background(), n); err != nil {
+		v.log.WithError(err).WithField("name", name).Warn("an open file loses its name while its bytes are in cold only")
+	}
+}
+
+// tiered says whether there may be stubs and unlisted directories: without records there are none.
+func (v *Volume) tiered() bool { return v.records }
