@@ -84,7 +84,7 @@ func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
 	if err := t.putObjects(d); err != nil {
 		return tiers.ID{}, err
 	}
-	own, err := t.putOwn(d.id.Meta)
+	own, err := t.putOwn(d.id.Meta, o.Opened)
 	if err != nil {
 		return tiers.ID{}, fmt.Errorf("%s: %w", ownName, err)
 	}
@@ -92,8 +92,8 @@ func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
 	return t.putTree(all)
 }
 
-// putOwn stores .emberfs.
-func (t *tx) putOwn(meta tiers.ID) (tiers.ID, error) {
+// putOwn stores .emberfs. opened nil: the base's list goes on.
+func (t *tx) putOwn(meta tiers.ID, opened []string) (tiers.ID, error) {
 	known := make(map[tiers.ID]struct{})
 	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: metaName, ID: meta}}
 	if t.base != nil {
@@ -104,15 +104,24 @@ func (t *tx) putOwn(meta tiers.ID) (tiers.ID, error) {
 		if t.base.own.rules.Mode != 0 {
 			entries = append(entries, t.base.own.rules)
 		}
+		// The list is a hint: one that was lost is not worth a commit that lacks an object.
+		if e := t.base.own.opened; opened == nil && e.Mode != 0 && t.c.db.Has(e.ID) {
+			entries = append(entries, e)
+		}
 	}
 	volume, err := encodeVolume(t.c.VolumeID())
 	if err != nil {
 		return tiers.ID{}, err
 	}
-	for _, f := range []struct {
+	type ownFile struct {
 		name string
 		data []byte
-	}{{volumeName, volume}, {attributesName, []byte(attributes)}} {
+	}
+	files := []ownFile{{volumeName, volume}, {attributesName, []byte(attributes)}}
+	if data := encodeOpened(opened); len(data) > 0 {
+		files = append(files, ownFile{openedName, data})
+	}
+	for _, f := range files {
 		id, err := t.putNew(odb.Blob, f.data, known)
 		if err != nil {
 			return tiers.ID{}, fmt.Errorf("%s: %w", f.name, err)

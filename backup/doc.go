@@ -9,6 +9,7 @@
 //	                         know beyond the format. A reader refuses a higher format and any requirement it does not know.
 //	.emberfs/.gitattributes  "* -text -diff\n"
 //	.emberfs/rules.yaml      carried from commit to commit as it is, where there is one
+//	.emberfs/opened          the files that the session opened first, in that order, where that is known: a hint for the next one
 //	.emberfs/meta            the metadata directory of the root
 //
 // A metadata directory holds for each subdirectory of its directory a metadata directory under the stored name, the blob or
@@ -50,6 +51,12 @@
 //
 // Lines are sorted by name, bytewise. An entry that git can hold has a tree entry too; directories whose tree is empty,
 // FIFOs, sockets and devices have a line alone. A directory's metadata stands in its metadata directory, empty or not.
+//
+// # Files opened first
+//
+// .emberfs/opened has a line for each file, the first opened first: {"path":"a/b"} or {"path64":...}, true names joined by
+// slashes. At most 4096 lines and 262144 bytes. The files may be gone. A reader takes a list with a wrong line for empty, and a
+// writer may leave it out; a version that does not know it does.
 //
 // # Files in chunks
 //

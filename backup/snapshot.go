@@ -177,6 +177,9 @@ func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing,
 		for _, err := range s.problems.list {
 			p.add(err)
 		}
+		if _, err := s.readOpened(); err != nil {
+			p.add(err)
+		}
 	}
 	m := merger{ctx: ctx, s: s, dir: dir, d: &d, p: &p}
 	entries, err := m.merge()
@@ -186,11 +189,27 @@ func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing,
 	return tiers.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.list}, nil
 }
 
-// Valid implements tiers.Snapshot.
-func (s *snapshot) Valid(context.Context, tiers.DirID) (bool, error) { return s.valid, nil }
-
-// Opened implements tiers.Snapshot.
-func (s *snapshot) Opened(context.Context) ([]string, error) { return nil, nil }
+// Valid implements tiers.Snapshot. It reads the metadata's header: ids say the rest.
+func (s *snapshot) Valid(ctx context.Context, dir tiers.DirID) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	if dir == s.root.Dir() {
+		return s.valid, nil
+	}
+	if dir.Meta.IsZero() {
+		return false, nil
+	}
+	m, err := loadMetaDir(s.db, dir.Meta, ignored())
+	if err != nil {
+		return false, err
+	}
+	h, _, _, err := m.readHeader(s.db)
+	if err != nil {
+		return false, fmt.Errorf("metadata directory %s: %w", dir.Meta, err)
+	}
+	return h.tree == dir.Tree, nil
+}
 
 // LinkDirs implements tiers.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
 // with single groups is left out.

@@ -15,6 +15,7 @@ const (
 	volumeName     = "volume.json"
 	attributesName = ".gitattributes"
 	rulesName      = "rules.yaml"
+	openedName     = "opened"
 	metaName       = "meta"
 
 	attributes = "* -text -diff\n"
@@ -78,6 +79,7 @@ type ownDir struct {
 	volume volumeFile
 	found  bool          // volume.json is there
 	rules  odb.TreeEntry // rules.yaml; Mode 0: none
+	opened odb.TreeEntry // the files that a session opened first; Mode 0: none
 	meta   tiers.ID      // zero: none
 	known  []tiers.ID    // the directory and its entries
 }
@@ -111,6 +113,8 @@ func loadOwn(db objects, root []odb.TreeEntry, p *problems) (ownDir, error) {
 			o.meta = e.ID
 		case e.Name == rulesName && e.Mode == odb.ModeFile:
 			o.rules = e
+		case e.Name == openedName && e.Mode == odb.ModeFile:
+			o.opened = e
 		case e.Name == volumeName && e.Mode == odb.ModeFile:
 			data, err := db.Read(e.ID, odb.Blob, maxVolumeBlob)
 			if err == nil {
@@ -124,7 +128,7 @@ func loadOwn(db objects, root []odb.TreeEntry, p *problems) (ownDir, error) {
 				continue
 			}
 			o.found = true
-		case e.Name == metaName, e.Name == rulesName, e.Name == volumeName:
+		case e.Name == metaName, e.Name == rulesName, e.Name == openedName, e.Name == volumeName:
 			p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, tiers.ErrCorrupt, e.Mode))
 		}
 	}

@@ -1,0 +1,114 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Bounds of .emberfs/opened, in lines and bytes.
+const (
+	maxOpened     = 4096
+	maxOpenedBlob = 256 << 10
+)
+
+// Opened implements tiers.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory: no mount
+// fails for want of a hint.
+func (s *snapshot) Opened(ctx context.Context) ([]string, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	paths, err := s.readOpened()
+	if err != nil && !isMissing(err) && !errors.Is(err, tiers.ErrCorrupt) {
+		return nil, err
+	}
+	return paths, nil
+}
+
+func (s *snapshot) readOpened() ([]string, error) {
+	if s.own.opened.Mode == 0 {
+		return nil, nil
+	}
+	data, err := s.db.Read(s.own.opened.ID, odb.Blob, maxOpenedBlob)
+	if errors.Is(err, odb.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+	}
+	var paths []string
+	if err == nil {
+		paths, err = decodeOpened(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s/%s: %w", ownName, openedName, err)
+	}
+	return paths, nil
+}
+
+// encodeOpened writes a line a path, as many as fit. What is no path is left out.
+func encodeOpened(paths []string) []byte {
+	var b []byte
+	lines := 0
+	for _, p := range paths {
+		if p == "" || checkDirPath(p) != nil {
+			continue
+		}
+		start := len(b)
+		b = append(b, '{')
+		b = appendText(b, "path", p)
+		b = append(b, '}', '\n')
+		if lines++; len(b) > maxOpenedBlob || lines > maxOpened {
+			return b[:start]
+		}
+	}
+	return b
+}
+
+// decodeOpened reads the list; one wrong line condemns all of it.
+func decodeOpened(data []byte) ([]string, error) {
+	var paths []string
+	for len(data) > 0 {
+		var raw []byte
+		raw, data, _ = bytes.Cut(data, []byte{'\n'})
+		p, err := decodeOpenedLine(raw)
+		if err == nil && len(paths) == maxOpened {
+			err = fmt.Errorf("more than %d lines", maxOpened)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w: %w", len(paths)+1, tiers.ErrCorrupt, err)
+		}
+		paths = append(paths, p)
+	}
+	return paths, nil
+}
+
+func decodeOpenedLine(raw []byte) (p string, err error) {
+	r := jsonReader{b: raw}
+	var isSet bool
+	err = r.object(func(key string) (err error) {
+		if key != "path" && key != "path64" {
+			return errUnknownKey
+		}
+		if err := set(&isSet); err != nil {
+			return err
+		}
+		if key == "path" {
+			p, err = r.str()
+			return err
+		}
+		p, err = r.base64()
+		return err
+	})
+	if err == nil {
+		err = r.end()
+	}
+	if err == nil && p == "" {
+		err = errors.New("no path")
+	}
+	if err == nil {
+		err = checkDirPath(p)
+	}
+	return p, err
+}

@@ -1,0 +1,224 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+// commitOpened commits a tree with a list of opened files.
+func (v *testVolume) commitOpened(f *file, opened []string) tiers.Snapshot {
+	v.t.Helper()
+	x, err := v.Begin(v.t.Context())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer x.Abort()
+	if err := put(v.t.Context(), x, f, nil, "", nil); err != nil {
+		v.t.Fatal(err)
+	}
+	id, err := x.Commit(v.t.Context(), tiers.CommitOptions{Root: f.Dir(), Opened: opened})
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	s, err := v.Snapshot(v.t.Context(), id)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return s
+}
+
+func openedOf(t *testing.T, s tiers.Snapshot) []string {
+	t.Helper()
+	paths, err := s.Opened(t.Context())
+	if err != nil {
+		t.Fatalf("Opened: %v", err)
+	}
+	return paths
+}
+
+// The list goes from commit to commit until another one, or an empty one, takes its place; it is nobody's file.
+func TestOpened(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := stockBase()
+	first := f.kids["a"]
+	want := []string{"z/last", "a", "caf\xe9/\xff", "new\nline", ".git/x", `q"\`}
+	s := v.commitOpened(f, want)
+	if got := openedOf(t, s); !slices.Equal(got, want) {
+		t.Errorf("Opened = %q, want %q", got, want)
+	}
+	root := rootOf(s)
+	compareTrees(t, v.read(s), f)
+	f.text("a", "other")
+	next := v.commitOpened(f, nil)
+	if got := openedOf(t, next); !slices.Equal(got, want) {
+		t.Errorf("after a commit without a list: %q", got)
+	}
+	if d := v.diff(v.Side(s), v.Side(next)); len(d) != 1 {
+		t.Errorf("diff: %q", d)
+	}
+	f.text("a", "third")
+	gone := v.commitOpened(f, []string{})
+	if got := openedOf(t, gone); got != nil {
+		t.Errorf("after a commit with an empty list: %q", got)
+	}
+	if names := git(t, v.dir, "ls-tree", "--name-only", "main:.emberfs"); strings.Contains(names, "opened") {
+		t.Errorf("an empty list has a file: %s", names)
+	}
+	f.kids["a"] = first
+	if again := v.commitOpened(f, []string{"a"}); rootOf(again) != root {
+		t.Error("the list changes the root's ids")
+	}
+	v.checkGit()
+	if list := runCheck(t, v.dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
+		t.Errorf("check: %s", describe(list))
+	}
+}
+
+func TestOpenedIsCutOff(t *testing.T) {
+	var many []string
+	for i := range 2 * maxOpened {
+		many = append(many, fmt.Sprintf("%0*d", 10+i%3, i))
+	}
+	long := slices.Clone(many[:maxOpened])
+	for i := range long {
+		long[i] = strings.Repeat("d/", 100) + long[i]
+	}
+	for _, list := range [][]string{many, long} {
+		data := encodeOpened(list)
+		got, err := decodeOpened(data)
+		if err != nil || len(data) > maxOpenedBlob || len(got) > maxOpened || len(got) < 1000 || !slices.Equal(got, list[:len(got)]) {
+			t.Errorf("%d paths, %d bytes, %v", len(got), len(data), err)
+		}
+	}
+	got, err := decodeOpened(encodeOpened([]string{"", "/abs", "a/../b", "a//b", "nul\x00", strings.Repeat("a/", 3000) + "b", "good"}))
+	if err != nil || !slices.Equal(got, []string{"good"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A list that lies is an empty one and a problem; everything else is read as it was, and the next commit may have its own.
+func TestOpenedLies(t *testing.T) {
+	const file = ".emberfs/opened"
+	for name, script := range map[string]string{
+		"up":         `echo '{"path":"../x"}' >>` + file,
+		"up inside":  `echo '{"path":"a/../../x"}' >` + file,
+		"absolute":   `echo '{"path":"/etc/passwd"}' >` + file,
+		"NUL":        `echo '{"path":"a\u0000b"}' >` + file,
+		"empty path": `echo '{"path":""}' >` + file,
+		"no path":    `echo '{}' >` + file,
+		"twice":      `echo '{"path":"a","path64":"YQ=="}' >` + file,
+		"key":        `echo '{"path":"a","size":1}' >` + file,
+		"base64":     `echo '{"path64":"YQ"}' >` + file,
+		"no JSON":    `echo hello >` + file,
+		"type":       `echo '{"path":1}' >` + file,
+		"too many":   `yes '{"path":"a"}' | head -n 4097 >` + file,
+		"too long":   `{ printf '{"x_y":"'; head -c 300000 /dev/zero | tr '\0' y; echo '","path":"a"}'; } >` + file,
+		"symlink":    "rm " + file + "; ln -s /etc/passwd " + file,
+		"directory":  "rm " + file + "; mkdir " + file + "; echo >" + file + "/x",
+		"executable": "chmod +x " + file,
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := newVolume(t, Options{})
+			f := stockBase()
+			v.commitOpened(f, []string{"a"})
+			v.stockEdit(script)
+			s := v.headSnapshot()
+			if got := openedOf(t, s); got != nil {
+				t.Errorf("Opened = %q", got)
+			}
+			l, err := s.ReadDir(t.Context(), rootOf(s))
+			if err != nil || len(l.Entries) != len(f.kids) {
+				t.Fatalf("%d entries, want %d: %v", len(l.Entries), len(f.kids), err)
+			}
+			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], tiers.ErrCorrupt) || !strings.Contains(l.Problems[0].Error(), file) {
+				t.Errorf("problems %v", l.Problems)
+			}
+			if ok, err := s.Valid(t.Context(), rootOf(s)); !ok || err != nil {
+				t.Errorf("Valid = %v, %v", ok, err)
+			}
+			if list := runCheck(t, v.dir, CheckOptions{Volume: true}); !hasFinding(list, tiers.Damaged, file) {
+				t.Errorf("check: %s", describe(list))
+			}
+			s = v.commitOpened(f, []string{"b"})
+			if got := openedOf(t, s); !slices.Equal(got, []string{"b"}) {
+				t.Errorf("afterwards Opened = %q", got)
+			}
+			compareTrees(t, v.read(s), f)
+		})
+	}
+	for _, line := range []string{`{"path":"a","x_since":5}`, `{"path64":"/w=="}`} {
+		if got, err := decodeOpened([]byte(line + "\n")); len(got) != 1 || err != nil {
+			t.Errorf("%s: %q, %v", line, got, err)
+		}
+	}
+}
+
+// A lost list is an empty one, and the next commit does not name it any more.
+func TestOpenedLost(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := stockBase()
+	v.commitOpened(f, []string{"a"})
+	blob := git(t, v.dir, "rev-parse", "main:.emberfs/opened")
+	explode(t, v.dir)
+	id, err := tiers.ParseID(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removeLoose(t, v.dir, id)
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	if got := openedOf(t, v.headSnapshot()); got != nil {
+		t.Errorf("Opened = %q", got)
+	}
+	f.text("a", "b")
+	if got := openedOf(t, v.commitOpened(f, nil)); got != nil {
+		t.Errorf("Opened = %q", got)
+	}
+	if out := git(t, v.dir, "ls-tree", "main:.emberfs"); strings.Contains(out, blob) {
+		t.Errorf("the commit names it still: %s", out)
+	}
+}
+
+// Valid is what ReadDir finds, for each directory, without listing it.
+func TestValid(t *testing.T) {
+	v := newVolume(t, Options{})
+	f := stockBase()
+	f.mkdir("void/er")
+	f.text("keep/x", "x")
+	f.text("change/y/z", "z")
+	f.text("move/m/n", "n")
+	for i := range 600 {
+		f.text(fmt.Sprintf("many/%d", i), "")
+	}
+	v.commit(f, nil)
+	compare := func(invalid ...string) {
+		t.Helper()
+		s := v.headSnapshot()
+		dirs := map[string]tiers.DirID{}
+		v.dirs(s, rootOf(s), "", dirs)
+		for p, d := range dirs {
+			got, err := s.Valid(t.Context(), d)
+			if want := !slices.Contains(invalid, p); got != want || err != nil {
+				t.Errorf("%q: Valid = %v, %v", p, got, err)
+			}
+			l, err := s.ReadDir(t.Context(), d)
+			if err != nil || l.Reconciled == got {
+				t.Errorf("%q: Valid = %v, Reconciled = %v, %v", p, got, l.Reconciled, err)
+			}
+		}
+	}
+	compare()
+	v.stockEdit("echo more >>change/y/z; mv move/m moved; mkdir new; echo n >new/n")
+	// moved is a tree that its inherited metadata describes.
+	compare("", "change", "change/y", "move", "new")
+	s := v.headSnapshot()
+	if ok, err := s.Valid(t.Context(), tiers.DirID{Tree: blobID(t, "x"), Meta: blobID(t, "nothing of the kind")}); ok || !errors.Is(err, tiers.ErrMissing) {
+		t.Errorf("of metadata that are missing: %v, %v", ok, err)
+	}
+}
