@@ -262,9 +262,6 @@ func (c *Cold) OpenAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobA
 	return c.openContentAt(ctx, id, size)
 }
 
-// Holds implements tiers.Cold.
-func (c *Cold) Holds(ctx context.Context, id tiers.ID, size int64) error { return ctx.Err() }
-
 // Begin implements tiers.Cold. While another Tx is open it waits.
 func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) { return c.begin(ctx, c.head) }
 

@@ -1,0 +1,51 @@
+package odb
+
+// Kind is the object's type, and its size in bytes where that is known without inflating: -1 for a delta. Unlike Stat it resolves
+// no delta; it reads the headers of its chain. tiers.ErrMissing, tiers.ErrCorrupt.
+func (db *DB) Kind(id ID) (t Type, size int64, err error) {
+	if id == EmptyTree {
+		return Tree, 0, nil
+	}
+	err = db.each(id, func(s source) error {
+		if s.p != nil {
+			t, size, err = db.kind(s.p, s.off)
+			return err
+		}
+		o, err := s.open()
+		if err != nil {
+			return err
+		}
+		t, size = o.typ, o.size
+		return o.close()
+	})
+	return t, size, err
+}
+
+// kind follows a delta chain to the object at its end, whose type all of it has.
+func (db *DB) kind(p *pack, off int64) (t Type, size int64, err error) {
+	h, err := p.header(off)
+	if err != nil {
+		return 0, 0, err
+	}
+	size = h.size
+	for n := 0; h.isDelta(); n++ {
+		if n >= db.opt.MaxDepth {
+			return 0, 0, corruptf("%s: delta chain of more than %d, or a cycle", p.what(off), db.opt.MaxDepth)
+		}
+		at, ok := h.base, true
+		if h.typ == refDelta {
+			i := p.idx.find(h.baseRef)
+			if ok = i >= 0; ok {
+				at, ok = p.idx.offset(i)
+			}
+		}
+		if !ok {
+			return 0, 0, corruptf("%s: delta base %s is not in the pack", p.what(h.off), h.baseRef)
+		}
+		if h, err = p.header(at); err != nil {
+			return 0, 0, err
+		}
+		size = -1
+	}
+	return h.typ, size, nil
+}
