@@ -99,8 +99,8 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 
 // Data implements tiers.BlobAt.
 func (c *chunksAt) Data(off int64) (tiers.Range, bool, error) {
-	l := c.l.Load()
-	return tiers.Range{Off: off, End: l.size}, off < l.size, nil
+	r, ok := c.l.Load().data(off)
+	return r, ok, nil
 }
 
 // chunk gives the content of chunk refs[at].

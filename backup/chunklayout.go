@@ -123,6 +123,24 @@ func (l *layout) from(off int64) int {
 	})
 }
 
+// data is the first range of chunks without a hole between them that ends behind off; ok is false where there is none.
+func (l *layout) data(off int64) (r tiers.Range, ok bool) {
+	at := l.from(max(off, 0))
+	if at == len(l.refs) {
+		return r, false
+	}
+	start, n := l.part(at)
+	end := start + n
+	for at++; at < len(l.refs); at++ {
+		next, n := l.part(at)
+		if next != end {
+			break
+		}
+		end += n
+	}
+	return tiers.Range{Off: start, End: end}, true
+}
+
 // openLayout reads a chunk tree whose file has size bytes by the metadata (negative: not known).
 func openLayout(ctx context.Context, db store, id tiers.ID, size int64) (*layout, error) {
 	c, err := loadChunks(db, id)

@@ -283,7 +283,45 @@ func (v *testVolume) holes(e tiers.Entry) (holes []tiers.Range, data []byte) {
 	if pos != e.Size {
 		v.t.Errorf("%d bytes of %d", pos, e.Size)
 	}
+	if got := v.dataHoles(e); !slices.Equal(got, holes) {
+		v.t.Errorf("Data says holes %v, the stream %v", got, holes)
+	}
 	return holes, data
+}
+
+// dataHoles gives where a file has its holes, by Data.
+func (v *testVolume) dataHoles(e tiers.Entry) (holes []tiers.Range) {
+	v.t.Helper()
+	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer at.Close()
+	for pos := int64(0); pos < e.Size; {
+		r, ok, err := at.Data(pos)
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		if !ok {
+			return append(holes, tiers.Range{Off: pos, End: e.Size})
+		}
+		if r.End <= pos || r.End > e.Size || r.Off >= r.End {
+			v.t.Fatalf("Data(%d) = %v", pos, r)
+		}
+		if r.Off > pos {
+			holes = append(holes, tiers.Range{Off: pos, End: r.Off})
+		}
+		if mid := (max(r.Off, pos) + r.End) / 2; mid > pos {
+			if again, ok, err := at.Data(mid); again.End != r.End || again.Off > mid || !ok || err != nil {
+				v.t.Errorf("Data(%d) = %v, %v, %v; want the end of %v", mid, again, ok, err, r)
+			}
+		}
+		pos = r.End
+	}
+	if r, ok, err := at.Data(e.Size); ok || err != nil {
+		v.t.Errorf("Data at the end = %v, %v, %v", r, ok, err)
+	}
+	return holes
 }
 
 func TestChunkHoles(t *testing.T) {
