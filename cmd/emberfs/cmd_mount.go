@@ -15,6 +15,7 @@ func mountCommand(w world) *cobra.Command {
 		Long: `Mount a volume on the empty directory MOUNTPOINT and return when it is usable; a daemon goes on in the
 background. SOURCE is the path of a bare git repository: its branch is restored first, and every
 backup is pushed to it. Without SOURCE the volume lives in its state directory alone.
+The bytes of a restored file come when they are read; --tiering=off brings all of them first.
 
 Each setting has one name: flag --memory-limit, option -o memory_limit=, YAML memory_limit:,
 environment EMBERFS_MEMORY_LIMIT. A flag wins over -o, -o over the environment, the environment over

@@ -25,6 +25,12 @@ type config struct {
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
 	Deadline       time.Duration // 0: not given
+	HotAge         time.Duration
+	WarmAge        time.Duration // 0: never by age
+	TierInterval   time.Duration // 0: never
+	WarmLimit      int64         // bytes; 0: none
+	WarmReserve    int64         // bytes; 0: none
+	Prefetch       bool
 	Tiering        bool
 	KernelCache    bool
 	AllowOther     bool
@@ -81,6 +87,8 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		Source: k.String("source"), Branch: k.String("branch"), State: k.String("state"),
 		MemoryLimit: k.Int64("memory_limit"), ChunkThreshold: k.Int64("chunk_threshold"),
 		FlushInterval: k.Duration("flush_interval"), BackupInterval: k.Duration("backup_interval"),
+		HotAge: k.Duration("hot_age"), WarmAge: k.Duration("warm_age"), TierInterval: k.Duration("tier_interval"),
+		WarmLimit: k.Int64("warm_limit"), WarmReserve: k.Int64("warm_reserve"), Prefetch: k.Bool("prefetch"),
 		Deadline: k.Duration("deadline"), Tiering: k.Bool("tiering"), KernelCache: k.Bool("kernel_cache"),
 		AllowOther: k.Bool("allow_other"), Nonempty: k.Bool("nonempty"), Untrusted: k.Bool("untrusted"),
 		UserName: k.String("user_name"), UserEmail: k.String("user_email"),
@@ -89,6 +97,9 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 	}
 	if !k.Exists("allow_other") {
 		c.AllowOther = os.Geteuid() == 0
+	}
+	if !c.Tiering && c.WarmLimit > 0 {
+		c.Warnings = append(c.Warnings, "warm_limit has no effect: tiering is off, so that all files stay in warm")
 	}
 	if err := checkBranch(c.Branch); err != nil {
 		return nil, usageError(op, "branch "+c.Branch, err.Error(), "name it as git names branches, such as main or ci/job-7")

@@ -48,7 +48,7 @@ func TestMountOptions(t *testing.T) {
 func TestMountOptionMistakes(t *testing.T) {
 	for in, say := range map[string]string{
 		"memory_limt=1": "did you mean memory_limit?", "nosiud": "did you mean nosuid?", "loop": "unknown option", "memory_limit": "needs a value",
-		"ro=1": "unknown option", "fd=3": "unknown option", "hot_age=5m": "does not have the setting yet",
+		"ro=1": "unknown option", "fd=3": "unknown option", "fsync=remote": "does not have the setting yet",
 	} {
 		_, err := parseOptions("mount", []string{in}, false)
 		if codeOf(err) != exitUsage || !strings.Contains(err.Error(), say) || !strings.Contains(err.Error(), in) {

@@ -31,9 +31,13 @@ type setting struct {
 	def     string // as a user would write it; "" means unset
 	choices []string
 	min     int64 // kindSize in bytes, kindDuration in ns: the least that makes sense
+	none    bool  // "none" and 0 are taken too, whatever min is: no limit, never
 	help    string
 	defHelp string // shown instead of def where the default depends on the caller
 }
+
+// leastAge is the shortest age and tick that are taken: below it files would move all the time.
+const leastAge = int64(100 * time.Millisecond)
 
 // settings is the table. It is a function because a package has no mutable state.
 func settings() []setting {
@@ -47,9 +51,19 @@ func settings() []setting {
 		{name: "chunk_threshold", kind: kindSize, def: "8MiB", min: 128 << 10, help: "size over which a file is stored in chunks, so that a change of it is a small commit"},
 		{name: "flush_interval", kind: kindDuration, def: "5m", min: int64(time.Second), help: "how often warm is made durable (fsync does it at once)"},
 		{name: "backup_interval", kind: kindDuration, def: "30m", min: int64(time.Second), help: "how often everything that changed is committed and pushed"},
+		{name: "hot_age", kind: kindDuration, def: "5m", min: leastAge, help: "after this long without use a file's blocks leave memory first"},
+		{name: "warm_age", kind: kindDuration, def: "30m", min: leastAge, none: true,
+			help: "after this long without use a file that is backed up leaves warm; none: not by age"},
+		{name: "tier_interval", kind: kindDuration, def: "5m", min: leastAge, none: true, help: "how often files move down by age; none: never"},
+		{name: "warm_limit", kind: kindSize, def: "none", min: 1 << 20, none: true,
+			help: "bytes in warm over which files that are backed up leave it earlier, the least recently used first"},
+		// Small against any disk, and what a writer at disk speed needs until the next look at the free space.
+		{name: "warm_reserve", kind: kindSize, def: "64MiB", min: 1 << 20, none: true,
+			help: "bytes to keep free on warm's file system by the same means"},
+		{name: "prefetch", kind: kindBool, def: "true", help: "after a restore bring what the last session used first"},
 		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond), help: "longest time for the final backup",
 			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) waits until it is done"},
-		{name: "tiering", kind: kindBool, def: "true", help: "=off keeps all files in warm; this version does so in any case"},
+		{name: "tiering", kind: kindBool, def: "true", help: "=off keeps all files in warm; a restore then brings all bytes at mount"},
 		{name: "kernel_cache", kind: kindBool, def: "on", help: "=off lets every call reach the daemon (for tests)"},
 		{name: "allow_other", kind: kindBool, help: "let other users in", defHelp: "on for root, off for a user"},
 		{name: "nonempty", kind: kindBool, def: "off", help: "mount over a directory that is not empty"},
@@ -66,8 +80,7 @@ func settings() []setting {
 
 // planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.
 func planned() []string {
-	return []string{"hot_age", "warm_age", "warm_limit", "tier_interval", "critical_delay", "memory_class_limit",
-		"push_min_interval", "push_max", "fsync"}
+	return []string{"critical_delay", "memory_class_limit", "push_min_interval", "push_max", "fsync"}
 }
 
 func (s *setting) flag() string { return strings.ReplaceAll(s.name, "_", "-") }
@@ -109,6 +122,9 @@ func (s *setting) canonical(value string) (string, error) {
 	if strings.ContainsRune(value, 0) {
 		return "", fmt.Errorf("bad value %q: contains NUL", value)
 	}
+	if s.none && strings.EqualFold(value, "none") {
+		value = "0"
+	}
 	switch s.kind {
 	case kindPath:
 		if value == "" {
@@ -124,8 +140,8 @@ func (s *setting) canonical(value string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if n < s.min {
-			return "", fmt.Errorf("bad size %q: the least is %s", value, humanize.IBytes(uint64(s.min)))
+		if n < s.min && (n != 0 || !s.none) {
+			return "", fmt.Errorf("bad size %q: the least is %s%s", value, humanize.IBytes(uint64(s.min)), s.orNone())
 		}
 		return fmt.Sprint(n), nil
 	case kindDuration:
@@ -133,8 +149,8 @@ func (s *setting) canonical(value string) (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("bad time %q: want a number and a unit, such as 30s, 5m or 2h", value)
 		}
-		if int64(d) < s.min {
-			return "", fmt.Errorf("bad time %q: the least is %s", value, time.Duration(s.min))
+		if int64(d) < s.min && (d != 0 || !s.none) {
+			return "", fmt.Errorf("bad time %q: the least is %s%s", value, time.Duration(s.min), s.orNone())
 		}
 		return d.String(), nil
 	case kindBool:
@@ -154,6 +170,14 @@ func (s *setting) canonical(value string) (string, error) {
 		return "", fmt.Errorf("bad value %q: want one of %s", value, strings.Join(s.choices, ", "))
 	}
 	return value, nil
+}
+
+// orNone ends a message about a value that is too small.
+func (s *setting) orNone() string {
+	if s.none {
+		return ", or none"
+	}
+	return ""
 }
 
 // parseSize reads 100MB (decimal), 64MiB (binary) or plain bytes.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // codeOf is the exit code that an error carries; 0 where it is no failure.
@@ -44,7 +45,8 @@ func TestTableOfSettings(t *testing.T) {
 func TestSpellings(t *testing.T) {
 	for in, want := range map[string]string{
 		"memoryLimit": "memory_limit", "memory-limit": "memory_limit", "memory_limit": "memory_limit", "MemoryLimit": "memory_limit",
-		"flushInterval": "flush_interval", "userEmail": "user_email", "state": "state",
+		"flushInterval": "flush_interval", "hotAge": "hot_age", "warmAge": "warm_age", "tierInterval": "tier_interval",
+		"warmLimit": "warm_limit", "warm-reserve": "warm_reserve", "userEmail": "user_email", "state": "state",
 	} {
 		if got := normalKey(in); got != want {
 			t.Errorf("normalKey(%q) = %q, want %q", in, got, want)
@@ -56,7 +58,10 @@ func TestCanonicalValues(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
 		{"memory_limit", "100MB", "100000000"}, {"memory_limit", "64MiB", "67108864"}, {"memory_limit", "64 MiB", "67108864"},
 		{"memory_limit", "1.5GB", "1500000000"}, {"flush_interval", "90s", "1m30s"}, {"kernel_cache", "off", "false"},
-		{"kernel_cache", "TRUE", "true"}, {"tiering", "0", "false"}, {"log_format", "JSON", "json"}, {"state", "/a/../b", "/b"},
+		{"kernel_cache", "TRUE", "true"}, {"tiering", "0", "false"}, {"log_format", "JSON", "json"},
+		{"warm_age", "none", "0s"}, {"warm_age", "0", "0s"}, {"warm_age", "100ms", "100ms"}, {"tier_interval", "None", "0s"}, {"hot_age", "1m", "1m0s"},
+		{"warm_limit", "none", "0"}, {"warm_limit", "0", "0"}, {"warm_limit", "2GB", "2000000000"}, {"warm_reserve", "64MiB", "67108864"},
+		{"warm_reserve", "0B", "0"}, {"prefetch", "no", "false"}, {"state", "/a/../b", "/b"},
 	} {
 		s, _ := findSetting(c.name)
 		if got, err := s.canonical(c.value); err != nil || got != c.want {
@@ -67,6 +72,9 @@ func TestCanonicalValues(t *testing.T) {
 		{"memory_limit", ""}, {"memory_limit", "lots"}, {"memory_limit", "-1"}, {"memory_limit", "1MB"}, {"memory_limit", "99999999999GB"},
 		{"flush_interval", "5"}, {"flush_interval", "0s"}, {"flush_interval", "-5m"}, {"kernel_cache", "maybe"}, {"log_level", "loud"},
 		{"branch", "a\x00b"},
+		{"hot_age", "0"}, {"hot_age", "none"}, {"hot_age", "99ms"}, {"warm_age", "-1s"}, {"warm_age", "30"}, {"warm_age", "1ms"}, {"tier_interval", "never"},
+		{"warm_limit", "-1"}, {"warm_limit", "100"}, {"warm_limit", "no"}, {"warm_reserve", "64"}, {"warm_reserve", "10%"}, {"prefetch", "none"},
+		{"memory_limit", "none"}, {"flush_interval", "none"},
 	} {
 		s, _ := findSetting(c.name)
 		if got, err := s.canonical(c.value); err == nil {
@@ -80,7 +88,7 @@ func TestCanonicalValues(t *testing.T) {
 func TestSuggestions(t *testing.T) {
 	for in, want := range map[string]string{
 		"memoryLimt": "did you mean memory_limit?", "kernelcache": "did you mean kernel_cache?", "nosiud": "did you mean nosuid?",
-		"hotAge": "leave it out", "zzzzzz": "emberfs mount --help lists the options",
+		"criticalDelay": "leave it out", "warmAeg": "did you mean warm_age?", "zzzzzz": "emberfs mount --help lists the options",
 	} {
 		if _, hint := unknownSetting(in, "nosuid"); hint != want {
 			t.Errorf("%s: %q, want %q", in, hint, want)
@@ -131,7 +139,8 @@ func TestResolveMistakes(t *testing.T) {
 		"nested known":   {file: "state:\n  dir: /x\n", say: []string{"state", "plain value"}},
 		"two spellings":  {file: "memory_limit: 100MB\nmemoryLimit: 200MB\n", say: []string{"twice"}},
 		"not YAML":       {file: "a: [", say: []string{"YAML"}},
-		"planned":        {file: "warm_age: 30m\n", say: []string{"warm_age", "not have"}},
+		"planned":        {file: "critical_delay: 2s\n", say: []string{"critical_delay", "not have"}},
+		"tiny limit":     {file: "warmLimit: 100\n", say: []string{"warmLimit", `"100"`, "1.0 MiB, or none"}},
 		"file in file":   {file: "config: /etc/x\n", say: []string{"config"}},
 		"environment":    {environ: []string{"EMBERFS_FLUSH_INTERVAL=soon"}, say: []string{"EMBERFS_FLUSH_INTERVAL", `"soon"`}},
 		"missing file":   {environ: []string{"EMBERFS_CONFIG=" + dir + "/none"}, say: []string{"none", "no such file"}},
@@ -153,9 +162,32 @@ func TestResolveMistakes(t *testing.T) {
 			}
 		}
 	}
-	c, err := resolve("mount", nil, nil, []string{"EMBERFS_MEMORY_LIMT=1GB", "EMBERFS_BIN=/x"})
+	c, err := resolve("mount", nil, nil, []string{"EMBERFS_WARM_LIMIT=1GB", "EMBERFS_TIERING=off"})
+	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "warm_limit") {
+		t.Errorf("a limit without tiering: %v, %v", c, err)
+	}
+	c, err = resolve("mount", nil, nil, []string{"EMBERFS_MEMORY_LIMT=1GB", "EMBERFS_BIN=/x"})
 	if err != nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0], "EMBERFS_MEMORY_LIMIT") {
 		t.Errorf("a near miss in the environment: %v, %v", c, err)
+	}
+}
+
+func TestTieringSettings(t *testing.T) {
+	c, err := resolve("mount", nil, nil, nil)
+	if err != nil || !c.Tiering || !c.Prefetch || c.HotAge != 5*time.Minute || c.TierInterval != 5*time.Minute || c.WarmAge != 30*time.Minute ||
+		c.WarmLimit != 0 || c.WarmReserve != 64<<20 {
+		t.Errorf("defaults: %+v, %v", c, err)
+	}
+	file := write(t, t.TempDir(), "c.yaml", "warmAge: none\nwarm_limit: 10GB\nprefetch: false\nhot_age: 1m\n")
+	o, err := parseOptions("mount", []string{"tierInterval=1m,warmAge=1h"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flag := layer{"warm_reserve": {value: "none", where: "--warm-reserve"}}
+	c, err = resolve("mount", flag, o.values, []string{"EMBERFS_CONFIG=" + file, "EMBERFS_HOT_AGE=2m"})
+	if err != nil || c.Prefetch || c.HotAge != 2*time.Minute || c.TierInterval != time.Minute || c.WarmAge != time.Hour ||
+		c.WarmLimit != 10e9 || c.WarmReserve != 0 {
+		t.Errorf("from all places: %+v, %v", c, err)
 	}
 }
 

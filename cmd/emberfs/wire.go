@@ -30,7 +30,9 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
-		Tiering: c.Tiering, Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
+		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
+		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
+		Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
