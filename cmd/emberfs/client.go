@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -121,6 +122,37 @@ func (c *client) gc(ctx context.Context, r gcRequest) (report tiers.GCReport, er
 	return out.Report, err
 }
 
+// tier ages files below paths, relative to the root; none: everything.
+func (c *client) tier(ctx context.Context, paths []string) (report tiers.TierReport, err error) {
+	in := tierRequest{Paths: [][]byte{}}
+	for _, p := range paths {
+		in.Paths = append(in.Paths, []byte(p))
+	}
+	resp, err := c.do(ctx, http.MethodPost, "/v1/tier", in)
+	if err != nil {
+		return report, err
+	}
+	defer resp.Body.Close()
+	var out tierReply
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
+		return report, fmt.Errorf("%w: it ended before the work was done", errNoDaemon)
+	}
+	if out.Error != "" {
+		err = errors.New(out.Error)
+	}
+	return out.Report, err
+}
+
+// file asks about one file by its path relative to the root.
+func (c *client) file(ctx context.Context, path string) (tiers.FileStatus, error) {
+	var out fileReply
+	err := c.get(ctx, "/v1/file?path="+url.QueryEscape(path), &out)
+	if err == nil && out.Error != "" {
+		err = errors.New(out.Error)
+	}
+	return out.File, err
+}
+
 func (c *client) umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error) {
 	return c.receipt(ctx, http.MethodPost, "/v1/umount", r)
 }
@@ -187,6 +219,9 @@ func (c *client) do(ctx context.Context, method, path string, in any) (*http.Res
 			return nil, fmt.Errorf("no permission to speak to the daemon at %s", filepath.Join(c.state, controlName))
 		}
 		return nil, err
+	}
+	if kind := resp.Header.Get("Content-Type"); kind != "application/json" { // net/http's own 404 or 405
+		return nil, errors.Join(fmt.Errorf("its daemon, of another version, does not know this: HTTP status %s", resp.Status), resp.Body.Close())
 	}
 	return resp, nil
 }

@@ -83,7 +83,11 @@ func flushMappings(ctx context.Context, mountpoint string) error {
 	}
 }
 
-// insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either.
+// errOutside: a path of the command line is not below the mountpoint.
+var errOutside = errors.New("lies outside of the mount")
+
+// insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either. It opens nothing, and a
+// symlink as last component stands for itself.
 func insideMount(mountpoint, p string) (string, error) {
 	candidates := []string{p}
 	if !filepath.IsAbs(p) {
@@ -104,5 +108,5 @@ func insideMount(mountpoint, p string) (string, error) {
 		}
 		return filepath.Rel(mountpoint, c)
 	}
-	return "", errors.New("lies outside of the mount")
+	return "", errOutside
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -62,6 +63,23 @@ type gcReply struct {
 	Error  string         `json:"error,omitempty"`
 }
 
+// tierRequest is the body of POST /v1/tier: slash paths relative to the root, as base64, for names may be any bytes.
+type tierRequest struct {
+	Paths [][]byte `json:"paths64"`
+}
+
+// tierReply answers tier. Error is set where it failed; the report says what left warm before that.
+type tierReply struct {
+	Report tiers.TierReport `json:"report"`
+	Error  string           `json:"error,omitempty"`
+}
+
+// fileReply answers GET /v1/file?path=, a slash path relative to the root.
+type fileReply struct {
+	File  tiers.FileStatus `json:"file"`
+	Error string           `json:"error,omitempty"`
+}
+
 // controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even then.
 type controlReply struct {
 	Receipt *tiers.Receipt `json:"receipt,omitempty"`
@@ -78,6 +96,8 @@ type controlled interface {
 	status() statusReply
 	sync(ctx context.Context, reason string) (*tiers.Receipt, error)
 	gc(ctx context.Context, in gcRequest) (tiers.GCReport, error)
+	tier(ctx context.Context, paths []string) (tiers.TierReport, error)
+	file(ctx context.Context, path string) (tiers.FileStatus, error)
 	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount stays.
 	umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error)
 	// wait returns the final receipt once the last backup is done.
@@ -173,6 +193,41 @@ func controlHandler(c controlled) http.Handler {
 		}
 		reply(w, code, out)
 	})
+	mux.HandleFunc("POST /v1/tier", func(w http.ResponseWriter, r *http.Request) {
+		var in tierRequest
+		if !body(w, r, &in) {
+			return
+		}
+		paths := make([]string, len(in.Paths))
+		for i, p := range in.Paths {
+			if paths[i] = path.Clean(string(p)); !filepath.IsLocal(paths[i]) {
+				reply(w, http.StatusBadRequest, tierReply{Error: fmt.Sprintf("bad request: %q is no path below the root", p)})
+				return
+			}
+		}
+		report, err := c.tier(r.Context(), paths)
+		out, code := tierReply{Report: report}, http.StatusOK
+		if err != nil {
+			out.Error, code = redact(err.Error()), http.StatusInternalServerError
+		}
+		reply(w, code, out)
+	})
+	mux.HandleFunc("GET /v1/file", func(w http.ResponseWriter, r *http.Request) {
+		p := path.Clean(r.URL.Query().Get("path"))
+		if !filepath.IsLocal(p) {
+			reply(w, http.StatusBadRequest, fileReply{Error: fmt.Sprintf("bad request: %q is no path below the root", p)})
+			return
+		}
+		st, err := c.file(r.Context(), p)
+		out, code := fileReply{File: st}, http.StatusOK
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			out.Error, code = "no such file or directory", http.StatusNotFound
+		case err != nil:
+			out.Error, code = redact(err.Error()), http.StatusInternalServerError
+		}
+		reply(w, code, out)
+	})
 	mux.HandleFunc("POST /v1/umount", func(w http.ResponseWriter, r *http.Request) {
 		var in umountRequest
 		if !body(w, r, &in) {
@@ -194,9 +249,12 @@ func controlHandler(c controlled) http.Handler {
 	return mux
 }
 
+// maxBody is more than the longest command line becomes.
+const maxBody = 8 << 20
+
 // body reads a request's JSON; an unknown field is an error, so that a newer client is not half understood.
 func body(w http.ResponseWriter, r *http.Request, in any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20))
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
 	d.DisallowUnknownFields()
 	if err := d.Decode(in); err != nil && !errors.Is(err, io.EOF) {
 		reply(w, http.StatusBadRequest, controlReply{Error: "bad request: " + err.Error()})

@@ -30,6 +30,8 @@ var errDeadline = errors.New("the deadline for the final backup has passed")
 type volume interface {
 	Sync(ctx context.Context, reason string) (*tiers.Receipt, error)
 	GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error)
+	Tier(ctx context.Context, paths []string) (tiers.TierReport, error)
+	FileStatus(ctx context.Context, path string) (tiers.FileStatus, error)
 	Status() tiers.Status
 	Close() error
 }
@@ -315,49 +317,6 @@ func (d *daemon) extendTimeout() func() {
 		}
 	}()
 	return func() { close(stop); <-stopped }
-}
-
-func (d *daemon) who() daemonReply {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return daemonReply{PID: os.Getpid(), Mountpoint: d.config.Mountpoint, Phase: d.mu.phase, Version: versionString()}
-}
-
-func (d *daemon) status() statusReply {
-	out := statusReply{daemonReply: d.who()}
-	d.last.RLock()
-	defer d.last.RUnlock()
-	if d.last.status != nil {
-		out.Status = *d.last.status
-	} else {
-		out.Status = d.vol.Status()
-	}
-	return out
-}
-
-func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
-	d.mu.Lock()
-	finishing := d.mu.phase == phaseFinishing
-	d.mu.Unlock()
-	if finishing { // the last backup runs and covers all
-		return d.wait(ctx)
-	}
-	return d.vol.Sync(ctx, reason)
-}
-
-func (d *daemon) gc(ctx context.Context, in gcRequest) (tiers.GCReport, error) {
-	return d.vol.GC(ctx, tiers.GCOptions{Grace: in.Grace, DryRun: in.DryRun})
-}
-
-func (d *daemon) wait(ctx context.Context) (*tiers.Receipt, error) {
-	select {
-	case <-d.done:
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.mu.final, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 // umount backs up, unmounts and waits for the final receipt. A caller that goes away does not stop what has begun.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -28,6 +29,10 @@ type fakeVolume struct {
 	closed bool
 	fail   error                           // of Sync
 	wait   func(ctx context.Context) error // runs in Sync
+
+	tiered   [][]string       // paths of each Tier
+	report   tiers.TierReport // its answer
+	tierFail error
 }
 
 func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
@@ -55,6 +60,20 @@ func (v *fakeVolume) GC(_ context.Context, o tiers.GCOptions) (tiers.GCReport, e
 		return tiers.GCReport{Objects: 1}, errors.New("damaged")
 	}
 	return tiers.GCReport{Objects: 5, Bytes: int64(o.Grace), Busy: o.DryRun}, nil
+}
+
+func (v *fakeVolume) Tier(_ context.Context, paths []string) (tiers.TierReport, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.tiered = append(v.tiered, paths)
+	return v.report, v.tierFail
+}
+
+func (v *fakeVolume) FileStatus(_ context.Context, path string) (tiers.FileStatus, error) {
+	if strings.Contains(path, "none") {
+		return tiers.FileStatus{}, fmt.Errorf("look up %s: %w", path, unix.ENOENT)
+	}
+	return tiers.FileStatus{Path: path, Kind: "file", Tiers: []string{"cold"}, Class: "session", Clean: true}, nil
 }
 
 func (v *fakeVolume) Status() tiers.Status { return tiers.Status{Volume: "fake"} }

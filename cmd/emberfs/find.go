@@ -65,6 +65,54 @@ func findAbove(path string) (found, error) {
 	return find(best)
 }
 
+// findFile is find for what status takes: a volume by its mountpoint or state directory, or a path below a mountpoint, which it
+// returns resolved, "" for the volume itself. A symlink below a mountpoint stands for itself, elsewhere for its target.
+func findFile(arg string) (f found, file string, err error) {
+	table, err := mounts()
+	if err != nil {
+		return f, "", err
+	}
+	abs, err := filepath.Abs(arg)
+	if err != nil {
+		return f, "", err
+	}
+	c := abs
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		c = filepath.Join(dir, filepath.Base(abs))
+	}
+	root := mountAbove(table, c)
+	if root == "" {
+		if real, err := filepath.EvalSymlinks(c); err == nil {
+			c, root = real, mountAbove(table, real)
+		}
+	}
+	if f, err = find(arg); err != nil || root == "" || c == root {
+		return f, "", err
+	}
+	for _, e := range f.daemons { // the state directory of a volume, which lies in another volume
+		if e.State == c && e.PID != 0 {
+			return f, "", nil
+		}
+	}
+	f, err = find(root)
+	return f, c, err
+}
+
+// mountAbove is the mountpoint of the volume that path, free of symlinks, lies in, or is; "" where something else is mounted
+// nearer, or nothing of ours.
+func mountAbove(table []mountEntry, path string) string {
+	var best mountEntry
+	for _, m := range table {
+		if below(m.path, path) && len(m.path) >= len(best.path) {
+			best = m
+		}
+	}
+	if !best.ours() {
+		return ""
+	}
+	return best.path
+}
+
 // isState recognises a state directory by its lock.
 func isState(path string) bool {
 	_, err := os.Stat(filepath.Join(path, lockName))

@@ -157,11 +157,13 @@ func shortDuration(d time.Duration) string {
 	return d.Round(100 * time.Millisecond).String()
 }
 
-func count(n int64, what string) string {
+func count(n int64, what string) string { return countAs(n, what, what+"s") }
+
+func countAs(n int64, one, many string) string {
 	if n == 1 {
-		return "1 " + what
+		return "1 " + one
 	}
-	return humanize.Comma(n) + " " + what + "s"
+	return humanize.Comma(n) + " " + many
 }
 
 // printReceipt writes a receipt for people: the summary, then what is missing, one line each.

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+
+	"emberfs/tiers"
+)
+
+func (d *daemon) who() daemonReply {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return daemonReply{PID: os.Getpid(), Mountpoint: d.config.Mountpoint, Phase: d.mu.phase, Version: versionString()}
+}
+
+func (d *daemon) status() statusReply {
+	out := statusReply{daemonReply: d.who()}
+	d.last.RLock()
+	defer d.last.RUnlock()
+	if d.last.status != nil {
+		out.Status = *d.last.status
+	} else {
+		out.Status = d.vol.Status()
+	}
+	return out
+}
+
+func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
+	d.mu.Lock()
+	finishing := d.mu.phase == phaseFinishing
+	d.mu.Unlock()
+	if finishing { // the last backup runs and covers all
+		return d.wait(ctx)
+	}
+	return d.vol.Sync(ctx, reason)
+}
+
+func (d *daemon) gc(ctx context.Context, in gcRequest) (tiers.GCReport, error) {
+	return d.vol.GC(ctx, tiers.GCOptions{Grace: in.Grace, DryRun: in.DryRun})
+}
+
+// tier ages files now. It takes paths relative to the root; none, or the root itself, is everything.
+func (d *daemon) tier(ctx context.Context, paths []string) (tiers.TierReport, error) {
+	if err := d.serving(); err != nil {
+		return tiers.TierReport{}, err
+	}
+	if slices.Contains(paths, ".") {
+		paths = nil
+	}
+	return d.vol.Tier(ctx, paths)
+}
+
+func (d *daemon) file(ctx context.Context, path string) (tiers.FileStatus, error) {
+	if err := d.serving(); err != nil {
+		return tiers.FileStatus{}, err
+	}
+	return d.vol.FileStatus(ctx, path)
+}
+
+// serving fails once the mount is gone and the last backup runs.
+func (d *daemon) serving() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.phase != phaseMounted {
+		return errors.New("the mount is gone and its last backup runs")
+	}
+	return nil
+}
+
+func (d *daemon) wait(ctx context.Context) (*tiers.Receipt, error) {
+	select {
+	case <-d.done:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.mu.final, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

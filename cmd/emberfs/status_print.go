@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"emberfs/tiers"
+)
+
+// printStatus writes one volume for people.
+func printStatus(out io.Writer, st statusReply, now time.Time) error {
+	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(tab, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("mountpoint", "%s (%s, pid %d)", st.Mountpoint, st.Phase, st.PID)
+	row("volume", "%s, branch %s", st.Volume, st.Branch)
+	if st.Source != "" {
+		row("source", "%s", redact(st.Source))
+	} else {
+		row("source", "none: the backup is in the state directory alone")
+	}
+	row("state", "%s", st.State)
+	tierRows(row, st.Tiers.Hot, st.Tiers.Warm, st.Tiers.Cold)
+	movedRows(row, st.Tiers.Warm, now)
+	row("at risk", "%s", riskText(st.AtRisk))
+	row("last commit", "%s", pointText(st.LastCommit, now))
+	if st.Source != "" {
+		row("last push", "%s", pointText(st.LastPush, now))
+	}
+	if !st.Verified {
+		row("check", "running: the last stop was not clean")
+	}
+	for _, r := range st.Rules {
+		row("rule", "%s", r)
+	}
+	for _, n := range st.Notes {
+		row("note", "%s", n)
+	}
+	if len(st.Errors) == 0 {
+		row("errors", "none")
+	}
+	for _, e := range st.Errors {
+		row("ERROR", "%s", redact(e))
+	}
+	return tab.Flush()
+}
+
+// tierRows says what each tier holds and which part of the reads it answers, in columns.
+func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, warm tiers.WarmStatus, cold tiers.ColdStatus) {
+	reads := hot.Hits + warm.Hits + cold.Hits
+	line := func(name string, use tiers.TierStatus, limit int64, hits uint64, more string) {
+		held, share := size(use.Bytes), "no reads"
+		if limit > 0 {
+			held += " of " + size(limit)
+		}
+		if reads > 0 {
+			share = fmt.Sprintf("%.1f%% of reads", 100*float64(hits)/float64(reads))
+		}
+		row(name, "%s\t%s\t%s%s", count(use.Files, "file"), held, share, more)
+	}
+	line("hot", hot.TierStatus, hot.Limit, hot.Hits, "")
+	line("warm", warm.TierStatus, warm.Limit, warm.Hits, "")
+	line("cold", cold.TierStatus, 0, cold.Hits, fmt.Sprintf(", %s in %s", count(cold.Objects, "object"), count(int64(cold.Packs), "pack")))
+	row("inodes", "%s in memory, at most %s unless in use", humanize.Comma(hot.Inodes), humanize.Comma(hot.InodesMax))
+}
+
+// movedRows says what has left warm, what came back, and what the last tick did.
+func movedRows(row func(name, format string, args ...any), warm tiers.WarmStatus, now time.Time) {
+	row("in cold only", "%s, %s not listed yet", count(warm.Stubs, "file"), countAs(warm.Unlisted, "directory", "directories"))
+	row("moved", "%s released, %s returned since the mount", count(warm.Released, "file"), humanize.Comma(warm.Returned))
+	if tick := warm.LastTick; tick != nil {
+		row("last tick", "%s (%s): %s", humanize.RelTime(tick.Time, now, "ago", "from now"), tick.Reason, tierText(*tick))
+	} else {
+		row("last tick", "none")
+	}
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
+
+func riskText(r tiers.AtRisk) string {
+	if r.Files == 0 && r.Bytes == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%s, %s, the oldest for %s", count(r.Files, "file"), size(r.Bytes), time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
+}
+
+func pointText(p *tiers.Point, now time.Time) string {
+	if p == nil {
+		return "none"
+	}
+	return fmt.Sprintf("%.12s, %s", p.ID, humanize.RelTime(p.Time, now, "ago", "from now"))
+}
