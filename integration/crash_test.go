@@ -91,9 +91,12 @@ func TestKillUnderWrites(t *testing.T) {
 }
 
 // killDuringSync starts a sync and kills the daemon this long after.
-func (v *volume) killDuringSync(after time.Duration) {
+func (v *volume) killDuringSync(after time.Duration) { v.t.Helper(); v.killDuring("sync", after) }
+
+// killDuring starts a command on the mount and kills the daemon this long after.
+func (v *volume) killDuring(verb string, after time.Duration) {
 	v.t.Helper()
-	cmd := command{args: []string{env.bin, "sync", v.mnt}}.prepare(v.t.Context())
+	cmd := command{args: []string{env.bin, verb, v.mnt}}.prepare(v.t.Context())
 	check(v.t, cmd.Start())
 	pid := v.fg.Process.Pid
 	timer := time.AfterFunc(after, func() { _ = unix.Kill(pid, unix.SIGKILL) })

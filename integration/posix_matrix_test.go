@@ -10,7 +10,7 @@ import (
 )
 
 // TestPosixMatrix runs the posix suite in root's mount with allow_other and in a plain user's, with the kernel's cache and
-// without, on a fresh volume and on one restored from a commit, and once with one processor.
+// without, on a fresh volume and on one restored from a commit, once with one processor, and once on files that have left warm.
 func TestPosixMatrix(t *testing.T) {
 	skipped := map[bool]map[string]bool{
 		true:  nativeCell(t, user{}),
@@ -26,6 +26,17 @@ func TestPosixMatrix(t *testing.T) {
 	}
 	t.Run("one_processor", func(t *testing.T) {
 		posixCell(t, user{}, "on", true, skipped[true], "GOMAXPROCS=1")
+	})
+	t.Run("released", func(t *testing.T) {
+		deadline(t, 6*time.Minute)
+		v := newVolume(t, "v", withOpts("allow_other"), onlyByCommand())
+		v.mount()
+		k := cell{dir: v.mnt}
+		k.prepare(t)
+		v.release()
+		k.run(t, skipped[true])
+		v.umount()
+		fsck(t, v.cold())
 	})
 }
 

@@ -246,8 +246,17 @@ type status struct {
 			Inodes              int64
 			InodesMax           int64 `json:"inodes_max"`
 		}
-		Warm struct{ Files, Bytes int64 }
-		Cold struct{ Files, Bytes, Packs int64 }
+		Warm struct {
+			Files, Bytes, Stubs, Unlisted, Limit, Released, Returned int64
+
+			Hits     uint64
+			LastTick *tierReport `json:"last_tick"`
+		}
+		Cold struct {
+			Files, Bytes, Packs int64
+
+			Hits uint64
+		}
 	} `json:"tiers"`
 	AtRisk struct {
 		Files   int64   `json:"files"`
@@ -261,6 +270,7 @@ type status struct {
 	Records bool     `json:"records"`
 	Errors  []string `json:"errors"`
 	Rules   []string `json:"rules"`
+	Notes   []string `json:"notes"`
 	raw     map[string]json.RawMessage
 }
 
