@@ -27,6 +27,9 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	if v.rootClean() && base != nil {
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
+		if v.points.failing("flush") {
+			return v.flushWarm()
+		}
 		return nil
 	}
 	return v.walk(ctx, tx, func(c *capture, root DirID) error {
@@ -34,23 +37,15 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 			return err
 		}
 		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
-		if base != nil && rootDir(base) == root { // a commit would repeat the last one
-			rc.Commit, rc.Files, rc.Bytes = base.Info().ID.String(), 0, 0
-			if m, ok := tx.(mender); ok {
-				if err := m.Mend(root); err != nil {
-					return fmt.Errorf("commit: %w", err)
-				}
-			}
-		} else {
-			commit, err := tx.Commit(ctx, CommitOptions{
-				Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
-				Root: root, When: time.Now(), Opened: v.openedPaths(),
-			})
-			if err != nil {
-				return fmt.Errorf("commit: %w", err)
-			}
-			rc.Commit, rc.New = commit.String(), true
-			v.setLastCommit(commit, time.Now())
+		// After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one takes that back.
+		flushed := make(chan error, 1)
+		go func() { flushed <- v.flushWarm() }()
+		err := v.publish(ctx, tx, c, root, rc)
+		if ferr := <-flushed; ferr != nil {
+			rc.Missing = append(rc.Missing, ferr.Error())
+		}
+		if err != nil {
+			return err
 		}
 		// From here on the commit stands: what fails only makes the next one, or the next start, look at more.
 		_ = v.step("commit.moved")
@@ -63,6 +58,29 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		}
 		return nil
 	})
+}
+
+// publish moves the branch to a commit of what was captured, where that is not what it has already.
+func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc *Receipt) error {
+	if c.base != nil && rootDir(c.base) == root { // a commit would repeat the last one
+		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
+		if m, ok := tx.(mender); ok {
+			if err := m.Mend(root); err != nil {
+				return fmt.Errorf("commit: %w", err)
+			}
+		}
+		return nil
+	}
+	commit, err := tx.Commit(ctx, CommitOptions{
+		Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
+		Root: root, When: time.Now(), Opened: v.openedPaths(),
+	})
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	rc.Commit, rc.New = commit.String(), true
+	v.setLastCommit(commit, time.Now())
+	return nil
 }
 
 // mender is a Tx that can publish what its base commit turned out to lack, when a commit would only repeat the base.

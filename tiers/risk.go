@@ -74,6 +74,13 @@ type points struct {
 	errors   map[string]string // by what failed: fetch, commit, push
 }
 
+// failing says that what was done last and failed is not good again yet.
+func (p *points) failing(what string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.errors[what] != ""
+}
+
 func (p *points) setError(what string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -157,14 +157,21 @@ func (v *Volume) flushLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			if err := unix.Syncfs(v.warmRead()); err != nil {
-				v.points.setError("flush", err)
-				v.log.WithError(err).Error("cannot make warm durable")
-				continue
+			if err := v.flushWarm(); err != nil {
+				v.log.Error(err)
 			}
-			v.points.setError("flush", nil)
 		}
 	}
+}
+
+// flushWarm makes all that warm holds durable.
+func (v *Volume) flushWarm() error {
+	err := unix.Syncfs(v.warmRead())
+	if err != nil {
+		err = fmt.Errorf("make warm durable: %w", err)
+	}
+	v.points.setError("flush", err)
+	return err
 }
 
 func (v *Volume) backupLoop(ctx context.Context, behind bool) {
