@@ -155,6 +155,9 @@ func afterCrash(t *testing.T, dir string, old ID, what string) ID {
 		t.Fatalf("%s: git fsck says: %s", what, line)
 	}
 	db := reopen(t, dir, Options{})
+	if faults, err := db.CheckPacks(t.Context()); err != nil || len(faults) > 0 {
+		t.Fatalf("%s: after the next start %+v, %v", what, faults, err)
+	}
 	tip, err := db.Ref("refs/heads/main")
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -100,6 +100,7 @@ func Open(dir string, o Options) (*DB, error) {
 	if err := cleanup(dir, db.self, db.log); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
+	db.scan.settled = true // a pack of ours that a crash left without its index gets one at once
 	return db.firstScan()
 }
 
@@ -152,6 +153,9 @@ func (db *DB) firstScan() (*DB, error) {
 	if err := db.Refresh(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open %s: %w", db.dir, err), db.Close())
 	}
+	db.scan.mu.Lock()
+	defer db.scan.mu.Unlock()
+	db.scan.settled = false
 	return db, nil
 }
 

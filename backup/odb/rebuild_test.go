@@ -128,10 +128,13 @@ func TestYoungPackIsLeftAlone(t *testing.T) {
 	dir, ids := deltaRepo(t, false)
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
 	idx := strings.TrimSuffix(pack, ".pack") + ".idx"
-	if err := os.Rename(idx, idx+".later"); err != nil {
+	if err := errors.Join(os.Rename(idx, idx+".later"), os.Rename(pack, pack+".later")); err != nil {
 		t.Fatal(err)
 	}
 	db := reopen(t, dir, Options{})
+	if err := os.Rename(pack+".later", pack); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := db.Read(ids[0], 0, 1<<20); !errors.Is(err, tiers.ErrMissing) {
 		t.Fatal(err)
 	}

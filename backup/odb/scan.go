@@ -84,6 +84,8 @@ type scanState struct {
 	broken map[string]error    // packs without a usable index, as the last scan saw them
 	tried  map[string]struct{} // those that were mended, or could not be
 	young  bool                // a pack without index is too young to tell
+	// settled says that a pack without index is nobody's of ours on its way. If git is publishing it, it gets the same index twice.
+	settled bool
 }
 
 const (
@@ -290,7 +292,7 @@ func (db *DB) noteUnindexed(dir, base string) {
 	if err != nil {
 		return
 	}
-	if time.Since(st.ModTime()) < publishGrace {
+	if !db.scan.settled && time.Since(st.ModTime()) < publishGrace {
 		db.scan.young = true
 		return
 	}
