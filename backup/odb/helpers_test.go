@@ -204,3 +204,20 @@ func fsck(t testing.TB, dir string) {
 		git(t, dir, "verify-pack", p)
 	}
 }
+
+// harmPack changes the only pack. end is where its entries end.
+func harmPack(t *testing.T, dir string, harm func(pack []byte, end int)) {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
+	if err != nil || len(paths) != 1 {
+		t.Fatal(paths, err)
+	}
+	pack, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	harm(pack, len(pack)-hashSize)
+	if err := errors.Join(os.Chmod(paths[0], 0o644), os.WriteFile(paths[0], pack, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+}

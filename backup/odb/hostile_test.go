@@ -190,3 +190,18 @@ func TestBigDeltaChain(t *testing.T) {
 		}
 	}
 }
+
+// git refuses an object whose stream ends with a wrong checksum, right as its bytes may be.
+func TestWrongChecksumOfAStream(t *testing.T) {
+	for _, text := range []bool{false, true} {
+		dir, db := newRepo(t, Options{})
+		data := newSeeded(72).bytes(150_000, text)
+		var id ID
+		publish(t, db, func(w *Writer) { id = mustPut(t, w, Blob, data) })
+		harmPack(t, dir, func(p []byte, end int) { p[end-1] ^= 1 })
+		db = reopen(t, dir, Options{})
+		if _, err := db.Read(id, Blob, 1<<30); !errors.Is(err, tiers.ErrCorrupt) {
+			t.Errorf("text %v: %v", text, err)
+		}
+	}
+}

@@ -78,10 +78,10 @@ func (f *inflater) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF) && f.left > 0:
 		return n, corruptf("%s: %d bytes are missing", f.what, f.left)
 	case err != nil && !errors.Is(err, io.EOF):
-		return n, f.fault(err)
+		return 0, f.fault(err) // not n: who has read all bytes does not look at the error
 	case f.left == 0 && err == nil:
 		if err := f.finish(); err != nil {
-			return 0, err // not n: who has read all bytes does not look at the error
+			return 0, err
 		}
 	}
 	return n, nil
