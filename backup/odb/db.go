@@ -79,7 +79,7 @@ type DB struct {
 	packs     atomic.Pointer[packList] // nil once closed
 	bases     *cache.BufferLRU         // resolved delta bases, by cacheKey
 	seq       atomic.Int64
-	pools     struct{ buf, zr, zw, mem sync.Pool }
+	pools     struct{ buf, zr, fr, zw, mem sync.Pool }
 	scan      scanState
 	evidence  evidence
 	closed    atomic.Bool

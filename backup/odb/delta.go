@@ -43,7 +43,7 @@ func (db *DB) collect(r io.Reader, size int64, what string) (_ *content, err err
 		return nil, fmt.Errorf("%s: %w: %d bytes as a delta base, at most %d", what, ErrTooLarge, size, db.opt.MaxDelta)
 	}
 	if size <= db.opt.DeltaMemory {
-		mem, err := readSized(r, size)
+		mem, err := readSized(r, size, nil)
 		return &content{mem: mem, size: size}, err
 	}
 	f, err := db.scratch()

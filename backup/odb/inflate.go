@@ -123,11 +123,18 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// readSized reads the size bytes that r gives. Memory grows with what comes, not with what was declared. One byte of
-// room is left behind them.
-func readSized(r io.Reader, size int64) ([]byte, error) {
+// readSized reads the size bytes that r gives, into buf where there is room. Elsewhere memory grows with what comes, not with
+// what was declared, and one byte of room is left behind them.
+func readSized(r io.Reader, size int64, buf []byte) ([]byte, error) {
+	if buf != nil && size <= int64(cap(buf)) {
+		_, err := io.ReadFull(r, buf[:size])
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return buf[:size], err
+	}
 	const trusted = 1 << 20
-	buf := make([]byte, 0, min(size, trusted)+1)
+	buf = make([]byte, 0, min(size, trusted)+1)
 	for int64(len(buf)) < size {
 		if len(buf) == cap(buf)-1 {
 			grown := make([]byte, len(buf), min(size, 2*int64(len(buf)))+1)

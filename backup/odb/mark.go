@@ -262,7 +262,7 @@ func (m *marker) read(n int) (id ID, t Type, data []byte, err error) {
 				return id, t, nil, nil
 			}
 			if o, oerr := m.db.openEntry(p, off); oerr == nil {
-				data, err = readObject(o, m.db.hasherFor(source{p: p}, o), id, 0, maxWalked)
+				data, err = readObject(o, m.db.hasherFor(source{p: p}, o.typ, o.size), id, 0, maxWalked, nil)
 				if err = errors.Join(err, o.close()); err == nil {
 					return id, o.typ, data, nil
 				}

@@ -119,6 +119,16 @@ func (h hasher) sum() (ID, error) {
 	return id, nil
 }
 
+// verify checks that the object, of which data is the rest, has the id.
+func (h hasher) verify(data []byte, id ID) error {
+	_, _ = h.Write(data)
+	got, err := h.sum()
+	if err == nil && got != id {
+		err = corruptf("content has the id %s", got)
+	}
+	return err
+}
+
 // HashObject returns the id that data has as an object of type t, or ErrCollision.
 func HashObject(t Type, data []byte) (ID, error) {
 	h := newHasher(t, int64(len(data)))

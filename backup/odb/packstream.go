@@ -157,7 +157,7 @@ func (db *DB) copyAnew(s *PackStream, src source, id ID) (err error) {
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	if o.size <= smallBlob {
-		data, err := readObject(o, newHasher(o.typ, o.size), id, 0, smallBlob)
+		data, err := readObject(o, newHasher(o.typ, o.size), id, 0, smallBlob, nil)
 		if err != nil {
 			return err
 		}

@@ -51,18 +51,32 @@ func (db *DB) Read(id ID, want Type, max int64) ([]byte, error) {
 	return data, err
 }
 
+// ReadInto is Read with the content in buf's memory, from its beginning, where its capacity is enough. What buf holds after an
+// error, or where the content lies elsewhere, is rubbish.
+func (db *DB) ReadInto(id ID, want Type, max int64, buf []byte) ([]byte, error) {
+	_, data, err := db.readAny(id, want, max, buf)
+	return data, err
+}
+
 // ReadAny is Read and says the type.
-func (db *DB) ReadAny(id ID, want Type, max int64) (t Type, data []byte, err error) {
+func (db *DB) ReadAny(id ID, want Type, max int64) (Type, []byte, error) {
+	return db.readAny(id, want, max, nil)
+}
+
+func (db *DB) readAny(id ID, want Type, max int64, buf []byte) (t Type, data []byte, err error) {
 	if id == EmptyTree && (want == Tree || want == 0) {
 		return Tree, nil, nil
 	}
 	err = db.each(id, func(s source) error {
+		if t, data = db.readQuick(s, id, want, max, buf); t != 0 {
+			return nil
+		}
 		o, err := s.open()
 		if err != nil {
 			return err
 		}
 		t = o.typ
-		data, err = readObject(o, db.hasherFor(s, o), id, want, max)
+		data, err = readObject(o, db.hasherFor(s, o.typ, o.size), id, want, max, buf)
 		return errors.Join(err, o.close())
 	})
 	if err != nil {
@@ -73,28 +87,23 @@ func (db *DB) ReadAny(id ID, want Type, max int64) (t Type, data []byte, err err
 
 // hasherFor gives the hasher that verifies an object which is read. What lies in a pack of a repository of our own came there by
 // our writer, our IndexPack or git, all of which look for collisions; other places may hold anything.
-func (db *DB) hasherFor(s source, o *rawObject) hasher {
+func (db *DB) hasherFor(s source, t Type, size int64) hasher {
 	if s.p != nil && !db.readOnly {
-		return newPlainHasher(o.typ, o.size)
+		return newPlainHasher(t, size)
 	}
-	return newHasher(o.typ, o.size)
+	return newHasher(t, size)
 }
 
-func readObject(o *rawObject, h hasher, id ID, want Type, max int64) ([]byte, error) {
+func readObject(o *rawObject, h hasher, id ID, want Type, max int64, buf []byte) ([]byte, error) {
 	if o.size > max {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.size, max)
 	}
-	data, err := readSized(o.r, o.size)
+	data, err := readSized(o.r, o.size, buf)
 	if err != nil {
 		return nil, err
 	}
-	_, _ = h.Write(data)
-	got, err := h.sum()
-	if err != nil {
+	if err := h.verify(data, id); err != nil {
 		return nil, err
-	}
-	if got != id {
-		return nil, corruptf("content has the id %s", got)
 	}
 	if want != 0 && o.typ != want {
 		return nil, wrongType(id, o.typ, want)
@@ -125,7 +134,7 @@ func (db *DB) Stream(id ID) (*BlobReader, error) {
 		if o.typ != Blob {
 			return errors.Join(wrongType(id, o.typ, Blob), o.close())
 		}
-		b = &BlobReader{id: id, o: o, p: s.p, h: db.hasherFor(s, o), left: o.size}
+		b = &BlobReader{id: id, o: o, p: s.p, h: db.hasherFor(s, o.typ, o.size), left: o.size}
 		if b.left == 0 {
 			if err := b.verify(); err != nil {
 				return errors.Join(err, o.close())
@@ -172,11 +181,7 @@ func (b *BlobReader) Read(p []byte) (int, error) {
 }
 
 func (b *BlobReader) verify() error {
-	got, err := b.h.sum()
-	if err == nil && got != b.id {
-		err = corruptf("content has the id %s", got)
-	}
-	return err
+	return b.h.verify(nil, b.id)
 }
 
 // Close lets go of the stream's pack.

@@ -64,7 +64,7 @@ func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (
 	if err != nil {
 		return 0, 0, false, err
 	}
-	data, err := readSized(o.r, h.size)
+	data, err := readSized(o.r, h.size, nil)
 	if err = errors.Join(err, o.close()); err != nil {
 		return 0, 0, false, err
 	}
