@@ -1,9 +1,11 @@
 package backup
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -11,35 +13,21 @@ import (
 	"emberfs/tiers"
 )
 
-// cachedBytes is how much of an open file's chunks is kept, at least three or four chunks: reads are small and mostly go forward.
-const cachedBytes = 1 << 20
+// directBytes is the length of a request that is worth being spread over all processors.
+const directBytes = 512 << 10
 
-// chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away.
+// chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away. What a big request wants
+// whole is read straight into it; other chunks are kept, and loaded ahead while reads go forward.
 type chunksAt struct {
-	db *odb.DB
-	id tiers.ID
-	l  atomic.Pointer[layout]
-
-	mu struct {
-		sync.Mutex
-		closed bool
-		recent []*loadedChunk // the last one was used last
-		ahead  int            // chunks that are being loaded although nobody has asked for them yet
-	}
+	id   tiers.ID
+	l    atomic.Pointer[layout]
+	kept keptChunks
 }
 
 var _ tiers.BlobAt = (*chunksAt)(nil)
 
-// loadedChunk is a chunk that is loaded, once, by whoever needs it first.
-type loadedChunk struct {
-	at   int
-	once sync.Once
-	data []byte
-	err  error
-}
-
 func newChunksAt(db *odb.DB, id tiers.ID, l *layout) *chunksAt {
-	c := &chunksAt{db: db, id: id}
+	c := &chunksAt{id: id, kept: keptChunks{db: db}}
 	c.l.Store(l)
 	return c
 }
@@ -51,49 +39,29 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, fmt.Errorf("read object %s: %w", c.id, errOffset)
 	}
-	c.mu.Lock()
-	closed := c.mu.closed
-	c.mu.Unlock()
-	if closed {
+	if c.kept.isClosed() {
 		return 0, fmt.Errorf("read object %s: %w", c.id, fs.ErrClosed)
 	}
-	l := c.l.Load()
-	var tail error
-	if rest := max(l.size-off, 0); int64(len(p)) > rest {
-		p, tail = p[:rest], io.EOF
-	}
-	done := 0
-	for at := l.from(off); done < len(p); {
-		pos, start, n := off+int64(done), l.size, int64(0)
-		if at < len(l.refs) {
-			start, n = l.part(at)
+	for l := c.l.Load(); ; {
+		want, tail := p, error(nil)
+		if rest := max(l.size-off, 0); int64(len(p)) > rest {
+			want, tail = p[:rest], io.EOF
 		}
-		if pos < start {
-			k := int(min(start-pos, int64(len(p)-done)))
-			clear(p[done : done+k])
-			done += k
-			continue
+		n, err := c.read(l, want, off)
+		if err == nil {
+			return n, tail
 		}
-		data, err := c.chunk(l, at)
+		if !errors.Is(err, errLength) {
+			return n, err
+		}
+		// A stock client changed a chunk: the others may lie elsewhere too.
+		again, err := l.remeasure(c.kept.db, c.id)
 		if err != nil {
-			return done, err
+			return n, err
 		}
-		if int64(len(data)) != n {
-			// A stock client changed the chunk: the others may lie elsewhere too.
-			again, err := l.remeasure(c.db, c.id)
-			if err != nil {
-				return done, err
-			}
-			c.l.CompareAndSwap(l, again)
-			l, done, at = again, 0, again.from(off)
-			continue
-		}
-		done += copy(p[done:], data[pos-start:])
-		if off+int64(done) == start+n {
-			at++
-		}
+		c.l.CompareAndSwap(l, again)
+		l = again
 	}
-	return done, tail
 }
 
 // Data implements tiers.BlobAt.
@@ -102,95 +70,103 @@ func (c *chunksAt) Data(off int64) (tiers.Range, bool, error) {
 	return r, ok, nil
 }
 
-// chunk gives the content of chunk refs[at].
-func (c *chunksAt) chunk(l *layout, at int) ([]byte, error) {
-	keep, ahead := int(max(cachedBytes/l.chunk, 4)), 2
-	switch {
-	case l.parts != nil:
-		keep, ahead = 2, 0 // they may be longer than the chunk size
-	case l.chunk > cachedBytes:
-		keep, ahead = 3, 1
-	}
-	e, forward := c.entry(at, keep)
-	for k := 1; forward && k <= ahead && at+k < len(l.refs); k++ {
-		c.readAhead(l, at+k, keep, ahead)
-	}
-	c.load(l, e)
-	if e.err != nil {
-		c.forget(e)
-		return nil, chunkError(c.id, l.refs[at].n, e.err)
-	}
-	return e.data, nil
+// piece is what a request wants of a chunk.
+type piece struct {
+	at   int
+	skip int64  // from the chunk's beginning
+	dst  []byte // ends before the rest of the request: what is written behind it would be seen
+	end  int    // in the request
+	err  error
 }
 
-func (c *chunksAt) load(l *layout, e *loadedChunk) {
-	e.once.Do(func() { e.data, e.err = c.db.Read(l.refs[e.at].id, odb.Blob, maxLong) })
-}
+var errLength = errors.New("the chunk has another length")
 
-// readAhead loads a chunk on another thread, one of at most so many: verifying takes longer than giving away.
-func (c *chunksAt) readAhead(l *layout, at, keep, most int) {
-	c.mu.Lock()
-	busy := c.mu.ahead >= most || c.mu.closed
-	for _, e := range c.mu.recent {
-		busy = busy || e.at == at
-	}
-	if !busy {
-		c.mu.ahead++
-	}
-	c.mu.Unlock()
-	if busy {
-		return
-	}
-	e, _ := c.entry(at, keep)
-	go func() {
-		c.load(l, e)
-		c.mu.Lock()
-		c.mu.ahead--
-		c.mu.Unlock()
-	}()
-}
-
-// entry finds the place of a chunk among the recent ones, or makes one. forward says that the one before was used last.
-func (c *chunksAt) entry(at, keep int) (_ *loadedChunk, forward bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	recent := c.mu.recent
-	for i := max(0, len(recent)-3); i < len(recent); i++ { // the last ones may be those that were loaded ahead
-		forward = forward || recent[i].at == at-1
-	}
-	for i, e := range recent {
-		if e.at == at {
-			copy(recent[i:], recent[i+1:])
-			recent[len(recent)-1] = e
-			return e, forward
-		}
-	}
-	e := &loadedChunk{at: at}
-	if len(recent) >= keep {
-		copy(recent, recent[1:])
-		recent[len(recent)-1] = e
+// read fills p with what lies at off. With an error, the first n bytes are right.
+func (c *chunksAt) read(l *layout, p []byte, off int64) (n int, err error) {
+	pieces := l.cut(p, off)
+	if len(pieces) > 1 && len(p) >= directBytes {
+		c.readDirect(l, pieces)
 	} else {
-		c.mu.recent = append(recent, e)
-	}
-	return e, forward
-}
-
-// forget lets a chunk that could not be read be tried again.
-func (c *chunksAt) forget(bad *loadedChunk) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i, e := range c.mu.recent {
-		if e == bad {
-			c.mu.recent = append(c.mu.recent[:i], c.mu.recent[i+1:]...)
-			return
+		for i := range pieces {
+			if pieces[i].err = c.readKept(l, &pieces[i]); pieces[i].err != nil {
+				break
+			}
 		}
 	}
+	for _, q := range pieces {
+		if q.err != nil {
+			return n, q.err
+		}
+		n = q.end
+	}
+	return len(p), nil
+}
+
+// cut finds what a request for p at off wants of which chunks, and fills the holes.
+func (l *layout) cut(p []byte, off int64) []piece {
+	var pieces []piece
+	pos, end := off, off+int64(len(p))
+	for at := l.from(off); at < len(l.refs) && pos < end; at++ {
+		start, n := l.part(at)
+		if hole := min(start, end); pos < hole {
+			clear(p[pos-off : hole-off])
+			pos = hole
+		}
+		if next := min(start+n, end); pos < next {
+			pieces = append(pieces, piece{at: at, skip: pos - start, dst: p[pos-off : next-off : next-off], end: int(next - off)})
+			pos = next
+		}
+	}
+	clear(p[pos-off:])
+	return pieces
+}
+
+// readDirect reads pieces on all processors. The caller only waits: a goroutine that it had started last would not run elsewhere
+// before it waits or some 100 us are over.
+func (c *chunksAt) readDirect(l *layout, pieces []piece) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(len(pieces), runtime.GOMAXPROCS(0)) {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(pieces)); i = next.Add(1) - 1 {
+				pieces[i].err = c.readPiece(l, &pieces[i])
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// readPiece reads a piece that is a whole chunk straight into the request.
+func (c *chunksAt) readPiece(l *layout, q *piece) error {
+	if _, n := l.part(q.at); int64(len(q.dst)) < n || c.kept.has(q.at) {
+		return c.readKept(l, q)
+	}
+	data, err := c.kept.db.ReadInto(l.refs[q.at].id, odb.Blob, maxLong, q.dst)
+	if err != nil {
+		return chunkError(c.id, l.refs[q.at].n, err)
+	}
+	if len(data) != len(q.dst) {
+		return errLength
+	}
+	return nil
+}
+
+// readKept reads a piece by way of the chunks that are kept.
+func (c *chunksAt) readKept(l *layout, q *piece) error {
+	e := c.kept.get(l, q.at)
+	defer c.kept.put(e)
+	if e.err != nil {
+		return chunkError(c.id, l.refs[q.at].n, e.err)
+	}
+	if _, n := l.part(q.at); int64(len(e.data)) != n {
+		return errLength
+	}
+	copy(q.dst, e.data[q.skip:])
+	return nil
 }
 
 // Close implements tiers.BlobAt.
 func (c *chunksAt) Close() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.mu.closed, c.mu.recent = true, nil
+	c.kept.close()
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -40,7 +41,7 @@ func TestOpenAtConcurrently(t *testing.T) {
 		for i := range 8 {
 			wg.Go(func() {
 				r := rand.New(rand.NewPCG(uint64(i), 2))
-				buf := make([]byte, 150<<10)
+				buf := make([]byte, 150<<10<<(i%3*2)) // the long ones are read past the chunks that are kept
 				for range c.n {
 					off := r.IntN(len(c.data))
 					p := buf[:r.IntN(len(buf))]
@@ -109,6 +110,99 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 	v.object("blob", data[9*minChunk:10*minChunk])
 	if _, err := at.ReadAt(p, 9*minChunk-50); err != nil {
 		t.Errorf("the chunk is there again: %v", err)
+	}
+}
+
+// A long request reads its chunks at once: it gives what lies before the first that cannot be read, and no byte of that.
+func TestOpenAtLongOverBadChunks(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(42, 20*minChunk)
+	id, _ := v.store(content(data), tiers.Base{})
+	tree, err := loadChunks(v.db, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explode(t, v.dir)
+	for _, i := range []int{9, 13} {
+		removeLoose(t, v.dir, tree.refs[i].id)
+	}
+	other := v.object("blob", noise(43, minChunk)).String()
+	damaged := tree.refs[5].id.String()
+	removeLoose(t, v.dir, tree.refs[5].id)
+	if err := os.Link(filepath.Join(v.dir, "objects", other[:2], other[2:]), filepath.Join(v.dir, "objects", damaged[:2], damaged[2:])); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	at, err := v.OpenAt(t.Context(), id, int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, len(data))
+	for _, c := range []struct {
+		off, end int
+		want     error
+	}{{0, 5, tiers.ErrCorrupt}, {6, 9, tiers.ErrMissing}, {10, 13, tiers.ErrMissing}} {
+		for _, shift := range []int{0, 7} {
+			off := c.off*minChunk + shift
+			n, err := at.ReadAt(p[off:], int64(off))
+			if end := c.end * minChunk; n != end-off || !errors.Is(err, c.want) || !bytes.Equal(p[off:end], data[off:end]) {
+				t.Errorf("from %d: %d bytes, %v", off, n, err)
+			}
+		}
+	}
+	for _, i := range []int{9, 13} {
+		v.object("blob", data[i*minChunk:(i+1)*minChunk])
+	}
+	if n, err := at.ReadAt(p, 6*minChunk); n != 14*minChunk || !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], data[6*minChunk:]) {
+		t.Errorf("the chunks are there again: %d, %v", n, err)
+	}
+	if err := at.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Small reads that go forward have chunks loaded ahead; one that cannot be read stops them where it begins, until it can.
+func TestOpenAtForward(t *testing.T) {
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	data := noise(44, 60*minChunk+5)
+	id, _ := v.store(content(data), tiers.Base{})
+	tree, err := loadChunks(v.db, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explode(t, v.dir)
+	removeLoose(t, v.dir, tree.refs[40].id)
+	if err := v.db.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	at, err := v.OpenAt(t.Context(), id, int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const step = 10_000
+	p := make([]byte, step)
+	for off, failed := 0, false; off < len(data); off += step {
+		want := data[off:min(off+step, len(data))]
+		n, err := at.ReadAt(p, int64(off))
+		if bad := 40 * minChunk; !failed && off+step > bad {
+			if failed = true; n != bad-off || !errors.Is(err, tiers.ErrMissing) || !bytes.Equal(p[:n], data[off:bad]) {
+				t.Fatalf("at %d: %d, %v", off, n, err)
+			}
+			v.object("blob", data[bad:bad+minChunk])
+			n, err = at.ReadAt(p, int64(off))
+		}
+		if n != len(want) || err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], want) {
+			t.Fatalf("at %d: %d, %v", off, n, err)
+		}
+	}
+	// Closing waits for what is being loaded.
+	if err := at.Close(); err != nil {
+		t.Error(err)
+	}
+	if k := &at.(*chunksAt).kept; k.mu.loaders != 0 || k.mu.recent != nil {
+		t.Errorf("after Close %d goroutines and %d chunks are left", k.mu.loaders, len(k.mu.recent))
 	}
 }
 

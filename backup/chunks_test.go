@@ -162,7 +162,7 @@ func (v *testVolume) checkAt(e tiers.Entry, want []byte) {
 	if at.Size() != int64(len(want)) {
 		v.t.Errorf("Size = %d", at.Size())
 	}
-	buf := make([]byte, 200<<10)
+	buf := make([]byte, 900<<10)
 	for i := range 30 {
 		off := rand.Int64N(e.Size + 10)
 		p := buf[:rand.IntN(len(buf))]

@@ -1,0 +1,215 @@
+package backup
+
+import (
+	"runtime"
+	"slices"
+	"sync"
+
+	"emberfs/backup/odb"
+)
+
+// cachedBytes is how much of an open file's chunks is kept, at least three or four chunks: small reads mostly go forward.
+const cachedBytes = 2 << 20
+
+// keptChunks keeps some chunks of one file. Its zero value with a db is empty.
+type keptChunks struct {
+	db      *odb.DB
+	loaders sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		closed  bool
+		recent  []*keptChunk // the last one was used or loaded last
+		free    [][]byte     // memory of chunks that are not kept any more
+		last    int          // the chunk that was asked for last
+		run     int          // how many followed each other up to it
+		loaders int          // goroutines that load ahead
+	}
+}
+
+// keptChunk is a chunk that is loaded, once, by whoever needs it first.
+type keptChunk struct {
+	at   int
+	done chan struct{} // closed when it is loaded
+	buf  []byte        // memory for data; nil: of its own
+	data []byte
+	err  error
+
+	// Guarded by the cache's mu.
+	users int
+	gone  bool // not kept any more; the last user gives back the memory
+}
+
+// limits says how many chunks are kept and how many at most are loaded ahead.
+func (l *layout) limits() (keep, ahead int) {
+	switch {
+	case l.parts != nil:
+		return 2, 0 // they may be longer than the chunk size
+	case l.chunk > 1<<20:
+		return 3, 1
+	}
+	keep = int(max(cachedBytes/l.chunk, 4))
+	return keep, keep / 2
+}
+
+// get gives chunk refs[at], loaded; put must follow. While reads go forward the chunks behind it are loaded on other threads, the
+// more the longer that lasts: verifying takes longer than giving away.
+func (c *keptChunks) get(l *layout, at int) *keptChunk {
+	c.mu.Lock()
+	switch at {
+	case c.mu.last, c.mu.last - 1: // a request may overtake another
+	case c.mu.last + 1:
+		c.mu.run++
+		c.mu.last = at
+	default:
+		c.mu.run = 0
+		c.mu.last = at
+	}
+	e, mine := c.use(l, at)
+	if c.mu.loaders < runtime.GOMAXPROCS(0)-1 && c.ahead(l) >= 0 {
+		c.mu.loaders++
+		c.loaders.Go(func() { c.loadAhead(l) })
+	}
+	c.mu.Unlock()
+	if mine {
+		c.load(l, e)
+		return e
+	}
+	for {
+		select {
+		case <-e.done:
+			return e
+		default:
+		}
+		// Another thread has begun it. Waking up would take about as long as to load one in the meantime.
+		if !c.loadNext(l) {
+			<-e.done
+			return e
+		}
+	}
+}
+
+// put says that nobody looks at what get gave any more.
+func (c *keptChunks) put(e *keptChunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.users--
+	c.reclaim(e)
+}
+
+// has says whether a chunk is kept.
+func (c *keptChunks) has(at int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.find(at) >= 0
+}
+
+// loadAhead loads chunks until enough are there.
+func (c *keptChunks) loadAhead(l *layout) {
+	for c.loadNext(l) {
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.loaders--
+}
+
+// loadNext loads one of the chunks that will be wanted. False: they are there, or there is something wrong, which those who want
+// it find out.
+func (c *keptChunks) loadNext(l *layout) bool {
+	c.mu.Lock()
+	at := c.ahead(l)
+	if at < 0 {
+		c.mu.Unlock()
+		return false
+	}
+	e, _ := c.use(l, at)
+	c.mu.Unlock()
+	c.load(l, e)
+	c.put(e)
+	return e.err == nil
+}
+
+func (c *keptChunks) load(l *layout, e *keptChunk) {
+	defer close(e.done)
+	if _, n := l.part(e.at); int64(cap(e.buf)) < n && l.parts == nil {
+		e.buf = make([]byte, n)
+	}
+	e.data, e.err = c.db.ReadInto(l.refs[e.at].id, odb.Blob, maxLong, e.buf)
+	if e.err != nil {
+		c.forget(e)
+	}
+}
+
+// forget lets a chunk that could not be read be tried again.
+func (c *keptChunks) forget(e *keptChunk) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := slices.Index(c.mu.recent, e); i >= 0 {
+		c.mu.recent = slices.Delete(c.mu.recent, i, i+1)
+		e.gone = true
+	}
+}
+
+func (c *keptChunks) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.closed
+}
+
+// close lets everything go and waits for what is being loaded ahead.
+func (c *keptChunks) close() {
+	c.mu.Lock()
+	c.mu.closed, c.mu.recent, c.mu.free = true, nil, nil
+	c.mu.Unlock()
+	c.loaders.Wait()
+}
+
+// What follows wants mu to be held.
+
+func (c *keptChunks) find(at int) int {
+	return slices.IndexFunc(c.mu.recent, func(e *keptChunk) bool { return e.at == at })
+}
+
+// ahead is the next chunk to be loaded before somebody asks for it, or -1.
+func (c *keptChunks) ahead(l *layout) int {
+	_, most := l.limits()
+	for at := c.mu.last + 1; !c.mu.closed && at <= c.mu.last+min(c.mu.run, most) && at < len(l.refs); at++ {
+		if c.find(at) < 0 {
+			return at
+		}
+	}
+	return -1
+}
+
+// use finds a chunk or makes room for it; then it is the caller's business to load it.
+func (c *keptChunks) use(l *layout, at int) (_ *keptChunk, mine bool) {
+	var e *keptChunk
+	if i := c.find(at); i >= 0 {
+		e = c.mu.recent[i]
+		c.mu.recent = slices.Delete(c.mu.recent, i, i+1)
+	} else {
+		if keep, _ := l.limits(); len(c.mu.recent) >= keep {
+			old := c.mu.recent[0]
+			c.mu.recent = slices.Delete(c.mu.recent, 0, 1)
+			old.gone = true
+			c.reclaim(old)
+		}
+		e, mine = &keptChunk{at: at, done: make(chan struct{})}, true
+		if n := len(c.mu.free); n > 0 && l.parts == nil {
+			e.buf, c.mu.free = c.mu.free[n-1], c.mu.free[:n-1]
+		}
+	}
+	e.users++
+	if !c.mu.closed {
+		c.mu.recent = append(c.mu.recent, e)
+	}
+	return e, mine
+}
+
+// reclaim takes the memory of a chunk that nobody needs for the next one.
+func (c *keptChunks) reclaim(e *keptChunk) {
+	if e.gone && e.users == 0 && e.buf != nil && len(c.mu.free) == 0 && !c.mu.closed {
+		c.mu.free = append(c.mu.free, e.buf)
+		e.buf, e.data = nil, nil
+	}
+}
