@@ -38,10 +38,37 @@ func newBlobAt(c *Cold, id tiers.ID, b *odb.BlobReader) *blobAt {
 
 func (a *blobAt) Size() int64 { return a.size }
 
-// Data implements tiers.BlobAt: git knows no holes in a blob.
+// Data implements tiers.BlobAt. git knows no holes: what is held in memory is looked through for pages of zeros.
 func (a *blobAt) Data(off int64) (tiers.Range, bool, error) {
-	return tiers.Range{Off: off, End: a.size}, off < a.size, nil
+	if a.size > a.c.o.ChunkThreshold || off >= a.size {
+		return tiers.Range{Off: off, End: a.size}, off < a.size, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.closed {
+		return tiers.Range{}, false, fmt.Errorf("read object %s: %w", a.id, fs.ErrClosed)
+	}
+	if err := a.load(); err != nil {
+		return tiers.Range{}, false, err
+	}
+	const page = 4 << 10
+	start := off &^ (page - 1)
+	for start < a.size && zeroPage(a.mu.data[start:min(start+page, a.size)]) {
+		start += page
+	}
+	if start >= a.size {
+		return tiers.Range{}, false, nil
+	}
+	end := start
+	for end < a.size && !zeroPage(a.mu.data[end:min(end+page, a.size)]) {
+		end += page
+	}
+	return tiers.Range{Off: start, End: min(end, a.size)}, true, nil
 }
+
+var zeros [4 << 10]byte
+
+func zeroPage(p []byte) bool { return string(p) == string(zeros[:len(p)]) }
 
 // ReadAt implements io.ReaderAt.
 func (a *blobAt) ReadAt(p []byte, off int64) (int, error) {

@@ -42,6 +42,7 @@
 //	mtime   [S,N]: S seconds since 1970, perhaps negative, plus N nanoseconds, 0 to 999999999
 //	xattrs  [{"name":N,"value":V},...] sorted by name; missing where there are none
 //	size    bytes; of a file or symlink
+//	x_holes of a sparse file: blocks of 512 bytes that it has less than a file without holes, of size rounded up to 4096 bytes
 //	id      object id; of a file, symlink or directory (the empty tree's for a directory that git sees as empty)
 //	git     the mode that the object has in git's tree: 100644, 100755, 120000 or 40000
 //	chunk   chunk size in bytes; of a file whose git is 40000, and of nothing else

@@ -94,6 +94,10 @@ func encodeLine(e *tiers.Entry, chunk int64) line {
 		b = append(b, `,"size":`...)
 		b = strconv.AppendInt(b, e.Size, 10)
 	}
+	if e.Kind == tiers.KindFile && e.Holes > 0 {
+		b = append(b, `,"x_holes":`...)
+		b = strconv.AppendInt(b, e.Holes, 10)
+	}
 	mode := gitModeOf(e, chunk)
 	if mode != 0 {
 		b = append(b, `,"id":"`...)
@@ -210,6 +214,8 @@ func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
 	case "size":
 		f.size = true
 		l.Size, err = r.integer(0, 1<<63-1)
+	case "x_holes":
+		l.Holes, err = r.integer(1, 1<<55)
 	case "id":
 		f.id = true
 		l.ID, err = r.id()

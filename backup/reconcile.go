@@ -135,6 +135,7 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 	if l.ID != t.ID {
 		e.ID = t.ID
 		e.Mtime = m.s.committed()
+		e.Holes = 0
 		if e.Kind != tiers.KindDir {
 			// As after write(2): who changed the content did not thereby get the file's privileges.
 			e.Mode &^= 0o6000

@@ -314,6 +314,9 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {
+		if attr == capability && n.mu.rec.isStub() {
+			return errStub // it would be gone when the bytes come back
+		}
 		n.mu.noXattrs = false
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
 			return target(dirfd, name, anon).set(attr, value, int(flags))

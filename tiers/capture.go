@@ -349,6 +349,9 @@ func entryOf(name string, st *unix.Statx_t) Entry {
 		Name: name, Kind: kindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
 		UID: st.Uid, GID: st.Gid, Mtime: timeOf(st.Mtime), Size: int64(st.Size),
 	}
+	if e.Kind == KindFile {
+		e.Holes = HolesOf(e.Size, st.Blocks)
+	}
 	if e.Kind == KindChar || e.Kind == KindBlock {
 		e.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	}

@@ -28,10 +28,13 @@ func (c *capture) knownContent(fd int, e *Entry, st *unix.Statx_t, m *dirMark, b
 		}
 	}
 	if rec.isStub() && rec.size == int64(st.Size) {
-		e.Mtime = rec.mtime
+		e.Mtime, e.Holes = rec.mtime, HolesOf(rec.size, rec.blocks)
 		return rec.id, rec.id, true
 	}
 	if rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime) {
+		if rec.has(recBlocks) {
+			e.Holes = HolesOf(rec.size, rec.blocks)
+		}
 		return rec.id, rec.id, true
 	}
 	if !rec.id.IsZero() {
@@ -52,6 +55,7 @@ func (c *capture) knownContent(fd int, e *Entry, st *unix.Statx_t, m *dirMark, b
 			}
 			racy := timeOf(st.Mtime).Sec >= c.base.Info().Time.Unix()-1
 			if !dirty && !racy && old.Size == int64(st.Size) && old.Mtime == timeOf(st.Mtime) {
+				e.Holes = old.Holes
 				return old.ID, old.ID, true
 			}
 			hint = old.ID
@@ -135,7 +139,7 @@ func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, last at
 	if n.writeSeq.Load() != seq || int64(st.Size) != size {
 		return attempt{read, id}, ErrSizeChanged
 	}
-	e.ID, e.Size, e.Mtime = id, size, timeOf(st.Mtime)
+	e.ID, e.Size, e.Mtime, e.Holes = id, size, timeOf(st.Mtime), HolesOf(size, st.Blocks)
 	e.Mode, e.UID, e.GID = uint32(st.Mode)&07777, st.Uid, st.Gid
 	return attempt{read, id}, nil
 }

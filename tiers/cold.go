@@ -96,6 +96,25 @@ type Entry struct {
 	Target   string  // symlink: where it points to
 	Xattrs   []Xattr // sorted by name
 	Link     string  // hard-link group; "" where the file has one name
+	Holes    int64   // of a sparse file: blocks of 512 bytes that it has less than its size asks for (see HolesOf)
+}
+
+// HolesOf is an entry's Holes for a file of a size in bytes with so many blocks of 512: 0 unless it is sparse as cp(1) and tar(1)
+// tell it.
+func HolesOf(size int64, blocks uint64) int64 {
+	if int64(blocks) >= size/512 {
+		return 0
+	}
+	return int64(fullBlocks(size) - blocks)
+}
+
+// fullBlocks are the blocks of a file without holes.
+func fullBlocks(size int64) uint64 { return uint64(size+4095) / 4096 * 8 }
+
+// blocks is what stat shows for a file that comes from cold.
+func (e *Entry) blocks() uint64 {
+	full := fullBlocks(e.Size)
+	return full - min(full, uint64(max(e.Holes, 0)))
 }
 
 // Dir returns the directory that e names.

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// readAgain is the number of opens that had to read from cold after which a stub comes back by itself.
-	readAgain = 2
+	// readAgain is the number of opens with reads after which a stub comes back by itself.
+	readAgain = 3
 	// returnBatch and returnBytes bound what comes back with one sync.
 	returnBatch = 64
 	returnBytes = 32 << 20
@@ -26,7 +26,10 @@ const (
 )
 
 // comeBackSoon has a stub that is read again and again come back in the background.
-func (v *Volume) comeBackSoon(n *Inode, size int64) {
+func (v *Volume) comeBackSoon(n *Inode) {
+	n.mu.Lock()
+	size := n.mu.rec.size
+	n.mu.Unlock()
 	if size > returnMost || !v.warmHasRoom(size) {
 		return
 	}

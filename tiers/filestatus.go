@@ -50,7 +50,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	switch n.kind {
 	case KindFile:
 		s.Size = int64(a.Size)
-		if n.hotHint.Load() {
+		if v.hot.holds(n) {
 			s.Tiers = append(s.Tiers, "hot")
 		}
 		if !r.isStub() {
@@ -73,6 +73,9 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 			s.Tiers = append(s.Tiers, "cold")
 		}
 	default:
+		if n.kind == KindSymlink {
+			s.Size = int64(a.Size)
+		}
 		s.Tiers = append(s.Tiers, "warm")
 		if s.Clean = !dirty; s.Clean {
 			s.Tiers = append(s.Tiers, "cold")

@@ -17,7 +17,7 @@ type Handle struct {
 	fd    int
 	flags uint32      // as the program gave them
 	atime atomic.Bool // the first read through this handle has been shown to warm
-	cold  atomic.Bool // a read through this handle came from cold
+	cold  atomic.Bool // there was a read of a stub through this handle
 
 	noatime bool // reads of fd do not move warm's atime
 }
@@ -137,6 +137,9 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	if !h.atime.Load() && h.flags&unix.O_NOATIME == 0 && !h.atime.Swap(true) {
 		h.accessed(off)
 	}
+	if n.stub.Load() && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
+		h.v.comeBackSoon(n)
+	}
 	done, atEnd := hot.read(n, p, off)
 	if done == len(p) || atEnd {
 		return done, nil
@@ -207,11 +210,6 @@ func (h *Handle) readBehind(p []byte, off int64) (int, error) {
 	n.mu.Unlock()
 	if off >= r.size || len(p) == 0 {
 		return 0, nil
-	}
-	if !h.cold.Swap(true) {
-		if n.coldReads.Add(1) >= readAgain {
-			v.comeBackSoon(n, r.size)
-		}
 	}
 	v.moved.foreground.Add(1)
 	m, err := v.coldReads.read(context.Background(), r.id, r.size, p, off)
@@ -400,8 +398,13 @@ func (v *Volume) seekCold(n *Inode, off int64, whence uint32) (at int64, err err
 	n.mu.Lock()
 	r := n.mu.rec
 	n.mu.Unlock()
-	if off < 0 || off >= r.size {
+	switch {
+	case off < 0 || off >= r.size:
 		return 0, unix.ENXIO
+	case int64(r.blocks) >= r.size/512 && whence == unix.SEEK_DATA: // not sparse: no need to ask
+		return off, nil
+	case int64(r.blocks) >= r.size/512:
+		return r.size, nil
 	}
 	err = v.coldReads.with(context.Background(), r.id, r.size, func(b BlobAt) error {
 		for at = off; ; {

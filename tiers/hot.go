@@ -106,6 +106,18 @@ func (h *hotCache) read(n *Inode, p []byte, off int64) (done int, atEnd bool) {
 	return done, false
 }
 
+// holds says whether the beginning of n is cached.
+func (h *hotCache) holds(n *Inode) bool {
+	n.io.RLock()
+	defer n.io.RUnlock()
+	if !n.hotHint.Load() {
+		return false
+	}
+	var k hotKey
+	n.hotKey(&k)
+	return h.c.Has(k.at(0))
+}
+
 // fill caches p, which was read from off on. atEnd says that the file ends with p. Inode.io is held for reading: all who
 // fill at the same time have the same bytes.
 func (h *hotCache) fill(n *Inode, p []byte, off int64, atEnd bool) {

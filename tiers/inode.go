@@ -33,7 +33,7 @@ type Inode struct {
 	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under it.
 	back      sync.Mutex
 	lastUse   atomic.Uint32 // by Volume.clock; 0: not in this session
-	coldReads atomic.Uint32 // handles that had to read from cold
+	coldReads atomic.Uint32 // handles through which a stub was read
 	noted     atomic.Bool   // is in the list of files that this session opened
 
 	writeSeq     atomic.Uint64           // rises with every change of content

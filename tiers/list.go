@@ -125,6 +125,10 @@ func (l *lister) entry(e *Entry, acl bool) error {
 	case KindDir:
 		return l.subdir(e)
 	case KindFile:
+		if hasCaps(e) && !l.r.untrusted {
+			err = l.whole(e)
+			break
+		}
 		err = l.r.stub(l.fd, e, l.ctime, acl)
 	case KindChar, KindBlock:
 		if l.r.untrusted {
@@ -149,6 +153,23 @@ func (l *lister) entry(e *Entry, acl bool) error {
 	if err == nil {
 		l.groups[keyOf(e)] = fd
 	}
+	return err
+}
+
+// whole brings a file with its bytes: one that may not be a stub.
+func (l *lister) whole(e *Entry) error {
+	var st unix.Statx_t
+	if statAt(l.fd, e.Name, &st) == nil {
+		if r, ok := readRecord(byName(l.fd, e.Name)); ok && r.has(recClean) {
+			return unix.EEXIST
+		}
+		if err := unix.Unlinkat(l.fd, e.Name, 0); err != nil { // half of it
+			return err
+		}
+	}
+	plain := *e
+	plain.Link = "" // its other names are made from this one
+	_, err := l.r.file(context.Background(), l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st)
 	return err
 }
 
@@ -282,7 +303,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, acl bool) error {
 	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
 	if e.Size > 0 {
 		rec.flags |= recStub | recBlocks
-		rec.blocks = uint64(e.Size+4095) / 4096 * 8
+		rec.blocks = e.blocks()
 	}
 	if err := unix.Fsetxattr(fd, recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
 		return fmt.Errorf("store the record of a stub: %w", err)

@@ -174,7 +174,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	if done, err := r.link(fd, at, e); done || err != nil {
 		return true, err
 	}
-	if r.lazy {
+	if r.lazy && !hasCaps(e) {
 		r.count(0)
 		return true, r.stub(fd, e, coarseNow(), true)
 	}
@@ -206,9 +206,11 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	if err := statAt(f, "", &now); err != nil {
 		return false, err
 	}
-	return true, r.putRecord(byName(fd, e.Name), record{
-		flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: timeOf(now.Mtime), ctime: timeOf(now.Ctime),
-	})
+	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: timeOf(now.Mtime), ctime: timeOf(now.Ctime)}
+	if e.Holes > 0 { // pages of zeros are holes here that were none
+		rec.flags, rec.blocks = rec.flags|recBlocks, e.blocks()
+	}
+	return true, r.putRecord(byName(fd, e.Name), rec)
 }
 
 // link makes e another name of a file of its group that is there already.

@@ -75,7 +75,6 @@ func (v *Volume) tierLoop(ctx context.Context) {
 		defer t.Stop()
 		tick = t.C
 	}
-	var rest time.Time
 	if v.cfg.WarmLimit > 0 && v.checkTiering() == nil {
 		s := v.newSweep(ctx, "limit")
 		s.count = new([ageBuckets]int64)
@@ -96,11 +95,12 @@ func (v *Volume) tierLoop(ctx context.Context) {
 		case reply := <-v.pressure.room:
 			reply <- v.emergency(ctx)
 		case <-v.pressure.wake:
-			if time.Now().Before(rest) {
+			if time.Now().UnixNano() < v.rest.Load() {
 				continue
 			}
-			if !v.holdLimits(ctx) {
-				rest = time.Now().Add(limitRest)
+			if v.checkTiering() == nil && !v.holdLimits(ctx) {
+				v.rest.Store(time.Now().Add(limitRest).UnixNano())
+				time.AfterFunc(limitRest+time.Millisecond, v.lookAtLimits)
 			}
 			v.endRound()
 		}
@@ -134,7 +134,9 @@ func (v *Volume) tick(ctx context.Context) {
 
 func (v *Volume) noteTick(r TierReport) {
 	v.points.mu.Lock()
-	v.points.tick = &r
+	if old := v.points.tick; r.Files > 0 || r.Hot > 0 || old == nil || old.Reason == r.Reason { // what moved something is shown for longer
+		v.points.tick = &r
+	}
 	v.points.mu.Unlock()
 	if r.Files > 0 {
 		v.log.WithField("files", r.Files).WithField("bytes", r.Bytes).WithField("reason", r.Reason).Info("files left warm")

@@ -83,6 +83,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 		return 0, keptUnpushed, nil
 	case now.isStub() || st.Blocks == 0 || st.Size == 0:
 		return 0, "", nil
+	case capsOf(fd):
+		return 0, keptCaps, nil
 	}
 	a := n.attrLocked(&st)
 	now.flags |= recStub | recCtime | recBlocks
@@ -101,6 +103,24 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 	v.moved.released.Add(1)
 	v.warmBytes.Add(-int64(st.Blocks) * 512)
 	return int64(st.Blocks) * 512, "", nil
+}
+
+// capability is the attribute that any change of a file's bytes takes away, of which making a hole is one: a file that has it never
+// leaves warm.
+const capability = "security.capability"
+
+func capsOf(fd int) bool {
+	_, err := unix.Fgetxattr(fd, capability, nil)
+	return err == nil
+}
+
+func hasCaps(e *Entry) bool {
+	for i := range e.Xattrs {
+		if e.Xattrs[i].Name == capability {
+			return true
+		}
+	}
+	return false
 }
 
 // punch takes the bytes of a stub away, and gives warm's file the mtime that everybody sees: warm can be read with ls. n.mu is held.

@@ -50,6 +50,10 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 		v.risk.addUnpushed(before)
 	}
 	v.push(ctx, rc)
+	if rc.New { // more may leave warm than before
+		v.rest.Store(0)
+		v.lookAtLimits()
+	}
 	const most = 100
 	if extra := len(rc.Missing) - most; extra > 0 {
 		rc.Missing = append(rc.Missing[:most], fmt.Sprintf("and %d more", extra))
@@ -256,15 +260,7 @@ func (v *Volume) warmUse() warmUse {
 	return c.use
 }
 
-// noteUse keeps what a sweep counted.
-func (v *Volume) noteUse(use warmUse) {
-	v.warmCount.Lock()
-	defer v.warmCount.Unlock()
-	v.warmCount.use, v.warmCount.until = use, time.Now().Add(time.Second)
-}
-
-// countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted. Stubs are told by their hole: a file
-// that never had any blocks is taken for one.
+// countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
 func countTree(dirfd int, use *warmUse, depth int) {
 	if r, ok := readRecord(byFD(dirfd)); ok && r.has(recDir|recUnlisted) {
 		use.unlisted++
@@ -287,8 +283,10 @@ func countTree(dirfd int, use *warmUse, depth int) {
 			continue
 		}
 		if d.Mode == unix.S_IFREG && st.Blocks == 0 && st.Size > 0 {
-			use.stubs++
-			continue
+			if r, ok := readRecord(byName(dirfd, d.Name)); ok && r.isStub() {
+				use.stubs++
+				continue
+			}
 		}
 		use.Files++
 		use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))

@@ -20,12 +20,19 @@ type TierReport struct {
 	Kept   map[string]int64 `json:"kept"`  // files that stay in warm, by the reason why
 }
 
+// Why a file stays in warm although it should not: it is not safe.
+const (
+	KeptUncommitted = "not committed"
+	KeptUnpushed    = "not pushed"
+)
+
 // Why a file stays in warm.
 const (
 	keptOpen     = "open"
 	keptChanged  = "changed"
 	keptYoung    = "in use lately"
-	keptUnpushed = "not pushed"
+	keptUnpushed = KeptUnpushed
+	keptCaps     = "has file capabilities"
 	keptMissing  = "not whole in cold"
 	keptFailed   = "failed"
 	keptDoubtful = "being compared after an unclean stop"
@@ -72,6 +79,10 @@ func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 	v.sweeping.Lock()
 	err := s.run()
 	v.sweeping.Unlock()
+	v.noteTick(s.report)
+	if failed != nil {
+		s.report.Kept[KeptUncommitted] = max(1, s.report.Kept[keptChanged])
+	}
 	return s.report, errors.Join(err, failed)
 }
 
@@ -106,7 +117,6 @@ func (s *sweep) run() error {
 	err := s.dir(v.root, "", s.want, 0)
 	v.unref(v.root, 1)
 	if err == nil && s.want == nil && !s.done() {
-		v.noteUse(s.use)
 		v.warmBytes.Add(s.use.Bytes + s.report.Bytes - before) // what was written or released meanwhile is counted in it already
 	}
 	return errors.Join(err, s.err)

@@ -81,7 +81,8 @@ type Volume struct {
 	sweeping    sync.Mutex
 	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
 	pressure    pressure
-	limitHelps  atomic.Bool // the last look at the limits could bring warm below them
+	rest        atomic.Int64 // UnixNano until which limits are not looked at, after a look that could not help
+	limitHelps  atomic.Bool  // the last look at the limits could bring warm below them
 	round       atomic.Pointer[chan struct{}]
 	returns     chan *Inode   // stubs to bring back in the background, each with a reference
 	idleTiers   chan struct{} // closed when tierLoop has ended
@@ -188,14 +189,7 @@ func (v *Volume) openWarm() error {
 	}
 	v.fsType = fs.Type
 	v.noatime, v.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
-	// By trying, not by uid: capabilities, user namespaces and file systems all have a say.
-	probe := recordName + ".probe"
-	if err := byFD(fd).set(probe, []byte{recordVersion}, 0); err == nil {
-		v.records = true
-		if err := byFD(fd).remove(probe); err != nil {
-			return fmt.Errorf("remove an extended attribute of %s: %w", path, err)
-		}
-	}
+	v.records = takesRecords(fd)
 	var lim unix.Rlimit
 	limit := 1024
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
@@ -204,6 +198,21 @@ func (v *Volume) openWarm() error {
 	v.dirs.elems = map[*Inode]*list.Element{}
 	v.dirs.max = max(64, min(limit/8, 4096))
 	return nil
+}
+
+// takesRecords finds out whether files in the directory behind fd take our attributes: by trying, not by uid, since capabilities, user
+// namespaces and file systems all have a say; and on a file of its own, since an attribute moves the ctime of what has it.
+func takesRecords(fd int) bool {
+	probe, err := openAt(fd, ".", unix.O_TMPFILE|unix.O_RDWR, 0600)
+	if err != nil {
+		name := TempPrefix + "probe"
+		if probe, err = openAt(fd, name, unix.O_RDWR|unix.O_CREAT, 0600); err != nil {
+			return false
+		}
+		defer func() { _ = unix.Unlinkat(fd, name, 0) }()
+	}
+	defer unix.Close(probe)
+	return unix.Fsetxattr(probe, recordName, []byte{recordVersion}, 0) == nil
 }
 
 // decideTrust compares this start with the last: within one boot, or after a clean stop, records are believed.

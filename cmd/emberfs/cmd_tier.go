@@ -39,8 +39,8 @@ Exit 3 where files stay because they are not safe.`,
 
 // Reasons of TierReport.Kept that mean that a file is not safe yet; the others are nobody's fault.
 const (
-	keptUncommitted = "not committed"
-	keptUnpushed    = "not pushed"
+	keptUncommitted = tiers.KeptUncommitted
+	keptUnpushed    = tiers.KeptUnpushed
 )
 
 func tierNow(ctx context.Context, target string, args []string, asJSON bool, w world) error {
