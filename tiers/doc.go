@@ -4,10 +4,13 @@
 // # Where the bytes are, and whether git has them
 //
 //	                 clean (same as the last commit)      dirty
-//	present          record {id, size, mtime}             no record, or one that says dirty
-//	stub, unlisted   (later: record with the stub flag)   (metadata only)
+//	present          record {clean, id, size, mtime}      no record, or one that says dirty
+//	stub             record {clean, stub, id, size,       never its bytes; its attributes: by its directory's mark
+//	                 mtime, blocks}; warm has a hole
 //	directory        record {clean, tree, meta}:          record {dirty, mtime, ctime} or none
 //	                 everything below is clean
+//	unlisted         record {clean, unlisted, tree,       record {unlisted, tree, meta}: restored from a commit of a
+//	                 meta}; warm has no children yet      stock client, the next commit lists and takes it
 //
 // State sits beside the data in the extended attribute trusted.emberfs (record.go), which no program sees through the mount.
 //
@@ -24,11 +27,22 @@
 //  6. A record's ctime is what stat shows while the record says so: writing an attribute moves the file system's own ctime.
 //  7. What changed of a big file since cold had it is noted (written.go) before the bytes change, under Inode.io: a commit reads no more
 //     than that. Whoever knows nothing (a new process) reads everything.
-//  8. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//  8. A stub's mark is set before its bytes go, and taken away after they came back durably; only emptying a file turns that around: warm
+//     is cut first, and a mark whose size is not the file's is void. A directory's children are made before its mark goes. So both marks
+//     are believed whatever the trust number, and a crash at any point leaves a whole stub, or a whole file.
+//  9. Bytes leave warm only when cold holds every object of them and the remote, where there is one, has the commit; never while the file
+//     is open, and under Inode.back, io and mu.
+//  10. Reading a stub writes nothing to warm. Whatever changes its bytes meets errStub under Inode.mu, lets go of everything, brings it
+//     back and begins again (stub.go: again).
+//  11. Names of one file in several directories are made together (listlinks.go); until then none of these directories moves.
+//  12. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
 //
 // # Lock order
 //
+//	Volume.sweeping  one walk over warm at a time
 //	Volume.syncing   one commit at a time
+//	pendingLinks.listed, dirState.listing   while children are made; taken with nothing else held but Volume.syncing
+//	Inode.back       a stub's bytes coming, going or being given up; in the barrier only by who empties a file
 //	Volume.barrier   read side: every change, from its mark to its last system call; write side: a commit's boundary
 //	Inode.io         content: readers share, writers exclude each other and readers
 //	Volume.marks     transitions of directory records
