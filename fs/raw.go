@@ -20,6 +20,8 @@ type filesystem struct {
 	dirs  handleTable[tiers.DirHandle]
 	plus  sync.Pool // of *plus
 	quiet throttle
+
+	listers listers
 }
 
 var _ fuse.RawFileSystem = (*filesystem)(nil)

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"syscall"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"emberfs/tiers"
@@ -79,12 +81,21 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		p.children = p.children[:0]
 		f.plus.Put(p)
 	}()
+	if in.Offset == 0 {
+		d.Without = f.listers.begin(in.Pid, in.NodeId)
+	}
 	err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
 		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
 		if entry == nil {
 			return false
 		}
-		if e.Name != "." && e.Name != ".." { // the kernel wants no node for these
+		switch {
+		case e.Name == "." || e.Name == "..": // the kernel wants no node for these
+		case d.Without != 0 && e.Mode != syscall.S_IFDIR:
+			if d.Without > 0 {
+				d.Without--
+			}
+		default:
 			p.children = append(p.children, child{e.Name, entry})
 		}
 		return true

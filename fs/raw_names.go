@@ -14,6 +14,7 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if err != nil {
 		return f.status("lookup", h.NodeId, err)
 	}
+	f.listers.looked(h.Pid, h.NodeId)
 	n, a, err := f.vol.Lookup(dir, trueName(name))
 	if err != nil {
 		if f.policy.cache && errors.Is(err, syscall.ENOENT) {

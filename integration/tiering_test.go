@@ -67,7 +67,9 @@ func (v *volume) file(name string) fileReport {
 func (v *volume) release() {
 	v.t.Helper()
 	v.sync()
-	if r := v.tier(); len(r.Kept) > 0 {
+	r := v.tier()
+	delete(r.Kept, "has file capabilities") // making a hole would take them away
+	if len(r.Kept) > 0 {
 		v.t.Fatalf("some files stay in warm: %+v", r)
 	}
 }

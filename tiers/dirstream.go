@@ -16,6 +16,9 @@ type DirHandle struct {
 	buf  []byte // entries read and not yet taken
 	room []byte
 	pos  uint64 // where the stream stands: the cookie before buf's first entry
+
+	// Without is the caller's: of how many more files a listing gives the names alone.
+	Without int
 }
 
 // Dirent is one entry of a directory stream.
