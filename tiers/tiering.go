@@ -14,6 +14,7 @@ import (
 type TierReport struct {
 	Reason string           `json:"reason"` // command, age, limit or reserve
 	Time   time.Time        `json:"time"`
+	Took   time.Duration    `json:"took_ns"`
 	Files  int64            `json:"files"` // that became stubs
 	Bytes  int64            `json:"bytes"` // of warm that they held
 	Hot    int64            `json:"hot"`   // files whose blocks left hot
@@ -116,6 +117,7 @@ func (s *sweep) run() error {
 	v.ref(v.root)
 	err := s.dir(v.root, "", s.want, 0)
 	v.unref(v.root, 1)
+	s.report.Took = time.Since(s.report.Time)
 	if err == nil && s.want == nil && !s.done() {
 		v.warmBytes.Add(s.use.Bytes + s.report.Bytes - before) // what was written or released meanwhile is counted in it already
 	}

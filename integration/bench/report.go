@@ -33,23 +33,32 @@ const (
 	rowSmallCommit  = "commit of 10 changed in 100,000, ms (native: git add + commit)"
 	rowBigCommit    = "commit of a 1 GB file, ms (native: git add + commit)"
 
-	rowHotRead     = "hot read of 4 KB, ms"
-	rowWarmRead    = "warm read of 4 KB, ms"
-	rowCommitFew   = "commit of 5 files by `emberfs sync`, ms"
-	rowWriteIdle   = "append 100 B, no commit, ms"
-	rowWriteCommit = "append 100 B beside a large commit, ms"
-	rowMount       = "mount of an empty volume, ms"
-	rowMemoryBusy  = "daemon RSS after these, MB"
-	rowMemoryMany  = "daemon RSS with 100,000 files, MB"
-	rowMemoryBig   = "daemon RSS after the commit of 1 GB, MB"
-	rowBigEdit     = "commit of 4 KB changed in 1 GB, ms"
-	rowBigEditSize = "growth of the repository by it, MB"
-	rowDatabase    = "growth by 100 updated rows of a 131 MB SQLite database, MB"
-	rowBigDir      = "commit of one change in a directory of 100,000, ms"
-	rowBigDirSize  = "metadata in it, KB"
-	rowColdByte    = "first byte of a cold file out of 200 packs, p99, ms"
-	rowColdBig     = "1 GB read from cold, in times of the cached native read"
-	peak           = ", at its peak" // follows the name of a memory row
+	rowHotRead      = "hot read of 4 KB, ms"
+	rowWarmRead     = "warm read of 4 KB, ms"
+	rowCommitFew    = "commit of 5 files by `emberfs sync`, ms"
+	rowWriteIdle    = "append 100 B, no commit, ms"
+	rowWriteCommit  = "append 100 B beside a large commit, ms"
+	rowMount        = "mount of an empty volume, ms"
+	rowMemoryBusy   = "daemon RSS after these, MB"
+	rowMemoryMany   = "daemon RSS with 100,000 files, MB"
+	rowMemoryBig    = "daemon RSS after the commit of 1 GB, MB"
+	rowBigEdit      = "commit of 4 KB changed in 1 GB, ms"
+	rowBigEditSize  = "growth of the repository by it, MB"
+	rowDatabase     = "growth by 100 updated rows of a 131 MB SQLite database, MB"
+	rowBigDir       = "commit of one change in a directory of 100,000, ms"
+	rowBigDirSize   = "metadata in it, KB"
+	rowColdByte     = "first byte of a cold file out of 200 packs, p99, ms"
+	rowColdBig      = "1 GB read from cold, in times of the cached native read"
+	rowMountMany    = "mount of 100,000 files of a local repository, ms (native: git clone)"
+	rowMountTime    = "mount of 100,000 files of a local repository, ms"
+	rowListUnlisted = "first `ls -l` of an unlisted directory of 1,000, ms"
+	rowReadCold     = "first read of a small cold file, ms"
+	rowFindFirst    = "find over 100,000 files, never listed before, ms"
+	rowFind         = "find over 100,000 files, again, ms"
+	rowMemoryWalk   = "daemon RSS after walking 100,000 restored files, MB"
+	rowRelease      = "release of 10,000 files, ms"
+	rowReleaseLeft  = "warm after it, % of the bytes"
+	peak            = ", at its peak" // follows the name of a memory row
 )
 
 // target is what a row is held to: its ratio to a reference, at most.
@@ -63,10 +72,10 @@ func targets() []target {
 		{rowCreate, "loopback", 0.65}, {rowReadAgain, "loopback", 0.9}, {rowListFirst, "loopback", 0.5}, {rowRename, "loopback", 0.8}, {rowUnlink, "loopback", 0.8},
 		{rowAppend, "loopback", 1}, {rowRandomWrite, "loopback", 1}, {rowSeqWrite, "loopback", 1}, {rowSeqReadFirst, "loopback", 1}, {rowSeqReadAgain, "loopback", 1},
 		{rowClone, "loopback", 0.8}, {rowRemove, "loopback", 0.8}, {rowTar, "loopback", 0.8},
-		{rowStatAgain, "native", 1.5}, {rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.4}, {rowSmallCommit, "native", 0.1}, {rowBigCommit, "native", 0.3},
+		{rowStatAgain, "native", 1.5}, {rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.4}, {rowSmallCommit, "native", 0.1}, {rowBigCommit, "native", 0.3}, {rowMountMany, "native", 0.05}, {rowFindFirst, "native", 3}, {rowFind, "native", 3},
 	}
 	for _, row := range comparedRows() {
-		if row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit && row != rowFsync && row != rowGitStatus {
+		if row != rowMountMany && row != rowFindFirst && row != rowFind && row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit && row != rowFsync && row != rowGitStatus {
 			t = append(t, target{row, "rclone", 0.3})
 		}
 	}
@@ -75,13 +84,14 @@ func targets() []target {
 
 func comparedRows() []string {
 	return []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain, rowRename, rowUnlink, rowAppend, rowRandomWrite, rowFsync,
-		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild, rowFirstCommit, rowSmallCommit, rowBigCommit}
+		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild, rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind}
 }
 
 // absolute are the promises in absolute terms: p50 and p99 at most.
 func absolute() []target {
 	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100}, {rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100},
-		{rowMemoryBig, "", 100}, {rowMemoryBig + peak, "", 100}, {rowBigEdit, "", 100}, {rowBigEditSize, "", 0.5}, {rowDatabase, "", 5}, {rowBigDir, "", 0}, {rowBigDirSize, "", 20}, {rowColdByte, "", 5}, {rowColdBig, "", 3.34}}
+		{rowMemoryBig, "", 100}, {rowMemoryBig + peak, "", 100}, {rowBigEdit, "", 100}, {rowBigEditSize, "", 0.5}, {rowDatabase, "", 5}, {rowBigDir, "", 0}, {rowBigDirSize, "", 20}, {rowColdByte, "", 5}, {rowColdBig, "", 3.34},
+		{rowMountTime, "", 200}, {rowListUnlisted, "", 100}, {rowReadCold, "", 5}, {rowRelease, "", 2000}, {rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128}}
 }
 
 // results collects figures by row and subject.
