@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sync/errgroup"
+
 	"emberfs/tiers"
 )
 
@@ -28,10 +30,8 @@ func Init(dir, branch string) error {
 		}
 	}
 	// HEAD comes last: without it git, and isFresh, see no repository.
-	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
-		if err := mkdirDurable(filepath.Join(dir, sub), 0o755); err != nil {
-			return fmt.Errorf("init: %w", err)
-		}
+	if err := mkdirDurable(0o755, baseDirs(dir)...); err != nil {
+		return fmt.Errorf("init: %w", err)
 	}
 	if err := applySettings(dir); err != nil {
 		return err
@@ -68,8 +68,33 @@ func isFresh(dir string) (bool, error) {
 	return true, nil
 }
 
-// mkdirDurable makes path and its missing parents, each durable in its own parent.
-func mkdirDurable(path string, perm os.FileMode) error {
+// baseDirs are the directories that every repository has.
+func baseDirs(dir string) []string {
+	var list []string
+	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
+		list = append(list, filepath.Join(dir, sub))
+	}
+	return list
+}
+
+// mkdirDurable makes the paths and their missing parents, each durable in its own parent; each of those is synced once, side by
+// side.
+func mkdirDurable(perm os.FileMode, paths ...string) error {
+	changed := map[string]struct{}{}
+	for _, p := range paths {
+		if err := mkdirNoting(p, perm, changed); err != nil {
+			return err
+		}
+	}
+	var g errgroup.Group
+	for dir := range changed {
+		g.Go(func() error { return tiers.SyncDir(dir) })
+	}
+	return g.Wait()
+}
+
+// mkdirNoting makes path and its missing parents, and notes the directories that got one.
+func mkdirNoting(path string, perm os.FileMode, changed map[string]struct{}) error {
 	if st, err := os.Stat(path); err == nil {
 		if !st.IsDir() {
 			return &fs.PathError{Op: "mkdir", Path: path, Err: fs.ErrExist}
@@ -78,12 +103,13 @@ func mkdirDurable(path string, perm os.FileMode) error {
 	}
 	parent := filepath.Dir(path)
 	if parent != path {
-		if err := mkdirDurable(parent, perm); err != nil {
+		if err := mkdirNoting(parent, perm, changed); err != nil {
 			return err
 		}
 	}
 	if err := os.Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return tiers.SyncDir(parent)
+	changed[parent] = struct{}{}
+	return nil
 }

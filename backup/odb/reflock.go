@@ -76,7 +76,7 @@ func (db *DB) lock(path string) (*lockFile, error) {
 			return l, nil
 		case errors.Is(err, fs.ErrNotExist):
 			// git removes directories of references that became empty.
-			if err := mkdirDurable(filepath.Dir(l.path), 0o755); err != nil {
+			if err := mkdirDurable(0o755, filepath.Dir(l.path)); err != nil {
 				return nil, fmt.Errorf("lock %s: %w", path, err)
 			}
 		case errors.Is(err, fs.ErrExist):

@@ -51,7 +51,7 @@ func (db *DB) SetAside(path string) error {
 		return fmt.Errorf("put %s aside: %w", path, ErrReadOnly)
 	}
 	dir := filepath.Join(db.packDir(), badDir)
-	if err := mkdirDurable(dir, 0o755); err != nil {
+	if err := mkdirDurable(0o755, dir); err != nil {
 		return fmt.Errorf("put %s aside: %w", path, err)
 	}
 	from := filepath.Join(db.dir, path)
@@ -81,7 +81,7 @@ func keepBroken(dir, name string) (string, error) {
 		return "", fmt.Errorf("keep a copy: %w", err)
 	}
 	to := filepath.Join(brokenDir, time.Now().UTC().Format("20060102T150405.000000000Z-")+escapeSlashes(name))
-	if err := mkdirDurable(filepath.Join(dir, brokenDir), 0o755); err != nil {
+	if err := mkdirDurable(0o755, filepath.Join(dir, brokenDir)); err != nil {
 		return "", fmt.Errorf("keep a copy: %w", err)
 	}
 	return to, tiers.WriteFileDurable(filepath.Join(dir, to), data, 0o644)
@@ -124,10 +124,8 @@ func (db *DB) ForgetRef(name string) (kept string, err error) {
 // RepairBase makes what Open needs of the repository at dir: its directories, HEAD on the branch, a configuration with our
 // settings. What was there and made no sense is kept, as by KeepBroken. The caller owns the repository.
 func RepairBase(dir, branch string) (kept []string, err error) {
-	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
-		if err := mkdirDurable(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("repair %s: %w", dir, err)
-		}
+	if err := mkdirDurable(0o755, baseDirs(dir)...); err != nil {
+		return nil, fmt.Errorf("repair %s: %w", dir, err)
 	}
 	keep := func(name string) error {
 		k, err := keepBroken(dir, name)

@@ -147,7 +147,7 @@ func (db *DB) putAside(path string) error {
 		return err
 	}
 	dir := filepath.Join(db.packDir(), badDir)
-	if err := mkdirDurable(dir, 0o755); err != nil {
+	if err := mkdirDurable(0o755, dir); err != nil {
 		return err
 	}
 	names, err := os.ReadDir(db.packDir())
