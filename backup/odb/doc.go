@@ -12,9 +12,9 @@
 //   - References move under <ref>.lock, compared with the value that the caller expects.
 //   - Everything that comes in is hashed with collision-detecting SHA-1, and everything that is read is verified against its
 //     id: with the same, or with plain SHA-1 where it lies in a pack of our own, whose objects were checked when they came
-//     (a quarter of the time). A missing object is tiers.ErrMissing, bytes that do not match are tiers.ErrCorrupt; never
-//     zeros, never something else. ReadInto, which is for the speed of big files, leaves out a stream's Adler-32 and copies
-//     stored blocks straight from the pack.
+//     (a quarter of the time; a linked pack is none before it was looked through). A missing object is tiers.ErrMissing, bytes
+//     that do not match are tiers.ErrCorrupt; never zeros, never something else. ReadInto, which is for the speed of big files,
+//     leaves out a stream's Adler-32 and copies stored blocks straight from the pack.
 //   - Declared sizes are checked against limits before anything is inflated; delta chains have a depth limit, which also
 //     ends cycles; big delta bases lie in an unlinked temporary file, not in memory.
 //
@@ -24,6 +24,23 @@
 // as soon as it is older than the start of `git gc --prune=now`, whoever is still writing it. pack-X.keep and lock files
 // hold "emberfs <boot id> <pid>", so that Open can tell what a dead process of ours left behind from what git or a user
 // made, and remove only the former.
+//
+// # Linked packs
+//
+// Link brings a repository on the same file system as git clone --local does, in a time that does not depend on what its packs
+// hold: the packs by hard link, published in the order above, and what is loose, at most 10,000 objects, copied into a pack. The
+// list of packs is read again until it stays as it is, so a git gc there at the same time hides nothing. It is done only where the
+// repository has all its objects itself (no alternates, promisor packs, grafts or shallow file, every pack with its index), and
+// the packs are regular files of ours or root's that nobody else may write; whatever else, the answer is ErrCannotLink.
+//
+// What a linked pack's index says is the other repository's word, and nobody has looked for collisions in what it holds. Until
+// VerifyLinked has read through it, its .keep stays, with a text of its own that marks it: its objects are hashed with the
+// collision-detecting hasher, Kind reads an object before it says that it is there, and neither Consolidate, GC nor git's repack
+// copy from it or remove it. Only that the tip is among the objects was looked up; that its closure is there is what git keeps in
+// every repository. An object that is missing or damaged is found when it is read, by VerifyLinked, or by a check.
+//
+// Both repositories then share bytes on disk, and damage to them: the remote is no second copy before its next repack, or until
+// ours merges the pack. Nothing of ours writes to a linked file, and what either removes is its own name of it.
 //
 // # Packs with a damaged or missing index
 //

@@ -147,7 +147,7 @@ func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
 			path := filepath.Join(d, e.Name())
 			if o, ok := parseTemp(e.Name()); ok && stale(o) || owned && strings.HasPrefix(e.Name(), tiers.TempPrefix) {
 				add(path, "temporary file")
-			} else if heldByStale(path, stale) {
+			} else if heldByStale(path, stale) || owned && keepsNothing(path) {
 				add(path, strings.TrimPrefix(filepath.Ext(path), ".")+" file")
 			}
 		}
@@ -165,6 +165,16 @@ func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
 		return nil
 	})
 	return list, err
+}
+
+// keepsNothing says that path is the .keep of a pack that was to be linked and was not.
+func keepsNothing(path string) bool {
+	base, ok := strings.CutSuffix(path, ".keep")
+	if !ok || !isLinked(base) {
+		return false
+	}
+	there, err := exists(base + ".pack")
+	return err == nil && !there
 }
 
 // heldByStale says that path is a .keep or .lock file that a stale process of ours made.

@@ -29,6 +29,7 @@ type pack struct {
 	refs atomic.Int64
 
 	damaged atomic.Bool // an entry could not be copied: the pack is not merged
+	linked  atomic.Bool // it came by Link, and VerifyLinked has not looked through it yet
 
 	// Guarded by scanState.mu.
 	checked bool // the index's own checksum was compared
@@ -42,9 +43,18 @@ type pack struct {
 }
 
 // openPack opens base.pack and base.idx and checks that they belong together.
-func openPack(base string) (_ *pack, err error) {
+func openPack(base string) (*pack, error) {
+	p, err := openPackFiles(base, base+".pack", base+".idx")
+	if err == nil {
+		p.linked.Store(isLinked(base))
+	}
+	return p, err
+}
+
+// openPackFiles is openPack of files that may have other names still.
+func openPackFiles(base, packPath, idxPath string) (_ *pack, err error) {
 	p := &pack{base: base}
-	if p.idx, err = openIndex(base + ".idx"); err != nil {
+	if p.idx, err = openIndex(idxPath); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -52,7 +62,7 @@ func openPack(base string) (_ *pack, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	f, st, err := openRegular(base + ".pack")
+	f, st, err := openRegular(packPath)
 	if err != nil {
 		return nil, err
 	}

@@ -40,6 +40,7 @@ type packFile struct {
 	final   string   // path without extension in the repository
 	moved   []string // what was renamed there, in order
 	keep    string   // our .keep file; "" when there is none of ours
+	linked  bool     // it is another repository's file too: complete, and kept until somebody has looked through it
 }
 
 const packBuffer = 256 << 10
@@ -202,7 +203,10 @@ func (pf *packFile) distinguish(level byte) error {
 
 // discard closes the pack and removes what it left under temporary names.
 func (pf *packFile) discard() error {
-	err := pf.f.Close()
+	var err error
+	if pf.f != nil {
+		err = pf.f.Close()
+	}
 	if errors.Is(err, os.ErrClosed) {
 		err = nil
 	}

@@ -42,7 +42,9 @@ func (db *DB) publishFiles(packs []*packFile) (err error) {
 		if err := db.finish(pf); err != nil {
 			return err
 		}
-		pf.final = filepath.Join(dir, "pack-"+pf.sum.String())
+		if !pf.linked { // that one has its name
+			pf.final = filepath.Join(dir, "pack-"+pf.sum.String())
+		}
 		if err := db.step("publish.keep"); err != nil {
 			return err
 		}
@@ -163,13 +165,20 @@ func (pf *packFile) writeIndexFile() (err error) {
 func (pf *packFile) writeKeep() error {
 	f, err := os.OpenFile(pf.final+".keep", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if errors.Is(err, fs.ErrExist) {
+		if pf.linked && !isLinked(pf.final) {
+			return fmt.Errorf("keep pack: %w", err) // it could not be told from one of our own
+		}
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("keep pack: %w", err)
 	}
 	pf.keep = pf.final + ".keep"
-	_, err = f.WriteString(pf.db.self.String())
+	content := pf.db.self.String()
+	if pf.linked {
+		content = linkedKeep
+	}
+	_, err = f.WriteString(content)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("keep pack %s: %w", pf.keep, err)
 	}
@@ -177,7 +186,8 @@ func (pf *packFile) writeKeep() error {
 }
 
 // withdraw takes back packs that no reference uses. A pack that git can see already stays, without its .keep, and goes with a
-// later GC: a git repack that runs right now may have left out what it found there, and remove the other copies.
+// later GC: a git repack that runs right now may have left out what it found there, and remove the other copies. A linked one
+// keeps its .keep too, which says that it is one.
 func (db *DB) withdraw(packs []*packFile) error {
 	var err error
 	for _, pf := range packs {
@@ -188,7 +198,7 @@ func (db *DB) withdraw(packs []*packFile) error {
 			}
 			pf.moved = nil
 		}
-		if pf.keep != "" {
+		if pf.keep != "" && !(pf.linked && pf.visible()) {
 			err = errors.Join(err, removeExisting(pf.keep))
 			pf.keep = ""
 		}

@@ -86,9 +86,10 @@ func (db *DB) readAny(id ID, want Type, max int64, buf []byte) (t Type, data []b
 }
 
 // hasherFor gives the hasher that verifies an object which is read. What lies in a pack of a repository of our own came there by
-// our writer, our IndexPack or git, all of which look for collisions; other places may hold anything.
+// our writer, our IndexPack or git, all of which look for collisions; other places, and packs that were only linked, may hold
+// anything.
 func (db *DB) hasherFor(s source, t Type, size int64) hasher {
-	if s.p != nil && !db.readOnly {
+	if s.p != nil && !db.readOnly && !s.p.linked.Load() {
 		return newPlainHasher(t, size)
 	}
 	return newHasher(t, size)

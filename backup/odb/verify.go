@@ -128,7 +128,7 @@ func (v *verifier) pack(ctx context.Context, p *pack) error {
 }
 
 func (v *verifier) entry(p *pack, i int) error {
-	err := v.db.tryPacked(p, i, func(s source) error { return verifySource(s, p.idx.id(i)) })
+	err := v.db.tryPacked(p, i, func(s source) error { return checkSource(s, p.idx.id(i)) })
 	if err == nil {
 		return nil
 	}
@@ -144,22 +144,27 @@ func isDamage(err error) bool {
 	return errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, ErrCollision) || errors.Is(err, ErrTooLarge)
 }
 
-// verifySource hashes one copy of an object.
-func verifySource(s source, id ID) (err error) {
+// verifySource hashes one copy of an object, and says what it is.
+func verifySource(s source, id ID) (t Type, size int64, err error) {
 	o, err := s.open()
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
 	h := newHasher(o.typ, o.size)
 	n, err := io.Copy(h, o.r)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	got, err := h.sum()
 	if err == nil && (got != id || n != o.size) {
 		err = corruptf("content has the id %s", got)
 	}
+	return o.typ, o.size, err
+}
+
+func checkSource(s source, id ID) error {
+	_, _, err := verifySource(s, id)
 	return err
 }
 
@@ -168,7 +173,7 @@ func (db *DB) Verify(id ID) error {
 	if id == EmptyTree {
 		return nil
 	}
-	return db.each(id, func(s source) error { return verifySource(s, id) })
+	return db.each(id, func(s source) error { return checkSource(s, id) })
 }
 
 // looseFile is a file where a loose object should be.
@@ -219,7 +224,7 @@ func (db *DB) EmptyLoose() ([]BadObject, error) {
 }
 
 func (v *verifier) loose(f looseFile) error {
-	err := verifySource(source{open: func() (*rawObject, error) { return v.db.openLoose(f.id) }}, f.id)
+	err := checkSource(source{open: func() (*rawObject, error) { return v.db.openLoose(f.id) }}, f.id)
 	switch {
 	case err == nil, errors.Is(err, fs.ErrNotExist): // a git gc packed it meanwhile
 		v.advance(1, f.size)

@@ -1,0 +1,112 @@
+package odb
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+// A pack whose bytes or whose index lie: nobody relies on what it says it has, and looking through it finds that out.
+func TestLinkedLies(t *testing.T) {
+	for name, lie := range map[string]func(t *testing.T, pack string) ID{
+		"index": func(t *testing.T, pack string) ID {
+			// Two objects change places.
+			x, err := openIndex(strings.TrimSuffix(pack, "pack") + "idx")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var objs []packedObject
+			for i := range x.count {
+				off, _ := x.offset(i)
+				objs = append(objs, packedObject{id: x.id(i), off: off, crc: x.crc(i)})
+			}
+			sum := ID(x.packSum())
+			objs[3].off, objs[4].off = objs[4].off, objs[3].off
+			lied := objs[3].id
+			path := x.path
+			if err := x.close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o444)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(writeIndex(f, objs, sum), f.Close()); err != nil {
+				t.Fatal(err)
+			}
+			return lied
+		},
+		"pack": func(t *testing.T, pack string) ID {
+			x, err := openIndex(strings.TrimSuffix(pack, "pack") + "idx")
+			if err != nil {
+				t.Fatal(err)
+			}
+			off, _ := x.offset(5)
+			id := x.id(5)
+			if err := errors.Join(x.close(), os.Chmod(pack, 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(pack, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = f.WriteAt([]byte{0xff, 0xff, 0xff}, off+4)
+			if err := errors.Join(err, f.Close(), os.Chmod(pack, 0o444)); err != nil {
+				t.Fatal(err)
+			}
+			return id
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			src, tip := newLinkable(t)
+			lied := lie(t, glob(t, filepath.Join(src, "objects/pack/pack-*.pack"))[0])
+			before := snapshotOf(t, src)
+			dir, db := newRepo(t, Options{})
+			mustLink(t, db, src, tip)
+			if !db.Has(lied) {
+				t.Fatal("the index does not have it")
+			}
+			if _, _, err := db.Kind(lied); !errors.Is(err, tiers.ErrCorrupt) {
+				t.Errorf("Kind: %v", err)
+			}
+			good, err := db.VerifyLinked(t.Context(), 0)
+			switch name {
+			case "index": // a new one was made
+				if good != 2 || err != nil {
+					t.Errorf("VerifyLinked = %d, %v", good, err)
+				}
+				checkAll(t, dir, db)
+				fsck(t, dir)
+			case "pack":
+				if good != 1 || !errors.Is(err, tiers.ErrCorrupt) {
+					t.Errorf("VerifyLinked = %d, %v", good, err)
+				}
+				if p := db.Problems(); len(p) != 1 || !errors.Is(p[0], tiers.ErrCorrupt) {
+					t.Errorf("Problems: %v", p)
+				}
+				if _, _, err := db.Kind(lied); !errors.Is(err, tiers.ErrMissing) {
+					t.Errorf("Kind: %v", err)
+				}
+				if n := checkAll(t, dir, db); n < 100 {
+					t.Errorf("%d objects are left", n)
+				}
+			}
+			if good, err := db.VerifyLinked(t.Context(), 0); good != 0 || err != nil {
+				t.Errorf("VerifyLinked again = %d, %v", good, err)
+			}
+			if keeps := glob(t, filepath.Join(dir, "objects/pack/*.keep")); len(keeps) > 0 {
+				t.Errorf("kept: %q", keeps)
+			}
+			if after := snapshotOf(t, src); after != before {
+				t.Error("the remote's files changed")
+			}
+		})
+	}
+}
