@@ -18,6 +18,9 @@ const maintainRate = 32 << 20
 
 // Maintain implements tiers.Cold.
 func (c *Cold) Maintain(ctx context.Context) error {
+	if err := c.verifyLinked(ctx); err != nil {
+		return fmt.Errorf("maintain cold storage: %w", err)
+	}
 	n, err := c.db.Consolidate(ctx, odb.ConsolidateOptions{BytesPerSecond: maintainRate})
 	if err != nil {
 		return fmt.Errorf("maintain cold storage: %w", err)
@@ -27,6 +30,29 @@ func (c *Cold) Maintain(ctx context.Context) error {
 		c.log.WithField("merged", n).WithField("packs", packs).Info("packs were merged")
 	}
 	return nil
+}
+
+// verifyLinked looks through the packs that the first fetch linked. Where one is damaged everything is fetched once more: the
+// remote may have another copy of what it holds.
+func (c *Cold) verifyLinked(ctx context.Context) error {
+	n, err := c.db.VerifyLinked(ctx, maintainRate)
+	if n > 0 {
+		c.log.WithField("packs", n).Info("linked packs were verified")
+	}
+	if !errors.Is(err, tiers.ErrCorrupt) || c.remote == nil {
+		return err
+	}
+	c.log.WithError(err).Error("a pack that was linked from the remote is damaged; fetching its objects")
+	done, err := c.exclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, release, err := c.remote.Fetch(ctx, c.db, c.ref, nil)
+	if err != nil {
+		return fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
+	}
+	return release()
 }
 
 // GC implements tiers.Cold.

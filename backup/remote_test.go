@@ -249,6 +249,13 @@ func (b *brokenRemote) Fetch(ctx context.Context, db *odb.DB, ref string, have [
 	return b.remote.Fetch(ctx, db, ref, have)
 }
 
+func (b *brokenRemote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (func() error, error) {
+	if b.fetch != nil {
+		return nil, b.fetch
+	}
+	return b.remote.Link(ctx, db, tip)
+}
+
 func (b *brokenRemote) Push(ctx context.Context, ref string, old, now tiers.ID, pack func(io.Writer) error) error {
 	if b.push != nil {
 		return errors.Join(pack(io.Discard), b.push)

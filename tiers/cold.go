@@ -252,8 +252,8 @@ type Cold interface {
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
 	// OpenAt opens a file's content for reading in any order. A read fetches what it needs of a big file, not the whole.
 	OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
-	// Holds says whether every object of a file's content is in the repository itself; it does not read them. ErrMissing names
-	// one that is not.
+	// Holds says whether every object of a file's content is in the repository itself. It reads only those for which nothing
+	// else vouches. ErrMissing names one that is not.
 	Holds(ctx context.Context, id ID, size int64) error
 	// Begin starts a commit on the branch's tip.
 	Begin(ctx context.Context) (Tx, error)

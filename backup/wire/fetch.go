@@ -49,6 +49,12 @@ func advertised(adv *packp.AdvRefs) map[string]tiers.ID {
 	return refs
 }
 
+// Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file system: see
+// odb.DB.Link. odb.ErrCannotLink: Fetch may do.
+func (r *Remote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release func() error, err error) {
+	return db.Link(ctx, r.path, tip)
+}
+
 // Fetch brings the objects that the remote's reference reaches and the commits in have do not. have must be commits that
 // this repository has with all that they reach. The objects are verified, published in db and kept there until release is
 // called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is among have, nothing

@@ -1,0 +1,274 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+// linkRemote is a remote with a pack and loose objects, and the volume that pushed them.
+func linkRemote(t *testing.T) (remote string, v *testVolume, f *file) {
+	t.Helper()
+	remote = newRemote(t)
+	git(t, remote, "config", "receive.unpackLimit", "100")
+	v = newVolume(t, Options{Source: remote, ChunkThreshold: testThreshold})
+	f = stockBase()
+	for i := range 200 {
+		f.text(fmt.Sprintf("many/%d", i), fmt.Sprint("text ", i))
+	}
+	f.text("big", string(noise(80, 6*minChunk)))
+	v.commit(f, nil)
+	v.mustPush()
+	f.text("late", "loose")
+	v.commit(f, nil)
+	v.mustPush()
+	return remote, v, f
+}
+
+// shared are the packs of a volume that are the remote's files.
+func (v *testVolume) shared(remote string) (packs []string) {
+	v.t.Helper()
+	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.pack"))
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	for _, p := range list {
+		ours := filepath.Join(v.dir, "objects/pack", filepath.Base(p))
+		a, err1 := os.Stat(p)
+		b, err2 := os.Stat(ours)
+		if err1 == nil && err2 == nil && os.SameFile(a, b) {
+			packs = append(packs, ours)
+		}
+	}
+	return packs
+}
+
+func (v *testVolume) mustMaintain() {
+	v.t.Helper()
+	if err := v.Maintain(v.t.Context()); err != nil {
+		v.t.Fatal(err)
+	}
+}
+
+// The first fetch links the remote's packs; what follows is as after any other.
+func TestFirstFetchLinks(t *testing.T) {
+	remote, other, f := linkRemote(t)
+	v := newVolume(t, Options{Source: remote, ChunkThreshold: testThreshold})
+	if moved, err := v.Peek(t.Context()); !moved || err != nil {
+		t.Fatalf("Peek = %v, %v", moved, err)
+	}
+	if n := len(v.shared(remote)); n != 1 {
+		t.Errorf("%d packs are shared after Peek", n)
+	}
+	v.mustFetch()
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	if v.Pushed() != v.headSnapshot().Info().ID {
+		t.Errorf("Pushed = %s", v.Pushed())
+	}
+	if list := runCheck(t, v.dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
+		t.Errorf("check: %s", describe(list))
+	}
+	for _, e := range []tiers.Entry{v.entry("big"), v.entry("late")} {
+		if err := v.Holds(t.Context(), e.ID, e.Size); err != nil {
+			t.Errorf("Holds %s: %v", e.Name, err)
+		}
+	}
+
+	f.text("more", "of the other")
+	other.commit(f, nil)
+	other.mustPush()
+	v.mustFetch()
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	f.text("mine", "of this one")
+	v.commit(f, nil)
+	v.mustPush()
+	v.mustMaintain()
+	if keeps, _ := filepath.Glob(filepath.Join(v.dir, "objects/pack/*.keep")); len(keeps) > 0 {
+		t.Errorf("kept: %q", keeps)
+	}
+	git(t, remote, "gc", "-q", "--prune=now")
+	if n := len(v.shared(remote)); n != 0 {
+		t.Errorf("%d packs are shared after the remote's gc", n)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	v.checkGit()
+	if _, err := v.GC(t.Context(), tiers.GCOptions{Grace: -1}); err != nil {
+		t.Error(err)
+	}
+	git(t, remote, "fsck", "--strict")
+
+	// A gc'd remote has one pack, with files beside it that we do not need.
+	git(t, remote, "repack", "-a", "-d", "-q", "-b")
+	third := newVolume(t, Options{Source: remote})
+	third.mustFetch()
+	if n := len(third.shared(remote)); n != 1 {
+		t.Errorf("%d packs are shared with a packed remote", n)
+	}
+	compareTrees(t, third.read(third.headSnapshot()), f)
+	third.checkGit()
+}
+
+// Where nothing can be linked, or what was linked is not whole, everything is fetched.
+func TestFirstFetchWithoutLinks(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, remote string){
+		"alternates": func(t *testing.T, remote string) {
+			putFile(t, filepath.Join(remote, "objects/info/alternates"), "# none\n/nowhere\n")
+		},
+		"writable pack": func(t *testing.T, remote string) {
+			list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.pack"))
+			if err != nil || len(list) == 0 {
+				t.Fatal(list, err)
+			}
+			if err := os.Chmod(list[0], 0o666); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"odd pack": func(t *testing.T, remote string) { putFile(t, filepath.Join(remote, "objects/pack/x.idx"), "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			remote, _, f := linkRemote(t)
+			spoil(t, remote)
+			v := newVolume(t, Options{Source: remote})
+			v.mustFetch()
+			if n := len(v.shared(remote)); n != 0 {
+				t.Errorf("%d packs are shared", n)
+			}
+			compareTrees(t, v.read(v.headSnapshot()), f)
+			v.checkGit()
+		})
+	}
+}
+
+// damageShared changes a byte of an object in a pack that a volume shares with its remote.
+func damageShared(t *testing.T, remote string, id tiers.ID) {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.idx"))
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	for line := range strings.Lines(git(t, remote, "verify-pack", "-v", list[0])) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 || fields[0] != id.String() {
+			continue
+		}
+		var off, size int64
+		if _, err := fmt.Sscan(fields[4]+" "+fields[3], &off, &size); err != nil {
+			t.Fatal(err)
+		}
+		pack := strings.TrimSuffix(list[0], "idx") + "pack"
+		if err := os.Chmod(pack, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		overwrite(t, pack, off+size-6, []byte{0xaa, 0x55})
+		if err := os.Chmod(pack, 0o444); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("%s is not in the pack", id)
+}
+
+// Damage in a linked pack is found by reads, keeps Holds from relying on it, and once it was looked through everything is fetched.
+func TestLinkedPackIsDamaged(t *testing.T) {
+	remote, _, f := linkRemote(t)
+	e := f.kids["many"].kids["7"]
+	text := blobID(t, "text 7")
+	v := newVolume(t, Options{Source: remote})
+	v.mustFetch()
+	packs := v.shared(remote)
+	good, err := os.ReadFile(packs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	damageShared(t, remote, text)
+	if b, err := v.Open(t.Context(), text, e.Size); err == nil {
+		_, err = b.Read(make([]byte, 100))
+		if !errors.Is(err, tiers.ErrCorrupt) {
+			t.Errorf("read of a damaged object: %v", err)
+		}
+	}
+	if err := v.Holds(t.Context(), text, e.Size); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Errorf("Holds: %v", err)
+	}
+	// The remote's git sends what it has in the pack as it is, so it cannot help while it has the same file.
+	if err := v.Maintain(t.Context()); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Errorf("Maintain: %v", err)
+	}
+	if p := v.Stats().Problems; len(p) != 1 {
+		t.Errorf("Problems: %q", p)
+	}
+	theirs := filepath.Join(remote, "objects/pack", filepath.Base(packs[0]))
+	remove(t, theirs)
+	if err := os.WriteFile(theirs, good, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r := runRepair(t, v.dir, CheckOptions{Volume: true, Source: remote}, nil)
+	if problemsOf(r.before) == 0 || hasFinding(r.after, tiers.Damaged, "missing") {
+		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
+	}
+	v = openVolume(t, v.dir, Options{Source: remote})
+	v.mustMaintain()
+	if err := v.Holds(t.Context(), text, e.Size); err != nil {
+		t.Errorf("after a repair: %v", err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+}
+
+// check --repair takes from the remote what is gone here, as ever.
+func TestRepairAfterLink(t *testing.T) {
+	remote, _, f := linkRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	v.mustFetch()
+	packs := v.shared(remote)
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packs {
+		remove(t, p)
+		remove(t, strings.TrimSuffix(p, "pack")+"idx")
+	}
+	r := runRepair(t, v.dir, CheckOptions{Volume: true, Deep: true, Source: remote}, nil)
+	if problemsOf(r.before) == 0 || problemsOf(r.after) > 0 {
+		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
+	}
+	again := openVolume(t, v.dir, Options{Source: remote})
+	compareTrees(t, again.read(again.headSnapshot()), f)
+	again.checkGit()
+	git(t, remote, "fsck", "--strict")
+}
+
+// A crash at any step of the first fetch: the next one goes through, and everything is there.
+func TestFirstFetchCrashes(t *testing.T) {
+	remote, _, f := linkRemote(t)
+	for n := 1; ; n++ {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
+		if err == nil {
+			if n < 20 {
+				t.Errorf("only %d steps: %q", n, c.steps)
+			}
+			return
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("step %d %q: %v", n, c.steps, err)
+		}
+		v := openVolume(t, dir, Options{Source: remote})
+		v.mustFetch()
+		compareTrees(t, v.read(v.headSnapshot()), f)
+		v.mustMaintain()
+		if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(left) > 0 {
+			t.Errorf("step %d %q: left %q", n, c.steps, left)
+		}
+		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("step %d: git fsck: %s", n, out)
+		}
+	}
+}
