@@ -1,0 +1,129 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"emberfs/tiers"
+)
+
+// BenchmarkFirstMount is what a mount asks of cold before it can show a directory: on a machine that has nothing yet, and on one
+// that has the repository already. It should not depend on the number of files; EMBERFS_BENCH_BIG=1 has a million of them too.
+func BenchmarkFirstMount(b *testing.B) {
+	sizes := []int{1_000, 100_000}
+	if os.Getenv("EMBERFS_BENCH_BIG") != "" {
+		sizes = append(sizes, 1_000_000)
+	}
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("files=%d", n), func(b *testing.B) {
+			remote := filepath.Join(b.TempDir(), "remote.git")
+			fillRemote(b, remote, n)
+			b.Run("first", func(b *testing.B) {
+				dir := b.TempDir()
+				var open, fetch, list time.Duration
+				for i := 0; b.Loop(); i++ {
+					o, f, l := mountOnce(b, filepath.Join(dir, fmt.Sprint(i)), remote)
+					open, fetch, list = open+o, fetch+f, list+l
+				}
+				b.ReportMetric(float64(open.Microseconds())/float64(b.N), "open-us/op")
+				b.ReportMetric(float64(fetch.Microseconds())/float64(b.N), "fetch-us/op")
+				b.ReportMetric(float64(list.Microseconds())/float64(b.N), "list-us/op")
+			})
+			b.Run("again", func(b *testing.B) {
+				dir := filepath.Join(b.TempDir(), "cold.git")
+				mountOnce(b, dir, remote)
+				for b.Loop() {
+					mountOnce(b, dir, remote)
+				}
+			})
+		})
+	}
+}
+
+// mountOnce opens, fetches, and lists the root directory.
+func mountOnce(b *testing.B, dir, remote string) (open, fetch, list time.Duration) {
+	b.Helper()
+	start := time.Now()
+	c, err := Open(dir, Options{Source: remote})
+	if err != nil {
+		b.Fatal(err)
+	}
+	open = time.Since(start)
+	if err := c.Fetch(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	fetch = time.Since(start) - open
+	s, err := c.Head(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	root := s.Root()
+	if l, err := s.ReadDir(b.Context(), root.Dir()); err != nil || len(l.Entries) == 0 {
+		b.Fatal(l, err)
+	}
+	list = time.Since(start) - open - fetch
+	if err := c.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return open, fetch, list
+}
+
+// fillRemote makes a repository of n small files, 250 a directory.
+func fillRemote(b *testing.B, dir string, n int) {
+	b.Helper()
+	c, err := Open(dir, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	x, err := c.Begin(ctx)
+	if err != nil {
+		b.Fatal(err)
+	}
+	const perDir, fan = 250, 100
+	made := 0
+	entry := func(name string, kind tiers.Kind) tiers.Entry {
+		return tiers.Entry{Name: name, Kind: kind, Mode: 0o755, Mtime: tiers.Time{Sec: 1e9}}
+	}
+	var fill func(count int, root *tiers.Root) tiers.DirID
+	fill = func(count int, root *tiers.Root) tiers.DirID {
+		var put []tiers.Entry
+		if count <= perDir {
+			for i := range count {
+				e := entry(fmt.Sprint("file", i), tiers.KindFile)
+				data := fmt.Appendf(nil, "the content of file number %d\n", made)
+				made++
+				if e.ID, err = x.PutFile(ctx, content(data), tiers.Base{}); err != nil {
+					b.Fatal(err)
+				}
+				e.Size = int64(len(data))
+				put = append(put, e)
+			}
+		} else {
+			part := max(perDir, (count+fan-1)/fan)
+			for i := 0; count > 0; i++ {
+				e := entry(fmt.Sprint("dir", i), tiers.KindDir)
+				d := fill(min(part, count), nil)
+				e.ID, e.Meta = d.Tree, d.Meta
+				put = append(put, e)
+				count -= part
+			}
+		}
+		id, err := x.PutDir(ctx, tiers.DirID{}, true, root, put, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return id
+	}
+	root := fill(n, &tiers.Root{Entry: entry("", tiers.KindDir)})
+	if _, err := x.Commit(ctx, tiers.CommitOptions{Root: root}); err != nil {
+		b.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
