@@ -12,11 +12,12 @@ import (
 // runHelper is the main function of this binary when it serves as another process.
 func runHelper(name string, args []string) int {
 	helpers := map[string]func([]string) error{
-		"append": helperAppend,
-		"lock":   helperLock,
-		"mmap":   helperMmap,
-		"posix":  helperPosix,
-		"writer": helperWriter,
+		"append":   helperAppend,
+		"lock":     helperLock,
+		"mmap":     helperMmap,
+		"powercut": helperPowerCut,
+		"posix":    helperPosix,
+		"writer":   helperWriter,
 	}
 	f, ok := helpers[name]
 	if !ok {
