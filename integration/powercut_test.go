@@ -34,7 +34,11 @@ func TestPowerCut(t *testing.T) {
 		cuts = n
 	}
 	recorder := filepath.Join(env.base, "blocklog")
-	must(t, env.module, "go", "build", "-o", recorder, "./fs/blocklog")
+	build := exec.Command("go", "build", "-o", recorder, "./fs/blocklog")
+	build.Dir = env.module
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the recorder: %v\n%s", err, out)
+	}
 	for _, fs := range []struct {
 		name   string
 		mib    int
