@@ -1,3 +1,5 @@
+//go:build slow
+
 package integration
 
 import (
@@ -10,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+func init() { slowHelpers["powercut"] = helperPowerCut }
 
 // cutJob is what the helper process "powercut" is to do. It runs in a mount namespace of its own, so that nothing stays mounted
 // when it ends, however it ends, and so that it can have a boot id of its own: a power cut is followed by another boot.
