@@ -14,8 +14,10 @@ const (
 	limitSlack = 8
 	// limitPatience is how long one write waits for room below the limit; what cannot be released does not stop it.
 	limitPatience = 500 * time.Millisecond
-	// limitRest is how long nothing is tried after a round that could not free what it should.
-	limitRest = 5 * time.Second
+	// limitRest is how long nothing is tried after a round that could not free what it should; it doubles up to limitRestMax as long as
+	// nothing is committed that could leave.
+	limitRest    = 5 * time.Second
+	limitRestMax = 5 * time.Minute
 )
 
 // pressure is what limits of warm ask of the scheduler.
@@ -75,6 +77,7 @@ func (v *Volume) tierLoop(ctx context.Context) {
 		defer t.Stop()
 		tick = t.C
 	}
+	pause := limitRest
 	if v.cfg.WarmLimit > 0 && v.checkTiering() == nil {
 		s := v.newSweep(ctx, "limit")
 		s.count = new([ageBuckets]int64)
@@ -98,9 +101,13 @@ func (v *Volume) tierLoop(ctx context.Context) {
 			if time.Now().UnixNano() < v.rest.Load() {
 				continue
 			}
+			if v.rest.Load() == 0 { // something was committed since
+				pause = limitRest
+			}
 			if v.checkTiering() == nil && !v.holdLimits(ctx) {
-				v.rest.Store(time.Now().Add(limitRest).UnixNano())
-				time.AfterFunc(limitRest+time.Millisecond, v.lookAtLimits)
+				v.rest.Store(time.Now().Add(pause).UnixNano())
+				time.AfterFunc(pause+time.Millisecond, v.lookAtLimits)
+				pause = min(2*pause, limitRestMax)
 			}
 			v.endRound()
 		}
