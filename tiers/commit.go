@@ -117,13 +117,15 @@ func rootDir(s Snapshot) DirID {
 // walk captures what is dirty into tx, then calls then with the root's id. An error leaves all that was dirty so.
 func (v *Volume) walk(ctx context.Context, tx Tx, then func(c *capture, root DirID) error) (err error) {
 	c := &capture{v: v, ctx: ctx, tx: tx, base: tx.Base()}
-	taken := v.boundary(c)
+	v.boundary(c)
 	defer func() {
 		c.release(err)
 		v.capturing.Store(0)
 		v.late.clear()
 		if err != nil {
-			v.risk.put(taken)
+			v.risk.put()
+		} else {
+			v.risk.settled()
 		}
 	}()
 	var base DirID
@@ -148,11 +150,11 @@ func (v *Volume) walk(ctx context.Context, tx Tx, then func(c *capture, root Dir
 }
 
 // boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.
-func (v *Volume) boundary(c *capture) riskCount {
+func (v *Volume) boundary(c *capture) {
 	v.barrier.Lock()
 	c.epoch = v.epoch.Add(1)
 	v.capturing.Store(c.epoch)
-	taken := v.risk.take()
+	v.risk.take()
 	v.barrier.Unlock()
 	// Nothing above a file that is open for writing may be marked clean.
 	v.writers.Range(func(key, _ any) bool {
@@ -164,7 +166,6 @@ func (v *Volume) boundary(c *capture) riskCount {
 		v.end()
 		return true
 	})
-	return taken
 }
 
 func (v *Volume) rootClean() bool {

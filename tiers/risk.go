@@ -15,6 +15,7 @@ type risk struct {
 	// unpushed is what commits have that the remote has not.
 	mu       sync.Mutex
 	unpushed riskCount
+	taken    riskCount // what the commit under way takes: at risk until it stands
 }
 
 type riskCount struct{ files, bytes, since int64 }
@@ -27,12 +28,24 @@ func (a riskCount) plus(b riskCount) riskCount {
 	return riskCount{a.files + b.files, a.bytes + b.bytes, since}
 }
 
-// take empties the counters at a commit's boundary; put brings them back if the commit fails.
-func (r *risk) take() riskCount {
-	return riskCount{r.files.Swap(0), r.bytes.Swap(0), r.since.Swap(0)}
+// take empties the counters at a commit's boundary; put brings them back if the commit fails, settled drops them where it stands.
+func (r *risk) take() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.taken = riskCount{r.files.Swap(0), r.bytes.Swap(0), r.since.Swap(0)}
 }
 
-func (r *risk) put(c riskCount) {
+func (r *risk) settled() {
+	r.mu.Lock()
+	r.taken = riskCount{}
+	r.mu.Unlock()
+}
+
+func (r *risk) put() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.taken
+	r.taken = riskCount{}
 	r.files.Add(c.files)
 	r.bytes.Add(c.bytes)
 	if c.since != 0 {
@@ -54,7 +67,7 @@ func (r *risk) pushed() {
 
 func (r *risk) now() AtRisk {
 	r.mu.Lock()
-	c := r.unpushed.plus(riskCount{r.files.Load(), r.bytes.Load(), r.since.Load()})
+	c := r.unpushed.plus(r.taken).plus(riskCount{r.files.Load(), r.bytes.Load(), r.since.Load()})
 	r.mu.Unlock()
 	out := AtRisk{Files: c.files, Bytes: c.bytes}
 	if c.since != 0 {

@@ -217,6 +217,9 @@ const emergencyBytes = 64 << 20
 
 // emergency makes room after ENOSPC and says how much.
 func (v *Volume) emergency(ctx context.Context) int64 {
+	if time.Since(v.hopeless) < time.Second {
+		return 0 // a program that goes on writing into a full disk
+	}
 	excess := func(warmUse) int64 { return max(emergencyBytes, v.lacking()) }
 	r, err := v.shed(ctx, "reserve", excess)
 	if r.Bytes == 0 && err == nil {
@@ -228,5 +231,8 @@ func (v *Volume) emergency(ctx context.Context) int64 {
 		_ = unix.Syncfs(v.warmRead()) // the file system gives blocks out again when its journal has the holes
 	}
 	v.noteTick(r)
+	if r.Bytes == 0 {
+		v.hopeless = time.Now()
+	}
 	return r.Bytes
 }

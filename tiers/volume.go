@@ -82,6 +82,7 @@ type Volume struct {
 	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
 	pressure    pressure
 	rest        atomic.Int64 // UnixNano until which limits are not looked at, after a look that could not help
+	hopeless    time.Time    // tierLoop's: when an emergency last gave nothing
 	limitHelps  atomic.Bool  // the last look at the limits could bring warm below them
 	round       atomic.Pointer[chan struct{}]
 	returns     chan *Inode   // stubs to bring back in the background, each with a reference
