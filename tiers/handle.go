@@ -129,7 +129,8 @@ func (h *Handle) Release() {
 	h.v.unref(h.n, 1)
 }
 
-// Read reads at off; 0, nil at the end of the file.
+// Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for the end of
+// the file.
 func (h *Handle) Read(p []byte, off int64) (int, error) {
 	n, hot := h.n, h.v.hot
 	n.io.RLock()
@@ -147,7 +148,7 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	n.touchUse(h.v)
 	m, err := h.readBehind(p[done:], off+int64(done))
 	if err != nil {
-		return done, err
+		return 0, err
 	}
 	if m > 0 {
 		if from := off + int64(done); m < 2*BlockSize || from+int64(m) <= hot.stream {
