@@ -476,6 +476,9 @@ func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, l
 		in.n.io.RLock()
 		defer in.n.io.RUnlock()
 	}
+	if in.n.stub.Load() {
+		return 0, errStub // it was being released when it was opened
+	}
 	if killPriv {
 		if err := v.killPriv(out.n, out.fd); err != nil {
 			return 0, err
