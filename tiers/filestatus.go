@@ -132,9 +132,10 @@ func (v *Volume) changedName(n *Inode) bool {
 	}
 	d := parent.dir
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	t, ok := d.mu.changed[name]
-	if d.mu.tracking {
+	tracking := d.mu.tracking
+	d.mu.Unlock()
+	if tracking {
 		return ok && t.risk
 	}
 	// Not followed by name: what is known of the inode decides.

@@ -1,0 +1,46 @@
+package tiers
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestStatusBesideChanges: asking for a file's status while names come and go in its directory blocks nobody.
+func TestStatusBesideChanges(t *testing.T) {
+	v := openTiered(t, t.TempDir(), newMemCold())
+	d := mkdir(t, v, v.root, "d")
+	f := write(t, v, d, "f", "x")
+	v.mustSync(t)
+	d.dir.mu.Lock()
+	d.dir.mu.tracking = false // as after a start with an old record
+	d.dir.mu.Unlock()
+	write(t, v, d, "f2", "x")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	repeat := func(f func()) {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				f()
+			}
+		})
+	}
+	repeat(func() { _, _ = v.FileStatus(t.Context(), "d/f") })
+	repeat(func() {
+		_, _ = v.Link(f, d, "g")
+		_ = v.Unlink(d, "g")
+	})
+	repeat(func() {
+		_ = v.Rename(d, "f2", d, "f3", 0)
+		_ = v.Rename(d, "f3", d, "f2", 0)
+	})
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("deadlock")
+	}
+}
