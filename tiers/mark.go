@@ -257,7 +257,25 @@ func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 	if n.dir == nil {
 		n.epoch.Store(v.epoch.Load())
 	}
-	return f()
+	if err := f(); err != nil {
+		return err
+	}
+	v.pinCtime(n)
+	return nil
+}
+
+// pinCtime puts the ctime that stat shows into the record of a stub or an unlisted directory: bringing back what is not here moves
+// warm's own. Where that fails, only this ctime is at stake. n.mu is held.
+func (v *Volume) pinCtime(n *Inode) {
+	r := n.mu.rec
+	if !r.has(recStub) && !r.has(recUnlisted) || r.has(recCtime) {
+		return
+	}
+	var st unix.Statx_t
+	if v.statNode(n, &st) == nil {
+		r.ctime, r.flags = timeOf(st.Ctime), r.flags|recCtime
+		_ = v.storeRecord(n, r)
+	}
 }
 
 // voidCtime makes stat show warm's own ctime from now on; n.mu is held.

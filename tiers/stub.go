@@ -175,6 +175,7 @@ func (b *returning) close() { unix.Close(b.fd) }
 // fetchBack writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is held.
 func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err error) {
 	n.mu.Lock()
+	v.pinCtime(n) // where a kill came between a change of attributes and that
 	r := n.mu.rec
 	n.mu.Unlock()
 	if !r.isStub() {

@@ -119,6 +119,46 @@ func TestReleaseShowsNothing(t *testing.T) {
 	}
 }
 
+// TestChangedStubReturns: the ctime of a chmod of a stub stays what it is when the bytes come back, also when the daemon is killed
+// while they do, and that of an unlisted directory when it is listed.
+func TestChangedStubReturns(t *testing.T) {
+	for _, failing := range []bool{false, true} {
+		state, c := t.TempDir(), newMemCold()
+		fail := func(*Config) {}
+		if failing {
+			fail = func(cfg *Config) {
+				cfg.Fail = func(step string) error {
+					if step == "return.record" {
+						return unix.EIO
+					}
+					return nil
+				}
+			}
+		}
+		v := openTiered(t, state, c, fail)
+		f := write(t, v, v.root, "f", strings.Repeat("x", 100_000))
+		mustTier(t, v)
+		mode := uint32(0600)
+		shown, err := v.Setattr(f, nil, &SetAttr{Mode: &mode})
+		must(t, err)
+		time.Sleep(20 * time.Millisecond) // ctimes have ticks
+		if err := v.comeBack(t.Context(), f); (err != nil) != failing {
+			t.Fatal(err)
+		}
+		if a := mustAttr(t, v, f); a != shown {
+			t.Errorf("return shows: %+v, before %+v", a, shown)
+		}
+		must(t, v.Close())
+		v = openTiered(t, state, c)
+		f = mustFind(t, v, "f")
+		if a := mustAttr(t, v, f); a != shown {
+			t.Errorf("the next start shows: %+v, before %+v", a, shown)
+		}
+		v.unref(f, 1)
+		must(t, v.Close())
+	}
+}
+
 // TestStubChanges: each way to change a stub's bytes gives what the same change of a plain file gives.
 func TestStubChanges(t *testing.T) {
 	text := strings.Repeat("0123456789abcdef", 1000)
