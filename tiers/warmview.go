@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,14 +22,17 @@ const InodeGroup = "inode:"
 // believed as far as the next start would believe it, so looking for changes costs what changed. Safe for concurrent use.
 type WarmView struct {
 	fd      int
-	trust   uint16
-	trusted bool // records are more than hints
-	records bool // there are records at all
+	trust   uint16 // as the next start would have it
+	records bool   // there are records at all
 	opened  Time
+
+	cold   ViewCold
+	origin string // the commit that unlisted directories are of; "": the branch's tip
+	commit viewCommit
 }
 
-// OpenWarmView opens the directory of the volume whose state directory is given.
-func OpenWarmView(state string) (*WarmView, error) {
+// OpenWarmView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
+func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 	if _, err := os.Stat(filepath.Join(state, stateName)); err != nil {
 		return nil, fmt.Errorf("%s is no volume's state: %w", state, err)
 	}
@@ -47,7 +49,10 @@ func OpenWarmView(state string) (*WarmView, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	w := &WarmView{fd: fd, trust: s.Trust, trusted: s.Boot == boot || s.Clean, opened: Time{Sec: time.Now().Unix()}}
+	w := &WarmView{fd: fd, trust: s.Trust, opened: Time{Sec: time.Now().Unix()}, cold: cold, origin: s.Origin}
+	if s.Boot != boot && !s.Clean {
+		w.trust = max(1, w.trust+1) // what no record has yet
+	}
 	var buf [recordMax + 1]byte
 	_, err = byFD(fd).get(recordName, buf[:])
 	w.records = err == nil // the root has one as soon as there are any
@@ -60,52 +65,83 @@ func (w *WarmView) Close() error { return unix.Close(w.fd) }
 // Root is the root's entry; its ids are zero unless everything is as a commit has it.
 func (w *WarmView) Root() (Entry, error) {
 	var st unix.Statx_t
-	if err := statAt(w.fd, "", &st); err != nil {
+	r, err := w.look(w.fd, "", byFD(w.fd), &st)
+	if err != nil {
 		return Entry{}, err
 	}
 	e := entryOf("", &st)
-	var err error
 	if e.Xattrs, err = byFD(w.fd).all(); err != nil {
 		return Entry{}, err
 	}
-	w.fromRecord(byFD(w.fd), &st, &e)
+	e.known(&r)
 	return e, nil
 }
 
-// fromRecord completes e with what its record knows.
-func (w *WarmView) fromRecord(at xattrTarget, st *unix.Statx_t, e *Entry) {
-	if e.Kind == KindDir {
+// look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes away, or
+// bring them, between the two.
+func (w *WarmView) look(fd int, name string, at xattrTarget, st *unix.Statx_t) (r record, err error) {
+	const tries = 3
+	for range tries {
+		if err := statAt(fd, name, st); err != nil {
+			return record{}, err
+		}
+		kind := kindOf(uint32(st.Mode))
+		if kind != KindFile && kind != KindDir {
+			return record{}, nil
+		}
+		found, ok := readRecord(at)
+		if !ok {
+			return record{}, nil
+		}
+		if r = found.believed(w.trust, kind == KindDir, st); r.isStub() || r.has(recUnlisted) || r.mtime == timeOf(st.Mtime) {
+			break
+		}
+	}
+	return r, nil
+}
+
+// known completes an entry with what its record knows.
+func (e *Entry) known(r *record) {
+	switch {
+	case e.Kind == KindDir:
 		e.Size = 0
-	}
-	if e.Kind != KindFile && e.Kind != KindDir {
-		return
-	}
-	var buf [recordMax + 1]byte
-	n, err := at.get(recordName, buf[:])
-	if err != nil {
-		return
-	}
-	r, ok := decodeRecord(buf[:n])
-	if !ok || !w.trusted || r.trust != w.trust || !r.has(recClean) || r.has(recDir) != (e.Kind == KindDir) {
-		return
-	}
-	if e.Kind == KindDir {
-		e.ID, e.Meta = r.id, r.meta
-	} else if r.size == int64(st.Size) && r.mtime == timeOf(st.Mtime) {
+		if r.has(recUnlisted) {
+			e.Mtime = r.mtime
+		}
+		if r.has(recUnlisted) || r.has(recClean) {
+			e.ID, e.Meta = r.id, r.meta
+		}
+	case e.Kind != KindFile:
+	case r.isStub():
+		e.ID, e.Mtime, e.Holes = r.id, r.mtime, HolesOf(r.size, r.blocks)
+	case r.has(recClean) && r.size == e.Size && r.mtime == e.Mtime:
 		e.ID = r.id
+		if r.has(recBlocks) {
+			e.Holes = HolesOf(r.size, r.blocks)
+		}
 	}
 }
 
-// List lists the directory at a slash path. What goes away meanwhile is left out.
-func (w *WarmView) List(ctx context.Context, at string, _ *Entry) (Listing, error) {
+// List lists the directory at a slash path; dir is its entry, or nil. What goes away meanwhile is left out. A directory whose
+// children are not made yet is listed as cold has it, and stays as it is.
+func (w *WarmView) List(ctx context.Context, at string, dir *Entry) (Listing, error) {
 	fd, err := w.open(at, unix.O_PATH|unix.O_DIRECTORY)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+	if gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR); gone && inCold(dir) {
+		return w.listCold(ctx, dir.Dir())
+	} else if gone {
 		return Listing{}, nil
 	}
 	if err != nil {
 		return Listing{}, fmt.Errorf("open directory: %w", err)
 	}
 	defer unix.Close(fd)
+	r, ok := readRecord(byFD(fd))
+	switch {
+	case ok && r.has(recDir|recUnlisted):
+		return w.listCold(ctx, DirID{Tree: r.id, Meta: r.meta})
+	case !ok && inCold(dir): // just being made
+		return w.listCold(ctx, dir.Dir())
+	}
 	names, err := listNames(fd)
 	if err != nil {
 		return Listing{}, fmt.Errorf("list directory: %w", err)
@@ -130,11 +166,11 @@ func (w *WarmView) List(ctx context.Context, at string, _ *Entry) (Listing, erro
 
 func (w *WarmView) entry(fd int, name string) (Entry, error) {
 	var st unix.Statx_t
-	if err := statAt(fd, name, &st); err != nil {
+	r, err := w.look(fd, name, byName(fd, name), &st)
+	if err != nil {
 		return Entry{}, err
 	}
 	e := entryOf(name, &st)
-	var err error
 	if e.Xattrs, err = byName(fd, name).all(); err != nil {
 		return Entry{}, err
 	}
@@ -149,7 +185,7 @@ func (w *WarmView) entry(fd int, name string) (Entry, error) {
 		}
 		e.Target, e.Size = string(to), int64(len(to))
 	case KindFile, KindDir:
-		w.fromRecord(byName(fd, name), &st, &e)
+		e.known(&r)
 	default:
 		e.Size = 0
 	}
@@ -182,19 +218,6 @@ func (w *WarmView) open(at string, flags int) (int, error) {
 		unix.Close(dir)
 	}
 	return fd, err
-}
-
-// Open opens a file for reading.
-func (w *WarmView) Open(_ context.Context, at string, _ *Entry) (io.ReadCloser, error) {
-	fd, err := w.open(at, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil || kindOf(uint32(st.Mode)) != KindFile {
-		return nil, errors.Join(errNotAFile, err, unix.Close(fd))
-	}
-	return os.NewFile(uintptr(fd), at), nil
 }
 
 // Invented says that an mtime is none: never, here.

@@ -16,7 +16,7 @@ import (
 // view opens the volume's directory beside it.
 func view(t *testing.T, v *Volume) *WarmView {
 	t.Helper()
-	w, err := OpenWarmView(v.cfg.State)
+	w, err := OpenWarmView(v.cfg.State, v.cold)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestWarmViewDeep(t *testing.T) {
 }
 
 func TestWarmViewOfNothing(t *testing.T) {
-	if _, err := OpenWarmView(t.TempDir()); err == nil || !strings.Contains(err.Error(), "is no volume's state") {
+	if _, err := OpenWarmView(t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "is no volume's state") {
 		t.Errorf("an empty directory: %v", err)
 	}
 	v, _ := newVolume(t)

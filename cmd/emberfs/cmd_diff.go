@@ -159,7 +159,7 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 				h.mountpoint, plainError(err))
 		}
 	}
-	view, err := tiers.OpenWarmView(h.state)
+	view, err := tiers.OpenWarmView(h.state, h.cold)
 	return from, view, err
 }
 

@@ -1,0 +1,136 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the bytes of
+// stubs. Every Cold is one.
+type ViewCold interface {
+	Head(ctx context.Context) (Snapshot, error)
+	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
+	Open(ctx context.Context, id ID, size int64) (Blob, error)
+}
+
+// viewCommit is the commit that unlisted directories are read by, opened when it is needed first.
+type viewCommit struct {
+	sync.Mutex
+	snap Snapshot
+}
+
+// inCold says that an entry names what cold has.
+func inCold(e *Entry) bool { return e != nil && !e.ID.IsZero() }
+
+func (w *WarmView) listCold(ctx context.Context, id DirID) (Listing, error) {
+	s, err := w.snapshot(ctx)
+	if err != nil {
+		return Listing{}, err
+	}
+	l, err := s.ReadDir(ctx, id)
+	if err != nil {
+		return Listing{}, fmt.Errorf("list directory, which is in cold only: %w", err)
+	}
+	return l, nil
+}
+
+// snapshot goes by the branch's tip where the commit that was restored cannot be read, as the daemon does.
+func (w *WarmView) snapshot(ctx context.Context) (Snapshot, error) {
+	c := &w.commit
+	c.Lock()
+	defer c.Unlock()
+	if c.snap != nil {
+		return c.snap, nil
+	}
+	if id, err := ParseID(w.origin); err == nil {
+		if c.snap, err = w.cold.Snapshot(ctx, id); err == nil {
+			return c.snap, nil
+		}
+	}
+	s, err := w.cold.Head(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the last commit: %w", err)
+	}
+	if s == nil {
+		return nil, fmt.Errorf("the branch has no commit: %w", ErrMissing)
+	}
+	c.snap = s
+	return s, nil
+}
+
+// Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs come from cold.
+func (w *WarmView) Open(ctx context.Context, at string, e *Entry) (io.ReadCloser, error) {
+	fd, err := w.open(at, unix.O_RDONLY|unix.O_NONBLOCK)
+	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && inCold(e) {
+		return w.cold.Open(ctx, e.ID, e.Size)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err != nil || kindOf(uint32(st.Mode)) != KindFile {
+		return nil, errors.Join(errNotAFile, err, unix.Close(fd))
+	}
+	if _, ok := readRecord(byFD(fd)); !ok && inCold(e) { // just being made, or changed since it was listed
+		return w.cold.Open(ctx, e.ID, e.Size)
+	}
+	return &viewFile{ctx: ctx, w: w, fd: fd}, nil
+}
+
+// viewFile reads a file of warm. A daemon may take its bytes away meanwhile: then the rest comes from cold.
+type viewFile struct {
+	ctx  context.Context
+	w    *WarmView
+	fd   int
+	off  int64
+	blob Blob // nil: from warm
+}
+
+func (f *viewFile) Read(p []byte) (int, error) {
+	if f.blob != nil {
+		return f.blob.Read(p)
+	}
+	n, err := unix.Pread(f.fd, p, f.off)
+	if err != nil {
+		return 0, fmt.Errorf("read: %w", err)
+	}
+	// The record turns before the bytes go.
+	var st unix.Statx_t
+	if r, ok := readRecord(byFD(f.fd)); ok && r.isStub() && statAt(f.fd, "", &st) == nil && r.size == int64(st.Size) {
+		if err := f.toCold(&r); err != nil {
+			return 0, err
+		}
+		return f.blob.Read(p)
+	}
+	if n == 0 && len(p) > 0 {
+		return 0, io.EOF
+	}
+	f.off += int64(n)
+	return n, nil
+}
+
+// toCold goes on in cold.
+func (f *viewFile) toCold(r *record) error {
+	b, err := f.w.cold.Open(f.ctx, r.id, r.size)
+	if err != nil {
+		return err
+	}
+	if _, err := io.CopyN(io.Discard, b, f.off); err != nil {
+		return errors.Join(fmt.Errorf("read: %w", err), b.Close())
+	}
+	f.blob = b
+	return nil
+}
+
+func (f *viewFile) Close() error {
+	err := unix.Close(f.fd)
+	if f.blob != nil {
+		err = errors.Join(err, f.blob.Close())
+	}
+	return err
+}
