@@ -19,6 +19,7 @@ type CheckOptions struct {
 	Owned  bool
 	Branch string   // default: what HEAD names
 	Head   tiers.ID // the commit that warm was last in step with; zero: none
+	Origin tiers.ID // the commit that warm was last restored from; zero: none
 	Source string   // the remote; "": none
 
 	Deep     bool                             // every object of every pack is hashed, the whole history is walked
@@ -43,6 +44,8 @@ type Checker struct {
 	bad      []odb.BadObject
 	hopeless map[tiers.ID]bool // damaged and without a good copy
 	stale    []odb.StaleFile
+	walked   *odb.Marks // what Check went through; nil before
+	lacking  map[tiers.Need][]tiers.Lost
 }
 
 // brokenRef is a reference that is unreadable or points to nothing.
@@ -68,7 +71,7 @@ const (
 
 // NewChecker opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
 func NewChecker(dir string, o CheckOptions) (*Checker, error) {
-	c := &Checker{o: o, lostSeen: map[tiers.ID]bool{}, hopeless: map[tiers.ID]bool{}}
+	c := &Checker{o: o, lostSeen: map[tiers.ID]bool{}, hopeless: map[tiers.ID]bool{}, lacking: map[tiers.Need][]tiers.Lost{}}
 	db, faults, err := odb.OpenDamaged(dir, odb.Options{DeltaCache: 64 << 20})
 	if err != nil {
 		return nil, fmt.Errorf("check repository: %w", err)
@@ -83,6 +86,15 @@ func NewChecker(dir string, o CheckOptions) (*Checker, error) {
 	c.faults = faults
 	c.Cold = &Cold{db: db, o: co, log: co.Log, ref: "refs/heads/" + co.Branch}
 	return c, nil
+}
+
+// Close closes the repository.
+func (c *Checker) Close() error {
+	if c.walked != nil {
+		c.walked.Close()
+		c.walked = nil
+	}
+	return c.Cold.Close()
 }
 
 // Tip is the branch's last commit; nil where there is none, or it cannot be read.
@@ -140,7 +152,7 @@ func (c *Checker) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer w.marks.Close()
+	c.walked = w.marks
 	if err := w.history(states); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type RepairOptions struct {
 	Step func(what, where string) (ended func(result string, err error))
 	// WarmFiles hands f the files in warm that pick wants, as tiers.WarmFiles does; nil: there is no warm.
 	WarmFiles func(ctx context.Context, pick func(path string, id tiers.ID) bool, f func(path string, c tiers.Content) error) error
+	Needs     []tiers.Need // what warm has only records of, where Lacks told that something is lost
 }
 
 // Repaired is what Checker.Repair leaves to its caller.
@@ -172,6 +173,11 @@ func (r *repairer) look() error {
 	defer w.marks.Close()
 	if err := w.history(states); err != nil {
 		return err
+	}
+	for _, n := range r.o.Needs {
+		if err := w.need(n); err != nil {
+			return err
+		}
 	}
 	// A commit that a reference or warm needs is lost too; the walk begins only at those that are there.
 	for _, b := range r.now.broken {
@@ -376,20 +382,10 @@ func (r *repairer) head() (tiers.ID, error) {
 func (r *repairer) lostPaths() []string {
 	var out []string
 	for _, l := range r.now.lost {
-		p := l.path
 		if l.commit != r.now.tipID || l.kind == odb.Commit {
 			continue // the next commit cannot help
 		}
-		if rest, ok := strings.CutPrefix(p, ownName+"/"+metaName); ok {
-			p = strings.TrimPrefix(rest, "/")
-			for i, name := range strings.Split(p, "/") {
-				if name == entriesName || name == linksName {
-					p = strings.Join(strings.Split(p, "/")[:i], "/")
-					break
-				}
-			}
-		}
-		out = append(out, truePath(p))
+		out = append(out, truePath(ofDir(l.path)))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

@@ -20,6 +20,8 @@ type objectWalk struct {
 	partial bool // missing blobs are promised by the remote
 	commit  tiers.ID
 	absent  int // promised objects that are not here
+	// told hears of lost objects instead of CheckOptions.Found; nil: nobody.
+	told func(lostObject, error)
 }
 
 func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
@@ -44,8 +46,10 @@ func (w *objectWalk) history(states []odb.RefState) error {
 				tips = append(tips, s.ID)
 			}
 		}
-		if h := w.c.o.Head; !h.IsZero() && w.c.db.Has(h) {
-			tips = append(tips, h)
+		for _, id := range []tiers.ID{w.c.o.Head, w.c.o.Origin} {
+			if !id.IsZero() && w.c.db.Has(id) {
+				tips = append(tips, id)
+			}
 		}
 	}
 	for _, id := range tips {
@@ -194,6 +198,10 @@ func (w *objectWalk) lose(id tiers.ID, kind odb.Type, at string, err error) erro
 		return nil
 	}
 	w.c.lost = append(w.c.lost, lostObject{id, kind, at, w.commit})
+	if w.told != nil {
+		w.told(w.c.lost[len(w.c.lost)-1], err)
+		return nil
+	}
 	if len(w.c.lost) > maxLostFindings {
 		return nil
 	}

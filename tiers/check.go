@@ -37,6 +37,7 @@ type StateInfo struct {
 	Branch    string
 	Source    string
 	Head      ID   // the commit that warm was last in step with; zero: none
+	Origin    ID   // the commit that warm was last restored from; zero: none
 	Restoring bool // a restore did not finish; the next mount does it again
 	Clean     bool // the last daemon stopped in order
 	// Trusted says whether the next start believes the records: after a clean stop, or within the same boot.
@@ -68,6 +69,9 @@ func ReadState(dir string) (StateInfo, error) {
 		if i.Head, err = ParseID(s.Head); err != nil {
 			return i, fmt.Errorf("read the volume's state %s: head: %w", s.path, err)
 		}
+	}
+	if id, err := ParseID(s.Origin); err == nil { // else the daemon goes by the tip
+		i.Origin = id
 	}
 	return i, nil
 }

@@ -23,7 +23,9 @@ type WarmCheck struct {
 	// Live: a daemon works there. Findings are looked at twice.
 	Live bool
 	// Same compares a file's content with an id; nil: contents are not read.
-	Same     func(ctx context.Context, id ID, c Content) (bool, error)
+	Same func(ctx context.Context, id ID, c Content) (bool, error)
+	// Lacks says what cold has not of something that is there only; nil: nobody asks.
+	Lacks    func(ctx context.Context, n Need) ([]Lost, error)
 	Progress func(files, done, total int64) // of what Same compares, in allocated bytes; may be nil
 }
 
@@ -32,6 +34,8 @@ type WarmState struct {
 	Findings []Finding
 	// Untrue are directories and files whose records say "clean" although they are not; DropRecords takes them.
 	Untrue []string
+	// Lost is what is in cold only and not whole there.
+	Lost []Need
 	// AtRisk is what no commit has; Seconds by the inodes' change times, which unlike mtimes nobody sets.
 	AtRisk   AtRisk
 	Doubtful int64 // files whose records are hints only, and that look unchanged
@@ -182,7 +186,7 @@ func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean b
 	}
 	rec, ok, _ := w.record(self, true)
 	if rec.has(recUnlisted) {
-		return nil
+		return w.unlisted(self, at, ids, rec, clean)
 	}
 	marked := ok && rec.has(recClean) && len(w.o.Commits) > 0
 	if marked {
@@ -274,7 +278,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 	}
 	switch kind {
 	case KindDir:
-		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false)) {
+		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) || w.otherUnlisted(fd, name, base)) {
 			w.risk(&st, 0)
 		}
 		sub, err := openAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -316,8 +320,11 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, 
 func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entry, dirty bool) error {
 	self := byName(fd, name)
 	rec, ok, seen := w.record(self, false)
-	if rec.has(recStub) {
-		return nil // its bytes are in cold alone
+	if rec.isStub() && rec.size == int64(st.Size) {
+		return w.stub(fd, at, name, st, rec, e, dirty)
+	}
+	if rec.isStub() { // void: the file was being emptied
+		rec, ok = record{}, false
 	}
 	fits := rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime)
 	var id ID // what the file is said to be; zero: changed

@@ -402,5 +402,17 @@ func (m *Marks) Add(id ID) bool {
 	return !there
 }
 
+// Has says whether id is in the set.
+func (m *Marks) Has(id ID) bool {
+	for k, p := range m.list.packs {
+		if i := p.idx.find(id); i >= 0 {
+			n := m.first[k] + i
+			return m.bits[n/64]&(1<<(n%64)) != 0
+		}
+	}
+	_, there := m.rest[id]
+	return there
+}
+
 // Close lets go of the packs.
 func (m *Marks) Close() { m.db.release(m.list) }

@@ -320,14 +320,14 @@ func (c *checkRun) repository(ctx context.Context) error {
 	}
 	var err error
 	c.cold, err = backup.NewChecker(c.t.repo, backup.CheckOptions{
-		Volume: c.t.state != "", Owned: c.t.lock != nil, Branch: c.info.Branch, Head: c.info.Head, Source: c.info.Source,
+		Volume: c.t.state != "", Owned: c.t.lock != nil, Branch: c.info.Branch, Head: c.info.Head, Origin: c.info.Origin, Source: c.info.Source,
 		Deep: c.r.deep, Progress: progress, Found: c.found, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 	})
 	if c.t.state != "" && errors.Is(err, fs.ErrNotExist) {
 		if c.info.Head.IsZero() {
 			c.found(tiers.Finding{Severity: tiers.Note, What: "nothing was ever committed", Where: coldName})
 		} else {
-			c.found(tiers.Finding{Severity: tiers.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"})
+			return c.noRepository()
 		}
 		return nil
 	}
@@ -360,6 +360,21 @@ func (c *checkRun) repository(ctx context.Context) error {
 	return nil
 }
 
+// noRepository says what it means that cold is not there.
+func (c *checkRun) noRepository() error {
+	f := tiers.Finding{Severity: tiers.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"}
+	files, dirs, err := tiers.ColdOnly(c.t.state)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if files+dirs > 0 {
+		f.What += fmt.Sprintf(", and with it the bytes of %s and the names in %s, which warm has not", count(files, "file"), countAs(dirs, "directory", "directories"))
+		f.Do = "put it back before the next mount: what was pushed is in the remote and its clones"
+	}
+	c.found(f)
+	return nil
+}
+
 // files compares warm with the commit that it is of, and says what is at risk.
 func (c *checkRun) files(ctx context.Context) error {
 	if c.t.live {
@@ -379,7 +394,7 @@ func (c *checkRun) files(ctx context.Context) error {
 		if len(commits) == 0 && !c.cold.TipID().IsZero() {
 			return nil // the findings say why it cannot be read; without it there is nothing to compare with
 		}
-		o := tiers.WarmCheck{State: c.t.state, Info: c.info, Commits: commits, Live: c.t.live}
+		o := tiers.WarmCheck{State: c.t.state, Info: c.info, Commits: commits, Live: c.t.live, Lacks: c.cold.Lacks}
 		if c.r.deep {
 			o.Same = c.cold.Same
 			o.Progress = func(files, done, total int64) {
@@ -401,8 +416,14 @@ func (c *checkRun) files(ctx context.Context) error {
 			break
 		}
 	}
+	told := map[[2]string]bool{}
+	for _, f := range c.rep.Findings {
+		told[[2]string{f.Path + string(f.Path64), f.Object}] = f.Object != ""
+	}
 	for _, f := range c.warm.Findings {
-		c.found(f)
+		if !told[[2]string{f.Path, f.Object}] { // the check of the repository came by the same object at the same place
+			c.found(f)
+		}
 	}
 	if n := c.warm.Doubtful; n > 0 {
 		what := fmt.Sprintf("%s look unchanged by size and time alone", count(n, "file"))

@@ -28,6 +28,9 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 	}
 	if c.cold != nil {
 		o := backup.RepairOptions{Step: c.step}
+		if warm != nil {
+			o.Needs = warm.Lost
+		}
 		if c.t.state != "" {
 			o.WarmFiles = func(ctx context.Context, pick func(string, tiers.ID) bool, f func(string, tiers.Content) error) error {
 				err := tiers.WarmFiles(ctx, c.t.state, pick, f)

@@ -1,0 +1,174 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// isLost says that an error is about the object itself, as opposed to a disk that fails.
+func isLost(err error) bool {
+	return isMissing(err) || errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
+}
+
+// Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that Check went
+// through that is its own tree alone: what is missing below Check has reported. With Deep content that Check did not go through is
+// read.
+func (c *Checker) Lacks(ctx context.Context, n tiers.Need) ([]tiers.Lost, error) {
+	if !n.Dir {
+		return c.lacksContent(ctx, n)
+	}
+	if lost, ok := c.lacking[n]; ok { // the walk goes through each object once
+		return lost, nil
+	}
+	lost, err := c.lacksDir(ctx, n)
+	if err == nil && len(lost) > 0 {
+		c.lacking[n] = lost
+	}
+	return lost, err
+}
+
+func (c *Checker) lacksContent(ctx context.Context, n tiers.Need) ([]tiers.Lost, error) {
+	err := c.Holds(ctx, n.ID, n.Size)
+	if err == nil {
+		err = c.hopelessPart(ctx, n)
+	}
+	if err == nil && c.o.Deep && !c.walked.Has(n.ID) {
+		err = c.readThrough(ctx, n)
+	}
+	switch {
+	case err == nil:
+		return nil, nil
+	case !isLost(err):
+		return nil, err
+	}
+	return []tiers.Lost{{Object: n.ID, Err: err}}, nil
+}
+
+// hopelessPart is an error where an object of a file's content is known to be damaged.
+func (c *Checker) hopelessPart(ctx context.Context, n tiers.Need) error {
+	if len(c.hopeless) == 0 {
+		return nil
+	}
+	bad := func(id tiers.ID) error {
+		if c.hopeless[id] {
+			return fmt.Errorf("object %s: %w: its bytes do not match", id, tiers.ErrCorrupt)
+		}
+		return nil
+	}
+	if kind, _, err := c.db.Kind(n.ID); err != nil || kind != odb.Tree {
+		return errors.Join(err, bad(n.ID))
+	}
+	l, err := openLayout(ctx, c.db, n.ID, n.Size)
+	if err != nil {
+		return err
+	}
+	for _, r := range l.refs {
+		if err := bad(r.id); err != nil {
+			return err
+		}
+	}
+	return bad(n.ID)
+}
+
+func (c *Checker) readThrough(ctx context.Context, n tiers.Need) error {
+	b, err := c.openContent(ctx, n.ID, n.Size)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{b}, make([]byte, 256<<10))
+	return errors.Join(err, b.Close())
+}
+
+func (c *Checker) lacksDir(ctx context.Context, n tiers.Need) ([]tiers.Lost, error) {
+	var lost []tiers.Lost
+	for _, id := range []tiers.ID{n.ID, n.Meta} {
+		if c.lostSeen[id] {
+			lost = append(lost, tiers.Lost{Object: id, Err: fmt.Errorf("object %s: missing or damaged", id)})
+		}
+	}
+	w := &objectWalk{c: c, ctx: ctx, marks: c.walked, partial: c.db.IsPartial()}
+	w.told = func(l lostObject, err error) {
+		lost = append(lost, tiers.Lost{Path: truePath(ofDir(l.path)), Object: l.id, Err: err})
+	}
+	return lost, w.dir(n, "")
+}
+
+// need walks what warm has only a record of, for a repair.
+func (w *objectWalk) need(n tiers.Need) error {
+	w.commit = tiers.ID{}
+	at := ""
+	if n.Path != "" {
+		for name := range strings.SplitSeq(n.Path, "/") {
+			at = path.Join(at, EncodeName(name))
+		}
+	}
+	if n.Dir {
+		return w.dir(n, at)
+	}
+	kind, _, err := w.c.db.Kind(n.ID)
+	switch {
+	case err != nil:
+		return w.lose(n.ID, odb.Blob, at, err)
+	case kind == odb.Tree:
+		return w.tree(n.ID, at, 0)
+	case w.c.hopeless[n.ID]:
+		return w.lose(n.ID, odb.Blob, at, fmt.Errorf("%w: its bytes do not match", tiers.ErrCorrupt))
+	}
+	return nil
+}
+
+// dir walks a directory that is not listed yet, with its metadata.
+func (w *objectWalk) dir(n tiers.Need, at string) error {
+	id, err := w.stored(n.ID)
+	if err == nil {
+		err = w.tree(id, at, 0)
+	}
+	if err == nil && !n.Meta.IsZero() {
+		err = w.tree(n.Meta, path.Join(ownName, metaName, at), 0)
+	}
+	return err
+}
+
+// stored is the tree in which a commit keeps a directory: the root's own is not stored, the commit's has it.
+func (w *objectWalk) stored(id tiers.ID) (tiers.ID, error) {
+	if w.c.db.Has(id) {
+		return id, nil
+	}
+	for _, commit := range []tiers.ID{w.c.tipID, w.c.o.Head, w.c.o.Origin} {
+		if commit.IsZero() {
+			continue
+		}
+		s, err := w.c.snapshot(commit)
+		if err == nil && s.rootTree == id {
+			data, err := readCommit(w.c.db, commit)
+			return data.Tree, err
+		}
+		if err != nil && !isLost(err) {
+			return id, err
+		}
+	}
+	return id, nil
+}
+
+// ofDir is the directory, in stored names, that a path of metadata is about; another path is its own.
+func ofDir(p string) string {
+	rest, ok := strings.CutPrefix(p, ownName+"/"+metaName)
+	if !ok {
+		return p
+	}
+	var out []string
+	for name := range strings.SplitSeq(strings.TrimPrefix(rest, "/"), "/") {
+		if name == entriesName || name == linksName {
+			break
+		}
+		out = append(out, name)
+	}
+	return strings.Join(out, "/")
+}

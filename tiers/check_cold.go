@@ -1,0 +1,111 @@
+package tiers
+
+import (
+	"fmt"
+	"path"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Need is what warm has only a record of: a stub, whose bytes are in cold, or a directory that is not listed yet.
+type Need struct {
+	Path string
+	Dir  bool
+	ID   ID // of the content, or the directory's tree
+	Meta ID // directory
+	Size int64
+}
+
+// Lost is an object of a Need that cold has not, or not whole.
+type Lost struct {
+	Path   string // below the Need's
+	Object ID
+	Err    error
+}
+
+// stub compares a stub, whose record fits the file, with the commit. Its bytes are safe, its name and attributes need not be.
+func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e *Entry, dirty bool) error {
+	self := byName(fd, name)
+	shown := *st // warm's own times move when bytes go
+	shown.Mtime = unix.StatxTimestamp{Sec: rec.mtime.Sec, Nsec: rec.mtime.Nsec}
+	if rec.has(recCtime) {
+		shown.Ctime = unix.StatxTimestamp{Sec: rec.ctime.Sec, Nsec: rec.ctime.Nsec}
+	}
+	other := e == nil || e.Kind != KindFile || e.ID != rec.id
+	switch {
+	case !dirty && e != nil && other:
+		if w.stands(self, rec) {
+			w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", rec.id, e.ID))
+		}
+	case dirty && (other || w.attrsDiffer(fd, name, &shown, e, true)):
+		w.risk(&shown, 0)
+	}
+	return w.lacks(self, rec, Need{Path: at, ID: rec.id, Size: rec.size})
+}
+
+// unlisted looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a directory
+// above is marked clean.
+func (w *warmWalk) unlisted(self xattrTarget, at string, ids []DirID, rec record, clean bool) error {
+	is := DirID{Tree: rec.id, Meta: rec.meta}
+	there := slices.ContainsFunc(ids, func(id DirID) bool { return id != (DirID{}) })
+	if clean && there && !slices.Contains(ids, is) && w.stands(self, rec) {
+		w.untrue(at, at, fmt.Sprintf("is not listed yet and stands for tree %s under a clean mark, which the commit does not have there", is.Tree))
+	}
+	return w.lacks(self, rec, Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
+}
+
+// otherUnlisted says that a directory that is not listed yet stands for another than the commit has under its name.
+func (w *warmWalk) otherUnlisted(fd int, name string, base *Entry) bool {
+	rec, _, _ := w.record(byName(fd, name), true)
+	return rec.has(recUnlisted) && (DirID{Tree: rec.id, Meta: rec.meta}) != base.Dir()
+}
+
+// stands says, where a daemon works, whether the record of what is in cold only is still what it was: believed or not.
+func (w *warmWalk) stands(self xattrTarget, rec record) bool {
+	if !w.o.Live {
+		return true
+	}
+	now, ok := readRecord(self)
+	return ok && now == rec
+}
+
+// lacks reports what cold has not of something that is there only.
+func (w *warmWalk) lacks(self xattrTarget, rec record, n Need) error {
+	if w.o.Lacks == nil {
+		return nil
+	}
+	lost, err := w.o.Lacks(w.ctx, n)
+	if err != nil {
+		return fmt.Errorf("look in cold for warm/%s: %w", n.Path, err)
+	}
+	if len(lost) == 0 || !w.stands(self, rec) {
+		return nil
+	}
+	w.out.Lost = append(w.out.Lost, n)
+	what := "its bytes are in cold only, which has not all of them"
+	if n.Dir {
+		what = "is not listed yet, and cold has not all of it"
+	}
+	for _, l := range lost {
+		if len(w.out.Findings) >= maxWarmFindings {
+			break
+		}
+		p := path.Join(n.Path, l.Path)
+		w.out.Findings = append(w.out.Findings, Finding{Severity: Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: nameOf(p), Where: path.Join("warm", p),
+			Object: l.Object.String(), Do: "emberfs check --repair tries to get it from the remote and from warm; else put it back from another clone"})
+	}
+	return nil
+}
+
+// ColdOnly counts what a state directory's warm has only records of: stubs, and directories that are not listed yet.
+func ColdOnly(state string) (files, dirs int64, err error) {
+	fd, err := openWarmDir(state)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer closeFD(fd)
+	var use warmUse
+	countTree(fd, &use, 0)
+	return use.stubs, use.unlisted, nil
+}
