@@ -13,8 +13,8 @@ import (
 const (
 	// maxCounted bounds the trees whose totals are remembered; a bomb is made of few trees that come often.
 	maxCounted = 100_000
-	// maxTreeDepth is deeper than any path of Linux; a hostile repository's trees are not.
-	maxTreeDepth = 4096
+	// maxTreeDepth is as deep as any path of Linux; a hostile repository's trees are deeper.
+	maxTreeDepth = 2048
 )
 
 // Files implements tiers.Snapshot. It reads trees, no metadata and no content.

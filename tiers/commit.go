@@ -217,6 +217,11 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		v.loadRecord(n, byName(dirfd, f.name), &st)
 	} else {
 		n.mu.Lock()
+		if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen { // the ctime is that of this moment
+			n.mu.Unlock()
+			v.unref(n, 1)
+			return
+		}
 	}
 	r := record{flags: recClean | recCtime, id: f.id, size: f.size, mtime: f.mtime}
 	if w := n.written.Load(); w != nil {

@@ -101,12 +101,21 @@ const maxDepth = 2048
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	r.rootFD, r.links, r.found = rootFD, map[linkKey]string{}, map[string]bool{}
 	r.owner = uint32(os.Geteuid())
-	if want == nil && !r.lazy { // lazily every directory runs out of room by itself
+	root := r.snap.Root()
+	everything := !r.lazy
+	if r.lazy {
+		// What a stock client committed is listed as a whole by the next commit; else a directory that is never looked at needs no room.
+		valid, err := r.valid(ctx, &root)
+		if err != nil {
+			return err
+		}
+		everything = !valid
+	}
+	if want == nil && everything {
 		if err := r.fits(ctx, rootFD); err != nil {
 			return err
 		}
 	}
-	root := r.snap.Root()
 	if r.lazy {
 		if done, err := r.lazyRoot(ctx, rootFD, &root); done || err != nil {
 			return err
