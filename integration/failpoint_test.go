@@ -114,6 +114,18 @@ func (f *failing) step(step string) {
 		if wasHit() && f.action != "kill" && r.code == 0 && area == "restore" {
 			f.t.Errorf("%s: the mount says that all is well\n%v", step, r)
 		}
+		if area == "list" {
+			_ = filepath.WalkDir(subject.mnt, func(string, fs.DirEntry, error) error { return nil })
+		}
+	case "release", "return":
+		f.v.env = armed
+		f.v.tryMount()
+		f.change()
+		f.try("sync", f.v.mnt)
+		f.try("tier", f.v.mnt)
+		if area == "return" {
+			f.extend()
+		}
 	case "verify":
 		// The next machine looks through what it linked after its first commit, for which a copy of the remote will do.
 		f.work(f.v, nil)
@@ -177,6 +189,20 @@ func (f *failing) step(step string) {
 	subject.sync()
 	subject.umount()
 	f.sound(subject, step)
+}
+
+// extend appends to files that were released. What was acknowledged is in the model.
+func (f *failing) extend() {
+	for _, name := range slices.Sorted(maps.Keys(f.model)) {
+		file, err := os.OpenFile(f.v.at(name), os.O_WRONLY|os.O_APPEND, 0)
+		if err != nil {
+			continue
+		}
+		if _, err := file.WriteString(" and more"); err == nil {
+			f.model[name] += " and more"
+		}
+		_ = file.Close() // a dead daemon's
+	}
 }
 
 // try runs a command that may fail.

@@ -37,7 +37,7 @@ type cutJob struct {
 
 // tiersInPowerCuts says whether the workload moves files between the tiers too: `emberfs tier` between the operations, and by
 // age through powerCutTiering. The check needs no change: a released file reads as ever, and each tree is compared with its commit.
-const tiersInPowerCuts = false
+const tiersInPowerCuts = true
 
 // powerCutTiering are the mount options with which files age within a recording.
 var powerCutTiering = []string{"warm_age=1s", "tier_interval=1s"}

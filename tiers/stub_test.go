@@ -276,8 +276,14 @@ func TestVoidStub(t *testing.T) {
 func TestKilledInRelease(t *testing.T) {
 	text := strings.Repeat("text", 5000)
 	died := errors.New("died")
+	for _, next := range []bool{false, true} {
+		testKilledInRelease(t, text, died, next)
+	}
+}
+
+func testKilledInRelease(t *testing.T, text string, died error, next bool) {
 	for _, step := range []string{"release.record", "release.punch", "release.time", "return.write", "return.durable", "return.record"} {
-		t.Run(step, func(t *testing.T) {
+		t.Run(fmt.Sprint(step, " next daemon ", next), func(t *testing.T) {
 			c := newMemCold()
 			armed := false
 			v := openTiered(t, t.TempDir(), c, func(c *Config) {
@@ -300,27 +306,28 @@ func TestKilledInRelease(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			for i, w := range []*Volume{v, openTiered(t, v.cfg.State, c)} {
-				g := mustFind(t, w, "f")
-				if a := mustAttr(t, w, g); a != before {
-					t.Fatalf("%d: %+v, before %+v", i, a, before)
-				}
-				if read(t, w, g) != text {
-					t.Fatal("content differs")
-				}
-				h, err := w.Open(g, unix.O_RDWR, false)
-				if err != nil {
-					t.Fatal(err)
-				}
-				armed = false
-				if _, err := h.Write([]byte("more"), int64(len(text)), false); err != nil {
-					t.Fatal(err)
-				}
-				h.Release()
-				if read(t, w, g) != text+"more" {
-					t.Fatal("content differs after a write")
-				}
-				return // the second volume is for looking at what is left on disk, which the first one's write has mended
+			armed = false
+			w := v
+			if next {
+				w = openTiered(t, v.cfg.State, c)
+			}
+			g := mustFind(t, w, "f")
+			if a := mustAttr(t, w, g); a != before {
+				t.Fatalf("%+v, before %+v", a, before)
+			}
+			if read(t, w, g) != text {
+				t.Fatal("content differs")
+			}
+			h, err := w.Open(g, unix.O_RDWR, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.Write([]byte("more"), int64(len(text)), false); err != nil {
+				t.Fatal(err)
+			}
+			h.Release()
+			if read(t, w, g) != text+"more" {
+				t.Fatal("content differs after a write")
 			}
 		})
 	}
