@@ -95,7 +95,7 @@ func (f *failing) step(step string) {
 	subject := f.v
 	area, _, _ := strings.Cut(step, ".")
 	switch area {
-	case "restore", "index", "link":
+	case "restore", "index", "link", "list":
 		// These happen on the next machine.
 		f.work(f.v, nil)
 		subject = newVolume(f.t, fmt.Sprint("next", f.round), withSource(f.repo))
