@@ -1,11 +1,8 @@
 package tiers
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -127,99 +124,6 @@ func (h *Handle) Release() {
 	h.n.touchUse(h.v)
 	h.n.opens.Add(-1)
 	h.v.unref(h.n, 1)
-}
-
-// Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for the end of
-// the file.
-func (h *Handle) Read(p []byte, off int64) (int, error) {
-	n, hot := h.n, h.v.hot
-	n.io.RLock()
-	defer n.io.RUnlock()
-	if !h.atime.Load() && h.flags&unix.O_NOATIME == 0 && !h.atime.Swap(true) {
-		h.accessed(off)
-	}
-	if n.stub.Load() && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
-		h.v.comeBackSoon(n)
-	}
-	done, atEnd := hot.read(n, p, off)
-	if done == len(p) || atEnd {
-		return done, nil
-	}
-	n.touchUse(h.v)
-	m, err := h.readBehind(p[done:], off+int64(done))
-	if err != nil {
-		return 0, err
-	}
-	if m > 0 {
-		if from := off + int64(done); m < 2*BlockSize || from+int64(m) <= hot.stream {
-			hot.fill(n, p[done:done+m], from, done+m < len(p))
-		}
-	}
-	return done + m, nil
-}
-
-// accessed moves the atime of a file that is read from off on, where the rules of warm's mount would have moved that of the file as
-// everybody sees it. Descriptors are opened with O_NOATIME: by warm's own ctime, which records move, relatime would decide otherwise.
-func (h *Handle) accessed(off int64) {
-	v := h.v
-	if v.noatime || !h.noatime {
-		return
-	}
-	if v.relatime {
-		var st unix.Statx_t
-		if statAt(h.fd, "", &st) != nil {
-			return
-		}
-		a := h.n.attr(&st)
-		const day = 24 * 60 * 60
-		if a.Mtime.Before(a.Atime) && a.Ctime.Before(a.Atime) && time.Now().Unix()-a.Atime.Sec < day {
-			return
-		}
-	}
-	flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
-	if err != nil {
-		return
-	}
-	if _, err := unix.FcntlInt(uintptr(h.fd), unix.F_SETFL, flags&^unix.O_NOATIME); err != nil {
-		return
-	}
-	var one [1]byte
-	_, _ = unix.Pread(h.fd, one[:], off) // warm's file system does the rest
-	_, _ = unix.FcntlInt(uintptr(h.fd), unix.F_SETFL, flags)
-}
-
-// openHandle opens n for a handle: with O_NOATIME where that is allowed, which is the owner's and root's right.
-func (v *Volume) openHandle(n *Inode, flags uint32) (fd int, noatime bool, err error) {
-	open := warmFlags(flags) | unix.O_NOATIME
-	if fd, err = v.openNode(n, open); err == nil || !errors.Is(err, unix.EPERM) {
-		return fd, true, err
-	}
-	fd, err = v.openNode(n, open&^unix.O_NOATIME)
-	return fd, false, err
-}
-
-// readBehind reads what is not in hot: from warm, and of a stub from cold, without a write to warm. n.io is held for reading.
-func (h *Handle) readBehind(p []byte, off int64) (int, error) {
-	v, n := h.v, h.n
-	if !n.stub.Load() {
-		m, err := preadFull(h.fd, p, off)
-		v.moved.warmHits.Add(uint64(pages(m)))
-		return m, err
-	}
-	n.mu.Lock()
-	r := n.mu.rec
-	n.mu.Unlock()
-	if off >= r.size || len(p) == 0 {
-		return 0, nil
-	}
-	v.moved.foreground.Add(1)
-	m, err := v.coldReads.read(context.Background(), r.id, r.size, p, off)
-	v.moved.foreground.Add(-1)
-	v.moved.coldHits.Add(uint64(pages(m)))
-	if err != nil {
-		return 0, v.coldFailed(n, r.id, err)
-	}
-	return m, nil
 }
 
 // Write writes at off to warm and hot. killPriv: the writer may not keep suid and sgid.
@@ -379,58 +283,6 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	}
 	v.hot.newVersion(n)
 	return nil
-}
-
-// SeekData finds data or a hole: whence is SEEK_DATA or SEEK_HOLE.
-func (h *Handle) SeekData(off int64, whence uint32) (int64, error) {
-	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
-		return 0, unix.EINVAL
-	}
-	h.n.io.RLock()
-	defer h.n.io.RUnlock()
-	if h.n.stub.Load() {
-		return h.v.seekCold(h.n, off, whence)
-	}
-	return unix.Seek(h.fd, off, int(whence))
-}
-
-// seekCold is SeekData for a stub, whose hole nobody is to see: its holes are those that cold knows of. n.io is held for reading.
-func (v *Volume) seekCold(n *Inode, off int64, whence uint32) (at int64, err error) {
-	n.mu.Lock()
-	r := n.mu.rec
-	n.mu.Unlock()
-	switch {
-	case off < 0 || off >= r.size:
-		return 0, unix.ENXIO
-	case int64(r.blocks) >= r.size/512 && whence == unix.SEEK_DATA: // not sparse: no need to ask
-		return off, nil
-	case int64(r.blocks) >= r.size/512:
-		return r.size, nil
-	}
-	err = v.coldReads.with(context.Background(), r.id, r.size, func(b BlobAt) error {
-		for at = off; ; {
-			data, ok, err := b.Data(at)
-			switch {
-			case err != nil:
-				return err
-			case whence == unix.SEEK_DATA && !ok:
-				return unix.ENXIO
-			case whence == unix.SEEK_DATA:
-				at = max(at, data.Off)
-				return nil
-			case !ok || data.Off > at:
-				return nil // a hole here
-			case data.End >= r.size:
-				at = r.size
-				return nil
-			}
-			at = data.End
-		}
-	})
-	if err != nil && !errors.Is(err, unix.ENXIO) {
-		err = v.coldFailed(n, r.id, err)
-	}
-	return at, err
 }
 
 // copyMax bounds one CopyFileRange, so that a commit's boundary never waits long.

@@ -1,0 +1,177 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// catchUp fetches and brings warm to the branch's tip, where warm holds nothing that is not committed.
+func (v *Volume) catchUp(ctx context.Context) error {
+	fresh := v.state.Head == "" && v.state.Restore == ""
+	if fresh {
+		empty, err := v.warmEmpty()
+		if err != nil {
+			return err
+		}
+		fresh = empty
+	}
+	restoring := v.state.Restore != ""
+	// What this machine has and no commit has must not be lost: only a warm that is in step moves on with the branch.
+	inStep := fresh || restoring || v.rootClean()
+	var err error
+	if v.cold.HasRemote() {
+		if inStep, err = v.fetch(ctx, fresh, inStep); err != nil {
+			return err
+		}
+	}
+	head, err := v.cold.Head(ctx)
+	if err != nil {
+		return fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
+	}
+	if head == nil {
+		return nil
+	}
+	if id := v.cold.VolumeID(); !fresh && v.state.Head != "" && v.state.Volume != id {
+		return fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", v.cfg.State, v.state.Volume, id)
+	}
+	info := head.Info()
+	v.setLastCommit(info.ID, info.Time)
+	if v.unpushed() { // of an earlier run: at least one file since that commit
+		v.risk.addUnpushed(riskCount{files: 1, since: info.Time.UnixNano()})
+	}
+	if !inStep && v.state.Head != "" && v.checkBase(ctx, head) != nil { // somebody moved the branch in cold.git itself
+		if inStep, err = v.compare(ctx); err != nil {
+			return err
+		}
+	}
+	if !inStep || v.state.Head == info.ID.String() || !fresh && !restoring && v.rootRecordDir() == rootDir(head) {
+		return nil
+	}
+	if v.state.Head != "" && !v.descends(ctx, head) {
+		// The branch was moved back, or cold is an older copy: warm may hold the only copy of what came after.
+		err := fmt.Errorf("branch %s is at %s, which does not follow %s that the files here are of; they stay as they are", v.cfg.Branch, info.ID, v.state.Head)
+		v.points.setError("branch", err)
+		v.log.Warn(err)
+		return nil
+	}
+	return v.restoreWarm(ctx, head)
+}
+
+// descends says whether the commit that warm was last in step with is s or an ancestor of it.
+func (v *Volume) descends(ctx context.Context, s Snapshot) bool {
+	for {
+		info := s.Info()
+		if info.ID.String() == v.state.Head {
+			return true
+		}
+		if info.Parent.IsZero() {
+			return false
+		}
+		var err error
+		if s, err = v.cold.Snapshot(ctx, info.Parent); err != nil {
+			return false
+		}
+	}
+}
+
+// fetch brings the remote's commits, and moves the branch where warm can follow. It says whether warm can.
+func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
+	err := func() error {
+		if !inStep {
+			moved, err := v.cold.Peek(ctx)
+			if err != nil || !moved {
+				return err
+			}
+			// The marks say "changed", which may be true or only careful (a killed daemon, a file with several names).
+			if inStep, err = v.compare(ctx); err != nil {
+				return err
+			}
+			if !inStep {
+				return ErrDiverged
+			}
+		}
+		return v.cold.Fetch(ctx)
+	}()
+	if err != nil && fresh && !errors.Is(err, ErrDiverged) {
+		return false, fmt.Errorf("fetch from %s: %w", v.cfg.Source, err)
+	}
+	if v.points.setError("fetch", err); err != nil {
+		v.log.WithError(err).Warn("cannot follow the remote: going on with what is here")
+	}
+	return inStep, nil
+}
+
+// compare finds out whether warm is what the last commit that it was in step with says.
+func (v *Volume) compare(ctx context.Context) (bool, error) {
+	id, err := ParseID(v.state.Head)
+	if err != nil {
+		return false, nil // no commit yet: everything here is new
+	}
+	return v.inStep(ctx, id)
+}
+
+func (v *Volume) rootRecordDir() DirID {
+	v.root.mu.Lock()
+	defer v.root.mu.Unlock()
+	return DirID{Tree: v.root.mu.rec.id, Meta: v.root.mu.rec.meta}
+}
+
+func (v *Volume) warmEmpty() (bool, error) {
+	list, err := listNames(v.warmFD)
+	return len(list) == 0, err
+}
+
+// restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it again.
+func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
+	id := snap.Info().ID.String()
+	if err := v.step("restore.note"); err != nil {
+		return err
+	}
+	if err := v.state.update(func(s *stateFile) { s.Restore = id }); err != nil {
+		return err
+	}
+	v.setOrigin(snap)
+	r := &restorer{cold: v.cold, snap: snap, log: v.log, untrusted: v.cfg.Untrusted, vol: v, progress: v.cfg.Progress}
+	r.lazy = v.checkTiering() == nil
+	if err := r.run(ctx, v.warmFD, nil); err != nil {
+		return fmt.Errorf("restore commit %s: %w", id, err)
+	}
+	if r.problems > 0 {
+		// It stays in status: the next commit will have what is here, not what the repository says.
+		v.points.setError("restore", fmt.Errorf("commit %s describes %d entries wrongly, which were left out or mended (the log names them); the first: %w", id, r.problems, r.first))
+	}
+	sync := unix.Syncfs
+	if r.lazy && r.files == 0 {
+		sync = unix.Fsync // of the root alone, where nothing else was made: what others write on this disk need not wait
+	}
+	if err := sync(v.warmRead()); err != nil {
+		return fmt.Errorf("make the restored files durable: %w", err)
+	}
+	if err := v.step("restore.done"); err != nil {
+		return err
+	}
+	v.doubtful, v.fresh = false, true
+	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head, s.Origin = "", id, id })
+}
+
+// reloadRoot reads the root's record anew after a restore wrote it.
+func (v *Volume) reloadRoot(change func(*stateFile)) error {
+	var st unix.Statx_t
+	if err := statAt(v.warmFD, "", &st); err != nil {
+		return err
+	}
+	n := v.root
+	n.mu.Lock()
+	n.mu.rec = record{}
+	n.dir.mu.Lock() // what a comparison before the restore found is no longer so
+	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, DirID{}
+	n.dir.mu.Unlock()
+	n.dir.unlisted.Store(false)
+	v.loadRecord(n, byFD(v.warmFD), &st)
+	n.attrLocked(&st)
+	n.mu.Unlock()
+	return v.state.update(change)
+}
