@@ -61,6 +61,9 @@ func (c *warmContent) Data(off int64) (Range, bool, error) {
 		return Range{}, false, err
 	}
 	end, err := unix.Seek(c.fd, start, unix.SEEK_HOLE)
+	if errors.Is(err, unix.ENXIO) {
+		return Range{}, false, ErrSizeChanged // cut off between the two looks
+	}
 	if err != nil {
 		return Range{}, false, err
 	}

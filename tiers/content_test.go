@@ -1,0 +1,37 @@
+package tiers
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestDataOfShrinkingFile: a file that is cut off between the two looks for its data has changed its size, and nothing worse.
+func TestDataOfShrinkingFile(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	must(t, err)
+	defer f.Close()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = f.WriteAt(make([]byte, 8192), 0)
+				_ = f.Truncate(0)
+			}
+		}
+	}()
+	defer func() { close(stop); <-done }()
+	c := &warmContent{fd: int(f.Fd()), size: 8192}
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
+		if _, _, err := c.Data(4096); err != nil && !errors.Is(err, ErrSizeChanged) {
+			t.Fatal(err)
+		}
+	}
+}
