@@ -1,0 +1,174 @@
+package backup
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+// oldNeeds is a volume whose warm has only records of what the first commit had and the tip has not: a file, a big one, a directory
+// and the root.
+func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]tiers.Need) {
+	t.Helper()
+	v = &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 2 * minChunk})}
+	v.root = newDir(0o755)
+	v.root.text("d/sub/%odd", "content of a file in a directory")
+	v.root.text("file", "content of a file")
+	var big strings.Builder
+	for n := 0; big.Len() < 8*minChunk; n++ {
+		fmt.Fprintln(&big, n)
+	}
+	v.root.text("big", big.String())
+	v.first = v.commit(v.root, nil)
+	need := func(at string) tiers.Need {
+		s := v.headSnapshot()
+		e := s.Root()
+		if at != "" {
+			for name := range strings.SplitSeq(at, "/") {
+				l, err := s.ReadDir(t.Context(), e.Dir())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range l.Entries {
+					if l.Entries[i].Name == name {
+						e = l.Entries[i]
+					}
+				}
+			}
+		}
+		return tiers.Need{Path: at, Dir: e.Kind == tiers.KindDir, ID: e.ID, Meta: e.Meta, Size: e.Size}
+	}
+	needs = map[string]tiers.Need{}
+	for _, at := range []string{"", "d", "file", "big", "d/sub/%odd"} {
+		needs[at] = need(at)
+	}
+	clear(v.root.kids)
+	v.root.text("other", "other")
+	v.tip = v.commit(v.root, nil)
+	return v, needs
+}
+
+// lacking asks a fresh Checker.
+func lacking(t *testing.T, v *checkedVolume, o CheckOptions, n tiers.Need) []tiers.Lost {
+	t.Helper()
+	o.Volume, o.Owned, o.Branch, o.Head = true, true, "main", v.tip
+	c, err := NewChecker(v.dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := c.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lost, err := c.Lacks(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := c.Lacks(t.Context(), n); err != nil || len(again) != len(lost) {
+		t.Errorf("asked again: %v, %v", again, err)
+	}
+	return lost
+}
+
+// TestLacks: what is in cold only is looked for wherever in the history it stands, by indexes, and with Deep by reading.
+func TestLacks(t *testing.T) {
+	v, needs := oldNeeds(t)
+	for _, deep := range []bool{false, true} {
+		for at, n := range needs {
+			if lost := lacking(t, v, CheckOptions{Deep: deep, Origin: v.first}, n); len(lost) > 0 {
+				t.Errorf("%q, deep %v: %+v", at, deep, lost)
+			}
+		}
+	}
+	wrong := needs["file"]
+	wrong.Size++
+	if lost := lacking(t, v, CheckOptions{}, wrong); len(lost) != 1 || !errors.Is(lost[0].Err, tiers.ErrCorrupt) {
+		t.Errorf("another size: %+v", lost)
+	}
+	// Bytes that do not match are found by reading alone.
+	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", chunkName-1) + "2")
+	v.explodeAll()
+	for _, id := range []tiers.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
+		overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
+	}
+	for at, n := range needs {
+		if lost := lacking(t, v, CheckOptions{Origin: v.first}, n); len(lost) > 0 {
+			t.Errorf("damaged, %q, quick: %+v", at, lost)
+		}
+		if lost := lacking(t, v, CheckOptions{Deep: true}, n); len(lost) == 0 && !n.Dir {
+			t.Errorf("damaged, %q, deep: nothing", at)
+		}
+	}
+}
+
+// TestLacksMissing: a missing object is named with the path that it stands at; of the history --deep alone reports it otherwise.
+func TestLacksMissing(t *testing.T) {
+	v, needs := oldNeeds(t)
+	v.explodeAll()
+	rev := v.first.String() + ":"
+	file, inDir, meta := needs["file"].ID, needs["d/sub/%odd"].ID, v.id(rev+".emberfs/meta/d/sub/.emberfs%entries")
+	chunk := v.id(rev + "big/" + strings.Repeat("0", chunkName-1) + "2")
+	for _, id := range []tiers.ID{file, inDir, meta, chunk} {
+		remove(t, v.loose(id))
+	}
+	for _, c := range []struct {
+		need string
+		want map[string]tiers.ID
+	}{
+		{"file", map[string]tiers.ID{"": file}},
+		{"big", map[string]tiers.ID{"": needs["big"].ID}},
+		{"d", map[string]tiers.ID{"sub/%odd": inDir, "sub": meta}},
+	} {
+		lost := lacking(t, v, CheckOptions{}, needs[c.need])
+		if len(lost) != len(c.want) {
+			t.Errorf("%s: %+v", c.need, lost)
+		}
+		for _, l := range lost {
+			if l.Object != c.want[strings.TrimPrefix(l.Path, "d/")] || !errors.Is(l.Err, tiers.ErrMissing) {
+				t.Errorf("%s: %+v", c.need, l)
+			}
+		}
+	}
+}
+
+// TestRepairNeeds gets back what only stubs and unlisted directories need, from the remote and from another file.
+func TestRepairNeeds(t *testing.T) {
+	v, needs := oldNeeds(t)
+	remote := v.withRemote()
+	v.explodeAll()
+	rev := v.first.String() + ":"
+	for _, id := range []tiers.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"), v.id(rev + ".emberfs/meta/d"),
+		v.id(rev + "big/" + strings.Repeat("0", chunkName-1) + "2")} {
+		remove(t, v.loose(id))
+	}
+	list := []tiers.Need{needs["file"], needs["d"], needs["big"]}
+	for _, n := range list {
+		if len(lacking(t, v, CheckOptions{}, n)) == 0 {
+			t.Fatalf("%q is not lost", n.Path)
+		}
+	}
+	c, err := NewChecker(v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip, Source: remote})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(c.Check(t.Context()), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Repair(t.Context(), RepairOptions{Needs: list, Step: func(what, where string) func(string, error) {
+		return func(result string, err error) { t.Log(what, where, result, err) }
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	for at, n := range needs {
+		if lost := lacking(t, v, CheckOptions{Deep: true, Origin: v.first}, n); len(lost) > 0 {
+			t.Errorf("%q after the repair: %+v", at, lost)
+		}
+	}
+}
