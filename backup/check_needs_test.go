@@ -92,15 +92,15 @@ func TestLacks(t *testing.T) {
 	if lost := lacking(t, v, CheckOptions{}, wrong); len(lost) != 1 || !errors.Is(lost[0].Err, tiers.ErrCorrupt) {
 		t.Errorf("another size: %+v", lost)
 	}
-	// Bytes that do not match are found by reading alone.
+	// Loose objects are read to be believed, with and without Deep.
 	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", chunkName-1) + "2")
 	v.explodeAll()
 	for _, id := range []tiers.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
 		overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
 	}
 	for at, n := range needs {
-		if lost := lacking(t, v, CheckOptions{Origin: v.first}, n); len(lost) > 0 {
-			t.Errorf("damaged, %q, quick: %+v", at, lost)
+		if lost := lacking(t, v, CheckOptions{Origin: v.first}, n); len(lost) == 0 && !n.Dir {
+			t.Errorf("damaged, %q, quick: nothing", at)
 		}
 		if lost := lacking(t, v, CheckOptions{Deep: true}, n); len(lost) == 0 && !n.Dir {
 			t.Errorf("damaged, %q, deep: nothing", at)
