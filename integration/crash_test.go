@@ -161,15 +161,13 @@ func (v *volume) syncKilledAt(calls string, n int) bool {
 	r, err := command{args: []string{env.bin, "sync", v.mnt}, limit: time.Minute}.try()
 	check(v.t, err)
 	if r.code == 0 {
-		_ = tracer.Process.Signal(unix.SIGINT)
-		_ = tracer.Wait()
+		endTracer(tracer)
 		return false
 	}
 	if r.stdout == "" { // no receipt: the daemon did not live to send one
 		waitFor(10*time.Second, func() bool { return !alive(pid) })
 	}
-	_ = tracer.Process.Signal(unix.SIGINT)
-	_ = tracer.Wait()
+	endTracer(tracer)
 	if !alive(pid) {
 		v.waitForeground(20 * time.Second)
 	}
@@ -188,11 +186,19 @@ func (v *volume) attach(pid int, calls string, n int) *exec.Cmd {
 		if waitFor(5*time.Second, func() bool { return allTraced(pid) }) {
 			return tracer
 		}
-		_ = tracer.Process.Signal(unix.SIGINT)
-		_ = tracer.Wait()
+		endTracer(tracer)
 	}
 	v.t.Fatalf("strace does not attach to %d: %s", pid, says.String())
 	return nil
+}
+
+// endTracer ends an strace. One that has lost sight of a dead thread waits for it for ever, and the dead process with it, so it does
+// not get long.
+func endTracer(tracer *exec.Cmd) {
+	_ = tracer.Process.Signal(unix.SIGINT)
+	hard := time.AfterFunc(5*time.Second, func() { _ = tracer.Process.Kill() })
+	_ = tracer.Wait()
+	hard.Stop()
 }
 
 // allTraced says that no thread of a process is left untraced.
