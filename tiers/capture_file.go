@@ -15,10 +15,13 @@ func (c *capture) knownContent(fd int, e *Entry, st *unix.Statx_t, m *dirMark, b
 	if n != nil {
 		n.mu.Lock()
 		rec = n.mu.rec
-		captured := n.mu.captured
+		captured, open := n.mu.captured, n.mu.writers > 0
 		n.mu.Unlock()
-		if !captured.IsZero() {
+		switch {
+		case !captured.IsZero() && open:
 			return captured, captured, true
+		case !captured.IsZero(): // nobody writes it any more: it is read once more, to be recorded
+			rec.id = captured
 		}
 	} else if v.records {
 		if r, ok := readRecord(byName(fd, name)); ok {

@@ -239,7 +239,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		r.flags |= n.mu.rec.flags & recGroup
 		r.group = n.mu.rec.group
 		if v.step("record.file") == nil && v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
-			n.mu.ungranted = false
+			n.mu.ungranted, n.mu.captured = false, ID{}
 			if n.written.Load() == nil && r.size >= writtenMin {
 				n.written.Store(newWritten(r.id))
 			}
