@@ -38,6 +38,19 @@ type SetAttr struct {
 
 // Getattr stats n; through h, which may be nil, it works for files without a name too.
 func (v *Volume) Getattr(n *Inode, h *Handle) (Attr, error) {
+	a, err := v.attrNow(n, h)
+	if err != nil {
+		return Attr{}, err
+	}
+	v.shownLinks(n, &a)
+	return a, nil
+}
+
+// attrNow is what stat shows of n. Warm's file and the record are looked at together: one changes with the other when bytes come
+// back, and the kernel keeps what it is told.
+func (v *Volume) attrNow(n *Inode, h *Handle) (Attr, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	var st unix.Statx_t
 	var err error
 	if h != nil {
@@ -48,9 +61,7 @@ func (v *Volume) Getattr(n *Inode, h *Handle) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
-	a := n.attr(&st)
-	v.shownLinks(n, &a)
-	return a, nil
+	return n.attrLocked(&st), nil
 }
 
 // Setattr changes attributes, each as its system call does, and returns them all. h may be nil.

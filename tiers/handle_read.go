@@ -45,11 +45,10 @@ func (h *Handle) accessed(off int64) {
 		return
 	}
 	if v.relatime {
-		var st unix.Statx_t
-		if statAt(h.fd, "", &st) != nil {
+		a, err := v.attrNow(h.n, h)
+		if err != nil {
 			return
 		}
-		a := h.n.attr(&st)
 		const day = 24 * 60 * 60
 		if a.Mtime.Before(a.Atime) && a.Ctime.Before(a.Atime) && time.Now().Unix()-a.Atime.Sec < day {
 			return

@@ -323,9 +323,18 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	return a
 }
 
-func (n *Inode) attr(st *unix.Statx_t) Attr {
+// attrAfter is what stat shows of n by an st from before n.mu was held: where it does not fit what is known of n, something came
+// between, and n is looked at again.
+func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	r := &n.mu.rec
+	if n.mu.mode != uint32(st.Mode) || r.has(recCtime) && !r.isStub() && !r.has(recUnlisted) && r.mtime != timeOf(st.Mtime) {
+		var now unix.Statx_t
+		if v.statNode(n, &now) == nil {
+			st = &now
+		}
+	}
 	return n.attrLocked(st)
 }
 

@@ -26,7 +26,7 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 			v.unref(n, 1)
 			return nil, Attr{}, unix.ESTALE
 		}
-		return n, n.attr(st), nil
+		return n, v.attrAfter(n, st), nil
 	}
 	// n.mu is held since intern: nobody uses the inode before its record is known.
 	if created {
@@ -160,7 +160,7 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 		v.place(n, dir, dirfd, name, moves)
 	}
 	v.ref(n)
-	return n.attr(&st), nil
+	return v.attrAfter(n, &st), nil
 }
 
 // noteLinks says that d holds a name of a file with several names: it is never clean.
