@@ -238,7 +238,7 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 		}
 		switch e.Kind {
 		case KindDir:
-			id, err := c.subdir(m, fd, name, full, b)
+			id, mtime, err := c.subdir(m, fd, name, full, b)
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 				del = append(del, name) // gone since the stat; its directory is dirty again
 				m.redo = append(m.redo, name)
@@ -255,7 +255,7 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 			if err != nil {
 				return nil, nil, err
 			}
-			e.ID, e.Meta, e.Size = id.Tree, id.Meta, 0
+			e.ID, e.Meta, e.Size, e.Mtime = id.Tree, id.Meta, 0, mtime
 		case KindSymlink:
 			to, err := readlinkAt(fd, name)
 			if err != nil {
@@ -358,21 +358,22 @@ func entryOf(name string, st *unix.Statx_t) Entry {
 	return e
 }
 
-// subdir stores a child directory, or takes its record's word that it is as the last commit has it.
-func (c *capture) subdir(m *dirMark, fd int, name, at string, b *baseDir) (DirID, error) {
-	n, _, err := c.v.lookupAt(m.n, fd, name)
+// subdir stores a child directory, or takes its record's word that it is as the last commit has it. The mtime is the one that
+// everybody sees: listing moves warm's own for a while.
+func (c *capture) subdir(m *dirMark, fd int, name, at string, b *baseDir) (DirID, Time, error) {
+	n, a, err := c.v.lookupAt(m.n, fd, name)
 	if err != nil {
-		return DirID{}, err
+		return DirID{}, Time{}, err
 	}
 	defer c.v.unref(n, 1)
 	if n.dir == nil {
-		return DirID{}, unix.ENOTDIR
+		return DirID{}, Time{}, unix.ENOTDIR
 	}
 	n.mu.Lock()
 	rec := n.mu.rec
 	n.mu.Unlock()
 	if rec.has(recClean | recDir) {
-		return DirID{Tree: rec.id, Meta: rec.meta}, nil
+		return DirID{Tree: rec.id, Meta: rec.meta}, a.Mtime, nil
 	}
 	n.dir.mu.Lock()
 	known := n.dir.mu.tracking
@@ -383,7 +384,8 @@ func (c *capture) subdir(m *dirMark, fd int, name, at string, b *baseDir) (DirID
 			base = e.Dir()
 		}
 	}
-	return c.dir(n, at, base, m)
+	id, err := c.dir(n, at, base, m)
+	return id, a.Mtime, err
 }
 
 func (c *capture) count(bytes int64) {

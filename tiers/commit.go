@@ -133,11 +133,15 @@ func (v *Volume) walk(ctx context.Context, tx Tx, then func(c *capture, root Dir
 		base = rootDir(c.base)
 	}
 	var st unix.Statx_t
-	if err := v.statNode(v.root, &st); err != nil {
+	v.root.mu.Lock()
+	err = v.statNode(v.root, &st)
+	seen := v.root.attrLocked(&st)
+	v.root.mu.Unlock()
+	if err != nil {
 		return fmt.Errorf("stat the root: %w", err)
 	}
 	root := entryOf("", &st)
-	root.Size = 0
+	root.Size, root.Mtime = 0, seen.Mtime
 	if root.Xattrs, err = byFD(v.warmFD).all(); err != nil {
 		return err
 	}
