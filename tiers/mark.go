@@ -145,6 +145,10 @@ func (v *Volume) markDirty(d *Inode) error {
 		return err
 	}
 	a := d.attrLocked(&st)
+	if r := d.mu.rec; r.has(recUnlisted) { // it is being listed together with one below it, and stays so until that is done
+		r.flags &^= recClean
+		return v.storeRecord(d, r)
+	}
 	// Without room for a rewritten record it goes: without one the directory counts as dirty just as well.
 	return v.storeOrRemove(d, record{flags: recCtime, mtime: a.Mtime, ctime: a.Ctime})
 }

@@ -1,0 +1,57 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestKilledInListingAbove: directories that share files are listed together, with one between them that is listed alone and
+// counts as changed at once. The one above it stays unlisted until it is done.
+func TestKilledInListingAbove(t *testing.T) {
+	v, c := newVolume(t)
+	x := mkdir(t, v, v.root, "x")
+	y := mkdir(t, v, x, "y")
+	f := write(t, v, v.root, "f", "text")
+	_, err := v.Link(f, y, "f2")
+	must(t, err)
+	g := write(t, v, x, "g", "here")
+	_, err = v.Link(g, x, "g2")
+	must(t, err)
+	for _, n := range []*Inode{y, x, v.root} {
+		_, err = v.Setattr(n, nil, &SetAttr{Mtime: &Time{Sec: 77}})
+		must(t, err)
+	}
+	v.mustSync(t)
+	for stop := 1; ; stop++ {
+		left := stop
+		died := errors.New("died")
+		next := openTiered(t, t.TempDir(), c, func(c *Config) {
+			c.Fail = func(s string) error {
+				if strings.HasPrefix(s, "list.") {
+					if left--; left == 0 {
+						return died
+					}
+				}
+				return nil
+			}
+		})
+		_, err := next.find("x/y/f2")
+		again := openTiered(t, next.cfg.State, c)
+		again.returnAll(context.Background())
+		for _, at := range []string{"", "x", "x/y"} {
+			if a := mustAttr(t, again, mustFind(t, again, at)); a.Mtime != (Time{Sec: 77}) {
+				t.Fatalf("step %d: %q shows %v", stop, at, a.Mtime)
+			}
+		}
+		rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(again.cfg.State, "warm"))
+		if rc := again.mustSync(t); rc.New {
+			t.Fatalf("step %d: a commit of nothing", stop)
+		}
+		if err == nil {
+			return
+		}
+	}
+}
