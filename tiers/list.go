@@ -130,6 +130,13 @@ func (l *lister) entry(e *Entry, acl bool) error {
 			break
 		}
 		err = l.r.stub(l.fd, e, l.ctime, acl)
+		if errors.Is(err, unix.EEXIST) {
+			if _, ok := readRecord(byName(l.fd, e.Name)); !ok { // half made, where there is no O_TMPFILE
+				if err = unix.Unlinkat(l.fd, e.Name, 0); err == nil {
+					err = l.r.stub(l.fd, e, l.ctime, acl)
+				}
+			}
+		}
 	case KindChar, KindBlock:
 		if l.r.untrusted {
 			l.partly = true
