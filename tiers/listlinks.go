@@ -61,7 +61,9 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	}
 	p.any.Store(len(p.groups) > 0)
 	if len(mixed) > 0 {
-		return v.listTogether(mixed)
+		if err := v.listTogether(mixed); err != nil {
+			v.log.WithError(err).Error("directories that share files cannot be listed together; it is tried again when one is looked at")
+		}
 	}
 	return nil
 }
