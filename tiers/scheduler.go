@@ -14,6 +14,8 @@ const (
 	limitSlack = 8
 	// limitPatience is how long one write waits for room below the limit; what cannot be released does not stop it.
 	limitPatience = 500 * time.Millisecond
+	// roomPatience is how long a write that met a full disk waits for room where there is a remote.
+	roomPatience = 10 * time.Second
 	// limitRest is how long nothing is tried after a round that could not free what it should; it doubles up to limitRestMax as long as
 	// nothing is committed that could leave.
 	limitRest    = 5 * time.Second
@@ -59,11 +61,25 @@ func (v *Volume) makeRoom() bool {
 	if v.checkTiering() != nil || !v.running.Load() {
 		return false
 	}
+	// What has to be pushed first may wait for the network, and writers never do.
+	var late <-chan time.Time
+	if v.cold.HasRemote() {
+		t := time.NewTimer(roomPatience)
+		defer t.Stop()
+		late = t.C
+	}
 	reply := make(chan int64, 1)
 	select {
 	case v.pressure.room <- reply:
-		return <-reply > 0
 	case <-v.idleTiers:
+		return false
+	case <-late:
+		return false
+	}
+	select {
+	case bytes := <-reply:
+		return bytes > 0
+	case <-late:
 		return false
 	}
 }
