@@ -100,14 +100,17 @@ func (v *Volume) returnLoop(ctx context.Context) {
 func (v *Volume) bringBack(ctx context.Context, batch []*Inode) {
 	// In one order, although only this holds several.
 	slices.SortFunc(batch, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })
+	for rest := slices.Compact(slices.Clone(batch)); len(rest) > 0 && v.yield(ctx); { // a file may be there by several names
+		rest = v.bringSome(ctx, rest)
+	}
+}
+
+// bringSome is bringBack for as many of rest, one at least, as come before a program waits for cold; it gives the others back.
+func (v *Volume) bringSome(ctx context.Context, rest []*Inode) []*Inode {
 	var back []*returning
-	for i, n := range batch {
-		if i > 0 && n == batch[i-1] {
-			continue // another name of the same file
-		}
-		if !v.yield(ctx) {
-			break
-		}
+	for len(rest) > 0 && (len(back) == 0 || v.moved.foreground.Load() == 0) && ctx.Err() == nil {
+		n := rest[0]
+		rest = rest[1:]
 		n.back.Lock()
 		b, err := v.fetchBack(ctx, n)
 		if err != nil && ctx.Err() == nil {
@@ -120,7 +123,7 @@ func (v *Volume) bringBack(ctx context.Context, batch []*Inode) {
 		back = append(back, b)
 	}
 	if len(back) == 0 {
-		return
+		return rest
 	}
 	err := unix.Syncfs(v.warmRead())
 	for _, b := range back {
@@ -135,6 +138,7 @@ func (v *Volume) bringBack(ctx context.Context, batch []*Inode) {
 	if err != nil {
 		v.log.WithError(err).Warn("files did not come back to warm")
 	}
+	return rest
 }
 
 // yield waits while programs wait for cold, but not for ever; false when ctx ends.

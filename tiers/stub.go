@@ -11,6 +11,10 @@ import (
 // errStub says that a file's bytes have to come back before they can change. No program sees it: see again.
 var errStub = errors.New("the bytes are in cold only")
 
+// errBack says that a stub's bytes are on their way, in either direction, and that whoever wants to empty it waits for the end of
+// that while nothing is locked. No program sees it either.
+var errBack = errors.New("the bytes are being moved")
+
 // again decides whether a change that failed is tried once more: a stub's bytes come back first, and where warm is full, room is
 // made first. Nothing is locked. An error of its own replaces *err.
 type again struct {
@@ -22,6 +26,10 @@ func (a *again) try(v *Volume, n *Inode, err *error) bool {
 	switch {
 	case *err == nil:
 		return false
+	case *err == errBack:
+		n.back.Lock()
+		n.back.Unlock() //nolint:staticcheck // only waiting
+		return true
 	case *err == errStub:
 		const most = 100 // each time somebody released the file anew between two looks
 		if a.tries++; a.tries > most {
@@ -252,7 +260,9 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	if !n.stub.Load() {
 		return false, nil
 	}
-	n.back.Lock()
+	if !n.back.TryLock() { // its bytes come back or go: that may take long, and a commit's boundary waits for us
+		return false, errBack
+	}
 	defer n.back.Unlock()
 	if err := v.touchOwnName(n); err != nil {
 		return false, err
