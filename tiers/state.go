@@ -34,6 +34,7 @@ type stateFile struct {
 	Trust   uint16 `json:"trust"`            // records with another number are hints only
 	Head    string `json:"head"`             // the commit that warm was last in step with; "" before the first
 	Origin  string `json:"origin,omitempty"` // the commit that warm was last restored from: unlisted directories are of it
+	Tiered  bool   `json:"tiered,omitempty"` // there may be stubs and unlisted directories: without records nobody can tell
 	Restore string `json:"restoring"`        // the commit that warm is being brought to; nothing else may have changed it
 }
 

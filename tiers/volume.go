@@ -223,6 +223,9 @@ func (v *Volume) decideTrust() error {
 		return err
 	}
 	s := v.state
+	if s.Tiered && !v.records {
+		return fmt.Errorf("bytes of files in %s may be in cold only, which trusted.* attributes say that this process can not read (CAP_SYS_ADMIN is missing, or the file system has none): their holes would be taken for zeros", v.cfg.State)
+	}
 	v.doubtful = !s.Clean || s.Pending
 	trusted := s.Clean || s.Boot == boot || s.Boot == ""
 	err = s.update(func(f *stateFile) {
@@ -234,6 +237,7 @@ func (v *Volume) decideTrust() error {
 			}
 		}
 		f.Clean = false
+		f.Tiered = f.Tiered || v.checkTiering() == nil
 	})
 	v.trust = s.Trust
 	v.points.verified.Store(trusted)
