@@ -43,3 +43,37 @@ func TestDamagedGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestDamagedInGroup: a directory that cannot be read does not keep those that share files with it from being listed, and finds
+// its names' files when it can be read again.
+func TestDamagedInGroup(t *testing.T) {
+	v, c := newVolume(t)
+	a, b := mkdir(t, v, v.root, "a"), mkdir(t, v, v.root, "b")
+	f := write(t, v, a, "f", "x")
+	_, err := v.Link(f, b, "g")
+	must(t, err)
+	v.mustSync(t)
+	var id DirID
+	for _, e := range c.dirs[rootDir(c.commits[c.head])] {
+		if e.Name == "b" {
+			id = e.Dir()
+		}
+	}
+	lost := c.dirs[id]
+	c.mu.Lock()
+	delete(c.dirs, id)
+	c.mu.Unlock()
+	w := openTiered(t, t.TempDir(), c)
+	if read(t, w, mustFind(t, w, "a/f")) != "x" {
+		t.Fatal("a/f")
+	}
+	if _, err := w.find("b/g"); !errors.Is(err, ErrMissing) {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.dirs[id] = lost
+	c.mu.Unlock()
+	if l := mustAttr(t, w, mustFind(t, w, "b/g")); l.Nlink != 2 || l.Ino != mustAttr(t, w, mustFind(t, w, "a/f")).Ino {
+		t.Fatalf("%+v", l)
+	}
+}

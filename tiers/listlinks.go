@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"path"
 	"slices"
@@ -185,17 +186,29 @@ func (v *Volume) listTogether(dirs []string) error {
 			unix.Close(fd)
 		}
 	}()
+	damaged := func(d string, err error) bool { // another one than was asked for: the rest stays readable
+		return (errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt)) && !slices.Contains(dirs, d)
+	}
+	whole := true
 	for _, d := range all {
 		n, err := v.walkTo(d, together)
 		if err != nil {
 			if err == unix.ENOENT || err == unix.ENOTDIR {
 				continue // listed, and removed since, before a crash
 			}
+			if damaged(d, err) {
+				whole = false
+				continue
+			}
 			return err
 		}
 		n.dir.listing.Lock()
 		held = append(held, n)
 		l, err := v.beginList(n, files)
+		if damaged(d, err) {
+			whole = false
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -212,6 +225,9 @@ func (v *Volume) listTogether(dirs []string) error {
 		if err := l.finish(); err != nil {
 			return err
 		}
+	}
+	if !whole {
+		return nil // they stay pending, so that the others get names of the same files once they can be read
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
