@@ -212,6 +212,7 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 	m.files, m.redo, m.keep = nil, nil, false
 	for _, name := range names {
 		full := path.Join(at, name)
+		moves := c.v.moves.Load()
 		var st unix.Statx_t
 		if err := statAt(fd, name, &st); err != nil {
 			if errors.Is(err, unix.ENOENT) {
@@ -228,6 +229,9 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 			m.n.noteLinks()
 			m.keep = true
 			e.Link = c.links.group(&st, b.entry(name), at)
+		} else if e.Kind != KindDir && c.v.regainName(m.n, fd, name, &st, moves) {
+			m.n.noteLinks() // what changes it right now may have been noted nowhere: the next commit reads all of this again
+			m.keep = true
 		}
 		if e.Xattrs, err = byName(fd, name).all(); err != nil {
 			if gone(fd, name) {

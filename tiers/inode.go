@@ -271,6 +271,26 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	return true
 }
 
+// regainName gives an inode the name at which a commit found it, where the one that it was known by, one of several, is gone, and
+// says whether that was so. Without a name no change of it is noted.
+func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) bool {
+	n := v.peek(st)
+	if n == nil {
+		return false
+	}
+	v.ns.RLock()
+	lost := n.parent == nil
+	v.ns.RUnlock()
+	if !lost {
+		return false
+	}
+	if n = v.peekRef(st); n != nil {
+		v.place(n, dir, dirfd, name, moves)
+		v.unref(n, 1)
+	}
+	return true
+}
+
 // inoSet is a set of inode numbers.
 type inoSet struct {
 	mu  sync.Mutex

@@ -217,7 +217,13 @@ func (v *Volume) touchOwn(n *Inode, risk bool) error {
 	}
 	v.ns.RUnlock()
 	if parent == nil {
-		return nil // no name left: no commit will take it
+		// No commit will take it, or one finds it in a directory that is read whole because it held one of several names.
+		var st unix.Statx_t
+		if risk && v.statNode(n, &st) == nil && st.Nlink > 0 {
+			v.riskSince()
+			v.risk.files.Add(1)
+		}
+		return nil
 	}
 	defer v.unref(parent, 1)
 	if risk {
