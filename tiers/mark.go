@@ -176,26 +176,28 @@ func (v *Volume) touchContent(n *Inode) error {
 	if n.contentEpoch.Load() == e {
 		return nil
 	}
-	n.mu.Lock()
-	if n.mu.rec.isStub() {
-		n.mu.Unlock()
+	if n.stub.Load() {
 		return errStub
 	}
-	n.mu.captured = ID{}
-	n.mu.ungranted = true
+	if err := v.touchOwnName(n); err != nil {
+		return err
+	}
+	// All under one lock: a commit that records this file does so before it, or sees the epoch.
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.mu.rec.isStub() {
+		return errStub
+	}
 	if n.mu.rec.flags&(recClean|recCtime) != 0 {
 		// The id stays as a hint: equal bytes need not be stored again.
 		r := record{flags: n.mu.rec.flags & recGroup, group: n.mu.rec.group, id: n.mu.rec.id}
 		if err := v.storeOrRemove(n, r); err != nil {
-			n.mu.Unlock()
 			return err
 		}
 		n.mu.marksSynced = false
 	}
-	n.mu.Unlock()
-	if err := v.touchOwnName(n); err != nil {
-		return err
-	}
+	n.mu.captured = ID{}
+	n.mu.ungranted = true
 	n.epoch.Store(e)
 	n.contentEpoch.Store(e)
 	return nil
