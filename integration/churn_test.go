@@ -45,6 +45,7 @@ func TestChurn(t *testing.T) {
 			c := &churning{t: t, rnd: rand.New(rand.NewSource(seed + int64(i)))}
 			if i > 0 {
 				c.repo = newBareRepo(t, "remote.git", user{})
+				must(t, "/", "git", "-C", c.repo, "config", "gc.auto", "0") // git fsck takes packs that a gc removes under it for damaged
 			}
 			c.volume()
 			for w := range 2 {
