@@ -38,12 +38,17 @@ type SetAttr struct {
 
 // Getattr stats n; through h, which may be nil, it works for files without a name too.
 func (v *Volume) Getattr(n *Inode, h *Handle) (Attr, error) {
-	a, err := v.attrNow(n, h)
-	if err != nil {
-		return Attr{}, err
+	for {
+		listed := v.moved.listed.Load()
+		a, err := v.attrNow(n, h)
+		if err != nil {
+			return Attr{}, err
+		}
+		v.shownLinks(n, &a)
+		if n.dir == nil || listed == v.moved.listed.Load() {
+			return a, nil
+		}
 	}
-	v.shownLinks(n, &a)
-	return a, nil
 }
 
 // attrNow is what stat shows of n. Warm's file and the record are looked at together: one changes with the other when bytes come

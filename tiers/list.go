@@ -271,8 +271,8 @@ func (l *lister) finish() error {
 	if err := v.storeRecord(n, r); err != nil {
 		return err
 	}
+	v.moved.listed.Add(1) // first: whoever finds it listed then sees that a link count from before is none
 	n.dir.unlisted.Store(false)
-	v.moved.listed.Add(1)
 	return nil
 }
 

@@ -65,11 +65,18 @@ func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
 		return nil, Attr{}, err
 	}
 	defer v.unpin(dir)
+	listed := v.moved.listed.Load()
 	n, a, err := v.lookupAt(dir, dirfd, name)
-	if err == nil {
-		v.shownLinks(n, &a)
+	if err != nil {
+		return nil, Attr{}, err
 	}
-	return n, a, err
+	v.shownLinks(n, &a)
+	if n.dir != nil && listed != v.moved.listed.Load() { // perhaps this one, in between
+		if now, err := v.Getattr(n, nil); err == nil {
+			a = now
+		}
+	}
+	return n, a, nil
 }
 
 func (v *Volume) lookupAt(dir *Inode, dirfd int, name string) (*Inode, Attr, error) {

@@ -1,0 +1,71 @@
+package tiers
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestStatWhileComingBack: whoever looks at a file just when its bytes come back, or at a directory when it is listed, sees what is
+// there before and after it.
+func TestStatWhileComingBack(t *testing.T) {
+	state, cold := t.TempDir(), newMemCold()
+	v := openTiered(t, state, cold)
+	f := write(t, v, v.Root(), "f", strings.Repeat("x", 5000))
+	time.Sleep(20 * time.Millisecond) // ctimes have ticks
+	for i := range 60 {
+		d := mkdir(t, v, v.Root(), fmt.Sprint("d", i))
+		for j := range 5 {
+			mkdir(t, v, d, fmt.Sprint(j))
+		}
+	}
+	v.mustSync(t)
+	watch(t, v, f, func() {
+		for range 20 {
+			mustTier(t, v)
+			must(t, v.comeBack(t.Context(), f))
+		}
+	})
+	must(t, v.Close())
+	v = openTiered(t, t.TempDir(), cold)
+	for i := range 60 {
+		d := mustFind(t, v, fmt.Sprint("d", i))
+		if !d.dir.unlisted.Load() {
+			t.Fatal("it is listed")
+		}
+		watch(t, v, d, func() { must(t, v.list(d)) })
+		v.unref(d, 1)
+	}
+	must(t, v.Close())
+}
+
+// watch looks at n all the time while f runs: two at a time, by its inode and by its name.
+func watch(t *testing.T, v *Volume, n *Inode, f func()) {
+	t.Helper()
+	want := mustAttr(t, v, n)
+	var stop atomic.Bool
+	var watching sync.WaitGroup
+	look := func(get func() (Attr, error)) {
+		for !stop.Load() && !t.Failed() {
+			if a, err := get(); err != nil || a != want {
+				t.Errorf("%v %+v\nbefore %+v", err, a, want)
+			}
+		}
+	}
+	watching.Go(func() { look(func() (Attr, error) { return v.Getattr(n, nil) }) })
+	watching.Go(func() {
+		look(func() (Attr, error) {
+			n, a, err := v.Lookup(n.parent, n.name)
+			if err == nil {
+				v.unref(n, 1)
+			}
+			return a, err
+		})
+	})
+	f()
+	stop.Store(true)
+	watching.Wait()
+}
