@@ -27,6 +27,12 @@ type viewCommit struct {
 // inCold says that an entry names what cold has.
 func inCold(e *Entry) bool { return e != nil && !e.ID.IsZero() }
 
+// Untouched says that nobody has looked into the volume since it was restored: opening its root would list it.
+func (w *WarmView) Untouched() bool {
+	r, ok := readRecord(byFD(w.fd))
+	return ok && r.has(recDir|recUnlisted)
+}
+
 func (w *WarmView) listCold(ctx context.Context, id DirID) (Listing, error) {
 	s, err := w.snapshot(ctx)
 	if err != nil {

@@ -108,10 +108,13 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	w := view(t, next)
 	root, err := w.Root()
 	head, _ := c.Head(t.Context())
-	if err != nil || root.Dir() != rootDir(head) {
+	if err != nil || root.Dir() != rootDir(head) || !w.Untouched() {
 		t.Errorf("the root is %+v, %v", root, err)
 	}
 	mustFind(t, next, "a")
+	if w.Untouched() {
+		t.Error("the root is listed and counts as untouched")
+	}
 	look("the root is listed")
 	if got := view(t, next).knownAs(t, ""); got != `"a" true, "far" true` {
 		t.Errorf("known: %s", got)

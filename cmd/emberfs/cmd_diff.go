@@ -151,7 +151,11 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		to, err = h.side(ctx, toRev)
 		return from, to, err
 	}
-	if h.mountpoint != "" && !unmounted(h.mountpoint) {
+	view, err := tiers.OpenWarmView(h.state, h.cold)
+	if err != nil {
+		return from, nil, err
+	}
+	if h.mountpoint != "" && !unmounted(h.mountpoint) && !view.Untouched() {
 		within, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		if err := flushMappings(within, h.mountpoint); err != nil {
@@ -159,8 +163,7 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 				h.mountpoint, plainError(err))
 		}
 	}
-	view, err := tiers.OpenWarmView(h.state, h.cold)
-	return from, view, err
+	return from, view, nil
 }
 
 // side opens a commit for comparing.
