@@ -18,9 +18,16 @@ const (
 )
 
 // Files implements tiers.Snapshot. It reads trees, no metadata and no content.
-func (s *snapshot) Files(ctx context.Context, most int64) (int64, error) {
-	c := counter{ctx: ctx, s: s, most: most, known: make(map[tiers.ID]int64)}
-	return c.entries(s.entries, 0)
+func (s *snapshot) Files(ctx context.Context, most int64) (files, names int64, err error) {
+	c := counter{ctx: ctx, s: s, most: most, known: make(map[tiers.ID]counts)}
+	n, err := c.entries(s.entries, 0)
+	return n.files, n.names, err
+}
+
+// counts are what a tree stands for.
+type counts struct {
+	file         bool  // a big file's chunks: they are no names
+	files, names int64 // with all below
 }
 
 // counter adds up the entries of trees, each as often as it is named: a tree of a megabyte can stand for 10^12 files.
@@ -28,46 +35,52 @@ type counter struct {
 	ctx   context.Context
 	s     *snapshot
 	most  int64
-	known map[tiers.ID]int64
+	known map[tiers.ID]counts
 }
 
-// entries counts what a directory holds with all below; over most it stops and gives some number over most.
-func (c *counter) entries(list []odb.TreeEntry, depth int) (int64, error) {
+// entries counts what a directory holds with all below; over most names it stops and gives some number over most.
+func (c *counter) entries(list []odb.TreeEntry, depth int) (sum counts, err error) {
 	if depth > maxTreeDepth {
-		return 0, fmt.Errorf("%w: more than %d levels of directories", tiers.ErrCorrupt, maxTreeDepth)
+		return counts{}, fmt.Errorf("%w: more than %d levels of directories", tiers.ErrCorrupt, maxTreeDepth)
 	}
-	sum := int64(len(list))
+	sum.names = int64(len(list))
 	for i := range list {
-		if sum > c.most {
+		if sum.names > c.most {
 			return sum, nil
 		}
 		if list[i].Mode != odb.ModeTree {
+			sum.files++
 			continue
 		}
 		n, err := c.tree(list[i].ID, depth+1)
 		if err != nil {
-			return 0, fmt.Errorf("%s: %w", list[i].Name, err)
+			return counts{}, fmt.Errorf("%s: %w", list[i].Name, err)
 		}
-		if sum += n; sum < 0 {
-			return math.MaxInt64, nil
+		if n.file {
+			sum.files++
+			continue
+		}
+		sum.files += n.files
+		if sum.names += n.names; sum.names < 0 || sum.files < 0 {
+			return counts{files: math.MaxInt64, names: math.MaxInt64}, nil
 		}
 	}
 	return sum, nil
 }
 
-func (c *counter) tree(id tiers.ID, depth int) (int64, error) {
+func (c *counter) tree(id tiers.ID, depth int) (counts, error) {
 	if n, ok := c.known[id]; ok {
 		return n, nil
 	}
 	if err := c.ctx.Err(); err != nil {
-		return 0, err
+		return counts{}, err
 	}
 	list, err := readTree(c.s.db, id, ignored())
 	if err != nil {
-		return 0, nil // the restore itself says what is wrong with it
+		return counts{}, nil // the restore itself says what is wrong with it
 	}
-	n := int64(0) // a big file's chunks are not files
-	if !slices.ContainsFunc(list, func(e odb.TreeEntry) bool { return e.Name == chunksName }) {
+	n := counts{file: slices.ContainsFunc(list, func(e odb.TreeEntry) bool { return e.Name == chunksName })}
+	if !n.file {
 		n, err = c.entries(list, depth)
 	}
 	if err == nil && len(c.known) < maxCounted {

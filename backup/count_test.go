@@ -17,11 +17,11 @@ func TestFiles(t *testing.T) {
 	f.text("small", "s")
 	v.commit(f, nil)
 	head := v.headSnapshot()
-	const want = 3 + 3*2 + 2
-	if n, err := head.Files(t.Context(), 1000); err != nil || n != want {
-		t.Errorf("Files = %d, %v, want %d", n, err, want)
+	const dirs, files = 3, 3*2 + 2
+	if f, n, err := head.Files(t.Context(), 1000); err != nil || f != files || n != files+dirs {
+		t.Errorf("Files = %d, %d, %v, want %d, %d", f, n, err, files, files+dirs)
 	}
-	if n, err := head.Files(t.Context(), 3); err != nil || n <= 3 {
+	if _, n, err := head.Files(t.Context(), 3); err != nil || n <= 3 {
 		t.Errorf("Files with a bound of 3 = %d, %v", n, err)
 	}
 }

@@ -362,3 +362,29 @@ func TestCheckNoRepository(t *testing.T) {
 		t.Errorf("%+v", r.Findings)
 	}
 }
+
+// TestColdFiles: status counts the files of the last commit, whatever of them is listed, released or removed since.
+func TestColdFiles(t *testing.T) {
+	deadline(t, time.Minute)
+	says := func(v *volume, what string, want int64) {
+		t.Helper()
+		if !waitFor(20*time.Second, func() bool { return v.status().Tiers.Cold.Files == want }) {
+			t.Errorf("%s: cold has %d files, want %d", what, v.status().Tiers.Cold.Files, want)
+		}
+	}
+	_, v := lazyPair(t, func(one *volume) {
+		says(one, "nothing is committed", 0)
+		one.fill("a/b", 10, 100)
+		one.fill("c", 5, 100)
+		check(t, os.Symlink("x", one.at("link")))
+		check(t, os.WriteFile(one.at("big"), make([]byte, 20<<20), 0o644)) // in chunks
+		one.sync()
+		says(one, "committed", 17)
+	})
+	says(v, "nothing is listed", 17)
+	check(t, os.Remove(v.at("c/f0")))
+	says(v, "removed, not committed", 17)
+	v.sync()
+	says(v, "removed", 16)
+	v.umount()
+}

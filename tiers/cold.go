@@ -155,9 +155,9 @@ type Snapshot interface {
 	// Opened lists files in the order in which the session that made the commit opened them first: slash paths, the most urgent
 	// first. They may be gone; a commit of a stock client, or one before there was such a list, has none.
 	Opened(ctx context.Context) ([]string, error)
-	// Files counts the entries of all directories that git has, about; over most it may stop and gives a number over most.
-	// It costs a look at each distinct directory.
-	Files(ctx context.Context, most int64) (int64, error)
+	// Files counts the entries of all directories that git has, about, and those among them that are no directories; over most
+	// names it may stop and gives a number over most. It costs a look at each distinct directory.
+	Files(ctx context.Context, most int64) (files, names int64, err error)
 }
 
 // Root is what only the root directory's metadata holds.

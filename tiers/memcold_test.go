@@ -26,6 +26,7 @@ type memCold struct {
 	failTx  error // Commit fails with it
 
 	maintain func(context.Context) error // nil: nothing to do
+	counting func(context.Context) error // is called by Files; nil: nothing to do
 	collect  func(context.Context, GCOptions) (GCReport, error)
 }
 
@@ -47,9 +48,28 @@ func (s *memSnapshot) Root() Entry      { return s.root }
 func (s *memSnapshot) LinkDirs(context.Context) (map[string][]string, error) {
 	return s.links, nil
 }
-func (s *memSnapshot) Valid(context.Context, DirID) (bool, error)  { return true, nil }
-func (s *memSnapshot) Opened(context.Context) ([]string, error)    { return s.opened, nil }
-func (s *memSnapshot) Files(context.Context, int64) (int64, error) { return 0, nil }
+func (s *memSnapshot) Valid(context.Context, DirID) (bool, error) { return true, nil }
+func (s *memSnapshot) Opened(context.Context) ([]string, error)   { return s.opened, nil }
+func (s *memSnapshot) Files(ctx context.Context, _ int64) (files, names int64, err error) {
+	if s.c.counting != nil {
+		if err := s.c.counting(ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+	var dir func(id DirID)
+	dir = func(id DirID) {
+		l, _ := s.ReadDir(ctx, id)
+		for i := range l.Entries {
+			if names++; l.Entries[i].Kind == KindDir {
+				dir(l.Entries[i].Dir())
+			} else {
+				files++
+			}
+		}
+	}
+	dir(s.root.Dir())
+	return files, names, nil
+}
 func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

@@ -145,7 +145,7 @@ func (r *restorer) fits(ctx context.Context, rootFD int) error {
 	case st.Files > 0:
 		room = int64(st.Ffree)
 	}
-	n, err := r.snap.Files(ctx, room)
+	_, n, err := r.snap.Files(ctx, room)
 	r.total = n
 	if err == nil && n > room {
 		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.snap.Info().ID, room, unix.ENOSPC)

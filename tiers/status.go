@@ -54,7 +54,8 @@ type WarmStatus struct {
 	LastTick *TierReport `json:"last_tick"`
 }
 
-// ColdStatus adds the repository's packs.
+// ColdStatus adds the repository's packs. Its files are those of the last commit, which need not be in warm; while they are being
+// counted, which takes a look at each directory, those of a commit before, or about as many as warm says.
 type ColdStatus struct {
 	TierStatus
 	Hits    uint64 `json:"hits"` // reads, in pages of 4 KiB, that cold answered

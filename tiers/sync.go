@@ -110,10 +110,8 @@ func (v *Volume) Status() Status {
 		Hits: v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
 	}
 	cs := v.cold.Stats()
-	// Every committed file is in cold; which of them were removed since, and what is not listed yet, is not counted here.
-	inCold := max(0, use.Files+use.stubs-v.risk.files.Load())
 	s.Tiers.Cold = ColdStatus{
-		TierStatus: TierStatus{Files: inCold, Bytes: cs.Bytes}, Hits: v.moved.coldHits.Load(), Packs: cs.Packs, Objects: cs.Objects,
+		TierStatus: TierStatus{Files: v.coldFiles(use), Bytes: cs.Bytes}, Hits: v.moved.coldHits.Load(), Packs: cs.Packs, Objects: cs.Objects,
 	}
 	v.points.mu.Lock()
 	s.Errors = append(s.Errors, cs.Problems...)

@@ -66,6 +66,8 @@ type Volume struct {
 		until time.Time
 	}
 
+	coldCount coldCount
+
 	inval atomic.Pointer[Invalidator]
 
 	// Tiering.
@@ -286,6 +288,7 @@ func (v *Volume) Close() error {
 		v.stop()
 		v.wg.Wait()
 	}
+	v.coldCount.end()
 	v.syncing <- struct{}{}
 	defer func() { <-v.syncing }()
 	err := unix.Syncfs(v.warmRead())
