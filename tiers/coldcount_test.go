@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 )
@@ -65,4 +66,19 @@ func TestColdFilesSlow(t *testing.T) {
 	v.coldCount.mu.Unlock()
 	next := openTest(t, v.cfg.State, c)
 	next.coldSays(t, "while it is counted for the first time", 2)
+}
+
+// TestStubsWithAttributes: a stub whose attributes take a block of their own is counted as one.
+func TestStubsWithAttributes(t *testing.T) {
+	v := openTiered(t, t.TempDir(), newMemCold())
+	f := write(t, v, v.root, "f", strings.Repeat("x", 50_000))
+	must(t, v.Setxattr(f, "user.long", make([]byte, 2000), 0, false, me))
+	v.mustSync(t)
+	mustTier(t, v)
+	if w := v.Status().Tiers.Warm; w.Stubs != 1 || w.Files != 0 {
+		t.Errorf("%+v, with %d blocks", w, warmBlocks(t, v, "f"))
+	}
+	if files, _, err := ColdOnly(v.cfg.State); err != nil || files != 1 {
+		t.Errorf("%d files in cold only, %v", files, err)
+	}
 }

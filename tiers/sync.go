@@ -258,6 +258,9 @@ func (v *Volume) warmUse() warmUse {
 	return c.use
 }
 
+// attrBlocks are what attributes that do not fit into the inode take of a file that has no bytes here.
+const attrBlocks = 8
+
 // countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
 func countTree(dirfd int, use *warmUse, depth int) {
 	if r, ok := readRecord(byFD(dirfd)); ok && r.has(recDir|recUnlisted) {
@@ -280,7 +283,7 @@ func countTree(dirfd int, use *warmUse, depth int) {
 		if statAt(dirfd, d.Name, &st) != nil {
 			continue
 		}
-		if d.Mode == unix.S_IFREG && st.Blocks == 0 && st.Size > 0 {
+		if d.Mode == unix.S_IFREG && st.Size > 0 && (st.Blocks == 0 || st.Blocks <= attrBlocks && st.Size > attrBlocks*512) {
 			if r, ok := readRecord(byName(dirfd, d.Name)); ok && r.isStub() {
 				use.stubs++
 				continue
