@@ -35,7 +35,7 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e
 	other := e == nil || e.Kind != KindFile || e.ID != rec.id
 	switch {
 	case !dirty && e != nil && other:
-		if w.stands(self, rec) {
+		if w.marked() && w.stands(self, rec) {
 			w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", rec.id, e.ID))
 		}
 	case dirty && (other || w.attrsDiffer(fd, name, &shown, e, true)):
@@ -49,7 +49,7 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e
 func (w *warmWalk) unlisted(self xattrTarget, at string, ids []DirID, rec record, clean bool) error {
 	is := DirID{Tree: rec.id, Meta: rec.meta}
 	there := slices.ContainsFunc(ids, func(id DirID) bool { return id != (DirID{}) })
-	if clean && there && !slices.Contains(ids, is) && w.stands(self, rec) {
+	if clean && there && !slices.Contains(ids, is) && w.marked() && w.stands(self, rec) {
 		w.untrue(at, at, fmt.Sprintf("is not listed yet and stands for tree %s under a clean mark, which the commit does not have there", is.Tree))
 	}
 	return w.lacks(self, rec, Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
@@ -59,15 +59,6 @@ func (w *warmWalk) unlisted(self xattrTarget, at string, ids []DirID, rec record
 func (w *warmWalk) otherUnlisted(fd int, name string, base *Entry) bool {
 	rec, _, _ := w.record(byName(fd, name), true)
 	return rec.has(recUnlisted) && (DirID{Tree: rec.id, Meta: rec.meta}) != base.Dir()
-}
-
-// stands says, where a daemon works, whether the record of what is in cold only is still what it was: believed or not.
-func (w *warmWalk) stands(self xattrTarget, rec record) bool {
-	if !w.o.Live {
-		return true
-	}
-	now, ok := readRecord(self)
-	return ok && now == rec
 }
 
 // lacks reports what cold has not of something that is there only.

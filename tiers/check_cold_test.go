@@ -251,3 +251,51 @@ func TestColdOnly(t *testing.T) {
 		t.Errorf("%d files, %d directories, %v", files, dirs, err)
 	}
 }
+
+// TestCheckBesideChange: what a daemon changes after its directory's clean mark was read is no damage: the mark went before.
+func TestCheckBesideChange(t *testing.T) {
+	for name, change := range map[string]func(v *Volume, d *Inode) error{
+		"truncated": func(v *Volume, d *Inode) error {
+			_, err := v.Setattr(mustFind(t, v, "d/b"), nil, &SetAttr{Size: new(uint64(5))})
+			return err
+		},
+		"truncated to its size": func(v *Volume, d *Inode) error {
+			_, err := v.Setattr(mustFind(t, v, "d/b"), nil, &SetAttr{Size: new(uint64(9))})
+			return err
+		},
+		"stub emptied": func(v *Volume, d *Inode) error {
+			_, err := v.Setattr(mustFind(t, v, "d/c"), nil, &SetAttr{Size: new(uint64(0))})
+			return err
+		},
+		"removed": func(v *Volume, d *Inode) error { return v.Unlink(d, "b") },
+		"renamed": func(v *Volume, d *Inode) error { return v.Rename(d, "c", d, "b", 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newMemCold()
+			v := openTiered(t, t.TempDir(), c)
+			d := mkdir(t, v, v.root, "d")
+			for _, name := range []string{"a", "b", "c"} {
+				write(t, v, d, name, "text of "+name)
+			}
+			v.mustSync(t)
+			mustTier(t, v, "d/a", "d/c")
+			info, err := ReadState(v.cfg.State)
+			must(t, err)
+			head, err := c.Head(t.Context())
+			must(t, err)
+			o := WarmCheck{State: v.cfg.State, Info: info, Commits: []Snapshot{head}, Live: true, Same: sameAsMem}
+			changed := false
+			o.Lacks = func(context.Context, Need) ([]Lost, error) {
+				if !changed {
+					changed = true
+					return nil, change(v, d)
+				}
+				return nil, nil
+			}
+			s, err := CheckWarm(t.Context(), o)
+			if err != nil || len(s.Findings) > 0 || !changed {
+				t.Errorf("%+v, %v", s, err)
+			}
+		})
+	}
+}

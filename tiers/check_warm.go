@@ -93,6 +93,7 @@ type warmWalk struct {
 	out    *WarmState
 	inodes map[uint64]struct{} // files with several names, whose bytes count once
 	oldest int64
+	marks  []seenMark // clean marks that are believed, from the outermost to the innermost directory
 	files  int64
 	done   int64
 	total  int64
@@ -209,6 +210,10 @@ func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean b
 	}
 	slices.SortFunc(names, func(a, b Dirent) int { return strings.Compare(a.Name, b.Name) })
 	lists := w.listings(ids)
+	if marked {
+		w.marks = append(w.marks, seenMark{self, rec})
+		defer func() { w.marks = w.marks[:len(w.marks)-1] }()
+	}
 	mark := at
 	dirty := !(marked || clean)
 	for _, d := range names {
@@ -216,12 +221,12 @@ func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean b
 			return err
 		}
 	}
-	w.vanished(self, at, names, lists, dirty, rec)
+	w.vanished(at, names, lists, dirty)
 	return nil
 }
 
 // vanished looks for names that the commit has and warm has not.
-func (w *warmWalk) vanished(self xattrTarget, at string, names []Dirent, lists []listing, dirty bool, rec record) {
+func (w *warmWalk) vanished(at string, names []Dirent, lists []listing, dirty bool) {
 	if len(lists) == 0 {
 		return
 	}
@@ -231,19 +236,10 @@ func (w *warmWalk) vanished(self xattrTarget, at string, names []Dirent, lists [
 		case here:
 		case dirty:
 			w.out.AtRisk.Files++ // a removal that no commit has
-		case w.confirmed(self, true, rec):
+		case w.marked():
 			w.untrue(path.Join(at, name), at, "is missing from warm under a clean mark: no commit would notice")
 		}
 	}
-}
-
-// confirmed says, where a daemon works, whether a record still stands after what was seen: marks turn dirty before a change.
-func (w *warmWalk) confirmed(self xattrTarget, dir bool, rec record) bool {
-	if !w.o.Live {
-		return true
-	}
-	now, ok, _ := w.record(self, dir)
-	return ok && now == rec
 }
 
 // entry compares one name.
@@ -332,7 +328,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 	case ok && fits:
 		id = rec.id
 	case ok && rec.has(recClean) && !dirty:
-		if w.settledFile(fd, name, self, st, rec) {
+		if w.marked() && w.settledFile(fd, name, self, st, rec) {
 			w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, its record says %d bytes of %s",
 				st.Size, clock(timeOf(st.Mtime)), rec.size, clock(rec.mtime)))
 		}
@@ -343,7 +339,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 	case !dirty && e != nil, !seen && e != nil && e.Size == int64(st.Size) && e.Mtime == timeOf(st.Mtime):
 		// No record of its own: a volume without records, or one whose disk was full.
 		if e.Size != int64(st.Size) || e.Mtime != timeOf(st.Mtime) {
-			if w.settledFile(fd, name, self, st, rec) {
+			if w.marked() && w.settledFile(fd, name, self, st, rec) {
 				w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, the commit says %d bytes of %s",
 					st.Size, clock(timeOf(st.Mtime)), e.Size, clock(e.Mtime)))
 			}
@@ -352,6 +348,9 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 		id = e.ID
 	}
 	if !dirty && e != nil && !id.IsZero() && id != e.ID {
+		if !w.marked() {
+			return nil
+		}
 		w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", id, e.ID))
 		return nil
 	}
@@ -367,15 +366,6 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 		return nil
 	}
 	return w.content(fd, at, name, st, rec, ok && fits, dirty, id)
-}
-
-// settledFile says, where a daemon works, whether a file that was seen to differ from its record still does.
-func (w *warmWalk) settledFile(fd int, name string, self xattrTarget, st *unix.Statx_t, rec record) bool {
-	if !w.o.Live {
-		return true
-	}
-	var now unix.Statx_t
-	return w.confirmed(self, false, rec) && statAt(fd, name, &now) == nil && now.Ino == st.Ino && now.Size == st.Size && now.Mtime == st.Mtime
 }
 
 // content compares a file's bytes with the id that its record names.

@@ -1,0 +1,48 @@
+package tiers
+
+import "golang.org/x/sys/unix"
+
+// A daemon that works beside a check marks a directory dirty, and all above it, before anything in it changes: a finding counts only
+// while what it was told by still stands.
+
+// seenMark is a directory's clean mark as it was read.
+type seenMark struct {
+	at  xattrTarget
+	rec record
+}
+
+// confirmed says, where a daemon works, whether a record still stands after what was seen: marks turn dirty before a change.
+func (w *warmWalk) confirmed(self xattrTarget, dir bool, rec record) bool {
+	if !w.o.Live {
+		return true
+	}
+	now, ok, _ := w.record(self, dir)
+	return ok && now == rec
+}
+
+// marked says, where a daemon works, whether the innermost clean mark still stands: it goes before anything below it changes.
+func (w *warmWalk) marked() bool {
+	if !w.o.Live || len(w.marks) == 0 {
+		return true
+	}
+	m := w.marks[len(w.marks)-1]
+	return w.confirmed(m.at, true, m.rec)
+}
+
+// settledFile says, where a daemon works, whether a file that was seen to differ from its record still does.
+func (w *warmWalk) settledFile(fd int, name string, self xattrTarget, st *unix.Statx_t, rec record) bool {
+	if !w.o.Live {
+		return true
+	}
+	var now unix.Statx_t
+	return w.confirmed(self, false, rec) && statAt(fd, name, &now) == nil && now.Ino == st.Ino && now.Size == st.Size && now.Mtime == st.Mtime
+}
+
+// stands says, where a daemon works, whether the record of what is in cold only is still what it was: believed or not.
+func (w *warmWalk) stands(self xattrTarget, rec record) bool {
+	if !w.o.Live {
+		return true
+	}
+	now, ok := readRecord(self)
+	return ok && now == rec
+}
