@@ -173,21 +173,27 @@ type baseDir struct {
 }
 
 func (b *baseDir) entry(name string) *Entry {
-	if !b.loaded {
-		b.loaded = true
-		if b.id != (DirID{}) && b.c.base != nil {
-			l, err := b.c.base.ReadDir(b.c.ctx, b.id)
-			if err != nil {
-				// Only a hint: without it everything is stored again.
-				b.c.v.log.WithError(err).WithField("tree", b.id.Tree).Warn("cannot read the last commit's listing")
-			}
-			b.entries = make(map[string]*Entry, len(l.Entries))
-			for i := range l.Entries {
-				b.entries[l.Entries[i].Name] = &l.Entries[i]
-			}
-		}
-	}
+	b.load()
 	return b.entries[name]
+}
+
+func (b *baseDir) load() {
+	if b.loaded {
+		return
+	}
+	b.loaded = true
+	if b.id == (DirID{}) || b.c.base == nil {
+		return
+	}
+	l, err := b.c.base.ReadDir(b.c.ctx, b.id)
+	if err != nil {
+		// Only a hint: without it everything is stored again.
+		b.c.v.log.WithError(err).WithField("tree", b.id.Tree).Warn("cannot read the last commit's listing")
+	}
+	b.entries = make(map[string]*Entry, len(l.Entries))
+	for i := range l.Entries {
+		b.entries[l.Entries[i].Name] = &l.Entries[i]
+	}
 }
 
 // entries collects what a directory holds: all of it where names is nil.
@@ -339,8 +345,23 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 	}
 	if m.full {
 		del = nil
+		put = c.withheld(put, names, b)
 	}
 	return put, del, nil
+}
+
+// withheld adds what the last commit has in a directory and an untrusted restore did not make: that it is not here says nothing.
+func (c *capture) withheld(put []Entry, names []string, b *baseDir) []Entry {
+	if !c.v.cfg.Untrusted {
+		return put
+	}
+	b.load()
+	for name, e := range b.entries {
+		if _, here := slices.BinarySearch(names, name); !here && (e.Kind == KindChar || e.Kind == KindBlock) {
+			put = append(put, *e)
+		}
+	}
+	return put
 }
 
 func gone(fd int, name string) bool {

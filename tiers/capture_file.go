@@ -118,6 +118,15 @@ func (c *capture) readOnce(n *Inode, fd int, e *Entry, st *unix.Statx_t, last at
 		n.io.RUnlock()
 		return attempt{}, err
 	}
+	if n.stub.Load() { // it came back, was taken for changed, and left again, all since it was looked at
+		defer n.io.RUnlock()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		r := &n.mu.rec
+		e.ID, e.Size, e.Mtime, e.Holes = r.id, r.size, r.mtime, HolesOf(r.size, r.blocks)
+		e.Mode, e.UID, e.GID = uint32(st.Mode)&07777, st.Uid, st.Gid
+		return attempt{id: r.id}, nil
+	}
 	size := int64(st.Size)
 	if size >= writtenMin && n.written.Load() == nil {
 		n.written.Store(newWritten(ID{}))

@@ -3,6 +3,7 @@ package tiers
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -211,13 +212,19 @@ func (v *Volume) openedPaths() []string {
 func (v *Volume) returnAll(ctx context.Context) {
 	v.ref(v.root)
 	defer v.unref(v.root, 1)
-	if err := v.returnBelow(ctx, v.root, 0); err != nil && ctx.Err() == nil {
+	left := 0
+	err := v.returnBelow(ctx, v.root, 0, &left)
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d files are still in cold only", left)
+	}
+	if err != nil && ctx.Err() == nil {
 		v.points.setError("tier", err)
 		v.log.WithError(err).Error("tiering is off, but files that left warm before could not be brought back")
 	}
 }
 
-func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int) error {
+// returnBelow is returnAll for one directory; left counts the files that did not come.
+func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int) error {
 	if depth > maxDepth || ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -238,6 +245,9 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int) error {
 	flush := func() {
 		v.bringBack(ctx, batch)
 		for _, f := range batch {
+			if f.stub.Load() {
+				*left++
+			}
 			v.unref(f, 1)
 		}
 		batch, bytes = batch[:0], 0
@@ -253,7 +263,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int) error {
 		}
 		switch {
 		case c.kind == KindDir:
-			err = v.returnBelow(ctx, c, depth+1)
+			err = v.returnBelow(ctx, c, depth+1, left)
 		case c.stub.Load():
 			v.ref(c)
 			batch, bytes = append(batch, c), bytes+int64(a.Size)

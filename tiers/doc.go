@@ -42,7 +42,7 @@
 //	Volume.sweeping  one walk over warm at a time
 //	Volume.syncing   one commit at a time
 //	pendingLinks.listed, dirState.listing   while children are made; taken with nothing else held but Volume.syncing
-//	Inode.back       a stub's bytes coming, going or being given up; in the barrier only by who empties a file
+//	Inode.back       a stub's bytes coming, going or being given up; never waited for in the barrier
 //	Volume.barrier   read side: every change, from its mark to its last system call; write side: a commit's boundary
 //	Inode.io         content: readers share, writers exclude each other and readers
 //	Volume.marks     transitions of directory records

@@ -256,7 +256,7 @@ func (h *Handle) Fallocate(mode uint32, off, length int64) error {
 	for r := (again{}); err != nil && r.try(h.v, h.n, &err); {
 		err = h.fallocate(mode, off, length)
 	}
-	if err == nil {
+	if err == nil && mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_COLLAPSE_RANGE) == 0 {
 		h.v.grew(length)
 	}
 	return err

@@ -176,8 +176,15 @@ func (l *lister) whole(e *Entry) error {
 	}
 	plain := *e
 	plain.Link = "" // its other names are made from this one
-	_, err := l.r.file(context.Background(), l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st)
-	return err
+	if _, err := l.r.file(context.Background(), l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st); err != nil {
+		return err
+	}
+	fd, err := openAt(l.fd, e.Name, unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fsync(fd) // the directory's mark goes without waiting for bytes
 }
 
 // exists takes "it is there already" for success.

@@ -26,6 +26,7 @@ func (v *Volume) loadRecord(n *Inode, at xattrTarget, st *unix.Statx_t) {
 		// A file that was being emptied: the mark must not become true again when it grows to the old size.
 		if err := at.remove(recordName); err != nil {
 			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot remove a void record")
+			r = voidStub(&found)
 		}
 	}
 	n.mu.rec = r

@@ -60,6 +60,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 		return 0, keptChanged, nil
 	case n.opens.Load() > 0:
 		return 0, keptOpen, nil
+	case v.unpushed(): // looked at again below; without this look each tick would ask cold for nothing
+		return 0, keptUnpushed, nil
 	}
 	if err := v.cold.Holds(ctx, r.id, r.size); err != nil {
 		return 0, keptMissing, fmt.Errorf("cold has not all of a file that was committed: %w", err)
@@ -104,6 +106,7 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 		return 0, keptFailed, err // no room for a longer record: the file stays
 	}
 	n.stub.Store(true)
+	n.writeSeq.Add(1) // who reads warm's file at this moment does not take the hole for its bytes
 	n.coldReads.Store(0)
 	if err := v.punch(n, fd); err != nil {
 		return 0, keptFailed, err
@@ -285,18 +288,23 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 		return false, err
 	}
 	old := n.mu.rec
-	n.mu.rec.flags &^= recStub | recBlocks | recClean // what is on disk is void
-	r := record{flags: old.flags & recGroup, group: old.group, id: old.id}
-	if err := v.storeOrRemove(n, r); err != nil {
+	n.stub.Store(false)
+	v.hot.newVersion(n)
+	n.mu.rec = voidStub(&old) // what is on disk is void as long as the file is empty
+	if err := v.storeOrRemove(n, record{flags: old.flags & recGroup, group: old.group, id: old.id}); err != nil {
 		return false, err
 	}
-	n.stub.Store(false)
 	n.mu.captured, n.mu.ungranted, n.mu.marksSynced = ID{}, true, false
 	e := v.epoch.Load()
 	n.epoch.Store(e)
 	n.contentEpoch.Store(e)
-	v.hot.newVersion(n)
 	return true, nil
+}
+
+// voidStub is what counts of a stub whose file was cut, as long as the mark on disk could not be replaced: nothing, but no change of
+// the bytes gets by before it is, since the mark would be true again should the file grow to its old size.
+func voidStub(old *record) record {
+	return record{flags: recCtime | old.flags&recGroup, group: old.group, id: old.id}
 }
 
 // rescue brings back the bytes of an open stub that is about to lose its last name: nothing would name them any more. What cannot

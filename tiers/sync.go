@@ -261,6 +261,15 @@ func (v *Volume) warmUse() warmUse {
 // attrBlocks are what attributes that do not fit into the inode take of a file that has no bytes here.
 const attrBlocks = 8
 
+// emptyStub says whether a file is a stub that has nothing left to give.
+func emptyStub(dirfd int, name string, st *unix.Statx_t) bool {
+	if st.Size == 0 || st.Blocks > attrBlocks || st.Blocks > 0 && st.Size <= attrBlocks*512 {
+		return false
+	}
+	r, ok := readRecord(byName(dirfd, name))
+	return ok && r.isStub()
+}
+
 // countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
 func countTree(dirfd int, use *warmUse, depth int) {
 	if r, ok := readRecord(byFD(dirfd)); ok && r.has(recDir|recUnlisted) {
@@ -283,11 +292,9 @@ func countTree(dirfd int, use *warmUse, depth int) {
 		if statAt(dirfd, d.Name, &st) != nil {
 			continue
 		}
-		if d.Mode == unix.S_IFREG && st.Size > 0 && (st.Blocks == 0 || st.Blocks <= attrBlocks && st.Size > attrBlocks*512) {
-			if r, ok := readRecord(byName(dirfd, d.Name)); ok && r.isStub() {
-				use.stubs++
-				continue
-			}
+		if d.Mode == unix.S_IFREG && emptyStub(dirfd, d.Name, &st) {
+			use.stubs++
+			continue
 		}
 		use.Files++
 		use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))

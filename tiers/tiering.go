@@ -134,7 +134,6 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 		return nil
 	}
 	if n.dir.unlisted.Load() {
-		s.use.unlisted++
 		return nil
 	}
 	fd, err := v.dirFD(n)
@@ -188,10 +187,7 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 	if statAt(dirfd, name, &st) != nil {
 		return
 	}
-	if st.Blocks == 0 {
-		if st.Size > 0 {
-			s.use.stubs++
-		}
+	if st.Blocks == 0 || emptyStub(dirfd, name, &st) {
 		return
 	}
 	bytes := int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
@@ -240,7 +236,6 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		s.report.Bytes += freed
 		s.use.Files--
 		s.use.Bytes -= bytes
-		s.use.stubs++
 	}
 }
 
