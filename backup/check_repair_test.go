@@ -107,7 +107,7 @@ func TestRepair(t *testing.T) {
 		{"index gone", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".idx") }, false, nil, false, []string{".idx: make a new index"}},
 		{"index zeroed", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, false, nil, false, []string{".idx: make a new index"}},
 		{"index bit", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, false, nil, false, []string{"make a new index"}},
-		{"trailer", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".pack", -1, []byte{1}) }, false, nil, false, []string{".pack: save what can be read"}},
+		{"trailer", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".pack", -8, []byte("damaged!")) }, false, nil, false, []string{".pack: save what can be read"}},
 		{"pack truncated, remote", func(v *checkedVolume) { v.truncatePack(v.tip) }, true, nil, false, []string{"again from the remote"}},
 		{"pack gone, remote", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".pack") }, true, nil, true, []string{"again from the remote"}},
 		{"all packs gone, remote", func(v *checkedVolume) {
