@@ -341,10 +341,15 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.attrFitting(st, func(st *unix.Statx_t) error { return v.statNode(n, st) })
+}
+
+// attrFitting is attrAfter where n.mu is held; look looks at n.
+func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) Attr {
 	r := &n.mu.rec
 	if n.mu.mode != uint32(st.Mode) || r.has(recCtime) && !r.isStub() && !r.has(recUnlisted) && r.mtime != timeOf(st.Mtime) {
 		var now unix.Statx_t
-		if v.statNode(n, &now) == nil {
+		if look(&now) == nil && now.Ino == n.ino && genOf(&now) == n.gen {
 			st = &now
 		}
 	}

@@ -37,7 +37,8 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 	} else {
 		v.loadRecord(n, byName(dirfd, name), st)
 	}
-	a := n.attrLocked(st)
+	// Who brought it back, and forgot it, may have been at it when st was taken.
+	a := n.attrFitting(st, func(st *unix.Statx_t) error { return statAt(dirfd, name, st) })
 	if n.kind == KindFile {
 		v.hot.versionFrom(n, a.Ctime, now())
 	}

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestStatWhileComingBack: whoever looks at a file just when its bytes come back, or at a directory when it is listed, sees what is
@@ -68,4 +70,36 @@ func watch(t *testing.T, v *Volume, n *Inode, f func()) {
 	f()
 	stop.Store(true)
 	watching.Wait()
+}
+
+// TestFirstStatWhileComingBack: a file that came back and was forgotten by all, while somebody who had just looked at it was about to
+// make it known, shows the mtime that it always had.
+func TestFirstStatWhileComingBack(t *testing.T) {
+	v := openTiered(t, t.TempDir(), newMemCold())
+	f := write(t, v, v.root, "f", strings.Repeat("x", 5000))
+	v.mustSync(t)
+	mustTier(t, v)
+	want := mustAttr(t, v, f)
+	dirfd, err := v.dirFD(v.root)
+	must(t, err)
+	defer v.unpin(v.root)
+	moves := v.moves.Load()
+	var st unix.Statx_t
+	f.back.Lock()
+	b, err := v.fetchBack(t.Context(), f)
+	must(t, err)
+	must(t, statAt(dirfd, "f", &st))
+	must(t, v.settle(b))
+	b.close()
+	f.back.Unlock()
+	v.Forget(f, 1)
+	if v.peek(&st) != nil {
+		t.Fatal("it is not forgotten")
+	}
+	n, a, err := v.adopt(v.root, dirfd, "f", &st, moves, false)
+	must(t, err)
+	defer v.unref(n, 1)
+	if a.Mtime != want.Mtime || a.Ctime != want.Ctime || a.Blocks != want.Blocks {
+		t.Errorf("shown %+v, before %+v", a, want)
+	}
 }
