@@ -102,7 +102,7 @@ func TestReleaseUnderExerciser(t *testing.T) {
 			stop := releasing(v)
 			seed := time.Now().UnixNano()
 			t.Logf("seed %d", seed)
-			exercise(t, v.at("file"), rand.New(rand.NewSource(seed)), time.Now().Add(20*time.Second))
+			exercise(t, v.at("file"), rand.New(rand.NewSource(seed)), time.Now().Add(8*time.Second))
 			if n := stop(); n < 5 {
 				t.Errorf("it left warm only %d times", n)
 			}

@@ -215,6 +215,20 @@ func TestStateDirectory(t *testing.T) {
 	must(openState(path))(t) // the lock is free again
 }
 
+// TestHalfMadeStateDirectory: a state directory whose first file had no name yet when the power went is one as any other.
+func TestHalfMadeStateDirectory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, tiers.TempPrefix+"3125432794", "{")
+	s := must(openState(path))(t)
+	defer s.lock.Close()
+	if _, err := os.Stat(filepath.Join(path, tiers.TempPrefix+"3125432794")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the temporary file stays: %v", err)
+	}
+}
+
 func TestStrangeStateDirectories(t *testing.T) {
 	dir := t.TempDir()
 	for name, say := range map[string]string{"home": "something else", "newer": "format 99", "file": "not a directory"} {

@@ -107,6 +107,12 @@ func openState(path string) (*stateDir, error) {
 		return nil, errors.Join(err, s.discard())
 	}
 	s.lock = f
+	// What a killed process, or a power cut, left is nobody's now. One that stays is for emberfs check.
+	if temps, err := tiers.StaleTemps(path); err == nil {
+		for _, t := range temps {
+			_ = os.Remove(t)
+		}
+	}
 	return s, nil
 }
 
@@ -131,6 +137,9 @@ func checkState(path string) error {
 		return refuse(fmt.Errorf("belongs to uid %d", st.Uid), "run as its owner, or "+choose)
 	}
 	ours := func(name string) bool {
+		if strings.HasPrefix(name, tiers.TempPrefix) { // a power cut before the first file had its name
+			return true
+		}
 		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm"}, name)
 	}
 	if len(entries) > 0 && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return ours(e.Name()) }) {
