@@ -24,16 +24,17 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	defer func() {
+	stop := func() { // nobody is killed: what git leaves then is no repository
 		cancel()
 		wg.Wait()
-	}()
+	}
+	defer stop()
 	var mu sync.Mutex
 	rounds := map[string]int{}
 	loop := func(args ...string) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				c := exec.CommandContext(ctx, "git", args...)
+				c := exec.Command("git", args...)
 				c.Dir = dir
 				c.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
 				out, err := c.CombinedOutput()
@@ -68,8 +69,7 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 			t.Fatal("a missing object was found")
 		}
 	}
-	cancel()
-	wg.Wait()
+	stop()
 	for _, what := range []string{"gc", "repack", "log"} {
 		if rounds[what] < 2 {
 			t.Errorf("only %d rounds of git %s", rounds[what], what)
