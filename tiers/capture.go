@@ -151,7 +151,7 @@ func (c *capture) beginFull(m *dirMark) {
 	ds := m.n.dir
 	ds.mu.Lock()
 	ds.mu.links = false // found out anew
-	if !ds.mu.tracking && ds.mu.missed != c.epoch {
+	if !ds.mu.tracking && ds.mu.missed.epoch != c.epoch {
 		ds.mu.pending = true
 		ds.mu.changed = nil
 	}

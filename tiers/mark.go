@@ -88,10 +88,13 @@ func (v *Volume) addChanged(d *Inode, name string, risk bool) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if !ds.mu.tracking && !ds.mu.pending {
-		if ds.mu.missed != e && risk {
+		if ds.mu.missed.epoch != e {
+			ds.mu.missed = touch{epoch: e}
+		}
+		if risk && !ds.mu.missed.risk {
+			ds.mu.missed.risk = true
 			v.risk.files.Add(1) // at least one; which ones the commit will find out
 		}
-		ds.mu.missed = e
 		return
 	}
 	old := ds.mu.changed[name]
@@ -195,7 +198,7 @@ func (v *Volume) touchContent(n *Inode) error {
 		if err := v.storeOrRemove(n, r); err != nil {
 			return err
 		}
-		n.mu.marksSynced = false
+		n.mu.marks++
 	}
 	n.mu.captured = ID{}
 	n.mu.ungranted = true
@@ -270,6 +273,7 @@ func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 	if n.dir == nil {
 		n.epoch.Store(v.epoch.Load())
 	}
+	n.mu.marks++
 	if err := f(); err != nil {
 		return err
 	}

@@ -219,7 +219,7 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		return
 	}
 	freed, kept, err := v.release(s.ctx, n, func() bool { return v.unusedFor(n, &st) >= s.age })
-	if err != nil {
+	if err != nil && s.ctx.Err() == nil {
 		v.log.WithError(err).WithField("path", at).Warn("a file cannot leave warm")
 		if s.err == nil {
 			s.err = fmt.Errorf("%s: %w", at, err)
