@@ -185,7 +185,7 @@ func (c *capture) release(err error) {
 			ds := m.n.dir
 			ds.mu.Lock()
 			if ds.mu.pending {
-				ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, c.epoch
+				ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, touch{epoch: c.epoch}
 			}
 			ds.mu.Unlock()
 		}
@@ -247,7 +247,6 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 			if n.written.Load() == nil && r.size >= writtenMin {
 				n.written.Store(newWritten(r.id))
 			}
-			n.mu.marksSynced = true // there is no dirty mark to make durable
 			v.dirtyHint.remove(n.ino)
 		}
 	}

@@ -102,8 +102,11 @@ func parseDirent(b []byte) (Dirent, int) {
 	}, length
 }
 
-// Fsync makes the directory durable.
+// Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old name too.
 func (d *DirHandle) Fsync(datasync bool) error {
+	if d.v.fsType == unix.BTRFS_SUPER_MAGIC {
+		return unix.Syncfs(d.fd)
+	}
 	if datasync {
 		return unix.Fdatasync(d.fd)
 	}

@@ -222,11 +222,13 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 }
 
 // Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync where
-// the file system journals attributes, syncfs on btrfs.
+// the file system journals attributes, syncfs on btrfs. So with the first one after it got or lost a name: btrfs would bring back the
+// old name of a renamed file beside the new one.
 func (h *Handle) Fsync(datasync bool) error {
 	n := h.n
 	n.mu.Lock()
-	marks := !n.mu.marksSynced && h.v.records
+	seen := n.mu.marks
+	marks := n.mu.marksSynced != seen && h.v.records
 	n.mu.Unlock()
 	var err error
 	switch {
@@ -244,7 +246,7 @@ func (h *Handle) Fsync(datasync bool) error {
 	}
 	if marks {
 		n.mu.Lock()
-		n.mu.marksSynced = true
+		n.mu.marksSynced = seen
 		n.mu.Unlock()
 	}
 	return nil

@@ -48,7 +48,8 @@ type Inode struct {
 		writers     int    // handles open for writing
 		lent        uint32 // the mode that lend set, which stat does not show; 0: none
 		ungranted   bool   // contents differ from rec though no record says so (volumes without records)
-		marksSynced bool   // the attribute's last change is durable as far as fsync goes
+		marks       uint32 // rises with each change of the record, of a name or of attributes
+		marksSynced uint32 // as far as fsync goes, what was there when marks was this is durable
 		noXattrs    bool   // just created: no attribute of the user's, no ACL
 		captured    ID     // what the last commit stored for a file that is open for writing; zero: unknown
 	}
@@ -69,7 +70,7 @@ type dirState struct {
 		sync.Mutex
 		tracking bool             // base and changed are complete
 		pending  bool             // changed is complete since the capture under way read the directory
-		missed   uint64           // the last epoch in which a name was touched and not noted
+		missed   touch            // the last epoch in which a name was touched and not noted
 		base     DirID            // what the last commit stored for this directory
 		changed  map[string]touch // names touched since base
 		links    bool             // holds a name of a file with several names
@@ -140,6 +141,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	t.next++
 	n = &Inode{id: t.next, ino: st.Ino, gen: gen, kind: kindOf(uint32(st.Mode)), refs: 1, anon: -1}
 	n.mu.mode = uint32(st.Mode)
+	n.mu.marks = 1 // nobody knows what of it is durable
 	if n.kind == KindDir {
 		n.dir = &dirState{fd: -1}
 	}

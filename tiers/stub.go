@@ -294,7 +294,8 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	if err := v.storeOrRemove(n, record{flags: old.flags & recGroup, group: old.group, id: old.id}); err != nil {
 		return false, err
 	}
-	n.mu.captured, n.mu.ungranted, n.mu.marksSynced = ID{}, true, false
+	n.mu.captured, n.mu.ungranted = ID{}, true
+	n.mu.marks++
 	e := v.epoch.Load()
 	n.epoch.Store(e)
 	n.contentEpoch.Store(e)
