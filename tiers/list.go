@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -93,24 +95,52 @@ func (l *lister) close() {
 
 // entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name last.
 func (l *lister) entries() error {
-	acl := l.v.hasDefaultACL(l.n, l.fd) != aclNone
-	for i := range l.l.Entries {
-		e := &l.l.Entries[i]
-		if err := l.v.step("list.entry"); err != nil {
-			return err
-		}
-		if e.Link != "" {
-			l.links = true
-		}
-		if err := l.entry(e, acl); err != nil {
-			return fmt.Errorf("list %q: %w", path.Join(l.v.pathOf(l.n), e.Name), err)
-		}
+	new := madeIn(l.n, l.fd, l.v)
+	var g errgroup.Group
+	workers := min(runtime.GOMAXPROCS(0), len(l.l.Entries)/listPiece)
+	for w := range max(workers, 1) {
+		g.Go(func() error {
+			for i := range l.l.Entries {
+				// The others' turns; what shares a file with other names, or is no file, is the first one's.
+				e := &l.l.Entries[i]
+				if alone := e.Kind == KindFile && e.Link == "" && !hasCaps(e); w != 0 && !alone || alone && workers > 1 && i/listPiece%workers != w {
+					continue
+				}
+				if err := l.v.step("list.entry"); err != nil {
+					return err
+				}
+				if err := l.entry(e, new); err != nil {
+					return fmt.Errorf("list %q: %w", path.Join(l.v.pathOf(l.n), e.Name), err)
+				}
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
-func (l *lister) entry(e *Entry, acl bool) error {
+// listPiece is how many files one of the goroutines that list a directory makes at a time.
+const listPiece = 16
+
+// made is what an inode has that was just made, so that only the rest has to be set.
+type made struct {
+	uid, gid uint32
+	attrs    bool // there may be extended attributes, and a mode that comes from them
+}
+
+// madeIn is what files made in a directory have.
+func madeIn(n *Inode, fd int, v *Volume) made {
+	m := made{uid: v.uid, gid: v.gid, attrs: v.hasDefaultACL(n, fd) != aclNone}
+	var st unix.Statx_t
+	if statAt(fd, "", &st) == nil && st.Mode&unix.S_ISGID != 0 {
+		m.gid = st.Gid
+	}
+	return m
+}
+
+func (l *lister) entry(e *Entry, new made) error {
 	if e.Link != "" {
+		l.links = true
 		if fd, ok := l.groups[keyOf(e)]; ok {
 			err := unix.Linkat(unix.AT_FDCWD, fdPath(fd), l.fd, e.Name, unix.AT_SYMLINK_FOLLOW)
 			if err == nil || errors.Is(err, unix.EEXIST) || !errors.Is(err, unix.EMLINK) {
@@ -129,11 +159,11 @@ func (l *lister) entry(e *Entry, acl bool) error {
 			err = l.whole(e)
 			break
 		}
-		err = l.r.stub(l.fd, e, l.ctime, acl)
+		err = l.r.stub(l.fd, e, l.ctime, new)
 		if errors.Is(err, unix.EEXIST) {
 			if _, ok := readRecord(byName(l.fd, e.Name)); !ok { // half made, where there is no O_TMPFILE
 				if err = unix.Unlinkat(l.fd, e.Name, 0); err == nil {
-					err = l.r.stub(l.fd, e, l.ctime, acl)
+					err = l.r.stub(l.fd, e, l.ctime, new)
 				}
 			}
 		}
@@ -296,11 +326,12 @@ func (v *Volume) syncListed(n *Inode) error {
 }
 
 // stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
-func (r *restorer) stub(dirfd int, e *Entry, ctime Time, acl bool) error {
-	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, 0600)
+func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) error {
+	mode := e.Mode & 0777
+	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
 	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
 	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
-		fd, err = openAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0600)
+		fd, err = openAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 	}
 	if err != nil {
 		return err
@@ -311,7 +342,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, acl bool) error {
 			return err
 		}
 	}
-	if err := r.attrsOf(fd, byFD(fd), e, acl); err != nil {
+	if err := r.setAttrs(fd, byFD(fd), e, new); err != nil {
 		return err
 	}
 	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
@@ -334,7 +365,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, acl bool) error {
 
 // unlisted gives a directory that was just made its attributes, and the record that says that its children are still to come.
 func (r *restorer) unlisted(fd int, at xattrTarget, e *Entry, ctime Time, valid bool) error {
-	if err := r.attrsOf(fd, at, e, true); err != nil {
+	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}
 	rec := record{flags: recDir | recUnlisted | recCtime, id: e.ID, meta: e.Meta, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}

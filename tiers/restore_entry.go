@@ -97,7 +97,7 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exis
 
 // finishDir sets a directory's attributes once its children are there, and its record last.
 func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, clean bool) error {
-	if err := r.attrsOf(sub, at, e, true); err != nil {
+	if err := r.attrsOf(sub, at, e); err != nil {
 		return fmt.Errorf("attributes of %q: %w", name, err)
 	}
 	if r.vol == nil || !r.vol.records {
@@ -176,7 +176,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	}
 	if r.lazy && !hasCaps(e) {
 		r.count(0)
-		return true, r.stub(fd, e, coarseNow(), true)
+		return true, r.stub(fd, e, coarseNow(), made{uid: noID, gid: noID, attrs: true})
 	}
 	blob, err := r.cold.Open(ctx, e.ID, e.Size)
 	if err != nil {
@@ -193,7 +193,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 		err = fmt.Errorf("%w: %d bytes, the metadata says %d", ErrCorrupt, size, e.Size)
 	}
 	if err == nil {
-		err = r.attrsOf(f, byName(fd, e.Name), e, true)
+		err = r.attrsOf(f, byName(fd, e.Name), e)
 	}
 	if err != nil {
 		return false, errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
@@ -246,13 +246,22 @@ func (r *restorer) attrs(fd int, name string, e *Entry) error {
 		return err
 	}
 	defer unix.Close(f)
-	return r.attrsOf(f, byName(fd, name), e, true)
+	return r.attrsOf(f, byName(fd, name), e)
 }
 
-// attrsOf sets owner, mode, xattrs and mtime in the order in which none undoes another: chown clears suid, an ACL changes the
-// mode, everything but the mtime itself changes the mtime of nothing. others says that there may be attributes already.
-func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry, others bool) error {
-	if r.owner == 0 && !r.untrusted {
+// attrsOf sets owner, mode, xattrs and mtime of what may have other ones.
+func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
+	return r.setAttrs(f, at, e, made{uid: noID, gid: noID, attrs: true})
+}
+
+// noID is nobody's uid or gid: chown(2) takes it for "leave it".
+const noID = ^uint32(0)
+
+// setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes another: chown
+// clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
+// warn of was made with the mode's 0777.
+func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
+	if r.owner == 0 && !r.untrusted && (e.UID != new.uid || e.GID != new.gid) {
 		if err := unix.Fchownat(f, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("chown to %d:%d: %w", e.UID, e.GID, err)
 		}
@@ -261,12 +270,12 @@ func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry, others bool) error {
 	if r.untrusted {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
-	if e.Kind != KindSymlink {
+	if e.Kind != KindSymlink && (new.attrs || mode&^0777 != 0) {
 		if err := unix.Chmod(fdPath(f), mode); err != nil {
 			return fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
-	if others || len(e.Xattrs) > 0 {
+	if new.attrs || len(e.Xattrs) > 0 {
 		if err := r.xattrs(at, e); err != nil {
 			return err
 		}
