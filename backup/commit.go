@@ -84,7 +84,7 @@ func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
 	if err := t.putObjects(d); err != nil {
 		return tiers.ID{}, err
 	}
-	own, err := t.putOwn(d.id.Meta, o.Opened)
+	own, err := t.putOwn(d.id.Meta, o.Opened, o.Rules)
 	if err != nil {
 		return tiers.ID{}, fmt.Errorf("%s: %w", ownName, err)
 	}
@@ -92,16 +92,15 @@ func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
 	return t.putTree(all)
 }
 
-// putOwn stores .emberfs. opened nil: the base's list goes on.
-func (t *tx) putOwn(meta tiers.ID, opened []string) (tiers.ID, error) {
+// putOwn stores .emberfs. opened nil, rules nil: the base's go on.
+func (t *tx) putOwn(meta tiers.ID, opened []string, rules *[]byte) (tiers.ID, error) {
 	known := make(map[tiers.ID]struct{})
 	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: metaName, ID: meta}}
 	if t.base != nil {
 		for _, id := range t.base.own.known {
 			known[id] = struct{}{}
 		}
-		// The rules are the user's; a commit carries them along as they are.
-		if t.base.own.rules.Mode != 0 {
+		if rules == nil && t.base.own.rules.Mode != 0 {
 			entries = append(entries, t.base.own.rules)
 		}
 		// The list is a hint: one that was lost is not worth a commit that lacks an object.
@@ -118,6 +117,9 @@ func (t *tx) putOwn(meta tiers.ID, opened []string) (tiers.ID, error) {
 		data []byte
 	}
 	files := []ownFile{{volumeName, volume}, {attributesName, []byte(attributes)}}
+	if rules != nil && len(*rules) > 0 {
+		files = append(files, ownFile{rulesName, *rules})
+	}
 	if data := encodeOpened(opened); len(data) > 0 {
 		files = append(files, ownFile{openedName, data})
 	}

@@ -8,6 +8,7 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
+	"emberfs/tiers/rules"
 )
 
 // Bounds of .emberfs/opened, in lines and bytes.
@@ -45,6 +46,21 @@ func (s *snapshot) readOpened() ([]string, error) {
 		return nil, fmt.Errorf("%s/%s: %w", ownName, openedName, err)
 	}
 	return paths, nil
+}
+
+// Rules implements tiers.Snapshot.
+func (s *snapshot) Rules(ctx context.Context) ([]byte, error) {
+	if err := ctx.Err(); err != nil || s.own.rules.Mode == 0 {
+		return nil, err
+	}
+	data, err := s.db.Read(s.own.rules.ID, odb.Blob, rules.MaxBytes)
+	if errors.Is(err, odb.ErrTooLarge) {
+		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("commit %s: %s/%s: %w", s.info.ID, ownName, rulesName, err)
+	}
+	return data, nil
 }
 
 // encodeOpened writes a line a path, as many as fit. What is no path is left out.

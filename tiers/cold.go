@@ -155,6 +155,8 @@ type Snapshot interface {
 	// Opened lists files in the order in which the session that made the commit opened them first: slash paths, the most urgent
 	// first. They may be gone; a commit of a stock client, or one before there was such a list, has none.
 	Opened(ctx context.Context) ([]string, error)
+	// Rules is the text of the volume's own rules, nil where it has none. ErrCorrupt: it is too long, or no file.
+	Rules(ctx context.Context) ([]byte, error)
 	// Files counts the entries of all directories that git has, about, and those among them that are no directories; over most
 	// names it may stop and gives a number over most. It costs a look at each distinct directory.
 	Files(ctx context.Context, most int64) (files, names int64, err error)
@@ -175,6 +177,7 @@ type CommitOptions struct {
 	AtRisk  int64 // files that were dirty and could not be taken
 	Root    DirID // what PutDir returned for the root
 	When    time.Time
+	Rules   *[]byte  // the volume's own rules from now on, empty: none; nil: those of the base commit go on
 	Opened  []string // as Snapshot.Opened, cut off where it gets too long; nil: the base commit's list goes on
 }
 

@@ -24,7 +24,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
-	if v.rootClean() && base != nil {
+	if v.rootClean() && base != nil && !v.rulesChanged(ctx, base) {
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
 		if v.points.failing("flush") {
@@ -62,7 +62,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 
 // publish moves the branch to a commit of what was captured, where that is not what it has already.
 func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc *Receipt) error {
-	if c.base != nil && rootDir(c.base) == root { // a commit would repeat the last one
+	rules := v.rulesChanged(ctx, c.base)
+	if c.base != nil && rootDir(c.base) == root && !rules { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		if m, ok := tx.(mender); ok {
 			if err := m.Mend(root); err != nil {
@@ -71,13 +72,23 @@ func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc 
 		}
 		return nil
 	}
-	commit, err := tx.Commit(ctx, CommitOptions{
+	o := CommitOptions{
 		Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
 		Root: root, When: time.Now(), Opened: v.openedPaths(),
-	})
+	}
+	if rules {
+		text := v.RulesText()
+		o.Rules = &text
+		o.Files++
+	}
+	commit, err := tx.Commit(ctx, o)
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	if o.Rules != nil {
+		v.rulesCommitted(*o.Rules)
+	}
+	rc.Files = o.Files
 	rc.Commit, rc.New = commit.String(), true
 	v.setLastCommit(commit, time.Now())
 	return nil

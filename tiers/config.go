@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+
+	"emberfs/tiers/rules"
 )
 
 // Config is what a Volume needs to open.
@@ -26,6 +28,9 @@ type Config struct {
 	WarmLimit    int64         // bytes of warm over which clean files leave earlier, least recently used first; 0: none
 	WarmReserve  int64         // bytes that are to stay free on warm's file system, by the same means
 	Prefetch     bool          // after a restore bring what the last session opened first
+
+	Rules       *rules.Set // of the settings file: instead of the volume's own; nil: none there
+	AcceptRules bool       // obey rules that keep data out of commits (ignore, memory) also where the repository brought them
 
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool

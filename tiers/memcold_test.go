@@ -41,6 +41,7 @@ type memSnapshot struct {
 	links map[string][]string
 
 	opened []string
+	rules  []byte
 }
 
 func (s *memSnapshot) Info() CommitInfo { return s.info }
@@ -50,6 +51,7 @@ func (s *memSnapshot) LinkDirs(context.Context) (map[string][]string, error) {
 }
 func (s *memSnapshot) Valid(context.Context, DirID) (bool, error) { return true, nil }
 func (s *memSnapshot) Opened(context.Context) ([]string, error)   { return s.opened, nil }
+func (s *memSnapshot) Rules(context.Context) ([]byte, error)      { return s.rules, nil }
 func (s *memSnapshot) Files(ctx context.Context, _ int64) (files, names int64, err error) {
 	if s.c.counting != nil {
 		if err := s.c.counting(ctx); err != nil {
@@ -271,7 +273,13 @@ func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
 	maps.Copy(t.c.blobs, t.new)
 	maps.Copy(t.c.dirs, t.dirs)
 	id := ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, t.c.head, len(t.c.commits))))
-	t.c.commits[id] = &memSnapshot{c: t.c, root: t.root.Entry, links: t.root.Links,
+	var text []byte
+	if o.Rules != nil {
+		text = *o.Rules
+	} else if t.base != nil {
+		text, _ = t.base.Rules(context.Background())
+	}
+	t.c.commits[id] = &memSnapshot{c: t.c, root: t.root.Entry, links: t.root.Links, rules: text,
 		info: CommitInfo{ID: id, Parent: t.c.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}}
 	t.c.head = id
 	return id, nil

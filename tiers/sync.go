@@ -118,6 +118,15 @@ func (v *Volume) Status() Status {
 	s.LastCommit, s.LastPush, s.Tiers.Warm.LastTick = v.points.commit, v.points.push, v.points.tick
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
+	for i := range v.Rules().Rules() {
+		s.Rules = append(s.Rules, v.Rules().Rules()[i].String())
+	}
+	v.book.mu.Lock()
+	s.RulesStatus = RulesStatus{From: v.book.from, Withheld: v.book.withheld}
+	v.book.mu.Unlock()
+	if n := s.RulesStatus.Withheld; n > 0 {
+		s.Notes = append(s.Notes, fmt.Sprintf("%d rules that keep data out of commits came with the repository and are not in effect (accept_rules, or write them to .emberfs/rules.yaml here)", n))
+	}
 	if !v.records {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}

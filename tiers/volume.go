@@ -67,6 +67,7 @@ type Volume struct {
 	}
 
 	coldCount coldCount
+	book      ruleBook
 
 	inval atomic.Pointer[Invalidator]
 
@@ -149,6 +150,9 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	}
 	v.hot = newHot(HotBytes(c.MemoryLimit))
 	if err := v.openRoot(); err != nil {
+		return nil, err
+	}
+	if err := v.loadRules(); err != nil {
 		return nil, err
 	}
 	if err := v.catchUp(ctx); err != nil {

@@ -1,0 +1,255 @@
+package tiers
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/rules"
+)
+
+const rulesName = "rules.yaml"
+
+// ruleBook holds the rules in effect and where they came from. The volume's own text lies in the state directory and, as
+// .emberfs/rules.yaml, in each commit.
+type ruleBook struct {
+	set atomic.Pointer[rules.Set] // in effect; nil: none
+
+	mu       sync.Mutex // over changes
+	text     []byte     // the volume's own
+	from     string     // where those in effect are from
+	withheld int        // rules of the text that are not in effect, for they drop data and nobody here agreed to that
+	pending  bool       // the last commit may have another text
+}
+
+// Where rules come from, as status shows it.
+const (
+	rulesNone   = "none"
+	rulesConfig = "config"
+	rulesHere   = "written here"
+)
+
+// RulesStatus says which rules are in effect.
+type RulesStatus struct {
+	From string `json:"from"` // none, config, "written here", or the commit that brought them
+	// Withheld are rules of the repository that keep data out of commits (ignore, memory), which nobody on this machine agreed to.
+	Withheld int `json:"withheld"`
+}
+
+// Rules are the rules in effect.
+func (v *Volume) Rules() *rules.Set { return v.book.set.Load() }
+
+// RulesText is the volume's own text of rules, which need not be in effect (see RulesStatus).
+func (v *Volume) RulesText() []byte {
+	v.book.mu.Lock()
+	defer v.book.mu.Unlock()
+	return v.book.text
+}
+
+// SetRulesText replaces the volume's own rules, durably, and puts them in effect at once unless the settings file has some. What
+// is no list of rules is refused with EINVAL and changes nothing; why stands in status until a good one comes.
+func (v *Volume) SetRulesText(text []byte) error {
+	set, err := rules.Parse(text)
+	if err != nil {
+		err = fmt.Errorf("%s: %w; the rules before it stay", rulesName, err)
+		v.points.setError("rules", err)
+		v.log.WithError(err).Warn("new rules are refused")
+		return fmt.Errorf("%w: %w", unix.EINVAL, err)
+	}
+	b := &v.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := v.storeRules(text, sumOf(text)); err != nil {
+		return err
+	}
+	v.points.setError("rules", nil)
+	b.text, b.pending = text, true
+	if v.cfg.Rules == nil {
+		v.applyRules(set, rulesHere, 0)
+	}
+	v.risk.files.Add(1)
+	v.riskSince()
+	return nil
+}
+
+// applyRules puts rules in effect. book.mu is held, or the volume is not open yet.
+func (v *Volume) applyRules(set *rules.Set, from string, withheld int) {
+	v.book.from, v.book.withheld = from, withheld
+	v.book.set.Store(set)
+	v.log.WithField("rules", len(set.Rules())).WithField("from", from).Info("rules are in effect")
+}
+
+// storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it.
+func (v *Volume) storeRules(text []byte, consent string) error {
+	path := filepath.Join(v.cfg.State, rulesName)
+	if len(text) == 0 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	} else if err := WriteFileDurable(path, text, 0o600); err != nil {
+		return err
+	}
+	if consent == "" || v.state.Rules == consent {
+		return nil
+	}
+	return v.state.update(func(s *stateFile) { s.Rules = consent })
+}
+
+func sumOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// loadRules puts the rules in effect that a start finds: those of the settings file, else the volume's own.
+func (v *Volume) loadRules() error {
+	text, err := os.ReadFile(filepath.Join(v.cfg.State, rulesName))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("read the rules: %w", err)
+	}
+	b := &v.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text, b.pending, b.from = text, true, rulesNone
+	if v.cfg.Rules != nil {
+		v.applyRules(v.cfg.Rules, rulesConfig, 0)
+		return nil
+	}
+	v.ownRules("the volume")
+	return nil
+}
+
+// ownRules puts the volume's own text in effect, as far as this machine agrees. book.mu is held.
+func (v *Volume) ownRules(from string) {
+	b := &v.book
+	set, err := rules.Parse(b.text)
+	if err != nil { // from a repository: SetRulesText lets none in
+		err = fmt.Errorf(".emberfs/%s of %s: %w; there are no rules until it is mended", rulesName, from, err)
+		v.points.setError("rules", err)
+		v.log.WithError(err).Warn("the volume's rules are refused")
+		v.book.from, v.book.withheld = rulesNone, 0
+		v.book.set.Store(nil)
+		return
+	}
+	v.points.setError("rules", nil)
+	withheld := 0
+	switch {
+	case v.state.Rules == sumOf(b.text):
+		from = rulesHere
+	case !v.cfg.AcceptRules:
+		if set, withheld = set.WithoutDrops(); withheld > 0 {
+			v.log.WithField("rules", withheld).WithField("from", from).
+				Warn("rules that keep data out of commits came with the repository and are not in effect: mount with accept_rules, or write them to .emberfs/rules.yaml here")
+		}
+	}
+	if len(b.text) > 0 {
+		v.applyRules(set, from, withheld)
+		return
+	}
+	v.book.from, v.book.withheld = rulesNone, 0
+	v.book.set.Store(nil)
+}
+
+// followRules takes over the rules of a commit that warm was brought to.
+func (v *Volume) followRules(ctx context.Context, s Snapshot) error {
+	text, err := s.Rules(ctx)
+	if err != nil {
+		v.points.setError("rules", err)
+		v.log.WithError(err).Warn("the volume's rules cannot be read: those here stay")
+		return nil
+	}
+	b := &v.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pending = false
+	if string(b.text) == string(text) {
+		return nil
+	}
+	if err := v.storeRules(text, ""); err != nil {
+		return fmt.Errorf("store the volume's rules: %w", err)
+	}
+	b.text = text
+	if v.cfg.Rules == nil {
+		v.ownRules("commit " + s.Info().ID.String())
+	}
+	return nil
+}
+
+// rulesChanged says whether the volume's own text differs from what a commit has.
+func (v *Volume) rulesChanged(ctx context.Context, base Snapshot) bool {
+	b := &v.book
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.pending {
+		return false
+	}
+	if base == nil {
+		return len(b.text) > 0
+	}
+	text, err := base.Rules(ctx)
+	if err != nil {
+		return len(b.text) > 0 // what cannot be read here may be mended elsewhere
+	}
+	if string(text) == string(b.text) {
+		b.pending = false
+	}
+	return b.pending
+}
+
+// rulesCommitted notes that a commit has this text.
+func (v *Volume) rulesCommitted(text []byte) {
+	v.book.mu.Lock()
+	if string(v.book.text) == string(text) {
+		v.book.pending = false
+	}
+	v.book.mu.Unlock()
+}
+
+// RulesReport explains what the rules say of one path.
+type RulesReport struct {
+	Path  string      `json:"path"`
+	Class string      `json:"class"` // critical, session, memory, or ignored
+	Rule  int         `json:"rule"`  // the one that decides, from 1; 0: none, the default
+	Why   string      `json:"why"`
+	From  string      `json:"from"` // as RulesStatus.From
+	Rules []RuleShown `json:"rules"`
+}
+
+// RuleShown is one rule in a RulesReport.
+type RuleShown struct {
+	Rule    string `json:"rule"`
+	Line    int    `json:"line"`
+	Decides bool   `json:"decides"`
+	Why     string `json:"why"`
+}
+
+// ExplainRules says which rule decides about a slash path from the root, and why; dir says whether it is a directory.
+func ExplainRules(set *rules.Set, from, path string, dir bool) RulesReport {
+	d, steps := set.Explain(path, dir)
+	r := RulesReport{Path: path, Class: d.Class().String(), Rule: d.Index, From: from, Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
+	if d.Ignored() {
+		r.Class = "ignored"
+	}
+	for _, s := range steps {
+		r.Rules = append(r.Rules, RuleShown{Rule: s.Rule.String(), Line: s.Rule.Line, Decides: s.Decides, Why: s.Why})
+		if s.Decides {
+			r.Why = s.Why
+		}
+	}
+	return r
+}
+
+// ExplainRules says which of the rules in effect decides about a slash path from the root.
+func (v *Volume) ExplainRules(path string, dir bool) RulesReport {
+	v.book.mu.Lock()
+	from := v.book.from
+	v.book.mu.Unlock()
+	return ExplainRules(v.Rules(), from, path, dir)
+}
