@@ -207,10 +207,10 @@ func (t *memTx) PutFile(_ context.Context, c Content, base Base) (ID, error) {
 	}
 	id := ID(sha1.Sum(data))
 	t.mu.Lock()
-	if err := t.checkBase(data, base); err != nil {
+	if err := t.checkBase(data, base); err == nil {
+		t.lies[id] = nil // so it is true, whoever else says so
+	} else if _, said := t.lies[id]; !said {
 		t.lies[id] = err // a lie unless the caller finds out that the file changed meanwhile
-	} else {
-		delete(t.lies, id)
 	}
 	t.new[id] = data
 	t.mu.Unlock()
