@@ -16,12 +16,13 @@ import (
 // capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their record,
 // tracked ones by the names that were touched.
 type capture struct {
-	v     *Volume
-	ctx   context.Context
-	tx    Tx
-	base  Snapshot // nil for the first commit
-	root  *Entry   // the root's own attributes
-	epoch uint64   // the boundary: what is touched in this epoch may or may not be in the commit, and stays dirty
+	v      *Volume
+	ctx    context.Context
+	tx     Tx
+	base   Snapshot // nil for the first commit
+	root   *Entry   // the root's own attributes
+	rewalk bool     // clean marks are not enough: what is ignored may have changed
+	epoch  uint64   // the boundary: what is touched in this epoch may or may not be in the commit, and stays dirty
 
 	mu      sync.Mutex
 	files   int64
@@ -127,7 +128,7 @@ func (c *capture) begin(m *dirMark, base DirID) ([]string, DirID) {
 	if ds.mu.tracking {
 		base = ds.mu.base
 	}
-	if ds.mu.tracking && !ds.mu.links && base != (DirID{}) {
+	if ds.mu.tracking && !ds.mu.links && !c.rewalk && base != (DirID{}) {
 		names := make([]string, 0, len(ds.mu.changed))
 		for name := range ds.mu.changed {
 			names = append(names, name)
@@ -228,6 +229,14 @@ func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *base
 			return nil, nil, fmt.Errorf("stat %q: %w", full, err)
 		}
 		e := entryOf(name, &st)
+		if c.v.ignored(full, e.Kind == KindDir) {
+			if !c.passBy(m, fd, name) {
+				del = append(del, name)
+			} else if old := b.entry(name); old != nil && m.full {
+				put = append(put, *old)
+			}
+			continue
+		}
 		if st.Nlink > 1 && e.Kind != KindDir {
 			if !m.full {
 				return nil, nil, errNeedFull
@@ -397,7 +406,7 @@ func (c *capture) subdir(m *dirMark, fd int, name, at string, b *baseDir) (DirID
 	n.mu.Lock()
 	rec := n.mu.rec
 	n.mu.Unlock()
-	if rec.has(recClean | recDir) {
+	if rec.has(recClean|recDir) && !(c.rewalk && !rec.has(recUnlisted)) {
 		return DirID{Tree: rec.id, Meta: rec.meta}, a.Mtime, nil
 	}
 	n.dir.mu.Lock()

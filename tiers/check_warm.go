@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/rules"
 )
 
 // WarmCheck says what CheckWarm compares.
@@ -56,7 +58,11 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 		return nil, err
 	}
 	defer closeFD(fd)
-	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}}
+	set, err := EffectiveRules(o.State)
+	if err != nil {
+		return nil, err
+	}
+	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}, rules: set}
 	if o.Same != nil && o.Progress != nil {
 		var use warmUse
 		countTree(fd, &use, 0)
@@ -93,6 +99,7 @@ type warmWalk struct {
 	out    *WarmState
 	inodes map[uint64]struct{} // files with several names, whose bytes count once
 	oldest int64
+	rules  *rules.Set
 	marks  []seenMark // clean marks that are believed, from the outermost to the innermost directory
 	files  int64
 	done   int64
@@ -217,6 +224,9 @@ func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean b
 	mark := at
 	dirty := !(marked || clean)
 	for _, d := range names {
+		if w.rules.Decide(path.Join(at, d.Name), d.Mode == unix.S_IFDIR).Ignored() {
+			continue
+		}
 		if err := w.entry(fd, path.Join(at, d.Name), d.Name, mark, lists, dirty, depth); err != nil {
 			return err
 		}

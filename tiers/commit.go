@@ -24,7 +24,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
-	if v.rootClean() && base != nil && !v.rulesChanged(ctx, base) {
+	rewalk := v.book.rewalk.Swap(false) || v.state.Walked != v.rulesSum()
+	if v.rootClean() && base != nil && !rewalk && !v.rulesChanged(ctx, base) {
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
 		if v.points.failing("flush") {
@@ -32,7 +33,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		}
 		return nil
 	}
-	return v.walk(ctx, tx, func(c *capture, root DirID) error {
+	walked := v.rulesSum()
+	err = v.walk(ctx, tx, rewalk, func(c *capture, root DirID) error {
 		if err := v.step("commit.walked"); err != nil {
 			return err
 		}
@@ -56,8 +58,17 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		if len(c.missing) == 0 {
 			v.setVerified()
 		}
+		if v.state.Walked != walked {
+			if err := v.state.update(func(s *stateFile) { s.Walked = walked }); err != nil {
+				v.log.WithError(err).Warn("cannot write volume.json")
+			}
+		}
 		return nil
 	})
+	if err != nil && rewalk {
+		v.book.rewalk.Store(true)
+	}
+	return err
 }
 
 // publish moves the branch to a commit of what was captured, where that is not what it has already.
@@ -104,7 +115,7 @@ func (v *Volume) inStep(ctx context.Context, with ID) (same bool, err error) {
 		return false, fmt.Errorf("compare with commit %s: %w", with, err)
 	}
 	defer tx.Abort()
-	err = v.walk(ctx, tx, func(c *capture, root DirID) error {
+	err = v.walk(ctx, tx, false, func(c *capture, root DirID) error {
 		if same = len(c.missing) == 0 && rootDir(tx.Base()) == root; same {
 			c.recordClean()
 			v.setVerified()
@@ -125,9 +136,9 @@ func rootDir(s Snapshot) DirID {
 	return root.Dir()
 }
 
-// walk captures what is dirty into tx, then calls then with the root's id. An error leaves all that was dirty so.
-func (v *Volume) walk(ctx context.Context, tx Tx, then func(c *capture, root DirID) error) (err error) {
-	c := &capture{v: v, ctx: ctx, tx: tx, base: tx.Base()}
+// walk captures what is dirty into tx, with rewalk all that is listed, then calls then with the root's id. An error leaves all that was dirty so.
+func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capture, root DirID) error) (err error) {
+	c := &capture{v: v, ctx: ctx, tx: tx, base: tx.Base(), rewalk: rewalk}
 	v.boundary(c)
 	defer func() {
 		c.release(err)

@@ -16,6 +16,8 @@ type Handle struct {
 	atime atomic.Bool // the first read through this handle has been shown to warm
 	cold  atomic.Bool // there was a read of a stub through this handle
 
+	ignored bool // no commit takes what is written
+
 	noatime bool // reads of fd do not move warm's atime
 }
 
@@ -107,7 +109,7 @@ func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime bool) *Handle
 			v.writers.Store(n, struct{}{})
 		}
 	}
-	return &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime}
+	return &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime, ignored: writable(flags) && v.ignoredInode(n)}
 }
 
 // Release closes the handle.
@@ -164,7 +166,9 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	n.writeSeq.Add(1)
 	n.written.Load().add(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
-	v.risk.bytes.Add(int64(m))
+	if !h.ignored {
+		v.risk.bytes.Add(int64(m))
+	}
 	if m > 0 {
 		v.hot.update(n, p[:m], off, size)
 	}
@@ -342,7 +346,9 @@ func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, l
 	out.n.written.Load().add(offOut, offOut+min(length, copyMax))
 	m, err := unix.CopyFileRange(in.fd, &offIn, out.fd, &offOut, int(min(length, copyMax)), 0)
 	v.hot.newVersion(out.n)
-	v.risk.bytes.Add(int64(max(m, 0)))
+	if !out.ignored {
+		v.risk.bytes.Add(int64(max(m, 0)))
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -83,6 +83,9 @@ func (v *Volume) touchName(d *Inode, name string) error {
 }
 
 func (v *Volume) addChanged(d *Inode, name string, risk bool) {
+	if risk && v.ignoredName(d, name, false) {
+		risk = false // no commit is to have it
+	}
 	e := v.epoch.Load()
 	ds := d.dir
 	ds.mu.Lock()

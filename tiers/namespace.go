@@ -130,6 +130,9 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	if err := v.list(dir); err != nil {
 		return Attr{}, err
 	}
+	if v.linkCrosses(n, dir, name) {
+		return Attr{}, unix.EXDEV
+	}
 	v.begin()
 	defer v.end()
 	if err := v.touchName(dir, name); err != nil {

@@ -166,6 +166,9 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	if err := v.beforeRename(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
 		return err
 	}
+	if err := v.crossing(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
+		return err
+	}
 	v.begin()
 	defer v.end()
 	dirfd, err := v.dirFD(dir)

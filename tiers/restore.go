@@ -261,6 +261,9 @@ func (r *restorer) removeOthers(fd int, at string, entries []Entry) error {
 	for _, d := range list {
 		_, ok := slices.BinarySearchFunc(entries, d.Name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
 		if !ok {
+			if r.vol != nil && r.vol.ignored(path.Join(at, d.Name), d.Mode == unix.S_IFDIR) {
+				continue // no commit has it
+			}
 			if err := removeTree(fd, d.Name); err != nil {
 				return fmt.Errorf("remove %q: %w", path.Join(at, d.Name), err)
 			}

@@ -16,12 +16,17 @@ import (
 	"emberfs/tiers/rules"
 )
 
-const rulesName = "rules.yaml"
+const (
+	rulesName  = "rules.yaml"           // in the state directory: the volume's own text
+	effectName = "rules.effective.yaml" // what is in effect, for commands without a daemon
+)
 
 // ruleBook holds the rules in effect and where they came from. The volume's own text lies in the state directory and, as
 // .emberfs/rules.yaml, in each commit.
 type ruleBook struct {
-	set atomic.Pointer[rules.Set] // in effect; nil: none
+	set     atomic.Pointer[rules.Set] // in effect; nil: none
+	changes atomic.Uint64             // of set, from 1
+	rewalk  atomic.Bool               // what is ignored may have changed elsewhere than by rules: the next commit looks at everything
 
 	mu       sync.Mutex // over changes
 	text     []byte     // the volume's own
@@ -83,8 +88,46 @@ func (v *Volume) SetRulesText(text []byte) error {
 // applyRules puts rules in effect. book.mu is held, or the volume is not open yet.
 func (v *Volume) applyRules(set *rules.Set, from string, withheld int) {
 	v.book.from, v.book.withheld = from, withheld
-	v.book.set.Store(set)
+	v.putRules(set)
 	v.log.WithField("rules", len(set.Rules())).WithField("from", from).Info("rules are in effect")
+}
+
+// putRules makes a set the one in effect. The commands that look at a volume without its daemon find it beside the state.
+func (v *Volume) putRules(set *rules.Set) {
+	v.book.set.Store(set)
+	v.book.changes.Add(1)
+	path := filepath.Join(v.cfg.State, effectName)
+	old, err := os.ReadFile(path)
+	if text := set.Text(); err != nil && len(text) > 0 || err == nil && string(old) != string(text) {
+		if err := WriteFileDurable(path, text, 0o600); err != nil {
+			v.log.WithError(err).Warn("emberfs diff and check will not know the rules in effect")
+		}
+	}
+}
+
+// EffectiveRules reads which rules the volume of a state directory last had in effect.
+func EffectiveRules(state string) (*rules.Set, error) {
+	text, err := os.ReadFile(filepath.Join(state, effectName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the rules in effect: %w", err)
+	}
+	set, err := rules.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(state, effectName), err)
+	}
+	return set, nil
+}
+
+// rulesSum tells sets of rules apart by what they decide; "" where there are none.
+func (v *Volume) rulesSum() string {
+	text := v.Rules().Text()
+	if len(text) == 0 {
+		return ""
+	}
+	return sumOf(text)
 }
 
 // storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it.
@@ -135,7 +178,7 @@ func (v *Volume) ownRules(from string) {
 		v.points.setError("rules", err)
 		v.log.WithError(err).Warn("the volume's rules are refused")
 		v.book.from, v.book.withheld = rulesNone, 0
-		v.book.set.Store(nil)
+		v.putRules(nil)
 		return
 	}
 	v.points.setError("rules", nil)
@@ -154,7 +197,7 @@ func (v *Volume) ownRules(from string) {
 		return
 	}
 	v.book.from, v.book.withheld = rulesNone, 0
-	v.book.set.Store(nil)
+	v.putRules(nil)
 }
 
 // followRules takes over the rules of a commit that warm was brought to.

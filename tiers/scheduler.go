@@ -142,8 +142,11 @@ func (v *Volume) tick(ctx context.Context) {
 	v.forgotten.expire(v.clock() - min(v.clock(), uint32(max(v.cfg.WarmAge, v.cfg.HotAge)/useTick)))
 	s := v.newSweep(ctx, "age")
 	s.report.Hot = hot
-	if v.cfg.WarmAge > 0 && v.checkTiering() == nil {
-		s.age = v.cfg.WarmAge
+	if (v.cfg.WarmAge > 0 || v.Rules().HasAges()) && v.checkTiering() == nil {
+		s.byAge, s.age = true, v.cfg.WarmAge
+		if s.age == 0 {
+			s.age = never
+		}
 		v.sweeping.Lock()
 		err := s.run()
 		v.sweeping.Unlock()

@@ -36,6 +36,7 @@ type stateFile struct {
 	Origin  string `json:"origin,omitempty"`       // the commit that warm was last restored from: unlisted directories are of it
 	Tiered  bool   `json:"tiered,omitempty"`       // there may be stubs and unlisted directories: without records nobody can tell
 	Rules   string `json:"rules_agreed,omitempty"` // sha256 of the text of rules that was written on this machine
+	Walked  string `json:"rules_walked,omitempty"` // the rules by which the last commit looked at everything
 	Restore string `json:"restoring"`              // the commit that warm is being brought to; nothing else may have changed it
 }
 

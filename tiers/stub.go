@@ -95,6 +95,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 		return 0, "", nil
 	case capsOf(fd):
 		return 0, keptCaps, nil
+	case st.Nlink > 1 && v.Rules().HasIgnore(): // another of its names may be ignored, and be the one that stays
+		return 0, keptLinks, nil
 	}
 	a := n.attrLocked(&st)
 	now.flags |= recStub | recCtime | recBlocks

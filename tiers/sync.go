@@ -146,6 +146,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	v.wg.Go(func() { v.upkeepLoop(ctx) })
+	v.wg.Go(func() { v.settleLoop(ctx) })
 	v.running.Store(true)
 	v.wg.Go(func() { v.tierLoop(ctx) })
 	v.wg.Go(func() { v.returnLoop(ctx) })

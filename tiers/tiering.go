@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/rules"
 )
 
 // TierReport says what left warm in one go, and why.
@@ -33,6 +36,7 @@ const (
 	keptChanged  = "changed"
 	keptYoung    = "in use lately"
 	keptUnpushed = KeptUnpushed
+	keptLinks    = "has several names, of which one may be ignored"
 	keptCaps     = "has file capabilities"
 	keptMissing  = "not whole in cold"
 	keptFailed   = "failed"
@@ -94,6 +98,7 @@ type sweep struct {
 	report TierReport
 	want   []string           // paths from CleanPaths: what may go; nil: everything
 	age    time.Duration      // what was not used for longer goes
+	byAge  bool               // rules may have ages of their own
 	most   int64              // bytes to release; 0: no bound
 	count  *[ageBuckets]int64 // nil, or only counting: bytes by age
 	use    warmUse            // what was seen
@@ -198,7 +203,8 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		s.count[ageBucket(idle)] += bytes
 		return
 	}
-	if idle < s.age {
+	age := s.ageAt(at)
+	if idle < age {
 		s.report.Kept[keptYoung]++
 		return
 	}
@@ -218,7 +224,7 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		s.punch(n)
 		return
 	}
-	freed, kept, err := v.release(s.ctx, n, func() bool { return v.unusedFor(n, &st) >= s.age })
+	freed, kept, err := v.release(s.ctx, n, func() bool { return v.unusedFor(n, &st) >= age })
 	if err != nil && s.ctx.Err() == nil {
 		v.log.WithError(err).WithField("path", at).Warn("a file cannot leave warm")
 		if s.err == nil {
@@ -238,6 +244,21 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		s.use.Bytes -= bytes
 	}
 }
+
+// ageAt is the age from which on the file at a path leaves warm.
+func (s *sweep) ageAt(at string) time.Duration {
+	if set := s.v.Rules(); s.byAge && set.HasAges() {
+		if r := set.Decide(at, false).Rule; r != nil && r.WarmAge == rules.Never {
+			return never
+		} else if r != nil && r.WarmAge > 0 {
+			return r.WarmAge
+		}
+	}
+	return s.age
+}
+
+// never is an age that no file has.
+const never = time.Duration(math.MaxInt64)
 
 // punch finishes what a killed daemon began.
 func (s *sweep) punch(n *Inode) {

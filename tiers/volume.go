@@ -68,6 +68,7 @@ type Volume struct {
 
 	coldCount coldCount
 	book      ruleBook
+	settling  settling
 
 	inval atomic.Pointer[Invalidator]
 
@@ -134,6 +135,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.epoch.Store(1)
 	v.openedAt, v.coldReads = time.Now(), newColdReader(c.Cold)
 	v.pressure = pressure{wake: make(chan struct{}, 1), room: make(chan chan<- int64)}
+	v.settling.wake = make(chan struct{}, 1)
 	v.returns, v.idleTiers = make(chan *Inode, 4*returnBatch), make(chan struct{})
 	round := make(chan struct{})
 	v.round.Store(&round)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	pathpkg "path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/rules"
 )
 
 // InodeGroup begins the names that a WarmView gives to hard-link groups: a directory knows inodes, not the groups of commits.
@@ -24,6 +27,7 @@ type WarmView struct {
 	fd      int
 	trust   uint16 // as the next start would have it
 	records bool   // there are records at all
+	rules   *rules.Set
 	opened  Time
 
 	cold   ViewCold
@@ -49,7 +53,12 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	w := &WarmView{fd: fd, trust: s.Trust, opened: Time{Sec: time.Now().Unix()}, cold: cold, origin: s.Origin}
+	set, err := EffectiveRules(state)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	w := &WarmView{rules: set, fd: fd, trust: s.Trust, opened: Time{Sec: time.Now().Unix()}, cold: cold, origin: s.Origin}
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
@@ -148,6 +157,9 @@ func (w *WarmView) List(ctx context.Context, at string, dir *Entry) (Listing, er
 	}
 	var l Listing
 	for _, d := range names {
+		if w.rules.Decide(pathpkg.Join(at, d.Name), d.Mode == unix.S_IFDIR).Ignored() {
+			continue // no commit is to have it
+		}
 		if err := ctx.Err(); err != nil {
 			return Listing{}, err
 		}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -70,6 +71,8 @@ type Set struct {
 	critical  bool
 	remote    bool
 	intervals bool
+	ages      bool
+	anchored  bool // what is ignored depends on more than names
 }
 
 // Rules are the rules in their order. The caller does not change them.
@@ -84,6 +87,13 @@ func (s *Set) Rules() []Rule {
 func (s *Set) HasMemory() bool   { return s != nil && s.memory }
 func (s *Set) HasIgnore() bool   { return s != nil && s.ignore }
 func (s *Set) HasCritical() bool { return s != nil && s.critical }
+
+// HasAges says whether a rule has a warm_age of its own.
+func (s *Set) HasAges() bool { return s != nil && s.ages }
+
+// Anchored says whether a path's ancestors have a say in whether it is ignored, so that renaming one of them can change that: false
+// where all ignore rules are of the form **/name or **/name/.
+func (s *Set) Anchored() bool { return s != nil && s.anchored }
 
 // HasIntervals says whether a rule has a backup_interval of its own.
 func (s *Set) HasIntervals() bool { return s != nil && s.intervals }
@@ -239,6 +249,29 @@ func (r *Rule) String() string {
 	return b.String()
 }
 
+// Text is a list of rules that decides alike, in YAML, without delays, intervals and ages.
+func (s *Set) Text() []byte {
+	var b []byte
+	for _, r := range s.Rules() {
+		b = fmt.Appendf(b, "- match: %s\n", quote(r.Match))
+		if r.Ignore {
+			b = append(b, "  ignore: true\n"...)
+		} else {
+			b = fmt.Appendf(b, "  class: %v\n", r.Class)
+		}
+	}
+	return b
+}
+
+// quote writes a string as JSON does, which YAML reads.
+func quote(text string) []byte {
+	b, err := json.Marshal(text)
+	if err != nil { // never: it is valid UTF-8
+		return []byte(`""`)
+	}
+	return b
+}
+
 // WithoutDrops is the set without the rules that keep data out of commits, and how many those are.
 func (s *Set) WithoutDrops() (*Set, int) {
 	var kept []Rule
@@ -263,7 +296,12 @@ func newSet(list []Rule) *Set {
 		s.critical = s.critical || r.Class == Critical
 		s.remote = s.remote || r.FsyncRemote
 		s.intervals = s.intervals || r.BackupInterval > 0
+		s.ages = s.ages || r.WarmAge != 0
+		if name, anywhere := strings.CutPrefix(r.pattern, "**/"); !anywhere || strings.ContainsAny(name, "/{[\\") {
+			s.anchored = true
+		}
 	}
+	s.anchored = s.anchored && s.ignore
 	s.encloses = s.memory || s.ignore
 	return s
 }
