@@ -40,6 +40,10 @@ func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark,
 	n.mu.Lock()
 	p := c.m.preserve(n, pre, hint)
 	n.mu.Unlock()
+	base := p.base
+	if base.ID.IsZero() {
+		base.ID = hint // a better guess than the one of who changed it first
+	}
 	defer p.end()
 	fd, err := c.v.openToRead(n)
 	if err != nil {
@@ -53,7 +57,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark,
 	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != KindFile {
 		return fileMark{}, errNotAFile
 	}
-	id, err := c.tx.PutFile(c.ctx, &boundaryContent{preserved: p, fd: fd}, p.base)
+	id, err := c.tx.PutFile(c.ctx, &boundaryContent{preserved: p, fd: fd}, base)
 	if errors.Is(err, errStub) { // it turned out to be what cold has, and left
 		n.mu.Lock()
 		if r := n.mu.rec; r.isStub() && r.size == e.Size {

@@ -39,9 +39,6 @@ const hole = -1
 // preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's pre-image.
 func (m *moment) preserve(n *Inode, pre *preimage, hint ID) *preserved {
 	if p := n.preserved.Load(); p != nil && p.m == m {
-		if p.base.ID.IsZero() {
-			p.base.ID = hint
-		}
 		return p
 	}
 	p := &preserved{m: m, n: n, size: int64(pre.attr.Size)}
