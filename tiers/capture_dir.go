@@ -25,7 +25,7 @@ type dirWalk struct {
 	put  []Entry
 	del  []string
 	work []pendingFile
-	lost map[int]bool // slots of put whose content could not be had
+	lost map[int]bool      // slots of put whose content could not be had
 	have map[string]*Entry // what an earlier call of entries found; nil: nothing
 }
 
