@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"runtime"
 	"slices"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +19,9 @@ type capture struct {
 	tx     Tx
 	base   Snapshot // nil for the first commit
 	root   *Entry   // the root's own attributes
+	epoch  uint64   // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
+	m      *moment  // what changed since the boundary, as it was then
 	rewalk bool     // clean marks are not enough: what is ignored may have changed
-	epoch  uint64   // the boundary: what is touched in this epoch may or may not be in the commit, and stays dirty
 
 	mu      sync.Mutex
 	files   int64
@@ -91,11 +90,8 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 		}
 		defer undo()
 	}
-	put, del, err := c.entries(m, fd, at, names, b)
-	if errors.Is(err, errNeedFull) {
-		c.beginFull(m)
-		put, del, err = c.entries(m, fd, at, nil, b)
-	}
+	w := &dirWalk{c: c, m: m, fd: fd, at: at, b: b}
+	put, del, err := w.entries(names)
 	if err != nil {
 		return DirID{}, err
 	}
@@ -108,7 +104,7 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 		// What the last commit has of this directory cannot be extended: it is stored anew from what is here.
 		v.log.WithError(err).WithField("path", at).Warn("directory is damaged in cold; storing it whole")
 		c.beginFull(m)
-		if put, _, err = c.entries(m, fd, at, nil, b); err == nil {
+		if put, _, err = w.entries(nil); err == nil {
 			m.id, err = c.tx.PutDir(c.ctx, DirID{}, true, root, put, nil)
 		}
 	}
@@ -118,6 +114,7 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	v.ref(n)
 	c.marks = append(c.marks, m)
 	c.keepMarks(m)
+	c.m.done(n)
 	return m.id, nil
 }
 
@@ -130,9 +127,12 @@ func (c *capture) begin(m *dirMark, base DirID) ([]string, DirID) {
 	}
 	if ds.mu.tracking && !ds.mu.links && !c.rewalk && base != (DirID{}) {
 		names := make([]string, 0, len(ds.mu.changed))
-		for name := range ds.mu.changed {
+		for name, t := range ds.mu.changed {
+			if t.epoch >= c.epoch && !t.earlier {
+				continue // as base has it
+			}
 			names = append(names, name)
-			if ds.mu.changed[name].risk {
+			if t.risk {
 				m.touched = append(m.touched, name)
 			}
 		}
@@ -161,9 +161,6 @@ func (c *capture) beginFull(m *dirMark) {
 
 // errNotListed: what a restored directory holds cannot be read from cold.
 var errNotListed = errors.New("the directory cannot be listed")
-
-// errNeedFull: a directory turned out to hold a name of a file with several, whose group needs the whole listing.
-var errNeedFull = errors.New("directory must be read whole")
 
 // baseDir reads the last commit's listing of a directory when it is needed first.
 type baseDir struct {
@@ -197,168 +194,6 @@ func (b *baseDir) load() {
 	}
 }
 
-// entries collects what a directory holds: all of it where names is nil.
-func (c *capture) entries(m *dirMark, fd int, at string, names []string, b *baseDir) (put []Entry, del []string, err error) {
-	if m.full {
-		list, err := listNames(fd)
-		if err != nil {
-			return nil, nil, fmt.Errorf("list directory %q: %w", at, err)
-		}
-		names = make([]string, len(list))
-		for i := range list {
-			names[i] = list[i].Name
-		}
-		slices.Sort(names)
-	}
-	type pendingFile struct {
-		slot int
-		st   unix.Statx_t
-		base ID
-	}
-	var work []pendingFile
-	m.files, m.redo, m.keep = nil, nil, false
-	for _, name := range names {
-		full := path.Join(at, name)
-		moves := c.v.moves.Load()
-		var st unix.Statx_t
-		if err := statAt(fd, name, &st); err != nil {
-			if errors.Is(err, unix.ENOENT) {
-				del = append(del, name)
-				continue
-			}
-			return nil, nil, fmt.Errorf("stat %q: %w", full, err)
-		}
-		e := entryOf(name, &st)
-		if c.v.ignored(full, e.Kind == KindDir) {
-			if !c.passBy(m, fd, name) {
-				del = append(del, name)
-			} else if old := b.entry(name); old != nil && m.full {
-				put = append(put, *old)
-			}
-			continue
-		}
-		if st.Nlink > 1 && e.Kind != KindDir {
-			if !m.full {
-				return nil, nil, errNeedFull
-			}
-			m.n.noteLinks()
-			m.keep = true
-			e.Link = c.links.group(&st, b.entry(name), at)
-		} else if e.Kind != KindDir && c.v.regainName(m.n, fd, name, &st, moves) {
-			m.n.noteLinks() // what changes it right now may have been noted nowhere: the next commit reads all of this again
-			m.keep = true
-		}
-		if e.Xattrs, err = byName(fd, name).all(); err != nil {
-			if gone(fd, name) {
-				del = append(del, name)
-				continue
-			}
-			return nil, nil, err
-		}
-		switch e.Kind {
-		case KindDir:
-			id, mtime, err := c.subdir(m, fd, name, full, b)
-			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-				del = append(del, name) // gone since the stat; its directory is dirty again
-				m.redo = append(m.redo, name)
-				continue
-			}
-			if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO) || errors.Is(err, errNotListed) {
-				c.fail(full, err)
-				m.keep, m.redo = true, append(m.redo, name)
-				if old := b.entry(name); old != nil { // better than nothing
-					put = append(put, *old)
-				}
-				continue
-			}
-			if err != nil {
-				return nil, nil, err
-			}
-			e.ID, e.Meta, e.Size, e.Mtime = id.Tree, id.Meta, 0, mtime
-		case KindSymlink:
-			to, err := readlinkAt(fd, name)
-			if err != nil {
-				del, m.redo = append(del, name), append(m.redo, name)
-				continue
-			}
-			e.Target, e.Size = string(to), int64(len(to))
-			if e.ID, err = c.tx.PutSymlink(c.ctx, e.Target, ID{}); err != nil {
-				return nil, nil, fmt.Errorf("store symlink %q: %w", full, err)
-			}
-			c.count(0)
-		case KindFile:
-			id, hint, known := c.knownContent(fd, &e, &st, m, b)
-			if !known {
-				work = append(work, pendingFile{len(put), st, hint})
-			} else if _, ok := slices.BinarySearch(m.touched, name); ok {
-				c.count(0) // its attributes
-			}
-			e.ID = id
-		default:
-			e.Size = 0
-			c.count(0)
-		}
-		put = append(put, e)
-	}
-	// Two files at a time: hashing and deflating take longer than reading.
-	var g errgroup.Group
-	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
-	var mu sync.Mutex
-	failed := make(map[int]bool)
-	for _, w := range work {
-		g.Go(func() error {
-			e := &put[w.slot]
-			mark, err := c.content(m.n, fd, e, &w.st, w.base)
-			full := path.Join(at, e.Name)
-			switch {
-			case err == nil:
-				mu.Lock()
-				m.files = append(m.files, mark)
-				mu.Unlock()
-				return nil
-			case errors.Is(err, unix.ENOENT) || errors.Is(err, errNotAFile):
-				mu.Lock()
-				failed[w.slot] = true // removed or replaced meanwhile: its directory is dirty again
-				mu.Unlock()
-				return nil
-			case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO):
-				c.fail(full, err)
-				mu.Lock()
-				failed[w.slot] = true
-				mu.Unlock()
-				return nil
-			}
-			return fmt.Errorf("store %q: %w", full, err)
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, nil, err
-	}
-	if len(failed) > 0 {
-		m.keep = true
-		kept := put[:0]
-		for i := range put {
-			if !failed[i] {
-				kept = append(kept, put[i])
-				continue
-			}
-			m.redo = append(m.redo, put[i].Name)
-			// What the last commit has of it is better than nothing.
-			if old := b.entry(put[i].Name); old != nil && !gone(fd, put[i].Name) {
-				kept = append(kept, *old)
-			} else {
-				del = append(del, put[i].Name)
-			}
-		}
-		put = kept
-	}
-	if m.full {
-		del = nil
-		put = c.withheld(put, names, b)
-	}
-	return put, del, nil
-}
-
 // withheld adds what the last commit has in a directory and an untrusted restore did not make: that it is not here says nothing.
 func (c *capture) withheld(put []Entry, names []string, b *baseDir) []Entry {
 	if !c.v.cfg.Untrusted {
@@ -373,11 +208,6 @@ func (c *capture) withheld(put []Entry, names []string, b *baseDir) []Entry {
 	return put
 }
 
-func gone(fd int, name string) bool {
-	var st unix.Statx_t
-	return errors.Is(statAt(fd, name, &st), unix.ENOENT)
-}
-
 func entryOf(name string, st *unix.Statx_t) Entry {
 	e := Entry{
 		Name: name, Kind: kindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
@@ -390,36 +220,6 @@ func entryOf(name string, st *unix.Statx_t) Entry {
 		e.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	}
 	return e
-}
-
-// subdir stores a child directory, or takes its record's word that it is as the last commit has it. The mtime is the one that
-// everybody sees: listing moves warm's own for a while.
-func (c *capture) subdir(m *dirMark, fd int, name, at string, b *baseDir) (DirID, Time, error) {
-	n, a, err := c.v.lookupAt(m.n, fd, name)
-	if err != nil {
-		return DirID{}, Time{}, err
-	}
-	defer c.v.unref(n, 1)
-	if n.dir == nil {
-		return DirID{}, Time{}, unix.ENOTDIR
-	}
-	n.mu.Lock()
-	rec := n.mu.rec
-	n.mu.Unlock()
-	if rec.has(recClean|recDir) && !(c.rewalk && !rec.has(recUnlisted)) {
-		return DirID{Tree: rec.id, Meta: rec.meta}, a.Mtime, nil
-	}
-	n.dir.mu.Lock()
-	known := n.dir.mu.tracking
-	n.dir.mu.Unlock()
-	var base DirID
-	if !known {
-		if e := b.entry(name); e != nil && e.Kind == KindDir {
-			base = e.Dir()
-		}
-	}
-	id, err := c.dir(n, at, base, m)
-	return id, a.Mtime, err
 }
 
 func (c *capture) count(bytes int64) {

@@ -141,6 +141,7 @@ func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capt
 	c := &capture{v: v, ctx: ctx, tx: tx, base: tx.Base(), rewalk: rewalk}
 	v.boundary(c)
 	defer func() {
+		c.m.close()
 		c.release(err)
 		v.capturing.Store(0)
 		v.late.clear()
@@ -154,24 +155,22 @@ func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capt
 	if c.base != nil {
 		base = rootDir(c.base)
 	}
-	var st unix.Statx_t
-	v.root.mu.Lock()
-	err = v.statNode(v.root, &st)
-	seen := v.root.attrLocked(&st)
-	v.root.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("stat the root: %w", err)
-	}
-	root := entryOf("", &st)
-	root.Size, root.Mtime = 0, seen.Mtime
-	if root.Xattrs, err = byFD(v.warmFD).all(); err != nil {
+	if err := v.step("commit.boundary"); err != nil {
 		return err
 	}
+	v.root.mu.Lock()
+	pre := c.m.keep(v.root)
+	v.root.mu.Unlock()
+	if pre == nil || pre.err != nil {
+		return fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+	}
+	root := pre.entry("")
 	c.root = &root
 	id, err := c.dir(v.root, "", base, nil)
-	if err != nil {
+	if err = errors.Join(err, c.checkMoment()); err != nil {
 		return err
 	}
+	c.m.close() // all is taken: nobody needs to set anything aside any more
 	return then(c, id)
 }
 
@@ -180,6 +179,9 @@ func (v *Volume) boundary(c *capture) {
 	v.barrier.Lock()
 	c.epoch = v.epoch.Add(1)
 	v.capturing.Store(c.epoch)
+	c.m = newMoment(v, c.epoch)
+	c.m.rewalk = c.rewalk
+	v.moment.Store(c.m)
 	v.risk.take()
 	v.barrier.Unlock()
 	// Nothing above a file that is open for writing may be marked clean.

@@ -123,6 +123,7 @@ func (v *Volume) create(dir *Inode, name string, flags, mode uint32, c Caller) (
 		return nil, nil, Attr{}, err
 	}
 	defer v.unpin(dir)
+	v.keepUnbound(dir, dirfd, name)
 	mode = v.newMode(dir, dirfd, mode, c)
 	open := warmFlags(flags)&^unix.O_ACCMODE | unix.O_RDWR | unix.O_NOATIME
 	fd, err := openAt(dirfd, name, open|unix.O_CREAT|unix.O_EXCL, mode)
@@ -162,6 +163,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 		n.mu.Unlock()
 	}
 	e := v.epoch.Load()
+	n.born.Store(e)
 	n.mu.Lock()
 	n.mu.ungranted = true
 	n.mu.Unlock()
@@ -217,6 +219,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 		return nil, Attr{}, err
 	}
 	defer v.unpin(dir)
+	v.keepUnbound(dir, dirfd, name)
 	if kind != KindSymlink {
 		mode = v.newMode(dir, dirfd, mode, c)
 	}
@@ -244,6 +247,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 	if err != nil {
 		return nil, Attr{}, err
 	}
+	n.born.Store(v.epoch.Load())
 	n.epoch.Store(v.epoch.Load())
 	return n, a, nil
 }

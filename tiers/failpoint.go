@@ -6,6 +6,7 @@ import "fmt"
 // process, or have it fail with an error, through Config.Fail.
 var Steps = []string{
 	"commit.begin",    // nothing is done yet
+	"commit.boundary", // what the commit is to show is fixed, nothing is taken yet
 	"commit.walked",   // everything is in the transaction
 	"commit.moved",    // the branch points to the new commit
 	"state.write",     // before volume.json says so

@@ -165,6 +165,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	}
 	n.writeSeq.Add(1)
 	n.written.Load().add(off, off+int64(len(p)))
+	n.preserved.Load().aside(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
 	if !h.ignored {
 		v.risk.bytes.Add(int64(m))
@@ -218,6 +219,7 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	}
 	n.writeSeq.Add(1)
 	n.written.Load().addFrom(size)
+	n.preserved.Load().asideFrom(size)
 	if err := unix.Ftruncate(fd, size); err != nil {
 		return err
 	}
@@ -281,8 +283,10 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	n.writeSeq.Add(1)
 	if mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
 		n.written.Load().addFrom(off)
+		n.preserved.Load().asideFrom(off)
 	} else {
 		n.written.Load().add(off, off+length)
+		n.preserved.Load().aside(off, off+length)
 	}
 	if err := unix.Fallocate(h.fd, mode, off, length); err != nil {
 		return err
@@ -344,6 +348,7 @@ func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, l
 	}
 	out.n.writeSeq.Add(1)
 	out.n.written.Load().add(offOut, offOut+min(length, copyMax))
+	out.n.preserved.Load().aside(offOut, offOut+min(length, copyMax))
 	m, err := unix.CopyFileRange(in.fd, &offIn, out.fd, &offOut, int(min(length, copyMax)), 0)
 	v.hot.newVersion(out.n)
 	if !out.ignored {

@@ -255,20 +255,21 @@ func (v *Volume) voidDir(n *Inode) error {
 }
 
 // passBy says what a commit does with a name that the rules ignore: keep says that what the last commit has of it, if anything,
-// stays in the next one, since it may be the only copy.
-func (c *capture) passBy(m *dirMark, fd int, name string) (keep bool) {
+// stays in the next one, since it may be the only copy. n is nil where what it was at the boundary is known by pre alone.
+func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep bool) {
 	v := c.v
-	n, _, err := v.lookupAt(m.n, fd, name)
-	if err != nil {
-		return false // gone
-	}
-	defer v.unref(n, 1)
-	switch n.kind {
+	switch kindOf(pre.attr.Mode) {
 	case KindDir:
-		if v.settledNow(n) {
+		if n != nil && v.settledNow(n) {
 			return false
 		}
 	case KindFile:
+		if n == nil {
+			if !pre.rec.isStub() && !pre.rec.has(recClean) {
+				return false
+			}
+			break
+		}
 		n.mu.Lock()
 		r := n.mu.rec
 		n.mu.Unlock()
@@ -278,7 +279,9 @@ func (c *capture) passBy(m *dirMark, fd int, name string) (keep bool) {
 	default:
 		return false
 	}
-	v.settleSoon(n)
+	if n != nil {
+		v.settleSoon(n)
+	}
 	m.keep, m.redo = true, append(m.redo, name)
 	return true
 }

@@ -41,6 +41,12 @@ type Inode struct {
 	epoch        atomic.Uint64           // the last epoch in which the inode was touched
 	contentEpoch atomic.Uint64           // the same for its bytes
 
+	// Of the commit under way, by its epoch.
+	born      atomic.Uint64 // made since its boundary, where that is so
+	taken     atomic.Uint64 // the walk has all of it
+	readIn    atomic.Uint64 // the walk has its bytes
+	preserved atomic.Pointer[preserved]
+
 	mu struct {
 		sync.Mutex
 		rec         record // what the attribute holds; zero: nothing that counts
@@ -89,8 +95,9 @@ func (n *Inode) Kind() Kind { return n.kind }
 
 // touch is the last change of a name: its epoch, and whether it counts as at risk (an open file that nobody wrote does not).
 type touch struct {
-	epoch uint64
-	risk  bool
+	epoch   uint64
+	risk    bool
+	earlier bool // not for the first time: a commit whose boundary came in between takes it
 }
 
 // table finds inodes by node id and by warm's inode number.

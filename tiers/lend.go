@@ -30,16 +30,23 @@ func (v *Volume) lend(n *Inode, fd int, bits uint32) (undo func(), err error) {
 func (v *Volume) mayLend(st *unix.Statx_t) bool { return v.uid != 0 && st.Uid == v.uid }
 
 // openLent opens a file of the user's that he may not read himself.
-func (v *Volume) openLent(n *Inode, dirfd int, name string, flags int) (int, error) {
-	path, err := openAt(dirfd, name, unix.O_PATH, 0)
+func (v *Volume) openLent(n *Inode, flags int) (int, error) {
+	path, err := v.openNode(n, unix.O_PATH)
 	if err != nil {
 		return -1, err
 	}
 	defer unix.Close(path)
+	var st unix.Statx_t
+	if err := statAt(path, "", &st); err != nil {
+		return -1, err
+	}
+	if !v.mayLend(&st) {
+		return -1, unix.EACCES
+	}
 	undo, err := v.lend(n, path, 0400)
 	if err != nil {
 		return -1, err
 	}
 	defer undo()
-	return openAt(dirfd, name, flags, 0)
+	return unix.Open(fdPath(path), flags|unix.O_CLOEXEC, 0)
 }

@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // linkGroups gives each file with several names a group id that is unique in the volume. Ids of the last commit are kept, so
@@ -16,13 +14,31 @@ type linkGroups struct {
 	byIno  map[uint64]string
 	owner  map[string]uint64
 	inDirs map[string]map[string]struct{} // group -> directories
+	ids    map[uint64]ID                  // content that was read by the first of a file's names
 }
 
-func (l *linkGroups) group(st *unix.Statx_t, old *Entry, dir string) string {
+// wasRead notes what a file holds: it is read once, and may be changed before the commit comes to its next name.
+func (l *linkGroups) wasRead(ino uint64, id ID) {
+	if l.ids == nil {
+		l.ids = map[uint64]ID{}
+	}
+	l.ids[ino] = id
+}
+
+// read completes the entry of a file that was read under another name.
+func (l *linkGroups) read(ino uint64, e *Entry) bool {
+	id, ok := l.ids[ino]
+	if ok {
+		e.ID = id
+	}
+	return ok
+}
+
+func (l *linkGroups) group(ino uint64, old *Entry, dir string) string {
 	if l.byIno == nil {
 		l.byIno, l.owner, l.inDirs = map[uint64]string{}, map[string]uint64{}, map[string]map[string]struct{}{}
 	}
-	g := l.byIno[st.Ino]
+	g := l.byIno[ino]
 	if g == "" {
 		if old != nil && old.Link != "" {
 			if _, taken := l.owner[old.Link]; !taken {
@@ -34,7 +50,7 @@ func (l *linkGroups) group(st *unix.Statx_t, old *Entry, dir string) string {
 			_, _ = rand.Read(b[:]) // never fails (crypto/rand)
 			g = hex.EncodeToString(b[:])
 		}
-		l.byIno[st.Ino], l.owner[g] = g, st.Ino
+		l.byIno[ino], l.owner[g] = g, ino
 	}
 	if l.inDirs[g] == nil {
 		l.inDirs[g] = map[string]struct{}{}

@@ -302,6 +302,7 @@ func (l *lister) finish() error {
 	r := n.mu.rec
 	r.flags &^= recUnlisted
 	if !clean {
+		v.keepPast(n)
 		r = record{flags: recCtime, mtime: r.mtime, ctime: r.ctime}
 		n.epoch.Store(v.epoch.Load())
 	}

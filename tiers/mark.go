@@ -100,14 +100,17 @@ func (v *Volume) addChanged(d *Inode, name string, risk bool) {
 		}
 		return
 	}
-	old := ds.mu.changed[name]
+	old, earlier := ds.mu.changed[name]
+	if earlier && old.epoch == e {
+		earlier = old.earlier
+	}
 	if old.epoch == e && (old.risk || !risk) {
 		return
 	}
 	if ds.mu.changed == nil {
 		ds.mu.changed = make(map[string]touch)
 	}
-	ds.mu.changed[name] = touch{epoch: e, risk: risk || old.risk}
+	ds.mu.changed[name] = touch{epoch: e, risk: risk || old.risk, earlier: earlier}
 	if risk {
 		v.risk.files.Add(1)
 	}
@@ -144,6 +147,7 @@ func (v *Volume) touchChain(d *Inode, e uint64) error {
 func (v *Volume) markDirty(d *Inode) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	v.keepPast(d)
 	if !d.mu.rec.has(recClean) {
 		return nil
 	}
@@ -195,6 +199,7 @@ func (v *Volume) touchContent(n *Inode) error {
 	if n.mu.rec.isStub() {
 		return errStub
 	}
+	v.keepContent(n)
 	if n.mu.rec.flags&(recClean|recCtime) != 0 {
 		// The id stays as a hint: equal bytes need not be stored again.
 		r := record{flags: n.mu.rec.flags & recGroup, group: n.mu.rec.group, id: n.mu.rec.id}
@@ -270,6 +275,7 @@ func (v *Volume) withAttrChange(n *Inode, f func() error) error {
 func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	v.keepPast(n)
 	if err := v.voidCtime(n); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,19 +26,27 @@ type spilled struct {
 	off, end int64
 }
 
-// newMarkSpill makes the file; on file systems without O_TMPFILE it has a name for a moment.
 func newMarkSpill(state string) (*markSpill, error) {
+	fd, err := tempFile(state)
+	if err != nil {
+		return nil, err
+	}
+	return &markSpill{fd: fd}, nil
+}
+
+// tempFile makes a file without a name in a directory; on file systems without O_TMPFILE it has one for a moment.
+func tempFile(state string) (int, error) {
 	fd, err := unix.Open(state, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
-		path := state + "/" + TempPrefix + "marks"
+		path := fmt.Sprintf("%s/%s%d", state, TempPrefix, rand.Uint64())
 		if fd, err = unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err == nil {
 			err = unix.Unlink(path)
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("make a temporary file in %s: %w", state, err)
+		return -1, fmt.Errorf("make a temporary file in %s: %w", state, err)
 	}
-	return &markSpill{fd: fd}, nil
+	return fd, nil
 }
 
 func (s *markSpill) close() {

@@ -151,6 +151,7 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer unix.Close(fd)
+	v.keepUnbound(dir, dirfd, name)
 	err = v.withCtimeVoid(n, func() error {
 		return unix.Linkat(unix.AT_FDCWD, fdPath(fd), dirfd, name, unix.AT_SYMLINK_FOLLOW)
 	})

@@ -33,6 +33,7 @@ func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 		return err
 	}
 	defer victim.done()
+	v.keepBound(dir, name, victim.n)
 	if err := v.touchName(dir, name); err != nil {
 		return err
 	}
@@ -133,6 +134,7 @@ func (x *victim) lostName(err error, dir *Inode, name string) *Inode {
 		return nil
 	}
 	x.n.anon, x.fd = x.fd, -1
+	x.v.lost(x.n)
 	release := x.n.parent
 	x.n.parent = nil
 	return release
@@ -194,6 +196,12 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	exists := err == nil
+	v.keepBound(dir, name, moved.n)
+	if exists {
+		v.keepBound(newdir, newname, replaced.n)
+	} else {
+		v.keepUnbound(newdir, newfd, newname)
+	}
 	if err := v.touchName(dir, name); err != nil {
 		return err
 	}

@@ -286,6 +286,7 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	n.written.Load().addFrom(0)
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	v.keepPast(n)
 	if err := unix.Ftruncate(fd, 0); err != nil {
 		return false, err
 	}

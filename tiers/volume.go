@@ -41,8 +41,9 @@ type Volume struct {
 
 	barrier   sync.RWMutex
 	epoch     atomic.Uint64
-	capturing atomic.Uint64 // the epoch of the commit under way, or 0
-	late      inoSet        // inodes that the kernel forgot although they were touched since that commit's boundary
+	capturing atomic.Uint64          // the epoch of the commit under way, or 0
+	moment    atomic.Pointer[moment] // what the commit under way is to show; nil: none walks
+	late      inoSet                 // inodes that the kernel forgot although they were touched since that commit's boundary
 	marks     sync.Mutex
 	ns        sync.RWMutex
 	moves     atomic.Uint64 // ns: renames and unlinks so far

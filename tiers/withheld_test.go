@@ -54,10 +54,11 @@ func TestReadMeetsRelease(t *testing.T) {
 	var st unix.Statx_t
 	must(t, statAt(dirfd, "f", &st))
 	e := entryOf("f", &st)
-	run := &capture{v: v, ctx: t.Context(), tx: tx, base: tx.Base()}
-	if _, err := run.content(v.root, dirfd, &e, &st, ID{}); err != nil {
+	run := &capture{v: v, ctx: t.Context(), tx: tx, base: tx.Base(), m: newMoment(v, v.epoch.Load())}
+	if _, err := run.content(f, &preimage{attr: attrOf(&st)}, &e, ID{}); err != nil {
 		t.Fatal(err)
 	}
+	run.m.close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e.ID != f.mu.rec.id || e.Mtime != f.mu.rec.mtime {

@@ -127,25 +127,16 @@ func (w *written) addFrom(off int64) {
 	w.mu.Unlock()
 }
 
-// attempt is a read of a file by a commit: its number, and what it stored.
-type attempt struct {
-	read uint64
-	id   ID
-}
-
-// start says what is known at the moment from which on a commit reads the file, and gives the read's number. last is the attempt
-// before, where the file changed meanwhile. A nil *written knows the hint only.
-func (w *written) start(last attempt, hint ID) (b Base, read uint64) {
+// start says what is known at the moment whose content a commit reads, and gives the read's number: before the first change since the
+// commit's boundary. A nil *written knows the hint only.
+func (w *written) start(hint ID) (b Base, read uint64) {
 	b.ID = hint
 	if w == nil {
 		return b, 0
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case !last.id.IsZero() && last.read == w.reads: // and not another of the file's names since
-		b = Base{ID: last.id, Known: true, Changed: w.fresh.list()}
-	case !w.base.IsZero():
+	if !w.base.IsZero() {
 		b = Base{ID: w.base, Known: true, Changed: w.since.list()}
 	}
 	w.fresh = newRanges()
@@ -153,15 +144,15 @@ func (w *written) start(last attempt, hint ID) (b Base, read uint64) {
 	return b, w.reads
 }
 
-// stored notes that cold has the content as it was when the given read began. Of a file with several names each is read, and only
-// the last read counts.
+// stored notes that cold has the content as it was when the given read began; only the last read counts, and that once.
 func (w *written) stored(id ID, read uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if read == w.reads {
 		w.base = id
 		w.since = w.fresh
-		w.fresh = newRanges() // the next read begins anew
+		w.fresh = newRanges()
+		w.reads++ // a second time it would take changes for stored that came since
 	}
 }
 

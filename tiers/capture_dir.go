@@ -1,0 +1,396 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// readTogether is of how many files at most a commit holds the inodes while it has yet to read them.
+const readTogether = 1024
+
+// dirWalk collects what one directory held at the boundary.
+type dirWalk struct {
+	c    *capture
+	m    *dirMark
+	fd   int
+	at   string
+	b    *baseDir
+	put  []Entry
+	del  []string
+	work []pendingFile
+	lost map[int]bool      // slots of put whose content could not be had
+	have map[string]*Entry // what an earlier call of entries found; nil: nothing
+}
+
+// pendingFile is a file that is to be read.
+type pendingFile struct {
+	slot int
+	n    *Inode // holds a reference
+	pre  *preimage
+	hint ID
+}
+
+// seen is what stood under a name at the boundary; pre is nil where nothing did.
+type seen struct {
+	n    *Inode // with a reference; nil where pre tells all
+	pre  *preimage
+	lost bool // its inode had no name until now
+}
+
+// find looks a name up as it was at the boundary: by its pre-image, or as it is where there is none after it was looked at.
+func (w *dirWalk) find(name string) (s seen, err error) {
+	c, v, dir := w.c, w.c.v, w.m.n
+	for range 1000 {
+		if b, ok := c.m.binding(dir, name); ok {
+			return seen{n: b.n, pre: b.pre}, nil
+		}
+		s, err = w.look(name)
+		if c.m.bindingKept(dir, name) || errors.Is(err, unix.ESTALE) { // it changed meanwhile
+			if s.n != nil {
+				v.unref(s.n, 1)
+			}
+			if err := c.m.failed(); err != nil {
+				return seen{}, err
+			}
+			continue
+		}
+		if errors.Is(err, unix.ENOENT) {
+			return seen{}, nil
+		}
+		return s, err
+	}
+	return seen{}, fmt.Errorf("look at %q: %w", path.Join(w.at, name), ErrSpoiled)
+}
+
+// look looks at a name as it is, and at its inode's pre-image where that has one.
+func (w *dirWalk) look(name string) (s seen, err error) {
+	v := w.c.v
+	moves := v.moves.Load()
+	var st unix.Statx_t
+	if err := statAt(w.fd, name, &st); err != nil {
+		return seen{}, err
+	}
+	if kindOf(uint32(st.Mode)) != KindDir && st.Nlink == 1 {
+		s.lost = v.regainName(w.m.n, w.fd, name, &st, moves)
+	}
+	if s.n, _, err = v.lookupAt(w.m.n, w.fd, name); err != nil {
+		return seen{}, err
+	}
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	if s.pre = w.c.m.preimage(s.n); s.pre == nil {
+		s.pre = &preimage{}
+		err = v.look(s.n, w.fd, name, byName(w.fd, name), s.pre)
+	}
+	return s, err
+}
+
+// entries gives what of the directory is to be stored and what is to go: all of it where the mark says so, else of the given names. What an
+// earlier call found is not looked for again: it may be different by now.
+func (w *dirWalk) entries(names []string) (put []Entry, del []string, err error) {
+	if !w.m.full {
+		if full, err := w.needsFull(names); err != nil {
+			return nil, nil, err
+		} else if full {
+			w.c.beginFull(w.m)
+		}
+	}
+	if w.m.full {
+		if names, err = w.allNames(); err != nil {
+			return nil, nil, err
+		}
+	}
+	w.earlier()
+	defer func() {
+		for _, p := range w.work {
+			w.c.v.unref(p.n, 1)
+		}
+		w.work = nil
+	}()
+	for _, name := range names {
+		if e, ok := w.have[name]; ok {
+			if e != nil {
+				w.put = append(w.put, *e)
+			}
+			continue
+		}
+		if err := w.entry(name); err != nil {
+			return nil, nil, err
+		}
+		if len(w.work) >= readTogether {
+			if err := w.read(); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if err := w.read(); err != nil {
+		return nil, nil, err
+	}
+	put, del = w.settled()
+	w.put, w.del, w.lost = put, del, nil
+	if w.m.full {
+		del = nil
+		put = w.c.withheld(put, names, w.b)
+	}
+	return put, del, nil
+}
+
+// earlier puts aside what a call before found.
+func (w *dirWalk) earlier() {
+	w.have = make(map[string]*Entry, len(w.put)+len(w.del))
+	for i := range w.put {
+		w.have[w.put[i].Name] = &w.put[i]
+	}
+	for _, name := range w.del {
+		w.have[name] = nil
+	}
+	w.put, w.del = nil, nil
+}
+
+// allNames lists the directory as it was: what is there, and what had another meaning.
+func (w *dirWalk) allNames() ([]string, error) {
+	list, err := listNames(w.fd)
+	if err != nil && !errors.Is(err, unix.ENOENT) { // removed since: its names are all known
+		return nil, fmt.Errorf("list directory %q: %w", w.at, err)
+	}
+	names := w.c.m.bound(w.m.n) // after the listing, so that what moved while it was read is among them
+	for i := range list {
+		names = append(names, list[i].Name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// needsFull says that there is a name of a file with several, whose group needs the whole listing.
+func (w *dirWalk) needsFull(names []string) (bool, error) {
+	for _, name := range names {
+		s, err := w.find(name)
+		if s.n != nil {
+			w.c.v.unref(s.n, 1)
+		}
+		if err != nil {
+			return false, fmt.Errorf("stat %q: %w", path.Join(w.at, name), err)
+		}
+		if s.pre != nil && s.pre.err == nil && s.pre.attr.Nlink > 1 && kindOf(s.pre.attr.Mode) != KindDir {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// entry takes one name.
+func (w *dirWalk) entry(name string) error {
+	c, m, full := w.c, w.m, path.Join(w.at, name)
+	if err := c.m.failed(); err != nil {
+		return err
+	}
+	s, err := w.find(name)
+	if err != nil {
+		return fmt.Errorf("stat %q: %w", full, err)
+	}
+	if s.pre == nil {
+		w.del = append(w.del, name)
+		return nil
+	}
+	n, pre, keep := s.n, s.pre, false
+	defer func() {
+		if n != nil && !keep {
+			c.v.unref(n, 1)
+		}
+	}()
+	if pre.err != nil {
+		return fmt.Errorf("stat %q: %w", full, pre.err)
+	}
+	if pre.taken {
+		return fmt.Errorf("%q: %w: it moved within what was taken", full, ErrSpoiled)
+	}
+	e := pre.entry(name)
+	if c.v.ignored(full, e.Kind == KindDir) {
+		if !c.passBy(m, name, n, pre) {
+			w.del = append(w.del, name)
+		} else if old := w.b.entry(name); old != nil && m.full {
+			w.put = append(w.put, *old)
+		}
+		return nil
+	}
+	single := pre.attr.Nlink == 1 || e.Kind == KindDir
+	if !single {
+		m.n.noteLinks()
+		m.keep = true
+		e.Link = c.links.group(pre.attr.Ino, w.b.entry(name), w.at)
+	} else if s.lost {
+		m.n.noteLinks() // what changes it right now may have been noted nowhere: the next commit reads all of this again
+		m.keep = true
+	}
+	switch e.Kind {
+	case KindDir:
+		return w.subdir(e, n, pre)
+	case KindSymlink:
+		if e.ID, err = c.tx.PutSymlink(c.ctx, e.Target, ID{}); err != nil {
+			return fmt.Errorf("store symlink %q: %w", full, err)
+		}
+		c.count(0)
+	case KindFile:
+		id, hint, known := c.knownContent(&e, pre, m, w.b)
+		e.ID = id
+		if !known {
+			if n == nil {
+				return fmt.Errorf("%q: %w: its bytes are gone", full, ErrSpoiled)
+			}
+			w.work, keep = append(w.work, pendingFile{len(w.put), n, pre, hint}), true
+			w.put = append(w.put, e)
+			return nil
+		}
+		if _, ok := slices.BinarySearch(m.touched, name); ok {
+			c.count(0) // its attributes
+		}
+	default:
+		c.count(0)
+	}
+	if n != nil && single {
+		c.m.done(n)
+	}
+	w.put = append(w.put, e)
+	return nil
+}
+
+// subdir stores a child directory, or takes its record's word that it was as the last commit has it.
+func (w *dirWalk) subdir(e Entry, n *Inode, pre *preimage) error {
+	c, m, full := w.c, w.m, path.Join(w.at, e.Name)
+	id := DirID{Tree: pre.rec.id, Meta: pre.rec.meta}
+	if !pre.rec.has(recClean|recDir) || c.rewalk && !pre.rec.has(recUnlisted) {
+		if n == nil {
+			return fmt.Errorf("%q: %w: what it held is gone", full, ErrSpoiled)
+		}
+		n.dir.mu.Lock()
+		known := n.dir.mu.tracking
+		n.dir.mu.Unlock()
+		var base DirID
+		if !known {
+			if e := w.b.entry(e.Name); e != nil && e.Kind == KindDir {
+				base = e.Dir()
+			}
+		}
+		var err error
+		id, err = c.dir(n, full, base, m)
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO) || errors.Is(err, errNotListed) {
+			c.fail(full, err)
+			m.keep, m.redo = true, append(m.redo, e.Name)
+			if old := w.b.entry(e.Name); old != nil { // better than nothing
+				w.put = append(w.put, *old)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	} else if n != nil {
+		c.m.done(n)
+	}
+	e.ID, e.Meta = id.Tree, id.Meta
+	w.put = append(w.put, e)
+	return nil
+}
+
+// read reads the files that wait for it, two at a time: hashing and deflating take longer than reading.
+func (w *dirWalk) read() error {
+	c, m := w.c, w.m
+	var g errgroup.Group
+	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
+	var mu sync.Mutex
+	first := map[uint64]int{} // slots of files with several names, which are read once
+	for _, p := range w.work {
+		e := &w.put[p.slot]
+		if e.Link != "" {
+			if _, ok := first[p.n.ino]; ok || c.links.read(p.n.ino, e) {
+				continue
+			}
+			first[p.n.ino] = p.slot
+		}
+		g.Go(func() error {
+			mark, err := c.content(p.n, p.pre, e, p.hint)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				m.files = append(m.files, mark)
+				if e.Link == "" {
+					c.m.done(p.n)
+				}
+				return nil
+			case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO):
+				c.fail(path.Join(w.at, e.Name), err)
+				if w.lost == nil {
+					w.lost = map[int]bool{}
+				}
+				w.lost[p.slot] = true
+				return nil
+			}
+			return fmt.Errorf("store %q: %w", path.Join(w.at, e.Name), err)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, p := range w.work {
+		if slot, ok := first[p.n.ino]; ok {
+			switch {
+			case w.lost[slot]:
+				w.lost[p.slot] = true
+			case slot == p.slot:
+				c.links.wasRead(p.n.ino, w.put[slot].ID)
+			default:
+				w.put[p.slot].ID = w.put[slot].ID
+			}
+		}
+		c.v.unref(p.n, 1)
+	}
+	w.work = nil
+	return nil
+}
+
+// settled gives what was put and what goes, where some content could not be had: what the last commit has of it is better than nothing.
+func (w *dirWalk) settled() (put []Entry, del []string) {
+	if len(w.lost) == 0 {
+		return w.put, w.del
+	}
+	w.m.keep = true
+	for i := range w.put {
+		if !w.lost[i] {
+			put = append(put, w.put[i])
+			continue
+		}
+		name := w.put[i].Name
+		w.m.redo = append(w.m.redo, name)
+		if old := w.b.entry(name); old != nil {
+			put = append(put, *old)
+		} else {
+			w.del = append(w.del, name)
+		}
+	}
+	return put, w.del
+}
+
+// entry is p as a commit describes it, without what it holds.
+func (p *preimage) entry(name string) Entry {
+	a := &p.attr
+	e := Entry{
+		Name: name, Kind: kindOf(a.Mode), Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime, Xattrs: p.xattrs,
+	}
+	switch e.Kind {
+	case KindFile:
+		e.Size, e.Holes = int64(a.Size), HolesOf(int64(a.Size), a.Blocks)
+	case KindSymlink:
+		e.Target, e.Size = p.target, int64(len(p.target))
+	case KindChar, KindBlock:
+		e.Rdev = p.rdev
+	}
+	return e
+}

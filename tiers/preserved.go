@@ -1,0 +1,287 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// preserveShift is the grain of what is set aside before a change, 64 KiB: the smallest chunk that cold makes, so that holes are
+	// known finely enough.
+	preserveShift = writtenShift
+	// preserveStep bounds in bytes what is set aside, or read, in one go while the file's content is locked.
+	preserveStep = 1 << 20
+	readStep     = 256 << 10
+)
+
+// preserved is the content of a dirty file as it was at the boundary, from its first change since, or from when the commit begins
+// to read it, until the commit has read it. Inode.io guards grains and fd: held for writing by who sets aside, for reading by who reads.
+type preserved struct {
+	m    *moment
+	n    *Inode
+	size int64 // at the boundary
+	base Base  // what cold has of it
+	read uint64
+
+	sparse bool
+	fd     int // a readable descriptor of the file; 0: not open yet
+	grains map[int64]int64
+}
+
+// hole in preserved.grains: a grain without data. Else it is an offset in the spill.
+const hole = -1
+
+// preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's pre-image.
+func (m *moment) preserve(n *Inode, pre *preimage, hint ID) *preserved {
+	if p := n.preserved.Load(); p != nil && p.m == m {
+		return p
+	}
+	p := &preserved{m: m, n: n, size: int64(pre.attr.Size)}
+	p.sparse = HolesOf(p.size, pre.attr.Blocks) > 0
+	// The ranges that are noted from now on are those that change after the boundary.
+	if p.size >= writtenMin && n.written.Load() == nil {
+		n.written.Store(newWritten(ID{}))
+	}
+	p.base, p.read = n.written.Load().start(hint)
+	m.mu.Lock()
+	m.hold(n)
+	m.mu.Unlock()
+	n.preserved.Store(p)
+	return p
+}
+
+// keepContent is keepPast for a change of bytes: from now on they are set aside before they change.
+func (v *Volume) keepContent(n *Inode) {
+	m := v.moment.Load()
+	if m == nil {
+		return
+	}
+	pre := m.keep(n)
+	if pre == nil || pre.taken || pre.err != nil || pre.attr.Nlink == 0 || pre.known() || n.readIn.Load() == m.epoch || m.over.Load() {
+		return
+	}
+	m.preserve(n, pre, pre.id())
+}
+
+// end lets go of what is kept of a file.
+func (p *preserved) end() {
+	p.n.io.Lock()
+	defer p.n.io.Unlock()
+	if p.n.preserved.CompareAndSwap(p, nil) && p.fd > 0 {
+		unix.Close(p.fd)
+		p.fd = 0
+		p.m.countFDs(-1)
+	}
+}
+
+// aside sets the bytes of [off, end) aside before they change. Inode.io is held for writing. A nil *preserved does nothing.
+func (p *preserved) aside(off, end int64) {
+	if p == nil || p.m.over.Load() {
+		return
+	}
+	if err := p.setAside(off, min(end, p.size)); err != nil {
+		p.m.spoil(fmt.Errorf("set aside bytes of inode %d: %w", p.n.ino, err))
+	}
+}
+
+// asideFrom is aside for everything from off on.
+func (p *preserved) asideFrom(off int64) { p.aside(off, math.MaxInt64) }
+
+var asideBuffers = sync.Pool{New: func() any { b := make([]byte, preserveStep); return &b }}
+
+func (p *preserved) setAside(off, end int64) error {
+	const grain = 1 << preserveShift
+	for g := off >> preserveShift; off < end && g<<preserveShift < end; g++ {
+		if _, ok := p.grains[g]; ok {
+			continue
+		}
+		if err := p.openFD(); err != nil {
+			return err
+		}
+		from := g << preserveShift
+		to := min(from+grain, p.size)
+		// The neighbours that will go too, in one read.
+		for next := g + 1; to < end && to-from < preserveStep && !p.sparse; next++ {
+			if _, ok := p.grains[next]; ok {
+				break
+			}
+			to = min((next+1)<<preserveShift, p.size)
+		}
+		if err := p.copyAside(from, to); err != nil {
+			return err
+		}
+		g = (to - 1) >> preserveShift
+	}
+	return nil
+}
+
+// copyAside copies whole grains, [from, to), at most preserveStep bytes; of a sparse file one.
+func (p *preserved) copyAside(from, to int64) error {
+	const grain = 1 << preserveShift
+	if p.grains == nil {
+		p.grains = map[int64]int64{}
+	}
+	if p.sparse {
+		data, err := unix.Seek(p.fd, from, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) || err == nil && data >= to {
+			p.grains[from>>preserveShift] = hole
+			return nil
+		}
+	}
+	spill, err := p.m.spillFD()
+	if err != nil {
+		return err
+	}
+	buf := asideBuffers.Get().(*[]byte)
+	defer asideBuffers.Put(buf)
+	b := (*buf)[:to-from]
+	if n, err := preadFull(p.fd, b, from); err != nil || n < len(b) {
+		return errors.Join(err, fmt.Errorf("%d of %d bytes at %d", n, len(b), from))
+	}
+	at := p.m.spill.end.Add(int64(len(b))) - int64(len(b))
+	if _, err := pwriteFull(spill, b, at); err != nil {
+		return err
+	}
+	for off := from; off < to; off += grain {
+		p.grains[off>>preserveShift] = at + off - from
+	}
+	return nil
+}
+
+// openFD opens the file for reading: the descriptors of writers need not be readable.
+func (p *preserved) openFD() error {
+	if p.fd > 0 {
+		return nil
+	}
+	fd, err := p.m.v.openToRead(p.n)
+	if err != nil {
+		return err
+	}
+	p.fd = fd
+	p.m.countFDs(1)
+	return nil
+}
+
+// openToRead opens a file for a commit: its atime stays, and the owner may read it.
+func (v *Volume) openToRead(n *Inode) (int, error) {
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
+	fd, err := v.openNode(n, flags)
+	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner
+		fd, err = v.openNode(n, flags&^unix.O_NOATIME)
+	}
+	if errors.Is(err, unix.EACCES) {
+		fd, err = v.openLent(n, flags)
+	}
+	return fd, err
+}
+
+// boundaryContent is a file's content at the boundary, as a commit reads it while it may be changed.
+type boundaryContent struct {
+	*preserved
+	fd int
+}
+
+func (c *boundaryContent) Size() int64 { return c.size }
+
+// ready says whether the content can be had; n.io is held for reading.
+func (c *boundaryContent) ready() error {
+	if c.m.over.Load() {
+		return errors.Join(ErrSpoiled, c.m.failed())
+	}
+	if c.n.stub.Load() { // it was found to be what cold has, and left: nobody changed it
+		return errStub
+	}
+	return nil
+}
+
+func (c *boundaryContent) ReadAt(b []byte, off int64) (done int, err error) {
+	end := min(off+int64(len(b)), c.size)
+	for at := off; at < end; {
+		stop := min(end, at+readStep)
+		c.n.io.RLock()
+		if err = c.ready(); err == nil {
+			err = c.readLocked(b[at-off:stop-off], at)
+		}
+		c.n.io.RUnlock()
+		if err != nil {
+			return done, err
+		}
+		done, at = int(stop-off), stop
+	}
+	if done < len(b) {
+		return done, io.EOF
+	}
+	return done, nil
+}
+
+// readLocked fills b from at on, which lies before the end.
+func (c *boundaryContent) readLocked(b []byte, at int64) error {
+	for len(b) > 0 {
+		g := at >> preserveShift
+		src, kept := c.grains[g]
+		stop := (g + 1) << preserveShift
+		for next := g + 1; !kept && stop < at+int64(len(b)); next++ {
+			if _, ok := c.grains[next]; ok {
+				break
+			}
+			stop = (next + 1) << preserveShift
+		}
+		part := b[:min(int64(len(b)), stop-at)]
+		n, err := len(part), error(nil)
+		switch {
+		case !kept:
+			n, err = preadFull(c.fd, part, at)
+		case src == hole:
+			clear(part)
+		default:
+			n, err = preadFull(c.m.spill.fd, part, src+at-g<<preserveShift)
+		}
+		if err != nil {
+			return err
+		}
+		if n < len(part) { // somebody was at warm behind our back
+			return ErrSizeChanged
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
+}
+
+func (c *boundaryContent) Data(off int64) (Range, bool, error) {
+	c.n.io.RLock()
+	defer c.n.io.RUnlock()
+	if err := c.ready(); err != nil {
+		return Range{}, false, err
+	}
+	for off < c.size {
+		g := off >> preserveShift
+		end := min((g+1)<<preserveShift, c.size)
+		if src, kept := c.grains[g]; kept {
+			if src != hole {
+				return Range{off, end}, true, nil
+			}
+			off = end
+			continue
+		}
+		for next := g + 1; end < c.size; next++ {
+			if _, ok := c.grains[next]; ok {
+				break
+			}
+			end = min((next+1)<<preserveShift, c.size)
+		}
+		r, ok, err := (&warmContent{fd: c.fd, size: c.size}).Data(off)
+		if err != nil {
+			return Range{}, false, err
+		}
+		if ok && r.Off < end {
+			return Range{r.Off, min(r.End, end)}, true, nil
+		}
+		off = end
+	}
+	return Range{}, false, nil
+}
