@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
@@ -99,6 +102,9 @@ func (c *Cold) settle(ctx context.Context) error {
 		if err == nil {
 			in, err = c.follows(ctx, p.main, tip, commit.Committer.When.Add(-clockSkew))
 		}
+		if err == nil && !in {
+			in, err = c.absorbedUnseen(ctx, p.main, tip)
+		}
 		switch {
 		case isLost(err):
 			c.note(ref, fmt.Errorf("%s is ignored: %w; remove it", ref, err))
@@ -112,4 +118,73 @@ func (c *Cold) settle(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Follows implements tiers.Cold.
+func (c *Cold) Follows(ctx context.Context, newer, older tiers.ID) (bool, error) {
+	ok, err := c.follows(ctx, newer, older, time.Time{})
+	if !ok && err == nil {
+		ok, err = c.absorbedUnseen(ctx, newer, older)
+	}
+	return ok, err
+}
+
+// absorbedUnseen says whether a live commit went into newer by way of live commits that were never here. Whoever pushes to main has
+// all that the live branch has there, so what was ever seen there is in the commit that absorbed the branch.
+func (c *Cold) absorbedUnseen(ctx context.Context, newer, older tiers.ID) (bool, error) {
+	shared, err := c.readRef(c.sharedRef())
+	if err != nil {
+		return false, err
+	}
+	absorbed, err := c.epochs(absorbedPrefix)
+	if err != nil {
+		return false, err
+	}
+	tips := slices.Collect(maps.Values(absorbed))
+	if !shared.IsZero() {
+		tips = append(tips, shared)
+	}
+	for _, tip := range tips {
+		if ok, err := c.absorbedBeyond(ctx, newer, older, tip); ok || err != nil {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// absorbedBeyond says whether older is on the live branch that tip was on, and newer's main absorbed a later state of that.
+func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip tiers.ID) (bool, error) {
+	place := make(map[tiers.ID]int) // among the first parents of tip
+	for at := tip; len(place) < maxLive; {
+		place[at] = len(place)
+		commit, err := readCommit(c.db, at)
+		if isLost(err) || err == nil && len(commit.Parents) == 0 {
+			break
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return false, err
+		}
+		at = commit.Parents[0]
+	}
+	n, ok := place[older]
+	if !ok {
+		return false, nil
+	}
+	for range maxHistory {
+		commit, err := readCommit(c.db, newer)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil || len(commit.Parents) == 0 {
+			return false, err
+		}
+		newer = commit.Parents[0]
+		if began, ok := place[newer]; ok {
+			return n < began && len(absorbedOf(&commit)) > 0, nil
+		}
+	}
+	return false, nil
 }

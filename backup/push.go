@@ -45,7 +45,7 @@ func (c *Cold) push(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.track(ours.main, ours.live); err != nil {
+	if err := c.setTracking(ours.main, ours.live, tiers.ID{}, ours.live); err != nil {
 		return err
 	}
 	return c.deleteAbsorbed(ctx, ours.main, refs)
@@ -164,21 +164,23 @@ func (c *Cold) sendTogether(ctx context.Context, parts []part) error {
 		}
 		updates = append(updates, p.Update)
 	}
-	return c.remote.Push(ctx, updates, func(w io.Writer) error {
-		p, err := odb.NewPackStream(w, len(d.ids))
-		if err != nil {
+	return c.remote.Push(ctx, updates, func(w io.Writer) error { return c.writePack(ctx, w, d.ids) })
+}
+
+func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []tiers.ID) error {
+	p, err := odb.NewPackStream(w, len(ids))
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		for _, id := range d.ids {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := c.db.CopyTo(p, id); err != nil {
-				return fmt.Errorf("object %s: %w", id, err)
-			}
+		if err := c.db.CopyTo(p, id); err != nil {
+			return fmt.Errorf("object %s: %w", id, err)
 		}
-		return p.Close()
-	})
+	}
+	return p.Close()
 }
 
 // deleteAbsorbed deletes live branches of the remote that are in main, which was pushed. It is never worth an error: what stays means
@@ -191,7 +193,7 @@ func (c *Cold) deleteAbsorbed(ctx context.Context, main tiers.ID, refs map[strin
 	for epoch, tip := range list {
 		ref := c.liveRef(epoch)
 		at := refs[ref]
-		pushed, err := c.follows(ctx, main, tip, time.Time{})
+		pushed, err := c.Follows(ctx, main, tip)
 		if err != nil {
 			return err
 		}

@@ -23,10 +23,11 @@ type remote interface {
 	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
 }
 
-// trackingRef keeps what the remote is known to have, so that a git gc does not take it away; liveTrackingRef its live branch, which
-// counts where it follows the former.
-func (c *Cold) trackingRef() string     { return "refs/emberfs/remote/" + c.o.Branch }
-func (c *Cold) liveTrackingRef() string { return "refs/emberfs/remote-live/" + c.o.Branch }
+// trackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches sharedRef keeps the last
+// commit that both sides have had, and fetchedRef what only the remote has; the remote has either where it follows main's.
+func (c *Cold) trackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
+func (c *Cold) sharedRef() string   { return "refs/emberfs/remote-live/" + c.o.Branch }
+func (c *Cold) fetchedRef() string  { return "refs/emberfs/fetched-live/" + c.o.Branch }
 
 // exclusive lets one Fetch or Push run at a time.
 func (c *Cold) exclusive(ctx context.Context) (func(), error) {
@@ -86,6 +87,7 @@ type brought struct {
 	main  tiers.ID // the remote's; zero: it has no branch
 	ref   string   // the live branch that main can have
 	live  tiers.ID // its tip on the remote; zero: none that follows main
+	known bool     // ours have that tip, or absorbed it
 	moved bool     // the remote has commits that ours have not
 }
 
@@ -113,7 +115,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		return b, err
 	}
 	if b.main.IsZero() {
-		return b, c.track(tiers.ID{}, tiers.ID{})
+		return b, c.track(&b)
 	}
 	tracked, err := c.readRef(c.trackingRef())
 	if err != nil {
@@ -138,7 +140,8 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		}
 		defer c.releaseFetched(release)
 		if got != b.main {
-			return b, errors.Join(errRemoteMoves, c.track(got, tiers.ID{}))
+			b.main = got
+			return b, errors.Join(errRemoteMoves, c.track(&b))
 		}
 		linked = link
 	}
@@ -154,7 +157,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		return b, err
 	}
 	defer c.releaseFetched(release)
-	return b, c.track(b.main, b.live)
+	return b, c.track(&b)
 }
 
 func (c *Cold) releaseFetched(release func() error) {
@@ -185,10 +188,10 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.
 	}
 	if known {
 		c.note("remote live", nil)
-		b.live = tip
+		b.live, b.known = tip, true
 		return nil, nil
 	}
-	tracked, err := c.readRef(c.liveTrackingRef())
+	tracked, err := c.readRef(c.fetchedRef())
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +293,7 @@ func (c *Cold) forward(ctx context.Context, b *brought) error {
 		theirs = b.main
 	}
 	if ours := b.ours.newest(); !ours.IsZero() {
-		ahead, err := c.follows(ctx, theirs, ours, time.Time{})
+		ahead, err := c.Follows(ctx, theirs, ours)
 		if err != nil {
 			return err
 		}
@@ -306,7 +309,7 @@ func (c *Cold) forward(ctx context.Context, b *brought) error {
 }
 
 // moveForward sets the live branch first: it counts from the moment that main moves.
-func (c *Cold) moveForward(ctx context.Context, b *brought) error {
+func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 	c.refs.Lock()
 	defer c.refs.Unlock()
 	now, err := c.position(ctx)
@@ -329,6 +332,11 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) error {
 				return err
 			}
 		}
+		defer func() {
+			if err == nil { // now both sides have it
+				err = errors.Join(c.setRef(c.sharedRef(), b.live), c.setRef(c.fetchedRef(), tiers.ID{}))
+			}
+		}()
 	}
 	if b.main == now.main {
 		return nil
@@ -342,45 +350,71 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) error {
 	return nil
 }
 
-// track records what the remote has: main's tip, and the tip of the live branch that follows it.
-func (c *Cold) track(main, live tiers.ID) error {
-	for _, t := range []struct {
-		ref string
-		now tiers.ID
-	}{{c.liveTrackingRef(), live}, {c.trackingRef(), main}} {
-		old, err := c.readRef(t.ref)
-		switch {
-		case err != nil || old == t.now:
-		case t.now.IsZero():
-			err = c.db.DeleteRef(t.ref, old)
-		default:
-			err = c.db.UpdateRef(t.ref, old, t.now)
-		}
-		if err != nil {
-			return err
-		}
+// track records what bring found.
+func (c *Cold) track(b *brought) error {
+	shared, err := c.readRef(c.sharedRef())
+	if err != nil {
+		return err
+	}
+	fetched := b.live
+	switch {
+	case b.known:
+		shared, fetched = b.live, tiers.ID{}
+	case b.live.IsZero() && b.main == b.ours.main:
+		shared = tiers.ID{} // somebody deleted it
+	}
+	return c.setTracking(b.main, shared, fetched, b.live)
+}
+
+// setTracking moves the notes of what the remote has.
+func (c *Cold) setTracking(main, shared, fetched, live tiers.ID) error {
+	err := c.setRef(c.fetchedRef(), fetched)
+	if err == nil {
+		err = c.setRef(c.sharedRef(), shared)
+	}
+	if err == nil {
+		err = c.setRef(c.trackingRef(), main)
+	}
+	if err != nil {
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.pushed = main
-	if !live.IsZero() {
+	if c.mu.pushed = main; !live.IsZero() {
 		c.mu.pushed = live
 	}
 	return nil
 }
 
-// tracked is what the remote is known to have, from an earlier run.
-func (c *Cold) tracked(ctx context.Context) (newest tiers.ID, err error) {
+// setRef moves a reference that nobody else moves; zero: it goes.
+func (c *Cold) setRef(name string, now tiers.ID) error {
+	old, err := c.readRef(name)
+	switch {
+	case err != nil || old == now:
+		return err
+	case now.IsZero():
+		return c.db.DeleteRef(name, old)
+	}
+	return c.db.UpdateRef(name, old, now)
+}
+
+// tracked is the newest commit that the remote had when an earlier run saw it last.
+func (c *Cold) tracked(ctx context.Context) (tiers.ID, error) {
 	main, err := c.readRef(c.trackingRef())
 	if err != nil || main.IsZero() {
 		return main, err
 	}
-	live, err := c.readRef(c.liveTrackingRef())
-	if err != nil || live.IsZero() {
-		return main, err
+	for _, ref := range []string{c.fetchedRef(), c.sharedRef()} {
+		live, err := c.readRef(ref)
+		if err != nil {
+			return main, err
+		}
+		if live.IsZero() || live == main {
+			continue
+		}
+		if _, why, err := c.liveChain(ctx, main, live); err != nil || why == nil {
+			return live, err
+		}
 	}
-	if _, why, err := c.liveChain(ctx, main, live); err != nil || why != nil {
-		return main, err
-	}
-	return live, nil
+	return main, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,9 +60,13 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	return v.restoreWarm(ctx, head)
 }
 
-// descends says whether the commit that warm was last in step with is s, an ancestor of it, or a live one that went into it.
+// descends says whether what warm was last in step with went into s.
 func (v *Volume) descends(ctx context.Context, s Snapshot) bool {
-	ok, err := v.reaches(ctx, s, math.MaxInt, func(*CommitInfo) bool { return true })
+	id, err := ParseID(v.state.Head)
+	if err != nil {
+		return false
+	}
+	ok, err := v.cold.Follows(ctx, s.Info().ID, id)
 	return ok && err == nil
 }
 

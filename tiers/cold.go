@@ -261,6 +261,8 @@ type Cold interface {
 	Newest(ctx context.Context) (Snapshot, error)
 	// Snapshot opens the commit with this id.
 	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
+	// Follows says whether all that the commit older has went into newer: it is an ancestor, or a live commit that main absorbed.
+	Follows(ctx context.Context, newer, older ID) (bool, error)
 	// Open streams a file's content. Read fails at the end when the bytes do not match the id.
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
 	// OpenAt opens a file's content for reading in any order. A read fetches what it needs of a big file, not the whole.

@@ -103,6 +103,20 @@ func (c *memCold) Newest(ctx context.Context) (Snapshot, error) {
 	s.info.Live = true
 	return &s, nil
 }
+func (c *memCold) Follows(_ context.Context, newer, older ID) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for queue := []ID{newer}; len(queue) > 0; queue = queue[1:] {
+		s := c.commits[queue[0]]
+		if queue[0] == older {
+			return true, nil
+		}
+		if s != nil {
+			queue = append(append(queue, s.info.Absorbed...), s.info.Parent)
+		}
+	}
+	return false, nil
+}
 func (c *memCold) Snapshot(_ context.Context, id ID) (Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
