@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -85,12 +87,18 @@ type Cold struct {
 	txs       chan struct{} // holds a token while a Tx is open
 	protected func()        // lets GC have the open Tx's base again; whoever holds the token of txs may use it
 	sync      chan struct{} // holds a token while Fetch or Push runs
+	refs      sync.Mutex    // held while main or the live branch is looked at and then moved
 
 	mu struct {
 		sync.Mutex
-		volume string
-		head   *snapshot // the last tip that was opened
-		pushed tiers.ID
+		volume    string
+		head      *snapshot // the last tip of main that was opened
+		live      *snapshot // and of the live branch
+		chain     chain
+		pushed    tiers.ID
+		notes     map[string]string   // what is wrong with the branches, by what it is about
+		undeleted bool                // the remote does not let live branches be deleted
+		ignored   map[string]tiers.ID // of the remote: live branches that follow nothing
 	}
 }
 
@@ -104,6 +112,9 @@ const pushJournal = "emberfs_push"
 func Open(dir string, o Options) (*Cold, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
+	}
+	if first, _, _ := strings.Cut(o.Branch, "/"); first == "emberfs-live" || first == "emberfs-side" {
+		return nil, fmt.Errorf("open cold storage %s: branch %q: the name is reserved for EmberFS itself; choose another", dir, o.Branch)
 	}
 	if err := odb.Init(dir, o.Branch); err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
@@ -166,12 +177,14 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		}
 		r.Journal(filepath.Join(db.Dir(), pushJournal), c.log)
 		c.remote = r
-		if c.mu.pushed, err = c.readRef(c.trackingRef()); err != nil {
-			return nil, err
-		}
 	}
 	c.mu.volume = o.VolumeID
-	_, err = c.head()
+	if _, err = c.head(); err == nil && !db.ReadOnly() {
+		err = c.settle(context.Background())
+	}
+	if err == nil && c.remote != nil {
+		c.mu.pushed, err = c.tracked(context.Background())
+	}
 	return c, err
 }
 
@@ -263,14 +276,29 @@ func (c *Cold) OpenAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobA
 }
 
 // Begin implements tiers.Cold. While another Tx is open it waits.
-func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) { return c.begin(ctx, c.head) }
+func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) {
+	return c.begin(ctx, func(t *tx) error { return t.onNewest(ctx) })
+}
+
+// BeginLive implements tiers.Cold. While another Tx is open it waits.
+func (c *Cold) BeginLive(ctx context.Context) (tiers.Tx, error) {
+	return c.begin(ctx, func(t *tx) error {
+		err := t.onNewest(ctx)
+		t.live = !t.at.main.IsZero() && t.at.taken == nil && t.at.commits < maxLive/2
+		return err
+	})
+}
 
 // BeginAt implements tiers.Cold.
 func (c *Cold) BeginAt(ctx context.Context, base tiers.ID) (tiers.Tx, error) {
-	return c.begin(ctx, func() (*snapshot, error) { return c.snapshot(base) })
+	return c.begin(ctx, func(t *tx) (err error) {
+		t.at = position{main: base}
+		t.base, err = c.snapshot(base)
+		return err
+	})
 }
 
-func (c *Cold) begin(ctx context.Context, base func() (*snapshot, error)) (tiers.Tx, error) {
+func (c *Cold) begin(ctx context.Context, place func(*tx) error) (tiers.Tx, error) {
 	select {
 	case c.txs <- struct{}{}:
 	case <-ctx.Done():
@@ -278,7 +306,7 @@ func (c *Cold) begin(ctx context.Context, base func() (*snapshot, error)) (tiers
 	}
 	t := &tx{c: c}
 	var err error
-	if t.base, err = base(); err == nil {
+	if err = place(t); err == nil {
 		if t.base != nil {
 			c.protected = c.db.Protect(t.base.info.ID)
 		}
@@ -316,6 +344,9 @@ func (c *Cold) Stats() tiers.ColdStats {
 	for _, err := range c.db.Problems() {
 		s.Problems = append(s.Problems, err.Error())
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.Problems = append(s.Problems, slices.Sorted(maps.Values(c.mu.notes))...)
 	return s
 }
 

@@ -31,22 +31,31 @@ func (t *tx) Commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error
 }
 
 func (t *tx) commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error) {
-	d, err := t.rootDir(o.Root)
+	tree, err := t.wholeTree(o)
 	if err != nil {
 		return tiers.ID{}, err
 	}
-	tree, err := t.putRoot(d, o)
-	if err != nil {
-		return tiers.ID{}, err
-	}
-	id, err := t.putCommit(tree, o)
+	id, err := t.putCommit(ctx, tree, o)
 	if err != nil {
 		return tiers.ID{}, err
 	}
 	if err := ctx.Err(); err != nil {
 		return tiers.ID{}, err
 	}
-	return id, t.publish(id)
+	return id, t.publish(ctx, id)
+}
+
+// wholeTree is the tree of the commit: of the root that was put, or the live branch's where nothing was and main only catches up.
+func (t *tx) wholeTree(o tiers.CommitOptions) (tiers.ID, error) {
+	if t.pending == nil && !t.live && !t.at.live.IsZero() && o.Root == t.base.root.Dir() {
+		commit, err := readCommit(t.c.db, t.at.live)
+		return commit.Tree, err
+	}
+	d, err := t.rootDir(o.Root)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	return t.putRoot(d, o)
 }
 
 // Mend publishes what the base commit turned out to lack and was stored again, for a transaction that came to the same root; the
@@ -141,7 +150,7 @@ func (t *tx) putTree(entries []odb.TreeEntry) (tiers.ID, error) {
 	return t.w.Put(odb.Tree, data)
 }
 
-func (t *tx) putCommit(tree tiers.ID, o tiers.CommitOptions) (tiers.ID, error) {
+func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions) (tiers.ID, error) {
 	when := o.When
 	if when.IsZero() {
 		when = time.Now()
@@ -149,9 +158,19 @@ func (t *tx) putCommit(tree tiers.ID, o tiers.CommitOptions) (tiers.ID, error) {
 	if o.Machine == "" {
 		o.Machine = t.c.o.MachineID
 	}
-	c := odb.CommitData{Tree: tree, Message: message(t.c.VolumeID(), o)}
+	parent := t.at.main
+	var absorbs []tiers.ID
+	if t.live {
+		parent = t.base.info.ID
+	} else if !t.at.live.IsZero() {
+		var err error
+		if absorbs, err = t.c.absorbing(ctx, t.at); err != nil {
+			return tiers.ID{}, err
+		}
+	}
+	c := odb.CommitData{Tree: tree, Message: message(t.c.VolumeID(), o, absorbs)}
 	if t.base != nil {
-		c.Parents = []tiers.ID{t.base.info.ID}
+		c.Parents = []tiers.ID{parent}
 		// git log and merges go by time; a machine whose clock is behind must not end up before its parent.
 		when = after(when, t.base.info.Time)
 	}
@@ -166,22 +185,20 @@ func (t *tx) putCommit(tree tiers.ID, o tiers.CommitOptions) (tiers.ID, error) {
 }
 
 // publish makes the objects part of the repository and moves the branch (FORMAT.md section 5).
-func (t *tx) publish(id tiers.ID) error {
-	var old tiers.ID
-	if t.base != nil {
-		old = t.base.info.ID
+func (t *tx) publish(ctx context.Context, id tiers.ID) error {
+	ref, old := t.c.ref, t.at.main
+	if t.live {
+		ref, old = t.at.ref, t.at.live
 	}
 	// The ref protocol checks again under its lock; here it saves writing a pack for nothing.
-	if now, err := t.c.tip(); err != nil {
+	if err := t.unmoved(ctx); err != nil {
 		return err
-	} else if now != old {
-		return tiers.ErrRefMoved
 	}
 	if err := t.w.Publish(); err != nil {
 		return err
 	}
-	if err := t.c.db.UpdateRef(t.c.ref, old, id); err != nil {
-		return t.withdraw(old, err)
+	if err := t.move(ctx, ref, old, id); err != nil {
+		return t.withdraw(ref, old, err)
 	}
 	if err := t.w.Release(); err != nil {
 		t.c.log.WithError(err).Warn("a commit's pack stays marked as kept until the next start")
@@ -189,10 +206,48 @@ func (t *tx) publish(id tiers.ID) error {
 	return nil
 }
 
+// unmoved says whether both branches are where they were when the Tx began.
+func (t *tx) unmoved(ctx context.Context) error {
+	now, err := t.c.position(ctx)
+	if err == nil && !now.same(&t.at) {
+		err = tiers.ErrRefMoved
+	}
+	return err
+}
+
+// move moves the branch while nothing of ours can move another, and after a commit to main retires the live branch that it
+// absorbed. Killed before that, the live branch does not follow main's tip any more: nobody reads it, and the next start retires it.
+func (t *tx) move(ctx context.Context, ref string, old, id tiers.ID) error {
+	t.c.refs.Lock()
+	defer t.c.refs.Unlock()
+	if err := t.unmoved(ctx); err != nil {
+		return err
+	}
+	if err := t.c.db.UpdateRef(ref, old, id); err != nil {
+		return err
+	}
+	if !t.live {
+		if !t.at.live.IsZero() {
+			t.c.retire(t.at.ref, t.at.live)
+		}
+		return nil
+	}
+	// A program that moved main in between has left the live branch behind.
+	if main, err := t.c.tip(); err != nil || main != t.at.main {
+		if old.IsZero() {
+			err = errors.Join(err, t.c.db.DeleteRef(ref, id))
+		} else {
+			err = errors.Join(err, t.c.db.UpdateRef(ref, id, old))
+		}
+		return errors.Join(tiers.ErrRefMoved, err)
+	}
+	return nil
+}
+
 // withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed where it
 // was lets the pack go: an error of the last fsync may come with the branch moved.
-func (t *tx) withdraw(old tiers.ID, cause error) error {
-	now, err := t.c.tip()
+func (t *tx) withdraw(ref string, old tiers.ID, cause error) error {
+	now, err := t.c.readRef(ref)
 	if err == nil && now == old || errors.Is(cause, tiers.ErrRefMoved) {
 		return cause
 	}

@@ -10,6 +10,9 @@ import (
 
 // Side makes a snapshot of c comparable. A nil s is what was before the first commit.
 func (c *Cold) Side(s tiers.Snapshot) Side {
+	if l, ok := s.(liveSnapshot); ok {
+		s = l.snapshot
+	}
 	if s, ok := s.(*snapshot); ok && s != nil {
 		return snapshotSide{c, s}
 	}

@@ -98,26 +98,32 @@ type delta struct {
 // collect gives the objects to send for the commits, when the other side has all of old (zero: nothing).
 func (c *Cold) collect(ctx context.Context, commits []tiers.ID, old tiers.ID) ([]tiers.ID, error) {
 	d := delta{ctx: ctx, db: c.db, seen: make(map[tiers.ID]struct{})}
+	err := d.commits(commits, old)
+	return d.ids, err
+}
+
+// commits adds what the commits reach and old's tree does not.
+func (d *delta) commits(list []tiers.ID, old tiers.ID) error {
 	var oldTree tiers.ID
-	if !old.IsZero() {
-		commit, err := readCommit(c.db, old)
+	if !old.IsZero() && len(list) > 0 {
+		commit, err := readCommit(d.db, old)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		oldTree = commit.Tree
 		d.seen[oldTree] = struct{}{}
 	}
-	for _, id := range commits {
-		commit, err := readCommit(c.db, id)
+	for _, id := range list {
+		commit, err := readCommit(d.db, id)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		d.add(id)
 		if err := d.tree(commit.Tree, oldTree, 0); err != nil {
-			return nil, fmt.Errorf("commit %s: %w", id, err)
+			return fmt.Errorf("commit %s: %w", id, err)
 		}
 	}
-	return d.ids, nil
+	return nil
 }
 
 // add notes an object and says whether it is new.

@@ -16,10 +16,11 @@ const (
 	trailerFiles   = "Emberfs-Files"
 	trailerBytes   = "Emberfs-Bytes"
 	trailerAtRisk  = "Emberfs-At-Risk"
+	trailerAbsorbs = "Emberfs-Absorbs"
 )
 
 // message makes a commit's message: a subject for people and trailers for programs.
-func message(volume string, o tiers.CommitOptions) string {
+func message(volume string, o tiers.CommitOptions, absorbs []tiers.ID) string {
 	reason := oneLine(o.Reason)
 	if reason == "" {
 		reason = "unknown"
@@ -36,6 +37,13 @@ func message(volume string, o tiers.CommitOptions) string {
 	fmt.Fprintf(&b, "%s: %d\n", trailerFiles, o.Files)
 	fmt.Fprintf(&b, "%s: %d\n", trailerBytes, o.Bytes)
 	fmt.Fprintf(&b, "%s: %d\n", trailerAtRisk, o.AtRisk)
+	if len(absorbs) > 0 {
+		fmt.Fprintf(&b, "%s:", trailerAbsorbs)
+		for _, id := range absorbs {
+			fmt.Fprintf(&b, " %s", id)
+		}
+		b.WriteByte('\n')
+	}
 	return b.String()
 }
 

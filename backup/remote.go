@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"emberfs/backup/odb"
+	"emberfs/backup/wire"
 	"emberfs/tiers"
 )
 
@@ -17,12 +19,15 @@ type remote interface {
 	Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release func() error, err error)
 	// Fetch brings what ref reaches and have does not; what came is protected until release is called.
 	Fetch(ctx context.Context, db *odb.DB, ref string, have []tiers.ID) (tip tiers.ID, release func() error, err error)
-	// Push moves ref from old to now, sending the pack that writePack writes.
-	Push(ctx context.Context, ref string, old, now tiers.ID, writePack func(io.Writer) error) error
+	// Push moves references in one step, sending the pack that writePack writes; wire.ErrNotAtomic: only one by one.
+	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
 }
 
-// trackingRef keeps what the remote is known to have, so that a git gc does not take it away.
+// trackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches sharedRef keeps the last
+// commit that both sides have had, and fetchedRef what only the remote has; the remote has either where it follows main's.
 func (c *Cold) trackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
+func (c *Cold) sharedRef() string   { return "refs/emberfs/remote-live/" + c.o.Branch }
+func (c *Cold) fetchedRef() string  { return "refs/emberfs/fetched-live/" + c.o.Branch }
 
 // exclusive lets one Fetch or Push run at a time.
 func (c *Cold) exclusive(ctx context.Context) (func(), error) {
@@ -58,7 +63,9 @@ func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
 	done, err := c.exclusive(ctx)
 	if err == nil {
 		defer done()
-		_, _, moved, err = c.bring(ctx)
+		var b brought
+		b, err = c.bring(ctx)
+		moved = b.moved
 	}
 	if err != nil {
 		return false, fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
@@ -67,91 +74,204 @@ func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
 }
 
 func (c *Cold) fetch(ctx context.Context) error {
-	ours, theirs, moved, err := c.bring(ctx)
-	if err != nil || !moved {
+	b, err := c.bring(ctx)
+	if err != nil || !b.moved {
 		return err
 	}
-	return c.forward(ctx, ours, theirs)
+	return c.forward(ctx, &b)
 }
 
-// bring fetches the remote's branch and notes where it is; moved says that it has commits which ours has not.
-func (c *Cold) bring(ctx context.Context) (ours, theirs tiers.ID, moved bool, err error) {
+// brought is what bring found.
+type brought struct {
+	ours  position
+	main  tiers.ID // the remote's; zero: it has no branch
+	ref   string   // the live branch that main can have
+	live  tiers.ID // its tip on the remote; zero: none that follows main
+	known bool     // ours have that tip, or absorbed it
+	moved bool     // the remote has commits that ours have not
+}
+
+// bring fetches the remote's branches and notes where they are.
+func (c *Cold) bring(ctx context.Context) (b brought, err error) {
+	const tries = 5
+	for range tries {
+		if b, err = c.bringOnce(ctx); !errors.Is(err, errRemoteMoves) {
+			return b, err
+		}
+	}
+	return b, err
+}
+
+// errRemoteMoves: the remote's branches moved while they were looked at.
+var errRemoteMoves = errors.New("the remote's branches move all the time; try again")
+
+func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	refs, err := c.remote.Refs(ctx)
 	if err != nil {
-		return ours, theirs, false, err
+		return b, err
 	}
-	theirs = refs[c.ref]
-	if ours, err = c.tip(); err != nil {
-		return ours, theirs, false, err
+	b.main = refs[c.ref]
+	if b.ours, err = c.position(ctx); err != nil {
+		return b, err
+	}
+	if b.main.IsZero() {
+		return b, c.track(&b)
 	}
 	tracked, err := c.readRef(c.trackingRef())
 	if err != nil {
-		return ours, theirs, false, err
+		return b, err
 	}
-	if theirs.IsZero() {
-		return ours, theirs, false, c.track(tracked, theirs)
-	}
-	behind := theirs == ours
-	if !behind && !ours.IsZero() && c.db.Has(theirs) {
+	behind := b.main == b.ours.main
+	if !behind && !b.ours.main.IsZero() && c.db.Has(b.main) {
 		// Only what our branch reaches is surely whole here.
-		if _, behind, err = c.newCommits(ctx, ours, theirs); err != nil {
-			return ours, theirs, false, err
+		if _, behind, err = c.newCommits(ctx, b.ours.main, b.main); err != nil {
+			return b, err
 		}
 	}
-	if behind {
-		return ours, theirs, false, c.track(tracked, theirs)
-	}
-	if theirs != tracked {
-		have, err := c.recent(ours, tracked)
+	linked := false
+	if !behind && b.main != tracked {
+		have, err := c.recent(b.ours.newest(), tracked)
 		if err != nil {
-			return ours, theirs, false, err
+			return b, err
 		}
-		got, release, err := c.obtain(ctx, theirs, have)
+		got, link, release, err := c.obtain(ctx, b.main, have)
 		if err != nil {
-			return ours, theirs, false, err
+			return b, err
 		}
-		defer func() {
-			if err := release(); err != nil {
-				c.log.WithError(err).Warn("a fetched pack stays marked as kept until the next start")
-			}
-		}()
-		theirs = got
+		defer c.releaseFetched(release)
+		if got != b.main {
+			b.main = got
+			return b, errors.Join(errRemoteMoves, c.track(&b))
+		}
+		linked = link
 	}
-	// Nothing moves before the commit can be read: a remote of a newer format, or a damaged one, changes nothing here.
-	if _, err := c.snapshot(theirs); err != nil {
-		return ours, theirs, false, err
+	// Nothing moves before the commits can be read: a remote of a newer format, or a damaged one, changes nothing here.
+	if !behind {
+		if _, err := c.snapshot(b.main); err != nil {
+			return b, err
+		}
 	}
-	return ours, theirs, true, c.track(tracked, theirs)
+	b.moved = !behind
+	release, err := c.bringLive(ctx, &b, refs, linked)
+	if err != nil {
+		return b, err
+	}
+	defer c.releaseFetched(release)
+	return b, c.track(&b)
+}
+
+func (c *Cold) releaseFetched(release func() error) {
+	if release == nil {
+		return
+	}
+	if err := release(); err != nil {
+		c.log.WithError(err).Warn("a fetched pack stays marked as kept until the next start")
+	}
+}
+
+// bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not an error.
+func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.ID, linked bool) (release func() error, err error) {
+	if b.ref, err = c.liveRefAt(b.main); err != nil {
+		return nil, err
+	}
+	tip := refs[b.ref]
+	if tip.IsZero() || tip == b.main {
+		c.note("remote live", nil)
+		return nil, nil
+	}
+	// What ours have, or absorbed, is known and whole.
+	known := tip == b.ours.live
+	if !known && !b.ours.main.IsZero() && c.db.Has(tip) {
+		if known, err = c.follows(ctx, b.ours.newest(), tip, time.Time{}); err != nil {
+			return nil, err
+		}
+	}
+	if known {
+		c.note("remote live", nil)
+		b.live, b.known = tip, true
+		return nil, nil
+	}
+	tracked, err := c.readRef(c.fetchedRef())
+	if err != nil {
+		return nil, err
+	}
+	if tip != tracked && !(linked && c.db.Has(tip)) {
+		have, err := c.recent(b.ours.newest(), b.main, tracked)
+		if err != nil {
+			return nil, err
+		}
+		got, done, err := c.remote.Fetch(ctx, c.db, b.ref, have)
+		switch {
+		case errors.Is(err, odb.ErrNoRef): // main has absorbed it a moment ago
+			return nil, errRemoteMoves
+		case errors.Is(err, tiers.ErrCorrupt): // it is no commit, or what came is damaged
+			c.ignore(b.ref, tip, err)
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		tip, release = got, done
+	}
+	_, why, err := c.liveChain(ctx, b.main, tip)
+	if err == nil && why == nil {
+		_, err = c.snapshot(tip)
+		if isLost(err) {
+			why, err = err, nil
+		}
+	}
+	if err != nil {
+		c.releaseFetched(release)
+		return nil, err
+	}
+	if why != nil {
+		c.ignore(b.ref, tip, why)
+		return release, nil
+	}
+	c.note("remote live", nil)
+	b.live, b.moved = tip, true
+	return release, nil
+}
+
+// ignore notes that a live branch of the remote is none.
+func (c *Cold) ignore(ref string, tip tiers.ID, why error) {
+	c.note("remote live", fmt.Errorf("%s of %s is ignored: %w; remove it there", ref, c.o.Source, why))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.ignored = map[string]tiers.ID{ref: tip}
 }
 
 // obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link, where that can
 // be done: a mount then takes as long for a million files as for one.
-func (c *Cold) obtain(ctx context.Context, theirs tiers.ID, have []tiers.ID) (tip tiers.ID, release func() error, err error) {
+func (c *Cold) obtain(ctx context.Context, theirs tiers.ID, have []tiers.ID) (tip tiers.ID, linked bool, release func() error, err error) {
 	if len(have) > 0 {
-		return c.remote.Fetch(ctx, c.db, c.ref, have)
+		tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, have)
+		return tip, false, release, err
 	}
 	release, err = c.remote.Link(ctx, c.db, theirs)
 	if err == nil {
 		_, err = c.snapshot(theirs)
 		if !isMissing(err) && !errors.Is(err, tiers.ErrCorrupt) {
-			return theirs, release, nil // what else may be wrong with it is so fetched or linked
+			return theirs, true, release, nil // what else may be wrong with it is so fetched or linked
 		}
 		err = errors.Join(err, release())
 	} else if !errors.Is(err, odb.ErrCannotLink) {
-		return theirs, nil, err
+		return theirs, false, nil, err
 	}
 	c.log.WithError(err).Info("the remote is fetched, not linked")
-	return c.remote.Fetch(ctx, c.db, c.ref, nil)
+	tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, nil)
+	return tip, false, release, err
 }
 
 // maxRecent bounds the commits that are offered to the remote as known.
 const maxRecent = 64
 
-// recent gives the branches' tips and what went before ours: the remote may lack our last commits.
-func (c *Cold) recent(ours, tracked tiers.ID) ([]tiers.ID, error) {
+// recent gives the remote's tips that we have, and what went before ours: the remote may lack our last commits.
+func (c *Cold) recent(ours tiers.ID, theirs ...tiers.ID) ([]tiers.ID, error) {
 	var have []tiers.ID
-	if !tracked.IsZero() && tracked != ours {
-		have = append(have, tracked)
+	for _, id := range theirs {
+		if !id.IsZero() && id != ours {
+			have = append(have, id)
+		}
 	}
 	for id := ours; !id.IsZero() && len(have) < maxRecent; {
 		have = append(have, id)
@@ -166,113 +286,135 @@ func (c *Cold) recent(ours, tracked tiers.ID) ([]tiers.ID, error) {
 	return have, nil
 }
 
-// forward moves our branch to theirs, which it does not reach itself, where nothing of ours is lost by it.
-func (c *Cold) forward(ctx context.Context, ours, theirs tiers.ID) error {
-	ahead := ours.IsZero()
-	if !ahead {
-		var err error
-		if _, ahead, err = c.newCommits(ctx, theirs, ours); err != nil {
+// forward moves our branches to theirs, which have commits that ours have not, where nothing of ours is lost by it.
+func (c *Cold) forward(ctx context.Context, b *brought) error {
+	theirs := b.live
+	if theirs.IsZero() {
+		theirs = b.main
+	}
+	if ours := b.ours.newest(); !ours.IsZero() {
+		ahead, err := c.Follows(ctx, theirs, ours)
+		if err != nil {
 			return err
 		}
+		if !ahead {
+			return tiers.ErrDiverged
+		}
 	}
-	if !ahead {
-		return tiers.ErrDiverged
-	}
-	if err := c.db.UpdateRef(c.ref, ours, theirs); err != nil {
+	if err := c.moveForward(ctx, b); err != nil {
 		return err
 	}
 	_, err := c.head()
 	return err
 }
 
-// track records what the remote has.
-func (c *Cold) track(old, now tiers.ID) error {
-	var err error
+// moveForward sets the live branch first: it counts from the moment that main moves.
+func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
+	c.refs.Lock()
+	defer c.refs.Unlock()
+	now, err := c.position(ctx)
+	if err == nil && !now.same(&b.ours) {
+		err = tiers.ErrRefMoved
+	}
+	if err != nil {
+		return err
+	}
+	if !b.live.IsZero() {
+		old, err := c.readRef(b.ref)
+		if err != nil {
+			return err
+		}
+		if !old.IsZero() && old != b.ours.live && old != b.live {
+			return fmt.Errorf("%s is at %s, which does not follow %s: move or remove it", b.ref, old, b.main)
+		}
+		if old != b.live {
+			if err := c.db.UpdateRef(b.ref, old, b.live); err != nil {
+				return err
+			}
+		}
+		defer func() {
+			if err == nil { // now both sides have it
+				err = errors.Join(c.setRef(c.sharedRef(), b.live), c.setRef(c.fetchedRef(), tiers.ID{}))
+			}
+		}()
+	}
+	if b.main == now.main {
+		return nil
+	}
+	if err := c.db.UpdateRef(c.ref, now.main, b.main); err != nil {
+		return err
+	}
+	if !now.live.IsZero() {
+		c.retire(now.ref, now.live)
+	}
+	return nil
+}
+
+// track records what bring found.
+func (c *Cold) track(b *brought) error {
+	shared, err := c.readRef(c.sharedRef())
+	if err != nil {
+		return err
+	}
+	fetched := b.live
 	switch {
-	case old == now:
-	case now.IsZero():
-		err = c.db.DeleteRef(c.trackingRef(), old)
-	default:
-		err = c.db.UpdateRef(c.trackingRef(), old, now)
+	case b.known:
+		shared, fetched = b.live, tiers.ID{}
+	case b.live.IsZero() && b.main == b.ours.main:
+		shared = tiers.ID{} // somebody deleted it
+	}
+	return c.setTracking(b.main, shared, fetched, b.live)
+}
+
+// setTracking moves the notes of what the remote has.
+func (c *Cold) setTracking(main, shared, fetched, live tiers.ID) error {
+	err := c.setRef(c.fetchedRef(), fetched)
+	if err == nil {
+		err = c.setRef(c.sharedRef(), shared)
+	}
+	if err == nil {
+		err = c.setRef(c.trackingRef(), main)
 	}
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.pushed = now
-	return nil
-}
-
-// Push implements tiers.Cold. A branch that is behind ours is pushed from where it is: the last push may have failed. A
-// branch that somebody deleted is made again; that throws nothing away.
-func (c *Cold) Push(ctx context.Context) error {
-	if c.remote == nil {
-		return nil
-	}
-	done, err := c.exclusive(ctx)
-	if err == nil {
-		defer done()
-		err = c.push(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("push branch %s: %w", c.o.Branch, err)
+	if c.mu.pushed = main; !live.IsZero() {
+		c.mu.pushed = live
 	}
 	return nil
 }
 
-func (c *Cold) push(ctx context.Context) error {
-	ours, err := c.tip()
-	if err != nil || ours.IsZero() {
+// setRef moves a reference that nobody else moves; zero: it goes.
+func (c *Cold) setRef(name string, now tiers.ID) error {
+	old, err := c.readRef(name)
+	switch {
+	case err != nil || old == now:
 		return err
+	case now.IsZero():
+		return c.db.DeleteRef(name, old)
 	}
-	refs, err := c.remote.Refs(ctx)
-	if err != nil {
-		return err
-	}
-	tracked, err := c.readRef(c.trackingRef())
-	if err != nil {
-		return err
-	}
-	theirs := refs[c.ref]
-	if theirs == ours {
-		return c.track(tracked, ours)
-	}
-	if !theirs.IsZero() && !c.db.Has(theirs) {
-		return tiers.ErrDiverged
-	}
-	commits, ahead, err := c.newCommits(ctx, ours, theirs)
-	if err != nil {
-		return err
-	}
-	if !ahead {
-		return tiers.ErrDiverged
-	}
-	if err := c.send(ctx, theirs, ours, commits, theirs); err != nil {
-		return err
-	}
-	return c.track(tracked, ours)
+	return c.db.UpdateRef(name, old, now)
 }
 
-// send pushes the commits, leaving out what base reaches.
-func (c *Cold) send(ctx context.Context, old, now tiers.ID, commits []tiers.ID, base tiers.ID) error {
-	ids, err := c.collect(ctx, commits, base)
-	if err != nil {
-		return err
+// tracked is the newest commit that the remote had when an earlier run saw it last.
+func (c *Cold) tracked(ctx context.Context) (tiers.ID, error) {
+	main, err := c.readRef(c.trackingRef())
+	if err != nil || main.IsZero() {
+		return main, err
 	}
-	return c.remote.Push(ctx, c.ref, old, now, func(w io.Writer) error {
-		p, err := odb.NewPackStream(w, len(ids))
+	for _, ref := range []string{c.fetchedRef(), c.sharedRef()} {
+		live, err := c.readRef(ref)
 		if err != nil {
-			return err
+			return main, err
 		}
-		for _, id := range ids {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := c.db.CopyTo(p, id); err != nil {
-				return fmt.Errorf("object %s: %w", id, err)
-			}
+		if live.IsZero() || live == main {
+			continue
 		}
-		return p.Close()
-	})
+		if _, why, err := c.liveChain(ctx, main, live); err != nil || why == nil {
+			return live, err
+		}
+	}
+	return main, nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
+	"emberfs/backup/wire"
 	"emberfs/tiers"
 )
 
@@ -256,11 +257,11 @@ func (b *brokenRemote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (func
 	return b.remote.Link(ctx, db, tip)
 }
 
-func (b *brokenRemote) Push(ctx context.Context, ref string, old, now tiers.ID, pack func(io.Writer) error) error {
+func (b *brokenRemote) Push(ctx context.Context, updates []wire.Update, pack func(io.Writer) error) error {
 	if b.push != nil {
 		return errors.Join(pack(io.Discard), b.push)
 	}
-	return b.remote.Push(ctx, ref, old, now, pack)
+	return b.remote.Push(ctx, updates, pack)
 }
 
 // A failed fetch or push leaves everything as it was, and the next one works.

@@ -259,6 +259,7 @@ func commitInfo(id tiers.ID, c odb.CommitData) tiers.CommitInfo {
 		info.Parent = c.Parents[0]
 	}
 	info.Subject, _, _ = strings.Cut(c.Message, "\n")
+	info.Absorbed = absorbedOf(&c)
 	return info
 }
 

@@ -13,7 +13,9 @@ import (
 // tx implements tiers.Tx.
 type tx struct {
 	c       *Cold
-	base    *snapshot // nil for the first commit
+	at      position  // where the branch was when it began
+	live    bool      // the commit goes to the live branch
+	base    *snapshot // at's newest commit; nil for the first
 	w       *odb.Writer
 	pending *dirBuild // the last directory put; the root must not be written before its own attributes are known
 
@@ -36,7 +38,15 @@ func (t *tx) Base() tiers.Snapshot {
 	if t.base == nil {
 		return nil
 	}
-	return t.base
+	return t.at.view(t.base)
+}
+
+// onNewest makes the Tx extend the newest commit.
+func (t *tx) onNewest(ctx context.Context) (err error) {
+	if t.at, err = t.c.position(ctx); err == nil {
+		t.base, err = t.c.newest(&t.at)
+	}
+	return err
 }
 
 func (t *tx) alive() error {

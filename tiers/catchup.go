@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// catchUp fetches and brings warm to the branch's tip, where warm holds nothing that is not committed.
+// catchUp fetches and brings warm to the newest commit, where warm holds nothing that is not committed.
 func (v *Volume) catchUp(ctx context.Context) error {
 	fresh := v.state.Head == "" && v.state.Restore == ""
 	if fresh {
@@ -27,7 +27,7 @@ func (v *Volume) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	head, err := v.cold.Head(ctx)
+	head, err := v.cold.Newest(ctx)
 	if err != nil {
 		return fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
 	}
@@ -60,21 +60,14 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	return v.restoreWarm(ctx, head)
 }
 
-// descends says whether the commit that warm was last in step with is s or an ancestor of it.
+// descends says whether what warm was last in step with went into s.
 func (v *Volume) descends(ctx context.Context, s Snapshot) bool {
-	for {
-		info := s.Info()
-		if info.ID.String() == v.state.Head {
-			return true
-		}
-		if info.Parent.IsZero() {
-			return false
-		}
-		var err error
-		if s, err = v.cold.Snapshot(ctx, info.Parent); err != nil {
-			return false
-		}
+	id, err := ParseID(v.state.Head)
+	if err != nil {
+		return false
 	}
+	ok, err := v.cold.Follows(ctx, s.Info().ID, id)
+	return ok && err == nil
 }
 
 // fetch brings the remote's commits, and moves the branch where warm can follow. It says whether warm can.

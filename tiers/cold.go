@@ -138,6 +138,11 @@ type CommitInfo struct {
 	Reason  string // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
 	Machine string // trailer Emberfs-Machine
 	Subject string
+	// Live says that the commit is on the live branch, not on main. Only Cold.Newest and Tx.Base know, and tell.
+	Live bool
+	// Absorbed are live commits that this one of main took the place of, trailer Emberfs-Absorbs: the last one first, then those
+	// at which another machine took over. What they have, and what went before them, went into this one.
+	Absorbed []ID
 }
 
 // Snapshot reads one commit. Safe for concurrent use.
@@ -205,7 +210,8 @@ type Base struct {
 
 // Tx collects the objects of one commit. It is used by one goroutine at a time, except PutFile, which may be called concurrently.
 type Tx interface {
-	// Base is the snapshot that this commit extends, nil for the first.
+	// Base is the newest snapshot when the Tx began, as Cold.Newest: what this commit's content extends; nil for the first. Where its
+	// Info says Live a Tx of Cold.Begin absorbs it: the new commit's parent is main's tip all the same.
 	Base() Snapshot
 	// PutFile stores a file's content; it fails with ErrSizeChanged when c gives more or fewer bytes than its Size.
 	// What base has too is not stored again.
@@ -218,8 +224,9 @@ type Tx interface {
 	// root is nil but for the root directory, which comes last: equal content, attributes and links give the DirID that
 	// Base().Root().Dir() has.
 	PutDir(ctx context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error)
-	// Commit publishes the objects durably and moves the branch from the base commit to the new one (FORMAT.md section 5).
-	// ErrRefMoved: somebody else moved it; nothing changed.
+	// Commit publishes the objects durably and moves the branch to the new commit (FORMAT.md section 5): main, or for a Tx of
+	// BeginLive the live branch. ErrRefMoved: somebody else moved one of them; nothing changed. After a commit to main the live
+	// branch that it absorbed is gone. Where CommitOptions.Root is that of a Base that is Live, nothing need have been put.
 	Commit(ctx context.Context, o CommitOptions) (ID, error)
 	// Abort drops everything; a no-op after Commit.
 	Abort()
@@ -245,12 +252,20 @@ type BlobAt interface {
 }
 
 // Cold is where files live for good: a git repository (package backup). Safe for concurrent use; one Tx at a time.
+//
+// The volume's branch, called main here, gets a commit at every backup. The commits of critical files in between are on a live
+// branch that begins at main's tip, and that the next commit to main absorbs: then it is gone, and main's history never has them.
 type Cold interface {
 	VolumeID() string
-	// Head is the tip of the volume's branch; nil, nil while there is no commit.
+	// Head is main's tip; nil, nil while there is no commit. It is not the newest commit while there is a live branch.
 	Head(ctx context.Context) (Snapshot, error)
+	// Newest is what a start or a restore takes: the tip of the live branch that descends from main's tip, where there is one (its
+	// Info says Live), else main's tip; nil, nil while there is no commit.
+	Newest(ctx context.Context) (Snapshot, error)
 	// Snapshot opens the commit with this id.
 	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
+	// Follows says whether all that the commit older has went into newer: it is an ancestor, or a live commit that main absorbed.
+	Follows(ctx context.Context, newer, older ID) (bool, error)
 	// Open streams a file's content. Read fails at the end when the bytes do not match the id.
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
 	// OpenAt opens a file's content for reading in any order. A read fetches what it needs of a big file, not the whole.
@@ -258,22 +273,27 @@ type Cold interface {
 	// Holds says whether every object of a file's content is in the repository itself. It reads only those for which nothing
 	// else vouches. ErrMissing names one that is not.
 	Holds(ctx context.Context, id ID, size int64) error
-	// Begin starts a commit on the branch's tip.
+	// Begin starts a commit to main, of all that is dirty: it takes the place of the live branch.
 	Begin(ctx context.Context) (Tx, error)
+	// BeginLive starts a commit to the live branch, of what cannot wait for the next one to main; whatever else is dirty stands in it
+	// as Base has it. It goes to main after all where main has no commit yet, where the live branch has grown very long, and where
+	// a reference that is none of ours has its name.
+	BeginLive(ctx context.Context) (Tx, error)
 	// BeginAt starts one on another commit: for finding out whether warm differs from it. Its Commit fails with ErrRefMoved
-	// unless that commit is the tip.
+	// unless that commit is main's tip and there is no live branch.
 	BeginAt(ctx context.Context, base ID) (Tx, error)
 	// HasRemote says whether Fetch and Push do anything.
 	HasRemote() bool
-	// Peek brings the remote's branch without moving ours, and says whether it has commits that ours has not.
+	// Peek brings the remote's main and live branch without moving ours, and says whether they have commits that ours have not.
 	Peek(ctx context.Context) (moved bool, err error)
-	// Fetch brings the remote's branch, objects first, then moves the local branch forward where that is a fast-forward.
-	// ErrDiverged: both sides have commits of their own; the local branch stays.
+	// Fetch brings them, objects first, then moves ours forward where that loses nothing: what ours have is in theirs, or was
+	// absorbed there. ErrDiverged: both sides have commits of their own; the local branches stay.
 	Fetch(ctx context.Context) error
-	// Push sends the branch's commits, expecting the remote to be where we last saw it.
+	// Push sends main and the live branch, expecting the remote to be where we last saw it, and deletes there the live branches that
+	// main has absorbed; a server that refuses that is a problem in Stats, no error.
 	// ErrDiverged: the remote has moved on. *RefusedError: the server said no for good.
 	Push(ctx context.Context) error
-	// Pushed is the commit that the remote is known to have; zero: none.
+	// Pushed is the newest commit that the remote is known to have, live or main's; zero: none.
 	Pushed() ID
 	// Maintain keeps the repository quick to read, where that is due; it may take long, runs beside everything else and changes
 	// nothing that can be seen. Ended by ctx it leaves everything as it was.

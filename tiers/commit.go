@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,9 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	}
 	rewalk := v.book.rewalk.Swap(false) || v.state.Walked != v.rulesSum()
 	if v.rootClean() && base != nil && !rewalk && !v.rulesChanged(ctx, base) {
+		if base.Info().Live {
+			return v.absorb(ctx, tx, rc)
+		}
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
 		if v.points.failing("flush") {
@@ -71,10 +75,22 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	return err
 }
 
+// absorb makes a commit to main of what the live branch has, where nothing was changed since.
+func (v *Volume) absorb(ctx context.Context, tx Tx, rc *Receipt) error {
+	err := v.flushWarm()
+	if err == nil {
+		err = v.publish(ctx, tx, &capture{base: tx.Base()}, rootDir(tx.Base()), rc)
+	}
+	if err == nil {
+		v.noteHead(rc.Commit)
+	}
+	return err
+}
+
 // publish moves the branch to a commit of what was captured, where that is not what it has already.
 func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc *Receipt) error {
 	rules := v.rulesChanged(ctx, c.base)
-	if c.base != nil && rootDir(c.base) == root && !rules { // a commit would repeat the last one
+	if c.base != nil && rootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		if m, ok := tx.(mender); ok {
 			if err := m.Mend(root); err != nil {
@@ -337,28 +353,63 @@ func (v *Volume) noteHead(commit string) {
 	}
 }
 
-// checkBase refuses to commit over somebody else's work: the branch must be where this volume's uncommitted changes began, or
+// checkBase refuses to commit over somebody else's work: the newest commit must be where this volume's uncommitted changes began, or
 // ahead of that by commits of our own whose note in volume.json was lost with the daemon.
 func (v *Volume) checkBase(ctx context.Context, base Snapshot) error {
 	if base == nil || v.state.Head == "" {
 		return nil // cold is new, or was lost and made anew: everything is stored again
 	}
 	const most = 1000
-	for s, n := base, 0; n < most; n++ {
-		info := s.Info()
-		if info.ID.String() == v.state.Head {
-			return nil
-		}
-		if info.Machine != v.state.Machine || info.Parent.IsZero() {
-			break
-		}
-		var err error
-		if s, err = v.cold.Snapshot(ctx, info.Parent); err != nil {
-			return err
-		}
+	ok, err := v.reaches(ctx, base, most, func(info *CommitInfo) bool { return info.Machine == v.state.Machine })
+	if ok || err != nil {
+		return err
 	}
 	return fmt.Errorf("branch %s: %w: it is at %s, this volume's changes began at %s; merge or move the branch back in cold.git, then sync",
 		v.cfg.Branch, ErrRefMoved, base.Info().ID, v.state.Head)
+}
+
+// reaches says whether the commit that warm was last in step with is s, went before it, or was absorbed on the way. It looks at most
+// commits, and only beyond those that past likes.
+func (v *Volume) reaches(ctx context.Context, s Snapshot, most int, past func(*CommitInfo) bool) (bool, error) {
+	seen := map[ID]bool{}
+	var parents, absorbed []ID
+	add := func(list *[]ID, id ID) {
+		if !id.IsZero() && !seen[id] {
+			seen[id] = true
+			*list = append(*list, id)
+		}
+	}
+	for n := 0; n < most; n++ {
+		info := s.Info()
+		is := func(id ID) bool { return id.String() == v.state.Head }
+		if is(info.ID) || slices.ContainsFunc(info.Absorbed, is) {
+			return true, nil
+		}
+		if past(&info) {
+			add(&parents, info.Parent)
+			for _, id := range info.Absorbed {
+				add(&absorbed, id)
+			}
+		}
+		for s = nil; s == nil; {
+			var err error
+			switch {
+			case len(parents) > 0:
+				if s, err = v.cold.Snapshot(ctx, parents[0]); err != nil {
+					return false, err
+				}
+				parents = parents[1:]
+			case len(absorbed) > 0: // live branches lead further as long as they are there
+				if s, err = v.cold.Snapshot(ctx, absorbed[0]); err != nil {
+					s = nil
+				}
+				absorbed = absorbed[1:]
+			default:
+				return false, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 var errClosed = errors.New("the volume is closed")

@@ -20,7 +20,8 @@ type memCold struct {
 	blobs   map[ID][]byte
 	dirs    map[DirID][]Entry
 	commits map[ID]*memSnapshot
-	head    ID
+	head    ID    // main's tip
+	live    ID    // the live branch's; zero: none
 	reads   int   // PutFile calls
 	known   int   // those with a known base
 	failTx  error // Commit fails with it
@@ -91,6 +92,33 @@ func (c *memCold) Head(context.Context) (Snapshot, error) {
 	}
 	return c.commits[c.head], nil
 }
+func (c *memCold) Newest(ctx context.Context) (Snapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live.IsZero() {
+		if c.head.IsZero() {
+			return nil, nil
+		}
+		return c.commits[c.head], nil
+	}
+	s := *c.commits[c.live]
+	s.info.Live = true
+	return &s, nil
+}
+func (c *memCold) Follows(_ context.Context, newer, older ID) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for queue := []ID{newer}; len(queue) > 0; queue = queue[1:] {
+		s := c.commits[queue[0]]
+		if queue[0] == older {
+			return true, nil
+		}
+		if s != nil {
+			queue = append(append(queue, s.info.Absorbed...), s.info.Parent)
+		}
+	}
+	return false, nil
+}
 func (c *memCold) Snapshot(_ context.Context, id ID) (Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -152,6 +180,9 @@ func (c *memCold) Maintain(ctx context.Context) error {
 type memTx struct {
 	c    *memCold
 	base Snapshot
+	head ID // where the branches were
+	live ID
+	on   bool // it goes to the live branch
 	mu   sync.Mutex
 	new  map[ID][]byte
 	lies map[ID]error // content that its Base did not tell the truth about
@@ -159,13 +190,21 @@ type memTx struct {
 	root Root
 }
 
-func (c *memCold) Begin(ctx context.Context) (Tx, error) {
-	base, err := c.Head(ctx)
-	return &memTx{c: c, base: base, new: map[ID][]byte{}, lies: map[ID]error{}, dirs: map[DirID][]Entry{}}, err
+func (c *memCold) begin(base Snapshot, err error) (*memTx, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return &memTx{c: c, base: base, head: c.head, live: c.live, new: map[ID][]byte{}, lies: map[ID]error{}, dirs: map[DirID][]Entry{}}, err
+}
+func (c *memCold) Begin(ctx context.Context) (Tx, error) { return c.begin(c.Newest(ctx)) }
+func (c *memCold) BeginLive(ctx context.Context) (Tx, error) {
+	t, err := c.begin(c.Newest(ctx))
+	t.on = !t.head.IsZero()
+	return t, err
 }
 func (c *memCold) BeginAt(ctx context.Context, id ID) (Tx, error) {
-	base, err := c.Snapshot(ctx, id)
-	return &memTx{c: c, base: base, new: map[ID][]byte{}, lies: map[ID]error{}, dirs: map[DirID][]Entry{}}, err
+	t, err := c.begin(c.Snapshot(ctx, id))
+	t.head, t.live = id, ID{}
+	return t, err
 }
 func (t *memTx) Base() Snapshot { return t.base }
 
@@ -270,18 +309,38 @@ func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
 	if t.c.failTx != nil {
 		return ID{}, t.c.failTx
 	}
+	if t.c.head != t.head || t.c.live != t.live {
+		return ID{}, ErrRefMoved
+	}
 	maps.Copy(t.c.blobs, t.new)
 	maps.Copy(t.c.dirs, t.dirs)
-	id := ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, t.c.head, len(t.c.commits))))
 	var text []byte
 	if o.Rules != nil {
 		text = *o.Rules
 	} else if t.base != nil {
 		text, _ = t.base.Rules(context.Background())
 	}
-	t.c.commits[id] = &memSnapshot{c: t.c, root: t.root.Entry, links: t.root.Links, rules: text,
-		info: CommitInfo{ID: id, Parent: t.c.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}}
-	t.c.head = id
-	return id, nil
+	info := CommitInfo{Parent: t.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}
+	root, links := t.root.Entry, t.root.Links
+	if base, ok := t.base.(*memSnapshot); ok && root.Kind == 0 && base.info.Live && base.root.Dir() == o.Root {
+		root, links = base.root, base.links // main only catches up
+	}
+	if root.Dir() != o.Root {
+		return ID{}, errors.New("the root was not put")
+	}
+	if t.on && !t.live.IsZero() {
+		info.Parent = t.live
+	}
+	if !t.on && !t.live.IsZero() {
+		info.Absorbed = []ID{t.live}
+	}
+	info.ID = ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, info.Parent, len(t.c.commits))))
+	t.c.commits[info.ID] = &memSnapshot{c: t.c, root: root, links: links, info: info, rules: text}
+	if t.on {
+		t.c.live = info.ID
+	} else {
+		t.c.head, t.c.live = info.ID, ID{}
+	}
+	return info.ID, nil
 }
 func (t *memTx) Abort() {}

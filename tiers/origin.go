@@ -26,10 +26,10 @@ func (v *Volume) origin() (Snapshot, error) {
 		if err == nil {
 			return o.snap, nil
 		}
-		v.log.WithError(err).WithField("commit", v.state.Origin).Warn("the commit that was restored cannot be read: going by the branch's tip")
+		v.log.WithError(err).WithField("commit", v.state.Origin).Warn("the commit that was restored cannot be read: going by the newest one")
 	}
 	o.snap = nil
-	head, err := v.cold.Head(ctx)
+	head, err := v.cold.Newest(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
 	}

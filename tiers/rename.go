@@ -192,7 +192,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	switch {
 	case err == nil:
 		defer replaced.done()
-	case err != unix.ENOENT:
+	case err != unix.ENOENT || flags&unix.RENAME_EXCHANGE != 0:
 		return err
 	}
 	exists := err == nil

@@ -32,7 +32,7 @@ type stateFile struct {
 	Clean   bool   `json:"clean_stop"`             // the last daemon stopped with everything in warm durable
 	Pending bool   `json:"pending"`                // it stopped with changes that no commit has
 	Trust   uint16 `json:"trust"`                  // records with another number are hints only
-	Head    string `json:"head"`                   // the commit that warm was last in step with; "" before the first
+	Head    string `json:"head"`                   // the commit that warm was last in step with, main's or a live one; "" before the first
 	Origin  string `json:"origin,omitempty"`       // the commit that warm was last restored from: unlisted directories are of it
 	Tiered  bool   `json:"tiered,omitempty"`       // there may be stubs and unlisted directories: without records nobody can tell
 	Rules   string `json:"rules_agreed,omitempty"` // sha256 of the text of rules that was written on this machine

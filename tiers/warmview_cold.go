@@ -13,7 +13,7 @@ import (
 // ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the bytes of
 // stubs. Every Cold is one.
 type ViewCold interface {
-	Head(ctx context.Context) (Snapshot, error)
+	Newest(ctx context.Context) (Snapshot, error)
 	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
 }
@@ -45,7 +45,7 @@ func (w *WarmView) listCold(ctx context.Context, id DirID) (Listing, error) {
 	return l, nil
 }
 
-// snapshot goes by the branch's tip where the commit that was restored cannot be read, as the daemon does.
+// snapshot goes by the newest commit where the commit that was restored cannot be read, as the daemon does.
 func (w *WarmView) snapshot(ctx context.Context) (Snapshot, error) {
 	c := &w.commit
 	c.Lock()
@@ -58,7 +58,7 @@ func (w *WarmView) snapshot(ctx context.Context) (Snapshot, error) {
 			return c.snap, nil
 		}
 	}
-	s, err := w.cold.Head(ctx)
+	s, err := w.cold.Newest(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the last commit: %w", err)
 	}

@@ -162,6 +162,9 @@ func (db *DB) firstScan() (*DB, error) {
 // Dir is the repository's directory.
 func (db *DB) Dir() string { return db.dir }
 
+// ReadOnly says that the DB comes from OpenReadOnly.
+func (db *DB) ReadOnly() bool { return db.readOnly }
+
 // Close lets go of all files. Streams that are open stay readable.
 func (db *DB) Close() error {
 	if db.closed.Swap(true) {

@@ -75,8 +75,9 @@ func (db *DB) lock(path string) (*lockFile, error) {
 		case err == nil:
 			return l, nil
 		case errors.Is(err, fs.ErrNotExist):
-			// git removes directories of references that became empty.
-			if err := mkdirDurable(0o755, filepath.Dir(l.path)); err != nil {
+			// git removes directories of references that became empty, perhaps while they are made.
+			err := mkdirDurable(0o755, filepath.Dir(l.path))
+			if err != nil && (!errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline)) {
 				return nil, fmt.Errorf("lock %s: %w", path, err)
 			}
 		case errors.Is(err, fs.ErrExist):

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -26,7 +27,8 @@ type pushNote struct {
 	Boot    string    `json:"boot"`
 	PID     int       `json:"pid"` // of git receive-pack, which leads a process group of its own
 	Remote  string    `json:"remote"`
-	Ref     string    `json:"ref"`
+	Ref     string    `json:"ref"`            // the first of Refs: what an older version reads, and writes alone
+	Refs    []string  `json:"refs,omitempty"` // all that it moves
 	Started time.Time `json:"started"`
 }
 
@@ -34,7 +36,7 @@ type pushNote struct {
 const lockPatience = time.Second
 
 // note writes the journal, durably: it must be there after whatever ends the push.
-func (r *Remote) note(pid int, ref string) error {
+func (r *Remote) note(pid int, updates []Update) error {
 	if r.journal == "" {
 		return nil
 	}
@@ -42,7 +44,11 @@ func (r *Remote) note(pid int, ref string) error {
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(pushNote{Boot: boot, PID: pid, Remote: r.path, Ref: ref, Started: time.Now()})
+	n := pushNote{Boot: boot, PID: pid, Remote: r.path, Ref: updates[0].Ref, Started: time.Now()}
+	for _, u := range updates {
+		n.Refs = append(n.Refs, u.Ref)
+	}
+	data, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
@@ -73,15 +79,21 @@ func (r *Remote) recover(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if json.Unmarshal(data, &n) != nil || n.Remote != r.path || !strings.HasPrefix(n.Ref, "refs/") || strings.Contains(n.Ref, "..") {
+	if json.Unmarshal(data, &n) != nil || n.Remote != r.path {
+		return nil
+	}
+	if len(n.Refs) == 0 {
+		n.Refs = []string{n.Ref}
+	}
+	if slices.ContainsFunc(n.Refs, func(ref string) bool { return !strings.HasPrefix(ref, "refs/") || strings.Contains(ref, "..") }) {
 		return nil
 	}
 	if n.Boot == boot && !errors.Is(syscall.Kill(-n.PID, 0), syscall.ESRCH) {
 		return nil // it still runs; git will say what it makes of that
 	}
-	// git locks HEAD too while it moves the branch that HEAD names.
-	for _, name := range []string{n.Ref + ".lock", "HEAD.lock"} {
-		if err := r.breakLock(ctx, filepath.Join(r.path, name), n.Started); err != nil {
+	// git locks HEAD too while it moves the branch that HEAD names, and packed-refs while it deletes.
+	for _, name := range append(n.Refs, "HEAD", "packed-refs") {
+		if err := r.breakLock(ctx, filepath.Join(r.path, name+".lock"), n.Started); err != nil {
 			return err
 		}
 	}

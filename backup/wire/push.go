@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,14 +24,25 @@ import (
 // packs make git gc repack the whole repository.)
 const smallPack = 4 << 20
 
-// Push moves the remote's reference from old (zero: it does not exist) to new (zero: delete it), sending the pack that
-// writePack writes; for a deletion writePack is not called. It never forces: tiers.ErrDiverged when the reference is
-// elsewhere, before or during the push. *tiers.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When
-// the answer is lost the reference is read again, and its being new counts as success; so does its being new already. A remote
-// that is busy with itself (a git gc of its own, another push) is asked again, for up to a second or two; writePack is called anew.
-func (r *Remote) Push(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
+// Update is one reference that a push moves.
+type Update struct {
+	Ref string
+	Old tiers.ID // where it is expected; zero: it does not exist
+	New tiers.ID // zero: delete it; equal to Old: it only has to be there
+}
+
+// ErrNotAtomic: the remote does not move several references in one step; push them one by one.
+var ErrNotAtomic = errors.New("the remote does not offer atomic pushes")
+
+// Push moves the remote's references, all of them or none, sending the pack that writePack writes; where all are deletions it is not
+// called. It never forces: tiers.ErrDiverged when one of them is elsewhere, before or during the push. *tiers.RefusedError
+// when the other side says no: hook, policy, fsck, damaged pack. When the answer is lost the references are read again, and their being
+// new counts as success; so does their being new already. A remote that is busy with itself (a git gc of its own, another push) is
+// asked again, for up to a second or two; writePack is called anew. ErrNotAtomic: several updates, and nothing was sent but
+// perhaps a part of the pack.
+func (r *Remote) Push(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
 	for pause := 50 * time.Millisecond; ; pause *= 3 {
-		err := r.pushOnce(ctx, refname, old, new, writePack)
+		err := r.pushOnce(ctx, updates, writePack)
 		var busy *busyError
 		if !errors.As(err, &busy) || pause > time.Second {
 			return err
@@ -43,15 +55,51 @@ func (r *Remote) Push(ctx context.Context, refname string, old, new tiers.ID, wr
 	}
 }
 
+// names are what errors call the references of a push.
+func names(updates []Update) string {
+	list := make([]string, len(updates))
+	for i, u := range updates {
+		list[i] = u.Ref
+	}
+	return strings.Join(list, ", ")
+}
+
+// compare says whether all references are new, and which of them is neither old nor new.
+func compare(updates []Update, refs map[string]tiers.ID) (done bool, moved *Update) {
+	done = true
+	for i := range updates {
+		u := &updates[i]
+		at := refs[u.Ref]
+		done = done && at == u.New
+		if at != u.New && at != u.Old && moved == nil {
+			moved = u
+		}
+	}
+	return done, moved
+}
+
+// behind says whether some reference is new already and some still old: then the expectations do not fit any more.
+func behind(updates []Update, refs map[string]tiers.ID) *Update {
+	for i := range updates {
+		if refs[updates[i].Ref] != updates[i].Old {
+			return &updates[i]
+		}
+	}
+	return nil
+}
+
 // busyError is a refusal that may be over soon.
 type busyError struct{ reason string }
 
 func (e *busyError) Error() string { return "the remote could not take the push: " + e.reason }
 
+// atomicFailure is git's word for a reference that could have been moved, but for another one of the same push.
+const atomicFailure = "atomic push failure"
+
 // refusal makes an error of what the other side gives as its reason. git names no codes: these are its words (builtin/receive-pack.c)
 // for what goes wrong when something else is at work in the repository.
 func refusal(reason string) error {
-	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref", "unable to create temporary object directory"} {
+	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref", "unable to create temporary object directory", "atomic transaction failed"} {
 		if strings.Contains(reason, passing) {
 			return &busyError{reason}
 		}
@@ -59,21 +107,21 @@ func refusal(reason string) error {
 	return &tiers.RefusedError{Reason: reason}
 }
 
-func (r *Remote) pushOnce(ctx context.Context, refname string, old, new tiers.ID, writePack func(io.Writer) error) error {
+func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
 	if err := r.recover(ctx); err != nil {
-		return fmt.Errorf("push %s to %s: %w", refname, r.path, err)
+		return fmt.Errorf("push %s to %s: %w", names(updates), r.path, err)
 	}
-	s := &sender{ctx: ctx, r: r, refname: refname, old: old, new: new}
+	s := &sender{ctx: ctx, r: r, updates: updates}
 	err := s.push(writePack)
 	if s.p != nil && !s.p.murdered() {
 		r.done()
 	}
 	var local *localError
-	if err != nil && !errors.Is(err, tiers.ErrDiverged) && !errors.As(err, &local) && ctx.Err() == nil {
-		err = r.judge(ctx, refname, old, new, err)
+	if err != nil && !errors.Is(err, tiers.ErrDiverged) && !errors.Is(err, ErrNotAtomic) && !errors.As(err, &local) && ctx.Err() == nil {
+		err = r.judge(ctx, updates, err)
 	}
 	if err != nil {
-		return fmt.Errorf("push %s to %s: %w", refname, r.path, ended(ctx, err))
+		return fmt.Errorf("push %s to %s: %w", names(updates), r.path, ended(ctx, err))
 	}
 	return nil
 }
@@ -85,26 +133,26 @@ func (e *localError) Error() string { return "write pack: " + e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
 // judge finds out what a failed push has done.
-func (r *Remote) judge(ctx context.Context, refname string, old, new tiers.ID, err error) error {
+func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
 	refs, rerr := r.Refs(ctx)
 	if rerr != nil {
 		return errors.Join(err, rerr)
 	}
-	switch refs[refname] {
-	case new:
+	done, moved := compare(updates, refs)
+	if done {
 		return nil
-	case old:
-		return err
 	}
-	return fmt.Errorf("%w: %s is at %s, expected %s (%w)", tiers.ErrDiverged, refname, refs[refname], old, err)
+	if moved != nil {
+		return fmt.Errorf("%w: %s is at %s, expected %s (%w)", tiers.ErrDiverged, moved.Ref, refs[moved.Ref], moved.Old, err)
+	}
+	return err
 }
 
 // sender is the Writer that writePack gets. The service starts when the pack has ended or has outgrown smallPack.
 type sender struct {
-	ctx      context.Context
-	r        *Remote
-	refname  string
-	old, new tiers.ID
+	ctx     context.Context
+	r       *Remote
+	updates []Update
 
 	head   bytes.Buffer // of the pack, until the service runs
 	p      *process
@@ -117,7 +165,7 @@ type sender struct {
 var errDone = errors.New("nothing to push")
 
 func (s *sender) push(writePack func(io.Writer) error) error {
-	if !s.new.IsZero() {
+	if s.sends() {
 		if err := writePack(s); err != nil && s.err == nil {
 			err = &localError{err}
 			if s.p == nil {
@@ -144,6 +192,11 @@ func (s *sender) push(writePack func(io.Writer) error) error {
 	return s.finish()
 }
 
+// sends says whether there is a pack.
+func (s *sender) sends() bool {
+	return slices.ContainsFunc(s.updates, func(u Update) bool { return !u.New.IsZero() })
+}
+
 func (s *sender) Write(b []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
@@ -168,14 +221,15 @@ func (s *sender) start(settings ...string) error {
 		return err
 	}
 	s.p = p
-	if err := s.r.note(p.cmd.Process.Pid, s.refname); err != nil {
+	if err := s.r.note(p.cmd.Process.Pid, s.updates); err != nil {
 		return p.fail(err)
 	}
-	switch at := advertised(p.adv)[s.refname]; {
-	case at == s.new:
+	refs := advertised(p.adv)
+	if done, _ := compare(s.updates, refs); done {
 		return errors.Join(errDone, p.hangUp())
-	case at != s.old:
-		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", tiers.ErrDiverged, s.refname, at, s.old), p.hangUp())
+	}
+	if u := behind(s.updates, refs); u != nil {
+		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", tiers.ErrDiverged, u.Ref, refs[u.Ref], u.Old), p.hangUp())
 	}
 	req := packp.NewReferenceUpdateRequest()
 	for _, c := range []capability.Capability{capability.ReportStatus, capability.Sideband64k} {
@@ -186,7 +240,15 @@ func (s *sender) start(settings ...string) error {
 			return p.fail(err)
 		}
 	}
-	if s.new.IsZero() && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
+	if len(s.updates) > 1 {
+		if !p.adv.Capabilities.Supports(capability.Atomic) {
+			return errors.Join(ErrNotAtomic, p.hangUp())
+		}
+		if err := req.Capabilities.Set(capability.Atomic); err != nil {
+			return p.fail(err)
+		}
+	}
+	if slices.ContainsFunc(s.updates, func(u Update) bool { return u.New.IsZero() }) && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
 		return p.fail(&tiers.RefusedError{Reason: "it does not let references be deleted"})
 	}
 	if p.adv.Capabilities.Supports(capability.Agent) {
@@ -194,7 +256,9 @@ func (s *sender) start(settings ...string) error {
 			return p.fail(err)
 		}
 	}
-	req.Commands = []*packp.Command{{Name: plumbing.ReferenceName(s.refname), Old: plumbing.Hash(s.old), New: plumbing.Hash(s.new)}}
+	for _, u := range s.updates {
+		req.Commands = append(req.Commands, &packp.Command{Name: plumbing.ReferenceName(u.Ref), Old: plumbing.Hash(u.Old), New: plumbing.Hash(u.New)})
+	}
 	// The answer is read while the pack is sent: the other side may speak at any time and must not block on us.
 	s.answer = make(chan error, 1)
 	go func() { s.answer <- p.readReport() }()
@@ -243,7 +307,14 @@ func (p *process) readReport() error {
 	if err := report.Decode(demux); err != nil {
 		return fmt.Errorf("%w: %w", errNoReport, err)
 	}
-	if err := report.Error(); err != nil {
+	err := report.Error()
+	for _, c := range report.CommandStatuses {
+		// Of an atomic push the others only say that one of them failed.
+		if cerr := c.Error(); cerr != nil && strings.Contains(err.Error(), atomicFailure) {
+			err = cerr
+		}
+	}
+	if err != nil {
 		return refusal(err.Error())
 	}
 	if len(report.CommandStatuses) == 0 {

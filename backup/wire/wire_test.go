@@ -111,6 +111,9 @@ func check(t *testing.T, err error) {
 	}
 }
 
+// one is an update of the branch.
+func one(old, new tiers.ID) []Update { return []Update{{mainRef, old, new}} }
+
 func newRemote(t *testing.T) (string, *Remote) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "remote repo.git")
@@ -138,8 +141,8 @@ func TestPushAndFetch(t *testing.T) {
 	var have []tiers.ID
 	for i := range 5 {
 		id := a.commit(strings.Repeat(fmt.Sprintf("line %d\n", i), 1000))
-		check(t, r.Push(ctx, mainRef, old, id, a.pack))
-		check(t, r.Push(ctx, mainRef, old, id, a.pack)) // it has it already
+		check(t, r.Push(ctx, one(old, id), a.pack))
+		check(t, r.Push(ctx, one(old, id), a.pack)) // it has it already
 		if refs, err = r.Refs(ctx); err != nil || refs[mainRef] != id {
 			t.Fatalf("after push: %v, %v", refs, err)
 		}
@@ -172,7 +175,7 @@ func TestPushAndFetch(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(b.dir, "objects/pack/*.keep")); len(left) != 0 {
 		t.Fatal(left)
 	}
-	check(t, r.Push(ctx, mainRef, old, tiers.ID{}, nil))
+	check(t, r.Push(ctx, one(old, tiers.ID{}), nil))
 	if refs, err = r.Refs(ctx); err != nil || len(refs) != 0 {
 		t.Fatalf("after deletion: %v, %v", refs, err)
 	}
@@ -183,10 +186,10 @@ func TestPushDiverged(t *testing.T) {
 	_, r := newRemote(t)
 	a, b := newVolume(t), newVolume(t)
 	first := a.commit("a")
-	check(t, r.Push(ctx, mainRef, tiers.ID{}, first, a.pack))
+	check(t, r.Push(ctx, one(tiers.ID{}, first), a.pack))
 	other := b.commit("b")
 	for _, old := range []tiers.ID{{}, {1}} {
-		if err := r.Push(ctx, mainRef, old, other, b.pack); !errors.Is(err, tiers.ErrDiverged) {
+		if err := r.Push(ctx, one(old, other), b.pack); !errors.Is(err, tiers.ErrDiverged) {
 			t.Fatalf("push over another's work: %v", err)
 		}
 	}
@@ -196,11 +199,11 @@ func TestPushDiverged(t *testing.T) {
 	// It moves while we send.
 	second := a.commit("a2")
 	pack := a.pack
-	err := r.Push(ctx, mainRef, first, second, func(w io.Writer) error {
+	err := r.Push(ctx, one(first, second), func(w io.Writer) error {
 		ids, tip := a.ids, a.tip
 		third := a.commit("a3")
 		a.ids = append(a.ids, ids...)
-		check(t, r.Push(ctx, mainRef, first, third, a.pack))
+		check(t, r.Push(ctx, one(first, third), a.pack))
 		a.ids, a.tip = ids, tip
 		return pack(w)
 	})
@@ -217,7 +220,7 @@ func TestPushRefused(t *testing.T) {
 	id := v.commit("x")
 	refused := func(what, reason string, write func(io.Writer) error) {
 		t.Helper()
-		err := r.Push(ctx, mainRef, tiers.ID{}, id, write)
+		err := r.Push(ctx, one(tiers.ID{}, id), write)
 		var re *tiers.RefusedError
 		if !errors.As(err, &re) || !strings.Contains(re.Reason, reason) {
 			t.Fatalf("%s: %v", what, err)
@@ -246,13 +249,13 @@ func TestPushRefused(t *testing.T) {
 	refused("size", "exceeds", v.pack)
 	git(t, dir, "config", "--unset", "receive.maxInputSize")
 
-	if err := r.Push(ctx, mainRef, tiers.ID{}, id, func(io.Writer) error { return tiers.ErrCorrupt }); !errors.Is(err, tiers.ErrCorrupt) {
+	if err := r.Push(ctx, one(tiers.ID{}, id), func(io.Writer) error { return tiers.ErrCorrupt }); !errors.Is(err, tiers.ErrCorrupt) {
 		t.Fatalf("our own error: %v", err)
 	}
 	// The answer is lost, but the push was done.
 	post := filepath.Join(dir, "hooks", "post-receive")
 	check(t, os.WriteFile(post, []byte("#!/bin/sh\nkill -9 $PPID\n"), 0o755))
-	check(t, r.Push(ctx, mainRef, tiers.ID{}, id, v.pack))
+	check(t, r.Push(ctx, one(tiers.ID{}, id), v.pack))
 	if refs, err := r.Refs(ctx); err != nil || refs[mainRef] != id {
 		t.Fatalf("%v, %v", refs, err)
 	}
@@ -265,7 +268,7 @@ func TestBigRefusedPushDoesNotHang(t *testing.T) {
 	id := v.commit("x")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	err := r.Push(ctx, mainRef, tiers.ID{}, id, func(w io.Writer) error {
+	err := r.Push(ctx, one(tiers.ID{}, id), func(w io.Writer) error {
 		s, err := odb.NewPackStream(w, 1000)
 		for range 1000 {
 			if err == nil {
@@ -290,11 +293,11 @@ func TestBigPush(t *testing.T) {
 	big := make([]byte, 3*smallPack)
 	rand.NewChaCha8([32]byte{}).Read(big)
 	id := v.commit(string(big))
-	if err := r.Push(ctx, mainRef, tiers.ID{1}, id, v.pack); !errors.Is(err, tiers.ErrDiverged) {
+	if err := r.Push(ctx, one(tiers.ID{1}, id), v.pack); !errors.Is(err, tiers.ErrDiverged) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	if err := r.Push(ctx, mainRef, tiers.ID{}, id, func(w io.Writer) error {
+	if err := r.Push(ctx, one(tiers.ID{}, id), func(w io.Writer) error {
 		s, err := odb.NewPackStream(w, 2)
 		if err == nil {
 			err = s.Add(odb.Blob, big)
@@ -303,8 +306,8 @@ func TestBigPush(t *testing.T) {
 	}); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	check(t, r.Push(ctx, mainRef, tiers.ID{}, id, v.pack))
-	check(t, r.Push(ctx, mainRef, tiers.ID{}, id, v.pack))
+	check(t, r.Push(ctx, one(tiers.ID{}, id), v.pack))
+	check(t, r.Push(ctx, one(tiers.ID{}, id), v.pack))
 	if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack")); len(m) != 1 {
 		t.Fatalf("the remote has the packs %v", m)
 	}
@@ -338,7 +341,7 @@ func TestContextEndsAHangingHook(t *testing.T) {
 			}
 		}
 	}()
-	if err := r.Push(ctx, mainRef, tiers.ID{}, id, v.pack); !errors.Is(err, context.Canceled) {
+	if err := r.Push(ctx, one(tiers.ID{}, id), v.pack); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }
@@ -402,7 +405,7 @@ func TestFetchFromADamagedRemote(t *testing.T) {
 	dir, r := newRemote(t)
 	v, b := newVolume(t), newVolume(t)
 	id := v.commit("some text")
-	check(t, r.Push(t.Context(), mainRef, tiers.ID{}, id, v.pack))
+	check(t, r.Push(t.Context(), one(tiers.ID{}, id), v.pack))
 	h := v.ids[2].String()
 	check(t, os.Remove(filepath.Join(dir, "objects", h[:2], h[2:])))
 	if _, _, err := r.Fetch(t.Context(), b.db, mainRef, nil); err == nil {
@@ -424,7 +427,7 @@ func TestStaleRemoteLock(t *testing.T) {
 	tip := v.commit("one")
 	lock := filepath.Join(path, mainRef+".lock")
 	check(t, os.WriteFile(lock, nil, 0o600))
-	if err := r.Push(t.Context(), mainRef, tiers.ID{}, tip, v.pack); err == nil {
+	if err := r.Push(t.Context(), one(tiers.ID{}, tip), v.pack); err == nil {
 		t.Fatal("pushed over a lock of somebody else's")
 	}
 	if _, err := os.Stat(journal); err == nil {
@@ -434,8 +437,8 @@ func TestStaleRemoteLock(t *testing.T) {
 	check(t, dead.Run())
 	check(t, os.WriteFile(filepath.Join(path, "HEAD.lock"), nil, 0o600))
 	check(t, os.Chtimes(lock, time.Now(), time.Now())) // left by the push that the note is about
-	check(t, r.note(dead.Process.Pid, mainRef))
-	check(t, r.Push(t.Context(), mainRef, tiers.ID{}, tip, v.pack))
+	check(t, r.note(dead.Process.Pid, one(tiers.ID{}, tip)))
+	check(t, r.Push(t.Context(), one(tiers.ID{}, tip), v.pack))
 	if _, err := os.Stat(journal); err == nil {
 		t.Fatal("the note is still there")
 	}

@@ -1,0 +1,281 @@
+package backup
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+const (
+	// livePrefix begins the names of live branches: refs/heads/emberfs-live/BRANCH/EPOCH.
+	livePrefix = "refs/heads/emberfs-live/"
+	// maxLive bounds the commits of a live branch. A writer goes back to main at half of it, so a longer one is none of ours.
+	maxLive = 100_000
+)
+
+// epochName is what an epoch is called: a decimal number without leading zeros. Whatever else lies beside is none of ours.
+var epochName = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})$`)
+
+// epochOf is the epoch that begins with a commit of main: its time in seconds, then six digits of its id. Every reader and every
+// other machine comes to the same name, so at one commit there is one live branch, whose moves the server compares.
+func epochOf(id tiers.ID, commit *odb.CommitData) string {
+	sec := max(commit.Committer.When.Unix(), 0)
+	return strconv.FormatInt(sec*1_000_000+int64(binary.BigEndian.Uint32(id[:4])%1_000_000), 10)
+}
+
+func (c *Cold) liveRef(epoch string) string { return livePrefix + c.o.Branch + "/" + epoch }
+
+// liveRefAt is the name of the live branch that a commit of main can have.
+func (c *Cold) liveRefAt(main tiers.ID) (string, error) {
+	commit, err := readCommit(c.db, main)
+	if err != nil {
+		return "", err
+	}
+	return c.liveRef(epochOf(main, &commit)), nil
+}
+
+// epochs picks the volume's references with this prefix out of all, by epoch.
+func (c *Cold) epochs(prefix string) (map[string]tiers.ID, error) {
+	prefix += c.o.Branch + "/"
+	refs, err := c.db.Refs(prefix)
+	if err != nil {
+		return nil, err
+	}
+	list := make(map[string]tiers.ID)
+	for name, id := range refs {
+		if e := strings.TrimPrefix(name, prefix); epochName.MatchString(e) {
+			list[e] = id
+		}
+	}
+	return list, nil
+}
+
+// position is where the branch stands.
+type position struct {
+	main    tiers.ID // main's tip; zero: there is no commit
+	ref     string   // the live branch that main's tip can have
+	live    tiers.ID // its tip; zero: there is none, or none that follows main
+	commits int      // from main's tip to live
+	taken   error    // why what ref holds is no live branch of main's tip; nil: it is, or there is nothing
+}
+
+// newest is the commit that a start takes.
+func (p *position) newest() tiers.ID {
+	if p.live.IsZero() {
+		return p.main
+	}
+	return p.live
+}
+
+// same says whether both are at the same commits.
+func (p *position) same(q *position) bool { return p.main == q.main && p.live == q.live }
+
+func (c *Cold) position(ctx context.Context) (p position, err error) {
+	const tries = 5 // main may move between the two looks
+	for range tries {
+		if p.main, err = c.tip(); err != nil || p.main.IsZero() {
+			return position{}, err
+		}
+		if p.ref, err = c.liveRefAt(p.main); err != nil {
+			return position{}, err
+		}
+		at, err := c.readRef(p.ref)
+		if errors.Is(err, tiers.ErrCorrupt) {
+			p.taken = err
+			break
+		}
+		if err != nil {
+			return position{}, err
+		}
+		if now, err := c.tip(); err != nil {
+			return position{}, err
+		} else if now != p.main {
+			continue
+		}
+		p.live, p.taken = tiers.ID{}, nil
+		if !at.IsZero() && at != p.main {
+			if p.commits, p.taken, err = c.liveChain(ctx, p.main, at); err != nil {
+				return position{}, err
+			}
+			if p.taken == nil {
+				p.live = at
+			}
+		}
+		break
+	}
+	if p.taken != nil {
+		p.taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.ref, p.taken)
+	}
+	c.note("live", p.taken)
+	return p, nil
+}
+
+// liveChain follows first parents from a live branch's tip to main's. why says what is wrong with one that does not lead there.
+func (c *Cold) liveChain(ctx context.Context, main, tip tiers.ID) (commits int, why, err error) {
+	c.mu.Lock()
+	known := c.mu.chain
+	c.mu.Unlock()
+	if known.main != main {
+		known = chain{}
+	}
+	for at := tip; at != main; commits++ {
+		if at == known.tip && known.commits > 0 {
+			commits += known.commits
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, nil, err
+		}
+		if commits == maxLive {
+			return 0, fmt.Errorf("it is longer than %d commits", maxLive), nil
+		}
+		commit, err := readCommit(c.db, at)
+		switch {
+		case isLost(err):
+			return 0, err, nil
+		case err != nil:
+			return 0, nil, err
+		case len(commit.Parents) == 0:
+			return 0, fmt.Errorf("%s does not descend from %s, the tip of %s", tip, main, c.o.Branch), nil
+		}
+		at = commit.Parents[0]
+	}
+	c.mu.Lock()
+	c.mu.chain = chain{main, tip, commits}
+	c.mu.Unlock()
+	return commits, nil, nil
+}
+
+// chain is a live branch that was found to descend from main.
+type chain struct {
+	main, tip tiers.ID
+	commits   int
+}
+
+// maxAbsorbers is how many commits of main back the live branches that they absorbed may still be here.
+const maxAbsorbers = 64
+
+// follows says whether what older has went into newer: it is an ancestor, or one that main absorbed on the way, or an ancestor of
+// such a one as far as that is still here. Commits made before since are not followed further.
+func (c *Cold) follows(ctx context.Context, newer, older tiers.ID, since time.Time) (bool, error) {
+	if newer == older {
+		return true, nil
+	}
+	perhaps := map[tiers.ID]bool{newer: false} // what was seen; true: it may be gone
+	queue := []tiers.ID{newer}
+	for read := 0; len(queue) > 0; read++ {
+		id := queue[0]
+		queue = queue[1:]
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
+		if read > maxHistory {
+			return false, fmt.Errorf("history of %s: more than %d commits", newer, maxHistory)
+		}
+		commit, err := readCommit(c.db, id)
+		if perhaps[id] && isLost(err) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		absorbed := absorbedOf(&commit)
+		for i, p := range append(absorbed, commit.Parents...) {
+			if p == older {
+				return true, nil
+			}
+			gone := i < len(absorbed) || perhaps[id]
+			if _, ok := perhaps[p]; ok || commit.Committer.When.Before(since) || gone && read > maxAbsorbers && !perhaps[id] {
+				continue
+			}
+			perhaps[p] = gone
+			queue = append(queue, p)
+		}
+	}
+	return false, nil
+}
+
+// Newest implements tiers.Cold.
+func (c *Cold) Newest(ctx context.Context) (tiers.Snapshot, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p, err := c.position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.newest(&p)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	return p.view(s), nil
+}
+
+// newest opens the newest commit; nil while there is none. A repository that is only read may be anybody's: there a live branch that
+// cannot be opened counts for nothing.
+func (c *Cold) newest(p *position) (*snapshot, error) {
+	if p.live.IsZero() {
+		return c.head()
+	}
+	c.mu.Lock()
+	s := c.mu.live
+	c.mu.Unlock()
+	if s != nil && s.info.ID == p.live {
+		return s, nil
+	}
+	s, err := c.snapshot(p.live)
+	if c.db.ReadOnly() && isLost(err) {
+		c.note("live", fmt.Errorf("%s is ignored: %w", p.ref, err))
+		p.live = tiers.ID{}
+		return c.head()
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.mu.live = s
+	c.mu.Unlock()
+	return s, nil
+}
+
+// view is the snapshot as Newest gives it.
+func (p *position) view(s *snapshot) tiers.Snapshot {
+	if s.info.ID == p.live {
+		return liveSnapshot{s}
+	}
+	return s
+}
+
+// liveSnapshot is the tip of the live branch.
+type liveSnapshot struct{ *snapshot }
+
+// Info implements tiers.Snapshot.
+func (s liveSnapshot) Info() tiers.CommitInfo {
+	info := s.info
+	info.Live = true
+	return info
+}
+
+// note keeps what is wrong for Stats, by what it is about, and logs it when it is new; nil: it is good again.
+func (c *Cold) note(about string, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch old := c.mu.notes[about]; {
+	case err == nil:
+		delete(c.mu.notes, about)
+	case old != err.Error():
+		if c.mu.notes == nil {
+			c.mu.notes = make(map[string]string)
+		}
+		c.mu.notes[about] = err.Error()
+		c.log.Warn(err)
+	}
+}

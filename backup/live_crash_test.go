@@ -1,0 +1,218 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+// tryCommitBy is tryCommit for a given way to begin.
+func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (tiers.Tx, error), f *file) error {
+	tx, err := begin(ctx)
+	if err != nil {
+		return err
+	}
+	base := map[string]tiers.DirID{}
+	v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
+	if err := put(ctx, tx, f, base, "", nil); err != nil {
+		return err
+	}
+	_, err = tx.Commit(ctx, tiers.CommitOptions{Root: f.Dir()})
+	return err
+}
+
+// A crash at any step of a live commit, the first of its epoch or a later one, and of the commit to main that absorbs it, leaves the
+// newest commit as it was or makes it the new one, whole, also after stock git's own cleaning; then everything goes on.
+func TestCrashWithLive(t *testing.T) {
+	for what, run := range map[string]struct {
+		before int // live commits
+		begin  func(v *testVolume) func(context.Context) (tiers.Tx, error)
+	}{
+		"first live": {0, func(v *testVolume) func(context.Context) (tiers.Tx, error) { return v.BeginLive }},
+		"live":       {2, func(v *testVolume) func(context.Context) (tiers.Tx, error) { return v.BeginLive }},
+		"absorb":     {2, func(v *testVolume) func(context.Context) (tiers.Tx, error) { return v.Begin }},
+	} {
+		for n := 1; ; n++ {
+			dir := filepath.Join(t.TempDir(), "cold.git")
+			v := openVolume(t, dir, Options{Source: newRemote(t)}) // with a remote what is absorbed is kept
+			main := v.commit(crashTree(1), nil)
+			old := main
+			for i := range run.before {
+				old = v.commitLive(crashTree(2 + i))
+			}
+			was := crashTree(1 + run.before)
+			c, err := crashAt(t, dir, Options{Source: v.o.Source}, n, func(v *testVolume) error {
+				return v.tryCommitBy(t.Context(), run.begin(v), crashTree(7))
+			})
+			if len(c.steps) < n {
+				if err != nil || n < 10 {
+					t.Fatalf("%s without a crash: %v; %q", what, err, c.steps)
+				}
+				t.Logf("%s: %d steps", what, n-1)
+				break
+			}
+			step := fmt.Sprintf("%s, %d %s", what, n, c.steps[n-1])
+			if err != nil && !errors.Is(err, errCrash) {
+				t.Errorf("%s: Commit = %v", step, err)
+			}
+			v = openVolume(t, dir, Options{Source: v.o.Source})
+			newest := v.newestSnapshot()
+			want := was
+			if newest.Info().ID != old {
+				want = crashTree(7)
+			} else if err == nil {
+				t.Errorf("%s: a commit that was reported is not the newest", step)
+			}
+			compareTrees(t, v.read(newest), want)
+			absorbed := what == "absorb" && v.headSnapshot().Info().ID != main
+			if refs := liveRefs(t, dir); absorbed && len(refs) != 0 {
+				t.Errorf("%s: left: %q", step, refs)
+			}
+			git(t, dir, "gc", "-q", "--prune=now")
+			v = openVolume(t, v.copyTo(filepath.Join(t.TempDir(), "copy.git")), Options{})
+			compareTrees(t, v.read(v.newestSnapshot()), want)
+			v = openVolume(t, dir, Options{})
+			v.commitLive(crashTree(3))
+			compareTrees(t, v.read(v.newestSnapshot()), crashTree(3))
+			v.commit(crashTree(4), nil)
+			compareTrees(t, v.read(v.headSnapshot()), crashTree(4))
+			if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+				t.Errorf("%s: git fsck: %s", step, out)
+			}
+			if refs := liveRefs(t, dir); len(refs) != 0 {
+				t.Errorf("%s: left at the end: %q", step, refs)
+			}
+			left, err := filepath.Glob(filepath.Join(dir, "refs/heads/emberfs-live/main/*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("%s: left behind: %q %v", step, left, err)
+			}
+		}
+	}
+}
+
+// An error at any step instead of a crash.
+func TestErrorWithLive(t *testing.T) {
+	for n := 1; ; n++ {
+		c := &crasher{at: n}
+		v := newVolume(t, Options{Fail: c.fail})
+		v.commit(crashTree(1), nil)
+		v.commitLive(crashTree(2))
+		c.armed = true
+		_, err := v.commitBy(v.Begin, crashTree(3), tiers.CommitOptions{})
+		passed := c.steps
+		c.armed = false
+		if len(passed) < n {
+			if err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		got := v.read(v.newestSnapshot())
+		if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("%s: git fsck: %s", passed[n-1], out)
+		}
+		if got.kids["only2"] == nil && got.kids["only3"] == nil {
+			t.Errorf("%s: %v", passed[n-1], got.flat(""))
+		}
+	}
+}
+
+// Stock git repacks and prunes all the time while live commits and commits to main take turns: nothing is ever lost.
+func TestLiveUnderGC(t *testing.T) {
+	// Names before and behind "emberfs-live": in one of the two orders stock git reads main before the live branch.
+	for _, branch := range []string{"a", "main"} {
+		t.Run(branch, func(t *testing.T) {
+			v := newVolume(t, Options{Branch: branch})
+			f := newDir(0o755)
+			for i := range 50 {
+				f.text(fmt.Sprintf("many/f%03d", i), fmt.Sprint("some text that makes a delta ", i))
+			}
+			v.commit(f, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			var rounds atomic.Int64
+			go func() {
+				for ctx.Err() == nil {
+					for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"}, {"prune", "--expire=now"}, {"pack-refs", "--all"}} {
+						cmd := exec.Command("git", args...)
+						cmd.Dir = v.dir
+						cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+						if out, err := cmd.CombinedOutput(); err != nil {
+							done <- fmt.Errorf("git %q: %w: %s", args, err, out)
+							return
+						}
+					}
+					rounds.Add(1)
+				}
+				done <- nil
+			}()
+			for i := 0; i < 40 || rounds.Load() < 5 && i < 1000; i++ {
+				for j := range i % 4 {
+					f.text("many/critical", fmt.Sprint("critical ", i, j))
+					v.commitLive(f)
+				}
+				f.text(fmt.Sprintf("many/f%03d", i%50), fmt.Sprint("changed in commit ", i))
+				v.commit(f, nil)
+			}
+			f.text("many/critical", "the last")
+			v.commitLive(f)
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			compareTrees(t, v.read(v.newestSnapshot()), f)
+			git(t, v.dir, "gc", "-q", "--aggressive", "--prune=now")
+			compareTrees(t, v.read(v.newestSnapshot()), f)
+			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+				t.Errorf("git fsck: %s", out)
+			}
+			if n := strings.Count(git(t, v.dir, "rev-list", branch), "\n") + 1; n < 41 {
+				t.Errorf("%d commits on %s", n, branch)
+			}
+		})
+	}
+}
+
+// Our own GC beside them, without a grace period.
+func TestLiveUnderOwnGC(t *testing.T) {
+	v := newVolume(t, Options{Branch: "a"})
+	f := newDir(0o755)
+	f.text("x", "x")
+	v.commit(f, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := v.GC(context.Background(), tiers.GCOptions{Grace: -1}); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for i := range 60 {
+		for j := range i % 3 {
+			f.text("many/critical", fmt.Sprint("critical ", i, j))
+			v.commitLive(f)
+		}
+		f.text("x", fmt.Sprint(i))
+		v.commit(f, nil)
+	}
+	f.text("x", "live")
+	v.commitLive(f)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, v.read(v.newestSnapshot()), f)
+	if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		t.Errorf("git fsck: %s", out)
+	}
+}

@@ -1,0 +1,488 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/backup/wire"
+	"emberfs/tiers"
+)
+
+// wantRemote checks what the remote has: main, and live branches at these commits in any order.
+func wantRemote(t *testing.T, what, remote string, main tiers.ID, live ...tiers.ID) {
+	t.Helper()
+	if got := mainRefOf(t, remote); got != main.String() {
+		t.Errorf("%s: the remote's main is at %s, want %s", what, got, main)
+	}
+	var want, got []string
+	for _, id := range live {
+		want = append(want, id.String())
+	}
+	for _, ref := range liveRefs(t, remote) {
+		got = append(got, strings.Split(ref, ":")[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: the remote's live branches are at %q, want %q", what, got, want)
+	}
+	git(t, remote, "fsck", "--strict", "--no-dangling")
+}
+
+func (v *testVolume) wantPushed(what string, id tiers.ID) {
+	v.t.Helper()
+	if got := v.Pushed(); got != id {
+		v.t.Errorf("%s: Pushed = %s, want %s", what, got, id)
+	}
+	again := openVolume(v.t, v.copyWhole(), Options{Source: v.o.Source})
+	if got := again.Pushed(); got != id {
+		v.t.Errorf("%s: Pushed after a restart = %s, want %s", what, got, id)
+	}
+}
+
+// copyWhole copies the repository with its hidden references, as a kill would leave it.
+func (v *testVolume) copyWhole() string {
+	v.t.Helper()
+	dir := filepath.Join(v.t.TempDir(), "whole.git")
+	if err := os.CopyFS(dir, os.DirFS(v.dir)); err != nil {
+		v.t.Fatal(err)
+	}
+	return dir
+}
+
+// A volume's critical files go to the next machine, which goes on where the first stopped; both ways of fetching, both of pushing.
+func TestLiveTwoMachines(t *testing.T) {
+	for _, atomic := range []bool{true, false} {
+		t.Run(fmt.Sprint("atomic ", atomic), func(t *testing.T) {
+			remote := newRemote(t)
+			git(t, remote, "config", "receive.advertiseAtomic", fmt.Sprint(atomic))
+			one := newVolume(t, Options{Source: remote, MachineID: "one"})
+			f := newDir(0o755)
+			f.text("a", "one")
+			f.text("critical", "0")
+			m1 := one.commit(f, nil)
+			f.text("critical", "1")
+			l1 := one.commitLive(f)
+			one.mustPush() // both at once
+			wantRemote(t, "both at once", remote, m1, l1)
+			one.wantPushed("both at once", l1)
+			f.text("critical", "2")
+			l2 := one.commitLive(f)
+			one.wantPushed("not pushed", l1)
+			one.mustPush()
+			wantRemote(t, "live alone", remote, m1, l2)
+			one.wantPushed("live alone", l2)
+
+			two := newVolume(t, Options{Source: remote, MachineID: "two"})
+			if moved, err := two.Peek(t.Context()); !moved || err != nil {
+				t.Errorf("Peek = %v, %v", moved, err)
+			}
+			two.mustFetch()
+			two.wantAt("fetched", m1, l2)
+			two.wantPushed("fetched", l2)
+			compareTrees(t, two.read(two.newestSnapshot()), f)
+			two.checkGit()
+			f.text("critical", "3")
+			l3 := two.commitLive(f)
+			two.mustPush()
+			wantRemote(t, "from two", remote, m1, l3)
+
+			if moved, err := one.Peek(t.Context()); !moved || err != nil {
+				t.Errorf("Peek = %v, %v", moved, err)
+			}
+			one.wantAt("peeked", m1, l2)
+			one.mustFetch() // a later commit of the same live branch
+			one.wantAt("fetched", m1, l3)
+			if moved, err := one.Peek(t.Context()); moved || err != nil {
+				t.Errorf("Peek with nothing new = %v, %v", moved, err)
+			}
+
+			f.text("critical", "4")
+			two.commitLive(f)
+			f.text("a", "two")
+			m2 := two.commit(f, nil)
+			f.text("critical", "5")
+			l5 := two.commitLive(f)
+			two.mustPush() // main, the next epoch, and the old one's end
+			wantRemote(t, "the next epoch", remote, m2, l5)
+			two.wantPushed("the next epoch", l5)
+			one.mustFetch()
+			one.wantAt("the next epoch", m2, l5)
+			for _, id := range []tiers.ID{m1, l1, l2, l3, m2, l5} {
+				if ok, err := one.Follows(t.Context(), l5, id); !ok || err != nil {
+					t.Errorf("Follows(%s) = %v, %v", id, ok, err)
+				}
+			}
+			if refs := liveRefs(t, one.dir); len(refs) != 1 {
+				t.Errorf("live branches: %q", refs)
+			}
+			compareTrees(t, one.read(one.newestSnapshot()), f)
+			// two absorbed a commit on the way that nobody has seen; one knows by the trailer that nothing of its own is lost.
+			if got := one.headSnapshot().Info().Absorbed; len(got) < 2 || !slices.Contains(got, l2) {
+				t.Errorf("Absorbed = %v, want %s among them", got, l2)
+			}
+			f.text("a", "three")
+			m3 := one.commit(f, nil)
+			one.mustPush()
+			wantRemote(t, "main again", remote, m3)
+			one.wantPushed("main again", m3)
+			if got := git(t, one.dir, "for-each-ref", "refs/emberfs/absorbed", "refs/emberfs/remote-live"); got != "" {
+				t.Errorf("left: %s", got)
+			}
+			if got := git(t, remote, "rev-list", "--count", "main"); got != "3" {
+				t.Errorf("main has %s commits", got)
+			}
+			for _, v := range []*testVolume{one, two} {
+				v.mustFetch()
+				git(t, v.dir, "gc", "-q", "--prune=now")
+				compareTrees(t, v.read(v.newestSnapshot()), f)
+				if p := v.Stats().Problems; len(p) > 0 {
+					t.Errorf("problems: %q", p)
+				}
+			}
+		})
+	}
+}
+
+// The remote has the live commits that main absorbs: the push does not send their content again.
+func TestPushOfAbsorbedSendsLittle(t *testing.T) {
+	remote := newRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	f := newDir(0o755)
+	f.text("a", "one")
+	v.commit(f, nil)
+	f.text("critical", string(noise(1, 1<<20)))
+	v.commitLive(f)
+	v.mustPush()
+	sent := &countingRemote{remote: v.remote}
+	v.remote = sent
+	f.text("a", "two")
+	v.commit(f, nil)
+	v.mustPush()
+	if sent.bytes == 0 || sent.bytes > 100_000 {
+		t.Errorf("%d bytes were sent", sent.bytes)
+	}
+}
+
+type countingRemote struct {
+	remote
+	bytes int64
+}
+
+func (r *countingRemote) Push(ctx context.Context, updates []wire.Update, pack func(io.Writer) error) error {
+	return r.remote.Push(ctx, updates, func(w io.Writer) error {
+		return pack(writerFunc(func(p []byte) (int, error) { r.bytes += int64(len(p)); return w.Write(p) }))
+	})
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// A server that refuses deletes: said once, no error, not tried again; what piles up means nothing to a new machine.
+func TestLiveDenyDeletes(t *testing.T) {
+	remote := newRemote(t)
+	git(t, remote, "config", "receive.denyDeletes", "true")
+	v := newVolume(t, Options{Source: remote})
+	pushes := &spyRemote{remote: v.remote}
+	v.remote = pushes
+	f := newDir(0o755)
+	f.text("a", "0")
+	v.commit(f, nil)
+	v.mustPush()
+	var piled []tiers.ID
+	var main tiers.ID
+	for i := range 3 {
+		f.text("critical", fmt.Sprint(i))
+		piled = append(piled, v.commitLive(f))
+		v.mustPush()
+		f.text("a", fmt.Sprint(i))
+		main = v.commit(f, nil)
+		v.mustPush()
+		wantRemote(t, fmt.Sprint(i), remote, main, piled...)
+		if p := v.Stats().Problems; len(p) != 1 || !strings.Contains(p[0], "deleted") {
+			t.Errorf("problems: %q", p)
+		}
+	}
+	if pushes.deletes != 1 {
+		t.Errorf("%d deletions were tried", pushes.deletes)
+	}
+	if got := git(t, v.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+		t.Errorf("left: %s", got)
+	}
+	f.text("critical", "more")
+	live := v.commitLive(f)
+	v.mustPush()
+	other := newVolume(t, Options{Source: remote})
+	other.mustFetch()
+	other.wantAt("a new machine", main, live)
+	compareTrees(t, other.read(other.newestSnapshot()), f)
+	if refs := liveRefs(t, other.dir); len(refs) != 1 {
+		t.Errorf("live branches: %q", refs)
+	}
+}
+
+// spyRemote counts deletions, and does things in between.
+type spyRemote struct {
+	remote
+	deletes int
+	before  func(updates []wire.Update)
+}
+
+func (r *spyRemote) Push(ctx context.Context, updates []wire.Update, pack func(io.Writer) error) error {
+	if updates[0].New.IsZero() {
+		r.deletes++
+	}
+	if r.before != nil {
+		r.before(updates)
+	}
+	return r.remote.Push(ctx, updates, pack)
+}
+
+// twoAtLive are two machines at the same live commit, which the remote has.
+func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *file) {
+	t.Helper()
+	remote = newRemote(t)
+	for _, s := range settings {
+		key, value, _ := strings.Cut(s, "=")
+		git(t, remote, "config", key, value)
+	}
+	one = newVolume(t, Options{Source: remote, MachineID: "one"})
+	f = newDir(0o755)
+	f.text("a", "0")
+	one.commit(f, nil)
+	f.text("critical", "0")
+	one.commitLive(f)
+	one.mustPush()
+	two = newVolume(t, Options{Source: remote, MachineID: "two"})
+	two.mustFetch()
+	return remote, one, two, f
+}
+
+// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left behind by a main
+// that does not have it.
+func TestLiveDiverged(t *testing.T) {
+	type act func(v *testVolume, f *file, text string) tiers.ID
+	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
+	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
+	for name, acts := range map[string][2]act{
+		"live live": {live, live},
+		"live main": {live, main},
+		"main live": {main, live},
+		"main main": {main, main},
+	} {
+		t.Run(name, func(t *testing.T) {
+			remote, one, two, f := twoAtLive(t)
+			g := two.read(two.newestSnapshot())
+			acts[0](two, g, "two")
+			two.mustPush()
+			before := git(t, remote, "for-each-ref")
+			ours := acts[1](one, f, "one")
+			for range 2 {
+				if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+					t.Errorf("Push = %v", err)
+				}
+				if moved, err := one.Peek(t.Context()); !moved || err != nil {
+					t.Errorf("Peek = %v, %v", moved, err)
+				}
+				if err := one.Fetch(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+					t.Errorf("Fetch = %v", err)
+				}
+			}
+			if after := git(t, remote, "for-each-ref"); after != before {
+				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
+			}
+			if got := one.newestSnapshot().Info().ID; got != ours {
+				t.Errorf("ours moved to %s", got)
+			}
+			git(t, one.dir, "gc", "-q", "--prune=now")
+			compareTrees(t, one.read(one.newestSnapshot()), f)
+		})
+	}
+}
+
+// One looks at the remote, then two pushes, then one pushes: the server compares.
+func TestLivePushRace(t *testing.T) {
+	type act func(v *testVolume, f *file, text string) tiers.ID
+	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
+	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
+	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live}, "main main": {main, main}} {
+		t.Run(name, func(t *testing.T) {
+			remote, one, two, f := twoAtLive(t)
+			g := two.read(two.newestSnapshot())
+			acts[0](two, g, "two")
+			acts[1](one, f, "one")
+			var between string
+			spy := &spyRemote{remote: one.remote}
+			spy.before = func([]wire.Update) {
+				spy.before = nil
+				two.mustPush()
+				between = git(t, remote, "for-each-ref")
+			}
+			one.remote = spy
+			if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+				t.Errorf("Push = %v", err)
+			}
+			if after := git(t, remote, "for-each-ref"); after != between {
+				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
+			}
+		})
+	}
+}
+
+// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of it goes on there.
+// Only a remote without atomic pushes can let it; then it stays there.
+func TestDeletionLeavesNewerWork(t *testing.T) {
+	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")
+	g := two.read(two.newestSnapshot())
+	g.text("critical", "two")
+	theirs := two.commitLive(g)
+	f.text("a", "one")
+	main := one.commit(f, nil)
+	spy := &spyRemote{remote: one.remote}
+	spy.before = func(updates []wire.Update) {
+		if updates[0].New.IsZero() {
+			if err := two.remote.Push(t.Context(), []wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
+				ids, err := two.collect(t.Context(), []tiers.ID{theirs}, updates[0].Old)
+				if err != nil {
+					return err
+				}
+				return two.writePack(t.Context(), w, ids)
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	one.remote = spy
+	one.mustPush()
+	wantRemote(t, "after", remote, main, theirs)
+	if spy.deletes != 1 {
+		t.Errorf("%d deletions", spy.deletes)
+	}
+	one.mustPush()
+	if err := two.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+		t.Errorf("Push = %v", err)
+	}
+}
+
+// The remote is left, by a lost connection or a kill, at any of its earlier states: the next push goes on from there.
+func TestLivePushFromEarlierStates(t *testing.T) {
+	remote := newRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	f := newDir(0o755)
+	f.text("a", "0")
+	m1 := v.commit(f, nil)
+	v.mustPush()
+	var live []tiers.ID
+	for i := range 3 {
+		f.text("critical", fmt.Sprint(i))
+		live = append(live, v.commitLive(f))
+		v.mustPush()
+	}
+	name := livePrefix + "main/" + strings.Split(liveRefs(t, remote)[0], ":")[0]
+	f.text("critical", "never pushed")
+	v.commitLive(f)
+	f.text("a", "1")
+	m2 := v.commit(f, nil)
+	f.text("critical", "next epoch")
+	l2 := v.commitLive(f)
+	git(t, v.dir, "gc", "-q", "--prune=now") // what the remote has must stay known
+	for what, state := range map[string][2]string{
+		"live 1": {m1.String(), live[0].String()}, "live 3": {m1.String(), live[2].String()}, "no live": {m1.String(), ""},
+		"undeleted": {m2.String(), live[2].String()}, "deleted": {m2.String(), ""}, "nothing": {"", ""},
+	} {
+		dir := filepath.Join(t.TempDir(), "remote.git")
+		if err := os.CopyFS(dir, os.DirFS(remote)); err != nil {
+			t.Fatal(err)
+		}
+		w := openVolume(t, v.copyWhole(), Options{Source: dir})
+		if state[0] == m2.String() {
+			if err := w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}}, func(out io.Writer) error {
+				ids, err := w.collect(t.Context(), []tiers.ID{m2}, m1)
+				if err != nil {
+					return err
+				}
+				return w.writePack(t.Context(), out, ids)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for ref, id := range map[string]string{"refs/heads/main": state[0], name: state[1]} {
+			if id == "" {
+				git(t, dir, "update-ref", "-d", ref)
+			} else {
+				git(t, dir, "update-ref", ref, id)
+			}
+		}
+		if moved, err := w.Peek(t.Context()); moved || err != nil {
+			t.Errorf("%s: Peek = %v, %v", what, moved, err)
+		}
+		if err := w.Push(t.Context()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		wantRemote(t, what, dir, m2, l2)
+		w.wantPushed(what, l2)
+		if got := git(t, w.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+			t.Errorf("%s: left: %s", what, got)
+		}
+	}
+}
+
+// A remote whose live branch is none: the mount takes main and says so, backups go on.
+func TestHostileRemoteLive(t *testing.T) {
+	remote := newRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	f := newDir(0o755)
+	f.text("a", "0")
+	main := v.commit(f, nil)
+	f.text("critical", "0")
+	v.commitLive(f)
+	v.mustPush()
+	name := livePrefix + "main/" + strings.Split(liveRefs(t, remote)[0], ":")[0]
+	bare := git(t, remote, "commit-tree", "-m", "unrelated", "main^{tree}")
+	absorbing, err := gitTry(t, remote, []byte(fmt.Sprintf("tree %s\nparent %s\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\ns\n\n%s: %s %s\n",
+		git(t, remote, "rev-parse", "main^{tree}"), bare, trailerAbsorbs, main, git(t, remote, "rev-parse", "main:a"))), "hash-object", "-w", "-t", "commit", "--stdin")
+	if err != nil {
+		t.Fatal(absorbing)
+	}
+	for what, id := range map[string]string{"unrelated": bare, "absorbs": strings.TrimSpace(absorbing)} {
+		git(t, remote, "update-ref", name, id)
+		git(t, remote, "update-ref", livePrefix+"main/00", id)
+		for _, link := range []bool{true, false} {
+			w := newVolume(t, Options{Source: remote})
+			if !link {
+				w.remote = unlinked{w.remote}
+			}
+			w.mustFetch()
+			w.wantAt(what, main, tiers.ID{})
+			if p := w.Stats().Problems; len(p) != 1 || !strings.Contains(p[0], name) {
+				t.Errorf("%s: problems: %q", what, p)
+			}
+			g := w.read(w.headSnapshot())
+			g.text("critical", what)
+			live := w.commitLive(g)
+			if err := w.Push(t.Context()); err == nil {
+				t.Errorf("%s: the live branch was pushed over something else", what)
+			}
+			w.wantAt(what, main, live)
+			if git(t, remote, "rev-parse", name) != id {
+				t.Errorf("%s: it was overwritten", what)
+			}
+		}
+	}
+}
+
+// unlinked is a remote on another disk.
+type unlinked struct{ remote }
+
+func (unlinked) Link(context.Context, *odb.DB, tiers.ID) (func() error, error) {
+	return nil, odb.ErrCannotLink
+}

@@ -1,0 +1,250 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/backup/wire"
+	"emberfs/tiers"
+)
+
+// Push implements tiers.Cold. Branches that are behind ours are pushed from where they are: the last push may have failed. A
+// branch that somebody deleted is made again; that throws nothing away.
+func (c *Cold) Push(ctx context.Context) error {
+	if c.remote == nil {
+		return nil
+	}
+	done, err := c.exclusive(ctx)
+	if err == nil {
+		defer done()
+		err = c.push(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("push branch %s: %w", c.o.Branch, err)
+	}
+	return nil
+}
+
+func (c *Cold) push(ctx context.Context) error {
+	ours, err := c.position(ctx)
+	if err != nil || ours.main.IsZero() {
+		return err
+	}
+	refs, err := c.remote.Refs(ctx)
+	if err != nil {
+		return err
+	}
+	p, err := c.planPush(ctx, ours, refs)
+	if err == nil {
+		err = c.send(ctx, p)
+	}
+	if err != nil {
+		return err
+	}
+	if err := c.setTracking(ours.main, ours.live, tiers.ID{}, ours.live); err != nil {
+		return err
+	}
+	return c.deleteAbsorbed(ctx, ours.main, refs)
+}
+
+// part is a branch to push.
+type part struct {
+	wire.Update
+	commits []tiers.ID
+	base    tiers.ID // the remote has it, when this part's turn comes
+}
+
+// planPush finds out what the remote lacks, main first. ErrDiverged: it has what we have not.
+func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]tiers.ID) (parts []part, err error) {
+	theirs := refs[c.ref]
+	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.main}, base: theirs}
+	if theirs != ours.main {
+		if !theirs.IsZero() && !c.db.Has(theirs) {
+			return nil, tiers.ErrDiverged
+		}
+		var ahead bool
+		if main.commits, ahead, err = c.newCommits(ctx, ours.main, theirs); err != nil {
+			return nil, err
+		}
+		if !ahead {
+			return nil, tiers.ErrDiverged
+		}
+	}
+	seen, err := c.checkLive(ctx, ours, theirs, refs)
+	if err != nil {
+		return nil, err
+	}
+	if theirs != ours.main && !seen.IsZero() {
+		main.base = seen // what main absorbs need not be sent again
+	}
+	at := refs[ours.ref]
+	switch {
+	case ours.live.IsZero() || ours.live == at:
+	case at != (tiers.ID{}) && c.isIgnored(ours.ref, at):
+		return nil, fmt.Errorf("%s of %s is taken by something else: remove it there", ours.ref, c.o.Source)
+	default:
+		live := part{Update: wire.Update{Ref: ours.ref, Old: at, New: ours.live}, base: at}
+		if at.IsZero() {
+			live.base = ours.main
+		}
+		if live.commits, _, err = c.newCommits(ctx, ours.live, live.base); err != nil {
+			return nil, err
+		}
+		// With main where it is already: it must still be there when the live branch moves.
+		return []part{main, live}, nil
+	}
+	if theirs == ours.main {
+		return nil, nil
+	}
+	return []part{main}, nil
+}
+
+// checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or absorbed: once main
+// moves it is nobody's.
+func (c *Cold) checkLive(ctx context.Context, ours position, main tiers.ID, refs map[string]tiers.ID) (at tiers.ID, err error) {
+	if main.IsZero() {
+		return at, nil
+	}
+	ref, err := c.liveRefAt(main)
+	if err != nil {
+		return at, err
+	}
+	at = refs[ref]
+	if at.IsZero() || at == main || c.isIgnored(ref, at) {
+		return tiers.ID{}, nil
+	}
+	known := false
+	if c.db.Has(at) {
+		if known, err = c.follows(ctx, ours.newest(), at, time.Time{}); err != nil {
+			return at, err
+		}
+	}
+	if !known {
+		return at, fmt.Errorf("%w: %s is at %s", tiers.ErrDiverged, ref, at)
+	}
+	return at, nil
+}
+
+func (c *Cold) isIgnored(ref string, tip tiers.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.ignored[ref] == tip
+}
+
+// send pushes in one step, or, where the remote cannot do that, main before the live branch.
+func (c *Cold) send(ctx context.Context, parts []part) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	err := c.sendTogether(ctx, parts)
+	if !errors.Is(err, wire.ErrNotAtomic) {
+		return err
+	}
+	for _, p := range parts {
+		if p.Old == p.New {
+			continue
+		}
+		if err := c.sendTogether(ctx, []part{p}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cold) sendTogether(ctx context.Context, parts []part) error {
+	var updates []wire.Update
+	d := delta{ctx: ctx, db: c.db, seen: make(map[tiers.ID]struct{})}
+	for _, p := range parts {
+		if err := d.commits(p.commits, p.base); err != nil {
+			return err
+		}
+		updates = append(updates, p.Update)
+	}
+	return c.remote.Push(ctx, updates, func(w io.Writer) error { return c.writePack(ctx, w, d.ids) })
+}
+
+func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []tiers.ID) error {
+	p, err := odb.NewPackStream(w, len(ids))
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.db.CopyTo(p, id); err != nil {
+			return fmt.Errorf("object %s: %w", id, err)
+		}
+	}
+	return p.Close()
+}
+
+// deleteAbsorbed deletes live branches of the remote that are in main, which was pushed. It is never worth an error: what stays means
+// nothing to anybody. One that has moved on since is somebody's and stays too.
+func (c *Cold) deleteAbsorbed(ctx context.Context, main tiers.ID, refs map[string]tiers.ID) error {
+	list, err := c.epochs(absorbedPrefix)
+	if err != nil {
+		return err
+	}
+	for epoch, tip := range list {
+		ref := c.liveRef(epoch)
+		at := refs[ref]
+		pushed, err := c.Follows(ctx, main, tip)
+		if err != nil {
+			return err
+		}
+		if !pushed {
+			continue // by a commit that is newer than this push
+		}
+		if !at.IsZero() {
+			err = c.deleteLive(ctx, ref, at, tip)
+		}
+		if err != nil {
+			c.log.WithError(err).Warnf("%s stays on the remote until the next push", ref)
+			continue
+		}
+		if err := c.db.DeleteRef(c.absorbedRef(epoch), tip); err != nil && !errors.Is(err, odb.ErrNoRef) {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteLive deletes one live branch where it is at what main has absorbed. An error says that trying again may help.
+func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed tiers.ID) error {
+	known := at == absorbed
+	if !known && c.db.Has(at) {
+		var err error
+		if known, err = c.follows(ctx, absorbed, at, time.Time{}); err != nil {
+			return err
+		}
+	}
+	if !known {
+		c.log.Warnf("%s of the remote has moved on to %s and is left alone", ref, at)
+		return nil
+	}
+	c.mu.Lock()
+	skip := c.mu.undeleted
+	c.mu.Unlock()
+	if skip {
+		return nil
+	}
+	err := c.remote.Push(ctx, []wire.Update{{Ref: ref, Old: at}}, nil)
+	var refused *tiers.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		c.note("delete", fmt.Errorf("%s does not let live branches be deleted, they pile up below %s: %s", c.o.Source, livePrefix, refused.Reason))
+		c.mu.Lock()
+		c.mu.undeleted = true
+		c.mu.Unlock()
+		return nil
+	case errors.Is(err, tiers.ErrDiverged):
+		c.log.WithError(err).Warnf("%s of the remote has moved on and is left alone", ref)
+		return nil
+	}
+	return err
+}
