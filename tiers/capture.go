@@ -14,14 +14,19 @@ import (
 // capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their record,
 // tracked ones by the names that were touched.
 type capture struct {
-	v      *Volume
-	ctx    context.Context
-	tx     Tx
-	base   Snapshot // nil for the first commit
-	root   *Entry   // the root's own attributes
-	epoch  uint64   // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
-	m      *moment  // what changed since the boundary, as it was then
-	rewalk bool     // clean marks are not enough: what is ignored may have changed
+	v       *Volume
+	ctx     context.Context
+	tx      Tx
+	base    Snapshot // nil for the first commit
+	root    *Entry   // the root's own attributes
+	epoch   uint64   // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
+	m       *moment  // what changed since the boundary, as it was then
+	live    bool     // to the live branch: critical names alone
+	tree    *liveDir // those, and why they cannot be had
+	treeErr error
+	crit    *criticalSet // what of them the commit takes
+	due     int64        // Volume.backupDue until it was begun
+	rewalk  bool         // clean marks are not enough: what is ignored may have changed
 
 	mu      sync.Mutex
 	files   int64

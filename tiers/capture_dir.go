@@ -98,6 +98,8 @@ func (w *dirWalk) entries(names []string) (put []Entry, del []string, err error)
 	if !w.m.full {
 		if full, err := w.needsFull(names); err != nil {
 			return nil, nil, err
+		} else if full && w.c.live {
+			return nil, nil, errNeedWhole
 		} else if full {
 			w.c.beginFull(w.m)
 		}
@@ -265,7 +267,13 @@ func (w *dirWalk) entry(name string) error {
 func (w *dirWalk) subdir(e Entry, n *Inode, pre *preimage) error {
 	c, m, full := w.c, w.m, path.Join(w.at, e.Name)
 	id := DirID{Tree: pre.rec.id, Meta: pre.rec.meta}
-	if !pre.rec.has(recClean|recDir) || c.rewalk && !pre.rec.has(recUnlisted) {
+	if old := w.b.entry; c.live && !pre.rec.has(recClean) {
+		// Its own attributes: what is in it was noted elsewhere.
+		if old(e.Name) == nil || old(e.Name).Kind != KindDir {
+			return errNeedWhole
+		}
+		id = old(e.Name).Dir()
+	} else if !pre.rec.has(recClean|recDir) || c.rewalk && !pre.rec.has(recUnlisted) {
 		if n == nil {
 			return fmt.Errorf("%q: %w: what it held is gone", full, ErrSpoiled)
 		}

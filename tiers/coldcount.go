@@ -51,7 +51,7 @@ func (v *Volume) coldFiles(use warmUse) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.commit == "" {
-		return max(0, use.Files+use.stubs-v.risk.files.Load())
+		return max(0, use.Files+use.stubs-v.risk.files())
 	}
 	return c.files
 }

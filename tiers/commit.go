@@ -27,6 +27,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	}
 	rewalk := v.book.rewalk.Swap(false) || v.state.Walked != v.rulesSum()
 	if v.rootClean() && base != nil && !rewalk && !v.rulesChanged(ctx, base) {
+		v.nothingDirty()
 		if base.Info().Live {
 			return v.absorb(ctx, tx, rc)
 		}
@@ -92,6 +93,7 @@ func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc 
 	rules := v.rulesChanged(ctx, c.base)
 	if c.base != nil && rootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
+		v.live.reset(c.base.Info().ID)
 		if m, ok := tx.(mender); ok {
 			if err := m.Mend(root); err != nil {
 				return fmt.Errorf("commit: %w", err)
@@ -118,6 +120,9 @@ func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc 
 	rc.Files = o.Files
 	rc.Commit, rc.New = commit.String(), true
 	v.setLastCommit(commit, time.Now())
+	if !c.live {
+		v.live.reset(commit)
+	}
 	return nil
 }
 
@@ -153,8 +158,36 @@ func rootDir(s Snapshot) DirID {
 }
 
 // walk captures what is dirty into tx, with rewalk all that is listed, then calls then with the root's id. An error leaves all that was dirty so.
-func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capture, root DirID) error) (err error) {
-	c := &capture{v: v, ctx: ctx, tx: tx, base: tx.Base(), rewalk: rewalk}
+func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capture, root DirID) error) error {
+	return v.moments(ctx, tx, &capture{rewalk: rewalk}, func(c *capture) error {
+		var base DirID
+		if c.base != nil {
+			base = rootDir(c.base)
+		}
+		if err := v.step("commit.boundary"); err != nil {
+			return err
+		}
+		v.root.mu.Lock()
+		pre := c.m.keep(v.root)
+		v.root.mu.Unlock()
+		if pre == nil || pre.err != nil {
+			return fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+		}
+		root := pre.entry("")
+		c.root = &root
+		id, err := c.dir(v.root, "", base, nil)
+		if err = errors.Join(err, c.checkMoment()); err != nil {
+			return err
+		}
+		c.m.close() // all is taken: nobody needs to set anything aside any more
+		return then(c, id)
+	})
+}
+
+// moments calls take with a capture of one moment. An error leaves all that was dirty so.
+func (v *Volume) moments(ctx context.Context, tx Tx, c *capture, take func(c *capture) error) (err error) {
+	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
+	before := v.mainEpoch.Load()
 	v.boundary(c)
 	defer func() {
 		c.m.close()
@@ -162,32 +195,17 @@ func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capt
 		v.capturing.Store(0)
 		v.late.clear()
 		if err != nil {
+			v.mainEpoch.Store(before)
+			v.backupDue.CompareAndSwap(0, c.due)
 			v.risk.put()
-		} else {
-			v.risk.settled()
+			v.critical.put(v, c.crit, err)
+			return
 		}
+		v.justTaken = v.risk.settled()
+		v.critical.settled(v, c.crit)
+		v.answers = append(v.answers, c.crit.waiting...)
 	}()
-	var base DirID
-	if c.base != nil {
-		base = rootDir(c.base)
-	}
-	if err := v.step("commit.boundary"); err != nil {
-		return err
-	}
-	v.root.mu.Lock()
-	pre := c.m.keep(v.root)
-	v.root.mu.Unlock()
-	if pre == nil || pre.err != nil {
-		return fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
-	}
-	root := pre.entry("")
-	c.root = &root
-	id, err := c.dir(v.root, "", base, nil)
-	if err = errors.Join(err, c.checkMoment()); err != nil {
-		return err
-	}
-	c.m.close() // all is taken: nobody needs to set anything aside any more
-	return then(c, id)
+	return take(c)
 }
 
 // boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.
@@ -196,20 +214,42 @@ func (v *Volume) boundary(c *capture) {
 	c.epoch = v.epoch.Add(1)
 	v.capturing.Store(c.epoch)
 	c.m = newMoment(v, c.epoch)
-	c.m.rewalk = c.rewalk
+	c.m.rewalk, c.m.live = c.rewalk, c.live
 	v.moment.Store(c.m)
-	v.risk.take()
+	v.risk.take(c.live)
+	c.crit = v.critical.take()
+	if c.live {
+		c.tree, c.treeErr = v.liveTree(c.crit)
+	} else {
+		v.mainEpoch.Store(c.epoch)
+		c.due = v.backupDue.Swap(0)
+	}
 	v.barrier.Unlock()
+	if c.live {
+		return
+	}
 	// Nothing above a file that is open for writing may be marked clean.
 	v.writers.Range(func(key, _ any) bool {
 		n := key.(*Inode)
 		v.begin()
-		if err := v.touchOwn(n, false); err != nil {
+		if err := v.touchOwn(n, touchQuiet); err != nil {
 			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of an open file")
 		}
 		v.end()
 		return true
 	})
+}
+
+// nothingDirty notes that a commit has everything, unless something changed a moment ago.
+func (v *Volume) nothingDirty() {
+	v.barrier.Lock()
+	defer v.barrier.Unlock()
+	if v.rootClean() {
+		v.backupDue.Store(0)
+		s := v.critical.take()
+		v.critical.settled(v, s)
+		v.answers = append(v.answers, s.waiting...)
+	}
 }
 
 func (v *Volume) rootClean() bool {

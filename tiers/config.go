@@ -20,7 +20,8 @@ type Config struct {
 	MemoryLimit    int64 // bytes: hot, inode table (a fifth) and Go heap together
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
-	Tiering        bool // false: every file is in warm, restored ones as soon as the volume is open
+	CriticalDelay  time.Duration // from close or fsync of a critical file to the commit that has it
+	Tiering        bool          // false: every file is in warm, restored ones as soon as the volume is open
 
 	HotAge       time.Duration // after so long without use a file's blocks leave hot
 	WarmAge      time.Duration // after so long without use a clean file leaves warm; 0: never by age

@@ -14,6 +14,8 @@ var Steps = []string{
 	"record.file",     // before a file is recorded clean
 	"record.dir",      // before a directory is recorded clean
 	"commit.recorded", // all is done
+	"live.boundary",   // what a commit to the live branch is to show is fixed
+	"live.moved",      // the live branch points to it, before volume.json says so
 	"restore.note",    // the branch was followed, before volume.json says that warm is being brought to it
 	"restore.entry",   // before an entry is made
 	"restore.record",  // before a directory's record is written

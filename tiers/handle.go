@@ -16,7 +16,7 @@ type Handle struct {
 	atime atomic.Bool // the first read through this handle has been shown to warm
 	cold  atomic.Bool // there was a read of a stub through this handle
 
-	ignored bool // no commit takes what is written
+	lane int8 // of risk, for what is written; -1: no commit takes it
 
 	noatime bool // reads of fd do not move warm's atime
 }
@@ -65,7 +65,7 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 func (v *Volume) openWriting(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	v.begin()
 	defer v.end()
-	if err := v.touchOwn(n, false); err != nil { // nothing is at risk before the first write
+	if err := v.touchOwn(n, touchQuiet); err != nil { // nothing is at risk before the first write
 		return nil, err
 	}
 	fd, noatime, err := v.openHandle(n, flags)
@@ -109,12 +109,17 @@ func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime bool) *Handle
 			v.writers.Store(n, struct{}{})
 		}
 	}
-	return &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime, ignored: writable(flags) && v.ignoredInode(n)}
+	h := &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime}
+	if writable(flags) {
+		h.lane = v.laneOf(n)
+	}
+	return h
 }
 
 // Release closes the handle.
 func (h *Handle) Release() {
 	if writable(h.flags) {
+		h.v.finished(h.n)
 		h.n.mu.Lock()
 		h.n.mu.writers--
 		if h.n.mu.writers == 0 {
@@ -167,9 +172,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	n.written.Load().add(off, off+int64(len(p)))
 	n.preserved.Load().aside(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
-	if !h.ignored {
-		v.risk.bytes.Add(int64(m))
-	}
+	h.wrote(int64(m))
 	if m > 0 {
 		v.hot.update(n, p[:m], off, size)
 	}
@@ -177,6 +180,13 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 		return 0, err
 	}
 	return m, nil // a short write is reported as such; the next call gets the error
+}
+
+// wrote counts bytes that no commit has.
+func (h *Handle) wrote(n int64) {
+	if h.lane >= 0 {
+		h.v.risk.lanes[h.lane].bytes.Add(n)
+	}
 }
 
 // killPriv clears suid, and sgid where the group may execute, as write(2) by an unprivileged process does.
@@ -229,7 +239,7 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 
 // Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync where
 // the file system journals attributes, syncfs on btrfs. So with the first one after it got or lost a name: btrfs would bring back the
-// old name of a renamed file beside the new one.
+// old name of a renamed file beside the new one. Where a rule says so it returns when the remote has a commit with it.
 func (h *Handle) Fsync(datasync bool) error {
 	n := h.n
 	n.mu.Lock()
@@ -255,7 +265,7 @@ func (h *Handle) Fsync(datasync bool) error {
 		n.mu.marksSynced = seen
 		n.mu.Unlock()
 	}
-	return nil
+	return h.v.fsynced(n)
 }
 
 // Fallocate is fallocate(2) with all the modes that warm's file system knows.
@@ -351,9 +361,7 @@ func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, l
 	out.n.preserved.Load().aside(offOut, offOut+min(length, copyMax))
 	m, err := unix.CopyFileRange(in.fd, &offIn, out.fd, &offOut, int(min(length, copyMax)), 0)
 	v.hot.newVersion(out.n)
-	if !out.ignored {
-		v.risk.bytes.Add(int64(max(m, 0)))
-	}
+	out.wrote(int64(max(m, 0)))
 	if err != nil {
 		return 0, err
 	}

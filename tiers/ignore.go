@@ -125,7 +125,7 @@ func (v *Volume) settleIgnored(ctx context.Context, n *Inode) error {
 	}
 	v.begin()
 	defer v.end()
-	return v.touchOwn(n, false)
+	return v.touchOwn(n, touchQuiet)
 }
 
 func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {

@@ -291,7 +291,7 @@ func (l *lister) finish() error {
 		// It counts as changed, and so does all above it, before it can be used.
 		v.begin()
 		defer v.end()
-		if err := v.touchOwn(n, false); err != nil {
+		if err := v.touchOwn(n, touchQuiet); err != nil {
 			return err
 		}
 	}

@@ -3,7 +3,6 @@ package tiers
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -73,8 +72,7 @@ func (v *Volume) storeNamed(n *Inode, r record, at xattrTarget) error {
 
 // touchName notes that name in d is about to change: d and all above it turn dirty first. Between begin and end.
 func (v *Volume) touchName(d *Inode, name string) error {
-	v.addChanged(d, name, true)
-	v.riskSince()
+	v.addChanged(d, name, touchChange)
 	e := v.epoch.Load()
 	if d.epoch.Load() == e {
 		return nil
@@ -82,21 +80,47 @@ func (v *Volume) touchName(d *Inode, name string) error {
 	return v.touchChain(d, e)
 }
 
-func (v *Volume) addChanged(d *Inode, name string, risk bool) {
-	if risk && v.ignoredName(d, name, false) {
-		risk = false // no commit is to have it
+// touchKind says what a change means to whoever waits for a commit.
+type touchKind uint8
+
+const (
+	touchQuiet  touchKind = iota // nothing is at risk
+	touchBytes                   // contents, which are to be committed once the file is closed or fsynced
+	touchChange                  // a name or attributes, which nobody closes
+)
+
+// addChanged notes that name in d is about to change.
+func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
+	l := &v.risk.lanes[laneMain]
+	if kind != touchQuiet {
+		switch v.watch(d, name, kind) {
+		case laneCritical:
+			l = &v.risk.lanes[laneCritical]
+		case laneNone:
+			kind = touchQuiet
+		}
+	}
+	risk := kind != touchQuiet
+	if risk {
+		l.begun()
 	}
 	e := v.epoch.Load()
+	// What was counted since the last boundary of a commit of everything is so already; what is critical, since that of any.
+	since := v.mainEpoch.Load()
+	if l != &v.risk.lanes[laneMain] {
+		since = e
+	}
 	ds := d.dir
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if !ds.mu.tracking && !ds.mu.pending {
-		if ds.mu.missed.epoch != e {
-			ds.mu.missed = touch{epoch: e}
+		old := ds.mu.missed
+		if old.epoch < since {
+			old.risk = false
 		}
-		if risk && !ds.mu.missed.risk {
-			ds.mu.missed.risk = true
-			v.risk.files.Add(1) // at least one; which ones the commit will find out
+		ds.mu.missed = touch{epoch: e, risk: risk || old.risk}
+		if risk && !old.risk {
+			l.files.Add(1) // at least one; which ones the commit will find out
 		}
 		return
 	}
@@ -111,8 +135,8 @@ func (v *Volume) addChanged(d *Inode, name string, risk bool) {
 		ds.mu.changed = make(map[string]touch)
 	}
 	ds.mu.changed[name] = touch{epoch: e, risk: risk || old.risk, earlier: earlier}
-	if risk {
-		v.risk.files.Add(1)
+	if risk && !(old.risk && old.epoch >= since) {
+		l.files.Add(1)
 	}
 }
 
@@ -133,7 +157,7 @@ func (v *Volume) touchChain(d *Inode, e uint64) error {
 	for i := len(chain) - 1; i >= 0; i-- {
 		s := chain[i]
 		if s.parent != nil {
-			v.addChanged(s.parent, s.name, false)
+			v.addChanged(s.parent, s.name, touchQuiet)
 		}
 		if err := v.markDirty(s.n); err != nil {
 			return err
@@ -190,7 +214,7 @@ func (v *Volume) touchContent(n *Inode) error {
 	if n.stub.Load() {
 		return errStub
 	}
-	if err := v.touchOwnName(n); err != nil {
+	if err := v.touchOwn(n, touchBytes); err != nil {
 		return err
 	}
 	// All under one lock: a commit that records this file does so before it, or sees the epoch.
@@ -217,11 +241,13 @@ func (v *Volume) touchContent(n *Inode) error {
 
 // touchOwnName notes a change of n's own attributes or bytes in its directory. Names that a file with several has elsewhere
 // need no mark: a directory with such a name is never clean.
-func (v *Volume) touchOwnName(n *Inode) error { return v.touchOwn(n, true) }
+func (v *Volume) touchOwnName(n *Inode) error { return v.touchOwn(n, touchChange) }
 
-func (v *Volume) touchOwn(n *Inode, risk bool) error {
+func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
 	if n == v.root {
-		v.riskSince()
+		if kind != touchQuiet {
+			v.risk.lanes[laneMain].begun()
+		}
 		return v.touchChainIfNeeded(n)
 	}
 	v.ns.RLock()
@@ -233,25 +259,14 @@ func (v *Volume) touchOwn(n *Inode, risk bool) error {
 	if parent == nil {
 		// No commit will take it, or one finds it in a directory that is read whole because it held one of several names.
 		var st unix.Statx_t
-		if risk && v.statNode(n, &st) == nil && st.Nlink > 0 {
-			v.riskSince()
-			v.risk.files.Add(1)
+		if kind != touchQuiet && v.statNode(n, &st) == nil && st.Nlink > 0 {
+			v.risk.lanes[laneMain].touched()
 		}
 		return nil
 	}
 	defer v.unref(parent, 1)
-	if risk {
-		return v.touchName(parent, name)
-	}
-	v.addChanged(parent, name, false)
+	v.addChanged(parent, name, kind)
 	return v.touchChainIfNeeded(parent)
-}
-
-// riskSince starts the clock of the oldest change that no commit has.
-func (v *Volume) riskSince() {
-	if v.risk.since.Load() == 0 {
-		v.risk.since.CompareAndSwap(0, time.Now().UnixNano())
-	}
 }
 
 func (v *Volume) touchChainIfNeeded(n *Inode) error {

@@ -19,6 +19,7 @@ type moment struct {
 	epoch  uint64
 	maxFDs int // descriptors that it may keep open
 
+	live   bool // the walk takes critical names alone
 	rewalk bool // the walk goes into clean directories too
 
 	over atomic.Bool // nothing is kept any more: everything is taken, or the moment is spoiled

@@ -61,7 +61,11 @@ func (v *Volume) keepContent(n *Inode) {
 	if m == nil {
 		return
 	}
+	had := m.live && m.preimage(n) != nil
 	pre := m.keep(n)
+	if m.live && !had && v.laneOf(n) != laneCritical { // not even where it stood at the boundary, or somebody had noted that
+		return
+	}
 	if pre == nil || pre.taken || pre.err != nil || pre.attr.Nlink == 0 || pre.known() || n.readIn.Load() == m.epoch || m.over.Load() {
 		return
 	}

@@ -208,6 +208,9 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	if err := v.touchName(newdir, newname); err != nil {
 		return err
 	}
+	if v.Rules().HasCritical() && (moved.n.dir != nil || exists && replaced.n.dir != nil) { // and all that is in it
+		v.critical.needWhole(v.cfg.CriticalDelay)
+	}
 	call := func() error {
 		v.ns.Lock()
 		err := unix.Renameat2(dirfd, name, newfd, newname, uint(flags))

@@ -7,16 +7,27 @@ import (
 	"time"
 )
 
-// risk counts what no commit has yet: names touched, bytes written, and since when.
+// risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its own, for it is
+// committed by itself.
 type risk struct {
-	files atomic.Int64
-	bytes atomic.Int64
-	since atomic.Int64 // UnixNano of the oldest change; 0: none
+	lanes [2]lane
 	// unpushed is what commits have that the remote has not.
 	mu       sync.Mutex
 	unpushed riskCount
-	taken    riskCount // what the commit under way takes: at risk until it stands
+	taken    [2]riskCount // what the commit under way takes: at risk until it stands
 }
+
+type lane struct {
+	files atomic.Int64
+	bytes atomic.Int64
+	since atomic.Int64 // UnixNano of the oldest change; 0: none
+}
+
+// The lanes of risk.
+const (
+	laneMain = iota
+	laneCritical
+)
 
 type riskCount struct{ files, bytes, since int64 }
 
@@ -28,29 +39,60 @@ func (a riskCount) plus(b riskCount) riskCount {
 	return riskCount{a.files + b.files, a.bytes + b.bytes, since}
 }
 
-// take empties the counters at a commit's boundary; put brings them back if the commit fails, settled drops them where it stands.
-func (r *risk) take() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.taken = riskCount{r.files.Swap(0), r.bytes.Swap(0), r.since.Swap(0)}
+func (l *lane) count() riskCount { return riskCount{l.files.Load(), l.bytes.Load(), l.since.Load()} }
+
+// touched counts a name that changed.
+func (l *lane) touched() {
+	l.files.Add(1)
+	l.begun()
 }
 
-func (r *risk) settled() {
+// begun starts the clock of the oldest change that no commit has.
+func (l *lane) begun() {
+	if l.since.Load() == 0 {
+		l.since.CompareAndSwap(0, time.Now().UnixNano())
+	}
+}
+
+// files are those that no commit has.
+func (r *risk) files() int64 {
+	return r.lanes[laneMain].files.Load() + r.lanes[laneCritical].files.Load()
+}
+
+// take empties the counters at a commit's boundary, those of what is critical or all; put brings them back if the commit fails,
+// settled drops them where it stands, and gives what they were.
+func (r *risk) take(critical bool) {
 	r.mu.Lock()
-	r.taken = riskCount{}
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	for i := range r.lanes {
+		if critical && i != laneCritical {
+			continue
+		}
+		l := &r.lanes[i]
+		r.taken[i] = riskCount{l.files.Swap(0), l.bytes.Swap(0), l.since.Swap(0)}
+	}
+}
+
+func (r *risk) settled() riskCount {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum := r.taken[0].plus(r.taken[1])
+	r.taken = [2]riskCount{}
+	return sum
 }
 
 func (r *risk) put() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.taken
-	r.taken = riskCount{}
-	r.files.Add(c.files)
-	r.bytes.Add(c.bytes)
-	if c.since != 0 {
-		r.since.Store(c.since) // older than whatever came since
+	for i, c := range r.taken {
+		l := &r.lanes[i]
+		l.files.Add(c.files)
+		l.bytes.Add(c.bytes)
+		if c.since != 0 {
+			l.since.Store(c.since) // older than whatever came since
+		}
 	}
+	r.taken = [2]riskCount{}
 }
 
 func (r *risk) addUnpushed(c riskCount) {
@@ -67,7 +109,10 @@ func (r *risk) pushed() {
 
 func (r *risk) now() AtRisk {
 	r.mu.Lock()
-	c := r.unpushed.plus(r.taken).plus(riskCount{r.files.Load(), r.bytes.Load(), r.since.Load()})
+	c := r.unpushed
+	for i := range r.lanes {
+		c = c.plus(r.taken[i]).plus(r.lanes[i].count())
+	}
 	r.mu.Unlock()
 	out := AtRisk{Files: c.files, Bytes: c.bytes}
 	if c.since != 0 {

@@ -80,8 +80,7 @@ func (v *Volume) SetRulesText(text []byte) error {
 	if v.cfg.Rules == nil {
 		v.applyRules(set, rulesHere, 0)
 	}
-	v.risk.files.Add(1)
-	v.riskSince()
+	v.risk.lanes[laneMain].touched()
 	return nil
 }
 

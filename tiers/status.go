@@ -15,15 +15,16 @@ type Status struct {
 		Cold ColdStatus `json:"cold"`
 	} `json:"tiers"`
 
-	AtRisk      AtRisk      `json:"at_risk"`
-	LastCommit  *Point      `json:"last_commit"`
-	LastPush    *Point      `json:"last_push"`
-	Records     bool        `json:"records"`  // false: no CAP_SYS_ADMIN, commits walk and compare
-	Verified    bool        `json:"verified"` // false while records of an unclean stop are being compared
-	Errors      []string    `json:"errors"`   // what is wrong now; empty when all is well
-	Rules       []string    `json:"rules"`
-	RulesStatus RulesStatus `json:"rules_status"`
-	Notes       []string    `json:"notes"` // what this mount cannot do, and why
+	AtRisk      AtRisk         `json:"at_risk"`
+	Critical    CriticalStatus `json:"critical"`
+	LastCommit  *Point         `json:"last_commit"`
+	LastPush    *Point         `json:"last_push"`
+	Records     bool           `json:"records"`  // false: no CAP_SYS_ADMIN, commits walk and compare
+	Verified    bool           `json:"verified"` // false while records of an unclean stop are being compared
+	Errors      []string       `json:"errors"`   // what is wrong now; empty when all is well
+	Rules       []string       `json:"rules"`
+	RulesStatus RulesStatus    `json:"rules_status"`
+	Notes       []string       `json:"notes"` // what this mount cannot do, and why
 }
 
 // TierStatus counts a tier.

@@ -269,7 +269,7 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 		return false, errBack
 	}
 	defer n.back.Unlock()
-	if err := v.touchOwnName(n); err != nil {
+	if err := v.touchOwn(n, touchBytes); err != nil {
 		return false, err
 	}
 	n.io.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -16,19 +17,30 @@ import (
 // could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes with an error too.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
-	defer func() { rc.Took = time.Since(rc.Started) }()
+	if (reason == "unmount" || reason == "terminate") && !v.critical.next().IsZero() {
+		_, _ = v.syncCritical(ctx) // first, for there may be a deadline; what fails is tried again with all the rest
+	}
+	err := v.syncBy(ctx, rc, v.commit)
+	rc.Took = time.Since(rc.Started)
+	return rc, err
+}
+
+// syncBy is Sync by one way to commit. errNeedWhole, which is no failure, leaves everything as it was.
+func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Context, *Receipt) error) error {
 	select {
 	case v.syncing <- struct{}{}:
 		defer func() { <-v.syncing }()
 	case <-ctx.Done():
 		rc.Missing = append(rc.Missing, "not committed: another backup is still running: "+context.Cause(ctx).Error())
-		return rc, fmt.Errorf("wait for the backup that is running: %w", context.Cause(ctx))
+		return fmt.Errorf("wait for the backup that is running: %w", context.Cause(ctx))
 	}
 	if v.closed.Load() {
-		return rc, errClosed
+		return errClosed
 	}
-	before := riskCount{v.risk.files.Load(), v.risk.bytes.Load(), v.risk.since.Load()}
-	err := v.commit(ctx, rc)
+	err := commit(ctx, rc)
+	if errors.Is(err, errNeedWhole) {
+		return err
+	}
 	v.points.setError("commit", err)
 	if err != nil {
 		if c := v.lastCommit(); c != nil {
@@ -38,7 +50,7 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 		if r := v.risk.now(); r.Files > 0 {
 			rc.Missing = append(rc.Missing, fmt.Sprintf("at risk: %d files, %d bytes written", r.Files, r.Bytes))
 		}
-		return rc, err
+		return err
 	}
 	if rc.New {
 		select {
@@ -47,19 +59,27 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 		}
 	}
 	if rc.New && v.cold.HasRemote() {
-		v.risk.addUnpushed(before)
+		v.risk.addUnpushed(v.justTaken)
 	}
 	v.push(ctx, rc)
 	if rc.New { // more may leave warm than before
 		v.rest.Store(0)
 		v.lookAtLimits()
 	}
+	rc.Complete = len(rc.Missing) == 0
+	if waiting := v.answers; len(waiting) > 0 {
+		v.answers = nil
+		var late error
+		if !rc.Complete {
+			late = errors.New(rc.Missing[0])
+		}
+		answer(waiting, late)
+	}
 	const most = 100
 	if extra := len(rc.Missing) - most; extra > 0 {
 		rc.Missing = append(rc.Missing[:most], fmt.Sprintf("and %d more", extra))
 	}
-	rc.Complete = len(rc.Missing) == 0
-	return rc, nil
+	return nil
 }
 
 // push brings the remote up to the branch.
@@ -109,6 +129,7 @@ func (v *Volume) Status() Status {
 		TierStatus: use.TierStatus, Stubs: use.stubs, Unlisted: use.unlisted, Limit: v.cfg.WarmLimit,
 		Hits: v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
 	}
+	s.Critical = v.criticalStatus()
 	cs := v.cold.Stats()
 	s.Tiers.Cold = ColdStatus{
 		TierStatus: TierStatus{Files: v.coldFiles(use), Bytes: cs.Bytes}, Hits: v.moved.coldHits.Load(), Packs: cs.Packs, Objects: cs.Objects,
@@ -144,6 +165,7 @@ func (v *Volume) Start() {
 	behind := v.leftBehind() // before programs come in
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
+	v.wg.Go(func() { v.criticalLoop(ctx) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	v.wg.Go(func() { v.upkeepLoop(ctx) })
 	v.wg.Go(func() { v.settleLoop(ctx) })
@@ -191,21 +213,31 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 	retry.InitialInterval, retry.MaxInterval = 5*time.Second, 5*time.Minute
 	interval := v.cfg.BackupInterval
 	next := interval
+	var rest time.Time // rules have no say before
 	if behind {
 		next = time.Millisecond
 	}
 	reason := "recovery"
+	at := time.Now().Add(next)
 	for {
+		wait := time.Until(at)
 		if next <= 0 {
-			<-ctx.Done()
-			return
+			wait = math.MaxInt64
 		}
-		t := time.NewTimer(next)
-		select {
-		case <-ctx.Done():
+		if due := v.backupDue.Load(); due != 0 { // not sooner than a failure allows
+			wait = max(min(wait, time.Until(time.Unix(0, due))), time.Until(rest))
+		}
+		if wait > 0 {
+			t := time.NewTimer(wait)
+			select {
+			case <-ctx.Done():
+				t.Stop()
+				return
+			case <-v.backupBy:
+			case <-t.C:
+			}
 			t.Stop()
-			return
-		case <-t.C:
+			continue // a commit may have come between
 		}
 		rc, err := v.Sync(ctx, reason)
 		switch {
@@ -213,7 +245,7 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			return
 		case err == nil && rc.Complete:
 			retry.Reset()
-			next, reason = interval, "interval"
+			next, reason, rest = interval, "interval", time.Time{}
 		case err != nil:
 			next = retryAfter(retry, err, interval)
 			v.log.WithError(err).WithField("retry", next.String()).Error("backup failed: the changes are on this disk only")
@@ -221,6 +253,27 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			next = retryAfter(retry, nil, interval)
 			v.log.WithField("missing", rc.Missing).WithField("retry", next.String()).Error("backup incomplete")
 		}
+		if at = time.Now().Add(next); err != nil || !rc.Complete {
+			rest = at
+		}
+	}
+}
+
+// backupWithin has everything committed before so much time has passed.
+func (v *Volume) backupWithin(d time.Duration) {
+	due := time.Now().Add(d).UnixNano()
+	for {
+		old := v.backupDue.Load()
+		if old != 0 && old <= due {
+			return
+		}
+		if v.backupDue.CompareAndSwap(old, due) {
+			break
+		}
+	}
+	select {
+	case v.backupBy <- struct{}{}:
+	default:
 	}
 }
 

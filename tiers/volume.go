@@ -41,6 +41,7 @@ type Volume struct {
 
 	barrier   sync.RWMutex
 	epoch     atomic.Uint64
+	mainEpoch atomic.Uint64          // the epoch since the last boundary of a commit of everything
 	capturing atomic.Uint64          // the epoch of the commit under way, or 0
 	moment    atomic.Pointer[moment] // what the commit under way is to show; nil: none walks
 	late      inoSet                 // inodes that the kernel forgot although they were touched since that commit's boundary
@@ -70,6 +71,12 @@ type Volume struct {
 	coldCount coldCount
 	book      ruleBook
 	settling  settling
+	critical  critical
+	answers   []chan error  // syncing: those who wait for what was just committed
+	justTaken riskCount     // syncing: what the last commit took
+	backupDue atomic.Int64  // UnixNano by which a rule wants a backup; 0: none
+	backupBy  chan struct{} // capacity 1: backupDue came earlier
+	live      liveBranch
 
 	inval atomic.Pointer[Invalidator]
 
@@ -136,7 +143,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.epoch.Store(1)
 	v.openedAt, v.coldReads = time.Now(), newColdReader(c.Cold)
 	v.pressure = pressure{wake: make(chan struct{}, 1), room: make(chan chan<- int64)}
-	v.settling.wake = make(chan struct{}, 1)
+	v.settling.wake, v.critical.wake, v.backupBy = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	v.returns, v.idleTiers = make(chan *Inode, 4*returnBatch), make(chan struct{})
 	round := make(chan struct{})
 	v.round.Store(&round)
@@ -302,7 +309,7 @@ func (v *Volume) Close() error {
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
-		err = v.state.update(func(s *stateFile) { s.Clean, s.Pending = true, v.risk.files.Load() > 0 })
+		err = v.state.update(func(s *stateFile) { s.Clean, s.Pending = true, v.risk.files() > 0 })
 	}
 	v.hot.close()
 	v.coldReads.drop()

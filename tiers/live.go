@@ -1,0 +1,364 @@
+package tiers
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// liveBranch remembers what the newest commit has of directories that commits to the live branch changed, so that the next one
+// need not look for them. Volume.syncing guards it.
+type liveBranch struct {
+	tip  ID // the commit that dirs, and the bases of tracked directories beside them, hold for; zero: not known
+	dirs map[inoKey]DirID
+}
+
+// reset notes a commit of everything.
+func (l *liveBranch) reset(tip ID) { l.tip, l.dirs = tip, nil }
+
+// liveDir is a directory that a commit to the live branch goes into.
+type liveDir struct {
+	n     *Inode
+	at    string
+	names map[string]struct{}
+	kids  map[string]*liveDir
+}
+
+// liveTree arranges what was noted by directories, as they stand at this moment. The barrier is held for writing.
+func (v *Volume) liveTree(s *criticalSet) (*liveDir, error) {
+	if s.whole {
+		return nil, errNeedWhole
+	}
+	v.ns.RLock()
+	defer v.ns.RUnlock()
+	root := &liveDir{n: v.root}
+	byNode := map[*Inode]*liveDir{v.root: root}
+	var dir func(n *Inode) *liveDir
+	dir = func(n *Inode) *liveDir {
+		if d := byNode[n]; d != nil || n.parent == nil { // removed
+			return d
+		}
+		p := dir(n.parent)
+		if p == nil {
+			return nil
+		}
+		d := &liveDir{n: n, at: path.Join(p.at, n.name)}
+		byNode[n] = d
+		if p.kids == nil {
+			p.kids = map[string]*liveDir{}
+		}
+		p.kids[n.name] = d
+		return d
+	}
+	for n, names := range s.names {
+		d := dir(n)
+		if d == nil {
+			return nil, errNeedWhole // nobody noted that the directory itself goes
+		}
+		d.names = names
+	}
+	return root, nil
+}
+
+// commitLive captures what is noted of critical names and moves the live branch there; all else stands in the commit as the newest
+// one has it, and stays dirty. errNeedWhole: nothing was changed.
+func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
+	tx, err := v.cold.BeginLive(ctx)
+	if err != nil {
+		return fmt.Errorf("begin a commit: %w", err)
+	}
+	defer tx.Abort()
+	base := tx.Base()
+	if base == nil || v.state.Walked != v.rulesSum() || v.book.rewalk.Load() {
+		return errNeedWhole
+	}
+	if err := v.checkBase(ctx, base); err != nil {
+		return err
+	}
+	if v.live.tip != base.Info().ID {
+		v.live.reset(ID{})
+	}
+	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() && v.state.Head == c.ID {
+		v.live.reset(base.Info().ID) // what clean records say is of this one
+	}
+	return v.moments(ctx, tx, &capture{live: true}, func(c *capture) error {
+		if c.treeErr != nil {
+			return c.treeErr
+		}
+		if err := v.step("live.boundary"); err != nil {
+			return err
+		}
+		w := &liveWalk{c: c, dirs: map[inoKey]DirID{}}
+		id, err := w.dir(c.tree)
+		if err = errors.Join(err, c.checkMoment()); err != nil {
+			return err
+		}
+		c.m.close()
+		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
+		if rootDir(base) == id && !v.rulesChanged(ctx, base) {
+			rc.Commit = base.Info().ID.String()
+			return nil
+		}
+		flushed := make(chan error, 1)
+		go func() { flushed <- w.flush() }()
+		err = v.publish(ctx, tx, c, id, rc)
+		if ferr := <-flushed; ferr != nil {
+			rc.Missing = append(rc.Missing, ferr.Error())
+		}
+		if err != nil {
+			return err
+		}
+		// From here on the commit stands.
+		_ = v.step("live.moved")
+		v.noteHead(rc.Commit)
+		w.stands(rc.Commit)
+		v.critical.mu.Lock()
+		v.critical.commits++
+		v.critical.mu.Unlock()
+		return nil
+	})
+}
+
+// liveWalk captures the directories of one commit to the live branch.
+type liveWalk struct {
+	c     *capture
+	dirs  map[inoKey]DirID
+	marks []*dirMark // with a reference each to the directory
+}
+
+// dir stores one directory: what the newest commit has of it, with the noted names and the directories below that were gone into.
+func (w *liveWalk) dir(d *liveDir) (DirID, error) {
+	c, v := w.c, w.c.v
+	if err := c.ctx.Err(); err != nil {
+		return DirID{}, err
+	}
+	if err := v.list(d.n); err != nil {
+		return DirID{}, err
+	}
+	base, err := w.base(d)
+	if err != nil {
+		return DirID{}, err
+	}
+	names := slices.Sorted(maps.Keys(d.names))
+	names = slices.DeleteFunc(names, func(name string) bool { return d.kids[name] != nil })
+	m := &dirMark{n: d.n, name: path.Base(d.at), touched: names}
+	fd, err := v.dirFD(d.n)
+	if err != nil {
+		return DirID{}, fmt.Errorf("open directory %q: %w", d.at, err)
+	}
+	defer v.unpin(d.n)
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
+		undo, err := v.lend(d.n, fd, 0500)
+		if err != nil {
+			return DirID{}, fmt.Errorf("read directory %q: %w", d.at, err)
+		}
+		defer undo()
+	}
+	walk := &dirWalk{c: c, m: m, fd: fd, at: d.at, b: &baseDir{c: c, id: base}}
+	put, del, err := walk.entries(names)
+	if err != nil {
+		return DirID{}, err
+	}
+	if m.full || len(m.redo) > 0 { // a name of a file with several, or what could not be had
+		return DirID{}, errNeedWhole
+	}
+	for name, kid := range d.kids {
+		id, err := w.dir(kid)
+		if err != nil {
+			return DirID{}, err
+		}
+		s, err := walk.find(name)
+		if s.n != nil {
+			v.unref(s.n, 1)
+		}
+		if err == nil && (s.pre == nil || s.pre.err != nil) {
+			err = errors.Join(errNeedWhole, s.pre.failure())
+		}
+		if err != nil {
+			return DirID{}, err
+		}
+		e := s.pre.entry(name)
+		e.ID, e.Meta = id.Tree, id.Meta
+		put = append(put, e)
+	}
+	slices.SortFunc(put, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
+	var root *Root
+	if d.n == v.root {
+		if root, err = w.root(); err != nil {
+			return DirID{}, err
+		}
+	}
+	full := base == DirID{}
+	if full {
+		del = nil
+	}
+	id, err := c.tx.PutDir(c.ctx, base, full, root, put, del)
+	if err != nil {
+		return DirID{}, fmt.Errorf("store directory %q: %w", d.at, err)
+	}
+	w.dirs[d.n.key()] = id
+	v.ref(d.n)
+	w.marks = append(w.marks, m)
+	return id, nil
+}
+
+// root is what the root's metadata holds beside its entries; groups of links are those of the newest commit.
+func (w *liveWalk) root() (*Root, error) {
+	c, v := w.c, w.c.v
+	v.root.mu.Lock()
+	pre := c.m.keep(v.root)
+	v.root.mu.Unlock()
+	if pre == nil || pre.err != nil {
+		return nil, fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+	}
+	links, err := c.base.LinkDirs(c.ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Root{Entry: pre.entry(""), Links: links}, nil
+}
+
+// base is what the newest commit has of a directory, zero for none.
+func (w *liveWalk) base(d *liveDir) (DirID, error) {
+	c, v := w.c, w.c.v
+	if d.n == v.root {
+		return rootDir(c.base), nil
+	}
+	if !v.live.tip.IsZero() {
+		if id, ok := v.live.dirs[d.n.key()]; ok {
+			return id, nil
+		}
+		d.n.dir.mu.Lock()
+		tracking, id := d.n.dir.mu.tracking, d.n.dir.mu.base
+		d.n.dir.mu.Unlock()
+		if tracking && id != (DirID{}) {
+			return id, nil
+		}
+	}
+	id := rootDir(c.base)
+	for name := range strings.SplitSeq(d.at, "/") {
+		l, err := c.base.ReadDir(c.ctx, id)
+		if err != nil {
+			return DirID{}, fmt.Errorf("read %q in the last commit: %w", d.at, err)
+		}
+		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return cmp.Compare(e.Name, name) })
+		if !ok || l.Entries[i].Kind != KindDir || l.Reconciled {
+			return DirID{}, nil
+		}
+		id = l.Entries[i].Dir()
+	}
+	return id, nil
+}
+
+// fsyncMost is how many files are made durable one by one; a whole file system is cheaper for more.
+const fsyncMost = 8
+
+// flush makes durable in warm what the commit has: after a power cut warm must not be behind it, or the next commit takes it back.
+func (w *liveWalk) flush() error {
+	v := w.c.v
+	files := 0
+	for _, m := range w.marks {
+		files += len(m.files)
+	}
+	if files > fsyncMost || v.fsType == unix.BTRFS_SUPER_MAGIC {
+		return v.flushWarm()
+	}
+	for _, m := range w.marks {
+		fd, err := v.dirFD(m.n)
+		if err != nil {
+			continue // removed since
+		}
+		for i := range m.files {
+			if err := syncName(fd, m.files[i].name); err != nil {
+				v.unpin(m.n)
+				return v.flushWarm()
+			}
+		}
+		if len(m.touched) > 0 {
+			err = syncName(fd, ".")
+		}
+		v.unpin(m.n)
+		if err != nil {
+			return v.flushWarm()
+		}
+	}
+	return nil
+}
+
+func syncName(dirfd int, name string) error {
+	fd, err := openAt(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Fsync(fd)
+}
+
+// stands notes what the next commits need to know of this one.
+func (w *liveWalk) stands(commit string) {
+	v := w.c.v
+	id, err := ParseID(commit)
+	if err != nil {
+		return
+	}
+	v.live.tip = id
+	if v.live.dirs == nil {
+		v.live.dirs = map[inoKey]DirID{}
+	}
+	maps.Copy(v.live.dirs, w.dirs)
+	for _, m := range w.marks {
+		fd, err := v.dirFD(m.n)
+		if err != nil {
+			continue
+		}
+		for i := range m.files {
+			v.noteStored(fd, &m.files[i], w.c.epoch)
+		}
+		v.unpin(m.n)
+	}
+}
+
+// noteStored notes which content a commit has of a file that stays dirty.
+func (v *Volume) noteStored(dirfd int, f *fileMark, epoch uint64) {
+	var st unix.Statx_t
+	if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen {
+		return
+	}
+	n := v.peekRef(&st)
+	if n == nil {
+		return
+	}
+	defer v.unref(n, 1)
+	if w := n.written.Load(); w != nil {
+		w.stored(f.id, f.read)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.contentEpoch.Load() < epoch && !v.late.has(n.ino) {
+		n.mu.captured = f.id
+	}
+}
+
+// syncCritical commits what is critical, and pushes where there is a remote.
+func (v *Volume) syncCritical(ctx context.Context) (*Receipt, error) {
+	rc := &Receipt{Reason: "critical", Started: time.Now()}
+	err := v.syncBy(ctx, rc, v.commitLive)
+	if errors.Is(err, errNeedWhole) {
+		rc = &Receipt{Reason: "critical", Started: rc.Started}
+		err = v.syncBy(ctx, rc, v.commit)
+	}
+	rc.Took = time.Since(rc.Started)
+	return rc, err
+}
