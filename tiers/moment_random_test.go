@@ -111,7 +111,7 @@ func (c *churner) any() string {
 }
 
 func (c *churner) bytes() []byte {
-	b := make([]byte, c.rnd.IntN(200_000))
+	b := make([]byte, c.rnd.IntN(100_000))
 	for i := 0; i < len(b); i += 100 {
 		b[i] = byte(c.rnd.Uint32())
 	}
@@ -252,6 +252,7 @@ func churn(t *testing.T, records bool, limit time.Duration) {
 				pause.RLock()
 				err := ch.step()
 				pause.RUnlock()
+				time.Sleep(time.Duration(ch.rnd.IntN(300)) * time.Microsecond)
 				var errno unix.Errno
 				if err != nil && !errors.As(err, &errno) {
 					t.Error(err)
