@@ -1,6 +1,8 @@
 package tiers
 
 import (
+	"math"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -74,6 +76,7 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 	if in.Size != nil {
 		n.opens.Add(1) // it is not released meanwhile
 		defer n.opens.Add(-1)
+		v.asideAhead(n, int64(*in.Size), math.MaxInt64)
 	}
 	if n == v.root {
 		if err := v.list(n); err != nil { // its own attributes are a change of the root

@@ -340,6 +340,8 @@ func (w *dirWalk) read() error {
 				}
 				w.lost[p.slot] = true
 				return nil
+			case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE): // somebody was at warm behind our back
+				err = fmt.Errorf("%w: %w", ErrSpoiled, err)
 			}
 			return fmt.Errorf("store %q: %w", path.Join(w.at, e.Name), err)
 		})

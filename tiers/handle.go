@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -30,9 +31,18 @@ func (h *Handle) Flags() uint32 { return h.flags }
 func writable(flags uint32) bool { return flags&unix.O_ACCMODE != unix.O_RDONLY }
 
 // warmFlags are the flags for warm's descriptor: the daemon reads and writes at offsets of its own, in pieces of its own, so
-// O_APPEND and O_DIRECT stay with the kernel; O_SYNC and O_DSYNC hold for each write.
+// O_APPEND and O_DIRECT stay with the kernel. Of O_SYNC and O_DSYNC see synced.
 func warmFlags(flags uint32) int {
-	return int(flags & (unix.O_ACCMODE | unix.O_SYNC | unix.O_DSYNC | unix.O_NOATIME))
+	return int(flags & (unix.O_ACCMODE | unix.O_NOATIME))
+}
+
+// synced makes a change durable that was made through a handle with O_SYNC or O_DSYNC. Not between begin and end: a commit's
+// boundary does not wait for the disk.
+func (h *Handle) synced() error {
+	if h.flags&unix.O_DSYNC == 0 { // a bit of O_SYNC too
+		return nil
+	}
+	return h.Fsync(h.flags&unix.O_SYNC != unix.O_SYNC)
 }
 
 // Open opens a file. O_TRUNC is done here; killPriv then clears suid and sgid. Other flags than the access mode, O_TRUNC, O_SYNC
@@ -55,6 +65,9 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	}
 	n.opens.Add(1) // it is not released meanwhile
 	defer n.opens.Add(-1)
+	if trunc {
+		v.asideAhead(n, 0, math.MaxInt64)
+	}
 	h, err := v.openWriting(n, flags, killPriv)
 	for r := (again{}); r.try(v, n, &err); {
 		h, err = v.openWriting(n, flags, killPriv)
@@ -141,6 +154,9 @@ func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
 	}
 	if m > 0 {
 		h.v.grew(int64(m))
+		if err := h.synced(); err != nil {
+			return 0, err
+		}
 	}
 	return m, err
 }
@@ -270,12 +286,21 @@ func (h *Handle) Fsync(datasync bool) error {
 
 // Fallocate is fallocate(2) with all the modes that warm's file system knows.
 func (h *Handle) Fallocate(mode uint32, off, length int64) error {
+	switch {
+	case mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0:
+		h.v.asideAhead(h.n, off, math.MaxInt64)
+	case mode&^unix.FALLOC_FL_KEEP_SIZE != 0:
+		h.v.asideAhead(h.n, off, off+length)
+	}
 	err := h.fallocate(mode, off, length)
 	for r := (again{}); err != nil && r.try(h.v, h.n, &err); {
 		err = h.fallocate(mode, off, length)
 	}
 	if err == nil && mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_COLLAPSE_RANGE) == 0 {
 		h.v.grew(length)
+	}
+	if err == nil {
+		err = h.synced()
 	}
 	return err
 }
@@ -310,11 +335,18 @@ const copyMax = 16 << 20
 
 // CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
 func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+	v.asideAhead(out.n, offOut, offOut+min(length, copyMax))
 	m, err := v.copyRange(in, offIn, out, offOut, length, killPriv)
 	for r := (again{}); err != nil && r.try(v, out.n, &err); {
 		m, err = v.copyRange(in, offIn, out, offOut, length, killPriv)
 	}
-	return m, err
+	if err == nil {
+		err = out.synced()
+	}
+	if err != nil {
+		return 0, err
+	}
+	return m, nil
 }
 
 func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {

@@ -1,12 +1,14 @@
 package tiers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -51,6 +53,33 @@ type churner struct {
 	v   *Volume
 	rnd *rand.Rand
 	ops *atomic.Int64
+
+	dirs   *sync.Map   // *Inode -> *sync.Mutex: the kernel changes names in one directory one after the other
+	rename *sync.Mutex // and moves between directories too
+}
+
+// lock is what the kernel does before it changes names in directories.
+func (c *churner) lock(dirs ...*Inode) (unlock func()) {
+	if len(dirs) == 2 && dirs[0] == dirs[1] {
+		dirs = dirs[:1]
+	}
+	slices.SortFunc(dirs, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })
+	var held []*sync.Mutex
+	if len(dirs) == 2 {
+		held = append(held, c.rename)
+	}
+	for _, d := range dirs {
+		m, _ := c.dirs.LoadOrStore(d, &sync.Mutex{})
+		held = append(held, m.(*sync.Mutex))
+	}
+	for _, m := range held {
+		m.Lock()
+	}
+	return func() {
+		for _, m := range held {
+			m.Unlock()
+		}
+	}
 }
 
 // dir walks down to a directory at random; it has a reference more.
@@ -82,7 +111,7 @@ func (c *churner) any() string {
 }
 
 func (c *churner) bytes() []byte {
-	b := make([]byte, c.rnd.IntN(200_000))
+	b := make([]byte, c.rnd.IntN(100_000))
 	for i := 0; i < len(b); i += 100 {
 		b[i] = byte(c.rnd.Uint32())
 	}
@@ -97,6 +126,7 @@ func (c *churner) step() error {
 	defer v.Forget(d, 1)
 	switch k := c.rnd.IntN(20); k {
 	case 0, 1, 2:
+		defer c.lock(d)()
 		n, h, _, err := v.Create(d, c.name(), unix.O_RDWR, 0644, me)
 		if err != nil {
 			return err
@@ -106,14 +136,17 @@ func (c *churner) step() error {
 		_, err = h.Write(c.bytes(), 0, false)
 		return err
 	case 3:
+		defer c.lock(d)()
 		n, _, err := v.Mkdir(d, c.dirName(), 0755, me)
 		if err == nil {
 			v.Forget(n, 1)
 		}
 		return err
 	case 4:
+		defer c.lock(d)()
 		return v.Unlink(d, c.name())
 	case 5:
+		defer c.lock(d)()
 		return v.Rmdir(d, c.dirName())
 	case 6, 7:
 		to := c.dir()
@@ -123,8 +156,10 @@ func (c *churner) step() error {
 		if c.rnd.IntN(5) == 0 {
 			flags = unix.RENAME_EXCHANGE
 		}
-		return c.rename(d, name, to, c.any(), flags)
+		defer c.lock(d, to)()
+		return v.Rename(d, name, to, c.any(), flags)
 	case 8:
+		defer c.lock(d)()
 		n, _, err := v.Symlink(d, c.name(), fmt.Sprint("to ", c.rnd.IntN(1000)), me)
 		if err == nil {
 			v.Forget(n, 1)
@@ -143,6 +178,7 @@ func (c *churner) step() error {
 		if n.kind == KindDir {
 			return unix.EPERM
 		}
+		defer c.lock(to)()
 		if _, err = v.Link(n, to, c.name()); err == nil {
 			v.Forget(n, 1)
 		}
@@ -176,11 +212,6 @@ func (c *churner) step() error {
 	return err
 }
 
-// rename is Rename as the kernel calls it: one rename of directories at a time, none into itself.
-func (c *churner) rename(d *Inode, name string, to *Inode, newname string, flags uint32) error {
-	return c.v.Rename(d, name, to, newname, flags)
-}
-
 // TestCommitUnderChurn: while many change everything, each commit has exactly what was there at its boundary. EMBERFS_CHURN says
 // for how long, as a Go duration.
 func TestCommitUnderChurn(t *testing.T) {
@@ -207,8 +238,10 @@ func churn(t *testing.T, records bool, limit time.Duration) {
 		seed, _ = strconv.ParseUint(s, 10, 64)
 	}
 	t.Logf("EMBERFS_SEED=%d", seed)
+	var dirs sync.Map
+	var rename sync.Mutex
 	for i := range 4 {
-		ch := &churner{v: v, rnd: rand.New(rand.NewPCG(seed, uint64(i))), ops: &ops}
+		ch := &churner{v: v, rnd: rand.New(rand.NewPCG(seed, uint64(i))), ops: &ops, dirs: &dirs, rename: &rename}
 		wg.Go(func() {
 			for {
 				select {
@@ -219,6 +252,7 @@ func churn(t *testing.T, records bool, limit time.Duration) {
 				pause.RLock()
 				err := ch.step()
 				pause.RUnlock()
+				time.Sleep(time.Duration(ch.rnd.IntN(300)) * time.Microsecond)
 				var errno unix.Errno
 				if err != nil && !errors.As(err, &errno) {
 					t.Error(err)

@@ -72,6 +72,35 @@ func (v *Volume) keepContent(n *Inode) {
 	m.preserve(n, pre, pre.id())
 }
 
+// asideAhead sets aside, piece by piece, what a change of [off, end) will take from a commit under way: what waits for the change,
+// a boundary or who reads the file, would wait for all of it. Not between begin and end; nothing is locked.
+func (v *Volume) asideAhead(n *Inode, off, end int64) {
+	off = max(off, 0)
+	for more := n.kind == KindFile; more; off += preserveStep {
+		m := v.moment.Load()
+		if m == nil || m.over.Load() {
+			return
+		}
+		more = func() bool {
+			v.begin()
+			defer v.end()
+			n.io.Lock()
+			defer n.io.Unlock()
+			if n.contentEpoch.Load() != v.epoch.Load() {
+				n.mu.Lock()
+				v.keepContent(n)
+				n.mu.Unlock()
+			}
+			p := n.preserved.Load()
+			if p == nil || p.m != m || min(end, p.size)-off <= preserveStep { // the change itself does the rest
+				return false
+			}
+			p.aside(off, off+preserveStep)
+			return true
+		}()
+	}
+}
+
 // end lets go of what is kept of a file.
 func (p *preserved) end() {
 	p.n.io.Lock()

@@ -119,6 +119,11 @@ func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
 		v.loadRecord(n, byName(dirfd, name), &st)
 		n.attrLocked(&st)
 		n.mu.Unlock()
+	}
+	v.ns.RLock()
+	nameless := n.parent == nil // also where somebody who looks it up, a commit, has not got that far
+	v.ns.RUnlock()
+	if nameless {
 		v.place(n, dir, dirfd, name, moves) // its record is written by its name
 	}
 	return victim{v: v, n: n, fd: fd}, nil

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// spoiledTries is how often a commit is tried that comes apart because what it is to take changes faster than it can be set aside.
+const spoiledTries = 3
+
 // Sync commits what is dirty and pushes where there is a remote; it returns when both are durable. The error says that nothing
 // could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes with an error too.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
@@ -38,6 +41,10 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 		return errClosed
 	}
 	err := commit(ctx, rc)
+	for tries := 1; tries < spoiledTries && errors.Is(err, ErrSpoiled) && ctx.Err() == nil; tries++ {
+		v.log.WithError(err).Warn("the commit is tried again")
+		err = commit(ctx, rc)
+	}
 	if errors.Is(err, errNeedWhole) {
 		return err
 	}

@@ -1,0 +1,352 @@
+//go:build slow
+
+package integration
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// momentTime is for how long each of these tests commits: EMBERFS_MOMENT, a Go duration.
+func momentTime(t *testing.T) time.Duration {
+	s := os.Getenv("EMBERFS_MOMENT")
+	if s == "" {
+		return 20 * time.Second
+	}
+	d, err := time.ParseDuration(s)
+	check(t, err)
+	return d
+}
+
+// takenCommit is a commit and what had been acknowledged before it began.
+type takenCommit struct {
+	id    string
+	acked int64
+}
+
+// commitLoop commits every 300 ms; acked says what the writer had acknowledged to it at the moment.
+func (v *volume) commitLoop(acked func() int64) (taken []takenCommit) {
+	v.t.Helper()
+	for end := time.Now().Add(momentTime(v.t.(*testing.T))); time.Now().Before(end); {
+		next := time.After(300 * time.Millisecond)
+		before := acked()
+		v.sync()
+		taken = append(taken, takenCommit{strings.TrimSpace(must(v.t, v.cold(), "git", "rev-parse", "main")), before})
+		<-next
+	}
+	if len(taken) < 5 {
+		v.t.Errorf("only %d commits", len(taken))
+	}
+	return taken
+}
+
+// inCommit is a file of a commit, as git gives it; "" where it is not there.
+func (v *volume) inCommit(id, path string) string {
+	r := command{args: []string{"git", "cat-file", "blob", id + ":" + path}, dir: v.cold()}.run(v.t)
+	if r.code != 0 {
+		return ""
+	}
+	return r.stdout
+}
+
+// restoreCommit restores a commit alone.
+func (v *volume) restoreCommit(id string) string {
+	v.t.Helper()
+	to := filepath.Join(testDir(v.t), "restored")
+	check(v.t, os.RemoveAll(to))
+	if r := v.emberfs("restore", "--from", v.state, "--commit", id, "--to", to); r.code != 0 {
+		v.t.Fatalf("%v", r)
+	}
+	return to
+}
+
+// writers are programs that write until they are told to stop.
+type writers struct {
+	t    *testing.T
+	stop atomic.Bool
+	wg   sync.WaitGroup
+}
+
+// run calls step with 1, 2, 3... until the end.
+func (w *writers) run(step func(i int) error) *atomic.Int64 {
+	var done atomic.Int64
+	w.wg.Go(func() {
+		for i := 1; !w.stop.Load(); i++ {
+			if err := step(i); err != nil {
+				w.t.Error(err)
+				return
+			}
+			done.Store(int64(i))
+		}
+	})
+	return &done
+}
+
+func (w *writers) end() {
+	w.stop.Store(true)
+	w.wg.Wait()
+}
+
+// replaceFile writes a new file and renames it over name, as editors do.
+func replaceFile(name, text string) error {
+	f, err := os.Create(name + ".tmp")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(name+".tmp", name)
+}
+
+// TestCommitKeepsOrder: what a program did later is in no commit without what it did before, and a file that is replaced by renaming
+// another over it is always there, and whole.
+func TestCommitKeepsOrder(t *testing.T) {
+	deadline(t, 2*time.Minute+2*momentTime(t))
+	v := newVolume(t, "one").mount()
+	for _, d := range []string{"one", "two", "left", "right", "busy"} {
+		mkdir(t, v.at(d), user{})
+	}
+	var open []*os.File
+	overwrite := func(path string) func(i int) error {
+		f, err := os.Create(v.at(path))
+		check(t, err)
+		open = append(open, f)
+		return func(i int) error {
+			_, err := f.WriteAt(fmt.Appendf(nil, "%012d\n", i), 0)
+			return err
+		}
+	}
+	number := func(path string) func(id string) int {
+		return func(id string) int {
+			text := strings.Fields(v.inCommit(id, path))
+			if len(text) == 0 {
+				return 0
+			}
+			n, err := strconv.Atoi(text[0])
+			if err != nil {
+				t.Errorf("%s in %s: %q", path, id, text[0])
+			}
+			return n
+		}
+	}
+	padding := strings.Repeat("x", 100_000)
+	replaced := func(path string) func(i int) error {
+		return func(i int) error { return replaceFile(v.at(path), fmt.Sprintf("%d %s end", i, padding)) }
+	}
+	fsynced := func(path string) func(i int) error {
+		write := overwrite(path)
+		return func(i int) error {
+			f, err := os.OpenFile(v.at(path), os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			return errors.Join(write(i), f.Sync(), f.Close())
+		}
+	}
+	created := func(dir string) func(i int) error {
+		return func(i int) error {
+			if i > 200 {
+				_ = os.Remove(v.at(fmt.Sprintf("%s/n%d", dir, i-200)))
+			}
+			return os.WriteFile(v.at(fmt.Sprintf("%s/n%d", dir, i)), nil, 0o644)
+		}
+	}
+	newest := func(dir string) func(id string) int {
+		return func(id string) (n int) {
+			for _, name := range strings.Fields(command{args: []string{"git", "ls-tree", "--name-only", id + ":" + dir}, dir: v.cold()}.run(t).stdout) {
+				i, _ := strconv.Atoi(strings.TrimPrefix(name, "n"))
+				n = max(n, i)
+			}
+			return n
+		}
+	}
+	pairs := []struct {
+		name          string
+		first, second func(i int) error
+		a, b          func(id string) int
+	}{
+		{"one directory", overwrite("a"), overwrite("b"), number("a"), number("b")},
+		{"later name first", overwrite("z"), overwrite("y"), number("z"), number("y")},
+		{"two directories", overwrite("two/a"), overwrite("one/b"), number("two/a"), number("one/b")},
+		{"fsync", fsynced("two/f"), overwrite("one/f"), number("two/f"), number("one/f")},
+		{"replaced", replaced("two/r"), replaced("one/r"), number("two/r"), number("one/r")},
+		{"created", created("right"), created("left"), newest("right"), newest("left")},
+	}
+	w := &writers{t: t}
+	for _, p := range pairs {
+		w.run(func(i int) error { return errors.Join(p.first(i), p.second(i)) })
+	}
+	check(t, os.WriteFile(v.at("one/token"), []byte("token"), 0o644))
+	w.run(func(i int) error { // one file that is always in one of two directories
+		from, to := "one/token", "two/token"
+		if i%2 == 0 {
+			from, to = to, from
+		}
+		return os.Rename(v.at(from), v.at(to))
+	})
+	w.run(func(i int) error { // makes the walk long
+		return os.WriteFile(v.at(fmt.Sprintf("busy/%d", i%500)), []byte(padding), 0o644)
+	})
+	taken := v.commitLoop(func() int64 { return 0 })
+	w.end()
+	for _, f := range open {
+		check(t, f.Close())
+	}
+	v.umount()
+	moved := 0
+	for k, c := range taken {
+		for _, p := range pairs {
+			a, b := p.a(c.id), p.b(c.id)
+			if a < b || k > 3 && b == 0 {
+				t.Errorf("%s: commit %s has %d and then %d", p.name, c.id, a, b)
+			}
+			moved += b
+		}
+		for _, f := range []string{"one/r", "two/r"} {
+			if text := v.inCommit(c.id, f); k > 3 && !strings.HasSuffix(text, padding+" end") {
+				t.Errorf("commit %s has a file %s of %d bytes", c.id, f, len(text))
+			}
+		}
+		one, two := v.inCommit(c.id, "one/token"), v.inCommit(c.id, "two/token")
+		if k > 0 && one+two != "token" {
+			t.Errorf("commit %s has %q and %q", c.id, one, two)
+		}
+	}
+	if moved == 0 {
+		t.Error("nothing was written")
+	}
+	t.Logf("%d commits", len(taken))
+	fsck(t, v.cold())
+}
+
+// TestCommitsOfSQLite: every commit of a database under load, restored alone, is sound and has each transaction that was acknowledged
+// before the commit began.
+func TestCommitsOfSQLite(t *testing.T) {
+	lookPath(t, "sqlite3", "stdbuf")
+	for _, mode := range []string{"delete", "wal"} {
+		t.Run(mode, func(t *testing.T) {
+			deadline(t, 3*time.Minute+6*momentTime(t))
+			v := newVolume(t, "one").mount()
+			db := v.at("db")
+			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			load := command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}}.prepare(ctx)
+			out, err := load.StdoutPipe()
+			check(t, err)
+			check(t, load.Start())
+			var acked atomic.Int64
+			read := make(chan struct{})
+			go func() {
+				defer close(read)
+				for lines := bufio.NewScanner(out); lines.Scan(); {
+					if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
+						acked.Store(n)
+					}
+				}
+			}()
+			taken := v.commitLoop(acked.Load)
+			check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
+			<-read
+			_ = load.Wait()
+			v.umount()
+			if acked.Load() < 50 {
+				t.Errorf("no progress: %d", acked.Load())
+			}
+			for _, c := range taken {
+				if n := sound(t, filepath.Join(v.restoreCommit(c.id), "db")); int64(n) < c.acked {
+					t.Errorf("commit %s has %d transactions, %d were acknowledged before it", c.id, n, c.acked)
+				}
+			}
+			t.Logf("%d commits, %d transactions", len(taken), acked.Load())
+		})
+	}
+}
+
+// TestCommitsOfPostgres is TestCommitsOfSQLite for PostgreSQL under pgbench. Of the commits EMBERFS_MOMENT_CHECK are restored, 6 unless it is set.
+func TestCommitsOfPostgres(t *testing.T) {
+	deadline(t, 8*time.Minute+4*momentTime(t))
+	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(bins) == 0 {
+		t.Fatalf("PostgreSQL is needed; scripts/test installs it: %v", err)
+	}
+	most := 6
+	if s := os.Getenv("EMBERFS_MOMENT_CHECK"); s != "" {
+		most, err = strconv.Atoi(s)
+		check(t, err)
+	}
+	v := newVolume(t, "one").mount()
+	as := accountOf(t, "nobody")
+	pg := postgres{t: t, bin: bins[len(bins)-1], as: as, run: mkdir(t, filepath.Join(testDir(t), "sock"), as)}
+	mkdir(t, v.at("pg"), pg.as)
+	pg.data = v.at("pg/data")
+	pg.must("initdb", "-D", pg.data, "-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8")
+	server := pg.start()
+	pg.client("createdb", "bench")
+	pg.client("pgbench", "-i", "-q", "-s", "2", "bench")
+	pg.client("psql", "-qc", "CREATE TABLE acked(n int)", "bench")
+	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
+	check(t, load.Start())
+	ours := pg.command("sh", "-c", `i=0; while :; do i=$((i+1)); echo "INSERT INTO acked VALUES($i);"; echo "\\echo $i"; done | psql -q -v ON_ERROR_STOP=1 -h `+pg.run+` -U postgres bench`).prepare(t.Context())
+	out, err := ours.StdoutPipe()
+	check(t, err)
+	check(t, ours.Start())
+	var acked atomic.Int64
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
+				acked.Store(n)
+			}
+		}
+	}()
+	taken := v.commitLoop(acked.Load)
+	check(t, unix.Kill(-ours.Process.Pid, unix.SIGKILL))
+	<-read
+	_ = ours.Wait()
+	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
+	_ = load.Wait()
+	check(t, server.Process.Signal(unix.SIGINT))
+	_ = server.Wait()
+	v.umount()
+	if acked.Load() < 50 {
+		t.Errorf("no progress: %d", acked.Load())
+	}
+	for k, c := range taken {
+		if k*most/len(taken) == (k+1)*most/len(taken) { // spread over all of them
+			continue
+		}
+		pg.data = filepath.Join(v.restoreCommit(c.id), "pg/data")
+		pg.recovers(0)
+		pg.hasRows(c.acked)
+	}
+	t.Logf("%d commits, %d transactions of our own", len(taken), acked.Load())
+}
+
+// hasRows starts a server once more and checks that it has the transactions that were acknowledged.
+func (p *postgres) hasRows(acked int64) {
+	p.t.Helper()
+	server := p.start()
+	out := strings.TrimSpace(p.client("psql", "-Atc", "SELECT coalesce(max(n),0), count(*) FROM acked", "bench"))
+	var last, rows int64
+	if _, err := fmt.Sscanf(out, "%d|%d", &last, &rows); err != nil || last < acked || last != rows {
+		p.t.Errorf("%s: %s (last, rows), %d were acknowledged", p.data, out, acked)
+	}
+	check(p.t, server.Process.Signal(unix.SIGINT))
+	_ = server.Wait()
+}
