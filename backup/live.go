@@ -115,6 +115,7 @@ func (c *Cold) position(ctx context.Context) (p position, err error) {
 		p.taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.ref, p.taken)
 	}
 	c.note("live", p.taken)
+	c.note(p.ref, nil) // what settle said of it is over
 	return p, nil
 }
 
