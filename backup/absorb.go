@@ -92,9 +92,13 @@ func (c *Cold) settle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	fetched, err := c.readRef(c.fetchedRef())
+	if err != nil {
+		return err
+	}
 	for epoch, tip := range list {
 		ref := c.liveRef(epoch)
-		if ref == p.ref {
+		if ref == p.ref || tip == fetched { // a Fetch was cut before it moved main there
 			continue
 		}
 		commit, err := readCommit(c.db, tip)

@@ -35,9 +35,11 @@ type Checker struct {
 	o      CheckOptions
 	faults []odb.Fault
 
-	tip      *snapshot // nil: no commit, or it cannot be read
-	tipID    tiers.ID  // what the branch says; zero: nothing that makes sense
-	tracked  tiers.ID
+	tip      *snapshot // the newest commit; nil: none, or it cannot be read
+	tipID    tiers.ID  // what the live branch says where one follows main, else main; zero: nothing that makes sense
+	mainID   tiers.ID  // what main says
+	tracked  tiers.ID  // the newest commit that the remote is known to have
+	mainSeen tiers.ID  // and its main
 	broken   []brokenRef
 	lost     []lostObject
 	lostSeen map[tiers.ID]bool
@@ -97,7 +99,7 @@ func (c *Checker) Close() error {
 	return c.Cold.Close()
 }
 
-// Tip is the branch's last commit; nil where there is none, or it cannot be read.
+// Tip is the newest commit, on main or the live branch; nil where there is none, or it cannot be read.
 func (c *Checker) Tip() tiers.Snapshot {
 	if c.tip == nil {
 		return nil
@@ -105,7 +107,7 @@ func (c *Checker) Tip() tiers.Snapshot {
 	return c.tip
 }
 
-// TipID is where the branch points; zero where that makes no sense.
+// TipID is where main or the live branch that follows it points; zero where that makes no sense.
 func (c *Checker) TipID() tiers.ID { return c.tipID }
 
 // Branch is the branch that is checked.
@@ -145,7 +147,7 @@ func (c *Checker) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.openTip(); err != nil {
+	if err := c.openTip(ctx); err != nil {
 		return err
 	}
 	w, err := c.newWalk(ctx)
@@ -311,7 +313,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		switch {
 		case s.Name == "packed-refs":
 			do = doRepair + " takes out what makes no sense"
-		case s.Name == c.trackingRef():
+		case c.isRemoteNote(s.Name):
 			do = doRepair + " forgets it; the next push finds out anew"
 		case s.Name == c.ref && c.o.Volume:
 			do = doRepair + " sets it to the newest commit that is whole"
@@ -328,10 +330,10 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 			continue
 		}
 		if s.Name == c.ref {
-			c.tipID = s.ID
+			c.mainID, c.tipID = s.ID, s.ID
 		}
 		if s.Name == c.trackingRef() {
-			c.tracked = s.ID
+			c.mainSeen, c.tracked = s.ID, s.ID
 		}
 		if s.Target != "" {
 			continue
@@ -358,10 +360,29 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 	return good, nil
 }
 
-// openTip opens the branch's tip. A damaged one is reported by the walk.
-func (c *Checker) openTip() error {
+// isRemoteNote says that a reference notes what the remote has.
+func (c *Checker) isRemoteNote(name string) bool {
+	return name == c.trackingRef() || name == c.sharedRef() || name == c.fetchedRef() || strings.HasPrefix(name, c.absorbedRef(""))
+}
+
+// openTip opens the newest commit. A damaged one is reported by the walk.
+func (c *Checker) openTip(ctx context.Context) error {
 	if c.tipID.IsZero() {
 		return nil
+	}
+	p, err := c.Cold.position(ctx)
+	switch {
+	case isLost(err): // of main's commit
+	case err != nil:
+		return err
+	case p.main == c.mainID && !p.live.IsZero():
+		c.tipID = p.live
+	}
+	if p.taken != nil {
+		c.found(tiers.Finding{Severity: tiers.Risk, What: p.taken.Error(), Where: p.ref, Do: "look at it with git log, then move or remove it"})
+	}
+	if c.tracked, err = c.Cold.tracked(ctx); err != nil && !isLost(err) {
+		return err
 	}
 	s, err := c.snapshot(c.tipID)
 	if errors.Is(err, ErrNewerFormat) {
@@ -371,48 +392,4 @@ func (c *Checker) openTip() error {
 		c.tip = s
 	}
 	return nil
-}
-
-// position compares the branch with the remote and with what warm is of.
-func (c *Checker) position(ctx context.Context) error {
-	switch {
-	case c.tipID.IsZero() && len(c.broken) == 0:
-		c.found(tiers.Finding{Severity: tiers.Note, What: "the branch has no commit yet", Where: c.ref})
-		return nil
-	case c.tipID.IsZero() || !c.db.Has(c.tipID):
-		return nil
-	}
-	if head := c.o.Head; !head.IsZero() && head != c.tipID {
-		n, follows, err := c.newCommits(ctx, c.tipID, head)
-		switch {
-		case !c.db.Has(head):
-			c.found(tiers.Finding{Severity: tiers.Damaged, What: "warm is of this commit, which the repository does not have", Commit: head.String(), Where: "volume.json",
-				Do: doRepair + " lets everything count as changed since the tip"})
-		case err != nil && ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil || !follows:
-			c.found(tiers.Finding{Severity: tiers.Risk, What: fmt.Sprintf("the branch is at %s, which does not follow the commit that warm is of", c.tipID), Commit: head.String(), Where: c.ref,
-				Do: "merge, or move the branch back in cold.git, then sync"})
-		default:
-			c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("warm is %s behind the branch; the next mount follows", plural(len(n), "commit", "commits")), Commit: head.String()})
-		}
-	}
-	if c.o.Source == "" || c.tracked == c.tipID {
-		return nil
-	}
-	f := tiers.Finding{Severity: tiers.Risk, What: "the last commit is not on the remote", Commit: c.tipID.String(), Where: c.o.Source, Do: "emberfs sync pushes it"}
-	if !c.tracked.IsZero() {
-		if n, ahead, err := c.newCommits(ctx, c.tipID, c.tracked); err == nil && ahead {
-			f.What = fmt.Sprintf("the last %s not on the remote, which has %s", plural(len(n), "commit is", "commits are"), c.tracked)
-		}
-	}
-	c.found(f)
-	return ctx.Err()
-}
-
-func plural(n int, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, more)
 }

@@ -163,7 +163,7 @@ func (r *repairer) look() error {
 	if err != nil {
 		return err
 	}
-	if err := r.now.openTip(); err != nil {
+	if err := r.now.openTip(r.ctx); err != nil {
 		return err
 	}
 	w, err := r.now.newWalk(r.ctx)
@@ -230,13 +230,13 @@ func (r *repairer) references() error {
 		return err
 	}
 	for _, b := range r.now.broken {
-		switch b.name {
-		case "packed-refs":
+		switch {
+		case b.name == "packed-refs":
 			r.step("take out of packed-refs what makes no sense", b.name, func() (string, error) {
 				kept, err := r.db.RepairPackedRefs()
 				return keptText(kept), err
 			})
-		case r.c.trackingRef():
+		case r.c.isRemoteNote(b.name):
 			r.step("forget where the remote was last seen; the next push finds out anew", b.name, func() (string, error) {
 				kept, err := r.db.ForgetRef(b.name)
 				return keptText(kept), err
@@ -277,7 +277,13 @@ func (r *repairer) candidate(b brokenRef) (best tiers.ID, why string, err error)
 		id  tiers.ID
 		why string
 	}
-	list := []known{{r.c.o.Head, "which warm was last in step with"}, {r.now.tracked, "which the remote has"}}
+	head, where := r.c.o.Head, "which warm was last in step with"
+	if began, err := r.cold.liveBegan(r.ctx, head); err != nil {
+		return best, "", err
+	} else if !began.IsZero() { // main's history has no live commits
+		head, where = began, "at which the live branch began that warm was last in step with"
+	}
+	list := []known{{head, where}, {r.now.mainSeen, "which the remote has"}}
 	states, err := r.db.RefStates()
 	if err != nil {
 		return best, "", err
@@ -371,11 +377,11 @@ func (r *repairer) head() (tiers.ID, error) {
 	if r.c.o.Head.IsZero() || r.db.Has(r.c.o.Head) {
 		return tiers.ID{}, nil
 	}
-	tip, err := r.cold.tip()
-	if err != nil || tip.IsZero() || !r.db.Has(tip) {
+	p, err := r.cold.position(r.ctx)
+	if err != nil || p.main.IsZero() || !r.db.Has(p.newest()) {
 		return tiers.ID{}, nil
 	}
-	return tip, nil
+	return p.newest(), nil
 }
 
 // lostPaths are what the tip lacks, by true names: of a directory's metadata the directory.

@@ -34,11 +34,14 @@ func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
 	return w, err
 }
 
-// history walks what the references reach: with Deep all of it, else the tip of the volume's branch.
+// history walks what the references reach: with Deep all of it, else the tips of main and of the live branch that follows it.
 func (w *objectWalk) history(states []odb.RefState) error {
 	var tips []tiers.ID
 	if !w.c.tipID.IsZero() {
 		tips = append(tips, w.c.tipID)
+	}
+	if id := w.c.mainID; !id.IsZero() && id != w.c.tipID {
+		tips = append(tips, id)
 	}
 	if w.c.o.Deep {
 		for _, s := range states {

@@ -94,8 +94,33 @@
 // length, one before it that is shorter is followed by zeros (a problem), and one that is longer leaves the file out. Chunks
 // behind the size go on without a gap and make the file longer. No chunk may be longer than 16 MiB.
 //
+// # Live branches
+//
+// A commit of main with id I and the committer's time T, in seconds, can have one live branch, refs/heads/emberfs-live/BRANCH/EPOCH
+// with EPOCH the decimal number T*1000000 + N mod 1000000, where N is the number that the first four bytes of I make, big-endian; a T
+// before 1970 counts as 0. It is a chain of commits by first parents that begins at that commit, of at most 100,000; one that leads
+// elsewhere, and whatever else has such a name or lies beside it, counts for nothing. Since everybody comes to the same name, a server
+// that compares lets two machines not both go on. (Branches A and A/DIGITS would share names; git has no two such branches.)
+//
+// The newest state is the tip of the live branch of main's tip where there is one, else main's tip. The first commit of all goes to
+// main. A commit to main has main's tip as its parent and begins with the newest state: it absorbs the live branch, and names in its
+// trailer Emberfs-Absorbs the last live commit, then those before it at which another machine took over, at most 16 ids. From the
+// moment that main moves the live branch has no meaning; it is deleted then, or at the next start. A live branch with commits that main
+// has not absorbed (somebody moved main without them) stays, as a problem.
+//
+// What main absorbs is not stored again, and until main has moved only the live branch reaches it. Stock git reads one reference after
+// another: it may have read main before it moved, and miss the live branch that was deleted then. But it reads HEAD, which names main,
+// after all the others, and so finds the new commit.
+//
+// Hidden references remember the remote: refs/emberfs/remote/BRANCH where its main was seen last, refs/emberfs/remote-live/BRANCH
+// the last commit of a live branch that both sides have had, refs/emberfs/fetched-live/BRANCH what only the remote has, and
+// refs/emberfs/absorbed/BRANCH/EPOCH the live branches that main has absorbed and a push has yet to delete there. A push sends main
+// and the live branch in one atomic step, which main's place is part of, or main first where the server does not offer that. Nobody
+// pushes a main that lacks what the remote's live branch has, so what was ever on it is in the commit that absorbed it.
+//
 // # Concurrency and durability
 //
-// A Cold is safe for concurrent use. One Tx is open at a time, and one Fetch or Push runs at a time beside it. Objects are
+// A Cold is safe for concurrent use. One Tx is open at a time, and one Fetch or Push runs at a time beside it. Lock order: the token of
+// Cold.txs or of Cold.sync, then Cold.refs, then Cold.mu. Objects are
 // written and made durable as FORMAT.md section 5 says, by package odb; the remote is talked to by package wire.
 package backup

@@ -115,6 +115,7 @@ func (c *Cold) position(ctx context.Context) (p position, err error) {
 		p.taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.ref, p.taken)
 	}
 	c.note("live", p.taken)
+	c.note(p.ref, nil) // what settle said of it is over
 	return p, nil
 }
 
@@ -201,6 +202,56 @@ func (c *Cold) follows(ctx context.Context, newer, older tiers.ID, since time.Ti
 		}
 	}
 	return false, nil
+}
+
+// liveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero: it is on none.
+func (c *Cold) liveBegan(ctx context.Context, id tiers.ID) (tiers.ID, error) {
+	list, err := c.epochs(livePrefix)
+	if err != nil {
+		return tiers.ID{}, err
+	}
+	for epoch, at := range list {
+		on := false
+		for range maxLive {
+			on = on || at == id
+			commit, err := readCommit(c.db, at)
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil && !isLost(err) {
+				return tiers.ID{}, err
+			}
+			if err != nil || len(commit.Parents) == 0 {
+				break
+			}
+			at = commit.Parents[0]
+			if before, err := readCommit(c.db, at); err == nil && epochOf(at, &before) == epoch {
+				if on {
+					return at, nil
+				}
+				break
+			}
+		}
+	}
+	return tiers.ID{}, nil
+}
+
+// liveCommits are those that the live branch has and main has not.
+func (c *Cold) liveCommits(ctx context.Context) (map[tiers.ID]bool, error) {
+	p, err := c.position(ctx)
+	if err != nil {
+		return nil, err
+	}
+	set := make(map[tiers.ID]bool)
+	for id := p.live; !id.IsZero() && id != p.main; {
+		set[id] = true
+		commit, err := readCommit(c.db, id)
+		if err != nil {
+			return nil, err
+		}
+		id = commit.Parents[0]
+	}
+	return set, nil
 }
 
 // Newest implements tiers.Cold.

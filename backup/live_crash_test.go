@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -214,5 +216,86 @@ func TestLiveUnderOwnGC(t *testing.T) {
 	compareTrees(t, v.read(v.newestSnapshot()), f)
 	if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
 		t.Errorf("git fsck: %s", out)
+	}
+}
+
+// A crash at any step of a fetch that brings main and live branches leaves a whole state, one of those the remote was in or ours, and
+// the next fetch goes through.
+func TestCrashInFetchWithLive(t *testing.T) {
+	remote, one, two, _ := twoAtLive(t)
+	base := one.copyWhole()
+	was := one.read(one.newestSnapshot())
+	g := two.read(two.newestSnapshot())
+	g.text("critical", "absorbed unseen")
+	two.commitLive(g)
+	g.text("a", "main")
+	main := two.commit(g, nil)
+	between := two.read(two.headSnapshot())
+	g.text("critical", "next epoch")
+	live := two.commitLive(g)
+	two.mustPush()
+	states := [][]string{was.flat(""), between.flat(""), g.flat("")}
+	for n := 1; ; n++ {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
+		if len(c.steps) < n {
+			if err != nil || n < 10 {
+				t.Fatalf("fetch without a crash: %v; %q", err, c.steps)
+			}
+			t.Logf("%d steps", n-1)
+			break
+		}
+		step := fmt.Sprint(n, " ", c.steps[n-1])
+		v := openVolume(t, dir, Options{Source: remote})
+		got := v.read(v.newestSnapshot()).flat("")
+		if !slices.ContainsFunc(states, func(s []string) bool { return slices.Equal(s, got) }) {
+			t.Errorf("%s: no state that there was: %q", step, got)
+		}
+		git(t, dir, "gc", "-q", "--prune=now")
+		v.mustFetch()
+		v.wantAt(step, main, live)
+		v.wantPushed(step, live)
+		compareTrees(t, v.read(v.newestSnapshot()), g)
+		if refs := liveRefs(t, dir); len(refs) != 1 {
+			t.Errorf("%s: live branches: %q", step, refs)
+		}
+		if p := v.Stats().Problems; len(p) > 0 {
+			t.Errorf("%s: problems: %q", step, p)
+		}
+		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("%s: git fsck: %s", step, out)
+		}
+	}
+}
+
+// A crash at any step of a push, between its own notes as well: the next one goes through.
+func TestCrashInPushWithLive(t *testing.T) {
+	for n := 1; ; n++ {
+		remote, one, _, f := twoAtLive(t)
+		f.text("a", "main")
+		main := one.commit(f, nil)
+		f.text("critical", "next epoch")
+		live := one.commitLive(f)
+		dir := one.copyWhole()
+		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Push(t.Context()) })
+		v := openVolume(t, dir, Options{Source: remote})
+		if err == nil {
+			v.wantPushed("pushed", live)
+		}
+		v.mustPush()
+		wantRemote(t, fmt.Sprint(n), remote, main, live)
+		v.wantPushed(fmt.Sprint(n), live)
+		if got := git(t, v.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+			t.Errorf("%d: left: %s", n, got)
+		}
+		if len(c.steps) < n {
+			if err != nil || n < 5 {
+				t.Fatalf("push without a crash: %v; %q", err, c.steps)
+			}
+			break
+		}
 	}
 }

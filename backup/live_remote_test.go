@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/backup/odb"
 	"emberfs/backup/wire"
 	"emberfs/tiers"
 )
@@ -247,132 +245,6 @@ func (r *spyRemote) Push(ctx context.Context, updates []wire.Update, pack func(i
 	return r.remote.Push(ctx, updates, pack)
 }
 
-// twoAtLive are two machines at the same live commit, which the remote has.
-func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *file) {
-	t.Helper()
-	remote = newRemote(t)
-	for _, s := range settings {
-		key, value, _ := strings.Cut(s, "=")
-		git(t, remote, "config", key, value)
-	}
-	one = newVolume(t, Options{Source: remote, MachineID: "one"})
-	f = newDir(0o755)
-	f.text("a", "0")
-	one.commit(f, nil)
-	f.text("critical", "0")
-	one.commitLive(f)
-	one.mustPush()
-	two = newVolume(t, Options{Source: remote, MachineID: "two"})
-	two.mustFetch()
-	return remote, one, two, f
-}
-
-// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left behind by a main
-// that does not have it.
-func TestLiveDiverged(t *testing.T) {
-	type act func(v *testVolume, f *file, text string) tiers.ID
-	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
-	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
-	for name, acts := range map[string][2]act{
-		"live live": {live, live},
-		"live main": {live, main},
-		"main live": {main, live},
-		"main main": {main, main},
-	} {
-		t.Run(name, func(t *testing.T) {
-			remote, one, two, f := twoAtLive(t)
-			g := two.read(two.newestSnapshot())
-			acts[0](two, g, "two")
-			two.mustPush()
-			before := git(t, remote, "for-each-ref")
-			ours := acts[1](one, f, "one")
-			for range 2 {
-				if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
-					t.Errorf("Push = %v", err)
-				}
-				if moved, err := one.Peek(t.Context()); !moved || err != nil {
-					t.Errorf("Peek = %v, %v", moved, err)
-				}
-				if err := one.Fetch(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
-					t.Errorf("Fetch = %v", err)
-				}
-			}
-			if after := git(t, remote, "for-each-ref"); after != before {
-				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
-			}
-			if got := one.newestSnapshot().Info().ID; got != ours {
-				t.Errorf("ours moved to %s", got)
-			}
-			git(t, one.dir, "gc", "-q", "--prune=now")
-			compareTrees(t, one.read(one.newestSnapshot()), f)
-		})
-	}
-}
-
-// One looks at the remote, then two pushes, then one pushes: the server compares.
-func TestLivePushRace(t *testing.T) {
-	type act func(v *testVolume, f *file, text string) tiers.ID
-	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
-	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
-	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live}, "main main": {main, main}} {
-		t.Run(name, func(t *testing.T) {
-			remote, one, two, f := twoAtLive(t)
-			g := two.read(two.newestSnapshot())
-			acts[0](two, g, "two")
-			acts[1](one, f, "one")
-			var between string
-			spy := &spyRemote{remote: one.remote}
-			spy.before = func([]wire.Update) {
-				spy.before = nil
-				two.mustPush()
-				between = git(t, remote, "for-each-ref")
-			}
-			one.remote = spy
-			if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
-				t.Errorf("Push = %v", err)
-			}
-			if after := git(t, remote, "for-each-ref"); after != between {
-				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
-			}
-		})
-	}
-}
-
-// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of it goes on there.
-// Only a remote without atomic pushes can let it; then it stays there.
-func TestDeletionLeavesNewerWork(t *testing.T) {
-	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")
-	g := two.read(two.newestSnapshot())
-	g.text("critical", "two")
-	theirs := two.commitLive(g)
-	f.text("a", "one")
-	main := one.commit(f, nil)
-	spy := &spyRemote{remote: one.remote}
-	spy.before = func(updates []wire.Update) {
-		if updates[0].New.IsZero() {
-			if err := two.remote.Push(t.Context(), []wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
-				ids, err := two.collect(t.Context(), []tiers.ID{theirs}, updates[0].Old)
-				if err != nil {
-					return err
-				}
-				return two.writePack(t.Context(), w, ids)
-			}); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	one.remote = spy
-	one.mustPush()
-	wantRemote(t, "after", remote, main, theirs)
-	if spy.deletes != 1 {
-		t.Errorf("%d deletions", spy.deletes)
-	}
-	one.mustPush()
-	if err := two.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
-		t.Errorf("Push = %v", err)
-	}
-}
-
 // The remote is left, by a lost connection or a kill, at any of its earlier states: the next push goes on from there.
 func TestLivePushFromEarlierStates(t *testing.T) {
 	remote := newRemote(t)
@@ -436,53 +308,3 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 	}
 }
 
-// A remote whose live branch is none: the mount takes main and says so, backups go on.
-func TestHostileRemoteLive(t *testing.T) {
-	remote := newRemote(t)
-	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "0")
-	main := v.commit(f, nil)
-	f.text("critical", "0")
-	v.commitLive(f)
-	v.mustPush()
-	name := livePrefix + "main/" + strings.Split(liveRefs(t, remote)[0], ":")[0]
-	bare := git(t, remote, "commit-tree", "-m", "unrelated", "main^{tree}")
-	absorbing, err := gitTry(t, remote, []byte(fmt.Sprintf("tree %s\nparent %s\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\ns\n\n%s: %s %s\n",
-		git(t, remote, "rev-parse", "main^{tree}"), bare, trailerAbsorbs, main, git(t, remote, "rev-parse", "main:a"))), "hash-object", "-w", "-t", "commit", "--stdin")
-	if err != nil {
-		t.Fatal(absorbing)
-	}
-	for what, id := range map[string]string{"unrelated": bare, "absorbs": strings.TrimSpace(absorbing)} {
-		git(t, remote, "update-ref", name, id)
-		git(t, remote, "update-ref", livePrefix+"main/00", id)
-		for _, link := range []bool{true, false} {
-			w := newVolume(t, Options{Source: remote})
-			if !link {
-				w.remote = unlinked{w.remote}
-			}
-			w.mustFetch()
-			w.wantAt(what, main, tiers.ID{})
-			if p := w.Stats().Problems; len(p) != 1 || !strings.Contains(p[0], name) {
-				t.Errorf("%s: problems: %q", what, p)
-			}
-			g := w.read(w.headSnapshot())
-			g.text("critical", what)
-			live := w.commitLive(g)
-			if err := w.Push(t.Context()); err == nil {
-				t.Errorf("%s: the live branch was pushed over something else", what)
-			}
-			w.wantAt(what, main, live)
-			if git(t, remote, "rev-parse", name) != id {
-				t.Errorf("%s: it was overwritten", what)
-			}
-		}
-	}
-}
-
-// unlinked is a remote on another disk.
-type unlinked struct{ remote }
-
-func (unlinked) Link(context.Context, *odb.DB, tiers.ID) (func() error, error) {
-	return nil, odb.ErrCannotLink
-}

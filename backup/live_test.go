@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -293,65 +292,6 @@ func TestStaleLiveBranches(t *testing.T) {
 	again.commitLive(got)
 	if refs := liveRefs(t, again.dir); len(refs) != 2 {
 		t.Errorf("live branches: %q", refs)
-	}
-}
-
-// What lies below the live branch's name and is none must not break anything.
-func TestHostileLiveRefs(t *testing.T) {
-	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	f.text("a", "one")
-	main := v.commit(f, nil)
-	f.text("a", "two")
-	v.commitLive(f)
-	epoch := strings.Split(liveRefs(t, v.dir)[0], ":")[0]
-	name := livePrefix + "main/" + epoch
-	git(t, v.dir, "update-ref", "-d", name)
-	unrelated := git(t, v.dir, "commit-tree", "-m", "unrelated", "main^{tree}")
-	write := func(ref, content string) {
-		path := filepath.Join(v.dir, ref)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, odd := range []string{"x", "01", "-1", "1e9", "99999999999999999999999", "1/2", "b/1760000000000000"} {
-		git(t, v.dir, "update-ref", livePrefix+"main/"+odd, stockChild(v, "main"))
-	}
-	for what, content := range map[string]string{
-		"missing":       strings.Repeat("12", 20),
-		"blob":          git(t, v.dir, "rev-parse", "main:a"),
-		"tree":          git(t, v.dir, "rev-parse", "main^{tree}"),
-		"unrelated":     unrelated,
-		"an empty root": git(t, v.dir, "commit-tree", "-p", unrelated, "-p", "main", "-m", "main is the second parent", "main^{tree}"),
-		"symbolic":      "ref: refs/heads/nowhere",
-		"loop":          "ref: " + name,
-		"rubbish":       "rubbish",
-		"itself":        "ref: refs/heads/main",
-	} {
-		write(name, content)
-		again := openVolume(t, v.dir, Options{})
-		again.wantAt(what, main, tiers.ID{})
-		ro := openVolumeReadOnly(t, v.dir)
-		ro.wantAt(what+", read only", main, tiers.ID{})
-		if p := again.Stats().Problems; (len(p) == 0) != (what == "itself" || what == "symbolic") {
-			t.Errorf("%s: problems: %q", what, p)
-		}
-		if what == "itself" || what == "symbolic" {
-			continue
-		}
-		// A live commit goes to main instead.
-		g := again.read(again.headSnapshot())
-		g.text("a", what)
-		id, err := again.commitBy(again.BeginLive, g, tiers.CommitOptions{})
-		if err != nil {
-			t.Errorf("%s: live commit: %v", what, err)
-			continue
-		}
-		again.wantAt(what+": live commit", id, tiers.ID{})
-		git(t, v.dir, "update-ref", "refs/heads/main", main.String())
 	}
 }
 

@@ -66,6 +66,10 @@ func (c *Cold) Log(ctx context.Context, tips []tiers.ID, paths []string) iter.Se
 		for _, id := range tips {
 			w.push(id, tiers.ID{})
 		}
+		live, err := c.liveCommits(ctx)
+		if err != nil { // of history that is damaged as much as can be is listed
+			c.log.WithError(err).Debug("live commits are not told apart")
+		}
 		want := tiers.CleanPaths(paths)
 		for {
 			s, err := w.next(ctx)
@@ -81,7 +85,9 @@ func (c *Cold) Log(ctx context.Context, tips []tiers.ID, paths []string) iter.Se
 				w.errs = append(w.errs, fmt.Errorf("commit %s: %w", s.id, err))
 				continue
 			}
-			if show && !yield(commitOf(s.id, &s.data), nil) {
+			out := commitOf(s.id, &s.data)
+			out.Live = live[s.id]
+			if show && !yield(out, nil) {
 				return
 			}
 		}

@@ -48,11 +48,23 @@ func (c *Cold) verifyLinked(ctx context.Context) error {
 		return err
 	}
 	defer done()
-	_, release, err := c.remote.Fetch(ctx, c.db, c.ref, nil)
+	p, err := c.position(ctx)
 	if err != nil {
-		return fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
+		return err
 	}
-	return release()
+	for _, ref := range []string{c.ref, p.ref} {
+		_, release, err := c.remote.Fetch(ctx, c.db, ref, nil)
+		if ref == p.ref && errors.Is(err, odb.ErrNoRef) {
+			continue
+		}
+		if err == nil {
+			err = release()
+		}
+		if err != nil {
+			return fmt.Errorf("fetch %s: %w", ref, err)
+		}
+	}
+	return nil
 }
 
 // GC implements tiers.Cold.

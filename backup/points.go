@@ -50,6 +50,10 @@ func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
 			labels[seen] = append(labels[seen], "remote: "+c.o.Branch)
 			remote.push(seen, tiers.ID{})
 		}
+		if live, err := c.tracked(ctx); err == nil && live != seen {
+			labels[live] = append(labels[live], "remote: "+c.o.Branch+", live")
+			remote.push(live, tiers.ID{})
+		}
 		var tips []tiers.ID
 		for id, names := range labels {
 			slices.Sort(names)

@@ -33,7 +33,8 @@ var (
 	looksAt = regexp.MustCompile(`^\d{4}-\d|\sago$`)    // meant as a time
 )
 
-// Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch. now is what "ago" and
+// Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch, which is not the newest
+// commit while there is a live branch. now is what "ago" and
 // times without zone go by.
 func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (tiers.ID, error) {
 	id, err := c.resolve(ctx, rev, now)
@@ -41,6 +42,19 @@ func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (tiers.ID
 		return tiers.ID{}, fmt.Errorf("%q: %w", rev, err)
 	}
 	return id, nil
+}
+
+// newestID is the commit that Newest opens; an error where there is none.
+func (c *Cold) newestID(ctx context.Context) (tiers.ID, error) {
+	p, err := c.position(ctx)
+	return p.newest(), c.noCommit(p.main, err)
+}
+
+func (c *Cold) noCommit(id tiers.ID, err error) error {
+	if err == nil && id.IsZero() {
+		err = fmt.Errorf("branch %s has no commit", c.o.Branch)
+	}
+	return err
 }
 
 func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (tiers.ID, error) {
@@ -75,10 +89,7 @@ func (c *Cold) named(name string) (tiers.ID, error) {
 		return tiers.ID{}, errors.New("names no commit")
 	case "HEAD", "@":
 		id, err := c.tip()
-		if err == nil && id.IsZero() {
-			err = fmt.Errorf("branch %s has no commit", c.o.Branch)
-		}
-		return id, err
+		return id, c.noCommit(id, err)
 	}
 	id, ok, err := c.reference(name)
 	if err != nil {
@@ -249,9 +260,9 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, errors.New(`is no time: want "2006-01-02 15:04", perhaps with seconds, or RFC 3339`)
 }
 
-// lastBefore finds the branch's newest commit that is not after t.
+// lastBefore finds the newest commit of main and the live branch that is not after t.
 func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
-	tip, err := c.named("HEAD")
+	tip, err := c.newestID(ctx)
 	if err != nil {
 		return tiers.ID{}, err
 	}

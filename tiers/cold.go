@@ -138,7 +138,7 @@ type CommitInfo struct {
 	Reason  string // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
 	Machine string // trailer Emberfs-Machine
 	Subject string
-	// Live says that the commit is on the live branch, not on main. Only Cold.Newest and Tx.Base know, and tell.
+	// Live says that the commit is on the live branch, not on main. Cold.Newest, Tx.Base and listings of commits tell.
 	Live bool
 	// Absorbed are live commits that this one of main took the place of, trailer Emberfs-Absorbs: the last one first, then those
 	// at which another machine took over. What they have, and what went before them, went into this one.

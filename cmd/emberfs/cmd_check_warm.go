@@ -58,7 +58,7 @@ func (c *checkRun) files(ctx context.Context) error {
 		if !c.t.live || len(c.warm.Findings) == 0 {
 			break
 		}
-		if now, err := c.cold.Head(ctx); err == nil && now != nil && now.Info().ID == head {
+		if now, err := c.cold.Newest(ctx); err == nil && now != nil && now.Info().ID == head {
 			break
 		}
 		if c.warm.Findings = nil; n == tries {
@@ -95,7 +95,7 @@ func (c *checkRun) risk(r tiers.AtRisk, do string) {
 	}
 }
 
-// commits are those that warm's records may be of; head is the tip.
+// commits are those that warm's records may be of; head is the newest.
 func (c *checkRun) commits(ctx context.Context) (list []tiers.Snapshot, head tiers.ID, err error) {
 	if c.t.live { // they have moved on since
 		if info, err := tiers.ReadState(c.t.state); err == nil {
@@ -107,7 +107,7 @@ func (c *checkRun) commits(ctx context.Context) (list []tiers.Snapshot, head tie
 			list = append(list, s)
 		}
 	}
-	tip, err := c.cold.Head(ctx)
+	tip, err := c.cold.Newest(ctx)
 	if err != nil || tip == nil {
 		return list, head, ctx.Err() // its damage is among the findings
 	}

@@ -105,7 +105,14 @@ func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
 
 // diffSides finds what is to be compared.
 func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, to backup.Side, err error) {
-	fromRev, toRev := "", "HEAD"
+	newest, some, err := h.newest(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	fromRev, toRev, last := "", "HEAD", "HEAD"
+	if some {
+		toRev, last = newest.String(), newest.String()
+	}
 	if h.state != "" {
 		toRev = revNow
 	}
@@ -125,15 +132,11 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 			"name a mountpoint or a state directory as TARGET")
 	}
 	from = h.cold.Side(nil) // before the first commit
-	_, some, err := h.head(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	switch {
 	case fromRev != "":
 		from, err = h.side(ctx, fromRev)
 	case toRev == revNow && some:
-		from, err = h.side(ctx, "HEAD")
+		from, err = h.side(ctx, last)
 	case toRev != revNow:
 		id, rerr := h.resolve(ctx, toRev)
 		if rerr != nil {

@@ -70,7 +70,7 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 			return err
 		}
 		tips = append(tips, id)
-	} else if id, ok, err := h.head(ctx); err != nil {
+	} else if id, ok, err := h.newest(ctx); err != nil {
 		return err
 	} else if ok {
 		tips = append(tips, id)
@@ -118,10 +118,18 @@ func printCommit(w world, c *backup.Commit, terminal bool) error {
 		oneLine(fmt.Sprintf("%s <%s>: %s", c.Author, c.Email, c.Subject)))
 	if c.Ours {
 		line = fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Time, terminal), oneLine(c.Reason), column(oneLine(c.Machine)),
-			humanize.Comma(c.Files), size(c.Bytes), humanize.Comma(c.AtRisk), "")
+			humanize.Comma(c.Files), size(c.Bytes), humanize.Comma(c.AtRisk), liveMark(c))
 	}
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " \n"))
 	return err
+}
+
+// liveMark tells commits of the live branch, which the branch's next commit takes the place of.
+func liveMark(c *backup.Commit) string {
+	if c.Live {
+		return "(live)"
+	}
+	return ""
 }
 
 // column keeps an empty field from shifting those behind it.
@@ -143,13 +151,14 @@ type commitReply struct {
 	Files   *int64    `json:"files,omitempty"`
 	Bytes   *int64    `json:"bytes,omitempty"`
 	AtRisk  *int64    `json:"at_risk,omitempty"`
+	Live    bool      `json:"live"` // on the live branch: the branch's next commit takes its place
 	Author  string    `json:"author"`
 	Email   string    `json:"email"`
 	Subject string    `json:"subject"`
 }
 
 func commitJSON(c *backup.Commit) commitReply {
-	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: c.Time.UTC(), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine,
+	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: c.Time.UTC(), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
 		Author: c.Author, Email: c.Email, Subject: c.Subject}
 	for _, p := range c.Parents {
 		out.Parents = append(out.Parents, p.String())

@@ -39,7 +39,7 @@ COMMIT is ` + backup.RevisionHelp + `.`,
 	}
 	cmd.Flags().StringVar(&r.from, "from", "", "repository, state directory or mountpoint to read (`path`)")
 	cmd.Flags().StringVar(&r.commit, "commit", "", "`commit` to restore (default the tip of the branch)")
-	cmd.Flags().StringVar(&r.branch, "branch", "", "branch whose tip to restore (default the repository's HEAD)")
+	cmd.Flags().StringVar(&r.branch, "branch", "", "branch whose newest commit to restore (default the repository's HEAD)")
 	cmd.Flags().StringVar(&r.to, "to", "", "empty directory to restore into (`path`)")
 	cmd.Flags().BoolVar(&r.untrusted, "untrusted", false, "restore no suid, devices, foreign owners, security.* or trusted.* attributes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -68,11 +68,7 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.cold.Close()) }()
-	rev := r.commit
-	if rev == "" {
-		rev = "HEAD"
-	}
-	commit, err := h.resolve(ctx, rev)
+	commit, err := h.resolveOr(ctx, r.commit)
 	if err != nil {
 		return err
 	}

@@ -128,9 +128,20 @@ func (h *history) resolve(ctx context.Context, rev string) (tiers.ID, error) {
 	return id, nil
 }
 
-// head is the tip of the branch; ok is false where there is none.
-func (h *history) head(ctx context.Context) (id tiers.ID, ok bool, err error) {
-	s, err := h.cold.Head(ctx)
+// resolveOr is resolve, and the newest commit where no revision was named.
+func (h *history) resolveOr(ctx context.Context, rev string) (tiers.ID, error) {
+	if rev != "" {
+		return h.resolve(ctx, rev)
+	}
+	if id, ok, err := h.newest(ctx); ok || err != nil {
+		return id, err
+	}
+	return h.resolve(ctx, "HEAD") // which says that there is none
+}
+
+// newest is the volume's newest commit, which may be on the live branch; ok is false where there is none.
+func (h *history) newest(ctx context.Context) (id tiers.ID, ok bool, err error) {
+	s, err := h.cold.Newest(ctx)
 	if err != nil || s == nil {
 		return id, false, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -9,6 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"emberfs/backup"
+	"emberfs/tiers"
 )
 
 // stockRepo makes a repository by stock git with a commit for each script; the work tree is at dir.
@@ -204,5 +208,69 @@ func TestQuotePath(t *testing.T) {
 		if got := quotePath(in); got != want {
 			t.Errorf("%q: %s, want %s", in, got, want)
 		}
+	}
+}
+
+// liveRepo is a volume's repository with a live commit on top of main's.
+func liveRepo(t *testing.T) (dir string, main, live tiers.ID) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "live.git")
+	c, err := backup.Open(dir, backup.Options{MachineID: "m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := func(begin func(context.Context) (tiers.Tx, error), text string) tiers.ID {
+		id, err := func() (id tiers.ID, err error) {
+			tx, err := begin(t.Context())
+			if err != nil {
+				return id, err
+			}
+			defer tx.Abort()
+			e := tiers.Entry{Name: "f", Kind: tiers.KindSymlink, Mode: 0o777, Target: text, Size: int64(len(text))}
+			if e.ID, err = tx.PutSymlink(t.Context(), text, tiers.ID{}); err != nil {
+				return id, err
+			}
+			root := &tiers.Root{Entry: tiers.Entry{Kind: tiers.KindDir, Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
+			d, err := tx.PutDir(t.Context(), tiers.DirID{}, true, root, []tiers.Entry{e}, nil)
+			if err != nil {
+				return id, err
+			}
+			return tx.Commit(t.Context(), tiers.CommitOptions{Reason: "r", Root: d})
+		}()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	main = commit(c.Begin, "main")
+	live = commit(c.BeginLive, "live")
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return dir, main, live
+}
+
+// TestLiveCommits: without a commit named, commands take the newest one.
+func TestLiveCommits(t *testing.T) {
+	repo, main, live := liveRepo(t)
+	code, out, errs := emberfs(t, "log", repo)
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if code != 0 || len(lines) != 2 || !strings.HasPrefix(lines[0], live.String()[:12]) || !strings.HasSuffix(lines[0], "(live)") ||
+		!strings.HasPrefix(lines[1], main.String()[:12]) || strings.Contains(lines[1], "live") {
+		t.Errorf("log: exit %d, %q, %q", code, out, errs)
+	}
+	code, out, errs = emberfs(t, "diff", repo, "--name-only")
+	if code != 0 || !strings.Contains(out, "f") {
+		t.Errorf("diff: exit %d, %q, %q", code, out, errs)
+	}
+	for want, args := range map[string][]string{"live": nil, "main": {"--commit", "HEAD"}} {
+		to := filepath.Join(t.TempDir(), "to")
+		code, out, errs := emberfs(t, append([]string{"restore", "--from", repo, "--to", to}, args...)...)
+		if got, _ := os.Readlink(filepath.Join(to, "f")); code != 0 || got != want {
+			t.Errorf("restore %q: exit %d, %q, want %q; %q %q", args, code, got, want, out, errs)
+		}
+	}
+	if code, out, errs := emberfs(t, "check", repo); code != 0 {
+		t.Errorf("check: exit %d, %q, %q", code, out, errs)
 	}
 }

@@ -1,0 +1,323 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// Fetch implements tiers.Cold.
+func (c *Cold) Fetch(ctx context.Context) error {
+	if c.remote == nil {
+		return nil
+	}
+	done, err := c.exclusive(ctx)
+	if err == nil {
+		defer done()
+		err = c.fetch(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
+	}
+	return nil
+}
+
+// Peek implements tiers.Cold.
+func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
+	if c.remote == nil {
+		return false, nil
+	}
+	done, err := c.exclusive(ctx)
+	if err == nil {
+		defer done()
+		var b brought
+		b, err = c.bring(ctx)
+		moved = b.moved
+	}
+	if err != nil {
+		return false, fmt.Errorf("fetch branch %s: %w", c.o.Branch, err)
+	}
+	return moved, nil
+}
+
+func (c *Cold) fetch(ctx context.Context) error {
+	b, err := c.bring(ctx)
+	if err != nil || !b.moved {
+		return err
+	}
+	return c.forward(ctx, &b)
+}
+
+// brought is what bring found.
+type brought struct {
+	ours  position
+	main  tiers.ID // the remote's; zero: it has no branch
+	ref   string   // the live branch that main can have
+	live  tiers.ID // its tip on the remote; zero: none that follows main
+	known bool     // ours have that tip, or absorbed it
+	moved bool     // the remote has commits that ours have not
+}
+
+// bring fetches the remote's branches and notes where they are.
+func (c *Cold) bring(ctx context.Context) (b brought, err error) {
+	const tries = 5
+	for range tries {
+		if b, err = c.bringOnce(ctx); !errors.Is(err, errRemoteMoves) {
+			return b, err
+		}
+	}
+	return b, err
+}
+
+// errRemoteMoves: the remote's branches moved while they were looked at.
+var errRemoteMoves = errors.New("the remote's branches move all the time; try again")
+
+func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
+	refs, err := c.remote.Refs(ctx)
+	if err != nil {
+		return b, err
+	}
+	b.main = refs[c.ref]
+	if b.ours, err = c.position(ctx); err != nil {
+		return b, err
+	}
+	if b.main.IsZero() {
+		return b, c.track(&b)
+	}
+	tracked, err := c.readRef(c.trackingRef())
+	if err != nil {
+		return b, err
+	}
+	behind := b.main == b.ours.main
+	if !behind && !b.ours.main.IsZero() && c.db.Has(b.main) {
+		// Only what our branch reaches is surely whole here.
+		if _, behind, err = c.newCommits(ctx, b.ours.main, b.main); err != nil {
+			return b, err
+		}
+	}
+	linked := false
+	if !behind && b.main != tracked {
+		have, err := c.recent(b.ours.newest(), tracked)
+		if err != nil {
+			return b, err
+		}
+		got, link, release, err := c.obtain(ctx, b.main, have)
+		if err != nil {
+			return b, err
+		}
+		defer c.releaseFetched(release)
+		if got != b.main {
+			b.main = got
+			return b, errors.Join(errRemoteMoves, c.track(&b))
+		}
+		linked = link
+	}
+	// Nothing moves before the commits can be read: a remote of a newer format, or a damaged one, changes nothing here.
+	if !behind {
+		if _, err := c.snapshot(b.main); err != nil {
+			return b, err
+		}
+	}
+	b.moved = !behind
+	release, err := c.bringLive(ctx, &b, refs, linked)
+	if err != nil {
+		return b, err
+	}
+	defer c.releaseFetched(release)
+	return b, c.track(&b)
+}
+
+func (c *Cold) releaseFetched(release func() error) {
+	if release == nil {
+		return
+	}
+	if err := release(); err != nil {
+		c.log.WithError(err).Warn("a fetched pack stays marked as kept until the next start")
+	}
+}
+
+// bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not an error.
+func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.ID, linked bool) (release func() error, err error) {
+	if b.ref, err = c.liveRefAt(b.main); err != nil {
+		return nil, err
+	}
+	tip := refs[b.ref]
+	if tip.IsZero() || tip == b.main {
+		c.note("remote live", nil)
+		return nil, nil
+	}
+	// What ours have, or absorbed, is known and whole.
+	known := tip == b.ours.live
+	if !known && !b.ours.main.IsZero() && c.db.Has(tip) {
+		if known, err = c.follows(ctx, b.ours.newest(), tip, time.Time{}); err != nil {
+			return nil, err
+		}
+	}
+	if known {
+		c.note("remote live", nil)
+		b.live, b.known = tip, true
+		return nil, nil
+	}
+	tracked, err := c.readRef(c.fetchedRef())
+	if err != nil {
+		return nil, err
+	}
+	if tip != tracked && !(linked && c.db.Has(tip)) {
+		have, err := c.recent(b.ours.newest(), b.main, tracked)
+		if err != nil {
+			return nil, err
+		}
+		got, done, err := c.remote.Fetch(ctx, c.db, b.ref, have)
+		switch {
+		case errors.Is(err, odb.ErrNoRef): // main has absorbed it a moment ago
+			return nil, errRemoteMoves
+		case errors.Is(err, tiers.ErrCorrupt): // it is no commit, or what came is damaged
+			c.ignore(b.ref, tip, err)
+			return nil, nil
+		case err != nil:
+			return nil, err
+		}
+		tip, release = got, done
+	}
+	_, why, err := c.liveChain(ctx, b.main, tip)
+	if err == nil && why == nil {
+		_, err = c.snapshot(tip)
+		if isLost(err) {
+			why, err = err, nil
+		}
+	}
+	if err != nil {
+		c.releaseFetched(release)
+		return nil, err
+	}
+	if why != nil {
+		c.ignore(b.ref, tip, why)
+		return release, nil
+	}
+	c.note("remote live", nil)
+	b.live, b.moved = tip, true
+	return release, nil
+}
+
+// ignore notes that a live branch of the remote is none.
+func (c *Cold) ignore(ref string, tip tiers.ID, why error) {
+	c.note("remote live", fmt.Errorf("%s of %s is ignored: %w; remove it there", ref, c.o.Source, why))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.ignored = map[string]tiers.ID{ref: tip}
+}
+
+// obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link, where that can
+// be done: a mount then takes as long for a million files as for one.
+func (c *Cold) obtain(ctx context.Context, theirs tiers.ID, have []tiers.ID) (tip tiers.ID, linked bool, release func() error, err error) {
+	if len(have) > 0 {
+		tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, have)
+		return tip, false, release, err
+	}
+	release, err = c.remote.Link(ctx, c.db, theirs)
+	if err == nil {
+		_, err = c.snapshot(theirs)
+		if !isMissing(err) && !errors.Is(err, tiers.ErrCorrupt) {
+			return theirs, true, release, nil // what else may be wrong with it is so fetched or linked
+		}
+		err = errors.Join(err, release())
+	} else if !errors.Is(err, odb.ErrCannotLink) {
+		return theirs, false, nil, err
+	}
+	c.log.WithError(err).Info("the remote is fetched, not linked")
+	tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, nil)
+	return tip, false, release, err
+}
+
+// maxRecent bounds the commits that are offered to the remote as known.
+const maxRecent = 64
+
+// recent gives the remote's tips that we have, and what went before ours: the remote may lack our last commits.
+func (c *Cold) recent(ours tiers.ID, theirs ...tiers.ID) ([]tiers.ID, error) {
+	var have []tiers.ID
+	for _, id := range theirs {
+		if !id.IsZero() && id != ours {
+			have = append(have, id)
+		}
+	}
+	for id := ours; !id.IsZero() && len(have) < maxRecent; {
+		have = append(have, id)
+		commit, err := readCommit(c.db, id)
+		if err != nil {
+			return nil, err
+		}
+		if id = (tiers.ID{}); len(commit.Parents) > 0 && c.db.Has(commit.Parents[0]) {
+			id = commit.Parents[0]
+		}
+	}
+	return have, nil
+}
+
+// forward moves our branches to theirs, which have commits that ours have not, where nothing of ours is lost by it.
+func (c *Cold) forward(ctx context.Context, b *brought) error {
+	theirs := b.live
+	if theirs.IsZero() {
+		theirs = b.main
+	}
+	if ours := b.ours.newest(); !ours.IsZero() {
+		ahead, err := c.Follows(ctx, theirs, ours)
+		if err != nil {
+			return err
+		}
+		if !ahead {
+			return tiers.ErrDiverged
+		}
+	}
+	if err := c.moveForward(ctx, b); err != nil {
+		return err
+	}
+	_, err := c.head()
+	return err
+}
+
+// moveForward sets the live branch first: it counts from the moment that main moves.
+func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
+	c.refs.Lock()
+	defer c.refs.Unlock()
+	now, err := c.position(ctx)
+	if err == nil && !now.same(&b.ours) {
+		err = tiers.ErrRefMoved
+	}
+	if err != nil {
+		return err
+	}
+	if !b.live.IsZero() {
+		old, err := c.readRef(b.ref)
+		if err != nil {
+			return err
+		}
+		if !old.IsZero() && old != b.ours.live && old != b.live {
+			return fmt.Errorf("%s is at %s, which does not follow %s: move or remove it", b.ref, old, b.main)
+		}
+		if old != b.live {
+			if err := c.db.UpdateRef(b.ref, old, b.live); err != nil {
+				return err
+			}
+		}
+		defer func() {
+			if err == nil { // now both sides have it
+				err = errors.Join(c.setRef(c.sharedRef(), b.live), c.setRef(c.fetchedRef(), tiers.ID{}))
+			}
+		}()
+	}
+	if b.main == now.main {
+		return nil
+	}
+	if err := c.db.UpdateRef(c.ref, now.main, b.main); err != nil {
+		return err
+	}
+	if !now.live.IsZero() {
+		c.retire(now.ref, now.live)
+	}
+	return nil
+}
+

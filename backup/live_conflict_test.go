@@ -1,0 +1,138 @@
+package backup
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"emberfs/backup/wire"
+	"emberfs/tiers"
+)
+
+// twoAtLive are two machines at the same live commit, which the remote has.
+func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *file) {
+	t.Helper()
+	remote = newRemote(t)
+	for _, s := range settings {
+		key, value, _ := strings.Cut(s, "=")
+		git(t, remote, "config", key, value)
+	}
+	one = newVolume(t, Options{Source: remote, MachineID: "one"})
+	f = newDir(0o755)
+	f.text("a", "0")
+	one.commit(f, nil)
+	f.text("critical", "0")
+	one.commitLive(f)
+	one.mustPush()
+	two = newVolume(t, Options{Source: remote, MachineID: "two"})
+	two.mustFetch()
+	return remote, one, two, f
+}
+
+// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left behind by a main
+// that does not have it.
+func TestLiveDiverged(t *testing.T) {
+	type act func(v *testVolume, f *file, text string) tiers.ID
+	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
+	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
+	for name, acts := range map[string][2]act{
+		"live live": {live, live},
+		"live main": {live, main},
+		"main live": {main, live},
+		"main main": {main, main},
+	} {
+		t.Run(name, func(t *testing.T) {
+			remote, one, two, f := twoAtLive(t)
+			g := two.read(two.newestSnapshot())
+			acts[0](two, g, "two")
+			two.mustPush()
+			before := git(t, remote, "for-each-ref")
+			ours := acts[1](one, f, "one")
+			for range 2 {
+				if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+					t.Errorf("Push = %v", err)
+				}
+				if moved, err := one.Peek(t.Context()); !moved || err != nil {
+					t.Errorf("Peek = %v, %v", moved, err)
+				}
+				if err := one.Fetch(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+					t.Errorf("Fetch = %v", err)
+				}
+			}
+			if after := git(t, remote, "for-each-ref"); after != before {
+				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
+			}
+			if got := one.newestSnapshot().Info().ID; got != ours {
+				t.Errorf("ours moved to %s", got)
+			}
+			git(t, one.dir, "gc", "-q", "--prune=now")
+			compareTrees(t, one.read(one.newestSnapshot()), f)
+		})
+	}
+}
+
+// One looks at the remote, then two pushes, then one pushes: the server compares.
+func TestLivePushRace(t *testing.T) {
+	type act func(v *testVolume, f *file, text string) tiers.ID
+	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
+	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
+	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live}, "main main": {main, main}} {
+		t.Run(name, func(t *testing.T) {
+			remote, one, two, f := twoAtLive(t)
+			g := two.read(two.newestSnapshot())
+			acts[0](two, g, "two")
+			acts[1](one, f, "one")
+			var between string
+			spy := &spyRemote{remote: one.remote}
+			spy.before = func([]wire.Update) {
+				spy.before = nil
+				two.mustPush()
+				between = git(t, remote, "for-each-ref")
+			}
+			one.remote = spy
+			if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+				t.Errorf("Push = %v", err)
+			}
+			if after := git(t, remote, "for-each-ref"); after != between {
+				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
+			}
+		})
+	}
+}
+
+// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of it goes on there.
+// Only a remote without atomic pushes can let it; then it stays there.
+func TestDeletionLeavesNewerWork(t *testing.T) {
+	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")
+	g := two.read(two.newestSnapshot())
+	g.text("critical", "two")
+	theirs := two.commitLive(g)
+	f.text("a", "one")
+	main := one.commit(f, nil)
+	spy := &spyRemote{remote: one.remote}
+	spy.before = func(updates []wire.Update) {
+		if updates[0].New.IsZero() {
+			if err := two.remote.Push(t.Context(), []wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
+				ids, err := two.collect(t.Context(), []tiers.ID{theirs}, updates[0].Old)
+				if err != nil {
+					return err
+				}
+				return two.writePack(t.Context(), w, ids)
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	one.remote = spy
+	one.mustPush()
+	wantRemote(t, "after", remote, main, theirs)
+	if spy.deletes != 1 {
+		t.Errorf("%d deletions", spy.deletes)
+	}
+	one.mustPush()
+	if err := two.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+		t.Errorf("Push = %v", err)
+	}
+}
+

@@ -1,0 +1,76 @@
+package backup
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stock git has read main and not yet the live branch when a commit to main absorbs that: it finds neither the live commits nor, in what
+// it has read, the commit that took their place. What saves both is that git reads HEAD, which names main, after all references. A
+// FIFO among the references holds git there.
+func TestAbsorbWhileGitReadsReferences(t *testing.T) {
+	v := newVolume(t, Options{Branch: "a"}) // before "emberfs-live": git reads it first
+	f := newDir(0o755)
+	f.text("x", "0")
+	first := v.commit(f, nil)
+	f.text("critical", "only the live branch brought it")
+	v.commitLive(f)
+	fifo := filepath.Join(v.dir, "refs/heads/emberfs-live/0")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "git", "repack", "-adq")
+	cmd.Dir = v.dir
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	held := false
+	for running := true; running; {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = false
+		case <-time.After(time.Millisecond):
+			w, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
+			if errors.Is(err, unix.ENXIO) {
+				continue // nobody reads
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !held {
+				held = true
+				f.text("x", "1")
+				v.commit(f, nil)
+			}
+			if _, err := w.WriteString(first.String() + "\n"); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.Remove(fifo); err != nil {
+		t.Fatal(err)
+	}
+	if !held {
+		t.Skip("this git does not read a FIFO among the references")
+	}
+	git(t, v.dir, "prune", "--expire=now")
+	if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		t.Errorf("git fsck: %s", out)
+	}
+	compareTrees(t, v.read(v.newestSnapshot()), f)
+}

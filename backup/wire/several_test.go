@@ -1,0 +1,76 @@
+package wire
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"emberfs/tiers"
+)
+
+const liveRef = "refs/heads/emberfs-live/main/1"
+
+// Several references move in one step or not at all; one of them may only have to be where it is.
+func TestPushSeveral(t *testing.T) {
+	ctx := t.Context()
+	dir, r := newRemote(t)
+	v := newVolume(t)
+	first := v.commit("one")
+	check(t, r.Push(ctx, []Update{{mainRef, tiers.ID{}, first}, {liveRef, tiers.ID{}, first}}, v.pack))
+	second := v.commit("two")
+	want := func(what string, main, live tiers.ID) {
+		t.Helper()
+		refs, err := r.Refs(ctx)
+		check(t, err)
+		if refs[mainRef] != main || refs[liveRef] != live {
+			t.Errorf("%s: main %s, live %s; want %s, %s", what, refs[mainRef], refs[liveRef], main, live)
+		}
+	}
+	want("created", first, first)
+	for what, updates := range map[string][]Update{
+		"main is elsewhere":       {{mainRef, second, second}, {liveRef, first, second}},
+		"main is already new":     {{mainRef, tiers.ID{}, first}, {liveRef, first, second}},
+		"the other is elsewhere":  {{mainRef, first, second}, {liveRef, second, second}},
+		"the other is not there":  {{mainRef, first, second}, {liveRef + "2", first, second}},
+		"the other is there":      {{mainRef, first, second}, {liveRef, tiers.ID{}, second}},
+		"one of them is to be it": {{mainRef, first, first}, {liveRef, second, first}},
+	} {
+		if err := r.Push(ctx, updates, v.pack); !errors.Is(err, tiers.ErrDiverged) && what != "one of them is to be it" {
+			t.Errorf("%s: %v", what, err)
+		}
+		want(what, first, first)
+	}
+	check(t, r.Push(ctx, []Update{{mainRef, first, first}, {liveRef, first, second}}, v.pack))
+	want("guarded", first, second)
+	check(t, r.Push(ctx, []Update{{mainRef, first, first}, {liveRef, first, second}}, v.pack)) // the answer was lost
+	git(t, dir, "fsck", "--strict")
+
+	hook := filepath.Join(dir, "hooks", "update")
+	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	check(t, os.WriteFile(hook, []byte("#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"), 0o755))
+	third := v.commit("three")
+	err := r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
+	var refused *tiers.RefusedError
+	if !errors.As(err, &refused) || refused.Reason == "" {
+		t.Errorf("a refusing hook: %v", err)
+	}
+	want("refused", first, second)
+	check(t, os.Remove(hook))
+
+	git(t, dir, "config", "receive.advertiseAtomic", "false")
+	called := false
+	err = r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, func(w io.Writer) error { called = true; return v.pack(w) })
+	if !errors.Is(err, ErrNotAtomic) || !called {
+		t.Errorf("not atomic: %v", err)
+	}
+	want("not atomic", first, second)
+	git(t, dir, "config", "receive.denyDeletes", "true")
+	if err := r.Push(ctx, []Update{{liveRef, second, tiers.ID{}}}, nil); !errors.As(err, &refused) {
+		t.Errorf("delete: %v", err)
+	}
+	git(t, dir, "config", "receive.denyDeletes", "false")
+	check(t, r.Push(ctx, []Update{{liveRef, second, tiers.ID{}}}, nil))
+	want("deleted", first, tiers.ID{})
+}
