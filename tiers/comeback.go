@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/rules"
 )
 
 const (
@@ -312,6 +314,7 @@ func (v *Volume) prefetch(ctx context.Context) {
 		v.log.WithError(err).Warn("what the last session opened first cannot be read")
 		return
 	}
+	paths = v.urgentFirst(ctx, paths)
 	var batch []*Inode
 	var bytes, all int64
 	flush := func() {
@@ -347,4 +350,73 @@ func (v *Volume) prefetch(ctx context.Context) {
 	if ctx.Err() == nil && len(paths) > 0 {
 		v.log.WithField("files", len(paths)).WithField("bytes", all).Debug("brought back what the last session opened first")
 	}
+}
+
+// urgentFirst puts critical files in front: those that lie where a rule without wildcards says, then those among paths.
+func (v *Volume) urgentFirst(ctx context.Context, paths []string) []string {
+	set := v.Rules()
+	if !set.HasCritical() {
+		return paths
+	}
+	var first, rest []string
+	seen := map[string]bool{}
+	add := func(p string) {
+		if !seen[p] {
+			seen[p] = true
+			first = append(first, p)
+		}
+	}
+	for _, at := range set.CriticalPlaces() {
+		v.filesBelow(ctx, at, 0, func(p string) bool {
+			if set.Decide(p, false).Class() == rules.Critical {
+				add(p)
+			}
+			return len(first) < openedMax
+		})
+	}
+	for _, p := range paths {
+		if set.Decide(p, false).Class() == rules.Critical {
+			add(p)
+		} else if !seen[p] {
+			rest = append(rest, p)
+		}
+	}
+	return append(first, rest...)
+}
+
+// filesBelow lists the regular files at and below a path, as long as more says so. Directories are listed for it.
+func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func(string) bool) bool {
+	if ctx.Err() != nil || depth > maxDepth || !v.yield(ctx) {
+		return false
+	}
+	n, err := v.find(at)
+	if err != nil {
+		return true // nothing there
+	}
+	defer v.unref(n, 1)
+	if n.kind == KindFile {
+		return more(at)
+	}
+	if n.dir == nil || v.list(n) != nil {
+		return true
+	}
+	fd, err := v.dirFD(n)
+	if err != nil {
+		return true
+	}
+	defer v.unpin(n)
+	list, err := listNames(fd)
+	if err != nil {
+		return true
+	}
+	for _, d := range list {
+		p := path.Join(at, d.Name)
+		switch {
+		case d.Mode == unix.S_IFREG && !more(p):
+			return false
+		case d.Mode == unix.S_IFDIR && !v.filesBelow(ctx, p, depth+1, more):
+			return false
+		}
+	}
+	return true
 }

@@ -342,3 +342,31 @@ func TestRuleInterval(t *testing.T) {
 	}
 	must(t, v.Close())
 }
+
+// TestCriticalComesFirst: on the next machine critical files come back before what the last session opened first.
+func TestCriticalComesFirst(t *testing.T) {
+	cold := newMemCold()
+	v := openCritical(t, cold, criticalState)
+	content := strings.Repeat("content ", 2000)
+	state := mkdir(t, v, v.Root(), "state")
+	write(t, v, mkdir(t, v, state, "deep"), "a", content)
+	write(t, v, v.Root(), "plain", content)
+	write(t, v, v.Root(), "x.db", content)
+	v.mustSync(t)
+	must(t, v.Close())
+
+	v = openTiered(t, t.TempDir(), cold, func(c *Config) { c.Prefetch, c.CriticalDelay = true, time.Second })
+	if got := v.urgentFirst(t.Context(), []string{"plain", "gone", "x.db"}); !slices.Equal(got, []string{"state/deep/a", "x.db", "plain", "gone"}) {
+		t.Errorf("order: %v", got)
+	}
+	if warmBlocks(t, v, "state/deep/a") != 0 {
+		t.Fatal("it is in warm before anybody asked")
+	}
+	v.Start()
+	for end := time.Now().Add(10 * time.Second); warmBlocks(t, v, "state/deep/a") == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a critical file does not come back by itself")
+		}
+	}
+	must(t, v.Close())
+}

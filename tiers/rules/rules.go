@@ -88,6 +88,17 @@ func (s *Set) HasMemory() bool   { return s != nil && s.memory }
 func (s *Set) HasIgnore() bool   { return s != nil && s.ignore }
 func (s *Set) HasCritical() bool { return s != nil && s.critical }
 
+// CriticalPlaces are the paths that rules of class critical name without wildcards.
+func (s *Set) CriticalPlaces() []string {
+	var out []string
+	for i := range s.Rules() {
+		if r := &s.rules[i]; r.Class == Critical && r.literal {
+			out = append(out, r.pattern)
+		}
+	}
+	return out
+}
+
 // HasAges says whether a rule has a warm_age of its own.
 func (s *Set) HasAges() bool { return s != nil && s.ages }
 
