@@ -233,10 +233,7 @@ type RuleShown struct {
 // ExplainRules says which rule decides about a slash path from the root, and why; dir says whether it is a directory.
 func ExplainRules(set *rules.Set, from, path string, dir bool) RulesReport {
 	d, steps := set.Explain(path, dir)
-	r := RulesReport{Path: path, Class: d.Class().String(), Rule: d.Index, From: from, Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
-	if d.Ignored() {
-		r.Class = "ignored"
-	}
+	r := RulesReport{Path: path, Class: classWord(d), Rule: d.Index, From: from, Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
 	for _, s := range steps {
 		r.Rules = append(r.Rules, RuleShown{Rule: s.Rule.String(), Line: s.Rule.Line, Decides: s.Decides, Why: s.Why})
 		if s.Decides {
