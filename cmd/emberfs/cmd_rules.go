@@ -175,7 +175,10 @@ func askMounts(ctx context.Context, args []string) ([]tiers.RulesReport, error) 
 		if err != nil {
 			return nil, err
 		}
-		reports = append(reports, r.Reports...)
+		for _, report := range r.Reports {
+			report.Path = string(p.Path) // as it was asked: JSON carries no other bytes than UTF-8
+			reports = append(reports, report)
+		}
 	}
 	return reports, nil
 }
