@@ -92,7 +92,7 @@ func (o *ownFiles) look() []byte {
 // ownAttr describes a node; h, where the request has it, is an open file.
 func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 	a := tiers.Attr{Ino: node, Mode: syscall.S_IFREG | 0o644, Nlink: 1, UID: o.uid, GID: o.gid, Blksize: 4096}
-	at := o.born
+	var at time.Time
 	switch node {
 	case ownDir:
 		a.Mode, a.Nlink = syscall.S_IFDIR|0o755, 2

@@ -133,6 +133,40 @@ func (v *volume) atLast(want string) func(result) {
 	}
 }
 
+// TestOwnHides: an entry of that name that is in warm from a time before is hidden, kept, and in the way of nobody; a read-only mount
+// and one without the kernel's caches have the directory too.
+func TestOwnHides(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v")
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	v.umount()
+	old := filepath.Join(v.state, "warm/.emberfs")
+	check(t, os.Mkdir(old, 0o755))
+	check(t, os.WriteFile(filepath.Join(old, "mine"), []byte("mine"), 0o644))
+	for _, opts := range []string{"", "kernel_cache=off", "ro"} {
+		v.opts = nil
+		if opts != "" {
+			v.opts = []string{opts}
+		}
+		v.mount()
+		r := script(t, v.mnt, `ls -A; [ ! -e .emberfs/mine ]; ls .emberfs; cat .emberfs/status.json >/dev/null`)
+		if r.code != 0 || !strings.HasPrefix(r.stdout, "f\n") || !strings.Contains(r.stdout, "status.json") {
+			t.Errorf("%s: %v", opts, r)
+		}
+		if err := os.WriteFile(v.rulesFile(), []byte(rulesOne+"# "+opts+"\n"), 0o644); opts == "ro" && !errors.Is(err, unix.EROFS) || opts != "ro" && err != nil {
+			t.Errorf("%s: %v", opts, err)
+		} else if err == nil {
+			v.hasRules(rulesOne + "# " + opts + "\n")
+		}
+		v.umount()
+	}
+	if b, err := os.ReadFile(filepath.Join(old, "mine")); err != nil || string(b) != "mine" {
+		t.Errorf("what was hidden holds %q, %v", b, err)
+	}
+	fsck(t, v.cold())
+}
+
 // TestOwnHandles: what system calls on open files say.
 func TestOwnHandles(t *testing.T) {
 	deadline(t, time.Minute)
