@@ -109,7 +109,7 @@ func (t *tx) putOwn(meta tiers.ID, opened []string, rules *[]byte) (tiers.ID, er
 		for _, id := range t.base.own.known {
 			known[id] = struct{}{}
 		}
-		if rules == nil && t.base.own.rules.Mode != 0 {
+		if rules == nil && t.base.own.rules.Mode == odb.ModeFile {
 			entries = append(entries, t.base.own.rules)
 		}
 		// The list is a hint: one that was lost is not worth a commit that lacks an object.

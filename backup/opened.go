@@ -53,6 +53,9 @@ func (s *snapshot) Rules(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil || s.own.rules.Mode == 0 {
 		return nil, err
 	}
+	if s.own.rules.Mode != odb.ModeFile {
+		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, ownName, rulesName, tiers.ErrCorrupt, s.own.rules.Mode)
+	}
 	data, err := s.db.Read(s.own.rules.ID, odb.Blob, rules.MaxBytes)
 	if errors.Is(err, odb.ErrTooLarge) {
 		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)

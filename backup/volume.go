@@ -78,7 +78,7 @@ func checkVolumeID(id string) error {
 type ownDir struct {
 	volume volumeFile
 	found  bool          // volume.json is there
-	rules  odb.TreeEntry // rules.yaml; Mode 0: none
+	rules  odb.TreeEntry // rules.yaml, which need not be a file; Mode 0: none
 	opened odb.TreeEntry // the files that a session opened first; Mode 0: none
 	meta   tiers.ID      // zero: none
 	known  []tiers.ID    // the directory and its entries
@@ -111,8 +111,6 @@ func loadOwn(db objects, root []odb.TreeEntry, p *problems) (ownDir, error) {
 		switch {
 		case e.Name == metaName && e.Mode == odb.ModeTree:
 			o.meta = e.ID
-		case e.Name == rulesName && e.Mode == odb.ModeFile:
-			o.rules = e
 		case e.Name == openedName && e.Mode == odb.ModeFile:
 			o.opened = e
 		case e.Name == volumeName && e.Mode == odb.ModeFile:
@@ -128,7 +126,11 @@ func loadOwn(db objects, root []odb.TreeEntry, p *problems) (ownDir, error) {
 				continue
 			}
 			o.found = true
-		case e.Name == metaName, e.Name == rulesName, e.Name == openedName, e.Name == volumeName:
+		case e.Name == rulesName:
+			if o.rules = e; e.Mode != odb.ModeFile {
+				p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, tiers.ErrCorrupt, e.Mode))
+			}
+		case e.Name == metaName, e.Name == openedName, e.Name == volumeName:
 			p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, tiers.ErrCorrupt, e.Mode))
 		}
 	}

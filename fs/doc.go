@@ -7,7 +7,8 @@
 //
 // Mount attaches a FUSE connection to the mountpoint, answers INIT and starts the worker threads that read requests, so a
 // mount is usable when Mount returns. The filesystem type implements go-fuse's RawFileSystem: a FUSE node id is the id of
-// a tiers.Inode, a file handle is a slot in one table of tiers handles. There is no second tree of nodes.
+// a tiers.Inode, a file handle is a slot in one table of tiers handles. There is no second tree of nodes, but for the three of the
+// directory .emberfs (own*.go), which lie over it under node ids of their own.
 //
 // # Decisions that stand in one place
 //
@@ -27,5 +28,6 @@
 //
 // # Lock order
 //
-// handleTable.mu and notifier.mu are leaves: nothing else is locked, and no call leaves the package, under them.
+// handleTable.mu, notifier.mu and ownFiles.mu are leaves: nothing else is locked, and no call leaves the package, under them.
+// ownFiles.applying comes before ownFiles.mu, and is held while the volume takes new rules.
 package fs

@@ -40,7 +40,7 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 		return nil, &MountError{"mount", o.Mountpoint, err}
 	}
 	p := policy{cache: o.KernelCache}
-	f := newFilesystem(v, p, o.Log)
+	f := newOwnFiles(newFilesystem(v, p, o.Log), o.Status)
 	fd, detach, err := attach(spec)
 	if err != nil {
 		return nil, err

@@ -28,6 +28,9 @@ type Options struct {
 	MountOptions []string
 	// KernelCache lets the kernel keep names, attributes and pages. False (kernel_cache=off) is for tests.
 	KernelCache bool
+	// Status makes what .emberfs/status.json holds, each time that is opened. It must neither block for long nor touch the mount,
+	// and be safe for concurrent use. May be nil.
+	Status func() []byte
 	// Debug logs every request and reply at debug level.
 	Debug bool
 	// Log must not be nil.

@@ -43,7 +43,12 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 		return f.status("statx", in.NodeId, err)
 	}
 	out.AttrValid, out.AttrValidNsec = f.policy.seconds(), 0
-	s := &out.Statx
+	fillStatx(&out.Statx, &a)
+	return fuse.OK
+}
+
+// fillStatx is fillAttr for statx(2).
+func fillStatx(s *fuse.Statx, a *tiers.Attr) {
 	s.Mask = unix.STATX_BASIC_STATS
 	if a.Btime != (tiers.Time{}) {
 		s.Mask |= unix.STATX_BTIME
@@ -62,7 +67,6 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	// The reverse of new_encode_dev.
 	s.RdevMajor = a.Rdev & 0xfff00 >> 8
 	s.RdevMinor = a.Rdev&0xff | a.Rdev>>12&0xfff00
-	return fuse.OK
 }
 
 func fillTime(out *fuse.SxTime, t tiers.Time) { out.Sec, out.Nsec = uint64(t.Sec), t.Nsec }

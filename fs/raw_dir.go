@@ -50,7 +50,7 @@ func (f *filesystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEn
 	d, err := f.dir(in.Fh)
 	if err == nil {
 		err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
-			return out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
+			return isOwnName(in.NodeId, e.Name) || out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
 		})
 	}
 	return f.status("readdir", in.NodeId, err)
@@ -85,6 +85,9 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		d.Without = f.listers.begin(in.Pid, in.NodeId)
 	}
 	err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
+		if isOwnName(in.NodeId, e.Name) { // of a time before the name was taken
+			return true
+		}
 		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
 		if entry == nil {
 			return false

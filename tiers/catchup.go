@@ -47,15 +47,25 @@ func (v *Volume) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if !inStep || v.state.Head == info.ID.String() || !fresh && !restoring && v.rootRecordDir() == rootDir(head) {
+	if !inStep || v.state.Head == info.ID.String() {
 		return nil
 	}
+	same := !fresh && !restoring && v.rootRecordDir() == rootDir(head)
 	if v.state.Head != "" && !v.descends(ctx, head) {
+		if same {
+			return nil
+		}
 		// The branch was moved back, or cold is an older copy: warm may hold the only copy of what came after.
 		err := fmt.Errorf("branch %s is at %s, which does not follow %s that the files here are of; they stay as they are", v.cfg.Branch, info.ID, v.state.Head)
 		v.points.setError("branch", err)
 		v.log.Warn(err)
 		return nil
+	}
+	if same { // what lies beside the files may have changed
+		if err := v.followRules(ctx, head); err != nil {
+			return err
+		}
+		return v.state.update(func(s *stateFile) { s.Head = info.ID.String() })
 	}
 	return v.restoreWarm(ctx, head)
 }

@@ -14,7 +14,7 @@ type FileStatus struct {
 	Kind   string    `json:"kind"`
 	Size   int64     `json:"size"`
 	Tiers  []string  `json:"tiers"`  // of hot, warm, cold
-	Class  string    `json:"class"`  // session
+	Class  string    `json:"class"`  // that the rules give it: critical, session, memory, or ignored
 	Clean  bool      `json:"clean"`  // as the last commit has it, all below it included
 	Object string    `json:"object"` // its id in cold; "" unless cold has these bytes
 	Commit string    `json:"commit"` // the last commit, where that has it as it is now; else ""
@@ -39,7 +39,8 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}
-	s := FileStatus{Path: v.pathOf(n), Kind: n.kind.String(), Class: "session", Tiers: []string{}, Open: int(n.opens.Load())}
+	s := FileStatus{Path: v.pathOf(n), Kind: n.kind.String(), Tiers: []string{}, Open: int(n.opens.Load())}
+	s.Class = classWord(v.Rules().Decide(s.Path, n.kind == KindDir))
 	if t := n.lastUse.Load(); t != 0 {
 		s.Used = v.openedAt.Add(time.Duration(t-1) * useTick)
 	}

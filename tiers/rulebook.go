@@ -210,10 +210,15 @@ func (v *Volume) followRules(ctx context.Context, s Snapshot) error {
 	b := &v.book
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.pending = false
 	if string(b.text) == string(text) {
+		b.pending = false
 		return nil
 	}
+	if v.rulesWritten(ctx) {
+		v.log.WithField("commit", s.Info().ID.String()).Warn("the commit has other rules: those that were written here and are in no commit yet stay")
+		return nil
+	}
+	b.pending = false
 	if err := v.storeRules(text, ""); err != nil {
 		return fmt.Errorf("store the volume's rules: %w", err)
 	}
@@ -222,6 +227,22 @@ func (v *Volume) followRules(ctx context.Context, s Snapshot) error {
 		v.ownRules("commit " + s.Info().ID.String())
 	}
 	return nil
+}
+
+// rulesWritten says whether the text was written here after the commit that warm is of. book.mu is held.
+func (v *Volume) rulesWritten(ctx context.Context) bool {
+	id, err := ParseID(v.state.Head)
+	if err != nil {
+		return len(v.book.text) > 0 // no commit yet
+	}
+	base, err := v.cold.Snapshot(ctx, id)
+	if err == nil {
+		var text []byte
+		if text, err = base.Rules(ctx); err == nil {
+			return string(text) != string(v.book.text)
+		}
+	}
+	return v.state.Rules == sumOf(v.book.text) // that commit cannot say
 }
 
 // rulesChanged says whether the volume's own text differs from what a commit has.
@@ -275,10 +296,7 @@ type RuleShown struct {
 // ExplainRules says which rule decides about a slash path from the root, and why; dir says whether it is a directory.
 func ExplainRules(set *rules.Set, from, path string, dir bool) RulesReport {
 	d, steps := set.Explain(path, dir)
-	r := RulesReport{Path: path, Class: d.Class().String(), Rule: d.Index, From: from, Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
-	if d.Ignored() {
-		r.Class = "ignored"
-	}
+	r := RulesReport{Path: path, Class: classWord(d), Rule: d.Index, From: from, Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
 	for _, s := range steps {
 		r.Rules = append(r.Rules, RuleShown{Rule: s.Rule.String(), Line: s.Rule.Line, Decides: s.Decides, Why: s.Why})
 		if s.Decides {

@@ -58,7 +58,7 @@ Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd.Name(), "", err.Error(), "emberfs "+cmd.Name()+" --help lists the flags")
 	})
-	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), tierCommand(w), gcCommand(w), restoreCommand(w), logCommand(w),
+	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), rulesCommand(w), tierCommand(w), gcCommand(w), restoreCommand(w), logCommand(w),
 		diffCommand(w), snapshotsCommand(w), checkCommand(w), versionCommand(w), backgroundCommand(w))
 	root.AddCommand(testCommands(w)...)
 	return root

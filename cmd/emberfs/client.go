@@ -84,11 +84,15 @@ func (c *client) status(ctx context.Context) (out statusReply, err error) {
 	return out, err
 }
 
-// get reads an answer that takes the daemon no time.
 func (c *client) get(ctx context.Context, path string, out any) error {
+	return c.ask(ctx, http.MethodGet, path, nil, out)
+}
+
+// ask reads an answer that takes the daemon no time.
+func (c *client) ask(ctx context.Context, method, path string, in, out any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errSilent)
 	defer cancel()
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	resp, err := c.do(ctx, method, path, in)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -97,7 +101,7 @@ func (c *client) get(ctx context.Context, path string, out any) error {
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("status of %s: %w", c.state, err)
+		return fmt.Errorf("answer of the daemon of %s: %w", c.state, err)
 	}
 	return nil
 }
@@ -151,6 +155,15 @@ func (c *client) file(ctx context.Context, path string) (tiers.FileStatus, error
 		err = errors.New(out.Error)
 	}
 	return out.File, err
+}
+
+// rules asks for the rules in effect and what they say of paths.
+func (c *client) rules(ctx context.Context, paths []rulesPath) (out rulesReply, err error) {
+	err = c.ask(ctx, http.MethodPost, "/v1/rules", rulesRequest{Paths: paths}, &out)
+	if err == nil && out.Error != "" {
+		err = errors.New(out.Error)
+	}
+	return out, err
 }
 
 func (c *client) umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error) {

@@ -11,6 +11,8 @@ import (
 	"github.com/knadh/koanf/providers/env/v2"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
+
+	"emberfs/tiers/rules"
 )
 
 // config is what one mount needs to know, fully resolved. The launcher hands it to the daemon as JSON.
@@ -36,6 +38,7 @@ type config struct {
 	AllowOther     bool
 	Nonempty       bool
 	Untrusted      bool
+	AcceptRules    bool
 	UserName       string
 	UserEmail      string
 
@@ -44,6 +47,8 @@ type config struct {
 	LogFile    string
 	Foreground bool
 	Quiet      bool // no progress on stderr
+
+	Rules []byte // the settings file, where it has rules; they stand instead of the volume's own
 
 	Flags    []string // mount(2) flags by name
 	Warnings []string // for the person at the terminal and the log
@@ -57,10 +62,11 @@ type layer map[string]given
 func resolve(op string, flags, options layer, environ []string) (*config, error) {
 	fromEnv, warnings := environmentLayer(environ)
 	fromFile := layer{}
+	var rulesText []byte
 	for _, l := range []layer{flags, options, fromEnv} {
 		if g, ok := l["config"]; ok && g.value != "" {
 			var err error
-			if fromFile, err = fileLayer(op, g.value); err != nil {
+			if fromFile, rulesText, err = fileLayer(op, g.value); err != nil {
 				return nil, err
 			}
 			break
@@ -90,10 +96,10 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		HotAge: k.Duration("hot_age"), WarmAge: k.Duration("warm_age"), TierInterval: k.Duration("tier_interval"),
 		WarmLimit: k.Int64("warm_limit"), WarmReserve: k.Int64("warm_reserve"), Prefetch: k.Bool("prefetch"),
 		Deadline: k.Duration("deadline"), Tiering: k.Bool("tiering"), KernelCache: k.Bool("kernel_cache"),
-		AllowOther: k.Bool("allow_other"), Nonempty: k.Bool("nonempty"), Untrusted: k.Bool("untrusted"),
+		AllowOther: k.Bool("allow_other"), Nonempty: k.Bool("nonempty"), Untrusted: k.Bool("untrusted"), AcceptRules: k.Bool("accept_rules"),
 		UserName: k.String("user_name"), UserEmail: k.String("user_email"),
 		LogLevel: k.String("log_level"), LogFormat: k.String("log_format"), LogFile: k.String("log_file"),
-		Foreground: k.Bool("foreground"), Warnings: warnings,
+		Foreground: k.Bool("foreground"), Warnings: warnings, Rules: rulesText,
 	}
 	if !k.Exists("allow_other") {
 		c.AllowOther = os.Geteuid() == 0
@@ -159,39 +165,60 @@ func environmentLayer(environ []string) (layer, []string) {
 	return out, warnings
 }
 
-// fileLayer reads a YAML file of settings, one level deep.
-func fileLayer(op, path string) (layer, error) {
+// fileLayer reads a YAML file of settings, one level deep. text is the file where it has the key `rules` besides, nil elsewhere.
+func fileLayer(op, path string) (_ layer, text []byte, err error) {
 	k := koanf.New("\x00")
 	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
 		if os.IsNotExist(err) || os.IsPermission(err) {
-			return nil, usageError(op, "config "+path, plain(err), "name a readable YAML file")
+			return nil, nil, usageError(op, "config "+path, plain(err), "name a readable YAML file")
 		}
-		return nil, usageError(op, "config "+path, err.Error(), "it must be YAML: one `name: value` a line")
+		return nil, nil, usageError(op, "config "+path, err.Error(), "it must be YAML: one `name: value` a line")
 	}
 	out := layer{}
 	raw := k.Raw()
 	for _, key := range sortedKeys(raw) {
+		if key == rulesKey {
+			if text, err = readRules(op, path); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
 		where := fmt.Sprintf("config %s: %s", path, key)
 		name := normalKey(key)
 		if _, ok := findSetting(name); !ok {
 			why, hint := unknownSetting(key)
-			return nil, usageError(op, where, why, hint)
+			return nil, nil, usageError(op, where, why, hint)
 		}
 		if name == "config" {
-			return nil, usageError(op, where, "a settings file cannot name another", "leave it out")
+			return nil, nil, usageError(op, where, "a settings file cannot name another", "leave it out")
 		}
 		if _, twice := out[name]; twice {
-			return nil, usageError(op, where, "given twice in different spellings", "keep one")
+			return nil, nil, usageError(op, where, "given twice in different spellings", "keep one")
 		}
 		switch v := raw[key].(type) {
 		case string, bool, int, int64, uint64, float64:
 			out[name] = given{value: fmt.Sprint(v), where: where}
 		case nil:
 		default:
-			return nil, usageError(op, where, "want one plain value", "write `"+name+": "+"value`")
+			return nil, nil, usageError(op, where, "want one plain value", "write `"+name+": "+"value`")
 		}
 	}
-	return out, nil
+	return out, text, nil
+}
+
+// rulesKey is the one key of a settings file that is no setting.
+const rulesKey = "rules"
+
+// readRules returns the text of a settings file whose rules are good.
+func readRules(op, path string) ([]byte, error) {
+	text, err := os.ReadFile(path)
+	if err == nil {
+		_, _, err = rules.ParseConfig(text)
+	}
+	if err != nil {
+		return nil, usageError(op, fmt.Sprintf("config %s: %s", path, rulesKey), plain(err), "emberfs rules check "+shellQuote(path)+" checks it again")
+	}
+	return text, nil
 }
 
 // checkBranch applies git check-ref-format's rules to the name of a branch.

@@ -80,6 +80,24 @@ type fileReply struct {
 	Error string           `json:"error,omitempty"`
 }
 
+// rulesPath is a path in the volume that rules are asked about.
+type rulesPath struct {
+	Path []byte `json:"path64"` // slash path relative to the root, "" for that itself; any bytes
+	Dir  bool   `json:"dir"`
+}
+
+// rulesRequest is the body of POST /v1/rules.
+type rulesRequest struct {
+	Paths []rulesPath `json:"paths"`
+}
+
+// rulesReply answers rules: a report for each path that was asked about.
+type rulesReply struct {
+	List    tiers.RulesList     `json:"list"`
+	Reports []tiers.RulesReport `json:"reports"`
+	Error   string              `json:"error,omitempty"`
+}
+
 // controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even then.
 type controlReply struct {
 	Receipt *tiers.Receipt `json:"receipt,omitempty"`
@@ -98,6 +116,7 @@ type controlled interface {
 	gc(ctx context.Context, in gcRequest) (tiers.GCReport, error)
 	tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	file(ctx context.Context, path string) (tiers.FileStatus, error)
+	rules(paths []rulesPath) (rulesReply, error)
 	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount stays.
 	umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error)
 	// wait returns the final receipt once the last backup is done.
@@ -224,6 +243,18 @@ func controlHandler(c controlled) http.Handler {
 		case errors.Is(err, fs.ErrNotExist):
 			out.Error, code = "no such file or directory", http.StatusNotFound
 		case err != nil:
+			out.Error, code = redact(err.Error()), http.StatusInternalServerError
+		}
+		reply(w, code, out)
+	})
+	mux.HandleFunc("POST /v1/rules", func(w http.ResponseWriter, r *http.Request) {
+		var in rulesRequest
+		if !body(w, r, &in) {
+			return
+		}
+		out, err := c.rules(in.Paths)
+		code := http.StatusOK
+		if err != nil {
 			out.Error, code = redact(err.Error()), http.StatusInternalServerError
 		}
 		reply(w, code, out)

@@ -33,6 +33,8 @@ type volume interface {
 	Tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	FileStatus(ctx context.Context, path string) (tiers.FileStatus, error)
 	Status() tiers.Status
+	ListRules() tiers.RulesList
+	ExplainRules(path string, dir bool) tiers.RulesReport
 	Close() error
 }
 

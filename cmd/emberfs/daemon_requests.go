@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"slices"
+	"sync/atomic"
 
 	"emberfs/tiers"
 )
@@ -25,6 +27,41 @@ func (d *daemon) status() statusReply {
 		out.Status = d.vol.Status()
 	}
 	return out
+}
+
+// statusReport makes .emberfs/status.json, also before there is a daemon to ask. Safe for concurrent use.
+type statusReport struct {
+	config *config
+	vol    volume
+	daemon atomic.Pointer[daemon]
+}
+
+// text is what `emberfs status --json` prints of this mount.
+func (s *statusReport) text() []byte {
+	var st statusReply
+	if d := s.daemon.Load(); d != nil {
+		st = d.status()
+	} else {
+		st.daemonReply = daemonReply{PID: os.Getpid(), Mountpoint: s.config.Mountpoint, Phase: phaseMounted, Version: versionString()}
+		st.Status = s.vol.Status()
+	}
+	var out bytes.Buffer
+	if err := printJSON(&out, st); err != nil {
+		return nil
+	}
+	return out.Bytes()
+}
+
+// rules tells the rules in effect and what they say of paths.
+func (d *daemon) rules(paths []rulesPath) (rulesReply, error) {
+	if err := d.serving(); err != nil {
+		return rulesReply{}, err
+	}
+	out := rulesReply{List: d.vol.ListRules(), Reports: []tiers.RulesReport{}}
+	for _, p := range paths {
+		out.Reports = append(out.Reports, d.vol.ExplainRules(string(p.Path), p.Dir))
+	}
+	return out, nil
 }
 
 func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error) {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/rules"
 )
 
 func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
@@ -33,6 +34,9 @@ type fakeVolume struct {
 	tiered   [][]string       // paths of each Tier
 	report   tiers.TierReport // its answer
 	tierFail error
+
+	rules    *rules.Set
+	withheld []tiers.RuleEntry
 }
 
 func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
@@ -77,6 +81,16 @@ func (v *fakeVolume) FileStatus(_ context.Context, path string) (tiers.FileStatu
 }
 
 func (v *fakeVolume) Status() tiers.Status { return tiers.Status{Volume: "fake"} }
+
+func (v *fakeVolume) ListRules() tiers.RulesList {
+	l := tiers.ListRules(v.rules, "written here")
+	l.Withheld = append(l.Withheld, v.withheld...)
+	return l
+}
+
+func (v *fakeVolume) ExplainRules(path string, dir bool) tiers.RulesReport {
+	return tiers.ExplainRules(v.rules, "written here", path, dir)
+}
 
 func (v *fakeVolume) Close() error {
 	v.mu.Lock()

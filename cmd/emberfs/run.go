@@ -79,12 +79,14 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	if err != nil {
 		return withCode(exitMount, "mount", c.Mountpoint, err)
 	}
-	server, err := mountVolume(vol, c, log)
+	report := &statusReport{config: c, vol: vol}
+	server, err := mountVolume(vol, c, log, report.text)
 	if err != nil {
 		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, vol.Close()))
 	}
 	d := newDaemon(c, vol, server, log)
 	d.abort = server.Abort
+	report.daemon.Store(d)
 	if c.Foreground {
 		d.notify = func(state string) { _, _ = systemd.SdNotify(false, state) }
 	}

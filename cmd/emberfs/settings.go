@@ -44,7 +44,7 @@ func settings() []setting {
 	return []setting{
 		{name: "state", kind: kindPath, help: "state directory of the volume",
 			defHelp: "one per SOURCE and branch below /var/lib/emberfs, or $XDG_STATE_HOME/emberfs for a user"},
-		{name: "config", kind: kindPath, help: "YAML file with settings"},
+		{name: "config", kind: kindPath, help: "YAML file with settings, and rules"},
 		{name: "source", kind: kindString, help: "path of a bare git repository, as SOURCE"},
 		{name: "branch", kind: kindString, def: "main", help: "the volume's branch"},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20, help: "memory for the hot tier, inodes and the daemon's heap"},
@@ -65,6 +65,8 @@ func settings() []setting {
 			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) waits until it is done"},
 		{name: "tiering", kind: kindBool, def: "true", help: "=off keeps all files in warm; a restore then brings all bytes at mount"},
 		{name: "kernel_cache", kind: kindBool, def: "on", help: "=off lets every call reach the daemon (for tests)"},
+		{name: "accept_rules", kind: kindBool, def: "off",
+			help: "obey rules that keep files out of commits also where the repository brought them"},
 		{name: "allow_other", kind: kindBool, help: "let other users in", defHelp: "on for root, off for a user"},
 		{name: "nonempty", kind: kindBool, def: "off", help: "mount over a directory that is not empty"},
 		{name: "untrusted", kind: kindBool, def: "off", help: "restore no suid, devices, foreign owners, security.* or trusted.* attributes"},

@@ -35,6 +35,13 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	if !st.Verified {
 		row("check", "running: the last stop was not clean")
 	}
+	if n := len(st.Rules); n > 0 || st.RulesStatus.Withheld > 0 {
+		text := fmt.Sprintf("%s, %s", count(int64(n), "rule"), rulesFrom(st.RulesStatus.From))
+		if st.RulesStatus.Withheld > 0 {
+			text += fmt.Sprintf("; %d withheld", st.RulesStatus.Withheld)
+		}
+		row("rules", "%s", text)
+	}
 	for _, r := range st.Rules {
 		row("rule", "%s", r)
 	}

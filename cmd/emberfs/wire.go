@@ -12,6 +12,7 @@ import (
 	"emberfs/backup"
 	"emberfs/fs"
 	"emberfs/tiers"
+	"emberfs/tiers/rules"
 )
 
 // openVolume opens cold, then the volume over it. The volume closes both.
@@ -19,6 +20,12 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	machine, volume, err := tiers.Identity(c.State)
 	if err != nil {
 		return nil, err
+	}
+	var own *rules.Set
+	if c.Rules != nil { // checked when the settings were read
+		if own, _, err = rules.ParseConfig(c.Rules); err != nil {
+			return nil, fmt.Errorf("rules of the settings file: %w", err)
+		}
 	}
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
 		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName, UserEmail: c.UserEmail,
@@ -32,7 +39,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
-		Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
+		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
@@ -40,15 +47,15 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	return vol, nil
 }
 
-// mountVolume hands the volume to the kernel.
-func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger) (*fs.Server, error) {
+// mountVolume hands the volume to the kernel. report makes .emberfs/status.json.
+func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report func() []byte) (*fs.Server, error) {
 	source := c.Source
 	if source == "" {
 		source = "emberfs"
 	}
 	server, err := fs.Mount(vol, fs.Options{
 		Mountpoint: c.Mountpoint, FsName: source, AllowOther: c.AllowOther, MountOptions: c.Flags,
-		KernelCache: c.KernelCache, Debug: c.LogLevel == "debug", Log: log,
+		KernelCache: c.KernelCache, Debug: c.LogLevel == "debug", Log: log, Status: report,
 	})
 	var me *fs.MountError
 	if errors.As(err, &me) { // it names the mountpoint again
