@@ -45,8 +45,11 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 		s.Used = v.openedAt.Add(time.Duration(t-1) * useTick)
 	}
 	dirty := v.changedName(n)
+	if dirty && v.laneOf(n) == laneCritical && !captured(n).IsZero() {
+		dirty = v.critical.noted(v, n) // the live branch may have it
+	}
 	n.mu.Lock()
-	r, captured, writers := n.mu.rec, n.mu.captured, n.mu.writers
+	r, stored := n.mu.rec, n.mu.captured
 	n.mu.Unlock()
 	switch n.kind {
 	case KindFile:
@@ -58,10 +61,10 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 			s.Tiers = append(s.Tiers, "warm")
 		}
 		same := r.has(recClean) && r.size == int64(a.Size) && r.mtime == a.Mtime
-		if same || !captured.IsZero() && writers > 0 {
+		if same || !stored.IsZero() {
 			s.Tiers = append(s.Tiers, "cold")
 			if s.Object = r.id.String(); !same {
-				s.Object = captured.String()
+				s.Object = stored.String()
 			}
 		}
 		s.Clean = s.Object != "" && !dirty
@@ -86,6 +89,13 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	return s, nil
 }
 
+// captured is the content that the last commit has of a file that is not recorded clean, zero where that is another.
+func captured(n *Inode) ID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.captured
+}
+
 // safety completes s with what the last commit and the remote say.
 func (v *Volume) safety(s *FileStatus, n *Inode) {
 	c := v.lastCommit()
@@ -93,6 +103,10 @@ func (v *Volume) safety(s *FileStatus, n *Inode) {
 	case c == nil:
 		s.Clean = false
 		s.Why = "no commit yet"
+		return
+	case s.Class == "ignored":
+		s.Clean = false
+		s.Why = "the rules ignore it: no commit has it"
 		return
 	case !s.Clean && n.kind == KindDir:
 		s.Why = "something in it may have changed since the last commit"

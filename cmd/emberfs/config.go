@@ -26,6 +26,7 @@ type config struct {
 	ChunkThreshold int64 // bytes
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
+	CriticalDelay  time.Duration
 	Deadline       time.Duration // 0: not given
 	HotAge         time.Duration
 	WarmAge        time.Duration // 0: never by age
@@ -93,7 +94,8 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		Source: k.String("source"), Branch: k.String("branch"), State: k.String("state"),
 		MemoryLimit: k.Int64("memory_limit"), ChunkThreshold: k.Int64("chunk_threshold"),
 		FlushInterval: k.Duration("flush_interval"), BackupInterval: k.Duration("backup_interval"),
-		HotAge: k.Duration("hot_age"), WarmAge: k.Duration("warm_age"), TierInterval: k.Duration("tier_interval"),
+		CriticalDelay: k.Duration("critical_delay"),
+		HotAge:        k.Duration("hot_age"), WarmAge: k.Duration("warm_age"), TierInterval: k.Duration("tier_interval"),
 		WarmLimit: k.Int64("warm_limit"), WarmReserve: k.Int64("warm_reserve"), Prefetch: k.Bool("prefetch"),
 		Deadline: k.Duration("deadline"), Tiering: k.Bool("tiering"), KernelCache: k.Bool("kernel_cache"),
 		AllowOther: k.Bool("allow_other"), Nonempty: k.Bool("nonempty"), Untrusted: k.Bool("untrusted"), AcceptRules: k.Bool("accept_rules"),

@@ -51,6 +51,7 @@ func settings() []setting {
 		{name: "chunk_threshold", kind: kindSize, def: "8MiB", min: 128 << 10, help: "size over which a file is stored in chunks, so that a change of it is a small commit"},
 		{name: "flush_interval", kind: kindDuration, def: "5m", min: int64(time.Second), help: "how often warm is made durable (fsync does it at once)"},
 		{name: "backup_interval", kind: kindDuration, def: "30m", min: int64(time.Second), help: "how often everything that changed is committed and pushed"},
+		{name: "critical_delay", kind: kindDuration, def: "2s", min: leastAge, help: "how long after close or fsync a critical file is committed and pushed"},
 		{name: "hot_age", kind: kindDuration, def: "5m", min: leastAge, help: "after this long without use a file's blocks leave memory first"},
 		{name: "warm_age", kind: kindDuration, def: "30m", min: leastAge, none: true,
 			help: "after this long without use a file that is backed up leaves warm; none: not by age"},
@@ -82,7 +83,7 @@ func settings() []setting {
 
 // planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.
 func planned() []string {
-	return []string{"critical_delay", "memory_class_limit", "push_min_interval", "push_max", "fsync"}
+	return []string{"memory_class_limit", "push_min_interval", "push_max", "fsync"}
 }
 
 func (s *setting) flag() string { return strings.ReplaceAll(s.name, "_", "-") }

@@ -88,7 +88,7 @@ func TestCanonicalValues(t *testing.T) {
 func TestSuggestions(t *testing.T) {
 	for in, want := range map[string]string{
 		"memoryLimt": "did you mean memory_limit?", "kernelcache": "did you mean kernel_cache?", "nosiud": "did you mean nosuid?",
-		"criticalDelay": "leave it out", "warmAeg": "did you mean warm_age?", "zzzzzz": "emberfs mount --help lists the options",
+		"pushMax": "leave it out", "warmAeg": "did you mean warm_age?", "zzzzzz": "emberfs mount --help lists the options",
 	} {
 		if _, hint := unknownSetting(in, "nosuid"); hint != want {
 			t.Errorf("%s: %q, want %q", in, hint, want)
@@ -139,7 +139,7 @@ func TestResolveMistakes(t *testing.T) {
 		"nested known":   {file: "state:\n  dir: /x\n", say: []string{"state", "plain value"}},
 		"two spellings":  {file: "memory_limit: 100MB\nmemoryLimit: 200MB\n", say: []string{"twice"}},
 		"not YAML":       {file: "a: [", say: []string{"YAML"}},
-		"planned":        {file: "critical_delay: 2s\n", say: []string{"critical_delay", "not have"}},
+		"planned":        {file: "push_max: 1GiB\n", say: []string{"push_max", "not have"}},
 		"tiny limit":     {file: "warmLimit: 100\n", say: []string{"warmLimit", `"100"`, "1.0 MiB, or none"}},
 		"file in file":   {file: "config: /etc/x\n", say: []string{"config"}},
 		"environment":    {environ: []string{"EMBERFS_FLUSH_INTERVAL=soon"}, say: []string{"EMBERFS_FLUSH_INTERVAL", `"soon"`}},

@@ -28,6 +28,10 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	tierRows(row, st.Tiers.Hot, st.Tiers.Warm, st.Tiers.Cold)
 	movedRows(row, st.Tiers.Warm, now)
 	row("at risk", "%s", riskText(st.AtRisk))
+	if c := st.Critical; c.Commits > 0 || c.Waiting > 0 {
+		row("critical", "%s waiting, %s; from close to commit %.2f s in the middle, %.2f s for 99 of 100, %.2f s at worst",
+			count(c.Waiting, "name"), count(c.Commits, "commit"), c.P50, c.P99, c.Worst)
+	}
 	row("last commit", "%s", pointText(st.LastCommit, now))
 	if st.Source != "" {
 		row("last push", "%s", pointText(st.LastPush, now))
