@@ -320,4 +320,3 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 	}
 	return nil
 }
-

@@ -135,4 +135,3 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 		t.Errorf("Push = %v", err)
 	}
 }
-

@@ -307,4 +307,3 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		}
 	}
 }
-

@@ -47,14 +47,22 @@ func (v *Volume) catchUp(ctx context.Context) error {
 			return err
 		}
 	}
-	if !inStep || v.state.Head == info.ID.String() || !fresh && !restoring && v.rootRecordDir() == rootDir(head) {
+	if !inStep || v.state.Head == info.ID.String() {
 		return nil
 	}
+	same := !fresh && !restoring && v.rootRecordDir() == rootDir(head)
 	if v.state.Head != "" && !v.descends(ctx, head) {
+		if same {
+			return nil
+		}
 		// The branch was moved back, or cold is an older copy: warm may hold the only copy of what came after.
 		err := fmt.Errorf("branch %s is at %s, which does not follow %s that the files here are of; they stay as they are", v.cfg.Branch, info.ID, v.state.Head)
 		v.points.setError("branch", err)
 		v.log.Warn(err)
+		return nil
+	}
+	if same { // as where another machine let main absorb the live commit that warm is of
+		v.noteHead(info.ID.String())
 		return nil
 	}
 	return v.restoreWarm(ctx, head)
