@@ -61,11 +61,12 @@ func (v *Volume) catchUp(ctx context.Context) error {
 		v.log.Warn(err)
 		return nil
 	}
-	if same { // what lies beside the files may have changed
+	if same { // what lies beside the files may have changed, or another machine let main absorb the live commit that warm is of
 		if err := v.followRules(ctx, head); err != nil {
 			return err
 		}
-		return v.state.update(func(s *stateFile) { s.Head = info.ID.String() })
+		v.noteHead(info.ID.String())
+		return nil
 	}
 	return v.restoreWarm(ctx, head)
 }
