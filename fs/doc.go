@@ -7,7 +7,8 @@
 //
 // Mount attaches a FUSE connection to the mountpoint, answers INIT and starts the worker threads that read requests, so a
 // mount is usable when Mount returns. The filesystem type implements go-fuse's RawFileSystem: a FUSE node id is the id of
-// a tiers.Inode, a file handle is a slot in one table of tiers handles. There is no second tree of nodes.
+// a tiers.Inode, a file handle is a slot in one table of tiers handles. There is no second tree of nodes. An inode says which Volume
+// it is of: the mounted one, or the area of its directories of class memory.
 //
 // # Decisions that stand in one place
 //

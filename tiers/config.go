@@ -27,6 +27,9 @@ type Config struct {
 	WarmReserve  int64         // bytes that are to stay free on warm's file system, by the same means
 	Prefetch     bool          // after a restore bring what the last session opened first
 
+	MemoryClassLimit int64    // bytes that files of class memory may take together; 0: DefaultMemoryClass
+	MemoryDirs       []string // slash paths of directories of class memory, until there are rules
+
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool
 

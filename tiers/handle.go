@@ -153,7 +153,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 		}
 	}
 	size := off // for whole pages of a file with nothing cached its length does not matter
-	if n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0 {
+	if v.hot != nil && (n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0) {
 		// Not fstat: a file system with multigrain timestamps (Linux 6.13) takes a new ctime at the first write after each stat,
 		// and then every fsync needs a journal commit.
 		var err error
@@ -165,7 +165,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	n.written.Load().add(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
 	v.risk.bytes.Add(int64(m))
-	if m > 0 {
+	if m > 0 && v.hot != nil {
 		v.hot.update(n, p[:m], off, size)
 	}
 	if m == 0 && err != nil {
@@ -291,7 +291,11 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 const copyMax = 16 << 20
 
 // CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
+// EXDEV where only one of the two is of class memory: the kernel then copies by reading and writing.
 func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+	if in.v != out.v {
+		return 0, unix.EXDEV
+	}
 	m, err := v.copyRange(in, offIn, out, offOut, length, killPriv)
 	for r := (again{}); err != nil && r.try(v, out.n, &err); {
 		m, err = v.copyRange(in, offIn, out, offOut, length, killPriv)

@@ -95,6 +95,7 @@ func (v *Volume) Status() Status {
 		AtRisk: v.risk.now(), Records: v.records, Verified: v.points.verified.Load(),
 		Errors: []string{}, Rules: []string{}, Notes: []string{},
 	}
+	s.Memory = v.memoryStatus()
 	s.Tiers.Hot = v.hot.status()
 	v.table.mu.RLock()
 	s.Tiers.Hot.Inodes, s.Tiers.Hot.InodesMax = int64(len(v.table.byID)), int64(v.table.max)
@@ -104,6 +105,10 @@ func (v *Volume) Status() Status {
 		}
 	}
 	v.table.mu.RUnlock()
+	if a := v.memory.area.Load(); a != nil {
+		s.Tiers.Hot.Inodes += int64(a.inodes())
+		s.Tiers.Hot.InodesMax += int64(a.table.max)
+	}
 	use := v.warmUse()
 	s.Tiers.Warm = WarmStatus{
 		TierStatus: use.TierStatus, Stubs: use.stubs, Unlisted: use.unlisted, Limit: v.cfg.WarmLimit,
@@ -118,6 +123,7 @@ func (v *Volume) Status() Status {
 	s.LastCommit, s.LastPush, s.Tiers.Warm.LastTick = v.points.commit, v.points.push, v.points.tick
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
+	s.Notes = append(s.Notes, v.memoryNotes()...)
 	if !v.records {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
@@ -136,6 +142,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
+	v.startMemory(ctx)
 	v.wg.Go(func() { v.upkeepLoop(ctx) })
 	v.running.Store(true)
 	v.wg.Go(func() { v.tierLoop(ctx) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/sirupsen/logrus"
 
@@ -29,7 +30,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	}
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
-		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
+		MemoryLimit: c.MemoryLimit, MemoryClassLimit: c.MemoryClassLimit, MemoryDirs: memoryDirs(), FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
 		Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
@@ -38,6 +39,11 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
 	}
 	return vol, nil
+}
+
+// memoryDirs stands in for the rules, which do not exist yet: for tests, slash paths with colons between them.
+func memoryDirs() []string {
+	return strings.FieldsFunc(os.Getenv("EMBERFS_TEST_MEMORY_DIRS"), func(r rune) bool { return r == ':' })
 }
 
 // mountVolume hands the volume to the kernel.
