@@ -37,6 +37,7 @@ type volumeOption func(*volume)
 
 func withSource(repo string) volumeOption { return func(v *volume) { v.source = repo } }
 func withUser(u user) volumeOption        { return func(v *volume) { v.as = u } }
+func withEnv(e ...string) volumeOption    { return func(v *volume) { v.env = append(v.env, e...) } }
 func withOpts(o ...string) volumeOption   { return func(v *volume) { v.opts = append(v.opts, o...) } }
 
 // newVolume prepares directories below the test's own; nothing is mounted yet. What is still mounted at the end of the test
@@ -258,6 +259,12 @@ type status struct {
 			Hits uint64
 		}
 	} `json:"tiers"`
+	Memory struct {
+		Available           bool
+		Why                 string
+		Files, Bytes, Limit int64
+		Directories         int
+	} `json:"memory"`
 	AtRisk struct {
 		Files   int64   `json:"files"`
 		Bytes   int64   `json:"bytes"`

@@ -226,6 +226,9 @@ func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
 	if size < 0 {
 		return unix.EINVAL
 	}
+	if v.host != nil && size > areaMaxSize {
+		return unix.EFBIG
+	}
 	if h != nil && writable(h.flags) {
 		return v.truncate(n, h.fd, size, killPriv)
 	}

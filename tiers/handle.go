@@ -161,6 +161,12 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 			return 0, err
 		}
 	}
+	if v.host != nil {
+		if off >= areaMaxSize {
+			return 0, unix.EFBIG
+		}
+		p = p[:min(int64(len(p)), areaMaxSize-off)]
+	}
 	n.writeSeq.Add(1)
 	n.written.Load().add(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
@@ -280,7 +286,13 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	} else {
 		n.written.Load().add(off, off+length)
 	}
-	if err := unix.Fallocate(h.fd, mode, off, length); err != nil {
+	var err error
+	if v.host != nil {
+		err = fallocateArea(h.fd, mode, off, length)
+	} else {
+		err = unix.Fallocate(h.fd, mode, off, length)
+	}
+	if err != nil {
 		return err
 	}
 	v.hot.newVersion(n)

@@ -297,33 +297,3 @@ func (v *Volume) memoryFileStatus(n *Inode, at string) (FileStatus, error) {
 	}
 	return s, nil
 }
-
-const (
-	forgetStep = 2 * time.Millisecond
-	forgetMost = 100 * time.Millisecond
-	forgetRest = time.Second
-)
-
-// awaitForgotten waits for files of the area that were removed a moment ago: their bytes go when the kernel forgets them, which it
-// tells after it told the program that they are gone. It says whether there may be room now. Nothing is locked.
-func (v *Volume) awaitForgotten() bool {
-	last := v.rest.Load()
-	if time.Now().UnixNano() < last {
-		return false // a program that goes on writing into a full tmpfs
-	}
-	var before, st unix.Statfs_t
-	if unix.Fstatfs(v.warmFD, &before) != nil {
-		return false
-	}
-	for waited := time.Duration(0); v.nameless.Load() > 0 && waited < forgetMost; waited += forgetStep {
-		time.Sleep(forgetStep)
-		if unix.Fstatfs(v.warmFD, &st) == nil && (st.Bfree > before.Bfree || st.Ffree > before.Ffree) {
-			return true
-		}
-	}
-	if before.Bfree > 0 && before.Ffree > 0 { // they went before the look
-		return true
-	}
-	v.rest.CompareAndSwap(last, time.Now().Add(forgetRest).UnixNano())
-	return false
-}

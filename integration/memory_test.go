@@ -1,0 +1,33 @@
+package integration
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// withMemory makes directories of a volume, by their slash paths, ones of class memory.
+func withMemory(dirs ...string) volumeOption {
+	return withEnv("EMBERFS_TEST_MEMORY_DIRS=" + strings.Join(dirs, ":"))
+}
+
+// TestPosixMemory runs the posix suite in a directory of class memory: for root and for a plain user in root's mount.
+func TestPosixMemory(t *testing.T) {
+	for _, u := range []user{{}, plainUser()} {
+		skipped := nativeCell(t, u)
+		t.Run(fmt.Sprintf("uid=%d", u.uid), func(t *testing.T) {
+			deadline(t, 3*time.Minute)
+			v := newVolume(t, "v", withOpts("allow_other", "memory_class_limit=1GB"), withMemory("mem"))
+			v.mount()
+			k := cell{dir: mkdir(t, filepath.Join(v.mnt, "mem"), u), as: u}
+			k.prepare(t)
+			if st := v.status(); st.Memory.Files == 0 {
+				t.Fatalf("the fixtures are not in memory: %+v", st.Memory)
+			}
+			k.run(t, skipped)
+			v.umount()
+		})
+	}
+}
