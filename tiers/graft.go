@@ -92,7 +92,7 @@ func (v *Volume) enter(n *Inode) (*Inode, Attr, error) {
 	if err != nil {
 		return nil, Attr{}, fmt.Errorf("memory directory of inode %d: %w", n.ino, err)
 	}
-	inside.host.Store(g.host)
+	inside.host.Store(n)
 	a.Ino = inside.shownIno()
 	return inside, a, nil
 }
@@ -144,9 +144,7 @@ func (v *Volume) graftOf(n *Inode) (*graft, error) {
 		return v.review(area, g, n, root && empty, seq)
 	}
 	if !empty {
-		if at := v.pathOf(n); m.noteStay(n.ino, at) {
-			v.log.WithField("path", at).Warn("a directory that is to be of class memory holds entries on disk: it stays there until it is empty")
-		}
+		v.stays(n, "is to be of class memory but holds entries on disk: it stays there until it is empty")
 		return nil, nil
 	}
 	if area == nil {
@@ -162,20 +160,27 @@ func (v *Volume) judged(g *graft, seq uint64) bool {
 	return g.host != nil && g.seq == seq
 }
 
-// noteStay notes the path of a directory that has to stay on disk, or "" that it does not, and says whether that is news.
-func (m *memory) noteStay(ino uint64, at string) bool {
+// stays tells people that a directory is not what the rules want, and why. The path is that of a directory in warm.
+func (v *Volume) stays(n *Inode, why string) {
+	if note := v.pathOf(n) + " " + why; v.memory.noteStay(n.ino, note) {
+		v.log.Warn(note)
+	}
+}
+
+// noteStay keeps the note about a directory, "" for none any more, and says whether it is news.
+func (m *memory) noteStay(ino uint64, note string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	old, noted := m.mu.stays[ino]
-	if at == "" {
+	old := m.mu.stays[ino]
+	if note == "" {
 		delete(m.mu.stays, ino)
-		return noted
+		return false
 	}
 	if m.mu.stays == nil {
 		m.mu.stays = map[uint64]string{}
 	}
-	m.mu.stays[ino] = at
-	return old != at
+	m.mu.stays[ino] = note
+	return old != note
 }
 
 // review compares a graft with what the rules say now, and what warm holds in its place. One that should not be goes while it is
@@ -193,7 +198,9 @@ func (v *Volume) review(area *Volume, g *graft, n *Inode, right bool, seq uint64
 		if !errors.Is(err, unix.ENOTEMPTY) {
 			return nil, fmt.Errorf("memory directory of inode %d: %w", n.ino, err)
 		}
-		v.log.WithField("path", v.pathOf(n)).Warn("a directory of class memory that should not be, or not any more, holds entries: it stays in memory until it is empty")
+		v.stays(n, "is not to be of class memory, or hides entries on disk, but holds entries: it stays in memory until it is empty")
+	} else {
+		v.memory.noteStay(n.ino, "")
 	}
 	v.setHost(g, n, seq)
 	return g, nil
@@ -204,7 +211,10 @@ func (v *Volume) setHost(g *graft, n *Inode, seq uint64) {
 	m := &v.memory
 	m.mu.Lock()
 	fresh := g.host == nil
-	g.host, g.seq = n, seq
+	if fresh {
+		g.host = n
+	}
+	g.seq = seq
 	m.mu.Unlock()
 	if fresh {
 		v.ref(n)
@@ -340,6 +350,7 @@ func (v *Volume) rmdirMemory(dir *Inode, name string) (done bool, err error) {
 		return true, err
 	}
 	v.dropGraft(st.Ino)
+	m.noteStay(st.Ino, "")
 	return true, v.removeName(dir, name, unix.AT_REMOVEDIR) // where that fails, it is an empty directory again
 }
 

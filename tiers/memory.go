@@ -50,7 +50,7 @@ type memory struct {
 	mu struct { // a leaf
 		sync.RWMutex
 		grafts map[uint64]*graft // by the inode number of warm's directory
-		stays  map[uint64]string // directories that would be of class memory but for what they hold: their paths when that was found
+		stays  map[uint64]string // notes about directories that are not what the rules want because of what they hold
 		why    error             // there is no area because
 	}
 }
@@ -271,14 +271,10 @@ func (v *Volume) memoryNotes() []string {
 	if why != nil {
 		notes = append(notes, "directories of class memory are not available: "+why.Error())
 	}
-	for i, at := range stays {
-		if i == notesMost {
-			notes = append(notes, fmt.Sprintf("and %d more directories that stay what they were", len(stays)-i))
-			break
-		}
-		notes = append(notes, fmt.Sprintf("%s is to be of class memory but holds entries on disk: it stays there until it is empty", at))
+	if extra := len(stays) - notesMost; extra > 0 {
+		stays = append(stays[:notesMost], fmt.Sprintf("and %d more directories that stay what they were", extra))
 	}
-	return notes
+	return append(notes, stays...)
 }
 
 // memoryFileStatus is FileStatus of n, which is in the area; at is its path in the volume.

@@ -195,8 +195,9 @@ func (t *tmpfs) resize(limit int64) error {
 	if try(true) == nil { // what it was made with, it has to be told again
 		return nil
 	}
-	t.swap = true
-	return try(false)
+	err := try(false)
+	t.swap = err == nil
+	return err
 }
 
 // close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon.
