@@ -46,8 +46,8 @@ func wantErrno(t testing.TB, err error, errno unix.Errno, what string) {
 	}
 }
 
-// TestMemoryLimit fills a memory directory: ENOSPC there, and the rest of the volume goes on.
-func TestMemoryLimit(t *testing.T) {
+// TestMemoryClassLimit fills a memory directory: ENOSPC there, and the rest of the volume goes on.
+func TestMemoryClassLimit(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withOpts("memory_class_limit=4MiB"), withMemory("mem"))
 	v.mount()
@@ -325,4 +325,3 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	}
 	again.umount()
 }
-
