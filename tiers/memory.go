@@ -212,13 +212,13 @@ func (v *Volume) closeMemory() error {
 
 // DropMemory unmounts what a daemon that died while it started may have left in a state directory. The directory is locked.
 func DropMemory(state string) error {
-	s, err := loadState(state)
-	if err != nil {
-		return err
-	}
 	at := filepath.Join(state, memoryName)
 	if mounted, err := mountedAt(at); err != nil || !mounted {
 		return nil
+	}
+	s, err := loadState(state)
+	if err != nil {
+		return err
 	}
 	t := &tmpfs{path: at, tree: -1}
 	if err := t.adopt(s.Machine, 0); err != nil {
