@@ -49,7 +49,7 @@ func wantErrno(t testing.TB, err error, errno unix.Errno, what string) {
 // TestMemoryClassLimit fills a memory directory: ENOSPC there, and the rest of the volume goes on.
 func TestMemoryClassLimit(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withOpts("memory_class_limit=4MiB"), withMemory("mem"))
+	v := newVolume(t, "v", withOpts("memory_class_limit=4MiB"), withMemory("mem", "mem2"))
 	v.mount()
 	check(t, os.Mkdir(v.at("mem"), 0o755))
 	wantErrno(t, os.WriteFile(v.at("mem/big"), make([]byte, 5<<20), 0o644), unix.ENOSPC, "5 MiB of 4")
@@ -77,6 +77,10 @@ func TestMemoryClassLimit(t *testing.T) {
 		if i > 10_000 {
 			t.Fatal("10000 files in 4 MiB: there is no bound")
 		}
+	}
+	wantErrno(t, os.Mkdir(v.at("mem2"), 0o755), unix.ENOSPC, "another memory directory")
+	if got := names(t, v.mnt); got != "disk mem" {
+		t.Errorf("after a mkdir that failed: %q", got)
 	}
 	check(t, os.WriteFile(v.at("disk2"), []byte("x"), 0o644))
 	v.umount()

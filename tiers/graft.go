@@ -300,8 +300,8 @@ func (v *Volume) copyAttrs(n *Inode, fd int) error {
 		}
 	}
 	for _, x := range xattrs {
-		// A tmpfs has no user.* before Linux 6.6.
-		if err := byFD(fd).set(x.Name, x.Value, 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		// A tmpfs has no user.* before Linux 6.6, and security.* may be somebody else's business there.
+		if err := byFD(fd).set(x.Name, x.Value, 0); err != nil && (isACL(x.Name) || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM)) {
 			return err
 		}
 	}

@@ -46,6 +46,7 @@ type memory struct {
 	making sync.Mutex
 	tmpfs  *tmpfs          // making; of area
 	run    context.Context // making; of the background work, nil before it runs
+	ended  bool            // making; there will be no area any more
 
 	mu struct { // a leaf
 		sync.RWMutex
@@ -65,6 +66,9 @@ type graft struct {
 
 // errNoMemory: a directory is of class memory, and there is nowhere to keep its contents. They never go to the disk instead.
 var errNoMemory = fmt.Errorf("the memory class is not available: %w", unix.EOPNOTSUPP)
+
+// errUnmounted: the mount, and with it the memory class, has ended.
+var errUnmounted = errors.New("the volume is not mounted any more")
 
 // openMemory takes over what an earlier daemon of this volume left in memory, or makes room for what the rules want there. Without
 // it the volume works; status says what does not.
@@ -86,7 +90,7 @@ func (v *Volume) memoryRulesChanged() {
 	m.making.Lock()
 	defer m.making.Unlock()
 	m.seq.Add(1)
-	if v.memoryRules() && m.area.Load() == nil && !v.closed.Load() {
+	if v.memoryRules() && m.area.Load() == nil && !m.ended {
 		v.openArea()
 	}
 	m.on.Store(v.memoryRules() || m.area.Load() != nil)
@@ -187,16 +191,21 @@ func (v *Volume) startMemory(ctx context.Context) {
 	}
 }
 
-// closeMemory lets go of the area. Its contents go with it, but for those of an earlier daemon that this one never served: a mount
-// that failed. The background work has ended.
-func (v *Volume) closeMemory() error {
+// EndMemory throws away what directories of class memory hold; Close does so too. Without it the last backup of a mount that is gone
+// would keep it for that long, and for the next mount if it is killed. What an earlier daemon left and this one never served, a mount
+// that failed, stays.
+func (v *Volume) EndMemory() error {
 	m := &v.memory
 	m.making.Lock()
 	defer m.making.Unlock()
+	m.ended = true
 	a := m.area.Swap(nil)
 	if a == nil {
 		return nil
 	}
+	m.mu.Lock()
+	m.mu.why = errUnmounted
+	m.mu.Unlock()
 	a.closed.Store(true)
 	err := m.tmpfs.close(m.tmpfs.adopted && !v.started.Load())
 	a.table.mu.RLock()

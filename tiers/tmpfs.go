@@ -200,9 +200,13 @@ func (t *tmpfs) resize(limit int64) error {
 	return err
 }
 
-// close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon.
+// close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon. The number of its descriptor stays taken:
+// who comes late finds no directory, instead of another file of that number.
 func (t *tmpfs) close(keep bool) error {
-	defer unix.Close(t.tree)
+	if null, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
+		_ = unix.Dup3(null, t.tree, unix.O_CLOEXEC)
+		unix.Close(null)
+	}
 	if keep {
 		return nil
 	}

@@ -294,7 +294,7 @@ func (v *Volume) Close() error {
 		v.wg.Wait()
 	}
 	v.coldCount.end()
-	memErr := v.closeMemory()
+	memErr := v.EndMemory()
 	v.syncing <- struct{}{}
 	defer func() { <-v.syncing }()
 	err := unix.Syncfs(v.warmRead())

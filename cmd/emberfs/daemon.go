@@ -33,6 +33,7 @@ type volume interface {
 	Tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	FileStatus(ctx context.Context, path string) (tiers.FileStatus, error)
 	Status() tiers.Status
+	EndMemory() error
 	Close() error
 }
 
@@ -246,6 +247,13 @@ func (d *daemon) finish() *tiers.Receipt {
 	defer stopTicking()
 	if d.config.Deadline > 0 {
 		d.limit(d.config.Deadline)
+	}
+	select {
+	case <-d.gone: // while somebody uses it, until it is closed
+		if err := d.vol.EndMemory(); err != nil {
+			d.log.WithError(err).Error("the memory class is not unmounted")
+		}
+	default:
 	}
 
 	r, err := d.syncWithin(d.ending, reason)

@@ -78,6 +78,8 @@ func (v *fakeVolume) FileStatus(_ context.Context, path string) (tiers.FileStatu
 
 func (v *fakeVolume) Status() tiers.Status { return tiers.Status{Volume: "fake"} }
 
+func (v *fakeVolume) EndMemory() error { return nil }
+
 func (v *fakeVolume) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
