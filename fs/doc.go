@@ -9,6 +9,7 @@
 // mount is usable when Mount returns. The filesystem type implements go-fuse's RawFileSystem: a FUSE node id is the id of
 // a tiers.Inode, a file handle is a slot in one table of tiers handles. There is no second tree of nodes, but for the three of the
 // directory .emberfs (own*.go), which lie over it under node ids of their own.
+// An inode says which Volume it is of: the mounted one, or the area of its directories of class memory.
 //
 // # Decisions that stand in one place
 //

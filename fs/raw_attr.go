@@ -33,7 +33,7 @@ func (f *filesystem) getattr(node uint64, hasFh bool, fh uint64) (tiers.Attr, er
 			h = nil
 		}
 	}
-	return f.vol.Getattr(n, h)
+	return n.Volume().Getattr(n, h)
 }
 
 // Statx is asked where a program wants the birth time.
@@ -83,7 +83,7 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		}
 	}
 	set := setAttr(in)
-	a, err := f.vol.Setattr(n, h, &set)
+	a, err := n.Volume().Setattr(n, h, &set)
 	if err != nil {
 		return f.status("setattr", in.NodeId, err)
 	}
@@ -129,7 +129,7 @@ func setTime(valid, set, now uint32, sec uint64, nsec uint32) (*tiers.Time, bool
 func (f *filesystem) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	n, err := f.node(in.NodeId)
 	if err == nil {
-		err = f.vol.Access(n, in.Mask, caller(&in.InHeader, 0))
+		err = n.Volume().Access(n, in.Mask, caller(&in.InHeader, 0))
 	}
 	return f.status("access", in.NodeId, err)
 }
@@ -139,7 +139,7 @@ func (f *filesystem) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.Statf
 	if err != nil {
 		return f.status("statfs", h.NodeId, err)
 	}
-	s, err := f.vol.Statfs(n)
+	s, err := n.Volume().Statfs(n)
 	if err != nil {
 		return f.status("statfs", h.NodeId, err)
 	}

@@ -15,7 +15,7 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if err != nil {
 		return f.status("opendir", in.NodeId, err)
 	}
-	d, err := f.vol.OpenDir(n)
+	d, err := n.Volume().OpenDir(n)
 	if err != nil {
 		return f.status("opendir", in.NodeId, err)
 	}
@@ -109,7 +109,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	// One after the other: a second thread's wake-up costs what its half of a reply saves.
 	dir := d.Inode()
 	for _, c := range p.children {
-		n, a, err := f.vol.Lookup(dir, c.name)
+		n, a, err := dir.Volume().Lookup(dir, c.name)
 		if err != nil {
 			continue // it vanished, or its own LOOKUP will tell why: node 0 is a name without a node
 		}

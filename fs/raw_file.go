@@ -16,7 +16,7 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	if err != nil {
 		return f.status("create", in.NodeId, err)
 	}
-	n, h, a, err := f.vol.Create(dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, h, a, err := dir.Volume().Create(dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
 	return f.opened("create", in.NodeId, n, h, &a, err, out)
 }
 
@@ -25,7 +25,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err != nil {
 		return f.status("tmpfile", in.NodeId, err)
 	}
-	n, h, a, err := f.vol.Tmpfile(dir, in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, h, a, err := dir.Volume().Tmpfile(dir, in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
 	return f.opened("tmpfile", in.NodeId, n, h, &a, err, out)
 }
 
@@ -37,7 +37,7 @@ func (f *filesystem) opened(op string, dir uint64, n *tiers.Inode, h *tiers.Hand
 	fh, err := f.files.put(h)
 	if err != nil {
 		h.Release()
-		f.vol.Forget(n, 1)
+		n.Volume().Forget(n, 1)
 		return f.status(op, dir, err)
 	}
 	f.fillEntry(&out.EntryOut, n, a)
@@ -51,7 +51,7 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return f.status("open", in.NodeId, err)
 	}
-	h, err := f.vol.Open(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	h, err := n.Volume().Open(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
 	if err != nil {
 		return f.status("open", in.NodeId, err)
 	}
@@ -190,7 +190,7 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 		return 0, f.status("copy_file_range", in.NodeIdOut, err)
 	}
 	// The kernel has cleared suid and sgid of the target by a SETATTR of its own.
-	n, err := f.vol.CopyFileRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), false)
+	n, err := to.Inode().Volume().CopyFileRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), false)
 	if err != nil {
 		return 0, f.status("copy_file_range", in.NodeId, err)
 	}

@@ -15,7 +15,7 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 		return f.status("lookup", h.NodeId, err)
 	}
 	f.listers.looked(h.Pid, h.NodeId)
-	n, a, err := f.vol.Lookup(dir, trueName(name))
+	n, a, err := dir.Volume().Lookup(dir, trueName(name))
 	if err != nil {
 		if f.policy.cache && errors.Is(err, syscall.ENOENT) {
 			// An entry of node 0 is the kernel's negative entry, which ENOENT would not leave behind.
@@ -33,7 +33,7 @@ func (f *filesystem) Forget(node, nlookup uint64) {
 		return
 	}
 	if n := f.vol.Inode(node); n != nil {
-		f.vol.Forget(n, nlookup)
+		n.Volume().Forget(n, nlookup)
 	}
 }
 
@@ -42,7 +42,7 @@ func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 	if err != nil {
 		return f.status("mknod", in.NodeId, err)
 	}
-	n, a, err := f.vol.Mknod(dir, trueName(name), in.Mode, in.Rdev, caller(&in.InHeader, in.Umask))
+	n, a, err := dir.Volume().Mknod(dir, trueName(name), in.Mode, in.Rdev, caller(&in.InHeader, in.Umask))
 	if err != nil {
 		return f.status("mknod", in.NodeId, err)
 	}
@@ -55,7 +55,7 @@ func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out
 	if err != nil {
 		return f.status("mkdir", in.NodeId, err)
 	}
-	n, a, err := f.vol.Mkdir(dir, trueName(name), in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, a, err := dir.Volume().Mkdir(dir, trueName(name), in.Mode&modeBits, caller(&in.InHeader, in.Umask))
 	if err != nil {
 		return f.status("mkdir", in.NodeId, err)
 	}
@@ -68,7 +68,7 @@ func (f *filesystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name s
 	if err != nil {
 		return f.status("symlink", h.NodeId, err)
 	}
-	n, a, err := f.vol.Symlink(dir, trueName(name), target, caller(h, 0))
+	n, a, err := dir.Volume().Symlink(dir, trueName(name), target, caller(h, 0))
 	if err != nil {
 		return f.status("symlink", h.NodeId, err)
 	}
@@ -85,7 +85,7 @@ func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 	if err != nil {
 		return f.status("link", in.Oldnodeid, err)
 	}
-	a, err := f.vol.Link(n, dir, trueName(name))
+	a, err := dir.Volume().Link(n, dir, trueName(name))
 	if err != nil {
 		return f.status("link", in.NodeId, err)
 	}
@@ -98,7 +98,7 @@ func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 	if err != nil {
 		return nil, f.status("readlink", h.NodeId, err)
 	}
-	target, err := f.vol.Readlink(n)
+	target, err := n.Volume().Readlink(n)
 	if err != nil {
 		return nil, f.status("readlink", h.NodeId, err)
 	}
@@ -108,7 +108,7 @@ func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	dir, err := f.node(h.NodeId)
 	if err == nil {
-		err = f.vol.Unlink(dir, trueName(name))
+		err = dir.Volume().Unlink(dir, trueName(name))
 	}
 	return f.status("unlink", h.NodeId, err)
 }
@@ -116,7 +116,7 @@ func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fu
 func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	dir, err := f.node(h.NodeId)
 	if err == nil {
-		err = f.vol.Rmdir(dir, trueName(name))
+		err = dir.Volume().Rmdir(dir, trueName(name))
 	}
 	return f.status("rmdir", h.NodeId, err)
 }
@@ -130,6 +130,6 @@ func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname 
 	if err != nil {
 		return f.status("rename", in.Newdir, err)
 	}
-	err = f.vol.Rename(dir, trueName(name), newdir, newname, in.Flags)
+	err = dir.Volume().Rename(dir, trueName(name), newdir, newname, in.Flags)
 	return f.status("rename", in.NodeId, err)
 }

@@ -11,11 +11,11 @@ import (
 // This file: extended attributes, ACLs included. tiers hides the records.
 
 func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	return f.readXattr("getxattr", h, dest, func(n *tiers.Inode) (int, error) { return f.vol.Getxattr(n, name, dest) })
+	return f.readXattr("getxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Getxattr(n, name, dest) })
 }
 
 func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) { return f.vol.Listxattr(n, dest) })
+	return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Listxattr(n, dest) })
 }
 
 // readXattr keeps the protocol's rule: an empty dest asks for the size, else what does not fit is ERANGE.
@@ -41,7 +41,7 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 			data = data[:in.Size]
 		}
 		killSGID := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
-		err = f.vol.Setxattr(n, name, data, in.Flags, killSGID, caller(&in.InHeader, 0))
+		err = n.Volume().Setxattr(n, name, data, in.Flags, killSGID, caller(&in.InHeader, 0))
 	}
 	return f.status("setxattr", in.NodeId, err)
 }
@@ -49,7 +49,7 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 func (f *filesystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	n, err := f.node(h.NodeId)
 	if err == nil {
-		err = f.vol.Removexattr(n, name)
+		err = n.Volume().Removexattr(n, name)
 	}
 	return f.status("removexattr", h.NodeId, err)
 }

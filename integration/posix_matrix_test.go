@@ -10,7 +10,8 @@ import (
 )
 
 // TestPosixMatrix runs the posix suite in root's mount with allow_other and in a plain user's, with the kernel's cache and
-// without, on a fresh volume and on one restored from a commit, once with one processor, and once on files that have left warm.
+// without, on a fresh volume and on one restored from a commit, once in a directory of class
+// memory without the kernel's cache, once with one processor, and once on files that have left warm.
 func TestPosixMatrix(t *testing.T) {
 	skipped := map[bool]map[string]bool{
 		true:  nativeCell(t, user{}),
@@ -24,6 +25,7 @@ func TestPosixMatrix(t *testing.T) {
 			}
 		}
 	}
+	t.Run("memory,cache=off", func(t *testing.T) { memoryCell(t, user{}, "off", skipped[true]) })
 	t.Run("one_processor", func(t *testing.T) {
 		posixCell(t, user{}, "on", true, skipped[true], "GOMAXPROCS=1")
 	})

@@ -9,7 +9,6 @@ import (
 
 // What only the slow tests use.
 
-func withEnv(e ...string) volumeOption  { return func(v *volume) { v.env = append(v.env, e...) } }
 func withState(dir string) volumeOption { return func(v *volume) { v.state = dir } }
 
 // shell runs a script with sh -eu in dir.

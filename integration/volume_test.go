@@ -27,6 +27,7 @@ type volume struct {
 	as     user
 	bin    string   // env.bin but for binaries built for one test
 	opts   []string // for -o
+	config string   // text of a settings file
 	env    []string // for the daemon
 	fg     *exec.Cmd
 	fgDone chan error // receives what Wait gave of the foreground daemon
@@ -37,6 +38,7 @@ type volumeOption func(*volume)
 
 func withSource(repo string) volumeOption { return func(v *volume) { v.source = repo } }
 func withUser(u user) volumeOption        { return func(v *volume) { v.as = u } }
+func withEnv(e ...string) volumeOption    { return func(v *volume) { v.env = append(v.env, e...) } }
 func withOpts(o ...string) volumeOption   { return func(v *volume) { v.opts = append(v.opts, o...) } }
 
 // newVolume prepares directories below the test's own; nothing is mounted yet. What is still mounted at the end of the test
@@ -92,6 +94,11 @@ func (v *volume) mountArgs(more ...string) []string {
 		args = append(args, v.source)
 	}
 	args = append(args, v.mnt, "--state", v.state, "--log-file", v.logFile())
+	if v.config != "" {
+		file := filepath.Join(v.dir, "config.yaml")
+		check(v.t, os.WriteFile(file, []byte(v.config), 0o644))
+		args = append(args, "--config", file)
+	}
 	if len(v.opts) > 0 {
 		args = append(args, "-o", strings.Join(v.opts, ","))
 	}
@@ -258,6 +265,12 @@ type status struct {
 			Hits uint64
 		}
 	} `json:"tiers"`
+	Memory struct {
+		Available           bool
+		Why                 string
+		Files, Bytes, Limit int64
+		Directories         int
+	} `json:"memory"`
 	AtRisk struct {
 		Files   int64   `json:"files"`
 		Bytes   int64   `json:"bytes"`

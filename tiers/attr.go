@@ -95,6 +95,9 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 	if err != nil {
 		return Attr{}, err
 	}
+	if host := n.host.Load(); host != nil {
+		host.vol.mirror(host, in)
+	}
 	return v.Getattr(n, h)
 }
 
@@ -226,6 +229,9 @@ func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
 	if size < 0 {
 		return unix.EINVAL
 	}
+	if v.host != nil && size > areaMaxSize {
+		return unix.EFBIG
+	}
 	if h != nil && writable(h.flags) {
 		return v.truncate(n, h.fd, size, killPriv)
 	}
@@ -248,7 +254,7 @@ func (v *Volume) Access(n *Inode, mask uint32, c Caller) error {
 	return unix.Faccessat(unix.AT_FDCWD, fdPath(fd), mask, unix.AT_EACCESS)
 }
 
-// Statfs describes warm's file system, which is what runs full.
+// Statfs describes the file system that runs full: warm's, and inside a directory of class memory its tmpfs.
 func (v *Volume) Statfs(n *Inode) (unix.Statfs_t, error) {
 	var st unix.Statfs_t
 	err := unix.Fstatfs(v.warmFD, &st)
@@ -326,6 +332,9 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	for r := (again{}); err != nil && r.try(v, n, &err); {
 		err = v.setxattr(n, attr, value, flags, killSGID)
 	}
+	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {
+		host.vol.mirrored(host, host.vol.Setxattr(host, attr, value, 0, killSGID, c))
+	}
 	return err
 }
 
@@ -395,6 +404,16 @@ func (v *Volume) Removexattr(n *Inode, attr string) error {
 			return err
 		}
 	}
+	err := v.removexattr(n, attr)
+	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {
+		if err := host.vol.Removexattr(host, attr); err != unix.ENODATA {
+			host.vol.mirrored(host, err)
+		}
+	}
+	return err
+}
+
+func (v *Volume) removexattr(n *Inode, attr string) error {
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {

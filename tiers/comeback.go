@@ -181,7 +181,7 @@ type firstOpened struct {
 
 // noteOpened remembers n among the files that this session opened first.
 func (v *Volume) noteOpened(n *Inode) {
-	if n.noted.Load() || v.firstOpened.full.Load() || n.noted.Swap(true) {
+	if v.host != nil || n.noted.Load() || v.firstOpened.full.Load() || n.noted.Swap(true) {
 		return
 	}
 	at := v.pathOf(n)
@@ -281,7 +281,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 	return nil
 }
 
-// find is the inode at a slash path with one reference; directories on the way are listed.
+// find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are listed.
 func (v *Volume) find(at string) (*Inode, error) {
 	n := v.root
 	v.ref(n)
@@ -289,11 +289,11 @@ func (v *Volume) find(at string) (*Inode, error) {
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
 		if n.kind != KindDir {
-			v.unref(n, 1)
+			n.vol.unref(n, 1)
 			return nil, unix.ENOTDIR
 		}
-		next, _, err := v.Lookup(n, name)
-		v.unref(n, 1)
+		next, _, err := n.vol.Lookup(n, name)
+		n.vol.unref(n, 1)
 		if err != nil {
 			return nil, err
 		}
@@ -336,7 +336,7 @@ func (v *Volume) prefetch(ctx context.Context) {
 		size := n.mu.rec.size
 		n.mu.Unlock()
 		if !n.stub.Load() || size > prefetchMost || !v.warmHasRoom(bytes+size) {
-			v.unref(n, 1)
+			n.vol.unref(n, 1)
 			continue
 		}
 		batch = append(batch, n)

@@ -33,6 +33,8 @@ type Config struct {
 	Rules       *rules.Set // of the settings file: instead of the volume's own; nil: none there
 	AcceptRules bool       // obey rules that keep data out of commits (ignore, memory) also where the repository brought them
 
+	MemoryClassLimit int64 // bytes that files of class memory may take together; 0: DefaultMemoryClass
+
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool
 

@@ -85,7 +85,7 @@ func (v *Volume) Create(dir *Inode, name string, flags, mode uint32, c Caller) (
 	if err := checkName(name); err != nil {
 		return nil, nil, Attr{}, err
 	}
-	if err := v.list(dir); err != nil {
+	if err := v.prepare(dir); err != nil {
 		return nil, nil, Attr{}, err
 	}
 	create := func() (*Inode, *Handle, Attr, error) {
@@ -108,7 +108,7 @@ func (v *Volume) Create(dir *Inode, name string, flags, mode uint32, c Caller) (
 		a, err = v.Getattr(n, h)
 	}
 	if err != nil {
-		v.unref(n, 1)
+		n.vol.unref(n, 1)
 		return nil, nil, Attr{}, err
 	}
 	return n, h, a, nil
@@ -160,6 +160,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 		v.hot.newVersion(n)
 		a = n.attrLocked(&st)
 		n.anon, _ = unix.Open(fdPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+		v.nameless.Add(1)
 		n.mu.Unlock()
 	}
 	e := v.epoch.Load()
@@ -174,6 +175,9 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 
 // Tmpfile makes and opens a file without a name (O_TMPFILE); Link may give it one.
 func (v *Volume) Tmpfile(dir *Inode, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
+	if err := v.prepare(dir); err != nil {
+		return nil, nil, Attr{}, err
+	}
 	v.begin()
 	defer v.end()
 	dirfd, err := v.dirFD(dir)
@@ -198,7 +202,7 @@ func (v *Volume) make(dir *Inode, name string, kind Kind, mode uint32, c Caller,
 	if err := checkName(name); err != nil {
 		return nil, Attr{}, err
 	}
-	if err := v.list(dir); err != nil {
+	if err := v.prepare(dir); err != nil {
 		return nil, Attr{}, err
 	}
 	n, a, err := v.makeOnce(dir, name, kind, mode, c, call)
@@ -252,11 +256,15 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 	return n, a, nil
 }
 
-// Mkdir makes a directory.
+// Mkdir makes a directory, in warm and, where it is to be of class memory, there too.
 func (v *Volume) Mkdir(dir *Inode, name string, mode uint32, c Caller) (*Inode, Attr, error) {
-	return v.make(dir, name, KindDir, mode, c, func(dirfd int, mode uint32) error {
+	n, a, err := v.make(dir, name, KindDir, mode, c, func(dirfd int, mode uint32) error {
 		return unix.Mkdirat(dirfd, name, mode)
 	})
+	if err != nil || !v.memory.on.Load() {
+		return n, a, err
+	}
+	return v.enterNew(dir, name, n, a)
 }
 
 // Mknod makes a file, FIFO, socket or device; rdev is new_encode_dev as in the FUSE protocol.

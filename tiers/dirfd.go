@@ -15,6 +15,17 @@ type dirFDs struct {
 	max   int
 }
 
+// init takes as many descriptors as the process can spare.
+func (c *dirFDs) init() {
+	var lim unix.Rlimit
+	limit := 1024
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
+		limit = int(min(lim.Cur, 1<<16))
+	}
+	c.elems = map[*Inode]*list.Element{}
+	c.max = max(64, min(limit/8, 4096))
+}
+
 // dirFD returns n's descriptor (O_PATH) and pins it; unpin gives it back.
 func (v *Volume) dirFD(n *Inode) (int, error) {
 	d := n.dir
@@ -113,7 +124,7 @@ func (c *dirFDs) put(n *Inode, fd int) int {
 }
 
 // anonDir says that a directory can not be opened by name again, so that its descriptor must stay: the root.
-func (n *Inode) anonDir() bool { return n.id == rootID }
+func (n *Inode) anonDir() bool { return n.isRoot() }
 
 func (c *dirFDs) drop(n *Inode) {
 	c.mu.Lock()

@@ -62,6 +62,9 @@ func (d *DirHandle) ReadDir(off uint64, emit func(Dirent) bool) error {
 	for {
 		for len(d.buf) > 0 {
 			e, length := parseDirent(d.buf)
+			if d.v.host != nil {
+				e.Ino = d.shownIno(&e)
+			}
 			if !emit(e) {
 				return nil
 			}
@@ -85,6 +88,25 @@ func (d *DirHandle) ReadDir(off uint64, emit func(Dirent) bool) error {
 		}
 		d.buf = d.room[:n]
 	}
+}
+
+// shownIno is the inode number that stat shows for an entry of a directory of class memory.
+func (d *DirHandle) shownIno(e *Dirent) uint64 {
+	switch e.Name {
+	case ".":
+		return d.n.shownIno()
+	case "..":
+		n := d.n
+		if host := n.host.Load(); host != nil {
+			n = host
+		}
+		n.vol.ns.RLock()
+		defer n.vol.ns.RUnlock()
+		if n.parent != nil {
+			return n.parent.shownIno()
+		}
+	}
+	return d.v.shownIno(e.Ino)
 }
 
 // parseDirent reads one struct linux_dirent64 (getdents64(2)).

@@ -12,6 +12,9 @@
 //	unlisted         record {clean, unlisted, tree,       record {unlisted, tree, meta}: restored from a commit of a
 //	                 meta}; warm has no children yet      stock client, the next commit lists and takes it
 //
+// A directory of class memory is none of these: warm and commits have it empty, its contents lie in an area, another Volume over a
+// tmpfs, without records, cold and hot (memory.go, graft.go).
+//
 // State sits beside the data in the extended attribute trusted.emberfs (record.go), which no program sees through the mount.
 //
 // # Invariants
@@ -39,6 +42,7 @@
 //
 // # Lock order
 //
+//	memory.making    a memory directory, or the area, coming or going
 //	Volume.sweeping  one walk over warm at a time
 //	Volume.syncing   one commit at a time
 //	pendingLinks.listed, dirState.listing   while children are made; taken with nothing else held but Volume.syncing
@@ -48,5 +52,6 @@
 //	Volume.marks     transitions of directory records
 //	Inode.mu         record, open writers, cached mode of one inode
 //	Volume.ns        parent and name of every inode; write side: around a rename or unlink system call
-//	table.mu, dirFDs.mu, dirState.mu   leaves: nothing is locked and no system call made under them (close excepted)
+//	(an area's own locks, from barrier on: nothing of the volume that it is part of is taken under them)
+//	table.mu, dirFDs.mu, dirState.mu, memory.mu   leaves: nothing is locked and no system call made under them (close excepted)
 package tiers

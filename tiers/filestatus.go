@@ -13,7 +13,7 @@ type FileStatus struct {
 	Path   string    `json:"path"`
 	Kind   string    `json:"kind"`
 	Size   int64     `json:"size"`
-	Tiers  []string  `json:"tiers"`  // of hot, warm, cold
+	Tiers  []string  `json:"tiers"`  // of hot, warm, cold; or memory alone
 	Class  string    `json:"class"`  // that the rules give it: critical, session, memory, or ignored
 	Clean  bool      `json:"clean"`  // as the last commit has it, all below it included
 	Object string    `json:"object"` // its id in cold; "" unless cold has these bytes
@@ -34,7 +34,10 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}
-	defer v.unref(n, 1)
+	defer n.vol.unref(n, 1)
+	if n.vol != v {
+		return v.memoryFileStatus(n, at)
+	}
 	a, err := v.Getattr(n, nil)
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)

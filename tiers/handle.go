@@ -176,7 +176,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 		}
 	}
 	size := off // for whole pages of a file with nothing cached its length does not matter
-	if n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0 {
+	if v.hot != nil && (n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0) {
 		// Not fstat: a file system with multigrain timestamps (Linux 6.13) takes a new ctime at the first write after each stat,
 		// and then every fsync needs a journal commit.
 		var err error
@@ -184,12 +184,18 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 			return 0, err
 		}
 	}
+	if v.host != nil {
+		if off >= areaMaxSize {
+			return 0, unix.EFBIG
+		}
+		p = p[:min(int64(len(p)), areaMaxSize-off)]
+	}
 	n.writeSeq.Add(1)
 	n.written.Load().add(off, off+int64(len(p)))
 	n.preserved.Load().aside(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
 	h.wrote(int64(m))
-	if m > 0 {
+	if m > 0 && v.hot != nil {
 		v.hot.update(n, p[:m], off, size)
 	}
 	if m == 0 && err != nil {
@@ -323,7 +329,13 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 		n.written.Load().add(off, off+length)
 		n.preserved.Load().aside(off, off+length)
 	}
-	if err := unix.Fallocate(h.fd, mode, off, length); err != nil {
+	var err error
+	if v.host != nil {
+		err = fallocateArea(h.fd, mode, off, length)
+	} else {
+		err = unix.Fallocate(h.fd, mode, off, length)
+	}
+	if err != nil {
 		return err
 	}
 	v.hot.newVersion(n)
@@ -334,7 +346,11 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 const copyMax = 16 << 20
 
 // CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
+// EXDEV where only one of the two is of class memory: the kernel then copies by reading and writing.
 func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+	if in.v != out.v {
+		return 0, unix.EXDEV
+	}
 	v.asideAhead(out.n, offOut, offOut+min(length, copyMax))
 	m, err := v.copyRange(in, offIn, out, offOut, length, killPriv)
 	for r := (again{}); err != nil && r.try(v, out.n, &err); {

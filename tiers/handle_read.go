@@ -17,6 +17,14 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	if !h.atime.Load() && h.flags&unix.O_NOATIME == 0 && !h.atime.Swap(true) {
 		h.accessed(off)
 	}
+	if hot == nil {
+		n.touchUse(h.v)
+		m, err := preadFull(h.fd, p, off)
+		if err != nil {
+			return 0, err
+		}
+		return m, nil
+	}
 	if n.stub.Load() && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
 		h.v.comeBackSoon(n)
 	}

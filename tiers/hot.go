@@ -25,6 +25,8 @@ func HotBytes(memoryLimit int64) int64 { return max(hotMin, memoryLimit/3) }
 // Keys are (inode number, birth time, content version, block, page). A version is never used for two contents: it starts from
 // warm's ctime, or from a counter where the ctime is too young to be unique, and every change that does not patch the cached
 // pages takes a new one.
+//
+// A nil hotCache holds nothing: files that lie in memory anyway are not kept there twice.
 type hotCache struct {
 	c       *fastcache.Cache
 	limit   int64
@@ -55,12 +57,18 @@ func (k *hotKey) at(page int64) []byte {
 
 // newVersion gives n a content version that nothing in the cache has. Inode.io is held for writing, or n is not shared yet.
 func (h *hotCache) newVersion(n *Inode) {
+	if h == nil {
+		return
+	}
 	n.version = h.version.Add(1)<<1 | 1 // odd: versions from a ctime are even
 	n.hotHint.Store(false)
 }
 
 // versionFrom starts n's version from warm's ctime, so that cached pages are found again after the kernel forgot the inode.
 func (h *hotCache) versionFrom(n *Inode, ctime Time, now Time) {
+	if h == nil {
+		return
+	}
 	// Within a tick of the clock two contents can carry one ctime.
 	if age := (now.Sec-ctime.Sec)*1e9 + int64(now.Nsec) - int64(ctime.Nsec); age < 50e6 {
 		h.newVersion(n)

@@ -10,9 +10,10 @@ import (
 // Inode is a file, directory or other node of warm that the kernel or the daemon knows. It lives while somebody holds a
 // reference: a kernel lookup, an open handle, a child inode, a commit.
 type Inode struct {
-	id   uint64 // FUSE node id
-	ino  uint64 // warm's inode number
-	gen  uint64 // birth time in ns, odd
+	vol  *Volume // the one it belongs to: the mounted volume, or the area of its memory class
+	id   uint64  // FUSE node id
+	ino  uint64  // warm's inode number
+	gen  uint64  // birth time in ns, odd
 	kind Kind
 
 	refs       int64        // table.mu
@@ -35,6 +36,9 @@ type Inode struct {
 	lastUse   atomic.Uint32 // by Volume.clock; 0: not in this session
 	coldReads atomic.Uint32 // handles through which a stub was read
 	noted     atomic.Bool   // is in the list of files that this session opened
+
+	// host is, of the root of a memory directory, the directory of warm at whose place it stands; both shown under its number.
+	host atomic.Pointer[Inode]
 
 	writeSeq     atomic.Uint64           // rises with every change of content
 	written      atomic.Pointer[written] // which parts changed; nil: not noted (small files, or not read by a commit yet)
@@ -72,6 +76,9 @@ type dirState struct {
 	unlisted atomic.Bool  // the children are not made in warm yet; as the record says
 	listing  sync.Mutex   // held while they are made
 	nlink    atomic.Int64 // of an unlisted directory, from its listing; 0: not known
+
+	// ordinary is memory.seq of when the directory was found to be none of class memory.
+	ordinary atomic.Uint64
 	mu       struct {
 		sync.Mutex
 		tracking bool             // base and changed are complete
@@ -92,6 +99,20 @@ func (n *Inode) Gen() uint64 { return n.gen }
 
 // Kind is the inode's type.
 func (n *Inode) Kind() Kind { return n.kind }
+
+// Volume is where operations on n go: the mounted volume, or the area that its directories of class memory have their contents in.
+func (n *Inode) Volume() *Volume { return n.vol }
+
+// isRoot says that n is the root of its volume, which never loses its descriptor and is on no clock.
+func (n *Inode) isRoot() bool { return n.id&^areaBit == rootID }
+
+// shownIno is the inode number that programs see.
+func (n *Inode) shownIno() uint64 {
+	if host := n.host.Load(); host != nil {
+		return host.ino
+	}
+	return n.vol.shownIno(n.ino)
+}
 
 // touch is the last change of a name: its epoch, and whether it counts as at risk (an open file that nobody wrote does not).
 type touch struct {
@@ -122,6 +143,11 @@ const rootID = 1
 
 // Inode returns the inode with this node id, or nil.
 func (v *Volume) Inode(id uint64) *Inode {
+	if id&areaBit != v.areaBit() {
+		if v = v.memory.area.Load(); v == nil {
+			return nil
+		}
+	}
 	v.table.mu.RLock()
 	n := v.table.byID[id]
 	v.table.mu.RUnlock()
@@ -146,7 +172,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 		return n, false
 	}
 	t.next++
-	n = &Inode{id: t.next, ino: st.Ino, gen: gen, kind: kindOf(uint32(st.Mode)), refs: 1, anon: -1}
+	n = &Inode{vol: v, id: t.next, ino: st.Ino, gen: gen, kind: kindOf(uint32(st.Mode)), refs: 1, anon: -1}
 	n.mu.mode = uint32(st.Mode)
 	n.mu.marks = 1 // nobody knows what of it is durable
 	if n.kind == KindDir {
@@ -155,7 +181,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	n.mu.Lock()
 	t.byID[n.id] = n
 	t.byIno[n.ino] = n
-	if n.id != rootID {
+	if !n.isRoot() {
 		n.used.Store(true)
 		n.lastUse.Store(v.forgotten.take(n.ino))
 		t.link(n)
@@ -222,11 +248,12 @@ func (v *Volume) unref(n *Inode, count int64) {
 		v.ns.Unlock()
 		if anon >= 0 {
 			unix.Close(anon)
+			v.nameless.Add(-1)
 		}
 		if n.dir != nil {
 			v.dirs.drop(n)
 		}
-		if !v.records {
+		if !v.records && v.host == nil {
 			v.keepDirtyHint(n)
 		}
 		v.keepUse(n)
@@ -248,6 +275,7 @@ func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
 	if n.anon >= 0 && parent != nil {
 		unix.Close(n.anon)
 		n.anon = -1
+		v.nameless.Add(-1)
 	}
 	return release
 }

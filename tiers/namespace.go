@@ -72,6 +72,12 @@ func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
 		return nil, Attr{}, err
 	}
 	v.shownLinks(n, &a)
+	if n.dir != nil && v.memory.on.Load() {
+		if inside, ia, err := v.enter(n); err == nil && inside != nil { // else it is shown empty, and making something in it says why
+			v.unref(n, 1)
+			return inside, ia, nil
+		}
+	}
 	if n.dir != nil && listed != v.moved.listed.Load() { // perhaps this one, in between
 		if now, err := v.Getattr(n, nil); err == nil {
 			a = now
@@ -122,12 +128,15 @@ func readlinkAt(dirfd int, name string) ([]byte, error) {
 	}
 }
 
-// Link gives n one name more; the kernel gains one lookup on n.
+// Link gives n one name more; the kernel gains one lookup on n. EXDEV where only one of the two is of class memory.
 func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
+	if n.vol != dir.vol {
+		return Attr{}, unix.EXDEV
+	}
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
-	if err := v.list(dir); err != nil {
+	if err := v.prepare(dir); err != nil {
 		return Attr{}, err
 	}
 	if v.linkCrosses(n, dir, name) {

@@ -11,6 +11,11 @@ func (v *Volume) Unlink(dir *Inode, name string) error { return v.removeName(dir
 
 // Rmdir removes an empty directory.
 func (v *Volume) Rmdir(dir *Inode, name string) error {
+	if v.memory.on.Load() {
+		if done, err := v.rmdirMemory(dir, name); done {
+			return err
+		}
+	}
 	return v.removeName(dir, name, unix.AT_REMOVEDIR)
 }
 
@@ -140,6 +145,7 @@ func (x *victim) lostName(err error, dir *Inode, name string) *Inode {
 	}
 	x.n.anon, x.fd = x.fd, -1
 	x.v.lost(x.n)
+	x.v.nameless.Add(1)
 	release := x.n.parent
 	x.n.parent = nil
 	return release
@@ -159,8 +165,12 @@ func (x *victim) done() {
 	x.v.unref(x.n, 1)
 }
 
-// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE.
+// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. EXDEV across the border of a directory of class memory, which
+// moving such a directory itself crosses too.
 func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, flags uint32) error {
+	if dir.vol != newdir.vol {
+		return unix.EXDEV
+	}
 	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return unix.EINVAL
 	}
@@ -168,6 +178,9 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	if err := checkName(newname); err != nil {
+		return err
+	}
+	if err := v.bar(newdir); err != nil {
 		return err
 	}
 	if err := v.beforeRename(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
@@ -201,6 +214,15 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	exists := err == nil
+	if v.memory.on.Load() {
+		exchange := flags&unix.RENAME_EXCHANGE != 0
+		if v.crosses(moved.n, newdir, newname) || exists && (v.grafted(replaced.n) || exchange && v.crosses(replaced.n, dir, name)) {
+			return unix.EXDEV
+		}
+		if moved.n.dir != nil || exists && replaced.n.dir != nil {
+			defer v.memory.seq.Add(1)
+		}
+	}
 	v.keepBound(dir, name, moved.n)
 	if exists {
 		v.keepBound(newdir, newname, replaced.n)

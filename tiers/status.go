@@ -15,6 +15,8 @@ type Status struct {
 		Cold ColdStatus `json:"cold"`
 	} `json:"tiers"`
 
+	Memory MemoryStatus `json:"memory"`
+
 	AtRisk      AtRisk         `json:"at_risk"`
 	Critical    CriticalStatus `json:"critical"`
 	LastCommit  *Point         `json:"last_commit"`
@@ -63,6 +65,16 @@ type ColdStatus struct {
 	Hits    uint64 `json:"hits"` // reads, in pages of 4 KiB, that cold answered
 	Packs   int    `json:"packs"`
 	Objects int64  `json:"objects"`
+}
+
+// MemoryStatus describes the directories of class memory, which no commit ever has.
+type MemoryStatus struct {
+	Available   bool   `json:"available"`
+	Why         string `json:"why"`         // it is not; "" where it is
+	Directories int    `json:"directories"` // roots of such directories that were found
+	TierStatus         // files: entries of all kinds
+	Limit       int64  `json:"limit"` // memory_class_limit, in bytes
+	Swap        bool   `json:"swap"`  // their contents may be swapped out: the kernel has no tmpfs without (Linux 6.4)
 }
 
 // AtRisk is what would be lost if machine and disk went away now. Seconds is the age of the oldest such change.

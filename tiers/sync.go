@@ -122,6 +122,7 @@ func (v *Volume) Status() Status {
 		AtRisk: v.risk.now(), Records: v.records, Verified: v.points.verified.Load(),
 		Errors: []string{}, Rules: []string{}, Notes: []string{},
 	}
+	s.Memory = v.memoryStatus()
 	s.Tiers.Hot = v.hot.status()
 	v.table.mu.RLock()
 	s.Tiers.Hot.Inodes, s.Tiers.Hot.InodesMax = int64(len(v.table.byID)), int64(v.table.max)
@@ -131,6 +132,10 @@ func (v *Volume) Status() Status {
 		}
 	}
 	v.table.mu.RUnlock()
+	if a := v.memory.area.Load(); a != nil {
+		s.Tiers.Hot.Inodes += int64(a.inodes())
+		s.Tiers.Hot.InodesMax += int64(a.table.max)
+	}
 	use := v.warmUse()
 	s.Tiers.Warm = WarmStatus{
 		TierStatus: use.TierStatus, Stubs: use.stubs, Unlisted: use.unlisted, Limit: v.cfg.WarmLimit,
@@ -155,6 +160,7 @@ func (v *Volume) Status() Status {
 	if n := s.RulesStatus.Withheld; n > 0 {
 		s.Notes = append(s.Notes, fmt.Sprintf("%d rules that keep data out of commits came with the repository and are not in effect (accept_rules, or write them to .emberfs/rules.yaml here)", n))
 	}
+	s.Notes = append(s.Notes, v.memoryNotes()...)
 	if !v.records {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
@@ -174,6 +180,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
+	v.startMemory(ctx)
 	v.wg.Go(func() { v.upkeepLoop(ctx) })
 	v.wg.Go(func() { v.settleLoop(ctx) })
 	v.running.Store(true)

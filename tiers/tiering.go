@@ -70,7 +70,7 @@ func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 		if err != nil {
 			return TierReport{}, fmt.Errorf("%s: %w", p, err)
 		}
-		v.unref(n, 1)
+		n.vol.unref(n, 1)
 	}
 	rc, failed := v.Sync(ctx, "tier")
 	if failed == nil && !rc.Complete && len(rc.Missing) > 0 {

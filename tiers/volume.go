@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,11 @@ import (
 // Volume is the storage manager: one mounted volume with its three tiers. Its methods are safe for concurrent use.
 // Errors are syscall.Errno, possibly wrapped, where a system call failed; fs maps the others.
 type Volume struct {
+	// host is, of the area that holds the contents of directories of class memory, the volume that they are part of; nil for a
+	// volume. An area is warm alone, a tree on a tmpfs: without cold, records, hot, a commit or a state.
+	host   *Volume
+	memory memory
+
 	cfg   Config
 	cold  Cold
 	log   logrus.FieldLogger
@@ -48,6 +52,7 @@ type Volume struct {
 	marks     sync.Mutex
 	ns        sync.RWMutex
 	moves     atomic.Uint64 // ns: renames and unlinks so far
+	nameless  atomic.Int64  // inodes whose anon is set, about
 	writers   sync.Map      // *Inode open for writing -> struct{}
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet
@@ -117,7 +122,12 @@ type Invalidator interface {
 }
 
 // SetInvalidator tells the volume how to reach the kernel's caches.
-func (v *Volume) SetInvalidator(i Invalidator) { v.inval.Store(&i) }
+func (v *Volume) SetInvalidator(i Invalidator) {
+	v.inval.Store(&i)
+	if a := v.memory.area.Load(); a != nil {
+		a.inval.Store(&i)
+	}
+}
 
 func now() Time {
 	t := time.Now()
@@ -178,6 +188,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	if err != nil {
 		return nil, err
 	}
+	v.openMemory()
 	return v, nil
 }
 
@@ -207,13 +218,7 @@ func (v *Volume) openWarm() error {
 	v.fsType = fs.Type
 	v.noatime, v.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
 	v.records = takesRecords(fd)
-	var lim unix.Rlimit
-	limit := 1024
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
-		limit = int(min(lim.Cur, 1<<16))
-	}
-	v.dirs.elems = map[*Inode]*list.Element{}
-	v.dirs.max = max(64, min(limit/8, 4096))
+	v.dirs.init()
 	return nil
 }
 
@@ -303,6 +308,7 @@ func (v *Volume) Close() error {
 		v.wg.Wait()
 	}
 	v.coldCount.end()
+	memErr := v.EndMemory()
 	v.syncing <- struct{}{}
 	defer func() { <-v.syncing }()
 	err := unix.Syncfs(v.warmRead())
@@ -313,5 +319,5 @@ func (v *Volume) Close() error {
 	}
 	v.hot.close()
 	v.coldReads.drop()
-	return errors.Join(err, v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
+	return errors.Join(err, memErr, v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
 }

@@ -43,6 +43,8 @@ type config struct {
 	UserName       string
 	UserEmail      string
 
+	MemoryClassLimit int64 // bytes
+
 	LogLevel   string
 	LogFormat  string
 	LogFile    string
@@ -102,6 +104,7 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		UserName: k.String("user_name"), UserEmail: k.String("user_email"),
 		LogLevel: k.String("log_level"), LogFormat: k.String("log_format"), LogFile: k.String("log_file"),
 		Foreground: k.Bool("foreground"), Warnings: warnings, Rules: rulesText,
+		MemoryClassLimit: k.Int64("memory_class_limit"),
 	}
 	if !k.Exists("allow_other") {
 		c.AllowOther = os.Geteuid() == 0

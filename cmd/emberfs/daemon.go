@@ -35,6 +35,7 @@ type volume interface {
 	Status() tiers.Status
 	ListRules() tiers.RulesList
 	ExplainRules(path string, dir bool) tiers.RulesReport
+	EndMemory() error
 	Close() error
 }
 
@@ -248,6 +249,13 @@ func (d *daemon) finish() *tiers.Receipt {
 	defer stopTicking()
 	if d.config.Deadline > 0 {
 		d.limit(d.config.Deadline)
+	}
+	select {
+	case <-d.gone: // while somebody uses it, until it is closed
+		if err := d.vol.EndMemory(); err != nil {
+			d.log.WithError(err).Error("the memory class is not unmounted")
+		}
+	default:
 	}
 
 	r, err := d.syncWithin(d.ending, reason)

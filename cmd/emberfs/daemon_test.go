@@ -92,6 +92,8 @@ func (v *fakeVolume) ExplainRules(path string, dir bool) tiers.RulesReport {
 	return tiers.ExplainRules(v.rules, "written here", path, dir)
 }
 
+func (v *fakeVolume) EndMemory() error { return nil }
+
 func (v *fakeVolume) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -48,6 +48,7 @@ func settings() []setting {
 		{name: "source", kind: kindString, help: "path of a bare git repository, as SOURCE"},
 		{name: "branch", kind: kindString, def: "main", help: "the volume's branch"},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20, help: "memory for the hot tier, inodes and the daemon's heap"},
+		{name: "memory_class_limit", kind: kindSize, def: "100MB", min: 1 << 20, help: "memory for the contents of directories of class memory"},
 		{name: "chunk_threshold", kind: kindSize, def: "8MiB", min: 128 << 10, help: "size over which a file is stored in chunks, so that a change of it is a small commit"},
 		{name: "flush_interval", kind: kindDuration, def: "5m", min: int64(time.Second), help: "how often warm is made durable (fsync does it at once)"},
 		{name: "backup_interval", kind: kindDuration, def: "30m", min: int64(time.Second), help: "how often everything that changed is committed and pushed"},
@@ -83,7 +84,7 @@ func settings() []setting {
 
 // planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.
 func planned() []string {
-	return []string{"memory_class_limit", "push_min_interval", "push_max", "fsync"}
+	return []string{"push_min_interval", "push_max", "fsync"}
 }
 
 func (s *setting) flag() string { return strings.ReplaceAll(s.name, "_", "-") }

@@ -140,7 +140,7 @@ func checkState(path string) error {
 		if strings.HasPrefix(name, tiers.TempPrefix) { // a power cut before the first file had its name
 			return true
 		}
-		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm"}, name)
+		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm", "memory"}, name)
 	}
 	if len(entries) > 0 && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return ours(e.Name()) }) {
 		return refuse(fmt.Errorf("holds something else (%s)", entries[0].Name()), choose)
@@ -200,6 +200,7 @@ func isEmpty(path string) bool {
 func (s *stateDir) discard() error {
 	var err error
 	if s.empty {
+		err = tiers.DropMemory(s.path) // of a daemon that was killed while it started
 		entries, _ := os.ReadDir(s.path)
 		for _, e := range entries {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(s.path, e.Name())))

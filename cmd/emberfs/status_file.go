@@ -64,6 +64,9 @@ func printFile(out io.Writer, mountpoint string, st tiers.FileStatus, now time.T
 	if st.Clean {
 		content = "clean: as the last commit has it"
 	}
+	if st.Class == "memory" {
+		content = "on a tmpfs: gone with the unmount"
+	}
 	row("content", "%s", content)
 	row("object", "%s", or(st.Object, "none"))
 	commit := or(st.Commit, "none has it as it is now")

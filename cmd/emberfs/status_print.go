@@ -27,6 +27,7 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	row("state", "%s", st.State)
 	tierRows(row, st.Tiers.Hot, st.Tiers.Warm, st.Tiers.Cold)
 	movedRows(row, st.Tiers.Warm, now)
+	memoryRow(row, st.Memory)
 	row("at risk", "%s", riskText(st.AtRisk))
 	if c := st.Critical; c.Commits > 0 || c.Waiting > 0 {
 		row("critical", "%s waiting, %s; from close to commit %.2f s in the middle, %.2f s for 99 of 100, %.2f s at worst",
@@ -78,6 +79,16 @@ func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, w
 	line("warm", warm.TierStatus, warm.Limit, warm.Hits, "")
 	line("cold", cold.TierStatus, 0, cold.Hits, fmt.Sprintf(", %s in %s", count(cold.Objects, "object"), count(int64(cold.Packs), "pack")))
 	row("inodes", "%s in memory, at most %s unless in use", humanize.Comma(hot.Inodes), humanize.Comma(hot.InodesMax))
+}
+
+// memoryRow says what directories of class memory hold, where there are any.
+func memoryRow(row func(name, format string, args ...any), m tiers.MemoryStatus) {
+	switch {
+	case m.Available && m.Swap:
+		row("memory", "%s in %s, %s of %s, may be swapped out", count(m.Files, "file"), countAs(int64(m.Directories), "directory", "directories"), size(m.Bytes), size(m.Limit))
+	case m.Available:
+		row("memory", "%s in %s, %s of %s", count(m.Files, "file"), countAs(int64(m.Directories), "directory", "directories"), size(m.Bytes), size(m.Limit))
+	}
 }
 
 // movedRows says what has left warm, what came back, and what the last tick did.

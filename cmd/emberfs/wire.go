@@ -36,7 +36,8 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	}
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
-		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
+		MemoryLimit: c.MemoryLimit, MemoryClassLimit: c.MemoryClassLimit,
+		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
 		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,

@@ -1,0 +1,304 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
+const areaBit = 1 << 62
+
+func (v *Volume) areaBit() uint64 {
+	if v.host != nil {
+		return areaBit
+	}
+	return 0
+}
+
+// shownIno is the number that programs see for warm's inode number ino.
+func (v *Volume) shownIno(ino uint64) uint64 { return ino | v.areaBit() }
+
+// memory is a volume's memory class: directories whose contents lie on a private tmpfs instead of warm.
+//
+// Such a directory is a graft: warm holds an ordinary empty directory in its place, so that the parent's listing, the commits and
+// the next machine have it; a lookup of it leads into the area, another Volume over a directory of the tmpfs that is named after
+// warm's directory. So a graft follows when a directory above it is renamed, as a mount would. What a directory is, it stays while it
+// has entries, whatever the rules say meanwhile.
+type memory struct {
+	on   atomic.Bool            // there are rules for it, or grafts of an earlier run: else nobody looks further
+	seq  atomic.Uint64          // from 1; rises when paths or rules may have changed: then directories are judged anew
+	area atomic.Pointer[Volume] // nil: there is none
+	// mayswap says of the area's tmpfs that the kernel has none that keeps out of swap.
+	mayswap atomic.Bool
+
+	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes after it in the
+	// lock order may be taken under it.
+	making sync.Mutex
+	tmpfs  *tmpfs          // making; of area
+	run    context.Context // making; of the background work, nil before it runs
+	ended  bool            // making; there will be no area any more
+
+	mu struct { // a leaf
+		sync.RWMutex
+		grafts map[uint64]*graft // by the inode number of warm's directory
+		stays  map[uint64]string // notes about directories that are not what the rules want because of what they hold
+		why    error             // there is no area because
+	}
+}
+
+// graft is a directory of warm whose contents are in the area.
+type graft struct {
+	gen  uint64
+	key  string // name in the area
+	host *Inode // warm's directory, with a reference; nil until it was looked up
+	seq  uint64 // memory.seq of when it was compared with the rules
+}
+
+// errNoMemory: a directory is of class memory, and there is nowhere to keep its contents. They never go to the disk instead.
+var errNoMemory = fmt.Errorf("the memory class is not available: %w", unix.EOPNOTSUPP)
+
+// errUnmounted: the mount, and with it the memory class, has ended.
+var errUnmounted = errors.New("the volume is not mounted any more")
+
+// openMemory takes over what an earlier daemon of this volume left in memory, or makes room for what the rules want there. Without
+// it the volume works; status says what does not.
+func (v *Volume) openMemory() {
+	m := &v.memory
+	m.seq.Store(1)
+	left, err := mountedAt(filepath.Join(v.cfg.State, memoryName))
+	if err == nil && left || v.memoryRules() {
+		m.on.Store(true)
+		m.making.Lock()
+		defer m.making.Unlock()
+		v.openArea()
+	}
+}
+
+// memoryRulesChanged is called after memoryDir began to answer differently.
+func (v *Volume) memoryRulesChanged() {
+	m := &v.memory
+	m.making.Lock()
+	defer m.making.Unlock()
+	m.seq.Add(1)
+	if v.memoryRules() && m.area.Load() == nil && !m.ended {
+		v.openArea()
+	}
+	m.on.Store(v.memoryRules() || m.area.Load() != nil)
+}
+
+func (v *Volume) memoryClassLimit() int64 {
+	if v.cfg.MemoryClassLimit > 0 {
+		return v.cfg.MemoryClassLimit
+	}
+	return DefaultMemoryClass
+}
+
+// openArea makes the area; memory.making is held.
+func (v *Volume) openArea() {
+	m := &v.memory
+	a, t, err := v.newArea()
+	m.mu.Lock()
+	m.mu.why = err
+	m.mu.Unlock()
+	if err != nil {
+		v.log.WithError(err).Warn("directories of class memory are not available: nothing can be made in them")
+		return
+	}
+	m.tmpfs = t
+	m.mayswap.Store(t.swap)
+	m.area.Store(a)
+	if i := v.inval.Load(); i != nil {
+		a.inval.Store(i)
+	}
+	if m.run != nil {
+		v.wg.Go(func() { a.pruneLoop(m.run) })
+	}
+	if t.adopted {
+		v.log.WithField("directories", len(m.mu.grafts)).Info("took over the memory class of a daemon that was killed")
+	}
+}
+
+func (v *Volume) newArea() (*Volume, *tmpfs, error) {
+	limit := v.memoryClassLimit()
+	t, err := openTmpfs(v.cfg.State, v.state.Machine, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	fail := func(err error) (*Volume, *tmpfs, error) { return nil, nil, errors.Join(err, t.close(t.adopted)) }
+	if t.adopted {
+		if err := t.resize(limit); err != nil {
+			v.log.WithError(err).Warn("memory_class_limit stays as the last daemon had it")
+		}
+	}
+	a := &Volume{host: v, cfg: Config{State: v.cfg.State}, log: v.log, warmFD: t.tree, openedAt: time.Now(),
+		uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC}
+	var st unix.Statx_t
+	if err := statAt(t.tree, "", &st); err != nil {
+		return fail(err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(t.tree, &fs); err != nil {
+		return fail(err)
+	}
+	a.warmMount = st.Mnt_id
+	a.noatime, a.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
+	a.dirs.init()
+	a.table.init(maxInodes(v.cfg.MemoryLimit) / 4)
+	a.table.next = areaBit
+	a.epoch.Store(1)
+	a.points.verified.Store(true)
+	if err := a.openRoot(); err != nil {
+		return fail(err)
+	}
+	names, err := listNames(t.tree)
+	if err != nil {
+		return fail(err)
+	}
+	grafts := map[uint64]*graft{}
+	for _, d := range names {
+		var ino uint64
+		g := &graft{key: d.Name}
+		if n, err := fmt.Sscanf(d.Name, graftKey, &ino, &g.gen); n != 2 || err != nil {
+			_ = removeTree(t.tree, d.Name) // it was being made when the daemon was killed
+			continue
+		}
+		grafts[ino] = g
+	}
+	v.memory.mu.Lock()
+	v.memory.mu.grafts, v.memory.mu.stays = grafts, map[uint64]string{}
+	v.memory.mu.Unlock()
+	return a, t, nil
+}
+
+// startMemory begins the area's background work.
+func (v *Volume) startMemory(ctx context.Context) {
+	m := &v.memory
+	m.making.Lock()
+	defer m.making.Unlock()
+	m.run = ctx
+	if a := m.area.Load(); a != nil {
+		v.wg.Go(func() { a.pruneLoop(ctx) })
+	}
+}
+
+// EndMemory throws away what directories of class memory hold; Close does so too. Without it the last backup of a mount that is gone
+// would keep it for that long, and for the next mount if it is killed. What an earlier daemon left and this one never served, a mount
+// that failed, stays.
+func (v *Volume) EndMemory() error {
+	m := &v.memory
+	m.making.Lock()
+	defer m.making.Unlock()
+	m.ended = true
+	a := m.area.Swap(nil)
+	if a == nil {
+		return nil
+	}
+	m.mu.Lock()
+	m.mu.why = errUnmounted
+	m.mu.Unlock()
+	a.closed.Store(true)
+	err := m.tmpfs.close(m.tmpfs.adopted && !v.started.Load())
+	a.table.mu.RLock()
+	inodes := slices.Collect(maps.Values(a.table.byID))
+	a.table.mu.RUnlock()
+	for _, n := range inodes {
+		if n.dir != nil {
+			a.dirs.drop(n)
+		}
+	}
+	return err
+}
+
+// DropMemory unmounts what a daemon that died while it started may have left in a state directory. The directory is locked.
+func DropMemory(state string) error {
+	at := filepath.Join(state, memoryName)
+	if mounted, err := mountedAt(at); err != nil || !mounted {
+		return nil
+	}
+	s, err := loadState(state)
+	if err != nil {
+		return err
+	}
+	t := &tmpfs{path: at, tree: -1}
+	if err := t.adopt(s.Machine, 0); err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	return t.close(false)
+}
+
+// memoryStatus counts the area.
+func (v *Volume) memoryStatus() MemoryStatus {
+	m := &v.memory
+	s := MemoryStatus{Limit: v.memoryClassLimit()}
+	m.mu.RLock()
+	why := m.mu.why
+	s.Directories = len(m.mu.grafts)
+	m.mu.RUnlock()
+	a := m.area.Load()
+	switch {
+	case why != nil:
+		s.Why = why.Error()
+		return s
+	case a == nil:
+		s.Why = "no rule asks for it"
+		return s
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(a.warmFD, &fs); err != nil {
+		s.Why = err.Error()
+		return s
+	}
+	s.Available = true
+	const own, ownPages = 3, 1 // the tmpfs's root, the tree and the owner's name, which takes a page
+	s.Files = max(0, int64(fs.Files-fs.Ffree)-own-int64(s.Directories))
+	s.Bytes = max(0, int64(fs.Blocks-fs.Bfree)-ownPages) * fs.Bsize
+	s.Limit = int64(fs.Blocks) * fs.Bsize
+	s.Swap = m.mayswap.Load()
+	return s
+}
+
+// notesMost bounds how many directories the notes of a status name.
+const notesMost = 10
+
+// memoryNotes says which directories are not what the rules want them to be.
+func (v *Volume) memoryNotes() []string {
+	m := &v.memory
+	m.mu.RLock()
+	why, stays := m.mu.why, slices.Sorted(maps.Values(m.mu.stays))
+	m.mu.RUnlock()
+	var notes []string
+	if why != nil {
+		notes = append(notes, "directories of class memory are not available: "+why.Error())
+	}
+	if extra := len(stays) - notesMost; extra > 0 {
+		stays = append(stays[:notesMost], fmt.Sprintf("and %d more directories that stay what they were", extra))
+	}
+	return append(notes, stays...)
+}
+
+// memoryFileStatus is FileStatus of n, which is in the area; at is its path in the volume.
+func (v *Volume) memoryFileStatus(n *Inode, at string) (FileStatus, error) {
+	a, err := n.vol.Getattr(n, nil)
+	if err != nil {
+		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
+	}
+	s := FileStatus{Path: path.Clean("/" + at)[1:], Kind: n.kind.String(), Class: "memory", Tiers: []string{"memory"}, Open: int(n.opens.Load()),
+		Why: "directories of class memory are never backed up"}
+	if n.kind == KindFile || n.kind == KindSymlink {
+		s.Size = int64(a.Size)
+	}
+	if t := n.lastUse.Load(); t != 0 {
+		s.Used = n.vol.openedAt.Add(time.Duration(t-1) * useTick)
+	}
+	return s, nil
+}
