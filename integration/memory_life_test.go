@@ -57,7 +57,7 @@ func TestMemoryKill(t *testing.T) {
 
 	// The rule has gone: what is in memory stays there while it is.
 	v.kill()
-	v.env = nil
+	v.config = ""
 	v.mount()
 	if got := read(t, v.at("mem/new")); got != "new" {
 		t.Errorf("without the rule: %q", got)
