@@ -154,7 +154,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 		return err
 	}
 	v.doubtful, v.fresh = false, true
-	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head, s.Origin = "", id, id })
+	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head, s.Origin, s.Volume = "", id, id, v.cold.VolumeID() })
 }
 
 // reloadRoot reads the root's record anew after a restore wrote it.

@@ -1,0 +1,24 @@
+package tiers
+
+import "testing"
+
+// TestRestoreNotesVolume: volume.json says with the commit that was restored whose it is: a daemon that is killed right after that
+// is followed by one that finds state and repository of one volume.
+func TestRestoreNotesVolume(t *testing.T) {
+	cold := newMemCold()
+	v := openTiered(t, t.TempDir(), cold)
+	write(t, v, v.Root(), "a", "1")
+	v.mustSync(t)
+	must(t, v.Close())
+	v = openTiered(t, t.TempDir(), cold)
+	must(t, v.state.update(func(s *stateFile) { s.Volume = "made before the repository was known" }))
+	head, err := cold.Head(t.Context())
+	must(t, err)
+	must(t, v.restoreWarm(t.Context(), head))
+	s, err := loadState(v.cfg.State)
+	must(t, err)
+	if s.Head == "" || s.Volume != cold.VolumeID() {
+		t.Errorf("volume.json has commit %q of volume %q", s.Head, s.Volume)
+	}
+	must(t, v.Close())
+}
