@@ -279,6 +279,7 @@ func TestCommitsOfSQLite(t *testing.T) {
 
 // TestCommitsOfPostgres is TestCommitsOfSQLite for PostgreSQL under pgbench. Of the commits EMBERFS_MOMENT_CHECK are restored, 6 unless it is set.
 func TestCommitsOfPostgres(t *testing.T) {
+	lookPath(t, "stdbuf")
 	deadline(t, 8*time.Minute+4*momentTime(t))
 	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(bins) == 0 {
@@ -301,7 +302,7 @@ func TestCommitsOfPostgres(t *testing.T) {
 	pg.client("psql", "-qc", "CREATE TABLE acked(n int)", "bench")
 	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
 	check(t, load.Start())
-	ours := pg.command("sh", "-c", `i=0; while :; do i=$((i+1)); echo "INSERT INTO acked VALUES($i);"; echo "\\echo $i"; done | psql -q -v ON_ERROR_STOP=1 -h `+pg.run+` -U postgres bench`).prepare(t.Context())
+	ours := pg.command("sh", "-c", `i=0; while :; do i=$((i+1)); echo "INSERT INTO acked VALUES($i) RETURNING n;"; done | stdbuf -oL psql -qAt -v ON_ERROR_STOP=1 -h `+pg.run+` -U postgres bench`).prepare(t.Context())
 	out, err := ours.StdoutPipe()
 	check(t, err)
 	check(t, ours.Start())

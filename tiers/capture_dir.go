@@ -172,7 +172,14 @@ func (w *dirWalk) allNames() ([]string, error) {
 
 // needsFull says that there is a name of a file with several, whose group needs the whole listing.
 func (w *dirWalk) needsFull(names []string) (bool, error) {
+	m := w.c.m
 	for _, name := range names {
+		var st unix.Statx_t
+		err := statAt(w.fd, name, &st)
+		if plain := err == nil && (st.Nlink == 1 || kindOf(uint32(st.Mode)) == KindDir) || errors.Is(err, unix.ENOENT); plain &&
+			!m.bindingKept(w.m.n, name) && !m.has(inoKey{st.Ino, genOf(&st)}) {
+			continue
+		}
 		s, err := w.find(name)
 		if s.n != nil {
 			w.c.v.unref(s.n, 1)

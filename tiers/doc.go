@@ -38,7 +38,12 @@
 //  10. Reading a stub writes nothing to warm. Whatever changes its bytes meets errStub under Inode.mu, lets go of everything, brings it
 //     back and begins again (stub.go: again).
 //  11. Names of one file in several directories are made together (listlinks.go); until then none of these directories moves.
-//  12. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//  12. A commit shows one moment, its boundary (moment.go). Whoever changes something first after it leaves the pre-image for the commit's
+//     walk before the change: of a name (keepBound, keepUnbound), of an inode's attributes and record (keepPast), of its bytes
+//     (keepContent, preserved.aside). The walk looks for a pre-image after it looked at what is there, or under Inode.mu. What was clean
+//     at the boundary needs none of its bytes or children: its record names them. Pages written through a mapping count from when the
+//     kernel hands them over. A pre-image that cannot be had spoils the commit, never the change.
+//  13. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
 //
 // # Lock order
 //
@@ -52,6 +57,7 @@
 //	Volume.marks     transitions of directory records
 //	Inode.mu         record, open writers, cached mode of one inode
 //	Volume.ns        parent and name of every inode; write side: around a rename or unlink system call
+//	moment.mu        pre-images; nothing but table.mu is locked under it, and no system call made
 //	(an area's own locks, from barrier on: nothing of the volume that it is part of is taken under them)
 //	table.mu, dirFDs.mu, dirState.mu, memory.mu   leaves: nothing is locked and no system call made under them (close excepted)
 package tiers

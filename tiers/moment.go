@@ -115,6 +115,13 @@ func (m *moment) preimage(n *Inode) *preimage {
 	return m.inodes[n.key()]
 }
 
+// has says that an inode has a pre-image.
+func (m *moment) has(key inoKey) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inodes[key] != nil
+}
+
 // binding looks for the pre-image of a name; its inode has a reference more.
 func (m *moment) binding(dir *Inode, name string) (b binding, ok bool) {
 	m.mu.Lock()
@@ -153,6 +160,9 @@ func (m *moment) hold(n *Inode) {
 // done notes that the walk has all of n, which it will not come by again.
 func (m *moment) done(n *Inode) {
 	n.taken.Store(m.epoch)
+	if p := n.preserved.Load(); p != nil {
+		p.end()
+	}
 	m.mu.Lock()
 	counted, held := m.held[n]
 	delete(m.held, n)

@@ -208,7 +208,7 @@ func (v *Volume) nameOf(n *Inode) string {
 func TestCommitShowsItsBoundary(t *testing.T) {
 	for _, records := range []bool{true, false} {
 		for _, s := range pitStates {
-			if s.records && !records {
+			if s.records && !records || testing.Short() && s.name != "dirty" && (s.name != "stub" && s.name != "new" || !records) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s, records %v", s.name, records), func(t *testing.T) {
@@ -296,24 +296,33 @@ func TestCommitShowsItsBoundary(t *testing.T) {
 func TestSpoiledCommit(t *testing.T) {
 	c := newMemCold()
 	v, after := afterBoundary(t, c, true)
-	write(t, v, v.root, "f", "one")
+	f := write(t, v, v.root, "f", "one")
 	v.mustSync(t)
 	const files = 20
 	for i := range files {
 		write(t, v, v.root, fmt.Sprint(i), "text")
 	}
-	*after = func() error {
-		v.moment.Load().maxFDs = files / 2
-		for i := range files {
-			must(t, v.Unlink(v.root, fmt.Sprint(i)))
+	spoil := map[string]func(m *moment){
+		"too many descriptors": func(m *moment) {
+			m.maxFDs = files / 2
+			for i := range files {
+				must(t, v.Unlink(v.root, fmt.Sprint(i)))
+			}
+		},
+		"no space": func(m *moment) {
+			full, err := unix.Open("/dev/full", unix.O_RDWR, 0)
+			must(t, err)
+			m.spill.fd = full
+			writeAt(t, v, f, []byte("another text"), 0)
+		},
+	}
+	for what, spoil := range spoil {
+		writeAt(t, v, f, []byte("dirty"), 0)
+		*after = func() error { spoil(v.moment.Load()); return nil }
+		if err := v.commit(context.Background(), &Receipt{}); !errors.Is(err, ErrSpoiled) {
+			t.Fatalf("%s: commit: %v", what, err)
 		}
-		return nil
+		want := scan(t, v)
+		sameTree(t, what, scanCommit(t, c, v.mustSync(t).Commit), want)
 	}
-	rc := &Receipt{}
-	if err := v.commit(context.Background(), rc); !errors.Is(err, ErrSpoiled) {
-		t.Fatalf("commit: %v", err)
-	}
-	want := scan(t, v)
-	rc = v.mustSync(t)
-	sameTree(t, "the next commit", scanCommit(t, c, rc.Commit), want)
 }

@@ -13,8 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spoiledTries is how often a commit is tried that comes apart because what it is to take changes faster than it can be set aside.
-const spoiledTries = 3
+// A commit for which what changes cannot be set aside is tried again after spoiledWait, then after four times as long, below spoiledMost:
+// what removes thousands of files comes to an end.
+const (
+	spoiledWait = 50 * time.Millisecond
+	spoiledMost = 4 * time.Second
+)
 
 // Sync commits what is dirty and pushes where there is a remote; it returns when both are durable. The error says that nothing
 // could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes with an error too.
@@ -41,7 +45,7 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 		return errClosed
 	}
 	err := commit(ctx, rc)
-	for tries := 1; tries < spoiledTries && errors.Is(err, ErrSpoiled) && ctx.Err() == nil; tries++ {
+	for wait := spoiledWait; errors.Is(err, ErrSpoiled) && wait < spoiledMost && sleep(ctx, wait); wait *= 4 {
 		v.log.WithError(err).Warn("the commit is tried again")
 		err = commit(ctx, rc)
 	}
