@@ -36,6 +36,8 @@ type Inode struct {
 	coldReads atomic.Uint32 // handles through which a stub was read
 	noted     atomic.Bool   // is in the list of files that this session opened
 
+	alsoCritical atomic.Bool // has several names, and the rules said critical of one
+
 	writeSeq     atomic.Uint64           // rises with every change of content
 	written      atomic.Pointer[written] // which parts changed; nil: not noted (small files, or not read by a commit yet)
 	epoch        atomic.Uint64           // the last epoch in which the inode was touched
@@ -264,6 +266,7 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	if same {
 		return true
 	}
+	v.severalNames(n, parent, name)
 	v.ns.Lock()
 	if v.moves.Load() != moves {
 		var st unix.Statx_t
