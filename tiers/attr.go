@@ -240,7 +240,11 @@ func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return v.truncate(n, fd, size, killPriv)
+	if err := v.truncate(n, fd, size, killPriv); err != nil {
+		return err
+	}
+	v.finished(n) // nobody closes anything
+	return nil
 }
 
 // Access is access(2) with the daemon's own rights; it is asked only where the mount has no default_permissions, which means

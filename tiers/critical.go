@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path"
 	"slices"
@@ -34,6 +35,7 @@ type critical struct {
 	ends    []time.Time // when changes ended that no commit has
 	due     time.Time   // of the next commit; zero: nothing waits
 	waiting []chan error
+	under   *criticalSet  // what the commit under way takes; nil: none
 	wake    chan struct{} // capacity 1
 	delays  delays
 	commits int64 // to the live branch, since the mount
@@ -56,8 +58,10 @@ func (v *Volume) watch(d *Inode, name string, kind touchKind) int {
 	}
 	at := path.Join(v.pathOf(d), name)
 	r := set.Decide(at, false).Rule
-	if r == nil {
-		r = set.Decide(at, true).Rule // it may be a directory
+	if r == nil || !r.Ignore && r.Class != rules.Critical { // it may be a directory
+		if d := set.Decide(at, true); r == nil || d.Class() == rules.Critical {
+			r = d.Rule
+		}
 	}
 	switch {
 	case r == nil:
@@ -108,13 +112,30 @@ func (v *Volume) criticalDelay(r *rules.Rule) time.Duration {
 	return v.cfg.CriticalDelay
 }
 
-// finished notes that a handle that could write n was closed.
+// finished notes that a change of n's bytes is over: a handle that could write it was closed, or it was cut without one.
 func (v *Volume) finished(n *Inode) {
-	if !v.Rules().HasCritical() {
+	if !v.Rules().HasCritical() || !v.critical.noted(v, n) {
 		return
 	}
-	if d := v.decide(n); d.Class() == rules.Critical && v.critical.noted(v, n) {
+	if d := v.decide(n); d.Class() == rules.Critical {
 		v.critical.ended(v.criticalDelay(d.Rule))
+	} else if n.alsoCritical.Load() {
+		v.critical.ended(v.cfg.CriticalDelay)
+	}
+}
+
+// severalNames notes that n has a name beside the one it is known by: if the rules say critical of either, a commit has to come
+// soon after each change, by whatever name. A live branch has no files with several names.
+func (v *Volume) severalNames(n, dir *Inode, name string) {
+	set := v.Rules()
+	if n.kind != KindFile || !set.HasCritical() || n.alsoCritical.Load() {
+		return
+	}
+	v.ns.RLock()
+	several := n.parent != nil && (n.parent != dir || n.name != name)
+	v.ns.RUnlock()
+	if several && (v.decide(n).Class() == rules.Critical || set.Decide(path.Join(v.pathOf(dir), name), false).Class() == rules.Critical) {
+		n.alsoCritical.Store(true)
 	}
 }
 
@@ -125,16 +146,35 @@ func (v *Volume) fsynced(n *Inode) error {
 		return nil
 	}
 	d := v.decide(n)
-	if d.Rule == nil || !v.critical.noted(v, n) {
+	if d.Rule != nil && d.Rule.FsyncRemote {
+		return v.fsyncRemote(n, v.critical.awaited(v, n))
+	}
+	v.finished(n)
+	return nil
+}
+
+// fsyncedDir is fsynced for the names in a directory.
+func (v *Volume) fsyncedDir(d *Inode) error {
+	set := v.Rules()
+	if !set.HasFsyncRemote() {
 		return nil
 	}
-	if !d.Rule.FsyncRemote {
-		if d.Class() == rules.Critical {
-			v.critical.ended(v.criticalDelay(d.Rule))
+	at := v.pathOf(d)
+	for _, name := range v.critical.awaitedIn(d) {
+		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
+			return v.fsyncRemote(d, true)
 		}
-		return nil
 	}
-	if !v.running.Load() {
+	if r := set.Decide(at, true).Rule; r != nil && r.FsyncRemote {
+		return v.fsyncRemote(d, v.critical.awaited(v, d))
+	}
+	return nil
+}
+
+// fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being made, or
+// could not be pushed.
+func (v *Volume) fsyncRemote(n *Inode, changed bool) error {
+	if !v.running.Load() || !changed && !v.unpushed() {
 		return nil
 	}
 	done := make(chan error, 1)
@@ -188,12 +228,48 @@ func (c *critical) noted(v *Volume, n *Inode) bool {
 	return ok || c.whole
 }
 
+// awaited says whether a change of n waits for a commit to stand, one that is under way included.
+func (c *critical) awaited(v *Volume, n *Inode) bool {
+	v.ns.RLock()
+	parent, name := n.parent, n.name
+	v.ns.RUnlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.names[parent][name]
+	if u := c.under; u != nil && !ok {
+		_, ok = u.names[parent][name]
+		ok = ok || u.whole
+	}
+	return ok || c.whole
+}
+
+// awaitedIn is awaited for the names in a directory.
+func (c *critical) awaitedIn(d *Inode) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := slices.Collect(maps.Keys(c.names[d]))
+	if c.under != nil {
+		names = slices.AppendSeq(names, maps.Keys(c.under.names[d]))
+	}
+	return names
+}
+
 // needWhole says that something changed which only a commit of everything can take.
 func (c *critical) needWhole(delay time.Duration) {
 	c.mu.Lock()
 	c.whole = true
 	c.mu.Unlock()
 	c.ended(delay)
+}
+
+// severalChanged notes a change of a file with several names, one of them critical.
+func (c *critical) severalChanged(v *Volume, kind touchKind) {
+	c.mu.Lock()
+	c.whole = true
+	c.mu.Unlock()
+	if kind == touchChange {
+		c.ended(v.cfg.CriticalDelay)
+	}
 }
 
 // ended notes the end of a change, from which on there is so much time until the commit.
@@ -236,10 +312,12 @@ func (c *critical) take() *criticalSet {
 	defer c.mu.Unlock()
 	s := &criticalSet{names: c.names, count: c.count, whole: c.whole, ends: c.ends, waiting: c.waiting}
 	c.names, c.count, c.whole, c.ends, c.waiting, c.due = nil, 0, false, nil, nil, time.Time{}
+	c.under = s
 	return s
 }
 
-// put brings back what a failed commit took, to be tried again after some time. Those who wait get the error.
+// put brings back what a failed commit took, to be tried again after some time. Those who wait get the error, unless the next
+// commit follows at once.
 func (c *critical) put(v *Volume, s *criticalSet, err error) {
 	for d, names := range s.names {
 		for name := range names {
@@ -248,12 +326,13 @@ func (c *critical) put(v *Volume, s *criticalSet, err error) {
 		v.unref(d, 1)
 	}
 	c.mu.Lock()
+	c.under = nil
 	c.whole = c.whole || s.whole
 	c.ends = append(s.ends, c.ends...)
 	if len(c.ends) > maxEnds {
 		c.ends = c.ends[:maxEnds]
 	}
-	if errors.Is(err, errNeedWhole) { // which follows at once
+	if errors.Is(err, errNeedWhole) || errors.Is(err, ErrSpoiled) {
 		c.waiting = append(c.waiting, s.waiting...)
 		s.waiting = nil
 	}
@@ -268,6 +347,7 @@ func (c *critical) put(v *Volume, s *criticalSet, err error) {
 func (c *critical) settled(v *Volume, s *criticalSet) {
 	now := time.Now()
 	c.mu.Lock()
+	c.under = nil
 	for _, t := range s.ends {
 		c.delays.add(now.Sub(t))
 	}
@@ -283,11 +363,11 @@ func answer(waiting []chan error, err error) {
 	}
 }
 
-// next is when the next commit is due; zero: never.
-func (c *critical) next() time.Time {
+// next is when the next commit is due, zero: never, and whether somebody waits for it.
+func (c *critical) next() (due time.Time, awaited bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.due
+	return c.due, len(c.waiting) > 0
 }
 
 // criticalLoop commits what is critical when it is due. Commits take at most half of the time, however many files change.
@@ -297,10 +377,14 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 	retry.InitialInterval, retry.MaxInterval = 100*time.Millisecond, time.Minute
 	var took time.Duration // of commits lately, on the average
 	var rest time.Time     // none begins before
+	var hold time.Time     // nor before this after a failure, unless somebody waits
 	for {
 		wait := time.Duration(math.MaxInt64)
-		if due := c.next(); !due.IsZero() {
+		if due, awaited := c.next(); !due.IsZero() {
 			wait = max(time.Until(due)-min(took, v.cfg.CriticalDelay/4), time.Until(rest))
+			if !awaited {
+				wait = max(wait, time.Until(hold))
+			}
 		}
 		if wait > 0 {
 			t := time.NewTimer(wait)
@@ -324,6 +408,7 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 		rest = time.Now().Add(last)
 		if err == nil && rc.Complete {
 			retry.Reset()
+			hold = time.Time{}
 			continue
 		}
 		pause := retryAfter(retry, err, v.cfg.BackupInterval)
@@ -332,9 +417,9 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 		} else {
 			v.log.WithField("missing", rc.Missing).WithField("retry", pause.String()).Error("critical files are not all backed up")
 		}
-		rest = time.Now().Add(pause)
+		rest, hold = time.Now().Add(max(last, retry.InitialInterval)), time.Now().Add(pause)
 		c.mu.Lock()
-		c.dueBy(rest)
+		c.dueBy(hold)
 		c.mu.Unlock()
 	}
 }
@@ -353,6 +438,9 @@ func (v *Volume) criticalStatus() CriticalStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := CriticalStatus{Waiting: int64(c.count), Commits: c.commits, Worst: c.delays.worst.Seconds()}
+	if c.whole {
+		s.Waiting = max(s.Waiting, 1) // at least one
+	}
 	s.P50, s.P99 = c.delays.percentile(50), c.delays.percentile(99)
 	return s
 }

@@ -125,7 +125,15 @@ func parseDirent(b []byte) (Dirent, int) {
 }
 
 // Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old name too.
+// Where a rule says so it returns when the remote has a commit with what was changed in it.
 func (d *DirHandle) Fsync(datasync bool) error {
+	if err := d.fsync(datasync); err != nil {
+		return err
+	}
+	return d.v.fsyncedDir(d.n)
+}
+
+func (d *DirHandle) fsync(datasync bool) error {
 	if d.v.fsType == unix.BTRFS_SUPER_MAGIC {
 		return unix.Syncfs(d.fd)
 	}

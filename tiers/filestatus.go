@@ -49,7 +49,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	}
 	dirty := v.changedName(n)
 	if dirty && v.laneOf(n) == laneCritical && !captured(n).IsZero() {
-		dirty = v.critical.noted(v, n) // the live branch may have it
+		dirty = v.critical.awaited(v, n) // the live branch may have it
 	}
 	n.mu.Lock()
 	r, stored := n.mu.rec, n.mu.captured

@@ -38,7 +38,8 @@ type Inode struct {
 	noted     atomic.Bool   // is in the list of files that this session opened
 
 	// host is, of the root of a memory directory, the directory of warm at whose place it stands; both shown under its number.
-	host atomic.Pointer[Inode]
+	host         atomic.Pointer[Inode]
+	alsoCritical atomic.Bool // has several names, and the rules said critical of one
 
 	writeSeq     atomic.Uint64           // rises with every change of content
 	written      atomic.Pointer[written] // which parts changed; nil: not noted (small files, or not read by a commit yet)
@@ -292,6 +293,7 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	if same {
 		return true
 	}
+	v.severalNames(n, parent, name)
 	v.ns.Lock()
 	if v.moves.Load() != moves {
 		var st unix.Statx_t

@@ -275,6 +275,9 @@ func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
 	}
 	defer v.unref(parent, 1)
 	v.addChanged(parent, name, kind)
+	if kind != touchQuiet && n.alsoCritical.Load() {
+		v.critical.severalChanged(v, kind)
+	}
 	return v.touchChainIfNeeded(parent)
 }
 

@@ -26,6 +26,11 @@ type memCold struct {
 	known   int   // those with a known base
 	failTx  error // Commit fails with it
 
+	remote   bool
+	pushed   ID
+	failPush error  // Push fails with it
+	pushing  func() // is called by Push; nil: nothing to do
+
 	maintain func(context.Context) error // nil: nothing to do
 	counting func(context.Context) error // is called by Files; nil: nothing to do
 	collect  func(context.Context, GCOptions) (GCReport, error)
@@ -161,13 +166,32 @@ func (c *memCold) Holds(_ context.Context, id ID, _ int64) error {
 	}
 	return nil
 }
-func (c *memCold) HasRemote() bool                    { return false }
+func (c *memCold) HasRemote() bool                    { return c.remote }
 func (c *memCold) Fetch(context.Context) error        { return nil }
-func (c *memCold) Push(context.Context) error         { return nil }
 func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
-func (c *memCold) Pushed() ID                         { return ID{} }
 func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
 func (c *memCold) Close() error                       { return nil }
+
+func (c *memCold) Push(context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if pushing := c.pushing; pushing != nil {
+		c.mu.Unlock()
+		pushing()
+		c.mu.Lock()
+	}
+	if c.failPush == nil && c.remote {
+		if c.pushed = c.live; c.live.IsZero() {
+			c.pushed = c.head
+		}
+	}
+	return c.failPush
+}
+func (c *memCold) Pushed() ID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pushed
+}
 
 func (c *memCold) GC(ctx context.Context, o GCOptions) (GCReport, error) { return c.collect(ctx, o) }
 func (c *memCold) Maintain(ctx context.Context) error {

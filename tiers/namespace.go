@@ -174,6 +174,7 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	}
 	dir.noteLinks()
 	v.noteParentLinks(n)
+	v.severalNames(n, dir, name)
 	v.ns.RLock()
 	nameless := n.parent == nil
 	v.ns.RUnlock()

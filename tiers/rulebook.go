@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,10 +95,15 @@ func (v *Volume) applyRules(set *rules.Set, from string, withheld int) {
 
 // putRules makes a set the one in effect. The commands that look at a volume without its daemon find it beside the state.
 func (v *Volume) putRules(set *rules.Set) {
-	v.book.set.Store(set)
+	v.barrier.Lock() // what changed under the old ones is marked by now
+	before := v.book.set.Swap(set)
 	v.book.changes.Add(1)
+	v.barrier.Unlock()
 	if v.memory.seq.Load() > 0 { // it is open
 		v.memoryRulesChanged()
+	}
+	if v.started.Load() && set.HasCritical() && (before.HasIgnore() || !v.rootClean()) {
+		v.critical.needWhole(v.leastCriticalDelay(set)) // it may have become critical
 	}
 	path := filepath.Join(v.cfg.State, effectName)
 	old, err := os.ReadFile(path)
@@ -105,6 +112,17 @@ func (v *Volume) putRules(set *rules.Set) {
 			v.log.WithError(err).Warn("emberfs diff and check will not know the rules in effect")
 		}
 	}
+}
+
+// leastCriticalDelay is the shortest that a rule of class critical asks for.
+func (v *Volume) leastCriticalDelay(set *rules.Set) time.Duration {
+	least := time.Duration(math.MaxInt64)
+	for i := range set.Rules() {
+		if r := &set.Rules()[i]; r.Class == rules.Critical {
+			least = min(least, v.criticalDelay(r))
+		}
+	}
+	return least
 }
 
 // EffectiveRules reads which rules the volume of a state directory last had in effect.

@@ -24,7 +24,7 @@ const (
 // could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes with an error too.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
-	if (reason == "unmount" || reason == "terminate") && !v.critical.next().IsZero() {
+	if due, _ := v.critical.next(); (reason == "unmount" || reason == "terminate") && !due.IsZero() {
 		_, _ = v.syncCritical(ctx) // first, for there may be a deadline; what fails is tried again with all the rest
 	}
 	err := v.syncBy(ctx, rc, v.commit)

@@ -1,0 +1,174 @@
+package tiers
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// eventually waits until the newest commit has a path with this content.
+func eventually(t *testing.T, cold *memCold, path, content string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); newest(t, cold)[path] != content; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s is not committed with %q: %v", path, content, newest(t, cold))
+		}
+	}
+}
+
+// TestBecomesCritical: what was changed before a rule says critical of it is committed within that rule's delay.
+func TestBecomesCritical(t *testing.T) {
+	cold := newMemCold()
+	v := openTiered(t, t.TempDir(), cold, func(c *Config) { c.CriticalDelay, c.BackupInterval = time.Hour, time.Hour })
+	must(t, v.SetRulesText([]byte("- {match: build/, ignore: true}\n")))
+	v.Start()
+	write(t, v, v.Root(), "plain", "1")
+	v.mustSync(t)
+	write(t, v, mkdir(t, v, v.Root(), "state"), "a", "a")
+	_, h, _, err := v.Create(v.Root(), "open.db", unix.O_RDWR, 0o600, me)
+	must(t, err)
+	defer h.Release()
+	_, err = h.Write([]byte("open"), 0, false)
+	must(t, err)
+	must(t, v.SetRulesText([]byte(criticalState+"- {match: build/, ignore: true}\n- {match: x, class: critical, critical_delay: 100ms}\n")))
+	eventually(t, cold, "state/a", "a")
+	eventually(t, cold, "open.db", "open")
+	// What was ignored is nobody's change, and becomes critical all the same.
+	write(t, v, mkdir(t, v, v.Root(), "build"), "out", "1")
+	v.mustSync(t)
+	must(t, v.SetRulesText([]byte("- {match: build/, class: critical, critical_delay: 100ms}\n")))
+	eventually(t, cold, "build/out", "1")
+	// And nothing is, where nothing waits.
+	v.mustSync(t)
+	commits := len(cold.commits)
+	must(t, v.SetRulesText(nil))
+	time.Sleep(200 * time.Millisecond)
+	if len(cold.commits) != commits {
+		t.Error("a commit that nobody asked for")
+	}
+}
+
+// TestCriticalWithoutClose: changes that no close and no fsync ends, and those by another name of a file, are committed too.
+func TestCriticalWithoutClose(t *testing.T) {
+	cold := newMemCold()
+	v := openCritical(t, cold, criticalState+"- {match: fresh/, class: critical}\n- {match: '**', class: session}\n")
+	v.Start()
+	state, other := mkdir(t, v, v.Root(), "state"), mkdir(t, v, v.Root(), "other")
+	a := write(t, v, state, "a", "one")
+	v.mustSync(t)
+	t.Run("truncate", func(t *testing.T) {
+		size := uint64(2)
+		_, err := v.Setattr(a, nil, &SetAttr{Size: &size})
+		must(t, err)
+		eventually(t, cold, "state/a", "on")
+	})
+	t.Run("a directory that another rule would match as a file", func(t *testing.T) {
+		mkdir(t, v, v.Root(), "fresh")
+		eventually(t, cold, "fresh", "/")
+	})
+	t.Run("another name", func(t *testing.T) {
+		_, err := v.Link(a, other, "b")
+		must(t, err)
+		eventually(t, cold, "other/b", "on")
+		v.mustSync(t)
+		if _, _, err := v.Lookup(other, "b"); err != nil { // now it is known by a name that is not critical
+			t.Fatal(err)
+		}
+		overwrite(t, v, a, "two")
+		eventually(t, cold, "state/a", "two")
+		mode := uint32(0o600)
+		_, err = v.Setattr(a, nil, &SetAttr{Mode: &mode})
+		must(t, err)
+		if due, _ := v.critical.next(); due.IsZero() {
+			t.Error("a change of its mode is not critical")
+		}
+	})
+}
+
+// TestFsyncRemoteWaits: fsync of such a file says yes only where the remote has it: also where another commit has taken the change
+// and is being pushed, or could not be pushed.
+func TestFsyncRemoteWaits(t *testing.T) {
+	cold := newMemCold()
+	cold.remote = true
+	v := openCritical(t, cold, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n- {match: d/, class: critical, fsync: remote, critical_delay: 1h}\n")
+	v.Start()
+	d := mkdir(t, v, v.Root(), "d")
+	v.mustSync(t)
+	_, h, _, err := v.Create(v.Root(), "x.db", unix.O_RDWR, 0o600, me)
+	must(t, err)
+	defer h.Release()
+	put := func(s string) {
+		t.Helper()
+		_, err := h.Write([]byte(s), 0, false)
+		must(t, err)
+	}
+	onRemote := func(path, want string) {
+		t.Helper()
+		cold.mu.Lock()
+		pushed, at := cold.pushed, cold.live
+		if at.IsZero() {
+			at = cold.head
+		}
+		cold.mu.Unlock()
+		if pushed != at || newest(t, cold)[path] != want {
+			t.Fatalf("after fsync the remote is at %v, the newest commit %v has %v", pushed, at, newest(t, cold))
+		}
+	}
+	reached, open := make(chan bool, 10), make(chan bool)
+	cold.mu.Lock()
+	cold.pushing = func() { reached <- true; <-open }
+	cold.mu.Unlock()
+	put("one")
+	go func() { _, _ = v.Sync(t.Context(), "test") }()
+	<-reached
+	done := make(chan error)
+	go func() { done <- h.Fsync(true) }()
+	select {
+	case err := <-done:
+		t.Fatalf("fsync while the commit is being pushed: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(open)
+	must(t, <-done)
+	onRemote("x.db", "one")
+
+	refuse := func(err error) {
+		cold.mu.Lock()
+		cold.pushing, cold.failPush = nil, err
+		cold.mu.Unlock()
+	}
+	refuse(&RefusedError{Reason: "a hook says no"}) // would be tried again in half an hour only
+	put("two")
+	for range 3 {
+		if err := h.Fsync(true); err == nil || !strings.Contains(err.Error(), "not remotely") {
+			t.Fatalf("fsync of what the remote refuses: %v", err)
+		}
+	}
+	refuse(nil)
+	must(t, h.Fsync(true))
+	onRemote("x.db", "two")
+
+	// A directory: names that were made in it.
+	sd, err := v.OpenDir(d)
+	must(t, err)
+	defer sd.Close()
+	for i := range 3 {
+		write(t, v, d, fmt.Sprint("n", i), "n")
+		must(t, sd.Fsync(false))
+		onRemote(fmt.Sprint("d/n", i), "n")
+	}
+	refuse(unix.ECONNREFUSED)
+	write(t, v, d, "last", "n")
+	if err := sd.Fsync(false); err == nil {
+		t.Error("fsync of a directory that the remote does not have")
+	}
+	if err := sd.Fsync(false); err == nil {
+		t.Error("and again")
+	}
+	refuse(nil)
+	must(t, sd.Fsync(false))
+	onRemote("d/last", "n")
+}
