@@ -95,6 +95,7 @@ func (v *Volume) applyRules(set *rules.Set, from string, withheld int) {
 func (v *Volume) putRules(set *rules.Set) {
 	v.book.set.Store(set)
 	v.book.changes.Add(1)
+	v.shareWarm()
 	path := filepath.Join(v.cfg.State, effectName)
 	old, err := os.ReadFile(path)
 	if text := set.Text(); err != nil && len(text) > 0 || err == nil && string(old) != string(text) {

@@ -12,6 +12,7 @@ import (
 	"emberfs/backup"
 	"emberfs/fs"
 	"emberfs/tiers"
+	"emberfs/tiers/rules"
 )
 
 // openVolume opens cold, then the volume over it. The volume closes both.
@@ -27,17 +28,34 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	if err != nil {
 		return nil, err
 	}
+	given, err := testRules()
+	if err != nil {
+		return nil, errors.Join(err, cold.Close())
+	}
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
-		Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
+		Rules: given, Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
 	}
 	return vol, nil
+}
+
+// testRules stands in for --config and .emberfs/rules.yaml, which do not exist yet: for tests, a file with rules.
+func testRules() (*rules.Set, error) {
+	path := os.Getenv("EMBERFS_TEST_RULES")
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return rules.Parse(text)
 }
 
 // mountVolume hands the volume to the kernel.
