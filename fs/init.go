@@ -26,12 +26,20 @@ const capabilities = fuse.CAP_ATOMIC_O_TRUNC | // O_TRUNC comes with OPEN instea
 	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // kernel_cache=off keeps mmap
 	fuse.CAP_ABORT_ERROR // tells an aborted connection from an unmount
 
-// refused are not for us: NO_OPEN_SUPPORT, since every open counts; PASSTHROUGH and WRITEBACK_CACHE, since writes would no
-// longer reach warm before they are acknowledged; READDIRPLUS_AUTO, since programs list first and stat afterwards.
-const refused = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_PASSTHROUGH | fuse.CAP_WRITEBACK_CACHE | fuse.CAP_READDIRPLUS_AUTO
+// refused are not for us: NO_OPEN_SUPPORT, since every open counts; WRITEBACK_CACHE, since writes would no longer reach warm before
+// they are acknowledged; READDIRPLUS_AUTO, since programs list first and stat afterwards.
+const refused = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_WRITEBACK_CACHE | fuse.CAP_READDIRPLUS_AUTO
 
-// protocolOptions are what go-fuse's protocol server negotiates and how it logs.
-func protocolOptions(p policy, acl, debugLog bool, lg logrus.FieldLogger) *fuse.MountOptions {
+// stackDepth is how many file systems a file of the mount may go through: ours, and one that is not stacked itself.
+const stackDepth = 1
+
+// protocolOptions are what go-fuse's protocol server negotiates and how it logs. Only root may let the kernel at files of warm; without
+// that other file systems can be stacked on the mount once more.
+func protocolOptions(p policy, acl, root, debugLog bool, lg logrus.FieldLogger) *fuse.MountOptions {
+	no := uint64(refused)
+	if !root {
+		no |= fuse.CAP_PASSTHROUGH
+	}
 	return &fuse.MountOptions{
 		Name:                 subtype,
 		MaxWrite:             maxRequest,
@@ -43,7 +51,8 @@ func protocolOptions(p policy, acl, debugLog bool, lg logrus.FieldLogger) *fuse.
 		// The daemon invalidates what it changes; by mtime the kernel would drop a file's pages after each write.
 		ExplicitDataCacheControl: true,
 		ExtraCapabilities:        capabilities,
-		DisabledCapabilities:     refused,
+		DisabledCapabilities:     no,
+		MaxStackDepth:            stackDepth,
 		PanicHandler: func(v any) fuse.Status {
 			panicked(lg, v)
 			return fuse.EIO

@@ -12,6 +12,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
 )
 
 // kernel is all that this package asks of the connection to the kernel, whichever loop is under it.
@@ -22,6 +24,8 @@ type kernel interface {
 	notify(n notice) error
 	// prune asks the kernel to forget nodes that nobody uses; errors.ErrUnsupported before Linux 6.18.
 	prune(nodes []uint64) error
+	// Register and Unregister: the kernel reads and writes a file itself.
+	tiers.Backing
 	// canPrune says whether prune does anything.
 	canPrune() bool
 	// unmount detaches the mount: at once and for all (EBUSY while in use), or lazily, when its last user has gone.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"emberfs/tiers"
 	"github.com/sirupsen/logrus"
 )
 
@@ -95,7 +97,7 @@ func (m *memfs) Create(_ <-chan struct{}, _ *fuse.CreateIn, name string, out *fu
 	defer m.mu.Unlock()
 	out.Fh = m.add(trueName(name), "")
 	m.entry(&out.EntryOut, out.Fh)
-	out.OpenFlags = m.policy.fileFlags()
+	out.OpenFlags = m.policy.fileFlags(tiers.IOCached)
 	return fuse.OK
 }
 
@@ -109,7 +111,7 @@ func (m *memfs) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 func (m *memfs) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out.Fh, out.OpenFlags = in.NodeId, m.policy.fileFlags()
+	out.Fh, out.OpenFlags = in.NodeId, m.policy.fileFlags(tiers.IOCached)
 	switch n := m.name(in.NodeId); {
 	case n == "stats" || n == "blocked" || strings.HasPrefix(n, "block"):
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
@@ -204,7 +206,7 @@ func daemonMain(mountpoint string) error {
 	}
 	p := policy{cache: os.Getenv("EMBERFS_TEST_CACHE") != "off"}
 	m := newMemfs(p)
-	d, err := newDevice(fd, m, protocolOptions(p, spec.defaultPermissions, false, log), detach, log)
+	d, err := newDevice(fd, m, protocolOptions(p, spec.defaultPermissions, false, false, log), detach, log)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -46,7 +47,7 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 		return nil, err
 	}
 	// ACLs bring default_permissions with them, so a private mount has neither.
-	po := protocolOptions(p, spec.defaultPermissions, o.Debug, o.Log)
+	po := protocolOptions(p, spec.defaultPermissions, os.Geteuid() == 0, o.Debug, o.Log)
 	d, err := newDevice(fd, f, po, detach, o.Log)
 	if err != nil {
 		err = &MountError{"mount", spec.mountpoint, err}
@@ -60,6 +61,9 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 	}
 	s := &Server{kernel: d, dev: d, path: spec.mountpoint, done: make(chan struct{}), notes: newNotifier(d, o.Log)}
 	v.SetInvalidator(s.notes)
+	if err := v.SetBacking(d); err != nil {
+		o.Log.WithError(err).Info("the kernel cannot be let at files of warm: io: passthrough of rules has no effect")
+	}
 	go func() {
 		defer close(s.done)
 		s.err = d.serve()

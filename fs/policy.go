@@ -6,6 +6,8 @@ import (
 	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"emberfs/tiers"
 )
 
 // cacheSeconds is how long the kernel may keep names, attributes and the absence of names: the daemon is the only writer
@@ -25,14 +27,25 @@ func (p policy) seconds() uint64 {
 	return 0
 }
 
-// fileFlags decides the FOPEN flags of every file that is opened or created.
-func (p policy) fileFlags() uint32 {
+// fileFlags decides the FOPEN flags of every file that is opened or created, by the way that tiers chose for it.
+func (p policy) fileFlags(io tiers.IO) uint32 {
 	// Every write reached warm before it was acknowledged: FLUSH has nothing to say, and POSIX locks are the kernel's.
 	const always = fuse.FOPEN_NOFLUSH
-	if !p.cache {
+	switch {
+	case io == tiers.IODirect:
+		return always | fuse.FOPEN_PASSTHROUGH // with any other flag the kernel fails the open
+	case !p.cache || io == tiers.IOUncached:
 		return always | fuse.FOPEN_DIRECT_IO // mmap keeps working: CAP_DIRECT_IO_ALLOW_MMAP
 	}
 	return always | fuse.FOPEN_KEEP_CACHE
+}
+
+// attrSeconds is the timeout of n's attributes: none while they change without the daemon's knowledge.
+func (p policy) attrSeconds(n *tiers.Inode) uint64 {
+	if n.Unseen() {
+		return 0
+	}
+	return p.seconds()
 }
 
 // dirFlags decides the FOPEN flags of every directory that is opened.

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"emberfs/tiers"
 )
 
 func TestPolicy(t *testing.T) {
@@ -12,8 +14,11 @@ func TestPolicy(t *testing.T) {
 		what      string
 		got, want uint64
 	}{
-		{"file, on", uint64(on.fileFlags()), fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH},
-		{"file, off", uint64(off.fileFlags()), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
+		{"file, on", uint64(on.fileFlags(tiers.IOCached)), fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH},
+		{"file, off", uint64(off.fileFlags(tiers.IOCached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
+		{"file by the kernel alone, on", uint64(on.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
+		{"file by the kernel alone, off", uint64(off.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
+		{"file written unseen, on", uint64(on.fileFlags(tiers.IOUncached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
 		{"directory, on", uint64(on.dirFlags()), fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE},
 		{"directory, off", uint64(off.dirFlags()), 0},
 		{"timeout, on", on.seconds(), cacheSeconds},
@@ -26,7 +31,7 @@ func TestPolicy(t *testing.T) {
 }
 
 func TestProtocolOptions(t *testing.T) {
-	o := protocolOptions(policy{cache: true}, true, false, nil)
+	o := protocolOptions(policy{cache: true}, true, true, false, nil)
 	if !o.EnableSymlinkCaching || !o.EnableAcl || !o.ExplicitDataCacheControl || o.EnableLocks || o.MaxWrite != 1<<20 {
 		t.Errorf("%+v", o)
 	}
@@ -35,12 +40,17 @@ func TestProtocolOptions(t *testing.T) {
 			t.Errorf("capability %#x is not asked for", c)
 		}
 	}
-	for _, c := range []uint64{fuse.CAP_WRITEBACK_CACHE, fuse.CAP_PASSTHROUGH, fuse.CAP_NO_OPEN_SUPPORT} {
+	for _, c := range []uint64{fuse.CAP_WRITEBACK_CACHE, fuse.CAP_NO_OPEN_SUPPORT} {
 		if o.DisabledCapabilities&c == 0 || o.ExtraCapabilities&c != 0 {
 			t.Errorf("capability %#x is not refused", c)
 		}
 	}
-	if protocolOptions(policy{}, false, false, nil).EnableSymlinkCaching {
+	if protocolOptions(policy{}, false, true, false, nil).EnableSymlinkCaching {
 		t.Error("kernel_cache=off keeps symlinks")
+	}
+	for _, root := range []bool{true, false} {
+		if refused := protocolOptions(policy{}, false, root, false, nil).DisabledCapabilities&fuse.CAP_PASSTHROUGH != 0; refused == root {
+			t.Errorf("root %v: passthrough refused: %v", root, refused)
+		}
 	}
 }

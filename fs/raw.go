@@ -87,6 +87,12 @@ func cancelled(cancel <-chan struct{}) bool {
 	}
 }
 
+// fillOpen answers an open with h under the number fh.
+func (f *filesystem) fillOpen(out *fuse.OpenOut, fh uint64, h *tiers.Handle) {
+	io, backing := h.IO()
+	out.Fh, out.OpenFlags, out.BackingID = fh, f.policy.fileFlags(io), backing
+}
+
 func fillAttr(out *fuse.Attr, a *tiers.Attr) {
 	out.Ino = a.Ino
 	out.Size = a.Size
@@ -106,13 +112,12 @@ func fillAttr(out *fuse.Attr, a *tiers.Attr) {
 func (f *filesystem) fillEntry(out *fuse.EntryOut, n *tiers.Inode, a *tiers.Attr) {
 	out.NodeId = n.ID()
 	out.Generation = n.Gen()
-	s := f.policy.seconds()
-	out.EntryValid, out.EntryValidNsec = s, 0
-	out.AttrValid, out.AttrValidNsec = s, 0
+	out.EntryValid, out.EntryValidNsec = f.policy.seconds(), 0
+	out.AttrValid, out.AttrValidNsec = f.policy.attrSeconds(n), 0
 	fillAttr(&out.Attr, a)
 }
 
-func (f *filesystem) fillAttrOut(out *fuse.AttrOut, a *tiers.Attr) {
-	out.AttrValid, out.AttrValidNsec = f.policy.seconds(), 0
+func (f *filesystem) fillAttrOut(out *fuse.AttrOut, n *tiers.Inode, a *tiers.Attr) {
+	out.AttrValid, out.AttrValidNsec = f.policy.attrSeconds(n), 0
 	fillAttr(&out.Attr, a)
 }

@@ -13,18 +13,18 @@ import (
 const modeBits = 0o7777
 
 func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	a, err := f.getattr(in.NodeId, in.Flags()&fuse.FUSE_GETATTR_FH != 0, in.Fh())
+	n, a, err := f.getattr(in.NodeId, in.Flags()&fuse.FUSE_GETATTR_FH != 0, in.Fh())
 	if err != nil {
 		return f.status("getattr", in.NodeId, err)
 	}
-	f.fillAttrOut(out, &a)
+	f.fillAttrOut(out, n, &a)
 	return fuse.OK
 }
 
-func (f *filesystem) getattr(node uint64, hasFh bool, fh uint64) (tiers.Attr, error) {
+func (f *filesystem) getattr(node uint64, hasFh bool, fh uint64) (*tiers.Inode, tiers.Attr, error) {
 	n, err := f.node(node)
 	if err != nil {
-		return tiers.Attr{}, err
+		return nil, tiers.Attr{}, err
 	}
 	var h *tiers.Handle
 	if hasFh {
@@ -33,16 +33,17 @@ func (f *filesystem) getattr(node uint64, hasFh bool, fh uint64) (tiers.Attr, er
 			h = nil
 		}
 	}
-	return n.Volume().Getattr(n, h)
+	a, err := n.Volume().Getattr(n, h)
+	return n, a, err
 }
 
 // Statx is asked where a program wants the birth time.
 func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	a, err := f.getattr(in.NodeId, in.GetattrFlags&fuse.FUSE_GETATTR_FH != 0, in.Fh)
+	n, a, err := f.getattr(in.NodeId, in.GetattrFlags&fuse.FUSE_GETATTR_FH != 0, in.Fh)
 	if err != nil {
 		return f.status("statx", in.NodeId, err)
 	}
-	out.AttrValid, out.AttrValidNsec = f.policy.seconds(), 0
+	out.AttrValid, out.AttrValidNsec = f.policy.attrSeconds(n), 0
 	fillStatx(&out.Statx, &a)
 	return fuse.OK
 }
@@ -87,7 +88,7 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	if err != nil {
 		return f.status("setattr", in.NodeId, err)
 	}
-	f.fillAttrOut(out, &a)
+	f.fillAttrOut(out, n, &a)
 	return fuse.OK
 }
 

@@ -41,8 +41,7 @@ func (f *filesystem) opened(op string, dir uint64, n *tiers.Inode, h *tiers.Hand
 		return f.status(op, dir, err)
 	}
 	f.fillEntry(&out.EntryOut, n, a)
-	out.Fh = fh
-	out.OpenFlags = f.policy.fileFlags()
+	f.fillOpen(&out.OpenOut, fh, h)
 	return fuse.OK
 }
 
@@ -60,8 +59,7 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 		h.Release()
 		return f.status("open", in.NodeId, err)
 	}
-	out.Fh = fh
-	out.OpenFlags = f.policy.fileFlags()
+	f.fillOpen(out, fh, h)
 	return fuse.OK
 }
 

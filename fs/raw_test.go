@@ -65,7 +65,7 @@ func (r *rig) create(dir uint64, name string) (node, fh uint64) {
 	var out fuse.CreateOut
 	in := fuse.CreateIn{InHeader: head(dir), Flags: unix.O_RDWR, Mode: unix.S_IFREG | 0o644}
 	r.want("create "+name, r.f.Create(nil, &in, name, &out), fuse.OK)
-	if out.OpenFlags != r.f.policy.fileFlags() || out.AttrValid != cacheSeconds || out.EntryValid != cacheSeconds {
+	if out.OpenFlags != r.f.policy.fileFlags(tiers.IOCached) || out.AttrValid != cacheSeconds || out.EntryValid != cacheSeconds {
 		r.t.Errorf("create %s answers %+v", name, out)
 	}
 	return out.NodeId, out.Fh

@@ -16,6 +16,7 @@ func runHelper(name string, args []string) int {
 		"lock":   helperLock,
 		"mmap":   helperMmap,
 		"posix":  helperPosix,
+		"unseen": helperUnseen,
 		"writer": helperWriter,
 	}
 	f, ok := helpers[name]

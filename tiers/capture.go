@@ -62,6 +62,8 @@ type fileMark struct {
 	id    ID
 	size  int64
 	mtime Time
+
+	unseen bool // it may have changed while it was read, or since: not to be recorded
 }
 
 func (c *capture) fail(at string, err error) {

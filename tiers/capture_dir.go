@@ -335,7 +335,11 @@ func (w *dirWalk) read() error {
 			defer mu.Unlock()
 			switch {
 			case err == nil:
-				m.files = append(m.files, mark)
+				if mark.unseen {
+					m.keep, m.redo = true, append(m.redo, e.Name)
+				} else {
+					m.files = append(m.files, mark)
+				}
 				if e.Link == "" {
 					c.m.done(p.n)
 				}

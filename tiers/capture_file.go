@@ -57,7 +57,19 @@ func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark,
 	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != KindFile {
 		return fileMark{}, errNotAFile
 	}
-	id, err := c.tx.PutFile(c.ctx, &boundaryContent{preserved: p, fd: fd}, base)
+	var id ID
+	from := &boundaryContent{preserved: p, fd: fd}
+	unseen := c.v.unseenNow(n, fd)
+	if unseen {
+		base = Base{ID: base.ID}
+		var copied *frozen
+		if copied, err = c.v.freeze(c.ctx, from); err == nil {
+			defer copied.close()
+			id, err = c.tx.PutFile(c.ctx, copied, base)
+		}
+	} else {
+		id, err = c.tx.PutFile(c.ctx, from, base)
+	}
 	if errors.Is(err, errStub) { // it turned out to be what cold has, and left
 		n.mu.Lock()
 		if r := n.mu.rec; r.isStub() && r.size == e.Size {
@@ -73,8 +85,13 @@ func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark,
 	c.count(e.Size)
 	return fileMark{
 		name: e.Name, ino: n.ino, gen: n.gen, read: p.read,
-		id: id, size: e.Size, mtime: e.Mtime,
+		id: id, size: e.Size, mtime: e.Mtime, unseen: unseen || c.v.direct.inherited && !sameStat(&st, e),
 	}, nil
+}
+
+// sameStat says that a file is as long and as old as the entry says: programs that an earlier daemon let at it change it unasked.
+func sameStat(st *unix.Statx_t, e *Entry) bool {
+	return int64(st.Size) == e.Size && timeOf(st.Mtime) == e.Mtime
 }
 
 // checkMoment says whether the capture is good: nothing was lost of what it was to take.

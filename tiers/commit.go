@@ -231,8 +231,15 @@ func (v *Volume) boundary(c *capture) {
 	// Nothing above a file that is open for writing may be marked clean.
 	v.writers.Range(func(key, _ any) bool {
 		n := key.(*Inode)
+		kind := touchQuiet
+		if n.unseen.Load() {
+			if v.ignoredInode(n) {
+				return true
+			}
+			kind = touchBytes // nobody will tell when it changes
+		}
 		v.begin()
-		if err := v.touchOwn(n, touchQuiet); err != nil {
+		if err := v.touchOwn(n, kind); err != nil {
 			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of an open file")
 		}
 		v.end()
@@ -314,7 +321,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	a := n.attrLocked(&st)
 	switch {
 	case n.mu.rec.isStub(): // recorded under another of its names, and released since
-	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino):
+	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino) || n.unseen.Load():
 	case r.size != int64(a.Size) || r.mtime != a.Mtime:
 	case n.mu.writers > 0:
 		n.mu.captured = r.id

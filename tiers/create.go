@@ -170,7 +170,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	n.mu.Unlock()
 	n.epoch.Store(e)
 	n.contentEpoch.Store(e)
-	return n, v.newHandle(n, fd, flags, true), a, nil
+	return n, v.newHandle(n, fd, flags, true, true), a, nil
 }
 
 // Tmpfile makes and opens a file without a name (O_TMPFILE); Link may give it one.

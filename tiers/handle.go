@@ -17,6 +17,9 @@ type Handle struct {
 	atime atomic.Bool // the first read through this handle has been shown to warm
 	cold  atomic.Bool // there was a read of a stub through this handle
 
+	io      IO    // the way that reads and writes take
+	backing int32 // of Backing, for IODirect
+
 	lane int8 // of risk, for what is written; -1: no commit takes it
 
 	noatime bool // reads of fd do not move warm's atime
@@ -54,6 +57,7 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	if n.kind != KindFile {
 		return nil, unix.ENXIO // pipes, sockets and devices never reach a file system
 	}
+	v.lookUnseen(n)
 	trunc := flags&unix.O_TRUNC != 0
 	if !writable(flags) && !trunc {
 		fd, noatime, err := v.openHandle(n, flags)
@@ -61,7 +65,7 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 			return nil, err
 		}
 		v.noteOpened(n)
-		return v.newHandle(n, fd, flags, noatime), nil
+		return v.newHandle(n, fd, flags, noatime, false), nil
 	}
 	n.opens.Add(1) // it is not released meanwhile
 	defer n.opens.Add(-1)
@@ -92,7 +96,7 @@ func (v *Volume) openWriting(n *Inode, flags uint32, killPriv bool) (*Handle, er
 			return nil, err
 		}
 	}
-	return v.newHandle(n, fd, flags, noatime), nil
+	return v.newHandle(n, fd, flags, noatime, false), nil
 }
 
 // truncateVia empties a file that is being opened; O_RDONLY|O_TRUNC truncates too, through a descriptor that can.
@@ -108,21 +112,21 @@ func (v *Volume) truncateVia(n *Inode, fd int, flags uint32, killPriv bool) erro
 	return v.truncate(n, w, 0, killPriv)
 }
 
-// newHandle wraps fd and counts it as a writer where it is one. Between begin and end for writers.
-func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime bool) *Handle {
+// newHandle wraps fd and counts it as a writer where it is one. made: the file is new. Between begin and end for writers.
+func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime, made bool) *Handle {
 	v.ref(n)
 	n.opens.Add(1)
 	n.touchUse(v)
+	h := &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime}
+	n.mu.Lock()
 	if writable(flags) {
-		n.mu.Lock()
 		n.mu.writers++
-		first := n.mu.writers == 1
-		n.mu.Unlock()
-		if first {
+		if n.mu.writers == 1 {
 			v.writers.Store(n, struct{}{})
 		}
 	}
-	h := &Handle{v: v, n: n, fd: fd, flags: flags, noatime: noatime}
+	v.chooseIO(h, made)
+	n.mu.Unlock()
 	if writable(flags) {
 		h.lane = v.laneOf(n)
 	}
@@ -131,15 +135,22 @@ func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime bool) *Handle
 
 // Release closes the handle.
 func (h *Handle) Release() {
+	n := h.n
 	if writable(h.flags) {
-		h.v.finished(h.n)
-		h.n.mu.Lock()
-		h.n.mu.writers--
-		if h.n.mu.writers == 0 {
-			h.v.writers.Delete(h.n)
-		}
-		h.n.mu.Unlock()
+		h.v.finished(n)
 	}
+	n.mu.Lock()
+	h.v.closeIO(h)
+	if writable(h.flags) {
+		n.mu.writers--
+	}
+	switch {
+	case n.unseen.Load() && n.mu.direct == 0:
+		h.v.linger(n)
+	case n.mu.writers == 0 && !n.unseen.Load():
+		h.v.writers.Delete(n)
+	}
+	n.mu.Unlock()
 	unix.Close(h.fd)
 	h.n.touchUse(h.v)
 	h.n.opens.Add(-1)
@@ -195,7 +206,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	n.preserved.Load().aside(off, off+int64(len(p)))
 	m, err := pwriteFull(h.fd, p, off)
 	h.wrote(int64(m))
-	if m > 0 && v.hot != nil {
+	if m > 0 && v.hot != nil && !n.unseen.Load() {
 		v.hot.update(n, p[:m], off, size)
 	}
 	if m == 0 && err != nil {

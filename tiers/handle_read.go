@@ -28,6 +28,10 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	if n.stub.Load() && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
 		h.v.comeBackSoon(n)
 	}
+	if n.unseen.Load() {
+		n.touchUse(h.v)
+		return h.readBehind(p, off)
+	}
 	done, atEnd := hot.read(n, p, off)
 	if done == len(p) || atEnd {
 		return done, nil

@@ -30,6 +30,7 @@ type Inode struct {
 	version uint64       // io: hot's content version
 	hotHint atomic.Bool  // hot may hold pages of this version
 	stub    atomic.Bool  // io: the bytes are in cold only; as n.mu.rec says
+	unseen  atomic.Bool  // mu: the bytes may change without the daemon's knowledge (unseen.go)
 
 	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under it.
 	back      sync.Mutex
@@ -62,6 +63,12 @@ type Inode struct {
 		marks       uint32 // rises with each change of the record, of a name or of attributes
 		marksSynced uint32 // as far as fsync goes, what was there when marks was this is durable
 		noXattrs    bool   // just created: no attribute of the user's, no ACL
+		cached      int    // handles of which the kernel keeps pages
+		direct      int    // handles that the kernel serves from warm itself; never both
+		backing     int32  // while direct > 0: of Backing
+		lingers     bool   // is in Volume.direct.lingering
+		stale       bool   // unseen: the kernel may have got attributes before that it keeps for long
+		looked      bool   // for writers that an earlier daemon left
 		captured    ID     // what the last commit stored for a file that is open for writing; zero: unknown
 	}
 

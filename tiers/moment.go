@@ -19,8 +19,9 @@ type moment struct {
 	epoch  uint64
 	maxFDs int // descriptors that it may keep open
 
-	live   bool // the walk takes critical names alone
-	rewalk bool // the walk goes into clean directories too
+	live   bool   // the walk takes critical names alone
+	rewalk bool   // the walk goes into clean directories too
+	rules  uint64 // ruleBook.changes at the boundary
 
 	over atomic.Bool // nothing is kept any more: everything is taken, or the moment is spoiled
 
@@ -67,7 +68,7 @@ func newMoment(v *Volume, epoch uint64) *moment {
 		limit = int(min(lim.Cur, 1<<20))
 	}
 	return &moment{
-		v: v, epoch: epoch, maxFDs: limit / 4,
+		v: v, epoch: epoch, maxFDs: limit / 4, rules: v.book.changes.Load(),
 		inodes: map[inoKey]*preimage{}, names: map[inoKey]map[string]binding{}, held: map[*Inode]bool{},
 	}
 }

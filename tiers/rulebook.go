@@ -105,6 +105,7 @@ func (v *Volume) putRules(set *rules.Set) {
 	if v.started.Load() && set.HasCritical() && (before.HasIgnore() || !v.rootClean()) {
 		v.critical.needWhole(v.leastCriticalDelay(set)) // it may have become critical
 	}
+	v.shareWarm()
 	path := filepath.Join(v.cfg.State, effectName)
 	old, err := os.ReadFile(path)
 	if text := set.Text(); err != nil && len(text) > 0 || err == nil && string(old) != string(text) {

@@ -37,6 +37,7 @@ type stateFile struct {
 	Tiered  bool   `json:"tiered,omitempty"`       // there may be stubs and unlisted directories: without records nobody can tell
 	Rules   string `json:"rules_agreed,omitempty"` // sha256 of the text of rules that was written on this machine
 	Walked  string `json:"rules_walked,omitempty"` // the rules by which the last commit looked at everything
+	Direct  string `json:"direct_boot,omitempty"`  // boot id in which the kernel was let at files of warm: programs may still have some open
 	Restore string `json:"restoring"`              // the commit that warm is being brought to; nothing else may have changed it
 }
 

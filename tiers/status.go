@@ -26,6 +26,7 @@ type Status struct {
 	Errors      []string       `json:"errors"`   // what is wrong now; empty when all is well
 	Rules       []string       `json:"rules"`
 	RulesStatus RulesStatus    `json:"rules_status"`
+	Passthrough DirectStatus   `json:"passthrough"`
 	Notes       []string       `json:"notes"` // what this mount cannot do, and why
 }
 

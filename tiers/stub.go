@@ -93,6 +93,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 		return 0, keptUnpushed, nil
 	case now.isStub() || st.Blocks == 0 || st.Size == 0:
 		return 0, "", nil
+	case n.unseen.Load() || !v.unused(fd): // its pages would turn to zeros under a mapping
+		return 0, keptOpen, nil
 	case capsOf(fd):
 		return 0, keptCaps, nil
 	case st.Nlink > 1 && v.Rules().HasIgnore(): // another of its names may be ignored, and be the one that stays

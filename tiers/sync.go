@@ -168,6 +168,10 @@ func (v *Volume) Status() Status {
 	if !v.records {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
+	s.Passthrough = v.directStatus()
+	if note := v.directNote(); note != "" {
+		s.Notes = append(s.Notes, note)
+	}
 	return s
 }
 
@@ -187,6 +191,7 @@ func (v *Volume) Start() {
 	v.startMemory(ctx)
 	v.wg.Go(func() { v.upkeepLoop(ctx) })
 	v.wg.Go(func() { v.settleLoop(ctx) })
+	v.wg.Go(func() { v.lingerLoop(ctx) })
 	v.running.Store(true)
 	v.wg.Go(func() { v.tierLoop(ctx) })
 	v.wg.Go(func() { v.returnLoop(ctx) })

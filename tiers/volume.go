@@ -82,6 +82,7 @@ type Volume struct {
 	backupDue atomic.Int64  // UnixNano by which a rule wants a backup; 0: none
 	backupBy  chan struct{} // capacity 1: backupDue came earlier
 	live      liveBranch
+	direct    direct
 
 	inval atomic.Pointer[Invalidator]
 
@@ -154,6 +155,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.openedAt, v.coldReads = time.Now(), newColdReader(c.Cold)
 	v.pressure = pressure{wake: make(chan struct{}, 1), room: make(chan chan<- int64)}
 	v.settling.wake, v.critical.wake, v.backupBy = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	v.direct.lingering.wake = make(chan struct{}, 1)
 	v.returns, v.idleTiers = make(chan *Inode, 4*returnBatch), make(chan struct{})
 	round := make(chan struct{})
 	v.round.Store(&round)
@@ -261,6 +263,8 @@ func (v *Volume) decideTrust() error {
 		f.Tiered = f.Tiered || v.checkTiering() == nil
 	})
 	v.trust = s.Trust
+	v.direct.inherited = s.Direct == boot
+	v.direct.shared.Store(v.direct.inherited)
 	v.points.verified.Store(trusted)
 	return err
 }

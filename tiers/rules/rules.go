@@ -68,6 +68,7 @@ type Set struct {
 	encloses  bool // there are ignore or memory rules, which hold for all below a directory
 	memory    bool
 	ignore    bool
+	direct    bool // some ignored files are read and written by the kernel itself
 	critical  bool
 	remote    bool
 	intervals bool
@@ -98,6 +99,9 @@ func (s *Set) CriticalPlaces() []string {
 	}
 	return out
 }
+
+// HasPassthrough says whether there is a rule with `io: passthrough`.
+func (s *Set) HasPassthrough() bool { return s != nil && s.direct }
 
 // HasAges says whether a rule has a warm_age of its own.
 func (s *Set) HasAges() bool { return s != nil && s.ages }
@@ -304,6 +308,7 @@ func newSet(list []Rule) *Set {
 		r := &list[i]
 		s.memory = s.memory || r.Class == Memory
 		s.ignore = s.ignore || r.Ignore
+		s.direct = s.direct || r.Passthrough
 		s.critical = s.critical || r.Class == Critical
 		s.remote = s.remote || r.FsyncRemote
 		s.intervals = s.intervals || r.BackupInterval > 0

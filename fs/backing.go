@@ -1,0 +1,59 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// ioctls of /dev/fuse, which go-fuse keeps to itself.
+const (
+	backingOpen  = 0x4010e501 // FUSE_DEV_IOC_BACKING_OPEN
+	backingClose = 0x4004e502 // FUSE_DEV_IOC_BACKING_CLOSE
+)
+
+// Why the kernel cannot be let at files of warm.
+var (
+	errNoPassthrough = errors.New("the kernel has no FUSE passthrough for this mount (it needs Linux 6.9 and root)")
+	errNotAdmin      = errors.New("CAP_SYS_ADMIN is missing")
+	errStacked       = errors.New("the state directory lies on a stacked file system (overlayfs)")
+)
+
+// Register implements tiers.Backing: the kernel takes a reference of its own to what fd has open.
+func (d *device) Register(fd int) (int32, error) {
+	if d.flags&fuse.CAP_PASSTHROUGH == 0 {
+		return 0, errNoPassthrough
+	}
+	d.closing.RLock()
+	defer d.closing.RUnlock()
+	if d.closed {
+		return 0, syscall.ENODEV
+	}
+	m := fuse.BackingMap{Fd: int32(fd)}
+	id, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), backingOpen, uintptr(unsafe.Pointer(&m)))
+	switch e {
+	case 0:
+		return int32(id), nil
+	case unix.EPERM:
+		return 0, errNotAdmin
+	case unix.ELOOP:
+		return 0, errStacked
+	}
+	return 0, fmt.Errorf("register a file with the kernel: %w", e)
+}
+
+// Unregister implements tiers.Backing. With the connection all ids go.
+func (d *device) Unregister(id int32) {
+	d.closing.RLock()
+	defer d.closing.RUnlock()
+	if d.closed {
+		return
+	}
+	if _, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(d.fd), backingClose, uintptr(unsafe.Pointer(&id))); e != 0 {
+		d.log.WithError(e).WithField("id", id).Error("the kernel keeps a file of warm open")
+	}
+}

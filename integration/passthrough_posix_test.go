@@ -1,0 +1,25 @@
+//go:build slow
+
+package integration
+
+import (
+	"testing"
+	"time"
+)
+
+// TestPosixPassthrough runs the posix suite where the kernel reads and writes warm itself, with its caches of names and without.
+func TestPosixPassthrough(t *testing.T) {
+	skipped := nativeCell(t, user{})
+	for _, cache := range []string{"on", "off"} {
+		t.Run("cache="+cache, func(t *testing.T) {
+			deadline(t, 6*time.Minute)
+			v := passthroughVolume(t, "v", withOpts("allow_other", "kernel_cache="+cache))
+			k := cell{dir: mkdir(t, v.at("build"), user{})}
+			k.prepare(t)
+			k.run(t, skipped)
+			v.noneOpen()
+			v.umount()
+			fsck(t, v.cold())
+		})
+	}
+}

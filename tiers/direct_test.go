@@ -1,0 +1,385 @@
+package tiers
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const directBuild = "- {match: build/, ignore: true, io: passthrough}\n- {match: '**/*.o', ignore: true}\n"
+
+// fakeBacking is a kernel that counts what it was given.
+type fakeBacking struct {
+	mu   sync.Mutex
+	next int32
+	open map[int32]bool
+	fail error
+}
+
+func (b *fakeBacking) Register(fd int) (int32, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.fail != nil {
+		return 0, b.fail
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil {
+		return 0, err
+	}
+	if b.open == nil {
+		b.open = map[int32]bool{}
+	}
+	b.next++
+	b.open[b.next] = true
+	return b.next, nil
+}
+
+func (b *fakeBacking) Unregister(id int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.open[id] {
+		panic("an id that is not registered")
+	}
+	delete(b.open, id)
+}
+
+func (b *fakeBacking) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.open)
+}
+
+// fakeKernel notes of which inodes it is to forget the attributes.
+type fakeKernel struct {
+	mu    sync.Mutex
+	inval map[uint64]int
+}
+
+func (*fakeKernel) InvalEntry(uint64, string) {}
+func (*fakeKernel) Prune([]uint64)            {}
+func (*fakeKernel) CanPrune() bool            { return false }
+func (k *fakeKernel) InvalInode(id uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.inval == nil {
+		k.inval = map[uint64]int{}
+	}
+	k.inval[id]++
+}
+
+func (k *fakeKernel) times(n *Inode) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.inval[n.ID()]
+}
+
+// directVolume has a directory build whose files the kernel may be let at.
+func directVolume(t *testing.T) (v *Volume, cold *memCold, b *fakeBacking, build *Inode) {
+	t.Helper()
+	v, cold = newVolume(t)
+	b = &fakeBacking{}
+	directOn(t, v, b)
+	must(t, v.SetRulesText([]byte(directBuild)))
+	return v, cold, b, mkdir(t, v, v.root, "build")
+}
+
+func directOn(t *testing.T, v *Volume, b *fakeBacking) {
+	t.Helper()
+	v.SetInvalidator(&fakeKernel{})
+	if err := v.SetBacking(b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func open(t *testing.T, v *Volume, n *Inode, flags uint32) *Handle {
+	t.Helper()
+	h, err := v.Open(n, flags, false)
+	must(t, err)
+	return h
+}
+
+func wantIO(t *testing.T, h *Handle, want IO) {
+	t.Helper()
+	if io, id := h.IO(); io != want || (id != 0) != (want == IODirect) {
+		t.Errorf("way %d with id %d, want way %d", io, id, want)
+	}
+}
+
+// settledAlone waits until n is known to be nobody's.
+func settledAlone(t *testing.T, v *Volume, n *Inode) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); n.Unseen(); time.Sleep(time.Millisecond) {
+		if v.endLingering(); time.Now().After(end) {
+			t.Fatal("a file is taken for written though nobody has it open")
+		}
+	}
+}
+
+func TestDirectOneWayAtATime(t *testing.T) {
+	v, _, b, build := directVolume(t)
+	n, first, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	must(t, err)
+	wantIO(t, first, IODirect)
+	second := open(t, v, n, unix.O_RDONLY)
+	wantIO(t, second, IODirect)
+	_, one := first.IO()
+	if _, two := second.IO(); one != two || b.count() != 1 {
+		t.Errorf("ids %d and %d, %d registered", one, two, b.count())
+	}
+	first.Release()
+	// It leaves the zone: as long as it is open it goes on so.
+	must(t, v.Rename(build, "f", v.root, "f", 0))
+	third := open(t, v, n, unix.O_RDWR)
+	wantIO(t, third, IODirect)
+	third.Release()
+	second.Release()
+	if b.count() != 0 {
+		t.Errorf("%d files are still registered", b.count())
+	}
+	settledAlone(t, v, n)
+	cached := open(t, v, n, unix.O_RDWR)
+	wantIO(t, cached, IOCached)
+	// It comes back: open through the daemon, it goes on so.
+	must(t, v.Rename(v.root, "f", build, "f", 0))
+	again := open(t, v, n, unix.O_RDONLY)
+	wantIO(t, again, IOCached)
+	cached.Release()
+	again.Release()
+	last := open(t, v, n, unix.O_RDONLY)
+	wantIO(t, last, IODirect)
+	last.Release()
+	if b.count() != 0 {
+		t.Errorf("%d files are still registered", b.count())
+	}
+}
+
+func TestDirectOnlyWhereRulesSayAndNothingIsLost(t *testing.T) {
+	v, _, b, build := directVolume(t)
+	v.Start()
+	for name, d := range map[string]*Inode{"plain": v.root, "a.o": v.root} {
+		h := open(t, v, write(t, v, d, name, "x"), unix.O_RDONLY)
+		wantIO(t, h, IOCached)
+		h.Release()
+	}
+	// What a commit has is first brought out of it.
+	n := write(t, v, v.root, "f", "text")
+	v.mustSync(t)
+	must(t, v.Rename(v.root, "f", build, "f", 0))
+	h := open(t, v, n, unix.O_RDONLY)
+	wantIO(t, h, IODirect)
+	h.Release()
+	tmp, h, _, err := v.Tmpfile(build, unix.O_RDWR, 0o600, me)
+	must(t, err)
+	wantIO(t, h, IOCached)
+	h.Release()
+	v.Forget(tmp, 1)
+	b.fail = errors.New("no")
+	h = open(t, v, n, unix.O_RDONLY)
+	wantIO(t, h, IOCached)
+	h.Release()
+}
+
+// A commit under way reads what a file held at its boundary, which nobody sets aside of what is written unseen.
+func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
+	v, _, _, build := directVolume(t)
+	moved, stays := write(t, v, v.root, "f", "text"), write(t, v, build, "g", "text")
+	settledAlone(t, v, stays)
+	v.barrier.Lock()
+	m := newMoment(v, v.epoch.Add(1))
+	v.moment.Store(m)
+	v.barrier.Unlock()
+	must(t, v.Rename(v.root, "f", build, "f", 0))
+	h := open(t, v, moved, unix.O_RDWR)
+	wantIO(t, h, IOCached)
+	h.Release()
+	h = open(t, v, stays, unix.O_RDWR)
+	wantIO(t, h, IODirect)
+	h.Release()
+	must(t, v.SetRulesText([]byte(directBuild+"- {match: other/, ignore: true}\n")))
+	settledAlone(t, v, stays)
+	h = open(t, v, stays, unix.O_RDWR)
+	wantIO(t, h, IOCached)
+	h.Release()
+	m.close()
+	h = open(t, v, stays, unix.O_RDWR)
+	wantIO(t, h, IODirect)
+	h.Release()
+}
+
+// program opens warm's file as the kernel does for a program, and stands for its descriptors and mappings.
+func program(t *testing.T, v *Volume, path string) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(v.cfg.State, warmName, path), os.O_RDWR, 0)
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestUnseenWriter(t *testing.T) {
+	v, cold, _, build := directVolume(t)
+	k := &fakeKernel{}
+	v.SetInvalidator(k)
+	n := write(t, v, build, "f", strings.Repeat("0", 2<<20))
+	settledAlone(t, v, n)
+	h := open(t, v, n, unix.O_RDWR)
+	p := program(t, v, "build/f")
+	if !n.Unseen() || k.times(n) != 1 {
+		t.Errorf("unseen %v, %d invalidations", n.Unseen(), k.times(n))
+	}
+	store := func(text string) {
+		t.Helper()
+		_, err := p.WriteAt([]byte(text), 0)
+		must(t, err)
+	}
+	store("one")
+	h.Release()
+	must(t, v.Rename(build, "f", v.root, "f", 0))
+	for _, text := range []string{"two", "three", "four"} {
+		store(text)
+		if v.endLingering(); !n.Unseen() {
+			t.Fatal("taken for nobody's while a program has it open")
+		}
+		if got := read(t, v, n); !strings.HasPrefix(got, text) {
+			t.Errorf("reads as %q", got[:5])
+		}
+		v.mustSync(t)
+		if got := string(cold.blobs[entryAt(t, cold, "f").ID]); len(got) != 2<<20 || !strings.HasPrefix(got, text) {
+			t.Errorf("the commit has %d bytes, %q", len(got), got[:5])
+		}
+		if _, why, err := v.release(t.Context(), n, func() bool { return true }); why == "" || err != nil {
+			t.Fatalf("released while a program writes it: %q, %v", why, err)
+		}
+	}
+	store("last")
+	must(t, p.Close())
+	settledAlone(t, v, n)
+	if k.times(n) != 2 {
+		t.Errorf("%d invalidations", k.times(n))
+	}
+	v.mustSync(t)
+	if got := string(cold.blobs[entryAt(t, cold, "f").ID]); !strings.HasPrefix(got, "last") {
+		t.Errorf("the commit has %q", got[:5])
+	}
+	n.mu.Lock()
+	clean := n.mu.rec.has(recClean)
+	n.mu.Unlock()
+	if !clean {
+		t.Error("not clean after the writer ended and a commit took the file")
+	}
+}
+
+// entryAt finds a name in the root of the last commit.
+func entryAt(t *testing.T, cold *memCold, name string) Entry {
+	t.Helper()
+	head, err := cold.Head(t.Context())
+	must(t, err)
+	root := head.Root()
+	l, err := head.ReadDir(t.Context(), root.Dir())
+	must(t, err)
+	for _, e := range l.Entries {
+		if e.Name == name {
+			return e
+		}
+	}
+	t.Fatalf("%s is not in the commit", name)
+	return Entry{}
+}
+
+// A mapping only for reading keeps a file's bytes in warm as well.
+func TestUnseenReaderKeepsBytes(t *testing.T) {
+	v, _, _, _ := directVolume(t)
+	n := write(t, v, v.root, "f", strings.Repeat("x", 1<<20))
+	v.mustSync(t)
+	p, err := os.Open(filepath.Join(v.cfg.State, warmName, "f"))
+	must(t, err)
+	always := func() bool { return true }
+	if _, why, err := v.release(t.Context(), n, always); why != keptOpen || err != nil {
+		t.Errorf("kept as %q, %v while somebody has it open", why, err)
+	}
+	must(t, p.Close())
+	if bytes, why, err := v.release(t.Context(), n, always); bytes == 0 || err != nil {
+		t.Errorf("kept as %q, %v", why, err)
+	}
+}
+
+// Programs outlive the daemon that let them at warm: the next one finds them out before it opens or commits a file.
+func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
+	v, cold, _, build := directVolume(t)
+	_, h, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	must(t, err)
+	p := program(t, v, "build/f")
+	h.Release()
+	must(t, v.Rename(build, "f", v.root, "f", 0))
+	quiet := write(t, v, v.root, "quiet", "text")
+	_ = quiet
+	must(t, v.Close())
+
+	next := openTest(t, v.cfg.State, cold)
+	directOn(t, next, &fakeBacking{})
+	if !next.direct.inherited {
+		t.Fatal("nothing is known of the earlier daemon")
+	}
+	for _, text := range []string{"one", "two"} {
+		_, err := p.WriteAt([]byte(text), 0)
+		must(t, err)
+		next.mustSync(t)
+		if got := string(cold.blobs[entryAt(t, cold, "f").ID]); got != text {
+			t.Errorf("the commit has %q, want %q", got, text)
+		}
+	}
+	n, _, err := next.Lookup(next.root, "f")
+	must(t, err)
+	o := open(t, next, n, unix.O_RDONLY)
+	wantIO(t, o, IODirect) // with pages of the kernel's in between it would not see what the program writes
+	if !n.Unseen() {
+		t.Error("taken for nobody's")
+	}
+	o.Release()
+	q, _, err := next.Lookup(next.root, "quiet")
+	must(t, err)
+	o = open(t, next, q, unix.O_RDWR)
+	wantIO(t, o, IOCached)
+	o.Release()
+	must(t, p.Close())
+	settledAlone(t, next, n)
+	next.mustSync(t)
+	o = open(t, next, n, unix.O_RDONLY)
+	wantIO(t, o, IOCached)
+	o.Release()
+}
+
+// A kernel that cannot be let at warm any more, beside a program that was: nothing is kept of what that writes.
+func TestUnseenWriterWithoutBacking(t *testing.T) {
+	v, cold, _, build := directVolume(t)
+	_, h, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	must(t, err)
+	p := program(t, v, "build/f")
+	h.Release()
+	must(t, v.Close())
+	next := openTest(t, v.cfg.State, cold)
+	if err := next.SetBacking(&fakeBacking{fail: errors.New("no such kernel")}); err == nil {
+		t.Fatal("a backing that fails is accepted")
+	}
+	if notes := strings.Join(next.Status().Notes, "\n"); !strings.Contains(notes, "no such kernel") {
+		t.Errorf("notes: %s", notes)
+	}
+	d, _, err := next.Lookup(next.root, "build")
+	must(t, err)
+	n, _, err := next.Lookup(d, "f")
+	must(t, err)
+	o := open(t, next, n, unix.O_RDONLY)
+	defer o.Release()
+	wantIO(t, o, IOUncached)
+	for _, text := range []string{"one", "two"} {
+		_, err := p.WriteAt([]byte(text), 0)
+		must(t, err)
+		if got := read(t, next, n); got != text {
+			t.Errorf("reads as %q, want %q", got, text)
+		}
+	}
+}
