@@ -14,6 +14,7 @@
 // # Decisions that stand in one place
 //
 //   - errno.go: which errno a program sees for an error.
+//   - backing.go: how the kernel is let at files of warm (FUSE passthrough); which files those are tiers decides, with each open.
 //   - policy.go: how long the kernel keeps names and attributes, and the FOPEN flags of files and directories.
 //   - init.go: what is negotiated with the kernel.
 //   - options.go: which mount options exist and what becomes of them.
@@ -25,6 +26,9 @@
 //     locks of the directory or file while it waits for the handler's reply.
 //   - No reply carries ENOSYS for an operation that exists. The kernel takes it for "never ask again", and, for fsync,
 //     goes on reporting success.
+//   - All opens of a node that the kernel serves itself carry FOPEN_PASSTHROUGH and the same backing id, and none of another node does:
+//     the kernel fails an open that mixes the ways (EIO). An id lives from the first such open's reply to the last RELEASE.
+//   - Attributes of a file that is written without the daemon's knowledge go out with a timeout of 0.
 //   - A READ that is not at the end of the file is answered in full. The kernel takes a short one for the new end.
 //
 // # Lock order

@@ -408,3 +408,76 @@ func TestPassthroughCapability(t *testing.T) {
 		t.Errorf("capabilities of %d bytes after a write: %v", n, err)
 	}
 }
+
+// TestPassthroughStacked: over a stacked file system the kernel refuses, which is said, and all goes through the daemon.
+func TestPassthroughStacked(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v", withRules(passthroughRules))
+	disk := mkdir(t, filepath.Join(v.dir, "tmpfs"), user{})
+	check(t, unix.Mount("tmpfs", disk, "tmpfs", 0, ""))
+	for _, d := range []string{"upper", "work", "lower"} {
+		mkdir(t, filepath.Join(disk, d), user{})
+	}
+	mkdir(t, v.state, user{})
+	options := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", disk)
+	if err := unix.Mount("overlay", v.state, "overlay", 0, options); err != nil {
+		t.Skip(err)
+	}
+	v.mount()
+	p := v.passthrough()
+	if p.Available || p.Why == "" || !strings.Contains(strings.Join(v.status().Notes, "\n"), p.Why) {
+		t.Errorf("%+v, notes %q", p, v.status().Notes)
+	}
+	check(t, os.Mkdir(v.at("build"), 0o755))
+	check(t, os.WriteFile(v.at("build/f"), []byte("text"), 0o644))
+	begins(t, v.at("build/f"), "text")
+	v.umount()
+	check(t, unix.Unmount(v.state, 0))
+	check(t, unix.Unmount(disk, 0))
+}
+
+// TestPassthroughCopies: splice, sendfile and copy_file_range to and from a file that the kernel reads and writes itself.
+func TestPassthroughCopies(t *testing.T) {
+	deadline(t, time.Minute)
+	v := passthroughVolume(t, "v")
+	check(t, os.Mkdir(v.at("build"), 0o755))
+	want := bytes.Repeat([]byte("0123456789abcdef"), 10_000)
+	open := func(name string, flags int) int {
+		t.Helper()
+		fd, err := unix.Open(v.at(name), flags|unix.O_CLOEXEC, 0o644)
+		check(t, err)
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		return fd
+	}
+	check(t, os.WriteFile(v.at("build/from"), want, 0o644))
+	check(t, os.WriteFile(v.at("plain"), want, 0o644))
+	sendfile := func(in, out int) (int, error) { return unix.Sendfile(out, in, nil, len(want)) }
+	ranged := func(in, out int) (int, error) { return unix.CopyFileRange(in, nil, out, nil, len(want), 0) }
+	var pipe [2]int
+	check(t, unix.Pipe2(pipe[:], unix.O_CLOEXEC))
+	spliced := func(in, out int) (int, error) {
+		n, err := unix.Splice(in, nil, pipe[1], nil, 32<<10, 0)
+		if err != nil || n == 0 {
+			return int(n), err
+		}
+		n, err = unix.Splice(pipe[0], nil, out, nil, int(n), 0)
+		return int(n), err
+	}
+	for how, copy := range map[string]func(in, out int) (int, error){"sendfile": sendfile, "copy_file_range": ranged, "splice": spliced} {
+		for _, from := range []string{"build/from", "plain"} {
+			for _, to := range []string{"build/" + how, how} {
+				in, out := open(from, unix.O_RDONLY), open(to, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC)
+				for total := 0; total < len(want); {
+					n, err := copy(in, out)
+					if err != nil || n == 0 {
+						t.Fatalf("%s from %s to %s after %d bytes: %d, %v", how, from, to, total, n, err)
+					}
+					total += n
+				}
+				if got, err := os.ReadFile(v.at(to)); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s from %s to %s: %d bytes, %v", how, from, to, len(got), err)
+				}
+			}
+		}
+	}
+}

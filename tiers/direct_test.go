@@ -383,3 +383,52 @@ func TestUnseenWriterWithoutBacking(t *testing.T) {
 		}
 	}
 }
+
+// Rules that stop ignoring a file reach it while it is written unseen; what is critical is committed after each fsync.
+func TestUnseenWriterUnderNewRules(t *testing.T) {
+	v, cold, _, build := directVolume(t)
+	n, h, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	must(t, err)
+	p := program(t, v, "build/f")
+	v.mustSync(t)
+	if head := committed(t, cold); len(head) != 0 {
+		t.Fatalf("committed: %v", head)
+	}
+	must(t, v.SetRulesText([]byte("- {match: build/, class: critical, critical_delay: 100ms}\n")))
+	commits := func() string {
+		t.Helper()
+		head, err := cold.Head(t.Context())
+		must(t, err)
+		root := head.Root()
+		l, err := head.ReadDir(t.Context(), root.Dir())
+		must(t, err)
+		for _, e := range l.Entries {
+			if e.Name != "build" {
+				continue
+			}
+			l, err = head.ReadDir(t.Context(), e.Dir())
+			must(t, err)
+			for _, e := range l.Entries {
+				return string(cold.blobs[e.ID])
+			}
+		}
+		return ""
+	}
+	for _, text := range []string{"one", "two"} {
+		_, err := p.WriteAt([]byte(text), 0)
+		must(t, err)
+		v.mustSync(t)
+		if got := commits(); got != text {
+			t.Errorf("the commit has %q, want %q", got, text)
+		}
+	}
+	_, err = p.WriteAt([]byte("six"), 0)
+	must(t, err)
+	must(t, h.Fsync(true))
+	if v.critical.next().IsZero() || v.Status().AtRisk.Files == 0 {
+		t.Error("an fsync of a critical file that is written unseen asks for no commit")
+	}
+	h.Release()
+	must(t, p.Close())
+	settledAlone(t, v, n)
+}

@@ -43,7 +43,13 @@
 //     (keepContent, preserved.aside). The walk looks for a pre-image after it looked at what is there, or under Inode.mu. What was clean
 //     at the boundary needs none of its bytes or children: its record names them. Pages written through a mapping count from when the
 //     kernel hands them over. A pre-image that cannot be had spoils the commit, never the change.
-//  13. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//  13. A file that the kernel reads and writes itself (direct.go) is ignored by the rules, or was when it was opened first, and has
+//     nothing in its record. An inode is open in one way at a time: by the kernel alone or through the daemon, whatever the rules say
+//     meanwhile. From the first such open for writing until a lease shows that nobody is left who writes it, be it through a mapping,
+//     be it a program that outlived an earlier daemon of this boot, it is unseen (unseen.go): hot and the kernel keep nothing of it, no
+//     written ranges are believed, a commit that takes it takes a copy of all of it, whose moment is that of the copy, and never
+//     records it as clean; so it is never released. Nothing is released either that anybody has mapped, for reading included.
+//  14. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
 //
 // # Lock order
 //
@@ -55,9 +61,9 @@
 //	Volume.barrier   read side: every change, from its mark to its last system call; write side: a commit's boundary
 //	Inode.io         content: readers share, writers exclude each other and readers
 //	Volume.marks     transitions of directory records
-//	Inode.mu         record, open writers, cached mode of one inode
+//	Inode.mu         record, open writers, way of I/O of one inode; Backing is called under it
 //	Volume.ns        parent and name of every inode; write side: around a rename or unlink system call
 //	moment.mu        pre-images; nothing but table.mu is locked under it, and no system call made
 //	(an area's own locks, from barrier on: nothing of the volume that it is part of is taken under them)
-//	table.mu, dirFDs.mu, dirState.mu, memory.mu   leaves: nothing is locked and no system call made under them (close excepted)
+//	table.mu, dirFDs.mu, dirState.mu, memory.mu, direct.mu, lingering.mu   leaves: nothing is locked and no system call made under them (close excepted)
 package tiers

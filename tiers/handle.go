@@ -137,6 +137,7 @@ func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime, made bool) *
 func (h *Handle) Release() {
 	n := h.n
 	if writable(h.flags) {
+		h.v.noteUnseen(n)
 		h.v.finished(n)
 	}
 	n.mu.Lock()
@@ -298,6 +299,7 @@ func (h *Handle) Fsync(datasync bool) error {
 		n.mu.marksSynced = seen
 		n.mu.Unlock()
 	}
+	h.v.noteUnseen(n)
 	return h.v.fsynced(n)
 }
 

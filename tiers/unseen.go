@@ -60,6 +60,19 @@ func (v *Volume) markUnseen(n *Inode, made bool) {
 	}
 }
 
+// noteUnseen notes that n has changed, as far as anybody knows: it was written unseen and is closed or fsynced now. What is ignored
+// needs no note. Not between begin and end.
+func (v *Volume) noteUnseen(n *Inode) {
+	if !n.unseen.Load() || v.ignoredInode(n) {
+		return
+	}
+	v.begin()
+	defer v.end()
+	if err := v.touchOwn(n, touchBytes); err != nil {
+		v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of a file that is written unseen")
+	}
+}
+
 func (v *Volume) invalidate(n *Inode) {
 	if i := v.inval.Load(); i != nil {
 		(*i).InvalInode(n.id)
