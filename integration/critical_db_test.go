@@ -136,6 +136,12 @@ func mostRestored(t testing.TB, most int) int {
 	return most
 }
 
+// sqliteLoad has SQLite make one transaction after the other; the tables t and sums have a row of each.
+func sqliteLoad(t testing.TB, db string) *acks {
+	t.Helper()
+	return acknowledged(t, command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}})
+}
+
 // TestCriticalSQLite: every commit of a critical database under constant transactions, of the live branch and of main, is sound when
 // restored alone, and has all that was acknowledged before its moment.
 func TestCriticalSQLite(t *testing.T) {
@@ -153,7 +159,7 @@ func TestCriticalSQLite(t *testing.T) {
 			if !soon {
 				t.Fatalf("the empty database is not committed: %+v", v.critical())
 			}
-			load := acknowledged(t, command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}})
+			load := sqliteLoad(t, db)
 			taken := v.watchCommits(criticalTime(t), load.last.Load)
 			load.stop()
 			live := v.critical()
@@ -177,6 +183,14 @@ func TestCriticalSQLite(t *testing.T) {
 	}
 }
 
+// insertsInto inserts 1, 2, 3... into a table, each in a transaction of its own.
+func (p *postgres) insertsInto(table string) *acks {
+	p.t.Helper()
+	lookPath(p.t, "stdbuf")
+	return acknowledged(p.t, p.command("sh", "-c", `i=0; while :; do i=$((i+1)); printf 'INSERT INTO `+table+` VALUES(%d);\n\\echo %d\n' $i $i; done |
+		stdbuf -oL psql -q -v ON_ERROR_STOP=1 -h `+p.run+` -U postgres bench`))
+}
+
 // TestCriticalPostgres is TestCriticalSQLite for PostgreSQL under pgbench, a critical directory.
 func TestCriticalPostgres(t *testing.T) {
 	deadline(t, 8*time.Minute+4*criticalTime(t))
@@ -198,7 +212,7 @@ func TestCriticalPostgres(t *testing.T) {
 	v.sync()
 	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
 	check(t, load.Start())
-	ours := acknowledged(t, pg.command("sh", "-c", `i=0; while :; do i=$((i+1)); echo "INSERT INTO acked VALUES($i);"; echo "\\echo $i"; done | stdbuf -oL psql -q -v ON_ERROR_STOP=1 -h `+pg.run+` -U postgres bench`))
+	ours := pg.insertsInto("acked")
 	taken := v.watchCommits(criticalTime(t), ours.last.Load)
 	ours.stop()
 	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
