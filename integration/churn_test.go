@@ -24,7 +24,7 @@ import (
 const churnRounds = 60
 
 // TestChurn kills the daemon again and again while programs do everything that one can do to files, and files and directories move
-// between the tiers all the time. The model knows each byte and attribute that was acknowledged; the one operation under way
+// between the tiers all the time; half of them are critical. The model knows each byte and attribute that was acknowledged; the one operation under way
 // may show, or not, or a write in part.
 func TestChurn(t *testing.T) {
 	rounds, seed := churnRounds, time.Now().UnixNano()
@@ -105,6 +105,7 @@ func (c *churning) round(round int) {
 		dir := v.at(path.Base(w.dir))
 		if round == 0 {
 			check(t, os.Mkdir(dir, 0o755))
+			v.rules(`- {match: "w0/", class: critical, critical_delay: 100ms}`)
 		}
 		w.dir = dir
 		w.settle(t, c.moved)

@@ -109,6 +109,18 @@ func (v *volume) pathStatus(name string) (s struct {
 	return s
 }
 
+// noComplaints requires that the daemon found nothing wrong.
+func (v *volume) noComplaints() {
+	v.t.Helper()
+	log, err := os.ReadFile(v.logFile())
+	check(v.t, err)
+	for _, line := range strings.Split(string(log), "\n") {
+		if strings.Contains(line, "level=error") || strings.Contains(line, "level=warning") {
+			v.t.Errorf("the daemon complains: %s", line)
+		}
+	}
+}
+
 // TestCriticalLive: a critical file is in the live branch soon after close and fsync, here and on the remote, while main stays; the
 // next machine has it when this one is lost; main takes it over with the next backup, and the live branch goes.
 func TestCriticalLive(t *testing.T) {
@@ -197,6 +209,7 @@ func TestCriticalLive(t *testing.T) {
 		t.Errorf("main's parents are %s, want %s alone", parents, main)
 	}
 	next.umount()
+	next.noComplaints()
 	fsck(t, next.cold())
 	fsck(t, repo)
 }

@@ -16,7 +16,8 @@ import (
 
 // TestFailpoints kills the daemon at every step of writing objects, publishing, moving the reference, recording, restoring,
 // consolidating and pruning, and separately has each step fail with EIO and ENOSPC. Nothing acknowledged is lost, the repository
-// passes git fsck --strict, no temporary file is left, and the next machine has everything.
+// passes git fsck --strict, no temporary file is left, and the next machine has everything. EMBERFS_FAILPOINT_AREA, "live." for one, asks
+// for some steps alone.
 func TestFailpoints(t *testing.T) {
 	bin := filepath.Join(filepath.Dir(env.bin), "emberfs-failpoints")
 	check(t, goBuild(bin, "-tags", "failpoints"))
@@ -35,6 +36,9 @@ func TestFailpoints(t *testing.T) {
 				f.model[fmt.Sprintf("old/%d", i)] = fmt.Sprint("old ", i)
 			}
 			for _, step := range steps {
+				if !strings.HasPrefix(step, os.Getenv("EMBERFS_FAILPOINT_AREA")) {
+					continue
+				}
 				f.step(step)
 				if t.Failed() {
 					return
@@ -92,7 +96,7 @@ func (f *failing) step(step string) {
 	wasHit := func() bool { _, err := os.Stat(hit); return err == nil }
 	f.t.Logf("%s at %s", f.action, step)
 
-	subject := f.v
+	subject, critical := f.v, false
 	area, _, _ := strings.Cut(step, ".")
 	switch area {
 	case "restore", "index", "link", "list":
@@ -145,6 +149,14 @@ func (f *failing) step(step string) {
 		f.v.env = armed
 		f.v.tryMount()
 		f.try("sync", f.v.mnt)
+	case "live":
+		f.v.env = armed
+		f.v.tryMount()
+		f.v.rules(`- {match: "**", class: critical, critical_delay: 100ms}`)
+		f.v.sync() // new rules have everything looked at
+		f.change()
+		waitFor(30*time.Second, wasHit)
+		critical = true
 	case "gc":
 		f.work(f.v, nil)
 		f.v.env = armed
@@ -185,6 +197,9 @@ func (f *failing) step(step string) {
 	f.compare(subject, step)
 	if subject == f.v {
 		f.change()
+	}
+	if critical {
+		f.v.rules("")
 	}
 	subject.sync()
 	subject.umount()

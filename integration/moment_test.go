@@ -3,8 +3,6 @@
 package integration
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -243,36 +241,20 @@ func TestCommitsOfSQLite(t *testing.T) {
 			v := newVolume(t, "one").mount()
 			db := v.at("db")
 			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			load := command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}}.prepare(ctx)
-			out, err := load.StdoutPipe()
-			check(t, err)
-			check(t, load.Start())
-			var acked atomic.Int64
-			read := make(chan struct{})
-			go func() {
-				defer close(read)
-				for lines := bufio.NewScanner(out); lines.Scan(); {
-					if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
-						acked.Store(n)
-					}
-				}
-			}()
-			taken := v.commitLoop(acked.Load)
-			check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
-			<-read
-			_ = load.Wait()
+			load := sqliteLoad(t, db)
+			taken := v.commitLoop(load.last.Load)
+			load.stop()
 			v.umount()
-			if acked.Load() < 50 {
-				t.Errorf("no progress: %d", acked.Load())
+			acked := load.last.Load()
+			if acked < 50 {
+				t.Errorf("no progress: %d", acked)
 			}
 			for _, c := range taken {
 				if n := sound(t, filepath.Join(v.restoreCommit(c.id), "db")); int64(n) < c.acked {
 					t.Errorf("commit %s has %d transactions, %d were acknowledged before it", c.id, n, c.acked)
 				}
 			}
-			t.Logf("%d commits, %d transactions", len(taken), acked.Load())
+			t.Logf("%d commits, %d transactions", len(taken), acked)
 		})
 	}
 }
@@ -302,31 +284,16 @@ func TestCommitsOfPostgres(t *testing.T) {
 	pg.client("psql", "-qc", "CREATE TABLE acked(n int)", "bench")
 	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
 	check(t, load.Start())
-	ours := pg.command("sh", "-c", `i=0; while :; do i=$((i+1)); echo "INSERT INTO acked VALUES($i) RETURNING n;"; done | stdbuf -oL psql -qAt -v ON_ERROR_STOP=1 -h `+pg.run+` -U postgres bench`).prepare(t.Context())
-	out, err := ours.StdoutPipe()
-	check(t, err)
-	check(t, ours.Start())
-	var acked atomic.Int64
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
-				acked.Store(n)
-			}
-		}
-	}()
-	taken := v.commitLoop(acked.Load)
-	check(t, unix.Kill(-ours.Process.Pid, unix.SIGKILL))
-	<-read
-	_ = ours.Wait()
+	ours := pg.insertsInto("acked")
+	taken := v.commitLoop(ours.last.Load)
+	ours.stop()
 	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
 	_ = load.Wait()
 	check(t, server.Process.Signal(unix.SIGINT))
 	_ = server.Wait()
 	v.umount()
-	if acked.Load() < 50 {
-		t.Errorf("no progress: %d", acked.Load())
+	if ours.last.Load() < 50 {
+		t.Errorf("no progress: %d", ours.last.Load())
 	}
 	for k, c := range taken {
 		if k*most/len(taken) == (k+1)*most/len(taken) { // spread over all of them
@@ -336,7 +303,7 @@ func TestCommitsOfPostgres(t *testing.T) {
 		pg.recovers(0)
 		pg.hasRows(c.acked)
 	}
-	t.Logf("%d commits, %d transactions of our own", len(taken), acked.Load())
+	t.Logf("%d commits, %d transactions of our own", len(taken), ours.last.Load())
 }
 
 // hasRows starts a server once more and checks that it has the transactions that were acknowledged.

@@ -10,33 +10,62 @@ import (
 	"time"
 )
 
-// TestOwnRulesKilled rewrites rules and files in a loop while the daemon is killed: the last rules that were accepted are there at the
-// next mount, or those that were being written, and nothing that was acknowledged is lost.
+// TestOwnRulesKilled rewrites rules, critical and ignored directories among them, and files in a loop while the daemon is killed: the
+// last rules that were accepted are there at the next mount, or those that were being written, and nothing that was acknowledged is
+// lost, neither here nor, at the end, by the next machine.
 func TestOwnRulesKilled(t *testing.T) {
 	deadline(t, 5*time.Minute)
-	v := newVolume(t, "v", withOpts("backup_interval=1s"))
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo), withOpts("backup_interval=1s"))
 	rnd := rand.New(rand.NewSource(5))
+	// Each directory is in turn critical, ignored, and neither.
 	text := func(i int) string {
-		return fmt.Sprintf("# %d\n- match: d%d/\n  class: critical\n", i, i%3)
+		return fmt.Sprintf("# %d\n- match: d%d/\n  class: critical\n  critical_delay: 100ms\n- match: d%d/\n  ignore: true\n", i, i%3, (i+1)%3)
 	}
 	accepted := 0
 	v.mount()
 	check(t, os.WriteFile(v.rulesFile(), []byte(text(0)), 0o644))
-	for round := range 12 {
+	dirs := []string{"", "d0/", "d1/", "d2/"}
+	for _, d := range dirs[1:] {
+		mkdir(t, v.at(d), user{})
+	}
+	written := map[string]int{} // what was acknowledged
+	begun := 0
+	holds := func(v *volume, round int) {
+		t.Helper()
+		for _, d := range dirs {
+			b, err := os.ReadFile(v.at(d + "f"))
+			n := written[d]
+			if n == 0 && os.IsNotExist(err) {
+				continue
+			}
+			if err != nil || string(b) != fmt.Sprint(n) && string(b) != fmt.Sprint(begun) {
+				t.Fatalf("round %d: %sf reads %q, %v; acknowledged was %d, begun %d", round, d, b, err, n, begun)
+			}
+		}
+	}
+	for round := range 15 {
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
 			for i := accepted + 1; ; i++ {
 				bad := os.WriteFile(v.rulesFile(), []byte("- match: d/\n"), 0o644)
-				if os.WriteFile(v.rulesFile(), []byte(text(i)), 0o644) != nil || os.WriteFile(v.at("f"), []byte(text(i)), 0o644) != nil {
+				if os.WriteFile(v.rulesFile(), []byte(text(i)), 0o644) != nil {
 					return // killed
 				}
 				if accepted = i; bad == nil {
 					t.Errorf("bad rules are taken")
 				}
+				for _, d := range dirs {
+					begun++
+					if replaceFile(v.at(d+"f"), fmt.Sprint(begun)) != nil {
+						return
+					}
+					written[d] = begun
+				}
 			}
 		}()
-		pause := time.NewTimer(time.Duration(50+rnd.Intn(400)) * time.Millisecond) // any moment will do
+		pause := time.NewTimer(time.Duration(50+rnd.Intn(900)) * time.Millisecond) // any moment will do
 		<-pause.C
 		v.kill()
 		<-stopped
@@ -45,18 +74,21 @@ func TestOwnRulesKilled(t *testing.T) {
 		if err != nil || string(b) != text(accepted) && string(b) != text(accepted+1) {
 			t.Fatalf("round %d: rules.yaml reads %q, %v; accepted was %d", round, b, err, accepted)
 		}
-		f, err := os.ReadFile(v.at("f"))
-		if accepted > 0 && (err != nil || string(f) != text(accepted) && string(f) != text(accepted+1) && string(f) != "") {
-			t.Fatalf("round %d: f reads %q, %v; acknowledged was %d", round, f, err, accepted)
-		}
+		holds(v, round)
 		if string(b) == text(accepted+1) {
 			accepted++
 		}
 	}
 	t.Logf("%d changes of rules", accepted)
-	v.umount()
+	v.sync()
 	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:.emberfs/rules.yaml"); got != text(accepted) {
 		t.Errorf("the commit has %q, want %q", got, text(accepted))
 	}
+	check(t, os.Remove(v.rulesFile())) // nothing is ignored any more
+	v.umount()
 	fsck(t, v.cold())
+	fsck(t, repo)
+	next := newVolume(t, "next", withSource(repo)).mount()
+	holds(next, -1)
+	next.umount()
 }

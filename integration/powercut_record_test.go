@@ -32,6 +32,7 @@ func recordPowerCut(t *testing.T, job cutJob) {
 	w.h = &powercut.History{Seed: job.Seed, Files: map[string][]byte{}}
 	w.note("begin")
 	w.v.mount()
+	w.v.rules(powerCutRules)
 	if !job.Fresh {
 		w.adopt()
 	}
@@ -113,6 +114,12 @@ func (w *recording) adopt() {
 // the kill there are no commits and then nothing happens for so long that flush_interval alone must have made all durable.
 func (w *recording) run(n int) {
 	for i := range n {
+		switch i {
+		case n*2/5 + 1:
+			w.v.rules("") // nor of what is critical
+		case n * 11 / 20:
+			w.v.rules(powerCutRules)
+		}
 		w.do(w.next(i))
 		quiet := i > n*2/5 && i < n*11/20
 		switch k := w.rnd.Intn(16); {

@@ -129,7 +129,7 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 func (c *capture) begin(m *dirMark, base DirID) ([]string, DirID) {
 	ds := m.n.dir
 	ds.mu.Lock()
-	if ds.mu.tracking {
+	if ds.mu.tracking && !(m.n == c.v.root && c.v.live.has(c.base, base)) {
 		base = ds.mu.base
 	}
 	if ds.mu.tracking && !ds.mu.links && !c.rewalk && base != (DirID{}) {

@@ -3,6 +3,7 @@ package tiers
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,6 +119,8 @@ func TestFsyncRemoteWaits(t *testing.T) {
 		}
 	}
 	reached, open := make(chan bool, 10), make(chan bool)
+	let := sync.OnceFunc(func() { close(open) })
+	t.Cleanup(let) // before the volume is closed
 	cold.mu.Lock()
 	cold.pushing = func() { reached <- true; <-open }
 	cold.mu.Unlock()
@@ -131,7 +134,7 @@ func TestFsyncRemoteWaits(t *testing.T) {
 		t.Fatalf("fsync while the commit is being pushed: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
-	close(open)
+	let()
 	must(t, <-done)
 	onRemote("x.db", "one")
 

@@ -425,7 +425,7 @@ func TestUnseenWriterUnderNewRules(t *testing.T) {
 	_, err = p.WriteAt([]byte("six"), 0)
 	must(t, err)
 	must(t, h.Fsync(true))
-	if v.critical.next().IsZero() || v.Status().AtRisk.Files == 0 {
+	if due, _ := v.critical.next(); due.IsZero() || v.Status().AtRisk.Files == 0 {
 		t.Error("an fsync of a critical file that is written unseen asks for no commit")
 	}
 	h.Release()

@@ -24,6 +24,12 @@ type liveBranch struct {
 // reset notes a commit of everything.
 func (l *liveBranch) reset(tip ID) { l.tip, l.dirs = tip, nil }
 
+// has says whether what the last commit of everything has of a root directory, with the names that were changed since, is the same as
+// this one of the live branch's tip with them. Cold keeps a root only as that of a commit, so the former cannot be extended then.
+func (l *liveBranch) has(base Snapshot, root DirID) bool {
+	return base != nil && len(l.dirs) > 0 && l.tip == base.Info().ID && root == rootDir(base)
+}
+
 // liveDir is a directory that a commit to the live branch goes into.
 type liveDir struct {
 	n     *Inode

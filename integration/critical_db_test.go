@@ -1,0 +1,238 @@
+//go:build slow
+
+package integration
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// criticalTime is for how long these tests have live commits made under load: EMBERFS_CRITICAL, a Go duration.
+func criticalTime(t testing.TB) time.Duration {
+	s := os.Getenv("EMBERFS_CRITICAL")
+	if s == "" {
+		return 15 * time.Second
+	}
+	d, err := time.ParseDuration(s)
+	check(t, err)
+	return d
+}
+
+// acks counts what a program prints as acknowledged: a number a line.
+type acks struct {
+	last atomic.Int64
+	stop func()
+}
+
+func acknowledged(t testing.TB, c command) *acks {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := c.prepare(ctx)
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	a, read := &acks{}, make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			if n, err := strconv.ParseInt(lines.Text(), 10, 64); err == nil {
+				a.last.Store(n)
+			}
+		}
+	}()
+	var once atomic.Bool
+	a.stop = func() {
+		if once.Swap(true) {
+			return
+		}
+		check(t, unix.Kill(-cmd.Process.Pid, unix.SIGKILL))
+		<-read
+		_ = cmd.Wait()
+		cancel()
+	}
+	t.Cleanup(a.stop)
+	return a
+}
+
+// watchCommits notes for some time each commit that appears on the live branch and on main, and what had been acknowledged before
+// its moment: before the commit that came before it was there, for only then does the next one begin.
+func (v *volume) watchCommits(limit time.Duration, acked func() int64) (taken []takenCommit) {
+	v.t.Helper()
+	seen := map[string]bool{}
+	var bound, before int64 // acknowledged before the newest commit was there
+	add := func(id string) bool {
+		if id == "" || seen[id] {
+			return false
+		}
+		seen[id] = true
+		taken = append(taken, takenCommit{id, bound})
+		return true
+	}
+	for _, id := range v.tips() {
+		seen[id] = true // from before
+	}
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+		now := acked()
+		found := false
+		for _, id := range v.tips() {
+			if seen[id] {
+				continue
+			}
+			// Those that came and went between two looks are its ancestors.
+			chain := strings.Fields(must(v.t, v.cold(), "git", "rev-list", "--first-parent", id))
+			for i := slices.IndexFunc(chain, func(id string) bool { return seen[id] }) - 1; i >= 0; i-- {
+				found = add(chain[i]) || found
+			}
+		}
+		if found {
+			bound = before
+		}
+		before = now
+	}
+	if len(taken) < 5 {
+		v.t.Errorf("only %d commits", len(taken))
+	}
+	return taken
+}
+
+// tips are what main and the live branch point to, read as files: a look costs nothing.
+func (v *volume) tips() (ids []string) {
+	live, _ := filepath.Glob(filepath.Join(v.cold(), livePrefix, "*"))
+	for _, name := range append(live, filepath.Join(v.cold(), "refs/heads/main")) {
+		if b, err := os.ReadFile(name); err == nil && len(b) >= 40 && !strings.HasSuffix(name, ".lock") {
+			ids = append(ids, string(b[:40]))
+		}
+	}
+	return ids
+}
+
+// spread picks that many of a list, the last included.
+func spread(list []takenCommit, most int) (out []takenCommit) {
+	for k, c := range list {
+		if len(list) <= most || k*most/len(list) != (k+1)*most/len(list) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// mostRestored is how many commits of a run are restored: EMBERFS_CRITICAL_CHECK.
+func mostRestored(t testing.TB, most int) int {
+	if s := os.Getenv("EMBERFS_CRITICAL_CHECK"); s != "" {
+		n, err := strconv.Atoi(s)
+		check(t, err)
+		return n
+	}
+	return most
+}
+
+// sqliteLoad has SQLite make one transaction after the other; the tables t and sums have a row of each.
+func sqliteLoad(t testing.TB, db string) *acks {
+	t.Helper()
+	return acknowledged(t, command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}})
+}
+
+// TestCriticalSQLite: every commit of a critical database under constant transactions, of the live branch and of main, is sound when
+// restored alone, and has all that was acknowledged before its moment.
+func TestCriticalSQLite(t *testing.T) {
+	lookPath(t, "sqlite3", "stdbuf")
+	for _, mode := range []string{"delete", "wal"} {
+		t.Run(mode, func(t *testing.T) {
+			deadline(t, 5*time.Minute+6*criticalTime(t))
+			v := newVolume(t, "one", withOpts("backup_interval=4s")).mount()
+			v.rules(`- {match: "**/*.db{,-wal,-journal}", class: critical, critical_delay: 300ms}`)
+			v.sync()
+			mkdir(t, v.at("data"), user{})
+			db := v.at("data/x.db")
+			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
+			soon := waitFor(time.Minute, func() bool { return v.critical().Commits > 0 && v.critical().Waiting == 0 })
+			if !soon {
+				t.Fatalf("the empty database is not committed: %+v", v.critical())
+			}
+			load := sqliteLoad(t, db)
+			taken := v.watchCommits(criticalTime(t), load.last.Load)
+			load.stop()
+			live := v.critical()
+			v.umount()
+			v.noComplaints()
+			acked := load.last.Load()
+			if acked < 50 {
+				t.Errorf("no progress: %d", acked)
+			}
+			if live.Commits < 5 {
+				t.Errorf("few live commits: %+v", live)
+			}
+			for _, c := range spread(taken, mostRestored(t, 200)) {
+				if n := sound(t, filepath.Join(v.restoreCommit(c.id), "data/x.db")); int64(n) < c.acked {
+					t.Errorf("commit %s has %d transactions, %d were acknowledged before it", c.id, n, c.acked)
+				}
+			}
+			t.Logf("%d commits, %d transactions, %d by the last moment; %+v", len(taken), acked, taken[len(taken)-1].acked, live)
+			fsck(t, v.cold())
+		})
+	}
+}
+
+// insertsInto inserts 1, 2, 3... into a table, each in a transaction of its own.
+func (p *postgres) insertsInto(table string) *acks {
+	p.t.Helper()
+	lookPath(p.t, "stdbuf")
+	return acknowledged(p.t, p.command("sh", "-c", `i=0; while :; do i=$((i+1)); printf 'INSERT INTO `+table+` VALUES(%d);\n\\echo %d\n' $i $i; done |
+		stdbuf -oL psql -q -v ON_ERROR_STOP=1 -h `+p.run+` -U postgres bench`))
+}
+
+// TestCriticalPostgres is TestCriticalSQLite for PostgreSQL under pgbench, a critical directory.
+func TestCriticalPostgres(t *testing.T) {
+	deadline(t, 8*time.Minute+4*criticalTime(t))
+	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
+	if err != nil || len(bins) == 0 {
+		t.Fatalf("PostgreSQL is needed; scripts/test installs it: %v", err)
+	}
+	v := newVolume(t, "one", withOpts("backup_interval=10s")).mount()
+	v.rules(`- {match: pg/, class: critical, critical_delay: 300ms}`)
+	as := accountOf(t, "nobody")
+	pg := postgres{t: t, bin: bins[len(bins)-1], as: as, run: mkdir(t, filepath.Join(testDir(t), "sock"), as)}
+	mkdir(t, v.at("pg"), pg.as)
+	pg.data = v.at("pg/data")
+	pg.must("initdb", "-D", pg.data, "-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8")
+	server := pg.start()
+	pg.client("createdb", "bench")
+	pg.client("pgbench", "-i", "-q", "-s", "2", "bench")
+	pg.client("psql", "-qc", "CREATE TABLE acked(n int)", "bench")
+	v.sync()
+	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
+	check(t, load.Start())
+	ours := pg.insertsInto("acked")
+	taken := v.watchCommits(criticalTime(t), ours.last.Load)
+	ours.stop()
+	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
+	_ = load.Wait()
+	check(t, server.Process.Signal(unix.SIGINT))
+	_ = server.Wait()
+	live := v.critical()
+	v.umount()
+	v.noComplaints()
+	if n := ours.last.Load(); n < 50 {
+		t.Errorf("no progress: %d", n)
+	}
+	if live.Commits < 3 {
+		t.Errorf("few live commits: %+v", live)
+	}
+	for _, c := range spread(taken, mostRestored(t, 6)) {
+		pg.data = filepath.Join(v.restoreCommit(c.id), "pg/data")
+		pg.recovers(0)
+		pg.hasRows(c.acked)
+	}
+	t.Logf("%d commits, %d transactions of our own; %+v", len(taken), ours.last.Load(), live)
+	fsck(t, v.cold())
+}
