@@ -61,7 +61,15 @@ const (
 	rowMemoryWalk   = "daemon RSS after walking 100,000 restored files, MB"
 	rowRelease      = "release of 10,000 files, ms"
 	rowReleaseLeft  = "warm after it, % of the bytes"
-	peak            = ", at its peak" // follows the name of a memory row
+
+	rowCloseToCommit    = "close of a critical file of 100,000 to its commit, critical_delay 500 ms, ms"
+	rowIdle             = "CPU of 10 s in which nothing happens, 100,000 files with rules, ms"
+	rowCriticalRollback = "SQLite transactions (rollback journal) with a live commit each second, of those without"
+	rowCriticalWAL      = "SQLite transactions (WAL) with a live commit each second, of those without"
+	rowStorm            = "commits of a storm of small critical files, % of a core"
+	rowStormFiles       = "files a second in it"
+
+	peak = ", at its peak" // follows the name of a memory row
 )
 
 // target is what a row is held to: its ratio to a reference, at most.
@@ -90,11 +98,12 @@ func comparedRows() []string {
 		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild, rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind}
 }
 
-// absolute are the promises in absolute terms: p50 and p99 at most.
+// absolute are the promises in absolute terms: p50 and p99 at most; where the target is negative, p50 at least.
 func absolute() []target {
 	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100}, {rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100},
 		{rowMemoryBig, "", 100}, {rowMemoryBig + peak, "", 100}, {rowBigEdit, "", 100}, {rowBigEditSize, "", 0.5}, {rowDatabase, "", 5}, {rowBigDir, "", 0}, {rowBigDirSize, "", 20}, {rowColdByte, "", 5}, {rowColdBig, "", 3.34},
-		{rowMountTime, "", 200}, {rowListUnlisted, "", 100}, {rowReadCold, "", 5}, {rowRelease, "", 2000}, {rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128}}
+		{rowMountTime, "", 200}, {rowListUnlisted, "", 100}, {rowReadCold, "", 5}, {rowRelease, "", 2000}, {rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128},
+		{rowCloseToCommit, "", 550}, {rowIdle, "", 100}, {rowCriticalRollback, "", -0.8}, {rowCriticalWAL, "", -0.8}, {rowStorm, "", 50}, {rowStormFiles, "", 0}}
 }
 
 // results collects figures by row and subject.
@@ -202,6 +211,8 @@ func (r *results) printSamples(w io.Writer) {
 		limit, verdict := "", ""
 		if t.most > 0 {
 			limit, verdict = fmt.Sprintf("%.4g", t.most), passOrShort(quantile(v, 0.99) <= t.most)
+		} else if t.most < 0 {
+			limit, verdict = fmt.Sprintf("at least %.4g", -t.most), passOrShort(quantile(v, 0.5) >= -t.most)
 		}
 		fmt.Fprintf(w, "| %s | %.3g | %.3g | %.3g | %s | %s |\n", t.row, quantile(v, 0.5), quantile(v, 0.99), quantile(v, 1), limit, verdict)
 	}
