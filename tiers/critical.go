@@ -253,11 +253,14 @@ func (c *critical) noted(v *Volume, n *Inode) bool {
 	return ok || c.whole
 }
 
-// has says whether a name is noted.
+// has says whether a name is noted, or was and may be again if the commit under way fails.
 func (c *critical) has(d *Inode, name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.names[d][name]
+	if c.under != nil && !ok {
+		_, ok = c.under.names[d][name]
+	}
 	return ok
 }
 
@@ -266,14 +269,12 @@ func (c *critical) awaited(v *Volume, n *Inode) bool {
 	v.ns.RLock()
 	parent, name := n.parent, n.name
 	v.ns.RUnlock()
+	if c.has(parent, name) {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.names[parent][name]
-	if u := c.under; u != nil && !ok {
-		_, ok = u.names[parent][name]
-		ok = ok || u.whole
-	}
-	return ok || c.whole
+	return c.whole || c.under != nil && c.under.whole
 }
 
 // awaitedIn is awaited for the names in a directory.
