@@ -186,11 +186,18 @@ func TestCriticalLive(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 
+	// What is moved out of the critical directory is not lost on the way.
+	check(t, os.WriteFile(v.at("state/moves"), []byte("moved"), 0o644))
+	soon(t, repo, "state/moves", "moved")
+	check(t, os.Rename(v.at("state/moves"), v.at("out")))
+	check(t, os.WriteFile(v.at("state/after"), []byte("after"), 0o644))
+	soon(t, repo, "state/after", "after")
+
 	// The machine goes; the next one has it, and what was not critical as main has it.
 	v.kill()
 	check(t, os.RemoveAll(v.state))
 	next := newVolume(t, "two", withSource(repo)).mount()
-	for name, want := range map[string]string{"state/a": "closed", "state/open": "fsynced", "plain": "one"} {
+	for name, want := range map[string]string{"state/a": "closed", "state/open": "fsynced", "plain": "one", "out": "moved"} {
 		if b, err := os.ReadFile(next.at(name)); err != nil || string(b) != want {
 			t.Errorf("on the next machine %s holds %q, %v; want %q", name, b, err, want)
 		}

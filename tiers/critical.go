@@ -49,17 +49,10 @@ type criticalSet struct {
 
 // watch looks a name that is about to change up in the rules, notes it where they say so, and gives its lane of risk.
 func (v *Volume) watch(d *Inode, name string, kind touchKind) int {
-	set := v.Rules()
-	if len(set.Rules()) == 0 {
+	if len(v.Rules().Rules()) == 0 {
 		return laneMain
 	}
-	at := path.Join(v.pathOf(d), name)
-	r := set.Decide(at, false).Rule
-	if r == nil || !r.Ignore && r.Class != rules.Critical { // it may be a directory
-		if d := set.Decide(at, true); r == nil || d.Class() == rules.Critical {
-			r = d.Rule
-		}
-	}
+	r := v.ruleOf(d, name)
 	switch {
 	case r == nil:
 		return laneMain
@@ -69,7 +62,7 @@ func (v *Volume) watch(d *Inode, name string, kind touchKind) int {
 	if r.BackupInterval > 0 {
 		v.backupWithin(r.BackupInterval)
 	}
-	if r.Class != rules.Critical && !r.FsyncRemote {
+	if !watched(r) {
 		return laneMain
 	}
 	v.critical.note(v, d, name)
@@ -80,6 +73,41 @@ func (v *Volume) watch(d *Inode, name string, kind touchKind) int {
 		v.critical.ended(v.criticalDelay(r))
 	}
 	return laneCritical
+}
+
+// ruleOf is the rule that decides about a name, whatever it stands for; nil: none.
+func (v *Volume) ruleOf(d *Inode, name string) *rules.Rule {
+	set, at := v.Rules(), path.Join(v.pathOf(d), name)
+	r := set.Decide(at, false).Rule
+	if r == nil || !r.Ignore && r.Class != rules.Critical { // it may be a directory
+		if d := set.Decide(at, true); r == nil || d.Class() == rules.Critical {
+			r = d.Rule
+		}
+	}
+	return r
+}
+
+// watched says that changes of what r is about are noted.
+func watched(r *rules.Rule) bool { return r != nil && (r.Class == rules.Critical || r.FsyncRemote) }
+
+// watchMove notes both names of a rename if one of them is critical: a commit that showed that the file left the one has to show it
+// under the other, whatever the rules say of that, or it would show it nowhere.
+func (v *Volume) watchMove(dir *Inode, name string, newdir *Inode, newname string) {
+	set := v.Rules()
+	if !set.HasCritical() && !set.HasFsyncRemote() {
+		return
+	}
+	from, to := v.ruleOf(dir, name), v.ruleOf(newdir, newname)
+	either := watched(from) || watched(to) || v.critical.has(dir, name) || v.critical.has(newdir, newname) // it came from there just now
+	if !either {
+		return
+	}
+	if from == nil || !from.Ignore {
+		v.critical.note(v, dir, name)
+	}
+	if to == nil || !to.Ignore {
+		v.critical.note(v, newdir, newname)
+	}
 }
 
 // laneOf is the lane of risk for what is written to n.
@@ -225,19 +253,28 @@ func (c *critical) noted(v *Volume, n *Inode) bool {
 	return ok || c.whole
 }
 
+// has says whether a name is noted, or was and may be again if the commit under way fails.
+func (c *critical) has(d *Inode, name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.names[d][name]
+	if c.under != nil && !ok {
+		_, ok = c.under.names[d][name]
+	}
+	return ok
+}
+
 // awaited says whether a change of n waits for a commit to stand, one that is under way included.
 func (c *critical) awaited(v *Volume, n *Inode) bool {
 	v.ns.RLock()
 	parent, name := n.parent, n.name
 	v.ns.RUnlock()
+	if c.has(parent, name) {
+		return true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.names[parent][name]
-	if u := c.under; u != nil && !ok {
-		_, ok = u.names[parent][name]
-		ok = ok || u.whole
-	}
-	return ok || c.whole
+	return c.whole || c.under != nil && c.under.whole
 }
 
 // awaitedIn is awaited for the names in a directory.

@@ -175,3 +175,41 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	must(t, sd.Fsync(false))
 	onRemote("d/last", "n")
 }
+
+// TestLiveMoves: a file that is moved out of what is critical is in each live commit under one of its names, and so with link and unlink.
+func TestLiveMoves(t *testing.T) {
+	cold := newMemCold()
+	v := openCritical(t, cold, criticalState+"- {match: build/, ignore: true}\n")
+	state, other := mkdir(t, v, v.Root(), "state"), mkdir(t, v, v.Root(), "other")
+	build := mkdir(t, v, v.Root(), "build")
+	for _, name := range []string{"a", "b", "c"} {
+		write(t, v, state, name, name)
+	}
+	write(t, v, other, "d", "d")
+	v.mustSync(t)
+	must(t, v.Rename(state, "a", other, "a", 0))
+	must(t, v.Rename(other, "d", state, "d", 0))
+	mustCritical(t, v)
+	want := map[string]string{"state": "/", "state/b": "b", "state/c": "c", "state/d": "d", "other": "/", "other/a": "a"}
+	wantNewest(t, cold, want)
+	if cold.live.IsZero() {
+		t.Error("it took a commit of everything")
+	}
+	must(t, v.Rename(state, "d", other, "d", 0)) // and on, before a commit comes
+	must(t, v.Rename(other, "d", v.Root(), "d", 0))
+	mustCritical(t, v)
+	delete(want, "state/d")
+	want["d"] = "d"
+	wantNewest(t, cold, want)
+	_, err := v.Link(mustFind(t, v, "state/b"), other, "b")
+	must(t, err)
+	must(t, v.Unlink(state, "b"))
+	mustCritical(t, v)
+	delete(want, "state/b")
+	want["other/b"] = "b"
+	wantNewest(t, cold, want)
+	must(t, v.Rename(state, "c", build, "c", 0))
+	mustCritical(t, v)
+	delete(want, "state/c")
+	wantNewest(t, cold, want)
+}

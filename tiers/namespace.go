@@ -175,6 +175,9 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	dir.noteLinks()
 	v.noteParentLinks(n)
 	v.severalNames(n, dir, name)
+	if n.alsoCritical.Load() { // its other name may go before a commit comes
+		v.critical.severalChanged(v, touchChange)
+	}
 	v.ns.RLock()
 	nameless := n.parent == nil
 	v.ns.RUnlock()

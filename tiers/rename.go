@@ -235,6 +235,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	if err := v.touchName(newdir, newname); err != nil {
 		return err
 	}
+	v.watchMove(dir, name, newdir, newname)
 	if v.Rules().HasCritical() && (moved.n.dir != nil || exists && replaced.n.dir != nil) { // and all that is in it
 		v.critical.needWhole(v.cfg.CriticalDelay)
 	}

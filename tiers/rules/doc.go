@@ -4,7 +4,7 @@
 //   - match: state/                # this directory and all below
 //     class: critical              # critical, session (default) or memory
 //     critical_delay: 1s
-//   - match: "**/*.db"             # a doublestar glob over the whole path
+//   - match: "**/*.db{,-wal,-journal}" # a doublestar glob over the whole path; a database is one moment of all its files
 //     class: critical
 //     fsync: remote
 //   - match: "**/node_modules/"
