@@ -20,12 +20,13 @@ import (
 // noCold is a cold tier without a commit; these tests make none.
 type noCold struct{ tiers.Cold }
 
-func (noCold) VolumeID() string                             { return "test" }
-func (noCold) Head(context.Context) (tiers.Snapshot, error) { return nil, nil }
-func (noCold) HasRemote() bool                              { return false }
-func (noCold) Pushed() tiers.ID                             { return tiers.ID{} }
-func (noCold) Stats() tiers.ColdStats                       { return tiers.ColdStats{} }
-func (noCold) Close() error                                 { return nil }
+func (noCold) VolumeID() string                               { return "test" }
+func (noCold) Head(context.Context) (tiers.Snapshot, error)   { return nil, nil }
+func (noCold) Newest(context.Context) (tiers.Snapshot, error) { return nil, nil }
+func (noCold) HasRemote() bool                                { return false }
+func (noCold) Pushed() tiers.ID                               { return tiers.ID{} }
+func (noCold) Stats() tiers.ColdStats                         { return tiers.ColdStats{} }
+func (noCold) Close() error                                   { return nil }
 
 // rig drives a filesystem over a real volume as the kernel would, without a mount.
 type rig struct {
