@@ -1,0 +1,109 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// walk captures what is dirty into tx, with rewalk all that is listed, then calls then with the root's id. An error leaves all that was dirty so.
+func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capture, root DirID) error) error {
+	return v.moments(ctx, tx, &capture{rewalk: rewalk}, func(c *capture) error {
+		var base DirID
+		if c.base != nil {
+			base = rootDir(c.base)
+		}
+		if err := v.step("commit.boundary"); err != nil {
+			return err
+		}
+		v.root.mu.Lock()
+		pre := c.m.keep(v.root)
+		v.root.mu.Unlock()
+		if pre == nil || pre.err != nil {
+			return fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+		}
+		root := pre.entry("")
+		c.root = &root
+		id, err := c.dir(v.root, "", base, nil)
+		if err = errors.Join(err, c.checkMoment()); err != nil {
+			return err
+		}
+		c.m.close() // all is taken: nobody needs to set anything aside any more
+		return then(c, id)
+	})
+}
+
+// moments calls take with a capture of one moment. An error leaves all that was dirty so.
+func (v *Volume) moments(ctx context.Context, tx Tx, c *capture, take func(c *capture) error) (err error) {
+	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
+	before := v.mainEpoch.Load()
+	v.boundary(c)
+	defer func() {
+		c.m.close()
+		c.release(err)
+		v.capturing.Store(0)
+		v.late.clear()
+		if err != nil {
+			v.mainEpoch.Store(before)
+			v.backupDue.CompareAndSwap(0, c.due)
+			v.risk.put()
+			v.critical.put(v, c.crit, err)
+			return
+		}
+		v.justTaken = v.risk.settled()
+		v.critical.settled(v, c.crit)
+		v.answers = append(v.answers, c.crit.waiting...)
+	}()
+	return take(c)
+}
+
+// boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.
+func (v *Volume) boundary(c *capture) {
+	v.barrier.Lock()
+	c.epoch = v.epoch.Add(1)
+	v.capturing.Store(c.epoch)
+	c.m = newMoment(v, c.epoch)
+	c.m.rewalk, c.m.live = c.rewalk, c.live
+	v.moment.Store(c.m)
+	v.risk.take(c.live)
+	c.crit = v.critical.take()
+	if c.live {
+		c.tree, c.treeErr = v.liveTree(c.crit)
+	} else {
+		v.mainEpoch.Store(c.epoch)
+		c.due = v.backupDue.Swap(0)
+	}
+	v.barrier.Unlock()
+	if c.live {
+		return
+	}
+	// Nothing above a file that is open for writing may be marked clean.
+	v.writers.Range(func(key, _ any) bool {
+		n := key.(*Inode)
+		kind := touchQuiet
+		if n.unseen.Load() {
+			if v.ignoredInode(n) {
+				return true
+			}
+			kind = touchBytes // nobody will tell when it changes
+		}
+		v.begin()
+		if err := v.touchOwn(n, kind); err != nil {
+			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of an open file")
+		}
+		v.end()
+		return true
+	})
+}
+
+// nothingDirty notes that a commit has everything, unless something changed a moment ago.
+func (v *Volume) nothingDirty() {
+	v.barrier.Lock()
+	defer v.barrier.Unlock()
+	if v.rootClean() {
+		v.backupDue.Store(0)
+		s := v.critical.take()
+		v.critical.settled(v, s)
+		v.answers = append(v.answers, s.waiting...)
+	}
+}

@@ -1,0 +1,171 @@
+package tiers
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// isACL says whether attr is a POSIX ACL, which warm's file system keeps in step with the mode.
+func isACL(attr string) bool {
+	return attr == "system.posix_acl_access" || attr == "system.posix_acl_default"
+}
+
+// Getxattr fills buf and returns the value's length; ERANGE where buf is too short, and with len(buf)==0 only the length.
+func (v *Volume) Getxattr(n *Inode, attr string, buf []byte) (size int, err error) {
+	if reservedXattr(attr) {
+		return 0, unix.ENODATA
+	}
+	n.mu.Lock()
+	none := n.mu.noXattrs
+	n.mu.Unlock()
+	if none {
+		return 0, unix.ENODATA
+	}
+	err = v.locate(n, func(dirfd int, name string, anon bool) error {
+		size, err = target(dirfd, name, anon).get(attr, buf)
+		return err
+	})
+	return size, err
+}
+
+// Listxattr is listxattr(2) without the attributes that belong to EmberFS.
+func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
+	var list []byte
+	err := v.locate(n, func(dirfd int, name string, anon bool) error {
+		t := target(dirfd, name, anon)
+		list = make([]byte, max(4096, len(buf)+64))
+		size, err := t.list(list)
+		if err == unix.ERANGE {
+			list = make([]byte, 1<<16)
+			size, err = t.list(list)
+		}
+		list = list[:max(size, 0)]
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	out := list[:0]
+	for _, name := range splitNames(list) {
+		if !reservedXattr(name) {
+			out = append(append(out, name...), 0)
+		}
+	}
+	if len(buf) == 0 {
+		return len(out), nil
+	}
+	if len(out) > len(buf) {
+		return 0, unix.ERANGE
+	}
+	return copy(buf, out), nil
+}
+
+// Setxattr is setxattr(2). killSGID: setting an access ACL by someone outside the file's group clears sgid.
+func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, killSGID bool, c Caller) error {
+	if reservedXattr(attr) {
+		return unix.EPERM
+	}
+	if n == v.root {
+		if err := v.list(n); err != nil {
+			return err
+		}
+	}
+	n.opens.Add(1) // it is not released meanwhile
+	defer n.opens.Add(-1)
+	err := v.setxattr(n, attr, value, flags, killSGID)
+	for r := (again{}); err != nil && r.try(v, n, &err); {
+		err = v.setxattr(n, attr, value, flags, killSGID)
+	}
+	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {
+		host.vol.mirrored(host, host.vol.Setxattr(host, attr, value, 0, killSGID, c))
+	}
+	return err
+}
+
+func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, killSGID bool) error {
+	v.begin()
+	defer v.end()
+	return v.withAttrChange(n, func() error {
+		if attr == capability && n.mu.rec.isStub() {
+			return errStub // it would be gone when the bytes come back
+		}
+		n.mu.noXattrs = false
+		err := v.locate(n, func(dirfd int, name string, anon bool) error {
+			return target(dirfd, name, anon).set(attr, value, int(flags))
+		})
+		if err == unix.ENOSPC && n.mu.rec.has(recClean) && !n.mu.rec.has(recUnlisted) {
+			// Ours may fill the space that an attribute of the user's needs: it goes first, the file counts as dirty.
+			if n.mu.rec.isStub() {
+				return errStub
+			}
+			if err = v.removeRecord(n); err == nil {
+				err = v.locate(n, func(dirfd int, name string, anon bool) error {
+					return target(dirfd, name, anon).set(attr, value, int(flags))
+				})
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return v.aclChanged(n, attr, killSGID)
+	})
+}
+
+// aclChanged follows what an ACL did to the mode and to what new children inherit; n.mu is held.
+func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
+	if !isACL(attr) {
+		return nil
+	}
+	if n.dir != nil {
+		n.dir.mu.Lock()
+		n.dir.mu.acl = 0
+		n.dir.mu.Unlock()
+	}
+	fd, err := v.openNode(n, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := v.reloadMode(n, fd); err != nil {
+		return err
+	}
+	if killSGID && n.mu.mode&unix.S_ISGID != 0 {
+		if err := unix.Chmod(fdPath(fd), n.mu.mode&07777&^unix.S_ISGID); err != nil {
+			return err
+		}
+		n.mu.mode &^= unix.S_ISGID
+	}
+	return nil
+}
+
+// Removexattr is removexattr(2).
+func (v *Volume) Removexattr(n *Inode, attr string) error {
+	if reservedXattr(attr) {
+		return unix.ENODATA
+	}
+	if n == v.root {
+		if err := v.list(n); err != nil {
+			return err
+		}
+	}
+	err := v.removexattr(n, attr)
+	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {
+		if err := host.vol.Removexattr(host, attr); err != unix.ENODATA {
+			host.vol.mirrored(host, err)
+		}
+	}
+	return err
+}
+
+func (v *Volume) removexattr(n *Inode, attr string) error {
+	v.begin()
+	defer v.end()
+	return v.withAttrChange(n, func() error {
+		err := v.locate(n, func(dirfd int, name string, anon bool) error {
+			return target(dirfd, name, anon).remove(attr)
+		})
+		if err != nil {
+			return err
+		}
+		return v.aclChanged(n, attr, false)
+	})
+}
