@@ -34,6 +34,7 @@ type memCold struct {
 	maintain func(context.Context) error // nil: nothing to do
 	counting func(context.Context) error // is called by Files; nil: nothing to do
 	collect  func(context.Context, GCOptions) (GCReport, error)
+	skim     func(size int64) bool // PutFile reads a file of this size without keeping it; nil: none
 }
 
 func newMemCold() *memCold {
@@ -260,7 +261,15 @@ func (t *memTx) checkBase(data []byte, base Base) error {
 	return nil
 }
 
-func (t *memTx) PutFile(_ context.Context, c Content, base Base) (ID, error) {
+func (t *memTx) PutFile(ctx context.Context, c Content, base Base) (ID, error) {
+	if t.c.skim != nil && t.c.skim(c.Size()) {
+		buf := make([]byte, 1<<20)
+		for off := int64(0); off < c.Size(); off += int64(len(buf)) {
+			if _, err := c.ReadAt(buf, off); err != nil || ctx.Err() != nil {
+				return ID{}, errors.Join(err, ctx.Err())
+			}
+		}
+	}
 	data, err := io.ReadAll(io.NewSectionReader(c, 0, 1<<40))
 	if err != nil {
 		return ID{}, err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -216,7 +217,28 @@ func (v *Volume) openToRead(n *Inode) (int, error) {
 // boundaryContent is a file's content at the boundary, as a commit reads it while it may be changed.
 type boundaryContent struct {
 	*preserved
-	fd int
+	fd   int
+	read atomic.Int64 // bytes, of all reads
+}
+
+const (
+	// removedLook is after how many bytes it is looked at again whether a file was removed meanwhile.
+	removedLook = 256 << 20
+	// removedMost is how much of a removed file is read to its end: rather than read more, the commit begins again without it.
+	removedMost = 1 << 30
+)
+
+// wanted fails where most of a large file is still to be read and it was removed: whoever waits for the commit waits for nothing.
+func (c *boundaryContent) wanted(n int) error {
+	read := c.read.Add(int64(n))
+	if (read-int64(n))/removedLook == read/removedLook || c.size-read < removedMost {
+		return nil
+	}
+	var st unix.Statx_t
+	if statAt(c.fd, "", &st) == nil && st.Nlink == 0 {
+		return fmt.Errorf("%w: a file of %d bytes was removed while it was read", ErrSpoiled, c.size)
+	}
+	return nil
 }
 
 func (c *boundaryContent) Size() int64 { return c.size }
@@ -233,6 +255,9 @@ func (c *boundaryContent) ready() error {
 }
 
 func (c *boundaryContent) ReadAt(b []byte, off int64) (done int, err error) {
+	if err := c.wanted(len(b)); err != nil {
+		return 0, err
+	}
 	end := min(off+int64(len(b)), c.size)
 	for at := off; at < end; {
 		stop := min(end, at+readStep)
