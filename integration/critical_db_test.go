@@ -21,7 +21,7 @@ import (
 func criticalTime(t testing.TB) time.Duration {
 	s := os.Getenv("EMBERFS_CRITICAL")
 	if s == "" {
-		return 15 * time.Second
+		return 8 * time.Second
 	}
 	d, err := time.ParseDuration(s)
 	check(t, err)

@@ -21,7 +21,7 @@ import (
 func momentTime(t *testing.T) time.Duration {
 	s := os.Getenv("EMBERFS_MOMENT")
 	if s == "" {
-		return 20 * time.Second
+		return 8 * time.Second
 	}
 	d, err := time.ParseDuration(s)
 	check(t, err)
