@@ -89,6 +89,12 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
+	// What a stock client changed is merged from two sides, which nothing can extend: all of it is listed whole first.
+	if valid, err := base.Valid(ctx, rootDir(base)); err != nil {
+		return fmt.Errorf("read the last commit: %w", err)
+	} else if !valid {
+		return errNeedWhole
+	}
 	if v.live.tip != base.Info().ID {
 		v.live.reset(ID{})
 	}
@@ -257,7 +263,10 @@ func (w *liveWalk) base(d *liveDir) (DirID, error) {
 			return DirID{}, fmt.Errorf("read %q in the last commit: %w", d.at, err)
 		}
 		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return cmp.Compare(e.Name, name) })
-		if !ok || l.Entries[i].Kind != KindDir || l.Reconciled {
+		if l.Reconciled {
+			return DirID{}, errNeedWhole
+		}
+		if !ok || l.Entries[i].Kind != KindDir {
 			return DirID{}, nil
 		}
 		id = l.Entries[i].Dir()
