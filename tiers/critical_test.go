@@ -370,3 +370,25 @@ func TestCriticalComesFirst(t *testing.T) {
 	}
 	must(t, v.Close())
 }
+
+// TestLiveOverDamage: where the newest commit's directory cannot be extended, what is critical is committed with everything.
+func TestLiveOverDamage(t *testing.T) {
+	cold := newMemCold()
+	v := openCritical(t, cold, criticalState)
+	state := mkdir(t, v, v.Root(), "state")
+	write(t, v, state, "a", "1")
+	write(t, v, state, "b", "2")
+	v.mustSync(t)
+	head := cold.head
+	r := &state.mu.rec
+	cold.mu.Lock()
+	delete(cold.dirs, DirID{Tree: r.id, Meta: r.meta})
+	cold.mu.Unlock()
+	overwrite(t, v, mustFind(t, v, "state/a"), "new")
+	mustCritical(t, v)
+	if cold.head == head {
+		t.Error("main did not move")
+	}
+	wantNewest(t, cold, map[string]string{"state": "/", "state/a": "new", "state/b": "2"})
+	must(t, v.Close())
+}

@@ -110,6 +110,9 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 		}
 		w := &liveWalk{c: c, dirs: map[inoKey]DirID{}}
 		id, err := w.dir(c.tree)
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing) { // what the last commit lacks is stored anew from what is here
+			return errNeedWhole
+		}
 		if err = errors.Join(err, c.checkMoment()); err != nil {
 			return err
 		}

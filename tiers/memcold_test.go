@@ -304,7 +304,7 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put
 			t.c.mu.Unlock()
 		}
 		if !ok {
-			return DirID{}, errors.New("unknown base")
+			return DirID{}, fmt.Errorf("base of a directory: %w", ErrMissing)
 		}
 		for _, e := range old {
 			all[e.Name] = e
