@@ -22,6 +22,7 @@ type capture struct {
 	epoch   uint64   // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
 	m       *moment  // what changed since the boundary, as it was then
 	live    bool     // to the live branch: critical names alone
+	absorbs bool     // nothing: main only takes the place of the live branch
 	tree    *liveDir // those, and why they cannot be had
 	treeErr error
 	crit    *criticalSet // what of them the commit takes

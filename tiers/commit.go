@@ -80,7 +80,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 func (v *Volume) absorb(ctx context.Context, tx Tx, rc *Receipt) error {
 	err := v.flushWarm()
 	if err == nil {
-		err = v.publish(ctx, tx, &capture{base: tx.Base()}, rootDir(tx.Base()), rc)
+		err = v.publish(ctx, tx, &capture{base: tx.Base(), absorbs: true}, rootDir(tx.Base()), rc)
 	}
 	if err == nil {
 		v.noteHead(rc.Commit)
@@ -90,7 +90,7 @@ func (v *Volume) absorb(ctx context.Context, tx Tx, rc *Receipt) error {
 
 // publish moves the branch to a commit of what was captured, where that is not what it has already.
 func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc *Receipt) error {
-	rules := v.rulesChanged(ctx, c.base)
+	rules := !c.absorbs && v.rulesChanged(ctx, c.base)                             // what the live branch has goes on as it is; new rules come with the next commit
 	if c.base != nil && rootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		v.live.reset(c.base.Info().ID)
