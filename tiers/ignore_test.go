@@ -3,6 +3,8 @@ package tiers
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -263,4 +265,24 @@ func TestRulesNeedConsent(t *testing.T) {
 		t.Errorf("after a bad text: %v, errors %v", s.Rules, s.Errors)
 	}
 	must(t, v.Close())
+}
+
+// TestRulesKilledBetween: a kill between the notes that make new rules durable leaves the old or the new ones, agreed to.
+func TestRulesKilledBetween(t *testing.T) {
+	cold := newMemCold()
+	v := openTiered(t, t.TempDir(), cold)
+	old, text := []byte(ignoreBuild), []byte(ignoreBuild+"- {match: 'b/', ignore: true}\n")
+	must(t, v.SetRulesText(old))
+	before, err := os.ReadFile(filepath.Join(v.cfg.State, rulesName))
+	must(t, err)
+	must(t, v.SetRulesText(text))
+	must(t, v.Close())
+	for _, left := range [][]byte{before, text} {
+		must(t, WriteFileDurable(filepath.Join(v.cfg.State, rulesName), left, 0o600))
+		v = openTiered(t, v.cfg.State, cold)
+		if s := v.Status().RulesStatus; s.Withheld != 0 || s.From != rulesHere {
+			t.Errorf("after a kill with %q: %+v", left, s)
+		}
+		must(t, v.Close())
+	}
 }

@@ -9,6 +9,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -151,8 +153,18 @@ func (v *Volume) rulesSum() string {
 	return sumOf(text)
 }
 
-// storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it.
+// storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it. It is noted
+// first, beside that of the text before: whichever of the two a kill leaves, it was written here.
 func (v *Volume) storeRules(text []byte, consent string) error {
+	if consent != "" && !v.agreed(consent) {
+		agreed := consent
+		if before := sumOf(v.book.text); v.agreed(before) {
+			agreed += " " + before
+		}
+		if err := v.state.update(func(s *stateFile) { s.Rules = agreed }); err != nil {
+			return err
+		}
+	}
 	path := filepath.Join(v.cfg.State, rulesName)
 	if len(text) == 0 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -161,11 +173,11 @@ func (v *Volume) storeRules(text []byte, consent string) error {
 	} else if err := WriteFileDurable(path, text, 0o600); err != nil {
 		return err
 	}
-	if consent == "" || v.state.Rules == consent {
-		return nil
-	}
-	return v.state.update(func(s *stateFile) { s.Rules = consent })
+	return nil
 }
+
+// agreed says whether the text with this sum was written on this machine.
+func (v *Volume) agreed(sum string) bool { return slices.Contains(strings.Fields(v.state.Rules), sum) }
 
 func sumOf(text []byte) string {
 	sum := sha256.Sum256(text)
@@ -205,7 +217,7 @@ func (v *Volume) ownRules(from string) {
 	v.points.setError("rules", nil)
 	withheld := 0
 	switch {
-	case v.state.Rules == sumOf(b.text):
+	case v.agreed(sumOf(b.text)):
 		from = rulesHere
 	case !v.cfg.AcceptRules:
 		if set, withheld = set.WithoutDrops(); withheld > 0 {
@@ -264,7 +276,7 @@ func (v *Volume) rulesWritten(ctx context.Context) bool {
 			return string(text) != string(v.book.text)
 		}
 	}
-	return v.state.Rules == sumOf(v.book.text) // that commit cannot say
+	return v.agreed(sumOf(v.book.text)) // that commit cannot say
 }
 
 // rulesChanged says whether the volume's own text differs from what a commit has.
