@@ -286,3 +286,26 @@ func TestRulesKilledBetween(t *testing.T) {
 		must(t, v.Close())
 	}
 }
+
+// TestRuleAges: a rule's warm_age decides when its files leave warm, longer or shorter than the volume's.
+func TestRuleAges(t *testing.T) {
+	cold := newMemCold()
+	v := openTiered(t, t.TempDir(), cold, func(c *Config) { c.WarmAge, c.TierInterval = 300*time.Millisecond, 50*time.Millisecond })
+	must(t, v.SetRulesText([]byte("- {match: stays, class: session, warm_age: none}\n- {match: later, class: session, warm_age: 1h}\n- {match: soon/, class: session, warm_age: 100ms}\n")))
+	content := strings.Repeat("content ", 2000)
+	write(t, v, v.Root(), "stays", content)
+	write(t, v, v.Root(), "later", content)
+	write(t, v, v.Root(), "usual", content)
+	write(t, v, mkdir(t, v, v.Root(), "soon"), "f", content)
+	v.mustSync(t)
+	v.Start()
+	for end := time.Now().Add(20 * time.Second); warmBlocks(t, v, "usual") > 0 || warmBlocks(t, v, "soon/f") > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("blocks in warm: %d and %d", warmBlocks(t, v, "usual"), warmBlocks(t, v, "soon/f"))
+		}
+	}
+	if warmBlocks(t, v, "stays") == 0 || warmBlocks(t, v, "later") == 0 {
+		t.Error("a file left warm before its rule says so")
+	}
+	must(t, v.Close())
+}
