@@ -324,7 +324,7 @@ type GCReport struct {
 	Bytes   int64 `json:"bytes"`   // that were freed on disk; with DryRun an estimate
 	Packs   int   `json:"packs"`   // packs that were removed, or written anew without the objects
 	Kept    int64 `json:"kept"`    // objects that stay, those of the grace period among them
-	Busy    bool  `json:"busy"`    // some were left because they came back into use meanwhile; the next GC looks again
+	Busy    bool  `json:"busy"`    // some were left because objects came back into use meanwhile, again and again; the next GC looks again
 }
 
 // ColdStats describe the repository.

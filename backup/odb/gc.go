@@ -14,15 +14,28 @@ import (
 // gcGroup is up to how many bytes of packs GC writes into one new pack.
 const gcGroup = 256 << 20
 
+// gcTries is how often GC looks again where a commit took up again, meanwhile, what was to go.
+const gcTries = 3
+
 // GC removes objects that neither references, HEAD, Protect, reflogs, packs with .keep nor anything younger than the grace period
 // reach. A pack that has some is replaced by one without them. Where a reachable object is missing or damaged nothing is removed:
 // tiers.ErrMissing, tiers.ErrCorrupt. After an error the report says what was removed before it.
 func (db *DB) GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
-	report, err := db.gc(ctx, o)
-	if err != nil {
-		err = fmt.Errorf("gc %s: %w", db.dir, err)
+	var report tiers.GCReport
+	for range gcTries {
+		r, err := db.gc(ctx, o)
+		report.Objects += r.Objects
+		report.Bytes += r.Bytes
+		report.Packs += r.Packs
+		report.Kept, report.Busy = r.Kept, r.Busy
+		if err != nil {
+			return report, fmt.Errorf("gc %s: %w", db.dir, err)
+		}
+		if !r.Busy {
+			break
+		}
 	}
-	return report, err
+	return report, nil
 }
 
 func (db *DB) gc(ctx context.Context, o tiers.GCOptions) (report tiers.GCReport, err error) {
