@@ -14,7 +14,7 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 	c := &v.critical
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = 100*time.Millisecond, time.Minute
-	var took time.Duration // of commits lately, on the average
+	took := v.cfg.CriticalDelay / 8 // what a commit may take: the longest one lately, fading; a guess before the first one
 	var rest time.Time     // none begins before
 	var hold time.Time     // nor before this after a failure, unless somebody waits
 	for {
@@ -43,7 +43,7 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 			return
 		}
 		last := time.Since(started)
-		took = (took*3 + last) / 4
+		took = max(last, took-took/8)
 		rest = time.Now().Add(last)
 		if err == nil && rc.Complete {
 			retry.Reset()
