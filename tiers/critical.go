@@ -34,6 +34,8 @@ type critical struct {
 	waiting []chan error
 	under   *criticalSet  // what the commit under way takes; nil: none
 	wake    chan struct{} // capacity 1
+	// unsent are directories with names of `fsync: remote` that a commit has and the remote may lack; each holds a reference.
+	unsent map[*Inode]struct{}
 	delays  delays
 	commits int64 // to the live branch, since the mount
 }
@@ -189,6 +191,9 @@ func (v *Volume) fsyncedDir(d *Inode) error {
 		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
 			return v.fsyncRemote(d, true)
 		}
+	}
+	if v.critical.isUnsent(d) {
+		return v.fsyncRemote(d, false)
 	}
 	if r := set.Decide(at, true).Rule; r != nil && r.FsyncRemote {
 		return v.fsyncRemote(d, v.critical.awaited(v, d))
@@ -386,7 +391,50 @@ func (c *critical) settled(v *Volume, s *criticalSet) {
 		c.delays.add(now.Sub(t))
 	}
 	c.mu.Unlock()
-	for d := range s.names {
+	set := v.Rules()
+	remote := v.cold.HasRemote() && set.HasFsyncRemote()
+	for d, names := range s.names {
+		if !remote || !v.keepUnsent(set, d, names) {
+			v.unref(d, 1)
+		}
+	}
+}
+
+// keepUnsent notes a directory until the remote has the commit that took these names of it, if fsync of one promises that.
+func (v *Volume) keepUnsent(set *rules.Set, d *Inode, names map[string]struct{}) bool {
+	at := v.pathOf(d)
+	for name := range names {
+		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
+			c := &v.critical
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if _, ok := c.unsent[d]; ok {
+				return false
+			}
+			if c.unsent == nil {
+				c.unsent = map[*Inode]struct{}{}
+			}
+			c.unsent[d] = struct{}{}
+			return true
+		}
+	}
+	return false
+}
+
+func (c *critical) isUnsent(d *Inode) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.unsent[d]
+	return ok
+}
+
+// sent notes that the remote has all that was committed.
+func (c *critical) sent(v *Volume) {
+	c.mu.Lock()
+	dirs := c.unsent
+	c.unsent = nil
+	c.mu.Unlock()
+	for d := range dirs {
 		v.unref(d, 1)
 	}
 }

@@ -174,6 +174,28 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	refuse(nil)
 	must(t, sd.Fsync(false))
 	onRemote("d/last", "n")
+
+	// And one that no rule is about, but the name is; other directories have nothing to wait for.
+	root, err := v.OpenDir(v.Root())
+	must(t, err)
+	defer root.Close()
+	free, err := v.OpenDir(mkdir(t, v, v.Root(), "free"))
+	must(t, err)
+	defer free.Close()
+	refuse(unix.ECONNREFUSED)
+	write(t, v, v.Root(), "y.db", "y")
+	for i := range 3 {
+		if err := root.Fsync(false); err == nil {
+			t.Errorf("fsync %d of a directory that has a name which the remote does not have", i)
+		}
+	}
+	must(t, free.Fsync(false))
+	refuse(nil)
+	must(t, root.Fsync(false))
+	onRemote("y.db", "y")
+	if v.critical.unsent != nil {
+		t.Error("a directory is kept")
+	}
 }
 
 // TestLiveMoves: a file that is moved out of what is critical is in each live commit under one of its names, and so with link and unlink.

@@ -116,10 +116,12 @@ func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	v.points.setError("push", nil)
 	v.points.setError("fetch", nil)
 	v.risk.pushed()
+	v.critical.sent(v)
 	rc.Pushed = true
 }
 
-// Status describes the volume; it reads counters and the repository's numbers, never the tree.
+// Status describes the volume by counters and the repository's numbers. Warm's alone are counted anew when they are old: for at most
+// a twentieth of the time, its tree is walked.
 func (v *Volume) Status() Status {
 	s := Status{
 		Volume: v.cold.VolumeID(), Source: v.cfg.Source, Branch: v.cfg.Branch, State: v.cfg.State,
