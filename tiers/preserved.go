@@ -13,7 +13,9 @@ import (
 
 const (
 	// preserveShift is the grain of what is set aside before a change, 64 KiB: the smallest chunk that cold makes, so that holes are
-	// known finely enough.
+	// known finely enough. Grains are copied, not cloned: FICLONERANGE (ioctl_ficlonerange(2)) writes dirty pages to the disk first, and
+	// what is set aside was mostly just written. Measured, 64 KiB dirty: copy 10 us on xfs and 51 us on btrfs, clone 198 and 177 us;
+	// of clean bytes a clone takes 10 us, at worst 3.8 ms, of 1 MiB 51 ms, which alone is more than a write may wait.
 	preserveShift = writtenShift
 	// preserveStep bounds in bytes what is set aside, or read, in one go while the file's content is locked.
 	preserveStep = 1 << 20
