@@ -35,7 +35,7 @@ type critical struct {
 	under   *criticalSet  // what the commit under way takes; nil: none
 	wake    chan struct{} // capacity 1
 	// unsent are directories with names of `fsync: remote` that a commit has and the remote may lack; each holds a reference.
-	unsent map[*Inode]struct{}
+	unsent  map[*Inode]struct{}
 	delays  delays
 	commits int64 // to the live branch, since the mount
 }

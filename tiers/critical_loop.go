@@ -15,8 +15,8 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = 100*time.Millisecond, time.Minute
 	took := v.cfg.CriticalDelay / 8 // what a commit may take: the longest one lately, fading; a guess before the first one
-	var rest time.Time     // none begins before
-	var hold time.Time     // nor before this after a failure, unless somebody waits
+	var rest time.Time              // none begins before
+	var hold time.Time              // nor before this after a failure, unless somebody waits
 	for {
 		wait := time.Duration(math.MaxInt64)
 		if due, awaited := c.next(); !due.IsZero() {
