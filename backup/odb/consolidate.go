@@ -153,6 +153,9 @@ func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int
 	if err != nil {
 		return 0, err
 	}
+	if err := allRead(src); err != nil {
+		return 0, errors.Join(err, pf.discard())
+	}
 	var packs []*packFile
 	if pf.count == 0 {
 		err = pf.discard()
@@ -189,6 +192,9 @@ func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int
 			return size, err
 		}
 		defer done()
+	}
+	if err := allRead(src); err != nil {
+		return size, err
 	}
 	return size, db.removePacks(src)
 }

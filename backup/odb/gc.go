@@ -157,7 +157,7 @@ func (c *collector) mark() error {
 		}
 	}
 	m.lenient, m.sealed = false, true
-	return nil
+	return allRead(m.packs)
 }
 
 func (c *collector) roots() (rootSet, error) {

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"runtime/debug"
 	"sort"
+	"sync/atomic"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,7 +19,9 @@ const (
 	hashSize  = 20
 )
 
-// index is one pack index of version 2, searched in place: no heap per object.
+// index is one pack index of version 2, searched in place: no heap per object. A page that cannot be read, because the disk fails or
+// somebody cut the file, is found missing (SIGBUS, see mmap(2)): the methods answer as if nothing were there, and unread says so
+// from then on. Who removes something on the strength of an answer asks unread first.
 type index struct {
 	path   string
 	data   []byte // the whole file, mapped (or from a test)
@@ -26,6 +31,8 @@ type index struct {
 	crcs   []byte
 	off32  []byte
 	off64  []byte
+
+	faulted atomic.Bool
 }
 
 // openIndex maps the index at path. tiers.ErrCorrupt: it is damaged or cut off.
@@ -42,13 +49,54 @@ func openIndex(path string) (*index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("map index %s: %w", path, err)
 	}
-	x, err := parseIndex(data)
+	probe := &index{path: path, data: data}
+	x, err := probe.parse()
+	if probe.faulted.Load() {
+		err = probe.unread()
+	}
 	if err != nil {
 		_ = unix.Munmap(data)
 		return nil, fmt.Errorf("index %s: %w", path, err)
 	}
 	x.path, x.mapped = path, true
 	return x, nil
+}
+
+func (x *index) parse() (*index, error) {
+	defer x.guard(debug.SetPanicOnFault(true))
+	return parseIndex(x.data)
+}
+
+// guard, deferred with what debug.SetPanicOnFault said, notes that x could not be read.
+func (x *index) guard(was bool) {
+	debug.SetPanicOnFault(was)
+	r := recover()
+	if r == nil {
+		return
+	}
+	fault, ok := r.(interface{ Addr() uintptr })
+	if !ok || len(x.data) == 0 || fault.Addr()-uintptr(unsafe.Pointer(unsafe.SliceData(x.data))) >= uintptr(len(x.data)) {
+		panic(r)
+	}
+	x.faulted.Store(true)
+}
+
+// unread is an error, tiers.ErrCorrupt, where some of x could not be read.
+func (x *index) unread() error {
+	if x.faulted.Load() {
+		return corruptf("index %s: a part of the file cannot be read", x.path)
+	}
+	return nil
+}
+
+// allRead is unread for several packs.
+func allRead(packs []*pack) error {
+	for _, p := range packs {
+		if err := p.idx.unread(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // parseIndex checks that every table lies within data and that the fan-out makes searching safe. The ids themselves are
@@ -101,17 +149,31 @@ func (x *index) close() error {
 func (x *index) fan(i int) uint32 { return binary.BigEndian.Uint32(x.data[idxHeader+4*i:]) }
 
 // packSum is the trailer checksum of the pack that x belongs to.
-func (x *index) packSum() []byte { return x.data[len(x.data)-idxTail : len(x.data)-hashSize] }
+func (x *index) packSum() [hashSize]byte { return x.sum(len(x.data) - idxTail) }
+
+// ownSum is the checksum of all before it in the index.
+func (x *index) ownSum() [hashSize]byte { return x.sum(len(x.data) - hashSize) }
+
+func (x *index) sum(at int) (sum [hashSize]byte) {
+	defer x.guard(debug.SetPanicOnFault(true))
+	copy(sum[:], x.data[at:])
+	return sum
+}
 
 func (x *index) id(i int) (id ID) {
+	defer x.guard(debug.SetPanicOnFault(true))
 	copy(id[:], x.names[i*hashSize:])
 	return id
 }
 
-func (x *index) crc(i int) uint32 { return binary.BigEndian.Uint32(x.crcs[4*i:]) }
+func (x *index) crc(i int) (crc uint32) {
+	defer x.guard(debug.SetPanicOnFault(true))
+	return binary.BigEndian.Uint32(x.crcs[4*i:])
+}
 
 // offset is where object i begins in the pack; ok is false when the index points outside its own table.
 func (x *index) offset(i int) (off int64, ok bool) {
+	defer x.guard(debug.SetPanicOnFault(true))
 	o := binary.BigEndian.Uint32(x.off32[4*i:])
 	if o&(1<<31) == 0 {
 		return int64(o), true
@@ -125,15 +187,24 @@ func (x *index) offset(i int) (off int64, ok bool) {
 }
 
 // find returns the position of id, or -1.
-func (x *index) find(id ID) int {
-	if i := x.from(id); i < x.count && bytes.Equal(x.names[i*hashSize:(i+1)*hashSize], id[:]) {
-		return i
+func (x *index) find(id ID) (at int) {
+	at = -1
+	defer x.guard(debug.SetPanicOnFault(true))
+	if i := x.search(id); i < x.count && bytes.Equal(x.names[i*hashSize:(i+1)*hashSize], id[:]) {
+		at = i
 	}
-	return -1
+	return at
 }
 
 // from returns the position of the first object whose id is not below id; count where there is none.
-func (x *index) from(id ID) int {
+func (x *index) from(id ID) (at int) {
+	at = x.count
+	defer x.guard(debug.SetPanicOnFault(true))
+	at = x.search(id)
+	return at
+}
+
+func (x *index) search(id ID) int {
 	lo, hi := 0, int(x.fan(int(id[0])))
 	if id[0] > 0 {
 		lo = int(x.fan(int(id[0]) - 1))

@@ -162,7 +162,7 @@ func (p *pack) checkSum(ctx context.Context, lim *rate.Limiter) error {
 			return fmt.Errorf("read pack: %w", err)
 		}
 	}
-	if [hashSize]byte(h.Sum(nil)) != [hashSize]byte(p.idx.packSum()) {
+	if [hashSize]byte(h.Sum(nil)) != p.idx.packSum() {
 		return corruptf("its checksum does not match, it is damaged or cut off")
 	}
 	return nil

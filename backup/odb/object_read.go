@@ -265,6 +265,8 @@ func (db *DB) each(id ID, try func(s source) error) error {
 					db.release(l)
 					return wrapObject(id, err)
 				}
+			} else if err := p.idx.unread(); err != nil {
+				damage = err
 			}
 		}
 		db.release(l)

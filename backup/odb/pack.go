@@ -83,7 +83,7 @@ func openPackFiles(base, packPath, idxPath string) (_ *pack, err error) {
 	if _, err := p.f.ReadAt(sum[:], p.size-hashSize); err != nil {
 		return nil, fmt.Errorf("read %s.pack: %w", base, err)
 	}
-	if int64(n) != int64(p.idx.count) || !bytes.Equal(sum[:], p.idx.packSum()) {
+	if int64(n) != int64(p.idx.count) || sum != p.idx.packSum() {
 		return nil, corruptf("pack %s.pack and its index do not belong together", base)
 	}
 	return p, nil

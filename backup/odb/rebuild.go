@@ -1,7 +1,6 @@
 package odb
 
 import (
-	"bytes"
 	"crypto/sha1"
 	"errors"
 	"fmt"
@@ -152,7 +151,7 @@ func (db *DB) checkIndexes() (mended bool, err error) {
 	}
 	found := false
 	for _, p := range cur.packs {
-		if p.checked {
+		if p.checked && p.idx.unread() == nil {
 			continue
 		}
 		p.checked = true
@@ -182,11 +181,17 @@ func (x *index) verify() error {
 		return err
 	}
 	defer f.Close()
+	if err := x.unread(); err != nil {
+		return err
+	}
+	if st.Size() != int64(len(x.data)) {
+		return corruptf("index %s: %d bytes, it had %d", x.path, st.Size(), len(x.data))
+	}
 	h := sha1.New()
 	if _, err := io.CopyN(h, f, st.Size()-hashSize); err != nil {
 		return fmt.Errorf("read index %s: %w", x.path, err)
 	}
-	if st.Size() != int64(len(x.data)) || !bytes.Equal(h.Sum(nil), x.data[len(x.data)-hashSize:]) {
+	if [hashSize]byte(h.Sum(nil)) != x.ownSum() {
 		return corruptf("index %s: checksum does not match", x.path)
 	}
 	return nil

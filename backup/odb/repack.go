@@ -101,10 +101,11 @@ func (db *DB) newRepacker(ctx context.Context, src []*pack, want func(p *pack, i
 // mergeIndexes gives pack and position of all objects of the packs, sorted by id, then by pack.
 func mergeIndexes(src []*pack) iter.Seq2[int, int] {
 	return func(yield func(k, i int) bool) {
-		h := &indexHeap{src: src, at: make([]int, len(src))}
+		h := &indexHeap{src: src, at: make([]int, len(src)), next: make([]ID, len(src))}
 		for k, p := range src {
 			if p.idx.count > 0 {
 				h.ks = append(h.ks, k)
+				h.next[k] = p.idx.id(0)
 			}
 		}
 		heap.Init(h)
@@ -116,6 +117,7 @@ func mergeIndexes(src []*pack) iter.Seq2[int, int] {
 			if h.at[k]++; h.at[k] == src[k].idx.count {
 				heap.Pop(h)
 			} else {
+				h.next[k] = src[k].idx.id(h.at[k])
 				heap.Fix(h, 0)
 			}
 		}
@@ -124,19 +126,17 @@ func mergeIndexes(src []*pack) iter.Seq2[int, int] {
 
 // indexHeap has the packs that still have objects, by the next one's id.
 type indexHeap struct {
-	src []*pack
-	at  []int
-	ks  []int
+	src  []*pack
+	at   []int
+	ks   []int
+	next []ID // by pack
 }
 
-func (h *indexHeap) name(k int) []byte {
-	return h.src[k].idx.names[h.at[k]*hashSize : (h.at[k]+1)*hashSize]
-}
 func (h *indexHeap) Len() int      { return len(h.ks) }
 func (h *indexHeap) Swap(i, j int) { h.ks[i], h.ks[j] = h.ks[j], h.ks[i] }
 func (h *indexHeap) Push(any)      {} // none ever joins
 func (h *indexHeap) Less(i, j int) bool {
-	c := bytes.Compare(h.name(h.ks[i]), h.name(h.ks[j]))
+	c := bytes.Compare(h.next[h.ks[i]][:], h.next[h.ks[j]][:])
 	return c < 0 || c == 0 && h.ks[i] < h.ks[j]
 }
 func (h *indexHeap) Pop() any {
