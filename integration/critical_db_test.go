@@ -17,17 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// criticalTime is for how long these tests have live commits made under load: EMBERFS_CRITICAL, a Go duration.
-func criticalTime(t testing.TB) time.Duration {
-	s := os.Getenv("EMBERFS_CRITICAL")
-	if s == "" {
-		return 8 * time.Second
-	}
-	d, err := time.ParseDuration(s)
-	check(t, err)
-	return d
-}
-
 // acks counts what a program prints as acknowledged: a number a line.
 type acks struct {
 	last atomic.Int64
@@ -126,16 +115,6 @@ func spread(list []takenCommit, most int) (out []takenCommit) {
 	return out
 }
 
-// mostRestored is how many commits of a run are restored: EMBERFS_CRITICAL_CHECK.
-func mostRestored(t testing.TB, most int) int {
-	if s := os.Getenv("EMBERFS_CRITICAL_CHECK"); s != "" {
-		n, err := strconv.Atoi(s)
-		check(t, err)
-		return n
-	}
-	return most
-}
-
 // sqliteLoad has SQLite make one transaction after the other; the tables t and sums have a row of each.
 func sqliteLoad(t testing.TB, db string) *acks {
 	t.Helper()
@@ -148,7 +127,7 @@ func TestCriticalSQLite(t *testing.T) {
 	lookPath(t, "sqlite3", "stdbuf")
 	for _, mode := range []string{"delete", "wal"} {
 		t.Run(mode, func(t *testing.T) {
-			deadline(t, 5*time.Minute+6*criticalTime(t))
+			deadline(t, 5*time.Minute+6*commitTime(t))
 			v := newVolume(t, "one", withOpts("backup_interval=4s")).mount()
 			v.rules(`- {match: "**/*.db{,-wal,-journal}", class: critical, critical_delay: 300ms}`)
 			v.sync()
@@ -160,7 +139,7 @@ func TestCriticalSQLite(t *testing.T) {
 				t.Fatalf("the empty database is not committed: %+v", v.critical())
 			}
 			load := sqliteLoad(t, db)
-			taken := v.watchCommits(criticalTime(t), load.last.Load)
+			taken := v.watchCommits(commitTime(t), load.last.Load)
 			load.stop()
 			live := v.critical()
 			v.umount()
@@ -172,7 +151,7 @@ func TestCriticalSQLite(t *testing.T) {
 			if live.Commits < 5 {
 				t.Errorf("few live commits: %+v", live)
 			}
-			for _, c := range spread(taken, mostRestored(t, 200)) {
+			for _, c := range spread(taken, checkedCommits(t, 200)) {
 				if n := sound(t, filepath.Join(v.restoreCommit(c.id), "data/x.db")); int64(n) < c.acked {
 					t.Errorf("commit %s has %d transactions, %d were acknowledged before it", c.id, n, c.acked)
 				}
@@ -193,7 +172,7 @@ func (p *postgres) insertsInto(table string) *acks {
 
 // TestCriticalPostgres is TestCriticalSQLite for PostgreSQL under pgbench, a critical directory.
 func TestCriticalPostgres(t *testing.T) {
-	deadline(t, 8*time.Minute+4*criticalTime(t))
+	deadline(t, 8*time.Minute+10*commitTime(t))
 	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(bins) == 0 {
 		t.Fatalf("PostgreSQL is needed; scripts/test installs it: %v", err)
@@ -213,7 +192,7 @@ func TestCriticalPostgres(t *testing.T) {
 	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
 	check(t, load.Start())
 	ours := pg.insertsInto("acked")
-	taken := v.watchCommits(criticalTime(t), ours.last.Load)
+	taken := v.watchCommits(commitTime(t), ours.last.Load)
 	ours.stop()
 	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
 	_ = load.Wait()
@@ -228,7 +207,7 @@ func TestCriticalPostgres(t *testing.T) {
 	if live.Commits < 3 {
 		t.Errorf("few live commits: %+v", live)
 	}
-	for _, c := range spread(taken, mostRestored(t, 6)) {
+	for _, c := range spread(taken, checkedCommits(t, 6)) {
 		pg.data = filepath.Join(v.restoreCommit(c.id), "pg/data")
 		pg.recovers(0)
 		pg.hasRows(c.acked)

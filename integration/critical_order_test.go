@@ -15,7 +15,7 @@ import (
 // TestCriticalOrder: no live commit shows a later change without an earlier one, in one directory and in two; a file that is replaced
 // by renaming another over it is in each of them, and whole.
 func TestCriticalOrder(t *testing.T) {
-	deadline(t, 4*time.Minute+4*criticalTime(t))
+	deadline(t, 4*time.Minute+4*commitTime(t))
 	v := newVolume(t, "one", withOpts("backup_interval=5s")).mount()
 	v.rules(`- {match: "{one,two,replaced}/", class: critical, critical_delay: 200ms}`)
 	for _, d := range []string{"one", "two/deep", "replaced", "other"} {
@@ -64,7 +64,7 @@ func TestCriticalOrder(t *testing.T) {
 	w.run(func(i int) error { // what is not critical is in nobody's way
 		return os.WriteFile(v.at(fmt.Sprintf("other/%d", i%300)), []byte(padding), 0o644)
 	})
-	taken := v.watchCommits(criticalTime(t), func() int64 { return 0 })
+	taken := v.watchCommits(commitTime(t), func() int64 { return 0 })
 	w.end()
 	for _, f := range files {
 		check(t, f.Close())

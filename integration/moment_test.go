@@ -17,15 +17,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// momentTime is for how long each of these tests commits: EMBERFS_MOMENT, a Go duration.
-func momentTime(t *testing.T) time.Duration {
-	s := os.Getenv("EMBERFS_MOMENT")
+// commitTime is for how long the tests of commits under load make some: EMBERFS_COMMITS, a Go duration.
+func commitTime(t testing.TB) time.Duration {
+	s := os.Getenv("EMBERFS_COMMITS")
 	if s == "" {
 		return 8 * time.Second
 	}
 	d, err := time.ParseDuration(s)
 	check(t, err)
 	return d
+}
+
+// checkedCommits is how many commits of a run are restored and looked at: EMBERFS_COMMITS_CHECK, else most.
+func checkedCommits(t testing.TB, most int) int {
+	if s := os.Getenv("EMBERFS_COMMITS_CHECK"); s != "" {
+		n, err := strconv.Atoi(s)
+		check(t, err)
+		return n
+	}
+	return most
 }
 
 // takenCommit is a commit and what had been acknowledged before it began.
@@ -37,7 +47,7 @@ type takenCommit struct {
 // commitLoop commits every 300 ms; acked says what the writer had acknowledged to it at the moment.
 func (v *volume) commitLoop(acked func() int64) (taken []takenCommit) {
 	v.t.Helper()
-	for end := time.Now().Add(momentTime(v.t.(*testing.T))); time.Now().Before(end); {
+	for end := time.Now().Add(commitTime(v.t)); time.Now().Before(end); {
 		next := time.After(300 * time.Millisecond)
 		before := acked()
 		v.sync()
@@ -113,7 +123,7 @@ func replaceFile(name, text string) error {
 // TestCommitKeepsOrder: what a program did later is in no commit without what it did before, and a file that is replaced by renaming
 // another over it is always there, and whole.
 func TestCommitKeepsOrder(t *testing.T) {
-	deadline(t, 2*time.Minute+2*momentTime(t))
+	deadline(t, 2*time.Minute+2*commitTime(t))
 	v := newVolume(t, "one").mount()
 	for _, d := range []string{"one", "two", "left", "right", "busy"} {
 		mkdir(t, v.at(d), user{})
@@ -237,7 +247,7 @@ func TestCommitsOfSQLite(t *testing.T) {
 	lookPath(t, "sqlite3", "stdbuf")
 	for _, mode := range []string{"delete", "wal"} {
 		t.Run(mode, func(t *testing.T) {
-			deadline(t, 3*time.Minute+6*momentTime(t))
+			deadline(t, 3*time.Minute+6*commitTime(t))
 			v := newVolume(t, "one").mount()
 			db := v.at("db")
 			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
@@ -259,19 +269,15 @@ func TestCommitsOfSQLite(t *testing.T) {
 	}
 }
 
-// TestCommitsOfPostgres is TestCommitsOfSQLite for PostgreSQL under pgbench. Of the commits EMBERFS_MOMENT_CHECK are restored, 6 unless it is set.
+// TestCommitsOfPostgres is TestCommitsOfSQLite for PostgreSQL under pgbench. Of the commits EMBERFS_COMMITS_CHECK are restored, 6 unless it is set.
 func TestCommitsOfPostgres(t *testing.T) {
 	lookPath(t, "stdbuf")
-	deadline(t, 8*time.Minute+4*momentTime(t))
+	deadline(t, 8*time.Minute+10*commitTime(t))
 	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(bins) == 0 {
 		t.Fatalf("PostgreSQL is needed; scripts/test installs it: %v", err)
 	}
-	most := 6
-	if s := os.Getenv("EMBERFS_MOMENT_CHECK"); s != "" {
-		most, err = strconv.Atoi(s)
-		check(t, err)
-	}
+	most := checkedCommits(t, 6)
 	v := newVolume(t, "one").mount()
 	as := accountOf(t, "nobody")
 	pg := postgres{t: t, bin: bins[len(bins)-1], as: as, run: mkdir(t, filepath.Join(testDir(t), "sock"), as)}
