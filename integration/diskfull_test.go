@@ -87,6 +87,39 @@ func TestDiskFullWarm(t *testing.T) {
 	two.umount()
 }
 
+// TestDiskFullList: a directory that was not listed yet needs a little room for its names; on a full disk it is made by what can leave.
+func TestDiskFullList(t *testing.T) {
+	deadline(t, 3*time.Minute)
+	const names = 3000
+	repo := newBareRepo(t, "remote.git", user{})
+	one := newVolume(t, "one", withSource(repo))
+	one.mount()
+	check(t, os.Mkdir(one.at("many"), 0o755))
+	for i := range names {
+		check(t, os.WriteFile(one.at(fmt.Sprintf("many/%0100d", i)), []byte("x"), 0o644))
+	}
+	check(t, os.WriteFile(one.at("big"), noise(10<<20, "big"), 0o644))
+	one.umount()
+	disk := smallDisk(t, "disk", 96)
+	v := newVolume(t, "two", withSource(repo), withState(filepath.Join(disk, "state")), onlyByCommand(), withOpts("warm_reserve=none"))
+	v.mount()
+	f, err := os.OpenFile(v.at("big"), os.O_WRONLY|os.O_APPEND, 0)
+	check(t, err)
+	_, err = f.WriteString("and more")
+	check(t, errors.Join(err, f.Close()))
+	v.sync()
+	must(t, "/", "sh", "-c", "head -c 200M /dev/zero >"+disk+"/ballast || true")
+	list, err := os.ReadDir(v.at("many"))
+	if err != nil || len(list) != names {
+		t.Errorf("listed on a full disk: %d names, %v", len(list), err)
+	}
+	if b, err := os.ReadFile(v.at(fmt.Sprintf("many/%0100d", names-1))); err != nil || string(b) != "x" {
+		t.Errorf("a file in it: %q, %v", b, err)
+	}
+	check(t, os.Remove(disk+"/ballast"))
+	v.umount()
+}
+
 // TestDiskFullCold: cold.git lies on a disk of its own that is full. Commits fail and say so, the work goes on in warm, and
 // the next commit after space was made takes everything.
 func TestDiskFullCold(t *testing.T) {

@@ -79,7 +79,7 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 		v.asideAhead(n, int64(*in.Size), math.MaxInt64)
 	}
 	if n == v.root {
-		if err := v.list(n); err != nil { // its own attributes are a change of the root
+		if err := v.listWithRoom(n); err != nil { // its own attributes are a change of the root
 			return Attr{}, err
 		}
 	}

@@ -36,7 +36,7 @@ func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
 	if n.kind != KindDir {
 		return nil, unix.ENOTDIR
 	}
-	if err := v.list(n); err != nil {
+	if err := v.listWithRoom(n); err != nil {
 		return nil, err
 	}
 	fd, err := v.openNode(n, unix.O_RDONLY|unix.O_DIRECTORY)

@@ -65,7 +65,7 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 		return unix.EPERM
 	}
 	if n == v.root {
-		if err := v.list(n); err != nil {
+		if err := v.listWithRoom(n); err != nil {
 			return err
 		}
 	}
@@ -143,7 +143,7 @@ func (v *Volume) Removexattr(n *Inode, attr string) error {
 		return unix.ENODATA
 	}
 	if n == v.root {
-		if err := v.list(n); err != nil {
+		if err := v.listWithRoom(n); err != nil {
 			return err
 		}
 	}

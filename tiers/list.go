@@ -36,6 +36,16 @@ func (v *Volume) list(n *Inode) error {
 	return l.finish()
 }
 
+// listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list, for room may
+// have to wait for one.
+func (v *Volume) listWithRoom(n *Inode) error {
+	err := v.list(n)
+	for r := (again{}); err != nil && r.try(v, n, &err); {
+		err = v.list(n)
+	}
+	return err
+}
+
 // lister makes the children of one directory. dirState.listing is held.
 type lister struct {
 	v     *Volume

@@ -58,7 +58,7 @@ func (v *Volume) beforeLoss(dir *Inode, name string, isDir bool) error {
 	if !v.tiered() {
 		return nil
 	}
-	if err := v.list(dir); err != nil {
+	if err := v.listWithRoom(dir); err != nil {
 		return err
 	}
 	if !isDir {
@@ -75,7 +75,7 @@ func (v *Volume) beforeLoss(dir *Inode, name string, isDir bool) error {
 		return nil // the call itself says so
 	}
 	defer v.unref(n, 1)
-	return v.list(n)
+	return v.listWithRoom(n)
 }
 
 // beforeRename is beforeLoss for a rename, and lists what shares files with what a directory that moves holds.
@@ -83,10 +83,10 @@ func (v *Volume) beforeRename(dir *Inode, name string, newdir *Inode, newname st
 	if !v.tiered() {
 		return nil
 	}
-	if err := v.list(dir); err != nil {
+	if err := v.listWithRoom(dir); err != nil {
 		return err
 	}
-	if err := v.list(newdir); err != nil {
+	if err := v.listWithRoom(newdir); err != nil {
 		return err
 	}
 	if err := v.beforeMove(path.Join(v.pathOf(dir), name)); err != nil {
