@@ -26,15 +26,9 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 			}
 		}
 		if wait > 0 {
-			t := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				t.Stop()
+			if !sleepUnless(ctx, wait, c.wake) {
 				return
-			case <-c.wake:
-			case <-t.C:
 			}
-			t.Stop()
 			continue // a commit may have come between
 		}
 		started := time.Now()

@@ -253,15 +253,9 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			wait = max(min(wait, time.Until(time.Unix(0, due))), time.Until(rest))
 		}
 		if wait > 0 {
-			t := time.NewTimer(wait)
-			select {
-			case <-ctx.Done():
-				t.Stop()
+			if !sleepUnless(ctx, wait, v.backupBy) {
 				return
-			case <-v.backupBy:
-			case <-t.C:
 			}
-			t.Stop()
 			continue // a commit may have come between
 		}
 		rc, err := v.Sync(ctx, reason)

@@ -187,12 +187,8 @@ func (v *Volume) lingerLoop(ctx context.Context) {
 		case <-l.wake:
 		}
 		for pause := lingerFirst; ; pause = min(4*pause, lingerMost) {
-			t := time.NewTimer(pause)
-			select {
-			case <-ctx.Done():
-				t.Stop()
+			if !sleep(ctx, pause) {
 				return
-			case <-t.C:
 			}
 			if v.endLingering() == 0 {
 				break
