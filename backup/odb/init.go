@@ -86,8 +86,13 @@ func mkdirDurable(perm os.FileMode, paths ...string) error {
 			return err
 		}
 	}
+	return syncDirs(changed)
+}
+
+// syncDirs makes directories durable, side by side.
+func syncDirs(dirs map[string]struct{}) error {
 	var g errgroup.Group
-	for dir := range changed {
+	for dir := range dirs {
 		g.Go(func() error { return tiers.SyncDir(dir) })
 	}
 	return g.Wait()

@@ -65,6 +65,7 @@ func (db *DB) removeEvidence() error {
 func (db *DB) lock(path string) (*lockFile, error) {
 	l := &lockFile{path + ".lock"}
 	deadline := time.Now().Add(lockPatience)
+	changed := map[string]struct{}{} // directories that got one
 	for {
 		proof, err := db.evidencePath()
 		if err != nil {
@@ -73,11 +74,17 @@ func (db *DB) lock(path string) (*lockFile, error) {
 		err = os.Link(proof, l.path)
 		switch {
 		case err == nil:
+			if err := syncDirs(changed); err != nil {
+				return nil, fmt.Errorf("lock %s: %w", path, errors.Join(err, l.unlock()))
+			}
 			return l, nil
 		case errors.Is(err, fs.ErrNotExist):
-			// git removes directories of references that became empty, perhaps while they are made.
-			err := mkdirDurable(0o755, filepath.Dir(l.path))
-			if err != nil && (!errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline)) {
+			// git removes directories of references that became empty, perhaps while they are made: they are safe from it, and made
+			// durable, when the lock is in them.
+			if merr := mkdirNoting(filepath.Dir(l.path), 0o755, changed); merr != nil {
+				err = merr
+			}
+			if !errors.Is(err, fs.ErrNotExist) || time.Now().After(deadline) {
 				return nil, fmt.Errorf("lock %s: %w", path, err)
 			}
 		case errors.Is(err, fs.ErrExist):
