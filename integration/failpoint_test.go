@@ -27,6 +27,7 @@ func TestFailpoints(t *testing.T) {
 	}
 	for _, action := range []string{"kill", "EIO", "ENOSPC"} {
 		t.Run(action, func(t *testing.T) {
+			t.Parallel()
 			deadline(t, 15*time.Minute)
 			f := &failing{t: t, bin: bin, action: action, model: map[string]string{}}
 			f.repo = newBareRepo(t, "remote.git", user{})
