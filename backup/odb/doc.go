@@ -78,8 +78,8 @@
 // A commit of ours at the same time is safe: it adds packs that are not on the list, and counts only on what its base reaches,
 // which is a tip or protected. Before each removal the references are read again, with Protect locked out: if something to be
 // removed has come into use, or git has given a pack a new time because it counts on it, the pack stays, and all is looked at anew,
-// up to three times (GCReport.Busy: still not done). Between that look and the removal lies what git's own prune has too: a push into the repository by another program may count on an object that
-// was unreachable for longer than the grace period.
+// up to three times (GCReport.Busy: still not done). Between that look and the removal lies what git's own prune has too: a
+// push into the repository by another program may count on an object that was unreachable for longer than the grace period.
 //
 // # What is refused
 //

@@ -256,6 +256,9 @@ func (c *collector) agree(group []deadPack) (ok bool, done func(), err error) {
 	if err := c.m.from(r.refs); err != nil {
 		return false, nil, err
 	}
+	if err := allRead(c.m.packs); err != nil { // what is in use may lie in any of them
+		return false, nil, err
+	}
 	if c.m.late > 0 {
 		return false, nil, nil
 	}

@@ -62,7 +62,9 @@ func TestIndexIsCutDuringGC(t *testing.T) {
 		if cut || err != nil && !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
 			t.Errorf("%s: %v", step, err)
 		}
-		t.Logf("%s: %v", step, err)
+		if err != nil {
+			leftovers(t, dir, step, db)
+		}
 		ageAll(t, dir, time.Hour)
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
