@@ -2,14 +2,11 @@ package tiers
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"path"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/rules"
 )
@@ -164,60 +161,6 @@ func (v *Volume) severalNames(n, dir *Inode, name string) {
 	if several && (v.decide(n).Class() == rules.Critical || set.Decide(path.Join(v.pathOf(dir), name), false).Class() == rules.Critical) {
 		n.alsoCritical.Store(true)
 	}
-}
-
-// fsynced notes that n was made durable here, and waits for the remote where its rule says so.
-func (v *Volume) fsynced(n *Inode) error {
-	set := v.Rules()
-	if !set.HasCritical() && !set.HasFsyncRemote() {
-		return nil
-	}
-	d := v.decide(n)
-	if d.Rule != nil && d.Rule.FsyncRemote {
-		return v.fsyncRemote(n, v.critical.awaited(v, n))
-	}
-	v.finished(n)
-	return nil
-}
-
-// fsyncedDir is fsynced for the names in a directory.
-func (v *Volume) fsyncedDir(d *Inode) error {
-	set := v.Rules()
-	if !set.HasFsyncRemote() {
-		return nil
-	}
-	at := v.pathOf(d)
-	for _, name := range v.critical.awaitedIn(d) {
-		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
-			return v.fsyncRemote(d, true)
-		}
-	}
-	if v.critical.isUnsent(d) {
-		return v.fsyncRemote(d, false)
-	}
-	if r := set.Decide(at, true).Rule; r != nil && r.FsyncRemote {
-		return v.fsyncRemote(d, v.critical.awaited(v, d))
-	}
-	return nil
-}
-
-// fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being made, or
-// could not be pushed.
-func (v *Volume) fsyncRemote(n *Inode, changed bool) error {
-	if !v.running.Load() || !changed && !v.unpushed() {
-		return nil
-	}
-	done := make(chan error, 1)
-	v.critical.waitFor(done)
-	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("inode %d is durable here, not remotely: %w: %w", n.ino, unix.EIO, err)
-		}
-	case <-v.idleTiers:
-		return fmt.Errorf("inode %d is durable here, not remotely: the volume is being closed: %w", n.ino, unix.EIO)
-	}
-	return nil
 }
 
 // note notes a name of a directory.
@@ -397,45 +340,6 @@ func (c *critical) settled(v *Volume, s *criticalSet) {
 		if !remote || !v.keepUnsent(set, d, names) {
 			v.unref(d, 1)
 		}
-	}
-}
-
-// keepUnsent notes a directory until the remote has the commit that took these names of it, if fsync of one promises that.
-func (v *Volume) keepUnsent(set *rules.Set, d *Inode, names map[string]struct{}) bool {
-	at := v.pathOf(d)
-	for name := range names {
-		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
-			c := &v.critical
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			if _, ok := c.unsent[d]; ok {
-				return false
-			}
-			if c.unsent == nil {
-				c.unsent = map[*Inode]struct{}{}
-			}
-			c.unsent[d] = struct{}{}
-			return true
-		}
-	}
-	return false
-}
-
-func (c *critical) isUnsent(d *Inode) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	_, ok := c.unsent[d]
-	return ok
-}
-
-// sent notes that the remote has all that was committed.
-func (c *critical) sent(v *Volume) {
-	c.mu.Lock()
-	dirs := c.unsent
-	c.unsent = nil
-	c.mu.Unlock()
-	for d := range dirs {
-		v.unref(d, 1)
 	}
 }
 
