@@ -22,6 +22,7 @@ type merger struct {
 	d      *dirData
 	p      *problems
 	mended bool
+	names  bool // the metadata's word is enough where it was written for the object
 
 	byStored map[string]int // index into d.tree
 	looked   struct {       // at trees that may be files in chunks
@@ -172,6 +173,9 @@ func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
 			e.Meta = m.d.meta.subs[EncodeName(e.Name)]
 		}
 	case tiers.KindFile:
+		if m.names && known {
+			break
+		}
 		kind, size, err := m.s.db.Stat(e.ID)
 		switch {
 		case err == nil && kind != odb.Blob:

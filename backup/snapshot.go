@@ -168,6 +168,15 @@ func (s *snapshot) load(ctx context.Context, dir tiers.DirID, p *problems) (dirD
 
 // ReadDir implements tiers.Snapshot.
 func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing, error) {
+	return s.read(ctx, dir, false)
+}
+
+// ReadNames implements tiers.Snapshot.
+func (s *snapshot) ReadNames(ctx context.Context, dir tiers.DirID) (tiers.Listing, error) {
+	return s.read(ctx, dir, true)
+}
+
+func (s *snapshot) read(ctx context.Context, dir tiers.DirID, names bool) (tiers.Listing, error) {
 	var p problems
 	d, err := s.load(ctx, dir, &p)
 	if err != nil {
@@ -181,7 +190,7 @@ func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing,
 			p.add(err)
 		}
 	}
-	m := merger{ctx: ctx, s: s, dir: dir, d: &d, p: &p}
+	m := merger{ctx: ctx, s: s, dir: dir, d: &d, p: &p, names: names}
 	entries, err := m.merge()
 	if err != nil {
 		return tiers.Listing{}, err

@@ -48,10 +48,13 @@ func (p policy) attrSeconds(n *tiers.Inode) uint64 {
 	return p.seconds()
 }
 
-// dirFlags decides the FOPEN flags of every directory that is opened.
-func (p policy) dirFlags() uint32 {
-	if !p.cache {
+// dirFlags decides the FOPEN flags of every directory that is opened. Without keep the kernel drops what it has of the directory.
+func (p policy) dirFlags(keep bool) uint32 {
+	switch {
+	case !p.cache:
 		return 0
+	case !keep:
+		return fuse.FOPEN_CACHE_DIR
 	}
 	return fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 }

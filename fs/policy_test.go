@@ -19,8 +19,9 @@ func TestPolicy(t *testing.T) {
 		{"file by the kernel alone, on", uint64(on.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
 		{"file by the kernel alone, off", uint64(off.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
 		{"file written unseen, on", uint64(on.fileFlags(tiers.IOUncached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
-		{"directory, on", uint64(on.dirFlags()), fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE},
-		{"directory, off", uint64(off.dirFlags()), 0},
+		{"directory, on", uint64(on.dirFlags(true)), fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE},
+		{"directory, off", uint64(off.dirFlags(true)), 0},
+		{"directory, on, to be read anew", uint64(on.dirFlags(false)), fuse.FOPEN_CACHE_DIR},
 		{"timeout, on", on.seconds(), cacheSeconds},
 		{"timeout, off", off.seconds(), 0},
 	} {

@@ -25,7 +25,7 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		return f.status("opendir", in.NodeId, err)
 	}
 	out.Fh = fh
-	out.OpenFlags = f.policy.dirFlags()
+	out.OpenFlags = f.policy.dirFlags(d.Keep())
 	return fuse.OK
 }
 
@@ -82,7 +82,12 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		f.plus.Put(p)
 	}()
 	if in.Offset == 0 {
-		d.Without = f.listers.begin(in.Pid, in.NodeId)
+		d.Without = f.listers.begin(in.Pid, in.NodeId, d.Unlisted())
+		if d.Without >= 0 {
+			if err := d.List(); err != nil {
+				return f.status("readdirplus", in.NodeId, err)
+			}
+		}
 	}
 	err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
 		if isOwnName(in.NodeId, e.Name) { // of a time before the name was taken
@@ -94,6 +99,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		}
 		switch {
 		case e.Name == "." || e.Name == "..": // the kernel wants no node for these
+		case e.Told: // its own LOOKUP, if one comes: find(1) asks for nothing but directories
 		case d.Without != 0 && e.Mode != syscall.S_IFDIR:
 			if d.Without > 0 {
 				d.Without--

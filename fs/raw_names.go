@@ -5,6 +5,8 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"emberfs/tiers"
 )
 
 // This file: operations on names in directories.
@@ -14,7 +16,6 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if err != nil {
 		return f.status("lookup", h.NodeId, err)
 	}
-	f.listers.looked(h.Pid, h.NodeId)
 	n, a, err := dir.Volume().Lookup(dir, trueName(name))
 	if err != nil {
 		if f.policy.cache && errors.Is(err, syscall.ENOENT) {
@@ -23,6 +24,9 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 			return fuse.OK
 		}
 		return f.status("lookup", h.NodeId, err)
+	}
+	if n.Kind() != tiers.KindDir {
+		f.listers.looked(h.Pid, h.NodeId)
 	}
 	f.fillEntry(out, n, &a)
 	return fuse.OK

@@ -3,9 +3,12 @@
 package integration
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +44,7 @@ func unlistedCases() []stubCase {
 			s.content(s.p("dir/two"), stubContent("linked"))
 		}},
 		{name: "directory_links", nothing: true, run: func(s *stub) {
-			s.equal(s.lstat(s.dir).Nlink, uint64(5), "links of a directory of three")
+			s.equal(s.lstat(s.dir).Nlink, uint64(6), "links of a directory of four")
 			s.equal(s.lstat(s.p("deep")).Nlink, uint64(3), "links of a directory of one")
 		}},
 		{name: "rename_directory", run: func(s *stub) {
@@ -68,7 +71,7 @@ func unlistedCases() []stubCase {
 			s.want(errnoOf(s.p("empty"), unix.O_RDONLY, 0), unix.ENOENT, "open")
 		}},
 		{name: "remove_tree", nothing: true, run: func(s *stub) {
-			command{args: []string{"rm", "-rf", s.p("dir"), s.p("deep"), s.p("empty")}}.must(s)
+			command{args: []string{"rm", "-rf", s.p("dir"), s.p("deep"), s.p("empty"), s.p("tree")}}.must(s)
 			s.equal(s.names(s.dir), "", "what is left")
 		}},
 		{name: "create_in_directory", nothing: true, run: func(s *stub) {
@@ -94,8 +97,85 @@ func unlistedCases() []stubCase {
 			apparent := command{args: []string{"du", "-s", "--apparent-size", "--block-size=1", s.p("dir/one")}}.must(s)
 			s.truth(strings.HasPrefix(apparent, fmt.Sprint(stubSize, "\t")), "du --apparent-size says %s", apparent)
 			found := command{args: []string{"find", s.dir, "-type", "f", "-size", fmt.Sprint("+", stubSize-1, "c")}}.must(s)
-			s.equal(strings.Count(found, "\n"), 4, "files that find finds by size")
+			s.equal(strings.Count(found, "\n"), 4+41, "files that find finds by size")
 		}},
+		{name: "names_alone", nothing: true, run: func(s *stub) {
+			found := strings.Fields(command{args: []string{"find", s.p("tree"), "-type", "f"}}.must(s))
+			s.equal(len(found), 41, "files that find finds")
+			made := command{args: []string{"find", filepath.Join(s.v.state, "warm") + "/" + s.base + "/tree", "-type", "f"}}.must(s)
+			s.equal(made, "", "files that were made in warm for it")
+			s.want(errnoOf(s.p("tree/sub/leaf/none"), unix.O_RDONLY, 0), unix.ENOENT, "a missing file")
+			s.equal(s.lstat(s.p("tree/sub/leaf/f7")).Size, int64(stubSize), "size of one")
+			for _, d := range []string{"tree", "tree/sub", "tree/sub/leaf"} {
+				s.inodesAgree(s.p(d))
+			}
+			again := strings.Fields(command{args: []string{"find", s.p("tree"), "-type", "f"}}.must(s))
+			slices.Sort(found)
+			slices.Sort(again)
+			s.truth(slices.Equal(found, again), "find finds other names once all is listed")
+		}},
+		{name: "stream_goes_on_when_listed", nothing: true, run: func(s *stub) {
+			d, err := os.Open(s.p("tree/sub/leaf"))
+			s.ok(err, "open")
+			defer d.Close()
+			first, err := d.Readdirnames(5)
+			s.ok(err, "readdir")
+			s.ok(os.Remove(s.p("tree/sub/leaf/"+first[2])), "unlink") // it is listed
+			s.ok(os.WriteFile(s.p("tree/sub/leaf/new"), nil, 0o644), "create")
+			rest, err := d.Readdirnames(-1)
+			s.ok(err, "readdir")
+			seen := map[string]int{}
+			for _, n := range append(first, rest...) {
+				seen[n]++
+			}
+			for i := range 40 {
+				s.equal(seen[fmt.Sprint("f", i)], 1, "times that the stream had f"+fmt.Sprint(i))
+			}
+			_, err = d.Seek(0, 0)
+			s.ok(err, "rewind")
+			again, err := d.Readdirnames(-1)
+			s.ok(err, "readdir")
+			s.equal(len(again), 40, "names after rewinding")
+			s.truth(!slices.Contains(again, first[2]) && slices.Contains(again, "new"), "names after rewinding: %q", again)
+		}},
+		{name: "remove_tree_whose_names_are_told", nothing: true, run: func(s *stub) {
+			command{args: []string{"find", s.p("tree")}}.must(s)
+			command{args: []string{"rm", "-rf", s.p("tree")}}.must(s)
+			s.want(errnoOf(s.p("tree"), unix.O_RDONLY, 0), unix.ENOENT, "open")
+		}},
+		{name: "attributes_below_unlisted", nothing: true, run: func(s *stub) {
+			s.names(s.p("tree/sub"))
+			s.ok(unix.Chmod(s.p("tree/sub/leaf"), 0o710), "chmod")
+			s.ok(unix.Setxattr(s.p("tree/sub"), "user.a", []byte("b"), 0), "setxattr")
+			s.equal(s.lstat(s.p("tree/sub/leaf")).Mode&0o7777, uint32(0o710), "mode")
+			s.equal(s.lstat(s.p("tree/sub")).Mtim, ts(7654321, 98), "mtime")
+			s.equal(s.names(s.p("tree")), "sub top", "names")
+		}},
+		{name: "rename_below_unlisted", run: func(s *stub) {
+			s.names(s.p("tree/sub"))
+			s.ok(os.Rename(s.p("tree/sub/leaf"), s.p("leaf")), "rename")
+			s.equal(s.names(s.p("tree/sub")), "", "names")
+			s.content(s.p("leaf/f3"), stubContent("f3"))
+			s.ok(os.Rename(s.p("tree"), s.p("leaf/tree")), "rename")
+			s.equal(s.names(s.p("leaf/tree/sub")), "", "names")
+		}},
+	}
+}
+
+// inodesAgree compares the inode numbers of a listing with those of stat.
+func (s *stub) inodesAgree(dir string) {
+	s.Helper()
+	d, err := os.Open(dir)
+	s.ok(err, "open")
+	defer d.Close()
+	buf := make([]byte, 64<<10)
+	for n := 1; n > 0; {
+		n, err = unix.Getdents(int(d.Fd()), buf)
+		s.ok(err, "getdents")
+		for b := buf[:n]; len(b) > 0; b = b[binary.NativeEndian.Uint16(b[16:]):] {
+			name, _, _ := strings.Cut(string(b[19:binary.NativeEndian.Uint16(b[16:])]), "\x00")
+			s.equal(binary.NativeEndian.Uint64(b), s.lstat(dir+"/"+name).Ino, "inode number of "+name+" in the listing")
+		}
 	}
 }
 
@@ -110,6 +190,13 @@ func makeUnlisted(t *testing.T, v *volume) {
 		check(t, os.Link(at("dir/one"), at("dir/two")))
 		check(t, os.Link(at("dir/one"), at("deep/below/three")))
 		check(t, os.WriteFile(at("deep/below/plain"), []byte(stubContent("plain")), 0o644))
+		check(t, os.MkdirAll(at("tree/sub/leaf"), 0o755))
+		check(t, os.WriteFile(at("tree/top"), []byte(stubContent("top")), 0o644))
+		for i := range 40 {
+			name := fmt.Sprint("f", i)
+			check(t, os.WriteFile(at("tree/sub/leaf/"+name), []byte(stubContent(name)), 0o644))
+		}
+		check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at("tree/sub"), []unix.Timespec{ts(1, 0), ts(7654321, 98)}, 0))
 		check(t, os.Chown(at("deep"), 7, 8))
 		check(t, unix.Chmod(at("deep"), 0o2750))
 		check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at("deep"), []unix.Timespec{ts(1, 0), ts(1234567, 89)}, 0))

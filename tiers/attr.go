@@ -78,10 +78,8 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 		defer n.opens.Add(-1)
 		v.asideAhead(n, int64(*in.Size), math.MaxInt64)
 	}
-	if n == v.root {
-		if err := v.listWithRoom(n); err != nil { // its own attributes are a change of the root
-			return Attr{}, err
-		}
+	if err := v.prepareAttrs(n); err != nil {
+		return Attr{}, err
 	}
 	set := func() error {
 		v.begin()

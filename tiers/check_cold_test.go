@@ -231,7 +231,7 @@ func TestCheckColdLacks(t *testing.T) {
 
 // TestCheckUntrueUnlisted: a directory that stands for another tree than the clean one above says is what no commit would notice.
 func TestCheckUntrueUnlisted(t *testing.T) {
-	w := lazily(t, func(v *Volume) { mustFind(t, v, "a") })
+	w := lazily(t, func(v *Volume) { must(t, v.list(v.root)) })
 	r, ok := readRecord(byName(unix.AT_FDCWD, w.at("a")))
 	if !ok || !r.has(recUnlisted) {
 		t.Fatalf("%+v", r)

@@ -10,12 +10,15 @@ import (
 
 // DirHandle is an open directory stream. The kernel serialises its use.
 type DirHandle struct {
-	v    *Volume
-	n    *Inode
-	fd   int
-	buf  []byte // entries read and not yet taken
-	room []byte
-	pos  uint64 // where the stream stands: the cookie before buf's first entry
+	v      *Volume
+	n      *Inode
+	fd     int
+	buf    []byte // entries read and not yet taken
+	room   []byte
+	pos    uint64   // where the stream stands: the cookie before buf's first entry
+	told   []Dirent // what the commit has in the directory; nil: not read
+	teller bool     // was opened while the directory was unlisted
+	keep   bool
 
 	// Without is the caller's: of how many more files a listing gives the names alone.
 	Without int
@@ -27,6 +30,7 @@ type Dirent struct {
 	Ino  uint64
 	Mode uint32 // S_IFMT bits only
 	Off  uint64 // where the stream goes on after this entry
+	Told bool   // by the commit alone: looking at it may list the directory
 }
 
 const direntBuf = 32 << 10
@@ -36,23 +40,29 @@ func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
 	if n.kind != KindDir {
 		return nil, unix.ENOTDIR
 	}
-	if err := v.listWithRoom(n); err != nil {
-		return nil, err
-	}
 	fd, err := v.openNode(n, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
+	d := &DirHandle{v: v, n: n, fd: fd}
+	if err := d.ready(); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	v.ref(n)
-	return &DirHandle{v: v, n: n, fd: fd}, nil
+	return d, nil
 }
 
 // Inode is the directory that d reads.
 func (d *DirHandle) Inode() *Inode { return d.n }
 
 // ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends. An
-// entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come and go.
+// entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come and go, and
+// those of Told entries stay good as long as the inode is known.
 func (d *DirHandle) ReadDir(off uint64, emit func(Dirent) bool) error {
+	if told, err := d.tell(off, emit); told || err != nil {
+		return err
+	}
 	if off != d.pos {
 		if _, err := unix.Seek(d.fd, int64(off), unix.SEEK_SET); err != nil {
 			return fmt.Errorf("seek in directory %d: %w", d.n.ino, err)
@@ -146,6 +156,7 @@ func (d *DirHandle) fsync(datasync bool) error {
 // Close ends the stream.
 func (d *DirHandle) Close() {
 	unix.Close(d.fd)
+	d.stopTelling()
 	d.v.unref(d.n, 1)
 }
 

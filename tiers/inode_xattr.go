@@ -64,10 +64,8 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	if reservedXattr(attr) {
 		return unix.EPERM
 	}
-	if n == v.root {
-		if err := v.listWithRoom(n); err != nil {
-			return err
-		}
+	if err := v.prepareAttrs(n); err != nil {
+		return err
 	}
 	n.opens.Add(1) // it is not released meanwhile
 	defer n.opens.Add(-1)
@@ -142,10 +140,8 @@ func (v *Volume) Removexattr(n *Inode, attr string) error {
 	if reservedXattr(attr) {
 		return unix.ENODATA
 	}
-	if n == v.root {
-		if err := v.listWithRoom(n); err != nil {
-			return err
-		}
+	if err := v.prepareAttrs(n); err != nil {
+		return err
 	}
 	err := v.removexattr(n, attr)
 	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {

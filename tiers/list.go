@@ -18,6 +18,9 @@ func (v *Volume) list(n *Inode) error {
 	if n.dir == nil || !n.dir.unlisted.Load() {
 		return nil
 	}
+	if err := v.listAbove(n); err != nil {
+		return err
+	}
 	if v.links.any.Load() {
 		if done, err := v.listLinked(n); done || err != nil {
 			return err
@@ -39,9 +42,14 @@ func (v *Volume) list(n *Inode) error {
 // listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list, for room may
 // have to wait for one.
 func (v *Volume) listWithRoom(n *Inode) error {
-	err := v.list(n)
+	return v.withRoom(n, func() error { return v.list(n) })
+}
+
+// withRoom does what makes names in warm for a program that looks at n, once more where there was no room on the disk.
+func (v *Volume) withRoom(n *Inode, f func() error) error {
+	err := f()
 	for r := (again{}); err != nil && r.try(v, n, &err); {
-		err = v.list(n)
+		err = f()
 	}
 	return err
 }
@@ -66,13 +74,7 @@ func (v *Volume) beginList(n *Inode, groups map[linkKey]int) (*lister, error) {
 	if !n.dir.unlisted.Load() {
 		return nil, nil
 	}
-	n.mu.Lock()
-	id := DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
-	var st unix.Statx_t
-	if !n.mu.rec.has(recCtime) && v.statNode(n, &st) == nil { // making the children moves warm's own
-		n.mu.rec.ctime, n.mu.rec.flags = timeOf(st.Ctime), n.mu.rec.flags|recCtime
-	}
-	n.mu.Unlock()
+	id := v.keepShown(n)
 	if err := v.step("list.begin"); err != nil {
 		return nil, err
 	}
@@ -82,16 +84,36 @@ func (v *Volume) beginList(n *Inode, groups map[linkKey]int) (*lister, error) {
 		v.log.WithError(err).WithField("path", at).Errorf("a directory cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` tells what is damaged", v.cfg.State)
 		return nil, fmt.Errorf("list %q: %w", at, err)
 	}
+	l, err := v.newLister(n, listing)
+	if err != nil {
+		return nil, err
+	}
+	if l.groups = groups; groups == nil {
+		l.groups, l.own = map[linkKey]int{}, true
+	}
+	return l, nil
+}
+
+// newLister readies n for making children that a listing tells.
+func (v *Volume) newLister(n *Inode, listing Listing) (*lister, error) {
 	fd, err := v.dirFD(n)
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow(), groups: groups}
+	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow()}
 	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid}
-	if groups == nil {
-		l.groups, l.own = map[linkKey]int{}, true
-	}
 	return l, nil
+}
+
+// keepShown notes the ctime that stat shows of an unlisted directory, for making children moves warm's own, and gives what it stands for.
+func (v *Volume) keepShown(n *Inode) DirID {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var st unix.Statx_t
+	if !n.mu.rec.has(recCtime) && v.statNode(n, &st) == nil {
+		n.mu.rec.ctime, n.mu.rec.flags = timeOf(st.Ctime), n.mu.rec.flags|recCtime
+	}
+	return DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 }
 
 func (l *lister) close() {
@@ -235,11 +257,12 @@ func exists(err error) error {
 	return err
 }
 
-// subdir makes an unlisted directory. One without a record was being made when the daemon was killed.
+// subdir makes an unlisted directory. One that is there is left as it is; one without a record was being made when the daemon was killed.
 func (l *lister) subdir(e *Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
-		if _, ok := readRecord(byName(l.fd, e.Name)); ok {
+		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
+		if r, ok := readRecord(byName(l.fd, e.Name)); ok && (!r.has(recUnlisted) || e.Dir() == (DirID{Tree: r.id, Meta: r.meta})) {
 			return nil
 		}
 		err = nil
@@ -321,6 +344,9 @@ func (l *lister) finish() error {
 	}
 	v.moved.listed.Add(1) // first: whoever finds it listed then sees that a link count from before is none
 	n.dir.unlisted.Store(false)
+	if inval := v.inval.Load(); inval != nil && n.dir.tellers.Load() > 0 {
+		(*inval).InvalInode(n.id) // what a stream that told the names before leaves with the kernel
+	}
 	return nil
 }
 
@@ -408,7 +434,7 @@ func (v *Volume) shownLinks(n *Inode, a *Attr) {
 		n.mu.Lock()
 		id := DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 		n.mu.Unlock()
-		l, err := v.readDir(id)
+		l, err := v.readNames(id)
 		if err != nil {
 			return // listing it says so
 		}

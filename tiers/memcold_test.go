@@ -79,6 +79,10 @@ func (s *memSnapshot) Files(ctx context.Context, _ int64) (files, names int64, e
 	dir(s.root.Dir())
 	return files, names, nil
 }
+func (s *memSnapshot) ReadNames(ctx context.Context, id DirID) (Listing, error) {
+	return s.ReadDir(ctx, id)
+}
+
 func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

@@ -58,7 +58,7 @@ func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
 		}
 		return nil, Attr{}, err
 	}
-	if err := v.listWithRoom(dir); err != nil {
+	if err := v.lookUnlisted(dir, name); err != nil {
 		return nil, Attr{}, err
 	}
 	dirfd, err := v.dirFD(dir)

@@ -48,38 +48,60 @@ type restored struct {
 	recent struct {
 		sync.Mutex
 		ids     []DirID // the oldest first
-		byID    map[DirID]*Listing
+		byID    map[DirID]*recentListing
 		entries int
 	}
+}
+
+// recentListing is a listing, perhaps one from Snapshot.ReadNames.
+type recentListing struct {
+	Listing
+	names bool
 }
 
 // recentEntries bounds the entries of listings that are kept.
 const recentEntries = 4096
 
 // readDir lists a directory as the commit has it. The listing is shared: nobody changes it.
-func (v *Volume) readDir(id DirID) (Listing, error) {
+func (v *Volume) readDir(id DirID) (Listing, error) { return v.readRecent(id, false) }
+
+// readNames is readDir for who needs names and kinds, of files nothing else.
+func (v *Volume) readNames(id DirID) (Listing, error) { return v.readRecent(id, true) }
+
+func (v *Volume) readRecent(id DirID, names bool) (Listing, error) {
 	r := &v.restored.recent
 	r.Lock()
-	if l := r.byID[id]; l != nil {
+	if l := r.byID[id]; l != nil && (names || !l.names) {
 		r.Unlock()
-		return *l, nil
+		return l.Listing, nil
 	}
 	r.Unlock()
 	s, err := v.origin()
 	if err != nil {
 		return Listing{}, err
 	}
-	l, err := s.ReadDir(context.Background(), id)
+	read := s.ReadDir
+	if names {
+		read = s.ReadNames
+	}
+	l, err := read(context.Background(), id)
 	if err != nil {
 		return Listing{}, err
 	}
 	r.Lock()
 	defer r.Unlock()
 	if r.byID == nil {
-		r.byID = map[DirID]*Listing{}
+		r.byID = map[DirID]*recentListing{}
 	}
 	size := len(l.Entries) + 1
-	if size > recentEntries/4 || r.byID[id] != nil {
+	if size > recentEntries/4 {
+		return l, nil
+	}
+	if old := r.byID[id]; old != nil {
+		if old.names && !names {
+			r.entries += len(l.Entries) - len(old.Entries)
+			old.Listing, old.names = l, false
+		}
 		return l, nil
 	}
 	for r.entries+size > recentEntries {
@@ -88,7 +110,7 @@ func (v *Volume) readDir(id DirID) (Listing, error) {
 		r.entries -= len(r.byID[old].Entries) + 1
 		delete(r.byID, old)
 	}
-	r.ids, r.byID[id] = append(r.ids, id), &l
+	r.ids, r.byID[id] = append(r.ids, id), &recentListing{l, names}
 	r.entries += size
 	return l, nil
 }

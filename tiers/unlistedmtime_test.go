@@ -34,7 +34,7 @@ func TestCommitOfHalfListed(t *testing.T) {
 		})
 		n := mustFind(t, next, at)
 		left = 3
-		if _, err := next.OpenDir(n); err == nil {
+		if _, _, err := next.Lookup(n, "4"); err == nil {
 			t.Fatal("listed")
 		}
 		again := openTiered(t, next.cfg.State, c)

@@ -111,7 +111,9 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	if err != nil || root.Dir() != rootDir(head) || !w.Untouched() {
 		t.Errorf("the root is %+v, %v", root, err)
 	}
-	mustFind(t, next, "a")
+	mustFind(t, next, "a/b")
+	look("directories are made")
+	must(t, next.list(next.root))
 	if w.Untouched() {
 		t.Error("the root is listed and counts as untouched")
 	}

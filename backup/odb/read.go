@@ -34,6 +34,13 @@ func (db *DB) Stat(id ID) (t Type, size int64, err error) {
 		return Tree, 0, nil
 	}
 	err = db.each(id, func(s source) error {
+		if s.p != nil {
+			// The header says it, but for a delta's: a listing asks for each of its files.
+			if h, err := s.p.header(s.off); err != nil || !h.isDelta() {
+				t, size = h.typ, h.size
+				return err
+			}
+		}
 		o, err := s.open()
 		if err != nil {
 			return err

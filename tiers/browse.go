@@ -1,0 +1,265 @@
+package tiers
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Looking without listing: find(1) over a restored tree needs names and kinds, which the commit has. Making the files for it in warm
+// takes twenty times as long as telling their names, so an unlisted directory tells them as the commit does, and only the directories
+// in it are made: they are what is looked into next. It stays unlisted; the first look at a file, or change, in it lists it. So
+// warm holds only unlisted directories below one that is unlisted, and a directory is listed after all those above it.
+
+// browseMax bounds the names of a directory that are told without listing it: who reads the directory holds them all.
+const browseMax = 1 << 17
+
+// listAbove lists the directories above n, the topmost first: changes below them mark them.
+func (v *Volume) listAbove(n *Inode) error {
+	if !v.tiered() {
+		return nil
+	}
+	var above []*Inode
+	v.ns.RLock()
+	for p := n.parent; p != nil; p = p.parent {
+		if p.dir.unlisted.Load() {
+			v.ref(p)
+			above = append(above, p)
+		}
+	}
+	v.ns.RUnlock()
+	defer func() {
+		for _, p := range above {
+			v.unref(p, 1)
+		}
+	}()
+	for _, p := range slices.Backward(above) {
+		if err := v.list(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareAttrs readies n for a change of its own attributes, which is a change of what is above it; for the root, of the root.
+func (v *Volume) prepareAttrs(n *Inode) error {
+	switch {
+	case n.dir == nil: // only unlisted directories are below unlisted directories
+		return nil
+	case n == v.root:
+		return v.listWithRoom(n)
+	}
+	return v.withRoom(n, func() error { return v.listAbove(n) })
+}
+
+// browse makes the directories in an unlisted directory. It gives what the commit has there; ok is false where n is listed, or has
+// to be to be looked at: what the commit tells of it is not what it will hold, or names of one file are to show one inode.
+func (v *Volume) browse(n *Inode) (l Listing, ok bool, err error) {
+	l, ok = v.browsable(n)
+	if !ok || n.dir.told.Load() != nil {
+		return l, ok, nil
+	}
+	n.dir.listing.Lock()
+	defer n.dir.listing.Unlock()
+	if !n.dir.unlisted.Load() {
+		return Listing{}, false, nil
+	}
+	id := v.keepShown(n)
+	b, err := v.newLister(n, l)
+	if err != nil {
+		return Listing{}, false, err
+	}
+	defer b.close()
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		if e.Kind != KindDir {
+			continue
+		}
+		if err := v.step("browse.entry"); err != nil {
+			return Listing{}, false, err
+		}
+		if err := b.subdir(e); err != nil {
+			return Listing{}, false, fmt.Errorf("list %q: %w", path.Join(v.pathOf(n), e.Name), err)
+		}
+	}
+	n.dir.told.Store(&DirID{Tree: id.Tree, Meta: id.Meta})
+	return l, true, nil
+}
+
+// browsable reads what the commit has in n, and says whether browse may tell that.
+func (v *Volume) browsable(n *Inode) (Listing, bool) {
+	if !n.dir.unlisted.Load() {
+		return Listing{}, false
+	}
+	n.mu.Lock()
+	clean, id := n.mu.rec.has(recClean|recUnlisted), DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+	n.mu.Unlock()
+	if !clean {
+		return Listing{}, false
+	}
+	l, err := v.readNames(id)
+	if err != nil || len(l.Entries) > browseMax || l.Reconciled || len(l.Problems) > 0 {
+		return Listing{}, false // listing it says what is wrong
+	}
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		if e.Link != "" || v.cfg.Untrusted && (e.Kind == KindChar || e.Kind == KindBlock) {
+			return Listing{}, false
+		}
+	}
+	return l, true
+}
+
+// lookUnlisted readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it listed.
+func (v *Volume) lookUnlisted(dir *Inode, name string) error {
+	if dir.dir == nil || !dir.dir.unlisted.Load() {
+		return nil
+	}
+	return v.withRoom(dir, func() error {
+		l, ok := v.browsable(dir)
+		if !ok || len(l.Entries) > recentEntries/4 { // such a listing is not kept: reading it for each name takes longer
+			return v.list(dir)
+		}
+		i, found := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
+		switch {
+		case found && l.Entries[i].Kind == KindDir:
+			_, _, err := v.browse(dir) // where it is listed by now it is there as well
+			return err
+		case !found && dir.dir.unlisted.Load(): // still: nobody made it meanwhile
+			return unix.ENOENT
+		}
+		return v.list(dir)
+	})
+}
+
+// ready lists d's directory, or sees that its names can be told without.
+func (d *DirHandle) ready() error {
+	v, dir := d.v, d.n.dir
+	if dir.unlisted.Load() && v.host == nil {
+		d.teller, d.keep = true, true
+		dir.tellers.Add(1)
+		if dir.told.Load() != nil { // the kernel may need no more than its own copy
+			return nil
+		}
+		err := v.withRoom(d.n, func() error {
+			names, err := v.told(d.n, d.fd)
+			if d.told = names; names != nil || err != nil {
+				return err
+			}
+			return v.list(d.n)
+		})
+		if err != nil {
+			d.stopTelling()
+		}
+		return err
+	}
+	// What the kernel keeps of the time before has other cookies than warm's: no stream is to mix the two.
+	d.keep = dir.tellers.Load() == 0 && !dir.toldKept.Swap(false)
+	return v.listWithRoom(d.n)
+}
+
+func (d *DirHandle) stopTelling() {
+	if d.teller {
+		d.n.dir.toldKept.Store(true)
+		d.n.dir.tellers.Add(-1)
+		d.teller = false
+	}
+}
+
+// Keep says that what the kernel keeps of earlier streams of the directory is good for this one too.
+func (d *DirHandle) Keep() bool { return d.keep }
+
+// Unlisted says that looking at what is in the directory takes much longer than reading its names.
+func (d *DirHandle) Unlisted() bool { return d.n.dir.unlisted.Load() }
+
+// List lists the directory, for a reader at its beginning who will look at what is in it.
+func (d *DirHandle) List() error { return d.v.listWithRoom(d.n) }
+
+// tell is ReadDir where the names are told by the commit: from the beginning of an unlisted directory, and from where it told the
+// names before on. Names that went away since are told nevertheless. False: warm's directory is to be read.
+func (d *DirHandle) tell(off uint64, emit func(Dirent) bool) (bool, error) {
+	dir := d.n.dir
+	unlisted, id := dir.unlisted.Load(), dir.told.Load()
+	if id == nil || off == 0 && !unlisted || off != 0 && !isTold(off) {
+		return false, nil
+	}
+	if d.told == nil {
+		l, err := d.v.readNames(*id)
+		if err == nil {
+			d.told, err = d.v.tellers(d.n, d.fd, &l)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	for i := min(int(uint32(off)), len(d.told)); i < len(d.told); i++ {
+		e := d.told[i]
+		e.Told = unlisted && i > 1
+		if !emit(e) {
+			break
+		}
+	}
+	return true, nil
+}
+
+// told are the names in an unlisted directory; nil where it is listed, or has to be.
+func (v *Volume) told(n *Inode, fd int) ([]Dirent, error) {
+	l, ok, err := v.browse(n)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return v.tellers(n, fd, &l)
+}
+
+// toldCookie is the upper half of told names' cookies. Where file systems count, theirs are small; where they hash, one in 2^46 looks
+// like it.
+const toldCookie = 0x7e5b1d93 << 32
+
+func isTold(off uint64) bool { return off&^math.MaxUint32 == toldCookie && uint32(off) <= browseMax+2 }
+
+// tellers are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet: theirs are made
+// up, and nobody has seen others.
+func (v *Volume) tellers(n *Inode, fd int, l *Listing) ([]Dirent, error) {
+	made := map[string]uint64{}
+	if slices.ContainsFunc(l.Entries, func(e Entry) bool { return e.Kind == KindDir }) {
+		names, err := listNames(fd)
+		if err != nil {
+			return nil, fmt.Errorf("read directory %d: %w", n.ino, err)
+		}
+		for _, d := range names {
+			made[d.Name] = d.Ino
+		}
+	}
+	up := n.ino
+	v.ns.RLock()
+	if n.parent != nil {
+		up = n.parent.ino
+	}
+	v.ns.RUnlock()
+	out := make([]Dirent, 0, len(l.Entries)+2)
+	out = append(out, Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		d := Dirent{Name: e.Name, Mode: e.Kind.format(), Ino: made[e.Name]}
+		if d.Ino == 0 {
+			d.Ino = toldIno(n.ino, e.Name)
+		}
+		out = append(out, d)
+	}
+	for i := range out {
+		out[i].Off = toldCookie | uint64(i+1)
+	}
+	return out, nil
+}
+
+// toldIno is the inode number of a name without a file: in a range that no file system uses.
+func toldIno(dir uint64, name string) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d/%s", dir, name)
+	return h.Sum64()&^(7<<61) | 1<<61
+}
