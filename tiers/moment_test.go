@@ -294,31 +294,30 @@ func TestCommitShowsItsBoundary(t *testing.T) {
 // TestSpoiledCommit: where the pre-images cannot be kept the changes succeed all the same, the commit fails and says so, and the
 // next one has everything.
 func TestSpoiledCommit(t *testing.T) {
-	c := newMemCold()
-	v, after := afterBoundary(t, c, true)
-	f := write(t, v, v.root, "f", "one")
-	v.mustSync(t)
 	const files = 20
-	for i := range files {
-		write(t, v, v.root, fmt.Sprint(i), "text")
-	}
-	spoil := map[string]func(m *moment){
-		"too many descriptors": func(m *moment) {
-			m.maxFDs = files / 2
-			for i := range files {
+	for what, spoil := range map[string]func(v *Volume, f *Inode){
+		"too many descriptors": func(v *Volume, _ *Inode) {
+			v.moment.Load().maxFDs = files / 2
+			for i := range files { // no commit has them yet
 				must(t, v.Unlink(v.root, fmt.Sprint(i)))
 			}
 		},
-		"no space": func(m *moment) {
+		"no space": func(v *Volume, f *Inode) {
 			full, err := unix.Open("/dev/full", unix.O_RDWR, 0)
 			must(t, err)
-			m.spill.fd = full
+			v.moment.Load().spill.fd = full
 			writeAt(t, v, f, []byte("another text"), 0)
 		},
-	}
-	for what, spoil := range spoil {
+	} {
+		c := newMemCold()
+		v, after := afterBoundary(t, c, true)
+		f := write(t, v, v.root, "f", "one")
+		v.mustSync(t)
+		for i := range files {
+			write(t, v, v.root, fmt.Sprint(i), "text")
+		}
 		writeAt(t, v, f, []byte("dirty"), 0)
-		*after = func() error { spoil(v.moment.Load()); return nil }
+		*after = func() error { spoil(v, f); return nil }
 		if err := v.commit(context.Background(), &Receipt{}); !errors.Is(err, ErrSpoiled) {
 			t.Fatalf("%s: commit: %v", what, err)
 		}
