@@ -10,7 +10,8 @@
 //	directory        record {clean, tree, meta}:          record {dirty, mtime, ctime} or none
 //	                 everything below is clean
 //	unlisted         record {clean, unlisted, tree,       record {unlisted, tree, meta}: restored from a commit of a
-//	                 meta}; warm has no children yet      stock client, the next commit lists and takes it
+//	                 meta}; warm has none of its          stock client, the next commit lists and takes it
+//	                 children, or the directories
 //
 // A directory of class memory is none of these: warm and commits have it empty, its contents lie in an area, another Volume over a
 // tmpfs, without records, cold and hot (memory.go, graft.go).
@@ -50,6 +51,9 @@
 //     written ranges are believed, a commit that takes it takes a copy of all of it, whose moment is that of the copy, and never
 //     records it as clean; so it is never released. Nothing is released either that anybody has mapped, for reading included.
 //  14. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//  15. Below an unlisted directory warm holds unlisted directories alone: a directory is listed after all those above it (browse.go),
+//     so a change is never below an unlisted one. But for directories that share files: they are listed together, and above one that
+//     a crash left listed there may be one that is not, until the next start.
 //
 // # Lock order
 //
