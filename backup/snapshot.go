@@ -176,6 +176,20 @@ func (s *snapshot) ReadNames(ctx context.Context, dir tiers.DirID) (tiers.Listin
 	return s.read(ctx, dir, true)
 }
 
+// Sizes implements tiers.Snapshot.
+func (s *snapshot) Sizes(ctx context.Context, dir tiers.DirID, names tiers.Listing) (tiers.Listing, error) {
+	for i := range names.Entries {
+		e := &names.Entries[i]
+		if e.Kind != tiers.KindFile {
+			continue
+		}
+		if kind, size, err := s.db.Stat(e.ID); err == nil && (kind != odb.Blob || size != e.Size) {
+			return s.ReadDir(ctx, dir) // a file in chunks, or a lie
+		}
+	}
+	return names, ctx.Err()
+}
+
 func (s *snapshot) read(ctx context.Context, dir tiers.DirID, names bool) (tiers.Listing, error) {
 	var p problems
 	d, err := s.load(ctx, dir, &p)

@@ -172,7 +172,7 @@ func (m *memfs) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 }
 
 func (m *memfs) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	out.OpenFlags = m.policy.dirFlags(true)
+	out.OpenFlags = m.policy.dirFlags(tiers.DirKeep)
 	return fuse.OK
 }
 

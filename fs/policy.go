@@ -48,12 +48,12 @@ func (p policy) attrSeconds(n *tiers.Inode) uint64 {
 	return p.seconds()
 }
 
-// dirFlags decides the FOPEN flags of every directory that is opened. Without keep the kernel drops what it has of the directory.
-func (p policy) dirFlags(keep bool) uint32 {
+// dirFlags decides the FOPEN flags of every directory that is opened. Without FOPEN_KEEP_CACHE the kernel drops what it has of it.
+func (p policy) dirFlags(c tiers.DirCache) uint32 {
 	switch {
-	case !p.cache:
+	case !p.cache || c == tiers.DirNever:
 		return 0
-	case !keep:
+	case c == tiers.DirAnew:
 		return fuse.FOPEN_CACHE_DIR
 	}
 	return fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE

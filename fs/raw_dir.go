@@ -25,7 +25,7 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		return f.status("opendir", in.NodeId, err)
 	}
 	out.Fh = fh
-	out.OpenFlags = f.policy.dirFlags(d.Keep())
+	out.OpenFlags = f.policy.dirFlags(d.Cache())
 	return fuse.OK
 }
 
@@ -82,11 +82,16 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		f.plus.Put(p)
 	}()
 	if in.Offset == 0 {
-		d.Without = f.listers.begin(in.Pid, in.NodeId, d.Unlisted())
-		if d.Without >= 0 {
+		unlisted := d.Unlisted()
+		d.Without = f.listers.begin(in.Pid, in.NodeId, unlisted)
+		switch {
+		case !unlisted:
+		case d.Without >= 0:
 			if err := d.List(); err != nil {
 				return f.status("readdirplus", in.NodeId, err)
 			}
+		default:
+			d.Without = 0 // once somebody looked at a file the rest costs what it costs anywhere
 		}
 	}
 	err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {

@@ -113,6 +113,9 @@ func TestDiskFullList(t *testing.T) {
 	if err != nil || len(list) != names {
 		t.Errorf("listed on a full disk: %d names, %v", len(list), err)
 	}
+	if err := os.WriteFile(v.at("many/new"), nil, 0o644); err != nil { // its names are made before
+		t.Errorf("a new file on a full disk: %v", err)
+	}
 	if b, err := os.ReadFile(v.at(fmt.Sprintf("many/%0100d", names-1))); err != nil || string(b) != "x" {
 		t.Errorf("a file in it: %q, %v", b, err)
 	}

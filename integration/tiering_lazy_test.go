@@ -145,6 +145,8 @@ func unlistedCases() []stubCase {
 		}},
 		{name: "attributes_below_unlisted", nothing: true, run: func(s *stub) {
 			s.names(s.p("tree/sub"))
+			s.ok(unix.UtimesNanoAt(unix.AT_FDCWD, s.p("tree/sub"), []unix.Timespec{ts(1, 0), {Nsec: unix.UTIME_OMIT}}, 0), "touch -a")
+			s.equal(s.lstat(s.p("tree/sub")).Mtim, ts(7654321, 98), "mtime after touch -a")
 			s.ok(unix.Chmod(s.p("tree/sub/leaf"), 0o710), "chmod")
 			s.ok(unix.Setxattr(s.p("tree/sub"), "user.a", []byte("b"), 0), "setxattr")
 			s.equal(s.lstat(s.p("tree/sub/leaf")).Mode&0o7777, uint32(0o710), "mode")

@@ -178,7 +178,9 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		if err := utimens(fd, ts); err != nil {
 			return err
 		}
-		return v.recordMtime(n, fd)
+		if in.Mtime != nil || in.MtimeNow {
+			return v.recordMtime(n, fd)
+		}
 	}
 	return nil
 }

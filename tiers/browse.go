@@ -19,6 +19,9 @@ import (
 // browseMax bounds the names of a directory that are told without listing it: who reads the directory holds them all.
 const browseMax = 1 << 17
 
+// absentMax is how many names that it has not an unlisted directory is asked for: each may take reading what the commit has.
+const absentMax = 16
+
 // listAbove lists the directories above n, the topmost first: changes below them mark them.
 func (v *Volume) listAbove(n *Inode) error {
 	if !v.tiered() {
@@ -128,51 +131,53 @@ func (v *Volume) lookUnlisted(dir *Inode, name string) error {
 		i, found := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
 		switch {
 		case found && l.Entries[i].Kind == KindDir:
-			_, _, err := v.browse(dir) // where it is listed by now it is there as well
-			return err
+			if _, ok, err := v.browse(dir); ok || err != nil {
+				return err
+			}
 		case !found && dir.dir.unlisted.Load(): // still: nobody made it meanwhile
-			return unix.ENOENT
+			if dir.dir.absent.Add(1) <= absentMax {
+				return unix.ENOENT
+			}
 		}
 		return v.list(dir)
 	})
 }
 
+// DirCache is what the kernel may do with what a directory stream reads.
+type DirCache uint8
+
+// What is kept is of one kind, told or warm's own: their cookies differ, and a stream that found the other kind would miss names.
+const (
+	DirKeep  DirCache = iota // keep it, and what it has
+	DirAnew                  // keep it; what it has is of the time before the directory was listed
+	DirNever                 // streams of both kinds are open
+)
+
+// Cache is what the kernel may do with the stream.
+func (d *DirHandle) Cache() DirCache { return d.cache }
+
 // ready lists d's directory, or sees that its names can be told without.
 func (d *DirHandle) ready() error {
 	v, dir := d.v, d.n.dir
-	if dir.unlisted.Load() && v.host == nil {
-		d.teller, d.keep = true, true
-		dir.tellers.Add(1)
-		if dir.told.Load() != nil { // the kernel may need no more than its own copy
-			return nil
+	if !dir.unlisted.Load() || v.host != nil {
+		switch {
+		case dir.tellers.Load() > 0:
+			d.cache = DirNever
+		case dir.toldKept.Swap(false):
+			d.cache = DirAnew
 		}
-		err := v.withRoom(d.n, func() error {
-			names, err := v.told(d.n, d.fd)
-			if d.told = names; names != nil || err != nil {
-				return err
-			}
-			return v.list(d.n)
-		})
-		if err != nil {
-			d.stopTelling()
+		return nil
+	}
+	if dir.told.Load() != nil { // the kernel may need no more than its own copy
+		return nil
+	}
+	return v.withRoom(d.n, func() error {
+		if _, ok, err := v.browse(d.n); ok || err != nil {
+			return err
 		}
-		return err
-	}
-	// What the kernel keeps of the time before has other cookies than warm's: no stream is to mix the two.
-	d.keep = dir.tellers.Load() == 0 && !dir.toldKept.Swap(false)
-	return v.listWithRoom(d.n)
+		return v.list(d.n)
+	})
 }
-
-func (d *DirHandle) stopTelling() {
-	if d.teller {
-		d.n.dir.toldKept.Store(true)
-		d.n.dir.tellers.Add(-1)
-		d.teller = false
-	}
-}
-
-// Keep says that what the kernel keeps of earlier streams of the directory is good for this one too.
-func (d *DirHandle) Keep() bool { return d.keep }
 
 // Unlisted says that looking at what is in the directory takes much longer than reading its names.
 func (d *DirHandle) Unlisted() bool { return d.n.dir.unlisted.Load() }
@@ -188,17 +193,26 @@ func (d *DirHandle) tell(off uint64, emit func(Dirent) bool) (bool, error) {
 	if id == nil || off == 0 && !unlisted || off != 0 && !isTold(off) {
 		return false, nil
 	}
-	if d.told == nil {
+	if !d.teller {
+		d.teller = true
+		dir.tellers.Add(1)
+		dir.toldKept.Store(true)
+	}
+	names := dir.names.Load()
+	if names == nil {
 		l, err := d.v.readNames(*id)
-		if err == nil {
-			d.told, err = d.v.tellers(d.n, d.fd, &l)
-		}
 		if err != nil {
 			return false, err
 		}
+		told, err := d.v.told(d.n, d.fd, &l)
+		if err != nil {
+			return false, err
+		}
+		names = &told
+		dir.names.Store(names)
 	}
-	for i := min(int(uint32(off)), len(d.told)); i < len(d.told); i++ {
-		e := d.told[i]
+	for i := min(int(uint32(off)), len(*names)); i < len(*names); i++ {
+		e := (*names)[i]
 		e.Told = unlisted && i > 1
 		if !emit(e) {
 			break
@@ -207,13 +221,46 @@ func (d *DirHandle) tell(off uint64, emit func(Dirent) bool) (bool, error) {
 	return true, nil
 }
 
-// told are the names in an unlisted directory; nil where it is listed, or has to be.
-func (v *Volume) told(n *Inode, fd int) ([]Dirent, error) {
-	l, ok, err := v.browse(n)
-	if err != nil || !ok {
-		return nil, err
+// stopTelling ends tell: the last one who told drops the names.
+func (d *DirHandle) stopTelling() {
+	if d.teller && d.n.dir.tellers.Add(-1) == 0 {
+		d.n.dir.names.Store(nil)
 	}
-	return v.tellers(n, fd, &l)
+}
+
+// told are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet: theirs are made
+// up, and nobody has seen others.
+func (v *Volume) told(n *Inode, fd int, l *Listing) ([]Dirent, error) {
+	made := map[string]uint64{}
+	if slices.ContainsFunc(l.Entries, func(e Entry) bool { return e.Kind == KindDir }) {
+		names, err := listNames(fd)
+		if err != nil {
+			return nil, fmt.Errorf("read directory %d: %w", n.ino, err)
+		}
+		for _, d := range names {
+			made[d.Name] = d.Ino
+		}
+	}
+	up := n.ino
+	v.ns.RLock()
+	if n.parent != nil {
+		up = n.parent.ino
+	}
+	v.ns.RUnlock()
+	out := make([]Dirent, 0, len(l.Entries)+2)
+	out = append(out, Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
+	for i := range l.Entries {
+		e := &l.Entries[i]
+		d := Dirent{Name: e.Name, Mode: e.Kind.format(), Ino: made[e.Name]}
+		if d.Ino == 0 {
+			d.Ino = toldIno(n.ino, e.Name)
+		}
+		out = append(out, d)
+	}
+	for i := range out {
+		out[i].Off = toldCookie | uint64(i+1)
+	}
+	return out, nil
 }
 
 // toldCookie is the upper half of told names' cookies. Where file systems count, theirs are small; where they hash, one in 2^46 looks

@@ -86,10 +86,30 @@ func TestNamesAlone(t *testing.T) {
 	if got, told := names(t, next, n); !slices.Equal(got, []string{"last"}) || !told {
 		t.Fatalf("%q, told %v", got, told)
 	}
+	for _, at := range []string{"d0/d1", ""} { // only its atime moves
+		dir := mustFind(t, next, at)
+		before := mustAttr(t, next, dir)
+		_, err := next.Setattr(dir, nil, &SetAttr{Atime: &Time{Sec: 5}})
+		must(t, err)
+		if after := mustAttr(t, next, dir); after.Mtime != before.Mtime || after.Atime != (Time{Sec: 5}) {
+			t.Errorf("%q: %+v became %+v", at, before, after)
+		}
+	}
 	must(t, next.Setxattr(n, "user.k", []byte("v"), 0, false, me))
 	next.aboveListed(t)
 	if next.root.dir.unlisted.Load() || !n.dir.unlisted.Load() {
 		t.Error("a change of a directory's attributes lists what is above it, and not itself")
+	}
+	for i := range absentMax + 1 {
+		if !n.dir.unlisted.Load() {
+			t.Fatalf("listed for %d names that are not there", i)
+		}
+		if _, _, err := next.Lookup(n, fmt.Sprint("none", i)); !errors.Is(err, unix.ENOENT) {
+			t.Fatal(err)
+		}
+	}
+	if n.dir.unlisted.Load() {
+		t.Error("names that are not there are looked for in the commit for ever")
 	}
 	next.mustSync(t)
 	third := openTiered(t, t.TempDir(), c)
@@ -109,7 +129,6 @@ func TestStreamOverListing(t *testing.T) {
 	next := openTiered(t, t.TempDir(), c)
 	d, err := next.OpenDir(next.root)
 	must(t, err)
-	defer d.Close()
 	var got []string
 	var off uint64
 	read := func(most int) {
@@ -127,8 +146,8 @@ func TestStreamOverListing(t *testing.T) {
 	write(t, next, next.root, "new", "")
 	other, err := next.OpenDir(next.root)
 	must(t, err)
-	if other.Keep() {
-		t.Error("the kernel is to keep what a stream told beside one of warm's")
+	if other.Cache() != DirNever {
+		t.Error("the kernel is to keep what a stream tells beside one of warm's")
 	}
 	other.Close()
 	read(100)
@@ -143,6 +162,18 @@ func TestStreamOverListing(t *testing.T) {
 	read(100)
 	if len(got) != 22 || slices.Contains(got, "f03") || !slices.Contains(got, "new") {
 		t.Fatalf("after rewinding: %q", got)
+	}
+	d.Close()
+	for _, want := range []DirCache{DirAnew, DirKeep} {
+		d, err := next.OpenDir(next.root)
+		must(t, err)
+		if d.Cache() != want {
+			t.Errorf("caching %v, want %v", d.Cache(), want)
+		}
+		d.Close()
+	}
+	if next.root.dir.names.Load() != nil {
+		t.Error("nobody tells names, and they are kept")
 	}
 }
 

@@ -152,8 +152,10 @@ type Snapshot interface {
 	Root() Entry
 	// ReadDir lists a directory of this commit. Errors of single entries are Problems, not errors.
 	ReadDir(ctx context.Context, dir DirID) (Listing, error)
-	// ReadNames is ReadDir without a look at each file's object: a size is what the metadata says.
+	// ReadNames is ReadDir without a look at each file's object: a size is what the metadata says, until Sizes looked at them.
 	ReadNames(ctx context.Context, dir DirID) (Listing, error)
+	// Sizes is ReadDir for who has what ReadNames gave.
+	Sizes(ctx context.Context, dir DirID, names Listing) (Listing, error)
 	// LinkDirs gives for each hard-link group that spans directories the directories (slash paths, "" the root) it is in.
 	LinkDirs(ctx context.Context) (map[string][]string, error)
 	// Valid says whether a directory of this commit and all below it are as EmberFS wrote them: its metadata describes its tree.

@@ -15,10 +15,9 @@ type DirHandle struct {
 	fd     int
 	buf    []byte // entries read and not yet taken
 	room   []byte
-	pos    uint64   // where the stream stands: the cookie before buf's first entry
-	told   []Dirent // what the commit has in the directory; nil: not read
-	teller bool     // was opened while the directory was unlisted
-	keep   bool
+	pos    uint64 // where the stream stands: the cookie before buf's first entry
+	teller bool   // it told names
+	cache  DirCache
 
 	// Without is the caller's: of how many more files a listing gives the names alone.
 	Without int

@@ -41,7 +41,7 @@ func (v *Volume) crosses(n, newdir *Inode, newname string) bool {
 
 // prepare readies a directory for a name that is to be made in it. Nothing is locked; never between begin and end.
 func (v *Volume) prepare(dir *Inode) error {
-	if err := v.list(dir); err != nil {
+	if err := v.listWithRoom(dir); err != nil {
 		return err
 	}
 	return v.bar(dir)
@@ -130,7 +130,7 @@ func (v *Volume) graftOf(n *Inode) (*graft, error) {
 		m.noteStay(n.ino, "")
 		return nil, nil
 	}
-	if err := v.list(n); err != nil {
+	if err := v.listWithRoom(n); err != nil {
 		return nil, err
 	}
 	m.making.Lock()

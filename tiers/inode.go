@@ -85,9 +85,11 @@ type dirState struct {
 	listing  sync.Mutex   // held while they are made
 	nlink    atomic.Int64 // of an unlisted directory, from its listing; 0: not known
 
-	told     atomic.Pointer[DirID] // the directories in it were made while it was unlisted: what it stood for
-	tellers  atomic.Int32          // streams opened while it was unlisted
-	toldKept atomic.Bool           // the kernel may keep what one told
+	told     atomic.Pointer[DirID]    // the directories in it were made while it was unlisted: what it stood for
+	tellers  atomic.Int32             // streams that told its names
+	names    atomic.Pointer[[]Dirent] // what they tell, as long as there are some
+	toldKept atomic.Bool              // the kernel may keep what one told
+	absent   atomic.Int32             // lookups of what the commit has not, while it was unlisted
 
 	// ordinary is memory.seq of when the directory was found to be none of class memory.
 	ordinary atomic.Uint64

@@ -112,6 +112,7 @@ func (v *Volume) keepShown(n *Inode) DirID {
 	var st unix.Statx_t
 	if !n.mu.rec.has(recCtime) && v.statNode(n, &st) == nil {
 		n.mu.rec.ctime, n.mu.rec.flags = timeOf(st.Ctime), n.mu.rec.flags|recCtime
+		_ = v.storeRecord(n, n.mu.rec) // where it fails only this ctime is at stake
 	}
 	return DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 }

@@ -83,6 +83,10 @@ func (s *memSnapshot) ReadNames(ctx context.Context, id DirID) (Listing, error) 
 	return s.ReadDir(ctx, id)
 }
 
+func (s *memSnapshot) Sizes(_ context.Context, _ DirID, names Listing) (Listing, error) {
+	return names, nil
+}
+
 func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()

@@ -71,20 +71,27 @@ func (v *Volume) readNames(id DirID) (Listing, error) { return v.readRecent(id, 
 func (v *Volume) readRecent(id DirID, names bool) (Listing, error) {
 	r := &v.restored.recent
 	r.Lock()
-	if l := r.byID[id]; l != nil && (names || !l.names) {
-		r.Unlock()
-		return l.Listing, nil
+	var known recentListing
+	if l := r.byID[id]; l != nil {
+		known = *l
 	}
 	r.Unlock()
+	if known.Entries != nil && (names || !known.names) {
+		return known.Listing, nil
+	}
 	s, err := v.origin()
 	if err != nil {
 		return Listing{}, err
 	}
-	read := s.ReadDir
-	if names {
-		read = s.ReadNames
+	var l Listing
+	switch ctx := context.Background(); {
+	case names:
+		l, err = s.ReadNames(ctx, id)
+	case known.Entries != nil:
+		l, err = s.Sizes(ctx, id, known.Listing)
+	default:
+		l, err = s.ReadDir(ctx, id)
 	}
-	l, err := read(context.Background(), id)
 	if err != nil {
 		return Listing{}, err
 	}
