@@ -16,7 +16,8 @@ import (
 // TestCheckRepair damages a volume's state directory in one way at a time. check --repair makes it sound, says what it did, and
 // the next mount has every file as it was.
 func TestCheckRepair(t *testing.T) {
-	deadline(t, 8*time.Minute)
+	t.Parallel()
+	deadline(t, 12*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	v := newVolume(t, "v", withSource(repo))
 	v.mount()

@@ -108,7 +108,8 @@ func (v *volume) work(seed int64) {
 // TestCheckSoundLife: at every stage of a volume's life check finds it sound, mounted or not, quick or deep, and says what is at
 // risk; a killed daemon leaves nothing damaged.
 func TestCheckSoundLife(t *testing.T) {
-	deadline(t, 5*time.Minute)
+	t.Parallel()
+	deadline(t, 10*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	v := newVolume(t, "v", withSource(repo))
 	v.mount()

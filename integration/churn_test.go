@@ -27,6 +27,7 @@ const churnRounds = 60
 // between the tiers all the time; half of them are critical. The model knows each byte and attribute that was acknowledged; the one operation under way
 // may show, or not, or a write in part.
 func TestChurn(t *testing.T) {
+	t.Parallel()
 	rounds, seed := churnRounds, time.Now().UnixNano()
 	if s := os.Getenv("EMBERFS_CHURN_ROUNDS"); s != "" {
 		n, err := strconv.Atoi(s)
@@ -40,7 +41,7 @@ func TestChurn(t *testing.T) {
 	}
 	for i, name := range []string{"alone", "with a source"} {
 		t.Run(name, func(t *testing.T) {
-			deadline(t, time.Duration(rounds)*5*time.Second+time.Minute)
+			deadline(t, time.Duration(rounds)*10*time.Second+time.Minute)
 			t.Logf("seed %d", seed)
 			c := &churning{t: t, rnd: rand.New(rand.NewSource(seed + int64(i)))}
 			if i > 0 {

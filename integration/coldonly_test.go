@@ -35,6 +35,7 @@ func (v *volume) sameWarm(what string, f func()) {
 // TestDiffColdOnly: with everything odd released, and on the next machine, which has listed nothing, diff finds what changed and
 // nothing else, and leaves all where it is.
 func TestDiffColdOnly(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"released", "restored"} {
 		t.Run(mode, func(t *testing.T) {
 			deadline(t, 8*time.Minute)
@@ -114,7 +115,8 @@ func TestRenamedColdOnly(t *testing.T) {
 // TestCheckColdOnlyLife: at every stage of a restore on the next machine, and of files that leave warm, check finds a sound
 // volume with nothing at risk, and `emberfs restore` takes everything from its commits.
 func TestCheckColdOnlyLife(t *testing.T) {
-	deadline(t, 6*time.Minute)
+	t.Parallel()
+	deadline(t, 12*time.Minute)
 	lookPath(t, "rsync")
 	var want map[string]string
 	one, v := lazyPair(t, func(one *volume) {

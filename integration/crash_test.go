@@ -54,7 +54,8 @@ func grown(t testing.TB, logFile string, n int) {
 // TestKillUnderWrites kills the daemon a hundred times while a program writes, sometimes during a commit. What the program
 // was told is there at the next mount, and the repository is sound all the time.
 func TestKillUnderWrites(t *testing.T) {
-	deadline(t, 9*time.Minute)
+	t.Parallel()
+	deadline(t, 15*time.Minute)
 	const rounds = 100
 	rnd := rand.New(rand.NewSource(time.Now().UnixNano()))
 	v := newVolume(t, "v")
@@ -108,7 +109,8 @@ func (v *volume) killDuring(verb string, after time.Duration) {
 
 // TestKillAtEachStepOfCommit kills the daemon at its first, second, third... durable step of a commit and push, by strace.
 func TestKillAtEachStepOfCommit(t *testing.T) {
-	deadline(t, 9*time.Minute)
+	t.Parallel()
+	deadline(t, 15*time.Minute)
 	lookPath(t, "strace")
 	for _, calls := range []string{"fsync,fdatasync,syncfs", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat", "openat,openat2", "write,pwrite64", "fsetxattr,setxattr,lsetxattr", "connect,execve"} {
 		t.Run(strings.ReplaceAll(calls, ",", "+"), func(t *testing.T) { killSteps(t, calls) })

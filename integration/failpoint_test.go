@@ -100,7 +100,7 @@ func (f *failing) step(step string) {
 	subject, critical := f.v, false
 	area, _, _ := strings.Cut(step, ".")
 	switch area {
-	case "restore", "index", "link", "list":
+	case "restore", "index", "link", "list", "browse":
 		// These happen on the next machine.
 		f.work(f.v, nil)
 		subject = newVolume(f.t, fmt.Sprint("next", f.round), withSource(f.repo))
@@ -119,8 +119,13 @@ func (f *failing) step(step string) {
 		if wasHit() && f.action != "kill" && r.code == 0 && area == "restore" {
 			f.t.Errorf("%s: the mount says that all is well\n%v", step, r)
 		}
-		if area == "list" {
-			_ = filepath.WalkDir(subject.mnt, func(string, fs.DirEntry, error) error { return nil })
+		if area == "list" || area == "browse" { // for names alone nothing is listed
+			_ = filepath.WalkDir(subject.mnt, func(_ string, d fs.DirEntry, _ error) error {
+				if area == "list" && d != nil {
+					_, _ = d.Info()
+				}
+				return nil
+			})
 		}
 	case "release", "return":
 		f.v.env = armed

@@ -185,7 +185,8 @@ func sameChanges(t *testing.T, what string, got, want, scan map[string]string) {
 // TestHistoryOddTree: with a tree of everything odd and changes of every kind, diff finds exactly what two scans of the tree
 // differ in: in the directory before the commit, between the commits after it, and the other way round.
 func TestHistoryOddTree(t *testing.T) {
-	deadline(t, 8*time.Minute)
+	t.Parallel()
+	deadline(t, 12*time.Minute)
 	v := newVolume(t, "one").mount()
 	makeOddTree(t, v.mnt)
 	v.sync()

@@ -49,6 +49,7 @@ func (h hostileRepo) commit(tree string) {
 // TestHostileRepositories mounts repositories that were made to do harm. Each is refused with a message that says why, or the good part
 // of it is there; nothing outside of the mount and the state directory is touched, and neither memory nor disk are used up.
 func TestHostileRepositories(t *testing.T) {
+	t.Parallel()
 	const good = "good content\n"
 	cases := []struct {
 		name string
@@ -139,7 +140,7 @@ func TestHostileRepositories(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			deadline(t, 2*time.Minute)
+			deadline(t, 5*time.Minute)
 			h := hostileRepo{t, newBareRepo(t, "remote.git", user{})}
 			c.make(h)
 			before := scanTree(t, testDir(t))

@@ -16,7 +16,7 @@ import (
 // TestInodeTable makes more files than the inode table may hold: the daemon forgets those that nobody uses, and nobody who
 // uses one sees it: open files, mappings, working directories, watches, hard links and what is dirty.
 func TestInodeTable(t *testing.T) {
-	deadline(t, 4*time.Minute)
+	deadline(t, 8*time.Minute)
 	const files, each = 50_000, 200
 	v := newVolume(t, "v", withOpts("memory_limit=64MiB"))
 	v.mount()

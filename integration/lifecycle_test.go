@@ -18,7 +18,8 @@ import (
 // TestKillDuringRestore kills the mount of the next machine while it restores, again and again. The mount after that has the
 // whole tree, and no commit ever takes a half-restored tree for a deletion.
 func TestKillDuringRestore(t *testing.T) {
-	deadline(t, 4*time.Minute)
+	t.Parallel()
+	deadline(t, 10*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	one := newVolume(t, "one", withSource(repo))
 	one.mount()

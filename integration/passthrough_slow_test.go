@@ -213,7 +213,8 @@ func TestPassthroughBorderStress(t *testing.T) {
 
 // TestPassthroughPrograms: git and go work in a directory that the kernel reads and writes itself, and what they made runs.
 func TestPassthroughPrograms(t *testing.T) {
-	deadline(t, 8*time.Minute)
+	t.Parallel()
+	deadline(t, 15*time.Minute)
 	v := passthroughVolume(t, "v")
 	dir := mkdir(t, v.at("build"), user{})
 	must(t, dir, "git", "clone", "-q", "--no-local", env.module, "clone")

@@ -215,7 +215,7 @@ func TestProgramFio(t *testing.T) {
 
 // TestProgramStress runs stress-ng's file system stressors one after the other; each judges for itself by --verify.
 func TestProgramStress(t *testing.T) {
-	deadline(t, 8*time.Minute)
+	deadline(t, 12*time.Minute)
 	lookPath(t, "stress-ng")
 	v := newSession(t)
 	for _, s := range []string{"access", "chdir", "chmod", "chown", "copy-file", "dentry", "dir", "dirdeep", "dirmany", "dup", "fallocate", "fcntl", "fiemap", "filename", "flock", "fpunch", "fstat", "getdent", "hdd", "inotify", "io", "iomix", "lease", "link", "locka", "lockf", "lockofd", "metamix", "mknod", "mmapfork", "msync", "open", "readahead", "rename", "revio", "seek", "sendfile", "symlink", "sync-file", "touch", "unlink", "utime", "verity", "xattr"} {
@@ -223,7 +223,7 @@ func TestProgramStress(t *testing.T) {
 			dir := mkdir(t, filepath.Join(testDir(t), "native"), user{})
 			inMount := mkdir(t, v.at("stress-"+s), user{})
 			run := func(where string) result {
-				return command{args: []string{"stress-ng", "--" + s, "2", "--timeout", "2s", "--verify", "--temp-path", where, "--metrics-brief"}, limit: time.Minute}.run(t)
+				return command{args: []string{"stress-ng", "--" + s, "2", "--timeout", "1s", "--verify", "--temp-path", where, "--metrics-brief"}, limit: 3 * time.Minute}.run(t)
 			}
 			r := run(inMount)
 			if r.code == 0 {

@@ -15,7 +15,8 @@ import (
 // TestRestoreOddTree: a tree with everything odd comes back exactly on the next machine, again after changes there, and by
 // `emberfs restore` without a mount; the repository is sound for the strictest of receivers.
 func TestRestoreOddTree(t *testing.T) {
-	deadline(t, 8*time.Minute)
+	t.Parallel()
+	deadline(t, 12*time.Minute)
 	lookPath(t, "rsync", "git")
 	repo := newBareRepo(t, "remote.git", user{})
 	must(t, repo, "git", "config", "receive.fsckObjects", "true")

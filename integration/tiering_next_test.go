@@ -30,7 +30,8 @@ func lazyPair(t *testing.T, make func(one *volume), options ...volumeOption) (on
 
 // TestLazyRestoreIsExact: rsync finds no difference between a native copy and what the next machine has.
 func TestLazyRestoreIsExact(t *testing.T) {
-	deadline(t, 5*time.Minute)
+	t.Parallel()
+	deadline(t, 10*time.Minute)
 	lookPath(t, "rsync", "git")
 	native := mkdir(t, filepath.Join(testDir(t), "native"), user{})
 	var want map[string]string
@@ -84,7 +85,8 @@ func TestMountBeforeContent(t *testing.T) {
 
 // TestTieringOffBringsEverything: with tiering=false all bytes are in warm when the mount returns.
 func TestTieringOffBringsEverything(t *testing.T) {
-	deadline(t, 3*time.Minute)
+	t.Parallel()
+	deadline(t, 8*time.Minute)
 	var want map[string]string
 	_, two := lazyPair(t, func(one *volume) {
 		makeOddTree(t, one.mnt)
@@ -132,7 +134,8 @@ func TestPrefetch(t *testing.T) {
 // TestKilledWhileListing: the daemon is killed in the middle of a find, again and again; each mount goes on, and in the end all is
 // exact.
 func TestKilledWhileListing(t *testing.T) {
-	deadline(t, 5*time.Minute)
+	t.Parallel()
+	deadline(t, 10*time.Minute)
 	var want map[string]string
 	_, two := lazyPair(t, func(one *volume) {
 		for d := range 300 {

@@ -269,41 +269,6 @@ const toldCookie = 0x7e5b1d93 << 32
 
 func isTold(off uint64) bool { return off&^math.MaxUint32 == toldCookie && uint32(off) <= browseMax+2 }
 
-// tellers are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet: theirs are made
-// up, and nobody has seen others.
-func (v *Volume) tellers(n *Inode, fd int, l *Listing) ([]Dirent, error) {
-	made := map[string]uint64{}
-	if slices.ContainsFunc(l.Entries, func(e Entry) bool { return e.Kind == KindDir }) {
-		names, err := listNames(fd)
-		if err != nil {
-			return nil, fmt.Errorf("read directory %d: %w", n.ino, err)
-		}
-		for _, d := range names {
-			made[d.Name] = d.Ino
-		}
-	}
-	up := n.ino
-	v.ns.RLock()
-	if n.parent != nil {
-		up = n.parent.ino
-	}
-	v.ns.RUnlock()
-	out := make([]Dirent, 0, len(l.Entries)+2)
-	out = append(out, Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
-	for i := range l.Entries {
-		e := &l.Entries[i]
-		d := Dirent{Name: e.Name, Mode: e.Kind.format(), Ino: made[e.Name]}
-		if d.Ino == 0 {
-			d.Ino = toldIno(n.ino, e.Name)
-		}
-		out = append(out, d)
-	}
-	for i := range out {
-		out[i].Off = toldCookie | uint64(i+1)
-	}
-	return out, nil
-}
-
 // toldIno is the inode number of a name without a file: in a range that no file system uses.
 func toldIno(dir uint64, name string) uint64 {
 	h := fnv.New64a()
