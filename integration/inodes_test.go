@@ -17,8 +17,8 @@ import (
 // uses one sees it: open files, mappings, working directories, watches, hard links and what is dirty.
 func TestInodeTable(t *testing.T) {
 	deadline(t, 8*time.Minute)
-	const files, each = 50_000, 200
-	v := newVolume(t, "v", withOpts("memory_limit=64MiB"))
+	const files, each = 36_000, 200
+	v := newVolume(t, "v", withOpts("memory_limit=48MiB"))
 	v.mount()
 	check(t, os.MkdirAll(v.at("used/cwd"), 0o755))
 	check(t, os.WriteFile(v.at("used/watched"), []byte("w"), 0o644))
