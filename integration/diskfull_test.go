@@ -98,6 +98,10 @@ func TestDiskFullList(t *testing.T) {
 	for i := range names {
 		check(t, os.WriteFile(one.at(fmt.Sprintf("many/%0100d", i)), []byte("x"), 0o644))
 	}
+	check(t, os.Mkdir(one.at("fewer"), 0o755))
+	for i := range 900 {
+		check(t, os.WriteFile(one.at(fmt.Sprintf("fewer/%0200d", i)), []byte("x"), 0o644))
+	}
 	check(t, os.WriteFile(one.at("big"), noise(10<<20, "big"), 0o644))
 	one.umount()
 	disk := smallDisk(t, "disk", 96)
@@ -113,8 +117,8 @@ func TestDiskFullList(t *testing.T) {
 	if err != nil || len(list) != names {
 		t.Errorf("listed on a full disk: %d names, %v", len(list), err)
 	}
-	if err := os.WriteFile(v.at("many/new"), nil, 0o644); err != nil { // its names are made before
-		t.Errorf("a new file on a full disk: %v", err)
+	if err := os.WriteFile(v.at("fewer/new"), nil, 0o644); err != nil { // what is there is made before
+		t.Errorf("a new file in a directory that is not listed, on a full disk: %v", err)
 	}
 	if b, err := os.ReadFile(v.at(fmt.Sprintf("many/%0100d", names-1))); err != nil || string(b) != "x" {
 		t.Errorf("a file in it: %q, %v", b, err)
