@@ -90,7 +90,7 @@ func (v *Volume) browse(n *Inode) (l Listing, ok bool, err error) {
 			return Listing{}, false, fmt.Errorf("list %q: %w", path.Join(v.pathOf(n), e.Name), err)
 		}
 	}
-	n.dir.told.Store(&DirID{Tree: id.Tree, Meta: id.Meta})
+	n.dir.told.Store(&id)
 	return l, true, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -174,6 +175,45 @@ func TestStreamOverListing(t *testing.T) {
 	}
 	if next.root.dir.names.Load() != nil {
 		t.Error("nobody tells names, and they are kept")
+	}
+}
+
+// TestBrowseOverLeftovers: a directory that a dead daemon had just made, without its record, and one whose record stands for another
+// tree are made anew.
+func TestBrowseOverLeftovers(t *testing.T) {
+	v, c := newVolume(t)
+	for _, name := range []string{"bare", "other"} {
+		d := mkdir(t, v, v.root, name)
+		write(t, v, d, name, "text of "+name)
+		_, err := v.Setattr(d, nil, &SetAttr{Mode: new(uint32(0711)), Mtime: &Time{Sec: 77}})
+		must(t, err)
+	}
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	at := func(name string) string { return filepath.Join(next.cfg.State, "warm", name) }
+	must(t, unix.Mkdir(at("bare"), 0700))
+	must(t, unix.Mkdir(at("other"), 0700))
+	next.root.mu.Lock()
+	r := next.root.mu.rec // unlisted, of the root's tree
+	next.root.mu.Unlock()
+	must(t, unix.Setxattr(at("other"), recordName, r.encode(nil), 0))
+	if got, told := names(t, next, next.root); !slices.Equal(got, []string{"bare", "other"}) || !told {
+		t.Fatalf("%q, told %v", got, told)
+	}
+	for _, name := range []string{"bare", "other"} {
+		d := mustFind(t, next, name)
+		if a := mustAttr(t, next, d); a.Mode&07777 != 0711 || a.Mtime != (Time{Sec: 77}) {
+			t.Errorf("%s: %+v", name, a)
+		}
+		if got, _ := names(t, next, d); !slices.Equal(got, []string{name}) {
+			t.Errorf("%s holds %q", name, got)
+		}
+		if got := read(t, next, mustFind(t, next, name+"/"+name)); got != "text of "+name {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+	if rc := next.mustSync(t); rc.New {
+		t.Error("a commit of nothing")
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 )
 
 // list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories; the content
-// of no file is read. Everything that looks at a directory's names, or changes them, calls it first. Who comes while it is under
-// way waits. Nothing is locked; never between begin and end.
+// of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or changes anything in it,
+// calls it first; names alone are told without (browse.go). Who comes while it is under way waits. Nothing is locked; never between
+// begin and end.
 func (v *Volume) list(n *Inode) error {
 	if n.dir == nil || !n.dir.unlisted.Load() {
 		return nil
@@ -359,59 +360,6 @@ func (v *Volume) syncListed(n *Inode) error {
 	}
 	if err := unix.Syncfs(v.warmRead()); err != nil {
 		return fmt.Errorf("make the listing of inode %d durable: %w", n.ino, err)
-	}
-	return nil
-}
-
-// stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
-func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) error {
-	mode := e.Mode & 0777
-	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
-	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
-	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
-		fd, err = openAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if e.Size > 0 {
-		if err := unix.Ftruncate(fd, e.Size); err != nil {
-			return err
-		}
-	}
-	if err := r.setAttrs(fd, byFD(fd), e, new); err != nil {
-		return err
-	}
-	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
-	if e.Size > 0 {
-		rec.flags |= recStub | recBlocks
-		rec.blocks = e.blocks()
-	}
-	if err := unix.Fsetxattr(fd, recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
-		return fmt.Errorf("store the record of a stub: %w", err)
-	}
-	if named {
-		return nil
-	}
-	err = unix.Linkat(fd, "", dirfd, e.Name, unix.AT_EMPTY_PATH)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) { // without CAP_DAC_READ_SEARCH
-		err = unix.Linkat(unix.AT_FDCWD, fdPath(fd), dirfd, e.Name, unix.AT_SYMLINK_FOLLOW)
-	}
-	return err
-}
-
-// unlisted gives a directory that was just made its attributes, and the record that says that its children are still to come.
-func (r *restorer) unlisted(fd int, at xattrTarget, e *Entry, ctime Time, valid bool) error {
-	if err := r.attrsOf(fd, at, e); err != nil {
-		return err
-	}
-	rec := record{flags: recDir | recUnlisted | recCtime, id: e.ID, meta: e.Meta, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
-	if valid {
-		rec.flags |= recClean
-	}
-	if err := at.set(recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
-		return fmt.Errorf("store the record of a directory: %w", err)
 	}
 	return nil
 }
