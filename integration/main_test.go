@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,11 +106,15 @@ func buildBinary() error {
 // goBuild builds the binary to a path.
 func goBuild(to string, flags ...string) error {
 	env.bins = append(env.bins, to)
-	args := append([]string{"build", "-o", to}, flags...)
 	if raced {
-		args = append(args, "-race")
+		flags = append(flags, "-race")
 	}
-	cmd := exec.Command("go", append(args, "./cmd/emberfs")...)
+	return goBuildPackage(to, "./cmd/emberfs", flags...)
+}
+
+// goBuildPackage builds a command of the project to a path, with the developer's own build cache.
+func goBuildPackage(to, pkg string, flags ...string) error {
+	cmd := exec.Command("go", slices.Concat([]string{"build", "-o", to}, flags, []string{pkg})...)
 	cmd.Dir = env.module
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s: %w\n%s", strings.Join(cmd.Args[1:], " "), err, out)

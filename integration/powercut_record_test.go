@@ -120,7 +120,7 @@ func (w *recording) run(n int) {
 		case n * 11 / 20:
 			w.v.rules(powerCutRules)
 		}
-		w.do(w.next(i))
+		w.do(w.h.Next(w.rnd))
 		quiet := i > n*2/5 && i < n*11/20
 		switch k := w.rnd.Intn(16); {
 		case quiet:
@@ -168,63 +168,6 @@ func (w *recording) sync(done int) {
 // tip is the last commit, read without a daemon.
 func (w *recording) tip() string {
 	return strings.TrimSpace(must(w.t, "/", "git", "-C", w.v.cold(), "rev-parse", "main"))
-}
-
-// next chooses an operation.
-func (w *recording) next(i int) powercut.Op {
-	const bigSize = 400_000 // over the chunk threshold
-	files, dirs := w.h.Paths(false), append(w.h.Paths(true), ".")
-	pick := func(from []string) string { return from[w.rnd.Intn(len(from))] }
-	fresh := func(name string) string {
-		return filepath.Join(pick(dirs), fmt.Sprintf("%s%d-%d", name, w.h.Seed%10, i))
-	}
-	durable := func() powercut.Sync {
-		return [...]powercut.Sync{"", powercut.Fsync, powercut.Fdatasync}[w.rnd.Intn(3)]
-	}
-	k := w.rnd.Intn(100)
-	switch {
-	case len(dirs) < 3 || k < 3 && len(dirs) < 8:
-		return powercut.Op{Kind: powercut.Mkdir, Path: fresh("d")}
-	case w.h.Size("big") < 0:
-		return powercut.Op{Kind: powercut.Create, Path: "big", Len: bigSize, Sync: durable()}
-	case len(files) < 8 || k < 20 && len(files) < 30:
-		return powercut.Op{Kind: powercut.Create, Path: fresh("f"), Len: w.rnd.Intn(30_000), Sync: durable()}
-	case k < 30:
-		return powercut.Op{Kind: powercut.Put, Path: "big", Off: w.rnd.Intn(bigSize), Len: 1 + w.rnd.Intn(20_000), Sync: durable()}
-	}
-	f := pick(files)
-	size := w.h.Size(f)
-	switch {
-	case k < 45: // append
-		return powercut.Op{Kind: powercut.Put, Path: f, Off: size, Len: 1 + w.rnd.Intn(9000), Sync: durable()}
-	case k < 65 && size > 0:
-		return powercut.Op{Kind: powercut.Put, Path: f, Off: w.rnd.Intn(size), Len: 1 + w.rnd.Intn(9000), Sync: durable()}
-	case k < 70 && f == "big":
-		return powercut.Op{Kind: powercut.Rewrite, Path: f, Len: bigSize, Sync: durable()}
-	case k < 70:
-		return powercut.Op{Kind: powercut.Rewrite, Path: f, Len: w.rnd.Intn(20_000), Sync: durable()}
-	case k < 74:
-		return powercut.Op{Kind: powercut.Touch, Path: f, Sync: powercut.Fsync}
-	case k < 78:
-		return powercut.Op{Kind: powercut.Touch, Path: pick(dirs), Sync: powercut.Fsync}
-	case f == "big":
-		return powercut.Op{Kind: powercut.Touch, Path: f, Sync: powercut.Fdatasync}
-	case k < 84:
-		return powercut.Op{Kind: powercut.Rename, Path: f, To: fresh("m")}
-	case k < 87: // a directory into another, which does not lie in it
-		if d, to := pick(dirs), fresh("n"); d != "." && !strings.HasPrefix(to+"/", d+"/") {
-			return powercut.Op{Kind: powercut.Rename, Path: d, To: to}
-		}
-		return powercut.Op{Kind: powercut.Touch, Path: f, Sync: powercut.Fdatasync}
-	case k < 93: // an editor's save: a new file over the old one
-		to := pick(files)
-		if to == f || to == "big" {
-			return powercut.Op{Kind: powercut.Touch, Path: f, Sync: powercut.Fsync}
-		}
-		return powercut.Op{Kind: powercut.Rename, Path: f, To: to}
-	default:
-		return powercut.Op{Kind: powercut.Unlink, Path: f}
-	}
 }
 
 // do does an operation in the mount and notes that it was acknowledged.

@@ -161,25 +161,36 @@ func (v *view) certain(o *object, i int) bool {
 
 // pathsOf are the paths at which an object may be found.
 func (v *view) pathsOf(o *object) []string {
-	if o == v.root {
-		return []string{""}
-	}
 	if p, ok := v.paths[o]; ok {
 		return p
 	}
 	may, _ := v.namings(o)
-	v.paths[o] = v.pathsBy(may)
+	v.paths[o] = v.pathsBy(o, may)
 	return v.paths[o]
 }
 
-// pathsBy are the paths that these namings give.
-func (v *view) pathsBy(names []naming) []string {
+// pathsBy are the paths that these namings of an object give.
+func (v *view) pathsBy(o *object, names []naming) []string {
+	return v.pathsBelow(names, map[*object]bool{o: true})
+}
+
+// pathsBelow are the paths of namings whose object lies below those of a chain, itself included. Two directories may each have been in the
+// other at different times, and while neither is certain the namings of both hold; but no directory lies below itself, so a
+// chain that meets an object again ends nowhere.
+func (v *view) pathsBelow(names []naming, chain map[*object]bool) []string {
 	var paths []string
 	for _, n := range names {
-		if n.gone {
+		if n.gone || chain[n.parent] {
 			continue
 		}
-		for _, dir := range v.pathsOf(n.parent) {
+		dirs := []string{""}
+		if n.parent != v.root {
+			chain[n.parent] = true
+			may, _ := v.namings(n.parent)
+			dirs = v.pathsBelow(may, chain)
+			delete(chain, n.parent)
+		}
+		for _, dir := range dirs {
 			if p := path.Join(dir, n.name); !slices.Contains(paths, p) {
 				paths = append(paths, p)
 			}
@@ -210,7 +221,7 @@ func (v *view) takenAway(o *object, op int, found map[*object][]string, names []
 // tookOver says whether what took another's place in operation op is there under a name that it had from then on, or lost it later.
 func (v *view) tookOver(o *object, op int, found map[*object][]string) bool {
 	i := slices.IndexFunc(o.names, func(n naming) bool { return n.op == op })
-	for _, p := range v.pathsBy(o.names[i:]) {
+	for _, p := range v.pathsBy(o, o.names[i:]) {
 		if slices.Contains(found[o], p) {
 			return true
 		}
