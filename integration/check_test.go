@@ -141,7 +141,7 @@ func TestCheckSoundLife(t *testing.T) {
 		v.startForeground()
 		v.work(int64(2 + round))
 		if round%2 == 1 {
-			v.killDuringSync(time.Duration(rand.Int63n(int64(40 * time.Millisecond))))
+			v.killDuring("sync", time.Duration(rand.Int63n(int64(40*time.Millisecond))))
 		} else {
 			v.kill()
 		}

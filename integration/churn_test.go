@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,32 +16,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// churnRounds is how often each volume of TestChurn is killed; EMBERFS_CHURN_ROUNDS asks for another number of kills in all,
-// EMBERFS_CHURN_SEED repeats the operations of a run (not the moments of its kills).
-const churnRounds = 60
+	"emberfs/integration/effort"
+)
 
 // TestChurn kills the daemon again and again while programs do everything that one can do to files, and files and directories move
 // between the tiers all the time; half of them are critical. The model knows each byte and attribute that was acknowledged; the one operation under way
-// may show, or not, or a write in part.
+// may show, or not, or a write in part. A seed repeats the operations, not the moments of the kills.
 func TestChurn(t *testing.T) {
-	t.Parallel()
-	rounds, seed := churnRounds, time.Now().UnixNano()
-	if s := os.Getenv("EMBERFS_CHURN_ROUNDS"); s != "" {
-		n, err := strconv.Atoi(s)
-		check(t, err)
-		rounds = n / 2
-	}
-	if s := os.Getenv("EMBERFS_CHURN_SEED"); s != "" {
-		n, err := strconv.ParseInt(s, 10, 64)
-		check(t, err)
-		seed = n
-	}
+	rounds, seed := effort.Count(t, 40, 200), effort.Seed(t)
 	for i, name := range []string{"alone", "with a source"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			deadline(t, time.Duration(rounds)*10*time.Second+time.Minute)
-			t.Logf("seed %d", seed)
 			c := &churning{t: t, rnd: rand.New(rand.NewSource(seed + int64(i)))}
 			if i > 0 {
 				c.repo = newBareRepo(t, "remote.git", user{})

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // startWriter runs a writer below the mount until the daemon goes.
@@ -51,13 +53,13 @@ func grown(t testing.TB, logFile string, n int) {
 	}
 }
 
-// TestKillUnderWrites kills the daemon a hundred times while a program writes, sometimes during a commit. What the program
+// TestKillUnderWrites kills the daemon again and again while a program writes, sometimes during a commit. What the program
 // was told is there at the next mount, and the repository is sound all the time.
 func TestKillUnderWrites(t *testing.T) {
 	t.Parallel()
-	deadline(t, 15*time.Minute)
-	const rounds = 100
-	rnd := rand.New(rand.NewSource(time.Now().UnixNano()))
+	deadline(t, 25*time.Minute)
+	rounds := effort.Count(t, 50, 300)
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
 	v := newVolume(t, "v")
 	m := newModel()
 	for round := range rounds {
@@ -67,14 +69,13 @@ func TestKillUnderWrites(t *testing.T) {
 		}
 		m.settle(t, v.at("work"))
 		logFile := filepath.Join(v.dir, fmt.Sprintf("ops-%d", round))
-		wait := startWriter(t, v, logFile, round)
+		wait := startWriter(t, v, logFile, rnd.Int())
 		grown(t, logFile, 1+rnd.Intn(150))
 		if round%3 == 1 {
-			v.killDuringSync(time.Duration(rnd.Int63n(int64(40 * time.Millisecond))))
+			v.killDuring("sync", time.Duration(rnd.Int63n(int64(40*time.Millisecond))), wait)
 		} else {
-			v.kill()
+			v.kill(wait)
 		}
-		wait()
 		m.replay(t, logFile)
 		if round%10 == 9 {
 			fsck(t, v.cold())
@@ -91,11 +92,8 @@ func TestKillUnderWrites(t *testing.T) {
 	t.Logf("%d acknowledged operations, %d kills", m.applied, rounds)
 }
 
-// killDuringSync starts a sync and kills the daemon this long after.
-func (v *volume) killDuringSync(after time.Duration) { v.t.Helper(); v.killDuring("sync", after) }
-
-// killDuring starts a command on the mount and kills the daemon this long after.
-func (v *volume) killDuring(verb string, after time.Duration) {
+// killDuring starts a command on the mount and kills the daemon this long after; programs are as for kill.
+func (v *volume) killDuring(verb string, after time.Duration, programs ...func()) {
 	v.t.Helper()
 	cmd := command{args: []string{env.bin, verb, v.mnt}}.prepare(v.t.Context())
 	check(v.t, cmd.Start())
@@ -104,16 +102,21 @@ func (v *volume) killDuring(verb string, after time.Duration) {
 	defer timer.Stop()
 	v.waitForeground(20 * time.Second)
 	_ = cmd.Wait() // it may have succeeded or not
+	for _, wait := range programs {
+		wait()
+	}
 	v.clearDeadMount()
 }
 
 // TestKillAtEachStepOfCommit kills the daemon at its first, second, third... durable step of a commit and push, by strace.
 func TestKillAtEachStepOfCommit(t *testing.T) {
-	t.Parallel()
-	deadline(t, 15*time.Minute)
 	lookPath(t, "strace")
 	for _, calls := range []string{"fsync,fdatasync,syncfs", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat", "openat,openat2", "write,pwrite64", "fsetxattr,setxattr,lsetxattr", "connect,execve"} {
-		t.Run(strings.ReplaceAll(calls, ",", "+"), func(t *testing.T) { killSteps(t, calls) })
+		t.Run(strings.ReplaceAll(calls, ",", "+"), func(t *testing.T) {
+			t.Parallel()
+			deadline(t, 25*time.Minute)
+			killSteps(t, calls)
+		})
 	}
 }
 
@@ -123,8 +126,9 @@ func killSteps(t *testing.T, calls string) {
 	v.startForeground()
 	check(t, os.MkdirAll(v.at("a/b"), 0o755))
 	want := map[string]string{}
-	// the calls come by the hundred: at first each, then ever wider steps
-	for n, step := 1, 1; n < 400; n, step = n+step, 1+n/8 {
+	// The calls come by the hundred: at first each, then ever wider steps. The suite has a dozen of them.
+	wider := effort.Count(t, 2, 8)
+	for n, step := 1, 1; n < 400; n, step = n+step, 1+n/wider {
 		for i := range 5 {
 			name, content := fmt.Sprintf("a/b/f%d", i), fmt.Sprintf("%s %d %d", calls, n, i)
 			check(t, os.WriteFile(v.at(name), []byte(content), 0o644))

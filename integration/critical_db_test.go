@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // acks counts what a program prints as acknowledged: a number a line.
@@ -127,6 +129,7 @@ func TestCriticalSQLite(t *testing.T) {
 	lookPath(t, "sqlite3", "stdbuf")
 	for _, mode := range []string{"delete", "wal"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			deadline(t, 5*time.Minute+6*commitTime(t))
 			v := newVolume(t, "one", withOpts("backup_interval=4s")).mount()
 			v.rules(`- {match: "**/*.db{,-wal,-journal}", class: critical, critical_delay: 300ms}`)
@@ -151,7 +154,7 @@ func TestCriticalSQLite(t *testing.T) {
 			if live.Commits < 5 {
 				t.Errorf("few live commits: %+v", live)
 			}
-			for _, c := range spread(taken, checkedCommits(t, 200)) {
+			for _, c := range spread(taken, effort.Count(t, 40, 1000)) {
 				if n := sound(t, filepath.Join(v.restoreCommit(c.id), "data/x.db")); int64(n) < c.acked {
 					t.Errorf("commit %s has %d transactions, %d were acknowledged before it", c.id, n, c.acked)
 				}
@@ -162,56 +165,20 @@ func TestCriticalSQLite(t *testing.T) {
 	}
 }
 
-// insertsInto inserts 1, 2, 3... into a table, each in a transaction of its own.
-func (p *postgres) insertsInto(table string) *acks {
-	p.t.Helper()
-	lookPath(p.t, "stdbuf")
-	return acknowledged(p.t, p.command("sh", "-c", `i=0; while :; do i=$((i+1)); printf 'INSERT INTO `+table+` VALUES(%d);\n\\echo %d\n' $i $i; done |
-		stdbuf -oL psql -q -v ON_ERROR_STOP=1 -h `+p.run+` -U postgres bench`))
-}
-
 // TestCriticalPostgres is TestCriticalSQLite for PostgreSQL under pgbench, a critical directory.
 func TestCriticalPostgres(t *testing.T) {
 	deadline(t, 8*time.Minute+10*commitTime(t))
-	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if err != nil || len(bins) == 0 {
-		t.Fatalf("PostgreSQL is needed; scripts/test installs it: %v", err)
-	}
 	v := newVolume(t, "one", withOpts("backup_interval=10s")).mount()
 	v.rules(`- {match: pg/, class: critical, critical_delay: 300ms}`)
-	as := accountOf(t, "nobody")
-	pg := postgres{t: t, bin: bins[len(bins)-1], as: as, run: mkdir(t, filepath.Join(testDir(t), "sock"), as)}
-	mkdir(t, v.at("pg"), pg.as)
-	pg.data = v.at("pg/data")
-	pg.must("initdb", "-D", pg.data, "-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8")
-	server := pg.start()
-	pg.client("createdb", "bench")
-	pg.client("pgbench", "-i", "-q", "-s", "2", "bench")
-	pg.client("psql", "-qc", "CREATE TABLE acked(n int)", "bench")
-	v.sync()
-	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
-	check(t, load.Start())
-	ours := pg.insertsInto("acked")
-	taken := v.watchCommits(commitTime(t), ours.last.Load)
-	ours.stop()
-	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
-	_ = load.Wait()
-	check(t, server.Process.Signal(unix.SIGINT))
-	_ = server.Wait()
+	pg := newPostgres(t)
+	taken, transactions := pg.underLoad(v, func(acked func() int64) []takenCommit { return v.watchCommits(commitTime(t), acked) })
 	live := v.critical()
 	v.umount()
 	v.noComplaints()
-	if n := ours.last.Load(); n < 50 {
-		t.Errorf("no progress: %d", n)
-	}
 	if live.Commits < 3 {
 		t.Errorf("few live commits: %+v", live)
 	}
-	for _, c := range spread(taken, checkedCommits(t, 6)) {
-		pg.data = filepath.Join(v.restoreCommit(c.id), "pg/data")
-		pg.recovers(0)
-		pg.hasRows(c.acked)
-	}
-	t.Logf("%d commits, %d transactions of our own; %+v", len(taken), ours.last.Load(), live)
+	pg.restoredWhole(v, taken)
+	t.Logf("%d commits, %d transactions of our own; %+v", len(taken), transactions, live)
 	fsck(t, v.cold())
 }

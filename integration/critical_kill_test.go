@@ -11,15 +11,17 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"emberfs/integration/effort"
 )
 
 // TestCriticalKilled kills the daemon again and again while critical files are written, objects collected and references packed: the same machine loses nothing that was
 // acknowledged, and the next one nothing that was closed before the last commit began that the remote shows.
 func TestCriticalKilled(t *testing.T) {
-	deadline(t, 8*time.Minute)
+	deadline(t, 20*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	must(t, repo, "git", "config", "gc.auto", "0")
-	rnd := rand.New(rand.NewSource(7))
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
 	machines := 0
 	next := func() *volume {
 		machines++
@@ -42,7 +44,7 @@ func TestCriticalKilled(t *testing.T) {
 		return n
 	}
 	started := 0
-	for round := range 20 {
+	for round := range effort.Count(t, 10, 100) {
 		progress := make(chan bool)
 		stop := make(chan bool)
 		go func() {
@@ -93,9 +95,7 @@ func TestCriticalKilled(t *testing.T) {
 				soon(t, repo, name, string(b))
 			}
 		}
-		v.kill()
-		<-progress
-		others.Wait()
+		v.kill(func() { <-progress }, others.Wait)
 		if lost {
 			fsck(t, repo)
 			check(t, os.RemoveAll(v.state))

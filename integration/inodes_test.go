@@ -109,10 +109,16 @@ func TestInodeTable(t *testing.T) {
 	check(t, unix.Close(watch))
 	check(t, open.Close())
 	check(t, gone.Close())
-	want := scanTree(t, v.mnt)
+	// Everything's attributes and some contents are the same on the next mount. (scanTree has a dozen calls a file.)
+	look := func() string {
+		return must(t, v.mnt, "sh", "-c", `find . -printf '%P %y %m %U:%G %n %s %T@\n' | sort; find . -path '*7/*9' | sort | xargs sha1sum`)
+	}
+	want := look()
 	v.umount()
 	v.mount()
-	sameTree(t, scanTree(t, v.mnt), want, "after a mount with a crowded inode table")
+	if got := look(); got != want {
+		t.Errorf("after a mount with a crowded inode table: %d bytes of listing, were %d", len(got), len(want))
+	}
 	v.umount()
 	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:used/open"); got != "late" {
 		t.Errorf("the last commit has %q", got)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // TestKillDuringRestore kills the mount of the next machine while it restores, again and again. The mount after that has the
@@ -36,8 +38,8 @@ func TestKillDuringRestore(t *testing.T) {
 	full.mount()
 	took := time.Since(start)
 	full.umount()
-	rnd := rand.New(rand.NewSource(time.Now().UnixNano()))
-	for round := range 12 {
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
+	for round := range effort.Count(t, 6, 60) {
 		v := newVolume(t, fmt.Sprint("two", round), withSource(repo))
 		for range 2 {
 			cmd := command{args: v.mountArgs("--foreground")}.prepare(t.Context())
@@ -122,13 +124,13 @@ func TestMemoryLimit(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	v := newVolume(t, "v", withOpts("memory_limit=100MB"))
 	v.mount()
-	for i := range 40_000 {
+	for i := range effort.Count(t, 20_000, 100_000) {
 		if i%200 == 0 {
 			check(t, os.Mkdir(v.at(fmt.Sprint("d", i/200)), 0o755))
 		}
 		check(t, unix.Mknod(v.at(fmt.Sprintf("d%d/f%d", i/200, i)), unix.S_IFREG|0o644, 0))
 	}
-	must(t, v.mnt, "sh", "-c", "dd if=/dev/urandom of=big bs=1M count=300 2>/dev/null; cat big >/dev/null; find . -type f -size +1k | wc -l")
+	must(t, v.mnt, "sh", "-c", "dd if=/dev/urandom of=big bs=1M count=150 2>/dev/null; cat big >/dev/null; find . -type f -size +1k | wc -l")
 	v.sync()
 	must(t, v.mnt, "find", ".", "-newer", "big")
 	if raced {

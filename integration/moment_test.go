@@ -14,29 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"emberfs/integration/effort"
 )
 
-// commitTime is for how long the tests of commits under load make some: EMBERFS_COMMITS, a Go duration.
-func commitTime(t testing.TB) time.Duration {
-	s := os.Getenv("EMBERFS_COMMITS")
-	if s == "" {
-		return 8 * time.Second
-	}
-	d, err := time.ParseDuration(s)
-	check(t, err)
-	return d
-}
-
-// checkedCommits is how many commits of a run are restored and looked at: EMBERFS_COMMITS_CHECK, else most.
-func checkedCommits(t testing.TB, most int) int {
-	if s := os.Getenv("EMBERFS_COMMITS_CHECK"); s != "" {
-		n, err := strconv.Atoi(s)
-		check(t, err)
-		return n
-	}
-	return most
-}
+// commitTime is for how long the tests of commits under load make some.
+func commitTime(t testing.TB) time.Duration { return effort.Time(t, 6*time.Second, time.Minute) }
 
 // takenCommit is a commit and what had been acknowledged before it began.
 type takenCommit struct {
@@ -247,6 +229,7 @@ func TestCommitsOfSQLite(t *testing.T) {
 	lookPath(t, "sqlite3", "stdbuf")
 	for _, mode := range []string{"delete", "wal"} {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			deadline(t, 3*time.Minute+6*commitTime(t))
 			v := newVolume(t, "one").mount()
 			db := v.at("db")
@@ -269,58 +252,13 @@ func TestCommitsOfSQLite(t *testing.T) {
 	}
 }
 
-// TestCommitsOfPostgres is TestCommitsOfSQLite for PostgreSQL under pgbench. Of the commits EMBERFS_COMMITS_CHECK are restored, 6 unless it is set.
+// TestCommitsOfPostgres is TestCommitsOfSQLite for PostgreSQL under pgbench. Some of the commits are restored.
 func TestCommitsOfPostgres(t *testing.T) {
-	lookPath(t, "stdbuf")
 	deadline(t, 8*time.Minute+10*commitTime(t))
-	bins, err := filepath.Glob("/usr/lib/postgresql/*/bin")
-	if err != nil || len(bins) == 0 {
-		t.Fatalf("PostgreSQL is needed; scripts/test installs it: %v", err)
-	}
-	most := checkedCommits(t, 6)
 	v := newVolume(t, "one").mount()
-	as := accountOf(t, "nobody")
-	pg := postgres{t: t, bin: bins[len(bins)-1], as: as, run: mkdir(t, filepath.Join(testDir(t), "sock"), as)}
-	mkdir(t, v.at("pg"), pg.as)
-	pg.data = v.at("pg/data")
-	pg.must("initdb", "-D", pg.data, "-A", "trust", "-U", "postgres", "--no-locale", "-E", "UTF8")
-	server := pg.start()
-	pg.client("createdb", "bench")
-	pg.client("pgbench", "-i", "-q", "-s", "2", "bench")
-	pg.client("psql", "-qc", "CREATE TABLE acked(n int)", "bench")
-	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(t.Context())
-	check(t, load.Start())
-	ours := pg.insertsInto("acked")
-	taken := v.commitLoop(ours.last.Load)
-	ours.stop()
-	check(t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
-	_ = load.Wait()
-	check(t, server.Process.Signal(unix.SIGINT))
-	_ = server.Wait()
+	pg := newPostgres(t)
+	taken, transactions := pg.underLoad(v, v.commitLoop)
 	v.umount()
-	if ours.last.Load() < 50 {
-		t.Errorf("no progress: %d", ours.last.Load())
-	}
-	for k, c := range taken {
-		if k*most/len(taken) == (k+1)*most/len(taken) { // spread over all of them
-			continue
-		}
-		pg.data = filepath.Join(v.restoreCommit(c.id), "pg/data")
-		pg.recovers(0)
-		pg.hasRows(c.acked)
-	}
-	t.Logf("%d commits, %d transactions of our own", len(taken), ours.last.Load())
-}
-
-// hasRows starts a server once more and checks that it has the transactions that were acknowledged.
-func (p *postgres) hasRows(acked int64) {
-	p.t.Helper()
-	server := p.start()
-	out := strings.TrimSpace(p.client("psql", "-Atc", "SELECT coalesce(max(n),0), count(*) FROM acked", "bench"))
-	var last, rows int64
-	if _, err := fmt.Sscanf(out, "%d|%d", &last, &rows); err != nil || last < acked || last != rows {
-		p.t.Errorf("%s: %s (last, rows), %d were acknowledged", p.data, out, acked)
-	}
-	check(p.t, server.Process.Signal(unix.SIGINT))
-	_ = server.Wait()
+	pg.restoredWhole(v, taken)
+	t.Logf("%d commits, %d transactions of our own", len(taken), transactions)
 }

@@ -8,16 +8,18 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"emberfs/integration/effort"
 )
 
 // TestOwnRulesKilled rewrites rules, critical and ignored directories among them, and files in a loop while the daemon is killed: the
 // last rules that were accepted are there at the next mount, or those that were being written, and nothing that was acknowledged is
 // lost, neither here nor, at the end, by the next machine.
 func TestOwnRulesKilled(t *testing.T) {
-	deadline(t, 5*time.Minute)
+	deadline(t, 15*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	v := newVolume(t, "v", withSource(repo), withOpts("backup_interval=1s"))
-	rnd := rand.New(rand.NewSource(5))
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
 	// Each directory is in turn critical, ignored, and neither.
 	text := func(i int) string {
 		return fmt.Sprintf("# %d\n- match: d%d/\n  class: critical\n  critical_delay: 100ms\n- match: d%d/\n  ignore: true\n", i, i%3, (i+1)%3)
@@ -44,7 +46,7 @@ func TestOwnRulesKilled(t *testing.T) {
 			}
 		}
 	}
-	for round := range 15 {
+	for round := range effort.Count(t, 8, 100) {
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
@@ -67,8 +69,7 @@ func TestOwnRulesKilled(t *testing.T) {
 		}()
 		pause := time.NewTimer(time.Duration(50+rnd.Intn(900)) * time.Millisecond) // any moment will do
 		<-pause.C
-		v.kill()
-		<-stopped
+		v.kill(func() { <-stopped })
 		v.mount()
 		b, err := os.ReadFile(v.rulesFile())
 		if err != nil || string(b) != text(accepted) && string(b) != text(accepted+1) {

@@ -12,6 +12,7 @@ func TestPosixPassthrough(t *testing.T) {
 	skipped := nativeCell(t, user{})
 	for _, cache := range []string{"on", "off"} {
 		t.Run("cache="+cache, func(t *testing.T) {
+			t.Parallel()
 			deadline(t, 6*time.Minute)
 			v := passthroughVolume(t, "v", withOpts("allow_other", "kernel_cache="+cache))
 			k := cell{dir: mkdir(t, v.at("build"), user{})}

@@ -228,17 +228,7 @@ func TestPassthroughPrograms(t *testing.T) {
 	if s := must(t, clone, "git", "status", "--porcelain"); s != "" {
 		t.Errorf("git status: %s", s)
 	}
-	build := command{
-		args: []string{"go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "emberfs"), "./cmd/emberfs"}, dir: clone, limit: 6 * time.Minute,
-		env: []string{"GOCACHE=" + filepath.Join(dir, "cache"), "GOMODCACHE=" + strings.TrimSpace(must(t, env.module, "go", "env", "GOMODCACHE")),
-			"GOTMPDIR=" + mkdir(t, filepath.Join(dir, "tmp"), user{})},
-	}
-	if r := build.run(t); r.code != 0 {
-		t.Fatal(r)
-	}
-	if out := must(t, "/", filepath.Join(dir, "emberfs"), "version"); out == "" {
-		t.Error("what was built says nothing")
-	}
+	buildProject(t, clone, dir)
 	v.noneOpen()
 	v.umount()
 }

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,7 +10,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,20 +138,53 @@ func (k cell) run(t *testing.T, skipped map[string]bool) map[string]bool {
 			}
 		})
 	}
+	t.Logf("the slowest: %s", slowestCases(out.String()))
 	if len(verdict) == 0 {
 		t.Errorf("no case ran: %v\n%s", runErr, clip(out.String()))
 	}
 	return now
 }
 
-// nativeCell runs the suite on a native directory: what fails there is a wrong case.
+var caseTime = regexp.MustCompile(`(?m)^ *--- (?:PASS|FAIL|SKIP): Cell/([^ \n]+) \(([0-9.]+)s\)`)
+
+// slowestCases tells where the time of a cell went: its cases' subtests are made up afterwards and take none.
+func slowestCases(out string) string {
+	all := caseTime.FindAllStringSubmatch(out, -1)
+	slices.SortFunc(all, func(a, b []string) int {
+		x, _ := strconv.ParseFloat(a[2], 64)
+		y, _ := strconv.ParseFloat(b[2], 64)
+		return cmp.Compare(y, x)
+	})
+	var s []string
+	for _, m := range all[:min(10, len(all))] {
+		s = append(s, m[1]+" "+m[2]+" s")
+	}
+	return strings.Join(s, ", ")
+}
+
+// native is what the suite skips on a native directory, by user: it is run there once.
+var native struct {
+	mu      sync.Mutex
+	skipped map[uint32]map[string]bool
+}
+
+// nativeCell runs the suite on a native directory, unless another test has: what fails there is a wrong case.
 func nativeCell(t *testing.T, as user) map[string]bool {
 	t.Helper()
+	native.mu.Lock()
+	defer native.mu.Unlock()
+	if done := native.skipped[as.uid]; done != nil {
+		return done
+	}
 	var skipped map[string]bool
 	t.Run(fmt.Sprintf("native/uid=%d", as.uid), func(t *testing.T) {
 		k := cell{dir: mkdir(t, filepath.Join(testDir(t), "native"), as), as: as, native: true}
 		k.prepare(t)
 		skipped = k.run(t, nil)
 	})
+	if native.skipped == nil {
+		native.skipped = map[uint32]map[string]bool{}
+	}
+	native.skipped[as.uid] = skipped
 	return skipped
 }

@@ -21,15 +21,23 @@ func TestPosixMatrix(t *testing.T) {
 		for _, cache := range []string{"on", "off"} {
 			for _, restored := range []bool{false, true} {
 				name := fmt.Sprintf("uid=%d,cache=%s,restored=%v", u.uid, cache, restored)
-				t.Run(name, func(t *testing.T) { posixCell(t, u, cache, restored, skipped[u.isRoot()]) })
+				t.Run(name, func(t *testing.T) {
+					t.Parallel()
+					posixCell(t, u, cache, restored, skipped[u.isRoot()])
+				})
 			}
 		}
 	}
-	t.Run("memory,cache=off", func(t *testing.T) { memoryCell(t, user{}, "off", skipped[true]) })
+	t.Run("memory,cache=off", func(t *testing.T) {
+		t.Parallel()
+		memoryCell(t, user{}, "off", skipped[true])
+	})
 	t.Run("one_processor", func(t *testing.T) {
+		t.Parallel()
 		posixCell(t, user{}, "on", true, skipped[true], "GOMAXPROCS=1")
 	})
 	t.Run("released", func(t *testing.T) {
+		t.Parallel()
 		deadline(t, 6*time.Minute)
 		v := newVolume(t, "v", withOpts("allow_other"), onlyByCommand())
 		v.mount()

@@ -12,13 +12,15 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"emberfs/integration/effort"
 )
 
-// TestGitBesideCommits runs git's own housekeeping and readers in cold.git, over and over, while the daemon makes a thousand
+// TestGitBesideCommits runs git's own housekeeping and readers in cold.git, over and over, while the daemon makes hundreds of
 // commits there and reads old ones: no command fails, no commit fails, nothing is lost.
 func TestGitBesideCommits(t *testing.T) {
 	deadline(t, 14*time.Minute)
-	const commits = 1000
+	commits := effort.Count(t, 300, 1000)
 	v := newVolume(t, "v")
 	v.mount()
 	check(t, os.MkdirAll(v.at("d"), 0o755))
@@ -53,7 +55,7 @@ func TestGitBesideCommits(t *testing.T) {
 		"git show main:d/7 >/dev/null", "git blame main -- d/7 >/dev/null", "rm -rf "+scratch+"; git clone -q --no-local . "+scratch+"; git -C "+scratch+" fsck --strict",
 		"git bundle create -q "+scratch+".bundle first; rm -f "+scratch+".bundle")
 
-	rnd := rand.New(rand.NewSource(3))
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
 	at := map[string]string{} // commit -> what d/7 held
 	text := "file 7\n"
 	for i := range commits {
@@ -64,7 +66,7 @@ func TestGitBesideCommits(t *testing.T) {
 			text = string(b) // the random file may have been this one
 		}
 		v.sync()
-		if i%50 == 0 {
+		if i%25 == 0 {
 			at[revision(t, v.cold())] = text
 		}
 		if t.Failed() {
@@ -97,6 +99,7 @@ func TestGitBesideCommits(t *testing.T) {
 // TestStockClientEdits: what a user does in a clone and pushes is the next state of the volume: on a new machine, on the one that
 // made the commit before, and on one that comes after the first of them has committed it anew.
 func TestStockClientEdits(t *testing.T) {
+	t.Parallel()
 	deadline(t, 5*time.Minute)
 	big := make([]byte, 9<<20) // 144 chunks of 64 KiB
 	rand.New(rand.NewSource(4)).Read(big)

@@ -210,6 +210,7 @@ func makeUnlisted(t *testing.T, v *volume) {
 func TestUnlistedDirectories(t *testing.T) {
 	for _, cache := range []string{"on", "off"} {
 		t.Run("cache="+cache, func(t *testing.T) {
+			t.Parallel()
 			deadline(t, 4*time.Minute)
 			_, two := lazyPair(t, func(one *volume) { makeUnlisted(t, one) }, withOpts("kernel_cache="+cache))
 			for _, c := range unlistedCases() {

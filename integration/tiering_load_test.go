@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // releasing runs `emberfs tier` in a loop until the returned function is called, which gives how many files left warm.
@@ -42,6 +44,7 @@ func releasing(v *volume) (stop func() int64) {
 
 // TestReleaseUnderPrograms: git, SQLite in both journal modes and two compilers work while everything that they close leaves warm.
 func TestReleaseUnderPrograms(t *testing.T) {
+	t.Parallel()
 	deadline(t, 6*time.Minute)
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("prefetch=off", "warm_age=100ms", "tier_interval=100ms", "hot_age=100ms"))
 	v.mount()
@@ -74,12 +77,12 @@ func TestReleaseUnderPrograms(t *testing.T) {
 // TestReleaseUnderFio: what fio wrote, it finds again with every checksum right, although its files leave warm between the phases and
 // whenever they are closed.
 func TestReleaseUnderFio(t *testing.T) {
-	deadline(t, 4*time.Minute)
+	deadline(t, 15*time.Minute)
 	v := newVolume(t, "v", onlyByCommand(), withOpts("chunk_threshold=1MiB", "hot_age=100ms"))
 	v.mount()
 	stop := releasing(v)
 	job := `--directory=. --nrfiles=8 --filesize=2m --openfiles=2 --verify=crc32c --verify_fatal=1 --randrepeat=1 --group_reporting --minimal --fallocate=none`
-	for seed := range 3 {
+	for _, seed := range effort.Seeds(t, 2, 20) {
 		shell(t, v.mnt, fmt.Sprintf(`mkdir s%d; cd s%d
 			fio --name=a --rw=randwrite --bs=16k --ioengine=psync --size=16m --randseed=%d --do_verify=0 %s >/dev/null
 			emberfs=%s; $emberfs tier %s >/dev/null
@@ -94,15 +97,14 @@ func TestReleaseUnderFio(t *testing.T) {
 // TestReleaseUnderExerciser does random things to one file and holds each result to a copy in memory, as fsx does; the file leaves warm
 // whenever it is closed for a moment.
 func TestReleaseUnderExerciser(t *testing.T) {
-	deadline(t, 3*time.Minute)
+	deadline(t, 8*time.Minute)
 	for _, cache := range []string{"on", "off"} {
 		t.Run("cache="+cache, func(t *testing.T) {
+			t.Parallel()
 			v := newVolume(t, "v", onlyByCommand(), withOpts("kernel_cache="+cache, "chunk_threshold=256KiB", "hot_age=100ms"))
 			v.mount()
 			stop := releasing(v)
-			seed := time.Now().UnixNano()
-			t.Logf("seed %d", seed)
-			exercise(t, v.at("file"), rand.New(rand.NewSource(seed)), time.Now().Add(8*time.Second))
+			exercise(t, v.at("file"), rand.New(rand.NewSource(effort.Seed(t))), time.Now().Add(effort.Time(t, 6*time.Second, 2*time.Minute)))
 			if n := stop(); n < 5 {
 				t.Errorf("it left warm only %d times", n)
 			}
@@ -179,13 +181,12 @@ func grownBytes(p []byte, n int) []byte {
 }
 
 // TestLazySizes: a directory of 100,000 files, 50,000 directories and 200 levels come to the next machine, are listed, read and removed.
-// That takes three minutes; without EMBERFS_SIZES=full it is a tenth of each.
+// That takes three minutes; in the suite it is a tenth of the files and directories.
 func TestLazySizes(t *testing.T) {
+	t.Parallel()
 	deadline(t, 8*time.Minute)
-	files, dirs := 10_000, 5_000
-	if os.Getenv("EMBERFS_SIZES") == "full" {
-		files, dirs = 10*files, 10*dirs
-	}
+	files := effort.Count(t, 10_000, 100_000)
+	dirs := files / 2
 	v := newSession(t)
 	check(t, os.Mkdir(v.at("wide"), 0o755))
 	for i := range files {

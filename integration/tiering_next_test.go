@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // lazyPair is a repository that a first machine pushed to, and a second machine that has mounted it and looked at nothing yet.
@@ -149,9 +151,12 @@ func TestKilledWhileListing(t *testing.T) {
 		want = scanTree(t, one.mnt)
 	})
 	two.umount()
-	for round := range 12 {
+	const lines = 2400 // about what find prints
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
+	rounds := effort.Count(t, 6, 48)
+	for round := range rounds {
 		two.startForeground()
-		killInFind(t, two, 1+200*round+rand.Intn(200))
+		killInFind(t, two, 1+lines*round/rounds+rnd.Intn(lines/rounds))
 	}
 	two.mount()
 	sameTree(t, scanTree(t, two.mnt), want, "after kills in the middle of listings")
@@ -181,19 +186,20 @@ func killInFind(t *testing.T, v *volume, lines int) {
 
 // TestKilledWhileReleasing: killed in the middle of `emberfs tier`, no byte is lost and no file is half there.
 func TestKilledWhileReleasing(t *testing.T) {
-	deadline(t, 5*time.Minute)
+	deadline(t, 15*time.Minute)
 	v := newVolume(t, "v", onlyByCommand())
 	v.mount()
 	content := map[string]string{}
 	v.umount()
-	for round := range 10 {
+	rnd := rand.New(rand.NewSource(effort.Seed(t)))
+	for round := range effort.Count(t, 6, 100) {
 		v.startForeground()
 		v.holds(content)
 		for name := range v.fill(fmt.Sprintf("d%d", round%3), 100, 50_000+round) { // over files of an earlier round
 			content[name] = string(opBytes(name, 50_000+round))
 		}
 		v.sync()
-		v.killDuring("tier", time.Duration(rand.Int63n(int64(40*time.Millisecond))))
+		v.killDuring("tier", time.Duration(rnd.Int63n(int64(40*time.Millisecond))))
 	}
 	v.mount()
 	v.holds(content)

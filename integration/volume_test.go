@@ -184,14 +184,18 @@ func (v *volume) waitForeground(limit time.Duration) int {
 	return code
 }
 
-// kill ends the daemon by SIGKILL and takes the dead mount away, as a supervisor would.
-func (v *volume) kill() {
+// kill ends the daemon by SIGKILL and takes the dead mount away, as a supervisor would. Programs that work in the mount meanwhile must
+// have ended before it goes, or their next file would be made in the directory under it: that is what to wait for.
+func (v *volume) kill(programs ...func()) {
 	v.t.Helper()
 	if v.fg != nil {
 		_ = v.fg.Process.Signal(syscall.SIGKILL)
 		v.waitForeground(20 * time.Second)
 	} else {
 		check(v.t, killProcess(v.daemon()))
+	}
+	for _, wait := range programs {
+		wait()
 	}
 	v.clearDeadMount()
 }
