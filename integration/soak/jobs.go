@@ -1,11 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -77,15 +81,13 @@ func testJobs() []job {
 	return jobs
 }
 
-var fuzzTarget = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
-
 // fuzzJobs are the fuzz targets of the project.
 func fuzzJobs(module string, length time.Duration) (jobs []job, err error) {
 	err = filepath.WalkDir(module, func(file string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(file, "_test.go") {
 			return err
 		}
-		text, err := os.ReadFile(file)
+		names, err := functions(file, "Fuzz")
 		if err != nil {
 			return err
 		}
@@ -93,16 +95,36 @@ func fuzzJobs(module string, length time.Duration) (jobs []job, err error) {
 		if err != nil {
 			return err
 		}
-		for _, m := range fuzzTarget.FindAllSubmatch(text, -1) {
-			name := string(m[1])
+		for name := range names {
 			jobs = append(jobs, job{name: "fuzz/" + pkg + "." + name, pkg: pkg, fuzz: name, fuzzTime: length, limit: length + 5*time.Minute})
 		}
 		return nil
 	})
+	slices.SortFunc(jobs, func(a, b job) int { return cmp.Compare(a.name, b.name) }) // a seed stands for an order
 	if err == nil && len(jobs) == 0 {
 		err = fmt.Errorf("no fuzz target below %s", module)
 	}
 	return jobs, err
+}
+
+// functions are the functions of a file whose names begin so, and the text of each.
+func functions(file, prefix string) (map[string]string, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	set := token.NewFileSet()
+	parsed, err := parser.ParseFile(set, file, text, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]string{}
+	for _, d := range parsed.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && strings.HasPrefix(f.Name.Name, prefix) {
+			found[f.Name.Name] = string(text[set.Position(f.Pos()).Offset:set.Position(f.End()).Offset])
+		}
+	}
+	return found, nil
 }
 
 // binary names the test binary that a job runs.

@@ -219,7 +219,7 @@ func verdict(j job, text []byte, err, ctxErr error) string {
 		return "" // the fuzzer at times takes the end of its own time for a failure: go.dev/issue/48591
 	case err != nil:
 		return err.Error()
-	case has("no tests to run") || has("no fuzz tests to fuzz"):
+	case has("no tests to run") || j.fuzz != "" && !has(", execs: "):
 		return "the pattern matches no test"
 	case has("--- SKIP"):
 		return "a test was skipped"

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -79,10 +80,7 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-var (
-	testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\) \{\n((?:.*\n)*?)\}\n`)
-	asks     = regexp.MustCompile(`effort\.(Count|Time|Seeds|Soaking)\(|commitTime\(|checkedCommits\(`)
-)
+var asks = regexp.MustCompile(`effort\.(Count|Time|Seeds|Soaking)\(|commitTime\(`)
 
 // TestJobsMeetTests: each job's pattern matches a test of its package, and each test that has a long form is one of a job's of its own.
 func TestJobsMeetTests(t *testing.T) {
@@ -92,14 +90,12 @@ func TestJobsMeetTests(t *testing.T) {
 		if err != nil || d.IsDir() || !strings.HasSuffix(file, "_test.go") {
 			return err
 		}
-		text, err := os.ReadFile(file)
+		found, err := functions(file, "Test")
 		pkg, _ := filepath.Rel(root, filepath.Dir(file))
 		if tests[pkg] == nil {
 			tests[pkg] = map[string]string{}
 		}
-		for _, m := range testFunc.FindAllSubmatch(text, -1) {
-			tests[pkg][string(m[1])] = string(m[2])
-		}
+		maps.Copy(tests[pkg], found)
 		return err
 	})
 	if err != nil {
@@ -148,9 +144,12 @@ func TestOutcomes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(module, "p"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, pkg := range []string{"p", "q"} {
+		if err := os.Mkdir(filepath.Join(module, pkg), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
+	write("q/q_test.go", "package q\n\nimport \"testing\"\n\nfunc TestNothing(t *testing.T) {}\n") // the only one without a fuzz target
 	write("go.mod", "module m\n\ngo 1.26\n")
 	write("p/p_test.go", `package p
 
@@ -200,7 +199,8 @@ func FuzzFails(f *testing.F) {
 	}
 	var out bytes.Buffer
 	jobs := []job{test("Passes", time.Minute), test("Fails", time.Minute), test("Skips", time.Minute), test("IsNot", time.Minute), test("Hangs", 2*time.Second),
-		test("RunIsOurs", time.Minute), test("Leaves", time.Minute), fuzz("Passes"), fuzz("Fails"), fuzz("IsNot")}
+		test("RunIsOurs", time.Minute), test("Leaves", time.Minute), fuzz("Passes"), fuzz("Fails"), fuzz("IsNot"),
+		{name: "q/fuzz", pkg: "q", fuzz: "FuzzPasses", fuzzTime: time.Second, limit: time.Minute}}
 	o := options{seed: 9, atOnce: 2, module: module, logs: filepath.Join(module, "logs")}
 	s, err := prepare(t.Context(), o, jobs, &out)
 	if err != nil {
@@ -213,7 +213,7 @@ func FuzzFails(f *testing.F) {
 	}
 	want := map[string]string{
 		"p/Passes": "", "p/Fails": "exit status 1", "p/Skips": "a test was skipped", "p/IsNot": "the pattern matches no test", "p/Hangs": "not finished after 2s", "p/RunIsOurs": "",
-		"p/Leaves": "left 1 processes running", "p/fuzzPasses": "", "p/fuzzFails": "exit status 1", "p/fuzzIsNot": "the pattern matches no test",
+		"p/Leaves": "left 1 processes running", "p/fuzzPasses": "", "p/fuzzFails": "exit status 1", "p/fuzzIsNot": "the pattern matches no test", "q/fuzz": "the pattern matches no test",
 	}
 	if len(s.results) != len(want) || !s.failed() {
 		t.Errorf("%d results, want %d; failed %v", len(s.results), len(want), s.failed())
@@ -235,7 +235,7 @@ func FuzzFails(f *testing.F) {
 	if _, err := os.Stat("/run/soak-test"); err == nil {
 		t.Error("a job has written to this system's /run")
 	}
-	if !strings.HasSuffix(out.String(), "\n3 passed, 7 failed\n") {
+	if !strings.HasSuffix(out.String(), "\n3 passed, 8 failed\n") {
 		t.Errorf("the report ends otherwise:\n%s", out.String())
 	}
 }
