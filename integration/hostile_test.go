@@ -3,6 +3,10 @@
 package integration
 
 import (
+	"bytes"
+	"compress/zlib"
+	"crypto/sha1"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,7 +15,7 @@ import (
 	"time"
 )
 
-// hostileRepo makes objects that git's porcelain would not.
+// hostileRepo makes objects that git's porcelain would not, by thousands, as loose ones.
 type hostileRepo struct {
 	t   *testing.T
 	dir string
@@ -19,8 +23,15 @@ type hostileRepo struct {
 
 func (h hostileRepo) object(kind, content string) string {
 	h.t.Helper()
-	c := command{args: []string{"git", "-C", h.dir, "hash-object", "-t", kind, "-w", "--literally", "--stdin"}, stdin: content}
-	return strings.TrimSpace(c.must(h.t))
+	text := fmt.Sprintf("%s %d\x00%s", kind, len(content), content)
+	id := fmt.Sprintf("%x", sha1.Sum([]byte(text)))
+	dir := filepath.Join(h.dir, "objects", id[:2])
+	check(h.t, os.MkdirAll(dir, 0o755))
+	var loose bytes.Buffer
+	z := zlib.NewWriter(&loose)
+	_, err := z.Write([]byte(text))
+	check(h.t, errors.Join(err, z.Close(), os.WriteFile(filepath.Join(dir, id[2:]), loose.Bytes(), 0o644)))
+	return id
 }
 
 // tree makes a tree of "MODE NAME ID" entries in the given order, names as they are.
