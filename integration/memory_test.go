@@ -24,7 +24,10 @@ func withMemory(dirs ...string) volumeOption {
 func TestPosixMemory(t *testing.T) {
 	for _, u := range []user{{}, plainUser()} {
 		skipped := nativeCell(t, u)
-		t.Run(fmt.Sprintf("uid=%d", u.uid), func(t *testing.T) { memoryCell(t, u, "on", skipped) })
+		t.Run(fmt.Sprintf("uid=%d", u.uid), func(t *testing.T) {
+			t.Parallel()
+			memoryCell(t, u, "on", skipped)
+		})
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,9 +67,15 @@ func helperPowerCut(args []string) error {
 	return nil
 }
 
-// anotherBoot makes this process and its children see another boot id and an empty /run.
+// anotherBoot makes this process and its children see another boot id and an empty /run. It lets go of the mounts of others: they could
+// not be unmounted while this namespace has copies of them.
 func anotherBoot(t testing.TB, job cutJob) {
 	t.Helper()
+	for _, m := range slices.Backward(mounts()) {
+		if strings.HasPrefix(m.fstype, "fuse") || strings.HasPrefix(m.source, "/dev/loop") {
+			check(t, unix.Unmount(m.dir, unix.MNT_DETACH))
+		}
+	}
 	file := filepath.Join(job.Dir, "boot_id")
 	check(t, os.WriteFile(file, []byte(job.Boot+"\n"), 0o644))
 	check(t, unix.Mount(file, "/proc/sys/kernel/random/boot_id", "", unix.MS_BIND, ""))

@@ -144,8 +144,12 @@ func (s *soak) failed() bool {
 	return slices.ContainsFunc(s.results, func(r result) bool { return r.why != "" })
 }
 
-// ownNamespace runs a command with mounts and a /run of its own.
-const ownNamespace = `mount --make-rprivate / && mount -t tmpfs -o mode=755 run /run && exec "$@"`
+// ownNamespace runs a command with mounts and a /run of its own. It lets go of the mounts of others: they could not be unmounted while
+// this namespace has copies of them.
+const ownNamespace = `mount --make-rprivate /
+awk '$3 ~ /^fuse/ || $1 ~ /^\/dev\/loop/ {print $2}' /proc/self/mounts | tac | while read -r dir; do umount -l "$(printf %b "$dir")"; done
+mount -t tmpfs -o mode=755 run /run
+exec "$@"`
 
 // one runs a job.
 func (s *soak) one(ctx context.Context, j job, seed int64) result {
