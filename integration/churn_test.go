@@ -160,12 +160,7 @@ func (c *churning) wait(done *sync.WaitGroup) {
 
 // again runs a command of ours in a loop.
 func (c *churning) again(verb string, gone, stop *atomic.Bool) {
-	over := func() bool { return stop.Load() || gone.Load() }
-	// In the foreground the mount is usable a moment before the daemon answers commands.
-	waitFor(10*time.Second, func() bool {
-		return over() || command{args: []string{env.bin, "status", c.v.mnt}}.succeeds()
-	})
-	for !over() {
+	for !stop.Load() && !gone.Load() {
 		r, err := command{args: []string{env.bin, verb, c.v.mnt}}.try()
 		if !gone.Load() && (err != nil || r.code != 0) {
 			c.t.Errorf("%v %v", err, r)

@@ -172,3 +172,24 @@ func TestUmountDeadline(t *testing.T) {
 		t.Errorf("cold holds %q", got)
 	}
 }
+
+// TestForegroundAnswersAtOnce: whoever sees the mount of a daemon that is just coming up gets an answer from it. strace makes the time
+// between the two long, whichever of them comes first.
+func TestForegroundAnswersAtOnce(t *testing.T) {
+	deadline(t, time.Minute)
+	lookPath(t, "strace")
+	v := newVolume(t, "v")
+	args := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind,listen", "-e", "inject=bind,listen:delay_enter=300ms"}
+	cmd := command{args: append(args, v.mountArgs("--foreground")...)}.prepare(t.Context())
+	check(t, cmd.Start())
+	if !waitFor(20*time.Second, func() bool { return mountAt(v.mnt) != nil }) {
+		t.Fatal("it does not mount")
+	}
+	if r := v.emberfs("sync", v.mnt); r.code != 0 {
+		t.Errorf("the mount is there: %v", r)
+	}
+	v.umount()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the daemon: %v", err)
+	}
+}

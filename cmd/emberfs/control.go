@@ -135,10 +135,16 @@ func throughFD(d *os.File, name string) string {
 	return filepath.Join("/proc/self/fd", strconv.Itoa(int(d.Fd())), name)
 }
 
-// serveControl listens on the socket in the state directory, which the caller has locked, until close.
-func serveControl(state string, c controlled) (*controlServer, error) {
+// controlListener is a control socket that nobody answers yet: whoever connects waits.
+type controlListener struct {
+	*net.UnixListener
+	path string
+}
+
+// listenControl makes the socket in the state directory, which the caller has locked.
+func listenControl(state string) (*controlListener, error) {
 	path := filepath.Join(state, controlName)
-	fail := func(err error) (*controlServer, error) {
+	fail := func(err error) (*controlListener, error) {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	// What lies there is of a daemon that died: we hold the lock.
@@ -158,10 +164,24 @@ func serveControl(state string, c controlled) (*controlServer, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return fail(errors.Join(err, l.Close()))
 	}
-	s := &controlServer{path: path, done: make(chan error, 1),
+	return &controlListener{l, path}, nil
+}
+
+// serve answers until close.
+func (l *controlListener) serve(c controlled) *controlServer {
+	s := &controlServer{path: l.path, done: make(chan error, 1),
 		http: &http.Server{Handler: controlHandler(c), ReadHeaderTimeout: 10 * time.Second}}
 	go func() { s.done <- s.http.Serve(l) }()
-	return s, nil
+	return s
+}
+
+// remove takes back a socket that was never served.
+func (l *controlListener) remove() error {
+	err := l.Close()
+	if rm := os.Remove(l.path); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
+		err = errors.Join(err, rm)
+	}
+	return err
 }
 
 // close lets running requests end, for at most a few seconds, and removes the socket.

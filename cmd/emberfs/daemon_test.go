@@ -393,3 +393,12 @@ func TestAwaitExit(t *testing.T) {
 		t.Error("there is no such process")
 	}
 }
+
+// serveControl has a daemon answer in a state directory.
+func serveControl(state string, c controlled) (*controlServer, error) {
+	l, err := listenControl(state)
+	if err != nil {
+		return nil, err
+	}
+	return l.serve(c), nil
+}

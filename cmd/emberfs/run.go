@@ -80,10 +80,20 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	if err != nil {
 		return withCode(exitMount, "mount", c.Mountpoint, err)
 	}
+	// Commands find the volume from the moment on at which its mount shows: whoever comes before it answers waits for it.
+	listener, err := listenControl(c.State)
+	if err != nil {
+		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, vol.Close()))
+	}
+	entry := registration{Mountpoint: c.Mountpoint, State: c.State, PID: os.Getpid()}
+	if err := registry.add(entry); err != nil {
+		// The volume works without; only its commands must be told the state directory.
+		log.WithError(err).Warn("commands will not find this volume by its mountpoint")
+	}
 	report := &statusReport{config: c, vol: vol}
 	server, err := mountVolume(vol, c, log, report.text)
 	if err != nil {
-		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, vol.Close()))
+		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, listener.remove(), registry.remove(entry), vol.Close()))
 	}
 	d := newDaemon(c, vol, server, log)
 	d.abort = server.Abort
@@ -91,21 +101,11 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	if c.Foreground {
 		d.notify = func(state string) { _, _ = systemd.SdNotify(false, state) }
 	}
-	backOut := func(err error) error {
-		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, server.Unmount(true), server.Wait(), vol.Close()))
-	}
-	control, err := serveControl(c.State, d)
-	if err != nil {
-		return backOut(err)
-	}
-	entry := registration{Mountpoint: c.Mountpoint, State: c.State, PID: os.Getpid()}
-	if err := registry.add(entry); err != nil {
-		// The volume works without; only its commands must be told the state directory.
-		log.WithError(err).Warn("commands will not find this volume by its mountpoint")
-	}
+	control := listener.serve(d)
 	vol.Start()
 	if err := ready(); err != nil {
-		return errors.Join(backOut(err), control.close(), registry.remove(entry))
+		err = errors.Join(err, server.Unmount(true), server.Wait(), vol.Close())
+		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
 	d.notify("READY=1")
 	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source, "branch": c.Branch}).Info("mounted")
