@@ -79,6 +79,7 @@ func lacking(t *testing.T, v *checkedVolume, o CheckOptions, n tiers.Need) []tie
 
 // TestLacks: what is in cold only is looked for wherever in the history it stands, by indexes, and with Deep by reading.
 func TestLacks(t *testing.T) {
+	t.Parallel()
 	v, needs := oldNeeds(t)
 	for _, deep := range []bool{false, true} {
 		for at, n := range needs {
@@ -140,6 +141,7 @@ func TestLacksMissing(t *testing.T) {
 
 // TestRepairNeeds gets back what only stubs and unlisted directories need, from the remote and from another file.
 func TestRepairNeeds(t *testing.T) {
+	t.Parallel()
 	v, needs := oldNeeds(t)
 	remote := v.withRemote()
 	v.explodeAll()

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
+	"emberfs/integration/effort"
 	"emberfs/tiers"
 )
 
@@ -28,11 +29,12 @@ func TestOpenAtConcurrently(t *testing.T) {
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	chunks, _ := v.store(content(data), tiers.Base{})
 	small, _ := v.store(content(data[:testThreshold]), tiers.Base{})
+	reads := effort.Count(t, 50, 2000)
 	for name, c := range map[string]struct {
 		id   tiers.ID
 		data []byte
 		n    int
-	}{"chunks": {chunks, data, 100}, "kept": {small, data[:testThreshold], 100}, "streamed": {big, data, 10}} {
+	}{"chunks": {chunks, data, reads}, "kept": {small, data[:testThreshold], reads}, "streamed": {big, data, max(reads/10, 1)}} {
 		at, err := v.OpenAt(t.Context(), c.id, int64(len(c.data)))
 		if err != nil {
 			t.Fatal(err)
@@ -245,6 +247,7 @@ func TestStoreChunksConcurrently(t *testing.T) {
 
 // A push sends the chunks that changed.
 func TestPushChunks(t *testing.T) {
+	t.Parallel()
 	remote := filepath.Join(t.TempDir(), "remote.git")
 	git(t, ".", "init", "-q", "--bare", "-b", "main", remote)
 	v := newVolume(t, Options{ChunkThreshold: testThreshold, Source: remote})

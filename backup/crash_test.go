@@ -95,6 +95,7 @@ func (v *testVolume) sound(what string) tiers.ID {
 
 // A crash at any step of a commit leaves the old tip or the new one, whole, and the next commit works.
 func TestCrashInCommit(t *testing.T) {
+	t.Parallel()
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
 		old := openVolume(t, dir, Options{}).commit(crashTree(1), nil)
@@ -128,6 +129,7 @@ func TestCrashInCommit(t *testing.T) {
 
 // An error instead of a crash: the Tx is aborted, nothing stays, and the same Cold goes on.
 func TestErrorInCommit(t *testing.T) {
+	t.Parallel()
 	for n := 1; ; n++ {
 		c := &crasher{at: n}
 		v := newVolume(t, Options{Fail: c.fail})
@@ -167,33 +169,6 @@ func TestErrorInCommit(t *testing.T) {
 		}
 		v.commit(crashTree(3), nil)
 		compareTrees(t, v.read(v.headSnapshot()), crashTree(3))
-	}
-}
-
-// A crash at any step of a fetch leaves the branch where it was or moves it forward whole.
-func TestCrashInFetch(t *testing.T) {
-	remote := newRemote(t)
-	other := newVolume(t, Options{Source: remote})
-	other.commit(crashTree(1), nil)
-	other.mustPush()
-	for n := 1; ; n++ {
-		dir := filepath.Join(t.TempDir(), "cold.git")
-		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
-		if len(c.steps) < n {
-			if err != nil || n < 10 {
-				t.Fatalf("fetch without a crash: %v; %q", err, c.steps)
-			}
-			break
-		}
-		v := openVolume(t, dir, Options{Source: remote})
-		if s, err := v.Head(t.Context()); err != nil {
-			t.Errorf("%s: %v", c.steps[n-1], err)
-		} else if s != nil {
-			compareTrees(t, v.read(s), crashTree(1))
-		}
-		v.mustFetch()
-		compareTrees(t, v.read(v.headSnapshot()), crashTree(1))
-		v.sound(c.steps[n-1])
 	}
 }
 

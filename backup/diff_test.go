@@ -140,6 +140,7 @@ func TestDiff(t *testing.T) {
 
 // TestDiffStockClient: what a stock client left alone has not changed, although its commit says nothing of times and owners.
 func TestDiffStockClient(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{UID: 7, GID: 8})
 	v.commit(stockBase(), nil)
 	one := v.headSnapshot()

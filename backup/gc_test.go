@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"emberfs/integration/effort"
 	"emberfs/tiers"
 )
 
@@ -38,7 +39,8 @@ func TestCommitsUnderGC(t *testing.T) {
 		}
 		done <- nil
 	}()
-	for i := 0; i < 40 || rounds.Load() < 3 && i < 1000; i++ {
+	count := effort.Count(t, 12, 400)
+	for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 		f.text(fmt.Sprintf("many/f%03d", i%600), fmt.Sprint("changed in commit ", i))
 		f.text(fmt.Sprintf("dir/new%d", i%5), fmt.Sprint(i)).Mtime = tiers.Time{Sec: int64(i)}
 		delete(f.kids["names"].kids, fmt.Sprint(i))

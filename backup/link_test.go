@@ -57,6 +57,7 @@ func (v *testVolume) mustMaintain() {
 
 // The first fetch links the remote's packs; what follows is as after any other.
 func TestFirstFetchLinks(t *testing.T) {
+	t.Parallel()
 	remote, other, f := linkRemote(t)
 	v := newVolume(t, Options{Source: remote, ChunkThreshold: testThreshold})
 	if moved, err := v.Peek(t.Context()); !moved || err != nil {
@@ -115,6 +116,7 @@ func TestFirstFetchLinks(t *testing.T) {
 
 // Where nothing can be linked, or what was linked is not whole, everything is fetched.
 func TestFirstFetchWithoutLinks(t *testing.T) {
+	t.Parallel()
 	for name, spoil := range map[string]func(t *testing.T, remote string){
 		"alternates": func(t *testing.T, remote string) {
 			putFile(t, filepath.Join(remote, "objects/info/alternates"), "# none\n/nowhere\n")
@@ -175,6 +177,7 @@ func damageShared(t *testing.T, remote string, id tiers.ID) {
 
 // Damage in a linked pack is found by reads, keeps Holds from relying on it, and once it was looked through everything is fetched.
 func TestLinkedPackIsDamaged(t *testing.T) {
+	t.Parallel()
 	remote, _, f := linkRemote(t)
 	e := f.kids["many"].kids["7"]
 	text := blobID(t, "text 7")
@@ -224,6 +227,7 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 
 // check --repair takes from the remote what is gone here, as ever.
 func TestRepairAfterLink(t *testing.T) {
+	t.Parallel()
 	remote, _, f := linkRemote(t)
 	v := newVolume(t, Options{Source: remote})
 	v.mustFetch()
@@ -243,32 +247,4 @@ func TestRepairAfterLink(t *testing.T) {
 	compareTrees(t, again.read(again.headSnapshot()), f)
 	again.checkGit()
 	git(t, remote, "fsck", "--strict")
-}
-
-// A crash at any step of the first fetch: the next one goes through, and everything is there.
-func TestFirstFetchCrashes(t *testing.T) {
-	remote, _, f := linkRemote(t)
-	for n := 1; ; n++ {
-		dir := filepath.Join(t.TempDir(), "cold.git")
-		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
-		if err == nil {
-			if n < 20 {
-				t.Errorf("only %d steps: %q", n, c.steps)
-			}
-			return
-		}
-		if !errors.Is(err, errCrash) {
-			t.Fatalf("step %d %q: %v", n, c.steps, err)
-		}
-		v := openVolume(t, dir, Options{Source: remote})
-		v.mustFetch()
-		compareTrees(t, v.read(v.headSnapshot()), f)
-		v.mustMaintain()
-		if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(left) > 0 {
-			t.Errorf("step %d %q: left %q", n, c.steps, left)
-		}
-		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("step %d: git fsck: %s", n, out)
-		}
-	}
 }

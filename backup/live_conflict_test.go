@@ -33,6 +33,7 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 // Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left behind by a main
 // that does not have it.
 func TestLiveDiverged(t *testing.T) {
+	t.Parallel()
 	type act func(v *testVolume, f *file, text string) tiers.ID
 	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
 	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }

@@ -73,6 +73,7 @@ func TestHostileLiveRefs(t *testing.T) {
 
 // A remote whose live branch is none: the mount takes main and says so, backups go on.
 func TestHostileRemoteLive(t *testing.T) {
+	t.Parallel()
 	remote := newRemote(t)
 	v := newVolume(t, Options{Source: remote})
 	f := newDir(0o755)

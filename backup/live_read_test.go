@@ -70,6 +70,7 @@ func TestLiveInHistory(t *testing.T) {
 
 // check takes the live branch for what it is, damage in it for damage, and what warm is of may be on it or absorbed.
 func TestCheckWithLive(t *testing.T) {
+	t.Parallel()
 	v, f, ids, _ := liveHistory(t)
 	if err := v.Close(); err != nil {
 		t.Fatal(err)

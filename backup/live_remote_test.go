@@ -58,6 +58,7 @@ func (v *testVolume) copyWhole() string {
 
 // A volume's critical files go to the next machine, which goes on where the first stopped; both ways of fetching, both of pushing.
 func TestLiveTwoMachines(t *testing.T) {
+	t.Parallel()
 	for _, atomic := range []bool{true, false} {
 		t.Run(fmt.Sprint("atomic ", atomic), func(t *testing.T) {
 			remote := newRemote(t)
@@ -187,6 +188,7 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // A server that refuses deletes: said once, no error, not tried again; what piles up means nothing to a new machine.
 func TestLiveDenyDeletes(t *testing.T) {
+	t.Parallel()
 	remote := newRemote(t)
 	git(t, remote, "config", "receive.denyDeletes", "true")
 	v := newVolume(t, Options{Source: remote})
@@ -247,6 +249,7 @@ func (r *spyRemote) Push(ctx context.Context, updates []wire.Update, pack func(i
 
 // The remote is left, by a lost connection or a kill, at any of its earlier states: the next push goes on from there.
 func TestLivePushFromEarlierStates(t *testing.T) {
+	t.Parallel()
 	remote := newRemote(t)
 	v := newVolume(t, Options{Source: remote})
 	f := newDir(0o755)

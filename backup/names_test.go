@@ -69,6 +69,7 @@ func generatedNames() []string {
 
 // Stock git takes a tree of all stored names, and all names come back.
 func TestNamesWithGit(t *testing.T) {
+	t.Parallel()
 	names := generatedNames()
 	if len(names) < 31_005 {
 		t.Fatalf("only %d names", len(names))

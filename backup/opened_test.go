@@ -101,63 +101,6 @@ func TestOpenedIsCutOff(t *testing.T) {
 	}
 }
 
-// A list that lies is an empty one and a problem; everything else is read as it was, and the next commit may have its own.
-func TestOpenedLies(t *testing.T) {
-	const file = ".emberfs/opened"
-	for name, script := range map[string]string{
-		"up":         `echo '{"path":"../x"}' >>` + file,
-		"up inside":  `echo '{"path":"a/../../x"}' >` + file,
-		"absolute":   `echo '{"path":"/etc/passwd"}' >` + file,
-		"NUL":        `echo '{"path":"a\u0000b"}' >` + file,
-		"empty path": `echo '{"path":""}' >` + file,
-		"no path":    `echo '{}' >` + file,
-		"twice":      `echo '{"path":"a","path64":"YQ=="}' >` + file,
-		"key":        `echo '{"path":"a","size":1}' >` + file,
-		"base64":     `echo '{"path64":"YQ"}' >` + file,
-		"no JSON":    `echo hello >` + file,
-		"type":       `echo '{"path":1}' >` + file,
-		"too many":   `yes '{"path":"a"}' | head -n 4097 >` + file,
-		"too long":   `{ printf '{"x_y":"'; head -c 300000 /dev/zero | tr '\0' y; echo '","path":"a"}'; } >` + file,
-		"symlink":    "rm " + file + "; ln -s /etc/passwd " + file,
-		"directory":  "rm " + file + "; mkdir " + file + "; echo >" + file + "/x",
-		"executable": "chmod +x " + file,
-	} {
-		t.Run(name, func(t *testing.T) {
-			v := newVolume(t, Options{})
-			f := stockBase()
-			v.commitOpened(f, []string{"a"})
-			v.stockEdit(script)
-			s := v.headSnapshot()
-			if got := openedOf(t, s); got != nil {
-				t.Errorf("Opened = %q", got)
-			}
-			l, err := s.ReadDir(t.Context(), rootOf(s))
-			if err != nil || len(l.Entries) != len(f.kids) {
-				t.Fatalf("%d entries, want %d: %v", len(l.Entries), len(f.kids), err)
-			}
-			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], tiers.ErrCorrupt) || !strings.Contains(l.Problems[0].Error(), file) {
-				t.Errorf("problems %v", l.Problems)
-			}
-			if ok, err := s.Valid(t.Context(), rootOf(s)); !ok || err != nil {
-				t.Errorf("Valid = %v, %v", ok, err)
-			}
-			if list := runCheck(t, v.dir, CheckOptions{Volume: true}); !hasFinding(list, tiers.Damaged, file) {
-				t.Errorf("check: %s", describe(list))
-			}
-			s = v.commitOpened(f, []string{"b"})
-			if got := openedOf(t, s); !slices.Equal(got, []string{"b"}) {
-				t.Errorf("afterwards Opened = %q", got)
-			}
-			compareTrees(t, v.read(s), f)
-		})
-	}
-	for _, line := range []string{`{"path":"a","x_since":5}`, `{"path64":"/w=="}`} {
-		if got, err := decodeOpened([]byte(line + "\n")); len(got) != 1 || err != nil {
-			t.Errorf("%s: %q, %v", line, got, err)
-		}
-	}
-}
-
 // A lost list is an empty one, and the next commit does not name it any more.
 func TestOpenedLost(t *testing.T) {
 	v := newVolume(t, Options{})
@@ -187,6 +130,7 @@ func TestOpenedLost(t *testing.T) {
 
 // Valid is what ReadDir finds, for each directory, without listing it.
 func TestValid(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f := stockBase()
 	f.mkdir("void/er")

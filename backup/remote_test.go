@@ -38,6 +38,7 @@ func (v *testVolume) mustFetch() {
 
 // A volume goes to the next machine and back.
 func TestTwoMachines(t *testing.T) {
+	t.Parallel()
 	remote := newRemote(t)
 	one := newVolume(t, Options{Source: remote, VolumeID: "vol", MachineID: "one"})
 	one.mustFetch()
@@ -116,6 +117,7 @@ func TestPushReverted(t *testing.T) {
 }
 
 func TestDiverged(t *testing.T) {
+	t.Parallel()
 	remote := newRemote(t)
 	one := newVolume(t, Options{Source: remote, MachineID: "one"})
 	f := newDir(0o755)

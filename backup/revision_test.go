@@ -98,6 +98,7 @@ func TestResolve(t *testing.T) {
 
 // TestAbbreviated: other objects with the same beginning are no matter, other commits are named.
 func TestAbbreviated(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f := newDir(0o755)
 	v.commit(f, nil)

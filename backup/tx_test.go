@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
+	"emberfs/integration/effort"
 	"emberfs/tiers"
 )
 
@@ -81,8 +82,10 @@ func TestPutFileConcurrently(t *testing.T) {
 	}
 	defer tx.Abort()
 	f := newDir(0o755)
-	for i := range 64 {
-		f.text(fmt.Sprintf("f%02d", i), strings.Repeat(fmt.Sprint(i%16), 1+i*i*500))
+	count := effort.Count(t, 16, 64)
+	for i := range count {
+		size := i * 64 / count
+		f.text(fmt.Sprintf("f%02d", i), strings.Repeat(fmt.Sprint(i%16), 1+size*size*500))
 	}
 	var wg sync.WaitGroup
 	for _, k := range f.kids {
@@ -184,6 +187,7 @@ func TestPutDirRefuses(t *testing.T) {
 
 // A delta on metadata that are damaged is refused rather than guessed at; put whole they are sound again.
 func TestDamagedShard(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f := newDir(0o755)
 	for i := range 1000 {

@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -150,46 +149,6 @@ func TestLazyOperations(t *testing.T) {
 		}
 	}
 	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(third.cfg.State, "warm"))
-}
-
-// TestKilledInListing: a listing that was cut off goes on where it was, in this daemon and in the next.
-func TestKilledInListing(t *testing.T) {
-	v, c := newVolume(t)
-	sample(t, v)
-	v.mustSync(t)
-	died := errors.New("died")
-	for stop := 1; ; stop++ {
-		left := stop
-		next := openTiered(t, t.TempDir(), c, func(c *Config) {
-			c.Fail = func(s string) error {
-				if strings.HasPrefix(s, "list.") {
-					if left--; left == 0 {
-						return died
-					}
-				}
-				return nil
-			}
-		})
-		_, err := next.find("far/away/other name")
-		if err == nil {
-			if stop < 10 {
-				t.Fatalf("only %d steps", stop)
-			}
-			return
-		}
-		if !errors.Is(err, died) {
-			t.Fatal(err)
-		}
-		again := openTiered(t, next.cfg.State, c)
-		if l := mustAttr(t, again, mustFind(t, again, "far/away/other name")); l.Nlink != 2 || l.Ino != mustAttr(t, again, mustFind(t, again, "a/b/linked")).Ino {
-			t.Fatalf("step %d: linked: %+v", stop, l)
-		}
-		again.returnAll(context.Background())
-		rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(again.cfg.State, "warm"))
-		if rc := again.mustSync(t); rc.New {
-			t.Fatalf("step %d: a commit of nothing: %+v", stop, rc)
-		}
-	}
 }
 
 // TestFollowLazily: a start that finds the branch moved brings warm to it, with what was listed, what was not, and what was released.

@@ -6,16 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // slowCold is a Cold that lets others run while a commit reads a file.
@@ -212,32 +212,21 @@ func (c *churner) step() error {
 	return err
 }
 
-// TestCommitUnderChurn: while many change everything, each commit has exactly what was there at its boundary. EMBERFS_CHURN says
-// for how long, as a Go duration.
+// TestCommitUnderChurn: while many change everything, each commit has exactly what was there at its boundary.
 func TestCommitUnderChurn(t *testing.T) {
-	limit := 3 * time.Second
-	if s := os.Getenv("EMBERFS_CHURN"); s != "" {
-		var err error
-		limit, err = time.ParseDuration(s)
-		must(t, err)
-	}
+	limit, seed := effort.Time(t, 3*time.Second, 2*time.Minute), effort.Seed(t)
 	for _, records := range []bool{true, false} {
-		t.Run(fmt.Sprintf("records %v", records), func(t *testing.T) { churn(t, records, limit/2) })
+		t.Run(fmt.Sprintf("records %v", records), func(t *testing.T) { churn(t, records, limit/2, uint64(seed)) })
 	}
 }
 
-func churn(t *testing.T, records bool, limit time.Duration) {
+func churn(t *testing.T, records bool, limit time.Duration, seed uint64) {
 	c := newMemCold()
 	v, after := afterBoundary(t, slowCold{c}, records)
 	var pause sync.RWMutex
 	var ops atomic.Int64
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("EMBERFS_SEED"); s != "" {
-		seed, _ = strconv.ParseUint(s, 10, 64)
-	}
-	t.Logf("EMBERFS_SEED=%d", seed)
 	var dirs sync.Map
 	var rename sync.Mutex
 	for i := range 4 {

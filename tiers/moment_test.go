@@ -65,13 +65,15 @@ func (p *pitDir) sub() *Inode {
 	return n
 }
 
-// pitStates bring f into a state; committed says that it is made before the commit before.
-var pitStates = []struct {
+// pitState is a state into which a file is brought.
+type pitState struct {
 	name    string
-	before  bool
-	then    func(p *pitDir)
-	records bool // only with these
-}{
+	before  bool            // the file is made before the commit before
+	then    func(p *pitDir) // nil: the file is released
+	records bool            // only with these
+}
+
+var pitStates = []pitState{
 	{"new", false, func(p *pitDir) {}, false},
 	{"clean", true, func(p *pitDir) {}, false},
 	{"dirty", true, func(p *pitDir) { p.write("dirty", 70_000) }, false},
@@ -203,90 +205,106 @@ func (v *Volume) nameOf(n *Inode) string {
 	return n.name
 }
 
-// TestCommitShowsItsBoundary tries each kind of change after a commit's boundary on files in each state: the commit has what was there
-// at the boundary, and the next one what is there then.
+// TestCommitShowsItsBoundary tries each kind of change after a commit's boundary on files in the states that differ most: the commit has
+// what was there at the boundary, and the next one what is there then. TestCommitShowsItsBoundaryInOtherStates has the other states.
 func TestCommitShowsItsBoundary(t *testing.T) {
+	eachPitState(t, quickPitState)
+}
+
+// quickPitState says that a state is one of those that run often, and with the race detector.
+func quickPitState(s *pitState, records bool) bool {
+	return s.name == "dirty" || records && (s.name == "stub" || s.name == "new")
+}
+
+// eachPitState tries the states that take says, two at a time: each has a volume of its own.
+func eachPitState(t *testing.T, take func(s *pitState, records bool) bool) {
 	for _, records := range []bool{true, false} {
-		for _, s := range pitStates {
-			if s.records && !records || testing.Short() && s.name != "dirty" && (s.name != "stub" && s.name != "new" || !records) {
+		for i := range pitStates {
+			s := &pitStates[i]
+			if s.records && !records || !take(s, records) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s, records %v", s.name, records), func(t *testing.T) {
-				c := newMemCold()
-				v, after := afterBoundary(t, c, records)
-				var dirs []*pitDir
-				make := func(p *pitDir) { p.f = write(t, v, p.d, "f", string(pitText('f'))) }
-				for i := range pitChanges {
-					p := &pitDir{t: t, v: v}
-					p.d = mkdir(t, v, v.root, fmt.Sprintf("%02d %s", i, pitChanges[i].name))
-					p.o = mkdir(t, v, v.root, fmt.Sprintf("%02d other", i))
-					write(t, v, p.o, "other", "other")
-					write(t, v, p.d, "clean", "clean")
-					sub := mkdir(t, v, p.d, "sub")
-					must(t, v.Setxattr(sub, "user.sub", []byte("x"), 0, false, me))
-					write(t, v, sub, "g", "in sub")
-					write(t, v, sub, "h", "in sub too")
-					_, _, err := v.Symlink(p.d, "symlink", "to somewhere", me)
-					must(t, err)
-					if i%2 == 0 { // a directory with such a file is read whole
-						_, err = v.Link(write(t, v, p.d, "one", "one or two"), p.d, "two")
-						must(t, err)
-					}
-					if s.before {
-						make(p)
-					}
-					dirs = append(dirs, p)
-				}
-				v.mustSync(t)
-				if s.then == nil {
-					mustTier(t, v)
-				}
-				for i, p := range dirs {
-					if !s.before {
-						make(p)
-					}
-					if i%4 >= 2 {
-						writeAt(t, v, p.sub2(p.sub(), "g"), []byte("dirty"), 0)
-					}
-					if i%2 == 0 {
-						writeAt(t, v, p.sub2(p.d, "one"), []byte("One"), 0)
-					} else { // where it must be all the same
-						_, err := v.Link(write(t, v, p.d, "one", "one or two"), p.d, "two")
-						must(t, err)
-					}
-					if s.then != nil {
-						s.then(p)
-					}
-				}
-				var want map[string]string
-				*after = func() error {
-					want = scan(t, v)
-					for i, p := range dirs {
-						pitChanges[i].do(p)
-					}
-					return nil
-				}
-				rc := v.mustSync(t)
-				sameTree(t, "at the boundary", scanCommit(t, c, rc.Commit), want)
-				if v.moment.Load() != nil {
-					t.Error("the moment goes on")
-				}
-				next := scan(t, v)
-				rc = v.mustSync(t)
-				sameTree(t, "the next commit", scanCommit(t, c, rc.Commit), next)
-				for _, p := range dirs {
-					if p.h != nil {
-						p.h.Release()
-					}
-				}
-				rc = v.mustSync(t)
-				sameTree(t, "once all is closed", scanCommit(t, c, rc.Commit), next)
-				for _, name := range openFDs(t) {
-					if strings.Contains(name, v.cfg.State+"/warm/#") {
-						t.Errorf("what was set aside is still open: %s", name)
-					}
-				}
+				t.Parallel()
+				showsItsBoundary(t, s, records)
 			})
+		}
+	}
+}
+
+func showsItsBoundary(t *testing.T, s *pitState, records bool) {
+	c := newMemCold()
+	v, after := afterBoundary(t, c, records)
+	var dirs []*pitDir
+	make := func(p *pitDir) { p.f = write(t, v, p.d, "f", string(pitText('f'))) }
+	for i := range pitChanges {
+		p := &pitDir{t: t, v: v}
+		p.d = mkdir(t, v, v.root, fmt.Sprintf("%02d %s", i, pitChanges[i].name))
+		p.o = mkdir(t, v, v.root, fmt.Sprintf("%02d other", i))
+		write(t, v, p.o, "other", "other")
+		write(t, v, p.d, "clean", "clean")
+		sub := mkdir(t, v, p.d, "sub")
+		must(t, v.Setxattr(sub, "user.sub", []byte("x"), 0, false, me))
+		write(t, v, sub, "g", "in sub")
+		write(t, v, sub, "h", "in sub too")
+		_, _, err := v.Symlink(p.d, "symlink", "to somewhere", me)
+		must(t, err)
+		if i%2 == 0 { // a directory with such a file is read whole
+			_, err = v.Link(write(t, v, p.d, "one", "one or two"), p.d, "two")
+			must(t, err)
+		}
+		if s.before {
+			make(p)
+		}
+		dirs = append(dirs, p)
+	}
+	v.mustSync(t)
+	if s.then == nil {
+		mustTier(t, v)
+	}
+	for i, p := range dirs {
+		if !s.before {
+			make(p)
+		}
+		if i%4 >= 2 {
+			writeAt(t, v, p.sub2(p.sub(), "g"), []byte("dirty"), 0)
+		}
+		if i%2 == 0 {
+			writeAt(t, v, p.sub2(p.d, "one"), []byte("One"), 0)
+		} else { // where it must be all the same
+			_, err := v.Link(write(t, v, p.d, "one", "one or two"), p.d, "two")
+			must(t, err)
+		}
+		if s.then != nil {
+			s.then(p)
+		}
+	}
+	var want map[string]string
+	*after = func() error {
+		want = scan(t, v)
+		for i, p := range dirs {
+			pitChanges[i].do(p)
+		}
+		return nil
+	}
+	rc := v.mustSync(t)
+	sameTree(t, "at the boundary", scanCommit(t, c, rc.Commit), want)
+	if v.moment.Load() != nil {
+		t.Error("the moment goes on")
+	}
+	next := scan(t, v)
+	rc = v.mustSync(t)
+	sameTree(t, "the next commit", scanCommit(t, c, rc.Commit), next)
+	for _, p := range dirs {
+		if p.h != nil {
+			p.h.Release()
+		}
+	}
+	rc = v.mustSync(t)
+	sameTree(t, "once all is closed", scanCommit(t, c, rc.Commit), next)
+	for _, name := range openFDs(t) {
+		if strings.Contains(name, v.cfg.State+"/warm/#") {
+			t.Errorf("what was set aside is still open: %s", name)
 		}
 	}
 }

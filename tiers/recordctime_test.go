@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 // TestCtimeBesideCommit: a commit that records files clean takes back no ctime of a chmod at the same moment.
@@ -16,7 +18,7 @@ func TestCtimeBesideCommit(t *testing.T) {
 	for i := range 200 {
 		list = append(list, write(t, v, v.root, fmt.Sprint(i), "text"))
 	}
-	until := time.Now().Add(2 * time.Second)
+	until := time.Now().Add(effort.Time(t, time.Second, time.Minute))
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"emberfs/integration/effort"
 )
 
 // TestStatusBesideChanges: asking for a file's status while names come and go in its directory blocks nobody.
@@ -17,7 +19,8 @@ func TestStatusBesideChanges(t *testing.T) {
 	d.dir.mu.tracking = false // as after a start with an old record
 	d.dir.mu.Unlock()
 	write(t, v, d, "f2", "x")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	limit := effort.Time(t, time.Second, time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	var wg sync.WaitGroup
 	repeat := func(f func()) {
@@ -40,7 +43,7 @@ func TestStatusBesideChanges(t *testing.T) {
 	go func() { wg.Wait(); close(ended) }()
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(limit + 10*time.Second):
 		t.Fatal("deadlock")
 	}
 }

@@ -23,7 +23,7 @@ func openTiered(t *testing.T, state string, cold Cold, change ...func(*Config)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = v.Close() })
+	t.Cleanup(v.over)
 	if !v.records {
 		t.Fatal("this test needs trusted.* attributes: run it as root on ext4, xfs, btrfs or tmpfs")
 	}

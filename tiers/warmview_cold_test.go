@@ -138,6 +138,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 
 // TestWarmViewHalfListed: a listing that was cut off shows as what it is going to be.
 func TestWarmViewHalfListed(t *testing.T) {
+	t.Parallel()
 	v, c := newVolume(t)
 	sample(t, v)
 	v.mustSync(t)

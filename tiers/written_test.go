@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 func TestRanges(t *testing.T) {
@@ -45,7 +48,7 @@ func TestRanges(t *testing.T) {
 
 // TestRangesRandom compares the set with a plain one: nothing that was added is missing, whatever the grain.
 func TestRangesRandom(t *testing.T) {
-	for seed := range int64(50) {
+	for _, seed := range effort.Seeds(t, 50, 2000) {
 		rnd := rand.New(rand.NewSource(seed))
 		r := newRanges()
 		var added []Range
@@ -76,9 +79,15 @@ func TestRangesRandom(t *testing.T) {
 // TestWrittenRanges changes a big file in every way, commits now and then, sometimes in vain: what is said to be unchanged is so
 // (memCold checks it), and the commit has what the file has.
 func TestWrittenRanges(t *testing.T) {
+	t.Parallel()
+	for _, seed := range effort.Seeds(t, 1, 60) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { writtenRanges(t, rand.New(rand.NewSource(seed))) })
+	}
+}
+
+func writtenRanges(t *testing.T, rnd *rand.Rand) {
 	v, cold := newVolume(t)
 	defer v.Close()
-	rnd := rand.New(rand.NewSource(1))
 	n := write(t, v, v.Root(), "big", string(make([]byte, 3<<20)))
 	write(t, v, v.Root(), "other", string(bytes.Repeat([]byte("other"), 1<<20)))
 	v.mustSync(t)
@@ -86,7 +95,7 @@ func TestWrittenRanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for round := range 120 {
+	for round := range 60 {
 		h, err := v.Open(n, unix.O_RDWR, false)
 		if err != nil {
 			t.Fatal(err)
@@ -136,7 +145,7 @@ func TestWrittenRanges(t *testing.T) {
 			h.Release()
 		}
 	}
-	if cold.known < 50 {
+	if cold.known < 25 {
 		t.Errorf("of %d files put only %d had a known base", cold.reads, cold.known)
 	}
 }
@@ -190,7 +199,7 @@ func TestWrittenRangesLate(t *testing.T) {
 			}
 		}
 	})
-	for range 8 {
+	for range effort.Count(t, 8, 300) {
 		if _, err := v.Sync(context.Background(), "test"); err != nil {
 			t.Fatal(err)
 		}

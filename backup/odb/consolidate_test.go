@@ -1,7 +1,6 @@
 package odb
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/integration/effort"
 	"emberfs/tiers"
 )
 
@@ -142,6 +142,7 @@ func TestGeometric(t *testing.T) {
 
 // Packs of git hold deltas of both kinds, and an object can be a delta in one pack and the base of it in another.
 func TestConsolidatePacksOfGit(t *testing.T) {
+	t.Parallel()
 	for _, refDeltas := range []bool{false, true} {
 		dir, _ := deltaRepo(t, refDeltas)
 		db := reopen(t, dir, Options{})
@@ -279,166 +280,9 @@ func TestConsolidateIsCancelled(t *testing.T) {
 	fsck(t, dir)
 }
 
-func TestConsolidateCrashesAtEveryStep(t *testing.T) {
-	steps := everyStep(t, func(fail func(string) error) string {
-		dir, db := newRepo(t, Options{})
-		tip := commits(t, db, ID{}, 4)
-		before := allObjects(t, dir)
-		git(t, dir, "multi-pack-index", "write")
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-		db = reopen(t, dir, Options{Fail: fail})
-		n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1})
-		if (n > 0) != (err == nil) {
-			t.Fatal(n, err)
-		}
-		if err != nil && !crashed(err) && !strings.Contains(err.Error(), "release.keep") {
-			leftovers(t, dir, err.Error())
-		}
-		fsck(t, dir)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-		db = reopen(t, dir, Options{})
-		if !slices.Equal(before, allObjects(t, dir)) || checkAll(t, dir, db) != len(before) {
-			t.Fatal(err, "the objects are not the same")
-		}
-		// And the next one does the rest.
-		commits(t, db, tip, 2)
-		consolidate(t, db, 1)
-		fsck(t, dir)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-		reopen(t, dir, Options{})
-		return dir
-	})
-	for _, s := range Steps {
-		if strings.HasPrefix(s, "consolidate.") && !slices.Contains(steps, s) {
-			t.Errorf("%s is not taken", s)
-		}
-	}
-}
-
-// versions makes n commits of a directory of entries files, one of which changes each time, and of its metadata.
-func versions(t testing.TB, db *DB, n, entries int) (tip ID, trees []ID) {
-	t.Helper()
-	list := make([]TreeEntry, entries)
-	lines := make([]string, entries)
-	line := func(i, v int) string {
-		return fmt.Sprintf(`{"name":"file%06d","type":"file","mode":"0644","mtime":[%d,%d],"id":"%s"}`, i, 1_700_000_000+v, i*7919%1_000_000_000, list[i].ID)
-	}
-	for i := range list {
-		list[i] = TreeEntry{Mode: ModeFile, Name: fmt.Sprintf("file%06d", i), ID: hashOf("same")}
-		lines[i] = line(i, 0)
-	}
-	for v := range n {
-		w := publish(t, db, func(w *Writer) {
-			i := v * 7919 % entries
-			list[i].ID = mustPut(t, w, Blob, fmt.Appendf(nil, "%d", v))
-			lines[i] = line(i, v)
-			mustPut(t, w, Blob, []byte("same"))
-			data, err := EncodeTree(list)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir := mustPut(t, w, Tree, data)
-			meta := mustPut(t, w, Blob, []byte(strings.Join(lines, "\n")+"\n"))
-			root, err := EncodeTree([]TreeEntry{{ModeTree, "dir", dir}, {ModeFile, "meta", meta}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			trees = append(trees, dir, meta)
-			who := Signature{Name: "e", Email: "e", When: time.Unix(1_700_000_000+int64(v), 0)}
-			c := CommitData{Tree: mustPut(t, w, Tree, root), Author: who, Committer: who}
-			if !tip.IsZero() {
-				c.Parents = []ID{tip}
-			}
-			enc, err := EncodeCommit(c)
-			if err != nil {
-				t.Fatal(err)
-			}
-			tip = mustPut(t, w, Commit, enc)
-		})
-		old := ID{}
-		if v > 0 {
-			old, _ = db.Ref("refs/heads/main")
-		}
-		if err := db.UpdateRef("refs/heads/main", old, tip); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return tip, trees
-}
-
-func isLines(head []byte) bool { return bytes.HasPrefix(head, []byte(`{"name":"`)) }
-
-// Versions of a big directory shrink to a fraction, with short chains, also when merged packs are merged again.
-func TestShardsBecomeDeltas(t *testing.T) {
-	dir, db := newRepo(t, Options{Shard: isLines})
-	_, ids := versions(t, db, 40, 3000)
-	_, _, before := db.Stats()
-	consolidate(t, db, 8)
-	_, _, after := db.Stats()
-	t.Logf("%d bytes became %d", before, after)
-	if after > before/5 {
-		t.Errorf("%d bytes became %d", before, after)
-	}
-	fsck(t, dir)
-	depth := func() {
-		t.Helper()
-		idx, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.idx"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range idx {
-			for line := range strings.Lines(git(t, dir, "verify-pack", "-v", path)) {
-				// id type size size-in-pack offset depth base
-				if f := strings.Fields(line); len(f) == 7 && f[5] > "4" || len(f) == 7 && len(f[5]) > 1 {
-					t.Fatal(line)
-				}
-			}
-		}
-	}
-	depth()
-	if n, err := readAll(db, ids); n != len(ids) {
-		t.Fatal(err)
-	}
-	for range 3 {
-		var more []ID
-		old, err := db.Ref("refs/heads/main")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := db.DeleteRef("refs/heads/main", old); err != nil {
-			t.Fatal(err)
-		}
-		_, more = versions(t, db, 20, 3001)
-		ids = append(ids, more...)
-		if _, err := db.replace(t.Context(), mustPacks(t, db), nil, nil, nil); err != nil {
-			t.Fatal(err)
-		}
-		depth()
-	}
-	if n, err := readAll(db, ids); n != len(ids) {
-		t.Fatal(err)
-	}
-	fsck(t, dir)
-}
-
 // TestConsolidateUnderLoopingGC commits, merges and reads while stock git repacks and prunes the same repository in a loop.
-// EMBERFS_GC_COMMITS sets how many commits that are.
 func TestConsolidateUnderLoopingGC(t *testing.T) {
-	count := 120
-	if s := os.Getenv("EMBERFS_GC_COMMITS"); s != "" {
-		if _, err := fmt.Sscan(s, &count); err != nil {
-			t.Fatal(err)
-		}
-	}
+	count := effort.Count(t, 50, 2000)
 	dir, db := newRepo(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -480,8 +324,13 @@ func TestConsolidateUnderLoopingGC(t *testing.T) {
 		}
 		return err
 	})
+	met := func() bool { // everybody was at work twice at least
+		mu.Lock()
+		defer mu.Unlock()
+		return min(rounds["gc"], rounds["repack"], rounds["consolidate"]) >= 2
+	}
 	var blobs []ID
-	for i := range count {
+	for i := 0; i < count || !met() && i < count+maxMore; i++ {
 		var err error
 		files := crashFiles(fmt.Sprint(i / 3))
 		files["new"] = fmt.Appendf(nil, "%d", i)
@@ -500,11 +349,9 @@ func TestConsolidateUnderLoopingGC(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
-	t.Log(rounds)
-	for _, what := range []string{"gc", "repack", "consolidate"} {
-		if rounds[what] < 2 {
-			t.Errorf("only %d rounds of %s", rounds[what], what)
-		}
+	t.Log("rounds:", rounds)
+	if !met() {
+		t.Error("too few rounds")
 	}
 	fsck(t, dir)
 	if n, err := readAll(db, blobs); n != len(blobs) {

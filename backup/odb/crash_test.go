@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -62,36 +61,6 @@ func crashFiles(what string) map[string][]byte {
 	return files
 }
 
-// everyStep runs once without a fault, then once for each step that was taken then and each way to end there: by a crash, or by an
-// error of the disk. run returns the repository, in which nothing may be left over.
-func everyStep(t *testing.T, run func(fail func(step string) error) (dir string)) []string {
-	t.Helper()
-	var steps []string
-	run(func(s string) error {
-		steps = append(steps, s)
-		return nil
-	})
-	if len(steps) == 0 {
-		t.Fatal("no steps")
-	}
-	for i, step := range steps {
-		for _, fault := range []error{errCrash, syscall.EIO, syscall.ENOSPC} {
-			n := 0
-			dir := run(func(string) error {
-				if n++; n == i+1 {
-					return fault
-				}
-				return nil
-			})
-			if n <= i {
-				t.Errorf("step %d %s was not reached", i, step)
-			}
-			leftovers(t, dir, fmt.Sprintf("%v at %d %s", fault, i, step))
-		}
-	}
-	return steps
-}
-
 // allSteps records the names of the steps that one run takes.
 func allSteps(t *testing.T, run func(o Options)) []string {
 	t.Helper()
@@ -103,84 +72,8 @@ func allSteps(t *testing.T, run func(o Options)) []string {
 	return steps
 }
 
-func TestCommitCrashesAtEveryStep(t *testing.T) {
-	_, probe := newRepo(t, Options{})
-	_ = probe
-	steps := allSteps(t, func(o Options) {
-		_, db := newRepo(t, o)
-		if _, err := addCommit(db, ID{}, 0, crashFiles("a")); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if len(steps) < 15 {
-		t.Fatalf("only %v", steps)
-	}
-	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("first"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[string]int{}
-	for i, step := range steps {
-		seen[step]++
-		// In this process: the step ends everything, and Open finds what a killed process leaves.
-		n := 0
-		crashing := reopen(t, dir, Options{MaxPerPack: 3, Fail: func(string) error {
-			if n++; n == i+1 {
-				return errCrash
-			}
-			return nil
-		}})
-		if _, err := addCommit(crashing, tip, i, crashFiles(fmt.Sprint("c", i))); !errors.Is(err, errCrash) {
-			t.Fatalf("step %d %s: %v", i, step, err)
-		}
-		tip = afterCrash(t, dir, tip, fmt.Sprintf("%d %s", i, step))
-
-		// And truly.
-		c := exec.Command(os.Args[0], "-test.run=^$")
-		c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s", crashEnv, step, seen[step], dir))
-		out, err := c.CombinedOutput()
-		var exit *exec.ExitError
-		if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-			t.Fatalf("killed at %d %s: %v, %s", i, step, err, out)
-		}
-		tip = afterCrash(t, dir, tip, fmt.Sprintf("killed at %d %s", i, step))
-	}
-}
-
-// afterCrash reopens the repository, which must be whole at the old tip or at one commit more, and goes on.
-func afterCrash(t *testing.T, dir string, old ID, what string) ID {
-	t.Helper()
-	for line := range strings.Lines(git(t, dir, "fsck", "--strict", "--full", "--no-dangling")) {
-		t.Fatalf("%s: git fsck says: %s", what, line)
-	}
-	db := reopen(t, dir, Options{})
-	if faults, err := db.CheckPacks(t.Context()); err != nil || len(faults) > 0 {
-		t.Fatalf("%s: after the next start %+v, %v", what, faults, err)
-	}
-	tip, err := db.Ref("refs/heads/main")
-	if err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	if tip != old {
-		data, err := db.Read(tip, Commit, 1<<20)
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
-		if c, err := DecodeCommit(data); err != nil || len(c.Parents) != 1 || c.Parents[0] != old {
-			t.Fatalf("%s: the tip is %s, %v", what, tip, err)
-		}
-	}
-	leftovers(t, dir, what)
-	if tip, err = addCommit(db, tip, 99, crashFiles("after "+what)); err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	git(t, dir, "gc", "-q", "--prune=now")
-	fsck(t, dir)
-	return tip
-}
-
 func TestIndexPackCrashesAtEveryStep(t *testing.T) {
+	t.Parallel()
 	src, from := newRepo(t, Options{})
 	tip, err := addCommit(from, ID{}, 0, crashFiles("fetched"))
 	if err != nil {

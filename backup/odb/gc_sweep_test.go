@@ -238,6 +238,7 @@ func looseName(id ID) string { return filepath.Join(id.String()[:2], id.String()
 // A reference that moves to what is about to go keeps it; so does Protect. What else was to go is looked at again and goes, unless
 // that happens each time.
 func TestGCIsOvertaken(t *testing.T) {
+	t.Parallel()
 	for _, way := range []string{"reference", "protect", "freshened", "always"} {
 		var db *DB
 		var dead ID
@@ -323,48 +324,6 @@ func TestGCPacksOfGit(t *testing.T) {
 	}
 	fsck(t, dir)
 	checkAll(t, dir, db)
-}
-
-func TestGCCrashesAtEveryStep(t *testing.T) {
-	steps := everyStep(t, func(fail func(string) error) string {
-		dir, db := newRepo(t, Options{})
-		tip := commits(t, db, ID{}, 2)
-		garbage(t, db, "mixed")
-		if _, err := db.replace(t.Context(), mustPacks(t, db)[:2], nil, nil, nil); err != nil {
-			t.Fatal(err)
-		}
-		garbage(t, db, "alone")
-		git(t, dir, "hash-object", "-w", "--stdin")
-		ageAll(t, dir, time.Hour)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-		db = reopen(t, dir, Options{Fail: fail})
-		_, err := db.GC(t.Context(), tiers.GCOptions{Grace: time.Minute})
-		if err != nil && !crashed(err) && !strings.Contains(err.Error(), "release.keep") {
-			leftovers(t, dir, err.Error())
-		}
-		fsck(t, dir)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-		db = reopen(t, dir, Options{})
-		ageAll(t, dir, time.Hour)
-		gc(t, db, tiers.GCOptions{Grace: time.Minute})
-		if db.Has(hashOf("mixed")) || db.Has(hashOf("alone")) || db.Has(hashOf("")) {
-			t.Fatal(err, "garbage is left")
-		}
-		fsck(t, dir)
-		if _, err := db.Read(tip, Commit, 1000); err != nil {
-			t.Fatal(err)
-		}
-		return dir
-	})
-	for _, s := range Steps {
-		if strings.HasPrefix(s, "gc.") && !slices.Contains(steps, s) {
-			t.Errorf("%s is not taken", s)
-		}
-	}
 }
 
 // TestGCBesideCommits collects without any grace while commits are made, some of which are taken back.

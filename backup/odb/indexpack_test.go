@@ -5,7 +5,6 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -76,81 +75,8 @@ func hashOf(s string) ID {
 
 func delta(from, to string) []byte { return packfile.DiffDelta([]byte(from), []byte(to)) }
 
-func TestIndexPackFromGit(t *testing.T) {
-	src := t.TempDir()
-	git(t, src, "init", "-q", "-b", "main")
-	doc := newSeeded(40).bytes(60_000, true)
-	for i := range 30 {
-		copy(doc[i*900:], fmt.Sprintf("version %d", i))
-		for name, data := range map[string][]byte{"doc": doc, fmt.Sprint("f", i): fmt.Appendf(nil, "%d", i), "empty": nil} {
-			if err := os.WriteFile(filepath.Join(src, name), data, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		git(t, src, "add", ".")
-		git(t, src, "commit", "-q", "-m", fmt.Sprint(i))
-	}
-	git(t, src, "tag", "-a", "-m", "tag", "v1")
-	head := mustID(t, git(t, src, "rev-parse", "HEAD"))
-	for _, o := range []Options{{}, {DeltaMemory: 1000, DeltaCache: 1000}} {
-		for _, args := range [][]string{{"--delta-base-offset"}, {}, {"--window=0"}} {
-			pack, err := gitErr(src, nil, append([]string{"pack-objects", "--all", "--stdout", "-q"}, args...)...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir, db := newRepo(t, o)
-			rest := "what follows"
-			n, keep, err := db.IndexPack(io.MultiReader(strings.NewReader(pack), strings.NewReader(rest)), int64(len(pack))+100)
-			if err != nil || n != 30*4+2 {
-				t.Fatalf("%v: %d objects, %v", args, n, err)
-			}
-			if err := db.UpdateRef("refs/heads/main", ID{}, head); err != nil {
-				t.Fatal(err)
-			}
-			if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(m) != 1 {
-				t.Fatal(m)
-			}
-			for range 2 {
-				if err := keep(); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*")); len(m) != 2 {
-				t.Fatal(m)
-			}
-			fsck(t, dir)
-			if n := checkAll(t, dir, db); n != 30*4+2 {
-				t.Fatal(n)
-			}
-		}
-	}
-	// Thin: what came later, as deltas against what is there.
-	dir, db := newRepo(t, Options{})
-	old := strings.TrimSpace(git(t, src, "rev-parse", "HEAD~10"))
-	first, err := gitErr(src, []byte(old+"\n"), "pack-objects", "--revs", "--stdout", "-q")
-	if err != nil {
-		t.Fatal(err)
-	}
-	thin, err := gitErr(src, []byte(head.String()+"\n^"+old+"\n"), "pack-objects", "--revs", "--thin", "--stdout", "-q")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := db.IndexPack(strings.NewReader(thin), 0); !errors.Is(err, tiers.ErrMissing) {
-		t.Fatalf("thin pack without its bases: %v", err)
-	}
-	for _, p := range []string{first, thin} {
-		if _, _, err := db.IndexPack(strings.NewReader(p), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := db.UpdateRef("refs/heads/main", ID{}, head); err != nil {
-		t.Fatal(err)
-	}
-	fsck(t, dir)
-	checkAll(t, dir, db)
-}
-
 func TestIndexPackRefuses(t *testing.T) {
+	t.Parallel()
 	const text = "some text that is long enough for a delta to copy from it"
 	id := hashOf(text)
 	long := append(append([]byte{}, 57, 0xff, 0xff, 0xff, 0x7f), bytes.Repeat([]byte{0x80 | 0x10, 57}, 4)...)
@@ -293,6 +219,7 @@ func TestHostilePacks(t *testing.T) {
 }
 
 func TestPackStream(t *testing.T) {
+	t.Parallel()
 	dir, db := newRepo(t, Options{})
 	rnd := newSeeded(50)
 	var ids []ID

@@ -12,6 +12,7 @@ import (
 
 // A pack whose bytes or whose index lie: nobody relies on what it says it has, and looking through it finds that out.
 func TestLinkedLies(t *testing.T) {
+	t.Parallel()
 	for name, lie := range map[string]func(t *testing.T, pack string) ID{
 		"index": func(t *testing.T, pack string) ID {
 			// Two objects change places.

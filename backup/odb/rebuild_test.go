@@ -57,6 +57,7 @@ func readAll(db *DB, ids []ID) (readable int, err error) {
 }
 
 func TestIndexIsRebuilt(t *testing.T) {
+	t.Parallel()
 	for _, refDeltas := range []bool{false, true} {
 		for what, damage := range map[string]func(t *testing.T, idx string){
 			"missing": func(t *testing.T, idx string) { remove(t, idx) },
@@ -163,6 +164,7 @@ func salvageRepo(t *testing.T) (dir string, good, bad []ID, badPack string) {
 }
 
 func TestDamagedPackIsPutAside(t *testing.T) {
+	t.Parallel()
 	for what, c := range map[string]struct {
 		damage func(b []byte) []byte
 		noIdx  bool
@@ -263,33 +265,5 @@ func leftovers(t *testing.T, dir, what string, open ...*DB) {
 				t.Fatalf("%s: %s is left over", what, path)
 			}
 		}
-	}
-}
-
-// TestMendingCrashesAtEveryStep ends Open at each step of a rebuild and of a salvage, by a crash and by an error of the disk.
-func TestMendingCrashesAtEveryStep(t *testing.T) {
-	for what, damage := range map[string]func(t *testing.T, path string){
-		"index": func(t *testing.T, path string) { remove(t, strings.TrimSuffix(path, ".pack")+".idx") },
-		"pack": func(t *testing.T, path string) {
-			change(t, path, func(b []byte) []byte { b[len(b)-1]++; return b })
-		},
-	} {
-		everyStep(t, func(fail func(string) error) string {
-			dir, good, bad, path := salvageRepo(t)
-			damage(t, path)
-			db := reopen(t, dir, Options{Fail: fail})
-			if n, err := readAll(db, good); n != len(good) {
-				t.Fatal(err)
-			}
-			if err := db.Close(); err != nil {
-				t.Fatal(err)
-			}
-			db = reopen(t, dir, Options{})
-			if n, err := readAll(db, append(good, bad...)); n != len(good)+len(bad) {
-				t.Fatalf("%s: %v", what, err)
-			}
-			fsck(t, dir)
-			return dir
-		})
 	}
 }

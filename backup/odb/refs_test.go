@@ -141,12 +141,12 @@ func TestBadRefs(t *testing.T) {
 }
 
 func TestLocks(t *testing.T) {
+	t.Parallel()
 	dir, db := newRepo(t, Options{})
 	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(dir, "refs/heads/main.lock")
 	self, err := thisProcess()
 	if err != nil {
 		t.Fatal(err)
@@ -155,29 +155,33 @@ func TestLocks(t *testing.T) {
 	for dead.pid = 1 << 21; !dead.dead(self); dead.pid++ { // over any pid_max but a free one at that
 	}
 	otherBoot := owner{"00000000-0000-0000-0000-000000000000", 1}
-	move := func(new ID) error {
-		err := db.UpdateRef("refs/heads/main", tip, new)
-		if err == nil {
-			tip = new
-		}
-		return err
-	}
+	// Each on a reference of its own and all at once, as a lock of somebody else's is waited for.
+	var wg sync.WaitGroup
 	for content, free := range map[string]bool{"": false, tip.String() + "\n": false, self.String(): false, "emberfs x y\n": false,
 		dead.String(): true, otherBoot.String(): true} {
+		ref := "refs/heads/" + hashOf(content).String()
+		if err := db.UpdateRef(ref, ID{}, tip); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(dir, ref+".lock")
 		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		err := move(ID{byte(len(content)), 1})
-		if free && err != nil || !free && (!errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path)) {
-			t.Errorf("lock %q: %v", content, err)
-		}
-		if got, rerr := os.ReadFile(path); !free && (rerr != nil || string(got) != content) {
-			t.Errorf("lock %q is %q now, %v", content, got, rerr)
-		}
-		if err := os.Remove(path); err != nil && !free {
-			t.Fatal(err)
-		}
+		wg.Go(func() {
+			err := db.UpdateRef(ref, tip, ID{byte(len(content)), 1})
+			if free && err != nil || !free && (!errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path)) {
+				t.Errorf("lock %q: %v", content, err)
+			}
+			if got, rerr := os.ReadFile(path); !free && (rerr != nil || string(got) != content) {
+				t.Errorf("lock %q is %q now, %v", content, got, rerr)
+			}
+			if _, rerr := os.Lstat(path); free && !os.IsNotExist(rerr) {
+				t.Errorf("lock %q was broken and is there: %v", content, rerr)
+			}
+		})
 	}
+	wg.Wait()
+	path := filepath.Join(dir, "refs/heads/main.lock")
 	// Open breaks what this process left in an earlier life, also beside packed-refs, and leaves git's own alone.
 	foreign := filepath.Join(dir, "refs/heads/other.lock")
 	for p, content := range map[string]string{path: self.String(), filepath.Join(dir, "packed-refs.lock"): dead.String(), foreign: tip.String()} {
@@ -186,7 +190,7 @@ func TestLocks(t *testing.T) {
 		}
 	}
 	db = reopen(t, dir, Options{})
-	if err := move(ID{9}); err != nil {
+	if err := db.UpdateRef("refs/heads/main", tip, ID{9}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(foreign); err != nil {

@@ -4,59 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"sync"
 	"testing"
-
-	"emberfs/tiers"
 )
-
-func TestPutStream(t *testing.T) {
-	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	rnd := newSeeded(4)
-	want := map[ID][]byte{}
-	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 2 * smallBlob} {
-		data := rnd.bytes(size, true)
-		for _, wrong := range []int64{int64(size) - 1, int64(size) + 1, int64(size) + packBuffer} {
-			if wrong >= 0 {
-				if _, err := w.PutStream(wrong, bytes.NewReader(data), nil); !errors.Is(err, tiers.ErrSizeChanged) {
-					t.Fatalf("%d bytes as %d: %v", size, wrong, err)
-				}
-			}
-		}
-		asked := ID{}
-		dropped, err := w.PutStream(int64(size), bytes.NewReader(data), func(id ID) bool { asked = id; return true })
-		if err != nil || asked != dropped || w.Has(dropped) {
-			t.Fatalf("dropped %d bytes: %v", size, err)
-		}
-		broken := io.MultiReader(bytes.NewReader(data[:size/2]), &failing{})
-		if _, err := w.PutStream(int64(size), broken, nil); !errors.Is(err, errBroken) {
-			t.Fatalf("broken reader: %v", err)
-		}
-		id, err := w.PutStream(int64(size), bytes.NewReader(data), func(ID) bool { return false })
-		if err != nil || id != dropped {
-			t.Fatal(id, err)
-		}
-		want[id] = data
-	}
-	if err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
-	for id, data := range want {
-		if got, err := db.Read(id, Blob, 1<<30); err != nil || !bytes.Equal(got, data) {
-			t.Fatal(err)
-		}
-	}
-	fsck(t, dir)
-	if n := checkAll(t, dir, db); n != len(want) {
-		t.Fatalf("%d objects, want %d", n, len(want))
-	}
-}
 
 type failing struct{}
 

@@ -1,3 +1,5 @@
+//go:build slow
+
 package backup
 
 import (
@@ -7,6 +9,7 @@ import (
 
 // A volume whose commits made many packs has few after Maintain, and the same content.
 func TestMaintain(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f, links := oddTree()
 	for i := range 900 { // over 512: the metadata is a trie of blobs

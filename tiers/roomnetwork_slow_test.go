@@ -1,3 +1,5 @@
+//go:build slow
+
 package tiers
 
 import (
@@ -15,11 +17,9 @@ func (slowRemote) Push(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// TestRoomWaitsForNoNetwork: a write that meets a full disk does not wait for a push.
+// TestRoomWaitsForNoNetwork: a write that meets a full disk does not wait for a push. It waits for roomPatience, 10 s.
 func TestRoomWaitsForNoNetwork(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 10 s")
-	}
+	t.Parallel()
 	v := openTiered(t, t.TempDir(), slowRemote{newMemCold()})
 	write(t, v, v.root, "f", "x")
 	v.Start()

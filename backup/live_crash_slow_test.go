@@ -1,3 +1,5 @@
+//go:build slow
+
 package backup
 
 import (
@@ -5,11 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync/atomic"
 	"testing"
 
 	"emberfs/tiers"
@@ -33,6 +32,8 @@ func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context
 // A crash at any step of a live commit, the first of its epoch or a later one, and of the commit to main that absorbs it, leaves the
 // newest commit as it was or makes it the new one, whole, also after stock git's own cleaning; then everything goes on.
 func TestCrashWithLive(t *testing.T) {
+	t.Parallel()
+	remote := newRemote(t) // where there is one, what is absorbed is kept; nothing is pushed
 	for what, run := range map[string]struct {
 		before int // live commits
 		begin  func(v *testVolume) func(context.Context) (tiers.Tx, error)
@@ -43,14 +44,14 @@ func TestCrashWithLive(t *testing.T) {
 	} {
 		for n := 1; ; n++ {
 			dir := filepath.Join(t.TempDir(), "cold.git")
-			v := openVolume(t, dir, Options{Source: newRemote(t)}) // with a remote what is absorbed is kept
+			v := openVolume(t, dir, Options{Source: remote})
 			main := v.commit(crashTree(1), nil)
 			old := main
 			for i := range run.before {
 				old = v.commitLive(crashTree(2 + i))
 			}
 			was := crashTree(1 + run.before)
-			c, err := crashAt(t, dir, Options{Source: v.o.Source}, n, func(v *testVolume) error {
+			c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error {
 				return v.tryCommitBy(t.Context(), run.begin(v), crashTree(7))
 			})
 			if len(c.steps) < n {
@@ -64,7 +65,7 @@ func TestCrashWithLive(t *testing.T) {
 			if err != nil && !errors.Is(err, errCrash) {
 				t.Errorf("%s: Commit = %v", step, err)
 			}
-			v = openVolume(t, dir, Options{Source: v.o.Source})
+			v = openVolume(t, dir, Options{Source: remote})
 			newest := v.newestSnapshot()
 			want := was
 			if newest.Info().ID != old {
@@ -101,6 +102,7 @@ func TestCrashWithLive(t *testing.T) {
 
 // An error at any step instead of a crash.
 func TestErrorWithLive(t *testing.T) {
+	t.Parallel()
 	for n := 1; ; n++ {
 		c := &crasher{at: n}
 		v := newVolume(t, Options{Fail: c.fail})
@@ -126,102 +128,10 @@ func TestErrorWithLive(t *testing.T) {
 	}
 }
 
-// Stock git repacks and prunes all the time while live commits and commits to main take turns: nothing is ever lost.
-func TestLiveUnderGC(t *testing.T) {
-	// Names before and behind "emberfs-live": in one of the two orders stock git reads main before the live branch.
-	for _, branch := range []string{"a", "main"} {
-		t.Run(branch, func(t *testing.T) {
-			v := newVolume(t, Options{Branch: branch})
-			f := newDir(0o755)
-			for i := range 50 {
-				f.text(fmt.Sprintf("many/f%03d", i), fmt.Sprint("some text that makes a delta ", i))
-			}
-			v.commit(f, nil)
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			var rounds atomic.Int64
-			go func() {
-				for ctx.Err() == nil {
-					for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"}, {"prune", "--expire=now"}, {"pack-refs", "--all"}} {
-						cmd := exec.Command("git", args...)
-						cmd.Dir = v.dir
-						cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
-						if out, err := cmd.CombinedOutput(); err != nil {
-							done <- fmt.Errorf("git %q: %w: %s", args, err, out)
-							return
-						}
-					}
-					rounds.Add(1)
-				}
-				done <- nil
-			}()
-			for i := 0; i < 40 || rounds.Load() < 5 && i < 1000; i++ {
-				for j := range i % 4 {
-					f.text("many/critical", fmt.Sprint("critical ", i, j))
-					v.commitLive(f)
-				}
-				f.text(fmt.Sprintf("many/f%03d", i%50), fmt.Sprint("changed in commit ", i))
-				v.commit(f, nil)
-			}
-			f.text("many/critical", "the last")
-			v.commitLive(f)
-			cancel()
-			if err := <-done; err != nil {
-				t.Fatal(err)
-			}
-			compareTrees(t, v.read(v.newestSnapshot()), f)
-			git(t, v.dir, "gc", "-q", "--aggressive", "--prune=now")
-			compareTrees(t, v.read(v.newestSnapshot()), f)
-			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("git fsck: %s", out)
-			}
-			if n := strings.Count(git(t, v.dir, "rev-list", branch), "\n") + 1; n < 41 {
-				t.Errorf("%d commits on %s", n, branch)
-			}
-		})
-	}
-}
-
-// Our own GC beside them, without a grace period.
-func TestLiveUnderOwnGC(t *testing.T) {
-	v := newVolume(t, Options{Branch: "a"})
-	f := newDir(0o755)
-	f.text("x", "x")
-	v.commit(f, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		for ctx.Err() == nil {
-			if _, err := v.GC(context.Background(), tiers.GCOptions{Grace: -1}); err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- nil
-	}()
-	for i := range 60 {
-		for j := range i % 3 {
-			f.text("many/critical", fmt.Sprint("critical ", i, j))
-			v.commitLive(f)
-		}
-		f.text("x", fmt.Sprint(i))
-		v.commit(f, nil)
-	}
-	f.text("x", "live")
-	v.commitLive(f)
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
-	compareTrees(t, v.read(v.newestSnapshot()), f)
-	if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		t.Errorf("git fsck: %s", out)
-	}
-}
-
 // A crash at any step of a fetch that brings main and live branches leaves a whole state, one of those the remote was in or ours, and
 // the next fetch goes through.
 func TestCrashInFetchWithLive(t *testing.T) {
+	t.Parallel()
 	remote, one, two, _ := twoAtLive(t)
 	base := one.copyWhole()
 	was := one.read(one.newestSnapshot())
@@ -273,6 +183,7 @@ func TestCrashInFetchWithLive(t *testing.T) {
 
 // A crash at any step of a push, between its own notes as well: the next one goes through.
 func TestCrashInPushWithLive(t *testing.T) {
+	t.Parallel()
 	for n := 1; ; n++ {
 		remote, one, _, f := twoAtLive(t)
 		f.text("a", "main")

@@ -1,0 +1,250 @@
+package backup
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"emberfs/tiers"
+)
+
+// testThreshold makes files of a few chunks big.
+const testThreshold = 256 << 10
+
+// noise is data that does not shrink, the same for the same seed.
+func noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n+8)
+	for i := 0; i < n; i += 8 {
+		v := r.Uint64()
+		for k := range 8 {
+			b[i+k] = byte(v >> (8 * k))
+		}
+	}
+	return b[:n]
+}
+
+// holed is content with data in some ranges only, of which no other byte may be read but the last.
+type holed struct {
+	size  int64
+	parts map[int64][]byte
+	reads *readLog // nil: nobody asks
+}
+
+// readLog is what was read of content.
+type readLog struct {
+	sync.Mutex
+	list []tiers.Range
+}
+
+func (h holed) Size() int64 { return h.size }
+
+func (h holed) ReadAt(p []byte, off int64) (int, error) {
+	if h.reads != nil {
+		h.reads.Lock()
+		h.reads.list = append(h.reads.list, tiers.Range{Off: off, End: off + int64(len(p))})
+		h.reads.Unlock()
+	}
+	n := int(min(int64(len(p)), max(h.size-off, 0)))
+	clear(p[:n])
+	for at, data := range h.parts {
+		if at < off+int64(n) && at+int64(len(data)) > off {
+			if at < off {
+				copy(p[:n], data[off-at:])
+			} else {
+				copy(p[at-off:n], data)
+			}
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (h holed) Data(off int64) (r tiers.Range, ok bool, err error) {
+	for at, data := range h.parts {
+		end := at + int64(len(data))
+		if end > off && (!ok || at < r.Off) {
+			r, ok = tiers.Range{Off: at, End: end}, true
+		}
+	}
+	return r, ok, nil
+}
+
+func (h holed) bytes() []byte {
+	b := make([]byte, h.size)
+	_, _ = h.ReadAt(b, 0)
+	return b
+}
+
+// store commits a volume of one file, stored from base, and gives its id and how many objects its pack got.
+func (v *testVolume) store(c tiers.Content, base tiers.Base) (id tiers.ID, objects int) {
+	v.t.Helper()
+	ctx := v.t.Context()
+	x, err := v.Begin(ctx)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer x.Abort()
+	if id, err = x.PutFile(ctx, c, base); err != nil {
+		v.t.Fatal(err)
+	}
+	objects = txLen(v.t, x)
+	e := tiers.Entry{Name: "f", Kind: tiers.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
+	root, err := x.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: newDir(0o755).Entry}, []tiers.Entry{e}, nil)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if _, err := x.Commit(ctx, tiers.CommitOptions{Root: root}); err != nil {
+		v.t.Fatal(err)
+	}
+	return id, objects
+}
+
+// entry is the only file's entry as the last commit has it.
+func (v *testVolume) entry(name string) tiers.Entry {
+	v.t.Helper()
+	s := v.headSnapshot()
+	l, err := s.ReadDir(v.t.Context(), rootOf(s))
+	if err != nil || len(l.Problems) > 0 {
+		v.t.Fatal(err, l.Problems)
+	}
+	at := slices.IndexFunc(l.Entries, func(e tiers.Entry) bool { return e.Name == name })
+	if at < 0 {
+		v.t.Fatalf("no %q in %+v", name, l.Entries)
+	}
+	return l.Entries[at]
+}
+
+// check reads the file f in all ways and has git look at the repository.
+func (v *testVolume) checkFile(want []byte) {
+	v.t.Helper()
+	e := v.entry("f")
+	if e.Size != int64(len(want)) || e.Kind != tiers.KindFile || e.Mode != 0o755 {
+		v.t.Errorf("entry %+v, want %d bytes", e, len(want))
+	}
+	if got := v.content(e.ID, e.Size); !bytes.Equal(got, want) {
+		v.t.Errorf("content differs: %d bytes, want %d", len(got), len(want))
+	}
+	if got := v.content(e.ID, -1); !bytes.Equal(got, want) {
+		v.t.Error("content of unknown size differs")
+	}
+	for _, size := range []int64{e.Size + 1, e.Size - 1} {
+		if b, err := v.Open(v.t.Context(), e.ID, size); size >= 0 && !errors.Is(err, tiers.ErrCorrupt) {
+			v.t.Errorf("opened with %d bytes of %d: %v, %v", size, e.Size, b, err)
+		}
+	}
+	v.checkAt(e, want)
+	if out := git(v.t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		v.t.Errorf("git fsck: %s", out)
+	}
+}
+
+// checkAt reads parts of a file in an order of no kind.
+func (v *testVolume) checkAt(e tiers.Entry, want []byte) {
+	v.t.Helper()
+	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if at.Size() != int64(len(want)) {
+		v.t.Errorf("Size = %d", at.Size())
+	}
+	buf := make([]byte, 900<<10)
+	for i := range 30 {
+		off := rand.Int64N(e.Size + 10)
+		p := buf[:rand.IntN(len(buf))]
+		if i == 0 {
+			off, p = max(e.Size-1, 0), buf[:2]
+		}
+		n, err := at.ReadAt(p, off)
+		if wantN := max(min(len(p), len(want)-int(off)), 0); n != wantN || (n < len(p)) != errors.Is(err, io.EOF) || err != nil && !errors.Is(err, io.EOF) {
+			v.t.Fatalf("ReadAt(%d, %d) = %d, %v; want %d", len(p), off, n, err, wantN)
+		}
+		if n > 0 && !bytes.Equal(p[:n], want[off:off+int64(n)]) {
+			v.t.Fatalf("%d bytes at %d differ", n, off)
+		}
+	}
+	if err := at.Close(); err != nil {
+		v.t.Error(err)
+	}
+	if _, err := at.ReadAt(buf[:1], 0); err == nil {
+		v.t.Error("read after Close")
+	}
+}
+
+// holes gives where a stream has its holes, by SkipHole.
+func (v *testVolume) holes(e tiers.Entry) (holes []tiers.Range, data []byte) {
+	v.t.Helper()
+	b, err := v.Open(v.t.Context(), e.ID, e.Size)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer b.Close()
+	pos := int64(0)
+	buf := make([]byte, 10<<10)
+	for {
+		if n := b.SkipHole(); n > 0 {
+			holes = append(holes, tiers.Range{Off: pos, End: pos + n})
+			pos += n
+			if b.SkipHole() != 0 {
+				v.t.Error("a hole behind a hole")
+			}
+		}
+		n, err := b.Read(buf)
+		data = append(data, buf[:n]...)
+		pos += int64(n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			v.t.Fatal(err)
+		}
+	}
+	if pos != e.Size {
+		v.t.Errorf("%d bytes of %d", pos, e.Size)
+	}
+	if got := v.dataHoles(e); !slices.Equal(got, holes) {
+		v.t.Errorf("Data says holes %v, the stream %v", got, holes)
+	}
+	return holes, data
+}
+
+// dataHoles gives where a file has its holes, by Data.
+func (v *testVolume) dataHoles(e tiers.Entry) (holes []tiers.Range) {
+	v.t.Helper()
+	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	defer at.Close()
+	for pos := int64(0); pos < e.Size; {
+		r, ok, err := at.Data(pos)
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		if !ok {
+			return append(holes, tiers.Range{Off: pos, End: e.Size})
+		}
+		if r.End <= pos || r.End > e.Size || r.Off >= r.End {
+			v.t.Fatalf("Data(%d) = %v", pos, r)
+		}
+		if r.Off > pos {
+			holes = append(holes, tiers.Range{Off: pos, End: r.Off})
+		}
+		if mid := (max(r.Off, pos) + r.End) / 2; mid > pos {
+			if again, ok, err := at.Data(mid); again.End != r.End || again.Off > mid || !ok || err != nil {
+				v.t.Errorf("Data(%d) = %v, %v, %v; want the end of %v", mid, again, ok, err, r)
+			}
+		}
+		pos = r.End
+	}
+	if r, ok, err := at.Data(e.Size); ok || err != nil {
+		v.t.Errorf("Data at the end = %v, %v, %v", r, ok, err)
+	}
+	return holes
+}

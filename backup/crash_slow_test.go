@@ -1,0 +1,66 @@
+//go:build slow
+
+package backup
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+)
+
+// A crash at any step of a fetch leaves the branch where it was or moves it forward whole.
+func TestCrashInFetch(t *testing.T) {
+	t.Parallel()
+	remote := newRemote(t)
+	other := newVolume(t, Options{Source: remote})
+	other.commit(crashTree(1), nil)
+	other.mustPush()
+	for n := 1; ; n++ {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
+		if len(c.steps) < n {
+			if err != nil || n < 10 {
+				t.Fatalf("fetch without a crash: %v; %q", err, c.steps)
+			}
+			break
+		}
+		v := openVolume(t, dir, Options{Source: remote})
+		if s, err := v.Head(t.Context()); err != nil {
+			t.Errorf("%s: %v", c.steps[n-1], err)
+		} else if s != nil {
+			compareTrees(t, v.read(s), crashTree(1))
+		}
+		v.mustFetch()
+		compareTrees(t, v.read(v.headSnapshot()), crashTree(1))
+		v.sound(c.steps[n-1])
+	}
+}
+
+// A crash at any step of the first fetch: the next one goes through, and everything is there.
+func TestFirstFetchCrashes(t *testing.T) {
+	t.Parallel()
+	remote, _, f := linkRemote(t)
+	for n := 1; ; n++ {
+		dir := filepath.Join(t.TempDir(), "cold.git")
+		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
+		if err == nil {
+			if n < 20 {
+				t.Errorf("only %d steps: %q", n, c.steps)
+			}
+			return
+		}
+		if !errors.Is(err, errCrash) {
+			t.Fatalf("step %d %q: %v", n, c.steps, err)
+		}
+		v := openVolume(t, dir, Options{Source: remote})
+		v.mustFetch()
+		compareTrees(t, v.read(v.headSnapshot()), f)
+		v.mustMaintain()
+		if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(left) > 0 {
+			t.Errorf("step %d %q: left %q", n, c.steps, left)
+		}
+		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			t.Errorf("step %d: git fsck: %s", n, out)
+		}
+	}
+}

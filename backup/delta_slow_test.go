@@ -1,0 +1,125 @@
+//go:build slow
+
+package backup
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// A directory grows and shrinks by deltas over the borders where shards split and merge, and always reads as it should.
+func TestDeltas(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	v.commit(f, nil)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	n := 0
+	shapes := map[uint32]int{}
+	for _, target := range []int{100, 512, 513, 600, 200, 129, 128, 127, 500, 1500, 1499, 130, 90, 3000, 2, 0, 700} {
+		for step := 0; len(f.kids) != target; step++ {
+			var put, del []string
+			size := 1 + rnd.IntN(400)
+			for range min(size, max(target-len(f.kids), 0)) {
+				name := fmt.Sprintf("f%05d", n)
+				f.text(name, fmt.Sprint("c", n%7))
+				put = append(put, name)
+				n++
+			}
+			for name := range f.kids {
+				if len(f.kids)-len(del) <= target || len(del) >= size {
+					break
+				}
+				del = append(del, name)
+			}
+			for _, name := range del {
+				delete(f.kids, name)
+			}
+			// Some others change, and some that are not there are removed.
+			for name, k := range f.kids {
+				if rnd.IntN(2) == 0 {
+					break
+				}
+				k.Mtime.Sec++
+				if !strings.Contains(strings.Join(put, " "), name) {
+					put = append(put, name)
+				}
+			}
+			v.commitDelta(f, put, append(del, "never was"))
+		}
+		got := v.read(v.headSnapshot())
+		compareTrees(t, got, f)
+		m, err := loadMetaDir(v.db, got.Meta, ignored())
+		if err != nil {
+			t.Fatal(err)
+		}
+		shapes[m.entries.Mode]++
+		switch {
+		case target > splitOver && m.entries.Mode != odb.ModeTree:
+			t.Errorf("%d entries are not a trie", target)
+		case target < mergeUnder && m.entries.Mode != odb.ModeFile:
+			t.Errorf("%d entries are not a blob", target)
+		}
+		if t.Failed() {
+			t.Fatalf("at %d entries", target)
+		}
+	}
+	if shapes[odb.ModeTree] < 3 || shapes[odb.ModeFile] < 3 {
+		t.Errorf("shapes: %v", shapes)
+	}
+	v.checkGit()
+}
+
+// One change in a big directory reads and writes only the shards concerned.
+func TestDeltaCost(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	d := f.mkdir("big")
+	for i := range 10_000 {
+		d.text(fmt.Sprintf("file-%06d.txt", i), "x")
+	}
+	v.commit(f, nil)
+	before := v.Stats()
+	ctx := t.Context()
+	tx, err := v.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	k := d.kids["file-000077.txt"]
+	k.Mtime.Nsec++ // metadata alone: git's own tree stays
+	id, err := tx.PutDir(ctx, d.Dir(), false, nil, []tiers.Entry{k.Entry}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.Tree != d.ID || id.Meta == d.Meta {
+		t.Errorf("touching a file made %v of %v", id, d.Dir())
+	}
+	d.Meta = id.Meta
+	if id, err = tx.PutDir(ctx, rootOf(tx.Base()), false, &tiers.Root{Entry: f.Entry}, []tiers.Entry{d.Entry}, nil); err != nil {
+		t.Fatal(err)
+	}
+	f.ID, f.Meta = id.Tree, id.Meta
+	if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
+	after := v.Stats()
+	// Shard, trie root, metadata directories of big and of the root, root's entries, .emberfs, root, commit.
+	if n := after.Objects - before.Objects; n > 9 {
+		t.Errorf("%d objects for one touched file", n)
+	}
+	if n := after.Bytes - before.Bytes; n > 20_000 {
+		t.Errorf("%d bytes for one touched file", n)
+	}
+	if left, err := filepath.Glob(filepath.Join(v.dir, "objects/pack/*.keep")); err != nil || len(left) > 0 {
+		t.Errorf(".keep files left: %v, %v", left, err)
+	}
+}

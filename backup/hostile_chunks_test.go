@@ -1,0 +1,93 @@
+package backup
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers"
+)
+
+// What a hostile tree of chunks may be. The rest of the directory is readable, and so is what git has below it.
+func TestHostileChunks(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t, Options{ChunkThreshold: testThreshold})
+	blob := v.object("blob", noise(30, minChunk))
+	short := v.object("blob", []byte("short"))
+	info := func(s string) tiers.ID { return v.object("blob", []byte(s)) }
+	good := info(`{"size":131072,"chunk":65536}` + "\n")
+	for _, c := range []struct {
+		name string
+		tree []byte
+		kind tiers.Kind // of what is listed; 0: it is left out
+		say  string
+	}{
+		{"good", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000001", blob), tiers.KindFile, ""},
+		{"info is a link", rawTree("120000", chunksName, good, "100644", "00000000", blob), tiers.KindDir, "120000"},
+		{"info is a tree", rawTree("40000", chunksName, odb.EmptyTree, "100644", "00000000", blob), tiers.KindDir, "40000"},
+		{"info is a submodule", rawTree("160000", chunksName, good), tiers.KindDir, "160000"},
+		{"info is no blob", rawTree("100644", chunksName, v.object("tree", rawTree("100644", "x", blob))), tiers.KindDir, chunksName},
+		{"info is missing", rawTree("100644", chunksName, tiers.ID{1}), tiers.KindDir, chunksName},
+		{"info is empty", rawTree("100644", chunksName, info("")), tiers.KindDir, chunksName},
+		{"info is long", rawTree("100644", chunksName, blob), tiers.KindDir, chunksName},
+		{"huge size", rawTree("100644", chunksName, info(`{"size":9223372036854775807,"chunk":65536}`)), tiers.KindDir, "size"},
+		{"over the numbers", rawTree("100644", chunksName, info(`{"size":6553600000001,"chunk":65536}`)), tiers.KindDir, "size"},
+		{"negative size", rawTree("100644", chunksName, info(`{"size":-1,"chunk":65536}`)), tiers.KindDir, chunksName},
+		{"no size", rawTree("100644", chunksName, info(`{"chunk":65536}`)), tiers.KindDir, "size"},
+		{"size twice", rawTree("100644", chunksName, info(`{"size":1,"size":1,"chunk":65536}`)), tiers.KindDir, chunksName},
+		{"unknown key", rawTree("100644", chunksName, info(`{"size":1,"chunk":65536,"zip":1}`)), tiers.KindDir, chunksName},
+		{"no power of two", rawTree("100644", chunksName, info(`{"size":1,"chunk":65537}`)), tiers.KindDir, "65537"},
+		{"small chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":32768}`)), tiers.KindDir, chunksName},
+		{"big chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":8388608}`)), tiers.KindDir, chunksName},
+		{"chunk zero", rawTree("100644", chunksName, info(`{"size":1,"chunk":0}`)), tiers.KindDir, chunksName},
+		{"seven digits", rawTree("100644", chunksName, good, "100644", "0000000", blob), tiers.KindDir, "0000000"},
+		{"nine digits", rawTree("100644", chunksName, good, "100644", "000000000", blob), tiers.KindDir, "000000000"},
+		{"plus sign", rawTree("100644", chunksName, good, "100644", "+0000000", blob), tiers.KindDir, "+0000000"},
+		{"other name", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "README", blob), tiers.KindDir, "README"},
+		{"tree as a chunk", rawTree("100644", chunksName, good, "40000", "00000000", odb.EmptyTree), tiers.KindDir, "00000000"},
+		{"link as a chunk", rawTree("100644", chunksName, good, "120000", "00000000", short), tiers.KindDir, "00000000"},
+		{"twice", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000000", short), tiers.KindDir, "00000000"},
+		{"out of order", rawTree("100644", chunksName, good, "100644", "00000001", blob, "100644", "00000000", blob), tiers.KindDir, "00000000"},
+		{"far behind the end", rawTree("100644", chunksName, good, "100644", "99999999", blob), tiers.KindDir, "99999999"},
+		{"missing chunk", rawTree("100644", chunksName, good, "100644", "00000000", tiers.ID{1}, "100644", "00000001", blob), 0, "00000000"},
+		{"chunk is a tree", rawTree("100644", chunksName, good, "100644", "00000000", odb.EmptyTree), 0, "00000000"},
+		{"long chunk", rawTree("100644", chunksName, good, "100644", "00000000", v.object("blob", make([]byte, maxLong+1)), "100644", "00000001", blob), 0, "00000000"},
+		{"long chunk and a hole", rawTree("100644", chunksName, info(`{"size":196608,"chunk":65536}`), "100644", "00000000", v.object("blob", make([]byte, minChunk+1))), 0, "00000000"},
+		{"all hole", rawTree("100644", chunksName, info(`{"size":6553600000000,"chunk":65536}`)), tiers.KindFile, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v.t = t
+			v.forge(rawTree("40000", "bad", v.object("tree", c.tree), "100644", "good", short))
+			s := v.headSnapshot()
+			l, err := s.ReadDir(t.Context(), rootOf(s))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var kind tiers.Kind
+			for i := range l.Entries {
+				e := &l.Entries[i]
+				if e.Name != "bad" {
+					continue
+				}
+				kind = e.Kind
+				if kind == tiers.KindDir {
+					if _, err := s.ReadDir(t.Context(), e.Dir()); err != nil {
+						t.Error(err)
+					}
+					if _, err := v.Open(t.Context(), e.ID, -1); !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
+						t.Errorf("opened as a file: %v", err)
+					}
+				}
+			}
+			if kind != c.kind || len(l.Entries) < 1 || l.Entries[len(l.Entries)-1].Name != "good" {
+				t.Errorf("listed %+v", l.Entries)
+			}
+			switch {
+			case c.say == "" && len(l.Problems) == 0:
+			case len(l.Problems) != 1 || !strings.Contains(l.Problems[0].Error(), c.say) || !strings.Contains(l.Problems[0].Error(), `"bad"`):
+				t.Errorf("problems %v, want %q", l.Problems, c.say)
+			}
+		})
+	}
+}
