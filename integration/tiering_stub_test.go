@@ -73,7 +73,10 @@ func stubCases() []stubCase {
 func TestStubOperations(t *testing.T) {
 	for _, mode := range []string{"released", "restarted", "restored"} {
 		for _, cache := range []string{"on", "off"} {
-			t.Run(mode+",cache="+cache, func(t *testing.T) { stubCell(t, mode, cache) })
+			t.Run(mode+",cache="+cache, func(t *testing.T) {
+				t.Parallel()
+				stubCell(t, mode, cache)
+			})
 		}
 	}
 }
