@@ -14,7 +14,7 @@ import (
 // allows, whichever of it is durable, and comes to an end with.
 func TestJudgeAllowsWhatHappened(t *testing.T) {
 	const ops = 250
-	for _, seed := range effort.Seeds(t, 4, 200) {
+	for _, seed := range effort.Seeds(t, 2, 200) {
 		rnd := rand.New(rand.NewSource(seed))
 		whole := &History{Seed: seed, Dirs: []string{"d", "d/e"}, Files: map[string][]byte{"old": []byte("what was there before")}}
 		for i := range ops {
