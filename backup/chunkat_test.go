@@ -19,6 +19,7 @@ import (
 
 // Many readers of one open file, each in an order of its own: chunks, a blob that is kept, and one that is streamed.
 func TestOpenAtConcurrently(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	data := noise(40, 50*minChunk+9)
 	v := openVolume(t, dir, Options{})
@@ -29,7 +30,7 @@ func TestOpenAtConcurrently(t *testing.T) {
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	chunks, _ := v.store(content(data), tiers.Base{})
 	small, _ := v.store(content(data[:testThreshold]), tiers.Base{})
-	reads := effort.Count(t, 50, 2000)
+	reads := effort.Count(t, 30, 2000)
 	for name, c := range map[string]struct {
 		id   tiers.ID
 		data []byte
@@ -117,6 +118,7 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 
 // A long request reads its chunks at once: it gives what lies before the first that cannot be read, and no byte of that.
 func TestOpenAtLongOverBadChunks(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(42, 20*minChunk)
 	id, _ := v.store(content(data), tiers.Base{})
@@ -167,6 +169,7 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 
 // Small reads that go forward have chunks loaded ahead; one that cannot be read stops them where it begins, until it can.
 func TestOpenAtForward(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(44, 60*minChunk+5)
 	id, _ := v.store(content(data), tiers.Base{})
@@ -210,6 +213,7 @@ func TestOpenAtForward(t *testing.T) {
 
 // Files stored at the same time by many.
 func TestStoreChunksConcurrently(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	x, err := v.Begin(t.Context())
 	if err != nil {

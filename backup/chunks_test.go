@@ -239,6 +239,7 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 
 // What the base lost is stored again, wherever it is known not to have changed.
 func TestChunksOfDamagedBase(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(9, 16*minChunk)
 	id, _ := v.store(content(data), tiers.Base{})
@@ -316,6 +317,7 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 
 // Content that is stored in another way than before did not change.
 func TestDiffOfForms(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	data := noise(70, 30*minChunk)
 	v := openVolume(t, dir, Options{})

@@ -70,6 +70,7 @@ func oddTree() (*file, map[string][]string) {
 }
 
 func TestOddTree(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{VolumeID: "vol-1", MachineID: "m1"})
 	want, links := oddTree()
 	v.commit(want, links)
@@ -92,6 +93,7 @@ func TestOddTree(t *testing.T) {
 
 // An unchanged tree put whole gives the ids that the base has, and writes nothing but what Commit makes.
 func TestUnchanged(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f, links := oddTree()
 	for i := range 2000 {

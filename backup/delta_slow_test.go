@@ -3,6 +3,7 @@
 package backup
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -122,4 +123,37 @@ func TestDeltaCost(t *testing.T) {
 	if left, err := filepath.Glob(filepath.Join(v.dir, "objects/pack/*.keep")); err != nil || len(left) > 0 {
 		t.Errorf(".keep files left: %v, %v", left, err)
 	}
+}
+
+// A delta on metadata that are damaged is refused rather than guessed at; put whole they are sound again.
+func TestDamagedShard(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t, Options{})
+	f := newDir(0o755)
+	for i := range 1000 {
+		f.text(fmt.Sprintf("f%d", i), "x").Mode = 0o600
+	}
+	v.commit(f, nil)
+	v.stockEdit("for f in .emberfs/meta/.emberfs%entries/??; do echo junk >>$f; done")
+	k := f.text("f1", "new")
+	tx, err := v.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	if k.ID, err = tx.PutFile(t.Context(), content(k.data), tiers.Base{}); err != nil {
+		t.Fatal(err)
+	}
+	base, root := rootOf(tx.Base()), &tiers.Root{Entry: f.Entry}
+	if _, err := tx.PutDir(t.Context(), base, false, root, []tiers.Entry{k.Entry}, nil); !errors.Is(err, tiers.ErrCorrupt) {
+		t.Errorf("PutDir = %v", err)
+	}
+	id, err := tx.PutDir(t.Context(), base, true, root, f.entries(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, v.read(v.headSnapshot()), f)
 }

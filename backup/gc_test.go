@@ -15,6 +15,7 @@ import (
 // Stock git repacks and prunes all the time while commits are made: nothing is ever lost, and what it packed as deltas reads
 // the same.
 func TestCommitsUnderGC(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f, links := oddTree()
 	for i := range 600 {
@@ -39,7 +40,7 @@ func TestCommitsUnderGC(t *testing.T) {
 		}
 		done <- nil
 	}()
-	count := effort.Count(t, 12, 400)
+	count := effort.Count(t, 8, 400)
 	for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 		f.text(fmt.Sprintf("many/f%03d", i%600), fmt.Sprint("changed in commit ", i))
 		f.text(fmt.Sprintf("dir/new%d", i%5), fmt.Sprint(i)).Mtime = tiers.Time{Sec: int64(i)}

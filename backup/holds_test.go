@@ -12,6 +12,7 @@ import (
 )
 
 func TestHolds(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	ctx := t.Context()
 	data := noise(70, 9*minChunk+1)

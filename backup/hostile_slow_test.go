@@ -7,7 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"emberfs/backup/odb"
 	"emberfs/tiers"
 )
 
@@ -155,6 +157,44 @@ func TestOpenedLies(t *testing.T) {
 	for _, line := range []string{`{"path":"a","x_since":5}`, `{"path64":"/w=="}`} {
 		if got, err := decodeOpened([]byte(line + "\n")); len(got) != 1 || err != nil {
 			t.Errorf("%s: %q, %v", line, got, err)
+		}
+	}
+}
+
+// A trie without end is given up soon, and the directory is read without it.
+func TestTrieBombs(t *testing.T) {
+	t.Parallel()
+	v := newVolume(t, Options{})
+	blob := v.object("blob", []byte("x"))
+	all := func(mode string, id tiers.ID) []any {
+		var e []any
+		for d := range trieFanout {
+			e = append(e, mode, digitName(d), id)
+		}
+		return e
+	}
+	shard := v.object("blob", []byte(`{"name":"good","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`+"\n"))
+	for _, leaf := range []struct {
+		mode string
+		id   tiers.ID
+	}{{"40000", odb.EmptyTree}, {"100644", shard}, {"100644", v.object("blob", nil)}, {"160000", blob}, {"100644", blob}} {
+		node := v.object("tree", rawTree(all(leaf.mode, leaf.id)...))
+		for range maxLevels + 3 {
+			node = v.object("tree", rawTree(all("40000", node)...))
+		}
+		header := v.object("blob", []byte(`{"tree":"`+odb.EmptyTree.String()+`"}`))
+		entries := v.object("tree", rawTree(append(all("40000", node), "100644", headerName, header)...))
+		meta := v.object("tree", rawTree("40000", entriesName, entries))
+		own := v.object("tree", rawTree("40000", metaName, meta))
+		v.forge(rawTree("40000", ownName, own, "100644", "good", blob))
+		start := time.Now()
+		s := v.headSnapshot()
+		l, err := s.ReadDir(t.Context(), rootOf(s))
+		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != tiers.KindFile || len(l.Problems) == 0 || !l.Reconciled {
+			t.Errorf("%+v: %+v, %v", leaf, l, err)
+		}
+		if took := time.Since(start); took > 20*time.Second {
+			t.Errorf("took %v", took)
 		}
 	}
 }

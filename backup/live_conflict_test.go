@@ -75,6 +75,7 @@ func TestLiveDiverged(t *testing.T) {
 
 // One looks at the remote, then two pushes, then one pushes: the server compares.
 func TestLivePushRace(t *testing.T) {
+	t.Parallel()
 	type act func(v *testVolume, f *file, text string) tiers.ID
 	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
 	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
@@ -105,6 +106,7 @@ func TestLivePushRace(t *testing.T) {
 // main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of it goes on there.
 // Only a remote without atomic pushes can let it; then it stays there.
 func TestDeletionLeavesNewerWork(t *testing.T) {
+	t.Parallel()
 	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")
 	g := two.read(two.newestSnapshot())
 	g.text("critical", "two")

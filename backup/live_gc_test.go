@@ -14,6 +14,7 @@ import (
 
 // Stock git repacks and prunes all the time while live commits and commits to main take turns: nothing is ever lost.
 func TestLiveUnderGC(t *testing.T) {
+	t.Parallel()
 	// Names before and behind "emberfs-live": in one of the two orders stock git reads main before the live branch.
 	for _, branch := range []string{"a", "main"} {
 		t.Run(branch, func(t *testing.T) {
@@ -41,7 +42,7 @@ func TestLiveUnderGC(t *testing.T) {
 				}
 				done <- nil
 			}()
-			count := effort.Count(t, 15, 200)
+			count := effort.Count(t, 12, 200)
 			for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 				for j := range i % 4 {
 					f.text("many/critical", fmt.Sprint("critical ", i, j))
@@ -71,6 +72,7 @@ func TestLiveUnderGC(t *testing.T) {
 
 // Our own GC beside them, without a grace period.
 func TestLiveUnderOwnGC(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{Branch: "a"})
 	f := newDir(0o755)
 	f.text("x", "x")

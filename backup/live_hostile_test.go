@@ -14,6 +14,7 @@ import (
 
 // What lies below the live branch's name and is none must not break anything.
 func TestHostileLiveRefs(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f := newDir(0o755)
 	f.text("a", "one")

@@ -155,6 +155,7 @@ func TestRepairLiveNotes(t *testing.T) {
 
 // The first fetch by hard link brings the live branch too.
 func TestLinkedLive(t *testing.T) {
+	t.Parallel()
 	v, f, ids, _ := liveHistory(t)
 	v.mustPush()
 	git(t, v.o.Source, "gc", "-q")

@@ -75,6 +75,7 @@ func mainRefOf(t *testing.T, dir string) string { return git(t, dir, "rev-parse"
 
 // Live commits go beside main, which takes their place with its next commit; stock git sees main alone.
 func TestLiveBranch(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{VolumeID: "vol", MachineID: "m"})
 	f := newDir(0o755)
 	f.text("a", "one")
@@ -183,6 +184,7 @@ func TestMainCatchesUp(t *testing.T) {
 
 // Somebody else moves one of the branches while a Tx is open: it fails, and whatever they did stays.
 func TestLiveRefMoved(t *testing.T) {
+	t.Parallel()
 	setup := func(t *testing.T) (*testVolume, *file) {
 		v := newVolume(t, Options{})
 		f := newDir(0o755)
@@ -257,6 +259,7 @@ func TestBeginAtBesideLive(t *testing.T) {
 // The live branch that main absorbed stays behind when the process is killed in between, or is somebody's who moved main: the first goes
 // at the next start, the second stays and is reported.
 func TestStaleLiveBranches(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f := newDir(0o755)
 	f.text("a", "one")

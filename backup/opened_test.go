@@ -43,6 +43,7 @@ func openedOf(t *testing.T, s tiers.Snapshot) []string {
 
 // The list goes from commit to commit until another one, or an empty one, takes its place; it is nobody's file.
 func TestOpened(t *testing.T) {
+	t.Parallel()
 	v := newVolume(t, Options{})
 	f := stockBase()
 	first := f.kids["a"]

@@ -201,6 +201,7 @@ func TestRefused(t *testing.T) {
 
 // The remote's branch is rewound, deleted, or pushed by somebody from the same history.
 func TestRemoteMoves(t *testing.T) {
+	t.Parallel()
 	remote := newRemote(t)
 	v := newVolume(t, Options{Source: remote})
 	f := newDir(0o755)

@@ -334,14 +334,12 @@ func TestConsolidateUnderLoopingGC(t *testing.T) {
 		var err error
 		files := crashFiles(fmt.Sprint(i / 3))
 		files["new"] = fmt.Appendf(nil, "%d", i)
-		if tip, err = addCommit(db, tip, i, files); err != nil {
+		if tip, err = addCommitBesideGit(db, tip, i, files); err != nil {
 			t.Fatalf("commit %d: %v", i, err)
 		}
 		blobs = append(blobs, hashOf(fmt.Sprint(i)))
 		for _, id := range []ID{blobs[len(blobs)-1], blobs[len(blobs)/2], blobs[0]} {
-			if _, err := db.Read(id, Blob, 100); err != nil {
-				t.Fatalf("after commit %d: %v", i, err)
-			}
+			wantBlob(t, dir, db, id, i)
 		}
 		if t.Failed() {
 			break

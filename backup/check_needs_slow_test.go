@@ -1,3 +1,5 @@
+//go:build slow
+
 package backup
 
 import (
@@ -111,6 +113,7 @@ func TestLacks(t *testing.T) {
 
 // TestLacksMissing: a missing object is named with the path that it stands at; of the history --deep alone reports it otherwise.
 func TestLacksMissing(t *testing.T) {
+	t.Parallel()
 	v, needs := oldNeeds(t)
 	v.explodeAll()
 	rev := v.first.String() + ":"

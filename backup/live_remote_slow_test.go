@@ -1,0 +1,79 @@
+//go:build slow
+
+package backup
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"emberfs/backup/wire"
+	"emberfs/tiers"
+)
+
+// The remote is left, by a lost connection or a kill, at any of its earlier states: the next push goes on from there.
+func TestLivePushFromEarlierStates(t *testing.T) {
+	t.Parallel()
+	remote := newRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	f := newDir(0o755)
+	f.text("a", "0")
+	m1 := v.commit(f, nil)
+	v.mustPush()
+	var live []tiers.ID
+	for i := range 3 {
+		f.text("critical", fmt.Sprint(i))
+		live = append(live, v.commitLive(f))
+		v.mustPush()
+	}
+	name := livePrefix + "main/" + strings.Split(liveRefs(t, remote)[0], ":")[0]
+	f.text("critical", "never pushed")
+	v.commitLive(f)
+	f.text("a", "1")
+	m2 := v.commit(f, nil)
+	f.text("critical", "next epoch")
+	l2 := v.commitLive(f)
+	git(t, v.dir, "gc", "-q", "--prune=now") // what the remote has must stay known
+	for what, state := range map[string][2]string{
+		"live 1": {m1.String(), live[0].String()}, "live 3": {m1.String(), live[2].String()}, "no live": {m1.String(), ""},
+		"undeleted": {m2.String(), live[2].String()}, "deleted": {m2.String(), ""}, "nothing": {"", ""},
+	} {
+		dir := filepath.Join(t.TempDir(), "remote.git")
+		if err := os.CopyFS(dir, os.DirFS(remote)); err != nil {
+			t.Fatal(err)
+		}
+		w := openVolume(t, v.copyWhole(), Options{Source: dir})
+		if state[0] == m2.String() {
+			if err := w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}}, func(out io.Writer) error {
+				ids, err := w.collect(t.Context(), []tiers.ID{m2}, m1)
+				if err != nil {
+					return err
+				}
+				return w.writePack(t.Context(), out, ids)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for ref, id := range map[string]string{"refs/heads/main": state[0], name: state[1]} {
+			if id == "" {
+				git(t, dir, "update-ref", "-d", ref)
+			} else {
+				git(t, dir, "update-ref", ref, id)
+			}
+		}
+		if moved, err := w.Peek(t.Context()); moved || err != nil {
+			t.Errorf("%s: Peek = %v, %v", what, moved, err)
+		}
+		if err := w.Push(t.Context()); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		wantRemote(t, what, dir, m2, l2)
+		w.wantPushed(what, l2)
+		if got := git(t, w.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+			t.Errorf("%s: left: %s", what, got)
+		}
+	}
+}
