@@ -46,13 +46,13 @@ func TestLiveUnderGC(t *testing.T) {
 			for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 				for j := range i % 4 {
 					f.text("many/critical", fmt.Sprint("critical ", i, j))
-					v.commitLive(f)
+					v.commitBesideGit(v.BeginLive, f, nil)
 				}
 				f.text(fmt.Sprintf("many/f%03d", i%50), fmt.Sprint("changed in commit ", i))
-				v.commit(f, nil)
+				v.commitBesideGit(v.Begin, f, nil)
 			}
 			f.text("many/critical", "the last")
-			v.commitLive(f)
+			v.commitBesideGit(v.BeginLive, f, nil)
 			cancel()
 			if err := <-done; err != nil {
 				t.Fatal(err)

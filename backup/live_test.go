@@ -12,8 +12,13 @@ import (
 	"emberfs/tiers"
 )
 
-// begin commits the tree by one of the ways to begin.
+// commitBy commits the tree by one of the ways to begin.
 func (v *testVolume) commitBy(begin func(context.Context) (tiers.Tx, error), f *file, o tiers.CommitOptions) (tiers.ID, error) {
+	v.t.Helper()
+	return v.commitWith(begin, f, nil, o)
+}
+
+func (v *testVolume) commitWith(begin func(context.Context) (tiers.Tx, error), f *file, links map[string][]string, o tiers.CommitOptions) (tiers.ID, error) {
 	v.t.Helper()
 	ctx := v.t.Context()
 	tx, err := begin(ctx)
@@ -25,7 +30,7 @@ func (v *testVolume) commitBy(begin func(context.Context) (tiers.Tx, error), f *
 	if tx.Base() != nil {
 		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
 	}
-	if err := put(ctx, tx, f, base, "", nil); err != nil {
+	if err := put(ctx, tx, f, base, "", links); err != nil {
 		return tiers.ID{}, err
 	}
 	o.Root = f.Dir()

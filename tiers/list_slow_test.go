@@ -5,6 +5,7 @@ package tiers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,6 +95,34 @@ func TestKilledInListingAbove(t *testing.T) {
 		if rc := again.mustSync(t); rc.New {
 			t.Fatalf("step %d: a commit of nothing", stop)
 		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+// TestWarmViewHalfListed: a listing that was cut off shows as what it is going to be.
+func TestWarmViewHalfListed(t *testing.T) {
+	t.Parallel()
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	want := view(t, v).all(t)
+	died := errors.New("died")
+	for stop := 1; ; stop++ {
+		left := stop
+		next := openTiered(t, t.TempDir(), c, func(c *Config) {
+			c.Fail = func(s string) error {
+				if strings.HasPrefix(s, "list.") {
+					if left--; left == 0 {
+						return died
+					}
+				}
+				return nil
+			}
+		})
+		_, err := next.find("far/away/other name")
+		sameView(t, fmt.Sprint("step ", stop), view(t, next).all(t), want)
 		if err == nil {
 			return
 		}

@@ -214,7 +214,7 @@ func (c *churner) step() error {
 
 // TestCommitUnderChurn: while many change everything, each commit has exactly what was there at its boundary.
 func TestCommitUnderChurn(t *testing.T) {
-	limit, seed := effort.Time(t, 3*time.Second, 2*time.Minute), effort.Seed(t)
+	limit, seed := effort.Time(t, 2*time.Second, 2*time.Minute), effort.Seed(t)
 	for _, records := range []bool{true, false} {
 		t.Run(fmt.Sprintf("records %v", records), func(t *testing.T) { churn(t, records, limit/2, uint64(seed)) })
 	}

@@ -39,7 +39,7 @@ func (t askingTx) PutFile(ctx context.Context, f Content, base Base) (ID, error)
 // TestHolesAtBoundary: of a sparse file that changes while it is committed the commit sees the bytes and the holes of the boundary.
 func TestHolesAtBoundary(t *testing.T) {
 	t.Parallel()
-	for _, seed := range effort.Seeds(t, 6, 200) {
+	for _, seed := range effort.Seeds(t, 4, 200) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { holesAtBoundary(t, rand.New(rand.NewPCG(uint64(seed), 0))) })
 	}
 }

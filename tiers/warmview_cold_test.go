@@ -136,34 +136,6 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	}
 }
 
-// TestWarmViewHalfListed: a listing that was cut off shows as what it is going to be.
-func TestWarmViewHalfListed(t *testing.T) {
-	t.Parallel()
-	v, c := newVolume(t)
-	sample(t, v)
-	v.mustSync(t)
-	want := view(t, v).all(t)
-	died := errors.New("died")
-	for stop := 1; ; stop++ {
-		left := stop
-		next := openTiered(t, t.TempDir(), c, func(c *Config) {
-			c.Fail = func(s string) error {
-				if strings.HasPrefix(s, "list.") {
-					if left--; left == 0 {
-						return died
-					}
-				}
-				return nil
-			}
-		})
-		_, err := next.find("far/away/other name")
-		sameView(t, fmt.Sprint("step ", stop), view(t, next).all(t), want)
-		if err == nil {
-			return
-		}
-	}
-}
-
 // TestWarmViewOfChangedStubs: what changed of a stub since shows: its attributes, and its bytes where it was emptied.
 func TestWarmViewOfChangedStubs(t *testing.T) {
 	c := newMemCold()

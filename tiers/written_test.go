@@ -80,7 +80,7 @@ func TestRangesRandom(t *testing.T) {
 // (memCold checks it), and the commit has what the file has.
 func TestWrittenRanges(t *testing.T) {
 	t.Parallel()
-	for _, seed := range effort.Seeds(t, 1, 60) {
+	for _, seed := range effort.Seeds(t, 1, 80) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { writtenRanges(t, rand.New(rand.NewSource(seed))) })
 	}
 }
@@ -95,7 +95,7 @@ func writtenRanges(t *testing.T, rnd *rand.Rand) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for round := range 60 {
+	for round := range 40 {
 		h, err := v.Open(n, unix.O_RDWR, false)
 		if err != nil {
 			t.Fatal(err)
@@ -145,7 +145,7 @@ func writtenRanges(t *testing.T, rnd *rand.Rand) {
 			h.Release()
 		}
 	}
-	if cold.known < 25 {
+	if cold.known < 12 {
 		t.Errorf("of %d files put only %d had a known base", cold.reads, cold.known)
 	}
 }
@@ -171,6 +171,7 @@ func checkCommitted(t *testing.T, v *Volume, cold *memCold, name string, n *Inod
 // TestWrittenRangesLate writes while commits read: a later one must not miss what an earlier one saw half, also of a file with
 // several names, which is read once for each.
 func TestWrittenRangesLate(t *testing.T) {
+	t.Parallel()
 	v, cold := newVolume(t)
 	defer v.Close()
 	n := write(t, v, v.Root(), "a", string(make([]byte, 4<<20)))
