@@ -66,6 +66,10 @@
 // in it and does not remove it; if after the release of the .keep, ours is a pack like any other, which it replaces whole. Hence
 // ours stays whatever happens to us after it was published: nothing takes it back.
 //
+// That holds for one stock git at a time, as git gc itself sees to. Two git repack -ad at once, beside a merge, can lose objects: the
+// first leaves out what a pack with our .keep has; the second, which sees that pack without .keep, makes the very pack again (equal
+// bytes have an equal name) that the first is about to remove as one from before, and removes what the first has made.
+//
 // # Collecting garbage
 //
 // GC walks from all references, HEAD, commits that Protect holds, reflogs and FETCH_HEAD, objects in packs with .keep, and all that
