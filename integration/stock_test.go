@@ -107,8 +107,6 @@ func TestGitBesideCommits(t *testing.T) {
 // TestStockClientEdits: what a user does in a clone and pushes is the next state of the volume: on a new machine, on the one that
 // made the commit before, and on one that comes after the first of them has committed it anew.
 func TestStockClientEdits(t *testing.T) {
-	t.Parallel()
-	deadline(t, 5*time.Minute)
 	big := make([]byte, 9<<20) // 144 chunks of 64 KiB
 	rand.New(rand.NewSource(4)).Read(big)
 	cases := []struct {
@@ -145,6 +143,8 @@ main2" ]`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			deadline(t, 3*time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
 			one := newVolume(t, "one", withSource(repo))
 			one.mount()
