@@ -126,16 +126,20 @@ func killSteps(t *testing.T, calls string) {
 	v.startForeground()
 	check(t, os.MkdirAll(v.at("a/b"), 0o755))
 	want := map[string]string{}
-	// The calls come by the hundred: at first each, then ever wider steps. The suite has a dozen of them.
-	wider := effort.Count(t, 2, 8)
-	for n, step := 1, 1; n < 400; n, step = n+step, 1+n/wider {
+	// The calls come by the hundred. The long form has each; the suite takes ever wider steps, a dozen in all.
+	tried := false
+	for n, step := 1, 1; n < 2000; n += step {
+		if !effort.Soaking() {
+			step = 1 + n/2
+		}
 		for i := range 5 {
 			name, content := fmt.Sprintf("a/b/f%d", i), fmt.Sprintf("%s %d %d", calls, n, i)
 			check(t, os.WriteFile(v.at(name), []byte(content), 0o644))
 			want[name] = content
 		}
 		if !v.syncKilledAt(calls, n) {
-			break // the sync came to its end: all steps have been tried
+			tried = true // the sync came to its end
+			break
 		}
 		fsck(t, v.cold())
 		fsck(t, repo)
@@ -153,6 +157,9 @@ func killSteps(t *testing.T, calls string) {
 			t.Fatalf("killed at call %d of %s: the next sync did not bring the remote up to date: %q", n, calls, got)
 		}
 		fsck(t, repo)
+	}
+	if !tried {
+		t.Errorf("the sync was killed at each call that was tried: there are more of %s", calls)
 	}
 	v.umount()
 	fsck(t, v.cold())

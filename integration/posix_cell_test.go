@@ -107,7 +107,7 @@ func (k cell) run(t *testing.T, skipped map[string]bool) map[string]bool {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	names := k.caseNames()
-	c := command{args: append([]string{env.self, k.dir}, names...), as: k.as, env: []string{helperVar + "=posix", "EMBERFS_TEST_SELF=" + env.self, "TMPDIR=/tmp"}}
+	c := command{args: append([]string{env.self, k.dir}, names...), as: k.as, env: []string{helperVar + "=posix", "EMBERFS_TEST_SELF=" + env.self, "EMBERFS_SOAK=" + os.Getenv("EMBERFS_SOAK"), "TMPDIR=/tmp"}}
 	cmd := c.prepare(ctx)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

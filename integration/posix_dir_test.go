@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/integration/effort"
 )
 
 func dirCases() []pcase {
@@ -82,7 +84,7 @@ func readdirTypes(c *tc) {
 }
 
 func readdirMany(c *tc) {
-	const n = 4_000 // many buffers of the kernel; TestLazySizes lists far more
+	n := effort.Count(c, 4_000, 10_000) // many buffers of the kernel
 	for i := range n {
 		c.ok(unix.Mknod(c.p(fmt.Sprintf("entry-with-a-name-of-some-length-%05d", i)), unix.S_IFREG|0o644, 0), "mknod")
 	}

@@ -59,6 +59,7 @@ func testJobs() []job {
 		{name: "database/order", pkg: pkg, tests: "^(TestCommitKeepsOrder|TestCriticalOrder)$", limit: 20 * time.Minute},
 
 		{name: "size/memory", pkg: pkg, tests: "^TestMemoryLimit$", limit: 20 * time.Minute},
+		{name: "size/inodes", pkg: pkg, tests: "^TestInodeTable$", limit: 20 * time.Minute},
 		{name: "size/lazy", pkg: pkg, tests: "^TestLazySizes$", limit: 20 * time.Minute},
 		{name: "program/build", pkg: pkg, tests: "^(TestProgramGoBuild|TestPassthroughPrograms)$", limit: 20 * time.Minute},
 		{name: "program/odd-tree", pkg: pkg, tests: "^(TestProgramCopies|TestRestoreOddTree|TestHistoryOddTree)$", limit: 30 * time.Minute},

@@ -219,7 +219,7 @@ func verdict(j job, text []byte, err, ctxErr error) string {
 		return fmt.Sprintf("not finished after %v", j.limit)
 	case ctxErr != nil:
 		return "interrupted"
-	case j.fuzz != "" && err != nil && has("context deadline exceeded") && !has("Failing input"):
+	case j.fuzz != "" && err != nil && has(", execs: ") && has("context deadline exceeded") && !has("Failing input"):
 		return "" // the fuzzer at times takes the end of its own time for a failure: go.dev/issue/48591
 	case err != nil:
 		return err.Error()
