@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,4 +197,51 @@ func TestForegroundAnswersAtOnce(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the daemon: %v", err)
 	}
+}
+
+// TestKilledBeforeMount: a daemon that dies when it has its control socket and registration, and no mount yet, leaves nothing that
+// the next one or a command takes for a living one.
+func TestKilledBeforeMount(t *testing.T) {
+	deadline(t, time.Minute)
+	lookPath(t, "strace")
+	v := newVolume(t, "v").mount()
+	check(t, os.WriteFile(v.at("f"), []byte("text"), 0o644))
+	v.umount()
+	args := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=mount", "-e", "inject=mount:signal=SIGKILL"}
+	r := command{args: append(args, v.mountArgs("--foreground")...)}.run(t)
+	if _, err := os.Lstat(filepath.Join(v.state, "control.sock")); r.code == 0 || err != nil || mountAt(v.mnt) != nil {
+		t.Fatalf("it was to die between its socket and its mount: %v, mounted %+v\n%v", err, mountAt(v.mnt), r)
+	}
+	if r := v.emberfs("sync", v.mnt); r.code != 1 {
+		t.Errorf("sync of what is not mounted: %v", r)
+	}
+	if r := v.emberfs("status"); r.code != 0 || strings.Contains(r.stdout, v.mnt) {
+		t.Errorf("status lists a dead daemon: %v", r)
+	}
+	v.mount()
+	if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "text" {
+		t.Errorf("the next one: %q, %v", b, err)
+	}
+	v.umount()
+}
+
+// TestFailedMountLeavesNothing: a mount that the kernel refuses takes its control socket and registration back.
+func TestFailedMountLeavesNothing(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v")
+	if r := v.tryMount("-o", "context=no_such:context"); r.code != 32 { // mount(2) refuses it
+		t.Fatalf("want exit 32: %v", r)
+	}
+	if _, err := os.Lstat(filepath.Join(v.state, "control.sock")); !os.IsNotExist(err) {
+		t.Errorf("the control socket is left: %v", err)
+	}
+	entries, err := filepath.Glob("/run/emberfs/*")
+	check(t, err)
+	for _, e := range entries {
+		if b, err := os.ReadFile(e); err == nil && strings.Contains(string(b), v.mnt) {
+			t.Errorf("the registration is left: %s", b)
+		}
+	}
+	v.mount()
+	v.umount()
 }
