@@ -257,11 +257,23 @@ func sameTree(t testing.TB, got, want map[string]string, what string) {
 	}
 }
 
+// rsync copies the tree from, with everything that it has, to the directory to.
+func rsync(t testing.TB, from, to string) {
+	t.Helper()
+	must(t, "/", rsyncArgs("--sparse", from+"/", to+"/")...)
+}
+
 // rsyncClean requires that rsync sees no difference at all between two trees.
 func rsyncClean(t testing.TB, from, to string) {
 	t.Helper()
-	out := must(t, "/", "rsync", "-aHAXn", "--numeric-ids", "--checksum", "--delete", "--itemize-changes", from+"/", to+"/")
+	out := must(t, "/", rsyncArgs("--dry-run", "--checksum", "--delete", "--itemize-changes", from+"/", to+"/")...)
 	if out != "" {
 		t.Errorf("rsync between %s and %s:\n%s", from, to, clip(out))
 	}
+}
+
+// rsyncArgs returns the command of rsync that takes everything there is. Without the window of -1 it compares times by the
+// second, and leaves alone those of a directory that it made within the second of its source.
+func rsyncArgs(args ...string) []string {
+	return append([]string{"rsync", "-aHAX", "--numeric-ids", "--modify-window=-1"}, args...)
 }

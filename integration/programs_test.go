@@ -189,10 +189,10 @@ func TestProgramCopies(t *testing.T) {
 	}
 	const tar = "tar --acls --xattrs --xattrs-include='*' --sparse --format=posix"
 	shell(t, "/", tar+` -C `+native+` -cf - . 2>/dev/null | `+tar+` -C `+v.at("tar")+` -xpf -`)
-	must(t, "/", "rsync", "-aHAXS", "--numeric-ids", native+"/", v.at("rsync")+"/")
+	rsync(t, native, v.at("rsync"))
 	sameTree(t, scanTree(t, v.at("rsync")), want, "rsync into the mount")
 	back := mkdir(t, filepath.Join(testDir(t), "back"), user{})
-	must(t, "/", "rsync", "-aHAXS", "--numeric-ids", v.at("rsync")+"/", back+"/")
+	rsync(t, v.at("rsync"), back)
 	sameTree(t, scanTree(t, back), want, "rsync out of the mount")
 	rsyncClean(t, native, v.at("rsync"))
 	// tar has limits of its own (sockets, links of FIFOs): what it makes on a native directory is what counts

@@ -28,7 +28,7 @@ func TestRestoreOddTree(t *testing.T) {
 	makeOddTree(t, one.mnt)
 	before := scanTree(t, one.mnt)
 	must(t, "/", "rm", "-rf", native)
-	must(t, "/", "rsync", "-aHAXS", "--numeric-ids", one.mnt+"/", native+"/")
+	rsync(t, one.mnt, native)
 	rsyncClean(t, one.mnt, native)
 	one.sync()
 	sameTree(t, scanTree(t, one.mnt), before, "after sync, still mounted")
@@ -96,7 +96,7 @@ func proveOddTree(t testing.TB, dir string) {
 	t.Helper()
 	made := mkdir(t, dir+".made", user{})
 	makeOddTree(t, made)
-	must(t, "/", "rsync", "-aHAXS", "--numeric-ids", made+"/", dir+"/")
+	rsync(t, made, dir)
 	sameTree(t, scanTree(t, dir), scanTree(t, made), "a native copy")
 	rsyncClean(t, made, dir)
 }

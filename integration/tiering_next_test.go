@@ -39,7 +39,7 @@ func TestLazyRestoreIsExact(t *testing.T) {
 	var want map[string]string
 	one, two := lazyPair(t, func(one *volume) {
 		makeOddTree(t, one.mnt)
-		must(t, "/", "rsync", "-aHAXS", "--numeric-ids", one.mnt+"/", native+"/")
+		rsync(t, one.mnt, native)
 		want = scanTree(t, one.mnt)
 	})
 	rsyncClean(t, native, two.mnt)
