@@ -162,6 +162,7 @@ func TestMemoryLate(t *testing.T) {
 
 // TestMemoryEnds ends the mount in all ways that are in good order: no tmpfs is left.
 func TestMemoryEnds(t *testing.T) {
+	t.Parallel()
 	deadline(t, 2*time.Minute)
 	for name, end := range map[string]func(v *volume){
 		"sigterm": func(v *volume) { check(t, unix.Kill(v.daemon(), unix.SIGTERM)) },

@@ -288,6 +288,7 @@ func TestOwnWriters(t *testing.T) {
 // TestOwnRulesTravel: rules survive a killed daemon from the close that accepted them on, are in the commit, on the next machine, and
 // follow what a stock client commits.
 func TestOwnRulesTravel(t *testing.T) {
+	t.Parallel()
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	one := newVolume(t, "one", withSource(repo))

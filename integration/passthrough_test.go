@@ -156,6 +156,7 @@ func (v *volume) commitBegins(name, want string) {
 // sees every byte, every commit takes what there is, nothing of it is released, until the writer has ended; also when the daemon is
 // killed meanwhile.
 func TestPassthroughLeavesZone(t *testing.T) {
+	t.Parallel()
 	for _, how := range []string{"open", "mapped"} {
 		for _, killed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,killed=%v", how, killed), func(t *testing.T) {
