@@ -67,12 +67,12 @@ func helperPowerCut(args []string) error {
 	return nil
 }
 
-// anotherBoot makes this process and its children see another boot id and an empty /run. It lets go of the mounts of others: they could
-// not be unmounted while this namespace has copies of them.
+// anotherBoot makes this process and its children see another boot id and an empty /run. It lets go of the mounts of others, which
+// could not be unmounted while this namespace has copies of them, but not of the disk that the programs lie on.
 func anotherBoot(t testing.TB, job cutJob) {
 	t.Helper()
 	for _, m := range slices.Backward(mounts()) {
-		if strings.HasPrefix(m.fstype, "fuse") || strings.HasPrefix(m.source, "/dev/loop") {
+		if (strings.HasPrefix(m.fstype, "fuse") || strings.HasPrefix(m.source, "/dev/loop")) && !strings.HasPrefix(job.Bin, m.dir+"/") {
 			check(t, unix.Unmount(m.dir, unix.MNT_DETACH))
 		}
 	}

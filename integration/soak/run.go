@@ -144,10 +144,13 @@ func (s *soak) failed() bool {
 	return slices.ContainsFunc(s.results, func(r result) bool { return r.why != "" })
 }
 
-// ownNamespace runs a command with mounts and a /run of its own. It lets go of the mounts of others: they could not be unmounted while
-// this namespace has copies of them.
+// ownNamespace runs a command with mounts and a /run of its own. It lets go of the mounts of others, which could not be unmounted while
+// this namespace has copies of them, but not of the disk that it works on.
 const ownNamespace = `mount --make-rprivate /
-awk '$3 ~ /^fuse/ || $1 ~ /^\/dev\/loop/ {print $2}' /proc/self/mounts | tac | while read -r dir; do umount -l "$(printf %b "$dir")"; done
+awk '$3 ~ /^fuse/ || $1 ~ /^\/dev\/loop/ {print $2}' /proc/self/mounts | tac | while read -r dir; do
+	dir="$(printf %b "$dir")"
+	case "$TMPDIR/" in "$dir"/*) ;; *) umount -l "$dir" ;; esac
+done
 mount -t tmpfs -o mode=755 run /run
 exec "$@"`
 
