@@ -2,14 +2,16 @@ package fs
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/subprocess"
 )
 
 // devFuse is where connections to the kernel are made.
@@ -98,17 +100,13 @@ func detachDirect(path string, lazy bool) error {
 	return nil
 }
 
-// helperPath finds fusermount3; mount(8) calls its helpers without a PATH.
+// helperPath finds fusermount3.
 func helperPath() (string, error) {
-	if p, err := exec.LookPath("fusermount3"); err == nil {
-		return p, nil
+	path, err := subprocess.Fusermount()
+	if err != nil {
+		return "", ErrNoHelper
 	}
-	for _, dir := range []string{"/usr/bin", "/bin", "/usr/local/bin"} {
-		if p, err := exec.LookPath(dir + "/fusermount3"); err == nil {
-			return p, nil
-		}
-	}
-	return "", ErrNoHelper
+	return path, nil
 }
 
 // helperError is a failed run of fusermount3 in its own words, which name the cause (user_allow_other, /dev/fuse...).
@@ -134,8 +132,8 @@ func attachHelper(s *mountSpec) (int, error) {
 	defer unix.Close(pair[0])
 	remote := os.NewFile(uintptr(pair[1]), "fusermount3 socket")
 	var stderr bytes.Buffer
-	cmd := exec.Command(bin, "-o", s.helper(), "--", s.mountpoint)
-	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd := subprocess.Command(context.Background(), bin, "-o", s.helper(), "--", s.mountpoint)
+	cmd.Env = append(cmd.Env, "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{remote}
 	cmd.Stderr = &stderr
 	err = cmd.Run()
@@ -178,7 +176,7 @@ func detachHelper(path string, lazy bool) error {
 		args = append(args, "-z")
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command(bin, append(args, "--", path)...)
+	cmd := subprocess.Command(context.Background(), bin, append(args, "--", path)...)
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
 		err = helperError(err, stderr.Bytes())

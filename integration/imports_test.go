@@ -93,3 +93,23 @@ func TestExitOnlyInMain(t *testing.T) {
 		}
 	}
 }
+
+// TestChildrenStartInOnePlace holds the rule of package subprocess: no other place starts a program, but for the one that starts the
+// daemon.
+func TestChildrenStartInOnePlace(t *testing.T) {
+	r := command{args: []string{"grep", "-rnE", `exec\.(Command|CommandContext|Cmd\{)|os\.StartProcess|syscall\.(Exec|ForkExec)|unix\.Exec|signal\.Ignore`, "--include=*.go", "--exclude=*_test.go", "cmd/emberfs", "fs", "tiers", "backup"}, dir: env.module}.run(t)
+	found := 0
+	for _, line := range strings.Split(strings.TrimSpace(r.stdout), "\n") {
+		path, _, _ := strings.Cut(line, ":")
+		switch _, text, _ := strings.Cut(line, ":"); {
+		case strings.Contains(text, "\t*exec.Cmd") || strings.Contains(text, "//"):
+		case path == "tiers/subprocess/subprocess.go" || path == "cmd/emberfs/daemonize.go":
+			found++
+		default:
+			t.Errorf("starts a program, or has its children ignore a signal: %s", line)
+		}
+	}
+	if found != 2 {
+		t.Errorf("%d places are known to start programs, want subprocess.go and daemonize.go:\n%s", found, r.stdout)
+	}
+}

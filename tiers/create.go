@@ -1,8 +1,6 @@
 package tiers
 
 import (
-	"sync"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -285,8 +283,3 @@ func (v *Volume) Symlink(dir *Inode, name, linkTo string, c Caller) (*Inode, Att
 		return unix.Symlinkat(linkTo, dirfd, name)
 	})
 }
-
-var umaskOnce sync.Once
-
-// clearUmask makes the daemon's own umask nothing: requests carry theirs.
-func clearUmask() { umaskOnce.Do(func() { unix.Umask(0) }) }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/subprocess"
 )
 
 // RestoreOptions say where and what Restore writes.
@@ -29,7 +31,7 @@ type Progress func(files, bytes, total int64)
 // Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with it. A
 // file that cannot be restored is an error that names it; the others are restored all the same.
 func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) error {
-	clearUmask()
+	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", o.To, err)

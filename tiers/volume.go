@@ -12,6 +12,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/subprocess"
 )
 
 // Volume is the storage manager: one mounted volume with its three tiers. Its methods are safe for concurrent use.
@@ -138,7 +140,7 @@ func now() Time {
 // Open opens the state directory c.State, which the caller has locked, brings warm to the branch's last commit where it has
 // nothing of its own, and decides whether records of the last run can be believed. Errors leave warm usable for another try.
 func Open(ctx context.Context, c Config) (_ *Volume, err error) {
-	clearUmask()
+	subprocess.ClearUmask()
 	st, err := loadState(c.State)
 	if err != nil {
 		return nil, err

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,11 +16,11 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+
+	"emberfs/tiers/subprocess"
 )
 
 const (
-	// fallbackPath is used where there is no PATH, as in a mount helper.
-	fallbackPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// maxAdvertised bounds in bytes what a remote may say of its references.
 	maxAdvertised = 256 << 20
 	// maxMessages is how much of what the other side says is kept for errors.
@@ -31,33 +29,9 @@ const (
 	killDelay = 2 * time.Second
 )
 
-// findGit returns the path of the git program.
-func findGit() (string, error) {
-	if os.Getenv("PATH") != "" {
-		path, err := exec.LookPath("git")
-		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrNoGit, err)
-		}
-		return path, nil
-	}
-	for _, dir := range strings.Split(fallbackPath, ":") {
-		if path, err := exec.LookPath(dir + "/git"); err == nil {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%w: it is in none of %s", ErrNoGit, fallbackPath)
-}
-
-// environment is ours without what would make git look at another repository or speak another protocol, and with settings
-// for the service and its children: keys and values in turn.
+// environment has settings for the service and its children: keys and values in turn.
 func environment(settings ...string) []string {
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "GIT_") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "LANG")
-	})
-	if os.Getenv("PATH") == "" {
-		env = append(env, "PATH="+fallbackPath)
-	}
-	env = append(env, "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
+	env := append(subprocess.Environment(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
 	for i := 0; i+1 < len(settings); i += 2 {
 		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
 	}
@@ -118,12 +92,12 @@ type process struct {
 func (r *Remote) start(ctx context.Context, service string, settings ...string) (*process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &process{name: service, adv: packp.NewAdvRefs()}
-	p.cmd = exec.CommandContext(ctx, r.git, service, r.path)
+	p.cmd = subprocess.Command(ctx, r.git, service, r.path)
 	// Open has checked the owner, by a rule that lets root's repositories pass where git's own does not.
 	p.cmd.Env = environment(append(settings, "safe.directory", r.path)...)
 	p.cmd.Dir = "/"
 	p.cmd.Stderr = &p.said
-	p.cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr.Setpgid = true
 	// SIGTERM lets git remove its locks; whoever does not listen is killed after killDelay.
 	p.cmd.Cancel = func() error { return unix.Kill(-p.cmd.Process.Pid, unix.SIGTERM) }
 	p.cmd.WaitDelay = killDelay

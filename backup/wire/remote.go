@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/backup/odb"
+	"emberfs/tiers/subprocess"
 )
 
 var (
@@ -52,9 +53,9 @@ func Open(source string) (*Remote, error) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, fmt.Errorf("open remote %s: %w", source, err)
 	}
-	git, err := findGit()
+	git, err := subprocess.Find("git")
 	if err != nil {
-		return nil, fmt.Errorf("open remote %s: %w", source, err)
+		return nil, fmt.Errorf("open remote %s: %w: %w", source, ErrNoGit, err)
 	}
 	return &Remote{path: path, git: git}, nil
 }

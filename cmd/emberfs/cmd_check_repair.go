@@ -12,11 +12,13 @@ import (
 
 	"emberfs/backup"
 	"emberfs/tiers"
+	"emberfs/tiers/subprocess"
 )
 
 // repair makes good what the check found, and checks again.
 func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 	first, warm := c.rep, c.warm
+	subprocess.ClearUmask()
 	if c.t.state != "" {
 		if err := c.repairTemps(); err != nil {
 			return nil, err

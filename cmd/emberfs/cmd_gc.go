@@ -11,6 +11,7 @@ import (
 
 	"emberfs/backup"
 	"emberfs/tiers"
+	"emberfs/tiers/subprocess"
 )
 
 func gcCommand(w world) *cobra.Command {
@@ -114,6 +115,7 @@ func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (
 	shown := newProgress(w, "gc", "object")
 	defer shown.done()
 	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false)
+	subprocess.ClearUmask()
 	return backup.Collect(ctx, cold, log, tiers.GCOptions{Grace: in.Grace, DryRun: in.DryRun, Progress: func(done, total int64) {
 		shown.expect(total, 0)
 		shown.set(done, 0)

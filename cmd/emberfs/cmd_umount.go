@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/subprocess"
 )
 
 func umountCommand(w world) *cobra.Command {
@@ -92,15 +93,15 @@ func unmountPath(path string, flags int) error {
 	if !errors.Is(err, unix.EPERM) || os.Geteuid() == 0 {
 		return err
 	}
-	fusermount := findFusermount()
-	if fusermount == "" {
+	fusermount, noHelper := subprocess.Fusermount()
+	if noHelper != nil {
 		return err
 	}
 	args := []string{"-u", "-q"}
 	if flags&unix.MNT_DETACH != 0 {
 		args = append(args, "-z")
 	}
-	out, err := exec.Command(fusermount, append(args, "--", path)...).CombinedOutput()
+	out, err := subprocess.Command(context.Background(), fusermount, append(args, "--", path)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("fusermount3: %w: %s", err, out)
 	}

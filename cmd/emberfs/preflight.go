@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"emberfs/tiers/subprocess"
 )
 
 // plain is the reason inside a path error: the path stands before it in the message already.
@@ -170,22 +172,10 @@ func checkFUSE(mountpoint string, root bool) error {
 	if root {
 		return nil
 	}
-	if findFusermount() == "" {
+	if _, err := subprocess.Fusermount(); err != nil {
 		return mountError(mountpoint, errors.New("fusermount3 is missing, and only root can mount without it"), "install the package fuse3")
 	}
 	return nil
-}
-
-// findFusermount looks in PATH and in the usual places, for mount(8) calls its helpers without a PATH.
-func findFusermount() string {
-	dirs := append(filepath.SplitList(os.Getenv("PATH")), "/usr/bin", "/bin", "/usr/local/bin", "/usr/sbin", "/sbin")
-	for _, dir := range dirs {
-		p := filepath.Join(dir, "fusermount3")
-		if st, err := os.Stat(p); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
-			return p
-		}
-	}
-	return ""
 }
 
 // shellQuote makes s safe to paste into a shell.

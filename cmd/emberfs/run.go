@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/subprocess"
 )
 
 // outsideHeap is what the process holds beside hot and the Go heap: the pages of the program that are in use and the request buffers
@@ -47,9 +48,9 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	if c.Foreground {
 		signal.Notify(signals, unix.SIGHUP) // its terminal has gone
 	} else {
-		signal.Ignore(unix.SIGHUP)
+		caughtAlone(unix.SIGHUP)
 	}
-	signal.Ignore(unix.SIGPIPE)
+	caughtAlone(unix.SIGPIPE)
 	if err := os.Chdir("/"); err != nil { // where the caller was may be unmounted
 		return mountError(c.Mountpoint, err, "")
 	}
@@ -149,6 +150,9 @@ func daemonLog(c *config, stderr io.Writer) (logrus.FieldLogger, func() error, e
 	return newLogger(c, f, false), f.Close, nil
 }
 
+// caughtAlone lets a signal do nothing to this process. An ignored one would be ignored by children as well.
+func caughtAlone(sig os.Signal) { signal.Notify(make(chan os.Signal), sig) }
+
 // tuneProcess bounds the heap by what memory_limit leaves beside hot, unless the user tuned the runtime, and asks for as many
 // descriptors as there may be open files.
 func tuneProcess(c *config, environ []string) {
@@ -158,13 +162,8 @@ func tuneProcess(c *config, environ []string) {
 	if !hasVariable(environ, "GOGC") {
 		debug.SetGCPercent(200) // the heap is small beside hot; the limit above stops it from growing
 	}
-	unix.Umask(0) // modes are the callers'
-	const want = 1 << 20
-	var lim unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil && lim.Max < want {
-		// Only root may; a user keeps the hard limit, to which the runtime has raised us.
-		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: want})
-	}
+	subprocess.ClearUmask()
+	subprocess.RaiseOpenFiles(1 << 20)
 }
 
 // noticeGrace is how long a daemon may take to notice that its mount is gone.
