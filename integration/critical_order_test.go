@@ -64,7 +64,7 @@ func TestCriticalOrder(t *testing.T) {
 	w.run(func(i int) error { // what is not critical is in nobody's way
 		return os.WriteFile(v.at(fmt.Sprintf("other/%d", i%300)), []byte(padding), 0o644)
 	})
-	taken := v.watchCommits(commitTime(t), func() int64 { return 0 })
+	taken := v.watchCommits(commitTime(t), nil)
 	w.end()
 	for _, f := range files {
 		check(t, f.Close())

@@ -20,23 +20,42 @@ import (
 // commitTime is for how long the tests of commits under load make some.
 func commitTime(t testing.TB) time.Duration { return effort.Time(t, 6*time.Second, time.Minute) }
 
+// underLoad says whether a test goes on taking commits: for a time, and then until there are enough of them, and of the transactions that
+// acked counts, for two minutes at most. On a busy machine the time alone shows little. With acked nil nobody counts.
+func underLoad(limit time.Duration, taken *[]takenCommit, acked func() int64) (more func() bool) {
+	end := time.Now().Add(limit)
+	return func() bool {
+		over := time.Since(end)
+		return over < 0 || over < 2*time.Minute && (len(*taken) < enoughCommits || acked != nil && acked() < enoughAcked)
+	}
+}
+
+// enoughCommits and enoughAcked are how many commits and transactions such a test has at least.
+const (
+	enoughCommits = 5
+	enoughAcked   = 50
+)
+
 // takenCommit is a commit and what had been acknowledged before it began.
 type takenCommit struct {
 	id    string
 	acked int64
 }
 
-// commitLoop commits every 300 ms; acked says what the writer had acknowledged to it at the moment.
+// commitLoop commits every 300 ms; acked says what the writer had acknowledged to it at the moment; nil: nobody counts.
 func (v *volume) commitLoop(acked func() int64) (taken []takenCommit) {
 	v.t.Helper()
-	for end := time.Now().Add(commitTime(v.t)); time.Now().Before(end); {
+	for more := underLoad(commitTime(v.t), &taken, acked); more(); {
 		next := time.After(300 * time.Millisecond)
-		before := acked()
+		var before int64
+		if acked != nil {
+			before = acked()
+		}
 		v.sync()
 		taken = append(taken, takenCommit{strings.TrimSpace(must(v.t, v.cold(), "git", "rev-parse", "main")), before})
 		<-next
 	}
-	if len(taken) < 5 {
+	if len(taken) < enoughCommits {
 		v.t.Errorf("only %d commits", len(taken))
 	}
 	return taken
@@ -191,7 +210,7 @@ func TestCommitKeepsOrder(t *testing.T) {
 	w.run(func(i int) error { // makes the walk long
 		return os.WriteFile(v.at(fmt.Sprintf("busy/%d", i%500)), []byte(padding), 0o644)
 	})
-	taken := v.commitLoop(func() int64 { return 0 })
+	taken := v.commitLoop(nil)
 	w.end()
 	for _, f := range open {
 		check(t, f.Close())

@@ -116,7 +116,7 @@ func (p *postgres) underLoad(v *volume, take func(acked func() int64) []takenCom
 	check(p.t, unix.Kill(-load.Process.Pid, unix.SIGKILL))
 	_ = load.Wait()
 	p.stop(server)
-	if transactions = ours.last.Load(); transactions < 50 {
+	if transactions = ours.last.Load(); transactions < enoughAcked {
 		p.t.Errorf("no progress: %d", transactions)
 	}
 	return taken, transactions
