@@ -98,7 +98,12 @@ func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
 	if _, named := m.dirs[at]; named {
 		m.dirs[at] = true
 	}
-	if m.seen[id] && len(m.dirs) == 0 || depth > maxDepth {
+	if m.seen[id] && len(m.dirs) == 0 {
+		return nil
+	}
+	if err := tiers.TooDeepToWalk(at, depth); err != nil {
+		m.c.found(tiers.Finding{Severity: tiers.Damaged, What: "not looked at: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
+			Do: "move the directory further up by a stock client"})
 		return nil
 	}
 	m.seen[id] = true

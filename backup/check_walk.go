@@ -135,6 +135,10 @@ func (w *objectWalk) commits(tip tiers.ID) error {
 	return nil
 }
 
+// moreDepth is how many levels a repository's trees have more than the directories that they store: folders of metadata, shards of a
+// wide directory's, chunks.
+const moreDepth = 2 + maxLevels + 1
+
 // tree walks a tree; at is its path in stored names.
 func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
 	if id == odb.EmptyTree || !w.marks.Add(id) {
@@ -143,8 +147,8 @@ func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if depth > maxDepth {
-		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: nested deeper than %d", tiers.ErrCorrupt, maxDepth))
+	if err := tiers.TooDeepToWalk(at, depth-moreDepth); err != nil {
+		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: %w", tiers.ErrCorrupt, err))
 	}
 	var p problems
 	entries, err := readTree(w.c.db, id, &p)

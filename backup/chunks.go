@@ -141,7 +141,7 @@ func (c *chunkTree) encode() ([]byte, error) {
 	const entry = len("100644 ") + chunkName + 1 + len(tiers.ID{})
 	size := (len(c.refs)+1)*entry + len(chunksName)
 	if size > maxTreeBlob {
-		return nil, fmt.Errorf("%d chunks of %d bytes: a tree of more than %d bytes", len(c.refs), c.chunk, maxTreeBlob)
+		return nil, tooMuch("a file of %d chunks of %d bytes", len(c.refs), c.chunk)
 	}
 	b := make([]byte, 0, size)
 	add := func(name []byte, id tiers.ID) {

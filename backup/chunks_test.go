@@ -297,7 +297,8 @@ func TestChunkedSizeChanges(t *testing.T) {
 	if _, err := x.PutFile(ctx, content(data), tiers.Base{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("PutFile = %v", err)
 	}
-	if _, err := x.PutFile(t.Context(), holed{size: 1 << 60}, tiers.Base{}); err == nil || !strings.Contains(err.Error(), "chunks") {
+	var much *tiers.TooMuchError
+	if _, err := x.PutFile(t.Context(), holed{size: 1 << 60}, tiers.Base{}); !errors.As(err, &much) {
 		t.Errorf("PutFile of an exabyte = %v", err)
 	}
 }

@@ -118,7 +118,7 @@ type chunkStore struct {
 func (t *tx) storeChunks(ctx context.Context, f tiers.Content, base tiers.Base, old *chunkTree, chunk int64) (tiers.ID, error) {
 	now := &chunkTree{size: f.Size(), chunk: chunk}
 	if n := now.count(); n > maxChunks {
-		return tiers.ID{}, fmt.Errorf("%d bytes are %d chunks of %d bytes, more than %d", now.size, n, chunk, maxChunks)
+		return tiers.ID{}, tooMuch("a file of %d bytes", now.size)
 	}
 	if old != nil && old.chunk != chunk {
 		old = nil

@@ -10,12 +10,8 @@ import (
 	"emberfs/tiers"
 )
 
-const (
-	// maxCounted bounds the trees whose totals are remembered; a bomb is made of few trees that come often.
-	maxCounted = 100_000
-	// maxTreeDepth is as deep as any path of Linux; a hostile repository's trees are deeper.
-	maxTreeDepth = 2048
-)
+// maxCounted bounds the trees whose totals are remembered; a bomb is made of few trees that come often.
+const maxCounted = 100_000
 
 // Files implements tiers.Snapshot. It reads trees, no metadata and no content.
 func (s *snapshot) Files(ctx context.Context, most int64) (files, names int64, err error) {
@@ -40,8 +36,8 @@ type counter struct {
 
 // entries counts what a directory holds with all below; over most names it stops and gives some number over most.
 func (c *counter) entries(list []odb.TreeEntry, depth int) (sum counts, err error) {
-	if depth > maxTreeDepth {
-		return counts{}, fmt.Errorf("%w: more than %d levels of directories", tiers.ErrCorrupt, maxTreeDepth)
+	if tiers.TooDeepToWalk("", depth) != nil {
+		return counts{}, nil // as in tree
 	}
 	sum.names = int64(len(list))
 	for i := range list {

@@ -136,8 +136,8 @@ func (d *comparison) dirs(at string, a, b *tiers.Entry, want []string, depth int
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
-	if depth > maxDepth {
-		return d.fail(at, fmt.Errorf("more than %d levels deep", maxDepth))
+	if err := tiers.TooDeepToWalk(at, depth); err != nil {
+		return d.fail(at, err)
 	}
 	var fields []string
 	both := a != nil && b != nil

@@ -38,13 +38,18 @@ func (d *dirBuild) seal() error {
 		return err
 	}
 	if len(d.treeData) > maxTreeBlob-1024 { // a commit's root has .emberfs besides
-		return fmt.Errorf("directory of %d entries: a tree of %d bytes, more than %d", len(d.tree), len(d.treeData), maxTreeBlob)
+		return tooMuch("a directory of %d entries", len(d.tree))
 	}
 	if d.id.Tree, err = odb.HashObject(odb.Tree, d.treeData); err != nil {
 		return err
 	}
 	d.head.tree = d.id.Tree
 	return d.sealMeta()
+}
+
+// tooMuch says what no reader would take.
+func tooMuch(format string, a ...any) error {
+	return &tiers.TooMuchError{Err: fmt.Errorf(format, a...)}
 }
 
 // setLinks gives the root's metadata the hard-link groups that span directories.
@@ -56,7 +61,7 @@ func (d *dirBuild) setLinks(links map[string][]string) error {
 			return err
 		}
 		if len(data) > maxLinksBlob {
-			return fmt.Errorf("%s: %d bytes, more than %d", linksName, len(data), maxLinksBlob)
+			return &tiers.TooMuchError{Links: true, Err: fmt.Errorf("%d files with names in several directories", len(links))}
 		}
 		d.linksData = data
 	}
@@ -72,6 +77,9 @@ func (d *dirBuild) sealMeta() error {
 		return id, err
 	}
 	head := encodeHeader(d.head)
+	if len(head) > maxLine {
+		return &tiers.TooMuchError{Names: []string{""}, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
+	}
 	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: entriesName}
 	var err error
 	if d.inner {
@@ -114,7 +122,7 @@ func (d *dirBuild) sealMeta() error {
 		return err
 	}
 	if len(data) > maxTreeBlob {
-		return fmt.Errorf("metadata of %d directories: a tree of %d bytes, more than %d", len(d.meta.subs), len(data), maxTreeBlob)
+		return tooMuch("a directory of %d directories", len(d.meta.subs))
 	}
 	d.id.Meta, err = add(odb.Tree, data)
 	return err

@@ -119,7 +119,7 @@ func (d *delta) commits(list []tiers.ID, old tiers.ID) error {
 			return err
 		}
 		d.add(id)
-		if err := d.tree(commit.Tree, oldTree, 0); err != nil {
+		if err := d.tree(commit.Tree, oldTree); err != nil {
 			return fmt.Errorf("commit %s: %w", id, err)
 		}
 	}
@@ -136,44 +136,45 @@ func (d *delta) add(id tiers.ID) bool {
 	return true
 }
 
-// tree adds a tree and what it reaches, but for what stands in the tree old at the same place.
-func (d *delta) tree(id, old tiers.ID, depth int) error {
-	if id == old || !d.add(id) {
-		return nil
-	}
-	if err := d.ctx.Err(); err != nil {
-		return err
-	}
-	if depth > maxDepth {
-		return fmt.Errorf("tree %s: %w: nested deeper than %d", id, tiers.ErrCorrupt, maxDepth)
-	}
-	entries, err := readTree(d.db, id, ignored())
-	if err != nil {
-		return fmt.Errorf("tree %s: %w", id, err)
-	}
-	var have []odb.TreeEntry
-	if !old.IsZero() {
-		// Where the old tree cannot be read everything is sent: more than needed is never wrong.
-		have, _ = readTree(d.db, old, ignored())
-	}
-	there := make(map[string]odb.TreeEntry, len(have))
-	for _, e := range have {
-		there[e.Name] = e
-	}
-	for _, e := range entries {
-		h := there[e.Name]
-		switch {
-		case e.Mode == odb.ModeGitlink || h.ID == e.ID:
-		case e.Mode == odb.ModeTree:
-			var below tiers.ID
-			if h.Mode == odb.ModeTree {
-				below = h.ID
+// tree adds a tree and what it reaches, but for what stands in the tree old at the same place. It bears trees of any depth: what a
+// commit holds has to be sent, whoever made it.
+func (d *delta) tree(id, old tiers.ID) error {
+	type pair struct{ id, old tiers.ID }
+	for todo := []pair{{id, old}}; len(todo) > 0; {
+		p := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if p.id == p.old || !d.add(p.id) {
+			continue
+		}
+		if err := d.ctx.Err(); err != nil {
+			return err
+		}
+		entries, err := readTree(d.db, p.id, ignored())
+		if err != nil {
+			return fmt.Errorf("tree %s: %w", p.id, err)
+		}
+		var have []odb.TreeEntry
+		if !p.old.IsZero() {
+			// Where the old tree cannot be read everything is sent: more than needed is never wrong.
+			have, _ = readTree(d.db, p.old, ignored())
+		}
+		there := make(map[string]odb.TreeEntry, len(have))
+		for _, e := range have {
+			there[e.Name] = e
+		}
+		for _, e := range entries {
+			h := there[e.Name]
+			switch {
+			case e.Mode == odb.ModeGitlink || h.ID == e.ID:
+			case e.Mode == odb.ModeTree:
+				below := pair{id: e.ID}
+				if h.Mode == odb.ModeTree {
+					below.old = h.ID
+				}
+				todo = append(todo, below)
+			default:
+				d.add(e.ID)
 			}
-			if err := d.tree(e.ID, below, depth+1); err != nil {
-				return err
-			}
-		default:
-			d.add(e.ID)
 		}
 	}
 	return nil

@@ -63,9 +63,10 @@ func decodeHeader(raw []byte) (header, error) {
 	return h, err
 }
 
-// Bounds of .emberfs%links: a path as long as Linux takes, and the blob.
+// Bounds of .emberfs%links: a path, longer than that of any directory that a commit takes (Linux takes 4,096 bytes at a time only, but
+// programs go on from there), and the blob.
 const (
-	maxPath      = 4096
+	maxPath      = 256 << 10
 	maxLinksBlob = 256 << 20
 )
 
@@ -198,8 +199,5 @@ func (p *problems) add(err error) {
 		p.list = append(p.list, errMoreProblems)
 	}
 }
-
-// tooMany says that the list is full: whoever reads on would only find more.
-func (p *problems) tooMany() bool { return p.dropped > 0 }
 
 var errMoreProblems = errors.New("more problems, not listed")

@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"slices"
 
@@ -9,11 +10,9 @@ import (
 	"emberfs/tiers"
 )
 
-// maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed.
-const maxMoveDirs = 200_000
-
-// maxDepth bounds recursion over a repository's directories; Linux cannot name a path that deep.
-const maxDepth = 2048
+// maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed: some 100 bytes each. What is behind
+// them counts as new, and a problem says so.
+const maxMoveDirs = 2_000_000
 
 // place is a name in a directory of a snapshot.
 type place struct {
@@ -25,7 +24,11 @@ type place struct {
 type moves struct {
 	entries map[place]tiers.Entry // with the metadata that the directory had under its old name
 	paths   map[string]string     // old path to new
+	cut     bool                  // there may be more
 }
+
+// errMovesCut is the problem of a directory that counts as new, and may be none.
+var errMovesCut = fmt.Errorf("more than %d directories were changed by a stock client: if this one was renamed, its owners, times and all else that git does not keep are lost", maxMoveDirs)
 
 // into gives the entry that a directory inherits.
 func (m *moves) into(dir tiers.DirID, stored string) (tiers.Entry, bool) {
@@ -63,6 +66,7 @@ func (s *snapshot) moved(ctx context.Context) (*moves, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	m.cut = w.cut
 	s.movedOnce.done, s.movedOnce.moves = true, m
 	return m, nil
 }
@@ -87,11 +91,16 @@ type mover struct {
 	seen   map[tiers.DirID]struct{} // in one pass; equal directories are looked at once, or few trees make a walk without end
 	gone   map[tiers.ID][]vanished
 	claims []claimant
+	cut    bool // not everything was looked at
 }
 
 // more says whether a directory is still to be looked at.
 func (w *mover) more(dir tiers.DirID, depth int) bool {
-	if _, ok := w.seen[dir]; ok || len(w.seen) >= maxMoveDirs || depth > maxDepth || w.ctx.Err() != nil {
+	if _, ok := w.seen[dir]; ok || w.ctx.Err() != nil {
+		return false
+	}
+	if len(w.seen) >= maxMoveDirs || tiers.TooDeepToWalk("", depth) != nil {
+		w.cut = true
 		return false
 	}
 	w.seen[dir] = struct{}{}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"emberfs/backup/odb"
 	"emberfs/tiers"
 	"emberfs/tiers/rules"
@@ -71,7 +73,7 @@ func encodeOpened(paths []string) []byte {
 	var b []byte
 	lines := 0
 	for _, p := range paths {
-		if p == "" || checkDirPath(p) != nil {
+		if p == "" || len(p) >= unix.PathMax || checkDirPath(p) != nil {
 			continue
 		}
 		start := len(b)

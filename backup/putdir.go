@@ -124,15 +124,19 @@ func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
 	if err := t.findChunks(b, put); err != nil {
 		return nil, err
 	}
+	var tooLong []string
 	lines := make([]line, len(put))
 	for i := range put {
 		if err := checkEntry(&put[i]); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", put[i].Name, err)
 		}
 		lines[i] = encodeLine(&put[i], b.chunkOf(&put[i]))
-		if n := len(lines[i].raw); n > maxLine {
-			return nil, fmt.Errorf("entry %q: %d bytes of metadata, more than %d", put[i].Name, n, maxLine)
+		if len(lines[i].raw) > maxLine {
+			tooLong = append(tooLong, put[i].Name)
 		}
+	}
+	if tooLong != nil {
+		return nil, &tiers.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
 	}
 	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.Name, b.Name) })
 	for i := 1; i < len(lines); i++ {

@@ -257,6 +257,9 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind tiers.Kind, c *chunkT
 			m.out = append(m.out, from)
 			return nil
 		}
+		if mv.cut {
+			m.p.add(fmt.Errorf("%q: %w", name, errMovesCut))
+		}
 	}
 	if c != nil {
 		return m.chunked(&e, nil, false, c)

@@ -44,7 +44,7 @@ type snapshot struct {
 
 var _ tiers.Snapshot = (*snapshot)(nil)
 
-const maxCommit = 16 << 20 // bytes of a commit object
+const maxCommit = 128 << 20 // bytes of a commit object; git has no limit
 
 // openSnapshot reads a commit and its root.
 func openSnapshot(db store, id tiers.ID, o owner) (*snapshot, error) {

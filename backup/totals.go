@@ -46,7 +46,7 @@ func (n *Counter) dir(ctx context.Context, s tiers.Snapshot, dir tiers.DirID, de
 	if t, ok := n.known[dir]; ok {
 		return t, true
 	}
-	if n.left <= 0 || depth > maxDepth {
+	if n.left <= 0 || tiers.TooDeepToWalk("", depth) != nil {
 		return t, false
 	}
 	l, err := s.ReadDir(ctx, dir)

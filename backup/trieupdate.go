@@ -217,7 +217,7 @@ func joinLines(b []byte, lines []line) ([]byte, error) {
 		size += len(lines[i].raw) + 1
 	}
 	if size > maxMetaBlob {
-		return nil, fmt.Errorf("%s: %d bytes of metadata in one blob, more than %d", entriesName, size, maxMetaBlob)
+		return nil, tooMuch("%d entries with %d MiB of metadata together", len(lines), size>>20)
 	}
 	b = slices.Grow(b, size-len(b))
 	for i := range lines {

@@ -170,7 +170,7 @@ func killSteps(t *testing.T, calls string) {
 func (v *volume) syncKilledAt(calls string, n int) bool {
 	v.t.Helper()
 	pid := v.fg.Process.Pid
-	tracer := v.attach(pid, calls, n)
+	tracer := v.attach(pid, "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
 	r, err := command{args: []string{env.bin, "sync", v.mnt}, limit: time.Minute}.try()
 	check(v.t, err)
 	if r.code == 0 {
@@ -189,11 +189,11 @@ func (v *volume) syncKilledAt(calls string, n int) bool {
 
 // attach starts strace and waits until it holds every thread. One attempt in some hundreds misses a thread that is just being
 // born, so there are three.
-func (v *volume) attach(pid int, calls string, n int) *exec.Cmd {
+func (v *volume) attach(pid int, options ...string) *exec.Cmd {
 	v.t.Helper()
 	var says bytes.Buffer
 	for range 3 {
-		tracer := exec.Command("strace", "-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(pid), "-e", "trace="+calls, "-e", fmt.Sprintf("inject=%s:signal=SIGKILL:when=%d", calls, n))
+		tracer := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(pid)}, options...)...)
 		tracer.Stderr = &says
 		check(v.t, tracer.Start())
 		if waitFor(5*time.Second, func() bool { return allTraced(pid) }) {

@@ -13,13 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smallDisk mounts an ext4 image of so many MiB.
-func smallDisk(t *testing.T, name string, mib int) string {
+// smallDisk mounts an image of so many MiB with ext4, or what another mkfs makes.
+func smallDisk(t *testing.T, name string, mib int, mkfs ...string) string {
 	t.Helper()
+	if mkfs == nil {
+		mkfs = []string{"mkfs.ext4", "-q", "-m", "0"}
+	}
 	dir := mkdir(t, filepath.Join(testDir(t), name), user{})
 	image := dir + ".img"
 	must(t, "/", "truncate", "-s", fmt.Sprintf("%dM", mib), image)
-	must(t, "/", "mkfs.ext4", "-q", "-m", "0", image)
+	must(t, "/", append(mkfs, image)...)
 	must(t, "/", "mount", "-o", "loop", image, dir)
 	t.Cleanup(func() {
 		if !waitFor(10*time.Second, func() bool { return unix.Unmount(dir, 0) == nil }) {

@@ -102,6 +102,7 @@ func (v *Volume) nothingDirty() {
 	defer v.barrier.Unlock()
 	if v.rootClean() {
 		v.backupDue.Store(0)
+		v.risk.leave(nil)
 		s := v.critical.take()
 		v.critical.settled(v, s)
 		v.answers = append(v.answers, s.waiting...)

@@ -32,7 +32,7 @@ type capture struct {
 	mu      sync.Mutex
 	files   int64
 	bytes   int64
-	missing []string // what could not be taken, and why
+	missing []leftOut // what could not be taken, and why
 
 	marks  []*dirMark // children before parents
 	marked int        // file marks so far
@@ -67,15 +67,19 @@ type fileMark struct {
 	unseen bool // it may have changed while it was read, or since: not to be recorded
 }
 
-func (c *capture) fail(at string, err error) {
+// fail notes what could not be taken: what is at a path, of so many bytes. It stays at risk until a commit has it.
+func (c *capture) fail(at string, bytes int64, err error) {
 	c.mu.Lock()
-	c.missing = append(c.missing, fmt.Sprintf("%s: %v", at, err))
+	c.missing = append(c.missing, leftOut{path: at, bytes: bytes, err: err})
 	c.mu.Unlock()
 }
 
 // dir stores the directory n. base is what the last commit has under this path, zero if unknown or none.
 func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, error) {
 	if err := c.ctx.Err(); err != nil {
+		return DirID{}, err
+	}
+	if err := tooDeepToTake(at); err != nil {
 		return DirID{}, err
 	}
 	v := c.v
@@ -108,6 +112,11 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 		root = &Root{Entry: *c.root, Links: v.links.spanning(c.links.spanning())}
 	}
 	m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
+	for much, more := (*TooMuchError)(nil), true; more && errors.As(err, &much); {
+		if put, more = w.without(much, put, root); more {
+			m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
+		}
+	}
 	if !m.full && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing)) {
 		// What the last commit has of this directory cannot be extended: it is stored anew from what is here.
 		v.log.WithError(err).WithField("path", at).Warn("directory is damaged in cold; storing it whole")

@@ -3,6 +3,7 @@ package tiers
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -27,6 +28,8 @@ type dirWalk struct {
 	work []pendingFile
 	lost map[int]bool      // slots of put whose content could not be had
 	have map[string]*Entry // what an earlier call of entries found; nil: nothing
+
+	plainRoot bool // the root has the extended attributes of the last commit, for those that it has now are too much
 }
 
 // pendingFile is a file that is to be read.
@@ -201,7 +204,20 @@ func (w *dirWalk) entry(name string) error {
 		return err
 	}
 	s, err := w.find(name)
+	if err == nil && s.pre != nil {
+		err = s.pre.err
+	}
+	if staysOut(err) {
+		if s.n != nil {
+			c.v.unref(s.n, 1)
+		}
+		w.leaveOut(name, 0, err)
+		return nil
+	}
 	if err != nil {
+		if s.n != nil {
+			c.v.unref(s.n, 1)
+		}
 		return fmt.Errorf("stat %q: %w", full, err)
 	}
 	if s.pre == nil {
@@ -214,9 +230,6 @@ func (w *dirWalk) entry(name string) error {
 			c.v.unref(n, 1)
 		}
 	}()
-	if pre.err != nil {
-		return fmt.Errorf("stat %q: %w", full, pre.err)
-	}
 	if pre.taken {
 		return fmt.Errorf("%q: %w: it moved within what was taken", full, ErrSpoiled)
 	}
@@ -294,13 +307,11 @@ func (w *dirWalk) subdir(e Entry, n *Inode, pre *preimage) error {
 			}
 		}
 		var err error
+		before := len(c.marks)
 		id, err = c.dir(n, full, base, m)
-		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO) || errors.Is(err, errNotListed) {
-			c.fail(full, err)
-			m.keep, m.redo = true, append(m.redo, e.Name)
-			if old := w.b.entry(e.Name); old != nil { // better than nothing
-				w.put = append(w.put, *old)
-			}
+		if staysOut(err) {
+			c.passOver(before)
+			w.leaveOut(e.Name, 0, err)
 			return nil
 		}
 		if err != nil {
@@ -344,8 +355,8 @@ func (w *dirWalk) read() error {
 					c.m.done(p.n)
 				}
 				return nil
-			case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EIO):
-				c.fail(path.Join(w.at, e.Name), err)
+			case staysOut(err):
+				c.fail(path.Join(w.at, e.Name), e.Size, err)
 				if w.lost == nil {
 					w.lost = map[int]bool{}
 				}
@@ -375,6 +386,70 @@ func (w *dirWalk) read() error {
 	}
 	w.work = nil
 	return nil
+}
+
+// staysOut says that an error concerns what it was met at alone: the commit takes all else, and says what it did not take.
+func staysOut(err error) bool {
+	var much *TooMuchError
+	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, ErrTooDeep} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.As(err, &much)
+}
+
+// leaveOut goes on without a name. What the last commit has of it is better than nothing.
+func (w *dirWalk) leaveOut(name string, bytes int64, err error) {
+	w.c.fail(path.Join(w.at, name), bytes, err)
+	w.m.keep, w.m.redo = true, append(w.m.redo, name)
+	if old := w.b.entry(name); old != nil {
+		w.put = append(w.put, *old)
+	} else if !w.m.full {
+		w.del = append(w.del, name)
+	}
+}
+
+// without takes out of what is put what a Tx says is too much, and says whether there is something left to try.
+func (w *dirWalk) without(much *TooMuchError, put []Entry, root *Root) ([]Entry, bool) {
+	c := w.c
+	if much.Links && root != nil && len(root.Links) > 0 {
+		for i, group := range slices.Sorted(maps.Keys(root.Links)) {
+			if i%2 == 1 || len(root.Links) == 1 {
+				delete(root.Links, group)
+			}
+		}
+		if !c.links.dropped {
+			c.fail("hard links", 0, fmt.Errorf("%w: some come back as files of their own", much.Err))
+		}
+		c.links.dropped = true
+		return put, true
+	}
+	tried := len(much.Names) > 0
+	for _, name := range much.Names {
+		if name == "" {
+			if root == nil || w.plainRoot {
+				return put, false
+			}
+			c.fail(".", 0, much.Err)
+			w.m.keep, w.plainRoot, root.Xattrs = true, true, nil
+			if c.base != nil {
+				root.Xattrs = c.base.Root().Xattrs
+			}
+			continue
+		}
+		i := slices.IndexFunc(put, func(e Entry) bool { return e.Name == name })
+		if i < 0 {
+			return put, false
+		}
+		size := put[i].Size
+		put, w.put = slices.Delete(put, i, i+1), nil
+		w.m.files = slices.DeleteFunc(w.m.files, func(f fileMark) bool { return f.name == name })
+		c.passOverThose(func(m *dirMark) bool { return m.in(w.m, name) })
+		w.leaveOut(name, size, much)
+		put, w.put = append(put, w.put...), nil
+	}
+	return put, tried
 }
 
 // settled gives what was put and what goes, where some content could not be had: what the last commit has of it is better than nothing.

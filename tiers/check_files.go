@@ -86,7 +86,7 @@ func (c linkContent) Data(off int64) (Range, bool, error) {
 var _ io.ReaderAt = linkContent("")
 
 func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, ID) bool, f func(string, Content) error) error {
-	if err := ctx.Err(); err != nil || depth > maxDepth {
+	if err := ctx.Err(); err != nil || TooDeepToWalk(at, depth) != nil {
 		return err
 	}
 	names, err := listNames(fd)

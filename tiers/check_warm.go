@@ -189,8 +189,10 @@ func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean b
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if depth > maxDepth {
-		return fmt.Errorf("warm/%s: more than %d levels deep", at, maxDepth)
+	if err := TooDeepToWalk(at, depth); err != nil {
+		w.out.Findings = append(w.out.Findings, Finding{Severity: Damaged, What: "not looked at: " + err.Error(), Path: nameOf(at), Where: path.Join("warm", at),
+			Do: "no commit takes it: move the directory further up"})
+		return nil
 	}
 	rec, ok, _ := w.record(self, true)
 	if rec.has(recUnlisted) {

@@ -217,12 +217,13 @@ type Tx interface {
 	// Base is the newest snapshot when the Tx began, as Cold.Newest: what this commit's content extends; nil for the first. Where its
 	// Info says Live a Tx of Cold.Begin absorbs it: the new commit's parent is main's tip all the same.
 	Base() Snapshot
-	// PutFile stores a file's content; it fails with ErrSizeChanged when c gives more or fewer bytes than its Size.
+	// PutFile stores a file's content; it fails with ErrSizeChanged when c gives more or fewer bytes than its Size, with *TooMuchError
+	// when that is too much.
 	// What base has too is not stored again.
 	PutFile(ctx context.Context, c Content, base Base) (ID, error)
 	// PutSymlink stores a symlink's target.
 	PutSymlink(ctx context.Context, target string, base ID) (ID, error)
-	// PutDir stores one directory, children first. With base non-zero and full false the entries in put replace or join those
+	// PutDir stores one directory, children first. *TooMuchError: nothing is stored. With base non-zero and full false the entries in put replace or join those
 	// of base and the names in del leave; with full true put is everything, and base only says what need not be stored again.
 	// Entries that are directories carry the DirID that an earlier PutDir returned or that stands in the base commit.
 	// root is nil but for the root directory, which comes last: equal content, attributes and links give the DirID that
@@ -352,6 +353,16 @@ var (
 	// ErrCorrupt: bytes in cold do not match their id or their format. Wrapped with what and where.
 	ErrCorrupt = errors.New("cold is damaged")
 )
+
+// TooMuchError is what a Tx says of what a commit cannot hold: it stays out of the commit, and the rest is taken.
+type TooMuchError struct {
+	Names []string // entries of the directory that PutDir got, "" for its own attributes; none: the file or directory as a whole
+	Links bool     // of PutDir: the root's link groups
+	Err   error
+}
+
+func (e *TooMuchError) Error() string { return "more than a commit can hold: " + e.Err.Error() }
+func (e *TooMuchError) Unwrap() error { return e.Err }
 
 // RefusedError is a remote's permanent refusal: hook, policy, fsck, permission.
 type RefusedError struct{ Reason string }

@@ -43,7 +43,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		if err := v.step("commit.walked"); err != nil {
 			return err
 		}
-		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
+		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
 		// After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one takes that back.
 		flushed := make(chan error, 1)
 		go func() { flushed <- v.flushWarm() }()
@@ -56,6 +56,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		}
 		// From here on the commit stands: what fails only makes the next one, or the next start, look at more.
 		_ = v.step("commit.moved")
+		v.risk.leave(c.missing)
 		v.noteHead(rc.Commit)
 		_ = v.step("commit.noted")
 		c.recordClean()
@@ -165,19 +166,49 @@ func (v *Volume) rootClean() bool {
 
 // release lets go of what the walk held. After a failure directories that were read whole are read whole again.
 func (c *capture) release(err error) {
+	if err != nil {
+		c.passOver(0)
+	}
 	for _, m := range c.marks {
-		if err != nil {
-			ds := m.n.dir
-			ds.mu.Lock()
-			if ds.mu.pending {
-				ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, touch{epoch: c.epoch}
-			}
-			ds.mu.Unlock()
-		}
 		c.v.unref(m.n, 1)
 	}
 	c.marks = nil
 	c.spill.close()
+}
+
+// passOver lets go of the directories from the given one on.
+func (c *capture) passOver(from int) {
+	i := 0
+	c.passOverThose(func(*dirMark) bool { i++; return i > from })
+}
+
+// passOverThose lets go of directories that were stored, but that the commit has not: nothing of them may be recorded as clean.
+func (c *capture) passOverThose(those func(*dirMark) bool) {
+	var kept []*dirMark
+	for _, m := range c.marks {
+		if !those(m) {
+			kept = append(kept, m)
+			continue
+		}
+		ds := m.n.dir
+		ds.mu.Lock()
+		if ds.mu.pending {
+			ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, touch{epoch: c.epoch}
+		}
+		ds.mu.Unlock()
+		c.v.unref(m.n, 1)
+	}
+	c.marks = kept
+}
+
+// in says whether the directory is the one with a name in parent, or below it.
+func (m *dirMark) in(parent *dirMark, name string) bool {
+	for ; m != nil; m = m.parent {
+		if m.parent == parent && m.name == name {
+			return true
+		}
+	}
+	return false
 }
 
 // recordClean writes what the commit made true: files first, then directories from the leaves up.

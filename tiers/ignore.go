@@ -129,8 +129,8 @@ func (v *Volume) settleIgnored(ctx context.Context, n *Inode) error {
 }
 
 func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("more than %d levels deep", maxDepth)
+	if err := TooDeepToWalk("", depth); err != nil {
+		return err
 	}
 	if err := v.list(n); err != nil {
 		return err

@@ -15,6 +15,8 @@ type linkGroups struct {
 	owner  map[string]uint64
 	inDirs map[string]map[string]struct{} // group -> directories
 	ids    map[uint64]ID                  // content that was read by the first of a file's names
+
+	dropped bool // they are too many for a commit: some files with names in several directories stay apart
 }
 
 // wasRead notes what a file holds: it is read once, and may be changed before the commit comes to its next name.

@@ -117,7 +117,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 			return err
 		}
 		c.m.close()
-		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, c.missing...)
+		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
 		if rootDir(base) == id && !v.rulesChanged(ctx, base) {
 			rc.Commit = base.Info().ID.String()
 			return nil

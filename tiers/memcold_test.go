@@ -34,7 +34,8 @@ type memCold struct {
 	maintain func(context.Context) error // nil: nothing to do
 	counting func(context.Context) error // is called by Files; nil: nothing to do
 	collect  func(context.Context, GCOptions) (GCReport, error)
-	skim     func(size int64) bool // PutFile reads a file of this size without keeping it; nil: none
+	tooMuch  func(root *Root, put []Entry) error // is called by PutDir; nil: all fits
+	skim     func(size int64) bool               // PutFile reads a file of this size without keeping it; nil: none
 }
 
 func newMemCold() *memCold {
@@ -303,6 +304,11 @@ func (t *memTx) PutSymlink(_ context.Context, target string, _ ID) (ID, error) {
 	return ID(sha1.Sum([]byte(target))), nil
 }
 func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error) {
+	if t.c.tooMuch != nil {
+		if err := t.c.tooMuch(root, put); err != nil {
+			return DirID{}, err
+		}
+	}
 	all := map[string]Entry{}
 	if !full {
 		old, ok := t.dirs[base]
@@ -354,7 +360,7 @@ func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
 		return ID{}, ErrRefMoved
 	}
 	maps.Copy(t.c.blobs, t.new)
-	maps.Copy(t.c.dirs, t.dirs)
+	t.keep(o.Root)
 	var text []byte
 	if o.Rules != nil {
 		text = *o.Rules
@@ -383,5 +389,19 @@ func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
 		t.c.head, t.c.live = info.ID, ID{}
 	}
 	return info.ID, nil
+}
+
+// keep takes what a directory reaches into cold: nothing else outlives a commit.
+func (t *memTx) keep(id DirID) {
+	list, ok := t.dirs[id]
+	if !ok {
+		return
+	}
+	t.c.dirs[id] = list
+	for i := range list {
+		if list[i].Kind == KindDir {
+			t.keep(list[i].Dir())
+		}
+	}
 }
 func (t *memTx) Abort() {}

@@ -82,8 +82,12 @@ func (v *Volume) returnAll(ctx context.Context) {
 
 // returnBelow is returnAll for one directory; left counts the files that did not come.
 func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int) error {
-	if depth > maxDepth || ctx.Err() != nil {
-		return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if TooDeepToWalk("", depth) != nil {
+		*left++ // or more
+		return nil
 	}
 	if err := v.list(n); err != nil {
 		return err
@@ -241,8 +245,11 @@ func (v *Volume) urgentFirst(ctx context.Context, paths []string) []string {
 
 // filesBelow lists the regular files at and below a path, as long as more says so. Directories are listed for it.
 func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func(string) bool) bool {
-	if ctx.Err() != nil || depth > maxDepth || !v.yield(ctx) {
+	if ctx.Err() != nil || !v.yield(ctx) {
 		return false
+	}
+	if TooDeepToWalk(at, depth) != nil {
+		return true // it comes when it is read
 	}
 	n, err := v.find(at)
 	if err != nil {

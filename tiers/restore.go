@@ -97,9 +97,6 @@ type linkKey struct {
 
 func keyOf(e *Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
 
-// maxDepth bounds the recursion: Linux paths end at 4096 bytes, a hostile tree does not.
-const maxDepth = 2048
-
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	r.rootFD, r.links, r.found = rootFD, map[linkKey]string{}, map[string]bool{}
 	r.owner = uint32(os.Geteuid())
@@ -204,8 +201,8 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if depth > maxDepth {
-		return false, r.fail(at, fmt.Errorf("more than %d levels deep", maxDepth))
+	if err := TooDeepToWalk(at, depth); err != nil {
+		return false, r.fail(at, err)
 	}
 	l, err := r.snap.ReadDir(ctx, id)
 	if err != nil {

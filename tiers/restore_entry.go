@@ -223,7 +223,7 @@ func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
 		r.links[keyOf(e)] = at
 		return false, nil
 	}
-	old, err := openAt(r.rootFD, first, unix.O_PATH, 0)
+	old, err := openPath(r.rootFD, first)
 	if err != nil {
 		return false, fmt.Errorf("other name %q of the same file: %w", first, err)
 	}

@@ -2,6 +2,9 @@ package tiers
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +18,62 @@ type risk struct {
 	mu       sync.Mutex
 	unpushed riskCount
 	taken    [2]riskCount // what the commit under way takes: at risk until it stands
+	out      map[string]leftOut
+}
+
+// leftOut is what a commit could not take, and why: it is at risk until one does, whatever the commit took beside it.
+type leftOut struct {
+	path  string
+	bytes int64 // of a file
+	since int64 // UnixNano of the first commit without it
+	err   error
+}
+
+// String is a line for receipts and status. A path of many levels is cut in its middle.
+func (l leftOut) String() string {
+	const most = 200
+	p := l.path
+	if len(p) > most {
+		p = p[:most/2] + "[...]" + p[len(p)-most/2:]
+	}
+	return fmt.Sprintf("%s: %v", p, l.err)
+}
+
+func lines(list []leftOut) []string {
+	out := make([]string, len(list))
+	for i, l := range list {
+		out[i] = l.String()
+	}
+	return out
+}
+
+// leave notes what a commit to main that stands has left out; it looked at all that earlier ones did not take. (One to the live branch
+// leaves nothing out: what it cannot take is left to one to main.)
+func (r *risk) leave(list []leftOut) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.out
+	r.out = make(map[string]leftOut, len(list))
+	for _, l := range list {
+		if l.since = before[l.path].since; l.since == 0 {
+			l.since = time.Now().UnixNano()
+		}
+		r.out[l.path] = l
+	}
+}
+
+// left lists what commits left out, in the order of paths: so many lines and then a count.
+func (r *risk) left(most int) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, p := range slices.Sorted(maps.Keys(r.out)) {
+		if len(out) == most {
+			return append(out, fmt.Sprintf("commit: left out: and %d more", len(r.out)-most))
+		}
+		out = append(out, "commit: left out: "+r.out[p].String())
+	}
+	return out
 }
 
 type lane struct {
@@ -112,6 +171,9 @@ func (r *risk) now() AtRisk {
 	c := r.unpushed
 	for i := range r.lanes {
 		c = c.plus(r.taken[i]).plus(r.lanes[i].count())
+	}
+	for _, l := range r.out {
+		c = c.plus(riskCount{1, l.bytes, l.since})
 	}
 	r.mu.Unlock()
 	out := AtRisk{Files: c.files, Bytes: c.bytes}

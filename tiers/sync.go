@@ -157,6 +157,7 @@ func (v *Volume) Status() Status {
 	s.LastCommit, s.LastPush, s.Tiers.Warm.LastTick = v.points.commit, v.points.push, v.points.tick
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
+	s.Errors = append(s.Errors, v.risk.left(10)...)
 	for i := range v.Rules().Rules() {
 		s.Rules = append(s.Rules, v.Rules().Rules()[i].String())
 	}
@@ -359,7 +360,7 @@ func countTree(dirfd int, use *warmUse, depth int) {
 		return
 	}
 	list, err := listNames(dirfd)
-	if err != nil || depth > maxDepth {
+	if err != nil || depth > walkDepth {
 		return
 	}
 	for _, d := range list {

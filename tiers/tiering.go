@@ -135,8 +135,8 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 	if err := s.ctx.Err(); err != nil {
 		return err
 	}
-	if depth > maxDepth {
-		return nil
+	if TooDeepToWalk(at, depth) != nil {
+		return nil // no commit of ours has it: nothing in it can leave
 	}
 	if n.dir.unlisted.Load() {
 		return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"unsafe"
@@ -24,6 +25,26 @@ func openAt(dirfd int, name string, flags int, mode uint32) (int, error) {
 		if err != unix.EINTR && err != unix.EAGAIN { // EAGAIN: a rename raced with the walk
 			return fd, err
 		}
+	}
+}
+
+// openPath opens what is at a slash path of any length, as O_PATH: the kernel takes 4,096 bytes of a path at a time.
+func openPath(dirfd int, at string) (int, error) {
+	const most = unix.PathMax - 1
+	fd, opened := dirfd, false
+	for {
+		part := at
+		if len(part) > most {
+			part = at[:strings.LastIndexByte(at[:most], '/')] // a name has 255 bytes
+		}
+		next, err := openAt(fd, part, unix.O_PATH, 0)
+		if opened {
+			closeFD(fd)
+		}
+		if err != nil || len(part) == len(at) {
+			return next, err
+		}
+		fd, opened, at = next, true, at[len(part)+1:]
 	}
 }
 

@@ -25,7 +25,7 @@ type CommitData struct {
 	Message           string
 }
 
-const maxParents = 1024 // far over any octopus; bounds what a hostile commit makes a walker do
+const maxParents = 1 << 20 // more than a commit of the size that we read can name
 
 // EncodeCommit returns the content of a commit. Names lose what git reserves (<, >, newlines, NUL, crud at the ends), times
 // before 1970 become 0; a NUL in the message or a zero tree is an error.

@@ -28,9 +28,11 @@ type Options struct {
 	DeltaCache int64
 	// MaxPerPack is how many objects a Writer puts into a pack before it begins the next; default 100,000.
 	MaxPerPack int
-	// MaxPackObjects bounds the objects of a fetched pack; default 16 million (60 to 200 bytes of memory each).
+	// MaxPackObjects bounds the objects of a fetched pack, which brings a whole history; default 1000 million. They take 60 to 200
+	// bytes of memory each, as they come: a sender cannot make us use more than some times what it sends.
 	MaxPackObjects int
-	// MaxInflate bounds what indexing one fetched pack may inflate altogether, in bytes; default 1 TiB.
+	// MaxInflate bounds what deltas of one fetched pack, of a few bytes each, may make us write and read altogether, in bytes; default
+	// 1 TiB, and 256 times the pack where that is more. What is no delta inflates to 1,032 times its size at most.
 	MaxInflate int64
 	// Shard says from its first 64 bytes whether a blob over 64 KiB is of a kind that comes in many versions with small
 	// differences, which are then kept as deltas when packs are merged. Trees are anyway. Default: no blob is.
@@ -57,7 +59,7 @@ func (o *Options) setDefaults() {
 	def(&o.DeltaMemory, 16<<20)
 	def(&o.DeltaCache, 8<<20)
 	def(&o.MaxPerPack, 100_000)
-	def(&o.MaxPackObjects, 16_000_000)
+	def(&o.MaxPackObjects, 1_000_000_000)
 	def(&o.MaxInflate, 1<<40)
 }
 

@@ -206,8 +206,10 @@ func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if err := f.spend(h.size); err != nil {
-		return err
+	if h.isDelta() {
+		if err := f.spend(h.size); err != nil {
+			return err
+		}
 	}
 	in := &inflater{db: f.db, left: h.size, what: what}
 	defer in.close()
@@ -245,10 +247,11 @@ func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 	return nil
 }
 
-// spend counts what is inflated against the limit, before it is.
+// spend counts what deltas inflate against the limit, before it is done.
 func (f *fetched) spend(n int64) error {
-	if f.work += n; f.work > f.db.opt.MaxInflate || f.work < 0 {
-		return fmt.Errorf("%w: the pack inflates to more than %d bytes", ErrTooLarge, f.db.opt.MaxInflate)
+	most := max(f.db.opt.MaxInflate, min(f.pf.len(), 1<<50)*256)
+	if f.work += n; f.work > most || f.work < 0 {
+		return fmt.Errorf("%w: the pack's deltas inflate to more than %d bytes", ErrTooLarge, most)
 	}
 	return nil
 }
