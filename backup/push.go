@@ -31,11 +31,11 @@ func (c *Cold) Push(ctx context.Context) error {
 
 func (c *Cold) push(ctx context.Context) error {
 	ours, err := c.position(ctx)
-	if err != nil || ours.main.IsZero() {
+	if err != nil {
 		return err
 	}
 	refs, err := c.remote.Refs(ctx)
-	if err != nil {
+	if err != nil || ours.main.IsZero() {
 		return err
 	}
 	p, err := c.planPush(ctx, ours, refs)

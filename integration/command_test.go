@@ -36,6 +36,14 @@ func (r result) String() string {
 	return fmt.Sprintf("%s: exit %d after %v\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.took.Round(time.Millisecond), clip(r.stdout), clip(r.stderr))
 }
 
+// failure is the result as an error; nil: exit 0.
+func (r result) failure() error {
+	if r.code == 0 {
+		return nil
+	}
+	return errors.New(r.String())
+}
+
 func clip(s string) string {
 	const most = 8000
 	if len(s) <= most {

@@ -58,6 +58,16 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 		return nil, err
 	}
 	defer closeFD(fd)
+	st, err := loadState(o.State)
+	if err != nil {
+		return nil, err
+	}
+	if err := st.proveWarm(fd); errors.Is(err, ErrUnproven) {
+		return &WarmState{Findings: []Finding{{Severity: Damaged, What: err.Error(), Where: "warm",
+			Do: UnprovenHelp}}}, nil
+	} else if err != nil {
+		return nil, err
+	}
 	set, err := EffectiveRules(o.State)
 	if err != nil {
 		return nil, err

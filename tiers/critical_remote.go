@@ -19,7 +19,7 @@ func (v *Volume) fsynced(n *Inode) error {
 	}
 	d := v.decide(n)
 	if d.Rule != nil && d.Rule.FsyncRemote {
-		return v.fsyncRemote(n, v.critical.awaited(v, n))
+		return v.fsyncRemote(n)
 	}
 	v.finished(n)
 	return nil
@@ -34,22 +34,22 @@ func (v *Volume) fsyncedDir(d *Inode) error {
 	at := v.pathOf(d)
 	for _, name := range v.critical.awaitedIn(d) {
 		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
-			return v.fsyncRemote(d, true)
+			return v.fsyncRemote(d)
 		}
 	}
 	if v.critical.isUnsent(d) {
-		return v.fsyncRemote(d, false)
+		return v.fsyncRemote(d)
 	}
 	if r := set.Decide(at, true).Rule; r != nil && r.FsyncRemote {
-		return v.fsyncRemote(d, v.critical.awaited(v, d))
+		return v.fsyncRemote(d)
 	}
 	return nil
 }
 
 // fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being made, or
-// could not be pushed.
-func (v *Volume) fsyncRemote(n *Inode, changed bool) error {
-	if !v.running.Load() || !changed && !v.unpushed() {
+// could not be pushed. Where nothing changed the remote is asked all the same: it may have lost what it had.
+func (v *Volume) fsyncRemote(n *Inode) error {
+	if !v.running.Load() {
 		return nil
 	}
 	done := make(chan error, 1)

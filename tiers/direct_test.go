@@ -251,7 +251,8 @@ func TestUnseenWriter(t *testing.T) {
 		if got := string(cold.blobs[entryAt(t, cold, "f").ID]); len(got) != 2<<20 || !strings.HasPrefix(got, text) {
 			t.Errorf("the commit has %d bytes, %q", len(got), got[:5])
 		}
-		if _, why, err := v.release(t.Context(), n, func() bool { return true }); why == "" || err != nil {
+		always := func() bool { return true }
+		if _, why, err := v.release(t.Context(), n, always, always); why == "" || err != nil {
 			t.Fatalf("released while a program writes it: %q, %v", why, err)
 		}
 	}
@@ -298,11 +299,11 @@ func TestUnseenReaderKeepsBytes(t *testing.T) {
 	p, err := os.Open(filepath.Join(v.cfg.State, warmName, "f"))
 	must(t, err)
 	always := func() bool { return true }
-	if _, why, err := v.release(t.Context(), n, always); why != keptOpen || err != nil {
+	if _, why, err := v.release(t.Context(), n, always, always); why != keptOpen || err != nil {
 		t.Errorf("kept as %q, %v while somebody has it open", why, err)
 	}
 	must(t, p.Close())
-	if bytes, why, err := v.release(t.Context(), n, always); bytes == 0 || err != nil {
+	if bytes, why, err := v.release(t.Context(), n, always, always); bytes == 0 || err != nil {
 		t.Errorf("kept as %q, %v", why, err)
 	}
 }

@@ -35,6 +35,7 @@ type stateFile struct {
 	Head    string `json:"head"`                   // the commit that warm was last in step with, main's or a live one; "" before the first
 	Origin  string `json:"origin,omitempty"`       // the commit that warm was last restored from: unlisted directories are of it
 	Tiered  bool   `json:"tiered,omitempty"`       // there may be stubs and unlisted directories: without records nobody can tell
+	Marked  bool   `json:"marked,omitempty"`       // warm's root carries the mark of this volume
 	Rules   string `json:"rules_agreed,omitempty"` // sha256 of texts of rules that were written on this machine: the last, and the one before
 	Walked  string `json:"rules_walked,omitempty"` // the rules by which the last commit looked at everything
 	Direct  string `json:"direct_boot,omitempty"`  // boot id in which the kernel was let at files of warm: programs may still have some open

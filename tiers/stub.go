@@ -48,8 +48,9 @@ func (a *again) try(v *Volume, n *Inode, err *error) bool {
 	return false
 }
 
-// release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays.
-func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (bytes int64, kept string, err error) {
+// release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays. remoteHas says
+// whether the remote, asked in this round, has all that was committed.
+func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remoteHas func() bool) (bytes int64, kept string, err error) {
 	n.mu.Lock()
 	r := n.mu.rec
 	n.mu.Unlock()
@@ -60,7 +61,7 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool) (byt
 		return 0, keptChanged, nil
 	case n.opens.Load() > 0:
 		return 0, keptOpen, nil
-	case v.unpushed(): // looked at again below; without this look each tick would ask cold for nothing
+	case v.unpushed() || !remoteHas(): // looked at again below; without this look each tick would ask cold for nothing
 		return 0, keptUnpushed, nil
 	}
 	if err := v.cold.Holds(ctx, r.id, r.size); err != nil {

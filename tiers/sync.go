@@ -93,24 +93,26 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 	return nil
 }
 
-// push brings the remote up to the branch.
+// push brings the remote up to the branch. It asks the remote also where it had everything when it was asked last: somebody may have moved
+// or removed what it had, and only what was looked at is said.
 func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	if !v.cold.HasRemote() {
 		return
 	}
 	rc.Remote = v.cfg.Source
-	if rc.Commit == "" {
-		rc.Pushed = true // an empty volume: there is nothing to send
+	had := v.cold.Pushed()
+	if err := v.cold.Push(ctx); err != nil {
+		v.points.setError("push", err)
+		what := "commit " + rc.Commit
+		if rc.Commit == "" {
+			what = "the volume, which is empty,"
+		}
+		rc.Missing = append(rc.Missing, fmt.Sprintf("%s is not known to be on %s: %v", what, v.cfg.Source, err))
 		return
 	}
-	if v.cold.Pushed().String() != rc.Commit {
-		if err := v.cold.Push(ctx); err != nil {
-			v.points.setError("push", err)
-			rc.Missing = append(rc.Missing, fmt.Sprintf("commit %s is not on %s: %v", rc.Commit, v.cfg.Source, err))
-			return
-		}
+	if now := v.cold.Pushed(); now != had && !now.IsZero() {
 		v.points.mu.Lock()
-		v.points.push = &Point{ID: rc.Commit, Time: time.Now()}
+		v.points.push = &Point{ID: now.String(), Time: time.Now()}
 		v.points.mu.Unlock()
 	}
 	v.points.setError("push", nil)

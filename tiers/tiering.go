@@ -81,6 +81,7 @@ func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 	}
 	s := v.newSweep(ctx, "command")
 	s.want = want
+	s.remote = &remoteCheck{asked: true, has: rc == nil || rc.Pushed || rc.Remote == ""}
 	v.sweeping.Lock()
 	err := s.run()
 	v.sweeping.Unlock()
@@ -103,6 +104,26 @@ type sweep struct {
 	count  *[ageBuckets]int64 // nil, or only counting: bytes by age
 	use    warmUse            // what was seen
 	err    error              // the first failure
+	remote *remoteCheck
+}
+
+// remoteCheck asks the remote once a round, when there is something to release, whether it has what was committed.
+type remoteCheck struct {
+	asked, has bool
+}
+
+func (r *remoteCheck) ask(ctx context.Context, v *Volume) bool {
+	if !r.asked {
+		r.asked, r.has = true, true
+		if v.cold.HasRemote() {
+			err := v.cold.Push(ctx) // what it has lost comes back
+			r.has = err == nil
+			if ctx.Err() == nil {
+				v.points.setError("push", err)
+			}
+		}
+	}
+	return r.has
 }
 
 // warmUse is what a walk found in warm.
@@ -112,7 +133,7 @@ type warmUse struct {
 }
 
 func (v *Volume) newSweep(ctx context.Context, reason string) *sweep {
-	return &sweep{v: v, ctx: ctx, report: TierReport{Reason: reason, Time: time.Now(), Kept: map[string]int64{}}}
+	return &sweep{v: v, ctx: ctx, remote: &remoteCheck{}, report: TierReport{Reason: reason, Time: time.Now(), Kept: map[string]int64{}}}
 }
 
 // run walks. Failures of single files are counted, logged and do not end it.
@@ -224,7 +245,8 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		s.punch(n)
 		return
 	}
-	freed, kept, err := v.release(s.ctx, n, func() bool { return v.unusedFor(n, &st) >= age })
+	unused := func() bool { return v.unusedFor(n, &st) >= age }
+	freed, kept, err := v.release(s.ctx, n, unused, func() bool { return s.remote.ask(s.ctx, v) })
 	if err != nil && s.ctx.Err() == nil {
 		v.log.WithError(err).WithField("path", at).Warn("a file cannot leave warm")
 		if s.err == nil {
@@ -324,6 +346,7 @@ func (v *Volume) shed(ctx context.Context, reason string, excess func(use warmUs
 			continue
 		}
 		s := v.newSweep(ctx, reason)
+		s.remote = total.remote
 		s.age, s.most = bucketAge(b), want-total.report.Bytes
 		err := s.run()
 		total.report.Files += s.report.Files

@@ -251,6 +251,16 @@ func (v *Volume) decideTrust() error {
 	if s.Tiered && !v.records {
 		return fmt.Errorf("bytes of files in %s may be in cold only, which trusted.* attributes say that this process can not read (CAP_SYS_ADMIN is missing, or the file system has none): their holes would be taken for zeros", v.cfg.State)
 	}
+	if err := s.proveWarm(v.warmFD); err != nil {
+		return fmt.Errorf("%s: %w", v.cfg.State, err)
+	}
+	tiered := v.checkTiering() == nil
+	mark := tiered && !s.Marked // of volumes that an earlier version made too
+	if mark {
+		if err := v.markWarm(); err != nil {
+			return err
+		}
+	}
 	v.doubtful = !s.Clean || s.Pending
 	trusted := s.Clean || s.Boot == boot || s.Boot == ""
 	err = s.update(func(f *stateFile) {
@@ -262,7 +272,7 @@ func (v *Volume) decideTrust() error {
 			}
 		}
 		f.Clean = false
-		f.Tiered = f.Tiered || v.checkTiering() == nil
+		f.Tiered, f.Marked = f.Tiered || tiered, f.Marked || mark
 	})
 	v.trust = s.Trust
 	v.direct.inherited = s.Direct == boot

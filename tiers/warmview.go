@@ -54,6 +54,11 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	set, err := EffectiveRules(state)
+	if err == nil {
+		if err = s.proveWarm(fd); err != nil {
+			err = fmt.Errorf("%s: %w", state, err)
+		}
+	}
 	if err != nil {
 		unix.Close(fd)
 		return nil, err

@@ -79,6 +79,9 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		err = fmt.Errorf("interrupted by %v", sig)
 	}
 	if err != nil {
+		if errors.Is(err, tiers.ErrUnproven) {
+			return mountError(c.Mountpoint, err, tiers.UnprovenHelp)
+		}
 		return withCode(exitMount, "mount", c.Mountpoint, err)
 	}
 	// Commands find the volume from the moment on at which its mount shows: whoever comes before it answers waits for it.
