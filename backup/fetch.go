@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"emberfs/backup/odb"
@@ -86,8 +88,13 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		return b, err
 	}
 	if b.main.IsZero() {
+		if err := c.remote.Broken(ctx, c.ref); err != nil {
+			return b, err
+		}
+		c.note("branch", c.otherBranches(refs))
 		return b, c.track(&b)
 	}
+	c.note("branch", nil)
 	tracked, err := c.readRef(c.trackingRef())
 	if err != nil {
 		return b, err
@@ -131,6 +138,29 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	return b, c.track(&b)
 }
 
+// branches lists the branches that are not EmberFS's own.
+func branches(refs map[string]tiers.ID) (names []string) {
+	for ref := range refs {
+		if name, ok := strings.CutPrefix(ref, "refs/heads/"); ok && !strings.HasPrefix(name, "emberfs-") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// otherBranches says that the remote has branches but not ours: an empty volume may not be what the user wanted.
+func (c *Cold) otherBranches(refs map[string]tiers.ID) error {
+	names := branches(refs)
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	if len(names) > 5 {
+		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
+	}
+	return fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)", c.o.Source, c.o.Branch, strings.Join(names, ", "))
+}
+
 func (c *Cold) releaseFetched(release func() error) {
 	if release == nil {
 		return
@@ -146,6 +176,11 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.
 		return nil, err
 	}
 	tip := refs[b.ref]
+	if tip.IsZero() {
+		if err := c.remote.Broken(ctx, b.ref); err != nil {
+			return nil, err
+		}
+	}
 	if tip.IsZero() || tip == b.main {
 		c.note("remote live", nil)
 		return nil, nil

@@ -38,6 +38,11 @@ func (c *Cold) push(ctx context.Context) error {
 	if err != nil || ours.main.IsZero() {
 		return err
 	}
+	if refs[c.ref].IsZero() {
+		if err := c.remote.Broken(ctx, c.ref); err != nil {
+			return err
+		}
+	}
 	p, err := c.planPush(ctx, ours, refs)
 	if err == nil {
 		err = c.send(ctx, p)
@@ -45,11 +50,20 @@ func (c *Cold) push(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if refs[c.ref].IsZero() && !hasBranch(refs) {
+		if err := c.remote.SetHead(ctx, c.ref); err != nil { // the branch is there all the same
+			c.log.WithError(err).Warnf("a clone of %s checks out nothing: its HEAD names another branch", c.o.Source)
+		}
+	}
+	c.note("branch", nil)
 	if err := c.setTracking(ours.main, ours.live, tiers.ID{}, ours.live); err != nil {
 		return err
 	}
 	return c.deleteAbsorbed(ctx, ours.main, refs)
 }
+
+// hasBranch says whether the remote has a branch that people know of.
+func hasBranch(refs map[string]tiers.ID) bool { return len(branches(refs)) > 0 }
 
 // part is a branch to push.
 type part struct {

@@ -12,6 +12,10 @@ import (
 // remote is the repository on the other side; package wire has it, tests have one that fails when told to.
 type remote interface {
 	Refs(ctx context.Context) (map[string]tiers.ID, error)
+	// Broken says why a reference that Refs did not list is there all the same; nil: it is not there.
+	Broken(ctx context.Context, ref string) error
+	// SetHead makes a branch the one that a clone checks out.
+	SetHead(ctx context.Context, ref string) error
 	// Link brings all that the remote has, which tip is part of, as Fetch does; odb.ErrCannotLink: only Fetch can.
 	Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release func() error, err error)
 	// Fetch brings what ref reaches and have does not; what came is protected until release is called.

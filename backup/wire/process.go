@@ -90,7 +90,11 @@ type process struct {
 
 // start runs a service on the repository, with git settings of ours, and reads what it advertises.
 func (r *Remote) start(ctx context.Context, service string, settings ...string) (*process, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	if err := r.checkFiles(); err != nil {
+		return nil, fmt.Errorf("run git %s: %w", service, err)
+	}
+	ctx, cancelWith := context.WithCancelCause(ctx)
+	cancel := func() { cancelWith(nil) }
 	p := &process{name: service, adv: packp.NewAdvRefs()}
 	p.cmd = subprocess.Command(ctx, r.git, service, r.path)
 	// Open has checked the owner, by a rule that lets root's repositories pass where git's own does not.
@@ -115,7 +119,11 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	}
 	context.AfterFunc(ctx, func() { _ = in.Close() })
 	p.kill = cancel
+	silent := time.AfterFunc(patience, func() { cancelWith(errSilent) })
 	err = p.adv.Decode(io.LimitReader(p.out, maxAdvertised))
+	if !silent.Stop() && err != nil {
+		err = errSilent
+	}
 	if err != nil && !errors.Is(err, packp.ErrEmptyAdvRefs) {
 		return nil, p.fail(fmt.Errorf("read references: %w", err))
 	}

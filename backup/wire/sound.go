@@ -1,0 +1,94 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+	"emberfs/tiers/subprocess"
+)
+
+const (
+	// patience is how long a service may be silent before it has listed its references: nothing that it does before takes long.
+	patience = time.Minute
+	// maxLooked bounds the loose references that are looked at before a service starts.
+	maxLooked = 10_000
+)
+
+// errSilent: git waits for something that does not come.
+var errSilent = fmt.Errorf("it said nothing for %v", patience)
+
+// checkFiles finds what git would read and wait for: a reference that is a FIFO holds it up for ever.
+func (r *Remote) checkFiles() error {
+	regular := func(path string) error {
+		st, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !st.Mode().IsRegular() && !st.IsDir() {
+			err = fmt.Errorf("%s: %w: it is no file (%s), remove it", path, ErrNotRepository, st.Mode().Type())
+		}
+		return err
+	}
+	for _, name := range []string{"HEAD", "packed-refs", "config", "shallow"} {
+		if err := regular(filepath.Join(r.path, name)); err != nil {
+			return err
+		}
+	}
+	looked := 0
+	return filepath.WalkDir(filepath.Join(r.path, "refs"), func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // a gc removes empty directories
+		case err != nil:
+			return err
+		case e.IsDir() || e.Type().IsRegular():
+		default:
+			err = regular(path)
+		}
+		if looked++; looked >= maxLooked && err == nil {
+			err = fs.SkipAll
+		}
+		return err
+	})
+}
+
+// Broken says why a reference that the remote did not list is there all the same: git leaves out what it cannot read. A branch that is not
+// listed is not there only when this returns nil.
+func (r *Remote) Broken(ctx context.Context, ref string) error {
+	if _, err := os.Lstat(filepath.Join(r.path, filepath.FromSlash(ref))); err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+			return nil
+		}
+		return fmt.Errorf("%s of %s: %w", ref, r.path, err)
+	}
+	refs, err := r.Refs(ctx) // it may have come a moment ago
+	if err != nil {
+		return err
+	}
+	if _, ok := refs[ref]; ok {
+		return nil
+	}
+	if st, err := os.Stat(filepath.Join(r.path, filepath.FromSlash(ref))); err == nil && st.IsDir() {
+		return nil // of other branches
+	}
+	return fmt.Errorf("%s of %s: %w: git cannot read it; make it a branch again, or remove it there", ref, r.path, tiers.ErrCorrupt)
+}
+
+// SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may never come.
+func (r *Remote) SetHead(ctx context.Context, ref string) error {
+	cmd := subprocess.Command(ctx, r.git, "--git-dir="+r.path, "symbolic-ref", "HEAD", ref)
+	cmd.Env = environment("safe.directory", r.path)
+	cmd.Dir = "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("set HEAD of %s to %s: %w: %s", r.path, ref, err, out)
+	}
+	return nil
+}

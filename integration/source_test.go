@@ -1,0 +1,90 @@
+//go:build slow
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestSourceSpoiled: a SOURCE that git reads as empty, or would wait for, is refused at once with what is wrong, and nothing is pushed over it.
+func TestSourceSpoiled(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	for _, c := range []struct{ how, says string }{
+		{"echo ref: refs/heads/main >refs/heads/main", "refs/heads/main"},
+		{": >refs/heads/main", "refs/heads/main"},
+		{"rm refs/heads/main; mkfifo refs/heads/main", "refs/heads/main"},
+		{"rm refs/heads/main; mkfifo $R.fifo; ln -s $R.fifo refs/heads/main", "refs/heads/main"},
+		{"rm -f packed-refs; mkfifo packed-refs", "packed-refs"},
+		{"mkdir -p refs/heads/emberfs-live/main; mkfifo refs/heads/emberfs-live/main/1", "emberfs-live"},
+		{"rm HEAD; mkfifo HEAD", "HEAD"},
+	} {
+		repo := newBareRepo(t, "remote.git", user{})
+		v := newVolume(t, "v", withSource(repo))
+		v.mount()
+		check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+		v.umount()
+		shell(t, repo, "R="+repo+"; "+c.how)
+		fresh := newVolume(t, "fresh", withSource(repo))
+		r := fresh.tryMount()
+		if r.code != 32 || !strings.Contains(r.stderr, c.says) || r.took > 20*time.Second {
+			t.Errorf("%s: want exit 32 soon, and %s named\n%v", c.how, c.says, r)
+		}
+		if r.code == 0 {
+			fresh.umount()
+		}
+		if c.says == "HEAD" { // then it is no repository at all
+			continue
+		}
+		// The volume that has it all goes on, says that nothing is pushed, and does not hang.
+		v.mount()
+		check(t, os.WriteFile(v.at("f"), []byte("y"), 0o644))
+		if r := v.emberfs("sync", v.mnt); r.code != 3 || !strings.Contains(r.stdout+r.stderr, c.says) {
+			t.Errorf("%s: sync: want exit 3, and %s named\n%v", c.how, c.says, r)
+		}
+		if r := v.emberfs("umount", v.mnt); r.code != 3 {
+			t.Errorf("%s: umount: want exit 3\n%v", c.how, r)
+		}
+		must(t, "/", "rm", "-rf", repo, repo+".fifo", v.dir, fresh.dir)
+	}
+}
+
+// TestSourceHead: a clone of what was an empty repository checks the volume out, whatever branch its HEAD named; one with other branches is
+// left as it is, and the volume says that it begins empty.
+func TestSourceHead(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "empty.git", user{})
+	must(t, repo, "git", "symbolic-ref", "HEAD", "refs/heads/master")
+	v := newVolume(t, "v", withSource(repo))
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	v.umount()
+	clone := filepath.Join(testDir(t), "clone")
+	must(t, "/", "git", "clone", "-q", repo, clone)
+	if b, err := os.ReadFile(clone + "/f"); err != nil || string(b) != "x" {
+		t.Errorf("a clone has %q, %v", b, err)
+	}
+
+	other := newBareRepo(t, "other.git", user{})
+	must(t, other, "git", "symbolic-ref", "HEAD", "refs/heads/trunk")
+	shell(t, clone, "git push -q "+other+" HEAD:refs/heads/trunk")
+	w := newVolume(t, "w", withSource(other))
+	w.mount()
+	if st := w.status(); !strings.Contains(strings.Join(st.Errors, "\n"), "trunk") {
+		t.Errorf("status does not name the branch that there is: %q", st.Errors)
+	}
+	check(t, os.WriteFile(w.at("f"), []byte("y"), 0o644))
+	w.sync()
+	if st := w.status(); len(st.Errors) != 0 {
+		t.Errorf("once it has its branch: %q", st.Errors)
+	}
+	w.umount()
+	if head := must(t, other, "git", "symbolic-ref", "HEAD"); strings.TrimSpace(head) != "refs/heads/trunk" {
+		t.Errorf("HEAD of a repository with branches went to %s", head)
+	}
+}
