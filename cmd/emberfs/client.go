@@ -26,33 +26,73 @@ var errNoDaemon = errors.New("no daemon answers")
 // errSilent: somebody listens, but does not answer.
 var errSilent = errors.New("its daemon does not answer")
 
+// maxAnswer bounds an answer in bytes; what lists names says at most some hundred of them.
+const maxAnswer = 64 << 20
+
 // statusTimeout is how long a status may take; the daemon only reads counters.
 const statusTimeout = 10 * time.Second
 
 // client speaks to the daemon of one state directory. Safe for concurrent use.
 type client struct {
 	state string
+	owner owner // whose daemon it is to be; 0: that of whoever owns the state directory
 	http  *http.Client
 }
 
-func newClient(state string) *client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, state) }
-	return &client{state: state, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+// client speaks to the daemon that a registration names.
+func (e registration) client() *client { return newClientOf(e.State, e.owner) }
+
+func newClient(state string) *client { return newClientOf(state, 0) }
+
+func newClientOf(state string, of owner) *client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, state, of) }
+	return &client{state: state, owner: of, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
-// dialControl connects to the socket in a state directory whatever the length of its path.
-func dialControl(ctx context.Context, state string) (net.Conn, error) {
+// errForeign: somebody else's daemon would answer.
+var errForeign = errors.New("it is not this user's")
+
+// dialControl connects to the socket in a state directory whatever the length of its path. The one who answers is the directory's owner:
+// the user of this command, or, for root, the one whose volume was named.
+func dialControl(ctx context.Context, state string, of owner) (net.Conn, error) {
 	dir, err := os.OpenFile(state, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, noDaemon(err)
 	}
 	defer dir.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: state, Err: err}
+	}
+	uid, us := int(st.Uid), os.Geteuid()
+	if of != 0 && of != ownedBy(uid) || us != 0 && uid != us {
+		return nil, fmt.Errorf("state directory %s: %w: it belongs to uid %d", state, errForeign, uid)
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", throughFD(dir, controlName))
 	if err != nil {
 		return nil, noDaemon(err)
 	}
+	if peer, err := peerOf(conn); err != nil || peer != uid {
+		return nil, errors.Join(fmt.Errorf("%s: %w: uid %d answers, the state directory belongs to uid %d", filepath.Join(state, controlName), errForeign, peer, uid), err, conn.Close())
+	}
 	return conn, nil
+}
+
+// peerOf is the user who listens at the other end (SO_PEERCRED of unix(7)).
+func peerOf(conn net.Conn) (uid int, err error) {
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	uid = -1
+	cerr := raw.Control(func(fd uintptr) {
+		var cred *unix.Ucred
+		if cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			uid = int(cred.Uid)
+		}
+	})
+	return uid, errors.Join(err, cerr)
 }
 
 // noDaemon marks the errors that mean that nobody is there, as opposed to somebody who does not let us in.
@@ -67,7 +107,7 @@ func noDaemon(err error) error {
 func (c *client) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	conn, err := dialControl(ctx, c.state)
+	conn, err := dialControl(ctx, c.state, c.owner)
 	if err == nil {
 		_ = conn.Close()
 	}
@@ -233,6 +273,10 @@ func (c *client) do(ctx context.Context, method, path string, in any) (*http.Res
 		}
 		return nil, err
 	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
 	if kind := resp.Header.Get("Content-Type"); kind != "application/json" { // net/http's own 404 or 405
 		return nil, errors.Join(fmt.Errorf("its daemon, of another version, does not know this: HTTP status %s", resp.Status), resp.Body.Close())
 	}

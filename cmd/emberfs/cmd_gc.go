@@ -93,7 +93,7 @@ func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (
 	}
 	e, err := f.one(ctx)
 	if err == nil {
-		return newClient(e.State).gc(ctx, in)
+		return e.client().gc(ctx, in)
 	}
 	if !errors.Is(err, errNoDaemon) || f.mount != nil || len(f.daemons) != 1 {
 		return report, &failure{code: exitFailed, op: "gc", path: target, err: err, hint: f.remedy(err)}

@@ -109,7 +109,7 @@ func listRules(ctx context.Context, target string, asJSON bool, w world) error {
 	case err != nil:
 		return &failure{code: exitFailed, op: "rules", path: at, err: err, hint: f.remedy(err)}
 	}
-	r, err := newClient(e.State).rules(ctx, nil)
+	r, err := e.client().rules(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func oneStatus(ctx context.Context, target string, asJSON bool, w world) error {
 	if file != "" {
 		return fileStatus(ctx, e, file, asJSON, w)
 	}
-	st, err := newClient(e.State).status(ctx)
+	st, err := e.client().status(ctx)
 	if err != nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func listStatus(ctx context.Context, asJSON bool, w world) error {
 	}
 	all := []statusReply{}
 	for _, e := range list {
-		st, err := newClient(e.State).status(ctx)
+		st, err := e.client().status(ctx)
 		if err != nil {
 			// Gone, or not answering: still worth a line.
 			st = statusReply{daemonReply: daemonReply{PID: e.PID, Mountpoint: e.Mountpoint, Phase: phaseDead}}

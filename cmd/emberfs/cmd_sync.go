@@ -51,7 +51,7 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 	} else if err := flushMappings(ctx, e.Mountpoint); err != nil {
 		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds may be missing\n", e.Mountpoint, plainError(err))
 	}
-	r, err := newClient(e.State).sync(ctx, in)
+	r, err := e.client().sync(ctx, in)
 	if err != nil && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}

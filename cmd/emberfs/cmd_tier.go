@@ -59,7 +59,7 @@ func tierNow(ctx context.Context, target string, args []string, asJSON bool, w w
 	if err != nil {
 		return err
 	}
-	report, err := newClient(e.State).tier(ctx, paths)
+	report, err := e.client().tier(ctx, paths)
 	if err != nil && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}

@@ -55,7 +55,7 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: f.remedy(err)}
 	}
 	start := time.Now()
-	cl := newClient(e.State)
+	cl := e.client()
 	r, err := cl.umount(ctx, in)
 	switch {
 	case errors.Is(err, errBusy):

@@ -129,7 +129,7 @@ func registrations() ([]registration, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = r.prune(func(e registration) bool { return newClient(e.State).alive(context.Background()) },
+	err = r.prune(func(e registration) bool { return e.client().alive(context.Background()) },
 		func(path string) bool { m, ok := mountAt(table, path); return ok && m.ours() })
 	if err != nil {
 		return nil, err
@@ -138,21 +138,31 @@ func registrations() ([]registration, error) {
 	if err != nil || os.Geteuid() != 0 {
 		return list, err
 	}
-	// Root may look after the mounts of users; their registries are theirs to clean.
-	dirs, err := filepath.Glob("/run/user/*/emberfs")
-	for _, dir := range dirs {
-		if more, err := (registry{dir}).list(); err == nil {
-			list = append(list, more...)
+	// Root may look after the mounts of users; the kernel says whose they are. Their registries are theirs to clean.
+	asked := map[int]bool{0: true}
+	for _, m := range table {
+		if !m.ours() || asked[m.uid] {
+			continue
+		}
+		asked[m.uid] = true
+		more, err := runtimeRegistry(m.uid).list()
+		if err != nil {
+			continue
+		}
+		for _, e := range more {
+			if at, ok := mountAt(table, e.Mountpoint); ok && at.ours() && at.uid == m.uid {
+				list = append(list, e)
+			}
 		}
 	}
-	return list, err
+	return list, nil
 }
 
 // one is the daemon that serves what was asked for: of two at one mountpoint the one that still has its mount.
 func (f found) one(ctx context.Context) (registration, error) {
 	var finishing []registration
 	for _, e := range f.daemons {
-		st, err := newClient(e.State).who(ctx)
+		st, err := e.client().who(ctx)
 		switch {
 		case err == nil && st.Phase == phaseMounted:
 			return registration{Mountpoint: st.Mountpoint, State: e.State, PID: st.PID}, nil

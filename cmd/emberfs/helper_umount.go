@@ -50,7 +50,7 @@ func umountHelper(h helperArgs, w world) error {
 	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one that lost it.
 	var daemons []watched
 	for _, e := range f.daemons {
-		if wait, err := newClient(e.State).startWait(ctx); err == nil {
+		if wait, err := e.client().startWait(ctx); err == nil {
 			daemons = append(daemons, watched{e, wait})
 		}
 	}
@@ -128,7 +128,7 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 	if lazy {
 		expected++
 		go func() {
-			r, err := newClient(d.State).sync(ctx, syncRequest{Reason: "unmount"})
+			r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
 			answers <- answer{r, err, false}
 		}()
 	}

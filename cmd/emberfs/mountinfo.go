@@ -14,6 +14,7 @@ type mountEntry struct {
 	path   string
 	fstype string
 	source string
+	uid    int // of a FUSE mount: who mounted it
 }
 
 // ours says whether EmberFS is mounted there.
@@ -69,7 +70,15 @@ func parseMountinfoLine(line string) (mountEntry, bool) {
 	if len(f) < 6 || len(b) < 2 {
 		return mountEntry{}, false
 	}
-	return mountEntry{path: unescapeOctal(f[4]), fstype: unescapeOctal(b[0]), source: unescapeOctal(b[1])}, true
+	m := mountEntry{path: unescapeOctal(f[4]), fstype: unescapeOctal(b[0]), source: unescapeOctal(b[1])}
+	if len(b) > 2 {
+		for _, o := range strings.Split(b[2], ",") {
+			if v, ok := strings.CutPrefix(o, "user_id="); ok {
+				m.uid, _ = strconv.Atoi(v)
+			}
+		}
+	}
+	return m, true
 }
 
 // unescapeOctal undoes the kernel's \040 for space and the like.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,31 +24,63 @@ type registration struct {
 	Mountpoint string `json:"mountpoint"`
 	State      string `json:"state"`
 	PID        int    `json:"pid"`
+	// The namespaces that PID, and the paths, are of. Elsewhere nobody can tell whether the daemon lives.
+	MountNS string `json:"mount_ns,omitempty"`
+	PIDNS   string `json:"pid_ns,omitempty"`
+
+	owner owner // of the registry that it stands in
 }
+
+// owner is a user, as uid + 1; 0: nobody in particular.
+type owner int
+
+func ownedBy(uid int) owner { return owner(uid + 1) }
 
 // registry is a directory with one small file for each running daemon, named after its state directory: a volume has one
 // daemon, while a mountpoint may have two, one of which still finishes its backup. The files are hints: whether a daemon lives
-// is asked at its control socket.
-type registry struct{ dir string }
+// is asked at its control socket. Nothing in it is believed but what its user wrote: nobody else's directory, file or socket steers a
+// command.
+type registry struct {
+	dir string
+	uid int
+}
+
+// maxRegistration and maxRegistrations bound what is read of a registry: files of some hundred bytes, and as many as daemons.
+const (
+	maxRegistration  = 64 << 10
+	maxRegistrations = 10_000
+)
+
+// here are the mount and the PID namespace of this process.
+func here() (mount, pid string) {
+	mount, _ = os.Readlink("/proc/self/ns/mnt")
+	pid, _ = os.Readlink("/proc/self/ns/pid")
+	return mount, pid
+}
+
+// runtimeRegistry is where the daemons of a user register who has a runtime directory.
+func runtimeRegistry(uid int) registry {
+	return registry{filepath.Join("/run/user", strconv.Itoa(uid), "emberfs"), uid}
+}
 
 // openRegistry chooses the directory; it is made at the first registration.
 func openRegistry(uid int, getenv func(string) string) (registry, error) {
 	if uid == 0 {
-		return registry{"/run/emberfs"}, nil
+		return registry{"/run/emberfs", 0}, nil
 	}
 	candidates := []string{getenv("XDG_RUNTIME_DIR"), "/run/user/" + strconv.Itoa(uid)}
 	for _, dir := range candidates {
 		var st unix.Stat_t
 		// A directory of another user could send our commands to that user's daemon.
 		if filepath.IsAbs(dir) && unix.Stat(dir, &st) == nil && int(st.Uid) == uid {
-			return registry{filepath.Join(dir, "emberfs")}, nil
+			return registry{filepath.Join(dir, "emberfs"), uid}, nil
 		}
 	}
 	home, err := userStateHome(getenv)
 	if err != nil {
 		return registry{}, err
 	}
-	return registry{filepath.Join(home, "emberfs", "run")}, nil
+	return registry{filepath.Join(home, "emberfs", "run"), uid}, nil
 }
 
 func (r registry) file(state string) string {
@@ -57,6 +90,7 @@ func (r registry) file(state string) string {
 
 // add makes a daemon known, replacing what an earlier daemon of the same volume left.
 func (r registry) add(e registration) error {
+	e.MountNS, e.PIDNS = here()
 	data, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("register %s: %w", e.Mountpoint, err)
@@ -79,7 +113,7 @@ func (r registry) add(e registration) error {
 // remove takes a registration away, unless another daemon has replaced it.
 func (r registry) remove(e registration) error {
 	path := r.file(e.State)
-	have, err := readRegistration(path)
+	have, err := r.read(filepath.Base(path))
 	if err != nil || have.PID != e.PID {
 		return nil
 	}
@@ -92,19 +126,27 @@ func (r registry) remove(e registration) error {
 
 // list returns all registrations, sorted by mountpoint. Files that cannot be read are passed over.
 func (r registry) list() ([]registration, error) {
-	entries, err := os.ReadDir(r.dir)
+	dir, err := os.OpenFile(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
+	if err == nil {
+		defer dir.Close()
+		err = r.mine(dir)
+	}
+	var names []string
+	if err == nil {
+		names, err = dir.Readdirnames(maxRegistrations)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("list daemons: %w", err)
 	}
 	var out []registration
-	for _, d := range entries {
-		if !strings.HasSuffix(d.Name(), ".json") {
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".json") {
 			continue
 		}
-		if e, err := readRegistration(filepath.Join(r.dir, d.Name())); err == nil {
+		if e, err := r.read(name); err == nil {
 			out = append(out, e)
 		}
 	}
@@ -117,11 +159,39 @@ func (r registry) list() ([]registration, error) {
 	return out, nil
 }
 
-func readRegistration(path string) (registration, error) {
-	var e registration
-	data, err := os.ReadFile(path)
+// mine refuses what another user owns, or may write.
+func (r registry) mine(f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	if int(st.Uid) != r.uid || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s belongs to uid %d, mode %o: it is not obeyed", f.Name(), st.Uid, st.Mode&0o7777)
+	}
+	return nil
+}
+
+// read reads one registration, without waiting for whatever else may lie there.
+func (r registry) read(name string) (registration, error) {
+	path := filepath.Join(r.dir, name)
+	e := registration{owner: ownedBy(r.uid)}
+	f, err := os.OpenFile(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return e, err
+	}
+	defer f.Close()
+	if err := r.mine(f); err != nil {
+		return e, err
+	}
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return e, fmt.Errorf("read %s: no regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxRegistration+1))
+	if err == nil && len(data) > maxRegistration {
+		err = fmt.Errorf("more than %d bytes", maxRegistration)
+	}
+	if err != nil {
+		return e, fmt.Errorf("read %s: %w", path, err)
 	}
 	if err := json.Unmarshal(data, &e); err != nil {
 		return e, fmt.Errorf("read %s: %w", path, err)
@@ -133,13 +203,17 @@ func readRegistration(path string) (registration, error) {
 }
 
 // prune removes registrations of daemons that are gone and left no mount behind. A dead daemon whose mount still stands is
-// kept: status tells its user where the state is.
+// kept: status tells its user where the state is. So is one of other namespaces: from here it only looks dead.
 func (r registry) prune(alive func(registration) bool, mounted func(string) bool) error {
 	list, err := r.list()
 	if err != nil {
 		return err
 	}
+	mountNS, pidNS := here()
 	for _, e := range list {
+		if e.MountNS != "" && (e.MountNS != mountNS || e.PIDNS != pidNS) {
+			continue
+		}
 		if !alive(e) && !mounted(e.Mountpoint) {
 			err = errors.Join(err, r.remove(e))
 		}

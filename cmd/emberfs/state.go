@@ -90,15 +90,16 @@ type stateDir struct {
 	path    string
 	lock    *os.File // flock'ed; the lock lives as long as any process has it open
 	created []string // directories that did not exist before, outermost first
-	empty   bool     // there was nothing in it before
+	empty   bool     // there was nothing in it when it was locked
 }
 
-// openState makes the directory where it is missing and locks it. On failure nothing is left behind.
+// openState makes the directory where it is missing and locks it. On failure nothing is left behind. What is in it is judged, and removed,
+// only under the lock: until then it may be another's, who is making a volume there at this moment.
 func openState(path string) (*stateDir, error) {
 	if err := checkState(path); err != nil {
 		return nil, err
 	}
-	s := &stateDir{path: path, empty: isEmpty(path)}
+	s := &stateDir{path: path}
 	if err := s.make(); err != nil {
 		return nil, errors.Join(mountError("state directory "+path, plainError(err), "choose another by --state"), s.discard())
 	}
@@ -107,6 +108,10 @@ func openState(path string) (*stateDir, error) {
 		return nil, errors.Join(err, s.discard())
 	}
 	s.lock = f
+	if err := checkState(path); err != nil {
+		return nil, errors.Join(err, s.discard())
+	}
+	s.empty = holdsNothing(path)
 	// What a killed process, or a power cut, left is nobody's now. One that stays is for emberfs check.
 	if temps, err := tiers.StaleTemps(path); err == nil {
 		for _, t := range temps {
@@ -190,10 +195,10 @@ func (s *stateDir) make() error {
 	return os.Chmod(s.path, 0o700)
 }
 
-// isEmpty is true for an empty directory and for none at all.
-func isEmpty(path string) bool {
+// holdsNothing says that there is nothing in a locked state directory but the lock.
+func holdsNothing(path string) bool {
 	entries, err := os.ReadDir(path)
-	return len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist))
+	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockName })
 }
 
 // discard undoes openState for a mount that never served: what this call made goes away again, and nothing else.
@@ -279,4 +284,10 @@ func lockPID(f *os.File) int {
 		return 0
 	}
 	return pid
+}
+
+// isEmpty is true for an empty directory and for none at all.
+func isEmpty(path string) bool {
+	entries, err := os.ReadDir(path)
+	return len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist))
 }

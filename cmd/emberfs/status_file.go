@@ -27,7 +27,7 @@ func fileStatus(ctx context.Context, e registration, file string, asJSON bool, w
 	if err != nil {
 		return err
 	}
-	st, err := newClient(e.State).file(ctx, rel)
+	st, err := e.client().file(ctx, rel)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,89 @@
+//go:build slow
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestForeignRegistrations: what another user puts where root's commands look for daemons holds none of them up, and steers none.
+func TestForeignRegistrations(t *testing.T) {
+	t.Parallel()
+	deadline(t, 2*time.Minute)
+	dir := mkdir(t, filepath.Join(testDir(t), "d"), user{})
+	script := `
+mount --make-rprivate / && mount -t tmpfs -o mode=755 run /run
+mkdir -p /run/user/1000/emberfs && chown -R 1000:1000 /run/user/1000
+other() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
+cd /run/user/1000/emberfs
+other mkfifo fifo.json
+other ln -s /dev/zero zero.json
+other sh -c 'echo "{\"mountpoint\":\"'$D'/m\",\"state\":\"/tmp\",\"pid\":1}" >forged.json; echo "{\"mountpoint\":\"/nowhere\",\"state\":\"/tmp\",\"pid\":1}" >forged2.json'
+cd $D; mkdir m
+$E mount m --state st
+echo x >m/f
+$E status; $E status m; $E sync m; $E tier m; $E check m; $E log m
+! $E sync /nowhere
+$E umount m
+! grep -q " $D/m " /proc/self/mounts`
+	r := command{args: []string{"timeout", "60", "unshare", "-m", "sh", "-exc", script}, env: []string{"E=" + env.bin, "D=" + dir}}.run(t)
+	if r.code != 0 {
+		t.Errorf("%v", r)
+	}
+}
+
+// TestStatusElsewhere: a command in another mount namespace, which sees neither state nor mount, leaves living daemons known, so that
+// umount takes their final backup.
+func TestStatusElsewhere(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	shell(t, "/", "unshare -m sh -euc 'mount --make-rprivate /; umount -l "+v.mnt+"; mount -t tmpfs none "+v.state+"; "+env.bin+" status; "+env.bin+" status --json'")
+	if r := v.emberfs("status"); !strings.Contains(r.stdout, v.mnt) {
+		t.Errorf("the volume is not known any more: %v", r)
+	}
+	v.umount()
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
+		t.Errorf("the remote holds %q", got)
+	}
+}
+
+// TestTwoMountsOfNewState: of two mounts of one new state directory at the same moment one wins, and the other takes nothing of it away.
+func TestTwoMountsOfNewState(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	lookPath(t, "strace")
+	v := newVolume(t, "v")
+	slow := newVolume(t, "slow", withState(v.state))
+	check(t, os.MkdirAll(slow.mnt, 0o755))
+	// The loser has looked around, and waits before the lock, while the winner makes its volume.
+	args := append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1500000:when=1"}, slow.mountArgs()...)
+	lost := make(chan result, 1)
+	go func() {
+		r, err := command{args: args}.try()
+		if err != nil {
+			r.stderr += err.Error()
+		}
+		lost <- r
+	}()
+	time.Sleep(300 * time.Millisecond) // whoever comes first, the outcome is the same
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	if r := <-lost; r.code != 32 {
+		t.Errorf("the second mount: %v", r)
+	}
+	v.sync()
+	v.umount()
+	v.mount()
+	if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "x" {
+		t.Errorf("the winner's volume holds %q, %v", b, err)
+	}
+	v.umount()
+}
