@@ -87,3 +87,55 @@ func TestTwoMountsOfNewState(t *testing.T) {
 	}
 	v.umount()
 }
+
+// TestSourceOfOthers: whoever owns a directory above SOURCE can put another repository in its place at any time. It is checked at each
+// use, and no program of a repository that another user could change is run.
+func TestSourceOfOthers(t *testing.T) {
+	t.Parallel()
+	deadline(t, 2*time.Minute)
+	const prelude = `
+other() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
+hooked() { printf '#!/bin/sh\ntouch %s/ran-$1\n' $D >h; for n in pre-receive update post-receive reference-transaction; do cp h "$1"/hooks/$n; chmod 755 "$1"/hooks/$n; done; }
+cd $D; `
+	for _, c := range []struct {
+		what, how string
+		pushed    bool
+	}{
+		{"a repository of theirs", `other git init -q --bare -b main evil.git; hooked evil.git; chown -R 1000:1000 evil.git; other mv r.git old.git; other mv evil.git r.git`, false},
+		{"a link to one of theirs", `other git init -q --bare -b main evil.git; hooked evil.git; chown -R 1000:1000 evil.git; other mv r.git old.git; other ln -s evil.git r.git`, false},
+		{"one that all can write", `git init -q --bare -b main evil.git; chmod 777 evil.git; hooked evil.git; other mv r.git old.git; other mv evil.git r.git`, true},
+		{"hooks that all can write", `mkdir -p r.git/hooks; hooked r.git; chmod 777 r.git/hooks`, true},
+		{"a hook that all can write", `mkdir -p r.git/hooks; hooked r.git; chmod 666 r.git/hooks/*; chmod 777 r.git/hooks/update`, true},
+		{"a hook of theirs", `mkdir -p r.git/hooks; hooked r.git; chown 1000 r.git/hooks/update`, true},
+		{"a configuration that all can write", `mkdir -p r.git/hooks; hooked r.git; chmod 666 r.git/config`, true},
+		{"hooks elsewhere", `mkdir -p r.git/hooks; hooked r.git; mv r.git/hooks theirs; chown -R 1000 theirs; git -C r.git config core.hooksPath $D/theirs`, true},
+		{"an included configuration", `mkdir -p r.git/hooks; hooked r.git; mv r.git/hooks theirs; printf '[core]\nhooksPath = %s/theirs\n' $D >more; git -C r.git config include.path $D/more`, true},
+	} {
+		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			dir := mkdir(t, filepath.Join(testDir(t), "theirs"), user{uid: 1000, gid: 1000})
+			repo := dir + "/r.git"
+			must(t, "/", "git", "init", "-q", "--bare", "-b", "main", repo)
+			v := newVolume(t, "v", withSource(repo))
+			v.mount()
+			check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
+			v.sync()
+			shell(t, "/", "D="+dir+prelude+c.how)
+			check(t, os.WriteFile(v.at("f"), []byte("two"), 0o644))
+			r := v.emberfs("sync", v.mnt)
+			if (r.code == 0) != c.pushed || r.code != 0 && r.code != 3 {
+				t.Errorf("sync: %v", r)
+			}
+			v.emberfs("umount", v.mnt)
+			v.waitGone()
+			if ran, _ := filepath.Glob(dir + "/ran-*"); ran != nil {
+				t.Errorf("ran as root: %v", ran)
+			}
+			if c.pushed {
+				if got := must(t, "/", "git", "-c", "safe.directory=*", "-C", repo, "show", "main:f"); got != "two" {
+					t.Errorf("the remote holds %q", got)
+				}
+			}
+		})
+	}
+}

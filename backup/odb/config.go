@@ -58,6 +58,21 @@ func ObjectFormat(dir string) (string, error) {
 	return "sha1", nil
 }
 
+// HooksPath is core.hooksPath of the repository at dir, "" where it is not set. Includes are not followed: one that is there is an error, for
+// nobody knows what it says.
+func HooksPath(dir string) (string, error) {
+	c, _, err := readConfig(dir)
+	if err != nil {
+		return "", err
+	}
+	for _, s := range c.Sections {
+		if name := strings.ToLower(s.Name); name == "include" || name == "includeif" {
+			return "", errors.New("its configuration includes another file")
+		}
+	}
+	return c.Section("core").Option("hookspath"), nil
+}
+
 // checkSupported refuses the kinds of repository that this package would misread.
 func checkSupported(dir string, c *config.Config) error {
 	refuse := func(format string, a ...any) error {

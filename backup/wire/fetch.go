@@ -52,7 +52,12 @@ func advertised(adv *packp.AdvRefs) map[string]tiers.ID {
 // Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file system: see
 // odb.DB.Link. odb.ErrCannotLink: Fetch may do.
 func (r *Remote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release func() error, err error) {
-	return db.Link(ctx, r.path, tip)
+	h, err := r.hold()
+	if err != nil {
+		return nil, fmt.Errorf("link %s: %w", r.path, err)
+	}
+	defer h.close()
+	return db.Link(ctx, h.at("."), tip)
 }
 
 // Fetch brings the objects that the remote's reference reaches and the commits in have do not. have must be commits that

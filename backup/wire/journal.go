@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -91,9 +90,17 @@ func (r *Remote) recover(ctx context.Context) error {
 	if n.Boot == boot && !errors.Is(syscall.Kill(-n.PID, 0), syscall.ESRCH) {
 		return nil // it still runs; git will say what it makes of that
 	}
+	h, err := r.hold()
+	if err != nil {
+		return err
+	}
+	defer h.close()
+	if h.why != nil {
+		return nil // others may have put anything there: nothing is removed by its name
+	}
 	// git locks HEAD too while it moves the branch that HEAD names, and packed-refs while it deletes.
 	for _, name := range append(n.Refs, "HEAD", "packed-refs") {
-		if err := r.breakLock(ctx, filepath.Join(r.path, name+".lock"), n.Started); err != nil {
+		if err := r.breakLock(ctx, h.at(name+".lock"), n.Started); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,16 +91,21 @@ type process struct {
 
 // start runs a service on the repository, with git settings of ours, and reads what it advertises.
 func (r *Remote) start(ctx context.Context, service string, settings ...string) (*process, error) {
-	if err := r.checkFiles(); err != nil {
+	h, err := r.hold()
+	if err != nil {
 		return nil, fmt.Errorf("run git %s: %w", service, err)
+	}
+	defer h.close()
+	if h.why != nil {
+		r.noHooks.Do(func() { r.logger().Warnf("hooks and other programs of %s are not run: %v", r.path, h.why) })
 	}
 	ctx, cancelWith := context.WithCancelCause(ctx)
 	cancel := func() { cancelWith(nil) }
 	p := &process{name: service, adv: packp.NewAdvRefs()}
-	p.cmd = subprocess.Command(ctx, r.git, service, r.path)
-	// Open has checked the owner, by a rule that lets root's repositories pass where git's own does not.
-	p.cmd.Env = environment(append(settings, "safe.directory", r.path)...)
-	p.cmd.Dir = "/"
+	p.cmd = subprocess.Command(ctx, r.git, service, ".")
+	// hold has checked the owner, by a rule that lets root's repositories pass where git's own does not.
+	p.cmd.Env = environment(slices.Concat(settings, h.settings, []string{"safe.directory", h.real})...)
+	p.cmd.Dir = h.at("")
 	p.cmd.Stderr = &p.said
 	p.cmd.SysProcAttr.Setpgid = true
 	// SIGTERM lets git remove its locks; whoever does not listen is killed after killDelay.

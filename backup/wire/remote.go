@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,15 @@ type Remote struct {
 
 	journal string // where a push is noted; "": nowhere
 	log     logrus.FieldLogger
+	noHooks sync.Once // says why hooks do not run
+}
+
+// logger is where problems go that end nothing.
+func (r *Remote) logger() logrus.FieldLogger {
+	if r.log == nil {
+		return logrus.StandardLogger()
+	}
+	return r.log
 }
 
 // Open checks that there is a repository at source: a path (made absolute), or a file:// URL. The errors name the path:
@@ -99,12 +109,8 @@ func checkRepository(path string) error {
 	if !st.IsDir() {
 		return fmt.Errorf("%s: %w: it is no directory", path, ErrNotRepository)
 	}
-	var own unix.Stat_t
-	if err := unix.Stat(path, &own); err != nil {
-		return &fs.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if own.Uid != 0 && int(own.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s: %w (owner %d, we are %d)", path, ErrForeignOwner, own.Uid, os.Geteuid())
+	if err := checkOwner(path, path); err != nil {
+		return err
 	}
 	for _, name := range []string{"HEAD", "objects", "refs"} {
 		sub, err := os.Stat(filepath.Join(path, name))

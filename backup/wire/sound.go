@@ -25,25 +25,26 @@ const (
 // errSilent: git waits for something that does not come.
 var errSilent = fmt.Errorf("it said nothing for %v", patience)
 
-// checkFiles finds what git would read and wait for: a reference that is a FIFO holds it up for ever.
-func (r *Remote) checkFiles() error {
-	regular := func(path string) error {
-		st, err := os.Stat(path)
+// checkFiles finds what git would read and wait for: a reference that is a FIFO holds it up for ever. name is what errors call the
+// repository.
+func (h *held) checkFiles(name string) error {
+	regular := func(file string) error {
+		st, err := os.Stat(h.at(file))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err == nil && !st.Mode().IsRegular() && !st.IsDir() {
-			err = fmt.Errorf("%s: %w: it is no file (%s), remove it", path, ErrNotRepository, st.Mode().Type())
+			err = fmt.Errorf("%s: %w: it is no file (%s), remove it", filepath.Join(name, file), ErrNotRepository, st.Mode().Type())
 		}
 		return err
 	}
-	for _, name := range []string{"HEAD", "packed-refs", "config", "shallow"} {
-		if err := regular(filepath.Join(r.path, name)); err != nil {
+	for _, file := range []string{"HEAD", "packed-refs", "config", "shallow"} {
+		if err := regular(file); err != nil {
 			return err
 		}
 	}
 	looked := 0
-	return filepath.WalkDir(filepath.Join(r.path, "refs"), func(path string, e fs.DirEntry, err error) error {
+	return fs.WalkDir(os.DirFS(h.at(".")), "refs", func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil // a gc removes empty directories
@@ -84,9 +85,14 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 
 // SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may never come.
 func (r *Remote) SetHead(ctx context.Context, ref string) error {
-	cmd := subprocess.Command(ctx, r.git, "--git-dir="+r.path, "symbolic-ref", "HEAD", ref)
-	cmd.Env = environment("safe.directory", r.path)
-	cmd.Dir = "/"
+	h, err := r.hold()
+	if err != nil {
+		return fmt.Errorf("set HEAD of %s: %w", r.path, err)
+	}
+	defer h.close()
+	cmd := subprocess.Command(ctx, r.git, "--git-dir=.", "symbolic-ref", "HEAD", ref)
+	cmd.Env = environment(append(h.settings, "safe.directory", h.real)...)
+	cmd.Dir = h.at("")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("set HEAD of %s to %s: %w: %s", r.path, ref, err, out)
 	}
