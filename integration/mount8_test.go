@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // installHelpers puts the binary where mount(8) and umount(8) look for helpers, and takes it away after the test. What a
@@ -151,5 +154,71 @@ func TestFstab(t *testing.T) {
 			t.Errorf("%v: the remote holds %q", way, got)
 		}
 		v.waitGone()
+	}
+}
+
+// TestMount8Remount: a remount, and umount -r of a busy mount, change the flags that they are about and keep the rest; a volume that was
+// mounted read-only becomes writable; settings may be repeated, not changed.
+func TestMount8Remount(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	installHelpers(t)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	settings := "backupInterval=10m,state=" + v.state
+	has := func(what, flags string) {
+		t.Helper()
+		m := mountAt(v.mnt)
+		if m == nil {
+			t.Fatalf("%s: not mounted", what)
+		}
+		have := strings.Split(m.options, ",")
+		for _, f := range strings.Fields(flags) {
+			if bare, not := strings.CutPrefix(f, "!"); slices.Contains(have, bare) == not {
+				t.Errorf("%s: want %s, the mount has %s", what, flags, m.options)
+			}
+		}
+	}
+	mustMount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "nosuid,nodev,noexec,noatime,"+settings)
+	v.mustBeMounted()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	f, err := os.Open(v.at("f")) // one open for writing would keep it from becoming read-only
+	check(t, err)
+	defer f.Close()
+	r := mount8(t, "/sbin/umount.fuse.emberfs", "-r", v.mnt) // umount(8) may not ask the helper for it
+	if r.code != 0 || r.took > 30*time.Second {
+		t.Errorf("umount -r of a busy mount: %v", r)
+	}
+	has("umount -r", "ro nosuid nodev noexec noatime")
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
+		t.Errorf("umount -r came back before the backup was on the remote: %q", got)
+	}
+	mustMount8(t, "/bin/mount", "-o", "remount,rw", v.mnt)
+	has("remount,rw", "!ro nosuid nodev noexec noatime")
+	mustMount8(t, "/bin/mount", "-o", "remount,exec,relatime", v.mnt)
+	has("remount,exec,relatime", "!ro nosuid nodev !noexec !noatime relatime")
+	mustMount8(t, "/sbin/mount.fuse.emberfs", repo, v.mnt, "-o", "remount,ro")
+	has("the helper alone", "ro nosuid nodev relatime")
+	mustMount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "remount,rw,"+settings)
+	has("with the same settings", "!ro")
+	if r := mount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "remount,ro,state="+v.state+",backupInterval=11m"); r.code != 32 || !strings.Contains(r.stderr, "backup_interval") {
+		t.Errorf("a remount that changes a setting: %v", r)
+	}
+	has("a refused remount", "!ro")
+	f.Close()
+	mustMount8(t, "/bin/umount", v.mnt)
+	v.waitGone()
+
+	mustMount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "ro,nosuid,"+settings)
+	v.mustBeMounted()
+	if err := os.WriteFile(v.at("g"), []byte("y"), 0o644); !errors.Is(err, unix.EROFS) {
+		t.Errorf("write to a read-only mount: %v", err)
+	}
+	mustMount8(t, "/bin/mount", "-o", "remount,rw", v.mnt)
+	check(t, os.WriteFile(v.at("g"), []byte("y"), 0o644))
+	has("ro, then remount,rw", "!ro nosuid")
+	mustMount8(t, "/bin/umount", v.mnt)
+	v.waitGone()
+	if got := must(t, "/", "git", "-C", repo, "show", "main:g"); got != "y" {
+		t.Errorf("the remote holds %q", got)
 	}
 }

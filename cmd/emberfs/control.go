@@ -111,6 +111,7 @@ var errBusy = errors.New("the mount is busy: processes use it")
 // controlled is what the socket steers: the daemon, or a fake in tests.
 type controlled interface {
 	who() daemonReply
+	settings() *config
 	status() statusReply
 	sync(ctx context.Context, reason string) (*tiers.Receipt, error)
 	gc(ctx context.Context, in gcRequest) (tiers.GCReport, error)
@@ -205,6 +206,9 @@ func controlHandler(c controlled) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/daemon", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, c.who())
+	})
+	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, c.settings())
 	})
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, c.status())

@@ -17,6 +17,8 @@ func (d *daemon) who() daemonReply {
 	return daemonReply{PID: os.Getpid(), Mountpoint: d.config.Mountpoint, Phase: d.mu.phase, Version: versionString()}
 }
 
+func (d *daemon) settings() *config { return d.config }
+
 func (d *daemon) status() statusReply {
 	out := statusReply{daemonReply: d.who()}
 	d.last.RLock()

@@ -100,6 +100,7 @@ func runMountHelper(args []string, w world) error {
 	}
 	if h.writable {
 		r.options.flags = slices.DeleteFunc(r.options.flags, func(f string) bool { return f == "ro" })
+		r.options.back = append(r.options.back, "ro")
 	}
 	if r.config, err = resolve("mount", nil, o.values, w.environ); err != nil {
 		return err

@@ -59,7 +59,12 @@ func umountHelper(h helperArgs, w world) error {
 	}
 	start := time.Now()
 	if f.mount != nil {
-		if err := detachMount(ctx, h, f); err != nil {
+		err := detachMount(ctx, h, f)
+		if errors.Is(err, errReadOnlyNow) {
+			fmt.Fprintf(w.err, "emberfs: umount: %s is busy: it is read-only now, and stays mounted\n", target)
+			return syncAll(ctx, daemons, target, w)
+		}
+		if err != nil {
 			if errors.Is(err, unix.EBUSY) || errors.Is(err, errBusy) {
 				return fail(errors.New("target is busy"), "fuser -vm "+shellQuote(target)+" shows who uses it")
 			}
@@ -78,7 +83,10 @@ func umountHelper(h helperArgs, w world) error {
 	return worst
 }
 
-// detachMount unmounts. That somebody else was faster is as good.
+// errReadOnlyNow: umount -r could not unmount a busy file system, and made it read-only.
+var errReadOnlyNow = errors.New("busy, made read-only")
+
+// detachMount unmounts. That somebody else was faster is as good. errReadOnlyNow: it is still mounted.
 func detachMount(ctx context.Context, h helperArgs, f found) error {
 	flags := 0
 	if h.force {
@@ -89,12 +97,30 @@ func detachMount(ctx context.Context, h helperArgs, f found) error {
 	}
 	err := unmountPath(f.path, flags)
 	if errors.Is(err, unix.EBUSY) && h.readOnly {
-		return errors.Join(unix.Mount("", f.path, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+		if err := setMountAttr(f.path, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+			return fmt.Errorf("it is busy, and cannot be made read-only: %w", err)
+		}
+		return errReadOnlyNow
 	}
 	if isGone(err) {
 		return nil
 	}
 	return err
+}
+
+// syncAll backs up what stays mounted.
+func syncAll(ctx context.Context, daemons []watched, target string, w world) error {
+	for _, d := range daemons {
+		r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
+		if err != nil {
+			return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("the backup failed: %w", err), hint: "emberfs sync " + shellQuote(target) + " tries it again"}
+		}
+		if !r.Complete {
+			printReceipt(w.err, r)
+			return partError("umount", target, r)
+		}
+	}
+	return nil
 }
 
 // umountedDead: the mount is away, but there is nobody to say how its backup stands.

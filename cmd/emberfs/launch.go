@@ -3,12 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // mountRequest is a mount as one of the two command lines asks for it.
@@ -107,69 +104,4 @@ func openStateWaiting(path string) (*stateDir, error) {
 		return openState(path)
 	}
 	return s, err
-}
-
-// remount changes the per-mount flags of a mounted volume. Everything else is fixed while it is mounted.
-func remount(target string, o optionList) error {
-	refuse := func(err error, hint string) error {
-		return &failure{code: exitMount, op: "remount", path: target, err: err, hint: hint}
-	}
-	if target == "" {
-		return refuse(errors.New("nothing is mounted"), "mount it without remount")
-	}
-	table, err := mounts()
-	if err != nil {
-		return refuse(err, "is /proc mounted?")
-	}
-	path, m, err := resolveMountpoint(target, table)
-	if m == nil || !m.ours() {
-		if err == nil {
-			err = errors.New("no emberfs is mounted there")
-		}
-		return refuse(plainError(err), "mount it without remount")
-	}
-	for name := range o.values {
-		if name == "allow_other" {
-			continue // mount(8) hands back what /proc/mounts shows
-		}
-		return refuse(fmt.Errorf("%s cannot change while the volume is mounted", name), "unmount it and mount it again")
-	}
-	flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND)
-	for _, f := range o.flags {
-		if f == "default_permissions" {
-			continue // mount(8) hands back what /proc/mounts shows
-		}
-		bit, ok := mountFlag(f)
-		if !ok {
-			return refuse(fmt.Errorf("%s cannot change while the volume is mounted", f), "unmount it and mount it again")
-		}
-		flags |= bit
-	}
-	if err := unix.Mount("", path, "", flags, ""); err != nil {
-		return refuse(err, "")
-	}
-	return nil
-}
-
-// mountFlag is mount(2)'s bit for a per-mount flag.
-func mountFlag(name string) (uintptr, bool) {
-	switch name {
-	case "ro":
-		return unix.MS_RDONLY, true
-	case "nosuid":
-		return unix.MS_NOSUID, true
-	case "nodev":
-		return unix.MS_NODEV, true
-	case "noexec":
-		return unix.MS_NOEXEC, true
-	case "noatime":
-		return unix.MS_NOATIME, true
-	case "nodiratime":
-		return unix.MS_NODIRATIME, true
-	case "relatime":
-		return unix.MS_RELATIME, true
-	case "strictatime":
-		return unix.MS_STRICTATIME, true
-	}
-	return 0, false
 }

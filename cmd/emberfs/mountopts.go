@@ -10,7 +10,9 @@ import (
 type optionList struct {
 	values  map[string]given // settings of ours by name
 	flags   []string         // per-mount flags for mount(2), without contradictions: ro, nosuid, ...
+	back    []string         // flags that are taken back: ro by rw, nosuid by suid; a remount keeps what is in neither
 	remount bool
+	merged  bool // mount(8) put together what /proc/mounts has and what the user asks for: a flag that is not there is taken back
 }
 
 // given is a setting's value before it is checked, and the place it came from in the user's own spelling.
@@ -25,6 +27,11 @@ func flagPairs() map[string]string {
 		"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "nodiratime": "diratime",
 		"relatime": "norelatime", "strictatime": "nostrictatime", "sync": "async", "dirsync": "", "default_permissions": "",
 	}
+}
+
+// isAtime says that a flag is one of the ways to keep access times, of which a mount has one.
+func isAtime(flag string) bool {
+	return flag == "noatime" || flag == "relatime" || flag == "strictatime"
 }
 
 // impliedFlags are what fstab's options for plain users stand for.
@@ -81,6 +88,10 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 		if !slices.Contains(out.flags, flag) {
 			out.flags = append(out.flags, flag)
 		}
+		out.back = slices.DeleteFunc(out.back, func(f string) bool { return f == flag })
+		if isAtime(flag) { // the later one counts
+			out.flags = slices.DeleteFunc(out.flags, func(f string) bool { return isAtime(f) && f != flag })
+		}
 	}
 	for _, item := range items {
 		key, value, hasValue := strings.Cut(item, "=")
@@ -90,6 +101,7 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 		}
 		if flag, ok := opposite[key]; ok && !hasValue {
 			out.flags = slices.DeleteFunc(out.flags, func(f string) bool { return f == flag })
+			out.back = append(out.back, flag)
 			continue
 		}
 		if implied := impliedFlags(key); implied != nil {
@@ -102,6 +114,7 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 			add(item)
 			continue
 		}
+		out.merged = out.merged || out.remount && ofTheKernel(key)
 		if key == "remount" || forOthers(key) || out.remount && ofTheKernel(key) {
 			continue
 		}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// remount changes the per-mount flags of a mounted volume that the options name, and no others. Settings are fixed while it is mounted:
+// fstab's line may repeat them.
+func remount(target string, o optionList) error {
+	refuse := func(err error, hint string) error {
+		return &failure{code: exitMount, op: "remount", path: target, err: err, hint: hint}
+	}
+	if target == "" {
+		return refuse(errors.New("nothing is mounted"), "mount it without remount")
+	}
+	table, err := mounts()
+	if err != nil {
+		return refuse(err, "is /proc mounted?")
+	}
+	path, m, err := resolveMountpoint(target, table)
+	if m == nil || !m.ours() {
+		if err == nil {
+			err = errors.New("no emberfs is mounted there")
+		}
+		return refuse(plainError(err), "mount it without remount")
+	}
+	if name, err := changedSetting(target, o); err != nil {
+		return refuse(err, "")
+	} else if name != "" {
+		return refuse(fmt.Errorf("%s cannot change while the volume is mounted", name), "unmount it and mount it again")
+	}
+	attr, unknown := remountAttr(o)
+	if unknown != "" {
+		return refuse(fmt.Errorf("%s cannot change while the volume is mounted", unknown), "unmount it and mount it again")
+	}
+	if attr.Attr_clr&unix.MOUNT_ATTR_RDONLY != 0 {
+		if err := writable(path); err != nil {
+			return refuse(fmt.Errorf("make it writable: %w", err), "unmount it and mount it again")
+		}
+	}
+	if err := setMountAttr(path, &attr); err != nil {
+		return refuse(err, "")
+	}
+	return nil
+}
+
+// setMountAttr is mount_setattr(2), which changes what it is told and keeps the rest.
+func setMountAttr(path string, attr *unix.MountAttr) error {
+	if *attr == (unix.MountAttr{}) {
+		return nil
+	}
+	return unix.MountSetattr(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, attr)
+}
+
+// writable takes a file system's own read-only flag away, which it has where it was mounted by ro.
+func writable(path string) error {
+	fd, err := unix.Fspick(unix.AT_FDCWD, path, unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.FsconfigSetFlag(fd, "rw"); err != nil {
+		return err
+	}
+	return unix.FsconfigReconfigure(fd)
+}
+
+// remountAttr is what a remount changes; unknown names a flag that cannot be.
+func remountAttr(o optionList) (attr unix.MountAttr, unknown string) {
+	set := func(flag string) bool {
+		bit, ok := mountAttr(flag)
+		if attr.Attr_set |= bit; isAtime(flag) {
+			attr.Attr_clr |= unix.MOUNT_ATTR__ATIME
+		}
+		return ok
+	}
+	for _, f := range o.flags {
+		if f == "default_permissions" {
+			continue // mount(8) hands back what /proc/mounts shows
+		}
+		if !set(f) {
+			return attr, f
+		}
+	}
+	back := o.back
+	if o.merged {
+		for flag := range flagPairs() {
+			if !slices.Contains(o.flags, flag) && !isAtime(flag) {
+				back = append(back, flag)
+			}
+		}
+		if !slices.ContainsFunc(o.flags, isAtime) {
+			set("strictatime") // which /proc/mounts has no word for
+		}
+	}
+	for _, f := range back {
+		if isAtime(f) {
+			if !slices.ContainsFunc(o.flags, isAtime) {
+				set("relatime") // the kernel's own way
+			}
+			continue
+		}
+		if bit, ok := mountAttr(f); ok {
+			attr.Attr_clr |= bit
+		}
+	}
+	return attr, ""
+}
+
+// mountAttr is mount_setattr(2)'s bit for a per-mount flag.
+func mountAttr(name string) (bit uint64, ok bool) {
+	switch name {
+	case "ro":
+		return unix.MOUNT_ATTR_RDONLY, true
+	case "nosuid":
+		return unix.MOUNT_ATTR_NOSUID, true
+	case "nodev":
+		return unix.MOUNT_ATTR_NODEV, true
+	case "noexec":
+		return unix.MOUNT_ATTR_NOEXEC, true
+	case "nodiratime":
+		return unix.MOUNT_ATTR_NODIRATIME, true
+	case "noatime":
+		return unix.MOUNT_ATTR_NOATIME, true
+	case "relatime":
+		return unix.MOUNT_ATTR_RELATIME, true
+	case "strictatime":
+		return unix.MOUNT_ATTR_STRICTATIME, true
+	}
+	return 0, false
+}
+
+// changedSetting names a setting that the options give another value than the mounted volume has; "": there is none. What a settings file
+// says now is not looked at.
+func changedSetting(target string, o optionList) (string, error) {
+	names := slices.DeleteFunc(sortedKeys(o.values), func(n string) bool { return n == "allow_other" || n == "config" })
+	if len(names) == 0 {
+		return "", nil
+	}
+	f, err := find(target)
+	if err != nil {
+		return "", err
+	}
+	ctx := context.Background()
+	e, err := f.one(ctx)
+	if err != nil {
+		return "", fmt.Errorf("the settings that it has cannot be asked for: %w", err)
+	}
+	var have config
+	if err := e.client().get(ctx, "/v1/config", &have); err != nil {
+		return "", fmt.Errorf("the settings that it has cannot be asked for: %w", err)
+	}
+	values := layer{}
+	for _, n := range names {
+		values[n] = o.values[n]
+	}
+	want, err := resolve("remount", nil, values, nil)
+	if err != nil {
+		return "", err
+	}
+	for _, n := range names {
+		a, b := settingOf(&have, n), settingOf(want, n)
+		if s, ok := b.(string); ok && s != "" && n != "branch" {
+			if abs, err := filepath.Abs(s); err == nil && abs == a {
+				continue // a path
+			}
+		}
+		if a != b {
+			return n, nil
+		}
+	}
+	return "", nil
+}
+
+// settingOf is the value of a setting by its name: the fields of config have the same names.
+func settingOf(c *config, name string) any {
+	var field strings.Builder
+	for _, part := range strings.Split(name, "_") {
+		field.WriteString(strings.ToUpper(part[:1]) + part[1:])
+	}
+	v := reflect.ValueOf(c).Elem().FieldByName(field.String())
+	if !v.IsValid() {
+		return nil
+	}
+	return v.Interface()
+}
