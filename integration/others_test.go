@@ -139,3 +139,33 @@ cd $D; `
 		})
 	}
 }
+
+// TestOddNamesAreShownSafely: a name steers no terminal and makes no line of its own in what commands print, and who may not enter a directory
+// does not read its names in status.json.
+func TestOddNamesAreShownSafely(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("tier_interval=none"))
+	v.mount()
+	const odd = "evil\x1b]0;owned\x07\nCOMPLETE: commit 1\x9b31m\u202e"
+	check(t, os.Mkdir(v.at("secret"), 0o700))
+	check(t, os.WriteFile(v.at("secret/"+odd), []byte("hello"), 0o644))
+	end := v.failReads(v.state + "/warm/secret/" + odd)
+	sync := v.emberfs("sync", v.mnt)
+	if sync.code != 3 {
+		t.Errorf("want exit 3: %v", sync)
+	}
+	end()
+	public, err := os.ReadFile(v.at(".emberfs/status.json"))
+	check(t, err)
+	if strings.Contains(string(public), "evil") || !strings.Contains(string(public), "left out") && !strings.Contains(string(public), "commit: ") {
+		t.Errorf("status.json shows\n%s", public)
+	}
+	for _, r := range []result{sync, v.emberfs("status", v.mnt), v.emberfs("status", v.at("secret/"+odd)), v.emberfs("tier", v.mnt, v.at("secret/"+odd+"x")),
+		v.emberfs("diff", v.mnt), v.emberfs("log", v.mnt, v.at("secret/"+odd)), v.emberfs("check", v.mnt), v.emberfs("restore", v.at("secret/"+odd+"y"), "--to", v.dir+"/to"),
+		v.emberfs("mount", v.dir+"/"+odd), v.emberfs("umount", v.dir+"/"+odd), v.emberfs("rules", v.mnt, v.at("secret/"+odd)), v.emberfs("umount", v.mnt)} {
+		out := r.stdout + r.stderr
+		if strings.ContainsAny(out, "\x1b\x07\u202e") || strings.Contains(out, "\x9b") || strings.Contains(out, "\nCOMPLETE: commit 1") {
+			t.Errorf("%q prints %q", r.args, out)
+		}
+	}
+}

@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its own, for it is
@@ -36,7 +40,15 @@ func (l leftOut) String() string {
 	if len(p) > most {
 		p = p[:most/2] + "[...]" + p[len(p)-most/2:]
 	}
-	return fmt.Sprintf("%s: %v", p, l.err)
+	return fmt.Sprintf("%s: %v", shown(p), l.err)
+}
+
+// shown is a path for a line of text: a name may hold whatever steers a terminal, or looks like the next line.
+func shown(p string) string {
+	if utf8.ValidString(p) && !strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return p
+	}
+	return strconv.Quote(p)
 }
 
 func lines(list []leftOut) []string {

@@ -133,19 +133,19 @@ func rulesFrom(from string) string {
 // printRules writes the rules of one volume for people.
 func printRules(out io.Writer, mountpoint string, l tiers.RulesList) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(tab, "mountpoint\t%s\n", mountpoint)
+	fmt.Fprintf(tab, "mountpoint\t%s\n", oneLine(mountpoint))
 	fmt.Fprintf(tab, "rules\t%s, %s\n", count(int64(len(l.Rules)), "rule"), rulesFrom(l.From))
 	for i, r := range l.Rules {
-		fmt.Fprintf(tab, "%d\t%s\n", i+1, r.Rule)
+		fmt.Fprintf(tab, "%d\t%s\n", i+1, oneLine(r.Rule))
 	}
 	for _, r := range l.Withheld {
-		fmt.Fprintf(tab, "withheld\t%s\n", r.Rule)
+		fmt.Fprintf(tab, "withheld\t%s\n", oneLine(r.Rule))
 	}
 	if len(l.Withheld) > 0 {
 		fmt.Fprintln(tab, "note\twithheld rules came with the repository: mount with accept_rules, or write them to .emberfs/rules.yaml here")
 	}
 	if l.Error != "" {
-		fmt.Fprintf(tab, "ERROR\t%s\n", l.Error)
+		fmt.Fprintf(tab, "ERROR\t%s\n", oneLine(l.Error))
 	}
 	return tab.Flush()
 }
@@ -271,7 +271,7 @@ func printReports(out io.Writer, reports []tiers.RulesReport) error {
 			if s.Decides {
 				mark = "*"
 			}
-			fmt.Fprintf(tab, "%s %d\t%s\t%s\n", mark, i+1, s.Rule, s.Why)
+			fmt.Fprintf(tab, "%s %d\t%s\t%s\n", mark, i+1, oneLine(s.Rule), oneLine(s.Why))
 		}
 		if err := tab.Flush(); err != nil {
 			return err

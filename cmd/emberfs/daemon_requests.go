@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"emberfs/tiers"
@@ -38,7 +39,8 @@ type statusReport struct {
 	daemon atomic.Pointer[daemon]
 }
 
-// text is what `emberfs status --json` prints of this mount.
+// text is what `emberfs status --json` prints of this mount, without the names of files that errors give: whoever may enter the mount reads
+// it, and directories may be closed to them.
 func (s *statusReport) text() []byte {
 	var st statusReply
 	if d := s.daemon.Load(); d != nil {
@@ -47,11 +49,24 @@ func (s *statusReport) text() []byte {
 		st.daemonReply = daemonReply{PID: os.Getpid(), Mountpoint: s.config.Mountpoint, Phase: phaseMounted, Version: versionString()}
 		st.Status = s.vol.Status()
 	}
+	st.Errors = slices.Clone(st.Errors)
+	for i, e := range st.Errors {
+		st.Errors[i] = errorKind(e) + ": emberfs status says more"
+	}
 	var out bytes.Buffer
 	if err := printJSON(&out, st); err != nil {
 		return nil
 	}
 	return out.Bytes()
+}
+
+// errorKind is the word with which an error in status begins: commit, push, tier.
+func errorKind(e string) string {
+	kind, _, ok := strings.Cut(e, ": ")
+	if !ok || len(kind) > 20 || strings.ContainsFunc(kind, func(r rune) bool { return (r < 'a' || r > 'z') && r != ' ' }) {
+		return "error"
+	}
+	return kind
 }
 
 // rules tells the rules in effect and what they say of paths.

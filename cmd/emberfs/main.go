@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 func main() {
@@ -39,7 +40,7 @@ func run(args []string, w world) int {
 		err = runCLI(args[1:], w)
 	}
 	if err != nil && !said(err) {
-		fmt.Fprintln(w.err, "emberfs: "+redact(err.Error()))
+		fmt.Fprintln(w.err, "emberfs: "+oneLine(strings.ReplaceAll(redact(err.Error()), "\n", "; ")))
 	}
 	return exitCode(err)
 }

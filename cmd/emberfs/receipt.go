@@ -170,7 +170,7 @@ func countAs(n int64, one, many string) string {
 func printReceipt(w io.Writer, r *tiers.Receipt) {
 	fmt.Fprintln(w, summary(r))
 	for _, m := range r.Missing {
-		fmt.Fprintln(w, "  missing: "+redact(m))
+		fmt.Fprintln(w, "  missing: "+oneLine(redact(m)))
 	}
 }
 

@@ -15,6 +15,11 @@ import (
 func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
+		for i, a := range args {
+			if s, ok := a.(string); ok { // the format has the columns
+				args[i] = oneLine(s)
+			}
+		}
 		fmt.Fprintf(tab, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("mountpoint", "%s (%s, pid %d)", st.Mountpoint, st.Phase, st.PID)
