@@ -79,6 +79,7 @@ type restorer struct {
 	total     int64 // files of the whole commit, about; 0: not known
 	rootFD    int
 	links     map[linkKey]string // path of the first name restored
+	firsts    map[linkKey]inoKey // which file the first name of a group is
 	found     map[string]bool
 	files     int64
 	bytes     int64

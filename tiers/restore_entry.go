@@ -50,7 +50,39 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 		return false, err
 	}
 	r.count(0)
-	return true, r.attrs(fd, e.Name, e)
+	return true, r.attrsOfNew(fd, e)
+}
+
+// errReplaced: somebody who may write in the directory put something else in the place of what was restored.
+var errReplaced = errors.New("it was replaced by something else while it was restored")
+
+// attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could move another file there.
+func (r *restorer) attrsOfNew(fd int, e *Entry) error {
+	f, err := openAt(fd, e.Name, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(f)
+	var st unix.Statx_t
+	if err := statAt(f, "", &st); err != nil {
+		return err
+	}
+	if kindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.owner || st.Nlink != 1 {
+		return errReplaced
+	}
+	r.madeLink(e, &st)
+	return r.attrsOf(f, byName(fd, e.Name), e)
+}
+
+// madeLink notes which file the first name of a group is.
+func (r *restorer) madeLink(e *Entry, st *unix.Statx_t) {
+	if e.Link == "" {
+		return
+	}
+	if r.firsts == nil {
+		r.firsts = map[linkKey]inoKey{}
+	}
+	r.firsts[keyOf(e)] = inoKey{st.Ino, genOf(st)}
 }
 
 func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exists bool, want []string, depth int) (bool, error) {
@@ -192,8 +224,13 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	if err == nil && size != e.Size {
 		err = fmt.Errorf("%w: %d bytes, the metadata says %d", ErrCorrupt, size, e.Size)
 	}
+	var fresh unix.Statx_t
 	if err == nil {
-		err = r.attrsOf(f, byName(fd, e.Name), e)
+		err = statAt(f, "", &fresh)
+	}
+	if err == nil {
+		r.madeLink(e, &fresh)
+		err = r.attrsOf(f, byFD(f), e)
 	}
 	if err != nil {
 		return false, errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
@@ -228,6 +265,13 @@ func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
 		return false, fmt.Errorf("other name %q of the same file: %w", first, err)
 	}
 	defer unix.Close(old)
+	var st unix.Statx_t
+	if err := statAt(old, "", &st); err != nil {
+		return false, err
+	}
+	if was, ok := r.firsts[keyOf(e)]; ok && was != (inoKey{st.Ino, genOf(&st)}) {
+		return false, fmt.Errorf("other name %q of the same file: %w", first, errReplaced)
+	}
 	if err := unix.Linkat(unix.AT_FDCWD, fdPath(old), fd, e.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		if errors.Is(err, unix.EMLINK) {
 			delete(r.links, keyOf(e))
