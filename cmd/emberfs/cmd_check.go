@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"unicode/utf8"
@@ -49,7 +48,7 @@ is left after the repair.`,
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.target = args[0]
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		err := check(ctx, r, w)
 		if err != nil && ctx.Err() != nil {

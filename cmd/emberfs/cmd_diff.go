@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,7 +56,7 @@ type, m only attributes (mode, owner, mtime, xattrs, hard links).`,
 		if len(rest) > 2 {
 			return usageError("diff", rest[2], "one commit too many", "write -- before paths; usage: "+cmd.UseLine())
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		return withCode(exitFailed, "diff", target, showDiff(ctx, r, w))
 	}

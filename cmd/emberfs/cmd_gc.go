@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -37,7 +36,7 @@ Exit 3 where only a part was removed.`,
 		if in.Grace == 0 {
 			in.Grace = -1 // 0 means the default there
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		return withCode(exitFailed, "gc", args[0], collectGarbage(ctx, args[0], in, asJSON, w))
 	}

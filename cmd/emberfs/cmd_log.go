@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"strings"
 	"time"
 
@@ -45,7 +44,7 @@ is there; renames are not followed. What is no TARGET is a PATH, and so is every
 		if r.limit < 0 {
 			return usageError("log", "--limit", "less than none", "leave it out to list all")
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		target, rest, paths, err := splitTarget(args, cmd.ArgsLenAtDash())
 		if err != nil {

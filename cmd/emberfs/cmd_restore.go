@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -50,7 +49,7 @@ COMMIT is ` + backup.RevisionHelp + `.`,
 		case r.from == "" && len(args) == 0:
 			return usageError("restore", "", "missing --from REPO or STATE", "usage: "+cmd.UseLine())
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		return withCode(exitFailed, "restore", r.to, restore(ctx, r, w))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -46,7 +45,7 @@ counts. REMOTE says whether the volume's source is known to have it.`,
 		if len(args) > 0 {
 			r.target = args[0]
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		return withCode(exitFailed, "snapshots", r.target, showSnapshots(ctx, r, w))
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 
@@ -22,7 +21,7 @@ now. With PATHs (in the mount) the command checks that they are there; the backu
 Exit 0 only if the receipt is COMPLETE, 3 where something is missing.`,
 		Args: argsBetween(1, -1, "MOUNTPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+			ctx, stop := w.interrupts()
 			defer stop()
 			return withCode(exitFailed, "sync", args[0], syncVolume(ctx, args[0], args[1:], w))
 		},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os/signal"
 	"slices"
 	"strings"
 
@@ -30,7 +29,7 @@ Exit 3 where files stay because they are not safe.`,
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		return withCode(exitFailed, "tier", args[0], tierNow(ctx, args[0], args[1:], asJSON, w))
 	}

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers"
 	"emberfs/tiers/subprocess"
 )
 
@@ -35,7 +35,7 @@ A mount that is in use stays as it is: exit 1.`,
 		if deadline == 0 && cmd.Flags().Changed("deadline") {
 			deadline = -1
 		}
-		ctx, stop := signal.NotifyContext(context.Background(), terminationSignals()...)
+		ctx, stop := w.interrupts()
 		defer stop()
 		return withCode(exitFailed, "umount", args[0], umountVolume(ctx, args[0], umountRequest{Deadline: deadline, Lazy: lazy}, w))
 	}
@@ -53,6 +53,9 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 			return umountDead(f, target)
 		}
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: f.remedy(err)}
+	}
+	if f.mount != nil && f.mount.ours() && f.path != e.Mountpoint && e.State != f.path {
+		return umountBound(ctx, f, e, in.Lazy, target, w)
 	}
 	start := time.Now()
 	cl := e.client()
@@ -75,6 +78,50 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows how it stands"}
 	}
 	awaitExit(e.PID, exitGrace) // the next mount finds the volume free
+	printReceipt(w.out, r)
+	return partError("umount", target, r)
+}
+
+// umountBound takes away a place that a mount is bound to: backed up first, with the final receipt where it was the last one.
+func umountBound(ctx context.Context, f found, e registration, lazy bool, target string, w world) error {
+	fail := func(err error, hint string) error {
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: hint}
+	}
+	wait, err := e.client().startWait(ctx)
+	if err != nil {
+		return fail(err, "")
+	}
+	last := make(chan *tiers.Receipt, 1)
+	go func() {
+		r, err := wait.receipt()
+		if err != nil {
+			r = nil
+		}
+		last <- r
+	}()
+	r, err := e.client().sync(ctx, syncRequest{Reason: "unmount"})
+	if err != nil {
+		return fail(err, "emberfs status "+shellQuote(e.State)+" shows how it stands")
+	}
+	flags := 0
+	if lazy {
+		flags = unix.MNT_DETACH
+	}
+	if err := unmountPath(f.path, flags); err != nil && !isGone(err) {
+		if errors.Is(err, unix.EBUSY) {
+			return fail(errBusy, "fuser -vm "+shellQuote(target)+" shows who uses it")
+		}
+		return fail(err, "")
+	}
+	select {
+	case final := <-last:
+		if final != nil {
+			r = joinReceipts(r, final)
+		}
+	case <-time.After(elsewhereSoon):
+		fmt.Fprintf(w.err, "emberfs: the volume stays mounted at other places; emberfs status %s shows it\n", shellQuote(e.State))
+	case <-ctx.Done():
+	}
 	printReceipt(w.out, r)
 	return partError("umount", target, r)
 }

@@ -48,13 +48,15 @@ type kernelMount interface {
 // daemon serves one mount until it is gone and then finishes the backup. All ways to an end (umount, umount -l, a signal, the
 // control socket) lead to one place: the kernel has gone, finish runs.
 type daemon struct {
-	config *config
-	vol    volume
-	mount  kernelMount
-	log    logrus.FieldLogger
-	abort  func()             // cuts the kernel's connection under processes that will not leave; returns when it is cut
-	notify func(state string) // sd_notify
-	grace  time.Duration      // lazyGrace
+	config    *config
+	vol       volume
+	mount     kernelMount
+	log       logrus.FieldLogger
+	abort     func()             // cuts the kernel's connection under processes that will not leave; returns when it is cut
+	notify    func(state string) // sd_notify
+	grace     time.Duration      // lazyGrace
+	device    string             // of the mount, major:minor; "": not known
+	elsewhere time.Duration      // elsewhereSoon
 	// patience is how long a backup whose deadline has passed may take to say how far it came.
 	patience time.Duration
 
@@ -84,7 +86,7 @@ type daemon struct {
 }
 
 func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger) *daemon {
-	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second,
+	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second, elsewhere: elsewhereSoon,
 		abort: func() {}, notify: func(string) {},
 		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
 	d.ending, d.cut = context.WithCancelCause(context.Background())
@@ -332,12 +334,80 @@ func (d *daemon) extendTimeout() func() {
 // umount backs up, unmounts and waits for the final receipt. A caller that goes away does not stop what has begun.
 func (d *daemon) umount(ctx context.Context, in umountRequest) (*tiers.Receipt, error) {
 	d.umounting.Lock()
+	start := time.Now()
 	err := d.detach(in)
 	d.umounting.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	return d.wait(ctx)
+	if in.Lazy {
+		return d.wait(ctx)
+	}
+	limit := d.limitOf(in)
+	left := func(most time.Duration) time.Duration {
+		if limit > 0 {
+			most = min(most, limit-time.Since(start))
+		}
+		return max(most, 100*time.Millisecond)
+	}
+	var places []string
+	for _, patience := range []time.Duration{d.elsewhere, elsewhereLong} {
+		select {
+		case <-d.gone:
+			if limit > 0 {
+				d.limit(limit - time.Since(start))
+			}
+			return d.wait(ctx)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(left(patience)):
+		}
+		if places = mountedElsewhere(d.device); len(places) > 0 {
+			break
+		}
+	}
+	return d.stays(ctx, left(defaultDeadline), places), nil
+}
+
+const (
+	// elsewhereSoon is how long the kernel may take to let go of a file system after its mount is gone, before somebody else is thought
+	// to have it, and elsewhereLong where nobody is found.
+	elsewhereSoon = 2 * time.Second
+	elsewhereLong = 10 * time.Second
+)
+
+// stays is the receipt of an unmount after which the volume is still mounted in other places: the daemon serves it there, and takes its final
+// backup when the last of them is gone.
+func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string) *tiers.Receipt {
+	d.mu.Lock()
+	prior := d.mu.prior
+	d.mu.prior = nil // the final backup is another one
+	d.mu.Unlock()
+	work, cancel := context.WithTimeoutCause(ctx, limit, errDeadline)
+	defer cancel()
+	r, err := d.syncWithin(work, "unmount")
+	if err != nil && (r == nil || len(r.Missing) == 0) {
+		r = incomplete(r, "backup: "+err.Error())
+	}
+	r = joinReceipts(prior, r)
+	if len(places) == 0 {
+		places = []string{"in a place that cannot be seen from here"}
+	}
+	for _, p := range places {
+		r = incomplete(r, "still mounted "+p+": what is written there is backed up as before, and finally when it is unmounted there")
+	}
+	return r
+}
+
+// limitOf is the time that an unmount has for its backups; negative: any.
+func (d *daemon) limitOf(in umountRequest) time.Duration {
+	switch {
+	case in.Deadline != 0:
+		return in.Deadline
+	case d.config.Deadline > 0:
+		return d.config.Deadline
+	}
+	return defaultDeadline
 }
 
 func (d *daemon) detach(in umountRequest) error {
@@ -346,13 +416,7 @@ func (d *daemon) detach(in umountRequest) error {
 		return nil
 	default:
 	}
-	limit := in.Deadline
-	switch {
-	case limit == 0 && d.config.Deadline > 0:
-		limit = d.config.Deadline
-	case limit == 0:
-		limit = defaultDeadline
-	}
+	limit := d.limitOf(in)
 	work, cancel := context.Background(), context.CancelFunc(func() {})
 	start := time.Now()
 	if limit > 0 {
@@ -369,10 +433,8 @@ func (d *daemon) detach(in umountRequest) error {
 	case err != nil && !isGone(err):
 		return fmt.Errorf("unmount: %w", err)
 	}
-	if limit > 0 {
-		d.limit(limit - time.Since(start))
-	}
 	if in.Lazy && limit > 0 {
+		d.limit(limit - time.Since(start))
 		d.wg.Go(func() { d.awaitGone(limit) })
 	}
 	return nil

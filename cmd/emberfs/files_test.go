@@ -283,7 +283,7 @@ func TestRegistry(t *testing.T) {
 	}
 	mountNS, pidNS := here()
 	entry := func(mountpoint, state string, pid int) registration {
-		return registration{mountpoint, state, pid, mountNS, pidNS, ownedBy(r.uid)}
+		return registration{mountpoint, state, pid, mountNS, pidNS, "", ownedBy(r.uid)}
 	}
 	a, b := entry("/mnt/b", "/state/1", 10), entry("/mnt/a", "/state/2", 11)
 	finishing := entry("/mnt/a", "/state/3", 9)

@@ -33,7 +33,8 @@ func find(path string) (found, error) {
 		return out, err
 	}
 	for _, e := range list {
-		if e.Mountpoint == out.path || e.State == out.path {
+		bound := out.mount != nil && out.mount.ours() && e.Device != "" && e.Device == out.mount.device
+		if e.Mountpoint == out.path || e.State == out.path || bound {
 			out.daemons = append(out.daemons, e)
 		}
 	}

@@ -6,17 +6,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 )
 
 func main() {
-	os.Exit(run(os.Args, world{out: os.Stdout, err: os.Stderr, environ: os.Environ()}))
+	os.Exit(run(os.Args, world{out: os.Stdout, err: os.Stderr, environ: os.Environ(), caught: newCaught()}))
 }
 
 // world is what a command sees of its process, so that tests can hand it another one.
 type world struct {
 	out, err io.Writer
 	environ  []string
-	quiet    *bool // --quiet; nil where there is no such flag
+	quiet    *bool         // --quiet; nil where there is no such flag
+	caught   *atomic.Int32 // the signal that ended the command; nil: nobody asks
 }
 
 // silent says that progress is not to be shown.
@@ -41,6 +43,9 @@ func run(args []string, w world) int {
 	}
 	if err != nil && !said(err) {
 		fmt.Fprintln(w.err, "emberfs: "+oneLine(strings.ReplaceAll(redact(err.Error()), "\n", "; ")))
+	}
+	if code := w.interrupted(); err != nil && code != 0 {
+		return code
 	}
 	return exitCode(err)
 }

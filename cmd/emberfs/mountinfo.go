@@ -14,7 +14,8 @@ type mountEntry struct {
 	path   string
 	fstype string
 	source string
-	uid    int // of a FUSE mount: who mounted it
+	device string // major:minor
+	uid    int    // of a FUSE mount: who mounted it
 }
 
 // ours says whether EmberFS is mounted there.
@@ -70,7 +71,7 @@ func parseMountinfoLine(line string) (mountEntry, bool) {
 	if len(f) < 6 || len(b) < 2 {
 		return mountEntry{}, false
 	}
-	m := mountEntry{path: unescapeOctal(f[4]), fstype: unescapeOctal(b[0]), source: unescapeOctal(b[1])}
+	m := mountEntry{path: unescapeOctal(f[4]), fstype: unescapeOctal(b[0]), source: unescapeOctal(b[1]), device: f[2]}
 	if len(b) > 2 {
 		for _, o := range strings.Split(b[2], ",") {
 			if v, ok := strings.CutPrefix(o, "user_id="); ok {

@@ -27,6 +27,7 @@ type registration struct {
 	// The namespaces that PID, and the paths, are of. Elsewhere nobody can tell whether the daemon lives.
 	MountNS string `json:"mount_ns,omitempty"`
 	PIDNS   string `json:"pid_ns,omitempty"`
+	Device  string `json:"device,omitempty"` // of the mount, major:minor: it may have been bound to other places
 
 	owner owner // of the registry that it stands in
 }

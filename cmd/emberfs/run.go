@@ -100,6 +100,12 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, listener.remove(), registry.remove(entry), vol.Close()))
 	}
 	d := newDaemon(c, vol, server, log)
+	if table, err := mounts(); err == nil {
+		if m, ok := mountAt(table, c.Mountpoint); ok && m.ours() {
+			d.device, entry.Device = m.device, m.device
+			_ = registry.add(entry) // its first form serves but for places that the mount is bound to
+		}
+	}
 	d.abort = server.Abort
 	report.daemon.Store(d)
 	if c.Foreground {

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+)
+
+// mountedElsewhere lists where a file system, by its device (major:minor), is still mounted: paths in this mount namespace, and other
+// namespaces by a process in each. Those that we may not look into are not found.
+func mountedElsewhere(device string) []string {
+	if device == "" {
+		return nil
+	}
+	var places []string
+	table, err := mounts()
+	if err != nil {
+		return nil
+	}
+	for _, m := range table {
+		if m.device == device {
+			places = append(places, "at "+m.path)
+		}
+	}
+	own, _ := here()
+	seen := map[string]bool{own: true}
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		ns, err := os.Readlink(filepath.Join(p, "ns/mnt"))
+		if err != nil || seen[ns] {
+			continue
+		}
+		seen[ns] = true
+		f, err := os.Open(filepath.Join(p, "mountinfo"))
+		if err != nil {
+			continue
+		}
+		theirs, err := parseMountinfo(f)
+		_ = f.Close()
+		if err == nil && slices.ContainsFunc(theirs, func(m mountEntry) bool { return m.device == device }) {
+			pid, _ := strconv.Atoi(filepath.Base(p))
+			places = append(places, fmt.Sprintf("in the mount namespace of process %d (%s)", pid, commandOf(pid)))
+		}
+	}
+	return places
+}
+
+// commandOf is the name of a process, "?" where it is not known.
+func commandOf(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil || len(b) == 0 {
+		return "?"
+	}
+	return oneLine(string(b[:len(b)-1]))
+}
