@@ -98,6 +98,7 @@ type Cold struct {
 		pushed    tiers.ID
 		notes     map[string]string   // what is wrong with the branches, by what it is about
 		undeleted bool                // the remote does not let live branches be deleted
+		sides     []string            // what Aside says
 		ignored   map[string]tiers.ID // of the remote: live branches that follow nothing
 	}
 }

@@ -168,6 +168,10 @@ func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions
 			return tiers.ID{}, err
 		}
 	}
+	if !t.adopts.IsZero() {
+		absorbs = append([]tiers.ID{t.adopts}, absorbs...)
+		absorbs = absorbs[:min(len(absorbs), maxAbsorbed)]
+	}
 	c := odb.CommitData{Tree: tree, Message: message(t.c.VolumeID(), o, absorbs)}
 	if t.base != nil {
 		c.Parents = []tiers.ID{parent}

@@ -78,6 +78,13 @@
 // there only where it has lines. A blob that would get more than 512 lines becomes a tree, a tree below which fewer than
 // 128 lines are left after a removal becomes a blob again; readers accept any shape.
 //
+// # What a commit cannot hold
+//
+// No reader has a limit that the writer has not. A line of metadata has at most 16 MiB, a blob of lines or a tree 256 MiB, a file
+// 100,000,000 chunks, .emberfs%links 256 MiB with paths of up to 256 KiB; what is more is a *tiers.TooMuchError of the Tx, and stays out
+// of the commit by itself. Directories go as deep as tiers.MaxDepth, which stock git reads with all that EmberFS puts below them.
+// Readers of commits that stock clients made pass by what is more than twice as deep, and say so.
+//
 // # Link groups
 //
 // .emberfs%links has a line for each group with names in several directories, sorted: {"link":"GROUP","dirs":["a/b",...]},
@@ -105,8 +112,13 @@
 // The newest state is the tip of the live branch of main's tip where there is one, else main's tip. The first commit of all goes to
 // main. A commit to main has main's tip as its parent and begins with the newest state: it absorbs the live branch, and names in its
 // trailer Emberfs-Absorbs the last live commit, then those before it at which another machine took over, at most 16 ids. From the
-// moment that main moves the live branch has no meaning; it is deleted then, or at the next start. A live branch with commits that main
-// has not absorbed (somebody moved main without them) stays, as a problem.
+// moment that main moves the live branch has no meaning; it is deleted then, or at the next start. A local live branch with commits that
+// main has not absorbed (somebody moved main without them) stays, as a problem.
+//
+// Such a branch of the remote, which a machine left that was lost, is stray: a Fetch that finds one takes it into main by a commit of its
+// own (stray.go). Each entry is merged on its own: what the branch changed since the commit that it began at, and main did not, is taken,
+// attributes included; where both changed the same, main's stands, and the branch goes on, whole, as
+// refs/heads/emberfs-side/BRANCH/MACHINE-TIME, which Aside names until somebody has removed it.
 //
 // What main absorbs is not stored again, and until main has moved only the live branch reaches it. Stock git reads one reference after
 // another: it may have read main before it moved, and miss the live branch that was deleted then. But it reads HEAD, which names main,
@@ -117,6 +129,12 @@
 // refs/emberfs/absorbed/BRANCH/EPOCH the live branches that main has absorbed and a push has yet to delete there. A push sends main
 // and the live branch in one atomic step, which main's place is part of, or main first where the server does not offer that. Nobody
 // pushes a main that lacks what the remote's live branch has, so what was ever on it is in the commit that absorbed it.
+//
+// # What is said of the remote
+//
+// Push asks the remote where its branches are, each time: whoever says that something is there has asked in the same command, or in the
+// same round of releases. What it has lost is sent again. A branch that is not listed counts as missing only when its file is not there
+// either (wire: Broken).
 //
 // # Concurrency and durability
 //

@@ -48,10 +48,13 @@ func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
 
 func (c *Cold) fetch(ctx context.Context) error {
 	b, err := c.bring(ctx)
-	if err != nil || !b.moved {
+	if err == nil && b.moved {
+		err = c.forward(ctx, &b)
+	}
+	if err != nil {
 		return err
 	}
-	return c.forward(ctx, &b)
+	return c.adopt(ctx, &b)
 }
 
 // brought is what bring found.
@@ -62,6 +65,7 @@ type brought struct {
 	live  tiers.ID // its tip on the remote; zero: none that follows main
 	known bool     // ours have that tip, or absorbed it
 	moved bool     // the remote has commits that ours have not
+	refs  map[string]tiers.ID
 }
 
 // bring fetches the remote's branches and notes where they are.
@@ -83,7 +87,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	if err != nil {
 		return b, err
 	}
-	b.main = refs[c.ref]
+	b.main, b.refs = refs[c.ref], refs
 	if b.ours, err = c.position(ctx); err != nil {
 		return b, err
 	}

@@ -35,8 +35,12 @@ func (c *Cold) push(ctx context.Context) error {
 		return err
 	}
 	refs, err := c.remote.Refs(ctx)
-	if err != nil || ours.main.IsZero() {
+	if err != nil {
 		return err
+	}
+	c.noteSides(refs)
+	if ours.main.IsZero() {
+		return nil
 	}
 	if refs[c.ref].IsZero() {
 		if err := c.remote.Broken(ctx, c.ref); err != nil {

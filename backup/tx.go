@@ -15,6 +15,7 @@ type tx struct {
 	c       *Cold
 	at      position  // where the branch was when it began
 	live    bool      // the commit goes to the live branch
+	adopts  tiers.ID  // a stray live branch that the commit absorbs too; zero: none
 	base    *snapshot // at's newest commit; nil for the first
 	w       *odb.Writer
 	pending *dirBuild // the last directory put; the root must not be written before its own attributes are known

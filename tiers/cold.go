@@ -306,6 +306,9 @@ type Cold interface {
 	// GC removes objects that nothing reaches any more. ErrMissing or ErrCorrupt: what is reachable is not whole, nothing was
 	// removed.
 	GC(ctx context.Context, o GCOptions) (GCReport, error)
+	// Aside lists, for people, work that the branch does not have and that somebody has to look at: versions of files of a machine that was
+	// lost, where both sides had changed them. As of the last Fetch.
+	Aside() []string
 	Stats() ColdStats
 	Close() error
 }

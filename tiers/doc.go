@@ -55,6 +55,12 @@
 //     so a change is never below an unlisted one. But for directories that share files: they are listed together, and above one that
 //     a crash left listed there may be one that is not, until the next start.
 //
+//  16. A commit takes all that it can. What it cannot (unreadable, too deep, more than a commit holds) stays out by itself, with what the
+//     last commit has of it in its place; it is at risk, listed in status and receipts, and looked at by every commit until one has it.
+//     Nothing below a directory that stays out is recorded clean (capture.passOver): no commit reaches what was stored of it.
+//  17. warm's root carries a mark that volume.json knows (mark_volume.go). Where they do not prove each other nothing of warm is believed:
+//     a copy without extended attributes reads as zeros and empty directories.
+//
 // # Lock order
 //
 //	memory.making    a memory directory, or the area, coming or going

@@ -179,6 +179,7 @@ func (c *memCold) Holds(_ context.Context, id ID, _ int64) error {
 func (c *memCold) HasRemote() bool                    { return c.remote }
 func (c *memCold) Fetch(context.Context) error        { return nil }
 func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
+func (c *memCold) Aside() []string                    { return nil }
 func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
 func (c *memCold) Close() error                       { return nil }
 

@@ -120,6 +120,7 @@ func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	v.risk.pushed()
 	v.critical.sent(v)
 	rc.Pushed = true
+	rc.Missing = append(rc.Missing, v.cold.Aside()...)
 }
 
 // Status describes the volume by counters and the repository's numbers. Warm's alone are counted anew when they are old: for at most
@@ -160,6 +161,7 @@ func (v *Volume) Status() Status {
 	s.Errors = append(s.Errors, slices.Sorted(maps.Values(v.points.errors))...)
 	v.points.mu.Unlock()
 	s.Errors = append(s.Errors, v.risk.left(10)...)
+	s.Errors = append(s.Errors, v.cold.Aside()...)
 	for i := range v.Rules().Rules() {
 		s.Rules = append(s.Rules, v.Rules().Rules()[i].String())
 	}

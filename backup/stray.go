@@ -1,0 +1,351 @@
+package backup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"emberfs/backup/wire"
+	"emberfs/tiers"
+)
+
+// A live branch that main neither leads to nor has absorbed is stray: its machine was lost, and somebody, most likely with a stock client,
+// moved main without it. Nothing of it is passed over: what main has not changed since is taken into a commit of main's own, which absorbs
+// the branch; where both changed the same, main's version stands, and the branch goes on under refs/heads/emberfs-side/, which status and
+// receipts name until somebody has removed it there.
+
+const (
+	// sidePrefix begins the names of branches with what main did not take: refs/heads/emberfs-side/BRANCH/MACHINE-TIME.
+	sidePrefix = "refs/heads/emberfs-side/"
+	// maxStrays bounds how many are looked at in one fetch.
+	maxStrays = 16
+)
+
+// stray is such a branch.
+type stray struct {
+	ref, epoch string
+	tip        tiers.ID
+	base       tiers.ID // the commit of main that it began at
+	conflicts  []string // paths of which main's version stands
+}
+
+// adopt takes the remote's stray live branches into main, which is where the remote's is. What fails is a note, and left for the next
+// fetch: it is nothing that a mount should fail for.
+func (c *Cold) adopt(ctx context.Context, b *brought) error {
+	c.noteSides(b.refs)
+	p, err := c.position(ctx)
+	if err != nil || p.main.IsZero() || p.main != b.main {
+		return err
+	}
+	prefix := c.liveRef("")
+	looked := 0
+	for _, ref := range slices.Sorted(maps.Keys(b.refs)) {
+		epoch, ok := strings.CutPrefix(ref, prefix)
+		if !ok || !epochName.MatchString(epoch) || ref == p.ref || looked >= maxStrays {
+			continue
+		}
+		looked++
+		err := c.adoptOne(ctx, stray{ref: ref, epoch: epoch, tip: b.refs[ref]})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			err = fmt.Errorf("%s of %s has work that %s has not, and cannot be taken: %w", ref, c.o.Source, c.o.Branch, err)
+		}
+		c.note(ref, err)
+	}
+	return nil
+}
+
+// adoptOne takes one branch, if it is stray.
+func (c *Cold) adoptOne(ctx context.Context, s stray) error {
+	p, err := c.position(ctx)
+	if err != nil {
+		return err
+	}
+	if c.db.Has(s.tip) {
+		if in, err := c.Follows(ctx, p.newest(), s.tip); in || err != nil {
+			return err
+		}
+	}
+	have, err := c.recent(p.newest(), p.main)
+	if err != nil {
+		return err
+	}
+	tip, release, err := c.remote.Fetch(ctx, c.db, s.ref, have)
+	if err != nil {
+		return err
+	}
+	defer c.releaseFetched(release)
+	s.tip = tip
+	if in, err := c.Follows(ctx, p.newest(), tip); in || err != nil {
+		return err
+	}
+	if s.base, err = c.forkOf(ctx, p.main, tip); err != nil {
+		return err
+	}
+	// From here on a git gc keeps it, and once main is pushed with it the remote's branch is deleted.
+	hidden := c.absorbedRef(s.epoch)
+	if err := c.setRef(hidden, tip); err != nil {
+		return err
+	}
+	commit, err := c.mergeStray(ctx, &s)
+	if err != nil {
+		return errors.Join(err, c.setRef(hidden, tiers.ID{}))
+	}
+	c.log.WithField("commit", commit.String()).Warnf("%s of a machine that was lost is taken into %s", s.ref, c.o.Branch)
+	if len(s.conflicts) == 0 {
+		return nil
+	}
+	return c.setAside(ctx, &s)
+}
+
+// forkOf finds the commit of main that a live branch began at.
+func (c *Cold) forkOf(ctx context.Context, main, tip tiers.ID) (tiers.ID, error) {
+	ours := make(map[tiers.ID]bool)
+	queue := []tiers.ID{main}
+	for len(queue) > 0 && len(ours) < maxHistory {
+		id := queue[0]
+		queue = queue[1:]
+		if ours[id] {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return tiers.ID{}, err
+		}
+		ours[id] = true
+		if commit, err := readCommit(c.db, id); err == nil { // a shallow history ends somewhere
+			queue = append(queue, commit.Parents...)
+		}
+	}
+	at := tip
+	for range maxLive {
+		if ours[at] {
+			return at, nil
+		}
+		commit, err := readCommit(c.db, at)
+		if err != nil {
+			return tiers.ID{}, err
+		}
+		if len(commit.Parents) != 1 {
+			break
+		}
+		at = commit.Parents[0]
+	}
+	return tiers.ID{}, fmt.Errorf("it does not begin at a commit of %s", c.o.Branch)
+}
+
+// mergeStray commits to main what the branch changed and main did not.
+func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit tiers.ID, err error) {
+	from, err := c.snapshot(s.base)
+	if err != nil {
+		return commit, err
+	}
+	theirs, err := c.snapshot(s.tip)
+	if err != nil {
+		return commit, err
+	}
+	opened, err := c.Begin(ctx)
+	if err != nil {
+		return commit, err
+	}
+	defer opened.Abort()
+	t := opened.(*tx)
+	t.adopts = s.tip
+	ours := t.Base()
+	m := strayMerge{ctx: ctx, tx: t, ours: ours, base: from, theirs: theirs, s: s}
+	root, err := m.root()
+	if err != nil {
+		return commit, err
+	}
+	return t.Commit(ctx, tiers.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root, When: time.Now()})
+}
+
+// strayMerge merges three states of a volume by entry: what theirs changed since base is taken where ours is as base was.
+type strayMerge struct {
+	ctx                context.Context
+	tx                 tiers.Tx
+	ours, base, theirs tiers.Snapshot
+	s                  *stray
+	taken              int64
+}
+
+func (m *strayMerge) root() (tiers.DirID, error) {
+	a, b, l := m.ours.Root(), m.base.Root(), m.theirs.Root()
+	e := mergedAttrs(&a, &b, &l)
+	put, del, err := m.entries("", &a, &b, &l, 0)
+	if err != nil {
+		return tiers.DirID{}, err
+	}
+	links, err := m.ours.LinkDirs(m.ctx)
+	if err != nil {
+		return tiers.DirID{}, err
+	}
+	more, err := m.theirs.LinkDirs(m.ctx)
+	if err != nil {
+		return tiers.DirID{}, err
+	}
+	all := maps.Clone(more)
+	if all == nil {
+		all = map[string][]string{}
+	}
+	maps.Copy(all, links)
+	return m.tx.PutDir(m.ctx, a.Dir(), false, &tiers.Root{Entry: e, Links: all}, put, del)
+}
+
+// mergedAttrs is ours with the attributes of theirs where ours are as base had them.
+func mergedAttrs(ours, base, theirs *tiers.Entry) tiers.Entry {
+	plain := func(e *tiers.Entry) tiers.Entry {
+		p := *e
+		p.ID, p.Meta = tiers.ID{}, tiers.ID{}
+		return p
+	}
+	e := *ours
+	if reflect.DeepEqual(plain(ours), plain(base)) {
+		e = *theirs
+		e.ID, e.Meta = ours.ID, ours.Meta
+	}
+	return e
+}
+
+// list gives a directory's entries by name; of none, none.
+func (m *strayMerge) list(s tiers.Snapshot, dir *tiers.Entry) (map[string]*tiers.Entry, error) {
+	out := map[string]*tiers.Entry{}
+	if dir == nil || dir.Kind != tiers.KindDir {
+		return out, nil
+	}
+	l, err := s.ReadDir(m.ctx, dir.Dir())
+	if err != nil {
+		return nil, err
+	}
+	for i := range l.Entries {
+		out[l.Entries[i].Name] = &l.Entries[i]
+	}
+	return out, nil
+}
+
+func sameEntry(a, b *tiers.Entry) bool {
+	return a == nil && b == nil || a != nil && b != nil && reflect.DeepEqual(*a, *b)
+}
+
+// entries merges what three directories hold, and gives what changes in ours.
+func (m *strayMerge) entries(at string, ours, base, theirs *tiers.Entry, depth int) (put []tiers.Entry, del []string, err error) {
+	if err := m.ctx.Err(); err != nil {
+		return nil, nil, err
+	}
+	if err := tiers.TooDeepToWalk(at, depth); err != nil {
+		return nil, nil, err
+	}
+	a, err := m.list(m.ours, ours)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := m.list(m.base, base)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := m.list(m.theirs, theirs)
+	if err != nil {
+		return nil, nil, err
+	}
+	names := maps.Clone(b)
+	maps.Copy(names, l)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		was, now, here := b[name], l[name], a[name]
+		path := strings.TrimPrefix(at+"/"+name, "/")
+		dirs := here != nil && now != nil && here.Kind == tiers.KindDir && now.Kind == tiers.KindDir
+		switch {
+		case sameEntry(was, now) || sameEntry(here, now):
+		case sameEntry(here, was) && now == nil:
+			del = append(del, name)
+			m.taken++
+		case sameEntry(here, was):
+			put = append(put, *now)
+			m.taken++
+		case dirs && (was == nil || was.Kind == tiers.KindDir):
+			p, d, err := m.entries(path, here, was, now, depth+1)
+			if err != nil {
+				return nil, nil, err
+			}
+			e := *here
+			if was != nil {
+				e = mergedAttrs(here, was, now)
+			}
+			if len(p) > 0 || len(d) > 0 {
+				id, err := m.tx.PutDir(m.ctx, here.Dir(), false, nil, p, d)
+				if err != nil {
+					return nil, nil, err
+				}
+				e.ID, e.Meta = id.Tree, id.Meta
+			}
+			if !reflect.DeepEqual(e, *here) {
+				put = append(put, e)
+			}
+		default:
+			m.s.conflicts = append(m.s.conflicts, path)
+		}
+	}
+	return put, del, nil
+}
+
+// setAside makes a branch of what main did not take, and pushes it.
+func (c *Cold) setAside(ctx context.Context, s *stray) error {
+	commit, err := readCommit(c.db, s.tip)
+	if err != nil {
+		return err
+	}
+	machine := trailer(commit.Message, trailerMachine)
+	if machine == "" {
+		machine = "unknown"
+	}
+	ref := sidePrefix + c.o.Branch + "/" + machine + "-" + commit.Committer.When.UTC().Format("20060102T150405Z")
+	if err := c.setRef(ref, s.tip); err != nil {
+		return err
+	}
+	err = c.remote.Push(ctx, []wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error { return c.writePack(ctx, w, nil) })
+	if err != nil {
+		return fmt.Errorf("push %s: %w", ref, err)
+	}
+	shown := s.conflicts
+	if len(shown) > 5 {
+		shown = append(slices.Clone(shown[:5]), fmt.Sprintf("and %d more", len(s.conflicts)-5))
+	}
+	c.log.Warnf("%s was changed on both sides: %s has the version of the machine that was lost: %q", c.o.Branch, ref, shown)
+	c.noteSide(ref)
+	return nil
+}
+
+// noteSides notes the branches of the remote that somebody has to look at.
+func (c *Cold) noteSides(refs map[string]tiers.ID) {
+	c.mu.Lock()
+	c.mu.sides = nil
+	c.mu.Unlock()
+	for _, ref := range slices.Sorted(maps.Keys(refs)) {
+		if strings.HasPrefix(ref, sidePrefix+c.o.Branch+"/") {
+			c.noteSide(ref)
+		}
+	}
+}
+
+func (c *Cold) noteSide(ref string) {
+	name := strings.TrimPrefix(ref, "refs/heads/")
+	text := fmt.Sprintf("conflict: branch %s of %s has versions of files that %s has not: take what is wanted of it (emberfs diff, emberfs restore --commit), then remove it there", name, c.o.Source, c.o.Branch)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.mu.sides, text) {
+		c.mu.sides = append(c.mu.sides, text)
+	}
+}
+
+// Aside implements tiers.Cold.
+func (c *Cold) Aside() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.mu.sides)
+}

@@ -1,0 +1,111 @@
+//go:build slow
+
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLiveWorkOfLostMachine: what a machine pushed of its critical files before it was lost is not passed over, though somebody moved main
+// with a stock client meanwhile: what main has not changed since comes back, of the rest main's version stands, and the other is named.
+func TestLiveWorkOfLostMachine(t *testing.T) {
+	t.Parallel()
+	deadline(t, 2*time.Minute)
+	for _, c := range []struct {
+		what, stock string
+		critical    string // what the next machine has
+		conflict    bool
+	}{
+		{"another file", `echo theirs >other`, "two", false},
+		{"a new file beside it", `echo theirs >db/new`, "two", false},
+		{"the same file", `echo theirs >db/critical`, "theirs\n", true},
+		{"its removal", `git rm -q db/critical`, "", true},
+	} {
+		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			repo := newBareRepo(t, "remote.git", user{})
+			one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms"))
+			one.mount()
+			one.rules("- {match: db/, class: critical}\n")
+			check(t, os.MkdirAll(one.at("db/sub"), 0o750))
+			for _, n := range []string{"db/critical", "db/kept", "db/gone", "other"} {
+				check(t, os.WriteFile(one.at(n), []byte("one"), 0o640))
+			}
+			one.sync()
+			main := revision(t, repo)
+			check(t, os.WriteFile(one.at("db/critical"), []byte("two"), 0o640))
+			check(t, os.WriteFile(one.at("db/sub/made"), []byte("two"), 0o600))
+			check(t, os.Remove(one.at("db/gone")))
+			live := func() string {
+				return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/emberfs-live"))
+			}
+			if !waitFor(30*time.Second, func() bool {
+				return live() != "" && (command{args: []string{"git", "-C", repo, "cat-file", "-e", live() + ":db/sub/made"}}).succeeds() &&
+					!(command{args: []string{"git", "-C", repo, "cat-file", "-e", live() + ":db/gone"}}).succeeds()
+			}) {
+				t.Fatalf("the critical files are not pushed: %q", live())
+			}
+			one.kill()
+			if got := revision(t, repo); got != main {
+				t.Fatalf("main went from %s to %s", main, got)
+			}
+			clone := filepath.Join(testDir(t), "clone")
+			shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"; "+c.stock+"; git add -A; git commit -qm stock; git push -q")
+
+			two := newVolume(t, "two", withSource(repo))
+			two.mount()
+			b, err := os.ReadFile(two.at("db/critical"))
+			if string(b) != c.critical || (err != nil) != (c.critical == "") {
+				t.Errorf("the next machine has %q, %v, want %q", b, err, c.critical)
+			}
+			if b, err := os.ReadFile(two.at("db/sub/made")); err != nil || string(b) != "two" {
+				t.Errorf("what was new: %q, %v", b, err)
+			}
+			if st, err := os.Stat(two.at("db/sub/made")); err != nil || st.Mode().Perm() != 0o600 {
+				t.Errorf("its attributes: %v, %v", st, err)
+			}
+			if _, err := os.Stat(two.at("db/gone")); !os.IsNotExist(err) {
+				t.Errorf("what was removed: %v", err)
+			}
+			if b, err := os.ReadFile(two.at("other")); err != nil || string(b) != map[bool]string{true: "theirs\n", false: "one"}[c.what == "another file"] {
+				t.Errorf("what the stock client changed: %q, %v", b, err)
+			}
+			r := two.emberfs("sync", two.mnt)
+			said := strings.Contains(r.stdout, "emberfs-side/main/")
+			if (r.code == 3) != c.conflict || said != c.conflict || r.code != 0 && r.code != 3 {
+				t.Errorf("sync: %v", r)
+			}
+			if st := two.status(); strings.Contains(strings.Join(st.Errors, "\n"), "emberfs-side/main/") != c.conflict {
+				t.Errorf("status: %q", st.Errors)
+			}
+			if l := live(); l != "" {
+				t.Errorf("the live branch is still there: %s", l)
+			}
+			side := strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/emberfs-side"))
+			if (side != "") != c.conflict {
+				t.Errorf("side branches: %q", side)
+			}
+			if c.conflict {
+				if got := must(t, "/", "git", "-C", repo, "show", side+":db/critical"); got != "two" {
+					t.Errorf("the side branch has %q", got)
+				}
+				must(t, repo, "git", "update-ref", "-d", side)
+				if r := two.emberfs("sync", two.mnt); r.code != 0 {
+					t.Errorf("once it is resolved: %v", r)
+				}
+			}
+			two.umount()
+			fsck(t, repo)
+			three := newVolume(t, "three", withSource(repo))
+			three.mount()
+			if b, _ := os.ReadFile(three.at("db/critical")); string(b) != c.critical {
+				t.Errorf("the one after that has %q", b)
+			}
+			three.umount()
+		})
+	}
+}
