@@ -172,13 +172,16 @@ func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions
 		absorbs = append([]tiers.ID{t.adopts}, absorbs...)
 		absorbs = absorbs[:min(len(absorbs), maxAbsorbed)]
 	}
-	c := odb.CommitData{Tree: tree, Message: message(t.c.VolumeID(), o, absorbs)}
+	c := odb.CommitData{Tree: tree}
+	o.When = when
 	if t.base != nil {
 		c.Parents = []tiers.ID{parent}
 		// git log and merges go by time; a machine whose clock is behind must not end up before its parent.
 		when = after(when, t.base.info.Time)
 	}
-	when = after(when, time.Unix(0, 0)).UTC()
+	when = after(when, time.Unix(0, 0)).UTC().Truncate(time.Second)
+	t.c.noteClock(o.When, when)
+	c.Message = message(t.c.VolumeID(), o, absorbs, when)
 	c.Author = odb.Signature{Name: t.c.o.UserName, Email: t.c.o.UserEmail, When: when}
 	c.Committer = c.Author
 	data, err := odb.EncodeCommit(c)
@@ -186,6 +189,28 @@ func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions
 		return tiers.ID{}, err
 	}
 	return t.w.Put(odb.Commit, data)
+}
+
+// clockFar is from what difference on a clock counts as wrong.
+const clockFar = time.Hour
+
+// noteClock says that the branch is ahead of this machine's clock, where it is by much: one of the two is wrong. now is the machine's.
+func (c *Cold) noteClock(now, dated time.Time) {
+	ahead := dated.Sub(now)
+	if ahead < clockFar {
+		c.note("clock", nil)
+		return
+	}
+	c.note("clock", fmt.Errorf("the branch's last commit is dated %s, which is %s ahead of this machine's clock: new commits get that date too, and their true one as %s; "+
+		"set the clock if it is wrong", tiers.DateText(dated), far(ahead), trailerTime))
+}
+
+// far is a long time in words; differences over 292 years are all the same.
+func far(d time.Duration) string {
+	if days := int64(d / (24 * time.Hour)); days > 2 {
+		return fmt.Sprintf("%d days", days)
+	}
+	return d.Round(time.Minute).String()
 }
 
 // publish makes the objects part of the repository and moves the branch (FORMAT.md section 5).

@@ -3,10 +3,12 @@ package backup
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/dustin/go-humanize"
 
+	"emberfs/backup/odb"
 	"emberfs/tiers"
 )
 
@@ -17,10 +19,11 @@ const (
 	trailerBytes   = "Emberfs-Bytes"
 	trailerAtRisk  = "Emberfs-At-Risk"
 	trailerAbsorbs = "Emberfs-Absorbs"
+	trailerTime    = "Emberfs-Time" // the true time, where the committer's is another
 )
 
 // message makes a commit's message: a subject for people and trailers for programs.
-func message(volume string, o tiers.CommitOptions, absorbs []tiers.ID) string {
+func message(volume string, o tiers.CommitOptions, absorbs []tiers.ID, dated time.Time) string {
 	reason := oneLine(o.Reason)
 	if reason == "" {
 		reason = "unknown"
@@ -37,6 +40,9 @@ func message(volume string, o tiers.CommitOptions, absorbs []tiers.ID) string {
 	fmt.Fprintf(&b, "%s: %d\n", trailerFiles, o.Files)
 	fmt.Fprintf(&b, "%s: %d\n", trailerBytes, o.Bytes)
 	fmt.Fprintf(&b, "%s: %d\n", trailerAtRisk, o.AtRisk)
+	if !o.When.IsZero() && !o.When.Truncate(time.Second).Equal(dated) {
+		fmt.Fprintf(&b, "%s: %s\n", trailerTime, tiers.DateText(o.When))
+	}
 	if len(absorbs) > 0 {
 		fmt.Fprintf(&b, "%s:", trailerAbsorbs)
 		for _, id := range absorbs {
@@ -76,4 +82,16 @@ func trailer(message, key string) string {
 		}
 	}
 	return ""
+}
+
+// madeAt is when a commit was made: by the trailer where the committer's time had to be another, lest it came before the parent's.
+func madeAt(c *odb.CommitData) time.Time {
+	v := trailer(c.Message, trailerTime)
+	if v == "" || trailer(c.Message, trailerReason) == "" {
+		return c.Committer.When
+	}
+	if t, err := time.Parse(time.RFC3339Nano, v); err == nil && !t.After(c.Committer.When) {
+		return t
+	}
+	return c.Committer.When
 }

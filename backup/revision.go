@@ -271,7 +271,7 @@ func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
 		if err != nil {
 			return tiers.ID{}, err
 		}
-		if !commit.Time.After(t) {
+		if !commit.Made.After(t) {
 			return commit.ID, nil
 		}
 		oldest = commit.ID
@@ -280,6 +280,6 @@ func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
 	if err != nil {
 		return tiers.ID{}, err
 	}
-	return tiers.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, first.Time.Format(time.RFC3339),
+	return tiers.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, tiers.DateText(first.Made),
 		ErrNoRevision)
 }

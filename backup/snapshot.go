@@ -277,7 +277,7 @@ func readCommit(db objects, id tiers.ID) (odb.CommitData, error) {
 }
 
 func commitInfo(id tiers.ID, c odb.CommitData) tiers.CommitInfo {
-	info := tiers.CommitInfo{ID: id, Time: c.Committer.When, Reason: trailer(c.Message, trailerReason), Machine: trailer(c.Message, trailerMachine)}
+	info := tiers.CommitInfo{ID: id, Time: c.Committer.When, Made: madeAt(&c), Reason: trailer(c.Message, trailerReason), Machine: trailer(c.Message, trailerMachine)}
 	if len(c.Parents) > 0 {
 		info.Parent = c.Parents[0]
 	}

@@ -29,7 +29,7 @@ func TestCommitMessage(t *testing.T) {
 			"Backup (sync): 1 file, 1.2 kB\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-2\nEmberfs-Reason: sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\n"},
 		// A clock that went back, and a reason out to forge trailers.
 		{tiers.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0)}, future.Unix(),
-			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: 0\n"},
+			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: 0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
 	} {
 		tx, err := v.Begin(t.Context())
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,9 +39,13 @@ func (v *Volume) catchUp(ctx context.Context) error {
 		return fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", v.cfg.State, v.state.Volume, id)
 	}
 	info := head.Info()
-	v.setLastCommit(info.ID, info.Time)
+	v.setLastCommit(info.ID, info.Made)
 	if v.unpushed() { // of an earlier run: at least one file since that commit
-		v.risk.addUnpushed(riskCount{files: 1, since: info.Time.UnixNano()})
+		since := time.Now()
+		if info.Made.Before(since) && info.Made.Unix() > 0 {
+			since = info.Made
+		}
+		v.risk.addUnpushed(riskCount{files: 1, since: since.UnixNano()})
 	}
 	if !inStep && v.state.Head != "" && v.checkBase(ctx, head) != nil { // somebody moved the branch in cold.git itself
 		if inStep, err = v.compare(ctx); err != nil {

@@ -134,9 +134,10 @@ type Listing struct {
 type CommitInfo struct {
 	ID      ID
 	Parent  ID
-	Time    time.Time
-	Reason  string // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
-	Machine string // trailer Emberfs-Machine
+	Time    time.Time // the committer's, by which git orders commits: never before the parent's
+	Made    time.Time // when it was made by its machine's clock; Time for a commit of a stock client
+	Reason  string    // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
+	Machine string    // trailer Emberfs-Machine
 	Subject string
 	// Live says that the commit is on the live branch, not on main. Cold.Newest, Tx.Base and listings of commits tell.
 	Live bool

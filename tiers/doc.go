@@ -21,36 +21,50 @@
 // # Invariants
 //
 //  1. A directory is marked dirty, and so are all its ancestors, before the first change below it (mark.go).
+//
 //  2. No directory above a file that is open for writing, or that holds a name of a file with several names, is marked clean.
+//
 //  3. "Clean" is written only under Volume.marks (directories) or Inode.mu (files) after checking that nothing was touched
 //     since the commit's boundary: every change first stamps the inode with the current epoch, and a commit begins by
 //     raising the epoch while no change is in flight (Volume.barrier).
+//
 //  4. Records are believed only when they carry the volume's trust number, which rises with every start that follows neither
 //     a clean stop nor an earlier start within the same boot.
+//
 //  5. Hot never holds the only copy of anything: a write goes to the warm file and to hot in one call, under Inode.io.
+//
 //  6. A record's ctime is what stat shows while the record says so: writing an attribute moves the file system's own ctime.
+//
 //  7. What changed of a big file since cold had it is noted (written.go) before the bytes change, under Inode.io: a commit reads no more
 //     than that. Whoever knows nothing (a new process) reads everything.
+//
 //  8. A stub's mark is set before its bytes go, and taken away after they came back durably; only emptying a file turns that around: warm
 //     is cut first, and a mark whose size is not the file's is void. A directory's children are made before its mark goes. So both marks
 //     are believed whatever the trust number, and a crash at any point leaves a whole stub, or a whole file.
+//
 //  9. Bytes leave warm only when cold holds every object of them and the remote, where there is one, has the commit; never while the file
 //     is open, and under Inode.back, io and mu.
+//
 //  10. Reading a stub writes nothing to warm. Whatever changes its bytes meets errStub under Inode.mu, lets go of everything, brings it
 //     back and begins again (stub.go: again).
+//
 //  11. Names of one file in several directories are made together (listlinks.go); until then none of these directories moves.
+//
 //  12. A commit shows one moment, its boundary (moment.go). Whoever changes something first after it leaves the pre-image for the commit's
 //     walk before the change: of a name (keepBound, keepUnbound), of an inode's attributes and record (keepPast), of its bytes
 //     (keepContent, preserved.aside). The walk looks for a pre-image after it looked at what is there, or under Inode.mu. What was clean
 //     at the boundary needs none of its bytes or children: its record names them. Pages written through a mapping count from when the
 //     kernel hands them over. A pre-image that cannot be had spoils the commit, never the change.
+//
 //  13. A file that the kernel reads and writes itself (direct.go) is ignored by the rules, or was when it was opened first, and has
 //     nothing in its record. An inode is open in one way at a time: by the kernel alone or through the daemon, whatever the rules say
 //     meanwhile. From the first such open for writing until a lease shows that nobody is left who writes it, be it through a mapping,
 //     be it a program that outlived an earlier daemon of this boot, it is unseen (unseen.go): hot and the kernel keep nothing of it, no
 //     written ranges are believed, a commit that takes it takes a copy of all of it, whose moment is that of the copy, and never
 //     records it as clean; so it is never released. Nothing is released either that anybody has mapped, for reading included.
+//
 //  14. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
+//
 //  15. Below an unlisted directory warm holds unlisted directories alone: a directory is listed after all those above it (browse.go),
 //     so a change is never below an unlisted one. But for directories that share files: they are listed together, and above one that
 //     a crash left listed there may be one that is not, until the next start.
@@ -58,6 +72,7 @@
 //  16. A commit takes all that it can. What it cannot (unreadable, too deep, more than a commit holds) stays out by itself, with what the
 //     last commit has of it in its place; it is at risk, listed in status and receipts, and looked at by every commit until one has it.
 //     Nothing below a directory that stays out is recorded clean (capture.passOver): no commit reaches what was stored of it.
+//
 //  17. warm's root carries a mark that volume.json knows (mark_volume.go). Where they do not prove each other nothing of warm is believed:
 //     a copy without extended attributes reads as zeros and empty directories.
 //

@@ -1,6 +1,9 @@
 package tiers
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Status is what `emberfs status --json` shows of a volume; cmd adds pid and mountpoint.
 type Status struct {
@@ -89,6 +92,22 @@ type AtRisk struct {
 type Point struct {
 	ID   string    `json:"id"`
 	Time time.Time `json:"time"`
+}
+
+// MarshalJSON writes the time so that any that git stores can be written: as DateText does.
+func (p Point) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID   string `json:"id"`
+		Time string `json:"time"`
+	}{p.ID, DateText(p.Time)})
+}
+
+// DateText is a time for programs: RFC 3339 in UTC. Of what git stores it cannot say years over 9999: those are the last moment that it can.
+func DateText(t time.Time) string {
+	if t = t.UTC(); t.Year() > 9999 {
+		return "9999-12-31T23:59:59Z"
+	}
+	return t.Format(time.RFC3339Nano)
 }
 
 // Receipt says what a Sync made safe and what not. Complete means that nothing acknowledged before the call is missing

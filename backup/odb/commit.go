@@ -147,7 +147,7 @@ func decodeSignature(s string) Signature {
 	g.When = time.Unix(sec, 0).UTC()
 	if len(f) > 1 && len(f[1]) == 5 && (f[1][0] == '+' || f[1][0] == '-') {
 		if hm, err := strconv.ParseUint(f[1][1:], 10, 16); err == nil {
-			off := int(hm/100*3600 + hm%100*60)
+			off := int(hm/100*3600+hm%100*60) % (24 * 3600) // git fsck takes any four digits
 			if f[1][0] == '-' {
 				off = -off
 			}

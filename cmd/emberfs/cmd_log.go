@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -113,10 +112,10 @@ func timeWidth(terminal bool) int {
 }
 
 func printCommit(w world, c *backup.Commit, terminal bool) error {
-	line := fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Time, terminal), "-", "-", "-", "-", "-",
+	line := fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Made, terminal), "-", "-", "-", "-", "-",
 		oneLine(fmt.Sprintf("%s <%s>: %s", c.Author, c.Email, c.Subject)))
 	if c.Ours {
-		line = fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Time, terminal), oneLine(c.Reason), column(oneLine(c.Machine)),
+		line = fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Made, terminal), oneLine(c.Reason), column(oneLine(c.Machine)),
 			humanize.Comma(c.Files), size(c.Bytes), humanize.Comma(c.AtRisk), liveMark(c))
 	}
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " \n"))
@@ -141,23 +140,23 @@ func column(s string) string {
 
 // commitReply is a commit in JSON.
 type commitReply struct {
-	ID      string    `json:"id"`
-	Parents []string  `json:"parents"`
-	Time    time.Time `json:"time"`
-	Emberfs bool      `json:"emberfs"` // made by emberfs: reason to at_risk are there
-	Reason  string    `json:"reason,omitempty"`
-	Machine string    `json:"machine,omitempty"`
-	Files   *int64    `json:"files,omitempty"`
-	Bytes   *int64    `json:"bytes,omitempty"`
-	AtRisk  *int64    `json:"at_risk,omitempty"`
-	Live    bool      `json:"live"` // on the live branch: the branch's next commit takes its place
-	Author  string    `json:"author"`
-	Email   string    `json:"email"`
-	Subject string    `json:"subject"`
+	ID      string   `json:"id"`
+	Parents []string `json:"parents"`
+	Time    string   `json:"time"`
+	Emberfs bool     `json:"emberfs"` // made by emberfs: reason to at_risk are there
+	Reason  string   `json:"reason,omitempty"`
+	Machine string   `json:"machine,omitempty"`
+	Files   *int64   `json:"files,omitempty"`
+	Bytes   *int64   `json:"bytes,omitempty"`
+	AtRisk  *int64   `json:"at_risk,omitempty"`
+	Live    bool     `json:"live"` // on the live branch: the branch's next commit takes its place
+	Author  string   `json:"author"`
+	Email   string   `json:"email"`
+	Subject string   `json:"subject"`
 }
 
 func commitJSON(c *backup.Commit) commitReply {
-	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: c.Time.UTC(), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
+	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: tiers.DateText(c.Made), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
 		Author: c.Author, Email: c.Email, Subject: c.Subject}
 	for _, p := range c.Parents {
 		out.Parents = append(out.Parents, p.String())

@@ -135,7 +135,7 @@ func printPoint(w world, p *backup.Point, reply *pointReply, terminal bool) erro
 	if !p.Ours {
 		text = strings.TrimSpace(text + " " + oneLine(p.Author+": "+p.Subject))
 	}
-	line := fmt.Sprintf(pointColumns, p.ID, timeWidth(terminal), timeText(p.Time, terminal), column(oneLine(p.Reason)), column(oneLine(p.Machine)),
+	line := fmt.Sprintf(pointColumns, p.ID, timeWidth(terminal), timeText(p.Made, terminal), column(oneLine(p.Reason)), column(oneLine(p.Machine)),
 		files, bytes, remote, text)
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " \n"))
 	return err
