@@ -17,7 +17,7 @@ import (
 
 // RevisionHelp says what Resolve takes, for --help and messages.
 const RevisionHelp = `an id or its unique beginning, HEAD, a branch or tag, any of them with ~N or ^N, or a time
-("2026-11-20T10:00", "2026-11-20 10:00:30", RFC 3339, "2h30m ago"): the last commit not after it`
+("2026-11-20T10:00", "2026-11-20 10:00:30", RFC 3339, "2h30m ago", "5 minutes ago"): the last commit not after it`
 
 // ErrNoRevision: nothing in the repository is called so. The error names it.
 var ErrNoRevision = errors.New("no such commit, branch or tag")
@@ -244,8 +244,11 @@ func (c *Cold) ancestor(ctx context.Context, id tiers.ID, suffix string) (tiers.
 func parseTime(text string, now time.Time) (time.Time, error) {
 	if ago, ok := strings.CutSuffix(text, " ago"); ok {
 		d, err := time.ParseDuration(strings.ReplaceAll(ago, " ", ""))
+		if err != nil {
+			d, err = inWords(ago)
+		}
 		if err != nil || d < 0 {
-			return time.Time{}, errors.New(`is no time: want a number and a unit, such as "90m ago" or "2h30m ago"`)
+			return time.Time{}, errors.New(`is no time: want numbers and units, such as "90m ago", "2h30m ago" or "3 days ago"`)
 		}
 		return now.Add(-d), nil
 	}
@@ -258,6 +261,25 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 		}
 	}
 	return time.Time{}, errors.New(`is no time: want "2006-01-02 15:04", perhaps with seconds, or RFC 3339`)
+}
+
+// inWords reads a length of time as git's users write it: "5 seconds", "1 hour 30 minutes", "3 weeks".
+func inWords(text string) (sum time.Duration, err error) {
+	units := map[string]time.Duration{"second": time.Second, "sec": time.Second, "minute": time.Minute, "min": time.Minute, "hour": time.Hour,
+		"day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
+	f := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '.' || r == ',' })
+	if len(f) == 0 || len(f)%2 != 0 {
+		return 0, errors.New("want a number and a unit")
+	}
+	for i := 0; i < len(f); i += 2 {
+		n, err := strconv.ParseInt(f[i], 10, 32)
+		unit, ok := units[strings.TrimSuffix(strings.ToLower(f[i+1]), "s")]
+		if err != nil || !ok || n < 0 || n > int64(100*365*24*time.Hour/unit) {
+			return 0, errors.New("want a number and a unit")
+		}
+		sum += time.Duration(n) * unit
+	}
+	return sum, nil
 }
 
 // lastBefore finds the newest commit of main and the live branch that is not after t.

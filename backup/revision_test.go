@@ -56,6 +56,9 @@ func TestResolve(t *testing.T) {
 		"2h ago":                    id(3),
 		"2h30m ago":                 id(2),
 		"90m ago":                   id(3),
+		"90 minutes ago":            id(3),
+		"5400 seconds ago":          id(3),
+		"2 hours, 30 minutes ago":   id(2),
 	} {
 		got, err := v.Resolve(t.Context(), rev, now)
 		if err != nil || got.String() != want {

@@ -48,6 +48,14 @@ func mounts() []mountEntry {
 	return all
 }
 
+// ownNamespace is a shell's beginning in a mount namespace of its own (unshare -m): it lets go of the mounts of others, which could not be
+// unmounted while it has copies of them, but for those below $KEEP, and of the disk that the tests work on.
+const ownNamespace = `mount --make-rprivate /
+awk '$3 ~ /^fuse/ {print $2}' /proc/self/mounts | tac | while read -r dir; do
+	case "$(printf %b "$dir")/" in "$KEEP"/*) ;; *) umount -l "$(printf %b "$dir")" ;; esac
+done
+`
+
 // mountAt is the topmost mount on dir, nil where there is none.
 func mountAt(dir string) *mountEntry {
 	all := mounts()

@@ -15,8 +15,7 @@ func TestForeignRegistrations(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	dir := mkdir(t, filepath.Join(testDir(t), "d"), user{})
-	script := `
-mount --make-rprivate / && mount -t tmpfs -o mode=755 run /run
+	script := ownNamespace + `mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/user/1000/emberfs && chown -R 1000:1000 /run/user/1000
 other() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
 cd /run/user/1000/emberfs
@@ -30,7 +29,7 @@ $E status; $E status m; $E sync m; $E tier m; $E check m; $E log m
 ! $E sync /nowhere
 $E umount m
 ! grep -q " $D/m " /proc/self/mounts`
-	r := command{args: []string{"timeout", "60", "unshare", "-m", "sh", "-exc", script}, env: []string{"E=" + env.bin, "D=" + dir}}.run(t)
+	r := command{args: []string{"timeout", "60", "unshare", "-m", "sh", "-exc", script}, env: []string{"E=" + env.bin, "D=" + dir, "KEEP=" + dir}}.run(t)
 	if r.code != 0 {
 		t.Errorf("%v", r)
 	}
@@ -45,7 +44,8 @@ func TestStatusElsewhere(t *testing.T) {
 	v := newVolume(t, "v", withSource(repo))
 	v.mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
-	shell(t, "/", "unshare -m sh -euc 'mount --make-rprivate /; umount -l "+v.mnt+"; mount -t tmpfs none "+v.state+"; "+env.bin+" status; "+env.bin+" status --json'")
+	command{args: []string{"unshare", "-m", "sh", "-euc", ownNamespace + "mount -t tmpfs none " + v.state + "; " + env.bin + " status; " + env.bin + " status --json"},
+		env: []string{"KEEP=/nothing"}}.must(t)
 	if r := v.emberfs("status"); !strings.Contains(r.stdout, v.mnt) {
 		t.Errorf("the volume is not known any more: %v", r)
 	}
@@ -92,7 +92,6 @@ func TestTwoMountsOfNewState(t *testing.T) {
 // use, and no program of a repository that another user could change is run.
 func TestSourceOfOthers(t *testing.T) {
 	t.Parallel()
-	deadline(t, 2*time.Minute)
 	const prelude = `
 other() { setpriv --reuid 1000 --regid 1000 --clear-groups "$@"; }
 hooked() { printf '#!/bin/sh\ntouch %s/ran-$1\n' $D >h; for n in pre-receive update post-receive reference-transaction; do cp h "$1"/hooks/$n; chmod 755 "$1"/hooks/$n; done; }
@@ -113,6 +112,7 @@ cd $D; `
 	} {
 		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
 			t.Parallel()
+			deadline(t, 2*time.Minute)
 			dir := mkdir(t, filepath.Join(testDir(t), "theirs"), user{uid: 1000, gid: 1000})
 			repo := dir + "/r.git"
 			must(t, "/", "git", "init", "-q", "--bare", "-b", "main", repo)

@@ -169,7 +169,11 @@ func telldir(c *tc) {
 		c.equal(next[0].name, all[i+1].name, fmt.Sprint("entry after ", i))
 	}
 	// positions stay good when other entries go
-	c.ok(os.Remove(c.p(all[20].name)), "remove")
+	gone := 20
+	for strings.HasPrefix(all[gone].name, ".") { // a file system puts . and .. where their hashes are
+		gone++
+	}
+	c.ok(os.Remove(c.p(all[gone].name)), "remove")
 	_, err := unix.Seek(fd, all[100].off, unix.SEEK_SET)
 	c.ok(err, "seek")
 	c.equal(c.readDirents(fd, 1024)[0].name, all[101].name, "entry at a position taken before a removal")

@@ -88,3 +88,51 @@ func TestSourceHead(t *testing.T) {
 		t.Errorf("HEAD of a repository with branches went to %s", head)
 	}
 }
+
+// TestLookCommitsNothing: a look at a repository that EmberFS never wrote commits and pushes nothing; the first change does, with the metadata
+// of everything, and so does what a look that was killed may have left.
+func TestLookCommitsNothing(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	clone := filepath.Join(testDir(t), "clone")
+	shell(t, "/", "git clone -q "+repo+" "+clone+" 2>/dev/null; cd "+clone+"; git checkout -qb main; mkdir -p d/e; echo one >f; echo two >d/e/g; ln -s f l; git add -A; git commit -qm stock; git push -q origin main")
+	before := revision(t, repo)
+	unchanged := func(what string) {
+		t.Helper()
+		if got := revision(t, repo); got != before {
+			t.Errorf("%s made commit %s: %s", what, got, must(t, "/", "git", "-C", repo, "log", "-1", "--format=%B", "main"))
+		}
+	}
+	for _, opts := range [][]string{nil, {"tiering=off"}} {
+		v := newVolume(t, "v", withSource(repo), withOpts(opts...))
+		for range 2 { // the second time with the state of the first
+			v.mount()
+			must(t, v.mnt, "find", ".", "-type", "f", "-exec", "cat", "{}", "+")
+			if r := v.emberfs("sync", v.mnt); r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") {
+				t.Errorf("sync: %v", r)
+			}
+			if st := v.status(); st.AtRisk.Files != 0 || len(st.Errors) != 0 {
+				t.Errorf("status: %+v %q", st.AtRisk, st.Errors)
+			}
+			unchanged("sync after a look")
+			v.umount()
+			unchanged("umount after a look")
+		}
+		must(t, "/", "rm", "-rf", v.dir)
+	}
+	v := newVolume(t, "w", withSource(repo))
+	v.mount()
+	must(t, v.mnt, "ls", "-lR")
+	check(t, os.Chmod(v.at("d/e/g"), 0o600))
+	v.umount()
+	if got := revision(t, repo); got == before {
+		t.Error("the first change is not committed")
+	}
+	next := newVolume(t, "x", withSource(repo))
+	next.mount()
+	if st, err := os.Stat(next.at("d/e/g")); err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("the next machine has %v, %v", st, err)
+	}
+	next.umount()
+}

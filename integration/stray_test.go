@@ -14,7 +14,6 @@ import (
 // with a stock client meanwhile: what main has not changed since comes back, of the rest main's version stands, and the other is named.
 func TestLiveWorkOfLostMachine(t *testing.T) {
 	t.Parallel()
-	deadline(t, 2*time.Minute)
 	for _, c := range []struct {
 		what, stock string
 		critical    string // what the next machine has
@@ -27,6 +26,7 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
 			t.Parallel()
+			deadline(t, 2*time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
 			one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms"))
 			one.mount()

@@ -5,7 +5,6 @@ package integration
 import (
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,7 +57,10 @@ func TestUmountElsewhere(t *testing.T) {
 	has("four")
 	check(t, os.WriteFile(v.at("f"), []byte("five"), 0o644))
 
-	hold := exec.Command("unshare", "-m", "--propagation", "private", "sleep", "120")
+	hold := exec.Command("unshare", "-m", "sh", "-euc", ownNamespace+"echo; exec sleep 120")
+	hold.Env = append(os.Environ(), "KEEP="+v.mnt)
+	ready, err := hold.StdoutPipe()
+	check(t, err)
 	check(t, hold.Start())
 	held := true
 	release := func() {
@@ -69,13 +71,8 @@ func TestUmountElsewhere(t *testing.T) {
 		}
 	}
 	t.Cleanup(release)
-	if !waitFor(10*time.Second, func() bool {
-		own, _ := os.Readlink("/proc/self/ns/mnt")
-		theirs, err := os.Readlink("/proc/" + pidText(hold) + "/ns/mnt")
-		return err == nil && theirs != own
-	}) {
-		t.Fatal("unshare makes no namespace")
-	}
+	_, err = ready.Read(make([]byte, 1)) // it has its mounts
+	check(t, err)
 	r = v.emberfs("umount", v.mnt)
 	if r.code != 3 || !strings.Contains(r.stdout, "mount namespace of process") || r.took > 30*time.Second {
 		t.Errorf("umount of a mount that another namespace has: want exit 3 soon, and where it is\n%v", r)
@@ -84,8 +81,6 @@ func TestUmountElsewhere(t *testing.T) {
 	release()
 	v.waitGone()
 }
-
-func pidText(c *exec.Cmd) string { return strconv.Itoa(c.Process.Pid) }
 
 // TestInterrupted: a command that waits ends at SIGINT and SIGTERM, with the exit code of a program that was ended by them.
 func TestInterrupted(t *testing.T) {

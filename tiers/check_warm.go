@@ -59,8 +59,8 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	}
 	defer closeFD(fd)
 	st, err := loadState(o.State)
-	if err != nil {
-		return nil, err
+	if err != nil { // which is a finding of its own
+		st = &state{}
 	}
 	if err := st.proveWarm(fd); errors.Is(err, ErrUnproven) {
 		return &WarmState{Findings: []Finding{{Severity: Damaged, What: err.Error(), Where: "warm",

@@ -38,6 +38,10 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		}
 		return nil
 	}
+	if v.onlyLookedAt(ctx, base, rewalk) {
+		rc.Commit = base.Info().ID.String()
+		return nil
+	}
 	walked := v.rulesSum()
 	err = v.walk(ctx, tx, rewalk, func(c *capture, root DirID) error {
 		if err := v.step("commit.walked"); err != nil {
@@ -75,6 +79,17 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		v.book.rewalk.Store(true)
 	}
 	return err
+}
+
+// onlyLookedAt says that nothing was changed since warm was brought to what a stock client committed: that its directories are not clean is
+// for the metadata alone that no commit has of them. It comes with the first change; a look at a repository commits nothing.
+func (v *Volume) onlyLookedAt(ctx context.Context, base Snapshot, rewalk bool) bool {
+	if base == nil || rewalk || !v.untouched || v.changes.Load() != 0 || base.Info().Live || !v.points.verified.Load() || v.state.Head != base.Info().ID.String() ||
+		v.rulesChanged(ctx, base) {
+		return false
+	}
+	valid, err := base.Valid(ctx, rootDir(base))
+	return err == nil && !valid
 }
 
 // absorb makes a commit to main of what the live branch has, where nothing was changed since.

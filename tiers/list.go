@@ -324,7 +324,7 @@ func (l *lister) finish() error {
 	}
 	if !clean {
 		// It counts as changed, and so does all above it, before it can be used.
-		v.begin()
+		v.beginOwn()
 		defer v.end()
 		if err := v.touchOwn(n, touchQuiet); err != nil {
 			return err

@@ -8,8 +8,16 @@ import (
 )
 
 // Every change runs between begin and end; a commit's boundary falls between changes, never inside one.
-func (v *Volume) begin() { v.barrier.RLock() }
-func (v *Volume) end()   { v.barrier.RUnlock() }
+// begin is called before each change of a program's, and counts it.
+func (v *Volume) begin() {
+	v.changes.Add(1)
+	v.barrier.RLock()
+}
+
+// beginOwn is begin for what the volume does by itself, and nobody sees.
+func (v *Volume) beginOwn() { v.barrier.RLock() }
+
+func (v *Volume) end() { v.barrier.RUnlock() }
 
 // loadRecord reads n's record from warm; n is new, st is its state and its mu is held.
 func (v *Volume) loadRecord(n *Inode, at xattrTarget, st *unix.Statx_t) {

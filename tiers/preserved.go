@@ -85,7 +85,7 @@ func (v *Volume) asideAhead(n *Inode, off, end int64) {
 			return
 		}
 		more = func() bool {
-			v.begin()
+			v.beginOwn()
 			defer v.end()
 			n.io.Lock()
 			defer n.io.Unlock()

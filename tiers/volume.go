@@ -39,7 +39,9 @@ type Volume struct {
 	mayChown  bool   // the daemon is root
 	uid, gid  uint32 // the daemon's own
 	trust     uint16
-	doubtful  bool // the last run may have left changes that no commit has
+	untouched bool         // the last run left nothing that no commit has, or there was none
+	changes   atomic.Int64 // that programs began since
+	doubtful  bool         // the last run may have left changes that no commit has
 
 	root  *Inode
 	table table
@@ -262,6 +264,9 @@ func (v *Volume) decideTrust() error {
 		}
 	}
 	v.doubtful = !s.Clean || s.Pending
+	if empty, err := v.warmEmpty(); err == nil {
+		v.untouched = !v.doubtful || empty && s.Head == "" && s.Restore == ""
+	}
 	trusted := s.Clean || s.Boot == boot || s.Boot == ""
 	err = s.update(func(f *stateFile) {
 		f.Boot = boot
