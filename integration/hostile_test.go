@@ -67,7 +67,7 @@ func TestHostileRepositories(t *testing.T) {
 		make func(h hostileRepo)
 		// refused is a part of the message where the mount is refused; "" where the file "good" is there and the log says logged.
 		refused, logged string
-		part          bool   // not all of it can be committed again
+		part            bool // not all of it can be committed again
 		serverRefuses   bool // git on the other side may find it out first
 	}{
 		{name: "tree bomb", refused: "more than", make: func(h hostileRepo) {
