@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"sync"
 	"syscall"
 
@@ -22,12 +23,13 @@ type filesystem struct {
 	quiet throttle
 
 	listers listers
+	quota   *openQuota
 }
 
 var _ fuse.RawFileSystem = (*filesystem)(nil)
 
 func newFilesystem(v *tiers.Volume, p policy, log logrus.FieldLogger) *filesystem {
-	return &filesystem{vol: v, policy: p, log: log}
+	return &filesystem{vol: v, policy: p, log: log, quota: newOpenQuota(uint32(os.Geteuid()))}
 }
 
 func (f *filesystem) String() string { return subtype }

@@ -15,12 +15,18 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if err != nil {
 		return f.status("opendir", in.NodeId, err)
 	}
-	d, err := n.Volume().OpenDir(n)
-	if err != nil {
+	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("opendir", in.NodeId, err)
 	}
+	d, err := n.Volume().OpenDir(n)
+	if err != nil {
+		f.quota.give(in.Uid)
+		return f.status("opendir", in.NodeId, err)
+	}
+	d.Opener = in.Uid
 	fh, err := f.dirs.put(d)
 	if err != nil {
+		f.quota.give(in.Uid)
 		d.Close()
 		return f.status("opendir", in.NodeId, err)
 	}
@@ -32,6 +38,7 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 func (f *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
 	if d := f.dirs.take(in.Fh); d != nil {
 		d.Close()
+		f.quota.give(d.Opener)
 	}
 }
 

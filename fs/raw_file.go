@@ -16,8 +16,11 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	if err != nil {
 		return f.status("create", in.NodeId, err)
 	}
+	if err := f.quota.take(in.Uid); err != nil {
+		return f.status("create", in.NodeId, err)
+	}
 	n, h, a, err := dir.Volume().Create(dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
-	return f.opened("create", in.NodeId, n, h, &a, err, out)
+	return f.opened("create", in.NodeId, in.Uid, n, h, &a, err, out)
 }
 
 func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
@@ -25,17 +28,23 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err != nil {
 		return f.status("tmpfile", in.NodeId, err)
 	}
+	if err := f.quota.take(in.Uid); err != nil {
+		return f.status("tmpfile", in.NodeId, err)
+	}
 	n, h, a, err := dir.Volume().Tmpfile(dir, in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
-	return f.opened("tmpfile", in.NodeId, n, h, &a, err, out)
+	return f.opened("tmpfile", in.NodeId, in.Uid, n, h, &a, err, out)
 }
 
-// opened answers a request that made and opened a file.
-func (f *filesystem) opened(op string, dir uint64, n *tiers.Inode, h *tiers.Handle, a *tiers.Attr, err error, out *fuse.CreateOut) fuse.Status {
+// opened answers a request that made and opened a file, which the quota has counted for a user.
+func (f *filesystem) opened(op string, dir uint64, uid uint32, n *tiers.Inode, h *tiers.Handle, a *tiers.Attr, err error, out *fuse.CreateOut) fuse.Status {
 	if err != nil {
+		f.quota.give(uid)
 		return f.status(op, dir, err)
 	}
+	h.Opener = uid
 	fh, err := f.files.put(h)
 	if err != nil {
+		f.quota.give(uid)
 		h.Release()
 		n.Volume().Forget(n, 1)
 		return f.status(op, dir, err)
@@ -50,12 +59,18 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err != nil {
 		return f.status("open", in.NodeId, err)
 	}
-	h, err := n.Volume().Open(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
-	if err != nil {
+	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("open", in.NodeId, err)
 	}
+	h, err := n.Volume().Open(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	if err != nil {
+		f.quota.give(in.Uid)
+		return f.status("open", in.NodeId, err)
+	}
+	h.Opener = in.Uid
 	fh, err := f.files.put(h)
 	if err != nil {
+		f.quota.give(in.Uid)
 		h.Release()
 		return f.status("open", in.NodeId, err)
 	}
@@ -66,6 +81,7 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if h := f.files.take(in.Fh); h != nil {
 		h.Release()
+		f.quota.give(h.Opener)
 	}
 }
 

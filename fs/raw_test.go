@@ -25,6 +25,7 @@ func (noCold) Head(context.Context) (tiers.Snapshot, error)   { return nil, nil 
 func (noCold) Newest(context.Context) (tiers.Snapshot, error) { return nil, nil }
 func (noCold) HasRemote() bool                                { return false }
 func (noCold) Pushed() tiers.ID                               { return tiers.ID{} }
+func (noCold) Aside() []string                                { return nil }
 func (noCold) Stats() tiers.ColdStats                         { return tiers.ColdStats{} }
 func (noCold) Close() error                                   { return nil }
 

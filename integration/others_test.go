@@ -3,11 +3,15 @@
 package integration
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestForeignRegistrations: what another user puts where root's commands look for daemons holds none of them up, and steers none.
@@ -168,4 +172,75 @@ func TestOddNamesAreShownSafely(t *testing.T) {
 			t.Errorf("%q prints %q", r.args, out)
 		}
 	}
+}
+
+// TestOneUserOpensAll: a user who opens as many files as there can be keeps nobody else from opening any, nor the backup.
+func TestOneUserOpensAll(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("allow_other"))
+	check(t, os.MkdirAll(v.mnt, 0o755))
+	command{args: append([]string{"sh", "-c", `ulimit -n 512; exec "$@"`, "sh"}, v.mountArgs()...)}.must(t)
+	v.mustBeMounted()
+	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
+	check(t, os.Mkdir(v.at("open"), 0o777))
+	check(t, os.Chmod(v.at("open"), 0o777))
+	var taken []int
+	defer func() {
+		for _, fd := range taken {
+			unix.Close(fd)
+		}
+	}()
+	greedy := user{uid: 1000, gid: 1000}
+	last := error(nil)
+	check(t, asUser(greedy, func() error {
+		for range 2000 {
+			var fd int
+			if fd, last = unix.Open(v.at("f"), unix.O_RDONLY|unix.O_CLOEXEC, 0); last != nil {
+				return nil
+			}
+			taken = append(taken, fd)
+		}
+		return nil
+	}))
+	if !errors.Is(last, unix.ENFILE) || len(taken) < 100 {
+		t.Errorf("after %d files: %v, want ENFILE", len(taken), last)
+	}
+	check(t, asUser(user{uid: 1001, gid: 1001}, func() error {
+		for range 20 {
+			fd, err := unix.Open(v.at("f"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			taken = append(taken, fd)
+		}
+		return nil
+	}))
+	for i := range 100 {
+		check(t, os.MkdirAll(v.at(fmt.Sprintf("d%d/e/f", i)), 0o755))
+		check(t, os.WriteFile(v.at(fmt.Sprintf("d%d/e/f/g", i)), []byte("y"), 0o644))
+	}
+	v.sync()
+	if st := v.status(); len(st.Errors) != 0 {
+		t.Errorf("status: %q", st.Errors)
+	}
+	for _, fd := range taken[:50] {
+		unix.Close(fd)
+	}
+	taken = taken[50:]
+	if !waitFor(10*time.Second, func() bool { // RELEASE comes after close
+		return asUser(greedy, func() error {
+			fd, err := unix.Open(v.at("f"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err == nil {
+				unix.Close(fd)
+			}
+			return err
+		}) == nil
+	}) {
+		t.Error("what was closed is not given back")
+	}
+	for _, fd := range taken {
+		unix.Close(fd)
+	}
+	taken = nil
+	v.umount()
 }

@@ -19,6 +19,8 @@ type DirHandle struct {
 	teller bool   // it told names
 	cache  DirCache
 
+	// Opener is the caller's: which user it was opened for.
+	Opener uint32
 	// Without is the caller's: of how many more files a listing gives the names alone.
 	Without int
 }

@@ -23,6 +23,9 @@ type Handle struct {
 	lane int8 // of risk, for what is written; -1: no commit takes it
 
 	noatime bool // reads of fd do not move warm's atime
+
+	// Opener is the caller's: which user it was opened for.
+	Opener uint32
 }
 
 // Inode is the file that h has open; h holds a reference on it.
