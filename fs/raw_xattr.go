@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -15,7 +16,38 @@ func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, 
 }
 
 func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Listxattr(n, dest) })
+	if h.Uid == 0 {
+		return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Listxattr(n, dest) })
+	}
+	// Other file systems show trusted.* to those with CAP_SYS_ADMIN alone (xattr(7)); the protocol tells us the user and no more.
+	return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) {
+		all := make([]byte, xattrListMax)
+		size, err := n.Volume().Listxattr(n, all)
+		if err != nil {
+			return 0, err
+		}
+		size = copy(all, withoutTrusted(all[:size]))
+		if len(dest) > 0 && size <= len(dest) {
+			copy(dest, all[:size])
+		}
+		return size, nil
+	})
+}
+
+// xattrListMax is XATTR_LIST_MAX of linux/limits.h.
+const xattrListMax = 64 << 10
+
+// withoutTrusted takes the names of trusted attributes out of a list, in its place.
+func withoutTrusted(list []byte) []byte {
+	kept := list[:0]
+	for len(list) > 0 {
+		name, rest, _ := bytes.Cut(list, []byte{0})
+		if !bytes.HasPrefix(name, []byte("trusted.")) {
+			kept = append(append(kept, name...), 0)
+		}
+		list = rest
+	}
+	return kept
 }
 
 // readXattr keeps the protocol's rule: an empty dest asks for the size, else what does not fit is ERANGE.

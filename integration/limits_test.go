@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -303,4 +304,29 @@ func (v *volume) failReads(file string) (end func()) {
 	end = sync.OnceFunc(func() { endTracer(tracer) })
 	v.t.Cleanup(end)
 	return end
+}
+
+// TestAttributeTooBig: an attribute that is too big for a file of warm's file system is no full disk: ENOSPC at once, and nothing leaves warm.
+func TestAttributeTooBig(t *testing.T) {
+	deadline(t, time.Minute)
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withState(smallDisk(t, "disk", 64)+"/state"), onlyByCommand())
+	v.mount()
+	for i := range 100 {
+		check(t, os.WriteFile(v.at(fmt.Sprint(i)), bytes.Repeat([]byte{1}, 8<<10), 0o644))
+	}
+	v.sync()
+	before := v.status()
+	for range 3 {
+		if err := unix.Setxattr(v.at("1"), "user.big", make([]byte, 10_000), 0); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.E2BIG) {
+			t.Errorf("an attribute of 10,000 bytes on ext4: %v", err)
+		}
+	}
+	after := v.status()
+	if after.Tiers.Warm.Released != before.Tiers.Warm.Released || after.LastCommit.ID != before.LastCommit.ID {
+		t.Errorf("files left warm for it: %+v, before %+v", after.Tiers.Warm, before.Tiers.Warm)
+	}
+	if b, err := os.ReadFile(v.at("1")); err != nil || len(b) != 8<<10 {
+		t.Errorf("the file has %d bytes, %v", len(b), err)
+	}
+	v.umount()
 }

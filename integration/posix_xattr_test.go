@@ -137,6 +137,7 @@ func xattrKinds(c *tc) {
 func xattrTrusted(c *tc) {
 	f := c.file("f", "x")
 	c.setx(f, "trusted.a", "secret")
+	c.setx(f, "user.a", "public")
 	c.equal(c.getx(f, "trusted.a"), "secret", "value")
 	c.ok(unix.Chmod(f, 0o777), "chmod")
 	c.ok(unix.Chmod(c.dir, 0o777), "chmod")
@@ -147,9 +148,17 @@ func xattrTrusted(c *tc) {
 		if err := unix.Lsetxattr(f, "trusted.b", []byte("v"), 0); err != unix.EPERM {
 			c.Errorf("an unprivileged user sets a trusted attribute: %v", err)
 		}
+		list := make([]byte, 65536)
+		n, err := unix.Llistxattr(f, list)
+		if err != nil || strings.Contains(string(list[:max(n, 0)]), "trusted.a") || !strings.Contains(string(list[:max(n, 0)]), "user.a") {
+			c.Errorf("an unprivileged user sees %q, %v", list[:max(n, 0)], err)
+		}
+		if size, err := unix.Llistxattr(f, nil); err != nil || size != n {
+			c.Errorf("the list has %d bytes, its size is given as %d, %v", n, size, err)
+		}
 		return nil
 	}), "as another user")
-	c.equal(strings.Join(c.listx(f), " "), "trusted.a", "attributes")
+	c.equal(strings.Join(c.listx(f), " "), "trusted.a user.a", "attributes")
 }
 
 func xattrSecurity(c *tc) {

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"errors"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,7 +71,9 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	n.opens.Add(1) // it is not released meanwhile
 	defer n.opens.Add(-1)
 	err := v.setxattr(n, attr, value, flags, killSGID)
-	for r := (again{}); err != nil && r.try(v, n, &err); {
+	// The same error says that the disk is full, and that the attributes of one file are as many as its file system takes.
+	r := again{room: errors.Is(err, unix.ENOSPC) && v.hasRoom()}
+	for err != nil && r.try(v, n, &err) {
 		err = v.setxattr(n, attr, value, flags, killSGID)
 	}
 	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {

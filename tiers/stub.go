@@ -48,6 +48,13 @@ func (a *again) try(v *Volume, n *Inode, err *error) bool {
 	return false
 }
 
+// hasRoom says that warm's file system is not full: a block, and an inode, can be had.
+func (v *Volume) hasRoom() bool {
+	var st unix.Statfs_t
+	const blocks, inodes = 256, 16 // what may be taken between this look and the next try
+	return unix.Fstatfs(v.warmFD, &st) == nil && st.Bavail >= blocks && (st.Files == 0 || st.Ffree >= inodes)
+}
+
 // release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays. remoteHas says
 // whether the remote, asked in this round, has all that was committed.
 func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remoteHas func() bool) (bytes int64, kept string, err error) {
