@@ -222,3 +222,38 @@ func TestMount8Remount(t *testing.T) {
 		t.Errorf("the remote holds %q", got)
 	}
 }
+
+// TestMount8Bound: umount(8) of a place that the mount, or a file in it, is bound to comes back, and so does that of the mount itself while
+// it is bound somewhere.
+func TestMount8Bound(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	installHelpers(t)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo))
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
+	bound := mkdir(t, v.dir+"/bound", user{})
+	file := v.dir + "/file"
+	check(t, os.WriteFile(file, nil, 0o644))
+	must(t, "/", "mount", "--bind", v.mnt, bound)
+	must(t, "/", "mount", "--bind", v.at("f"), file)
+	for _, place := range []string{file, bound} {
+		if r := mount8(t, "/sbin/umount.fuse.emberfs", place); r.code != 0 || r.took > 20*time.Second {
+			t.Errorf("umount %s: %v", place, r)
+		}
+	}
+	must(t, "/", "mount", "--bind", v.mnt, bound)
+	check(t, os.WriteFile(v.at("f"), []byte("two"), 0o644))
+	if r := mount8(t, "/sbin/umount.fuse.emberfs", v.mnt); r.code != 3 || !strings.Contains(r.stderr, bound) || r.took > 20*time.Second {
+		t.Errorf("umount while it is bound: want exit 3 and where\n%v", r)
+	}
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "two" {
+		t.Errorf("the remote holds %q", got)
+	}
+	check(t, os.WriteFile(bound+"/f", []byte("three"), 0o644))
+	mustMount8(t, "/sbin/umount.fuse.emberfs", bound)
+	v.waitGone()
+	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "three" {
+		t.Errorf("the remote holds %q", got)
+	}
+}

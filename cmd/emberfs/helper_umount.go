@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,9 @@ func umountHelper(h helperArgs, w world) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	if e, err := f.one(ctx); err == nil && f.mount != nil && f.mount.ours() && f.path != e.Mountpoint {
+		return withCode(exitMount, "umount", target, umountBound(ctx, f, e, h.lazy, target, w))
+	}
 	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one that lost it.
 	var daemons []watched
 	for _, e := range f.daemons {
@@ -72,6 +76,18 @@ func umountHelper(h helperArgs, w world) error {
 		}
 		if len(daemons) == 0 {
 			return umountedDead(f, target)
+		}
+	}
+	if f.mount != nil && !h.lazy {
+		if places := awaitElsewhere(f.mount.device, daemons); len(places) > 0 {
+			err := syncAll(ctx, daemons, target, w)
+			for _, p := range places {
+				fmt.Fprintf(w.err, "emberfs: umount: the volume is still mounted %s: its daemon goes on\n", p)
+			}
+			if err == nil {
+				err = &failure{code: exitPart, op: "umount", path: target} // all is said
+			}
+			return err
 		}
 	}
 	var worst error
@@ -106,6 +122,19 @@ func detachMount(ctx context.Context, h helperArgs, f found) error {
 		return nil
 	}
 	return err
+}
+
+// awaitElsewhere gives the kernel a moment to let go of a file system, and says where else it is mounted then.
+func awaitElsewhere(device string, daemons []watched) []string {
+	for end := time.Now().Add(elsewhereSoon); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if len(mountedElsewhere(device)) == 0 {
+			return nil
+		}
+		if !slices.ContainsFunc(daemons, func(d watched) bool { return !awaitExit(d.PID, 0) }) {
+			return nil
+		}
+	}
+	return mountedElsewhere(device)
 }
 
 // syncAll backs up what stays mounted.
