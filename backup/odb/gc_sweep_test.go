@@ -147,6 +147,18 @@ func TestGCRoots(t *testing.T) {
 	point("reflog", func(c ID) { write("logs/refs/heads/main", ID{}.String()+" "+c.String()+" e <e> 1 +0000\tmove\n") })
 	point("a work tree", func(c ID) { write("worktrees/w/HEAD", c.String()+"\n") })
 	point("protected", func(c ID) { t.Cleanup(db.Protect(c)) })
+	for _, at := range []string{"worktrees/w/index", "index"} { // of their commits they name the tree alone
+		c, b := lone(at)
+		git(t, dir, "read-tree", c.String())
+		keep = append(keep, b)
+		if at != "index" {
+			text, err := os.ReadFile(filepath.Join(dir, "index"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(at, string(text))
+		}
+	}
 	young, youngBlob := lone("young")
 	kept, keptBlob := lone("kept")
 	l := mustPacks(t, db)
@@ -177,7 +189,7 @@ func TestGCRoots(t *testing.T) {
 	dead := garbage(t, db, "dead")
 	age(t, mustPacks(t, db)[0].base+".pack", time.Hour)
 	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
-	if r.Objects != 2 || db.Has(dead) || db.Has(young) { // and the commit young itself
+	if r.Objects != 4 || db.Has(dead) || db.Has(young) { // and the commit young itself
 		t.Errorf("%+v", r)
 	}
 	if n, err := readAll(db, keep); n != len(keep) {

@@ -11,6 +11,9 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	gitindex "github.com/go-git/go-git/v5/plumbing/format/index"
+
 	"emberfs/tiers"
 )
 
@@ -66,8 +69,15 @@ func (db *DB) roots() (r rootSet, err error) {
 			}
 		}
 	}
+	if r.logs, err = indexed(filepath.Join(db.dir, indexName), r.logs); err != nil {
+		return r, err
+	}
 	for _, sub := range []string{"logs", "worktrees"} {
 		err := walkFiles(filepath.Join(db.dir, sub), func(path string) (err error) {
+			if filepath.Base(path) == indexName {
+				r.logs, err = indexed(path, r.logs)
+				return err
+			}
 			r.logs, err = idsIn(path, r.logs)
 			return err
 		})
@@ -113,6 +123,45 @@ func walkFiles(dir string, fn func(path string) error) error {
 		}
 		return fn(path)
 	})
+}
+
+// indexName is git's list of what the next commit of a working tree has: somebody works here, or in a working tree of this repository.
+const indexName = "index"
+
+// indexed takes the objects that an index names (gitformat-index(5)). One that cannot be read is an error: nobody knows what it needs.
+func indexed(path string, ids []ID) ([]ID, error) {
+	f, _, err := openRegular(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ids, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var idx gitindex.Index
+	if err := gitindex.NewDecoder(bufio.NewReader(f)).Decode(&idx); err != nil {
+		return nil, fmt.Errorf("read %s: %w; remove it if nobody works there", path, err)
+	}
+	for _, e := range idx.Entries {
+		if e.Mode != filemode.Submodule {
+			ids = append(ids, ID(e.Hash))
+		}
+	}
+	if idx.Cache != nil {
+		for _, e := range idx.Cache.Entries {
+			if e.Entries >= 0 { // else it is out of date
+				ids = append(ids, ID(e.Hash))
+			}
+		}
+	}
+	if idx.ResolveUndo != nil {
+		for _, e := range idx.ResolveUndo.Entries {
+			for _, h := range e.Stages {
+				ids = append(ids, ID(h))
+			}
+		}
+	}
+	return ids, nil
 }
 
 // idsIn takes the object ids that the lines of a file begin with, the two first words of each.
