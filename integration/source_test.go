@@ -136,3 +136,27 @@ func TestLookCommitsNothing(t *testing.T) {
 	}
 	next.umount()
 }
+
+// TestSourceRefusedWithTheWayOut: what kind of repository cannot be a SOURCE is said in our words, with what to do.
+func TestSourceRefusedWithTheWayOut(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	for _, c := range []struct{ how, why, do string }{
+		{"git config core.repositoryformatversion 1; git config extensions.refStorage reftable", "reftable", "git refs migrate"},
+		{"git config core.repositoryformatversion 1; git config extensions.partialClone origin", "partial clone", "git clone --bare"},
+		{"cd ..; rm -rf $R; git init -q --bare --object-format=sha256 $R", "sha256", "--object-format=sha1"},
+		{"chown -R 1000 .", "somebody else", "chown -R"},
+	} {
+		repo := newBareRepo(t, "remote.git", user{})
+		shell(t, repo, "R="+repo+"; "+c.how)
+		v := newVolume(t, "v", withSource(repo))
+		r := v.tryMount()
+		if r.code != 32 || !strings.Contains(r.stderr, c.why) || !strings.Contains(r.stderr, c.do) {
+			t.Errorf("%s: want exit 32, %q and %q\n%v", c.how, c.why, c.do, r)
+		}
+		if r.code == 0 {
+			v.umount()
+		}
+		must(t, "/", "rm", "-rf", repo, v.dir)
+	}
+}

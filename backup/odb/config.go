@@ -58,6 +58,23 @@ func ObjectFormat(dir string) (string, error) {
 	return "sha1", nil
 }
 
+// Unusual names an extension of the repository at dir that makes it one that others cannot use as they find it: refstorage, partialclone; ""
+// where there is none of these.
+func Unusual(dir string) (string, error) {
+	c, _, err := readConfig(dir)
+	if err != nil {
+		return "", err
+	}
+	ext := c.Section("extensions")
+	if s := ext.Option("refstorage"); s != "" && !strings.EqualFold(s, "files") {
+		return "refstorage", nil
+	}
+	if ext.Option("partialclone") != "" {
+		return "partialclone", nil
+	}
+	return "", nil
+}
+
 // HooksPath is core.hooksPath of the repository at dir, "" where it is not set. Includes are not followed: one that is there is an error, for
 // nobody knows what it says.
 func HooksPath(dir string) (string, error) {

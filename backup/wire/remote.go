@@ -26,6 +26,10 @@ var (
 	ErrObjectFormat = errors.New("repository is not supported")
 	// ErrForeignOwner: the repository belongs to neither us nor root.
 	ErrForeignOwner = errors.New("the repository belongs to somebody else, whose hooks would run with our rights")
+	// ErrReftable: the repository keeps its references in another way than as files, which not every git reads.
+	ErrReftable = errors.New("it keeps its references as a reftable, which this version cannot use")
+	// ErrPartial: the repository is a partial clone.
+	ErrPartial = errors.New("it is a partial clone, which lacks objects that it would have to give")
 	// ErrNoGit: the git program is missing.
 	ErrNoGit = errors.New("a remote that is a path needs the git program")
 )
@@ -124,6 +128,14 @@ func checkRepository(path string) error {
 		if err != nil {
 			return err
 		}
+	}
+	switch what, err := odb.Unusual(path); {
+	case err != nil:
+		return err
+	case what == "refstorage":
+		return fmt.Errorf("%s: %w", path, ErrReftable)
+	case what == "partialclone":
+		return fmt.Errorf("%s: %w", path, ErrPartial)
 	}
 	format, err := odb.ObjectFormat(path)
 	if err != nil {

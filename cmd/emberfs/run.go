@@ -82,6 +82,9 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		if errors.Is(err, tiers.ErrUnproven) {
 			return mountError(c.Mountpoint, err, tiers.UnprovenHelp)
 		}
+		if help := sourceHelp(err, c.Source); help != "" {
+			return mountError(c.Mountpoint, err, help)
+		}
 		return withCode(exitMount, "mount", c.Mountpoint, err)
 	}
 	// Commands find the volume from the moment on at which its mount shows: whoever comes before it answers waits for it.

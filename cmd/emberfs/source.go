@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/backup/wire"
 )
 
 // sourceOf turns SOURCE as the user wrote it into an absolute path, "" for none. mount(8) cannot leave the source out, so the
@@ -88,6 +90,22 @@ func checkSource(path string, readOnly bool) error {
 		return refuse("not a git repository (no HEAD)", "create one: git init --bare "+shellQuote(path))
 	}
 	return nil
+}
+
+// sourceHelp is the way out of what is wrong with a source.
+func sourceHelp(err error, path string) string {
+	quoted := shellQuote(path)
+	switch {
+	case errors.Is(err, wire.ErrForeignOwner):
+		return "run emberfs as its owner, or give it to this user: chown -R \"$(id -u)\" " + quoted
+	case errors.Is(err, wire.ErrReftable):
+		return "git refs migrate --ref-format=files (git 2.46) in " + quoted + ", or push it to a new one: git init --bare --ref-format=files DIR.git"
+	case errors.Is(err, wire.ErrPartial):
+		return "name the repository that " + quoted + " was cloned from, or a full clone: git clone --bare URL DIR.git"
+	case errors.Is(err, wire.ErrObjectFormat):
+		return "push it to a new one: git init --bare --object-format=sha1 DIR.git"
+	}
+	return ""
 }
 
 // credentials matches the user part of a URL anywhere in a text.
