@@ -20,15 +20,15 @@ const (
 // capabilities are asked for beyond go-fuse's own (ASYNC_READ, BIG_WRITES, READDIRPLUS, PARALLEL_DIROPS, MAX_PAGES).
 const capabilities = fuse.CAP_ATOMIC_O_TRUNC | // O_TRUNC comes with OPEN instead of a SETATTR more
 	fuse.CAP_DONT_MASK | // default ACLs replace the umask, and only tiers can tell
-	fuse.CAP_ASYNC_DIO |
 	fuse.CAP_HANDLE_KILLPRIV_V2 | // without it a GETXATTR security.capability comes before every write
 	fuse.CAP_SETXATTR_EXT | // says when setting an ACL must clear sgid
 	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // kernel_cache=off keeps mmap
 	fuse.CAP_ABORT_ERROR // tells an aborted connection from an unmount
 
 // refused are not for us: NO_OPEN_SUPPORT, since every open counts; WRITEBACK_CACHE, since writes would no longer reach warm before
-// they are acknowledged; READDIRPLUS_AUTO, since programs list first and stat afterwards.
-const refused = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_WRITEBACK_CACHE | fuse.CAP_READDIRPLUS_AUTO
+// they are acknowledged; READDIRPLUS_AUTO, since programs list first and stat afterwards; ASYNC_DIO, since the kernel then drops its pages
+// before the writes are done and not after: buffered readers fill them with old bytes, and keep those.
+const refused = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_WRITEBACK_CACHE | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO
 
 // stackDepth is how many file systems a file of the mount may go through: ours, and one that is not stacked itself.
 const stackDepth = 1
