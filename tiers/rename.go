@@ -171,7 +171,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	if dir.vol != newdir.vol {
 		return unix.EXDEV
 	}
-	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0 {
 		return unix.EINVAL
 	}
 	if err := checkName(name); err != nil {
