@@ -330,3 +330,39 @@ func TestAttributeTooBig(t *testing.T) {
 	}
 	v.umount()
 }
+
+// TestRestoreLeavesPartsOut: what the file system that is restored to does not take is left out by itself and named; all else comes back.
+func TestRestoreLeavesPartsOut(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state")) // takes larger attributes than ext4
+	v.mount()
+	check(t, os.Mkdir(v.at("d"), 0o700))
+	for _, n := range []string{"a", "b", "c"} {
+		check(t, os.WriteFile(v.at("d/"+n), []byte(n), 0o640))
+	}
+	check(t, unix.Setxattr(v.at("d/b"), "user.thumb", make([]byte, 9000), 0))
+	check(t, unix.Setxattr(v.at("d/b"), "user.small", []byte("kept"), 0))
+	check(t, unix.Setxattr(v.at("d"), "user.thumb", make([]byte, 9000), 0))
+	v.umount()
+	to := smallDisk(t, "target", 64) + "/to"
+	r := v.emberfs("restore", "--from", repo, "--to", to)
+	if r.code != 3 || !strings.Contains(r.stderr, "left out here") || !strings.Contains(r.stderr, "d/b") || strings.Contains(r.stderr, "d/a") {
+		t.Errorf("want exit 3 and what was left out\n%v", r)
+	}
+	for _, n := range []string{"a", "b", "c"} {
+		b, err := os.ReadFile(to + "/d/" + n)
+		st, serr := os.Stat(to + "/d/" + n)
+		if err != nil || string(b) != n || serr != nil || st.Mode().Perm() != 0o640 {
+			t.Errorf("%s: %q, %v, %v, %v", n, b, err, st, serr)
+		}
+	}
+	value := make([]byte, 10)
+	if n, err := unix.Getxattr(to+"/d/b", "user.small", value); err != nil || string(value[:n]) != "kept" {
+		t.Errorf("its other attribute: %q, %v", value[:max(n, 0)], err)
+	}
+	if st, err := os.Stat(to + "/d"); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the directory: %v, %v", st, err)
+	}
+}

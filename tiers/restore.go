@@ -80,6 +80,7 @@ type restorer struct {
 	rootFD    int
 	links     map[linkKey]string // path of the first name restored
 	firsts    map[linkKey]inoKey // which file the first name of a group is
+	at        string             // what is being restored
 	found     map[string]bool
 	files     int64
 	bytes     int64

@@ -15,6 +15,7 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 	if err := r.stepEntry(); err != nil {
 		return false, err
 	}
+	r.at = at
 	var st unix.Statx_t
 	exists := statAt(fd, e.Name, &st) == nil
 	if exists && kindOf(uint32(st.Mode)) != e.Kind {
@@ -129,6 +130,7 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exis
 
 // finishDir sets a directory's attributes once its children are there, and its record last.
 func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, clean bool) error {
+	r.at = name
 	if err := r.attrsOf(sub, at, e); err != nil {
 		return fmt.Errorf("attributes of %q: %w", name, err)
 	}
@@ -298,6 +300,23 @@ func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
 	return r.setAttrs(f, at, e, made{uid: noID, gid: noID, attrs: true})
 }
 
+// leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so. In a volume it is an error: its next commit
+// would have lost the part.
+func (r *restorer) leaveOut(err error) error {
+	if r.vol != nil || !r.keepGoing {
+		return err
+	}
+	var st unix.Statfs_t
+	full := errors.Is(err, unix.ENOSPC) && unix.Fstatfs(r.rootFD, &st) == nil && (st.Bavail < 256 || st.Files > 0 && st.Ffree < 16)
+	if full || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EROFS) {
+		return err
+	}
+	err = fmt.Errorf("restore %q: left out here: %w", r.at, err)
+	r.log.Warn(err)
+	r.failures = append(r.failures, err)
+	return nil
+}
+
 // noID is nobody's uid or gid: chown(2) takes it for "leave it".
 const noID = ^uint32(0)
 
@@ -307,7 +326,9 @@ const noID = ^uint32(0)
 func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
 	if r.owner == 0 && !r.untrusted && (e.UID != new.uid || e.GID != new.gid) {
 		if err := unix.Fchownat(f, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH); err != nil {
-			return fmt.Errorf("chown to %d:%d: %w", e.UID, e.GID, err)
+			if err := r.leaveOut(fmt.Errorf("chown to %d:%d: %w", e.UID, e.GID, err)); err != nil {
+				return err
+			}
 		}
 	}
 	mode := e.Mode
@@ -358,7 +379,9 @@ func (r *restorer) xattrs(at xattrTarget, e *Entry) error {
 			continue
 		}
 		if err := at.set(x.Name, x.Value, 0); err != nil {
-			return fmt.Errorf("set attribute %s: %w", x.Name, err)
+			if err := r.leaveOut(fmt.Errorf("set attribute %s: %w", x.Name, err)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
