@@ -101,10 +101,15 @@ func (v *Volume) nothingDirty() {
 	v.barrier.Lock()
 	defer v.barrier.Unlock()
 	if v.rootClean() {
-		v.backupDue.Store(0)
 		v.risk.leave(nil)
-		s := v.critical.take()
-		v.critical.settled(v, s)
-		v.answers = append(v.answers, s.waiting...)
+		v.nothingWaits()
 	}
+}
+
+// nothingWaits answers those who wait for a commit: one has all that there is. Volume.barrier is held.
+func (v *Volume) nothingWaits() {
+	v.backupDue.Store(0)
+	s := v.critical.take()
+	v.critical.settled(v, s)
+	v.answers = append(v.answers, s.waiting...)
 }

@@ -88,8 +88,16 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base Snapshot, rewalk bool) b
 		v.rulesChanged(ctx, base) {
 		return false
 	}
-	valid, err := base.Valid(ctx, rootDir(base))
-	return err == nil && !valid
+	if valid, err := base.Valid(ctx, rootDir(base)); err != nil || valid {
+		return false
+	}
+	v.barrier.Lock()
+	defer v.barrier.Unlock()
+	if v.changes.Load() != 0 { // just now
+		return false
+	}
+	v.nothingWaits()
+	return true
 }
 
 // absorb makes a commit to main of what the live branch has, where nothing was changed since.

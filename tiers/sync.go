@@ -28,6 +28,10 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 		_, _ = v.syncCritical(ctx) // first, for there may be a deadline; what fails is tried again with all the rest
 	}
 	err := v.syncBy(ctx, rc, v.commit)
+	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody asked
+		rc.Missing = append(rc.Missing, v.cold.Aside()...)
+		rc.Complete = rc.Complete && len(rc.Missing) == 0
+	}
 	rc.Took = time.Since(rc.Started)
 	return rc, err
 }
@@ -120,7 +124,6 @@ func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	v.risk.pushed()
 	v.critical.sent(v)
 	rc.Pushed = true
-	rc.Missing = append(rc.Missing, v.cold.Aside()...)
 }
 
 // Status describes the volume by counters and the repository's numbers. Warm's alone are counted anew when they are old: for at most
