@@ -145,6 +145,10 @@ func TestGCRoots(t *testing.T) {
 	point("HEAD", func(c ID) { write("HEAD", c.String()+"\n") })
 	point("FETCH_HEAD", func(c ID) { write("FETCH_HEAD", c.String()+"\t\tbranch 'x' of y\n") })
 	point("reflog", func(c ID) { write("logs/refs/heads/main", ID{}.String()+" "+c.String()+" e <e> 1 +0000\tmove\n") })
+	// It is named like git's list of files, and is none.
+	point("the reflog of a branch named index", func(c ID) {
+		write("logs/refs/heads/index", ID{}.String()+" "+c.String()+" e <e> 1 +0000\tmove\n")
+	})
 	point("a work tree", func(c ID) { write("worktrees/w/HEAD", c.String()+"\n") })
 	point("protected", func(c ID) { t.Cleanup(db.Protect(c)) })
 	for _, at := range []string{"worktrees/w/index", "index"} { // of their commits they name the tree alone

@@ -37,8 +37,10 @@ func TestGCCommand(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(cold, "refs/heads/main"), []byte(parent+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(filepath.Join(cold, "logs")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"logs", "index"} { // they keep what they name
+		if err := os.RemoveAll(filepath.Join(cold, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	gc := func(code int, args ...string) (r gcResult) {
 		t.Helper()
