@@ -3,7 +3,6 @@ package tiers
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -386,92 +385,6 @@ func (w *dirWalk) read() error {
 	}
 	w.work = nil
 	return nil
-}
-
-// staysOut says that an error concerns what it was met at alone: the commit takes all else, and says what it did not take.
-func staysOut(err error) bool {
-	var much *TooMuchError
-	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, ErrTooDeep} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return errors.As(err, &much)
-}
-
-// leaveOut goes on without a name. What the last commit has of it is better than nothing.
-func (w *dirWalk) leaveOut(name string, bytes int64, err error) {
-	w.c.fail(path.Join(w.at, name), bytes, err)
-	w.m.keep, w.m.redo = true, append(w.m.redo, name)
-	if old := w.b.entry(name); old != nil {
-		w.put = append(w.put, *old)
-	} else if !w.m.full {
-		w.del = append(w.del, name)
-	}
-}
-
-// without takes out of what is put what a Tx says is too much, and says whether there is something left to try.
-func (w *dirWalk) without(much *TooMuchError, put []Entry, root *Root) ([]Entry, bool) {
-	c := w.c
-	if much.Links && root != nil && len(root.Links) > 0 {
-		for i, group := range slices.Sorted(maps.Keys(root.Links)) {
-			if i%2 == 1 || len(root.Links) == 1 {
-				delete(root.Links, group)
-			}
-		}
-		if !c.links.dropped {
-			c.fail("hard links", 0, fmt.Errorf("%w: some come back as files of their own", much.Err))
-		}
-		c.links.dropped = true
-		return put, true
-	}
-	tried := len(much.Names) > 0
-	for _, name := range much.Names {
-		if name == "" {
-			if root == nil || w.plainRoot {
-				return put, false
-			}
-			c.fail(".", 0, much.Err)
-			w.m.keep, w.plainRoot, root.Xattrs = true, true, nil
-			if c.base != nil {
-				root.Xattrs = c.base.Root().Xattrs
-			}
-			continue
-		}
-		i := slices.IndexFunc(put, func(e Entry) bool { return e.Name == name })
-		if i < 0 {
-			return put, false
-		}
-		size := put[i].Size
-		put, w.put = slices.Delete(put, i, i+1), nil
-		w.m.files = slices.DeleteFunc(w.m.files, func(f fileMark) bool { return f.name == name })
-		c.passOverThose(func(m *dirMark) bool { return m.in(w.m, name) })
-		w.leaveOut(name, size, much)
-		put, w.put = append(put, w.put...), nil
-	}
-	return put, tried
-}
-
-// settled gives what was put and what goes, where some content could not be had: what the last commit has of it is better than nothing.
-func (w *dirWalk) settled() (put []Entry, del []string) {
-	if len(w.lost) == 0 {
-		return w.put, w.del
-	}
-	w.m.keep = true
-	for i := range w.put {
-		if !w.lost[i] {
-			put = append(put, w.put[i])
-			continue
-		}
-		name := w.put[i].Name
-		w.m.redo = append(w.m.redo, name)
-		if old := w.b.entry(name); old != nil {
-			put = append(put, *old)
-		} else {
-			w.del = append(w.del, name)
-		}
-	}
-	return put, w.del
 }
 
 // entry is p as a commit describes it, without what it holds.

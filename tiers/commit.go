@@ -199,41 +199,6 @@ func (c *capture) release(err error) {
 	c.spill.close()
 }
 
-// passOver lets go of the directories from the given one on.
-func (c *capture) passOver(from int) {
-	i := 0
-	c.passOverThose(func(*dirMark) bool { i++; return i > from })
-}
-
-// passOverThose lets go of directories that were stored, but that the commit has not: nothing of them may be recorded as clean.
-func (c *capture) passOverThose(those func(*dirMark) bool) {
-	var kept []*dirMark
-	for _, m := range c.marks {
-		if !those(m) {
-			kept = append(kept, m)
-			continue
-		}
-		ds := m.n.dir
-		ds.mu.Lock()
-		if ds.mu.pending {
-			ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, touch{epoch: c.epoch}
-		}
-		ds.mu.Unlock()
-		c.v.unref(m.n, 1)
-	}
-	c.marks = kept
-}
-
-// in says whether the directory is the one with a name in parent, or below it.
-func (m *dirMark) in(parent *dirMark, name string) bool {
-	for ; m != nil; m = m.parent {
-		if m.parent == parent && m.name == name {
-			return true
-		}
-	}
-	return false
-}
-
 // recordClean writes what the commit made true: files first, then directories from the leaves up.
 func (c *capture) recordClean() {
 	for _, m := range c.marks {

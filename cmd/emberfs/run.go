@@ -163,7 +163,7 @@ func daemonLog(c *config, stderr io.Writer) (logrus.FieldLogger, func() error, e
 }
 
 // caughtAlone lets a signal do nothing to this process. An ignored one would be ignored by children as well.
-func caughtAlone(sig os.Signal) { signal.Notify(make(chan os.Signal), sig) }
+func caughtAlone(sig os.Signal) { signal.Notify(make(chan os.Signal, 1), sig) }
 
 // tuneProcess bounds the heap by what memory_limit leaves beside hot, unless the user tuned the runtime, and asks for as many
 // descriptors as there may be open files.

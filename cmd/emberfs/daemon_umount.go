@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// umount backs up, unmounts and waits for the final receipt. A caller that goes away does not stop what has begun.
+func (d *daemon) umount(ctx context.Context, in umountRequest) (*tiers.Receipt, error) {
+	d.umounting.Lock()
+	start := time.Now()
+	err := d.detach(in)
+	d.umounting.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if in.Lazy {
+		return d.wait(ctx)
+	}
+	limit := d.limitOf(in)
+	left := func(most time.Duration) time.Duration {
+		if limit > 0 {
+			most = min(most, limit-time.Since(start))
+		}
+		return max(most, 100*time.Millisecond)
+	}
+	var places []string
+	for _, patience := range []time.Duration{d.elsewhere, elsewhereLong} {
+		select {
+		case <-d.gone:
+			if limit > 0 {
+				d.limit(limit - time.Since(start))
+			}
+			return d.wait(ctx)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(left(patience)):
+		}
+		if places = mountedElsewhere(d.device); len(places) > 0 {
+			break
+		}
+	}
+	return d.stays(ctx, left(defaultDeadline), places), nil
+}
+
+const (
+	// elsewhereSoon is how long the kernel may take to let go of a file system after its mount is gone, before somebody else is thought
+	// to have it, and elsewhereLong where nobody is found.
+	elsewhereSoon = 2 * time.Second
+	elsewhereLong = 10 * time.Second
+)
+
+// stays is the receipt of an unmount after which the volume is still mounted in other places: the daemon serves it there, and takes its final
+// backup when the last of them is gone.
+func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string) *tiers.Receipt {
+	d.mu.Lock()
+	prior := d.mu.prior
+	d.mu.prior = nil // the final backup is another one
+	d.mu.Unlock()
+	work, cancel := context.WithTimeoutCause(ctx, limit, errDeadline)
+	defer cancel()
+	r, err := d.syncWithin(work, "unmount")
+	if err != nil && (r == nil || len(r.Missing) == 0) {
+		r = incomplete(r, "backup: "+err.Error())
+	}
+	r = joinReceipts(prior, r)
+	if len(places) == 0 {
+		places = []string{"in a place that cannot be seen from here"}
+	}
+	for _, p := range places {
+		r = incomplete(r, "still mounted "+p+": what is written there is backed up as before, and finally when it is unmounted there")
+	}
+	return r
+}
+
+// limitOf is the time that an unmount has for its backups; negative: any.
+func (d *daemon) limitOf(in umountRequest) time.Duration {
+	switch {
+	case in.Deadline != 0:
+		return in.Deadline
+	case d.config.Deadline > 0:
+		return d.config.Deadline
+	}
+	return defaultDeadline
+}
+
+func (d *daemon) detach(in umountRequest) error {
+	select {
+	case <-d.gone:
+		return nil
+	default:
+	}
+	limit := d.limitOf(in)
+	work, cancel := context.Background(), context.CancelFunc(func() {})
+	start := time.Now()
+	if limit > 0 {
+		work, cancel = context.WithTimeoutCause(work, limit, errDeadline)
+	}
+	defer cancel()
+	d.backup(work, "unmount")
+	switch err := d.mount.Unmount(in.Lazy); {
+	case errors.Is(err, unix.EBUSY):
+		d.mu.Lock()
+		d.mu.prior = nil // its receipt was of this attempt
+		d.mu.Unlock()
+		return errBusy
+	case err != nil && !isGone(err):
+		return fmt.Errorf("unmount: %w", err)
+	}
+	if in.Lazy && limit > 0 {
+		d.limit(limit - time.Since(start))
+		d.wg.Go(func() { d.awaitGone(limit) })
+	}
+	return nil
+}
