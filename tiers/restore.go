@@ -29,7 +29,8 @@ type RestoreOptions struct {
 type Progress func(files, bytes, total int64)
 
 // Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with it. A
-// file that cannot be restored is an error that names it; the others are restored all the same.
+// file that cannot be restored is an error that names it; the others are restored all the same. A path that the snapshot does
+// not hold is one before anything is made.
 func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -46,13 +47,11 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 	}
 	r := &restorer{cold: cold, snap: snap, log: o.Log, untrusted: o.Untrusted, progress: o.Progress, keepGoing: true}
 	want := CleanPaths(o.Paths)
-	if err := r.run(ctx, fd, want); err != nil {
+	if err := missing(ctx, snap, want); err != nil {
 		return err
 	}
-	for _, p := range want {
-		if !r.found[p] {
-			r.failures = append(r.failures, fmt.Errorf("%s: not in commit %s", p, snap.Info().ID))
-		}
+	if err := r.run(ctx, fd, want); err != nil {
+		return err
 	}
 	dir, err := unix.Open(o.To, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -63,6 +62,32 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 		return fmt.Errorf("make %s durable: %w", o.To, err)
 	}
 	return errors.Join(r.failures...)
+}
+
+// missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the restore to say.
+func missing(ctx context.Context, snap Snapshot, paths []string) error {
+	var errs []error
+	for _, p := range paths {
+		at := snap.Root()
+		for name := range strings.SplitSeq(p, "/") {
+			var there bool
+			if at.Kind == KindDir {
+				l, err := snap.ReadDir(ctx, at.Dir())
+				if err != nil {
+					break
+				}
+				i := slices.IndexFunc(l.Entries, func(e Entry) bool { return e.Name == name })
+				if there = i >= 0; there {
+					at = l.Entries[i]
+				}
+			}
+			if !there {
+				errs = append(errs, fmt.Errorf("%s: not in commit %s", p, snap.Info().ID))
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // restorer makes directories what a snapshot says. It is idempotent: what is there already and right stays.
@@ -81,7 +106,6 @@ type restorer struct {
 	links     map[linkKey]string // path of the first name restored
 	firsts    map[linkKey]inoKey // which file the first name of a group is
 	at        string             // what is being restored
-	found     map[string]bool
 	files     int64
 	bytes     int64
 	problems  int    // what the repository describes wrongly
@@ -100,7 +124,7 @@ type linkKey struct {
 func keyOf(e *Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
 
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
-	r.rootFD, r.links, r.found = rootFD, map[linkKey]string{}, map[string]bool{}
+	r.rootFD, r.links = rootFD, map[linkKey]string{}
 	r.owner = uint32(os.Geteuid())
 	root := r.snap.Root()
 	everything := !r.lazy
@@ -224,14 +248,11 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		below, whole, skip := Wanted(want, e.Name)
+		below, _, skip := Wanted(want, e.Name)
 		if skip {
 			continue
 		}
 		full := path.Join(at, e.Name)
-		if whole {
-			r.found[full] = true
-		}
 		ok, err := r.entry(ctx, fd, full, e, below, depth)
 		if err != nil {
 			if r.links[keyOf(e)] == full {

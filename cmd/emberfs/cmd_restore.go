@@ -31,7 +31,8 @@ func restoreCommand(w world) *cobra.Command {
 		Short: "Write an exact copy of a commit, without a mount",
 		Long: `Write what a commit holds into DIR, which must be empty or missing: all of it, or only PATHs (relative to the
 volume's root) with what lies below them. --from names a repository, a state directory or a mountpoint;
-without it PATHs are names in a mounted volume. Exit 3 where some files could not be restored.
+without it PATHs are names in a mounted volume. Exit 1, with nothing made, where the commit does not hold a PATH;
+3 where some files could not be restored.
 COMMIT is ` + backup.RevisionHelp + `.`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
