@@ -148,17 +148,21 @@ func TestOwnDirectory(t *testing.T) {
 	if got := r.list(); !slices.Equal(got, []string{".", "..", statusName, rulesName}) {
 		t.Errorf("with rules it lists %q", got)
 	}
-	if names, _ := r.listing(fuse.FUSE_ROOT_ID, 4096, true); !slices.Equal(names, []string{".", ".."}) {
-		t.Errorf("the root lists %q", names)
+	empty := func(plus bool) {
+		t.Helper()
+		names, _ := r.listing(fuse.FUSE_ROOT_ID, 4096, plus)
+		slices.Sort(names) // ext4 lists ".." first by one hash seed in two
+		if !slices.Equal(names, []string{".", ".."}) {
+			t.Errorf("the root lists %q", names)
+		}
 	}
+	empty(true)
 	// What an older volume has of that name is hidden.
 	if _, _, err := r.f.vol.Mkdir(r.f.vol.Inode(1), ownName, 0o755, caller(ptr(head(1)), 0)); err != nil {
 		t.Fatal(err)
 	}
 	for _, plus := range []bool{false, true} {
-		if names, _ := r.listing(fuse.FUSE_ROOT_ID, 4096, plus); !slices.Equal(names, []string{".", ".."}) {
-			t.Errorf("the root lists %q", names)
-		}
+		empty(plus)
 	}
 
 	sub := r.mkdir(1, "sub")
