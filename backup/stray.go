@@ -31,8 +31,9 @@ const (
 type stray struct {
 	ref, epoch string
 	tip        tiers.ID
-	base       tiers.ID // the commit of main that it began at
-	conflicts  []string // paths of which main's version stands
+	base       tiers.ID            // the commit of main that it began at
+	refs       map[string]tiers.ID // of the remote
+	conflicts  []string            // paths of which main's version stands
 }
 
 // adopt takes the remote's stray live branches into main, which is where the remote's is. What fails is a note, and left for the next
@@ -51,7 +52,7 @@ func (c *Cold) adopt(ctx context.Context, b *brought) error {
 			continue
 		}
 		looked++
-		err := c.adoptOne(ctx, stray{ref: ref, epoch: epoch, tip: b.refs[ref]})
+		err := c.adoptOne(ctx, stray{ref: ref, epoch: epoch, tip: b.refs[ref], refs: b.refs})
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -100,10 +101,7 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 		return errors.Join(err, c.setRef(hidden, tiers.ID{}))
 	}
 	c.log.WithField("commit", commit.String()).Warnf("%s of a machine that was lost is taken into %s", s.ref, c.o.Branch)
-	if len(s.conflicts) == 0 {
-		return nil
-	}
-	return c.setAside(ctx, &s)
+	return nil
 }
 
 // forkOf finds the commit of main that a live branch began at.
@@ -162,6 +160,10 @@ func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit tiers.ID, err e
 	m := strayMerge{ctx: ctx, tx: t, ours: ours, base: from, theirs: theirs, s: s}
 	root, err := m.root()
 	if err != nil {
+		return commit, err
+	}
+	// Before the commit: once main is pushed with it the live branch is deleted, and then nothing else has what main did not take.
+	if err := c.setAside(ctx, s); err != nil {
 		return commit, err
 	}
 	return t.Commit(ctx, tiers.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root, When: time.Now()})
@@ -294,8 +296,12 @@ func (m *strayMerge) entries(at string, ours, base, theirs *tiers.Entry, depth i
 	return put, del, nil
 }
 
-// setAside makes a branch of what main did not take, and pushes it.
+// setAside makes a branch of what main did not take, if there is something, and pushes it. Again it does nothing: an earlier run may
+// have died after it.
 func (c *Cold) setAside(ctx context.Context, s *stray) error {
+	if len(s.conflicts) == 0 {
+		return nil
+	}
 	commit, err := readCommit(c.db, s.tip)
 	if err != nil {
 		return err
@@ -308,9 +314,11 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	if err := c.setRef(ref, s.tip); err != nil {
 		return err
 	}
-	err = c.remote.Push(ctx, []wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error { return c.writePack(ctx, w, nil) })
-	if err != nil {
-		return fmt.Errorf("push %s: %w", ref, err)
+	if s.refs[ref] != s.tip {
+		err = c.remote.Push(ctx, []wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error { return c.writePack(ctx, w, nil) })
+		if err != nil {
+			return fmt.Errorf("push %s: %w", ref, err)
+		}
 	}
 	shown := s.conflicts
 	if len(shown) > 5 {

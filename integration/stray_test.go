@@ -109,3 +109,56 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 		})
 	}
 }
+
+// TestStrayConflictIsKeptFirst: the live branch of a lost machine stays on the remote as long as what main did not take of it has no
+// branch of its own there, whatever keeps that from being made.
+func TestStrayConflictIsKeptFirst(t *testing.T) {
+	t.Parallel()
+	deadline(t, 2*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	refs := func(of string) string {
+		return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/"+of))
+	}
+	one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms"))
+	one.mount()
+	one.rules("- {match: critical, class: critical}\n")
+	check(t, os.WriteFile(one.at("critical"), []byte("one"), 0o640))
+	one.sync()
+	check(t, os.WriteFile(one.at("critical"), []byte("two"), 0o640))
+	if !waitFor(30*time.Second, func() bool {
+		return refs("emberfs-live") != "" && must(t, "/", "git", "-C", repo, "show", refs("emberfs-live")+":critical") == "two"
+	}) {
+		t.Fatal("the critical file is not pushed")
+	}
+	one.kill()
+	clone := filepath.Join(testDir(t), "clone")
+	shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"; echo theirs >critical; git commit -qam stock; git push -q")
+	hook := filepath.Join(repo, "hooks/pre-receive")
+	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	check(t, os.WriteFile(hook, []byte("#!/bin/sh\n! grep -q emberfs-side\n"), 0o755))
+
+	two := newVolume(t, "two", withSource(repo))
+	two.mount()
+	check(t, os.WriteFile(two.at("more"), []byte("x"), 0o640))
+	r := two.emberfs("sync", two.mnt)
+	if refs("emberfs-live") == "" {
+		t.Errorf("the only branch with the lost machine's version is gone: %v", r)
+	}
+	if st := two.status(); !strings.Contains(strings.Join(st.Errors, "\n"), "emberfs-live") {
+		t.Errorf("status does not name it: %q", st.Errors)
+	}
+	two.kill()
+	check(t, os.Remove(hook))
+
+	three := newVolume(t, "three", withSource(repo))
+	three.mount()
+	three.emberfs("sync", three.mnt)
+	side := refs("emberfs-side")
+	if side == "" || refs("emberfs-live") != "" {
+		t.Fatalf("side branches %q, live branches %q", side, refs("emberfs-live"))
+	}
+	if got := must(t, "/", "git", "-C", repo, "show", side+":critical"); got != "two" {
+		t.Errorf("the side branch has %q", got)
+	}
+	fsck(t, repo)
+}
