@@ -45,10 +45,14 @@ func (c *Cold) adopt(ctx context.Context, b *brought) error {
 		return err
 	}
 	prefix := c.liveRef("")
-	looked := 0
+	looked, over := 0, 0
 	for _, ref := range slices.Sorted(maps.Keys(b.refs)) {
 		epoch, ok := strings.CutPrefix(ref, prefix)
-		if !ok || !epochName.MatchString(epoch) || ref == p.ref || looked >= maxStrays {
+		if !ok || !epochName.MatchString(epoch) || ref == p.ref {
+			continue
+		}
+		if looked >= maxStrays {
+			over++
 			continue
 		}
 		looked++
@@ -61,6 +65,11 @@ func (c *Cold) adopt(ctx context.Context, b *brought) error {
 		}
 		c.note(ref, err)
 	}
+	var unseen error
+	if over > 0 {
+		unseen = fmt.Errorf("%s has %d more live branches than are looked at in one go: they may have work that %s has not", c.o.Source, over, c.o.Branch)
+	}
+	c.note(prefix, unseen)
 	return nil
 }
 
