@@ -129,7 +129,14 @@ func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
 		}
 	}
 	for i := range l.Entries {
-		if e := &l.Entries[i]; e.Kind == tiers.KindDir {
+		e := &l.Entries[i]
+		if e.Kind == tiers.KindOther {
+			if m.left--; m.left >= 0 {
+				m.c.found(tiers.Finding{Severity: tiers.Note, What: "no directory can hold this, mounts show a stand-in and commits carry it over: " + e.Other.Why,
+					Path: path.Join(at, e.Name), Commit: m.c.tipID.String(), Object: e.ID.String()})
+			}
+		}
+		if e.Kind == tiers.KindDir {
 			if err := m.dir(path.Join(at, e.Name), e.Dir(), depth+1); err != nil {
 				return err
 			}

@@ -326,6 +326,8 @@ func (d *comparison) content(at string, a, b *tiers.Entry) (bool, error) {
 		return a.Target != b.Target, nil
 	case tiers.KindChar, tiers.KindBlock:
 		return a.Rdev != b.Rdev, nil
+	case tiers.KindOther:
+		return a.ID != b.ID || a.Other.Mode != b.Other.Mode, nil
 	case tiers.KindFile:
 	default:
 		return false, nil

@@ -19,7 +19,8 @@
 //
 // As FORMAT.md section 2. "Malformed" is what git takes for malformed, which includes U+FFFE and U+FFFF. A name that a stock
 // client stored in the clear although it is to be escaped (.gitattributes, .gitmodules) is read as that name unless the
-// escaped one is there too; the next commit of the directory escapes it. Names that begin with ".emberfs%" have to decode.
+// escaped one is there too. A commit keeps it in the clear where the commit before has it so in that directory, as the same type;
+// everywhere else it is stored escaped. Names that begin with ".emberfs%" have to decode.
 // What follows ".emberfs%%" is a hash if it is exactly 64 digits; otherwise the second "%" begins an escape.
 //
 // # Lines
@@ -93,8 +94,14 @@
 // # Commits by stock clients
 //
 // FORMAT.md section 3 says how entries are reconciled. Beyond it: a directory whose tree changed keeps its sgid bit, which
-// is no privilege of its content, and gets the committer's time; submodules are left out; a directory that was renamed is
+// is no privilege of its content, and gets the committer's time; a directory that was renamed is
 // found in the whole volume, gets back its metadata with all below, and where it was also copied only one copy does.
+//
+// A tree entry that no directory can hold is carried from commit to commit as it is: a submodule, a name of more than 255 bytes or one
+// that does not decode, an object that is missing and that no line describes, or of a type that its mode does not say. It has no
+// line, also in a directory that EmberFS wrote, where a reader that can hold it after all, for the blob is there again, takes it for
+// a stock client's; else it shows it by its name, or by the first 200 bytes of that, "~" and the first 16
+// hex digits of the sha256 of the stored name. (tiers.KindOther)
 //
 // Of a file in chunks a stock client may change the chunks. Where no number is missing up to the end, the file is then what
 // cat makes of them, whatever their lengths. Otherwise every chunk stays where its number says; the last one may have any

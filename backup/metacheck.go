@@ -58,6 +58,11 @@ func checkEntry(e *tiers.Entry) error {
 			return fmt.Errorf("symlink of %d bytes with a target of %d", e.Size, len(e.Target))
 		}
 	case tiers.KindFIFO, tiers.KindSocket, tiers.KindChar, tiers.KindBlock:
+	case tiers.KindOther:
+		if e.ID.IsZero() || e.Other == nil || e.Other.Stored == "" {
+			return errors.New("nothing that git has")
+		}
+		return nil
 	default:
 		return errors.New(e.Kind.String())
 	}

@@ -67,6 +67,29 @@ func DecodeName(stored string) (string, error) {
 
 func isHashedName(err error) bool { return errors.Is(err, errHashedName) }
 
+// standInMark and 16 hex digits end the name that stands in for one that no directory can hold.
+const standInMark = "~"
+
+// standIn is the name under which a directory shows what git has under a name that stands for nothing here: too long, or not the stored
+// form of any name. It is the beginning of that name and a hash of all of it.
+func standIn(stored string) string {
+	sum := sha256.Sum256([]byte(stored))
+	const most = 200
+	head := stored
+	if len(head) > most {
+		for head = head[:most]; len(head) > most-utf8.UTFMax && !utf8.ValidString(head); {
+			head = head[:len(head)-1]
+		}
+	}
+	return head + standInMark + hex.EncodeToString(sum[:8])
+}
+
+// mayStandIn says whether a name looks like one that standIn gives.
+func mayStandIn(name string) bool {
+	i := len(name) - 16
+	return i > len(standInMark) && strings.HasSuffix(name[:i], standInMark) && strings.Trim(name[i:], hexDigits) == ""
+}
+
 // checkName refuses what no directory can hold.
 func checkName(name string) error {
 	switch {

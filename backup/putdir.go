@@ -125,15 +125,19 @@ func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
 		return nil, err
 	}
 	var tooLong []string
-	lines := make([]line, len(put))
+	lines := make([]line, 0, len(put))
 	for i := range put {
 		if err := checkEntry(&put[i]); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", put[i].Name, err)
 		}
-		lines[i] = encodeLine(&put[i], b.chunkOf(&put[i]))
-		if len(lines[i].raw) > maxLine {
+		if put[i].Kind == tiers.KindOther {
+			continue
+		}
+		l := encodeLine(&put[i], b.chunkOf(&put[i]))
+		if len(l.raw) > maxLine {
 			tooLong = append(tooLong, put[i].Name)
 		}
+		lines = append(lines, l)
 	}
 	if tooLong != nil {
 		return nil, &tiers.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
@@ -215,11 +219,21 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 	changes := make([]*change, 0, len(lines)+len(del))
 	trees := make(map[string]odb.TreeEntry, len(lines)+len(del))
 	subs := maps.Clone(b.meta.subs)
-	for _, name := range slices.Compact(slices.Sorted(slices.Values(del))) {
-		stored := EncodeName(name)
-		trees[stored] = odb.TreeEntry{Name: stored}
-		delete(subs, stored)
+	gone := slices.Clone(del)
+	for i := range put {
+		if put[i].Kind == tiers.KindOther { // of what was there before, which had metadata
+			gone = append(gone, put[i].Name)
+		}
+	}
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(gone))) {
+		delete(subs, EncodeName(name))
 		changes = append(changes, &change{line: line{Entry: tiers.Entry{Name: name}}})
+	}
+	for _, name := range gone {
+		b.clear(trees, name)
+	}
+	for i := range put {
+		b.clear(trees, put[i].Name)
 	}
 	for i := range lines {
 		changes = append(changes, &change{line: lines[i]})
@@ -233,11 +247,11 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 	}
 	for i := range put {
 		e := &put[i]
-		stored := EncodeName(e.Name)
-		trees[stored] = b.treeEntry(stored, e)
-		delete(subs, stored)
+		te := b.treeEntry(e)
+		trees[te.Name] = te
+		delete(subs, EncodeName(e.Name))
 		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
-			subs[stored] = e.Meta
+			subs[EncodeName(e.Name)] = e.Meta
 		}
 	}
 	if err := t.checkObjects(b, put, trees, subs); err != nil {
@@ -260,13 +274,12 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []tiers.Entry, lines [
 	trees := make(map[string]odb.TreeEntry, len(put))
 	for i := range put {
 		e := &put[i]
-		stored := EncodeName(e.Name)
-		if te := b.treeEntry(stored, e); te.Mode != 0 {
+		if te := b.treeEntry(e); te.Mode != 0 {
 			d.tree = append(d.tree, te)
-			trees[stored] = te
+			trees[te.Name] = te
 		}
 		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
-			d.meta.subs[stored] = e.Meta
+			d.meta.subs[EncodeName(e.Name)] = e.Meta
 		}
 	}
 	if err := t.checkObjects(b, put, trees, d.meta.subs); err != nil {
@@ -344,14 +357,6 @@ func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes [
 	return err
 }
 
-// treeEntry is what git keeps of an entry; Mode 0: nothing.
-func (b *dirBase) treeEntry(stored string, e *tiers.Entry) odb.TreeEntry {
-	if !inGit(e) {
-		return odb.TreeEntry{Name: stored}
-	}
-	return odb.TreeEntry{Name: stored, Mode: gitModeOf(e, b.chunkOf(e)), ID: e.ID}
-}
-
 // checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit that
 // lacks an object helps nobody, and the caller can still store the file again.
 func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.TreeEntry, subs map[string]tiers.ID) error {
@@ -364,8 +369,7 @@ func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.Tr
 	}
 	for i := range put {
 		e := &put[i]
-		stored := EncodeName(e.Name)
-		if _, ok := have[stored]; ok && (e.Kind != tiers.KindSymlink || t.c.db.Has(e.ID)) {
+		if _, ok := have[b.storedFor(e)]; ok && (e.Kind != tiers.KindSymlink || t.c.db.Has(e.ID)) {
 			continue
 		}
 		switch {
@@ -378,7 +382,7 @@ func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.Tr
 			if id != e.ID {
 				return fmt.Errorf("entry %q: object %s is not that of its target", e.Name, e.ID)
 			}
-		case !t.has(e.ID):
+		case !e.Lost && !t.has(e.ID):
 			return fmt.Errorf("entry %q: object %s: %w", e.Name, e.ID, tiers.ErrMissing)
 		}
 	}

@@ -92,6 +92,22 @@ func (m *merger) lie(name, format string, a ...any) {
 	m.p.add(fmt.Errorf("entry %q: %w", name, fmt.Errorf(format, a...)))
 }
 
+var errSubmodule = errors.New("it is a submodule")
+
+// other appends what no directory can hold, and commits carry over.
+func (m *merger) other(t *odb.TreeEntry, why error) {
+	name, err := DecodeName(t.Name)
+	switch {
+	case err == nil:
+	case plainForbidden(t.Name) && !m.has(EncodeName(t.Name)):
+		name = t.Name
+	default:
+		name = standIn(t.Name)
+	}
+	m.out = append(m.out, tiers.Entry{Name: name, Kind: tiers.KindOther, ID: t.ID,
+		Other: &tiers.Other{Stored: t.Name, Mode: t.Mode, Why: why.Error()}})
+}
+
 func kindOf(mode uint32) tiers.Kind {
 	switch mode {
 	case odb.ModeFile, odb.ModeExec:
@@ -158,7 +174,7 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 		}
 	}
 	if c != nil || kind == tiers.KindFile && t.Mode == odb.ModeTree {
-		return m.chunked(&e, l, l.ID == t.ID, c)
+		return m.chunked(&e, l, l.ID == t.ID, c, t)
 	}
 	return m.content(&e, l.ID == t.ID, t)
 }
@@ -179,7 +195,7 @@ func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
 		kind, size, err := m.s.db.Stat(e.ID)
 		switch {
 		case err == nil && kind != odb.Blob:
-			m.lie(e.Name, "%w: object %s is a %s, not a blob", tiers.ErrCorrupt, e.ID, kind)
+			m.other(t, fmt.Errorf("%w: object %s is a %s, not a blob", tiers.ErrCorrupt, e.ID, kind))
 			return nil
 		case err == nil && known && size != e.Size:
 			m.lie(e.Name, "%w: size %d in the metadata, %d in git", tiers.ErrCorrupt, e.Size, size)
@@ -189,7 +205,7 @@ func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
 		case known:
 			// The line knows the size; opening the file will say what is wrong.
 		default:
-			m.lie(e.Name, "left out: %w", err)
+			m.other(t, err)
 			return nil
 		}
 	case tiers.KindSymlink:
@@ -206,7 +222,7 @@ func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
 			err = checkEntry(e)
 		}
 		if err != nil {
-			m.lie(e.Name, "left out: %w", err)
+			m.other(t, err)
 			return nil
 		}
 	}
@@ -223,14 +239,18 @@ func (m *merger) treeOnly(t *odb.TreeEntry) error {
 		}
 	}
 	if err != nil {
-		m.lie(t.Name, "left out: %w", err)
+		m.other(t, err)
 		return nil
 	}
-	if m.d.valid {
-		m.lie(name, "%w: is in the tree, but not in the metadata", tiers.ErrCorrupt)
-	}
 	kind, c := m.kind(name, nil, t)
-	return m.fresh(name, t, kind, c)
+	before := len(m.out)
+	if err := m.fresh(name, t, kind, c); err != nil {
+		return err
+	}
+	if len(m.out) > before && m.out[len(m.out)-1].Kind != tiers.KindOther {
+		m.mended = true // also where the metadata is of this tree: an earlier commit carried it over, for then it could not be read
+	}
+	return nil
 }
 
 // fresh handles a tree entry that has no line of its type.
@@ -238,7 +258,7 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind tiers.Kind, c *chunkT
 	mode := uint32(0o644)
 	switch {
 	case kind == 0:
-		m.lie(name, "left out: a submodule is not part of a volume")
+		m.other(t, errSubmodule)
 		return nil
 	case kind == tiers.KindSymlink:
 		mode = 0o777
@@ -262,7 +282,7 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind tiers.Kind, c *chunkT
 		}
 	}
 	if c != nil {
-		return m.chunked(&e, nil, false, c)
+		return m.chunked(&e, nil, false, c, t)
 	}
 	return m.content(&e, false, t)
 }

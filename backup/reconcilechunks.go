@@ -58,7 +58,7 @@ func (m *merger) isGone(id tiers.ID) bool {
 
 // chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where
 // the tree cannot be read, and then the line is all there is.
-func (m *merger) chunked(e *tiers.Entry, l *line, known bool, c *chunkTree) error {
+func (m *merger) chunked(e *tiers.Entry, l *line, known bool, c *chunkTree, t *odb.TreeEntry) error {
 	if c == nil {
 		m.out = append(m.out, *e)
 		return nil
@@ -76,7 +76,7 @@ func (m *merger) chunked(e *tiers.Entry, l *line, known bool, c *chunkTree) erro
 		return m.ctx.Err()
 	case err != nil && known && isMissing(err):
 	case err != nil:
-		m.lie(e.Name, "left out: %w", err)
+		m.other(t, err)
 		return nil
 	default:
 		if problem != nil && !known {

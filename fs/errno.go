@@ -25,6 +25,8 @@ func errnoOf(err error) (errno syscall.Errno, known bool) {
 	switch {
 	case errors.Is(err, tiers.ErrMissing), errors.Is(err, tiers.ErrCorrupt):
 		return syscall.EIO, false
+	case errors.Is(err, tiers.ErrStandsIn): // status lists it
+		return syscall.EIO, true
 	case errors.Is(err, context.Canceled):
 		return syscall.EINTR, true
 	case errors.Is(err, context.DeadlineExceeded):

@@ -285,6 +285,7 @@ type status struct {
 		Time time.Time `json:"time"`
 	}
 	Records bool     `json:"records"`
+	LeftOut []string `json:"left_out"`
 	Errors  []string `json:"errors"`
 	Rules   []string `json:"rules"`
 	Notes   []string `json:"notes"`

@@ -73,6 +73,9 @@ func (v *Volume) attrNow(n *Inode, h *Handle) (Attr, error) {
 
 // Setattr changes attributes, each as its system call does, and returns them all. h may be nil.
 func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
+	if err := v.errStandsIn(n); err != nil {
+		return Attr{}, err
+	}
 	if in.Size != nil {
 		n.opens.Add(1) // it is not released meanwhile
 		defer n.opens.Add(-1)
@@ -139,8 +142,16 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		if err := v.reloadMode(n, fd); err != nil { // chown(2) clears suid and sgid
 			return err
 		}
+		v.unhold(n, heldOwner, "")
+		if n.kind == KindFile {
+			v.unhold(n, heldMode, "")
+			v.unhold(n, heldPrivs, "")
+		}
 	}
 	mode := in.Mode
+	if mode != nil || in.KillPriv {
+		v.unhold(n, heldMode, "")
+	}
 	if in.KillPriv && mode == nil && n.kind == KindFile {
 		m := n.mu.mode & 07777 &^ unix.S_ISUID
 		if m&unix.S_IXGRP != 0 {

@@ -111,7 +111,8 @@ func (v *Volume) browsable(n *Inode) (Listing, bool) {
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		if e.Link != "" || v.cfg.Untrusted && (e.Kind == KindChar || e.Kind == KindBlock) {
+		// What may have to be stood in for is told as what it is found to be.
+		if e.Link != "" || e.Kind == KindChar || e.Kind == KindBlock || e.Kind == KindOther {
 			return Listing{}, false
 		}
 	}

@@ -211,20 +211,6 @@ func (b *baseDir) load() {
 	}
 }
 
-// withheld adds what the last commit has in a directory and an untrusted restore did not make: that it is not here says nothing.
-func (c *capture) withheld(put []Entry, names []string, b *baseDir) []Entry {
-	if !c.v.cfg.Untrusted {
-		return put
-	}
-	b.load()
-	for name, e := range b.entries {
-		if _, here := slices.BinarySearch(names, name); !here && (e.Kind == KindChar || e.Kind == KindBlock) {
-			put = append(put, *e)
-		}
-	}
-	return put
-}
-
 func entryOf(name string, st *unix.Statx_t) Entry {
 	e := Entry{
 		Name: name, Kind: kindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,

@@ -141,7 +141,6 @@ func (w *dirWalk) entries(names []string) (put []Entry, del []string, err error)
 	w.put, w.del, w.lost = put, del, nil
 	if w.m.full {
 		del = nil
-		put = w.c.withheld(put, names, w.b)
 	}
 	return put, del, nil
 }
@@ -259,7 +258,12 @@ func (w *dirWalk) entry(name string) error {
 		}
 		c.count(0)
 	case KindFile:
+		if e.Lost { // what stands in for it has no bytes
+			c.count(0)
+			break
+		}
 		id, hint, known := c.knownContent(&e, pre, m, w.b)
+		e.Lost = known && pre.rec.isStub()
 		e.ID = id
 		if !known {
 			if n == nil {
@@ -387,7 +391,7 @@ func (w *dirWalk) read() error {
 	return nil
 }
 
-// entry is p as a commit describes it, without what it holds.
+// entry is p as a commit describes it, with what is held back, without what it holds.
 func (p *preimage) entry(name string) Entry {
 	a := &p.attr
 	e := Entry{
@@ -401,5 +405,6 @@ func (p *preimage) entry(name string) Entry {
 	case KindChar, KindBlock:
 		e.Rdev = p.rdev
 	}
+	p.held.fill(&e)
 	return e
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/rules"
 )
 
@@ -72,7 +73,13 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}, rules: set}
+	t, err := openHeld(o.State, fd, nil)
+	if err != nil {
+		return &WarmState{Findings: []Finding{{Severity: Damaged, What: err.Error(), Where: heldName,
+			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory as plain files"}}}, nil
+	}
+	defer func() { _ = t.Close() }()
+	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}, rules: set, held: t}
 	if o.Same != nil && o.Progress != nil {
 		var use warmUse
 		countTree(fd, &use, 0)
@@ -85,6 +92,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	if err := w.dir(fd, "", at, byFD(fd), false, 0); err != nil {
 		return nil, err
 	}
+	w.heldBack()
 	if w.oldest != 0 {
 		w.out.AtRisk.Seconds = max(0, time.Since(time.Unix(w.oldest, 0)).Seconds())
 	}
@@ -114,6 +122,7 @@ type warmWalk struct {
 	files  int64
 	done   int64
 	total  int64
+	held   *heldback.Table
 }
 
 // maxWarmFindings bounds what is listed; the rest is counted.
@@ -264,6 +273,20 @@ func (w *warmWalk) vanished(at string, names []Dirent, lists []listing, dirty bo
 	}
 }
 
+// heldBack lists what this machine could not make.
+func (w *warmWalk) heldBack() {
+	list := w.held.List()
+	for i, it := range list {
+		const most = 100
+		if i == most {
+			w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, len(list)-most)})
+			break
+		}
+		w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: leftOutHere + strings.Join(it.What, "; "), Path: nameOf(it.Path), Where: path.Join("warm", it.Path),
+			Do: "commits carry it over; a machine that can make it has it again"})
+	}
+}
+
 // entry compares one name.
 func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty bool, depth int) error {
 	var st unix.Statx_t
@@ -274,6 +297,14 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		return fmt.Errorf("stat warm/%s: %w", at, err)
 	}
 	kind := kindOf(uint32(st.Mode))
+	h, err := holding(w.held, heldKey(&st))
+	if err != nil {
+		return err
+	}
+	standsIn := h != nil && h.Entry != nil
+	if standsIn {
+		kind = h.Entry.Kind
+	}
 	var base *Entry
 	ids := make([]DirID, 0, len(lists))
 	for _, l := range lists {
@@ -294,8 +325,13 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 	if differs && !dirty && !w.o.Live {
 		w.untrue(at, mark, "is in warm under a clean mark, but not in the commit: no commit would take it")
 	}
-	switch kind {
-	case KindDir:
+	switch {
+	case standsIn:
+		if dirty && (base == nil || base.Kind != kind || base.ID != h.Entry.ID) {
+			w.risk(&st, 0)
+		}
+		return nil
+	case kind == KindDir:
 		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) || w.otherUnlisted(fd, name, base)) {
 			w.risk(&st, 0)
 		}
@@ -308,7 +344,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		}
 		defer closeFD(sub)
 		return w.dir(sub, at, ids, byName(fd, name), !dirty, depth+1)
-	case KindFile:
+	case kind == KindFile:
 		if !differs || dirty {
 			return w.file(fd, at, name, mark, &st, base, dirty)
 		}
@@ -323,6 +359,13 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 // attrsDiffer compares what a commit keeps of an inode beside its content.
 func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, mtime bool) bool {
 	now := entryOf(name, st)
+	var err error
+	if now.Xattrs, err = byName(fd, name).all(); err != nil {
+		return false
+	}
+	if h, err := holding(w.held, heldKey(st)); err == nil {
+		h.fill(&now)
+	}
 	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || mtime && now.Mtime != e.Mtime {
 		return true
 	}
@@ -330,8 +373,7 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, 
 		to, err := readlinkAt(fd, name)
 		return err == nil && string(to) != e.Target
 	}
-	x, err := byName(fd, name).all()
-	return err == nil && !slices.EqualFunc(x, e.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
+	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
 }
 
 // file compares a regular file by its record and its stat data, and by its bytes where that is asked for.

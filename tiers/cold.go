@@ -46,6 +46,8 @@ const (
 	KindSocket
 	KindChar
 	KindBlock
+	// KindOther is what git has under a name and no directory can hold: Entry.Other tells. No metadata describes it.
+	KindOther
 )
 
 // String is the word that volumes use for k in their metadata.
@@ -65,6 +67,8 @@ func (k Kind) String() string {
 		return "char"
 	case KindBlock:
 		return "block"
+	case KindOther:
+		return "other"
 	}
 	return "kind " + strconv.Itoa(int(k))
 }
@@ -96,7 +100,17 @@ type Entry struct {
 	Target   string  // symlink: where it points to
 	Xattrs   []Xattr // sorted by name
 	Link     string  // hard-link group; "" where the file has one name
+	Lost     bool    // of a file: cold may have lost its content, so Tx.PutDir carries it over unseen
+	Other    *Other  // of KindOther, which has a name and an ID besides, and nothing else
 	Holes    int64   // of a sparse file: blocks of 512 bytes that it has less than its size asks for (see HolesOf)
+}
+
+// Other is an entry of a git tree that a stock client made and that no directory can hold: a submodule, a name that is too long, a blob
+// that is missing. Commits carry it over as it is.
+type Other struct {
+	Stored string // its name in git; Entry.Name is like it, as far as a directory can hold that
+	Mode   uint32 // as git's tree has it
+	Why    string // for people
 }
 
 // HolesOf is an entry's Holes for a file of a size in bytes with so many blocks of 512: 0 unless it is sparse as cp(1) and tar(1)

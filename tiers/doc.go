@@ -76,6 +76,11 @@
 //  17. warm's root carries a mark that volume.json knows (mark_volume.go). Where they do not prove each other nothing of warm is believed:
 //     a copy without extended attributes reads as zeros and empty directories.
 //
+//  18. What a commit has of an inode and this machine cannot make, or may not show, is in the table of package heldback before the
+//     directory counts as listed; the inode has the rest, or an empty file stands in for it. A pre-image has it too (preimage.entry), so
+//     whatever a commit, a diff or a check takes of an inode goes through held.fill. Whoever changes a part calls Volume.unhold for it.
+//     A full disk, or one that fails, is nothing that cannot be made: it ends what was asked for (restorer.cannot).
+//
 // # Lock order
 //
 //	memory.making    a memory directory, or the area, coming or going

@@ -60,6 +60,9 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	if n.kind != KindFile {
 		return nil, unix.ENXIO // pipes, sockets and devices never reach a file system
 	}
+	if err := v.errStandsIn(n); err != nil {
+		return nil, err
+	}
 	v.lookUnseen(n)
 	trunc := flags&unix.O_TRUNC != 0
 	if !writable(flags) && !trunc {
@@ -183,6 +186,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	if err := v.touchContent(n); err != nil {
 		return 0, err
 	}
+	v.wroteHeld(n, killPriv)
 	n.io.Lock()
 	defer n.io.Unlock()
 	if killPriv {
@@ -257,6 +261,7 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	if err := v.touchContent(n); err != nil {
 		return err
 	}
+	v.wroteHeld(n, killPriv)
 	n.io.Lock()
 	defer n.io.Unlock()
 	if killPriv {

@@ -34,6 +34,7 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	if err := v.touchContent(n); err != nil {
 		return err
 	}
+	v.wroteHeld(n, false)
 	n.io.Lock()
 	defer n.io.Unlock()
 	// suid and sgid: the kernel sends a SETATTR for them first.
@@ -96,6 +97,7 @@ func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, l
 	if err := v.touchContent(out.n); err != nil {
 		return 0, err
 	}
+	v.wroteHeld(out.n, killPriv)
 	// Two inodes' content locks in one order, so that two copies in opposite directions do not block each other.
 	switch {
 	case in.n == out.n:

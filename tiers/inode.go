@@ -261,6 +261,7 @@ func (v *Volume) unref(n *Inode, count int64) {
 		n.anon = -1
 		v.ns.Unlock()
 		if anon >= 0 {
+			v.goneHeld(n, anon)
 			unix.Close(anon)
 			v.nameless.Add(-1)
 		}

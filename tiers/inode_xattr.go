@@ -65,6 +65,9 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	if reservedXattr(attr) {
 		return unix.EPERM
 	}
+	if err := v.errStandsIn(n); err != nil {
+		return err
+	}
 	if err := v.prepareAttrs(n); err != nil {
 		return err
 	}
@@ -107,6 +110,7 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 		if err != nil {
 			return err
 		}
+		v.unhold(n, heldXattrs, attr)
 		return v.aclChanged(n, attr, killSGID)
 	})
 }
@@ -162,6 +166,9 @@ func (v *Volume) removexattr(n *Inode, attr string) error {
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
 			return target(dirfd, name, anon).remove(attr)
 		})
+		if v.unhold(n, heldXattrs, attr) && errors.Is(err, unix.ENODATA) {
+			err = nil // the commit has it
+		}
 		if err != nil {
 			return err
 		}

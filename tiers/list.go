@@ -67,7 +67,6 @@ type lister struct {
 	groups map[linkKey]int // a descriptor of the file
 	own    bool            // groups is ours to close
 	links  bool            // there is a name of a file with several
-	partly bool            // something was left out
 }
 
 // beginList reads what the commit says of n; nil where it is listed already.
@@ -102,7 +101,7 @@ func (v *Volume) newLister(n *Inode, listing Listing) (*lister, error) {
 		return nil, err
 	}
 	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow()}
-	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid}
+	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, dirAt: v.pathOf(n)}
 	return l, nil
 }
 
@@ -201,21 +200,16 @@ func (l *lister) entry(e *Entry, new made) error {
 				}
 			}
 		}
-	case KindChar, KindBlock:
-		if l.r.untrusted {
-			l.partly = true
-			l.v.log.WithField("name", e.Name).Warn("device not restored: the source is not trusted")
-			return nil
-		}
-		fallthrough
-	case KindFIFO, KindSocket:
-		if err = unix.Mknodat(l.fd, e.Name, e.Kind.format()|e.Mode&0777, int(e.Rdev)); exists(err) == nil {
+	default:
+		switch err = l.r.special(l.fd, e); {
+		case exists(err) == nil:
 			err = l.r.attrs(l.fd, e.Name, e)
+		default:
+			return l.r.standIn(l.fd, e, err)
 		}
-	case KindSymlink:
-		if err = unix.Symlinkat(e.Target, l.fd, e.Name); exists(err) == nil {
-			err = l.r.attrs(l.fd, e.Name, e)
-		}
+	}
+	if errors.Is(err, unix.EEXIST) && l.v.afterCut {
+		err = l.relistAfterCut(e)
 	}
 	if exists(err) != nil || e.Link == "" {
 		return exists(err)
@@ -265,6 +259,9 @@ func (l *lister) subdir(e *Entry) error {
 	if errors.Is(err, unix.EEXIST) {
 		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
 		if r, ok := readRecord(byName(l.fd, e.Name)); ok && (!r.has(recUnlisted) || e.Dir() == (DirID{Tree: r.id, Meta: r.meta})) {
+			if l.v.afterCut {
+				return l.relistAfterCut(e)
+			}
 			return nil
 		}
 		err = nil
@@ -299,13 +296,16 @@ func (l *lister) finish() error {
 	if err := v.syncListed(n); err != nil {
 		return err
 	}
+	if err := v.held.Sync(); err != nil {
+		return err
+	}
 	for _, p := range l.l.Problems {
 		v.log.WithField("path", v.pathOf(n)).WithError(p).Warn("the repository describes this directory wrongly")
 	}
 	if len(l.l.Problems) > 0 {
 		v.points.setError("restore", fmt.Errorf("the repository describes directory %q wrongly (the log tells): the first: %w", v.pathOf(n), l.l.Problems[0]))
 	}
-	incomplete := l.l.Reconciled || l.partly || len(l.l.Problems) > 0
+	incomplete := l.l.Reconciled || len(l.l.Problems) > 0
 	n.dir.mu.Lock()
 	n.dir.mu.links = n.dir.mu.links || l.links
 	if incomplete {

@@ -332,12 +332,17 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put
 		if err := t.lies[e.ID]; err != nil {
 			return DirID{}, fmt.Errorf("%q: %w", e.Name, err)
 		}
+		e.Lost = false // not part of a commit
 		all[e.Name] = e
 	}
 	list := slices.SortedFunc(maps.Values(all), func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	tree, meta := sha1.New(), sha1.New()
 	for _, e := range list {
 		fmt.Fprintf(tree, "%q %d %s\n", e.Name, e.Kind, e.ID)
+		if e.Other != nil {
+			fmt.Fprintf(tree, "%+v\n", *e.Other)
+			e.Other = nil
+		}
 		fmt.Fprintf(meta, "%+v\n", e)
 	}
 	if root != nil {

@@ -55,6 +55,7 @@ type preimage struct {
 	open      bool // for writing
 	ungranted bool // contents that no commit has, on volumes without records
 	taken     bool // the walk had it already
+	held      *held
 	err       error
 }
 
@@ -229,6 +230,9 @@ func (v *Volume) look(n *Inode, dirfd int, name string, at xattrTarget, p *preim
 	p.rec, p.captured, p.open = n.mu.rec, n.mu.captured, n.mu.writers > 0
 	p.ungranted = n.mu.ungranted || v.dirtyHint.has(n.ino)
 	var err error
+	if p.held, err = holding(v.held, n.heldKey()); err != nil {
+		return err
+	}
 	if n.kind == KindSymlink {
 		var to []byte
 		if to, err = readlinkAt(dirfd, name); err != nil {

@@ -136,6 +136,9 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
+	if err := v.errStandsIn(n); err != nil {
+		return Attr{}, err
+	}
 	if err := v.prepare(dir); err != nil {
 		return Attr{}, err
 	}

@@ -236,6 +236,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	v.watchMove(dir, name, newdir, newname)
+	heldMoved := v.movingHeld(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0)
 	if v.Rules().HasCritical() && (moved.n.dir != nil || exists && replaced.n.dir != nil) { // and all that is in it
 		v.critical.needWhole(v.cfg.CriticalDelay)
 	}
@@ -256,6 +257,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 			release[0] = v.rename(moved.n, dir, name, newdir, newname)
 		}
 		v.ns.Unlock()
+		heldMoved(err)
 		for _, p := range release {
 			if p != nil {
 				v.unref(p, 1)

@@ -61,6 +61,12 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 	if err := unix.Syncfs(dir); err != nil {
 		return fmt.Errorf("make %s durable: %w", o.To, err)
 	}
+	if r.rootOnly > 0 {
+		err := fmt.Errorf("%sowners, modes and attributes that only root may set, %d in all, the first of %q; as root all is restored, --untrusted asks for a copy without them",
+			leftOutHere, r.rootOnly, r.rootOnlyAt)
+		r.log.Warn(err)
+		r.failures = append(r.failures, err)
+	}
 	return errors.Join(r.failures...)
 }
 
@@ -106,11 +112,15 @@ type restorer struct {
 	links     map[linkKey]string // path of the first name restored
 	firsts    map[linkKey]inoKey // which file the first name of a group is
 	at        string             // what is being restored
+	dirAt     string             // in a listing: the directory whose children are made, by several at a time
 	files     int64
 	bytes     int64
 	problems  int    // what the repository describes wrongly
 	first     error  // of these
 	owner     uint32 // our own uid: a plain user can give nothing away
+
+	rootOnly   int64  // owners, modes and attributes that a plain user's copy has not
+	rootOnlyAt string // the first of them
 }
 
 // linkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.

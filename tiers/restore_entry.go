@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,10 +28,6 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 	case KindFile:
 		return r.file(ctx, fd, at, e, exists, &st)
 	}
-	if (e.Kind == KindChar || e.Kind == KindBlock) && r.untrusted {
-		r.log.WithField("path", at).Warn("device not restored: the source is not trusted")
-		return false, nil
-	}
 	if exists {
 		if err := unix.Unlinkat(fd, e.Name, 0); err != nil {
 			return false, err
@@ -42,13 +36,8 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 	if done, err := r.link(fd, at, e); done || err != nil {
 		return true, err
 	}
-	if e.Kind == KindSymlink {
-		err = unix.Symlinkat(e.Target, fd, e.Name)
-	} else {
-		err = unix.Mknodat(fd, e.Name, e.Kind.format()|e.Mode&0777, int(e.Rdev))
-	}
-	if err != nil {
-		return false, err
+	if err := r.special(fd, e); err != nil {
+		return true, r.standIn(fd, e, err)
 	}
 	r.count(0)
 	return true, r.attrsOfNew(fd, e)
@@ -213,6 +202,9 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 		return true, r.stub(fd, e, coarseNow(), made{uid: noID, gid: noID, attrs: true})
 	}
 	blob, err := r.cold.Open(ctx, e.ID, e.Size)
+	if errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt) {
+		return true, r.standIn(fd, e, err)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -235,7 +227,13 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 		err = r.attrsOf(f, byFD(f), e)
 	}
 	if err != nil {
-		return false, errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
+		if e := unix.Unlinkat(fd, e.Name, 0); e != nil {
+			return false, errors.Join(err, e)
+		}
+		if errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt) {
+			return true, r.standIn(fd, e, err)
+		}
+		return false, err
 	}
 	r.count(size)
 	if r.vol == nil || !r.vol.records {
@@ -298,93 +296,6 @@ func (r *restorer) attrs(fd int, name string, e *Entry) error {
 // attrsOf sets owner, mode, xattrs and mtime of what may have other ones.
 func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
 	return r.setAttrs(f, at, e, made{uid: noID, gid: noID, attrs: true})
-}
-
-// leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so. In a volume it is an error: its next commit
-// would have lost the part.
-func (r *restorer) leaveOut(err error) error {
-	if r.vol != nil || !r.keepGoing {
-		return err
-	}
-	var st unix.Statfs_t
-	full := errors.Is(err, unix.ENOSPC) && unix.Fstatfs(r.rootFD, &st) == nil && (st.Bavail < 256 || st.Files > 0 && st.Ffree < 16)
-	if full || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO) || errors.Is(err, unix.EROFS) {
-		return err
-	}
-	err = fmt.Errorf("restore %q: left out here: %w", r.at, err)
-	r.log.Warn(err)
-	r.failures = append(r.failures, err)
-	return nil
-}
-
-// noID is nobody's uid or gid: chown(2) takes it for "leave it".
-const noID = ^uint32(0)
-
-// setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes another: chown
-// clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
-// warn of was made with the mode's 0777.
-func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
-	if r.owner == 0 && !r.untrusted && (e.UID != new.uid || e.GID != new.gid) {
-		if err := unix.Fchownat(f, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH); err != nil {
-			if err := r.leaveOut(fmt.Errorf("chown to %d:%d: %w", e.UID, e.GID, err)); err != nil {
-				return err
-			}
-		}
-	}
-	mode := e.Mode
-	if r.untrusted {
-		mode &^= unix.S_ISUID | unix.S_ISGID
-	}
-	if e.Kind != KindSymlink && (new.attrs || mode&^0777 != 0) {
-		if err := unix.Chmod(fdPath(f), mode); err != nil {
-			return fmt.Errorf("chmod %o: %w", mode, err)
-		}
-	}
-	if new.attrs || len(e.Xattrs) > 0 {
-		if err := r.xattrs(at, e); err != nil {
-			return err
-		}
-	}
-	if e.Kind != KindSymlink && len(e.Xattrs) > 0 {
-		if err := unix.Chmod(fdPath(f), mode); err != nil { // an ACL may have changed the mode
-			return fmt.Errorf("chmod %o: %w", mode, err)
-		}
-	}
-	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.timespec()}
-	if err := utimens(f, ts); err != nil {
-		return fmt.Errorf("set the mtime: %w", err)
-	}
-	return nil
-}
-
-// xattrs makes the extended attributes what e says.
-func (r *restorer) xattrs(at xattrTarget, e *Entry) error {
-	have, err := at.all()
-	if err != nil {
-		return err
-	}
-	for _, x := range have {
-		if !slices.ContainsFunc(e.Xattrs, func(y Xattr) bool { return x.Name == y.Name }) {
-			if err := at.remove(x.Name); err != nil && !errors.Is(err, unix.ENODATA) {
-				return fmt.Errorf("remove attribute %s: %w", x.Name, err)
-			}
-		}
-	}
-	for _, x := range e.Xattrs {
-		if reservedXattr(x.Name) {
-			continue
-		}
-		guarded := strings.HasPrefix(x.Name, "security.") || strings.HasPrefix(x.Name, "trusted.")
-		if guarded && (r.untrusted || r.owner != 0) {
-			continue
-		}
-		if err := at.set(x.Name, x.Value, 0); err != nil {
-			if err := r.leaveOut(fmt.Errorf("set attribute %s: %w", x.Name, err)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (r *restorer) count(bytes int64) {

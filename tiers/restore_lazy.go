@@ -114,7 +114,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) error {
 		rec.flags |= recStub | recBlocks
 		rec.blocks = e.blocks()
 	}
-	if err := unix.Fsetxattr(fd, recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
+	if err := r.setRecord(fd, byFD(fd), e, &rec); err != nil {
 		return fmt.Errorf("store the record of a stub: %w", err)
 	}
 	if named {
@@ -136,7 +136,7 @@ func (r *restorer) unlisted(fd int, at xattrTarget, e *Entry, ctime Time, valid 
 	if valid {
 		rec.flags |= recClean
 	}
-	if err := at.set(recordName, rec.encode(make([]byte, 0, recordMax)), 0); err != nil {
+	if err := r.setRecord(fd, at, e, &rec); err != nil {
 		return fmt.Errorf("store the record of a directory: %w", err)
 	}
 	return nil

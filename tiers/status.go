@@ -30,7 +30,8 @@ type Status struct {
 	Rules       []string       `json:"rules"`
 	RulesStatus RulesStatus    `json:"rules_status"`
 	Passthrough DirectStatus   `json:"passthrough"`
-	Notes       []string       `json:"notes"` // what this mount cannot do, and why
+	Notes       []string       `json:"notes"`    // what this mount cannot do, and why
+	LeftOut     []string       `json:"left_out"` // what commits have and this machine cannot make: they carry it over
 }
 
 // TierStatus counts a tier.
@@ -119,9 +120,10 @@ type Receipt struct {
 	New      bool          `json:"new"`    // false: nothing had changed
 	Files    int64         `json:"files"`  // taken by the new commit
 	Bytes    int64         `json:"bytes"`
-	Pushed   bool          `json:"pushed"`  // the remote has Commit (false without a remote)
-	Remote   string        `json:"remote"`  // "" without one
-	Missing  []string      `json:"missing"` // what is not safe and why, one line each, at most 100 then a count
+	Pushed   bool          `json:"pushed"`             // the remote has Commit (false without a remote)
+	Remote   string        `json:"remote"`             // "" without one
+	Missing  []string      `json:"missing"`            // what is not safe and why, one line each, at most 100 then a count
+	LeftOut  []string      `json:"left_out,omitempty"` // as Status.LeftOut: the commit has it
 	Started  time.Time     `json:"started"`
 	Took     time.Duration `json:"took_ns"`
 }

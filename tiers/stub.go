@@ -49,10 +49,12 @@ func (a *again) try(v *Volume, n *Inode, err *error) bool {
 }
 
 // hasRoom says that warm's file system is not full: a block, and an inode, can be had.
-func (v *Volume) hasRoom() bool {
+func (v *Volume) hasRoom() bool { return hasRoom(v.warmFD) }
+
+func hasRoom(fd int) bool {
 	var st unix.Statfs_t
 	const blocks, inodes = 256, 16 // what may be taken between this look and the next try
-	return unix.Fstatfs(v.warmFD, &st) == nil && st.Bavail >= blocks && (st.Files == 0 || st.Ffree >= inodes)
+	return unix.Fstatfs(fd, &st) == nil && st.Bavail >= blocks && (st.Files == 0 || st.Ffree >= inodes)
 }
 
 // release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays. remoteHas says
@@ -282,6 +284,7 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	if err := v.touchOwn(n, touchBytes); err != nil {
 		return false, err
 	}
+	v.wroteHeld(n, killPriv)
 	n.io.Lock()
 	defer n.io.Unlock()
 	if !n.stub.Load() {

@@ -31,6 +31,7 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody asked
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0
+		rc.LeftOut = v.heldLines(20)
 	}
 	rc.Took = time.Since(rc.Started)
 	return rc, err
@@ -178,6 +179,7 @@ func (v *Volume) Status() Status {
 	if !v.records {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
+	s.LeftOut = append([]string{}, v.heldLines(20)...)
 	s.Passthrough = v.directStatus()
 	if note := v.directNote(); note != "" {
 		s.Notes = append(s.Notes, note)

@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/subprocess"
 )
 
@@ -111,6 +112,9 @@ type Volume struct {
 	idleTiers   chan struct{} // closed when tierLoop has ended
 	running     atomic.Bool   // tierLoop runs
 
+	held     *heldback.Table // what commits have and this machine cannot make
+	afterCut bool            // the machine stopped without a clean stop since warm was used
+
 	stop    context.CancelFunc
 	wg      sync.WaitGroup
 	closed  atomic.Bool
@@ -172,6 +176,9 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		}
 	}()
 	if err := v.decideTrust(); err != nil {
+		return nil, err
+	}
+	if err := v.loadHeld(); err != nil {
 		return nil, err
 	}
 	v.hot = newHot(HotBytes(c.MemoryLimit))
@@ -279,7 +286,7 @@ func (v *Volume) decideTrust() error {
 		f.Clean = false
 		f.Tiered, f.Marked = f.Tiered || tiered, f.Marked || mark
 	})
-	v.trust = s.Trust
+	v.trust, v.afterCut = s.Trust, !trusted
 	v.direct.inherited = s.Direct == boot
 	v.direct.shared.Store(v.direct.inherited)
 	v.points.verified.Store(trusted)
@@ -340,5 +347,5 @@ func (v *Volume) Close() error {
 	}
 	v.hot.close()
 	v.coldReads.drop()
-	return errors.Join(err, memErr, v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
+	return errors.Join(err, memErr, v.held.Close(), v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/rules"
 )
 
@@ -33,6 +34,7 @@ type WarmView struct {
 	cold   ViewCold
 	origin string // the commit that unlisted directories are of; "": the branch's tip
 	commit viewCommit
+	held   *heldback.Table
 }
 
 // OpenWarmView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
@@ -67,6 +69,10 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
+	if w.held, err = openHeld(state, fd, nil); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
 	var buf [recordMax + 1]byte
 	_, err = byFD(fd).get(recordName, buf[:])
 	w.records = err == nil // the root has one as soon as there are any
@@ -74,7 +80,7 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 }
 
 // Close lets go of the directory.
-func (w *WarmView) Close() error { return unix.Close(w.fd) }
+func (w *WarmView) Close() error { return errors.Join(w.held.Close(), unix.Close(w.fd)) }
 
 // Root is the root's entry; its ids are zero unless everything is as a commit has it.
 func (w *WarmView) Root() (Entry, error) {
@@ -88,7 +94,14 @@ func (w *WarmView) Root() (Entry, error) {
 		return Entry{}, err
 	}
 	e.known(&r)
-	return e, nil
+	return e, w.fill(&e, &st)
+}
+
+// fill completes an entry with what is held back of it: commits have it.
+func (w *WarmView) fill(e *Entry, st *unix.Statx_t) error {
+	h, err := holding(w.held, heldKey(st))
+	h.fill(e)
+	return err
 }
 
 // look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes away, or
@@ -206,7 +219,7 @@ func (w *WarmView) entry(fd int, name string) (Entry, error) {
 	default:
 		e.Size = 0
 	}
-	return e, nil
+	return e, w.fill(&e, &st)
 }
 
 // open opens what is at a slash path, however deep it lies.

@@ -1,7 +1,9 @@
 package tiers
 
 import (
+	"errors"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +24,11 @@ func TestUntrustedKeepsDevices(t *testing.T) {
 			w := openTiered(t, state, c, func(c *Config) { c.Untrusted, c.Tiering = true, tiering })
 			write(t, w, mustFind(t, w, "d"), "g"+text, text)
 			w.mustSync(t)
-			if _, err := w.find("d/null"); err != unix.ENOENT {
-				t.Fatalf("round %d: the device: %v", round, err)
+			if _, err := w.Open(mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, unix.EIO) {
+				t.Fatalf("round %d: what stands in for the device opens: %v", round, err)
+			}
+			if st := w.Status(); len(st.LeftOut) != 1 || !strings.Contains(st.LeftOut[0], "d/null: this char: the source is not trusted") {
+				t.Errorf("round %d: status lists %q", round, st.LeftOut)
 			}
 			must(t, w.Close())
 		}

@@ -32,7 +32,8 @@ func restoreCommand(w world) *cobra.Command {
 		Long: `Write what a commit holds into DIR, which must be empty or missing: all of it, or only PATHs (relative to the
 volume's root) with what lies below them. --from names a repository, a state directory or a mountpoint;
 without it PATHs are names in a mounted volume. Exit 1, with nothing made, where the commit does not hold a PATH;
-3 where some files could not be restored.
+3 where some files, or parts of them, could not be restored: as a plain user, owners and what else only root
+may set, unless --untrusted asks for a copy without them.
 COMMIT is ` + backup.RevisionHelp + `.`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),

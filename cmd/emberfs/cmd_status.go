@@ -72,7 +72,7 @@ func listStatus(ctx context.Context, asJSON bool, w world) error {
 			st = statusReply{daemonReply: daemonReply{PID: e.PID, Mountpoint: e.Mountpoint, Phase: phaseDead}}
 			st.State = e.State
 			st.Errors = []string{redact(err.Error())}
-			st.Rules, st.Notes = []string{}, []string{}
+			st.Rules, st.Notes, st.LeftOut = []string{}, []string{}, []string{}
 			if !errors.Is(err, errNoDaemon) {
 				st.Phase = "silent"
 			}

@@ -172,6 +172,9 @@ func printReceipt(w io.Writer, r *tiers.Receipt) {
 	for _, m := range r.Missing {
 		fmt.Fprintln(w, "  missing: "+oneLine(redact(m)))
 	}
+	for _, m := range r.LeftOut {
+		fmt.Fprintln(w, "  "+oneLine(redact(m)))
+	}
 }
 
 // partError is what a command ends with after a receipt that is not complete. The receipt has said it all.

@@ -68,6 +68,9 @@ func printFile(out io.Writer, mountpoint string, st tiers.FileStatus, now time.T
 		content = "on a tmpfs: gone with the unmount"
 	}
 	row("content", "%s", content)
+	for _, what := range st.LeftOut {
+		row("left out here", "%s", oneLine(redact(what)))
+	}
 	row("object", "%s", or(st.Object, "none"))
 	commit := or(st.Commit, "none has it as it is now")
 	if st.Commit != "" && st.Pushed {

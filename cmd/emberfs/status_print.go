@@ -58,6 +58,9 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	for _, n := range st.Notes {
 		row("note", "%s", n)
 	}
+	for _, l := range st.LeftOut {
+		row("left out", "%s", redact(l))
+	}
 	if len(st.Errors) == 0 {
 		row("errors", "none")
 	}

@@ -1,0 +1,98 @@
+package backup
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"emberfs/tiers"
+)
+
+func TestStandIn(t *testing.T) {
+	for _, stored := range []string{strings.Repeat("n", 256), strings.Repeat("ü", 200), ".emberfs%%zz", strings.Repeat("\xff", 400), "a"} {
+		name := standIn(stored)
+		if err := checkName(name); err != nil || !mayStandIn(name) || utf8.ValidString(stored) && !utf8.ValidString(name) {
+			t.Errorf("%q shows as %q: %v", stored, name, err)
+		}
+	}
+	if standIn(strings.Repeat("n", 256)) == standIn(strings.Repeat("n", 257)) {
+		t.Error("two names show as one")
+	}
+	for _, name := range []string{"a", "~0123456789abcdef", "a~0123456789abcdeg", ""} {
+		if mayStandIn(name) {
+			t.Errorf("%q looks like a stand-in", name)
+		}
+	}
+}
+
+// TestOtherEntries: what no directory can hold goes on in commits under its name in git until its stand-in is removed, replaced or
+// renamed; a name in the clear goes on as long as it is of the same type.
+func TestOtherEntries(t *testing.T) {
+	v := newVolume(t, Options{})
+	blob := v.object("blob", []byte("x"))
+	link := v.object("blob", []byte("target"))
+	long := strings.Repeat("n", 300)
+	v.forge(rawTree("100644", ".gitattributes", blob, "100644", ".gitmodules", blob, "100644", long, blob, "160000", "sub", blob))
+	other := func(s tiers.Snapshot) map[string]tiers.Entry {
+		t.Helper()
+		root := s.Root()
+		l, err := s.ReadDir(t.Context(), root.Dir())
+		if err != nil || len(l.Problems) > 0 {
+			t.Fatal(err, l.Problems)
+		}
+		out := map[string]tiers.Entry{}
+		for _, e := range l.Entries {
+			out[e.Name] = e
+		}
+		return out
+	}
+	put := func(entries []tiers.Entry, del ...string) string {
+		t.Helper()
+		tx, err := v.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		root := tx.Base().Root()
+		if root.Meta.IsZero() {
+			root.Mode = 0o755
+		}
+		id, err := tx.PutDir(t.Context(), root.Dir(), false, &tiers.Root{Entry: root}, entries, del)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for l := range strings.SplitSeq(strings.TrimSpace(git(t, v.dir, "ls-tree", "main")), "\n") {
+			mode, _, _ := strings.Cut(l, " ")
+			if _, name, _ := strings.Cut(l, "\t"); name != ownName {
+				names = append(names, mode+" "+strings.ReplaceAll(name, long, "LONG"))
+			}
+		}
+		slices.Sort(names)
+		return strings.Join(names, ", ")
+	}
+	file := func(name string) tiers.Entry { return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: blob, Size: 1} }
+	shown := standIn(long)
+	if got, want := put([]tiers.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
+		t.Errorf("beside a change: %s", got)
+	}
+	all := other(v.headSnapshot())
+	if all["sub"].Kind != tiers.KindOther || all[shown].Kind != tiers.KindOther || all[".gitmodules"].Kind != tiers.KindFile {
+		t.Fatalf("%+v", all)
+	}
+	moved := all[shown]
+	moved.Name = "short"
+	sym := tiers.Entry{Name: ".gitmodules", Kind: tiers.KindSymlink, Mode: 0o777, ID: link, Target: "target", Size: 6}
+	if got, want := put([]tiers.Entry{moved, sym, file("sub")}, shown), "100644 .gitattributes, 100644 new, 100644 short, 100644 sub, 120000 .emberfs%.gitmodules"; got != want {
+		t.Errorf("renamed and replaced: %s", got)
+	}
+	if e := other(v.headSnapshot())["short"]; e.Kind != tiers.KindFile || e.ID != blob || e.Size != 1 {
+		t.Errorf("%+v", e)
+	}
+	if got, want := put(nil, ".gitattributes", ".gitmodules", "short"), "100644 new, 100644 sub"; got != want {
+		t.Errorf("removed: %s", got)
+	}
+}

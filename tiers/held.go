@@ -1,0 +1,367 @@
+package tiers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/heldback"
+)
+
+// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it (restore_held.go), commits
+// carry it over, and whoever changes that very thing ends that.
+
+// held is what is held back of one inode.
+type held struct {
+	// Owner, uid and gid, is what the commit has; Given what the inode got instead. Who gives it another owner means that one.
+	Owner *[2]uint32 `json:"owner,omitempty"`
+	Given *[2]uint32 `json:"given,omitempty"`
+	// Mode and GivenMode are the same of 07777.
+	Mode      *uint32     `json:"mode,omitempty"`
+	GivenMode *uint32     `json:"given_mode,omitempty"`
+	Xattrs    []heldXattr `json:"xattrs,omitempty"`
+	// Entry is all of an entry that cannot be made: an empty file stands for it, which opens with EIO.
+	Entry *heldEntry `json:"entry,omitempty"`
+
+	what []string // for people, in this order
+}
+
+type heldXattr struct {
+	Name  []byte `json:"name"`
+	Value []byte `json:"value"`
+}
+
+// heldEntry is an Entry in JSON: texts may be any bytes.
+type heldEntry struct {
+	Entry
+	Name, Target, Link, Stored []byte
+	Others                     []heldXattr
+}
+
+const heldName = "heldback"
+
+func heldKey(st *unix.Statx_t) heldback.Key { return heldback.Key{Ino: st.Ino, Gen: genOf(st)} }
+
+func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
+
+// openHeld reads what is held back of a state directory's warm.
+func openHeld(state string, warmFD int, rewrite heldback.Rewrite) (*heldback.Table, error) {
+	var st unix.Statx_t
+	if err := statAt(warmFD, "", &st); err != nil {
+		return nil, err
+	}
+	return heldback.Open(filepath.Join(state, heldName), heldKey(&st), rewrite)
+}
+
+// loadHeld opens the volume's table, and finds the inodes again where the state directory was copied.
+func (v *Volume) loadHeld() error {
+	t, err := openHeld(v.cfg.State, v.warmFD, WriteFileDurable)
+	if err != nil {
+		return err
+	}
+	v.held = t
+	if !t.Copied() {
+		return nil
+	}
+	lost, err := t.Rekey(v.heldAt)
+	for _, at := range lost {
+		v.log.WithField("path", at).Warn("something was held back of this file, which a copy of the state directory has not")
+	}
+	return err
+}
+
+// holding gives what is held back of an inode; nil: nothing.
+func holding(t *heldback.Table, k heldback.Key) (*held, error) {
+	if t.Empty() {
+		return nil, nil
+	}
+	it, ok, err := t.Get(k)
+	if err != nil || !ok {
+		return nil, err
+	}
+	h := &held{what: it.What}
+	if err := json.Unmarshal(it.Value, h); err != nil {
+		return nil, fmt.Errorf("read what is held back of %q: %w", it.Path, err)
+	}
+	return h, nil
+}
+
+// fill makes of an entry that was looked at the one that a commit is to have.
+func (h *held) fill(e *Entry) {
+	if h == nil {
+		return
+	}
+	if h.Entry != nil {
+		name := e.Name
+		*e = h.Entry.entry()
+		e.Name, e.Lost = name, e.Kind == KindFile
+		return
+	}
+	if h.Owner != nil && *h.Given == [2]uint32{e.UID, e.GID} {
+		e.UID, e.GID = h.Owner[0], h.Owner[1]
+	}
+	if h.Mode != nil && *h.GivenMode == e.Mode {
+		e.Mode = *h.Mode
+	}
+	for _, x := range h.Xattrs {
+		if !slices.ContainsFunc(e.Xattrs, func(y Xattr) bool { return y.Name == string(x.Name) }) {
+			e.Xattrs = append(slices.Clip(e.Xattrs), Xattr{Name: string(x.Name), Value: x.Value})
+		}
+	}
+	sortXattrs(e.Xattrs)
+}
+
+func (e *heldEntry) entry() Entry {
+	out := e.Entry
+	out.Name, out.Target, out.Link = string(e.Name), string(e.Target), string(e.Link)
+	for _, x := range e.Others {
+		out.Xattrs = append(out.Xattrs, Xattr{Name: string(x.Name), Value: x.Value})
+	}
+	if out.Other != nil {
+		o := *out.Other
+		o.Stored = string(e.Stored)
+		out.Other = &o
+	}
+	return out
+}
+
+func heldEntryOf(e *Entry) *heldEntry {
+	h := &heldEntry{Entry: *e, Name: []byte(e.Name), Target: []byte(e.Target), Link: []byte(e.Link)}
+	h.Entry.Name, h.Entry.Target, h.Entry.Link, h.Entry.Xattrs = "", "", "", nil
+	for _, x := range e.Xattrs {
+		h.Others = append(h.Others, heldXattr{Name: []byte(x.Name), Value: x.Value})
+	}
+	if e.Other != nil {
+		h.Stored = []byte(e.Other.Stored)
+	}
+	return h
+}
+
+// empty says that nothing is held back.
+func (h *held) empty() bool {
+	return h.Owner == nil && h.Mode == nil && len(h.Xattrs) == 0 && h.Entry == nil
+}
+
+// hold notes what is held back of the inode that st describes, which stands at a path; of nothing it forgets what was.
+func (v *Volume) hold(st *unix.Statx_t, at string, h *held) error {
+	if h.empty() {
+		return v.held.Drop(heldKey(st))
+	}
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return v.held.Put(heldback.Item{Key: heldKey(st), Path: at, What: h.what, Value: raw})
+}
+
+// The kinds of what is held back, as what somebody changes.
+const (
+	heldOwner = iota
+	heldMode
+	heldXattrs
+	heldPrivs // what a write takes away: suid, sgid, capabilities
+)
+
+// unhold notes that somebody changed a part of n: what was held back of that is no more. n.mu is held. It says whether anything was.
+func (v *Volume) unhold(n *Inode, part int, attr string) bool {
+	if v.held.Empty() || !v.held.Has(n.heldKey()) {
+		return false
+	}
+	it, _, err := v.held.Get(n.heldKey())
+	h, herr := holding(v.held, n.heldKey())
+	if err = errors.Join(err, herr); err == nil && h != nil && h.drop(part, attr) {
+		var raw []byte
+		if h.empty() {
+			err = v.held.Drop(n.heldKey())
+		} else if raw, err = json.Marshal(h); err == nil {
+			err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: it.Path, What: h.what, Value: raw})
+		}
+		if err == nil {
+			return true
+		}
+	}
+	if err != nil {
+		v.log.WithError(err).WithField("inode", n.ino).Error("cannot note that what was held back of a file was changed: the next commit may have its old value")
+	}
+	return false
+}
+
+// drop takes a part away, and says whether it was there.
+func (h *held) drop(part int, attr string) (had bool) {
+	xattr := func(match func(string) bool) {
+		before := len(h.Xattrs)
+		h.Xattrs = slices.DeleteFunc(h.Xattrs, func(x heldXattr) bool { return match(string(x.Name)) })
+		had = had || len(h.Xattrs) < before
+		h.what = slices.DeleteFunc(h.what, func(w string) bool {
+			name, ok := strings.CutPrefix(w, whatXattr)
+			name, _, _ = strings.Cut(name, ":")
+			return ok && match(name)
+		})
+	}
+	switch part {
+	case heldOwner:
+		if had = h.Owner != nil; had {
+			h.Owner, h.Given = nil, nil
+			h.unsay(whatOwner)
+		}
+	case heldMode:
+		if had = h.Mode != nil; had {
+			h.Mode, h.GivenMode = nil, nil
+			h.unsay(whatMode)
+		}
+	case heldXattrs:
+		xattr(func(name string) bool { return name == attr })
+	case heldPrivs:
+		xattr(func(name string) bool { return name == capability })
+	}
+	return had
+}
+
+const (
+	whatOwner = "owner "
+	whatMode  = "mode "
+	whatXattr = "attribute "
+)
+
+func (h *held) unsay(prefix string) {
+	h.what = slices.DeleteFunc(h.what, func(w string) bool { return strings.HasPrefix(w, prefix) })
+}
+
+// wroteHeld notes that somebody writes to n: as the kernel takes capabilities away then, and suid and sgid where the writer may not
+// keep them, so does the next commit.
+func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
+	if v.held.Empty() || !v.held.Has(n.heldKey()) {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	v.unhold(n, heldPrivs, "")
+	if killPriv {
+		v.unhold(n, heldMode, "")
+	}
+}
+
+// goneHeld forgets what was held back of n, which nobody uses any more and which has lost a name, where that was its last. fd is n.
+func (v *Volume) goneHeld(n *Inode, fd int) {
+	var st unix.Statx_t
+	if v.held.Has(n.heldKey()) && statAt(fd, "", &st) == nil && st.Nlink == 0 {
+		v.sayHeld(v.held.Drop(n.heldKey()))
+	}
+}
+
+// movingHeld prepares for a rename: what it returns is called with how that ended.
+func (v *Volume) movingHeld(dir *Inode, name string, newdir *Inode, newname string, exchange bool) func(error) {
+	if v.held.Empty() {
+		return func(error) {}
+	}
+	from, to := path.Join(v.pathOf(dir), name), path.Join(v.pathOf(newdir), newname)
+	return func(err error) {
+		switch {
+		case err != nil || from == to:
+		case exchange:
+			const aside = "/" // no path begins so
+			v.sayHeld(errors.Join(v.held.Moved(from, aside), v.held.Moved(to, from), v.held.Moved(aside, to)))
+		default:
+			v.sayHeld(v.held.Moved(from, to))
+		}
+	}
+}
+
+// sayHeld logs that the table could not be written: paths in status may be wrong after the next start.
+func (v *Volume) sayHeld(err error) {
+	if err != nil {
+		v.log.WithError(err).Warn("cannot note a change of what is held back")
+	}
+}
+
+// standsIn says whether n stands for something that cannot be made here. All but its name is closed to programs.
+func (v *Volume) standsIn(n *Inode) bool {
+	if n.kind != KindFile || v.held.Empty() || !v.held.Has(n.heldKey()) {
+		return false
+	}
+	h, err := holding(v.held, n.heldKey())
+	return err != nil || h != nil && h.Entry != nil
+}
+
+// ErrStandsIn is EIO of a file that stands in for something that cannot be made here.
+var ErrStandsIn = fmt.Errorf("it stands in for what cannot be made here: %w", unix.EIO)
+
+// errStandsIn is ErrStandsIn for what stands in.
+func (v *Volume) errStandsIn(n *Inode) error {
+	if v.standsIn(n) {
+		return ErrStandsIn
+	}
+	return nil
+}
+
+// heldLines lists what is held back for people: so many lines, and then a count.
+func (v *Volume) heldLines(most int) []string {
+	var out []string
+	more := 0
+	for _, it := range v.held.List() {
+		if len(out) < 2*most && !v.isAt(it) { // removed while the daemon was being killed
+			continue
+		}
+		if len(out) == most {
+			more++
+			continue
+		}
+		out = append(out, heldLine(it.Path, it.What))
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("left out here: and of %d more", more))
+	}
+	return out
+}
+
+// heldLine says what is held back at a path.
+func heldLine(at string, what []string) string {
+	return leftOutHere + leftOut{path: nameOf(at), err: errors.New(strings.Join(what, "; "))}.String()
+}
+
+const leftOutHere = "left out here: "
+
+// heldAt is the inode at a path of warm.
+func (v *Volume) heldAt(at string) (heldback.Key, bool) {
+	fd, err := openPath(v.warmFD, nameOf(at))
+	if err != nil {
+		return heldback.Key{}, false
+	}
+	defer unix.Close(fd)
+	var st unix.Statx_t
+	err = statAt(fd, "", &st)
+	return heldKey(&st), err == nil
+}
+
+// isAt says whether an item's inode is where its path says.
+func (v *Volume) isAt(it heldback.Item) bool {
+	k, ok := v.heldAt(it.Path)
+	return ok && k == it.Key
+}
+
+// relistAfterCut looks again at what a listing had made before the power went: in a directory that is not listed yet nobody has changed
+// anything, so where it is not as the commit has it, that is held back, and the note of it may be lost.
+func (l *lister) relistAfterCut(e *Entry) error {
+	fd, err := openAt(l.fd, e.Name, unix.O_PATH, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Statx_t
+	if err := statAt(fd, "", &st); err != nil {
+		return err
+	}
+	if kindOf(uint32(st.Mode)) != e.Kind {
+		if l.v.held.Has(heldKey(&st)) {
+			return nil
+		}
+		return l.v.hold(&st, l.r.path(e), &held{Entry: heldEntryOf(e), what: []string{whyStandIn(e, errors.New("it could not be made"))}})
+	}
+	return l.r.attrsOf(fd, byName(l.fd, e.Name), e)
+}
