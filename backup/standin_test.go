@@ -74,7 +74,9 @@ func TestOtherEntries(t *testing.T) {
 		slices.Sort(names)
 		return strings.Join(names, ", ")
 	}
-	file := func(name string) tiers.Entry { return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: blob, Size: 1} }
+	file := func(name string) tiers.Entry {
+		return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: blob, Size: 1}
+	}
 	shown := standIn(long)
 	if got, want := put([]tiers.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
 		t.Errorf("beside a change: %s", got)

@@ -23,7 +23,8 @@
 //
 //   - The process that serves a mount never touches a path under it: the call could need the very thread that it blocks.
 //   - Notifications go out from the notifier's goroutine alone. Written by a request handler they deadlock: the kernel holds
-//     locks of the directory or file while it waits for the handler's reply.
+//     locks of the directory or file while it waits for the handler's reply. The one exception is InvalAttr, which takes none of them:
+//     what a request changes of a file besides what it asks for (suid, at a write) is forgotten before its reply.
 //   - No reply carries ENOSYS for an operation that exists. The kernel takes it for "never ask again", and, for fsync,
 //     goes on reporting success.
 //   - All opens of a node that the kernel serves itself carry FOPEN_PASSTHROUGH and the same backing id, and none of another node does:

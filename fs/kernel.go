@@ -20,7 +20,7 @@ import (
 type kernel interface {
 	// serve answers requests until the kernel has gone away or stop is called: nil after an unmount, else why it ended.
 	serve() error
-	// notify writes one notification. It may wait for requests in flight, so no request handler calls it.
+	// notify writes one notification. It may wait for requests in flight, so no request handler calls it, but for one of attributes alone.
 	notify(n notice) error
 	// prune asks the kernel to forget nodes that nobody uses; errors.ErrUnsupported before Linux 6.18.
 	prune(nodes []uint64) error

@@ -17,8 +17,9 @@ import (
 // notice is one invalidation: of a name in the directory node, or, with an empty name, of the node's attributes and pages.
 // It is comparable, so that one that still waits stands for all equal ones.
 type notice struct {
-	node uint64
-	name string
+	node  uint64
+	name  string
+	attrs bool // of the node's attributes alone
 }
 
 // pruneBatch is how many nodes one prune names.
@@ -52,10 +53,24 @@ func newNotifier(k kernel, log logrus.FieldLogger) *notifier {
 }
 
 // InvalEntry makes the kernel forget what it knows of name in the directory dir.
-func (n *notifier) InvalEntry(dir uint64, name string) { n.add(notice{dir, name}) }
+func (n *notifier) InvalEntry(dir uint64, name string) { n.add(notice{node: dir, name: name}) }
 
 // InvalInode makes the kernel forget the attributes, ACLs and pages of node id.
 func (n *notifier) InvalInode(id uint64) { n.add(notice{node: id}) }
+
+// InvalAttr makes the kernel forget the attributes and ACLs of node id before it returns. It may be called while a request about the
+// node is answered: unlike the others this notification takes no lock of the inode.
+func (n *notifier) InvalAttr(id uint64) {
+	n.mu.Lock()
+	closed := n.mu.closed
+	n.mu.Unlock()
+	if closed {
+		return
+	}
+	if err := n.kernel.notify(notice{node: id, attrs: true}); err != nil && !errors.Is(err, unix.ENOENT) {
+		n.log.WithError(err).WithField("inode", id).Debug("notify the kernel")
+	}
+}
 
 // CanPrune says whether the kernel forgets nodes when asked to (Linux 6.18); else invalidating their names must do.
 func (n *notifier) CanPrune() bool { return n.kernel.canPrune() }
@@ -150,9 +165,13 @@ func (n *notifier) next() (x notice, prune []uint64, more bool) {
 // encode makes the message that tells the kernel of x.
 func (x notice) encode() []byte {
 	if x.name == "" {
-		// Offset and length 0: all pages, besides attributes and ACLs.
-		return message(fuse.NOTIFY_INVAL_INODE, unsafe.Sizeof(fuse.NotifyInvalInodeOut{}), 0, func(b []byte) {
-			*(*fuse.NotifyInvalInodeOut)(unsafe.Pointer(&b[0])) = fuse.NotifyInvalInodeOut{Ino: x.node}
+		// Offset and length 0: all pages, besides attributes and ACLs. A negative offset: no pages.
+		out := fuse.NotifyInvalInodeOut{Ino: x.node}
+		if x.attrs {
+			out.Off = -1
+		}
+		return message(fuse.NOTIFY_INVAL_INODE, unsafe.Sizeof(out), 0, func(b []byte) {
+			*(*fuse.NotifyInvalInodeOut)(unsafe.Pointer(&b[0])) = out
 		})
 	}
 	size := unsafe.Sizeof(fuse.NotifyInvalEntryOut{})

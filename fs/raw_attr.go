@@ -84,7 +84,13 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		}
 	}
 	set := setAttr(in)
-	a, err := n.Volume().Setattr(n, h, &set)
+	if set.KillPriv {
+		err = f.killForeignSGID(n, &in.InHeader)
+	}
+	var a tiers.Attr
+	if err == nil {
+		a, err = n.Volume().Setattr(n, h, &set)
+	}
 	if err != nil {
 		return f.status("setattr", in.NodeId, err)
 	}
@@ -111,8 +117,9 @@ func setAttr(in *fuse.SetAttrIn) tiers.SetAttr {
 	}
 	s.Atime, s.AtimeNow = setTime(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
 	s.Mtime, s.MtimeNow = setTime(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
-	// fallocate and copy_file_range have the kernel send a SETATTR without any field where suid or sgid must go.
-	s.KillPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || in.Valid&fields == 0
+	// A change of the bytes has the kernel send a SETATTR without any field where suid, sgid or capabilities must go; the latter it has
+	// removed before, and of root's program no more is to go.
+	s.KillPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || in.Valid&fields == 0 && !keepsPrivs(&in.InHeader)
 	return s
 }
 

@@ -62,7 +62,14 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("open", in.NodeId, err)
 	}
-	h, err := n.Volume().Open(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0)
+	kill := in.Mode&fuse.OPEN_KILL_SUIDGID != 0
+	if kill {
+		err = f.killForeignSGID(n, &in.InHeader)
+	}
+	var h *tiers.Handle
+	if err == nil {
+		h, err = n.Volume().Open(n, in.Flags, kill)
+	}
 	if err != nil {
 		f.quota.give(in.Uid)
 		return f.status("open", in.NodeId, err)
@@ -124,7 +131,13 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	if err != nil {
 		return 0, f.status("write", in.NodeId, err)
 	}
-	n, err := h.Write(data, int64(in.Offset), in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0)
+	kill := in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
+	if kill {
+		if err := f.killForeignSGID(h.Inode(), &in.InHeader); err != nil {
+			return 0, f.status("write", in.NodeId, err)
+		}
+	}
+	n, err := h.Write(data, int64(in.Offset), kill)
 	if n > 0 { // what was taken counts; a next write meets the error
 		return uint32(n), fuse.OK
 	}

@@ -10,7 +10,9 @@ import (
 func privilegeCases() []pcase {
 	var all []pcase
 	for name, change := range privilegeChanges() {
-		all = append(all, pcase{name: "privileges_cleared_by_" + name, root: true, run: func(c *tc) { privilegesCleared(c, change) }})
+		all = append(all, pcase{name: "privileges_cleared_by_" + name, root: true, run: func(c *tc) { privilegesCleared(c, change) }},
+			pcase{name: "setgid_without_group_execute_cleared_by_a_strangers_" + name, root: true, run: func(c *tc) { privilegesForeign(c, change) }},
+			pcase{name: "privileges_kept_beside_capabilities_by_roots_" + name, root: true, run: func(c *tc) { privilegesBesideCaps(c, change) }})
 	}
 	return append(all,
 		pcase{name: "privileges_kept_by_root", root: true, run: privilegesByRoot},
@@ -59,6 +61,27 @@ func privilegesCleared(c *tc, change func(string) error) {
 		c.ok(c.as(stranger(), func() error { return change(f) }), "change")
 		c.equal(c.perm(f), uint32(0o777), fmt.Sprintf("mode after a change, before it was %o", mode))
 	}
+}
+
+func privilegesForeign(c *tc, change func(string) error) {
+	f := c.file("f", "content")
+	c.ok(os.Chown(f, 0, 4800), "chgrp")
+	c.ok(unix.Chmod(f, 0o2766), "chmod")
+	c.equal(c.perm(f), uint32(0o2766), "mode")
+	c.ok(c.as(stranger(), func() error { return change(f) }), "change")
+	c.equal(c.perm(f), uint32(0o766), "mode after the change of somebody outside the group")
+}
+
+func privilegesBesideCaps(c *tc, change func(string) error) {
+	f := c.file("f", "content")
+	c.ok(unix.Chmod(f, 0o6755), "chmod")
+	if err := unix.Setxattr(f, "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+		c.ok(err, "set capabilities")
+	}
+	c.ok(change(f), "change")
+	c.equal(c.perm(f), uint32(0o6755), "mode after root's change")
+	_, err := unix.Getxattr(f, "security.capability", nil)
+	c.equal(err, error(unix.ENODATA), "capabilities after root's change")
 }
 
 func privilegesByRoot(c *tc) {

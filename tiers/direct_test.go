@@ -61,6 +61,7 @@ type fakeKernel struct {
 }
 
 func (*fakeKernel) InvalEntry(uint64, string) {}
+func (*fakeKernel) InvalAttr(uint64)          {}
 func (*fakeKernel) Prune([]uint64)            {}
 func (*fakeKernel) CanPrune() bool            { return false }
 func (k *fakeKernel) InvalInode(id uint64) {

@@ -246,7 +246,15 @@ func (v *Volume) killPriv(n *Inode, fd int) error {
 		return err
 	}
 	n.mu.mode = clean
+	v.ModeChanged(n)
 	return nil
+}
+
+// ModeChanged tells the kernel that a file's mode changed by a request for something else: it has the old one, and would not ask.
+func (v *Volume) ModeChanged(n *Inode) {
+	if inval := v.inval.Load(); inval != nil {
+		(*inval).InvalAttr(n.id)
+	}
 }
 
 // truncate sets a file's length through a writable descriptor. A stub that is cut to nothing needs no bytes back. Between begin

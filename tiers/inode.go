@@ -114,6 +114,13 @@ func (n *Inode) Gen() uint64 { return n.gen }
 // Kind is the inode's type.
 func (n *Inode) Kind() Kind { return n.kind }
 
+// Mode is n's mode with S_IFMT, as it was looked at last.
+func (n *Inode) Mode() uint32 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.mu.mode
+}
+
 // Volume is where operations on n go: the mounted volume, or the area that its directories of class memory have their contents in.
 func (n *Inode) Volume() *Volume { return n.vol }
 

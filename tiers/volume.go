@@ -121,10 +121,12 @@ type Volume struct {
 	started atomic.Bool
 }
 
-// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue, they never wait for the kernel.
+// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue but for InvalAttr; none waits for a request.
 type Invalidator interface {
 	InvalEntry(dir uint64, name string)
 	InvalInode(id uint64)
+	// InvalAttr is about attributes alone, at once.
+	InvalAttr(id uint64)
 	// Prune asks the kernel to forget inodes that nobody uses; it does nothing where CanPrune is false.
 	Prune(ids []uint64)
 	CanPrune() bool
