@@ -134,7 +134,7 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 }
 
 func withFile(dirfd int, name string, st *unix.Statx_t, f func(Content) error) error {
-	fd, err := openAt(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := openQuiet(dirfd, name, 0)
 	if err != nil {
 		return nil
 	}

@@ -434,7 +434,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 
 // content compares a file's bytes with the id that its record names.
 func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record, marked, dirty bool, id ID) error {
-	f, err := openAt(fd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := openQuiet(fd, name, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

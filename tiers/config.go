@@ -38,6 +38,8 @@ type Config struct {
 	// Untrusted: restore applies no security.*, trusted.*, suid, sgid, devices or foreign owners.
 	Untrusted bool
 
+	Atime Atime // as the mount's options say
+
 	// Progress is told of the restore when the volume is opened; may be nil.
 	Progress Progress
 

@@ -19,6 +19,9 @@ type DirHandle struct {
 	teller bool   // it told names
 	cache  DirCache
 
+	noatime  bool // fd has O_NOATIME
+	accessed bool // the first read has moved the access time, where it was to move
+
 	// Opener is the caller's: which user it was opened for.
 	Opener uint32
 	// Without is the caller's: of how many more files a listing gives the names alone.
@@ -41,11 +44,11 @@ func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
 	if n.kind != KindDir {
 		return nil, unix.ENOTDIR
 	}
-	fd, err := v.openNode(n, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, noatime, err := quietly(unix.O_RDONLY|unix.O_DIRECTORY, func(flags int) (int, error) { return v.openNode(n, flags) })
 	if err != nil {
 		return nil, err
 	}
-	d := &DirHandle{v: v, n: n, fd: fd}
+	d := &DirHandle{v: v, n: n, fd: fd, noatime: noatime}
 	if err := d.ready(); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -84,7 +87,7 @@ func (d *DirHandle) ReadDir(off uint64, emit func(Dirent) bool) error {
 		if d.room == nil {
 			d.room = make([]byte, direntBuf)
 		}
-		n, err := unix.Getdents(d.fd, d.room)
+		n, err := d.getdents()
 		if err == unix.EINTR {
 			continue
 		}
@@ -161,9 +164,9 @@ func (d *DirHandle) Close() {
 	d.v.unref(d.n, 1)
 }
 
-// listNames returns the names in the directory behind fd, without "." and "..", in the directory's own order.
+// listNames returns, without moving its access time, the names in the directory behind fd, without "." and "..", in the directory's own order.
 func listNames(dirfd int) ([]Dirent, error) {
-	fd, err := openAt(dirfd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := openQuiet(dirfd, ".", unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package tiers
 import (
 	"context"
 	"errors"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +13,7 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 	n, hot := h.n, h.v.hot
 	n.io.RLock()
 	defer n.io.RUnlock()
-	if !h.atime.Load() && h.flags&unix.O_NOATIME == 0 && !h.atime.Swap(true) {
+	if h.flags&unix.O_NOATIME == 0 && (!h.atime.Load() && !h.atime.Swap(true) || h.v.atimeMode().Strict) {
 		h.accessed(off)
 	}
 	if hot == nil {
@@ -47,45 +46,6 @@ func (h *Handle) Read(p []byte, off int64) (int, error) {
 		}
 	}
 	return done + m, nil
-}
-
-// accessed moves the atime of a file that is read from off on, where the rules of warm's mount would have moved that of the file as
-// everybody sees it. Descriptors are opened with O_NOATIME: by warm's own ctime, which records move, relatime would decide otherwise.
-func (h *Handle) accessed(off int64) {
-	v := h.v
-	if v.noatime || !h.noatime {
-		return
-	}
-	if v.relatime {
-		a, err := v.attrNow(h.n, h)
-		if err != nil {
-			return
-		}
-		const day = 24 * 60 * 60
-		if a.Mtime.Before(a.Atime) && a.Ctime.Before(a.Atime) && time.Now().Unix()-a.Atime.Sec < day {
-			return
-		}
-	}
-	flags, err := unix.FcntlInt(uintptr(h.fd), unix.F_GETFL, 0)
-	if err != nil {
-		return
-	}
-	if _, err := unix.FcntlInt(uintptr(h.fd), unix.F_SETFL, flags&^unix.O_NOATIME); err != nil {
-		return
-	}
-	var one [1]byte
-	_, _ = unix.Pread(h.fd, one[:], off) // warm's file system does the rest
-	_, _ = unix.FcntlInt(uintptr(h.fd), unix.F_SETFL, flags)
-}
-
-// openHandle opens n for a handle: with O_NOATIME where that is allowed, which is the owner's and root's right.
-func (v *Volume) openHandle(n *Inode, flags uint32) (fd int, noatime bool, err error) {
-	open := warmFlags(flags) | unix.O_NOATIME
-	if fd, err = v.openNode(n, open); err == nil || !errors.Is(err, unix.EPERM) {
-		return fd, true, err
-	}
-	fd, err = v.openNode(n, open&^unix.O_NOATIME)
-	return fd, false, err
 }
 
 // readBehind reads what is not in hot: from warm, and of a stub from cold, without a write to warm. n.io is held for reading.

@@ -235,7 +235,7 @@ func (v *Volume) look(n *Inode, dirfd int, name string, at xattrTarget, p *preim
 	}
 	if n.kind == KindSymlink {
 		var to []byte
-		if to, err = readlinkAt(dirfd, name); err != nil {
+		if to, err = v.readlinkQuiet(dirfd, name); err != nil {
 			return err
 		}
 		p.target = string(to)

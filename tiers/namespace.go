@@ -108,7 +108,14 @@ func (v *Volume) Readlink(n *Inode) ([]byte, error) {
 	var out []byte
 	err := v.locate(n, func(dirfd int, name string, anon bool) error {
 		var err error
-		out, err = readlinkAt(dirfd, name)
+		switch mode := v.atimeMode(); {
+		case mode.Never:
+			out, err = v.readlinkQuiet(dirfd, name)
+		case mode.Strict:
+			out, err = v.readlinkVia(&v.atime.strict, unix.MOUNT_ATTR_STRICTATIME, dirfd, name)
+		default:
+			out, err = readlinkAt(dirfd, name)
+		}
 		return err
 	})
 	return out, err

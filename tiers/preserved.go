@@ -206,10 +206,7 @@ func (p *preserved) openFD() error {
 // openToRead opens a file for a commit: its atime stays, and the owner may read it.
 func (v *Volume) openToRead(n *Inode) (int, error) {
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
-	fd, err := v.openNode(n, flags)
-	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner
-		fd, err = v.openNode(n, flags&^unix.O_NOATIME)
-	}
+	fd, _, err := quietly(flags, func(flags int) (int, error) { return v.openNode(n, flags) })
 	if errors.Is(err, unix.EACCES) {
 		fd, err = v.openLent(n, flags)
 	}

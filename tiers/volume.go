@@ -112,6 +112,7 @@ type Volume struct {
 	idleTiers   chan struct{} // closed when tierLoop has ended
 	running     atomic.Bool   // tierLoop runs
 
+	atime    atimes
 	held     *heldback.Table // what commits have and this machine cannot make
 	afterCut bool            // the machine stopped without a clean stop since warm was used
 
@@ -157,6 +158,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
+	v.SetAtime(c.Atime)
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.gcInterval, v.marksInMemory = DefaultGrace, marksInMemory
 	v.collect, v.idle = make(chan collection), make(chan struct{})
@@ -349,5 +351,7 @@ func (v *Volume) Close() error {
 	}
 	v.hot.close()
 	v.coldReads.drop()
+	v.atime.quiet.close()
+	v.atime.strict.close()
 	return errors.Join(err, memErr, v.held.Close(), v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))
 }

@@ -71,7 +71,7 @@ func (w *WarmView) snapshot(ctx context.Context) (Snapshot, error) {
 
 // Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs come from cold.
 func (w *WarmView) Open(ctx context.Context, at string, e *Entry) (io.ReadCloser, error) {
-	fd, err := w.open(at, unix.O_RDONLY|unix.O_NONBLOCK)
+	fd, _, err := quietly(unix.O_RDONLY|unix.O_NONBLOCK, func(flags int) (int, error) { return w.open(at, flags) })
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && inCold(e) {
 		return w.cold.Open(ctx, e.ID, e.Size)
 	}

@@ -74,6 +74,11 @@ type tierReply struct {
 	Error  string           `json:"error,omitempty"`
 }
 
+// atimeRequest is the body of POST /v1/atime: mount(8)'s words for the ways to keep access times that the mount has now.
+type atimeRequest struct {
+	Words []string `json:"words"`
+}
+
 // fileReply answers GET /v1/file?path=, a slash path relative to the root.
 type fileReply struct {
 	File  tiers.FileStatus `json:"file"`
@@ -118,6 +123,7 @@ type controlled interface {
 	tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	file(ctx context.Context, path string) (tiers.FileStatus, error)
 	rules(paths []rulesPath) (rulesReply, error)
+	atime(words []string)
 	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount stays.
 	umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error)
 	// wait returns the final receipt once the last backup is done.
@@ -282,6 +288,14 @@ func controlHandler(c controlled) http.Handler {
 			out.Error, code = redact(err.Error()), http.StatusInternalServerError
 		}
 		reply(w, code, out)
+	})
+	mux.HandleFunc("POST /v1/atime", func(w http.ResponseWriter, r *http.Request) {
+		var in atimeRequest
+		if !body(w, r, &in) {
+			return
+		}
+		c.atime(in.Words)
+		reply(w, http.StatusOK, struct{}{})
 	})
 	mux.HandleFunc("POST /v1/umount", func(w http.ResponseWriter, r *http.Request) {
 		var in umountRequest

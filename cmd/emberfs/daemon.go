@@ -34,6 +34,7 @@ type volume interface {
 	FileStatus(ctx context.Context, path string) (tiers.FileStatus, error)
 	Status() tiers.Status
 	ListRules() tiers.RulesList
+	SetAtime(tiers.Atime)
 	ExplainRules(path string, dir bool) tiers.RulesReport
 	EndMemory() error
 	Close() error

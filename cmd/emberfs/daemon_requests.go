@@ -69,6 +69,9 @@ func errorKind(e string) string {
 	return kind
 }
 
+// atime is told of a remount.
+func (d *daemon) atime(words []string) { d.vol.SetAtime(tiers.AtimeOf(words)) }
+
 // rules tells the rules in effect and what they say of paths.
 func (d *daemon) rules(paths []rulesPath) (rulesReply, error) {
 	if err := d.serving(); err != nil {

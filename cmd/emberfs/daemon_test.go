@@ -82,6 +82,8 @@ func (v *fakeVolume) FileStatus(_ context.Context, path string) (tiers.FileStatu
 
 func (v *fakeVolume) Status() tiers.Status { return tiers.Status{Volume: "fake"} }
 
+func (*fakeVolume) SetAtime(tiers.Atime) {}
+
 func (v *fakeVolume) ListRules() tiers.RulesList {
 	l := tiers.ListRules(v.rules, "written here")
 	l.Withheld = append(l.Withheld, v.withheld...)

@@ -16,6 +16,7 @@ type mountEntry struct {
 	source string
 	device string // major:minor
 	uid    int    // of a FUSE mount: who mounted it
+	flags  []string
 }
 
 // ours says whether EmberFS is mounted there.
@@ -71,7 +72,7 @@ func parseMountinfoLine(line string) (mountEntry, bool) {
 	if len(f) < 6 || len(b) < 2 {
 		return mountEntry{}, false
 	}
-	m := mountEntry{path: unescapeOctal(f[4]), fstype: unescapeOctal(b[0]), source: unescapeOctal(b[1]), device: f[2]}
+	m := mountEntry{path: unescapeOctal(f[4]), fstype: unescapeOctal(b[0]), source: unescapeOctal(b[1]), device: f[2], flags: strings.Split(f[5], ",")}
 	if len(b) > 2 {
 		for _, o := range strings.Split(b[2], ",") {
 			if v, ok := strings.CutPrefix(o, "user_id="); ok {

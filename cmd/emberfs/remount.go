@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -49,7 +50,41 @@ func remount(target string, o optionList) error {
 	if err := setMountAttr(path, &attr); err != nil {
 		return refuse(err, "")
 	}
+	const atimes = unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
+	if (attr.Attr_set|attr.Attr_clr)&atimes == 0 {
+		return nil
+	}
+	if err := tellAtime(target, path); err != nil {
+		return refuse(fmt.Errorf("the flags are changed, but the daemon was not told of the access times: %w", err), "try it again, or unmount it and mount it again")
+	}
 	return nil
+}
+
+// tellAtime tells the daemon how the mount at path keeps access times now: it is who moves them.
+func tellAtime(target, path string) error {
+	table, err := mounts()
+	if err != nil {
+		return err
+	}
+	m, ok := mountAt(table, path)
+	if !ok {
+		return errors.New("it is not mounted any more")
+	}
+	words := slices.DeleteFunc(m.flags, func(f string) bool { return !isAtime(f) && f != "nodiratime" })
+	if !slices.ContainsFunc(words, isAtime) {
+		words = append(words, "strictatime") // the kernel's table has no word for it
+	}
+	f, err := find(target)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	e, err := f.one(ctx)
+	if err != nil {
+		return err
+	}
+	var out struct{}
+	return e.client().ask(ctx, http.MethodPost, "/v1/atime", atimeRequest{Words: words}, &out)
 }
 
 // setMountAttr is mount_setattr(2), which changes what it is told and keeps the rest.

@@ -40,7 +40,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
-		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Progress: restoring, Fail: failpoint,
+		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Atime: tiers.AtimeOf(c.Flags), Progress: restoring, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
