@@ -101,7 +101,9 @@
 // that does not decode, an object that is missing and that no line describes, or of a type that its mode does not say. It has no
 // line, also in a directory that EmberFS wrote, where a reader that can hold it after all, for the blob is there again, takes it for
 // a stock client's; else it shows it by its name, or by the first 200 bytes of that, "~" and the first 16
-// hex digits of the sha256 of the stored name. (tiers.KindOther)
+// hex digits of the sha256 of the stored name, and where an entry has that name of the stored name, "/" and 1 to 7. Where it is in
+// the way of an entry that is to be stored under its name, or stood beside an escaped name that is gone, it is stored by the name that it is
+// shown by. What is missing here is not sent to a remote whose branch has it somewhere. (tiers.KindOther)
 //
 // Of a file in chunks a stock client may change the chunks. Where no number is missing up to the end, the file is then what
 // cat makes of them, whatever their lengths. Otherwise every chunk stays where its number says; the last one may have any

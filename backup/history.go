@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
@@ -150,6 +151,9 @@ func (d *delta) tree(id, old tiers.ID) error {
 			return err
 		}
 		entries, err := readTree(d.db, p.id, ignored())
+		if isMissing(err) {
+			continue // see withoutLost
+		}
 		if err != nil {
 			return fmt.Errorf("tree %s: %w", p.id, err)
 		}
@@ -177,5 +181,47 @@ func (d *delta) tree(id, old tiers.ID) error {
 			}
 		}
 	}
+	return nil
+}
+
+// withoutLost takes out what is missing here, where the commit base, which the other side has, has it at another place: a commit that moved
+// what was lost before does not have to bring it.
+func (d *delta) withoutLost(base tiers.ID) error {
+	lost := map[tiers.ID]bool{}
+	for _, id := range d.ids {
+		if !d.db.Has(id) {
+			lost[id] = true
+		}
+	}
+	if len(lost) == 0 || base.IsZero() {
+		return nil // sending them says so
+	}
+	commit, err := readCommit(d.db, base)
+	if err != nil {
+		return err
+	}
+	there := map[tiers.ID]bool{}
+	seen := map[tiers.ID]bool{}
+	for todo := []tiers.ID{commit.Tree}; len(todo) > 0; {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if err := d.ctx.Err(); err != nil {
+			return err
+		}
+		entries, err := readTree(d.db, id, ignored())
+		if err != nil {
+			continue // what is below it is not here to be moved
+		}
+		for _, e := range entries {
+			if there[e.ID] = lost[e.ID]; e.Mode == odb.ModeTree {
+				todo = append(todo, e.ID)
+			}
+		}
+	}
+	d.ids = slices.DeleteFunc(d.ids, func(id tiers.ID) bool { return there[id] })
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -71,9 +72,13 @@ func isHashedName(err error) bool { return errors.Is(err, errHashedName) }
 const standInMark = "~"
 
 // standIn is the name under which a directory shows what git has under a name that stands for nothing here: too long, or not the stored
-// form of any name. It is the beginning of that name and a hash of all of it.
-func standIn(stored string) string {
-	sum := sha256.Sum256([]byte(stored))
+// form of any name. It is the beginning of that name and a hash of all of it; try counts on where such a name is taken.
+func standIn(stored string, try int) string {
+	all := stored
+	if try > 0 {
+		all += "/" + strconv.Itoa(try)
+	}
+	sum := sha256.Sum256([]byte(all))
 	const most = 200
 	head := stored
 	if len(head) > most {
@@ -82,6 +87,19 @@ func standIn(stored string) string {
 		}
 	}
 	return head + standInMark + hex.EncodeToString(sum[:8])
+}
+
+// standInTries is how many names are tried: nobody has so many that are taken, but who wanted it so.
+const standInTries = 8
+
+// standsIn says whether a name is one that stands in for a stored one.
+func standsIn(name, stored string) bool {
+	for try := range standInTries {
+		if standIn(stored, try) == name {
+			return true
+		}
+	}
+	return false
 }
 
 // mayStandIn says whether a name looks like one that standIn gives.

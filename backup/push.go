@@ -180,6 +180,9 @@ func (c *Cold) sendTogether(ctx context.Context, parts []part) error {
 		if err := d.commits(p.commits, p.base); err != nil {
 			return err
 		}
+		if err := d.withoutLost(p.base); err != nil {
+			return err
+		}
 		updates = append(updates, p.Update)
 	}
 	return c.remote.Push(ctx, updates, func(w io.Writer) error { return c.writePack(ctx, w, d.ids) })

@@ -21,6 +21,8 @@ type dirBase struct {
 	chunks map[tiers.ID]int64
 	// known are the objects that the base commit reaches at this place.
 	known map[tiers.ID]struct{}
+	// hidden and moved: see findHidden.
+	hidden, moved map[string]bool
 	// sound: tree and metadata are as this package writes them, so that they can be extended. err says why not.
 	sound bool
 	err   error
@@ -173,6 +175,9 @@ func (t *tx) findChunks(b *dirBase, put []tiers.Entry) error {
 		}
 		delete(modes, e.ID)
 		chunk, err := t.chunkSizeIn(e.ID, mode)
+		if e.Lost && isMissing(err) {
+			chunk, err = 0, t.lostForm(e)
+		}
 		if err != nil {
 			return fmt.Errorf("entry %q: %w", e.Name, err)
 		}
@@ -181,6 +186,14 @@ func (t *tx) findChunks(b *dirBase, put []tiers.Entry) error {
 		}
 	}
 	return nil
+}
+
+// lostForm refuses a file whose content is missing where nobody knows whether that was one blob: it stays out by itself.
+func (t *tx) lostForm(e *tiers.Entry) error {
+	if e.Size < minChunk { // never in chunks
+		return nil
+	}
+	return &tiers.TooMuchError{Names: []string{e.Name}, Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, tiers.ErrMissing)}
 }
 
 // chunkOf is the chunk size of an entry that is put, 0 for all but files in chunks.
@@ -216,6 +229,12 @@ func (t *tx) joinListing(ctx context.Context, b *dirBase, base tiers.DirID, put 
 
 // extend makes the directory that b becomes with put and without del, reading and writing only the shards concerned.
 func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []line, del []string) (*dirBuild, error) {
+	if err := t.findHidden(ctx, b, false, put, del); err != nil {
+		return nil, err
+	}
+	if err := b.twice(put); err != nil {
+		return nil, err
+	}
 	changes := make([]*change, 0, len(lines)+len(del))
 	trees := make(map[string]odb.TreeEntry, len(lines)+len(del))
 	subs := maps.Clone(b.meta.subs)
@@ -254,6 +273,7 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 			subs[EncodeName(e.Name)] = e.Meta
 		}
 	}
+	b.moveOthers(trees)
 	if err := t.checkObjects(b, put, trees, subs); err != nil {
 		return nil, err
 	}
@@ -270,6 +290,12 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 
 // replace makes the directory with exactly these entries; b only says what need not be stored again.
 func (t *tx) replace(ctx context.Context, b *dirBase, put []tiers.Entry, lines []line) (*dirBuild, error) {
+	if err := t.findHidden(ctx, b, true, put, nil); err != nil {
+		return nil, err
+	}
+	if err := b.twice(put); err != nil {
+		return nil, err
+	}
 	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: make(map[string]tiers.ID), links: b.meta.links}}
 	trees := make(map[string]odb.TreeEntry, len(put))
 	for i := range put {

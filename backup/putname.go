@@ -1,6 +1,12 @@
 package backup
 
 import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
 	"emberfs/backup/odb"
 	"emberfs/tiers"
 )
@@ -23,7 +29,8 @@ func (b *dirBase) treeEntry(e *tiers.Entry) odb.TreeEntry {
 func (b *dirBase) storedFor(e *tiers.Entry) string {
 	stored := EncodeName(e.Name)
 	if e.Kind == tiers.KindOther {
-		if was := e.Other.Stored; e.Name == standIn(was) || e.Name == was {
+		was := e.Other.Stored
+		if e.Name == was || standsIn(e.Name, was) && !b.moved[was] {
 			return was
 		}
 		return stored // it has a new name
@@ -56,7 +63,9 @@ func (b *dirBase) inClear(name string) (t odb.TreeEntry, ok bool) {
 // clear notes in trees that what the base shows under a name goes.
 func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 	stored := EncodeName(name)
-	trees[stored] = odb.TreeEntry{Name: stored}
+	if !b.hidden[stored] {
+		trees[stored] = odb.TreeEntry{Name: stored}
+	}
 	if stored != name {
 		if t, ok := b.inClear(name); ok {
 			trees[t.Name] = odb.TreeEntry{Name: t.Name}
@@ -66,8 +75,120 @@ func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 		return
 	}
 	for i := range b.tree {
-		if t := b.tree[i].Name; t != name && standIn(t) == name {
+		if t := b.tree[i].Name; t != name && standsIn(name, t) {
 			trees[t] = odb.TreeEntry{Name: t}
 		}
 	}
+}
+
+// findHidden finds entries that no directory can hold and whose name in git is that of another entry: a hash that has no line, a name in
+// the clear beside the escaped one. Where the other one comes to be stored so, or is no more, they yield.
+func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []tiers.Entry, del []string) error {
+	b.hidden, b.moved = map[string]bool{}, map[string]bool{}
+	names := make(map[string]bool, len(put))
+	for i := range put {
+		e := &put[i]
+		names[e.Name] = true
+		if e.Kind == tiers.KindOther && isHash(e.Other.Stored) {
+			b.hidden[e.Other.Stored] = true
+		}
+	}
+	if b.valid {
+		if err := t.findHashes(ctx, b); err != nil {
+			return err
+		}
+	}
+	for i := range put {
+		if e := &put[i]; e.Kind != tiers.KindOther {
+			if stored := EncodeName(e.Name); b.hidden[stored] {
+				b.moved[stored] = true
+			}
+		} else if was := e.Other.Stored; full && e.Name != was && plainForbidden(was) && !names[was] {
+			b.moved[was] = true // it would be taken for what is gone
+		}
+	}
+	for _, name := range del {
+		if plainForbidden(name) && !names[name] && hasTree(b.tree, name) && hasTree(b.tree, EncodeName(name)) {
+			b.moved[name] = true
+		}
+	}
+	return nil
+}
+
+// findHashes finds hashes that have no line.
+func (t *tx) findHashes(ctx context.Context, b *dirBase) error {
+	hashes := map[string]bool{}
+	for i := range b.tree {
+		if isHash(b.tree[i].Name) {
+			hashes[b.tree[i].Name] = true
+		}
+	}
+	if len(hashes) == 0 {
+		return nil
+	}
+	var p problems
+	old, err := readLines(ctx, t.c.db, b.rest, b.nodes, &p)
+	if err != nil {
+		return err
+	}
+	for i := range old.lines {
+		if name := old.lines[i].Name; forbidden(name) {
+			delete(hashes, EncodeName(name))
+		}
+	}
+	maps.Copy(b.hidden, hashes)
+	return nil
+}
+
+func isHash(stored string) bool {
+	if !strings.HasPrefix(stored, hashPrefix) {
+		return false
+	}
+	_, err := DecodeName(stored)
+	return isHashedName(err)
+}
+
+func hasTree(tree []odb.TreeEntry, name string) bool {
+	return slices.ContainsFunc(tree, func(t odb.TreeEntry) bool { return t.Name == name })
+}
+
+// moveOthers puts entries of the base whose stored name another one needs under another name.
+func (b *dirBase) moveOthers(trees map[string]odb.TreeEntry) {
+	for i := range b.tree {
+		t := b.tree[i]
+		if !b.moved[t.Name] {
+			continue
+		}
+		if _, ok := trees[t.Name]; !ok {
+			trees[t.Name] = odb.TreeEntry{Name: t.Name}
+		}
+		if to := EncodeName(standIn(t.Name, 0)); trees[to].Mode == 0 {
+			trees[to] = odb.TreeEntry{Name: to, Mode: t.Mode, ID: t.ID}
+		}
+	}
+}
+
+// twice finds entries that would have one name in git's tree: the later ones stay out of the commit, rather than all of it.
+func (b *dirBase) twice(put []tiers.Entry) error {
+	seen := make(map[string]string, len(put))
+	var names []string
+	for i := range put {
+		e := &put[i]
+		if e.Kind != tiers.KindOther && !inGit(e) {
+			continue
+		}
+		stored := b.storedFor(e)
+		if _, ok := seen[stored]; ok {
+			names = append(names, e.Name)
+		}
+		seen[stored] = e.Name
+	}
+	if names == nil {
+		return nil
+	}
+	return &tiers.TooMuchError{Names: names, Err: fmt.Errorf("git has one name for it and for %q", seen[b.storedFor(byName(put, names[0]))])}
+}
+
+func byName(put []tiers.Entry, name string) *tiers.Entry {
+	return &put[slices.IndexFunc(put, func(e tiers.Entry) bool { return e.Name == name })]
 }

@@ -102,7 +102,11 @@ func (m *merger) other(t *odb.TreeEntry, why error) {
 	case plainForbidden(t.Name) && !m.has(EncodeName(t.Name)):
 		name = t.Name
 	default:
-		name = standIn(t.Name)
+		for try := range standInTries {
+			if name = standIn(t.Name, try); !m.taken(name) {
+				break
+			}
+		}
 	}
 	m.out = append(m.out, tiers.Entry{Name: name, Kind: tiers.KindOther, ID: t.ID,
 		Other: &tiers.Other{Stored: t.Name, Mode: t.Mode, Why: why.Error()}})
@@ -285,6 +289,14 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind tiers.Kind, c *chunkT
 		return m.chunked(&e, nil, false, c, t)
 	}
 	return m.content(&e, false, t)
+}
+
+// taken says whether the directory has an entry of a name.
+func (m *merger) taken(name string) bool {
+	if m.has(EncodeName(name)) || plainForbidden(name) && m.has(name) {
+		return true
+	}
+	return slices.ContainsFunc(m.d.lines, func(l line) bool { return l.Name == name })
 }
 
 func (m *merger) has(stored string) bool {

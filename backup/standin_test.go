@@ -11,12 +11,12 @@ import (
 
 func TestStandIn(t *testing.T) {
 	for _, stored := range []string{strings.Repeat("n", 256), strings.Repeat("ü", 200), ".emberfs%%zz", strings.Repeat("\xff", 400), "a"} {
-		name := standIn(stored)
+		name := standIn(stored, 0)
 		if err := checkName(name); err != nil || !mayStandIn(name) || utf8.ValidString(stored) && !utf8.ValidString(name) {
 			t.Errorf("%q shows as %q: %v", stored, name, err)
 		}
 	}
-	if standIn(strings.Repeat("n", 256)) == standIn(strings.Repeat("n", 257)) {
+	if standIn(strings.Repeat("n", 256), 0) == standIn(strings.Repeat("n", 257), 0) {
 		t.Error("two names show as one")
 	}
 	for _, name := range []string{"a", "~0123456789abcdef", "a~0123456789abcdeg", ""} {
@@ -77,7 +77,7 @@ func TestOtherEntries(t *testing.T) {
 	file := func(name string) tiers.Entry {
 		return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: blob, Size: 1}
 	}
-	shown := standIn(long)
+	shown := standIn(long, 0)
 	if got, want := put([]tiers.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
 		t.Errorf("beside a change: %s", got)
 	}
@@ -96,5 +96,104 @@ func TestOtherEntries(t *testing.T) {
 	}
 	if got, want := put(nil, ".gitattributes", ".gitmodules", "short"), "100644 new, 100644 sub"; got != want {
 		t.Errorf("removed: %s", got)
+	}
+}
+
+// listed gives the directory's entries by the names that a mount shows, with what they are in git.
+func (v *testVolume) listed() map[string]string {
+	v.t.Helper()
+	s := v.headSnapshot()
+	root := s.Root()
+	l, err := s.ReadDir(v.t.Context(), root.Dir())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	out := map[string]string{}
+	for _, e := range l.Entries {
+		if _, ok := out[e.Name]; ok {
+			v.t.Errorf("%q is listed twice", e.Name)
+		}
+		out[e.Name] = e.ID.String()
+		if e.Kind == tiers.KindOther {
+			out[e.Name] += " as " + e.Other.Stored
+		}
+	}
+	return out
+}
+
+// change commits a change of the root directory, as extension or as a whole with all that is listed.
+func (v *testVolume) change(whole bool, put []tiers.Entry, del ...string) {
+	v.t.Helper()
+	tx, err := v.Begin(v.t.Context())
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	root := tx.Base().Root()
+	if root.Meta.IsZero() {
+		root.Mode = 0o755
+	}
+	if whole {
+		l, err := tx.Base().ReadDir(v.t.Context(), root.Dir())
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		for _, e := range l.Entries {
+			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p tiers.Entry) bool { return p.Name == e.Name }) {
+				put = append(put, e)
+			}
+		}
+		del = nil
+	}
+	id, err := tx.PutDir(v.t.Context(), root.Dir(), whole, &tiers.Root{Entry: root}, put, del)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	if _, err := tx.Commit(v.t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+		v.t.Fatal(err)
+	}
+	git(v.t, v.dir, "fsck", "--no-dangling")
+}
+
+// TestNamesInTheWay: what no directory can hold is there whatever the names of other entries come to be, and so are those.
+func TestNamesInTheWay(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		v := newVolume(t, Options{})
+		a, b, c := v.object("blob", []byte("a")), v.object("blob", []byte("b")), v.object("blob", []byte("c"))
+		file := func(name string, id tiers.ID) tiers.Entry {
+			return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: id, Size: 1}
+		}
+		long, weird := strings.Repeat("n", 300), ownName+strings.Repeat("\x01 ", 122)
+		hash := EncodeName(weird)
+		if !isHash(hash) {
+			t.Fatalf("%q is stored as %q", weird, hash)
+		}
+		v.forge(rawTree("100644", hash, a, "100644", EncodeName(".gitattributes"), b, "100644", ".gitattributes", a, "100644", long, a, "100644", standIn(long, 0), b))
+		expect := func(what string, want ...string) {
+			t.Helper()
+			got := v.listed()
+			ids := strings.NewReplacer(a.String(), "a", b.String(), "b", c.String(), "c", long, "LONG", hash, "HASH", weird, "WEIRD", long[:200], "CUT")
+			var lines []string
+			for name, id := range got {
+				if i := strings.LastIndex(name, standInMark); i >= 0 && mayStandIn(name) {
+					name = name[:i] + "~"
+				}
+				lines = append(lines, ids.Replace(name+": "+id))
+			}
+			slices.Sort(lines)
+			slices.Sort(want)
+			if !slices.Equal(lines, want) {
+				t.Errorf("%s, whole %v:\n%s\nwant\n%s", what, whole, strings.Join(lines, "\n"), strings.Join(want, "\n"))
+			}
+		}
+		all := []string{".gitattributes: b", ".gitattributes~: a as .gitattributes", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b"}
+		expect("as it was forged", all...)
+		v.change(whole, []tiers.Entry{file("new", c)})
+		expect("beside a new file", append(all, "new: c")...)
+		v.change(whole, nil, ".gitattributes")
+		expect("one of two removed", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b", "new: c")
+		v.change(whole, []tiers.Entry{file(".gitattributes", c)})
+		expect("and made anew", ".gitattributes: c", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b", "new: c")
+		v.change(whole, []tiers.Entry{file(weird, c)})
+		expect("what the hash is of", ".gitattributes: c", ".gitattributes~: a", "WEIRD: c", "HASH~: a", "CUT~: a as LONG", "CUT~: b", "new: c")
 	}
 }

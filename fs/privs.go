@@ -66,3 +66,13 @@ func (f *filesystem) killForeignSGID(n *tiers.Inode, h *fuse.InHeader) error {
 	}
 	return err
 }
+
+// killHeld lets go of suid and sgid that are held back where a program without CAP_FSETID changes a file's bytes by a request that says
+// nothing of them: the kernel, which was not shown them, does not ask for it.
+func killHeld(n *tiers.Inode, h *fuse.InHeader) error {
+	v := n.Volume()
+	if !v.HoldsMode(n) || keepsPrivs(h) {
+		return nil
+	}
+	return v.KillHeld(n)
+}

@@ -182,6 +182,9 @@ const fsyncData = 1
 func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	h, err := f.file(in.Fh)
 	if err == nil {
+		err = killHeld(h.Inode(), &in.InHeader)
+	}
+	if err == nil {
 		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
 	}
 	return f.status("fallocate", in.NodeId, err)
@@ -214,6 +217,9 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	}
 	to, err := f.file(in.FhOut)
 	if err != nil {
+		return 0, f.status("copy_file_range", in.NodeIdOut, err)
+	}
+	if err := killHeld(to.Inode(), &in.InHeader); err != nil {
 		return 0, f.status("copy_file_range", in.NodeIdOut, err)
 	}
 	// The kernel has cleared suid and sgid of the target by a SETATTR of its own.

@@ -104,6 +104,14 @@ func TestStockEntriesStay(t *testing.T) {
 			if st := two.status(); len(st.Errors) > 0 {
 				t.Errorf("errors: %q", st.Errors)
 			}
+			// What is missing moves, on its own and with the directory above, and the remote takes that.
+			check(t, os.Rename(two.at("d/lost"), two.at("lost2")))
+			two.sync()
+			check(t, os.Rename(two.at("lost2"), two.at("d/lost")))
+			check(t, os.Rename(two.at("d"), two.at("other")))
+			two.sync()
+			check(t, os.Rename(two.at("other"), two.at("d")))
+			two.sync()
 			check(t, os.Rename(two.at("mod"), two.at("d/mod2")))
 			check(t, os.Remove(two.at("d/inner")))
 			check(t, os.Remove(two.at("d/lost")))
@@ -161,6 +169,10 @@ func TestUntrustedLook(t *testing.T) {
 				check(t, unix.Setxattr(at, "security.test", []byte("v"), 0))
 				check(t, unix.Setxattr(at, "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
 			}
+			for _, name := range []string{"punch", "copy", "append"} {
+				check(t, os.WriteFile(one.at("d/"+name), []byte("text of root"), 0))
+				check(t, unix.Chmod(one.at("d/"+name), 0o6777))
+			}
 			check(t, os.Symlink("look", one.at("d/link")))
 			check(t, os.Lchown(one.at("d/link"), 1000, 1000))
 			check(t, unix.Chmod(one.at("d"), 0o2775))
@@ -182,6 +194,10 @@ func TestUntrustedLook(t *testing.T) {
 			check(t, os.Chown(two.at("d/chown"), 0, 0))
 			check(t, unix.Setxattr(two.at("d/attr"), "security.test", []byte("new"), 0))
 			check(t, os.Remove(two.at("d/gone")))
+			other := plainUser()
+			command{args: []string{"fallocate", "-p", "-o", "0", "-l", "4", two.at("d/punch")}, as: other}.must(t)
+			command{args: []string{"sh", "-c", "echo more >>" + two.at("d/append")}, as: other}.must(t)
+			command{args: []string{"xfs_io", "-c", "copy_range " + two.at("d/look"), two.at("d/copy")}, as: other}.must(t)
 			two.umount()
 
 			three := newVolume(t, "three", withSource(repo))
@@ -205,7 +221,57 @@ func TestUntrustedLook(t *testing.T) {
 			expect("d/chown", 0, 0o755, "v", false)
 			expect("d/attr", 1000, 0o4755, "new", true)
 			expect("d/beside", 0, 0o644, "", false)
+			for _, name := range []string{"punch", "copy", "append"} { // another user's bytes are in it
+				expect("d/"+name, 0, 0o777, "", false)
+			}
 			three.umount()
+		})
+	}
+}
+
+// TestMissingContentMoves: a file whose content the repository has lost, which reads as EIO, can be moved and its commit be pushed; all
+// else is committed beside it.
+func TestMissingContentMoves(t *testing.T) {
+	t.Parallel()
+	for _, tiering := range []string{"on", "off"} {
+		t.Run("tiering_"+tiering, func(t *testing.T) {
+			t.Parallel()
+			deadline(t, 2*time.Minute)
+			repo := newBareRepo(t, "remote.git", user{})
+			one := newVolume(t, "one", withSource(repo))
+			one.mount()
+			for _, dir := range []string{"a", "b"} {
+				check(t, os.Mkdir(one.at(dir), 0o755))
+				check(t, os.WriteFile(one.at(dir+"/f"), []byte("content of "+dir), 0o640))
+			}
+			one.umount()
+			lost := strings.TrimSpace(must(t, "/", "git", "-C", repo, "rev-parse", "main:a/f"))
+			shell(t, repo, `mkdir out; mv objects/pack/* out/ 2>/dev/null || true; for p in out/*.pack; do [ -e "$p" ] && git unpack-objects -q <"$p"; done; rm -rf out; rm objects/`+lost[:2]+"/"+lost[2:])
+
+			two := newVolume(t, "two", withSource(repo), withOpts("tiering="+tiering))
+			two.mount()
+			if _, err := os.ReadFile(two.at("a/f")); !errors.Is(err, unix.EIO) {
+				t.Errorf("a/f reads with %v, want EIO", err)
+			}
+			for i, move := range [][2]string{{"a/f", "b/moved"}, {"b/moved", "b/again"}, {"b", "c"}, {"c/again", "a/f"}} {
+				check(t, os.Rename(two.at(move[0]), two.at(move[1])))
+				check(t, os.WriteFile(two.at("beside"), []byte{byte(i)}, 0o644))
+				two.sync()
+				if got := must(t, "/", "git", "-C", repo, "cat-file", "-p", "main:beside"); got != string([]byte{byte(i)}) {
+					t.Errorf("after %q the remote has %q", move, got)
+				}
+				where := move[1]
+				if where == "c" {
+					where = "c/again"
+				}
+				if got := strings.TrimSpace(must(t, "/", "git", "-C", repo, "rev-parse", "main:"+where)); got != lost {
+					t.Errorf("%s is %s in the branch, want %s", where, got, lost)
+				}
+			}
+			if b, err := os.ReadFile(two.at("c/f")); err != nil || string(b) != "content of b" {
+				t.Errorf("c/f reads %q, %v", b, err)
+			}
+			two.umount()
 		})
 	}
 }

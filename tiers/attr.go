@@ -145,13 +145,10 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		v.unhold(n, heldOwner, "")
 		if n.kind == KindFile {
 			v.unhold(n, heldMode, "")
-			v.unhold(n, heldPrivs, "")
+			v.unhold(n, heldCaps, "")
 		}
 	}
 	mode := in.Mode
-	if mode != nil || in.KillPriv {
-		v.unhold(n, heldMode, "")
-	}
 	if in.KillPriv && mode == nil && n.kind == KindFile {
 		m := n.mu.mode & 07777 &^ unix.S_ISUID
 		if m&unix.S_IXGRP != 0 {
@@ -171,6 +168,9 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		if err := v.reloadMode(n, fd); err != nil {
 			return err
 		}
+	}
+	if in.Mode != nil || in.KillPriv {
+		v.unhold(n, heldMode, "")
 	}
 	if in.Atime != nil || in.Mtime != nil || in.AtimeNow || in.MtimeNow {
 		ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}

@@ -245,6 +245,10 @@ func (w *dirWalk) entry(name string) error {
 		m.n.noteLinks()
 		m.keep = true
 		e.Link = c.links.group(pre.attr.Ino, w.b.entry(name), w.at)
+	} else if e.Link != "" { // of what something stands in for
+		m.n.noteLinks()
+		m.keep = true
+		c.links.stands(e.Link, w.at)
 	} else if s.lost {
 		m.n.noteLinks() // what changes it right now may have been noted nowhere: the next commit reads all of this again
 		m.keep = true

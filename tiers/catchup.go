@@ -159,6 +159,9 @@ func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
 	if err := sync(v.warmRead()); err != nil {
 		return fmt.Errorf("make the restored files durable: %w", err)
 	}
+	if err := v.held.Sync(); err != nil {
+		return err
+	}
 	if err := v.followRules(ctx, snap); err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := openHeld(o.State, fd, nil)
+	t, _, err := openHeld(o.State, fd, nil)
 	if err != nil {
 		return &WarmState{Findings: []Finding{{Severity: Damaged, What: err.Error(), Where: heldName,
 			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory as plain files"}}}, nil
@@ -275,12 +275,16 @@ func (w *warmWalk) vanished(at string, names []Dirent, lists []listing, dirty bo
 
 // heldBack lists what this machine could not make.
 func (w *warmWalk) heldBack() {
-	list := w.held.List()
-	for i, it := range list {
-		const most = 100
-		if i == most {
-			w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, len(list)-most)})
-			break
+	const most = 100
+	list := w.held.List(most)
+	if more := w.held.Len() - len(list); more > 0 {
+		defer func() {
+			w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, more)})
+		}()
+	}
+	for _, it := range list {
+		if it.Unknown() {
+			it.Path = ""
 		}
 		w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: leftOutHere + strings.Join(it.What, "; "), Path: nameOf(it.Path), Where: path.Join("warm", it.Path),
 			Do: "commits carry it over; a machine that can make it has it again"})

@@ -95,5 +95,6 @@
 //	Volume.ns        parent and name of every inode; write side: around a rename or unlink system call
 //	moment.mu        pre-images; nothing but table.mu is locked under it, and no system call made
 //	(an area's own locks, from barrier on: nothing of the volume that it is part of is taken under them)
+//	heldback.Table   takes no lock of ours; it reads and appends to its file
 //	table.mu, dirFDs.mu, dirState.mu, memory.mu, direct.mu, lingering.mu   leaves: nothing is locked and no system call made under them (close excepted)
 package tiers

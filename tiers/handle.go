@@ -315,6 +315,9 @@ func (h *Handle) Fsync(datasync bool) error {
 		n.mu.marksSynced = seen
 		n.mu.Unlock()
 	}
+	if err := h.v.held.Sync(); err != nil {
+		return err
+	}
 	h.v.noteUnseen(n)
 	return h.v.fsynced(n)
 }

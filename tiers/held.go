@@ -50,30 +50,39 @@ func heldKey(st *unix.Statx_t) heldback.Key { return heldback.Key{Ino: st.Ino, G
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
 
-// openHeld reads what is held back of a state directory's warm.
-func openHeld(state string, warmFD int, rewrite heldback.Rewrite) (*heldback.Table, error) {
+// openHeld reads what is held back of a state directory's warm, and finds the inodes again where that was copied. lost are the paths of
+// those that it did not find.
+func openHeld(state string, warmFD int, rewrite heldback.Rewrite) (t *heldback.Table, lost []string, err error) {
 	var st unix.Statx_t
 	if err := statAt(warmFD, "", &st); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return heldback.Open(filepath.Join(state, heldName), heldKey(&st), rewrite)
+	t, err = heldback.Open(filepath.Join(state, heldName), heldKey(&st), rewrite)
+	if err == nil && t.Copied() {
+		lost, err = t.Rekey(func(at string) (heldback.Key, bool) { return heldAt(warmFD, at) })
+	}
+	return t, lost, err
 }
 
-// loadHeld opens the volume's table, and finds the inodes again where the state directory was copied.
+// loadHeld opens the volume's table.
 func (v *Volume) loadHeld() error {
-	t, err := openHeld(v.cfg.State, v.warmFD, WriteFileDurable)
+	t, lost, err := openHeld(v.cfg.State, v.warmFD, WriteFileDurable)
 	if err != nil {
 		return err
 	}
 	v.held = t
-	if !t.Copied() {
-		return nil
+	if len(lost) > 0 {
+		v.points.setError("left out", fmt.Errorf("what was left out here of %d files cannot be found in this copy of the state directory, so commits lose it: the first of %q; "+
+			"a new state directory has it", len(lost), lost[0]))
 	}
-	lost, err := t.Rekey(v.heldAt)
-	for _, at := range lost {
-		v.log.WithField("path", at).Warn("something was held back of this file, which a copy of the state directory has not")
+	if v.doubtful { // a kill may have come between a name and the note of it
+		for _, it := range t.List(0) {
+			if !it.Unknown() && !v.isAt(it) {
+				v.sayHeld(t.Lost(it.Key, it.Path))
+			}
+		}
 	}
-	return err
+	return nil
 }
 
 // holding gives what is held back of an inode; nil: nothing.
@@ -106,8 +115,8 @@ func (h *held) fill(e *Entry) {
 	if h.Owner != nil && *h.Given == [2]uint32{e.UID, e.GID} {
 		e.UID, e.GID = h.Owner[0], h.Owner[1]
 	}
-	if h.Mode != nil && *h.GivenMode == e.Mode {
-		e.Mode = *h.Mode
+	if h.Mode != nil { // suid and sgid: what somebody set of the rest counts
+		e.Mode |= *h.Mode &^ *h.GivenMode
 	}
 	for _, x := range h.Xattrs {
 		if !slices.ContainsFunc(e.Xattrs, func(y Xattr) bool { return y.Name == string(x.Name) }) {
@@ -164,8 +173,9 @@ func (v *Volume) hold(st *unix.Statx_t, at string, h *held) error {
 const (
 	heldOwner = iota
 	heldMode
+	heldSGID
 	heldXattrs
-	heldPrivs // what a write takes away: suid, sgid, capabilities
+	heldCaps // capabilities, which any write takes away
 )
 
 // unhold notes that somebody changed a part of n: what was held back of that is no more. n.mu is held. It says whether anything was.
@@ -215,9 +225,20 @@ func (h *held) drop(part int, attr string) (had bool) {
 			h.Mode, h.GivenMode = nil, nil
 			h.unsay(whatMode)
 		}
+	case heldSGID:
+		if had = h.Mode != nil && *h.Mode&^*h.GivenMode&unix.S_ISGID != 0; had {
+			mode := *h.Mode &^ unix.S_ISGID
+			if h.Mode = &mode; mode&^*h.GivenMode == 0 {
+				h.Mode, h.GivenMode = nil, nil
+			}
+			h.unsay(whatMode)
+			if h.Mode != nil {
+				h.what = append(h.what, fmt.Sprintf("%s%04o", whatMode, mode))
+			}
+		}
 	case heldXattrs:
 		xattr(func(name string) bool { return name == attr })
-	case heldPrivs:
+	case heldCaps:
 		xattr(func(name string) bool { return name == capability })
 	}
 	return had
@@ -233,6 +254,22 @@ func (h *held) unsay(prefix string) {
 	h.what = slices.DeleteFunc(h.what, func(w string) bool { return strings.HasPrefix(w, prefix) })
 }
 
+// KillHeld is what the kernel's own request for suid and sgid to go does, which it does not make where it was not shown them.
+func (v *Volume) KillHeld(n *Inode) error {
+	if v.held.Empty() || !v.held.Has(n.heldKey()) {
+		return nil
+	}
+	v.begin()
+	defer v.end()
+	return v.withAttrChange(n, func() error {
+		v.unhold(n, heldMode, "")
+		return nil
+	})
+}
+
+// HoldsMode says whether suid or sgid of n may be held back.
+func (v *Volume) HoldsMode(n *Inode) bool { return !v.held.Empty() && v.held.Has(n.heldKey()) }
+
 // wroteHeld notes that somebody writes to n: as the kernel takes capabilities away then, and suid and sgid where the writer may not
 // keep them, so does the next commit.
 func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
@@ -241,7 +278,7 @@ func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	v.unhold(n, heldPrivs, "")
+	v.unhold(n, heldCaps, "")
 	if killPriv {
 		v.unhold(n, heldMode, "")
 	}
@@ -255,21 +292,36 @@ func (v *Volume) goneHeld(n *Inode, fd int) {
 	}
 }
 
-// movingHeld prepares for a rename: what it returns is called with how that ended.
-func (v *Volume) movingHeld(dir *Inode, name string, newdir *Inode, newname string, exchange bool) func(error) {
+// movingHeld prepares for a rename of n, and of other where the two change places: what it returns is called with how that ended.
+func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, newname string, other *Inode) func(error) {
 	if v.held.Empty() {
 		return func(error) {}
 	}
 	from, to := path.Join(v.pathOf(dir), name), path.Join(v.pathOf(newdir), newname)
+	move := func(n *Inode, from, to string) error {
+		if n.kind == KindDir {
+			return v.held.Moved(from, to)
+		}
+		return v.held.MovedOne(n.heldKey(), from, to)
+	}
 	return func(err error) {
 		switch {
 		case err != nil || from == to:
-		case exchange:
-			const aside = "/" // no path begins so
+		case other != nil && (n.kind == KindDir || other.kind == KindDir):
+			const aside = "//" // no path begins so
 			v.sayHeld(errors.Join(v.held.Moved(from, aside), v.held.Moved(to, from), v.held.Moved(aside, to)))
+		case other != nil:
+			v.sayHeld(errors.Join(move(n, from, to), move(other, to, from)))
 		default:
-			v.sayHeld(v.held.Moved(from, to))
+			v.sayHeld(move(n, from, to))
 		}
+	}
+}
+
+// unnamedHeld notes that n has lost a name, and perhaps has others.
+func (v *Volume) unnamedHeld(n *Inode, dir *Inode, name string) {
+	if !v.held.Empty() && v.held.Has(n.heldKey()) {
+		v.sayHeld(v.held.Lost(n.heldKey(), path.Join(v.pathOf(dir), name)))
 	}
 }
 
@@ -303,19 +355,16 @@ func (v *Volume) errStandsIn(n *Inode) error {
 // heldLines lists what is held back for people: so many lines, and then a count.
 func (v *Volume) heldLines(most int) []string {
 	var out []string
-	more := 0
-	for _, it := range v.held.List() {
-		if len(out) < 2*most && !v.isAt(it) { // removed while the daemon was being killed
-			continue
+	for _, it := range v.held.List(most) {
+		switch {
+		case it.Unknown():
+			out = append(out, leftOutHere+"a file that had several names: "+strings.Join(it.What, "; "))
+		case v.isAt(it): // else it was removed while the daemon was being killed
+			out = append(out, heldLine(it.Path, it.What))
 		}
-		if len(out) == most {
-			more++
-			continue
-		}
-		out = append(out, heldLine(it.Path, it.What))
 	}
-	if more > 0 {
-		out = append(out, fmt.Sprintf("left out here: and of %d more", more))
+	if more := v.held.Len() - most; more > 0 {
+		out = append(out, fmt.Sprintf("%sand of %d more", leftOutHere, more))
 	}
 	return out
 }
@@ -328,8 +377,8 @@ func heldLine(at string, what []string) string {
 const leftOutHere = "left out here: "
 
 // heldAt is the inode at a path of warm.
-func (v *Volume) heldAt(at string) (heldback.Key, bool) {
-	fd, err := openPath(v.warmFD, nameOf(at))
+func heldAt(warmFD int, at string) (heldback.Key, bool) {
+	fd, err := openPath(warmFD, nameOf(at))
 	if err != nil {
 		return heldback.Key{}, false
 	}
@@ -341,27 +390,28 @@ func (v *Volume) heldAt(at string) (heldback.Key, bool) {
 
 // isAt says whether an item's inode is where its path says.
 func (v *Volume) isAt(it heldback.Item) bool {
-	k, ok := v.heldAt(it.Path)
+	k, ok := heldAt(v.warmFD, it.Path)
 	return ok && k == it.Key
 }
 
-// relistAfterCut looks again at what a listing had made before the power went: in a directory that is not listed yet nobody has changed
-// anything, so where it is not as the commit has it, that is held back, and the note of it may be lost.
-func (l *lister) relistAfterCut(e *Entry) error {
+// again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet nobody has changed
+// anything, so where it is not as the commit has it, that is held back, and the note of it may be lost with the power.
+func (l *lister) again(e *Entry) (standsIn bool, err error) {
 	fd, err := openAt(l.fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
 	if err := statAt(fd, "", &st); err != nil {
-		return err
+		return false, err
 	}
-	if kindOf(uint32(st.Mode)) != e.Kind {
-		if l.v.held.Has(heldKey(&st)) {
-			return nil
-		}
-		return l.v.hold(&st, l.r.path(e), &held{Entry: heldEntryOf(e), what: []string{whyStandIn(e, errors.New("it could not be made"))}})
+	h, err := holding(l.v.held, heldKey(&st))
+	if err != nil || h != nil && h.Entry != nil {
+		return true, err
 	}
-	return l.r.attrsOf(fd, byName(l.fd, e.Name), e)
+	if kindOf(uint32(st.Mode)) == e.Kind {
+		return false, l.r.attrsOf(fd, byName(l.fd, e.Name), e)
+	}
+	return true, l.v.hold(&st, l.r.path(e), &held{Entry: heldEntryOf(e), what: []string{whyStandIn(e, errors.New("it could not be made"))}})
 }

@@ -133,6 +133,9 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 	if err := v.reloadMode(n, fd); err != nil {
 		return err
 	}
+	if killSGID {
+		v.unhold(n, heldSGID, "")
+	}
 	if killSGID && n.mu.mode&unix.S_ISGID != 0 {
 		if err := unix.Chmod(fdPath(fd), n.mu.mode&07777&^unix.S_ISGID); err != nil {
 			return err
@@ -166,8 +169,10 @@ func (v *Volume) removexattr(n *Inode, attr string) error {
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
 			return target(dirfd, name, anon).remove(attr)
 		})
-		if v.unhold(n, heldXattrs, attr) && errors.Is(err, unix.ENODATA) {
-			err = nil // the commit has it
+		if err == nil || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
+			if v.unhold(n, heldXattrs, attr) {
+				err = nil // the commit has it
+			}
 		}
 		if err != nil {
 			return err

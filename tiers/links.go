@@ -37,9 +37,7 @@ func (l *linkGroups) read(ino uint64, e *Entry) bool {
 }
 
 func (l *linkGroups) group(ino uint64, old *Entry, dir string) string {
-	if l.byIno == nil {
-		l.byIno, l.owner, l.inDirs = map[uint64]string{}, map[string]uint64{}, map[string]map[string]struct{}{}
-	}
+	l.init()
 	g := l.byIno[ino]
 	if g == "" {
 		if old != nil && old.Link != "" {
@@ -54,11 +52,23 @@ func (l *linkGroups) group(ino uint64, old *Entry, dir string) string {
 		}
 		l.byIno[ino], l.owner[g] = g, ino
 	}
+	l.stands(g, dir)
+	return g
+}
+
+func (l *linkGroups) init() {
+	if l.byIno == nil {
+		l.byIno, l.owner, l.inDirs = map[uint64]string{}, map[string]uint64{}, map[string]map[string]struct{}{}
+	}
+}
+
+// stands notes that a name of a group is in a directory.
+func (l *linkGroups) stands(g, dir string) {
+	l.init()
 	if l.inDirs[g] == nil {
 		l.inDirs[g] = map[string]struct{}{}
 	}
 	l.inDirs[g][dir] = struct{}{}
-	return g
 }
 
 // spanning returns the groups with names in more than one directory.

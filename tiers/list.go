@@ -201,15 +201,24 @@ func (l *lister) entry(e *Entry, new made) error {
 			}
 		}
 	default:
-		switch err = l.r.special(l.fd, e); {
-		case exists(err) == nil:
+		if err = l.r.special(l.fd, e); err != nil && !errors.Is(err, unix.EEXIST) {
+			if err = l.r.standIn(l.fd, e, err); err == nil {
+				return nil
+			}
+		}
+		switch {
+		case err == nil:
 			err = l.r.attrs(l.fd, e.Name, e)
-		default:
-			return l.r.standIn(l.fd, e, err)
+		case errors.Is(err, unix.EEXIST):
+			if standsIn, err := l.again(e); standsIn || err != nil {
+				return err
+			}
 		}
 	}
-	if errors.Is(err, unix.EEXIST) && l.v.afterCut {
-		err = l.relistAfterCut(e)
+	if errors.Is(err, unix.EEXIST) && e.Kind == KindFile && l.v.afterCut {
+		if _, err := l.again(e); err != nil {
+			return err
+		}
 	}
 	if exists(err) != nil || e.Link == "" {
 		return exists(err)
@@ -228,7 +237,7 @@ func (l *lister) whole(e *Entry) error {
 		if r, ok := readRecord(byName(l.fd, e.Name)); ok && r.has(recClean) {
 			return unix.EEXIST
 		}
-		if err := unix.Unlinkat(l.fd, e.Name, 0); err != nil { // half of it
+		if err := errors.Join(l.v.held.Drop(heldKey(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil { // half of it
 			return err
 		}
 	}
@@ -260,7 +269,8 @@ func (l *lister) subdir(e *Entry) error {
 		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
 		if r, ok := readRecord(byName(l.fd, e.Name)); ok && (!r.has(recUnlisted) || e.Dir() == (DirID{Tree: r.id, Meta: r.meta})) {
 			if l.v.afterCut {
-				return l.relistAfterCut(e)
+				_, err = l.again(e)
+				return err
 			}
 			return nil
 		}

@@ -283,6 +283,9 @@ const fsyncMost = 8
 // flush makes durable in warm what the commit has: after a power cut warm must not be behind it, or the next commit takes it back.
 func (w *liveWalk) flush() error {
 	v := w.c.v
+	if err := v.held.Sync(); err != nil {
+		return err
+	}
 	files := 0
 	for _, m := range w.marks {
 		files += len(m.files)

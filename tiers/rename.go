@@ -48,6 +48,9 @@ func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 		v.moves.Add(1)
 		release := victim.lostName(err, dir, name)
 		v.ns.Unlock()
+		if err == nil {
+			v.unnamedHeld(victim.n, dir, name)
+		}
 		return victim.release(err, release)
 	})
 }
@@ -236,7 +239,11 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	v.watchMove(dir, name, newdir, newname)
-	heldMoved := v.movingHeld(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0)
+	var other *Inode
+	if flags&unix.RENAME_EXCHANGE != 0 {
+		other = replaced.n
+	}
+	heldMoved := v.movingHeld(moved.n, dir, name, newdir, newname, other)
 	if v.Rules().HasCritical() && (moved.n.dir != nil || exists && replaced.n.dir != nil) { // and all that is in it
 		v.critical.needWhole(v.cfg.CriticalDelay)
 	}
@@ -245,6 +252,7 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		err := unix.Renameat2(dirfd, name, newfd, newname, uint(flags))
 		v.moves.Add(1)
 		var release [2]*Inode
+		replacedHeld := false
 		switch {
 		case err != nil || exists && moved.n == replaced.n && flags&unix.RENAME_EXCHANGE == 0: // two names of one file: nothing happens
 		case flags&unix.RENAME_EXCHANGE != 0:
@@ -253,10 +261,14 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		default:
 			if exists {
 				release[1] = replaced.lostName(nil, newdir, newname)
+				replacedHeld = true
 			}
 			release[0] = v.rename(moved.n, dir, name, newdir, newname)
 		}
 		v.ns.Unlock()
+		if replacedHeld {
+			v.unnamedHeld(replaced.n, newdir, newname)
+		}
 		heldMoved(err)
 		for _, p := range release {
 			if p != nil {

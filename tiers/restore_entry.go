@@ -16,6 +16,18 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 	r.at = at
 	var st unix.Statx_t
 	exists := statAt(fd, e.Name, &st) == nil
+	if exists && r.vol != nil {
+		h, err := holding(r.vol.held, heldKey(&st))
+		if err != nil {
+			return false, err
+		}
+		if h != nil && h.Entry != nil || kindOf(uint32(st.Mode)) != e.Kind {
+			if err := errors.Join(r.vol.held.Drop(heldKey(&st)), removeTree(fd, e.Name)); err != nil {
+				return false, err
+			}
+			exists = false
+		}
+	}
 	if exists && kindOf(uint32(st.Mode)) != e.Kind {
 		if err := removeTree(fd, e.Name); err != nil {
 			return false, err
@@ -29,7 +41,7 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 		return r.file(ctx, fd, at, e, exists, &st)
 	}
 	if exists {
-		if err := unix.Unlinkat(fd, e.Name, 0); err != nil {
+		if err := r.unlink(fd, e, &st); err != nil {
 			return false, err
 		}
 	}
@@ -41,6 +53,16 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 	}
 	r.count(0)
 	return true, r.attrsOfNew(fd, e)
+}
+
+// unlink removes what is made anew, and what is held back of it.
+func (r *restorer) unlink(fd int, e *Entry, st *unix.Statx_t) error {
+	if r.vol != nil && st.Nlink == 1 {
+		if err := r.vol.held.Drop(heldKey(st)); err != nil {
+			return err
+		}
+	}
+	return unix.Unlinkat(fd, e.Name, 0)
 }
 
 // errReplaced: somebody who may write in the directory put something else in the place of what was restored.
@@ -190,7 +212,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 				return true, r.putRecord(byName(fd, e.Name), rec)
 			}
 		}
-		if err := unix.Unlinkat(fd, e.Name, 0); err != nil {
+		if err := r.unlink(fd, e, st); err != nil {
 			return false, err
 		}
 	}

@@ -89,7 +89,7 @@ func whyStandIn(e *Entry, why error) string {
 }
 
 // standIn makes an empty file in the place of an entry that cannot be made because of why: it opens with EIO, and commits have the entry.
-// A copy has nothing there, and says so.
+// A copy has nothing there, and says so. EEXIST where something is there.
 func (r *restorer) standIn(fd int, e *Entry, why error) error {
 	if r.vol == nil {
 		if errors.Is(why, errUntrusted) {
@@ -105,9 +105,6 @@ func (r *restorer) standIn(fd int, e *Entry, why error) error {
 		return why
 	}
 	f, err := openAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0)
-	if errors.Is(err, unix.EEXIST) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}

@@ -90,9 +90,10 @@ func (r *restorer) emptyDir(dirfd int, name string) error {
 }
 
 // stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
-func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) error {
+func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) (err error) {
 	mode := e.Mode & 0777
-	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
+	var fd int
+	fd, err = openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
 	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
 	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
 		fd, err = openAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
@@ -101,6 +102,12 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) error {
 		return err
 	}
 	defer unix.Close(fd)
+	defer func() {
+		var st unix.Statx_t
+		if err != nil && !r.vol.held.Empty() && statAt(fd, "", &st) == nil {
+			err = errors.Join(err, r.vol.held.Drop(heldKey(&st)))
+		}
+	}()
 	if e.Size > 0 {
 		if err := unix.Ftruncate(fd, e.Size); err != nil {
 			return err

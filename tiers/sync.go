@@ -239,6 +239,7 @@ func (v *Volume) flushWarm() error {
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)
 	}
+	err = errors.Join(err, v.held.Sync())
 	v.points.setError("flush", err)
 	return err
 }

@@ -69,7 +69,7 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
-	if w.held, err = openHeld(state, fd, nil); err != nil {
+	if w.held, _, err = openHeld(state, fd, nil); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}

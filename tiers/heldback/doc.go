@@ -9,6 +9,7 @@
 //	{"ino":N,"gen":N,"root":true}                      the first line: warm's root
 //	{"ino":N,"gen":N,"path":P,"what":[...],"value":V}  what is held back of an inode; replaces what was
 //	{"ino":N,"gen":N,"gone":true}                      nothing any more
+//	{"ino":N,"gen":N,"moved":true,"path":P}            it has another path; "/": one that nobody knows, for it lost one of several names
 //	{"from":P,"path":P}                                a directory was renamed
 //
 // with path64 and from64, in base64, for paths that are not UTF-8. What V is the caller knows alone.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -32,9 +33,9 @@ type Item struct {
 type Table struct {
 	mu    sync.RWMutex
 	path  string
-	file  *os.File // nil until something is written
-	end   int64    // of the file
-	dirty bool     // something was put that is not durable
+	file  *os.File    // nil until something is written
+	end   int64       // of the file
+	dirty atomic.Bool // something was put that is not durable
 	items map[Key]*place
 	texts map[string][]string // of what is held back: many files have the same
 	lines int
@@ -55,6 +56,12 @@ type place struct {
 	size int
 }
 
+// unknown is the path of an inode that lost the name that was known: it has another one. (No path below a root begins so.)
+const unknown = "/"
+
+// Unknown says that nobody knows where the inode of an item is.
+func (it *Item) Unknown() bool { return it.Path == unknown }
+
 type line struct {
 	Key
 	Path   string          `json:"path,omitempty"`
@@ -65,6 +72,7 @@ type line struct {
 	Value  json.RawMessage `json:"value,omitempty"`
 	Gone   bool            `json:"gone,omitempty"`
 	Root   bool            `json:"root,omitempty"`
+	Moved  bool            `json:"moved,omitempty"`
 }
 
 func text(s string) (string, []byte) {
@@ -94,7 +102,7 @@ func Open(path string, root Key, rewrite Rewrite) (*Table, error) {
 		off += size
 	}
 	t.end = int64(len(data))
-	if rewrite != nil && t.lines > 2*len(t.items)+1000 {
+	if rewrite != nil && !t.copied && t.lines > 2*len(t.items)+1000 {
 		return t, t.shrink(data)
 	}
 	if t.file, err = openFile(path, rewrite != nil); err == nil && rewrite != nil {
@@ -106,7 +114,8 @@ func Open(path string, root Key, rewrite Rewrite) (*Table, error) {
 // Copied says that the table is about another directory than root, which this one was copied from: nothing is found before Rekey.
 func (t *Table) Copied() bool { return t.copied }
 
-// Rekey finds the inodes by their paths, and gives what it did not find: nothing is held back of it any more.
+// Rekey finds the inodes by their paths, and gives those that it did not find: nothing is held back there any more. A table that is only
+// read finds them for itself alone.
 func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,13 +126,16 @@ func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err er
 	was := t.items
 	t.items = make(map[Key]*place, len(was))
 	for _, p := range was {
-		if k, ok := find(p.path); ok {
+		if k, ok := find(p.path); ok && p.path != unknown {
 			t.items[k] = p
 		} else {
 			lost = append(lost, p.path)
 		}
 	}
 	slices.Sort(lost)
+	if t.rewrite == nil {
+		return lost, nil
+	}
 	old := t.file
 	err = t.shrink(data)
 	return lost, errors.Join(err, old.Close())
@@ -151,6 +163,10 @@ func (t *Table) take(raw []byte, off int64) error {
 		delete(t.items, l.Key)
 	case from != "":
 		t.move(from, path)
+	case l.Moved:
+		if p := t.items[l.Key]; p != nil {
+			p.path = path
+		}
 	case l.Ino == 0 || len(l.Value) == 0:
 		return errors.New("is nothing that this version writes")
 	default:
@@ -220,10 +236,12 @@ func (t *Table) keys() []Key {
 	for k := range t.items {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b Key) int {
-		return cmp.Or(strings.Compare(t.items[a].path, t.items[b].path), cmp.Compare(a.Ino, b.Ino), cmp.Compare(a.Gen, b.Gen))
-	})
+	slices.SortFunc(keys, t.compare)
 	return keys
+}
+
+func (t *Table) compare(a, b Key) int {
+	return cmp.Or(strings.Compare(t.items[a].path, t.items[b].path), cmp.Compare(a.Ino, b.Ino), cmp.Compare(a.Gen, b.Gen))
 }
 
 // write appends a line; t.mu is held.
@@ -248,7 +266,7 @@ func (t *Table) write(l line) (off int64, size int, err error) {
 	off = t.end
 	t.end += int64(len(raw))
 	t.lines++
-	t.dirty = true
+	t.dirty.Store(true)
 	return off, len(raw), nil
 }
 
@@ -281,7 +299,28 @@ func (t *Table) Drop(k Key) error {
 	return err
 }
 
-// Moved notes that a directory, or what else was at a path, has another one now.
+// MovedOne notes that an inode, no directory, has another path; one of several names was renamed where it was not at from.
+func (t *Table) MovedOne(k Key, from, to string) error {
+	if !t.Has(k) {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.items[k]
+	if p == nil || p.path != from && p.path != unknown || p.path == to {
+		return nil
+	}
+	p.path = to
+	l := line{Key: k, Moved: true}
+	l.Path, l.Path64 = text(to)
+	_, _, err := t.write(l)
+	return err
+}
+
+// Lost notes that an inode has no name at a path any more, but others that nobody knows.
+func (t *Table) Lost(k Key, at string) error { return t.MovedOne(k, at, unknown) }
+
+// Moved notes that a directory has another path, and all below it.
 func (t *Table) Moved(from, to string) error {
 	if t.Empty() {
 		return nil
@@ -350,37 +389,51 @@ func (t *Table) Get(k Key) (it Item, ok bool, err error) {
 	if err != nil {
 		return Item{}, true, fmt.Errorf("read what is held back of %q: %w", p.path, err)
 	}
-	return Item{Key: k, Path: p.path, What: p.what, Value: l.Value}, true, nil
+	return Item{Key: k, Path: p.path, What: slices.Clone(p.what), Value: l.Value}, true, nil
 }
 
-// List gives the items, without their values, in the order of their paths.
-func (t *Table) List() []Item {
+// List gives the first items in the order of their paths, without their values: so many at most, and 0 for all.
+func (t *Table) List(most int) []Item {
 	if t == nil {
 		return nil
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	out := make([]Item, 0, len(t.items))
-	for _, k := range t.keys() {
-		out = append(out, Item{Key: k, Path: t.items[k].path, What: t.items[k].what})
+	var keys []Key
+	if most <= 0 || most >= len(t.items) {
+		keys = t.keys()
+	} else { // of very many a few are wanted
+		for k := range t.items {
+			if len(keys) == most && t.compare(k, keys[most-1]) >= 0 {
+				continue
+			}
+			at, _ := slices.BinarySearchFunc(keys, k, t.compare)
+			if keys = slices.Insert(keys, at, k); len(keys) > most {
+				keys = keys[:most]
+			}
+		}
+	}
+	out := make([]Item, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, Item{Key: k, Path: t.items[k].path, What: slices.Clone(t.items[k].what)})
 	}
 	return out
 }
 
 // Sync makes durable what was put.
 func (t *Table) Sync() error {
-	if t == nil {
+	if t == nil || !t.dirty.Load() {
 		return nil
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.dirty {
+	if !t.dirty.Load() {
 		return nil
 	}
 	if err := t.file.Sync(); err != nil {
 		return fmt.Errorf("make durable what is held back: %w", err)
 	}
-	t.dirty = false
+	t.dirty.Store(false)
 	return nil
 }
 

@@ -32,7 +32,7 @@ func put(t *testing.T, tab *Table, ino uint64, path, value string) {
 // said gives paths and values of a table.
 func said(t *testing.T, tab *Table) (out []string) {
 	t.Helper()
-	for _, it := range tab.List() {
+	for _, it := range tab.List(0) {
 		got, ok, err := tab.Get(it.Key)
 		if err != nil || !ok {
 			t.Fatalf("%v: %v", it, err)
@@ -152,5 +152,89 @@ func TestCopiedTable(t *testing.T) {
 	}
 	if got, want := said(t, again), []string{`20 "b" [owner] 2`}; !reflect.DeepEqual(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A table that is only read finds a copy's inodes too, and changes nothing; one that has to shrink is rekeyed first.
+func TestCopiedTableReadOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "held")
+	tab := open(t, path)
+	for i := range 1200 {
+		put(t, tab, 10, "a", fmt.Sprint(i))
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	find := func(p string) (Key, bool) { return Key{20, 2}, p == "a" }
+	view, err := Open(path, Key{3, 3}, nil)
+	if err != nil || !view.Copied() {
+		t.Fatalf("copied %v, %v", view.Copied(), err)
+	}
+	if _, err := view.Rekey(find); err != nil || !view.Has(Key{20, 2}) {
+		t.Errorf("not found: %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(before) {
+		t.Errorf("a view wrote, %v", err)
+	}
+	other, err := Open(path, Key{3, 3}, os.WriteFile)
+	if err != nil || !other.Copied() {
+		t.Fatalf("copied %v, %v", other.Copied(), err)
+	}
+	if lost, err := other.Rekey(find); err != nil || len(lost) > 0 {
+		t.Errorf("lost %q, %v", lost, err)
+	}
+	again, err := Open(path, Key{3, 3}, os.WriteFile)
+	if err != nil || again.Copied() || !again.Has(Key{20, 2}) {
+		t.Errorf("copied %v, %v", again.Copied(), err)
+	}
+}
+
+func TestPaths(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "held")
+	tab := open(t, path)
+	for i, name := range []string{"d/a", "d/b", "c"} {
+		put(t, tab, uint64(10+i), name, "1")
+	}
+	for _, err := range []error{
+		tab.MovedOne(Key{10, 1}, "d/a", "z"),
+		tab.MovedOne(Key{11, 1}, "another name", "y"), // of one with several
+		tab.Lost(Key{12, 1}, "c"),
+		tab.Moved("d", "e"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, x := range []*Table{tab, open(t, path)} {
+		var got []string
+		for _, it := range x.List(2) {
+			got = append(got, it.Path)
+		}
+		if want := []string{"/", "e/b"}; !reflect.DeepEqual(got, want) || !x.List(1)[0].Unknown() {
+			t.Errorf("%q, want %q", got, want)
+		}
+		if all := x.List(0); len(all) != 3 || all[2].Path != "z" {
+			t.Errorf("%v", all)
+		}
+	}
+	if lost, err := tab.Rekey(func(p string) (Key, bool) { return Key{30, 1}, p == "/" }); err != nil || len(lost) != 3 {
+		t.Errorf("an unknown path was looked for: %q, %v", lost, err)
+	}
+}
+
+// Items that say the same share the text, not what somebody does with it.
+func TestSharedText(t *testing.T) {
+	tab := open(t, filepath.Join(t.TempDir(), "held"))
+	put(t, tab, 10, "a", "1")
+	put(t, tab, 11, "b", "1")
+	it, _, err := tab.Get(Key{10, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	it.What[0] = "changed"
+	tab.List(1)[0].What[0] = "changed"
+	if got := said(t, tab); !reflect.DeepEqual(got, []string{`10 "a" [owner] 1`, `11 "b" [owner] 1`}) {
+		t.Errorf("%q", got)
 	}
 }
