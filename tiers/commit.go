@@ -246,7 +246,11 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		r.ctime = a.Ctime
 		r.flags |= n.mu.rec.flags & recGroup
 		r.group = n.mu.rec.group
+		if a.Blocks != st.Blocks { // it came back from cold, or has a record that takes a block
+			r.flags, r.blocks = r.flags|recBlocks, a.Blocks
+		}
 		if v.step("record.file") == nil && v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
+			v.hideBlock(n, &r, &st, dirfd, f.name)
 			n.mu.ungranted, n.mu.captured = false, ID{}
 			if n.written.Load() == nil && r.size >= writtenMin {
 				n.written.Store(newWritten(r.id))
@@ -256,6 +260,19 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	}
 	n.mu.Unlock()
 	v.unref(n, 1)
+}
+
+// hideBlock notes how many blocks stat shows of a file where its record, beside attributes of the user's, took one more: a file does not
+// grow by being committed. n.mu is held; st is from before.
+func (v *Volume) hideBlock(n *Inode, r *record, st *unix.Statx_t, dirfd int, name string) {
+	var now unix.Statx_t
+	if r.has(recBlocks) || !v.records || statAt(dirfd, name, &now) != nil || now.Ino != n.ino || now.Blocks <= st.Blocks {
+		return
+	}
+	r.flags, r.blocks = r.flags|recBlocks, st.Blocks
+	if err := v.storeNamed(n, *r, byName(dirfd, name)); err != nil {
+		v.log.WithError(err).WithField("inode", n.ino).Debug("a file shows a block more than it has")
+	}
 }
 
 // recordDir marks a directory clean if nothing below it was touched since the boundary, and says whether it did.

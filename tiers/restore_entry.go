@@ -269,6 +269,14 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	if e.Holes > 0 { // pages of zeros are holes here that were none
 		rec.flags, rec.blocks = rec.flags|recBlocks, e.blocks()
 	}
+	if err := r.putRecord(byName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
+		return true, err
+	}
+	before := now.Blocks
+	if err := statAt(f, "", &now); err != nil || now.Blocks <= before {
+		return true, err
+	}
+	rec.flags, rec.blocks = rec.flags|recBlocks, before // the record took a block, which is none of the file's
 	return true, r.putRecord(byName(fd, e.Name), rec)
 }
 

@@ -120,6 +120,10 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) (err error) {
 	if e.Size > 0 {
 		rec.flags |= recStub | recBlocks
 		rec.blocks = e.blocks()
+		var st unix.Statx_t
+		if len(e.Xattrs) > 0 && statAt(fd, "", &st) == nil {
+			rec.blocks += st.Blocks // what its attributes take; the record may take a block too, which is none of the file's
+		}
 	}
 	if err := r.setRecord(fd, byFD(fd), e, &rec); err != nil {
 		return fmt.Errorf("store the record of a stub: %w", err)
