@@ -23,6 +23,7 @@ const capabilities = fuse.CAP_ATOMIC_O_TRUNC | // O_TRUNC comes with OPEN instea
 	fuse.CAP_HANDLE_KILLPRIV_V2 | // without it a GETXATTR security.capability comes before every write
 	fuse.CAP_SETXATTR_EXT | // says when setting an ACL must clear sgid
 	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // kernel_cache=off keeps mmap
+	fuse.CAP_NO_EXPORT_SUPPORT | // a file handle (name_to_handle_at(2), NFS) would be stale as soon as the kernel forgets the inode
 	fuse.CAP_ABORT_ERROR // tells an aborted connection from an unmount
 
 // refused are not for us: NO_OPEN_SUPPORT, since every open counts; WRITEBACK_CACHE, since writes would no longer reach warm before
