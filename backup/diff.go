@@ -296,6 +296,9 @@ func (d *comparison) fields(a, b *tiers.Entry) []string {
 	if !slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y tiers.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }) {
 		f = append(f, "xattrs")
 	}
+	if a.Flags != b.Flags {
+		f = append(f, "flags")
+	}
 	if !d.sameGroup(a.Link, b.Link) {
 		f = append(f, "link")
 	}

@@ -31,7 +31,7 @@
 // base64 with padding as its value (name64, target64, value64, dirs64).
 //
 // The first line is the header: {"tree":"HEX"}, tree first, the id of the user's tree that the lines describe (at the
-// root: of the commit's tree without .emberfs). In the header of the root mode, uid, gid, mtime and xattrs follow, the
+// root: of the commit's tree without .emberfs). In the header of the root mode, uid, gid, mtime, x_flags and xattrs follow, the
 // root's own.
 //
 // Each other line is an entry:
@@ -41,6 +41,8 @@
 //	mode    four octal digits: suid, sgid, sticky and permissions
 //	uid gid
 //	mtime   [S,N]: S seconds since 1970, perhaps negative, plus N nanoseconds, 0 to 999999999
+//	x_flags the sum of the flags of chattr(1), as FS_IOC_GETFLAGS numbers them: immutable 16, append only 32, nodump 64, noatime 128;
+//	        missing where there are none, and a reader passes over others
 //	xattrs  [{"name":N,"value":V},...] sorted by name; missing where there are none
 //	size    bytes; of a file or symlink
 //	x_holes of a sparse file: blocks of 512 bytes that it has less than a file without holes, of size rounded up to 4096 bytes

@@ -144,6 +144,10 @@ func appendAttrs(b []byte, e *tiers.Entry) []byte {
 	b = append(b, ',')
 	b = strconv.AppendUint(b, uint64(e.Mtime.Nsec), 10)
 	b = append(b, ']')
+	if e.Flags != 0 {
+		b = append(b, `,"x_flags":`...)
+		b = strconv.AppendUint(b, uint64(e.Flags), 10)
+	}
 	sep := `,"xattrs":[{`
 	for _, x := range e.Xattrs {
 		if ownXattr(x.Name) {
@@ -278,6 +282,9 @@ func attr(r *jsonReader, f *fields, e *tiers.Entry, key string) (err error) {
 		e.Mtime, err = r.time()
 	case "xattrs":
 		e.Xattrs, err = r.xattrs()
+	case "x_flags":
+		n, err = r.integer(1, 1<<31-1)
+		e.Flags = uint32(n) & tiers.KeptFlags // a later version may keep more
 	default:
 		return errUnknownKey
 	}

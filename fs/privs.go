@@ -62,7 +62,7 @@ func (f *filesystem) killForeignSGID(n *tiers.Inode, h *fuse.InHeader) error {
 	}
 	mode = a.Mode & modeBits &^ unix.S_ISGID
 	if _, err = v.Setattr(n, nil, &tiers.SetAttr{Mode: &mode}); err == nil {
-		v.ModeChanged(n)
+		v.AttrChanged(n)
 	}
 	return err
 }

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"syscall"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -228,11 +227,6 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 		return 0, f.status("copy_file_range", in.NodeId, err)
 	}
 	return uint32(n), fuse.OK
-}
-
-// Ioctl has nothing to offer here; forwarding to warm would let a program reach the backing filesystem.
-func (f *filesystem) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
-	return fuse.Status(syscall.ENOTTY)
 }
 
 // Locks are the kernel's own: remote locks are not negotiated, so these are never asked.

@@ -30,7 +30,7 @@ type tc struct {
 
 func posixCases() []pcase {
 	return slices.Concat(attrCases(), openCases(), ioCases(), spaceCases(), dirCases(), nameCases(), renameCases(), linkCases(),
-		unlinkedCases(), xattrCases(), aclCases(), permissionCases(), privilegeCases(), lockCases(), mmapCases(), specialCases(), parallelCases(), fixtureCases())
+		unlinkedCases(), xattrCases(), aclCases(), permissionCases(), privilegeCases(), flagCases(), lockCases(), mmapCases(), specialCases(), parallelCases(), fixtureCases())
 }
 
 func (c *tc) p(name string) string { return filepath.Join(c.dir, name) }

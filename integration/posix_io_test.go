@@ -225,8 +225,7 @@ func ioctlUnknown(c *tc) {
 
 func ioctlBacking(c *tc) {
 	fd := c.open(c.file("f", "x"), unix.O_RDWR, 0)
-	c.want(ioctl(fd, unix.FS_IOC_GETFLAGS), unix.ENOTTY, "FS_IOC_GETFLAGS")
-	c.want(ioctl(fd, 0x40086602), unix.ENOTTY, "FS_IOC_SETFLAGS")
+	c.want(ioctl(fd, 0x80087601), unix.ENOTTY, "FS_IOC_GETVERSION")
 	c.want(ioctl(fd, 0x8008587d), unix.ENOTTY, "the shutdown ioctl")
 }
 

@@ -126,7 +126,7 @@ func (v *Volume) readlinkVia(c *mountClone, attr uint64, dirfd int, name string)
 func (v *Volume) movesAtime(n *Inode, h *Handle) bool {
 	mode := v.atimeMode()
 	switch {
-	case mode.Never || v.noatime || n.kind == KindDir && mode.NoDirs:
+	case mode.Never || v.noatime || v.flags(n)&FlagNoatime != 0 || n.kind == KindDir && mode.NoDirs:
 		return false
 	case mode.Strict || !v.relatime:
 		return true

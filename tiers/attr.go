@@ -76,6 +76,9 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 	if err := v.errStandsIn(n); err != nil {
 		return Attr{}, err
 	}
+	if err := v.maySet(n, in); err != nil {
+		return Attr{}, err
+	}
 	if in.Size != nil {
 		n.opens.Add(1) // it is not released meanwhile
 		defer n.opens.Add(-1)

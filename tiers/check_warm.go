@@ -276,8 +276,8 @@ func (w *warmWalk) vanished(at string, names []Dirent, lists []listing, dirty bo
 // heldBack lists what this machine could not make.
 func (w *warmWalk) heldBack() {
 	const most = 100
-	list := w.held.List(most)
-	if more := w.held.Len() - len(list); more > 0 {
+	list, more := w.held.List(most)
+	if more > 0 {
 		defer func() {
 			w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, more)})
 		}()
@@ -370,7 +370,7 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, 
 	if h, err := holding(w.held, heldKey(st)); err == nil {
 		h.fill(&now)
 	}
-	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || mtime && now.Mtime != e.Mtime {
+	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || now.Flags != e.Flags || mtime && now.Mtime != e.Mtime {
 		return true
 	}
 	if e.Kind == KindSymlink {

@@ -100,6 +100,7 @@ type Entry struct {
 	Target   string  // symlink: where it points to
 	Xattrs   []Xattr // sorted by name
 	Link     string  // hard-link group; "" where the file has one name
+	Flags    uint32  // of chattr(1), those in KeptFlags
 	Lost     bool    // of a file: cold may have lost its content, so Tx.PutDir carries it over unseen
 	Other    *Other  // of KindOther, which has a name and an ID besides, and nothing else
 	Holes    int64   // of a sparse file: blocks of 512 bytes that it has less than its size asks for (see HolesOf)
@@ -112,6 +113,15 @@ type Other struct {
 	Mode   uint32 // as git's tree has it
 	Why    string // for people
 }
+
+// KeptFlags are the flags of chattr(1) that commits keep: immutable, append only, nodump, noatime (FS_IOC_SETFLAGS(2const)).
+const KeptFlags = FlagImmutable | FlagAppend | 0x40 | FlagNoatime
+
+const (
+	FlagImmutable = 0x10
+	FlagAppend    = 0x20
+	FlagNoatime   = 0x80
+)
 
 // HolesOf is an entry's Holes for a file of a size in bytes with so many blocks of 512: 0 unless it is sparse as cp(1) and tar(1)
 // tell it.

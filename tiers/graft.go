@@ -41,6 +41,9 @@ func (v *Volume) crosses(n, newdir *Inode, newname string) bool {
 
 // prepare readies a directory for a name that is to be made in it. Nothing is locked; never between begin and end.
 func (v *Volume) prepare(dir *Inode) error {
+	if err := v.may(dir, FlagImmutable); err != nil {
+		return err
+	}
 	if err := v.listWithRoom(dir); err != nil {
 		return err
 	}

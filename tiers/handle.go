@@ -63,6 +63,9 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	if err := v.errStandsIn(n); err != nil {
 		return nil, err
 	}
+	if err := v.mayOpen(n, flags); err != nil {
+		return nil, err
+	}
 	v.lookUnseen(n)
 	trunc := flags&unix.O_TRUNC != 0
 	if !writable(flags) && !trunc {
@@ -181,6 +184,9 @@ func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
 
 func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	v, n := h.v, h.n
+	if err := v.may(n, FlagImmutable); err != nil {
+		return 0, err
+	}
 	v.begin()
 	defer v.end()
 	if err := v.touchContent(n); err != nil {
@@ -246,12 +252,12 @@ func (v *Volume) killPriv(n *Inode, fd int) error {
 		return err
 	}
 	n.mu.mode = clean
-	v.ModeChanged(n)
+	v.AttrChanged(n)
 	return nil
 }
 
-// ModeChanged tells the kernel that a file's mode changed by a request for something else: it has the old one, and would not ask.
-func (v *Volume) ModeChanged(n *Inode) {
+// AttrChanged tells the kernel that attributes of n changed by a request for something else: it has the old ones, and would not ask.
+func (v *Volume) AttrChanged(n *Inode) {
 	if inval := v.inval.Load(); inval != nil {
 		(*inval).InvalAttr(n.id)
 	}

@@ -29,6 +29,13 @@ func (h *Handle) Fallocate(mode uint32, off, length int64) error {
 
 func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	v, n := h.v, h.n
+	forbidden := uint32(FlagImmutable)
+	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
+		forbidden |= FlagAppend
+	}
+	if err := v.may(n, forbidden); err != nil {
+		return err
+	}
 	v.begin()
 	defer v.end()
 	if err := v.touchContent(n); err != nil {
@@ -91,6 +98,9 @@ func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, l
 			m, err = out.write(buf[:m], offOut, killPriv)
 		}
 		return m, err
+	}
+	if err := v.may(out.n, FlagImmutable); err != nil {
+		return 0, err
 	}
 	v.begin()
 	defer v.end()

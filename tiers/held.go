@@ -26,6 +26,8 @@ type held struct {
 	Mode      *uint32     `json:"mode,omitempty"`
 	GivenMode *uint32     `json:"given_mode,omitempty"`
 	Xattrs    []heldXattr `json:"xattrs,omitempty"`
+	// Flags are those of chattr(1), which warm's file does not have: they would hold up the daemon too.
+	Flags uint32 `json:"flags,omitempty"`
 	// Entry is all of an entry that cannot be made: an empty file stands for it, which opens with EIO.
 	Entry *heldEntry `json:"entry,omitempty"`
 
@@ -76,7 +78,7 @@ func (v *Volume) loadHeld() error {
 			"a new state directory has it", len(lost), lost[0]))
 	}
 	if v.doubtful { // a kill may have come between a name and the note of it
-		for _, it := range t.List(0) {
+		for _, it := range t.All() {
 			if !it.Unknown() && !v.isAt(it) {
 				v.sayHeld(t.Lost(it.Key, it.Path))
 			}
@@ -112,6 +114,7 @@ func (h *held) fill(e *Entry) {
 		e.Name, e.Lost = name, e.Kind == KindFile
 		return
 	}
+	e.Flags = h.Flags
 	if h.Owner != nil && *h.Given == [2]uint32{e.UID, e.GID} {
 		e.UID, e.GID = h.Owner[0], h.Owner[1]
 	}
@@ -154,7 +157,17 @@ func heldEntryOf(e *Entry) *heldEntry {
 
 // empty says that nothing is held back.
 func (h *held) empty() bool {
-	return h.Owner == nil && h.Mode == nil && len(h.Xattrs) == 0 && h.Entry == nil
+	return h.Owner == nil && h.Mode == nil && len(h.Xattrs) == 0 && h.Entry == nil && h.Flags == 0
+}
+
+// markStandIn is the mark of what stands in; the others are flags.
+const markStandIn = 1 << 31
+
+func (h *held) mark() uint32 {
+	if h.Entry != nil {
+		return markStandIn
+	}
+	return h.Flags
 }
 
 // hold notes what is held back of the inode that st describes, which stands at a path; of nothing it forgets what was.
@@ -166,7 +179,7 @@ func (v *Volume) hold(st *unix.Statx_t, at string, h *held) error {
 	if err != nil {
 		return err
 	}
-	return v.held.Put(heldback.Item{Key: heldKey(st), Path: at, What: h.what, Value: raw})
+	return v.held.Put(heldback.Item{Key: heldKey(st), Path: at, What: h.what, Mark: h.mark(), Value: raw})
 }
 
 // The kinds of what is held back, as what somebody changes.
@@ -190,7 +203,7 @@ func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 		if h.empty() {
 			err = v.held.Drop(n.heldKey())
 		} else if raw, err = json.Marshal(h); err == nil {
-			err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: it.Path, What: h.what, Value: raw})
+			err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: it.Path, What: h.what, Mark: h.mark(), Value: raw})
 		}
 		if err == nil {
 			return true
@@ -334,11 +347,7 @@ func (v *Volume) sayHeld(err error) {
 
 // standsIn says whether n stands for something that cannot be made here. All but its name is closed to programs.
 func (v *Volume) standsIn(n *Inode) bool {
-	if n.kind != KindFile || v.held.Empty() || !v.held.Has(n.heldKey()) {
-		return false
-	}
-	h, err := holding(v.held, n.heldKey())
-	return err != nil || h != nil && h.Entry != nil
+	return n.kind == KindFile && v.held.Mark(n.heldKey()) == markStandIn
 }
 
 // ErrStandsIn is EIO of a file that stands in for something that cannot be made here.
@@ -355,7 +364,8 @@ func (v *Volume) errStandsIn(n *Inode) error {
 // heldLines lists what is held back for people: so many lines, and then a count.
 func (v *Volume) heldLines(most int) []string {
 	var out []string
-	for _, it := range v.held.List(most) {
+	list, more := v.held.List(most)
+	for _, it := range list {
 		switch {
 		case it.Unknown():
 			out = append(out, leftOutHere+"a file that had several names: "+strings.Join(it.What, "; "))
@@ -363,7 +373,7 @@ func (v *Volume) heldLines(most int) []string {
 			out = append(out, heldLine(it.Path, it.What))
 		}
 	}
-	if more := v.held.Len() - most; more > 0 {
+	if more > 0 {
 		out = append(out, fmt.Sprintf("%sand of %d more", leftOutHere, more))
 	}
 	return out

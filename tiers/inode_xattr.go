@@ -68,6 +68,9 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	if err := v.errStandsIn(n); err != nil {
 		return err
 	}
+	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
+		return err
+	}
 	if err := v.prepareAttrs(n); err != nil {
 		return err
 	}
@@ -149,6 +152,9 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 func (v *Volume) Removexattr(n *Inode, attr string) error {
 	if reservedXattr(attr) {
 		return unix.ENODATA
+	}
+	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
+		return err
 	}
 	if err := v.prepareAttrs(n); err != nil {
 		return err

@@ -146,6 +146,9 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	if err := v.errStandsIn(n); err != nil {
 		return Attr{}, err
 	}
+	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
+		return Attr{}, err
+	}
 	if err := v.prepare(dir); err != nil {
 		return Attr{}, err
 	}

@@ -38,6 +38,9 @@ func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 		return err
 	}
 	defer victim.done()
+	if err := v.mayRemove(dir, victim.n); err != nil {
+		return err
+	}
 	v.keepBound(dir, name, victim.n)
 	if err := v.touchName(dir, name); err != nil {
 		return err
@@ -217,6 +220,17 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 		return err
 	}
 	exists := err == nil
+	if err := v.mayRemove(dir, moved.n); err != nil {
+		return err
+	}
+	if err := v.may(newdir, FlagImmutable); err != nil {
+		return err
+	}
+	if exists {
+		if err := v.mayRemove(newdir, replaced.n); err != nil {
+			return err
+		}
+	}
 	if v.memory.on.Load() {
 		exchange := flags&unix.RENAME_EXCHANGE != 0
 		if v.crosses(moved.n, newdir, newname) || exists && (v.grafted(replaced.n) || exchange && v.crosses(replaced.n, dir, name)) {

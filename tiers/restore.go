@@ -61,6 +61,7 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 	if err := unix.Syncfs(dir); err != nil {
 		return fmt.Errorf("make %s durable: %w", o.To, err)
 	}
+	r.setFlags()
 	if r.rootOnly > 0 {
 		err := fmt.Errorf("%sowners, modes and attributes that only root may set, %d in all, the first of %q; as root all is restored, --untrusted asks for a copy without them",
 			leftOutHere, r.rootOnly, r.rootOnlyAt)
@@ -121,6 +122,7 @@ type restorer struct {
 
 	rootOnly   int64  // owners, modes and attributes that a plain user's copy has not
 	rootOnlyAt string // the first of them
+	flags      []flagged
 }
 
 // linkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.

@@ -132,7 +132,10 @@ const noID = ^uint32(0)
 // clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
 // warn of was made with the mode's 0777.
 func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
-	var h held
+	h := held{Flags: e.Flags & KeptFlags}
+	if r.vol == nil && h.Flags != 0 {
+		r.flags = append(r.flags, flagged{r.path(e), h.Flags})
+	}
 	if err := r.setOwner(f, e, new, &h); err != nil {
 		return err
 	}
@@ -329,4 +332,38 @@ func (r *restorer) setRecord(f int, at xattrTarget, e *Entry, rec *record) error
 		}
 	}
 	return err
+}
+
+// flagged is a path of a copy that gets flags when all is made: they would hold up the rest.
+type flagged struct {
+	path  string
+	flags uint32
+}
+
+// setFlags ends a plain copy.
+func (r *restorer) setFlags() {
+	for _, f := range r.flags {
+		err := func() error {
+			fd, err := openPath(r.rootFD, nameOf(f.path))
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			rd, err := unix.Open(fdPath(fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(rd)
+			old, err := unix.IoctlGetInt(rd, unix.FS_IOC_GETFLAGS)
+			if err != nil {
+				return err
+			}
+			return unix.IoctlSetPointerInt(rd, unix.FS_IOC_SETFLAGS, old|int(f.flags))
+		}()
+		if err != nil {
+			err = fmt.Errorf("restore %q: %sflags %#x of chattr(1): %w", f.path, leftOutHere, f.flags, err)
+			r.log.Warn(err)
+			r.failures = append(r.failures, err)
+		}
+	}
 }

@@ -257,6 +257,8 @@ func fieldText(field string, a, b *tiers.Entry) string {
 		return fmt.Sprintf("owner %d:%d -> %d:%d", a.UID, a.GID, b.UID, b.GID)
 	case "mtime":
 		return "mtime " + mtimeText(a.Mtime) + " -> " + mtimeText(b.Mtime)
+	case "flags":
+		return fmt.Sprintf("flags of chattr %#x -> %#x", a.Flags, b.Flags)
 	case "xattrs":
 		return xattrText(a.Xattrs, b.Xattrs)
 	case "link":

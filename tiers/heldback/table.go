@@ -25,7 +25,8 @@ type Key struct {
 type Item struct {
 	Key   Key
 	Path  string          // a slash path below warm's root
-	What  []string        // for people
+	What  []string        // for people; nothing: List passes the item by
+	Mark  uint32          // the caller's, for Mark
 	Value json.RawMessage // the caller's
 }
 
@@ -52,6 +53,7 @@ type Rewrite func(path string, data []byte, perm os.FileMode) error
 type place struct {
 	path string
 	what []string
+	mark uint32
 	off  int64
 	size int
 }
@@ -69,6 +71,7 @@ type line struct {
 	From   string          `json:"from,omitempty"`
 	From64 []byte          `json:"from64,omitempty"`
 	What   []string        `json:"what,omitempty"`
+	Mark   uint32          `json:"mark,omitempty"`
 	Value  json.RawMessage `json:"value,omitempty"`
 	Gone   bool            `json:"gone,omitempty"`
 	Root   bool            `json:"root,omitempty"`
@@ -170,7 +173,7 @@ func (t *Table) take(raw []byte, off int64) error {
 	case l.Ino == 0 || len(l.Value) == 0:
 		return errors.New("is nothing that this version writes")
 	default:
-		t.items[l.Key] = &place{path: path, what: t.text(l.What), off: off, size: len(raw)}
+		t.items[l.Key] = &place{path: path, what: t.text(l.What), mark: l.Mark, off: off, size: len(raw)}
 	}
 	return nil
 }
@@ -272,7 +275,7 @@ func (t *Table) write(l line) (off int64, size int, err error) {
 
 // Put holds something back; it replaces what was held back of that inode. It is not durable before Sync.
 func (t *Table) Put(it Item) error {
-	l := line{Key: it.Key, What: it.What, Value: it.Value}
+	l := line{Key: it.Key, What: it.What, Mark: it.Mark, Value: it.Value}
 	l.Path, l.Path64 = text(it.Path)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -280,7 +283,7 @@ func (t *Table) Put(it Item) error {
 	if err != nil {
 		return fmt.Errorf("note what is held back of %q: %w", it.Path, err)
 	}
-	t.items[it.Key] = &place{path: it.Path, what: t.text(slices.Clone(it.What)), off: off, size: size}
+	t.items[it.Key] = &place{path: it.Path, what: t.text(slices.Clone(it.What)), mark: it.Mark, off: off, size: size}
 	return nil
 }
 
@@ -370,6 +373,19 @@ func (t *Table) Has(k Key) bool {
 	return t.items[k] != nil
 }
 
+// Mark is that of an inode, 0 where there is none.
+func (t *Table) Mark(k Key) uint32 {
+	if t == nil {
+		return 0
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if p := t.items[k]; p != nil {
+		return p.mark
+	}
+	return 0
+}
+
 // Get gives what is held back of an inode; ok is false where nothing is.
 func (t *Table) Get(k Key) (it Item, ok bool, err error) {
 	if t == nil {
@@ -389,33 +405,55 @@ func (t *Table) Get(k Key) (it Item, ok bool, err error) {
 	if err != nil {
 		return Item{}, true, fmt.Errorf("read what is held back of %q: %w", p.path, err)
 	}
-	return Item{Key: k, Path: p.path, What: slices.Clone(p.what), Value: l.Value}, true, nil
+	return Item{Key: k, Path: p.path, What: slices.Clone(p.what), Mark: p.mark, Value: l.Value}, true, nil
 }
 
-// List gives the first items in the order of their paths, without their values: so many at most, and 0 for all.
-func (t *Table) List(most int) []Item {
+// List gives the first items that say something, in the order of their paths, without their values: so many at most, and 0 for all. more
+// is how many there are besides.
+func (t *Table) List(most int) (out []Item, more int) {
+	if t == nil {
+		return nil, 0
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	var keys []Key
+	for k, p := range t.items {
+		if len(p.what) == 0 {
+			continue
+		}
+		if most > 0 && len(keys) == most { // of very many a few are wanted
+			if more++; t.compare(k, keys[most-1]) >= 0 {
+				continue
+			}
+			keys = keys[:most-1]
+		}
+		if most > 0 {
+			at, _ := slices.BinarySearchFunc(keys, k, t.compare)
+			keys = slices.Insert(keys, at, k)
+		} else {
+			keys = append(keys, k)
+		}
+	}
+	if most <= 0 {
+		slices.SortFunc(keys, t.compare)
+	}
+	out = make([]Item, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, Item{Key: k, Path: t.items[k].path, What: slices.Clone(t.items[k].what), Mark: t.items[k].mark})
+	}
+	return out, more
+}
+
+// All gives the keys and paths of all items, in no order.
+func (t *Table) All() []Item {
 	if t == nil {
 		return nil
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	var keys []Key
-	if most <= 0 || most >= len(t.items) {
-		keys = t.keys()
-	} else { // of very many a few are wanted
-		for k := range t.items {
-			if len(keys) == most && t.compare(k, keys[most-1]) >= 0 {
-				continue
-			}
-			at, _ := slices.BinarySearchFunc(keys, k, t.compare)
-			if keys = slices.Insert(keys, at, k); len(keys) > most {
-				keys = keys[:most]
-			}
-		}
-	}
-	out := make([]Item, 0, len(keys))
-	for _, k := range keys {
-		out = append(out, Item{Key: k, Path: t.items[k].path, What: slices.Clone(t.items[k].what)})
+	out := make([]Item, 0, len(t.items))
+	for k, p := range t.items {
+		out = append(out, Item{Key: k, Path: p.path, Mark: p.mark})
 	}
 	return out
 }

@@ -32,7 +32,11 @@ func put(t *testing.T, tab *Table, ino uint64, path, value string) {
 // said gives paths and values of a table.
 func said(t *testing.T, tab *Table) (out []string) {
 	t.Helper()
-	for _, it := range tab.List(0) {
+	list, more := tab.List(0)
+	if more != 0 || len(list) != len(tab.All()) {
+		t.Fatalf("%d of %d are listed, and %d more", len(list), len(tab.All()), more)
+	}
+	for _, it := range list {
 		got, ok, err := tab.Get(it.Key)
 		if err != nil || !ok {
 			t.Fatalf("%v: %v", it, err)
@@ -208,13 +212,14 @@ func TestPaths(t *testing.T) {
 	}
 	for _, x := range []*Table{tab, open(t, path)} {
 		var got []string
-		for _, it := range x.List(2) {
+		list, more := x.List(2)
+		for _, it := range list {
 			got = append(got, it.Path)
 		}
-		if want := []string{"/", "e/b"}; !reflect.DeepEqual(got, want) || !x.List(1)[0].Unknown() {
-			t.Errorf("%q, want %q", got, want)
+		if want := []string{"/", "e/b"}; !reflect.DeepEqual(got, want) || !list[0].Unknown() || more != 1 {
+			t.Errorf("%q and %d more, want %q", got, more, want)
 		}
-		if all := x.List(0); len(all) != 3 || all[2].Path != "z" {
+		if all, more := x.List(0); len(all) != 3 || all[2].Path != "z" || more != 0 {
 			t.Errorf("%v", all)
 		}
 	}
@@ -233,8 +238,24 @@ func TestSharedText(t *testing.T) {
 		t.Fatal(err)
 	}
 	it.What[0] = "changed"
-	tab.List(1)[0].What[0] = "changed"
+	list, _ := tab.List(1)
+	list[0].What[0] = "changed"
 	if got := said(t, tab); !reflect.DeepEqual(got, []string{`10 "a" [owner] 1`, `11 "b" [owner] 1`}) {
 		t.Errorf("%q", got)
+	}
+}
+
+// An item that says nothing is not listed, and its mark is known without reading.
+func TestMark(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "held")
+	tab := open(t, path)
+	put(t, tab, 10, "a", "1")
+	if err := tab.Put(Item{Key: Key{11, 1}, Path: "b", Mark: 48, Value: json.RawMessage("2")}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*Table{tab, open(t, path)} {
+		if list, more := x.List(5); len(list) != 1 || more != 0 || x.Mark(Key{11, 1}) != 48 || x.Mark(Key{10, 1}) != 0 || x.Mark(Key{12, 1}) != 0 {
+			t.Errorf("%v and %d more, mark %d", list, more, x.Mark(Key{11, 1}))
+		}
 	}
 }

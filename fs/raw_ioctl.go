@@ -1,0 +1,75 @@
+package fs
+
+import (
+	"encoding/binary"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers"
+)
+
+// This file: ioctl(2). The kernel asks for the flags of chattr(1) by it, and has looked at who may change them; nothing else is known here,
+// for forwarding to warm would let a program reach the file system below.
+
+const (
+	fsGetXattr = 0x801c581f // FS_IOC_FSGETXATTR: struct fsxattr, of which the first word are flags of another numbering
+	fsSetXattr = 0x401c5820 // FS_IOC_FSSETXATTR
+	fsxattrLen = 28
+)
+
+// xflags are the flags of struct fsxattr by those of chattr(1): FS_IOC_FSGETXATTR(2const).
+var xflags = map[uint32]uint32{tiers.FlagImmutable: 0x8, tiers.FlagAppend: 0x10, tiers.FlagNoatime: 0x40, 0x40: 0x80}
+
+func (f *filesystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut, answer []byte) fuse.Status {
+	if in == nil {
+		return fuse.Status(syscall.ENOTTY)
+	}
+	n, err := f.node(in.NodeId)
+	if err != nil { // of the directory .emberfs
+		return fuse.Status(syscall.ENOTTY)
+	}
+	v := n.Volume()
+	word := binary.NativeEndian
+	switch {
+	case in.Cmd == unix.FS_IOC_GETFLAGS&0xffffffff && len(answer) >= 4:
+		word.PutUint32(answer, v.Flags(n))
+		return fuse.OK
+	case in.Cmd == unix.FS_IOC_SETFLAGS&0xffffffff && len(arg) >= 4:
+		return f.setFlags(n, word.Uint32(arg))
+	case in.Cmd == fsGetXattr && len(answer) >= fsxattrLen:
+		clear(answer)
+		var x uint32
+		for flag, bit := range xflags {
+			if v.Flags(n)&flag != 0 {
+				x |= bit
+			}
+		}
+		word.PutUint32(answer, x)
+		return fuse.OK
+	case in.Cmd == fsSetXattr && len(arg) >= fsxattrLen:
+		x, flags := word.Uint32(arg), uint32(0)
+		for flag, bit := range xflags {
+			if x&bit != 0 {
+				flags, x = flags|flag, x&^bit
+			}
+		}
+		for _, b := range arg[4:20] { // extent sizes, extents and project: none of ours
+			x |= uint32(b)
+		}
+		if x != 0 {
+			return fuse.Status(syscall.EOPNOTSUPP)
+		}
+		return f.setFlags(n, flags)
+	}
+	return fuse.Status(syscall.ENOTTY)
+}
+
+func (f *filesystem) setFlags(n *tiers.Inode, flags uint32) fuse.Status {
+	err := n.Volume().SetFlags(n, flags)
+	if err == nil {
+		n.Volume().AttrChanged(n)
+	}
+	return f.status("ioctl", n.ID(), err)
+}

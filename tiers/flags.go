@@ -1,0 +1,118 @@
+package tiers
+
+import (
+	"encoding/json"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/heldback"
+)
+
+// This file: the flags of chattr(1). They are kept beside warm (held.Flags), since warm's own would hold up the daemon, and obeyed here as
+// the VFS does for a file system that has them: see ioctl_iflags(2).
+
+// flags are those of n.
+func (v *Volume) flags(n *Inode) uint32 {
+	if v.held.Empty() {
+		return 0
+	}
+	if m := v.held.Mark(n.heldKey()); m != markStandIn {
+		return m
+	}
+	return 0
+}
+
+// Flags are those of n, of KeptFlags.
+func (v *Volume) Flags(n *Inode) uint32 { return v.flags(n) }
+
+// SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, for what is neither file nor directory, and in directories of class memory.
+// Who may is the kernel's to decide.
+func (v *Volume) SetFlags(n *Inode, flags uint32) error {
+	if flags&^KeptFlags != 0 || v.host != nil || n.kind != KindFile && n.kind != KindDir {
+		return unix.EOPNOTSUPP
+	}
+	if err := v.errStandsIn(n); err != nil {
+		return err
+	}
+	if flags == v.flags(n) {
+		return nil
+	}
+	if err := v.prepareAttrs(n); err != nil {
+		return err
+	}
+	at := v.pathOf(n)
+	v.begin()
+	defer v.end()
+	return v.withAttrChange(n, func() error {
+		h, err := holding(v.held, n.heldKey())
+		if err != nil {
+			return err
+		}
+		if h == nil {
+			h = &held{}
+		}
+		if it, ok, err := v.held.Get(n.heldKey()); ok && err == nil {
+			at = it.Path
+		}
+		h.Flags = flags
+		if h.empty() {
+			err = v.held.Drop(n.heldKey())
+		} else {
+			var raw []byte
+			if raw, err = json.Marshal(h); err == nil {
+				err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: at, What: h.what, Mark: h.mark(), Value: raw})
+			}
+		}
+		return errors.Join(err, v.touchCtime(n))
+	})
+}
+
+// touchCtime moves the ctime, as a change of what warm's file does not have. n.mu is held.
+func (v *Volume) touchCtime(n *Inode) error {
+	fd, err := v.openNode(n, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Chmod(fdPath(fd), n.mu.mode&07777)
+}
+
+// may is EPERM where the flags of n forbid what forbidden says.
+func (v *Volume) may(n *Inode, forbidden uint32) error {
+	if v.flags(n)&forbidden != 0 {
+		return unix.EPERM
+	}
+	return nil
+}
+
+// mayOpen says whether the flags of n let it be opened so.
+func (v *Volume) mayOpen(n *Inode, flags uint32) error {
+	write, trunc := writable(flags), flags&unix.O_TRUNC != 0
+	if !write && !trunc {
+		return nil
+	}
+	if flags&unix.O_APPEND == 0 || trunc {
+		return v.may(n, FlagImmutable|FlagAppend)
+	}
+	return v.may(n, FlagImmutable)
+}
+
+// maySet says whether the flags of n let a program set these attributes. What a write makes of suid and sgid is none of them.
+func (v *Volume) maySet(n *Inode, in *SetAttr) error {
+	switch {
+	case in.Mode != nil, in.UID != nil, in.GID != nil, in.Size != nil, in.Atime != nil && !in.AtimeNow, in.Mtime != nil && !in.MtimeNow:
+		return v.may(n, FlagImmutable|FlagAppend)
+	case in.AtimeNow, in.MtimeNow:
+		return v.may(n, FlagImmutable)
+	}
+	return nil
+}
+
+// mayRemove says whether a name may go from a directory: it, and what it stands for.
+func (v *Volume) mayRemove(dir, n *Inode) error {
+	if err := v.may(dir, FlagImmutable|FlagAppend); err != nil {
+		return err
+	}
+	return v.may(n, FlagImmutable|FlagAppend)
+}
