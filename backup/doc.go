@@ -101,8 +101,8 @@
 //
 // A tree entry that no directory can hold is carried from commit to commit as it is: a submodule, a name of more than 255 bytes or one
 // that does not decode, an object that is missing and that no line describes, or of a type that its mode does not say. It has no
-// line, also in a directory that EmberFS wrote, where a reader that can hold it after all, for the blob is there again, takes it for
-// a stock client's; else it shows it by its name, or by the first 200 bytes of that, "~" and the first 16
+// line, also in a directory that EmberFS wrote; where it can be held after all, for the blob is there again, that is a problem, and
+// it is a stock client's. A reader shows it by its name, or by the first 200 bytes of that, "~" and the first 16
 // hex digits of the sha256 of the stored name, and where an entry has that name of the stored name, "/" and 1 to 7. Where it is in
 // the way of an entry that is to be stored under its name, or stood beside an escaped name that is gone, it is stored by the name that it is
 // shown by. What is missing here is not sent to a remote whose branch has it somewhere. (tiers.KindOther)

@@ -22,7 +22,7 @@ func TestHostileChunks(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		tree []byte
-		kind tiers.Kind // of what is listed; 0: it is left out
+		kind tiers.Kind // of what is listed; KindOther: no directory can hold it
 		say  string
 	}{
 		{"good", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000001", blob), tiers.KindFile, ""},
@@ -52,10 +52,10 @@ func TestHostileChunks(t *testing.T) {
 		{"twice", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000000", short), tiers.KindDir, "00000000"},
 		{"out of order", rawTree("100644", chunksName, good, "100644", "00000001", blob, "100644", "00000000", blob), tiers.KindDir, "00000000"},
 		{"far behind the end", rawTree("100644", chunksName, good, "100644", "99999999", blob), tiers.KindDir, "99999999"},
-		{"missing chunk", rawTree("100644", chunksName, good, "100644", "00000000", tiers.ID{1}, "100644", "00000001", blob), 0, "00000000"},
-		{"chunk is a tree", rawTree("100644", chunksName, good, "100644", "00000000", odb.EmptyTree), 0, "00000000"},
-		{"long chunk", rawTree("100644", chunksName, good, "100644", "00000000", v.object("blob", make([]byte, maxLong+1)), "100644", "00000001", blob), 0, "00000000"},
-		{"long chunk and a hole", rawTree("100644", chunksName, info(`{"size":196608,"chunk":65536}`), "100644", "00000000", v.object("blob", make([]byte, minChunk+1))), 0, "00000000"},
+		{"missing chunk", rawTree("100644", chunksName, good, "100644", "00000000", tiers.ID{1}, "100644", "00000001", blob), tiers.KindOther, "00000000"},
+		{"chunk is a tree", rawTree("100644", chunksName, good, "100644", "00000000", odb.EmptyTree), tiers.KindOther, "00000000"},
+		{"long chunk", rawTree("100644", chunksName, good, "100644", "00000000", v.object("blob", make([]byte, maxLong+1)), "100644", "00000001", blob), tiers.KindOther, "00000000"},
+		{"long chunk and a hole", rawTree("100644", chunksName, info(`{"size":196608,"chunk":65536}`), "100644", "00000000", v.object("blob", make([]byte, minChunk+1))), tiers.KindOther, "00000000"},
 		{"all hole", rawTree("100644", chunksName, info(`{"size":6553600000000,"chunk":65536}`)), tiers.KindFile, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -86,6 +86,10 @@ func TestHostileChunks(t *testing.T) {
 				t.Errorf("listed %+v", l.Entries)
 			}
 			switch {
+			case kind == tiers.KindOther:
+				if why := l.Entries[0].Other.Why; len(l.Problems) > 0 || !strings.Contains(why, c.say) {
+					t.Errorf("problems %v, why %q, want %q", l.Problems, why, c.say)
+				}
 			case c.say == "" && len(l.Problems) == 0:
 			case len(l.Problems) != 1 || !strings.Contains(l.Problems[0].Error(), c.say) || !strings.Contains(l.Problems[0].Error(), `"bad"`):
 				t.Errorf("problems %v, want %q", l.Problems, c.say)

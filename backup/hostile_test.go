@@ -77,10 +77,10 @@ func TestHostileTree(t *testing.T) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	if want := []string{".git", "dir", "good", "last", strings.Repeat("n", 200) + "~342aaaf5a0fcb18c", "sub", "tree"}; !slices.Equal(names, want) {
+	if want := []string{".git", "dir", "good", "last"}; !slices.Equal(names, want) {
 		t.Errorf("names %q, want %q", names, want)
 	}
-	if len(problems) < 8 {
+	if len(problems) < 9 {
 		t.Errorf("%d problems: %v", len(problems), problems)
 	}
 }

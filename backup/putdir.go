@@ -78,6 +78,7 @@ func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tier
 	if err := t.flush(); err != nil {
 		return tiers.DirID{}, err
 	}
+	put = t.named(put)
 	var own *tiers.Entry
 	if root != nil {
 		e := root.Entry

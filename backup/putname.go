@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers"
@@ -23,6 +24,32 @@ func (b *dirBase) treeEntry(e *tiers.Entry) odb.TreeEntry {
 		t.Mode, t.ID = gitModeOf(e, b.chunkOf(e)), e.ID
 	}
 	return t
+}
+
+// named makes files of what no directory could hold for its name alone and has got another name now.
+func (t *tx) named(put []tiers.Entry) []tiers.Entry {
+	cloned := false
+	for i := range put {
+		e := &put[i]
+		if e.Kind != tiers.KindOther || e.Name == e.Other.Stored || standsIn(e.Name, e.Other.Stored) || kindOf(e.Other.Mode) != tiers.KindFile {
+			continue
+		}
+		kind, size, err := t.c.db.Stat(e.ID)
+		if err != nil || kind != odb.Blob {
+			continue
+		}
+		if !cloned {
+			put, cloned = slices.Clone(put), true
+		}
+		now := time.Now()
+		mode := uint32(0o644)
+		if e.Other.Mode == odb.ModeExec {
+			mode = 0o755
+		}
+		put[i] = tiers.Entry{Name: e.Name, Kind: tiers.KindFile, Mode: mode, UID: t.c.o.UID, GID: t.c.o.GID, ID: e.ID, Size: size,
+			Mtime: tiers.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}}
+	}
+	return put
 }
 
 // storedFor is the name of an entry in git's tree.

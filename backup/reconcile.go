@@ -251,8 +251,8 @@ func (m *merger) treeOnly(t *odb.TreeEntry) error {
 	if err := m.fresh(name, t, kind, c); err != nil {
 		return err
 	}
-	if len(m.out) > before && m.out[len(m.out)-1].Kind != tiers.KindOther {
-		m.mended = true // also where the metadata is of this tree: an earlier commit carried it over, for then it could not be read
+	if m.d.valid && (len(m.out) == before || m.out[len(m.out)-1].Kind != tiers.KindOther) {
+		m.lie(name, "%w: is in the tree, but not in the metadata", tiers.ErrCorrupt)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -70,6 +71,10 @@ func (v *testVolume) readAny(s tiers.Snapshot, f *file) []error {
 	problems := l.Problems
 	f.kids = map[string]*file{}
 	for _, e := range l.Entries {
+		if e.Kind == tiers.KindOther { // no directory can hold it
+			problems = append(problems, fmt.Errorf("entry %q: %s", e.Other.Stored, e.Other.Why))
+			continue
+		}
 		k := &file{Entry: e}
 		f.kids[e.Name] = k
 		switch e.Kind {
