@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 
@@ -14,6 +15,9 @@ import (
 
 // flags are those of n.
 func (v *Volume) flags(n *Inode) uint32 {
+	if v.host != nil {
+		return v.areaFlags(n)
+	}
 	if v.held.Empty() {
 		return 0
 	}
@@ -26,11 +30,35 @@ func (v *Volume) flags(n *Inode) uint32 {
 // Flags are those of n, of KeptFlags.
 func (v *Volume) Flags(n *Inode) uint32 { return v.flags(n) }
 
-// SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, for what is neither file nor directory, and in directories of class memory.
-// Who may is the kernel's to decide.
+// flagsName is where files of class memory have their flags, which no table of a state directory needs to know.
+const flagsName = recordName + ".flags"
+
+func (v *Volume) areaFlags(n *Inode) uint32 {
+	if !v.flagged.Load() {
+		return 0
+	}
+	var b [4]byte
+	_ = v.locate(n, func(dirfd int, name string, anon bool) error {
+		_, err := target(dirfd, name, anon).get(flagsName, b[:])
+		return err
+	})
+	return binary.NativeEndian.Uint32(b[:])
+}
+
+func (v *Volume) setAreaFlags(n *Inode, flags uint32) error {
+	v.flagged.Store(true)
+	return v.locate(n, func(dirfd int, name string, anon bool) error {
+		return target(dirfd, name, anon).set(flagsName, binary.NativeEndian.AppendUint32(nil, flags), 0)
+	})
+}
+
+// SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, and for what is neither file nor directory. Who may is the kernel's to decide.
 func (v *Volume) SetFlags(n *Inode, flags uint32) error {
-	if flags&^KeptFlags != 0 || v.host != nil || n.kind != KindFile && n.kind != KindDir {
+	if flags&^KeptFlags != 0 || n.kind != KindFile && n.kind != KindDir {
 		return unix.EOPNOTSUPP
+	}
+	if v.host != nil {
+		return v.setAreaFlags(n, flags)
 	}
 	if err := v.errStandsIn(n); err != nil {
 		return err

@@ -153,6 +153,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 	a.warmMount = st.Mnt_id
 	a.noatime, a.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
 	a.SetAtime(v.atimeMode())
+	a.flagged.Store(t.adopted)
 	a.dirs.init()
 	a.table.init(maxInodes(v.cfg.MemoryLimit) / 4)
 	a.table.next = areaBit

@@ -114,6 +114,7 @@ type Volume struct {
 
 	atime    atimes
 	held     *heldback.Table // what commits have and this machine cannot make
+	flagged  atomic.Bool     // of an area: files may have flags
 	afterCut bool            // the machine stopped without a clean stop since warm was used
 
 	stop    context.CancelFunc
