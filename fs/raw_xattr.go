@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -75,6 +76,9 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 		killSGID := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
 		err = n.Volume().Setxattr(n, name, data, in.Flags, killSGID, caller(&in.InHeader, 0))
 	}
+	if err == nil {
+		attrsChangedBy(n, name)
+	}
 	return f.status("setxattr", in.NodeId, err)
 }
 
@@ -83,5 +87,15 @@ func (f *filesystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name strin
 	if err == nil {
 		err = n.Volume().Removexattr(n, name)
 	}
+	if err == nil {
+		attrsChangedBy(n, name)
+	}
 	return f.status("removexattr", h.NodeId, err)
+}
+
+// attrsChangedBy tells the kernel that an ACL has changed the mode: without default_permissions it takes one for any other attribute.
+func attrsChangedBy(n *tiers.Inode, attr string) {
+	if strings.HasPrefix(attr, "system.posix_acl_") {
+		n.Volume().AttrChanged(n)
+	}
 }

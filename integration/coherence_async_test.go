@@ -24,18 +24,15 @@ func piecesOf(p []byte) (out [][]byte) {
 }
 
 type iocb struct {
-	data     uint64
-	key      uint32
-	rwFlags  int32
-	opcode   uint16
-	reqprio  int16
-	fd       uint32
-	buf      uint64
-	nbytes   uint64
-	offset   int64
-	reserved uint64
-	flags    uint32
-	eventFD  uint32
+	data   uint64
+	_      uint64 // key and flags
+	opcode uint16
+	_      uint16 // priority
+	fd     uint32
+	buf    uint64
+	nbytes uint64
+	offset int64
+	_      [2]uint64
 }
 
 type ioEvent struct {

@@ -83,6 +83,9 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 		return DirID{}, err
 	}
 	v := c.v
+	if id, done, err := c.describe(n, at, parent); done || err != nil {
+		return id, err
+	}
 	m := &dirMark{n: n, parent: parent, name: path.Base(at)}
 	if err := v.list(n); err != nil { // only what a stock client changed, else its record's word is taken
 		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)

@@ -317,7 +317,9 @@ func (v *Volume) storeClean(n *Inode, id DirID) error {
 		return err
 	}
 	a := n.attrLocked(&st)
-	return v.storeRecord(n, record{flags: recClean | recCtime, id: id.Tree, meta: id.Meta, mtime: a.Mtime, ctime: a.Ctime})
+	r := record{flags: recClean | recCtime, id: id.Tree, meta: id.Meta, mtime: a.Mtime, ctime: a.Ctime}
+	r.flags |= n.mu.rec.flags & recUnlisted // where it was described without being listed
+	return v.storeRecord(n, r)
 }
 
 // noteHead writes down the commit that warm is in step with.

@@ -1,0 +1,102 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+)
+
+// This file: what becomes of a directory that a stock client made or changed, and that nobody has looked into here. The commit needs its
+// metadata, and all below it, as a listing would have them; nothing has to be made in warm for that.
+
+// errLinked: names of one file are in it, so it has to be listed.
+var errLinked = errors.New("files with several names")
+
+// describe stores an unlisted directory as cold has it; done is false where it has to be listed instead.
+func (c *capture) describe(n *Inode, at string, parent *dirMark) (id DirID, done bool, err error) {
+	v := c.v
+	if n == v.root || !n.dir.unlisted.Load() {
+		return DirID{}, false, nil
+	}
+	n.mu.Lock()
+	rec := n.mu.rec
+	n.mu.Unlock()
+	if !rec.has(recUnlisted) || v.links.any.Load() || v.Rules().HasIgnore() {
+		return DirID{}, false, nil
+	}
+	// Names are noted from now on, as where a directory is read whole: it may be listed and changed meanwhile.
+	m := &dirMark{n: n, parent: parent, name: path.Base(at), full: true}
+	c.beginFull(m)
+	m.id, err = c.describeTree(c.ctx, m, at, DirID{Tree: rec.id, Meta: rec.meta})
+	if errors.Is(err, errLinked) {
+		return DirID{}, false, nil
+	}
+	if err != nil {
+		return DirID{}, true, err
+	}
+	v.ref(n)
+	c.marks = append(c.marks, m)
+	c.keepMarks(m)
+	c.m.done(n)
+	return m.id, true, nil
+}
+
+// describeTree stores a directory of the commit that unlisted ones are of, with all below it.
+func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id DirID) (DirID, error) {
+	if err := ctx.Err(); err != nil {
+		return DirID{}, err
+	}
+	if err := tooDeepToTake(at); err != nil {
+		return DirID{}, err
+	}
+	l, err := c.v.readDir(id)
+	if err != nil {
+		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
+	}
+	if !l.Reconciled && len(l.Problems) == 0 {
+		s, err := c.v.origin()
+		if err == nil {
+			var valid bool
+			if valid, err = s.Valid(ctx, id); valid {
+				return id, nil
+			}
+		}
+		if err != nil {
+			return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
+		}
+	}
+	for _, p := range l.Problems {
+		c.v.log.WithField("path", at).WithError(p).Warn("the repository describes this directory wrongly")
+	}
+	put := slices.Clone(l.Entries)
+	for i := range put {
+		e := &put[i]
+		switch {
+		case e.Link != "":
+			return DirID{}, errLinked
+		case e.Kind == KindFile:
+			e.Lost = true // its content is looked at when somebody reads it
+		case e.Kind == KindDir:
+			sub, err := c.describeTree(ctx, m, path.Join(at, e.Name), e.Dir())
+			if errors.Is(err, ErrTooDeep) {
+				continue // as the stock client has it, without metadata of ours
+			}
+			if staysOut(err) {
+				c.fail(path.Join(at, e.Name), 0, err)
+				m.keep = true
+				continue
+			}
+			if err != nil {
+				return DirID{}, err
+			}
+			e.ID, e.Meta = sub.Tree, sub.Meta
+		}
+	}
+	out, err := c.tx.PutDir(ctx, id, true, nil, put, nil)
+	if err != nil {
+		return DirID{}, fmt.Errorf("store directory %q: %w", at, err)
+	}
+	return out, nil
+}
