@@ -65,7 +65,10 @@ func libaio(write bool, fd int, p []byte, off int64) error {
 		done += int(n)
 	}
 	events := make([]ioEvent, len(parts))
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, uintptr(len(parts)), uintptr(len(parts)), uintptr(unsafe.Pointer(&events[0])), 0, 0)
+	n, _, errno := uintptr(0), uintptr(0), unix.Errno(unix.EINTR)
+	for errno == unix.EINTR { // the runtime's own signals
+		n, _, errno = unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, uintptr(len(parts)), uintptr(len(parts)), uintptr(unsafe.Pointer(&events[0])), 0, 0)
+	}
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cbs)
 	if errno != 0 || int(n) != len(parts) {
