@@ -89,7 +89,10 @@ func TestBlockedRequests(t *testing.T) {
 		}
 		wg.Wait()
 		until(t, "no reader blocks", func() bool { return d.read("blocked") == "0" })
-		until(t, "surplus threads end", func() bool { return d.read("stats") == base })
+		until(t, "surplus threads end", func() bool {
+			time.Sleep(window + tick) // on a busy machine a question may count as one that blocks
+			return d.read("stats") == base
+		})
 	}
 }
 
