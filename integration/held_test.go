@@ -114,6 +114,21 @@ func heldCases() []heldCase {
 			return nil
 		},
 	}, {
+		what:  "time",
+		first: func(t *testing.T) volumeOption { return inMemory(t, t.Name()) },
+		make: func(t *testing.T, at string) {
+			check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1 << 34, Nsec: 5}}, 0))
+		},
+		next: func(t *testing.T) volumeOption { return withState(smallDisk(t, "ext4", 100) + "/state") },
+		says: "mtime 2514-05-30T01:53:04.000000005Z: the file system keeps no such times",
+		have: func(t *testing.T, at string) error {
+			var st unix.Stat_t
+			if err := unix.Lstat(at, &st); err != nil || st.Mtim != (unix.Timespec{Sec: 1 << 34, Nsec: 5}) {
+				return fmt.Errorf("mtime %v, %w", st.Mtim, err)
+			}
+			return nil
+		},
+	}, {
 		what: "unknown attributes",
 		make: func(t *testing.T, at string) { check(t, unix.Setxattr(at, "user.k", []byte("v"), 0)) },
 		edit: `s/"xattrs":\[{"name":"user.k","value":"v"}\]/"xattrs":[{"name":"osx.k","value":"o"},{"name":"system.posix_acl_access","value":"not an ACL"},{"name":"user.k","value":"v"}]/`,

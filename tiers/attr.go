@@ -193,6 +193,7 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 			return err
 		}
 		if in.Mtime != nil || in.MtimeNow {
+			v.unhold(n, heldMtime, "")
 			return v.recordMtime(n, fd)
 		}
 	}

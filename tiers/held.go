@@ -26,6 +26,9 @@ type held struct {
 	Mode      *uint32     `json:"mode,omitempty"`
 	GivenMode *uint32     `json:"given_mode,omitempty"`
 	Xattrs    []heldXattr `json:"xattrs,omitempty"`
+	// Mtime is one that the file system does not keep, and GivenMtime what it made of it. Who sets another one, or writes, means that.
+	Mtime      *Time `json:"mtime,omitempty"`
+	GivenMtime *Time `json:"given_mtime,omitempty"`
 	// Flags are those of chattr(1), which warm's file does not have: they would hold up the daemon too.
 	Flags uint32 `json:"flags,omitempty"`
 	// Entry is all of an entry that cannot be made: an empty file stands for it, which opens with EIO.
@@ -118,6 +121,9 @@ func (h *held) fill(e *Entry) {
 	if h.Owner != nil && *h.Given == [2]uint32{e.UID, e.GID} {
 		e.UID, e.GID = h.Owner[0], h.Owner[1]
 	}
+	if h.Mtime != nil && *h.GivenMtime == e.Mtime {
+		e.Mtime = *h.Mtime
+	}
 	if h.Mode != nil { // suid and sgid: what somebody set of the rest counts
 		e.Mode |= *h.Mode &^ *h.GivenMode
 	}
@@ -157,7 +163,7 @@ func heldEntryOf(e *Entry) *heldEntry {
 
 // empty says that nothing is held back.
 func (h *held) empty() bool {
-	return h.Owner == nil && h.Mode == nil && len(h.Xattrs) == 0 && h.Entry == nil && h.Flags == 0
+	return h.Owner == nil && h.Mode == nil && len(h.Xattrs) == 0 && h.Entry == nil && h.Flags == 0 && h.Mtime == nil
 }
 
 // markStandIn is the mark of what stands in; the others are flags.
@@ -187,6 +193,7 @@ const (
 	heldOwner = iota
 	heldMode
 	heldSGID
+	heldMtime
 	heldXattrs
 	heldCaps // capabilities, which any write takes away
 )
@@ -238,6 +245,11 @@ func (h *held) drop(part int, attr string) (had bool) {
 			h.Mode, h.GivenMode = nil, nil
 			h.unsay(whatMode)
 		}
+	case heldMtime:
+		if had = h.Mtime != nil; had {
+			h.Mtime, h.GivenMtime = nil, nil
+			h.unsay(whatMtime)
+		}
 	case heldSGID:
 		if had = h.Mode != nil && *h.Mode&^*h.GivenMode&unix.S_ISGID != 0; had {
 			mode := *h.Mode &^ unix.S_ISGID
@@ -261,6 +273,7 @@ const (
 	whatOwner = "owner "
 	whatMode  = "mode "
 	whatXattr = "attribute "
+	whatMtime = "mtime "
 )
 
 func (h *held) unsay(prefix string) {
@@ -292,6 +305,7 @@ func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	v.unhold(n, heldCaps, "")
+	v.unhold(n, heldMtime, "")
 	if killPriv {
 		v.unhold(n, heldMode, "")
 	}

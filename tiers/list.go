@@ -101,7 +101,7 @@ func (v *Volume) newLister(n *Inode, listing Listing) (*lister, error) {
 		return nil, err
 	}
 	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow()}
-	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, dirAt: v.pathOf(n)}
+	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, times: v.times, dirAt: v.pathOf(n)}
 	return l, nil
 }
 

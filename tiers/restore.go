@@ -119,6 +119,7 @@ type restorer struct {
 	problems  int    // what the repository describes wrongly
 	first     error  // of these
 	owner     uint32 // our own uid: a plain user can give nothing away
+	times     *fileTimes
 
 	rootOnly   int64  // owners, modes and attributes that a plain user's copy has not
 	rootOnlyAt string // the first of them
@@ -138,6 +139,7 @@ func keyOf(e *Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	r.rootFD, r.links = rootFD, map[linkKey]string{}
 	r.owner = uint32(os.Geteuid())
+	r.times = timesOf(rootFD)
 	root := r.snap.Root()
 	everything := !r.lazy
 	if r.lazy {

@@ -63,6 +63,7 @@ func (r *restorer) leaveOut(e *Entry, h *held, what string, err error) error {
 var (
 	errUntrusted = errors.New("the source is not trusted")
 	errPlainUser = errors.New("only root may")
+	errTimes     = errors.New("the file system keeps no such times")
 )
 
 // special makes what is neither file nor directory.
@@ -153,9 +154,15 @@ func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
 			return fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
-	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.timespec()}
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.times.clamp(e.Mtime).timespec()}
 	if err := utimens(f, ts); err != nil {
 		return fmt.Errorf("set the mtime: %w", err)
+	}
+	if !r.times.keeps(e.Mtime) {
+		h.Mtime = &e.Mtime
+		if err := r.leaveOut(e, &h, whatMtime+clock(e.Mtime), errTimes); err != nil {
+			return err
+		}
 	}
 	if r.vol == nil || h.empty() && r.vol.held.Empty() {
 		return nil
@@ -163,6 +170,10 @@ func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
 	var st unix.Statx_t
 	if err := statAt(f, "", &st); err != nil {
 		return err
+	}
+	if h.Mtime != nil {
+		given := timeOf(st.Mtime)
+		h.GivenMtime = &given
 	}
 	if h.Owner != nil {
 		h.Given = &[2]uint32{st.Uid, st.Gid}

@@ -116,7 +116,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) (err error) {
 	if err := r.setAttrs(fd, byFD(fd), e, new); err != nil {
 		return err
 	}
-	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
+	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: r.times.clamp(e.Mtime), ctime: ctime, trust: r.vol.trust}
 	if e.Size > 0 {
 		rec.flags |= recStub | recBlocks
 		rec.blocks = e.blocks()
@@ -143,7 +143,7 @@ func (r *restorer) unlisted(fd int, at xattrTarget, e *Entry, ctime Time, valid 
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}
-	rec := record{flags: recDir | recUnlisted | recCtime, id: e.ID, meta: e.Meta, mtime: e.Mtime, ctime: ctime, trust: r.vol.trust}
+	rec := record{flags: recDir | recUnlisted | recCtime, id: e.ID, meta: e.Meta, mtime: r.times.clamp(e.Mtime), ctime: ctime, trust: r.vol.trust}
 	if valid {
 		rec.flags |= recClean
 	}

@@ -107,6 +107,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 		return 0, keptOpen, nil
 	case capsOf(fd):
 		return 0, keptCaps, nil
+	case !fitsRecord(now.mtime):
+		return 0, keptFailed, nil
 	case st.Nlink > 1 && v.Rules().HasIgnore(): // another of its names may be ignored, and be the one that stays
 		return 0, keptLinks, nil
 	}

@@ -113,6 +113,7 @@ type Volume struct {
 	running     atomic.Bool   // tierLoop runs
 
 	atime    atimes
+	times    *fileTimes      // that warm's file system keeps
 	held     *heldback.Table // what commits have and this machine cannot make
 	flagged  atomic.Bool     // of an area: files may have flags
 	afterCut bool            // the machine stopped without a clean stop since warm was used
@@ -235,7 +236,7 @@ func (v *Volume) openWarm() error {
 	}
 	v.fsType = fs.Type
 	v.noatime, v.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
-	v.records = takesRecords(fd)
+	v.records, v.times = takesRecords(fd), timesOf(fd)
 	v.dirs.init()
 	return nil
 }
