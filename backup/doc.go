@@ -96,7 +96,8 @@
 // # Commits by stock clients
 //
 // FORMAT.md section 3 says how entries are reconciled. Beyond it: a directory whose tree changed keeps its sgid bit, which
-// is no privilege of its content, and gets the committer's time; a directory that was renamed is
+// is no privilege of its content, and gets the committer's time (the nearest that ext4 keeps, as everything that has no line);
+// a directory that was renamed is
 // found in the whole volume, gets back its metadata with all below, and where it was also copied only one copy does.
 //
 // A tree entry that no directory can hold is carried from commit to commit as it is: a submodule, a name of more than 255 bytes or one

@@ -107,7 +107,10 @@ func (s *snapshot) Info() tiers.CommitInfo { return s.info }
 func (s *snapshot) Root() tiers.Entry      { return s.root }
 
 // committed is the time that entries changed by a stock client get.
-func (s *snapshot) committed() tiers.Time { return tiers.Time{Sec: s.info.Time.Unix()} }
+func (s *snapshot) committed() tiers.Time {
+	const first, last = -1 << 31, 1<<34 - 1<<31 - 1 // what ext4 keeps: git takes any time, and this one is made up
+	return tiers.Time{Sec: min(max(s.info.Time.Unix(), first), last)}
+}
 
 // fresh is an entry without metadata.
 func (s *snapshot) fresh(name string, kind tiers.Kind, mode uint32) tiers.Entry {
