@@ -79,16 +79,6 @@ func caller(h *fuse.InHeader, umask uint32) tiers.Caller {
 	return tiers.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid, Umask: umask}
 }
 
-// cancelled says whether the program that made the request was interrupted meanwhile.
-func cancelled(cancel <-chan struct{}) bool {
-	select {
-	case <-cancel:
-		return true
-	default:
-		return false
-	}
-}
-
 // fillOpen answers an open with h under the number fh.
 func (f *filesystem) fillOpen(out *fuse.OpenOut, fh uint64, h *tiers.Handle) {
 	io, backing := h.IO()

@@ -42,10 +42,8 @@ func (f *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
 	}
 }
 
-func (f *filesystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	if cancelled(cancel) {
-		return fuse.EINTR
-	}
+// FsyncDir is not interrupted, as Fsync.
+func (f *filesystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	d, err := f.dir(in.Fh)
 	if err == nil {
 		err = d.Fsync(in.FsyncFlags&fsyncData != 0)

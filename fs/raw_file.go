@@ -163,11 +163,9 @@ func (f *filesystem) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]b
 	return total, fuse.OK
 }
 
-// Fsync cannot be taken back once it runs, as on a disk's filesystem; a program killed before it starts does not wait.
-func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	if cancelled(cancel) {
-		return fuse.EINTR
-	}
+// Fsync is not interrupted, as on a disk's filesystem: any signal of the program's comes as an interrupt, and programs take an error of
+// fsync(2) for lost data.
+func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h, err := f.file(in.Fh)
 	if err == nil {
 		err = h.Fsync(in.FsyncFlags&fsyncData != 0)
@@ -206,10 +204,7 @@ func (f *filesystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 // maxCopy bounds one CopyFileRange, so that a program that copies a huge file can be stopped between two.
 const maxCopy = 64 << 20
 
-func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	if cancelled(cancel) {
-		return 0, fuse.EINTR
-	}
+func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	from, err := f.file(in.FhIn)
 	if err != nil {
 		return 0, f.status("copy_file_range", in.NodeId, err)

@@ -220,11 +220,22 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen {
 		return
 	}
-	n, fresh := v.intern(&st)
-	if fresh {
-		v.loadRecord(n, byName(dirfd, f.name), &st)
-	} else {
+	n, fresh := v.peekRef(&st), false
+	if n == nil {
+		var err error
+		if n, fresh, err = v.internAt(dirfd, f.name, &st); err != nil {
+			return
+		}
+	}
+	if !fresh {
 		n.mu.Lock()
+	}
+	if n.ino != f.ino || n.gen != f.gen {
+		n.mu.Unlock()
+		v.unref(n, 1)
+		return
+	}
+	if !fresh {
 		if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen { // the ctime is that of this moment
 			n.mu.Unlock()
 			v.unref(n, 1)

@@ -150,7 +150,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	var a Attr
 	if name != "" {
 		var err error
-		if n, a, err = v.adopt(dir, dirfd, name, &st, moves, true); err != nil {
+		if n, a, err = v.adoptNew(dir, dirfd, name, &st, moves); err != nil {
 			return nil, nil, Attr{}, err
 		}
 	} else {
@@ -245,7 +245,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 		undo()
 		return nil, Attr{}, err
 	}
-	n, a, err := v.adopt(dir, dirfd, name, &st, moves, true)
+	n, a, err := v.adoptNew(dir, dirfd, name, &st, moves)
 	if err != nil {
 		return nil, Attr{}, err
 	}

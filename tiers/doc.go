@@ -81,6 +81,10 @@
 //     whatever a commit, a diff or a check takes of an inode goes through held.fill. Whoever changes a part calls Volume.unhold for it.
 //     A full disk, or one that fails, is nothing that cannot be made: it ends what was asked for (restorer.cannot).
 //
+//  19. The record of an inode that nobody knew is read by the name that it was found at, and written by it: no name changes between the
+//     look at it and the moment when the inode's mu is held (Volume.internAt). Whoever moves or removes a name needs the mu of what it
+//     stands for.
+//
 // # Lock order
 //
 //	memory.making    a memory directory, or the area, coming or going

@@ -17,25 +17,44 @@ func checkName(name string) error {
 	return nil
 }
 
-// adopt makes the inode that st describes known under (dir, name), with one reference more. moves is Volume.moves from before
-// the stat; ESTALE says that the name went away meanwhile.
-func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, created bool) (*Inode, Attr, error) {
+// adoptNew makes the inode of a file that was just made, which st describes, known under (dir, name), with one reference more. moves is
+// Volume.moves from before the stat; ESTALE says that the name went away meanwhile.
+func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) (*Inode, Attr, error) {
 	n, fresh := v.intern(st)
+	if fresh {
+		n.mu.noXattrs = n.kind == KindFile && v.hasDefaultACL(dir, dirfd) == aclNone
+		if n.dir != nil {
+			n.dir.mu.acl = aclUnknown
+		}
+	}
+	return v.adopt(dir, dirfd, name, st, moves, n, fresh)
+}
+
+// internAt is intern of what (dirfd, name) is now, with the record of a new one: its mu is held. No name changes meanwhile, or the record
+// of another file, which was moved there, would be taken for its own, or even written.
+func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, fresh bool, err error) {
+	v.ns.RLock()
+	defer v.ns.RUnlock()
+	if err := statAt(dirfd, name, st); err != nil {
+		return nil, false, err
+	}
+	if st.Mnt_id != v.warmMount { // not the device: overlayfs shows several in one mount
+		return nil, false, unix.EXDEV // something mounted over warm is none of ours
+	}
+	if n, fresh = v.intern(st); fresh {
+		v.loadRecord(n, byName(dirfd, name), st)
+	}
+	return n, fresh, nil
+}
+
+// adopt makes an inode known under (dir, name). n is from intern, with its reference; where it is fresh its mu is held, and its record known.
+func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, n *Inode, fresh bool) (*Inode, Attr, error) {
 	if !fresh {
 		if !v.place(n, dir, dirfd, name, moves) {
 			v.unref(n, 1)
 			return nil, Attr{}, unix.ESTALE
 		}
 		return n, v.attrAfter(n, st), nil
-	}
-	// n.mu is held since intern: nobody uses the inode before its record is known.
-	if created {
-		n.mu.noXattrs = n.kind == KindFile && v.hasDefaultACL(dir, dirfd) == aclNone
-		if n.dir != nil {
-			n.dir.mu.acl = aclUnknown
-		}
-	} else {
-		v.loadRecord(n, byName(dirfd, name), st)
 	}
 	// Who brought it back, and forgot it, may have been at it when st was taken.
 	a := n.attrFitting(st, func(st *unix.Statx_t) error { return statAt(dirfd, name, st) })
@@ -90,13 +109,11 @@ func (v *Volume) lookupAt(dir *Inode, dirfd int, name string) (*Inode, Attr, err
 	for {
 		moves := v.moves.Load()
 		var st unix.Statx_t
-		if err := statAt(dirfd, name, &st); err != nil {
+		n, fresh, err := v.internAt(dirfd, name, &st)
+		if err != nil {
 			return nil, Attr{}, err
 		}
-		if st.Mnt_id != v.warmMount { // not the device: overlayfs shows several in one mount
-			return nil, Attr{}, unix.EXDEV // something mounted over warm is none of ours
-		}
-		n, a, err := v.adopt(dir, dirfd, name, &st, moves, false)
+		n, a, err := v.adopt(dir, dirfd, name, &st, moves, n, fresh)
 		if err != unix.ESTALE { // a revalidating lookup holds no lock of the kernel's: a rename came between
 			return n, a, err
 		}

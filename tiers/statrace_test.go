@@ -96,7 +96,9 @@ func TestFirstStatWhileComingBack(t *testing.T) {
 	if v.peek(&st) != nil {
 		t.Fatal("it is not forgotten")
 	}
-	n, a, err := v.adopt(v.root, dirfd, "f", &st, moves, false)
+	n, fresh := v.intern(&st)
+	v.loadRecord(n, byName(dirfd, "f"), &st)
+	n, a, err := v.adopt(v.root, dirfd, "f", &st, moves, n, fresh)
 	must(t, err)
 	defer v.unref(n, 1)
 	if a.Mtime != want.Mtime || a.Ctime != want.Ctime || a.Blocks != want.Blocks {

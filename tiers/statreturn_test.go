@@ -32,14 +32,22 @@ func TestLookupBesideReturn(t *testing.T) {
 	fd, err := v.dirFD(v.root)
 	must(t, err)
 	defer v.unpin(v.root)
-	if _, a, err := v.adopt(v.root, fd, "f", &st, moves, false); err != nil || a != before {
+	same, isNew := v.intern(&st)
+	if isNew {
+		v.loadRecord(same, byName(fd, "f"), &st)
+	}
+	if _, a, err := v.adopt(v.root, fd, "f", &st, moves, same, isNew); err != nil || a != before {
 		t.Fatalf("stat shows: %+v, before %+v, %v", a, before, err)
 	}
 	// The same with a mode that was changed meanwhile: an old one must not come back to life.
 	must(t, v.statNode(f, &st))
 	_, err = v.Setattr(f, nil, &SetAttr{Mode: new(uint32(0600))})
 	must(t, err)
-	if _, a, err := v.adopt(v.root, fd, "f", &st, moves, false); err != nil || a.Mode&07777 != 0600 {
+	same, isNew = v.intern(&st)
+	if isNew {
+		v.loadRecord(same, byName(fd, "f"), &st)
+	}
+	if _, a, err := v.adopt(v.root, fd, "f", &st, moves, same, isNew); err != nil || a.Mode&07777 != 0600 {
 		t.Fatalf("mode %o, %v", a.Mode, err)
 	}
 	f.mu.Lock()
