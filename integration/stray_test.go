@@ -50,6 +50,9 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 				t.Fatalf("the critical files are not pushed: %q", live())
 			}
 			one.kill()
+			if r := one.emberfs("log", repo); r.code != 0 || strings.Contains(r.stderr, "of a machine that was lost") {
+				t.Errorf("log while the live branch follows main: %v", r)
+			}
 			if got := revision(t, repo); got != main {
 				t.Fatalf("main went from %s to %s", main, got)
 			}
@@ -57,6 +60,9 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"; "+c.stock+"; git add -A; git commit -qm stock; git push -q")
 
 			two := newVolume(t, "two", withSource(repo))
+			if r := two.emberfs("log", repo); r.code != 0 || !strings.Contains(r.stderr, "has critical files of a machine that was lost") {
+				t.Errorf("log before anybody took the live branch: %v", r)
+			}
 			two.mount()
 			b, err := os.ReadFile(two.at("db/critical"))
 			if string(b) != c.critical || (err != nil) != (c.critical == "") {
@@ -84,6 +90,11 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			}
 			if l := live(); l != "" {
 				t.Errorf("the live branch is still there: %s", l)
+			}
+			for _, verb := range []string{"log", "snapshots"} {
+				if r := two.emberfs(verb, repo); r.code != 0 || strings.Contains(r.stderr, "emberfs-side/main/") != c.conflict {
+					t.Errorf("%s of the remote: %v", verb, r)
+				}
 			}
 			side := strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/emberfs-side"))
 			if (side != "") != c.conflict {

@@ -99,6 +99,15 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 	if err != nil && shown > 0 {
 		return &failure{code: exitPart, op: "log", path: h.repo, err: err, hint: "the list is not complete"}
 	}
+	return errors.Join(err, sayBeside(ctx, h, w))
+}
+
+// sayBeside names work that the branch has not, where people look for all that there is.
+func sayBeside(ctx context.Context, h *history, w world) error {
+	list, err := h.cold.Beside(ctx)
+	for _, l := range list {
+		fmt.Fprintf(w.err, "emberfs: note: %s\n", oneLine(redact(l)))
+	}
 	return err
 }
 

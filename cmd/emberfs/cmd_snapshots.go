@@ -112,7 +112,7 @@ func showSnapshots(ctx context.Context, r snapshotsRequest, w world) (err error)
 	if err != nil && shown > 0 {
 		return &failure{code: exitPart, op: "snapshots", path: h.repo, err: err, hint: "the list is not complete"}
 	}
-	return err
+	return errors.Join(err, sayBeside(ctx, h, w))
 }
 
 const pointColumns = "%-12.12s  %-*s  %-9s  %-8.8s  %9s  %10s  %-6s  %s\n"

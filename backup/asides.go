@@ -1,0 +1,44 @@
+package backup
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Beside lists, for people, branches of the repository that hold work the branch has not: versions that conflicted, and live branches that no
+// commit of it has absorbed. It reads the repository alone.
+func (c *Cold) Beside(ctx context.Context) ([]string, error) {
+	sides, err := c.db.Refs(sidePrefix + c.o.Branch + "/")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, ref := range slices.Sorted(maps.Keys(sides)) {
+		out = append(out, fmt.Sprintf("%s has versions of files that %s has not: take what is wanted of it, then remove it", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
+	}
+	p, err := c.position(ctx)
+	if err != nil || p.main.IsZero() {
+		return out, err
+	}
+	live, err := c.epochs(livePrefix)
+	if err != nil {
+		return out, err
+	}
+	for _, epoch := range slices.Sorted(maps.Keys(live)) {
+		ref := c.liveRef(epoch)
+		if ref == p.ref && p.taken == nil {
+			continue
+		}
+		in, err := c.Follows(ctx, p.main, live[epoch])
+		if err != nil && !isLost(err) {
+			return out, err
+		}
+		if !in {
+			out = append(out, fmt.Sprintf("%s has critical files of a machine that was lost, which %s has not: the next mount takes them", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
+		}
+	}
+	return out, nil
+}
