@@ -206,6 +206,13 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	if got := committedIn(t, c); strings.Contains(got["odd"], "capability") || !strings.Contains(got["other"], "capability") {
 		t.Errorf("committed: %q", got)
 	}
+	// With the last name it goes, though the file is still in use: a kill may come before that ends.
+	u := openTiered(t, t.TempDir(), c, untrusted)
+	gone := mustFind(t, u, "d/other")
+	must(t, u.Unlink(mustFind(t, u, "d"), "other"))
+	if n := u.held.Len(); n != 0 || gone.Kind() != KindFile {
+		t.Errorf("of %d inodes something is held back after the only one is gone", n)
+	}
 	must(t, w.Close())
 	x := openTiered(t, copyState(t, state), c, untrusted)
 	if got := x.Status().Errors; len(got) != 1 || !strings.Contains(got[0], "cannot be found in this copy") {

@@ -268,7 +268,6 @@ func (v *Volume) unref(n *Inode, count int64) {
 		n.anon = -1
 		v.ns.Unlock()
 		if anon >= 0 {
-			v.goneHeld(n, anon)
 			unix.Close(anon)
 			v.nameless.Add(-1)
 		}

@@ -1,18 +1,15 @@
 package heldback
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"unicode/utf8"
 )
 
 // Key is an inode: its number, and its birth time in nanoseconds.
@@ -38,6 +35,7 @@ type Table struct {
 	end   int64       // of the file
 	dirty atomic.Bool // something was put that is not durable
 	items map[Key]*place
+	n     atomic.Int64        // of items: every operation of a file system asks whether there are any
 	texts map[string][]string // of what is held back: many files have the same
 	lines int
 
@@ -64,56 +62,6 @@ const unknown = "/"
 // Unknown says that nobody knows where the inode of an item is.
 func (it *Item) Unknown() bool { return it.Path == unknown }
 
-type line struct {
-	Key
-	Path   string          `json:"path,omitempty"`
-	Path64 []byte          `json:"path64,omitempty"`
-	From   string          `json:"from,omitempty"`
-	From64 []byte          `json:"from64,omitempty"`
-	What   []string        `json:"what,omitempty"`
-	Mark   uint32          `json:"mark,omitempty"`
-	Value  json.RawMessage `json:"value,omitempty"`
-	Gone   bool            `json:"gone,omitempty"`
-	Root   bool            `json:"root,omitempty"`
-	Moved  bool            `json:"moved,omitempty"`
-}
-
-func text(s string) (string, []byte) {
-	if utf8.ValidString(s) {
-		return s, nil
-	}
-	return "", []byte(s)
-}
-
-// Open reads the table in the file at path; where there is none it is empty. root is warm's root. A nil rewrite: the table is only read,
-// as it is at this moment.
-func Open(path string, root Key, rewrite Rewrite) (*Table, error) {
-	t := &Table{path: path, items: map[Key]*place{}, root: root, rewrite: rewrite}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return t, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read what is held back: %w", err)
-	}
-	data = data[:bytes.LastIndexByte(data, '\n')+1]
-	for off := 0; off < len(data); {
-		size := bytes.IndexByte(data[off:], '\n') + 1
-		if err := t.take(data[off:off+size], int64(off)); err != nil {
-			return nil, fmt.Errorf("read what is held back: %s, line %d: %w", path, t.lines, err)
-		}
-		off += size
-	}
-	t.end = int64(len(data))
-	if rewrite != nil && !t.copied && t.lines > 2*len(t.items)+1000 {
-		return t, t.shrink(data)
-	}
-	if t.file, err = openFile(path, rewrite != nil); err == nil && rewrite != nil {
-		err = t.file.Truncate(t.end)
-	}
-	return t, err
-}
-
 // Copied says that the table is about another directory than root, which this one was copied from: nothing is found before Rekey.
 func (t *Table) Copied() bool { return t.copied }
 
@@ -136,46 +84,13 @@ func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err er
 		}
 	}
 	slices.Sort(lost)
+	t.n.Store(int64(len(t.items)))
 	if t.rewrite == nil {
 		return lost, nil
 	}
 	old := t.file
 	err = t.shrink(data)
 	return lost, errors.Join(err, old.Close())
-}
-
-func openFile(path string, write bool) (*os.File, error) {
-	if !write {
-		return os.Open(path)
-	}
-	return os.OpenFile(path, os.O_RDWR, 0)
-}
-
-// take takes up one line of the file.
-func (t *Table) take(raw []byte, off int64) error {
-	t.lines++
-	var l line
-	if err := json.Unmarshal(raw, &l); err != nil {
-		return err
-	}
-	path, from := l.Path+string(l.Path64), l.From+string(l.From64)
-	switch {
-	case l.Root:
-		t.copied = t.root != (Key{}) && l.Key != t.root
-	case l.Gone:
-		delete(t.items, l.Key)
-	case from != "":
-		t.move(from, path)
-	case l.Moved:
-		if p := t.items[l.Key]; p != nil {
-			p.path = path
-		}
-	case l.Ino == 0 || len(l.Value) == 0:
-		return errors.New("is nothing that this version writes")
-	default:
-		t.items[l.Key] = &place{path: path, what: t.text(l.What), mark: l.Mark, off: off, size: len(raw)}
-	}
-	return nil
 }
 
 // text gives one copy of a text for all that have it.
@@ -192,48 +107,6 @@ func (t *Table) text(what []string) []string {
 	return one
 }
 
-// shrink writes the file anew with the living lines alone. data is what it holds.
-func (t *Table) shrink(data []byte) error {
-	all, err := t.head()
-	if err != nil {
-		return err
-	}
-	t.lines = 1
-	for _, k := range t.keys() {
-		p := t.items[k]
-		var l line
-		if err := json.Unmarshal(data[p.off:p.off+int64(p.size)], &l); err != nil {
-			return err
-		}
-		l.Key = k
-		l.Path, l.Path64 = text(p.path) // where it is now
-		raw, err := json.Marshal(l)
-		if err != nil {
-			return err
-		}
-		p.off, p.size = int64(len(all)), len(raw)+1
-		all = append(append(all, raw...), '\n')
-		t.lines++
-	}
-	return t.replace(all)
-}
-
-// head is the first line of a file.
-func (t *Table) head() ([]byte, error) {
-	raw, err := json.Marshal(line{Key: t.root, Root: true})
-	return append(raw, '\n'), err
-}
-
-func (t *Table) replace(all []byte) error {
-	if err := t.rewrite(t.path, all, 0o600); err != nil {
-		return err
-	}
-	t.end, t.copied = int64(len(all)), false
-	var err error
-	t.file, err = openFile(t.path, true)
-	return err
-}
-
 func (t *Table) keys() []Key {
 	keys := make([]Key, 0, len(t.items))
 	for k := range t.items {
@@ -247,32 +120,6 @@ func (t *Table) compare(a, b Key) int {
 	return cmp.Or(strings.Compare(t.items[a].path, t.items[b].path), cmp.Compare(a.Ino, b.Ino), cmp.Compare(a.Gen, b.Gen))
 }
 
-// write appends a line; t.mu is held.
-func (t *Table) write(l line) (off int64, size int, err error) {
-	raw, err := json.Marshal(l)
-	if err != nil {
-		return 0, 0, err
-	}
-	raw = append(raw, '\n')
-	if t.file == nil {
-		all, err := t.head()
-		if err == nil {
-			err = t.replace(all)
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-	}
-	if _, err := t.file.WriteAt(raw, t.end); err != nil { // half a line at the end is overwritten by the next
-		return 0, 0, err
-	}
-	off = t.end
-	t.end += int64(len(raw))
-	t.lines++
-	t.dirty.Store(true)
-	return off, len(raw), nil
-}
-
 // Put holds something back; it replaces what was held back of that inode. It is not durable before Sync.
 func (t *Table) Put(it Item) error {
 	l := line{Key: it.Key, What: it.What, Mark: it.Mark, Value: it.Value}
@@ -284,6 +131,7 @@ func (t *Table) Put(it Item) error {
 		return fmt.Errorf("note what is held back of %q: %w", it.Path, err)
 	}
 	t.items[it.Key] = &place{path: it.Path, what: t.text(slices.Clone(it.What)), mark: it.Mark, off: off, size: size}
+	t.n.Store(int64(len(t.items)))
 	return nil
 }
 
@@ -298,6 +146,7 @@ func (t *Table) Drop(k Key) error {
 		return nil
 	}
 	delete(t.items, k)
+	t.n.Store(int64(len(t.items)))
 	_, _, err := t.write(line{Key: k, Gone: true})
 	return err
 }
@@ -358,9 +207,7 @@ func (t *Table) Len() int {
 	if t == nil {
 		return 0
 	}
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	return len(t.items)
+	return int(t.n.Load())
 }
 
 // Has says whether something is held back of an inode.
