@@ -56,13 +56,14 @@ func TestFailpoints(t *testing.T) {
 
 // failAtEach has one step after the other fail in the life of one volume.
 func failAtEach(t *testing.T, bin, action string, steps []string) {
-	f := &failing{t: t, bin: bin, action: action, model: map[string]string{}, unsure: map[string][]string{}}
+	f := &failing{t: t, bin: bin, action: action, model: map[string]string{}, unsure: map[string][]string{}, torn: map[string]string{}}
 	f.repo = newBareRepo(t, "remote.git", user{})
 	f.v = newVolume(t, "v", withSource(f.repo))
 	f.v.bin = bin
 	for i := range 20 {
 		f.model[fmt.Sprintf("old/%d", i)] = fmt.Sprint("old ", i)
 	}
+	f.work(f.v, nil) // The files of the model are in the volume before the first failure.
 	for _, step := range steps {
 		if f.step(step); t.Failed() {
 			return
@@ -82,6 +83,9 @@ type failing struct {
 
 	// unsure is what files may hold, besides what the model says, whose change the daemon did not live to acknowledge.
 	unsure map[string][]string
+	// torn is what a write that came back with an error was to lead to. Any beginning of it may be there: a kill ends a write(2)
+	// between two pages, on every file system of the kernel (generic_perform_write looks for a fatal signal).
+	torn map[string]string
 }
 
 // noFile stands among what a file may hold for its not being there.
@@ -107,13 +111,14 @@ func (f *failing) change() {
 			f.may(name, err, "")
 			return
 		}
-		_, err = file.WriteString(text) // by one call
+		_, err = file.WriteString(text)
 		if err := errors.Join(err, file.Close()); err != nil {
 			f.model[name] = "" // what it held was cut off, and that was acknowledged
-			f.unsure[name] = append(f.unsure[name], text)
+			f.torn[name] = text
 			return
 		}
 		f.model[name] = text
+		delete(f.torn, name)
 	}
 	for name, text := range maps.Clone(f.model) {
 		if _, err := os.Lstat(f.v.at(name)); err != nil {
@@ -129,6 +134,10 @@ func (f *failing) change() {
 		if err := os.Rename(f.v.at(from), f.v.at(to)); err == nil {
 			delete(f.model, from)
 			f.model[to] = text
+			if torn, ok := f.torn[from]; ok {
+				delete(f.torn, from)
+				f.torn[to] = torn
+			}
 		} else {
 			f.may(from, err, noFile)
 			f.may(to, err, text)
@@ -276,7 +285,7 @@ func (f *failing) extend() {
 		if _, err := file.WriteString(" and more"); err == nil {
 			f.model[name] += " and more"
 		} else {
-			f.may(name, err, f.model[name]+" and more")
+			f.torn[name] = f.model[name] + " and more"
 		}
 		_ = file.Close() // a dead daemon's
 	}
@@ -342,6 +351,13 @@ func (f *failing) settle(v *volume) {
 		}
 	}
 	clear(f.unsure)
+	for name, text := range f.torn {
+		b, err := os.ReadFile(v.at(name))
+		if got := string(b); err == nil && len(got) >= len(f.model[name]) && strings.HasPrefix(text, got) {
+			f.model[name] = got
+		}
+	}
+	clear(f.torn)
 }
 
 // compare holds the mount to the model.
@@ -351,7 +367,7 @@ func (f *failing) compare(v *volume, step string) {
 	for name, want := range f.model {
 		got, err := os.ReadFile(v.at(name))
 		if err != nil || string(got) != want {
-			f.t.Errorf("%s at %s: %s holds %.40q (%v), want %.40q", f.action, step, name, got, err, want)
+			f.t.Errorf("%s at %s: %s holds %.40q, %d bytes (%v), want %.40q, %d bytes", f.action, step, name, got, len(got), err, want, len(want))
 		}
 	}
 	count := 0
