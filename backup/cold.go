@@ -89,6 +89,7 @@ type Cold struct {
 	sync      chan struct{} // holds a token while Fetch or Push runs
 	refs      sync.Mutex    // held while main or the live branch is looked at and then moved
 
+	// mu guards what is known in memory. Nothing is read or written under it, for Pushed and VolumeID are asked while files are locked.
 	mu struct {
 		sync.Mutex
 		volume    string
@@ -210,14 +211,16 @@ func (c *Cold) head() (*snapshot, error) {
 		return nil, err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.head != nil && c.mu.head.info.ID == id {
-		return c.mu.head, nil
+	s := c.mu.head
+	c.mu.Unlock()
+	if s != nil && s.info.ID == id {
+		return s, nil
 	}
-	s, err := c.snapshot(id)
-	if err != nil {
+	if s, err = c.snapshot(id); err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.mu.head = s
 	if s.own.found {
 		c.mu.volume = s.own.volume.Volume

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -150,7 +151,7 @@ func (o *ownFiles) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Statu
 // entries lists .emberfs. An entry's offset is its place: there are too few for a stream.
 func (o *ownFiles) entries() []fuse.DirEntry {
 	up := uint64(fuse.FUSE_ROOT_ID)
-	if _, a, err := o.getattr(fuse.FUSE_ROOT_ID, false, 0); err == nil {
+	if _, a, err := o.getattr(context.Background(), fuse.FUSE_ROOT_ID, false, 0); err == nil {
 		up = a.Ino
 	}
 	list := []fuse.DirEntry{

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -158,7 +159,7 @@ func TestOwnDirectory(t *testing.T) {
 	}
 	empty(true)
 	// What an older volume has of that name is hidden.
-	if _, _, err := r.f.vol.Mkdir(r.f.vol.Inode(1), ownName, 0o755, caller(ptr(head(1)), 0)); err != nil {
+	if _, _, err := r.f.vol.Mkdir(context.Background(), r.f.vol.Inode(1), ownName, 0o755, caller(ptr(head(1)), 0)); err != nil {
 		t.Fatal(err)
 	}
 	for _, plus := range []bool{false, true} {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -12,8 +13,10 @@ import (
 // modeBits are the bits of a mode that chmod can set.
 const modeBits = 0o7777
 
-func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n, a, err := f.getattr(in.NodeId, in.Flags()&fuse.FUSE_GETATTR_FH != 0, in.Fh())
+func (f *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
+	n, a, err := f.getattr(ctx, in.NodeId, in.Flags()&fuse.FUSE_GETATTR_FH != 0, in.Fh())
 	if err != nil {
 		return f.status("getattr", in.NodeId, err)
 	}
@@ -21,7 +24,7 @@ func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 	return fuse.OK
 }
 
-func (f *filesystem) getattr(node uint64, hasFh bool, fh uint64) (*tiers.Inode, tiers.Attr, error) {
+func (f *filesystem) getattr(ctx context.Context, node uint64, hasFh bool, fh uint64) (*tiers.Inode, tiers.Attr, error) {
 	n, err := f.node(node)
 	if err != nil {
 		return nil, tiers.Attr{}, err
@@ -33,13 +36,15 @@ func (f *filesystem) getattr(node uint64, hasFh bool, fh uint64) (*tiers.Inode, 
 			h = nil
 		}
 	}
-	a, err := n.Volume().Getattr(n, h)
+	a, err := n.Volume().Getattr(ctx, n, h)
 	return n, a, err
 }
 
 // Statx is asked where a program wants the birth time.
-func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	n, a, err := f.getattr(in.NodeId, in.GetattrFlags&fuse.FUSE_GETATTR_FH != 0, in.Fh)
+func (f *filesystem) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
+	n, a, err := f.getattr(ctx, in.NodeId, in.GetattrFlags&fuse.FUSE_GETATTR_FH != 0, in.Fh)
 	if err != nil {
 		return f.status("statx", in.NodeId, err)
 	}
@@ -72,7 +77,9 @@ func fillStatx(s *fuse.Statx, a *tiers.Attr) {
 
 func fillTime(out *fuse.SxTime, t tiers.Time) { out.Sec, out.Nsec = uint64(t.Sec), t.Nsec }
 
-func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	n, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("setattr", in.NodeId, err)
@@ -85,11 +92,11 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 	}
 	set := setAttr(in)
 	if set.KillPriv {
-		err = f.killForeignSGID(n, &in.InHeader)
+		err = f.killForeignSGID(ctx, n, &in.InHeader)
 	}
 	var a tiers.Attr
 	if err == nil {
-		a, err = n.Volume().Setattr(n, h, &set)
+		a, err = n.Volume().Setattr(ctx, n, h, &set)
 	}
 	if err != nil {
 		return f.status("setattr", in.NodeId, err)

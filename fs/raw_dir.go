@@ -10,7 +10,9 @@ import (
 
 // This file: open directories.
 
-func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (f *filesystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	n, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("opendir", in.NodeId, err)
@@ -18,7 +20,7 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("opendir", in.NodeId, err)
 	}
-	d, err := n.Volume().OpenDir(n)
+	d, err := n.Volume().OpenDir(ctx, n)
 	if err != nil {
 		f.quota.give(in.Uid)
 		return f.status("opendir", in.NodeId, err)
@@ -43,18 +45,22 @@ func (f *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
 }
 
 // FsyncDir is not interrupted, as Fsync.
-func (f *filesystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (f *filesystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	d, err := f.dir(in.Fh)
 	if err == nil {
-		err = d.Fsync(in.FsyncFlags&fsyncData != 0)
+		err = d.Fsync(ctx, in.FsyncFlags&fsyncData != 0)
 	}
 	return f.status("fsyncdir", in.NodeId, err)
 }
 
-func (f *filesystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (f *filesystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	d, err := f.dir(in.Fh)
 	if err == nil {
-		err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
+		err = d.ReadDir(ctx, in.Offset, func(e tiers.Dirent) bool {
 			return isOwnName(in.NodeId, e.Name) || out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
 		})
 	}
@@ -72,7 +78,9 @@ type plus struct{ children []child }
 
 // ReadDirPlus takes the entries that fit first and looks them up afterwards: every lookup counts with the kernel, so none
 // is made for an entry that does not go out, and none under a lock of the directory stream.
-func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	d, err := f.dir(in.Fh)
 	if err != nil {
 		return f.status("readdirplus", in.NodeId, err)
@@ -92,14 +100,14 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		switch {
 		case !unlisted:
 		case d.Without >= 0:
-			if err := d.List(); err != nil {
+			if err := d.List(ctx); err != nil {
 				return f.status("readdirplus", in.NodeId, err)
 			}
 		default:
 			d.Without = 0 // once somebody looked at a file the rest costs what it costs anywhere
 		}
 	}
-	err = d.ReadDir(in.Offset, func(e tiers.Dirent) bool {
+	err = d.ReadDir(ctx, in.Offset, func(e tiers.Dirent) bool {
 		if isOwnName(in.NodeId, e.Name) { // of a time before the name was taken
 			return true
 		}
@@ -125,7 +133,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 	// One after the other: a second thread's wake-up costs what its half of a reply saves.
 	dir := d.Inode()
 	for _, c := range p.children {
-		n, a, err := dir.Volume().Lookup(dir, c.name)
+		n, a, err := dir.Volume().Lookup(ctx, dir, c.name)
 		if err != nil {
 			continue // it vanished, or its own LOOKUP will tell why: node 0 is a name without a node
 		}

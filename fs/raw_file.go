@@ -10,7 +10,9 @@ import (
 
 // This file: open files.
 
-func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	dir, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("create", in.NodeId, err)
@@ -18,11 +20,13 @@ func (f *filesystem) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, o
 	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("create", in.NodeId, err)
 	}
-	n, h, a, err := dir.Volume().Create(dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, h, a, err := dir.Volume().Create(ctx, dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
 	return f.opened("create", in.NodeId, in.Uid, n, h, &a, err, out)
 }
 
-func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+func (f *filesystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	dir, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("tmpfile", in.NodeId, err)
@@ -30,7 +34,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("tmpfile", in.NodeId, err)
 	}
-	n, h, a, err := dir.Volume().Tmpfile(dir, in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, h, a, err := dir.Volume().Tmpfile(ctx, dir, in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
 	return f.opened("tmpfile", in.NodeId, in.Uid, n, h, &a, err, out)
 }
 
@@ -53,7 +57,9 @@ func (f *filesystem) opened(op string, dir uint64, uid uint32, n *tiers.Inode, h
 	return fuse.OK
 }
 
-func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (f *filesystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	n, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("open", in.NodeId, err)
@@ -63,11 +69,11 @@ func (f *filesystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 	}
 	kill := in.Mode&fuse.OPEN_KILL_SUIDGID != 0
 	if kill {
-		err = f.killForeignSGID(n, &in.InHeader)
+		err = f.killForeignSGID(ctx, n, &in.InHeader)
 	}
 	var h *tiers.Handle
 	if err == nil {
-		h, err = n.Volume().Open(n, in.Flags, kill)
+		h, err = n.Volume().Open(ctx, n, in.Flags, kill)
 	}
 	if err != nil {
 		f.quota.give(in.Uid)
@@ -94,12 +100,14 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 // Flush is not asked of files opened with FOPEN_NOFLUSH, which all are.
 func (f *filesystem) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 
-func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (f *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	h, err := f.file(in.Fh)
 	if err != nil {
 		return nil, f.status("read", in.NodeId, err)
 	}
-	n, err := h.Read(buf, int64(in.Offset)) // short at the end of the file only
+	n, err := h.Read(ctx, buf, int64(in.Offset)) // short at the end of the file only
 	if err != nil && n == 0 {
 		return nil, f.status("read", in.NodeId, err)
 	}
@@ -125,18 +133,20 @@ func (r filled) Readv(dst [][]byte) (int, fuse.Status) {
 	return n, fuse.OK
 }
 
-func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	h, err := f.file(in.Fh)
 	if err != nil {
 		return 0, f.status("write", in.NodeId, err)
 	}
 	kill := in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0
 	if kill {
-		if err := f.killForeignSGID(h.Inode(), &in.InHeader); err != nil {
+		if err := f.killForeignSGID(ctx, h.Inode(), &in.InHeader); err != nil {
 			return 0, f.status("write", in.NodeId, err)
 		}
 	}
-	n, err := h.Write(data, int64(in.Offset), kill)
+	n, err := h.Write(ctx, data, int64(in.Offset), kill)
 	if n > 0 { // what was taken counts; a next write meets the error
 		return uint32(n), fuse.OK
 	}
@@ -163,12 +173,14 @@ func (f *filesystem) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]b
 	return total, fuse.OK
 }
 
-// Fsync is not interrupted, as on a disk's filesystem: any signal of the program's comes as an interrupt, and programs take an error of
-// fsync(2) for lost data.
-func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+// Fsync goes on whatever signal comes, as on a disk's filesystem, for programs take an error of fsync(2) for lost data: only a program
+// that was killed does not wait for the remote.
+func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	h, err := f.file(in.Fh)
 	if err == nil {
-		err = h.Fsync(in.FsyncFlags&fsyncData != 0)
+		err = h.Fsync(ctx, in.FsyncFlags&fsyncData != 0)
 	}
 	return f.status("fsync", in.NodeId, err)
 }
@@ -176,24 +188,28 @@ func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 // fsyncData is FUSE_FSYNC_FDATASYNC, which go-fuse does not name.
 const fsyncData = 1
 
-func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+func (f *filesystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	h, err := f.file(in.Fh)
 	if err == nil {
 		err = killHeld(h.Inode(), &in.InHeader)
 	}
 	if err == nil {
-		err = h.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
+		err = h.Fallocate(ctx, in.Mode, int64(in.Offset), int64(in.Length))
 	}
 	return f.status("fallocate", in.NodeId, err)
 }
 
 // Lseek is asked for SEEK_DATA and SEEK_HOLE only.
-func (f *filesystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+func (f *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	h, err := f.file(in.Fh)
 	if err != nil {
 		return f.status("lseek", in.NodeId, err)
 	}
-	off, err := h.SeekData(int64(in.Offset), in.Whence)
+	off, err := h.SeekData(ctx, int64(in.Offset), in.Whence)
 	if err != nil {
 		return f.status("lseek", in.NodeId, err)
 	}
@@ -204,7 +220,9 @@ func (f *filesystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekO
 // maxCopy bounds one CopyFileRange, so that a program that copies a huge file can be stopped between two.
 const maxCopy = 64 << 20
 
-func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	from, err := f.file(in.FhIn)
 	if err != nil {
 		return 0, f.status("copy_file_range", in.NodeId, err)
@@ -217,7 +235,7 @@ func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 		return 0, f.status("copy_file_range", in.NodeIdOut, err)
 	}
 	// The kernel has cleared suid and sgid of the target by a SETATTR of its own.
-	n, err := to.Inode().Volume().CopyFileRange(from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), false)
+	n, err := to.Inode().Volume().CopyFileRange(ctx, from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), false)
 	if err != nil {
 		return 0, f.status("copy_file_range", in.NodeId, err)
 	}

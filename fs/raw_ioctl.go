@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"encoding/binary"
 	"syscall"
 
@@ -22,7 +23,7 @@ const (
 // xflags are the flags of struct fsxattr by those of chattr(1): FS_IOC_FSGETXATTR(2const).
 var xflags = map[uint32]uint32{tiers.FlagImmutable: 0x8, tiers.FlagAppend: 0x10, tiers.FlagNoatime: 0x40, 0x40: 0x80}
 
-func (f *filesystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut, answer []byte) fuse.Status {
+func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut, answer []byte) fuse.Status {
 	if in == nil {
 		return fuse.Status(syscall.ENOTTY)
 	}
@@ -30,6 +31,8 @@ func (f *filesystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *f
 	if err != nil { // of the directory .emberfs
 		return fuse.Status(syscall.ENOTTY)
 	}
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	v := n.Volume()
 	word := binary.NativeEndian
 	switch {
@@ -37,7 +40,7 @@ func (f *filesystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *f
 		word.PutUint32(answer, v.Flags(n))
 		return fuse.OK
 	case in.Cmd == unix.FS_IOC_SETFLAGS&0xffffffff && len(arg) >= 4:
-		return f.setFlags(n, word.Uint32(arg))
+		return f.setFlags(ctx, n, word.Uint32(arg))
 	case in.Cmd == fsGetXattr && len(answer) >= fsxattrLen:
 		clear(answer)
 		var x uint32
@@ -61,13 +64,13 @@ func (f *filesystem) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *f
 		if x != 0 {
 			return fuse.Status(syscall.EOPNOTSUPP)
 		}
-		return f.setFlags(n, flags)
+		return f.setFlags(ctx, n, flags)
 	}
 	return fuse.Status(syscall.ENOTTY)
 }
 
-func (f *filesystem) setFlags(n *tiers.Inode, flags uint32) fuse.Status {
-	err := n.Volume().SetFlags(n, flags)
+func (f *filesystem) setFlags(ctx context.Context, n *tiers.Inode, flags uint32) fuse.Status {
+	err := n.Volume().SetFlags(ctx, n, flags)
 	if err == nil {
 		n.Volume().AttrChanged(n)
 	}

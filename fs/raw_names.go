@@ -11,12 +11,14 @@ import (
 
 // This file: operations on names in directories.
 
-func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	ctx := newRequest(cancel, h)
+	defer ctx.end()
 	dir, err := f.node(h.NodeId)
 	if err != nil {
 		return f.status("lookup", h.NodeId, err)
 	}
-	n, a, err := dir.Volume().Lookup(dir, trueName(name))
+	n, a, err := dir.Volume().Lookup(ctx, dir, trueName(name))
 	if err != nil {
 		if f.policy.cache && errors.Is(err, syscall.ENOENT) {
 			// An entry of node 0 is the kernel's negative entry, which ENOENT would not leave behind.
@@ -41,12 +43,14 @@ func (f *filesystem) Forget(node, nlookup uint64) {
 	}
 }
 
-func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	dir, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("mknod", in.NodeId, err)
 	}
-	n, a, err := dir.Volume().Mknod(dir, trueName(name), in.Mode, in.Rdev, caller(&in.InHeader, in.Umask))
+	n, a, err := dir.Volume().Mknod(ctx, dir, trueName(name), in.Mode, in.Rdev, caller(&in.InHeader, in.Umask))
 	if err != nil {
 		return f.status("mknod", in.NodeId, err)
 	}
@@ -54,12 +58,14 @@ func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 	return fuse.OK
 }
 
-func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	dir, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("mkdir", in.NodeId, err)
 	}
-	n, a, err := dir.Volume().Mkdir(dir, trueName(name), in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, a, err := dir.Volume().Mkdir(ctx, dir, trueName(name), in.Mode&modeBits, caller(&in.InHeader, in.Umask))
 	if err != nil {
 		return f.status("mkdir", in.NodeId, err)
 	}
@@ -67,12 +73,14 @@ func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out
 	return fuse.OK
 }
 
-func (f *filesystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	ctx := newRequest(cancel, h)
+	defer ctx.end()
 	dir, err := f.node(h.NodeId)
 	if err != nil {
 		return f.status("symlink", h.NodeId, err)
 	}
-	n, a, err := dir.Volume().Symlink(dir, trueName(name), target, caller(h, 0))
+	n, a, err := dir.Volume().Symlink(ctx, dir, trueName(name), target, caller(h, 0))
 	if err != nil {
 		return f.status("symlink", h.NodeId, err)
 	}
@@ -80,7 +88,9 @@ func (f *filesystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name s
 	return fuse.OK
 }
 
-func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	dir, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("link", in.NodeId, err)
@@ -89,7 +99,7 @@ func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *
 	if err != nil {
 		return f.status("link", in.Oldnodeid, err)
 	}
-	a, err := dir.Volume().Link(n, dir, trueName(name))
+	a, err := dir.Volume().Link(ctx, n, dir, trueName(name))
 	if err != nil {
 		return f.status("link", in.NodeId, err)
 	}
@@ -109,23 +119,29 @@ func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse
 	return target, fuse.OK
 }
 
-func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (f *filesystem) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	ctx := newRequest(cancel, h)
+	defer ctx.end()
 	dir, err := f.node(h.NodeId)
 	if err == nil {
-		err = dir.Volume().Unlink(dir, trueName(name))
+		err = dir.Volume().Unlink(ctx, dir, trueName(name))
 	}
 	return f.status("unlink", h.NodeId, err)
 }
 
-func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (f *filesystem) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	ctx := newRequest(cancel, h)
+	defer ctx.end()
 	dir, err := f.node(h.NodeId)
 	if err == nil {
-		err = dir.Volume().Rmdir(dir, trueName(name))
+		err = dir.Volume().Rmdir(ctx, dir, trueName(name))
 	}
 	return f.status("rmdir", h.NodeId, err)
 }
 
-func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname string) fuse.Status {
+func (f *filesystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newname string) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	dir, err := f.node(in.NodeId)
 	if err != nil {
 		return f.status("rename", in.NodeId, err)
@@ -134,6 +150,6 @@ func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, name, newname 
 	if err != nil {
 		return f.status("rename", in.Newdir, err)
 	}
-	err = dir.Volume().Rename(dir, trueName(name), newdir, newname, in.Flags)
+	err = dir.Volume().Rename(ctx, dir, trueName(name), newdir, newname, in.Flags)
 	return f.status("rename", in.NodeId, err)
 }

@@ -67,14 +67,16 @@ func (f *filesystem) readXattr(op string, h *fuse.InHeader, dest []byte, read fu
 	return uint32(size), fuse.OK
 }
 
-func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
+func (f *filesystem) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, name string, data []byte) fuse.Status {
+	ctx := newRequest(cancel, &in.InHeader)
+	defer ctx.end()
 	n, err := f.node(in.NodeId)
 	if err == nil {
 		if int(in.Size) < len(data) {
 			data = data[:in.Size]
 		}
 		killSGID := in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0
-		err = n.Volume().Setxattr(n, name, data, in.Flags, killSGID, caller(&in.InHeader, 0))
+		err = n.Volume().Setxattr(ctx, n, name, data, in.Flags, killSGID, caller(&in.InHeader, 0))
 	}
 	if err == nil {
 		attrsChangedBy(n, name)
@@ -82,10 +84,12 @@ func (f *filesystem) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name strin
 	return f.status("setxattr", in.NodeId, err)
 }
 
-func (f *filesystem) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (f *filesystem) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	ctx := newRequest(cancel, h)
+	defer ctx.end()
 	n, err := f.node(h.NodeId)
 	if err == nil {
-		err = n.Volume().Removexattr(n, name)
+		err = n.Volume().Removexattr(ctx, n, name)
 	}
 	if err == nil {
 		attrsChangedBy(n, name)

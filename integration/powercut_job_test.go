@@ -22,7 +22,7 @@ func init() { slowHelpers["powercut"] = helperPowerCut }
 type cutJob struct {
 	Work     string // record or check
 	Bin      string // emberfs
-	Recorder string // fs/blocklog
+	Recorder string // integration/blocklog
 	Dir      string // working directory
 	FS       string
 	Image    string // of the disk

@@ -69,7 +69,7 @@ func powerCut(t *testing.T, fs disk) {
 func recorder(t *testing.T) string {
 	t.Helper()
 	to := filepath.Join(env.base, "blocklog")
-	check(t, goBuildPackage(to, "./fs/blocklog"))
+	check(t, goBuildPackage(to, "./integration/blocklog"))
 	return to
 }
 

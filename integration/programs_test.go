@@ -63,7 +63,7 @@ func TestProgramGoBuild(t *testing.T) {
 	t.Parallel()
 	deadline(t, 8*time.Minute)
 	v := newSession(t)
-	shell(t, env.module, `mkdir `+v.at("src")+`; cp -r go.mod go.sum cmd fs tiers backup `+v.at("src"))
+	shell(t, env.module, `mkdir -p `+v.at("src/integration")+`; cp -r go.mod go.sum cmd fs tiers backup `+v.at("src")+`; cp -r integration/blocklog `+v.at("src/integration"))
 	buildProject(t, v.at("src"), v.mnt)
 	buildProject(t, v.at("src"), v.mnt) // all is in the cache now
 	v.umount()
@@ -73,7 +73,7 @@ func TestProgramGoBuild(t *testing.T) {
 // libraries. What the build makes, its cache included, is in dir.
 func buildProject(t *testing.T, source, dir string) {
 	t.Helper()
-	program, says := "./fs/blocklog", "usage: blocklog"
+	program, says := "./integration/blocklog", "usage: blocklog"
 	if effort.Soaking() {
 		program, says = "./cmd/emberfs", "emberfs mounts a volume"
 	}

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"math"
 
 	"golang.org/x/sys/unix"
@@ -39,14 +40,14 @@ type SetAttr struct {
 }
 
 // Getattr stats n; through h, which may be nil, it works for files without a name too.
-func (v *Volume) Getattr(n *Inode, h *Handle) (Attr, error) {
+func (v *Volume) Getattr(ctx context.Context, n *Inode, h *Handle) (Attr, error) {
 	for {
 		listed := v.moved.listed.Load()
 		a, err := v.attrNow(n, h)
 		if err != nil {
 			return Attr{}, err
 		}
-		v.shownLinks(n, &a)
+		v.shownLinks(ctx, n, &a)
 		if n.dir == nil || listed == v.moved.listed.Load() {
 			return a, nil
 		}
@@ -72,7 +73,7 @@ func (v *Volume) attrNow(n *Inode, h *Handle) (Attr, error) {
 }
 
 // Setattr changes attributes, each as its system call does, and returns them all. h may be nil.
-func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
+func (v *Volume) Setattr(ctx context.Context, n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 	if err := v.errStandsIn(n); err != nil {
 		return Attr{}, err
 	}
@@ -84,7 +85,7 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 		defer n.opens.Add(-1)
 		v.asideAhead(n, int64(*in.Size), math.MaxInt64)
 	}
-	if err := v.prepareAttrs(n); err != nil {
+	if err := v.prepareAttrs(ctx, n); err != nil {
 		return Attr{}, err
 	}
 	set := func() error {
@@ -93,16 +94,16 @@ func (v *Volume) Setattr(n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 		return v.setattr(n, h, in)
 	}
 	err := set()
-	for r := (again{}); err != nil && r.try(v, n, &err); {
+	for r := (again{}); err != nil && r.try(ctx, v, n, &err); {
 		err = set()
 	}
 	if err != nil {
 		return Attr{}, err
 	}
 	if host := n.host.Load(); host != nil {
-		host.vol.mirror(host, in)
+		host.vol.mirror(ctx, host, in)
 	}
-	return v.Getattr(n, h)
+	return v.Getattr(ctx, n, h)
 }
 
 func (v *Volume) setattr(n *Inode, h *Handle, in *SetAttr) error {

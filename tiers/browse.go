@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -23,7 +24,7 @@ const browseMax = 1 << 17
 const absentMax = 16
 
 // listAbove lists the directories above n, the topmost first: changes below them mark them.
-func (v *Volume) listAbove(n *Inode) error {
+func (v *Volume) listAbove(ctx context.Context, n *Inode) error {
 	if !v.tiered() {
 		return nil
 	}
@@ -42,28 +43,46 @@ func (v *Volume) listAbove(n *Inode) error {
 		}
 	}()
 	for _, p := range slices.Backward(above) {
-		if err := v.list(p); err != nil {
+		if err := v.list(ctx, p); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// unlistedAbove says whether listAbove has anything to do.
+func (v *Volume) unlistedAbove(n *Inode) bool {
+	if !v.tiered() {
+		return false
+	}
+	v.ns.RLock()
+	defer v.ns.RUnlock()
+	for p := n.parent; p != nil; p = p.parent {
+		if p.dir.unlisted.Load() {
+			return true
+		}
+	}
+	return false
+}
+
 // prepareAttrs readies n for a change of its own attributes, which is a change of what is above it; for the root, of the root.
-func (v *Volume) prepareAttrs(n *Inode) error {
+func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 	switch {
 	case n.dir == nil: // only unlisted directories are below unlisted directories
 		return nil
 	case n == v.root:
-		return v.listWithRoom(n)
+		return v.listWithRoom(ctx, n)
 	}
-	return v.withRoom(n, func() error { return v.listAbove(n) })
+	if !v.unlistedAbove(n) {
+		return nil
+	}
+	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.listAbove(ctx, n) })
 }
 
 // browse makes the directories in an unlisted directory. It gives what the commit has there; ok is false where n is listed, or has
 // to be to be looked at: what the commit tells of it is not what it will hold, or names of one file are to show one inode.
-func (v *Volume) browse(n *Inode) (l Listing, ok bool, err error) {
-	l, ok = v.browsable(n)
+func (v *Volume) browse(ctx context.Context, n *Inode) (l Listing, ok bool, err error) {
+	l, ok = v.browsable(ctx, n)
 	if !ok || n.dir.told.Load() != nil {
 		return l, ok, nil
 	}
@@ -86,7 +105,7 @@ func (v *Volume) browse(n *Inode) (l Listing, ok bool, err error) {
 		if err := v.step("browse.entry"); err != nil {
 			return Listing{}, false, err
 		}
-		if err := b.subdir(e); err != nil {
+		if err := b.subdir(ctx, e); err != nil {
 			return Listing{}, false, fmt.Errorf("list %q: %w", path.Join(v.pathOf(n), e.Name), err)
 		}
 	}
@@ -95,7 +114,7 @@ func (v *Volume) browse(n *Inode) (l Listing, ok bool, err error) {
 }
 
 // browsable reads what the commit has in n, and says whether browse may tell that.
-func (v *Volume) browsable(n *Inode) (Listing, bool) {
+func (v *Volume) browsable(ctx context.Context, n *Inode) (Listing, bool) {
 	if !n.dir.unlisted.Load() {
 		return Listing{}, false
 	}
@@ -105,7 +124,7 @@ func (v *Volume) browsable(n *Inode) (Listing, bool) {
 	if !clean {
 		return Listing{}, false
 	}
-	l, err := v.readNames(id)
+	l, err := v.readNames(ctx, id)
 	if err != nil || len(l.Entries) > browseMax || l.Reconciled || len(l.Problems) > 0 {
 		return Listing{}, false // listing it says what is wrong
 	}
@@ -120,19 +139,19 @@ func (v *Volume) browsable(n *Inode) (Listing, bool) {
 }
 
 // lookUnlisted readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it listed.
-func (v *Volume) lookUnlisted(dir *Inode, name string) error {
+func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) error {
 	if dir.dir == nil || !dir.dir.unlisted.Load() {
 		return nil
 	}
-	return v.withRoom(dir, func() error {
-		l, ok := v.browsable(dir)
+	return v.withRoom(ctx, dir, func(ctx context.Context) error {
+		l, ok := v.browsable(ctx, dir)
 		if !ok || len(l.Entries) > recentEntries/4 { // such a listing is not kept: reading it for each name takes longer
-			return v.list(dir)
+			return v.list(ctx, dir)
 		}
 		i, found := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
 		switch {
 		case found && l.Entries[i].Kind == KindDir:
-			if _, ok, err := v.browse(dir); ok || err != nil {
+			if _, ok, err := v.browse(ctx, dir); ok || err != nil {
 				return err
 			}
 		case !found && dir.dir.unlisted.Load(): // still: nobody made it meanwhile
@@ -140,7 +159,7 @@ func (v *Volume) lookUnlisted(dir *Inode, name string) error {
 				return unix.ENOENT
 			}
 		}
-		return v.list(dir)
+		return v.list(ctx, dir)
 	})
 }
 
@@ -158,7 +177,7 @@ const (
 func (d *DirHandle) Cache() DirCache { return d.cache }
 
 // ready lists d's directory, or sees that its names can be told without.
-func (d *DirHandle) ready() error {
+func (d *DirHandle) ready(ctx context.Context) error {
 	v, dir := d.v, d.n.dir
 	if !dir.unlisted.Load() || v.host != nil {
 		switch {
@@ -172,11 +191,12 @@ func (d *DirHandle) ready() error {
 	if dir.told.Load() != nil { // the kernel may need no more than its own copy
 		return nil
 	}
-	return v.withRoom(d.n, func() error {
-		if _, ok, err := v.browse(d.n); ok || err != nil {
+	n := d.n // d may be closed before the errand ends
+	return v.withRoom(ctx, n, func(ctx context.Context) error {
+		if _, ok, err := v.browse(ctx, n); ok || err != nil {
 			return err
 		}
-		return v.list(d.n)
+		return v.list(ctx, n)
 	})
 }
 
@@ -184,11 +204,11 @@ func (d *DirHandle) ready() error {
 func (d *DirHandle) Unlisted() bool { return d.n.dir.unlisted.Load() }
 
 // List lists the directory, for a reader at its beginning who will look at what is in it.
-func (d *DirHandle) List() error { return d.v.listWithRoom(d.n) }
+func (d *DirHandle) List(ctx context.Context) error { return d.v.listWithRoom(ctx, d.n) }
 
 // tell is ReadDir where the names are told by the commit: from the beginning of an unlisted directory, and from where it told the
 // names before on. Names that went away since are told nevertheless. False: warm's directory is to be read.
-func (d *DirHandle) tell(off uint64, emit func(Dirent) bool) (bool, error) {
+func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(Dirent) bool) (bool, error) {
 	dir := d.n.dir
 	unlisted, id := dir.unlisted.Load(), dir.told.Load()
 	if id == nil || off == 0 && !unlisted || off != 0 && !isTold(off) {
@@ -201,7 +221,7 @@ func (d *DirHandle) tell(off uint64, emit func(Dirent) bool) (bool, error) {
 	}
 	names := dir.names.Load()
 	if names == nil {
-		l, err := d.v.readNames(*id)
+		l, err := d.v.namesFor(ctx, d.n, *id)
 		if err != nil {
 			return false, err
 		}

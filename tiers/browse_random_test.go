@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -93,7 +94,7 @@ func browseRandomly(t *testing.T, rnd *rand.Rand) {
 		seen[at] = "dir"
 		list, _ := names(t, v, n)
 		for _, name := range list {
-			sub, a, err := v.Lookup(n, name)
+			sub, a, err := v.Lookup(context.Background(), n, name)
 			must(t, err)
 			p := path.Join(at, name)
 			if sub.kind == KindDir {
@@ -117,7 +118,7 @@ func browseRandomly(t *testing.T, rnd *rand.Rand) {
 
 // browseStep does one thing in directory at, and to the model once it is done.
 func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string, dirs []string, at string) error {
-	n, err := v.find(at)
+	n, err := v.find(t.Context(), at)
 	if err != nil {
 		return err
 	}
@@ -131,7 +132,7 @@ func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string
 	fresh := fmt.Sprint("m", rnd.Int31())
 	switch rnd.Intn(7) {
 	case 0, 1:
-		d, err := v.OpenDir(n)
+		d, err := v.OpenDir(context.Background(), n)
 		if err != nil {
 			return err
 		}
@@ -140,7 +141,7 @@ func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string
 			t.Errorf("%q holds %q, want %q", at, got, children)
 		}
 	case 2:
-		if _, _, err := v.Lookup(n, fresh); !errors.Is(err, unix.ENOENT) {
+		if _, _, err := v.Lookup(context.Background(), n, fresh); !errors.Is(err, unix.ENOENT) {
 			return err
 		}
 	case 3:
@@ -148,12 +149,12 @@ func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string
 			return nil
 		}
 		mode := uint32(0700 + rnd.Intn(8))
-		if _, err := v.Setattr(n, nil, &SetAttr{Mode: &mode}); err != nil {
+		if _, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mode: &mode}); err != nil {
 			return err
 		}
 		model[at+"/"] = fmt.Sprintf("%o", mode)
 	case 4:
-		_, h, _, err := v.Create(n, fresh, unix.O_RDWR, 0644, me)
+		_, h, _, err := v.Create(context.Background(), n, fresh, unix.O_RDWR, 0644, me)
 		if err != nil {
 			return err
 		}
@@ -164,15 +165,15 @@ func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string
 		if at == "" || to == at || strings.HasPrefix(to, at+"/") {
 			return nil
 		}
-		dir, err := v.find(path.Dir("/" + at)[1:])
+		dir, err := v.find(t.Context(), path.Dir("/" + at)[1:])
 		if err != nil {
 			return err
 		}
-		newdir, err := v.find(to)
+		newdir, err := v.find(t.Context(), to)
 		if err != nil {
 			return err
 		}
-		if err := v.Rename(dir, path.Base(at), newdir, fresh, 0); err != nil {
+		if err := v.Rename(context.Background(), dir, path.Base(at), newdir, fresh, 0); err != nil {
 			return err
 		}
 		moved := path.Join(to, fresh)
@@ -185,7 +186,7 @@ func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string
 	case 6:
 		for _, name := range children {
 			if p := path.Join(at, name); model[p] != "dir" {
-				if err := v.Unlink(n, name); err != nil {
+				if err := v.Unlink(context.Background(), n, name); err != nil {
 					return err
 				}
 				delete(model, p)

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -13,13 +14,13 @@ import (
 // names reads a whole directory stream, without "." and "..".
 func names(t *testing.T, v *Volume, n *Inode) (names []string, told bool) {
 	t.Helper()
-	d, err := v.OpenDir(n)
+	d, err := v.OpenDir(context.Background(), n)
 	must(t, err)
 	defer d.Close()
 	for off, end := uint64(0), false; !end; {
 		end = true
 		left := 3 // entries of one request
-		must(t, d.ReadDir(off, func(e Dirent) bool {
+		must(t, d.ReadDir(context.Background(), off, func(e Dirent) bool {
 			if left == 0 {
 				end = false
 				return false
@@ -68,7 +69,7 @@ func TestNamesAlone(t *testing.T) {
 		if want := []string{fmt.Sprint("d", i), "file"}; !slices.Equal(got, want) || !told {
 			t.Fatalf("level %d: %q, told %v", i, got, told)
 		}
-		if _, _, err := next.Lookup(n, "none"); !errors.Is(err, unix.ENOENT) {
+		if _, _, err := next.Lookup(context.Background(), n, "none"); !errors.Is(err, unix.ENOENT) {
 			t.Fatalf("level %d: a missing name: %v", i, err)
 		}
 		fd, err := next.dirFD(n)
@@ -77,7 +78,7 @@ func TestNamesAlone(t *testing.T) {
 			t.Fatalf("level %d: warm holds %v, %v", i, l, err)
 		}
 		next.unpin(n)
-		n, _, err = next.Lookup(n, fmt.Sprint("d", i))
+		n, _, err = next.Lookup(context.Background(), n, fmt.Sprint("d", i))
 		must(t, err)
 	}
 	if got, told := names(t, next, n); !slices.Equal(got, []string{"last"}) || !told {
@@ -86,13 +87,13 @@ func TestNamesAlone(t *testing.T) {
 	for _, at := range []string{"d0/d1", ""} { // only its atime moves
 		dir := mustFind(t, next, at)
 		before := mustAttr(t, next, dir)
-		_, err := next.Setattr(dir, nil, &SetAttr{Atime: &Time{Sec: 5}})
+		_, err := next.Setattr(context.Background(), dir, nil, &SetAttr{Atime: &Time{Sec: 5}})
 		must(t, err)
 		if after := mustAttr(t, next, dir); after.Mtime != before.Mtime || after.Atime != (Time{Sec: 5}) {
 			t.Errorf("%q: %+v became %+v", at, before, after)
 		}
 	}
-	must(t, next.Setxattr(n, "user.k", []byte("v"), 0, false, me))
+	must(t, next.Setxattr(context.Background(), n, "user.k", []byte("v"), 0, false, me))
 	next.aboveListed(t)
 	if next.root.dir.unlisted.Load() || !n.dir.unlisted.Load() {
 		t.Error("a change of a directory's attributes lists what is above it, and not itself")
@@ -101,7 +102,7 @@ func TestNamesAlone(t *testing.T) {
 		if !n.dir.unlisted.Load() {
 			t.Fatalf("listed for %d names that are not there", i)
 		}
-		if _, _, err := next.Lookup(n, fmt.Sprint("none", i)); !errors.Is(err, unix.ENOENT) {
+		if _, _, err := next.Lookup(context.Background(), n, fmt.Sprint("none", i)); !errors.Is(err, unix.ENOENT) {
 			t.Fatal(err)
 		}
 	}
@@ -124,12 +125,12 @@ func TestStreamOverListing(t *testing.T) {
 	}
 	v.mustSync(t)
 	next := openTiered(t, t.TempDir(), c)
-	d, err := next.OpenDir(next.root)
+	d, err := next.OpenDir(context.Background(), next.root)
 	must(t, err)
 	var got []string
 	var off uint64
 	read := func(most int) {
-		must(t, d.ReadDir(off, func(e Dirent) bool {
+		must(t, d.ReadDir(context.Background(), off, func(e Dirent) bool {
 			if most == 0 {
 				return false
 			}
@@ -139,9 +140,9 @@ func TestStreamOverListing(t *testing.T) {
 		}))
 	}
 	read(7)
-	must(t, next.Unlink(next.root, "f03"))
+	must(t, next.Unlink(context.Background(), next.root, "f03"))
 	write(t, next, next.root, "new", "")
-	other, err := next.OpenDir(next.root)
+	other, err := next.OpenDir(context.Background(), next.root)
 	must(t, err)
 	if other.Cache() != DirNever {
 		t.Error("the kernel is to keep what a stream tells beside one of warm's")
@@ -162,7 +163,7 @@ func TestStreamOverListing(t *testing.T) {
 	}
 	d.Close()
 	for _, want := range []DirCache{DirAnew, DirKeep} {
-		d, err := next.OpenDir(next.root)
+		d, err := next.OpenDir(context.Background(), next.root)
 		must(t, err)
 		if d.Cache() != want {
 			t.Errorf("caching %v, want %v", d.Cache(), want)
@@ -181,7 +182,7 @@ func TestBrowseOverLeftovers(t *testing.T) {
 	for _, name := range []string{"bare", "other"} {
 		d := mkdir(t, v, v.root, name)
 		write(t, v, d, name, "text of "+name)
-		_, err := v.Setattr(d, nil, &SetAttr{Mode: new(uint32(0711)), Mtime: &Time{Sec: 77}})
+		_, err := v.Setattr(context.Background(), d, nil, &SetAttr{Mode: new(uint32(0711)), Mtime: &Time{Sec: 77}})
 		must(t, err)
 	}
 	v.mustSync(t)

@@ -87,7 +87,7 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 		return id, err
 	}
 	m := &dirMark{n: n, parent: parent, name: path.Base(at)}
-	if err := v.list(n); err != nil { // only what a stock client changed, else its record's word is taken
+	if err := v.list(c.ctx, n); err != nil { // only what a stock client changed, else its record's word is taken
 		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
 	}
 	names, base := c.begin(m, base)

@@ -51,12 +51,12 @@ func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id Di
 	if err := tooDeepToTake(at); err != nil {
 		return DirID{}, err
 	}
-	l, err := c.v.readDir(id)
+	l, err := c.v.readDir(ctx, id)
 	if err != nil {
 		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
 	}
 	if !l.Reconciled && len(l.Problems) == 0 {
-		s, err := c.v.origin()
+		s, err := c.v.origin(ctx)
 		if err == nil {
 			var valid bool
 			if valid, err = s.Valid(ctx, id); valid {

@@ -82,7 +82,7 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	if kindOf(uint32(st.Mode)) != KindDir && st.Nlink == 1 {
 		s.lost = v.regainName(w.m.n, w.fd, name, &st, moves)
 	}
-	if s.n, _, err = v.lookupAt(w.m.n, w.fd, name); err != nil {
+	if s.n, _, err = v.lookupAt(w.c.ctx, w.m.n, w.fd, name); err != nil {
 		return seen{}, err
 	}
 	s.n.mu.Lock()

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -10,9 +11,9 @@ import (
 // clean by the next one, and so can leave warm.
 func TestOpenInCommitIsRecorded(t *testing.T) {
 	v := openTiered(t, t.TempDir(), newMemCold())
-	f, h, _, err := v.Create(v.root, "f", unix.O_RDWR, 0644, me)
+	f, h, _, err := v.Create(context.Background(), v.root, "f", unix.O_RDWR, 0644, me)
 	must(t, err)
-	_, err = h.Write([]byte("some text"), 0, false)
+	_, err = h.Write(context.Background(), []byte("some text"), 0, false)
 	must(t, err)
 	v.mustSync(t)
 	h.Release()

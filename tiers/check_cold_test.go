@@ -115,7 +115,7 @@ func TestCheckColdOnly(t *testing.T) {
 func TestCheckColdOnlyChanged(t *testing.T) {
 	chmod := func(at string) func(v *Volume) {
 		return func(v *Volume) {
-			if _, err := v.Setattr(mustFind(t, v, at), nil, &SetAttr{Mode: ptrTo(uint32(0o700))}); err != nil {
+			if _, err := v.Setattr(context.Background(), mustFind(t, v, at), nil, &SetAttr{Mode: ptrTo(uint32(0o700))}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -127,17 +127,26 @@ func TestCheckColdOnlyChanged(t *testing.T) {
 	}{
 		{"chmod of a stub", chmod("a/b/file 3"), 1},
 		{"mtime of a stub", func(v *Volume) {
-			if _, err := v.Setattr(mustFind(t, v, "a/b/file 3"), nil, &SetAttr{Mtime: &Time{Sec: 5}}); err != nil {
+			if _, err := v.Setattr(context.Background(), mustFind(t, v, "a/b/file 3"), nil, &SetAttr{Mtime: &Time{Sec: 5}}); err != nil {
 				t.Fatal(err)
 			}
 		}, 1},
 		{"chmod of a directory", chmod("a/empty"), 1},
-		{"rename of a stub", func(v *Volume) { b := mustFind(t, v, "a/b"); must(t, v.Rename(b, "file 3", b, "file X", 0)) }, 2},
-		{"rename of a stub over another", func(v *Volume) { b := mustFind(t, v, "a/b"); must(t, v.Rename(b, "file 3", b, "file 4", 0)) }, 2},
-		{"rename of an unlisted directory", func(v *Volume) { a := mustFind(t, v, "a"); must(t, v.Rename(a, "empty", a, "moved", 0)) }, 2},
+		{"rename of a stub", func(v *Volume) {
+			b := mustFind(t, v, "a/b")
+			must(t, v.Rename(context.Background(), b, "file 3", b, "file X", 0))
+		}, 2},
+		{"rename of a stub over another", func(v *Volume) {
+			b := mustFind(t, v, "a/b")
+			must(t, v.Rename(context.Background(), b, "file 3", b, "file 4", 0))
+		}, 2},
+		{"rename of an unlisted directory", func(v *Volume) {
+			a := mustFind(t, v, "a")
+			must(t, v.Rename(context.Background(), a, "empty", a, "moved", 0))
+		}, 2},
 		{"rename of a directory", func(v *Volume) {
 			mustFind(t, v, "a/b/linked")
-			must(t, v.Rename(v.root, "a", v.root, "moved", 0))
+			must(t, v.Rename(context.Background(), v.root, "a", v.root, "moved", 0))
 		}, -1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -231,7 +240,7 @@ func TestCheckColdLacks(t *testing.T) {
 
 // TestCheckUntrueUnlisted: a directory that stands for another tree than the clean one above says is what no commit would notice.
 func TestCheckUntrueUnlisted(t *testing.T) {
-	w := lazily(t, func(v *Volume) { must(t, v.list(v.root)) })
+	w := lazily(t, func(v *Volume) { must(t, v.list(context.Background(), v.root)) })
 	r, ok := readRecord(byName(unix.AT_FDCWD, w.at("a")))
 	if !ok || !r.has(recUnlisted) {
 		t.Fatalf("%+v", r)
@@ -256,19 +265,19 @@ func TestColdOnly(t *testing.T) {
 func TestCheckBesideChange(t *testing.T) {
 	for name, change := range map[string]func(v *Volume, d *Inode) error{
 		"truncated": func(v *Volume, d *Inode) error {
-			_, err := v.Setattr(mustFind(t, v, "d/b"), nil, &SetAttr{Size: new(uint64(5))})
+			_, err := v.Setattr(context.Background(), mustFind(t, v, "d/b"), nil, &SetAttr{Size: new(uint64(5))})
 			return err
 		},
 		"truncated to its size": func(v *Volume, d *Inode) error {
-			_, err := v.Setattr(mustFind(t, v, "d/b"), nil, &SetAttr{Size: new(uint64(9))})
+			_, err := v.Setattr(context.Background(), mustFind(t, v, "d/b"), nil, &SetAttr{Size: new(uint64(9))})
 			return err
 		},
 		"stub emptied": func(v *Volume, d *Inode) error {
-			_, err := v.Setattr(mustFind(t, v, "d/c"), nil, &SetAttr{Size: new(uint64(0))})
+			_, err := v.Setattr(context.Background(), mustFind(t, v, "d/c"), nil, &SetAttr{Size: new(uint64(0))})
 			return err
 		},
-		"removed": func(v *Volume, d *Inode) error { return v.Unlink(d, "b") },
-		"renamed": func(v *Volume, d *Inode) error { return v.Rename(d, "c", d, "b", 0) },
+		"removed": func(v *Volume, d *Inode) error { return v.Unlink(context.Background(), d, "b") },
+		"renamed": func(v *Volume, d *Inode) error { return v.Rename(context.Background(), d, "c", d, "b", 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newMemCold()

@@ -33,11 +33,11 @@ func newCheckedWarm(t *testing.T) *checkedWarm {
 	b := mkdir(t, v, a, "b")
 	write(t, v, b, "f", "hello")
 	write(t, v, a, "g", "again")
-	if _, _, err := v.Symlink(a, "link", "b/f", me); err != nil {
+	if _, _, err := v.Symlink(context.Background(), a, "link", "b/f", me); err != nil {
 		t.Fatal(err)
 	}
 	h := mkdir(t, v, v.root, "hard")
-	if _, err := v.Link(write(t, v, h, "one", "linked"), h, "two"); err != nil {
+	if _, err := v.Link(context.Background(), write(t, v, h, "one", "linked"), h, "two"); err != nil {
 		t.Fatal(err)
 	}
 	v.mustSync(t)
@@ -222,11 +222,11 @@ func TestCheckWarmAtRisk(t *testing.T) {
 	write(t, v, b, "f", "changed")      // 7 bytes
 	write(t, v, b, "new", "0123456789") // 10
 	lookup(t, v, a, "g")
-	if err := v.Unlink(a, "g"); err != nil {
+	if err := v.Unlink(context.Background(), a, "g"); err != nil {
 		t.Fatal(err)
 	}
 	mode := uint32(0o600)
-	if _, err := v.Setattr(lookup(t, v, a, "b"), nil, &SetAttr{Mode: &mode}); err != nil {
+	if _, err := v.Setattr(context.Background(), lookup(t, v, a, "b"), nil, &SetAttr{Mode: &mode}); err != nil {
 		t.Fatal(err)
 	}
 	// As after a SIGKILL: nobody closes it.
@@ -245,7 +245,7 @@ func TestCheckWarmAtRisk(t *testing.T) {
 
 func lookup(t *testing.T, v *Volume, d *Inode, name string) *Inode {
 	t.Helper()
-	n, _, err := v.Lookup(d, name)
+	n, _, err := v.Lookup(context.Background(), d, name)
 	if err != nil {
 		t.Fatalf("lookup %s: %v", name, err)
 	}

@@ -296,9 +296,9 @@ type Cold interface {
 	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
 	// Follows says whether all that the commit older has went into newer: it is an ancestor, or a live commit that main absorbed.
 	Follows(ctx context.Context, newer, older ID) (bool, error)
-	// Open streams a file's content. Read fails at the end when the bytes do not match the id.
+	// Open streams a file's content; ctx holds for all of the reading. Read fails at the end when the bytes do not match the id.
 	Open(ctx context.Context, id ID, size int64) (Blob, error)
-	// OpenAt opens a file's content for reading in any order. A read fetches what it needs of a big file, not the whole.
+	// OpenAt opens a file's content for reading in any order, as long as ctx lives. A read fetches what it needs of a big file, not the whole.
 	OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error)
 	// Holds says whether every object of a file's content is in the repository itself. It reads only those for which nothing
 	// else vouches. ErrMissing names one that is not.
@@ -323,7 +323,7 @@ type Cold interface {
 	// main has absorbed; a server that refuses that is a problem in Stats, no error.
 	// ErrDiverged: the remote has moved on. *RefusedError: the server said no for good.
 	Push(ctx context.Context) error
-	// Pushed is the newest commit that the remote is known to have, live or main's; zero: none.
+	// Pushed is the newest commit that the remote is known to have, live or main's; zero: none. It waits for nothing.
 	Pushed() ID
 	// Maintain keeps the repository quick to read, where that is due; it may take long, runs beside everything else and changes
 	// nothing that can be seen. Ended by ctx it leaves everything as it was.

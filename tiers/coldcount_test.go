@@ -34,7 +34,7 @@ func TestColdFiles(t *testing.T) {
 	v.mustSync(t)
 	const files = 30 + 2 + 2 + 2 // linked files, a symlink, a FIFO
 	v.eventually(t, "committed", files)
-	must(t, v.Unlink(mustFind(t, v, "a"), "fifo"))
+	must(t, v.Unlink(context.Background(), mustFind(t, v, "a"), "fifo"))
 	v.coldSays(t, "removed, not committed", files)
 	v.mustSync(t)
 	v.eventually(t, "removed", files-1)
@@ -72,7 +72,7 @@ func TestColdFilesSlow(t *testing.T) {
 func TestStubsWithAttributes(t *testing.T) {
 	v := openTiered(t, t.TempDir(), newMemCold())
 	f := write(t, v, v.root, "f", strings.Repeat("x", 50_000))
-	must(t, v.Setxattr(f, "user.long", make([]byte, 2000), 0, false, me))
+	must(t, v.Setxattr(context.Background(), f, "user.long", make([]byte, 2000), 0, false, me))
 	v.mustSync(t)
 	mustTier(t, v)
 	if w := v.Status().Tiers.Warm; w.Stubs != 1 || w.Files != 0 {

@@ -26,8 +26,10 @@ const (
 // coldReader reads the content of stubs. Who waits for the same content waits for one fetch: opened content is shared by all who
 // read it, and kept for a while. Safe for concurrent use.
 type coldReader struct {
-	cold Cold
-	room *semaphore.Weighted
+	cold    Cold
+	room    *semaphore.Weighted
+	buffers sync.Pool // *[]byte
+	under   sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
@@ -39,13 +41,16 @@ type coldReader struct {
 
 // coldContent is an opened content.
 type coldContent struct {
-	id    ID
-	cost  int64
-	once  sync.Once
-	blob  BlobAt
-	err   error
-	users int           // coldReader.mu
-	elem  *list.Element // coldReader.mu: its place among the idle ones
+	id      ID
+	cost    int64
+	ctx     context.Context // for opening it; ends when nobody waits for it any more while somebody reads it
+	cancel  context.CancelFunc
+	once    sync.Once
+	blob    BlobAt
+	err     error
+	users   int           // coldReader.mu: reads under way
+	waiting int           // coldReader.mu: those of them whose caller waits for them
+	elem    *list.Element // coldReader.mu: its place among the idle ones
 }
 
 func newColdReader(c Cold) *coldReader {
@@ -61,30 +66,48 @@ func coldCost(size int64) int64 {
 	return max(size, 4<<10)
 }
 
-// with calls f with the content of id, opened.
-func (r *coldReader) with(ctx context.Context, id ID, size int64, f func(BlobAt) error) error {
+// with calls f with the content of id, opened, on another goroutine. When ctx ends first, it returns ctx's error at once, and f goes on
+// without its caller: f must not use what the caller owns, and done is called when f has ended in any case.
+func (r *coldReader) with(ctx context.Context, id ID, size int64, f func(BlobAt) error, done func()) error {
 	c := r.get(id, size)
-	c.once.Do(func() { c.blob, c.err = r.cold.OpenAt(ctx, id, size) })
-	err := c.err
-	if err == nil {
-		err = f(c.blob)
+	ended := make(chan error, 1)
+	r.under.Go(func() {
+		defer done()
+		c.once.Do(func() { c.blob, c.err = r.cold.OpenAt(c.ctx, id, size) })
+		err := c.err
+		if err == nil {
+			err = f(c.blob)
+		}
+		r.put(c, err != nil && !errors.Is(err, io.EOF))
+		ended <- err
+	})
+	select {
+	case err := <-ended:
+		r.waited(c, false)
+		return err
+	case <-ctx.Done():
+		r.waited(c, true)
+		return ctx.Err()
 	}
-	r.put(c, err != nil && !errors.Is(err, io.EOF))
-	return err
 }
 
 // read fills p from off on; short, without an error, at the end of the content only.
-func (r *coldReader) read(ctx context.Context, id ID, size int64, p []byte, off int64) (n int, err error) {
+func (r *coldReader) read(ctx context.Context, id ID, size int64, p []byte, off int64) (int, error) {
 	cost := min(coldCost(size), coldReading)
 	if err := r.room.Acquire(ctx, cost); err != nil {
 		return 0, err
 	}
-	defer r.room.Release(cost)
-	err = r.with(ctx, id, size, func(b BlobAt) error {
-		var err error
-		n, err = b.ReadAt(p, off)
+	b := r.buffer(len(p)) // p is gone when the caller leaves
+	n := 0
+	err := r.with(ctx, id, size, func(c BlobAt) (err error) {
+		n, err = c.ReadAt(*b, off)
 		return err
-	})
+	}, func() { r.room.Release(cost) })
+	if ctx.Err() != nil {
+		return 0, ctx.Err() // b may still be written
+	}
+	copy(p, (*b)[:n])
+	r.buffers.Put(b)
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
@@ -94,12 +117,23 @@ func (r *coldReader) read(ctx context.Context, id ID, size int64, p []byte, off 
 	return n, err
 }
 
+// buffer gives n bytes, which go back to buffers once nobody writes them any more.
+func (r *coldReader) buffer(n int) *[]byte {
+	if b, ok := r.buffers.Get().(*[]byte); ok && cap(*b) >= n {
+		*b = (*b)[:n]
+		return b
+	}
+	b := make([]byte, n)
+	return &b
+}
+
 func (r *coldReader) get(id ID, size int64) *coldContent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.mu.open[id]
-	if c == nil {
+	if c == nil || c.ctx.Err() != nil {
 		c = &coldContent{id: id, cost: coldCost(size)}
+		c.ctx, c.cancel = context.WithCancel(context.Background())
 		r.mu.open[id] = c
 	}
 	if c.elem != nil {
@@ -108,7 +142,19 @@ func (r *coldReader) get(id ID, size int64) *coldContent {
 		c.elem = nil
 	}
 	c.users++
+	c.waiting++
 	return c
+}
+
+// waited notes that a caller of with does not wait any more. When the last one left before it had an answer, what it asked for is cut
+// off.
+func (r *coldReader) waited(c *coldContent, left bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.waiting--
+	if left && c.waiting == 0 && c.users > 0 {
+		c.cancel()
+	}
 }
 
 // put gives content back; failed content is opened anew next time.
@@ -116,7 +162,7 @@ func (r *coldReader) put(c *coldContent, failed bool) {
 	var closing []*coldContent
 	r.mu.Lock()
 	c.users--
-	if failed && r.mu.open[c.id] == c {
+	if (failed || c.ctx.Err() != nil) && r.mu.open[c.id] == c {
 		delete(r.mu.open, c.id)
 	}
 	switch {
@@ -144,6 +190,17 @@ func (r *coldReader) trim(limit int64) (out []*coldContent) {
 	return out
 }
 
+// end cuts off what is read for callers that left, waits for it, and lets go of all content. Nobody calls with any more.
+func (r *coldReader) end() {
+	r.mu.Lock()
+	for _, c := range r.mu.open {
+		c.cancel()
+	}
+	r.mu.Unlock()
+	r.under.Wait()
+	r.drop()
+}
+
 // drop lets go of what nobody uses.
 func (r *coldReader) drop() {
 	r.mu.Lock()
@@ -154,6 +211,7 @@ func (r *coldReader) drop() {
 
 func closeAll(list []*coldContent) {
 	for _, c := range list {
+		c.cancel()
 		if c.blob != nil {
 			_ = c.blob.Close() // it was only read
 		}

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -22,14 +23,14 @@ func TestCopyFromReleased(t *testing.T) {
 	text := strings.Repeat("text", 5000)
 	f := write(t, v, v.root, "f", text)
 	v.mustSync(t)
-	out, h, _, err := v.Create(v.root, "copy", unix.O_RDWR, 0644, me)
+	out, h, _, err := v.Create(context.Background(), v.root, "copy", unix.O_RDWR, 0644, me)
 	must(t, err)
 	done := make(chan error, 1)
 	inRelease = func() {
 		go func() {
-			from, err := v.Open(f, unix.O_RDONLY, false)
+			from, err := v.Open(context.Background(), f, unix.O_RDONLY, false)
 			if err == nil {
-				_, err = v.CopyFileRange(from, 0, h, 0, int64(len(text)), false)
+				_, err = v.CopyFileRange(context.Background(), from, 0, h, 0, int64(len(text)), false)
 				from.Release()
 			}
 			done <- err

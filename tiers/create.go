@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"golang.org/x/sys/unix"
 )
 
@@ -79,11 +80,11 @@ func fchmodat(dirfd int, name string, mode uint32) error {
 }
 
 // Create makes and opens a file; the kernel gains one lookup. Without O_EXCL an existing one is opened.
-func (v *Volume) Create(dir *Inode, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
+func (v *Volume) Create(ctx context.Context, dir *Inode, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
 	if err := checkName(name); err != nil {
 		return nil, nil, Attr{}, err
 	}
-	if err := v.prepare(dir); err != nil {
+	if err := v.prepare(ctx, dir); err != nil {
 		return nil, nil, Attr{}, err
 	}
 	create := func() (*Inode, *Handle, Attr, error) {
@@ -92,18 +93,18 @@ func (v *Volume) Create(dir *Inode, name string, flags, mode uint32, c Caller) (
 		return v.create(dir, name, flags, mode, c)
 	}
 	n, h, a, err := create()
-	for r := (again{}); err != nil && r.try(v, dir, &err); {
+	for r := (again{}); err != nil && r.try(ctx, v, dir, &err); {
 		n, h, a, err = create()
 	}
 	if err != unix.EEXIST || flags&unix.O_EXCL != 0 {
 		return n, h, a, err
 	}
-	n, _, err = v.Lookup(dir, name)
+	n, _, err = v.Lookup(ctx, dir, name)
 	if err != nil {
 		return nil, nil, Attr{}, err
 	}
-	if h, err = v.Open(n, flags, false); err == nil {
-		a, err = v.Getattr(n, h)
+	if h, err = v.Open(ctx, n, flags, false); err == nil {
+		a, err = v.Getattr(ctx, n, h)
 	}
 	if err != nil {
 		n.vol.unref(n, 1)
@@ -172,8 +173,8 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 }
 
 // Tmpfile makes and opens a file without a name (O_TMPFILE); Link may give it one.
-func (v *Volume) Tmpfile(dir *Inode, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
-	if err := v.prepare(dir); err != nil {
+func (v *Volume) Tmpfile(ctx context.Context, dir *Inode, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
+	if err := v.prepare(ctx, dir); err != nil {
 		return nil, nil, Attr{}, err
 	}
 	v.begin()
@@ -196,15 +197,15 @@ func (v *Volume) Tmpfile(dir *Inode, flags, mode uint32, c Caller) (*Inode, *Han
 }
 
 // make runs a system call that makes name in dir, gives the result to the caller and returns it; the kernel gains one lookup.
-func (v *Volume) make(dir *Inode, name string, kind Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
+func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	if err := checkName(name); err != nil {
 		return nil, Attr{}, err
 	}
-	if err := v.prepare(dir); err != nil {
+	if err := v.prepare(ctx, dir); err != nil {
 		return nil, Attr{}, err
 	}
 	n, a, err := v.makeOnce(dir, name, kind, mode, c, call)
-	for r := (again{}); err != nil && r.try(v, dir, &err); {
+	for r := (again{}); err != nil && r.try(ctx, v, dir, &err); {
 		n, a, err = v.makeOnce(dir, name, kind, mode, c, call)
 	}
 	return n, a, err
@@ -255,31 +256,31 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 }
 
 // Mkdir makes a directory, in warm and, where it is to be of class memory, there too.
-func (v *Volume) Mkdir(dir *Inode, name string, mode uint32, c Caller) (*Inode, Attr, error) {
-	n, a, err := v.make(dir, name, KindDir, mode, c, func(dirfd int, mode uint32) error {
+func (v *Volume) Mkdir(ctx context.Context, dir *Inode, name string, mode uint32, c Caller) (*Inode, Attr, error) {
+	n, a, err := v.make(ctx, dir, name, KindDir, mode, c, func(dirfd int, mode uint32) error {
 		return unix.Mkdirat(dirfd, name, mode)
 	})
 	if err != nil || !v.memory.on.Load() {
 		return n, a, err
 	}
-	return v.enterNew(dir, name, n, a)
+	return v.enterNew(ctx, dir, name, n, a)
 }
 
 // Mknod makes a file, FIFO, socket or device; rdev is new_encode_dev as in the FUSE protocol.
-func (v *Volume) Mknod(dir *Inode, name string, mode, rdev uint32, c Caller) (*Inode, Attr, error) {
+func (v *Volume) Mknod(ctx context.Context, dir *Inode, name string, mode, rdev uint32, c Caller) (*Inode, Attr, error) {
 	kind := kindOf(mode)
 	if kind == KindDir || kind == KindSymlink {
 		return nil, Attr{}, unix.EINVAL
 	}
 	dev := unix.Mkdev(rdev>>8&0xfff, rdev&0xff|rdev>>12&0xfff00)
-	return v.make(dir, name, kind, mode, c, func(dirfd int, m uint32) error {
+	return v.make(ctx, dir, name, kind, mode, c, func(dirfd int, m uint32) error {
 		return unix.Mknodat(dirfd, name, kind.format()|m, int(dev))
 	})
 }
 
 // Symlink makes a symbolic link.
-func (v *Volume) Symlink(dir *Inode, name, linkTo string, c Caller) (*Inode, Attr, error) {
-	return v.make(dir, name, KindSymlink, 0777, c, func(dirfd int, _ uint32) error {
+func (v *Volume) Symlink(ctx context.Context, dir *Inode, name, linkTo string, c Caller) (*Inode, Attr, error) {
+	return v.make(ctx, dir, name, KindSymlink, 0777, c, func(dirfd int, _ uint32) error {
 		return unix.Symlinkat(linkTo, dirfd, name)
 	})
 }

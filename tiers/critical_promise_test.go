@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -29,10 +30,10 @@ func TestBecomesCritical(t *testing.T) {
 	write(t, v, v.Root(), "plain", "1")
 	v.mustSync(t)
 	write(t, v, mkdir(t, v, v.Root(), "state"), "a", "a")
-	_, h, _, err := v.Create(v.Root(), "open.db", unix.O_RDWR, 0o600, me)
+	_, h, _, err := v.Create(context.Background(), v.Root(), "open.db", unix.O_RDWR, 0o600, me)
 	must(t, err)
 	defer h.Release()
-	_, err = h.Write([]byte("open"), 0, false)
+	_, err = h.Write(context.Background(), []byte("open"), 0, false)
 	must(t, err)
 	must(t, v.SetRulesText([]byte(criticalState+"- {match: build/, ignore: true}\n- {match: x, class: critical, critical_delay: 100ms}\n")))
 	eventually(t, cold, "state/a", "a")
@@ -62,7 +63,7 @@ func TestCriticalWithoutClose(t *testing.T) {
 	v.mustSync(t)
 	t.Run("truncate", func(t *testing.T) {
 		size := uint64(2)
-		_, err := v.Setattr(a, nil, &SetAttr{Size: &size})
+		_, err := v.Setattr(context.Background(), a, nil, &SetAttr{Size: &size})
 		must(t, err)
 		eventually(t, cold, "state/a", "on")
 	})
@@ -71,17 +72,17 @@ func TestCriticalWithoutClose(t *testing.T) {
 		eventually(t, cold, "fresh", "/")
 	})
 	t.Run("another name", func(t *testing.T) {
-		_, err := v.Link(a, other, "b")
+		_, err := v.Link(context.Background(), a, other, "b")
 		must(t, err)
 		eventually(t, cold, "other/b", "on")
 		v.mustSync(t)
-		if _, _, err := v.Lookup(other, "b"); err != nil { // now it is known by a name that is not critical
+		if _, _, err := v.Lookup(context.Background(), other, "b"); err != nil { // now it is known by a name that is not critical
 			t.Fatal(err)
 		}
 		overwrite(t, v, a, "two")
 		eventually(t, cold, "state/a", "two")
 		mode := uint32(0o600)
-		_, err = v.Setattr(a, nil, &SetAttr{Mode: &mode})
+		_, err = v.Setattr(context.Background(), a, nil, &SetAttr{Mode: &mode})
 		must(t, err)
 		if due, _ := v.critical.next(); due.IsZero() {
 			t.Error("a change of its mode is not critical")
@@ -98,12 +99,12 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	v.Start()
 	d := mkdir(t, v, v.Root(), "d")
 	v.mustSync(t)
-	_, h, _, err := v.Create(v.Root(), "x.db", unix.O_RDWR, 0o600, me)
+	_, h, _, err := v.Create(context.Background(), v.Root(), "x.db", unix.O_RDWR, 0o600, me)
 	must(t, err)
 	defer h.Release()
 	put := func(s string) {
 		t.Helper()
-		_, err := h.Write([]byte(s), 0, false)
+		_, err := h.Write(context.Background(), []byte(s), 0, false)
 		must(t, err)
 	}
 	onRemote := func(path, want string) {
@@ -128,7 +129,7 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	go func() { _, _ = v.Sync(t.Context(), "test") }()
 	<-reached
 	done := make(chan error)
-	go func() { done <- h.Fsync(true) }()
+	go func() { done <- h.Fsync(context.Background(), true) }()
 	select {
 	case err := <-done:
 		t.Fatalf("fsync while the commit is being pushed: %v", err)
@@ -146,52 +147,52 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	refuse(&RefusedError{Reason: "a hook says no"}) // would be tried again in half an hour only
 	put("two")
 	for range 3 {
-		if err := h.Fsync(true); err == nil || !strings.Contains(err.Error(), "not remotely") {
+		if err := h.Fsync(context.Background(), true); err == nil || !strings.Contains(err.Error(), "not remotely") {
 			t.Fatalf("fsync of what the remote refuses: %v", err)
 		}
 	}
 	refuse(nil)
-	must(t, h.Fsync(true))
+	must(t, h.Fsync(context.Background(), true))
 	onRemote("x.db", "two")
 
 	// A directory: names that were made in it.
-	sd, err := v.OpenDir(d)
+	sd, err := v.OpenDir(context.Background(), d)
 	must(t, err)
 	defer sd.Close()
 	for i := range 3 {
 		write(t, v, d, fmt.Sprint("n", i), "n")
-		must(t, sd.Fsync(false))
+		must(t, sd.Fsync(context.Background(), false))
 		onRemote(fmt.Sprint("d/n", i), "n")
 	}
 	refuse(unix.ECONNREFUSED)
 	write(t, v, d, "last", "n")
-	if err := sd.Fsync(false); err == nil {
+	if err := sd.Fsync(context.Background(), false); err == nil {
 		t.Error("fsync of a directory that the remote does not have")
 	}
-	if err := sd.Fsync(false); err == nil {
+	if err := sd.Fsync(context.Background(), false); err == nil {
 		t.Error("and again")
 	}
 	refuse(nil)
-	must(t, sd.Fsync(false))
+	must(t, sd.Fsync(context.Background(), false))
 	onRemote("d/last", "n")
 
 	// And one that no rule is about, but the name is; other directories have nothing to wait for.
-	root, err := v.OpenDir(v.Root())
+	root, err := v.OpenDir(context.Background(), v.Root())
 	must(t, err)
 	defer root.Close()
-	free, err := v.OpenDir(mkdir(t, v, v.Root(), "free"))
+	free, err := v.OpenDir(context.Background(), mkdir(t, v, v.Root(), "free"))
 	must(t, err)
 	defer free.Close()
 	refuse(unix.ECONNREFUSED)
 	write(t, v, v.Root(), "y.db", "y")
 	for i := range 3 {
-		if err := root.Fsync(false); err == nil {
+		if err := root.Fsync(context.Background(), false); err == nil {
 			t.Errorf("fsync %d of a directory that has a name which the remote does not have", i)
 		}
 	}
-	must(t, free.Fsync(false))
+	must(t, free.Fsync(context.Background(), false))
 	refuse(nil)
-	must(t, root.Fsync(false))
+	must(t, root.Fsync(context.Background(), false))
 	onRemote("y.db", "y")
 	if v.critical.unsent != nil {
 		t.Error("a directory is kept")
@@ -209,28 +210,28 @@ func TestLiveMoves(t *testing.T) {
 	}
 	write(t, v, other, "d", "d")
 	v.mustSync(t)
-	must(t, v.Rename(state, "a", other, "a", 0))
-	must(t, v.Rename(other, "d", state, "d", 0))
+	must(t, v.Rename(context.Background(), state, "a", other, "a", 0))
+	must(t, v.Rename(context.Background(), other, "d", state, "d", 0))
 	mustCritical(t, v)
 	want := map[string]string{"state": "/", "state/b": "b", "state/c": "c", "state/d": "d", "other": "/", "other/a": "a"}
 	wantNewest(t, cold, want)
 	if cold.live.IsZero() {
 		t.Error("it took a commit of everything")
 	}
-	must(t, v.Rename(state, "d", other, "d", 0)) // and on, before a commit comes
-	must(t, v.Rename(other, "d", v.Root(), "d", 0))
+	must(t, v.Rename(context.Background(), state, "d", other, "d", 0)) // and on, before a commit comes
+	must(t, v.Rename(context.Background(), other, "d", v.Root(), "d", 0))
 	mustCritical(t, v)
 	delete(want, "state/d")
 	want["d"] = "d"
 	wantNewest(t, cold, want)
-	_, err := v.Link(mustFind(t, v, "state/b"), other, "b")
+	_, err := v.Link(context.Background(), mustFind(t, v, "state/b"), other, "b")
 	must(t, err)
-	must(t, v.Unlink(state, "b"))
+	must(t, v.Unlink(context.Background(), state, "b"))
 	mustCritical(t, v)
 	delete(want, "state/b")
 	want["other/b"] = "b"
 	wantNewest(t, cold, want)
-	must(t, v.Rename(state, "c", build, "c", 0))
+	must(t, v.Rename(context.Background(), state, "c", build, "c", 0))
 	mustCritical(t, v)
 	delete(want, "state/c")
 	wantNewest(t, cold, want)

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"path"
 
@@ -12,21 +13,21 @@ import (
 // `fsync: remote`: fsync returns when the remote has the bytes.
 
 // fsynced notes that n was made durable here, and waits for the remote where its rule says so.
-func (v *Volume) fsynced(n *Inode) error {
+func (v *Volume) fsynced(ctx context.Context, n *Inode) error {
 	set := v.Rules()
 	if !set.HasCritical() && !set.HasFsyncRemote() {
 		return nil
 	}
 	d := v.decide(n)
 	if d.Rule != nil && d.Rule.FsyncRemote {
-		return v.fsyncRemote(n)
+		return v.fsyncRemote(ctx, n)
 	}
 	v.finished(n)
 	return nil
 }
 
 // fsyncedDir is fsynced for the names in a directory.
-func (v *Volume) fsyncedDir(d *Inode) error {
+func (v *Volume) fsyncedDir(ctx context.Context, d *Inode) error {
 	set := v.Rules()
 	if !set.HasFsyncRemote() {
 		return nil
@@ -34,21 +35,21 @@ func (v *Volume) fsyncedDir(d *Inode) error {
 	at := v.pathOf(d)
 	for _, name := range v.critical.awaitedIn(d) {
 		if r := set.Decide(path.Join(at, name), false).Rule; r != nil && r.FsyncRemote {
-			return v.fsyncRemote(d)
+			return v.fsyncRemote(ctx, d)
 		}
 	}
 	if v.critical.isUnsent(d) {
-		return v.fsyncRemote(d)
+		return v.fsyncRemote(ctx, d)
 	}
 	if r := set.Decide(at, true).Rule; r != nil && r.FsyncRemote {
-		return v.fsyncRemote(d)
+		return v.fsyncRemote(ctx, d)
 	}
 	return nil
 }
 
 // fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being made, or
 // could not be pushed. Where nothing changed the remote is asked all the same: it may have lost what it had.
-func (v *Volume) fsyncRemote(n *Inode) error {
+func (v *Volume) fsyncRemote(ctx context.Context, n *Inode) error {
 	if !v.running.Load() {
 		return nil
 	}
@@ -61,6 +62,8 @@ func (v *Volume) fsyncRemote(n *Inode) error {
 		}
 	case <-v.idleTiers:
 		return fmt.Errorf("inode %d is durable here, not remotely: the volume is being closed: %w", n.ino, unix.EIO)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	return nil
 }

@@ -75,9 +75,9 @@ const criticalState = "- {match: state/, class: critical}\n- {match: '**/*.db', 
 
 func overwrite(t *testing.T, v *Volume, n *Inode, data string) {
 	t.Helper()
-	h, err := v.Open(n, unix.O_WRONLY|unix.O_TRUNC, false)
+	h, err := v.Open(context.Background(), n, unix.O_WRONLY|unix.O_TRUNC, false)
 	must(t, err)
-	_, err = h.Write([]byte(data), 0, false)
+	_, err = h.Write(context.Background(), []byte(data), 0, false)
 	must(t, err)
 	h.Release()
 }
@@ -111,13 +111,13 @@ func TestLiveTakesWhatIsCritical(t *testing.T) {
 	overwrite(t, v, db, "xx")
 	sub := mkdir(t, v, state, "sub")
 	write(t, v, sub, "b", "b")
-	_, _, err := v.Symlink(state, "l", "a", me)
+	_, _, err := v.Symlink(context.Background(), state, "l", "a", me)
 	must(t, err)
 	mustCritical(t, v)
 	want["state/a"], want["d/e/x.db"], want["state/sub"], want["state/sub/b"], want["state/l"] = "22", "xx", "/", "b", "symlink"
 	wantNewest(t, cold, want)
-	must(t, v.Unlink(state, "a"))
-	must(t, v.Rename(deep, "x.db", v.Root(), "y.db", 0))
+	must(t, v.Unlink(context.Background(), state, "a"))
+	must(t, v.Rename(context.Background(), deep, "x.db", v.Root(), "y.db", 0))
 	mustCritical(t, v)
 	delete(want, "state/a")
 	delete(want, "d/e/x.db")
@@ -169,15 +169,17 @@ func TestLiveTakesWhatIsCritical(t *testing.T) {
 // TestLiveNeedsWhole: what a commit of critical names alone cannot show has everything committed.
 func TestLiveNeedsWhole(t *testing.T) {
 	for name, change := range map[string]func(v *Volume, state *Inode){
-		"rename of a directory": func(v *Volume, state *Inode) { must(t, v.Rename(v.Root(), "d", v.Root(), "moved", 0)) },
+		"rename of a directory": func(v *Volume, state *Inode) {
+			must(t, v.Rename(context.Background(), v.Root(), "d", v.Root(), "moved", 0))
+		},
 		"hard link": func(v *Volume, state *Inode) {
-			_, err := v.Link(mustFind(t, v, "state/a"), state, "b")
+			_, err := v.Link(context.Background(), mustFind(t, v, "state/a"), state, "b")
 			must(t, err)
 		},
 		"directory removed": func(v *Volume, state *Inode) {
 			d := mustFind(t, v, "d")
-			must(t, v.Unlink(d, "x.db"))
-			must(t, v.Rmdir(v.Root(), "d"))
+			must(t, v.Unlink(context.Background(), d, "x.db"))
+			must(t, v.Rmdir(context.Background(), v.Root(), "d"))
 			v.Forget(d, 2)
 		},
 	} {
@@ -256,20 +258,20 @@ func TestCriticalDelay(t *testing.T) {
 	}
 	n := write(t, v, v.Root(), "x.db", "one")
 	wait("a file that was closed", has("x.db", "one"))
-	h, err := v.Open(n, unix.O_WRONLY, false)
+	h, err := v.Open(context.Background(), n, unix.O_WRONLY, false)
 	must(t, err)
-	_, err = h.Write([]byte("two"), 0, false)
+	_, err = h.Write(context.Background(), []byte("two"), 0, false)
 	must(t, err)
 	time.Sleep(200 * time.Millisecond)
 	if has("x.db", "two")() {
 		t.Error("committed before it was closed or fsynced") // allowed, but nothing asked for it
 	}
-	must(t, h.Fsync(true))
+	must(t, h.Fsync(context.Background(), true))
 	wait("a file that was fsynced", has("x.db", "two"))
 	for i := range 30 {
-		_, err = h.Write(fmt.Appendf(nil, "%03d", i), 0, false)
+		_, err = h.Write(context.Background(), fmt.Appendf(nil, "%03d", i), 0, false)
 		must(t, err)
-		must(t, h.Fsync(true))
+		must(t, h.Fsync(context.Background(), true))
 		time.Sleep(10 * time.Millisecond)
 	}
 	wait("the last of many", has("x.db", "029"))
@@ -290,13 +292,13 @@ func TestFsyncRemote(t *testing.T) {
 	v := openCritical(t, cold, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n")
 	v.Start()
 	v.mustSync(t)
-	_, h, _, err := v.Create(v.Root(), "x.db", unix.O_RDWR, 0o600, me)
+	_, h, _, err := v.Create(context.Background(), v.Root(), "x.db", unix.O_RDWR, 0o600, me)
 	must(t, err)
 	for i := range 5 {
 		data := fmt.Sprint("version ", i)
-		_, err = h.Write([]byte(data), 0, false)
+		_, err = h.Write(context.Background(), []byte(data), 0, false)
 		must(t, err)
-		must(t, h.Fsync(true))
+		must(t, h.Fsync(context.Background(), true))
 		if got := newest(t, cold)["x.db"]; got != data {
 			t.Fatalf("after fsync the commit has %q, want %q", got, data)
 		}
@@ -304,15 +306,15 @@ func TestFsyncRemote(t *testing.T) {
 	cold.mu.Lock()
 	cold.failTx = unix.ENOSPC
 	cold.mu.Unlock()
-	_, err = h.Write([]byte("more"), 0, false)
+	_, err = h.Write(context.Background(), []byte("more"), 0, false)
 	must(t, err)
-	if err := h.Fsync(true); err == nil || !strings.Contains(err.Error(), "not remotely") {
+	if err := h.Fsync(context.Background(), true); err == nil || !strings.Contains(err.Error(), "not remotely") {
 		t.Errorf("fsync of what no commit has: %v", err)
 	}
 	cold.mu.Lock()
 	cold.failTx = nil
 	cold.mu.Unlock()
-	must(t, h.Fsync(true))
+	must(t, h.Fsync(context.Background(), true))
 	h.Release()
 	must(t, v.Close())
 }

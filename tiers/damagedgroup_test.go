@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"testing"
 )
@@ -10,7 +11,7 @@ func TestDamagedGroup(t *testing.T) {
 	v, c := newVolume(t)
 	a, b := mkdir(t, v, v.root, "a"), mkdir(t, v, v.root, "b")
 	f := write(t, v, a, "f", "x")
-	_, err := v.Link(f, b, "g")
+	_, err := v.Link(context.Background(), f, b, "g")
 	must(t, err)
 	v.mustSync(t)
 	n := 0
@@ -24,7 +25,7 @@ func TestDamagedGroup(t *testing.T) {
 			return nil
 		}
 	})
-	if _, err := next.find("a/f"); err == nil {
+	if _, err := next.find(t.Context(), "a/f"); err == nil {
 		t.Fatal("listed")
 	}
 	must(t, next.Close())
@@ -39,7 +40,7 @@ func TestDamagedGroup(t *testing.T) {
 	if read(t, w, mustFind(t, w, "a/f")) != "x" {
 		t.Fatal("a/f")
 	}
-	if _, err := w.find("b/g"); !errors.Is(err, ErrMissing) {
+	if _, err := w.find(t.Context(), "b/g"); !errors.Is(err, ErrMissing) {
 		t.Fatal(err)
 	}
 }
@@ -50,7 +51,7 @@ func TestDamagedInGroup(t *testing.T) {
 	v, c := newVolume(t)
 	a, b := mkdir(t, v, v.root, "a"), mkdir(t, v, v.root, "b")
 	f := write(t, v, a, "f", "x")
-	_, err := v.Link(f, b, "g")
+	_, err := v.Link(context.Background(), f, b, "g")
 	must(t, err)
 	v.mustSync(t)
 	var id DirID
@@ -67,7 +68,7 @@ func TestDamagedInGroup(t *testing.T) {
 	if read(t, w, mustFind(t, w, "a/f")) != "x" {
 		t.Fatal("a/f")
 	}
-	if _, err := w.find("b/g"); !errors.Is(err, ErrMissing) {
+	if _, err := w.find(t.Context(), "b/g"); !errors.Is(err, ErrMissing) {
 		t.Fatal(err)
 	}
 	c.mu.Lock()

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -99,7 +100,7 @@ func directOn(t *testing.T, v *Volume, b *fakeBacking) {
 
 func open(t *testing.T, v *Volume, n *Inode, flags uint32) *Handle {
 	t.Helper()
-	h, err := v.Open(n, flags, false)
+	h, err := v.Open(context.Background(), n, flags, false)
 	must(t, err)
 	return h
 }
@@ -135,7 +136,7 @@ func openDirect(t *testing.T, v *Volume, n *Inode) *Handle {
 
 func TestDirectOneWayAtATime(t *testing.T) {
 	v, _, b, build := directVolume(t)
-	n, first, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	n, first, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
 	must(t, err)
 	wantIO(t, first, IODirect)
 	second := open(t, v, n, unix.O_RDONLY)
@@ -146,7 +147,7 @@ func TestDirectOneWayAtATime(t *testing.T) {
 	}
 	first.Release()
 	// It leaves the zone: as long as it is open it goes on so.
-	must(t, v.Rename(build, "f", v.root, "f", 0))
+	must(t, v.Rename(context.Background(), build, "f", v.root, "f", 0))
 	third := open(t, v, n, unix.O_RDWR)
 	wantIO(t, third, IODirect)
 	third.Release()
@@ -158,7 +159,7 @@ func TestDirectOneWayAtATime(t *testing.T) {
 	cached := open(t, v, n, unix.O_RDWR)
 	wantIO(t, cached, IOCached)
 	// It comes back: open through the daemon, it goes on so.
-	must(t, v.Rename(v.root, "f", build, "f", 0))
+	must(t, v.Rename(context.Background(), v.root, "f", build, "f", 0))
 	again := open(t, v, n, unix.O_RDONLY)
 	wantIO(t, again, IOCached)
 	cached.Release()
@@ -182,10 +183,10 @@ func TestDirectOnlyWhereRulesSayAndNothingIsLost(t *testing.T) {
 	// What a commit has is first brought out of it.
 	n := write(t, v, v.root, "f", "text")
 	v.mustSync(t)
-	must(t, v.Rename(v.root, "f", build, "f", 0))
+	must(t, v.Rename(context.Background(), v.root, "f", build, "f", 0))
 	h := openDirect(t, v, n)
 	h.Release()
-	tmp, h, _, err := v.Tmpfile(build, unix.O_RDWR, 0o600, me)
+	tmp, h, _, err := v.Tmpfile(context.Background(), build, unix.O_RDWR, 0o600, me)
 	must(t, err)
 	wantIO(t, h, IOCached)
 	h.Release()
@@ -205,7 +206,7 @@ func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
 	m := newMoment(v, v.epoch.Add(1))
 	v.moment.Store(m)
 	v.barrier.Unlock()
-	must(t, v.Rename(v.root, "f", build, "f", 0))
+	must(t, v.Rename(context.Background(), v.root, "f", build, "f", 0))
 	h := open(t, v, moved, unix.O_RDWR)
 	wantIO(t, h, IOCached)
 	h.Release()
@@ -250,7 +251,7 @@ func TestUnseenWriter(t *testing.T) {
 	}
 	store("one")
 	h.Release()
-	must(t, v.Rename(build, "f", v.root, "f", 0))
+	must(t, v.Rename(context.Background(), build, "f", v.root, "f", 0))
 	for _, text := range []string{"two", "three", "four"} {
 		store(text)
 		if v.endLingering(); !n.Unseen() {
@@ -323,11 +324,11 @@ func TestUnseenReaderKeepsBytes(t *testing.T) {
 // Programs outlive the daemon that let them at warm: the next one finds them out before it opens or commits a file.
 func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 	v, cold, _, build := directVolume(t)
-	_, h, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	_, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
 	must(t, err)
 	p := program(t, v, "build/f")
 	h.Release()
-	must(t, v.Rename(build, "f", v.root, "f", 0))
+	must(t, v.Rename(context.Background(), build, "f", v.root, "f", 0))
 	quiet := write(t, v, v.root, "quiet", "text")
 	_ = quiet
 	must(t, v.Close())
@@ -345,7 +346,7 @@ func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 			t.Errorf("the commit has %q, want %q", got, text)
 		}
 	}
-	n, _, err := next.Lookup(next.root, "f")
+	n, _, err := next.Lookup(context.Background(), next.root, "f")
 	must(t, err)
 	o := open(t, next, n, unix.O_RDONLY)
 	wantIO(t, o, IODirect) // with pages of the kernel's in between it would not see what the program writes
@@ -353,7 +354,7 @@ func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 		t.Error("taken for nobody's")
 	}
 	o.Release()
-	q, _, err := next.Lookup(next.root, "quiet")
+	q, _, err := next.Lookup(context.Background(), next.root, "quiet")
 	must(t, err)
 	o = open(t, next, q, unix.O_RDWR)
 	wantIO(t, o, IOCached)
@@ -369,7 +370,7 @@ func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 // A kernel that cannot be let at warm any more, beside a program that was: nothing is kept of what that writes.
 func TestUnseenWriterWithoutBacking(t *testing.T) {
 	v, cold, _, build := directVolume(t)
-	_, h, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	_, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
 	must(t, err)
 	p := program(t, v, "build/f")
 	h.Release()
@@ -381,9 +382,9 @@ func TestUnseenWriterWithoutBacking(t *testing.T) {
 	if notes := strings.Join(next.Status().Notes, "\n"); !strings.Contains(notes, "no such kernel") {
 		t.Errorf("notes: %s", notes)
 	}
-	d, _, err := next.Lookup(next.root, "build")
+	d, _, err := next.Lookup(context.Background(), next.root, "build")
 	must(t, err)
-	n, _, err := next.Lookup(d, "f")
+	n, _, err := next.Lookup(context.Background(), d, "f")
 	must(t, err)
 	o := open(t, next, n, unix.O_RDONLY)
 	defer o.Release()
@@ -400,7 +401,7 @@ func TestUnseenWriterWithoutBacking(t *testing.T) {
 // Rules that stop ignoring a file reach it while it is written unseen; what is critical is committed after each fsync.
 func TestUnseenWriterUnderNewRules(t *testing.T) {
 	v, cold, _, build := directVolume(t)
-	n, h, _, err := v.Create(build, "f", unix.O_RDWR, 0o644, me)
+	n, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
 	must(t, err)
 	p := program(t, v, "build/f")
 	v.mustSync(t)
@@ -437,7 +438,7 @@ func TestUnseenWriterUnderNewRules(t *testing.T) {
 	}
 	_, err = p.WriteAt([]byte("six"), 0)
 	must(t, err)
-	must(t, h.Fsync(true))
+	must(t, h.Fsync(context.Background(), true))
 	if due, _ := v.critical.next(); due.IsZero() || v.Status().AtRisk.Files == 0 {
 		t.Error("an fsync of a critical file that is written unseen asks for no commit")
 	}

@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 
@@ -40,7 +41,7 @@ type Dirent struct {
 const direntBuf = 32 << 10
 
 // OpenDir opens a directory stream on n.
-func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
+func (v *Volume) OpenDir(ctx context.Context, n *Inode) (*DirHandle, error) {
 	if n.kind != KindDir {
 		return nil, unix.ENOTDIR
 	}
@@ -49,7 +50,7 @@ func (v *Volume) OpenDir(n *Inode) (*DirHandle, error) {
 		return nil, err
 	}
 	d := &DirHandle{v: v, n: n, fd: fd, noatime: noatime}
-	if err := d.ready(); err != nil {
+	if err := d.ready(ctx); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -63,8 +64,8 @@ func (d *DirHandle) Inode() *Inode { return d.n }
 // ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends. An
 // entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come and go, and
 // those of Told entries stay good as long as the inode is known.
-func (d *DirHandle) ReadDir(off uint64, emit func(Dirent) bool) error {
-	if told, err := d.tell(off, emit); told || err != nil {
+func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(Dirent) bool) error {
+	if told, err := d.tell(ctx, off, emit); told || err != nil {
 		return err
 	}
 	if off != d.pos {
@@ -140,11 +141,11 @@ func parseDirent(b []byte) (Dirent, int) {
 
 // Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old name too.
 // Where a rule says so it returns when the remote has a commit with what was changed in it.
-func (d *DirHandle) Fsync(datasync bool) error {
+func (d *DirHandle) Fsync(ctx context.Context, datasync bool) error {
 	if err := d.fsync(datasync); err != nil {
 		return err
 	}
-	return d.v.fsyncedDir(d.n)
+	return d.v.fsyncedDir(ctx, d.n)
 }
 
 func (d *DirHandle) fsync(datasync bool) error {

@@ -85,6 +85,11 @@
 //     look at it and the moment when the inode's mu is held (Volume.internAt). Whoever moves or removes a name needs the mu of what it
 //     stands for.
 //
+//  20. Nobody who waits for cold holds what a change, a boundary, or a reader of something else needs: no io, mu, barrier or marks. A read
+//     takes the record under its locks, lets go, fetches, and looks again (Handle.Read); listing a directory and bringing a file back hold
+//     what is theirs alone (dirState.listing, Inode.back), which nobody waits for under another lock. What a request waits for runs on a
+//     goroutine of its own (errand.go, coldReader.with): a program that was killed leaves at once, whatever the repository does.
+//
 // # Lock order
 //
 //	memory.making    a memory directory, or the area, coming or going

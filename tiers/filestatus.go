@@ -31,15 +31,15 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	if err := ctx.Err(); err != nil {
 		return FileStatus{}, err
 	}
-	n, err := v.find(at)
+	n, err := v.find(ctx, at)
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}
 	defer n.vol.unref(n, 1)
 	if n.vol != v {
-		return v.memoryFileStatus(n, at)
+		return v.memoryFileStatus(ctx, n, at)
 	}
-	a, err := v.Getattr(n, nil)
+	a, err := v.Getattr(ctx, n, nil)
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}

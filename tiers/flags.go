@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -53,7 +54,7 @@ func (v *Volume) setAreaFlags(n *Inode, flags uint32) error {
 }
 
 // SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, and for what is neither file nor directory. Who may is the kernel's to decide.
-func (v *Volume) SetFlags(n *Inode, flags uint32) error {
+func (v *Volume) SetFlags(ctx context.Context, n *Inode, flags uint32) error {
 	if flags&^KeptFlags != 0 || n.kind != KindFile && n.kind != KindDir {
 		return unix.EOPNOTSUPP
 	}
@@ -66,7 +67,7 @@ func (v *Volume) SetFlags(n *Inode, flags uint32) error {
 	if flags == v.flags(n) {
 		return nil
 	}
-	if err := v.prepareAttrs(n); err != nil {
+	if err := v.prepareAttrs(ctx, n); err != nil {
 		return err
 	}
 	at := v.pathOf(n)

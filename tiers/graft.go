@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -40,23 +41,23 @@ func (v *Volume) crosses(n, newdir *Inode, newname string) bool {
 }
 
 // prepare readies a directory for a name that is to be made in it. Nothing is locked; never between begin and end.
-func (v *Volume) prepare(dir *Inode) error {
+func (v *Volume) prepare(ctx context.Context, dir *Inode) error {
 	if err := v.may(dir, FlagImmutable); err != nil {
 		return err
 	}
-	if err := v.listWithRoom(dir); err != nil {
+	if err := v.listWithRoom(ctx, dir); err != nil {
 		return err
 	}
-	return v.bar(dir)
+	return v.bar(ctx, dir)
 }
 
 // bar keeps names from being made on disk in a directory that is of class memory, which the kernel may have got to know before it
 // was. ESTALE: it is to look the directory up anew. EOPNOTSUPP: there is nowhere to keep them.
-func (v *Volume) bar(dir *Inode) error {
+func (v *Volume) bar(ctx context.Context, dir *Inode) error {
 	if !v.memory.on.Load() || dir.dir == nil {
 		return nil
 	}
-	g, err := v.graftOf(dir)
+	g, err := v.graftOf(ctx, dir)
 	if err != nil {
 		if errors.Is(err, errNoMemory) {
 			return unix.EOPNOTSUPP
@@ -82,8 +83,8 @@ func (v *Volume) invalidateName(n *Inode) {
 }
 
 // enter returns, with one reference, the directory of the area that stands in place of n; nil where n is an ordinary directory.
-func (v *Volume) enter(n *Inode) (*Inode, Attr, error) {
-	g, err := v.graftOf(n)
+func (v *Volume) enter(ctx context.Context, n *Inode) (*Inode, Attr, error) {
+	g, err := v.graftOf(ctx, n)
 	if g == nil || err != nil {
 		return nil, Attr{}, err
 	}
@@ -91,7 +92,7 @@ func (v *Volume) enter(n *Inode) (*Inode, Attr, error) {
 	if area == nil {
 		return nil, Attr{}, errNoMemory
 	}
-	inside, a, err := area.lookupAt(area.root, area.warmFD, g.key)
+	inside, a, err := area.lookupAt(ctx, area.root, area.warmFD, g.key)
 	if err != nil {
 		return nil, Attr{}, fmt.Errorf("memory directory of inode %d: %w", n.ino, err)
 	}
@@ -102,12 +103,12 @@ func (v *Volume) enter(n *Inode) (*Inode, Attr, error) {
 
 // enterNew is enter for a directory that was just made at (dir, name), which goes again where that fails. It takes over the
 // reference on n.
-func (v *Volume) enterNew(dir *Inode, name string, n *Inode, a Attr) (*Inode, Attr, error) {
-	inside, ia, err := v.enter(n)
+func (v *Volume) enterNew(ctx context.Context, dir *Inode, name string, n *Inode, a Attr) (*Inode, Attr, error) {
+	inside, ia, err := v.enter(ctx, n)
 	switch {
 	case err != nil && !errors.Is(err, errNoMemory):
 		v.unref(n, 1)
-		return nil, Attr{}, errors.Join(err, v.removeName(dir, name, unix.AT_REMOVEDIR))
+		return nil, Attr{}, errors.Join(err, v.removeName(context.WithoutCancel(ctx), dir, name, unix.AT_REMOVEDIR))
 	case inside == nil: // without an area it is made, for the next machine, and stays empty
 		return n, a, nil
 	}
@@ -117,7 +118,7 @@ func (v *Volume) enterNew(dir *Inode, name string, n *Inode, a Attr) (*Inode, At
 
 // graftOf finds the graft in place of n, or makes it where the rules want one and nothing is in the way; nil where n is an ordinary
 // directory. Nothing is locked.
-func (v *Volume) graftOf(n *Inode) (*graft, error) {
+func (v *Volume) graftOf(ctx context.Context, n *Inode) (*graft, error) {
 	m := &v.memory
 	seq := m.seq.Load()
 	if n.dir.ordinary.Load() == seq {
@@ -133,7 +134,7 @@ func (v *Volume) graftOf(n *Inode) (*graft, error) {
 		m.noteStay(n.ino, "")
 		return nil, nil
 	}
-	if err := v.listWithRoom(n); err != nil {
+	if err := v.listWithRoom(ctx, n); err != nil {
 		return nil, err
 	}
 	m.making.Lock()
@@ -144,7 +145,7 @@ func (v *Volume) graftOf(n *Inode) (*graft, error) {
 		return nil, err
 	}
 	if g = m.graftAt(n.ino, n.gen); g != nil {
-		return v.review(area, g, n, root && empty, seq)
+		return v.review(ctx, area, g, n, root && empty, seq)
 	}
 	if !empty {
 		v.stays(n, "is to be of class memory but holds entries on disk: it stays there until it is empty")
@@ -153,7 +154,7 @@ func (v *Volume) graftOf(n *Inode) (*graft, error) {
 	if area == nil {
 		return nil, errNoMemory
 	}
-	return v.newGraft(area, n, seq)
+	return v.newGraft(ctx, area, n, seq)
 }
 
 // judged says whether a graft that has its directory was compared with the rules already.
@@ -188,12 +189,12 @@ func (m *memory) noteStay(ino uint64, note string) bool {
 
 // review compares a graft with what the rules say now, and what warm holds in its place. One that should not be goes while it is
 // empty. memory.making is held.
-func (v *Volume) review(area *Volume, g *graft, n *Inode, right bool, seq uint64) (*graft, error) {
+func (v *Volume) review(ctx context.Context, area *Volume, g *graft, n *Inode, right bool, seq uint64) (*graft, error) {
 	if area == nil {
 		return nil, errNoMemory
 	}
 	if !right {
-		err := area.Rmdir(area.root, g.key)
+		err := area.Rmdir(ctx, area.root, g.key)
 		if err == nil || errors.Is(err, unix.ENOENT) {
 			v.dropGraft(n.ino)
 			return nil, nil // judged anew at the next look
@@ -249,7 +250,7 @@ func (v *Volume) emptyDir(n *Inode) (bool, error) {
 
 // newGraft makes the directory in the area that stands in place of n, with n's attributes. memory.making is held. A kill leaves a
 // directory of another name, which the next start removes.
-func (v *Volume) newGraft(area *Volume, n *Inode, seq uint64) (*graft, error) {
+func (v *Volume) newGraft(ctx context.Context, area *Volume, n *Inode, seq uint64) (*graft, error) {
 	g := &graft{gen: n.gen, key: fmt.Sprintf(graftKey, n.ino, n.gen)}
 	temp := TempPrefix + g.key
 	err := func() error {
@@ -261,7 +262,7 @@ func (v *Volume) newGraft(area *Volume, n *Inode, seq uint64) (*graft, error) {
 			return err
 		}
 		defer unix.Close(fd)
-		if err := v.copyAttrs(n, fd); err != nil {
+		if err := v.copyAttrs(context.Background(), n, fd); err != nil {
 			return err
 		}
 		return unix.Renameat(area.warmFD, temp, area.warmFD, g.key)
@@ -283,8 +284,8 @@ func (v *Volume) newGraft(area *Volume, n *Inode, seq uint64) (*graft, error) {
 }
 
 // copyAttrs gives the directory behind fd what stat and getxattr show of n.
-func (v *Volume) copyAttrs(n *Inode, fd int) error {
-	a, err := v.Getattr(n, nil)
+func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
+	a, err := v.Getattr(ctx, n, nil)
 	if err != nil {
 		return err
 	}
@@ -316,7 +317,7 @@ func (v *Volume) copyAttrs(n *Inode, fd int) error {
 
 // rmdirMemory removes the directory at (dir, name) where its contents are in the area: there first, where it is known whether there
 // are any. done is false where it is an ordinary directory.
-func (v *Volume) rmdirMemory(dir *Inode, name string) (done bool, err error) {
+func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done bool, err error) {
 	if err := checkName(name); err != nil {
 		return true, err
 	}
@@ -349,21 +350,21 @@ func (v *Volume) rmdirMemory(dir *Inode, name string) (done bool, err error) {
 	if len(list) > 0 {
 		return true, unix.ENOTEMPTY
 	}
-	if err := area.Rmdir(area.root, g.key); err != nil && !errors.Is(err, unix.ENOENT) {
+	if err := area.Rmdir(ctx, area.root, g.key); err != nil && !errors.Is(err, unix.ENOENT) {
 		return true, err
 	}
 	v.dropGraft(st.Ino)
 	m.noteStay(st.Ino, "")
-	return true, v.removeName(dir, name, unix.AT_REMOVEDIR) // where that fails, it is an empty directory again
+	return true, v.removeName(ctx, dir, name, unix.AT_REMOVEDIR) // where that fails, it is an empty directory again
 }
 
 // mirror gives warm's directory in whose place a memory directory stands the mode and owner that were just set there: commits, and so
 // the next machine, have them.
-func (v *Volume) mirror(host *Inode, in *SetAttr) {
+func (v *Volume) mirror(ctx context.Context, host *Inode, in *SetAttr) {
 	if in.Mode == nil && in.UID == nil && in.GID == nil {
 		return
 	}
-	_, err := v.Setattr(host, nil, &SetAttr{Mode: in.Mode, UID: in.UID, GID: in.GID})
+	_, err := v.Setattr(context.WithoutCancel(ctx), host, nil, &SetAttr{Mode: in.Mode, UID: in.UID, GID: in.GID})
 	v.mirrored(host, err)
 }
 

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"sync/atomic"
@@ -44,16 +45,16 @@ func warmFlags(flags uint32) int {
 
 // synced makes a change durable that was made through a handle with O_SYNC or O_DSYNC. Not between begin and end: a commit's
 // boundary does not wait for the disk.
-func (h *Handle) synced() error {
+func (h *Handle) synced(ctx context.Context) error {
 	if h.flags&unix.O_DSYNC == 0 { // a bit of O_SYNC too
 		return nil
 	}
-	return h.Fsync(h.flags&unix.O_SYNC != unix.O_SYNC)
+	return h.Fsync(ctx, h.flags&unix.O_SYNC != unix.O_SYNC)
 }
 
 // Open opens a file. O_TRUNC is done here; killPriv then clears suid and sgid. Other flags than the access mode, O_TRUNC, O_SYNC
 // and O_DSYNC are the kernel's business.
-func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
+func (v *Volume) Open(ctx context.Context, n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	if n.kind == KindDir {
 		return nil, unix.EISDIR
 	}
@@ -82,7 +83,7 @@ func (v *Volume) Open(n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 		v.asideAhead(n, 0, math.MaxInt64)
 	}
 	h, err := v.openWriting(n, flags, killPriv)
-	for r := (again{}); r.try(v, n, &err); {
+	for r := (again{}); r.try(ctx, v, n, &err); {
 		h, err = v.openWriting(n, flags, killPriv)
 	}
 	return h, err
@@ -168,14 +169,14 @@ func (h *Handle) Release() {
 }
 
 // Write writes at off to warm and hot. killPriv: the writer may not keep suid and sgid.
-func (h *Handle) Write(p []byte, off int64, killPriv bool) (int, error) {
+func (h *Handle) Write(ctx context.Context, p []byte, off int64, killPriv bool) (int, error) {
 	m, err := h.write(p, off, killPriv)
-	for r := (again{}); err != nil && r.try(h.v, h.n, &err); {
+	for r := (again{}); err != nil && r.try(ctx, h.v, h.n, &err); {
 		m, err = h.write(p, off, killPriv)
 	}
 	if m > 0 {
 		h.v.grew(int64(m))
-		if err := h.synced(); err != nil {
+		if err := h.synced(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -296,7 +297,7 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 // Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync where
 // the file system journals attributes, syncfs on btrfs. So with the first one after it got or lost a name: btrfs would bring back the
 // old name of a renamed file beside the new one. Where a rule says so it returns when the remote has a commit with it.
-func (h *Handle) Fsync(datasync bool) error {
+func (h *Handle) Fsync(ctx context.Context, datasync bool) error {
 	n := h.n
 	n.mu.Lock()
 	seen := n.mu.marks
@@ -325,5 +326,5 @@ func (h *Handle) Fsync(datasync bool) error {
 		return err
 	}
 	h.v.noteUnseen(n)
-	return h.v.fsynced(n)
+	return h.v.fsynced(ctx, n)
 }

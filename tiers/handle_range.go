@@ -1,13 +1,14 @@
 package tiers
 
 import (
+	"context"
 	"math"
 
 	"golang.org/x/sys/unix"
 )
 
 // Fallocate is fallocate(2) with all the modes that warm's file system knows.
-func (h *Handle) Fallocate(mode uint32, off, length int64) error {
+func (h *Handle) Fallocate(ctx context.Context, mode uint32, off, length int64) error {
 	switch {
 	case mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0:
 		h.v.asideAhead(h.n, off, math.MaxInt64)
@@ -15,14 +16,14 @@ func (h *Handle) Fallocate(mode uint32, off, length int64) error {
 		h.v.asideAhead(h.n, off, off+length)
 	}
 	err := h.fallocate(mode, off, length)
-	for r := (again{}); err != nil && r.try(h.v, h.n, &err); {
+	for r := (again{}); err != nil && r.try(ctx, h.v, h.n, &err); {
 		err = h.fallocate(mode, off, length)
 	}
 	if err == nil && mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_COLLAPSE_RANGE) == 0 {
 		h.v.grew(length)
 	}
 	if err == nil {
-		err = h.synced()
+		err = h.synced(ctx)
 	}
 	return err
 }
@@ -71,17 +72,17 @@ const copyMax = 16 << 20
 
 // CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
 // EXDEV where only one of the two is of class memory: the kernel then copies by reading and writing.
-func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
 	if in.v != out.v {
 		return 0, unix.EXDEV
 	}
 	v.asideAhead(out.n, offOut, offOut+min(length, copyMax))
-	m, err := v.copyRange(in, offIn, out, offOut, length, killPriv)
-	for r := (again{}); err != nil && r.try(v, out.n, &err); {
-		m, err = v.copyRange(in, offIn, out, offOut, length, killPriv)
+	m, err := v.copyRange(ctx, in, offIn, out, offOut, length, killPriv)
+	for r := (again{}); err != nil && r.try(ctx, v, out.n, &err); {
+		m, err = v.copyRange(ctx, in, offIn, out, offOut, length, killPriv)
 	}
 	if err == nil {
-		err = out.synced()
+		err = out.synced(ctx)
 	}
 	if err != nil {
 		return 0, err
@@ -89,11 +90,11 @@ func (v *Volume) CopyFileRange(in *Handle, offIn int64, out *Handle, offOut int6
 	return m, nil
 }
 
-func (v *Volume) copyRange(in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
 	if in.n.stub.Load() && in.n != out.n {
 		// Not its hole: what it stands for. It can only come back meanwhile, and then holds the same.
 		buf := make([]byte, min(length, 1<<20))
-		m, err := in.Read(buf, offIn)
+		m, err := in.Read(ctx, buf, offIn)
 		if m > 0 {
 			m, err = out.write(buf[:m], offOut, killPriv)
 		}

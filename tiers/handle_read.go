@@ -8,118 +8,194 @@ import (
 )
 
 // Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for the end of
-// the file.
-func (h *Handle) Read(p []byte, off int64) (int, error) {
-	n, hot := h.n, h.v.hot
+// the file. When ctx ends while cold is asked, it returns ctx's error at once.
+func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
+	for first := true; ; first = false {
+		done, cold, err := h.readHere(p, off, first)
+		if err != nil || cold == nil {
+			return done, err
+		}
+		m, err := h.readCold(ctx, cold, p[done:], off+int64(done))
+		if h.n.answered(cold, func() { h.fill(p, off, done, m, err) }) {
+			if err != nil {
+				return 0, h.v.coldFailed(h.n, cold.id, err)
+			}
+			return done + m, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// coldPart is the content of a stub as it was when a read found that cold has to be asked for it.
+type coldPart struct {
+	id   ID
+	size int64
+	seq  uint64 // Inode.writeSeq
+}
+
+// coldPart describes a stub. n.io is held for reading.
+func (n *Inode) coldPart() *coldPart {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &coldPart{id: n.mu.rec.id, size: n.mu.rec.size, seq: n.writeSeq.Load()}
+}
+
+// answered says whether what cold gave for c is still n's content, and then calls f, before it can change. It may have come back to
+// warm meanwhile: that changes no byte.
+func (n *Inode) answered(c *coldPart, f func()) bool {
 	n.io.RLock()
 	defer n.io.RUnlock()
-	if h.flags&unix.O_NOATIME == 0 && (!h.atime.Load() && !h.atime.Swap(true) || h.v.atimeMode().Strict) {
+	if n.writeSeq.Load() != c.seq {
+		return false
+	}
+	f()
+	return true
+}
+
+// readHere reads from hot, and from warm. Where the rest is in cold only, it says what has to be asked for: nothing is locked while
+// somebody waits for cold. first is false when the same read tries again.
+func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *coldPart, err error) {
+	v, n, hot := h.v, h.n, h.v.hot
+	n.io.RLock()
+	defer n.io.RUnlock()
+	if first && h.flags&unix.O_NOATIME == 0 && (!h.atime.Load() && !h.atime.Swap(true) || v.atimeMode().Strict) {
 		h.accessed(off)
 	}
 	if hot == nil {
-		n.touchUse(h.v)
-		m, err := preadFull(h.fd, p, off)
+		n.touchUse(v)
+		done, err = preadFull(h.fd, p, off)
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
-		return m, nil
+		return done, nil, nil
 	}
-	if n.stub.Load() && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
-		h.v.comeBackSoon(n)
+	stub := n.stub.Load()
+	if stub && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
+		v.comeBackSoon(n)
 	}
-	if n.unseen.Load() {
-		n.touchUse(h.v)
-		return h.readBehind(p, off)
+	if !n.unseen.Load() {
+		var atEnd bool
+		if done, atEnd = hot.read(n, p, off); done == len(p) || atEnd {
+			return done, nil, nil
+		}
 	}
-	done, atEnd := hot.read(n, p, off)
-	if done == len(p) || atEnd {
-		return done, nil
+	n.touchUse(v)
+	if stub {
+		cold = n.coldPart()
+		if off+int64(done) >= cold.size || done == len(p) {
+			return done, nil, nil
+		}
+		return done, cold, nil
 	}
-	n.touchUse(h.v)
-	m, err := h.readBehind(p[done:], off+int64(done))
+	m, err := preadFull(h.fd, p[done:], off+int64(done))
+	v.moved.warmHits.Add(uint64(pages(m)))
+	if !n.unseen.Load() {
+		h.fill(p, off, done, m, err)
+	}
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	if m > 0 {
-		if from := off + int64(done); m < 2*BlockSize || from+int64(m) <= hot.stream {
-			hot.fill(n, p[done:done+m], from, done+m < len(p))
-		}
-	}
-	return done + m, nil
+	return done + m, nil, nil
 }
 
-// readBehind reads what is not in hot: from warm, and of a stub from cold, without a write to warm. n.io is held for reading.
-func (h *Handle) readBehind(p []byte, off int64) (int, error) {
-	v, n := h.v, h.n
-	if !n.stub.Load() {
-		m, err := preadFull(h.fd, p, off)
-		v.moved.warmHits.Add(uint64(pages(m)))
-		return m, err
+// fill keeps in hot what was read behind it: m bytes of p, which is at off, from done on. n.io is held for reading.
+func (h *Handle) fill(p []byte, off int64, done, m int, err error) {
+	if err != nil || m == 0 {
+		return
 	}
-	n.mu.Lock()
-	r := n.mu.rec
-	n.mu.Unlock()
-	if off >= r.size || len(p) == 0 {
-		return 0, nil
+	if from := off + int64(done); m < 2*BlockSize || from+int64(m) <= h.v.hot.stream {
+		h.v.hot.fill(h.n, p[done:done+m], from, done+m < len(p))
 	}
+}
+
+// readCold asks cold. Nothing is locked.
+func (h *Handle) readCold(ctx context.Context, c *coldPart, p []byte, off int64) (int, error) {
+	v := h.v
 	v.moved.foreground.Add(1)
-	m, err := v.coldReads.read(context.Background(), r.id, r.size, p, off)
-	v.moved.foreground.Add(-1)
+	defer v.moved.foreground.Add(-1)
+	m, err := v.coldReads.read(ctx, c.id, c.size, p, off)
 	v.moved.coldHits.Add(uint64(pages(m)))
-	if err != nil {
-		return 0, v.coldFailed(n, r.id, err)
-	}
-	return m, nil
+	return m, err
 }
 
-// SeekData finds data or a hole: whence is SEEK_DATA or SEEK_HOLE.
-func (h *Handle) SeekData(off int64, whence uint32) (int64, error) {
+// SeekData finds data or a hole: whence is SEEK_DATA or SEEK_HOLE. ctx is as for Read.
+func (h *Handle) SeekData(ctx context.Context, off int64, whence uint32) (int64, error) {
 	if whence != unix.SEEK_DATA && whence != unix.SEEK_HOLE {
 		return 0, unix.EINVAL
 	}
-	h.n.io.RLock()
-	defer h.n.io.RUnlock()
-	if h.n.stub.Load() {
-		return h.v.seekCold(h.n, off, whence)
+	for {
+		at, cold, err := h.seekHere(off, whence)
+		if err != nil || cold == nil {
+			return at, err
+		}
+		at, err = h.v.seekCold(ctx, cold, off, whence)
+		if h.n.answered(cold, func() {}) {
+			if err != nil && !errors.Is(err, unix.ENXIO) {
+				err = h.v.coldFailed(h.n, cold.id, err)
+			}
+			return at, err
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 	}
-	return unix.Seek(h.fd, off, int(whence))
 }
 
-// seekCold is SeekData for a stub, whose hole nobody is to see: its holes are those that cold knows of. n.io is held for reading.
-func (v *Volume) seekCold(n *Inode, off int64, whence uint32) (at int64, err error) {
+// seekHere is SeekData for all but a sparse stub, for which cold has to be asked.
+func (h *Handle) seekHere(off int64, whence uint32) (at int64, cold *coldPart, err error) {
+	n := h.n
+	n.io.RLock()
+	defer n.io.RUnlock()
+	if !n.stub.Load() {
+		at, err = unix.Seek(h.fd, off, int(whence))
+		return at, nil, err
+	}
 	n.mu.Lock()
 	r := n.mu.rec
 	n.mu.Unlock()
 	switch {
 	case off < 0 || off >= r.size:
-		return 0, unix.ENXIO
+		return 0, nil, unix.ENXIO
 	case int64(r.blocks) >= r.size/512 && whence == unix.SEEK_DATA: // not sparse: no need to ask
-		return off, nil
+		return off, nil, nil
 	case int64(r.blocks) >= r.size/512:
-		return r.size, nil
+		return r.size, nil, nil
 	}
-	err = v.coldReads.with(context.Background(), r.id, r.size, func(b BlobAt) error {
-		for at = off; ; {
-			data, ok, err := b.Data(at)
-			switch {
-			case err != nil:
-				return err
-			case whence == unix.SEEK_DATA && !ok:
-				return unix.ENXIO
-			case whence == unix.SEEK_DATA:
-				at = max(at, data.Off)
-				return nil
-			case !ok || data.Off > at:
-				return nil // a hole here
-			case data.End >= r.size:
-				at = r.size
-				return nil
-			}
-			at = data.End
+	return 0, n.coldPart(), nil
+}
+
+// seekCold is SeekData for a stub, whose own hole nobody is to see: its holes are those that cold knows of. Nothing is locked.
+func (v *Volume) seekCold(ctx context.Context, c *coldPart, off int64, whence uint32) (int64, error) {
+	found := make(chan int64, 1)
+	err := v.coldReads.with(ctx, c.id, c.size, func(b BlobAt) error {
+		at, err := seekBlob(b, off, whence)
+		found <- at
+		return err
+	}, func() {})
+	if err != nil {
+		return 0, err
+	}
+	return <-found, nil
+}
+
+// seekBlob finds data or a hole in a content.
+func seekBlob(b BlobAt, off int64, whence uint32) (int64, error) {
+	for at := off; ; {
+		data, ok, err := b.Data(at)
+		switch {
+		case err != nil:
+			return 0, err
+		case whence == unix.SEEK_DATA && !ok:
+			return 0, unix.ENXIO
+		case whence == unix.SEEK_DATA:
+			return max(at, data.Off), nil
+		case !ok || data.Off > at:
+			return at, nil // a hole here
+		case data.End >= b.Size():
+			return b.Size(), nil
 		}
-	})
-	if err != nil && !errors.Is(err, unix.ENXIO) {
-		err = v.coldFailed(n, r.id, err)
+		at = data.End
 	}
-	return at, err
 }

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -24,12 +25,12 @@ func heldSample(t *testing.T, files int) *memCold {
 	for i := range files {
 		f := write(t, v, d, fmt.Sprint(i), "x")
 		for _, k := range []string{"trusted.k1", "trusted.k2"} {
-			must(t, v.Setxattr(f, k, []byte(k), 0, false, me))
+			must(t, v.Setxattr(context.Background(), f, k, []byte(k), 0, false, me))
 		}
-		_, err := v.Setattr(f, nil, &SetAttr{Mode: &mode})
+		_, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: &mode})
 		must(t, err)
 	}
-	if _, _, err := v.Mknod(d, "null", unix.S_IFCHR|0666, 1<<8|3, me); err != nil {
+	if _, _, err := v.Mknod(context.Background(), d, "null", unix.S_IFCHR|0666, 1<<8|3, me); err != nil {
 		t.Fatal(err)
 	}
 	v.mustSync(t)
@@ -79,12 +80,12 @@ func TestHeldChangesApart(t *testing.T) {
 	for k := range 4 {
 		wg.Go(func() {
 			for i := k; i < 30; i += 4 {
-				n, err := w.find(fmt.Sprint("d/", i))
+				n, err := w.find(t.Context(), fmt.Sprint("d/", i))
 				if err == nil {
-					_, err = w.Setattr(n, nil, &SetAttr{Mode: &mode})
+					_, err = w.Setattr(context.Background(), n, nil, &SetAttr{Mode: &mode})
 				}
 				if err == nil && i%2 == 0 {
-					err = w.Removexattr(n, "trusted.k1")
+					err = w.Removexattr(context.Background(), n, "trusted.k1")
 				}
 				if err != nil {
 					t.Error(err)
@@ -131,18 +132,18 @@ func TestHeldListedTwice(t *testing.T) {
 			return nil
 		}
 	})
-	must(t, w.list(w.root))
+	must(t, w.list(context.Background(), w.root))
 	d := mustFind(t, w, "d")
 	fail = true
-	if err := w.list(d); !errors.Is(err, unix.EIO) {
+	if err := w.list(context.Background(), d); !errors.Is(err, unix.EIO) {
 		t.Fatal(err)
 	}
 	w.cfg.Untrusted = false // now mknod(2) is tried, and finds what stands in
-	must(t, w.list(d))
+	must(t, w.list(context.Background(), d))
 	if n := w.held.Len(); n != 9 {
 		t.Errorf("of %d inodes something is held back, want 9", n)
 	}
-	if _, err := w.Open(mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, ErrStandsIn) {
+	if _, err := w.Open(context.Background(), mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, ErrStandsIn) {
 		t.Errorf("the device opens: %v", err)
 	}
 	w.mustSync(t)
@@ -160,24 +161,24 @@ func TestHeldListedTwice(t *testing.T) {
 			return nil
 		}
 	})
-	must(t, w.list(w.root))
+	must(t, w.list(context.Background(), w.root))
 	d = mustFind(t, w, "d")
 	fail = true
-	if err := w.list(d); !errors.Is(err, unix.EIO) {
+	if err := w.list(context.Background(), d); !errors.Is(err, unix.EIO) {
 		t.Fatal(err)
 	}
-	must(t, w.list(d))
+	must(t, w.list(context.Background(), d))
 	if n := w.held.Len(); n != 9 {
 		t.Errorf("of %d inodes something is held back, want 9", n)
 	}
 	for i := range 8 {
-		must(t, w.Removexattr(mustFind(t, w, fmt.Sprint("d/", i)), "trusted.k1"))
+		must(t, w.Removexattr(context.Background(), mustFind(t, w, fmt.Sprint("d/", i)), "trusted.k1"))
 	}
 	w.mustSync(t)
 	must(t, w.Close())
 	x := openTiered(t, copyState(t, state), c, untrusted)
 	write(t, x, mustFind(t, x, "d"), "new", "new")
-	must(t, x.Unlink(mustFind(t, x, "d"), "new"))
+	must(t, x.Unlink(context.Background(), mustFind(t, x, "d"), "new"))
 	x.mustSync(t)
 	if got := committedIn(t, c); got["3"] != "file 4755 [{trusted.k2 trusted.k2}]" || got["null"] != before["null"] {
 		t.Errorf("the copy commits %q", got)
@@ -190,14 +191,14 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	v, c := newVolume(t)
 	d := mkdir(t, v, v.root, "d")
 	f := write(t, v, d, "odd", "odd")
-	must(t, v.Setxattr(f, "security.capability", []byte(someCaps), 0, false, me))
+	must(t, v.Setxattr(context.Background(), f, "security.capability", []byte(someCaps), 0, false, me))
 	v.mustSync(t)
 	state := t.TempDir()
 	w := openTiered(t, state, c, untrusted)
 	d = mustFind(t, w, "d")
-	_, err := w.Link(mustFind(t, w, "d/odd"), d, "other")
+	_, err := w.Link(context.Background(), mustFind(t, w, "d/odd"), d, "other")
 	must(t, err)
-	must(t, w.Unlink(d, "odd"))
+	must(t, w.Unlink(context.Background(), d, "odd"))
 	write(t, w, d, "odd", "written by somebody else")
 	w.mustSync(t)
 	if got := w.Status().LeftOut; len(got) != 1 || !strings.Contains(got[0], "security.capability") {
@@ -209,7 +210,7 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	// With the last name it goes, though the file is still in use: a kill may come before that ends.
 	u := openTiered(t, t.TempDir(), c, untrusted)
 	gone := mustFind(t, u, "d/other")
-	must(t, u.Unlink(mustFind(t, u, "d"), "other"))
+	must(t, u.Unlink(context.Background(), mustFind(t, u, "d"), "other"))
 	if n := u.held.Len(); n != 0 || gone.Kind() != KindFile {
 		t.Errorf("of %d inodes something is held back after the only one is gone", n)
 	}
@@ -219,7 +220,7 @@ func TestHeldOfSeveralNames(t *testing.T) {
 		t.Errorf("what the copy cannot find: %q", got)
 	}
 	mode := uint32(0o640)
-	_, err = x.Setattr(mustFind(t, x, "d/odd"), nil, &SetAttr{Mode: &mode})
+	_, err = x.Setattr(context.Background(), mustFind(t, x, "d/odd"), nil, &SetAttr{Mode: &mode})
 	must(t, err)
 	x.mustSync(t)
 	if got := committedIn(t, c); strings.Contains(got["odd"], "capability") {
@@ -236,27 +237,27 @@ func TestHeldMode(t *testing.T) {
 	n := func(i int) *Inode { return mustFind(t, w, fmt.Sprint("d/", i)) }
 	open := func(i int) *Handle {
 		t.Helper()
-		h, err := w.Open(n(i), unix.O_RDWR, false)
+		h, err := w.Open(context.Background(), n(i), unix.O_RDWR, false)
 		must(t, err)
 		t.Cleanup(h.Release)
 		return h
 	}
 	mode := uint32(0o711)
-	_, err := w.Setattr(n(0), nil, &SetAttr{Mode: &mode})
+	_, err := w.Setattr(context.Background(), n(0), nil, &SetAttr{Mode: &mode})
 	must(t, err)
-	_, err = open(1).Write([]byte("y"), 0, true)
+	_, err = open(1).Write(context.Background(), []byte("y"), 0, true)
 	must(t, err)
-	_, err = open(2).Write([]byte("y"), 0, false)
+	_, err = open(2).Write(context.Background(), []byte("y"), 0, false)
 	must(t, err)
-	_, err = w.Open(n(3), unix.O_WRONLY|unix.O_TRUNC, true)
+	_, err = w.Open(context.Background(), n(3), unix.O_WRONLY|unix.O_TRUNC, true)
 	must(t, err)
 	must(t, w.KillHeld(n(4)))
 	acl := "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x01\x00\xff\xff\xff\xff\x20\x00\x01\x00\xff\xff\xff\xff" // rwx--x--x
-	must(t, w.Setxattr(n(5), "system.posix_acl_access", []byte(acl), 0, false, me))
-	if err := w.Removexattr(n(6), "osx.nothing"); err == nil {
+	must(t, w.Setxattr(context.Background(), n(5), "system.posix_acl_access", []byte(acl), 0, false, me))
+	if err := w.Removexattr(context.Background(), n(6), "osx.nothing"); err == nil {
 		t.Error("an attribute that is nowhere was removed")
 	}
-	if _, err := w.Link(n(7), d, "8"); !errors.Is(err, unix.EEXIST) {
+	if _, err := w.Link(context.Background(), n(7), d, "8"); !errors.Is(err, unix.EEXIST) {
 		t.Error(err)
 	}
 	w.mustSync(t)

@@ -132,7 +132,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 	if err := TooDeepToWalk("", depth); err != nil {
 		return err
 	}
-	if err := v.list(n); err != nil {
+	if err := v.list(ctx, n); err != nil {
 		return err
 	}
 	fd, err := v.dirFD(n)
@@ -173,7 +173,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 				continue // nothing speaks of cold
 			}
 		}
-		c, _, err := v.lookupAt(n, fd, d.Name)
+		c, _, err := v.lookupAt(ctx, n, fd, d.Name)
 		if err != nil {
 			if gone2nil(err) == nil {
 				continue
@@ -288,23 +288,23 @@ func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep
 
 // crossing prepares for a rename over the border of what the rules ignore: a file that goes there comes back from cold first. A
 // directory does not: EXDEV makes mv copy.
-func (v *Volume) crossing(dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
+func (v *Volume) crossing(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
 	if !v.Rules().HasIgnore() {
 		return nil
 	}
-	if err := v.enters(dir, name, newdir, newname); err != nil || !exchange {
+	if err := v.enters(ctx, dir, name, newdir, newname); err != nil || !exchange {
 		return err
 	}
-	return v.enters(newdir, newname, dir, name)
+	return v.enters(ctx, newdir, newname, dir, name)
 }
 
-func (v *Volume) enters(dir *Inode, name string, newdir *Inode, newname string) error {
+func (v *Volume) enters(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string) error {
 	dirfd, err := v.dirFD(dir)
 	if err != nil {
 		return err
 	}
 	defer v.unpin(dir)
-	n, _, err := v.lookupAt(dir, dirfd, name)
+	n, _, err := v.lookupAt(ctx, dir, dirfd, name)
 	if err != nil {
 		return nil // the call itself says so
 	}
@@ -320,7 +320,7 @@ func (v *Volume) enters(dir *Inode, name string, newdir *Inode, newname string) 
 		v.book.rewalk.Store(true)
 		return nil
 	case to:
-		return v.leaveCold(context.Background(), n)
+		return v.errand(ctx, n, func(ctx context.Context) error { return v.leaveCold(ctx, n) })
 	}
 	return nil
 }

@@ -157,28 +157,28 @@ func TestIgnoredBorder(t *testing.T) {
 		t.Fatal("not released")
 	}
 	// in: a stub comes back first, a directory is for mv to copy
-	must(t, v.Rename(d, "f", b, "f", 0))
+	must(t, v.Rename(context.Background(), d, "f", b, "f", 0))
 	if warmBlocks(t, v, "build/f") == 0 || f.stub.Load() {
 		t.Error("a stub went where no commit has it")
 	}
-	if err := v.Rename(v.Root(), "d", b, "d", 0); !errors.Is(err, unix.EXDEV) {
+	if err := v.Rename(context.Background(), v.Root(), "d", b, "d", 0); !errors.Is(err, unix.EXDEV) {
 		t.Errorf("a directory goes into an ignored one: %v", err)
 	}
-	if _, err := v.Link(g, d, "g"); !errors.Is(err, unix.EXDEV) {
+	if _, err := v.Link(context.Background(), g, d, "g"); !errors.Is(err, unix.EXDEV) {
 		t.Errorf("a link over the border: %v", err)
 	}
-	if _, err := v.Link(g, b, "g2"); err != nil {
+	if _, err := v.Link(context.Background(), g, b, "g2"); err != nil {
 		t.Errorf("a link within: %v", err)
 	}
-	must(t, v.Unlink(b, "g2"))
+	must(t, v.Unlink(context.Background(), b, "g2"))
 	v.mustSync(t)
 	wantCommitted(t, cold, "d")
 	// out
-	must(t, v.Rename(b, "f", d, "f", 0))
-	must(t, v.Rename(b, "g", d, "g", 0))
+	must(t, v.Rename(context.Background(), b, "f", d, "f", 0))
+	must(t, v.Rename(context.Background(), b, "g", d, "g", 0))
 	sub := mkdir(t, v, b, "sub")
 	write(t, v, sub, "s", "s")
-	must(t, v.Rename(b, "sub", d, "sub", 0))
+	must(t, v.Rename(context.Background(), b, "sub", d, "sub", 0))
 	v.mustSync(t)
 	wantCommitted(t, cold, "d", "d/f", "d/g", "d/sub", "d/sub/s")
 	// a directory around it moves: the rule is about one place
@@ -188,10 +188,10 @@ func TestIgnoredBorder(t *testing.T) {
 	v.mustSync(t)
 	wantCommitted(t, cold, "d", "d/f", "d/g", "d/sub", "d/sub/s", "e", "e/build", "e/build/x")
 	must(t, v.SetRulesText([]byte("- {match: d/build/, ignore: true}\n")))
-	must(t, v.Rename(v.Root(), "d", v.Root(), "o", 0))
-	must(t, v.Rename(v.Root(), "e", v.Root(), "d", 0))
+	must(t, v.Rename(context.Background(), v.Root(), "d", v.Root(), "o", 0))
+	must(t, v.Rename(context.Background(), v.Root(), "e", v.Root(), "d", 0))
 	settled(t, v, cold, "build", "d", "o", "o/f", "o/g", "o/sub", "o/sub/s")
-	must(t, v.Rename(v.Root(), "d", v.Root(), "e", 0))
+	must(t, v.Rename(context.Background(), v.Root(), "d", v.Root(), "e", 0))
 	v.mustSync(t)
 	wantCommitted(t, cold, "build", "e", "e/build", "e/build/x", "o", "o/f", "o/g", "o/sub", "o/sub/s")
 	must(t, v.Close())

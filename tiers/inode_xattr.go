@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"golang.org/x/sys/unix"
 )
@@ -61,7 +62,7 @@ func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
 }
 
 // Setxattr is setxattr(2). killSGID: setting an access ACL by someone outside the file's group clears sgid.
-func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, killSGID bool, c Caller) error {
+func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []byte, flags uint32, killSGID bool, c Caller) error {
 	if reservedXattr(attr) {
 		return unix.EPERM
 	}
@@ -71,7 +72,7 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
 		return err
 	}
-	if err := v.prepareAttrs(n); err != nil {
+	if err := v.prepareAttrs(ctx, n); err != nil {
 		return err
 	}
 	n.opens.Add(1) // it is not released meanwhile
@@ -79,11 +80,11 @@ func (v *Volume) Setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	err := v.setxattr(n, attr, value, flags, killSGID)
 	// The same error says that the disk is full, and that the attributes of one file are as many as its file system takes.
 	r := again{room: errors.Is(err, unix.ENOSPC) && v.hasRoom()}
-	for err != nil && r.try(v, n, &err) {
+	for err != nil && r.try(ctx, v, n, &err) {
 		err = v.setxattr(n, attr, value, flags, killSGID)
 	}
 	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {
-		host.vol.mirrored(host, host.vol.Setxattr(host, attr, value, 0, killSGID, c))
+		host.vol.mirrored(host, host.vol.Setxattr(ctx, host, attr, value, 0, killSGID, c))
 	}
 	return err
 }
@@ -149,19 +150,19 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 }
 
 // Removexattr is removexattr(2).
-func (v *Volume) Removexattr(n *Inode, attr string) error {
+func (v *Volume) Removexattr(ctx context.Context, n *Inode, attr string) error {
 	if reservedXattr(attr) {
 		return unix.ENODATA
 	}
 	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
 		return err
 	}
-	if err := v.prepareAttrs(n); err != nil {
+	if err := v.prepareAttrs(ctx, n); err != nil {
 		return err
 	}
 	err := v.removexattr(n, attr)
 	if host := n.host.Load(); host != nil && err == nil && isACL(attr) {
-		if err := host.vol.Removexattr(host, attr); err != unix.ENODATA {
+		if err := host.vol.Removexattr(ctx, host, attr); err != unix.ENODATA {
 			host.vol.mirrored(host, err)
 		}
 	}

@@ -15,26 +15,26 @@ import (
 // of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or changes anything in it,
 // calls it first; names alone are told without (browse.go). Who comes while it is under way waits. Nothing is locked; never between
 // begin and end.
-func (v *Volume) list(n *Inode) error {
+func (v *Volume) list(ctx context.Context, n *Inode) error {
 	if n.dir == nil || !n.dir.unlisted.Load() {
 		return nil
 	}
-	if err := v.listAbove(n); err != nil {
+	if err := v.listAbove(ctx, n); err != nil {
 		return err
 	}
 	if v.links.any.Load() {
-		if done, err := v.listLinked(n); done || err != nil {
+		if done, err := v.listLinked(ctx, n); done || err != nil {
 			return err
 		}
 	}
 	n.dir.listing.Lock()
 	defer n.dir.listing.Unlock()
-	l, err := v.beginList(n, nil)
+	l, err := v.beginList(ctx, n, nil)
 	if err != nil || l == nil {
 		return err
 	}
 	defer l.close()
-	if err := l.entries(); err != nil {
+	if err := l.entries(ctx); err != nil {
 		return err
 	}
 	return l.finish()
@@ -42,17 +42,11 @@ func (v *Volume) list(n *Inode) error {
 
 // listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list, for room may
 // have to wait for one.
-func (v *Volume) listWithRoom(n *Inode) error {
-	return v.withRoom(n, func() error { return v.list(n) })
-}
-
-// withRoom does what makes names in warm for a program that looks at n, once more where there was no room on the disk.
-func (v *Volume) withRoom(n *Inode, f func() error) error {
-	err := f()
-	for r := (again{}); err != nil && r.try(v, n, &err); {
-		err = f()
+func (v *Volume) listWithRoom(ctx context.Context, n *Inode) error {
+	if n.dir == nil || !n.dir.unlisted.Load() {
+		return nil
 	}
-	return err
+	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.list(ctx, n) })
 }
 
 // lister makes the children of one directory. dirState.listing is held.
@@ -70,7 +64,7 @@ type lister struct {
 }
 
 // beginList reads what the commit says of n; nil where it is listed already.
-func (v *Volume) beginList(n *Inode, groups map[linkKey]int) (*lister, error) {
+func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int) (*lister, error) {
 	if !n.dir.unlisted.Load() {
 		return nil, nil
 	}
@@ -78,7 +72,7 @@ func (v *Volume) beginList(n *Inode, groups map[linkKey]int) (*lister, error) {
 	if err := v.step("list.begin"); err != nil {
 		return nil, err
 	}
-	listing, err := v.readDir(id)
+	listing, err := v.readDir(ctx, id)
 	if err != nil {
 		at := v.pathOf(n)
 		v.log.WithError(err).WithField("path", at).Errorf("a directory cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` tells what is damaged", v.cfg.State)
@@ -127,7 +121,7 @@ func (l *lister) close() {
 }
 
 // entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name last.
-func (l *lister) entries() error {
+func (l *lister) entries(ctx context.Context) error {
 	new := madeIn(l.n, l.fd, l.v)
 	var g errgroup.Group
 	workers := min(runtime.GOMAXPROCS(0), len(l.l.Entries)/listPiece)
@@ -142,7 +136,7 @@ func (l *lister) entries() error {
 				if err := l.v.step("list.entry"); err != nil {
 					return err
 				}
-				if err := l.entry(e, new); err != nil {
+				if err := l.entry(ctx, e, new); err != nil {
 					return fmt.Errorf("list %q: %w", path.Join(l.v.pathOf(l.n), e.Name), err)
 				}
 			}
@@ -171,7 +165,7 @@ func madeIn(n *Inode, fd int, v *Volume) made {
 	return m
 }
 
-func (l *lister) entry(e *Entry, new made) error {
+func (l *lister) entry(ctx context.Context, e *Entry, new made) error {
 	if e.Link != "" {
 		l.links = true
 		if fd, ok := l.groups[keyOf(e)]; ok {
@@ -186,10 +180,10 @@ func (l *lister) entry(e *Entry, new made) error {
 	var err error
 	switch e.Kind {
 	case KindDir:
-		return l.subdir(e)
+		return l.subdir(ctx, e)
 	case KindFile:
 		if hasCaps(e) && !l.r.untrusted {
-			err = l.whole(e)
+			err = l.whole(ctx, e)
 			break
 		}
 		err = l.r.stub(l.fd, e, l.ctime, new)
@@ -231,7 +225,7 @@ func (l *lister) entry(e *Entry, new made) error {
 }
 
 // whole brings a file with its bytes: one that may not be a stub.
-func (l *lister) whole(e *Entry) error {
+func (l *lister) whole(ctx context.Context, e *Entry) error {
 	var st unix.Statx_t
 	if statAt(l.fd, e.Name, &st) == nil {
 		if r, ok := readRecord(byName(l.fd, e.Name)); ok && r.has(recClean) {
@@ -243,7 +237,7 @@ func (l *lister) whole(e *Entry) error {
 	}
 	plain := *e
 	plain.Link = "" // its other names are made from this one
-	if _, err := l.r.file(context.Background(), l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st); err != nil {
+	if _, err := l.r.file(ctx, l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st); err != nil {
 		return err
 	}
 	fd, err := openAt(l.fd, e.Name, unix.O_RDONLY, 0)
@@ -263,7 +257,7 @@ func exists(err error) error {
 }
 
 // subdir makes an unlisted directory. One that is there is left as it is; one without a record was being made when the daemon was killed.
-func (l *lister) subdir(e *Entry) error {
+func (l *lister) subdir(ctx context.Context, e *Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
 		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
@@ -286,9 +280,9 @@ func (l *lister) subdir(e *Entry) error {
 	defer unix.Close(sub)
 	valid := !l.l.Reconciled
 	if !valid {
-		s, err := l.v.origin()
+		s, err := l.v.origin(ctx)
 		if err == nil {
-			valid, err = s.Valid(context.Background(), e.Dir())
+			valid, err = s.Valid(ctx, e.Dir())
 		}
 		if err != nil {
 			valid = false // found out when it is listed
@@ -384,7 +378,7 @@ func coarseNow() Time {
 }
 
 // shownLinks completes what stat shows of an unlisted directory: its link count is that of the listed one.
-func (v *Volume) shownLinks(n *Inode, a *Attr) {
+func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 	if n.dir == nil || !n.dir.unlisted.Load() || a.Nlink < 2 { // 1: warm's file system does not count
 		return
 	}
@@ -393,7 +387,7 @@ func (v *Volume) shownLinks(n *Inode, a *Attr) {
 		n.mu.Lock()
 		id := DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 		n.mu.Unlock()
-		l, err := v.readNames(id)
+		l, err := v.namesFor(ctx, n, id)
 		if err != nil {
 			return // listing it says so
 		}

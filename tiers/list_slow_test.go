@@ -30,7 +30,7 @@ func TestKilledInListing(t *testing.T) {
 				return nil
 			}
 		})
-		_, err := next.find("far/away/other name")
+		_, err := next.find(t.Context(), "far/away/other name")
 		if err == nil {
 			if stop < 10 {
 				t.Fatalf("only %d steps", stop)
@@ -60,13 +60,13 @@ func TestKilledInListingAbove(t *testing.T) {
 	x := mkdir(t, v, v.root, "x")
 	y := mkdir(t, v, x, "y")
 	f := write(t, v, v.root, "f", "text")
-	_, err := v.Link(f, y, "f2")
+	_, err := v.Link(context.Background(), f, y, "f2")
 	must(t, err)
 	g := write(t, v, x, "g", "here")
-	_, err = v.Link(g, x, "g2")
+	_, err = v.Link(context.Background(), g, x, "g2")
 	must(t, err)
 	for _, n := range []*Inode{y, x, v.root} {
-		_, err = v.Setattr(n, nil, &SetAttr{Mtime: &Time{Sec: 77}})
+		_, err = v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &Time{Sec: 77}})
 		must(t, err)
 	}
 	v.mustSync(t)
@@ -83,7 +83,7 @@ func TestKilledInListingAbove(t *testing.T) {
 				return nil
 			}
 		})
-		_, err := next.find("x/y/f2")
+		_, err := next.find(t.Context(), "x/y/f2")
 		again := openTiered(t, next.cfg.State, c)
 		again.returnAll(context.Background())
 		for _, at := range []string{"", "x", "x/y"} {
@@ -121,7 +121,7 @@ func TestWarmViewHalfListed(t *testing.T) {
 				return nil
 			}
 		})
-		_, err := next.find("far/away/other name")
+		_, err := next.find(t.Context(), "far/away/other name")
 		sameView(t, fmt.Sprint("step ", stop), view(t, next).all(t), want)
 		if err == nil {
 			return

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -22,25 +23,25 @@ func sample(t *testing.T, v *Volume) {
 	}
 	f := write(t, v, b, "linked", "one file")
 	far := mkdir(t, v, mkdir(t, v, v.root, "far"), "away")
-	if _, err := v.Link(f, far, "other name"); err != nil {
+	if _, err := v.Link(context.Background(), f, far, "other name"); err != nil {
 		t.Fatal(err)
 	}
 	near := write(t, v, far, "near", "two names here")
-	if _, err := v.Link(near, far, "nearer"); err != nil {
+	if _, err := v.Link(context.Background(), near, far, "nearer"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := v.Symlink(a, "link", "b/f", me); err != nil {
+	if _, _, err := v.Symlink(context.Background(), a, "link", "b/f", me); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := v.Mknod(a, "fifo", unix.S_IFIFO|0600, 0, me); err != nil {
+	if _, _, err := v.Mknod(context.Background(), a, "fifo", unix.S_IFIFO|0600, 0, me); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Setxattr(b, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
+	if err := v.Setxattr(context.Background(), b, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
 		t.Fatal(err)
 	}
 	when := Time{Sec: -5, Nsec: 123456789}
 	for _, n := range []*Inode{f, b, a} {
-		if _, err := v.Setattr(n, nil, &SetAttr{Mtime: &when}); err != nil {
+		if _, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &when}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -75,7 +76,7 @@ func TestLazyRestore(t *testing.T) {
 	if aWas.Mtime != (Time{Sec: -5, Nsec: 123456789}) || aWas.Nlink != 4 {
 		t.Fatalf("a: %+v", aWas)
 	}
-	d, err := next.OpenDir(a)
+	d, err := next.OpenDir(context.Background(), a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,21 +108,21 @@ func TestLazyOperations(t *testing.T) {
 	v.mustSync(t)
 	next := openTiered(t, t.TempDir(), c)
 	root := next.root
-	if err := next.Rmdir(root, "a"); !errors.Is(err, unix.ENOTEMPTY) {
+	if err := next.Rmdir(context.Background(), root, "a"); !errors.Is(err, unix.ENOTEMPTY) {
 		t.Fatalf("rmdir of a full directory: %v", err)
 	}
 	mkdir(t, next, root, "new")
-	if err := next.Rename(root, "new", root, "a", 0); !errors.Is(err, unix.ENOTEMPTY) {
+	if err := next.Rename(context.Background(), root, "new", root, "a", 0); !errors.Is(err, unix.ENOTEMPTY) {
 		t.Fatalf("rename over a full directory: %v", err)
 	}
 	a := mustFind(t, next, "a")
-	if err := next.Rmdir(a, "empty"); err != nil {
+	if err := next.Rmdir(context.Background(), a, "empty"); err != nil {
 		t.Fatalf("rmdir of an empty directory: %v", err)
 	}
-	if err := next.Rename(root, "far", a, "moved", 0); err != nil {
+	if err := next.Rename(context.Background(), root, "far", a, "moved", 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := next.Mkdir(root, "far", 0755, me); err != nil {
+	if _, _, err := next.Mkdir(context.Background(), root, "far", 0755, me); err != nil {
 		t.Fatal(err)
 	}
 	if l := mustAttr(t, next, mustFind(t, next, "a/b/linked")); l.Nlink != 2 || l.Ino != mustAttr(t, next, mustFind(t, next, "a/moved/away/other name")).Ino {
@@ -137,14 +138,14 @@ func TestLazyOperations(t *testing.T) {
 	}
 	a = mustFind(t, v, "a")
 	mkdir(t, v, v.root, "new")
-	must(v.Rmdir(a, "empty"))
-	must(v.Rename(v.root, "far", a, "moved", 0))
+	must(v.Rmdir(context.Background(), a, "empty"))
+	must(v.Rename(context.Background(), v.root, "far", a, "moved", 0))
 	mkdir(t, v, v.root, "far")
 	third := openTiered(t, t.TempDir(), c)
 	third.returnAll(t.Context())
 	for _, at := range []string{"new", "far", "a", ""} {
 		for _, w := range []*Volume{v, third} {
-			_, err := w.Setattr(mustFind(t, w, at), nil, &SetAttr{Mtime: &Time{Sec: 5}})
+			_, err := w.Setattr(context.Background(), mustFind(t, w, at), nil, &SetAttr{Mtime: &Time{Sec: 5}})
 			must(err)
 		}
 	}
@@ -163,8 +164,8 @@ func TestFollowLazily(t *testing.T) {
 	must(t, other.Close())
 	write(t, v, mustFind(t, v, "a/b"), "file 4", "changed")
 	write(t, v, mustFind(t, v, "far/away"), "file 5", "new")
-	must(t, v.Unlink(mustFind(t, v, "a/b"), "file 6"))
-	must(t, v.Rename(mustFind(t, v, "a"), "empty", v.root, "was empty", 0))
+	must(t, v.Unlink(context.Background(), mustFind(t, v, "a/b"), "file 6"))
+	must(t, v.Rename(context.Background(), mustFind(t, v, "a"), "empty", v.root, "was empty", 0))
 	v.mustSync(t)
 	next := openTiered(t, other.cfg.State, c)
 	next.returnAll(t.Context())

@@ -30,7 +30,7 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	if !v.tiered() || v.state.Origin == "" {
 		return nil
 	}
-	s, err := v.origin()
+	s, err := v.origin(ctx)
 	if err != nil {
 		return nil // what needs it says so
 	}
@@ -62,7 +62,7 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	}
 	p.any.Store(len(p.groups) > 0)
 	if len(mixed) > 0 {
-		if err := v.listTogether(mixed); err != nil {
+		if err := v.listTogether(ctx, mixed); err != nil {
 			v.log.WithError(err).Error("directories that share files cannot be listed together; it is tried again when one is looked at")
 		}
 	}
@@ -99,7 +99,7 @@ func (v *Volume) unlistedAt(at string) bool {
 }
 
 // listLinked lists n together with the directories that it shares files with; done is false where there are none.
-func (v *Volume) listLinked(n *Inode) (done bool, err error) {
+func (v *Volume) listLinked(ctx context.Context, n *Inode) (done bool, err error) {
 	at := v.pathOf(n)
 	v.links.mu.Lock()
 	_, pending := v.links.byDir[at]
@@ -107,11 +107,11 @@ func (v *Volume) listLinked(n *Inode) (done bool, err error) {
 	if !pending {
 		return false, nil
 	}
-	return true, v.listTogether([]string{at})
+	return true, v.listTogether(ctx, []string{at})
 }
 
 // beforeMove lists what shares files with directories at or below the path at, which is about to be moved.
-func (v *Volume) beforeMove(at string) error {
+func (v *Volume) beforeMove(ctx context.Context, at string) error {
 	if !v.links.any.Load() {
 		return nil
 	}
@@ -126,7 +126,7 @@ func (v *Volume) beforeMove(at string) error {
 	if len(below) == 0 {
 		return nil
 	}
-	return v.listTogether(below)
+	return v.listTogether(ctx, below)
 }
 
 // closure is all that has to be listed together with some directories: those that share groups with them, and the ones above those
@@ -162,7 +162,7 @@ func (p *pendingLinks) closure(dirs []string) (all []string, groups map[string]b
 }
 
 // listTogether lists directories, by their paths in the commit, and all that share files with them.
-func (v *Volume) listTogether(dirs []string) error {
+func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 	p := &v.links
 	p.listed.Lock()
 	defer p.listed.Unlock()
@@ -191,7 +191,7 @@ func (v *Volume) listTogether(dirs []string) error {
 	}
 	whole := true
 	for _, d := range all {
-		n, err := v.walkTo(d, together)
+		n, err := v.walkTo(ctx, d, together)
 		if err != nil {
 			if err == unix.ENOENT || err == unix.ENOTDIR {
 				continue // listed, and removed since, before a crash
@@ -204,7 +204,7 @@ func (v *Volume) listTogether(dirs []string) error {
 		}
 		n.dir.listing.Lock()
 		held = append(held, n)
-		l, err := v.beginList(n, files)
+		l, err := v.beginList(ctx, n, files)
 		if damaged(d, err) {
 			whole = false
 			continue
@@ -213,11 +213,11 @@ func (v *Volume) listTogether(dirs []string) error {
 			return err
 		}
 		if l == nil { // listed before a crash: its names may be the file that the others are to be
-			v.adoptLinks(n, files)
+			v.adoptLinks(ctx, n, files)
 			continue
 		}
 		lists = append(lists, l)
-		if err := l.entries(); err != nil {
+		if err := l.entries(ctx); err != nil {
 			return err
 		}
 	}
@@ -242,7 +242,7 @@ func (v *Volume) listTogether(dirs []string) error {
 }
 
 // walkTo finds the directory at a path with one reference, listing what is on the way but for those that are being listed together.
-func (v *Volume) walkTo(at string, together map[string]bool) (*Inode, error) {
+func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool) (*Inode, error) {
 	n := v.root
 	v.ref(n)
 	so := ""
@@ -254,9 +254,9 @@ func (v *Volume) walkTo(at string, together map[string]bool) (*Inode, error) {
 		if !together[so] {
 			// Not by list: whoever shares files with others is among them.
 			n.dir.listing.Lock()
-			l, err := v.beginList(n, nil)
+			l, err := v.beginList(ctx, n, nil)
 			if err == nil && l != nil {
-				if err = l.entries(); err == nil {
+				if err = l.entries(ctx); err == nil {
 					err = l.finish()
 				}
 				l.close()
@@ -274,7 +274,7 @@ func (v *Volume) walkTo(at string, together map[string]bool) (*Inode, error) {
 			v.unref(n, 1)
 			return nil, err
 		}
-		next, _, err := v.lookupAt(n, fd, name)
+		next, _, err := v.lookupAt(ctx, n, fd, name)
 		v.unpin(n)
 		v.unref(n, 1)
 		if err != nil {
@@ -290,14 +290,14 @@ func (v *Volume) walkTo(at string, together map[string]bool) (*Inode, error) {
 }
 
 // adoptLinks takes files that a listed directory has under names of groups, so that directories listed later get names of them.
-func (v *Volume) adoptLinks(n *Inode, files map[linkKey]int) {
+func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int) {
 	n.dir.mu.Lock()
 	id := n.dir.mu.base
 	n.dir.mu.Unlock()
 	if id == (DirID{}) {
-		id = v.committedDir(v.pathOf(n))
+		id = v.committedDir(ctx, v.pathOf(n))
 	}
-	l, err := v.readDir(id)
+	l, err := v.readDir(ctx, id)
 	if err != nil {
 		return
 	}
@@ -330,8 +330,8 @@ func (v *Volume) adoptLinks(n *Inode, files map[linkKey]int) {
 }
 
 // committedDir is a directory of the commit that was restored, zero where it has none there.
-func (v *Volume) committedDir(at string) DirID {
-	s, err := v.origin()
+func (v *Volume) committedDir(ctx context.Context, at string) DirID {
+	s, err := v.origin(ctx)
 	if err != nil {
 		return DirID{}
 	}
@@ -340,7 +340,7 @@ func (v *Volume) committedDir(at string) DirID {
 	for rest := at; rest != ""; {
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
-		l, err := v.readDir(id)
+		l, err := v.readDir(ctx, id)
 		if err != nil {
 			return DirID{}
 		}

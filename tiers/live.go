@@ -155,7 +155,7 @@ func (w *liveWalk) dir(d *liveDir) (DirID, error) {
 	if err := c.ctx.Err(); err != nil {
 		return DirID{}, err
 	}
-	if err := v.list(d.n); err != nil {
+	if err := v.list(c.ctx, d.n); err != nil {
 		return DirID{}, err
 	}
 	base, err := w.base(d)

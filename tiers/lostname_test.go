@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -13,21 +14,21 @@ func TestLostNameChanges(t *testing.T) {
 		v, cold := newVolume(t)
 		f := write(t, v, v.Root(), "f", "one")
 		d := mkdir(t, v, v.Root(), "d")
-		_, err := v.Link(f, d, "g")
+		_, err := v.Link(context.Background(), f, d, "g")
 		must(t, err)
 		v.mustSync(t)
-		g, _, err := v.Lookup(d, "g")
+		g, _, err := v.Lookup(context.Background(), d, "g")
 		must(t, err)
 		if g != f {
 			t.Fatal("two inodes of one file")
 		}
-		must(t, v.Unlink(d, "g"))
+		must(t, v.Unlink(context.Background(), d, "g"))
 		for range syncs {
 			v.mustSync(t)
 		}
-		h, err := v.Open(f, unix.O_WRONLY, false)
+		h, err := v.Open(context.Background(), f, unix.O_WRONLY, false)
 		must(t, err)
-		_, err = h.Write([]byte("two, and longer"), 0, false)
+		_, err = h.Write(context.Background(), []byte("two, and longer"), 0, false)
 		must(t, err)
 		h.Release()
 		if st := v.Status(); st.AtRisk.Files == 0 || st.AtRisk.Seconds <= 0 {
@@ -36,7 +37,7 @@ func TestLostNameChanges(t *testing.T) {
 		v.mustSync(t)
 		checkCommitted(t, v, cold, "f", f)
 		mode := uint32(0600)
-		_, err = v.Setattr(f, nil, &SetAttr{Mode: &mode})
+		_, err = v.Setattr(context.Background(), f, nil, &SetAttr{Mode: &mode})
 		must(t, err)
 		if rc := v.mustSync(t); !rc.New {
 			t.Errorf("%d syncs: a chmod is not committed", syncs)

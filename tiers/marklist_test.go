@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"testing"
 )
@@ -22,7 +23,7 @@ func TestMarksAside(t *testing.T) {
 		t.Error("the root is not clean after a commit")
 	}
 	reads := cold.reads
-	dir, _, err := v.Lookup(v.Root(), "d3")
+	dir, _, err := v.Lookup(context.Background(), v.Root(), "d3")
 	if err != nil {
 		t.Fatal(err)
 	}

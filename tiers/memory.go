@@ -289,8 +289,8 @@ func (v *Volume) memoryNotes() []string {
 }
 
 // memoryFileStatus is FileStatus of n, which is in the area; at is its path in the volume.
-func (v *Volume) memoryFileStatus(n *Inode, at string) (FileStatus, error) {
-	a, err := n.vol.Getattr(n, nil)
+func (v *Volume) memoryFileStatus(ctx context.Context, n *Inode, at string) (FileStatus, error) {
+	a, err := n.vol.Getattr(ctx, n, nil)
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}

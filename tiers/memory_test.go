@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +49,7 @@ func (v *Volume) died() { v.closed.Store(true) }
 
 func mustLookup(t *testing.T, d *Inode, name string) *Inode {
 	t.Helper()
-	n, _, err := d.vol.Lookup(d, name)
+	n, _, err := d.vol.Lookup(context.Background(), d, name)
 	if err != nil {
 		t.Fatalf("lookup %s: %v", name, err)
 	}
@@ -81,10 +82,10 @@ func TestMemoryCommitsNothing(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 	mode := uint32(0o600)
-	if _, err := f.vol.Setattr(f, nil, &SetAttr{Mode: &mode}); err != nil {
+	if _, err := f.vol.Setattr(context.Background(), f, nil, &SetAttr{Mode: &mode}); err != nil {
 		t.Error(err)
 	}
-	if err := f.vol.Rename(sub, "f", mem, "g", 0); err != nil {
+	if err := f.vol.Rename(context.Background(), sub, "f", mem, "g", 0); err != nil {
 		t.Error(err)
 	}
 	if !v.rootClean() || v.risk.now() != (AtRisk{}) || v.warmNames(t, "mem") != "" || v.warmNames(t, "") != "mem" {
@@ -101,7 +102,7 @@ func TestMemoryCommitsNothing(t *testing.T) {
 	}
 	// The attributes of the directory itself are part of the volume.
 	mode = 0o1777
-	if _, err := mem.vol.Setattr(mem, nil, &SetAttr{Mode: &mode}); err != nil {
+	if _, err := mem.vol.Setattr(context.Background(), mem, nil, &SetAttr{Mode: &mode}); err != nil {
 		t.Error(err)
 	}
 	if rc := v.mustSync(t); !rc.New {
@@ -133,7 +134,7 @@ func TestMemoryHeals(t *testing.T) {
 	if got := read(t, v.memory.area.Load(), mustLookup(t, mustLookup(t, v.root, "mem"), "f")); got != "kept" {
 		t.Errorf("after a kill: %q", got)
 	}
-	n, a, err := v.Lookup(v.root, "mem2")
+	n, a, err := v.Lookup(context.Background(), v.root, "mem2")
 	if err != nil || n.vol == v || a.Mode&0o7777 != 0o750 {
 		t.Fatalf("made in warm alone: in the area: %v, mode %o, %v", n.vol != v, a.Mode, err)
 	}
@@ -153,10 +154,10 @@ func TestMemoryHeals(t *testing.T) {
 	if v.warmNames(t, "mem2") != "" {
 		t.Errorf("warm has %q", v.warmNames(t, "mem2"))
 	}
-	if err := v.Rmdir(v.root, "mem2"); err != unix.ENOTEMPTY {
+	if err := v.Rmdir(context.Background(), v.root, "mem2"); err != unix.ENOTEMPTY {
 		t.Errorf("rmdir with an entry: %v", err)
 	}
-	if err := errors.Join(n.vol.Unlink(n, "g"), v.Rmdir(v.root, "mem2")); err != nil {
+	if err := errors.Join(n.vol.Unlink(context.Background(), n, "g"), v.Rmdir(context.Background(), v.root, "mem2")); err != nil {
 		t.Errorf("rmdir: %v", err)
 	}
 	if v.warmNames(t, "") != "mem" || v.Status().Memory.Directories != 1 {
@@ -213,7 +214,7 @@ func TestMemoryRulesChange(t *testing.T) {
 	}
 	change("full", "empty")
 	write(t, v, full, "g", "disk")
-	if _, _, _, err := v.Create(empty, "f", unix.O_WRONLY, 0o600, me); err != unix.ESTALE {
+	if _, _, _, err := v.Create(context.Background(), empty, "f", unix.O_WRONLY, 0o600, me); err != unix.ESTALE {
 		t.Errorf("create in a directory that is of class memory now: %v", err)
 	}
 	inside := mustLookup(t, v.root, "empty")
@@ -231,7 +232,7 @@ func TestMemoryRulesChange(t *testing.T) {
 	if n := v.Status().Notes; len(n) != 2 && !slices.ContainsFunc(n, func(s string) bool { return strings.HasPrefix(s, "empty ") }) {
 		t.Errorf("notes %q", n)
 	}
-	if err := inside.vol.Unlink(inside, "f"); err != nil {
+	if err := inside.vol.Unlink(context.Background(), inside, "f"); err != nil {
 		t.Fatal(err)
 	}
 	v.memoryRulesChanged()
@@ -295,14 +296,14 @@ func TestMemoryParallel(t *testing.T) {
 		d := mkdir(t, v, v.root, fmt.Sprint("d", i))
 		g.Go(func() {
 			for round := range 60 {
-				mem, _, err := v.Mkdir(d, "mem", 0o755, me)
+				mem, _, err := v.Mkdir(context.Background(), d, "mem", 0o755, me)
 				if err != nil {
 					t.Errorf("mkdir: %v", err)
 					return
 				}
-				n, h, _, err := mem.vol.Create(mem, "f", unix.O_WRONLY, 0o644, me)
+				n, h, _, err := mem.vol.Create(context.Background(), mem, "f", unix.O_WRONLY, 0o644, me)
 				if err == nil {
-					_, err = h.Write([]byte("secret"), 0, false)
+					_, err = h.Write(context.Background(), []byte("secret"), 0, false)
 					h.Release()
 				}
 				if err != nil {
@@ -310,15 +311,15 @@ func TestMemoryParallel(t *testing.T) {
 					return
 				}
 				if round%3 == 0 {
-					err = errors.Join(v.Rename(v.root, fmt.Sprint("d", i), v.root, fmt.Sprint("e", i), 0),
-						v.Rename(v.root, fmt.Sprint("e", i), v.root, fmt.Sprint("d", i), 0))
+					err = errors.Join(v.Rename(context.Background(), v.root, fmt.Sprint("d", i), v.root, fmt.Sprint("e", i), 0),
+						v.Rename(context.Background(), v.root, fmt.Sprint("e", i), v.root, fmt.Sprint("d", i), 0))
 				}
-				again, _, lerr := v.Lookup(d, "mem")
+				again, _, lerr := v.Lookup(context.Background(), d, "mem")
 				if again != mem {
 					t.Errorf("another directory: %v", lerr)
 					return
 				}
-				if err = errors.Join(err, lerr, mem.vol.Unlink(mem, "f"), v.Rmdir(d, "mem")); err != nil {
+				if err = errors.Join(err, lerr, mem.vol.Unlink(context.Background(), mem, "f"), v.Rmdir(context.Background(), d, "mem")); err != nil {
 					t.Errorf("round %d: %v", round, err)
 					return
 				}
@@ -355,16 +356,16 @@ func TestMemoryListing(t *testing.T) {
 	if v.Inode(mem.id) != mem || v.Inode(f.id) != f || v.Inode(v.root.id) != v.root || f.id&areaBit == 0 {
 		t.Errorf("by node id: %x, %x", mem.id, f.id)
 	}
-	d, err := mem.vol.OpenDir(mem)
+	d, err := mem.vol.OpenDir(context.Background(), mem)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
 	got := map[string]uint64{}
-	if err := d.ReadDir(0, func(e Dirent) bool { got[e.Name] = e.Ino; return true }); err != nil && err != io.EOF {
+	if err := d.ReadDir(context.Background(), 0, func(e Dirent) bool { got[e.Name] = e.Ino; return true }); err != nil && err != io.EOF {
 		t.Fatal(err)
 	}
-	a, err := f.vol.Getattr(f, nil)
+	a, err := f.vol.Getattr(context.Background(), f, nil)
 	host := mem.host.Load()
 	if err != nil || got["f"] != a.Ino || got["."] != host.ino || got[".."] != v.root.ino || a.Ino&areaBit == 0 {
 		t.Errorf("listed %v; the file is %d, warm's directory %d, the root %d; %v", got, a.Ino, host.ino, v.root.ino, err)

@@ -87,7 +87,7 @@ func (c *churner) dir() *Inode {
 	n := c.v.root
 	c.v.ref(n)
 	for c.rnd.IntN(3) > 0 {
-		next, _, err := c.v.Lookup(n, c.dirName())
+		next, _, err := c.v.Lookup(context.Background(), n, c.dirName())
 		if err != nil {
 			break
 		}
@@ -127,27 +127,27 @@ func (c *churner) step() error {
 	switch k := c.rnd.IntN(20); k {
 	case 0, 1, 2:
 		defer c.lock(d)()
-		n, h, _, err := v.Create(d, c.name(), unix.O_RDWR, 0644, me)
+		n, h, _, err := v.Create(context.Background(), d, c.name(), unix.O_RDWR, 0644, me)
 		if err != nil {
 			return err
 		}
 		defer v.Forget(n, 1)
 		defer h.Release()
-		_, err = h.Write(c.bytes(), 0, false)
+		_, err = h.Write(context.Background(), c.bytes(), 0, false)
 		return err
 	case 3:
 		defer c.lock(d)()
-		n, _, err := v.Mkdir(d, c.dirName(), 0755, me)
+		n, _, err := v.Mkdir(context.Background(), d, c.dirName(), 0755, me)
 		if err == nil {
 			v.Forget(n, 1)
 		}
 		return err
 	case 4:
 		defer c.lock(d)()
-		return v.Unlink(d, c.name())
+		return v.Unlink(context.Background(), d, c.name())
 	case 5:
 		defer c.lock(d)()
-		return v.Rmdir(d, c.dirName())
+		return v.Rmdir(context.Background(), d, c.dirName())
 	case 6, 7:
 		to := c.dir()
 		defer v.Forget(to, 1)
@@ -157,16 +157,16 @@ func (c *churner) step() error {
 			flags = unix.RENAME_EXCHANGE
 		}
 		defer c.lock(d, to)()
-		return v.Rename(d, name, to, c.any(), flags)
+		return v.Rename(context.Background(), d, name, to, c.any(), flags)
 	case 8:
 		defer c.lock(d)()
-		n, _, err := v.Symlink(d, c.name(), fmt.Sprint("to ", c.rnd.IntN(1000)), me)
+		n, _, err := v.Symlink(context.Background(), d, c.name(), fmt.Sprint("to ", c.rnd.IntN(1000)), me)
 		if err == nil {
 			v.Forget(n, 1)
 		}
 		return err
 	}
-	n, _, err := v.Lookup(d, c.any())
+	n, _, err := v.Lookup(context.Background(), d, c.any())
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,7 @@ func (c *churner) step() error {
 			return unix.EPERM
 		}
 		defer c.lock(to)()
-		if _, err = v.Link(n, to, c.name()); err == nil {
+		if _, err = v.Link(context.Background(), n, to, c.name()); err == nil {
 			v.Forget(n, 1)
 		}
 		return err
@@ -188,27 +188,27 @@ func (c *churner) step() error {
 		if n.kind == KindDir {
 			mode |= 0700
 		}
-		_, err = v.Setattr(n, nil, &SetAttr{Mode: &mode})
+		_, err = v.Setattr(context.Background(), n, nil, &SetAttr{Mode: &mode})
 		return err
 	case 2:
 		if n.kind == KindSymlink {
 			return unix.EPERM
 		}
-		return v.Setxattr(n, fmt.Sprint("user.", c.rnd.IntN(3)), c.bytes()[:0], 0, false, me)
+		return v.Setxattr(context.Background(), n, fmt.Sprint("user.", c.rnd.IntN(3)), c.bytes()[:0], 0, false, me)
 	case 3:
 		size := uint64(c.rnd.IntN(300_000))
-		_, err = v.Setattr(n, nil, &SetAttr{Size: &size})
+		_, err = v.Setattr(context.Background(), n, nil, &SetAttr{Size: &size})
 		return err
 	}
-	h, err := v.Open(n, unix.O_RDWR, false)
+	h, err := v.Open(context.Background(), n, unix.O_RDWR, false)
 	if err != nil {
 		return err
 	}
 	defer h.Release()
 	if c.rnd.IntN(6) == 0 {
-		return h.Fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(c.rnd.IntN(100_000)), 1+int64(c.rnd.IntN(100_000)))
+		return h.Fallocate(context.Background(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(c.rnd.IntN(100_000)), 1+int64(c.rnd.IntN(100_000)))
 	}
-	_, err = h.Write(c.bytes(), int64(c.rnd.IntN(200_000)), false)
+	_, err = h.Write(context.Background(), c.bytes(), int64(c.rnd.IntN(200_000)), false)
 	return err
 }
 

@@ -45,7 +45,7 @@ func (s *scanner) done() map[string]string {
 func (s *scanner) add(at string, n *Inode) {
 	s.t.Helper()
 	v := s.v
-	a, err := v.Getattr(n, nil)
+	a, err := v.Getattr(context.Background(), n, nil)
 	must(s.t, err)
 	e := Entry{Name: path.Base(at), Kind: n.kind, Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime}
 	list := make([]byte, 1<<12)
@@ -65,10 +65,10 @@ func (s *scanner) add(at string, n *Inode) {
 	content := ""
 	switch n.kind {
 	case KindFile:
-		h, err := v.Open(n, unix.O_RDONLY, false)
+		h, err := v.Open(context.Background(), n, unix.O_RDONLY, false)
 		must(s.t, err)
 		buf := make([]byte, a.Size+1)
-		m, err := h.Read(buf, 0)
+		m, err := h.Read(context.Background(), buf, 0)
 		must(s.t, err)
 		h.Release()
 		content = string(buf[:m])
@@ -81,16 +81,16 @@ func (s *scanner) add(at string, n *Inode) {
 	if n.kind != KindDir {
 		return
 	}
-	d, err := v.OpenDir(n)
+	d, err := v.OpenDir(context.Background(), n)
 	must(s.t, err)
 	defer d.Close()
 	var names []string
-	must(s.t, d.ReadDir(0, func(e Dirent) bool { names = append(names, e.Name); return true }))
+	must(s.t, d.ReadDir(context.Background(), 0, func(e Dirent) bool { names = append(names, e.Name); return true }))
 	for _, name := range names {
 		if name == "." || name == ".." {
 			continue
 		}
-		c, _, err := v.Lookup(n, name)
+		c, _, err := v.Lookup(context.Background(), n, name)
 		must(s.t, err)
 		s.add(path.Join(at, name), c)
 		v.Forget(c, 1)

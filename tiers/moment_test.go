@@ -45,22 +45,25 @@ func pitText(seed byte) []byte {
 
 func writeAt(t *testing.T, v *Volume, n *Inode, b []byte, off int64) {
 	t.Helper()
-	h, err := v.Open(n, unix.O_WRONLY, false)
+	h, err := v.Open(context.Background(), n, unix.O_WRONLY, false)
 	must(t, err)
 	defer h.Release()
-	_, err = h.Write(b, off, false)
+	_, err = h.Write(context.Background(), b, off, false)
 	must(t, err)
 }
 
 func (p *pitDir) write(b string, off int64) { writeAt(p.t, p.v, p.f, []byte(b), off) }
-func (p *pitDir) set(n *Inode, in SetAttr)  { _, err := p.v.Setattr(n, nil, &in); must(p.t, err) }
+func (p *pitDir) set(n *Inode, in SetAttr) {
+	_, err := p.v.Setattr(context.Background(), n, nil, &in)
+	must(p.t, err)
+}
 func (p *pitDir) size(size uint64)          { p.set(p.f, SetAttr{Size: &size}) }
-func (p *pitDir) unlink(d *Inode, n string) { must(p.t, p.v.Unlink(d, n)) }
+func (p *pitDir) unlink(d *Inode, n string) { must(p.t, p.v.Unlink(context.Background(), d, n)) }
 func (p *pitDir) rename(n string, d *Inode, m string, flags uint32) {
-	must(p.t, p.v.Rename(p.d, n, d, m, flags))
+	must(p.t, p.v.Rename(context.Background(), p.d, n, d, m, flags))
 }
 func (p *pitDir) sub() *Inode {
-	n, _, err := p.v.Lookup(p.d, "sub")
+	n, _, err := p.v.Lookup(context.Background(), p.d, "sub")
 	must(p.t, err)
 	return n
 }
@@ -81,13 +84,13 @@ var pitStates = []pitState{
 	{"chmod", true, func(p *pitDir) { m := uint32(0600); p.set(p.f, SetAttr{Mode: &m}) }, false},
 	{"open", true, func(p *pitDir) {
 		var err error
-		p.h, err = p.v.Open(p.f, unix.O_RDWR, false)
+		p.h, err = p.v.Open(context.Background(), p.f, unix.O_RDWR, false)
 		must(p.t, err)
-		_, err = p.h.Write([]byte("open"), 1000, false)
+		_, err = p.h.Write(context.Background(), []byte("open"), 1000, false)
 		must(p.t, err)
 	}, false},
 	{"moved", true, func(p *pitDir) { p.rename("f", p.d, "x", 0); p.rename("x", p.d, "f", 0) }, false},
-	{"linked", true, func(p *pitDir) { _, err := p.v.Link(p.f, p.o, "link"); must(p.t, err) }, false},
+	{"linked", true, func(p *pitDir) { _, err := p.v.Link(context.Background(), p.f, p.o, "link"); must(p.t, err) }, false},
 	{"stub", true, nil, true},
 }
 
@@ -105,26 +108,26 @@ var pitChanges = []struct {
 	{"truncate up", func(p *pitDir) { p.size(pitSize + 70_000); p.write("x", pitSize+10) }},
 	{"truncate twice", func(p *pitDir) { p.size(10); p.size(pitSize); p.write("x", pitSize/2) }},
 	{"open with O_TRUNC", func(p *pitDir) {
-		h, err := p.v.Open(p.f, unix.O_WRONLY|unix.O_TRUNC, false)
+		h, err := p.v.Open(context.Background(), p.f, unix.O_WRONLY|unix.O_TRUNC, false)
 		must(p.t, err)
 		h.Release()
 	}},
 	{"punch", func(p *pitDir) { p.fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 4096, 200_000) }},
 	{"zero", func(p *pitDir) { p.fallocate(unix.FALLOC_FL_ZERO_RANGE, 100, 5000) }},
 	{"copy over", func(p *pitDir) {
-		in, err := p.v.Open(p.f, unix.O_RDWR, false)
+		in, err := p.v.Open(context.Background(), p.f, unix.O_RDWR, false)
 		must(p.t, err)
 		defer in.Release()
-		_, err = p.v.CopyFileRange(in, 0, in, 200_001, 50_000, false)
+		_, err = p.v.CopyFileRange(context.Background(), in, 0, in, 200_001, 50_000, false)
 		must(p.t, err)
 	}},
 	{"unlink", func(p *pitDir) { p.unlink(p.d, "f") }},
 	{"unlink and write", func(p *pitDir) {
-		h, err := p.v.Open(p.f, unix.O_RDWR, false)
+		h, err := p.v.Open(context.Background(), p.f, unix.O_RDWR, false)
 		must(p.t, err)
 		defer h.Release()
 		p.unlink(p.d, "f")
-		_, err = h.Write([]byte("gone"), 0, false)
+		_, err = h.Write(context.Background(), []byte("gone"), 0, false)
 		must(p.t, err)
 	}},
 	{"rename", func(p *pitDir) { p.rename("f", p.d, "renamed", 0) }},
@@ -137,25 +140,25 @@ var pitChanges = []struct {
 	{"replace", func(p *pitDir) { p.unlink(p.d, "f"); write(p.t, p.v, p.d, "f", "another file") }},
 	{"replace by symlink", func(p *pitDir) {
 		p.unlink(p.d, "f")
-		_, _, err := p.v.Symlink(p.d, "f", "elsewhere", me)
+		_, _, err := p.v.Symlink(context.Background(), p.d, "f", "elsewhere", me)
 		must(p.t, err)
 	}},
 	{"replace by directory", func(p *pitDir) { p.unlink(p.d, "f"); write(p.t, p.v, mkdir(p.t, p.v, p.d, "f"), "g", "deep") }},
 	{"replace symlink", func(p *pitDir) {
 		p.unlink(p.d, "symlink")
-		_, _, err := p.v.Symlink(p.d, "symlink", "to another", me)
+		_, _, err := p.v.Symlink(context.Background(), p.d, "symlink", "to another", me)
 		must(p.t, err)
 	}},
-	{"link", func(p *pitDir) { _, err := p.v.Link(p.f, p.d, "second"); must(p.t, err) }},
+	{"link", func(p *pitDir) { _, err := p.v.Link(context.Background(), p.f, p.d, "second"); must(p.t, err) }},
 	{"link and unlink", func(p *pitDir) {
-		_, err := p.v.Link(p.f, p.o, "second")
+		_, err := p.v.Link(context.Background(), p.f, p.o, "second")
 		must(p.t, err)
 		p.unlink(p.d, "f")
 		p.write("by another name", 0)
 	}},
 	{"unlink one of two", func(p *pitDir) { p.unlink(p.d, "two") }},
 	{"write one of two", func(p *pitDir) {
-		n, _, err := p.v.Lookup(p.d, "two")
+		n, _, err := p.v.Lookup(context.Background(), p.d, "two")
 		must(p.t, err)
 		writeAt(p.t, p.v, n, []byte("changed"), 0)
 		p.unlink(p.d, "one")
@@ -164,39 +167,46 @@ var pitChanges = []struct {
 	{"chmod", func(p *pitDir) { m := uint32(0400); p.set(p.f, SetAttr{Mode: &m}) }},
 	{"chown", func(p *pitDir) { u := uint32(4711); p.set(p.f, SetAttr{UID: &u}) }},
 	{"utimes", func(p *pitDir) { p.set(p.f, SetAttr{Mtime: &Time{Sec: 1}}) }},
-	{"setxattr", func(p *pitDir) { must(p.t, p.v.Setxattr(p.f, "user.a", []byte("b"), 0, false, me)) }},
-	{"removexattr", func(p *pitDir) { must(p.t, p.v.Removexattr(p.sub(), "user.sub")) }},
+	{"setxattr", func(p *pitDir) {
+		must(p.t, p.v.Setxattr(context.Background(), p.f, "user.a", []byte("b"), 0, false, me))
+	}},
+	{"removexattr", func(p *pitDir) { must(p.t, p.v.Removexattr(context.Background(), p.sub(), "user.sub")) }},
 	{"chmod directory", func(p *pitDir) { m := uint32(0700); p.set(p.d, SetAttr{Mode: &m}) }},
 	{"create", func(p *pitDir) { write(p.t, p.v, p.d, "created", "x"); mkdir(p.t, p.v, p.d, "made") }},
 	{"create in clean", func(p *pitDir) { write(p.t, p.v, p.o, "created", "x") }},
 	{"rename dirty directory", func(p *pitDir) { p.rename("sub", p.d, "moved", 0) }},
 	{"rename directory away", func(p *pitDir) { p.rename("sub", p.o, "moved", 0); write(p.t, p.v, p.sub2(p.o, "moved"), "more", "x") }},
 	{"rename itself", func(p *pitDir) {
-		must(p.t, p.v.Rename(p.v.root, p.v.nameOf(p.d), p.v.root, "renamed "+p.v.nameOf(p.d), 0))
+		must(p.t, p.v.Rename(context.Background(), p.v.root, p.v.nameOf(p.d), p.v.root, "renamed "+p.v.nameOf(p.d), 0))
 		p.write("in a renamed directory", 0)
 	}},
-	{"remove directory", func(p *pitDir) { s := p.sub(); p.unlink(s, "g"); p.unlink(s, "h"); must(p.t, p.v.Rmdir(p.d, "sub")) }},
+	{"remove directory", func(p *pitDir) {
+		s := p.sub()
+		p.unlink(s, "g")
+		p.unlink(s, "h")
+		must(p.t, p.v.Rmdir(context.Background(), p.d, "sub"))
+	}},
 	{"remove and make directory", func(p *pitDir) {
 		s := p.sub()
 		p.unlink(s, "g")
 		p.unlink(s, "h")
-		must(p.t, p.v.Rmdir(p.d, "sub"))
+		must(p.t, p.v.Rmdir(context.Background(), p.d, "sub"))
 		write(p.t, p.v, mkdir(p.t, p.v, p.d, "sub"), "g", "another")
 	}},
 	{"directory into new one", func(p *pitDir) { p.rename("sub", mkdir(p.t, p.v, p.d, "above"), "sub", 0) }},
 }
 
 func (p *pitDir) sub2(d *Inode, name string) *Inode {
-	n, _, err := p.v.Lookup(d, name)
+	n, _, err := p.v.Lookup(context.Background(), d, name)
 	must(p.t, err)
 	return n
 }
 
 func (p *pitDir) fallocate(mode uint32, off, length int64) {
-	h, err := p.v.Open(p.f, unix.O_RDWR, false)
+	h, err := p.v.Open(context.Background(), p.f, unix.O_RDWR, false)
 	must(p.t, err)
 	defer h.Release()
-	must(p.t, h.Fallocate(mode, off, length))
+	must(p.t, h.Fallocate(context.Background(), mode, off, length))
 }
 
 func (v *Volume) nameOf(n *Inode) string {
@@ -244,13 +254,13 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 		write(t, v, p.o, "other", "other")
 		write(t, v, p.d, "clean", "clean")
 		sub := mkdir(t, v, p.d, "sub")
-		must(t, v.Setxattr(sub, "user.sub", []byte("x"), 0, false, me))
+		must(t, v.Setxattr(context.Background(), sub, "user.sub", []byte("x"), 0, false, me))
 		write(t, v, sub, "g", "in sub")
 		write(t, v, sub, "h", "in sub too")
-		_, _, err := v.Symlink(p.d, "symlink", "to somewhere", me)
+		_, _, err := v.Symlink(context.Background(), p.d, "symlink", "to somewhere", me)
 		must(t, err)
 		if i%2 == 0 { // a directory with such a file is read whole
-			_, err = v.Link(write(t, v, p.d, "one", "one or two"), p.d, "two")
+			_, err = v.Link(context.Background(), write(t, v, p.d, "one", "one or two"), p.d, "two")
 			must(t, err)
 		}
 		if s.before {
@@ -272,7 +282,7 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 		if i%2 == 0 {
 			writeAt(t, v, p.sub2(p.d, "one"), []byte("One"), 0)
 		} else { // where it must be all the same
-			_, err := v.Link(write(t, v, p.d, "one", "one or two"), p.d, "two")
+			_, err := v.Link(context.Background(), write(t, v, p.d, "one", "one or two"), p.d, "two")
 			must(t, err)
 		}
 		if s.then != nil {
@@ -317,7 +327,7 @@ func TestSpoiledCommit(t *testing.T) {
 		"too many descriptors": func(v *Volume, _ *Inode) {
 			v.moment.Load().maxFDs = files / 2
 			for i := range files { // no commit has them yet
-				must(t, v.Unlink(v.root, fmt.Sprint(i)))
+				must(t, v.Unlink(context.Background(), v.root, fmt.Sprint(i)))
 			}
 		},
 		"no space": func(v *Volume, f *Inode) {

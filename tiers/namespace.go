@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -70,14 +71,14 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 }
 
 // Lookup finds name in dir; the kernel gains one lookup.
-func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
+func (v *Volume) Lookup(ctx context.Context, dir *Inode, name string) (*Inode, Attr, error) {
 	if err := checkName(name); err != nil {
 		if err == unix.EINVAL {
 			err = unix.ENOENT
 		}
 		return nil, Attr{}, err
 	}
-	if err := v.lookUnlisted(dir, name); err != nil {
+	if err := v.lookUnlisted(ctx, dir, name); err != nil {
 		return nil, Attr{}, err
 	}
 	dirfd, err := v.dirFD(dir)
@@ -86,26 +87,26 @@ func (v *Volume) Lookup(dir *Inode, name string) (*Inode, Attr, error) {
 	}
 	defer v.unpin(dir)
 	listed := v.moved.listed.Load()
-	n, a, err := v.lookupAt(dir, dirfd, name)
+	n, a, err := v.lookupAt(ctx, dir, dirfd, name)
 	if err != nil {
 		return nil, Attr{}, err
 	}
-	v.shownLinks(n, &a)
+	v.shownLinks(ctx, n, &a)
 	if n.dir != nil && v.memory.on.Load() {
-		if inside, ia, err := v.enter(n); err == nil && inside != nil { // else it is shown empty, and making something in it says why
+		if inside, ia, err := v.enter(ctx, n); err == nil && inside != nil { // else it is shown empty, and making something in it says why
 			v.unref(n, 1)
 			return inside, ia, nil
 		}
 	}
 	if n.dir != nil && listed != v.moved.listed.Load() { // perhaps this one, in between
-		if now, err := v.Getattr(n, nil); err == nil {
+		if now, err := v.Getattr(ctx, n, nil); err == nil {
 			a = now
 		}
 	}
 	return n, a, nil
 }
 
-func (v *Volume) lookupAt(dir *Inode, dirfd int, name string) (*Inode, Attr, error) {
+func (v *Volume) lookupAt(ctx context.Context, dir *Inode, dirfd int, name string) (*Inode, Attr, error) {
 	for {
 		moves := v.moves.Load()
 		var st unix.Statx_t
@@ -153,7 +154,7 @@ func readlinkAt(dirfd int, name string) ([]byte, error) {
 }
 
 // Link gives n one name more; the kernel gains one lookup on n. EXDEV where only one of the two is of class memory.
-func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
+func (v *Volume) Link(ctx context.Context, n, dir *Inode, name string) (Attr, error) {
 	if n.vol != dir.vol {
 		return Attr{}, unix.EXDEV
 	}
@@ -166,7 +167,7 @@ func (v *Volume) Link(n, dir *Inode, name string) (Attr, error) {
 	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
 		return Attr{}, err
 	}
-	if err := v.prepare(dir); err != nil {
+	if err := v.prepare(ctx, dir); err != nil {
 		return Attr{}, err
 	}
 	if v.linkCrosses(n, dir, name) {

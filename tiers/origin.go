@@ -9,26 +9,34 @@ import (
 
 // origin is the commit that unlisted directories are read by: the one that warm was last restored from. Directories are named by
 // their content, so that a later commit would list nearly all of them alike.
-func (v *Volume) origin() (Snapshot, error) {
+func (v *Volume) origin(ctx context.Context) (Snapshot, error) {
 	o := &v.restored
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.snap != nil {
-		return o.snap, nil
+	snap := o.snap
+	o.mu.Unlock()
+	if snap != nil {
+		return snap, nil
 	}
-	ctx := context.Background()
+
 	var err error
 	if v.state.Origin != "" {
 		var id ID
 		if id, err = ParseID(v.state.Origin); err == nil {
-			o.snap, err = v.cold.Snapshot(ctx, id)
+			snap, err = v.cold.Snapshot(ctx, id)
 		}
 		if err == nil {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			if o.snap == nil { // else a restore began meanwhile, or another opened it too
+				o.snap = snap
+			}
 			return o.snap, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		v.log.WithError(err).WithField("commit", v.state.Origin).Warn("the commit that was restored cannot be read: going by the newest one")
 	}
-	o.snap = nil
 	head, err := v.cold.Newest(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
@@ -63,12 +71,44 @@ type recentListing struct {
 const recentEntries = 4096
 
 // readDir lists a directory as the commit has it. The listing is shared: nobody changes it.
-func (v *Volume) readDir(id DirID) (Listing, error) { return v.readRecent(id, false) }
+func (v *Volume) readDir(ctx context.Context, id DirID) (Listing, error) {
+	return v.readRecent(ctx, id, false)
+}
 
 // readNames is readDir for who needs names and kinds, of files nothing else.
-func (v *Volume) readNames(id DirID) (Listing, error) { return v.readRecent(id, true) }
+func (v *Volume) readNames(ctx context.Context, id DirID) (Listing, error) {
+	return v.readRecent(ctx, id, true)
+}
 
-func (v *Volume) readRecent(id DirID, names bool) (Listing, error) {
+// namesFor is readNames as an errand for n.
+func (v *Volume) namesFor(ctx context.Context, n *Inode, id DirID) (Listing, error) {
+	if l, ok := v.recentNames(id); ok {
+		return l, nil
+	}
+	got := make(chan Listing, 1)
+	err := v.errand(ctx, n, func(ctx context.Context) error {
+		l, err := v.readNames(ctx, id)
+		got <- l
+		return err
+	})
+	if err != nil {
+		return Listing{}, err
+	}
+	return <-got, nil
+}
+
+// recentNames gives what readNames needs not read.
+func (v *Volume) recentNames(id DirID) (Listing, bool) {
+	r := &v.restored.recent
+	r.Lock()
+	defer r.Unlock()
+	if l := r.byID[id]; l != nil && l.Entries != nil {
+		return l.Listing, true
+	}
+	return Listing{}, false
+}
+
+func (v *Volume) readRecent(ctx context.Context, id DirID, names bool) (Listing, error) {
 	r := &v.restored.recent
 	r.Lock()
 	var known recentListing
@@ -79,12 +119,12 @@ func (v *Volume) readRecent(id DirID, names bool) (Listing, error) {
 	if known.Entries != nil && (names || !known.names) {
 		return known.Listing, nil
 	}
-	s, err := v.origin()
+	s, err := v.origin(ctx)
 	if err != nil {
 		return Listing{}, err
 	}
 	var l Listing
-	switch ctx := context.Background(); {
+	switch {
 	case names:
 		l, err = s.ReadNames(ctx, id)
 	case known.Entries != nil:

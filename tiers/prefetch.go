@@ -89,7 +89,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 		*left++ // or more
 		return nil
 	}
-	if err := v.list(n); err != nil {
+	if err := v.list(ctx, n); err != nil {
 		return err
 	}
 	fd, err := v.dirFD(n)
@@ -118,7 +118,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 		if d.Mode != unix.S_IFDIR && d.Mode != unix.S_IFREG {
 			continue
 		}
-		c, a, err := v.lookupAt(n, fd, d.Name)
+		c, a, err := v.lookupAt(ctx, n, fd, d.Name)
 		if err != nil {
 			continue
 		}
@@ -141,7 +141,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 }
 
 // find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are listed.
-func (v *Volume) find(at string) (*Inode, error) {
+func (v *Volume) find(ctx context.Context, at string) (*Inode, error) {
 	n := v.root
 	v.ref(n)
 	for rest := strings.Trim(path.Clean("/"+at), "/"); rest != ""; {
@@ -151,7 +151,7 @@ func (v *Volume) find(at string) (*Inode, error) {
 			n.vol.unref(n, 1)
 			return nil, unix.ENOTDIR
 		}
-		next, _, err := n.vol.Lookup(n, name)
+		next, _, err := n.vol.Lookup(ctx, n, name)
 		n.vol.unref(n, 1)
 		if err != nil {
 			return nil, err
@@ -164,7 +164,7 @@ func (v *Volume) find(at string) (*Inode, error) {
 // prefetch brings back, after a restore, what the last session opened first, in its order. It is in no hurry: what programs read
 // comes first.
 func (v *Volume) prefetch(ctx context.Context) {
-	s, err := v.origin()
+	s, err := v.origin(ctx)
 	if err != nil {
 		return
 	}
@@ -187,7 +187,7 @@ func (v *Volume) prefetch(ctx context.Context) {
 		if !v.yield(ctx) || all > prefetchBytes {
 			break
 		}
-		n, err := v.find(p)
+		n, err := v.find(ctx, p)
 		if err != nil {
 			continue // it is not there any more
 		}
@@ -251,7 +251,7 @@ func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func
 	if TooDeepToWalk(at, depth) != nil {
 		return true // it comes when it is read
 	}
-	n, err := v.find(at)
+	n, err := v.find(ctx, at)
 	if err != nil {
 		return true // nothing there
 	}
@@ -259,7 +259,7 @@ func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func
 	if n.kind == KindFile {
 		return more(at)
 	}
-	if n.dir == nil || v.list(n) != nil {
+	if n.dir == nil || v.list(ctx, n) != nil {
 		return true
 	}
 	fd, err := v.dirFD(n)

@@ -57,7 +57,7 @@ func holesAtBoundary(t *testing.T, rnd *rand.Rand) {
 		copy(want[off:], b)
 	}
 	end := uint64(size)
-	_, err := v.Setattr(f, nil, &SetAttr{Size: &end})
+	_, err := v.Setattr(context.Background(), f, nil, &SetAttr{Size: &end})
 	must(t, err)
 	*after = func() error {
 		p := &pitDir{t: t, v: v, f: f}

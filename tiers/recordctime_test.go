@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -24,13 +25,13 @@ func TestCtimeBesideCommit(t *testing.T) {
 	wg.Go(func() {
 		for i := uint32(0); time.Now().Before(until); i++ {
 			for j, n := range list {
-				a, err := v.Setattr(n, nil, &SetAttr{Mode: new(0600 + i&1*044)})
+				a, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mode: new(0600 + i&1*044)})
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				for range 3 {
-					if b, err := v.Getattr(n, nil); err != nil || b.Ctime.Before(a.Ctime) {
+					if b, err := v.Getattr(context.Background(), n, nil); err != nil || b.Ctime.Before(a.Ctime) {
 						t.Errorf("ctime of %d went back from %v to %v, %v", j, a.Ctime, b.Ctime, err)
 						return
 					}
@@ -40,9 +41,9 @@ func TestCtimeBesideCommit(t *testing.T) {
 	})
 	for i := 0; time.Now().Before(until) && !t.Failed(); i++ {
 		for j, n := range list {
-			h, err := v.Open(n, unix.O_RDWR, false)
+			h, err := v.Open(context.Background(), n, unix.O_RDWR, false)
 			must(t, err)
-			_, err = h.Write(fmt.Append(nil, i, " ", j), 0, false)
+			_, err = h.Write(context.Background(), fmt.Append(nil, i, " ", j), 0, false)
 			must(t, err)
 			h.Release()
 		}

@@ -14,7 +14,7 @@ func TestWriteWhileRecorded(t *testing.T) {
 	v := openTest(t, t.TempDir(), cold)
 	defer v.Close()
 	f := write(t, v, v.Root(), "f", "one")
-	h, err := v.Open(f, unix.O_WRONLY, false)
+	h, err := v.Open(context.Background(), f, unix.O_WRONLY, false)
 	must(t, err)
 	wait := func(limit time.Duration, ok func() bool) bool {
 		for end := time.Now().Add(limit); !ok(); time.Sleep(time.Millisecond) {
@@ -39,7 +39,7 @@ func TestWriteWhileRecorded(t *testing.T) {
 		f.mu.Unlock()
 		v.ns.Lock() // holds the write up where it looks for its directory
 		go func() {
-			_, err := h.Write([]byte("two, and longer"), 0, false)
+			_, err := h.Write(context.Background(), []byte("two, and longer"), 0, false)
 			wrote <- err
 		}()
 		wait(100*time.Millisecond, locked(func() bool { return f.mu.ungranted })) // it may be held up before that

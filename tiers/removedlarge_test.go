@@ -24,7 +24,7 @@ func TestRemovedWhileRead(t *testing.T) {
 	write(t, v, v.Root(), "small", "x")
 	n := write(t, v, v.Root(), "vast", "")
 	size := uint64(1 << 40)
-	_, err := v.Setattr(n, nil, &SetAttr{Size: &size})
+	_, err := v.Setattr(context.Background(), n, nil, &SetAttr{Size: &size})
 	must(t, err)
 	done := make(chan error, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -34,7 +34,7 @@ func TestRemovedWhileRead(t *testing.T) {
 		done <- err
 	}()
 	<-began
-	must(t, v.Unlink(v.Root(), "vast"))
+	must(t, v.Unlink(ctx, v.Root(), "vast"))
 	must(t, <-done)
 	wantCommitted(t, cold, "small")
 	if st := v.Status(); st.AtRisk.Files != 0 {

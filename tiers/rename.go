@@ -1,29 +1,32 @@
 package tiers
 
 import (
+	"context"
 	"path"
 
 	"golang.org/x/sys/unix"
 )
 
 // Unlink removes a name that is not a directory's.
-func (v *Volume) Unlink(dir *Inode, name string) error { return v.removeName(dir, name, 0) }
+func (v *Volume) Unlink(ctx context.Context, dir *Inode, name string) error {
+	return v.removeName(ctx, dir, name, 0)
+}
 
 // Rmdir removes an empty directory.
-func (v *Volume) Rmdir(dir *Inode, name string) error {
+func (v *Volume) Rmdir(ctx context.Context, dir *Inode, name string) error {
 	if v.memory.on.Load() {
-		if done, err := v.rmdirMemory(dir, name); done {
+		if done, err := v.rmdirMemory(ctx, dir, name); done {
 			return err
 		}
 	}
-	return v.removeName(dir, name, unix.AT_REMOVEDIR)
+	return v.removeName(ctx, dir, name, unix.AT_REMOVEDIR)
 }
 
-func (v *Volume) removeName(dir *Inode, name string, flags int) error {
+func (v *Volume) removeName(ctx context.Context, dir *Inode, name string, flags int) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	if err := v.beforeLoss(dir, name, flags == unix.AT_REMOVEDIR); err != nil {
+	if err := v.beforeLoss(ctx, dir, name, flags == unix.AT_REMOVEDIR); err != nil {
 		return err
 	}
 	v.begin()
@@ -60,15 +63,15 @@ func (v *Volume) removeName(dir *Inode, name string, flags int) error {
 
 // beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, an unlisted directory of that name
 // shows whether it is empty, and an open stub comes back.
-func (v *Volume) beforeLoss(dir *Inode, name string, isDir bool) error {
+func (v *Volume) beforeLoss(ctx context.Context, dir *Inode, name string, isDir bool) error {
 	if !v.tiered() {
 		return nil
 	}
-	if err := v.listWithRoom(dir); err != nil {
+	if err := v.listWithRoom(ctx, dir); err != nil {
 		return err
 	}
 	if !isDir {
-		v.rescue(dir, name)
+		v.rescue(ctx, dir, name)
 		return nil
 	}
 	dirfd, err := v.dirFD(dir)
@@ -76,35 +79,35 @@ func (v *Volume) beforeLoss(dir *Inode, name string, isDir bool) error {
 		return err
 	}
 	defer v.unpin(dir)
-	n, _, err := v.lookupAt(dir, dirfd, name)
+	n, _, err := v.lookupAt(ctx, dir, dirfd, name)
 	if err != nil {
 		return nil // the call itself says so
 	}
 	defer v.unref(n, 1)
-	return v.listWithRoom(n)
+	return v.listWithRoom(ctx, n)
 }
 
 // beforeRename is beforeLoss for a rename, and lists what shares files with what a directory that moves holds.
-func (v *Volume) beforeRename(dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
+func (v *Volume) beforeRename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
 	if !v.tiered() {
 		return nil
 	}
-	if err := v.listWithRoom(dir); err != nil {
+	if err := v.listWithRoom(ctx, dir); err != nil {
 		return err
 	}
-	if err := v.listWithRoom(newdir); err != nil {
+	if err := v.listWithRoom(ctx, newdir); err != nil {
 		return err
 	}
-	if err := v.beforeMove(path.Join(v.pathOf(dir), name)); err != nil {
+	if err := v.beforeMove(ctx, path.Join(v.pathOf(dir), name)); err != nil {
 		return err
 	}
 	if exchange {
-		return v.beforeMove(path.Join(v.pathOf(newdir), newname))
+		return v.beforeMove(ctx, path.Join(v.pathOf(newdir), newname))
 	}
-	if err := v.beforeLoss(newdir, newname, true); err != nil {
+	if err := v.beforeLoss(ctx, newdir, newname, true); err != nil {
 		return err
 	}
-	return v.beforeLoss(newdir, newname, false)
+	return v.beforeLoss(ctx, newdir, newname, false)
 }
 
 // victim is an inode that is about to lose a name, held by a descriptor: the kernel may use it without a name for a while.
@@ -173,7 +176,7 @@ func (x *victim) done() {
 
 // Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. EXDEV across the border of a directory of class memory, which
 // moving such a directory itself crosses too.
-func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, flags uint32) error {
+func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, flags uint32) error {
 	if dir.vol != newdir.vol {
 		return unix.EXDEV
 	}
@@ -186,13 +189,13 @@ func (v *Volume) Rename(dir *Inode, name string, newdir *Inode, newname string, 
 	if err := checkName(newname); err != nil {
 		return err
 	}
-	if err := v.bar(newdir); err != nil {
+	if err := v.bar(ctx, newdir); err != nil {
 		return err
 	}
-	if err := v.beforeRename(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
+	if err := v.beforeRename(ctx, dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
 		return err
 	}
-	if err := v.crossing(dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
+	if err := v.crossing(ctx, dir, name, newdir, newname, flags&unix.RENAME_EXCHANGE != 0); err != nil {
 		return err
 	}
 	v.begin()

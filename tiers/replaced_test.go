@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +16,7 @@ import (
 func TestRestoreReplaced(t *testing.T) {
 	v, c := newVolume(t)
 	a := write(t, v, v.root, "a", "restored")
-	_, err := v.Link(a, v.root, "b")
+	_, err := v.Link(context.Background(), a, v.root, "b")
 	must(t, err)
 	write(t, v, v.root, "c", "more")
 	v.mustSync(t)

@@ -29,7 +29,7 @@ func TestWritersBesideReturn(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	started := time.Now()
 	wg.Go(func() {
-		h, err := v.Open(batch[0], unix.O_WRONLY|unix.O_TRUNC, false)
+		h, err := v.Open(context.Background(), batch[0], unix.O_WRONLY|unix.O_TRUNC, false)
 		if err == nil {
 			h.Release()
 		}
@@ -40,9 +40,9 @@ func TestWritersBesideReturn(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	wg.Go(func() { _, _ = v.Sync(context.Background(), "test") }) // its boundary
 	time.Sleep(20 * time.Millisecond)
-	h, err := v.Open(other, unix.O_RDWR, false)
+	h, err := v.Open(context.Background(), other, unix.O_RDWR, false)
 	must(t, err)
-	_, err = h.Write([]byte("y"), 0, false)
+	_, err = h.Write(context.Background(), []byte("y"), 0, false)
 	must(t, err)
 	h.Release()
 	if took := time.Since(started); took > time.Second {
@@ -59,7 +59,7 @@ func TestEmptyBesideReturn(t *testing.T) {
 	f.back.Lock() // its bytes come back
 	ended := make(chan error, 1)
 	go func() {
-		_, err := v.Setattr(f, nil, &SetAttr{Size: new(uint64(0))})
+		_, err := v.Setattr(context.Background(), f, nil, &SetAttr{Size: new(uint64(0))})
 		ended <- err
 	}()
 	time.Sleep(50 * time.Millisecond)

@@ -24,7 +24,7 @@ func TestRoomWaitsForNoNetwork(t *testing.T) {
 	write(t, v, v.root, "f", "x")
 	v.Start()
 	done := make(chan bool, 1)
-	go func() { done <- v.makeRoom() }()
+	go func() { done <- v.makeRoom(t.Context()) }()
 	select {
 	case found := <-done:
 		if found {

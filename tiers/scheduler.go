@@ -57,7 +57,7 @@ func (v *Volume) lookAtLimits() {
 
 // makeRoom is called after warm's file system had no room: it releases what can be, after a commit if need be, and says whether
 // that gave any. Nothing is locked.
-func (v *Volume) makeRoom() bool {
+func (v *Volume) makeRoom(ctx context.Context) bool {
 	if v.host != nil {
 		return v.awaitForgotten()
 	}
@@ -78,11 +78,15 @@ func (v *Volume) makeRoom() bool {
 		return false
 	case <-late:
 		return false
+	case <-ctx.Done():
+		return false
 	}
 	select {
 	case bytes := <-reply:
 		return bytes > 0
 	case <-late:
+		return false
+	case <-ctx.Done():
 		return false
 	}
 }

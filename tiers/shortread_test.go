@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -17,10 +18,10 @@ func TestReadErrorIsNotShort(t *testing.T) {
 	v.mustSync(t)
 	mustTier(t, v)
 	v.hot.newVersion(f)
-	h, err := v.Open(f, unix.O_RDONLY, false)
+	h, err := v.Open(context.Background(), f, unix.O_RDONLY, false)
 	must(t, err)
 	defer h.Release()
-	if n, err := h.Read(make([]byte, hotPage), 0); n != hotPage || err != nil {
+	if n, err := h.Read(context.Background(), make([]byte, hotPage), 0); n != hotPage || err != nil {
 		t.Fatal(n, err)
 	}
 	f.mu.Lock()
@@ -30,7 +31,7 @@ func TestReadErrorIsNotShort(t *testing.T) {
 	delete(c.blobs, id)
 	c.mu.Unlock()
 	v.coldReads.drop()
-	if n, err := h.Read(make([]byte, 3*hotPage), 0); n != 0 || !errors.Is(err, ErrMissing) {
+	if n, err := h.Read(context.Background(), make([]byte, 3*hotPage), 0); n != 0 || !errors.Is(err, ErrMissing) {
 		t.Fatalf("read %d, %v", n, err)
 	}
 }

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -38,7 +39,7 @@ func TestStatWhileComingBack(t *testing.T) {
 		if !d.dir.unlisted.Load() {
 			t.Fatal("it is listed")
 		}
-		watch(t, v, d, func() { must(t, v.list(d)) })
+		watch(t, v, d, func() { must(t, v.list(context.Background(), d)) })
 		v.unref(d, 1)
 	}
 	must(t, v.Close())
@@ -57,10 +58,10 @@ func watch(t *testing.T, v *Volume, n *Inode, f func()) {
 			}
 		}
 	}
-	watching.Go(func() { look(func() (Attr, error) { return v.Getattr(n, nil) }) })
+	watching.Go(func() { look(func() (Attr, error) { return v.Getattr(context.Background(), n, nil) }) })
 	watching.Go(func() {
 		look(func() (Attr, error) {
-			n, a, err := v.Lookup(n.parent, n.name)
+			n, a, err := v.Lookup(context.Background(), n.parent, n.name)
 			if err == nil {
 				v.unref(n, 1)
 			}

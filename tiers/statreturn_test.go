@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -41,7 +42,7 @@ func TestLookupBesideReturn(t *testing.T) {
 	}
 	// The same with a mode that was changed meanwhile: an old one must not come back to life.
 	must(t, v.statNode(f, &st))
-	_, err = v.Setattr(f, nil, &SetAttr{Mode: new(uint32(0600))})
+	_, err = v.Setattr(context.Background(), f, nil, &SetAttr{Mode: new(uint32(0600))})
 	must(t, err)
 	same, isNew = v.intern(&st)
 	if isNew {

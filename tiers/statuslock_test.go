@@ -32,12 +32,12 @@ func TestStatusBesideChanges(t *testing.T) {
 	}
 	repeat(func() { _, _ = v.FileStatus(t.Context(), "d/f") })
 	repeat(func() {
-		_, _ = v.Link(f, d, "g")
-		_ = v.Unlink(d, "g")
+		_, _ = v.Link(ctx, f, d, "g")
+		_ = v.Unlink(ctx, d, "g")
 	})
 	repeat(func() {
-		_ = v.Rename(d, "f2", d, "f3", 0)
-		_ = v.Rename(d, "f3", d, "f2", 0)
+		_ = v.Rename(ctx, d, "f2", d, "f3", 0)
+		_ = v.Rename(ctx, d, "f3", d, "f2", 0)
 	})
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()

@@ -22,13 +22,15 @@ type again struct {
 	room  bool
 }
 
-func (a *again) try(v *Volume, n *Inode, err *error) bool {
+func (a *again) try(ctx context.Context, v *Volume, n *Inode, err *error) bool {
 	switch {
 	case *err == nil:
 		return false
 	case *err == errBack:
-		n.back.Lock()
-		n.back.Unlock() //nolint:staticcheck // only waiting
+		if e := v.awaitBack(ctx, n); e != nil {
+			*err = e
+			return false
+		}
 		return true
 	case *err == errStub:
 		const most = 100 // each time somebody released the file anew between two looks
@@ -36,14 +38,14 @@ func (a *again) try(v *Volume, n *Inode, err *error) bool {
 			*err = unix.EAGAIN
 			return false
 		}
-		if e := v.comeBack(context.Background(), n); e != nil {
+		if e := v.errand(ctx, n, func(ctx context.Context) error { return v.comeBack(ctx, n) }); e != nil {
 			*err = e
 			return false
 		}
 		return true
 	case !a.room && (errors.Is(*err, unix.ENOSPC) || errors.Is(*err, unix.EDQUOT)):
 		a.room = true
-		return v.makeRoom()
+		return v.makeRoom(ctx)
 	}
 	return false
 }
@@ -73,8 +75,11 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 	case v.unpushed() || !remoteHas(): // looked at again below; without this look each tick would ask cold for nothing
 		return 0, keptUnpushed, nil
 	}
-	if err := v.cold.Holds(ctx, r.id, r.size); err != nil {
+	if err := v.cold.Holds(ctx, r.id, r.size); err != nil { // before anything is locked: it reads the repository
 		return 0, keptMissing, fmt.Errorf("cold has not all of a file that was committed: %w", err)
+	}
+	if v.unpushed() { // a commit that comes after this look either has these same bytes, or makes the record another one
+		return 0, keptUnpushed, nil
 	}
 	n.back.Lock()
 	defer n.back.Unlock()
@@ -99,8 +104,6 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 		return 0, keptOpen, nil
 	case !unused():
 		return 0, keptYoung, nil
-	case v.unpushed():
-		return 0, keptUnpushed, nil
 	case now.isStub() || st.Blocks == 0 || st.Size == 0:
 		return 0, "", nil
 	case n.unseen.Load() || !v.unused(fd): // its pages would turn to zeros under a mapping
@@ -184,7 +187,7 @@ func (v *Volume) comeBack(ctx context.Context, n *Inode) error {
 			}
 			return v.settle(b)
 		}()
-		if err == nil || err == errStub || !room.try(v, n, &err) {
+		if err == nil || err == errStub || !room.try(ctx, v, n, &err) {
 			return err
 		}
 	}
@@ -328,7 +331,7 @@ func voidStub(old *record) record {
 
 // rescue brings back the bytes of an open stub that is about to lose its last name: nothing would name them any more. What cannot
 // be brought back is still read from cold.
-func (v *Volume) rescue(dir *Inode, name string) {
+func (v *Volume) rescue(ctx context.Context, dir *Inode, name string) {
 	if !v.tiered() {
 		return
 	}
@@ -349,7 +352,7 @@ func (v *Volume) rescue(dir *Inode, name string) {
 	if !n.stub.Load() || n.opens.Load() == 0 {
 		return
 	}
-	if err := v.comeBack(context.Background(), n); err != nil {
+	if err := v.errand(ctx, n, func(ctx context.Context) error { return v.comeBack(ctx, n) }); err != nil {
 		v.log.WithError(err).WithField("name", name).Warn("an open file loses its name while its bytes are in cold only")
 	}
 }

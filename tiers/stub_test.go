@@ -51,7 +51,7 @@ func warmBlocks(t *testing.T, v *Volume, at string) int64 {
 
 func mustFind(t *testing.T, v *Volume, at string) *Inode {
 	t.Helper()
-	n, err := v.find(at)
+	n, err := v.find(t.Context(), at)
 	if err != nil {
 		t.Fatalf("find %q: %v", at, err)
 	}
@@ -60,7 +60,7 @@ func mustFind(t *testing.T, v *Volume, at string) *Inode {
 
 func mustAttr(t *testing.T, v *Volume, n *Inode) Attr {
 	t.Helper()
-	a, err := v.Getattr(n, nil)
+	a, err := v.Getattr(context.Background(), n, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestChangedStubReturns(t *testing.T) {
 		f := write(t, v, v.root, "f", strings.Repeat("x", 100_000))
 		mustTier(t, v)
 		mode := uint32(0600)
-		shown, err := v.Setattr(f, nil, &SetAttr{Mode: &mode})
+		shown, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: &mode})
 		must(t, err)
 		time.Sleep(20 * time.Millisecond) // ctimes have ticks
 		if err := v.comeBack(t.Context(), f); (err != nil) != failing {
@@ -164,50 +164,50 @@ func TestStubChanges(t *testing.T) {
 	text := strings.Repeat("0123456789abcdef", 1000)
 	for name, change := range map[string]func(v *Volume, n *Inode, h *Handle) error{
 		"append": func(v *Volume, n *Inode, h *Handle) error {
-			_, err := h.Write([]byte("more"), int64(len(text)), false)
+			_, err := h.Write(context.Background(), []byte("more"), int64(len(text)), false)
 			return err
 		},
 		"overwrite": func(v *Volume, n *Inode, h *Handle) error {
-			_, err := h.Write([]byte("middle"), 5000, false)
+			_, err := h.Write(context.Background(), []byte("middle"), 5000, false)
 			return err
 		},
 		"shorter": func(v *Volume, n *Inode, h *Handle) error {
-			_, err := v.Setattr(n, nil, &SetAttr{Size: new(uint64(777))})
+			_, err := v.Setattr(context.Background(), n, nil, &SetAttr{Size: new(uint64(777))})
 			return err
 		},
 		"longer": func(v *Volume, n *Inode, h *Handle) error {
-			_, err := v.Setattr(n, h, &SetAttr{Size: new(uint64(77777))})
+			_, err := v.Setattr(context.Background(), n, h, &SetAttr{Size: new(uint64(77777))})
 			return err
 		},
 		"empty": func(v *Volume, n *Inode, h *Handle) error {
-			_, err := v.Setattr(n, h, &SetAttr{Size: new(uint64(0))})
+			_, err := v.Setattr(context.Background(), n, h, &SetAttr{Size: new(uint64(0))})
 			return err
 		},
 		"empty and longer": func(v *Volume, n *Inode, h *Handle) error {
-			if _, err := v.Setattr(n, h, &SetAttr{Size: new(uint64(0))}); err != nil {
+			if _, err := v.Setattr(context.Background(), n, h, &SetAttr{Size: new(uint64(0))}); err != nil {
 				return err
 			}
-			_, err := v.Setattr(n, h, &SetAttr{Size: new(uint64(len(text)))})
+			_, err := v.Setattr(context.Background(), n, h, &SetAttr{Size: new(uint64(len(text)))})
 			return err
 		},
 		"open with O_TRUNC": func(v *Volume, n *Inode, h *Handle) error {
-			g, err := v.Open(n, unix.O_WRONLY|unix.O_TRUNC, false)
+			g, err := v.Open(context.Background(), n, unix.O_WRONLY|unix.O_TRUNC, false)
 			if err == nil {
 				g.Release()
 			}
 			return err
 		},
-		"punch":    func(v *Volume, n *Inode, h *Handle) error { return h.Fallocate(3, 4096, 4096) },
-		"allocate": func(v *Volume, n *Inode, h *Handle) error { return h.Fallocate(1, 0, 1<<20) },
+		"punch":    func(v *Volume, n *Inode, h *Handle) error { return h.Fallocate(context.Background(), 3, 4096, 4096) },
+		"allocate": func(v *Volume, n *Inode, h *Handle) error { return h.Fallocate(context.Background(), 1, 0, 1<<20) },
 		"copy in": func(v *Volume, n *Inode, h *Handle) error {
 			src := mustFind(t, v, "other")
-			from, err := v.Open(src, unix.O_RDONLY, false)
+			from, err := v.Open(context.Background(), src, unix.O_RDONLY, false)
 			if err != nil {
 				return err
 			}
 			defer from.Release()
 			for off := int64(0); off < 10000; {
-				m, err := v.CopyFileRange(from, off, h, off+100, 10000-off, false)
+				m, err := v.CopyFileRange(context.Background(), from, off, h, off+100, 10000-off, false)
 				if err != nil || m == 0 {
 					return fmt.Errorf("copied %d: %w", m, err)
 				}
@@ -227,7 +227,7 @@ func TestStubChanges(t *testing.T) {
 				t.Fatal("not released as asked")
 			}
 			for _, n := range []*Inode{stub, plain} {
-				h, err := v.Open(n, unix.O_RDWR, false)
+				h, err := v.Open(context.Background(), n, unix.O_RDWR, false)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -263,7 +263,7 @@ func TestVoidStub(t *testing.T) {
 	if got := read(t, next, f); got != "" {
 		t.Fatalf("holds %q", got)
 	}
-	if _, err := next.Setattr(f, nil, &SetAttr{Size: new(uint64(9))}); err != nil {
+	if _, err := next.Setattr(context.Background(), f, nil, &SetAttr{Size: new(uint64(9))}); err != nil {
 		t.Fatal(err)
 	}
 	third := openTiered(t, v.cfg.State, c)
@@ -318,11 +318,11 @@ func testKilledInRelease(t *testing.T, text string, died error, next bool) {
 			if read(t, w, g) != text {
 				t.Fatal("content differs")
 			}
-			h, err := w.Open(g, unix.O_RDWR, false)
+			h, err := w.Open(context.Background(), g, unix.O_RDWR, false)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := h.Write([]byte("more"), int64(len(text)), false); err != nil {
+			if _, err := h.Write(context.Background(), []byte("more"), int64(len(text)), false); err != nil {
 				t.Fatal(err)
 			}
 			h.Release()
@@ -347,21 +347,21 @@ func TestMissingObject(t *testing.T) {
 	c.mu.Lock()
 	delete(c.blobs, id)
 	c.mu.Unlock()
-	h, err := v.Open(f, unix.O_RDWR, false)
+	h, err := v.Open(context.Background(), f, unix.O_RDWR, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Release()
-	if n, err := h.Read(make([]byte, 10), 0); n != 0 || !errors.Is(err, ErrMissing) {
+	if n, err := h.Read(context.Background(), make([]byte, 10), 0); n != 0 || !errors.Is(err, ErrMissing) {
 		t.Fatalf("read %d, %v", n, err)
 	}
-	if n, err := h.Write([]byte("x"), 0, false); n != 0 || !errors.Is(err, ErrMissing) {
+	if n, err := h.Write(context.Background(), []byte("x"), 0, false); n != 0 || !errors.Is(err, ErrMissing) {
 		t.Fatalf("wrote %d, %v", n, err)
 	}
 	if read(t, v, g) != "second" {
 		t.Fatal("another file suffers")
 	}
-	if _, err := v.Setattr(f, h, &SetAttr{Size: new(uint64(0))}); err != nil {
+	if _, err := v.Setattr(context.Background(), f, h, &SetAttr{Size: new(uint64(0))}); err != nil {
 		t.Fatal(err)
 	}
 	if read(t, v, f) != "" {
@@ -387,7 +387,7 @@ func TestSeekStub(t *testing.T) {
 	f := write(t, v, v.root, "f", strings.Repeat("x", 10000))
 	v.mustSync(t)
 	mustTier(t, v)
-	h, err := v.Open(f, unix.O_RDONLY, false)
+	h, err := v.Open(context.Background(), f, unix.O_RDONLY, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -398,7 +398,7 @@ func TestSeekStub(t *testing.T) {
 		want   int64
 		err    error
 	}{{0, unix.SEEK_DATA, 0, nil}, {5000, unix.SEEK_DATA, 5000, nil}, {0, unix.SEEK_HOLE, 10000, nil}, {10000, unix.SEEK_DATA, 0, unix.ENXIO}, {10000, unix.SEEK_HOLE, 0, unix.ENXIO}} {
-		if got, err := h.SeekData(s.off, s.whence); got != s.want || err != s.err {
+		if got, err := h.SeekData(context.Background(), s.off, s.whence); got != s.want || err != s.err {
 			t.Errorf("seek %d %d: %d %v, want %d %v", s.off, s.whence, got, err, s.want, s.err)
 		}
 	}

@@ -66,7 +66,7 @@ func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 	}
 	want := CleanPaths(paths)
 	for _, p := range want {
-		n, err := v.find(p)
+		n, err := v.find(ctx, p)
 		if err != nil {
 			return TierReport{}, fmt.Errorf("%s: %w", p, err)
 		}
@@ -178,7 +178,7 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 		}
 		switch d.Mode {
 		case unix.S_IFDIR:
-			sub, _, err := v.lookupAt(n, fd, d.Name)
+			sub, _, err := v.lookupAt(s.ctx, n, fd, d.Name)
 			if err != nil {
 				continue // moved away or removed
 			}
@@ -233,7 +233,7 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		s.report.Kept[keptDoubtful]++
 		return
 	}
-	n, _, err := v.lookupAt(dir, dirfd, name)
+	n, _, err := v.lookupAt(s.ctx, dir, dirfd, name)
 	if err != nil {
 		return
 	}

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -57,9 +58,9 @@ func TestTooMuch(t *testing.T) {
 			write(t, v, s, "f", "one")
 			write(t, v, sub, "h", "two")
 			g := write(t, v, v.root, "g", "three")
-			_, err := v.Link(g, d, "g2")
+			_, err := v.Link(context.Background(), g, d, "g2")
 			must(t, err)
-			must(t, v.Setxattr(v.root, "user.x", []byte("y"), 0, false, me))
+			must(t, v.Setxattr(context.Background(), v.root, "user.x", []byte("y"), 0, false, me))
 			cold.tooMuch = c.tooMuch
 			for range 2 {
 				rc, err := v.Sync(t.Context(), "test")

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -10,9 +11,9 @@ import (
 // there afterwards is at risk.
 func TestRiskBesideAnOpenFile(t *testing.T) {
 	v, _ := newVolume(t)
-	_, h, _, err := v.Create(v.Root(), "open", unix.O_WRONLY, 0o600, me)
+	_, h, _, err := v.Create(context.Background(), v.Root(), "open", unix.O_WRONLY, 0o600, me)
 	must(t, err)
-	_, err = h.Write([]byte("one"), 0, false)
+	_, err = h.Write(context.Background(), []byte("one"), 0, false)
 	must(t, err)
 	v.mustSync(t)
 	write(t, v, v.Root(), "new", "two")

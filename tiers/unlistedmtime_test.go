@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -17,7 +18,7 @@ func TestCommitOfHalfListed(t *testing.T) {
 		}
 		when := Time{Sec: 1234, Nsec: 5}
 		for _, n := range []*Inode{d, v.root} {
-			_, err := v.Setattr(n, nil, &SetAttr{Mtime: &when})
+			_, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &when})
 			must(t, err)
 		}
 		v.mustSync(t)
@@ -34,7 +35,7 @@ func TestCommitOfHalfListed(t *testing.T) {
 		})
 		n := mustFind(t, next, at)
 		left = 3
-		if _, _, err := next.Lookup(n, "4"); err == nil {
+		if _, _, err := next.Lookup(context.Background(), n, "4"); err == nil {
 			t.Fatal("listed")
 		}
 		again := openTiered(t, next.cfg.State, c)
@@ -42,7 +43,7 @@ func TestCommitOfHalfListed(t *testing.T) {
 		if a := mustAttr(t, again, n); a.Mtime != when {
 			t.Fatalf("%q: shows %v", at, a.Mtime)
 		}
-		_, err := again.Setattr(n, nil, &SetAttr{Mode: new(uint32(0700))})
+		_, err := again.Setattr(context.Background(), n, nil, &SetAttr{Mode: new(uint32(0700))})
 		must(t, err)
 		again.mustSync(t)
 		third := openTiered(t, t.TempDir(), c)

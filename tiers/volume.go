@@ -95,6 +95,7 @@ type Volume struct {
 	openedAt    time.Time
 	coldReads   *coldReader
 	coldLog     atomic.Int64 // UnixNano of the last line about content that cold cannot give
+	errands     errands
 	restored    restored
 	links       pendingLinks
 	moved       moved
@@ -160,6 +161,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
 	}
+	v.errands.init()
 	v.SetAtime(c.Atime)
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.gcInterval, v.marksInMemory = DefaultGrace, marksInMemory
@@ -341,6 +343,8 @@ func (v *Volume) Close() error {
 		v.stop()
 		v.wg.Wait()
 	}
+	v.errands.end()
+	v.coldReads.end()
 	v.coldCount.end()
 	memErr := v.EndMemory()
 	v.syncing <- struct{}{}
@@ -352,7 +356,6 @@ func (v *Volume) Close() error {
 		err = v.state.update(func(s *stateFile) { s.Clean, s.Pending = true, v.risk.files() > 0 })
 	}
 	v.hot.close()
-	v.coldReads.drop()
 	v.atime.quiet.close()
 	v.atime.strict.close()
 	return errors.Join(err, memErr, v.held.Close(), v.cold.Close(), unix.Close(v.warmRead()), unix.Close(v.warmFD))

@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -34,12 +35,12 @@ func randomTree(t *testing.T, rng *rand.Rand) {
 			name := fmt.Sprintf("n%d", rng.IntN(1000))
 			switch rng.IntN(8) {
 			case 0:
-				if n, _, err := v.Mkdir(d, name, 0755, me); err == nil && len(dirs) < 20 {
+				if n, _, err := v.Mkdir(context.Background(), d, name, 0755, me); err == nil && len(dirs) < 20 {
 					dirs = append(dirs, n)
 				}
 			case 1, 2:
-				if n, h, _, err := v.Create(d, name, unix.O_RDWR|unix.O_EXCL, 0600, me); err == nil {
-					_, _ = h.Write(bytes.Repeat([]byte(name), rng.IntN(3000)), int64(rng.IntN(5000)), false)
+				if n, h, _, err := v.Create(context.Background(), d, name, unix.O_RDWR|unix.O_EXCL, 0600, me); err == nil {
+					_, _ = h.Write(context.Background(), bytes.Repeat([]byte(name), rng.IntN(3000)), int64(rng.IntN(5000)), false)
 					h.Release()
 					v.Forget(n, 1)
 					files = append(files, file{d, name})
@@ -47,20 +48,20 @@ func randomTree(t *testing.T, rng *rand.Rand) {
 			case 3, 4:
 				if len(files) > 0 {
 					i := rng.IntN(len(files))
-					_ = v.Rename(files[i].dir, files[i].name, d, name, 0)
+					_ = v.Rename(context.Background(), files[i].dir, files[i].name, d, name, 0)
 					files[i] = file{d, name}
 				}
 			case 5:
 				if len(files) > 0 {
 					i := rng.IntN(len(files))
-					_ = v.Unlink(files[i].dir, files[i].name)
+					_ = v.Unlink(context.Background(), files[i].dir, files[i].name)
 				}
 			case 6:
 				if len(files) > 0 {
 					f := files[rng.IntN(len(files))]
-					if n, _, err := v.Lookup(f.dir, f.name); err == nil {
+					if n, _, err := v.Lookup(context.Background(), f.dir, f.name); err == nil {
 						if n.Kind() == KindFile {
-							_, _ = v.Link(n, d, name)
+							_, _ = v.Link(context.Background(), n, d, name)
 							v.Forget(n, 1)
 						}
 						v.Forget(n, 1)
@@ -69,9 +70,9 @@ func randomTree(t *testing.T, rng *rand.Rand) {
 			case 7:
 				if len(files) > 0 {
 					f := files[rng.IntN(len(files))]
-					if n, _, err := v.Lookup(f.dir, f.name); err == nil {
+					if n, _, err := v.Lookup(context.Background(), f.dir, f.name); err == nil {
 						mode := uint32(0600 + rng.IntN(64))
-						_, _ = v.Setattr(n, nil, &SetAttr{Mode: &mode})
+						_, _ = v.Setattr(context.Background(), n, nil, &SetAttr{Mode: &mode})
 						v.Forget(n, 1)
 					}
 				}
@@ -97,7 +98,7 @@ func TestHotExact(t *testing.T) {
 
 func hotExact(t *testing.T, rng *rand.Rand) {
 	v, _ := newVolume(t)
-	n, h, _, err := v.Create(v.root, "f", unix.O_RDWR, 0600, me)
+	n, h, _, err := v.Create(context.Background(), v.root, "f", unix.O_RDWR, 0600, me)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,20 +126,20 @@ func hotExact(t *testing.T, rng *rand.Rand) {
 		switch op := rng.IntN(10); {
 		case op < 4 && size > 0:
 			p := bytes.Repeat([]byte{byte(i)}, size)
-			if m, err := h.Write(p, int64(off), false); err != nil || m != size {
+			if m, err := h.Write(context.Background(), p, int64(off), false); err != nil || m != size {
 				t.Fatal(m, err)
 			}
 			grow(off + size)
 			copy(model[off:], p)
 		case op == 4:
 			to := uint64(off)
-			if _, err := v.Setattr(n, h, &SetAttr{Size: &to}); err != nil {
+			if _, err := v.Setattr(context.Background(), n, h, &SetAttr{Size: &to}); err != nil {
 				t.Fatal(err)
 			}
 			model = model[:min(len(model), off)]
 			grow(off)
 		default:
-			m, err := h.Read(buf[:size], int64(off))
+			m, err := h.Read(context.Background(), buf[:size], int64(off))
 			if err != nil {
 				t.Fatal(err)
 			}

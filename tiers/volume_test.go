@@ -62,7 +62,7 @@ func (v *Volume) mustSync(t *testing.T) *Receipt {
 
 func mkdir(t *testing.T, v *Volume, d *Inode, name string) *Inode {
 	t.Helper()
-	n, _, err := v.Mkdir(d, name, 0755, me)
+	n, _, err := v.Mkdir(context.Background(), d, name, 0755, me)
 	if err != nil {
 		t.Fatalf("mkdir %s: %v", name, err)
 	}
@@ -71,12 +71,12 @@ func mkdir(t *testing.T, v *Volume, d *Inode, name string) *Inode {
 
 func write(t *testing.T, v *Volume, d *Inode, name, data string) *Inode {
 	t.Helper()
-	n, h, _, err := v.Create(d, name, unix.O_WRONLY|unix.O_TRUNC, 0644, me)
+	n, h, _, err := v.Create(context.Background(), d, name, unix.O_WRONLY|unix.O_TRUNC, 0644, me)
 	if err != nil {
 		t.Fatalf("create %s: %v", name, err)
 	}
 	defer h.Release()
-	if m, err := h.Write([]byte(data), 0, false); err != nil || m != len(data) {
+	if m, err := h.Write(context.Background(), []byte(data), 0, false); err != nil || m != len(data) {
 		t.Fatalf("write %s: %d %v", name, m, err)
 	}
 	return n
@@ -84,13 +84,13 @@ func write(t *testing.T, v *Volume, d *Inode, name, data string) *Inode {
 
 func read(t *testing.T, v *Volume, n *Inode) string {
 	t.Helper()
-	h, err := v.Open(n, unix.O_RDONLY, false)
+	h, err := v.Open(context.Background(), n, unix.O_RDONLY, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Release()
 	buf := make([]byte, 16<<20)
-	m, err := h.Read(buf, 0)
+	m, err := h.Read(context.Background(), buf, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,20 +112,20 @@ func TestCommitAndRestore(t *testing.T) {
 	b := mkdir(t, v, a, "b")
 	f := write(t, v, b, "f", "hello")
 	write(t, v, v.root, "odd \n\xe9", "x")
-	if _, err := v.Link(f, v.root, "f2"); err != nil {
+	if _, err := v.Link(context.Background(), f, v.root, "f2"); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := v.Symlink(a, "link", "b/f", me); err != nil {
+	if _, _, err := v.Symlink(context.Background(), a, "link", "b/f", me); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := v.Mknod(a, "fifo", unix.S_IFIFO|0600, 0, me); err != nil {
+	if _, _, err := v.Mknod(context.Background(), a, "fifo", unix.S_IFIFO|0600, 0, me); err != nil {
 		t.Fatal(err)
 	}
-	if err := v.Setxattr(f, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
+	if err := v.Setxattr(context.Background(), f, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
 		t.Fatal(err)
 	}
 	when := Time{Sec: -5, Nsec: 123456789}
-	if _, err := v.Setattr(f, nil, &SetAttr{Mtime: &when}); err != nil {
+	if _, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mtime: &when}); err != nil {
 		t.Fatal(err)
 	}
 	first := v.mustSync(t)
@@ -158,19 +158,19 @@ func TestCleanFollowsChange(t *testing.T) {
 			t.Fatalf("inode %d is not clean after a sync", n.id)
 		}
 	}
-	before, _ := v.Getattr(a, nil)
+	before, _ := v.Getattr(context.Background(), a, nil)
 	c.reads = 0
-	h, err := v.Open(fa, unix.O_RDWR, false)
+	h, err := v.Open(context.Background(), fa, unix.O_RDWR, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if clean(v.root) || clean(a) || !clean(b) {
 		t.Fatal("opening for writing must unmark the directories above, and no other")
 	}
-	if after, _ := v.Getattr(a, nil); after != before {
+	if after, _ := v.Getattr(context.Background(), a, nil); after != before {
 		t.Fatalf("marking changed what stat shows: %+v, was %+v", after, before)
 	}
-	if _, err := h.Write([]byte("2"), 0, false); err != nil {
+	if _, err := h.Write(context.Background(), []byte("2"), 0, false); err != nil {
 		t.Fatal(err)
 	}
 	v.mustSync(t)
@@ -253,7 +253,7 @@ func TestUntrustedStart(t *testing.T) {
 		t.Fatal("not verified after a commit")
 	}
 	next := openTest(t, t.TempDir(), c)
-	n, _, err := next.Lookup(next.root, "f")
+	n, _, err := next.Lookup(context.Background(), next.root, "f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,9 +265,9 @@ func TestUntrustedStart(t *testing.T) {
 func TestInvisibleRecord(t *testing.T) {
 	v, _ := newVolume(t)
 	n := write(t, v, v.root, "f", "x")
-	before, _ := v.Getattr(n, nil)
+	before, _ := v.Getattr(context.Background(), n, nil)
 	v.mustSync(t)
-	after, err := v.Getattr(n, nil)
+	after, err := v.Getattr(context.Background(), n, nil)
 	if err != nil || after != before {
 		t.Fatalf("a commit changed what stat shows (%v):\n%+v\n%+v", err, before, after)
 	}
@@ -277,11 +277,11 @@ func TestInvisibleRecord(t *testing.T) {
 	if _, err := v.Getxattr(n, recordName, nil); err != unix.ENODATA {
 		t.Fatalf("getxattr of the record: %v", err)
 	}
-	if err := v.Setxattr(n, recordName, []byte("x"), 0, false, me); err != unix.EPERM {
+	if err := v.Setxattr(context.Background(), n, recordName, []byte("x"), 0, false, me); err != unix.EPERM {
 		t.Fatalf("setxattr of the record: %v", err)
 	}
 	mode := uint32(0600)
-	changed, err := v.Setattr(n, nil, &SetAttr{Mode: &mode})
+	changed, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mode: &mode})
 	if err != nil || !before.Ctime.Before(changed.Ctime) {
 		t.Fatalf("chmod does not move ctime: %v %v (%v)", before.Ctime, changed.Ctime, err)
 	}
@@ -291,12 +291,12 @@ func TestInvisibleRecord(t *testing.T) {
 func TestTruncateReadOnly(t *testing.T) {
 	v, _ := newVolume(t)
 	n := write(t, v, v.root, "f", "x")
-	h, err := v.Open(n, unix.O_RDONLY|unix.O_TRUNC, false)
+	h, err := v.Open(context.Background(), n, unix.O_RDONLY|unix.O_TRUNC, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer h.Release()
-	if a, err := v.Getattr(n, nil); err != nil || a.Size != 0 {
+	if a, err := v.Getattr(context.Background(), n, nil); err != nil || a.Size != 0 {
 		t.Fatalf("size %d (%v)", a.Size, err)
 	}
 }

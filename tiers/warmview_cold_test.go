@@ -113,7 +113,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	}
 	mustFind(t, next, "a/b")
 	look("directories are made")
-	must(t, next.list(next.root))
+	must(t, next.list(context.Background(), next.root))
 	if w.Untouched() {
 		t.Error("the root is listed and counts as untouched")
 	}
@@ -145,11 +145,11 @@ func TestWarmViewOfChangedStubs(t *testing.T) {
 	}
 	v.mustSync(t)
 	mustTier(t, v)
-	if _, err := v.Setattr(mustFind(t, v, "attrs"), nil, &SetAttr{Mode: ptrTo(uint32(0o4711))}); err != nil {
+	if _, err := v.Setattr(context.Background(), mustFind(t, v, "attrs"), nil, &SetAttr{Mode: ptrTo(uint32(0o4711))}); err != nil {
 		t.Fatal(err)
 	}
 	when := Time{Sec: 5, Nsec: 6}
-	if _, err := v.Setattr(mustFind(t, v, "mtime"), nil, &SetAttr{Mtime: &when}); err != nil {
+	if _, err := v.Setattr(context.Background(), mustFind(t, v, "mtime"), nil, &SetAttr{Mtime: &when}); err != nil {
 		t.Fatal(err)
 	}
 	must(t, unix.Truncate(filepath.Join(v.cfg.State, "warm/emptied"), 0)) // as a kill between that and the record leaves it

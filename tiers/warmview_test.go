@@ -59,7 +59,7 @@ func TestWarmView(t *testing.T) {
 	if e, err := w.Root(); err != nil || e.Dir() != (DirID{Tree: head.Root().ID, Meta: head.Root().Meta}) {
 		t.Errorf("the root of a clean volume: %+v, %v", e, err)
 	}
-	if _, err := v.Setattr(f, nil, &SetAttr{Mode: ptrTo(uint32(0o600))}); err != nil {
+	if _, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: ptrTo(uint32(0o600))}); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := w.knownAs(t, ""), `"a" false, "odd \n\xe9" true, "quiet" true`; got != want {
@@ -72,7 +72,7 @@ func TestWarmView(t *testing.T) {
 		t.Errorf("what is not there: %s", got)
 	}
 	write(t, v, a, "f2", "other")
-	if _, err := v.Link(f, v.root, "second"); err != nil {
+	if _, err := v.Link(context.Background(), f, v.root, "second"); err != nil {
 		t.Fatal(err)
 	}
 	l, err := w.List(context.Background(), "a", nil)

@@ -1,6 +1,7 @@
 package tiers
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"strings"
@@ -15,7 +16,7 @@ func TestUntrustedKeepsDevices(t *testing.T) {
 		v, c := newVolume(t)
 		d := mkdir(t, v, v.root, "d")
 		write(t, v, d, "f", "text")
-		if _, _, err := v.Mknod(d, "null", unix.S_IFCHR|0666, 1<<8|3, me); err != nil {
+		if _, _, err := v.Mknod(context.Background(), d, "null", unix.S_IFCHR|0666, 1<<8|3, me); err != nil {
 			t.Fatal(err)
 		}
 		v.mustSync(t)
@@ -24,7 +25,7 @@ func TestUntrustedKeepsDevices(t *testing.T) {
 			w := openTiered(t, state, c, func(c *Config) { c.Untrusted, c.Tiering = true, tiering })
 			write(t, w, mustFind(t, w, "d"), "g"+text, text)
 			w.mustSync(t)
-			if _, err := w.Open(mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, unix.EIO) {
+			if _, err := w.Open(context.Background(), mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, unix.EIO) {
 				t.Fatalf("round %d: what stands in for the device opens: %v", round, err)
 			}
 			if st := w.Status(); len(st.LeftOut) != 1 || !strings.Contains(st.LeftOut[0], "d/null: this char: the source is not trusted") {
@@ -88,9 +89,9 @@ func TestVoidMarkMustGo(t *testing.T) {
 	f.mu.Lock()
 	f.mu.rec = voidStub(&stale)
 	f.mu.Unlock()
-	h, err := next.Open(f, unix.O_RDWR, false)
+	h, err := next.Open(context.Background(), f, unix.O_RDWR, false)
 	must(t, err)
-	_, err = h.Write([]byte("new text!"), 0, false)
+	_, err = h.Write(context.Background(), []byte("new text!"), 0, false)
 	must(t, err)
 	h.Release()
 	third := openTiered(t, v.cfg.State, c)

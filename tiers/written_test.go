@@ -91,12 +91,12 @@ func writtenRanges(t *testing.T, rnd *rand.Rand) {
 	n := write(t, v, v.Root(), "big", string(make([]byte, 3<<20)))
 	write(t, v, v.Root(), "other", string(bytes.Repeat([]byte("other"), 1<<20)))
 	v.mustSync(t)
-	src, _, err := v.Lookup(v.Root(), "other")
+	src, _, err := v.Lookup(context.Background(), v.Root(), "other")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for round := range 40 {
-		h, err := v.Open(n, unix.O_RDWR, false)
+		h, err := v.Open(context.Background(), n, unix.O_RDWR, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,19 +106,19 @@ func writtenRanges(t *testing.T, rnd *rand.Rand) {
 			case 0, 1, 2:
 				p := make([]byte, rnd.Intn(200_000))
 				rnd.Read(p)
-				_, err = h.Write(p, off, false)
+				_, err = h.Write(context.Background(), p, off, false)
 			case 3:
 				err = v.truncate(n, h.fd, off, false)
 			case 4:
-				err = h.Fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, rnd.Int63n(1<<20)+1)
+				err = h.Fallocate(context.Background(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, rnd.Int63n(1<<20)+1)
 			case 5:
-				if err = h.Fallocate(unix.FALLOC_FL_COLLAPSE_RANGE, off&^0xffff, 64<<10); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+				if err = h.Fallocate(context.Background(), unix.FALLOC_FL_COLLAPSE_RANGE, off&^0xffff, 64<<10); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 					err = nil
 				}
 			case 6:
 				var in *Handle
-				if in, err = v.Open(src, unix.O_RDONLY, false); err == nil {
-					_, err = v.CopyFileRange(in, rnd.Int63n(4<<20), h, off, rnd.Int63n(1<<20)+1, false)
+				if in, err = v.Open(context.Background(), src, unix.O_RDONLY, false); err == nil {
+					_, err = v.CopyFileRange(context.Background(), in, rnd.Int63n(4<<20), h, off, rnd.Int63n(1<<20)+1, false)
 					in.Release()
 				}
 			}
@@ -175,10 +175,10 @@ func TestWrittenRangesLate(t *testing.T) {
 	v, cold := newVolume(t)
 	defer v.Close()
 	n := write(t, v, v.Root(), "a", string(make([]byte, 4<<20)))
-	if _, err := v.Link(n, v.Root(), "b"); err != nil {
+	if _, err := v.Link(context.Background(), n, v.Root(), "b"); err != nil {
 		t.Fatal(err)
 	}
-	h, err := v.Open(n, unix.O_RDWR, false)
+	h, err := v.Open(context.Background(), n, unix.O_RDWR, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +194,7 @@ func TestWrittenRangesLate(t *testing.T) {
 			default:
 			}
 			rnd.Read(p)
-			if _, err := h.Write(p, rnd.Int63n(4<<20), false); err != nil {
+			if _, err := h.Write(context.Background(), p, rnd.Int63n(4<<20), false); err != nil {
 				t.Error(err)
 				return
 			}

@@ -38,7 +38,7 @@ type subject struct {
 
 func (b *bench) build() error {
 	b.emberfs, b.loopback = filepath.Join(b.dir, "emberfs"), filepath.Join(b.dir, "loopback")
-	for out, pkg := range map[string]string{b.emberfs: "./cmd/emberfs", b.loopback: "./fs/loopback"} {
+	for out, pkg := range map[string]string{b.emberfs: "./cmd/emberfs", b.loopback: "./integration/loopback"} {
 		if _, err := b.command(b.module, "go", "build", "-o", out, pkg); err != nil {
 			return err
 		}
