@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -25,7 +25,7 @@ func (c *Cold) absorbedRef(epoch string) string { return absorbedPrefix + c.o.Br
 
 // absorbing lists what a commit to main has to name when it absorbs the live branch: its tip, and the commits at which another
 // machine took over. Each of those machines may come back with one of them as its last.
-func (c *Cold) absorbing(ctx context.Context, p position) (list []tiers.ID, err error) {
+func (c *Cold) absorbing(ctx context.Context, p position) (list []cold.ID, err error) {
 	machine := ""
 	for id := p.live; id != p.main && len(list) < maxAbsorbed; {
 		if err := ctx.Err(); err != nil {
@@ -44,14 +44,14 @@ func (c *Cold) absorbing(ctx context.Context, p position) (list []tiers.ID, err 
 }
 
 // absorbedOf reads the trailer; one with a wrong word is none.
-func absorbedOf(commit *odb.CommitData) []tiers.ID {
+func absorbedOf(commit *odb.CommitData) []cold.ID {
 	words := strings.Fields(trailer(commit.Message, trailerAbsorbs))
 	if len(words) > maxAbsorbed {
 		return nil
 	}
-	var list []tiers.ID
+	var list []cold.ID
 	for _, w := range words {
-		id, err := tiers.ParseID(w)
+		id, err := cold.ParseID(w)
 		if err != nil {
 			return nil
 		}
@@ -62,7 +62,7 @@ func absorbedOf(commit *odb.CommitData) []tiers.ID {
 
 // retire removes a live branch that main has absorbed. With a remote it goes on under a hidden name until Push has deleted it there.
 // What fails is done by the next settle: a live branch that does not follow main's tip means nothing to anybody.
-func (c *Cold) retire(ref string, tip tiers.ID) {
+func (c *Cold) retire(ref string, tip cold.ID) {
 	err := func() error {
 		if c.remote != nil {
 			hidden := c.absorbedRef(strings.TrimPrefix(ref, c.liveRef("")))
@@ -125,7 +125,7 @@ func (c *Cold) settle(ctx context.Context) error {
 }
 
 // Follows implements tiers.Cold.
-func (c *Cold) Follows(ctx context.Context, newer, older tiers.ID) (bool, error) {
+func (c *Cold) Follows(ctx context.Context, newer, older cold.ID) (bool, error) {
 	ok, err := c.follows(ctx, newer, older, time.Time{})
 	if !ok && err == nil {
 		ok, err = c.absorbedUnseen(ctx, newer, older)
@@ -135,7 +135,7 @@ func (c *Cold) Follows(ctx context.Context, newer, older tiers.ID) (bool, error)
 
 // absorbedUnseen says whether a live commit went into newer by way of live commits that were never here. Whoever pushes to main has
 // all that the live branch has there, so what was ever seen there is in the commit that absorbed the branch.
-func (c *Cold) absorbedUnseen(ctx context.Context, newer, older tiers.ID) (bool, error) {
+func (c *Cold) absorbedUnseen(ctx context.Context, newer, older cold.ID) (bool, error) {
 	shared, err := c.readRef(c.sharedRef())
 	if err != nil {
 		return false, err
@@ -157,8 +157,8 @@ func (c *Cold) absorbedUnseen(ctx context.Context, newer, older tiers.ID) (bool,
 }
 
 // absorbedBeyond says whether older is on the live branch that tip was on, and newer's main absorbed a later state of that.
-func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip tiers.ID) (bool, error) {
-	place := make(map[tiers.ID]int) // among the first parents of tip
+func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip cold.ID) (bool, error) {
+	place := make(map[cold.ID]int) // among the first parents of tip
 	for at := tip; len(place) < maxLive; {
 		place[at] = len(place)
 		commit, err := readCommit(c.db, at)

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // benchCold is an empty volume.
@@ -29,7 +29,7 @@ func benchCold(b *testing.B) *Cold {
 }
 
 // benchVolume has one directory "big" with n entries.
-func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
+func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	b.Helper()
 	c := benchCold(b)
 	ctx := context.Background()
@@ -37,29 +37,29 @@ func benchVolume(b *testing.B, n int) (*Cold, tiers.Entry, []tiers.Entry) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	entries := make([]tiers.Entry, n)
+	entries := make([]cold.Entry, n)
 	for i := range entries {
 		// Each file has content of its own, as in life: ids do not compress.
-		id, err := tx.PutFile(ctx, content(fmt.Appendf(nil, "%08d", i)), tiers.Base{})
+		id, err := tx.PutFile(ctx, content(fmt.Appendf(nil, "%08d", i)), cold.Base{})
 		if err != nil {
 			b.Fatal(err)
 		}
-		entries[i] = tiers.Entry{
-			Name: fmt.Sprintf("file-%06d.txt", i), Kind: tiers.KindFile, Mode: 0o644, UID: 1000, GID: 1000, Size: 8, ID: id,
-			Mtime: tiers.Time{Sec: 1700000000 + int64(i), Nsec: uint32(i) * 7919 % 1e9},
+		entries[i] = cold.Entry{
+			Name: fmt.Sprintf("file-%06d.txt", i), Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 1000, Size: 8, ID: id,
+			Mtime: cold.Time{Sec: 1700000000 + int64(i), Nsec: uint32(i) * 7919 % 1e9},
 		}
 	}
-	dir := tiers.Entry{Name: "big", Kind: tiers.KindDir, Mode: 0o755}
-	id, err := tx.PutDir(ctx, tiers.DirID{}, true, nil, entries, nil)
+	dir := cold.Entry{Name: "big", Kind: cold.KindDir, Mode: 0o755}
+	id, err := tx.PutDir(ctx, cold.DirID{}, true, nil, entries, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	dir.ID, dir.Meta = id.Tree, id.Meta
-	root := tiers.Entry{Kind: tiers.KindDir, Mode: 0o755}
-	if id, err = tx.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: root}, []tiers.Entry{dir}, nil); err != nil {
+	root := cold.Entry{Kind: cold.KindDir, Mode: 0o755}
+	if id, err = tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: root}, []cold.Entry{dir}, nil); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		b.Fatal(err)
 	}
 	return c, dir, entries
@@ -78,10 +78,10 @@ func BenchmarkPutDirDelta(b *testing.B) {
 	for b.Loop() {
 		e := entries[i%len(entries)]
 		i++
-		if e.ID, err = tx.PutFile(ctx, content(fmt.Appendf(nil, "x%07d", i)), tiers.Base{}); err != nil {
+		if e.ID, err = tx.PutFile(ctx, content(fmt.Appendf(nil, "x%07d", i)), cold.Base{}); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := tx.PutDir(ctx, dir.Dir(), false, nil, []tiers.Entry{e}, nil); err != nil {
+		if _, err := tx.PutDir(ctx, dir.Dir(), false, nil, []cold.Entry{e}, nil); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -104,17 +104,17 @@ func BenchmarkTouchBytes(b *testing.B) {
 		}
 		i++
 		entries[i*97].Mtime.Nsec++
-		id, err := tx.PutDir(ctx, dir.Dir(), false, nil, []tiers.Entry{entries[i*97]}, nil)
+		id, err := tx.PutDir(ctx, dir.Dir(), false, nil, []cold.Entry{entries[i*97]}, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		dir.ID, dir.Meta = id.Tree, id.Meta
 		root := s.Root()
-		if id, err = tx.PutDir(ctx, rootOf(s), false, &tiers.Root{Entry: root}, []tiers.Entry{dir}, nil); err != nil {
+		if id, err = tx.PutDir(ctx, rootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir}, nil); err != nil {
 			b.Fatal(err)
 		}
 		before := c.Stats().Bytes
-		if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+		if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 			b.Fatal(err)
 		}
 		bytes += c.Stats().Bytes - before
@@ -127,8 +127,8 @@ func BenchmarkTouchBytes(b *testing.B) {
 func BenchmarkPutDirFull(b *testing.B) {
 	c, dir, entries := benchVolume(b, 100_000)
 	ctx := context.Background()
-	for _, base := range []tiers.DirID{{}, dir.Dir()} {
-		b.Run(fmt.Sprintf("base=%v", base != tiers.DirID{}), func(b *testing.B) {
+	for _, base := range []cold.DirID{{}, dir.Dir()} {
+		b.Run(fmt.Sprintf("base=%v", base != cold.DirID{}), func(b *testing.B) {
 			for b.Loop() {
 				tx, err := c.Begin(ctx)
 				if err != nil {
@@ -184,9 +184,9 @@ func BenchmarkFirstCommit(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		var dirs []tiers.Entry
+		var dirs []cold.Entry
 		for d := range 100 {
-			entries := make([]tiers.Entry, 100)
+			entries := make([]cold.Entry, 100)
 			var g sync.WaitGroup
 			for half := range 2 {
 				g.Go(func() {
@@ -195,26 +195,26 @@ func BenchmarkFirstCommit(b *testing.B) {
 						for k := 0; k+16 < len(own); k += 16 {
 							binary.LittleEndian.PutUint64(own[k:], uint64(d*100+i)*0x9E3779B97F4A7C15+uint64(k))
 						}
-						id, err := tx.PutFile(ctx, content(own), tiers.Base{})
+						id, err := tx.PutFile(ctx, content(own), cold.Base{})
 						if err != nil {
 							b.Error(err)
 						}
-						entries[i] = tiers.Entry{Name: fmt.Sprintf("f%02d", i), Kind: tiers.KindFile, Mode: 0o644, Size: 4096, ID: id, Mtime: tiers.Time{Sec: int64(i)}}
+						entries[i] = cold.Entry{Name: fmt.Sprintf("f%02d", i), Kind: cold.KindFile, Mode: 0o644, Size: 4096, ID: id, Mtime: cold.Time{Sec: int64(i)}}
 					}
 				})
 			}
 			g.Wait()
-			id, err := tx.PutDir(ctx, tiers.DirID{}, true, nil, entries, nil)
+			id, err := tx.PutDir(ctx, cold.DirID{}, true, nil, entries, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
-			dirs = append(dirs, tiers.Entry{Name: fmt.Sprintf("d%02d", d), Kind: tiers.KindDir, Mode: 0o755, ID: id.Tree, Meta: id.Meta})
+			dirs = append(dirs, cold.Entry{Name: fmt.Sprintf("d%02d", d), Kind: cold.KindDir, Mode: 0o755, ID: id.Tree, Meta: id.Meta})
 		}
-		id, err := tx.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: tiers.Entry{Kind: tiers.KindDir, Mode: 0o755}}, dirs, nil)
+		id, err := tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755}}, dirs, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+		if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()

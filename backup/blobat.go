@@ -8,14 +8,14 @@ import (
 	"sync"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // blobAt reads a single blob at any offset: up to the threshold it is inflated and verified once and kept; a bigger one, of a
 // volume written before there were chunks, is streamed, from the beginning again when read backwards.
 type blobAt struct {
 	c    *Cold
-	id   tiers.ID
+	id   cold.ID
 	size int64
 
 	mu struct {
@@ -28,9 +28,9 @@ type blobAt struct {
 	}
 }
 
-var _ tiers.BlobAt = (*blobAt)(nil)
+var _ cold.BlobAt = (*blobAt)(nil)
 
-func newBlobAt(c *Cold, id tiers.ID, b *odb.BlobReader) *blobAt {
+func newBlobAt(c *Cold, id cold.ID, b *odb.BlobReader) *blobAt {
 	a := &blobAt{c: c, id: id, size: b.Size()}
 	a.mu.stream = b
 	return a
@@ -39,17 +39,17 @@ func newBlobAt(c *Cold, id tiers.ID, b *odb.BlobReader) *blobAt {
 func (a *blobAt) Size() int64 { return a.size }
 
 // Data implements tiers.BlobAt. git knows no holes: what is held in memory is looked through for pages of zeros.
-func (a *blobAt) Data(off int64) (tiers.Range, bool, error) {
+func (a *blobAt) Data(off int64) (cold.Range, bool, error) {
 	if a.size > a.c.o.ChunkThreshold || off >= a.size {
-		return tiers.Range{Off: off, End: a.size}, off < a.size, nil
+		return cold.Range{Off: off, End: a.size}, off < a.size, nil
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.closed {
-		return tiers.Range{}, false, fmt.Errorf("read object %s: %w", a.id, fs.ErrClosed)
+		return cold.Range{}, false, fmt.Errorf("read object %s: %w", a.id, fs.ErrClosed)
 	}
 	if err := a.load(); err != nil {
-		return tiers.Range{}, false, err
+		return cold.Range{}, false, err
 	}
 	const page = 4 << 10
 	start := off &^ (page - 1)
@@ -57,13 +57,13 @@ func (a *blobAt) Data(off int64) (tiers.Range, bool, error) {
 		start += page
 	}
 	if start >= a.size {
-		return tiers.Range{}, false, nil
+		return cold.Range{}, false, nil
 	}
 	end := start
 	for end < a.size && !zeroPage(a.mu.data[end:min(end+page, a.size)]) {
 		end += page
 	}
-	return tiers.Range{Off: start, End: min(end, a.size)}, true, nil
+	return cold.Range{Off: start, End: min(end, a.size)}, true, nil
 }
 
 var zeros [4 << 10]byte

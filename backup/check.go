@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // CheckOptions say what a Checker looks at. The zero value checks any bare repository.
@@ -17,14 +17,14 @@ type CheckOptions struct {
 	Volume bool
 	// Owned says that the caller holds the volume's lock, so nobody of ours works in the repository meanwhile.
 	Owned  bool
-	Branch string   // default: what HEAD names
-	Head   tiers.ID // the commit that warm was last in step with; zero: none
-	Origin tiers.ID // the commit that warm was last restored from; zero: none
-	Source string   // the remote; "": none
+	Branch string  // default: what HEAD names
+	Head   cold.ID // the commit that warm was last in step with; zero: none
+	Origin cold.ID // the commit that warm was last restored from; zero: none
+	Source string  // the remote; "": none
 
 	Deep     bool                             // every object of every pack is hashed, the whole history is walked
 	Progress func(objects, done, total int64) // of what Deep hashes, in bytes on disk; may be nil
-	Found    func(tiers.Finding)              // is told each finding
+	Found    func(cold.Finding)               // is told each finding
 
 	UID, GID uint32
 }
@@ -36,33 +36,33 @@ type Checker struct {
 	faults []odb.Fault
 
 	tip      *snapshot // the newest commit; nil: none, or it cannot be read
-	tipID    tiers.ID  // what the live branch says where one follows main, else main; zero: nothing that makes sense
-	mainID   tiers.ID  // what main says
-	tracked  tiers.ID  // the newest commit that the remote is known to have
-	mainSeen tiers.ID  // and its main
+	tipID    cold.ID   // what the live branch says where one follows main, else main; zero: nothing that makes sense
+	mainID   cold.ID   // what main says
+	tracked  cold.ID   // the newest commit that the remote is known to have
+	mainSeen cold.ID   // and its main
 	broken   []brokenRef
 	lost     []lostObject
-	lostSeen map[tiers.ID]bool
+	lostSeen map[cold.ID]bool
 	bad      []odb.BadObject
-	hopeless map[tiers.ID]bool // damaged and without a good copy
+	hopeless map[cold.ID]bool // damaged and without a good copy
 	stale    []odb.StaleFile
 	walked   *odb.Marks // what Check went through; nil before
-	lacking  map[tiers.Need][]tiers.Lost
+	lacking  map[cold.Need][]cold.Lost
 }
 
 // brokenRef is a reference that is unreadable or points to nothing.
 type brokenRef struct {
 	name string
-	id   tiers.ID // zero: unreadable
+	id   cold.ID // zero: unreadable
 	why  string
 }
 
 // lostObject is an object that something needs and that is missing or damaged.
 type lostObject struct {
-	id     tiers.ID
+	id     cold.ID
 	kind   odb.Type
 	path   string // stored names below the commit's root; "" for a commit or its root tree
-	commit tiers.ID
+	commit cold.ID
 }
 
 // maxLost bounds how many lost objects are remembered, maxLostFindings how many get a line.
@@ -73,7 +73,7 @@ const (
 
 // NewChecker opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
 func NewChecker(dir string, o CheckOptions) (*Checker, error) {
-	c := &Checker{o: o, lostSeen: map[tiers.ID]bool{}, hopeless: map[tiers.ID]bool{}, lacking: map[tiers.Need][]tiers.Lost{}}
+	c := &Checker{o: o, lostSeen: map[cold.ID]bool{}, hopeless: map[cold.ID]bool{}, lacking: map[cold.Need][]cold.Lost{}}
 	db, faults, err := odb.OpenDamaged(dir, odb.Options{DeltaCache: 64 << 20})
 	if err != nil {
 		return nil, fmt.Errorf("check repository: %w", err)
@@ -100,7 +100,7 @@ func (c *Checker) Close() error {
 }
 
 // Tip is the newest commit, on main or the live branch; nil where there is none, or it cannot be read.
-func (c *Checker) Tip() tiers.Snapshot {
+func (c *Checker) Tip() cold.Snapshot {
 	if c.tip == nil {
 		return nil
 	}
@@ -108,7 +108,7 @@ func (c *Checker) Tip() tiers.Snapshot {
 }
 
 // TipID is where main or the live branch that follows it points; zero where that makes no sense.
-func (c *Checker) TipID() tiers.ID { return c.tipID }
+func (c *Checker) TipID() cold.ID { return c.tipID }
 
 // Branch is the branch that is checked.
 func (c *Checker) Branch() string { return c.Cold.o.Branch }
@@ -122,9 +122,9 @@ func (c *Checker) TipVolume() string {
 }
 
 // Pushed is the commit that the remote is known to have; zero: none.
-func (c *Checker) Pushed() tiers.ID { return c.tracked }
+func (c *Checker) Pushed() cold.ID { return c.tracked }
 
-func (c *Checker) found(f tiers.Finding) {
+func (c *Checker) found(f cold.Finding) {
 	if c.o.Found != nil {
 		c.o.Found(f)
 	}
@@ -173,15 +173,15 @@ func (c *Checker) files(ctx context.Context) error {
 		if c.o.Volume {
 			do = doRepair + " makes it anew"
 		}
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: f.Err.Error(), Where: f.Path, Do: do})
+		c.found(cold.Finding{Severity: cold.Damaged, What: f.Err.Error(), Where: f.Path, Do: do})
 	}
 	if c.o.Volume {
 		for _, s := range c.db.MissingSettings() {
-			c.found(tiers.Finding{Severity: tiers.Risk, What: "the configuration has not " + s + ": a stock git may repack behind the daemon's back",
+			c.found(cold.Finding{Severity: cold.Risk, What: "the configuration has not " + s + ": a stock git may repack behind the daemon's back",
 				Where: "config", Do: doRepair + " sets it, as does the next mount"})
 		}
 		if t := c.db.HeadTarget(); t != "" && t != c.ref {
-			c.found(tiers.Finding{Severity: tiers.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t, c.ref), Where: "HEAD",
+			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t, c.ref), Where: "HEAD",
 				Do: doRepair + " sets it, as does the next mount"})
 		}
 	}
@@ -190,7 +190,7 @@ func (c *Checker) files(ctx context.Context) error {
 		return fmt.Errorf("look for stale files: %w", err)
 	}
 	for _, f := range c.stale {
-		c.found(tiers.Finding{Severity: tiers.Note, What: "a " + f.What + " of a process that is gone", Where: c.rel(f.Path),
+		c.found(cold.Finding{Severity: cold.Note, What: "a " + f.What + " of a process that is gone", Where: c.rel(f.Path),
 			Do: doRepair + " removes it, as does the next mount"})
 	}
 	locks, err := c.db.ForeignLocks()
@@ -198,7 +198,7 @@ func (c *Checker) files(ctx context.Context) error {
 		return fmt.Errorf("look for locks: %w", err)
 	}
 	for _, l := range locks {
-		c.found(tiers.Finding{Severity: tiers.Risk, What: "a lock of another program; while it is there nothing can be committed", Where: c.rel(l),
+		c.found(cold.Finding{Severity: cold.Risk, What: "a lock of another program; while it is there nothing can be committed", Where: c.rel(l),
 			Do: "remove it if no git works here"})
 	}
 	aside, err := c.db.Aside()
@@ -206,7 +206,7 @@ func (c *Checker) files(ctx context.Context) error {
 		return fmt.Errorf("look for what was put aside: %w", err)
 	}
 	for _, p := range aside {
-		c.found(tiers.Finding{Severity: tiers.Note, What: "was damaged and put aside; what could be read of it was saved", Where: p, Do: "remove it when nothing is missing"})
+		c.found(cold.Finding{Severity: cold.Note, What: "was damaged and put aside; what could be read of it was saved", Where: p, Do: "remove it when nothing is missing"})
 	}
 	packs, err := c.db.CheckPacks(ctx)
 	if err != nil {
@@ -231,14 +231,14 @@ func (c *Checker) rel(p string) string {
 }
 
 func (c *Checker) packFault(f odb.Fault) {
-	out := tiers.Finding{Severity: tiers.Damaged, Where: f.Path + ".pack", What: f.Err.Error()}
+	out := cold.Finding{Severity: cold.Damaged, Where: f.Path + ".pack", What: f.Err.Error()}
 	switch {
 	case f.Kind == odb.FaultIndex:
 		out.Where = f.Path + ".idx"
 		out.What = "the pack is whole, its index is not: " + f.Err.Error()
 		out.Do = doRepair + " makes a new index"
 	case f.Kind == odb.FaultLostPack && f.Lost == 0:
-		out.Severity = tiers.Note
+		out.Severity = cold.Note
 		out.What = "an index without its pack; all its objects are elsewhere"
 		out.Do = doRepair + " puts it aside"
 	case f.Kind == odb.FaultLostPack:
@@ -265,7 +265,7 @@ func (c *Checker) objects(ctx context.Context) error {
 		return fmt.Errorf("verify objects: %w", err)
 	}
 	if dropped > 0 {
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: fmt.Sprintf("%d more damaged objects, not listed", dropped), Do: "clone the remote anew"})
+		c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more damaged objects, not listed", dropped), Do: "clone the remote anew"})
 	}
 	return c.judge(ctx, bad)
 }
@@ -277,13 +277,13 @@ func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 			return err
 		}
 		c.bad = append(c.bad, b)
-		f := tiers.Finding{Severity: tiers.Damaged, Where: b.Path, What: b.Err.Error(), Do: doRepair + " writes what can be read of it anew"}
+		f := cold.Finding{Severity: cold.Damaged, Where: b.Path, What: b.Err.Error(), Do: doRepair + " writes what can be read of it anew"}
 		if !b.ID.IsZero() {
 			f.Object = b.ID.String()
 			switch err := c.db.Verify(b.ID); {
 			case err == nil:
 				f.What += "; another copy is good"
-			case errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, tiers.ErrMissing) || errors.Is(err, odb.ErrCollision) || errors.Is(err, odb.ErrTooLarge):
+			case errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) || errors.Is(err, odb.ErrCollision) || errors.Is(err, odb.ErrTooLarge):
 				c.hopeless[b.ID] = true
 				f.Do = doRepair + " tries to get it from the remote and from warm"
 			default:
@@ -295,7 +295,7 @@ func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 		}
 	}
 	if n := len(bad) - maxLostFindings; n > 0 {
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: fmt.Sprintf("%d more damaged objects", n), Do: doRepair})
+		c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more damaged objects", n), Do: doRepair})
 	}
 	return nil
 }
@@ -307,7 +307,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		return nil, err
 	}
 	var good []odb.RefState
-	broken := func(s odb.RefState, id tiers.ID, why string) {
+	broken := func(s odb.RefState, id cold.ID, why string) {
 		c.broken = append(c.broken, brokenRef{s.Name, id, why})
 		do := "git update-ref moves it"
 		switch {
@@ -318,14 +318,14 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		case s.Name == c.ref && c.o.Volume:
 			do = doRepair + " sets it to the newest commit that is whole"
 		}
-		c.found(tiers.Finding{Severity: tiers.Damaged, Where: s.Name, What: why, Do: do})
+		c.found(cold.Finding{Severity: cold.Damaged, Where: s.Name, What: why, Do: do})
 	}
 	there := false
 	for _, s := range states {
 		there = there || s.Name == c.ref
 		if s.Err != nil {
 			if s.Name != "HEAD" { // HEAD is among the files
-				broken(s, tiers.ID{}, s.Err.Error())
+				broken(s, cold.ID{}, s.Err.Error())
 			}
 			continue
 		}
@@ -340,7 +340,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		}
 		t, _, err := c.db.Stat(s.ID)
 		switch {
-		case err != nil && strings.HasPrefix(s.Name, "refs/heads/"), errors.Is(err, tiers.ErrMissing):
+		case err != nil && strings.HasPrefix(s.Name, "refs/heads/"), errors.Is(err, cold.ErrMissing):
 			why := err.Error()
 			if isMissing(err) {
 				why = fmt.Sprintf("points to %s, which is missing", s.ID)
@@ -355,7 +355,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		}
 	}
 	if !there && c.o.Volume && !c.o.Head.IsZero() {
-		broken(odb.RefState{Name: c.ref}, tiers.ID{}, "the branch has no reference, though warm is of commit "+c.o.Head.String())
+		broken(odb.RefState{Name: c.ref}, cold.ID{}, "the branch has no reference, though warm is of commit "+c.o.Head.String())
 	}
 	return good, nil
 }
@@ -379,7 +379,7 @@ func (c *Checker) openTip(ctx context.Context) error {
 		c.tipID = p.live
 	}
 	if p.taken != nil {
-		c.found(tiers.Finding{Severity: tiers.Risk, What: p.taken.Error(), Where: p.ref, Do: "look at it with git log, then move or remove it"})
+		c.found(cold.Finding{Severity: cold.Risk, What: p.taken.Error(), Where: p.ref, Do: "look at it with git log, then move or remove it"})
 	}
 	if c.tracked, err = c.Cold.tracked(ctx); err != nil && !isLost(err) {
 		return err

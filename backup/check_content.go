@@ -7,12 +7,12 @@ import (
 	"io"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be read in the
 // repository counts as the same: its own check has reported it. Safe for concurrent use.
-func (c *Checker) Same(ctx context.Context, id tiers.ID, f tiers.Content) (bool, error) {
+func (c *Checker) Same(ctx context.Context, id cold.ID, f cold.Content) (bool, error) {
 	switch t, size, err := c.db.Stat(id); {
 	case err != nil:
 		return true, nil
@@ -25,17 +25,17 @@ func (c *Checker) Same(ctx context.Context, id tiers.ID, f tiers.Content) (bool,
 	}
 	b, err := c.openContent(ctx, id, f.Size())
 	if err != nil {
-		return !errors.Is(err, tiers.ErrCorrupt), nil
+		return !errors.Is(err, cold.ErrCorrupt), nil
 	}
 	same, err := sameBytes(ctx, b, f)
 	return same, errors.Join(err, b.Close())
 }
 
 // hashContent is the id that a file's content has as a blob.
-func hashContent(ctx context.Context, f tiers.Content) (tiers.ID, error) {
+func hashContent(ctx context.Context, f cold.Content) (cold.ID, error) {
 	h := odb.NewBlobHash(f.Size())
 	if _, err := io.CopyBuffer(h, &contentReader{ctx: ctx, c: f}, make([]byte, 256<<10)); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return h.Sum()
 }
@@ -43,7 +43,7 @@ func hashContent(ctx context.Context, f tiers.Content) (tiers.ID, error) {
 // contentReader reads a file's content from its beginning; fewer bytes than its size are tiers.ErrSizeChanged.
 type contentReader struct {
 	ctx context.Context
-	c   tiers.Content
+	c   cold.Content
 	off int64
 }
 
@@ -60,14 +60,14 @@ func (r *contentReader) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) {
 		err = nil
 		if n == 0 {
-			err = tiers.ErrSizeChanged
+			err = cold.ErrSizeChanged
 		}
 	}
 	return n, err
 }
 
 // sameBytes compares a file in cold with one in warm; where both have a hole nothing is read.
-func sameBytes(ctx context.Context, a tiers.Blob, f tiers.Content) (bool, error) {
+func sameBytes(ctx context.Context, a cold.Blob, f cold.Content) (bool, error) {
 	x, y := make([]byte, 256<<10), make([]byte, 256<<10)
 	for off := int64(0); off < f.Size(); {
 		if err := ctx.Err(); err != nil {
@@ -89,7 +89,7 @@ func sameBytes(ctx context.Context, a tiers.Blob, f tiers.Content) (bool, error)
 			return false, err
 		}
 		if k != n {
-			return false, tiers.ErrSizeChanged
+			return false, cold.ErrSizeChanged
 		}
 		if !bytes.Equal(x[:n], y[:n]) {
 			return false, nil
@@ -100,7 +100,7 @@ func sameBytes(ctx context.Context, a tiers.Blob, f tiers.Content) (bool, error)
 }
 
 // isHole says whether a file has only zeros from off to end, reading none where it has holes.
-func isHole(f tiers.Content, off, end int64) (bool, error) {
+func isHole(f cold.Content, off, end int64) (bool, error) {
 	buf := make([]byte, 256<<10)
 	for off < end {
 		r, ok, err := f.Data(off)

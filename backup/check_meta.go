@@ -6,7 +6,7 @@ import (
 	"path"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // metadata reads every directory of the tip: tree and metadata must agree.
@@ -15,15 +15,15 @@ func (c *Checker) metadata(ctx context.Context) error {
 	own := s.own
 	switch {
 	case own.known == nil && c.o.Volume:
-		c.found(tiers.Finding{Severity: tiers.Risk, What: "the last commit has no " + ownName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
+		c.found(cold.Finding{Severity: cold.Risk, What: "the last commit has no " + ownName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
 			Do: "git log -- " + ownName + " shows who removed it"})
 	case own.known == nil:
-		c.found(tiers.Finding{Severity: tiers.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
+		c.found(cold.Finding{Severity: cold.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
 	case !own.found:
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: volumeName + " is missing or cannot be read", Path: ownName + "/" + volumeName, Commit: c.tipID.String(),
+		c.found(cold.Finding{Severity: cold.Damaged, What: volumeName + " is missing or cannot be read", Path: ownName + "/" + volumeName, Commit: c.tipID.String(),
 			Do: "the next commit writes it anew"})
 	}
-	m := metaCheck{c: c, ctx: ctx, seen: map[tiers.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
+	m := metaCheck{c: c, ctx: ctx, seen: map[cold.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
 	links, problems, err := s.linkGroups()
 	if err != nil && !isMissing(err) {
 		problems = append(problems, err)
@@ -43,7 +43,7 @@ func (c *Checker) metadata(ctx context.Context) error {
 		return nil
 	}
 	if m.reconciled > 0 {
-		c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date", plural(m.reconciled, "directory was", "directories were")),
+		c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date", plural(m.reconciled, "directory was", "directories were")),
 			Commit: c.tipID.String()})
 		return nil
 	}
@@ -55,7 +55,7 @@ func (c *Checker) metadata(ctx context.Context) error {
 	return nil
 }
 
-func rootDirOf(s *snapshot) tiers.DirID {
+func rootDirOf(s *snapshot) cold.DirID {
 	root := s.Root()
 	return root.Dir()
 }
@@ -80,18 +80,18 @@ func (s *snapshot) linkGroups() (map[string][]string, []error, error) {
 type metaCheck struct {
 	c          *Checker
 	ctx        context.Context
-	seen       map[tiers.DirID]bool // a tree bomb has few directories in many places
-	dirs       map[string]bool      // the directories that link groups name, and whether they were met
+	seen       map[cold.DirID]bool // a tree bomb has few directories in many places
+	dirs       map[string]bool     // the directories that link groups name, and whether they were met
 	reconciled int
 	left       int
 }
 
-func (m *metaCheck) lie(at string, err error) tiers.Finding {
-	return tiers.Finding{Severity: tiers.Damaged, What: "metadata: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
+func (m *metaCheck) lie(at string, err error) cold.Finding {
+	return cold.Finding{Severity: cold.Damaged, What: "metadata: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
 		Do: "the next commit that takes the directory stores it anew"}
 }
 
-func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
+func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 	if err := m.ctx.Err(); err != nil {
 		return err
 	}
@@ -101,8 +101,8 @@ func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
 	if m.seen[id] && len(m.dirs) == 0 {
 		return nil
 	}
-	if err := tiers.TooDeepToWalk(at, depth); err != nil {
-		m.c.found(tiers.Finding{Severity: tiers.Damaged, What: "not looked at: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
+	if err := cold.TooDeepToWalk(at, depth); err != nil {
+		m.c.found(cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
 			Do: "move the directory further up by a stock client"})
 		return nil
 	}
@@ -130,13 +130,13 @@ func (m *metaCheck) dir(at string, id tiers.DirID, depth int) error {
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		if e.Kind == tiers.KindOther {
+		if e.Kind == cold.KindOther {
 			if m.left--; m.left >= 0 {
-				m.c.found(tiers.Finding{Severity: tiers.Note, What: "no directory can hold this, mounts show a stand-in and commits carry it over: " + e.Other.Why,
+				m.c.found(cold.Finding{Severity: cold.Note, What: "no directory can hold this, mounts show a stand-in and commits carry it over: " + e.Other.Why,
 					Path: path.Join(at, e.Name), Commit: m.c.tipID.String(), Object: e.ID.String()})
 			}
 		}
-		if e.Kind == tiers.KindDir {
+		if e.Kind == cold.KindDir {
 			if err := m.dir(path.Join(at, e.Name), e.Dir(), depth+1); err != nil {
 				return err
 			}

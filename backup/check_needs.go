@@ -9,18 +9,18 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // isLost says that an error is about the object itself, as opposed to a disk that fails.
 func isLost(err error) bool {
-	return isMissing(err) || errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
+	return isMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
 }
 
 // Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that Check went
 // through that is its own tree alone: what is missing below Check has reported. With Deep content that Check did not go through is
 // read.
-func (c *Checker) Lacks(ctx context.Context, n tiers.Need) ([]tiers.Lost, error) {
+func (c *Checker) Lacks(ctx context.Context, n cold.Need) ([]cold.Lost, error) {
 	if !n.Dir {
 		return c.lacksContent(ctx, n)
 	}
@@ -34,7 +34,7 @@ func (c *Checker) Lacks(ctx context.Context, n tiers.Need) ([]tiers.Lost, error)
 	return lost, err
 }
 
-func (c *Checker) lacksContent(ctx context.Context, n tiers.Need) ([]tiers.Lost, error) {
+func (c *Checker) lacksContent(ctx context.Context, n cold.Need) ([]cold.Lost, error) {
 	err := c.Holds(ctx, n.ID, n.Size)
 	if err == nil {
 		err = c.hopelessPart(ctx, n)
@@ -48,17 +48,17 @@ func (c *Checker) lacksContent(ctx context.Context, n tiers.Need) ([]tiers.Lost,
 	case !isLost(err):
 		return nil, err
 	}
-	return []tiers.Lost{{Object: n.ID, Err: err}}, nil
+	return []cold.Lost{{Object: n.ID, Err: err}}, nil
 }
 
 // hopelessPart is an error where an object of a file's content is known to be damaged.
-func (c *Checker) hopelessPart(ctx context.Context, n tiers.Need) error {
+func (c *Checker) hopelessPart(ctx context.Context, n cold.Need) error {
 	if len(c.hopeless) == 0 {
 		return nil
 	}
-	bad := func(id tiers.ID) error {
+	bad := func(id cold.ID) error {
 		if c.hopeless[id] {
-			return fmt.Errorf("object %s: %w: its bytes do not match", id, tiers.ErrCorrupt)
+			return fmt.Errorf("object %s: %w: its bytes do not match", id, cold.ErrCorrupt)
 		}
 		return nil
 	}
@@ -77,7 +77,7 @@ func (c *Checker) hopelessPart(ctx context.Context, n tiers.Need) error {
 	return bad(n.ID)
 }
 
-func (c *Checker) readThrough(ctx context.Context, n tiers.Need) error {
+func (c *Checker) readThrough(ctx context.Context, n cold.Need) error {
 	b, err := c.openContent(ctx, n.ID, n.Size)
 	if err != nil {
 		return err
@@ -86,23 +86,23 @@ func (c *Checker) readThrough(ctx context.Context, n tiers.Need) error {
 	return errors.Join(err, b.Close())
 }
 
-func (c *Checker) lacksDir(ctx context.Context, n tiers.Need) ([]tiers.Lost, error) {
-	var lost []tiers.Lost
-	for _, id := range []tiers.ID{n.ID, n.Meta} {
+func (c *Checker) lacksDir(ctx context.Context, n cold.Need) ([]cold.Lost, error) {
+	var lost []cold.Lost
+	for _, id := range []cold.ID{n.ID, n.Meta} {
 		if c.lostSeen[id] {
-			lost = append(lost, tiers.Lost{Object: id, Err: fmt.Errorf("object %s: missing or damaged", id)})
+			lost = append(lost, cold.Lost{Object: id, Err: fmt.Errorf("object %s: missing or damaged", id)})
 		}
 	}
 	w := &objectWalk{c: c, ctx: ctx, marks: c.walked, partial: c.db.IsPartial()}
 	w.told = func(l lostObject, err error) {
-		lost = append(lost, tiers.Lost{Path: truePath(ofDir(l.path)), Object: l.id, Err: err})
+		lost = append(lost, cold.Lost{Path: truePath(ofDir(l.path)), Object: l.id, Err: err})
 	}
 	return lost, w.dir(n, "")
 }
 
 // need walks what warm has only a record of, for a repair.
-func (w *objectWalk) need(n tiers.Need) error {
-	w.commit = tiers.ID{}
+func (w *objectWalk) need(n cold.Need) error {
+	w.commit = cold.ID{}
 	at := ""
 	if n.Path != "" {
 		for name := range strings.SplitSeq(n.Path, "/") {
@@ -119,13 +119,13 @@ func (w *objectWalk) need(n tiers.Need) error {
 	case kind == odb.Tree:
 		return w.tree(n.ID, at, 0)
 	case w.c.hopeless[n.ID]:
-		return w.lose(n.ID, odb.Blob, at, fmt.Errorf("%w: its bytes do not match", tiers.ErrCorrupt))
+		return w.lose(n.ID, odb.Blob, at, fmt.Errorf("%w: its bytes do not match", cold.ErrCorrupt))
 	}
 	return nil
 }
 
 // dir walks a directory that is not listed yet, with its metadata.
-func (w *objectWalk) dir(n tiers.Need, at string) error {
+func (w *objectWalk) dir(n cold.Need, at string) error {
 	id, err := w.stored(n.ID)
 	if err == nil {
 		err = w.tree(id, at, 0)
@@ -137,11 +137,11 @@ func (w *objectWalk) dir(n tiers.Need, at string) error {
 }
 
 // stored is the tree in which a commit keeps a directory: the root's own is not stored, the commit's has it.
-func (w *objectWalk) stored(id tiers.ID) (tiers.ID, error) {
+func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
 	if w.c.db.Has(id) {
 		return id, nil
 	}
-	for _, commit := range []tiers.ID{w.c.tipID, w.c.o.Head, w.c.o.Origin} {
+	for _, commit := range []cold.ID{w.c.tipID, w.c.o.Head, w.c.o.Origin} {
 		if commit.IsZero() {
 			continue
 		}

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // oldNeeds is a volume whose warm has only records of what the first commit had and the tip has not: a file, a big one, a directory
 // and the root.
-func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]tiers.Need) {
+func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 	t.Helper()
 	v = &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 2 * minChunk})}
 	v.root = newDir(0o755)
@@ -25,7 +25,7 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]tiers.Need) {
 	}
 	v.root.text("big", big.String())
 	v.first = v.commit(v.root, nil)
-	need := func(at string) tiers.Need {
+	need := func(at string) cold.Need {
 		s := v.headSnapshot()
 		e := s.Root()
 		if at != "" {
@@ -41,9 +41,9 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]tiers.Need) {
 				}
 			}
 		}
-		return tiers.Need{Path: at, Dir: e.Kind == tiers.KindDir, ID: e.ID, Meta: e.Meta, Size: e.Size}
+		return cold.Need{Path: at, Dir: e.Kind == cold.KindDir, ID: e.ID, Meta: e.Meta, Size: e.Size}
 	}
-	needs = map[string]tiers.Need{}
+	needs = map[string]cold.Need{}
 	for _, at := range []string{"", "d", "file", "big", "d/sub/%odd"} {
 		needs[at] = need(at)
 	}
@@ -54,7 +54,7 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]tiers.Need) {
 }
 
 // lacking asks a fresh Checker.
-func lacking(t *testing.T, v *checkedVolume, o CheckOptions, n tiers.Need) []tiers.Lost {
+func lacking(t *testing.T, v *checkedVolume, o CheckOptions, n cold.Need) []cold.Lost {
 	t.Helper()
 	o.Volume, o.Owned, o.Branch, o.Head = true, true, "main", v.tip
 	c, err := NewChecker(v.dir, o)
@@ -92,13 +92,13 @@ func TestLacks(t *testing.T) {
 	}
 	wrong := needs["file"]
 	wrong.Size++
-	if lost := lacking(t, v, CheckOptions{}, wrong); len(lost) != 1 || !errors.Is(lost[0].Err, tiers.ErrCorrupt) {
+	if lost := lacking(t, v, CheckOptions{}, wrong); len(lost) != 1 || !errors.Is(lost[0].Err, cold.ErrCorrupt) {
 		t.Errorf("another size: %+v", lost)
 	}
 	// Loose objects are read to be believed, with and without Deep.
 	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", chunkName-1) + "2")
 	v.explodeAll()
-	for _, id := range []tiers.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
+	for _, id := range []cold.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
 		overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
 	}
 	for at, n := range needs {
@@ -119,23 +119,23 @@ func TestLacksMissing(t *testing.T) {
 	rev := v.first.String() + ":"
 	file, inDir, meta := needs["file"].ID, needs["d/sub/%odd"].ID, v.id(rev+".emberfs/meta/d/sub/.emberfs%entries")
 	chunk := v.id(rev + "big/" + strings.Repeat("0", chunkName-1) + "2")
-	for _, id := range []tiers.ID{file, inDir, meta, chunk} {
+	for _, id := range []cold.ID{file, inDir, meta, chunk} {
 		remove(t, v.loose(id))
 	}
 	for _, c := range []struct {
 		need string
-		want map[string]tiers.ID
+		want map[string]cold.ID
 	}{
-		{"file", map[string]tiers.ID{"": file}},
-		{"big", map[string]tiers.ID{"": needs["big"].ID}},
-		{"d", map[string]tiers.ID{"sub/%odd": inDir, "sub": meta}},
+		{"file", map[string]cold.ID{"": file}},
+		{"big", map[string]cold.ID{"": needs["big"].ID}},
+		{"d", map[string]cold.ID{"sub/%odd": inDir, "sub": meta}},
 	} {
 		lost := lacking(t, v, CheckOptions{}, needs[c.need])
 		if len(lost) != len(c.want) {
 			t.Errorf("%s: %+v", c.need, lost)
 		}
 		for _, l := range lost {
-			if l.Object != c.want[strings.TrimPrefix(l.Path, "d/")] || !errors.Is(l.Err, tiers.ErrMissing) {
+			if l.Object != c.want[strings.TrimPrefix(l.Path, "d/")] || !errors.Is(l.Err, cold.ErrMissing) {
 				t.Errorf("%s: %+v", c.need, l)
 			}
 		}
@@ -149,11 +149,11 @@ func TestRepairNeeds(t *testing.T) {
 	remote := v.withRemote()
 	v.explodeAll()
 	rev := v.first.String() + ":"
-	for _, id := range []tiers.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"), v.id(rev + ".emberfs/meta/d"),
+	for _, id := range []cold.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"), v.id(rev + ".emberfs/meta/d"),
 		v.id(rev + "big/" + strings.Repeat("0", chunkName-1) + "2")} {
 		remove(t, v.loose(id))
 	}
-	list := []tiers.Need{needs["file"], needs["d"], needs["big"]}
+	list := []cold.Need{needs["file"], needs["d"], needs["big"]}
 	for _, n := range list {
 		if len(lacking(t, v, CheckOptions{}, n)) == 0 {
 			t.Fatalf("%q is not lost", n.Path)

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // regain writes one pack of what can be had and returns the number of its objects.
@@ -18,7 +18,7 @@ func (r *repairer) regain() (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	g := &regainer{r: r, w: w, wanted: map[tiers.ID]bool{}}
+	g := &regainer{r: r, w: w, wanted: map[cold.ID]bool{}}
 	for _, l := range r.now.lost {
 		g.wanted[l.id] = true
 	}
@@ -45,11 +45,11 @@ func (r *repairer) regain() (n int, err error) {
 type regainer struct {
 	r      *repairer
 	w      *odb.Writer
-	wanted map[tiers.ID]bool
+	wanted map[cold.ID]bool
 }
 
 // needs says that an object is still to be found.
-func (g *regainer) needs(id tiers.ID) bool { return g.wanted[id] && !g.w.Has(id) }
+func (g *regainer) needs(id cold.ID) bool { return g.wanted[id] && !g.w.Has(id) }
 
 // known stores what every commit of the volume has.
 func (g *regainer) known() error {
@@ -72,8 +72,8 @@ func (g *regainer) known() error {
 }
 
 // fromRemote copies an object from the remote, and what it needs and is not here.
-func (g *regainer) fromRemote(top tiers.ID) error {
-	stack := []tiers.ID{top}
+func (g *regainer) fromRemote(top cold.ID) error {
+	stack := []cold.ID{top}
 	for len(stack) > 0 {
 		if err := g.r.ctx.Err(); err != nil {
 			return err
@@ -87,7 +87,7 @@ func (g *regainer) fromRemote(top tiers.ID) error {
 		switch {
 		case err == nil:
 			stack = append(stack, more...)
-		case errors.Is(err, tiers.ErrMissing), errors.Is(err, tiers.ErrCorrupt), errors.Is(err, odb.ErrTooLarge):
+		case errors.Is(err, cold.ErrMissing), errors.Is(err, cold.ErrCorrupt), errors.Is(err, odb.ErrTooLarge):
 			// The remote cannot help.
 		default:
 			return fmt.Errorf("read object %s from the remote: %w", id, err)
@@ -97,7 +97,7 @@ func (g *regainer) fromRemote(top tiers.ID) error {
 }
 
 // copyObject copies one object of the remote and says what it points to.
-func (g *regainer) copyObject(id tiers.ID) ([]tiers.ID, error) {
+func (g *regainer) copyObject(id cold.ID) ([]cold.ID, error) {
 	t, _, err := g.r.remote.Stat(id)
 	if err != nil {
 		return nil, err
@@ -107,7 +107,7 @@ func (g *regainer) copyObject(id tiers.ID) ([]tiers.ID, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, err = g.w.PutStreamContext(g.r.ctx, b.Size(), b, func(got tiers.ID) bool { return got != id })
+		_, err = g.w.PutStreamContext(g.r.ctx, b.Size(), b, func(got cold.ID) bool { return got != id })
 		return nil, errors.Join(err, b.Close())
 	}
 	data, err := g.r.remote.Read(id, t, maxTreeBlob)
@@ -117,7 +117,7 @@ func (g *regainer) copyObject(id tiers.ID) ([]tiers.ID, error) {
 	if _, err := g.w.Put(t, data); err != nil {
 		return nil, err
 	}
-	var needs []tiers.ID
+	var needs []cold.ID
 	switch t {
 	case odb.Commit:
 		c, err := odb.DecodeCommit(data)
@@ -158,16 +158,16 @@ func (g *regainer) fromWarm() error {
 	if len(paths) == 0 {
 		return nil
 	}
-	pick := func(p string, id tiers.ID) bool { return paths[p] || g.needs(id) }
-	return g.r.o.WarmFiles(g.r.ctx, pick, func(p string, f tiers.Content) error {
+	pick := func(p string, id cold.ID) bool { return paths[p] || g.needs(id) }
+	return g.r.o.WarmFiles(g.r.ctx, pick, func(p string, f cold.Content) error {
 		if err := g.chunks(f, chunks[p]); err != nil {
 			return fmt.Errorf("read warm/%s: %w", p, err)
 		}
 		if len(chunks[p]) > 0 {
 			return nil
 		}
-		_, err := g.w.PutStreamContext(g.r.ctx, f.Size(), &contentReader{ctx: g.r.ctx, c: f}, func(id tiers.ID) bool { return !g.wanted[id] })
-		if errors.Is(err, tiers.ErrSizeChanged) {
+		_, err := g.w.PutStreamContext(g.r.ctx, f.Size(), &contentReader{ctx: g.r.ctx, c: f}, func(id cold.ID) bool { return !g.wanted[id] })
+		if errors.Is(err, cold.ErrSizeChanged) {
 			err = nil
 		}
 		if err != nil {
@@ -178,7 +178,7 @@ func (g *regainer) fromWarm() error {
 }
 
 // chunks stores those pieces of a file that are wanted.
-func (g *regainer) chunks(f tiers.Content, want []lostObject) error {
+func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 	for _, l := range want {
 		tree, ok := g.treeAt(l.commit, path.Dir(l.path))
 		if !ok || !g.needs(l.id) {
@@ -207,17 +207,17 @@ func (g *regainer) chunks(f tiers.Content, want []lostObject) error {
 }
 
 // treeAt is the tree at a path of stored names in a commit.
-func (g *regainer) treeAt(commit tiers.ID, at string) (tiers.ID, bool) {
+func (g *regainer) treeAt(commit cold.ID, at string) (cold.ID, bool) {
 	c, err := readCommit(g.r.db, commit)
 	if err != nil {
-		return tiers.ID{}, false
+		return cold.ID{}, false
 	}
 	id := c.Tree
 	for name := range strings.SplitSeq(at, "/") {
 		entries, err := readTree(g.r.db, id, ignored())
 		i := slices.IndexFunc(entries, func(e odb.TreeEntry) bool { return e.Name == name && e.Mode == odb.ModeTree })
 		if err != nil || i < 0 {
-			return tiers.ID{}, false
+			return cold.ID{}, false
 		}
 		id = entries[i].ID
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // RepairOptions say how Checker.Repair works.
@@ -19,14 +19,14 @@ type RepairOptions struct {
 	// Step names what is about to be done, and where. What it returns is told how that ended.
 	Step func(what, where string) (ended func(result string, err error))
 	// WarmFiles hands f the files in warm that pick wants, as tiers.WarmFiles does; nil: there is no warm.
-	WarmFiles func(ctx context.Context, pick func(path string, id tiers.ID) bool, f func(path string, c tiers.Content) error) error
-	Needs     []tiers.Need // what warm has only records of, where Lacks told that something is lost
+	WarmFiles func(ctx context.Context, pick func(path string, id cold.ID) bool, f func(path string, c cold.Content) error) error
+	Needs     []cold.Need // what warm has only records of, where Lacks told that something is lost
 }
 
 // Repaired is what Checker.Repair leaves to its caller.
 type Repaired struct {
 	// Head is the commit that warm counts as being of from now on; zero: it stays.
-	Head tiers.ID
+	Head cold.ID
 	// Lost are the true paths of directories and files that the tip has and whose objects could not be had again: their
 	// records must go, so that the next commit stores what warm has.
 	Lost []string
@@ -153,7 +153,7 @@ func (r *repairer) openRemote() {
 func (r *repairer) look() error {
 	o := r.c.o
 	o.Found, o.Progress = nil, nil
-	r.now = &Checker{Cold: r.cold, o: o, lostSeen: map[tiers.ID]bool{}, hopeless: map[tiers.ID]bool{}}
+	r.now = &Checker{Cold: r.cold, o: o, lostSeen: map[cold.ID]bool{}, hopeless: map[cold.ID]bool{}}
 	for id := range r.c.hopeless {
 		if err := r.db.Verify(id); err != nil {
 			r.now.hopeless[id] = true
@@ -188,7 +188,7 @@ func (r *repairer) look() error {
 	return nil
 }
 
-func (r *repairer) alsoLost(commit tiers.ID) {
+func (r *repairer) alsoLost(commit cold.ID) {
 	if !commit.IsZero() && !r.now.lostSeen[commit] && !r.db.Has(commit) {
 		r.now.lostSeen[commit] = true
 		r.now.lost = append(r.now.lost, lostObject{id: commit, kind: odb.Commit})
@@ -272,9 +272,9 @@ func (r *repairer) references() error {
 
 // candidate is the newest commit that is whole among those that are known to have been the branch's: where warm was last in step
 // with it, where the remote was seen, what packed-refs has. Of two that do not follow each other none is chosen.
-func (r *repairer) candidate(b brokenRef) (best tiers.ID, why string, err error) {
+func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) {
 	type known struct {
-		id  tiers.ID
+		id  cold.ID
 		why string
 	}
 	head, where := r.c.o.Head, "which warm was last in step with"
@@ -300,7 +300,7 @@ func (r *repairer) candidate(b brokenRef) (best tiers.ID, why string, err error)
 		}
 		whole, err := r.whole(k.id)
 		if err != nil {
-			return tiers.ID{}, "", err
+			return cold.ID{}, "", err
 		}
 		if !whole {
 			if best.IsZero() {
@@ -319,16 +319,16 @@ func (r *repairer) candidate(b brokenRef) (best tiers.ID, why string, err error)
 			best, why = k.id, k.why
 			continue
 		}
-		return tiers.ID{}, fmt.Sprintf("%s and %s are both whole and do not follow each other: choose one and set it by git update-ref", best, k.id), nil
+		return cold.ID{}, fmt.Sprintf("%s and %s are both whole and do not follow each other: choose one and set it by git update-ref", best, k.id), nil
 	}
 	return best, why, nil
 }
 
 // whole says whether a commit and all that its tree needs are there.
-func (r *repairer) whole(id tiers.ID) (bool, error) {
+func (r *repairer) whole(id cold.ID) (bool, error) {
 	o := r.c.o
 	o.Found, o.Progress, o.Deep = nil, nil, false
-	c := &Checker{Cold: r.cold, o: o, tipID: id, lostSeen: map[tiers.ID]bool{}, hopeless: r.now.hopeless}
+	c := &Checker{Cold: r.cold, o: o, tipID: id, lostSeen: map[cold.ID]bool{}, hopeless: r.now.hopeless}
 	w, err := c.newWalk(r.ctx)
 	if err != nil {
 		return false, err
@@ -340,7 +340,7 @@ func (r *repairer) whole(id tiers.ID) (bool, error) {
 
 // damagedCopies writes packs with damaged entries anew, and puts damaged loose objects aside, once nothing needs those copies.
 func (r *repairer) damagedCopies() {
-	needed := map[tiers.ID]bool{}
+	needed := map[cold.ID]bool{}
 	for _, l := range r.now.lost {
 		needed[l.id] = true
 	}
@@ -373,13 +373,13 @@ func (r *repairer) damagedCopies() {
 }
 
 // head says which commit warm counts as being of, where the one in volume.json is gone for good.
-func (r *repairer) head() (tiers.ID, error) {
+func (r *repairer) head() (cold.ID, error) {
 	if r.c.o.Head.IsZero() || r.db.Has(r.c.o.Head) {
-		return tiers.ID{}, nil
+		return cold.ID{}, nil
 	}
 	p, err := r.cold.position(r.ctx)
 	if err != nil || p.main.IsZero() || !r.db.Has(p.newest()) {
-		return tiers.ID{}, nil
+		return cold.ID{}, nil
 	}
 	return p.newest(), nil
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // TestRepair damages a volume in one way at a time; afterwards everything is sound, and what the last commit held is there.
@@ -50,7 +50,7 @@ func TestRepair(t *testing.T) {
 		}, true, warm, false, []string{"get 5 missing or damaged objects again"}},
 		{"missing tree with all below, remote", func(v *checkedVolume) {
 			v.explodeAll()
-			var gone []tiers.ID
+			var gone []cold.ID
 			for _, p := range []string{"main:a", "main:a/b", "main:a/b/old", "main^{tree}", "main:.emberfs/meta/a"} {
 				gone = append(gone, v.id(p))
 			}
@@ -136,7 +136,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-func (v *checkedVolume) truncatePack(id tiers.ID) {
+func (v *checkedVolume) truncatePack(id cold.ID) {
 	v.t.Helper()
 	p := v.pack(id) + ".pack"
 	st, err := os.Stat(p)

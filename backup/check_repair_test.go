@@ -10,12 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // repairRun checks a volume, repairs it and checks it again.
 type repairRun struct {
-	before, after []tiers.Finding
+	before, after []cold.Finding
 	steps         []string // "where: what", with ": failed" where it did
 	out           Repaired
 }
@@ -23,7 +23,7 @@ type repairRun struct {
 func runRepair(t *testing.T, dir string, o CheckOptions, warm map[string]string) repairRun {
 	t.Helper()
 	var r repairRun
-	o.Found = func(f tiers.Finding) { r.before = append(r.before, f) }
+	o.Found = func(f cold.Finding) { r.before = append(r.before, f) }
 	c, err := NewChecker(dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -41,9 +41,9 @@ func runRepair(t *testing.T, dir string, o CheckOptions, warm map[string]string)
 		}
 	}}
 	if warm != nil {
-		ro.WarmFiles = func(_ context.Context, pick func(string, tiers.ID) bool, f func(string, tiers.Content) error) error {
+		ro.WarmFiles = func(_ context.Context, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
 			for p, data := range warm {
-				if pick(p, tiers.ID{}) {
+				if pick(p, cold.ID{}) {
 					if err := f(p, content([]byte(data))); err != nil {
 						return err
 					}
@@ -145,11 +145,11 @@ func TestMend(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Abort()
-		base := map[string]tiers.DirID{"": rootOf(tx.Base())}
+		base := map[string]cold.DirID{"": rootOf(tx.Base())}
 		if err := put(t.Context(), tx, v.root, base, "", nil); err != nil {
 			t.Fatal(err)
 		}
-		if m, ok := tx.(interface{ Mend(tiers.DirID) error }); !ok || m.Mend(v.root.Dir()) != nil {
+		if m, ok := tx.(interface{ Mend(cold.DirID) error }); !ok || m.Mend(v.root.Dir()) != nil {
 			t.Fatal("cannot mend")
 		}
 	}

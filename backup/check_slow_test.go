@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // TestCheckFindsDamage damages a volume by hand in one way at a time.
@@ -85,12 +85,12 @@ func TestCheckFindsDamage(t *testing.T) {
 			c.damage(v)
 			o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
 			quick := runCheck(t, v.dir, o)
-			if got := hasFinding(quick, tiers.Damaged, c.want...); got != c.quick {
+			if got := hasFinding(quick, cold.Damaged, c.want...); got != c.quick {
 				t.Errorf("quick: found %v, want %v\n%s", got, c.quick, describe(quick))
 			}
 			o.Deep = true
-			if deep := runCheck(t, v.dir, o); c.name == "loose empty" && !hasFinding(deep, tiers.Damaged, "a blob is damaged", "top") ||
-				c.name != "loose empty" && !hasFinding(deep, tiers.Damaged, c.want...) {
+			if deep := runCheck(t, v.dir, o); c.name == "loose empty" && !hasFinding(deep, cold.Damaged, "a blob is damaged", "top") ||
+				c.name != "loose empty" && !hasFinding(deep, cold.Damaged, c.want...) {
 				t.Errorf("deep: not found\n%s", describe(deep))
 			}
 		})

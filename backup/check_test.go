@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // checkedVolume is a volume with two commits, in two packs, and the objects that tests damage.
 type checkedVolume struct {
 	*testVolume
-	first, tip tiers.ID
+	first, tip cold.ID
 	root       *file
 }
 
@@ -36,7 +36,7 @@ func newCheckedVolume(t *testing.T) *checkedVolume {
 }
 
 // pack is the pack, without extension, that holds an object.
-func (v *checkedVolume) pack(id tiers.ID) string {
+func (v *checkedVolume) pack(id cold.ID) string {
 	v.t.Helper()
 	packs, _ := filepath.Glob(filepath.Join(v.dir, "objects/pack/pack-*.idx"))
 	for _, p := range packs {
@@ -48,9 +48,9 @@ func (v *checkedVolume) pack(id tiers.ID) string {
 	return ""
 }
 
-func (v *checkedVolume) id(rev string) tiers.ID {
+func (v *checkedVolume) id(rev string) cold.ID {
 	v.t.Helper()
-	id, err := tiers.ParseID(git(v.t, v.dir, "rev-parse", rev))
+	id, err := cold.ParseID(git(v.t, v.dir, "rev-parse", rev))
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func putFile(t *testing.T, path, content string) {
 }
 
 // flipEntry changes a byte in the middle of an object's entry in its pack.
-func (v *checkedVolume) flipEntry(id tiers.ID) {
+func (v *checkedVolume) flipEntry(id cold.ID) {
 	v.t.Helper()
 	pack := v.pack(id)
 	for line := range strings.Lines(git(v.t, v.dir, "verify-pack", "-v", pack+".idx")) {
@@ -119,16 +119,16 @@ func (v *checkedVolume) flipEntry(id tiers.ID) {
 // explodeAll makes every object loose, so that single ones can be taken away.
 func (v *checkedVolume) explodeAll() { explode(v.t, v.dir) }
 
-func (v *checkedVolume) loose(id tiers.ID) string {
+func (v *checkedVolume) loose(id cold.ID) string {
 	s := id.String()
 	return filepath.Join(v.dir, "objects", s[:2], s[2:])
 }
 
 // runCheck checks a repository and returns what was found.
-func runCheck(t *testing.T, dir string, o CheckOptions) []tiers.Finding {
+func runCheck(t *testing.T, dir string, o CheckOptions) []cold.Finding {
 	t.Helper()
-	var list []tiers.Finding
-	o.Found = func(f tiers.Finding) { list = append(list, f) }
+	var list []cold.Finding
+	o.Found = func(f cold.Finding) { list = append(list, f) }
 	c, err := NewChecker(dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -139,16 +139,16 @@ func runCheck(t *testing.T, dir string, o CheckOptions) []tiers.Finding {
 	return list
 }
 
-func problemsOf(list []tiers.Finding) (n int) {
+func problemsOf(list []cold.Finding) (n int) {
 	for _, f := range list {
-		if f.Severity == tiers.Damaged {
+		if f.Severity == cold.Damaged {
 			n++
 		}
 	}
 	return n
 }
 
-func describe(list []tiers.Finding) string {
+func describe(list []cold.Finding) string {
 	var b strings.Builder
 	for _, f := range list {
 		fmt.Fprintf(&b, "\t%+v\n", f)
@@ -157,7 +157,7 @@ func describe(list []tiers.Finding) string {
 }
 
 // hasFinding says whether a finding of the severity has all texts in its parts.
-func hasFinding(list []tiers.Finding, s tiers.Severity, texts ...string) bool {
+func hasFinding(list []cold.Finding, s cold.Severity, texts ...string) bool {
 	for _, f := range list {
 		all := strings.Join([]string{f.What, f.Path, f.Where, f.Commit, f.Object}, "\x00")
 		ok := f.Severity == s
@@ -204,7 +204,7 @@ func TestCheckSound(t *testing.T) {
 	git(t, clone, "tag", "-a", "-m", "a tag", "v1")
 	git(t, clone, "push", "-q", "--tags", "origin", "HEAD:main")
 	list := runCheck(t, v.dir, volume)
-	if problemsOf(list) > 0 || !hasFinding(list, tiers.Note, "changed by a stock client") || !hasFinding(list, tiers.Note, "1 commit behind") {
+	if problemsOf(list) > 0 || !hasFinding(list, cold.Note, "changed by a stock client") || !hasFinding(list, cold.Note, "1 commit behind") {
 		t.Errorf("a stock client's commit:\n%s", describe(list))
 	}
 	if list := runCheck(t, clone+"/.git", CheckOptions{Deep: true}); problemsOf(list) > 0 {
@@ -215,7 +215,7 @@ func TestCheckSound(t *testing.T) {
 func TestCheckStockRepository(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "r.git")
 	git(t, t.TempDir(), "init", "-q", "--bare", "-b", "trunk", dir)
-	if list := runCheck(t, dir, CheckOptions{}); len(list) != 1 || !hasFinding(list, tiers.Note, "no commit yet", "refs/heads/trunk") {
+	if list := runCheck(t, dir, CheckOptions{}); len(list) != 1 || !hasFinding(list, cold.Note, "no commit yet", "refs/heads/trunk") {
 		t.Errorf("empty:\n%s", describe(list))
 	}
 	work := filepath.Join(t.TempDir(), "w")
@@ -224,7 +224,7 @@ func TestCheckStockRepository(t *testing.T) {
 	git(t, work, "add", ".")
 	git(t, work, "commit", "-qm", "one")
 	git(t, work, "push", "-q", "origin", "HEAD:trunk")
-	if list := runCheck(t, dir, CheckOptions{Deep: true}); len(list) != 1 || !hasFinding(list, tiers.Note, "not a volume yet") {
+	if list := runCheck(t, dir, CheckOptions{Deep: true}); len(list) != 1 || !hasFinding(list, cold.Note, "not a volume yet") {
 		t.Errorf("one commit:\n%s", describe(list))
 	}
 	git(t, work, "clone", "-q", "--bare", "--depth=1", "file://"+dir, work+".shallow")
@@ -265,7 +265,7 @@ func TestCheckFindsRisk(t *testing.T) {
 		{"risk", "gc.auto = 0"}, {"risk", "refs/heads/elsewhere", "HEAD"}, {"risk", "the last 1 commit is not on the remote", "/srv/remote.git"},
 		{"risk", "main.lock"}, {"note", "keep file"}, {"note", "temporary file"}, {"note", "1 commit behind the branch"},
 	} {
-		if !hasFinding(list, tiers.Severity(want[0]), want[1:]...) {
+		if !hasFinding(list, cold.Severity(want[0]), want[1:]...) {
 			t.Errorf("not found: %q", want)
 		}
 	}
@@ -278,7 +278,7 @@ func TestCheckFindsRisk(t *testing.T) {
 	remove(t, lock)
 	git(t, v.dir, "update-ref", "refs/heads/main", v.first.String())
 	list = runCheck(t, v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip})
-	if !hasFinding(list, tiers.Risk, "does not follow the commit that warm is of") {
+	if !hasFinding(list, cold.Risk, "does not follow the commit that warm is of") {
 		t.Errorf("a branch that was moved back:\n%s", describe(list))
 	}
 }
@@ -305,7 +305,7 @@ func TestCheckAnotherCopy(t *testing.T) {
 	}
 	putFile(t, v.loose(id), string(copied))
 	list := runCheck(t, v.dir, CheckOptions{Deep: true})
-	if !hasFinding(list, tiers.Damaged, "another copy is good", s) || hasFinding(list, tiers.Damaged, "a/b/new") {
+	if !hasFinding(list, cold.Damaged, "another copy is good", s) || hasFinding(list, cold.Damaged, "a/b/new") {
 		t.Error(describe(list))
 	}
 }
@@ -325,8 +325,8 @@ func TestCheckSame(t *testing.T) {
 	flipped := bytes.Clone(data)
 	flipped[2<<20] ^= 1
 	for _, f := range []struct {
-		c    tiers.Content
-		id   tiers.ID
+		c    cold.Content
+		id   cold.ID
 		want bool
 	}{
 		{content(data), blobID(t, string(data)), true},
@@ -341,7 +341,7 @@ func TestCheckSame(t *testing.T) {
 			t.Errorf("%s: %v, %v", f.id, same, err)
 		}
 	}
-	if _, err := c.Same(t.Context(), v.id("main:big"), sized{content(data[1:]), 3 << 20}); !errors.Is(err, tiers.ErrSizeChanged) {
+	if _, err := c.Same(t.Context(), v.id("main:big"), sized{content(data[1:]), 3 << 20}); !errors.Is(err, cold.ErrSizeChanged) {
 		t.Errorf("a file that became shorter: %v", err)
 	}
 }

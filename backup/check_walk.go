@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // objectWalk goes through all that references reach and reports what is missing or damaged, each object once.
@@ -16,9 +16,9 @@ type objectWalk struct {
 	c       *Checker
 	ctx     context.Context
 	marks   *odb.Marks
-	shallow map[tiers.ID]bool
+	shallow map[cold.ID]bool
 	partial bool // missing blobs are promised by the remote
-	commit  tiers.ID
+	commit  cold.ID
 	absent  int // promised objects that are not here
 	// told hears of lost objects instead of CheckOptions.Found; nil: nobody.
 	told func(lostObject, error)
@@ -28,7 +28,7 @@ func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
 	w := &objectWalk{c: c, ctx: ctx, partial: c.db.IsPartial()}
 	var err error
 	if w.shallow, err = c.db.Shallow(); err != nil {
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: err.Error(), Where: "shallow", Do: "fetch the history anew"})
+		c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Where: "shallow", Do: "fetch the history anew"})
 	}
 	w.marks, err = c.db.NewMarks()
 	return w, err
@@ -36,7 +36,7 @@ func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
 
 // history walks what the references reach: with Deep all of it, else the tips of main and of the live branch that follows it.
 func (w *objectWalk) history(states []odb.RefState) error {
-	var tips []tiers.ID
+	var tips []cold.ID
 	if !w.c.tipID.IsZero() {
 		tips = append(tips, w.c.tipID)
 	}
@@ -49,7 +49,7 @@ func (w *objectWalk) history(states []odb.RefState) error {
 				tips = append(tips, s.ID)
 			}
 		}
-		for _, id := range []tiers.ID{w.c.o.Head, w.c.o.Origin} {
+		for _, id := range []cold.ID{w.c.o.Head, w.c.o.Origin} {
 			if !id.IsZero() && w.c.db.Has(id) {
 				tips = append(tips, id)
 			}
@@ -61,16 +61,16 @@ func (w *objectWalk) history(states []odb.RefState) error {
 		}
 	}
 	if w.absent > 0 {
-		w.c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("%d objects are not here, the remote has promised them (a partial clone)", w.absent)})
+		w.c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%d objects are not here, the remote has promised them (a partial clone)", w.absent)})
 	}
 	if n := len(w.c.lost) - maxLostFindings; n > 0 {
-		w.c.found(tiers.Finding{Severity: tiers.Damaged, What: fmt.Sprintf("%d more objects are missing or damaged", n), Do: doRepair})
+		w.c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more objects are missing or damaged", n), Do: doRepair})
 	}
 	return nil
 }
 
 // top walks what a reference points to: a commit, or a tag of anything.
-func (w *objectWalk) top(id tiers.ID) error {
+func (w *objectWalk) top(id cold.ID) error {
 	for range 16 { // tags of tags
 		t, _, err := w.c.db.Stat(id)
 		switch {
@@ -96,18 +96,18 @@ func (w *objectWalk) top(id tiers.ID) error {
 }
 
 // tagged is the object that an annotated tag names.
-func tagged(data []byte) (tiers.ID, error) {
+func tagged(data []byte) (cold.ID, error) {
 	line, _, _ := strings.Cut(string(data), "\n")
 	hex, ok := strings.CutPrefix(line, "object ")
 	if !ok {
-		return tiers.ID{}, fmt.Errorf("%w: tag without object", tiers.ErrCorrupt)
+		return cold.ID{}, fmt.Errorf("%w: tag without object", cold.ErrCorrupt)
 	}
-	return tiers.ParseID(hex)
+	return cold.ParseID(hex)
 }
 
 // commits walks a commit and, with Deep, its ancestors.
-func (w *objectWalk) commits(tip tiers.ID) error {
-	queue := []tiers.ID{tip}
+func (w *objectWalk) commits(tip cold.ID) error {
+	queue := []cold.ID{tip}
 	for len(queue) > 0 {
 		if err := w.ctx.Err(); err != nil {
 			return err
@@ -140,15 +140,15 @@ func (w *objectWalk) commits(tip tiers.ID) error {
 const moreDepth = 2 + maxLevels + 1
 
 // tree walks a tree; at is its path in stored names.
-func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
+func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 	if id == odb.EmptyTree || !w.marks.Add(id) {
 		return nil
 	}
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if err := tiers.TooDeepToWalk(at, depth-moreDepth); err != nil {
-		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: %w", tiers.ErrCorrupt, err))
+	if err := cold.TooDeepToWalk(at, depth-moreDepth); err != nil {
+		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: %w", cold.ErrCorrupt, err))
 	}
 	var p problems
 	entries, err := readTree(w.c.db, id, &p)
@@ -156,7 +156,7 @@ func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
 		return w.lose(id, odb.Tree, at, err)
 	}
 	for _, err := range p.list {
-		w.c.found(tiers.Finding{Severity: tiers.Damaged, What: err.Error(), Path: truePath(at), Commit: w.commit.String(), Object: id.String(),
+		w.c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Path: truePath(at), Commit: w.commit.String(), Object: id.String(),
 			Do: "git refuses such a tree; commit the directory anew"})
 	}
 	for _, e := range entries {
@@ -173,9 +173,9 @@ func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
 			}
 			err := error(nil)
 			if w.c.hopeless[e.ID] {
-				err = fmt.Errorf("%w: its bytes do not match", tiers.ErrCorrupt)
+				err = fmt.Errorf("%w: its bytes do not match", cold.ErrCorrupt)
 			} else if !w.c.db.Has(e.ID) {
-				err = tiers.ErrMissing
+				err = cold.ErrMissing
 			}
 			if err != nil {
 				if err := w.lose(e.ID, odb.Blob, below, err); err != nil {
@@ -188,9 +188,9 @@ func (w *objectWalk) tree(id tiers.ID, at string, depth int) error {
 }
 
 // lose notes an object that cannot be had. A failing disk ends the walk.
-func (w *objectWalk) lose(id tiers.ID, kind odb.Type, at string, err error) error {
+func (w *objectWalk) lose(id cold.ID, kind odb.Type, at string, err error) error {
 	missing := isMissing(err)
-	if !missing && !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) && !errors.Is(err, odb.ErrCollision) {
+	if !missing && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) && !errors.Is(err, odb.ErrCollision) {
 		return err
 	}
 	if w.partial && missing && kind != odb.Commit {
@@ -223,7 +223,7 @@ func (w *objectWalk) lose(id tiers.ID, kind odb.Type, at string, err error) erro
 			do += " and from warm"
 		}
 	}
-	f := tiers.Finding{Severity: tiers.Damaged, What: what, Path: truePath(at), Object: id.String(), Do: do}
+	f := cold.Finding{Severity: cold.Damaged, What: what, Path: truePath(at), Object: id.String(), Do: do}
 	if !w.commit.IsZero() {
 		f.Commit = w.commit.String()
 	}

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // directBytes is the length of a request that is worth being spread over all processors.
@@ -19,14 +19,14 @@ const directBytes = 512 << 10
 // chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away. What a big request wants
 // whole is read straight into it; other chunks are kept, and loaded ahead while reads go forward.
 type chunksAt struct {
-	id   tiers.ID
+	id   cold.ID
 	l    atomic.Pointer[layout]
 	kept keptChunks
 }
 
-var _ tiers.BlobAt = (*chunksAt)(nil)
+var _ cold.BlobAt = (*chunksAt)(nil)
 
-func newChunksAt(db *odb.DB, id tiers.ID, l *layout) *chunksAt {
+func newChunksAt(db *odb.DB, id cold.ID, l *layout) *chunksAt {
 	c := &chunksAt{id: id, kept: keptChunks{db: db}}
 	c.l.Store(l)
 	return c
@@ -65,7 +65,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Data implements tiers.BlobAt.
-func (c *chunksAt) Data(off int64) (tiers.Range, bool, error) {
+func (c *chunksAt) Data(off int64) (cold.Range, bool, error) {
 	r, ok := c.l.Load().data(off)
 	return r, ok, nil
 }

@@ -14,7 +14,7 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Many readers of one open file, each in an order of its own: chunks, a blob that is kept, and one that is streamed.
@@ -23,16 +23,16 @@ func TestOpenAtConcurrently(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	data := noise(40, 50*minChunk+9)
 	v := openVolume(t, dir, Options{})
-	big, _ := v.store(content(data), tiers.Base{})
+	big, _ := v.store(content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
-	chunks, _ := v.store(content(data), tiers.Base{})
-	small, _ := v.store(content(data[:testThreshold]), tiers.Base{})
+	chunks, _ := v.store(content(data), cold.Base{})
+	small, _ := v.store(content(data[:testThreshold]), cold.Base{})
 	reads := effort.Count(t, 30, 2000)
 	for name, c := range map[string]struct {
-		id   tiers.ID
+		id   cold.ID
 		data []byte
 		n    int
 	}{"chunks": {chunks, data, reads}, "kept": {small, data[:testThreshold], reads}, "streamed": {big, data, max(reads/10, 1)}} {
@@ -81,7 +81,7 @@ func TestOpenAtConcurrently(t *testing.T) {
 func TestOpenAtTouchesLittle(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(41, 20*minChunk)
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	tree, err := loadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +107,7 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 		}
 	}
 	n, err := at.ReadAt(p, 9*minChunk-50)
-	if n != 50 || !errors.Is(err, tiers.ErrMissing) || !strings.Contains(err.Error(), "00000009") {
+	if n != 50 || !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), "00000009") {
 		t.Errorf("over a missing chunk: %d, %v", n, err)
 	}
 	v.object("blob", data[9*minChunk:10*minChunk])
@@ -121,7 +121,7 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(42, 20*minChunk)
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	tree, err := loadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	for _, c := range []struct {
 		off, end int
 		want     error
-	}{{0, 5, tiers.ErrCorrupt}, {6, 9, tiers.ErrMissing}, {10, 13, tiers.ErrMissing}} {
+	}{{0, 5, cold.ErrCorrupt}, {6, 9, cold.ErrMissing}, {10, 13, cold.ErrMissing}} {
 		for _, shift := range []int{0, 7} {
 			off := c.off*minChunk + shift
 			n, err := at.ReadAt(p[off:], int64(off))
@@ -172,7 +172,7 @@ func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(44, 60*minChunk+5)
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	tree, err := loadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestOpenAtForward(t *testing.T) {
 		want := data[off:min(off+step, len(data))]
 		n, err := at.ReadAt(p, int64(off))
 		if bad := 40 * minChunk; !failed && off+step > bad {
-			if failed = true; n != bad-off || !errors.Is(err, tiers.ErrMissing) || !bytes.Equal(p[:n], data[off:bad]) {
+			if failed = true; n != bad-off || !errors.Is(err, cold.ErrMissing) || !bytes.Equal(p[:n], data[off:bad]) {
 				t.Fatalf("at %d: %d, %v", off, n, err)
 			}
 			v.object("blob", data[bad:bad+minChunk])
@@ -227,14 +227,14 @@ func TestStoreChunksConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, k := range f.kids {
 		wg.Go(func() {
-			var base tiers.Base
+			var base cold.Base
 			for range 3 {
 				id, err := x.PutFile(t.Context(), content(k.data), base)
 				if err != nil {
 					t.Error(err)
 				}
 				k.ID = id
-				base = tiers.Base{ID: id, Known: true}
+				base = cold.Base{ID: id, Known: true}
 			}
 		})
 	}
@@ -242,7 +242,7 @@ func TestStoreChunksConcurrently(t *testing.T) {
 	if err := putDirs(t.Context(), x, f, true); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := x.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); err != nil {
+	if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
 		t.Fatal(err)
 	}
 	compareTrees(t, v.read(v.headSnapshot()), f)
@@ -256,15 +256,15 @@ func TestPushChunks(t *testing.T) {
 	git(t, ".", "init", "-q", "--bare", "-b", "main", remote)
 	v := newVolume(t, Options{ChunkThreshold: testThreshold, Source: remote})
 	data := noise(60, 40*minChunk)
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	if err := v.Push(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	old := v.headSnapshot().Info().ID
 	data[17*minChunk] ^= 1
-	v.store(content(data), tiers.Base{ID: id})
+	v.store(content(data), cold.Base{ID: id})
 	tip := v.headSnapshot().Info().ID
-	ids, err := v.collect(t.Context(), []tiers.ID{tip}, old)
+	ids, err := v.collect(t.Context(), []cold.ID{tip}, old)
 	if err != nil {
 		t.Fatal(err)
 	}

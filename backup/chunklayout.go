@@ -7,7 +7,7 @@ import (
 	"sort"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // layout says where in a file its chunks lie. It is immutable.
@@ -46,9 +46,9 @@ func (c *chunkTree) measure(ctx context.Context, db store) (l *layout, problem, 
 		case err != nil:
 			return nil, nil, fmt.Errorf("chunk %0*d: %w", chunkName, r.n, err)
 		case kind != odb.Blob:
-			return nil, nil, fmt.Errorf("chunk %0*d: %w: object %s is a %s", chunkName, r.n, tiers.ErrCorrupt, r.id, kind)
+			return nil, nil, fmt.Errorf("chunk %0*d: %w: object %s is a %s", chunkName, r.n, cold.ErrCorrupt, r.id, kind)
 		case n > maxLong:
-			return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d", chunkName, r.n, tiers.ErrCorrupt, n, c.chunk)
+			return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d", chunkName, r.n, cold.ErrCorrupt, n, c.chunk)
 		}
 		l.parts[i] = chunkPart{sum, n}
 		sum += n
@@ -73,7 +73,7 @@ func (c *chunkTree) measure(ctx context.Context, db store) (l *layout, problem, 
 	}
 	if long >= 0 {
 		return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d and chunks missing", chunkName, c.refs[long].n,
-			tiers.ErrCorrupt, l.parts[long].length, c.chunk)
+			cold.ErrCorrupt, l.parts[long].length, c.chunk)
 	}
 	for i, r := range c.refs {
 		l.parts[i].off = int64(r.n) * c.chunk
@@ -124,7 +124,7 @@ func (l *layout) from(off int64) int {
 }
 
 // data is the first range of chunks without a hole between them that ends behind off; ok is false where there is none.
-func (l *layout) data(off int64) (r tiers.Range, ok bool) {
+func (l *layout) data(off int64) (r cold.Range, ok bool) {
 	at := l.from(max(off, 0))
 	if at == len(l.refs) {
 		return r, false
@@ -138,14 +138,14 @@ func (l *layout) data(off int64) (r tiers.Range, ok bool) {
 		}
 		end += n
 	}
-	return tiers.Range{Off: start, End: end}, true
+	return cold.Range{Off: start, End: end}, true
 }
 
 // openLayout reads a chunk tree whose file has size bytes by the metadata (negative: not known).
-func openLayout(ctx context.Context, db store, id tiers.ID, size int64) (*layout, error) {
+func openLayout(ctx context.Context, db store, id cold.ID, size int64) (*layout, error) {
 	c, err := loadChunks(db, id)
 	if errors.Is(err, errNotChunks) {
-		return nil, fmt.Errorf("object %s: %w: is a directory, not a file", id, tiers.ErrCorrupt)
+		return nil, fmt.Errorf("object %s: %w: is a directory, not a file", id, cold.ErrCorrupt)
 	}
 	if err != nil {
 		return nil, err
@@ -157,7 +157,7 @@ func openLayout(ctx context.Context, db store, id tiers.ID, size int64) (*layout
 }
 
 // measured is the layout by the chunks' lengths. It has to be size bytes long unless that is negative.
-func measured(ctx context.Context, db store, id tiers.ID, c *chunkTree, size int64) (*layout, error) {
+func measured(ctx context.Context, db store, id cold.ID, c *chunkTree, size int64) (*layout, error) {
 	l, _, err := c.measure(ctx, db)
 	if err != nil {
 		return nil, fmt.Errorf("chunk tree %s: %w", id, err)
@@ -168,6 +168,6 @@ func measured(ctx context.Context, db store, id tiers.ID, c *chunkTree, size int
 	return l, nil
 }
 
-func wrongSize(id tiers.ID, got, want int64) error {
-	return fmt.Errorf("object %s: %w: %d bytes, expected %d", id, tiers.ErrCorrupt, got, want)
+func wrongSize(id cold.ID, got, want int64) error {
+	return fmt.Errorf("object %s: %w: %d bytes, expected %d", id, cold.ErrCorrupt, got, want)
 }

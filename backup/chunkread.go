@@ -8,13 +8,13 @@ import (
 	"io/fs"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // chunkReader streams a file that is a tree of chunks. It is for one goroutine.
 type chunkReader struct {
 	db     *odb.DB
-	id     tiers.ID
+	id     cold.ID
 	l      *layout
 	pos    int64
 	at     int             // the chunk that pos is in or before
@@ -22,7 +22,7 @@ type chunkReader struct {
 	closed bool
 }
 
-var _ tiers.Blob = (*chunkReader)(nil)
+var _ cold.Blob = (*chunkReader)(nil)
 
 func (r *chunkReader) Size() int64 { return r.l.size }
 
@@ -103,14 +103,14 @@ func (r *chunkReader) open() error {
 }
 
 // remeasure is the layout after a chunk was found to have another length than l says.
-func (l *layout) remeasure(db store, id tiers.ID) (*layout, error) {
+func (l *layout) remeasure(db store, id cold.ID) (*layout, error) {
 	if l.parts != nil {
-		return nil, fmt.Errorf("chunk tree %s: %w: the length of a chunk changes", id, tiers.ErrCorrupt)
+		return nil, fmt.Errorf("chunk tree %s: %w: the length of a chunk changes", id, cold.ErrCorrupt)
 	}
 	return measured(context.Background(), db, id, l.chunkTree, l.size)
 }
 
-func chunkError(id tiers.ID, n uint32, err error) error {
+func chunkError(id cold.ID, n uint32, err error) error {
 	return fmt.Errorf("object %s, chunk %0*d: %w", id, chunkName, n, err)
 }
 

@@ -9,7 +9,7 @@ import (
 	"strconv"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Big files (FORMAT.md section 4).
@@ -38,13 +38,13 @@ var errNotChunks = errors.New("is not a chunk tree")
 // chunkRef is one chunk of a file.
 type chunkRef struct {
 	n  uint32
-	id tiers.ID
+	id cold.ID
 }
 
 // chunkTree is a file's content as a tree of chunks says it. It is immutable but for whole.
 type chunkTree struct {
-	size, chunk int64    // as chunksName says
-	info        tiers.ID // the blob chunksName
+	size, chunk int64   // as chunksName says
+	info        cold.ID // the blob chunksName
 	refs        []chunkRef
 	whole       bool // all chunks are known to be there, of the lengths that size and chunk give
 }
@@ -89,10 +89,10 @@ func chunkCount(size, chunk int64) int64 {
 func (c *chunkTree) length(n int64) int64 { return max(min(c.chunk, c.size-n*c.chunk), 0) }
 
 // find gives the id of chunk n; false where it is a hole.
-func (c *chunkTree) find(n int64) (tiers.ID, bool) {
+func (c *chunkTree) find(n int64) (cold.ID, bool) {
 	at, ok := slices.BinarySearchFunc(c.refs, n, func(r chunkRef, n int64) int { return cmp.Compare(int64(r.n), n) })
 	if !ok {
-		return tiers.ID{}, false
+		return cold.ID{}, false
 	}
 	return c.refs[at].id, true
 }
@@ -138,13 +138,13 @@ func decodeChunksInfo(data []byte) (size, chunk int64, err error) {
 
 // encode makes the git tree.
 func (c *chunkTree) encode() ([]byte, error) {
-	const entry = len("100644 ") + chunkName + 1 + len(tiers.ID{})
+	const entry = len("100644 ") + chunkName + 1 + len(cold.ID{})
 	size := (len(c.refs)+1)*entry + len(chunksName)
 	if size > maxTreeBlob {
 		return nil, tooMuch("a file of %d chunks of %d bytes", len(c.refs), c.chunk)
 	}
 	b := make([]byte, 0, size)
-	add := func(name []byte, id tiers.ID) {
+	add := func(name []byte, id cold.ID) {
 		b = append(b, "100644 "...)
 		b = append(b, name...)
 		b = append(b, 0)
@@ -159,7 +159,7 @@ func (c *chunkTree) encode() ([]byte, error) {
 }
 
 // loadChunks reads a tree of chunks; errNotChunks where it is a directory, tiers.ErrCorrupt where it is neither.
-func loadChunks(db objects, id tiers.ID) (*chunkTree, error) {
+func loadChunks(db objects, id cold.ID) (*chunkTree, error) {
 	if id == odb.EmptyTree {
 		return nil, fmt.Errorf("tree %s: %w", id, errNotChunks)
 	}
@@ -178,23 +178,23 @@ func loadChunks(db objects, id tiers.ID) (*chunkTree, error) {
 	case bad != nil:
 		return nil, fmt.Errorf("chunk tree %s: %w", id, bad)
 	case entries[at].Mode != odb.ModeFile && entries[at].Mode != odb.ModeExec:
-		return nil, fmt.Errorf("chunk tree %s: %w: %s has the mode %o", id, tiers.ErrCorrupt, chunksName, entries[at].Mode)
+		return nil, fmt.Errorf("chunk tree %s: %w: %s has the mode %o", id, cold.ErrCorrupt, chunksName, entries[at].Mode)
 	}
 	c := &chunkTree{info: entries[at].ID}
 	data, err := db.Read(c.info, odb.Blob, maxChunksInfo)
 	if err == nil {
 		if c.size, c.chunk, err = decodeChunksInfo(data); err != nil {
-			err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+			err = fmt.Errorf("%w: %w", cold.ErrCorrupt, err)
 		}
 	}
 	if errors.Is(err, odb.ErrTooLarge) {
-		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+		err = fmt.Errorf("%w: %w", cold.ErrCorrupt, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("chunk tree %s: %s: %w", id, chunksName, err)
 	}
 	if err := c.setRefs(entries); err != nil {
-		return nil, fmt.Errorf("chunk tree %s: %w: %w", id, tiers.ErrCorrupt, err)
+		return nil, fmt.Errorf("chunk tree %s: %w: %w", id, cold.ErrCorrupt, err)
 	}
 	return c, nil
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sync"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // testThreshold makes files of a few chunks big.
@@ -37,7 +37,7 @@ type holed struct {
 // readLog is what was read of content.
 type readLog struct {
 	sync.Mutex
-	list []tiers.Range
+	list []cold.Range
 }
 
 func (h holed) Size() int64 { return h.size }
@@ -45,7 +45,7 @@ func (h holed) Size() int64 { return h.size }
 func (h holed) ReadAt(p []byte, off int64) (int, error) {
 	if h.reads != nil {
 		h.reads.Lock()
-		h.reads.list = append(h.reads.list, tiers.Range{Off: off, End: off + int64(len(p))})
+		h.reads.list = append(h.reads.list, cold.Range{Off: off, End: off + int64(len(p))})
 		h.reads.Unlock()
 	}
 	n := int(min(int64(len(p)), max(h.size-off, 0)))
@@ -65,11 +65,11 @@ func (h holed) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-func (h holed) Data(off int64) (r tiers.Range, ok bool, err error) {
+func (h holed) Data(off int64) (r cold.Range, ok bool, err error) {
 	for at, data := range h.parts {
 		end := at + int64(len(data))
 		if end > off && (!ok || at < r.Off) {
-			r, ok = tiers.Range{Off: at, End: end}, true
+			r, ok = cold.Range{Off: at, End: end}, true
 		}
 	}
 	return r, ok, nil
@@ -82,7 +82,7 @@ func (h holed) bytes() []byte {
 }
 
 // store commits a volume of one file, stored from base, and gives its id and how many objects its pack got.
-func (v *testVolume) store(c tiers.Content, base tiers.Base) (id tiers.ID, objects int) {
+func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects int) {
 	v.t.Helper()
 	ctx := v.t.Context()
 	x, err := v.Begin(ctx)
@@ -94,26 +94,26 @@ func (v *testVolume) store(c tiers.Content, base tiers.Base) (id tiers.ID, objec
 		v.t.Fatal(err)
 	}
 	objects = txLen(v.t, x)
-	e := tiers.Entry{Name: "f", Kind: tiers.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
-	root, err := x.PutDir(ctx, tiers.DirID{}, true, &tiers.Root{Entry: newDir(0o755).Entry}, []tiers.Entry{e}, nil)
+	e := cold.Entry{Name: "f", Kind: cold.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
+	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: newDir(0o755).Entry}, []cold.Entry{e}, nil)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	if _, err := x.Commit(ctx, tiers.CommitOptions{Root: root}); err != nil {
+	if _, err := x.Commit(ctx, cold.CommitOptions{Root: root}); err != nil {
 		v.t.Fatal(err)
 	}
 	return id, objects
 }
 
 // entry is the only file's entry as the last commit has it.
-func (v *testVolume) entry(name string) tiers.Entry {
+func (v *testVolume) entry(name string) cold.Entry {
 	v.t.Helper()
 	s := v.headSnapshot()
 	l, err := s.ReadDir(v.t.Context(), rootOf(s))
 	if err != nil || len(l.Problems) > 0 {
 		v.t.Fatal(err, l.Problems)
 	}
-	at := slices.IndexFunc(l.Entries, func(e tiers.Entry) bool { return e.Name == name })
+	at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == name })
 	if at < 0 {
 		v.t.Fatalf("no %q in %+v", name, l.Entries)
 	}
@@ -124,7 +124,7 @@ func (v *testVolume) entry(name string) tiers.Entry {
 func (v *testVolume) checkFile(want []byte) {
 	v.t.Helper()
 	e := v.entry("f")
-	if e.Size != int64(len(want)) || e.Kind != tiers.KindFile || e.Mode != 0o755 {
+	if e.Size != int64(len(want)) || e.Kind != cold.KindFile || e.Mode != 0o755 {
 		v.t.Errorf("entry %+v, want %d bytes", e, len(want))
 	}
 	if got := v.content(e.ID, e.Size); !bytes.Equal(got, want) {
@@ -134,7 +134,7 @@ func (v *testVolume) checkFile(want []byte) {
 		v.t.Error("content of unknown size differs")
 	}
 	for _, size := range []int64{e.Size + 1, e.Size - 1} {
-		if b, err := v.Open(v.t.Context(), e.ID, size); size >= 0 && !errors.Is(err, tiers.ErrCorrupt) {
+		if b, err := v.Open(v.t.Context(), e.ID, size); size >= 0 && !errors.Is(err, cold.ErrCorrupt) {
 			v.t.Errorf("opened with %d bytes of %d: %v, %v", size, e.Size, b, err)
 		}
 	}
@@ -145,7 +145,7 @@ func (v *testVolume) checkFile(want []byte) {
 }
 
 // checkAt reads parts of a file in an order of no kind.
-func (v *testVolume) checkAt(e tiers.Entry, want []byte) {
+func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 	v.t.Helper()
 	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
 	if err != nil {
@@ -178,7 +178,7 @@ func (v *testVolume) checkAt(e tiers.Entry, want []byte) {
 }
 
 // holes gives where a stream has its holes, by SkipHole.
-func (v *testVolume) holes(e tiers.Entry) (holes []tiers.Range, data []byte) {
+func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 	v.t.Helper()
 	b, err := v.Open(v.t.Context(), e.ID, e.Size)
 	if err != nil {
@@ -189,7 +189,7 @@ func (v *testVolume) holes(e tiers.Entry) (holes []tiers.Range, data []byte) {
 	buf := make([]byte, 10<<10)
 	for {
 		if n := b.SkipHole(); n > 0 {
-			holes = append(holes, tiers.Range{Off: pos, End: pos + n})
+			holes = append(holes, cold.Range{Off: pos, End: pos + n})
 			pos += n
 			if b.SkipHole() != 0 {
 				v.t.Error("a hole behind a hole")
@@ -215,7 +215,7 @@ func (v *testVolume) holes(e tiers.Entry) (holes []tiers.Range, data []byte) {
 }
 
 // dataHoles gives where a file has its holes, by Data.
-func (v *testVolume) dataHoles(e tiers.Entry) (holes []tiers.Range) {
+func (v *testVolume) dataHoles(e cold.Entry) (holes []cold.Range) {
 	v.t.Helper()
 	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
 	if err != nil {
@@ -228,13 +228,13 @@ func (v *testVolume) dataHoles(e tiers.Entry) (holes []tiers.Range) {
 			v.t.Fatal(err)
 		}
 		if !ok {
-			return append(holes, tiers.Range{Off: pos, End: e.Size})
+			return append(holes, cold.Range{Off: pos, End: e.Size})
 		}
 		if r.End <= pos || r.End > e.Size || r.Off >= r.End {
 			v.t.Fatalf("Data(%d) = %v", pos, r)
 		}
 		if r.Off > pos {
-			holes = append(holes, tiers.Range{Off: pos, End: r.Off})
+			holes = append(holes, cold.Range{Off: pos, End: r.Off})
 		}
 		if mid := (max(r.Off, pos) + r.End) / 2; mid > pos {
 			if again, ok, err := at.Data(mid); again.End != r.End || again.Off > mid || !ok || err != nil {

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // An edit stores the chunks that changed and the tree, nothing else, and reads no others where it is said what changed.
@@ -14,12 +14,12 @@ func TestChunkEdit(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(4, 64*minChunk+100)
-	id, n := v.store(content(data), tiers.Base{})
+	id, n := v.store(content(data), cold.Base{})
 	if n != 65+2 {
 		t.Errorf("first: %d objects", n)
 	}
 	v.checkFile(data)
-	if again, n := v.store(content(data), tiers.Base{ID: id}); n != 0 || again != id {
+	if again, n := v.store(content(data), cold.Base{ID: id}); n != 0 || again != id {
 		t.Errorf("unchanged: %d objects", n)
 	}
 	for _, c := range []struct {
@@ -39,7 +39,7 @@ func TestChunkEdit(t *testing.T) {
 	} {
 		old := slices.Clone(data)
 		c.change()
-		base := tiers.Base{ID: id, Known: c.known}
+		base := cold.Base{ID: id, Known: c.known}
 		var reads readLog
 		for i := range max(len(old), len(data)) {
 			if i < len(old) && i < len(data) && old[i] == data[i] {
@@ -48,7 +48,7 @@ func TestChunkEdit(t *testing.T) {
 			if k := len(base.Changed) - 1; k >= 0 && base.Changed[k].End == int64(i) {
 				base.Changed[k].End++
 			} else {
-				base.Changed = append(base.Changed, tiers.Range{Off: int64(i), End: int64(i) + 1})
+				base.Changed = append(base.Changed, cold.Range{Off: int64(i), End: int64(i) + 1})
 			}
 		}
 		now, n := v.store(holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}, base)

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestChunkSize(t *testing.T) {
@@ -47,7 +47,7 @@ func TestChunkBorders(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(1, 9*minChunk)
-	var base tiers.ID
+	var base cold.ID
 	for _, c := range []struct {
 		size  int
 		chunk bool
@@ -56,7 +56,7 @@ func TestChunkBorders(t *testing.T) {
 		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false}, {6 * minChunk, true}, {6*minChunk + 1, true},
 		{6*minChunk - 1, true}, {9 * minChunk, true}, {1, false},
 	} {
-		id, _ := v.store(content(data[:c.size]), tiers.Base{ID: base})
+		id, _ := v.store(content(data[:c.size]), cold.Base{ID: base})
 		kind, _, err := v.db.Stat(id)
 		if err != nil || (kind == odb.Tree) != c.chunk {
 			t.Errorf("%d bytes: a %v, %v", c.size, kind, err)
@@ -73,10 +73,10 @@ func TestChunkGrowth(t *testing.T) {
 	const small = maxGrowth * wantChunks * minChunk // 2 GiB, of which nearly all is a hole
 	part := noise(2, 100)
 	h := holed{size: small, parts: map[int64][]byte{0: part, small - 100: part}}
-	id, _ := v.store(holed{size: 1 << 20, parts: map[int64][]byte{0: part}}, tiers.Base{})
+	id, _ := v.store(holed{size: 1 << 20, parts: map[int64][]byte{0: part}}, cold.Base{})
 	for _, c := range []struct{ size, chunk int64 }{{small, minChunk}, {small + 1, 1 << 20}} {
 		h.size = c.size
-		id, _ = v.store(h, tiers.Base{ID: id})
+		id, _ = v.store(h, cold.Base{ID: id})
 		tree, err := loadChunks(v.db, id)
 		if err != nil || tree.chunk != c.chunk || tree.size != c.size {
 			t.Errorf("%d bytes: %+v, %v", c.size, tree, err)
@@ -100,8 +100,8 @@ func TestChunkHoles(t *testing.T) {
 		v := newVolume(t, Options{ChunkThreshold: testThreshold})
 		var reads readLog
 		h.reads = &reads
-		id, _ := v.store(h, tiers.Base{})
-		var want []tiers.Range
+		id, _ := v.store(h, cold.Base{})
+		var want []cold.Range
 		full := make(map[int64]bool)
 		for at, p := range h.parts {
 			for n := at / c; n*c < at+int64(len(p)); n++ {
@@ -114,7 +114,7 @@ func TestChunkHoles(t *testing.T) {
 			case k >= 0 && want[k].End == n*c:
 				want[k].End = min((n+1)*c, h.size)
 			default:
-				want = append(want, tiers.Range{Off: n * c, End: min((n+1)*c, h.size)})
+				want = append(want, cold.Range{Off: n * c, End: min((n+1)*c, h.size)})
 			}
 		}
 		for _, r := range reads.list {
@@ -137,7 +137,7 @@ func TestChunkHoles(t *testing.T) {
 func TestChunkCat(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(5, 20*minChunk+17)
-	v.store(content(data), tiers.Base{})
+	v.store(content(data), cold.Base{})
 	clone := filepath.Join(t.TempDir(), "clone")
 	git(t, ".", "clone", "-q", v.dir, clone)
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", "cat f/*")
@@ -157,7 +157,7 @@ func TestChunkedChmod(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	v := openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	data := noise(6, 6*minChunk)
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -170,15 +170,15 @@ func TestChunkedChmod(t *testing.T) {
 		defer x.Abort()
 		base := rootOf(x.Base())
 		if i == 2 {
-			base = tiers.DirID{} // nothing to find the tree's type in
+			base = cold.DirID{} // nothing to find the tree's type in
 		}
 		name := []string{"f", "f", "g"}[i]
-		e := tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
-		root, err := x.PutDir(t.Context(), base, full, &tiers.Root{Entry: newDir(0o755).Entry}, []tiers.Entry{e}, nil)
+		e := cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
+		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: newDir(0o755).Entry}, []cold.Entry{e}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := x.Commit(t.Context(), tiers.CommitOptions{Root: root}); err != nil {
+		if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: root}); err != nil {
 			t.Fatal(err)
 		}
 		if got := v.entry(name); got.Mode != e.Mode || got.ID != id || got.Size != e.Size {
@@ -189,7 +189,7 @@ func TestChunkedChmod(t *testing.T) {
 		}
 	}
 	// Between half of the new threshold and the whole it would stay in chunks; it is far below.
-	if now, _ := v.store(content(data), tiers.Base{ID: id, Known: true}); now != blobID(t, string(data)) {
+	if now, _ := v.store(content(data), cold.Base{ID: id, Known: true}); now != blobID(t, string(data)) {
 		t.Errorf("stored as %s", now)
 	}
 }
@@ -200,14 +200,14 @@ func TestChunksOfOldVolume(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	data := noise(7, 30*minChunk)
 	v := openVolume(t, dir, Options{})
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	v.checkFile(data)
 	data[5] ^= 1
-	now, n := v.store(content(data), tiers.Base{ID: id, Known: true, Changed: []tiers.Range{{Off: 5, End: 6}}})
+	now, n := v.store(content(data), cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 5, End: 6}}})
 	if kind, _, err := v.db.Stat(now); err != nil || kind != odb.Tree || n != 32 {
 		t.Errorf("%d objects, a %v, %v", n, kind, err)
 	}
@@ -223,7 +223,7 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 	}
 	defer x.Abort()
 	data := noise(8, 16*minChunk)
-	id, err := x.PutFile(t.Context(), content(data), tiers.Base{})
+	id, err := x.PutFile(t.Context(), content(data), cold.Base{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 	data[3*minChunk] ^= 1
 	var reads readLog
 	h := holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}
-	again, err := x.PutFile(t.Context(), h, tiers.Base{ID: id, Known: true, Changed: []tiers.Range{{Off: 3 * minChunk, End: 3*minChunk + 1}}})
+	again, err := x.PutFile(t.Context(), h, cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 3 * minChunk, End: 3*minChunk + 1}}})
 	if err != nil || again == id || txLen(t, x) != n+2 || len(reads.list) != 2 {
 		t.Errorf("%v, %d more objects, %d reads", err, txLen(t, x)-n, len(reads.list))
 	}
@@ -242,7 +242,7 @@ func TestChunksOfDamagedBase(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := noise(9, 16*minChunk)
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	tree, err := loadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestChunksOfDamagedBase(t *testing.T) {
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if now, n := v.store(content(data), tiers.Base{ID: id, Known: true}); now != id || n != 1 {
+	if now, n := v.store(content(data), cold.Base{ID: id, Known: true}); now != id || n != 1 {
 		t.Errorf("%d objects stored of one that is missing", n)
 	}
 	v.checkFile(data)
@@ -261,7 +261,7 @@ func TestChunksOfDamagedBase(t *testing.T) {
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := v.store(content(data), tiers.Base{ID: id, Known: true}); now != id {
+	if now, _ := v.store(content(data), cold.Base{ID: id, Known: true}); now != id {
 		t.Errorf("stored as %s", now)
 	}
 	v.checkFile(data)
@@ -275,37 +275,37 @@ func TestChunkedSizeChanges(t *testing.T) {
 	}
 	defer x.Abort()
 	data := noise(10, 8*minChunk+10)
-	id, err := x.PutFile(t.Context(), content(data), tiers.Base{})
+	id, err := x.PutFile(t.Context(), content(data), cold.Base{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, size := range []int64{8*minChunk + 9, 8*minChunk + 11, 8 * minChunk, 9*minChunk + 1, 20 * minChunk} {
-		for _, c := range []tiers.Content{content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
-			for _, base := range []tiers.Base{{}, {ID: id}, {ID: id, Known: true}} {
-				if _, err := x.PutFile(t.Context(), sized{c, size}, base); !errors.Is(err, tiers.ErrSizeChanged) {
+		for _, c := range []cold.Content{content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
+			for _, base := range []cold.Base{{}, {ID: id}, {ID: id, Known: true}} {
+				if _, err := x.PutFile(t.Context(), sized{c, size}, base); !errors.Is(err, cold.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", len(data), size, err)
 				}
 			}
 		}
 	}
 	bad := errors.New("disk on fire")
-	if _, err := x.PutFile(t.Context(), failing{content(data), bad}, tiers.Base{}); !errors.Is(err, bad) {
+	if _, err := x.PutFile(t.Context(), failing{content(data), bad}, cold.Base{}); !errors.Is(err, bad) {
 		t.Errorf("PutFile = %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := x.PutFile(ctx, content(data), tiers.Base{}); !errors.Is(err, context.Canceled) {
+	if _, err := x.PutFile(ctx, content(data), cold.Base{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("PutFile = %v", err)
 	}
-	var much *tiers.TooMuchError
-	if _, err := x.PutFile(t.Context(), holed{size: 1 << 60}, tiers.Base{}); !errors.As(err, &much) {
+	var much *cold.TooMuchError
+	if _, err := x.PutFile(t.Context(), holed{size: 1 << 60}, cold.Base{}); !errors.As(err, &much) {
 		t.Errorf("PutFile of an exabyte = %v", err)
 	}
 }
 
 // failing is content whose third chunk cannot be read.
 type failing struct {
-	tiers.Content
+	cold.Content
 	err error
 }
 
@@ -322,22 +322,22 @@ func TestDiffOfForms(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	data := noise(70, 30*minChunk)
 	v := openVolume(t, dir, Options{})
-	v.store(content(data), tiers.Base{})
+	v.store(content(data), cold.Base{})
 	blob := v.headSnapshot()
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
-	id, _ := v.store(content(data), tiers.Base{})
+	id, _ := v.store(content(data), cold.Base{})
 	chunks := v.headSnapshot()
 	data[9*minChunk] ^= 1
-	v.store(content(data), tiers.Base{ID: id})
+	v.store(content(data), cold.Base{ID: id})
 	blob, err := v.Snapshot(t.Context(), blob.Info().ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
-		from, to tiers.Snapshot
+		from, to cold.Snapshot
 		want     bool
 	}{{blob, chunks, false}, {chunks, blob, false}, {chunks, v.headSnapshot(), true}, {blob, v.headSnapshot(), true}} {
 		var changes []Change

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -21,20 +21,20 @@ const (
 // chunkCache is what a transaction knows of chunk trees.
 type chunkCache struct {
 	recent []*cachedChunks
-	sizes  map[tiers.ID]int64 // chunk size by tree
+	sizes  map[cold.ID]int64 // chunk size by tree
 }
 
 type cachedChunks struct {
-	id tiers.ID
+	id cold.ID
 	c  *chunkTree
 }
 
 // keepChunks notes a chunk tree that was stored or read.
-func (t *tx) keepChunks(id tiers.ID, c *chunkTree) {
+func (t *tx) keepChunks(id cold.ID, c *chunkTree) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.mu.chunks.sizes == nil {
-		t.mu.chunks.sizes = make(map[tiers.ID]int64)
+		t.mu.chunks.sizes = make(map[cold.ID]int64)
 	}
 	t.mu.chunks.sizes[id] = c.chunk
 	recent := t.mu.chunks.recent
@@ -45,7 +45,7 @@ func (t *tx) keepChunks(id tiers.ID, c *chunkTree) {
 }
 
 // cachedChunks is a chunk tree that keepChunks got lately.
-func (t *tx) cachedChunks(id tiers.ID) *chunkTree {
+func (t *tx) cachedChunks(id cold.ID) *chunkTree {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range t.mu.chunks.recent {
@@ -57,7 +57,7 @@ func (t *tx) cachedChunks(id tiers.ID) *chunkTree {
 }
 
 // loadBaseChunks reads what a file's content was; nil where that is no chunk tree, or damaged.
-func (t *tx) loadBaseChunks(id tiers.ID) *chunkTree {
+func (t *tx) loadBaseChunks(id cold.ID) *chunkTree {
 	if id.IsZero() {
 		return nil
 	}
@@ -76,7 +76,7 @@ func (t *tx) loadBaseChunks(id tiers.ID) *chunkTree {
 
 // chunkSizeIn gives the chunk size of a file's content that is a chunk tree, which this transaction stored or the repository
 // has; 0 for a blob. mode is what the base's tree has with the same id, 0 if that is not known.
-func (t *tx) chunkSizeIn(id tiers.ID, mode uint32) (int64, error) {
+func (t *tx) chunkSizeIn(id cold.ID, mode uint32) (int64, error) {
 	t.mu.Lock()
 	chunk := t.mu.chunks.sizes[id]
 	t.mu.Unlock()
@@ -105,8 +105,8 @@ func (t *tx) chunkSizeIn(id tiers.ID, mode uint32) (int64, error) {
 // chunkStore stores one file as chunks.
 type chunkStore struct {
 	t     *tx
-	f     tiers.Content
-	base  tiers.Base
+	f     cold.Content
+	base  cold.Base
 	old   *chunkTree // nil: nothing is known
 	same  bool       // chunks of old that did not change need not be read
 	now   *chunkTree
@@ -115,10 +115,10 @@ type chunkStore struct {
 }
 
 // storeChunks stores content in chunks of the given size; those that old has at the same place are not stored again.
-func (t *tx) storeChunks(ctx context.Context, f tiers.Content, base tiers.Base, old *chunkTree, chunk int64) (tiers.ID, error) {
+func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, old *chunkTree, chunk int64) (cold.ID, error) {
 	now := &chunkTree{size: f.Size(), chunk: chunk}
 	if n := now.count(); n > maxChunks {
-		return tiers.ID{}, tooMuch("a file of %d bytes", now.size)
+		return cold.ID{}, tooMuch("a file of %d bytes", now.size)
 	}
 	if old != nil && old.chunk != chunk {
 		old = nil
@@ -136,7 +136,7 @@ func (t *tx) storeChunks(ctx context.Context, f tiers.Content, base tiers.Base, 
 		err = checkEnd(f)
 	}
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return s.finish()
 }
@@ -144,7 +144,7 @@ func (t *tx) storeChunks(ctx context.Context, f tiers.Content, base tiers.Base, 
 // walk finds the chunks that are not all hole, and stores those that may have changed.
 func (s *chunkStore) walk(ctx context.Context) error {
 	changed := s.base.Changed
-	var data tiers.Range // the data at or behind the last place asked for
+	var data cold.Range // the data at or behind the last place asked for
 	for n := int64(0); n < s.now.count(); n++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -167,7 +167,7 @@ func (s *chunkStore) walk(ctx context.Context) error {
 				return fmt.Errorf("look for data: %w", err)
 			}
 			if !ok {
-				data = tiers.Range{Off: s.now.size, End: s.now.size}
+				data = cold.Range{Off: s.now.size, End: s.now.size}
 			}
 		}
 		if data.Off >= end {
@@ -176,13 +176,13 @@ func (s *chunkStore) walk(ctx context.Context) error {
 			}
 			continue
 		}
-		at := s.add(n, tiers.ID{})
+		at := s.add(n, cold.ID{})
 		s.group.Go(func() error { return s.store(ctx, n, at) })
 	}
 	return nil
 }
 
-func (s *chunkStore) add(n int64, id tiers.ID) int {
+func (s *chunkStore) add(n int64, id cold.ID) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.now.refs = append(s.now.refs, chunkRef{uint32(n), id})
@@ -205,11 +205,11 @@ func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
 	if err := readExactly(s.f, data, off); err != nil {
 		return err
 	}
-	was, known := tiers.ID{}, false
+	was, known := cold.ID{}, false
 	if s.old != nil {
 		was, known = s.old.find(n)
 	}
-	id, err := s.t.w.PutBlob(data, func(id tiers.ID) bool { return known && id == was && s.t.c.db.Has(id) })
+	id, err := s.t.w.PutBlob(data, func(id cold.ID) bool { return known && id == was && s.t.c.db.Has(id) })
 	if err != nil {
 		return err
 	}
@@ -220,19 +220,19 @@ func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
 }
 
 // readExactly fills p from off; content that ends before is tiers.ErrSizeChanged.
-func readExactly(f tiers.Content, p []byte, off int64) error {
+func readExactly(f cold.Content, p []byte, off int64) error {
 	n, err := f.ReadAt(p, off)
 	switch {
 	case n == len(p):
 		return nil
 	case err == nil, errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: %d bytes, expected %d", tiers.ErrSizeChanged, off+int64(n), f.Size())
+		return fmt.Errorf("%w: %d bytes, expected %d", cold.ErrSizeChanged, off+int64(n), f.Size())
 	}
 	return fmt.Errorf("read content: %w", err)
 }
 
 // checkEnd makes sure that content is as long as it says: a hole at its end is never read.
-func checkEnd(f tiers.Content) error {
+func checkEnd(f cold.Content) error {
 	size := f.Size()
 	var last [2]byte
 	n, err := f.ReadAt(last[:], size-1)
@@ -240,28 +240,28 @@ func checkEnd(f tiers.Content) error {
 	case err != nil && !errors.Is(err, io.EOF):
 		return fmt.Errorf("read content: %w", err)
 	case n != 1:
-		return fmt.Errorf("%w: not the expected %d bytes", tiers.ErrSizeChanged, size)
+		return fmt.Errorf("%w: not the expected %d bytes", cold.ErrSizeChanged, size)
 	}
 	return nil
 }
 
 // finish stores the tree, unless it is the one that the base has.
-func (s *chunkStore) finish() (tiers.ID, error) {
-	known := make(map[tiers.ID]struct{})
+func (s *chunkStore) finish() (cold.ID, error) {
+	known := make(map[cold.ID]struct{})
 	if s.old != nil {
 		known[s.base.ID], known[s.old.info] = struct{}{}, struct{}{}
 	}
 	var err error
 	if s.now.info, err = s.t.putNew(odb.Blob, encodeChunksInfo(s.now.size, s.now.chunk), known); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	data, err := s.now.encode()
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	id, err := s.t.putNew(odb.Tree, data, known)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	s.now.whole = true
 	s.t.keepChunks(id, s.now)

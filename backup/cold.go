@@ -18,7 +18,7 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Options of a Cold. The zero value works.
@@ -96,15 +96,15 @@ type Cold struct {
 		head      *snapshot // the last tip of main that was opened
 		live      *snapshot // and of the live branch
 		chain     chain
-		pushed    tiers.ID
-		notes     map[string]string   // what is wrong with the branches, by what it is about
-		undeleted bool                // the remote does not let live branches be deleted
-		sides     []string            // what Aside says
-		ignored   map[string]tiers.ID // of the remote: live branches that follow nothing
+		pushed    cold.ID
+		notes     map[string]string  // what is wrong with the branches, by what it is about
+		undeleted bool               // the remote does not let live branches be deleted
+		sides     []string           // what Aside says
+		ignored   map[string]cold.ID // of the remote: live branches that follow nothing
 	}
 }
 
-var _ tiers.Cold = (*Cold)(nil)
+var _ cold.Cold = (*Cold)(nil)
 
 // pushJournal is the file in cold.git that notes a push under way.
 const pushJournal = "emberfs_push"
@@ -191,18 +191,18 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 }
 
 // readRef is a reference's value; zero where there is none.
-func (c *Cold) readRef(name string) (tiers.ID, error) {
+func (c *Cold) readRef(name string) (cold.ID, error) {
 	id, err := c.db.Ref(name)
 	if errors.Is(err, odb.ErrNoRef) {
-		return tiers.ID{}, nil
+		return cold.ID{}, nil
 	}
 	if err != nil {
-		return tiers.ID{}, fmt.Errorf("read %s: %w", name, err)
+		return cold.ID{}, fmt.Errorf("read %s: %w", name, err)
 	}
 	return id, nil
 }
 
-func (c *Cold) tip() (tiers.ID, error) { return c.readRef(c.ref) }
+func (c *Cold) tip() (cold.ID, error) { return c.readRef(c.ref) }
 
 // head opens the branch's tip; nil while there is none.
 func (c *Cold) head() (*snapshot, error) {
@@ -228,7 +228,7 @@ func (c *Cold) head() (*snapshot, error) {
 	return s, nil
 }
 
-func (c *Cold) snapshot(id tiers.ID) (*snapshot, error) {
+func (c *Cold) snapshot(id cold.ID) (*snapshot, error) {
 	return openSnapshot(c.db, id, owner{c.o.UID, c.o.GID})
 }
 
@@ -240,7 +240,7 @@ func (c *Cold) VolumeID() string {
 }
 
 // Head implements tiers.Cold.
-func (c *Cold) Head(ctx context.Context) (tiers.Snapshot, error) {
+func (c *Cold) Head(ctx context.Context) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -252,7 +252,7 @@ func (c *Cold) Head(ctx context.Context) (tiers.Snapshot, error) {
 }
 
 // Snapshot implements tiers.Cold.
-func (c *Cold) Snapshot(ctx context.Context, commit tiers.ID) (tiers.Snapshot, error) {
+func (c *Cold) Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func (c *Cold) Snapshot(ctx context.Context, commit tiers.ID) (tiers.Snapshot, e
 }
 
 // Open implements tiers.Cold.
-func (c *Cold) Open(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, error) {
+func (c *Cold) Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -272,7 +272,7 @@ func (c *Cold) Open(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, e
 }
 
 // OpenAt implements tiers.Cold.
-func (c *Cold) OpenAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobAt, error) {
+func (c *Cold) OpenAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -280,12 +280,12 @@ func (c *Cold) OpenAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobA
 }
 
 // Begin implements tiers.Cold. While another Tx is open it waits.
-func (c *Cold) Begin(ctx context.Context) (tiers.Tx, error) {
+func (c *Cold) Begin(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error { return t.onNewest(ctx) })
 }
 
 // BeginLive implements tiers.Cold. While another Tx is open it waits.
-func (c *Cold) BeginLive(ctx context.Context) (tiers.Tx, error) {
+func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error {
 		err := t.onNewest(ctx)
 		t.live = !t.at.main.IsZero() && t.at.taken == nil && t.at.commits < maxLive/2
@@ -294,7 +294,7 @@ func (c *Cold) BeginLive(ctx context.Context) (tiers.Tx, error) {
 }
 
 // BeginAt implements tiers.Cold.
-func (c *Cold) BeginAt(ctx context.Context, base tiers.ID) (tiers.Tx, error) {
+func (c *Cold) BeginAt(ctx context.Context, base cold.ID) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) (err error) {
 		t.at = position{main: base}
 		t.base, err = c.snapshot(base)
@@ -302,7 +302,7 @@ func (c *Cold) BeginAt(ctx context.Context, base tiers.ID) (tiers.Tx, error) {
 	})
 }
 
-func (c *Cold) begin(ctx context.Context, place func(*tx) error) (tiers.Tx, error) {
+func (c *Cold) begin(ctx context.Context, place func(*tx) error) (cold.Tx, error) {
 	select {
 	case c.txs <- struct{}{}:
 	case <-ctx.Done():
@@ -335,16 +335,16 @@ func (c *Cold) endTx() {
 func (c *Cold) HasRemote() bool { return c.remote != nil }
 
 // Pushed implements tiers.Cold.
-func (c *Cold) Pushed() tiers.ID {
+func (c *Cold) Pushed() cold.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.pushed
 }
 
 // Stats implements tiers.Cold.
-func (c *Cold) Stats() tiers.ColdStats {
+func (c *Cold) Stats() cold.ColdStats {
 	packs, objects, bytes := c.db.Stats()
-	s := tiers.ColdStats{Packs: packs, Objects: objects, Bytes: bytes}
+	s := cold.ColdStats{Packs: packs, Objects: objects, Bytes: bytes}
 	for _, err := range c.db.Problems() {
 		s.Problems = append(s.Problems, err.Error())
 	}

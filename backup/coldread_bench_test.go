@@ -11,17 +11,17 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // coldFile is a file in cold.
 type coldFile struct {
-	id   tiers.ID
+	id   cold.ID
 	size int64
 }
 
 // putFiles commits files of the given contents and gives their ids.
-func putFiles(b *testing.B, c *Cold, contents []tiers.Content) []coldFile {
+func putFiles(b *testing.B, c *Cold, contents []cold.Content) []coldFile {
 	b.Helper()
 	ctx := context.Background()
 	tx, err := c.Begin(ctx)
@@ -29,27 +29,27 @@ func putFiles(b *testing.B, c *Cold, contents []tiers.Content) []coldFile {
 		b.Fatal(err)
 	}
 	defer tx.Abort()
-	var base tiers.DirID
+	var base cold.DirID
 	if s := tx.Base(); s != nil {
 		root := s.Root()
 		base = root.Dir()
 	}
-	var entries []tiers.Entry
+	var entries []cold.Entry
 	var files []coldFile
 	for i, content := range contents {
-		id, err := tx.PutFile(ctx, content, tiers.Base{})
+		id, err := tx.PutFile(ctx, content, cold.Base{})
 		if err != nil {
 			b.Fatal(err)
 		}
 		files = append(files, coldFile{id, content.Size()})
-		entries = append(entries, tiers.Entry{Name: fmt.Sprintf("%d-%d", time.Now().UnixNano(), i), Kind: tiers.KindFile, Mode: 0o644, Size: content.Size(), ID: id})
+		entries = append(entries, cold.Entry{Name: fmt.Sprintf("%d-%d", time.Now().UnixNano(), i), Kind: cold.KindFile, Mode: 0o644, Size: content.Size(), ID: id})
 	}
-	root := tiers.Entry{Kind: tiers.KindDir, Mode: 0o755}
-	id, err := tx.PutDir(ctx, base, base == tiers.DirID{}, &tiers.Root{Entry: root}, entries, nil)
+	root := cold.Entry{Kind: cold.KindDir, Mode: 0o755}
+	id, err := tx.PutDir(ctx, base, base == cold.DirID{}, &cold.Root{Entry: root}, entries, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		b.Fatal(err)
 	}
 	return files
@@ -61,7 +61,7 @@ func BenchmarkColdFirstByte(b *testing.B) {
 	rnd := rand.New(rand.NewSource(1))
 	var files []coldFile
 	for range 200 {
-		var contents []tiers.Content
+		var contents []cold.Content
 		for range 20 {
 			p := make([]byte, 1000+rnd.Intn(60_000))
 			rnd.Read(p[:len(p)/2])
@@ -119,7 +119,7 @@ func benchBigFile(b *testing.B, request int) {
 		}
 	}
 	c := benchCold(b)
-	file := putFiles(b, c, []tiers.Content{plainFile{f, size}})[0]
+	file := putFiles(b, c, []cold.Content{plainFile{f, size}})[0]
 	read := func(r io.ReaderAt) time.Duration {
 		start := time.Now()
 		for off := int64(0); off < size; off += int64(request) {
@@ -155,6 +155,6 @@ type plainFile struct {
 }
 
 func (f plainFile) Size() int64 { return f.size }
-func (f plainFile) Data(off int64) (tiers.Range, bool, error) {
-	return tiers.Range{Off: off, End: f.size}, off < f.size, nil
+func (f plainFile) Data(off int64) (cold.Range, bool, error) {
+	return cold.Range{Off: off, End: f.size}, off < f.size, nil
 }

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Commit implements tiers.Tx.
-func (t *tx) Commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error) {
+func (t *tx) Commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) {
 	if err := t.alive(); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	id, err := t.commit(ctx, o)
 	if err != nil {
@@ -22,7 +22,7 @@ func (t *tx) Commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error
 			t.mu.done = errTxFailed
 		}
 		t.mu.Unlock()
-		return tiers.ID{}, fmt.Errorf("commit: %w", err)
+		return cold.ID{}, fmt.Errorf("commit: %w", err)
 	}
 	if t.end() {
 		t.c.endTx()
@@ -30,43 +30,43 @@ func (t *tx) Commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error
 	return id, nil
 }
 
-func (t *tx) commit(ctx context.Context, o tiers.CommitOptions) (tiers.ID, error) {
+func (t *tx) commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) {
 	tree, err := t.wholeTree(o)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	id, err := t.putCommit(ctx, tree, o)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	if err := ctx.Err(); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return id, t.publish(ctx, id)
 }
 
 // wholeTree is the tree of the commit: of the root that was put, or the live branch's where nothing was and main only catches up.
-func (t *tx) wholeTree(o tiers.CommitOptions) (tiers.ID, error) {
+func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
 	if t.pending == nil && !t.live && !t.at.live.IsZero() && o.Root == t.base.root.Dir() {
 		commit, err := readCommit(t.c.db, t.at.live)
 		return commit.Tree, err
 	}
 	d, err := t.rootDir(o.Root)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return t.putRoot(d, o)
 }
 
 // Mend publishes what the base commit turned out to lack and was stored again, for a transaction that came to the same root; the
 // branch stays where it is. Where the base lacks nothing it writes nothing. Only Abort may follow.
-func (t *tx) Mend(root tiers.DirID) error {
+func (t *tx) Mend(root cold.DirID) error {
 	if err := t.alive(); err != nil {
 		return err
 	}
 	d, err := t.rootDir(root)
 	if err == nil {
-		_, err = t.putRoot(d, tiers.CommitOptions{})
+		_, err = t.putRoot(d, cold.CommitOptions{})
 	}
 	if err != nil || !t.w.HasNew() {
 		return err
@@ -79,7 +79,7 @@ func (t *tx) Mend(root tiers.DirID) error {
 }
 
 // rootDir is the root directory: the last one that was put.
-func (t *tx) rootDir(dir tiers.DirID) (*dirBuild, error) {
+func (t *tx) rootDir(dir cold.DirID) (*dirBuild, error) {
 	d := t.pending
 	if d == nil || d.id != dir || d.head.root == nil {
 		return nil, fmt.Errorf("directory %s is not the root directory that was put last", dir.Tree)
@@ -89,21 +89,21 @@ func (t *tx) rootDir(dir tiers.DirID) (*dirBuild, error) {
 }
 
 // putRoot stores what stands at the root of the commit and returns the commit's tree.
-func (t *tx) putRoot(d *dirBuild, o tiers.CommitOptions) (tiers.ID, error) {
+func (t *tx) putRoot(d *dirBuild, o cold.CommitOptions) (cold.ID, error) {
 	if err := t.putObjects(d); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	own, err := t.putOwn(d.id.Meta, o.Opened, o.Rules)
 	if err != nil {
-		return tiers.ID{}, fmt.Errorf("%s: %w", ownName, err)
+		return cold.ID{}, fmt.Errorf("%s: %w", ownName, err)
 	}
 	all, _ := updateTree(d.tree, map[string]odb.TreeEntry{ownName: {Mode: odb.ModeTree, Name: ownName, ID: own}})
 	return t.putTree(all)
 }
 
 // putOwn stores .emberfs. opened nil, rules nil: the base's go on.
-func (t *tx) putOwn(meta tiers.ID, opened []string, rules *[]byte) (tiers.ID, error) {
-	known := make(map[tiers.ID]struct{})
+func (t *tx) putOwn(meta cold.ID, opened []string, rules *[]byte) (cold.ID, error) {
+	known := make(map[cold.ID]struct{})
 	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: metaName, ID: meta}}
 	if t.base != nil {
 		for _, id := range t.base.own.known {
@@ -119,7 +119,7 @@ func (t *tx) putOwn(meta tiers.ID, opened []string, rules *[]byte) (tiers.ID, er
 	}
 	volume, err := encodeVolume(t.c.VolumeID())
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	type ownFile struct {
 		name string
@@ -135,22 +135,22 @@ func (t *tx) putOwn(meta tiers.ID, opened []string, rules *[]byte) (tiers.ID, er
 	for _, f := range files {
 		id, err := t.putNew(odb.Blob, f.data, known)
 		if err != nil {
-			return tiers.ID{}, fmt.Errorf("%s: %w", f.name, err)
+			return cold.ID{}, fmt.Errorf("%s: %w", f.name, err)
 		}
 		entries = append(entries, odb.TreeEntry{Mode: odb.ModeFile, Name: f.name, ID: id})
 	}
 	return t.putTree(entries)
 }
 
-func (t *tx) putTree(entries []odb.TreeEntry) (tiers.ID, error) {
+func (t *tx) putTree(entries []odb.TreeEntry) (cold.ID, error) {
 	data, err := odb.EncodeTree(entries)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return t.w.Put(odb.Tree, data)
 }
 
-func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions) (tiers.ID, error) {
+func (t *tx) putCommit(ctx context.Context, tree cold.ID, o cold.CommitOptions) (cold.ID, error) {
 	when := o.When
 	if when.IsZero() {
 		when = time.Now()
@@ -159,23 +159,23 @@ func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions
 		o.Machine = t.c.o.MachineID
 	}
 	parent := t.at.main
-	var absorbs []tiers.ID
+	var absorbs []cold.ID
 	if t.live {
 		parent = t.base.info.ID
 	} else if !t.at.live.IsZero() {
 		var err error
 		if absorbs, err = t.c.absorbing(ctx, t.at); err != nil {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 	}
 	if !t.adopts.IsZero() {
-		absorbs = append([]tiers.ID{t.adopts}, absorbs...)
+		absorbs = append([]cold.ID{t.adopts}, absorbs...)
 		absorbs = absorbs[:min(len(absorbs), maxAbsorbed)]
 	}
 	c := odb.CommitData{Tree: tree}
 	o.When = when
 	if t.base != nil {
-		c.Parents = []tiers.ID{parent}
+		c.Parents = []cold.ID{parent}
 		// git log and merges go by time; a machine whose clock is behind must not end up before its parent.
 		when = after(when, t.base.info.Time)
 	}
@@ -186,7 +186,7 @@ func (t *tx) putCommit(ctx context.Context, tree tiers.ID, o tiers.CommitOptions
 	c.Committer = c.Author
 	data, err := odb.EncodeCommit(c)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return t.w.Put(odb.Commit, data)
 }
@@ -202,7 +202,7 @@ func (c *Cold) noteClock(now, dated time.Time) {
 		return
 	}
 	c.note("clock", fmt.Errorf("the branch's last commit is dated %s, which is %s ahead of this machine's clock: new commits get that date too, and their true one as %s; "+
-		"set the clock if it is wrong", tiers.DateText(dated), far(ahead), trailerTime))
+		"set the clock if it is wrong", cold.DateText(dated), far(ahead), trailerTime))
 }
 
 // far is a long time in words; differences over 292 years are all the same.
@@ -214,7 +214,7 @@ func far(d time.Duration) string {
 }
 
 // publish makes the objects part of the repository and moves the branch (FORMAT.md section 5).
-func (t *tx) publish(ctx context.Context, id tiers.ID) error {
+func (t *tx) publish(ctx context.Context, id cold.ID) error {
 	ref, old := t.c.ref, t.at.main
 	if t.live {
 		ref, old = t.at.ref, t.at.live
@@ -239,14 +239,14 @@ func (t *tx) publish(ctx context.Context, id tiers.ID) error {
 func (t *tx) unmoved(ctx context.Context) error {
 	now, err := t.c.position(ctx)
 	if err == nil && !now.same(&t.at) {
-		err = tiers.ErrRefMoved
+		err = cold.ErrRefMoved
 	}
 	return err
 }
 
 // move moves the branch while nothing of ours can move another, and after a commit to main retires the live branch that it
 // absorbed. Killed before that, the live branch does not follow main's tip any more: nobody reads it, and the next start retires it.
-func (t *tx) move(ctx context.Context, ref string, old, id tiers.ID) error {
+func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 	t.c.refs.Lock()
 	defer t.c.refs.Unlock()
 	if err := t.unmoved(ctx); err != nil {
@@ -268,16 +268,16 @@ func (t *tx) move(ctx context.Context, ref string, old, id tiers.ID) error {
 		} else {
 			err = errors.Join(err, t.c.db.UpdateRef(ref, id, old))
 		}
-		return errors.Join(tiers.ErrRefMoved, err)
+		return errors.Join(cold.ErrRefMoved, err)
 	}
 	return nil
 }
 
 // withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed where it
 // was lets the pack go: an error of the last fsync may come with the branch moved.
-func (t *tx) withdraw(ref string, old tiers.ID, cause error) error {
+func (t *tx) withdraw(ref string, old cold.ID, cause error) error {
 	now, err := t.c.readRef(ref)
-	if err == nil && now == old || errors.Is(cause, tiers.ErrRefMoved) {
+	if err == nil && now == old || errors.Is(cause, cold.ErrRefMoved) {
 		return cause
 	}
 	if t.end() {

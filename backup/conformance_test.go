@@ -8,19 +8,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // oddTree has everything that git cannot hold or holds in its own way.
 func oddTree() (*file, map[string][]string) {
 	root := newDir(0o1777)
-	root.Xattrs = []tiers.Xattr{{Name: "user.root", Value: []byte("yes")}}
+	root.Xattrs = []cold.Xattr{{Name: "user.root", Value: []byte("yes")}}
 	root.text("plain", "hello\n")
 	root.text("empty", "")
 	root.text("dir/sub/deep", "x").Mode = 0o755
 	root.text("suid", "s").Mode = 0o6711
-	root.text("ancient", "a").Mtime = tiers.Time{Sec: -1 << 40, Nsec: 999999999}
-	root.text("far", "b").Mtime = tiers.Time{Sec: 1 << 40}
+	root.text("ancient", "a").Mtime = cold.Time{Sec: -1 << 40, Nsec: 999999999}
+	root.text("far", "b").Mtime = cold.Time{Sec: 1 << 40}
 	for _, name := range []string{
 		".git", ".GIT", "git~1", "GIT~7", ".gitmodules", ".gitattributes", ".gitignore", ".gitattributes .", ".git:x", ".emberfs", ".EMBERFS",
 		".emberfs%entries", ".emberfs%x", ".g\u200cit", "a\\.git\\b", "new\nline", "tab\t", " leading", "trailing ", "100%", "%41", "\"quote\"", "\\back",
@@ -37,20 +37,20 @@ func oddTree() (*file, map[string][]string) {
 	root.symlink("links/latin", "caf\xe9")
 	root.symlink("links/long", strings.Repeat("t", 4095))
 	root.symlink("links/git", ".git/x")
-	root.special("fifo", tiers.KindFIFO, 0)
-	root.special("special/socket", tiers.KindSocket, 0)
-	root.special("special/char", tiers.KindChar, unix.Mkdev(1, 3))
-	root.special("special/block", tiers.KindBlock, unix.Mkdev(259, 1<<20-1))
-	root.special("special/.git", tiers.KindFIFO, 0)
+	root.special("fifo", cold.KindFIFO, 0)
+	root.special("special/socket", cold.KindSocket, 0)
+	root.special("special/char", cold.KindChar, unix.Mkdev(1, 3))
+	root.special("special/block", cold.KindBlock, unix.Mkdev(259, 1<<20-1))
+	root.special("special/.git", cold.KindFIFO, 0)
 	root.mkdir("void").Mode = 0o2750
 	root.mkdir("voids/a/b/c")
 	root.mkdir("voids/.git")
 	x := root.text("xattrs", "x")
-	x.Xattrs = []tiers.Xattr{
+	x.Xattrs = []cold.Xattr{
 		{Name: "security.capability", Value: []byte{1, 0, 0, 2, 0, 4}}, {Name: "system.posix_acl_access", Value: []byte("\x02\x00\x00\x00\x01\x00\x06\x00")},
 		{Name: "user.empty", Value: []byte{}}, {Name: "user.text", Value: []byte("t\u00e4xt \"q\" <&>")}, {Name: "user.\xff", Value: []byte{0, 255}},
 	}
-	root.mkdir("void").Xattrs = []tiers.Xattr{{Name: "system.posix_acl_default", Value: []byte{2, 0}}}
+	root.mkdir("void").Xattrs = []cold.Xattr{{Name: "system.posix_acl_default", Value: []byte{2, 0}}}
 	for _, p := range []string{"hard/a", "hard/b", "names/hard"} {
 		root.text(p, "linked").Link = "g1"
 	}
@@ -58,7 +58,7 @@ func oddTree() (*file, map[string][]string) {
 		root.text(p, "linked").Link = "g2"
 	}
 	for _, p := range []string{"hard/f1", "special/f2"} {
-		root.special(p, tiers.KindFIFO, 0).Link = "g3"
+		root.special(p, cold.KindFIFO, 0).Link = "g3"
 	}
 	deep := "deep"
 	for i := range 30 {
@@ -101,7 +101,7 @@ func TestUnchanged(t *testing.T) {
 	}
 	v.commit(f, links)
 	base := v.headSnapshot()
-	dirs := map[string]tiers.DirID{}
+	dirs := map[string]cold.DirID{}
 	v.dirs(base, rootOf(base), "", dirs)
 	tx, err := v.Begin(t.Context())
 	if err != nil {
@@ -118,7 +118,7 @@ func TestUnchanged(t *testing.T) {
 	if n := txLen(t, tx); n != 0 {
 		t.Errorf("%d objects were stored again", n)
 	}
-	id, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()})
+	id, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestUnchanged(t *testing.T) {
 	}
 }
 
-func txLen(t *testing.T, x tiers.Tx) int {
+func txLen(t *testing.T, x cold.Tx) int {
 	t.Helper()
 	own, ok := x.(*tx)
 	if !ok {

@@ -7,12 +7,12 @@ import (
 	"math"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // storeContent is the one place where a file's content becomes an object id. What base has at the same place is not stored
 // again, provided that it is still there.
-func (t *tx) storeContent(ctx context.Context, f tiers.Content, base tiers.Base) (tiers.ID, error) {
+func (t *tx) storeContent(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	threshold := t.c.o.ChunkThreshold
 	var old *chunkTree
 	if f.Size() >= threshold/2 {
@@ -21,7 +21,7 @@ func (t *tx) storeContent(ctx context.Context, f tiers.Content, base tiers.Base)
 	if chunk := chunkSizeFor(f.Size(), threshold, old); chunk != 0 {
 		return t.storeChunks(ctx, f, base, old, chunk)
 	}
-	drop := func(id tiers.ID) bool { return id == base.ID && t.c.db.Has(id) }
+	drop := func(id cold.ID) bool { return id == base.ID && t.c.db.Has(id) }
 	return t.w.PutStreamContext(ctx, f.Size(), io.NewSectionReader(f, 0, math.MaxInt64), drop)
 }
 
@@ -32,7 +32,7 @@ func (blob) SkipHole() int64 { return 0 }
 
 // openContent is the one place where an object id becomes a file's content again, as a stream. size is what the metadata says;
 // negative means not known.
-func (c *Cold) openContent(ctx context.Context, id tiers.ID, size int64) (tiers.Blob, error) {
+func (c *Cold) openContent(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	b, err := c.openObject(id, size)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (c *Cold) openContent(ctx context.Context, id tiers.ID, size int64) (tiers.
 }
 
 // openContentAt is openContent for reading at any offset.
-func (c *Cold) openContentAt(ctx context.Context, id tiers.ID, size int64) (tiers.BlobAt, error) {
+func (c *Cold) openContentAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt, error) {
 	b, err := c.openObject(id, size)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func (c *Cold) openContentAt(ctx context.Context, id tiers.ID, size int64) (tier
 
 // openObject opens content that is one blob; nil where it is a tree. Small files are blobs without a look, unless that fails: a
 // stock client can make small chunks.
-func (c *Cold) openObject(id tiers.ID, size int64) (*odb.BlobReader, error) {
+func (c *Cold) openObject(id cold.ID, size int64) (*odb.BlobReader, error) {
 	var first error
 	if size >= 0 && size < minChunk {
 		b, err := c.openBlob(id, size)
@@ -87,7 +87,7 @@ func (c *Cold) openObject(id tiers.ID, size int64) (*odb.BlobReader, error) {
 }
 
 // openBlob opens content that is one blob.
-func (c *Cold) openBlob(id tiers.ID, size int64) (*odb.BlobReader, error) {
+func (c *Cold) openBlob(id cold.ID, size int64) (*odb.BlobReader, error) {
 	b, err := c.db.Stream(id)
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // maxCounted bounds the trees whose totals are remembered; a bomb is made of few trees that come often.
@@ -15,7 +15,7 @@ const maxCounted = 100_000
 
 // Files implements tiers.Snapshot. It reads trees, no metadata and no content.
 func (s *snapshot) Files(ctx context.Context, most int64) (files, names int64, err error) {
-	c := counter{ctx: ctx, s: s, most: most, known: make(map[tiers.ID]counts)}
+	c := counter{ctx: ctx, s: s, most: most, known: make(map[cold.ID]counts)}
 	n, err := c.entries(s.entries, 0)
 	return n.files, n.names, err
 }
@@ -31,12 +31,12 @@ type counter struct {
 	ctx   context.Context
 	s     *snapshot
 	most  int64
-	known map[tiers.ID]counts
+	known map[cold.ID]counts
 }
 
 // entries counts what a directory holds with all below; over most names it stops and gives some number over most.
 func (c *counter) entries(list []odb.TreeEntry, depth int) (sum counts, err error) {
-	if tiers.TooDeepToWalk("", depth) != nil {
+	if cold.TooDeepToWalk("", depth) != nil {
 		return counts{}, nil // as in tree
 	}
 	sum.names = int64(len(list))
@@ -64,7 +64,7 @@ func (c *counter) entries(list []odb.TreeEntry, depth int) (sum counts, err erro
 	return sum, nil
 }
 
-func (c *counter) tree(id tiers.ID, depth int) (counts, error) {
+func (c *counter) tree(id cold.ID, depth int) (counts, error) {
 	if n, ok := c.known[id]; ok {
 		return n, nil
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // A crash at any step of a fetch leaves the branch where it was or moves it forward whole.
@@ -81,8 +81,8 @@ func TestErrorInCommit(t *testing.T) {
 			t.Fatal(err)
 		}
 		f := crashTree(2)
-		if err = put(t.Context(), tx, f, map[string]tiers.DirID{}, "", nil); err == nil {
-			_, err = tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()})
+		if err = put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err == nil {
+			_, err = tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()})
 		}
 		passed := c.steps
 		c.armed = false
@@ -94,7 +94,7 @@ func TestErrorInCommit(t *testing.T) {
 			}
 			break
 		}
-		if _, err := tx.PutFile(t.Context(), content(nil), tiers.Base{}); err == nil {
+		if _, err := tx.PutFile(t.Context(), content(nil), cold.Base{}); err == nil {
 			t.Errorf("%s: the Tx goes on", passed[n-1])
 		}
 		// What is there is whole, whichever tip it is.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 var errCrash = errors.New("crash")
@@ -59,14 +59,14 @@ func (v *testVolume) tryCommit(ctx context.Context, f *file) error {
 	if err != nil {
 		return err
 	}
-	base := map[string]tiers.DirID{}
+	base := map[string]cold.DirID{}
 	if tx.Base() != nil {
 		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
 	}
 	if err := put(ctx, tx, f, base, "", nil); err != nil {
 		return err
 	}
-	_, err = tx.Commit(ctx, tiers.CommitOptions{Root: f.Dir()})
+	_, err = tx.Commit(ctx, cold.CommitOptions{Root: f.Dir()})
 	return err
 }
 
@@ -80,7 +80,7 @@ func crashTree(n int) *file {
 }
 
 // sound says that the repository is whole, and gives its head.
-func (v *testVolume) sound(what string) tiers.ID {
+func (v *testVolume) sound(what string) cold.ID {
 	v.t.Helper()
 	if out := git(v.t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
 		v.t.Errorf("%s: git fsck: %s", what, out)
@@ -102,11 +102,11 @@ func TestRefMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := crashTree(2)
-	if err := put(t.Context(), tx, f, map[string]tiers.DirID{}, "", nil); err != nil {
+	if err := put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	v.stockEdit("echo -n by hand >hand")
-	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); !errors.Is(err, tiers.ErrRefMoved) {
+	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Commit = %v", err)
 	}
 	tx.Abort()

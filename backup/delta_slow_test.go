@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // A directory grows and shrinks by deltas over the borders where shards split and merge, and always reads as it should.
@@ -96,7 +96,7 @@ func TestDeltaCost(t *testing.T) {
 	defer tx.Abort()
 	k := d.kids["file-000077.txt"]
 	k.Mtime.Nsec++ // metadata alone: git's own tree stays
-	id, err := tx.PutDir(ctx, d.Dir(), false, nil, []tiers.Entry{k.Entry}, nil)
+	id, err := tx.PutDir(ctx, d.Dir(), false, nil, []cold.Entry{k.Entry}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +104,11 @@ func TestDeltaCost(t *testing.T) {
 		t.Errorf("touching a file made %v of %v", id, d.Dir())
 	}
 	d.Meta = id.Meta
-	if id, err = tx.PutDir(ctx, rootOf(tx.Base()), false, &tiers.Root{Entry: f.Entry}, []tiers.Entry{d.Entry}, nil); err != nil {
+	if id, err = tx.PutDir(ctx, rootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry}, nil); err != nil {
 		t.Fatal(err)
 	}
 	f.ID, f.Meta = id.Tree, id.Meta
-	if _, err := tx.Commit(ctx, tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
 	compareTrees(t, v.read(v.headSnapshot()), f)
@@ -141,18 +141,18 @@ func TestDamagedShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	if k.ID, err = tx.PutFile(t.Context(), content(k.data), tiers.Base{}); err != nil {
+	if k.ID, err = tx.PutFile(t.Context(), content(k.data), cold.Base{}); err != nil {
 		t.Fatal(err)
 	}
-	base, root := rootOf(tx.Base()), &tiers.Root{Entry: f.Entry}
-	if _, err := tx.PutDir(t.Context(), base, false, root, []tiers.Entry{k.Entry}, nil); !errors.Is(err, tiers.ErrCorrupt) {
+	base, root := rootOf(tx.Base()), &cold.Root{Entry: f.Entry}
+	if _, err := tx.PutDir(t.Context(), base, false, root, []cold.Entry{k.Entry}, nil); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("PutDir = %v", err)
 	}
 	id, err := tx.PutDir(t.Context(), base, true, root, f.entries(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
 	compareTrees(t, v.read(v.headSnapshot()), f)

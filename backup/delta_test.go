@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // commitDelta changes the root directory by put and del and commits.
@@ -16,20 +16,20 @@ func (v *testVolume) commitDelta(f *file, put []string, del []string) {
 		v.t.Fatal(err)
 	}
 	defer tx.Abort()
-	var entries []tiers.Entry
+	var entries []cold.Entry
 	for _, name := range put {
 		k := f.kids[name]
-		if k.ID, err = tx.PutFile(ctx, content(k.data), tiers.Base{}); err != nil {
+		if k.ID, err = tx.PutFile(ctx, content(k.data), cold.Base{}); err != nil {
 			v.t.Fatal(err)
 		}
 		entries = append(entries, k.Entry)
 	}
-	id, err := tx.PutDir(ctx, rootOf(tx.Base()), false, &tiers.Root{Entry: f.Entry}, entries, del)
+	id, err := tx.PutDir(ctx, rootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, entries, del)
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	f.ID, f.Meta = id.Tree, id.Meta
-	if _, err := tx.Commit(ctx, tiers.CommitOptions{Reason: "test", Root: id}); err != nil {
+	if _, err := tx.Commit(ctx, cold.CommitOptions{Reason: "test", Root: id}); err != nil {
 		v.t.Fatal(err)
 	}
 }

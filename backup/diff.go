@@ -11,21 +11,21 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Side is one side of a Diff: a snapshot (Cold.Side), or a volume's directory as it is now (tiers.WarmView).
 type Side interface {
-	Root() (tiers.Entry, error)
+	Root() (cold.Entry, error)
 	// List lists the directory dir, which stands at the slash path at. Entries whose content is not known to be an object have
 	// no ID, directories that are not known to be in a commit none either.
-	List(ctx context.Context, at string, dir *tiers.Entry) (tiers.Listing, error)
+	List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error)
 	// Open opens the file e at the path at.
-	Open(ctx context.Context, at string, e *tiers.Entry) (io.ReadCloser, error)
+	Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error)
 	// Invented says that an mtime stands for none: who made the commit did not record it.
-	Invented(e *tiers.Entry) bool
+	Invented(e *cold.Entry) bool
 	// Surely says that equal size and mtime are proof enough of equal content, since nothing better is to be had.
-	Surely(mtime tiers.Time) bool
+	Surely(mtime cold.Time) bool
 }
 
 // Status is what happened to a path, as one letter.
@@ -43,7 +43,7 @@ const (
 type Change struct {
 	Path     string // slash path of true names; "" for the root
 	Status   Status
-	Old, New *tiers.Entry // nil where there is none
+	Old, New *cold.Entry // nil where there is none
 	// Fields names what differs where both are there: type, content, size, target, rdev, mode, owner, mtime, xattrs, link.
 	Fields []string
 }
@@ -72,14 +72,14 @@ func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) 
 	if err != nil {
 		return err
 	}
-	if err := d.dirs("", a, b, tiers.CleanPaths(o.Paths), 0); err != nil {
+	if err := d.dirs("", a, b, cold.CleanPaths(o.Paths), 0); err != nil {
 		return err
 	}
 	return errors.Join(d.failed...)
 }
 
 // root is a side's root; nil where there is nothing at all.
-func root(s Side) (*tiers.Entry, error) {
+func root(s Side) (*cold.Entry, error) {
 	if _, ok := s.(nothing); ok {
 		return nil, nil
 	}
@@ -113,14 +113,14 @@ func (d *comparison) fail(at string, err error) error {
 
 // pair is a name in one or both of two directories.
 type pair struct {
-	a, b   *tiers.Entry
+	a, b   *cold.Entry
 	want   []string // of what is below
 	status Status   // of what is no directory on either side
 	fields []string
 }
 
 // list lists a directory of one side; nil: there is none.
-func (d *comparison) list(s Side, at string, dir *tiers.Entry) ([]tiers.Entry, error) {
+func (d *comparison) list(s Side, at string, dir *cold.Entry) ([]cold.Entry, error) {
 	if dir == nil {
 		return nil, nil
 	}
@@ -132,11 +132,11 @@ func (d *comparison) list(s Side, at string, dir *tiers.Entry) ([]tiers.Entry, e
 }
 
 // dirs compares two directories, one of which may be nil: then all of the other is new, or gone.
-func (d *comparison) dirs(at string, a, b *tiers.Entry, want []string, depth int) error {
+func (d *comparison) dirs(at string, a, b *cold.Entry, want []string, depth int) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
 	}
-	if err := tiers.TooDeepToWalk(at, depth); err != nil {
+	if err := cold.TooDeepToWalk(at, depth); err != nil {
 		return d.fail(at, err)
 	}
 	var fields []string
@@ -184,7 +184,7 @@ func (d *comparison) tell(c Change, want []string) error {
 }
 
 // pairs joins two listings. direct says that a name came or went, or what is no directory changed.
-func (d *comparison) pairs(at string, old, now []tiers.Entry, want []string) (out []pair, direct bool, err error) {
+func (d *comparison) pairs(at string, old, now []cold.Entry, want []string) (out []pair, direct bool, err error) {
 	for len(old) > 0 || len(now) > 0 {
 		var p pair
 		order := 0
@@ -198,13 +198,13 @@ func (d *comparison) pairs(at string, old, now []tiers.Entry, want []string) (ou
 		if p.a == nil || len(now) > 0 && order == 0 && now[0].Name == name {
 			p.b, now, name = &now[0], now[1:], now[0].Name
 		}
-		below, _, skip := tiers.Wanted(want, name)
+		below, _, skip := cold.Wanted(want, name)
 		if skip {
 			direct = direct || p.a == nil || p.b == nil
 			continue
 		}
 		p.want = below
-		if p.a != nil && p.b != nil && p.a.Kind == p.b.Kind && p.a.Kind != tiers.KindDir {
+		if p.a != nil && p.b != nil && p.a.Kind == p.b.Kind && p.a.Kind != cold.KindDir {
 			p.fields = d.fields(p.a, p.b)
 			differs, err := d.content(path.Join(at, name), p.a, p.b)
 			if err != nil {
@@ -231,16 +231,16 @@ func (d *comparison) pairs(at string, old, now []tiers.Entry, want []string) (ou
 // pair reports one name and what is below it.
 func (d *comparison) pair(at string, p *pair, depth int) error {
 	c := Change{Status: p.status, Old: p.a, New: p.b, Fields: p.fields}
-	var a, b *tiers.Entry // as directories
+	var a, b *cold.Entry // as directories
 	if p.a != nil {
 		c.Path = path.Join(at, p.a.Name)
-		if p.a.Kind == tiers.KindDir {
+		if p.a.Kind == cold.KindDir {
 			a = p.a
 		}
 	}
 	if p.b != nil {
 		c.Path = path.Join(at, p.b.Name)
-		if p.b.Kind == tiers.KindDir {
+		if p.b.Kind == cold.KindDir {
 			b = p.b
 		}
 	}
@@ -268,11 +268,11 @@ func (d *comparison) pair(at string, p *pair, depth int) error {
 }
 
 // what names the difference in content of two entries of one kind.
-func what(a, b *tiers.Entry) []string {
+func what(a, b *cold.Entry) []string {
 	switch a.Kind {
-	case tiers.KindSymlink:
+	case cold.KindSymlink:
 		return []string{"target"}
-	case tiers.KindChar, tiers.KindBlock:
+	case cold.KindChar, cold.KindBlock:
 		return []string{"rdev"}
 	}
 	if a.Size != b.Size {
@@ -282,7 +282,7 @@ func what(a, b *tiers.Entry) []string {
 }
 
 // fields names the differences in metadata.
-func (d *comparison) fields(a, b *tiers.Entry) []string {
+func (d *comparison) fields(a, b *cold.Entry) []string {
 	var f []string
 	if a.Mode != b.Mode {
 		f = append(f, "mode")
@@ -293,7 +293,7 @@ func (d *comparison) fields(a, b *tiers.Entry) []string {
 	if a.Mtime != b.Mtime && !(d.from.Invented(a) && d.to.Invented(b)) {
 		f = append(f, "mtime")
 	}
-	if !slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y tiers.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }) {
+	if !slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y cold.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }) {
 		f = append(f, "xattrs")
 	}
 	if a.Flags != b.Flags {
@@ -310,7 +310,7 @@ func (d *comparison) sameGroup(a, b string) bool {
 	if a == b {
 		return true
 	}
-	if a == "" || b == "" || !strings.HasPrefix(b, tiers.InodeGroup) {
+	if a == "" || b == "" || !strings.HasPrefix(b, cold.InodeGroup) {
 		return false
 	}
 	x, ok := d.groups[a]
@@ -323,15 +323,15 @@ func (d *comparison) sameGroup(a, b string) bool {
 }
 
 // content says whether two entries of one kind, no directories, hold different things.
-func (d *comparison) content(at string, a, b *tiers.Entry) (bool, error) {
+func (d *comparison) content(at string, a, b *cold.Entry) (bool, error) {
 	switch a.Kind {
-	case tiers.KindSymlink:
+	case cold.KindSymlink:
 		return a.Target != b.Target, nil
-	case tiers.KindChar, tiers.KindBlock:
+	case cold.KindChar, cold.KindBlock:
 		return a.Rdev != b.Rdev, nil
-	case tiers.KindOther:
+	case cold.KindOther:
 		return a.ID != b.ID || a.Other.Mode != b.Other.Mode, nil
-	case tiers.KindFile:
+	case cold.KindFile:
 	default:
 		return false, nil
 	}
@@ -351,7 +351,7 @@ func (d *comparison) content(at string, a, b *tiers.Entry) (bool, error) {
 
 // sameForm says that two files are stored in one way, so that other ids are other bytes: both as one blob, or in chunks of one
 // size. A file keeps its form but where it grew, or was stored before there were chunks.
-func (d *comparison) sameForm(a, b *tiers.Entry) bool {
+func (d *comparison) sameForm(a, b *cold.Entry) bool {
 	from, ok := d.from.(snapshotSide)
 	to, ok2 := d.to.(snapshotSide)
 	if !ok || !ok2 || a.Size < minChunk {
@@ -361,7 +361,7 @@ func (d *comparison) sameForm(a, b *tiers.Entry) bool {
 }
 
 // chunkSize is that of a file's content; 0 for one blob, -1 for what cannot be read.
-func (s snapshotSide) chunkSize(e *tiers.Entry) int64 {
+func (s snapshotSide) chunkSize(e *cold.Entry) int64 {
 	kind, _, err := s.c.db.Stat(e.ID)
 	if err == nil && kind == odb.Blob {
 		return 0
@@ -373,7 +373,7 @@ func (s snapshotSide) chunkSize(e *tiers.Entry) int64 {
 }
 
 // bytesDiffer compares two files byte by byte.
-func (d *comparison) bytesDiffer(at string, a, b *tiers.Entry) (_ bool, err error) {
+func (d *comparison) bytesDiffer(at string, a, b *cold.Entry) (_ bool, err error) {
 	x, err := d.from.Open(d.ctx, at, a)
 	if err != nil {
 		return false, err

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // counted counts what a Diff asks of a side.
@@ -18,12 +18,12 @@ type counted struct {
 	lists, opens int
 }
 
-func (c *counted) List(ctx context.Context, at string, dir *tiers.Entry) (tiers.Listing, error) {
+func (c *counted) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
 	c.lists++
 	return c.Side.List(ctx, at, dir)
 }
 
-func (c *counted) Open(ctx context.Context, at string, e *tiers.Entry) (io.ReadCloser, error) {
+func (c *counted) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error) {
 	c.opens++
 	return c.Side.Open(ctx, at, e)
 }
@@ -56,7 +56,7 @@ func TestDiff(t *testing.T) {
 	f := stockBase()
 	f.text("odd\n\xe9", "x")
 	f.text(".git/config", "c")
-	f.special("dev", tiers.KindChar, 0x103)
+	f.special("dev", cold.KindChar, 0x103)
 	f.text("same/deep/file", "s")
 	f.text("same2/file", "s")
 	f.text("t1", "file")
@@ -70,7 +70,7 @@ func TestDiff(t *testing.T) {
 	f.kids["a"].Mode = 0o644
 	f.kids["x"].UID = 5
 	f.kids["odd\n\xe9"].Mtime.Nsec++
-	f.kids[".git"].kids["config"].Xattrs = []tiers.Xattr{{Name: "user.x"}}
+	f.kids[".git"].kids["config"].Xattrs = []cold.Xattr{{Name: "user.x"}}
 	f.kids["l"].Target, f.kids["l"].Size = "b", 1
 	f.kids["h2"].Link = ""
 	f.kids["dev"].Rdev = 0x104
@@ -178,7 +178,7 @@ func TestDiffDamage(t *testing.T) {
 		got = append(got, c.Path)
 		return nil
 	})
-	if !errors.Is(err, tiers.ErrMissing) || !strings.Contains(err.Error(), `"bad"`) || !slices.Equal(got, []string{"good/f"}) {
+	if !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), `"bad"`) || !slices.Equal(got, []string{"good/f"}) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -188,9 +188,9 @@ type failingSide struct {
 	at string
 }
 
-func (f *failingSide) List(ctx context.Context, at string, dir *tiers.Entry) (tiers.Listing, error) {
+func (f *failingSide) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
 	if at == f.at {
-		return tiers.Listing{}, tiers.ErrMissing
+		return cold.Listing{}, cold.ErrMissing
 	}
 	return f.Side.List(ctx, at, dir)
 }

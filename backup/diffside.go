@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Side makes a snapshot of c comparable. A nil s is what was before the first commit.
-func (c *Cold) Side(s tiers.Snapshot) Side {
+func (c *Cold) Side(s cold.Snapshot) Side {
 	if l, ok := s.(liveSnapshot); ok {
 		s = l.snapshot
 	}
@@ -24,29 +24,29 @@ type snapshotSide struct {
 	s *snapshot
 }
 
-func (s snapshotSide) Root() (tiers.Entry, error) { return s.s.Root(), nil }
+func (s snapshotSide) Root() (cold.Entry, error) { return s.s.Root(), nil }
 
-func (s snapshotSide) List(ctx context.Context, _ string, dir *tiers.Entry) (tiers.Listing, error) {
+func (s snapshotSide) List(ctx context.Context, _ string, dir *cold.Entry) (cold.Listing, error) {
 	return s.s.ReadDir(ctx, dir.Dir())
 }
 
-func (s snapshotSide) Open(ctx context.Context, _ string, e *tiers.Entry) (io.ReadCloser, error) {
+func (s snapshotSide) Open(ctx context.Context, _ string, e *cold.Entry) (io.ReadCloser, error) {
 	return s.c.Open(ctx, e.ID, e.Size)
 }
 
-func (s snapshotSide) Invented(e *tiers.Entry) bool { return !s.s.valid && e.Mtime == s.s.committed() }
+func (s snapshotSide) Invented(e *cold.Entry) bool { return !s.s.valid && e.Mtime == s.s.committed() }
 
-func (s snapshotSide) Surely(tiers.Time) bool { return false }
+func (s snapshotSide) Surely(cold.Time) bool { return false }
 
 // nothing is an empty volume.
 type nothing struct{}
 
-func (nothing) Root() (tiers.Entry, error) { return tiers.Entry{Kind: tiers.KindDir}, nil }
-func (nothing) List(context.Context, string, *tiers.Entry) (tiers.Listing, error) {
-	return tiers.Listing{}, nil
+func (nothing) Root() (cold.Entry, error) { return cold.Entry{Kind: cold.KindDir}, nil }
+func (nothing) List(context.Context, string, *cold.Entry) (cold.Listing, error) {
+	return cold.Listing{}, nil
 }
-func (nothing) Open(_ context.Context, at string, _ *tiers.Entry) (io.ReadCloser, error) {
+func (nothing) Open(_ context.Context, at string, _ *cold.Entry) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("%q: nothing is there", at)
 }
-func (nothing) Invented(*tiers.Entry) bool { return false }
-func (nothing) Surely(tiers.Time) bool     { return false }
+func (nothing) Invented(*cold.Entry) bool { return false }
+func (nothing) Surely(cold.Time) bool     { return false }

@@ -5,12 +5,12 @@ import (
 	"slices"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // dirBuild is a directory in the making, and after seal one that is ready to be written.
 type dirBuild struct {
-	id    tiers.DirID
+	id    cold.DirID
 	tree  []odb.TreeEntry // the user's
 	meta  metaDir
 	head  header
@@ -20,13 +20,13 @@ type dirBuild struct {
 
 	treeData []byte
 	objects  []object // metadata that depends on the header, in the order of writing
-	known    map[tiers.ID]struct{}
+	known    map[cold.ID]struct{}
 
 	linksData []byte // the root's link groups; nil: none
 }
 
 type object struct {
-	id   tiers.ID
+	id   cold.ID
 	kind odb.Type
 	data []byte
 }
@@ -49,7 +49,7 @@ func (d *dirBuild) seal() error {
 
 // tooMuch says what no reader would take.
 func tooMuch(format string, a ...any) error {
-	return &tiers.TooMuchError{Err: fmt.Errorf(format, a...)}
+	return &cold.TooMuchError{Err: fmt.Errorf(format, a...)}
 }
 
 // setLinks gives the root's metadata the hard-link groups that span directories.
@@ -61,7 +61,7 @@ func (d *dirBuild) setLinks(links map[string][]string) error {
 			return err
 		}
 		if len(data) > maxLinksBlob {
-			return &tiers.TooMuchError{Links: true, Err: fmt.Errorf("%d files with names in several directories", len(links))}
+			return &cold.TooMuchError{Links: true, Err: fmt.Errorf("%d files with names in several directories", len(links))}
 		}
 		d.linksData = data
 	}
@@ -71,14 +71,14 @@ func (d *dirBuild) setLinks(links map[string][]string) error {
 // sealMeta makes the metadata's objects from header, lines and subdirectories.
 func (d *dirBuild) sealMeta() error {
 	d.objects = nil
-	add := func(kind odb.Type, data []byte) (tiers.ID, error) {
+	add := func(kind odb.Type, data []byte) (cold.ID, error) {
 		id, err := odb.HashObject(kind, data)
 		d.objects = append(d.objects, object{id, kind, data})
 		return id, err
 	}
 	head := encodeHeader(d.head)
 	if len(head) > maxLine {
-		return &tiers.TooMuchError{Names: []string{""}, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
+		return &cold.TooMuchError{Names: []string{""}, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
 	}
 	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: entriesName}
 	var err error

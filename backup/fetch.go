@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Fetch implements tiers.Cold.
@@ -60,12 +60,12 @@ func (c *Cold) fetch(ctx context.Context) error {
 // brought is what bring found.
 type brought struct {
 	ours  position
-	main  tiers.ID // the remote's; zero: it has no branch
-	ref   string   // the live branch that main can have
-	live  tiers.ID // its tip on the remote; zero: none that follows main
-	known bool     // ours have that tip, or absorbed it
-	moved bool     // the remote has commits that ours have not
-	refs  map[string]tiers.ID
+	main  cold.ID // the remote's; zero: it has no branch
+	ref   string  // the live branch that main can have
+	live  cold.ID // its tip on the remote; zero: none that follows main
+	known bool    // ours have that tip, or absorbed it
+	moved bool    // the remote has commits that ours have not
+	refs  map[string]cold.ID
 }
 
 // bring fetches the remote's branches and notes where they are.
@@ -143,7 +143,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 }
 
 // branches lists the branches that are not EmberFS's own.
-func branches(refs map[string]tiers.ID) (names []string) {
+func branches(refs map[string]cold.ID) (names []string) {
 	for ref := range refs {
 		if name, ok := strings.CutPrefix(ref, "refs/heads/"); ok && !strings.HasPrefix(name, "emberfs-") {
 			names = append(names, name)
@@ -153,7 +153,7 @@ func branches(refs map[string]tiers.ID) (names []string) {
 }
 
 // otherBranches says that the remote has branches but not ours: an empty volume may not be what the user wanted.
-func (c *Cold) otherBranches(refs map[string]tiers.ID) error {
+func (c *Cold) otherBranches(refs map[string]cold.ID) error {
 	names := branches(refs)
 	if len(names) == 0 {
 		return nil
@@ -175,7 +175,7 @@ func (c *Cold) releaseFetched(release func() error) {
 }
 
 // bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not an error.
-func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.ID, linked bool) (release func() error, err error) {
+func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.ID, linked bool) (release func() error, err error) {
 	if b.ref, err = c.liveRefAt(b.main); err != nil {
 		return nil, err
 	}
@@ -214,7 +214,7 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.
 		switch {
 		case errors.Is(err, odb.ErrNoRef): // main has absorbed it a moment ago
 			return nil, errRemoteMoves
-		case errors.Is(err, tiers.ErrCorrupt): // it is no commit, or what came is damaged
+		case errors.Is(err, cold.ErrCorrupt): // it is no commit, or what came is damaged
 			c.ignore(b.ref, tip, err)
 			return nil, nil
 		case err != nil:
@@ -243,16 +243,16 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]tiers.
 }
 
 // ignore notes that a live branch of the remote is none.
-func (c *Cold) ignore(ref string, tip tiers.ID, why error) {
+func (c *Cold) ignore(ref string, tip cold.ID, why error) {
 	c.note("remote live", fmt.Errorf("%s of %s is ignored: %w; remove it there", ref, c.o.Source, why))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.ignored = map[string]tiers.ID{ref: tip}
+	c.mu.ignored = map[string]cold.ID{ref: tip}
 }
 
 // obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link, where that can
 // be done: a mount then takes as long for a million files as for one.
-func (c *Cold) obtain(ctx context.Context, theirs tiers.ID, have []tiers.ID) (tip tiers.ID, linked bool, release func() error, err error) {
+func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip cold.ID, linked bool, release func() error, err error) {
 	if len(have) > 0 {
 		tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, have)
 		return tip, false, release, err
@@ -260,7 +260,7 @@ func (c *Cold) obtain(ctx context.Context, theirs tiers.ID, have []tiers.ID) (ti
 	release, err = c.remote.Link(ctx, c.db, theirs)
 	if err == nil {
 		_, err = c.snapshot(theirs)
-		if !isMissing(err) && !errors.Is(err, tiers.ErrCorrupt) {
+		if !isMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
 			return theirs, true, release, nil // what else may be wrong with it is so fetched or linked
 		}
 		err = errors.Join(err, release())
@@ -276,8 +276,8 @@ func (c *Cold) obtain(ctx context.Context, theirs tiers.ID, have []tiers.ID) (ti
 const maxRecent = 64
 
 // recent gives the remote's tips that we have, and what went before ours: the remote may lack our last commits.
-func (c *Cold) recent(ours tiers.ID, theirs ...tiers.ID) ([]tiers.ID, error) {
-	var have []tiers.ID
+func (c *Cold) recent(ours cold.ID, theirs ...cold.ID) ([]cold.ID, error) {
+	var have []cold.ID
 	for _, id := range theirs {
 		if !id.IsZero() && id != ours {
 			have = append(have, id)
@@ -289,7 +289,7 @@ func (c *Cold) recent(ours tiers.ID, theirs ...tiers.ID) ([]tiers.ID, error) {
 		if err != nil {
 			return nil, err
 		}
-		if id = (tiers.ID{}); len(commit.Parents) > 0 && c.db.Has(commit.Parents[0]) {
+		if id = (cold.ID{}); len(commit.Parents) > 0 && c.db.Has(commit.Parents[0]) {
 			id = commit.Parents[0]
 		}
 	}
@@ -308,7 +308,7 @@ func (c *Cold) forward(ctx context.Context, b *brought) error {
 			return err
 		}
 		if !ahead {
-			return tiers.ErrDiverged
+			return cold.ErrDiverged
 		}
 	}
 	if err := c.moveForward(ctx, b); err != nil {
@@ -324,7 +324,7 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 	defer c.refs.Unlock()
 	now, err := c.position(ctx)
 	if err == nil && !now.same(&b.ours) {
-		err = tiers.ErrRefMoved
+		err = cold.ErrRefMoved
 	}
 	if err != nil {
 		return err
@@ -344,7 +344,7 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 		}
 		defer func() {
 			if err == nil { // now both sides have it
-				err = errors.Join(c.setRef(c.sharedRef(), b.live), c.setRef(c.fetchedRef(), tiers.ID{}))
+				err = errors.Join(c.setRef(c.sharedRef(), b.live), c.setRef(c.fetchedRef(), cold.ID{}))
 			}
 		}()
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // BenchmarkFirstMount is what a mount asks of cold before it can show a directory: on a machine that has nothing yet, and on one
@@ -86,18 +86,18 @@ func fillRemote(b *testing.B, dir string, n int) {
 	}
 	const perDir, fan = 250, 100
 	made := 0
-	entry := func(name string, kind tiers.Kind) tiers.Entry {
-		return tiers.Entry{Name: name, Kind: kind, Mode: 0o755, Mtime: tiers.Time{Sec: 1e9}}
+	entry := func(name string, kind cold.Kind) cold.Entry {
+		return cold.Entry{Name: name, Kind: kind, Mode: 0o755, Mtime: cold.Time{Sec: 1e9}}
 	}
-	var fill func(count int, root *tiers.Root) tiers.DirID
-	fill = func(count int, root *tiers.Root) tiers.DirID {
-		var put []tiers.Entry
+	var fill func(count int, root *cold.Root) cold.DirID
+	fill = func(count int, root *cold.Root) cold.DirID {
+		var put []cold.Entry
 		if count <= perDir {
 			for i := range count {
-				e := entry(fmt.Sprint("file", i), tiers.KindFile)
+				e := entry(fmt.Sprint("file", i), cold.KindFile)
 				data := fmt.Appendf(nil, "the content of file number %d\n", made)
 				made++
-				if e.ID, err = x.PutFile(ctx, content(data), tiers.Base{}); err != nil {
+				if e.ID, err = x.PutFile(ctx, content(data), cold.Base{}); err != nil {
 					b.Fatal(err)
 				}
 				e.Size = int64(len(data))
@@ -106,21 +106,21 @@ func fillRemote(b *testing.B, dir string, n int) {
 		} else {
 			part := max(perDir, (count+fan-1)/fan)
 			for i := 0; count > 0; i++ {
-				e := entry(fmt.Sprint("dir", i), tiers.KindDir)
+				e := entry(fmt.Sprint("dir", i), cold.KindDir)
 				d := fill(min(part, count), nil)
 				e.ID, e.Meta = d.Tree, d.Meta
 				put = append(put, e)
 				count -= part
 			}
 		}
-		id, err := x.PutDir(ctx, tiers.DirID{}, true, root, put, nil)
+		id, err := x.PutDir(ctx, cold.DirID{}, true, root, put, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
 		return id
 	}
-	root := fill(n, &tiers.Root{Entry: entry("", tiers.KindDir)})
-	if _, err := x.Commit(ctx, tiers.CommitOptions{Root: root}); err != nil {
+	root := fill(n, &cold.Root{Entry: entry("", cold.KindDir)})
+	if _, err := x.Commit(ctx, cold.CommitOptions{Root: root}); err != nil {
 		b.Fatal(err)
 	}
 	if err := c.Close(); err != nil {

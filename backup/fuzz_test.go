@@ -6,16 +6,16 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // memStore is an object database in memory. What it is given need not be sound.
-type memStore map[tiers.ID]struct {
+type memStore map[cold.ID]struct {
 	kind odb.Type
 	data []byte
 }
 
-func (m memStore) put(kind odb.Type, data []byte) tiers.ID {
+func (m memStore) put(kind odb.Type, data []byte) cold.ID {
 	id, err := odb.HashObject(kind, data)
 	if err == nil {
 		m[id] = struct {
@@ -26,21 +26,21 @@ func (m memStore) put(kind odb.Type, data []byte) tiers.ID {
 	return id
 }
 
-func (m memStore) Read(id tiers.ID, want odb.Type, limit int64) ([]byte, error) {
+func (m memStore) Read(id cold.ID, want odb.Type, limit int64) ([]byte, error) {
 	o, ok := m[id]
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("object %s: %w", id, tiers.ErrMissing)
+		return nil, fmt.Errorf("object %s: %w", id, cold.ErrMissing)
 	case o.kind != want || int64(len(o.data)) > limit:
-		return nil, fmt.Errorf("object %s: %w", id, tiers.ErrCorrupt)
+		return nil, fmt.Errorf("object %s: %w", id, cold.ErrCorrupt)
 	}
 	return o.data, nil
 }
 
-func (m memStore) Stat(id tiers.ID) (odb.Type, int64, error) {
+func (m memStore) Stat(id cold.ID) (odb.Type, int64, error) {
 	o, ok := m[id]
 	if !ok {
-		return 0, 0, fmt.Errorf("object %s: %w", id, tiers.ErrMissing)
+		return 0, 0, fmt.Errorf("object %s: %w", id, cold.ErrMissing)
 	}
 	return o.kind, int64(len(o.data)), nil
 }
@@ -54,10 +54,10 @@ func FuzzDirectory(f *testing.F) {
 	f.Fuzz(func(t *testing.T, tree, entries []byte) {
 		db := memStore{}
 		db.put(odb.Blob, []byte("x"))
-		dir := tiers.DirID{Tree: db.put(odb.Tree, tree)}
+		dir := cold.DirID{Tree: db.put(odb.Tree, tree)}
 		meta := db.put(odb.Blob, entries)
 		dir.Meta = db.put(odb.Tree, rawTree("100644", entriesName, meta, "40000", "d", odb.EmptyTree))
-		s := &snapshot{db: db, info: tiers.CommitInfo{Time: time.Unix(1, 0)}, own: ownDir{meta: dir.Meta}, root: tiers.Entry{ID: dir.Tree, Meta: dir.Meta}}
+		s := &snapshot{db: db, info: cold.CommitInfo{Time: time.Unix(1, 0)}, own: ownDir{meta: dir.Meta}, root: cold.Entry{ID: dir.Tree, Meta: dir.Meta}}
 		l, err := s.ReadDir(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
@@ -93,7 +93,7 @@ func FuzzTree(f *testing.F) {
 // FuzzChunks: whatever a tree of chunks and its description are, a file is listed with the size that reading it finds, reading
 // it never goes beyond, and what we would write of it reads the same.
 func FuzzChunks(f *testing.F) {
-	blob := func(data string) tiers.ID { return memStore{}.put(odb.Blob, []byte(data)) }
+	blob := func(data string) cold.ID { return memStore{}.put(odb.Blob, []byte(data)) }
 	a, b, info := blob("a"), blob(string(make([]byte, minChunk))), []byte(`{"size":131073,"chunk":65536}`+"\n")
 	at := blob(string(info))
 	f.Add(rawTree("100644", chunksName, at, "100644", "00000000", b, "100644", "00000001", b, "100644", "00000002", a), info)

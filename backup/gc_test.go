@@ -11,16 +11,16 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // commitBesideGit commits as soon as the reference is free: git at work all the time holds its lock for longer than a commit waits for
 // it where the machine has much to do.
-func (v *testVolume) commitBesideGit(begin func(context.Context) (tiers.Tx, error), f *file, links map[string][]string) {
+func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error), f *file, links map[string][]string) {
 	v.t.Helper()
 	var err error
 	for range 100 {
-		if _, err = v.commitWith(begin, f, links, tiers.CommitOptions{Reason: "test", Files: 1}); !errors.Is(err, odb.ErrLocked) {
+		if _, err = v.commitWith(begin, f, links, cold.CommitOptions{Reason: "test", Files: 1}); !errors.Is(err, odb.ErrLocked) {
 			break
 		}
 	}
@@ -60,7 +60,7 @@ func TestCommitsUnderGC(t *testing.T) {
 	count := effort.Count(t, 8, 400)
 	for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 		f.text(fmt.Sprintf("many/f%03d", i%600), fmt.Sprint("changed in commit ", i))
-		f.text(fmt.Sprintf("dir/new%d", i%5), fmt.Sprint(i)).Mtime = tiers.Time{Sec: int64(i)}
+		f.text(fmt.Sprintf("dir/new%d", i%5), fmt.Sprint(i)).Mtime = cold.Time{Sec: int64(i)}
 		delete(f.kids["names"].kids, fmt.Sprint(i))
 		v.commitBesideGit(v.Begin, f, links)
 		// An aborted commit in between leaves nothing that a later one could rely on.
@@ -70,7 +70,7 @@ func TestCommitsUnderGC(t *testing.T) {
 		}
 		g := newDir(0o755)
 		g.text("never", fmt.Sprint("aborted ", i))
-		if err := put(ctx, tx, g, map[string]tiers.DirID{}, "", nil); err != nil {
+		if err := put(ctx, tx, g, map[string]cold.DirID{}, "", nil); err != nil {
 			t.Fatal(err)
 		}
 		tx.Abort()

@@ -18,12 +18,12 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // file is a node of a tree that a test commits and reads back.
 type file struct {
-	tiers.Entry
+	cold.Entry
 	data []byte
 	kids map[string]*file
 	// clean: nothing below changed, the DirID in Entry stands in the base commit.
@@ -31,7 +31,7 @@ type file struct {
 }
 
 func newDir(mode uint32) *file {
-	return &file{Entry: tiers.Entry{Kind: tiers.KindDir, Mode: mode, UID: 7, GID: 8, Mtime: tiers.Time{Sec: 1e9, Nsec: 5}}, kids: map[string]*file{}}
+	return &file{Entry: cold.Entry{Kind: cold.KindDir, Mode: mode, UID: 7, GID: 8, Mtime: cold.Time{Sec: 1e9, Nsec: 5}}, kids: map[string]*file{}}
 }
 
 // add puts a node at a slash path; directories on the way are made.
@@ -60,24 +60,24 @@ func (f *file) mkdir(p string) *file {
 }
 
 func (f *file) text(p, content string) *file {
-	return f.add(p, &file{Entry: tiers.Entry{
-		Kind: tiers.KindFile, Mode: 0o644, UID: 1000, GID: 100, Mtime: tiers.Time{Sec: 1700000000, Nsec: 123456789}, Size: int64(len(content)),
+	return f.add(p, &file{Entry: cold.Entry{
+		Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 100, Mtime: cold.Time{Sec: 1700000000, Nsec: 123456789}, Size: int64(len(content)),
 	}, data: []byte(content)})
 }
 
 func (f *file) symlink(p, target string) *file {
-	return f.add(p, &file{Entry: tiers.Entry{
-		Kind: tiers.KindSymlink, Mode: 0o777, Mtime: tiers.Time{Sec: -5, Nsec: 1}, Size: int64(len(target)), Target: target,
+	return f.add(p, &file{Entry: cold.Entry{
+		Kind: cold.KindSymlink, Mode: 0o777, Mtime: cold.Time{Sec: -5, Nsec: 1}, Size: int64(len(target)), Target: target,
 	}})
 }
 
-func (f *file) special(p string, kind tiers.Kind, rdev uint64) *file {
-	return f.add(p, &file{Entry: tiers.Entry{Kind: kind, Mode: 0o600, Mtime: tiers.Time{Sec: 3}, Rdev: rdev}})
+func (f *file) special(p string, kind cold.Kind, rdev uint64) *file {
+	return f.add(p, &file{Entry: cold.Entry{Kind: kind, Mode: 0o600, Mtime: cold.Time{Sec: 3}, Rdev: rdev}})
 }
 
 // entries are the nodes of a directory in an order that is not sorted.
-func (f *file) entries() []tiers.Entry {
-	var all []tiers.Entry
+func (f *file) entries() []cold.Entry {
+	var all []cold.Entry
 	for _, k := range f.kids {
 		all = append(all, k.Entry)
 	}
@@ -87,7 +87,7 @@ func (f *file) entries() []tiers.Entry {
 // flat describes a tree, a line a node, without object ids.
 func (f *file) flat(at string) []string {
 	e := f.Entry
-	e.ID, e.Meta, e.Name = tiers.ID{}, tiers.ID{}, ""
+	e.ID, e.Meta, e.Name = cold.ID{}, cold.ID{}, ""
 	if len(e.Xattrs) == 0 {
 		e.Xattrs = nil
 	}
@@ -151,27 +151,27 @@ func openVolume(t *testing.T, dir string, o Options) *testVolume {
 }
 
 // put stores a directory whole.
-func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID, at string, links map[string][]string) error {
+func put(ctx context.Context, tx cold.Tx, f *file, base map[string]cold.DirID, at string, links map[string][]string) error {
 	for name, k := range f.kids {
 		if k.clean {
 			continue
 		}
 		var err error
 		switch k.Kind {
-		case tiers.KindDir:
+		case cold.KindDir:
 			err = put(ctx, tx, k, base, path.Join(at, name), nil)
-		case tiers.KindFile:
-			k.ID, err = tx.PutFile(ctx, content(k.data), tiers.Base{ID: k.ID})
-		case tiers.KindSymlink:
+		case cold.KindFile:
+			k.ID, err = tx.PutFile(ctx, content(k.data), cold.Base{ID: k.ID})
+		case cold.KindSymlink:
 			k.ID, err = tx.PutSymlink(ctx, k.Target, k.ID)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", path.Join(at, name), err)
 		}
 	}
-	var root *tiers.Root
+	var root *cold.Root
 	if at == "" {
-		root = &tiers.Root{Entry: f.Entry, Links: links}
+		root = &cold.Root{Entry: f.Entry, Links: links}
 	}
 	id, err := tx.PutDir(ctx, base[at], true, root, f.entries(), nil)
 	f.ID, f.Meta = id.Tree, id.Meta
@@ -179,7 +179,7 @@ func put(ctx context.Context, tx tiers.Tx, f *file, base map[string]tiers.DirID,
 }
 
 // commit stores the tree and makes a commit of it.
-func (v *testVolume) commit(f *file, links map[string][]string) tiers.ID {
+func (v *testVolume) commit(f *file, links map[string][]string) cold.ID {
 	v.t.Helper()
 	ctx := v.t.Context()
 	tx, err := v.Begin(ctx)
@@ -187,14 +187,14 @@ func (v *testVolume) commit(f *file, links map[string][]string) tiers.ID {
 		v.t.Fatal(err)
 	}
 	defer tx.Abort()
-	base := map[string]tiers.DirID{}
+	base := map[string]cold.DirID{}
 	if tx.Base() != nil {
 		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
 	}
 	if err := put(ctx, tx, f, base, "", links); err != nil {
 		v.t.Fatal(err)
 	}
-	id, err := tx.Commit(ctx, tiers.CommitOptions{Reason: "test", Files: 1, Root: f.Dir(), When: time.Now()})
+	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "test", Files: 1, Root: f.Dir(), When: time.Now()})
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func (v *testVolume) commit(f *file, links map[string][]string) tiers.ID {
 }
 
 // dirs collects the directories of a snapshot by path.
-func (v *testVolume) dirs(s tiers.Snapshot, dir tiers.DirID, at string, into map[string]tiers.DirID) {
+func (v *testVolume) dirs(s cold.Snapshot, dir cold.DirID, at string, into map[string]cold.DirID) {
 	v.t.Helper()
 	into[at] = dir
 	l, err := s.ReadDir(v.t.Context(), dir)
@@ -210,13 +210,13 @@ func (v *testVolume) dirs(s tiers.Snapshot, dir tiers.DirID, at string, into map
 		v.t.Fatal(err)
 	}
 	for _, e := range l.Entries {
-		if e.Kind == tiers.KindDir {
+		if e.Kind == cold.KindDir {
 			v.dirs(s, e.Dir(), path.Join(at, e.Name), into)
 		}
 	}
 }
 
-func (v *testVolume) headSnapshot() tiers.Snapshot {
+func (v *testVolume) headSnapshot() cold.Snapshot {
 	v.t.Helper()
 	s, err := v.Head(v.t.Context())
 	if err != nil || s == nil {
@@ -226,14 +226,14 @@ func (v *testVolume) headSnapshot() tiers.Snapshot {
 }
 
 // read reads a snapshot whole, contents included. Problems fail the test.
-func (v *testVolume) read(s tiers.Snapshot) *file {
+func (v *testVolume) read(s cold.Snapshot) *file {
 	v.t.Helper()
 	root := &file{Entry: s.Root()}
 	v.readDir(s, root, "", false)
 	return root
 }
 
-func (v *testVolume) readDir(s tiers.Snapshot, f *file, at string, reconciled bool) {
+func (v *testVolume) readDir(s cold.Snapshot, f *file, at string, reconciled bool) {
 	v.t.Helper()
 	l, err := s.ReadDir(v.t.Context(), f.Dir())
 	if err != nil {
@@ -253,15 +253,15 @@ func (v *testVolume) readDir(s tiers.Snapshot, f *file, at string, reconciled bo
 		k := &file{Entry: e}
 		f.kids[e.Name] = k
 		switch e.Kind {
-		case tiers.KindDir:
+		case cold.KindDir:
 			v.readDir(s, k, path.Join(at, e.Name), reconciled)
-		case tiers.KindFile:
+		case cold.KindFile:
 			k.data = v.content(e.ID, e.Size)
 		}
 	}
 }
 
-func (v *testVolume) content(id tiers.ID, size int64) []byte {
+func (v *testVolume) content(id cold.ID, size int64) []byte {
 	v.t.Helper()
 	b, err := v.Open(v.t.Context(), id, size)
 	if err != nil {
@@ -313,7 +313,7 @@ func (v *testVolume) checkGit() {
 	git(v.t, clone, "push", "-q", strict, "HEAD:refs/heads/main")
 }
 
-func blobID(t *testing.T, data string) tiers.ID {
+func blobID(t *testing.T, data string) cold.ID {
 	t.Helper()
 	id, err := odb.HashObject(odb.Blob, []byte(data))
 	if err != nil {
@@ -322,7 +322,7 @@ func blobID(t *testing.T, data string) tiers.ID {
 	return id
 }
 
-func rootOf(s tiers.Snapshot) tiers.DirID {
+func rootOf(s cold.Snapshot) cold.DirID {
 	root := s.Root()
 	return root.Dir()
 }
@@ -350,7 +350,7 @@ func explode(t *testing.T, dir string) {
 	}
 }
 
-func removeLoose(t *testing.T, dir string, id tiers.ID) {
+func removeLoose(t *testing.T, dir string, id cold.ID) {
 	t.Helper()
 	s := id.String()
 	if err := os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])); err != nil {
@@ -375,34 +375,34 @@ func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
 // bytesContent is a tiers.Content in memory without holes.
 type bytesContent struct{ *bytes.Reader }
 
-func content(data []byte) tiers.Content { return bytesContent{bytes.NewReader(data)} }
+func content(data []byte) cold.Content { return bytesContent{bytes.NewReader(data)} }
 
-func (c bytesContent) Data(off int64) (tiers.Range, bool, error) {
-	return tiers.Range{Off: off, End: c.Size()}, off < c.Size(), nil
+func (c bytesContent) Data(off int64) (cold.Range, bool, error) {
+	return cold.Range{Off: off, End: c.Size()}, off < c.Size(), nil
 }
 
 // sized is content that says it has another size.
 type sized struct {
-	tiers.Content
+	cold.Content
 	size int64
 }
 
 func (s sized) Size() int64 { return s.size }
 
 // putDirs stores the directories of a tree whose files are stored already.
-func putDirs(ctx context.Context, x tiers.Tx, f *file, root bool) error {
+func putDirs(ctx context.Context, x cold.Tx, f *file, root bool) error {
 	for _, k := range f.kids {
-		if k.Kind == tiers.KindDir {
+		if k.Kind == cold.KindDir {
 			if err := putDirs(ctx, x, k, false); err != nil {
 				return err
 			}
 		}
 	}
-	var r *tiers.Root
+	var r *cold.Root
 	if root {
-		r = &tiers.Root{Entry: f.Entry}
+		r = &cold.Root{Entry: f.Entry}
 	}
-	id, err := x.PutDir(ctx, tiers.DirID{}, true, r, f.entries(), nil)
+	id, err := x.PutDir(ctx, cold.DirID{}, true, r, f.entries(), nil)
 	f.ID, f.Meta = id.Tree, id.Meta
 	return err
 }

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // maxHistory bounds the commits that are looked at to compare two branches.
@@ -14,13 +14,13 @@ const maxHistory = 10_000_000
 
 // newCommits gives the commits that tip reaches and old does not, children first. reached says whether tip reaches old;
 // where it does not the list is everything that tip reaches. A zero old is reached by every commit.
-func (c *Cold) newCommits(ctx context.Context, tip, old tiers.ID) (list []tiers.ID, reached bool, err error) {
+func (c *Cold) newCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID, reached bool, err error) {
 	reached = old.IsZero()
 	if tip == old {
 		return nil, true, nil
 	}
-	seen := map[tiers.ID]struct{}{tip: {}}
-	queue := []tiers.ID{tip}
+	seen := map[cold.ID]struct{}{tip: {}}
+	queue := []cold.ID{tip}
 	for len(queue) > 0 {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
@@ -52,13 +52,13 @@ func (c *Cold) newCommits(ctx context.Context, tip, old tiers.ID) (list []tiers.
 }
 
 // without drops from list what old reaches itself: a merge leads past old to its ancestors.
-func (c *Cold) without(ctx context.Context, list []tiers.ID, old tiers.ID) ([]tiers.ID, bool, error) {
-	in := make(map[tiers.ID]bool, len(list))
+func (c *Cold) without(ctx context.Context, list []cold.ID, old cold.ID) ([]cold.ID, bool, error) {
+	in := make(map[cold.ID]bool, len(list))
 	for _, id := range list {
 		in[id] = true
 	}
-	queue := []tiers.ID{old}
-	seen := map[tiers.ID]struct{}{old: {}}
+	queue := []cold.ID{old}
+	seen := map[cold.ID]struct{}{old: {}}
 	for len(queue) > 0 && len(in) > 0 {
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
@@ -92,20 +92,20 @@ func (c *Cold) without(ctx context.Context, list []tiers.ID, old tiers.ID) ([]ti
 type delta struct {
 	ctx  context.Context
 	db   *odb.DB
-	seen map[tiers.ID]struct{}
-	ids  []tiers.ID
+	seen map[cold.ID]struct{}
+	ids  []cold.ID
 }
 
 // collect gives the objects to send for the commits, when the other side has all of old (zero: nothing).
-func (c *Cold) collect(ctx context.Context, commits []tiers.ID, old tiers.ID) ([]tiers.ID, error) {
-	d := delta{ctx: ctx, db: c.db, seen: make(map[tiers.ID]struct{})}
+func (c *Cold) collect(ctx context.Context, commits []cold.ID, old cold.ID) ([]cold.ID, error) {
+	d := delta{ctx: ctx, db: c.db, seen: make(map[cold.ID]struct{})}
 	err := d.commits(commits, old)
 	return d.ids, err
 }
 
 // commits adds what the commits reach and old's tree does not.
-func (d *delta) commits(list []tiers.ID, old tiers.ID) error {
-	var oldTree tiers.ID
+func (d *delta) commits(list []cold.ID, old cold.ID) error {
+	var oldTree cold.ID
 	if !old.IsZero() && len(list) > 0 {
 		commit, err := readCommit(d.db, old)
 		if err != nil {
@@ -128,7 +128,7 @@ func (d *delta) commits(list []tiers.ID, old tiers.ID) error {
 }
 
 // add notes an object and says whether it is new.
-func (d *delta) add(id tiers.ID) bool {
+func (d *delta) add(id cold.ID) bool {
 	if _, ok := d.seen[id]; ok {
 		return false
 	}
@@ -139,8 +139,8 @@ func (d *delta) add(id tiers.ID) bool {
 
 // tree adds a tree and what it reaches, but for what stands in the tree old at the same place. It bears trees of any depth: what a
 // commit holds has to be sent, whoever made it.
-func (d *delta) tree(id, old tiers.ID) error {
-	type pair struct{ id, old tiers.ID }
+func (d *delta) tree(id, old cold.ID) error {
+	type pair struct{ id, old cold.ID }
 	for todo := []pair{{id, old}}; len(todo) > 0; {
 		p := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -186,8 +186,8 @@ func (d *delta) tree(id, old tiers.ID) error {
 
 // withoutLost takes out what is missing here, where the commit base, which the other side has, has it at another place: a commit that moved
 // what was lost before does not have to bring it.
-func (d *delta) withoutLost(base tiers.ID) error {
-	lost := map[tiers.ID]bool{}
+func (d *delta) withoutLost(base cold.ID) error {
+	lost := map[cold.ID]bool{}
 	for _, id := range d.ids {
 		if !d.db.Has(id) {
 			lost[id] = true
@@ -200,9 +200,9 @@ func (d *delta) withoutLost(base tiers.ID) error {
 	if err != nil {
 		return err
 	}
-	there := map[tiers.ID]bool{}
-	seen := map[tiers.ID]bool{}
-	for todo := []tiers.ID{commit.Tree}; len(todo) > 0; {
+	there := map[cold.ID]bool{}
+	seen := map[cold.ID]bool{}
+	for todo := []cold.ID{commit.Tree}; len(todo) > 0; {
 		id := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if seen[id] {
@@ -222,6 +222,6 @@ func (d *delta) withoutLost(base tiers.ID) error {
 			}
 		}
 	}
-	d.ids = slices.DeleteFunc(d.ids, func(id tiers.ID) bool { return there[id] })
+	d.ids = slices.DeleteFunc(d.ids, func(id cold.ID) bool { return there[id] })
 	return nil
 }

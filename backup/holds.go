@@ -5,12 +5,12 @@ import (
 	"fmt"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Holds implements tiers.Cold. It looks into indexes and at headers, so it costs microseconds; whether the bytes are still good
 // is what check --deep and every read find out. Only what may be another's word is read (odb.DB.Kind).
-func (c *Cold) Holds(ctx context.Context, id tiers.ID, size int64) error {
+func (c *Cold) Holds(ctx context.Context, id cold.ID, size int64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -23,7 +23,7 @@ func (c *Cold) Holds(ctx context.Context, id tiers.ID, size int64) error {
 	case kind == odb.Blob:
 		return nil
 	case kind != odb.Tree:
-		return fmt.Errorf("object %s: %w: is a %s, not a file", id, tiers.ErrCorrupt, kind)
+		return fmt.Errorf("object %s: %w: is a %s, not a file", id, cold.ErrCorrupt, kind)
 	}
 	l, err := openLayout(ctx, c.db, id, size)
 	if err != nil {

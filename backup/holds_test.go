@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestHolds(t *testing.T) {
@@ -18,7 +18,7 @@ func TestHolds(t *testing.T) {
 	data := noise(70, 9*minChunk+1)
 	sparse := holed{size: 40 * minChunk, parts: map[int64][]byte{minChunk: data[:5]}}
 	hole := holed{size: 40 * minChunk}
-	holds := func(what string, id tiers.ID, size int64, want error, texts ...string) {
+	holds := func(what string, id cold.ID, size int64, want error, texts ...string) {
 		t.Helper()
 		err := v.Holds(ctx, id, size)
 		if !errors.Is(err, want) {
@@ -30,24 +30,24 @@ func TestHolds(t *testing.T) {
 			}
 		}
 	}
-	small, _ := v.store(content(data[:100]), tiers.Base{})
-	empty, _ := v.store(content(nil), tiers.Base{})
-	big, _ := v.store(content(data), tiers.Base{})
-	some, _ := v.store(sparse, tiers.Base{})
-	none, _ := v.store(hole, tiers.Base{})
+	small, _ := v.store(content(data[:100]), cold.Base{})
+	empty, _ := v.store(content(nil), cold.Base{})
+	big, _ := v.store(content(data), cold.Base{})
+	some, _ := v.store(sparse, cold.Base{})
+	none, _ := v.store(hole, cold.Base{})
 	holds("small", small, 100, nil)
 	holds("of unknown size", small, -1, nil)
 	holds("empty", empty, 0, nil)
 	holds("chunks", big, int64(len(data)), nil)
 	holds("sparse", some, sparse.size, nil)
 	holds("hole", none, hole.size, nil)
-	holds("another size", small, 99, tiers.ErrCorrupt)
-	holds("chunks of another size", big, 5, tiers.ErrCorrupt)
-	holds("directory", rootOf(v.headSnapshot()).Tree, 5, tiers.ErrMissing) // the root's tree without .emberfs is not stored
-	holds("commit", v.headSnapshot().Info().ID, 5, tiers.ErrCorrupt)
-	holds("empty tree", odb.EmptyTree, 0, tiers.ErrCorrupt)
+	holds("another size", small, 99, cold.ErrCorrupt)
+	holds("chunks of another size", big, 5, cold.ErrCorrupt)
+	holds("directory", rootOf(v.headSnapshot()).Tree, 5, cold.ErrMissing) // the root's tree without .emberfs is not stored
+	holds("commit", v.headSnapshot().Info().ID, 5, cold.ErrCorrupt)
+	holds("empty tree", odb.EmptyTree, 0, cold.ErrCorrupt)
 	nowhere := blobID(t, "nowhere")
-	holds("missing", nowhere, 7, tiers.ErrMissing, nowhere.String())
+	holds("missing", nowhere, 7, cold.ErrMissing, nowhere.String())
 
 	// git's deltas, and objects that are loose.
 	git(t, v.dir, "repack", "-q", "-a", "-d", "-f", "--depth=50")
@@ -63,9 +63,9 @@ func TestHolds(t *testing.T) {
 	holds("loose", small, 100, nil)
 	holds("loose chunks", big, int64(len(data)), nil)
 	removeLoose(t, v.dir, l.refs[7].id)
-	holds("a chunk is missing", big, int64(len(data)), tiers.ErrMissing, "00000007", l.refs[7].id.String())
+	holds("a chunk is missing", big, int64(len(data)), cold.ErrMissing, "00000007", l.refs[7].id.String())
 	removeLoose(t, v.dir, small)
-	holds("it went away", small, 100, tiers.ErrMissing, small.String())
+	holds("it went away", small, 100, cold.ErrMissing, small.String())
 
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
@@ -78,7 +78,7 @@ func BenchmarkHolds(b *testing.B) {
 	for _, packs := range []int{1, 32} {
 		b.Run(fmt.Sprintf("packs=%d", packs), func(b *testing.B) {
 			c := benchCold(b)
-			var ids []tiers.ID
+			var ids []cold.ID
 			for p := range packs {
 				x, err := c.Begin(b.Context())
 				if err != nil {
@@ -87,7 +87,7 @@ func BenchmarkHolds(b *testing.B) {
 				root := newDir(0o755)
 				for i := range 2000 / packs {
 					k := root.text(fmt.Sprint(i), fmt.Sprint(p, i))
-					if k.ID, err = x.PutFile(b.Context(), content(k.data), tiers.Base{}); err != nil {
+					if k.ID, err = x.PutFile(b.Context(), content(k.data), cold.Base{}); err != nil {
 						b.Fatal(err)
 					}
 					ids = append(ids, k.ID)
@@ -95,7 +95,7 @@ func BenchmarkHolds(b *testing.B) {
 				if err := putDirs(b.Context(), x, root, true); err != nil {
 					b.Fatal(err)
 				}
-				if _, err := x.Commit(b.Context(), tiers.CommitOptions{Root: root.Dir()}); err != nil {
+				if _, err := x.Commit(b.Context(), cold.CommitOptions{Root: root.Dir()}); err != nil {
 					b.Fatal(err)
 				}
 			}

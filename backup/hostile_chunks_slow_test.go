@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // What a hostile tree of chunks may be. The rest of the directory is readable, and so is what git has below it.
@@ -17,46 +17,46 @@ func TestHostileChunks(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	blob := v.object("blob", noise(30, minChunk))
 	short := v.object("blob", []byte("short"))
-	info := func(s string) tiers.ID { return v.object("blob", []byte(s)) }
+	info := func(s string) cold.ID { return v.object("blob", []byte(s)) }
 	good := info(`{"size":131072,"chunk":65536}` + "\n")
 	for _, c := range []struct {
 		name string
 		tree []byte
-		kind tiers.Kind // of what is listed; KindOther: no directory can hold it
+		kind cold.Kind // of what is listed; KindOther: no directory can hold it
 		say  string
 	}{
-		{"good", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000001", blob), tiers.KindFile, ""},
-		{"info is a link", rawTree("120000", chunksName, good, "100644", "00000000", blob), tiers.KindDir, "120000"},
-		{"info is a tree", rawTree("40000", chunksName, odb.EmptyTree, "100644", "00000000", blob), tiers.KindDir, "40000"},
-		{"info is a submodule", rawTree("160000", chunksName, good), tiers.KindDir, "160000"},
-		{"info is no blob", rawTree("100644", chunksName, v.object("tree", rawTree("100644", "x", blob))), tiers.KindDir, chunksName},
-		{"info is missing", rawTree("100644", chunksName, tiers.ID{1}), tiers.KindDir, chunksName},
-		{"info is empty", rawTree("100644", chunksName, info("")), tiers.KindDir, chunksName},
-		{"info is long", rawTree("100644", chunksName, blob), tiers.KindDir, chunksName},
-		{"huge size", rawTree("100644", chunksName, info(`{"size":9223372036854775807,"chunk":65536}`)), tiers.KindDir, "size"},
-		{"over the numbers", rawTree("100644", chunksName, info(`{"size":6553600000001,"chunk":65536}`)), tiers.KindDir, "size"},
-		{"negative size", rawTree("100644", chunksName, info(`{"size":-1,"chunk":65536}`)), tiers.KindDir, chunksName},
-		{"no size", rawTree("100644", chunksName, info(`{"chunk":65536}`)), tiers.KindDir, "size"},
-		{"size twice", rawTree("100644", chunksName, info(`{"size":1,"size":1,"chunk":65536}`)), tiers.KindDir, chunksName},
-		{"unknown key", rawTree("100644", chunksName, info(`{"size":1,"chunk":65536,"zip":1}`)), tiers.KindDir, chunksName},
-		{"no power of two", rawTree("100644", chunksName, info(`{"size":1,"chunk":65537}`)), tiers.KindDir, "65537"},
-		{"small chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":32768}`)), tiers.KindDir, chunksName},
-		{"big chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":8388608}`)), tiers.KindDir, chunksName},
-		{"chunk zero", rawTree("100644", chunksName, info(`{"size":1,"chunk":0}`)), tiers.KindDir, chunksName},
-		{"seven digits", rawTree("100644", chunksName, good, "100644", "0000000", blob), tiers.KindDir, "0000000"},
-		{"nine digits", rawTree("100644", chunksName, good, "100644", "000000000", blob), tiers.KindDir, "000000000"},
-		{"plus sign", rawTree("100644", chunksName, good, "100644", "+0000000", blob), tiers.KindDir, "+0000000"},
-		{"other name", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "README", blob), tiers.KindDir, "README"},
-		{"tree as a chunk", rawTree("100644", chunksName, good, "40000", "00000000", odb.EmptyTree), tiers.KindDir, "00000000"},
-		{"link as a chunk", rawTree("100644", chunksName, good, "120000", "00000000", short), tiers.KindDir, "00000000"},
-		{"twice", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000000", short), tiers.KindDir, "00000000"},
-		{"out of order", rawTree("100644", chunksName, good, "100644", "00000001", blob, "100644", "00000000", blob), tiers.KindDir, "00000000"},
-		{"far behind the end", rawTree("100644", chunksName, good, "100644", "99999999", blob), tiers.KindDir, "99999999"},
-		{"missing chunk", rawTree("100644", chunksName, good, "100644", "00000000", tiers.ID{1}, "100644", "00000001", blob), tiers.KindOther, "00000000"},
-		{"chunk is a tree", rawTree("100644", chunksName, good, "100644", "00000000", odb.EmptyTree), tiers.KindOther, "00000000"},
-		{"long chunk", rawTree("100644", chunksName, good, "100644", "00000000", v.object("blob", make([]byte, maxLong+1)), "100644", "00000001", blob), tiers.KindOther, "00000000"},
-		{"long chunk and a hole", rawTree("100644", chunksName, info(`{"size":196608,"chunk":65536}`), "100644", "00000000", v.object("blob", make([]byte, minChunk+1))), tiers.KindOther, "00000000"},
-		{"all hole", rawTree("100644", chunksName, info(`{"size":6553600000000,"chunk":65536}`)), tiers.KindFile, ""},
+		{"good", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000001", blob), cold.KindFile, ""},
+		{"info is a link", rawTree("120000", chunksName, good, "100644", "00000000", blob), cold.KindDir, "120000"},
+		{"info is a tree", rawTree("40000", chunksName, odb.EmptyTree, "100644", "00000000", blob), cold.KindDir, "40000"},
+		{"info is a submodule", rawTree("160000", chunksName, good), cold.KindDir, "160000"},
+		{"info is no blob", rawTree("100644", chunksName, v.object("tree", rawTree("100644", "x", blob))), cold.KindDir, chunksName},
+		{"info is missing", rawTree("100644", chunksName, cold.ID{1}), cold.KindDir, chunksName},
+		{"info is empty", rawTree("100644", chunksName, info("")), cold.KindDir, chunksName},
+		{"info is long", rawTree("100644", chunksName, blob), cold.KindDir, chunksName},
+		{"huge size", rawTree("100644", chunksName, info(`{"size":9223372036854775807,"chunk":65536}`)), cold.KindDir, "size"},
+		{"over the numbers", rawTree("100644", chunksName, info(`{"size":6553600000001,"chunk":65536}`)), cold.KindDir, "size"},
+		{"negative size", rawTree("100644", chunksName, info(`{"size":-1,"chunk":65536}`)), cold.KindDir, chunksName},
+		{"no size", rawTree("100644", chunksName, info(`{"chunk":65536}`)), cold.KindDir, "size"},
+		{"size twice", rawTree("100644", chunksName, info(`{"size":1,"size":1,"chunk":65536}`)), cold.KindDir, chunksName},
+		{"unknown key", rawTree("100644", chunksName, info(`{"size":1,"chunk":65536,"zip":1}`)), cold.KindDir, chunksName},
+		{"no power of two", rawTree("100644", chunksName, info(`{"size":1,"chunk":65537}`)), cold.KindDir, "65537"},
+		{"small chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":32768}`)), cold.KindDir, chunksName},
+		{"big chunks", rawTree("100644", chunksName, info(`{"size":1,"chunk":8388608}`)), cold.KindDir, chunksName},
+		{"chunk zero", rawTree("100644", chunksName, info(`{"size":1,"chunk":0}`)), cold.KindDir, chunksName},
+		{"seven digits", rawTree("100644", chunksName, good, "100644", "0000000", blob), cold.KindDir, "0000000"},
+		{"nine digits", rawTree("100644", chunksName, good, "100644", "000000000", blob), cold.KindDir, "000000000"},
+		{"plus sign", rawTree("100644", chunksName, good, "100644", "+0000000", blob), cold.KindDir, "+0000000"},
+		{"other name", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "README", blob), cold.KindDir, "README"},
+		{"tree as a chunk", rawTree("100644", chunksName, good, "40000", "00000000", odb.EmptyTree), cold.KindDir, "00000000"},
+		{"link as a chunk", rawTree("100644", chunksName, good, "120000", "00000000", short), cold.KindDir, "00000000"},
+		{"twice", rawTree("100644", chunksName, good, "100644", "00000000", blob, "100644", "00000000", short), cold.KindDir, "00000000"},
+		{"out of order", rawTree("100644", chunksName, good, "100644", "00000001", blob, "100644", "00000000", blob), cold.KindDir, "00000000"},
+		{"far behind the end", rawTree("100644", chunksName, good, "100644", "99999999", blob), cold.KindDir, "99999999"},
+		{"missing chunk", rawTree("100644", chunksName, good, "100644", "00000000", cold.ID{1}, "100644", "00000001", blob), cold.KindOther, "00000000"},
+		{"chunk is a tree", rawTree("100644", chunksName, good, "100644", "00000000", odb.EmptyTree), cold.KindOther, "00000000"},
+		{"long chunk", rawTree("100644", chunksName, good, "100644", "00000000", v.object("blob", make([]byte, maxLong+1)), "100644", "00000001", blob), cold.KindOther, "00000000"},
+		{"long chunk and a hole", rawTree("100644", chunksName, info(`{"size":196608,"chunk":65536}`), "100644", "00000000", v.object("blob", make([]byte, minChunk+1))), cold.KindOther, "00000000"},
+		{"all hole", rawTree("100644", chunksName, info(`{"size":6553600000000,"chunk":65536}`)), cold.KindFile, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v.t = t
@@ -66,18 +66,18 @@ func TestHostileChunks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var kind tiers.Kind
+			var kind cold.Kind
 			for i := range l.Entries {
 				e := &l.Entries[i]
 				if e.Name != "bad" {
 					continue
 				}
 				kind = e.Kind
-				if kind == tiers.KindDir {
+				if kind == cold.KindDir {
 					if _, err := s.ReadDir(t.Context(), e.Dir()); err != nil {
 						t.Error(err)
 					}
-					if _, err := v.Open(t.Context(), e.ID, -1); !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
+					if _, err := v.Open(t.Context(), e.ID, -1); !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, cold.ErrMissing) {
 						t.Errorf("opened as a file: %v", err)
 					}
 				}
@@ -86,7 +86,7 @@ func TestHostileChunks(t *testing.T) {
 				t.Errorf("listed %+v", l.Entries)
 			}
 			switch {
-			case kind == tiers.KindOther:
+			case kind == cold.KindOther:
 				if why := l.Entries[0].Other.Why; len(l.Problems) > 0 || !strings.Contains(why, c.say) {
 					t.Errorf("problems %v, why %q, want %q", l.Problems, why, c.say)
 				}

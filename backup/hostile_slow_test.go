@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Metadata that lie give problems, and all else is read as it was.
@@ -90,7 +90,7 @@ func TestMetadataLies(t *testing.T) {
 			}
 			// Contents are what git says, whatever the metadata say.
 			for name, k := range got.kids {
-				if k.Kind == tiers.KindFile && string(k.data) != string(want.kids[name].data) {
+				if k.Kind == cold.KindFile && string(k.data) != string(want.kids[name].data) {
 					t.Errorf("%s holds %q", name, k.data)
 				}
 			}
@@ -138,13 +138,13 @@ func TestOpenedLies(t *testing.T) {
 			if err != nil || len(l.Entries) != len(f.kids) {
 				t.Fatalf("%d entries, want %d: %v", len(l.Entries), len(f.kids), err)
 			}
-			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], tiers.ErrCorrupt) || !strings.Contains(l.Problems[0].Error(), file) {
+			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], cold.ErrCorrupt) || !strings.Contains(l.Problems[0].Error(), file) {
 				t.Errorf("problems %v", l.Problems)
 			}
 			if ok, err := s.Valid(t.Context(), rootOf(s)); !ok || err != nil {
 				t.Errorf("Valid = %v, %v", ok, err)
 			}
-			if list := runCheck(t, v.dir, CheckOptions{Volume: true}); !hasFinding(list, tiers.Damaged, file) {
+			if list := runCheck(t, v.dir, CheckOptions{Volume: true}); !hasFinding(list, cold.Damaged, file) {
 				t.Errorf("check: %s", describe(list))
 			}
 			s = v.commitOpened(f, []string{"b"})
@@ -166,7 +166,7 @@ func TestTrieBombs(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
 	blob := v.object("blob", []byte("x"))
-	all := func(mode string, id tiers.ID) []any {
+	all := func(mode string, id cold.ID) []any {
 		var e []any
 		for d := range trieFanout {
 			e = append(e, mode, digitName(d), id)
@@ -176,7 +176,7 @@ func TestTrieBombs(t *testing.T) {
 	shard := v.object("blob", []byte(`{"name":"good","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`+"\n"))
 	for _, leaf := range []struct {
 		mode string
-		id   tiers.ID
+		id   cold.ID
 	}{{"40000", odb.EmptyTree}, {"100644", shard}, {"100644", v.object("blob", nil)}, {"160000", blob}, {"100644", blob}} {
 		node := v.object("tree", rawTree(all(leaf.mode, leaf.id)...))
 		for range maxLevels + 3 {
@@ -190,7 +190,7 @@ func TestTrieBombs(t *testing.T) {
 		start := time.Now()
 		s := v.headSnapshot()
 		l, err := s.ReadDir(t.Context(), rootOf(s))
-		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != tiers.KindFile || len(l.Problems) == 0 || !l.Reconciled {
+		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != cold.KindFile || len(l.Problems) == 0 || !l.Reconciled {
 			t.Errorf("%+v: %+v, %v", leaf, l, err)
 		}
 		if took := time.Since(start); took > 20*time.Second {

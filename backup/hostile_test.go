@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // hostileBase has entries that are easy to lie about.
@@ -23,7 +23,7 @@ func hostileBase() *file {
 	f.text("b", "bbbb").Mode = 0o640
 	f.symlink("l", "a")
 	f.text("d/in", "in")
-	f.special("fifo", tiers.KindFIFO, 0)
+	f.special("fifo", cold.KindFIFO, 0)
 	f.text("h1", "hard").Link = "g"
 	f.text("h2", "hard").Link = "g"
 	return f
@@ -38,13 +38,13 @@ func (v *testVolume) forge(rootEntries []byte) {
 }
 
 // object writes any object, checked or not.
-func (v *testVolume) object(kind string, data []byte) tiers.ID {
+func (v *testVolume) object(kind string, data []byte) cold.ID {
 	v.t.Helper()
 	out, err := gitTry(v.t, v.dir, data, "hash-object", "--literally", "-w", "--stdin", "-t", kind)
 	if err != nil {
 		v.t.Fatal(out)
 	}
-	id, err := tiers.ParseID(strings.TrimSpace(out))
+	id, err := cold.ParseID(strings.TrimSpace(out))
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func (v *testVolume) object(kind string, data []byte) tiers.ID {
 func rawTree(entries ...any) []byte {
 	var b bytes.Buffer
 	for i := 0; i < len(entries); i += 3 {
-		id, _ := entries[i+2].(tiers.ID)
+		id, _ := entries[i+2].(cold.ID)
 		fmt.Fprintf(&b, "%v %v\x00%s", entries[i], entries[i+1], id[:])
 	}
 	return b.Bytes()
@@ -67,7 +67,7 @@ func TestHostileTree(t *testing.T) {
 	v.forge(rawTree(
 		"100644", "good", blob, "100644", "..", blob, "100644", "a/b", blob, "100644", "", blob, "160000", "sub", blob, "100644", "good", blob,
 		"40000", "good", blob, "777", "mode", blob, "100644", strings.Repeat("n", 256), blob, "100644", ".git", blob, "40000", ".emberfs", blob,
-		"40000", "dir", odb.EmptyTree, "100644", "zero", tiers.ID{}, "100644", "tree", odb.EmptyTree, "100644", "last", blob,
+		"40000", "dir", odb.EmptyTree, "100644", "zero", cold.ID{}, "100644", "tree", odb.EmptyTree, "100644", "last", blob,
 	))
 	s := v.headSnapshot()
 	got := &file{Entry: s.Root()}
@@ -97,7 +97,7 @@ func TestMoveBomb(t *testing.T) {
 		node = v.object("tree", rawTree("40000", "a", node, "40000", "b", node, "40000", "c", node))
 	}
 	ls := git(t, v.dir, "ls-tree", "main", ".emberfs")
-	own, err := tiers.ParseID(strings.Fields(ls)[2])
+	own, err := cold.ParseID(strings.Fields(ls)[2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,18 +173,18 @@ func TestMissingObjects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := slices.IndexFunc(l.Entries, func(e tiers.Entry) bool { return e.Name == "big" })
+	at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == "big" })
 	if at < 0 || l.Entries[at].Size != int64(len(f.kids["big"].data)) {
 		t.Fatalf("%+v", l.Entries)
 	}
-	if _, err := again.Open(t.Context(), id, -1); !errors.Is(err, tiers.ErrMissing) || !strings.Contains(err.Error(), id.String()) {
+	if _, err := again.Open(t.Context(), id, -1); !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), id.String()) {
 		t.Errorf("Open = %v", err)
 	}
 	d := f.kids["d"]
 	if l, err = s.ReadDir(t.Context(), d.Dir()); err != nil || len(l.Entries) != 1 || len(l.Problems) == 0 || !l.Reconciled {
 		t.Errorf("d: %+v, %v", l, err)
 	}
-	if _, err := again.Open(t.Context(), f.kids["a"].ID, 99); !errors.Is(err, tiers.ErrCorrupt) {
+	if _, err := again.Open(t.Context(), f.kids["a"].ID, 99); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("Open with a wrong size = %v", err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Where nothing can be linked, or what was linked is not whole, everything is fetched.
@@ -61,15 +61,15 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 	damageShared(t, remote, text)
 	if b, err := v.Open(t.Context(), text, e.Size); err == nil {
 		_, err = b.Read(make([]byte, 100))
-		if !errors.Is(err, tiers.ErrCorrupt) {
+		if !errors.Is(err, cold.ErrCorrupt) {
 			t.Errorf("read of a damaged object: %v", err)
 		}
 	}
-	if err := v.Holds(t.Context(), text, e.Size); !errors.Is(err, tiers.ErrCorrupt) {
+	if err := v.Holds(t.Context(), text, e.Size); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("Holds: %v", err)
 	}
 	// The remote's git sends what it has in the pack as it is, so it cannot help while it has the same file.
-	if err := v.Maintain(t.Context()); !errors.Is(err, tiers.ErrCorrupt) {
+	if err := v.Maintain(t.Context()); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("Maintain: %v", err)
 	}
 	if p := v.Stats().Problems; len(p) != 1 {
@@ -84,7 +84,7 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := runRepair(t, v.dir, CheckOptions{Volume: true, Source: remote}, nil)
-	if problemsOf(r.before) == 0 || hasFinding(r.after, tiers.Damaged, "missing") {
+	if problemsOf(r.before) == 0 || hasFinding(r.after, cold.Damaged, "missing") {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
 	}
 	v = openVolume(t, v.dir, Options{Source: remote})
@@ -96,7 +96,7 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 }
 
 // damageShared changes a byte of an object in a pack that a volume shares with its remote.
-func damageShared(t *testing.T, remote string, id tiers.ID) {
+func damageShared(t *testing.T, remote string, id cold.ID) {
 	t.Helper()
 	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.idx"))
 	if err != nil || len(list) != 1 {

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // linkRemote is a remote with a pack and loose objects, and the volume that pushed them.
@@ -72,7 +72,7 @@ func TestFirstFetchLinks(t *testing.T) {
 	if list := runCheck(t, v.dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
 		t.Errorf("check: %s", describe(list))
 	}
-	for _, e := range []tiers.Entry{v.entry("big"), v.entry("late")} {
+	for _, e := range []cold.Entry{v.entry("big"), v.entry("late")} {
 		if err := v.Holds(t.Context(), e.ID, e.Size); err != nil {
 			t.Errorf("Holds %s: %v", e.Name, err)
 		}
@@ -96,7 +96,7 @@ func TestFirstFetchLinks(t *testing.T) {
 	}
 	compareTrees(t, v.read(v.headSnapshot()), f)
 	v.checkGit()
-	if _, err := v.GC(t.Context(), tiers.GCOptions{Grace: -1}); err != nil {
+	if _, err := v.GC(t.Context(), cold.GCOptions{Grace: -1}); err != nil {
 		t.Error(err)
 	}
 	git(t, remote, "fsck", "--strict")

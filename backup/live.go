@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -26,7 +26,7 @@ var epochName = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})$`)
 
 // epochOf is the epoch that begins with a commit of main: its time in seconds, then six digits of its id. Every reader and every
 // other machine comes to the same name, so at one commit there is one live branch, whose moves the server compares.
-func epochOf(id tiers.ID, commit *odb.CommitData) string {
+func epochOf(id cold.ID, commit *odb.CommitData) string {
 	sec := max(commit.Committer.When.Unix(), 0)
 	return strconv.FormatInt(sec*1_000_000+int64(binary.BigEndian.Uint32(id[:4])%1_000_000), 10)
 }
@@ -34,7 +34,7 @@ func epochOf(id tiers.ID, commit *odb.CommitData) string {
 func (c *Cold) liveRef(epoch string) string { return livePrefix + c.o.Branch + "/" + epoch }
 
 // liveRefAt is the name of the live branch that a commit of main can have.
-func (c *Cold) liveRefAt(main tiers.ID) (string, error) {
+func (c *Cold) liveRefAt(main cold.ID) (string, error) {
 	commit, err := readCommit(c.db, main)
 	if err != nil {
 		return "", err
@@ -43,13 +43,13 @@ func (c *Cold) liveRefAt(main tiers.ID) (string, error) {
 }
 
 // epochs picks the volume's references with this prefix out of all, by epoch.
-func (c *Cold) epochs(prefix string) (map[string]tiers.ID, error) {
+func (c *Cold) epochs(prefix string) (map[string]cold.ID, error) {
 	prefix += c.o.Branch + "/"
 	refs, err := c.db.Refs(prefix)
 	if err != nil {
 		return nil, err
 	}
-	list := make(map[string]tiers.ID)
+	list := make(map[string]cold.ID)
 	for name, id := range refs {
 		if e := strings.TrimPrefix(name, prefix); epochName.MatchString(e) {
 			list[e] = id
@@ -60,15 +60,15 @@ func (c *Cold) epochs(prefix string) (map[string]tiers.ID, error) {
 
 // position is where the branch stands.
 type position struct {
-	main    tiers.ID // main's tip; zero: there is no commit
-	ref     string   // the live branch that main's tip can have
-	live    tiers.ID // its tip; zero: there is none, or none that follows main
-	commits int      // from main's tip to live
-	taken   error    // why what ref holds is no live branch of main's tip; nil: it is, or there is nothing
+	main    cold.ID // main's tip; zero: there is no commit
+	ref     string  // the live branch that main's tip can have
+	live    cold.ID // its tip; zero: there is none, or none that follows main
+	commits int     // from main's tip to live
+	taken   error   // why what ref holds is no live branch of main's tip; nil: it is, or there is nothing
 }
 
 // newest is the commit that a start takes.
-func (p *position) newest() tiers.ID {
+func (p *position) newest() cold.ID {
 	if p.live.IsZero() {
 		return p.main
 	}
@@ -88,7 +88,7 @@ func (c *Cold) position(ctx context.Context) (p position, err error) {
 			return position{}, err
 		}
 		at, err := c.readRef(p.ref)
-		if errors.Is(err, tiers.ErrCorrupt) {
+		if errors.Is(err, cold.ErrCorrupt) {
 			p.taken = err
 			break
 		}
@@ -100,7 +100,7 @@ func (c *Cold) position(ctx context.Context) (p position, err error) {
 		} else if now != p.main {
 			continue
 		}
-		p.live, p.taken = tiers.ID{}, nil
+		p.live, p.taken = cold.ID{}, nil
 		if !at.IsZero() && at != p.main {
 			if p.commits, p.taken, err = c.liveChain(ctx, p.main, at); err != nil {
 				return position{}, err
@@ -120,7 +120,7 @@ func (c *Cold) position(ctx context.Context) (p position, err error) {
 }
 
 // liveChain follows first parents from a live branch's tip to main's. why says what is wrong with one that does not lead there.
-func (c *Cold) liveChain(ctx context.Context, main, tip tiers.ID) (commits int, why, err error) {
+func (c *Cold) liveChain(ctx context.Context, main, tip cold.ID) (commits int, why, err error) {
 	c.mu.Lock()
 	known := c.mu.chain
 	c.mu.Unlock()
@@ -157,7 +157,7 @@ func (c *Cold) liveChain(ctx context.Context, main, tip tiers.ID) (commits int, 
 
 // chain is a live branch that was found to descend from main.
 type chain struct {
-	main, tip tiers.ID
+	main, tip cold.ID
 	commits   int
 }
 
@@ -166,12 +166,12 @@ const maxAbsorbers = 64
 
 // follows says whether what older has went into newer: it is an ancestor, or one that main absorbed on the way, or an ancestor of
 // such a one as far as that is still here. Commits made before since are not followed further.
-func (c *Cold) follows(ctx context.Context, newer, older tiers.ID, since time.Time) (bool, error) {
+func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Time) (bool, error) {
 	if newer == older {
 		return true, nil
 	}
-	perhaps := map[tiers.ID]bool{newer: false} // what was seen; true: it may be gone
-	queue := []tiers.ID{newer}
+	perhaps := map[cold.ID]bool{newer: false} // what was seen; true: it may be gone
+	queue := []cold.ID{newer}
 	for read := 0; len(queue) > 0; read++ {
 		id := queue[0]
 		queue = queue[1:]
@@ -205,10 +205,10 @@ func (c *Cold) follows(ctx context.Context, newer, older tiers.ID, since time.Ti
 }
 
 // liveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero: it is on none.
-func (c *Cold) liveBegan(ctx context.Context, id tiers.ID) (tiers.ID, error) {
+func (c *Cold) liveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 	list, err := c.epochs(livePrefix)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	for epoch, at := range list {
 		on := false
@@ -219,7 +219,7 @@ func (c *Cold) liveBegan(ctx context.Context, id tiers.ID) (tiers.ID, error) {
 				err = ctx.Err()
 			}
 			if err != nil && !isLost(err) {
-				return tiers.ID{}, err
+				return cold.ID{}, err
 			}
 			if err != nil || len(commit.Parents) == 0 {
 				break
@@ -233,16 +233,16 @@ func (c *Cold) liveBegan(ctx context.Context, id tiers.ID) (tiers.ID, error) {
 			}
 		}
 	}
-	return tiers.ID{}, nil
+	return cold.ID{}, nil
 }
 
 // liveCommits are those that the live branch has and main has not.
-func (c *Cold) liveCommits(ctx context.Context) (map[tiers.ID]bool, error) {
+func (c *Cold) liveCommits(ctx context.Context) (map[cold.ID]bool, error) {
 	p, err := c.position(ctx)
 	if err != nil {
 		return nil, err
 	}
-	set := make(map[tiers.ID]bool)
+	set := make(map[cold.ID]bool)
 	for id := p.live; !id.IsZero() && id != p.main; {
 		set[id] = true
 		commit, err := readCommit(c.db, id)
@@ -255,7 +255,7 @@ func (c *Cold) liveCommits(ctx context.Context) (map[tiers.ID]bool, error) {
 }
 
 // Newest implements tiers.Cold.
-func (c *Cold) Newest(ctx context.Context) (tiers.Snapshot, error) {
+func (c *Cold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -285,7 +285,7 @@ func (c *Cold) newest(p *position) (*snapshot, error) {
 	s, err := c.snapshot(p.live)
 	if c.db.ReadOnly() && isLost(err) {
 		c.note("live", fmt.Errorf("%s is ignored: %w", p.ref, err))
-		p.live = tiers.ID{}
+		p.live = cold.ID{}
 		return c.head()
 	}
 	if err != nil {
@@ -298,7 +298,7 @@ func (c *Cold) newest(p *position) (*snapshot, error) {
 }
 
 // view is the snapshot as Newest gives it.
-func (p *position) view(s *snapshot) tiers.Snapshot {
+func (p *position) view(s *snapshot) cold.Snapshot {
 	if s.info.ID == p.live {
 		return liveSnapshot{s}
 	}
@@ -309,7 +309,7 @@ func (p *position) view(s *snapshot) tiers.Snapshot {
 type liveSnapshot struct{ *snapshot }
 
 // Info implements tiers.Snapshot.
-func (s liveSnapshot) Info() tiers.CommitInfo {
+func (s liveSnapshot) Info() cold.CommitInfo {
 	info := s.info
 	info.Live = true
 	return info

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // twoAtLive are two machines at the same live commit, which the remote has.
@@ -34,9 +34,9 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 // that does not have it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *file, text string) tiers.ID
-	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
-	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
+	type act func(v *testVolume, f *file, text string) cold.ID
+	live := func(v *testVolume, f *file, text string) cold.ID { f.text("critical", text); return v.commitLive(f) }
+	main := func(v *testVolume, f *file, text string) cold.ID { f.text("a", text); return v.commit(f, nil) }
 	for name, acts := range map[string][2]act{
 		"live live": {live, live},
 		"live main": {live, main},
@@ -51,13 +51,13 @@ func TestLiveDiverged(t *testing.T) {
 			before := git(t, remote, "for-each-ref")
 			ours := acts[1](one, f, "one")
 			for range 2 {
-				if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+				if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 					t.Errorf("Push = %v", err)
 				}
 				if moved, err := one.Peek(t.Context()); !moved || err != nil {
 					t.Errorf("Peek = %v, %v", moved, err)
 				}
-				if err := one.Fetch(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+				if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 					t.Errorf("Fetch = %v", err)
 				}
 			}
@@ -76,9 +76,9 @@ func TestLiveDiverged(t *testing.T) {
 // One looks at the remote, then two pushes, then one pushes: the server compares.
 func TestLivePushRace(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *file, text string) tiers.ID
-	live := func(v *testVolume, f *file, text string) tiers.ID { f.text("critical", text); return v.commitLive(f) }
-	main := func(v *testVolume, f *file, text string) tiers.ID { f.text("a", text); return v.commit(f, nil) }
+	type act func(v *testVolume, f *file, text string) cold.ID
+	live := func(v *testVolume, f *file, text string) cold.ID { f.text("critical", text); return v.commitLive(f) }
+	main := func(v *testVolume, f *file, text string) cold.ID { f.text("a", text); return v.commit(f, nil) }
 	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live}, "main main": {main, main}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
@@ -93,7 +93,7 @@ func TestLivePushRace(t *testing.T) {
 				between = git(t, remote, "for-each-ref")
 			}
 			one.remote = spy
-			if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+			if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 				t.Errorf("Push = %v", err)
 			}
 			if after := git(t, remote, "for-each-ref"); after != between {
@@ -117,7 +117,7 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 	spy.before = func(updates []wire.Update) {
 		if updates[0].New.IsZero() {
 			if err := two.remote.Push(t.Context(), []wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
-				ids, err := two.collect(t.Context(), []tiers.ID{theirs}, updates[0].Old)
+				ids, err := two.collect(t.Context(), []cold.ID{theirs}, updates[0].Old)
 				if err != nil {
 					return err
 				}
@@ -134,7 +134,7 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 		t.Errorf("%d deletions", spy.deletes)
 	}
 	one.mustPush()
-	if err := two.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+	if err := two.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Push = %v", err)
 	}
 }

@@ -11,21 +11,21 @@ import (
 	"slices"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // tryCommitBy is tryCommit for a given way to begin.
-func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (tiers.Tx, error), f *file) error {
+func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (cold.Tx, error), f *file) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err
 	}
-	base := map[string]tiers.DirID{}
+	base := map[string]cold.DirID{}
 	v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
 	if err := put(ctx, tx, f, base, "", nil); err != nil {
 		return err
 	}
-	_, err = tx.Commit(ctx, tiers.CommitOptions{Root: f.Dir()})
+	_, err = tx.Commit(ctx, cold.CommitOptions{Root: f.Dir()})
 	return err
 }
 
@@ -36,11 +36,11 @@ func TestCrashWithLive(t *testing.T) {
 	remote := newRemote(t) // where there is one, what is absorbed is kept; nothing is pushed
 	for what, run := range map[string]struct {
 		before int // live commits
-		begin  func(v *testVolume) func(context.Context) (tiers.Tx, error)
+		begin  func(v *testVolume) func(context.Context) (cold.Tx, error)
 	}{
-		"first live": {0, func(v *testVolume) func(context.Context) (tiers.Tx, error) { return v.BeginLive }},
-		"live":       {2, func(v *testVolume) func(context.Context) (tiers.Tx, error) { return v.BeginLive }},
-		"absorb":     {2, func(v *testVolume) func(context.Context) (tiers.Tx, error) { return v.Begin }},
+		"first live": {0, func(v *testVolume) func(context.Context) (cold.Tx, error) { return v.BeginLive }},
+		"live":       {2, func(v *testVolume) func(context.Context) (cold.Tx, error) { return v.BeginLive }},
+		"absorb":     {2, func(v *testVolume) func(context.Context) (cold.Tx, error) { return v.Begin }},
 	} {
 		for n := 1; ; n++ {
 			dir := filepath.Join(t.TempDir(), "cold.git")
@@ -109,7 +109,7 @@ func TestErrorWithLive(t *testing.T) {
 		v.commit(crashTree(1), nil)
 		v.commitLive(crashTree(2))
 		c.armed = true
-		_, err := v.commitBy(v.Begin, crashTree(3), tiers.CommitOptions{})
+		_, err := v.commitBy(v.Begin, crashTree(3), cold.CommitOptions{})
 		passed := c.steps
 		c.armed = false
 		if len(passed) < n {

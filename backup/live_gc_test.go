@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"emberfs/integration/effort"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Stock git repacks and prunes all the time while live commits and commits to main take turns: nothing is ever lost.
@@ -82,7 +82,7 @@ func TestLiveUnderOwnGC(t *testing.T) {
 	var rounds atomic.Int64
 	go func() {
 		for ctx.Err() == nil {
-			if _, err := v.GC(context.Background(), tiers.GCOptions{Grace: -1}); err != nil {
+			if _, err := v.GC(context.Background(), cold.GCOptions{Grace: -1}); err != nil {
 				done <- err
 				return
 			}

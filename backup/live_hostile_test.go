@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // What lies below the live branch's name and is none must not break anything.
@@ -50,9 +50,9 @@ func TestHostileLiveRefs(t *testing.T) {
 	} {
 		write(name, content)
 		again := openVolume(t, v.dir, Options{})
-		again.wantAt(what, main, tiers.ID{})
+		again.wantAt(what, main, cold.ID{})
 		ro := openVolumeReadOnly(t, v.dir)
-		ro.wantAt(what+", read only", main, tiers.ID{})
+		ro.wantAt(what+", read only", main, cold.ID{})
 		if p := again.Stats().Problems; (len(p) == 0) != (what == "itself" || what == "symbolic") {
 			t.Errorf("%s: problems: %q", what, p)
 		}
@@ -62,12 +62,12 @@ func TestHostileLiveRefs(t *testing.T) {
 		// A live commit goes to main instead.
 		g := again.read(again.headSnapshot())
 		g.text("a", what)
-		id, err := again.commitBy(again.BeginLive, g, tiers.CommitOptions{})
+		id, err := again.commitBy(again.BeginLive, g, cold.CommitOptions{})
 		if err != nil {
 			t.Errorf("%s: live commit: %v", what, err)
 			continue
 		}
-		again.wantAt(what+": live commit", id, tiers.ID{})
+		again.wantAt(what+": live commit", id, cold.ID{})
 		git(t, v.dir, "update-ref", "refs/heads/main", main.String())
 	}
 }
@@ -99,7 +99,7 @@ func TestHostileRemoteLive(t *testing.T) {
 				w.remote = unlinked{w.remote}
 			}
 			w.mustFetch()
-			w.wantAt(what, main, tiers.ID{})
+			w.wantAt(what, main, cold.ID{})
 			if p := w.Stats().Problems; len(p) != 1 || !strings.Contains(p[0], name) {
 				t.Errorf("%s: problems: %q", what, p)
 			}
@@ -120,6 +120,6 @@ func TestHostileRemoteLive(t *testing.T) {
 // unlinked is a remote on another disk.
 type unlinked struct{ remote }
 
-func (unlinked) Link(context.Context, *odb.DB, tiers.ID) (func() error, error) {
+func (unlinked) Link(context.Context, *odb.DB, cold.ID) (func() error, error) {
 	return nil, odb.ErrCannotLink
 }

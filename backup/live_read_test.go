@@ -9,24 +9,24 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // liveHistory is a volume with main at two commits and a live branch of two, an hour apart each, of which all but the last is on the
 // remote. The ids come in the order of making.
-func liveHistory(t *testing.T) (*testVolume, *file, []tiers.ID, time.Time) {
+func liveHistory(t *testing.T) (*testVolume, *file, []cold.ID, time.Time) {
 	t.Helper()
 	v := newVolume(t, Options{Source: newRemote(t)})
 	f := newDir(0o755)
 	when := time.Unix(1_700_000_000, 0)
-	var ids []tiers.ID
+	var ids []cold.ID
 	for i := range 4 {
 		f.text("f", fmt.Sprint(i))
 		begin := v.Begin
 		if i >= 2 {
 			begin = v.BeginLive
 		}
-		id, err := v.commitBy(begin, f, tiers.CommitOptions{Reason: "test", When: when.Add(time.Duration(i) * time.Hour)})
+		id, err := v.commitBy(begin, f, cold.CommitOptions{Reason: "test", When: when.Add(time.Duration(i) * time.Hour)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +77,7 @@ func TestCheckWithLive(t *testing.T) {
 	}
 	o := CheckOptions{Volume: true, Deep: true, Source: v.o.Source, Head: ids[3]}
 	list := runCheck(t, v.dir, o)
-	if problemsOf(list) > 0 || !hasFinding(list, tiers.Risk, "not on the remote", ids[3].String()) || len(list) != 1 {
+	if problemsOf(list) > 0 || !hasFinding(list, cold.Risk, "not on the remote", ids[3].String()) || len(list) != 1 {
 		t.Errorf("not pushed: %s", describe(list))
 	}
 	work := func(do func(v *testVolume)) {
@@ -93,19 +93,19 @@ func TestCheckWithLive(t *testing.T) {
 		t.Errorf("pushed: %s", describe(list))
 	}
 	o.Head = ids[1]
-	if list := runCheck(t, v.dir, o); len(list) != 1 || !hasFinding(list, tiers.Note, "2 commits behind") {
+	if list := runCheck(t, v.dir, o); len(list) != 1 || !hasFinding(list, cold.Note, "2 commits behind") {
 		t.Errorf("warm is behind: %s", describe(list))
 	}
 	damaged := v.copyTo(filepath.Join(t.TempDir(), "damaged.git"))
 	explode(t, damaged)
 	removeLoose(t, damaged, f.kids["f"].ID)
-	if list := runCheck(t, damaged, CheckOptions{}); !hasFinding(list, tiers.Damaged, f.kids["f"].ID.String()) {
+	if list := runCheck(t, damaged, CheckOptions{}); !hasFinding(list, cold.Damaged, f.kids["f"].ID.String()) {
 		t.Errorf("damaged: %s", describe(list))
 	}
 	f.text("f", "main again")
 	work(func(v *testVolume) { v.commit(f, nil) })
 	o.Head = ids[3]
-	if list := runCheck(t, v.dir, o); len(list) != 1 || !hasFinding(list, tiers.Note, "absorbed") {
+	if list := runCheck(t, v.dir, o); len(list) != 1 || !hasFinding(list, cold.Note, "absorbed") {
 		t.Errorf("absorbed: %s", describe(list))
 	}
 }

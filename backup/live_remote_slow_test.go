@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // The remote is left, by a lost connection or a kill, at any of its earlier states: the next push goes on from there.
@@ -23,7 +23,7 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 	f.text("a", "0")
 	m1 := v.commit(f, nil)
 	v.mustPush()
-	var live []tiers.ID
+	var live []cold.ID
 	for i := range 3 {
 		f.text("critical", fmt.Sprint(i))
 		live = append(live, v.commitLive(f))
@@ -48,7 +48,7 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		w := openVolume(t, v.copyWhole(), Options{Source: dir})
 		if state[0] == m2.String() {
 			if err := w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}}, func(out io.Writer) error {
-				ids, err := w.collect(t.Context(), []tiers.ID{m2}, m1)
+				ids, err := w.collect(t.Context(), []cold.ID{m2}, m1)
 				if err != nil {
 					return err
 				}

@@ -11,11 +11,11 @@ import (
 	"testing"
 
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // wantRemote checks what the remote has: main, and live branches at these commits in any order.
-func wantRemote(t *testing.T, what, remote string, main tiers.ID, live ...tiers.ID) {
+func wantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID) {
 	t.Helper()
 	if got := mainRefOf(t, remote); got != main.String() {
 		t.Errorf("%s: the remote's main is at %s, want %s", what, got, main)
@@ -35,7 +35,7 @@ func wantRemote(t *testing.T, what, remote string, main tiers.ID, live ...tiers.
 	git(t, remote, "fsck", "--strict", "--no-dangling")
 }
 
-func (v *testVolume) wantPushed(what string, id tiers.ID) {
+func (v *testVolume) wantPushed(what string, id cold.ID) {
 	v.t.Helper()
 	if got := v.Pushed(); got != id {
 		v.t.Errorf("%s: Pushed = %s, want %s", what, got, id)
@@ -115,7 +115,7 @@ func TestLiveTwoMachines(t *testing.T) {
 			two.wantPushed("the next epoch", l5)
 			one.mustFetch()
 			one.wantAt("the next epoch", m2, l5)
-			for _, id := range []tiers.ID{m1, l1, l2, l3, m2, l5} {
+			for _, id := range []cold.ID{m1, l1, l2, l3, m2, l5} {
 				if ok, err := one.Follows(t.Context(), l5, id); !ok || err != nil {
 					t.Errorf("Follows(%s) = %v, %v", id, ok, err)
 				}
@@ -199,8 +199,8 @@ func TestLiveDenyDeletes(t *testing.T) {
 	f.text("a", "0")
 	v.commit(f, nil)
 	v.mustPush()
-	var piled []tiers.ID
-	var main tiers.ID
+	var piled []cold.ID
+	var main cold.ID
 	for i := range 3 {
 		f.text("critical", fmt.Sprint(i))
 		piled = append(piled, v.commitLive(f))

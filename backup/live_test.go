@@ -9,44 +9,44 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // commitBy commits the tree by one of the ways to begin.
-func (v *testVolume) commitBy(begin func(context.Context) (tiers.Tx, error), f *file, o tiers.CommitOptions) (tiers.ID, error) {
+func (v *testVolume) commitBy(begin func(context.Context) (cold.Tx, error), f *file, o cold.CommitOptions) (cold.ID, error) {
 	v.t.Helper()
 	return v.commitWith(begin, f, nil, o)
 }
 
-func (v *testVolume) commitWith(begin func(context.Context) (tiers.Tx, error), f *file, links map[string][]string, o tiers.CommitOptions) (tiers.ID, error) {
+func (v *testVolume) commitWith(begin func(context.Context) (cold.Tx, error), f *file, links map[string][]string, o cold.CommitOptions) (cold.ID, error) {
 	v.t.Helper()
 	ctx := v.t.Context()
 	tx, err := begin(ctx)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	defer tx.Abort()
-	base := map[string]tiers.DirID{}
+	base := map[string]cold.DirID{}
 	if tx.Base() != nil {
 		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
 	}
 	if err := put(ctx, tx, f, base, "", links); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	o.Root = f.Dir()
 	return tx.Commit(ctx, o)
 }
 
-func (v *testVolume) commitLive(f *file) tiers.ID {
+func (v *testVolume) commitLive(f *file) cold.ID {
 	v.t.Helper()
-	id, err := v.commitBy(v.BeginLive, f, tiers.CommitOptions{Reason: "critical", Files: 1})
+	id, err := v.commitBy(v.BeginLive, f, cold.CommitOptions{Reason: "critical", Files: 1})
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	return id
 }
 
-func (v *testVolume) newestSnapshot() tiers.Snapshot {
+func (v *testVolume) newestSnapshot() cold.Snapshot {
 	v.t.Helper()
 	s, err := v.Newest(v.t.Context())
 	if err != nil || s == nil {
@@ -56,7 +56,7 @@ func (v *testVolume) newestSnapshot() tiers.Snapshot {
 }
 
 // wantAt checks where main and the live branch are; live zero: there is none.
-func (v *testVolume) wantAt(what string, main, live tiers.ID) {
+func (v *testVolume) wantAt(what string, main, live cold.ID) {
 	v.t.Helper()
 	if got := v.headSnapshot().Info(); got.ID != main || got.Live {
 		v.t.Errorf("%s: Head is %s (live %v), want %s", what, got.ID, got.Live, main)
@@ -86,8 +86,8 @@ func TestLiveBranch(t *testing.T) {
 	f.text("a", "one")
 	f.text("db/critical", strings.Repeat("0", 5000))
 	first := v.commitLive(f)
-	v.wantAt("the first commit", first, tiers.ID{})
-	var live []tiers.ID
+	v.wantAt("the first commit", first, cold.ID{})
+	var live []cold.ID
 	for i := range 3 {
 		f.text("db/critical", strings.Repeat(fmt.Sprint(i+1), 5000))
 		live = append(live, v.commitLive(f))
@@ -128,7 +128,7 @@ func TestLiveBranch(t *testing.T) {
 	before := packs()
 	f.text("a", "two")
 	second := v.commit(f, nil)
-	v.wantAt("main", second, tiers.ID{})
+	v.wantAt("main", second, cold.ID{})
 	info := v.headSnapshot().Info()
 	if info.Parent != first || len(info.Absorbed) != 1 || info.Absorbed[0] != live[2] {
 		t.Errorf("%+v", info)
@@ -161,13 +161,13 @@ func TestMainCatchesUp(t *testing.T) {
 	first := v.commit(f, nil)
 	f.text("a", "two")
 	v.commitLive(f)
-	commit := func(begin func(context.Context) (tiers.Tx, error)) (tiers.ID, error) {
+	commit := func(begin func(context.Context) (cold.Tx, error)) (cold.ID, error) {
 		tx, err := begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer tx.Abort()
-		return tx.Commit(t.Context(), tiers.CommitOptions{Reason: "sync", Root: rootOf(tx.Base())})
+		return tx.Commit(t.Context(), cold.CommitOptions{Reason: "sync", Root: rootOf(tx.Base())})
 	}
 	if _, err := commit(v.BeginLive); err == nil {
 		t.Error("a live commit without a root that was put")
@@ -176,7 +176,7 @@ func TestMainCatchesUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.wantAt("caught up", id, tiers.ID{})
+	v.wantAt("caught up", id, cold.ID{})
 	if v.headSnapshot().Info().Parent != first {
 		t.Error("another parent than main's tip")
 	}
@@ -221,12 +221,12 @@ func TestLiveRefMoved(t *testing.T) {
 					t.Fatal(err)
 				}
 				f.text("a", "three")
-				if err := put(t.Context(), tx, f, map[string]tiers.DirID{}, "", nil); err != nil {
+				if err := put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
 					t.Fatal(err)
 				}
 				move(v)
 				before := git(t, v.dir, "for-each-ref")
-				if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); !errors.Is(err, tiers.ErrRefMoved) {
+				if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
 					t.Errorf("Commit = %v", err)
 				}
 				tx.Abort()
@@ -252,9 +252,9 @@ func TestBeginAtBesideLive(t *testing.T) {
 	first := v.commit(f, nil)
 	f.text("a", "two")
 	second := v.commitLive(f)
-	for _, at := range []tiers.ID{first, second} {
-		begin := func(ctx context.Context) (tiers.Tx, error) { return v.BeginAt(ctx, at) }
-		if _, err := v.commitBy(begin, f, tiers.CommitOptions{}); !errors.Is(err, tiers.ErrRefMoved) {
+	for _, at := range []cold.ID{first, second} {
+		begin := func(ctx context.Context) (cold.Tx, error) { return v.BeginAt(ctx, at) }
+		if _, err := v.commitBy(begin, f, cold.CommitOptions{}); !errors.Is(err, cold.ErrRefMoved) {
 			t.Errorf("Commit at %s = %v", at, err)
 		}
 	}
@@ -314,7 +314,7 @@ func TestEpochOf(t *testing.T) {
 		if err != nil {
 			t.Fatal(out)
 		}
-		id, err := tiers.ParseID(strings.TrimSpace(out))
+		id, err := cold.ParseID(strings.TrimSpace(out))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -354,15 +354,15 @@ func TestAbsorbedOfSeveralMachines(t *testing.T) {
 	f := newDir(0o755)
 	f.text("a", "")
 	v.commit(f, nil)
-	var want []tiers.ID
+	var want []cold.ID
 	for i, m := range []string{"one", "one", "two", "one", "one"} {
 		f.text("a", fmt.Sprint(i))
-		id, err := v.commitBy(v.BeginLive, f, tiers.CommitOptions{Reason: "critical", Machine: m, When: time.Now()})
+		id, err := v.commitBy(v.BeginLive, f, cold.CommitOptions{Reason: "critical", Machine: m, When: time.Now()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if i == 1 || i == 2 || i == 4 {
-			want = append([]tiers.ID{id}, want...)
+			want = append([]cold.ID{id}, want...)
 		}
 	}
 	v.commit(f, nil)

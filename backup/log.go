@@ -16,21 +16,21 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Commit is what a commit says of itself, for people who look at history.
 type Commit struct {
-	tiers.CommitInfo            // its Parent is the first of Parents
-	Parents          []tiers.ID // none: history begins here, perhaps because the repository is shallow
-	Author           string
-	Email            string
-	Ours             bool  // made by EmberFS, whose trailers give the figures below
-	Files, Bytes     int64 // what the commit took
-	AtRisk           int64 // files that it could not take
+	cold.CommitInfo           // its Parent is the first of Parents
+	Parents         []cold.ID // none: history begins here, perhaps because the repository is shallow
+	Author          string
+	Email           string
+	Ours            bool  // made by EmberFS, whose trailers give the figures below
+	Files, Bytes    int64 // what the commit took
+	AtRisk          int64 // files that it could not take
 }
 
-func commitOf(id tiers.ID, c *odb.CommitData) Commit {
+func commitOf(id cold.ID, c *odb.CommitData) Commit {
 	out := Commit{CommitInfo: commitInfo(id, *c), Parents: c.Parents, Author: c.Author.Name, Email: c.Author.Email}
 	out.Ours = out.Reason != ""
 	if out.Ours {
@@ -44,7 +44,7 @@ func commitOf(id tiers.ID, c *odb.CommitData) Commit {
 }
 
 // Commit reads one commit.
-func (c *Cold) Commit(id tiers.ID) (Commit, error) {
+func (c *Cold) Commit(id cold.ID) (Commit, error) {
 	data, err := readCommit(c.db, id)
 	if err != nil {
 		return Commit{}, err
@@ -56,7 +56,7 @@ func (c *Cold) Commit(id tiers.ID) (Commit, error) {
 // as Paths of tiers.RestoreOptions) only those that changed one of them against all of their parents: content or metadata,
 // of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the errors come
 // last, joined.
-func (c *Cold) Log(ctx context.Context, tips []tiers.ID, paths []string) iter.Seq2[Commit, error] {
+func (c *Cold) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq2[Commit, error] {
 	return func(yield func(Commit, error) bool) {
 		w, err := c.newWalk()
 		if err != nil {
@@ -64,13 +64,13 @@ func (c *Cold) Log(ctx context.Context, tips []tiers.ID, paths []string) iter.Se
 			return
 		}
 		for _, id := range tips {
-			w.push(id, tiers.ID{})
+			w.push(id, cold.ID{})
 		}
 		live, err := c.liveCommits(ctx)
 		if err != nil { // of history that is damaged as much as can be is listed
 			c.log.WithError(err).Debug("live commits are not told apart")
 		}
-		want := tiers.CleanPaths(paths)
+		want := cold.CleanPaths(paths)
 		for {
 			s, err := w.next(ctx)
 			if err != nil {
@@ -99,7 +99,7 @@ func (c *Cold) Log(ctx context.Context, tips []tiers.ID, paths []string) iter.Se
 
 // step is a commit on a walk.
 type step struct {
-	id   tiers.ID
+	id   cold.ID
 	data odb.CommitData // without the parents that a shallow repository does not have
 	seq  int            // order of discovery, which decides between equal times
 }
@@ -108,19 +108,19 @@ type step struct {
 type walk struct {
 	c       *Cold
 	queue   stepQueue
-	ties    []*step            // of one time, in the order to give them; before the queue
-	seen    map[tiers.ID]*step // read and not yet left; nil where it is behind us or unreadable
-	shallow map[tiers.ID]struct{}
+	ties    []*step           // of one time, in the order to give them; before the queue
+	seen    map[cold.ID]*step // read and not yet left; nil where it is behind us or unreadable
+	shallow map[cold.ID]struct{}
 	errs    []error
 }
 
 func (c *Cold) newWalk() (*walk, error) {
 	shallow, err := readShallow(c.db.Dir())
-	return &walk{c: c, seen: make(map[tiers.ID]*step), shallow: shallow}, err
+	return &walk{c: c, seen: make(map[cold.ID]*step), shallow: shallow}, err
 }
 
 // readShallow lists the commits at which a shallow repository was cut off.
-func readShallow(dir string) (map[tiers.ID]struct{}, error) {
+func readShallow(dir string) (map[cold.ID]struct{}, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "shallow"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -128,11 +128,11 @@ func readShallow(dir string) (map[tiers.ID]struct{}, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read where history was cut off: %w", err)
 	}
-	cut := make(map[tiers.ID]struct{})
+	cut := make(map[cold.ID]struct{})
 	for line := range bytes.Lines(data) {
-		id, err := tiers.ParseID(string(bytes.TrimSpace(line)))
+		id, err := cold.ParseID(string(bytes.TrimSpace(line)))
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", filepath.Join(dir, "shallow"), tiers.ErrCorrupt, err)
+			return nil, fmt.Errorf("%s: %w: %w", filepath.Join(dir, "shallow"), cold.ErrCorrupt, err)
 		}
 		cut[id] = struct{}{}
 	}
@@ -140,7 +140,7 @@ func readShallow(dir string) (map[tiers.ID]struct{}, error) {
 }
 
 // push adds a commit unless the walk has seen it. child is for the message where it cannot be read; zero: id is a tip.
-func (w *walk) push(id, child tiers.ID) {
+func (w *walk) push(id, child cold.ID) {
 	if _, ok := w.seen[id]; ok {
 		return
 	}

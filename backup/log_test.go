@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // commitAt is commit at a given time, with figures.
-func (v *testVolume) commitAt(f *file, when time.Time) tiers.ID {
+func (v *testVolume) commitAt(f *file, when time.Time) cold.ID {
 	v.t.Helper()
 	ctx := v.t.Context()
 	tx, err := v.Begin(ctx)
@@ -22,10 +22,10 @@ func (v *testVolume) commitAt(f *file, when time.Time) tiers.ID {
 		v.t.Fatal(err)
 	}
 	defer tx.Abort()
-	if err := put(ctx, tx, f, map[string]tiers.DirID{}, "", nil); err != nil {
+	if err := put(ctx, tx, f, map[string]cold.DirID{}, "", nil); err != nil {
 		v.t.Fatal(err)
 	}
-	id, err := tx.Commit(ctx, tiers.CommitOptions{Reason: "interval", Machine: "m1", Files: 3, Bytes: 44, AtRisk: 2, Root: f.Dir(), When: when})
+	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "interval", Machine: "m1", Files: 3, Bytes: 44, AtRisk: 2, Root: f.Dir(), When: when})
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -33,10 +33,10 @@ func (v *testVolume) commitAt(f *file, when time.Time) tiers.ID {
 }
 
 // log lists commits; errors fail the test.
-func (v *testVolume) log(tip tiers.ID, paths ...string) []Commit {
+func (v *testVolume) log(tip cold.ID, paths ...string) []Commit {
 	v.t.Helper()
 	var list []Commit
-	for c, err := range v.Log(v.t.Context(), []tiers.ID{tip}, paths) {
+	for c, err := range v.Log(v.t.Context(), []cold.ID{tip}, paths) {
 		if err != nil {
 			v.t.Fatal(err)
 		}
@@ -45,8 +45,8 @@ func (v *testVolume) log(tip tiers.ID, paths ...string) []Commit {
 	return list
 }
 
-func ids(list []Commit) []tiers.ID {
-	var out []tiers.ID
+func ids(list []Commit) []cold.ID {
+	var out []cold.ID
 	for _, c := range list {
 		out = append(out, c.ID)
 	}
@@ -68,7 +68,7 @@ func TestLogFigures(t *testing.T) {
 	if len(list) != 2 || list[0].ID != tip || list[1].ID != first {
 		t.Fatalf("got %v", ids(list))
 	}
-	if c := list[0]; c.Ours || c.Author != "stock" || c.Email != "stock@example.com" || c.Subject != "by hand" || c.Files != 0 || !slices.Equal(c.Parents, []tiers.ID{first}) {
+	if c := list[0]; c.Ours || c.Author != "stock" || c.Email != "stock@example.com" || c.Subject != "by hand" || c.Files != 0 || !slices.Equal(c.Parents, []cold.ID{first}) {
 		t.Errorf("a stock client's commit: %+v", c)
 	}
 	c := list[1]
@@ -89,11 +89,11 @@ func TestLogPaths(t *testing.T) {
 	f.text("d/.git", "forbidden")
 	f.text(odd, "x")
 	f.mkdir("void")
-	f.special("fifo", tiers.KindFIFO, 0)
+	f.special("fifo", cold.KindFIFO, 0)
 	for i := range 600 {
 		f.text(fmt.Sprintf("many/%d", i), "")
 	}
-	names := map[tiers.ID]string{}
+	names := map[cold.ID]string{}
 	when := int64(1_600_000_000)
 	commit := func(name string, change func()) {
 		t.Helper()
@@ -248,7 +248,7 @@ func TestLogReadsWhatItShows(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for _, err := range c.Log(t.Context(), []tiers.ID{tip}, nil) {
+	for _, err := range c.Log(t.Context(), []cold.ID{tip}, nil) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,12 +258,12 @@ func TestLogReadsWhatItShows(t *testing.T) {
 	}
 	n = 0
 	var last error
-	for _, err := range c.Log(t.Context(), []tiers.ID{tip}, nil) {
+	for _, err := range c.Log(t.Context(), []cold.ID{tip}, nil) {
 		if last = err; err == nil {
 			n++
 		}
 	}
-	if n != 20 || !errors.Is(last, tiers.ErrMissing) || !strings.Contains(fmt.Sprint(last), gone) {
+	if n != 20 || !errors.Is(last, cold.ErrMissing) || !strings.Contains(fmt.Sprint(last), gone) {
 		t.Errorf("%d commits, then %v", n, last)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // verdict is what two commits have to say of one path.
@@ -22,7 +22,7 @@ const (
 
 // cursor stands in a directory of a commit; zero ids where there is none.
 type cursor struct {
-	tree, meta tiers.ID
+	tree, meta cold.ID
 }
 
 // rootCursor stands in a commit's root; c nil: nowhere.
@@ -42,7 +42,7 @@ func (c *Cold) rootCursor(commit *odb.CommitData) (cursor, error) {
 }
 
 // treeEntry finds a stored name in a tree; Mode 0 where it is not there.
-func (c *Cold) treeEntry(tree tiers.ID, name string) (odb.TreeEntry, error) {
+func (c *Cold) treeEntry(tree cold.ID, name string) (odb.TreeEntry, error) {
 	if tree.IsZero() {
 		return odb.TreeEntry{}, nil
 	}
@@ -59,7 +59,7 @@ func (c *Cold) treeEntry(tree tiers.ID, name string) (odb.TreeEntry, error) {
 type spot struct {
 	entry odb.TreeEntry // Mode 0: not in git's tree
 	line  string        // of the metadata, as it is stored; "" for none
-	meta  tiers.ID      // metadata of what is below; zero where there is none
+	meta  cold.ID       // metadata of what is below; zero where there is none
 }
 
 // find looks a true name up in the directory at cur. The line is read only with full.
@@ -146,7 +146,7 @@ func judge(x, y spot) verdict {
 }
 
 // compareMerged decides what comparePath could not. Where both commits' metadata is their own it is believed.
-func (c *Cold) compareMerged(ctx context.Context, a, b tiers.ID, path string) (verdict, error) {
+func (c *Cold) compareMerged(ctx context.Context, a, b cold.ID, path string) (verdict, error) {
 	x, err := c.snapshot(a)
 	if err != nil {
 		return same, err

@@ -9,7 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // maintainRate is how many bytes a second background work may copy: a small part of what a disk does, so that reads and
@@ -39,7 +39,7 @@ func (c *Cold) verifyLinked(ctx context.Context) error {
 	if n > 0 {
 		c.log.WithField("packs", n).Info("linked packs were verified")
 	}
-	if !errors.Is(err, tiers.ErrCorrupt) || c.remote == nil {
+	if !errors.Is(err, cold.ErrCorrupt) || c.remote == nil {
 		return err
 	}
 	c.log.WithError(err).Error("a pack that was linked from the remote is damaged; fetching its objects")
@@ -68,12 +68,12 @@ func (c *Cold) verifyLinked(ctx context.Context) error {
 }
 
 // GC implements tiers.Cold.
-func (c *Cold) GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
+func (c *Cold) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	return c.db.GC(ctx, o)
 }
 
 // Collect is GC for the repository at dir of a volume that nobody uses: the caller holds its lock. A dry run writes nothing there.
-func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o tiers.GCOptions) (report tiers.GCReport, err error) {
+func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o cold.GCOptions) (report cold.GCReport, err error) {
 	open := odb.Open
 	if o.DryRun {
 		open = odb.OpenReadOnly

@@ -9,7 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -23,7 +23,7 @@ const (
 )
 
 // message makes a commit's message: a subject for people and trailers for programs.
-func message(volume string, o tiers.CommitOptions, absorbs []tiers.ID, dated time.Time) string {
+func message(volume string, o cold.CommitOptions, absorbs []cold.ID, dated time.Time) string {
 	reason := oneLine(o.Reason)
 	if reason == "" {
 		reason = "unknown"
@@ -41,7 +41,7 @@ func message(volume string, o tiers.CommitOptions, absorbs []tiers.ID, dated tim
 	fmt.Fprintf(&b, "%s: %d\n", trailerBytes, o.Bytes)
 	fmt.Fprintf(&b, "%s: %d\n", trailerAtRisk, o.AtRisk)
 	if !o.When.IsZero() && !o.When.Truncate(time.Second).Equal(dated) {
-		fmt.Fprintf(&b, "%s: %s\n", trailerTime, tiers.DateText(o.When))
+		fmt.Fprintf(&b, "%s: %s\n", trailerTime, cold.DateText(o.When))
 	}
 	if len(absorbs) > 0 {
 		fmt.Fprintf(&b, "%s:", trailerAbsorbs)

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // validate checks what the keys of a line say together.
@@ -15,8 +15,8 @@ func (l *line) validate(f *fields) error {
 	if !f.name || l.Kind == 0 || !f.mode || !f.uid || !f.gid || !f.mtime {
 		return errors.New("a key is missing: name, type, mode, uid, gid and mtime are needed")
 	}
-	file, symlink, dir := l.Kind == tiers.KindFile, l.Kind == tiers.KindSymlink, l.Kind == tiers.KindDir
-	device := l.Kind == tiers.KindChar || l.Kind == tiers.KindBlock
+	file, symlink, dir := l.Kind == cold.KindFile, l.Kind == cold.KindSymlink, l.Kind == cold.KindDir
+	device := l.Kind == cold.KindChar || l.Kind == cold.KindBlock
 	object := file || symlink || dir
 	switch {
 	case f.size != (file || symlink):
@@ -39,16 +39,16 @@ func (l *line) validate(f *fields) error {
 }
 
 // checkEntry refuses an entry that no directory could hold or no line could carry.
-func checkEntry(e *tiers.Entry) error {
+func checkEntry(e *cold.Entry) error {
 	if err := checkName(e.Name); err != nil {
 		return err
 	}
 	switch e.Kind {
-	case tiers.KindFile, tiers.KindDir:
+	case cold.KindFile, cold.KindDir:
 		if e.ID.IsZero() {
 			return errors.New("no object id")
 		}
-	case tiers.KindSymlink:
+	case cold.KindSymlink:
 		switch {
 		case e.ID.IsZero():
 			return errors.New("no object id")
@@ -57,8 +57,8 @@ func checkEntry(e *tiers.Entry) error {
 		case e.Size != int64(len(e.Target)):
 			return fmt.Errorf("symlink of %d bytes with a target of %d", e.Size, len(e.Target))
 		}
-	case tiers.KindFIFO, tiers.KindSocket, tiers.KindChar, tiers.KindBlock:
-	case tiers.KindOther:
+	case cold.KindFIFO, cold.KindSocket, cold.KindChar, cold.KindBlock:
+	case cold.KindOther:
 		if e.ID.IsZero() || e.Other == nil || e.Other.Stored == "" {
 			return errors.New("nothing that git has")
 		}
@@ -69,14 +69,14 @@ func checkEntry(e *tiers.Entry) error {
 	if e.Size < 0 {
 		return fmt.Errorf("size %d", e.Size)
 	}
-	if len(e.Link) > maxLink || !utf8.ValidString(e.Link) || e.Kind == tiers.KindDir && e.Link != "" {
+	if len(e.Link) > maxLink || !utf8.ValidString(e.Link) || e.Kind == cold.KindDir && e.Link != "" {
 		return fmt.Errorf("link group %q", e.Link)
 	}
 	return checkAttrs(e)
 }
 
 // checkAttrs checks what a root's entry has too.
-func checkAttrs(e *tiers.Entry) error {
+func checkAttrs(e *cold.Entry) error {
 	if e.Mode&^0o7777 != 0 {
 		return fmt.Errorf("mode %o", e.Mode)
 	}
@@ -100,7 +100,7 @@ func checkAttrs(e *tiers.Entry) error {
 	return nil
 }
 
-func checkXattr(x *tiers.Xattr) error {
+func checkXattr(x *cold.Xattr) error {
 	if x.Name == "" || len(x.Name) > maxXattrName || strings.IndexByte(x.Name, 0) >= 0 {
 		return fmt.Errorf("attribute name %q", x.Name)
 	}

@@ -9,15 +9,15 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // header is the first line of a directory's metadata.
 type header struct {
 	// tree is the user's tree that the lines describe.
-	tree tiers.ID
+	tree cold.ID
 	// root holds the root directory's own attributes; nil in every other directory.
-	root *tiers.Entry
+	root *cold.Entry
 }
 
 func encodeHeader(h header) []byte {
@@ -33,7 +33,7 @@ func encodeHeader(h header) []byte {
 func decodeHeader(raw []byte) (header, error) {
 	var h header
 	var f fields
-	e := tiers.Entry{Kind: tiers.KindDir}
+	e := cold.Entry{Kind: cold.KindDir}
 	r := jsonReader{b: raw}
 	err := r.object(func(key string) (err error) {
 		if key == "tree" {

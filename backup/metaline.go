@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Bounds of what one line may hold; Linux itself has the same for names and values of attributes.
@@ -25,7 +25,7 @@ const (
 // line is one entry's metadata: what stands in one line of a directory's entries.
 type line struct {
 	// Entry.ID is the git object that the line was written for; Entry.Meta is not part of a line.
-	tiers.Entry
+	cold.Entry
 	gitMode uint32
 	chunk   int64 // of a file in chunks: their size in bytes
 	// raw is the line as it was read or will be written, without the newline; lines that do not change are copied.
@@ -33,8 +33,8 @@ type line struct {
 }
 
 // kindNamed is the kind that a line's type names; 0: none.
-func kindNamed(name string) tiers.Kind {
-	for k := tiers.KindFile; k <= tiers.KindBlock; k++ {
+func kindNamed(name string) cold.Kind {
+	for k := cold.KindFile; k <= cold.KindBlock; k++ {
 		if k.String() == name {
 			return k
 		}
@@ -43,34 +43,34 @@ func kindNamed(name string) tiers.Kind {
 }
 
 // inGit says whether git can hold the entry: all but special files and empty directories.
-func inGit(e *tiers.Entry) bool {
+func inGit(e *cold.Entry) bool {
 	switch e.Kind {
-	case tiers.KindFile, tiers.KindSymlink:
+	case cold.KindFile, cold.KindSymlink:
 		return true
-	case tiers.KindDir:
+	case cold.KindDir:
 		return e.ID != odb.EmptyTree
 	}
 	return false
 }
 
 // gitModeOf is the mode that an entry has in a git tree; 0 for special files. chunk is the chunk size, 0 for one blob.
-func gitModeOf(e *tiers.Entry, chunk int64) uint32 {
+func gitModeOf(e *cold.Entry, chunk int64) uint32 {
 	switch e.Kind {
-	case tiers.KindFile:
+	case cold.KindFile:
 		if chunk != 0 {
 			return odb.ModeTree
 		}
 		return blobMode(e)
-	case tiers.KindDir:
+	case cold.KindDir:
 		return odb.ModeTree
-	case tiers.KindSymlink:
+	case cold.KindSymlink:
 		return odb.ModeSymlink
 	}
 	return 0
 }
 
 // blobMode is the mode of a file that is one blob.
-func blobMode(e *tiers.Entry) uint32 {
+func blobMode(e *cold.Entry) uint32 {
 	if e.Mode&0o100 != 0 {
 		return odb.ModeExec
 	}
@@ -82,7 +82,7 @@ func blobMode(e *tiers.Entry) uint32 {
 func ownXattr(name string) bool { return name == "trusted.emberfs" || name == "user.emberfs" }
 
 // encodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one blob.
-func encodeLine(e *tiers.Entry, chunk int64) line {
+func encodeLine(e *cold.Entry, chunk int64) line {
 	b := make([]byte, 0, 192+len(e.Name)+len(e.Target))
 	b = append(b, '{')
 	b = appendText(b, "name", e.Name)
@@ -90,11 +90,11 @@ func encodeLine(e *tiers.Entry, chunk int64) line {
 	b = append(b, e.Kind.String()...)
 	b = append(b, `",`...)
 	b = appendAttrs(b, e)
-	if e.Kind == tiers.KindFile || e.Kind == tiers.KindSymlink {
+	if e.Kind == cold.KindFile || e.Kind == cold.KindSymlink {
 		b = append(b, `,"size":`...)
 		b = strconv.AppendInt(b, e.Size, 10)
 	}
-	if e.Kind == tiers.KindFile && e.Holes > 0 {
+	if e.Kind == cold.KindFile && e.Holes > 0 {
 		b = append(b, `,"x_holes":`...)
 		b = strconv.AppendInt(b, e.Holes, 10)
 	}
@@ -110,11 +110,11 @@ func encodeLine(e *tiers.Entry, chunk int64) line {
 		b = append(b, `,"chunk":`...)
 		b = strconv.AppendInt(b, chunk, 10)
 	}
-	if e.Kind == tiers.KindSymlink {
+	if e.Kind == cold.KindSymlink {
 		b = append(b, ',')
 		b = appendText(b, "target", e.Target)
 	}
-	if e.Kind == tiers.KindChar || e.Kind == tiers.KindBlock {
+	if e.Kind == cold.KindChar || e.Kind == cold.KindBlock {
 		b = append(b, `,"rdev":[`...)
 		b = strconv.AppendUint(b, uint64(unix.Major(e.Rdev)), 10)
 		b = append(b, ',')
@@ -127,12 +127,12 @@ func encodeLine(e *tiers.Entry, chunk int64) line {
 	}
 	b = append(b, '}')
 	l := line{Entry: *e, gitMode: mode, chunk: chunk, raw: b}
-	l.Meta = tiers.ID{}
+	l.Meta = cold.ID{}
 	return l
 }
 
 // appendAttrs appends what a directory's header and a line have in common.
-func appendAttrs(b []byte, e *tiers.Entry) []byte {
+func appendAttrs(b []byte, e *cold.Entry) []byte {
 	b = append(b, `"mode":"`...)
 	b = fmt.Appendf(b, "%04o", e.Mode)
 	b = append(b, `","uid":`...)
@@ -255,7 +255,7 @@ func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
 }
 
 // attr reads the keys that a header and a line have in common.
-func attr(r *jsonReader, f *fields, e *tiers.Entry, key string) (err error) {
+func attr(r *jsonReader, f *fields, e *cold.Entry, key string) (err error) {
 	var n int64
 	switch key {
 	case "mode":
@@ -284,7 +284,7 @@ func attr(r *jsonReader, f *fields, e *tiers.Entry, key string) (err error) {
 		e.Xattrs, err = r.xattrs()
 	case "x_flags":
 		n, err = r.integer(1, 1<<31-1)
-		e.Flags = uint32(n) & tiers.KeptFlags // a later version may keep more
+		e.Flags = uint32(n) & cold.KeptFlags // a later version may keep more
 	default:
 		return errUnknownKey
 	}
@@ -292,14 +292,14 @@ func attr(r *jsonReader, f *fields, e *tiers.Entry, key string) (err error) {
 }
 
 // id reads 40 lower-case hex digits.
-func (r *jsonReader) id() (tiers.ID, error) {
+func (r *jsonReader) id() (cold.ID, error) {
 	s, err := r.str()
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
-	id, err := tiers.ParseID(s)
+	id, err := cold.ParseID(s)
 	if err != nil || id.IsZero() || id.String() != s {
-		return tiers.ID{}, r.errorf("object id %q", s)
+		return cold.ID{}, r.errorf("object id %q", s)
 	}
 	return id, nil
 }
@@ -338,9 +338,9 @@ func (r *jsonReader) pair(low0, high0, low1, high1 int64) (a, b int64, err error
 	return a, b, err
 }
 
-func (r *jsonReader) time() (tiers.Time, error) {
+func (r *jsonReader) time() (cold.Time, error) {
 	sec, nsec, err := r.pair(-1<<63, 1<<63-1, 0, 999999999)
-	return tiers.Time{Sec: sec, Nsec: uint32(nsec)}, err
+	return cold.Time{Sec: sec, Nsec: uint32(nsec)}, err
 }
 
 func (r *jsonReader) rdev() (uint64, error) {
@@ -348,13 +348,13 @@ func (r *jsonReader) rdev() (uint64, error) {
 	return unix.Mkdev(uint32(major), uint32(minor)), err
 }
 
-func (r *jsonReader) xattrs() ([]tiers.Xattr, error) {
-	var all []tiers.Xattr
+func (r *jsonReader) xattrs() ([]cold.Xattr, error) {
+	var all []cold.Xattr
 	err := r.array(func() error {
 		if len(all) >= maxXattrs {
 			return r.errorf("more than %d attributes", maxXattrs)
 		}
-		var x tiers.Xattr
+		var x cold.Xattr
 		var name, value bool
 		err := r.object(func(key string) (err error) {
 			var s string

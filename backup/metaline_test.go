@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
-func sampleEntries(t *testing.T) []tiers.Entry {
+func sampleEntries(t *testing.T) []cold.Entry {
 	t.Helper()
 	id := blobID(t, "x")
-	return []tiers.Entry{
-		{Name: "a", Kind: tiers.KindFile, Mode: 0o644, Size: 1, ID: id},
-		{Name: "\xff\"\\\n\u2028<>&", Kind: tiers.KindFile, Mode: 0o7777, UID: 1<<32 - 2, GID: 5, Size: 1<<63 - 1, ID: id, Link: "g\u00e9",
-			Mtime: tiers.Time{Sec: -1 << 63, Nsec: 999999999}, Xattrs: []tiers.Xattr{{Name: "a", Value: []byte{}}, {Name: "b\xff", Value: []byte{0}}}},
-		{Name: "d", Kind: tiers.KindDir, Mode: 0o2755, ID: odb.EmptyTree},
-		{Name: "l", Kind: tiers.KindSymlink, Mode: 0o777, ID: blobID(t, "caf\xe9"), Target: "caf\xe9", Size: 4},
-		{Name: "p", Kind: tiers.KindFIFO}, {Name: "s", Kind: tiers.KindSocket},
-		{Name: "c", Kind: tiers.KindChar, Rdev: unix.Mkdev(1<<32-1, 1<<32-1)}, {Name: "b", Kind: tiers.KindBlock, Rdev: unix.Mkdev(8, 1)},
+	return []cold.Entry{
+		{Name: "a", Kind: cold.KindFile, Mode: 0o644, Size: 1, ID: id},
+		{Name: "\xff\"\\\n\u2028<>&", Kind: cold.KindFile, Mode: 0o7777, UID: 1<<32 - 2, GID: 5, Size: 1<<63 - 1, ID: id, Link: "g\u00e9",
+			Mtime: cold.Time{Sec: -1 << 63, Nsec: 999999999}, Xattrs: []cold.Xattr{{Name: "a", Value: []byte{}}, {Name: "b\xff", Value: []byte{0}}}},
+		{Name: "d", Kind: cold.KindDir, Mode: 0o2755, ID: odb.EmptyTree},
+		{Name: "l", Kind: cold.KindSymlink, Mode: 0o777, ID: blobID(t, "caf\xe9"), Target: "caf\xe9", Size: 4},
+		{Name: "p", Kind: cold.KindFIFO}, {Name: "s", Kind: cold.KindSocket},
+		{Name: "c", Kind: cold.KindChar, Rdev: unix.Mkdev(1<<32-1, 1<<32-1)}, {Name: "b", Kind: cold.KindBlock, Rdev: unix.Mkdev(8, 1)},
 	}
 }
 
@@ -34,7 +34,7 @@ func TestLineRoundTrip(t *testing.T) {
 			continue
 		}
 		chunk := int64(0)
-		if e.Kind == tiers.KindFile && e.Size > 1 {
+		if e.Kind == cold.KindFile && e.Size > 1 {
 			chunk = maxChunk
 		}
 		l := encodeLine(&e, chunk)
@@ -54,8 +54,8 @@ func TestLineRoundTrip(t *testing.T) {
 
 // The exact bytes are the format: they may not change by accident.
 func TestLineBytes(t *testing.T) {
-	e := tiers.Entry{Name: "f\xff", Kind: tiers.KindFile, Mode: 0o4755, UID: 1, GID: 2, Mtime: tiers.Time{Sec: 3, Nsec: 4}, Size: 5, ID: odb.EmptyTree, Link: "g",
-		Xattrs: []tiers.Xattr{{Name: "trusted.emberfs", Value: []byte("never")}, {Name: "user.a", Value: []byte("\x80")}, {Name: "user.b", Value: []byte("v")}}}
+	e := cold.Entry{Name: "f\xff", Kind: cold.KindFile, Mode: 0o4755, UID: 1, GID: 2, Mtime: cold.Time{Sec: 3, Nsec: 4}, Size: 5, ID: odb.EmptyTree, Link: "g",
+		Xattrs: []cold.Xattr{{Name: "trusted.emberfs", Value: []byte("never")}, {Name: "user.a", Value: []byte("\x80")}, {Name: "user.b", Value: []byte("v")}}}
 	want := `{"name64":"Zv8=","type":"file","mode":"4755","uid":1,"gid":2,"mtime":[3,4],` +
 		`"xattrs":[{"name":"user.a","value64":"gA=="},{"name":"user.b","value":"v"}],"size":5,` +
 		`"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100755","link":"g"}`
@@ -125,7 +125,7 @@ func TestLineRefuses(t *testing.T) {
 
 func TestHeader(t *testing.T) {
 	root := sampleEntries(t)[1]
-	root = tiers.Entry{Kind: tiers.KindDir, Mode: root.Mode, UID: 1, GID: 2, Mtime: root.Mtime, Xattrs: root.Xattrs}
+	root = cold.Entry{Kind: cold.KindDir, Mode: root.Mode, UID: 1, GID: 2, Mtime: root.Mtime, Xattrs: root.Xattrs}
 	for _, h := range []header{{tree: odb.EmptyTree}, {tree: odb.EmptyTree, root: &root}} {
 		raw := encodeHeader(h)
 		got, err := decodeHeader(raw[:len(raw)-1])

@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed: some 100 bytes each. What is behind
@@ -16,22 +16,22 @@ const maxMoveDirs = 2_000_000
 
 // place is a name in a directory of a snapshot.
 type place struct {
-	dir    tiers.DirID
+	dir    cold.DirID
 	stored string
 }
 
 // moves says which directories without metadata are renamed ones: their tree id is that of one that vanished.
 type moves struct {
-	entries map[place]tiers.Entry // with the metadata that the directory had under its old name
-	paths   map[string]string     // old path to new
-	cut     bool                  // there may be more
+	entries map[place]cold.Entry // with the metadata that the directory had under its old name
+	paths   map[string]string    // old path to new
+	cut     bool                 // there may be more
 }
 
 // errMovesCut is the problem of a directory that counts as new, and may be none.
 var errMovesCut = fmt.Errorf("more than %d directories were changed by a stock client: if this one was renamed, its owners, times and all else that git does not keep are lost", maxMoveDirs)
 
 // into gives the entry that a directory inherits.
-func (m *moves) into(dir tiers.DirID, stored string) (tiers.Entry, bool) {
+func (m *moves) into(dir cold.DirID, stored string) (cold.Entry, bool) {
 	e, ok := m.entries[place{dir, stored}]
 	return e, ok
 }
@@ -53,8 +53,8 @@ func (s *snapshot) moved(ctx context.Context) (*moves, error) {
 	if s.movedOnce.done {
 		return s.movedOnce.moves, nil
 	}
-	w := mover{ctx: ctx, s: s, seen: make(map[tiers.DirID]struct{}), gone: make(map[tiers.ID][]vanished)}
-	m := &moves{entries: make(map[place]tiers.Entry), paths: make(map[string]string)}
+	w := mover{ctx: ctx, s: s, seen: make(map[cold.DirID]struct{}), gone: make(map[cold.ID][]vanished)}
+	m := &moves{entries: make(map[place]cold.Entry), paths: make(map[string]string)}
 	if !s.valid && !s.own.meta.IsZero() {
 		w.changed("", s.root.Dir(), 0)
 		if len(w.gone) > 0 {
@@ -74,7 +74,7 @@ func (s *snapshot) moved(ctx context.Context) (*moves, error) {
 // vanished is a directory that has metadata, but is not in the tree any more under that path.
 type vanished struct {
 	path  string
-	entry tiers.Entry
+	entry cold.Entry
 	used  bool
 }
 
@@ -82,24 +82,24 @@ type vanished struct {
 type claimant struct {
 	place
 	path string
-	id   tiers.ID
+	id   cold.ID
 }
 
 type mover struct {
 	ctx    context.Context
 	s      *snapshot
-	seen   map[tiers.DirID]struct{} // in one pass; equal directories are looked at once, or few trees make a walk without end
-	gone   map[tiers.ID][]vanished
+	seen   map[cold.DirID]struct{} // in one pass; equal directories are looked at once, or few trees make a walk without end
+	gone   map[cold.ID][]vanished
 	claims []claimant
 	cut    bool // not everything was looked at
 }
 
 // more says whether a directory is still to be looked at.
-func (w *mover) more(dir tiers.DirID, depth int) bool {
+func (w *mover) more(dir cold.DirID, depth int) bool {
 	if _, ok := w.seen[dir]; ok || w.ctx.Err() != nil {
 		return false
 	}
-	if len(w.seen) >= maxMoveDirs || tiers.TooDeepToWalk("", depth) != nil {
+	if len(w.seen) >= maxMoveDirs || cold.TooDeepToWalk("", depth) != nil {
 		w.cut = true
 		return false
 	}
@@ -108,7 +108,7 @@ func (w *mover) more(dir tiers.DirID, depth int) bool {
 }
 
 // changed looks for directories that vanished below one that is still there.
-func (w *mover) changed(at string, dir tiers.DirID, depth int) {
+func (w *mover) changed(at string, dir cold.DirID, depth int) {
 	if !w.more(dir, depth) {
 		return
 	}
@@ -116,7 +116,7 @@ func (w *mover) changed(at string, dir tiers.DirID, depth int) {
 	if err != nil || d.valid {
 		return
 	}
-	trees := make(map[string]tiers.ID)
+	trees := make(map[string]cold.ID)
 	for i := range d.tree {
 		if d.tree[i].Mode == odb.ModeTree {
 			trees[d.tree[i].Name] = d.tree[i].ID
@@ -124,7 +124,7 @@ func (w *mover) changed(at string, dir tiers.DirID, depth int) {
 	}
 	for i := range d.lines {
 		l := &d.lines[i]
-		if l.Kind != tiers.KindDir || !inGit(&l.Entry) {
+		if l.Kind != cold.KindDir || !inGit(&l.Entry) {
 			continue
 		}
 		stored := EncodeName(l.Name)
@@ -134,13 +134,13 @@ func (w *mover) changed(at string, dir tiers.DirID, depth int) {
 		case !there:
 			w.vanish(below, &l.Entry, d.meta.subs[stored], depth+1)
 		case now != l.ID:
-			w.changed(below, tiers.DirID{Tree: now, Meta: d.meta.subs[stored]}, depth+1)
+			w.changed(below, cold.DirID{Tree: now, Meta: d.meta.subs[stored]}, depth+1)
 		}
 	}
 }
 
 // vanish notes a directory that is gone and all below it.
-func (w *mover) vanish(at string, e *tiers.Entry, meta tiers.ID, depth int) {
+func (w *mover) vanish(at string, e *cold.Entry, meta cold.ID, depth int) {
 	entry := *e
 	entry.Meta = meta
 	w.gone[e.ID] = append(w.gone[e.ID], vanished{path: at, entry: entry})
@@ -160,14 +160,14 @@ func (w *mover) vanish(at string, e *tiers.Entry, meta tiers.ID, depth int) {
 		return
 	}
 	for i := range lines.lines {
-		if l := &lines.lines[i]; l.Kind == tiers.KindDir && inGit(&l.Entry) {
+		if l := &lines.lines[i]; l.Kind == cold.KindDir && inGit(&l.Entry) {
 			w.vanish(path.Join(at, l.Name), &l.Entry, m.subs[EncodeName(l.Name)], depth+1)
 		}
 	}
 }
 
 // claim looks for directories without metadata.
-func (w *mover) claim(at string, dir tiers.DirID, depth int) {
+func (w *mover) claim(at string, dir cold.DirID, depth int) {
 	if !w.more(dir, depth) {
 		return
 	}
@@ -194,7 +194,7 @@ func (w *mover) claim(at string, dir tiers.DirID, depth int) {
 		case !known && meta.IsZero() && len(w.gone[t.ID]) > 0:
 			w.claims = append(w.claims, claimant{place{dir, t.Name}, below, t.ID})
 		default:
-			w.claim(below, tiers.DirID{Tree: t.ID, Meta: meta}, depth+1)
+			w.claim(below, cold.DirID{Tree: t.ID, Meta: meta}, depth+1)
 		}
 	}
 }

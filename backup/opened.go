@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
@@ -26,7 +26,7 @@ func (s *snapshot) Opened(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	paths, err := s.readOpened()
-	if err != nil && !isMissing(err) && !errors.Is(err, tiers.ErrCorrupt) {
+	if err != nil && !isMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
 		return nil, err
 	}
 	return paths, nil
@@ -38,7 +38,7 @@ func (s *snapshot) readOpened() ([]string, error) {
 	}
 	data, err := s.db.Read(s.own.opened.ID, odb.Blob, maxOpenedBlob)
 	if errors.Is(err, odb.ErrTooLarge) {
-		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+		err = fmt.Errorf("%w: %w", cold.ErrCorrupt, err)
 	}
 	var paths []string
 	if err == nil {
@@ -56,11 +56,11 @@ func (s *snapshot) Rules(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if s.own.rules.Mode != odb.ModeFile {
-		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, ownName, rulesName, tiers.ErrCorrupt, s.own.rules.Mode)
+		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, ownName, rulesName, cold.ErrCorrupt, s.own.rules.Mode)
 	}
 	data, err := s.db.Read(s.own.rules.ID, odb.Blob, rules.MaxBytes)
 	if errors.Is(err, odb.ErrTooLarge) {
-		err = fmt.Errorf("%w: %w", tiers.ErrCorrupt, err)
+		err = fmt.Errorf("%w: %w", cold.ErrCorrupt, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: %s/%s: %w", s.info.ID, ownName, rulesName, err)
@@ -98,7 +98,7 @@ func decodeOpened(data []byte) ([]string, error) {
 			err = fmt.Errorf("more than %d lines", maxOpened)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("line %d: %w: %w", len(paths)+1, tiers.ErrCorrupt, err)
+			return nil, fmt.Errorf("line %d: %w: %w", len(paths)+1, cold.ErrCorrupt, err)
 		}
 		paths = append(paths, p)
 	}

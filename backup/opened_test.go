@@ -7,11 +7,11 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // commitOpened commits a tree with a list of opened files.
-func (v *testVolume) commitOpened(f *file, opened []string) tiers.Snapshot {
+func (v *testVolume) commitOpened(f *file, opened []string) cold.Snapshot {
 	v.t.Helper()
 	x, err := v.Begin(v.t.Context())
 	if err != nil {
@@ -21,7 +21,7 @@ func (v *testVolume) commitOpened(f *file, opened []string) tiers.Snapshot {
 	if err := put(v.t.Context(), x, f, nil, "", nil); err != nil {
 		v.t.Fatal(err)
 	}
-	id, err := x.Commit(v.t.Context(), tiers.CommitOptions{Root: f.Dir(), Opened: opened})
+	id, err := x.Commit(v.t.Context(), cold.CommitOptions{Root: f.Dir(), Opened: opened})
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func (v *testVolume) commitOpened(f *file, opened []string) tiers.Snapshot {
 	return s
 }
 
-func openedOf(t *testing.T, s tiers.Snapshot) []string {
+func openedOf(t *testing.T, s cold.Snapshot) []string {
 	t.Helper()
 	paths, err := s.Opened(t.Context())
 	if err != nil {
@@ -109,7 +109,7 @@ func TestOpenedLost(t *testing.T) {
 	v.commitOpened(f, []string{"a"})
 	blob := git(t, v.dir, "rev-parse", "main:.emberfs/opened")
 	explode(t, v.dir)
-	id, err := tiers.ParseID(blob)
+	id, err := cold.ParseID(blob)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestValid(t *testing.T) {
 	compare := func(invalid ...string) {
 		t.Helper()
 		s := v.headSnapshot()
-		dirs := map[string]tiers.DirID{}
+		dirs := map[string]cold.DirID{}
 		v.dirs(s, rootOf(s), "", dirs)
 		for p, d := range dirs {
 			got, err := s.Valid(t.Context(), d)
@@ -163,7 +163,7 @@ func TestValid(t *testing.T) {
 	// moved is a tree that its inherited metadata describes.
 	compare("", "change", "change/y", "move", "new")
 	s := v.headSnapshot()
-	if ok, err := s.Valid(t.Context(), tiers.DirID{Tree: blobID(t, "x"), Meta: blobID(t, "nothing of the kind")}); ok || !errors.Is(err, tiers.ErrMissing) {
+	if ok, err := s.Valid(t.Context(), cold.DirID{Tree: blobID(t, "x"), Meta: blobID(t, "nothing of the kind")}); ok || !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("of metadata that are missing: %v, %v", ok, err)
 	}
 }

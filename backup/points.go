@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Point is a commit that can be restored.
@@ -48,18 +48,18 @@ func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
 		}
 		if !seen.IsZero() {
 			labels[seen] = append(labels[seen], "remote: "+c.o.Branch)
-			remote.push(seen, tiers.ID{})
+			remote.push(seen, cold.ID{})
 		}
 		if live, err := c.tracked(ctx); err == nil && live != seen {
 			labels[live] = append(labels[live], "remote: "+c.o.Branch+", live")
-			remote.push(live, tiers.ID{})
+			remote.push(live, cold.ID{})
 		}
-		var tips []tiers.ID
+		var tips []cold.ID
 		for id, names := range labels {
 			slices.Sort(names)
 			tips = append(tips, id)
 		}
-		slices.SortFunc(tips, func(a, b tiers.ID) int { return slices.Compare(a[:], b[:]) })
+		slices.SortFunc(tips, func(a, b cold.ID) int { return slices.Compare(a[:], b[:]) })
 		for commit, err := range c.Log(ctx, tips, nil) {
 			p := Point{Commit: commit, Refs: labels[commit.ID]}
 			if err == nil {
@@ -73,7 +73,7 @@ func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
 }
 
 // reaches says whether the walk leads to a commit, going no further back than to since.
-func (w *walk) reaches(ctx context.Context, id tiers.ID, since time.Time) (bool, error) {
+func (w *walk) reaches(ctx context.Context, id cold.ID, since time.Time) (bool, error) {
 	for {
 		if _, ok := w.seen[id]; ok {
 			return true, nil
@@ -90,8 +90,8 @@ func (w *walk) reaches(ctx context.Context, id tiers.ID, since time.Time) (bool,
 }
 
 // labels gives the commits that branches and tags are at, with their names.
-func (c *Cold) labels() (map[tiers.ID][]string, error) {
-	labels := make(map[tiers.ID][]string)
+func (c *Cold) labels() (map[cold.ID][]string, error) {
+	labels := make(map[cold.ID][]string)
 	for prefix, mark := range map[string]string{"refs/heads/": "", "refs/tags/": "tag: "} {
 		refs, err := c.db.Refs(prefix)
 		if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestPoints(t *testing.T) {
@@ -15,7 +15,7 @@ func TestPoints(t *testing.T) {
 	v := newVolume(t, Options{Source: remote})
 	f := newDir(0o755)
 	when := time.Unix(1_700_000_000, 0)
-	var c []tiers.ID
+	var c []cold.ID
 	add := func() {
 		f.text("f", fmt.Sprint(len(c)))
 		c = append(c, v.commitAt(f, when.Add(time.Duration(len(c))*48*time.Hour)))
@@ -52,7 +52,7 @@ func TestSameSecond(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := newDir(0o755)
 	when := time.Unix(1_700_000_000, 0)
-	var c []tiers.ID
+	var c []cold.ID
 	for i := range 6 {
 		f.text("f", fmt.Sprint(i))
 		c = append(c, v.commitAt(f, when))
@@ -62,7 +62,7 @@ func TestSameSecond(t *testing.T) {
 	slices.Reverse(want)
 	for i := range c { // each commit a tip of its own, in each order
 		tips := append(slices.Clone(c[i:]), c[:i]...)
-		var got []tiers.ID
+		var got []cold.ID
 		for commit, err := range v.Log(t.Context(), tips, nil) {
 			if err != nil {
 				t.Fatal(err)
@@ -89,7 +89,7 @@ func TestTotals(t *testing.T) {
 	f.text("d/b", "123")
 	f.mkdir("d/void")
 	f.symlink("l", "a")
-	f.special("fifo", tiers.KindFIFO, 0)
+	f.special("fifo", cold.KindFIFO, 0)
 	v.commit(f, nil)
 	first := v.headSnapshot()
 	f.text("a", "1")
@@ -102,7 +102,7 @@ func TestTotals(t *testing.T) {
 		t.Errorf("counted beyond the limit: %+v", got)
 	}
 	n := v.Counter(9 + 5) // the root twice, d and void once
-	for _, s := range []tiers.Snapshot{first, v.headSnapshot(), first} {
+	for _, s := range []cold.Snapshot{first, v.headSnapshot(), first} {
 		got, ok := n.Count(t.Context(), s)
 		if want.Bytes = 8; s != first {
 			want.Bytes = 4

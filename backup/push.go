@@ -9,7 +9,7 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Push implements tiers.Cold. Branches that are behind ours are pushed from where they are: the last push may have failed. A
@@ -60,36 +60,36 @@ func (c *Cold) push(ctx context.Context) error {
 		}
 	}
 	c.note("branch", nil)
-	if err := c.setTracking(ours.main, ours.live, tiers.ID{}, ours.live); err != nil {
+	if err := c.setTracking(ours.main, ours.live, cold.ID{}, ours.live); err != nil {
 		return err
 	}
 	return c.deleteAbsorbed(ctx, ours.main, refs)
 }
 
 // hasBranch says whether the remote has a branch that people know of.
-func hasBranch(refs map[string]tiers.ID) bool { return len(branches(refs)) > 0 }
+func hasBranch(refs map[string]cold.ID) bool { return len(branches(refs)) > 0 }
 
 // part is a branch to push.
 type part struct {
 	wire.Update
-	commits []tiers.ID
-	base    tiers.ID // the remote has it, when this part's turn comes
+	commits []cold.ID
+	base    cold.ID // the remote has it, when this part's turn comes
 }
 
 // planPush finds out what the remote lacks, main first. ErrDiverged: it has what we have not.
-func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]tiers.ID) (parts []part, err error) {
+func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]cold.ID) (parts []part, err error) {
 	theirs := refs[c.ref]
 	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.main}, base: theirs}
 	if theirs != ours.main {
 		if !theirs.IsZero() && !c.db.Has(theirs) {
-			return nil, tiers.ErrDiverged
+			return nil, cold.ErrDiverged
 		}
 		var ahead bool
 		if main.commits, ahead, err = c.newCommits(ctx, ours.main, theirs); err != nil {
 			return nil, err
 		}
 		if !ahead {
-			return nil, tiers.ErrDiverged
+			return nil, cold.ErrDiverged
 		}
 	}
 	seen, err := c.checkLive(ctx, ours, theirs, refs)
@@ -102,7 +102,7 @@ func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]tier
 	at := refs[ours.ref]
 	switch {
 	case ours.live.IsZero() || ours.live == at:
-	case at != (tiers.ID{}) && c.isIgnored(ours.ref, at):
+	case at != (cold.ID{}) && c.isIgnored(ours.ref, at):
 		return nil, fmt.Errorf("%s of %s is taken by something else: remove it there", ours.ref, c.o.Source)
 	default:
 		live := part{Update: wire.Update{Ref: ours.ref, Old: at, New: ours.live}, base: at}
@@ -123,7 +123,7 @@ func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]tier
 
 // checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or absorbed: once main
 // moves it is nobody's.
-func (c *Cold) checkLive(ctx context.Context, ours position, main tiers.ID, refs map[string]tiers.ID) (at tiers.ID, err error) {
+func (c *Cold) checkLive(ctx context.Context, ours position, main cold.ID, refs map[string]cold.ID) (at cold.ID, err error) {
 	if main.IsZero() {
 		return at, nil
 	}
@@ -133,7 +133,7 @@ func (c *Cold) checkLive(ctx context.Context, ours position, main tiers.ID, refs
 	}
 	at = refs[ref]
 	if at.IsZero() || at == main || c.isIgnored(ref, at) {
-		return tiers.ID{}, nil
+		return cold.ID{}, nil
 	}
 	known := false
 	if c.db.Has(at) {
@@ -142,12 +142,12 @@ func (c *Cold) checkLive(ctx context.Context, ours position, main tiers.ID, refs
 		}
 	}
 	if !known {
-		return at, fmt.Errorf("%w: %s is at %s", tiers.ErrDiverged, ref, at)
+		return at, fmt.Errorf("%w: %s is at %s", cold.ErrDiverged, ref, at)
 	}
 	return at, nil
 }
 
-func (c *Cold) isIgnored(ref string, tip tiers.ID) bool {
+func (c *Cold) isIgnored(ref string, tip cold.ID) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.ignored[ref] == tip
@@ -175,7 +175,7 @@ func (c *Cold) send(ctx context.Context, parts []part) error {
 
 func (c *Cold) sendTogether(ctx context.Context, parts []part) error {
 	var updates []wire.Update
-	d := delta{ctx: ctx, db: c.db, seen: make(map[tiers.ID]struct{})}
+	d := delta{ctx: ctx, db: c.db, seen: make(map[cold.ID]struct{})}
 	for _, p := range parts {
 		if err := d.commits(p.commits, p.base); err != nil {
 			return err
@@ -188,7 +188,7 @@ func (c *Cold) sendTogether(ctx context.Context, parts []part) error {
 	return c.remote.Push(ctx, updates, func(w io.Writer) error { return c.writePack(ctx, w, d.ids) })
 }
 
-func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []tiers.ID) error {
+func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []cold.ID) error {
 	p, err := odb.NewPackStream(w, len(ids))
 	if err != nil {
 		return err
@@ -206,7 +206,7 @@ func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []tiers.ID) error
 
 // deleteAbsorbed deletes live branches of the remote that are in main, which was pushed. It is never worth an error: what stays means
 // nothing to anybody. One that has moved on since is somebody's and stays too.
-func (c *Cold) deleteAbsorbed(ctx context.Context, main tiers.ID, refs map[string]tiers.ID) error {
+func (c *Cold) deleteAbsorbed(ctx context.Context, main cold.ID, refs map[string]cold.ID) error {
 	list, err := c.epochs(absorbedPrefix)
 	if err != nil {
 		return err
@@ -236,7 +236,7 @@ func (c *Cold) deleteAbsorbed(ctx context.Context, main tiers.ID, refs map[strin
 }
 
 // deleteLive deletes one live branch where it is at what main has absorbed. An error says that trying again may help.
-func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed tiers.ID) error {
+func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed cold.ID) error {
 	known := at == absorbed
 	if !known && c.db.Has(at) {
 		var err error
@@ -255,7 +255,7 @@ func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed tiers.ID
 		return nil
 	}
 	err := c.remote.Push(ctx, []wire.Update{{Ref: ref, Old: at}}, nil)
-	var refused *tiers.RefusedError
+	var refused *cold.RefusedError
 	switch {
 	case errors.As(err, &refused):
 		c.note("delete", fmt.Errorf("%s does not let live branches be deleted, they pile up below %s: %s", c.o.Source, livePrefix, refused.Reason))
@@ -263,7 +263,7 @@ func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed tiers.ID
 		c.mu.undeleted = true
 		c.mu.Unlock()
 		return nil
-	case errors.Is(err, tiers.ErrDiverged):
+	case errors.Is(err, cold.ErrDiverged):
 		c.log.WithError(err).Warnf("%s of the remote has moved on and is left alone", ref)
 		return nil
 	}

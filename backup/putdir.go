@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // dirBase is a directory of the base commit that a new one is made from.
@@ -18,9 +18,9 @@ type dirBase struct {
 	rest  []byte
 	nodes []odb.TreeEntry
 	// chunks are the chunk sizes of the files that are put, by object id; what is not there is one blob.
-	chunks map[tiers.ID]int64
+	chunks map[cold.ID]int64
 	// known are the objects that the base commit reaches at this place.
-	known map[tiers.ID]struct{}
+	known map[cold.ID]struct{}
 	// hidden and moved: see findHidden.
 	hidden, moved map[string]bool
 	// sound: tree and metadata are as this package writes them, so that they can be extended. err says why not.
@@ -29,9 +29,9 @@ type dirBase struct {
 }
 
 // loadBase reads a directory of the base commit without its shards. A base that cannot be read is simply not sound.
-func (t *tx) loadBase(dir tiers.DirID) *dirBase {
-	b := &dirBase{known: make(map[tiers.ID]struct{})}
-	if t.base == nil || dir == (tiers.DirID{}) {
+func (t *tx) loadBase(dir cold.DirID) *dirBase {
+	b := &dirBase{known: make(map[cold.ID]struct{})}
+	if t.base == nil || dir == (cold.DirID{}) {
 		return b
 	}
 	b.err = b.load(t, dir)
@@ -40,7 +40,7 @@ func (t *tx) loadBase(dir tiers.DirID) *dirBase {
 	return b
 }
 
-func (b *dirBase) load(t *tx, dir tiers.DirID) error {
+func (b *dirBase) load(t *tx, dir cold.DirID) error {
 	var p problems
 	var err error
 	if b.tree, err = t.base.tree(dir.Tree, &p); err != nil {
@@ -64,27 +64,27 @@ func (b *dirBase) load(t *tx, dir tiers.DirID) error {
 		b.known[n.ID] = struct{}{}
 	}
 	if len(p.list) > 0 {
-		return fmt.Errorf("%w: %w", tiers.ErrCorrupt, p.list[0])
+		return fmt.Errorf("%w: %w", cold.ErrCorrupt, p.list[0])
 	}
 	return nil
 }
 
 // PutDir implements tiers.Tx. With full false and a base whose metadata is damaged it fails with tiers.ErrCorrupt or
 // tiers.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
-func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Root, put []tiers.Entry, del []string) (tiers.DirID, error) {
+func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
 	if err := t.alive(); err != nil {
-		return tiers.DirID{}, err
+		return cold.DirID{}, err
 	}
 	if err := t.flush(); err != nil {
-		return tiers.DirID{}, err
+		return cold.DirID{}, err
 	}
 	put = t.named(put)
-	var own *tiers.Entry
+	var own *cold.Entry
 	if root != nil {
 		e := root.Entry
-		e.Name, e.Kind = "", tiers.KindDir
+		e.Name, e.Kind = "", cold.KindDir
 		if err := checkAttrs(&e); err != nil {
-			return tiers.DirID{}, fmt.Errorf("store root directory: %w", err)
+			return cold.DirID{}, fmt.Errorf("store root directory: %w", err)
 		}
 		own = &e
 	}
@@ -93,13 +93,13 @@ func (t *tx) PutDir(ctx context.Context, base tiers.DirID, full bool, root *tier
 		err = d.setLinks(root.Links)
 	}
 	if err != nil {
-		return tiers.DirID{}, fmt.Errorf("store directory: %w", err)
+		return cold.DirID{}, fmt.Errorf("store directory: %w", err)
 	}
 	t.pending = d
 	return d.id, nil
 }
 
-func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *tiers.Entry, put []tiers.Entry, del []string) (*dirBuild, error) {
+func (t *tx) buildDir(ctx context.Context, base cold.DirID, full bool, root *cold.Entry, put []cold.Entry, del []string) (*dirBuild, error) {
 	b := t.loadBase(base)
 	b.head.root = root
 	lines, err := t.newLines(b, put)
@@ -107,7 +107,7 @@ func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *ti
 		return nil, err
 	}
 	switch {
-	case full || base == (tiers.DirID{}):
+	case full || base == (cold.DirID{}):
 	case t.base == nil:
 		return nil, errors.New("there is no base commit to extend")
 	case b.valid:
@@ -123,7 +123,7 @@ func (t *tx) buildDir(ctx context.Context, base tiers.DirID, full bool, root *ti
 }
 
 // newLines encodes the entries and sorts the lines by name.
-func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
+func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]line, error) {
 	if err := t.findChunks(b, put); err != nil {
 		return nil, err
 	}
@@ -133,7 +133,7 @@ func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
 		if err := checkEntry(&put[i]); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", put[i].Name, err)
 		}
-		if put[i].Kind == tiers.KindOther {
+		if put[i].Kind == cold.KindOther {
 			continue
 		}
 		l := encodeLine(&put[i], b.chunkOf(&put[i]))
@@ -143,7 +143,7 @@ func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
 		lines = append(lines, l)
 	}
 	if tooLong != nil {
-		return nil, &tiers.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
+		return nil, &cold.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
 	}
 	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.Name, b.Name) })
 	for i := 1; i < len(lines); i++ {
@@ -155,10 +155,10 @@ func (t *tx) newLines(b *dirBase, put []tiers.Entry) ([]line, error) {
 }
 
 // findChunks finds out which of the files are chunk trees: an entry does not say, and a chmod puts what an earlier run stored.
-func (t *tx) findChunks(b *dirBase, put []tiers.Entry) error {
-	modes := make(map[tiers.ID]uint32)
+func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
+	modes := make(map[cold.ID]uint32)
 	for i := range put {
-		if put[i].Kind == tiers.KindFile {
+		if put[i].Kind == cold.KindFile {
 			modes[put[i].ID] = 0
 		}
 	}
@@ -167,11 +167,11 @@ func (t *tx) findChunks(b *dirBase, put []tiers.Entry) error {
 			modes[b.tree[i].ID] = b.tree[i].Mode
 		}
 	}
-	b.chunks = make(map[tiers.ID]int64)
+	b.chunks = make(map[cold.ID]int64)
 	for i := range put {
 		e := &put[i]
 		mode, todo := modes[e.ID]
-		if e.Kind != tiers.KindFile || !todo || e.ID.IsZero() {
+		if e.Kind != cold.KindFile || !todo || e.ID.IsZero() {
 			continue
 		}
 		delete(modes, e.ID)
@@ -190,23 +190,23 @@ func (t *tx) findChunks(b *dirBase, put []tiers.Entry) error {
 }
 
 // lostForm refuses a file whose content is missing where nobody knows whether that was one blob: it stays out by itself.
-func (t *tx) lostForm(e *tiers.Entry) error {
+func (t *tx) lostForm(e *cold.Entry) error {
 	if e.Size < minChunk { // never in chunks
 		return nil
 	}
-	return &tiers.TooMuchError{Names: []string{e.Name}, Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, tiers.ErrMissing)}
+	return &cold.TooMuchError{Names: []string{e.Name}, Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, cold.ErrMissing)}
 }
 
 // chunkOf is the chunk size of an entry that is put, 0 for all but files in chunks.
-func (b *dirBase) chunkOf(e *tiers.Entry) int64 {
-	if e.Kind != tiers.KindFile {
+func (b *dirBase) chunkOf(e *cold.Entry) int64 {
+	if e.Kind != cold.KindFile {
 		return 0
 	}
 	return b.chunks[e.ID]
 }
 
 // joinListing gives all entries of a directory whose base has to be reconciled first.
-func (t *tx) joinListing(ctx context.Context, b *dirBase, base tiers.DirID, put []tiers.Entry, del []string) ([]tiers.Entry, []line, error) {
+func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put []cold.Entry, del []string) ([]cold.Entry, []line, error) {
 	l, err := t.base.ReadDir(ctx, base)
 	if err != nil {
 		return nil, nil, err
@@ -229,7 +229,7 @@ func (t *tx) joinListing(ctx context.Context, b *dirBase, base tiers.DirID, put 
 }
 
 // extend makes the directory that b becomes with put and without del, reading and writing only the shards concerned.
-func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []line, del []string) (*dirBuild, error) {
+func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []line, del []string) (*dirBuild, error) {
 	if err := t.findHidden(ctx, b, false, put, del); err != nil {
 		return nil, err
 	}
@@ -241,13 +241,13 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 	subs := maps.Clone(b.meta.subs)
 	gone := slices.Clone(del)
 	for i := range put {
-		if put[i].Kind == tiers.KindOther { // of what was there before, which had metadata
+		if put[i].Kind == cold.KindOther { // of what was there before, which had metadata
 			gone = append(gone, put[i].Name)
 		}
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(gone))) {
 		delete(subs, EncodeName(name))
-		changes = append(changes, &change{line: line{Entry: tiers.Entry{Name: name}}})
+		changes = append(changes, &change{line: line{Entry: cold.Entry{Name: name}}})
 	}
 	for _, name := range gone {
 		b.clear(trees, name)
@@ -270,7 +270,7 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 		te := b.treeEntry(e)
 		trees[te.Name] = te
 		delete(subs, EncodeName(e.Name))
-		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
+		if e.Kind == cold.KindDir && !e.Meta.IsZero() {
 			subs[EncodeName(e.Name)] = e.Meta
 		}
 	}
@@ -290,14 +290,14 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []tiers.Entry, lines []
 }
 
 // replace makes the directory with exactly these entries; b only says what need not be stored again.
-func (t *tx) replace(ctx context.Context, b *dirBase, put []tiers.Entry, lines []line) (*dirBuild, error) {
+func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []line) (*dirBuild, error) {
 	if err := t.findHidden(ctx, b, true, put, nil); err != nil {
 		return nil, err
 	}
 	if err := b.twice(put); err != nil {
 		return nil, err
 	}
-	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: make(map[string]tiers.ID), links: b.meta.links}}
+	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: make(map[string]cold.ID), links: b.meta.links}}
 	trees := make(map[string]odb.TreeEntry, len(put))
 	for i := range put {
 		e := &put[i]
@@ -305,7 +305,7 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []tiers.Entry, lines [
 			d.tree = append(d.tree, te)
 			trees[te.Name] = te
 		}
-		if e.Kind == tiers.KindDir && !e.Meta.IsZero() {
+		if e.Kind == cold.KindDir && !e.Meta.IsZero() {
 			d.meta.subs[EncodeName(e.Name)] = e.Meta
 		}
 	}
@@ -340,7 +340,7 @@ func (t *tx) difference(ctx context.Context, b *dirBase, lines []line) ([]*chang
 	}
 	var changes []*change
 	have := old.lines
-	gone := func(l *line) { changes = append(changes, &change{line: line{Entry: tiers.Entry{Name: l.Name}}}) }
+	gone := func(l *line) { changes = append(changes, &change{line: line{Entry: cold.Entry{Name: l.Name}}}) }
 	for i := range lines {
 		for len(have) > 0 && have[0].Name < lines[i].Name {
 			gone(&have[0])
@@ -386,7 +386,7 @@ func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes [
 
 // checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit that
 // lacks an object helps nobody, and the caller can still store the file again.
-func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.TreeEntry, subs map[string]tiers.ID) error {
+func (t *tx) checkObjects(b *dirBase, put []cold.Entry, trees map[string]odb.TreeEntry, subs map[string]cold.ID) error {
 	have := make(map[string]struct{}, len(trees))
 	for i := range b.tree {
 		e := &b.tree[i]
@@ -396,12 +396,12 @@ func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.Tr
 	}
 	for i := range put {
 		e := &put[i]
-		if _, ok := have[b.storedFor(e)]; ok && (e.Kind != tiers.KindSymlink || t.c.db.Has(e.ID)) {
+		if _, ok := have[b.storedFor(e)]; ok && (e.Kind != cold.KindSymlink || t.c.db.Has(e.ID)) {
 			continue
 		}
 		switch {
 		case !inGit(e):
-		case e.Kind == tiers.KindSymlink:
+		case e.Kind == cold.KindSymlink:
 			id, err := t.w.Put(odb.Blob, []byte(e.Target))
 			if err != nil {
 				return err
@@ -410,12 +410,12 @@ func (t *tx) checkObjects(b *dirBase, put []tiers.Entry, trees map[string]odb.Tr
 				return fmt.Errorf("entry %q: object %s is not that of its target", e.Name, e.ID)
 			}
 		case !e.Lost && !t.has(e.ID):
-			return fmt.Errorf("entry %q: object %s: %w", e.Name, e.ID, tiers.ErrMissing)
+			return fmt.Errorf("entry %q: object %s: %w", e.Name, e.ID, cold.ErrMissing)
 		}
 	}
 	for stored, id := range subs {
 		if b.meta.subs[stored] != id && !t.has(id) {
-			return fmt.Errorf("entry %q: metadata %s: %w", stored, id, tiers.ErrMissing)
+			return fmt.Errorf("entry %q: metadata %s: %w", stored, id, cold.ErrMissing)
 		}
 	}
 	return nil

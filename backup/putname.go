@@ -9,16 +9,16 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // This file: under which name an entry that is put stands in git's tree, where the base commit has a say in it.
 
 // treeEntry is what git keeps of an entry; Mode 0: nothing.
-func (b *dirBase) treeEntry(e *tiers.Entry) odb.TreeEntry {
+func (b *dirBase) treeEntry(e *cold.Entry) odb.TreeEntry {
 	t := odb.TreeEntry{Name: b.storedFor(e)}
 	switch {
-	case e.Kind == tiers.KindOther:
+	case e.Kind == cold.KindOther:
 		t.Mode, t.ID = e.Other.Mode, e.ID
 	case inGit(e):
 		t.Mode, t.ID = gitModeOf(e, b.chunkOf(e)), e.ID
@@ -27,11 +27,11 @@ func (b *dirBase) treeEntry(e *tiers.Entry) odb.TreeEntry {
 }
 
 // named makes files of what no directory could hold for its name alone and has got another name now.
-func (t *tx) named(put []tiers.Entry) []tiers.Entry {
+func (t *tx) named(put []cold.Entry) []cold.Entry {
 	cloned := false
 	for i := range put {
 		e := &put[i]
-		if e.Kind != tiers.KindOther || e.Name == e.Other.Stored || standsIn(e.Name, e.Other.Stored) || kindOf(e.Other.Mode) != tiers.KindFile {
+		if e.Kind != cold.KindOther || e.Name == e.Other.Stored || standsIn(e.Name, e.Other.Stored) || kindOf(e.Other.Mode) != cold.KindFile {
 			continue
 		}
 		kind, size, err := t.c.db.Stat(e.ID)
@@ -46,16 +46,16 @@ func (t *tx) named(put []tiers.Entry) []tiers.Entry {
 		if e.Other.Mode == odb.ModeExec {
 			mode = 0o755
 		}
-		put[i] = tiers.Entry{Name: e.Name, Kind: tiers.KindFile, Mode: mode, UID: t.c.o.UID, GID: t.c.o.GID, ID: e.ID, Size: size,
-			Mtime: tiers.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}}
+		put[i] = cold.Entry{Name: e.Name, Kind: cold.KindFile, Mode: mode, UID: t.c.o.UID, GID: t.c.o.GID, ID: e.ID, Size: size,
+			Mtime: cold.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}}
 	}
 	return put
 }
 
 // storedFor is the name of an entry in git's tree.
-func (b *dirBase) storedFor(e *tiers.Entry) string {
+func (b *dirBase) storedFor(e *cold.Entry) string {
 	stored := EncodeName(e.Name)
-	if e.Kind == tiers.KindOther {
+	if e.Kind == cold.KindOther {
 		was := e.Other.Stored
 		if e.Name == was || standsIn(e.Name, was) && !b.moved[was] {
 			return was
@@ -110,13 +110,13 @@ func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 
 // findHidden finds entries that no directory can hold and whose name in git is that of another entry: a hash that has no line, a name in
 // the clear beside the escaped one. Where the other one comes to be stored so, or is no more, they yield.
-func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []tiers.Entry, del []string) error {
+func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.Entry, del []string) error {
 	b.hidden, b.moved = map[string]bool{}, map[string]bool{}
 	names := make(map[string]bool, len(put))
 	for i := range put {
 		e := &put[i]
 		names[e.Name] = true
-		if e.Kind == tiers.KindOther && isHash(e.Other.Stored) {
+		if e.Kind == cold.KindOther && isHash(e.Other.Stored) {
 			b.hidden[e.Other.Stored] = true
 		}
 	}
@@ -126,7 +126,7 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []tiers.
 		}
 	}
 	for i := range put {
-		if e := &put[i]; e.Kind != tiers.KindOther {
+		if e := &put[i]; e.Kind != cold.KindOther {
 			if stored := EncodeName(e.Name); b.hidden[stored] {
 				b.moved[stored] = true
 			}
@@ -196,12 +196,12 @@ func (b *dirBase) moveOthers(trees map[string]odb.TreeEntry) {
 }
 
 // twice finds entries that would have one name in git's tree: the later ones stay out of the commit, rather than all of it.
-func (b *dirBase) twice(put []tiers.Entry) error {
+func (b *dirBase) twice(put []cold.Entry) error {
 	seen := make(map[string]string, len(put))
 	var names []string
 	for i := range put {
 		e := &put[i]
-		if e.Kind != tiers.KindOther && !inGit(e) {
+		if e.Kind != cold.KindOther && !inGit(e) {
 			continue
 		}
 		stored := b.storedFor(e)
@@ -213,9 +213,9 @@ func (b *dirBase) twice(put []tiers.Entry) error {
 	if names == nil {
 		return nil
 	}
-	return &tiers.TooMuchError{Names: names, Err: fmt.Errorf("git has one name for it and for %q", seen[b.storedFor(byName(put, names[0]))])}
+	return &cold.TooMuchError{Names: names, Err: fmt.Errorf("git has one name for it and for %q", seen[b.storedFor(byName(put, names[0]))])}
 }
 
-func byName(put []tiers.Entry, name string) *tiers.Entry {
-	return &put[slices.IndexFunc(put, func(e tiers.Entry) bool { return e.Name == name })]
+func byName(put []cold.Entry, name string) *cold.Entry {
+	return &put[slices.IndexFunc(put, func(e cold.Entry) bool { return e.Name == name })]
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // merger joins a directory's tree with its metadata by the rules of FORMAT.md section 3. Where the metadata describes the
@@ -18,7 +18,7 @@ import (
 type merger struct {
 	ctx    context.Context
 	s      *snapshot
-	dir    tiers.DirID
+	dir    cold.DirID
 	d      *dirData
 	p      *problems
 	mended bool
@@ -26,19 +26,19 @@ type merger struct {
 
 	byStored map[string]int // index into d.tree
 	looked   struct {       // at trees that may be files in chunks
-		id   tiers.ID   // the last one that is
+		id   cold.ID    // the last one that is
 		c    *chunkTree // and what it is: all of them would be too much to keep
-		errs map[tiers.ID]error
+		errs map[cold.ID]error
 	}
-	out []tiers.Entry
+	out []cold.Entry
 }
 
-func (m *merger) merge() ([]tiers.Entry, error) {
+func (m *merger) merge() ([]cold.Entry, error) {
 	m.byStored = make(map[string]int, len(m.d.tree))
 	for i := range m.d.tree {
 		m.byStored[m.d.tree[i].Name] = i
 	}
-	m.out = make([]tiers.Entry, 0, max(len(m.d.tree), len(m.d.lines)))
+	m.out = make([]cold.Entry, 0, max(len(m.d.tree), len(m.d.lines)))
 	taken := make([]bool, len(m.d.tree))
 	for i := range m.d.lines {
 		l := &m.d.lines[i]
@@ -62,7 +62,7 @@ func (m *merger) merge() ([]tiers.Entry, error) {
 			return nil, err
 		}
 	}
-	byName := func(a, b tiers.Entry) int { return strings.Compare(a.Name, b.Name) }
+	byName := func(a, b cold.Entry) int { return strings.Compare(a.Name, b.Name) }
 	if !slices.IsSortedFunc(m.out, byName) {
 		slices.SortFunc(m.out, byName)
 	}
@@ -108,18 +108,18 @@ func (m *merger) other(t *odb.TreeEntry, why error) {
 			}
 		}
 	}
-	m.out = append(m.out, tiers.Entry{Name: name, Kind: tiers.KindOther, ID: t.ID,
-		Other: &tiers.Other{Stored: t.Name, Mode: t.Mode, Why: why.Error()}})
+	m.out = append(m.out, cold.Entry{Name: name, Kind: cold.KindOther, ID: t.ID,
+		Other: &cold.Other{Stored: t.Name, Mode: t.Mode, Why: why.Error()}})
 }
 
-func kindOf(mode uint32) tiers.Kind {
+func kindOf(mode uint32) cold.Kind {
 	switch mode {
 	case odb.ModeFile, odb.ModeExec:
-		return tiers.KindFile
+		return cold.KindFile
 	case odb.ModeTree:
-		return tiers.KindDir
+		return cold.KindDir
 	case odb.ModeSymlink:
-		return tiers.KindSymlink
+		return cold.KindSymlink
 	}
 	return 0
 }
@@ -128,12 +128,12 @@ func kindOf(mode uint32) tiers.Kind {
 func (m *merger) lineOnly(l *line) {
 	if inGit(&l.Entry) {
 		if m.d.valid {
-			m.lie(l.Name, "%w: is in the metadata alone", tiers.ErrCorrupt)
+			m.lie(l.Name, "%w: is in the metadata alone", cold.ErrCorrupt)
 		}
 		return
 	}
 	e := l.Entry
-	if e.Kind == tiers.KindDir {
+	if e.Kind == cold.KindDir {
 		e.Meta = m.d.meta.subs[EncodeName(e.Name)]
 	}
 	m.out = append(m.out, e)
@@ -144,65 +144,65 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 	kind, c := m.kind(l.Name, l, t)
 	if kind != l.Kind {
 		if m.d.valid {
-			m.lie(l.Name, "%w: a %s in the metadata, mode %o in the tree", tiers.ErrCorrupt, l.Kind, t.Mode)
+			m.lie(l.Name, "%w: a %s in the metadata, mode %o in the tree", cold.ErrCorrupt, l.Kind, t.Mode)
 		}
 		return m.fresh(l.Name, t, kind, c)
 	}
 	e := l.Entry
 	if m.d.valid && (l.ID != t.ID || l.gitMode != t.Mode) {
 		m.lie(l.Name, "%w: object %s of mode %o in the metadata, %s of mode %o in the tree",
-			tiers.ErrCorrupt, l.ID, l.gitMode, t.ID, t.Mode)
+			cold.ErrCorrupt, l.ID, l.gitMode, t.ID, t.Mode)
 	}
 	if l.ID != t.ID {
 		e.ID = t.ID
 		e.Mtime = m.s.committed()
 		e.Holes = 0
-		if e.Kind != tiers.KindDir {
+		if e.Kind != cold.KindDir {
 			// As after write(2): who changed the content did not thereby get the file's privileges.
 			e.Mode &^= 0o6000
-			e.Xattrs = slices.DeleteFunc(slices.Clone(e.Xattrs), func(x tiers.Xattr) bool {
+			e.Xattrs = slices.DeleteFunc(slices.Clone(e.Xattrs), func(x cold.Xattr) bool {
 				return strings.HasPrefix(x.Name, "security.")
 			})
 			e.Link = ""
 		}
 	}
 	was := l.gitMode
-	if l.Kind == tiers.KindFile && was == odb.ModeTree {
+	if l.Kind == cold.KindFile && was == odb.ModeTree {
 		was = blobMode(&l.Entry) // a tree has no executable bit
 	}
-	if kindOf(t.Mode) == tiers.KindFile && was != t.Mode {
+	if kindOf(t.Mode) == cold.KindFile && was != t.Mode {
 		if t.Mode == odb.ModeExec {
 			e.Mode |= e.Mode & 0o444 >> 2
 		} else {
 			e.Mode &^= 0o111
 		}
 	}
-	if c != nil || kind == tiers.KindFile && t.Mode == odb.ModeTree {
+	if c != nil || kind == cold.KindFile && t.Mode == odb.ModeTree {
 		return m.chunked(&e, l, l.ID == t.ID, c, t)
 	}
 	return m.content(&e, l.ID == t.ID, t)
 }
 
 // content fills in what the object itself says and appends the entry. known: the line was written for this object.
-func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
+func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 	switch e.Kind {
-	case tiers.KindDir:
+	case cold.KindDir:
 		e.Meta = m.d.meta.subs[t.Name]
 		if e.Meta.IsZero() {
 			// A name that a stock client stored in the clear keeps its metadata under the escaped one.
 			e.Meta = m.d.meta.subs[EncodeName(e.Name)]
 		}
-	case tiers.KindFile:
+	case cold.KindFile:
 		if m.names && known {
 			break
 		}
 		kind, size, err := m.s.db.Stat(e.ID)
 		switch {
 		case err == nil && kind != odb.Blob:
-			m.other(t, fmt.Errorf("%w: object %s is a %s, not a blob", tiers.ErrCorrupt, e.ID, kind))
+			m.other(t, fmt.Errorf("%w: object %s is a %s, not a blob", cold.ErrCorrupt, e.ID, kind))
 			return nil
 		case err == nil && known && size != e.Size:
-			m.lie(e.Name, "%w: size %d in the metadata, %d in git", tiers.ErrCorrupt, e.Size, size)
+			m.lie(e.Name, "%w: size %d in the metadata, %d in git", cold.ErrCorrupt, e.Size, size)
 			e.Size = size
 		case err == nil:
 			e.Size = size
@@ -212,13 +212,13 @@ func (m *merger) content(e *tiers.Entry, known bool, t *odb.TreeEntry) error {
 			m.other(t, err)
 			return nil
 		}
-	case tiers.KindSymlink:
+	case cold.KindSymlink:
 		if known {
 			// The target's hash proves the line without reading the object.
 			if id, err := odb.HashObject(odb.Blob, []byte(e.Target)); err == nil && id == e.ID {
 				break
 			}
-			m.lie(e.Name, "%w: target %q in the metadata is not that in git", tiers.ErrCorrupt, e.Target)
+			m.lie(e.Name, "%w: target %q in the metadata is not that in git", cold.ErrCorrupt, e.Target)
 		}
 		target, err := m.s.db.Read(e.ID, odb.Blob, maxTarget)
 		if err == nil {
@@ -251,27 +251,27 @@ func (m *merger) treeOnly(t *odb.TreeEntry) error {
 	if err := m.fresh(name, t, kind, c); err != nil {
 		return err
 	}
-	if m.d.valid && (len(m.out) == before || m.out[len(m.out)-1].Kind != tiers.KindOther) {
-		m.lie(name, "%w: is in the tree, but not in the metadata", tiers.ErrCorrupt)
+	if m.d.valid && (len(m.out) == before || m.out[len(m.out)-1].Kind != cold.KindOther) {
+		m.lie(name, "%w: is in the tree, but not in the metadata", cold.ErrCorrupt)
 	}
 	return nil
 }
 
 // fresh handles a tree entry that has no line of its type.
-func (m *merger) fresh(name string, t *odb.TreeEntry, kind tiers.Kind, c *chunkTree) error {
+func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *chunkTree) error {
 	mode := uint32(0o644)
 	switch {
 	case kind == 0:
 		m.other(t, errSubmodule)
 		return nil
-	case kind == tiers.KindSymlink:
+	case kind == cold.KindSymlink:
 		mode = 0o777
-	case kind == tiers.KindDir || t.Mode == odb.ModeExec:
+	case kind == cold.KindDir || t.Mode == odb.ModeExec:
 		mode = 0o755
 	}
 	e := m.s.fresh(name, kind, mode)
 	e.ID = t.ID
-	if kind == tiers.KindDir && m.d.meta.subs[t.Name].IsZero() {
+	if kind == cold.KindDir && m.d.meta.subs[t.Name].IsZero() {
 		mv, err := m.s.moved(m.ctx)
 		if err != nil {
 			return err
@@ -306,21 +306,21 @@ func (m *merger) has(stored string) bool {
 
 // linked is what all names of one file have in common.
 type linked struct {
-	kind tiers.Kind
-	id   tiers.ID
+	kind cold.Kind
+	id   cold.ID
 	rdev uint64
 }
 
 // checkLinks splits hard-link groups whose members are not the same file: the most of them keep the group.
 func (m *merger) checkLinks() {
-	groups := make(map[string]map[linked][]*tiers.Entry)
+	groups := make(map[string]map[linked][]*cold.Entry)
 	for i := range m.out {
 		e := &m.out[i]
 		if e.Link == "" {
 			continue
 		}
 		if groups[e.Link] == nil {
-			groups[e.Link] = make(map[linked][]*tiers.Entry)
+			groups[e.Link] = make(map[linked][]*cold.Entry)
 		}
 		what := linked{e.Kind, e.ID, e.Rdev}
 		groups[e.Link][what] = append(groups[e.Link][what], e)
@@ -329,11 +329,11 @@ func (m *merger) checkLinks() {
 		if len(parts) == 1 {
 			continue
 		}
-		sorted := slices.SortedFunc(maps.Values(parts), func(a, b []*tiers.Entry) int {
+		sorted := slices.SortedFunc(maps.Values(parts), func(a, b []*cold.Entry) int {
 			return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a[0].Name, b[0].Name))
 		})
 		for i, part := range sorted[1:] {
-			m.lie(part[0].Name, "%w: is in link group %q with %q, which is another file", tiers.ErrCorrupt, name, sorted[0][0].Name)
+			m.lie(part[0].Name, "%w: is in link group %q with %q, which is another file", cold.ErrCorrupt, name, sorted[0][0].Name)
 			for _, e := range part {
 				e.Link = ""
 				if len(part) > 1 && len(name) < maxLink-8 {

@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestStockClient(t *testing.T) {
 	t.Parallel()
-	committed := tiers.Time{} // stands for the committer's time
+	committed := cold.Time{} // stands for the committer's time
 	fresh := func(f *file, path, content string) *file {
 		k := f.text(path, content)
 		k.UID, k.GID, k.Mtime = 501, 502, committed
@@ -38,7 +38,7 @@ func TestStockClient(t *testing.T) {
 		{"edit", "echo -n new >a", func(f *file) {
 			a := f.text("a", "new")
 			a.Mode, a.UID, a.Mtime = 0o640, 42, committed
-			a.Xattrs = []tiers.Xattr{{Name: "user.tag", Value: []byte("t")}}
+			a.Xattrs = []cold.Xattr{{Name: "user.tag", Value: []byte("t")}}
 		}},
 		{"edit below", "echo -n new >d/sub/deep", func(f *file) {
 			touched(f, "d/sub")
@@ -161,7 +161,7 @@ func TestStockClient(t *testing.T) {
 			got := v.readStock(s)
 			want := stockBase()
 			c.want(want)
-			now := tiers.Time{Sec: s.Info().Time.Unix()}
+			now := cold.Time{Sec: s.Info().Time.Unix()}
 			setTime(want, now)
 			if s.Root().Mtime == now {
 				want.Mtime = now
@@ -179,8 +179,8 @@ func TestStockClient(t *testing.T) {
 }
 
 // setTime replaces the zero time by the committer's.
-func setTime(f *file, now tiers.Time) {
-	if f.Mtime == (tiers.Time{}) {
+func setTime(f *file, now cold.Time) {
+	if f.Mtime == (cold.Time{}) {
 		f.Mtime = now
 	}
 	for _, k := range f.kids {

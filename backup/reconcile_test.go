@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // stockEdit clones the volume with stock git, runs a shell script in the work tree, commits and pushes what it made.
@@ -35,7 +35,7 @@ func stockBase() *file {
 	f := newDir(0o755)
 	a := f.text("a", "aaa")
 	a.Mode, a.UID = 0o6640, 42
-	a.Xattrs = []tiers.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
+	a.Xattrs = []cold.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
 	f.text("b", "bbb").Mode = 0o604
 	f.text("x", "xxx").Mode = 0o755
 	f.text("d/in", "in").Mode = 0o600
@@ -43,8 +43,8 @@ func stockBase() *file {
 	f.text("e/f", "f")
 	f.kids["d"].Mode = 0o2770
 	f.mkdir("d/void").Mode = 0o700
-	f.special("d/fifo", tiers.KindFIFO, 0)
-	f.special("fifo", tiers.KindFIFO, 0).Mode = 0o640
+	f.special("d/fifo", cold.KindFIFO, 0)
+	f.special("fifo", cold.KindFIFO, 0).Mode = 0o640
 	f.mkdir("void").Mode = 0o711
 	f.symlink("l", "a")
 	f.text("h1", "hard").Link = "g"
@@ -55,14 +55,14 @@ func stockBase() *file {
 }
 
 // readStock reads a snapshot that has directories to reconcile. Problems are logged only.
-func (v *testVolume) readStock(s tiers.Snapshot) *file {
+func (v *testVolume) readStock(s cold.Snapshot) *file {
 	v.t.Helper()
 	f := &file{Entry: s.Root()}
 	v.readAny(s, f)
 	return f
 }
 
-func (v *testVolume) readAny(s tiers.Snapshot, f *file) []error {
+func (v *testVolume) readAny(s cold.Snapshot, f *file) []error {
 	v.t.Helper()
 	l, err := s.ReadDir(v.t.Context(), f.Dir())
 	if err != nil {
@@ -71,16 +71,16 @@ func (v *testVolume) readAny(s tiers.Snapshot, f *file) []error {
 	problems := l.Problems
 	f.kids = map[string]*file{}
 	for _, e := range l.Entries {
-		if e.Kind == tiers.KindOther { // no directory can hold it
+		if e.Kind == cold.KindOther { // no directory can hold it
 			problems = append(problems, fmt.Errorf("entry %q: %s", e.Other.Stored, e.Other.Why))
 			continue
 		}
 		k := &file{Entry: e}
 		f.kids[e.Name] = k
 		switch e.Kind {
-		case tiers.KindDir:
+		case cold.KindDir:
 			problems = append(problems, v.readAny(s, k)...)
-		case tiers.KindFile:
+		case cold.KindFile:
 			k.data = v.content(e.ID, e.Size)
 		}
 	}
@@ -93,7 +93,7 @@ func TestReconciledOnlyWhereChanged(t *testing.T) {
 	v.commit(stockBase(), nil)
 	v.stockEdit("echo new >d/sub/deep")
 	s := v.headSnapshot()
-	dirs := map[string]tiers.DirID{}
+	dirs := map[string]cold.DirID{}
 	v.dirs(s, rootOf(s), "", dirs)
 	for at, dir := range dirs {
 		l, err := s.ReadDir(t.Context(), dir)

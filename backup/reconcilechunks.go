@@ -4,12 +4,12 @@ import (
 	"errors"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // look reads a tree that may be a file in chunks. That a tree is none is found out once, or a directory of few objects costs
 // without end.
-func (m *merger) look(id tiers.ID) (*chunkTree, error) {
+func (m *merger) look(id cold.ID) (*chunkTree, error) {
 	at := &m.looked
 	if at.c != nil && at.id == id {
 		return at.c, nil
@@ -23,7 +23,7 @@ func (m *merger) look(id tiers.ID) (*chunkTree, error) {
 		return c, nil
 	}
 	if at.errs == nil {
-		at.errs = make(map[tiers.ID]error)
+		at.errs = make(map[cold.ID]error)
 	}
 	at.errs[id] = err
 	return nil, err
@@ -31,40 +31,40 @@ func (m *merger) look(id tiers.ID) (*chunkTree, error) {
 
 // kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is believed
 // where it was written for the same object.
-func (m *merger) kind(name string, l *line, t *odb.TreeEntry) (tiers.Kind, *chunkTree) {
+func (m *merger) kind(name string, l *line, t *odb.TreeEntry) (cold.Kind, *chunkTree) {
 	same := l != nil && l.ID == t.ID
-	if t.Mode != odb.ModeTree || same && l.Kind == tiers.KindDir {
+	if t.Mode != odb.ModeTree || same && l.Kind == cold.KindDir {
 		return kindOf(t.Mode), nil
 	}
 	c, err := m.look(t.ID)
 	switch {
 	case err == nil:
-		return tiers.KindFile, c
+		return cold.KindFile, c
 	case errors.Is(err, errNotChunks):
-	case isMissing(err) && same && l.Kind == tiers.KindFile:
-		return tiers.KindFile, nil // opening the file will say what is wrong
+	case isMissing(err) && same && l.Kind == cold.KindFile:
+		return cold.KindFile, nil // opening the file will say what is wrong
 	case isMissing(err) && m.isGone(t.ID):
 		// Reading the directory will say so.
 	default:
 		m.lie(name, "is read as a directory: %w", err)
 	}
-	return tiers.KindDir, nil
+	return cold.KindDir, nil
 }
 
-func (m *merger) isGone(id tiers.ID) bool {
+func (m *merger) isGone(id cold.ID) bool {
 	_, _, err := m.s.db.Stat(id)
 	return isMissing(err)
 }
 
 // chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where
 // the tree cannot be read, and then the line is all there is.
-func (m *merger) chunked(e *tiers.Entry, l *line, known bool, c *chunkTree, t *odb.TreeEntry) error {
+func (m *merger) chunked(e *cold.Entry, l *line, known bool, c *chunkTree, t *odb.TreeEntry) error {
 	if c == nil {
 		m.out = append(m.out, *e)
 		return nil
 	}
 	if known && l.chunk != c.chunk {
-		m.lie(e.Name, "%w: chunks of %d bytes in the metadata, of %d in git", tiers.ErrCorrupt, l.chunk, c.chunk)
+		m.lie(e.Name, "%w: chunks of %d bytes in the metadata, of %d in git", cold.ErrCorrupt, l.chunk, c.chunk)
 	}
 	if at, ok := c.plain(); ok && known && at.size == e.Size {
 		m.out = append(m.out, *e)
@@ -83,7 +83,7 @@ func (m *merger) chunked(e *tiers.Entry, l *line, known bool, c *chunkTree, t *o
 			m.lie(e.Name, "%w", problem)
 		}
 		if known && at.size != e.Size {
-			m.lie(e.Name, "%w: size %d in the metadata, %d in git", tiers.ErrCorrupt, e.Size, at.size)
+			m.lie(e.Name, "%w: size %d in the metadata, %d in git", cold.ErrCorrupt, e.Size, at.size)
 		}
 		e.Size = at.size
 	}

@@ -6,20 +6,20 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // remote is the repository on the other side; package wire has it, tests have one that fails when told to.
 type remote interface {
-	Refs(ctx context.Context) (map[string]tiers.ID, error)
+	Refs(ctx context.Context) (map[string]cold.ID, error)
 	// Broken says why a reference that Refs did not list is there all the same; nil: it is not there.
 	Broken(ctx context.Context, ref string) error
 	// SetHead makes a branch the one that a clone checks out.
 	SetHead(ctx context.Context, ref string) error
 	// Link brings all that the remote has, which tip is part of, as Fetch does; odb.ErrCannotLink: only Fetch can.
-	Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release func() error, err error)
+	Link(ctx context.Context, db *odb.DB, tip cold.ID) (release func() error, err error)
 	// Fetch brings what ref reaches and have does not; what came is protected until release is called.
-	Fetch(ctx context.Context, db *odb.DB, ref string, have []tiers.ID) (tip tiers.ID, release func() error, err error)
+	Fetch(ctx context.Context, db *odb.DB, ref string, have []cold.ID) (tip cold.ID, release func() error, err error)
 	// Push moves references in one step, sending the pack that writePack writes; wire.ErrNotAtomic: only one by one.
 	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
 }
@@ -49,15 +49,15 @@ func (c *Cold) track(b *brought) error {
 	fetched := b.live
 	switch {
 	case b.known:
-		shared, fetched = b.live, tiers.ID{}
+		shared, fetched = b.live, cold.ID{}
 	case b.live.IsZero() && b.main == b.ours.main:
-		shared = tiers.ID{} // somebody deleted it
+		shared = cold.ID{} // somebody deleted it
 	}
 	return c.setTracking(b.main, shared, fetched, b.live)
 }
 
 // setTracking moves the notes of what the remote has.
-func (c *Cold) setTracking(main, shared, fetched, live tiers.ID) error {
+func (c *Cold) setTracking(main, shared, fetched, live cold.ID) error {
 	err := c.setRef(c.fetchedRef(), fetched)
 	if err == nil {
 		err = c.setRef(c.sharedRef(), shared)
@@ -77,7 +77,7 @@ func (c *Cold) setTracking(main, shared, fetched, live tiers.ID) error {
 }
 
 // setRef moves a reference that nobody else moves; zero: it goes.
-func (c *Cold) setRef(name string, now tiers.ID) error {
+func (c *Cold) setRef(name string, now cold.ID) error {
 	old, err := c.readRef(name)
 	switch {
 	case err != nil || old == now:
@@ -89,7 +89,7 @@ func (c *Cold) setRef(name string, now tiers.ID) error {
 }
 
 // tracked is the newest commit that the remote had when an earlier run saw it last.
-func (c *Cold) tracked(ctx context.Context) (tiers.ID, error) {
+func (c *Cold) tracked(ctx context.Context) (cold.ID, error) {
 	main, err := c.readRef(c.trackingRef())
 	if err != nil || main.IsZero() {
 		return main, err

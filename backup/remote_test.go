@@ -11,7 +11,7 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func newRemote(t *testing.T) string {
@@ -93,7 +93,7 @@ func TestPushReverted(t *testing.T) {
 	f.text("a", "first")
 	v.commit(f, nil)
 	before := git(t, remote, "rev-parse", "main")
-	old, err := tiers.ParseID(before)
+	old, err := cold.ParseID(before)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +105,7 @@ func TestPushReverted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sent := map[tiers.ID]bool{}
+	sent := map[cold.ID]bool{}
 	for _, id := range ids {
 		sent[id] = true
 	}
@@ -134,13 +134,13 @@ func TestDiverged(t *testing.T) {
 
 	f.text("c", "one")
 	ours := one.commit(f, nil)
-	if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Push = %v", err)
 	}
-	if err := one.Fetch(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+	if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Fetch = %v", err)
 	}
-	if err := one.Push(t.Context()); !errors.Is(err, tiers.ErrDiverged) {
+	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Push after Fetch = %v", err)
 	}
 	if now := git(t, remote, "rev-parse", "main"); now != theirs || one.headSnapshot().Info().ID != ours {
@@ -183,7 +183,7 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := v.Push(t.Context())
-	var refused *tiers.RefusedError
+	var refused *cold.RefusedError
 	if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "quota exceeded") {
 		t.Fatalf("Push = %v", err)
 	}
@@ -239,21 +239,21 @@ type brokenRemote struct {
 	refs, fetch, push error
 }
 
-func (b *brokenRemote) Refs(ctx context.Context) (map[string]tiers.ID, error) {
+func (b *brokenRemote) Refs(ctx context.Context) (map[string]cold.ID, error) {
 	if b.refs != nil {
 		return nil, b.refs
 	}
 	return b.remote.Refs(ctx)
 }
 
-func (b *brokenRemote) Fetch(ctx context.Context, db *odb.DB, ref string, have []tiers.ID) (tiers.ID, func() error, error) {
+func (b *brokenRemote) Fetch(ctx context.Context, db *odb.DB, ref string, have []cold.ID) (cold.ID, func() error, error) {
 	if b.fetch != nil {
-		return tiers.ID{}, nil, b.fetch
+		return cold.ID{}, nil, b.fetch
 	}
 	return b.remote.Fetch(ctx, db, ref, have)
 }
 
-func (b *brokenRemote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (func() error, error) {
+func (b *brokenRemote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (func() error, error) {
 	if b.fetch != nil {
 		return nil, b.fetch
 	}
@@ -378,12 +378,12 @@ func TestPeekAndBeginAt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	dirs := map[string]tiers.DirID{}
+	dirs := map[string]cold.DirID{}
 	one.dirs(tx.Base(), rootOf(tx.Base()), "", dirs)
 	if err := put(t.Context(), tx, f, dirs, "", nil); err != nil || f.Dir() != base {
 		t.Errorf("root is %v, was %v: %v", f.Dir(), base, err)
 	}
-	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); !errors.Is(err, tiers.ErrRefMoved) {
+	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Commit = %v", err)
 	}
 }

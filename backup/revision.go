@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // RevisionHelp says what Resolve takes, for --help and messages.
@@ -36,38 +36,38 @@ var (
 // Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch, which is not the newest
 // commit while there is a live branch. now is what "ago" and
 // times without zone go by.
-func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (tiers.ID, error) {
+func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
 	id, err := c.resolve(ctx, rev, now)
 	if err != nil {
-		return tiers.ID{}, fmt.Errorf("%q: %w", rev, err)
+		return cold.ID{}, fmt.Errorf("%q: %w", rev, err)
 	}
 	return id, nil
 }
 
 // newestID is the commit that Newest opens; an error where there is none.
-func (c *Cold) newestID(ctx context.Context) (tiers.ID, error) {
+func (c *Cold) newestID(ctx context.Context) (cold.ID, error) {
 	p, err := c.position(ctx)
 	return p.newest(), c.noCommit(p.main, err)
 }
 
-func (c *Cold) noCommit(id tiers.ID, err error) error {
+func (c *Cold) noCommit(id cold.ID, err error) error {
 	if err == nil && id.IsZero() {
 		err = fmt.Errorf("branch %s has no commit", c.o.Branch)
 	}
 	return err
 }
 
-func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (tiers.ID, error) {
+func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
 	switch {
 	case strings.Contains(rev, "@{"):
-		return tiers.ID{}, errors.New("there is no reflog to look into; name a commit, or a time alone")
+		return cold.ID{}, errors.New("there is no reflog to look into; name a commit, or a time alone")
 	case strings.Contains(rev, ".."):
-		return tiers.ID{}, errors.New("is a range of commits; name one commit")
+		return cold.ID{}, errors.New("is a range of commits; name one commit")
 	}
 	if looksAt.MatchString(rev) {
 		when, err := parseTime(rev, now)
 		if err != nil {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 		return c.lastBefore(ctx, when)
 	}
@@ -77,35 +77,35 @@ func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (tiers.ID
 	}
 	id, err := c.named(name)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	return c.ancestor(ctx, id, suffix)
 }
 
 // named resolves a name without suffix to a commit.
-func (c *Cold) named(name string) (tiers.ID, error) {
+func (c *Cold) named(name string) (cold.ID, error) {
 	switch name {
 	case "":
-		return tiers.ID{}, errors.New("names no commit")
+		return cold.ID{}, errors.New("names no commit")
 	case "HEAD", "@":
 		id, err := c.tip()
 		return id, c.noCommit(id, err)
 	}
 	id, ok, err := c.reference(name)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	if ok {
 		return c.peel(id)
 	}
 	if !hexID.MatchString(name) {
-		return tiers.ID{}, ErrNoRevision
+		return cold.ID{}, ErrNoRevision
 	}
 	return c.abbreviated(strings.ToLower(name))
 }
 
 // reference finds a reference by its short name. One that a tag and a branch share is an error unless both say the same.
-func (c *Cold) reference(name string) (id tiers.ID, ok bool, err error) {
+func (c *Cold) reference(name string) (id cold.ID, ok bool, err error) {
 	var found string
 	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {
 		full := prefix + name
@@ -114,7 +114,7 @@ func (c *Cold) reference(name string) (id tiers.ID, ok bool, err error) {
 		}
 		at, err := c.db.Ref(full)
 		if err != nil {
-			if errors.Is(err, tiers.ErrCorrupt) {
+			if errors.Is(err, cold.ErrCorrupt) {
 				return id, false, err
 			}
 			continue // not there, or no name that a reference could have
@@ -128,55 +128,55 @@ func (c *Cold) reference(name string) (id tiers.ID, ok bool, err error) {
 }
 
 // peel follows tags to their commit.
-func (c *Cold) peel(id tiers.ID) (tiers.ID, error) {
+func (c *Cold) peel(id cold.ID) (cold.ID, error) {
 	at := id
 	for range maxTags {
 		t, data, err := c.db.ReadAny(at, 0, maxCommit)
 		switch {
 		case err != nil:
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		case t == odb.Commit:
 			return at, nil
 		case t != odb.Tag || len(data) > maxTag:
-			return tiers.ID{}, fmt.Errorf("object %s is a %s, not a commit", at, t)
+			return cold.ID{}, fmt.Errorf("object %s is a %s, not a commit", at, t)
 		}
 		line, _, _ := bytes.Cut(data, []byte{'\n'})
 		hex, ok := strings.CutPrefix(string(line), "object ")
 		if !ok {
-			return tiers.ID{}, fmt.Errorf("tag %s: %w: it names no object", at, tiers.ErrCorrupt)
+			return cold.ID{}, fmt.Errorf("tag %s: %w: it names no object", at, cold.ErrCorrupt)
 		}
-		if at, err = tiers.ParseID(hex); err != nil {
-			return tiers.ID{}, fmt.Errorf("tag %s: %w: %w", id, tiers.ErrCorrupt, err)
+		if at, err = cold.ParseID(hex); err != nil {
+			return cold.ID{}, fmt.Errorf("tag %s: %w: %w", id, cold.ErrCorrupt, err)
 		}
 	}
-	return tiers.ID{}, fmt.Errorf("tag %s: %w: tags of tags go on and on", id, tiers.ErrCorrupt)
+	return cold.ID{}, fmt.Errorf("tag %s: %w: tags of tags go on and on", id, cold.ErrCorrupt)
 }
 
 // maxCandidates is how many objects may share the beginning of an id before it counts as too short.
 const maxCandidates = 1000
 
 // abbreviated finds the one commit whose id begins with prefix. Other objects that do are no matter, as for git.
-func (c *Cold) abbreviated(prefix string) (tiers.ID, error) {
+func (c *Cold) abbreviated(prefix string) (cold.ID, error) {
 	if len(prefix) == 40 {
-		id, err := tiers.ParseID(prefix)
+		id, err := cold.ParseID(prefix)
 		if err != nil {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 		return c.peel(id)
 	}
 	all, err := c.db.WithPrefix(prefix, maxCandidates+1)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	if len(all) > maxCandidates {
-		return tiers.ID{}, fmt.Errorf("is too short: more than %d objects begin so", maxCandidates)
+		return cold.ID{}, fmt.Errorf("is too short: more than %d objects begin so", maxCandidates)
 	}
-	var commits []tiers.ID
+	var commits []cold.ID
 	var names []string
 	for _, id := range all {
 		t, _, err := c.db.Stat(id)
 		if err != nil && !isMissing(err) {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 		if err != nil || t != odb.Commit && t != odb.Tag {
 			continue
@@ -187,18 +187,18 @@ func (c *Cold) abbreviated(prefix string) (tiers.ID, error) {
 	}
 	switch len(commits) {
 	case 0:
-		return tiers.ID{}, ErrNoRevision
+		return cold.ID{}, ErrNoRevision
 	case 1:
 		return commits[0], nil
 	}
-	return tiers.ID{}, fmt.Errorf("is ambiguous: %s begin so; give more digits", strings.Join(names[:min(len(names), 8)], ", "))
+	return cold.ID{}, fmt.Errorf("is ambiguous: %s begin so; give more digits", strings.Join(names[:min(len(names), 8)], ", "))
 }
 
 // ancestor follows suffixes: ~N is N first parents back, ^N the Nth parent.
-func (c *Cold) ancestor(ctx context.Context, id tiers.ID, suffix string) (tiers.ID, error) {
+func (c *Cold) ancestor(ctx context.Context, id cold.ID, suffix string) (cold.ID, error) {
 	cut, err := readShallow(c.db.Dir())
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	for suffix != "" {
 		op := suffix[0]
@@ -206,11 +206,11 @@ func (c *Cold) ancestor(ctx context.Context, id tiers.ID, suffix string) (tiers.
 		n := 1
 		if digits > 0 {
 			if n, err = strconv.Atoi(suffix[1 : 1+digits]); err != nil {
-				return tiers.ID{}, fmt.Errorf("%s: no such ancestor", suffix)
+				return cold.ID{}, fmt.Errorf("%s: no such ancestor", suffix)
 			}
 		}
 		if rest := suffix[1+digits:]; rest != "" && rest[0] != '~' && rest[0] != '^' {
-			return tiers.ID{}, fmt.Errorf("%s: want ~N or ^N", suffix)
+			return cold.ID{}, fmt.Errorf("%s: want ~N or ^N", suffix)
 		}
 		suffix = suffix[1+digits:]
 		steps, parent := n, 1
@@ -219,20 +219,20 @@ func (c *Cold) ancestor(ctx context.Context, id tiers.ID, suffix string) (tiers.
 		}
 		for range steps {
 			if err := ctx.Err(); err != nil {
-				return tiers.ID{}, err
+				return cold.ID{}, err
 			}
 			commit, err := readCommit(c.db, id)
 			if err != nil {
-				return tiers.ID{}, err
+				return cold.ID{}, err
 			}
 			if _, ok := cut[id]; ok {
-				return tiers.ID{}, fmt.Errorf("the repository is shallow: it has nothing before %.12s", id)
+				return cold.ID{}, fmt.Errorf("the repository is shallow: it has nothing before %.12s", id)
 			}
 			switch {
 			case len(commit.Parents) == 0:
-				return tiers.ID{}, fmt.Errorf("history begins with %.12s: %w", id, ErrNoRevision)
+				return cold.ID{}, fmt.Errorf("history begins with %.12s: %w", id, ErrNoRevision)
 			case parent > len(commit.Parents):
-				return tiers.ID{}, fmt.Errorf("%.12s has %d parents: %w", id, len(commit.Parents), ErrNoRevision)
+				return cold.ID{}, fmt.Errorf("%.12s has %d parents: %w", id, len(commit.Parents), ErrNoRevision)
 			}
 			id = commit.Parents[parent-1]
 		}
@@ -283,15 +283,15 @@ func inWords(text string) (sum time.Duration, err error) {
 }
 
 // lastBefore finds the newest commit of main and the live branch that is not after t.
-func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
+func (c *Cold) lastBefore(ctx context.Context, t time.Time) (cold.ID, error) {
 	tip, err := c.newestID(ctx)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	oldest := tip
-	for commit, err := range c.Log(ctx, []tiers.ID{tip}, nil) {
+	for commit, err := range c.Log(ctx, []cold.ID{tip}, nil) {
 		if err != nil {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 		if !commit.Made.After(t) {
 			return commit.ID, nil
@@ -300,8 +300,8 @@ func (c *Cold) lastBefore(ctx context.Context, t time.Time) (tiers.ID, error) {
 	}
 	first, err := c.Commit(oldest)
 	if err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
-	return tiers.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, tiers.DateText(first.Made),
+	return cold.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, cold.DateText(first.Made),
 		ErrNoRevision)
 }

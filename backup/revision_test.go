@@ -7,14 +7,14 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestResolve(t *testing.T) {
 	v := newVolume(t, Options{})
 	zone := time.FixedZone("", 2*3600)
 	start := time.Date(2026, 11, 20, 10, 0, 0, 0, zone)
-	var c []tiers.ID
+	var c []cold.ID
 	f := newDir(0o755)
 	for i := range 5 {
 		f.text("f", fmt.Sprint(i))

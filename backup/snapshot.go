@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // store is what a snapshot reads from; *odb.DB outside of tests.
 type store interface {
 	objects
-	Stat(id tiers.ID) (odb.Type, int64, error)
+	Stat(id cold.ID) (odb.Type, int64, error)
 }
 
 // owner is who owns entries that a stock client made.
@@ -26,12 +26,12 @@ type owner struct{ uid, gid uint32 }
 type snapshot struct {
 	db    store
 	owner owner
-	info  tiers.CommitInfo
+	info  cold.CommitInfo
 
 	entries  []odb.TreeEntry // the user's root directory: the commit's tree without .emberfs
-	rootTree tiers.ID        // the id that entries have as a tree; not necessarily stored
+	rootTree cold.ID         // the id that entries have as a tree; not necessarily stored
 	own      ownDir
-	root     tiers.Entry
+	root     cold.Entry
 	valid    bool     // the root's metadata describes rootTree, so nothing was changed by a stock client
 	problems problems // found while opening; listed with the root directory
 
@@ -42,12 +42,12 @@ type snapshot struct {
 	}
 }
 
-var _ tiers.Snapshot = (*snapshot)(nil)
+var _ cold.Snapshot = (*snapshot)(nil)
 
 const maxCommit = 128 << 20 // bytes of a commit object; git has no limit
 
 // openSnapshot reads a commit and its root.
-func openSnapshot(db store, id tiers.ID, o owner) (*snapshot, error) {
+func openSnapshot(db store, id cold.ID, o owner) (*snapshot, error) {
 	s := &snapshot{db: db, owner: o}
 	commit, err := readCommit(db, id)
 	if err != nil {
@@ -81,7 +81,7 @@ func openSnapshot(db store, id tiers.ID, o owner) (*snapshot, error) {
 
 // openRoot works out the root's own entry.
 func (s *snapshot) openRoot() {
-	s.root = s.fresh("", tiers.KindDir, 0o755)
+	s.root = s.fresh("", cold.KindDir, 0o755)
 	if s.own.meta.IsZero() {
 		s.root.ID = s.rootTree
 		return
@@ -103,22 +103,22 @@ func (s *snapshot) openRoot() {
 // ignored is a list of problems that nobody reads.
 func ignored() *problems { return new(problems) }
 
-func (s *snapshot) Info() tiers.CommitInfo { return s.info }
-func (s *snapshot) Root() tiers.Entry      { return s.root }
+func (s *snapshot) Info() cold.CommitInfo { return s.info }
+func (s *snapshot) Root() cold.Entry      { return s.root }
 
 // committed is the time that entries changed by a stock client get.
-func (s *snapshot) committed() tiers.Time {
+func (s *snapshot) committed() cold.Time {
 	const first, last = -1 << 31, 1<<34 - 1<<31 - 1 // what ext4 keeps: git takes any time, and this one is made up
-	return tiers.Time{Sec: min(max(s.info.Time.Unix(), first), last)}
+	return cold.Time{Sec: min(max(s.info.Time.Unix(), first), last)}
 }
 
 // fresh is an entry without metadata.
-func (s *snapshot) fresh(name string, kind tiers.Kind, mode uint32) tiers.Entry {
-	return tiers.Entry{Name: name, Kind: kind, Mode: mode, UID: s.owner.uid, GID: s.owner.gid, Mtime: s.committed()}
+func (s *snapshot) fresh(name string, kind cold.Kind, mode uint32) cold.Entry {
+	return cold.Entry{Name: name, Kind: kind, Mode: mode, UID: s.owner.uid, GID: s.owner.gid, Mtime: s.committed()}
 }
 
 // tree reads a directory of the user's tree. The root's tree without .emberfs is not stored: it comes from the commit.
-func (s *snapshot) tree(id tiers.ID, p *problems) ([]odb.TreeEntry, error) {
+func (s *snapshot) tree(id cold.ID, p *problems) ([]odb.TreeEntry, error) {
 	if id == s.rootTree {
 		return s.entries, nil
 	}
@@ -136,7 +136,7 @@ type dirData struct {
 }
 
 // load reads a directory's tree and metadata. Only an unreadable tree is an error; unreadable metadata are problems.
-func (s *snapshot) load(ctx context.Context, dir tiers.DirID, p *problems) (dirData, error) {
+func (s *snapshot) load(ctx context.Context, dir cold.DirID, p *problems) (dirData, error) {
 	var d dirData
 	if err := ctx.Err(); err != nil {
 		return d, err
@@ -170,20 +170,20 @@ func (s *snapshot) load(ctx context.Context, dir tiers.DirID, p *problems) (dirD
 }
 
 // ReadDir implements tiers.Snapshot.
-func (s *snapshot) ReadDir(ctx context.Context, dir tiers.DirID) (tiers.Listing, error) {
+func (s *snapshot) ReadDir(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
 	return s.read(ctx, dir, false)
 }
 
 // ReadNames implements tiers.Snapshot.
-func (s *snapshot) ReadNames(ctx context.Context, dir tiers.DirID) (tiers.Listing, error) {
+func (s *snapshot) ReadNames(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
 	return s.read(ctx, dir, true)
 }
 
 // Sizes implements tiers.Snapshot.
-func (s *snapshot) Sizes(ctx context.Context, dir tiers.DirID, names tiers.Listing) (tiers.Listing, error) {
+func (s *snapshot) Sizes(ctx context.Context, dir cold.DirID, names cold.Listing) (cold.Listing, error) {
 	for i := range names.Entries {
 		e := &names.Entries[i]
-		if e.Kind != tiers.KindFile {
+		if e.Kind != cold.KindFile {
 			continue
 		}
 		if kind, size, err := s.db.Stat(e.ID); err == nil && (kind != odb.Blob || size != e.Size) {
@@ -193,11 +193,11 @@ func (s *snapshot) Sizes(ctx context.Context, dir tiers.DirID, names tiers.Listi
 	return names, ctx.Err()
 }
 
-func (s *snapshot) read(ctx context.Context, dir tiers.DirID, names bool) (tiers.Listing, error) {
+func (s *snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.Listing, error) {
 	var p problems
 	d, err := s.load(ctx, dir, &p)
 	if err != nil {
-		return tiers.Listing{}, err
+		return cold.Listing{}, err
 	}
 	if dir == s.root.Dir() {
 		for _, err := range s.problems.list {
@@ -210,13 +210,13 @@ func (s *snapshot) read(ctx context.Context, dir tiers.DirID, names bool) (tiers
 	m := merger{ctx: ctx, s: s, dir: dir, d: &d, p: &p, names: names}
 	entries, err := m.merge()
 	if err != nil {
-		return tiers.Listing{}, err
+		return cold.Listing{}, err
 	}
-	return tiers.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.list}, nil
+	return cold.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.list}, nil
 }
 
 // Valid implements tiers.Snapshot. It reads the metadata's header: ids say the rest.
-func (s *snapshot) Valid(ctx context.Context, dir tiers.DirID) (bool, error) {
+func (s *snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -267,7 +267,7 @@ func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	return links, nil
 }
 
-func readCommit(db objects, id tiers.ID) (odb.CommitData, error) {
+func readCommit(db objects, id cold.ID) (odb.CommitData, error) {
 	data, err := db.Read(id, odb.Commit, maxCommit)
 	if err != nil {
 		return odb.CommitData{}, fmt.Errorf("commit %s: %w", id, err)
@@ -279,8 +279,8 @@ func readCommit(db objects, id tiers.ID) (odb.CommitData, error) {
 	return c, nil
 }
 
-func commitInfo(id tiers.ID, c odb.CommitData) tiers.CommitInfo {
-	info := tiers.CommitInfo{ID: id, Time: c.Committer.When, Made: madeAt(&c), Reason: trailer(c.Message, trailerReason), Machine: trailer(c.Message, trailerMachine)}
+func commitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
+	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: madeAt(&c), Reason: trailer(c.Message, trailerReason), Machine: trailer(c.Message, trailerMachine)}
 	if len(c.Parents) > 0 {
 		info.Parent = c.Parents[0]
 	}
@@ -290,7 +290,7 @@ func commitInfo(id tiers.ID, c odb.CommitData) tiers.CommitInfo {
 }
 
 // isMissing says that an object is not there, as opposed to unreadable.
-func isMissing(err error) bool { return errors.Is(err, tiers.ErrMissing) }
+func isMissing(err error) bool { return errors.Is(err, cold.ErrMissing) }
 
 // after is the later of two times.
 func after(a, b time.Time) time.Time {

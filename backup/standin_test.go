@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestStandIn(t *testing.T) {
@@ -34,20 +34,20 @@ func TestOtherEntries(t *testing.T) {
 	link := v.object("blob", []byte("target"))
 	long := strings.Repeat("n", 300)
 	v.forge(rawTree("100644", ".gitattributes", blob, "100644", ".gitmodules", blob, "100644", long, blob, "160000", "sub", blob))
-	other := func(s tiers.Snapshot) map[string]tiers.Entry {
+	other := func(s cold.Snapshot) map[string]cold.Entry {
 		t.Helper()
 		root := s.Root()
 		l, err := s.ReadDir(t.Context(), root.Dir())
 		if err != nil || len(l.Problems) > 0 {
 			t.Fatal(err, l.Problems)
 		}
-		out := map[string]tiers.Entry{}
+		out := map[string]cold.Entry{}
 		for _, e := range l.Entries {
 			out[e.Name] = e
 		}
 		return out
 	}
-	put := func(entries []tiers.Entry, del ...string) string {
+	put := func(entries []cold.Entry, del ...string) string {
 		t.Helper()
 		tx, err := v.Begin(t.Context())
 		if err != nil {
@@ -57,11 +57,11 @@ func TestOtherEntries(t *testing.T) {
 		if root.Meta.IsZero() {
 			root.Mode = 0o755
 		}
-		id, err := tx.PutDir(t.Context(), root.Dir(), false, &tiers.Root{Entry: root}, entries, del)
+		id, err := tx.PutDir(t.Context(), root.Dir(), false, &cold.Root{Entry: root}, entries, del)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+		if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 			t.Fatal(err)
 		}
 		var names []string
@@ -74,24 +74,24 @@ func TestOtherEntries(t *testing.T) {
 		slices.Sort(names)
 		return strings.Join(names, ", ")
 	}
-	file := func(name string) tiers.Entry {
-		return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: blob, Size: 1}
+	file := func(name string) cold.Entry {
+		return cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o644, ID: blob, Size: 1}
 	}
 	shown := standIn(long, 0)
-	if got, want := put([]tiers.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
+	if got, want := put([]cold.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
 		t.Errorf("beside a change: %s", got)
 	}
 	all := other(v.headSnapshot())
-	if all["sub"].Kind != tiers.KindOther || all[shown].Kind != tiers.KindOther || all[".gitmodules"].Kind != tiers.KindFile {
+	if all["sub"].Kind != cold.KindOther || all[shown].Kind != cold.KindOther || all[".gitmodules"].Kind != cold.KindFile {
 		t.Fatalf("%+v", all)
 	}
 	moved := all[shown]
 	moved.Name = "short"
-	sym := tiers.Entry{Name: ".gitmodules", Kind: tiers.KindSymlink, Mode: 0o777, ID: link, Target: "target", Size: 6}
-	if got, want := put([]tiers.Entry{moved, sym, file("sub")}, shown), "100644 .gitattributes, 100644 new, 100644 short, 100644 sub, 120000 .emberfs%.gitmodules"; got != want {
+	sym := cold.Entry{Name: ".gitmodules", Kind: cold.KindSymlink, Mode: 0o777, ID: link, Target: "target", Size: 6}
+	if got, want := put([]cold.Entry{moved, sym, file("sub")}, shown), "100644 .gitattributes, 100644 new, 100644 short, 100644 sub, 120000 .emberfs%.gitmodules"; got != want {
 		t.Errorf("renamed and replaced: %s", got)
 	}
-	if e := other(v.headSnapshot())["short"]; e.Kind != tiers.KindFile || e.ID != blob || e.Size != 1 {
+	if e := other(v.headSnapshot())["short"]; e.Kind != cold.KindFile || e.ID != blob || e.Size != 1 {
 		t.Errorf("%+v", e)
 	}
 	if got, want := put(nil, ".gitattributes", ".gitmodules", "short"), "100644 new, 100644 sub"; got != want {
@@ -114,7 +114,7 @@ func (v *testVolume) listed() map[string]string {
 			v.t.Errorf("%q is listed twice", e.Name)
 		}
 		out[e.Name] = e.ID.String()
-		if e.Kind == tiers.KindOther {
+		if e.Kind == cold.KindOther {
 			out[e.Name] += " as " + e.Other.Stored
 		}
 	}
@@ -122,7 +122,7 @@ func (v *testVolume) listed() map[string]string {
 }
 
 // change commits a change of the root directory, as extension or as a whole with all that is listed.
-func (v *testVolume) change(whole bool, put []tiers.Entry, del ...string) {
+func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
 	v.t.Helper()
 	tx, err := v.Begin(v.t.Context())
 	if err != nil {
@@ -138,17 +138,17 @@ func (v *testVolume) change(whole bool, put []tiers.Entry, del ...string) {
 			v.t.Fatal(err)
 		}
 		for _, e := range l.Entries {
-			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p tiers.Entry) bool { return p.Name == e.Name }) {
+			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p cold.Entry) bool { return p.Name == e.Name }) {
 				put = append(put, e)
 			}
 		}
 		del = nil
 	}
-	id, err := tx.PutDir(v.t.Context(), root.Dir(), whole, &tiers.Root{Entry: root}, put, del)
+	id, err := tx.PutDir(v.t.Context(), root.Dir(), whole, &cold.Root{Entry: root}, put, del)
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	if _, err := tx.Commit(v.t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := tx.Commit(v.t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		v.t.Fatal(err)
 	}
 	git(v.t, v.dir, "fsck", "--no-dangling")
@@ -159,8 +159,8 @@ func TestNamesInTheWay(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		v := newVolume(t, Options{})
 		a, b, c := v.object("blob", []byte("a")), v.object("blob", []byte("b")), v.object("blob", []byte("c"))
-		file := func(name string, id tiers.ID) tiers.Entry {
-			return tiers.Entry{Name: name, Kind: tiers.KindFile, Mode: 0o644, ID: id, Size: 1}
+		file := func(name string, id cold.ID) cold.Entry {
+			return cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o644, ID: id, Size: 1}
 		}
 		long, weird := strings.Repeat("n", 300), ownName+strings.Repeat("\x01 ", 122)
 		hash := EncodeName(weird)
@@ -187,13 +187,13 @@ func TestNamesInTheWay(t *testing.T) {
 		}
 		all := []string{".gitattributes: b", ".gitattributes~: a as .gitattributes", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b"}
 		expect("as it was forged", all...)
-		v.change(whole, []tiers.Entry{file("new", c)})
+		v.change(whole, []cold.Entry{file("new", c)})
 		expect("beside a new file", append(all, "new: c")...)
 		v.change(whole, nil, ".gitattributes")
 		expect("one of two removed", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b", "new: c")
-		v.change(whole, []tiers.Entry{file(".gitattributes", c)})
+		v.change(whole, []cold.Entry{file(".gitattributes", c)})
 		expect("and made anew", ".gitattributes: c", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b", "new: c")
-		v.change(whole, []tiers.Entry{file(weird, c)})
+		v.change(whole, []cold.Entry{file(weird, c)})
 		expect("what the hash is of", ".gitattributes: c", ".gitattributes~: a", "WEIRD: c", "HASH~: a", "CUT~: a as LONG", "CUT~: b", "new: c")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // chunkedBase is a volume with a file in chunks of ten and a bit, and one with a hole in it.
@@ -18,7 +18,7 @@ func chunkedBase() *file {
 	whole := noise(20, 10*minChunk+100)
 	b := f.text("big", string(whole))
 	b.Mode, b.UID = 0o4750, 42
-	b.Xattrs = []tiers.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
+	b.Xattrs = []cold.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
 	f.text("d/in", "in")
 	f.text("small", "s")
 	h := f.text("holes", "")
@@ -42,27 +42,27 @@ func (v *testVolume) commitChunked() *file {
 		if name == "holes" {
 			c.parts = map[int64][]byte{0: k.data[:minChunk], 5 * minChunk: k.data[5*minChunk:]}
 		}
-		if k.ID, err = x.PutFile(v.t.Context(), c, tiers.Base{}); err != nil {
+		if k.ID, err = x.PutFile(v.t.Context(), c, cold.Base{}); err != nil {
 			v.t.Fatal(err)
 		}
 	}
 	d := f.kids["d"]
-	id, err := x.PutDir(v.t.Context(), tiers.DirID{}, true, nil, d.entries(), nil)
+	id, err := x.PutDir(v.t.Context(), cold.DirID{}, true, nil, d.entries(), nil)
 	if err != nil {
 		v.t.Fatal(err)
 	}
 	d.ID, d.Meta = id.Tree, id.Meta
-	if id, err = x.PutDir(v.t.Context(), tiers.DirID{}, true, &tiers.Root{Entry: f.Entry}, f.entries(), nil); err != nil {
+	if id, err = x.PutDir(v.t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.entries(), nil); err != nil {
 		v.t.Fatal(err)
 	}
-	if _, err := x.Commit(v.t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := x.Commit(v.t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		v.t.Fatal(err)
 	}
 	return f
 }
 
 // commitKnown commits a tree whose files are said to have changed only in the range.
-func (v *testVolume) commitKnown(f *file, changed tiers.Range) {
+func (v *testVolume) commitKnown(f *file, changed cold.Range) {
 	v.t.Helper()
 	x, err := v.Begin(v.t.Context())
 	if err != nil {
@@ -73,8 +73,8 @@ func (v *testVolume) commitKnown(f *file, changed tiers.Range) {
 	files = func(f *file) {
 		for _, k := range f.kids {
 			files(k)
-			if k.Kind == tiers.KindFile {
-				base := tiers.Base{ID: k.ID, Known: true, Changed: []tiers.Range{changed}}
+			if k.Kind == cold.KindFile {
+				base := cold.Base{ID: k.ID, Known: true, Changed: []cold.Range{changed}}
 				if k.ID, err = x.PutFile(v.t.Context(), content(k.data), base); err != nil {
 					v.t.Fatal(err)
 				}
@@ -85,7 +85,7 @@ func (v *testVolume) commitKnown(f *file, changed tiers.Range) {
 	if err := putDirs(v.t.Context(), x, f, true); err != nil {
 		v.t.Fatal(err)
 	}
-	if _, err := x.Commit(v.t.Context(), tiers.CommitOptions{Root: f.Dir()}); err != nil {
+	if _, err := x.Commit(v.t.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
 		v.t.Fatal(err)
 	}
 }
@@ -95,18 +95,18 @@ func TestStockClientAndChunks(t *testing.T) {
 	const c = minChunk
 	edited := func(f *file, name string, data []byte) {
 		k := f.kids[name]
-		k.data, k.Size, k.Mtime = data, int64(len(data)), tiers.Time{}
+		k.data, k.Size, k.Mtime = data, int64(len(data)), cold.Time{}
 		k.Mode &^= 0o6000
-		k.Xattrs = slices.DeleteFunc(k.Xattrs, func(x tiers.Xattr) bool { return strings.HasPrefix(x.Name, "security.") })
+		k.Xattrs = slices.DeleteFunc(k.Xattrs, func(x cold.Xattr) bool { return strings.HasPrefix(x.Name, "security.") })
 	}
 	fresh := func(f *file, path string, data []byte) *file {
 		k := f.text(path, string(data))
-		k.UID, k.GID, k.Mtime = 501, 502, tiers.Time{}
+		k.UID, k.GID, k.Mtime = 501, 502, cold.Time{}
 		return k
 	}
 	freshDir := func(f *file, path string) {
 		d := f.mkdir(path)
-		d.UID, d.GID, d.Mtime = 501, 502, tiers.Time{}
+		d.UID, d.GID, d.Mtime = 501, 502, cold.Time{}
 	}
 	cut := func(data []byte, from, to int, with string) []byte {
 		return slices.Concat(data[:from], []byte(with), data[to:])
@@ -190,7 +190,7 @@ func TestStockClientAndChunks(t *testing.T) {
 		{"mode", "chmod +x big/00000003", func(f *file) { edited(f, "big", f.kids["big"].data) }, ""},
 		{"beside it", "printf X >small", func(f *file) {
 			k := f.kids["small"]
-			k.data, k.Mtime = []byte("X"), tiers.Time{}
+			k.data, k.Mtime = []byte("X"), cold.Time{}
 		}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -209,11 +209,11 @@ func TestStockClientAndChunks(t *testing.T) {
 			}
 			want := chunkedBase()
 			tc.want(want)
-			setTime(want, tiers.Time{Sec: s.Info().Time.Unix()})
+			setTime(want, cold.Time{Sec: s.Info().Time.Unix()})
 			want.Mtime = got.Mtime
 			compareTrees(t, got, want)
 			for name, k := range got.kids {
-				if k.Kind == tiers.KindFile {
+				if k.Kind == cold.KindFile {
 					v.checkAt(k.Entry, want.kids[name].data)
 				}
 			}
@@ -228,17 +228,17 @@ func TestStockClientAndChunks(t *testing.T) {
 			if err := putDirs(t.Context(), x, got, true); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := x.Commit(t.Context(), tiers.CommitOptions{Root: got.Dir()}); err != nil {
+			if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: got.Dir()}); err != nil {
 				t.Fatal(err)
 			}
 			compareTrees(t, v.read(v.headSnapshot()), want)
 			for _, k := range got.kids {
-				if k.Kind == tiers.KindFile && len(k.data) > 5*c {
+				if k.Kind == cold.KindFile && len(k.data) > 5*c {
 					k.data[4*c+9] ^= 1
 					want.kids[k.Name].data = k.data
 				}
 			}
-			v.commitKnown(got, tiers.Range{Off: 4*c + 9, End: 4*c + 10})
+			v.commitKnown(got, cold.Range{Off: 4*c + 9, End: 4*c + 10})
 			compareTrees(t, v.read(v.headSnapshot()), want)
 			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
 				t.Errorf("git fsck: %s", out)
@@ -254,16 +254,16 @@ func TestChunkMetadataLies(t *testing.T) {
 	sed := func(expr string) string { return "sed -i '/\"name\":\"big\"/" + expr + "' " + entries }
 	for _, c := range []struct {
 		name, script string
-		kind         tiers.Kind
+		kind         cold.Kind
 	}{
-		{"size", sed(`s/"size":[0-9]*/"size":1000000000000/`), tiers.KindFile},
-		{"no size", sed(`s/"size":[0-9]*/"size":0/`), tiers.KindFile},
-		{"chunk", sed(`s/"chunk":65536/"chunk":131072/`), tiers.KindFile},
-		{"no chunk", sed(`s/,"chunk":65536//`), tiers.KindFile},
-		{"bad chunk", sed(`s/"chunk":65536/"chunk":7/`), tiers.KindFile},
-		{"git mode", sed(`s/"git":"40000","chunk":65536/"git":"100755"/`), tiers.KindFile},
-		{"directory", sed(`s/"type":"file"/"type":"dir"/;s/"size":[0-9]*,//;s/,"chunk":65536//`), tiers.KindDir},
-		{"other tree", sed(`s/"id":"[0-9a-f]*"/"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"/`), tiers.KindFile},
+		{"size", sed(`s/"size":[0-9]*/"size":1000000000000/`), cold.KindFile},
+		{"no size", sed(`s/"size":[0-9]*/"size":0/`), cold.KindFile},
+		{"chunk", sed(`s/"chunk":65536/"chunk":131072/`), cold.KindFile},
+		{"no chunk", sed(`s/,"chunk":65536//`), cold.KindFile},
+		{"bad chunk", sed(`s/"chunk":65536/"chunk":7/`), cold.KindFile},
+		{"git mode", sed(`s/"git":"40000","chunk":65536/"git":"100755"/`), cold.KindFile},
+		{"directory", sed(`s/"type":"file"/"type":"dir"/;s/"size":[0-9]*,//;s/,"chunk":65536//`), cold.KindDir},
+		{"other tree", sed(`s/"id":"[0-9a-f]*"/"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"/`), cold.KindFile},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -277,7 +277,7 @@ func TestChunkMetadataLies(t *testing.T) {
 				t.Error("no problem was reported")
 			}
 			k := got.kids["big"]
-			if k == nil || k.Kind != c.kind || k.Kind == tiers.KindFile && !bytes.Equal(k.data, want.kids["big"].data) {
+			if k == nil || k.Kind != c.kind || k.Kind == cold.KindFile && !bytes.Equal(k.data, want.kids["big"].data) {
 				t.Fatalf("big is %+v", k)
 			}
 			if !bytes.Equal(got.kids["holes"].data, want.kids["holes"].data) || string(got.kids["small"].data) != "s" {

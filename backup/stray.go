@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"emberfs/backup/wire"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // A live branch that main neither leads to nor has absorbed is stray: its machine was lost, and somebody, most likely with a stock client,
@@ -30,10 +30,10 @@ const (
 // stray is such a branch.
 type stray struct {
 	ref, epoch string
-	tip        tiers.ID
-	base       tiers.ID            // the commit of main that it began at
-	refs       map[string]tiers.ID // of the remote
-	conflicts  []string            // paths of which main's version stands
+	tip        cold.ID
+	base       cold.ID            // the commit of main that it began at
+	refs       map[string]cold.ID // of the remote
+	conflicts  []string           // paths of which main's version stands
 }
 
 // adopt takes the remote's stray live branches into main, which is where the remote's is. What fails is a note, and left for the next
@@ -107,16 +107,16 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 	}
 	commit, err := c.mergeStray(ctx, &s)
 	if err != nil {
-		return errors.Join(err, c.setRef(hidden, tiers.ID{}))
+		return errors.Join(err, c.setRef(hidden, cold.ID{}))
 	}
 	c.log.WithField("commit", commit.String()).Warnf("%s of a machine that was lost is taken into %s", s.ref, c.o.Branch)
 	return nil
 }
 
 // forkOf finds the commit of main that a live branch began at.
-func (c *Cold) forkOf(ctx context.Context, main, tip tiers.ID) (tiers.ID, error) {
-	ours := make(map[tiers.ID]bool)
-	queue := []tiers.ID{main}
+func (c *Cold) forkOf(ctx context.Context, main, tip cold.ID) (cold.ID, error) {
+	ours := make(map[cold.ID]bool)
+	queue := []cold.ID{main}
 	for len(queue) > 0 && len(ours) < maxHistory {
 		id := queue[0]
 		queue = queue[1:]
@@ -124,7 +124,7 @@ func (c *Cold) forkOf(ctx context.Context, main, tip tiers.ID) (tiers.ID, error)
 			continue
 		}
 		if err := ctx.Err(); err != nil {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 		ours[id] = true
 		if commit, err := readCommit(c.db, id); err == nil { // a shallow history ends somewhere
@@ -138,18 +138,18 @@ func (c *Cold) forkOf(ctx context.Context, main, tip tiers.ID) (tiers.ID, error)
 		}
 		commit, err := readCommit(c.db, at)
 		if err != nil {
-			return tiers.ID{}, err
+			return cold.ID{}, err
 		}
 		if len(commit.Parents) != 1 {
 			break
 		}
 		at = commit.Parents[0]
 	}
-	return tiers.ID{}, fmt.Errorf("it does not begin at a commit of %s", c.o.Branch)
+	return cold.ID{}, fmt.Errorf("it does not begin at a commit of %s", c.o.Branch)
 }
 
 // mergeStray commits to main what the branch changed and main did not.
-func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit tiers.ID, err error) {
+func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit cold.ID, err error) {
 	from, err := c.snapshot(s.base)
 	if err != nil {
 		return commit, err
@@ -175,46 +175,46 @@ func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit tiers.ID, err e
 	if err := c.setAside(ctx, s); err != nil {
 		return commit, err
 	}
-	return t.Commit(ctx, tiers.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root, When: time.Now()})
+	return t.Commit(ctx, cold.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root, When: time.Now()})
 }
 
 // strayMerge merges three states of a volume by entry: what theirs changed since base is taken where ours is as base was.
 type strayMerge struct {
 	ctx                context.Context
-	tx                 tiers.Tx
-	ours, base, theirs tiers.Snapshot
+	tx                 cold.Tx
+	ours, base, theirs cold.Snapshot
 	s                  *stray
 	taken              int64
 }
 
-func (m *strayMerge) root() (tiers.DirID, error) {
+func (m *strayMerge) root() (cold.DirID, error) {
 	a, b, l := m.ours.Root(), m.base.Root(), m.theirs.Root()
 	e := mergedAttrs(&a, &b, &l)
 	put, del, err := m.entries("", &a, &b, &l, 0)
 	if err != nil {
-		return tiers.DirID{}, err
+		return cold.DirID{}, err
 	}
 	links, err := m.ours.LinkDirs(m.ctx)
 	if err != nil {
-		return tiers.DirID{}, err
+		return cold.DirID{}, err
 	}
 	more, err := m.theirs.LinkDirs(m.ctx)
 	if err != nil {
-		return tiers.DirID{}, err
+		return cold.DirID{}, err
 	}
 	all := maps.Clone(more)
 	if all == nil {
 		all = map[string][]string{}
 	}
 	maps.Copy(all, links)
-	return m.tx.PutDir(m.ctx, a.Dir(), false, &tiers.Root{Entry: e, Links: all}, put, del)
+	return m.tx.PutDir(m.ctx, a.Dir(), false, &cold.Root{Entry: e, Links: all}, put, del)
 }
 
 // mergedAttrs is ours with the attributes of theirs where ours are as base had them.
-func mergedAttrs(ours, base, theirs *tiers.Entry) tiers.Entry {
-	plain := func(e *tiers.Entry) tiers.Entry {
+func mergedAttrs(ours, base, theirs *cold.Entry) cold.Entry {
+	plain := func(e *cold.Entry) cold.Entry {
 		p := *e
-		p.ID, p.Meta = tiers.ID{}, tiers.ID{}
+		p.ID, p.Meta = cold.ID{}, cold.ID{}
 		return p
 	}
 	e := *ours
@@ -226,9 +226,9 @@ func mergedAttrs(ours, base, theirs *tiers.Entry) tiers.Entry {
 }
 
 // list gives a directory's entries by name; of none, none.
-func (m *strayMerge) list(s tiers.Snapshot, dir *tiers.Entry) (map[string]*tiers.Entry, error) {
-	out := map[string]*tiers.Entry{}
-	if dir == nil || dir.Kind != tiers.KindDir {
+func (m *strayMerge) list(s cold.Snapshot, dir *cold.Entry) (map[string]*cold.Entry, error) {
+	out := map[string]*cold.Entry{}
+	if dir == nil || dir.Kind != cold.KindDir {
 		return out, nil
 	}
 	l, err := s.ReadDir(m.ctx, dir.Dir())
@@ -241,16 +241,16 @@ func (m *strayMerge) list(s tiers.Snapshot, dir *tiers.Entry) (map[string]*tiers
 	return out, nil
 }
 
-func sameEntry(a, b *tiers.Entry) bool {
+func sameEntry(a, b *cold.Entry) bool {
 	return a == nil && b == nil || a != nil && b != nil && reflect.DeepEqual(*a, *b)
 }
 
 // entries merges what three directories hold, and gives what changes in ours.
-func (m *strayMerge) entries(at string, ours, base, theirs *tiers.Entry, depth int) (put []tiers.Entry, del []string, err error) {
+func (m *strayMerge) entries(at string, ours, base, theirs *cold.Entry, depth int) (put []cold.Entry, del []string, err error) {
 	if err := m.ctx.Err(); err != nil {
 		return nil, nil, err
 	}
-	if err := tiers.TooDeepToWalk(at, depth); err != nil {
+	if err := cold.TooDeepToWalk(at, depth); err != nil {
 		return nil, nil, err
 	}
 	a, err := m.list(m.ours, ours)
@@ -270,7 +270,7 @@ func (m *strayMerge) entries(at string, ours, base, theirs *tiers.Entry, depth i
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		was, now, here := b[name], l[name], a[name]
 		path := strings.TrimPrefix(at+"/"+name, "/")
-		dirs := here != nil && now != nil && here.Kind == tiers.KindDir && now.Kind == tiers.KindDir
+		dirs := here != nil && now != nil && here.Kind == cold.KindDir && now.Kind == cold.KindDir
 		switch {
 		case sameEntry(was, now) || sameEntry(here, now):
 		case sameEntry(here, was) && now == nil:
@@ -279,7 +279,7 @@ func (m *strayMerge) entries(at string, ours, base, theirs *tiers.Entry, depth i
 		case sameEntry(here, was):
 			put = append(put, *now)
 			m.taken++
-		case dirs && (was == nil || was.Kind == tiers.KindDir):
+		case dirs && (was == nil || was.Kind == cold.KindDir):
 			p, d, err := m.entries(path, here, was, now, depth+1)
 			if err != nil {
 				return nil, nil, err
@@ -339,7 +339,7 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 }
 
 // noteSides notes the branches of the remote that somebody has to look at.
-func (c *Cold) noteSides(refs map[string]tiers.ID) {
+func (c *Cold) noteSides(refs map[string]cold.ID) {
 	c.mu.Lock()
 	c.mu.sides = nil
 	c.mu.Unlock()

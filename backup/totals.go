@@ -3,7 +3,7 @@ package backup
 import (
 	"context"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Totals are the figures of a whole tree. Each name of a file counts, hard links too.
@@ -15,26 +15,26 @@ type Totals struct {
 
 // Totals counts a snapshot's tree unless it would have to list more than max entries. Directories that were counted once, for
 // this snapshot or another, cost nothing.
-func (c *Cold) Totals(ctx context.Context, s tiers.Snapshot, max int) (Totals, bool) {
+func (c *Cold) Totals(ctx context.Context, s cold.Snapshot, max int) (Totals, bool) {
 	return c.Counter(max).Count(ctx, s)
 }
 
 // Counter counts several snapshots within one limit. It is for one goroutine.
 type Counter struct {
 	left  int // entries that may still be listed
-	known map[tiers.DirID]Totals
+	known map[cold.DirID]Totals
 }
 
 // Counter returns one that lists at most max entries.
 func (c *Cold) Counter(max int) *Counter {
-	return &Counter{left: max, known: make(map[tiers.DirID]Totals)}
+	return &Counter{left: max, known: make(map[cold.DirID]Totals)}
 }
 
 // maxEntries is what no honest volume reaches, and far from overflowing.
 const maxEntries = 1 << 56
 
 // Count is Totals.
-func (n *Counter) Count(ctx context.Context, s tiers.Snapshot) (Totals, bool) {
+func (n *Counter) Count(ctx context.Context, s cold.Snapshot) (Totals, bool) {
 	root := s.Root()
 	return n.dir(ctx, s, root.Dir(), 0)
 }
@@ -42,11 +42,11 @@ func (n *Counter) Count(ctx context.Context, s tiers.Snapshot) (Totals, bool) {
 // Spent says that the limit is reached.
 func (n *Counter) Spent() bool { return n.left <= 0 }
 
-func (n *Counter) dir(ctx context.Context, s tiers.Snapshot, dir tiers.DirID, depth int) (t Totals, ok bool) {
+func (n *Counter) dir(ctx context.Context, s cold.Snapshot, dir cold.DirID, depth int) (t Totals, ok bool) {
 	if t, ok := n.known[dir]; ok {
 		return t, true
 	}
-	if n.left <= 0 || tiers.TooDeepToWalk("", depth) != nil {
+	if n.left <= 0 || cold.TooDeepToWalk("", depth) != nil {
 		return t, false
 	}
 	l, err := s.ReadDir(ctx, dir)
@@ -57,7 +57,7 @@ func (n *Counter) dir(ctx context.Context, s tiers.Snapshot, dir tiers.DirID, de
 		e := &l.Entries[i]
 		t.Entries++
 		switch e.Kind {
-		case tiers.KindDir:
+		case cold.KindDir:
 			sub, ok := n.dir(ctx, s, e.Dir(), depth+1)
 			if !ok {
 				return t, false
@@ -68,7 +68,7 @@ func (n *Counter) dir(ctx context.Context, s tiers.Snapshot, dir tiers.DirID, de
 			if t.Entries > maxEntries || t.Bytes > maxEntries {
 				return t, false // a tree bomb: few trees, used again and again
 			}
-		case tiers.KindFile:
+		case cold.KindFile:
 			t.Bytes += e.Size
 			fallthrough
 		default:

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -29,15 +29,15 @@ const (
 
 // metaDir is one directory of .emberfs/meta.
 type metaDir struct {
-	entries odb.TreeEntry       // .emberfs%entries; Mode 0 where it is missing
-	header  tiers.ID            // the header's blob where the entries are a trie; known after readHeader
-	links   odb.TreeEntry       // .emberfs%links; Mode 0 where it is missing
-	subs    map[string]tiers.ID // metadata of subdirectories, by stored name
+	entries odb.TreeEntry      // .emberfs%entries; Mode 0 where it is missing
+	header  cold.ID            // the header's blob where the entries are a trie; known after readHeader
+	links   odb.TreeEntry      // .emberfs%links; Mode 0 where it is missing
+	subs    map[string]cold.ID // metadata of subdirectories, by stored name
 }
 
 // loadMetaDir reads a directory of .emberfs/meta. Entries of the wrong type are problems.
-func loadMetaDir(db objects, id tiers.ID, p *problems) (metaDir, error) {
-	m := metaDir{subs: make(map[string]tiers.ID)}
+func loadMetaDir(db objects, id cold.ID, p *problems) (metaDir, error) {
+	m := metaDir{subs: make(map[string]cold.ID)}
 	tree, err := readTree(db, id, p)
 	if err != nil {
 		return m, fmt.Errorf("metadata directory %s: %w", id, err)
@@ -72,7 +72,7 @@ func (m *metaDir) readHeader(db objects) (h header, rest []byte, nodes []odb.Tre
 		}
 		i := slices.IndexFunc(nodes, func(e odb.TreeEntry) bool { return e.Name == headerName })
 		if i < 0 || nodes[i].Mode != odb.ModeFile {
-			return h, nil, nil, fmt.Errorf("%s: %w: a trie without header", entriesName, tiers.ErrCorrupt)
+			return h, nil, nil, fmt.Errorf("%s: %w: a trie without header", entriesName, cold.ErrCorrupt)
 		}
 		m.header = nodes[i].ID
 		if data, err = db.Read(m.header, odb.Blob, maxLine); err != nil {
@@ -80,7 +80,7 @@ func (m *metaDir) readHeader(db objects) (h header, rest []byte, nodes []odb.Tre
 		}
 		nodes = slices.Delete(nodes, i, i+1)
 	default:
-		return h, nil, nil, fmt.Errorf("%s: %w: is not there", entriesName, tiers.ErrCorrupt)
+		return h, nil, nil, fmt.Errorf("%s: %w: is not there", entriesName, cold.ErrCorrupt)
 	}
 	first, rest, _ := bytes.Cut(data, []byte{'\n'})
 	if h, err = decodeHeader(first); err != nil {
@@ -88,7 +88,7 @@ func (m *metaDir) readHeader(db objects) (h header, rest []byte, nodes []odb.Tre
 		if m.entries.Mode == odb.ModeFile {
 			rest = data
 		}
-		return header{}, rest, nodes, fmt.Errorf("%s: header: %w: %w", entriesName, tiers.ErrCorrupt, err)
+		return header{}, rest, nodes, fmt.Errorf("%s: header: %w: %w", entriesName, cold.ErrCorrupt, err)
 	}
 	return h, rest, nodes, nil
 }
@@ -147,11 +147,11 @@ func (s *scan) node(kids []odb.TreeEntry, path []byte) error {
 		}
 		digit, ok := parseDigit(e.Name)
 		if !ok || len(path) >= maxLevels {
-			return fmt.Errorf("%s: %w: node %q at level %d", entriesName, tiers.ErrCorrupt, e.Name, len(path))
+			return fmt.Errorf("%s: %w: node %q at level %d", entriesName, cold.ErrCorrupt, e.Name, len(path))
 		}
 		// An honest trie has far more lines than nodes; a bomb has nodes without end.
 		if s.nodes++; s.nodes > 1024+2*len(s.lines) {
-			return fmt.Errorf("%s: %w: more nodes than its lines account for", entriesName, tiers.ErrCorrupt)
+			return fmt.Errorf("%s: %w: more nodes than its lines account for", entriesName, cold.ErrCorrupt)
 		}
 		below := append(slices.Clip(path), digit)
 		switch e.Mode {
@@ -171,7 +171,7 @@ func (s *scan) node(kids []odb.TreeEntry, path []byte) error {
 			}
 			s.leaf(data, below)
 		default:
-			return fmt.Errorf("%s: %w: node %x of mode %o", entriesName, tiers.ErrCorrupt, below, e.Mode)
+			return fmt.Errorf("%s: %w: node %x of mode %o", entriesName, cold.ErrCorrupt, below, e.Mode)
 		}
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // change puts a line or, without raw, removes the one of that name.
@@ -86,10 +86,10 @@ func strictLines(ctx context.Context, data, path []byte) ([]line, error) {
 	s := &scan{ctx: ctx, p: &p}
 	s.leaf(data, path)
 	if len(p.list) > 0 {
-		return nil, fmt.Errorf("%w: %w", tiers.ErrCorrupt, p.list[0])
+		return nil, fmt.Errorf("%w: %w", cold.ErrCorrupt, p.list[0])
 	}
 	if s.disorder {
-		return nil, fmt.Errorf("%w: node %x is not sorted", tiers.ErrCorrupt, path)
+		return nil, fmt.Errorf("%w: node %x is not sorted", cold.ErrCorrupt, path)
 	}
 	return s.lines, nil
 }
@@ -113,7 +113,7 @@ func (u *updater) updateNode(kids []odb.TreeEntry, path []byte, changes []*chang
 	for _, e := range kids {
 		d, ok := parseDigit(e.Name)
 		if !ok || e.Mode != odb.ModeTree && e.Mode != odb.ModeFile || len(path) >= maxLevels {
-			return node{}, fmt.Errorf("%w: node %x has an entry %q of mode %o", tiers.ErrCorrupt, path, e.Name, e.Mode)
+			return node{}, fmt.Errorf("%w: node %x has an entry %q of mode %o", cold.ErrCorrupt, path, e.Name, e.Mode)
 		}
 		old[d] = e
 	}

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // tx implements tiers.Tx.
@@ -15,7 +15,7 @@ type tx struct {
 	c       *Cold
 	at      position  // where the branch was when it began
 	live    bool      // the commit goes to the live branch
-	adopts  tiers.ID  // a stray live branch that the commit absorbs too; zero: none
+	adopts  cold.ID   // a stray live branch that the commit absorbs too; zero: none
 	base    *snapshot // at's newest commit; nil for the first
 	w       *odb.Writer
 	pending *dirBuild // the last directory put; the root must not be written before its own attributes are known
@@ -27,7 +27,7 @@ type tx struct {
 	}
 }
 
-var _ tiers.Tx = (*tx)(nil)
+var _ cold.Tx = (*tx)(nil)
 
 var (
 	errTxDone   = errors.New("the transaction is over")
@@ -35,7 +35,7 @@ var (
 )
 
 // Base implements tiers.Tx.
-func (t *tx) Base() tiers.Snapshot {
+func (t *tx) Base() cold.Snapshot {
 	if t.base == nil {
 		return nil
 	}
@@ -68,35 +68,35 @@ func (t *tx) end() bool {
 }
 
 // PutFile implements tiers.Tx.
-func (t *tx) PutFile(ctx context.Context, f tiers.Content, base tiers.Base) (tiers.ID, error) {
+func (t *tx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	if err := t.alive(); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	id, err := t.storeContent(ctx, f, base)
 	if err != nil {
-		return tiers.ID{}, fmt.Errorf("store file: %w", err)
+		return cold.ID{}, fmt.Errorf("store file: %w", err)
 	}
 	return id, nil
 }
 
 // PutSymlink implements tiers.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit does
 // not have under that name.
-func (t *tx) PutSymlink(_ context.Context, target string, _ tiers.ID) (tiers.ID, error) {
+func (t *tx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, error) {
 	if err := t.alive(); err != nil {
-		return tiers.ID{}, err
+		return cold.ID{}, err
 	}
 	if target == "" || len(target) > maxTarget {
-		return tiers.ID{}, fmt.Errorf("store symlink: target of %d bytes", len(target))
+		return cold.ID{}, fmt.Errorf("store symlink: target of %d bytes", len(target))
 	}
 	id, err := odb.HashObject(odb.Blob, []byte(target))
 	if err != nil {
-		return tiers.ID{}, fmt.Errorf("store symlink: %w", err)
+		return cold.ID{}, fmt.Errorf("store symlink: %w", err)
 	}
 	return id, nil
 }
 
 // putNew stores an object unless it is among those that the base commit reaches at this place and still has.
-func (t *tx) putNew(kind odb.Type, data []byte, known map[tiers.ID]struct{}) (tiers.ID, error) {
+func (t *tx) putNew(kind odb.Type, data []byte, known map[cold.ID]struct{}) (cold.ID, error) {
 	if len(known) == 0 {
 		return t.w.Put(kind, data)
 	}
@@ -107,7 +107,7 @@ func (t *tx) putNew(kind odb.Type, data []byte, known map[tiers.ID]struct{}) (ti
 	return id, t.putObject(object{id, kind, data}, known)
 }
 
-func (t *tx) putObject(o object, known map[tiers.ID]struct{}) error {
+func (t *tx) putObject(o object, known map[cold.ID]struct{}) error {
 	if _, ok := known[o.id]; ok && t.c.db.Has(o.id) {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (t *tx) putObject(o object, known map[tiers.ID]struct{}) error {
 }
 
 // has says whether an object is there: in this transaction or, as the caller vouches, in the base commit.
-func (t *tx) has(id tiers.ID) bool { return t.w.Has(id) || t.c.db.Has(id) }
+func (t *tx) has(id cold.ID) bool { return t.w.Has(id) || t.c.db.Has(id) }
 
 // flush writes the last directory put: another one follows, so it is not the root.
 func (t *tx) flush() error {

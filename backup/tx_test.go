@@ -11,7 +11,7 @@ import (
 
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // What a commit says of itself, to people and to programs.
@@ -21,21 +21,21 @@ func TestCommitMessage(t *testing.T) {
 	v.commit(f, nil)
 	future := time.Now().Add(1000 * time.Hour)
 	for _, c := range []struct {
-		o    tiers.CommitOptions
+		o    cold.CommitOptions
 		when int64
 		want string
 	}{
-		{tiers.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, When: future}, future.Unix(),
+		{cold.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, When: future}, future.Unix(),
 			"Backup (sync): 1 file, 1.2 kB\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-2\nEmberfs-Reason: sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\n"},
 		// A clock that went back, and a reason out to forge trailers.
-		{tiers.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0)}, future.Unix(),
+		{cold.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0)}, future.Unix(),
 			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: 0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
 	} {
 		tx, err := v.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), false, &tiers.Root{Entry: f.Entry}, nil, nil)
+		id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,22 +92,22 @@ func TestPutFileConcurrently(t *testing.T) {
 	for _, k := range f.kids {
 		wg.Go(func() {
 			var err error
-			if k.ID, err = tx.PutFile(t.Context(), content(k.data), tiers.Base{}); err != nil {
+			if k.ID, err = tx.PutFile(t.Context(), content(k.data), cold.Base{}); err != nil {
 				t.Error(err)
 			}
 			for _, size := range []int64{k.Size - 1, k.Size + 1} {
-				if _, err := tx.PutFile(t.Context(), sized{content(k.data), size}, tiers.Base{}); !errors.Is(err, tiers.ErrSizeChanged) {
+				if _, err := tx.PutFile(t.Context(), sized{content(k.data), size}, cold.Base{}); !errors.Is(err, cold.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", k.Size, size, err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	id, err := tx.PutDir(t.Context(), tiers.DirID{}, true, &tiers.Root{Entry: f.Entry}, f.entries(), nil)
+	id, err := tx.PutDir(t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.entries(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: id}); err != nil {
+	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
 	compareTrees(t, v.read(v.headSnapshot()), f)
@@ -126,7 +126,7 @@ func TestPutFileBase(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Abort()
-		id, err := tx.PutFile(t.Context(), content(a.data), tiers.Base{ID: a.ID})
+		id, err := tx.PutFile(t.Context(), content(a.data), cold.Base{ID: a.ID})
 		if err != nil || id != a.ID {
 			t.Errorf("PutFile = %s, %v", id, err)
 		}
@@ -150,38 +150,38 @@ func TestPutDirRefuses(t *testing.T) {
 	f := hostileBase()
 	v.commit(f, nil)
 	good := f.kids["a"].Entry
-	bad := func(change func(e *tiers.Entry)) []tiers.Entry {
+	bad := func(change func(e *cold.Entry)) []cold.Entry {
 		e := good
 		change(&e)
-		return []tiers.Entry{e}
+		return []cold.Entry{e}
 	}
 	tx, err := v.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	for what, put := range map[string][]tiers.Entry{
-		"no name":        bad(func(e *tiers.Entry) { e.Name = "" }),
-		"slash":          bad(func(e *tiers.Entry) { e.Name = "a/b" }),
+	for what, put := range map[string][]cold.Entry{
+		"no name":        bad(func(e *cold.Entry) { e.Name = "" }),
+		"slash":          bad(func(e *cold.Entry) { e.Name = "a/b" }),
 		"twice":          {good, good},
-		"no object":      bad(func(e *tiers.Entry) { e.ID = tiers.ID{} }),
-		"missing object": bad(func(e *tiers.Entry) { e.ID[3] ^= 1 }),
-		"no kind":        bad(func(e *tiers.Entry) { e.Kind = 0 }),
-		"big mode":       bad(func(e *tiers.Entry) { e.Mode = 0o100644 }),
-		"nanoseconds":    bad(func(e *tiers.Entry) { e.Mtime.Nsec = 1e9 }),
-		"xattr order":    bad(func(e *tiers.Entry) { e.Xattrs = []tiers.Xattr{{Name: "b"}, {Name: "a"}} }),
-		"lying symlink":  bad(func(e *tiers.Entry) { e.Kind, e.Target, e.Size = tiers.KindSymlink, "x", 1 }),
+		"no object":      bad(func(e *cold.Entry) { e.ID = cold.ID{} }),
+		"missing object": bad(func(e *cold.Entry) { e.ID[3] ^= 1 }),
+		"no kind":        bad(func(e *cold.Entry) { e.Kind = 0 }),
+		"big mode":       bad(func(e *cold.Entry) { e.Mode = 0o100644 }),
+		"nanoseconds":    bad(func(e *cold.Entry) { e.Mtime.Nsec = 1e9 }),
+		"xattr order":    bad(func(e *cold.Entry) { e.Xattrs = []cold.Xattr{{Name: "b"}, {Name: "a"}} }),
+		"lying symlink":  bad(func(e *cold.Entry) { e.Kind, e.Target, e.Size = cold.KindSymlink, "x", 1 }),
 	} {
 		for _, full := range []bool{false, true} {
-			if id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), full, &tiers.Root{Entry: f.Entry}, put, nil); err == nil {
+			if id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), full, &cold.Root{Entry: f.Entry}, put, nil); err == nil {
 				t.Errorf("%s: stored as %v", what, id)
 			}
 		}
 	}
-	if _, err := tx.PutDir(t.Context(), tiers.DirID{Tree: odb.EmptyTree, Meta: good.ID}, false, nil, nil, nil); !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
+	if _, err := tx.PutDir(t.Context(), cold.DirID{Tree: odb.EmptyTree, Meta: good.ID}, false, nil, nil, nil); !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("a delta on damaged metadata: %v", err)
 	}
-	if _, err := tx.Commit(t.Context(), tiers.CommitOptions{Root: f.Dir()}); err == nil {
+	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); err == nil {
 		t.Error("Commit of a root that was not put")
 	}
 }

@@ -9,17 +9,17 @@ import (
 	"strings"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // objects is what reading metadata needs of the object database.
 type objects interface {
-	Read(id tiers.ID, want odb.Type, max int64) ([]byte, error)
+	Read(id cold.ID, want odb.Type, max int64) ([]byte, error)
 }
 
 // readTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad name
 // must not hide a directory.
-func readTree(db objects, id tiers.ID, p *problems) ([]odb.TreeEntry, error) {
+func readTree(db objects, id cold.ID, p *problems) ([]odb.TreeEntry, error) {
 	if id == odb.EmptyTree {
 		return nil, nil
 	}
@@ -40,14 +40,14 @@ func salvageTree(data []byte, p *problems) []odb.TreeEntry {
 	seen := make(map[string]bool)
 	for len(data) > 0 {
 		head, rest, ok := bytes.Cut(data, []byte{0})
-		if !ok || len(rest) < len(tiers.ID{}) {
-			p.add(fmt.Errorf("%w: tree is cut off after %d entries", tiers.ErrCorrupt, len(entries)))
+		if !ok || len(rest) < len(cold.ID{}) {
+			p.add(fmt.Errorf("%w: tree is cut off after %d entries", cold.ErrCorrupt, len(entries)))
 			break
 		}
-		data = rest[len(tiers.ID{}):]
+		data = rest[len(cold.ID{}):]
 		digits, name, _ := strings.Cut(string(head), " ")
 		mode, err := strconv.ParseUint(digits, 8, 32)
-		e := odb.TreeEntry{Mode: uint32(mode), Name: name, ID: tiers.ID(rest[:len(tiers.ID{})])}
+		e := odb.TreeEntry{Mode: uint32(mode), Name: name, ID: cold.ID(rest[:len(cold.ID{})])}
 		switch e.Mode {
 		case odb.ModeTree, odb.ModeExec, odb.ModeSymlink, odb.ModeGitlink:
 		case odb.ModeFile, 0o100664:
@@ -65,7 +65,7 @@ func salvageTree(data []byte, p *problems) []odb.TreeEntry {
 			err = errors.New("name comes twice, the first counts")
 		}
 		if err != nil {
-			p.add(fmt.Errorf("tree entry %q: %w: %w", name, tiers.ErrCorrupt, err))
+			p.add(fmt.Errorf("tree entry %q: %w: %w", name, cold.ErrCorrupt, err))
 			continue
 		}
 		seen[name] = true

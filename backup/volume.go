@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -46,7 +46,7 @@ func encodeVolume(id string) ([]byte, error) {
 func decodeVolume(data []byte) (volumeFile, error) {
 	var v volumeFile
 	if err := json.Unmarshal(data, &v); err != nil {
-		return v, fmt.Errorf("%s/%s: %w: %w", ownName, volumeName, tiers.ErrCorrupt, err)
+		return v, fmt.Errorf("%s/%s: %w: %w", ownName, volumeName, cold.ErrCorrupt, err)
 	}
 	switch {
 	case v.Format > formatVersion:
@@ -54,9 +54,9 @@ func decodeVolume(data []byte) (volumeFile, error) {
 	case len(v.Requires) > 0:
 		return v, fmt.Errorf("%s/%s: needs %q: %w", ownName, volumeName, v.Requires, ErrNewerFormat)
 	case v.Format < 1:
-		return v, fmt.Errorf("%s/%s: %w: format %d", ownName, volumeName, tiers.ErrCorrupt, v.Format)
+		return v, fmt.Errorf("%s/%s: %w: format %d", ownName, volumeName, cold.ErrCorrupt, v.Format)
 	case checkVolumeID(v.Volume) != nil:
-		return v, fmt.Errorf("%s/%s: %w: %w", ownName, volumeName, tiers.ErrCorrupt, checkVolumeID(v.Volume))
+		return v, fmt.Errorf("%s/%s: %w: %w", ownName, volumeName, cold.ErrCorrupt, checkVolumeID(v.Volume))
 	}
 	return v, nil
 }
@@ -80,8 +80,8 @@ type ownDir struct {
 	found  bool          // volume.json is there
 	rules  odb.TreeEntry // rules.yaml, which need not be a file; Mode 0: none
 	opened odb.TreeEntry // the files that a session opened first; Mode 0: none
-	meta   tiers.ID      // zero: none
-	known  []tiers.ID    // the directory and its entries
+	meta   cold.ID       // zero: none
+	known  []cold.ID     // the directory and its entries
 }
 
 // loadOwn reads .emberfs of a commit's root tree. Files of the wrong type are problems; only a newer format is an error.
@@ -97,7 +97,7 @@ func loadOwn(db objects, root []odb.TreeEntry, p *problems) (ownDir, error) {
 		return o, nil
 	}
 	if dir.Mode != odb.ModeTree {
-		p.add(fmt.Errorf("%s: %w: mode %o, not a directory", ownName, tiers.ErrCorrupt, dir.Mode))
+		p.add(fmt.Errorf("%s: %w: mode %o, not a directory", ownName, cold.ErrCorrupt, dir.Mode))
 		return o, nil
 	}
 	entries, err := readTree(db, dir.ID, p)
@@ -128,10 +128,10 @@ func loadOwn(db objects, root []odb.TreeEntry, p *problems) (ownDir, error) {
 			o.found = true
 		case e.Name == rulesName:
 			if o.rules = e; e.Mode != odb.ModeFile {
-				p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, tiers.ErrCorrupt, e.Mode))
+				p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, cold.ErrCorrupt, e.Mode))
 			}
 		case e.Name == metaName, e.Name == openedName, e.Name == volumeName:
-			p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, tiers.ErrCorrupt, e.Mode))
+			p.add(fmt.Errorf("%s/%s: %w: mode %o", ownName, e.Name, cold.ErrCorrupt, e.Mode))
 		}
 	}
 	return o, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // maxErrno is the last errno that the kernel accepts in a reply; it refuses others with EINVAL, and the caller would hang.
@@ -23,7 +24,7 @@ func errnoOf(err error) (errno syscall.Errno, known bool) {
 		return cleanErrno(e)
 	}
 	switch {
-	case errors.Is(err, tiers.ErrMissing), errors.Is(err, tiers.ErrCorrupt):
+	case errors.Is(err, cold.ErrMissing), errors.Is(err, cold.ErrCorrupt):
 		return syscall.EIO, false
 	case errors.Is(err, tiers.ErrStandsIn): // status lists it
 		return syscall.EIO, true

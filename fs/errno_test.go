@@ -14,7 +14,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/sirupsen/logrus"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestErrnoOf(t *testing.T) {
@@ -28,8 +28,8 @@ func TestErrnoOf(t *testing.T) {
 		{&fs.PathError{Op: "open", Path: "x", Err: syscall.EACCES}, syscall.EACCES, true},
 		{context.Canceled, syscall.EINTR, true},
 		{fmt.Errorf("fetch: %w", context.DeadlineExceeded), syscall.ETIMEDOUT, true},
-		{fmt.Errorf("object 12: %w", tiers.ErrMissing), syscall.EIO, false},
-		{errors.Join(syscall.ENOENT, tiers.ErrCorrupt), syscall.EIO, false}, // damage is never "no such file"
+		{fmt.Errorf("object 12: %w", cold.ErrMissing), syscall.EIO, false},
+		{errors.Join(syscall.ENOENT, cold.ErrCorrupt), syscall.EIO, false}, // damage is never "no such file"
 		{syscall.EIO, syscall.EIO, false},
 		{errors.New("whatever"), syscall.EIO, false},
 		{syscall.Errno(0), syscall.EIO, false},
@@ -51,7 +51,7 @@ func TestStatusLogsOneLineASecond(t *testing.T) {
 	f := &filesystem{log: log}
 	f.quiet.now = func() time.Time { return now }
 	for range 5 {
-		if st := f.status("read", 42, tiers.ErrCorrupt); st != fuse.EIO {
+		if st := f.status("read", 42, cold.ErrCorrupt); st != fuse.EIO {
 			t.Fatal(st)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // The directory of EmberFS' own at the root of a mount. It is found by name and not listed there (as .zfs and .snap are not), so
@@ -134,7 +135,7 @@ func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 		}
 	}
 	a.Blocks = (a.Size + 511) / 512
-	a.Atime = tiers.Time{Sec: at.Unix(), Nsec: uint32(at.Nanosecond())}
+	a.Atime = cold.Time{Sec: at.Unix(), Nsec: uint32(at.Nanosecond())}
 	a.Mtime, a.Ctime = a.Atime, a.Atime
 	return a, nil
 }

@@ -2,10 +2,12 @@ package fs
 
 import (
 	"context"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // This file: attributes of nodes and of the filesystem.
@@ -56,7 +58,7 @@ func (f *filesystem) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.S
 // fillStatx is fillAttr for statx(2).
 func fillStatx(s *fuse.Statx, a *tiers.Attr) {
 	s.Mask = unix.STATX_BASIC_STATS
-	if a.Btime != (tiers.Time{}) {
+	if a.Btime != (cold.Time{}) {
 		s.Mask |= unix.STATX_BTIME
 	}
 	s.Blksize = a.Blksize
@@ -75,7 +77,7 @@ func fillStatx(s *fuse.Statx, a *tiers.Attr) {
 	s.RdevMinor = a.Rdev&0xff | a.Rdev>>12&0xfff00
 }
 
-func fillTime(out *fuse.SxTime, t tiers.Time) { out.Sec, out.Nsec = uint64(t.Sec), t.Nsec }
+func fillTime(out *fuse.SxTime, t cold.Time) { out.Sec, out.Nsec = uint64(t.Sec), t.Nsec }
 
 func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
@@ -130,14 +132,14 @@ func setAttr(in *fuse.SetAttrIn) tiers.SetAttr {
 	return s
 }
 
-func setTime(valid, set, now uint32, sec uint64, nsec uint32) (*tiers.Time, bool) {
+func setTime(valid, set, now uint32, sec uint64, nsec uint32) (*cold.Time, bool) {
 	switch {
 	case valid&set == 0:
 		return nil, false
 	case valid&now != 0:
 		return nil, true
 	}
-	return &tiers.Time{Sec: int64(sec), Nsec: nsec}, false
+	return &cold.Time{Sec: int64(sec), Nsec: nsec}, false
 }
 
 // Access arrives only on a mount without default_permissions, for access(2) and chdir(2).

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // This file: ioctl(2). The kernel asks for the flags of chattr(1) by it, and has looked at who may change them; nothing else is known here,
@@ -21,7 +22,7 @@ const (
 )
 
 // xflags are the flags of struct fsxattr by those of chattr(1): FS_IOC_FSGETXATTR(2const).
-var xflags = map[uint32]uint32{tiers.FlagImmutable: 0x8, tiers.FlagAppend: 0x10, tiers.FlagNoatime: 0x40, 0x40: 0x80}
+var xflags = map[uint32]uint32{cold.FlagImmutable: 0x8, cold.FlagAppend: 0x10, cold.FlagNoatime: 0x40, 0x40: 0x80}
 
 func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut, answer []byte) fuse.Status {
 	if in == nil {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // This file: operations on names in directories.
@@ -27,7 +27,7 @@ func (f *filesystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name strin
 		}
 		return f.status("lookup", h.NodeId, err)
 	}
-	if n.Kind() != tiers.KindDir {
+	if n.Kind() != cold.KindDir {
 		f.listers.looked(h.Pid, h.NodeId)
 	}
 	f.fillEntry(out, n, &a)

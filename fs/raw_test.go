@@ -15,19 +15,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // noCold is a cold tier without a commit; these tests make none.
-type noCold struct{ tiers.Cold }
+type noCold struct{ cold.Cold }
 
-func (noCold) VolumeID() string                               { return "test" }
-func (noCold) Head(context.Context) (tiers.Snapshot, error)   { return nil, nil }
-func (noCold) Newest(context.Context) (tiers.Snapshot, error) { return nil, nil }
-func (noCold) HasRemote() bool                                { return false }
-func (noCold) Pushed() tiers.ID                               { return tiers.ID{} }
-func (noCold) Aside() []string                                { return nil }
-func (noCold) Stats() tiers.ColdStats                         { return tiers.ColdStats{} }
-func (noCold) Close() error                                   { return nil }
+func (noCold) VolumeID() string                              { return "test" }
+func (noCold) Head(context.Context) (cold.Snapshot, error)   { return nil, nil }
+func (noCold) Newest(context.Context) (cold.Snapshot, error) { return nil, nil }
+func (noCold) HasRemote() bool                               { return false }
+func (noCold) Pushed() cold.ID                               { return cold.ID{} }
+func (noCold) Aside() []string                               { return nil }
+func (noCold) Stats() cold.ColdStats                         { return cold.ColdStats{} }
+func (noCold) Close() error                                  { return nil }
 
 // rig drives a filesystem over a real volume as the kernel would, without a mount.
 type rig struct {

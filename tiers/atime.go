@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // This file: when access times move. Programs' reads move them as the mount's own options say (mount(8): noatime, relatime, strictatime,
@@ -126,7 +128,7 @@ func (v *Volume) readlinkVia(c *mountClone, attr uint64, dirfd int, name string)
 func (v *Volume) movesAtime(n *Inode, h *Handle) bool {
 	mode := v.atimeMode()
 	switch {
-	case mode.Never || v.noatime || v.flags(n)&FlagNoatime != 0 || n.kind == KindDir && mode.NoDirs:
+	case mode.Never || v.noatime || v.flags(n)&cold.FlagNoatime != 0 || n.kind == cold.KindDir && mode.NoDirs:
 		return false
 	case mode.Strict || !v.relatime:
 		return true

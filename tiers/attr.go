@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Attr is what stat shows of an inode.
@@ -12,10 +14,10 @@ type Attr struct {
 	Ino      uint64
 	Size     uint64
 	Blocks   uint64 // of 512 bytes
-	Atime    Time
-	Mtime    Time
-	Ctime    Time
-	Btime    Time
+	Atime    cold.Time
+	Mtime    cold.Time
+	Ctime    cold.Time
+	Btime    cold.Time
 	Mode     uint32 // with S_IFMT
 	Nlink    uint32
 	UID, GID uint32
@@ -34,7 +36,7 @@ type SetAttr struct {
 	Mode               *uint32 // 07777
 	UID, GID           *uint32
 	Size               *uint64
-	Atime, Mtime       *Time
+	Atime, Mtime       *cold.Time
 	AtimeNow, MtimeNow bool
 	KillPriv           bool // clear suid, and sgid where the group may execute
 }
@@ -147,13 +149,13 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 			return err
 		}
 		v.unhold(n, heldOwner, "")
-		if n.kind == KindFile {
+		if n.kind == cold.KindFile {
 			v.unhold(n, heldMode, "")
 			v.unhold(n, heldCaps, "")
 		}
 	}
 	mode := in.Mode
-	if in.KillPriv && mode == nil && n.kind == KindFile {
+	if in.KillPriv && mode == nil && n.kind == cold.KindFile {
 		m := n.mu.mode & 07777 &^ unix.S_ISUID
 		if m&unix.S_IXGRP != 0 {
 			m &^= unix.S_ISGID
@@ -163,7 +165,7 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		}
 	}
 	if mode != nil {
-		if n.kind == KindSymlink {
+		if n.kind == cold.KindSymlink {
 			return unix.EOPNOTSUPP
 		}
 		if err := unix.Chmod(fdPath(fd), *mode&07777); err != nil {
@@ -179,13 +181,13 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 	if in.Atime != nil || in.Mtime != nil || in.AtimeNow || in.MtimeNow {
 		ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
 		if in.Atime != nil {
-			ts[0] = in.Atime.timespec()
+			ts[0] = in.Atime.Timespec()
 		}
 		if in.AtimeNow {
 			ts[0] = unix.Timespec{Nsec: unix.UTIME_NOW}
 		}
 		if in.Mtime != nil {
-			ts[1] = in.Mtime.timespec()
+			ts[1] = in.Mtime.Timespec()
 		}
 		if in.MtimeNow {
 			ts[1] = unix.Timespec{Nsec: unix.UTIME_NOW}
@@ -222,7 +224,7 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 // recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an unlisted
 // directory it says what stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
-	if n.kind == KindFile && !n.mu.rec.has(recClean) || n.kind == KindDir && !n.mu.rec.has(recUnlisted) || n.kind != KindFile && n.kind != KindDir {
+	if n.kind == cold.KindFile && !n.mu.rec.has(recClean) || n.kind == cold.KindDir && !n.mu.rec.has(recUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return nil
 	}
 	var st unix.Statx_t
@@ -236,8 +238,8 @@ func (v *Volume) recordMtime(n *Inode, fd int) error {
 }
 
 func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
-	if n.kind != KindFile {
-		if n.kind == KindDir {
+	if n.kind != cold.KindFile {
+		if n.kind == cold.KindDir {
 			return unix.EISDIR
 		}
 		return unix.EINVAL

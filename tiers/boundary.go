@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"emberfs/tiers/cold"
 )
 
 // walk captures what is dirty into tx, with rewalk all that is listed, then calls then with the root's id. An error leaves all that was dirty so.
-func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capture, root DirID) error) error {
+func (v *Volume) walk(ctx context.Context, tx cold.Tx, rewalk bool, then func(c *capture, root cold.DirID) error) error {
 	return v.moments(ctx, tx, &capture{rewalk: rewalk}, func(c *capture) error {
-		var base DirID
+		var base cold.DirID
 		if c.base != nil {
 			base = rootDir(c.base)
 		}
@@ -34,7 +36,7 @@ func (v *Volume) walk(ctx context.Context, tx Tx, rewalk bool, then func(c *capt
 }
 
 // moments calls take with a capture of one moment. An error leaves all that was dirty so.
-func (v *Volume) moments(ctx context.Context, tx Tx, c *capture, take func(c *capture) error) (err error) {
+func (v *Volume) moments(ctx context.Context, tx cold.Tx, c *capture, take func(c *capture) error) (err error) {
 	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
 	before := v.mainEpoch.Load()
 	v.boundary(c)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Looking without listing: find(1) over a restored tree needs names and kinds, which the commit has. Making the files for it in warm
@@ -81,7 +83,7 @@ func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 
 // browse makes the directories in an unlisted directory. It gives what the commit has there; ok is false where n is listed, or has
 // to be to be looked at: what the commit tells of it is not what it will hold, or names of one file are to show one inode.
-func (v *Volume) browse(ctx context.Context, n *Inode) (l Listing, ok bool, err error) {
+func (v *Volume) browse(ctx context.Context, n *Inode) (l cold.Listing, ok bool, err error) {
 	l, ok = v.browsable(ctx, n)
 	if !ok || n.dir.told.Load() != nil {
 		return l, ok, nil
@@ -89,24 +91,24 @@ func (v *Volume) browse(ctx context.Context, n *Inode) (l Listing, ok bool, err 
 	n.dir.listing.Lock()
 	defer n.dir.listing.Unlock()
 	if !n.dir.unlisted.Load() {
-		return Listing{}, false, nil
+		return cold.Listing{}, false, nil
 	}
 	id := v.keepShown(n)
 	b, err := v.newLister(n, l)
 	if err != nil {
-		return Listing{}, false, err
+		return cold.Listing{}, false, err
 	}
 	defer b.close()
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		if e.Kind != KindDir {
+		if e.Kind != cold.KindDir {
 			continue
 		}
 		if err := v.step("browse.entry"); err != nil {
-			return Listing{}, false, err
+			return cold.Listing{}, false, err
 		}
 		if err := b.subdir(ctx, e); err != nil {
-			return Listing{}, false, fmt.Errorf("list %q: %w", path.Join(v.pathOf(n), e.Name), err)
+			return cold.Listing{}, false, fmt.Errorf("list %q: %w", path.Join(v.pathOf(n), e.Name), err)
 		}
 	}
 	n.dir.told.Store(&id)
@@ -114,25 +116,25 @@ func (v *Volume) browse(ctx context.Context, n *Inode) (l Listing, ok bool, err 
 }
 
 // browsable reads what the commit has in n, and says whether browse may tell that.
-func (v *Volume) browsable(ctx context.Context, n *Inode) (Listing, bool) {
+func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	if !n.dir.unlisted.Load() {
-		return Listing{}, false
+		return cold.Listing{}, false
 	}
 	n.mu.Lock()
-	clean, id := n.mu.rec.has(recClean|recUnlisted), DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+	clean, id := n.mu.rec.has(recClean|recUnlisted), cold.DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 	n.mu.Unlock()
 	if !clean {
-		return Listing{}, false
+		return cold.Listing{}, false
 	}
 	l, err := v.readNames(ctx, id)
 	if err != nil || len(l.Entries) > browseMax || l.Reconciled || len(l.Problems) > 0 {
-		return Listing{}, false // listing it says what is wrong
+		return cold.Listing{}, false // listing it says what is wrong
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
 		// What may have to be stood in for is told as what it is found to be.
-		if e.Link != "" || e.Kind == KindChar || e.Kind == KindBlock || e.Kind == KindOther {
-			return Listing{}, false
+		if e.Link != "" || e.Kind == cold.KindChar || e.Kind == cold.KindBlock || e.Kind == cold.KindOther {
+			return cold.Listing{}, false
 		}
 	}
 	return l, true
@@ -148,9 +150,9 @@ func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) erro
 		if !ok || len(l.Entries) > recentEntries/4 { // such a listing is not kept: reading it for each name takes longer
 			return v.list(ctx, dir)
 		}
-		i, found := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
+		i, found := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
 		switch {
-		case found && l.Entries[i].Kind == KindDir:
+		case found && l.Entries[i].Kind == cold.KindDir:
 			if _, ok, err := v.browse(ctx, dir); ok || err != nil {
 				return err
 			}
@@ -251,9 +253,9 @@ func (d *DirHandle) stopTelling() {
 
 // told are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet: theirs are made
 // up, and nobody has seen others.
-func (v *Volume) told(n *Inode, fd int, l *Listing) ([]Dirent, error) {
+func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]Dirent, error) {
 	made := map[string]uint64{}
-	if slices.ContainsFunc(l.Entries, func(e Entry) bool { return e.Kind == KindDir }) {
+	if slices.ContainsFunc(l.Entries, func(e cold.Entry) bool { return e.Kind == cold.KindDir }) {
 		names, err := listNames(fd)
 		if err != nil {
 			return nil, fmt.Errorf("read directory %d: %w", n.ino, err)
@@ -272,7 +274,7 @@ func (v *Volume) told(n *Inode, fd int, l *Listing) ([]Dirent, error) {
 	out = append(out, Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		d := Dirent{Name: e.Name, Mode: e.Kind.format(), Ino: made[e.Name]}
+		d := Dirent{Name: e.Name, Mode: e.Kind.Format(), Ino: made[e.Name]}
 		if d.Ino == 0 {
 			d.Ino = toldIno(n.ino, e.Name)
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/integration/effort"
+	"emberfs/tiers/cold"
 )
 
 // TestBrowseRandomly: looking, changing and dying anywhere between unlisted directories, against a model of the tree.
@@ -97,7 +98,7 @@ func browseRandomly(t *testing.T, rnd *rand.Rand) {
 			sub, a, err := v.Lookup(context.Background(), n, name)
 			must(t, err)
 			p := path.Join(at, name)
-			if sub.kind == KindDir {
+			if sub.kind == cold.KindDir {
 				walk(v, sub, p, seen)
 				if a.Mode&07777 != 0755 {
 					seen[p+"/"] = fmt.Sprintf("%o", a.Mode&07777)

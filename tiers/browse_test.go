@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // names reads a whole directory stream, without "." and "..".
@@ -87,9 +89,9 @@ func TestNamesAlone(t *testing.T) {
 	for _, at := range []string{"d0/d1", ""} { // only its atime moves
 		dir := mustFind(t, next, at)
 		before := mustAttr(t, next, dir)
-		_, err := next.Setattr(context.Background(), dir, nil, &SetAttr{Atime: &Time{Sec: 5}})
+		_, err := next.Setattr(context.Background(), dir, nil, &SetAttr{Atime: &cold.Time{Sec: 5}})
 		must(t, err)
-		if after := mustAttr(t, next, dir); after.Mtime != before.Mtime || after.Atime != (Time{Sec: 5}) {
+		if after := mustAttr(t, next, dir); after.Mtime != before.Mtime || after.Atime != (cold.Time{Sec: 5}) {
 			t.Errorf("%q: %+v became %+v", at, before, after)
 		}
 	}
@@ -182,7 +184,7 @@ func TestBrowseOverLeftovers(t *testing.T) {
 	for _, name := range []string{"bare", "other"} {
 		d := mkdir(t, v, v.root, name)
 		write(t, v, d, name, "text of "+name)
-		_, err := v.Setattr(context.Background(), d, nil, &SetAttr{Mode: new(uint32(0711)), Mtime: &Time{Sec: 77}})
+		_, err := v.Setattr(context.Background(), d, nil, &SetAttr{Mode: new(uint32(0711)), Mtime: &cold.Time{Sec: 77}})
 		must(t, err)
 	}
 	v.mustSync(t)
@@ -199,7 +201,7 @@ func TestBrowseOverLeftovers(t *testing.T) {
 	}
 	for _, name := range []string{"bare", "other"} {
 		d := mustFind(t, next, name)
-		if a := mustAttr(t, next, d); a.Mode&07777 != 0711 || a.Mtime != (Time{Sec: 77}) {
+		if a := mustAttr(t, next, d); a.Mode&07777 != 0711 || a.Mtime != (cold.Time{Sec: 77}) {
 			t.Errorf("%s: %+v", name, a)
 		}
 		if got, _ := names(t, next, d); !slices.Equal(got, []string{name}) {

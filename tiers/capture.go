@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their record,
@@ -16,14 +18,14 @@ import (
 type capture struct {
 	v       *Volume
 	ctx     context.Context
-	tx      Tx
-	base    Snapshot // nil for the first commit
-	root    *Entry   // the root's own attributes
-	epoch   uint64   // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
-	m       *moment  // what changed since the boundary, as it was then
-	live    bool     // to the live branch: critical names alone
-	absorbs bool     // nothing: main only takes the place of the live branch
-	tree    *liveDir // those, and why they cannot be had
+	tx      cold.Tx
+	base    cold.Snapshot // nil for the first commit
+	root    *cold.Entry   // the root's own attributes
+	epoch   uint64        // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
+	m       *moment       // what changed since the boundary, as it was then
+	live    bool          // to the live branch: critical names alone
+	absorbs bool          // nothing: main only takes the place of the live branch
+	tree    *liveDir      // those, and why they cannot be had
 	treeErr error
 	crit    *criticalSet // what of them the commit takes
 	due     int64        // Volume.backupDue until it was begun
@@ -45,7 +47,7 @@ type dirMark struct {
 	n       *Inode // holds a reference
 	parent  *dirMark
 	name    string
-	id      DirID
+	id      cold.DirID
 	full    bool
 	touched []string // names that were changed, sorted; unknown where full
 	keep    bool     // not to be marked clean: something below is not, or could not be taken
@@ -60,9 +62,9 @@ type fileMark struct {
 	ino   uint64
 	gen   uint64
 	read  uint64 // which read of it (written.start)
-	id    ID
+	id    cold.ID
 	size  int64
-	mtime Time
+	mtime cold.Time
 
 	unseen bool // it may have changed while it was read, or since: not to be recorded
 }
@@ -75,12 +77,12 @@ func (c *capture) fail(at string, bytes int64, err error) {
 }
 
 // dir stores the directory n. base is what the last commit has under this path, zero if unknown or none.
-func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, error) {
+func (c *capture) dir(n *Inode, at string, base cold.DirID, parent *dirMark) (cold.DirID, error) {
 	if err := c.ctx.Err(); err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
-	if err := tooDeepToTake(at); err != nil {
-		return DirID{}, err
+	if err := cold.TooDeepToTake(at); err != nil {
+		return cold.DirID{}, err
 	}
 	v := c.v
 	if id, done, err := c.describe(n, at, parent); done || err != nil {
@@ -88,12 +90,12 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	}
 	m := &dirMark{n: n, parent: parent, name: path.Base(at)}
 	if err := v.list(c.ctx, n); err != nil { // only what a stock client changed, else its record's word is taken
-		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
+		return cold.DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
 	}
 	names, base := c.begin(m, base)
 	fd, err := v.dirFD(n)
 	if err != nil {
-		return DirID{}, fmt.Errorf("open directory %q: %w", at, err)
+		return cold.DirID{}, fmt.Errorf("open directory %q: %w", at, err)
 	}
 	defer v.unpin(n)
 	b := &baseDir{c: c, id: base}
@@ -101,35 +103,35 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 	if err := statAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
 		undo, err := v.lend(n, fd, 0500)
 		if err != nil {
-			return DirID{}, fmt.Errorf("read directory %q: %w", at, err)
+			return cold.DirID{}, fmt.Errorf("read directory %q: %w", at, err)
 		}
 		defer undo()
 	}
 	w := &dirWalk{c: c, m: m, fd: fd, at: at, b: b}
 	put, del, err := w.entries(names)
 	if err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
-	var root *Root
+	var root *cold.Root
 	if n == v.root {
-		root = &Root{Entry: *c.root, Links: v.links.spanning(c.links.spanning())}
+		root = &cold.Root{Entry: *c.root, Links: v.links.spanning(c.links.spanning())}
 	}
 	m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
-	for much, more := (*TooMuchError)(nil), true; more && errors.As(err, &much); {
+	for much, more := (*cold.TooMuchError)(nil), true; more && errors.As(err, &much); {
 		if put, more = w.without(much, put, root); more {
 			m.id, err = c.tx.PutDir(c.ctx, base, m.full, root, put, del)
 		}
 	}
-	if !m.full && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing)) {
+	if !m.full && (errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing)) {
 		// What the last commit has of this directory cannot be extended: it is stored anew from what is here.
 		v.log.WithError(err).WithField("path", at).Warn("directory is damaged in cold; storing it whole")
 		c.beginFull(m)
 		if put, _, err = w.entries(nil); err == nil {
-			m.id, err = c.tx.PutDir(c.ctx, DirID{}, true, root, put, nil)
+			m.id, err = c.tx.PutDir(c.ctx, cold.DirID{}, true, root, put, nil)
 		}
 	}
 	if err != nil {
-		return DirID{}, fmt.Errorf("store directory %q: %w", at, err)
+		return cold.DirID{}, fmt.Errorf("store directory %q: %w", at, err)
 	}
 	v.ref(n)
 	c.marks = append(c.marks, m)
@@ -139,13 +141,13 @@ func (c *capture) dir(n *Inode, at string, base DirID, parent *dirMark) (DirID, 
 }
 
 // begin decides between the touched names and the whole directory, and which stored directory it extends.
-func (c *capture) begin(m *dirMark, base DirID) ([]string, DirID) {
+func (c *capture) begin(m *dirMark, base cold.DirID) ([]string, cold.DirID) {
 	ds := m.n.dir
 	ds.mu.Lock()
 	if ds.mu.tracking && !(m.n == c.v.root && c.v.live.has(c.base, base)) {
 		base = ds.mu.base
 	}
-	if ds.mu.tracking && !ds.mu.links && !c.rewalk && base != (DirID{}) {
+	if ds.mu.tracking && !ds.mu.links && !c.rewalk && base != (cold.DirID{}) {
 		names := make([]string, 0, len(ds.mu.changed))
 		for name, t := range ds.mu.changed {
 			if t.epoch >= c.epoch && !t.earlier {
@@ -185,12 +187,12 @@ var errNotListed = errors.New("the directory cannot be listed")
 // baseDir reads the last commit's listing of a directory when it is needed first.
 type baseDir struct {
 	c       *capture
-	id      DirID
+	id      cold.DirID
 	loaded  bool
-	entries map[string]*Entry
+	entries map[string]*cold.Entry
 }
 
-func (b *baseDir) entry(name string) *Entry {
+func (b *baseDir) entry(name string) *cold.Entry {
 	b.load()
 	return b.entries[name]
 }
@@ -200,7 +202,7 @@ func (b *baseDir) load() {
 		return
 	}
 	b.loaded = true
-	if b.id == (DirID{}) || b.c.base == nil {
+	if b.id == (cold.DirID{}) || b.c.base == nil {
 		return
 	}
 	l, err := b.c.base.ReadDir(b.c.ctx, b.id)
@@ -208,21 +210,21 @@ func (b *baseDir) load() {
 		// Only a hint: without it everything is stored again.
 		b.c.v.log.WithError(err).WithField("tree", b.id.Tree).Warn("cannot read the last commit's listing")
 	}
-	b.entries = make(map[string]*Entry, len(l.Entries))
+	b.entries = make(map[string]*cold.Entry, len(l.Entries))
 	for i := range l.Entries {
 		b.entries[l.Entries[i].Name] = &l.Entries[i]
 	}
 }
 
-func entryOf(name string, st *unix.Statx_t) Entry {
-	e := Entry{
+func entryOf(name string, st *unix.Statx_t) cold.Entry {
+	e := cold.Entry{
 		Name: name, Kind: kindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
 		UID: st.Uid, GID: st.Gid, Mtime: timeOf(st.Mtime), Size: int64(st.Size),
 	}
-	if e.Kind == KindFile {
-		e.Holes = HolesOf(e.Size, st.Blocks)
+	if e.Kind == cold.KindFile {
+		e.Holes = cold.HolesOf(e.Size, st.Blocks)
 	}
-	if e.Kind == KindChar || e.Kind == KindBlock {
+	if e.Kind == cold.KindChar || e.Kind == cold.KindBlock {
 		e.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
 	}
 	return e

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"path"
 	"slices"
+
+	"emberfs/tiers/cold"
 )
 
 // This file: what becomes of a directory that a stock client made or changed, and that nobody has looked into here. The commit needs its
@@ -15,26 +17,26 @@ import (
 var errLinked = errors.New("files with several names")
 
 // describe stores an unlisted directory as cold has it; done is false where it has to be listed instead.
-func (c *capture) describe(n *Inode, at string, parent *dirMark) (id DirID, done bool, err error) {
+func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID, done bool, err error) {
 	v := c.v
 	if n == v.root || !n.dir.unlisted.Load() {
-		return DirID{}, false, nil
+		return cold.DirID{}, false, nil
 	}
 	n.mu.Lock()
 	rec := n.mu.rec
 	n.mu.Unlock()
 	if !rec.has(recUnlisted) || v.links.any.Load() || v.Rules().HasIgnore() {
-		return DirID{}, false, nil
+		return cold.DirID{}, false, nil
 	}
 	// Names are noted from now on, as where a directory is read whole: it may be listed and changed meanwhile.
 	m := &dirMark{n: n, parent: parent, name: path.Base(at), full: true}
 	c.beginFull(m)
-	m.id, err = c.describeTree(c.ctx, m, at, DirID{Tree: rec.id, Meta: rec.meta})
+	m.id, err = c.describeTree(c.ctx, m, at, cold.DirID{Tree: rec.id, Meta: rec.meta})
 	if errors.Is(err, errLinked) {
-		return DirID{}, false, nil
+		return cold.DirID{}, false, nil
 	}
 	if err != nil {
-		return DirID{}, true, err
+		return cold.DirID{}, true, err
 	}
 	v.ref(n)
 	c.marks = append(c.marks, m)
@@ -44,16 +46,16 @@ func (c *capture) describe(n *Inode, at string, parent *dirMark) (id DirID, done
 }
 
 // describeTree stores a directory of the commit that unlisted ones are of, with all below it.
-func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id DirID) (DirID, error) {
+func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id cold.DirID) (cold.DirID, error) {
 	if err := ctx.Err(); err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
-	if err := tooDeepToTake(at); err != nil {
-		return DirID{}, err
+	if err := cold.TooDeepToTake(at); err != nil {
+		return cold.DirID{}, err
 	}
 	l, err := c.v.readDir(ctx, id)
 	if err != nil {
-		return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
+		return cold.DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
 	}
 	if !l.Reconciled && len(l.Problems) == 0 {
 		s, err := c.v.origin(ctx)
@@ -64,7 +66,7 @@ func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id Di
 			}
 		}
 		if err != nil {
-			return DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
+			return cold.DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
 		}
 	}
 	for _, p := range l.Problems {
@@ -75,12 +77,12 @@ func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id Di
 		e := &put[i]
 		switch {
 		case e.Link != "":
-			return DirID{}, errLinked
-		case e.Kind == KindFile:
+			return cold.DirID{}, errLinked
+		case e.Kind == cold.KindFile:
 			e.Lost = true // its content is looked at when somebody reads it
-		case e.Kind == KindDir:
+		case e.Kind == cold.KindDir:
 			sub, err := c.describeTree(ctx, m, path.Join(at, e.Name), e.Dir())
-			if errors.Is(err, ErrTooDeep) {
+			if errors.Is(err, cold.ErrTooDeep) {
 				continue // as the stock client has it, without metadata of ours
 			}
 			if staysOut(err) {
@@ -89,14 +91,14 @@ func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id Di
 				continue
 			}
 			if err != nil {
-				return DirID{}, err
+				return cold.DirID{}, err
 			}
 			e.ID, e.Meta = sub.Tree, sub.Meta
 		}
 	}
 	out, err := c.tx.PutDir(ctx, id, true, nil, put, nil)
 	if err != nil {
-		return DirID{}, fmt.Errorf("store directory %q: %w", at, err)
+		return cold.DirID{}, fmt.Errorf("store directory %q: %w", at, err)
 	}
 	return out, nil
 }

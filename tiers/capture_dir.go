@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // readTogether is of how many files at most a commit holds the inodes while it has yet to read them.
@@ -22,11 +24,11 @@ type dirWalk struct {
 	fd   int
 	at   string
 	b    *baseDir
-	put  []Entry
+	put  []cold.Entry
 	del  []string
 	work []pendingFile
-	lost map[int]bool      // slots of put whose content could not be had
-	have map[string]*Entry // what an earlier call of entries found; nil: nothing
+	lost map[int]bool           // slots of put whose content could not be had
+	have map[string]*cold.Entry // what an earlier call of entries found; nil: nothing
 
 	plainRoot bool // the root has the extended attributes of the last commit, for those that it has now are too much
 }
@@ -36,7 +38,7 @@ type pendingFile struct {
 	slot int
 	n    *Inode // holds a reference
 	pre  *preimage
-	hint ID
+	hint cold.ID
 }
 
 // seen is what stood under a name at the boundary; pre is nil where nothing did.
@@ -79,7 +81,7 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	if err := statAt(w.fd, name, &st); err != nil {
 		return seen{}, err
 	}
-	if kindOf(uint32(st.Mode)) != KindDir && st.Nlink == 1 {
+	if kindOf(uint32(st.Mode)) != cold.KindDir && st.Nlink == 1 {
 		s.lost = v.regainName(w.m.n, w.fd, name, &st, moves)
 	}
 	if s.n, _, err = v.lookupAt(w.c.ctx, w.m.n, w.fd, name); err != nil {
@@ -96,7 +98,7 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 
 // entries gives what of the directory is to be stored and what is to go: all of it where the mark says so, else of the given names. What an
 // earlier call found is not looked for again: it may be different by now.
-func (w *dirWalk) entries(names []string) (put []Entry, del []string, err error) {
+func (w *dirWalk) entries(names []string) (put []cold.Entry, del []string, err error) {
 	if !w.m.full {
 		if full, err := w.needsFull(names); err != nil {
 			return nil, nil, err
@@ -147,7 +149,7 @@ func (w *dirWalk) entries(names []string) (put []Entry, del []string, err error)
 
 // earlier puts aside what a call before found.
 func (w *dirWalk) earlier() {
-	w.have = make(map[string]*Entry, len(w.put)+len(w.del))
+	w.have = make(map[string]*cold.Entry, len(w.put)+len(w.del))
 	for i := range w.put {
 		w.have[w.put[i].Name] = &w.put[i]
 	}
@@ -177,7 +179,7 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 	for _, name := range names {
 		var st unix.Statx_t
 		err := statAt(w.fd, name, &st)
-		if plain := err == nil && (st.Nlink == 1 || kindOf(uint32(st.Mode)) == KindDir) || errors.Is(err, unix.ENOENT); plain &&
+		if plain := err == nil && (st.Nlink == 1 || kindOf(uint32(st.Mode)) == cold.KindDir) || errors.Is(err, unix.ENOENT); plain &&
 			!m.bindingKept(w.m.n, name) && !m.has(inoKey{st.Ino, genOf(&st)}) {
 			continue
 		}
@@ -188,7 +190,7 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("stat %q: %w", path.Join(w.at, name), err)
 		}
-		if s.pre != nil && s.pre.err == nil && s.pre.attr.Nlink > 1 && kindOf(s.pre.attr.Mode) != KindDir {
+		if s.pre != nil && s.pre.err == nil && s.pre.attr.Nlink > 1 && kindOf(s.pre.attr.Mode) != cold.KindDir {
 			return true, nil
 		}
 	}
@@ -232,7 +234,7 @@ func (w *dirWalk) entry(name string) error {
 		return fmt.Errorf("%q: %w: it moved within what was taken", full, ErrSpoiled)
 	}
 	e := pre.entry(name)
-	if c.v.ignored(full, e.Kind == KindDir) {
+	if c.v.ignored(full, e.Kind == cold.KindDir) {
 		if !c.passBy(m, name, n, pre) {
 			w.del = append(w.del, name)
 		} else if old := w.b.entry(name); old != nil && m.full {
@@ -240,7 +242,7 @@ func (w *dirWalk) entry(name string) error {
 		}
 		return nil
 	}
-	single := pre.attr.Nlink == 1 || e.Kind == KindDir
+	single := pre.attr.Nlink == 1 || e.Kind == cold.KindDir
 	if !single {
 		m.n.noteLinks()
 		m.keep = true
@@ -254,14 +256,14 @@ func (w *dirWalk) entry(name string) error {
 		m.keep = true
 	}
 	switch e.Kind {
-	case KindDir:
+	case cold.KindDir:
 		return w.subdir(e, n, pre)
-	case KindSymlink:
-		if e.ID, err = c.tx.PutSymlink(c.ctx, e.Target, ID{}); err != nil {
+	case cold.KindSymlink:
+		if e.ID, err = c.tx.PutSymlink(c.ctx, e.Target, cold.ID{}); err != nil {
 			return fmt.Errorf("store symlink %q: %w", full, err)
 		}
 		c.count(0)
-	case KindFile:
+	case cold.KindFile:
 		if e.Lost { // what stands in for it has no bytes
 			c.count(0)
 			break
@@ -291,12 +293,12 @@ func (w *dirWalk) entry(name string) error {
 }
 
 // subdir stores a child directory, or takes its record's word that it was as the last commit has it.
-func (w *dirWalk) subdir(e Entry, n *Inode, pre *preimage) error {
+func (w *dirWalk) subdir(e cold.Entry, n *Inode, pre *preimage) error {
 	c, m, full := w.c, w.m, path.Join(w.at, e.Name)
-	id := DirID{Tree: pre.rec.id, Meta: pre.rec.meta}
+	id := cold.DirID{Tree: pre.rec.id, Meta: pre.rec.meta}
 	if old := w.b.entry; c.live && !pre.rec.has(recClean) {
 		// Its own attributes: what is in it was noted elsewhere.
-		if old(e.Name) == nil || old(e.Name).Kind != KindDir {
+		if old(e.Name) == nil || old(e.Name).Kind != cold.KindDir {
 			return errNeedWhole
 		}
 		id = old(e.Name).Dir()
@@ -307,9 +309,9 @@ func (w *dirWalk) subdir(e Entry, n *Inode, pre *preimage) error {
 		n.dir.mu.Lock()
 		known := n.dir.mu.tracking
 		n.dir.mu.Unlock()
-		var base DirID
+		var base cold.DirID
 		if !known {
-			if e := w.b.entry(e.Name); e != nil && e.Kind == KindDir {
+			if e := w.b.entry(e.Name); e != nil && e.Kind == cold.KindDir {
 				base = e.Dir()
 			}
 		}
@@ -396,17 +398,17 @@ func (w *dirWalk) read() error {
 }
 
 // entry is p as a commit describes it, with what is held back, without what it holds.
-func (p *preimage) entry(name string) Entry {
+func (p *preimage) entry(name string) cold.Entry {
 	a := &p.attr
-	e := Entry{
+	e := cold.Entry{
 		Name: name, Kind: kindOf(a.Mode), Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime, Xattrs: p.xattrs,
 	}
 	switch e.Kind {
-	case KindFile:
-		e.Size, e.Holes = int64(a.Size), HolesOf(int64(a.Size), a.Blocks)
-	case KindSymlink:
+	case cold.KindFile:
+		e.Size, e.Holes = int64(a.Size), cold.HolesOf(int64(a.Size), a.Blocks)
+	case cold.KindSymlink:
 		e.Target, e.Size = p.target, int64(len(p.target))
-	case KindChar, KindBlock:
+	case cold.KindChar, cold.KindBlock:
 		e.Rdev = p.rdev
 	}
 	p.held.fill(&e)

@@ -5,19 +5,21 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have.
-func (c *capture) knownContent(e *Entry, pre *preimage, m *dirMark, b *baseDir) (id, hint ID, known bool) {
+func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *baseDir) (id, hint cold.ID, known bool) {
 	v := c.v
 	if pre.known() {
 		return pre.id(), pre.id(), true
 	}
 	hint = pre.id()
 	if m.full {
-		if old := b.entry(e.Name); old != nil && old.Kind == KindFile {
+		if old := b.entry(e.Name); old != nil && old.Kind == cold.KindFile {
 			if v.records {
-				return ID{}, old.ID, false
+				return cold.ID{}, old.ID, false
 			}
 			// Without records stat data decides, as git's index does, and like there a file changed within the last tick before
 			// the commit is read again.
@@ -29,14 +31,14 @@ func (c *capture) knownContent(e *Entry, pre *preimage, m *dirMark, b *baseDir) 
 			hint = old.ID
 		}
 	}
-	return ID{}, hint, false
+	return cold.ID{}, hint, false
 }
 
 // errNotAFile: the name is something else by now.
 var errNotAFile = errors.New("not the regular file that was listed")
 
 // content stores a file's bytes as they were at the boundary, however it changes meanwhile.
-func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark, error) {
+func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) (fileMark, error) {
 	n.mu.Lock()
 	p := c.m.preserve(n, pre, hint)
 	n.mu.Unlock()
@@ -54,14 +56,14 @@ func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark,
 	if err := statAt(fd, "", &st); err != nil {
 		return fileMark{}, err
 	}
-	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != KindFile {
+	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != cold.KindFile {
 		return fileMark{}, errNotAFile
 	}
-	var id ID
+	var id cold.ID
 	from := &boundaryContent{preserved: p, fd: fd}
 	unseen := c.v.unseenNow(n, fd)
 	if unseen {
-		base = Base{ID: base.ID}
+		base = cold.Base{ID: base.ID}
 		var copied *frozen
 		if copied, err = c.v.freeze(c.ctx, from); err == nil {
 			defer copied.close()
@@ -90,7 +92,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *Entry, hint ID) (fileMark,
 }
 
 // sameStat says that a file is as long and as old as the entry says: programs that an earlier daemon let at it change it unasked.
-func sameStat(st *unix.Statx_t, e *Entry) bool {
+func sameStat(st *unix.Statx_t, e *cold.Entry) bool {
 	return int64(st.Size) == e.Size && timeOf(st.Mtime) == e.Mtime
 }
 

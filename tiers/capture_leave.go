@@ -8,14 +8,16 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // This file: what a commit leaves out, and goes on without.
 
 // staysOut says that an error concerns what it was met at alone: the commit takes all else, and says what it did not take.
 func staysOut(err error) bool {
-	var much *TooMuchError
-	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, ErrTooDeep} {
+	var much *cold.TooMuchError
+	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, cold.ErrTooDeep} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -35,7 +37,7 @@ func (w *dirWalk) leaveOut(name string, bytes int64, err error) {
 }
 
 // without takes out of what is put what a Tx says is too much, and says whether there is something left to try.
-func (w *dirWalk) without(much *TooMuchError, put []Entry, root *Root) ([]Entry, bool) {
+func (w *dirWalk) without(much *cold.TooMuchError, put []cold.Entry, root *cold.Root) ([]cold.Entry, bool) {
 	c := w.c
 	if much.Links && root != nil && len(root.Links) > 0 {
 		for i, group := range slices.Sorted(maps.Keys(root.Links)) {
@@ -62,7 +64,7 @@ func (w *dirWalk) without(much *TooMuchError, put []Entry, root *Root) ([]Entry,
 			}
 			continue
 		}
-		i := slices.IndexFunc(put, func(e Entry) bool { return e.Name == name })
+		i := slices.IndexFunc(put, func(e cold.Entry) bool { return e.Name == name })
 		if i < 0 {
 			return put, false
 		}
@@ -77,7 +79,7 @@ func (w *dirWalk) without(much *TooMuchError, put []Entry, root *Root) ([]Entry,
 }
 
 // settled gives what was put and what goes, where some content could not be had: what the last commit has of it is better than nothing.
-func (w *dirWalk) settled() (put []Entry, del []string) {
+func (w *dirWalk) settled() (put []cold.Entry, del []string) {
 	if len(w.lost) == 0 {
 		return w.put, w.del
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // catchUp fetches and brings warm to the newest commit, where warm holds nothing that is not committed.
@@ -77,8 +79,8 @@ func (v *Volume) catchUp(ctx context.Context) error {
 }
 
 // descends says whether what warm was last in step with went into s.
-func (v *Volume) descends(ctx context.Context, s Snapshot) bool {
-	id, err := ParseID(v.state.Head)
+func (v *Volume) descends(ctx context.Context, s cold.Snapshot) bool {
+	id, err := cold.ParseID(v.state.Head)
 	if err != nil {
 		return false
 	}
@@ -99,12 +101,12 @@ func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
 				return err
 			}
 			if !inStep {
-				return ErrDiverged
+				return cold.ErrDiverged
 			}
 		}
 		return v.cold.Fetch(ctx)
 	}()
-	if err != nil && fresh && !errors.Is(err, ErrDiverged) {
+	if err != nil && fresh && !errors.Is(err, cold.ErrDiverged) {
 		return false, fmt.Errorf("fetch from %s: %w", v.cfg.Source, err)
 	}
 	if v.points.setError("fetch", err); err != nil {
@@ -115,17 +117,17 @@ func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
 
 // compare finds out whether warm is what the last commit that it was in step with says.
 func (v *Volume) compare(ctx context.Context) (bool, error) {
-	id, err := ParseID(v.state.Head)
+	id, err := cold.ParseID(v.state.Head)
 	if err != nil {
 		return false, nil // no commit yet: everything here is new
 	}
 	return v.inStep(ctx, id)
 }
 
-func (v *Volume) rootRecordDir() DirID {
+func (v *Volume) rootRecordDir() cold.DirID {
 	v.root.mu.Lock()
 	defer v.root.mu.Unlock()
-	return DirID{Tree: v.root.mu.rec.id, Meta: v.root.mu.rec.meta}
+	return cold.DirID{Tree: v.root.mu.rec.id, Meta: v.root.mu.rec.meta}
 }
 
 func (v *Volume) warmEmpty() (bool, error) {
@@ -134,7 +136,7 @@ func (v *Volume) warmEmpty() (bool, error) {
 }
 
 // restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it again.
-func (v *Volume) restoreWarm(ctx context.Context, snap Snapshot) error {
+func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	id := snap.Info().ID.String()
 	if err := v.step("restore.note"); err != nil {
 		return err
@@ -182,7 +184,7 @@ func (v *Volume) reloadRoot(change func(*stateFile)) error {
 	n.mu.Lock()
 	n.mu.rec = record{}
 	n.dir.mu.Lock() // what a comparison before the restore found is no longer so
-	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, DirID{}
+	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, cold.DirID{}
 	n.dir.mu.Unlock()
 	n.dir.unlisted.Store(false)
 	v.loadRecord(n, byFD(v.warmFD), &st)

@@ -7,39 +7,19 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"emberfs/tiers/cold"
 )
-
-// Severity says what a finding of `emberfs check` means.
-type Severity string
-
-const (
-	Damaged Severity = "damaged" // something is lost, or would be at the next use
-	Risk    Severity = "risk"    // all is there, but would not survive the loss of machine and disk, or the next mishap
-	Note    Severity = "note"    // worth knowing
-)
-
-// Finding is one line of what `emberfs check` says. Path is a true name in the volume, Where a file of the state directory or
-// the repository; what does not apply is empty.
-type Finding struct {
-	Severity Severity `json:"severity"`
-	What     string   `json:"what"`
-	Path     string   `json:"path,omitempty"`
-	Path64   []byte   `json:"path64,omitempty"` // instead of Path where that is not UTF-8
-	Where    string   `json:"where,omitempty"`
-	Commit   string   `json:"commit,omitempty"`
-	Object   string   `json:"object,omitempty"`
-	Do       string   `json:"do,omitempty"` // what to do about it
-}
 
 // StateInfo is what volume.json says to those who only look.
 type StateInfo struct {
 	Volume    string
 	Branch    string
 	Source    string
-	Head      ID   // the commit that warm was last in step with; zero: none
-	Origin    ID   // the commit that warm was last restored from; zero: none
-	Restoring bool // a restore did not finish; the next mount does it again
-	Clean     bool // the last daemon stopped in order
+	Head      cold.ID // the commit that warm was last in step with; zero: none
+	Origin    cold.ID // the commit that warm was last restored from; zero: none
+	Restoring bool    // a restore did not finish; the next mount does it again
+	Clean     bool    // the last daemon stopped in order
 	// Trusted says whether the next start believes the records: after a clean stop, or within the same boot.
 	Trusted bool
 	trust   uint16
@@ -66,18 +46,18 @@ func ReadState(dir string) (StateInfo, error) {
 		Trusted: s.Clean || s.Boot == boot || s.Boot == "", trust: s.Trust,
 	}
 	if s.Head != "" {
-		if i.Head, err = ParseID(s.Head); err != nil {
+		if i.Head, err = cold.ParseID(s.Head); err != nil {
 			return i, fmt.Errorf("read the volume's state %s: head: %w", s.path, err)
 		}
 	}
-	if id, err := ParseID(s.Origin); err == nil { // else the daemon goes by the tip
+	if id, err := cold.ParseID(s.Origin); err == nil { // else the daemon goes by the tip
 		i.Origin = id
 	}
 	return i, nil
 }
 
 // SetHead writes down another commit as the one that warm is in step with. The caller holds the volume's lock.
-func SetHead(dir string, commit ID) error {
+func SetHead(dir string, commit cold.ID) error {
 	s, err := loadState(dir)
 	if err != nil {
 		return err
@@ -108,7 +88,7 @@ func StaleTemps(dir string) ([]string, error) {
 // WarmFiles walks a state directory's warm and hands f what pick wants: regular files whose bytes are there, and symlinks,
 // whose content is their target. pick is given the path and the id that the file's record names, zero where there is none.
 // What cannot be opened is passed over. Records need not be true: f has to compare.
-func WarmFiles(ctx context.Context, dir string, pick func(path string, id ID) bool, f func(path string, c Content) error) error {
+func WarmFiles(ctx context.Context, dir string, pick func(path string, id cold.ID) bool, f func(path string, c cold.Content) error) error {
 	fd, err := openWarmDir(dir)
 	if err != nil {
 		return err

@@ -6,33 +6,19 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
-// Need is what warm has only a record of: a stub, whose bytes are in cold, or a directory that is not listed yet.
-type Need struct {
-	Path string
-	Dir  bool
-	ID   ID // of the content, or the directory's tree
-	Meta ID // directory
-	Size int64
-}
-
-// Lost is an object of a Need that cold has not, or not whole.
-type Lost struct {
-	Path   string // below the Need's
-	Object ID
-	Err    error
-}
-
 // stub compares a stub, whose record fits the file, with the commit. Its bytes are safe, its name and attributes need not be.
-func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e *Entry, dirty bool) error {
+func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e *cold.Entry, dirty bool) error {
 	self := byName(fd, name)
 	shown := *st // warm's own times move when bytes go
 	shown.Mtime = unix.StatxTimestamp{Sec: rec.mtime.Sec, Nsec: rec.mtime.Nsec}
 	if rec.has(recCtime) {
 		shown.Ctime = unix.StatxTimestamp{Sec: rec.ctime.Sec, Nsec: rec.ctime.Nsec}
 	}
-	other := e == nil || e.Kind != KindFile || e.ID != rec.id
+	other := e == nil || e.Kind != cold.KindFile || e.ID != rec.id
 	switch {
 	case !dirty && e != nil && other:
 		if w.marked() && w.stands(self, rec) {
@@ -41,28 +27,28 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e
 	case dirty && (other || w.attrsDiffer(fd, name, &shown, e, true)):
 		w.risk(&shown, 0)
 	}
-	return w.lacks(self, rec, Need{Path: at, ID: rec.id, Size: rec.size})
+	return w.lacks(self, rec, cold.Need{Path: at, ID: rec.id, Size: rec.size})
 }
 
 // unlisted looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a directory
 // above is marked clean.
-func (w *warmWalk) unlisted(self xattrTarget, at string, ids []DirID, rec record, clean bool) error {
-	is := DirID{Tree: rec.id, Meta: rec.meta}
-	there := slices.ContainsFunc(ids, func(id DirID) bool { return id != (DirID{}) })
+func (w *warmWalk) unlisted(self xattrTarget, at string, ids []cold.DirID, rec record, clean bool) error {
+	is := cold.DirID{Tree: rec.id, Meta: rec.meta}
+	there := slices.ContainsFunc(ids, func(id cold.DirID) bool { return id != (cold.DirID{}) })
 	if clean && there && !slices.Contains(ids, is) && w.marked() && w.stands(self, rec) {
 		w.untrue(at, at, fmt.Sprintf("is not listed yet and stands for tree %s under a clean mark, which the commit does not have there", is.Tree))
 	}
-	return w.lacks(self, rec, Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
+	return w.lacks(self, rec, cold.Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
 }
 
 // otherUnlisted says that a directory that is not listed yet stands for another than the commit has under its name.
-func (w *warmWalk) otherUnlisted(fd int, name string, base *Entry) bool {
+func (w *warmWalk) otherUnlisted(fd int, name string, base *cold.Entry) bool {
 	rec, _, _ := w.record(byName(fd, name), true)
-	return rec.has(recUnlisted) && (DirID{Tree: rec.id, Meta: rec.meta}) != base.Dir()
+	return rec.has(recUnlisted) && (cold.DirID{Tree: rec.id, Meta: rec.meta}) != base.Dir()
 }
 
 // lacks reports what cold has not of something that is there only.
-func (w *warmWalk) lacks(self xattrTarget, rec record, n Need) error {
+func (w *warmWalk) lacks(self xattrTarget, rec record, n cold.Need) error {
 	if w.o.Lacks == nil {
 		return nil
 	}
@@ -83,7 +69,7 @@ func (w *warmWalk) lacks(self xattrTarget, rec record, n Need) error {
 			break
 		}
 		p := path.Join(n.Path, l.Path)
-		w.out.Findings = append(w.out.Findings, Finding{Severity: Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: nameOf(p), Where: path.Join("warm", p),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: nameOf(p), Where: path.Join("warm", p),
 			Object: l.Object.String(), Do: "emberfs check --repair tries to get it from the remote and from warm; else put it back from another clone"})
 	}
 	return nil

@@ -10,29 +10,31 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // lacks is WarmCheck.Lacks by what memCold has.
-func (c *memCold) lacks(ctx context.Context, n Need) ([]Lost, error) {
+func (c *memCold) lacks(ctx context.Context, n cold.Need) ([]cold.Lost, error) {
 	if !n.Dir {
 		if err := c.Holds(ctx, n.ID, n.Size); err != nil {
-			return []Lost{{Object: n.ID, Err: err}}, nil
+			return []cold.Lost{{Object: n.ID, Err: err}}, nil
 		}
 		return nil, nil
 	}
 	c.mu.Lock()
-	l, ok := c.dirs[DirID{Tree: n.ID, Meta: n.Meta}]
+	l, ok := c.dirs[cold.DirID{Tree: n.ID, Meta: n.Meta}]
 	c.mu.Unlock()
 	if !ok {
-		return []Lost{{Object: n.ID, Err: ErrMissing}}, nil
+		return []cold.Lost{{Object: n.ID, Err: cold.ErrMissing}}, nil
 	}
-	var lost []Lost
+	var lost []cold.Lost
 	for i := range l {
 		e := &l[i]
-		if e.Kind != KindDir && e.Kind != KindFile {
+		if e.Kind != cold.KindDir && e.Kind != cold.KindFile {
 			continue
 		}
-		below, err := c.lacks(ctx, Need{Dir: e.Kind == KindDir, ID: e.ID, Meta: e.Meta, Size: e.Size})
+		below, err := c.lacks(ctx, cold.Need{Dir: e.Kind == cold.KindDir, ID: e.ID, Meta: e.Meta, Size: e.Size})
 		if err != nil {
 			return nil, err
 		}
@@ -71,7 +73,7 @@ func (w *checkedWarm) problems() *WarmState {
 	w.must(err)
 	head, err := w.cold.Head(w.t.Context())
 	w.must(err)
-	o := WarmCheck{State: w.state, Info: info, Commits: []Snapshot{head}, Lacks: w.cold.lacks}
+	o := WarmCheck{State: w.state, Info: info, Commits: []cold.Snapshot{head}, Lacks: w.cold.lacks}
 	quick, err := CheckWarm(w.t.Context(), o)
 	w.must(err)
 	o.Same = sameAsMem
@@ -127,7 +129,7 @@ func TestCheckColdOnlyChanged(t *testing.T) {
 	}{
 		{"chmod of a stub", chmod("a/b/file 3"), 1},
 		{"mtime of a stub", func(v *Volume) {
-			if _, err := v.Setattr(context.Background(), mustFind(t, v, "a/b/file 3"), nil, &SetAttr{Mtime: &Time{Sec: 5}}); err != nil {
+			if _, err := v.Setattr(context.Background(), mustFind(t, v, "a/b/file 3"), nil, &SetAttr{Mtime: &cold.Time{Sec: 5}}); err != nil {
 				t.Fatal(err)
 			}
 		}, 1},
@@ -206,18 +208,18 @@ func TestCheckKilledInRelease(t *testing.T) {
 // TestCheckColdLacks: what cold lacks of what is there only is damage with path and object, and dropping records makes it no worse.
 func TestCheckColdLacks(t *testing.T) {
 	w := lazily(t, func(v *Volume) { mustFind(t, v, "a/b/file 3") })
-	var stub, dir ID
+	var stub, dir cold.ID
 	w.again(func(v *Volume) {
 		stub = mustFind(t, v, "a/b/file 3").mu.rec.id
 		empty := mustFind(t, v, "a/empty")
 		dir = empty.mu.rec.id
-		delete(w.cold.dirs, DirID{Tree: dir, Meta: empty.mu.rec.meta})
+		delete(w.cold.dirs, cold.DirID{Tree: dir, Meta: empty.mu.rec.meta})
 		delete(w.cold.blobs, stub)
 	})
 	s := w.problems()
-	has := func(at string, id ID) bool {
-		return slices.ContainsFunc(s.Findings, func(f Finding) bool {
-			return f.Severity == Damaged && f.Path == at && f.Object == id.String() && f.Do != ""
+	has := func(at string, id cold.ID) bool {
+		return slices.ContainsFunc(s.Findings, func(f cold.Finding) bool {
+			return f.Severity == cold.Damaged && f.Path == at && f.Object == id.String() && f.Do != ""
 		})
 	}
 	if !has("a/b/file 3", stub) || !has("a/empty", dir) || len(s.Findings) != 2 || len(s.Lost) != 2 || len(s.Untrue) > 0 {
@@ -292,9 +294,9 @@ func TestCheckBesideChange(t *testing.T) {
 			must(t, err)
 			head, err := c.Head(t.Context())
 			must(t, err)
-			o := WarmCheck{State: v.cfg.State, Info: info, Commits: []Snapshot{head}, Live: true, Same: sameAsMem}
+			o := WarmCheck{State: v.cfg.State, Info: info, Commits: []cold.Snapshot{head}, Live: true, Same: sameAsMem}
 			changed := false
-			o.Lacks = func(context.Context, Need) ([]Lost, error) {
+			o.Lacks = func(context.Context, cold.Need) ([]cold.Lost, error) {
 				if !changed {
 					changed = true
 					return nil, change(v, d)

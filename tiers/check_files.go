@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what is
@@ -79,14 +81,14 @@ func (c linkContent) ReadAt(p []byte, off int64) (int, error) {
 	return strings.NewReader(string(c)).ReadAt(p, off)
 }
 
-func (c linkContent) Data(off int64) (Range, bool, error) {
-	return Range{off, c.Size()}, off < c.Size(), nil
+func (c linkContent) Data(off int64) (cold.Range, bool, error) {
+	return cold.Range{Off: off, End: c.Size()}, off < c.Size(), nil
 }
 
 var _ io.ReaderAt = linkContent("")
 
-func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, ID) bool, f func(string, Content) error) error {
-	if err := ctx.Err(); err != nil || TooDeepToWalk(at, depth) != nil {
+func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
+	if err := ctx.Err(); err != nil || cold.TooDeepToWalk(at, depth) != nil {
 		return err
 	}
 	names, err := listNames(fd)
@@ -100,7 +102,7 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 			continue
 		}
 		switch kindOf(uint32(st.Mode)) {
-		case KindDir:
+		case cold.KindDir:
 			sub, err := openAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 			if err != nil {
 				continue
@@ -110,13 +112,13 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 			if err != nil {
 				return err
 			}
-		case KindSymlink:
-			if to, err := readlinkAt(fd, d.Name); err == nil && pick(full, ID{}) {
+		case cold.KindSymlink:
+			if to, err := readlinkAt(fd, d.Name); err == nil && pick(full, cold.ID{}) {
 				if err := f(full, linkContent(to)); err != nil {
 					return err
 				}
 			}
-		case KindFile:
+		case cold.KindFile:
 			var rec record
 			var buf [recordMax + 1]byte
 			if n, err := byName(fd, d.Name).get(recordName, buf[:]); err == nil {
@@ -125,7 +127,7 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 			if rec.has(recStub) || !pick(full, rec.id) {
 				continue
 			}
-			if err := withFile(fd, d.Name, &st, func(c Content) error { return f(full, c) }); err != nil {
+			if err := withFile(fd, d.Name, &st, func(c cold.Content) error { return f(full, c) }); err != nil {
 				return err
 			}
 		}
@@ -133,7 +135,7 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 	return nil
 }
 
-func withFile(dirfd int, name string, st *unix.Statx_t, f func(Content) error) error {
+func withFile(dirfd int, name string, st *unix.Statx_t, f func(cold.Content) error) error {
 	fd, err := openQuiet(dirfd, name, 0)
 	if err != nil {
 		return nil

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // checkedWarm is a volume that was committed and closed, so that its warm can be damaged by hand.
@@ -64,9 +66,9 @@ func (w *checkedWarm) open() *Volume {
 	return v
 }
 
-func sameAsMem(_ context.Context, id ID, c Content) (bool, error) {
+func sameAsMem(_ context.Context, id cold.ID, c cold.Content) (bool, error) {
 	data, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
-	return ID(sha1.Sum(data)) == id, err
+	return cold.ID(sha1.Sum(data)) == id, err
 }
 
 func (w *checkedWarm) check(deep bool) *WarmState {
@@ -84,7 +86,7 @@ func (w *checkedWarm) checkWith(info StateInfo, deep bool) *WarmState {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o := WarmCheck{State: w.state, Info: info, Commits: []Snapshot{head}}
+	o := WarmCheck{State: w.state, Info: info, Commits: []cold.Snapshot{head}}
 	if deep {
 		o.Same = sameAsMem
 	}
@@ -159,8 +161,8 @@ func TestCheckWarmUntrueMarks(t *testing.T) {
 			w := newCheckedWarm(t)
 			c.damage(w)
 			has := func(s *WarmState) bool {
-				return slices.ContainsFunc(s.Findings, func(f Finding) bool {
-					return f.Severity == Damaged && f.Path == c.path && strings.Contains(f.What, c.what)
+				return slices.ContainsFunc(s.Findings, func(f cold.Finding) bool {
+					return f.Severity == cold.Damaged && f.Path == c.path && strings.Contains(f.What, c.what)
 				})
 			}
 			if got := has(w.check(false)); got != c.quick {
@@ -201,12 +203,12 @@ func (w *checkedWarm) committed(name string) string {
 	for i, part := range parts {
 		l, err := head.ReadDir(w.t.Context(), dir)
 		w.must(err)
-		at := slices.IndexFunc(l.Entries, func(e Entry) bool { return e.Name == part })
+		at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == part })
 		if at < 0 {
 			return ""
 		}
 		e := l.Entries[at]
-		if dir = e.Dir(); i == len(parts)-1 && e.Kind == KindFile {
+		if dir = e.Dir(); i == len(parts)-1 && e.Kind == cold.KindFile {
 			return string(w.cold.blobs[e.ID])
 		}
 	}
@@ -292,7 +294,7 @@ func TestReadState(t *testing.T) {
 		t.Errorf("missing: %v", err)
 	}
 	set(string(good))
-	other := ID{1}
+	other := cold.ID{1}
 	w.must(SetHead(w.state, other))
 	if info, err := ReadState(w.state); err != nil || info.Head != other {
 		t.Errorf("another head: %+v, %v", info, err)
@@ -302,9 +304,9 @@ func TestReadState(t *testing.T) {
 func TestWarmFiles(t *testing.T) {
 	w := newCheckedWarm(t)
 	got := map[string]string{}
-	wanted := ID(sha1.Sum([]byte("again")))
-	err := WarmFiles(t.Context(), w.state, func(path string, id ID) bool { return path == "a/link" || path == "a/b/f" || id == wanted },
-		func(path string, c Content) error {
+	wanted := cold.ID(sha1.Sum([]byte("again")))
+	err := WarmFiles(t.Context(), w.state, func(path string, id cold.ID) bool { return path == "a/link" || path == "a/b/f" || id == wanted },
+		func(path string, c cold.Content) error {
 			data, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
 			got[path] = string(data)
 			return err

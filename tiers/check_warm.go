@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 	"emberfs/tiers/rules"
 )
@@ -22,23 +23,23 @@ type WarmCheck struct {
 	Info  StateInfo
 	// Commits are what warm's records may be of: the commit it was last in step with, and the branch's tip. The first is what
 	// changed files are told by. May be empty.
-	Commits []Snapshot
+	Commits []cold.Snapshot
 	// Live: a daemon works there. Findings are looked at twice.
 	Live bool
 	// Same compares a file's content with an id; nil: contents are not read.
-	Same func(ctx context.Context, id ID, c Content) (bool, error)
+	Same func(ctx context.Context, id cold.ID, c cold.Content) (bool, error)
 	// Lacks says what cold has not of something that is there only; nil: nobody asks.
-	Lacks    func(ctx context.Context, n Need) ([]Lost, error)
+	Lacks    func(ctx context.Context, n cold.Need) ([]cold.Lost, error)
 	Progress func(files, done, total int64) // of what Same compares, in allocated bytes; may be nil
 }
 
 // WarmState is what CheckWarm found.
 type WarmState struct {
-	Findings []Finding
+	Findings []cold.Finding
 	// Untrue are directories and files whose records say "clean" although they are not; DropRecords takes them.
 	Untrue []string
 	// Lost is what is in cold only and not whole there.
-	Lost []Need
+	Lost []cold.Need
 	// AtRisk is what no commit has; Seconds by the inodes' change times, which unlike mtimes nobody sets.
 	AtRisk   AtRisk
 	Doubtful int64 // files whose records are hints only, and that look unchanged
@@ -50,7 +51,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	fd, err := openWarmDir(o.State)
 	if errors.Is(err, unix.ENOENT) {
 		if !o.Info.Head.IsZero() {
-			return &WarmState{Findings: []Finding{{Severity: Damaged, What: "the warm directory is missing", Where: "warm",
+			return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: "the warm directory is missing", Where: "warm",
 				Do: "move the state directory away and mount the volume's repository in a new one"}}}, nil
 		}
 		return &WarmState{}, nil
@@ -64,7 +65,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 		st = &state{}
 	}
 	if err := st.proveWarm(fd); errors.Is(err, ErrUnproven) {
-		return &WarmState{Findings: []Finding{{Severity: Damaged, What: err.Error(), Where: "warm",
+		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: "warm",
 			Do: UnprovenHelp}}}, nil
 	} else if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	}
 	t, _, err := openHeld(o.State, fd, nil)
 	if err != nil {
-		return &WarmState{Findings: []Finding{{Severity: Damaged, What: err.Error(), Where: heldName,
+		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: heldName,
 			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory as plain files"}}}, nil
 	}
 	defer func() { _ = t.Close() }()
@@ -85,7 +86,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 		countTree(fd, &use, 0)
 		w.total = use.Bytes
 	}
-	var at []DirID
+	var at []cold.DirID
 	for _, s := range o.Commits {
 		at = append(at, rootDir(s))
 	}
@@ -136,7 +137,7 @@ func (w *warmWalk) untrue(at, mark, what string) {
 	if len(w.out.Findings) >= maxWarmFindings {
 		return
 	}
-	w.out.Findings = append(w.out.Findings, Finding{Severity: Damaged, What: what, Path: nameOf(at), Where: path.Join("warm", at),
+	w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: what, Path: nameOf(at), Where: path.Join("warm", at),
 		Do: "--repair lets it count as changed, so that the next commit takes what is here"})
 }
 
@@ -150,7 +151,7 @@ func nameOf(at string) string {
 
 // risk counts something that no commit has.
 func (w *warmWalk) risk(st *unix.Statx_t, bytes int64) {
-	if st.Nlink > 1 && kindOf(uint32(st.Mode)) != KindDir {
+	if st.Nlink > 1 && kindOf(uint32(st.Mode)) != cold.KindDir {
 		if _, ok := w.inodes[st.Ino]; ok {
 			bytes = 0
 		}
@@ -178,22 +179,22 @@ func (w *warmWalk) record(at xattrTarget, dir bool) (r record, ok, seen bool) {
 
 // listing is a directory as a commit has it.
 type listing struct {
-	id DirID
-	by map[string]*Entry
+	id cold.DirID
+	by map[string]*cold.Entry
 }
 
 // listings reads the directory from each commit that has it, each distinct one once.
-func (w *warmWalk) listings(ids []DirID) []listing {
+func (w *warmWalk) listings(ids []cold.DirID) []listing {
 	var out []listing
 	for i, id := range ids {
-		if id == (DirID{}) || slices.ContainsFunc(out, func(l listing) bool { return l.id == id }) {
+		if id == (cold.DirID{}) || slices.ContainsFunc(out, func(l listing) bool { return l.id == id }) {
 			continue
 		}
 		l, err := w.o.Commits[i].ReadDir(w.ctx, id)
 		if err != nil {
 			continue // the check of the repository says what is wrong with it
 		}
-		by := make(map[string]*Entry, len(l.Entries))
+		by := make(map[string]*cold.Entry, len(l.Entries))
 		for k := range l.Entries {
 			by[l.Entries[k].Name] = &l.Entries[k]
 		}
@@ -204,12 +205,12 @@ func (w *warmWalk) listings(ids []DirID) []listing {
 
 // dir compares a directory. ids are what the commits have there, zero where one has none; clean says that a directory above is
 // marked clean, and so everything below it.
-func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean bool, depth int) error {
+func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self xattrTarget, clean bool, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	if err := TooDeepToWalk(at, depth); err != nil {
-		w.out.Findings = append(w.out.Findings, Finding{Severity: Damaged, What: "not looked at: " + err.Error(), Path: nameOf(at), Where: path.Join("warm", at),
+	if err := cold.TooDeepToWalk(at, depth); err != nil {
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: nameOf(at), Where: path.Join("warm", at),
 			Do: "no commit takes it: move the directory further up"})
 		return nil
 	}
@@ -219,14 +220,14 @@ func (w *warmWalk) dir(fd int, at string, ids []DirID, self xattrTarget, clean b
 	}
 	marked := ok && rec.has(recClean) && len(w.o.Commits) > 0
 	if marked {
-		stands := DirID{Tree: rec.id, Meta: rec.meta}
+		stands := cold.DirID{Tree: rec.id, Meta: rec.meta}
 		if !slices.Contains(ids, stands) {
 			if w.confirmed(self, true, rec) {
 				w.untrue(at, at, fmt.Sprintf("is marked clean as tree %s, which the commit does not have there", rec.id))
 			}
 			marked, clean = false, false
 		} else {
-			ids = slices.Repeat([]DirID{stands}, len(w.o.Commits)) // the listing is the same whichever commit reads it
+			ids = slices.Repeat([]cold.DirID{stands}, len(w.o.Commits)) // the listing is the same whichever commit reads it
 		}
 	}
 	names, err := listNames(fd)
@@ -279,14 +280,14 @@ func (w *warmWalk) heldBack() {
 	list, more := w.held.List(most)
 	if more > 0 {
 		defer func() {
-			w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, more)})
+			w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, more)})
 		}()
 	}
 	for _, it := range list {
 		if it.Unknown() {
 			it.Path = ""
 		}
-		w.out.Findings = append(w.out.Findings, Finding{Severity: Note, What: leftOutHere + strings.Join(it.What, "; "), Path: nameOf(it.Path), Where: path.Join("warm", it.Path),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: leftOutHere + strings.Join(it.What, "; "), Path: nameOf(it.Path), Where: path.Join("warm", it.Path),
 			Do: "commits carry it over; a machine that can make it has it again"})
 	}
 }
@@ -309,21 +310,21 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 	if standsIn {
 		kind = h.Entry.Kind
 	}
-	var base *Entry
-	ids := make([]DirID, 0, len(lists))
+	var base *cold.Entry
+	ids := make([]cold.DirID, 0, len(lists))
 	for _, l := range lists {
 		e := l.by[name]
 		if base == nil {
 			base = e
 		}
-		var id DirID
-		if e != nil && e.Kind == KindDir {
+		var id cold.DirID
+		if e != nil && e.Kind == cold.KindDir {
 			id = e.Dir()
 		}
 		ids = append(ids, id)
 	}
 	for len(ids) < len(w.o.Commits) {
-		ids = append(ids, DirID{})
+		ids = append(ids, cold.DirID{})
 	}
 	differs := len(lists) > 0 && (base == nil || base.Kind != kind)
 	if differs && !dirty && !w.o.Live {
@@ -335,7 +336,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 			w.risk(&st, 0)
 		}
 		return nil
-	case kind == KindDir:
+	case kind == cold.KindDir:
 		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) || w.otherUnlisted(fd, name, base)) {
 			w.risk(&st, 0)
 		}
@@ -348,7 +349,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		}
 		defer closeFD(sub)
 		return w.dir(sub, at, ids, byName(fd, name), !dirty, depth+1)
-	case kind == KindFile:
+	case kind == cold.KindFile:
 		if !differs || dirty {
 			return w.file(fd, at, name, mark, &st, base, dirty)
 		}
@@ -361,7 +362,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 }
 
 // attrsDiffer compares what a commit keeps of an inode beside its content.
-func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, mtime bool) bool {
+func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.Entry, mtime bool) bool {
 	now := entryOf(name, st)
 	var err error
 	if now.Xattrs, err = byName(fd, name).all(); err != nil {
@@ -373,15 +374,15 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *Entry, 
 	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || now.Flags != e.Flags || mtime && now.Mtime != e.Mtime {
 		return true
 	}
-	if e.Kind == KindSymlink {
+	if e.Kind == cold.KindSymlink {
 		to, err := readlinkAt(fd, name)
 		return err == nil && string(to) != e.Target
 	}
-	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
+	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b cold.Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
 }
 
 // file compares a regular file by its record and its stat data, and by its bytes where that is asked for.
-func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entry, dirty bool) error {
+func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold.Entry, dirty bool) error {
 	self := byName(fd, name)
 	rec, ok, seen := w.record(self, false)
 	if rec.isStub() && rec.size == int64(st.Size) {
@@ -391,7 +392,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 		rec, ok = record{}, false
 	}
 	fits := rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime)
-	var id ID // what the file is said to be; zero: changed
+	var id cold.ID // what the file is said to be; zero: changed
 	switch {
 	case ok && fits:
 		id = rec.id
@@ -424,7 +425,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 	}
 	if dirty {
 		switch {
-		case e == nil || e.Kind != KindFile || id != e.ID:
+		case e == nil || e.Kind != cold.KindFile || id != e.ID:
 			w.risk(st, int64(st.Size))
 		case w.attrsDiffer(fd, name, st, e, true):
 			w.risk(st, 0)
@@ -437,7 +438,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *Entr
 }
 
 // content compares a file's bytes with the id that its record names.
-func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record, marked, dirty bool, id ID) error {
+func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record, marked, dirty bool, id cold.ID) error {
 	f, err := openQuiet(fd, name, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -452,7 +453,7 @@ func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record
 		w.o.Progress(w.files, min(w.done, w.total), w.total)
 	}
 	switch {
-	case same, errors.Is(err, ErrSizeChanged), errors.Is(err, unix.ENOENT):
+	case same, errors.Is(err, cold.ErrSizeChanged), errors.Is(err, unix.ENOENT):
 		return nil
 	case err != nil && w.ctx.Err() != nil:
 		return w.ctx.Err()
@@ -469,6 +470,6 @@ func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record
 	return nil
 }
 
-func clock(t Time) string {
+func clock(t cold.Time) string {
 	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format("2006-01-02T15:04:05.999999999Z")
 }

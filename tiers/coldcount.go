@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync"
 	"time"
+
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -60,7 +62,7 @@ func (v *Volume) coldFiles(use warmUse) int64 {
 func (v *Volume) countCold(ctx context.Context, commit string) {
 	began := time.Now()
 	files, err := func() (int64, error) {
-		id, err := ParseID(commit)
+		id, err := cold.ParseID(commit)
 		if err != nil {
 			return 0, err
 		}

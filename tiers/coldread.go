@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -26,14 +28,14 @@ const (
 // coldReader reads the content of stubs. Who waits for the same content waits for one fetch: opened content is shared by all who
 // read it, and kept for a while. Safe for concurrent use.
 type coldReader struct {
-	cold    Cold
+	cold    cold.Cold
 	room    *semaphore.Weighted
 	buffers sync.Pool // *[]byte
 	under   sync.WaitGroup
 
 	mu struct {
 		sync.Mutex
-		open map[ID]*coldContent
+		open map[cold.ID]*coldContent
 		idle list.List // of *coldContent without users, the longest unused first
 		size int64     // their cost
 	}
@@ -41,21 +43,21 @@ type coldReader struct {
 
 // coldContent is an opened content.
 type coldContent struct {
-	id      ID
+	id      cold.ID
 	cost    int64
 	ctx     context.Context // for opening it; ends when nobody waits for it any more while somebody reads it
 	cancel  context.CancelFunc
 	once    sync.Once
-	blob    BlobAt
+	blob    cold.BlobAt
 	err     error
 	users   int           // coldReader.mu: reads under way
 	waiting int           // coldReader.mu: those of them whose caller waits for them
 	elem    *list.Element // coldReader.mu: its place among the idle ones
 }
 
-func newColdReader(c Cold) *coldReader {
+func newColdReader(c cold.Cold) *coldReader {
 	r := &coldReader{cold: c, room: semaphore.NewWeighted(coldReading)}
-	r.mu.open = map[ID]*coldContent{}
+	r.mu.open = map[cold.ID]*coldContent{}
 	return r
 }
 
@@ -68,7 +70,7 @@ func coldCost(size int64) int64 {
 
 // with calls f with the content of id, opened, on another goroutine. When ctx ends first, it returns ctx's error at once, and f goes on
 // without its caller: f must not use what the caller owns, and done is called when f has ended in any case.
-func (r *coldReader) with(ctx context.Context, id ID, size int64, f func(BlobAt) error, done func()) error {
+func (r *coldReader) with(ctx context.Context, id cold.ID, size int64, f func(cold.BlobAt) error, done func()) error {
 	c := r.get(id, size)
 	ended := make(chan error, 1)
 	r.under.Go(func() {
@@ -92,14 +94,14 @@ func (r *coldReader) with(ctx context.Context, id ID, size int64, f func(BlobAt)
 }
 
 // read fills p from off on; short, without an error, at the end of the content only.
-func (r *coldReader) read(ctx context.Context, id ID, size int64, p []byte, off int64) (int, error) {
+func (r *coldReader) read(ctx context.Context, id cold.ID, size int64, p []byte, off int64) (int, error) {
 	cost := min(coldCost(size), coldReading)
 	if err := r.room.Acquire(ctx, cost); err != nil {
 		return 0, err
 	}
 	b := r.buffer(len(p)) // p is gone when the caller leaves
 	n := 0
-	err := r.with(ctx, id, size, func(c BlobAt) (err error) {
+	err := r.with(ctx, id, size, func(c cold.BlobAt) (err error) {
 		n, err = c.ReadAt(*b, off)
 		return err
 	}, func() { r.room.Release(cost) })
@@ -112,7 +114,7 @@ func (r *coldReader) read(ctx context.Context, id ID, size int64, p []byte, off 
 		err = nil
 	}
 	if err == nil && n < len(p) && off+int64(n) < size {
-		err = fmt.Errorf("object %s: %w: ends after %d bytes", id, ErrCorrupt, off+int64(n))
+		err = fmt.Errorf("object %s: %w: ends after %d bytes", id, cold.ErrCorrupt, off+int64(n))
 	}
 	return n, err
 }
@@ -127,7 +129,7 @@ func (r *coldReader) buffer(n int) *[]byte {
 	return &b
 }
 
-func (r *coldReader) get(id ID, size int64) *coldContent {
+func (r *coldReader) get(id cold.ID, size int64) *coldContent {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.mu.open[id]
@@ -219,14 +221,14 @@ func closeAll(list []*coldContent) {
 }
 
 // coldFailed completes an error of reading a file's content from cold, and says in the log what to do; once a second at most.
-func (v *Volume) coldFailed(n *Inode, id ID, err error) error {
+func (v *Volume) coldFailed(n *Inode, id cold.ID, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
 	at := v.pathOf(n)
 	err = fmt.Errorf("read %q from cold: %w", at, err)
 	last, t := v.coldLog.Load(), time.Now().UnixNano()
-	if (errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt)) && (t-last > int64(time.Second) && v.coldLog.CompareAndSwap(last, t)) {
+	if (errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt)) && (t-last > int64(time.Second) && v.coldLog.CompareAndSwap(last, t)) {
 		v.log.WithError(err).WithField("path", at).WithField("object", id.String()).
 			Errorf("a file's content cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` tells what is damaged, --repair brings back what the source still has", v.cfg.State)
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // commit stores what is dirty and moves the branch; Volume.syncing is held. Nothing is recorded as clean before the branch points to it.
@@ -43,7 +45,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		return nil
 	}
 	walked := v.rulesSum()
-	err = v.walk(ctx, tx, rewalk, func(c *capture, root DirID) error {
+	err = v.walk(ctx, tx, rewalk, func(c *capture, root cold.DirID) error {
 		if err := v.step("commit.walked"); err != nil {
 			return err
 		}
@@ -83,7 +85,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 
 // onlyLookedAt says that nothing was changed since warm was brought to what a stock client committed: that its directories are not clean is
 // for the metadata alone that no commit has of them. It comes with the first change; a look at a repository commits nothing.
-func (v *Volume) onlyLookedAt(ctx context.Context, base Snapshot, rewalk bool) bool {
+func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bool) bool {
 	if base == nil || rewalk || !v.untouched || v.changes.Load() != 0 || base.Info().Live || !v.points.verified.Load() || v.state.Head != base.Info().ID.String() ||
 		v.rulesChanged(ctx, base) {
 		return false
@@ -101,7 +103,7 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base Snapshot, rewalk bool) b
 }
 
 // absorb makes a commit to main of what the live branch has, where nothing was changed since.
-func (v *Volume) absorb(ctx context.Context, tx Tx, rc *Receipt) error {
+func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	err := v.flushWarm()
 	if err == nil {
 		err = v.publish(ctx, tx, &capture{base: tx.Base(), absorbs: true}, rootDir(tx.Base()), rc)
@@ -113,7 +115,7 @@ func (v *Volume) absorb(ctx context.Context, tx Tx, rc *Receipt) error {
 }
 
 // publish moves the branch to a commit of what was captured, where that is not what it has already.
-func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc *Receipt) error {
+func (v *Volume) publish(ctx context.Context, tx cold.Tx, c *capture, root cold.DirID, rc *Receipt) error {
 	rules := !c.absorbs && v.rulesChanged(ctx, c.base)                             // what the live branch has goes on as it is; new rules come with the next commit
 	if c.base != nil && rootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
@@ -125,7 +127,7 @@ func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc 
 		}
 		return nil
 	}
-	o := CommitOptions{
+	o := cold.CommitOptions{
 		Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
 		Root: root, When: time.Now(), Opened: v.openedPaths(),
 	}
@@ -151,16 +153,16 @@ func (v *Volume) publish(ctx context.Context, tx Tx, c *capture, root DirID, rc 
 }
 
 // mender is a Tx that can publish what its base commit turned out to lack, when a commit would only repeat the base.
-type mender interface{ Mend(root DirID) error }
+type mender interface{ Mend(root cold.DirID) error }
 
 // inStep says whether warm is what the given commit says: nothing was changed since, whatever the marks say.
-func (v *Volume) inStep(ctx context.Context, with ID) (same bool, err error) {
+func (v *Volume) inStep(ctx context.Context, with cold.ID) (same bool, err error) {
 	tx, err := v.cold.BeginAt(ctx, with)
 	if err != nil {
 		return false, fmt.Errorf("compare with commit %s: %w", with, err)
 	}
 	defer tx.Abort()
-	err = v.walk(ctx, tx, false, func(c *capture, root DirID) error {
+	err = v.walk(ctx, tx, false, func(c *capture, root cold.DirID) error {
 		if same = len(c.missing) == 0 && rootDir(tx.Base()) == root; same {
 			c.recordClean()
 			v.setVerified()
@@ -176,7 +178,7 @@ func (v *Volume) inStep(ctx context.Context, with ID) (same bool, err error) {
 
 var errDiffers = errors.New("warm differs from the commit")
 
-func rootDir(s Snapshot) DirID {
+func rootDir(s cold.Snapshot) cold.DirID {
 	root := s.Root()
 	return root.Dir()
 }
@@ -262,7 +264,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		}
 		if v.step("record.file") == nil && v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
 			v.hideBlock(n, &r, &st, dirfd, f.name)
-			n.mu.ungranted, n.mu.captured = false, ID{}
+			n.mu.ungranted, n.mu.captured = false, cold.ID{}
 			if n.written.Load() == nil && r.size >= writtenMin {
 				n.written.Store(newWritten(r.id))
 			}
@@ -320,7 +322,7 @@ func (c *capture) recordDir(m *dirMark) bool {
 }
 
 // storeClean writes {clean, tree, meta} into a directory's record with the ctime that stat shows now.
-func (v *Volume) storeClean(n *Inode, id DirID) error {
+func (v *Volume) storeClean(n *Inode, id cold.DirID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Statx_t
@@ -349,25 +351,25 @@ func (v *Volume) noteHead(commit string) {
 
 // checkBase refuses to commit over somebody else's work: the newest commit must be where this volume's uncommitted changes began, or
 // ahead of that by commits of our own whose note in volume.json was lost with the daemon.
-func (v *Volume) checkBase(ctx context.Context, base Snapshot) error {
+func (v *Volume) checkBase(ctx context.Context, base cold.Snapshot) error {
 	if base == nil || v.state.Head == "" {
 		return nil // cold is new, or was lost and made anew: everything is stored again
 	}
 	const most = 1000
-	ok, err := v.reaches(ctx, base, most, func(info *CommitInfo) bool { return info.Machine == v.state.Machine })
+	ok, err := v.reaches(ctx, base, most, func(info *cold.CommitInfo) bool { return info.Machine == v.state.Machine })
 	if ok || err != nil {
 		return err
 	}
 	return fmt.Errorf("branch %s: %w: it is at %s, this volume's changes began at %s; merge or move the branch back in cold.git, then sync",
-		v.cfg.Branch, ErrRefMoved, base.Info().ID, v.state.Head)
+		v.cfg.Branch, cold.ErrRefMoved, base.Info().ID, v.state.Head)
 }
 
 // reaches says whether the commit that warm was last in step with is s, went before it, or was absorbed on the way. It looks at most
 // commits, and only beyond those that past likes.
-func (v *Volume) reaches(ctx context.Context, s Snapshot, most int, past func(*CommitInfo) bool) (bool, error) {
-	seen := map[ID]bool{}
-	var parents, absorbed []ID
-	add := func(list *[]ID, id ID) {
+func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past func(*cold.CommitInfo) bool) (bool, error) {
+	seen := map[cold.ID]bool{}
+	var parents, absorbed []cold.ID
+	add := func(list *[]cold.ID, id cold.ID) {
 		if !id.IsZero() && !seen[id] {
 			seen[id] = true
 			*list = append(*list, id)
@@ -375,7 +377,7 @@ func (v *Volume) reaches(ctx context.Context, s Snapshot, most int, past func(*C
 	}
 	for n := 0; n < most; n++ {
 		info := s.Info()
-		is := func(id ID) bool { return id.String() == v.state.Head }
+		is := func(id cold.ID) bool { return id.String() == v.state.Head }
 		if is(info.ID) || slices.ContainsFunc(info.Absorbed, is) {
 			return true, nil
 		}

@@ -5,13 +5,14 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
 // Config is what a Volume needs to open.
 type Config struct {
 	State string // the state directory, absolute; 0700
-	Cold  Cold
+	Cold  cold.Cold
 	Log   logrus.FieldLogger
 
 	Source string // for status only

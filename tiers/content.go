@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // warmContent is an open file of warm as a commit reads it. A long read ends early when it has become pointless: the file's last
@@ -32,7 +34,7 @@ func (c *warmContent) ReadAt(p []byte, off int64) (int, error) {
 			return 0, unix.ENOENT
 		}
 		if st.Size != c.size {
-			return 0, ErrSizeChanged
+			return 0, cold.ErrSizeChanged
 		}
 	}
 	return fdReader(c.fd).ReadAt(p, off)
@@ -49,23 +51,23 @@ func (fd fdReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-func (c *warmContent) Data(off int64) (Range, bool, error) {
+func (c *warmContent) Data(off int64) (cold.Range, bool, error) {
 	start, err := unix.Seek(c.fd, off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
-		return Range{}, false, nil
+		return cold.Range{}, false, nil
 	}
 	if errors.Is(err, unix.EINVAL) { // a file system without holes
-		return Range{off, c.size}, off < c.size, nil
+		return cold.Range{Off: off, End: c.size}, off < c.size, nil
 	}
 	if err != nil {
-		return Range{}, false, err
+		return cold.Range{}, false, err
 	}
 	end, err := unix.Seek(c.fd, start, unix.SEEK_HOLE)
 	if errors.Is(err, unix.ENXIO) {
-		return Range{}, false, ErrSizeChanged // cut off between the two looks
+		return cold.Range{}, false, cold.ErrSizeChanged // cut off between the two looks
 	}
 	if err != nil {
-		return Range{}, false, err
+		return cold.Range{}, false, err
 	}
-	return Range{start, end}, true, nil
+	return cold.Range{Off: start, End: end}, true, nil
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"emberfs/tiers/cold"
 )
 
 // TestDataOfShrinkingFile: a file that is cut off between the two looks for its data has changed its size, and nothing worse.
@@ -30,7 +32,7 @@ func TestDataOfShrinkingFile(t *testing.T) {
 	defer func() { close(stop); <-done }()
 	c := &warmContent{fd: int(f.Fd()), size: 8192}
 	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
-		if _, _, err := c.Data(4096); err != nil && !errors.Is(err, ErrSizeChanged) {
+		if _, _, err := c.Data(4096); err != nil && !errors.Is(err, cold.ErrSizeChanged) {
 			t.Fatal(err)
 		}
 	}

@@ -2,7 +2,10 @@ package tiers
 
 import (
 	"context"
+
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -39,7 +42,7 @@ func (v *Volume) newMode(dir *Inode, dirfd int, mode uint32, c Caller) uint32 {
 }
 
 // giveTo makes an inode just created the caller's; setgid directories keep their group. chown(2) clears suid and sgid of files.
-func (v *Volume) giveTo(dir *Inode, fd int, name string, mode uint32, kind Kind, c Caller) error {
+func (v *Volume) giveTo(dir *Inode, fd int, name string, mode uint32, kind cold.Kind, c Caller) error {
 	dir.mu.Lock()
 	setgid := dir.mu.mode&unix.S_ISGID != 0
 	dir.mu.Unlock()
@@ -60,7 +63,7 @@ func (v *Volume) giveTo(dir *Inode, fd int, name string, mode uint32, kind Kind,
 	if err := unix.Fchownat(fd, name, uid, gid, flags); err != nil {
 		return err
 	}
-	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 && kind != KindDir && kind != KindSymlink {
+	if mode&(unix.S_ISUID|unix.S_ISGID) != 0 && kind != cold.KindDir && kind != cold.KindSymlink {
 		if name == "" {
 			return unix.Fchmod(fd, mode)
 		}
@@ -139,7 +142,7 @@ func (v *Volume) create(dir *Inode, name string, flags, mode uint32, c Caller) (
 
 // created makes the inode and handle of a file just made behind fd; name is "" for one without a name.
 func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
-	if err := v.giveTo(dir, fd, "", mode, KindFile, c); err != nil {
+	if err := v.giveTo(dir, fd, "", mode, cold.KindFile, c); err != nil {
 		return nil, nil, Attr{}, err
 	}
 	moves := v.moves.Load()
@@ -197,7 +200,7 @@ func (v *Volume) Tmpfile(ctx context.Context, dir *Inode, flags, mode uint32, c 
 }
 
 // make runs a system call that makes name in dir, gives the result to the caller and returns it; the kernel gains one lookup.
-func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
+func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind cold.Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	if err := checkName(name); err != nil {
 		return nil, Attr{}, err
 	}
@@ -211,7 +214,7 @@ func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind Kind, m
 	return n, a, err
 }
 
-func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
+func (v *Volume) makeOnce(dir *Inode, name string, kind cold.Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	v.begin()
 	defer v.end()
 	if err := v.touchName(dir, name); err != nil {
@@ -223,7 +226,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 	}
 	defer v.unpin(dir)
 	v.keepUnbound(dir, dirfd, name)
-	if kind != KindSymlink {
+	if kind != cold.KindSymlink {
 		mode = v.newMode(dir, dirfd, mode, c)
 	}
 	if err := call(dirfd, mode); err != nil {
@@ -231,7 +234,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 	}
 	undo := func() {
 		flags := 0
-		if kind == KindDir {
+		if kind == cold.KindDir {
 			flags = unix.AT_REMOVEDIR
 		}
 		_ = unix.Unlinkat(dirfd, name, flags)
@@ -257,7 +260,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind Kind, mode uint32, c Cal
 
 // Mkdir makes a directory, in warm and, where it is to be of class memory, there too.
 func (v *Volume) Mkdir(ctx context.Context, dir *Inode, name string, mode uint32, c Caller) (*Inode, Attr, error) {
-	n, a, err := v.make(ctx, dir, name, KindDir, mode, c, func(dirfd int, mode uint32) error {
+	n, a, err := v.make(ctx, dir, name, cold.KindDir, mode, c, func(dirfd int, mode uint32) error {
 		return unix.Mkdirat(dirfd, name, mode)
 	})
 	if err != nil || !v.memory.on.Load() {
@@ -269,18 +272,18 @@ func (v *Volume) Mkdir(ctx context.Context, dir *Inode, name string, mode uint32
 // Mknod makes a file, FIFO, socket or device; rdev is new_encode_dev as in the FUSE protocol.
 func (v *Volume) Mknod(ctx context.Context, dir *Inode, name string, mode, rdev uint32, c Caller) (*Inode, Attr, error) {
 	kind := kindOf(mode)
-	if kind == KindDir || kind == KindSymlink {
+	if kind == cold.KindDir || kind == cold.KindSymlink {
 		return nil, Attr{}, unix.EINVAL
 	}
 	dev := unix.Mkdev(rdev>>8&0xfff, rdev&0xff|rdev>>12&0xfff00)
 	return v.make(ctx, dir, name, kind, mode, c, func(dirfd int, m uint32) error {
-		return unix.Mknodat(dirfd, name, kind.format()|m, int(dev))
+		return unix.Mknodat(dirfd, name, kind.Format()|m, int(dev))
 	})
 }
 
 // Symlink makes a symbolic link.
 func (v *Volume) Symlink(ctx context.Context, dir *Inode, name, linkTo string, c Caller) (*Inode, Attr, error) {
-	return v.make(ctx, dir, name, KindSymlink, 0777, c, func(dirfd int, _ uint32) error {
+	return v.make(ctx, dir, name, cold.KindSymlink, 0777, c, func(dirfd int, _ uint32) error {
 		return unix.Symlinkat(linkTo, dirfd, name)
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
@@ -126,7 +127,7 @@ func (v *Volume) decide(n *Inode) rules.Decision {
 	if len(set.Rules()) == 0 {
 		return rules.Decision{}
 	}
-	return set.Decide(v.pathOf(n), n.kind == KindDir)
+	return set.Decide(v.pathOf(n), n.kind == cold.KindDir)
 }
 
 func (v *Volume) criticalDelay(r *rules.Rule) time.Duration {
@@ -152,7 +153,7 @@ func (v *Volume) finished(n *Inode) {
 // soon after each change, by whatever name. A live branch has no files with several names.
 func (v *Volume) severalNames(n, dir *Inode, name string) {
 	set := v.Rules()
-	if n.kind != KindFile || !set.HasCritical() || n.alsoCritical.Load() {
+	if n.kind != cold.KindFile || !set.HasCritical() || n.alsoCritical.Load() {
 		return
 	}
 	v.ns.RLock()

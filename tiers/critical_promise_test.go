@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // eventually waits until the newest commit has a path with this content.
@@ -93,9 +95,9 @@ func TestCriticalWithoutClose(t *testing.T) {
 // TestFsyncRemoteWaits: fsync of such a file says yes only where the remote has it: also where another commit has taken the change
 // and is being pushed, or could not be pushed.
 func TestFsyncRemoteWaits(t *testing.T) {
-	cold := newMemCold()
-	cold.remote = true
-	v := openCritical(t, cold, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n- {match: d/, class: critical, fsync: remote, critical_delay: 1h}\n")
+	repo := newMemCold()
+	repo.remote = true
+	v := openCritical(t, repo, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n- {match: d/, class: critical, fsync: remote, critical_delay: 1h}\n")
 	v.Start()
 	d := mkdir(t, v, v.Root(), "d")
 	v.mustSync(t)
@@ -109,22 +111,22 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	}
 	onRemote := func(path, want string) {
 		t.Helper()
-		cold.mu.Lock()
-		pushed, at := cold.pushed, cold.live
+		repo.mu.Lock()
+		pushed, at := repo.pushed, repo.live
 		if at.IsZero() {
-			at = cold.head
+			at = repo.head
 		}
-		cold.mu.Unlock()
-		if pushed != at || newest(t, cold)[path] != want {
-			t.Fatalf("after fsync the remote is at %v, the newest commit %v has %v", pushed, at, newest(t, cold))
+		repo.mu.Unlock()
+		if pushed != at || newest(t, repo)[path] != want {
+			t.Fatalf("after fsync the remote is at %v, the newest commit %v has %v", pushed, at, newest(t, repo))
 		}
 	}
 	reached, open := make(chan bool, 10), make(chan bool)
 	let := sync.OnceFunc(func() { close(open) })
 	t.Cleanup(let) // before the volume is closed
-	cold.mu.Lock()
-	cold.pushing = func() { reached <- true; <-open }
-	cold.mu.Unlock()
+	repo.mu.Lock()
+	repo.pushing = func() { reached <- true; <-open }
+	repo.mu.Unlock()
 	put("one")
 	go func() { _, _ = v.Sync(t.Context(), "test") }()
 	<-reached
@@ -140,11 +142,11 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	onRemote("x.db", "one")
 
 	refuse := func(err error) {
-		cold.mu.Lock()
-		cold.pushing, cold.failPush = nil, err
-		cold.mu.Unlock()
+		repo.mu.Lock()
+		repo.pushing, repo.failPush = nil, err
+		repo.mu.Unlock()
 	}
-	refuse(&RefusedError{Reason: "a hook says no"}) // would be tried again in half an hour only
+	refuse(&cold.RefusedError{Reason: "a hook says no"}) // would be tried again in half an hour only
 	put("two")
 	for range 3 {
 		if err := h.Fsync(context.Background(), true); err == nil || !strings.Contains(err.Error(), "not remotely") {

@@ -9,30 +9,32 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // newest lists the paths of the newest commit with what small files hold.
-func newest(t *testing.T, cold *memCold) map[string]string {
+func newest(t *testing.T, repo *memCold) map[string]string {
 	t.Helper()
-	s, err := cold.Newest(context.Background())
+	s, err := repo.Newest(context.Background())
 	must(t, err)
 	out := map[string]string{}
 	if s == nil {
 		return out
 	}
-	var dir func(at string, id DirID)
-	dir = func(at string, id DirID) {
+	var dir func(at string, id cold.DirID)
+	dir = func(at string, id cold.DirID) {
 		l, err := s.ReadDir(context.Background(), id)
 		must(t, err)
 		for _, e := range l.Entries {
 			switch e.Kind {
-			case KindDir:
+			case cold.KindDir:
 				out[at+e.Name] = "/"
 				dir(at+e.Name+"/", e.Dir())
-			case KindFile:
-				cold.mu.Lock()
-				b, ok := cold.blobs[e.ID]
-				cold.mu.Unlock()
+			case cold.KindFile:
+				repo.mu.Lock()
+				b, ok := repo.blobs[e.ID]
+				repo.mu.Unlock()
 				if !ok {
 					t.Errorf("%s%s: its content %s is not in cold", at, e.Name, e.ID)
 				}
@@ -375,22 +377,22 @@ func TestCriticalComesFirst(t *testing.T) {
 
 // TestLiveOverDamage: where the newest commit's directory cannot be extended, what is critical is committed with everything.
 func TestLiveOverDamage(t *testing.T) {
-	cold := newMemCold()
-	v := openCritical(t, cold, criticalState)
+	repo := newMemCold()
+	v := openCritical(t, repo, criticalState)
 	state := mkdir(t, v, v.Root(), "state")
 	write(t, v, state, "a", "1")
 	write(t, v, state, "b", "2")
 	v.mustSync(t)
-	head := cold.head
+	head := repo.head
 	r := &state.mu.rec
-	cold.mu.Lock()
-	delete(cold.dirs, DirID{Tree: r.id, Meta: r.meta})
-	cold.mu.Unlock()
+	repo.mu.Lock()
+	delete(repo.dirs, cold.DirID{Tree: r.id, Meta: r.meta})
+	repo.mu.Unlock()
 	overwrite(t, v, mustFind(t, v, "state/a"), "new")
 	mustCritical(t, v)
-	if cold.head == head {
+	if repo.head == head {
 		t.Error("main did not move")
 	}
-	wantNewest(t, cold, map[string]string{"state": "/", "state/a": "new", "state/b": "2"})
+	wantNewest(t, repo, map[string]string{"state": "/", "state/a": "new", "state/b": "2"})
 	must(t, v.Close())
 }

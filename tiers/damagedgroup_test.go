@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 // TestDamagedGroup: where one of the directories that share files cannot be read, the volume opens and what is listed is readable.
@@ -40,7 +42,7 @@ func TestDamagedGroup(t *testing.T) {
 	if read(t, w, mustFind(t, w, "a/f")) != "x" {
 		t.Fatal("a/f")
 	}
-	if _, err := w.find(t.Context(), "b/g"); !errors.Is(err, ErrMissing) {
+	if _, err := w.find(t.Context(), "b/g"); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 }
@@ -54,7 +56,7 @@ func TestDamagedInGroup(t *testing.T) {
 	_, err := v.Link(context.Background(), f, b, "g")
 	must(t, err)
 	v.mustSync(t)
-	var id DirID
+	var id cold.DirID
 	for _, e := range c.dirs[rootDir(c.commits[c.head])] {
 		if e.Name == "b" {
 			id = e.Dir()
@@ -68,7 +70,7 @@ func TestDamagedInGroup(t *testing.T) {
 	if read(t, w, mustFind(t, w, "a/f")) != "x" {
 		t.Fatal("a/f")
 	}
-	if _, err := w.find(t.Context(), "b/g"); !errors.Is(err, ErrMissing) {
+	if _, err := w.find(t.Context(), "b/g"); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 	c.mu.Lock()

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 const directBuild = "- {match: build/, ignore: true, io: passthrough}\n- {match: '**/*.o', ignore: true}\n"
@@ -288,9 +290,9 @@ func TestUnseenWriter(t *testing.T) {
 }
 
 // entryAt finds a name in the root of the last commit.
-func entryAt(t *testing.T, cold *memCold, name string) Entry {
+func entryAt(t *testing.T, repo *memCold, name string) cold.Entry {
 	t.Helper()
-	head, err := cold.Head(t.Context())
+	head, err := repo.Head(t.Context())
 	must(t, err)
 	root := head.Root()
 	l, err := head.ReadDir(t.Context(), root.Dir())
@@ -301,7 +303,7 @@ func entryAt(t *testing.T, cold *memCold, name string) Entry {
 		}
 	}
 	t.Fatalf("%s is not in the commit", name)
-	return Entry{}
+	return cold.Entry{}
 }
 
 // A mapping only for reading keeps a file's bytes in warm as well.

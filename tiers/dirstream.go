@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // DirHandle is an open directory stream. The kernel serialises its use.
@@ -42,7 +44,7 @@ const direntBuf = 32 << 10
 
 // OpenDir opens a directory stream on n.
 func (v *Volume) OpenDir(ctx context.Context, n *Inode) (*DirHandle, error) {
-	if n.kind != KindDir {
+	if n.kind != cold.KindDir {
 		return nil, unix.ENOTDIR
 	}
 	fd, noatime, err := quietly(unix.O_RDONLY|unix.O_DIRECTORY, func(flags int) (int, error) { return v.openNode(n, flags) })

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // FileStatus says where one file is and whether it is safe.
@@ -44,7 +46,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}
 	s := FileStatus{Path: v.pathOf(n), Kind: n.kind.String(), Tiers: []string{}, Open: int(n.opens.Load())}
-	s.Class = classWord(v.Rules().Decide(s.Path, n.kind == KindDir))
+	s.Class = classWord(v.Rules().Decide(s.Path, n.kind == cold.KindDir))
 	if t := n.lastUse.Load(); t != 0 {
 		s.Used = v.openedAt.Add(time.Duration(t-1) * useTick)
 	}
@@ -63,7 +65,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 		s.LeftOut = h.what
 	}
 	switch n.kind {
-	case KindFile:
+	case cold.KindFile:
 		s.Size = int64(a.Size)
 		if v.hot.holds(n) {
 			s.Tiers = append(s.Tiers, "hot")
@@ -79,7 +81,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 			}
 		}
 		s.Clean = s.Object != "" && !dirty
-	case KindDir:
+	case cold.KindDir:
 		if !n.dir.unlisted.Load() {
 			s.Tiers = append(s.Tiers, "warm")
 		}
@@ -88,7 +90,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 			s.Tiers = append(s.Tiers, "cold")
 		}
 	default:
-		if n.kind == KindSymlink {
+		if n.kind == cold.KindSymlink {
 			s.Size = int64(a.Size)
 		}
 		s.Tiers = append(s.Tiers, "warm")
@@ -101,7 +103,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 }
 
 // captured is the content that the last commit has of a file that is not recorded clean, zero where that is another.
-func captured(n *Inode) ID {
+func captured(n *Inode) cold.ID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.captured
@@ -119,7 +121,7 @@ func (v *Volume) safety(s *FileStatus, n *Inode) {
 		s.Clean = false
 		s.Why = "the rules ignore it: no commit has it"
 		return
-	case !s.Clean && n.kind == KindDir:
+	case !s.Clean && n.kind == cold.KindDir:
 		s.Why = "something in it may have changed since the last commit"
 		return
 	case !s.Clean:

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 )
 
@@ -55,7 +56,7 @@ func (v *Volume) setAreaFlags(n *Inode, flags uint32) error {
 
 // SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, and for what is neither file nor directory. Who may is the kernel's to decide.
 func (v *Volume) SetFlags(ctx context.Context, n *Inode, flags uint32) error {
-	if flags&^KeptFlags != 0 || n.kind != KindFile && n.kind != KindDir {
+	if flags&^cold.KeptFlags != 0 || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return unix.EOPNOTSUPP
 	}
 	if v.host != nil {
@@ -122,26 +123,26 @@ func (v *Volume) mayOpen(n *Inode, flags uint32) error {
 		return nil
 	}
 	if flags&unix.O_APPEND == 0 || trunc {
-		return v.may(n, FlagImmutable|FlagAppend)
+		return v.may(n, cold.FlagImmutable|cold.FlagAppend)
 	}
-	return v.may(n, FlagImmutable)
+	return v.may(n, cold.FlagImmutable)
 }
 
 // maySet says whether the flags of n let a program set these attributes. What a write makes of suid and sgid is none of them.
 func (v *Volume) maySet(n *Inode, in *SetAttr) error {
 	switch {
 	case in.Mode != nil, in.UID != nil, in.GID != nil, in.Size != nil, in.Atime != nil && !in.AtimeNow, in.Mtime != nil && !in.MtimeNow:
-		return v.may(n, FlagImmutable|FlagAppend)
+		return v.may(n, cold.FlagImmutable|cold.FlagAppend)
 	case in.AtimeNow, in.MtimeNow:
-		return v.may(n, FlagImmutable)
+		return v.may(n, cold.FlagImmutable)
 	}
 	return nil
 }
 
 // mayRemove says whether a name may go from a directory: it, and what it stands for.
 func (v *Volume) mayRemove(dir, n *Inode) error {
-	if err := v.may(dir, FlagImmutable|FlagAppend); err != nil {
+	if err := v.may(dir, cold.FlagImmutable|cold.FlagAppend); err != nil {
 		return err
 	}
-	return v.may(n, FlagImmutable|FlagAppend)
+	return v.may(n, cold.FlagImmutable|cold.FlagAppend)
 }

@@ -7,6 +7,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // graftKey is the name in the area of the directory that stands in place of warm's with this inode number and generation.
@@ -42,7 +44,7 @@ func (v *Volume) crosses(n, newdir *Inode, newname string) bool {
 
 // prepare readies a directory for a name that is to be made in it. Nothing is locked; never between begin and end.
 func (v *Volume) prepare(ctx context.Context, dir *Inode) error {
-	if err := v.may(dir, FlagImmutable); err != nil {
+	if err := v.may(dir, cold.FlagImmutable); err != nil {
 		return err
 	}
 	if err := v.listWithRoom(ctx, dir); err != nil {
@@ -312,7 +314,7 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	if err := unix.Chmod(fdPath(fd), a.Mode&07777); err != nil {
 		return err
 	}
-	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.timespec()})
+	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.Timespec()})
 }
 
 // rmdirMemory removes the directory at (dir, name) where its contents are in the area: there first, where it is known whether there

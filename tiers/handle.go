@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Handle is an open file with a descriptor of its own in warm: writeback errors are reported per descriptor. Safe for concurrent use.
@@ -55,10 +57,10 @@ func (h *Handle) synced(ctx context.Context) error {
 // Open opens a file. O_TRUNC is done here; killPriv then clears suid and sgid. Other flags than the access mode, O_TRUNC, O_SYNC
 // and O_DSYNC are the kernel's business.
 func (v *Volume) Open(ctx context.Context, n *Inode, flags uint32, killPriv bool) (*Handle, error) {
-	if n.kind == KindDir {
+	if n.kind == cold.KindDir {
 		return nil, unix.EISDIR
 	}
-	if n.kind != KindFile {
+	if n.kind != cold.KindFile {
 		return nil, unix.ENXIO // pipes, sockets and devices never reach a file system
 	}
 	if err := v.errStandsIn(n); err != nil {
@@ -185,7 +187,7 @@ func (h *Handle) Write(ctx context.Context, p []byte, off int64, killPriv bool) 
 
 func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	v, n := h.v, h.n
-	if err := v.may(n, FlagImmutable); err != nil {
+	if err := v.may(n, cold.FlagImmutable); err != nil {
 		return 0, err
 	}
 	v.begin()
@@ -246,7 +248,7 @@ func (v *Volume) killPriv(n *Inode, fd int) error {
 	if mode&unix.S_IXGRP != 0 {
 		clean &^= unix.S_ISGID
 	}
-	if clean == mode || n.kind != KindFile {
+	if clean == mode || n.kind != cold.KindFile {
 		return nil
 	}
 	if err := unix.Fchmod(fd, clean&07777); err != nil {

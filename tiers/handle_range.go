@@ -5,6 +5,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Fallocate is fallocate(2) with all the modes that warm's file system knows.
@@ -30,9 +32,9 @@ func (h *Handle) Fallocate(ctx context.Context, mode uint32, off, length int64) 
 
 func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	v, n := h.v, h.n
-	forbidden := uint32(FlagImmutable)
+	forbidden := uint32(cold.FlagImmutable)
 	if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 {
-		forbidden |= FlagAppend
+		forbidden |= cold.FlagAppend
 	}
 	if err := v.may(n, forbidden); err != nil {
 		return err
@@ -100,7 +102,7 @@ func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Ha
 		}
 		return m, err
 	}
-	if err := v.may(out.n, FlagImmutable); err != nil {
+	if err := v.may(out.n, cold.FlagImmutable); err != nil {
 		return 0, err
 	}
 	v.begin()

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for the end of
@@ -30,7 +32,7 @@ func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
 
 // coldPart is the content of a stub as it was when a read found that cold has to be asked for it.
 type coldPart struct {
-	id   ID
+	id   cold.ID
 	size int64
 	seq  uint64 // Inode.writeSeq
 }
@@ -169,7 +171,7 @@ func (h *Handle) seekHere(off int64, whence uint32) (at int64, cold *coldPart, e
 // seekCold is SeekData for a stub, whose own hole nobody is to see: its holes are those that cold knows of. Nothing is locked.
 func (v *Volume) seekCold(ctx context.Context, c *coldPart, off int64, whence uint32) (int64, error) {
 	found := make(chan int64, 1)
-	err := v.coldReads.with(ctx, c.id, c.size, func(b BlobAt) error {
+	err := v.coldReads.with(ctx, c.id, c.size, func(b cold.BlobAt) error {
 		at, err := seekBlob(b, off, whence)
 		found <- at
 		return err
@@ -181,7 +183,7 @@ func (v *Volume) seekCold(ctx context.Context, c *coldPart, off int64, whence ui
 }
 
 // seekBlob finds data or a hole in a content.
-func seekBlob(b BlobAt, off int64, whence uint32) (int64, error) {
+func seekBlob(b cold.BlobAt, off int64, whence uint32) (int64, error) {
 	for at := off; ; {
 		data, ok, err := b.Data(at)
 		switch {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 )
 
@@ -26,8 +27,8 @@ type held struct {
 	GivenMode *uint32     `json:"given_mode,omitempty"`
 	Xattrs    []heldXattr `json:"xattrs,omitempty"`
 	// Mtime is one that the file system does not keep, and GivenMtime what it made of it. Who sets another one, or writes, means that.
-	Mtime      *Time `json:"mtime,omitempty"`
-	GivenMtime *Time `json:"given_mtime,omitempty"`
+	Mtime      *cold.Time `json:"mtime,omitempty"`
+	GivenMtime *cold.Time `json:"given_mtime,omitempty"`
 	// Flags are those of chattr(1), which warm's file does not have: they would hold up the daemon too.
 	Flags uint32 `json:"flags,omitempty"`
 	// Entry is all of an entry that cannot be made: an empty file stands for it, which opens with EIO.
@@ -43,7 +44,7 @@ type heldXattr struct {
 
 // heldEntry is an Entry in JSON: texts may be any bytes.
 type heldEntry struct {
-	Entry
+	cold.Entry
 	Name, Target, Link, Stored []byte
 	Others                     []heldXattr
 }
@@ -106,14 +107,14 @@ func holding(t *heldback.Table, k heldback.Key) (*held, error) {
 }
 
 // fill makes of an entry that was looked at the one that a commit is to have.
-func (h *held) fill(e *Entry) {
+func (h *held) fill(e *cold.Entry) {
 	if h == nil {
 		return
 	}
 	if h.Entry != nil {
 		name := e.Name
 		*e = h.Entry.entry()
-		e.Name, e.Lost = name, e.Kind == KindFile
+		e.Name, e.Lost = name, e.Kind == cold.KindFile
 		return
 	}
 	e.Flags = h.Flags
@@ -127,18 +128,18 @@ func (h *held) fill(e *Entry) {
 		e.Mode |= *h.Mode &^ *h.GivenMode
 	}
 	for _, x := range h.Xattrs {
-		if !slices.ContainsFunc(e.Xattrs, func(y Xattr) bool { return y.Name == string(x.Name) }) {
-			e.Xattrs = append(slices.Clip(e.Xattrs), Xattr{Name: string(x.Name), Value: x.Value})
+		if !slices.ContainsFunc(e.Xattrs, func(y cold.Xattr) bool { return y.Name == string(x.Name) }) {
+			e.Xattrs = append(slices.Clip(e.Xattrs), cold.Xattr{Name: string(x.Name), Value: x.Value})
 		}
 	}
 	sortXattrs(e.Xattrs)
 }
 
-func (e *heldEntry) entry() Entry {
+func (e *heldEntry) entry() cold.Entry {
 	out := e.Entry
 	out.Name, out.Target, out.Link = string(e.Name), string(e.Target), string(e.Link)
 	for _, x := range e.Others {
-		out.Xattrs = append(out.Xattrs, Xattr{Name: string(x.Name), Value: x.Value})
+		out.Xattrs = append(out.Xattrs, cold.Xattr{Name: string(x.Name), Value: x.Value})
 	}
 	if out.Other != nil {
 		o := *out.Other
@@ -148,7 +149,7 @@ func (e *heldEntry) entry() Entry {
 	return out
 }
 
-func heldEntryOf(e *Entry) *heldEntry {
+func heldEntryOf(e *cold.Entry) *heldEntry {
 	h := &heldEntry{Entry: *e, Name: []byte(e.Name), Target: []byte(e.Target), Link: []byte(e.Link)}
 	h.Entry.Name, h.Entry.Target, h.Entry.Link, h.Entry.Xattrs = "", "", "", nil
 	for _, x := range e.Xattrs {
@@ -189,7 +190,7 @@ func (v *Volume) hold(st *unix.Statx_t, at string, h *held) error {
 
 // standsIn says whether n stands for something that cannot be made here. All but its name is closed to programs.
 func (v *Volume) standsIn(n *Inode) bool {
-	return n.kind == KindFile && v.held.Mark(n.heldKey()) == markStandIn
+	return n.kind == cold.KindFile && v.held.Mark(n.heldKey()) == markStandIn
 }
 
 // ErrStandsIn is EIO of a file that stands in for something that cannot be made here.
@@ -248,7 +249,7 @@ func (v *Volume) isAt(it heldback.Item) bool {
 
 // again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet nobody has changed
 // anything, so where it is not as the commit has it, that is held back, and the note of it may be lost with the power.
-func (l *lister) again(e *Entry) (standsIn bool, err error) {
+func (l *lister) again(e *cold.Entry) (standsIn bool, err error) {
 	fd, err := openAt(l.fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
 		return false, err

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 )
 
@@ -145,7 +146,7 @@ func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, ne
 	}
 	from, to := path.Join(v.pathOf(dir), name), path.Join(v.pathOf(newdir), newname)
 	move := func(n *Inode, from, to string) error {
-		if n.kind == KindDir {
+		if n.kind == cold.KindDir {
 			return v.held.Moved(from, to)
 		}
 		return v.held.MovedOne(n.heldKey(), from, to)
@@ -153,7 +154,7 @@ func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, ne
 	return func(err error) {
 		switch {
 		case err != nil || from == to:
-		case other != nil && (n.kind == KindDir || other.kind == KindDir):
+		case other != nil && (n.kind == cold.KindDir || other.kind == cold.KindDir):
 			const aside = "//" // no path begins so
 			v.sayHeld(errors.Join(v.held.Moved(from, aside), v.held.Moved(to, from), v.held.Moved(aside, to)))
 		case other != nil:

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 const someCaps = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -47,7 +49,7 @@ func committedIn(t *testing.T, c *memCold) map[string]string {
 	must(t, err)
 	out := map[string]string{}
 	for _, e := range l.Entries {
-		if e.Kind != KindDir {
+		if e.Kind != cold.KindDir {
 			continue
 		}
 		sub, err := s.ReadDir(t.Context(), e.Dir())
@@ -211,7 +213,7 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	u := openTiered(t, t.TempDir(), c, untrusted)
 	gone := mustFind(t, u, "d/other")
 	must(t, u.Unlink(context.Background(), mustFind(t, u, "d"), "other"))
-	if n := u.held.Len(); n != 0 || gone.Kind() != KindFile {
+	if n := u.held.Len(); n != 0 || gone.Kind() != cold.KindFile {
 		t.Errorf("of %d inodes something is held back after the only one is gone", n)
 	}
 	must(t, w.Close())

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/VictoriaMetrics/fastcache"
+
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -65,7 +67,7 @@ func (h *hotCache) newVersion(n *Inode) {
 }
 
 // versionFrom starts n's version from warm's ctime, so that cached pages are found again after the kernel forgot the inode.
-func (h *hotCache) versionFrom(n *Inode, ctime Time, now Time) {
+func (h *hotCache) versionFrom(n *Inode, ctime cold.Time, now cold.Time) {
 	if h == nil {
 		return
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // What the rules ignore stays in warm: no commit takes it, nothing releases it. Such a file has its bytes here and nothing in its
@@ -27,7 +29,7 @@ func (v *Volume) ignoredName(d *Inode, name string, dir bool) bool {
 
 // ignoredInode is ignored for an inode where it stands now.
 func (v *Volume) ignoredInode(n *Inode) bool {
-	return v.Rules().HasIgnore() && v.ignored(v.pathOf(n), n.kind == KindDir)
+	return v.Rules().HasIgnore() && v.ignored(v.pathOf(n), n.kind == cold.KindDir)
 }
 
 // settling are inodes that the rules ignore and that may still have bytes in cold only.
@@ -129,7 +131,7 @@ func (v *Volume) settleIgnored(ctx context.Context, n *Inode) error {
 }
 
 func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
-	if err := TooDeepToWalk("", depth); err != nil {
+	if err := cold.TooDeepToWalk("", depth); err != nil {
 		return err
 	}
 	if err := v.list(ctx, n); err != nil {
@@ -202,7 +204,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 
 // leaveCold makes a file forget cold: its bytes come back, and its record says nothing any more.
 func (v *Volume) leaveCold(ctx context.Context, n *Inode) error {
-	if n.kind != KindFile {
+	if n.kind != cold.KindFile {
 		return nil
 	}
 	n.opens.Add(1) // it does not leave meanwhile
@@ -218,7 +220,7 @@ func (v *Volume) leaveCold(ctx context.Context, n *Inode) error {
 		stub := r.isStub()
 		if !stub && r.has(recClean) {
 			err = v.storeOrRemove(n, record{flags: r.flags & recGroup, group: r.group})
-			n.mu.captured, n.mu.ungranted = ID{}, true
+			n.mu.captured, n.mu.ungranted = cold.ID{}, true
 			n.mu.marks++
 		}
 		n.mu.Unlock()
@@ -238,7 +240,7 @@ func (v *Volume) voidDir(n *Inode) error {
 	v.marks.Lock()
 	defer v.marks.Unlock()
 	n.dir.mu.Lock()
-	n.dir.mu.tracking, n.dir.mu.changed, n.dir.mu.base = false, nil, DirID{}
+	n.dir.mu.tracking, n.dir.mu.changed, n.dir.mu.base = false, nil, cold.DirID{}
 	n.dir.mu.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -259,11 +261,11 @@ func (v *Volume) voidDir(n *Inode) error {
 func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep bool) {
 	v := c.v
 	switch kindOf(pre.attr.Mode) {
-	case KindDir:
+	case cold.KindDir:
 		if n != nil && v.settledNow(n) {
 			return false
 		}
-	case KindFile:
+	case cold.KindFile:
 		if n == nil {
 			if !pre.rec.isStub() && !pre.rec.has(recClean) {
 				return false

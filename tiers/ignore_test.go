@@ -11,29 +11,31 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 const ignoreBuild = "- {match: build/, ignore: true}\n- {match: '**/*.o', ignore: true}\n"
 
 // committed lists the paths of the last commit.
-func committed(t *testing.T, cold *memCold) []string {
+func committed(t *testing.T, repo *memCold) []string {
 	t.Helper()
-	head, err := cold.Head(context.Background())
+	head, err := repo.Head(context.Background())
 	must(t, err)
 	if head == nil {
 		return nil
 	}
 	var paths []string
-	var dir func(at string, id DirID)
-	dir = func(at string, id DirID) {
+	var dir func(at string, id cold.DirID)
+	dir = func(at string, id cold.DirID) {
 		l, err := head.ReadDir(context.Background(), id)
 		must(t, err)
 		for _, e := range l.Entries {
 			paths = append(paths, at+e.Name)
-			if e.Kind == KindDir {
+			if e.Kind == cold.KindDir {
 				dir(at+e.Name+"/", e.Dir())
-			} else if e.Kind == KindFile {
-				if _, ok := cold.blobs[e.ID]; !ok {
+			} else if e.Kind == cold.KindFile {
+				if _, ok := repo.blobs[e.ID]; !ok {
 					t.Errorf("%s%s is in the commit, its content %s is not in cold", at, e.Name, e.ID)
 				}
 			}

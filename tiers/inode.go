@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Inode is a file, directory or other node of warm that the kernel or the daemon knows. It lives while somebody holds a
@@ -14,7 +16,7 @@ type Inode struct {
 	id   uint64  // FUSE node id
 	ino  uint64  // warm's inode number
 	gen  uint64  // birth time in ns, odd
-	kind Kind
+	kind cold.Kind
 
 	refs       int64        // table.mu
 	prev, next *Inode       // table.mu: neighbours on the clock, nil for the root
@@ -55,21 +57,21 @@ type Inode struct {
 
 	mu struct {
 		sync.Mutex
-		rec         record // what the attribute holds; zero: nothing that counts
-		mode        uint32 // with S_IFMT
-		writers     int    // handles open for writing
-		lent        uint32 // the mode that lend set, which stat does not show; 0: none
-		ungranted   bool   // contents differ from rec though no record says so (volumes without records)
-		marks       uint32 // rises with each change of the record, of a name or of attributes
-		marksSynced uint32 // as far as fsync goes, what was there when marks was this is durable
-		noXattrs    bool   // just created: no attribute of the user's, no ACL
-		cached      int    // handles of which the kernel keeps pages
-		direct      int    // handles that the kernel serves from warm itself; never both
-		backing     int32  // while direct > 0: of Backing
-		lingers     bool   // is in Volume.direct.lingering
-		stale       bool   // unseen: the kernel may have got attributes before that it keeps for long
-		looked      bool   // for writers that an earlier daemon left
-		captured    ID     // what the last commit stored for a file that is open for writing; zero: unknown
+		rec         record  // what the attribute holds; zero: nothing that counts
+		mode        uint32  // with S_IFMT
+		writers     int     // handles open for writing
+		lent        uint32  // the mode that lend set, which stat does not show; 0: none
+		ungranted   bool    // contents differ from rec though no record says so (volumes without records)
+		marks       uint32  // rises with each change of the record, of a name or of attributes
+		marksSynced uint32  // as far as fsync goes, what was there when marks was this is durable
+		noXattrs    bool    // just created: no attribute of the user's, no ACL
+		cached      int     // handles of which the kernel keeps pages
+		direct      int     // handles that the kernel serves from warm itself; never both
+		backing     int32   // while direct > 0: of Backing
+		lingers     bool    // is in Volume.direct.lingering
+		stale       bool    // unseen: the kernel may have got attributes before that it keeps for long
+		looked      bool    // for writers that an earlier daemon left
+		captured    cold.ID // what the last commit stored for a file that is open for writing; zero: unknown
 	}
 
 	dir *dirState // directories only
@@ -85,11 +87,11 @@ type dirState struct {
 	listing  sync.Mutex   // held while they are made
 	nlink    atomic.Int64 // of an unlisted directory, from its listing; 0: not known
 
-	told     atomic.Pointer[DirID]    // the directories in it were made while it was unlisted: what it stood for
-	tellers  atomic.Int32             // streams that told its names
-	names    atomic.Pointer[[]Dirent] // what they tell, as long as there are some
-	toldKept atomic.Bool              // the kernel may keep what one told
-	absent   atomic.Int32             // lookups of what the commit has not, while it was unlisted
+	told     atomic.Pointer[cold.DirID] // the directories in it were made while it was unlisted: what it stood for
+	tellers  atomic.Int32               // streams that told its names
+	names    atomic.Pointer[[]Dirent]   // what they tell, as long as there are some
+	toldKept atomic.Bool                // the kernel may keep what one told
+	absent   atomic.Int32               // lookups of what the commit has not, while it was unlisted
 
 	// ordinary is memory.seq of when the directory was found to be none of class memory.
 	ordinary atomic.Uint64
@@ -98,7 +100,7 @@ type dirState struct {
 		tracking bool             // base and changed are complete
 		pending  bool             // changed is complete since the capture under way read the directory
 		missed   touch            // the last epoch in which a name was touched and not noted
-		base     DirID            // what the last commit stored for this directory
+		base     cold.DirID       // what the last commit stored for this directory
 		changed  map[string]touch // names touched since base
 		links    bool             // holds a name of a file with several names
 		acl      int8             // default ACL: 0 unknown, 1 none, 2 present
@@ -112,7 +114,7 @@ func (n *Inode) ID() uint64 { return n.id }
 func (n *Inode) Gen() uint64 { return n.gen }
 
 // Kind is the inode's type.
-func (n *Inode) Kind() Kind { return n.kind }
+func (n *Inode) Kind() cold.Kind { return n.kind }
 
 // Mode is n's mode with S_IFMT, as it was looked at last.
 func (n *Inode) Mode() uint32 {
@@ -196,7 +198,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	n = &Inode{vol: v, id: t.next, ino: st.Ino, gen: gen, kind: kindOf(uint32(st.Mode)), refs: 1, anon: -1}
 	n.mu.mode = uint32(st.Mode)
 	n.mu.marks = 1 // nobody knows what of it is durable
-	if n.kind == KindDir {
+	if n.kind == cold.KindDir {
 		n.dir = &dirState{fd: -1}
 	}
 	n.mu.Lock()

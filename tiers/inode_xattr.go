@@ -3,7 +3,10 @@ package tiers
 import (
 	"context"
 	"errors"
+
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // isACL says whether attr is a POSIX ACL, which warm's file system keeps in step with the mode.
@@ -69,7 +72,7 @@ func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []by
 	if err := v.errStandsIn(n); err != nil {
 		return err
 	}
-	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
+	if err := v.may(n, cold.FlagImmutable|cold.FlagAppend); err != nil {
 		return err
 	}
 	if err := v.prepareAttrs(ctx, n); err != nil {
@@ -154,7 +157,7 @@ func (v *Volume) Removexattr(ctx context.Context, n *Inode, attr string) error {
 	if reservedXattr(attr) {
 		return unix.ENODATA
 	}
-	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
+	if err := v.may(n, cold.FlagImmutable|cold.FlagAppend); err != nil {
 		return err
 	}
 	if err := v.prepareAttrs(ctx, n); err != nil {

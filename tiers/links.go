@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"maps"
 	"slices"
+
+	"emberfs/tiers/cold"
 )
 
 // linkGroups gives each file with several names a group id that is unique in the volume. Ids of the last commit are kept, so
@@ -14,21 +16,21 @@ type linkGroups struct {
 	byIno  map[uint64]string
 	owner  map[string]uint64
 	inDirs map[string]map[string]struct{} // group -> directories
-	ids    map[uint64]ID                  // content that was read by the first of a file's names
+	ids    map[uint64]cold.ID             // content that was read by the first of a file's names
 
 	dropped bool // they are too many for a commit: some files with names in several directories stay apart
 }
 
 // wasRead notes what a file holds: it is read once, and may be changed before the commit comes to its next name.
-func (l *linkGroups) wasRead(ino uint64, id ID) {
+func (l *linkGroups) wasRead(ino uint64, id cold.ID) {
 	if l.ids == nil {
-		l.ids = map[uint64]ID{}
+		l.ids = map[uint64]cold.ID{}
 	}
 	l.ids[ino] = id
 }
 
 // read completes the entry of a file that was read under another name.
-func (l *linkGroups) read(ino uint64, e *Entry) bool {
+func (l *linkGroups) read(ino uint64, e *cold.Entry) bool {
 	id, ok := l.ids[ino]
 	if ok {
 		e.ID = id
@@ -36,7 +38,7 @@ func (l *linkGroups) read(ino uint64, e *Entry) bool {
 	return ok
 }
 
-func (l *linkGroups) group(ino uint64, old *Entry, dir string) string {
+func (l *linkGroups) group(ino uint64, old *cold.Entry, dir string) string {
 	l.init()
 	g := l.byIno[ino]
 	if g == "" {

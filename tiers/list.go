@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories; the content
@@ -55,8 +57,8 @@ type lister struct {
 	n     *Inode
 	fd    int
 	r     *restorer // for attributes
-	l     Listing
-	ctime Time
+	l     cold.Listing
+	ctime cold.Time
 	// groups are the hard-link groups that span directories which are listed together; nil: of this directory alone.
 	groups map[linkKey]int // a descriptor of the file
 	own    bool            // groups is ours to close
@@ -89,7 +91,7 @@ func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int
 }
 
 // newLister readies n for making children that a listing tells.
-func (v *Volume) newLister(n *Inode, listing Listing) (*lister, error) {
+func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	fd, err := v.dirFD(n)
 	if err != nil {
 		return nil, err
@@ -100,7 +102,7 @@ func (v *Volume) newLister(n *Inode, listing Listing) (*lister, error) {
 }
 
 // keepShown notes the ctime that stat shows of an unlisted directory, for making children moves warm's own, and gives what it stands for.
-func (v *Volume) keepShown(n *Inode) DirID {
+func (v *Volume) keepShown(n *Inode) cold.DirID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Statx_t
@@ -108,7 +110,7 @@ func (v *Volume) keepShown(n *Inode) DirID {
 		n.mu.rec.ctime, n.mu.rec.flags = timeOf(st.Ctime), n.mu.rec.flags|recCtime
 		_ = v.storeRecord(n, n.mu.rec) // where it fails only this ctime is at stake
 	}
-	return DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+	return cold.DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 }
 
 func (l *lister) close() {
@@ -130,7 +132,7 @@ func (l *lister) entries(ctx context.Context) error {
 			for i := range l.l.Entries {
 				// The others' turns; what shares a file with other names, or is no file, is the first one's.
 				e := &l.l.Entries[i]
-				if alone := e.Kind == KindFile && e.Link == "" && !hasCaps(e); w != 0 && !alone || alone && workers > 1 && i/listPiece%workers != w {
+				if alone := e.Kind == cold.KindFile && e.Link == "" && !hasCaps(e); w != 0 && !alone || alone && workers > 1 && i/listPiece%workers != w {
 					continue
 				}
 				if err := l.v.step("list.entry"); err != nil {
@@ -165,7 +167,7 @@ func madeIn(n *Inode, fd int, v *Volume) made {
 	return m
 }
 
-func (l *lister) entry(ctx context.Context, e *Entry, new made) error {
+func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
 	if e.Link != "" {
 		l.links = true
 		if fd, ok := l.groups[keyOf(e)]; ok {
@@ -179,9 +181,9 @@ func (l *lister) entry(ctx context.Context, e *Entry, new made) error {
 	}
 	var err error
 	switch e.Kind {
-	case KindDir:
+	case cold.KindDir:
 		return l.subdir(ctx, e)
-	case KindFile:
+	case cold.KindFile:
 		if hasCaps(e) && !l.r.untrusted {
 			err = l.whole(ctx, e)
 			break
@@ -209,7 +211,7 @@ func (l *lister) entry(ctx context.Context, e *Entry, new made) error {
 			}
 		}
 	}
-	if errors.Is(err, unix.EEXIST) && e.Kind == KindFile && l.v.afterCut {
+	if errors.Is(err, unix.EEXIST) && e.Kind == cold.KindFile && l.v.afterCut {
 		if _, err := l.again(e); err != nil {
 			return err
 		}
@@ -225,7 +227,7 @@ func (l *lister) entry(ctx context.Context, e *Entry, new made) error {
 }
 
 // whole brings a file with its bytes: one that may not be a stub.
-func (l *lister) whole(ctx context.Context, e *Entry) error {
+func (l *lister) whole(ctx context.Context, e *cold.Entry) error {
 	var st unix.Statx_t
 	if statAt(l.fd, e.Name, &st) == nil {
 		if r, ok := readRecord(byName(l.fd, e.Name)); ok && r.has(recClean) {
@@ -257,11 +259,11 @@ func exists(err error) error {
 }
 
 // subdir makes an unlisted directory. One that is there is left as it is; one without a record was being made when the daemon was killed.
-func (l *lister) subdir(ctx context.Context, e *Entry) error {
+func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
 		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
-		if r, ok := readRecord(byName(l.fd, e.Name)); ok && (!r.has(recUnlisted) || e.Dir() == (DirID{Tree: r.id, Meta: r.meta})) {
+		if r, ok := readRecord(byName(l.fd, e.Name)); ok && (!r.has(recUnlisted) || e.Dir() == (cold.DirID{Tree: r.id, Meta: r.meta})) {
 			if l.v.afterCut {
 				_, err = l.again(e)
 				return err
@@ -313,14 +315,14 @@ func (l *lister) finish() error {
 	n.dir.mu.Lock()
 	n.dir.mu.links = n.dir.mu.links || l.links
 	if incomplete {
-		n.dir.mu.tracking, n.dir.mu.changed, n.dir.mu.base = false, nil, DirID{}
+		n.dir.mu.tracking, n.dir.mu.changed, n.dir.mu.base = false, nil, cold.DirID{}
 	}
 	n.dir.mu.Unlock()
 	n.mu.Lock()
 	if !n.mu.rec.has(recCtime) { // its attributes were changed meanwhile, and the next line moves warm's own
 		n.mu.rec.ctime, n.mu.rec.flags = coarseNow(), n.mu.rec.flags|recCtime
 	}
-	err := utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.timespec()})
+	err := utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.Timespec()})
 	clean := n.mu.rec.has(recClean) && !incomplete && !l.links
 	n.mu.Unlock()
 	if err != nil {
@@ -369,12 +371,12 @@ func (v *Volume) syncListed(n *Inode) error {
 }
 
 // coarseNow is the time that the kernel would give an inode now.
-func coarseNow() Time {
+func coarseNow() cold.Time {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
 		return now()
 	}
-	return Time{Sec: ts.Sec, Nsec: uint32(ts.Nsec)}
+	return cold.Time{Sec: ts.Sec, Nsec: uint32(ts.Nsec)}
 }
 
 // shownLinks completes what stat shows of an unlisted directory: its link count is that of the listed one.
@@ -385,7 +387,7 @@ func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 	links := n.dir.nlink.Load()
 	if links == 0 {
 		n.mu.Lock()
-		id := DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+		id := cold.DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
 		n.mu.Unlock()
 		l, err := v.namesFor(ctx, n, id)
 		if err != nil {
@@ -393,7 +395,7 @@ func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 		}
 		links = 2
 		for i := range l.Entries {
-			if l.Entries[i].Kind == KindDir {
+			if l.Entries[i].Kind == cold.KindDir {
 				links++
 			}
 		}

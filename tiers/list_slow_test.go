@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 // TestKilledInListing: a listing that was cut off goes on where it was, in this daemon and in the next.
@@ -66,7 +68,7 @@ func TestKilledInListingAbove(t *testing.T) {
 	_, err = v.Link(context.Background(), g, x, "g2")
 	must(t, err)
 	for _, n := range []*Inode{y, x, v.root} {
-		_, err = v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &Time{Sec: 77}})
+		_, err = v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &cold.Time{Sec: 77}})
 		must(t, err)
 	}
 	v.mustSync(t)
@@ -87,7 +89,7 @@ func TestKilledInListingAbove(t *testing.T) {
 		again := openTiered(t, next.cfg.State, c)
 		again.returnAll(context.Background())
 		for _, at := range []string{"", "x", "x/y"} {
-			if a := mustAttr(t, again, mustFind(t, again, at)); a.Mtime != (Time{Sec: 77}) {
+			if a := mustAttr(t, again, mustFind(t, again, at)); a.Mtime != (cold.Time{Sec: 77}) {
 				t.Fatalf("step %d: %q shows %v", stop, at, a.Mtime)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // sample makes a tree with everything that a directory can hold.
@@ -39,7 +41,7 @@ func sample(t *testing.T, v *Volume) {
 	if err := v.Setxattr(context.Background(), b, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
 		t.Fatal(err)
 	}
-	when := Time{Sec: -5, Nsec: 123456789}
+	when := cold.Time{Sec: -5, Nsec: 123456789}
 	for _, n := range []*Inode{f, b, a} {
 		if _, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &when}); err != nil {
 			t.Fatal(err)
@@ -73,7 +75,7 @@ func TestLazyRestore(t *testing.T) {
 		t.Fatalf("a was listed before it was looked at: %v, %v", list, err)
 	}
 	aWas := mustAttr(t, next, a)
-	if aWas.Mtime != (Time{Sec: -5, Nsec: 123456789}) || aWas.Nlink != 4 {
+	if aWas.Mtime != (cold.Time{Sec: -5, Nsec: 123456789}) || aWas.Nlink != 4 {
 		t.Fatalf("a: %+v", aWas)
 	}
 	d, err := next.OpenDir(context.Background(), a)
@@ -145,7 +147,7 @@ func TestLazyOperations(t *testing.T) {
 	third.returnAll(t.Context())
 	for _, at := range []string{"new", "far", "a", ""} {
 		for _, w := range []*Volume{v, third} {
-			_, err := w.Setattr(context.Background(), mustFind(t, w, at), nil, &SetAttr{Mtime: &Time{Sec: 5}})
+			_, err := w.Setattr(context.Background(), mustFind(t, w, at), nil, &SetAttr{Mtime: &cold.Time{Sec: 5}})
 			must(err)
 		}
 	}

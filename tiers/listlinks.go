@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // pendingLinks are the hard-link groups that span directories of which none is listed yet. Names of one file have to show one inode
@@ -187,7 +189,7 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 		}
 	}()
 	damaged := func(d string, err error) bool { // another one than was asked for: the rest stays readable
-		return (errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt)) && !slices.Contains(dirs, d)
+		return (errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt)) && !slices.Contains(dirs, d)
 	}
 	whole := true
 	for _, d := range all {
@@ -294,7 +296,7 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int
 	n.dir.mu.Lock()
 	id := n.dir.mu.base
 	n.dir.mu.Unlock()
-	if id == (DirID{}) {
+	if id == (cold.DirID{}) {
 		id = v.committedDir(ctx, v.pathOf(n))
 	}
 	l, err := v.readDir(ctx, id)
@@ -318,7 +320,7 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int
 		if statAt(fd, e.Name, &st) != nil || kindOf(uint32(st.Mode)) != e.Kind {
 			continue
 		}
-		if e.Kind == KindFile {
+		if e.Kind == cold.KindFile {
 			if r, ok := readRecord(byName(fd, e.Name)); !ok || r.id != e.ID || int64(st.Size) != e.Size {
 				continue // another file by now
 			}
@@ -330,10 +332,10 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int
 }
 
 // committedDir is a directory of the commit that was restored, zero where it has none there.
-func (v *Volume) committedDir(ctx context.Context, at string) DirID {
+func (v *Volume) committedDir(ctx context.Context, at string) cold.DirID {
 	s, err := v.origin(ctx)
 	if err != nil {
-		return DirID{}
+		return cold.DirID{}
 	}
 	root := s.Root()
 	id := root.Dir()
@@ -342,11 +344,11 @@ func (v *Volume) committedDir(ctx context.Context, at string) DirID {
 		name, rest, _ = strings.Cut(rest, "/")
 		l, err := v.readDir(ctx, id)
 		if err != nil {
-			return DirID{}
+			return cold.DirID{}
 		}
-		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
-		if !ok || l.Entries[i].Kind != KindDir {
-			return DirID{}
+		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
+		if !ok || l.Entries[i].Kind != cold.KindDir {
+			return cold.DirID{}
 		}
 		id = l.Entries[i].Dir()
 	}

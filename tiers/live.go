@@ -12,21 +12,23 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // liveBranch remembers what the newest commit has of directories that commits to the live branch changed, so that the next one
 // need not look for them. Volume.syncing guards it.
 type liveBranch struct {
-	tip  ID // the commit that dirs, and the bases of tracked directories beside them, hold for; zero: not known
-	dirs map[inoKey]DirID
+	tip  cold.ID // the commit that dirs, and the bases of tracked directories beside them, hold for; zero: not known
+	dirs map[inoKey]cold.DirID
 }
 
 // reset notes a commit of everything.
-func (l *liveBranch) reset(tip ID) { l.tip, l.dirs = tip, nil }
+func (l *liveBranch) reset(tip cold.ID) { l.tip, l.dirs = tip, nil }
 
 // has says whether what the last commit of everything has of a root directory, with the names that were changed since, is the same as
 // this one of the live branch's tip with them. Cold keeps a root only as that of a commit, so the former cannot be extended then.
-func (l *liveBranch) has(base Snapshot, root DirID) bool {
+func (l *liveBranch) has(base cold.Snapshot, root cold.DirID) bool {
 	return base != nil && len(l.dirs) > 0 && l.tip == base.Info().ID && root == rootDir(base)
 }
 
@@ -96,7 +98,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 		return errNeedWhole
 	}
 	if v.live.tip != base.Info().ID {
-		v.live.reset(ID{})
+		v.live.reset(cold.ID{})
 	}
 	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() && v.state.Head == c.ID {
 		v.live.reset(base.Info().ID) // what clean records say is of this one
@@ -108,9 +110,9 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 		if err := v.step("live.boundary"); err != nil {
 			return err
 		}
-		w := &liveWalk{c: c, dirs: map[inoKey]DirID{}}
+		w := &liveWalk{c: c, dirs: map[inoKey]cold.DirID{}}
 		id, err := w.dir(c.tree)
-		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrMissing) { // what the last commit lacks is stored anew from what is here
+		if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) { // what the last commit lacks is stored anew from what is here
 			return errNeedWhole
 		}
 		if err = errors.Join(err, c.checkMoment()); err != nil {
@@ -145,51 +147,51 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 // liveWalk captures the directories of one commit to the live branch.
 type liveWalk struct {
 	c     *capture
-	dirs  map[inoKey]DirID
+	dirs  map[inoKey]cold.DirID
 	marks []*dirMark // with a reference each to the directory
 }
 
 // dir stores one directory: what the newest commit has of it, with the noted names and the directories below that were gone into.
-func (w *liveWalk) dir(d *liveDir) (DirID, error) {
+func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 	c, v := w.c, w.c.v
 	if err := c.ctx.Err(); err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
 	if err := v.list(c.ctx, d.n); err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
 	base, err := w.base(d)
 	if err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
 	names := slices.Sorted(maps.Keys(d.names))
 	names = slices.DeleteFunc(names, func(name string) bool { return d.kids[name] != nil })
 	m := &dirMark{n: d.n, name: path.Base(d.at), touched: names}
 	fd, err := v.dirFD(d.n)
 	if err != nil {
-		return DirID{}, fmt.Errorf("open directory %q: %w", d.at, err)
+		return cold.DirID{}, fmt.Errorf("open directory %q: %w", d.at, err)
 	}
 	defer v.unpin(d.n)
 	var st unix.Statx_t
 	if err := statAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
 		undo, err := v.lend(d.n, fd, 0500)
 		if err != nil {
-			return DirID{}, fmt.Errorf("read directory %q: %w", d.at, err)
+			return cold.DirID{}, fmt.Errorf("read directory %q: %w", d.at, err)
 		}
 		defer undo()
 	}
 	walk := &dirWalk{c: c, m: m, fd: fd, at: d.at, b: &baseDir{c: c, id: base}}
 	put, del, err := walk.entries(names)
 	if err != nil {
-		return DirID{}, err
+		return cold.DirID{}, err
 	}
 	if m.full || len(m.redo) > 0 { // a name of a file with several, or what could not be had
-		return DirID{}, errNeedWhole
+		return cold.DirID{}, errNeedWhole
 	}
 	for name, kid := range d.kids {
 		id, err := w.dir(kid)
 		if err != nil {
-			return DirID{}, err
+			return cold.DirID{}, err
 		}
 		s, err := walk.find(name)
 		if s.n != nil {
@@ -199,26 +201,26 @@ func (w *liveWalk) dir(d *liveDir) (DirID, error) {
 			err = errors.Join(errNeedWhole, s.pre.failure())
 		}
 		if err != nil {
-			return DirID{}, err
+			return cold.DirID{}, err
 		}
 		e := s.pre.entry(name)
 		e.ID, e.Meta = id.Tree, id.Meta
 		put = append(put, e)
 	}
-	slices.SortFunc(put, func(a, b Entry) int { return cmp.Compare(a.Name, b.Name) })
-	var root *Root
+	slices.SortFunc(put, func(a, b cold.Entry) int { return cmp.Compare(a.Name, b.Name) })
+	var root *cold.Root
 	if d.n == v.root {
 		if root, err = w.root(); err != nil {
-			return DirID{}, err
+			return cold.DirID{}, err
 		}
 	}
-	full := base == DirID{}
+	full := base == cold.DirID{}
 	if full {
 		del = nil
 	}
 	id, err := c.tx.PutDir(c.ctx, base, full, root, put, del)
 	if err != nil {
-		return DirID{}, fmt.Errorf("store directory %q: %w", d.at, err)
+		return cold.DirID{}, fmt.Errorf("store directory %q: %w", d.at, err)
 	}
 	w.dirs[d.n.key()] = id
 	v.ref(d.n)
@@ -227,7 +229,7 @@ func (w *liveWalk) dir(d *liveDir) (DirID, error) {
 }
 
 // root is what the root's metadata holds beside its entries; groups of links are those of the newest commit.
-func (w *liveWalk) root() (*Root, error) {
+func (w *liveWalk) root() (*cold.Root, error) {
 	c, v := w.c, w.c.v
 	v.root.mu.Lock()
 	pre := c.m.keep(v.root)
@@ -239,11 +241,11 @@ func (w *liveWalk) root() (*Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Root{Entry: pre.entry(""), Links: links}, nil
+	return &cold.Root{Entry: pre.entry(""), Links: links}, nil
 }
 
 // base is what the newest commit has of a directory, zero for none.
-func (w *liveWalk) base(d *liveDir) (DirID, error) {
+func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 	c, v := w.c, w.c.v
 	if d.n == v.root {
 		return rootDir(c.base), nil
@@ -255,7 +257,7 @@ func (w *liveWalk) base(d *liveDir) (DirID, error) {
 		d.n.dir.mu.Lock()
 		tracking, id := d.n.dir.mu.tracking, d.n.dir.mu.base
 		d.n.dir.mu.Unlock()
-		if tracking && id != (DirID{}) {
+		if tracking && id != (cold.DirID{}) {
 			return id, nil
 		}
 	}
@@ -263,14 +265,14 @@ func (w *liveWalk) base(d *liveDir) (DirID, error) {
 	for name := range strings.SplitSeq(d.at, "/") {
 		l, err := c.base.ReadDir(c.ctx, id)
 		if err != nil {
-			return DirID{}, fmt.Errorf("read %q in the last commit: %w", d.at, err)
+			return cold.DirID{}, fmt.Errorf("read %q in the last commit: %w", d.at, err)
 		}
-		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e Entry, name string) int { return cmp.Compare(e.Name, name) })
+		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return cmp.Compare(e.Name, name) })
 		if l.Reconciled {
-			return DirID{}, errNeedWhole
+			return cold.DirID{}, errNeedWhole
 		}
-		if !ok || l.Entries[i].Kind != KindDir {
-			return DirID{}, nil
+		if !ok || l.Entries[i].Kind != cold.KindDir {
+			return cold.DirID{}, nil
 		}
 		id = l.Entries[i].Dir()
 	}
@@ -330,13 +332,13 @@ func syncName(dirfd int, name string) error {
 // stands notes what the next commits need to know of this one.
 func (w *liveWalk) stands(commit string) {
 	v := w.c.v
-	id, err := ParseID(commit)
+	id, err := cold.ParseID(commit)
 	if err != nil {
 		return
 	}
 	v.live.tip = id
 	if v.live.dirs == nil {
-		v.live.dirs = map[inoKey]DirID{}
+		v.live.dirs = map[inoKey]cold.DirID{}
 	}
 	maps.Copy(v.live.dirs, w.dirs)
 	for _, m := range w.marks {

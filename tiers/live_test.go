@@ -5,10 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 // putLive commits all that is dirty to the live branch; without noted the daemon dies before it writes volume.json and records.
-func (v *Volume) putLive(t *testing.T, noted bool) ID {
+func (v *Volume) putLive(t *testing.T, noted bool) cold.ID {
 	t.Helper()
 	ctx := t.Context()
 	tx, err := v.cold.BeginLive(ctx)
@@ -16,7 +18,7 @@ func (v *Volume) putLive(t *testing.T, noted bool) ID {
 	defer tx.Abort()
 	must(t, v.checkBase(ctx, tx.Base()))
 	rc := &Receipt{Reason: "critical"}
-	must(t, v.walk(ctx, tx, false, func(c *capture, root DirID) error {
+	must(t, v.walk(ctx, tx, false, func(c *capture, root cold.DirID) error {
 		if err := v.publish(ctx, tx, c, root, rc); err != nil {
 			return err
 		}
@@ -26,7 +28,7 @@ func (v *Volume) putLive(t *testing.T, noted bool) ID {
 		}
 		return nil
 	}))
-	id, err := ParseID(rc.Commit)
+	id, err := cold.ParseID(rc.Commit)
 	must(t, err)
 	return id
 }
@@ -93,7 +95,7 @@ func TestLostHeadNoteWithLive(t *testing.T) {
 	write(t, v, v.root, "c", "1")
 	second := v.putLive(t, true)
 
-	for i, head := range []ID{second, first, c.head} { // the note of the commit to main is lost, and those before it
+	for i, head := range []cold.ID{second, first, c.head} { // the note of the commit to main is lost, and those before it
 		write(t, v, v.root, "f", string(rune('2'+i)))
 		if i > 0 {
 			forget(head.String())
@@ -124,7 +126,7 @@ func TestForeignLiveCommit(t *testing.T) {
 	c.commits[live].info.Machine = "another"
 	must(t, v.state.update(func(s *stateFile) { s.Head = head }))
 	write(t, v, v.root, "g", "3")
-	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, ErrRefMoved) {
+	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Sync = %v", err)
 	}
 	if c.live != live {

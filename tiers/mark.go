@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Every change runs between begin and end; a commit's boundary falls between changes, never inside one.
@@ -21,14 +23,14 @@ func (v *Volume) end() { v.barrier.RUnlock() }
 
 // loadRecord reads n's record from warm; n is new, st is its state and its mu is held.
 func (v *Volume) loadRecord(n *Inode, at xattrTarget, st *unix.Statx_t) {
-	if !v.records || (n.kind != KindFile && n.kind != KindDir) {
+	if !v.records || (n.kind != cold.KindFile && n.kind != cold.KindDir) {
 		return
 	}
 	found, ok := readRecord(at)
 	if !ok {
 		return // none, or none that we can read: dirty
 	}
-	r := found.believed(v.trust, n.kind == KindDir, st)
+	r := found.believed(v.trust, n.kind == cold.KindDir, st)
 	if found.isStub() && !r.isStub() {
 		// A file that was being emptied: the mark must not become true again when it grows to the old size.
 		if err := at.remove(recordName); err != nil {
@@ -43,9 +45,9 @@ func (v *Volume) loadRecord(n *Inode, at xattrTarget, st *unix.Statx_t) {
 	}
 	switch {
 	case !r.has(recClean):
-	case n.kind == KindDir:
+	case n.kind == cold.KindDir:
 		d := n.dir
-		d.mu.tracking, d.mu.base = true, DirID{Tree: r.id, Meta: r.meta}
+		d.mu.tracking, d.mu.base = true, cold.DirID{Tree: r.id, Meta: r.meta}
 	case r.size >= writtenMin:
 		n.written.Store(newWritten(r.id))
 	}
@@ -61,7 +63,7 @@ func (v *Volume) storeRecord(n *Inode, r record) error {
 // storeNamed is storeRecord where the caller knows how to reach n.
 func (v *Volume) storeNamed(n *Inode, r record, at xattrTarget) error {
 	r.trust = v.trust
-	if n.kind == KindDir {
+	if n.kind == cold.KindDir {
 		r.flags |= recDir
 	}
 	if !v.records {
@@ -246,7 +248,7 @@ func (v *Volume) touchContent(n *Inode) error {
 		}
 		n.mu.marks++
 	}
-	n.mu.captured = ID{}
+	n.mu.captured = cold.ID{}
 	n.mu.ungranted = true
 	n.epoch.Store(e)
 	n.contentEpoch.Store(e)
@@ -408,7 +410,7 @@ func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) At
 // keepDirtyHint remembers, on volumes without records, that a file whose inode goes away has bytes that no commit has.
 func (v *Volume) keepDirtyHint(n *Inode) {
 	n.mu.Lock()
-	dirty := n.kind == KindFile && n.mu.ungranted
+	dirty := n.kind == cold.KindFile && n.mu.ungranted
 	n.mu.Unlock()
 	if dirty {
 		v.dirtyHint.add(n.ino)

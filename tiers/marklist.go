@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // marksInMemory is how many file marks a commit holds in memory; a first commit of a million files has as many.
@@ -85,7 +87,7 @@ func (s *markSpill) put(files []fileMark) (spilled, error) {
 func (s *markSpill) each(at spilled, f func(*fileMark)) error {
 	r := bufio.NewReaderSize(io.NewSectionReader(fdReader(s.fd), at.off, at.end-at.off), 64<<10)
 	le := binary.LittleEndian
-	var fixed [3*8 + len(ID{}) + 2*8 + 4]byte
+	var fixed [3*8 + len(cold.ID{}) + 2*8 + 4]byte
 	for {
 		n, err := binary.ReadUvarint(r)
 		if errors.Is(err, io.EOF) {
@@ -106,7 +108,7 @@ func (s *markSpill) each(at spilled, f func(*fileMark)) error {
 		copy(m.id[:], rest)
 		rest = rest[len(m.id):]
 		m.size = int64(le.Uint64(rest))
-		m.mtime = Time{Sec: int64(le.Uint64(rest[8:])), Nsec: le.Uint32(rest[16:])}
+		m.mtime = cold.Time{Sec: int64(le.Uint64(rest[8:])), Nsec: le.Uint32(rest[16:])}
 		f(&m)
 	}
 }

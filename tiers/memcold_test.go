@@ -12,65 +12,67 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"emberfs/tiers/cold"
 )
 
 // memCold is a Cold in memory: content by hash, directories as listings.
 type memCold struct {
 	mu      sync.Mutex
-	blobs   map[ID][]byte
-	dirs    map[DirID][]Entry
-	commits map[ID]*memSnapshot
-	head    ID    // main's tip
-	live    ID    // the live branch's; zero: none
-	reads   int   // PutFile calls
-	known   int   // those with a known base
-	failTx  error // Commit fails with it
+	blobs   map[cold.ID][]byte
+	dirs    map[cold.DirID][]cold.Entry
+	commits map[cold.ID]*memSnapshot
+	head    cold.ID // main's tip
+	live    cold.ID // the live branch's; zero: none
+	reads   int     // PutFile calls
+	known   int     // those with a known base
+	failTx  error   // Commit fails with it
 
 	remote   bool
-	pushed   ID
+	pushed   cold.ID
 	failPush error  // Push fails with it
 	pushing  func() // is called by Push; nil: nothing to do
 
 	maintain func(context.Context) error // nil: nothing to do
 	counting func(context.Context) error // is called by Files; nil: nothing to do
-	collect  func(context.Context, GCOptions) (GCReport, error)
-	tooMuch  func(root *Root, put []Entry) error // is called by PutDir; nil: all fits
-	skim     func(size int64) bool               // PutFile reads a file of this size without keeping it; nil: none
+	collect  func(context.Context, cold.GCOptions) (cold.GCReport, error)
+	tooMuch  func(root *cold.Root, put []cold.Entry) error // is called by PutDir; nil: all fits
+	skim     func(size int64) bool                         // PutFile reads a file of this size without keeping it; nil: none
 }
 
 func newMemCold() *memCold {
-	return &memCold{blobs: map[ID][]byte{}, dirs: map[DirID][]Entry{}, commits: map[ID]*memSnapshot{}}
+	return &memCold{blobs: map[cold.ID][]byte{}, dirs: map[cold.DirID][]cold.Entry{}, commits: map[cold.ID]*memSnapshot{}}
 }
 
 type memSnapshot struct {
 	c     *memCold
-	info  CommitInfo
-	root  Entry
+	info  cold.CommitInfo
+	root  cold.Entry
 	links map[string][]string
 
 	opened []string
 	rules  []byte
 }
 
-func (s *memSnapshot) Info() CommitInfo { return s.info }
-func (s *memSnapshot) Root() Entry      { return s.root }
+func (s *memSnapshot) Info() cold.CommitInfo { return s.info }
+func (s *memSnapshot) Root() cold.Entry      { return s.root }
 func (s *memSnapshot) LinkDirs(context.Context) (map[string][]string, error) {
 	return s.links, nil
 }
-func (s *memSnapshot) Valid(context.Context, DirID) (bool, error) { return true, nil }
-func (s *memSnapshot) Opened(context.Context) ([]string, error)   { return s.opened, nil }
-func (s *memSnapshot) Rules(context.Context) ([]byte, error)      { return s.rules, nil }
+func (s *memSnapshot) Valid(context.Context, cold.DirID) (bool, error) { return true, nil }
+func (s *memSnapshot) Opened(context.Context) ([]string, error)        { return s.opened, nil }
+func (s *memSnapshot) Rules(context.Context) ([]byte, error)           { return s.rules, nil }
 func (s *memSnapshot) Files(ctx context.Context, _ int64) (files, names int64, err error) {
 	if s.c.counting != nil {
 		if err := s.c.counting(ctx); err != nil {
 			return 0, 0, err
 		}
 	}
-	var dir func(id DirID)
-	dir = func(id DirID) {
+	var dir func(id cold.DirID)
+	dir = func(id cold.DirID) {
 		l, _ := s.ReadDir(ctx, id)
 		for i := range l.Entries {
-			if names++; l.Entries[i].Kind == KindDir {
+			if names++; l.Entries[i].Kind == cold.KindDir {
 				dir(l.Entries[i].Dir())
 			} else {
 				files++
@@ -80,26 +82,26 @@ func (s *memSnapshot) Files(ctx context.Context, _ int64) (files, names int64, e
 	dir(s.root.Dir())
 	return files, names, nil
 }
-func (s *memSnapshot) ReadNames(ctx context.Context, id DirID) (Listing, error) {
+func (s *memSnapshot) ReadNames(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	return s.ReadDir(ctx, id)
 }
 
-func (s *memSnapshot) Sizes(_ context.Context, _ DirID, names Listing) (Listing, error) {
+func (s *memSnapshot) Sizes(_ context.Context, _ cold.DirID, names cold.Listing) (cold.Listing, error) {
 	return names, nil
 }
 
-func (s *memSnapshot) ReadDir(_ context.Context, id DirID) (Listing, error) {
+func (s *memSnapshot) ReadDir(_ context.Context, id cold.DirID) (cold.Listing, error) {
 	s.c.mu.Lock()
 	defer s.c.mu.Unlock()
 	l, ok := s.c.dirs[id]
 	if !ok {
-		return Listing{}, fmt.Errorf("directory %s: %w", id.Tree, ErrMissing)
+		return cold.Listing{}, fmt.Errorf("directory %s: %w", id.Tree, cold.ErrMissing)
 	}
-	return Listing{Entries: slices.Clone(l)}, nil
+	return cold.Listing{Entries: slices.Clone(l)}, nil
 }
 
 func (c *memCold) VolumeID() string { return "mem" }
-func (c *memCold) Head(context.Context) (Snapshot, error) {
+func (c *memCold) Head(context.Context) (cold.Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.head.IsZero() {
@@ -107,7 +109,7 @@ func (c *memCold) Head(context.Context) (Snapshot, error) {
 	}
 	return c.commits[c.head], nil
 }
-func (c *memCold) Newest(ctx context.Context) (Snapshot, error) {
+func (c *memCold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.live.IsZero() {
@@ -120,10 +122,10 @@ func (c *memCold) Newest(ctx context.Context) (Snapshot, error) {
 	s.info.Live = true
 	return &s, nil
 }
-func (c *memCold) Follows(_ context.Context, newer, older ID) (bool, error) {
+func (c *memCold) Follows(_ context.Context, newer, older cold.ID) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for queue := []ID{newer}; len(queue) > 0; queue = queue[1:] {
+	for queue := []cold.ID{newer}; len(queue) > 0; queue = queue[1:] {
 		s := c.commits[queue[0]]
 		if queue[0] == older {
 			return true, nil
@@ -134,13 +136,13 @@ func (c *memCold) Follows(_ context.Context, newer, older ID) (bool, error) {
 	}
 	return false, nil
 }
-func (c *memCold) Snapshot(_ context.Context, id ID) (Snapshot, error) {
+func (c *memCold) Snapshot(_ context.Context, id cold.ID) (cold.Snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.commits[id]; s != nil {
 		return s, nil
 	}
-	return nil, ErrMissing
+	return nil, cold.ErrMissing
 }
 
 type memBlob struct{ *bytes.Reader }
@@ -148,31 +150,31 @@ type memBlob struct{ *bytes.Reader }
 func (b memBlob) Close() error    { return nil }
 func (b memBlob) Size() int64     { return b.Reader.Size() }
 func (b memBlob) SkipHole() int64 { return 0 }
-func (b memBlob) Data(off int64) (Range, bool, error) {
-	return Range{off, b.Size()}, off < b.Size(), nil
+func (b memBlob) Data(off int64) (cold.Range, bool, error) {
+	return cold.Range{Off: off, End: b.Size()}, off < b.Size(), nil
 }
 
-func (c *memCold) Open(_ context.Context, id ID, _ int64) (Blob, error) {
+func (c *memCold) Open(_ context.Context, id cold.ID, _ int64) (cold.Blob, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b, ok := c.blobs[id]
 	if !ok {
-		return nil, fmt.Errorf("%s: %w", id, ErrMissing)
+		return nil, fmt.Errorf("%s: %w", id, cold.ErrMissing)
 	}
 	return memBlob{bytes.NewReader(b)}, nil
 }
-func (c *memCold) OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error) {
+func (c *memCold) OpenAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt, error) {
 	b, err := c.Open(ctx, id, size)
 	if err != nil {
 		return nil, err
 	}
 	return b.(memBlob), nil
 }
-func (c *memCold) Holds(_ context.Context, id ID, _ int64) error {
+func (c *memCold) Holds(_ context.Context, id cold.ID, _ int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.blobs[id]; !ok {
-		return fmt.Errorf("%s: %w", id, ErrMissing)
+		return fmt.Errorf("%s: %w", id, cold.ErrMissing)
 	}
 	return nil
 }
@@ -180,7 +182,7 @@ func (c *memCold) HasRemote() bool                    { return c.remote }
 func (c *memCold) Fetch(context.Context) error        { return nil }
 func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
 func (c *memCold) Aside() []string                    { return nil }
-func (c *memCold) Stats() ColdStats                   { return ColdStats{} }
+func (c *memCold) Stats() cold.ColdStats              { return cold.ColdStats{} }
 func (c *memCold) Close() error                       { return nil }
 
 func (c *memCold) Push(context.Context) error {
@@ -198,13 +200,15 @@ func (c *memCold) Push(context.Context) error {
 	}
 	return c.failPush
 }
-func (c *memCold) Pushed() ID {
+func (c *memCold) Pushed() cold.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pushed
 }
 
-func (c *memCold) GC(ctx context.Context, o GCOptions) (GCReport, error) { return c.collect(ctx, o) }
+func (c *memCold) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
+	return c.collect(ctx, o)
+}
 func (c *memCold) Maintain(ctx context.Context) error {
 	if c.maintain == nil {
 		return nil
@@ -214,37 +218,37 @@ func (c *memCold) Maintain(ctx context.Context) error {
 
 type memTx struct {
 	c    *memCold
-	base Snapshot
-	head ID // where the branches were
-	live ID
+	base cold.Snapshot
+	head cold.ID // where the branches were
+	live cold.ID
 	on   bool // it goes to the live branch
 	mu   sync.Mutex
-	new  map[ID][]byte
-	lies map[ID]error // content that its Base did not tell the truth about
-	dirs map[DirID][]Entry
-	root Root
+	new  map[cold.ID][]byte
+	lies map[cold.ID]error // content that its Base did not tell the truth about
+	dirs map[cold.DirID][]cold.Entry
+	root cold.Root
 }
 
-func (c *memCold) begin(base Snapshot, err error) (*memTx, error) {
+func (c *memCold) begin(base cold.Snapshot, err error) (*memTx, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &memTx{c: c, base: base, head: c.head, live: c.live, new: map[ID][]byte{}, lies: map[ID]error{}, dirs: map[DirID][]Entry{}}, err
+	return &memTx{c: c, base: base, head: c.head, live: c.live, new: map[cold.ID][]byte{}, lies: map[cold.ID]error{}, dirs: map[cold.DirID][]cold.Entry{}}, err
 }
-func (c *memCold) Begin(ctx context.Context) (Tx, error) { return c.begin(c.Newest(ctx)) }
-func (c *memCold) BeginLive(ctx context.Context) (Tx, error) {
+func (c *memCold) Begin(ctx context.Context) (cold.Tx, error) { return c.begin(c.Newest(ctx)) }
+func (c *memCold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	t, err := c.begin(c.Newest(ctx))
 	t.on = !t.head.IsZero()
 	return t, err
 }
-func (c *memCold) BeginAt(ctx context.Context, id ID) (Tx, error) {
+func (c *memCold) BeginAt(ctx context.Context, id cold.ID) (cold.Tx, error) {
 	t, err := c.begin(c.Snapshot(ctx, id))
-	t.head, t.live = id, ID{}
+	t.head, t.live = id, cold.ID{}
 	return t, err
 }
-func (t *memTx) Base() Snapshot { return t.base }
+func (t *memTx) Base() cold.Snapshot { return t.base }
 
 // checkBase finds bytes outside of what is said to have changed that differ from the base. t.mu is held.
-func (t *memTx) checkBase(data []byte, base Base) error {
+func (t *memTx) checkBase(data []byte, base cold.Base) error {
 	if !base.Known {
 		return nil
 	}
@@ -260,7 +264,7 @@ func (t *memTx) checkBase(data []byte, base Base) error {
 	}
 	off := int64(0)
 	same := min(int64(len(old)), int64(len(data)))
-	for _, r := range append(slices.Clone(base.Changed), Range{same, same}) {
+	for _, r := range append(slices.Clone(base.Changed), cold.Range{Off: same, End: same}) {
 		if r.Off > off && !bytes.Equal(old[off:min(r.Off, same)], data[off:min(r.Off, same)]) {
 			return fmt.Errorf("bytes %d to %d differ from the base, which was not said", off, r.Off)
 		}
@@ -271,23 +275,23 @@ func (t *memTx) checkBase(data []byte, base Base) error {
 	return nil
 }
 
-func (t *memTx) PutFile(ctx context.Context, c Content, base Base) (ID, error) {
+func (t *memTx) PutFile(ctx context.Context, c cold.Content, base cold.Base) (cold.ID, error) {
 	if t.c.skim != nil && t.c.skim(c.Size()) {
 		buf := make([]byte, 1<<20)
 		for off := int64(0); off < c.Size(); off += int64(len(buf)) {
 			if _, err := c.ReadAt(buf, off); err != nil || ctx.Err() != nil {
-				return ID{}, errors.Join(err, ctx.Err())
+				return cold.ID{}, errors.Join(err, ctx.Err())
 			}
 		}
 	}
 	data, err := io.ReadAll(io.NewSectionReader(c, 0, 1<<40))
 	if err != nil {
-		return ID{}, err
+		return cold.ID{}, err
 	}
 	if int64(len(data)) != c.Size() {
-		return ID{}, ErrSizeChanged
+		return cold.ID{}, cold.ErrSizeChanged
 	}
-	id := ID(sha1.Sum(data))
+	id := cold.ID(sha1.Sum(data))
 	t.mu.Lock()
 	if err := t.checkBase(data, base); err == nil {
 		t.lies[id] = nil // so it is true, whoever else says so
@@ -301,16 +305,16 @@ func (t *memTx) PutFile(ctx context.Context, c Content, base Base) (ID, error) {
 	t.c.mu.Unlock()
 	return id, nil
 }
-func (t *memTx) PutSymlink(_ context.Context, target string, _ ID) (ID, error) {
-	return ID(sha1.Sum([]byte(target))), nil
+func (t *memTx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, error) {
+	return cold.ID(sha1.Sum([]byte(target))), nil
 }
-func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error) {
+func (t *memTx) PutDir(_ context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
 	if t.c.tooMuch != nil {
 		if err := t.c.tooMuch(root, put); err != nil {
-			return DirID{}, err
+			return cold.DirID{}, err
 		}
 	}
-	all := map[string]Entry{}
+	all := map[string]cold.Entry{}
 	if !full {
 		old, ok := t.dirs[base]
 		if !ok {
@@ -319,7 +323,7 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put
 			t.c.mu.Unlock()
 		}
 		if !ok {
-			return DirID{}, fmt.Errorf("base of a directory: %w", ErrMissing)
+			return cold.DirID{}, fmt.Errorf("base of a directory: %w", cold.ErrMissing)
 		}
 		for _, e := range old {
 			all[e.Name] = e
@@ -330,12 +334,12 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put
 	}
 	for _, e := range put {
 		if err := t.lies[e.ID]; err != nil {
-			return DirID{}, fmt.Errorf("%q: %w", e.Name, err)
+			return cold.DirID{}, fmt.Errorf("%q: %w", e.Name, err)
 		}
 		e.Lost = false // not part of a commit
 		all[e.Name] = e
 	}
-	list := slices.SortedFunc(maps.Values(all), func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	list := slices.SortedFunc(maps.Values(all), func(a, b cold.Entry) int { return strings.Compare(a.Name, b.Name) })
 	tree, meta := sha1.New(), sha1.New()
 	for _, e := range list {
 		fmt.Fprintf(tree, "%q %d %s\n", e.Name, e.Kind, e.ID)
@@ -348,22 +352,22 @@ func (t *memTx) PutDir(_ context.Context, base DirID, full bool, root *Root, put
 	if root != nil {
 		fmt.Fprintf(meta, "%+v\n", *root)
 	}
-	id := DirID{ID(tree.Sum(nil)), ID(meta.Sum(nil))}
+	id := cold.DirID{Tree: cold.ID(tree.Sum(nil)), Meta: cold.ID(meta.Sum(nil))}
 	t.dirs[id] = list
 	if root != nil {
 		t.root = *root
-		t.root.Name, t.root.Kind, t.root.ID, t.root.Meta = "", KindDir, id.Tree, id.Meta
+		t.root.Name, t.root.Kind, t.root.ID, t.root.Meta = "", cold.KindDir, id.Tree, id.Meta
 	}
 	return id, nil
 }
-func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
+func (t *memTx) Commit(_ context.Context, o cold.CommitOptions) (cold.ID, error) {
 	t.c.mu.Lock()
 	defer t.c.mu.Unlock()
 	if t.c.failTx != nil {
-		return ID{}, t.c.failTx
+		return cold.ID{}, t.c.failTx
 	}
 	if t.c.head != t.head || t.c.live != t.live {
-		return ID{}, ErrRefMoved
+		return cold.ID{}, cold.ErrRefMoved
 	}
 	maps.Copy(t.c.blobs, t.new)
 	t.keep(o.Root)
@@ -373,39 +377,39 @@ func (t *memTx) Commit(_ context.Context, o CommitOptions) (ID, error) {
 	} else if t.base != nil {
 		text, _ = t.base.Rules(context.Background())
 	}
-	info := CommitInfo{Parent: t.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}
+	info := cold.CommitInfo{Parent: t.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}
 	root, links := t.root.Entry, t.root.Links
 	if base, ok := t.base.(*memSnapshot); ok && root.Kind == 0 && base.info.Live && base.root.Dir() == o.Root {
 		root, links = base.root, base.links // main only catches up
 	}
 	if root.Dir() != o.Root {
-		return ID{}, errors.New("the root was not put")
+		return cold.ID{}, errors.New("the root was not put")
 	}
 	if t.on && !t.live.IsZero() {
 		info.Parent = t.live
 	}
 	if !t.on && !t.live.IsZero() {
-		info.Absorbed = []ID{t.live}
+		info.Absorbed = []cold.ID{t.live}
 	}
-	info.ID = ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, info.Parent, len(t.c.commits))))
+	info.ID = cold.ID(sha1.Sum(fmt.Appendf(nil, "%v %v %d", o.Root, info.Parent, len(t.c.commits))))
 	t.c.commits[info.ID] = &memSnapshot{c: t.c, root: root, links: links, info: info, rules: text}
 	if t.on {
 		t.c.live = info.ID
 	} else {
-		t.c.head, t.c.live = info.ID, ID{}
+		t.c.head, t.c.live = info.ID, cold.ID{}
 	}
 	return info.ID, nil
 }
 
 // keep takes what a directory reaches into cold: nothing else outlives a commit.
-func (t *memTx) keep(id DirID) {
+func (t *memTx) keep(id cold.DirID) {
 	list, ok := t.dirs[id]
 	if !ok {
 		return
 	}
 	t.c.dirs[id] = list
 	for i := range list {
-		if list[i].Kind == KindDir {
+		if list[i].Kind == cold.KindDir {
 			t.keep(list[i].Dir())
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
@@ -296,7 +298,7 @@ func (v *Volume) memoryFileStatus(ctx context.Context, n *Inode, at string) (Fil
 	}
 	s := FileStatus{Path: path.Clean("/" + at)[1:], Kind: n.kind.String(), Class: "memory", Tiers: []string{"memory"}, Open: int(n.opens.Load()),
 		Why: "directories of class memory are never backed up"}
-	if n.kind == KindFile || n.kind == KindSymlink {
+	if n.kind == cold.KindFile || n.kind == cold.KindSymlink {
 		s.Size = int64(a.Size)
 	}
 	if t := n.lastUse.Load(); t != 0 {

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // moment keeps the volume as it was at a commit's boundary while the commit walks over it. Whoever changes something first leaves
@@ -48,13 +50,13 @@ type binding struct {
 type preimage struct {
 	attr      Attr // as stat shows it
 	rdev      uint64
-	xattrs    []Xattr
+	xattrs    []cold.Xattr
 	target    string // of a symlink
 	rec       record
-	captured  ID   // what the last commit stored of a file that is open for writing
-	open      bool // for writing
-	ungranted bool // contents that no commit has, on volumes without records
-	taken     bool // the walk had it already
+	captured  cold.ID // what the last commit stored of a file that is open for writing
+	open      bool    // for writing
+	ungranted bool    // contents that no commit has, on volumes without records
+	taken     bool    // the walk had it already
 	held      *held
 	err       error
 }
@@ -233,7 +235,7 @@ func (v *Volume) look(n *Inode, dirfd int, name string, at xattrTarget, p *preim
 	if p.held, err = holding(v.held, n.heldKey()); err != nil {
 		return err
 	}
-	if n.kind == KindSymlink {
+	if n.kind == cold.KindSymlink {
 		var to []byte
 		if to, err = v.readlinkQuiet(dirfd, name); err != nil {
 			return err
@@ -255,7 +257,7 @@ func (p *preimage) known() bool {
 }
 
 // id is what cold had of a file last.
-func (p *preimage) id() ID {
+func (p *preimage) id() cold.ID {
 	if !p.captured.IsZero() {
 		return p.captured
 	}
@@ -271,11 +273,11 @@ func (p *preimage) failure() error {
 }
 
 // walked says that the walk will need the inode itself: what the record says is not all.
-func (p *preimage) walked(k Kind) bool {
+func (p *preimage) walked(k cold.Kind) bool {
 	switch k {
-	case KindDir:
+	case cold.KindDir:
 		return !p.rec.has(recClean | recDir)
-	case KindFile:
+	case cold.KindFile:
 		return !p.known()
 	}
 	return false
@@ -300,7 +302,7 @@ func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 	if b.pre == nil { // it was made since the boundary, and moved here: what it replaced, or nothing, is noted
 		return
 	}
-	if !b.pre.taken && (b.pre.walked(n.kind) || m.rewalk && n.kind == KindDir) {
+	if !b.pre.taken && (b.pre.walked(n.kind) || m.rewalk && n.kind == cold.KindDir) {
 		b.n = n
 	}
 	m.bind(dir, name, b)

@@ -16,20 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/integration/effort"
+	"emberfs/tiers/cold"
 )
 
 // slowCold is a Cold that lets others run while a commit reads a file.
 type slowCold struct{ *memCold }
 
-type slowTx struct{ Tx }
+type slowTx struct{ cold.Tx }
 
-func (c slowCold) Begin(ctx context.Context) (Tx, error) {
+func (c slowCold) Begin(ctx context.Context) (cold.Tx, error) {
 	tx, err := c.memCold.Begin(ctx)
 	return slowTx{tx}, err
 }
 
 // slowContent gives way between two reads.
-type slowContent struct{ Content }
+type slowContent struct{ cold.Content }
 
 func (c slowContent) ReadAt(b []byte, off int64) (int, error) {
 	runtime.Gosched()
@@ -39,11 +40,11 @@ func (c slowContent) ReadAt(b []byte, off int64) (int, error) {
 	return c.Content.ReadAt(b, off)
 }
 
-func (t slowTx) PutFile(ctx context.Context, c Content, base Base) (ID, error) {
+func (t slowTx) PutFile(ctx context.Context, c cold.Content, base cold.Base) (cold.ID, error) {
 	return t.Tx.PutFile(ctx, slowContent{c}, base)
 }
 
-func (t slowTx) PutDir(ctx context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error) {
+func (t slowTx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
 	runtime.Gosched()
 	return t.Tx.PutDir(ctx, base, full, root, put, del)
 }
@@ -91,7 +92,7 @@ func (c *churner) dir() *Inode {
 		if err != nil {
 			break
 		}
-		if next.kind != KindDir {
+		if next.kind != cold.KindDir {
 			c.v.Forget(next, 1)
 			break
 		}
@@ -175,7 +176,7 @@ func (c *churner) step() error {
 	case 0:
 		to := c.dir()
 		defer v.Forget(to, 1)
-		if n.kind == KindDir {
+		if n.kind == cold.KindDir {
 			return unix.EPERM
 		}
 		defer c.lock(to)()
@@ -185,13 +186,13 @@ func (c *churner) step() error {
 		return err
 	case 1:
 		mode := uint32(0400 + c.rnd.IntN(0377))
-		if n.kind == KindDir {
+		if n.kind == cold.KindDir {
 			mode |= 0700
 		}
 		_, err = v.Setattr(context.Background(), n, nil, &SetAttr{Mode: &mode})
 		return err
 	case 2:
-		if n.kind == KindSymlink {
+		if n.kind == cold.KindSymlink {
 			return unix.EPERM
 		}
 		return v.Setxattr(context.Background(), n, fmt.Sprint("user.", c.rnd.IntN(3)), c.bytes()[:0], 0, false, me)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // scan describes all that a volume shows, by path.
@@ -47,7 +49,7 @@ func (s *scanner) add(at string, n *Inode) {
 	v := s.v
 	a, err := v.Getattr(context.Background(), n, nil)
 	must(s.t, err)
-	e := Entry{Name: path.Base(at), Kind: n.kind, Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime}
+	e := cold.Entry{Name: path.Base(at), Kind: n.kind, Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime}
 	list := make([]byte, 1<<12)
 	m, err := v.Listxattr(n, list)
 	must(s.t, err)
@@ -55,16 +57,16 @@ func (s *scanner) add(at string, n *Inode) {
 		buf := make([]byte, 1<<12)
 		m, err := v.Getxattr(n, name, buf)
 		must(s.t, err)
-		e.Xattrs = append(e.Xattrs, Xattr{Name: name, Value: buf[:m]})
+		e.Xattrs = append(e.Xattrs, cold.Xattr{Name: name, Value: buf[:m]})
 	}
 	sortXattrs(e.Xattrs)
-	if a.Nlink > 1 && n.kind != KindDir {
+	if a.Nlink > 1 && n.kind != cold.KindDir {
 		key := fmt.Sprint(a.Ino)
 		s.links[key] = append(s.links[key], at)
 	}
 	content := ""
 	switch n.kind {
-	case KindFile:
+	case cold.KindFile:
 		h, err := v.Open(context.Background(), n, unix.O_RDONLY, false)
 		must(s.t, err)
 		buf := make([]byte, a.Size+1)
@@ -72,13 +74,13 @@ func (s *scanner) add(at string, n *Inode) {
 		must(s.t, err)
 		h.Release()
 		content = string(buf[:m])
-	case KindSymlink:
+	case cold.KindSymlink:
 		to, err := v.Readlink(n)
 		must(s.t, err)
 		content = string(to)
 	}
 	s.out[at] = describe(&e, content)
-	if n.kind != KindDir {
+	if n.kind != cold.KindDir {
 		return
 	}
 	d, err := v.OpenDir(context.Background(), n)
@@ -97,7 +99,7 @@ func (s *scanner) add(at string, n *Inode) {
 	}
 }
 
-func describe(e *Entry, content string) string {
+func describe(e *cold.Entry, content string) string {
 	return fmt.Sprintf("kind %d mode %o owner %d:%d mtime %d.%d xattrs %q content %d %x", e.Kind, e.Mode, e.UID, e.GID, e.Mtime.Sec, e.Mtime.Nsec,
 		e.Xattrs, len(content), sha1.Sum([]byte(content)))
 }
@@ -105,15 +107,15 @@ func describe(e *Entry, content string) string {
 // scanCommit describes a commit as scan does a volume.
 func scanCommit(t *testing.T, c *memCold, commit string) map[string]string {
 	t.Helper()
-	id, err := ParseID(commit)
+	id, err := cold.ParseID(commit)
 	must(t, err)
 	snap, err := c.Snapshot(context.Background(), id)
 	must(t, err)
 	s := scanner{t: t, out: map[string]string{}, links: map[string][]string{}}
-	var add func(at string, e *Entry)
-	add = func(at string, e *Entry) {
+	var add func(at string, e *cold.Entry)
+	add = func(at string, e *cold.Entry) {
 		content := e.Target
-		if e.Kind == KindFile {
+		if e.Kind == cold.KindFile {
 			c.mu.Lock()
 			b, ok := c.blobs[e.ID]
 			c.mu.Unlock()
@@ -126,7 +128,7 @@ func scanCommit(t *testing.T, c *memCold, commit string) map[string]string {
 			s.links[e.Link] = append(s.links[e.Link], at)
 		}
 		s.out[at] = describe(e, content)
-		if e.Kind != KindDir {
+		if e.Kind != cold.KindDir {
 			return
 		}
 		l, err := snap.ReadDir(context.Background(), e.Dir())

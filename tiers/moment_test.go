@@ -9,10 +9,12 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // afterBoundary opens a volume whose commits call *f right after their boundary.
-func afterBoundary(t *testing.T, c Cold, records bool) (v *Volume, f *func() error) {
+func afterBoundary(t *testing.T, c cold.Cold, records bool) (v *Volume, f *func() error) {
 	t.Helper()
 	f = new(func() error)
 	v = openTiered(t, t.TempDir(), c, func(c *Config) {
@@ -166,7 +168,7 @@ var pitChanges = []struct {
 	}},
 	{"chmod", func(p *pitDir) { m := uint32(0400); p.set(p.f, SetAttr{Mode: &m}) }},
 	{"chown", func(p *pitDir) { u := uint32(4711); p.set(p.f, SetAttr{UID: &u}) }},
-	{"utimes", func(p *pitDir) { p.set(p.f, SetAttr{Mtime: &Time{Sec: 1}}) }},
+	{"utimes", func(p *pitDir) { p.set(p.f, SetAttr{Mtime: &cold.Time{Sec: 1}}) }},
 	{"setxattr", func(p *pitDir) {
 		must(p.t, p.v.Setxattr(context.Background(), p.f, "user.a", []byte("b"), 0, false, me))
 	}},

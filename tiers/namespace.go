@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // checkName refuses what can not be one name in a directory.
@@ -23,7 +25,7 @@ func checkName(name string) error {
 func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) (*Inode, Attr, error) {
 	n, fresh := v.intern(st)
 	if fresh {
-		n.mu.noXattrs = n.kind == KindFile && v.hasDefaultACL(dir, dirfd) == aclNone
+		n.mu.noXattrs = n.kind == cold.KindFile && v.hasDefaultACL(dir, dirfd) == aclNone
 		if n.dir != nil {
 			n.dir.mu.acl = aclUnknown
 		}
@@ -59,7 +61,7 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 	}
 	// Who brought it back, and forgot it, may have been at it when st was taken.
 	a := n.attrFitting(st, func(st *unix.Statx_t) error { return statAt(dirfd, name, st) })
-	if n.kind == KindFile {
+	if n.kind == cold.KindFile {
 		v.hot.versionFrom(n, a.Ctime, now())
 	}
 	n.mu.Unlock()
@@ -164,7 +166,7 @@ func (v *Volume) Link(ctx context.Context, n, dir *Inode, name string) (Attr, er
 	if err := v.errStandsIn(n); err != nil {
 		return Attr{}, err
 	}
-	if err := v.may(n, FlagImmutable|FlagAppend); err != nil {
+	if err := v.may(n, cold.FlagImmutable|cold.FlagAppend); err != nil {
 		return Attr{}, err
 	}
 	if err := v.prepare(ctx, dir); err != nil {

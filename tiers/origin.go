@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"emberfs/tiers/cold"
 )
 
 // origin is the commit that unlisted directories are read by: the one that warm was last restored from. Directories are named by
 // their content, so that a later commit would list nearly all of them alike.
-func (v *Volume) origin(ctx context.Context) (Snapshot, error) {
+func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 	o := &v.restored
 	o.mu.Lock()
 	snap := o.snap
@@ -20,8 +22,8 @@ func (v *Volume) origin(ctx context.Context) (Snapshot, error) {
 
 	var err error
 	if v.state.Origin != "" {
-		var id ID
-		if id, err = ParseID(v.state.Origin); err == nil {
+		var id cold.ID
+		if id, err = cold.ParseID(v.state.Origin); err == nil {
 			snap, err = v.cold.Snapshot(ctx, id)
 		}
 		if err == nil {
@@ -42,7 +44,7 @@ func (v *Volume) origin(ctx context.Context) (Snapshot, error) {
 		return nil, fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
 	}
 	if head == nil {
-		return nil, fmt.Errorf("branch %s has no commit: %w", v.cfg.Branch, ErrMissing)
+		return nil, fmt.Errorf("branch %s has no commit: %w", v.cfg.Branch, cold.ErrMissing)
 	}
 	return head, nil
 }
@@ -51,19 +53,19 @@ func (v *Volume) origin(ctx context.Context) (Snapshot, error) {
 // needs what listing it needs next.
 type restored struct {
 	mu   sync.Mutex
-	snap Snapshot
+	snap cold.Snapshot
 
 	recent struct {
 		sync.Mutex
-		ids     []DirID // the oldest first
-		byID    map[DirID]*recentListing
+		ids     []cold.DirID // the oldest first
+		byID    map[cold.DirID]*recentListing
 		entries int
 	}
 }
 
 // recentListing is a listing, perhaps one from Snapshot.ReadNames.
 type recentListing struct {
-	Listing
+	cold.Listing
 	names bool
 }
 
@@ -71,44 +73,44 @@ type recentListing struct {
 const recentEntries = 4096
 
 // readDir lists a directory as the commit has it. The listing is shared: nobody changes it.
-func (v *Volume) readDir(ctx context.Context, id DirID) (Listing, error) {
+func (v *Volume) readDir(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	return v.readRecent(ctx, id, false)
 }
 
 // readNames is readDir for who needs names and kinds, of files nothing else.
-func (v *Volume) readNames(ctx context.Context, id DirID) (Listing, error) {
+func (v *Volume) readNames(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	return v.readRecent(ctx, id, true)
 }
 
 // namesFor is readNames as an errand for n.
-func (v *Volume) namesFor(ctx context.Context, n *Inode, id DirID) (Listing, error) {
+func (v *Volume) namesFor(ctx context.Context, n *Inode, id cold.DirID) (cold.Listing, error) {
 	if l, ok := v.recentNames(id); ok {
 		return l, nil
 	}
-	got := make(chan Listing, 1)
+	got := make(chan cold.Listing, 1)
 	err := v.errand(ctx, n, func(ctx context.Context) error {
 		l, err := v.readNames(ctx, id)
 		got <- l
 		return err
 	})
 	if err != nil {
-		return Listing{}, err
+		return cold.Listing{}, err
 	}
 	return <-got, nil
 }
 
 // recentNames gives what readNames needs not read.
-func (v *Volume) recentNames(id DirID) (Listing, bool) {
+func (v *Volume) recentNames(id cold.DirID) (cold.Listing, bool) {
 	r := &v.restored.recent
 	r.Lock()
 	defer r.Unlock()
 	if l := r.byID[id]; l != nil && l.Entries != nil {
 		return l.Listing, true
 	}
-	return Listing{}, false
+	return cold.Listing{}, false
 }
 
-func (v *Volume) readRecent(ctx context.Context, id DirID, names bool) (Listing, error) {
+func (v *Volume) readRecent(ctx context.Context, id cold.DirID, names bool) (cold.Listing, error) {
 	r := &v.restored.recent
 	r.Lock()
 	var known recentListing
@@ -121,9 +123,9 @@ func (v *Volume) readRecent(ctx context.Context, id DirID, names bool) (Listing,
 	}
 	s, err := v.origin(ctx)
 	if err != nil {
-		return Listing{}, err
+		return cold.Listing{}, err
 	}
-	var l Listing
+	var l cold.Listing
 	switch {
 	case names:
 		l, err = s.ReadNames(ctx, id)
@@ -133,12 +135,12 @@ func (v *Volume) readRecent(ctx context.Context, id DirID, names bool) (Listing,
 		l, err = s.ReadDir(ctx, id)
 	}
 	if err != nil {
-		return Listing{}, err
+		return cold.Listing{}, err
 	}
 	r.Lock()
 	defer r.Unlock()
 	if r.byID == nil {
-		r.byID = map[DirID]*recentListing{}
+		r.byID = map[cold.DirID]*recentListing{}
 	}
 	size := len(l.Entries) + 1
 	if size > recentEntries/4 {
@@ -163,7 +165,7 @@ func (v *Volume) readRecent(ctx context.Context, id DirID, names bool) (Listing,
 }
 
 // setOrigin notes the commit that is being restored.
-func (v *Volume) setOrigin(s Snapshot) {
+func (v *Volume) setOrigin(s cold.Snapshot) {
 	v.restored.mu.Lock()
 	v.restored.snap = s
 	v.restored.mu.Unlock()

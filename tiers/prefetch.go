@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
@@ -85,7 +86,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if TooDeepToWalk("", depth) != nil {
+	if cold.TooDeepToWalk("", depth) != nil {
 		*left++ // or more
 		return nil
 	}
@@ -123,7 +124,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 			continue
 		}
 		switch {
-		case c.kind == KindDir:
+		case c.kind == cold.KindDir:
 			err = v.returnBelow(ctx, c, depth+1, left)
 		case c.stub.Load():
 			v.ref(c)
@@ -147,7 +148,7 @@ func (v *Volume) find(ctx context.Context, at string) (*Inode, error) {
 	for rest := strings.Trim(path.Clean("/"+at), "/"); rest != ""; {
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
-		if n.kind != KindDir {
+		if n.kind != cold.KindDir {
 			n.vol.unref(n, 1)
 			return nil, unix.ENOTDIR
 		}
@@ -248,7 +249,7 @@ func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func
 	if ctx.Err() != nil || !v.yield(ctx) {
 		return false
 	}
-	if TooDeepToWalk(at, depth) != nil {
+	if cold.TooDeepToWalk(at, depth) != nil {
 		return true // it comes when it is read
 	}
 	n, err := v.find(ctx, at)
@@ -256,7 +257,7 @@ func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func
 		return true // nothing there
 	}
 	defer v.unref(n, 1)
-	if n.kind == KindFile {
+	if n.kind == cold.KindFile {
 		return more(at)
 	}
 	if n.dir == nil || v.list(ctx, n) != nil {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -27,8 +29,8 @@ const (
 type preserved struct {
 	m    *moment
 	n    *Inode
-	size int64 // at the boundary
-	base Base  // what cold has of it
+	size int64     // at the boundary
+	base cold.Base // what cold has of it
 	read uint64
 
 	sparse bool
@@ -40,15 +42,15 @@ type preserved struct {
 const hole = -1
 
 // preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's pre-image.
-func (m *moment) preserve(n *Inode, pre *preimage, hint ID) *preserved {
+func (m *moment) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
 	if p := n.preserved.Load(); p != nil && p.m == m {
 		return p
 	}
 	p := &preserved{m: m, n: n, size: int64(pre.attr.Size)}
-	p.sparse = HolesOf(p.size, pre.attr.Blocks) > 0
+	p.sparse = cold.HolesOf(p.size, pre.attr.Blocks) > 0
 	// The ranges that are noted from now on are those that change after the boundary.
 	if p.size >= writtenMin && n.written.Load() == nil {
-		n.written.Store(newWritten(ID{}))
+		n.written.Store(newWritten(cold.ID{}))
 	}
 	p.base, p.read = n.written.Load().start(hint)
 	m.mu.Lock()
@@ -79,7 +81,7 @@ func (v *Volume) keepContent(n *Inode) {
 // a boundary or who reads the file, would wait for all of it. Not between begin and end; nothing is locked.
 func (v *Volume) asideAhead(n *Inode, off, end int64) {
 	off = max(off, 0)
-	for more := n.kind == KindFile; more; off += preserveStep {
+	for more := n.kind == cold.KindFile; more; off += preserveStep {
 		m := v.moment.Load()
 		if m == nil || m.over.Load() {
 			return
@@ -302,25 +304,25 @@ func (c *boundaryContent) readLocked(b []byte, at int64) error {
 			return err
 		}
 		if n < len(part) { // somebody was at warm behind our back
-			return ErrSizeChanged
+			return cold.ErrSizeChanged
 		}
 		b, at = b[n:], at+int64(n)
 	}
 	return nil
 }
 
-func (c *boundaryContent) Data(off int64) (Range, bool, error) {
+func (c *boundaryContent) Data(off int64) (cold.Range, bool, error) {
 	c.n.io.RLock()
 	defer c.n.io.RUnlock()
 	if err := c.ready(); err != nil {
-		return Range{}, false, err
+		return cold.Range{}, false, err
 	}
 	for off < c.size {
 		g := off >> preserveShift
 		end := min((g+1)<<preserveShift, c.size)
 		if src, kept := c.grains[g]; kept {
 			if src != hole {
-				return Range{off, end}, true, nil
+				return cold.Range{Off: off, End: end}, true, nil
 			}
 			off = end
 			continue
@@ -333,12 +335,12 @@ func (c *boundaryContent) Data(off int64) (Range, bool, error) {
 		}
 		r, ok, err := (&warmContent{fd: c.fd, size: c.size}).Data(off)
 		if err != nil {
-			return Range{}, false, err
+			return cold.Range{}, false, err
 		}
 		if ok && r.Off < end {
-			return Range{r.Off, min(r.End, end)}, true, nil
+			return cold.Range{Off: r.Off, End: min(r.End, end)}, true, nil
 		}
 		off = end
 	}
-	return Range{}, false, nil
+	return cold.Range{}, false, nil
 }

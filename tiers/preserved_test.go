@@ -11,25 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/integration/effort"
+	"emberfs/tiers/cold"
 )
 
 // askingCold looks at each content that a commit stores.
 type askingCold struct {
 	*memCold
-	look func(Content)
+	look func(cold.Content)
 }
 
 type askingTx struct {
-	Tx
+	cold.Tx
 	c *askingCold
 }
 
-func (c *askingCold) Begin(ctx context.Context) (Tx, error) {
+func (c *askingCold) Begin(ctx context.Context) (cold.Tx, error) {
 	tx, err := c.memCold.Begin(ctx)
 	return askingTx{tx, c}, err
 }
 
-func (t askingTx) PutFile(ctx context.Context, f Content, base Base) (ID, error) {
+func (t askingTx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	if t.c.look != nil {
 		t.c.look(f)
 	}
@@ -75,7 +76,7 @@ func holesAtBoundary(t *testing.T, rnd *rand.Rand) {
 		return nil
 	}
 	looked := false
-	c.look = func(f Content) {
+	c.look = func(f cold.Content) {
 		looked = true
 		got := make([]byte, size+1)
 		if n, err := f.ReadAt(got, 0); n != size || err != io.EOF || f.Size() != size || !bytes.Equal(got[:size], want) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"emberfs/tiers/cold"
 )
 
 // inodeBytes is what one entry of the inode table costs on the heap, measured: the Inode, its name and two map entries.
@@ -151,7 +153,7 @@ func (v *Volume) askToForget(inval Invalidator, c []candidate) {
 	}
 	v.ns.RLock()
 	for i := range c {
-		if n := c[i].n; n.kind != KindDir && n.parent != nil {
+		if n := c[i].n; n.kind != cold.KindDir && n.parent != nil {
 			c[i].parent, c[i].name = n.parent.id, n.name
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // recordName is the attribute that holds a file's or directory's state. Reserved, with user.emberfs: no program sees or sets them.
@@ -39,11 +41,11 @@ const (
 type record struct {
 	flags uint8
 	trust uint16
-	id    ID // file: blob; directory: tree
-	meta  ID
+	id    cold.ID // file: blob; directory: tree
+	meta  cold.ID
 	size  int64
-	mtime Time
-	ctime Time
+	mtime cold.Time
+	ctime cold.Time
 	group uint64
 
 	blocks uint64 // of 512 bytes, at most 48 bits
@@ -51,15 +53,15 @@ type record struct {
 
 func (r *record) has(flag uint8) bool { return r.flags&flag == flag }
 
-func putTime(b []byte, t Time) []byte {
+func putTime(b []byte, t cold.Time) []byte {
 	s := uint64(t.Sec)
 	b = append(b, byte(s), byte(s>>8), byte(s>>16), byte(s>>24), byte(s>>32))
 	return binary.LittleEndian.AppendUint32(b, t.Nsec)
 }
 
-func getTime(b []byte) Time {
+func getTime(b []byte) cold.Time {
 	s := uint64(b[0]) | uint64(b[1])<<8 | uint64(b[2])<<16 | uint64(b[3])<<24 | uint64(b[4])<<32
-	return Time{Sec: int64(s<<24) >> 24, Nsec: binary.LittleEndian.Uint32(b[5:])}
+	return cold.Time{Sec: int64(s<<24) >> 24, Nsec: binary.LittleEndian.Uint32(b[5:])}
 }
 
 func (r *record) encode(b []byte) []byte {
@@ -158,6 +160,6 @@ func reservedXattr(name string) bool {
 	return false
 }
 
-func sortXattrs(x []Xattr) {
-	slices.SortFunc(x, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+func sortXattrs(x []cold.Xattr) {
+	slices.SortFunc(x, func(a, b cold.Xattr) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -2,12 +2,14 @@ package tiers
 
 import (
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 func TestRecordRoundTrip(t *testing.T) {
 	for _, r := range []record{
-		{flags: recClean | recCtime, trust: 7, id: ID{1, 2, 3}, size: 1 << 40, mtime: Time{-1, 999999999}, ctime: Time{1 << 38, 1}, group: 42},
-		{flags: recDir | recClean, trust: 65535, id: ID{9}, meta: ID{8}, mtime: Time{-(1 << 39), 0}},
+		{flags: recClean | recCtime, trust: 7, id: cold.ID{1, 2, 3}, size: 1 << 40, mtime: cold.Time{Sec: -1, Nsec: 999999999}, ctime: cold.Time{Sec: 1 << 38, Nsec: 1}, group: 42},
+		{flags: recDir | recClean, trust: 65535, id: cold.ID{9}, meta: cold.ID{8}, mtime: cold.Time{Sec: -(1 << 39), Nsec: 0}},
 	} {
 		b := r.encode(nil)
 		if len(b) > recordMax {
@@ -20,7 +22,7 @@ func TestRecordRoundTrip(t *testing.T) {
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	r := record{flags: recClean, id: ID{1}}
+	r := record{flags: recClean, id: cold.ID{1}}
 	f.Add(r.encode(nil))
 	r.flags |= recDir
 	f.Add(r.encode(nil))

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // TestWriteWhileRecorded: a write that begins while its file is being recorded is in the next commit.
@@ -64,16 +66,16 @@ type heldCold struct {
 }
 
 type heldTx struct {
-	Tx
+	cold.Tx
 	c *heldCold
 }
 
-func (c *heldCold) Begin(ctx context.Context) (Tx, error) {
+func (c *heldCold) Begin(ctx context.Context) (cold.Tx, error) {
 	tx, err := c.memCold.Begin(ctx)
 	return heldTx{tx, c}, err
 }
 
-func (t heldTx) Commit(ctx context.Context, o CommitOptions) (ID, error) {
+func (t heldTx) Commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) {
 	id, err := t.Tx.Commit(ctx, o)
 	if f := t.c.committed; f != nil {
 		f()

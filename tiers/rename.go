@@ -5,6 +5,8 @@ import (
 	"path"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // Unlink removes a name that is not a directory's.
@@ -226,7 +228,7 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 	if err := v.mayRemove(dir, moved.n); err != nil {
 		return err
 	}
-	if err := v.may(newdir, FlagImmutable); err != nil {
+	if err := v.may(newdir, cold.FlagImmutable); err != nil {
 		return err
 	}
 	if exists {
@@ -317,7 +319,7 @@ func (v *Volume) rename(n, dir *Inode, name string, newdir *Inode, newname strin
 // dirLinksFollow: a file with several names that moves takes the "never clean" with it; which ones have several is not known
 // without a stat, and a wrong guess costs one comparison at the next commit.
 func (n *Inode) dirLinksFollow(newdir *Inode) {
-	if n.kind != KindDir && n.mu.rec.has(recGroup) {
+	if n.kind != cold.KindDir && n.mu.rec.has(recGroup) {
 		newdir.noteLinks()
 	}
 }

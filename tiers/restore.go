@@ -12,6 +12,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
 )
 
@@ -31,7 +32,7 @@ type Progress func(files, bytes, total int64)
 // Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with it. A
 // file that cannot be restored is an error that names it; the others are restored all the same. A path that the snapshot does
 // not hold is one before anything is made.
-func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) error {
+func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreOptions) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,8 +46,8 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 	if len(list) > 0 {
 		return fmt.Errorf("%s is not empty: restore into an empty directory", o.To)
 	}
-	r := &restorer{cold: cold, snap: snap, log: o.Log, untrusted: o.Untrusted, progress: o.Progress, keepGoing: true}
-	want := CleanPaths(o.Paths)
+	r := &restorer{cold: repo, snap: snap, log: o.Log, untrusted: o.Untrusted, progress: o.Progress, keepGoing: true}
+	want := cold.CleanPaths(o.Paths)
 	if err := missing(ctx, snap, want); err != nil {
 		return err
 	}
@@ -72,18 +73,18 @@ func Restore(ctx context.Context, snap Snapshot, cold Cold, o RestoreOptions) er
 }
 
 // missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the restore to say.
-func missing(ctx context.Context, snap Snapshot, paths []string) error {
+func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	var errs []error
 	for _, p := range paths {
 		at := snap.Root()
 		for name := range strings.SplitSeq(p, "/") {
 			var there bool
-			if at.Kind == KindDir {
+			if at.Kind == cold.KindDir {
 				l, err := snap.ReadDir(ctx, at.Dir())
 				if err != nil {
 					break
 				}
-				i := slices.IndexFunc(l.Entries, func(e Entry) bool { return e.Name == name })
+				i := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == name })
 				if there = i >= 0; there {
 					at = l.Entries[i]
 				}
@@ -99,8 +100,8 @@ func missing(ctx context.Context, snap Snapshot, paths []string) error {
 
 // restorer makes directories what a snapshot says. It is idempotent: what is there already and right stays.
 type restorer struct {
-	cold      Cold
-	snap      Snapshot
+	cold      cold.Cold
+	snap      cold.Snapshot
 	log       logrus.FieldLogger
 	vol       *Volume // nil: a plain copy, without records
 	untrusted bool
@@ -129,12 +130,12 @@ type restorer struct {
 // linkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.
 type linkKey struct {
 	group string
-	kind  Kind
-	id    ID
+	kind  cold.Kind
+	id    cold.ID
 	rdev  uint64
 }
 
-func keyOf(e *Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
+func keyOf(e *cold.Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
 
 func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	r.rootFD, r.links = rootFD, map[linkKey]string{}
@@ -203,45 +204,13 @@ func (r *restorer) fail(at string, err error) error {
 	return nil
 }
 
-// CleanPaths brings paths below a volume's root into one form, "a/b"; nil where they are everything.
-func CleanPaths(paths []string) []string {
-	var want []string
-	for _, p := range paths {
-		p = strings.Trim(path.Clean("/"+p), "/")
-		if p == "" {
-			return nil
-		}
-		want = append(want, p)
-	}
-	return want
-}
-
-// Wanted narrows paths from CleanPaths to a child of their directory: whole says that it is one of them, skip that it is none,
-// and below lists what is wanted of it, nil for all.
-func Wanted(want []string, name string) (below []string, whole, skip bool) {
-	if want == nil {
-		return nil, false, false
-	}
-	for _, p := range want {
-		first, rest, more := strings.Cut(p, "/")
-		if first != name {
-			continue
-		}
-		if !more {
-			return nil, true, false
-		}
-		below = append(below, rest)
-	}
-	return below, false, below == nil
-}
-
 // dir makes the children of one directory: the function that will one day run on first access. It says whether all of it is as
 // the commit has it, so that it may be marked clean.
-func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []string, depth int) (clean bool, err error) {
+func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	if err := TooDeepToWalk(at, depth); err != nil {
+	if err := cold.TooDeepToWalk(at, depth); err != nil {
 		return false, r.fail(at, err)
 	}
 	l, err := r.snap.ReadDir(ctx, id)
@@ -262,7 +231,7 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		below, _, skip := Wanted(want, e.Name)
+		below, _, skip := cold.Wanted(want, e.Name)
 		if skip {
 			continue
 		}
@@ -286,7 +255,7 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id DirID, want []
 }
 
 // removeOthers takes away what the commit does not have: leftovers of the state before a fast-forward.
-func (r *restorer) removeOthers(fd int, at string, entries []Entry) error {
+func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 	list, err := listNames(fd)
 	if err != nil {
 		return fmt.Errorf("list %q: %w", at, err)
@@ -295,7 +264,7 @@ func (r *restorer) removeOthers(fd int, at string, entries []Entry) error {
 		return nil
 	}
 	for _, d := range list {
-		_, ok := slices.BinarySearchFunc(entries, d.Name, func(e Entry, name string) int { return strings.Compare(e.Name, name) })
+		_, ok := slices.BinarySearchFunc(entries, d.Name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
 		if !ok {
 			if r.vol != nil && r.vol.ignored(path.Join(at, d.Name), d.Mode == unix.S_IFDIR) {
 				continue // no commit has it

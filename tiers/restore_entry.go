@@ -6,10 +6,12 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // entry restores one entry of the directory behind fd.
-func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want []string, depth int) (clean bool, err error) {
+func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, want []string, depth int) (clean bool, err error) {
 	if err := r.stepEntry(); err != nil {
 		return false, err
 	}
@@ -35,9 +37,9 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 		exists = false
 	}
 	switch e.Kind {
-	case KindDir:
+	case cold.KindDir:
 		return r.subdir(ctx, fd, at, e, exists, want, depth)
-	case KindFile:
+	case cold.KindFile:
 		return r.file(ctx, fd, at, e, exists, &st)
 	}
 	if exists {
@@ -56,7 +58,7 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *Entry, want 
 }
 
 // unlink removes what is made anew, and what is held back of it.
-func (r *restorer) unlink(fd int, e *Entry, st *unix.Statx_t) error {
+func (r *restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 	if r.vol != nil && st.Nlink == 1 {
 		if err := r.vol.held.Drop(heldKey(st)); err != nil {
 			return err
@@ -69,7 +71,7 @@ func (r *restorer) unlink(fd int, e *Entry, st *unix.Statx_t) error {
 var errReplaced = errors.New("it was replaced by something else while it was restored")
 
 // attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could move another file there.
-func (r *restorer) attrsOfNew(fd int, e *Entry) error {
+func (r *restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	f, err := openAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
 		return err
@@ -87,7 +89,7 @@ func (r *restorer) attrsOfNew(fd int, e *Entry) error {
 }
 
 // madeLink notes which file the first name of a group is.
-func (r *restorer) madeLink(e *Entry, st *unix.Statx_t) {
+func (r *restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 	if e.Link == "" {
 		return
 	}
@@ -97,11 +99,11 @@ func (r *restorer) madeLink(e *Entry, st *unix.Statx_t) {
 	r.firsts[keyOf(e)] = inoKey{st.Ino, genOf(st)}
 }
 
-func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exists bool, want []string, depth int) (bool, error) {
+func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string, depth int) (bool, error) {
 	unlisted := false
 	if exists && r.vol != nil && want == nil {
 		rec, ok := r.record(byName(fd, e.Name), true, nil)
-		if ok && rec.has(recDir|recClean) && e.Dir() == (DirID{Tree: rec.id, Meta: rec.meta}) {
+		if ok && rec.has(recDir|recClean) && e.Dir() == (cold.DirID{Tree: rec.id, Meta: rec.meta}) {
 			if err := r.attrs(fd, e.Name, e); err != nil || !rec.has(recUnlisted) {
 				return true, err // as the commit has it, all the way down
 			}
@@ -140,7 +142,7 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *Entry, exis
 }
 
 // finishDir sets a directory's attributes once its children are there, and its record last.
-func (r *restorer) finishDir(sub int, at xattrTarget, e *Entry, name string, clean bool) error {
+func (r *restorer) finishDir(sub int, at xattrTarget, e *cold.Entry, name string, clean bool) error {
 	r.at = name
 	if err := r.attrsOf(sub, at, e); err != nil {
 		return fmt.Errorf("attributes of %q: %w", name, err)
@@ -200,7 +202,7 @@ func (r *restorer) record(at xattrTarget, dir bool, st *unix.Statx_t) (record, b
 }
 
 // file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the next.
-func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists bool, st *unix.Statx_t) (bool, error) {
+func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, st *unix.Statx_t) (bool, error) {
 	if exists {
 		if r.vol != nil && st.Nlink == 1 && e.Link == "" {
 			rec, ok := r.record(byName(fd, e.Name), false, st)
@@ -224,7 +226,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 		return true, r.stub(fd, e, coarseNow(), made{uid: noID, gid: noID, attrs: true})
 	}
 	blob, err := r.cold.Open(ctx, e.ID, e.Size)
-	if errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
 		return true, r.standIn(fd, e, err)
 	}
 	if err != nil {
@@ -238,7 +240,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	defer unix.Close(f)
 	size, err := writeSparse(ctx, f, blob)
 	if err == nil && size != e.Size {
-		err = fmt.Errorf("%w: %d bytes, the metadata says %d", ErrCorrupt, size, e.Size)
+		err = fmt.Errorf("%w: %d bytes, the metadata says %d", cold.ErrCorrupt, size, e.Size)
 	}
 	var fresh unix.Statx_t
 	if err == nil {
@@ -252,7 +254,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 		if e := unix.Unlinkat(fd, e.Name, 0); e != nil {
 			return false, errors.Join(err, e)
 		}
-		if errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt) {
+		if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
 			return true, r.standIn(fd, e, err)
 		}
 		return false, err
@@ -267,7 +269,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 	}
 	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: timeOf(now.Mtime), ctime: timeOf(now.Ctime)}
 	if e.Holes > 0 { // pages of zeros are holes here that were none
-		rec.flags, rec.blocks = rec.flags|recBlocks, e.blocks()
+		rec.flags, rec.blocks = rec.flags|recBlocks, e.Blocks()
 	}
 	if err := r.putRecord(byName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
 		return true, err
@@ -281,7 +283,7 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *Entry, exists
 }
 
 // link makes e another name of a file of its group that is there already.
-func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
+func (r *restorer) link(fd int, at string, e *cold.Entry) (done bool, err error) {
 	if e.Link == "" {
 		return false, nil
 	}
@@ -314,7 +316,7 @@ func (r *restorer) link(fd int, at string, e *Entry) (done bool, err error) {
 }
 
 // attrs sets the attributes of name in the directory behind fd.
-func (r *restorer) attrs(fd int, name string, e *Entry) error {
+func (r *restorer) attrs(fd int, name string, e *cold.Entry) error {
 	f, err := openAt(fd, name, unix.O_PATH, 0)
 	if err != nil {
 		return err
@@ -324,7 +326,7 @@ func (r *restorer) attrs(fd int, name string, e *Entry) error {
 }
 
 // attrsOf sets owner, mode, xattrs and mtime of what may have other ones.
-func (r *restorer) attrsOf(f int, at xattrTarget, e *Entry) error {
+func (r *restorer) attrsOf(f int, at xattrTarget, e *cold.Entry) error {
 	return r.setAttrs(f, at, e, made{uid: noID, gid: noID, attrs: true})
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // This file: what a restore sets of an entry, and what becomes of what it cannot.
@@ -32,7 +34,7 @@ func (r *restorer) cannot(err error) bool {
 }
 
 // path is where an entry is that is being restored.
-func (r *restorer) path(e *Entry) string {
+func (r *restorer) path(e *cold.Entry) string {
 	if r.vol != nil && r.dirAt != "" {
 		return path.Join(r.dirAt, e.Name)
 	}
@@ -43,7 +45,7 @@ func (r *restorer) path(e *Entry) string {
 }
 
 // leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so; in a volume it is held back.
-func (r *restorer) leaveOut(e *Entry, h *held, what string, err error) error {
+func (r *restorer) leaveOut(e *cold.Entry, h *held, what string, err error) error {
 	if !r.cannot(err) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -67,23 +69,23 @@ var (
 )
 
 // special makes what is neither file nor directory.
-func (r *restorer) special(fd int, e *Entry) error {
+func (r *restorer) special(fd int, e *cold.Entry) error {
 	switch e.Kind {
-	case KindSymlink:
+	case cold.KindSymlink:
 		return unix.Symlinkat(e.Target, fd, e.Name)
-	case KindOther:
+	case cold.KindOther:
 		return errors.New(e.Other.Why)
-	case KindChar, KindBlock:
+	case cold.KindChar, cold.KindBlock:
 		if r.untrusted {
 			return errUntrusted
 		}
 	}
-	return unix.Mknodat(fd, e.Name, e.Kind.format()|e.Mode&0777, int(e.Rdev))
+	return unix.Mknodat(fd, e.Name, e.Kind.Format()|e.Mode&0777, int(e.Rdev))
 }
 
 // whyStandIn is what is held back where something stands in.
-func whyStandIn(e *Entry, why error) string {
-	if e.Kind == KindOther {
+func whyStandIn(e *cold.Entry, why error) string {
+	if e.Kind == cold.KindOther {
 		return why.Error()
 	}
 	return fmt.Sprintf("this %s: %v", e.Kind, why)
@@ -91,13 +93,13 @@ func whyStandIn(e *Entry, why error) string {
 
 // standIn makes an empty file in the place of an entry that cannot be made because of why: it opens with EIO, and commits have the entry.
 // A copy has nothing there, and says so. EEXIST where something is there.
-func (r *restorer) standIn(fd int, e *Entry, why error) error {
+func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 	if r.vol == nil {
 		if errors.Is(why, errUntrusted) {
 			r.log.WithField("path", r.path(e)).Warn("device not restored: the source is not trusted")
 			return nil
 		}
-		if e.Kind != KindOther || !r.keepGoing {
+		if e.Kind != cold.KindOther || !r.keepGoing {
 			return why
 		}
 		return r.leaveOut(e, nil, whyStandIn(e, why), errLeftOut)
@@ -110,8 +112,8 @@ func (r *restorer) standIn(fd int, e *Entry, why error) error {
 		return err
 	}
 	defer unix.Close(f)
-	if e.Mtime != (Time{}) {
-		if err := utimens(f, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.timespec()}); err != nil {
+	if e.Mtime != (cold.Time{}) {
+		if err := utimens(f, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.Timespec()}); err != nil {
 			return err
 		}
 	}
@@ -132,8 +134,8 @@ const noID = ^uint32(0)
 // setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes another: chown
 // clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
 // warn of was made with the mode's 0777.
-func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
-	h := held{Flags: e.Flags & KeptFlags}
+func (r *restorer) setAttrs(f int, at xattrTarget, e *cold.Entry, new made) error {
+	h := held{Flags: e.Flags & cold.KeptFlags}
 	if r.vol == nil && h.Flags != 0 {
 		r.flags = append(r.flags, flagged{r.path(e), h.Flags})
 	}
@@ -149,12 +151,12 @@ func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
 			return err
 		}
 	}
-	if e.Kind != KindSymlink && len(e.Xattrs) > 0 {
+	if e.Kind != cold.KindSymlink && len(e.Xattrs) > 0 {
 		if err := unix.Chmod(fdPath(f), mode); err != nil { // an ACL may have changed the mode
 			return fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
-	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.times.clamp(e.Mtime).timespec()}
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.times.clamp(e.Mtime).Timespec()}
 	if err := utimens(f, ts); err != nil {
 		return fmt.Errorf("set the mtime: %w", err)
 	}
@@ -185,7 +187,7 @@ func (r *restorer) setAttrs(f int, at xattrTarget, e *Entry, new made) error {
 	return r.vol.hold(&st, r.path(e), &h)
 }
 
-func (r *restorer) setOwner(f int, e *Entry, new made, h *held) error {
+func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *held) error {
 	if e.UID == new.uid && e.GID == new.gid {
 		return nil
 	}
@@ -210,12 +212,12 @@ func (r *restorer) setOwner(f int, e *Entry, new made, h *held) error {
 	return r.without(e, h, fmt.Sprintf("%s%d:%d", whatOwner, e.UID, e.GID), why)
 }
 
-func (r *restorer) setMode(f int, e *Entry, new made, h *held) (uint32, error) {
+func (r *restorer) setMode(f int, e *cold.Entry, new made, h *held) (uint32, error) {
 	mode := e.Mode
 	if r.untrusted {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
-	if e.Kind == KindSymlink {
+	if e.Kind == cold.KindSymlink {
 		return mode, nil
 	}
 	if new.attrs || mode&^0777 != 0 {
@@ -240,7 +242,7 @@ func (r *restorer) setMode(f int, e *Entry, new made, h *held) (uint32, error) {
 
 // without is leaveOut for what root alone may set, or nobody of a source that is not trusted: a plain copy leaves that out because it
 // was asked to, or says so of all files together.
-func (r *restorer) without(e *Entry, h *held, what string, why error) error {
+func (r *restorer) without(e *cold.Entry, h *held, what string, why error) error {
 	switch {
 	case r.vol == nil && errors.Is(why, errUntrusted):
 		return nil
@@ -254,13 +256,13 @@ func (r *restorer) without(e *Entry, h *held, what string, why error) error {
 }
 
 // xattrs makes the extended attributes what e says.
-func (r *restorer) xattrs(at xattrTarget, e *Entry, h *held) error {
+func (r *restorer) xattrs(at xattrTarget, e *cold.Entry, h *held) error {
 	have, err := at.all()
 	if err != nil {
 		return err
 	}
 	for _, x := range have {
-		if !slices.ContainsFunc(e.Xattrs, func(y Xattr) bool { return x.Name == y.Name }) {
+		if !slices.ContainsFunc(e.Xattrs, func(y cold.Xattr) bool { return x.Name == y.Name }) {
 			err := at.remove(x.Name)
 			if (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && guarded(x.Name) {
 				continue // the system labels what it makes
@@ -293,7 +295,7 @@ func (r *restorer) xattrs(at xattrTarget, e *Entry, h *held) error {
 }
 
 // withoutXattr leaves an attribute out.
-func (r *restorer) withoutXattr(at xattrTarget, e *Entry, x *Xattr, h *held, why error) error {
+func (r *restorer) withoutXattr(at xattrTarget, e *cold.Entry, x *cold.Xattr, h *held, why error) error {
 	if err := r.without(e, h, whatXattr+x.Name, why); err != nil {
 		return err
 	}
@@ -312,14 +314,14 @@ func guarded(attr string) bool {
 }
 
 // setRecord stores a record that has to be there. Where the entry's attributes leave no room for it the biggest of them are held back.
-func (r *restorer) setRecord(f int, at xattrTarget, e *Entry, rec *record) error {
+func (r *restorer) setRecord(f int, at xattrTarget, e *cold.Entry, rec *record) error {
 	value := rec.encode(make([]byte, 0, recordMax))
 	err := at.set(recordName, value, 0)
 	if err == nil || len(e.Xattrs) == 0 || !r.cannot(err) {
 		return err
 	}
 	bySize := slices.Clone(e.Xattrs)
-	slices.SortFunc(bySize, func(a, b Xattr) int { return len(b.Value) - len(a.Value) })
+	slices.SortFunc(bySize, func(a, b cold.Xattr) int { return len(b.Value) - len(a.Value) })
 	var st unix.Statx_t
 	if err := statAt(f, "", &st); err != nil {
 		return err

@@ -6,10 +6,12 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // lazyRoot makes an unlisted directory of the root where nothing of it was listed yet: then the whole restore is done.
-func (r *restorer) lazyRoot(ctx context.Context, fd int, root *Entry) (done bool, err error) {
+func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done bool, err error) {
 	rec, ok := r.record(byFD(fd), true, nil)
 	list, err := listNames(fd)
 	if err != nil {
@@ -38,16 +40,16 @@ func (r *restorer) lazyRoot(ctx context.Context, fd int, root *Entry) (done bool
 
 // valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out when it is
 // listed.
-func (r *restorer) valid(ctx context.Context, e *Entry) (bool, error) {
+func (r *restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	ok, err := r.snap.Valid(ctx, e.Dir())
-	if errors.Is(err, ErrMissing) || errors.Is(err, ErrCorrupt) {
+	if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
 		return false, nil
 	}
 	return ok, err
 }
 
 // lazyDir makes a directory whose children come later, or makes one that is unlisted stand for another tree.
-func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *Entry, exists bool) (clean bool, err error) {
+func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *cold.Entry, exists bool) (clean bool, err error) {
 	if !exists {
 		if err := unix.Mkdirat(dirfd, e.Name, 0700); err != nil {
 			return false, err
@@ -90,7 +92,7 @@ func (r *restorer) emptyDir(dirfd int, name string) error {
 }
 
 // stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
-func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) (err error) {
+func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (err error) {
 	mode := e.Mode & 0777
 	var fd int
 	fd, err = openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
@@ -119,7 +121,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) (err error) {
 	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: r.times.clamp(e.Mtime), ctime: ctime, trust: r.vol.trust}
 	if e.Size > 0 {
 		rec.flags |= recStub | recBlocks
-		rec.blocks = e.blocks()
+		rec.blocks = e.Blocks()
 		var st unix.Statx_t
 		if len(e.Xattrs) > 0 && statAt(fd, "", &st) == nil {
 			rec.blocks += st.Blocks // what its attributes take; the record may take a block too, which is none of the file's
@@ -139,7 +141,7 @@ func (r *restorer) stub(dirfd int, e *Entry, ctime Time, new made) (err error) {
 }
 
 // unlisted gives a directory that was just made its attributes, and the record that says that its children are still to come.
-func (r *restorer) unlisted(fd int, at xattrTarget, e *Entry, ctime Time, valid bool) error {
+func (r *restorer) unlisted(fd int, at xattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}

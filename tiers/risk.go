@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"emberfs/tiers/cold"
 )
 
 // risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its own, for it is
@@ -226,7 +228,7 @@ func (p *points) setError(what string, err error) {
 	p.errors[what] = what + ": " + err.Error()
 }
 
-func (v *Volume) setLastCommit(id ID, t time.Time) {
+func (v *Volume) setLastCommit(id cold.ID, t time.Time) {
 	v.points.mu.Lock()
 	v.points.commit = &Point{ID: id.String(), Time: t}
 	v.points.mu.Unlock()
@@ -242,6 +244,6 @@ func (v *Volume) setVerified() { v.points.verified.Store(true) }
 
 // permanent says whether trying again soon cannot help.
 func permanent(err error) bool {
-	var refused *RefusedError
-	return errors.As(err, &refused) || errors.Is(err, ErrDiverged) || errors.Is(err, ErrRefMoved)
+	var refused *cold.RefusedError
+	return errors.As(err, &refused) || errors.Is(err, cold.ErrDiverged) || errors.Is(err, cold.ErrRefMoved)
 }

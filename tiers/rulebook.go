@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
@@ -234,7 +235,7 @@ func (v *Volume) ownRules(from string) {
 }
 
 // followRules takes over the rules of a commit that warm was brought to.
-func (v *Volume) followRules(ctx context.Context, s Snapshot) error {
+func (v *Volume) followRules(ctx context.Context, s cold.Snapshot) error {
 	text, err := s.Rules(ctx)
 	if err != nil {
 		v.points.setError("rules", err)
@@ -265,7 +266,7 @@ func (v *Volume) followRules(ctx context.Context, s Snapshot) error {
 
 // rulesWritten says whether the text was written here after the commit that warm is of. book.mu is held.
 func (v *Volume) rulesWritten(ctx context.Context) bool {
-	id, err := ParseID(v.state.Head)
+	id, err := cold.ParseID(v.state.Head)
 	if err != nil {
 		return len(v.book.text) > 0 // no commit yet
 	}
@@ -280,7 +281,7 @@ func (v *Volume) rulesWritten(ctx context.Context) bool {
 }
 
 // rulesChanged says whether the volume's own text differs from what a commit has.
-func (v *Volume) rulesChanged(ctx context.Context, base Snapshot) bool {
+func (v *Volume) rulesChanged(ctx context.Context, base cold.Snapshot) bool {
 	b := &v.book
 	b.mu.Lock()
 	defer b.mu.Unlock()

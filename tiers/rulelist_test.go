@@ -3,10 +3,12 @@ package tiers
 import (
 	"strings"
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 // someoneElses makes a commit on top of the last one that changes nothing but the rules.
-func (c *memCold) someoneElses(rules string) ID {
+func (c *memCold) someoneElses(rules string) cold.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := *c.commits[c.head]

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // TestReadErrorIsNotShort: where hot has the beginning of what is asked for and cold cannot give the rest, the read fails: of a
@@ -31,7 +33,7 @@ func TestReadErrorIsNotShort(t *testing.T) {
 	delete(c.blobs, id)
 	c.mu.Unlock()
 	v.coldReads.drop()
-	if n, err := h.Read(context.Background(), make([]byte, 3*hotPage), 0); n != 0 || !errors.Is(err, ErrMissing) {
+	if n, err := h.Read(context.Background(), make([]byte, 3*hotPage), 0); n != 0 || !errors.Is(err, cold.ErrMissing) {
 		t.Fatalf("read %d, %v", n, err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // gatedCold is a repository that lets some of its readers wait until they are let go, whatever becomes of their contexts: it is as one on
@@ -21,13 +23,13 @@ type gatedCold struct {
 
 // gate is where readers wait.
 type gate struct {
-	id      ID            // whose readers wait; zero: all
+	id      cold.ID       // whose readers wait; zero: all
 	arrived chan struct{} // gets a token for each of them
 	open    chan struct{}
 	once    sync.Once
 }
 
-func newGate(t *testing.T, id ID) *gate {
+func newGate(t *testing.T, id cold.ID) *gate {
 	g := &gate{id: id, arrived: make(chan struct{}, 100), open: make(chan struct{})}
 	t.Cleanup(g.letGo)
 	return g
@@ -35,7 +37,7 @@ func newGate(t *testing.T, id ID) *gate {
 
 func (g *gate) letGo() { g.once.Do(func() { close(g.open) }) }
 
-func (g *gate) pass(id ID) {
+func (g *gate) pass(id cold.ID) {
 	if g != nil && (g.id.IsZero() || g.id == id) {
 		g.arrived <- struct{}{}
 		<-g.open
@@ -53,9 +55,9 @@ func (g *gate) await(t *testing.T) {
 }
 
 type gatedBlob struct {
-	BlobAt
+	cold.BlobAt
 	c  *gatedCold
-	id ID
+	id cold.ID
 }
 
 func (b gatedBlob) ReadAt(p []byte, off int64) (int, error) {
@@ -63,37 +65,37 @@ func (b gatedBlob) ReadAt(p []byte, off int64) (int, error) {
 	return b.BlobAt.ReadAt(p, off)
 }
 
-func (c *gatedCold) OpenAt(ctx context.Context, id ID, size int64) (BlobAt, error) {
+func (c *gatedCold) OpenAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt, error) {
 	b, err := c.memCold.OpenAt(ctx, id, size)
 	return gatedBlob{b, c, id}, err
 }
 
-func (c *gatedCold) Open(ctx context.Context, id ID, size int64) (Blob, error) {
+func (c *gatedCold) Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	c.opens.Load().pass(id)
 	return c.memCold.Open(ctx, id, size)
 }
 
 type gatedSnapshot struct {
-	Snapshot
+	cold.Snapshot
 	c *gatedCold
 }
 
-func (s gatedSnapshot) ReadNames(ctx context.Context, d DirID) (Listing, error) {
+func (s gatedSnapshot) ReadNames(ctx context.Context, d cold.DirID) (cold.Listing, error) {
 	s.c.lists.Load().pass(d.Tree)
 	return s.Snapshot.ReadNames(ctx, d)
 }
 
-func (s gatedSnapshot) ReadDir(ctx context.Context, d DirID) (Listing, error) {
+func (s gatedSnapshot) ReadDir(ctx context.Context, d cold.DirID) (cold.Listing, error) {
 	s.c.lists.Load().pass(d.Tree)
 	return s.Snapshot.ReadDir(ctx, d)
 }
 
-func (s gatedSnapshot) Sizes(ctx context.Context, d DirID, names Listing) (Listing, error) {
+func (s gatedSnapshot) Sizes(ctx context.Context, d cold.DirID, names cold.Listing) (cold.Listing, error) {
 	s.c.lists.Load().pass(d.Tree)
 	return s.Snapshot.Sizes(ctx, d, names)
 }
 
-func (c *gatedCold) Snapshot(ctx context.Context, id ID) (Snapshot, error) {
+func (c *gatedCold) Snapshot(ctx context.Context, id cold.ID) (cold.Snapshot, error) {
 	s, err := c.memCold.Snapshot(ctx, id)
 	if err != nil {
 		return nil, err
@@ -101,7 +103,7 @@ func (c *gatedCold) Snapshot(ctx context.Context, id ID) (Snapshot, error) {
 	return gatedSnapshot{s, c}, nil
 }
 
-func (c *gatedCold) Newest(ctx context.Context) (Snapshot, error) {
+func (c *gatedCold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	s, err := c.memCold.Newest(ctx)
 	if err != nil || s == nil {
 		return nil, err
@@ -143,7 +145,7 @@ func slowVolume(t *testing.T) (*Volume, *gatedCold, map[string]*Inode) {
 	return v, c, files
 }
 
-func recordID(n *Inode) ID {
+func recordID(n *Inode) cold.ID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.rec.id

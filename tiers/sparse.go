@@ -6,10 +6,12 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // writeSparse copies blob to f, leaving holes where it has holes or whole pages of zeros, and returns its length.
-func writeSparse(ctx context.Context, f int, blob Blob) (int64, error) {
+func writeSparse(ctx context.Context, f int, blob cold.Blob) (int64, error) {
 	const page = 4 << 10
 	buf := make([]byte, 256<<10)
 	var off int64

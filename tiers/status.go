@@ -3,6 +3,8 @@ package tiers
 import (
 	"encoding/json"
 	"time"
+
+	"emberfs/tiers/cold"
 )
 
 // Status is what `emberfs status --json` shows of a volume; cmd adds pid and mountpoint.
@@ -100,15 +102,7 @@ func (p Point) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		ID   string `json:"id"`
 		Time string `json:"time"`
-	}{p.ID, DateText(p.Time)})
-}
-
-// DateText is a time for programs: RFC 3339 in UTC. Of what git stores it cannot say years over 9999: those are the last moment that it can.
-func DateText(t time.Time) string {
-	if t = t.UTC(); t.Year() > 9999 {
-		return "9999-12-31T23:59:59Z"
-	}
-	return t.Format(time.RFC3339Nano)
+	}{p.ID, cold.DateText(p.Time)})
 }
 
 // Receipt says what a Sync made safe and what not. Complete means that nothing acknowledged before the call is missing

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // errStub says that a file's bytes have to come back before they can change. No program sees it: see again.
@@ -144,7 +146,7 @@ func capsOf(fd int) bool {
 	return err == nil
 }
 
-func hasCaps(e *Entry) bool {
+func hasCaps(e *cold.Entry) bool {
 	for i := range e.Xattrs {
 		if e.Xattrs[i].Name == capability {
 			return true
@@ -166,7 +168,7 @@ func (v *Volume) punch(n *Inode, fd int) error {
 	if err := v.step("release.time"); err != nil {
 		return err
 	}
-	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.timespec()})
+	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.Timespec()})
 }
 
 // comeBack brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for whoever does
@@ -231,7 +233,7 @@ func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err err
 	defer blob.Close()
 	size, err := writeSparse(ctx, fd, blob)
 	if err == nil && size != r.size {
-		err = fmt.Errorf("object %s: %w: %d bytes, the file has %d", r.id, ErrCorrupt, size, r.size)
+		err = fmt.Errorf("object %s: %w: %d bytes, the file has %d", r.id, cold.ErrCorrupt, size, r.size)
 	}
 	if err != nil {
 		return nil, v.coldFailed(n, r.id, err)
@@ -258,7 +260,7 @@ func (v *Volume) settle(b *returning) error {
 		return err
 	}
 	a := n.attrLocked(&st)
-	if err := utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.mtime.timespec()}); err != nil {
+	if err := utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.mtime.Timespec()}); err != nil {
 		return fmt.Errorf("bring back inode %d: %w", n.ino, err)
 	}
 	r.flags = r.flags&^recStub | recCtime | recBlocks
@@ -315,7 +317,7 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	if err := v.storeOrRemove(n, record{flags: old.flags & recGroup, group: old.group, id: old.id}); err != nil {
 		return false, err
 	}
-	n.mu.captured, n.mu.ungranted = ID{}, true
+	n.mu.captured, n.mu.ungranted = cold.ID{}, true
 	n.mu.marks++
 	e := v.epoch.Load()
 	n.epoch.Store(e)
@@ -341,7 +343,7 @@ func (v *Volume) rescue(ctx context.Context, dir *Inode, name string) {
 	}
 	defer v.unpin(dir)
 	var st unix.Statx_t
-	if statAt(dirfd, name, &st) != nil || st.Nlink > 1 || kindOf(uint32(st.Mode)) != KindFile {
+	if statAt(dirfd, name, &st) != nil || st.Nlink > 1 || kindOf(uint32(st.Mode)) != cold.KindFile {
 		return
 	}
 	n := v.peekRef(&st)

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // openTiered opens a volume whose files leave warm.
-func openTiered(t *testing.T, state string, cold Cold, change ...func(*Config)) *Volume {
+func openTiered(t *testing.T, state string, cold cold.Cold, change ...func(*Config)) *Volume {
 	t.Helper()
 	c := Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20, Tiering: true}
 	for _, f := range change {
@@ -352,10 +354,10 @@ func TestMissingObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Release()
-	if n, err := h.Read(context.Background(), make([]byte, 10), 0); n != 0 || !errors.Is(err, ErrMissing) {
+	if n, err := h.Read(context.Background(), make([]byte, 10), 0); n != 0 || !errors.Is(err, cold.ErrMissing) {
 		t.Fatalf("read %d, %v", n, err)
 	}
-	if n, err := h.Write(context.Background(), []byte("x"), 0, false); n != 0 || !errors.Is(err, ErrMissing) {
+	if n, err := h.Write(context.Background(), []byte("x"), 0, false); n != 0 || !errors.Is(err, cold.ErrMissing) {
 		t.Fatalf("wrote %d, %v", n, err)
 	}
 	if read(t, v, g) != "second" {

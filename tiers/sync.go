@@ -11,6 +11,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // A commit for which what changes cannot be set aside is tried again after spoiledWait, then after four times as long, below spoiledMost:
@@ -370,7 +372,7 @@ func countTree(dirfd int, use *warmUse, depth int) {
 		return
 	}
 	list, err := listNames(dirfd)
-	if err != nil || depth > walkDepth {
+	if err != nil || depth > cold.WalkDepth {
 		return
 	}
 	for _, d := range list {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
@@ -64,7 +65,7 @@ func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 	if err := v.checkTiering(); err != nil {
 		return TierReport{}, err
 	}
-	want := CleanPaths(paths)
+	want := cold.CleanPaths(paths)
 	for _, p := range want {
 		n, err := v.find(ctx, p)
 		if err != nil {
@@ -156,7 +157,7 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 	if err := s.ctx.Err(); err != nil {
 		return err
 	}
-	if TooDeepToWalk(at, depth) != nil {
+	if cold.TooDeepToWalk(at, depth) != nil {
 		return nil // no commit of ours has it: nothing in it can leave
 	}
 	if n.dir.unlisted.Load() {
@@ -172,7 +173,7 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 		return gone2nil(err)
 	}
 	for _, d := range list {
-		below, _, skip := Wanted(want, d.Name)
+		below, _, skip := cold.Wanted(want, d.Name)
 		if skip || s.done() {
 			continue
 		}
@@ -238,7 +239,7 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 		return
 	}
 	defer v.unref(n, 1)
-	if n.kind != KindFile {
+	if n.kind != cold.KindFile {
 		return
 	}
 	if n.stub.Load() { // the daemon was killed between the mark and the hole

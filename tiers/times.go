@@ -2,6 +2,8 @@ package tiers
 
 import (
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // fileTimes are the times that a file system keeps: ext4 those until 2446, with small inodes until 2038 and whole seconds. It takes others
@@ -12,28 +14,28 @@ type fileTimes struct {
 }
 
 // keeps says whether a time is kept as it is.
-func (f *fileTimes) keeps(t Time) bool {
+func (f *fileTimes) keeps(t cold.Time) bool {
 	return f == nil || t.Sec >= f.min && t.Sec <= f.max && (t.Nsec == 0 || !f.whole)
 }
 
 // clamp is what becomes of a time, the nearest one that is kept.
-func (f *fileTimes) clamp(t Time) Time {
+func (f *fileTimes) clamp(t cold.Time) cold.Time {
 	switch {
 	case f.keeps(t):
 		return t
 	case t.Sec < f.min:
-		return Time{Sec: f.min}
+		return cold.Time{Sec: f.min}
 	case t.Sec > f.max:
-		return Time{Sec: f.max}
+		return cold.Time{Sec: f.max}
 	}
-	return Time{Sec: t.Sec}
+	return cold.Time{Sec: t.Sec}
 }
 
 // recordTimes are those that a record holds (putTime).
 const recordTimes = 1<<39 - 1
 
 // fitsRecord says whether a record holds a time.
-func fitsRecord(t Time) bool { return t.Sec >= -recordTimes && t.Sec <= recordTimes }
+func fitsRecord(t cold.Time) bool { return t.Sec >= -recordTimes && t.Sec <= recordTimes }
 
 // timesOf finds out which times the directory behind fd keeps, by a file of its own; nil where it cannot: then all are taken for kept.
 func timesOf(dirfd int) *fileTimes {
@@ -42,17 +44,17 @@ func timesOf(dirfd int) *fileTimes {
 		return nil
 	}
 	defer unix.Close(fd)
-	kept := func(t Time) (Time, bool) {
-		if utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t.timespec()}) != nil {
-			return Time{}, false
+	kept := func(t cold.Time) (cold.Time, bool) {
+		if utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, t.Timespec()}) != nil {
+			return cold.Time{}, false
 		}
 		var st unix.Statx_t
 		err := statAt(fd, "", &st)
 		return timeOf(st.Mtime), err == nil
 	}
-	least, ok := kept(Time{Sec: -1 << 62})
-	most, ok2 := kept(Time{Sec: 1 << 62})
-	fine, ok3 := kept(Time{Sec: 1, Nsec: 123456789})
+	least, ok := kept(cold.Time{Sec: -1 << 62})
+	most, ok2 := kept(cold.Time{Sec: 1 << 62})
+	fine, ok3 := kept(cold.Time{Sec: 1, Nsec: 123456789})
 	if !ok || !ok2 || !ok3 {
 		return nil
 	}

@@ -6,46 +6,48 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 // TestTooMuch: what a commit cannot hold stays out of it, at risk and named, whatever it is, and is taken once it fits.
 func TestTooMuch(t *testing.T) {
-	has := func(put []Entry, name string) bool {
-		return slices.ContainsFunc(put, func(e Entry) bool { return e.Name == name })
+	has := func(put []cold.Entry, name string) bool {
+		return slices.ContainsFunc(put, func(e cold.Entry) bool { return e.Name == name })
 	}
 	for _, c := range []struct {
 		what    string
-		tooMuch func(root *Root, put []Entry) error
+		tooMuch func(root *cold.Root, put []cold.Entry) error
 		out     string // what status says
 		missing []string
 	}{
-		{"a file", func(_ *Root, put []Entry) error {
+		{"a file", func(_ *cold.Root, put []cold.Entry) error {
 			if has(put, "f") {
-				return &TooMuchError{Names: []string{"f"}, Err: errors.New("long")}
+				return &cold.TooMuchError{Names: []string{"f"}, Err: errors.New("long")}
 			}
 			return nil
 		}, "d/s/f: ", []string{"d/s/f"}},
-		{"a directory by its own attributes", func(_ *Root, put []Entry) error {
+		{"a directory by its own attributes", func(_ *cold.Root, put []cold.Entry) error {
 			if has(put, "s") {
-				return &TooMuchError{Names: []string{"s"}, Err: errors.New("long")}
+				return &cold.TooMuchError{Names: []string{"s"}, Err: errors.New("long")}
 			}
 			return nil
 		}, "d/s: ", []string{"d/s", "d/s/f", "d/s/t", "d/s/t/h"}},
-		{"a directory as a whole", func(_ *Root, put []Entry) error {
+		{"a directory as a whole", func(_ *cold.Root, put []cold.Entry) error {
 			if has(put, "f") {
-				return &TooMuchError{Err: errors.New("wide")}
+				return &cold.TooMuchError{Err: errors.New("wide")}
 			}
 			return nil
 		}, "d/s: ", []string{"d/s", "d/s/f", "d/s/t", "d/s/t/h"}},
-		{"the root's attributes", func(root *Root, _ []Entry) error {
+		{"the root's attributes", func(root *cold.Root, _ []cold.Entry) error {
 			if root != nil && len(root.Xattrs) > 0 {
-				return &TooMuchError{Names: []string{""}, Err: errors.New("long")}
+				return &cold.TooMuchError{Names: []string{""}, Err: errors.New("long")}
 			}
 			return nil
 		}, ".: ", nil},
-		{"hard links", func(root *Root, _ []Entry) error {
+		{"hard links", func(root *cold.Root, _ []cold.Entry) error {
 			if root != nil && len(root.Links) > 0 {
-				return &TooMuchError{Links: true, Err: errors.New("many")}
+				return &cold.TooMuchError{Links: true, Err: errors.New("many")}
 			}
 			return nil
 		}, "hard links: ", nil},

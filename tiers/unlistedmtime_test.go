@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+
+	"emberfs/tiers/cold"
 )
 
 // TestCommitOfHalfListed: a listing that was cut off moved the mtime of warm's directory; a commit takes the one that stat shows.
@@ -16,7 +18,7 @@ func TestCommitOfHalfListed(t *testing.T) {
 			write(t, v, d, fmt.Sprint(i), "x")
 			write(t, v, v.root, fmt.Sprint(i), "x")
 		}
-		when := Time{Sec: 1234, Nsec: 5}
+		when := cold.Time{Sec: 1234, Nsec: 5}
 		for _, n := range []*Inode{d, v.root} {
 			_, err := v.Setattr(context.Background(), n, nil, &SetAttr{Mtime: &when})
 			must(t, err)

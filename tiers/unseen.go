@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // A file that the kernel writes by itself is "unseen" from the first such open for writing until nobody is left who could: not at the
@@ -49,7 +51,7 @@ func (v *Volume) writtenUnseen(n *Inode) bool {
 // markUnseen notes that n may be written without the daemon's knowledge from now on. made: no attributes of it went out yet that the
 // kernel may keep. n.mu is held.
 func (v *Volume) markUnseen(n *Inode, made bool) {
-	n.mu.captured, n.mu.ungranted = ID{}, true
+	n.mu.captured, n.mu.ungranted = cold.ID{}, true
 	n.written.Store(nil)
 	if n.unseen.Swap(true) {
 		return
@@ -277,7 +279,7 @@ func (f *frozen) fill(ctx context.Context, c *boundaryContent) error {
 				return err
 			}
 			if n == 0 {
-				return ErrSizeChanged
+				return cold.ErrSizeChanged
 			}
 			if _, err := pwriteFull(f.fd, b[:n], off); err != nil {
 				return err

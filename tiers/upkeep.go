@@ -8,17 +8,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // collection is a GC that somebody asked for.
 type collection struct {
 	ctx   context.Context
-	o     GCOptions
+	o     cold.GCOptions
 	reply chan collected
 }
 
 type collected struct {
-	report GCReport
+	report cold.GCReport
 	err    error
 }
 
@@ -46,7 +48,7 @@ func (v *Volume) upkeepLoop(ctx context.Context) {
 			}
 			c.reply <- collected{r, err}
 		case <-tick.C:
-			r, err := v.cold.GC(ctx, GCOptions{})
+			r, err := v.cold.GC(ctx, cold.GCOptions{})
 			if ctx.Err() != nil {
 				return
 			}
@@ -70,17 +72,17 @@ func (v *Volume) upkeepLoop(ctx context.Context) {
 }
 
 // GC removes from cold what nothing reaches any more. It waits for a Maintain that runs, never for a commit; Close ends it.
-func (v *Volume) GC(ctx context.Context, o GCOptions) (GCReport, error) {
+func (v *Volume) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	if !v.started.Load() {
-		return GCReport{}, errors.New("gc: the volume was not started")
+		return cold.GCReport{}, errors.New("gc: the volume was not started")
 	}
 	c := collection{ctx, o, make(chan collected, 1)}
 	select {
 	case v.collect <- c:
 	case <-ctx.Done():
-		return GCReport{}, fmt.Errorf("gc: %w", context.Cause(ctx))
+		return cold.GCReport{}, fmt.Errorf("gc: %w", context.Cause(ctx))
 	case <-v.idle:
-		return GCReport{}, errClosed
+		return cold.GCReport{}, errClosed
 	}
 	done := <-c.reply // soon after the end of either context
 	return done.report, done.err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"emberfs/tiers/cold"
 )
 
 // Cold is put in order after a commit; neither the next commit nor Close waits for that.
@@ -38,36 +40,36 @@ func TestMaintainRunsAfterCommits(t *testing.T) {
 func TestVolumeGC(t *testing.T) {
 	c := newMemCold()
 	begun := make(chan struct{}, 1)
-	c.collect = func(ctx context.Context, o GCOptions) (GCReport, error) {
+	c.collect = func(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 		if o.DryRun {
-			return GCReport{Objects: 3}, nil
+			return cold.GCReport{Objects: 3}, nil
 		}
 		begun <- struct{}{}
 		<-ctx.Done()
-		return GCReport{Objects: 1}, ctx.Err()
+		return cold.GCReport{Objects: 1}, ctx.Err()
 	}
 	v := openTest(t, t.TempDir(), c)
-	if _, err := v.GC(t.Context(), GCOptions{}); err == nil {
+	if _, err := v.GC(t.Context(), cold.GCOptions{}); err == nil {
 		t.Error("a volume that was not started collects")
 	}
 	v.Start()
-	if r, err := v.GC(t.Context(), GCOptions{DryRun: true}); err != nil || r.Objects != 3 {
+	if r, err := v.GC(t.Context(), cold.GCOptions{DryRun: true}); err != nil || r.Objects != 3 {
 		t.Error(r, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { <-begun; cancel() }()
-	if r, err := v.GC(ctx, GCOptions{}); !errors.Is(err, context.Canceled) || r.Objects != 1 {
+	if r, err := v.GC(ctx, cold.GCOptions{}); !errors.Is(err, context.Canceled) || r.Objects != 1 {
 		t.Error(r, err)
 	}
 	closed := make(chan error, 1)
 	go func() { <-begun; closed <- v.Close() }()
-	if r, err := v.GC(t.Context(), GCOptions{}); err == nil || r.Objects != 1 {
+	if r, err := v.GC(t.Context(), cold.GCOptions{}); err == nil || r.Objects != 1 {
 		t.Error(r, err)
 	}
 	if err := <-closed; err != nil {
 		t.Error(err)
 	}
-	if _, err := v.GC(t.Context(), GCOptions{DryRun: true}); !errors.Is(err, errClosed) {
+	if _, err := v.GC(t.Context(), cold.GCOptions{DryRun: true}); !errors.Is(err, errClosed) {
 		t.Error(err)
 	}
 }
@@ -75,13 +77,13 @@ func TestVolumeGC(t *testing.T) {
 // TestUnaskedGC: garbage goes by itself, and what is wrong is said in status.
 func TestUnaskedGC(t *testing.T) {
 	c := newMemCold()
-	runs := make(chan GCOptions, 1)
-	c.collect = func(_ context.Context, o GCOptions) (GCReport, error) {
+	runs := make(chan cold.GCOptions, 1)
+	c.collect = func(_ context.Context, o cold.GCOptions) (cold.GCReport, error) {
 		select {
 		case runs <- o:
 		default:
 		}
-		return GCReport{}, errors.New("a reference cannot be read")
+		return cold.GCReport{}, errors.New("a reference cannot be read")
 	}
 	v := openTest(t, t.TempDir(), c)
 	v.gcInterval = time.Millisecond

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // moved counts what went between the tiers since the volume was opened.
@@ -40,7 +42,7 @@ type forgotten struct {
 // keepUse is called when n goes away.
 func (v *Volume) keepUse(n *Inode) {
 	t := n.lastUse.Load()
-	if t == 0 || n.kind != KindFile || !v.tiered() {
+	if t == 0 || n.kind != cold.KindFile || !v.tiered() {
 		return
 	}
 	f := &v.forgotten
@@ -95,7 +97,7 @@ func (v *Volume) unusedFor(n *Inode, st *unix.Statx_t) time.Duration {
 		return time.Duration(v.clock()-t) * useTick
 	}
 	last := timeOf(st.Atime)
-	for _, u := range []Time{timeOf(st.Mtime), timeOf(st.Ctime)} {
+	for _, u := range []cold.Time{timeOf(st.Mtime), timeOf(st.Ctime)} {
 		if last.Before(u) {
 			last = u
 		}
@@ -112,7 +114,7 @@ func (v *Volume) expireHot(age time.Duration) (files int64) {
 	var list []*Inode
 	v.table.mu.RLock()
 	for _, n := range v.table.byID {
-		if t := n.lastUse.Load(); n.kind == KindFile && n.hotHint.Load() && now-t >= old {
+		if t := n.lastUse.Load(); n.kind == cold.KindFile && n.hotHint.Load() && now-t >= old {
 			list = append(list, n)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 	"emberfs/tiers/subprocess"
 )
@@ -26,7 +27,7 @@ type Volume struct {
 	memory memory
 
 	cfg   Config
-	cold  Cold
+	cold  cold.Cold
 	log   logrus.FieldLogger
 	state *state
 	hot   *hotCache
@@ -144,9 +145,9 @@ func (v *Volume) SetInvalidator(i Invalidator) {
 	}
 }
 
-func now() Time {
+func now() cold.Time {
 	t := time.Now()
-	return Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
+	return cold.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
 }
 
 // Open opens the state directory c.State, which the caller has locked, brings warm to the branch's last commit where it has
@@ -164,7 +165,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.errands.init()
 	v.SetAtime(c.Atime)
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
-	v.gcInterval, v.marksInMemory = DefaultGrace, marksInMemory
+	v.gcInterval, v.marksInMemory = cold.DefaultGrace, marksInMemory
 	v.collect, v.idle = make(chan collection), make(chan struct{})
 	v.table.init(maxInodes(c.MemoryLimit))
 	v.epoch.Store(1)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/integration/effort"
+	"emberfs/tiers/cold"
 )
 
 // TestRandomTree commits between random changes and compares the restored tree each time.
@@ -60,7 +61,7 @@ func randomTree(t *testing.T, rng *rand.Rand) {
 				if len(files) > 0 {
 					f := files[rng.IntN(len(files))]
 					if n, _, err := v.Lookup(context.Background(), f.dir, f.name); err == nil {
-						if n.Kind() == KindFile {
+						if n.Kind() == cold.KindFile {
 							_, _ = v.Link(context.Background(), n, d, name)
 							v.Forget(n, 1)
 						}

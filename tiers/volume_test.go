@@ -14,6 +14,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 var me = Caller{}
@@ -24,7 +26,7 @@ func quiet() logrus.FieldLogger {
 	return l
 }
 
-func openTest(t *testing.T, state string, cold Cold) *Volume {
+func openTest(t *testing.T, state string, cold cold.Cold) *Volume {
 	t.Helper()
 	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20})
 	if err != nil {
@@ -124,7 +126,7 @@ func TestCommitAndRestore(t *testing.T) {
 	if err := v.Setxattr(context.Background(), f, "user.k", []byte("\x00\xff"), 0, false, me); err != nil {
 		t.Fatal(err)
 	}
-	when := Time{Sec: -5, Nsec: 123456789}
+	when := cold.Time{Sec: -5, Nsec: 123456789}
 	if _, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mtime: &when}); err != nil {
 		t.Fatal(err)
 	}
@@ -326,7 +328,7 @@ func TestLostHeadNote(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, v, v.root, "i", "4")
-	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, ErrRefMoved) {
+	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, cold.ErrRefMoved) {
 		t.Fatalf("got %v", err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // resolveFlags keep every path walk inside the directory it starts from: no symlink, no mount, no "..".
@@ -58,48 +60,24 @@ func statAt(dirfd int, name string, st *unix.Statx_t) error {
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-func timeOf(t unix.StatxTimestamp) Time { return Time{Sec: t.Sec, Nsec: t.Nsec} }
+func timeOf(t unix.StatxTimestamp) cold.Time { return cold.Time{Sec: t.Sec, Nsec: t.Nsec} }
 
-func (t Time) timespec() unix.Timespec { return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)} }
-
-// Before says whether t is earlier than u.
-func (t Time) Before(u Time) bool { return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec }
-
-func kindOf(mode uint32) Kind {
+func kindOf(mode uint32) cold.Kind {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return KindDir
+		return cold.KindDir
 	case unix.S_IFLNK:
-		return KindSymlink
+		return cold.KindSymlink
 	case unix.S_IFIFO:
-		return KindFIFO
+		return cold.KindFIFO
 	case unix.S_IFSOCK:
-		return KindSocket
+		return cold.KindSocket
 	case unix.S_IFCHR:
-		return KindChar
+		return cold.KindChar
 	case unix.S_IFBLK:
-		return KindBlock
+		return cold.KindBlock
 	}
-	return KindFile
-}
-
-// format returns the S_IFMT bits of k.
-func (k Kind) format() uint32 {
-	switch k {
-	case KindDir:
-		return unix.S_IFDIR
-	case KindSymlink:
-		return unix.S_IFLNK
-	case KindFIFO:
-		return unix.S_IFIFO
-	case KindSocket:
-		return unix.S_IFSOCK
-	case KindChar:
-		return unix.S_IFCHR
-	case KindBlock:
-		return unix.S_IFBLK
-	}
-	return unix.S_IFREG
+	return cold.KindFile
 }
 
 // genOf derives an inode's generation from its birth time, so that a reused inode number is told apart.
@@ -242,7 +220,7 @@ func (t xattrTarget) fetch(attr string) ([]byte, error) {
 }
 
 // all returns the attributes that belong to the user, sorted by name; none on file systems without attributes.
-func (t xattrTarget) all() ([]Xattr, error) {
+func (t xattrTarget) all() ([]cold.Xattr, error) {
 	var stack [512]byte
 	buf := stack[:]
 	n, err := t.list(buf)
@@ -256,7 +234,7 @@ func (t xattrTarget) all() ([]Xattr, error) {
 		}
 		return nil, fmt.Errorf("list extended attributes of %s: %w", t.path(), err)
 	}
-	var out []Xattr
+	var out []cold.Xattr
 	for _, name := range splitNames(buf[:n]) {
 		if reservedXattr(name) {
 			continue
@@ -268,7 +246,7 @@ func (t xattrTarget) all() ([]Xattr, error) {
 			}
 			return nil, fmt.Errorf("read extended attribute %s of %s: %w", name, t.path(), err)
 		}
-		out = append(out, Xattr{Name: name, Value: value})
+		out = append(out, cold.Xattr{Name: name, Value: value})
 	}
 	sortXattrs(out)
 	return out, nil

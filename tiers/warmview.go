@@ -15,12 +15,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 	"emberfs/tiers/rules"
 )
-
-// InodeGroup begins the names that a WarmView gives to hard-link groups: a directory knows inodes, not the groups of commits.
-const InodeGroup = "inode:"
 
 // WarmView reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say is
 // believed as far as the next start would believe it, so looking for changes costs what changed. Safe for concurrent use.
@@ -29,7 +27,7 @@ type WarmView struct {
 	trust   uint16 // as the next start would have it
 	records bool   // there are records at all
 	rules   *rules.Set
-	opened  Time
+	opened  cold.Time
 
 	cold   ViewCold
 	origin string // the commit that unlisted directories are of; "": the branch's tip
@@ -38,7 +36,7 @@ type WarmView struct {
 }
 
 // OpenWarmView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
-func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
+func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
 	if _, err := os.Stat(filepath.Join(state, stateName)); err != nil {
 		return nil, fmt.Errorf("%s is no volume's state: %w", state, err)
 	}
@@ -65,7 +63,7 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	w := &WarmView{rules: set, fd: fd, trust: s.Trust, opened: Time{Sec: time.Now().Unix()}, cold: cold, origin: s.Origin}
+	w := &WarmView{rules: set, fd: fd, trust: s.Trust, opened: cold.Time{Sec: time.Now().Unix()}, cold: repo, origin: s.Origin}
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
@@ -83,22 +81,22 @@ func OpenWarmView(state string, cold ViewCold) (*WarmView, error) {
 func (w *WarmView) Close() error { return errors.Join(w.held.Close(), unix.Close(w.fd)) }
 
 // Root is the root's entry; its ids are zero unless everything is as a commit has it.
-func (w *WarmView) Root() (Entry, error) {
+func (w *WarmView) Root() (cold.Entry, error) {
 	var st unix.Statx_t
 	r, err := w.look(w.fd, "", byFD(w.fd), &st)
 	if err != nil {
-		return Entry{}, err
+		return cold.Entry{}, err
 	}
 	e := entryOf("", &st)
 	if e.Xattrs, err = byFD(w.fd).all(); err != nil {
-		return Entry{}, err
+		return cold.Entry{}, err
 	}
-	e.known(&r)
+	known(&e, &r)
 	return e, w.fill(&e, &st)
 }
 
 // fill completes an entry with what is held back of it: commits have it.
-func (w *WarmView) fill(e *Entry, st *unix.Statx_t) error {
+func (w *WarmView) fill(e *cold.Entry, st *unix.Statx_t) error {
 	h, err := holding(w.held, heldKey(st))
 	h.fill(e)
 	return err
@@ -113,14 +111,14 @@ func (w *WarmView) look(fd int, name string, at xattrTarget, st *unix.Statx_t) (
 			return record{}, err
 		}
 		kind := kindOf(uint32(st.Mode))
-		if kind != KindFile && kind != KindDir {
+		if kind != cold.KindFile && kind != cold.KindDir {
 			return record{}, nil
 		}
 		found, ok := readRecord(at)
 		if !ok {
 			return record{}, nil
 		}
-		if r = found.believed(w.trust, kind == KindDir, st); r.isStub() || r.has(recUnlisted) || r.mtime == timeOf(st.Mtime) {
+		if r = found.believed(w.trust, kind == cold.KindDir, st); r.isStub() || r.has(recUnlisted) || r.mtime == timeOf(st.Mtime) {
 			break
 		}
 	}
@@ -128,9 +126,9 @@ func (w *WarmView) look(fd int, name string, at xattrTarget, st *unix.Statx_t) (
 }
 
 // known completes an entry with what its record knows.
-func (e *Entry) known(r *record) {
+func known(e *cold.Entry, r *record) {
 	switch {
-	case e.Kind == KindDir:
+	case e.Kind == cold.KindDir:
 		e.Size = 0
 		if r.has(recUnlisted) {
 			e.Mtime = r.mtime
@@ -138,84 +136,84 @@ func (e *Entry) known(r *record) {
 		if r.has(recUnlisted) || r.has(recClean) {
 			e.ID, e.Meta = r.id, r.meta
 		}
-	case e.Kind != KindFile:
+	case e.Kind != cold.KindFile:
 	case r.isStub():
-		e.ID, e.Mtime, e.Holes = r.id, r.mtime, HolesOf(r.size, r.blocks)
+		e.ID, e.Mtime, e.Holes = r.id, r.mtime, cold.HolesOf(r.size, r.blocks)
 	case r.has(recClean) && r.size == e.Size && r.mtime == e.Mtime:
 		e.ID = r.id
 		if r.has(recBlocks) {
-			e.Holes = HolesOf(r.size, r.blocks)
+			e.Holes = cold.HolesOf(r.size, r.blocks)
 		}
 	}
 }
 
 // List lists the directory at a slash path; dir is its entry, or nil. What goes away meanwhile is left out. A directory whose
 // children are not made yet is listed as cold has it, and stays as it is.
-func (w *WarmView) List(ctx context.Context, at string, dir *Entry) (Listing, error) {
+func (w *WarmView) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
 	fd, err := w.open(at, unix.O_PATH|unix.O_DIRECTORY)
 	if gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR); gone && inCold(dir) {
 		return w.listCold(ctx, dir.Dir())
 	} else if gone {
-		return Listing{}, nil
+		return cold.Listing{}, nil
 	}
 	if err != nil {
-		return Listing{}, fmt.Errorf("open directory: %w", err)
+		return cold.Listing{}, fmt.Errorf("open directory: %w", err)
 	}
 	defer unix.Close(fd)
 	r, ok := readRecord(byFD(fd))
 	switch {
 	case ok && r.has(recDir|recUnlisted):
-		return w.listCold(ctx, DirID{Tree: r.id, Meta: r.meta})
+		return w.listCold(ctx, cold.DirID{Tree: r.id, Meta: r.meta})
 	case !ok && inCold(dir): // just being made
 		return w.listCold(ctx, dir.Dir())
 	}
 	names, err := listNames(fd)
 	if err != nil {
-		return Listing{}, fmt.Errorf("list directory: %w", err)
+		return cold.Listing{}, fmt.Errorf("list directory: %w", err)
 	}
-	var l Listing
+	var l cold.Listing
 	for _, d := range names {
 		if w.rules.Decide(pathpkg.Join(at, d.Name), d.Mode == unix.S_IFDIR).Ignored() {
 			continue // no commit is to have it
 		}
 		if err := ctx.Err(); err != nil {
-			return Listing{}, err
+			return cold.Listing{}, err
 		}
 		e, err := w.entry(fd, d.Name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
-			return Listing{}, fmt.Errorf("entry %q: %w", d.Name, err)
+			return cold.Listing{}, fmt.Errorf("entry %q: %w", d.Name, err)
 		default:
 			l.Entries = append(l.Entries, e)
 		}
 	}
-	slices.SortFunc(l.Entries, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(l.Entries, func(a, b cold.Entry) int { return strings.Compare(a.Name, b.Name) })
 	return l, nil
 }
 
-func (w *WarmView) entry(fd int, name string) (Entry, error) {
+func (w *WarmView) entry(fd int, name string) (cold.Entry, error) {
 	var st unix.Statx_t
 	r, err := w.look(fd, name, byName(fd, name), &st)
 	if err != nil {
-		return Entry{}, err
+		return cold.Entry{}, err
 	}
 	e := entryOf(name, &st)
 	if e.Xattrs, err = byName(fd, name).all(); err != nil {
-		return Entry{}, err
+		return cold.Entry{}, err
 	}
-	if st.Nlink > 1 && e.Kind != KindDir {
-		e.Link = InodeGroup + strconv.FormatUint(st.Ino, 10)
+	if st.Nlink > 1 && e.Kind != cold.KindDir {
+		e.Link = cold.InodeGroup + strconv.FormatUint(st.Ino, 10)
 	}
 	switch e.Kind {
-	case KindSymlink:
+	case cold.KindSymlink:
 		to, err := readlinkAt(fd, name)
 		if err != nil {
-			return Entry{}, err
+			return cold.Entry{}, err
 		}
 		e.Target, e.Size = string(to), int64(len(to))
-	case KindFile, KindDir:
-		e.known(&r)
+	case cold.KindFile, cold.KindDir:
+		known(&e, &r)
 	default:
 		e.Size = 0
 	}
@@ -251,8 +249,8 @@ func (w *WarmView) open(at string, flags int) (int, error) {
 }
 
 // Invented says that an mtime is none: never, here.
-func (w *WarmView) Invented(*Entry) bool { return false }
+func (w *WarmView) Invented(*cold.Entry) bool { return false }
 
 // Surely says that equal size and mtime are proof of equal content: where there are no records nothing better is to be had,
 // and a file changed within the last tick may be caught all the same.
-func (w *WarmView) Surely(mtime Time) bool { return !w.records && mtime.Sec < w.opened.Sec-1 }
+func (w *WarmView) Surely(mtime cold.Time) bool { return !w.records && mtime.Sec < w.opened.Sec-1 }

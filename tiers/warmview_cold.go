@@ -8,24 +8,26 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the bytes of
 // stubs. Every Cold is one.
 type ViewCold interface {
-	Newest(ctx context.Context) (Snapshot, error)
-	Snapshot(ctx context.Context, commit ID) (Snapshot, error)
-	Open(ctx context.Context, id ID, size int64) (Blob, error)
+	Newest(ctx context.Context) (cold.Snapshot, error)
+	Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, error)
+	Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, error)
 }
 
 // viewCommit is the commit that unlisted directories are read by, opened when it is needed first.
 type viewCommit struct {
 	sync.Mutex
-	snap Snapshot
+	snap cold.Snapshot
 }
 
 // inCold says that an entry names what cold has.
-func inCold(e *Entry) bool { return e != nil && !e.ID.IsZero() }
+func inCold(e *cold.Entry) bool { return e != nil && !e.ID.IsZero() }
 
 // Untouched says that nobody has looked into the volume since it was restored: opening its root would list it.
 func (w *WarmView) Untouched() bool {
@@ -33,27 +35,27 @@ func (w *WarmView) Untouched() bool {
 	return ok && r.has(recDir|recUnlisted)
 }
 
-func (w *WarmView) listCold(ctx context.Context, id DirID) (Listing, error) {
+func (w *WarmView) listCold(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	s, err := w.snapshot(ctx)
 	if err != nil {
-		return Listing{}, err
+		return cold.Listing{}, err
 	}
 	l, err := s.ReadDir(ctx, id)
 	if err != nil {
-		return Listing{}, fmt.Errorf("list directory, which is in cold only: %w", err)
+		return cold.Listing{}, fmt.Errorf("list directory, which is in cold only: %w", err)
 	}
 	return l, nil
 }
 
 // snapshot goes by the newest commit where the commit that was restored cannot be read, as the daemon does.
-func (w *WarmView) snapshot(ctx context.Context) (Snapshot, error) {
+func (w *WarmView) snapshot(ctx context.Context) (cold.Snapshot, error) {
 	c := &w.commit
 	c.Lock()
 	defer c.Unlock()
 	if c.snap != nil {
 		return c.snap, nil
 	}
-	if id, err := ParseID(w.origin); err == nil {
+	if id, err := cold.ParseID(w.origin); err == nil {
 		if c.snap, err = w.cold.Snapshot(ctx, id); err == nil {
 			return c.snap, nil
 		}
@@ -63,14 +65,14 @@ func (w *WarmView) snapshot(ctx context.Context) (Snapshot, error) {
 		return nil, fmt.Errorf("read the last commit: %w", err)
 	}
 	if s == nil {
-		return nil, fmt.Errorf("the branch has no commit: %w", ErrMissing)
+		return nil, fmt.Errorf("the branch has no commit: %w", cold.ErrMissing)
 	}
 	c.snap = s
 	return s, nil
 }
 
 // Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs come from cold.
-func (w *WarmView) Open(ctx context.Context, at string, e *Entry) (io.ReadCloser, error) {
+func (w *WarmView) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error) {
 	fd, _, err := quietly(unix.O_RDONLY|unix.O_NONBLOCK, func(flags int) (int, error) { return w.open(at, flags) })
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && inCold(e) {
 		return w.cold.Open(ctx, e.ID, e.Size)
@@ -79,7 +81,7 @@ func (w *WarmView) Open(ctx context.Context, at string, e *Entry) (io.ReadCloser
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil || kindOf(uint32(st.Mode)) != KindFile {
+	if err := statAt(fd, "", &st); err != nil || kindOf(uint32(st.Mode)) != cold.KindFile {
 		return nil, errors.Join(errNotAFile, err, unix.Close(fd))
 	}
 	if _, ok := readRecord(byFD(fd)); !ok && inCold(e) { // just being made, or changed since it was listed
@@ -94,7 +96,7 @@ type viewFile struct {
 	w    *WarmView
 	fd   int
 	off  int64
-	blob Blob // nil: from warm
+	blob cold.Blob // nil: from warm
 }
 
 func (f *viewFile) Read(p []byte) (int, error) {

@@ -12,16 +12,18 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // all is everything that the view shows, by path: entries, with hard-link groups only as "linked", and contents.
 func (w *WarmView) all(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	var dir func(at string, e *Entry)
-	show := func(at string, e *Entry) string {
+	var dir func(at string, e *cold.Entry)
+	show := func(at string, e *cold.Entry) string {
 		line := fmt.Sprintf("%s %o %d:%d %v size %d target %q xattrs %v linked %v", e.Kind, e.Mode, e.UID, e.GID, e.Mtime, e.Size, e.Target, e.Xattrs, e.Link != "")
-		if e.Kind != KindFile {
+		if e.Kind != cold.KindFile {
 			return line
 		}
 		r, err := w.Open(t.Context(), at, e)
@@ -34,7 +36,7 @@ func (w *WarmView) all(t *testing.T) map[string]string {
 		}
 		return line + " " + string(data)
 	}
-	dir = func(at string, e *Entry) {
+	dir = func(at string, e *cold.Entry) {
 		out[at] = show(at, e)
 		l, err := w.List(t.Context(), at, e)
 		if err != nil {
@@ -42,7 +44,7 @@ func (w *WarmView) all(t *testing.T) map[string]string {
 		}
 		for i := range l.Entries {
 			e := &l.Entries[i]
-			if e.Kind == KindDir {
+			if e.Kind == cold.KindDir {
 				dir(path.Join(at, e.Name), e)
 			} else {
 				out[path.Join(at, e.Name)] = show(path.Join(at, e.Name), e)
@@ -148,7 +150,7 @@ func TestWarmViewOfChangedStubs(t *testing.T) {
 	if _, err := v.Setattr(context.Background(), mustFind(t, v, "attrs"), nil, &SetAttr{Mode: ptrTo(uint32(0o4711))}); err != nil {
 		t.Fatal(err)
 	}
-	when := Time{Sec: 5, Nsec: 6}
+	when := cold.Time{Sec: 5, Nsec: 6}
 	if _, err := v.Setattr(context.Background(), mustFind(t, v, "mtime"), nil, &SetAttr{Mtime: &when}); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +198,7 @@ func TestWarmViewMissing(t *testing.T) {
 	empty := mustFind(t, next, "a/empty")
 	c.mu.Lock()
 	delete(c.blobs, f.mu.rec.id)
-	delete(c.dirs, DirID{Tree: empty.mu.rec.id, Meta: empty.mu.rec.meta})
+	delete(c.dirs, cold.DirID{Tree: empty.mu.rec.id, Meta: empty.mu.rec.meta})
 	c.mu.Unlock()
 	must(t, next.Close())
 	w, err := OpenWarmView(next.cfg.State, c)
@@ -206,10 +208,10 @@ func TestWarmViewMissing(t *testing.T) {
 	if err == nil {
 		_, err = io.ReadAll(r)
 	}
-	if !errors.Is(err, ErrMissing) {
+	if !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("the file: %v", err)
 	}
-	if _, err := w.List(t.Context(), "a/empty", nil); !errors.Is(err, ErrMissing) {
+	if _, err := w.List(t.Context(), "a/empty", nil); !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("the directory: %v", err)
 	}
 }

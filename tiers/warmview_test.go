@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // view opens the volume's directory beside it.
@@ -40,7 +42,7 @@ func (w *WarmView) knownAs(t *testing.T, at string) string {
 
 // TestWarmView: beside a running volume, ids are known of what the last commit has, and of nothing that changed since.
 func TestWarmView(t *testing.T) {
-	v, cold := newVolume(t)
+	v, repo := newVolume(t)
 	if !v.records {
 		t.Fatal("no records here: run as root")
 	}
@@ -52,11 +54,11 @@ func TestWarmView(t *testing.T) {
 	write(t, v, v.root, "odd \n\xe9", "x")
 	v.mustSync(t)
 	w := view(t, v)
-	head, err := cold.Head(context.Background())
+	head, err := repo.Head(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, err := w.Root(); err != nil || e.Dir() != (DirID{Tree: head.Root().ID, Meta: head.Root().Meta}) {
+	if e, err := w.Root(); err != nil || e.Dir() != (cold.DirID{Tree: head.Root().ID, Meta: head.Root().Meta}) {
 		t.Errorf("the root of a clean volume: %+v, %v", e, err)
 	}
 	if _, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: ptrTo(uint32(0o600))}); err != nil {
@@ -79,8 +81,8 @@ func TestWarmView(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(l.Entries, func(e Entry) bool { return e.Name == "f" })
-	if e := l.Entries[i]; e.Mode != 0o600 || e.Size != 5 || e.Link != fmt.Sprint(InodeGroup, f.ino) {
+	i := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == "f" })
+	if e := l.Entries[i]; e.Mode != 0o600 || e.Size != 5 || e.Link != fmt.Sprint(cold.InodeGroup, f.ino) {
 		t.Errorf("f: %+v", e)
 	}
 	r, err := w.Open(context.Background(), "a/f2", nil)
@@ -117,7 +119,7 @@ func TestWarmViewUntrusted(t *testing.T) {
 	if e, err := w.Root(); err != nil || !e.ID.IsZero() {
 		t.Errorf("the root after a power cut: %+v, %v", e, err)
 	}
-	if w.Surely(Time{Sec: 1}) {
+	if w.Surely(cold.Time{Sec: 1}) {
 		t.Error("size and mtime count although there are records to do better")
 	}
 }

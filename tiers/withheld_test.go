@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // TestUntrustedKeepsDevices: a device that an untrusted restore did not make stays in the volume, whatever else changes beside it.
@@ -61,7 +63,7 @@ func TestReadMeetsRelease(t *testing.T) {
 	must(t, statAt(dirfd, "f", &st))
 	e := entryOf("f", &st)
 	run := &capture{v: v, ctx: t.Context(), tx: tx, base: tx.Base(), m: newMoment(v, v.epoch.Load())}
-	if _, err := run.content(f, &preimage{attr: attrOf(&st)}, &e, ID{}); err != nil {
+	if _, err := run.content(f, &preimage{attr: attrOf(&st)}, &e, cold.ID{}); err != nil {
 		t.Fatal(err)
 	}
 	run.m.close()
@@ -84,7 +86,7 @@ func TestVoidMarkMustGo(t *testing.T) {
 	must(t, unix.Truncate(path, 0))
 	next := openTiered(t, v.cfg.State, c)
 	f := mustFind(t, next, "f") // removes the mark; put it back as a failed removal leaves it
-	stale := record{flags: recClean | recStub | recBlocks, trust: next.trust, id: ID{1}, size: 9, blocks: 8}
+	stale := record{flags: recClean | recStub | recBlocks, trust: next.trust, id: cold.ID{1}, size: 9, blocks: 8}
 	must(t, unix.Setxattr(path, recordName, stale.encode(nil), 0))
 	f.mu.Lock()
 	f.mu.rec = voidStub(&stale)

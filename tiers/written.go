@@ -4,6 +4,8 @@ import (
 	"math"
 	"math/bits"
 	"sync"
+
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -19,10 +21,10 @@ const (
 // reads only those. Ranges are added under Inode.io before the bytes change. Safe for concurrent use.
 type written struct {
 	mu    sync.Mutex
-	base  ID     // what the ranges are relative to; zero: nothing is known
-	since ranges // changed since base
-	fresh ranges // changed since a commit last began to read the file
-	reads uint64 // how often that was
+	base  cold.ID // what the ranges are relative to; zero: nothing is known
+	since ranges  // changed since base
+	fresh ranges  // changed since a commit last began to read the file
+	reads uint64  // how often that was
 }
 
 // ranges is a set of a file's parts: grains of a bitmap below tail, and everything from tail on.
@@ -78,14 +80,14 @@ func (r *ranges) empty() bool {
 }
 
 // list gives the set as sorted, disjoint ranges.
-func (r *ranges) list() []Range {
-	var l []Range
+func (r *ranges) list() []cold.Range {
+	var l []cold.Range
 	add := func(off, end int64) {
 		if n := len(l); n > 0 && l[n-1].End >= off {
 			l[n-1].End = max(l[n-1].End, end)
 			return
 		}
-		l = append(l, Range{off, end})
+		l = append(l, cold.Range{Off: off, End: end})
 	}
 	for i, w := range r.bits {
 		for ; w != 0; w &= w - 1 {
@@ -101,7 +103,7 @@ func (r *ranges) list() []Range {
 	return l
 }
 
-func newWritten(base ID) *written {
+func newWritten(base cold.ID) *written {
 	return &written{base: base, since: newRanges(), fresh: newRanges()}
 }
 
@@ -129,7 +131,7 @@ func (w *written) addFrom(off int64) {
 
 // start says what is known at the moment whose content a commit reads, and gives the read's number: before the first change since the
 // commit's boundary. A nil *written knows the hint only.
-func (w *written) start(hint ID) (b Base, read uint64) {
+func (w *written) start(hint cold.ID) (b cold.Base, read uint64) {
 	b.ID = hint
 	if w == nil {
 		return b, 0
@@ -137,7 +139,7 @@ func (w *written) start(hint ID) (b Base, read uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.base.IsZero() {
-		b = Base{ID: w.base, Known: true, Changed: w.since.list()}
+		b = cold.Base{ID: w.base, Known: true, Changed: w.since.list()}
 	}
 	w.fresh = newRanges()
 	w.reads++
@@ -145,7 +147,7 @@ func (w *written) start(hint ID) (b Base, read uint64) {
 }
 
 // stored notes that cold has the content as it was when the given read began; only the last read counts, and that once.
-func (w *written) stored(id ID, read uint64) {
+func (w *written) stored(id cold.ID, read uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if read == w.reads {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/integration/effort"
+	"emberfs/tiers/cold"
 )
 
 func TestRanges(t *testing.T) {
@@ -29,12 +30,12 @@ func TestRanges(t *testing.T) {
 	r.add(1, 2)
 	r.add(k, k+1)
 	r.add(5*k-1, 5*k+1)
-	if want := []Range{{0, 2 * k}, {4 * k, 6 * k}}; !slices.Equal(r.list(), want) {
+	if want := []cold.Range{{Off: 0, End: 2 * k}, {Off: 4 * k, End: 6 * k}}; !slices.Equal(r.list(), want) {
 		t.Errorf("list = %v, want %v", r.list(), want)
 	}
 	r.addFrom(5*k + 100)
 	r.add(9*k, 10*k) // behind the tail, says nothing new
-	if want := []Range{{0, 2 * k}, {4 * k, math.MaxInt64}}; !slices.Equal(r.list(), want) {
+	if want := []cold.Range{{Off: 0, End: 2 * k}, {Off: 4 * k, End: math.MaxInt64}}; !slices.Equal(r.list(), want) {
 		t.Errorf("list = %v, want %v", r.list(), want)
 	}
 	far := newRanges()
@@ -51,13 +52,13 @@ func TestRangesRandom(t *testing.T) {
 	for _, seed := range effort.Seeds(t, 50, 2000) {
 		rnd := rand.New(rand.NewSource(seed))
 		r := newRanges()
-		var added []Range
+		var added []cold.Range
 		span := int64(1) << (20 + rnd.Intn(20))
 		for range 200 {
 			off := rnd.Int63n(span)
 			end := off + rnd.Int63n(1<<20)
 			r.add(off, end)
-			added = append(added, Range{off, end})
+			added = append(added, cold.Range{Off: off, End: end})
 		}
 		l := r.list()
 		for i := 1; i < len(l); i++ {
@@ -69,7 +70,7 @@ func TestRangesRandom(t *testing.T) {
 			if a.Off == a.End {
 				continue
 			}
-			if !slices.ContainsFunc(l, func(r Range) bool { return r.Off <= a.Off && a.End <= r.End }) {
+			if !slices.ContainsFunc(l, func(r cold.Range) bool { return r.Off <= a.Off && a.End <= r.End }) {
 				t.Fatalf("seed %d: %v is missing in %v", seed, a, l)
 			}
 		}
@@ -151,9 +152,9 @@ func writtenRanges(t *testing.T, rnd *rand.Rand) {
 }
 
 // checkCommitted compares a file of the root with the last commit.
-func checkCommitted(t *testing.T, v *Volume, cold *memCold, name string, n *Inode) {
+func checkCommitted(t *testing.T, v *Volume, repo *memCold, name string, n *Inode) {
 	t.Helper()
-	head, err := cold.Head(context.Background())
+	head, err := repo.Head(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,8 +163,8 @@ func checkCommitted(t *testing.T, v *Volume, cold *memCold, name string, n *Inod
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(l.Entries, func(e Entry) bool { return e.Name == name })
-	if i < 0 || string(cold.blobs[l.Entries[i].ID]) != read(t, v, n) {
+	i := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == name })
+	if i < 0 || string(repo.blobs[l.Entries[i].ID]) != read(t, v, n) {
 		t.Fatalf("the commit has another %q", name)
 	}
 }

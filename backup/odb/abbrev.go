@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // WithPrefix lists the ids of objects that begin with prefix, 2 to 40 lower-case hex digits, sorted; at most max of them.
@@ -69,7 +69,7 @@ func (db *DB) looseWithPrefix(prefix string, max int) ([]ID, error) {
 	var ids []ID
 	for _, e := range entries {
 		name := prefix[:2] + e.Name()
-		if id, err := tiers.ParseID(name); err == nil && strings.HasPrefix(name, prefix) && len(ids) < max {
+		if id, err := cold.ParseID(name); err == nil && strings.HasPrefix(name, prefix) && len(ids) < max {
 			ids = append(ids, id)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // FaultKind says what kind of thing is wrong with a repository's files.
@@ -88,7 +88,7 @@ func headTarget(dir string) (string, error) {
 		}
 		return t, nil
 	}
-	if _, err := tiers.ParseID(strings.TrimSpace(string(data))); err != nil {
+	if _, err := cold.ParseID(strings.TrimSpace(string(data))); err != nil {
 		return "", corruptf("HEAD: content %.60q", data)
 	}
 	return "", nil
@@ -132,7 +132,7 @@ func (db *DB) Shallow() (map[ID]bool, error) {
 	}
 	out := map[ID]bool{}
 	for line := range strings.Lines(string(data)) {
-		id, err := tiers.ParseID(strings.TrimSpace(line))
+		id, err := cold.ParseID(strings.TrimSpace(line))
 		if err != nil {
 			return out, corruptf("shallow: line %.60q", line)
 		}

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestTreeOrderIsGits(t *testing.T) {
@@ -87,7 +87,7 @@ func TestTreesThatAreRefused(t *testing.T) {
 	for _, parts := range [][]string{{"100644 "}, {"100644 ."}, {"40000 .."}, {"100644 a/b"}, {"100644 b", "100644 a"}, {"100644 a", "100644 a"},
 		{"100644 a", "40000 a"}, {"100644 a", "100644 a.c", "40000 a"}, {"120000 a", "100644 a-", "40000 a"}, {"040000 a"}, {"100600 a"}, {"0 a"}, {"40000a"},
 		{"+100644 a"}, {" a"}, {"100644"}, {"99999999 a"}, {"40000 a", "100644 a.c"}} {
-		if e, err := DecodeTree(raw(parts...)); !errors.Is(err, tiers.ErrCorrupt) {
+		if e, err := DecodeTree(raw(parts...)); !errors.Is(err, cold.ErrCorrupt) {
 			t.Errorf("%q gives %v, %v", parts, e, err)
 		}
 	}
@@ -164,7 +164,7 @@ func TestCommits(t *testing.T) {
 		tree + strings.Repeat("parent "+EmptyTree.String()+"\n", maxParents+1) + who: false,
 		tree + "author a\x00 <b> 1 +0000\ncommitter c <d> 2 +0100\n\nm":              false,
 	} {
-		if c, err := DecodeCommit([]byte(text)); (err == nil) != ok || err != nil && !errors.Is(err, tiers.ErrCorrupt) {
+		if c, err := DecodeCommit([]byte(text)); (err == nil) != ok || err != nil && !errors.Is(err, cold.ErrCorrupt) {
 			t.Errorf("%.80q: %+v, %v", text, c, err)
 		}
 	}
@@ -202,7 +202,7 @@ func TestLongOffsets(t *testing.T) {
 			t.Errorf("%s is found", id)
 		}
 	}
-	if err := writeIndex(&b, []packedObject{{id: ID{1}}, {id: ID{1}, off: 2}}, ID{}); !errors.Is(err, tiers.ErrCorrupt) {
+	if err := writeIndex(&b, []packedObject{{id: ID{1}}, {id: ID{1}, off: 2}}, ID{}); !errors.Is(err, cold.ErrCorrupt) {
 		t.Error(err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Signature says who did something to a commit, and when (seconds matter, the zone is kept).
@@ -120,7 +120,7 @@ func headerID(line, key string) (ID, error) {
 	if !ok {
 		return ID{}, corruptf("commit: no %sheader", key)
 	}
-	id, err := tiers.ParseID(v)
+	id, err := cold.ParseID(v)
 	if err != nil || id.IsZero() || id.String() != v {
 		return ID{}, corruptf("commit: %s%.50q", key, v)
 	}

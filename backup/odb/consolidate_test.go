@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"emberfs/integration/effort"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // commits makes n commits, each in a pack of its own.
@@ -241,7 +241,7 @@ func TestConsolidateDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	db = reopen(t, dir, Options{})
-	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 2}); !errors.Is(err, tiers.ErrCorrupt) || n != 0 || packCount(t, dir) != 8 {
+	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 2}); !errors.Is(err, cold.ErrCorrupt) || n != 0 || packCount(t, dir) != 8 {
 		t.Fatal(n, err, packCount(t, dir))
 	}
 	leftovers(t, dir, "damage")
@@ -251,7 +251,7 @@ func TestConsolidateDamage(t *testing.T) {
 	if _, err := db.Read(hashOf("twice"), Blob, 10); err != nil {
 		t.Error(err)
 	}
-	if _, err := db.Read(hashOf("only here"), Blob, 10); !errors.Is(err, tiers.ErrCorrupt) {
+	if _, err := db.Read(hashOf("only here"), Blob, 10); !errors.Is(err, cold.ErrCorrupt) {
 		t.Error(err)
 	}
 }

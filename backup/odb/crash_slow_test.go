@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"emberfs/integration/effort"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // everyStep runs once without a fault, then again for each step that was taken then, which ends there by a crash or by an error of the
@@ -218,7 +218,7 @@ func TestGCCrashesAtEveryStep(t *testing.T) {
 			t.Fatal(err)
 		}
 		db = reopen(t, dir, Options{Fail: fail})
-		_, err := db.GC(t.Context(), tiers.GCOptions{Grace: time.Minute})
+		_, err := db.GC(t.Context(), cold.GCOptions{Grace: time.Minute})
 		if err != nil && !crashed(err) && !strings.Contains(err.Error(), "release.keep") {
 			leftovers(t, dir, err.Error())
 		}
@@ -228,7 +228,7 @@ func TestGCCrashesAtEveryStep(t *testing.T) {
 		}
 		db = reopen(t, dir, Options{})
 		ageAll(t, dir, time.Hour)
-		gc(t, db, tiers.GCOptions{Grace: time.Minute})
+		gc(t, db, cold.GCOptions{Grace: time.Minute})
 		if db.Has(hashOf("mixed")) || db.Has(hashOf("alone")) || db.Has(hashOf("")) {
 			t.Fatal(err, "garbage is left")
 		}

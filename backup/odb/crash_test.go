@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 var errCrash = errors.New("crash here")
@@ -272,7 +272,7 @@ func TestSamePackAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	var missing ID
-	if _, err := db.Read(missing, Blob, 1); !errors.Is(err, tiers.ErrMissing) {
+	if _, err := db.Read(missing, Blob, 1); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 }

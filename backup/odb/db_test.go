@@ -10,12 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func mustID(t testing.TB, s string) ID {
 	t.Helper()
-	id, err := tiers.ParseID(strings.TrimSpace(s))
+	id, err := cold.ParseID(strings.TrimSpace(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestBadPackHidesNoOther(t *testing.T) {
 	if _, err := db.Read(b, Blob, 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Read(a, Blob, 10); !errors.Is(err, tiers.ErrMissing) {
+	if _, err := db.Read(a, Blob, 10); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 	if packs, _, _ := db.Stats(); packs != 1 {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func FuzzDecodeTree(f *testing.F) {
@@ -22,7 +22,7 @@ func FuzzDecodeTree(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		entries, err := DecodeTree(data)
 		if err != nil {
-			if !errors.Is(err, tiers.ErrCorrupt) {
+			if !errors.Is(err, cold.ErrCorrupt) {
 				t.Fatal(err)
 			}
 			return
@@ -46,7 +46,7 @@ func FuzzDecodeCommit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := DecodeCommit(data)
 		if err != nil {
-			if !errors.Is(err, tiers.ErrCorrupt) {
+			if !errors.Is(err, cold.ErrCorrupt) {
 				t.Fatal(err)
 			}
 			return
@@ -78,7 +78,7 @@ func FuzzIndex(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, id []byte) {
 		x, err := parseIndex(data)
 		if err != nil {
-			if !errors.Is(err, tiers.ErrCorrupt) {
+			if !errors.Is(err, cold.ErrCorrupt) {
 				t.Fatal(err)
 			}
 			return
@@ -134,7 +134,7 @@ func FuzzDelta(f *testing.F) {
 		c := &content{mem: base, size: int64(len(base))}
 		d, err := newDeltaReader(c, c.size, bufio.NewReader(bytes.NewReader(delta)))
 		if err != nil {
-			if !errors.Is(err, tiers.ErrCorrupt) {
+			if !errors.Is(err, cold.ErrCorrupt) {
 				t.Fatal(err)
 			}
 			return
@@ -145,7 +145,7 @@ func FuzzDelta(f *testing.F) {
 		size := d.left
 		got, err := io.ReadAll(d)
 		if err != nil {
-			if !errors.Is(err, tiers.ErrCorrupt) {
+			if !errors.Is(err, cold.ErrCorrupt) {
 				t.Fatal(err)
 			}
 			return
@@ -188,7 +188,7 @@ func FuzzIndexPack(f *testing.F) {
 					t.Errorf("%+v", o)
 				}
 			}
-		} else if !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, ErrTooLarge) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		} else if !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, ErrTooLarge) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Error(err)
 		}
 		if err := pf.discard(); err != nil {
@@ -202,7 +202,7 @@ func FuzzParseRefs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
 		kept, dropped, err := withoutPacked(data, name)
 		if err != nil {
-			if !errors.Is(err, tiers.ErrCorrupt) {
+			if !errors.Is(err, cold.ErrCorrupt) {
 				t.Fatal(err)
 			}
 			return

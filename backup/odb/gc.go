@@ -8,7 +8,7 @@ import (
 	"os"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // gcGroup is up to how many bytes of packs GC writes into one new pack.
@@ -20,8 +20,8 @@ const gcTries = 3
 // GC removes objects that neither references, HEAD, Protect, reflogs, packs with .keep nor anything younger than the grace period
 // reach. A pack that has some is replaced by one without them. Where a reachable object is missing or damaged nothing is removed:
 // tiers.ErrMissing, tiers.ErrCorrupt. After an error the report says what was removed before it.
-func (db *DB) GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
-	var report tiers.GCReport
+func (db *DB) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
+	var report cold.GCReport
 	for range gcTries {
 		r, err := db.gc(ctx, o)
 		report.Objects += r.Objects
@@ -38,12 +38,12 @@ func (db *DB) GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error)
 	return report, nil
 }
 
-func (db *DB) gc(ctx context.Context, o tiers.GCOptions) (report tiers.GCReport, err error) {
+func (db *DB) gc(ctx context.Context, o cold.GCOptions) (report cold.GCReport, err error) {
 	if db.readOnly && !o.DryRun {
 		return report, ErrReadOnly
 	}
 	if o.Grace == 0 {
-		o.Grace = tiers.DefaultGrace
+		o.Grace = cold.DefaultGrace
 	}
 	done, err := db.exclusive(ctx)
 	if err != nil {
@@ -96,7 +96,7 @@ type collector struct {
 	fixed  []bool // by pack: it stays as it is
 	mtimes []time.Time
 	dead   []deadPack
-	report *tiers.GCReport
+	report *cold.GCReport
 }
 
 // deadPack is a pack with objects to remove.

@@ -12,12 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const noGrace = -1
 
-func gc(t testing.TB, db *DB, o tiers.GCOptions) tiers.GCReport {
+func gc(t testing.TB, db *DB, o cold.GCOptions) cold.GCReport {
 	t.Helper()
 	r, err := db.GC(t.Context(), o)
 	if err != nil {
@@ -74,19 +74,19 @@ func TestGC(t *testing.T) {
 	dead = append(dead, mustID(t, loose))
 	all := allObjects(t, dir)
 
-	if r := gc(t, db, tiers.GCOptions{}); r.Objects != 0 || !slices.Equal(all, allObjects(t, dir)) {
+	if r := gc(t, db, cold.GCOptions{}); r.Objects != 0 || !slices.Equal(all, allObjects(t, dir)) {
 		t.Fatalf("within the grace period: %+v", r)
 	}
 	ageAll(t, dir, time.Hour)
-	if r := gc(t, db, tiers.GCOptions{}); r.Objects != 0 {
+	if r := gc(t, db, cold.GCOptions{}); r.Objects != 0 {
 		t.Fatalf("within the grace period: %+v", r)
 	}
 	packs := packCount(t, dir)
-	dry := gc(t, db, tiers.GCOptions{Grace: time.Minute, DryRun: true})
+	dry := gc(t, db, cold.GCOptions{Grace: time.Minute, DryRun: true})
 	if dry.Objects != 6 || dry.Bytes <= 0 || dry.Packs != 2 || packCount(t, dir) != packs || !slices.Equal(all, allObjects(t, dir)) {
 		t.Fatalf("%+v", dry)
 	}
-	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+	r := gc(t, db, cold.GCOptions{Grace: time.Minute})
 	if r.Objects != dry.Objects || r.Kept != dry.Kept || r.Busy || r.Bytes <= 0 || max(r.Bytes-dry.Bytes, dry.Bytes-r.Bytes) > 2000 {
 		t.Errorf("%+v, announced %+v", r, dry)
 	}
@@ -100,7 +100,7 @@ func TestGC(t *testing.T) {
 	}
 	fsck(t, dir)
 	leftovers(t, dir, "gc", db)
-	if r := gc(t, db, tiers.GCOptions{Grace: noGrace}); r.Objects != 0 {
+	if r := gc(t, db, cold.GCOptions{Grace: noGrace}); r.Objects != 0 {
 		t.Errorf("once more: %+v", r)
 	}
 }
@@ -192,7 +192,7 @@ func TestGCRoots(t *testing.T) {
 	keep = append(keep, youngBlob, kept, keptBlob)
 	dead := garbage(t, db, "dead")
 	age(t, mustPacks(t, db)[0].base+".pack", time.Hour)
-	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+	r := gc(t, db, cold.GCOptions{Grace: time.Minute})
 	if r.Objects != 4 || db.Has(dead) || db.Has(young) { // and the commit young itself
 		t.Errorf("%+v", r)
 	}
@@ -241,8 +241,8 @@ func TestGCRefuses(t *testing.T) {
 			dead := garbage(t, db, "dead")
 			ageAll(t, dir, time.Hour)
 			damage(t, dir, tip)
-			r, err := db.GC(t.Context(), tiers.GCOptions{Grace: time.Minute})
-			if !errors.Is(err, tiers.ErrMissing) && !errors.Is(err, tiers.ErrCorrupt) || r.Objects != 0 || !db.Has(dead) {
+			r, err := db.GC(t.Context(), cold.GCOptions{Grace: time.Minute})
+			if !errors.Is(err, cold.ErrMissing) && !errors.Is(err, cold.ErrCorrupt) || r.Objects != 0 || !db.Has(dead) {
 				t.Errorf("%+v, %v", r, err)
 			}
 		})
@@ -297,7 +297,7 @@ func TestGCIsOvertaken(t *testing.T) {
 			more = append(more, garbage(t, db, fmt.Sprint("more", i)))
 		}
 		ageAll(t, dir, time.Hour)
-		r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+		r := gc(t, db, cold.GCOptions{Grace: time.Minute})
 		switch left := db.Has(unused); way {
 		case "always":
 			if !r.Busy || !left || checks < 2*gcTries {
@@ -334,7 +334,7 @@ func TestGCPacksOfGit(t *testing.T) {
 	ageAll(t, dir, time.Hour)
 	want := len(strings.Fields(git(t, dir, "rev-list", "--objects", "--no-object-names", "--all")))
 	db := reopen(t, dir, Options{})
-	r := gc(t, db, tiers.GCOptions{Grace: time.Minute})
+	r := gc(t, db, cold.GCOptions{Grace: time.Minute})
 	if got := len(allObjects(t, dir)); got != want || int(r.Objects) != len(ids)-want {
 		t.Errorf("%d objects left, want %d: %+v", got, want, r)
 	}
@@ -351,7 +351,7 @@ func TestGCBesideCommits(t *testing.T) {
 	rounds, freed := 0, int64(0)
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			r, err := db.GC(ctx, tiers.GCOptions{Grace: noGrace})
+			r, err := db.GC(ctx, cold.GCOptions{Grace: noGrace})
 			if err != nil && ctx.Err() == nil {
 				t.Error(err)
 				return
@@ -391,7 +391,7 @@ func TestGCBesideCommits(t *testing.T) {
 		t.Errorf("%d rounds, %d objects", rounds, freed)
 	}
 	fsck(t, dir)
-	gc(t, db, tiers.GCOptions{Grace: noGrace})
+	gc(t, db, cold.GCOptions{Grace: noGrace})
 	if n := strings.Count(git(t, dir, "log", "--format=%H", "main"), "\n"); n != 63 {
 		t.Errorf("%d commits", n)
 	}

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestReadWhatGitWrites(t *testing.T) {
@@ -165,7 +165,7 @@ func TestIndexPackFromGit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := db.IndexPack(strings.NewReader(thin), 0); !errors.Is(err, tiers.ErrMissing) {
+	if _, _, err := db.IndexPack(strings.NewReader(thin), 0); !errors.Is(err, cold.ErrMissing) {
 		t.Fatalf("thin pack without its bases: %v", err)
 	}
 	for _, p := range []string{first, thin} {

@@ -13,7 +13,7 @@ import (
 
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // within fails the test when fn does not return: a FIFO that is opened the plain way blocks for ever.
@@ -81,13 +81,13 @@ func TestUnreadablePackIsNotMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := db.Read(ID{1}, Blob, 10); errors.Is(err, tiers.ErrMissing) || !errors.Is(err, syscall.ELOOP) {
+	if _, err := db.Read(ID{1}, Blob, 10); errors.Is(err, cold.ErrMissing) || !errors.Is(err, syscall.ELOOP) {
 		t.Fatal(err)
 	}
 	if err := errors.Join(os.Remove(loop+".idx"), os.Remove(loop+".pack")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Read(ID{1}, Blob, 10); !errors.Is(err, tiers.ErrMissing) {
+	if _, err := db.Read(ID{1}, Blob, 10); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 }
@@ -150,7 +150,7 @@ func TestThinPackWithABigBase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, _, err := db.IndexPack(bytes.NewReader(p.bytes()), 0); !errors.Is(err, tiers.ErrCorrupt) {
+	if _, _, err := db.IndexPack(bytes.NewReader(p.bytes()), 0); !errors.Is(err, cold.ErrCorrupt) {
 		t.Fatal(err)
 	}
 }
@@ -200,7 +200,7 @@ func TestWrongChecksumOfAStream(t *testing.T) {
 		publish(t, db, func(w *Writer) { id = mustPut(t, w, Blob, data) })
 		harmPack(t, dir, func(p []byte, end int) { p[end-1] ^= 1 })
 		db = reopen(t, dir, Options{})
-		if _, err := db.Read(id, Blob, 1<<30); !errors.Is(err, tiers.ErrCorrupt) {
+		if _, err := db.Read(id, Blob, 1<<30); !errors.Is(err, cold.ErrCorrupt) {
 			t.Errorf("text %v: %v", text, err)
 		}
 	}

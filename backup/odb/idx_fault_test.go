@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // An index that is cut under its mapping does not end the process: it is made anew from the pack, and what cannot be told without
@@ -58,8 +58,8 @@ func TestIndexIsCutDuringGC(t *testing.T) {
 		ageAll(t, dir, time.Hour)
 		want := len(allObjects(t, dir))
 		cut = true
-		_, err := db.GC(t.Context(), tiers.GCOptions{Grace: time.Minute})
-		if cut || err != nil && !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, tiers.ErrMissing) {
+		_, err := db.GC(t.Context(), cold.GCOptions{Grace: time.Minute})
+		if cut || err != nil && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, cold.ErrMissing) {
 			t.Errorf("%s: %v", step, err)
 		}
 		if err != nil {

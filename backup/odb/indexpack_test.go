@@ -14,7 +14,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/klauspost/compress/zlib"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // rawPack builds packs by hand, wrong ones too.
@@ -86,25 +86,25 @@ func TestIndexPackRefuses(t *testing.T) {
 		pack func() []byte
 	}{
 		"empty input":      {io.ErrUnexpectedEOF, Options{}, func() []byte { return nil }},
-		"no pack":          {tiers.ErrCorrupt, Options{}, func() []byte { return []byte("HTTP/1.1 404 Not Found\r\n") }},
+		"no pack":          {cold.ErrCorrupt, Options{}, func() []byte { return []byte("HTTP/1.1 404 Not Found\r\n") }},
 		"cut off":          {io.ErrUnexpectedEOF, Options{}, func() []byte { p := newRawPack(); p.blob(text); return p.bytes()[:40] }},
 		"trailer missing":  {io.ErrUnexpectedEOF, Options{}, func() []byte { p := newRawPack(); p.blob(text); b := p.bytes(); return b[:len(b)-20] }},
-		"wrong checksum":   {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); b := p.bytes(); b[len(b)-1]++; return b }},
-		"count too high":   {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.n++; return p.bytes() }},
-		"count too low":    {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.blob("b"); p.n--; return p.bytes() }},
-		"size too low":     {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(Blob, 3, nil, []byte(text)); return p.bytes() }},
-		"size too high":    {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(Blob, 300, nil, []byte(text)); return p.bytes() }},
-		"unknown type":     {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(5, 1, nil, []byte("x")); return p.bytes() }},
-		"twice":            {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.blob(text); return p.bytes() }},
-		"base outside":     {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ofs(5, delta(text, "x")); return p.bytes() }},
-		"base no entry":    {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); o := p.blob(text); p.ofs(o+1, delta(text, "x")); return p.bytes() }},
-		"base itself":      {tiers.ErrMissing, Options{}, func() []byte { p := newRawPack(); p.ref(hashOf("x"), delta("x", "x")); return p.bytes() }},
-		"wrong base size":  {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, delta("other", "x")); return p.bytes() }},
-		"empty delta":      {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, nil); return p.bytes() }},
+		"wrong checksum":   {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); b := p.bytes(); b[len(b)-1]++; return b }},
+		"count too high":   {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.n++; return p.bytes() }},
+		"count too low":    {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.blob("b"); p.n--; return p.bytes() }},
+		"size too low":     {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(Blob, 3, nil, []byte(text)); return p.bytes() }},
+		"size too high":    {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(Blob, 300, nil, []byte(text)); return p.bytes() }},
+		"unknown type":     {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(5, 1, nil, []byte("x")); return p.bytes() }},
+		"twice":            {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.blob(text); return p.bytes() }},
+		"base outside":     {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ofs(5, delta(text, "x")); return p.bytes() }},
+		"base no entry":    {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); o := p.blob(text); p.ofs(o+1, delta(text, "x")); return p.bytes() }},
+		"base itself":      {cold.ErrMissing, Options{}, func() []byte { p := newRawPack(); p.ref(hashOf("x"), delta("x", "x")); return p.bytes() }},
+		"wrong base size":  {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, delta("other", "x")); return p.bytes() }},
+		"empty delta":      {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, nil); return p.bytes() }},
 		"huge delta":       {ErrTooLarge, Options{MaxDelta: 1 << 20}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, long); return p.bytes() }},
-		"lying delta":      {tiers.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, long); return p.bytes() }},
+		"lying delta":      {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, long); return p.bytes() }},
 		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, func() []byte { p := newRawPack(); p.blob(text); p.blob("b"); return p.bytes() }},
-		"too long chain": {tiers.ErrCorrupt, Options{MaxDepth: 3999}, func() []byte {
+		"too long chain": {cold.ErrCorrupt, Options{MaxDepth: 3999}, func() []byte {
 			p := newRawPack()
 			o := p.blob(text)
 			for i := range 4000 {
@@ -205,7 +205,7 @@ func TestHostilePacks(t *testing.T) {
 		_, err := db.Read(o.id, Blob, 1<<30)
 		_, serr := readStream(db, o.id)
 		for _, err := range []error{err, serr} {
-			if good != (err == nil) || !good && !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
+			if good != (err == nil) || !good && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
 				t.Errorf("%s: %v", o.id, err)
 			}
 		}
@@ -268,7 +268,7 @@ func TestPackStream(t *testing.T) {
 	if err := s.Add(Blob, []byte("too many")); err == nil {
 		t.Fatal("too many objects")
 	}
-	if err := db.CopyTo(s, ID{1}); !errors.Is(err, tiers.ErrMissing) {
+	if err := db.CopyTo(s, ID{1}); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // ErrCannotLink: the other repository cannot be brought by hard link. A fetch may do.
@@ -201,7 +201,7 @@ func (l *linker) packNames() ([]string, error) {
 			return nil, fmt.Errorf("%s is from a promisor", base)
 		case "idx":
 			sum, ok := strings.CutPrefix(base, "pack-")
-			if _, err := tiers.ParseID(sum); !ok || err != nil {
+			if _, err := cold.ParseID(sum); !ok || err != nil {
 				return nil, fmt.Errorf("%s is an unusual name", n)
 			}
 			names = append(names, base)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/pjbgf/sha1cd"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // newLinkable is a repository of stock git with two packs and loose objects, and its tip.
@@ -179,7 +179,7 @@ func TestLink(t *testing.T) {
 	if err := db.UpdateRef("refs/heads/main", tip, first); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := db.GC(t.Context(), tiers.GCOptions{Grace: -1}); r.Objects == 0 || err != nil {
+	if r, err := db.GC(t.Context(), cold.GCOptions{Grace: -1}); r.Objects == 0 || err != nil {
 		t.Errorf("GC: %+v, %v", r, err)
 	}
 	if after := snapshotOf(t, src); after != before {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // VerifyLinked looks through the packs that Link brought, once each: every object that the index lists is inflated and hashed with
@@ -46,7 +47,7 @@ func (db *DB) VerifyLinked(ctx context.Context, bytesPerSecond int64) (good int,
 		switch {
 		case err == nil:
 			good++
-		case errors.Is(err, tiers.ErrCorrupt):
+		case errors.Is(err, cold.ErrCorrupt):
 			aside, merr := db.mendLinked(p)
 			if merr != nil {
 				p.damaged.Store(true) // not again in this life

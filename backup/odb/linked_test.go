@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // A pack whose bytes or whose index lie: nobody relies on what it says it has, and looking through it finds that out.
@@ -74,7 +74,7 @@ func TestLinkedLies(t *testing.T) {
 			if !db.Has(lied) {
 				t.Fatal("the index does not have it")
 			}
-			if _, _, err := db.Kind(lied); !errors.Is(err, tiers.ErrCorrupt) {
+			if _, _, err := db.Kind(lied); !errors.Is(err, cold.ErrCorrupt) {
 				t.Errorf("Kind: %v", err)
 			}
 			good, err := db.VerifyLinked(t.Context(), 0)
@@ -86,13 +86,13 @@ func TestLinkedLies(t *testing.T) {
 				checkAll(t, dir, db)
 				fsck(t, dir)
 			case "pack":
-				if good != 1 || !errors.Is(err, tiers.ErrCorrupt) {
+				if good != 1 || !errors.Is(err, cold.ErrCorrupt) {
 					t.Errorf("VerifyLinked = %d, %v", good, err)
 				}
-				if p := db.Problems(); len(p) != 1 || !errors.Is(p[0], tiers.ErrCorrupt) {
+				if p := db.Problems(); len(p) != 1 || !errors.Is(p[0], cold.ErrCorrupt) {
 					t.Errorf("Problems: %v", p)
 				}
-				if _, _, err := db.Kind(lied); !errors.Is(err, tiers.ErrMissing) {
+				if _, _, err := db.Kind(lied); !errors.Is(err, cold.ErrMissing) {
 					t.Errorf("Kind: %v", err)
 				}
 				if n := checkAll(t, dir, db); n < 100 {

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"strings"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // copyLoose stores what is loose in the other repository and in none of the packs.
@@ -44,7 +44,7 @@ func (l *linker) looseIDs() ([]ID, error) {
 			return nil, err
 		}
 		for _, n := range names {
-			if id, err := tiers.ParseID(sub + n); err == nil && strings.ToLower(n) == n {
+			if id, err := cold.ParseID(sub + n); err == nil && strings.ToLower(n) == n {
 				list = append(list, id)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strconv"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // marker walks what is reachable. Objects have numbers: those of the packs in the order of their indexes, the biggest pack first,
@@ -201,7 +201,7 @@ func (m *marker) reachNewer(id ID, leaf bool) error {
 
 // missing passes over a missing object where that is allowed.
 func (m *marker) missing(err error) error {
-	if errors.Is(err, tiers.ErrMissing) && (m.lenient || m.promised) {
+	if errors.Is(err, cold.ErrMissing) && (m.lenient || m.promised) {
 		return nil
 	}
 	return err

@@ -9,11 +9,11 @@ import (
 
 	"github.com/pjbgf/sha1cd"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // ID is the SHA-1 id of a git object.
-type ID = tiers.ID
+type ID = cold.ID
 
 // Type is the type of a git object, with the numbers that packs use.
 type Type uint8
@@ -76,11 +76,11 @@ var (
 	ErrCollision = errors.New("SHA-1 collision attack detected")
 )
 
-func errMissing(id ID) error { return fmt.Errorf("object %s: %w", id, tiers.ErrMissing) }
+func errMissing(id ID) error { return fmt.Errorf("object %s: %w", id, cold.ErrMissing) }
 
 // corruptf wraps tiers.ErrCorrupt with what is wrong.
 func corruptf(format string, a ...any) error {
-	return fmt.Errorf("%w: %s", tiers.ErrCorrupt, fmt.Sprintf(format, a...))
+	return fmt.Errorf("%w: %s", cold.ErrCorrupt, fmt.Sprintf(format, a...))
 }
 
 // hasher computes object ids. Whatever comes into a repository is hashed by one that notices collision attacks.

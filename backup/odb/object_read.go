@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // rawObject is an object opened for reading: type and size are known, the bytes are not verified yet.
@@ -248,7 +248,7 @@ func (db *DB) each(id ID, try func(s source) error) error {
 			}
 			return true
 		}
-		if errors.Is(err, tiers.ErrCorrupt) {
+		if errors.Is(err, cold.ErrCorrupt) {
 			damage = err
 		}
 		return false

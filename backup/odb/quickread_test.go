@@ -5,7 +5,7 @@ import (
 	"errors"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // quick says whether the quick way reads an object.
@@ -43,12 +43,12 @@ func TestReadInto(t *testing.T) {
 			if _, err := db.ReadInto(id, Blob, int64(size)-1, room); !errors.Is(err, ErrTooLarge) {
 				t.Errorf("%d bytes, limited to one less: %v", size, err)
 			}
-			if _, err := db.ReadInto(id, Tree, 1<<30, room); !errors.Is(err, tiers.ErrCorrupt) {
+			if _, err := db.ReadInto(id, Tree, 1<<30, room); !errors.Is(err, cold.ErrCorrupt) {
 				t.Errorf("%d bytes as a tree: %v", size, err)
 			}
 		}
 	}
-	if _, err := db.ReadInto(ID{1}, Blob, 10, make([]byte, 10)); !errors.Is(err, tiers.ErrMissing) {
+	if _, err := db.ReadInto(ID{1}, Blob, 10, make([]byte, 10)); !errors.Is(err, cold.ErrMissing) {
 		t.Error(err)
 	}
 }
@@ -105,7 +105,7 @@ func TestReadIntoDamage(t *testing.T) {
 			if quick(t, db, id, buf) {
 				t.Errorf("%s, text %v: quickly read", name, text)
 			}
-			if got, err := db.ReadInto(id, Blob, 1<<30, buf); !errors.Is(err, tiers.ErrCorrupt) || got != nil {
+			if got, err := db.ReadInto(id, Blob, 1<<30, buf); !errors.Is(err, cold.ErrCorrupt) || got != nil {
 				t.Errorf("%s, text %v: %d bytes, %v", name, text, len(got), err)
 			}
 		}

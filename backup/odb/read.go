@@ -6,12 +6,12 @@ import (
 	"io"
 	"io/fs"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // otherPlace says that another copy of the object may do.
 func otherPlace(err error) bool {
-	return errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, fs.ErrNotExist)
+	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, fs.ErrNotExist)
 }
 
 // Has says whether the object is somewhere in the repository. That it is there now does not mean that it stays: git gc prunes

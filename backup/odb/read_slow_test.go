@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestPutStream(t *testing.T) {
@@ -27,7 +27,7 @@ func TestPutStream(t *testing.T) {
 		data := rnd.bytes(size, true)
 		for _, wrong := range []int64{int64(size) - 1, int64(size) + 1, int64(size) + packBuffer} {
 			if wrong >= 0 {
-				if _, err := w.PutStream(wrong, bytes.NewReader(data), nil); !errors.Is(err, tiers.ErrSizeChanged) {
+				if _, err := w.PutStream(wrong, bytes.NewReader(data), nil); !errors.Is(err, cold.ErrSizeChanged) {
 					t.Fatalf("%d bytes as %d: %v", size, wrong, err)
 				}
 			}
@@ -70,10 +70,10 @@ func TestMissingAndDamaged(t *testing.T) {
 	publish(t, db, func(w *Writer) { sid, bid = mustPut(t, w, Blob, small), mustPut(t, w, Blob, big) })
 
 	_, err := db.Read(ID{1}, Blob, 10)
-	if !errors.Is(err, tiers.ErrMissing) || !strings.Contains(err.Error(), ID{1}.String()) {
+	if !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), ID{1}.String()) {
 		t.Fatalf("missing object: %v", err)
 	}
-	if _, err := db.Read(sid, Tree, 1<<20); !errors.Is(err, tiers.ErrCorrupt) {
+	if _, err := db.Read(sid, Tree, 1<<20); !errors.Is(err, cold.ErrCorrupt) {
 		t.Fatalf("wrong type: %v", err)
 	}
 	if _, err := db.Read(sid, Blob, 4999); !errors.Is(err, ErrTooLarge) {
@@ -106,7 +106,7 @@ func TestMissingAndDamaged(t *testing.T) {
 			}
 			if err != nil {
 				damaged++
-				if !errors.Is(err, tiers.ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
+				if !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, ErrTooLarge) {
 					t.Fatalf("flipped byte %d: %v", off, err)
 				}
 			}

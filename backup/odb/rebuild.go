@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // badDir below objects/pack holds the packs that were put aside because no index could be made for them; git does not look there.
@@ -54,7 +55,7 @@ func (db *DB) mendPack(base string) error {
 		db.log.WithField("pack", path+".pack").Warn("made a new index for a pack")
 		return nil
 	}
-	if !errors.Is(damage, tiers.ErrCorrupt) {
+	if !errors.Is(damage, cold.ErrCorrupt) {
 		return damage
 	}
 	if time.Since(st.ModTime()) < publishGrace {
@@ -155,7 +156,7 @@ func (db *DB) checkIndexes() (mended bool, err error) {
 			continue
 		}
 		p.checked = true
-		if err := p.idx.verify(); errors.Is(err, tiers.ErrCorrupt) {
+		if err := p.idx.verify(); errors.Is(err, cold.ErrCorrupt) {
 			p.stale, found = true, true
 			db.scan.broken[p.name()] = err
 			db.warnOnce(db.packDir(), p.name(), "a pack's index is damaged", err)

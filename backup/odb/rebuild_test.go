@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // deltaRepo makes a repository whose one pack comes from git and holds deltas, with either kind of base.
@@ -136,7 +136,7 @@ func TestYoungPackIsLeftAlone(t *testing.T) {
 	if err := os.Rename(pack+".later", pack); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Read(ids[0], 0, 1<<20); !errors.Is(err, tiers.ErrMissing) {
+	if _, err := db.Read(ids[0], 0, 1<<20); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(idx); !os.IsNotExist(err) {

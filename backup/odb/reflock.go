@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -210,7 +211,7 @@ func (db *DB) changeRef(op, name string, old ID, change func(path string) error)
 		return fmt.Errorf("%s reference %s: it is symbolic, to %s", op, name, target)
 	}
 	if have != old {
-		return fmt.Errorf("%s reference %s: %w: it is %s, expected %s", op, name, tiers.ErrRefMoved, have, old)
+		return fmt.Errorf("%s reference %s: %w: it is %s, expected %s", op, name, cold.ErrRefMoved, have, old)
 	}
 	if old.IsZero() {
 		if err := db.checkNesting(name); err != nil {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -90,7 +90,7 @@ func (db *DB) readLoose(name string) (id ID, target string, err error) {
 	if len(s) < 40 || strings.TrimSpace(s[40:]) != "" {
 		return id, "", corruptf("reference %s: content %.60q", name, s)
 	}
-	if id, err = tiers.ParseID(s[:40]); err != nil || id.IsZero() {
+	if id, err = cold.ParseID(s[:40]); err != nil || id.IsZero() {
 		return ID{}, "", corruptf("reference %s: content %.60q", name, s)
 	}
 	return id, "", nil
@@ -154,7 +154,7 @@ func parsePackedRef(line []byte) (string, ID, error) {
 	if len(line) < 42 || line[40] != ' ' {
 		return "", ID{}, corruptf("line %.60q", line)
 	}
-	id, err := tiers.ParseID(string(line[:40]))
+	id, err := cold.ParseID(string(line[:40]))
 	if err != nil || id.IsZero() {
 		return "", ID{}, corruptf("line %.60q", line)
 	}

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestRefs(t *testing.T) {
@@ -26,7 +26,7 @@ func TestRefs(t *testing.T) {
 	if _, err := db.Ref(ref); !errors.Is(err, ErrNoRef) {
 		t.Fatal(err)
 	}
-	if err := db.UpdateRef(ref, next, tip); !errors.Is(err, tiers.ErrRefMoved) {
+	if err := db.UpdateRef(ref, next, tip); !errors.Is(err, cold.ErrRefMoved) {
 		t.Fatalf("update of a missing reference: %v", err)
 	}
 	expect := func(name string, want ID) {
@@ -50,7 +50,7 @@ func TestRefs(t *testing.T) {
 		pack()
 		expect(ref, tip)
 		for _, old := range []ID{{}, next} {
-			if err := db.UpdateRef(ref, old, next); !errors.Is(err, tiers.ErrRefMoved) {
+			if err := db.UpdateRef(ref, old, next); !errors.Is(err, cold.ErrRefMoved) {
 				t.Fatalf("packed %v, old %s: %v", packed, old, err)
 			}
 		}
@@ -66,7 +66,7 @@ func TestRefs(t *testing.T) {
 		if refs, err = db.Refs("refs/heads/x"); err != nil || len(refs) != 1 {
 			t.Fatalf("%v, %v", refs, err)
 		}
-		if err := db.DeleteRef(ref, tip); !errors.Is(err, tiers.ErrRefMoved) {
+		if err := db.DeleteRef(ref, tip); !errors.Is(err, cold.ErrRefMoved) {
 			t.Fatal(err)
 		}
 		if err := db.DeleteRef(ref, next); err != nil {
@@ -99,7 +99,7 @@ func TestBadRefs(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	for _, name := range []string{"", "main", "HEAD.lock", "refs/../x", "refs//x", "refs/heads/", "refs/heads/.x", "refs/heads/x.lock", "refs/heads/a b",
 		"refs/heads/a\nb", "refs/heads/a..b", "refs/heads/a@{b", "refs/heads/x.", "/refs/heads/x", "refs/heads/a:b", "refs/heads/" + strings.Repeat("a", 1000)} {
-		if err := db.UpdateRef(name, ID{}, ID{1}); err == nil || errors.Is(err, tiers.ErrRefMoved) {
+		if err := db.UpdateRef(name, ID{}, ID{1}); err == nil || errors.Is(err, cold.ErrRefMoved) {
 			t.Errorf("UpdateRef(%q): %v", name, err)
 		}
 		if _, err := db.Ref(name); err == nil || errors.Is(err, ErrNoRef) {
@@ -135,7 +135,7 @@ func TestBadRefs(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "packed-refs"), []byte("# pack-refs\n"+good+" refs/heads/a\n^"+good+"\nnonsense\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Ref("refs/heads/missing"); !errors.Is(err, tiers.ErrCorrupt) {
+	if _, err := db.Ref("refs/heads/missing"); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("damaged packed-refs: %v", err)
 	}
 }
@@ -225,7 +225,7 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 				switch err := db.UpdateRef(ref, old, new); {
 				case err == nil:
 					won.Add(1)
-				case !errors.Is(err, tiers.ErrRefMoved) && !errors.Is(err, ErrLocked):
+				case !errors.Is(err, cold.ErrRefMoved) && !errors.Is(err, ErrLocked):
 					t.Error(err)
 					return
 				}

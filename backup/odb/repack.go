@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // repacker writes the objects of several packs into one. Objects are known by number: those of the first pack in the order of its
@@ -232,7 +232,7 @@ func (r *repacker) copyPack(k int) error {
 		}
 		if err == nil {
 			err = r.settle(end - off)
-		} else if errors.Is(err, tiers.ErrCorrupt) {
+		} else if errors.Is(err, cold.ErrCorrupt) {
 			if r.damage[p] == nil {
 				r.damage[p] = err
 			}
@@ -274,7 +274,7 @@ func (r *repacker) findBases() error {
 		}
 		h, err := p.header(off)
 		if err != nil {
-			if errors.Is(err, tiers.ErrCorrupt) {
+			if errors.Is(err, cold.ErrCorrupt) {
 				continue
 			}
 			return err
@@ -339,7 +339,7 @@ func (r *repacker) copyEntry(i, n int, off, end int64) error {
 	default:
 		crc, err = r.copyRaw(i, nil, off, off, end)
 	}
-	if errors.Is(err, tiers.ErrCorrupt) { // perhaps it is the index that is wrong
+	if errors.Is(err, cold.ErrCorrupt) { // perhaps it is the index that is wrong
 		if terr := r.pf.truncate(at); terr != nil {
 			return terr
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // Mend gives a pack (its name without extension) a new index or, where the pack itself is damaged, saves what can be read of it
@@ -27,7 +28,7 @@ func (db *DB) Mend(name string) (aside bool, saved int, err error) {
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
 	err = db.rebuildIndex(path, f, st.Size())
-	if errors.Is(err, tiers.ErrCorrupt) {
+	if errors.Is(err, cold.ErrCorrupt) {
 		aside = true
 		saved, err = db.salvage(path, f, st.Size())
 	}

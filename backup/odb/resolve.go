@@ -6,7 +6,7 @@ import (
 	"io"
 	"slices"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // resolve finds the ids of all deltas, walking from each base to what was made of it, depth first, so that the base is
@@ -76,7 +76,7 @@ func (f *fetched) resolveFrom(i int32) (int, error) {
 			return n, corruptf("%s, offset %d: delta chain of more than %d", f.label, f.entries[c].off, f.db.opt.MaxDepth)
 		}
 		if err := f.resolveOne(c); err != nil {
-			if f.tolerant && errors.Is(err, tiers.ErrCorrupt) {
+			if f.tolerant && errors.Is(err, cold.ErrCorrupt) {
 				continue
 			}
 			return n, err
@@ -221,7 +221,7 @@ func (f *fetched) addBase() (int, error) {
 	var missing error
 	for id := range f.byID {
 		e, err := f.copyBase(id)
-		if errors.Is(err, tiers.ErrMissing) {
+		if errors.Is(err, cold.ErrMissing) {
 			missing = err
 			continue
 		}
@@ -232,7 +232,7 @@ func (f *fetched) addBase() (int, error) {
 		return f.resolveFrom(int32(len(f.entries) - 1))
 	}
 	if missing != nil {
-		return 0, fmt.Errorf("%w: a delta's base is neither in the pack nor here: %w", tiers.ErrCorrupt, missing)
+		return 0, fmt.Errorf("%w: a delta's base is neither in the pack nor here: %w", cold.ErrCorrupt, missing)
 	}
 	return 0, corruptf("%s: deltas that are based on each other", f.label)
 }

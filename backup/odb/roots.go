@@ -14,7 +14,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	gitindex "github.com/go-git/go-git/v5/plumbing/format/index"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // protected are commits that somebody of ours works on: GC keeps what they reach.
@@ -168,7 +168,7 @@ func indexed(path string, ids []ID) ([]ID, error) {
 // idsIn takes the object ids that the lines of a file begin with, the two first words of each.
 func idsIn(path string, ids []ID) ([]ID, error) {
 	f, _, err := openRegular(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, tiers.ErrCorrupt) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cold.ErrCorrupt) {
 		return ids, nil
 	}
 	if err != nil {
@@ -179,7 +179,7 @@ func idsIn(path string, ids []ID) ([]ID, error) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		for _, word := range bytes.Fields(lines.Bytes()[:min(len(lines.Bytes()), 100)]) {
-			if id, err := tiers.ParseID(string(word)); err == nil && !id.IsZero() {
+			if id, err := cold.ParseID(string(word)); err == nil && !id.IsZero() {
 				ids = append(ids, id)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // salvage writes every entry of a damaged pack that still inflates to what its id says into a new pack, then puts the damaged one
@@ -88,7 +89,7 @@ func (db *DB) salvageInOrder(w *Writer, path string, f *os.File, size int64) (er
 
 // damaged says that an error is of the bytes, not of the disk.
 func damaged(err error) bool {
-	return errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, ErrTooLarge)
+	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, ErrTooLarge)
 }
 
 // salvageIndexed takes the entries behind a damaged one: an index that is left says where they begin.

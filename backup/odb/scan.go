@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // packList is an immutable set of open packs, newest first. It holds a reference to each; the DB and every reader that
@@ -211,7 +211,7 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 				// An index without pack is what an interrupted removal leaves; a pack that was listed went away meanwhile.
 				gone = gone || slices.Contains(names, base+".pack")
 			default:
-				if errors.Is(err, tiers.ErrCorrupt) {
+				if errors.Is(err, cold.ErrCorrupt) {
 					db.scan.broken[base] = err
 				} else {
 					db.scan.unread = fmt.Errorf("pack %s: %w", base, err)
@@ -296,7 +296,7 @@ func (db *DB) noteUnindexed(dir, base string) {
 		db.scan.young = true
 		return
 	}
-	err = fmt.Errorf("%s.idx: %w", base, tiers.ErrMissing)
+	err = fmt.Errorf("%s.idx: %w", base, cold.ErrMissing)
 	db.scan.broken[base] = err
 	db.warnOnce(dir, base, "a pack without an index", err)
 }

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // The modes that git stores in trees.
@@ -175,5 +175,5 @@ func checkDecoded(entries []TreeEntry, e TreeEntry) string {
 
 // wrongType is the error for an object that is not what its user expects.
 func wrongType(id ID, got, want Type) error {
-	return fmt.Errorf("object %s: %w: is a %s, not a %s", id, tiers.ErrCorrupt, got, want)
+	return fmt.Errorf("object %s: %w: is a %s, not a %s", id, cold.ErrCorrupt, got, want)
 }

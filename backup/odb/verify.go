@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // BadObject is a copy of an object whose bytes do not match its id.
@@ -44,7 +44,7 @@ func (db *DB) VerifyAll(ctx context.Context, bad func(BadObject), progress func(
 		v.total += p.size
 	}
 	for _, p := range l.packs {
-		if err := checkPackSum(p.base + ".pack"); errors.Is(err, tiers.ErrCorrupt) {
+		if err := checkPackSum(p.base + ".pack"); errors.Is(err, cold.ErrCorrupt) {
 			v.found(BadObject{Path: "objects/pack/" + p.name(), Err: err})
 		} else if err != nil && !errors.Is(err, fs.ErrNotExist) { // a pack that went away is still open here
 			return err
@@ -141,7 +141,7 @@ func (v *verifier) entry(p *pack, i int) error {
 
 // isDamage tells an object that is wrong from a disk that fails.
 func isDamage(err error) bool {
-	return errors.Is(err, tiers.ErrCorrupt) || errors.Is(err, ErrCollision) || errors.Is(err, ErrTooLarge)
+	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, ErrCollision) || errors.Is(err, ErrTooLarge)
 }
 
 // verifySource hashes one copy of an object, and says what it is.
@@ -196,7 +196,7 @@ func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 			return nil, 0, fmt.Errorf("list loose objects: %w", err)
 		}
 		for _, e := range names {
-			id, err := tiers.ParseID(sub + e.Name())
+			id, err := cold.ParseID(sub + e.Name())
 			if err != nil || strings.ToLower(e.Name()) != e.Name() {
 				continue // git's temporary files; git prunes them
 			}

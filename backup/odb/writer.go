@@ -10,7 +10,7 @@ import (
 
 	"github.com/klauspost/compress/zlib"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // smallBlob is up to which size in bytes a blob is hashed and deflated in memory outside the lock.
@@ -202,7 +202,7 @@ func sizeChanged(got, want int64) error {
 	if got > want {
 		got, more = want, "over "
 	}
-	return fmt.Errorf("%w: %s%d bytes, expected %d", tiers.ErrSizeChanged, more, got, want)
+	return fmt.Errorf("%w: %s%d bytes, expected %d", cold.ErrSizeChanged, more, got, want)
 }
 
 // putBig streams a blob into the pack under the lock.

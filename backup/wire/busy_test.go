@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // TestPushWaitsForABusyRemote: somebody else holds the reference's lock for a moment, or for long; neither is a refusal for good.
@@ -15,7 +15,7 @@ func TestPushWaitsForABusyRemote(t *testing.T) {
 	v := newVolume(t)
 	dir, r := newRemote(t)
 	first := v.commit("one")
-	check(t, r.Push(t.Context(), one(tiers.ID{}, first), v.pack))
+	check(t, r.Push(t.Context(), one(cold.ID{}, first), v.pack))
 	second := v.commit("two")
 	lock := filepath.Join(dir, mainRef+".lock")
 	check(t, os.WriteFile(lock, nil, 0o600))
@@ -32,7 +32,7 @@ func TestPushWaitsForABusyRemote(t *testing.T) {
 	third := v.commit("three")
 	check(t, os.WriteFile(lock, nil, 0o600))
 	err := r.Push(t.Context(), one(second, third), v.pack)
-	var refused *tiers.RefusedError
+	var refused *cold.RefusedError
 	if err == nil || errors.As(err, &refused) {
 		t.Errorf("push beside a lock that stays: %v", err)
 	}
@@ -45,7 +45,7 @@ func TestRefusal(t *testing.T) {
 		"command error on refs/heads/main: pre-receive hook declined":                      false,
 		"unpack error: index-pack abnormal exit":                                           false,
 	} {
-		var refused *tiers.RefusedError
+		var refused *cold.RefusedError
 		if got := !errors.As(refusal(reason), &refused); got != passing {
 			t.Errorf("%s: passing %v, want %v", reason, got, passing)
 		}

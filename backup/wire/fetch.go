@@ -15,7 +15,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -27,7 +27,7 @@ const (
 )
 
 // Refs lists the remote's references (HEAD is left out). An empty repository has none.
-func (r *Remote) Refs(ctx context.Context) (map[string]tiers.ID, error) {
+func (r *Remote) Refs(ctx context.Context) (map[string]cold.ID, error) {
 	p, err := r.start(ctx, uploadPack)
 	if err != nil {
 		return nil, fmt.Errorf("list references of %s: %w", r.path, ended(ctx, err))
@@ -39,11 +39,11 @@ func (r *Remote) Refs(ctx context.Context) (map[string]tiers.ID, error) {
 	return refs, nil
 }
 
-func advertised(adv *packp.AdvRefs) map[string]tiers.ID {
-	refs := make(map[string]tiers.ID, len(adv.References))
+func advertised(adv *packp.AdvRefs) map[string]cold.ID {
+	refs := make(map[string]cold.ID, len(adv.References))
 	for name, id := range adv.References {
 		if id != plumbing.ZeroHash && len(name) > 5 && name[:5] == "refs/" {
-			refs[name] = tiers.ID(id)
+			refs[name] = cold.ID(id)
 		}
 	}
 	return refs
@@ -51,7 +51,7 @@ func advertised(adv *packp.AdvRefs) map[string]tiers.ID {
 
 // Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file system: see
 // odb.DB.Link. odb.ErrCannotLink: Fetch may do.
-func (r *Remote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release func() error, err error) {
+func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release func() error, err error) {
 	h, err := r.hold()
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", r.path, err)
@@ -64,24 +64,24 @@ func (r *Remote) Link(ctx context.Context, db *odb.DB, tip tiers.ID) (release fu
 // this repository has with all that they reach. The objects are verified, published in db and kept there until release is
 // called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is among have, nothing
 // is transferred.
-func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []tiers.ID) (tip tiers.ID, release func() error, err error) {
+func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID, release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
 	if err != nil {
-		return tiers.ID{}, nil, fmt.Errorf("fetch %s from %s: %w", refname, r.path, ended(ctx, err))
+		return cold.ID{}, nil, fmt.Errorf("fetch %s from %s: %w", refname, r.path, ended(ctx, err))
 	}
 	return tip, release, nil
 }
 
-func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []tiers.ID) (tiers.ID, func() error, error) {
+func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (cold.ID, func() error, error) {
 	// Looking for deltas takes minutes where sending takes seconds, and nothing is gained on one machine.
 	p, err := r.start(ctx, uploadPack, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
 	if err != nil {
-		return tiers.ID{}, nil, err
+		return cold.ID{}, nil, err
 	}
 	nothing := func() error { return nil }
 	tip, ok := advertised(p.adv)[refname]
 	if !ok {
-		return tiers.ID{}, nil, errors.Join(odb.ErrNoRef, p.hangUp())
+		return cold.ID{}, nil, errors.Join(odb.ErrNoRef, p.hangUp())
 	}
 	for _, id := range have {
 		if id == tip {
@@ -89,34 +89,34 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []t
 		}
 	}
 	if !p.adv.Capabilities.Supports(capability.Sideband64k) {
-		return tiers.ID{}, nil, p.fail(errors.New("it does not offer side-band-64k"))
+		return cold.ID{}, nil, p.fail(errors.New("it does not offer side-band-64k"))
 	}
 	if err := p.negotiate(tip, have); err != nil {
-		return tiers.ID{}, nil, p.fail(err)
+		return cold.ID{}, nil, p.fail(err)
 	}
 	demux := sideband.NewDemuxer(sideband.Sideband64k, p.out)
 	demux.Progress = &p.said
 	_, release, err := db.IndexPack(demux, 0)
 	if err != nil {
-		return tiers.ID{}, nil, p.fail(err)
+		return cold.ID{}, nil, p.fail(err)
 	}
 	// From here the objects are in; give them up again when the rest goes wrong.
 	err = p.wait()
 	if err == nil {
 		var t odb.Type
 		if t, _, err = db.Stat(tip); err == nil && t != odb.Commit {
-			err = fmt.Errorf("%s is a %s, not a commit: %w", tip, t, tiers.ErrCorrupt)
+			err = fmt.Errorf("%s is a %s, not a commit: %w", tip, t, cold.ErrCorrupt)
 		}
 	}
 	if err != nil {
-		return tiers.ID{}, nil, errors.Join(err, release())
+		return cold.ID{}, nil, errors.Join(err, release())
 	}
 	return tip, release, nil
 }
 
 // negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer, the first common
 // commit or NAK, and git repeats it for each further commit whose descendant it has acknowledged.
-func (p *process) negotiate(tip tiers.ID, have []tiers.ID) error {
+func (p *process) negotiate(tip cold.ID, have []cold.ID) error {
 	var b bytes.Buffer
 	e := pktline.NewEncoder(&b)
 	caps := "side-band-64k no-progress agent=" + agent

@@ -16,7 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // smallPack is up to how many bytes a pack is left to the other side's own choice of unpacking it. A bigger one is to be
@@ -27,8 +27,8 @@ const smallPack = 4 << 20
 // Update is one reference that a push moves.
 type Update struct {
 	Ref string
-	Old tiers.ID // where it is expected; zero: it does not exist
-	New tiers.ID // zero: delete it; equal to Old: it only has to be there
+	Old cold.ID // where it is expected; zero: it does not exist
+	New cold.ID // zero: delete it; equal to Old: it only has to be there
 }
 
 // ErrNotAtomic: the remote does not move several references in one step; push them one by one.
@@ -65,7 +65,7 @@ func names(updates []Update) string {
 }
 
 // compare says whether all references are new, and which of them is neither old nor new.
-func compare(updates []Update, refs map[string]tiers.ID) (done bool, moved *Update) {
+func compare(updates []Update, refs map[string]cold.ID) (done bool, moved *Update) {
 	done = true
 	for i := range updates {
 		u := &updates[i]
@@ -79,7 +79,7 @@ func compare(updates []Update, refs map[string]tiers.ID) (done bool, moved *Upda
 }
 
 // behind says whether some reference is new already and some still old: then the expectations do not fit any more.
-func behind(updates []Update, refs map[string]tiers.ID) *Update {
+func behind(updates []Update, refs map[string]cold.ID) *Update {
 	for i := range updates {
 		if refs[updates[i].Ref] != updates[i].Old {
 			return &updates[i]
@@ -104,7 +104,7 @@ func refusal(reason string) error {
 			return &busyError{reason}
 		}
 	}
-	return &tiers.RefusedError{Reason: reason}
+	return &cold.RefusedError{Reason: reason}
 }
 
 func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
@@ -117,7 +117,7 @@ func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(
 		r.done()
 	}
 	var local *localError
-	if err != nil && !errors.Is(err, tiers.ErrDiverged) && !errors.Is(err, ErrNotAtomic) && !errors.As(err, &local) && ctx.Err() == nil {
+	if err != nil && !errors.Is(err, cold.ErrDiverged) && !errors.Is(err, ErrNotAtomic) && !errors.As(err, &local) && ctx.Err() == nil {
 		err = r.judge(ctx, updates, err)
 	}
 	if err != nil {
@@ -143,7 +143,7 @@ func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
 		return nil
 	}
 	if moved != nil {
-		return fmt.Errorf("%w: %s is at %s, expected %s (%w)", tiers.ErrDiverged, moved.Ref, refs[moved.Ref], moved.Old, err)
+		return fmt.Errorf("%w: %s is at %s, expected %s (%w)", cold.ErrDiverged, moved.Ref, refs[moved.Ref], moved.Old, err)
 	}
 	return err
 }
@@ -229,7 +229,7 @@ func (s *sender) start(settings ...string) error {
 		return errors.Join(errDone, p.hangUp())
 	}
 	if u := behind(s.updates, refs); u != nil {
-		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", tiers.ErrDiverged, u.Ref, refs[u.Ref], u.Old), p.hangUp())
+		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", cold.ErrDiverged, u.Ref, refs[u.Ref], u.Old), p.hangUp())
 	}
 	req := packp.NewReferenceUpdateRequest()
 	for _, c := range []capability.Capability{capability.ReportStatus, capability.Sideband64k} {
@@ -249,7 +249,7 @@ func (s *sender) start(settings ...string) error {
 		}
 	}
 	if slices.ContainsFunc(s.updates, func(u Update) bool { return u.New.IsZero() }) && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
-		return p.fail(&tiers.RefusedError{Reason: "it does not let references be deleted"})
+		return p.fail(&cold.RefusedError{Reason: "it does not let references be deleted"})
 	}
 	if p.adv.Capabilities.Supports(capability.Agent) {
 		if err := req.Capabilities.Set(capability.Agent, agent); err != nil {
@@ -282,11 +282,11 @@ func (s *sender) finish() error {
 	if said != "" {
 		said = " (" + said + ")"
 	}
-	var refused *tiers.RefusedError
+	var refused *cold.RefusedError
 	var busy *busyError
 	switch {
 	case errors.As(rerr, &refused):
-		return &tiers.RefusedError{Reason: refused.Reason + said}
+		return &cold.RefusedError{Reason: refused.Reason + said}
 	case errors.As(rerr, &busy):
 		return &busyError{busy.reason + said}
 	}

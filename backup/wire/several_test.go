@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const liveRef = "refs/heads/emberfs-live/main/1"
@@ -18,9 +18,9 @@ func TestPushSeveral(t *testing.T) {
 	dir, r := newRemote(t)
 	v := newVolume(t)
 	first := v.commit("one")
-	check(t, r.Push(ctx, []Update{{mainRef, tiers.ID{}, first}, {liveRef, tiers.ID{}, first}}, v.pack))
+	check(t, r.Push(ctx, []Update{{mainRef, cold.ID{}, first}, {liveRef, cold.ID{}, first}}, v.pack))
 	second := v.commit("two")
-	want := func(what string, main, live tiers.ID) {
+	want := func(what string, main, live cold.ID) {
 		t.Helper()
 		refs, err := r.Refs(ctx)
 		check(t, err)
@@ -31,13 +31,13 @@ func TestPushSeveral(t *testing.T) {
 	want("created", first, first)
 	for what, updates := range map[string][]Update{
 		"main is elsewhere":       {{mainRef, second, second}, {liveRef, first, second}},
-		"main is already new":     {{mainRef, tiers.ID{}, first}, {liveRef, first, second}},
+		"main is already new":     {{mainRef, cold.ID{}, first}, {liveRef, first, second}},
 		"the other is elsewhere":  {{mainRef, first, second}, {liveRef, second, second}},
 		"the other is not there":  {{mainRef, first, second}, {liveRef + "2", first, second}},
-		"the other is there":      {{mainRef, first, second}, {liveRef, tiers.ID{}, second}},
+		"the other is there":      {{mainRef, first, second}, {liveRef, cold.ID{}, second}},
 		"one of them is to be it": {{mainRef, first, first}, {liveRef, second, first}},
 	} {
-		if err := r.Push(ctx, updates, v.pack); !errors.Is(err, tiers.ErrDiverged) && what != "one of them is to be it" {
+		if err := r.Push(ctx, updates, v.pack); !errors.Is(err, cold.ErrDiverged) && what != "one of them is to be it" {
 			t.Errorf("%s: %v", what, err)
 		}
 		want(what, first, first)
@@ -52,7 +52,7 @@ func TestPushSeveral(t *testing.T) {
 	check(t, os.WriteFile(hook, []byte("#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"), 0o755))
 	third := v.commit("three")
 	err := r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
-	var refused *tiers.RefusedError
+	var refused *cold.RefusedError
 	if !errors.As(err, &refused) || refused.Reason == "" {
 		t.Errorf("a refusing hook: %v", err)
 	}
@@ -67,10 +67,10 @@ func TestPushSeveral(t *testing.T) {
 	}
 	want("not atomic", first, second)
 	git(t, dir, "config", "receive.denyDeletes", "true")
-	if err := r.Push(ctx, []Update{{liveRef, second, tiers.ID{}}}, nil); !errors.As(err, &refused) {
+	if err := r.Push(ctx, []Update{{liveRef, second, cold.ID{}}}, nil); !errors.As(err, &refused) {
 		t.Errorf("delete: %v", err)
 	}
 	git(t, dir, "config", "receive.denyDeletes", "false")
-	check(t, r.Push(ctx, []Update{{liveRef, second, tiers.ID{}}}, nil))
-	want("deleted", first, tiers.ID{})
+	check(t, r.Push(ctx, []Update{{liveRef, second, cold.ID{}}}, nil))
+	want("deleted", first, cold.ID{})
 }

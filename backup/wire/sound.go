@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
 )
 
@@ -80,7 +80,7 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 	if st, err := os.Stat(filepath.Join(r.path, filepath.FromSlash(ref))); err == nil && st.IsDir() {
 		return nil // of other branches
 	}
-	return fmt.Errorf("%s of %s: %w: git cannot read it; make it a branch again, or remove it there", ref, r.path, tiers.ErrCorrupt)
+	return fmt.Errorf("%s of %s: %w: git cannot read it; make it a branch again, or remove it there", ref, r.path, cold.ErrCorrupt)
 }
 
 // SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may never come.

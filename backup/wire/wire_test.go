@@ -18,7 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/odb"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const mainRef = "refs/heads/main"
@@ -43,8 +43,8 @@ type volume struct {
 	t   *testing.T
 	dir string
 	db  *odb.DB
-	tip tiers.ID
-	ids []tiers.ID // objects of the last commit
+	tip cold.ID
+	ids []cold.ID // objects of the last commit
 	n   int
 }
 
@@ -63,7 +63,7 @@ func newVolume(t *testing.T) *volume {
 }
 
 // commit puts a commit with one file on the branch.
-func (v *volume) commit(content string) tiers.ID {
+func (v *volume) commit(content string) cold.ID {
 	v.t.Helper()
 	w, err := v.db.NewWriter()
 	check(v.t, err)
@@ -77,7 +77,7 @@ func (v *volume) commit(content string) tiers.ID {
 	who := odb.Signature{Name: "emberfs", Email: "e@f", When: time.Unix(int64(1_700_000_000+v.n), 0)}
 	c := odb.CommitData{Tree: tree, Author: who, Committer: who, Message: "commit\n"}
 	if !v.tip.IsZero() {
-		c.Parents = []tiers.ID{v.tip}
+		c.Parents = []cold.ID{v.tip}
 	}
 	data, err = odb.EncodeCommit(c)
 	check(v.t, err)
@@ -86,7 +86,7 @@ func (v *volume) commit(content string) tiers.ID {
 	check(v.t, w.Publish())
 	check(v.t, v.db.UpdateRef(mainRef, v.tip, id))
 	check(v.t, w.Release())
-	v.tip, v.ids = id, []tiers.ID{id, tree, blob}
+	v.tip, v.ids = id, []cold.ID{id, tree, blob}
 	return id
 }
 
@@ -112,7 +112,7 @@ func check(t *testing.T, err error) {
 }
 
 // one is an update of the branch.
-func one(old, new tiers.ID) []Update { return []Update{{mainRef, old, new}} }
+func one(old, new cold.ID) []Update { return []Update{{mainRef, old, new}} }
 
 func newRemote(t *testing.T) (string, *Remote) {
 	t.Helper()
@@ -137,8 +137,8 @@ func TestPushAndFetch(t *testing.T) {
 	if _, _, err := r.Fetch(ctx, b.db, mainRef, nil); !errors.Is(err, odb.ErrNoRef) {
 		t.Fatalf("fetch from an empty remote: %v", err)
 	}
-	var old tiers.ID
-	var have []tiers.ID
+	var old cold.ID
+	var have []cold.ID
 	for i := range 5 {
 		id := a.commit(strings.Repeat(fmt.Sprintf("line %d\n", i), 1000))
 		check(t, r.Push(ctx, one(old, id), a.pack))
@@ -147,7 +147,7 @@ func TestPushAndFetch(t *testing.T) {
 			t.Fatalf("after push: %v, %v", refs, err)
 		}
 		if !old.IsZero() {
-			have = append([]tiers.ID{old}, have...) // git acknowledges more than the newest
+			have = append([]cold.ID{old}, have...) // git acknowledges more than the newest
 		}
 		if i == 3 {
 			git(t, dir, "gc", "-q") // so that what comes has deltas
@@ -161,7 +161,7 @@ func TestPushAndFetch(t *testing.T) {
 		check(t, release())
 		old = id
 	}
-	if tip, release, err := r.Fetch(ctx, b.db, mainRef, []tiers.ID{old}); err != nil || tip != old || release() != nil {
+	if tip, release, err := r.Fetch(ctx, b.db, mainRef, []cold.ID{old}); err != nil || tip != old || release() != nil {
 		t.Fatalf("fetch of nothing: %v", err)
 	}
 	for _, d := range []string{dir, a.dir, b.dir} {
@@ -175,7 +175,7 @@ func TestPushAndFetch(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(b.dir, "objects/pack/*.keep")); len(left) != 0 {
 		t.Fatal(left)
 	}
-	check(t, r.Push(ctx, one(old, tiers.ID{}), nil))
+	check(t, r.Push(ctx, one(old, cold.ID{}), nil))
 	if refs, err = r.Refs(ctx); err != nil || len(refs) != 0 {
 		t.Fatalf("after deletion: %v, %v", refs, err)
 	}
@@ -186,10 +186,10 @@ func TestPushDiverged(t *testing.T) {
 	_, r := newRemote(t)
 	a, b := newVolume(t), newVolume(t)
 	first := a.commit("a")
-	check(t, r.Push(ctx, one(tiers.ID{}, first), a.pack))
+	check(t, r.Push(ctx, one(cold.ID{}, first), a.pack))
 	other := b.commit("b")
-	for _, old := range []tiers.ID{{}, {1}} {
-		if err := r.Push(ctx, one(old, other), b.pack); !errors.Is(err, tiers.ErrDiverged) {
+	for _, old := range []cold.ID{{}, {1}} {
+		if err := r.Push(ctx, one(old, other), b.pack); !errors.Is(err, cold.ErrDiverged) {
 			t.Fatalf("push over another's work: %v", err)
 		}
 	}
@@ -207,7 +207,7 @@ func TestPushDiverged(t *testing.T) {
 		a.ids, a.tip = ids, tip
 		return pack(w)
 	})
-	if !errors.Is(err, tiers.ErrDiverged) {
+	if !errors.Is(err, cold.ErrDiverged) {
 		t.Fatalf("the remote moved during the push: %v", err)
 	}
 }
@@ -220,8 +220,8 @@ func TestPushRefused(t *testing.T) {
 	id := v.commit("x")
 	refused := func(what, reason string, write func(io.Writer) error) {
 		t.Helper()
-		err := r.Push(ctx, one(tiers.ID{}, id), write)
-		var re *tiers.RefusedError
+		err := r.Push(ctx, one(cold.ID{}, id), write)
+		var re *cold.RefusedError
 		if !errors.As(err, &re) || !strings.Contains(re.Reason, reason) {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -249,13 +249,13 @@ func TestPushRefused(t *testing.T) {
 	refused("size", "exceeds", v.pack)
 	git(t, dir, "config", "--unset", "receive.maxInputSize")
 
-	if err := r.Push(ctx, one(tiers.ID{}, id), func(io.Writer) error { return tiers.ErrCorrupt }); !errors.Is(err, tiers.ErrCorrupt) {
+	if err := r.Push(ctx, one(cold.ID{}, id), func(io.Writer) error { return cold.ErrCorrupt }); !errors.Is(err, cold.ErrCorrupt) {
 		t.Fatalf("our own error: %v", err)
 	}
 	// The answer is lost, but the push was done.
 	post := filepath.Join(dir, "hooks", "post-receive")
 	check(t, os.WriteFile(post, []byte("#!/bin/sh\nkill -9 $PPID\n"), 0o755))
-	check(t, r.Push(ctx, one(tiers.ID{}, id), v.pack))
+	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
 	if refs, err := r.Refs(ctx); err != nil || refs[mainRef] != id {
 		t.Fatalf("%v, %v", refs, err)
 	}
@@ -268,7 +268,7 @@ func TestBigRefusedPushDoesNotHang(t *testing.T) {
 	id := v.commit("x")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	err := r.Push(ctx, one(tiers.ID{}, id), func(w io.Writer) error {
+	err := r.Push(ctx, one(cold.ID{}, id), func(w io.Writer) error {
 		s, err := odb.NewPackStream(w, 1000)
 		for range 1000 {
 			if err == nil {
@@ -277,8 +277,8 @@ func TestBigRefusedPushDoesNotHang(t *testing.T) {
 		}
 		return err
 	})
-	var re *tiers.RefusedError
-	if !errors.As(err, &re) && !errors.Is(err, tiers.ErrDiverged) {
+	var re *cold.RefusedError
+	if !errors.As(err, &re) && !errors.Is(err, cold.ErrDiverged) {
 		t.Logf("%v", err)
 	}
 	if err == nil || ctx.Err() != nil {
@@ -293,11 +293,11 @@ func TestBigPush(t *testing.T) {
 	big := make([]byte, 3*smallPack)
 	rand.NewChaCha8([32]byte{}).Read(big)
 	id := v.commit(string(big))
-	if err := r.Push(ctx, one(tiers.ID{1}, id), v.pack); !errors.Is(err, tiers.ErrDiverged) {
+	if err := r.Push(ctx, one(cold.ID{1}, id), v.pack); !errors.Is(err, cold.ErrDiverged) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	if err := r.Push(ctx, one(tiers.ID{}, id), func(w io.Writer) error {
+	if err := r.Push(ctx, one(cold.ID{}, id), func(w io.Writer) error {
 		s, err := odb.NewPackStream(w, 2)
 		if err == nil {
 			err = s.Add(odb.Blob, big)
@@ -306,8 +306,8 @@ func TestBigPush(t *testing.T) {
 	}); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	check(t, r.Push(ctx, one(tiers.ID{}, id), v.pack))
-	check(t, r.Push(ctx, one(tiers.ID{}, id), v.pack))
+	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
+	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
 	if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack")); len(m) != 1 {
 		t.Fatalf("the remote has the packs %v", m)
 	}
@@ -341,7 +341,7 @@ func TestContextEndsAHangingHook(t *testing.T) {
 			}
 		}
 	}()
-	if err := r.Push(ctx, one(tiers.ID{}, id), v.pack); !errors.Is(err, context.Canceled) {
+	if err := r.Push(ctx, one(cold.ID{}, id), v.pack); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }
@@ -405,7 +405,7 @@ func TestFetchFromADamagedRemote(t *testing.T) {
 	dir, r := newRemote(t)
 	v, b := newVolume(t), newVolume(t)
 	id := v.commit("some text")
-	check(t, r.Push(t.Context(), one(tiers.ID{}, id), v.pack))
+	check(t, r.Push(t.Context(), one(cold.ID{}, id), v.pack))
 	h := v.ids[2].String()
 	check(t, os.Remove(filepath.Join(dir, "objects", h[:2], h[2:])))
 	if _, _, err := r.Fetch(t.Context(), b.db, mainRef, nil); err == nil {
@@ -427,7 +427,7 @@ func TestStaleRemoteLock(t *testing.T) {
 	tip := v.commit("one")
 	lock := filepath.Join(path, mainRef+".lock")
 	check(t, os.WriteFile(lock, nil, 0o600))
-	if err := r.Push(t.Context(), one(tiers.ID{}, tip), v.pack); err == nil {
+	if err := r.Push(t.Context(), one(cold.ID{}, tip), v.pack); err == nil {
 		t.Fatal("pushed over a lock of somebody else's")
 	}
 	if _, err := os.Stat(journal); err == nil {
@@ -437,8 +437,8 @@ func TestStaleRemoteLock(t *testing.T) {
 	check(t, dead.Run())
 	check(t, os.WriteFile(filepath.Join(path, "HEAD.lock"), nil, 0o600))
 	check(t, os.Chtimes(lock, time.Now(), time.Now())) // left by the push that the note is about
-	check(t, r.note(dead.Process.Pid, one(tiers.ID{}, tip)))
-	check(t, r.Push(t.Context(), one(tiers.ID{}, tip), v.pack))
+	check(t, r.note(dead.Process.Pid, one(cold.ID{}, tip)))
+	check(t, r.Push(t.Context(), one(cold.ID{}, tip), v.pack))
 	if _, err := os.Stat(journal); err == nil {
 		t.Fatal("the note is still there")
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // errNoDaemon: nobody listens at the control socket.
@@ -150,7 +151,7 @@ func (c *client) sync(ctx context.Context, r syncRequest) (*tiers.Receipt, error
 	return c.receipt(ctx, http.MethodPost, "/v1/sync", r)
 }
 
-func (c *client) gc(ctx context.Context, r gcRequest) (report tiers.GCReport, err error) {
+func (c *client) gc(ctx context.Context, r gcRequest) (report cold.GCReport, err error) {
 	resp, err := c.do(ctx, http.MethodPost, "/v1/gc", r)
 	if err != nil {
 		return report, err

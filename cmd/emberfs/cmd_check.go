@@ -15,6 +15,7 @@ import (
 
 	"emberfs/backup"
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // checkRequest is what `emberfs check` was asked for.
@@ -61,22 +62,22 @@ is left after the repair.`,
 
 // checkReport is what `emberfs check --json` prints.
 type checkReport struct {
-	Target     string          `json:"target"`
-	State      string          `json:"state"` // "" for a repository alone
-	Repository string          `json:"repository"`
-	Volume     string          `json:"volume"`
-	Branch     string          `json:"branch"`
-	Commit     string          `json:"commit"` // the branch's tip; "" where there is none
-	Pushed     string          `json:"pushed"` // what the remote is known to have
-	PID        int             `json:"pid"`    // of the daemon that has the volume mounted; 0: none
-	Deep       bool            `json:"deep"`
-	Sound      bool            `json:"sound"`
-	Problems   int             `json:"problems"` // findings that are damage
-	AtRisk     *tiers.AtRisk   `json:"at_risk,omitempty"`
-	Findings   []tiers.Finding `json:"findings"`
+	Target     string         `json:"target"`
+	State      string         `json:"state"` // "" for a repository alone
+	Repository string         `json:"repository"`
+	Volume     string         `json:"volume"`
+	Branch     string         `json:"branch"`
+	Commit     string         `json:"commit"` // the branch's tip; "" where there is none
+	Pushed     string         `json:"pushed"` // what the remote is known to have
+	PID        int            `json:"pid"`    // of the daemon that has the volume mounted; 0: none
+	Deep       bool           `json:"deep"`
+	Sound      bool           `json:"sound"`
+	Problems   int            `json:"problems"` // findings that are damage
+	AtRisk     *tiers.AtRisk  `json:"at_risk,omitempty"`
+	Findings   []cold.Finding `json:"findings"`
 	// Of --repair: what was found before, and what was done about it.
-	Before  []tiers.Finding `json:"before,omitempty"`
-	Repairs []repairStep    `json:"repairs,omitempty"`
+	Before  []cold.Finding `json:"before,omitempty"`
+	Repairs []repairStep   `json:"repairs,omitempty"`
 }
 
 // repairStep is one thing that --repair did, or tried.
@@ -204,7 +205,7 @@ type checkRun struct {
 
 // once checks everything. An error says that it could not be done.
 func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
-	c.rep = &checkReport{Target: c.r.target, State: c.t.state, Repository: c.t.repo, Deep: c.r.deep, Findings: []tiers.Finding{}}
+	c.rep = &checkReport{Target: c.r.target, State: c.t.state, Repository: c.t.repo, Deep: c.r.deep, Findings: []cold.Finding{}}
 	c.warm, c.cold = nil, nil
 	defer func() {
 		if c.cold != nil {
@@ -213,7 +214,7 @@ func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
 	}()
 	if c.t.live {
 		c.rep.PID = c.t.pid
-		c.found(tiers.Finding{Severity: tiers.Note, What: fmt.Sprintf("mounted, with pid %d: checked beside its daemon", c.t.pid), Where: c.t.state})
+		c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("mounted, with pid %d: checked beside its daemon", c.t.pid), Where: c.t.state})
 	}
 	if c.t.state != "" {
 		if err := c.state(); err != nil {
@@ -233,8 +234,8 @@ func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
 }
 
 // found takes a finding and, for people, prints it.
-func (c *checkRun) found(f tiers.Finding) {
-	if f.Severity == tiers.Damaged {
+func (c *checkRun) found(f cold.Finding) {
+	if f.Severity == cold.Damaged {
 		c.rep.Problems++
 	}
 	f.What, f.Where = redact(f.What), redact(f.Where)
@@ -248,7 +249,7 @@ func (c *checkRun) found(f tiers.Finding) {
 }
 
 // printFinding writes one line.
-func printFinding(out io.Writer, f tiers.Finding) {
+func printFinding(out io.Writer, f cold.Finding) {
 	var parts []string
 	if f.Path != "" {
 		parts = append(parts, quotePath(f.Path))
@@ -281,18 +282,18 @@ func (c *checkRun) state() error {
 	case errors.Is(err, tiers.ErrNewerState):
 		return &failure{code: exitFailed, op: "check", path: c.t.state, err: err}
 	case errors.Is(err, fs.ErrNotExist):
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: "is missing: nobody knows which commit warm is of", Where: volumeName,
+		c.found(cold.Finding{Severity: cold.Damaged, What: "is missing: nobody knows which commit warm is of", Where: volumeName,
 			Do: "keep a copy of warm before the next mount, which believes its records"})
 	case err != nil:
-		c.found(tiers.Finding{Severity: tiers.Damaged, What: err.Error(), Where: volumeName,
+		c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Where: volumeName,
 			Do: "keep a copy of warm, then move the file away: the next mount makes a new one"})
 	}
 	c.rep.Volume, c.rep.Branch = c.info.Volume, c.info.Branch
 	if c.info.Restoring {
-		c.found(tiers.Finding{Severity: tiers.Note, What: "a restore did not finish; the next mount does it again", Where: volumeName})
+		c.found(cold.Finding{Severity: cold.Note, What: "a restore did not finish; the next mount does it again", Where: volumeName})
 	}
 	if !c.t.live && err == nil && !c.info.Trusted {
-		c.found(tiers.Finding{Severity: tiers.Note, What: "the last stop was not clean and the machine has started anew: the next mount compares every file with its commit", Where: volumeName})
+		c.found(cold.Finding{Severity: cold.Note, What: "the last stop was not clean and the machine has started anew: the next mount compares every file with its commit", Where: volumeName})
 	}
 	if c.t.live {
 		return nil
@@ -303,7 +304,7 @@ func (c *checkRun) state() error {
 	}
 	for _, p := range temps {
 		rel, _ := filepath.Rel(c.t.state, p)
-		c.found(tiers.Finding{Severity: tiers.Note, What: "a temporary file of a process that is gone", Where: rel, Do: "remove it"})
+		c.found(cold.Finding{Severity: cold.Note, What: "a temporary file of a process that is gone", Where: rel, Do: "remove it"})
 	}
 	return nil
 }
@@ -323,7 +324,7 @@ func (c *checkRun) repository(ctx context.Context) error {
 	})
 	if c.t.state != "" && errors.Is(err, fs.ErrNotExist) {
 		if c.info.Head.IsZero() {
-			c.found(tiers.Finding{Severity: tiers.Note, What: "nothing was ever committed", Where: coldName})
+			c.found(cold.Finding{Severity: cold.Note, What: "nothing was ever committed", Where: coldName})
 		} else {
 			return c.noRepository()
 		}

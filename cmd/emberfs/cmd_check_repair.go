@@ -12,6 +12,7 @@ import (
 
 	"emberfs/backup"
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
 )
 
@@ -34,7 +35,7 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 			o.Needs = warm.Lost
 		}
 		if c.t.state != "" {
-			o.WarmFiles = func(ctx context.Context, pick func(string, tiers.ID) bool, f func(string, tiers.Content) error) error {
+			o.WarmFiles = func(ctx context.Context, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
 				err := tiers.WarmFiles(ctx, c.t.state, pick, f)
 				if errors.Is(err, fs.ErrNotExist) {
 					err = nil // no warm: nothing to be had there

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // noRepository says what it means that cold is not there.
 func (c *checkRun) noRepository() error {
-	f := tiers.Finding{Severity: tiers.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"}
+	f := cold.Finding{Severity: cold.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"}
 	files, dirs, err := tiers.ColdOnly(c.t.state)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -62,7 +63,7 @@ func (c *checkRun) files(ctx context.Context) error {
 			break
 		}
 		if c.warm.Findings = nil; n == tries {
-			c.found(tiers.Finding{Severity: tiers.Note, What: "the volume is committed all the time; its files were not compared", Where: "warm", Do: "check it when it is unmounted"})
+			c.found(cold.Finding{Severity: cold.Note, What: "the volume is committed all the time; its files were not compared", Where: "warm", Do: "check it when it is unmounted"})
 			break
 		}
 	}
@@ -80,7 +81,7 @@ func (c *checkRun) files(ctx context.Context) error {
 		if c.r.deep {
 			what = fmt.Sprintf("%s had no record to believe and were compared", count(n, "file"))
 		}
-		c.found(tiers.Finding{Severity: tiers.Note, What: what, Where: "warm"})
+		c.found(cold.Finding{Severity: cold.Note, What: what, Where: "warm"})
 	}
 	if !c.t.live {
 		c.risk(c.warm.AtRisk, "emberfs mount, then sync or umount, commits it")
@@ -91,12 +92,12 @@ func (c *checkRun) files(ctx context.Context) error {
 func (c *checkRun) risk(r tiers.AtRisk, do string) {
 	c.rep.AtRisk = &r
 	if r.Files > 0 || r.Bytes > 0 {
-		c.found(tiers.Finding{Severity: tiers.Risk, What: "not backed up: " + riskText(r), Where: "warm", Do: do})
+		c.found(cold.Finding{Severity: cold.Risk, What: "not backed up: " + riskText(r), Where: "warm", Do: do})
 	}
 }
 
 // commits are those that warm's records may be of; head is the newest.
-func (c *checkRun) commits(ctx context.Context) (list []tiers.Snapshot, head tiers.ID, err error) {
+func (c *checkRun) commits(ctx context.Context) (list []cold.Snapshot, head cold.ID, err error) {
 	if c.t.live { // they have moved on since
 		if info, err := tiers.ReadState(c.t.state); err == nil {
 			c.info = info
@@ -124,12 +125,12 @@ func (c *checkRun) daemon(ctx context.Context) {
 	defer cancel()
 	st, err := newClient(c.t.state).status(ctx)
 	if err != nil {
-		c.found(tiers.Finding{Severity: tiers.Risk, What: "the process that holds the volume does not answer: " + err.Error(), Where: c.t.state,
+		c.found(cold.Finding{Severity: cold.Risk, What: "the process that holds the volume does not answer: " + err.Error(), Where: c.t.state,
 			Do: fmt.Sprintf("look at process %d", c.t.pid)})
 		return
 	}
 	for _, e := range st.Errors {
-		c.found(tiers.Finding{Severity: tiers.Risk, What: "the daemon says: " + e, Where: c.t.state})
+		c.found(cold.Finding{Severity: cold.Risk, What: "the daemon says: " + e, Where: c.t.state})
 	}
 	c.risk(st.AtRisk, "emberfs sync backs it up")
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
 )
 
@@ -27,7 +27,7 @@ Exit 3 where only a part was removed.`,
 		Args:                  argsBetween(1, 1, "MOUNTPOINT or STATE"),
 	}
 	cmd.Flags().BoolVar(&in.DryRun, "dry-run", false, "change nothing, say what would be removed")
-	cmd.Flags().DurationVar(&in.Grace, "grace", tiers.DefaultGrace, "`time` that objects stay after they were written")
+	cmd.Flags().DurationVar(&in.Grace, "grace", cold.DefaultGrace, "`time` that objects stay after they were written")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if in.Grace < 0 {
@@ -46,7 +46,7 @@ Exit 3 where only a part was removed.`,
 // gcResult is what `emberfs gc --json` prints.
 type gcResult struct {
 	DryRun bool `json:"dry_run"`
-	tiers.GCReport
+	cold.GCReport
 }
 
 func collectGarbage(ctx context.Context, target string, in gcRequest, asJSON bool, w world) error {
@@ -85,7 +85,7 @@ func (r gcResult) text() string {
 }
 
 // findAndCollect asks the volume's daemon, or does the work itself where there is none.
-func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (report tiers.GCReport, err error) {
+func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (report cold.GCReport, err error) {
 	f, err := findAbove(target)
 	if err != nil {
 		return report, err
@@ -107,15 +107,15 @@ func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (
 		return report, err
 	}
 	defer func() { err = errors.Join(err, lock.Close()) }()
-	cold := filepath.Join(state, coldName)
-	if !exists(cold) {
+	repo := filepath.Join(state, coldName)
+	if !exists(repo) {
 		return report, &failure{code: exitFailed, op: "gc", path: target, err: errors.New("it has no repository"), hint: "mount the volume first"}
 	}
 	shown := newProgress(w, "gc", "object")
 	defer shown.done()
 	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false)
 	subprocess.ClearUmask()
-	return backup.Collect(ctx, cold, log, tiers.GCOptions{Grace: in.Grace, DryRun: in.DryRun, Progress: func(done, total int64) {
+	return backup.Collect(ctx, repo, log, cold.GCOptions{Grace: in.Grace, DryRun: in.DryRun, Progress: func(done, total int64) {
 		shown.expect(total, 0)
 		shown.set(done, 0)
 	}})

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // logRequest is what `emberfs log` was asked for.
@@ -61,7 +61,7 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.cold.Close()) }()
-	var tips []tiers.ID
+	var tips []cold.ID
 	if r.from != "" {
 		id, err := h.resolve(ctx, r.from)
 		if err != nil {
@@ -165,7 +165,7 @@ type commitReply struct {
 }
 
 func commitJSON(c *backup.Commit) commitReply {
-	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: tiers.DateText(c.Made), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
+	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: cold.DateText(c.Made), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
 		Author: c.Author, Email: c.Email, Subject: c.Subject}
 	for _, p := range c.Parents {
 		out.Parents = append(out.Parents, p.String())

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // daemonReply says who serves a state directory: GET /v1/daemon, which costs nothing.
@@ -59,8 +60,8 @@ type gcRequest struct {
 
 // gcReply answers gc. Error is set where it failed; the report says what was removed before that.
 type gcReply struct {
-	Report tiers.GCReport `json:"report"`
-	Error  string         `json:"error,omitempty"`
+	Report cold.GCReport `json:"report"`
+	Error  string        `json:"error,omitempty"`
 }
 
 // tierRequest is the body of POST /v1/tier: slash paths relative to the root, as base64, for names may be any bytes.
@@ -119,7 +120,7 @@ type controlled interface {
 	settings() *config
 	status() statusReply
 	sync(ctx context.Context, reason string) (*tiers.Receipt, error)
-	gc(ctx context.Context, in gcRequest) (tiers.GCReport, error)
+	gc(ctx context.Context, in gcRequest) (cold.GCReport, error)
 	tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	file(ctx context.Context, path string) (tiers.FileStatus, error)
 	rules(paths []rulesPath) (rulesReply, error)

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 const (
@@ -29,7 +30,7 @@ var errDeadline = errors.New("the deadline for the final backup has passed")
 // volume is what the daemon needs of tiers.Volume.
 type volume interface {
 	Sync(ctx context.Context, reason string) (*tiers.Receipt, error)
-	GC(ctx context.Context, o tiers.GCOptions) (tiers.GCReport, error)
+	GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error)
 	Tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	FileStatus(ctx context.Context, path string) (tiers.FileStatus, error)
 	Status() tiers.Status

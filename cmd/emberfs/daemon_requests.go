@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func (d *daemon) who() daemonReply {
@@ -94,8 +95,8 @@ func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error
 	return d.vol.Sync(ctx, reason)
 }
 
-func (d *daemon) gc(ctx context.Context, in gcRequest) (tiers.GCReport, error) {
-	return d.vol.GC(ctx, tiers.GCOptions{Grace: in.Grace, DryRun: in.DryRun})
+func (d *daemon) gc(ctx context.Context, in gcRequest) (cold.GCReport, error) {
+	return d.vol.GC(ctx, cold.GCOptions{Grace: in.Grace, DryRun: in.DryRun})
 }
 
 // tier ages files now. It takes paths relative to the root; none, or the root itself, is everything.

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
 )
 
@@ -59,11 +60,11 @@ func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, e
 	return r, nil
 }
 
-func (v *fakeVolume) GC(_ context.Context, o tiers.GCOptions) (tiers.GCReport, error) {
+func (v *fakeVolume) GC(_ context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	if o.Grace < 0 {
-		return tiers.GCReport{Objects: 1}, errors.New("damaged")
+		return cold.GCReport{Objects: 1}, errors.New("damaged")
 	}
-	return tiers.GCReport{Objects: 5, Bytes: int64(o.Grace), Busy: o.DryRun}, nil
+	return cold.GCReport{Objects: 5, Bytes: int64(o.Grace), Busy: o.DryRun}, nil
 }
 
 func (v *fakeVolume) Tier(_ context.Context, paths []string) (tiers.TierReport, error) {

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // changeReply is a change in JSON. Names and targets that are not UTF-8 are base64 in a field of their own, as in a volume's
@@ -45,7 +45,7 @@ func changeJSON(c *backup.Change) changeReply {
 	return out
 }
 
-func entryJSON(e *tiers.Entry) *entryReply {
+func entryJSON(e *cold.Entry) *entryReply {
 	if e == nil {
 		return nil
 	}
@@ -54,7 +54,7 @@ func entryJSON(e *tiers.Entry) *entryReply {
 	if !e.ID.IsZero() {
 		out.ID = e.ID.String()
 	}
-	if e.Kind == tiers.KindChar || e.Kind == tiers.KindBlock {
+	if e.Kind == cold.KindChar || e.Kind == cold.KindBlock {
 		out.Rdev = rdevText(e)
 	}
 	if utf8.ValidString(e.Target) {

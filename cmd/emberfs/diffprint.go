@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // diffPrinter writes changes as they are found.
@@ -40,7 +40,7 @@ func (p *diffPrinter) fail(at string, err error) error {
 	return nil
 }
 
-func kindOf(e *tiers.Entry) tiers.Kind {
+func kindOf(e *cold.Entry) cold.Kind {
 	if e == nil {
 		return 0
 	}
@@ -56,7 +56,7 @@ func shownPath(c *backup.Change) string {
 	switch {
 	case c.Path == "":
 		return "./"
-	case e.Kind == tiers.KindDir:
+	case e.Kind == cold.KindDir:
 		return quotePath(c.Path + "/")
 	}
 	return quotePath(c.Path)
@@ -69,15 +69,15 @@ func (p *diffPrinter) name(c backup.Change) error {
 }
 
 // gitMode is the mode that a stock client sees; 0 for what it does not see.
-func gitMode(e *tiers.Entry) uint32 {
+func gitMode(e *cold.Entry) uint32 {
 	switch {
 	case e == nil:
 		return 0
-	case e.Kind == tiers.KindSymlink:
+	case e.Kind == cold.KindSymlink:
 		return 0o120000
-	case e.Kind == tiers.KindFile && e.Mode&0o100 != 0:
+	case e.Kind == cold.KindFile && e.Mode&0o100 != 0:
 		return 0o100755
-	case e.Kind == tiers.KindFile:
+	case e.Kind == cold.KindFile:
 		return 0o100644
 	}
 	return 0
@@ -106,7 +106,7 @@ func (p *diffPrinter) patch(c backup.Change) error {
 }
 
 // patchOf writes the patch of one path; nothing where git would see no difference.
-func (p *diffPrinter) patchOf(path string, old, now *tiers.Entry) error {
+func (p *diffPrinter) patchOf(path string, old, now *cold.Entry) error {
 	m, n := gitMode(old), gitMode(now)
 	if m == 0 && n == 0 {
 		return nil
@@ -140,15 +140,15 @@ func (p *diffPrinter) patchOf(path string, old, now *tiers.Entry) error {
 }
 
 // sameContent says that two entries are known to hold the same, without reading anything.
-func sameContent(a, b *tiers.Entry) bool {
-	if a.Kind == tiers.KindSymlink {
+func sameContent(a, b *cold.Entry) bool {
+	if a.Kind == cold.KindSymlink {
 		return a.Target == b.Target
 	}
 	return a.Size == b.Size && a.ID == b.ID && !a.ID.IsZero()
 }
 
 // body is the part of a patch that shows the contents.
-func (p *diffPrinter) body(path, a, z string, old, now *tiers.Entry) (string, error) {
+func (p *diffPrinter) body(path, a, z string, old, now *cold.Entry) (string, error) {
 	x, y, binary, err := p.texts(path, old, now)
 	switch {
 	case err != nil:
@@ -167,8 +167,8 @@ func (p *diffPrinter) body(path, a, z string, old, now *tiers.Entry) (string, er
 }
 
 // texts reads both sides; binary: at least one is no text, or too big to be compared as one.
-func (p *diffPrinter) texts(path string, old, now *tiers.Entry) (x, y string, binary bool, err error) {
-	for _, e := range []*tiers.Entry{old, now} {
+func (p *diffPrinter) texts(path string, old, now *cold.Entry) (x, y string, binary bool, err error) {
+	for _, e := range []*cold.Entry{old, now} {
 		if e != nil && e.Size > maxText {
 			return "", "", true, nil
 		}
@@ -184,11 +184,11 @@ func (p *diffPrinter) texts(path string, old, now *tiers.Entry) (x, y string, bi
 	return string(a), string(b), isBinary(a) || isBinary(b), nil
 }
 
-func (p *diffPrinter) text(side backup.Side, path string, e *tiers.Entry) (_ []byte, err error) {
+func (p *diffPrinter) text(side backup.Side, path string, e *cold.Entry) (_ []byte, err error) {
 	switch kindOf(e) {
-	case tiers.KindSymlink:
+	case cold.KindSymlink:
 		return []byte(e.Target), nil
-	case tiers.KindFile:
+	case cold.KindFile:
 	default:
 		return nil, nil
 	}
@@ -230,22 +230,22 @@ func (p *diffPrinter) beside(c *backup.Change) string {
 	return strings.Join(out, ", ")
 }
 
-func kindText(e *tiers.Entry) string {
+func kindText(e *cold.Entry) string {
 	switch e.Kind {
-	case tiers.KindDir:
+	case cold.KindDir:
 		return "directory"
-	case tiers.KindChar, tiers.KindBlock:
+	case cold.KindChar, cold.KindBlock:
 		return fmt.Sprintf("%s device %s", e.Kind, rdevText(e))
 	}
 	return e.Kind.String()
 }
 
-func rdevText(e *tiers.Entry) string {
+func rdevText(e *cold.Entry) string {
 	return fmt.Sprintf("%d:%d", unix.Major(e.Rdev), unix.Minor(e.Rdev))
 }
 
 // fieldText tells one difference; "" for what the patch shows.
-func fieldText(field string, a, b *tiers.Entry) string {
+func fieldText(field string, a, b *cold.Entry) string {
 	switch field {
 	case "type":
 		return kindText(a) + " -> " + kindText(b)
@@ -273,13 +273,13 @@ func fieldText(field string, a, b *tiers.Entry) string {
 	return ""
 }
 
-func mtimeText(t tiers.Time) string {
+func mtimeText(t cold.Time) string {
 	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format(time.RFC3339Nano)
 }
 
 // xattrText names the attributes that came (+), went (-) or changed (~).
-func xattrText(a, b []tiers.Xattr) string {
-	value := func(list []tiers.Xattr, name string) ([]byte, bool) {
+func xattrText(a, b []cold.Xattr) string {
+	value := func(list []cold.Xattr, name string) ([]byte, bool) {
 		for _, x := range list {
 			if x.Name == name {
 				return x.Value, true
@@ -311,7 +311,7 @@ func (p *diffPrinter) stat(c backup.Change) error {
 		return err
 	}
 	text := p.beside(&c)
-	shows := kindOf(c.Old) == tiers.KindFile || kindOf(c.New) == tiers.KindFile || slices.Contains(c.Fields, "target")
+	shows := kindOf(c.Old) == cold.KindFile || kindOf(c.New) == cold.KindFile || slices.Contains(c.Fields, "target")
 	if c.Status != backup.Metadata && shows {
 		how, err := p.amount(&c)
 		if err != nil {
@@ -336,7 +336,7 @@ func (p *diffPrinter) amount(c *backup.Change) (string, error) {
 		return "", err
 	}
 	if binary {
-		bytes := func(e *tiers.Entry) int64 {
+		bytes := func(e *cold.Entry) int64 {
 			if e == nil {
 				return 0
 			}

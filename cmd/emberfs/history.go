@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // history is a volume's commits as the commands read them that need no daemon.
@@ -119,7 +119,7 @@ func (h *history) open(branch string, logTo io.Writer) error {
 }
 
 // resolve finds the commit that a revision names.
-func (h *history) resolve(ctx context.Context, rev string) (tiers.ID, error) {
+func (h *history) resolve(ctx context.Context, rev string) (cold.ID, error) {
 	id, err := h.cold.Resolve(ctx, rev, time.Now())
 	if err != nil {
 		return id, &failure{code: exitFailed, op: h.op, path: h.repo, err: fmt.Errorf("revision %w", err),
@@ -129,7 +129,7 @@ func (h *history) resolve(ctx context.Context, rev string) (tiers.ID, error) {
 }
 
 // resolveOr is resolve, and the newest commit where no revision was named.
-func (h *history) resolveOr(ctx context.Context, rev string) (tiers.ID, error) {
+func (h *history) resolveOr(ctx context.Context, rev string) (cold.ID, error) {
 	if rev != "" {
 		return h.resolve(ctx, rev)
 	}
@@ -140,7 +140,7 @@ func (h *history) resolveOr(ctx context.Context, rev string) (tiers.ID, error) {
 }
 
 // newest is the volume's newest commit, which may be on the live branch; ok is false where there is none.
-func (h *history) newest(ctx context.Context) (id tiers.ID, ok bool, err error) {
+func (h *history) newest(ctx context.Context) (id cold.ID, ok bool, err error) {
 	s, err := h.cold.Newest(ctx)
 	if err != nil || s == nil {
 		return id, false, err

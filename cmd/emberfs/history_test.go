@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // stockRepo makes a repository by stock git with a commit for each script; the work tree is at dir.
@@ -212,30 +212,30 @@ func TestQuotePath(t *testing.T) {
 }
 
 // liveRepo is a volume's repository with a live commit on top of main's.
-func liveRepo(t *testing.T) (dir string, main, live tiers.ID) {
+func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "live.git")
 	c, err := backup.Open(dir, backup.Options{MachineID: "m"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit := func(begin func(context.Context) (tiers.Tx, error), text string) tiers.ID {
-		id, err := func() (id tiers.ID, err error) {
+	commit := func(begin func(context.Context) (cold.Tx, error), text string) cold.ID {
+		id, err := func() (id cold.ID, err error) {
 			tx, err := begin(t.Context())
 			if err != nil {
 				return id, err
 			}
 			defer tx.Abort()
-			e := tiers.Entry{Name: "f", Kind: tiers.KindSymlink, Mode: 0o777, Target: text, Size: int64(len(text))}
-			if e.ID, err = tx.PutSymlink(t.Context(), text, tiers.ID{}); err != nil {
+			e := cold.Entry{Name: "f", Kind: cold.KindSymlink, Mode: 0o777, Target: text, Size: int64(len(text))}
+			if e.ID, err = tx.PutSymlink(t.Context(), text, cold.ID{}); err != nil {
 				return id, err
 			}
-			root := &tiers.Root{Entry: tiers.Entry{Kind: tiers.KindDir, Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
-			d, err := tx.PutDir(t.Context(), tiers.DirID{}, true, root, []tiers.Entry{e}, nil)
+			root := &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
+			d, err := tx.PutDir(t.Context(), cold.DirID{}, true, root, []cold.Entry{e}, nil)
 			if err != nil {
 				return id, err
 			}
-			return tx.Commit(t.Context(), tiers.CommitOptions{Reason: "r", Root: d})
+			return tx.Commit(t.Context(), cold.CommitOptions{Reason: "r", Root: d})
 		}()
 		if err != nil {
 			t.Fatal(err)

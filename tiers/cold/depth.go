@@ -1,4 +1,4 @@
-package tiers
+package cold
 
 import (
 	"errors"
@@ -12,17 +12,17 @@ const (
 	MaxDepth = 2000
 	// maxDirPath is how many bytes the path of such a directory may have: whoever walks a tree has all paths of a branch in memory.
 	maxDirPath = 128 << 10
-	// walkDepth and walkPath bound those who read what is there, or in a commit of a stock client. They are larger, for no reader
+	// WalkDepth and walkPath bound those who read what is there, or in a commit of a stock client. They are larger, for no reader
 	// has a limit that the writer has not. Whoever meets them passes that directory by, says so, and goes on with the rest.
-	walkDepth = 2 * MaxDepth
+	WalkDepth = 2 * MaxDepth
 	walkPath  = 2 * maxDirPath
 )
 
 // ErrTooDeep: a directory lies too far below the root.
 var ErrTooDeep = errors.New("nested too deep")
 
-// tooDeepToTake says why a commit does not take the directory at a slash path, nil where it does.
-func tooDeepToTake(at string) error {
+// TooDeepToTake says why a commit does not take the directory at a slash path, nil where it does.
+func TooDeepToTake(at string) error {
 	if strings.Count(at, "/") >= MaxDepth || len(at) > maxDirPath {
 		return fmt.Errorf("%w: a commit takes directories up to %d levels below the root, with paths of up to %d KiB", ErrTooDeep, MaxDepth, maxDirPath>>10)
 	}
@@ -31,8 +31,8 @@ func tooDeepToTake(at string) error {
 
 // TooDeepToWalk says why nobody walks into the directory at a path, as many levels below the root; nil: there is no reason.
 func TooDeepToWalk(at string, depth int) error {
-	if depth > walkDepth || len(at) > walkPath {
-		return fmt.Errorf("%w: more than %d levels, or a path of more than %d KiB", ErrTooDeep, walkDepth, walkPath>>10)
+	if depth > WalkDepth || len(at) > walkPath {
+		return fmt.Errorf("%w: more than %d levels, or a path of more than %d KiB", ErrTooDeep, WalkDepth, walkPath>>10)
 	}
 	return nil
 }
