@@ -5,7 +5,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // This file: open directories.
@@ -60,7 +60,7 @@ func (f *filesystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.
 	defer ctx.end()
 	d, err := f.dir(in.Fh)
 	if err == nil {
-		err = d.ReadDir(ctx, in.Offset, func(e tiers.Dirent) bool {
+		err = d.ReadDir(ctx, in.Offset, func(e warm.Dirent) bool {
 			return isOwnName(in.NodeId, e.Name) || out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
 		})
 	}
@@ -107,7 +107,7 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 			d.Without = 0 // once somebody looked at a file the rest costs what it costs anywhere
 		}
 	}
-	err = d.ReadDir(ctx, in.Offset, func(e tiers.Dirent) bool {
+	err = d.ReadDir(ctx, in.Offset, func(e warm.Dirent) bool {
 		if isOwnName(in.NodeId, e.Name) { // of a time before the name was taken
 			return true
 		}

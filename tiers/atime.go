@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // This file: when access times move. Programs' reads move them as the mount's own options say (mount(8): noatime, relatime, strictatime,
@@ -89,7 +89,7 @@ func (c *mountClone) get(v *Volume, attr uint64) int {
 func (c *mountClone) close() {
 	c.once.Do(func() {})
 	if c.fd != 0 {
-		closeFD(c.fd)
+		warm.CloseFD(c.fd)
 	}
 }
 
@@ -118,10 +118,10 @@ func (v *Volume) readlinkQuiet(dirfd int, name string) ([]byte, error) {
 func (v *Volume) readlinkVia(c *mountClone, attr uint64, dirfd int, name string) ([]byte, error) {
 	fd, err := c.open(v, attr, dirfd, name, unix.O_PATH|unix.O_NOFOLLOW)
 	if err != nil {
-		return readlinkAt(dirfd, name)
+		return warm.ReadlinkAt(dirfd, name)
 	}
 	defer unix.Close(fd)
-	return readlinkAt(fd, "")
+	return warm.ReadlinkAt(fd, "")
 }
 
 // movesAtime says whether a read moves the access time of n, as everybody sees it. h may be nil.
@@ -169,22 +169,7 @@ func withAtime(fd int, f func()) {
 
 // openHandle opens n for a handle: with O_NOATIME where that is allowed, which is the owner's and root's right.
 func (v *Volume) openHandle(n *Inode, flags uint32) (fd int, noatime bool, err error) {
-	return quietly(warmFlags(flags), func(flags int) (int, error) { return v.openNode(n, flags) })
-}
-
-// quietly opens something with O_NOATIME, or where that is not allowed without.
-func quietly(flags int, open func(flags int) (int, error)) (fd int, noatime bool, err error) {
-	if fd, err = open(flags | unix.O_NOATIME); err == nil || !errors.Is(err, unix.EPERM) {
-		return fd, true, err
-	}
-	fd, err = open(flags &^ unix.O_NOATIME)
-	return fd, false, err
-}
-
-// openQuiet opens a name to read it for the daemon itself.
-func openQuiet(dirfd int, name string, flags int) (int, error) {
-	fd, _, err := quietly(unix.O_RDONLY|unix.O_NONBLOCK|flags, func(flags int) (int, error) { return openAt(dirfd, name, flags, 0) })
-	return fd, err
+	return warm.Quietly(warmFlags(flags), func(flags int) (int, error) { return v.openNode(n, flags) })
 }
 
 // getdents reads entries of the stream; the first time it moves the directory's access time, where it is to move.

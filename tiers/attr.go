@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Attr is what stat shows of an inode.
@@ -64,7 +65,7 @@ func (v *Volume) attrNow(n *Inode, h *Handle) (Attr, error) {
 	var st unix.Statx_t
 	var err error
 	if h != nil {
-		err = statAt(h.fd, "", &st)
+		err = warm.StatAt(h.fd, "", &st)
 	} else {
 		err = v.statNode(n, &st)
 	}
@@ -168,7 +169,7 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		if n.kind == cold.KindSymlink {
 			return unix.EOPNOTSUPP
 		}
-		if err := unix.Chmod(fdPath(fd), *mode&07777); err != nil {
+		if err := unix.Chmod(warm.FDPath(fd), *mode&07777); err != nil {
 			return err
 		}
 		if err := v.reloadMode(n, fd); err != nil {
@@ -207,14 +208,14 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 func utimens(fd int, ts []unix.Timespec) error {
 	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
 	if err == unix.EINVAL || err == unix.ENOENT { // before Linux 5.8 utimensat had no AT_EMPTY_PATH
-		return unix.UtimesNanoAt(unix.AT_FDCWD, fdPath(fd), ts, 0)
+		return unix.UtimesNanoAt(unix.AT_FDCWD, warm.FDPath(fd), ts, 0)
 	}
 	return err
 }
 
 func (v *Volume) reloadMode(n *Inode, fd int) error {
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		return err
 	}
 	n.mu.mode, n.mu.lent = uint32(st.Mode), 0
@@ -224,16 +225,16 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 // recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an unlisted
 // directory it says what stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
-	if n.kind == cold.KindFile && !n.mu.rec.has(recClean) || n.kind == cold.KindDir && !n.mu.rec.has(recUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
+	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir && !n.mu.rec.Has(warm.FlagUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return nil
 	}
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		return err
 	}
 	r := n.mu.rec
-	r.mtime = timeOf(st.Mtime)
-	r.flags &^= recCtime
+	r.Mtime = warm.TimeOf(st.Mtime)
+	r.Flags &^= warm.FlagCtime
 	return v.storeOrRemove(n, r)
 }
 
@@ -273,7 +274,7 @@ func (v *Volume) Access(n *Inode, mask uint32, c Caller) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Faccessat(unix.AT_FDCWD, fdPath(fd), mask, unix.AT_EACCESS)
+	return unix.Faccessat(unix.AT_FDCWD, warm.FDPath(fd), mask, unix.AT_EACCESS)
 }
 
 // Statfs describes the file system that runs full: warm's, and inside a directory of class memory its tmpfs.
@@ -281,4 +282,14 @@ func (v *Volume) Statfs(n *Inode) (unix.Statfs_t, error) {
 	var st unix.Statfs_t
 	err := unix.Fstatfs(v.warmFD, &st)
 	return st, err
+}
+
+func attrOf(st *unix.Statx_t) Attr {
+	return Attr{
+		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
+		Atime: warm.TimeOf(st.Atime), Mtime: warm.TimeOf(st.Mtime), Ctime: warm.TimeOf(st.Ctime), Btime: warm.TimeOf(st.Btime),
+		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
+		Rdev:    st.Rdev_minor&0xff | st.Rdev_major<<8 | st.Rdev_minor&^0xff<<12,
+		Blksize: st.Blksize,
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Looking without listing: find(1) over a restored tree needs names and kinds, which the commit has. Making the files for it in warm
@@ -121,7 +122,7 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 		return cold.Listing{}, false
 	}
 	n.mu.Lock()
-	clean, id := n.mu.rec.has(recClean|recUnlisted), cold.DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+	clean, id := n.mu.rec.Has(warm.FlagClean|warm.FlagUnlisted), cold.DirID{Tree: n.mu.rec.ID, Meta: n.mu.rec.Meta}
 	n.mu.Unlock()
 	if !clean {
 		return cold.Listing{}, false
@@ -210,7 +211,7 @@ func (d *DirHandle) List(ctx context.Context) error { return d.v.listWithRoom(ct
 
 // tell is ReadDir where the names are told by the commit: from the beginning of an unlisted directory, and from where it told the
 // names before on. Names that went away since are told nevertheless. False: warm's directory is to be read.
-func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(Dirent) bool) (bool, error) {
+func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(warm.Dirent) bool) (bool, error) {
 	dir := d.n.dir
 	unlisted, id := dir.unlisted.Load(), dir.told.Load()
 	if id == nil || off == 0 && !unlisted || off != 0 && !isTold(off) {
@@ -253,10 +254,10 @@ func (d *DirHandle) stopTelling() {
 
 // told are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet: theirs are made
 // up, and nobody has seen others.
-func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]Dirent, error) {
+func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) {
 	made := map[string]uint64{}
 	if slices.ContainsFunc(l.Entries, func(e cold.Entry) bool { return e.Kind == cold.KindDir }) {
-		names, err := listNames(fd)
+		names, err := warm.ListNames(fd)
 		if err != nil {
 			return nil, fmt.Errorf("read directory %d: %w", n.ino, err)
 		}
@@ -270,11 +271,11 @@ func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]Dirent, error) {
 		up = n.parent.ino
 	}
 	v.ns.RUnlock()
-	out := make([]Dirent, 0, len(l.Entries)+2)
-	out = append(out, Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
+	out := make([]warm.Dirent, 0, len(l.Entries)+2)
+	out = append(out, warm.Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, warm.Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		d := Dirent{Name: e.Name, Mode: e.Kind.Format(), Ino: made[e.Name]}
+		d := warm.Dirent{Name: e.Name, Mode: e.Kind.Format(), Ino: made[e.Name]}
 		if d.Ino == 0 {
 			d.Ino = toldIno(n.ino, e.Name)
 		}

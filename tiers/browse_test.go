@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // names reads a whole directory stream, without "." and "..".
@@ -22,7 +23,7 @@ func names(t *testing.T, v *Volume, n *Inode) (names []string, told bool) {
 	for off, end := uint64(0), false; !end; {
 		end = true
 		left := 3 // entries of one request
-		must(t, d.ReadDir(context.Background(), off, func(e Dirent) bool {
+		must(t, d.ReadDir(context.Background(), off, func(e warm.Dirent) bool {
 			if left == 0 {
 				end = false
 				return false
@@ -76,7 +77,7 @@ func TestNamesAlone(t *testing.T) {
 		}
 		fd, err := next.dirFD(n)
 		must(t, err)
-		if l, err := listNames(fd); err != nil || len(l) != 1 {
+		if l, err := warm.ListNames(fd); err != nil || len(l) != 1 {
 			t.Fatalf("level %d: warm holds %v, %v", i, l, err)
 		}
 		next.unpin(n)
@@ -132,7 +133,7 @@ func TestStreamOverListing(t *testing.T) {
 	var got []string
 	var off uint64
 	read := func(most int) {
-		must(t, d.ReadDir(context.Background(), off, func(e Dirent) bool {
+		must(t, d.ReadDir(context.Background(), off, func(e warm.Dirent) bool {
 			if most == 0 {
 				return false
 			}
@@ -195,7 +196,7 @@ func TestBrowseOverLeftovers(t *testing.T) {
 	next.root.mu.Lock()
 	r := next.root.mu.rec // unlisted, of the root's tree
 	next.root.mu.Unlock()
-	must(t, unix.Setxattr(at("other"), recordName, r.encode(nil), 0))
+	must(t, unix.Setxattr(at("other"), warm.RecordAttr, r.Encode(nil), 0))
 	if got, told := names(t, next, next.root); !slices.Equal(got, []string{"bare", "other"}) || !told {
 		t.Fatalf("%q, told %v", got, told)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their record,
@@ -100,7 +101,7 @@ func (c *capture) dir(n *Inode, at string, base cold.DirID, parent *dirMark) (co
 	defer v.unpin(n)
 	b := &baseDir{c: c, id: base}
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
+	if err := warm.StatAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
 		undo, err := v.lend(n, fd, 0500)
 		if err != nil {
 			return cold.DirID{}, fmt.Errorf("read directory %q: %w", at, err)
@@ -214,20 +215,6 @@ func (b *baseDir) load() {
 	for i := range l.Entries {
 		b.entries[l.Entries[i].Name] = &l.Entries[i]
 	}
-}
-
-func entryOf(name string, st *unix.Statx_t) cold.Entry {
-	e := cold.Entry{
-		Name: name, Kind: kindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
-		UID: st.Uid, GID: st.Gid, Mtime: timeOf(st.Mtime), Size: int64(st.Size),
-	}
-	if e.Kind == cold.KindFile {
-		e.Holes = cold.HolesOf(e.Size, st.Blocks)
-	}
-	if e.Kind == cold.KindChar || e.Kind == cold.KindBlock {
-		e.Rdev = unix.Mkdev(st.Rdev_major, st.Rdev_minor)
-	}
-	return e
 }
 
 func (c *capture) count(bytes int64) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // This file: what becomes of a directory that a stock client made or changed, and that nobody has looked into here. The commit needs its
@@ -25,13 +26,13 @@ func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID,
 	n.mu.Lock()
 	rec := n.mu.rec
 	n.mu.Unlock()
-	if !rec.has(recUnlisted) || v.links.any.Load() || v.Rules().HasIgnore() {
+	if !rec.Has(warm.FlagUnlisted) || v.links.any.Load() || v.Rules().HasIgnore() {
 		return cold.DirID{}, false, nil
 	}
 	// Names are noted from now on, as where a directory is read whole: it may be listed and changed meanwhile.
 	m := &dirMark{n: n, parent: parent, name: path.Base(at), full: true}
 	c.beginFull(m)
-	m.id, err = c.describeTree(c.ctx, m, at, cold.DirID{Tree: rec.id, Meta: rec.meta})
+	m.id, err = c.describeTree(c.ctx, m, at, cold.DirID{Tree: rec.ID, Meta: rec.Meta})
 	if errors.Is(err, errLinked) {
 		return cold.DirID{}, false, nil
 	}

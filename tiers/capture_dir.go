@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // readTogether is of how many files at most a commit holds the inodes while it has yet to read them.
@@ -78,10 +79,10 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	v := w.c.v
 	moves := v.moves.Load()
 	var st unix.Statx_t
-	if err := statAt(w.fd, name, &st); err != nil {
+	if err := warm.StatAt(w.fd, name, &st); err != nil {
 		return seen{}, err
 	}
-	if kindOf(uint32(st.Mode)) != cold.KindDir && st.Nlink == 1 {
+	if warm.KindOf(uint32(st.Mode)) != cold.KindDir && st.Nlink == 1 {
 		s.lost = v.regainName(w.m.n, w.fd, name, &st, moves)
 	}
 	if s.n, _, err = v.lookupAt(w.c.ctx, w.m.n, w.fd, name); err != nil {
@@ -91,7 +92,7 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	defer s.n.mu.Unlock()
 	if s.pre = w.c.m.preimage(s.n); s.pre == nil {
 		s.pre = &preimage{}
-		err = v.look(s.n, w.fd, name, byName(w.fd, name), s.pre)
+		err = v.look(s.n, w.fd, name, warm.ByName(w.fd, name), s.pre)
 	}
 	return s, err
 }
@@ -161,7 +162,7 @@ func (w *dirWalk) earlier() {
 
 // allNames lists the directory as it was: what is there, and what had another meaning.
 func (w *dirWalk) allNames() ([]string, error) {
-	list, err := listNames(w.fd)
+	list, err := warm.ListNames(w.fd)
 	if err != nil && !errors.Is(err, unix.ENOENT) { // removed since: its names are all known
 		return nil, fmt.Errorf("list directory %q: %w", w.at, err)
 	}
@@ -178,9 +179,9 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 	m := w.c.m
 	for _, name := range names {
 		var st unix.Statx_t
-		err := statAt(w.fd, name, &st)
-		if plain := err == nil && (st.Nlink == 1 || kindOf(uint32(st.Mode)) == cold.KindDir) || errors.Is(err, unix.ENOENT); plain &&
-			!m.bindingKept(w.m.n, name) && !m.has(inoKey{st.Ino, genOf(&st)}) {
+		err := warm.StatAt(w.fd, name, &st)
+		if plain := err == nil && (st.Nlink == 1 || warm.KindOf(uint32(st.Mode)) == cold.KindDir) || errors.Is(err, unix.ENOENT); plain &&
+			!m.bindingKept(w.m.n, name) && !m.has(inoKey{st.Ino, warm.GenOf(&st)}) {
 			continue
 		}
 		s, err := w.find(name)
@@ -190,7 +191,7 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("stat %q: %w", path.Join(w.at, name), err)
 		}
-		if s.pre != nil && s.pre.err == nil && s.pre.attr.Nlink > 1 && kindOf(s.pre.attr.Mode) != cold.KindDir {
+		if s.pre != nil && s.pre.err == nil && s.pre.attr.Nlink > 1 && warm.KindOf(s.pre.attr.Mode) != cold.KindDir {
 			return true, nil
 		}
 	}
@@ -269,7 +270,7 @@ func (w *dirWalk) entry(name string) error {
 			break
 		}
 		id, hint, known := c.knownContent(&e, pre, m, w.b)
-		e.Lost = known && pre.rec.isStub()
+		e.Lost = known && pre.rec.IsStub()
 		e.ID = id
 		if !known {
 			if n == nil {
@@ -295,14 +296,14 @@ func (w *dirWalk) entry(name string) error {
 // subdir stores a child directory, or takes its record's word that it was as the last commit has it.
 func (w *dirWalk) subdir(e cold.Entry, n *Inode, pre *preimage) error {
 	c, m, full := w.c, w.m, path.Join(w.at, e.Name)
-	id := cold.DirID{Tree: pre.rec.id, Meta: pre.rec.meta}
-	if old := w.b.entry; c.live && !pre.rec.has(recClean) {
+	id := cold.DirID{Tree: pre.rec.ID, Meta: pre.rec.Meta}
+	if old := w.b.entry; c.live && !pre.rec.Has(warm.FlagClean) {
 		// Its own attributes: what is in it was noted elsewhere.
 		if old(e.Name) == nil || old(e.Name).Kind != cold.KindDir {
 			return errNeedWhole
 		}
 		id = old(e.Name).Dir()
-	} else if !pre.rec.has(recClean|recDir) || c.rewalk && !pre.rec.has(recUnlisted) {
+	} else if !pre.rec.Has(warm.FlagClean|warm.FlagDir) || c.rewalk && !pre.rec.Has(warm.FlagUnlisted) {
 		if n == nil {
 			return fmt.Errorf("%q: %w: what it held is gone", full, ErrSpoiled)
 		}
@@ -401,7 +402,7 @@ func (w *dirWalk) read() error {
 func (p *preimage) entry(name string) cold.Entry {
 	a := &p.attr
 	e := cold.Entry{
-		Name: name, Kind: kindOf(a.Mode), Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime, Xattrs: p.xattrs,
+		Name: name, Kind: warm.KindOf(a.Mode), Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime, Xattrs: p.xattrs,
 	}
 	switch e.Kind {
 	case cold.KindFile:

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have.
@@ -53,10 +54,10 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		return fileMark{}, err
 	}
-	if st.Ino != n.ino || kindOf(uint32(st.Mode)) != cold.KindFile {
+	if st.Ino != n.ino || warm.KindOf(uint32(st.Mode)) != cold.KindFile {
 		return fileMark{}, errNotAFile
 	}
 	var id cold.ID
@@ -74,8 +75,8 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	}
 	if errors.Is(err, errStub) { // it turned out to be what cold has, and left
 		n.mu.Lock()
-		if r := n.mu.rec; r.isStub() && r.size == e.Size {
-			id, err = r.id, nil
+		if r := n.mu.rec; r.IsStub() && r.Size == e.Size {
+			id, err = r.ID, nil
 		}
 		n.mu.Unlock()
 	}
@@ -93,7 +94,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 
 // sameStat says that a file is as long and as old as the entry says: programs that an earlier daemon let at it change it unasked.
 func sameStat(st *unix.Statx_t, e *cold.Entry) bool {
-	return int64(st.Size) == e.Size && timeOf(st.Mtime) == e.Mtime
+	return int64(st.Size) == e.Size && warm.TimeOf(st.Mtime) == e.Mtime
 }
 
 // checkMoment says whether the capture is good: nothing was lost of what it was to take.

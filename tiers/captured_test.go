@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 // TestOpenInCommitIsRecorded: a file that a commit took while it was open for writing, and that was closed unchanged, is recorded
@@ -19,7 +21,7 @@ func TestOpenInCommitIsRecorded(t *testing.T) {
 	h.Release()
 	v.mustSync(t)
 	f.mu.Lock()
-	clean := f.mu.rec.has(recClean)
+	clean := f.mu.rec.Has(warm.FlagClean)
 	f.mu.Unlock()
 	if !clean {
 		t.Error("not recorded clean")

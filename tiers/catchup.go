@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // catchUp fetches and brings warm to the newest commit, where warm holds nothing that is not committed.
@@ -127,11 +128,11 @@ func (v *Volume) compare(ctx context.Context) (bool, error) {
 func (v *Volume) rootRecordDir() cold.DirID {
 	v.root.mu.Lock()
 	defer v.root.mu.Unlock()
-	return cold.DirID{Tree: v.root.mu.rec.id, Meta: v.root.mu.rec.meta}
+	return cold.DirID{Tree: v.root.mu.rec.ID, Meta: v.root.mu.rec.Meta}
 }
 
 func (v *Volume) warmEmpty() (bool, error) {
-	list, err := listNames(v.warmFD)
+	list, err := warm.ListNames(v.warmFD)
 	return len(list) == 0, err
 }
 
@@ -141,7 +142,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	if err := v.step("restore.note"); err != nil {
 		return err
 	}
-	if err := v.state.update(func(s *stateFile) { s.Restore = id }); err != nil {
+	if err := v.state.Update(func(s *warm.StateFile) { s.Restore = id }); err != nil {
 		return err
 	}
 	v.setOrigin(snap)
@@ -171,24 +172,24 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 		return err
 	}
 	v.doubtful, v.fresh = false, true
-	return v.reloadRoot(func(s *stateFile) { s.Restore, s.Head, s.Origin, s.Volume = "", id, id, v.cold.VolumeID() })
+	return v.reloadRoot(func(s *warm.StateFile) { s.Restore, s.Head, s.Origin, s.Volume = "", id, id, v.cold.VolumeID() })
 }
 
 // reloadRoot reads the root's record anew after a restore wrote it.
-func (v *Volume) reloadRoot(change func(*stateFile)) error {
+func (v *Volume) reloadRoot(change func(*warm.StateFile)) error {
 	var st unix.Statx_t
-	if err := statAt(v.warmFD, "", &st); err != nil {
+	if err := warm.StatAt(v.warmFD, "", &st); err != nil {
 		return err
 	}
 	n := v.root
 	n.mu.Lock()
-	n.mu.rec = record{}
+	n.mu.rec = warm.Record{}
 	n.dir.mu.Lock() // what a comparison before the restore found is no longer so
 	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, cold.DirID{}
 	n.dir.mu.Unlock()
 	n.dir.unlisted.Store(false)
-	v.loadRecord(n, byFD(v.warmFD), &st)
+	v.loadRecord(n, warm.ByFD(v.warmFD), &st)
 	n.attrLocked(&st)
 	n.mu.Unlock()
-	return v.state.update(change)
+	return v.state.Update(change)
 }

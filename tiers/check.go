@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // StateInfo is what volume.json says to those who only look.
@@ -25,19 +26,16 @@ type StateInfo struct {
 	trust   uint16
 }
 
-// ErrNewerState: the state directory was written by a later version.
-var ErrNewerState = errors.New("use a newer emberfs")
-
 // ReadState reads a state directory's volume.json and changes nothing. fs.ErrNotExist: there is none; ErrNewerState.
 func ReadState(dir string) (StateInfo, error) {
-	if _, err := os.Lstat(filepath.Join(dir, stateName)); err != nil {
+	if _, err := os.Lstat(filepath.Join(dir, warm.StateName)); err != nil {
 		return StateInfo{}, err
 	}
-	s, err := loadState(dir)
+	s, err := warm.LoadState(dir)
 	if err != nil {
 		return StateInfo{}, err
 	}
-	boot, err := BootID()
+	boot, err := warm.BootID()
 	if err != nil {
 		return StateInfo{}, err
 	}
@@ -47,7 +45,7 @@ func ReadState(dir string) (StateInfo, error) {
 	}
 	if s.Head != "" {
 		if i.Head, err = cold.ParseID(s.Head); err != nil {
-			return i, fmt.Errorf("read the volume's state %s: head: %w", s.path, err)
+			return i, fmt.Errorf("read the volume's state %s: head: %w", s.Path, err)
 		}
 	}
 	if id, err := cold.ParseID(s.Origin); err == nil { // else the daemon goes by the tip
@@ -58,11 +56,11 @@ func ReadState(dir string) (StateInfo, error) {
 
 // SetHead writes down another commit as the one that warm is in step with. The caller holds the volume's lock.
 func SetHead(dir string, commit cold.ID) error {
-	s, err := loadState(dir)
+	s, err := warm.LoadState(dir)
 	if err != nil {
 		return err
 	}
-	return s.update(func(f *stateFile) { f.Head = commit.String() })
+	return s.Update(func(f *warm.StateFile) { f.Head = commit.String() })
 }
 
 // StaleTemps lists temporary files that a killed process left in a state directory. The caller holds the volume's lock.
@@ -77,7 +75,7 @@ func StaleTemps(dir string) ([]string, error) {
 			return list, fmt.Errorf("look for temporary files: %w", err)
 		}
 		for _, e := range names {
-			if strings.HasPrefix(e.Name(), TempPrefix) && e.Type().IsRegular() {
+			if strings.HasPrefix(e.Name(), warm.TempPrefix) && e.Type().IsRegular() {
 				list = append(list, filepath.Join(d, e.Name()))
 			}
 		}
@@ -93,6 +91,6 @@ func WarmFiles(ctx context.Context, dir string, pick func(path string, id cold.I
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer warm.CloseFD(fd)
 	return warmFiles(ctx, fd, "", 0, pick, f)
 }

@@ -8,32 +8,33 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // stub compares a stub, whose record fits the file, with the commit. Its bytes are safe, its name and attributes need not be.
-func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec record, e *cold.Entry, dirty bool) error {
-	self := byName(fd, name)
+func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Record, e *cold.Entry, dirty bool) error {
+	self := warm.ByName(fd, name)
 	shown := *st // warm's own times move when bytes go
-	shown.Mtime = unix.StatxTimestamp{Sec: rec.mtime.Sec, Nsec: rec.mtime.Nsec}
-	if rec.has(recCtime) {
-		shown.Ctime = unix.StatxTimestamp{Sec: rec.ctime.Sec, Nsec: rec.ctime.Nsec}
+	shown.Mtime = unix.StatxTimestamp{Sec: rec.Mtime.Sec, Nsec: rec.Mtime.Nsec}
+	if rec.Has(warm.FlagCtime) {
+		shown.Ctime = unix.StatxTimestamp{Sec: rec.Ctime.Sec, Nsec: rec.Ctime.Nsec}
 	}
-	other := e == nil || e.Kind != cold.KindFile || e.ID != rec.id
+	other := e == nil || e.Kind != cold.KindFile || e.ID != rec.ID
 	switch {
 	case !dirty && e != nil && other:
 		if w.marked() && w.stands(self, rec) {
-			w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", rec.id, e.ID))
+			w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", rec.ID, e.ID))
 		}
 	case dirty && (other || w.attrsDiffer(fd, name, &shown, e, true)):
 		w.risk(&shown, 0)
 	}
-	return w.lacks(self, rec, cold.Need{Path: at, ID: rec.id, Size: rec.size})
+	return w.lacks(self, rec, cold.Need{Path: at, ID: rec.ID, Size: rec.Size})
 }
 
 // unlisted looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a directory
 // above is marked clean.
-func (w *warmWalk) unlisted(self xattrTarget, at string, ids []cold.DirID, rec record, clean bool) error {
-	is := cold.DirID{Tree: rec.id, Meta: rec.meta}
+func (w *warmWalk) unlisted(self warm.XattrTarget, at string, ids []cold.DirID, rec warm.Record, clean bool) error {
+	is := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 	there := slices.ContainsFunc(ids, func(id cold.DirID) bool { return id != (cold.DirID{}) })
 	if clean && there && !slices.Contains(ids, is) && w.marked() && w.stands(self, rec) {
 		w.untrue(at, at, fmt.Sprintf("is not listed yet and stands for tree %s under a clean mark, which the commit does not have there", is.Tree))
@@ -43,12 +44,12 @@ func (w *warmWalk) unlisted(self xattrTarget, at string, ids []cold.DirID, rec r
 
 // otherUnlisted says that a directory that is not listed yet stands for another than the commit has under its name.
 func (w *warmWalk) otherUnlisted(fd int, name string, base *cold.Entry) bool {
-	rec, _, _ := w.record(byName(fd, name), true)
-	return rec.has(recUnlisted) && (cold.DirID{Tree: rec.id, Meta: rec.meta}) != base.Dir()
+	rec, _, _ := w.record(warm.ByName(fd, name), true)
+	return rec.Has(warm.FlagUnlisted) && (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) != base.Dir()
 }
 
 // lacks reports what cold has not of something that is there only.
-func (w *warmWalk) lacks(self xattrTarget, rec record, n cold.Need) error {
+func (w *warmWalk) lacks(self warm.XattrTarget, rec warm.Record, n cold.Need) error {
 	if w.o.Lacks == nil {
 		return nil
 	}
@@ -81,8 +82,8 @@ func ColdOnly(state string) (files, dirs int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	defer closeFD(fd)
-	var use warmUse
-	countTree(fd, &use, 0)
-	return use.stubs, use.unlisted, nil
+	defer warm.CloseFD(fd)
+	var use warm.Use
+	warm.CountTree(fd, &use, 0)
+	return use.Stubs, use.Unlisted, nil
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // lacks is WarmCheck.Lacks by what memCold has.
@@ -210,10 +211,10 @@ func TestCheckColdLacks(t *testing.T) {
 	w := lazily(t, func(v *Volume) { mustFind(t, v, "a/b/file 3") })
 	var stub, dir cold.ID
 	w.again(func(v *Volume) {
-		stub = mustFind(t, v, "a/b/file 3").mu.rec.id
+		stub = mustFind(t, v, "a/b/file 3").mu.rec.ID
 		empty := mustFind(t, v, "a/empty")
-		dir = empty.mu.rec.id
-		delete(w.cold.dirs, cold.DirID{Tree: dir, Meta: empty.mu.rec.meta})
+		dir = empty.mu.rec.ID
+		delete(w.cold.dirs, cold.DirID{Tree: dir, Meta: empty.mu.rec.Meta})
 		delete(w.cold.blobs, stub)
 	})
 	s := w.problems()
@@ -231,11 +232,11 @@ func TestCheckColdLacks(t *testing.T) {
 		t.Errorf("after the records were dropped: %+v", again)
 	}
 	for _, at := range []string{"a/b/file 3", "a/empty"} {
-		if r, ok := readRecord(byName(unix.AT_FDCWD, w.at(at))); !ok || !r.isStub() && !r.has(recUnlisted) {
+		if r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at(at))); !ok || !r.IsStub() && !r.Has(warm.FlagUnlisted) {
 			t.Errorf("the record of %s is gone: %+v", at, r)
 		}
 	}
-	if r, ok := readRecord(byName(unix.AT_FDCWD, w.at("a/b"))); ok && r.has(recClean) {
+	if r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at("a/b"))); ok && r.Has(warm.FlagClean) {
 		t.Errorf("the directory above is still clean: %+v", r)
 	}
 }
@@ -243,11 +244,11 @@ func TestCheckColdLacks(t *testing.T) {
 // TestCheckUntrueUnlisted: a directory that stands for another tree than the clean one above says is what no commit would notice.
 func TestCheckUntrueUnlisted(t *testing.T) {
 	w := lazily(t, func(v *Volume) { must(t, v.list(context.Background(), v.root)) })
-	r, ok := readRecord(byName(unix.AT_FDCWD, w.at("a")))
-	if !ok || !r.has(recUnlisted) {
+	r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at("a")))
+	if !ok || !r.Has(warm.FlagUnlisted) {
 		t.Fatalf("%+v", r)
 	}
-	w.must(unix.Setxattr(w.at("far"), recordName, r.encode(nil), 0))
+	w.must(unix.Setxattr(w.at("far"), warm.RecordAttr, r.Encode(nil), 0))
 	s := w.problems()
 	if len(s.Findings) != 1 || s.Findings[0].Path != "far" || !slices.Equal(s.Untrue, []string{"far"}) {
 		t.Fatalf("%+v", s)

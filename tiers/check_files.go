@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what is
@@ -21,7 +22,7 @@ func DropRecords(state string, paths []string) error {
 	if err != nil {
 		return err
 	}
-	defer closeFD(fd)
+	defer warm.CloseFD(fd)
 	dropped := map[string]bool{}
 	for _, p := range paths {
 		for at := p; ; at = path.Dir(at) {
@@ -42,30 +43,30 @@ func DropRecords(state string, paths []string) error {
 	if len(dropped) == 0 {
 		return nil
 	}
-	return SyncDir(filepath.Join(state, "warm"))
+	return warm.SyncDir(filepath.Join(state, "warm"))
 }
 
 // dropRecord removes one record. What is gone has none; a stub keeps its own, or its bytes would be taken for zeros.
 func dropRecord(root int, at string) error {
-	self := byFD(root)
+	self := warm.ByFD(root)
 	if at != "" {
-		dir, err := openAt(root, nameOf(path.Dir(at)), unix.O_PATH|unix.O_DIRECTORY, 0)
+		dir, err := warm.OpenAt(root, nameOf(path.Dir(at)), unix.O_PATH|unix.O_DIRECTORY, 0)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		defer closeFD(dir)
-		self = byName(dir, path.Base(at))
+		defer warm.CloseFD(dir)
+		self = warm.ByName(dir, path.Base(at))
 	}
-	var buf [recordMax + 1]byte
-	if n, err := self.get(recordName, buf[:]); err == nil {
-		if r, ok := decodeRecord(buf[:n]); ok && (r.has(recStub) || r.has(recUnlisted)) {
+	var buf [warm.RecordMax + 1]byte
+	if n, err := self.Get(warm.RecordAttr, buf[:]); err == nil {
+		if r, ok := warm.DecodeRecord(buf[:n]); ok && (r.Has(warm.FlagStub) || r.Has(warm.FlagUnlisted)) {
 			return nil
 		}
 	}
-	err := self.remove(recordName)
+	err := self.Remove(warm.RecordAttr)
 	if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -91,40 +92,40 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 	if err := ctx.Err(); err != nil || cold.TooDeepToWalk(at, depth) != nil {
 		return err
 	}
-	names, err := listNames(fd)
+	names, err := warm.ListNames(fd)
 	if err != nil {
 		return fmt.Errorf("list warm/%s: %w", at, err)
 	}
 	for _, d := range names {
 		full := path.Join(at, d.Name)
 		var st unix.Statx_t
-		if statAt(fd, d.Name, &st) != nil {
+		if warm.StatAt(fd, d.Name, &st) != nil {
 			continue
 		}
-		switch kindOf(uint32(st.Mode)) {
+		switch warm.KindOf(uint32(st.Mode)) {
 		case cold.KindDir:
-			sub, err := openAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+			sub, err := warm.OpenAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 			if err != nil {
 				continue
 			}
 			err = warmFiles(ctx, sub, full, depth+1, pick, f)
-			closeFD(sub)
+			warm.CloseFD(sub)
 			if err != nil {
 				return err
 			}
 		case cold.KindSymlink:
-			if to, err := readlinkAt(fd, d.Name); err == nil && pick(full, cold.ID{}) {
+			if to, err := warm.ReadlinkAt(fd, d.Name); err == nil && pick(full, cold.ID{}) {
 				if err := f(full, linkContent(to)); err != nil {
 					return err
 				}
 			}
 		case cold.KindFile:
-			var rec record
-			var buf [recordMax + 1]byte
-			if n, err := byName(fd, d.Name).get(recordName, buf[:]); err == nil {
-				rec, _ = decodeRecord(buf[:n])
+			var rec warm.Record
+			var buf [warm.RecordMax + 1]byte
+			if n, err := warm.ByName(fd, d.Name).Get(warm.RecordAttr, buf[:]); err == nil {
+				rec, _ = warm.DecodeRecord(buf[:n])
 			}
-			if rec.has(recStub) || !pick(full, rec.id) {
+			if rec.Has(warm.FlagStub) || !pick(full, rec.ID) {
 				continue
 			}
 			if err := withFile(fd, d.Name, &st, func(c cold.Content) error { return f(full, c) }); err != nil {
@@ -136,10 +137,10 @@ func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(stri
 }
 
 func withFile(dirfd int, name string, st *unix.Statx_t, f func(cold.Content) error) error {
-	fd, err := openQuiet(dirfd, name, 0)
+	fd, err := warm.OpenQuiet(dirfd, name, 0)
 	if err != nil {
 		return nil
 	}
-	defer closeFD(fd)
-	return f(&warmContent{fd: fd, size: int64(st.Size)})
+	defer warm.CloseFD(fd)
+	return f(warm.NewContent(fd, int64(st.Size)))
 }

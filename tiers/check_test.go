@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // checkedWarm is a volume that was committed and closed, so that its warm can be damaged by hand.
@@ -143,18 +144,18 @@ func TestCheckWarmUntrueMarks(t *testing.T) {
 			w.must(os.Mkdir(w.at("a/b/f"), 0o755))
 		}, true, "a/b/f", "", map[string]string{"a/b/f": ""}},
 		{"directory record of another tree", func(w *checkedWarm) {
-			buf := make([]byte, recordMax)
-			n, err := unix.Getxattr(w.at("a/b"), recordName, buf)
+			buf := make([]byte, warm.RecordMax)
+			n, err := unix.Getxattr(w.at("a/b"), warm.RecordAttr, buf)
 			w.must(err)
 			buf[5] ^= 0xff
-			w.must(unix.Setxattr(w.at("a/b"), recordName, buf[:n], 0))
+			w.must(unix.Setxattr(w.at("a/b"), warm.RecordAttr, buf[:n], 0))
 		}, true, "a/b", "marked clean as tree", map[string]string{"a/b/f": "hello"}},
 		{"file record of another object", func(w *checkedWarm) {
-			buf := make([]byte, recordMax)
-			n, err := unix.Getxattr(w.at("a/g"), recordName, buf)
+			buf := make([]byte, warm.RecordMax)
+			n, err := unix.Getxattr(w.at("a/g"), warm.RecordAttr, buf)
 			w.must(err)
 			buf[5] ^= 0xff
-			w.must(unix.Setxattr(w.at("a/g"), recordName, buf[:n], 0))
+			w.must(unix.Setxattr(w.at("a/g"), warm.RecordAttr, buf[:n], 0))
 		}, true, "a/g", "its record names object", map[string]string{"a/g": "again"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -271,7 +272,7 @@ func TestCheckWarmHints(t *testing.T) {
 
 func TestReadState(t *testing.T) {
 	w := newCheckedWarm(t)
-	path := filepath.Join(w.state, stateName)
+	path := filepath.Join(w.state, warm.StateName)
 	good, err := os.ReadFile(path)
 	w.must(err)
 	info, err := ReadState(w.state)
@@ -280,12 +281,12 @@ func TestReadState(t *testing.T) {
 	}
 	set := func(s string) { w.must(os.WriteFile(path, []byte(s), 0o600)) }
 	set(strings.Replace(string(good), `"format": 1`, `"format": 2`, 1))
-	if _, err := ReadState(w.state); !errors.Is(err, ErrNewerState) {
+	if _, err := ReadState(w.state); !errors.Is(err, warm.ErrNewerState) {
 		t.Errorf("newer: %v", err)
 	}
 	for _, bad := range []string{"", "{", "nonsense", `{"format":1}`, strings.Replace(string(good), w.cold.head.String(), "abc", 1)} {
 		set(bad)
-		if _, err := ReadState(w.state); err == nil || errors.Is(err, ErrNewerState) {
+		if _, err := ReadState(w.state); err == nil || errors.Is(err, warm.ErrNewerState) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}

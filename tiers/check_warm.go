@@ -15,6 +15,7 @@ import (
 	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 // WarmCheck says what CheckWarm compares.
@@ -59,14 +60,14 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer closeFD(fd)
-	st, err := loadState(o.State)
+	defer warm.CloseFD(fd)
+	st, err := warm.LoadState(o.State)
 	if err != nil { // which is a finding of its own
-		st = &state{}
+		st = &warm.State{}
 	}
-	if err := st.proveWarm(fd); errors.Is(err, ErrUnproven) {
+	if err := st.ProveWarm(fd); errors.Is(err, warm.ErrUnproven) {
 		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: "warm",
-			Do: UnprovenHelp}}}, nil
+			Do: warm.UnprovenHelp}}}, nil
 	} else if err != nil {
 		return nil, err
 	}
@@ -82,15 +83,15 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	defer func() { _ = t.Close() }()
 	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}, rules: set, held: t}
 	if o.Same != nil && o.Progress != nil {
-		var use warmUse
-		countTree(fd, &use, 0)
+		var use warm.Use
+		warm.CountTree(fd, &use, 0)
 		w.total = use.Bytes
 	}
 	var at []cold.DirID
 	for _, s := range o.Commits {
 		at = append(at, rootDir(s))
 	}
-	if err := w.dir(fd, "", at, byFD(fd), false, 0); err != nil {
+	if err := w.dir(fd, "", at, warm.ByFD(fd), false, 0); err != nil {
 		return nil, err
 	}
 	w.heldBack()
@@ -108,8 +109,6 @@ func openWarmDir(state string) (int, error) {
 	}
 	return fd, nil
 }
-
-func closeFD(fd int) { _ = unix.Close(fd) }
 
 // warmWalk is one walk over warm beside the commits' listings.
 type warmWalk struct {
@@ -151,7 +150,7 @@ func nameOf(at string) string {
 
 // risk counts something that no commit has.
 func (w *warmWalk) risk(st *unix.Statx_t, bytes int64) {
-	if st.Nlink > 1 && kindOf(uint32(st.Mode)) != cold.KindDir {
+	if st.Nlink > 1 && warm.KindOf(uint32(st.Mode)) != cold.KindDir {
 		if _, ok := w.inodes[st.Ino]; ok {
 			bytes = 0
 		}
@@ -165,16 +164,16 @@ func (w *warmWalk) risk(st *unix.Statx_t, bytes int64) {
 }
 
 // record reads a record; ok says that it is believed, seen that there is one of this version.
-func (w *warmWalk) record(at xattrTarget, dir bool) (r record, ok, seen bool) {
-	var buf [recordMax + 1]byte
-	n, err := at.get(recordName, buf[:])
+func (w *warmWalk) record(at warm.XattrTarget, dir bool) (r warm.Record, ok, seen bool) {
+	var buf [warm.RecordMax + 1]byte
+	n, err := at.Get(warm.RecordAttr, buf[:])
 	if err != nil {
-		return record{}, false, false
+		return warm.Record{}, false, false
 	}
-	if r, seen = decodeRecord(buf[:n]); !seen || r.has(recDir) != dir {
-		return record{}, false, false
+	if r, seen = warm.DecodeRecord(buf[:n]); !seen || r.Has(warm.FlagDir) != dir {
+		return warm.Record{}, false, false
 	}
-	return r, r.trust == w.o.Info.trust && w.o.Info.Trusted, true
+	return r, r.Trust == w.o.Info.trust && w.o.Info.Trusted, true
 }
 
 // listing is a directory as a commit has it.
@@ -205,7 +204,7 @@ func (w *warmWalk) listings(ids []cold.DirID) []listing {
 
 // dir compares a directory. ids are what the commits have there, zero where one has none; clean says that a directory above is
 // marked clean, and so everything below it.
-func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self xattrTarget, clean bool, depth int) error {
+func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarget, clean bool, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
@@ -215,29 +214,29 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self xattrTarget, cl
 		return nil
 	}
 	rec, ok, _ := w.record(self, true)
-	if rec.has(recUnlisted) {
+	if rec.Has(warm.FlagUnlisted) {
 		return w.unlisted(self, at, ids, rec, clean)
 	}
-	marked := ok && rec.has(recClean) && len(w.o.Commits) > 0
+	marked := ok && rec.Has(warm.FlagClean) && len(w.o.Commits) > 0
 	if marked {
-		stands := cold.DirID{Tree: rec.id, Meta: rec.meta}
+		stands := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 		if !slices.Contains(ids, stands) {
 			if w.confirmed(self, true, rec) {
-				w.untrue(at, at, fmt.Sprintf("is marked clean as tree %s, which the commit does not have there", rec.id))
+				w.untrue(at, at, fmt.Sprintf("is marked clean as tree %s, which the commit does not have there", rec.ID))
 			}
 			marked, clean = false, false
 		} else {
 			ids = slices.Repeat([]cold.DirID{stands}, len(w.o.Commits)) // the listing is the same whichever commit reads it
 		}
 	}
-	names, err := listNames(fd)
+	names, err := warm.ListNames(fd)
 	if errors.Is(err, unix.EACCES) && w.o.Live {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("list warm/%s: %w", at, err)
 	}
-	slices.SortFunc(names, func(a, b Dirent) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(names, func(a, b warm.Dirent) int { return strings.Compare(a.Name, b.Name) })
 	lists := w.listings(ids)
 	if marked {
 		w.marks = append(w.marks, seenMark{self, rec})
@@ -258,12 +257,12 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self xattrTarget, cl
 }
 
 // vanished looks for names that the commit has and warm has not.
-func (w *warmWalk) vanished(at string, names []Dirent, lists []listing, dirty bool) {
+func (w *warmWalk) vanished(at string, names []warm.Dirent, lists []listing, dirty bool) {
 	if len(lists) == 0 {
 		return
 	}
 	for name := range lists[0].by {
-		_, here := slices.BinarySearchFunc(names, name, func(d Dirent, n string) int { return strings.Compare(d.Name, n) })
+		_, here := slices.BinarySearchFunc(names, name, func(d warm.Dirent, n string) int { return strings.Compare(d.Name, n) })
 		switch {
 		case here:
 		case dirty:
@@ -295,13 +294,13 @@ func (w *warmWalk) heldBack() {
 // entry compares one name.
 func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty bool, depth int) error {
 	var st unix.Statx_t
-	if err := statAt(fd, name, &st); err != nil {
+	if err := warm.StatAt(fd, name, &st); err != nil {
 		if errors.Is(err, unix.ENOENT) {
 			return nil
 		}
 		return fmt.Errorf("stat warm/%s: %w", at, err)
 	}
-	kind := kindOf(uint32(st.Mode))
+	kind := warm.KindOf(uint32(st.Mode))
 	h, err := holding(w.held, heldKey(&st))
 	if err != nil {
 		return err
@@ -340,15 +339,15 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) || w.otherUnlisted(fd, name, base)) {
 			w.risk(&st, 0)
 		}
-		sub, err := openAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		sub, err := warm.OpenAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 				return nil
 			}
 			return fmt.Errorf("open warm/%s: %w", at, err)
 		}
-		defer closeFD(sub)
-		return w.dir(sub, at, ids, byName(fd, name), !dirty, depth+1)
+		defer warm.CloseFD(sub)
+		return w.dir(sub, at, ids, warm.ByName(fd, name), !dirty, depth+1)
 	case kind == cold.KindFile:
 		if !differs || dirty {
 			return w.file(fd, at, name, mark, &st, base, dirty)
@@ -363,9 +362,9 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 
 // attrsDiffer compares what a commit keeps of an inode beside its content.
 func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.Entry, mtime bool) bool {
-	now := entryOf(name, st)
+	now := warm.EntryOf(name, st)
 	var err error
-	if now.Xattrs, err = byName(fd, name).all(); err != nil {
+	if now.Xattrs, err = warm.ByName(fd, name).All(); err != nil {
 		return false
 	}
 	if h, err := holding(w.held, heldKey(st)); err == nil {
@@ -375,7 +374,7 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.En
 		return true
 	}
 	if e.Kind == cold.KindSymlink {
-		to, err := readlinkAt(fd, name)
+		to, err := warm.ReadlinkAt(fd, name)
 		return err == nil && string(to) != e.Target
 	}
 	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b cold.Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
@@ -383,34 +382,34 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.En
 
 // file compares a regular file by its record and its stat data, and by its bytes where that is asked for.
 func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold.Entry, dirty bool) error {
-	self := byName(fd, name)
+	self := warm.ByName(fd, name)
 	rec, ok, seen := w.record(self, false)
-	if rec.isStub() && rec.size == int64(st.Size) {
+	if rec.IsStub() && rec.Size == int64(st.Size) {
 		return w.stub(fd, at, name, st, rec, e, dirty)
 	}
-	if rec.isStub() { // void: the file was being emptied
-		rec, ok = record{}, false
+	if rec.IsStub() { // void: the file was being emptied
+		rec, ok = warm.Record{}, false
 	}
-	fits := rec.has(recClean) && rec.size == int64(st.Size) && rec.mtime == timeOf(st.Mtime)
+	fits := rec.Has(warm.FlagClean) && rec.Size == int64(st.Size) && rec.Mtime == warm.TimeOf(st.Mtime)
 	var id cold.ID // what the file is said to be; zero: changed
 	switch {
 	case ok && fits:
-		id = rec.id
-	case ok && rec.has(recClean) && !dirty:
+		id = rec.ID
+	case ok && rec.Has(warm.FlagClean) && !dirty:
 		if w.marked() && w.settledFile(fd, name, self, st, rec) {
 			w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, its record says %d bytes of %s",
-				st.Size, clock(timeOf(st.Mtime)), rec.size, clock(rec.mtime)))
+				st.Size, clock(warm.TimeOf(st.Mtime)), rec.Size, clock(rec.Mtime)))
 		}
 		return nil
-	case seen && fits && e != nil && rec.id == e.ID:
+	case seen && fits && e != nil && rec.ID == e.ID:
 		id = e.ID
 		w.out.Doubtful++
-	case !dirty && e != nil, !seen && e != nil && e.Size == int64(st.Size) && e.Mtime == timeOf(st.Mtime):
+	case !dirty && e != nil, !seen && e != nil && e.Size == int64(st.Size) && e.Mtime == warm.TimeOf(st.Mtime):
 		// No record of its own: a volume without records, or one whose disk was full.
-		if e.Size != int64(st.Size) || e.Mtime != timeOf(st.Mtime) {
+		if e.Size != int64(st.Size) || e.Mtime != warm.TimeOf(st.Mtime) {
 			if w.marked() && w.settledFile(fd, name, self, st, rec) {
 				w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, the commit says %d bytes of %s",
-					st.Size, clock(timeOf(st.Mtime)), e.Size, clock(e.Mtime)))
+					st.Size, clock(warm.TimeOf(st.Mtime)), e.Size, clock(e.Mtime)))
 			}
 			return nil
 		}
@@ -438,16 +437,16 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold
 }
 
 // content compares a file's bytes with the id that its record names.
-func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record, marked, dirty bool, id cold.ID) error {
-	f, err := openQuiet(fd, name, 0)
+func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec warm.Record, marked, dirty bool, id cold.ID) error {
+	f, err := warm.OpenQuiet(fd, name, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("open warm/%s: %w", at, err)
 	}
-	defer closeFD(f)
-	same, err := w.o.Same(w.ctx, id, &warmContent{fd: f, size: int64(st.Size)})
+	defer warm.CloseFD(f)
+	same, err := w.o.Same(w.ctx, id, warm.NewContent(f, int64(st.Size)))
 	w.files++
 	if w.done += int64(st.Blocks) * 512; w.o.Progress != nil {
 		w.o.Progress(w.files, min(w.done, w.total), w.total)
@@ -463,7 +462,7 @@ func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec record
 		w.risk(st, int64(st.Size)) // only a hint said otherwise; the next mount compares it too
 		return nil
 	}
-	if !w.settledFile(fd, name, byName(fd, name), st, rec) {
+	if !w.settledFile(fd, name, warm.ByName(fd, name), st, rec) {
 		return nil
 	}
 	w.untrue(at, at, fmt.Sprintf("its bytes are not those of object %s, although its record says so", id))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -28,7 +29,7 @@ type coldCount struct {
 }
 
 // coldFiles is the number of files in the last commit, as far as it is known by now; use is what warm holds.
-func (v *Volume) coldFiles(use warmUse) int64 {
+func (v *Volume) coldFiles(use warm.Use) int64 {
 	last := v.lastCommit()
 	if last == nil {
 		return 0
@@ -53,7 +54,7 @@ func (v *Volume) coldFiles(use warmUse) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.commit == "" {
-		return max(0, use.Files+use.stubs-v.risk.files())
+		return max(0, use.Files+use.Stubs-v.risk.files())
 	}
 	return c.files
 }

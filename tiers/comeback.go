@@ -24,7 +24,7 @@ const (
 // comeBackSoon has a stub that is read again and again come back in the background.
 func (v *Volume) comeBackSoon(n *Inode) {
 	n.mu.Lock()
-	size := n.mu.rec.size
+	size := n.mu.rec.Size
 	n.mu.Unlock()
 	if size > returnMost || !v.warmHasRoom(size) {
 		return
@@ -71,7 +71,7 @@ func (v *Volume) returnLoop(ctx context.Context) {
 				}
 				batch = append(batch, n)
 				n.mu.Lock()
-				bytes += n.mu.rec.size
+				bytes += n.mu.rec.Size
 				n.mu.Unlock()
 				if gather == nil {
 					gather = time.After(returnGather)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // commit stores what is dirty and moves the branch; Volume.syncing is held. Nothing is recorded as clean before the branch points to it.
@@ -71,7 +72,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 			v.setVerified()
 		}
 		if v.state.Walked != walked {
-			if err := v.state.update(func(s *stateFile) { s.Walked = walked }); err != nil {
+			if err := v.state.Update(func(s *warm.StateFile) { s.Walked = walked }); err != nil {
 				v.log.WithError(err).Warn("cannot write volume.json")
 			}
 		}
@@ -186,7 +187,7 @@ func rootDir(s cold.Snapshot) cold.DirID {
 func (v *Volume) rootClean() bool {
 	v.root.mu.Lock()
 	defer v.root.mu.Unlock()
-	return v.root.mu.rec.has(recClean)
+	return v.root.mu.rec.Has(warm.FlagClean)
 }
 
 // release lets go of what the walk held. After a failure directories that were read whole are read whole again.
@@ -219,7 +220,7 @@ func (c *capture) recordClean() {
 // recordFile marks one file clean if nothing happened to it since it was read.
 func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	var st unix.Statx_t
-	if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen {
+	if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen {
 		return
 	}
 	n, fresh := v.peekRef(&st), false
@@ -238,35 +239,35 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		return
 	}
 	if !fresh {
-		if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen { // the ctime is that of this moment
+		if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen { // the ctime is that of this moment
 			n.mu.Unlock()
 			v.unref(n, 1)
 			return
 		}
 	}
-	r := record{flags: recClean | recCtime, id: f.id, size: f.size, mtime: f.mtime}
+	r := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: f.id, Size: f.size, Mtime: f.mtime}
 	if w := n.written.Load(); w != nil {
-		w.stored(r.id, f.read)
+		w.stored(r.ID, f.read)
 	}
 	a := n.attrLocked(&st)
 	switch {
-	case n.mu.rec.isStub(): // recorded under another of its names, and released since
+	case n.mu.rec.IsStub(): // recorded under another of its names, and released since
 	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino) || n.unseen.Load():
-	case r.size != int64(a.Size) || r.mtime != a.Mtime:
+	case r.Size != int64(a.Size) || r.Mtime != a.Mtime:
 	case n.mu.writers > 0:
-		n.mu.captured = r.id
+		n.mu.captured = r.ID
 	default:
-		r.ctime = a.Ctime
-		r.flags |= n.mu.rec.flags & recGroup
-		r.group = n.mu.rec.group
+		r.Ctime = a.Ctime
+		r.Flags |= n.mu.rec.Flags & warm.FlagGroup
+		r.Group = n.mu.rec.Group
 		if a.Blocks != st.Blocks { // it came back from cold, or has a record that takes a block
-			r.flags, r.blocks = r.flags|recBlocks, a.Blocks
+			r.Flags, r.Blocks = r.Flags|warm.FlagBlocks, a.Blocks
 		}
-		if v.step("record.file") == nil && v.storeNamed(n, r, byName(dirfd, f.name)) == nil {
+		if v.step("record.file") == nil && v.storeNamed(n, r, warm.ByName(dirfd, f.name)) == nil {
 			v.hideBlock(n, &r, &st, dirfd, f.name)
 			n.mu.ungranted, n.mu.captured = false, cold.ID{}
-			if n.written.Load() == nil && r.size >= writtenMin {
-				n.written.Store(newWritten(r.id))
+			if n.written.Load() == nil && r.Size >= writtenMin {
+				n.written.Store(newWritten(r.ID))
 			}
 			v.dirtyHint.remove(n.ino)
 		}
@@ -277,13 +278,13 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 
 // hideBlock notes how many blocks stat shows of a file where its record, beside attributes of the user's, took one more: a file does not
 // grow by being committed. n.mu is held; st is from before.
-func (v *Volume) hideBlock(n *Inode, r *record, st *unix.Statx_t, dirfd int, name string) {
+func (v *Volume) hideBlock(n *Inode, r *warm.Record, st *unix.Statx_t, dirfd int, name string) {
 	var now unix.Statx_t
-	if r.has(recBlocks) || !v.records || statAt(dirfd, name, &now) != nil || now.Ino != n.ino || now.Blocks <= st.Blocks {
+	if r.Has(warm.FlagBlocks) || !v.records || warm.StatAt(dirfd, name, &now) != nil || now.Ino != n.ino || now.Blocks <= st.Blocks {
 		return
 	}
-	r.flags, r.blocks = r.flags|recBlocks, st.Blocks
-	if err := v.storeNamed(n, *r, byName(dirfd, name)); err != nil {
+	r.Flags, r.Blocks = r.Flags|warm.FlagBlocks, st.Blocks
+	if err := v.storeNamed(n, *r, warm.ByName(dirfd, name)); err != nil {
 		v.log.WithError(err).WithField("inode", n.ino).Debug("a file shows a block more than it has")
 	}
 }
@@ -330,8 +331,8 @@ func (v *Volume) storeClean(n *Inode, id cold.DirID) error {
 		return err
 	}
 	a := n.attrLocked(&st)
-	r := record{flags: recClean | recCtime, id: id.Tree, meta: id.Meta, mtime: a.Mtime, ctime: a.Ctime}
-	r.flags |= n.mu.rec.flags & recUnlisted // where it was described without being listed
+	r := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: id.Tree, Meta: id.Meta, Mtime: a.Mtime, Ctime: a.Ctime}
+	r.Flags |= n.mu.rec.Flags & warm.FlagUnlisted // where it was described without being listed
 	return v.storeRecord(n, r)
 }
 
@@ -342,7 +343,7 @@ func (v *Volume) noteHead(commit string) {
 	}
 	err := v.step("state.write")
 	if err == nil {
-		err = v.state.update(func(s *stateFile) { s.Head = commit })
+		err = v.state.Update(func(s *warm.StateFile) { s.Head = commit })
 	}
 	if err != nil {
 		v.log.WithError(err).Warn("cannot write volume.json")

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -24,7 +25,7 @@ func (v *Volume) hasDefaultACL(dir *Inode, dirfd int) int8 {
 		return acl
 	}
 	acl = aclPresent
-	if _, err := byName(dirfd, ".").get("system.posix_acl_default", nil); err != nil {
+	if _, err := warm.ByName(dirfd, ".").Get("system.posix_acl_default", nil); err != nil {
 		acl = aclNone
 	}
 	d.mu.Lock()
@@ -74,12 +75,12 @@ func (v *Volume) giveTo(dir *Inode, fd int, name string, mode uint32, kind cold.
 
 // fchmodat is chmod that never follows a symlink.
 func fchmodat(dirfd int, name string, mode uint32) error {
-	fd, err := openAt(dirfd, name, unix.O_PATH, 0)
+	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Chmod(fdPath(fd), mode)
+	return unix.Chmod(warm.FDPath(fd), mode)
 }
 
 // Create makes and opens a file; the kernel gains one lookup. Without O_EXCL an existing one is opened.
@@ -128,7 +129,7 @@ func (v *Volume) create(dir *Inode, name string, flags, mode uint32, c Caller) (
 	v.keepUnbound(dir, dirfd, name)
 	mode = v.newMode(dir, dirfd, mode, c)
 	open := warmFlags(flags)&^unix.O_ACCMODE | unix.O_RDWR | unix.O_NOATIME
-	fd, err := openAt(dirfd, name, open|unix.O_CREAT|unix.O_EXCL, mode)
+	fd, err := warm.OpenAt(dirfd, name, open|unix.O_CREAT|unix.O_EXCL, mode)
 	if err != nil {
 		return nil, nil, Attr{}, err
 	}
@@ -147,7 +148,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	}
 	moves := v.moves.Load()
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		return nil, nil, Attr{}, err
 	}
 	var n *Inode
@@ -161,7 +162,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 		n, _ = v.intern(&st) // fresh: the number was free a moment ago
 		v.hot.newVersion(n)
 		a = n.attrLocked(&st)
-		n.anon, _ = unix.Open(fdPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+		n.anon, _ = unix.Open(warm.FDPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
 		v.nameless.Add(1)
 		n.mu.Unlock()
 	}
@@ -188,7 +189,7 @@ func (v *Volume) Tmpfile(ctx context.Context, dir *Inode, flags, mode uint32, c 
 	}
 	defer v.unpin(dir)
 	mode = v.newMode(dir, dirfd, mode, c)
-	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_NOATIME, mode)
+	fd, err := warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_NOATIME, mode)
 	if err != nil {
 		return nil, nil, Attr{}, err
 	}
@@ -245,7 +246,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind cold.Kind, mode uint32, 
 	}
 	moves := v.moves.Load()
 	var st unix.Statx_t
-	if err := statAt(dirfd, name, &st); err != nil {
+	if err := warm.StatAt(dirfd, name, &st); err != nil {
 		undo()
 		return nil, Attr{}, err
 	}
@@ -271,7 +272,7 @@ func (v *Volume) Mkdir(ctx context.Context, dir *Inode, name string, mode uint32
 
 // Mknod makes a file, FIFO, socket or device; rdev is new_encode_dev as in the FUSE protocol.
 func (v *Volume) Mknod(ctx context.Context, dir *Inode, name string, mode, rdev uint32, c Caller) (*Inode, Attr, error) {
-	kind := kindOf(mode)
+	kind := warm.KindOf(mode)
 	if kind == cold.KindDir || kind == cold.KindSymlink {
 		return nil, Attr{}, unix.EINVAL
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // newest lists the paths of the newest commit with what small files hold.
@@ -224,12 +225,12 @@ func scanVolume(t *testing.T, v *Volume) map[string]bool {
 	out := map[string]bool{}
 	var dir func(at string, fd int)
 	dir = func(at string, fd int) {
-		list, err := listNames(fd)
+		list, err := warm.ListNames(fd)
 		must(t, err)
 		for _, d := range list {
 			out[at+d.Name] = true
 			if d.Mode == unix.S_IFDIR {
-				sub, err := openAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+				sub, err := warm.OpenAt(fd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 				must(t, err)
 				dir(at+d.Name+"/", sub)
 				unix.Close(sub)
@@ -386,7 +387,7 @@ func TestLiveOverDamage(t *testing.T) {
 	head := repo.head
 	r := &state.mu.rec
 	repo.mu.Lock()
-	delete(repo.dirs, cold.DirID{Tree: r.id, Meta: r.meta})
+	delete(repo.dirs, cold.DirID{Tree: r.ID, Meta: r.Meta})
 	repo.mu.Unlock()
 	overwrite(t, v, mustFind(t, v, "state/a"), "new")
 	mustCritical(t, v)

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 // Files under an ignore rule with `io: passthrough` are read and written by the kernel itself, in warm, without the daemon: it sees
@@ -72,11 +74,11 @@ func (v *Volume) tryBacking(b Backing) error {
 	if !v.records {
 		return errors.New("warm takes no trusted.* attributes from this process")
 	}
-	rw, err := openAt(v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	rw, err := warm.OpenAt(v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("make a file without a name in warm: %w", err)
 	}
-	fd, err := unix.Open(fdPath(rw), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(warm.FDPath(rw), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil && v.mayChown {
 		err = unix.Fchown(rw, 1, 1) // leases on others' files need a capability of their own
 	}
@@ -102,7 +104,7 @@ func (v *Volume) shareWarm() {
 	if d.shared.Load() && v.state.Direct == v.state.Boot || d.backing.Load() == nil || !v.Rules().HasPassthrough() {
 		return
 	}
-	if err := v.state.update(func(s *stateFile) { s.Direct = s.Boot }); err != nil {
+	if err := v.state.Update(func(s *warm.StateFile) { s.Direct = s.Boot }); err != nil {
 		v.log.WithError(err).Warn("cannot write volume.json: io: passthrough is not in effect")
 		return
 	}
@@ -195,7 +197,7 @@ func (v *Volume) closeIO(h *Handle) {
 // mayDirect says whether the kernel may be let at n's file: the rules want it, all of it is in warm, and nothing that is shown of it
 // or needed by a commit under way would be lost. n.mu is held.
 func (v *Volume) mayDirect(n *Inode) bool {
-	if n.stub.Load() || n.mu.rec.flags&^recGroup != 0 || n.preserved.Load() != nil || !v.Rules().HasPassthrough() {
+	if n.stub.Load() || n.mu.rec.Flags&^warm.FlagGroup != 0 || n.preserved.Load() != nil || !v.Rules().HasPassthrough() {
 		return false
 	}
 	v.ns.RLock()

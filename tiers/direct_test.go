@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 const directBuild = "- {match: build/, ignore: true, io: passthrough}\n- {match: '**/*.o', ignore: true}\n"
@@ -229,7 +230,7 @@ func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
 // program opens warm's file as the kernel does for a program, and stands for its descriptors and mappings.
 func program(t *testing.T, v *Volume, path string) *os.File {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(v.cfg.State, warmName, path), os.O_RDWR, 0)
+	f, err := os.OpenFile(filepath.Join(v.cfg.State, warm.DirName, path), os.O_RDWR, 0)
 	must(t, err)
 	t.Cleanup(func() { f.Close() })
 	return f
@@ -282,7 +283,7 @@ func TestUnseenWriter(t *testing.T) {
 		t.Errorf("the commit has %q", got[:5])
 	}
 	n.mu.Lock()
-	clean := n.mu.rec.has(recClean)
+	clean := n.mu.rec.Has(warm.FlagClean)
 	n.mu.Unlock()
 	if !clean {
 		t.Error("not clean after the writer ended and a commit took the file")
@@ -311,7 +312,7 @@ func TestUnseenReaderKeepsBytes(t *testing.T) {
 	v, _, _, _ := directVolume(t)
 	n := write(t, v, v.root, "f", strings.Repeat("x", 1<<20))
 	v.mustSync(t)
-	p, err := os.Open(filepath.Join(v.cfg.State, warmName, "f"))
+	p, err := os.Open(filepath.Join(v.cfg.State, warm.DirName, "f"))
 	must(t, err)
 	always := func() bool { return true }
 	if _, why, err := v.release(t.Context(), n, always, always); why != keptOpen || err != nil {

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 // dirFDs keeps the most used directories' descriptors open, within a limit; an evicted one is opened again by its parent.
@@ -48,7 +50,7 @@ func (v *Volume) dirFDLocked(n *Inode) (int, error) {
 	}
 	if n.parent == nil {
 		if n.anon >= 0 {
-			fd, err := unix.Open(fdPath(n.anon), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(warm.FDPath(n.anon), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return -1, err
 			}
@@ -60,7 +62,7 @@ func (v *Volume) dirFDLocked(n *Inode) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	fd, err := openAt(pfd, n.name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := warm.OpenAt(pfd, n.name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	v.unpin(n.parent)
 	if err != nil {
 		return -1, err
@@ -168,20 +170,20 @@ func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) erro
 }
 
 // target returns how to aim an xattr call at what locate found.
-func target(dirfd int, name string, anon bool) xattrTarget {
+func target(dirfd int, name string, anon bool) warm.XattrTarget {
 	if anon {
-		return byFD(dirfd)
+		return warm.ByFD(dirfd)
 	}
-	return byName(dirfd, name)
+	return warm.ByName(dirfd, name)
 }
 
 // openNode opens n itself with flags; O_PATH is allowed.
 func (v *Volume) openNode(n *Inode, flags int) (fd int, err error) {
 	err = v.locate(n, func(dirfd int, name string, anon bool) error {
 		if anon {
-			fd, err = unix.Open(fdPath(dirfd), flags|unix.O_CLOEXEC, 0)
+			fd, err = unix.Open(warm.FDPath(dirfd), flags|unix.O_CLOEXEC, 0)
 		} else {
-			fd, err = openAt(dirfd, name, flags, 0)
+			fd, err = warm.OpenAt(dirfd, name, flags, 0)
 		}
 		return err
 	})
@@ -194,6 +196,6 @@ func (v *Volume) openNode(n *Inode, flags int) (fd int, err error) {
 // statNode fills st for n.
 func (v *Volume) statNode(n *Inode, st *unix.Statx_t) error {
 	return v.locate(n, func(dirfd int, name string, anon bool) error {
-		return statAt(dirfd, name, st) // an anonymous one is named "" and its own descriptor is dirfd
+		return warm.StatAt(dirfd, name, st) // an anonymous one is named "" and its own descriptor is dirfd
 	})
 }

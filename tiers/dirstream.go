@@ -1,14 +1,13 @@
 package tiers
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // DirHandle is an open directory stream. The kernel serialises its use.
@@ -31,23 +30,12 @@ type DirHandle struct {
 	Without int
 }
 
-// Dirent is one entry of a directory stream.
-type Dirent struct {
-	Name string
-	Ino  uint64
-	Mode uint32 // S_IFMT bits only
-	Off  uint64 // where the stream goes on after this entry
-	Told bool   // by the commit alone: looking at it may list the directory
-}
-
-const direntBuf = 32 << 10
-
 // OpenDir opens a directory stream on n.
 func (v *Volume) OpenDir(ctx context.Context, n *Inode) (*DirHandle, error) {
 	if n.kind != cold.KindDir {
 		return nil, unix.ENOTDIR
 	}
-	fd, noatime, err := quietly(unix.O_RDONLY|unix.O_DIRECTORY, func(flags int) (int, error) { return v.openNode(n, flags) })
+	fd, noatime, err := warm.Quietly(unix.O_RDONLY|unix.O_DIRECTORY, func(flags int) (int, error) { return v.openNode(n, flags) })
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +54,7 @@ func (d *DirHandle) Inode() *Inode { return d.n }
 // ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends. An
 // entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come and go, and
 // those of Told entries stay good as long as the inode is known.
-func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(Dirent) bool) error {
+func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(warm.Dirent) bool) error {
 	if told, err := d.tell(ctx, off, emit); told || err != nil {
 		return err
 	}
@@ -78,7 +66,7 @@ func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(Dirent) b
 	}
 	for {
 		for len(d.buf) > 0 {
-			e, length := parseDirent(d.buf)
+			e, length := warm.ParseDirent(d.buf)
 			if d.v.host != nil {
 				e.Ino = d.shownIno(&e)
 			}
@@ -88,7 +76,7 @@ func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(Dirent) b
 			d.buf, d.pos = d.buf[length:], e.Off
 		}
 		if d.room == nil {
-			d.room = make([]byte, direntBuf)
+			d.room = make([]byte, warm.DirentBuf)
 		}
 		n, err := d.getdents()
 		if err == unix.EINTR {
@@ -108,7 +96,7 @@ func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(Dirent) b
 }
 
 // shownIno is the inode number that stat shows for an entry of a directory of class memory.
-func (d *DirHandle) shownIno(e *Dirent) uint64 {
+func (d *DirHandle) shownIno(e *warm.Dirent) uint64 {
 	switch e.Name {
 	case ".":
 		return d.n.shownIno()
@@ -124,21 +112,6 @@ func (d *DirHandle) shownIno(e *Dirent) uint64 {
 		}
 	}
 	return d.v.shownIno(e.Ino)
-}
-
-// parseDirent reads one struct linux_dirent64 (getdents64(2)).
-func parseDirent(b []byte) (Dirent, int) {
-	length := int(binary.NativeEndian.Uint16(b[16:]))
-	name := b[19:length]
-	if i := bytes.IndexByte(name, 0); i >= 0 {
-		name = name[:i]
-	}
-	return Dirent{
-		Ino:  binary.NativeEndian.Uint64(b),
-		Off:  binary.NativeEndian.Uint64(b[8:]),
-		Mode: uint32(b[18]) << 12,
-		Name: string(name),
-	}, length
 }
 
 // Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old name too.
@@ -165,34 +138,4 @@ func (d *DirHandle) Close() {
 	unix.Close(d.fd)
 	d.stopTelling()
 	d.v.unref(d.n, 1)
-}
-
-// listNames returns, without moving its access time, the names in the directory behind fd, without "." and "..", in the directory's own order.
-func listNames(dirfd int) ([]Dirent, error) {
-	fd, err := openQuiet(dirfd, ".", unix.O_DIRECTORY)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	buf := make([]byte, direntBuf)
-	var out []Dirent
-	for {
-		n, err := unix.Getdents(fd, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			return out, nil
-		}
-		for b := buf[:n]; len(b) > 0; {
-			e, length := parseDirent(b)
-			if e.Name != "." && e.Name != ".." {
-				out = append(out, e)
-			}
-			b = b[length:]
-		}
-	}
 }

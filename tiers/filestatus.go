@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // FileStatus says where one file is and whether it is safe.
@@ -70,13 +71,13 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 		if v.hot.holds(n) {
 			s.Tiers = append(s.Tiers, "hot")
 		}
-		if !r.isStub() {
+		if !r.IsStub() {
 			s.Tiers = append(s.Tiers, "warm")
 		}
-		same := r.has(recClean) && r.size == int64(a.Size) && r.mtime == a.Mtime
+		same := r.Has(warm.FlagClean) && r.Size == int64(a.Size) && r.Mtime == a.Mtime
 		if same || !stored.IsZero() {
 			s.Tiers = append(s.Tiers, "cold")
-			if s.Object = r.id.String(); !same {
+			if s.Object = r.ID.String(); !same {
 				s.Object = stored.String()
 			}
 		}
@@ -85,8 +86,8 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 		if !n.dir.unlisted.Load() {
 			s.Tiers = append(s.Tiers, "warm")
 		}
-		if s.Clean = r.has(recClean); s.Clean {
-			s.Object = r.id.String()
+		if s.Clean = r.Has(warm.FlagClean); s.Clean {
+			s.Object = r.ID.String()
 			s.Tiers = append(s.Tiers, "cold")
 		}
 	default:
@@ -153,7 +154,7 @@ func (v *Volume) changedName(n *Inode) bool {
 		return true
 	}
 	parent.mu.Lock()
-	clean := parent.mu.rec.has(recClean)
+	clean := parent.mu.rec.Has(warm.FlagClean)
 	parent.mu.Unlock()
 	if clean {
 		return false

@@ -10,6 +10,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
+	"emberfs/tiers/warm"
 )
 
 // This file: the flags of chattr(1). They are kept beside warm (held.Flags), since warm's own would hold up the daemon, and obeyed here as
@@ -33,7 +34,7 @@ func (v *Volume) flags(n *Inode) uint32 {
 func (v *Volume) Flags(n *Inode) uint32 { return v.flags(n) }
 
 // flagsName is where files of class memory have their flags, which no table of a state directory needs to know.
-const flagsName = recordName + ".flags"
+const flagsName = warm.RecordAttr + ".flags"
 
 func (v *Volume) areaFlags(n *Inode) uint32 {
 	if !v.flagged.Load() {
@@ -41,7 +42,7 @@ func (v *Volume) areaFlags(n *Inode) uint32 {
 	}
 	var b [4]byte
 	_ = v.locate(n, func(dirfd int, name string, anon bool) error {
-		_, err := target(dirfd, name, anon).get(flagsName, b[:])
+		_, err := target(dirfd, name, anon).Get(flagsName, b[:])
 		return err
 	})
 	return binary.NativeEndian.Uint32(b[:])
@@ -50,7 +51,7 @@ func (v *Volume) areaFlags(n *Inode) uint32 {
 func (v *Volume) setAreaFlags(n *Inode, flags uint32) error {
 	v.flagged.Store(true)
 	return v.locate(n, func(dirfd int, name string, anon bool) error {
-		return target(dirfd, name, anon).set(flagsName, binary.NativeEndian.AppendUint32(nil, flags), 0)
+		return target(dirfd, name, anon).Set(flagsName, binary.NativeEndian.AppendUint32(nil, flags), 0)
 	})
 }
 
@@ -105,7 +106,7 @@ func (v *Volume) touchCtime(n *Inode) error {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Chmod(fdPath(fd), n.mu.mode&07777)
+	return unix.Chmod(warm.FDPath(fd), n.mu.mode&07777)
 }
 
 // may is EPERM where the flags of n forbid what forbidden says.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // graftKey is the name in the area of the directory that stands in place of warm's with this inode number and generation.
@@ -246,7 +247,7 @@ func (v *Volume) emptyDir(n *Inode) (bool, error) {
 		return false, err
 	}
 	defer v.unpin(n)
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	return len(list) == 0, err
 }
 
@@ -254,12 +255,12 @@ func (v *Volume) emptyDir(n *Inode) (bool, error) {
 // directory of another name, which the next start removes.
 func (v *Volume) newGraft(ctx context.Context, area *Volume, n *Inode, seq uint64) (*graft, error) {
 	g := &graft{gen: n.gen, key: fmt.Sprintf(graftKey, n.ino, n.gen)}
-	temp := TempPrefix + g.key
+	temp := warm.TempPrefix + g.key
 	err := func() error {
 		if err := unix.Mkdirat(area.warmFD, temp, 0o700); err != nil {
 			return err
 		}
-		fd, err := openAt(area.warmFD, temp, unix.O_PATH|unix.O_DIRECTORY, 0)
+		fd, err := warm.OpenAt(area.warmFD, temp, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return err
 		}
@@ -295,7 +296,7 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	if err != nil {
 		return err
 	}
-	xattrs, err := byFD(hostFD).all()
+	xattrs, err := warm.ByFD(hostFD).All()
 	v.unpin(n)
 	if err != nil {
 		return err
@@ -307,11 +308,11 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	}
 	for _, x := range xattrs {
 		// A tmpfs has no user.* before Linux 6.6, and security.* may be somebody else's business there.
-		if err := byFD(fd).set(x.Name, x.Value, 0); err != nil && (isACL(x.Name) || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM)) {
+		if err := warm.ByFD(fd).Set(x.Name, x.Value, 0); err != nil && (isACL(x.Name) || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM)) {
 			return err
 		}
 	}
-	if err := unix.Chmod(fdPath(fd), a.Mode&07777); err != nil {
+	if err := unix.Chmod(warm.FDPath(fd), a.Mode&07777); err != nil {
 		return err
 	}
 	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.Timespec()})
@@ -329,22 +330,22 @@ func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done
 	}
 	defer v.unpin(dir)
 	var st unix.Statx_t
-	if err := statAt(dirfd, name, &st); err != nil {
+	if err := warm.StatAt(dirfd, name, &st); err != nil {
 		return false, nil // the call itself says so
 	}
 	m := &v.memory
 	m.making.Lock()
 	defer m.making.Unlock()
-	g, area := m.graftAt(st.Ino, genOf(&st)), m.area.Load()
+	g, area := m.graftAt(st.Ino, warm.GenOf(&st)), m.area.Load()
 	if g == nil || area == nil {
 		m.noteStay(st.Ino, "")
 		return false, nil
 	}
-	fd, err := openAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return true, err
 	}
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	unix.Close(fd)
 	if err != nil {
 		return true, err

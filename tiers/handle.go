@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Handle is an open file with a descriptor of its own in warm: writeback errors are reported per descriptor. Safe for concurrent use.
@@ -221,7 +222,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	n.writeSeq.Add(1)
 	n.written.Load().add(off, off+int64(len(p)))
 	n.preserved.Load().aside(off, off+int64(len(p)))
-	m, err := pwriteFull(h.fd, p, off)
+	m, err := warm.PwriteFull(h.fd, p, off)
 	h.wrote(int64(m))
 	if m > 0 && v.hot != nil && !n.unseen.Load() {
 		v.hot.update(n, p[:m], off, size)

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for the end of
@@ -41,7 +42,7 @@ type coldPart struct {
 func (n *Inode) coldPart() *coldPart {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return &coldPart{id: n.mu.rec.id, size: n.mu.rec.size, seq: n.writeSeq.Load()}
+	return &coldPart{id: n.mu.rec.ID, size: n.mu.rec.Size, seq: n.writeSeq.Load()}
 }
 
 // answered says whether what cold gave for c is still n's content, and then calls f, before it can change. It may have come back to
@@ -67,7 +68,7 @@ func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *cold
 	}
 	if hot == nil {
 		n.touchUse(v)
-		done, err = preadFull(h.fd, p, off)
+		done, err = warm.PreadFull(h.fd, p, off)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -91,7 +92,7 @@ func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *cold
 		}
 		return done, cold, nil
 	}
-	m, err := preadFull(h.fd, p[done:], off+int64(done))
+	m, err := warm.PreadFull(h.fd, p[done:], off+int64(done))
 	v.moved.warmHits.Add(uint64(pages(m)))
 	if !n.unseen.Load() {
 		h.fill(p, off, done, m, err)
@@ -158,12 +159,12 @@ func (h *Handle) seekHere(off int64, whence uint32) (at int64, cold *coldPart, e
 	r := n.mu.rec
 	n.mu.Unlock()
 	switch {
-	case off < 0 || off >= r.size:
+	case off < 0 || off >= r.Size:
 		return 0, nil, unix.ENXIO
-	case int64(r.blocks) >= r.size/512 && whence == unix.SEEK_DATA: // not sparse: no need to ask
+	case int64(r.Blocks) >= r.Size/512 && whence == unix.SEEK_DATA: // not sparse: no need to ask
 		return off, nil, nil
-	case int64(r.blocks) >= r.size/512:
-		return r.size, nil, nil
+	case int64(r.Blocks) >= r.Size/512:
+		return r.Size, nil, nil
 	}
 	return 0, n.coldPart(), nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
+	"emberfs/tiers/warm"
 )
 
 // This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it (restore_held.go), commits
@@ -51,7 +52,7 @@ type heldEntry struct {
 
 const heldName = "heldback"
 
-func heldKey(st *unix.Statx_t) heldback.Key { return heldback.Key{Ino: st.Ino, Gen: genOf(st)} }
+func heldKey(st *unix.Statx_t) heldback.Key { return heldback.Key{Ino: st.Ino, Gen: warm.GenOf(st)} }
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
 
@@ -59,7 +60,7 @@ func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.
 // those that it did not find.
 func openHeld(state string, warmFD int, rewrite heldback.Rewrite) (t *heldback.Table, lost []string, err error) {
 	var st unix.Statx_t
-	if err := statAt(warmFD, "", &st); err != nil {
+	if err := warm.StatAt(warmFD, "", &st); err != nil {
 		return nil, nil, err
 	}
 	t, err = heldback.Open(filepath.Join(state, heldName), heldKey(&st), rewrite)
@@ -71,7 +72,7 @@ func openHeld(state string, warmFD int, rewrite heldback.Rewrite) (t *heldback.T
 
 // loadHeld opens the volume's table.
 func (v *Volume) loadHeld() error {
-	t, lost, err := openHeld(v.cfg.State, v.warmFD, WriteFileDurable)
+	t, lost, err := openHeld(v.cfg.State, v.warmFD, warm.WriteFileDurable)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (h *held) fill(e *cold.Entry) {
 			e.Xattrs = append(slices.Clip(e.Xattrs), cold.Xattr{Name: string(x.Name), Value: x.Value})
 		}
 	}
-	sortXattrs(e.Xattrs)
+	warm.SortXattrs(e.Xattrs)
 }
 
 func (e *heldEntry) entry() cold.Entry {
@@ -231,13 +232,13 @@ const leftOutHere = "left out here: "
 
 // heldAt is the inode at a path of warm.
 func heldAt(warmFD int, at string) (heldback.Key, bool) {
-	fd, err := openPath(warmFD, nameOf(at))
+	fd, err := warm.OpenPath(warmFD, nameOf(at))
 	if err != nil {
 		return heldback.Key{}, false
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	err = statAt(fd, "", &st)
+	err = warm.StatAt(fd, "", &st)
 	return heldKey(&st), err == nil
 }
 
@@ -250,21 +251,21 @@ func (v *Volume) isAt(it heldback.Item) bool {
 // again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet nobody has changed
 // anything, so where it is not as the commit has it, that is held back, and the note of it may be lost with the power.
 func (l *lister) again(e *cold.Entry) (standsIn bool, err error) {
-	fd, err := openAt(l.fd, e.Name, unix.O_PATH, 0)
+	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		return false, err
 	}
 	h, err := holding(l.v.held, heldKey(&st))
 	if err != nil || h != nil && h.Entry != nil {
 		return true, err
 	}
-	if kindOf(uint32(st.Mode)) == e.Kind {
-		return false, l.r.attrsOf(fd, byName(l.fd, e.Name), e)
+	if warm.KindOf(uint32(st.Mode)) == e.Kind {
+		return false, l.r.attrsOf(fd, warm.ByName(l.fd, e.Name), e)
 	}
 	return true, l.v.hold(&st, l.r.path(e), &held{Entry: heldEntryOf(e), what: []string{whyStandIn(e, errors.New("it could not be made"))}})
 }

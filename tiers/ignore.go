@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // What the rules ignore stays in warm: no commit takes it, nothing releases it. Such a file has its bytes here and nothing in its
@@ -142,7 +143,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 		return gone2nil(err)
 	}
 	defer v.unpin(n)
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return err
 	}
@@ -171,7 +172,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 			continue
 		}
 		if d.Mode == unix.S_IFREG && v.records {
-			if _, ok := readRecord(byName(fd, d.Name)); !ok {
+			if _, ok := warm.ReadRecord(warm.ByName(fd, d.Name)); !ok {
 				continue // nothing speaks of cold
 			}
 		}
@@ -217,9 +218,9 @@ func (v *Volume) leaveCold(ctx context.Context, n *Inode) error {
 		n.mu.Lock()
 		r := n.mu.rec
 		var err error
-		stub := r.isStub()
-		if !stub && r.has(recClean) {
-			err = v.storeOrRemove(n, record{flags: r.flags & recGroup, group: r.group})
+		stub := r.IsStub()
+		if !stub && r.Has(warm.FlagClean) {
+			err = v.storeOrRemove(n, warm.Record{Flags: r.Flags & warm.FlagGroup, Group: r.Group})
 			n.mu.captured, n.mu.ungranted = cold.ID{}, true
 			n.mu.marks++
 		}
@@ -245,7 +246,7 @@ func (v *Volume) voidDir(n *Inode) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.mu.rec
-	if !r.has(recClean) {
+	if !r.Has(warm.FlagClean) {
 		return nil
 	}
 	var st unix.Statx_t
@@ -253,21 +254,21 @@ func (v *Volume) voidDir(n *Inode) error {
 		return gone2nil(err)
 	}
 	a := n.attrLocked(&st)
-	return v.storeOrRemove(n, record{flags: recCtime, mtime: a.Mtime, ctime: a.Ctime})
+	return v.storeOrRemove(n, warm.Record{Flags: warm.FlagCtime, Mtime: a.Mtime, Ctime: a.Ctime})
 }
 
 // passBy says what a commit does with a name that the rules ignore: keep says that what the last commit has of it, if anything,
 // stays in the next one, since it may be the only copy. n is nil where what it was at the boundary is known by pre alone.
 func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep bool) {
 	v := c.v
-	switch kindOf(pre.attr.Mode) {
+	switch warm.KindOf(pre.attr.Mode) {
 	case cold.KindDir:
 		if n != nil && v.settledNow(n) {
 			return false
 		}
 	case cold.KindFile:
 		if n == nil {
-			if !pre.rec.isStub() && !pre.rec.has(recClean) {
+			if !pre.rec.IsStub() && !pre.rec.Has(warm.FlagClean) {
 				return false
 			}
 			break
@@ -275,7 +276,7 @@ func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep
 		n.mu.Lock()
 		r := n.mu.rec
 		n.mu.Unlock()
-		if !r.isStub() && (!r.has(recClean) || v.leaveCold(c.ctx, n) == nil) {
+		if !r.IsStub() && (!r.Has(warm.FlagClean) || v.leaveCold(c.ctx, n) == nil) {
 			return false
 		}
 	default:

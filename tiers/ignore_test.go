@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 const ignoreBuild = "- {match: build/, ignore: true}\n- {match: '**/*.o', ignore: true}\n"
@@ -280,7 +281,7 @@ func TestRulesKilledBetween(t *testing.T) {
 	must(t, v.SetRulesText(text))
 	must(t, v.Close())
 	for _, left := range [][]byte{before, text} {
-		must(t, WriteFileDurable(filepath.Join(v.cfg.State, rulesName), left, 0o600))
+		must(t, warm.WriteFileDurable(filepath.Join(v.cfg.State, rulesName), left, 0o600))
 		v = openTiered(t, v.cfg.State, cold)
 		if s := v.Status().RulesStatus; s.Withheld != 0 || s.From != rulesHere {
 			t.Errorf("after a kill with %q: %+v", left, s)

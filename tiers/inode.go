@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Inode is a file, directory or other node of warm that the kernel or the daemon knows. It lives while somebody holds a
@@ -57,21 +58,21 @@ type Inode struct {
 
 	mu struct {
 		sync.Mutex
-		rec         record  // what the attribute holds; zero: nothing that counts
-		mode        uint32  // with S_IFMT
-		writers     int     // handles open for writing
-		lent        uint32  // the mode that lend set, which stat does not show; 0: none
-		ungranted   bool    // contents differ from rec though no record says so (volumes without records)
-		marks       uint32  // rises with each change of the record, of a name or of attributes
-		marksSynced uint32  // as far as fsync goes, what was there when marks was this is durable
-		noXattrs    bool    // just created: no attribute of the user's, no ACL
-		cached      int     // handles of which the kernel keeps pages
-		direct      int     // handles that the kernel serves from warm itself; never both
-		backing     int32   // while direct > 0: of Backing
-		lingers     bool    // is in Volume.direct.lingering
-		stale       bool    // unseen: the kernel may have got attributes before that it keeps for long
-		looked      bool    // for writers that an earlier daemon left
-		captured    cold.ID // what the last commit stored for a file that is open for writing; zero: unknown
+		rec         warm.Record // what the attribute holds; zero: nothing that counts
+		mode        uint32      // with S_IFMT
+		writers     int         // handles open for writing
+		lent        uint32      // the mode that lend set, which stat does not show; 0: none
+		ungranted   bool        // contents differ from rec though no record says so (volumes without records)
+		marks       uint32      // rises with each change of the record, of a name or of attributes
+		marksSynced uint32      // as far as fsync goes, what was there when marks was this is durable
+		noXattrs    bool        // just created: no attribute of the user's, no ACL
+		cached      int         // handles of which the kernel keeps pages
+		direct      int         // handles that the kernel serves from warm itself; never both
+		backing     int32       // while direct > 0: of Backing
+		lingers     bool        // is in Volume.direct.lingering
+		stale       bool        // unseen: the kernel may have got attributes before that it keeps for long
+		looked      bool        // for writers that an earlier daemon left
+		captured    cold.ID     // what the last commit stored for a file that is open for writing; zero: unknown
 	}
 
 	dir *dirState // directories only
@@ -87,11 +88,11 @@ type dirState struct {
 	listing  sync.Mutex   // held while they are made
 	nlink    atomic.Int64 // of an unlisted directory, from its listing; 0: not known
 
-	told     atomic.Pointer[cold.DirID] // the directories in it were made while it was unlisted: what it stood for
-	tellers  atomic.Int32               // streams that told its names
-	names    atomic.Pointer[[]Dirent]   // what they tell, as long as there are some
-	toldKept atomic.Bool                // the kernel may keep what one told
-	absent   atomic.Int32               // lookups of what the commit has not, while it was unlisted
+	told     atomic.Pointer[cold.DirID]    // the directories in it were made while it was unlisted: what it stood for
+	tellers  atomic.Int32                  // streams that told its names
+	names    atomic.Pointer[[]warm.Dirent] // what they tell, as long as there are some
+	toldKept atomic.Bool                   // the kernel may keep what one told
+	absent   atomic.Int32                  // lookups of what the commit has not, while it was unlisted
 
 	// ordinary is memory.seq of when the directory was found to be none of class memory.
 	ordinary atomic.Uint64
@@ -187,7 +188,7 @@ func (v *Volume) Root() *Inode { return v.root }
 // record yet, and its mu is held: the caller loads the record and unlocks.
 func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	t := &v.table
-	gen := genOf(st)
+	gen := warm.GenOf(st)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n = t.byIno[st.Ino]; n != nil && n.gen == gen {
@@ -195,7 +196,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 		return n, false
 	}
 	t.next++
-	n = &Inode{vol: v, id: t.next, ino: st.Ino, gen: gen, kind: kindOf(uint32(st.Mode)), refs: 1, anon: -1}
+	n = &Inode{vol: v, id: t.next, ino: st.Ino, gen: gen, kind: warm.KindOf(uint32(st.Mode)), refs: 1, anon: -1}
 	n.mu.mode = uint32(st.Mode)
 	n.mu.marks = 1 // nobody knows what of it is durable
 	if n.kind == cold.KindDir {
@@ -217,7 +218,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 func (v *Volume) peek(st *unix.Statx_t) *Inode {
 	v.table.mu.RLock()
 	defer v.table.mu.RUnlock()
-	if n := v.table.byIno[st.Ino]; n != nil && n.gen == genOf(st) {
+	if n := v.table.byIno[st.Ino]; n != nil && n.gen == warm.GenOf(st) {
 		return n
 	}
 	return nil
@@ -227,7 +228,7 @@ func (v *Volume) peek(st *unix.Statx_t) *Inode {
 func (v *Volume) peekRef(st *unix.Statx_t) *Inode {
 	v.table.mu.Lock()
 	defer v.table.mu.Unlock()
-	if n := v.table.byIno[st.Ino]; n != nil && n.gen == genOf(st) {
+	if n := v.table.byIno[st.Ino]; n != nil && n.gen == warm.GenOf(st) {
 		n.refs++
 		return n
 	}
@@ -319,7 +320,7 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	v.ns.Lock()
 	if v.moves.Load() != moves {
 		var st unix.Statx_t
-		if statAt(dirfd, name, &st) != nil || st.Ino != n.ino || genOf(&st) != n.gen {
+		if warm.StatAt(dirfd, name, &st) != nil || st.Ino != n.ino || warm.GenOf(&st) != n.gen {
 			v.ns.Unlock()
 			return false
 		}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // isACL says whether attr is a POSIX ACL, which warm's file system keeps in step with the mode.
@@ -16,7 +17,7 @@ func isACL(attr string) bool {
 
 // Getxattr fills buf and returns the value's length; ERANGE where buf is too short, and with len(buf)==0 only the length.
 func (v *Volume) Getxattr(n *Inode, attr string, buf []byte) (size int, err error) {
-	if reservedXattr(attr) {
+	if warm.ReservedXattr(attr) {
 		return 0, unix.ENODATA
 	}
 	n.mu.Lock()
@@ -26,7 +27,7 @@ func (v *Volume) Getxattr(n *Inode, attr string, buf []byte) (size int, err erro
 		return 0, unix.ENODATA
 	}
 	err = v.locate(n, func(dirfd int, name string, anon bool) error {
-		size, err = target(dirfd, name, anon).get(attr, buf)
+		size, err = target(dirfd, name, anon).Get(attr, buf)
 		return err
 	})
 	return size, err
@@ -38,10 +39,10 @@ func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
 	err := v.locate(n, func(dirfd int, name string, anon bool) error {
 		t := target(dirfd, name, anon)
 		list = make([]byte, max(4096, len(buf)+64))
-		size, err := t.list(list)
+		size, err := t.List(list)
 		if err == unix.ERANGE {
 			list = make([]byte, 1<<16)
-			size, err = t.list(list)
+			size, err = t.List(list)
 		}
 		list = list[:max(size, 0)]
 		return err
@@ -50,8 +51,8 @@ func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
 		return 0, err
 	}
 	out := list[:0]
-	for _, name := range splitNames(list) {
-		if !reservedXattr(name) {
+	for _, name := range warm.SplitNames(list) {
+		if !warm.ReservedXattr(name) {
 			out = append(append(out, name...), 0)
 		}
 	}
@@ -66,7 +67,7 @@ func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
 
 // Setxattr is setxattr(2). killSGID: setting an access ACL by someone outside the file's group clears sgid.
 func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []byte, flags uint32, killSGID bool, c Caller) error {
-	if reservedXattr(attr) {
+	if warm.ReservedXattr(attr) {
 		return unix.EPERM
 	}
 	if err := v.errStandsIn(n); err != nil {
@@ -96,21 +97,21 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {
-		if attr == capability && n.mu.rec.isStub() {
+		if attr == capability && n.mu.rec.IsStub() {
 			return errStub // it would be gone when the bytes come back
 		}
 		n.mu.noXattrs = false
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
-			return target(dirfd, name, anon).set(attr, value, int(flags))
+			return target(dirfd, name, anon).Set(attr, value, int(flags))
 		})
-		if err == unix.ENOSPC && n.mu.rec.has(recClean) && !n.mu.rec.has(recUnlisted) {
+		if err == unix.ENOSPC && n.mu.rec.Has(warm.FlagClean) && !n.mu.rec.Has(warm.FlagUnlisted) {
 			// Ours may fill the space that an attribute of the user's needs: it goes first, the file counts as dirty.
-			if n.mu.rec.isStub() {
+			if n.mu.rec.IsStub() {
 				return errStub
 			}
 			if err = v.removeRecord(n); err == nil {
 				err = v.locate(n, func(dirfd int, name string, anon bool) error {
-					return target(dirfd, name, anon).set(attr, value, int(flags))
+					return target(dirfd, name, anon).Set(attr, value, int(flags))
 				})
 			}
 		}
@@ -144,7 +145,7 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 		v.unhold(n, heldSGID, "")
 	}
 	if killSGID && n.mu.mode&unix.S_ISGID != 0 {
-		if err := unix.Chmod(fdPath(fd), n.mu.mode&07777&^unix.S_ISGID); err != nil {
+		if err := unix.Chmod(warm.FDPath(fd), n.mu.mode&07777&^unix.S_ISGID); err != nil {
 			return err
 		}
 		n.mu.mode &^= unix.S_ISGID
@@ -154,7 +155,7 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 
 // Removexattr is removexattr(2).
 func (v *Volume) Removexattr(ctx context.Context, n *Inode, attr string) error {
-	if reservedXattr(attr) {
+	if warm.ReservedXattr(attr) {
 		return unix.ENODATA
 	}
 	if err := v.may(n, cold.FlagImmutable|cold.FlagAppend); err != nil {
@@ -177,7 +178,7 @@ func (v *Volume) removexattr(n *Inode, attr string) error {
 	defer v.end()
 	return v.withAttrChange(n, func() error {
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
-			return target(dirfd, name, anon).remove(attr)
+			return target(dirfd, name, anon).Remove(attr)
 		})
 		if err == nil || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
 			if v.unhold(n, heldXattrs, attr) {

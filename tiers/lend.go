@@ -2,6 +2,8 @@ package tiers
 
 import (
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 // lend gives the daemon of a plain user's mount the owner's bits on one of that user's own files or directories, which the
@@ -13,14 +15,14 @@ func (v *Volume) lend(n *Inode, fd int, bits uint32) (undo func(), err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	lent := n.mu.mode | bits
-	if err := unix.Chmod(fdPath(fd), lent&07777); err != nil {
+	if err := unix.Chmod(warm.FDPath(fd), lent&07777); err != nil {
 		return nil, err
 	}
 	n.mu.lent = lent
 	return func() {
 		n.mu.Lock()
 		if n.mu.lent == lent {
-			_ = unix.Chmod(fdPath(fd), n.mu.mode&07777)
+			_ = unix.Chmod(warm.FDPath(fd), n.mu.mode&07777)
 		}
 		n.mu.Unlock()
 	}, nil
@@ -37,7 +39,7 @@ func (v *Volume) openLent(n *Inode, flags int) (int, error) {
 	}
 	defer unix.Close(path)
 	var st unix.Statx_t
-	if err := statAt(path, "", &st); err != nil {
+	if err := warm.StatAt(path, "", &st); err != nil {
 		return -1, err
 	}
 	if !v.mayLend(&st) {
@@ -48,5 +50,5 @@ func (v *Volume) openLent(n *Inode, flags int) (int, error) {
 		return -1, err
 	}
 	defer undo()
-	return unix.Open(fdPath(path), flags|unix.O_CLOEXEC, 0)
+	return unix.Open(warm.FDPath(path), flags|unix.O_CLOEXEC, 0)
 }

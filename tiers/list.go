@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories; the content
@@ -106,11 +107,11 @@ func (v *Volume) keepShown(n *Inode) cold.DirID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Statx_t
-	if !n.mu.rec.has(recCtime) && v.statNode(n, &st) == nil {
-		n.mu.rec.ctime, n.mu.rec.flags = timeOf(st.Ctime), n.mu.rec.flags|recCtime
+	if !n.mu.rec.Has(warm.FlagCtime) && v.statNode(n, &st) == nil {
+		n.mu.rec.Ctime, n.mu.rec.Flags = warm.TimeOf(st.Ctime), n.mu.rec.Flags|warm.FlagCtime
 		_ = v.storeRecord(n, n.mu.rec) // where it fails only this ctime is at stake
 	}
-	return cold.DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+	return cold.DirID{Tree: n.mu.rec.ID, Meta: n.mu.rec.Meta}
 }
 
 func (l *lister) close() {
@@ -161,7 +162,7 @@ type made struct {
 func madeIn(n *Inode, fd int, v *Volume) made {
 	m := made{uid: v.uid, gid: v.gid, attrs: v.hasDefaultACL(n, fd) != aclNone}
 	var st unix.Statx_t
-	if statAt(fd, "", &st) == nil && st.Mode&unix.S_ISGID != 0 {
+	if warm.StatAt(fd, "", &st) == nil && st.Mode&unix.S_ISGID != 0 {
 		m.gid = st.Gid
 	}
 	return m
@@ -171,7 +172,7 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
 	if e.Link != "" {
 		l.links = true
 		if fd, ok := l.groups[keyOf(e)]; ok {
-			err := unix.Linkat(unix.AT_FDCWD, fdPath(fd), l.fd, e.Name, unix.AT_SYMLINK_FOLLOW)
+			err := unix.Linkat(unix.AT_FDCWD, warm.FDPath(fd), l.fd, e.Name, unix.AT_SYMLINK_FOLLOW)
 			if err == nil || errors.Is(err, unix.EEXIST) || !errors.Is(err, unix.EMLINK) {
 				return exists(err)
 			}
@@ -190,7 +191,7 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
 		}
 		err = l.r.stub(l.fd, e, l.ctime, new)
 		if errors.Is(err, unix.EEXIST) {
-			if _, ok := readRecord(byName(l.fd, e.Name)); !ok { // half made, where there is no O_TMPFILE
+			if _, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); !ok { // half made, where there is no O_TMPFILE
 				if err = unix.Unlinkat(l.fd, e.Name, 0); err == nil {
 					err = l.r.stub(l.fd, e, l.ctime, new)
 				}
@@ -219,7 +220,7 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
 	if exists(err) != nil || e.Link == "" {
 		return exists(err)
 	}
-	fd, err := openAt(l.fd, e.Name, unix.O_PATH, 0)
+	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH, 0)
 	if err == nil {
 		l.groups[keyOf(e)] = fd
 	}
@@ -229,8 +230,8 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
 // whole brings a file with its bytes: one that may not be a stub.
 func (l *lister) whole(ctx context.Context, e *cold.Entry) error {
 	var st unix.Statx_t
-	if statAt(l.fd, e.Name, &st) == nil {
-		if r, ok := readRecord(byName(l.fd, e.Name)); ok && r.has(recClean) {
+	if warm.StatAt(l.fd, e.Name, &st) == nil {
+		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok && r.Has(warm.FlagClean) {
 			return unix.EEXIST
 		}
 		if err := errors.Join(l.v.held.Drop(heldKey(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil { // half of it
@@ -242,7 +243,7 @@ func (l *lister) whole(ctx context.Context, e *cold.Entry) error {
 	if _, err := l.r.file(ctx, l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st); err != nil {
 		return err
 	}
-	fd, err := openAt(l.fd, e.Name, unix.O_RDONLY, 0)
+	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -263,7 +264,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
 		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
-		if r, ok := readRecord(byName(l.fd, e.Name)); ok && (!r.has(recUnlisted) || e.Dir() == (cold.DirID{Tree: r.id, Meta: r.meta})) {
+		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok && (!r.Has(warm.FlagUnlisted) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
 			if l.v.afterCut {
 				_, err = l.again(e)
 				return err
@@ -275,7 +276,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	if err != nil {
 		return err
 	}
-	sub, err := openAt(l.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	sub, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -290,7 +291,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 			valid = false // found out when it is listed
 		}
 	}
-	return l.r.unlisted(sub, byName(l.fd, e.Name), e, l.ctime, valid)
+	return l.r.unlisted(sub, warm.ByName(l.fd, e.Name), e, l.ctime, valid)
 }
 
 // finish takes the mark away, last: from now on the directory is one as any other.
@@ -319,11 +320,11 @@ func (l *lister) finish() error {
 	}
 	n.dir.mu.Unlock()
 	n.mu.Lock()
-	if !n.mu.rec.has(recCtime) { // its attributes were changed meanwhile, and the next line moves warm's own
-		n.mu.rec.ctime, n.mu.rec.flags = coarseNow(), n.mu.rec.flags|recCtime
+	if !n.mu.rec.Has(warm.FlagCtime) { // its attributes were changed meanwhile, and the next line moves warm's own
+		n.mu.rec.Ctime, n.mu.rec.Flags = coarseNow(), n.mu.rec.Flags|warm.FlagCtime
 	}
-	err := utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.Timespec()})
-	clean := n.mu.rec.has(recClean) && !incomplete && !l.links
+	err := utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
+	clean := n.mu.rec.Has(warm.FlagClean) && !incomplete && !l.links
 	n.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("list %q: %w", v.pathOf(n), err)
@@ -341,10 +342,10 @@ func (l *lister) finish() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.mu.rec
-	r.flags &^= recUnlisted
+	r.Flags &^= warm.FlagUnlisted
 	if !clean {
 		v.keepPast(n)
-		r = record{flags: recCtime, mtime: r.mtime, ctime: r.ctime}
+		r = warm.Record{Flags: warm.FlagCtime, Mtime: r.Mtime, Ctime: r.Ctime}
 		n.epoch.Store(v.epoch.Load())
 	}
 	if err := v.storeRecord(n, r); err != nil {
@@ -387,7 +388,7 @@ func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 	links := n.dir.nlink.Load()
 	if links == 0 {
 		n.mu.Lock()
-		id := cold.DirID{Tree: n.mu.rec.id, Meta: n.mu.rec.meta}
+		id := cold.DirID{Tree: n.mu.rec.ID, Meta: n.mu.rec.Meta}
 		n.mu.Unlock()
 		l, err := v.namesFor(ctx, n, id)
 		if err != nil {

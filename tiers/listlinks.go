@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // pendingLinks are the hard-link groups that span directories of which none is listed yet. Names of one file have to show one inode
@@ -80,8 +81,8 @@ func (v *Volume) unlistedAt(at string) bool {
 		}
 	}()
 	for rest := at; ; {
-		self := byFD(fd)
-		if r, ok := readRecord(self); ok && r.has(recDir|recUnlisted) {
+		self := warm.ByFD(fd)
+		if r, ok := warm.ReadRecord(self); ok && r.Has(warm.FlagDir|warm.FlagUnlisted) {
 			return true
 		}
 		if rest == "" {
@@ -89,7 +90,7 @@ func (v *Volume) unlistedAt(at string) bool {
 		}
 		var name string
 		name, rest, _ = strings.Cut(rest, "/")
-		next, err := openAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		next, err := warm.OpenAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return false // removed, renamed or replaced since it was listed
 		}
@@ -317,15 +318,15 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int
 			continue
 		}
 		var st unix.Statx_t
-		if statAt(fd, e.Name, &st) != nil || kindOf(uint32(st.Mode)) != e.Kind {
+		if warm.StatAt(fd, e.Name, &st) != nil || warm.KindOf(uint32(st.Mode)) != e.Kind {
 			continue
 		}
 		if e.Kind == cold.KindFile {
-			if r, ok := readRecord(byName(fd, e.Name)); !ok || r.id != e.ID || int64(st.Size) != e.Size {
+			if r, ok := warm.ReadRecord(warm.ByName(fd, e.Name)); !ok || r.ID != e.ID || int64(st.Size) != e.Size {
 				continue // another file by now
 			}
 		}
-		if f, err := openAt(fd, e.Name, unix.O_PATH, 0); err == nil {
+		if f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0); err == nil {
 			files[keyOf(e)] = f
 		}
 	}

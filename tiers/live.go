@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // liveBranch remembers what the newest commit has of directories that commits to the live branch changed, so that the next one
@@ -173,7 +174,7 @@ func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 	}
 	defer v.unpin(d.n)
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
+	if err := warm.StatAt(fd, "", &st); err == nil && v.mayLend(&st) && uint32(st.Mode)&0500 != 0500 {
 		undo, err := v.lend(d.n, fd, 0500)
 		if err != nil {
 			return cold.DirID{}, fmt.Errorf("read directory %q: %w", d.at, err)
@@ -318,7 +319,7 @@ func (w *liveWalk) flush() error {
 }
 
 func syncName(dirfd int, name string) error {
-	fd, err := openAt(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, err := warm.OpenAt(dirfd, name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -356,7 +357,7 @@ func (w *liveWalk) stands(commit string) {
 // noteStored notes which content a commit has of a file that stays dirty.
 func (v *Volume) noteStored(dirfd int, f *fileMark, epoch uint64) {
 	var st unix.Statx_t
-	if statAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || genOf(&st) != f.gen {
+	if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen {
 		return
 	}
 	n := v.peekRef(&st)

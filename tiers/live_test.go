@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // putLive commits all that is dirty to the live branch; without noted the daemon dies before it writes volume.json and records.
@@ -37,7 +38,7 @@ func (v *Volume) putLive(t *testing.T, noted bool) cold.ID {
 func (v *Volume) killed(t *testing.T, c *memCold) *Volume {
 	t.Helper()
 	must(t, v.Close())
-	must(t, v.state.update(func(s *stateFile) { s.Clean = false }))
+	must(t, v.state.Update(func(s *warm.StateFile) { s.Clean = false }))
 	return openTest(t, v.cfg.State, c)
 }
 
@@ -87,7 +88,7 @@ func TestLostHeadNoteWithLive(t *testing.T) {
 	v, c := newVolume(t)
 	write(t, v, v.root, "f", "1")
 	v.mustSync(t)
-	forget := func(head string) { must(t, v.state.update(func(s *stateFile) { s.Head = head })) }
+	forget := func(head string) { must(t, v.state.Update(func(s *warm.StateFile) { s.Head = head })) }
 	write(t, v, v.root, "a", "1")
 	first := v.putLive(t, true)
 	write(t, v, v.root, "b", "1")
@@ -124,7 +125,7 @@ func TestForeignLiveCommit(t *testing.T) {
 	write(t, v, v.root, "critical", "2")
 	live := v.putLive(t, true)
 	c.commits[live].info.Machine = "another"
-	must(t, v.state.update(func(s *stateFile) { s.Head = head }))
+	must(t, v.state.Update(func(s *warm.StateFile) { s.Head = head }))
 	write(t, v, v.root, "g", "3")
 	if _, err := v.Sync(t.Context(), "test"); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Sync = %v", err)

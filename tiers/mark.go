@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Every change runs between begin and end; a commit's boundary falls between changes, never inside one.
@@ -22,58 +23,58 @@ func (v *Volume) beginOwn() { v.barrier.RLock() }
 func (v *Volume) end() { v.barrier.RUnlock() }
 
 // loadRecord reads n's record from warm; n is new, st is its state and its mu is held.
-func (v *Volume) loadRecord(n *Inode, at xattrTarget, st *unix.Statx_t) {
+func (v *Volume) loadRecord(n *Inode, at warm.XattrTarget, st *unix.Statx_t) {
 	if !v.records || (n.kind != cold.KindFile && n.kind != cold.KindDir) {
 		return
 	}
-	found, ok := readRecord(at)
+	found, ok := warm.ReadRecord(at)
 	if !ok {
 		return // none, or none that we can read: dirty
 	}
-	r := found.believed(v.trust, n.kind == cold.KindDir, st)
-	if found.isStub() && !r.isStub() {
+	r := found.Believed(v.trust, n.kind == cold.KindDir, st)
+	if found.IsStub() && !r.IsStub() {
 		// A file that was being emptied: the mark must not become true again when it grows to the old size.
-		if err := at.remove(recordName); err != nil {
+		if err := at.Remove(warm.RecordAttr); err != nil {
 			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot remove a void record")
 			r = voidStub(&found)
 		}
 	}
 	n.mu.rec = r
-	n.stub.Store(r.isStub())
+	n.stub.Store(r.IsStub())
 	if n.dir != nil {
-		n.dir.unlisted.Store(r.has(recUnlisted))
+		n.dir.unlisted.Store(r.Has(warm.FlagUnlisted))
 	}
 	switch {
-	case !r.has(recClean):
+	case !r.Has(warm.FlagClean):
 	case n.kind == cold.KindDir:
 		d := n.dir
-		d.mu.tracking, d.mu.base = true, cold.DirID{Tree: r.id, Meta: r.meta}
-	case r.size >= writtenMin:
-		n.written.Store(newWritten(r.id))
+		d.mu.tracking, d.mu.base = true, cold.DirID{Tree: r.ID, Meta: r.Meta}
+	case r.Size >= writtenMin:
+		n.written.Store(newWritten(r.ID))
 	}
 }
 
 // storeRecord writes n's record; n.mu is held.
-func (v *Volume) storeRecord(n *Inode, r record) error {
+func (v *Volume) storeRecord(n *Inode, r warm.Record) error {
 	return v.locate(n, func(dirfd int, name string, anon bool) error {
 		return v.storeNamed(n, r, target(dirfd, name, anon))
 	})
 }
 
 // storeNamed is storeRecord where the caller knows how to reach n.
-func (v *Volume) storeNamed(n *Inode, r record, at xattrTarget) error {
-	r.trust = v.trust
+func (v *Volume) storeNamed(n *Inode, r warm.Record, at warm.XattrTarget) error {
+	r.Trust = v.trust
 	if n.kind == cold.KindDir {
-		r.flags |= recDir
+		r.Flags |= warm.FlagDir
 	}
 	if !v.records {
-		r.flags &^= recCtime
+		r.Flags &^= warm.FlagCtime
 		n.mu.rec = r // for as long as the inode is remembered
 		return nil
 	}
-	var buf [recordMax]byte
-	value := r.encode(buf[:0])
-	if err := at.set(recordName, value, 0); err != nil {
+	var buf [warm.RecordMax]byte
+	value := r.Encode(buf[:0])
+	if err := at.Set(warm.RecordAttr, value, 0); err != nil {
 		return fmt.Errorf("store the record of inode %d: %w", n.ino, err)
 	}
 	n.mu.rec = r
@@ -185,7 +186,7 @@ func (v *Volume) markDirty(d *Inode) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v.keepPast(d)
-	if !d.mu.rec.has(recClean) {
+	if !d.mu.rec.Has(warm.FlagClean) {
 		return nil
 	}
 	var st unix.Statx_t
@@ -193,27 +194,27 @@ func (v *Volume) markDirty(d *Inode) error {
 		return err
 	}
 	a := d.attrLocked(&st)
-	if r := d.mu.rec; r.has(recUnlisted) { // it is being listed together with one below it, and stays so until that is done
-		r.flags &^= recClean
+	if r := d.mu.rec; r.Has(warm.FlagUnlisted) { // it is being listed together with one below it, and stays so until that is done
+		r.Flags &^= warm.FlagClean
 		return v.storeRecord(d, r)
 	}
 	// Without room for a rewritten record it goes: without one the directory counts as dirty just as well.
-	return v.storeOrRemove(d, record{flags: recCtime, mtime: a.Mtime, ctime: a.Ctime})
+	return v.storeOrRemove(d, warm.Record{Flags: warm.FlagCtime, Mtime: a.Mtime, Ctime: a.Ctime})
 }
 
 // removeRecord takes n's record away; n.mu is held.
 func (v *Volume) removeRecord(n *Inode) error {
 	if !v.records {
-		n.mu.rec = record{}
+		n.mu.rec = warm.Record{}
 		return nil
 	}
 	err := v.locate(n, func(dirfd int, name string, anon bool) error {
-		return target(dirfd, name, anon).remove(recordName)
+		return target(dirfd, name, anon).Remove(warm.RecordAttr)
 	})
 	if err != nil && !errors.Is(err, unix.ENODATA) {
 		return err
 	}
-	n.mu.rec = record{}
+	n.mu.rec = warm.Record{}
 	return nil
 }
 
@@ -236,13 +237,13 @@ func (v *Volume) touchContent(n *Inode) error {
 	// All under one lock: a commit that records this file does so before it, or sees the epoch.
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.mu.rec.isStub() {
+	if n.mu.rec.IsStub() {
 		return errStub
 	}
 	v.keepContent(n)
-	if n.mu.rec.flags&(recClean|recCtime) != 0 {
+	if n.mu.rec.Flags&(warm.FlagClean|warm.FlagCtime) != 0 {
 		// The id stays as a hint: equal bytes need not be stored again.
-		r := record{flags: n.mu.rec.flags & recGroup, group: n.mu.rec.group, id: n.mu.rec.id}
+		r := warm.Record{Flags: n.mu.rec.Flags & warm.FlagGroup, Group: n.mu.rec.Group, ID: n.mu.rec.ID}
 		if err := v.storeOrRemove(n, r); err != nil {
 			return err
 		}
@@ -331,31 +332,31 @@ func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 // warm's own. Where that fails, only this ctime is at stake. n.mu is held.
 func (v *Volume) pinCtime(n *Inode) {
 	r := n.mu.rec
-	if !r.has(recStub) && !r.has(recUnlisted) || r.has(recCtime) {
+	if !r.Has(warm.FlagStub) && !r.Has(warm.FlagUnlisted) || r.Has(warm.FlagCtime) {
 		return
 	}
 	var st unix.Statx_t
 	if v.statNode(n, &st) == nil {
-		r.ctime, r.flags = timeOf(st.Ctime), r.flags|recCtime
+		r.Ctime, r.Flags = warm.TimeOf(st.Ctime), r.Flags|warm.FlagCtime
 		_ = v.storeRecord(n, r)
 	}
 }
 
 // voidCtime makes stat show warm's own ctime from now on; n.mu is held.
 func (v *Volume) voidCtime(n *Inode) error {
-	if !n.mu.rec.has(recCtime) {
+	if !n.mu.rec.Has(warm.FlagCtime) {
 		return nil
 	}
 	r := n.mu.rec
-	r.flags &^= recCtime
+	r.Flags &^= warm.FlagCtime
 	return v.storeOrRemove(n, r)
 }
 
 // storeOrRemove writes n's record, or takes it away where that fails: the file is dirty then. A stub keeps the one that it has,
 // without which its hole would be taken for zeros. n.mu is held.
-func (v *Volume) storeOrRemove(n *Inode, r record) error {
+func (v *Volume) storeOrRemove(n *Inode, r warm.Record) error {
 	err := v.storeRecord(n, r)
-	if err == nil || n.mu.rec.has(recStub) || n.mu.rec.has(recUnlisted) {
+	if err == nil || n.mu.rec.Has(warm.FlagStub) || n.mu.rec.Has(warm.FlagUnlisted) {
 		return err
 	}
 	if rmErr := v.removeRecord(n); rmErr != nil {
@@ -374,15 +375,15 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	n.mu.mode = a.Mode
 	r := &n.mu.rec
 	switch {
-	case r.isStub():
-		a.Size, a.Mtime, a.Blocks = uint64(r.size), r.mtime, r.blocks
-	case r.has(recUnlisted):
-		a.Mtime = r.mtime
-	case r.has(recBlocks|recClean) && r.mtime == a.Mtime && r.size == int64(a.Size):
-		a.Blocks = r.blocks
+	case r.IsStub():
+		a.Size, a.Mtime, a.Blocks = uint64(r.Size), r.Mtime, r.Blocks
+	case r.Has(warm.FlagUnlisted):
+		a.Mtime = r.Mtime
+	case r.Has(warm.FlagBlocks|warm.FlagClean) && r.Mtime == a.Mtime && r.Size == int64(a.Size):
+		a.Blocks = r.Blocks
 	}
-	if r.has(recCtime) && r.mtime == a.Mtime && (r.has(recDir) || !r.has(recClean) || r.size == int64(a.Size)) {
-		a.Ctime = r.ctime
+	if r.Has(warm.FlagCtime) && r.Mtime == a.Mtime && (r.Has(warm.FlagDir) || !r.Has(warm.FlagClean) || r.Size == int64(a.Size)) {
+		a.Ctime = r.Ctime
 	}
 	return a
 }
@@ -398,9 +399,9 @@ func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 // attrFitting is attrAfter where n.mu is held; look looks at n.
 func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) Attr {
 	r := &n.mu.rec
-	if n.mu.mode != uint32(st.Mode) || r.has(recCtime) && !r.isStub() && !r.has(recUnlisted) && r.mtime != timeOf(st.Mtime) {
+	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagUnlisted) && r.Mtime != warm.TimeOf(st.Mtime) {
 		var now unix.Statx_t
-		if look(&now) == nil && now.Ino == n.ino && genOf(&now) == n.gen {
+		if look(&now) == nil && now.Ino == n.ino && warm.GenOf(&now) == n.gen {
 			st = &now
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // marksInMemory is how many file marks a commit holds in memory; a first commit of a million files has as many.
@@ -40,7 +41,7 @@ func newMarkSpill(state string) (*markSpill, error) {
 func tempFile(state string) (int, error) {
 	fd, err := unix.Open(state, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
-		path := fmt.Sprintf("%s/%s%d", state, TempPrefix, rand.Uint64())
+		path := fmt.Sprintf("%s/%s%d", state, warm.TempPrefix, rand.Uint64())
 		if fd, err = unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err == nil {
 			err = unix.Unlink(path)
 		}
@@ -75,7 +76,7 @@ func (s *markSpill) put(files []fileMark) (spilled, error) {
 	}
 	s.buf = b
 	at := spilled{s.off, s.off + int64(len(b))}
-	n, err := pwriteFull(s.fd, b, s.off)
+	n, err := warm.PwriteFull(s.fd, b, s.off)
 	s.off += int64(n)
 	if err != nil {
 		return spilled{}, fmt.Errorf("keep what was committed: %w", err)
@@ -85,7 +86,7 @@ func (s *markSpill) put(files []fileMark) (spilled, error) {
 
 // each calls f for the marks of one directory.
 func (s *markSpill) each(at spilled, f func(*fileMark)) error {
-	r := bufio.NewReaderSize(io.NewSectionReader(fdReader(s.fd), at.off, at.end-at.off), 64<<10)
+	r := bufio.NewReaderSize(io.NewSectionReader(warm.FDReader(s.fd), at.off, at.end-at.off), 64<<10)
 	le := binary.LittleEndian
 	var fixed [3*8 + len(cold.ID{}) + 2*8 + 4]byte
 	for {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
@@ -145,7 +146,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 	a := &Volume{host: v, cfg: Config{State: v.cfg.State}, log: v.log, warmFD: t.tree, openedAt: time.Now(),
 		uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC}
 	var st unix.Statx_t
-	if err := statAt(t.tree, "", &st); err != nil {
+	if err := warm.StatAt(t.tree, "", &st); err != nil {
 		return fail(err)
 	}
 	var fs unix.Statfs_t
@@ -164,7 +165,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 	if err := a.openRoot(); err != nil {
 		return fail(err)
 	}
-	names, err := listNames(t.tree)
+	names, err := warm.ListNames(t.tree)
 	if err != nil {
 		return fail(err)
 	}
@@ -229,7 +230,7 @@ func DropMemory(state string) error {
 	if mounted, err := mountedAt(at); err != nil || !mounted {
 		return nil
 	}
-	s, err := loadState(state)
+	s, err := warm.LoadState(state)
 	if err != nil {
 		return err
 	}

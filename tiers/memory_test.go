@@ -16,6 +16,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 // openMemoryTest opens a volume whose directories of class memory are dirs. It is not closed: a test ends it by Close, or leaves
@@ -59,7 +60,7 @@ func mustLookup(t *testing.T, d *Inode, name string) *Inode {
 
 func (v *Volume) warmNames(t *testing.T, at string) string {
 	t.Helper()
-	list, err := os.ReadDir(filepath.Join(v.cfg.State, warmName, at))
+	list, err := os.ReadDir(filepath.Join(v.cfg.State, warm.DirName, at))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,8 +127,8 @@ func TestMemoryHeals(t *testing.T) {
 	mem := mkdir(t, v, v.root, "mem")
 	write(t, mem.vol, mem, "f", "kept")
 	v.died()
-	warm := filepath.Join(state, warmName)
-	if err := errors.Join(os.Mkdir(filepath.Join(warm, "mem2"), 0o750), os.Mkdir(filepath.Join(state, memoryName, treeName, TempPrefix+"half"), 0o700)); err != nil {
+	dir := filepath.Join(state, warm.DirName)
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "mem2"), 0o750), os.Mkdir(filepath.Join(state, memoryName, treeName, warm.TempPrefix+"half"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -363,7 +364,7 @@ func TestMemoryListing(t *testing.T) {
 	}
 	defer d.Close()
 	got := map[string]uint64{}
-	if err := d.ReadDir(context.Background(), 0, func(e Dirent) bool { got[e.Name] = e.Ino; return true }); err != nil && err != io.EOF {
+	if err := d.ReadDir(context.Background(), 0, func(e warm.Dirent) bool { got[e.Name] = e.Ino; return true }); err != nil && err != io.EOF {
 		t.Fatal(err)
 	}
 	a, err := f.vol.Getattr(context.Background(), f, nil)

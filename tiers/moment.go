@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // moment keeps the volume as it was at a commit's boundary while the commit walks over it. Whoever changes something first leaves
@@ -52,7 +53,7 @@ type preimage struct {
 	rdev      uint64
 	xattrs    []cold.Xattr
 	target    string // of a symlink
-	rec       record
+	rec       warm.Record
 	captured  cold.ID // what the last commit stored of a file that is open for writing
 	open      bool    // for writing
 	ungranted bool    // contents that no commit has, on volumes without records
@@ -219,12 +220,12 @@ func (m *moment) keep(n *Inode) *preimage {
 }
 
 // look fills p with what n is now, looking at it by (dirfd, name) and at. n.mu is held. ESTALE: something else is there.
-func (v *Volume) look(n *Inode, dirfd int, name string, at xattrTarget, p *preimage) error {
+func (v *Volume) look(n *Inode, dirfd int, name string, at warm.XattrTarget, p *preimage) error {
 	var st unix.Statx_t
-	if err := statAt(dirfd, name, &st); err != nil {
+	if err := warm.StatAt(dirfd, name, &st); err != nil {
 		return err
 	}
-	if st.Ino != n.ino || genOf(&st) != n.gen {
+	if st.Ino != n.ino || warm.GenOf(&st) != n.gen {
 		return unix.ESTALE
 	}
 	p.attr = n.attrLocked(&st)
@@ -243,17 +244,17 @@ func (v *Volume) look(n *Inode, dirfd int, name string, at xattrTarget, p *preim
 		p.target = string(to)
 	}
 	if !n.mu.noXattrs {
-		p.xattrs, err = at.all()
+		p.xattrs, err = at.All()
 	}
 	return err
 }
 
 // known says that a commit has the bytes of a file under p.id().
 func (p *preimage) known() bool {
-	if p.rec.isStub() || !p.captured.IsZero() && p.open {
+	if p.rec.IsStub() || !p.captured.IsZero() && p.open {
 		return true
 	}
-	return p.rec.has(recClean) && p.captured.IsZero() && p.rec.size == int64(p.attr.Size) && p.rec.mtime == p.attr.Mtime
+	return p.rec.Has(warm.FlagClean) && p.captured.IsZero() && p.rec.Size == int64(p.attr.Size) && p.rec.Mtime == p.attr.Mtime
 }
 
 // id is what cold had of a file last.
@@ -261,7 +262,7 @@ func (p *preimage) id() cold.ID {
 	if !p.captured.IsZero() {
 		return p.captured
 	}
-	return p.rec.id
+	return p.rec.ID
 }
 
 // failure says why there is no pre-image.
@@ -276,7 +277,7 @@ func (p *preimage) failure() error {
 func (p *preimage) walked(k cold.Kind) bool {
 	switch k {
 	case cold.KindDir:
-		return !p.rec.has(recClean | recDir)
+		return !p.rec.Has(warm.FlagClean | warm.FlagDir)
 	case cold.KindFile:
 		return !p.known()
 	}
@@ -316,7 +317,7 @@ func (v *Volume) keepUnbound(dir *Inode, dirfd int, name string) {
 		return
 	}
 	var st unix.Statx_t
-	switch err := statAt(dirfd, name, &st); {
+	switch err := warm.StatAt(dirfd, name, &st); {
 	case err == unix.ENOENT:
 		m.bind(dir, name, binding{})
 	case err != nil:
@@ -389,7 +390,7 @@ func (m *moment) spillFD() (int, error) {
 	if m.spill.fd != 0 {
 		return m.spill.fd, nil
 	}
-	fd, err := openAt(m.v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	fd, err := warm.OpenAt(m.v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil { // no O_TMPFILE, or a directory that takes no files from us
 		if fd, err = tempFile(m.v.cfg.State); err != nil {
 			return -1, err

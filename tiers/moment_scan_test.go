@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // scan describes all that a volume shows, by path.
@@ -53,13 +54,13 @@ func (s *scanner) add(at string, n *Inode) {
 	list := make([]byte, 1<<12)
 	m, err := v.Listxattr(n, list)
 	must(s.t, err)
-	for _, name := range splitNames(list[:m]) {
+	for _, name := range warm.SplitNames(list[:m]) {
 		buf := make([]byte, 1<<12)
 		m, err := v.Getxattr(n, name, buf)
 		must(s.t, err)
 		e.Xattrs = append(e.Xattrs, cold.Xattr{Name: name, Value: buf[:m]})
 	}
-	sortXattrs(e.Xattrs)
+	warm.SortXattrs(e.Xattrs)
 	if a.Nlink > 1 && n.kind != cold.KindDir {
 		key := fmt.Sprint(a.Ino)
 		s.links[key] = append(s.links[key], at)
@@ -87,7 +88,7 @@ func (s *scanner) add(at string, n *Inode) {
 	must(s.t, err)
 	defer d.Close()
 	var names []string
-	must(s.t, d.ReadDir(context.Background(), 0, func(e Dirent) bool { names = append(names, e.Name); return true }))
+	must(s.t, d.ReadDir(context.Background(), 0, func(e warm.Dirent) bool { names = append(names, e.Name); return true }))
 	for _, name := range names {
 		if name == "." || name == ".." {
 			continue

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // checkName refuses what can not be one name in a directory.
@@ -38,14 +39,14 @@ func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, 
 func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, fresh bool, err error) {
 	v.ns.RLock()
 	defer v.ns.RUnlock()
-	if err := statAt(dirfd, name, st); err != nil {
+	if err := warm.StatAt(dirfd, name, st); err != nil {
 		return nil, false, err
 	}
 	if st.Mnt_id != v.warmMount { // not the device: overlayfs shows several in one mount
 		return nil, false, unix.EXDEV // something mounted over warm is none of ours
 	}
 	if n, fresh = v.intern(st); fresh {
-		v.loadRecord(n, byName(dirfd, name), st)
+		v.loadRecord(n, warm.ByName(dirfd, name), st)
 	}
 	return n, fresh, nil
 }
@@ -60,7 +61,7 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 		return n, v.attrAfter(n, st), nil
 	}
 	// Who brought it back, and forgot it, may have been at it when st was taken.
-	a := n.attrFitting(st, func(st *unix.Statx_t) error { return statAt(dirfd, name, st) })
+	a := n.attrFitting(st, func(st *unix.Statx_t) error { return warm.StatAt(dirfd, name, st) })
 	if n.kind == cold.KindFile {
 		v.hot.versionFrom(n, a.Ctime, now())
 	}
@@ -134,25 +135,11 @@ func (v *Volume) Readlink(n *Inode) ([]byte, error) {
 		case mode.Strict:
 			out, err = v.readlinkVia(&v.atime.strict, unix.MOUNT_ATTR_STRICTATIME, dirfd, name)
 		default:
-			out, err = readlinkAt(dirfd, name)
+			out, err = warm.ReadlinkAt(dirfd, name)
 		}
 		return err
 	})
 	return out, err
-}
-
-func readlinkAt(dirfd int, name string) ([]byte, error) {
-	buf := make([]byte, 256)
-	for {
-		n, err := unix.Readlinkat(dirfd, name, buf)
-		if err != nil {
-			return nil, err
-		}
-		if n < len(buf) {
-			return buf[:n], nil
-		}
-		buf = make([]byte, 2*len(buf))
-	}
 }
 
 // Link gives n one name more; the kernel gains one lookup on n. EXDEV where only one of the two is of class memory.
@@ -195,14 +182,14 @@ func (v *Volume) Link(ctx context.Context, n, dir *Inode, name string) (Attr, er
 	defer unix.Close(fd)
 	v.keepUnbound(dir, dirfd, name)
 	err = v.withCtimeVoid(n, func() error {
-		return unix.Linkat(unix.AT_FDCWD, fdPath(fd), dirfd, name, unix.AT_SYMLINK_FOLLOW)
+		return unix.Linkat(unix.AT_FDCWD, warm.FDPath(fd), dirfd, name, unix.AT_SYMLINK_FOLLOW)
 	})
 	if err != nil {
 		return Attr{}, err
 	}
 	moves := v.moves.Load()
 	var st unix.Statx_t
-	if err := statAt(dirfd, name, &st); err != nil {
+	if err := warm.StatAt(dirfd, name, &st); err != nil {
 		return Attr{}, err
 	}
 	dir.noteLinks()

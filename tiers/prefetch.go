@@ -13,6 +13,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -98,7 +99,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 		return gone2nil(err)
 	}
 	defer v.unpin(n)
-	names, err := listNames(fd)
+	names, err := warm.ListNames(fd)
 	if err != nil {
 		return gone2nil(err)
 	}
@@ -193,7 +194,7 @@ func (v *Volume) prefetch(ctx context.Context) {
 			continue // it is not there any more
 		}
 		n.mu.Lock()
-		size := n.mu.rec.size
+		size := n.mu.rec.Size
 		n.mu.Unlock()
 		if !n.stub.Load() || size > prefetchMost || !v.warmHasRoom(bytes+size) {
 			n.vol.unref(n, 1)
@@ -268,7 +269,7 @@ func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func
 		return true
 	}
 	defer v.unpin(n)
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return true
 	}

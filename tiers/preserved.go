@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -178,11 +179,11 @@ func (p *preserved) copyAside(from, to int64) error {
 	buf := asideBuffers.Get().(*[]byte)
 	defer asideBuffers.Put(buf)
 	b := (*buf)[:to-from]
-	if n, err := preadFull(p.fd, b, from); err != nil || n < len(b) {
+	if n, err := warm.PreadFull(p.fd, b, from); err != nil || n < len(b) {
 		return errors.Join(err, fmt.Errorf("%d of %d bytes at %d", n, len(b), from))
 	}
 	at := p.m.spill.end.Add(int64(len(b))) - int64(len(b))
-	if _, err := pwriteFull(spill, b, at); err != nil {
+	if _, err := warm.PwriteFull(spill, b, at); err != nil {
 		return err
 	}
 	for off := from; off < to; off += grain {
@@ -208,7 +209,7 @@ func (p *preserved) openFD() error {
 // openToRead opens a file for a commit: its atime stays, and the owner may read it.
 func (v *Volume) openToRead(n *Inode) (int, error) {
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
-	fd, _, err := quietly(flags, func(flags int) (int, error) { return v.openNode(n, flags) })
+	fd, _, err := warm.Quietly(flags, func(flags int) (int, error) { return v.openNode(n, flags) })
 	if errors.Is(err, unix.EACCES) {
 		fd, err = v.openLent(n, flags)
 	}
@@ -236,7 +237,7 @@ func (c *boundaryContent) wanted(n int) error {
 		return nil
 	}
 	var st unix.Statx_t
-	if statAt(c.fd, "", &st) == nil && st.Nlink == 0 {
+	if warm.StatAt(c.fd, "", &st) == nil && st.Nlink == 0 {
 		return fmt.Errorf("%w: a file of %d bytes was removed while it was read", ErrSpoiled, c.size)
 	}
 	return nil
@@ -294,11 +295,11 @@ func (c *boundaryContent) readLocked(b []byte, at int64) error {
 		n, err := len(part), error(nil)
 		switch {
 		case !kept:
-			n, err = preadFull(c.fd, part, at)
+			n, err = warm.PreadFull(c.fd, part, at)
 		case src == hole:
 			clear(part)
 		default:
-			n, err = preadFull(c.m.spill.fd, part, src+at-g<<preserveShift)
+			n, err = warm.PreadFull(c.m.spill.fd, part, src+at-g<<preserveShift)
 		}
 		if err != nil {
 			return err
@@ -333,7 +334,7 @@ func (c *boundaryContent) Data(off int64) (cold.Range, bool, error) {
 			}
 			end = min((next+1)<<preserveShift, c.size)
 		}
-		r, ok, err := (&warmContent{fd: c.fd, size: c.size}).Data(off)
+		r, ok, err := warm.NewContent(c.fd, c.size).Data(off)
 		if err != nil {
 			return cold.Range{}, false, err
 		}

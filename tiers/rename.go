@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Unlink removes a name that is not a directory's.
@@ -121,18 +122,18 @@ type victim struct {
 
 func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
 	moves := v.moves.Load()
-	fd, err := openAt(dirfd, name, unix.O_PATH, 0)
+	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH, 0)
 	if err != nil {
 		return victim{}, err
 	}
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		unix.Close(fd)
 		return victim{}, err
 	}
 	n, fresh := v.intern(&st)
 	if fresh {
-		v.loadRecord(n, byName(dirfd, name), &st)
+		v.loadRecord(n, warm.ByName(dirfd, name), &st)
 		n.attrLocked(&st)
 		n.mu.Unlock()
 	}
@@ -319,7 +320,7 @@ func (v *Volume) rename(n, dir *Inode, name string, newdir *Inode, newname strin
 // dirLinksFollow: a file with several names that moves takes the "never clean" with it; which ones have several is not known
 // without a stat, and a wrong guess costs one comparison at the next commit.
 func (n *Inode) dirLinksFollow(newdir *Inode) {
-	if n.kind != cold.KindDir && n.mu.rec.has(recGroup) {
+	if n.kind != cold.KindDir && n.mu.rec.Has(warm.FlagGroup) {
 		newdir.noteLinks()
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
+	"emberfs/tiers/warm"
 )
 
 // RestoreOptions say where and what Restore writes.
@@ -39,7 +40,7 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 		return fmt.Errorf("open %s: %w", o.To, err)
 	}
 	defer unix.Close(fd)
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return fmt.Errorf("list %s: %w", o.To, err)
 	}
@@ -168,7 +169,7 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	if len(want) > 0 {
 		return nil
 	}
-	return r.finishDir(rootFD, byFD(rootFD), &root, "", clean)
+	return r.finishDir(rootFD, warm.ByFD(rootFD), &root, "", clean)
 }
 
 // fits refuses a commit that holds more files than the file system has room for, before the first is made: a small repository can
@@ -256,7 +257,7 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, wa
 
 // removeOthers takes away what the commit does not have: leftovers of the state before a fast-forward.
 func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return fmt.Errorf("list %q: %w", at, err)
 	}
@@ -286,15 +287,15 @@ func removeTree(dirfd int, name string) error {
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	fd, err := openAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
 	if os.Geteuid() != 0 {
-		_ = unix.Chmod(fdPath(fd), 0700) // a user's own directory may be closed to himself; the listing tells
+		_ = unix.Chmod(warm.FDPath(fd), 0700) // a user's own directory may be closed to himself; the listing tells
 	}
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return err
 	}

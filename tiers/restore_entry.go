@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // entry restores one entry of the directory behind fd.
@@ -17,20 +18,20 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	}
 	r.at = at
 	var st unix.Statx_t
-	exists := statAt(fd, e.Name, &st) == nil
+	exists := warm.StatAt(fd, e.Name, &st) == nil
 	if exists && r.vol != nil {
 		h, err := holding(r.vol.held, heldKey(&st))
 		if err != nil {
 			return false, err
 		}
-		if h != nil && h.Entry != nil || kindOf(uint32(st.Mode)) != e.Kind {
+		if h != nil && h.Entry != nil || warm.KindOf(uint32(st.Mode)) != e.Kind {
 			if err := errors.Join(r.vol.held.Drop(heldKey(&st)), removeTree(fd, e.Name)); err != nil {
 				return false, err
 			}
 			exists = false
 		}
 	}
-	if exists && kindOf(uint32(st.Mode)) != e.Kind {
+	if exists && warm.KindOf(uint32(st.Mode)) != e.Kind {
 		if err := removeTree(fd, e.Name); err != nil {
 			return false, err
 		}
@@ -72,20 +73,20 @@ var errReplaced = errors.New("it was replaced by something else while it was res
 
 // attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could move another file there.
 func (r *restorer) attrsOfNew(fd int, e *cold.Entry) error {
-	f, err := openAt(fd, e.Name, unix.O_PATH, 0)
+	f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(f)
 	var st unix.Statx_t
-	if err := statAt(f, "", &st); err != nil {
+	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
-	if kindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.owner || st.Nlink != 1 {
+	if warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.owner || st.Nlink != 1 {
 		return errReplaced
 	}
 	r.madeLink(e, &st)
-	return r.attrsOf(f, byName(fd, e.Name), e)
+	return r.attrsOf(f, warm.ByName(fd, e.Name), e)
 }
 
 // madeLink notes which file the first name of a group is.
@@ -96,21 +97,21 @@ func (r *restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 	if r.firsts == nil {
 		r.firsts = map[linkKey]inoKey{}
 	}
-	r.firsts[keyOf(e)] = inoKey{st.Ino, genOf(st)}
+	r.firsts[keyOf(e)] = inoKey{st.Ino, warm.GenOf(st)}
 }
 
 func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string, depth int) (bool, error) {
 	unlisted := false
 	if exists && r.vol != nil && want == nil {
-		rec, ok := r.record(byName(fd, e.Name), true, nil)
-		if ok && rec.has(recDir|recClean) && e.Dir() == (cold.DirID{Tree: rec.id, Meta: rec.meta}) {
-			if err := r.attrs(fd, e.Name, e); err != nil || !rec.has(recUnlisted) {
+		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
+		if ok && rec.Has(warm.FlagDir|warm.FlagClean) && e.Dir() == (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) {
+			if err := r.attrs(fd, e.Name, e); err != nil || !rec.Has(warm.FlagUnlisted) {
 				return true, err // as the commit has it, all the way down
 			}
-			rec.mtime, rec.flags = e.Mtime, rec.flags&^recCtime
-			return true, r.putRecord(byName(fd, e.Name), rec)
+			rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
+			return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 		}
-		unlisted = rec.has(recUnlisted)
+		unlisted = rec.Has(warm.FlagUnlisted)
 	}
 	if r.lazy && (!exists || unlisted) {
 		return r.lazyDir(ctx, fd, e, exists)
@@ -125,24 +126,24 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 			return false, err
 		}
 	}
-	sub, err := openAt(fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	sub, err := warm.OpenAt(fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(sub)
 	if exists && r.owner != 0 {
-		_ = unix.Chmod(fdPath(sub), 0700) // its mode is set when its children are there
+		_ = unix.Chmod(warm.FDPath(sub), 0700) // its mode is set when its children are there
 	}
 	clean, err := r.dir(ctx, sub, at, e.Dir(), want, depth+1)
 	if err != nil {
 		return false, err
 	}
 	r.count(0)
-	return clean, r.finishDir(sub, byName(fd, e.Name), e, at, clean)
+	return clean, r.finishDir(sub, warm.ByName(fd, e.Name), e, at, clean)
 }
 
 // finishDir sets a directory's attributes once its children are there, and its record last.
-func (r *restorer) finishDir(sub int, at xattrTarget, e *cold.Entry, name string, clean bool) error {
+func (r *restorer) finishDir(sub int, at warm.XattrTarget, e *cold.Entry, name string, clean bool) error {
 	r.at = name
 	if err := r.attrsOf(sub, at, e); err != nil {
 		return fmt.Errorf("attributes of %q: %w", name, err)
@@ -154,13 +155,13 @@ func (r *restorer) finishDir(sub int, at xattrTarget, e *cold.Entry, name string
 		return err
 	}
 	var st unix.Statx_t
-	if err := statAt(sub, "", &st); err != nil {
+	if err := warm.StatAt(sub, "", &st); err != nil {
 		return err
 	}
-	rec := record{flags: recDir | recCtime, mtime: timeOf(st.Mtime), ctime: timeOf(st.Ctime)}
+	rec := warm.Record{Flags: warm.FlagDir | warm.FlagCtime, Mtime: warm.TimeOf(st.Mtime), Ctime: warm.TimeOf(st.Ctime)}
 	if clean {
-		rec.flags |= recClean
-		rec.id, rec.meta = e.ID, e.Meta
+		rec.Flags |= warm.FlagClean
+		rec.ID, rec.Meta = e.ID, e.Meta
 	}
 	return r.putRecord(at, rec)
 }
@@ -179,9 +180,9 @@ func (r *restorer) stepRecord() error {
 	return r.vol.step("restore.record")
 }
 
-func (r *restorer) putRecord(at xattrTarget, rec record) error {
-	rec.trust = r.vol.trust
-	err := at.set(recordName, rec.encode(make([]byte, 0, recordMax)), 0)
+func (r *restorer) putRecord(at warm.XattrTarget, rec warm.Record) error {
+	rec.Trust = r.vol.trust
+	err := at.Set(warm.RecordAttr, rec.Encode(make([]byte, 0, warm.RecordMax)), 0)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return nil // present and dirty: the next commit compares it
 	}
@@ -189,29 +190,29 @@ func (r *restorer) putRecord(at xattrTarget, rec record) error {
 }
 
 // record is what is there now, as far as it may be believed; st is the file's state, nil for a directory.
-func (r *restorer) record(at xattrTarget, dir bool, st *unix.Statx_t) (record, bool) {
+func (r *restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm.Record, bool) {
 	if !r.vol.records {
-		return record{}, false
+		return warm.Record{}, false
 	}
-	rec, ok := readRecord(at)
+	rec, ok := warm.ReadRecord(at)
 	if !ok {
-		return record{}, false
+		return warm.Record{}, false
 	}
-	rec = rec.believed(r.vol.trust, dir, st)
-	return rec, rec != (record{})
+	rec = rec.Believed(r.vol.trust, dir, st)
+	return rec, rec != (warm.Record{})
 }
 
 // file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the next.
 func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, st *unix.Statx_t) (bool, error) {
 	if exists {
 		if r.vol != nil && st.Nlink == 1 && e.Link == "" {
-			rec, ok := r.record(byName(fd, e.Name), false, st)
-			if ok && rec.has(recClean) && rec.id == e.ID && rec.size == int64(st.Size) && (rec.isStub() && r.lazy || !rec.isStub() && rec.mtime == timeOf(st.Mtime)) {
+			rec, ok := r.record(warm.ByName(fd, e.Name), false, st)
+			if ok && rec.Has(warm.FlagClean) && rec.ID == e.ID && rec.Size == int64(st.Size) && (rec.IsStub() && r.lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
 				if err := r.attrs(fd, e.Name, e); err != nil {
 					return false, err
 				}
-				rec.mtime, rec.flags = e.Mtime, rec.flags&^recCtime
-				return true, r.putRecord(byName(fd, e.Name), rec)
+				rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
+				return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 			}
 		}
 		if err := r.unlink(fd, e, st); err != nil {
@@ -233,22 +234,22 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, e
 		return false, err
 	}
 	defer blob.Close()
-	f, err := openAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0600)
+	f, err := warm.OpenAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0600)
 	if err != nil {
 		return false, err
 	}
 	defer unix.Close(f)
-	size, err := writeSparse(ctx, f, blob)
+	size, err := warm.WriteSparse(ctx, f, blob)
 	if err == nil && size != e.Size {
 		err = fmt.Errorf("%w: %d bytes, the metadata says %d", cold.ErrCorrupt, size, e.Size)
 	}
 	var fresh unix.Statx_t
 	if err == nil {
-		err = statAt(f, "", &fresh)
+		err = warm.StatAt(f, "", &fresh)
 	}
 	if err == nil {
 		r.madeLink(e, &fresh)
-		err = r.attrsOf(f, byFD(f), e)
+		err = r.attrsOf(f, warm.ByFD(f), e)
 	}
 	if err != nil {
 		if e := unix.Unlinkat(fd, e.Name, 0); e != nil {
@@ -264,22 +265,22 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, e
 		return true, nil
 	}
 	var now unix.Statx_t
-	if err := statAt(f, "", &now); err != nil {
+	if err := warm.StatAt(f, "", &now); err != nil {
 		return false, err
 	}
-	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: timeOf(now.Mtime), ctime: timeOf(now.Ctime)}
+	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: warm.TimeOf(now.Mtime), Ctime: warm.TimeOf(now.Ctime)}
 	if e.Holes > 0 { // pages of zeros are holes here that were none
-		rec.flags, rec.blocks = rec.flags|recBlocks, e.Blocks()
+		rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, e.Blocks()
 	}
-	if err := r.putRecord(byName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
+	if err := r.putRecord(warm.ByName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
 		return true, err
 	}
 	before := now.Blocks
-	if err := statAt(f, "", &now); err != nil || now.Blocks <= before {
+	if err := warm.StatAt(f, "", &now); err != nil || now.Blocks <= before {
 		return true, err
 	}
-	rec.flags, rec.blocks = rec.flags|recBlocks, before // the record took a block, which is none of the file's
-	return true, r.putRecord(byName(fd, e.Name), rec)
+	rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, before // the record took a block, which is none of the file's
+	return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 }
 
 // link makes e another name of a file of its group that is there already.
@@ -292,19 +293,19 @@ func (r *restorer) link(fd int, at string, e *cold.Entry) (done bool, err error)
 		r.links[keyOf(e)] = at
 		return false, nil
 	}
-	old, err := openPath(r.rootFD, first)
+	old, err := warm.OpenPath(r.rootFD, first)
 	if err != nil {
 		return false, fmt.Errorf("other name %q of the same file: %w", first, err)
 	}
 	defer unix.Close(old)
 	var st unix.Statx_t
-	if err := statAt(old, "", &st); err != nil {
+	if err := warm.StatAt(old, "", &st); err != nil {
 		return false, err
 	}
-	if was, ok := r.firsts[keyOf(e)]; ok && was != (inoKey{st.Ino, genOf(&st)}) {
+	if was, ok := r.firsts[keyOf(e)]; ok && was != (inoKey{st.Ino, warm.GenOf(&st)}) {
 		return false, fmt.Errorf("other name %q of the same file: %w", first, errReplaced)
 	}
-	if err := unix.Linkat(unix.AT_FDCWD, fdPath(old), fd, e.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	if err := unix.Linkat(unix.AT_FDCWD, warm.FDPath(old), fd, e.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		if errors.Is(err, unix.EMLINK) {
 			delete(r.links, keyOf(e))
 			return false, nil
@@ -317,16 +318,16 @@ func (r *restorer) link(fd int, at string, e *cold.Entry) (done bool, err error)
 
 // attrs sets the attributes of name in the directory behind fd.
 func (r *restorer) attrs(fd int, name string, e *cold.Entry) error {
-	f, err := openAt(fd, name, unix.O_PATH, 0)
+	f, err := warm.OpenAt(fd, name, unix.O_PATH, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(f)
-	return r.attrsOf(f, byName(fd, name), e)
+	return r.attrsOf(f, warm.ByName(fd, name), e)
 }
 
 // attrsOf sets owner, mode, xattrs and mtime of what may have other ones.
-func (r *restorer) attrsOf(f int, at xattrTarget, e *cold.Entry) error {
+func (r *restorer) attrsOf(f int, at warm.XattrTarget, e *cold.Entry) error {
 	return r.setAttrs(f, at, e, made{uid: noID, gid: noID, attrs: true})
 }
 

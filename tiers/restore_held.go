@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // This file: what a restore sets of an entry, and what becomes of what it cannot.
@@ -107,7 +108,7 @@ func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 	if !r.cannot(why) {
 		return why
 	}
-	f, err := openAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0)
+	f, err := warm.OpenAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0)
 	if err != nil {
 		return err
 	}
@@ -118,7 +119,7 @@ func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 		}
 	}
 	var st unix.Statx_t
-	if err := statAt(f, "", &st); err != nil {
+	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
 	r.count(0)
@@ -134,7 +135,7 @@ const noID = ^uint32(0)
 // setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes another: chown
 // clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
 // warn of was made with the mode's 0777.
-func (r *restorer) setAttrs(f int, at xattrTarget, e *cold.Entry, new made) error {
+func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made) error {
 	h := held{Flags: e.Flags & cold.KeptFlags}
 	if r.vol == nil && h.Flags != 0 {
 		r.flags = append(r.flags, flagged{r.path(e), h.Flags})
@@ -152,7 +153,7 @@ func (r *restorer) setAttrs(f int, at xattrTarget, e *cold.Entry, new made) erro
 		}
 	}
 	if e.Kind != cold.KindSymlink && len(e.Xattrs) > 0 {
-		if err := unix.Chmod(fdPath(f), mode); err != nil { // an ACL may have changed the mode
+		if err := unix.Chmod(warm.FDPath(f), mode); err != nil { // an ACL may have changed the mode
 			return fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
@@ -170,11 +171,11 @@ func (r *restorer) setAttrs(f int, at xattrTarget, e *cold.Entry, new made) erro
 		return nil
 	}
 	var st unix.Statx_t
-	if err := statAt(f, "", &st); err != nil {
+	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
 	if h.Mtime != nil {
-		given := timeOf(st.Mtime)
+		given := warm.TimeOf(st.Mtime)
 		h.GivenMtime = &given
 	}
 	if h.Owner != nil {
@@ -202,7 +203,7 @@ func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *held) error {
 		return nil
 	}
 	var st unix.Statx_t
-	if err := statAt(f, "", &st); err != nil {
+	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
 	if st.Uid == e.UID && st.Gid == e.GID {
@@ -221,7 +222,7 @@ func (r *restorer) setMode(f int, e *cold.Entry, new made, h *held) (uint32, err
 		return mode, nil
 	}
 	if new.attrs || mode&^0777 != 0 {
-		if err := unix.Chmod(fdPath(f), mode); err != nil {
+		if err := unix.Chmod(warm.FDPath(f), mode); err != nil {
 			return mode, fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
@@ -231,7 +232,7 @@ func (r *restorer) setMode(f int, e *cold.Entry, new made, h *held) (uint32, err
 			return mode, nil
 		}
 		var st unix.Statx_t // chmod(2) drops sgid silently where the caller is not in the group
-		if err := statAt(f, "", &st); err != nil || uint32(st.Mode)&07777 == mode {
+		if err := warm.StatAt(f, "", &st); err != nil || uint32(st.Mode)&07777 == mode {
 			return mode, err
 		}
 		why = errPlainUser
@@ -256,14 +257,14 @@ func (r *restorer) without(e *cold.Entry, h *held, what string, why error) error
 }
 
 // xattrs makes the extended attributes what e says.
-func (r *restorer) xattrs(at xattrTarget, e *cold.Entry, h *held) error {
-	have, err := at.all()
+func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *held) error {
+	have, err := at.All()
 	if err != nil {
 		return err
 	}
 	for _, x := range have {
 		if !slices.ContainsFunc(e.Xattrs, func(y cold.Xattr) bool { return x.Name == y.Name }) {
-			err := at.remove(x.Name)
+			err := at.Remove(x.Name)
 			if (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && guarded(x.Name) {
 				continue // the system labels what it makes
 			}
@@ -274,14 +275,14 @@ func (r *restorer) xattrs(at xattrTarget, e *cold.Entry, h *held) error {
 	}
 	for i := range e.Xattrs {
 		x := &e.Xattrs[i]
-		if reservedXattr(x.Name) {
+		if warm.ReservedXattr(x.Name) {
 			continue
 		}
 		why := errUntrusted
 		if !r.untrusted || !guarded(x.Name) {
 			why = errPlainUser
 			if r.owner == 0 || !guarded(x.Name) {
-				why = at.set(x.Name, x.Value, 0)
+				why = at.Set(x.Name, x.Value, 0)
 			}
 		}
 		if why == nil {
@@ -295,12 +296,12 @@ func (r *restorer) xattrs(at xattrTarget, e *cold.Entry, h *held) error {
 }
 
 // withoutXattr leaves an attribute out.
-func (r *restorer) withoutXattr(at xattrTarget, e *cold.Entry, x *cold.Xattr, h *held, why error) error {
+func (r *restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xattr, h *held, why error) error {
 	if err := r.without(e, h, whatXattr+x.Name, why); err != nil {
 		return err
 	}
-	if err := at.remove(x.Name); err != nil && r.vol != nil { // an old value of it
-		if _, there := at.get(x.Name, nil); there == nil {
+	if err := at.Remove(x.Name); err != nil && r.vol != nil { // an old value of it
+		if _, there := at.Get(x.Name, nil); there == nil {
 			return fmt.Errorf("remove attribute %s: %w", x.Name, err)
 		}
 	}
@@ -314,16 +315,16 @@ func guarded(attr string) bool {
 }
 
 // setRecord stores a record that has to be there. Where the entry's attributes leave no room for it the biggest of them are held back.
-func (r *restorer) setRecord(f int, at xattrTarget, e *cold.Entry, rec *record) error {
-	value := rec.encode(make([]byte, 0, recordMax))
-	err := at.set(recordName, value, 0)
+func (r *restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *warm.Record) error {
+	value := rec.Encode(make([]byte, 0, warm.RecordMax))
+	err := at.Set(warm.RecordAttr, value, 0)
 	if err == nil || len(e.Xattrs) == 0 || !r.cannot(err) {
 		return err
 	}
 	bySize := slices.Clone(e.Xattrs)
 	slices.SortFunc(bySize, func(a, b cold.Xattr) int { return len(b.Value) - len(a.Value) })
 	var st unix.Statx_t
-	if err := statAt(f, "", &st); err != nil {
+	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
 	h, herr := holding(r.vol.held, heldKey(&st))
@@ -334,13 +335,13 @@ func (r *restorer) setRecord(f int, at xattrTarget, e *cold.Entry, rec *record) 
 		h = &held{}
 	}
 	for i := range bySize {
-		if reservedXattr(bySize[i].Name) {
+		if warm.ReservedXattr(bySize[i].Name) {
 			continue
 		}
 		if err := r.withoutXattr(at, e, &bySize[i], h, unix.ENOSPC); err != nil {
 			return err
 		}
-		if err = at.set(recordName, value, 0); err == nil {
+		if err = at.Set(warm.RecordAttr, value, 0); err == nil {
 			return r.vol.hold(&st, r.path(e), h)
 		}
 	}
@@ -357,12 +358,12 @@ type flagged struct {
 func (r *restorer) setFlags() {
 	for _, f := range r.flags {
 		err := func() error {
-			fd, err := openPath(r.rootFD, nameOf(f.path))
+			fd, err := warm.OpenPath(r.rootFD, nameOf(f.path))
 			if err != nil {
 				return err
 			}
 			defer unix.Close(fd)
-			rd, err := unix.Open(fdPath(fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			rd, err := unix.Open(warm.FDPath(fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err != nil {
 				return err
 			}

@@ -8,16 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // lazyRoot makes an unlisted directory of the root where nothing of it was listed yet: then the whole restore is done.
 func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done bool, err error) {
-	rec, ok := r.record(byFD(fd), true, nil)
-	list, err := listNames(fd)
+	rec, ok := r.record(warm.ByFD(fd), true, nil)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return false, fmt.Errorf("list warm: %w", err)
 	}
-	if len(list) > 0 && !(ok && rec.has(recUnlisted)) {
+	if len(list) > 0 && !(ok && rec.Has(warm.FlagUnlisted)) {
 		return false, nil
 	}
 	if err := r.stepEntry(); err != nil {
@@ -35,7 +36,7 @@ func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done
 	if err != nil {
 		return false, err
 	}
-	return true, r.unlisted(fd, byFD(fd), root, coarseNow(), valid)
+	return true, r.unlisted(fd, warm.ByFD(fd), root, coarseNow(), valid)
 }
 
 // valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out when it is
@@ -60,7 +61,7 @@ func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *cold.Entry, exists
 	if clean, err = r.valid(ctx, e); err != nil {
 		return false, err
 	}
-	fd, err := openAt(dirfd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := warm.OpenAt(dirfd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return false, err
 	}
@@ -69,17 +70,17 @@ func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *cold.Entry, exists
 		return false, err
 	}
 	r.count(0)
-	return clean, r.unlisted(fd, byName(dirfd, e.Name), e, coarseNow(), clean)
+	return clean, r.unlisted(fd, warm.ByName(dirfd, e.Name), e, coarseNow(), clean)
 }
 
 // emptyDir removes what a listing that was cut off left in an unlisted directory.
 func (r *restorer) emptyDir(dirfd int, name string) error {
-	fd, err := openAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return err
 	}
@@ -95,10 +96,10 @@ func (r *restorer) emptyDir(dirfd int, name string) error {
 func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (err error) {
 	mode := e.Mode & 0777
 	var fd int
-	fd, err = openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
+	fd, err = warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
 	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
 	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
-		fd, err = openAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
+		fd, err = warm.OpenAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 	}
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 	defer unix.Close(fd)
 	defer func() {
 		var st unix.Statx_t
-		if err != nil && !r.vol.held.Empty() && statAt(fd, "", &st) == nil {
+		if err != nil && !r.vol.held.Empty() && warm.StatAt(fd, "", &st) == nil {
 			err = errors.Join(err, r.vol.held.Drop(heldKey(&st)))
 		}
 	}()
@@ -115,19 +116,19 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 			return err
 		}
 	}
-	if err := r.setAttrs(fd, byFD(fd), e, new); err != nil {
+	if err := r.setAttrs(fd, warm.ByFD(fd), e, new); err != nil {
 		return err
 	}
-	rec := record{flags: recClean | recCtime, id: e.ID, size: e.Size, mtime: r.times.clamp(e.Mtime), ctime: ctime, trust: r.vol.trust}
+	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
 	if e.Size > 0 {
-		rec.flags |= recStub | recBlocks
-		rec.blocks = e.Blocks()
+		rec.Flags |= warm.FlagStub | warm.FlagBlocks
+		rec.Blocks = e.Blocks()
 		var st unix.Statx_t
-		if len(e.Xattrs) > 0 && statAt(fd, "", &st) == nil {
-			rec.blocks += st.Blocks // what its attributes take; the record may take a block too, which is none of the file's
+		if len(e.Xattrs) > 0 && warm.StatAt(fd, "", &st) == nil {
+			rec.Blocks += st.Blocks // what its attributes take; the record may take a block too, which is none of the file's
 		}
 	}
-	if err := r.setRecord(fd, byFD(fd), e, &rec); err != nil {
+	if err := r.setRecord(fd, warm.ByFD(fd), e, &rec); err != nil {
 		return fmt.Errorf("store the record of a stub: %w", err)
 	}
 	if named {
@@ -135,19 +136,19 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 	}
 	err = unix.Linkat(fd, "", dirfd, e.Name, unix.AT_EMPTY_PATH)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EPERM) { // without CAP_DAC_READ_SEARCH
-		err = unix.Linkat(unix.AT_FDCWD, fdPath(fd), dirfd, e.Name, unix.AT_SYMLINK_FOLLOW)
+		err = unix.Linkat(unix.AT_FDCWD, warm.FDPath(fd), dirfd, e.Name, unix.AT_SYMLINK_FOLLOW)
 	}
 	return err
 }
 
 // unlisted gives a directory that was just made its attributes, and the record that says that its children are still to come.
-func (r *restorer) unlisted(fd int, at xattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
+func (r *restorer) unlisted(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}
-	rec := record{flags: recDir | recUnlisted | recCtime, id: e.ID, meta: e.Meta, mtime: r.times.clamp(e.Mtime), ctime: ctime, trust: r.vol.trust}
+	rec := warm.Record{Flags: warm.FlagDir | warm.FlagUnlisted | warm.FlagCtime, ID: e.ID, Meta: e.Meta, Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
 	if valid {
-		rec.flags |= recClean
+		rec.Flags |= warm.FlagClean
 	}
 	if err := r.setRecord(fd, at, e, &rec); err != nil {
 		return fmt.Errorf("store the record of a directory: %w", err)

@@ -19,6 +19,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -112,7 +113,7 @@ func (v *Volume) putRules(set *rules.Set) {
 	path := filepath.Join(v.cfg.State, effectName)
 	old, err := os.ReadFile(path)
 	if text := set.Text(); err != nil && len(text) > 0 || err == nil && string(old) != string(text) {
-		if err := WriteFileDurable(path, text, 0o600); err != nil {
+		if err := warm.WriteFileDurable(path, text, 0o600); err != nil {
 			v.log.WithError(err).Warn("emberfs diff and check will not know the rules in effect")
 		}
 	}
@@ -162,7 +163,7 @@ func (v *Volume) storeRules(text []byte, consent string) error {
 		if before := sumOf(v.book.text); v.agreed(before) {
 			agreed += " " + before
 		}
-		if err := v.state.update(func(s *stateFile) { s.Rules = agreed }); err != nil {
+		if err := v.state.Update(func(s *warm.StateFile) { s.Rules = agreed }); err != nil {
 			return err
 		}
 	}
@@ -171,7 +172,7 @@ func (v *Volume) storeRules(text []byte, consent string) error {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-	} else if err := WriteFileDurable(path, text, 0o600); err != nil {
+	} else if err := warm.WriteFileDurable(path, text, 0o600); err != nil {
 		return err
 	}
 	return nil

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -179,7 +181,7 @@ func (v *Volume) noteTick(r TierReport) {
 // holdLimits brings warm below warm_limit and its file system below what warm_reserve leaves; false where it could not.
 func (v *Volume) holdLimits(ctx context.Context) bool {
 	limit := v.cfg.WarmLimit
-	over := func(use warmUse) int64 {
+	over := func(use warm.Use) int64 {
 		excess := int64(0)
 		if limit > 0 && use.Bytes > limit {
 			excess = use.Bytes - limit + limit/limitSlack
@@ -197,7 +199,7 @@ func (v *Volume) holdLimits(ctx context.Context) bool {
 	}
 	for try := range 2 {
 		var missing int64
-		r, err := v.shed(ctx, reason, func(use warmUse) int64 {
+		r, err := v.shed(ctx, reason, func(use warm.Use) int64 {
 			missing = over(use)
 			return missing
 		})
@@ -246,7 +248,7 @@ func (v *Volume) emergency(ctx context.Context) int64 {
 	if time.Since(v.hopeless) < time.Second {
 		return 0 // a program that goes on writing into a full disk
 	}
-	excess := func(warmUse) int64 { return max(emergencyBytes, v.lacking()) }
+	excess := func(warm.Use) int64 { return max(emergencyBytes, v.lacking()) }
 	r, err := v.shed(ctx, "reserve", excess)
 	if r.Bytes == 0 && err == nil {
 		if _, err := v.Sync(ctx, "reserve"); err == nil {

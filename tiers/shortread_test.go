@@ -27,7 +27,7 @@ func TestReadErrorIsNotShort(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	f.mu.Lock()
-	id := f.mu.rec.id
+	id := f.mu.rec.ID
 	f.mu.Unlock()
 	c.mu.Lock()
 	delete(c.blobs, id)

@@ -148,7 +148,7 @@ func slowVolume(t *testing.T) (*Volume, *gatedCold, map[string]*Inode) {
 func recordID(n *Inode) cold.ID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.mu.rec.id
+	return n.mu.rec.ID
 }
 
 // TestSlowRead: while one read waits for cold, its file is truncated, a commit has its boundary, and programs write and read. The read

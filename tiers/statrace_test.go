@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 // TestStatWhileComingBack: whoever looks at a file just when its bytes come back, or at a directory when it is listed, sees what is
@@ -89,7 +91,7 @@ func TestFirstStatWhileComingBack(t *testing.T) {
 	f.back.Lock()
 	b, err := v.fetchBack(t.Context(), f)
 	must(t, err)
-	must(t, statAt(dirfd, "f", &st))
+	must(t, warm.StatAt(dirfd, "f", &st))
 	must(t, v.settle(b))
 	b.close()
 	f.back.Unlock()
@@ -98,7 +100,7 @@ func TestFirstStatWhileComingBack(t *testing.T) {
 		t.Fatal("it is not forgotten")
 	}
 	n, fresh := v.intern(&st)
-	v.loadRecord(n, byName(dirfd, "f"), &st)
+	v.loadRecord(n, warm.ByName(dirfd, "f"), &st)
 	n, a, err := v.adopt(v.root, dirfd, "f", &st, moves, n, fresh)
 	must(t, err)
 	defer v.unref(n, 1)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 // TestLookupBesideReturn: a lookup that saw warm's file while its bytes were coming back, and that is answered when they are there,
@@ -35,7 +37,7 @@ func TestLookupBesideReturn(t *testing.T) {
 	defer v.unpin(v.root)
 	same, isNew := v.intern(&st)
 	if isNew {
-		v.loadRecord(same, byName(fd, "f"), &st)
+		v.loadRecord(same, warm.ByName(fd, "f"), &st)
 	}
 	if _, a, err := v.adopt(v.root, fd, "f", &st, moves, same, isNew); err != nil || a != before {
 		t.Fatalf("stat shows: %+v, before %+v, %v", a, before, err)
@@ -46,7 +48,7 @@ func TestLookupBesideReturn(t *testing.T) {
 	must(t, err)
 	same, isNew = v.intern(&st)
 	if isNew {
-		v.loadRecord(same, byName(fd, "f"), &st)
+		v.loadRecord(same, warm.ByName(fd, "f"), &st)
 	}
 	if _, a, err := v.adopt(v.root, fd, "f", &st, moves, same, isNew); err != nil || a.Mode&07777 != 0600 {
 		t.Fatalf("mode %o, %v", a.Mode, err)

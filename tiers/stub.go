@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // errStub says that a file's bytes have to come back before they can change. No program sees it: see again.
@@ -68,16 +69,16 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 	r := n.mu.rec
 	n.mu.Unlock()
 	switch {
-	case r.isStub():
+	case r.IsStub():
 		return 0, "", nil
-	case !r.has(recClean):
+	case !r.Has(warm.FlagClean):
 		return 0, keptChanged, nil
 	case n.opens.Load() > 0:
 		return 0, keptOpen, nil
 	case v.unpushed() || !remoteHas(): // looked at again below; without this look each tick would ask cold for nothing
 		return 0, keptUnpushed, nil
 	}
-	if err := v.cold.Holds(ctx, r.id, r.size); err != nil { // before anything is locked: it reads the repository
+	if err := v.cold.Holds(ctx, r.ID, r.Size); err != nil { // before anything is locked: it reads the repository
 		return 0, keptMissing, fmt.Errorf("cold has not all of a file that was committed: %w", err)
 	}
 	if v.unpushed() { // a commit that comes after this look either has these same bytes, or makes the record another one
@@ -95,31 +96,31 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		return 0, "", err
 	}
 	now := n.mu.rec
 	switch {
-	case !now.has(recClean) || now.id != r.id || now.size != int64(st.Size) || now.mtime != timeOf(st.Mtime) || n.mu.writers > 0:
+	case !now.Has(warm.FlagClean) || now.ID != r.ID || now.Size != int64(st.Size) || now.Mtime != warm.TimeOf(st.Mtime) || n.mu.writers > 0:
 		return 0, keptChanged, nil
 	case n.opens.Load() > 0:
 		return 0, keptOpen, nil
 	case !unused():
 		return 0, keptYoung, nil
-	case now.isStub() || st.Blocks == 0 || st.Size == 0:
+	case now.IsStub() || st.Blocks == 0 || st.Size == 0:
 		return 0, "", nil
 	case n.unseen.Load() || !v.unused(fd): // its pages would turn to zeros under a mapping
 		return 0, keptOpen, nil
 	case capsOf(fd):
 		return 0, keptCaps, nil
-	case !fitsRecord(now.mtime):
+	case !fitsRecord(now.Mtime):
 		return 0, keptFailed, nil
 	case st.Nlink > 1 && v.Rules().HasIgnore(): // another of its names may be ignored, and be the one that stays
 		return 0, keptLinks, nil
 	}
 	a := n.attrLocked(&st)
-	now.flags |= recStub | recCtime | recBlocks
-	now.ctime, now.blocks = a.Ctime, a.Blocks
+	now.Flags |= warm.FlagStub | warm.FlagCtime | warm.FlagBlocks
+	now.Ctime, now.Blocks = a.Ctime, a.Blocks
 	if err := v.step("release.record"); err != nil {
 		return 0, keptFailed, err
 	}
@@ -161,14 +162,14 @@ func (v *Volume) punch(n *Inode, fd int) error {
 		return err
 	}
 	const grain = 64 << 10 // the last block as a whole
-	length := (n.mu.rec.size + grain - 1) &^ (grain - 1)
+	length := (n.mu.rec.Size + grain - 1) &^ (grain - 1)
 	if err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, length); err != nil {
 		return fmt.Errorf("free the blocks of inode %d: %w", n.ino, err)
 	}
 	if err := v.step("release.time"); err != nil {
 		return err
 	}
-	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.mtime.Timespec()})
+	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
 }
 
 // comeBack brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for whoever does
@@ -210,7 +211,7 @@ func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err err
 	v.pinCtime(n) // where a kill came between a change of attributes and that
 	r := n.mu.rec
 	n.mu.Unlock()
-	if !r.isStub() {
+	if !r.IsStub() {
 		return nil, nil
 	}
 	fd, err := v.openNode(n, unix.O_WRONLY|unix.O_NONBLOCK)
@@ -219,24 +220,24 @@ func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err err
 	}
 	defer func() {
 		if err != nil {
-			_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, r.size)
+			_ = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, r.Size)
 			unix.Close(fd)
 		}
 	}()
 	if err := v.step("return.write"); err != nil {
 		return nil, err
 	}
-	blob, err := v.cold.Open(ctx, r.id, r.size)
+	blob, err := v.cold.Open(ctx, r.ID, r.Size)
 	if err != nil {
-		return nil, v.coldFailed(n, r.id, err)
+		return nil, v.coldFailed(n, r.ID, err)
 	}
 	defer blob.Close()
-	size, err := writeSparse(ctx, fd, blob)
-	if err == nil && size != r.size {
-		err = fmt.Errorf("object %s: %w: %d bytes, the file has %d", r.id, cold.ErrCorrupt, size, r.size)
+	size, err := warm.WriteSparse(ctx, fd, blob)
+	if err == nil && size != r.Size {
+		err = fmt.Errorf("object %s: %w: %d bytes, the file has %d", r.ID, cold.ErrCorrupt, size, r.Size)
 	}
 	if err != nil {
-		return nil, v.coldFailed(n, r.id, err)
+		return nil, v.coldFailed(n, r.ID, err)
 	}
 	if err := v.step("return.durable"); err != nil {
 		return nil, err
@@ -252,19 +253,19 @@ func (v *Volume) settle(b *returning) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.mu.rec
-	if !r.isStub() {
+	if !r.IsStub() {
 		return nil
 	}
 	var st unix.Statx_t
-	if err := statAt(b.fd, "", &st); err != nil {
+	if err := warm.StatAt(b.fd, "", &st); err != nil {
 		return err
 	}
 	a := n.attrLocked(&st)
-	if err := utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.mtime.Timespec()}); err != nil {
+	if err := utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.Mtime.Timespec()}); err != nil {
 		return fmt.Errorf("bring back inode %d: %w", n.ino, err)
 	}
-	r.flags = r.flags&^recStub | recCtime | recBlocks
-	r.ctime, r.blocks = a.Ctime, a.Blocks
+	r.Flags = r.Flags&^warm.FlagStub | warm.FlagCtime | warm.FlagBlocks
+	r.Ctime, r.Blocks = a.Ctime, a.Blocks
 	if err := v.step("return.record"); err != nil {
 		return err
 	}
@@ -314,7 +315,7 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	n.stub.Store(false)
 	v.hot.newVersion(n)
 	n.mu.rec = voidStub(&old) // what is on disk is void as long as the file is empty
-	if err := v.storeOrRemove(n, record{flags: old.flags & recGroup, group: old.group, id: old.id}); err != nil {
+	if err := v.storeOrRemove(n, warm.Record{Flags: old.Flags & warm.FlagGroup, Group: old.Group, ID: old.ID}); err != nil {
 		return false, err
 	}
 	n.mu.captured, n.mu.ungranted = cold.ID{}, true
@@ -327,8 +328,8 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 
 // voidStub is what counts of a stub whose file was cut, as long as the mark on disk could not be replaced: nothing, but no change of
 // the bytes gets by before it is, since the mark would be true again should the file grow to its old size.
-func voidStub(old *record) record {
-	return record{flags: recCtime | old.flags&recGroup, group: old.group, id: old.id}
+func voidStub(old *warm.Record) warm.Record {
+	return warm.Record{Flags: warm.FlagCtime | old.Flags&warm.FlagGroup, Group: old.Group, ID: old.ID}
 }
 
 // rescue brings back the bytes of an open stub that is about to lose its last name: nothing would name them any more. What cannot
@@ -343,7 +344,7 @@ func (v *Volume) rescue(ctx context.Context, dir *Inode, name string) {
 	}
 	defer v.unpin(dir)
 	var st unix.Statx_t
-	if statAt(dirfd, name, &st) != nil || st.Nlink > 1 || kindOf(uint32(st.Mode)) != cold.KindFile {
+	if warm.StatAt(dirfd, name, &st) != nil || st.Nlink > 1 || warm.KindOf(uint32(st.Mode)) != cold.KindFile {
 		return
 	}
 	n := v.peekRef(&st)

@@ -344,7 +344,7 @@ func TestMissingObject(t *testing.T) {
 	mustTier(t, v)
 	v.hot.newVersion(f)
 	f.mu.Lock()
-	id := f.mu.rec.id
+	id := f.mu.rec.ID
 	f.mu.Unlock()
 	c.mu.Lock()
 	delete(c.blobs, id)
@@ -373,7 +373,7 @@ func TestMissingObject(t *testing.T) {
 	w := write(t, v, v.root, "w", "third")
 	v.mustSync(t)
 	w.mu.Lock()
-	id = w.mu.rec.id
+	id = w.mu.rec.ID
 	w.mu.Unlock()
 	c.mu.Lock()
 	delete(c.blobs, id)

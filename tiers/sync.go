@@ -12,7 +12,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // A commit for which what changes cannot be set aside is tried again after spoiledWait, then after four times as long, below spoiledMost:
@@ -153,7 +153,7 @@ func (v *Volume) Status() Status {
 	}
 	use := v.warmUse()
 	s.Tiers.Warm = WarmStatus{
-		TierStatus: use.TierStatus, Stubs: use.stubs, Unlisted: use.unlisted, Limit: v.cfg.WarmLimit,
+		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Unlisted: use.Unlisted, Limit: v.cfg.WarmLimit,
 		Hits: v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
 	}
 	s.Critical = v.criticalStatus()
@@ -339,7 +339,7 @@ func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration
 }
 
 // warmUse counts what warm holds. The tree is walked, so the result is kept for a while: twenty times as long as the walk took.
-func (v *Volume) warmUse() warmUse {
+func (v *Volume) warmUse() warm.Use {
 	v.warmCount.Lock()
 	defer v.warmCount.Unlock()
 	c := &v.warmCount
@@ -347,51 +347,8 @@ func (v *Volume) warmUse() warmUse {
 		return c.use
 	}
 	started := time.Now()
-	c.use = warmUse{}
-	countTree(v.warmFD, &c.use, 0)
+	c.use = warm.Use{}
+	warm.CountTree(v.warmFD, &c.use, 0)
 	c.until = time.Now().Add(20 * time.Since(started))
 	return c.use
-}
-
-// attrBlocks are what attributes that do not fit into the inode take of a file that has no bytes here.
-const attrBlocks = 8
-
-// emptyStub says whether a file is a stub that has nothing left to give.
-func emptyStub(dirfd int, name string, st *unix.Statx_t) bool {
-	if st.Size == 0 || st.Blocks > attrBlocks || st.Blocks > 0 && st.Size <= attrBlocks*512 {
-		return false
-	}
-	r, ok := readRecord(byName(dirfd, name))
-	return ok && r.isStub()
-}
-
-// countTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
-func countTree(dirfd int, use *warmUse, depth int) {
-	if r, ok := readRecord(byFD(dirfd)); ok && r.has(recDir|recUnlisted) {
-		use.unlisted++
-		return
-	}
-	list, err := listNames(dirfd)
-	if err != nil || depth > cold.WalkDepth {
-		return
-	}
-	for _, d := range list {
-		if d.Mode == unix.S_IFDIR {
-			if fd, err := openAt(dirfd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
-				countTree(fd, use, depth+1)
-				unix.Close(fd)
-			}
-			continue
-		}
-		var st unix.Statx_t
-		if statAt(dirfd, d.Name, &st) != nil {
-			continue
-		}
-		if d.Mode == unix.S_IFREG && emptyStub(dirfd, d.Name, &st) {
-			use.stubs++
-			continue
-		}
-		use.Files++
-		use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
-	}
 }

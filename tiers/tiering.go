@@ -12,6 +12,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 // TierReport says what left warm in one go, and why.
@@ -103,7 +104,7 @@ type sweep struct {
 	byAge  bool               // rules may have ages of their own
 	most   int64              // bytes to release; 0: no bound
 	count  *[ageBuckets]int64 // nil, or only counting: bytes by age
-	use    warmUse            // what was seen
+	use    warm.Use           // what was seen
 	err    error              // the first failure
 	remote *remoteCheck
 }
@@ -125,12 +126,6 @@ func (r *remoteCheck) ask(ctx context.Context, v *Volume) bool {
 		}
 	}
 	return r.has
-}
-
-// warmUse is what a walk found in warm.
-type warmUse struct {
-	TierStatus
-	stubs, unlisted int64
 }
 
 func (v *Volume) newSweep(ctx context.Context, reason string) *sweep {
@@ -168,7 +163,7 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 		return gone2nil(err)
 	}
 	defer v.unpin(n)
-	list, err := listNames(fd)
+	list, err := warm.ListNames(fd)
 	if err != nil {
 		return gone2nil(err)
 	}
@@ -211,10 +206,10 @@ func gone2nil(err error) error {
 func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 	v := s.v
 	var st unix.Statx_t
-	if statAt(dirfd, name, &st) != nil {
+	if warm.StatAt(dirfd, name, &st) != nil {
 		return
 	}
-	if st.Blocks == 0 || emptyStub(dirfd, name, &st) {
+	if st.Blocks == 0 || warm.EmptyStub(dirfd, name, &st) {
 		return
 	}
 	bytes := int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
@@ -289,7 +284,7 @@ func (s *sweep) punch(n *Inode) {
 	defer n.back.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.mu.rec.isStub() {
+	if !n.mu.rec.IsStub() {
 		return
 	}
 	fd, err := s.v.openNode(n, unix.O_WRONLY|unix.O_NONBLOCK)
@@ -326,7 +321,7 @@ func bucketAge(bucket int) time.Duration {
 
 // shed releases the least recently used files until excess bytes are free; excess is asked for once warm was counted. It says how
 // many bytes that gave.
-func (v *Volume) shed(ctx context.Context, reason string, excess func(use warmUse) int64) (TierReport, error) {
+func (v *Volume) shed(ctx context.Context, reason string, excess func(use warm.Use) int64) (TierReport, error) {
 	v.sweeping.Lock()
 	defer v.sweeping.Unlock()
 	first := v.newSweep(ctx, reason)

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // fileTimes are the times that a file system keeps: ext4 those until 2446, with small inodes until 2038 and whole seconds. It takes others
@@ -39,7 +40,7 @@ func fitsRecord(t cold.Time) bool { return t.Sec >= -recordTimes && t.Sec <= rec
 
 // timesOf finds out which times the directory behind fd keeps, by a file of its own; nil where it cannot: then all are taken for kept.
 func timesOf(dirfd int) *fileTimes {
-	fd, err := openAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	fd, err := warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {
 		return nil
 	}
@@ -49,8 +50,8 @@ func timesOf(dirfd int) *fileTimes {
 			return cold.Time{}, false
 		}
 		var st unix.Statx_t
-		err := statAt(fd, "", &st)
-		return timeOf(st.Mtime), err == nil
+		err := warm.StatAt(fd, "", &st)
+		return warm.TimeOf(st.Mtime), err == nil
 	}
 	least, ok := kept(cold.Time{Sec: -1 << 62})
 	most, ok2 := kept(cold.Time{Sec: 1 << 62})

@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -59,10 +61,10 @@ func openTmpfs(state, machine string, limit int64) (*tmpfs, error) {
 // mountedAt says whether path is the root of a mount of another file system than its parent's. It is not followed.
 func mountedAt(path string) (bool, error) {
 	var st, up unix.Statx_t
-	if err := statAt(unix.AT_FDCWD, path, &st); err != nil {
+	if err := warm.StatAt(unix.AT_FDCWD, path, &st); err != nil {
 		return false, err
 	}
-	if err := statAt(unix.AT_FDCWD, filepath.Dir(path), &up); err != nil {
+	if err := warm.StatAt(unix.AT_FDCWD, filepath.Dir(path), &up); err != nil {
 		return false, err
 	}
 	return st.Dev_major != up.Dev_major || st.Dev_minor != up.Dev_minor, nil
@@ -115,12 +117,12 @@ func (t *tmpfs) mount(machine string, limit int64) error {
 }
 
 func writeOwner(root int, machine string) error {
-	fd, err := openAt(root, ownerName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
+	fd, err := warm.OpenAt(root, ownerName, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("make %s: %w", ownerName, err)
 	}
 	defer unix.Close(fd)
-	if _, err := pwriteFull(fd, []byte(machine), 0); err != nil {
+	if _, err := warm.PwriteFull(fd, []byte(machine), 0); err != nil {
 		return fmt.Errorf("write %s: %w", ownerName, err)
 	}
 	return nil
@@ -135,19 +137,19 @@ func (t *tmpfs) adopt(machine string, limit int64) error {
 	defer unix.Close(root)
 	var kind unix.Statfs_t
 	var st unix.Statx_t
-	if err := errors.Join(unix.Fstatfs(root, &kind), statAt(root, "", &st)); err != nil {
+	if err := errors.Join(unix.Fstatfs(root, &kind), warm.StatAt(root, "", &st)); err != nil {
 		return err
 	}
 	if kind.Type != unix.TMPFS_MAGIC || int(st.Uid) != os.Geteuid() || st.Mode&0o777 != 0o700 {
 		return errForeign
 	}
-	fd, err := openAt(root, ownerName, unix.O_RDONLY, 0)
+	fd, err := warm.OpenAt(root, ownerName, unix.O_RDONLY, 0)
 	if err != nil {
 		return errForeign
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, len(machine)+1)
-	if n, err := preadFull(fd, buf, 0); err != nil || string(buf[:n]) != machine {
+	if n, err := warm.PreadFull(fd, buf, 0); err != nil || string(buf[:n]) != machine {
 		return errForeign
 	}
 	t.adopted = true
@@ -156,12 +158,12 @@ func (t *tmpfs) adopt(machine string, limit int64) error {
 
 // open opens the tree below root.
 func (t *tmpfs) open(root int) error {
-	fd, err := openAt(root, treeName, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := warm.OpenAt(root, treeName, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", treeName, err)
 	}
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil {
+	if err := warm.StatAt(fd, "", &st); err != nil {
 		unix.Close(fd)
 		return err
 	}
@@ -211,7 +213,7 @@ func (t *tmpfs) close(keep bool) error {
 		return nil
 	}
 	var st unix.Statx_t
-	if err := statAt(unix.AT_FDCWD, t.path, &st); err != nil {
+	if err := warm.StatAt(unix.AT_FDCWD, t.path, &st); err != nil {
 		return fmt.Errorf("unmount the memory class: %w", err)
 	}
 	if unix.Mkdev(st.Dev_major, st.Dev_minor) == t.dev { // else somebody was faster

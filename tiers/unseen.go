@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // A file that the kernel writes by itself is "unseen" from the first such open for writing until nobody is left who could: not at the
@@ -240,17 +241,20 @@ func (v *Volume) endLingering() int {
 }
 
 // frozen is a copy of a file that may change while a commit reads it.
-type frozen struct{ *warmContent }
+type frozen struct {
+	*warm.Content
+	fd int
+}
 
 // freeze copies what a commit is to have of a file that is written unseen, as it is while it is copied.
 func (v *Volume) freeze(ctx context.Context, c *boundaryContent) (*frozen, error) {
-	fd, err := openAt(v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	fd, err := warm.OpenAt(v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {
 		if fd, err = tempFile(v.cfg.State); err != nil {
 			return nil, err
 		}
 	}
-	f := &frozen{&warmContent{fd: fd, size: c.size}}
+	f := &frozen{Content: warm.NewContent(fd, c.size), fd: fd}
 	if err := f.fill(ctx, c); err != nil {
 		f.close()
 		return nil, fmt.Errorf("copy a file that is written meanwhile: %w", err)
@@ -281,7 +285,7 @@ func (f *frozen) fill(ctx context.Context, c *boundaryContent) error {
 			if n == 0 {
 				return cold.ErrSizeChanged
 			}
-			if _, err := pwriteFull(f.fd, b[:n], off); err != nil {
+			if _, err := warm.PwriteFull(f.fd, b[:n], off); err != nil {
 				return err
 			}
 			off += int64(n)
@@ -290,6 +294,6 @@ func (f *frozen) fill(ctx context.Context, c *boundaryContent) error {
 	return unix.Ftruncate(f.fd, c.size)
 }
 
-func (f *frozen) ReadAt(p []byte, off int64) (int, error) { return fdReader(f.fd).ReadAt(p, off) }
+func (f *frozen) ReadAt(p []byte, off int64) (int, error) { return warm.FDReader(f.fd).ReadAt(p, off) }
 
 func (f *frozen) close() { unix.Close(f.fd) }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // moved counts what went between the tiers since the volume was opened.
@@ -96,8 +97,8 @@ func (v *Volume) unusedFor(n *Inode, st *unix.Statx_t) time.Duration {
 	if t != 0 {
 		return time.Duration(v.clock()-t) * useTick
 	}
-	last := timeOf(st.Atime)
-	for _, u := range []cold.Time{timeOf(st.Mtime), timeOf(st.Ctime)} {
+	last := warm.TimeOf(st.Atime)
+	for _, u := range []cold.Time{warm.TimeOf(st.Mtime), warm.TimeOf(st.Ctime)} {
 		if last.Before(u) {
 			last = u
 		}

@@ -16,6 +16,7 @@ import (
 	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 	"emberfs/tiers/subprocess"
+	"emberfs/tiers/warm"
 )
 
 // Volume is the storage manager: one mounted volume with its three tiers. Its methods are safe for concurrent use.
@@ -29,7 +30,7 @@ type Volume struct {
 	cfg   Config
 	cold  cold.Cold
 	log   logrus.FieldLogger
-	state *state
+	state *warm.State
 	hot   *hotCache
 
 	warmFD    int // O_PATH descriptor of the warm directory
@@ -75,7 +76,7 @@ type Volume struct {
 
 	warmCount struct {
 		sync.Mutex
-		use   warmUse
+		use   warm.Use
 		until time.Time
 	}
 
@@ -154,7 +155,7 @@ func now() cold.Time {
 // nothing of its own, and decides whether records of the last run can be believed. Errors leave warm usable for another try.
 func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	subprocess.ClearUmask()
-	st, err := loadState(c.State)
+	st, err := warm.LoadState(c.State)
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	if err := v.loadLinks(ctx); err != nil {
 		return nil, err
 	}
-	err = st.update(func(s *stateFile) {
+	err = st.Update(func(s *warm.StateFile) {
 		s.Volume, s.Branch, s.Source = c.Cold.VolumeID(), c.Branch, c.Source
 		s.Clean = false
 	})
@@ -216,7 +217,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 
 // openWarm opens, or makes, the warm directory and finds out what its file system can do.
 func (v *Volume) openWarm() error {
-	path := filepath.Join(v.cfg.State, warmName)
+	path := filepath.Join(v.cfg.State, warm.DirName)
 	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make the warm directory: %w", err)
 	}
@@ -226,7 +227,7 @@ func (v *Volume) openWarm() error {
 	}
 	v.warmFD = fd
 	var sx unix.Statx_t
-	if err := statAt(fd, "", &sx); err != nil {
+	if err := warm.StatAt(fd, "", &sx); err != nil {
 		return fmt.Errorf("stat %s: %w", path, err)
 	}
 	if sx.Mask&unix.STATX_BTIME == 0 {
@@ -247,21 +248,21 @@ func (v *Volume) openWarm() error {
 // takesRecords finds out whether files in the directory behind fd take our attributes: by trying, not by uid, since capabilities, user
 // namespaces and file systems all have a say; and on a file of its own, since an attribute moves the ctime of what has it.
 func takesRecords(fd int) bool {
-	probe, err := openAt(fd, ".", unix.O_TMPFILE|unix.O_RDWR, 0600)
+	probe, err := warm.OpenAt(fd, ".", unix.O_TMPFILE|unix.O_RDWR, 0600)
 	if err != nil {
-		name := TempPrefix + "probe"
-		if probe, err = openAt(fd, name, unix.O_RDWR|unix.O_CREAT, 0600); err != nil {
+		name := warm.TempPrefix + "probe"
+		if probe, err = warm.OpenAt(fd, name, unix.O_RDWR|unix.O_CREAT, 0600); err != nil {
 			return false
 		}
 		defer func() { _ = unix.Unlinkat(fd, name, 0) }()
 	}
 	defer unix.Close(probe)
-	return unix.Fsetxattr(probe, recordName, []byte{recordVersion}, 0) == nil
+	return unix.Fsetxattr(probe, warm.RecordAttr, []byte{warm.RecordVersion}, 0) == nil
 }
 
 // decideTrust compares this start with the last: within one boot, or after a clean stop, records are believed.
 func (v *Volume) decideTrust() error {
-	boot, err := BootID()
+	boot, err := warm.BootID()
 	if err != nil {
 		return err
 	}
@@ -269,7 +270,7 @@ func (v *Volume) decideTrust() error {
 	if s.Tiered && !v.records {
 		return fmt.Errorf("bytes of files in %s may be in cold only, which trusted.* attributes say that this process can not read (CAP_SYS_ADMIN is missing, or the file system has none): their holes would be taken for zeros", v.cfg.State)
 	}
-	if err := s.proveWarm(v.warmFD); err != nil {
+	if err := s.ProveWarm(v.warmFD); err != nil {
 		return fmt.Errorf("%s: %w", v.cfg.State, err)
 	}
 	tiered := v.checkTiering() == nil
@@ -284,7 +285,7 @@ func (v *Volume) decideTrust() error {
 		v.untouched = !v.doubtful || empty && s.Head == "" && s.Restore == ""
 	}
 	trusted := s.Clean || s.Boot == boot || s.Boot == ""
-	err = s.update(func(f *stateFile) {
+	err = s.Update(func(f *warm.StateFile) {
 		f.Boot = boot
 		if !trusted {
 			f.Trust++
@@ -304,14 +305,14 @@ func (v *Volume) decideTrust() error {
 
 func (v *Volume) openRoot() error {
 	var st unix.Statx_t
-	if err := statAt(v.warmFD, "", &st); err != nil {
+	if err := warm.StatAt(v.warmFD, "", &st); err != nil {
 		return err
 	}
 	n, _ := v.intern(&st)
-	v.loadRecord(n, byFD(v.warmFD), &st)
+	v.loadRecord(n, warm.ByFD(v.warmFD), &st)
 	n.attrLocked(&st)
 	n.mu.Unlock()
-	fd, err := unix.Open(fdPath(v.warmFD), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(warm.FDPath(v.warmFD), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -326,7 +327,7 @@ func (v *Volume) warmRead() int {
 	v.points.mu.Lock()
 	defer v.points.mu.Unlock()
 	if v.points.readFD == 0 {
-		fd, err := openAt(v.warmFD, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		fd, err := warm.OpenAt(v.warmFD, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return -1
 		}
@@ -354,7 +355,7 @@ func (v *Volume) Close() error {
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
-		err = v.state.update(func(s *stateFile) { s.Clean, s.Pending = true, v.risk.files() > 0 })
+		err = v.state.Update(func(s *warm.StateFile) { s.Clean, s.Pending = true, v.risk.files() > 0 })
 	}
 	v.hot.close()
 	v.atime.quiet.close()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 var me = Caller{}
@@ -154,7 +155,7 @@ func TestCleanFollowsChange(t *testing.T) {
 	fa := write(t, v, a, "f", "1")
 	write(t, v, b, "f", "1")
 	v.mustSync(t)
-	clean := func(n *Inode) bool { n.mu.Lock(); defer n.mu.Unlock(); return n.mu.rec.has(recClean) }
+	clean := func(n *Inode) bool { n.mu.Lock(); defer n.mu.Unlock(); return n.mu.rec.Has(warm.FlagClean) }
 	for _, n := range []*Inode{v.root, a, b, fa} {
 		if !clean(n) {
 			t.Fatalf("inode %d is not clean after a sync", n.id)
@@ -239,11 +240,11 @@ func TestUntrustedStart(t *testing.T) {
 	if err := os.Chtimes(f, fi.ModTime(), fi.ModTime()); err != nil {
 		t.Fatal(err)
 	}
-	s, err := loadState(state)
+	s, err := warm.LoadState(state)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.update(func(f *stateFile) { f.Clean, f.Boot = false, "another boot" }); err != nil {
+	if err := s.Update(func(f *warm.StateFile) { f.Clean, f.Boot = false, "another boot" }); err != nil {
 		t.Fatal(err)
 	}
 	again := openTest(t, state, c)
@@ -276,10 +277,10 @@ func TestInvisibleRecord(t *testing.T) {
 	if size, err := v.Listxattr(n, nil); err != nil || size != 0 {
 		t.Fatalf("listxattr shows %d bytes (%v)", size, err)
 	}
-	if _, err := v.Getxattr(n, recordName, nil); err != unix.ENODATA {
+	if _, err := v.Getxattr(n, warm.RecordAttr, nil); err != unix.ENODATA {
 		t.Fatalf("getxattr of the record: %v", err)
 	}
-	if err := v.Setxattr(context.Background(), n, recordName, []byte("x"), 0, false, me); err != unix.EPERM {
+	if err := v.Setxattr(context.Background(), n, warm.RecordAttr, []byte("x"), 0, false, me); err != unix.EPERM {
 		t.Fatalf("setxattr of the record: %v", err)
 	}
 	mode := uint32(0600)
@@ -314,7 +315,7 @@ func TestLostHeadNote(t *testing.T) {
 	for i := range 2 {
 		write(t, v, v.root, fmt.Sprint("g", i), "2")
 		v.mustSync(t)
-		if err := v.state.update(func(s *stateFile) { s.Head = head }); err != nil {
+		if err := v.state.Update(func(s *warm.StateFile) { s.Head = head }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -324,7 +325,7 @@ func TestLostHeadNote(t *testing.T) {
 	c.mu.Lock()
 	c.commits[c.head].info.Machine = "another"
 	c.mu.Unlock()
-	if err := v.state.update(func(s *stateFile) { s.Head = head }); err != nil {
+	if err := v.state.Update(func(s *warm.StateFile) { s.Head = head }); err != nil {
 		t.Fatal(err)
 	}
 	write(t, v, v.root, "i", "4")

@@ -1,6 +1,10 @@
 package tiers
 
-import "testing"
+import (
+	"testing"
+
+	"emberfs/tiers/warm"
+)
 
 // TestRestoreNotesVolume: volume.json says with the commit that was restored whose it is: a daemon that is killed right after that
 // is followed by one that finds state and repository of one volume.
@@ -11,11 +15,11 @@ func TestRestoreNotesVolume(t *testing.T) {
 	v.mustSync(t)
 	must(t, v.Close())
 	v = openTiered(t, t.TempDir(), cold)
-	must(t, v.state.update(func(s *stateFile) { s.Volume = "made before the repository was known" }))
+	must(t, v.state.Update(func(s *warm.StateFile) { s.Volume = "made before the repository was known" }))
 	head, err := cold.Head(t.Context())
 	must(t, err)
 	must(t, v.restoreWarm(t.Context(), head))
-	s, err := loadState(v.cfg.State)
+	s, err := warm.LoadState(v.cfg.State)
 	must(t, err)
 	if s.Head == "" || s.Volume != cold.VolumeID() {
 		t.Errorf("volume.json has commit %q of volume %q", s.Head, s.Volume)

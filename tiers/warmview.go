@@ -18,6 +18,7 @@ import (
 	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 // WarmView reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say is
@@ -37,25 +38,25 @@ type WarmView struct {
 
 // OpenWarmView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
 func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
-	if _, err := os.Stat(filepath.Join(state, stateName)); err != nil {
+	if _, err := os.Stat(filepath.Join(state, warm.StateName)); err != nil {
 		return nil, fmt.Errorf("%s is no volume's state: %w", state, err)
 	}
-	s, err := loadState(state)
+	s, err := warm.LoadState(state)
 	if err != nil {
 		return nil, err
 	}
-	boot, err := BootID()
+	boot, err := warm.BootID()
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(state, warmName)
+	path := filepath.Join(state, warm.DirName)
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	set, err := EffectiveRules(state)
 	if err == nil {
-		if err = s.proveWarm(fd); err != nil {
+		if err = s.ProveWarm(fd); err != nil {
 			err = fmt.Errorf("%s: %w", state, err)
 		}
 	}
@@ -71,8 +72,8 @@ func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	var buf [recordMax + 1]byte
-	_, err = byFD(fd).get(recordName, buf[:])
+	var buf [warm.RecordMax + 1]byte
+	_, err = warm.ByFD(fd).Get(warm.RecordAttr, buf[:])
 	w.records = err == nil // the root has one as soon as there are any
 	return w, nil
 }
@@ -83,12 +84,12 @@ func (w *WarmView) Close() error { return errors.Join(w.held.Close(), unix.Close
 // Root is the root's entry; its ids are zero unless everything is as a commit has it.
 func (w *WarmView) Root() (cold.Entry, error) {
 	var st unix.Statx_t
-	r, err := w.look(w.fd, "", byFD(w.fd), &st)
+	r, err := w.look(w.fd, "", warm.ByFD(w.fd), &st)
 	if err != nil {
 		return cold.Entry{}, err
 	}
-	e := entryOf("", &st)
-	if e.Xattrs, err = byFD(w.fd).all(); err != nil {
+	e := warm.EntryOf("", &st)
+	if e.Xattrs, err = warm.ByFD(w.fd).All(); err != nil {
 		return cold.Entry{}, err
 	}
 	known(&e, &r)
@@ -104,21 +105,21 @@ func (w *WarmView) fill(e *cold.Entry, st *unix.Statx_t) error {
 
 // look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes away, or
 // bring them, between the two.
-func (w *WarmView) look(fd int, name string, at xattrTarget, st *unix.Statx_t) (r record, err error) {
+func (w *WarmView) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) (r warm.Record, err error) {
 	const tries = 3
 	for range tries {
-		if err := statAt(fd, name, st); err != nil {
-			return record{}, err
+		if err := warm.StatAt(fd, name, st); err != nil {
+			return warm.Record{}, err
 		}
-		kind := kindOf(uint32(st.Mode))
+		kind := warm.KindOf(uint32(st.Mode))
 		if kind != cold.KindFile && kind != cold.KindDir {
-			return record{}, nil
+			return warm.Record{}, nil
 		}
-		found, ok := readRecord(at)
+		found, ok := warm.ReadRecord(at)
 		if !ok {
-			return record{}, nil
+			return warm.Record{}, nil
 		}
-		if r = found.believed(w.trust, kind == cold.KindDir, st); r.isStub() || r.has(recUnlisted) || r.mtime == timeOf(st.Mtime) {
+		if r = found.Believed(w.trust, kind == cold.KindDir, st); r.IsStub() || r.Has(warm.FlagUnlisted) || r.Mtime == warm.TimeOf(st.Mtime) {
 			break
 		}
 	}
@@ -126,23 +127,23 @@ func (w *WarmView) look(fd int, name string, at xattrTarget, st *unix.Statx_t) (
 }
 
 // known completes an entry with what its record knows.
-func known(e *cold.Entry, r *record) {
+func known(e *cold.Entry, r *warm.Record) {
 	switch {
 	case e.Kind == cold.KindDir:
 		e.Size = 0
-		if r.has(recUnlisted) {
-			e.Mtime = r.mtime
+		if r.Has(warm.FlagUnlisted) {
+			e.Mtime = r.Mtime
 		}
-		if r.has(recUnlisted) || r.has(recClean) {
-			e.ID, e.Meta = r.id, r.meta
+		if r.Has(warm.FlagUnlisted) || r.Has(warm.FlagClean) {
+			e.ID, e.Meta = r.ID, r.Meta
 		}
 	case e.Kind != cold.KindFile:
-	case r.isStub():
-		e.ID, e.Mtime, e.Holes = r.id, r.mtime, cold.HolesOf(r.size, r.blocks)
-	case r.has(recClean) && r.size == e.Size && r.mtime == e.Mtime:
-		e.ID = r.id
-		if r.has(recBlocks) {
-			e.Holes = cold.HolesOf(r.size, r.blocks)
+	case r.IsStub():
+		e.ID, e.Mtime, e.Holes = r.ID, r.Mtime, cold.HolesOf(r.Size, r.Blocks)
+	case r.Has(warm.FlagClean) && r.Size == e.Size && r.Mtime == e.Mtime:
+		e.ID = r.ID
+		if r.Has(warm.FlagBlocks) {
+			e.Holes = cold.HolesOf(r.Size, r.Blocks)
 		}
 	}
 }
@@ -160,14 +161,14 @@ func (w *WarmView) List(ctx context.Context, at string, dir *cold.Entry) (cold.L
 		return cold.Listing{}, fmt.Errorf("open directory: %w", err)
 	}
 	defer unix.Close(fd)
-	r, ok := readRecord(byFD(fd))
+	r, ok := warm.ReadRecord(warm.ByFD(fd))
 	switch {
-	case ok && r.has(recDir|recUnlisted):
-		return w.listCold(ctx, cold.DirID{Tree: r.id, Meta: r.meta})
+	case ok && r.Has(warm.FlagDir|warm.FlagUnlisted):
+		return w.listCold(ctx, cold.DirID{Tree: r.ID, Meta: r.Meta})
 	case !ok && inCold(dir): // just being made
 		return w.listCold(ctx, dir.Dir())
 	}
-	names, err := listNames(fd)
+	names, err := warm.ListNames(fd)
 	if err != nil {
 		return cold.Listing{}, fmt.Errorf("list directory: %w", err)
 	}
@@ -194,12 +195,12 @@ func (w *WarmView) List(ctx context.Context, at string, dir *cold.Entry) (cold.L
 
 func (w *WarmView) entry(fd int, name string) (cold.Entry, error) {
 	var st unix.Statx_t
-	r, err := w.look(fd, name, byName(fd, name), &st)
+	r, err := w.look(fd, name, warm.ByName(fd, name), &st)
 	if err != nil {
 		return cold.Entry{}, err
 	}
-	e := entryOf(name, &st)
-	if e.Xattrs, err = byName(fd, name).all(); err != nil {
+	e := warm.EntryOf(name, &st)
+	if e.Xattrs, err = warm.ByName(fd, name).All(); err != nil {
 		return cold.Entry{}, err
 	}
 	if st.Nlink > 1 && e.Kind != cold.KindDir {
@@ -207,7 +208,7 @@ func (w *WarmView) entry(fd int, name string) (cold.Entry, error) {
 	}
 	switch e.Kind {
 	case cold.KindSymlink:
-		to, err := readlinkAt(fd, name)
+		to, err := warm.ReadlinkAt(fd, name)
 		if err != nil {
 			return cold.Entry{}, err
 		}
@@ -232,7 +233,7 @@ func (w *WarmView) open(at string, flags int) (int, error) {
 		if cut < 0 {
 			break
 		}
-		next, err := openAt(dir, at[:cut], unix.O_PATH|unix.O_DIRECTORY, 0)
+		next, err := warm.OpenAt(dir, at[:cut], unix.O_PATH|unix.O_DIRECTORY, 0)
 		if dir != w.fd {
 			unix.Close(dir)
 		}
@@ -241,7 +242,7 @@ func (w *WarmView) open(at string, flags int) (int, error) {
 		}
 		dir, at = next, at[cut+1:]
 	}
-	fd, err := openAt(dir, at, flags, 0)
+	fd, err := warm.OpenAt(dir, at, flags, 0)
 	if dir != w.fd {
 		unix.Close(dir)
 	}

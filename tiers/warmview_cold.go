@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the bytes of
@@ -31,8 +32,8 @@ func inCold(e *cold.Entry) bool { return e != nil && !e.ID.IsZero() }
 
 // Untouched says that nobody has looked into the volume since it was restored: opening its root would list it.
 func (w *WarmView) Untouched() bool {
-	r, ok := readRecord(byFD(w.fd))
-	return ok && r.has(recDir|recUnlisted)
+	r, ok := warm.ReadRecord(warm.ByFD(w.fd))
+	return ok && r.Has(warm.FlagDir|warm.FlagUnlisted)
 }
 
 func (w *WarmView) listCold(ctx context.Context, id cold.DirID) (cold.Listing, error) {
@@ -73,7 +74,7 @@ func (w *WarmView) snapshot(ctx context.Context) (cold.Snapshot, error) {
 
 // Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs come from cold.
 func (w *WarmView) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error) {
-	fd, _, err := quietly(unix.O_RDONLY|unix.O_NONBLOCK, func(flags int) (int, error) { return w.open(at, flags) })
+	fd, _, err := warm.Quietly(unix.O_RDONLY|unix.O_NONBLOCK, func(flags int) (int, error) { return w.open(at, flags) })
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && inCold(e) {
 		return w.cold.Open(ctx, e.ID, e.Size)
 	}
@@ -81,10 +82,10 @@ func (w *WarmView) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadC
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	var st unix.Statx_t
-	if err := statAt(fd, "", &st); err != nil || kindOf(uint32(st.Mode)) != cold.KindFile {
+	if err := warm.StatAt(fd, "", &st); err != nil || warm.KindOf(uint32(st.Mode)) != cold.KindFile {
 		return nil, errors.Join(errNotAFile, err, unix.Close(fd))
 	}
-	if _, ok := readRecord(byFD(fd)); !ok && inCold(e) { // just being made, or changed since it was listed
+	if _, ok := warm.ReadRecord(warm.ByFD(fd)); !ok && inCold(e) { // just being made, or changed since it was listed
 		return w.cold.Open(ctx, e.ID, e.Size)
 	}
 	return &viewFile{ctx: ctx, w: w, fd: fd}, nil
@@ -109,7 +110,7 @@ func (f *viewFile) Read(p []byte) (int, error) {
 	}
 	// The record turns before the bytes go.
 	var st unix.Statx_t
-	if r, ok := readRecord(byFD(f.fd)); ok && r.isStub() && statAt(f.fd, "", &st) == nil && r.size == int64(st.Size) {
+	if r, ok := warm.ReadRecord(warm.ByFD(f.fd)); ok && r.IsStub() && warm.StatAt(f.fd, "", &st) == nil && r.Size == int64(st.Size) {
 		if err := f.toCold(&r); err != nil {
 			return 0, err
 		}
@@ -123,8 +124,8 @@ func (f *viewFile) Read(p []byte) (int, error) {
 }
 
 // toCold goes on in cold.
-func (f *viewFile) toCold(r *record) error {
-	b, err := f.w.cold.Open(f.ctx, r.id, r.size)
+func (f *viewFile) toCold(r *warm.Record) error {
+	b, err := f.w.cold.Open(f.ctx, r.ID, r.Size)
 	if err != nil {
 		return err
 	}

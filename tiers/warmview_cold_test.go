@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // all is everything that the view shows, by path: entries, with hard-link groups only as "linked", and contents.
@@ -131,7 +132,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	must(t, next.comeBack(t.Context(), mustFind(t, next, "a/b/file 7")))
 	look("a file came back")
 	// After a power cut the records of files that are there are hints, of those that are not they are true.
-	must(t, next.state.update(func(f *stateFile) { f.Boot = "another boot" }))
+	must(t, next.state.Update(func(f *warm.StateFile) { f.Boot = "another boot" }))
 	look("after a power cut")
 	if got := view(t, next).knownAs(t, "a/b"); !strings.HasPrefix(got, `"file 0" false, "file 1" true`) || !strings.Contains(got, `"file 7" false, "file 8" true`) {
 		t.Errorf("known: %s", got)
@@ -197,8 +198,8 @@ func TestWarmViewMissing(t *testing.T) {
 	f := mustFind(t, next, "a/b/file 5")
 	empty := mustFind(t, next, "a/empty")
 	c.mu.Lock()
-	delete(c.blobs, f.mu.rec.id)
-	delete(c.dirs, cold.DirID{Tree: empty.mu.rec.id, Meta: empty.mu.rec.meta})
+	delete(c.blobs, f.mu.rec.ID)
+	delete(c.dirs, cold.DirID{Tree: empty.mu.rec.ID, Meta: empty.mu.rec.Meta})
 	c.mu.Unlock()
 	must(t, next.Close())
 	w, err := OpenWarmView(next.cfg.State, c)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // view opens the volume's directory beside it.
@@ -109,7 +110,7 @@ func TestWarmViewUntrusted(t *testing.T) {
 	if got := w.knownAs(t, ""); got != `"f" true` {
 		t.Errorf("before: %s", got)
 	}
-	if err := v.state.update(func(f *stateFile) { f.Boot = "another boot" }); err != nil {
+	if err := v.state.Update(func(f *warm.StateFile) { f.Boot = "another boot" }); err != nil {
 		t.Fatal(err)
 	}
 	w = view(t, v)
@@ -152,7 +153,7 @@ func TestWarmViewOfNothing(t *testing.T) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	v, _ := newVolume(t)
-	if err := os.Symlink("/etc", filepath.Join(v.cfg.State, warmName, "out")); err != nil {
+	if err := os.Symlink("/etc", filepath.Join(v.cfg.State, warm.DirName, "out")); err != nil {
 		t.Fatal(err)
 	}
 	w := view(t, v)
@@ -162,7 +163,7 @@ func TestWarmViewOfNothing(t *testing.T) {
 	if got := w.knownAs(t, "out"); got != "" {
 		t.Errorf("listed %s", got)
 	}
-	_ = unix.Unlink(filepath.Join(v.cfg.State, warmName, "out"))
+	_ = unix.Unlink(filepath.Join(v.cfg.State, warm.DirName, "out"))
 }
 
 func ptrTo[T any](v T) *T { return &v }

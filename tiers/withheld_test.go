@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // TestUntrustedKeepsDevices: a device that an untrusted restore did not make stays in the volume, whatever else changes beside it.
@@ -60,8 +61,8 @@ func TestReadMeetsRelease(t *testing.T) {
 	must(t, err)
 	defer v.unpin(v.root)
 	var st unix.Statx_t
-	must(t, statAt(dirfd, "f", &st))
-	e := entryOf("f", &st)
+	must(t, warm.StatAt(dirfd, "f", &st))
+	e := warm.EntryOf("f", &st)
 	run := &capture{v: v, ctx: t.Context(), tx: tx, base: tx.Base(), m: newMoment(v, v.epoch.Load())}
 	if _, err := run.content(f, &preimage{attr: attrOf(&st)}, &e, cold.ID{}); err != nil {
 		t.Fatal(err)
@@ -69,8 +70,8 @@ func TestReadMeetsRelease(t *testing.T) {
 	run.m.close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if e.ID != f.mu.rec.id || e.Mtime != f.mu.rec.mtime {
-		t.Errorf("stored as %s of %v, it is %s of %v", e.ID, e.Mtime, f.mu.rec.id, f.mu.rec.mtime)
+	if e.ID != f.mu.rec.ID || e.Mtime != f.mu.rec.Mtime {
+		t.Errorf("stored as %s of %v, it is %s of %v", e.ID, e.Mtime, f.mu.rec.ID, f.mu.rec.Mtime)
 	}
 }
 
@@ -86,8 +87,8 @@ func TestVoidMarkMustGo(t *testing.T) {
 	must(t, unix.Truncate(path, 0))
 	next := openTiered(t, v.cfg.State, c)
 	f := mustFind(t, next, "f") // removes the mark; put it back as a failed removal leaves it
-	stale := record{flags: recClean | recStub | recBlocks, trust: next.trust, id: cold.ID{1}, size: 9, blocks: 8}
-	must(t, unix.Setxattr(path, recordName, stale.encode(nil), 0))
+	stale := warm.Record{Flags: warm.FlagClean | warm.FlagStub | warm.FlagBlocks, Trust: next.trust, ID: cold.ID{1}, Size: 9, Blocks: 8}
+	must(t, unix.Setxattr(path, warm.RecordAttr, stale.Encode(nil), 0))
 	f.mu.Lock()
 	f.mu.rec = voidStub(&stale)
 	f.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/format/config"
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 const maxConfig = 4 << 20 // a config file beyond this is not one
@@ -157,7 +157,7 @@ func applySettings(dir string) error {
 	if len(data) > 0 && data[len(data)-1] != '\n' {
 		data = append(data, '\n')
 	}
-	return tiers.WriteFileDurable(filepath.Join(dir, "config"), append(data, add.Bytes()...), 0o644)
+	return warm.WriteFileDurable(filepath.Join(dir, "config"), append(data, add.Bytes()...), 0o644)
 }
 
 // checkLayout says whether dir is a bare repository that can be read in place.

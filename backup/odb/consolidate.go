@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // PackLimit is how many packs there may be before Consolidate merges some.
@@ -258,7 +258,7 @@ func (db *DB) removePacks(src []*pack) error {
 	if err := db.step("consolidate.sync-dir"); err != nil {
 		return err
 	}
-	if err := tiers.SyncDir(db.packDir()); err != nil {
+	if err := warm.SyncDir(db.packDir()); err != nil {
 		return err
 	}
 	return db.Refresh()

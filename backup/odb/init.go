@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // Init makes dir a bare repository with our configuration, HEAD on refs/heads/<branch>. It is durable when it returns and
@@ -41,7 +41,7 @@ func Init(dir, branch string) error {
 	if old, err := readSmall(path, maxRefFile); err == nil && string(old) == string(want) {
 		return nil
 	}
-	return tiers.WriteFileDurable(path, want, 0o644)
+	return warm.WriteFileDurable(path, want, 0o644)
 }
 
 // isFresh says whether dir is missing, empty, or left by an Init that did not finish.
@@ -93,7 +93,7 @@ func mkdirDurable(perm os.FileMode, paths ...string) error {
 func syncDirs(dirs map[string]struct{}) error {
 	var g errgroup.Group
 	for dir := range dirs {
-		g.Go(func() error { return tiers.SyncDir(dir) })
+		g.Go(func() error { return warm.SyncDir(dir) })
 	}
 	return g.Wait()
 }

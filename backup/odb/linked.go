@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // VerifyLinked looks through the packs that Link brought, once each: every object that the index lists is inflated and hashed with
@@ -116,7 +116,7 @@ func (p *pack) trust() error {
 		return fmt.Errorf("release pack: %w", err)
 	}
 	p.linked.Store(false)
-	return tiers.SyncDir(filepath.Dir(p.base))
+	return warm.SyncDir(filepath.Dir(p.base))
 }
 
 // mendLinked does with a damaged linked pack what is done with any: it gets a new index, or what can be read of it is saved and it

@@ -15,7 +15,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -30,7 +30,7 @@ type owner struct {
 }
 
 func thisProcess() (owner, error) {
-	boot, err := tiers.BootID()
+	boot, err := warm.BootID()
 	if err != nil {
 		return owner{}, err
 	}
@@ -97,7 +97,7 @@ func parseTemp(name string) (owner, bool) {
 }
 
 func isTemp(name string) bool {
-	return strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, tiers.TempPrefix)
+	return strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, warm.TempPrefix)
 }
 
 // cleanup removes what dead processes of ours, or an earlier life of this one, left behind. The caller owns the repository.
@@ -145,7 +145,7 @@ func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
 		}
 		for _, e := range names {
 			path := filepath.Join(d, e.Name())
-			if o, ok := parseTemp(e.Name()); ok && stale(o) || owned && strings.HasPrefix(e.Name(), tiers.TempPrefix) {
+			if o, ok := parseTemp(e.Name()); ok && stale(o) || owned && strings.HasPrefix(e.Name(), warm.TempPrefix) {
 				add(path, "temporary file")
 			} else if heldByStale(path, stale) || owned && keepsNothing(path) {
 				add(path, strings.TrimPrefix(filepath.Ext(path), ".")+" file")

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // crcOf is the checksum that an index keeps of an entry.
@@ -77,7 +77,7 @@ func (db *DB) publishFiles(packs []*packFile) (err error) {
 	if err := db.step("publish.sync-dir"); err != nil {
 		return err
 	}
-	if err := tiers.SyncDir(dir); err != nil {
+	if err := warm.SyncDir(dir); err != nil {
 		return err
 	}
 	for _, pf := range packs {

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // badDir below objects/pack holds the packs that were put aside because no index could be made for them; git does not look there.
@@ -114,7 +114,7 @@ func (db *DB) rebuildIndex(path string, f *os.File, size int64) error {
 	if err := db.step("rebuild.sync-dir"); err != nil {
 		return err
 	}
-	return tiers.SyncDir(db.packDir())
+	return warm.SyncDir(db.packDir())
 }
 
 // readInPlace reads a whole pack with the machinery of IndexPack, writing nothing.

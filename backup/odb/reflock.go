@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 const (
@@ -173,7 +173,7 @@ func (db *DB) DeleteRef(name string, old ID) error {
 		if err := removeExisting(path); err != nil && !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.ENOTEMPTY) {
 			return err
 		}
-		return tiers.SyncDir(filepath.Dir(path))
+		return warm.SyncDir(filepath.Dir(path))
 	})
 }
 
@@ -276,7 +276,7 @@ func (db *DB) writeRef(path string, id ID) (err error) {
 	if err := db.step("ref.sync-dir"); err != nil {
 		return err
 	}
-	return tiers.SyncDir(filepath.Dir(path))
+	return warm.SyncDir(filepath.Dir(path))
 }
 
 // removeEmptyDirs removes a directory tree without files, which stands where a deleted refs/heads/a/b was.
@@ -314,5 +314,5 @@ func (db *DB) dropPacked(name string) (err error) {
 	if err != nil || !dropped {
 		return err
 	}
-	return tiers.WriteFileDurable(path, kept, 0o644)
+	return warm.WriteFileDurable(path, kept, 0o644)
 }

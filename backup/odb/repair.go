@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // Mend gives a pack (its name without extension) a new index or, where the pack itself is damaged, saves what can be read of it
@@ -63,7 +63,7 @@ func (db *DB) SetAside(path string) error {
 	if err := os.Rename(from, filepath.Join(dir, name)); err != nil {
 		return fmt.Errorf("put aside: %w", err)
 	}
-	return errors.Join(tiers.SyncDir(dir), tiers.SyncDir(filepath.Dir(from)))
+	return errors.Join(warm.SyncDir(dir), warm.SyncDir(filepath.Dir(from)))
 }
 
 // brokenDir keeps what damaged files of the repository said before they were repaired.
@@ -85,7 +85,7 @@ func keepBroken(dir, name string) (string, error) {
 	if err := mkdirDurable(0o755, filepath.Join(dir, brokenDir)); err != nil {
 		return "", fmt.Errorf("keep a copy: %w", err)
 	}
-	return to, tiers.WriteFileDurable(filepath.Join(dir, to), data, 0o644)
+	return to, warm.WriteFileDurable(filepath.Join(dir, to), data, 0o644)
 }
 
 func escapeSlashes(name string) string {
@@ -119,7 +119,7 @@ func (db *DB) ForgetRef(name string) (kept string, err error) {
 	if err := removeExisting(path); err != nil {
 		return kept, fmt.Errorf("forget reference %s: %w", name, err)
 	}
-	return kept, tiers.SyncDir(filepath.Dir(path))
+	return kept, warm.SyncDir(filepath.Dir(path))
 }
 
 // RepairBase makes what Open needs of the repository at dir: its directories, HEAD on the branch, a configuration with our
@@ -148,7 +148,7 @@ func RepairBase(dir, branch string) (kept []string, err error) {
 			return kept, err
 		}
 		// Init takes a repository without HEAD for something else.
-		if err := tiers.WriteFileDurable(filepath.Join(dir, headRef), []byte("ref: refs/heads/"+branch+"\n"), 0o644); err != nil {
+		if err := warm.WriteFileDurable(filepath.Join(dir, headRef), []byte("ref: refs/heads/"+branch+"\n"), 0o644); err != nil {
 			return kept, err
 		}
 	}
@@ -189,7 +189,7 @@ func (db *DB) RepairPackedRefs() (kept string, err error) {
 		}
 		good = append(append(good, text...), '\n')
 	}
-	return kept, tiers.WriteFileDurable(path, good, 0o644)
+	return kept, warm.WriteFileDurable(path, good, 0o644)
 }
 
 // HasNew says whether this Writer has an object that the repository has not.

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // salvage writes every entry of a damaged pack that still inflates to what its id says into a new pack, then puts the damaged one
@@ -168,5 +168,5 @@ func (db *DB) putAside(path string) error {
 			return fmt.Errorf("put a damaged pack aside: %w", err)
 		}
 	}
-	return errors.Join(tiers.SyncDir(dir), tiers.SyncDir(db.packDir()))
+	return errors.Join(warm.SyncDir(dir), warm.SyncDir(db.packDir()))
 }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // Journal makes r note in the file at path which push is under way, so that the next one can tell a lock that our own killed
@@ -39,7 +39,7 @@ func (r *Remote) note(pid int, updates []Update) error {
 	if r.journal == "" {
 		return nil
 	}
-	boot, err := tiers.BootID()
+	boot, err := warm.BootID()
 	if err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (r *Remote) note(pid int, updates []Update) error {
 	if err != nil {
 		return err
 	}
-	return tiers.WriteFileDurable(r.journal, data, 0o600)
+	return warm.WriteFileDurable(r.journal, data, 0o600)
 }
 
 // done removes the journal: the push has ended in order.
@@ -74,7 +74,7 @@ func (r *Remote) recover(ctx context.Context) error {
 		return fmt.Errorf("read the note of an interrupted push: %w", err)
 	}
 	var n pushNote
-	boot, err := tiers.BootID()
+	boot, err := warm.BootID()
 	if err != nil {
 		return err
 	}

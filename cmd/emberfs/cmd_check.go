@@ -16,6 +16,7 @@ import (
 	"emberfs/backup"
 	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
 )
 
 // checkRequest is what `emberfs check` was asked for.
@@ -279,7 +280,7 @@ func (c *checkRun) state() error {
 	var err error
 	c.info, err = tiers.ReadState(c.t.state)
 	switch {
-	case errors.Is(err, tiers.ErrNewerState):
+	case errors.Is(err, warm.ErrNewerState):
 		return &failure{code: exitFailed, op: "check", path: c.t.state, err: err}
 	case errors.Is(err, fs.ErrNotExist):
 		c.found(cold.Finding{Severity: cold.Damaged, What: "is missing: nobody knows which commit warm is of", Where: volumeName,

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 func write(t *testing.T, dir, name, content string) string {
@@ -221,10 +222,10 @@ func TestHalfMadeStateDirectory(t *testing.T) {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	write(t, path, tiers.TempPrefix+"3125432794", "{")
+	write(t, path, warm.TempPrefix+"3125432794", "{")
 	s := must(openState(path))(t)
 	defer s.lock.Close()
-	if _, err := os.Stat(filepath.Join(path, tiers.TempPrefix+"3125432794")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(path, warm.TempPrefix+"3125432794")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the temporary file stays: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // keepReceipts is how many receipts a state directory keeps.
@@ -30,7 +31,7 @@ func writeReceipt(state string, r *tiers.Receipt, now time.Time) error {
 		return fmt.Errorf("write receipt: %w", err)
 	}
 	name := now.UTC().Format("20060102T150405.000000000Z") + ".json"
-	if err := tiers.WriteFileDurable(filepath.Join(dir, name), append(data, '\n'), 0o600); err != nil {
+	if err := warm.WriteFileDurable(filepath.Join(dir, name), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write receipt: %w", err)
 	}
 	names, err := receiptNames(state)
@@ -49,7 +50,7 @@ func receiptNames(state string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), tiers.TempPrefix) {
+		if strings.HasSuffix(e.Name(), ".json") && !strings.HasPrefix(e.Name(), warm.TempPrefix) {
 			names = append(names, e.Name())
 		}
 	}

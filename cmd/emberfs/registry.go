@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // registration tells the command line which daemon serves a mountpoint.
@@ -101,7 +101,7 @@ func (r registry) add(e registration) error {
 		if err = os.MkdirAll(r.dir, 0o755); err != nil {
 			break
 		}
-		if err = tiers.WriteFileDurable(r.file(e.State), append(data, '\n'), 0o644); !errors.Is(err, fs.ErrNotExist) {
+		if err = warm.WriteFileDurable(r.file(e.State), append(data, '\n'), 0o644); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}

@@ -18,6 +18,7 @@ import (
 
 	"emberfs/tiers"
 	"emberfs/tiers/subprocess"
+	"emberfs/tiers/warm"
 )
 
 // outsideHeap is what the process holds beside hot and the Go heap: the pages of the program that are in use and the request buffers
@@ -79,8 +80,8 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		err = fmt.Errorf("interrupted by %v", sig)
 	}
 	if err != nil {
-		if errors.Is(err, tiers.ErrUnproven) {
-			return mountError(c.Mountpoint, err, tiers.UnprovenHelp)
+		if errors.Is(err, warm.ErrUnproven) {
+			return mountError(c.Mountpoint, err, warm.UnprovenHelp)
 		}
 		if help := sourceHelp(err, c.Source); help != "" {
 			return mountError(c.Mountpoint, err, help)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/warm"
 )
 
 // Names in a state directory.
@@ -30,7 +31,7 @@ const (
 )
 
 // stateFormat is the newest layout of a state directory that this version reads.
-const stateFormat = tiers.StateFormat
+const stateFormat = warm.StateFormat
 
 // defaultState is the state directory of a volume that was given none: one for each source and branch, or for each mountpoint
 // where there is no source.
@@ -142,7 +143,7 @@ func checkState(path string) error {
 		return refuse(fmt.Errorf("belongs to uid %d", st.Uid), "run as its owner, or "+choose)
 	}
 	ours := func(name string) bool {
-		if strings.HasPrefix(name, tiers.TempPrefix) { // a power cut before the first file had its name
+		if strings.HasPrefix(name, warm.TempPrefix) { // a power cut before the first file had its name
 			return true
 		}
 		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm", "memory"}, name)

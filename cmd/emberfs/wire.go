@@ -13,11 +13,12 @@ import (
 	"emberfs/fs"
 	"emberfs/tiers"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
 )
 
 // openVolume opens cold, then the volume over it. The volume closes both.
 func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring tiers.Progress) (*tiers.Volume, error) {
-	machine, volume, err := tiers.Identity(c.State)
+	machine, volume, err := warm.Identity(c.State)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"encoding/json"
@@ -17,12 +17,12 @@ import (
 const StateFormat = 1
 
 const (
-	stateName = "volume.json"
-	warmName  = "warm"
+	StateName = "volume.json"
+	DirName   = "warm"
 )
 
-// stateFile is volume.json: what a start must know of the last one. It is written durably on every change.
-type stateFile struct {
+// StateFile is volume.json: what a start must know of the last one. It is written durably on every change.
+type StateFile struct {
 	Format  int    `json:"format"`
 	Machine string `json:"machine"` // id of this state directory as a writer of commits
 	Volume  string `json:"volume"`  // id of the volume
@@ -42,56 +42,56 @@ type stateFile struct {
 	Restore string `json:"restoring"`              // the commit that warm is being brought to; nothing else may have changed it
 }
 
-type state struct {
+type State struct {
 	mu   sync.Mutex
-	path string
-	stateFile
+	Path string
+	StateFile
 }
 
-// loadState reads volume.json, or makes a new one in memory.
-func loadState(dir string) (*state, error) {
-	s := &state{path: filepath.Join(dir, stateName)}
-	data, err := os.ReadFile(s.path)
+// LoadState reads volume.json, or makes a new one in memory.
+func LoadState(dir string) (*State, error) {
+	s := &State{Path: filepath.Join(dir, StateName)}
+	data, err := os.ReadFile(s.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		s.stateFile = stateFile{Format: StateFormat, Machine: uuid.NewString(), Trust: 1}
+		s.StateFile = StateFile{Format: StateFormat, Machine: uuid.NewString(), Trust: 1}
 		return s, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the volume's state: %w", err)
 	}
-	if err := json.Unmarshal(data, &s.stateFile); err != nil {
-		return nil, fmt.Errorf("read the volume's state %s: %w", s.path, err)
+	if err := json.Unmarshal(data, &s.StateFile); err != nil {
+		return nil, fmt.Errorf("read the volume's state %s: %w", s.Path, err)
 	}
 	if s.Format > StateFormat {
-		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: %w", s.path, s.Format, StateFormat, ErrNewerState)
+		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: %w", s.Path, s.Format, StateFormat, ErrNewerState)
 	}
 	if s.Format < 1 || s.Machine == "" {
-		return nil, fmt.Errorf("%s is not a volume's state: format %d", s.path, s.Format)
+		return nil, fmt.Errorf("%s is not a volume's state: format %d", s.Path, s.Format)
 	}
 	return s, nil
 }
 
-// update changes the state and writes it durably; the change stays in memory even if that fails.
-func (s *state) update(change func(*stateFile)) error {
+// Update changes the state and writes it durably; the change stays in memory even if that fails.
+func (s *State) Update(change func(*StateFile)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	change(&s.stateFile)
-	data, err := json.MarshalIndent(&s.stateFile, "", "\t")
+	change(&s.StateFile)
+	data, err := json.MarshalIndent(&s.StateFile, "", "\t")
 	if err != nil {
 		return err
 	}
-	return WriteFileDurable(s.path, append(data, '\n'), 0o600)
+	return WriteFileDurable(s.Path, append(data, '\n'), 0o600)
 }
 
 // Identity returns the id under which a state directory writes commits, and the id of its volume: both are made, and kept, at
 // the first call. A repository that has commits already has a volume id of its own, which then wins.
 func Identity(dir string) (machine, volume string, err error) {
-	s, err := loadState(dir)
+	s, err := LoadState(dir)
 	if err != nil {
 		return "", "", err
 	}
 	if s.Volume == "" {
-		if err := s.update(func(f *stateFile) { f.Volume = uuid.NewString() }); err != nil {
+		if err := s.Update(func(f *StateFile) { f.Volume = uuid.NewString() }); err != nil {
 			return "", "", err
 		}
 	}
@@ -106,3 +106,6 @@ func BootID() (string, error) {
 	}
 	return strings.TrimSpace(string(b)), nil
 }
+
+// ErrNewerState: the state directory was written by a later version.
+var ErrNewerState = errors.New("use a newer emberfs")

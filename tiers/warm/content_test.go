@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"errors"
@@ -13,7 +13,9 @@ import (
 // TestDataOfShrinkingFile: a file that is cut off between the two looks for its data has changed its size, and nothing worse.
 func TestDataOfShrinkingFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
-	must(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer f.Close()
 	stop := make(chan struct{})
 	done := make(chan struct{})
@@ -30,7 +32,7 @@ func TestDataOfShrinkingFile(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-done }()
-	c := &warmContent{fd: int(f.Fd()), size: 8192}
+	c := NewContent(int(f.Fd()), 8192)
 	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
 		if _, _, err := c.Data(4096); err != nil && !errors.Is(err, cold.ErrSizeChanged) {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"context"
@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// writeSparse copies blob to f, leaving holes where it has holes or whole pages of zeros, and returns its length.
-func writeSparse(ctx context.Context, f int, blob cold.Blob) (int64, error) {
+// WriteSparse copies blob to f, leaving holes where it has holes or whole pages of zeros, and returns its length.
+func WriteSparse(ctx context.Context, f int, blob cold.Blob) (int64, error) {
 	const page = 4 << 10
 	buf := make([]byte, 256<<10)
 	var off int64
@@ -35,7 +35,7 @@ func writeSparse(ctx context.Context, f int, blob cold.Blob) (int64, error) {
 				stop = next
 			}
 			if !zero {
-				if _, err := pwriteFull(f, buf[start:stop], off+int64(start)); err != nil {
+				if _, err := PwriteFull(f, buf[start:stop], off+int64(start)); err != nil {
 					return off, err
 				}
 			}

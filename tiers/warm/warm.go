@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"errors"
@@ -19,8 +19,8 @@ const resolveFlags = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESO
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
-// openAt opens name below dirfd without ever leaving it (openat2(2)).
-func openAt(dirfd int, name string, flags int, mode uint32) (int, error) {
+// OpenAt opens name below dirfd without ever leaving it (openat2(2)).
+func OpenAt(dirfd int, name string, flags int, mode uint32) (int, error) {
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(mode), Resolve: resolveFlags}
 	for {
 		fd, err := unix.Openat2(dirfd, name, &how)
@@ -30,8 +30,8 @@ func openAt(dirfd int, name string, flags int, mode uint32) (int, error) {
 	}
 }
 
-// openPath opens what is at a slash path of any length, as O_PATH: the kernel takes 4,096 bytes of a path at a time.
-func openPath(dirfd int, at string) (int, error) {
+// OpenPath opens what is at a slash path of any length, as O_PATH: the kernel takes 4,096 bytes of a path at a time.
+func OpenPath(dirfd int, at string) (int, error) {
 	const most = unix.PathMax - 1
 	fd, opened := dirfd, false
 	for {
@@ -39,9 +39,9 @@ func openPath(dirfd int, at string) (int, error) {
 		if len(part) > most {
 			part = at[:strings.LastIndexByte(at[:most], '/')] // a name has 255 bytes
 		}
-		next, err := openAt(fd, part, unix.O_PATH, 0)
+		next, err := OpenAt(fd, part, unix.O_PATH, 0)
 		if opened {
-			closeFD(fd)
+			CloseFD(fd)
 		}
 		if err != nil || len(part) == len(at) {
 			return next, err
@@ -50,7 +50,7 @@ func openPath(dirfd int, at string) (int, error) {
 	}
 }
 
-func statAt(dirfd int, name string, st *unix.Statx_t) error {
+func StatAt(dirfd int, name string, st *unix.Statx_t) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
 		flags |= unix.AT_EMPTY_PATH
@@ -58,11 +58,11 @@ func statAt(dirfd int, name string, st *unix.Statx_t) error {
 	return unix.Statx(dirfd, name, flags, statxMask, st)
 }
 
-func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+func FDPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-func timeOf(t unix.StatxTimestamp) cold.Time { return cold.Time{Sec: t.Sec, Nsec: t.Nsec} }
+func TimeOf(t unix.StatxTimestamp) cold.Time { return cold.Time{Sec: t.Sec, Nsec: t.Nsec} }
 
-func kindOf(mode uint32) cold.Kind {
+func KindOf(mode uint32) cold.Kind {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
 		return cold.KindDir
@@ -80,19 +80,9 @@ func kindOf(mode uint32) cold.Kind {
 	return cold.KindFile
 }
 
-// genOf derives an inode's generation from its birth time, so that a reused inode number is told apart.
-func genOf(st *unix.Statx_t) uint64 {
+// GenOf derives an inode's generation from its birth time, so that a reused inode number is told apart.
+func GenOf(st *unix.Statx_t) uint64 {
 	return uint64(st.Btime.Sec)*1e9 + uint64(st.Btime.Nsec) | 1
-}
-
-func attrOf(st *unix.Statx_t) Attr {
-	return Attr{
-		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
-		Atime: timeOf(st.Atime), Mtime: timeOf(st.Mtime), Ctime: timeOf(st.Ctime), Btime: timeOf(st.Btime),
-		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
-		Rdev:    st.Rdev_minor&0xff | st.Rdev_major<<8 | st.Rdev_minor&^0xff<<12,
-		Blksize: st.Blksize,
-	}
 }
 
 // ---- extended attributes by (directory descriptor, name), never following a symlink ----
@@ -111,23 +101,23 @@ type xattrArgs struct {
 	flags uint32
 }
 
-// xattrTarget is what an xattr call is aimed at: name below dirfd, or, with follow, the object behind dirfd itself.
-type xattrTarget struct {
+// XattrTarget is what an xattr call is aimed at: name below dirfd, or, with follow, the object behind dirfd itself.
+type XattrTarget struct {
 	dirfd  int
 	name   string
 	follow bool // name is /proc/self/fd/N, whose magic link is followed
 }
 
-func byName(dirfd int, name string) xattrTarget { return xattrTarget{dirfd: dirfd, name: name} }
-func byFD(fd int) xattrTarget {
-	return xattrTarget{dirfd: unix.AT_FDCWD, name: fdPath(fd), follow: true}
+func ByName(dirfd int, name string) XattrTarget { return XattrTarget{dirfd: dirfd, name: name} }
+func ByFD(fd int) XattrTarget {
+	return XattrTarget{dirfd: unix.AT_FDCWD, name: FDPath(fd), follow: true}
 }
 
-func (t xattrTarget) path() string {
+func (t XattrTarget) path() string {
 	if t.follow {
 		return t.name
 	}
-	return fdPath(t.dirfd) + "/" + t.name
+	return FDPath(t.dirfd) + "/" + t.name
 }
 
 var noXattrAt atomic.Bool // set once when the kernel lacks the *xattrat calls
@@ -139,7 +129,7 @@ func ptr(b []byte) unsafe.Pointer {
 	return unsafe.Pointer(&b[0])
 }
 
-func (t xattrTarget) call(nr uintptr, attr string, args *xattrArgs) (int, bool, error) {
+func (t XattrTarget) call(nr uintptr, attr string, args *xattrArgs) (int, bool, error) {
 	if noXattrAt.Load() {
 		return 0, false, nil
 	}
@@ -166,7 +156,7 @@ func (t xattrTarget) call(nr uintptr, attr string, args *xattrArgs) (int, bool, 
 	return int(n), true, nil
 }
 
-func (t xattrTarget) get(attr string, buf []byte) (int, error) {
+func (t XattrTarget) Get(attr string, buf []byte) (int, error) {
 	args := &xattrArgs{value: ptr(buf), size: uint32(len(buf))}
 	n, ok, err := t.call(sysGetxattrat, attr, args)
 	if ok {
@@ -178,7 +168,7 @@ func (t xattrTarget) get(attr string, buf []byte) (int, error) {
 	return unix.Lgetxattr(t.path(), attr, buf)
 }
 
-func (t xattrTarget) set(attr string, value []byte, flags int) error {
+func (t XattrTarget) Set(attr string, value []byte, flags int) error {
 	args := &xattrArgs{value: ptr(value), size: uint32(len(value)), flags: uint32(flags)}
 	_, ok, err := t.call(sysSetxattrat, attr, args)
 	if ok {
@@ -190,14 +180,14 @@ func (t xattrTarget) set(attr string, value []byte, flags int) error {
 	return unix.Lsetxattr(t.path(), attr, value, flags)
 }
 
-func (t xattrTarget) remove(attr string) error {
+func (t XattrTarget) Remove(attr string) error {
 	if t.follow {
 		return unix.Removexattr(t.path(), attr)
 	}
 	return unix.Lremovexattr(t.path(), attr)
 }
 
-func (t xattrTarget) list(buf []byte) (int, error) {
+func (t XattrTarget) List(buf []byte) (int, error) {
 	if t.follow {
 		return unix.Listxattr(t.path(), buf)
 	}
@@ -205,10 +195,10 @@ func (t xattrTarget) list(buf []byte) (int, error) {
 }
 
 // fetch returns a whole attribute value of any size.
-func (t xattrTarget) fetch(attr string) ([]byte, error) {
+func (t XattrTarget) fetch(attr string) ([]byte, error) {
 	buf := make([]byte, 256)
 	for {
-		n, err := t.get(attr, buf)
+		n, err := t.Get(attr, buf)
 		if err == nil {
 			return buf[:n:n], nil
 		}
@@ -219,14 +209,14 @@ func (t xattrTarget) fetch(attr string) ([]byte, error) {
 	}
 }
 
-// all returns the attributes that belong to the user, sorted by name; none on file systems without attributes.
-func (t xattrTarget) all() ([]cold.Xattr, error) {
+// All returns the attributes that belong to the user, sorted by name; none on file systems without attributes.
+func (t XattrTarget) All() ([]cold.Xattr, error) {
 	var stack [512]byte
 	buf := stack[:]
-	n, err := t.list(buf)
+	n, err := t.List(buf)
 	if errors.Is(err, unix.ERANGE) {
 		buf = make([]byte, 1<<16)
-		n, err = t.list(buf)
+		n, err = t.List(buf)
 	}
 	if err != nil {
 		if errors.Is(err, unix.ENOTSUP) {
@@ -235,8 +225,8 @@ func (t xattrTarget) all() ([]cold.Xattr, error) {
 		return nil, fmt.Errorf("list extended attributes of %s: %w", t.path(), err)
 	}
 	var out []cold.Xattr
-	for _, name := range splitNames(buf[:n]) {
-		if reservedXattr(name) {
+	for _, name := range SplitNames(buf[:n]) {
+		if ReservedXattr(name) {
 			continue
 		}
 		value, err := t.fetch(name)
@@ -248,11 +238,11 @@ func (t xattrTarget) all() ([]cold.Xattr, error) {
 		}
 		out = append(out, cold.Xattr{Name: name, Value: value})
 	}
-	sortXattrs(out)
+	SortXattrs(out)
 	return out, nil
 }
 
-func splitNames(list []byte) []string {
+func SplitNames(list []byte) []string {
 	var names []string
 	start := 0
 	for i, c := range list {
@@ -264,8 +254,8 @@ func splitNames(list []byte) []string {
 	return names
 }
 
-// preadFull reads until p is full or the file ends.
-func preadFull(fd int, p []byte, off int64) (int, error) {
+// PreadFull reads until p is full or the file ends.
+func PreadFull(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pread(fd, p[done:], off+int64(done))
@@ -283,8 +273,8 @@ func preadFull(fd int, p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// pwriteFull writes all of p; a short count comes with the error that caused it.
-func pwriteFull(fd int, p []byte, off int64) (int, error) {
+// PwriteFull writes all of p; a short count comes with the error that caused it.
+func PwriteFull(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := unix.Pwrite(fd, p[done:], off+int64(done))
@@ -298,3 +288,5 @@ func pwriteFull(fd int, p []byte, off int64) (int, error) {
 	}
 	return done, nil
 }
+
+func CloseFD(fd int) { _ = unix.Close(fd) }

@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"bytes"
@@ -63,7 +63,7 @@ func TestWriteSparse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, err := writeSparse(t.Context(), int(f.Fd()), b)
+		n, err := WriteSparse(t.Context(), int(f.Fd()), b)
 		if err != nil || n != b.size {
 			t.Errorf("%d bytes of %d, %v", n, b.size, err)
 		}

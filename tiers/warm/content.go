@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"errors"
@@ -10,20 +10,23 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// warmContent is an open file of warm as a commit reads it. A long read ends early when it has become pointless: the file's last
+// Content is an open file of warm as a commit reads it. A long read ends early when it has become pointless: the file's last
 // name is gone, or its size is another.
-type warmContent struct {
+type Content struct {
 	fd   int
 	size int64
 	read atomic.Int64 // bytes since the file was looked at
 }
 
+// NewContent reads a descriptor that its caller keeps open, of a file that has so many bytes.
+func NewContent(fd int, size int64) *Content { return &Content{fd: fd, size: size} }
+
 // recheck is after how many bytes the file is looked at again.
 const recheck = 64 << 20
 
-func (c *warmContent) Size() int64 { return c.size }
+func (c *Content) Size() int64 { return c.size }
 
-func (c *warmContent) ReadAt(p []byte, off int64) (int, error) {
+func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if c.read.Add(int64(len(p))) > recheck {
 		c.read.Store(0)
 		var st unix.Stat_t
@@ -37,21 +40,21 @@ func (c *warmContent) ReadAt(p []byte, off int64) (int, error) {
 			return 0, cold.ErrSizeChanged
 		}
 	}
-	return fdReader(c.fd).ReadAt(p, off)
+	return FDReader(c.fd).ReadAt(p, off)
 }
 
-// fdReader reads a descriptor at offsets.
-type fdReader int
+// FDReader reads a descriptor at offsets.
+type FDReader int
 
-func (fd fdReader) ReadAt(p []byte, off int64) (int, error) {
-	n, err := preadFull(int(fd), p, off)
+func (fd FDReader) ReadAt(p []byte, off int64) (int, error) {
+	n, err := PreadFull(int(fd), p, off)
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}
 	return n, err
 }
 
-func (c *warmContent) Data(off int64) (cold.Range, bool, error) {
+func (c *Content) Data(off int64) (cold.Range, bool, error) {
 	start, err := unix.Seek(c.fd, off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {
 		return cold.Range{}, false, nil

@@ -1,4 +1,4 @@
-package tiers
+package warm
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ const TempPrefix = ".emberfs-tmp-"
 // WriteFileDurable replaces the file at path by data so that after a crash or a power cut either the old or the new
 // content is there, whole: temporary file in the same directory, fsync, rename, fsync of the directory. When it returns
 // nil the new content is durable. perm is applied as given, not reduced by the umask. Errors name the operation and the
-// path. Concurrent calls for one path are safe: the last rename wins.
+// Path. Concurrent calls for one path are safe: the last rename wins.
 func WriteFileDurable(path string, data []byte, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, TempPrefix+"*")

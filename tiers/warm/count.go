@@ -1,0 +1,56 @@
+package warm
+
+import (
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
+)
+
+// attrBlocks are what attributes that do not fit into the inode take of a file that has no bytes here.
+const attrBlocks = 8
+
+// EmptyStub says whether a file is a stub that has nothing left to give.
+func EmptyStub(dirfd int, name string, st *unix.Statx_t) bool {
+	if st.Size == 0 || st.Blocks > attrBlocks || st.Blocks > 0 && st.Size <= attrBlocks*512 {
+		return false
+	}
+	r, ok := ReadRecord(ByName(dirfd, name))
+	return ok && r.IsStub()
+}
+
+// CountTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
+func CountTree(dirfd int, use *Use, depth int) {
+	if r, ok := ReadRecord(ByFD(dirfd)); ok && r.Has(FlagDir|FlagUnlisted) {
+		use.Unlisted++
+		return
+	}
+	list, err := ListNames(dirfd)
+	if err != nil || depth > cold.WalkDepth {
+		return
+	}
+	for _, d := range list {
+		if d.Mode == unix.S_IFDIR {
+			if fd, err := OpenAt(dirfd, d.Name, unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+				CountTree(fd, use, depth+1)
+				unix.Close(fd)
+			}
+			continue
+		}
+		var st unix.Statx_t
+		if StatAt(dirfd, d.Name, &st) != nil {
+			continue
+		}
+		if d.Mode == unix.S_IFREG && EmptyStub(dirfd, d.Name, &st) {
+			use.Stubs++
+			continue
+		}
+		use.Files++
+		use.Bytes += int64(st.Blocks) * 512 / int64(max(1, st.Nlink))
+	}
+}
+
+// Use is what a walk found in warm.
+type Use struct {
+	Files, Bytes    int64 // that have their bytes in warm, and how many of them are allocated
+	Stubs, Unlisted int64
+}
