@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -149,10 +150,10 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		if err := v.reloadMode(n, fd); err != nil { // chown(2) clears suid and sgid
 			return err
 		}
-		v.unhold(n, heldOwner, "")
+		v.unhold(n, heldback.PartOwner, "")
 		if n.kind == cold.KindFile {
-			v.unhold(n, heldMode, "")
-			v.unhold(n, heldCaps, "")
+			v.unhold(n, heldback.PartMode, "")
+			v.unhold(n, heldback.PartCaps, "")
 		}
 	}
 	mode := in.Mode
@@ -177,7 +178,7 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		}
 	}
 	if in.Mode != nil || in.KillPriv {
-		v.unhold(n, heldMode, "")
+		v.unhold(n, heldback.PartMode, "")
 	}
 	if in.Atime != nil || in.Mtime != nil || in.AtimeNow || in.MtimeNow {
 		ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_OMIT}}
@@ -197,7 +198,7 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 			return err
 		}
 		if in.Mtime != nil || in.MtimeNow {
-			v.unhold(n, heldMtime, "")
+			v.unhold(n, heldback.PartMtime, "")
 			return v.recordMtime(n, fd)
 		}
 	}

@@ -412,6 +412,6 @@ func (p *preimage) entry(name string) cold.Entry {
 	case cold.KindChar, cold.KindBlock:
 		e.Rdev = p.rdev
 	}
-	p.held.fill(&e)
+	p.held.Fill(&e)
 	return e
 }

@@ -70,7 +70,7 @@ func (w *warmWalk) lacks(self warm.XattrTarget, rec warm.Record, n cold.Need) er
 			break
 		}
 		p := path.Join(n.Path, l.Path)
-		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: nameOf(p), Where: path.Join("warm", p),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: cold.NameOf(p), Where: path.Join("warm", p),
 			Object: l.Object.String(), Do: "emberfs check --repair tries to get it from the remote and from warm; else put it back from another clone"})
 	}
 	return nil

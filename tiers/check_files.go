@@ -50,7 +50,7 @@ func DropRecords(state string, paths []string) error {
 func dropRecord(root int, at string) error {
 	self := warm.ByFD(root)
 	if at != "" {
-		dir, err := warm.OpenAt(root, nameOf(path.Dir(at)), unix.O_PATH|unix.O_DIRECTORY, 0)
+		dir, err := warm.OpenAt(root, cold.NameOf(path.Dir(at)), unix.O_PATH|unix.O_DIRECTORY, 0)
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 			return nil
 		}

@@ -75,9 +75,9 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, _, err := openHeld(o.State, fd, nil)
+	t, _, err := heldback.OpenState(o.State, fd, nil)
 	if err != nil {
-		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: heldName,
+		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: heldback.FileName,
 			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory as plain files"}}}, nil
 	}
 	defer func() { _ = t.Close() }()
@@ -136,16 +136,8 @@ func (w *warmWalk) untrue(at, mark, what string) {
 	if len(w.out.Findings) >= maxWarmFindings {
 		return
 	}
-	w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: what, Path: nameOf(at), Where: path.Join("warm", at),
+	w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: what, Path: cold.NameOf(at), Where: path.Join("warm", at),
 		Do: "--repair lets it count as changed, so that the next commit takes what is here"})
-}
-
-// nameOf is what a finding calls a path: the root has a name too.
-func nameOf(at string) string {
-	if at == "" {
-		return "."
-	}
-	return at
 }
 
 // risk counts something that no commit has.
@@ -209,7 +201,7 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 		return err
 	}
 	if err := cold.TooDeepToWalk(at, depth); err != nil {
-		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: nameOf(at), Where: path.Join("warm", at),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: cold.NameOf(at), Where: path.Join("warm", at),
 			Do: "no commit takes it: move the directory further up"})
 		return nil
 	}
@@ -279,14 +271,14 @@ func (w *warmWalk) heldBack() {
 	list, more := w.held.List(most)
 	if more > 0 {
 		defer func() {
-			w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%sparts of %d more files", leftOutHere, more)})
+			w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%sparts of %d more files", heldback.LeftOutHere, more)})
 		}()
 	}
 	for _, it := range list {
 		if it.Unknown() {
 			it.Path = ""
 		}
-		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: leftOutHere + strings.Join(it.What, "; "), Path: nameOf(it.Path), Where: path.Join("warm", it.Path),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: heldback.LeftOutHere + strings.Join(it.What, "; "), Path: cold.NameOf(it.Path), Where: path.Join("warm", it.Path),
 			Do: "commits carry it over; a machine that can make it has it again"})
 	}
 }
@@ -301,7 +293,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		return fmt.Errorf("stat warm/%s: %w", at, err)
 	}
 	kind := warm.KindOf(uint32(st.Mode))
-	h, err := holding(w.held, heldKey(&st))
+	h, err := heldback.Holding(w.held, heldback.KeyOf(&st))
 	if err != nil {
 		return err
 	}
@@ -367,8 +359,8 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.En
 	if now.Xattrs, err = warm.ByName(fd, name).All(); err != nil {
 		return false
 	}
-	if h, err := holding(w.held, heldKey(st)); err == nil {
-		h.fill(&now)
+	if h, err := heldback.Holding(w.held, heldback.KeyOf(st)); err == nil {
+		h.Fill(&now)
 	}
 	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || now.Flags != e.Flags || mtime && now.Mtime != e.Mtime {
 		return true

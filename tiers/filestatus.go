@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -58,12 +59,12 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	n.mu.Lock()
 	r, stored := n.mu.rec, n.mu.captured
 	n.mu.Unlock()
-	h, err := holding(v.held, n.heldKey())
+	h, err := heldback.Holding(v.held, n.heldKey())
 	if err != nil {
 		return FileStatus{}, err
 	}
 	if h != nil {
-		s.LeftOut = h.what
+		s.LeftOut = h.What
 	}
 	switch n.kind {
 	case cold.KindFile:

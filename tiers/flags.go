@@ -24,7 +24,7 @@ func (v *Volume) flags(n *Inode) uint32 {
 	if v.held.Empty() {
 		return 0
 	}
-	if m := v.held.Mark(n.heldKey()); m != markStandIn {
+	if m := v.held.Mark(n.heldKey()); m != heldback.MarkStandIn {
 		return m
 	}
 	return 0
@@ -76,23 +76,23 @@ func (v *Volume) SetFlags(ctx context.Context, n *Inode, flags uint32) error {
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {
-		h, err := holding(v.held, n.heldKey())
+		h, err := heldback.Holding(v.held, n.heldKey())
 		if err != nil {
 			return err
 		}
 		if h == nil {
-			h = &held{}
+			h = &heldback.Held{}
 		}
 		if it, ok, err := v.held.Get(n.heldKey()); ok && err == nil {
 			at = it.Path
 		}
 		h.Flags = flags
-		if h.empty() {
+		if h.Empty() {
 			err = v.held.Drop(n.heldKey())
 		} else {
 			var raw []byte
 			if raw, err = json.Marshal(h); err == nil {
-				err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: at, What: h.what, Mark: h.mark(), Value: raw})
+				err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: at, What: h.What, Mark: h.Mark(), Value: raw})
 			}
 		}
 		return errors.Join(err, v.touchCtime(n))

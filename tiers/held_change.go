@@ -3,10 +3,7 @@ package tiers
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"path"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -16,29 +13,19 @@ import (
 
 // This file: what ends that something is held back, and what moves it: changes of attributes, writes, and names that come and go.
 
-// The kinds of what is held back, as what somebody changes.
-const (
-	heldOwner = iota
-	heldMode
-	heldSGID
-	heldMtime
-	heldXattrs
-	heldCaps // capabilities, which any write takes away
-)
-
 // unhold notes that somebody changed a part of n: what was held back of that is no more. n.mu is held. It says whether anything was.
 func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return false
 	}
 	it, _, err := v.held.Get(n.heldKey())
-	h, herr := holding(v.held, n.heldKey())
-	if err = errors.Join(err, herr); err == nil && h != nil && h.drop(part, attr) {
+	h, herr := heldback.Holding(v.held, n.heldKey())
+	if err = errors.Join(err, herr); err == nil && h != nil && h.Drop(part, attr) {
 		var raw []byte
-		if h.empty() {
+		if h.Empty() {
 			err = v.held.Drop(n.heldKey())
 		} else if raw, err = json.Marshal(h); err == nil {
-			err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: it.Path, What: h.what, Mark: h.mark(), Value: raw})
+			err = v.held.Put(heldback.Item{Key: n.heldKey(), Path: it.Path, What: h.What, Mark: h.Mark(), Value: raw})
 		}
 		if err == nil {
 			return true
@@ -50,64 +37,6 @@ func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 	return false
 }
 
-// drop takes a part away, and says whether it was there.
-func (h *held) drop(part int, attr string) (had bool) {
-	xattr := func(match func(string) bool) {
-		before := len(h.Xattrs)
-		h.Xattrs = slices.DeleteFunc(h.Xattrs, func(x heldXattr) bool { return match(string(x.Name)) })
-		had = had || len(h.Xattrs) < before
-		h.what = slices.DeleteFunc(h.what, func(w string) bool {
-			name, ok := strings.CutPrefix(w, whatXattr)
-			name, _, _ = strings.Cut(name, ":")
-			return ok && match(name)
-		})
-	}
-	switch part {
-	case heldOwner:
-		if had = h.Owner != nil; had {
-			h.Owner, h.Given = nil, nil
-			h.unsay(whatOwner)
-		}
-	case heldMode:
-		if had = h.Mode != nil; had {
-			h.Mode, h.GivenMode = nil, nil
-			h.unsay(whatMode)
-		}
-	case heldMtime:
-		if had = h.Mtime != nil; had {
-			h.Mtime, h.GivenMtime = nil, nil
-			h.unsay(whatMtime)
-		}
-	case heldSGID:
-		if had = h.Mode != nil && *h.Mode&^*h.GivenMode&unix.S_ISGID != 0; had {
-			mode := *h.Mode &^ unix.S_ISGID
-			if h.Mode = &mode; mode&^*h.GivenMode == 0 {
-				h.Mode, h.GivenMode = nil, nil
-			}
-			h.unsay(whatMode)
-			if h.Mode != nil {
-				h.what = append(h.what, fmt.Sprintf("%s%04o", whatMode, mode))
-			}
-		}
-	case heldXattrs:
-		xattr(func(name string) bool { return name == attr })
-	case heldCaps:
-		xattr(func(name string) bool { return name == capability })
-	}
-	return had
-}
-
-const (
-	whatOwner = "owner "
-	whatMode  = "mode "
-	whatXattr = "attribute "
-	whatMtime = "mtime "
-)
-
-func (h *held) unsay(prefix string) {
-	h.what = slices.DeleteFunc(h.what, func(w string) bool { return strings.HasPrefix(w, prefix) })
-}
-
 // KillHeld is what the kernel's own request for suid and sgid to go does, which it does not make where it was not shown them.
 func (v *Volume) KillHeld(n *Inode) error {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
@@ -116,7 +45,7 @@ func (v *Volume) KillHeld(n *Inode) error {
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {
-		v.unhold(n, heldMode, "")
+		v.unhold(n, heldback.PartMode, "")
 		return nil
 	})
 }
@@ -132,10 +61,10 @@ func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	v.unhold(n, heldCaps, "")
-	v.unhold(n, heldMtime, "")
+	v.unhold(n, heldback.PartCaps, "")
+	v.unhold(n, heldback.PartMtime, "")
 	if killPriv {
-		v.unhold(n, heldMode, "")
+		v.unhold(n, heldback.PartMode, "")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -97,7 +98,7 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	v.begin()
 	defer v.end()
 	return v.withAttrChange(n, func() error {
-		if attr == capability && n.mu.rec.IsStub() {
+		if attr == warm.CapsAttr && n.mu.rec.IsStub() {
 			return errStub // it would be gone when the bytes come back
 		}
 		n.mu.noXattrs = false
@@ -118,7 +119,7 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 		if err != nil {
 			return err
 		}
-		v.unhold(n, heldXattrs, attr)
+		v.unhold(n, heldback.PartXattrs, attr)
 		return v.aclChanged(n, attr, killSGID)
 	})
 }
@@ -142,7 +143,7 @@ func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 		return err
 	}
 	if killSGID {
-		v.unhold(n, heldSGID, "")
+		v.unhold(n, heldback.PartSGID, "")
 	}
 	if killSGID && n.mu.mode&unix.S_ISGID != 0 {
 		if err := unix.Chmod(warm.FDPath(fd), n.mu.mode&07777&^unix.S_ISGID); err != nil {
@@ -181,7 +182,7 @@ func (v *Volume) removexattr(n *Inode, attr string) error {
 			return target(dirfd, name, anon).Remove(attr)
 		})
 		if err == nil || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
-			if v.unhold(n, heldXattrs, attr) {
+			if v.unhold(n, heldback.PartXattrs, attr) {
 				err = nil // the commit has it
 			}
 		}

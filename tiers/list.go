@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -234,7 +235,7 @@ func (l *lister) whole(ctx context.Context, e *cold.Entry) error {
 		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok && r.Has(warm.FlagClean) {
 			return unix.EEXIST
 		}
-		if err := errors.Join(l.v.held.Drop(heldKey(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil { // half of it
+		if err := errors.Join(l.v.held.Drop(heldback.KeyOf(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil { // half of it
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -58,7 +59,7 @@ type preimage struct {
 	open      bool    // for writing
 	ungranted bool    // contents that no commit has, on volumes without records
 	taken     bool    // the walk had it already
-	held      *held
+	held      *heldback.Held
 	err       error
 }
 
@@ -233,7 +234,7 @@ func (v *Volume) look(n *Inode, dirfd int, name string, at warm.XattrTarget, p *
 	p.rec, p.captured, p.open = n.mu.rec, n.mu.captured, n.mu.writers > 0
 	p.ungranted = n.mu.ungranted || v.dirtyHint.has(n.ino)
 	var err error
-	if p.held, err = holding(v.held, n.heldKey()); err != nil {
+	if p.held, err = heldback.Holding(v.held, n.heldKey()); err != nil {
 		return err
 	}
 	if n.kind == cold.KindSymlink {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/subprocess"
 	"emberfs/tiers/warm"
 )
@@ -66,7 +67,7 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 	r.setFlags()
 	if r.rootOnly > 0 {
 		err := fmt.Errorf("%sowners, modes and attributes that only root may set, %d in all, the first of %q; as root all is restored, --untrusted asks for a copy without them",
-			leftOutHere, r.rootOnly, r.rootOnlyAt)
+			heldback.LeftOutHere, r.rootOnly, r.rootOnlyAt)
 		r.log.Warn(err)
 		r.failures = append(r.failures, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -20,12 +21,12 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	var st unix.Statx_t
 	exists := warm.StatAt(fd, e.Name, &st) == nil
 	if exists && r.vol != nil {
-		h, err := holding(r.vol.held, heldKey(&st))
+		h, err := heldback.Holding(r.vol.held, heldback.KeyOf(&st))
 		if err != nil {
 			return false, err
 		}
 		if h != nil && h.Entry != nil || warm.KindOf(uint32(st.Mode)) != e.Kind {
-			if err := errors.Join(r.vol.held.Drop(heldKey(&st)), removeTree(fd, e.Name)); err != nil {
+			if err := errors.Join(r.vol.held.Drop(heldback.KeyOf(&st)), removeTree(fd, e.Name)); err != nil {
 				return false, err
 			}
 			exists = false
@@ -61,7 +62,7 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 // unlink removes what is made anew, and what is held back of it.
 func (r *restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 	if r.vol != nil && st.Nlink == 1 {
-		if err := r.vol.held.Drop(heldKey(st)); err != nil {
+		if err := r.vol.held.Drop(heldback.KeyOf(st)); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -46,18 +47,18 @@ func (r *restorer) path(e *cold.Entry) string {
 }
 
 // leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so; in a volume it is held back.
-func (r *restorer) leaveOut(e *cold.Entry, h *held, what string, err error) error {
+func (r *restorer) leaveOut(e *cold.Entry, h *heldback.Held, what string, err error) error {
 	if !r.cannot(err) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	if r.vol != nil {
-		h.what = append(h.what, fmt.Sprintf("%s: %v", what, err))
+		h.What = append(h.What, fmt.Sprintf("%s: %v", what, err))
 		return nil
 	}
 	if !r.keepGoing {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	err = fmt.Errorf("restore %q: %s%s: %w", r.path(e), leftOutHere, what, err)
+	err = fmt.Errorf("restore %q: %s%s: %w", r.path(e), heldback.LeftOutHere, what, err)
 	r.log.Warn(err)
 	r.failures = append(r.failures, err)
 	return nil
@@ -123,7 +124,7 @@ func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 		return err
 	}
 	r.count(0)
-	return r.vol.hold(&st, r.path(e), &held{Entry: heldEntryOf(e), what: []string{whyStandIn(e, why)}})
+	return r.vol.hold(&st, r.path(e), &heldback.Held{Entry: heldback.EntryOf(e), What: []string{whyStandIn(e, why)}})
 }
 
 // errLeftOut is what a copy says of what no directory can hold.
@@ -136,7 +137,7 @@ const noID = ^uint32(0)
 // clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
 // warn of was made with the mode's 0777.
 func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made) error {
-	h := held{Flags: e.Flags & cold.KeptFlags}
+	h := heldback.Held{Flags: e.Flags & cold.KeptFlags}
 	if r.vol == nil && h.Flags != 0 {
 		r.flags = append(r.flags, flagged{r.path(e), h.Flags})
 	}
@@ -163,11 +164,11 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made)
 	}
 	if !r.times.keeps(e.Mtime) {
 		h.Mtime = &e.Mtime
-		if err := r.leaveOut(e, &h, whatMtime+clock(e.Mtime), errTimes); err != nil {
+		if err := r.leaveOut(e, &h, heldback.SaysMtime+clock(e.Mtime), errTimes); err != nil {
 			return err
 		}
 	}
-	if r.vol == nil || h.empty() && r.vol.held.Empty() {
+	if r.vol == nil || h.Empty() && r.vol.held.Empty() {
 		return nil
 	}
 	var st unix.Statx_t
@@ -188,7 +189,7 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made)
 	return r.vol.hold(&st, r.path(e), &h)
 }
 
-func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *held) error {
+func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *heldback.Held) error {
 	if e.UID == new.uid && e.GID == new.gid {
 		return nil
 	}
@@ -210,10 +211,10 @@ func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *held) error {
 		return nil
 	}
 	h.Owner = &[2]uint32{e.UID, e.GID}
-	return r.without(e, h, fmt.Sprintf("%s%d:%d", whatOwner, e.UID, e.GID), why)
+	return r.without(e, h, fmt.Sprintf("%s%d:%d", heldback.SaysOwner, e.UID, e.GID), why)
 }
 
-func (r *restorer) setMode(f int, e *cold.Entry, new made, h *held) (uint32, error) {
+func (r *restorer) setMode(f int, e *cold.Entry, new made, h *heldback.Held) (uint32, error) {
 	mode := e.Mode
 	if r.untrusted {
 		mode &^= unix.S_ISUID | unix.S_ISGID
@@ -238,12 +239,12 @@ func (r *restorer) setMode(f int, e *cold.Entry, new made, h *held) (uint32, err
 		why = errPlainUser
 	}
 	h.Mode = &e.Mode
-	return mode, r.without(e, h, fmt.Sprintf("%s%04o", whatMode, e.Mode), why)
+	return mode, r.without(e, h, fmt.Sprintf("%s%04o", heldback.SaysMode, e.Mode), why)
 }
 
 // without is leaveOut for what root alone may set, or nobody of a source that is not trusted: a plain copy leaves that out because it
 // was asked to, or says so of all files together.
-func (r *restorer) without(e *cold.Entry, h *held, what string, why error) error {
+func (r *restorer) without(e *cold.Entry, h *heldback.Held, what string, why error) error {
 	switch {
 	case r.vol == nil && errors.Is(why, errUntrusted):
 		return nil
@@ -257,7 +258,7 @@ func (r *restorer) without(e *cold.Entry, h *held, what string, why error) error
 }
 
 // xattrs makes the extended attributes what e says.
-func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *held) error {
+func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) error {
 	have, err := at.All()
 	if err != nil {
 		return err
@@ -296,8 +297,8 @@ func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *held) error {
 }
 
 // withoutXattr leaves an attribute out.
-func (r *restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xattr, h *held, why error) error {
-	if err := r.without(e, h, whatXattr+x.Name, why); err != nil {
+func (r *restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xattr, h *heldback.Held, why error) error {
+	if err := r.without(e, h, heldback.SaysXattr+x.Name, why); err != nil {
 		return err
 	}
 	if err := at.Remove(x.Name); err != nil && r.vol != nil { // an old value of it
@@ -305,7 +306,7 @@ func (r *restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xatt
 			return fmt.Errorf("remove attribute %s: %w", x.Name, err)
 		}
 	}
-	h.Xattrs = append(h.Xattrs, heldXattr{Name: []byte(x.Name), Value: x.Value})
+	h.Xattrs = append(h.Xattrs, heldback.Xattr{Name: []byte(x.Name), Value: x.Value})
 	return nil
 }
 
@@ -327,12 +328,12 @@ func (r *restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *war
 	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
-	h, herr := holding(r.vol.held, heldKey(&st))
+	h, herr := heldback.Holding(r.vol.held, heldback.KeyOf(&st))
 	if herr != nil {
 		return herr
 	}
 	if h == nil {
-		h = &held{}
+		h = &heldback.Held{}
 	}
 	for i := range bySize {
 		if warm.ReservedXattr(bySize[i].Name) {
@@ -358,7 +359,7 @@ type flagged struct {
 func (r *restorer) setFlags() {
 	for _, f := range r.flags {
 		err := func() error {
-			fd, err := warm.OpenPath(r.rootFD, nameOf(f.path))
+			fd, err := warm.OpenPath(r.rootFD, cold.NameOf(f.path))
 			if err != nil {
 				return err
 			}
@@ -375,7 +376,7 @@ func (r *restorer) setFlags() {
 			return unix.IoctlSetPointerInt(rd, unix.FS_IOC_SETFLAGS, old|int(f.flags))
 		}()
 		if err != nil {
-			err = fmt.Errorf("restore %q: %sflags %#x of chattr(1): %w", f.path, leftOutHere, f.flags, err)
+			err = fmt.Errorf("restore %q: %sflags %#x of chattr(1): %w", f.path, heldback.LeftOutHere, f.flags, err)
 			r.log.Warn(err)
 			r.failures = append(r.failures, err)
 		}

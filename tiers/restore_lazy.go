@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
 
@@ -108,7 +109,7 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 	defer func() {
 		var st unix.Statx_t
 		if err != nil && !r.vol.held.Empty() && warm.StatAt(fd, "", &st) == nil {
-			err = errors.Join(err, r.vol.held.Drop(heldKey(&st)))
+			err = errors.Join(err, r.vol.held.Drop(heldback.KeyOf(&st)))
 		}
 	}()
 	if e.Size > 0 {

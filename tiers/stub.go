@@ -138,18 +138,14 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 	return int64(st.Blocks) * 512, "", nil
 }
 
-// capability is the attribute that any change of a file's bytes takes away, of which making a hole is one: a file that has it never
-// leaves warm.
-const capability = "security.capability"
-
 func capsOf(fd int) bool {
-	_, err := unix.Fgetxattr(fd, capability, nil)
+	_, err := unix.Fgetxattr(fd, warm.CapsAttr, nil)
 	return err == nil
 }
 
 func hasCaps(e *cold.Entry) bool {
 	for i := range e.Xattrs {
-		if e.Xattrs[i].Name == capability {
+		if e.Xattrs[i].Name == warm.CapsAttr {
 			return true
 		}
 	}

@@ -68,7 +68,7 @@ func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
-	if w.held, _, err = openHeld(state, fd, nil); err != nil {
+	if w.held, _, err = heldback.OpenState(state, fd, nil); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -98,8 +98,8 @@ func (w *WarmView) Root() (cold.Entry, error) {
 
 // fill completes an entry with what is held back of it: commits have it.
 func (w *WarmView) fill(e *cold.Entry, st *unix.Statx_t) error {
-	h, err := holding(w.held, heldKey(st))
-	h.fill(e)
+	h, err := heldback.Holding(w.held, heldback.KeyOf(st))
+	h.Fill(e)
 	return err
 }
 

@@ -36,3 +36,11 @@ func Wanted(want []string, name string) (below []string, whole, skip bool) {
 	}
 	return below, false, below == nil
 }
+
+// NameOf is what a finding calls a path: the root has a name too.
+func NameOf(at string) string {
+	if at == "" {
+		return "."
+	}
+	return at
+}

@@ -163,3 +163,7 @@ func ReservedXattr(name string) bool {
 func SortXattrs(x []cold.Xattr) {
 	slices.SortFunc(x, func(a, b cold.Xattr) int { return strings.Compare(a.Name, b.Name) })
 }
+
+// CapsAttr is the attribute that any change of a file's bytes takes away, of which making a hole is one: a file that has it never
+// leaves warm.
+const CapsAttr = "security.capability"
