@@ -13,7 +13,7 @@ func (v *Volume) walk(ctx context.Context, tx cold.Tx, rewalk bool, then func(c 
 	return v.moments(ctx, tx, &capture{rewalk: rewalk}, func(c *capture) error {
 		var base cold.DirID
 		if c.base != nil {
-			base = rootDir(c.base)
+			base = cold.RootDir(c.base)
 		}
 		if err := v.step("commit.boundary"); err != nil {
 			return err

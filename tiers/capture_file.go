@@ -35,9 +35,6 @@ func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *base
 	return cold.ID{}, hint, false
 }
 
-// errNotAFile: the name is something else by now.
-var errNotAFile = errors.New("not the regular file that was listed")
-
 // content stores a file's bytes as they were at the boundary, however it changes meanwhile.
 func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) (fileMark, error) {
 	n.mu.Lock()
@@ -58,7 +55,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 		return fileMark{}, err
 	}
 	if st.Ino != n.ino || warm.KindOf(uint32(st.Mode)) != cold.KindFile {
-		return fileMark{}, errNotAFile
+		return fileMark{}, warm.ErrNotAFile
 	}
 	var id cold.ID
 	from := &boundaryContent{preserved: p, fd: fd}

@@ -58,7 +58,7 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	if !inStep || v.state.Head == info.ID.String() {
 		return nil
 	}
-	same := !fresh && !restoring && v.rootRecordDir() == rootDir(head)
+	same := !fresh && !restoring && v.rootRecordDir() == cold.RootDir(head)
 	if v.state.Head != "" && !v.descends(ctx, head) {
 		if same {
 			return nil

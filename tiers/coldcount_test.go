@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"emberfs/tiers/inspect"
 )
 
 func (v *Volume) coldSays(t *testing.T, what string, want int64) {
@@ -78,7 +80,7 @@ func TestStubsWithAttributes(t *testing.T) {
 	if w := v.Status().Tiers.Warm; w.Stubs != 1 || w.Files != 0 {
 		t.Errorf("%+v, with %d blocks", w, warmBlocks(t, v, "f"))
 	}
-	if files, _, err := ColdOnly(v.cfg.State); err != nil || files != 1 {
+	if files, _, err := inspect.ColdOnly(v.cfg.State); err != nil || files != 1 {
 		t.Errorf("%d files in cold only, %v", files, err)
 	}
 }

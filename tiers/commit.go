@@ -91,7 +91,7 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bo
 		v.rulesChanged(ctx, base) {
 		return false
 	}
-	if valid, err := base.Valid(ctx, rootDir(base)); err != nil || valid {
+	if valid, err := base.Valid(ctx, cold.RootDir(base)); err != nil || valid {
 		return false
 	}
 	v.barrier.Lock()
@@ -107,7 +107,7 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bo
 func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	err := v.flushWarm()
 	if err == nil {
-		err = v.publish(ctx, tx, &capture{base: tx.Base(), absorbs: true}, rootDir(tx.Base()), rc)
+		err = v.publish(ctx, tx, &capture{base: tx.Base(), absorbs: true}, cold.RootDir(tx.Base()), rc)
 	}
 	if err == nil {
 		v.noteHead(rc.Commit)
@@ -117,8 +117,8 @@ func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 
 // publish moves the branch to a commit of what was captured, where that is not what it has already.
 func (v *Volume) publish(ctx context.Context, tx cold.Tx, c *capture, root cold.DirID, rc *Receipt) error {
-	rules := !c.absorbs && v.rulesChanged(ctx, c.base)                             // what the live branch has goes on as it is; new rules come with the next commit
-	if c.base != nil && rootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
+	rules := !c.absorbs && v.rulesChanged(ctx, c.base)                                  // what the live branch has goes on as it is; new rules come with the next commit
+	if c.base != nil && cold.RootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		v.live.reset(c.base.Info().ID)
 		if m, ok := tx.(mender); ok {
@@ -164,7 +164,7 @@ func (v *Volume) inStep(ctx context.Context, with cold.ID) (same bool, err error
 	}
 	defer tx.Abort()
 	err = v.walk(ctx, tx, false, func(c *capture, root cold.DirID) error {
-		if same = len(c.missing) == 0 && rootDir(tx.Base()) == root; same {
+		if same = len(c.missing) == 0 && cold.RootDir(tx.Base()) == root; same {
 			c.recordClean()
 			v.setVerified()
 			return nil
@@ -178,11 +178,6 @@ func (v *Volume) inStep(ctx context.Context, with cold.ID) (same bool, err error
 }
 
 var errDiffers = errors.New("warm differs from the commit")
-
-func rootDir(s cold.Snapshot) cold.DirID {
-	root := s.Root()
-	return root.Dir()
-}
 
 func (v *Volume) rootClean() bool {
 	v.root.mu.Lock()

@@ -32,7 +32,7 @@ func TestDamagedGroup(t *testing.T) {
 	}
 	must(t, next.Close())
 	c.mu.Lock()
-	for _, e := range c.dirs[rootDir(c.commits[c.head])] {
+	for _, e := range c.dirs[cold.RootDir(c.commits[c.head])] {
 		if e.Name == "b" {
 			delete(c.dirs, e.Dir())
 		}
@@ -57,7 +57,7 @@ func TestDamagedInGroup(t *testing.T) {
 	must(t, err)
 	v.mustSync(t)
 	var id cold.DirID
-	for _, e := range c.dirs[rootDir(c.commits[c.head])] {
+	for _, e := range c.dirs[cold.RootDir(c.commits[c.head])] {
 		if e.Name == "b" {
 			id = e.Dir()
 		}

@@ -109,7 +109,7 @@ func TestWarmViewHalfListed(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)
 	v.mustSync(t)
-	want := view(t, v).all(t)
+	want := viewAll(t, view(t, v))
 	died := errors.New("died")
 	for stop := 1; ; stop++ {
 		left := stop
@@ -124,7 +124,7 @@ func TestWarmViewHalfListed(t *testing.T) {
 			}
 		})
 		_, err := next.find(t.Context(), "far/away/other name")
-		sameView(t, fmt.Sprint("step ", stop), view(t, next).all(t), want)
+		sameView(t, fmt.Sprint("step ", stop), viewAll(t, view(t, next)), want)
 		if err == nil {
 			return
 		}

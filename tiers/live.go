@@ -30,7 +30,7 @@ func (l *liveBranch) reset(tip cold.ID) { l.tip, l.dirs = tip, nil }
 // has says whether what the last commit of everything has of a root directory, with the names that were changed since, is the same as
 // this one of the live branch's tip with them. Cold keeps a root only as that of a commit, so the former cannot be extended then.
 func (l *liveBranch) has(base cold.Snapshot, root cold.DirID) bool {
-	return base != nil && len(l.dirs) > 0 && l.tip == base.Info().ID && root == rootDir(base)
+	return base != nil && len(l.dirs) > 0 && l.tip == base.Info().ID && root == cold.RootDir(base)
 }
 
 // liveDir is a directory that a commit to the live branch goes into.
@@ -93,7 +93,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 		return err
 	}
 	// What a stock client changed is merged from two sides, which nothing can extend: all of it is listed whole first.
-	if valid, err := base.Valid(ctx, rootDir(base)); err != nil {
+	if valid, err := base.Valid(ctx, cold.RootDir(base)); err != nil {
 		return fmt.Errorf("read the last commit: %w", err)
 	} else if !valid {
 		return errNeedWhole
@@ -121,7 +121,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 		}
 		c.m.close()
 		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
-		if rootDir(base) == id && !v.rulesChanged(ctx, base) {
+		if cold.RootDir(base) == id && !v.rulesChanged(ctx, base) {
 			rc.Commit = base.Info().ID.String()
 			return nil
 		}
@@ -249,7 +249,7 @@ func (w *liveWalk) root() (*cold.Root, error) {
 func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 	c, v := w.c, w.c.v
 	if d.n == v.root {
-		return rootDir(c.base), nil
+		return cold.RootDir(c.base), nil
 	}
 	if !v.live.tip.IsZero() {
 		if id, ok := v.live.dirs[d.n.key()]; ok {
@@ -262,7 +262,7 @@ func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 			return id, nil
 		}
 	}
-	id := rootDir(c.base)
+	id := cold.RootDir(c.base)
 	for name := range strings.SplitSeq(d.at, "/") {
 		l, err := c.base.ReadDir(c.ctx, id)
 		if err != nil {

@@ -90,7 +90,7 @@ func TestMemoryCommitsNothing(t *testing.T) {
 	if err := f.vol.Rename(context.Background(), sub, "f", mem, "g", 0); err != nil {
 		t.Error(err)
 	}
-	if !v.rootClean() || v.risk.now() != (AtRisk{}) || v.warmNames(t, "mem") != "" || v.warmNames(t, "") != "mem" {
+	if !v.rootClean() || v.risk.now() != (cold.AtRisk{}) || v.warmNames(t, "mem") != "" || v.warmNames(t, "") != "mem" {
 		t.Errorf("after changes in memory: root clean %v, at risk %+v, warm has %q", v.rootClean(), v.risk.now(), v.warmNames(t, "mem"))
 	}
 	if rc := v.mustSync(t); rc.New {

@@ -164,7 +164,7 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made)
 	}
 	if !r.times.keeps(e.Mtime) {
 		h.Mtime = &e.Mtime
-		if err := r.leaveOut(e, &h, heldback.SaysMtime+clock(e.Mtime), errTimes); err != nil {
+		if err := r.leaveOut(e, &h, heldback.SaysMtime+cold.ClockText(e.Mtime), errTimes); err != nil {
 			return err
 		}
 	}

@@ -180,7 +180,7 @@ func (r *risk) pushed() {
 	r.mu.Unlock()
 }
 
-func (r *risk) now() AtRisk {
+func (r *risk) now() cold.AtRisk {
 	r.mu.Lock()
 	c := r.unpushed
 	for i := range r.lanes {
@@ -190,7 +190,7 @@ func (r *risk) now() AtRisk {
 		c = c.plus(riskCount{1, l.bytes, l.since})
 	}
 	r.mu.Unlock()
-	out := AtRisk{Files: c.files, Bytes: c.bytes}
+	out := cold.AtRisk{Files: c.files, Bytes: c.bytes}
 	if c.since != 0 {
 		out.Seconds = max(0, time.Since(time.Unix(0, c.since)).Seconds())
 	}

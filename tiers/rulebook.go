@@ -23,8 +23,7 @@ import (
 )
 
 const (
-	rulesName  = "rules.yaml"           // in the state directory: the volume's own text
-	effectName = "rules.effective.yaml" // what is in effect, for commands without a daemon
+	rulesName = "rules.yaml" // in the state directory: the volume's own text
 )
 
 // ruleBook holds the rules in effect and where they came from. The volume's own text lies in the state directory and, as
@@ -110,7 +109,7 @@ func (v *Volume) putRules(set *rules.Set) {
 		v.critical.needWhole(v.leastCriticalDelay(set)) // it may have become critical
 	}
 	v.shareWarm()
-	path := filepath.Join(v.cfg.State, effectName)
+	path := filepath.Join(v.cfg.State, rules.EffectiveFile)
 	old, err := os.ReadFile(path)
 	if text := set.Text(); err != nil && len(text) > 0 || err == nil && string(old) != string(text) {
 		if err := warm.WriteFileDurable(path, text, 0o600); err != nil {
@@ -128,22 +127,6 @@ func (v *Volume) leastCriticalDelay(set *rules.Set) time.Duration {
 		}
 	}
 	return least
-}
-
-// EffectiveRules reads which rules the volume of a state directory last had in effect.
-func EffectiveRules(state string) (*rules.Set, error) {
-	text, err := os.ReadFile(filepath.Join(state, effectName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the rules in effect: %w", err)
-	}
-	set, err := rules.Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", filepath.Join(state, effectName), err)
-	}
-	return set, nil
 }
 
 // rulesSum tells sets of rules apart by what they decide; "" where there are none.

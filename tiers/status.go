@@ -22,7 +22,7 @@ type Status struct {
 
 	Memory MemoryStatus `json:"memory"`
 
-	AtRisk      AtRisk         `json:"at_risk"`
+	AtRisk      cold.AtRisk    `json:"at_risk"`
 	Critical    CriticalStatus `json:"critical"`
 	LastCommit  *Point         `json:"last_commit"`
 	LastPush    *Point         `json:"last_push"`
@@ -82,13 +82,6 @@ type MemoryStatus struct {
 	TierStatus         // files: entries of all kinds
 	Limit       int64  `json:"limit"` // memory_class_limit, in bytes
 	Swap        bool   `json:"swap"`  // their contents may be swapped out: the kernel has no tmpfs without (Linux 6.4)
-}
-
-// AtRisk is what would be lost if machine and disk went away now. Seconds is the age of the oldest such change.
-type AtRisk struct {
-	Files   int64   `json:"files"`
-	Bytes   int64   `json:"bytes"`
-	Seconds float64 `json:"seconds"`
 }
 
 // Point is a commit and when it was made or pushed.

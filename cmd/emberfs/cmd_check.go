@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"emberfs/backup"
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
 )
 
@@ -74,7 +74,7 @@ type checkReport struct {
 	Deep       bool           `json:"deep"`
 	Sound      bool           `json:"sound"`
 	Problems   int            `json:"problems"` // findings that are damage
-	AtRisk     *tiers.AtRisk  `json:"at_risk,omitempty"`
+	AtRisk     *cold.AtRisk   `json:"at_risk,omitempty"`
 	Findings   []cold.Finding `json:"findings"`
 	// Of --repair: what was found before, and what was done about it.
 	Before  []cold.Finding `json:"before,omitempty"`
@@ -200,8 +200,8 @@ type checkRun struct {
 	rep *checkReport
 	// Of the last run:
 	cold *backup.Checker
-	warm *tiers.WarmState
-	info tiers.StateInfo
+	warm *inspect.Report
+	info inspect.StateInfo
 }
 
 // once checks everything. An error says that it could not be done.
@@ -278,7 +278,7 @@ func printFinding(out io.Writer, f cold.Finding) {
 // state looks at volume.json and what lies beside it.
 func (c *checkRun) state() error {
 	var err error
-	c.info, err = tiers.ReadState(c.t.state)
+	c.info, err = inspect.ReadState(c.t.state)
 	switch {
 	case errors.Is(err, warm.ErrNewerState):
 		return &failure{code: exitFailed, op: "check", path: c.t.state, err: err}
@@ -299,7 +299,7 @@ func (c *checkRun) state() error {
 	if c.t.live {
 		return nil
 	}
-	temps, err := tiers.StaleTemps(c.t.state)
+	temps, err := inspect.StaleTemps(c.t.state)
 	if err != nil {
 		return err
 	}

@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"emberfs/backup"
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/subprocess"
 )
 
@@ -36,7 +36,7 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 		}
 		if c.t.state != "" {
 			o.WarmFiles = func(ctx context.Context, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
-				err := tiers.WarmFiles(ctx, c.t.state, pick, f)
+				err := inspect.WarmFiles(ctx, c.t.state, pick, f)
 				if errors.Is(err, fs.ErrNotExist) {
 					err = nil // no warm: nothing to be had there
 				}
@@ -50,7 +50,7 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 		drop = append(drop, done.Lost...)
 		if !done.Head.IsZero() {
 			c.doStep(fmt.Sprintf("let warm count as being of %s instead of %s, which is gone", done.Head, c.info.Head), volumeName,
-				func() error { return tiers.SetHead(c.t.state, done.Head) })
+				func() error { return inspect.SetHead(c.t.state, done.Head) })
 		}
 	}
 	if c.t.state != "" {
@@ -82,7 +82,7 @@ func (c *checkRun) repairMarks(ctx context.Context, drop []string) error {
 	drop = slices.Compact(drop)
 	if len(drop) > 0 {
 		what := "let what differs count as changed: the next commit takes it as it is here"
-		c.doStep(what, "warm: "+listed(drop), func() error { return tiers.DropRecords(c.t.state, drop) })
+		c.doStep(what, "warm: "+listed(drop), func() error { return inspect.DropRecords(c.t.state, drop) })
 	}
 	return nil
 }
@@ -105,7 +105,7 @@ func listed(paths []string) string {
 
 // repairTemps removes the temporary files beside volume.json.
 func (c *checkRun) repairTemps() error {
-	temps, err := tiers.StaleTemps(c.t.state)
+	temps, err := inspect.StaleTemps(c.t.state)
 	if err != nil {
 		return err
 	}

@@ -7,14 +7,14 @@ import (
 	"io/fs"
 	"time"
 
-	"emberfs/tiers"
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 )
 
 // noRepository says what it means that cold is not there.
 func (c *checkRun) noRepository() error {
 	f := cold.Finding{Severity: cold.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"}
-	files, dirs, err := tiers.ColdOnly(c.t.state)
+	files, dirs, err := inspect.ColdOnly(c.t.state)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -45,7 +45,7 @@ func (c *checkRun) files(ctx context.Context) error {
 		if len(commits) == 0 && !c.cold.TipID().IsZero() {
 			return nil // the findings say why it cannot be read; without it there is nothing to compare with
 		}
-		o := tiers.WarmCheck{State: c.t.state, Info: c.info, Commits: commits, Live: c.t.live, Lacks: c.cold.Lacks}
+		o := inspect.Options{State: c.t.state, Info: c.info, Commits: commits, Live: c.t.live, Lacks: c.cold.Lacks}
 		if c.r.deep {
 			o.Same = c.cold.Same
 			o.Progress = func(files, done, total int64) {
@@ -53,7 +53,7 @@ func (c *checkRun) files(ctx context.Context) error {
 				shown.set(files, done)
 			}
 		}
-		if c.warm, err = tiers.CheckWarm(ctx, o); err != nil {
+		if c.warm, err = inspect.Check(ctx, o); err != nil {
 			return err
 		}
 		if !c.t.live || len(c.warm.Findings) == 0 {
@@ -89,7 +89,7 @@ func (c *checkRun) files(ctx context.Context) error {
 	return nil
 }
 
-func (c *checkRun) risk(r tiers.AtRisk, do string) {
+func (c *checkRun) risk(r cold.AtRisk, do string) {
 	c.rep.AtRisk = &r
 	if r.Files > 0 || r.Bytes > 0 {
 		c.found(cold.Finding{Severity: cold.Risk, What: "not backed up: " + riskText(r), Where: "warm", Do: do})
@@ -99,7 +99,7 @@ func (c *checkRun) risk(r tiers.AtRisk, do string) {
 // commits are those that warm's records may be of; head is the newest.
 func (c *checkRun) commits(ctx context.Context) (list []cold.Snapshot, head cold.ID, err error) {
 	if c.t.live { // they have moved on since
-		if info, err := tiers.ReadState(c.t.state); err == nil {
+		if info, err := inspect.ReadState(c.t.state); err == nil {
 			c.info = info
 		}
 	}

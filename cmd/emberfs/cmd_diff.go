@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"emberfs/backup"
-	"emberfs/tiers"
+	"emberfs/tiers/inspect"
 )
 
 // revNow stands for what a volume's directory holds now.
@@ -73,7 +73,7 @@ func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
 	if err != nil {
 		return err
 	}
-	if view, ok := to.(*tiers.WarmView); ok {
+	if view, ok := to.(*inspect.View); ok {
 		defer func() { err = errors.Join(err, view.Close()) }()
 	}
 	p := diffPrinter{ctx: ctx, w: w, from: from, to: to, list: jsonList{out: w.out}}
@@ -153,7 +153,7 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		to, err = h.side(ctx, toRev)
 		return from, to, err
 	}
-	view, err := tiers.OpenWarmView(h.state, h.cold)
+	view, err := inspect.OpenView(h.state, h.cold)
 	if err != nil {
 		return from, nil, err
 	}

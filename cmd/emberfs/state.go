@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
 )
 
@@ -114,7 +115,7 @@ func openState(path string) (*stateDir, error) {
 	}
 	s.empty = holdsNothing(path)
 	// What a killed process, or a power cut, left is nobody's now. One that stays is for emberfs check.
-	if temps, err := tiers.StaleTemps(path); err == nil {
+	if temps, err := inspect.StaleTemps(path); err == nil {
 		for _, t := range temps {
 			_ = os.Remove(t)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 // printStatus writes one volume for people.
@@ -112,7 +113,7 @@ func movedRows(row func(name, format string, args ...any), warm tiers.WarmStatus
 
 func size(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 
-func riskText(r tiers.AtRisk) string {
+func riskText(r cold.AtRisk) string {
 	if r.Files == 0 && r.Bytes == 0 {
 		return "nothing"
 	}

@@ -178,3 +178,7 @@ func DateText(t time.Time) string {
 	}
 	return t.Format(time.RFC3339Nano)
 }
+
+func ClockText(t Time) string {
+	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format("2006-01-02T15:04:05.999999999Z")
+}

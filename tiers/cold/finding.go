@@ -37,3 +37,10 @@ type Lost struct {
 	Object ID
 	Err    error
 }
+
+// AtRisk is what would be lost if machine and disk went away now. Seconds is the age of the oldest such change.
+type AtRisk struct {
+	Files   int64   `json:"files"`
+	Bytes   int64   `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}

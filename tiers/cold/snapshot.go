@@ -56,3 +56,8 @@ type Snapshot interface {
 	// names it may stop and gives a number over most. It costs a look at each distinct directory.
 	Files(ctx context.Context, most int64) (files, names int64, err error)
 }
+
+func RootDir(s Snapshot) DirID {
+	root := s.Root()
+	return root.Dir()
+}

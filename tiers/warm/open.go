@@ -50,3 +50,6 @@ func ReadlinkAt(dirfd int, name string) ([]byte, error) {
 		buf = make([]byte, 2*len(buf))
 	}
 }
+
+// ErrNotAFile: the name is something else by now.
+var ErrNotAFile = errors.New("not the regular file that was listed")

@@ -13,13 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
 )
 
 // view opens the volume's directory beside it.
-func view(t *testing.T, v *Volume) *WarmView {
+func view(t *testing.T, v *Volume) *inspect.View {
 	t.Helper()
-	w, err := OpenWarmView(v.cfg.State, v.cold)
+	w, err := inspect.OpenView(v.cfg.State, v.cold)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +29,7 @@ func view(t *testing.T, v *Volume) *WarmView {
 }
 
 // knownAs lists a directory: each name with whether its id is known.
-func (w *WarmView) knownAs(t *testing.T, at string) string {
+func knownAs(t *testing.T, w *inspect.View, at string) string {
 	t.Helper()
 	l, err := w.List(context.Background(), at, nil)
 	if err != nil {
@@ -65,13 +66,13 @@ func TestWarmView(t *testing.T) {
 	if _, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: ptrTo(uint32(0o600))}); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := w.knownAs(t, ""), `"a" false, "odd \n\xe9" true, "quiet" true`; got != want {
+	if got, want := knownAs(t, w, ""), `"a" false, "odd \n\xe9" true, "quiet" true`; got != want {
 		t.Errorf("the root: %s, want %s", got, want)
 	}
-	if got, want := w.knownAs(t, "a"), `"b" true, "f" true`; got != want {
+	if got, want := knownAs(t, w, "a"), `"b" true, "f" true`; got != want {
 		t.Errorf("after a chmod: %s, want %s", got, want)
 	}
-	if got := w.knownAs(t, "gone/x"); got != "" {
+	if got := knownAs(t, w, "gone/x"); got != "" {
 		t.Errorf("what is not there: %s", got)
 	}
 	write(t, v, a, "f2", "other")
@@ -107,14 +108,14 @@ func TestWarmViewUntrusted(t *testing.T) {
 	write(t, v, v.root, "f", "hello")
 	v.mustSync(t)
 	w := view(t, v)
-	if got := w.knownAs(t, ""); got != `"f" true` {
+	if got := knownAs(t, w, ""); got != `"f" true` {
 		t.Errorf("before: %s", got)
 	}
 	if err := v.state.Update(func(f *warm.StateFile) { f.Boot = "another boot" }); err != nil {
 		t.Fatal(err)
 	}
 	w = view(t, v)
-	if got := w.knownAs(t, ""); got != `"f" false` {
+	if got := knownAs(t, w, ""); got != `"f" false` {
 		t.Errorf("after a power cut: %s", got)
 	}
 	if e, err := w.Root(); err != nil || !e.ID.IsZero() {
@@ -136,7 +137,7 @@ func TestWarmViewDeep(t *testing.T) {
 	}
 	write(t, v, d, "f", "deep")
 	w := view(t, v)
-	if got := w.knownAs(t, at); got != `"f" false` {
+	if got := knownAs(t, w, at); got != `"f" false` {
 		t.Errorf("got %s", got)
 	}
 	r, err := w.Open(context.Background(), at+"/f", nil)
@@ -149,7 +150,7 @@ func TestWarmViewDeep(t *testing.T) {
 }
 
 func TestWarmViewOfNothing(t *testing.T) {
-	if _, err := OpenWarmView(t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "is no volume's state") {
+	if _, err := inspect.OpenView(t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "is no volume's state") {
 		t.Errorf("an empty directory: %v", err)
 	}
 	v, _ := newVolume(t)
@@ -160,7 +161,7 @@ func TestWarmViewOfNothing(t *testing.T) {
 	if _, err := w.Open(context.Background(), "out/passwd", nil); err == nil {
 		t.Error("followed a symlink out of the volume")
 	}
-	if got := w.knownAs(t, "out"); got != "" {
+	if got := knownAs(t, w, "out"); got != "" {
 		t.Errorf("listed %s", got)
 	}
 	_ = unix.Unlink(filepath.Join(v.cfg.State, warm.DirName, "out"))

@@ -1,4 +1,4 @@
-package tiers
+package inspect
 
 import (
 	"context"
@@ -31,12 +31,12 @@ type viewCommit struct {
 func inCold(e *cold.Entry) bool { return e != nil && !e.ID.IsZero() }
 
 // Untouched says that nobody has looked into the volume since it was restored: opening its root would list it.
-func (w *WarmView) Untouched() bool {
+func (w *View) Untouched() bool {
 	r, ok := warm.ReadRecord(warm.ByFD(w.fd))
 	return ok && r.Has(warm.FlagDir|warm.FlagUnlisted)
 }
 
-func (w *WarmView) listCold(ctx context.Context, id cold.DirID) (cold.Listing, error) {
+func (w *View) listCold(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	s, err := w.snapshot(ctx)
 	if err != nil {
 		return cold.Listing{}, err
@@ -49,7 +49,7 @@ func (w *WarmView) listCold(ctx context.Context, id cold.DirID) (cold.Listing, e
 }
 
 // snapshot goes by the newest commit where the commit that was restored cannot be read, as the daemon does.
-func (w *WarmView) snapshot(ctx context.Context) (cold.Snapshot, error) {
+func (w *View) snapshot(ctx context.Context) (cold.Snapshot, error) {
 	c := &w.commit
 	c.Lock()
 	defer c.Unlock()
@@ -73,7 +73,7 @@ func (w *WarmView) snapshot(ctx context.Context) (cold.Snapshot, error) {
 }
 
 // Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs come from cold.
-func (w *WarmView) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error) {
+func (w *View) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error) {
 	fd, _, err := warm.Quietly(unix.O_RDONLY|unix.O_NONBLOCK, func(flags int) (int, error) { return w.open(at, flags) })
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && inCold(e) {
 		return w.cold.Open(ctx, e.ID, e.Size)
@@ -83,7 +83,7 @@ func (w *WarmView) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadC
 	}
 	var st unix.Statx_t
 	if err := warm.StatAt(fd, "", &st); err != nil || warm.KindOf(uint32(st.Mode)) != cold.KindFile {
-		return nil, errors.Join(errNotAFile, err, unix.Close(fd))
+		return nil, errors.Join(warm.ErrNotAFile, err, unix.Close(fd))
 	}
 	if _, ok := warm.ReadRecord(warm.ByFD(fd)); !ok && inCold(e) { // just being made, or changed since it was listed
 		return w.cold.Open(ctx, e.ID, e.Size)
@@ -94,7 +94,7 @@ func (w *WarmView) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadC
 // viewFile reads a file of warm. A daemon may take its bytes away meanwhile: then the rest comes from cold.
 type viewFile struct {
 	ctx  context.Context
-	w    *WarmView
+	w    *View
 	fd   int
 	off  int64
 	blob cold.Blob // nil: from warm

@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
 )
 
-// all is everything that the view shows, by path: entries, with hard-link groups only as "linked", and contents.
-func (w *WarmView) all(t *testing.T) map[string]string {
+// viewAll is everything that the view shows, by path: entries, with hard-link groups only as "linked", and contents.
+func viewAll(t *testing.T, w *inspect.View) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	var dir func(at string, e *cold.Entry)
@@ -94,7 +95,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)
 	v.mustSync(t)
-	want := view(t, v).all(t)
+	want := viewAll(t, view(t, v))
 	if len(want) < 40 {
 		t.Fatalf("only %d names", len(want))
 	}
@@ -102,7 +103,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	look := func(what string) {
 		t.Helper()
 		before := warmNames(t, next)
-		sameView(t, what, view(t, next).all(t), want)
+		sameView(t, what, viewAll(t, view(t, next)), want)
 		if after := warmNames(t, next); after != before {
 			t.Errorf("%s: looking changed warm:\n%s\nbefore\n%s", what, after, before)
 		}
@@ -111,7 +112,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	w := view(t, next)
 	root, err := w.Root()
 	head, _ := c.Head(t.Context())
-	if err != nil || root.Dir() != rootDir(head) || !w.Untouched() {
+	if err != nil || root.Dir() != cold.RootDir(head) || !w.Untouched() {
 		t.Errorf("the root is %+v, %v", root, err)
 	}
 	mustFind(t, next, "a/b")
@@ -121,12 +122,12 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 		t.Error("the root is listed and counts as untouched")
 	}
 	look("the root is listed")
-	if got := view(t, next).knownAs(t, ""); got != `"a" true, "far" true` {
+	if got := knownAs(t, view(t, next), ""); got != `"a" true, "far" true` {
 		t.Errorf("known: %s", got)
 	}
 	mustFind(t, next, "a/b/linked")
 	look("all is listed, the files are stubs")
-	if got := view(t, next).knownAs(t, "a/b"); !strings.HasPrefix(got, `"file 0" true, "file 1" true`) {
+	if got := knownAs(t, view(t, next), "a/b"); !strings.HasPrefix(got, `"file 0" true, "file 1" true`) {
 		t.Errorf("known: %s", got)
 	}
 	must(t, next.comeBack(t.Context(), mustFind(t, next, "a/b/file 7")))
@@ -134,7 +135,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	// After a power cut the records of files that are there are hints, of those that are not they are true.
 	must(t, next.state.Update(func(f *warm.StateFile) { f.Boot = "another boot" }))
 	look("after a power cut")
-	if got := view(t, next).knownAs(t, "a/b"); !strings.HasPrefix(got, `"file 0" false, "file 1" true`) || !strings.Contains(got, `"file 7" false, "file 8" true`) {
+	if got := knownAs(t, view(t, next), "a/b"); !strings.HasPrefix(got, `"file 0" false, "file 1" true`) || !strings.Contains(got, `"file 7" false, "file 8" true`) {
 		t.Errorf("known: %s", got)
 	}
 }
@@ -202,7 +203,7 @@ func TestWarmViewMissing(t *testing.T) {
 	delete(c.dirs, cold.DirID{Tree: empty.mu.rec.ID, Meta: empty.mu.rec.Meta})
 	c.mu.Unlock()
 	must(t, next.Close())
-	w, err := OpenWarmView(next.cfg.State, c)
+	w, err := inspect.OpenView(next.cfg.State, c)
 	must(t, err)
 	defer w.Close()
 	r, err := w.Open(context.Background(), "a/b/file 5", nil)

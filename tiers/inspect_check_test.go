@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
 )
 
@@ -72,26 +73,26 @@ func sameAsMem(_ context.Context, id cold.ID, c cold.Content) (bool, error) {
 	return cold.ID(sha1.Sum(data)) == id, err
 }
 
-func (w *checkedWarm) check(deep bool) *WarmState {
+func (w *checkedWarm) check(deep bool) *inspect.Report {
 	w.t.Helper()
-	info, err := ReadState(w.state)
+	info, err := inspect.ReadState(w.state)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return w.checkWith(info, deep)
 }
 
-func (w *checkedWarm) checkWith(info StateInfo, deep bool) *WarmState {
+func (w *checkedWarm) checkWith(info inspect.StateInfo, deep bool) *inspect.Report {
 	w.t.Helper()
 	head, err := w.cold.Head(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	o := WarmCheck{State: w.state, Info: info, Commits: []cold.Snapshot{head}}
+	o := inspect.Options{State: w.state, Info: info, Commits: []cold.Snapshot{head}}
 	if deep {
 		o.Same = sameAsMem
 	}
-	s, err := CheckWarm(w.t.Context(), o)
+	s, err := inspect.Check(w.t.Context(), o)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func (w *checkedWarm) keepTimes(name string, f func()) {
 func TestCheckWarmSound(t *testing.T) {
 	w := newCheckedWarm(t)
 	for _, deep := range []bool{false, true} {
-		if s := w.check(deep); len(s.Findings) > 0 || s.AtRisk != (AtRisk{}) || s.Doubtful > 0 {
+		if s := w.check(deep); len(s.Findings) > 0 || s.AtRisk != (cold.AtRisk{}) || s.Doubtful > 0 {
 			t.Errorf("deep %v: %+v", deep, s)
 		}
 	}
@@ -161,7 +162,7 @@ func TestCheckWarmUntrueMarks(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := newCheckedWarm(t)
 			c.damage(w)
-			has := func(s *WarmState) bool {
+			has := func(s *inspect.Report) bool {
 				return slices.ContainsFunc(s.Findings, func(f cold.Finding) bool {
 					return f.Severity == cold.Damaged && f.Path == c.path && strings.Contains(f.What, c.what)
 				})
@@ -173,7 +174,7 @@ func TestCheckWarmUntrueMarks(t *testing.T) {
 			if !has(s) || len(s.Untrue) == 0 {
 				t.Fatalf("deep: not found: %+v", s)
 			}
-			if err := DropRecords(w.state, s.Untrue); err != nil {
+			if err := inspect.DropRecords(w.state, s.Untrue); err != nil {
 				t.Fatal(err)
 			}
 			if s := w.check(true); len(s.Findings) > 0 {
@@ -199,7 +200,7 @@ func (w *checkedWarm) committed(name string) string {
 	w.t.Helper()
 	head, err := w.cold.Head(w.t.Context())
 	w.must(err)
-	dir := rootDir(head)
+	dir := cold.RootDir(head)
 	parts := strings.Split(name, "/")
 	for i, part := range parts {
 		l, err := head.ReadDir(w.t.Context(), dir)
@@ -259,7 +260,7 @@ func lookup(t *testing.T, v *Volume, d *Inode, name string) *Inode {
 func TestCheckWarmHints(t *testing.T) {
 	w := newCheckedWarm(t)
 	w.keepTimes("a/b/f", func() { w.must(os.WriteFile(w.at("a/b/f"), []byte("HELLO"), 0o644)) })
-	info, err := ReadState(w.state)
+	info, err := inspect.ReadState(w.state)
 	w.must(err)
 	info.Trusted = false
 	if s := w.checkWith(info, false); len(s.Findings) > 0 || s.AtRisk.Files > 0 || s.Doubtful != 4 {
@@ -275,29 +276,29 @@ func TestReadState(t *testing.T) {
 	path := filepath.Join(w.state, warm.StateName)
 	good, err := os.ReadFile(path)
 	w.must(err)
-	info, err := ReadState(w.state)
+	info, err := inspect.ReadState(w.state)
 	if err != nil || info.Head != w.cold.head || !info.Trusted || !info.Clean {
 		t.Errorf("%+v, %v", info, err)
 	}
 	set := func(s string) { w.must(os.WriteFile(path, []byte(s), 0o600)) }
 	set(strings.Replace(string(good), `"format": 1`, `"format": 2`, 1))
-	if _, err := ReadState(w.state); !errors.Is(err, warm.ErrNewerState) {
+	if _, err := inspect.ReadState(w.state); !errors.Is(err, warm.ErrNewerState) {
 		t.Errorf("newer: %v", err)
 	}
 	for _, bad := range []string{"", "{", "nonsense", `{"format":1}`, strings.Replace(string(good), w.cold.head.String(), "abc", 1)} {
 		set(bad)
-		if _, err := ReadState(w.state); err == nil || errors.Is(err, warm.ErrNewerState) {
+		if _, err := inspect.ReadState(w.state); err == nil || errors.Is(err, warm.ErrNewerState) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
 	w.must(os.Remove(path))
-	if _, err := ReadState(w.state); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := inspect.ReadState(w.state); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)
 	}
 	set(string(good))
 	other := cold.ID{1}
-	w.must(SetHead(w.state, other))
-	if info, err := ReadState(w.state); err != nil || info.Head != other {
+	w.must(inspect.SetHead(w.state, other))
+	if info, err := inspect.ReadState(w.state); err != nil || info.Head != other {
 		t.Errorf("another head: %+v, %v", info, err)
 	}
 }
@@ -306,7 +307,7 @@ func TestWarmFiles(t *testing.T) {
 	w := newCheckedWarm(t)
 	got := map[string]string{}
 	wanted := cold.ID(sha1.Sum([]byte("again")))
-	err := WarmFiles(t.Context(), w.state, func(path string, id cold.ID) bool { return path == "a/link" || path == "a/b/f" || id == wanted },
+	err := inspect.WarmFiles(t.Context(), w.state, func(path string, id cold.ID) bool { return path == "a/link" || path == "a/b/f" || id == wanted },
 		func(path string, c cold.Content) error {
 			data, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
 			got[path] = string(data)

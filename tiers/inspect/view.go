@@ -1,4 +1,4 @@
-package tiers
+package inspect
 
 import (
 	"context"
@@ -21,9 +21,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// WarmView reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say is
+// View reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say is
 // believed as far as the next start would believe it, so looking for changes costs what changed. Safe for concurrent use.
-type WarmView struct {
+type View struct {
 	fd      int
 	trust   uint16 // as the next start would have it
 	records bool   // there are records at all
@@ -36,8 +36,8 @@ type WarmView struct {
 	held   *heldback.Table
 }
 
-// OpenWarmView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
-func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
+// OpenView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
+func OpenView(state string, repo ViewCold) (*View, error) {
 	if _, err := os.Stat(filepath.Join(state, warm.StateName)); err != nil {
 		return nil, fmt.Errorf("%s is no volume's state: %w", state, err)
 	}
@@ -54,7 +54,7 @@ func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	set, err := EffectiveRules(state)
+	set, err := rules.ReadEffective(state)
 	if err == nil {
 		if err = s.ProveWarm(fd); err != nil {
 			err = fmt.Errorf("%s: %w", state, err)
@@ -64,7 +64,7 @@ func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	w := &WarmView{rules: set, fd: fd, trust: s.Trust, opened: cold.Time{Sec: time.Now().Unix()}, cold: repo, origin: s.Origin}
+	w := &View{rules: set, fd: fd, trust: s.Trust, opened: cold.Time{Sec: time.Now().Unix()}, cold: repo, origin: s.Origin}
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
@@ -79,10 +79,10 @@ func OpenWarmView(state string, repo ViewCold) (*WarmView, error) {
 }
 
 // Close lets go of the directory.
-func (w *WarmView) Close() error { return errors.Join(w.held.Close(), unix.Close(w.fd)) }
+func (w *View) Close() error { return errors.Join(w.held.Close(), unix.Close(w.fd)) }
 
 // Root is the root's entry; its ids are zero unless everything is as a commit has it.
-func (w *WarmView) Root() (cold.Entry, error) {
+func (w *View) Root() (cold.Entry, error) {
 	var st unix.Statx_t
 	r, err := w.look(w.fd, "", warm.ByFD(w.fd), &st)
 	if err != nil {
@@ -97,7 +97,7 @@ func (w *WarmView) Root() (cold.Entry, error) {
 }
 
 // fill completes an entry with what is held back of it: commits have it.
-func (w *WarmView) fill(e *cold.Entry, st *unix.Statx_t) error {
+func (w *View) fill(e *cold.Entry, st *unix.Statx_t) error {
 	h, err := heldback.Holding(w.held, heldback.KeyOf(st))
 	h.Fill(e)
 	return err
@@ -105,7 +105,7 @@ func (w *WarmView) fill(e *cold.Entry, st *unix.Statx_t) error {
 
 // look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes away, or
 // bring them, between the two.
-func (w *WarmView) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) (r warm.Record, err error) {
+func (w *View) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) (r warm.Record, err error) {
 	const tries = 3
 	for range tries {
 		if err := warm.StatAt(fd, name, st); err != nil {
@@ -150,7 +150,7 @@ func known(e *cold.Entry, r *warm.Record) {
 
 // List lists the directory at a slash path; dir is its entry, or nil. What goes away meanwhile is left out. A directory whose
 // children are not made yet is listed as cold has it, and stays as it is.
-func (w *WarmView) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
+func (w *View) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
 	fd, err := w.open(at, unix.O_PATH|unix.O_DIRECTORY)
 	if gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR); gone && inCold(dir) {
 		return w.listCold(ctx, dir.Dir())
@@ -193,7 +193,7 @@ func (w *WarmView) List(ctx context.Context, at string, dir *cold.Entry) (cold.L
 	return l, nil
 }
 
-func (w *WarmView) entry(fd int, name string) (cold.Entry, error) {
+func (w *View) entry(fd int, name string) (cold.Entry, error) {
 	var st unix.Statx_t
 	r, err := w.look(fd, name, warm.ByName(fd, name), &st)
 	if err != nil {
@@ -222,7 +222,7 @@ func (w *WarmView) entry(fd int, name string) (cold.Entry, error) {
 }
 
 // open opens what is at a slash path, however deep it lies.
-func (w *WarmView) open(at string, flags int) (int, error) {
+func (w *View) open(at string, flags int) (int, error) {
 	if at == "" {
 		at = "."
 	}
@@ -250,8 +250,8 @@ func (w *WarmView) open(at string, flags int) (int, error) {
 }
 
 // Invented says that an mtime is none: never, here.
-func (w *WarmView) Invented(*cold.Entry) bool { return false }
+func (w *View) Invented(*cold.Entry) bool { return false }
 
 // Surely says that equal size and mtime are proof of equal content: where there are no records nothing better is to be had,
 // and a file changed within the last tick may be caught all the same.
-func (w *WarmView) Surely(mtime cold.Time) bool { return !w.records && mtime.Sec < w.opened.Sec-1 }
+func (w *View) Surely(mtime cold.Time) bool { return !w.records && mtime.Sec < w.opened.Sec-1 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
 )
 
@@ -68,17 +69,17 @@ func (w *checkedWarm) again(do func(v *Volume)) {
 }
 
 // problems is check, quick and deep, with what cold lacks; both must say the same.
-func (w *checkedWarm) problems() *WarmState {
+func (w *checkedWarm) problems() *inspect.Report {
 	w.t.Helper()
-	info, err := ReadState(w.state)
+	info, err := inspect.ReadState(w.state)
 	w.must(err)
 	head, err := w.cold.Head(w.t.Context())
 	w.must(err)
-	o := WarmCheck{State: w.state, Info: info, Commits: []cold.Snapshot{head}, Lacks: w.cold.lacks}
-	quick, err := CheckWarm(w.t.Context(), o)
+	o := inspect.Options{State: w.state, Info: info, Commits: []cold.Snapshot{head}, Lacks: w.cold.lacks}
+	quick, err := inspect.Check(w.t.Context(), o)
 	w.must(err)
 	o.Same = sameAsMem
-	deep, err := CheckWarm(w.t.Context(), o)
+	deep, err := inspect.Check(w.t.Context(), o)
 	w.must(err)
 	if fmt.Sprint(deep.Findings, deep.AtRisk.Files, deep.AtRisk.Bytes) != fmt.Sprint(quick.Findings, quick.AtRisk.Files, quick.AtRisk.Bytes) {
 		w.t.Errorf("quick %+v, deep %+v", quick, deep)
@@ -106,7 +107,7 @@ func TestCheckColdOnly(t *testing.T) {
 	w.sound("a file came back", 0, 0)
 	w.again(func(v *Volume) { mustTier(t, v) })
 	w.sound("and went again", 0, 0)
-	info, err := ReadState(w.state)
+	info, err := inspect.ReadState(w.state)
 	w.must(err)
 	info.Trusted = false
 	if s := w.checkWith(info, true); len(s.Findings) > 0 || s.AtRisk.Files > 0 {
@@ -226,7 +227,7 @@ func TestCheckColdLacks(t *testing.T) {
 	if !has("a/b/file 3", stub) || !has("a/empty", dir) || len(s.Findings) != 2 || len(s.Lost) != 2 || len(s.Untrue) > 0 {
 		t.Errorf("%+v", s)
 	}
-	w.must(DropRecords(w.state, []string{"a/b/file 3", "a/empty"}))
+	w.must(inspect.DropRecords(w.state, []string{"a/b/file 3", "a/empty"}))
 	again := w.problems()
 	if len(again.Findings) != 2 || len(again.Lost) != 2 {
 		t.Errorf("after the records were dropped: %+v", again)
@@ -253,13 +254,13 @@ func TestCheckUntrueUnlisted(t *testing.T) {
 	if len(s.Findings) != 1 || s.Findings[0].Path != "far" || !slices.Equal(s.Untrue, []string{"far"}) {
 		t.Fatalf("%+v", s)
 	}
-	w.must(DropRecords(w.state, s.Untrue))
+	w.must(inspect.DropRecords(w.state, s.Untrue))
 	w.sound("after the records were dropped", 1, 0)
 }
 
 func TestColdOnly(t *testing.T) {
 	w := lazily(t, func(v *Volume) { mustFind(t, v, "a/b/file 3") })
-	if files, dirs, err := ColdOnly(w.state); err != nil || files != 33 || dirs != 1 {
+	if files, dirs, err := inspect.ColdOnly(w.state); err != nil || files != 33 || dirs != 1 {
 		t.Errorf("%d files, %d directories, %v", files, dirs, err)
 	}
 }
@@ -291,11 +292,11 @@ func TestCheckBesideChange(t *testing.T) {
 			}
 			v.mustSync(t)
 			mustTier(t, v, "d/a", "d/c")
-			info, err := ReadState(v.cfg.State)
+			info, err := inspect.ReadState(v.cfg.State)
 			must(t, err)
 			head, err := c.Head(t.Context())
 			must(t, err)
-			o := WarmCheck{State: v.cfg.State, Info: info, Commits: []cold.Snapshot{head}, Live: true, Same: sameAsMem}
+			o := inspect.Options{State: v.cfg.State, Info: info, Commits: []cold.Snapshot{head}, Live: true, Same: sameAsMem}
 			changed := false
 			o.Lacks = func(context.Context, cold.Need) ([]cold.Lost, error) {
 				if !changed {
@@ -304,7 +305,7 @@ func TestCheckBesideChange(t *testing.T) {
 				}
 				return nil, nil
 			}
-			s, err := CheckWarm(t.Context(), o)
+			s, err := inspect.Check(t.Context(), o)
 			if err != nil || len(s.Findings) > 0 || !changed {
 				t.Errorf("%+v, %v", s, err)
 			}

@@ -1,4 +1,4 @@
-package tiers
+package inspect
 
 import (
 	"context"
@@ -18,8 +18,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// WarmCheck says what CheckWarm compares.
-type WarmCheck struct {
+// Options says what CheckWarm compares.
+type Options struct {
 	State string // the state directory
 	Info  StateInfo
 	// Commits are what warm's records may be of: the commit it was last in step with, and the branch's tip. The first is what
@@ -34,28 +34,28 @@ type WarmCheck struct {
 	Progress func(files, done, total int64) // of what Same compares, in allocated bytes; may be nil
 }
 
-// WarmState is what CheckWarm found.
-type WarmState struct {
+// Report is what CheckWarm found.
+type Report struct {
 	Findings []cold.Finding
 	// Untrue are directories and files whose records say "clean" although they are not; DropRecords takes them.
 	Untrue []string
 	// Lost is what is in cold only and not whole there.
 	Lost []cold.Need
 	// AtRisk is what no commit has; Seconds by the inodes' change times, which unlike mtimes nobody sets.
-	AtRisk   AtRisk
+	AtRisk   cold.AtRisk
 	Doubtful int64 // files whose records are hints only, and that look unchanged
 }
 
-// CheckWarm compares warm with a commit by its records, sizes and times, and with Same by the bytes of clean files. It changes
+// Check compares warm with a commit by its records, sizes and times, and with Same by the bytes of clean files. It changes
 // nothing. A directory that is marked clean must be what the commit says; what is not marked clean is at risk where it differs.
-func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
+func Check(ctx context.Context, o Options) (*Report, error) {
 	fd, err := openWarmDir(o.State)
 	if errors.Is(err, unix.ENOENT) {
 		if !o.Info.Head.IsZero() {
-			return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: "the warm directory is missing", Where: "warm",
+			return &Report{Findings: []cold.Finding{{Severity: cold.Damaged, What: "the warm directory is missing", Where: "warm",
 				Do: "move the state directory away and mount the volume's repository in a new one"}}}, nil
 		}
-		return &WarmState{}, nil
+		return &Report{}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -66,22 +66,22 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 		st = &warm.State{}
 	}
 	if err := st.ProveWarm(fd); errors.Is(err, warm.ErrUnproven) {
-		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: "warm",
+		return &Report{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: "warm",
 			Do: warm.UnprovenHelp}}}, nil
 	} else if err != nil {
 		return nil, err
 	}
-	set, err := EffectiveRules(o.State)
+	set, err := rules.ReadEffective(o.State)
 	if err != nil {
 		return nil, err
 	}
 	t, _, err := heldback.OpenState(o.State, fd, nil)
 	if err != nil {
-		return &WarmState{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: heldback.FileName,
+		return &Report{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: heldback.FileName,
 			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory as plain files"}}}, nil
 	}
 	defer func() { _ = t.Close() }()
-	w := &warmWalk{ctx: ctx, o: o, out: &WarmState{}, inodes: map[uint64]struct{}{}, rules: set, held: t}
+	w := &warmWalk{ctx: ctx, o: o, out: &Report{}, inodes: map[uint64]struct{}{}, rules: set, held: t}
 	if o.Same != nil && o.Progress != nil {
 		var use warm.Use
 		warm.CountTree(fd, &use, 0)
@@ -89,7 +89,7 @@ func CheckWarm(ctx context.Context, o WarmCheck) (*WarmState, error) {
 	}
 	var at []cold.DirID
 	for _, s := range o.Commits {
-		at = append(at, rootDir(s))
+		at = append(at, cold.RootDir(s))
 	}
 	if err := w.dir(fd, "", at, warm.ByFD(fd), false, 0); err != nil {
 		return nil, err
@@ -113,8 +113,8 @@ func openWarmDir(state string) (int, error) {
 // warmWalk is one walk over warm beside the commits' listings.
 type warmWalk struct {
 	ctx    context.Context
-	o      WarmCheck
-	out    *WarmState
+	o      Options
+	out    *Report
 	inodes map[uint64]struct{} // files with several names, whose bytes count once
 	oldest int64
 	rules  *rules.Set
@@ -390,7 +390,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold
 	case ok && rec.Has(warm.FlagClean) && !dirty:
 		if w.marked() && w.settledFile(fd, name, self, st, rec) {
 			w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, its record says %d bytes of %s",
-				st.Size, clock(warm.TimeOf(st.Mtime)), rec.Size, clock(rec.Mtime)))
+				st.Size, cold.ClockText(warm.TimeOf(st.Mtime)), rec.Size, cold.ClockText(rec.Mtime)))
 		}
 		return nil
 	case seen && fits && e != nil && rec.ID == e.ID:
@@ -401,7 +401,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold
 		if e.Size != int64(st.Size) || e.Mtime != warm.TimeOf(st.Mtime) {
 			if w.marked() && w.settledFile(fd, name, self, st, rec) {
 				w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, the commit says %d bytes of %s",
-					st.Size, clock(warm.TimeOf(st.Mtime)), e.Size, clock(e.Mtime)))
+					st.Size, cold.ClockText(warm.TimeOf(st.Mtime)), e.Size, cold.ClockText(e.Mtime)))
 			}
 			return nil
 		}
@@ -459,8 +459,4 @@ func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec warm.R
 	}
 	w.untrue(at, at, fmt.Sprintf("its bytes are not those of object %s, although its record says so", id))
 	return nil
-}
-
-func clock(t cold.Time) string {
-	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format("2006-01-02T15:04:05.999999999Z")
 }
