@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -35,7 +36,7 @@ func (c *Cold) absorbing(ctx context.Context, p position) (list []cold.ID, err e
 		if err != nil {
 			return nil, err
 		}
-		if m := trailer(commit.Message, trailerMachine); len(list) == 0 || m != machine {
+		if m := format.Trailer(commit.Message, format.TrailerMachine); len(list) == 0 || m != machine {
 			list, machine = append(list, id), m
 		}
 		id = commit.Parents[0] // position has found it to lead to main
@@ -45,7 +46,7 @@ func (c *Cold) absorbing(ctx context.Context, p position) (list []cold.ID, err e
 
 // absorbedOf reads the trailer; one with a wrong word is none.
 func absorbedOf(commit *odb.CommitData) []cold.ID {
-	words := strings.Fields(trailer(commit.Message, trailerAbsorbs))
+	words := strings.Fields(format.Trailer(commit.Message, format.TrailerAbsorbs))
 	if len(words) > maxAbsorbed {
 		return nil
 	}

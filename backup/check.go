@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -118,7 +119,7 @@ func (c *Checker) TipVolume() string {
 	if c.tip == nil {
 		return ""
 	}
-	return c.tip.own.volume.Volume
+	return c.tip.own.Volume.Volume
 }
 
 // Pushed is the commit that the remote is known to have; zero: none.
@@ -385,7 +386,7 @@ func (c *Checker) openTip(ctx context.Context) error {
 		return err
 	}
 	s, err := c.snapshot(c.tipID)
-	if errors.Is(err, ErrNewerFormat) {
+	if errors.Is(err, format.ErrNewerFormat) {
 		return err
 	}
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -14,13 +15,13 @@ func (c *Checker) metadata(ctx context.Context) error {
 	s := c.tip
 	own := s.own
 	switch {
-	case own.known == nil && c.o.Volume:
-		c.found(cold.Finding{Severity: cold.Risk, What: "the last commit has no " + ownName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
-			Do: "git log -- " + ownName + " shows who removed it"})
-	case own.known == nil:
+	case own.Known == nil && c.o.Volume:
+		c.found(cold.Finding{Severity: cold.Risk, What: "the last commit has no " + format.OwnName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
+			Do: "git log -- " + format.OwnName + " shows who removed it"})
+	case own.Known == nil:
 		c.found(cold.Finding{Severity: cold.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
-	case !own.found:
-		c.found(cold.Finding{Severity: cold.Damaged, What: volumeName + " is missing or cannot be read", Path: ownName + "/" + volumeName, Commit: c.tipID.String(),
+	case !own.Found:
+		c.found(cold.Finding{Severity: cold.Damaged, What: format.VolumeName + " is missing or cannot be read", Path: format.OwnName + "/" + format.VolumeName, Commit: c.tipID.String(),
 			Do: "the next commit writes it anew"})
 	}
 	m := metaCheck{c: c, ctx: ctx, seen: map[cold.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
@@ -29,7 +30,7 @@ func (c *Checker) metadata(ctx context.Context) error {
 		problems = append(problems, err)
 	}
 	for _, p := range problems {
-		c.found(m.lie(path.Join(ownName, metaName, linksName), p))
+		c.found(m.lie(path.Join(format.OwnName, format.MetaName, format.LinksName), p))
 	}
 	for _, dirs := range links {
 		for _, d := range dirs {
@@ -39,7 +40,7 @@ func (c *Checker) metadata(ctx context.Context) error {
 	if err := m.dir("", rootDirOf(s), 0); err != nil {
 		return err
 	}
-	if own.known == nil {
+	if own.Known == nil {
 		return nil
 	}
 	if m.reconciled > 0 {
@@ -48,8 +49,8 @@ func (c *Checker) metadata(ctx context.Context) error {
 		return nil
 	}
 	for d, there := range m.dirs {
-		if !there && !own.meta.IsZero() {
-			c.found(m.lie(d, fmt.Errorf("%s names it, but the commit has no such directory", linksName)))
+		if !there && !own.Meta.IsZero() {
+			c.found(m.lie(d, fmt.Errorf("%s names it, but the commit has no such directory", format.LinksName)))
 		}
 	}
 	return nil
@@ -62,18 +63,18 @@ func rootDirOf(s *snapshot) cold.DirID {
 
 // linkGroups reads the groups that span directories, and what is wrong with them.
 func (s *snapshot) linkGroups() (map[string][]string, []error, error) {
-	if s.own.meta.IsZero() {
+	if s.own.Meta.IsZero() {
 		return nil, nil, nil
 	}
-	m, err := loadMetaDir(s.db, s.own.meta, ignored())
-	if err != nil || m.links.Mode == 0 {
+	m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored())
+	if err != nil || m.Links.Mode == 0 {
 		return nil, nil, nil // listed with the root directory
 	}
-	data, err := s.db.Read(m.links.ID, odb.Blob, maxLinksBlob)
+	data, err := s.db.Read(m.Links.ID, odb.Blob, format.MaxLinksBlob)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", linksName, err)
+		return nil, nil, fmt.Errorf("%s: %w", format.LinksName, err)
 	}
-	links, problems := decodeLinks(data)
+	links, problems := format.DecodeLinks(data)
 	return links, problems, nil
 }
 

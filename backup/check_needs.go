@@ -8,6 +8,7 @@ import (
 	"path"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -65,12 +66,12 @@ func (c *Checker) hopelessPart(ctx context.Context, n cold.Need) error {
 	if kind, _, err := c.db.Kind(n.ID); err != nil || kind != odb.Tree {
 		return errors.Join(err, bad(n.ID))
 	}
-	l, err := openLayout(ctx, c.db, n.ID, n.Size)
+	l, err := format.OpenLayout(ctx, c.db, n.ID, n.Size)
 	if err != nil {
 		return err
 	}
-	for _, r := range l.refs {
-		if err := bad(r.id); err != nil {
+	for _, r := range l.Refs {
+		if err := bad(r.ID); err != nil {
 			return err
 		}
 	}
@@ -106,7 +107,7 @@ func (w *objectWalk) need(n cold.Need) error {
 	at := ""
 	if n.Path != "" {
 		for name := range strings.SplitSeq(n.Path, "/") {
-			at = path.Join(at, EncodeName(name))
+			at = path.Join(at, format.EncodeName(name))
 		}
 	}
 	if n.Dir {
@@ -131,7 +132,7 @@ func (w *objectWalk) dir(n cold.Need, at string) error {
 		err = w.tree(id, at, 0)
 	}
 	if err == nil && !n.Meta.IsZero() {
-		err = w.tree(n.Meta, path.Join(ownName, metaName, at), 0)
+		err = w.tree(n.Meta, path.Join(format.OwnName, format.MetaName, at), 0)
 	}
 	return err
 }
@@ -159,13 +160,13 @@ func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
 
 // ofDir is the directory, in stored names, that a path of metadata is about; another path is its own.
 func ofDir(p string) string {
-	rest, ok := strings.CutPrefix(p, ownName+"/"+metaName)
+	rest, ok := strings.CutPrefix(p, format.OwnName+"/"+format.MetaName)
 	if !ok {
 		return p
 	}
 	var out []string
 	for name := range strings.SplitSeq(strings.TrimPrefix(rest, "/"), "/") {
-		if name == entriesName || name == linksName {
+		if name == format.EntriesName || name == format.LinksName {
 			break
 		}
 		out = append(out, name)

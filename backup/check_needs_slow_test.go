@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
@@ -15,12 +16,12 @@ import (
 // and the root.
 func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 	t.Helper()
-	v = &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 2 * minChunk})}
+	v = &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 2 * format.MinChunk})}
 	v.root = newDir(0o755)
 	v.root.text("d/sub/%odd", "content of a file in a directory")
 	v.root.text("file", "content of a file")
 	var big strings.Builder
-	for n := 0; big.Len() < 8*minChunk; n++ {
+	for n := 0; big.Len() < 8*format.MinChunk; n++ {
 		fmt.Fprintln(&big, n)
 	}
 	v.root.text("big", big.String())
@@ -96,7 +97,7 @@ func TestLacks(t *testing.T) {
 		t.Errorf("another size: %+v", lost)
 	}
 	// Loose objects are read to be believed, with and without Deep.
-	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", chunkName-1) + "2")
+	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", format.ChunkName-1) + "2")
 	v.explodeAll()
 	for _, id := range []cold.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
 		overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
@@ -118,7 +119,7 @@ func TestLacksMissing(t *testing.T) {
 	v.explodeAll()
 	rev := v.first.String() + ":"
 	file, inDir, meta := needs["file"].ID, needs["d/sub/%odd"].ID, v.id(rev+".emberfs/meta/d/sub/.emberfs%entries")
-	chunk := v.id(rev + "big/" + strings.Repeat("0", chunkName-1) + "2")
+	chunk := v.id(rev + "big/" + strings.Repeat("0", format.ChunkName-1) + "2")
 	for _, id := range []cold.ID{file, inDir, meta, chunk} {
 		remove(t, v.loose(id))
 	}
@@ -150,7 +151,7 @@ func TestRepairNeeds(t *testing.T) {
 	v.explodeAll()
 	rev := v.first.String() + ":"
 	for _, id := range []cold.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"), v.id(rev + ".emberfs/meta/d"),
-		v.id(rev + "big/" + strings.Repeat("0", chunkName-1) + "2")} {
+		v.id(rev + "big/" + strings.Repeat("0", format.ChunkName-1) + "2")} {
 		remove(t, v.loose(id))
 	}
 	list := []cold.Need{needs["file"], needs["d"], needs["big"]}

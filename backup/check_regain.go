@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -53,9 +54,9 @@ func (g *regainer) needs(id cold.ID) bool { return g.wanted[id] && !g.w.Has(id) 
 
 // known stores what every commit of the volume has.
 func (g *regainer) known() error {
-	bodies := [][]byte{[]byte(attributes)}
-	if g.r.now.tip != nil && g.r.now.tip.own.found {
-		if b, err := encodeVolume(g.r.now.tip.own.volume.Volume); err == nil {
+	bodies := [][]byte{[]byte(format.Attributes)}
+	if g.r.now.tip != nil && g.r.now.tip.own.Found {
+		if b, err := format.EncodeVolume(g.r.now.tip.own.Volume.Volume); err == nil {
 			bodies = append(bodies, b)
 		}
 	}
@@ -110,7 +111,7 @@ func (g *regainer) copyObject(id cold.ID) ([]cold.ID, error) {
 		_, err = g.w.PutStreamContext(g.r.ctx, b.Size(), b, func(got cold.ID) bool { return got != id })
 		return nil, errors.Join(err, b.Close())
 	}
-	data, err := g.r.remote.Read(id, t, maxTreeBlob)
+	data, err := g.r.remote.Read(id, t, format.MaxTreeBlob)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (g *regainer) fromWarm() error {
 			continue
 		}
 		paths[truePath(l.path)] = true
-		if dir, name := path.Split(l.path); len(name) == chunkName && strings.Trim(name, "0123456789") == "" {
+		if dir, name := path.Split(l.path); len(name) == format.ChunkName && strings.Trim(name, "0123456789") == "" {
 			file := truePath(strings.TrimSuffix(dir, "/"))
 			chunks[file] = append(chunks[file], l)
 			paths[file] = true
@@ -184,7 +185,7 @@ func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 		if !ok || !g.needs(l.id) {
 			continue
 		}
-		c, err := loadChunks(g.r.db, tree)
+		c, err := format.LoadChunks(g.r.db, tree)
 		if err != nil {
 			continue // it is no tree of chunks, or itself damaged
 		}
@@ -192,8 +193,8 @@ func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 		if _, err := fmt.Sscanf(path.Base(l.path), "%d", &n); err != nil {
 			continue
 		}
-		data := make([]byte, c.length(n))
-		if k, err := f.ReadAt(data, n*c.chunk); k < len(data) || err != nil && !errors.Is(err, io.EOF) {
+		data := make([]byte, c.Length(n))
+		if k, err := f.ReadAt(data, n*c.Chunk); k < len(data) || err != nil && !errors.Is(err, io.EOF) {
 			continue
 		}
 		if id, err := odb.HashObject(odb.Blob, data); err != nil || id != l.id {
@@ -214,7 +215,7 @@ func (g *regainer) treeAt(commit cold.ID, at string) (cold.ID, bool) {
 	}
 	id := c.Tree
 	for name := range strings.SplitSeq(at, "/") {
-		entries, err := readTree(g.r.db, id, ignored())
+		entries, err := format.ReadTree(g.r.db, id, format.Ignored())
 		i := slices.IndexFunc(entries, func(e odb.TreeEntry) bool { return e.Name == name && e.Mode == odb.ModeTree })
 		if err != nil || i < 0 {
 			return cold.ID{}, false

@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -137,7 +138,7 @@ func (w *objectWalk) commits(tip cold.ID) error {
 
 // moreDepth is how many levels a repository's trees have more than the directories that they store: folders of metadata, shards of a
 // wide directory's, chunks.
-const moreDepth = 2 + maxLevels + 1
+const moreDepth = 2 + format.MaxLevels + 1
 
 // tree walks a tree; at is its path in stored names.
 func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
@@ -150,12 +151,12 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 	if err := cold.TooDeepToWalk(at, depth-moreDepth); err != nil {
 		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: %w", cold.ErrCorrupt, err))
 	}
-	var p problems
-	entries, err := readTree(w.c.db, id, &p)
+	var p format.Problems
+	entries, err := format.ReadTree(w.c.db, id, &p)
 	if err != nil {
 		return w.lose(id, odb.Tree, at, err)
 	}
-	for _, err := range p.list {
+	for _, err := range p.List {
 		w.c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Path: truePath(at), Commit: w.commit.String(), Object: id.String(),
 			Do: "git refuses such a tree; commit the directory anew"})
 	}
@@ -238,7 +239,7 @@ func truePath(at string) string {
 	}
 	parts := strings.Split(at, "/")
 	for i, p := range parts {
-		if name, err := DecodeName(p); err == nil {
+		if name, err := format.DecodeName(p); err == nil {
 			parts[i] = name
 		}
 	}

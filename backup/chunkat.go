@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -20,19 +21,19 @@ const directBytes = 512 << 10
 // whole is read straight into it; other chunks are kept, and loaded ahead while reads go forward.
 type chunksAt struct {
 	id   cold.ID
-	l    atomic.Pointer[layout]
+	l    atomic.Pointer[format.Layout]
 	kept keptChunks
 }
 
 var _ cold.BlobAt = (*chunksAt)(nil)
 
-func newChunksAt(db *odb.DB, id cold.ID, l *layout) *chunksAt {
+func newChunksAt(db *odb.DB, id cold.ID, l *format.Layout) *chunksAt {
 	c := &chunksAt{id: id, kept: keptChunks{db: db}}
 	c.l.Store(l)
 	return c
 }
 
-func (c *chunksAt) Size() int64 { return c.l.Load().size }
+func (c *chunksAt) Size() int64 { return c.l.Load().Size }
 
 // ReadAt implements io.ReaderAt.
 func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
@@ -44,7 +45,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 	}
 	for l := c.l.Load(); ; {
 		want, tail := p, error(nil)
-		if rest := max(l.size-off, 0); int64(len(p)) > rest {
+		if rest := max(l.Size-off, 0); int64(len(p)) > rest {
 			want, tail = p[:rest], io.EOF
 		}
 		n, err := c.read(l, want, off)
@@ -55,7 +56,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 			return n, err
 		}
 		// A stock client changed a chunk: the others may lie elsewhere too.
-		again, err := l.remeasure(c.kept.db, c.id)
+		again, err := remeasure(l, c.kept.db, c.id)
 		if err != nil {
 			return n, err
 		}
@@ -66,7 +67,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 
 // Data implements tiers.BlobAt.
 func (c *chunksAt) Data(off int64) (cold.Range, bool, error) {
-	r, ok := c.l.Load().data(off)
+	r, ok := c.l.Load().Data(off)
 	return r, ok, nil
 }
 
@@ -82,8 +83,8 @@ type piece struct {
 var errLength = errors.New("the chunk has another length")
 
 // read fills p with what lies at off. With an error, the first n bytes are right.
-func (c *chunksAt) read(l *layout, p []byte, off int64) (n int, err error) {
-	pieces := l.cut(p, off)
+func (c *chunksAt) read(l *format.Layout, p []byte, off int64) (n int, err error) {
+	pieces := cut(l, p, off)
 	if len(pieces) > 1 && len(p) >= directBytes {
 		c.readDirect(l, pieces)
 	} else {
@@ -103,11 +104,11 @@ func (c *chunksAt) read(l *layout, p []byte, off int64) (n int, err error) {
 }
 
 // cut finds what a request for p at off wants of which chunks, and fills the holes.
-func (l *layout) cut(p []byte, off int64) []piece {
+func cut(l *format.Layout, p []byte, off int64) []piece {
 	var pieces []piece
 	pos, end := off, off+int64(len(p))
-	for at := l.from(off); at < len(l.refs) && pos < end; at++ {
-		start, n := l.part(at)
+	for at := l.From(off); at < len(l.Refs) && pos < end; at++ {
+		start, n := l.Part(at)
 		if hole := min(start, end); pos < hole {
 			clear(p[pos-off : hole-off])
 			pos = hole
@@ -123,7 +124,7 @@ func (l *layout) cut(p []byte, off int64) []piece {
 
 // readDirect reads pieces on all processors. The caller only waits: a goroutine that it had started last would not run elsewhere
 // before it waits or some 100 us are over.
-func (c *chunksAt) readDirect(l *layout, pieces []piece) {
+func (c *chunksAt) readDirect(l *format.Layout, pieces []piece) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for range min(len(pieces), runtime.GOMAXPROCS(0)) {
@@ -137,13 +138,13 @@ func (c *chunksAt) readDirect(l *layout, pieces []piece) {
 }
 
 // readPiece reads a piece that is a whole chunk straight into the request.
-func (c *chunksAt) readPiece(l *layout, q *piece) error {
-	if _, n := l.part(q.at); int64(len(q.dst)) < n || c.kept.has(q.at) {
+func (c *chunksAt) readPiece(l *format.Layout, q *piece) error {
+	if _, n := l.Part(q.at); int64(len(q.dst)) < n || c.kept.has(q.at) {
 		return c.readKept(l, q)
 	}
-	data, err := c.kept.db.ReadInto(l.refs[q.at].id, odb.Blob, maxLong, q.dst)
+	data, err := c.kept.db.ReadInto(l.Refs[q.at].ID, odb.Blob, format.MaxLong, q.dst)
 	if err != nil {
-		return chunkError(c.id, l.refs[q.at].n, err)
+		return chunkError(c.id, l.Refs[q.at].N, err)
 	}
 	if len(data) != len(q.dst) {
 		return errLength
@@ -152,13 +153,13 @@ func (c *chunksAt) readPiece(l *layout, q *piece) error {
 }
 
 // readKept reads a piece by way of the chunks that are kept.
-func (c *chunksAt) readKept(l *layout, q *piece) error {
+func (c *chunksAt) readKept(l *format.Layout, q *piece) error {
 	e := c.kept.get(l, q.at)
 	defer c.kept.put(e)
 	if e.err != nil {
-		return chunkError(c.id, l.refs[q.at].n, e.err)
+		return chunkError(c.id, l.Refs[q.at].N, e.err)
 	}
-	if _, n := l.part(q.at); int64(len(e.data)) != n {
+	if _, n := l.Part(q.at); int64(len(e.data)) != n {
 		return errLength
 	}
 	copy(q.dst, e.data[q.skip:])

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
 	"emberfs/tiers/cold"
@@ -21,7 +22,7 @@ import (
 func TestOpenAtConcurrently(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	data := noise(40, 50*minChunk+9)
+	data := noise(40, 50*format.MinChunk+9)
 	v := openVolume(t, dir, Options{})
 	big, _ := v.store(content(data), cold.Base{})
 	if err := v.Close(); err != nil {
@@ -80,16 +81,16 @@ func TestOpenAtConcurrently(t *testing.T) {
 // A read touches the chunks that it needs: all others may be missing. A chunk that is there again is read again.
 func TestOpenAtTouchesLittle(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(41, 20*minChunk)
+	data := noise(41, 20*format.MinChunk)
 	id, _ := v.store(content(data), cold.Base{})
-	tree, err := loadChunks(v.db, id)
+	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	explode(t, v.dir)
-	for i, r := range tree.refs {
+	for i, r := range tree.Refs {
 		if i != 7 && i != 8 {
-			removeLoose(t, v.dir, r.id)
+			removeLoose(t, v.dir, r.ID)
 		}
 	}
 	if err := v.db.Refresh(); err != nil {
@@ -101,17 +102,17 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 	}
 	defer at.Close()
 	p := make([]byte, 100)
-	for _, off := range []int64{7 * minChunk, 8*minChunk - 50, 9*minChunk - 100} {
+	for _, off := range []int64{7 * format.MinChunk, 8*format.MinChunk - 50, 9*format.MinChunk - 100} {
 		if _, err := at.ReadAt(p, off); err != nil || !bytes.Equal(p, data[off:off+100]) {
 			t.Errorf("at %d: %v", off, err)
 		}
 	}
-	n, err := at.ReadAt(p, 9*minChunk-50)
+	n, err := at.ReadAt(p, 9*format.MinChunk-50)
 	if n != 50 || !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), "00000009") {
 		t.Errorf("over a missing chunk: %d, %v", n, err)
 	}
-	v.object("blob", data[9*minChunk:10*minChunk])
-	if _, err := at.ReadAt(p, 9*minChunk-50); err != nil {
+	v.object("blob", data[9*format.MinChunk:10*format.MinChunk])
+	if _, err := at.ReadAt(p, 9*format.MinChunk-50); err != nil {
 		t.Errorf("the chunk is there again: %v", err)
 	}
 }
@@ -120,19 +121,19 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(42, 20*minChunk)
+	data := noise(42, 20*format.MinChunk)
 	id, _ := v.store(content(data), cold.Base{})
-	tree, err := loadChunks(v.db, id)
+	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	explode(t, v.dir)
 	for _, i := range []int{9, 13} {
-		removeLoose(t, v.dir, tree.refs[i].id)
+		removeLoose(t, v.dir, tree.Refs[i].ID)
 	}
-	other := v.object("blob", noise(43, minChunk)).String()
-	damaged := tree.refs[5].id.String()
-	removeLoose(t, v.dir, tree.refs[5].id)
+	other := v.object("blob", noise(43, format.MinChunk)).String()
+	damaged := tree.Refs[5].ID.String()
+	removeLoose(t, v.dir, tree.Refs[5].ID)
 	if err := os.Link(filepath.Join(v.dir, "objects", other[:2], other[2:]), filepath.Join(v.dir, "objects", damaged[:2], damaged[2:])); err != nil {
 		t.Fatal(err)
 	}
@@ -149,17 +150,17 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 		want     error
 	}{{0, 5, cold.ErrCorrupt}, {6, 9, cold.ErrMissing}, {10, 13, cold.ErrMissing}} {
 		for _, shift := range []int{0, 7} {
-			off := c.off*minChunk + shift
+			off := c.off*format.MinChunk + shift
 			n, err := at.ReadAt(p[off:], int64(off))
-			if end := c.end * minChunk; n != end-off || !errors.Is(err, c.want) || !bytes.Equal(p[off:end], data[off:end]) {
+			if end := c.end * format.MinChunk; n != end-off || !errors.Is(err, c.want) || !bytes.Equal(p[off:end], data[off:end]) {
 				t.Errorf("from %d: %d bytes, %v", off, n, err)
 			}
 		}
 	}
 	for _, i := range []int{9, 13} {
-		v.object("blob", data[i*minChunk:(i+1)*minChunk])
+		v.object("blob", data[i*format.MinChunk:(i+1)*format.MinChunk])
 	}
-	if n, err := at.ReadAt(p, 6*minChunk); n != 14*minChunk || !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], data[6*minChunk:]) {
+	if n, err := at.ReadAt(p, 6*format.MinChunk); n != 14*format.MinChunk || !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], data[6*format.MinChunk:]) {
 		t.Errorf("the chunks are there again: %d, %v", n, err)
 	}
 	if err := at.Close(); err != nil {
@@ -171,14 +172,14 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(44, 60*minChunk+5)
+	data := noise(44, 60*format.MinChunk+5)
 	id, _ := v.store(content(data), cold.Base{})
-	tree, err := loadChunks(v.db, id)
+	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	explode(t, v.dir)
-	removeLoose(t, v.dir, tree.refs[40].id)
+	removeLoose(t, v.dir, tree.Refs[40].ID)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -191,11 +192,11 @@ func TestOpenAtForward(t *testing.T) {
 	for off, failed := 0, false; off < len(data); off += step {
 		want := data[off:min(off+step, len(data))]
 		n, err := at.ReadAt(p, int64(off))
-		if bad := 40 * minChunk; !failed && off+step > bad {
+		if bad := 40 * format.MinChunk; !failed && off+step > bad {
 			if failed = true; n != bad-off || !errors.Is(err, cold.ErrMissing) || !bytes.Equal(p[:n], data[off:bad]) {
 				t.Fatalf("at %d: %d, %v", off, n, err)
 			}
-			v.object("blob", data[bad:bad+minChunk])
+			v.object("blob", data[bad:bad+format.MinChunk])
 			n, err = at.ReadAt(p, int64(off))
 		}
 		if n != len(want) || err != nil && !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], want) {
@@ -222,7 +223,7 @@ func TestStoreChunksConcurrently(t *testing.T) {
 	defer x.Abort()
 	f := newDir(0o755)
 	for i := range 12 {
-		f.text(fmt.Sprint(i), string(noise(uint64(50+i%5), 8*minChunk+i)))
+		f.text(fmt.Sprint(i), string(noise(uint64(50+i%5), 8*format.MinChunk+i)))
 	}
 	var wg sync.WaitGroup
 	for _, k := range f.kids {
@@ -255,13 +256,13 @@ func TestPushChunks(t *testing.T) {
 	remote := filepath.Join(t.TempDir(), "remote.git")
 	git(t, ".", "init", "-q", "--bare", "-b", "main", remote)
 	v := newVolume(t, Options{ChunkThreshold: testThreshold, Source: remote})
-	data := noise(60, 40*minChunk)
+	data := noise(60, 40*format.MinChunk)
 	id, _ := v.store(content(data), cold.Base{})
 	if err := v.Push(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	old := v.headSnapshot().Info().ID
-	data[17*minChunk] ^= 1
+	data[17*format.MinChunk] ^= 1
 	v.store(content(data), cold.Base{ID: id})
 	tip := v.headSnapshot().Info().ID
 	ids, err := v.collect(t.Context(), []cold.ID{tip}, old)

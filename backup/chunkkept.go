@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 )
 
@@ -41,20 +42,20 @@ type keptChunk struct {
 }
 
 // limits says how many chunks are kept and how many at most are loaded ahead.
-func (l *layout) limits() (keep, ahead int) {
+func limits(l *format.Layout) (keep, ahead int) {
 	switch {
-	case l.parts != nil:
+	case l.Parts != nil:
 		return 2, 0 // they may be longer than the chunk size
-	case l.chunk > 1<<20:
+	case l.Chunk > 1<<20:
 		return 3, 1
 	}
-	keep = int(max(cachedBytes/l.chunk, 4))
+	keep = int(max(cachedBytes/l.Chunk, 4))
 	return keep, keep / 2
 }
 
 // get gives chunk refs[at], loaded; put must follow. While reads go forward the chunks behind it are loaded on other threads, the
 // more the longer that lasts: verifying takes longer than giving away.
-func (c *keptChunks) get(l *layout, at int) *keptChunk {
+func (c *keptChunks) get(l *format.Layout, at int) *keptChunk {
 	c.mu.Lock()
 	switch at {
 	case c.mu.last, c.mu.last - 1: // a request may overtake another
@@ -105,7 +106,7 @@ func (c *keptChunks) has(at int) bool {
 }
 
 // loadAhead loads chunks until enough are there.
-func (c *keptChunks) loadAhead(l *layout) {
+func (c *keptChunks) loadAhead(l *format.Layout) {
 	for c.loadNext(l) {
 	}
 	c.mu.Lock()
@@ -115,7 +116,7 @@ func (c *keptChunks) loadAhead(l *layout) {
 
 // loadNext loads one of the chunks that will be wanted. False: they are there, or there is something wrong, which those who want
 // it find out.
-func (c *keptChunks) loadNext(l *layout) bool {
+func (c *keptChunks) loadNext(l *format.Layout) bool {
 	c.mu.Lock()
 	at := c.ahead(l)
 	if at < 0 {
@@ -129,12 +130,12 @@ func (c *keptChunks) loadNext(l *layout) bool {
 	return e.err == nil
 }
 
-func (c *keptChunks) load(l *layout, e *keptChunk) {
+func (c *keptChunks) load(l *format.Layout, e *keptChunk) {
 	defer close(e.done)
-	if _, n := l.part(e.at); int64(cap(e.buf)) < n && l.parts == nil {
+	if _, n := l.Part(e.at); int64(cap(e.buf)) < n && l.Parts == nil {
 		e.buf = make([]byte, n)
 	}
-	e.data, e.err = c.db.ReadInto(l.refs[e.at].id, odb.Blob, maxLong, e.buf)
+	e.data, e.err = c.db.ReadInto(l.Refs[e.at].ID, odb.Blob, format.MaxLong, e.buf)
 	if e.err != nil {
 		c.forget(e)
 	}
@@ -171,9 +172,9 @@ func (c *keptChunks) find(at int) int {
 }
 
 // ahead is the next chunk to be loaded before somebody asks for it, or -1.
-func (c *keptChunks) ahead(l *layout) int {
-	_, most := l.limits()
-	for at := c.mu.last + 1; !c.mu.closed && at <= c.mu.last+min(c.mu.run, most) && at < len(l.refs); at++ {
+func (c *keptChunks) ahead(l *format.Layout) int {
+	_, most := limits(l)
+	for at := c.mu.last + 1; !c.mu.closed && at <= c.mu.last+min(c.mu.run, most) && at < len(l.Refs); at++ {
 		if c.find(at) < 0 {
 			return at
 		}
@@ -182,20 +183,20 @@ func (c *keptChunks) ahead(l *layout) int {
 }
 
 // use finds a chunk or makes room for it; then it is the caller's business to load it.
-func (c *keptChunks) use(l *layout, at int) (_ *keptChunk, mine bool) {
+func (c *keptChunks) use(l *format.Layout, at int) (_ *keptChunk, mine bool) {
 	var e *keptChunk
 	if i := c.find(at); i >= 0 {
 		e = c.mu.recent[i]
 		c.mu.recent = slices.Delete(c.mu.recent, i, i+1)
 	} else {
-		if keep, _ := l.limits(); len(c.mu.recent) >= keep {
+		if keep, _ := limits(l); len(c.mu.recent) >= keep {
 			old := c.mu.recent[0]
 			c.mu.recent = slices.Delete(c.mu.recent, 0, 1)
 			old.gone = true
 			c.reclaim(old)
 		}
 		e, mine = &keptChunk{at: at, done: make(chan struct{})}, true
-		if n := len(c.mu.free); n > 0 && l.parts == nil {
+		if n := len(c.mu.free); n > 0 && l.Parts == nil {
 			e.buf, c.mu.free = c.mu.free[n-1], c.mu.free[:n-1]
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -15,7 +16,7 @@ import (
 type chunkReader struct {
 	db     *odb.DB
 	id     cold.ID
-	l      *layout
+	l      *format.Layout
 	pos    int64
 	at     int             // the chunk that pos is in or before
 	b      *odb.BlobReader // of that chunk, open; nil before it
@@ -24,16 +25,16 @@ type chunkReader struct {
 
 var _ cold.Blob = (*chunkReader)(nil)
 
-func (r *chunkReader) Size() int64 { return r.l.size }
+func (r *chunkReader) Size() int64 { return r.l.Size }
 
 // data is where the data behind pos begins: a chunk or the end.
 func (r *chunkReader) data() int64 {
-	for ; r.at < len(r.l.refs); r.at++ {
-		if off, n := r.l.part(r.at); off+n > r.pos {
+	for ; r.at < len(r.l.Refs); r.at++ {
+		if off, n := r.l.Part(r.at); off+n > r.pos {
 			return max(off, r.pos)
 		}
 	}
-	return r.l.size
+	return r.l.Size
 }
 
 // SkipHole implements tiers.Blob.
@@ -54,7 +55,7 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	for r.b == nil {
-		if r.pos == r.l.size {
+		if r.pos == r.l.Size {
 			return 0, io.EOF
 		}
 		if hole := r.data() - r.pos; hole > 0 {
@@ -69,10 +70,10 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	}
 	n, err := r.b.Read(p)
 	if err != nil { // not io.EOF: the chunk is not empty and its last bytes come without
-		return 0, chunkError(r.id, r.l.refs[r.at].n, err)
+		return 0, chunkError(r.id, r.l.Refs[r.at].N, err)
 	}
 	r.pos += int64(n)
-	if off, length := r.l.part(r.at); r.pos == off+length {
+	if off, length := r.l.Part(r.at); r.pos == off+length {
 		r.at++
 		err = r.b.Close()
 		r.b = nil
@@ -82,12 +83,12 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 
 // open opens the chunk that pos is at the beginning of, or finds out that it has another length.
 func (r *chunkReader) open() error {
-	ref := r.l.refs[r.at]
-	b, err := r.db.Stream(ref.id)
+	ref := r.l.Refs[r.at]
+	b, err := r.db.Stream(ref.ID)
 	if err != nil {
-		return chunkError(r.id, ref.n, err)
+		return chunkError(r.id, ref.N, err)
 	}
-	if _, n := r.l.part(r.at); b.Size() == n {
+	if _, n := r.l.Part(r.at); b.Size() == n {
 		r.b = b
 		return nil
 	}
@@ -95,7 +96,7 @@ func (r *chunkReader) open() error {
 		return err
 	}
 	// A stock client changed the chunk. What was read before it lay at its place in any case.
-	l, err := r.l.remeasure(r.db, r.id)
+	l, err := remeasure(r.l, r.db, r.id)
 	if err == nil {
 		r.l = l
 	}
@@ -103,15 +104,15 @@ func (r *chunkReader) open() error {
 }
 
 // remeasure is the layout after a chunk was found to have another length than l says.
-func (l *layout) remeasure(db store, id cold.ID) (*layout, error) {
-	if l.parts != nil {
+func remeasure(l *format.Layout, db format.Store, id cold.ID) (*format.Layout, error) {
+	if l.Parts != nil {
 		return nil, fmt.Errorf("chunk tree %s: %w: the length of a chunk changes", id, cold.ErrCorrupt)
 	}
-	return measured(context.Background(), db, id, l.chunkTree, l.size)
+	return format.Measured(context.Background(), db, id, l.ChunkTree, l.Size)
 }
 
 func chunkError(id cold.ID, n uint32, err error) error {
-	return fmt.Errorf("object %s, chunk %0*d: %w", id, chunkName, n, err)
+	return fmt.Errorf("object %s, chunk %0*d: %w", id, format.ChunkName, n, err)
 }
 
 // Close implements tiers.Blob.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
@@ -13,7 +14,7 @@ import (
 func TestChunkEdit(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(4, 64*minChunk+100)
+	data := noise(4, 64*format.MinChunk+100)
 	id, n := v.store(content(data), cold.Base{})
 	if n != 65+2 {
 		t.Errorf("first: %d objects", n)
@@ -28,14 +29,14 @@ func TestChunkEdit(t *testing.T) {
 		change  func()
 		objects int // chunks that differ, and the tree; and where the size changed the blob beside them
 	}{
-		{"one", false, func() { data[10*minChunk] ^= 1 }, 2},
-		{"one known", true, func() { data[10*minChunk] ^= 1 }, 2},
-		{"across a border", true, func() { data[20*minChunk-1] ^= 1; data[20*minChunk] ^= 1 }, 3},
-		{"the last", true, func() { data[64*minChunk] ^= 1 }, 2},
+		{"one", false, func() { data[10*format.MinChunk] ^= 1 }, 2},
+		{"one known", true, func() { data[10*format.MinChunk] ^= 1 }, 2},
+		{"across a border", true, func() { data[20*format.MinChunk-1] ^= 1; data[20*format.MinChunk] ^= 1 }, 3},
+		{"the last", true, func() { data[64*format.MinChunk] ^= 1 }, 2},
 		{"nothing after all", true, func() {}, 0},
 		{"longer", true, func() { data = append(data, 1, 2, 3) }, 3},
-		{"shorter", true, func() { data = data[:63*minChunk+5] }, 3},
-		{"shorter to the border", true, func() { data = data[:63*minChunk] }, 2},
+		{"shorter", true, func() { data = data[:63*format.MinChunk+5] }, 3},
+		{"shorter to the border", true, func() { data = data[:63*format.MinChunk] }, 2},
 	} {
 		old := slices.Clone(data)
 		c.change()

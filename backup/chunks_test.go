@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -21,22 +22,22 @@ func TestChunkSize(t *testing.T) {
 		{1, 64 << 10}, {8<<20 + 1, 64 << 10}, {256 << 20, 64 << 10}, {256<<20 + 1, 128 << 10}, {512 << 20, 128 << 10}, {1 << 30, 256 << 10},
 		{16 << 30, 4 << 20}, {16<<30 + 1, 4 << 20}, {1 << 40, 4 << 20}, {1<<63 - 1, 4 << 20},
 	} {
-		if got := chunkSizeOf(c.size); got != c.want {
+		if got := format.ChunkSizeOf(c.size); got != c.want {
 			t.Errorf("chunkSizeOf(%d) = %d, want %d", c.size, got, c.want)
 		}
 	}
 	const half, whole = 4 << 20, 8 << 20
-	old := func(chunk int64) *chunkTree { return &chunkTree{chunk: chunk} }
+	old := func(chunk int64) *format.ChunkTree { return &format.ChunkTree{Chunk: chunk} }
 	for _, c := range []struct {
 		size int64
-		old  *chunkTree
+		old  *format.ChunkTree
 		want int64
 	}{
-		{whole, nil, 0}, {whole + 1, nil, minChunk}, {half, nil, 0}, {half, old(minChunk), minChunk}, {half - 1, old(minChunk), 0}, {0, nil, 0},
-		{8 * 4096 * minChunk, old(minChunk), minChunk}, {8*4096*minChunk + 1, old(minChunk), 1 << 20}, {whole, old(maxChunk), maxChunk},
-		{1 << 45, old(maxChunk), maxChunk},
+		{whole, nil, 0}, {whole + 1, nil, format.MinChunk}, {half, nil, 0}, {half, old(format.MinChunk), format.MinChunk}, {half - 1, old(format.MinChunk), 0}, {0, nil, 0},
+		{8 * 4096 * format.MinChunk, old(format.MinChunk), format.MinChunk}, {8*4096*format.MinChunk + 1, old(format.MinChunk), 1 << 20}, {whole, old(format.MaxChunk), format.MaxChunk},
+		{1 << 45, old(format.MaxChunk), format.MaxChunk},
 	} {
-		if got := chunkSizeFor(c.size, whole, c.old); got != c.want {
+		if got := format.ChunkSizeFor(c.size, whole, c.old); got != c.want {
 			t.Errorf("chunkSizeFor(%d, %+v) = %d, want %d", c.size, c.old, got, c.want)
 		}
 	}
@@ -46,15 +47,15 @@ func TestChunkSize(t *testing.T) {
 func TestChunkBorders(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(1, 9*minChunk)
+	data := noise(1, 9*format.MinChunk)
 	var base cold.ID
 	for _, c := range []struct {
 		size  int
 		chunk bool
 	}{
-		{0, false}, {1, false}, {minChunk, false}, {testThreshold, false}, {testThreshold + 1, true}, {testThreshold, true}, {testThreshold - 1, true},
-		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false}, {6 * minChunk, true}, {6*minChunk + 1, true},
-		{6*minChunk - 1, true}, {9 * minChunk, true}, {1, false},
+		{0, false}, {1, false}, {format.MinChunk, false}, {testThreshold, false}, {testThreshold + 1, true}, {testThreshold, true}, {testThreshold - 1, true},
+		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false}, {6 * format.MinChunk, true}, {6*format.MinChunk + 1, true},
+		{6*format.MinChunk - 1, true}, {9 * format.MinChunk, true}, {1, false},
 	} {
 		id, _ := v.store(content(data[:c.size]), cold.Base{ID: base})
 		kind, _, err := v.db.Stat(id)
@@ -70,15 +71,15 @@ func TestChunkBorders(t *testing.T) {
 // A file that grew eightfold is cut anew.
 func TestChunkGrowth(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	const small = maxGrowth * wantChunks * minChunk // 2 GiB, of which nearly all is a hole
+	const small = format.MaxGrowth * format.WantChunks * format.MinChunk // 2 GiB, of which nearly all is a hole
 	part := noise(2, 100)
 	h := holed{size: small, parts: map[int64][]byte{0: part, small - 100: part}}
 	id, _ := v.store(holed{size: 1 << 20, parts: map[int64][]byte{0: part}}, cold.Base{})
-	for _, c := range []struct{ size, chunk int64 }{{small, minChunk}, {small + 1, 1 << 20}} {
+	for _, c := range []struct{ size, chunk int64 }{{small, format.MinChunk}, {small + 1, 1 << 20}} {
 		h.size = c.size
 		id, _ = v.store(h, cold.Base{ID: id})
-		tree, err := loadChunks(v.db, id)
-		if err != nil || tree.chunk != c.chunk || tree.size != c.size {
+		tree, err := format.LoadChunks(v.db, id)
+		if err != nil || tree.Chunk != c.chunk || tree.Size != c.size {
 			t.Errorf("%d bytes: %+v, %v", c.size, tree, err)
 		}
 	}
@@ -86,7 +87,7 @@ func TestChunkGrowth(t *testing.T) {
 
 func TestChunkHoles(t *testing.T) {
 	t.Parallel()
-	const c = minChunk
+	const c = format.MinChunk
 	some := noise(3, 3*c)
 	for _, h := range []holed{
 		{size: 8 * c, parts: map[int64][]byte{}},
@@ -122,9 +123,9 @@ func TestChunkHoles(t *testing.T) {
 				t.Errorf("%v: a hole was read: %v", h.parts, r)
 			}
 		}
-		tree, err := loadChunks(v.db, id)
-		if err != nil || len(tree.refs) != len(full) {
-			t.Errorf("%d chunks, want %d, %v", len(tree.refs), len(full), err)
+		tree, err := format.LoadChunks(v.db, id)
+		if err != nil || len(tree.Refs) != len(full) {
+			t.Errorf("%d chunks, want %d, %v", len(tree.Refs), len(full), err)
 		}
 		if got, _ := v.holes(v.entry("f")); !slices.Equal(got, want) {
 			t.Errorf("holes %v, want %v", got, want)
@@ -136,7 +137,7 @@ func TestChunkHoles(t *testing.T) {
 // cat puts a file together again in a checkout of stock git.
 func TestChunkCat(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(5, 20*minChunk+17)
+	data := noise(5, 20*format.MinChunk+17)
 	v.store(content(data), cold.Base{})
 	clone := filepath.Join(t.TempDir(), "clone")
 	git(t, ".", "clone", "-q", v.dir, clone)
@@ -146,9 +147,9 @@ func TestChunkCat(t *testing.T) {
 	if err != nil || !bytes.Equal(out, data) {
 		t.Errorf("cat gives %d bytes of %d, %v", len(out), len(data), err)
 	}
-	info, err := os.ReadFile(filepath.Join(clone, "f", chunksName))
-	if want := fmt.Sprintf(`{"size":%d,"chunk":%d}`+"\n", len(data), minChunk); err != nil || string(info) != want {
-		t.Errorf("%s holds %q, %v", chunksName, info, err)
+	info, err := os.ReadFile(filepath.Join(clone, "f", format.ChunksName))
+	if want := fmt.Sprintf(`{"size":%d,"chunk":%d}`+"\n", len(data), format.MinChunk); err != nil || string(info) != want {
+		t.Errorf("%s holds %q, %v", format.ChunksName, info, err)
 	}
 }
 
@@ -156,7 +157,7 @@ func TestChunkCat(t *testing.T) {
 func TestChunkedChmod(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	v := openVolume(t, dir, Options{ChunkThreshold: testThreshold})
-	data := noise(6, 6*minChunk)
+	data := noise(6, 6*format.MinChunk)
 	id, _ := v.store(content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
@@ -198,7 +199,7 @@ func TestChunkedChmod(t *testing.T) {
 func TestChunksOfOldVolume(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	data := noise(7, 30*minChunk)
+	data := noise(7, 30*format.MinChunk)
 	v := openVolume(t, dir, Options{})
 	id, _ := v.store(content(data), cold.Base{})
 	if err := v.Close(); err != nil {
@@ -222,16 +223,16 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Abort()
-	data := noise(8, 16*minChunk)
+	data := noise(8, 16*format.MinChunk)
 	id, err := x.PutFile(t.Context(), content(data), cold.Base{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := txLen(t, x)
-	data[3*minChunk] ^= 1
+	data[3*format.MinChunk] ^= 1
 	var reads readLog
 	h := holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}
-	again, err := x.PutFile(t.Context(), h, cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 3 * minChunk, End: 3*minChunk + 1}}})
+	again, err := x.PutFile(t.Context(), h, cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 3 * format.MinChunk, End: 3*format.MinChunk + 1}}})
 	if err != nil || again == id || txLen(t, x) != n+2 || len(reads.list) != 2 {
 		t.Errorf("%v, %d more objects, %d reads", err, txLen(t, x)-n, len(reads.list))
 	}
@@ -241,14 +242,14 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 func TestChunksOfDamagedBase(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(9, 16*minChunk)
+	data := noise(9, 16*format.MinChunk)
 	id, _ := v.store(content(data), cold.Base{})
-	tree, err := loadChunks(v.db, id)
+	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
 	explode(t, v.dir)
-	removeLoose(t, v.dir, tree.refs[7].id)
+	removeLoose(t, v.dir, tree.Refs[7].ID)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -274,12 +275,12 @@ func TestChunkedSizeChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Abort()
-	data := noise(10, 8*minChunk+10)
+	data := noise(10, 8*format.MinChunk+10)
 	id, err := x.PutFile(t.Context(), content(data), cold.Base{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, size := range []int64{8*minChunk + 9, 8*minChunk + 11, 8 * minChunk, 9*minChunk + 1, 20 * minChunk} {
+	for _, size := range []int64{8*format.MinChunk + 9, 8*format.MinChunk + 11, 8 * format.MinChunk, 9*format.MinChunk + 1, 20 * format.MinChunk} {
 		for _, c := range []cold.Content{content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
 			for _, base := range []cold.Base{{}, {ID: id}, {ID: id, Known: true}} {
 				if _, err := x.PutFile(t.Context(), sized{c, size}, base); !errors.Is(err, cold.ErrSizeChanged) {
@@ -310,7 +311,7 @@ type failing struct {
 }
 
 func (f failing) ReadAt(p []byte, off int64) (int, error) {
-	if off == 2*minChunk {
+	if off == 2*format.MinChunk {
 		return 0, f.err
 	}
 	return f.Content.ReadAt(p, off)
@@ -320,7 +321,7 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 func TestDiffOfForms(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	data := noise(70, 30*minChunk)
+	data := noise(70, 30*format.MinChunk)
 	v := openVolume(t, dir, Options{})
 	v.store(content(data), cold.Base{})
 	blob := v.headSnapshot()
@@ -330,7 +331,7 @@ func TestDiffOfForms(t *testing.T) {
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	id, _ := v.store(content(data), cold.Base{})
 	chunks := v.headSnapshot()
-	data[9*minChunk] ^= 1
+	data[9*format.MinChunk] ^= 1
 	v.store(content(data), cold.Base{ID: id})
 	blob, err := v.Snapshot(t.Context(), blob.Info().ID)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -26,17 +27,17 @@ type chunkCache struct {
 
 type cachedChunks struct {
 	id cold.ID
-	c  *chunkTree
+	c  *format.ChunkTree
 }
 
 // keepChunks notes a chunk tree that was stored or read.
-func (t *tx) keepChunks(id cold.ID, c *chunkTree) {
+func (t *tx) keepChunks(id cold.ID, c *format.ChunkTree) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.mu.chunks.sizes == nil {
 		t.mu.chunks.sizes = make(map[cold.ID]int64)
 	}
-	t.mu.chunks.sizes[id] = c.chunk
+	t.mu.chunks.sizes[id] = c.Chunk
 	recent := t.mu.chunks.recent
 	if len(recent) >= recentChunks {
 		recent = append(recent[:0], recent[1:]...)
@@ -45,7 +46,7 @@ func (t *tx) keepChunks(id cold.ID, c *chunkTree) {
 }
 
 // cachedChunks is a chunk tree that keepChunks got lately.
-func (t *tx) cachedChunks(id cold.ID) *chunkTree {
+func (t *tx) cachedChunks(id cold.ID) *format.ChunkTree {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range t.mu.chunks.recent {
@@ -57,7 +58,7 @@ func (t *tx) cachedChunks(id cold.ID) *chunkTree {
 }
 
 // loadBaseChunks reads what a file's content was; nil where that is no chunk tree, or damaged.
-func (t *tx) loadBaseChunks(id cold.ID) *chunkTree {
+func (t *tx) loadBaseChunks(id cold.ID) *format.ChunkTree {
 	if id.IsZero() {
 		return nil
 	}
@@ -67,7 +68,7 @@ func (t *tx) loadBaseChunks(id cold.ID) *chunkTree {
 	if kind, _, err := t.c.db.Stat(id); err != nil || kind != odb.Tree {
 		return nil
 	}
-	c, err := loadChunks(t.c.db, id)
+	c, err := format.LoadChunks(t.c.db, id)
 	if err != nil {
 		return nil
 	}
@@ -94,12 +95,12 @@ func (t *tx) chunkSizeIn(id cold.ID, mode uint32) (int64, error) {
 			return 0, nil
 		}
 	}
-	c, err := loadChunks(t.c.db, id)
+	c, err := format.LoadChunks(t.c.db, id)
 	if err != nil {
 		return 0, err
 	}
 	t.keepChunks(id, c)
-	return c.chunk, nil
+	return c.Chunk, nil
 }
 
 // chunkStore stores one file as chunks.
@@ -107,24 +108,24 @@ type chunkStore struct {
 	t     *tx
 	f     cold.Content
 	base  cold.Base
-	old   *chunkTree // nil: nothing is known
-	same  bool       // chunks of old that did not change need not be read
-	now   *chunkTree
+	old   *format.ChunkTree // nil: nothing is known
+	same  bool              // chunks of old that did not change need not be read
+	now   *format.ChunkTree
 	group *errgroup.Group
 	mu    sync.Mutex // now.refs
 }
 
 // storeChunks stores content in chunks of the given size; those that old has at the same place are not stored again.
-func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, old *chunkTree, chunk int64) (cold.ID, error) {
-	now := &chunkTree{size: f.Size(), chunk: chunk}
-	if n := now.count(); n > maxChunks {
-		return cold.ID{}, tooMuch("a file of %d bytes", now.size)
+func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, old *format.ChunkTree, chunk int64) (cold.ID, error) {
+	now := &format.ChunkTree{Size: f.Size(), Chunk: chunk}
+	if n := now.Count(); n > format.MaxChunks {
+		return cold.ID{}, format.TooMuch("a file of %d bytes", now.Size)
 	}
-	if old != nil && old.chunk != chunk {
+	if old != nil && old.Chunk != chunk {
 		old = nil
 	}
 	s := &chunkStore{t: t, f: f, base: base, old: old, now: now}
-	s.same = base.Known && old != nil && (old.whole || old.regular(ctx, t.c.db))
+	s.same = base.Known && old != nil && (old.Whole || old.Regular(ctx, t.c.db))
 	var gctx context.Context
 	s.group, gctx = errgroup.WithContext(ctx)
 	s.group.SetLimit(chunkWorkers)
@@ -145,17 +146,17 @@ func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, ol
 func (s *chunkStore) walk(ctx context.Context) error {
 	changed := s.base.Changed
 	var data cold.Range // the data at or behind the last place asked for
-	for n := int64(0); n < s.now.count(); n++ {
+	for n := int64(0); n < s.now.Count(); n++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		off := n * s.now.chunk
-		end := off + s.now.length(n)
+		off := n * s.now.Chunk
+		end := off + s.now.Length(n)
 		for len(changed) > 0 && changed[0].End <= off {
 			changed = changed[1:]
 		}
-		if s.same && s.old.length(n) == end-off && (len(changed) == 0 || changed[0].Off >= end) {
-			if id, ok := s.old.find(n); ok {
+		if s.same && s.old.Length(n) == end-off && (len(changed) == 0 || changed[0].Off >= end) {
+			if id, ok := s.old.Find(n); ok {
 				s.add(n, id)
 			}
 			continue
@@ -167,12 +168,12 @@ func (s *chunkStore) walk(ctx context.Context) error {
 				return fmt.Errorf("look for data: %w", err)
 			}
 			if !ok {
-				data = cold.Range{Off: s.now.size, End: s.now.size}
+				data = cold.Range{Off: s.now.Size, End: s.now.Size}
 			}
 		}
 		if data.Off >= end {
 			if !s.same {
-				n = max(n, data.Off/s.now.chunk-1) // nothing is to be looked at before
+				n = max(n, data.Off/s.now.Chunk-1) // nothing is to be looked at before
 			}
 			continue
 		}
@@ -185,8 +186,8 @@ func (s *chunkStore) walk(ctx context.Context) error {
 func (s *chunkStore) add(n int64, id cold.ID) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now.refs = append(s.now.refs, chunkRef{uint32(n), id})
-	return len(s.now.refs) - 1
+	s.now.Refs = append(s.now.Refs, format.ChunkRef{N: uint32(n), ID: id})
+	return len(s.now.Refs) - 1
 }
 
 // store reads and stores a chunk and notes its id.
@@ -195,26 +196,26 @@ func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
 		return err
 	}
 	buf, ok := s.t.c.buffers.Get().(*[]byte)
-	if !ok || int64(cap(*buf)) < s.now.chunk {
-		b := make([]byte, s.now.chunk)
+	if !ok || int64(cap(*buf)) < s.now.Chunk {
+		b := make([]byte, s.now.Chunk)
 		buf = &b
 	}
 	defer s.t.c.buffers.Put(buf)
-	off := n * s.now.chunk
-	data := (*buf)[:s.now.length(n)]
+	off := n * s.now.Chunk
+	data := (*buf)[:s.now.Length(n)]
 	if err := readExactly(s.f, data, off); err != nil {
 		return err
 	}
 	was, known := cold.ID{}, false
 	if s.old != nil {
-		was, known = s.old.find(n)
+		was, known = s.old.Find(n)
 	}
 	id, err := s.t.w.PutBlob(data, func(id cold.ID) bool { return known && id == was && s.t.c.db.Has(id) })
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
-	s.now.refs[at].id = id
+	s.now.Refs[at].ID = id
 	s.mu.Unlock()
 	return nil
 }
@@ -249,13 +250,13 @@ func checkEnd(f cold.Content) error {
 func (s *chunkStore) finish() (cold.ID, error) {
 	known := make(map[cold.ID]struct{})
 	if s.old != nil {
-		known[s.base.ID], known[s.old.info] = struct{}{}, struct{}{}
+		known[s.base.ID], known[s.old.Info] = struct{}{}, struct{}{}
 	}
 	var err error
-	if s.now.info, err = s.t.putNew(odb.Blob, encodeChunksInfo(s.now.size, s.now.chunk), known); err != nil {
+	if s.now.Info, err = s.t.putNew(odb.Blob, format.EncodeChunksInfo(s.now.Size, s.now.Chunk), known); err != nil {
 		return cold.ID{}, err
 	}
-	data, err := s.now.encode()
+	data, err := s.now.Encode()
 	if err != nil {
 		return cold.ID{}, err
 	}
@@ -263,7 +264,7 @@ func (s *chunkStore) finish() (cold.ID, error) {
 	if err != nil {
 		return cold.ID{}, err
 	}
-	s.now.whole = true
+	s.now.Whole = true
 	s.t.keepChunks(id, s.now)
 	return id, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/sirupsen/logrus"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
@@ -58,10 +59,10 @@ func (o *Options) setDefaults() error {
 		o.UserEmail = "emberfs@localhost"
 	}
 	if o.ChunkThreshold == 0 {
-		o.ChunkThreshold = defaultChunkThreshold
+		o.ChunkThreshold = format.DefaultChunkThreshold
 	}
-	if o.ChunkThreshold < minChunkThreshold {
-		return fmt.Errorf("chunk threshold %d: at least %d bytes", o.ChunkThreshold, minChunkThreshold)
+	if o.ChunkThreshold < format.MinChunkThreshold {
+		return fmt.Errorf("chunk threshold %d: at least %d bytes", o.ChunkThreshold, format.MinChunkThreshold)
 	}
 	if o.Log == nil {
 		l := logrus.New()
@@ -71,7 +72,7 @@ func (o *Options) setDefaults() error {
 	if o.VolumeID == "" {
 		o.VolumeID = uuid.NewString()
 	}
-	return checkVolumeID(o.VolumeID)
+	return format.CheckVolumeID(o.VolumeID)
 }
 
 // Cold implements tiers.Cold over a bare git repository.
@@ -222,8 +223,8 @@ func (c *Cold) head() (*snapshot, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.head = s
-	if s.own.found {
-		c.mu.volume = s.own.volume.Volume
+	if s.own.Found {
+		c.mu.volume = s.own.Volume.Volume
 	}
 	return s, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -81,7 +82,7 @@ func (t *tx) Mend(root cold.DirID) error {
 // rootDir is the root directory: the last one that was put.
 func (t *tx) rootDir(dir cold.DirID) (*dirBuild, error) {
 	d := t.pending
-	if d == nil || d.id != dir || d.head.root == nil {
+	if d == nil || d.id != dir || d.head.Root == nil {
 		return nil, fmt.Errorf("directory %s is not the root directory that was put last", dir.Tree)
 	}
 	t.pending = nil
@@ -95,29 +96,29 @@ func (t *tx) putRoot(d *dirBuild, o cold.CommitOptions) (cold.ID, error) {
 	}
 	own, err := t.putOwn(d.id.Meta, o.Opened, o.Rules)
 	if err != nil {
-		return cold.ID{}, fmt.Errorf("%s: %w", ownName, err)
+		return cold.ID{}, fmt.Errorf("%s: %w", format.OwnName, err)
 	}
-	all, _ := updateTree(d.tree, map[string]odb.TreeEntry{ownName: {Mode: odb.ModeTree, Name: ownName, ID: own}})
+	all, _ := format.UpdateTree(d.tree, map[string]odb.TreeEntry{format.OwnName: {Mode: odb.ModeTree, Name: format.OwnName, ID: own}})
 	return t.putTree(all)
 }
 
 // putOwn stores .emberfs. opened nil, rules nil: the base's go on.
 func (t *tx) putOwn(meta cold.ID, opened []string, rules *[]byte) (cold.ID, error) {
 	known := make(map[cold.ID]struct{})
-	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: metaName, ID: meta}}
+	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: format.MetaName, ID: meta}}
 	if t.base != nil {
-		for _, id := range t.base.own.known {
+		for _, id := range t.base.own.Known {
 			known[id] = struct{}{}
 		}
-		if rules == nil && t.base.own.rules.Mode == odb.ModeFile {
-			entries = append(entries, t.base.own.rules)
+		if rules == nil && t.base.own.Rules.Mode == odb.ModeFile {
+			entries = append(entries, t.base.own.Rules)
 		}
 		// The list is a hint: one that was lost is not worth a commit that lacks an object.
-		if e := t.base.own.opened; opened == nil && e.Mode != 0 && t.c.db.Has(e.ID) {
+		if e := t.base.own.Opened; opened == nil && e.Mode != 0 && t.c.db.Has(e.ID) {
 			entries = append(entries, e)
 		}
 	}
-	volume, err := encodeVolume(t.c.VolumeID())
+	volume, err := format.EncodeVolume(t.c.VolumeID())
 	if err != nil {
 		return cold.ID{}, err
 	}
@@ -125,12 +126,12 @@ func (t *tx) putOwn(meta cold.ID, opened []string, rules *[]byte) (cold.ID, erro
 		name string
 		data []byte
 	}
-	files := []ownFile{{volumeName, volume}, {attributesName, []byte(attributes)}}
+	files := []ownFile{{format.VolumeName, volume}, {format.AttributesName, []byte(format.Attributes)}}
 	if rules != nil && len(*rules) > 0 {
-		files = append(files, ownFile{rulesName, *rules})
+		files = append(files, ownFile{format.RulesName, *rules})
 	}
 	if data := encodeOpened(opened); len(data) > 0 {
-		files = append(files, ownFile{openedName, data})
+		files = append(files, ownFile{format.OpenedName, data})
 	}
 	for _, f := range files {
 		id, err := t.putNew(odb.Blob, f.data, known)
@@ -181,7 +182,7 @@ func (t *tx) putCommit(ctx context.Context, tree cold.ID, o cold.CommitOptions) 
 	}
 	when = after(when, time.Unix(0, 0)).UTC().Truncate(time.Second)
 	t.c.noteClock(o.When, when)
-	c.Message = message(t.c.VolumeID(), o, absorbs, when)
+	c.Message = format.Message(t.c.VolumeID(), o, absorbs, when)
 	c.Author = odb.Signature{Name: t.c.o.UserName, Email: t.c.o.UserEmail, When: when}
 	c.Committer = c.Author
 	data, err := odb.EncodeCommit(c)
@@ -202,7 +203,7 @@ func (c *Cold) noteClock(now, dated time.Time) {
 		return
 	}
 	c.note("clock", fmt.Errorf("the branch's last commit is dated %s, which is %s ahead of this machine's clock: new commits get that date too, and their true one as %s; "+
-		"set the clock if it is wrong", cold.DateText(dated), far(ahead), trailerTime))
+		"set the clock if it is wrong", cold.DateText(dated), far(ahead), format.TrailerTime))
 }
 
 // far is a long time in words; differences over 292 years are all the same.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -14,11 +15,11 @@ import (
 // again, provided that it is still there.
 func (t *tx) storeContent(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	threshold := t.c.o.ChunkThreshold
-	var old *chunkTree
+	var old *format.ChunkTree
 	if f.Size() >= threshold/2 {
 		old = t.loadBaseChunks(base.ID)
 	}
-	if chunk := chunkSizeFor(f.Size(), threshold, old); chunk != 0 {
+	if chunk := format.ChunkSizeFor(f.Size(), threshold, old); chunk != 0 {
 		return t.storeChunks(ctx, f, base, old, chunk)
 	}
 	drop := func(id cold.ID) bool { return id == base.ID && t.c.db.Has(id) }
@@ -40,7 +41,7 @@ func (c *Cold) openContent(ctx context.Context, id cold.ID, size int64) (cold.Bl
 	if b != nil {
 		return blob{b}, nil
 	}
-	l, err := openLayout(ctx, c.db, id, size)
+	l, err := format.OpenLayout(ctx, c.db, id, size)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +57,7 @@ func (c *Cold) openContentAt(ctx context.Context, id cold.ID, size int64) (cold.
 	if b != nil {
 		return newBlobAt(c, id, b), nil
 	}
-	l, err := openLayout(ctx, c.db, id, size)
+	l, err := format.OpenLayout(ctx, c.db, id, size)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +68,7 @@ func (c *Cold) openContentAt(ctx context.Context, id cold.ID, size int64) (cold.
 // stock client can make small chunks.
 func (c *Cold) openObject(id cold.ID, size int64) (*odb.BlobReader, error) {
 	var first error
-	if size >= 0 && size < minChunk {
+	if size >= 0 && size < format.MinChunk {
 		b, err := c.openBlob(id, size)
 		if err == nil {
 			return b, nil
@@ -93,7 +94,7 @@ func (c *Cold) openBlob(id cold.ID, size int64) (*odb.BlobReader, error) {
 		return nil, err
 	}
 	if size >= 0 && b.Size() != size {
-		return nil, errors.Join(wrongSize(id, b.Size(), size), b.Close())
+		return nil, errors.Join(format.WrongSize(id, b.Size(), size), b.Close())
 	}
 	return b, nil
 }

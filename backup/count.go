@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -71,11 +72,11 @@ func (c *counter) tree(id cold.ID, depth int) (counts, error) {
 	if err := c.ctx.Err(); err != nil {
 		return counts{}, err
 	}
-	list, err := readTree(c.s.db, id, ignored())
+	list, err := format.ReadTree(c.s.db, id, format.Ignored())
 	if err != nil {
 		return counts{}, nil // the restore itself says what is wrong with it
 	}
-	n := counts{file: slices.ContainsFunc(list, func(e odb.TreeEntry) bool { return e.Name == chunksName })}
+	n := counts{file: slices.ContainsFunc(list, func(e odb.TreeEntry) bool { return e.Name == format.ChunksName })}
 	if !n.file {
 		n, err = c.entries(list, depth)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -56,15 +57,15 @@ func TestDeltas(t *testing.T) {
 		}
 		got := v.read(v.headSnapshot())
 		compareTrees(t, got, f)
-		m, err := loadMetaDir(v.db, got.Meta, ignored())
+		m, err := format.LoadMetaDir(v.db, got.Meta, format.Ignored())
 		if err != nil {
 			t.Fatal(err)
 		}
-		shapes[m.entries.Mode]++
+		shapes[m.Entries.Mode]++
 		switch {
-		case target > splitOver && m.entries.Mode != odb.ModeTree:
+		case target > format.SplitOver && m.Entries.Mode != odb.ModeTree:
 			t.Errorf("%d entries are not a trie", target)
-		case target < mergeUnder && m.entries.Mode != odb.ModeFile:
+		case target < format.MergeUnder && m.Entries.Mode != odb.ModeFile:
 			t.Errorf("%d entries are not a blob", target)
 		}
 		if t.Failed() {

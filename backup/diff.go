@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -354,7 +355,7 @@ func (d *comparison) content(at string, a, b *cold.Entry) (bool, error) {
 func (d *comparison) sameForm(a, b *cold.Entry) bool {
 	from, ok := d.from.(snapshotSide)
 	to, ok2 := d.to.(snapshotSide)
-	if !ok || !ok2 || a.Size < minChunk {
+	if !ok || !ok2 || a.Size < format.MinChunk {
 		return true
 	}
 	return from.chunkSize(a) == to.chunkSize(b)
@@ -366,8 +367,8 @@ func (s snapshotSide) chunkSize(e *cold.Entry) int64 {
 	if err == nil && kind == odb.Blob {
 		return 0
 	}
-	if c, cerr := loadChunks(s.c.db, e.ID); err == nil && cerr == nil {
-		return c.chunk
+	if c, cerr := format.LoadChunks(s.c.db, e.ID); err == nil && cerr == nil {
+		return c.Chunk
 	}
 	return -1
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -12,9 +13,9 @@ import (
 type dirBuild struct {
 	id    cold.DirID
 	tree  []odb.TreeEntry // the user's
-	meta  metaDir
-	head  header
-	leaf  []line          // the lines, where they fit into one blob,
+	meta  format.MetaDir
+	head  format.Header
+	leaf  []format.Line   // the lines, where they fit into one blob,
 	nodes []odb.TreeEntry // or the nodes of the trie
 	inner bool
 
@@ -37,30 +38,25 @@ func (d *dirBuild) seal() error {
 	if d.treeData, err = odb.EncodeTree(d.tree); err != nil {
 		return err
 	}
-	if len(d.treeData) > maxTreeBlob-1024 { // a commit's root has .emberfs besides
-		return tooMuch("a directory of %d entries", len(d.tree))
+	if len(d.treeData) > format.MaxTreeBlob-1024 { // a commit's root has .emberfs besides
+		return format.TooMuch("a directory of %d entries", len(d.tree))
 	}
 	if d.id.Tree, err = odb.HashObject(odb.Tree, d.treeData); err != nil {
 		return err
 	}
-	d.head.tree = d.id.Tree
+	d.head.Tree = d.id.Tree
 	return d.sealMeta()
-}
-
-// tooMuch says what no reader would take.
-func tooMuch(format string, a ...any) error {
-	return &cold.TooMuchError{Err: fmt.Errorf(format, a...)}
 }
 
 // setLinks gives the root's metadata the hard-link groups that span directories.
 func (d *dirBuild) setLinks(links map[string][]string) error {
-	d.meta.links, d.linksData = odb.TreeEntry{}, nil
+	d.meta.Links, d.linksData = odb.TreeEntry{}, nil
 	if len(links) > 0 {
-		data, err := encodeLinks(links)
+		data, err := format.EncodeLinks(links)
 		if err != nil {
 			return err
 		}
-		if len(data) > maxLinksBlob {
+		if len(data) > format.MaxLinksBlob {
 			return &cold.TooMuchError{Links: true, Err: fmt.Errorf("%d files with names in several directories", len(links))}
 		}
 		d.linksData = data
@@ -76,24 +72,24 @@ func (d *dirBuild) sealMeta() error {
 		d.objects = append(d.objects, object{id, kind, data})
 		return id, err
 	}
-	head := encodeHeader(d.head)
-	if len(head) > maxLine {
-		return &cold.TooMuchError{Names: []string{""}, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
+	head := format.EncodeHeader(d.head)
+	if len(head) > format.MaxLine {
+		return &cold.TooMuchError{Names: []string{""}, Err: fmt.Errorf("metadata of more than %d MiB", format.MaxLine>>20)}
 	}
-	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: entriesName}
+	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: format.EntriesName}
 	var err error
 	if d.inner {
 		if entries.ID, err = add(odb.Blob, head); err != nil {
 			return err
 		}
-		nodes := append(slices.Clip(d.nodes), odb.TreeEntry{Mode: odb.ModeFile, Name: headerName, ID: entries.ID})
+		nodes := append(slices.Clip(d.nodes), odb.TreeEntry{Mode: odb.ModeFile, Name: format.HeaderName, ID: entries.ID})
 		if head, err = odb.EncodeTree(nodes); err != nil {
 			return err
 		}
 		entries.Mode = odb.ModeTree
 		entries.ID, err = add(odb.Tree, head)
 	} else {
-		if head, err = joinLines(head, d.leaf); err != nil {
+		if head, err = format.JoinLines(head, d.leaf); err != nil {
 			return err
 		}
 		entries.ID, err = add(odb.Blob, head)
@@ -101,28 +97,28 @@ func (d *dirBuild) sealMeta() error {
 	if err != nil {
 		return err
 	}
-	d.meta.entries = entries
-	all := make([]odb.TreeEntry, 0, len(d.meta.subs)+2)
+	d.meta.Entries = entries
+	all := make([]odb.TreeEntry, 0, len(d.meta.Subs)+2)
 	all = append(all, entries)
 	if d.linksData != nil {
 		id, err := add(odb.Blob, d.linksData)
 		if err != nil {
 			return err
 		}
-		d.meta.links = odb.TreeEntry{Mode: odb.ModeFile, Name: linksName, ID: id}
+		d.meta.Links = odb.TreeEntry{Mode: odb.ModeFile, Name: format.LinksName, ID: id}
 	}
-	if d.meta.links.Mode != 0 {
-		all = append(all, d.meta.links)
+	if d.meta.Links.Mode != 0 {
+		all = append(all, d.meta.Links)
 	}
-	for stored, id := range d.meta.subs {
+	for stored, id := range d.meta.Subs {
 		all = append(all, odb.TreeEntry{Mode: odb.ModeTree, Name: stored, ID: id})
 	}
 	data, err := odb.EncodeTree(all)
 	if err != nil {
 		return err
 	}
-	if len(data) > maxTreeBlob {
-		return tooMuch("a directory of %d directories", len(d.meta.subs))
+	if len(data) > format.MaxTreeBlob {
+		return format.TooMuch("a directory of %d directories", len(d.meta.Subs))
 	}
 	d.id.Meta, err = add(odb.Tree, data)
 	return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -150,7 +151,7 @@ func (d *delta) tree(id, old cold.ID) error {
 		if err := d.ctx.Err(); err != nil {
 			return err
 		}
-		entries, err := readTree(d.db, p.id, ignored())
+		entries, err := format.ReadTree(d.db, p.id, format.Ignored())
 		if isMissing(err) {
 			continue // see withoutLost
 		}
@@ -160,7 +161,7 @@ func (d *delta) tree(id, old cold.ID) error {
 		var have []odb.TreeEntry
 		if !p.old.IsZero() {
 			// Where the old tree cannot be read everything is sent: more than needed is never wrong.
-			have, _ = readTree(d.db, p.old, ignored())
+			have, _ = format.ReadTree(d.db, p.old, format.Ignored())
 		}
 		there := make(map[string]odb.TreeEntry, len(have))
 		for _, e := range have {
@@ -212,7 +213,7 @@ func (d *delta) withoutLost(base cold.ID) error {
 		if err := d.ctx.Err(); err != nil {
 			return err
 		}
-		entries, err := readTree(d.db, id, ignored())
+		entries, err := format.ReadTree(d.db, id, format.Ignored())
 		if err != nil {
 			continue // what is below it is not here to be moved
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -19,22 +20,22 @@ func (c *Cold) Holds(ctx context.Context, id cold.ID, size int64) error {
 	case err != nil:
 		return err
 	case kind == odb.Blob && n >= 0 && size >= 0 && n != size:
-		return wrongSize(id, n, size)
+		return format.WrongSize(id, n, size)
 	case kind == odb.Blob:
 		return nil
 	case kind != odb.Tree:
 		return fmt.Errorf("object %s: %w: is a %s, not a file", id, cold.ErrCorrupt, kind)
 	}
-	l, err := openLayout(ctx, c.db, id, size)
+	l, err := format.OpenLayout(ctx, c.db, id, size)
 	if err != nil {
 		return err
 	}
-	for i, r := range l.refs {
+	for i, r := range l.Refs {
 		if i%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if _, _, err := c.db.Kind(r.id); err != nil {
-			return chunkError(id, r.n, err)
+		if _, _, err := c.db.Kind(r.ID); err != nil {
+			return chunkError(id, r.N, err)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -15,9 +16,9 @@ func TestHolds(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	ctx := t.Context()
-	data := noise(70, 9*minChunk+1)
-	sparse := holed{size: 40 * minChunk, parts: map[int64][]byte{minChunk: data[:5]}}
-	hole := holed{size: 40 * minChunk}
+	data := noise(70, 9*format.MinChunk+1)
+	sparse := holed{size: 40 * format.MinChunk, parts: map[int64][]byte{format.MinChunk: data[:5]}}
+	hole := holed{size: 40 * format.MinChunk}
 	holds := func(what string, id cold.ID, size int64, want error, texts ...string) {
 		t.Helper()
 		err := v.Holds(ctx, id, size)
@@ -52,7 +53,7 @@ func TestHolds(t *testing.T) {
 	// git's deltas, and objects that are loose.
 	git(t, v.dir, "repack", "-q", "-a", "-d", "-f", "--depth=50")
 	holds("chunks in git's pack", big, int64(len(data)), nil)
-	l, err := loadChunks(v.db, big)
+	l, err := format.LoadChunks(v.db, big)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +63,8 @@ func TestHolds(t *testing.T) {
 	}
 	holds("loose", small, 100, nil)
 	holds("loose chunks", big, int64(len(data)), nil)
-	removeLoose(t, v.dir, l.refs[7].id)
-	holds("a chunk is missing", big, int64(len(data)), cold.ErrMissing, "00000007", l.refs[7].id.String())
+	removeLoose(t, v.dir, l.Refs[7].ID)
+	holds("a chunk is missing", big, int64(len(data)), cold.ErrMissing, "00000007", l.Refs[7].ID.String())
 	removeLoose(t, v.dir, small)
 	holds("it went away", small, 100, cold.ErrMissing, small.String())
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -168,8 +169,8 @@ func TestTrieBombs(t *testing.T) {
 	blob := v.object("blob", []byte("x"))
 	all := func(mode string, id cold.ID) []any {
 		var e []any
-		for d := range trieFanout {
-			e = append(e, mode, digitName(d), id)
+		for d := range format.TrieFanout {
+			e = append(e, mode, format.DigitName(d), id)
 		}
 		return e
 	}
@@ -179,14 +180,14 @@ func TestTrieBombs(t *testing.T) {
 		id   cold.ID
 	}{{"40000", odb.EmptyTree}, {"100644", shard}, {"100644", v.object("blob", nil)}, {"160000", blob}, {"100644", blob}} {
 		node := v.object("tree", rawTree(all(leaf.mode, leaf.id)...))
-		for range maxLevels + 3 {
+		for range format.MaxLevels + 3 {
 			node = v.object("tree", rawTree(all("40000", node)...))
 		}
 		header := v.object("blob", []byte(`{"tree":"`+odb.EmptyTree.String()+`"}`))
-		entries := v.object("tree", rawTree(append(all("40000", node), "100644", headerName, header)...))
-		meta := v.object("tree", rawTree("40000", entriesName, entries))
-		own := v.object("tree", rawTree("40000", metaName, meta))
-		v.forge(rawTree("40000", ownName, own, "100644", "good", blob))
+		entries := v.object("tree", rawTree(append(all("40000", node), "100644", format.HeaderName, header)...))
+		meta := v.object("tree", rawTree("40000", format.EntriesName, entries))
+		own := v.object("tree", rawTree("40000", format.MetaName, meta))
+		v.forge(rawTree("40000", format.OwnName, own, "100644", "good", blob))
 		start := time.Now()
 		s := v.headSnapshot()
 		l, err := s.ReadDir(t.Context(), rootOf(s))

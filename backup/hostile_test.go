@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -101,7 +102,7 @@ func TestMoveBomb(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.forge(rawTree("40000", ownName, own, "40000", "bomb", node))
+	v.forge(rawTree("40000", format.OwnName, own, "40000", "bomb", node))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	s := v.headSnapshot()
@@ -118,13 +119,13 @@ func TestNewerFormat(t *testing.T) {
 		v := openVolume(t, dir, Options{})
 		v.commit(hostileBase(), nil)
 		v.stockEdit("echo '" + volume + "' >.emberfs/volume.json")
-		if _, err := v.Head(t.Context()); !errors.Is(err, ErrNewerFormat) {
+		if _, err := v.Head(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
 			t.Errorf("%s: Head = %v", volume, err)
 		}
-		if _, err := v.Begin(t.Context()); !errors.Is(err, ErrNewerFormat) {
+		if _, err := v.Begin(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
 			t.Errorf("%s: Begin = %v", volume, err)
 		}
-		if c, err := Open(dir, Options{}); !errors.Is(err, ErrNewerFormat) {
+		if c, err := Open(dir, Options{}); !errors.Is(err, format.ErrNewerFormat) {
 			t.Errorf("%s: Open = %v, %v", volume, c, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
@@ -19,7 +20,7 @@ func linkRemote(t *testing.T) (remote string, v *testVolume, f *file) {
 	for i := range 200 {
 		f.text(fmt.Sprintf("many/%d", i), fmt.Sprint("text ", i))
 	}
-	f.text("big", string(noise(80, 6*minChunk)))
+	f.text("big", string(noise(80, 6*format.MinChunk)))
 	v.commit(f, nil)
 	v.mustPush()
 	f.text("late", "loose")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -86,7 +87,7 @@ func TestHostileRemoteLive(t *testing.T) {
 	name := livePrefix + "main/" + strings.Split(liveRefs(t, remote)[0], ":")[0]
 	bare := git(t, remote, "commit-tree", "-m", "unrelated", "main^{tree}")
 	absorbing, err := gitTry(t, remote, []byte(fmt.Sprintf("tree %s\nparent %s\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\ns\n\n%s: %s %s\n",
-		git(t, remote, "rev-parse", "main^{tree}"), bare, trailerAbsorbs, main, git(t, remote, "rev-parse", "main:a"))), "hash-object", "-w", "-t", "commit", "--stdin")
+		git(t, remote, "rev-parse", "main^{tree}"), bare, format.TrailerAbsorbs, main, git(t, remote, "rev-parse", "main:a"))), "hash-object", "-w", "-t", "commit", "--stdin")
 	if err != nil {
 		t.Fatal(absorbing)
 	}

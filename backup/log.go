@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -35,10 +36,10 @@ func commitOf(id cold.ID, c *odb.CommitData) Commit {
 	out.Ours = out.Reason != ""
 	if out.Ours {
 		number := func(key string) int64 {
-			n, _ := strconv.ParseInt(trailer(c.Message, key), 10, 64)
+			n, _ := strconv.ParseInt(format.Trailer(c.Message, key), 10, 64)
 			return max(n, 0)
 		}
-		out.Files, out.Bytes, out.AtRisk = number(trailerFiles), number(trailerBytes), number(trailerAtRisk)
+		out.Files, out.Bytes, out.AtRisk = number(format.TrailerFiles), number(format.TrailerBytes), number(format.TrailerAtRisk)
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -31,10 +32,10 @@ func (c *Cold) rootCursor(commit *odb.CommitData) (cursor, error) {
 		return cursor{}, nil
 	}
 	at := cursor{tree: commit.Tree}
-	own, err := c.treeEntry(commit.Tree, ownName)
+	own, err := c.treeEntry(commit.Tree, format.OwnName)
 	if err == nil && own.Mode == odb.ModeTree {
 		var meta odb.TreeEntry
-		if meta, err = c.treeEntry(own.ID, metaName); err == nil && meta.Mode == odb.ModeTree {
+		if meta, err = c.treeEntry(own.ID, format.MetaName); err == nil && meta.Mode == odb.ModeTree {
 			at.meta = meta.ID
 		}
 	}
@@ -46,7 +47,7 @@ func (c *Cold) treeEntry(tree cold.ID, name string) (odb.TreeEntry, error) {
 	if tree.IsZero() {
 		return odb.TreeEntry{}, nil
 	}
-	entries, err := readTree(c.db, tree, ignored())
+	entries, err := format.ReadTree(c.db, tree, format.Ignored())
 	for _, e := range entries {
 		if e.Name == name {
 			return e, err
@@ -65,7 +66,7 @@ type spot struct {
 // find looks a true name up in the directory at cur. The line is read only with full.
 func (c *Cold) find(cur cursor, name string, full bool) (spot, error) {
 	var s spot
-	stored := EncodeName(name)
+	stored := format.EncodeName(name)
 	var err error
 	if s.entry, err = c.treeEntry(cur.tree, stored); err != nil {
 		return s, err
@@ -78,11 +79,11 @@ func (c *Cold) find(cur cursor, name string, full bool) (spot, error) {
 	if cur.meta.IsZero() {
 		return s, nil
 	}
-	m, err := loadMetaDir(c.db, cur.meta, ignored())
+	m, err := format.LoadMetaDir(c.db, cur.meta, format.Ignored())
 	if err != nil {
 		return s, err
 	}
-	s.meta = m.subs[stored]
+	s.meta = m.Subs[stored]
 	if full {
 		s.line, err = rawLine(c.db, &m, name)
 	}
@@ -168,19 +169,19 @@ func (c *Cold) compareMerged(ctx context.Context, a, b cold.ID, path string) (ve
 
 // rawLine finds a name's line in a directory's metadata, reading of a trie only the nodes that lead there; "" where there is
 // none.
-func rawLine(db objects, m *metaDir, name string) (string, error) {
-	if m.entries.Mode == 0 {
+func rawLine(db format.Objects, m *format.MetaDir, name string) (string, error) {
+	if m.Entries.Mode == 0 {
 		return "", nil
 	}
-	at := m.entries
+	at := m.Entries
 	if at.Mode == odb.ModeTree {
 		hash := sha256.Sum256([]byte(name))
 		for level := 0; at.Mode == odb.ModeTree; level++ {
-			nodes, err := readTree(db, at.ID, nil)
-			if err != nil || level == maxLevels {
+			nodes, err := format.ReadTree(db, at.ID, nil)
+			if err != nil || level == format.MaxLevels {
 				return "", err
 			}
-			digit := digitName(trieDigit(&hash, level))
+			digit := format.DigitName(format.TrieDigit(&hash, level))
 			at = odb.TreeEntry{}
 			for _, e := range nodes {
 				if e.Name == digit {
@@ -192,12 +193,12 @@ func rawLine(db objects, m *metaDir, name string) (string, error) {
 			return "", nil
 		}
 	}
-	data, err := db.Read(at.ID, odb.Blob, maxMetaBlob)
+	data, err := db.Read(at.ID, odb.Blob, format.MaxMetaBlob)
 	if err != nil {
 		return "", err
 	}
 	for raw := range bytes.SplitSeq(data, []byte{'\n'}) {
-		if l, err := decodeLine(raw); err == nil && l.Name == name {
+		if l, err := format.DecodeLine(raw); err == nil && l.Name == name {
 			return string(raw), nil
 		}
 	}

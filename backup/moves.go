@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -55,7 +56,7 @@ func (s *snapshot) moved(ctx context.Context) (*moves, error) {
 	}
 	w := mover{ctx: ctx, s: s, seen: make(map[cold.DirID]struct{}), gone: make(map[cold.ID][]vanished)}
 	m := &moves{entries: make(map[place]cold.Entry), paths: make(map[string]string)}
-	if !s.valid && !s.own.meta.IsZero() {
+	if !s.valid && !s.own.Meta.IsZero() {
 		w.changed("", s.root.Dir(), 0)
 		if len(w.gone) > 0 {
 			clear(w.seen)
@@ -112,7 +113,7 @@ func (w *mover) changed(at string, dir cold.DirID, depth int) {
 	if !w.more(dir, depth) {
 		return
 	}
-	d, err := w.s.load(w.ctx, dir, ignored())
+	d, err := w.s.load(w.ctx, dir, format.Ignored())
 	if err != nil || d.valid {
 		return
 	}
@@ -124,17 +125,17 @@ func (w *mover) changed(at string, dir cold.DirID, depth int) {
 	}
 	for i := range d.lines {
 		l := &d.lines[i]
-		if l.Kind != cold.KindDir || !inGit(&l.Entry) {
+		if l.Kind != cold.KindDir || !format.InGit(&l.Entry) {
 			continue
 		}
-		stored := EncodeName(l.Name)
+		stored := format.EncodeName(l.Name)
 		below := path.Join(at, l.Name)
 		now, there := trees[stored]
 		switch {
 		case !there:
-			w.vanish(below, &l.Entry, d.meta.subs[stored], depth+1)
+			w.vanish(below, &l.Entry, d.meta.Subs[stored], depth+1)
 		case now != l.ID:
-			w.changed(below, cold.DirID{Tree: now, Meta: d.meta.subs[stored]}, depth+1)
+			w.changed(below, cold.DirID{Tree: now, Meta: d.meta.Subs[stored]}, depth+1)
 		}
 	}
 }
@@ -147,21 +148,21 @@ func (w *mover) vanish(at string, e *cold.Entry, meta cold.ID, depth int) {
 	if meta.IsZero() || !w.more(entry.Dir(), depth) {
 		return
 	}
-	m, err := loadMetaDir(w.s.db, meta, ignored())
-	if err != nil || len(m.subs) == 0 {
+	m, err := format.LoadMetaDir(w.s.db, meta, format.Ignored())
+	if err != nil || len(m.Subs) == 0 {
 		return
 	}
-	_, rest, nodes, err := m.readHeader(w.s.db)
+	_, rest, nodes, err := m.ReadHeader(w.s.db)
 	if err != nil {
 		return
 	}
-	lines, err := readLines(w.ctx, w.s.db, rest, nodes, ignored())
+	lines, err := format.ReadLines(w.ctx, w.s.db, rest, nodes, format.Ignored())
 	if err != nil {
 		return
 	}
-	for i := range lines.lines {
-		if l := &lines.lines[i]; l.Kind == cold.KindDir && inGit(&l.Entry) {
-			w.vanish(path.Join(at, l.Name), &l.Entry, m.subs[EncodeName(l.Name)], depth+1)
+	for i := range lines.Lines {
+		if l := &lines.Lines[i]; l.Kind == cold.KindDir && format.InGit(&l.Entry) {
+			w.vanish(path.Join(at, l.Name), &l.Entry, m.Subs[format.EncodeName(l.Name)], depth+1)
 		}
 	}
 }
@@ -171,23 +172,23 @@ func (w *mover) claim(at string, dir cold.DirID, depth int) {
 	if !w.more(dir, depth) {
 		return
 	}
-	d, err := w.s.load(w.ctx, dir, ignored())
+	d, err := w.s.load(w.ctx, dir, format.Ignored())
 	if err != nil || d.valid {
 		return
 	}
-	lines := make(map[string]*line)
+	lines := make(map[string]*format.Line)
 	for i := range d.lines {
-		if d.lines[i].gitMode == odb.ModeTree { // files in chunks too: there is nothing to look for in them
-			lines[EncodeName(d.lines[i].Name)] = &d.lines[i]
+		if d.lines[i].GitMode == odb.ModeTree { // files in chunks too: there is nothing to look for in them
+			lines[format.EncodeName(d.lines[i].Name)] = &d.lines[i]
 		}
 	}
 	for i := range d.tree {
 		t := &d.tree[i]
-		name, err := DecodeName(t.Name)
+		name, err := format.DecodeName(t.Name)
 		if t.Mode != odb.ModeTree || err != nil {
 			continue
 		}
-		below, meta := path.Join(at, name), d.meta.subs[t.Name]
+		below, meta := path.Join(at, name), d.meta.Subs[t.Name]
 		l, known := lines[t.Name]
 		switch {
 		case known && l.ID == t.ID:

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"emberfs/backup/format"
 )
 
 // generatedNames are names around everything that git, HFS+ and NTFS treat in a way of their own.
@@ -24,7 +26,7 @@ func generatedNames() []string {
 	seen := map[string]bool{}
 	var all []string
 	add := func(name string) {
-		if checkName(name) == nil && !seen[name] {
+		if format.CheckName(name) == nil && !seen[name] {
 			seen[name] = true
 			all = append(all, name)
 		}
@@ -84,8 +86,8 @@ func TestNamesWithGit(t *testing.T) {
 	var in bytes.Buffer
 	stored := map[string]string{}
 	for _, name := range names {
-		s := EncodeName(name)
-		if len(s) > maxName {
+		s := format.EncodeName(name)
+		if len(s) > format.MaxName {
 			t.Fatalf("%q is stored in %d bytes", name, len(s))
 		}
 		if other, twice := stored[s]; twice {
@@ -110,8 +112,8 @@ func TestNamesWithGit(t *testing.T) {
 	n, bad := 0, 0
 	for s := range strings.SplitSeq(strings.TrimSuffix(git(t, strict, "ls-tree", "-z", "--name-only", "main"), "\x00"), "\x00") {
 		n++
-		name, err := DecodeName(s)
-		if isHashedName(err) {
+		name, err := format.DecodeName(s)
+		if format.IsHashedName(err) {
 			sum := sha256.Sum256([]byte(stored[s]))
 			if !strings.HasSuffix(s, hex.EncodeToString(sum[:])) {
 				t.Errorf("%q is not the hash of %q", s, stored[s])
@@ -138,7 +140,7 @@ func TestForbiddenAsGitSeesIt(t *testing.T) {
 		".git\U0001fffe": ".git\U0001fffe", "gitmod~1": ".emberfs%gitmod~1", "gitmodu~1": "gitmodu~1", "~7 .": ".emberfs%~7 .", "a~1": "a~1",
 		".g\u0130t": ".g\u0130t", "\\git~0:x\\y": ".emberfs%%5Cgit~0:x%5Cy",
 	} {
-		if got := EncodeName(name); got != want {
+		if got := format.EncodeName(name); got != want {
 			t.Errorf("EncodeName(%q) = %q, want %q", name, got, want)
 		}
 	}
@@ -150,7 +152,7 @@ func TestDecodeNameRefuses(t *testing.T) {
 		".emberfs%.", ".emberfs%.git%", ".emberfs%.git%2", ".emberfs%.git%0a", ".emberfs%.git:%41", ".emberfs%.git/x", ".emberfs%.git%2Fx", ".emberfs%%",
 		".emberfs%%" + strings.Repeat("A", 64), ".emberfs%%" + strings.Repeat("a", 63), ".emberfs%.git%00", strings.Repeat("x", 256),
 	} {
-		if name, err := DecodeName(stored); err == nil || isHashedName(err) {
+		if name, err := format.DecodeName(stored); err == nil || format.IsHashedName(err) {
 			t.Errorf("DecodeName(%q) = %q, %v; want an error", stored, name, err)
 		}
 	}
@@ -161,16 +163,16 @@ func FuzzNames(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if checkName(s) == nil {
-			stored := EncodeName(s)
-			if checkName(stored) != nil || stored == ownName || stored != s && forbiddenForm(lowerASCII(strings.TrimPrefix(stored, escapePrefix))) && !strings.HasPrefix(stored, escapePrefix) {
+		if format.CheckName(s) == nil {
+			stored := format.EncodeName(s)
+			if format.CheckName(stored) != nil || stored == format.OwnName || stored != s && format.ForbiddenForm(format.LowerASCII(strings.TrimPrefix(stored, format.EscapePrefix))) && !strings.HasPrefix(stored, format.EscapePrefix) {
 				t.Fatalf("EncodeName(%q) = %q", s, stored)
 			}
-			if name, err := DecodeName(stored); err == nil && name != s || err != nil && !isHashedName(err) {
+			if name, err := format.DecodeName(stored); err == nil && name != s || err != nil && !format.IsHashedName(err) {
 				t.Fatalf("DecodeName(%q) = %q, %v", stored, name, err)
 			}
 		}
-		if name, err := DecodeName(s); err == nil && (checkName(name) != nil || EncodeName(name) != s) {
+		if name, err := format.DecodeName(s); err == nil && (format.CheckName(name) != nil || format.EncodeName(name) != s) {
 			t.Fatalf("DecodeName(%q) = %q", s, name)
 		}
 	})

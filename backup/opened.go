@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
@@ -33,10 +34,10 @@ func (s *snapshot) Opened(ctx context.Context) ([]string, error) {
 }
 
 func (s *snapshot) readOpened() ([]string, error) {
-	if s.own.opened.Mode == 0 {
+	if s.own.Opened.Mode == 0 {
 		return nil, nil
 	}
-	data, err := s.db.Read(s.own.opened.ID, odb.Blob, maxOpenedBlob)
+	data, err := s.db.Read(s.own.Opened.ID, odb.Blob, maxOpenedBlob)
 	if errors.Is(err, odb.ErrTooLarge) {
 		err = fmt.Errorf("%w: %w", cold.ErrCorrupt, err)
 	}
@@ -45,25 +46,25 @@ func (s *snapshot) readOpened() ([]string, error) {
 		paths, err = decodeOpened(data)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s/%s: %w", ownName, openedName, err)
+		return nil, fmt.Errorf("%s/%s: %w", format.OwnName, format.OpenedName, err)
 	}
 	return paths, nil
 }
 
 // Rules implements tiers.Snapshot.
 func (s *snapshot) Rules(ctx context.Context) ([]byte, error) {
-	if err := ctx.Err(); err != nil || s.own.rules.Mode == 0 {
+	if err := ctx.Err(); err != nil || s.own.Rules.Mode == 0 {
 		return nil, err
 	}
-	if s.own.rules.Mode != odb.ModeFile {
-		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, ownName, rulesName, cold.ErrCorrupt, s.own.rules.Mode)
+	if s.own.Rules.Mode != odb.ModeFile {
+		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, format.OwnName, format.RulesName, cold.ErrCorrupt, s.own.Rules.Mode)
 	}
-	data, err := s.db.Read(s.own.rules.ID, odb.Blob, rules.MaxBytes)
+	data, err := s.db.Read(s.own.Rules.ID, odb.Blob, rules.MaxBytes)
 	if errors.Is(err, odb.ErrTooLarge) {
 		err = fmt.Errorf("%w: %w", cold.ErrCorrupt, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("commit %s: %s/%s: %w", s.info.ID, ownName, rulesName, err)
+		return nil, fmt.Errorf("commit %s: %s/%s: %w", s.info.ID, format.OwnName, format.RulesName, err)
 	}
 	return data, nil
 }
@@ -73,12 +74,12 @@ func encodeOpened(paths []string) []byte {
 	var b []byte
 	lines := 0
 	for _, p := range paths {
-		if p == "" || len(p) >= unix.PathMax || checkDirPath(p) != nil {
+		if p == "" || len(p) >= unix.PathMax || format.CheckDirPath(p) != nil {
 			continue
 		}
 		start := len(b)
 		b = append(b, '{')
-		b = appendText(b, "path", p)
+		b = format.AppendText(b, "path", p)
 		b = append(b, '}', '\n')
 		if lines++; len(b) > maxOpenedBlob || lines > maxOpened {
 			return b[:start]
@@ -106,30 +107,30 @@ func decodeOpened(data []byte) ([]string, error) {
 }
 
 func decodeOpenedLine(raw []byte) (p string, err error) {
-	r := jsonReader{b: raw}
+	r := format.JSONReader{B: raw}
 	var isSet bool
-	err = r.object(func(key string) (err error) {
+	err = r.Object(func(key string) (err error) {
 		if key != "path" && key != "path64" {
-			return errUnknownKey
+			return format.ErrUnknownKey
 		}
-		if err := set(&isSet); err != nil {
+		if err := format.Set(&isSet); err != nil {
 			return err
 		}
 		if key == "path" {
-			p, err = r.str()
+			p, err = r.Str()
 			return err
 		}
-		p, err = r.base64()
+		p, err = r.Base64()
 		return err
 	})
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
 	if err == nil && p == "" {
 		err = errors.New("no path")
 	}
 	if err == nil {
-		err = checkDirPath(p)
+		err = format.CheckDirPath(p)
 	}
 	return p, err
 }

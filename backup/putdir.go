@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -36,12 +37,12 @@ func (t *tx) loadBase(dir cold.DirID) *dirBase {
 	}
 	b.err = b.load(t, dir)
 	b.sound = b.err == nil && !dir.Meta.IsZero()
-	b.valid = b.sound && b.head.tree == dir.Tree
+	b.valid = b.sound && b.head.Tree == dir.Tree
 	return b
 }
 
 func (b *dirBase) load(t *tx, dir cold.DirID) error {
-	var p problems
+	var p format.Problems
 	var err error
 	if b.tree, err = t.base.tree(dir.Tree, &p); err != nil {
 		return fmt.Errorf("tree %s: %w", dir.Tree, err)
@@ -50,21 +51,21 @@ func (b *dirBase) load(t *tx, dir cold.DirID) error {
 	if dir.Meta.IsZero() {
 		return nil
 	}
-	if b.meta, err = loadMetaDir(t.c.db, dir.Meta, &p); err != nil {
+	if b.meta, err = format.LoadMetaDir(t.c.db, dir.Meta, &p); err != nil {
 		return err
 	}
 	b.known[dir.Meta] = struct{}{}
-	b.known[b.meta.entries.ID] = struct{}{}
-	b.known[b.meta.links.ID] = struct{}{}
-	if b.head, b.rest, b.nodes, err = b.meta.readHeader(t.c.db); err != nil {
+	b.known[b.meta.Entries.ID] = struct{}{}
+	b.known[b.meta.Links.ID] = struct{}{}
+	if b.head, b.rest, b.nodes, err = b.meta.ReadHeader(t.c.db); err != nil {
 		return fmt.Errorf("metadata directory %s: %w", dir.Meta, err)
 	}
-	b.known[b.meta.header] = struct{}{}
+	b.known[b.meta.Header] = struct{}{}
 	for _, n := range b.nodes {
 		b.known[n.ID] = struct{}{}
 	}
-	if len(p.list) > 0 {
-		return fmt.Errorf("%w: %w", cold.ErrCorrupt, p.list[0])
+	if len(p.List) > 0 {
+		return fmt.Errorf("%w: %w", cold.ErrCorrupt, p.List[0])
 	}
 	return nil
 }
@@ -83,7 +84,7 @@ func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.
 	if root != nil {
 		e := root.Entry
 		e.Name, e.Kind = "", cold.KindDir
-		if err := checkAttrs(&e); err != nil {
+		if err := format.CheckAttrs(&e); err != nil {
 			return cold.DirID{}, fmt.Errorf("store root directory: %w", err)
 		}
 		own = &e
@@ -101,7 +102,7 @@ func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.
 
 func (t *tx) buildDir(ctx context.Context, base cold.DirID, full bool, root *cold.Entry, put []cold.Entry, del []string) (*dirBuild, error) {
 	b := t.loadBase(base)
-	b.head.root = root
+	b.head.Root = root
 	lines, err := t.newLines(b, put)
 	if err != nil {
 		return nil, err
@@ -123,29 +124,29 @@ func (t *tx) buildDir(ctx context.Context, base cold.DirID, full bool, root *col
 }
 
 // newLines encodes the entries and sorts the lines by name.
-func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]line, error) {
+func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]format.Line, error) {
 	if err := t.findChunks(b, put); err != nil {
 		return nil, err
 	}
 	var tooLong []string
-	lines := make([]line, 0, len(put))
+	lines := make([]format.Line, 0, len(put))
 	for i := range put {
-		if err := checkEntry(&put[i]); err != nil {
+		if err := format.CheckEntry(&put[i]); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", put[i].Name, err)
 		}
 		if put[i].Kind == cold.KindOther {
 			continue
 		}
-		l := encodeLine(&put[i], b.chunkOf(&put[i]))
-		if len(l.raw) > maxLine {
+		l := format.EncodeLine(&put[i], b.chunkOf(&put[i]))
+		if len(l.Raw) > format.MaxLine {
 			tooLong = append(tooLong, put[i].Name)
 		}
 		lines = append(lines, l)
 	}
 	if tooLong != nil {
-		return nil, &cold.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", maxLine>>20)}
+		return nil, &cold.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", format.MaxLine>>20)}
 	}
-	slices.SortFunc(lines, func(a, b line) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(lines, func(a, b format.Line) int { return strings.Compare(a.Name, b.Name) })
 	for i := 1; i < len(lines); i++ {
 		if lines[i].Name == lines[i-1].Name {
 			return nil, fmt.Errorf("entry %q: comes twice", lines[i].Name)
@@ -191,7 +192,7 @@ func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
 
 // lostForm refuses a file whose content is missing where nobody knows whether that was one blob: it stays out by itself.
 func (t *tx) lostForm(e *cold.Entry) error {
-	if e.Size < minChunk { // never in chunks
+	if e.Size < format.MinChunk { // never in chunks
 		return nil
 	}
 	return &cold.TooMuchError{Names: []string{e.Name}, Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, cold.ErrMissing)}
@@ -206,7 +207,7 @@ func (b *dirBase) chunkOf(e *cold.Entry) int64 {
 }
 
 // joinListing gives all entries of a directory whose base has to be reconciled first.
-func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put []cold.Entry, del []string) ([]cold.Entry, []line, error) {
+func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put []cold.Entry, del []string) ([]cold.Entry, []format.Line, error) {
 	l, err := t.base.ReadDir(ctx, base)
 	if err != nil {
 		return nil, nil, err
@@ -229,16 +230,16 @@ func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put [
 }
 
 // extend makes the directory that b becomes with put and without del, reading and writing only the shards concerned.
-func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []line, del []string) (*dirBuild, error) {
+func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []format.Line, del []string) (*dirBuild, error) {
 	if err := t.findHidden(ctx, b, false, put, del); err != nil {
 		return nil, err
 	}
 	if err := b.twice(put); err != nil {
 		return nil, err
 	}
-	changes := make([]*change, 0, len(lines)+len(del))
+	changes := make([]*format.Change, 0, len(lines)+len(del))
 	trees := make(map[string]odb.TreeEntry, len(lines)+len(del))
-	subs := maps.Clone(b.meta.subs)
+	subs := maps.Clone(b.meta.Subs)
 	gone := slices.Clone(del)
 	for i := range put {
 		if put[i].Kind == cold.KindOther { // of what was there before, which had metadata
@@ -246,8 +247,8 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []l
 		}
 	}
 	for _, name := range slices.Compact(slices.Sorted(slices.Values(gone))) {
-		delete(subs, EncodeName(name))
-		changes = append(changes, &change{line: line{Entry: cold.Entry{Name: name}}})
+		delete(subs, format.EncodeName(name))
+		changes = append(changes, &format.Change{Line: format.Line{Entry: cold.Entry{Name: name}}})
 	}
 	for _, name := range gone {
 		b.clear(trees, name)
@@ -256,10 +257,10 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []l
 		b.clear(trees, put[i].Name)
 	}
 	for i := range lines {
-		changes = append(changes, &change{line: lines[i]})
+		changes = append(changes, &format.Change{Line: lines[i]})
 	}
 	// A name that is in both is put: the stable sort keeps it after the removal, which then goes.
-	slices.SortStableFunc(changes, func(a, b *change) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(changes, func(a, b *format.Change) int { return strings.Compare(a.Name, b.Name) })
 	for i := len(changes) - 1; i > 0; i-- {
 		if changes[i].Name == changes[i-1].Name {
 			changes = slices.Delete(changes, i-1, i)
@@ -269,18 +270,18 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []l
 		e := &put[i]
 		te := b.treeEntry(e)
 		trees[te.Name] = te
-		delete(subs, EncodeName(e.Name))
+		delete(subs, format.EncodeName(e.Name))
 		if e.Kind == cold.KindDir && !e.Meta.IsZero() {
-			subs[EncodeName(e.Name)] = e.Meta
+			subs[format.EncodeName(e.Name)] = e.Meta
 		}
 	}
 	b.moveOthers(trees)
 	if err := t.checkObjects(b, put, trees, subs); err != nil {
 		return nil, err
 	}
-	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: subs, links: b.meta.links}}
+	d := &dirBuild{head: b.head, known: b.known, meta: format.MetaDir{Subs: subs, Links: b.meta.Links}}
 	var changed bool
-	if d.tree, changed = updateTree(b.tree, trees); !changed {
+	if d.tree, changed = format.UpdateTree(b.tree, trees); !changed {
 		d.tree = b.tree
 	}
 	if err := t.updateLines(ctx, d, b, changes); err != nil {
@@ -290,14 +291,14 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []l
 }
 
 // replace makes the directory with exactly these entries; b only says what need not be stored again.
-func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []line) (*dirBuild, error) {
+func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []format.Line) (*dirBuild, error) {
 	if err := t.findHidden(ctx, b, true, put, nil); err != nil {
 		return nil, err
 	}
 	if err := b.twice(put); err != nil {
 		return nil, err
 	}
-	d := &dirBuild{head: b.head, known: b.known, meta: metaDir{subs: make(map[string]cold.ID), links: b.meta.links}}
+	d := &dirBuild{head: b.head, known: b.known, meta: format.MetaDir{Subs: make(map[string]cold.ID), Links: b.meta.Links}}
 	trees := make(map[string]odb.TreeEntry, len(put))
 	for i := range put {
 		e := &put[i]
@@ -306,20 +307,20 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []
 			trees[te.Name] = te
 		}
 		if e.Kind == cold.KindDir && !e.Meta.IsZero() {
-			d.meta.subs[EncodeName(e.Name)] = e.Meta
+			d.meta.Subs[format.EncodeName(e.Name)] = e.Meta
 		}
 	}
-	if err := t.checkObjects(b, put, trees, d.meta.subs); err != nil {
+	if err := t.checkObjects(b, put, trees, d.meta.Subs); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(d.tree, compareTree)
+	slices.SortFunc(d.tree, format.CompareTree)
 	// Only what differs from the base goes into the trie: equal entries give an equal trie, whatever its history.
 	changes, ok := t.difference(ctx, b, lines)
 	if !ok {
 		b = &dirBase{}
-		changes = make([]*change, len(lines))
+		changes = make([]*format.Change, len(lines))
 		for i := range lines {
-			changes[i] = &change{line: lines[i]}
+			changes[i] = &format.Change{Line: lines[i]}
 		}
 	}
 	if err := t.updateLines(ctx, d, b, changes); err != nil {
@@ -329,31 +330,33 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []
 }
 
 // difference says what makes the lines of b into lines; false where b's metadata cannot be extended.
-func (t *tx) difference(ctx context.Context, b *dirBase, lines []line) ([]*change, bool) {
+func (t *tx) difference(ctx context.Context, b *dirBase, lines []format.Line) ([]*format.Change, bool) {
 	if !b.sound {
 		return nil, false
 	}
-	var p problems
-	old, err := readLines(ctx, t.c.db, b.rest, b.nodes, &p)
-	if err != nil || len(p.list) > 0 || old.disorder {
+	var p format.Problems
+	old, err := format.ReadLines(ctx, t.c.db, b.rest, b.nodes, &p)
+	if err != nil || len(p.List) > 0 || old.Disorder {
 		return nil, false
 	}
-	var changes []*change
-	have := old.lines
-	gone := func(l *line) { changes = append(changes, &change{line: line{Entry: cold.Entry{Name: l.Name}}}) }
+	var changes []*format.Change
+	have := old.Lines
+	gone := func(l *format.Line) {
+		changes = append(changes, &format.Change{Line: format.Line{Entry: cold.Entry{Name: l.Name}}})
+	}
 	for i := range lines {
 		for len(have) > 0 && have[0].Name < lines[i].Name {
 			gone(&have[0])
 			have = have[1:]
 		}
 		if len(have) > 0 && have[0].Name == lines[i].Name {
-			same := string(have[0].raw) == string(lines[i].raw)
+			same := string(have[0].Raw) == string(lines[i].Raw)
 			have = have[1:]
 			if same {
 				continue
 			}
 		}
-		changes = append(changes, &change{line: lines[i]})
+		changes = append(changes, &format.Change{Line: lines[i]})
 	}
 	for i := range have {
 		gone(&have[i])
@@ -362,25 +365,25 @@ func (t *tx) difference(ctx context.Context, b *dirBase, lines []line) ([]*chang
 }
 
 // updateLines applies changes to the lines of b and stores the nodes of the trie, if it is one.
-func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes []*change) error {
-	u := updater{ctx: ctx, db: t.c.db, put: func(kind odb.Type, data []byte) (odb.ID, error) {
+func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes []*format.Change) error {
+	u := format.Updater{Ctx: ctx, DB: t.c.db, Put: func(kind odb.Type, data []byte) (odb.ID, error) {
 		return t.putNew(kind, data, b.known)
 	}}
-	var n node
+	var n format.Node
 	var err error
 	switch {
 	case b.nodes != nil && len(changes) == 0:
 		d.inner, d.nodes = true, b.nodes
 		return nil
 	case b.nodes != nil:
-		n, err = u.updateNode(b.nodes, nil, changes)
+		n, err = u.UpdateNode(b.nodes, nil, changes)
 	default:
-		var lines []line
-		if lines, err = strictLines(ctx, b.rest, nil); err == nil {
-			n, err = u.updateLeaf(lines, nil, changes)
+		var lines []format.Line
+		if lines, err = format.StrictLines(ctx, b.rest, nil); err == nil {
+			n, err = u.UpdateLeaf(lines, nil, changes)
 		}
 	}
-	d.leaf, d.nodes, d.inner = n.lines, n.kids, n.inner
+	d.leaf, d.nodes, d.inner = n.Lines, n.Kids, n.Inner
 	return err
 }
 
@@ -400,7 +403,7 @@ func (t *tx) checkObjects(b *dirBase, put []cold.Entry, trees map[string]odb.Tre
 			continue
 		}
 		switch {
-		case !inGit(e):
+		case !format.InGit(e):
 		case e.Kind == cold.KindSymlink:
 			id, err := t.w.Put(odb.Blob, []byte(e.Target))
 			if err != nil {
@@ -414,7 +417,7 @@ func (t *tx) checkObjects(b *dirBase, put []cold.Entry, trees map[string]odb.Tre
 		}
 	}
 	for stored, id := range subs {
-		if b.meta.subs[stored] != id && !t.has(id) {
+		if b.meta.Subs[stored] != id && !t.has(id) {
 			return fmt.Errorf("entry %q: metadata %s: %w", stored, id, cold.ErrMissing)
 		}
 	}

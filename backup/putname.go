@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -20,8 +21,8 @@ func (b *dirBase) treeEntry(e *cold.Entry) odb.TreeEntry {
 	switch {
 	case e.Kind == cold.KindOther:
 		t.Mode, t.ID = e.Other.Mode, e.ID
-	case inGit(e):
-		t.Mode, t.ID = gitModeOf(e, b.chunkOf(e)), e.ID
+	case format.InGit(e):
+		t.Mode, t.ID = format.GitModeOf(e, b.chunkOf(e)), e.ID
 	}
 	return t
 }
@@ -31,7 +32,7 @@ func (t *tx) named(put []cold.Entry) []cold.Entry {
 	cloned := false
 	for i := range put {
 		e := &put[i]
-		if e.Kind != cold.KindOther || e.Name == e.Other.Stored || standsIn(e.Name, e.Other.Stored) || kindOf(e.Other.Mode) != cold.KindFile {
+		if e.Kind != cold.KindOther || e.Name == e.Other.Stored || format.StandsIn(e.Name, e.Other.Stored) || kindOf(e.Other.Mode) != cold.KindFile {
 			continue
 		}
 		kind, size, err := t.c.db.Stat(e.ID)
@@ -54,10 +55,10 @@ func (t *tx) named(put []cold.Entry) []cold.Entry {
 
 // storedFor is the name of an entry in git's tree.
 func (b *dirBase) storedFor(e *cold.Entry) string {
-	stored := EncodeName(e.Name)
+	stored := format.EncodeName(e.Name)
 	if e.Kind == cold.KindOther {
 		was := e.Other.Stored
-		if e.Name == was || standsIn(e.Name, was) && !b.moved[was] {
+		if e.Name == was || format.StandsIn(e.Name, was) && !b.moved[was] {
 			return was
 		}
 		return stored // it has a new name
@@ -75,7 +76,7 @@ func (b *dirBase) storedFor(e *cold.Entry) string {
 
 // inClear is what the base has in the clear under a name that we escape, unless it has the escaped one too, which then counts.
 func (b *dirBase) inClear(name string) (t odb.TreeEntry, ok bool) {
-	escaped := EncodeName(name)
+	escaped := format.EncodeName(name)
 	for i := range b.tree {
 		switch b.tree[i].Name {
 		case escaped:
@@ -89,7 +90,7 @@ func (b *dirBase) inClear(name string) (t odb.TreeEntry, ok bool) {
 
 // clear notes in trees that what the base shows under a name goes.
 func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
-	stored := EncodeName(name)
+	stored := format.EncodeName(name)
 	if !b.hidden[stored] {
 		trees[stored] = odb.TreeEntry{Name: stored}
 	}
@@ -98,11 +99,11 @@ func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 			trees[t.Name] = odb.TreeEntry{Name: t.Name}
 		}
 	}
-	if !mayStandIn(name) {
+	if !format.MayStandIn(name) {
 		return
 	}
 	for i := range b.tree {
-		if t := b.tree[i].Name; t != name && standsIn(name, t) {
+		if t := b.tree[i].Name; t != name && format.StandsIn(name, t) {
 			trees[t] = odb.TreeEntry{Name: t}
 		}
 	}
@@ -127,7 +128,7 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.E
 	}
 	for i := range put {
 		if e := &put[i]; e.Kind != cold.KindOther {
-			if stored := EncodeName(e.Name); b.hidden[stored] {
+			if stored := format.EncodeName(e.Name); b.hidden[stored] {
 				b.moved[stored] = true
 			}
 		} else if was := e.Other.Stored; full && e.Name != was && plainForbidden(was) && !names[was] {
@@ -135,7 +136,7 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.E
 		}
 	}
 	for _, name := range del {
-		if plainForbidden(name) && !names[name] && hasTree(b.tree, name) && hasTree(b.tree, EncodeName(name)) {
+		if plainForbidden(name) && !names[name] && hasTree(b.tree, name) && hasTree(b.tree, format.EncodeName(name)) {
 			b.moved[name] = true
 		}
 	}
@@ -153,14 +154,14 @@ func (t *tx) findHashes(ctx context.Context, b *dirBase) error {
 	if len(hashes) == 0 {
 		return nil
 	}
-	var p problems
-	old, err := readLines(ctx, t.c.db, b.rest, b.nodes, &p)
+	var p format.Problems
+	old, err := format.ReadLines(ctx, t.c.db, b.rest, b.nodes, &p)
 	if err != nil {
 		return err
 	}
-	for i := range old.lines {
-		if name := old.lines[i].Name; forbidden(name) {
-			delete(hashes, EncodeName(name))
+	for i := range old.Lines {
+		if name := old.Lines[i].Name; format.Forbidden(name) {
+			delete(hashes, format.EncodeName(name))
 		}
 	}
 	maps.Copy(b.hidden, hashes)
@@ -168,11 +169,11 @@ func (t *tx) findHashes(ctx context.Context, b *dirBase) error {
 }
 
 func isHash(stored string) bool {
-	if !strings.HasPrefix(stored, hashPrefix) {
+	if !strings.HasPrefix(stored, format.HashPrefix) {
 		return false
 	}
-	_, err := DecodeName(stored)
-	return isHashedName(err)
+	_, err := format.DecodeName(stored)
+	return format.IsHashedName(err)
 }
 
 func hasTree(tree []odb.TreeEntry, name string) bool {
@@ -189,7 +190,7 @@ func (b *dirBase) moveOthers(trees map[string]odb.TreeEntry) {
 		if _, ok := trees[t.Name]; !ok {
 			trees[t.Name] = odb.TreeEntry{Name: t.Name}
 		}
-		if to := EncodeName(standIn(t.Name, 0)); trees[to].Mode == 0 {
+		if to := format.EncodeName(format.StandIn(t.Name, 0)); trees[to].Mode == 0 {
 			trees[to] = odb.TreeEntry{Name: to, Mode: t.Mode, ID: t.ID}
 		}
 	}
@@ -201,7 +202,7 @@ func (b *dirBase) twice(put []cold.Entry) error {
 	var names []string
 	for i := range put {
 		e := &put[i]
-		if e.Kind != cold.KindOther && !inGit(e) {
+		if e.Kind != cold.KindOther && !format.InGit(e) {
 			continue
 		}
 		stored := b.storedFor(e)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -20,14 +21,14 @@ type merger struct {
 	s      *snapshot
 	dir    cold.DirID
 	d      *dirData
-	p      *problems
+	p      *format.Problems
 	mended bool
 	names  bool // the metadata's word is enough where it was written for the object
 
 	byStored map[string]int // index into d.tree
 	looked   struct {       // at trees that may be files in chunks
-		id   cold.ID    // the last one that is
-		c    *chunkTree // and what it is: all of them would be too much to keep
+		id   cold.ID           // the last one that is
+		c    *format.ChunkTree // and what it is: all of them would be too much to keep
 		errs map[cold.ID]error
 	}
 	out []cold.Entry
@@ -72,7 +73,7 @@ func (m *merger) merge() ([]cold.Entry, error) {
 
 // find looks for a name's entry in the tree: under its stored form, or as a stock client stored it.
 func (m *merger) find(name string) (int, bool) {
-	stored := EncodeName(name)
+	stored := format.EncodeName(name)
 	at, ok := m.byStored[stored]
 	if !ok && stored != name && plainForbidden(name) {
 		at, ok = m.byStored[name]
@@ -83,27 +84,27 @@ func (m *merger) find(name string) (int, bool) {
 // plainForbidden: a stock client may well add .gitattributes or .gitmodules in the clear. What starts with our own name
 // is not taken in the clear.
 func plainForbidden(stored string) bool {
-	return !strings.HasPrefix(stored, ownName) && checkName(stored) == nil && forbidden(stored)
+	return !strings.HasPrefix(stored, format.OwnName) && format.CheckName(stored) == nil && format.Forbidden(stored)
 }
 
 // lie reports what valid metadata cannot say.
 func (m *merger) lie(name, format string, a ...any) {
 	m.mended = true
-	m.p.add(fmt.Errorf("entry %q: %w", name, fmt.Errorf(format, a...)))
+	m.p.Add(fmt.Errorf("entry %q: %w", name, fmt.Errorf(format, a...)))
 }
 
 var errSubmodule = errors.New("it is a submodule")
 
 // other appends what no directory can hold, and commits carry over.
 func (m *merger) other(t *odb.TreeEntry, why error) {
-	name, err := DecodeName(t.Name)
+	name, err := format.DecodeName(t.Name)
 	switch {
 	case err == nil:
-	case plainForbidden(t.Name) && !m.has(EncodeName(t.Name)):
+	case plainForbidden(t.Name) && !m.has(format.EncodeName(t.Name)):
 		name = t.Name
 	default:
-		for try := range standInTries {
-			if name = standIn(t.Name, try); !m.taken(name) {
+		for try := range format.StandInTries {
+			if name = format.StandIn(t.Name, try); !m.taken(name) {
 				break
 			}
 		}
@@ -125,8 +126,8 @@ func kindOf(mode uint32) cold.Kind {
 }
 
 // lineOnly handles a line whose name is not in the tree.
-func (m *merger) lineOnly(l *line) {
-	if inGit(&l.Entry) {
+func (m *merger) lineOnly(l *format.Line) {
+	if format.InGit(&l.Entry) {
 		if m.d.valid {
 			m.lie(l.Name, "%w: is in the metadata alone", cold.ErrCorrupt)
 		}
@@ -134,13 +135,13 @@ func (m *merger) lineOnly(l *line) {
 	}
 	e := l.Entry
 	if e.Kind == cold.KindDir {
-		e.Meta = m.d.meta.subs[EncodeName(e.Name)]
+		e.Meta = m.d.meta.Subs[format.EncodeName(e.Name)]
 	}
 	m.out = append(m.out, e)
 }
 
 // both handles a name that has a line and a tree entry.
-func (m *merger) both(l *line, t *odb.TreeEntry) error {
+func (m *merger) both(l *format.Line, t *odb.TreeEntry) error {
 	kind, c := m.kind(l.Name, l, t)
 	if kind != l.Kind {
 		if m.d.valid {
@@ -149,9 +150,9 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 		return m.fresh(l.Name, t, kind, c)
 	}
 	e := l.Entry
-	if m.d.valid && (l.ID != t.ID || l.gitMode != t.Mode) {
+	if m.d.valid && (l.ID != t.ID || l.GitMode != t.Mode) {
 		m.lie(l.Name, "%w: object %s of mode %o in the metadata, %s of mode %o in the tree",
-			cold.ErrCorrupt, l.ID, l.gitMode, t.ID, t.Mode)
+			cold.ErrCorrupt, l.ID, l.GitMode, t.ID, t.Mode)
 	}
 	if l.ID != t.ID {
 		e.ID = t.ID
@@ -166,9 +167,9 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 			e.Link = ""
 		}
 	}
-	was := l.gitMode
+	was := l.GitMode
 	if l.Kind == cold.KindFile && was == odb.ModeTree {
-		was = blobMode(&l.Entry) // a tree has no executable bit
+		was = format.BlobMode(&l.Entry) // a tree has no executable bit
 	}
 	if kindOf(t.Mode) == cold.KindFile && was != t.Mode {
 		if t.Mode == odb.ModeExec {
@@ -187,10 +188,10 @@ func (m *merger) both(l *line, t *odb.TreeEntry) error {
 func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 	switch e.Kind {
 	case cold.KindDir:
-		e.Meta = m.d.meta.subs[t.Name]
+		e.Meta = m.d.meta.Subs[t.Name]
 		if e.Meta.IsZero() {
 			// A name that a stock client stored in the clear keeps its metadata under the escaped one.
-			e.Meta = m.d.meta.subs[EncodeName(e.Name)]
+			e.Meta = m.d.meta.Subs[format.EncodeName(e.Name)]
 		}
 	case cold.KindFile:
 		if m.names && known {
@@ -220,10 +221,10 @@ func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 			}
 			m.lie(e.Name, "%w: target %q in the metadata is not that in git", cold.ErrCorrupt, e.Target)
 		}
-		target, err := m.s.db.Read(e.ID, odb.Blob, maxTarget)
+		target, err := m.s.db.Read(e.ID, odb.Blob, format.MaxTarget)
 		if err == nil {
 			e.Target, e.Size = string(target), int64(len(target))
-			err = checkEntry(e)
+			err = format.CheckEntry(e)
 		}
 		if err != nil {
 			m.other(t, err)
@@ -236,9 +237,9 @@ func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 
 // treeOnly handles a tree entry that has no line.
 func (m *merger) treeOnly(t *odb.TreeEntry) error {
-	name, err := DecodeName(t.Name)
+	name, err := format.DecodeName(t.Name)
 	if err != nil && plainForbidden(t.Name) {
-		if name, err = t.Name, nil; m.has(EncodeName(name)) {
+		if name, err = t.Name, nil; m.has(format.EncodeName(name)) {
 			err = errors.New("is there in its escaped form too, which counts")
 		}
 	}
@@ -258,7 +259,7 @@ func (m *merger) treeOnly(t *odb.TreeEntry) error {
 }
 
 // fresh handles a tree entry that has no line of its type.
-func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *chunkTree) error {
+func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *format.ChunkTree) error {
 	mode := uint32(0o644)
 	switch {
 	case kind == 0:
@@ -271,7 +272,7 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *chunkTr
 	}
 	e := m.s.fresh(name, kind, mode)
 	e.ID = t.ID
-	if kind == cold.KindDir && m.d.meta.subs[t.Name].IsZero() {
+	if kind == cold.KindDir && m.d.meta.Subs[t.Name].IsZero() {
 		mv, err := m.s.moved(m.ctx)
 		if err != nil {
 			return err
@@ -282,7 +283,7 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *chunkTr
 			return nil
 		}
 		if mv.cut {
-			m.p.add(fmt.Errorf("%q: %w", name, errMovesCut))
+			m.p.Add(fmt.Errorf("%q: %w", name, errMovesCut))
 		}
 	}
 	if c != nil {
@@ -293,10 +294,10 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *chunkTr
 
 // taken says whether the directory has an entry of a name.
 func (m *merger) taken(name string) bool {
-	if m.has(EncodeName(name)) || plainForbidden(name) && m.has(name) {
+	if m.has(format.EncodeName(name)) || plainForbidden(name) && m.has(name) {
 		return true
 	}
-	return slices.ContainsFunc(m.d.lines, func(l line) bool { return l.Name == name })
+	return slices.ContainsFunc(m.d.lines, func(l format.Line) bool { return l.Name == name })
 }
 
 func (m *merger) has(stored string) bool {
@@ -336,7 +337,7 @@ func (m *merger) checkLinks() {
 			m.lie(part[0].Name, "%w: is in link group %q with %q, which is another file", cold.ErrCorrupt, name, sorted[0][0].Name)
 			for _, e := range part {
 				e.Link = ""
-				if len(part) > 1 && len(name) < maxLink-8 {
+				if len(part) > 1 && len(name) < format.MaxLink-8 {
 					e.Link = fmt.Sprintf("%s~%d", name, i+1)
 				}
 			}

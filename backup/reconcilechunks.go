@@ -3,13 +3,14 @@ package backup
 import (
 	"errors"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
 
 // look reads a tree that may be a file in chunks. That a tree is none is found out once, or a directory of few objects costs
 // without end.
-func (m *merger) look(id cold.ID) (*chunkTree, error) {
+func (m *merger) look(id cold.ID) (*format.ChunkTree, error) {
 	at := &m.looked
 	if at.c != nil && at.id == id {
 		return at.c, nil
@@ -17,7 +18,7 @@ func (m *merger) look(id cold.ID) (*chunkTree, error) {
 	if err := at.errs[id]; err != nil {
 		return nil, err
 	}
-	c, err := loadChunks(m.s.db, id)
+	c, err := format.LoadChunks(m.s.db, id)
 	if err == nil {
 		at.id, at.c = id, c
 		return c, nil
@@ -31,7 +32,7 @@ func (m *merger) look(id cold.ID) (*chunkTree, error) {
 
 // kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is believed
 // where it was written for the same object.
-func (m *merger) kind(name string, l *line, t *odb.TreeEntry) (cold.Kind, *chunkTree) {
+func (m *merger) kind(name string, l *format.Line, t *odb.TreeEntry) (cold.Kind, *format.ChunkTree) {
 	same := l != nil && l.ID == t.ID
 	if t.Mode != odb.ModeTree || same && l.Kind == cold.KindDir {
 		return kindOf(t.Mode), nil
@@ -40,7 +41,7 @@ func (m *merger) kind(name string, l *line, t *odb.TreeEntry) (cold.Kind, *chunk
 	switch {
 	case err == nil:
 		return cold.KindFile, c
-	case errors.Is(err, errNotChunks):
+	case errors.Is(err, format.ErrNotChunks):
 	case isMissing(err) && same && l.Kind == cold.KindFile:
 		return cold.KindFile, nil // opening the file will say what is wrong
 	case isMissing(err) && m.isGone(t.ID):
@@ -58,19 +59,19 @@ func (m *merger) isGone(id cold.ID) bool {
 
 // chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where
 // the tree cannot be read, and then the line is all there is.
-func (m *merger) chunked(e *cold.Entry, l *line, known bool, c *chunkTree, t *odb.TreeEntry) error {
+func (m *merger) chunked(e *cold.Entry, l *format.Line, known bool, c *format.ChunkTree, t *odb.TreeEntry) error {
 	if c == nil {
 		m.out = append(m.out, *e)
 		return nil
 	}
-	if known && l.chunk != c.chunk {
-		m.lie(e.Name, "%w: chunks of %d bytes in the metadata, of %d in git", cold.ErrCorrupt, l.chunk, c.chunk)
+	if known && l.Chunk != c.Chunk {
+		m.lie(e.Name, "%w: chunks of %d bytes in the metadata, of %d in git", cold.ErrCorrupt, l.Chunk, c.Chunk)
 	}
-	if at, ok := c.plain(); ok && known && at.size == e.Size {
+	if at, ok := c.Plain(); ok && known && at.Size == e.Size {
 		m.out = append(m.out, *e)
 		return nil
 	}
-	at, problem, err := c.measure(m.ctx, m.s.db)
+	at, problem, err := c.Measure(m.ctx, m.s.db)
 	switch {
 	case m.ctx.Err() != nil:
 		return m.ctx.Err()
@@ -82,10 +83,10 @@ func (m *merger) chunked(e *cold.Entry, l *line, known bool, c *chunkTree, t *od
 		if problem != nil && !known {
 			m.lie(e.Name, "%w", problem)
 		}
-		if known && at.size != e.Size {
-			m.lie(e.Name, "%w: size %d in the metadata, %d in git", cold.ErrCorrupt, e.Size, at.size)
+		if known && at.Size != e.Size {
+			m.lie(e.Name, "%w: size %d in the metadata, %d in git", cold.ErrCorrupt, e.Size, at.Size)
 		}
-		e.Size = at.size
+		e.Size = at.Size
 	}
 	m.out = append(m.out, *e)
 	return nil

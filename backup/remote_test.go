@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
@@ -323,7 +324,7 @@ func TestFetchNewerFormat(t *testing.T) {
 	git(t, clone, "commit", "-q", "-m", "newer")
 	git(t, clone, "push", "-q", remote, "main")
 	v := newVolume(t, Options{Source: remote})
-	if err := v.Fetch(t.Context()); !errors.Is(err, ErrNewerFormat) {
+	if err := v.Fetch(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
 		t.Errorf("Fetch = %v", err)
 	}
 	if s, err := v.Head(t.Context()); s != nil || err != nil || !v.Pushed().IsZero() {

@@ -9,31 +9,26 @@ import (
 	"sync"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
-
-// store is what a snapshot reads from; *odb.DB outside of tests.
-type store interface {
-	objects
-	Stat(id cold.ID) (odb.Type, int64, error)
-}
 
 // owner is who owns entries that a stock client made.
 type owner struct{ uid, gid uint32 }
 
 // snapshot implements tiers.Snapshot. It is immutable but for what it works out once, on first need.
 type snapshot struct {
-	db    store
+	db    format.Store
 	owner owner
 	info  cold.CommitInfo
 
 	entries  []odb.TreeEntry // the user's root directory: the commit's tree without .emberfs
 	rootTree cold.ID         // the id that entries have as a tree; not necessarily stored
-	own      ownDir
+	own      format.OwnDir
 	root     cold.Entry
-	valid    bool     // the root's metadata describes rootTree, so nothing was changed by a stock client
-	problems problems // found while opening; listed with the root directory
+	valid    bool            // the root's metadata describes rootTree, so nothing was changed by a stock client
+	problems format.Problems // found while opening; listed with the root directory
 
 	movedOnce struct {
 		sync.Mutex
@@ -47,23 +42,23 @@ var _ cold.Snapshot = (*snapshot)(nil)
 const maxCommit = 128 << 20 // bytes of a commit object; git has no limit
 
 // openSnapshot reads a commit and its root.
-func openSnapshot(db store, id cold.ID, o owner) (*snapshot, error) {
+func openSnapshot(db format.Store, id cold.ID, o owner) (*snapshot, error) {
 	s := &snapshot{db: db, owner: o}
 	commit, err := readCommit(db, id)
 	if err != nil {
 		return nil, err
 	}
 	s.info = commitInfo(id, commit)
-	all, err := readTree(db, commit.Tree, &s.problems)
+	all, err := format.ReadTree(db, commit.Tree, &s.problems)
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: root tree: %w", id, err)
 	}
-	if s.own, err = loadOwn(db, all, &s.problems); err != nil {
+	if s.own, err = format.LoadOwn(db, all, &s.problems); err != nil {
 		return nil, fmt.Errorf("commit %s: %w", id, err)
 	}
 	s.entries, s.rootTree = all, commit.Tree
 	for i, e := range all {
-		if e.Name != ownName {
+		if e.Name != format.OwnName {
 			continue
 		}
 		s.entries = slices.Concat(all[:i], all[i+1:])
@@ -72,7 +67,7 @@ func openSnapshot(db store, id cold.ID, o owner) (*snapshot, error) {
 			s.rootTree, err = odb.HashObject(odb.Tree, data)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("commit %s: root tree without %s: %w", id, ownName, err)
+			return nil, fmt.Errorf("commit %s: root tree without %s: %w", id, format.OwnName, err)
 		}
 	}
 	s.openRoot()
@@ -82,26 +77,23 @@ func openSnapshot(db store, id cold.ID, o owner) (*snapshot, error) {
 // openRoot works out the root's own entry.
 func (s *snapshot) openRoot() {
 	s.root = s.fresh("", cold.KindDir, 0o755)
-	if s.own.meta.IsZero() {
+	if s.own.Meta.IsZero() {
 		s.root.ID = s.rootTree
 		return
 	}
 	// What is wrong with the metadata is listed when the root is read.
-	if m, err := loadMetaDir(s.db, s.own.meta, ignored()); err == nil {
-		h, _, _, err := m.readHeader(s.db)
-		s.valid = err == nil && h.tree == s.rootTree
-		if err == nil && h.root != nil {
-			s.root = *h.root
+	if m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored()); err == nil {
+		h, _, _, err := m.ReadHeader(s.db)
+		s.valid = err == nil && h.Tree == s.rootTree
+		if err == nil && h.Root != nil {
+			s.root = *h.Root
 			if !s.valid {
 				s.root.Mtime = s.committed()
 			}
 		}
 	}
-	s.root.ID, s.root.Meta = s.rootTree, s.own.meta
+	s.root.ID, s.root.Meta = s.rootTree, s.own.Meta
 }
-
-// ignored is a list of problems that nobody reads.
-func ignored() *problems { return new(problems) }
 
 func (s *snapshot) Info() cold.CommitInfo { return s.info }
 func (s *snapshot) Root() cold.Entry      { return s.root }
@@ -118,25 +110,25 @@ func (s *snapshot) fresh(name string, kind cold.Kind, mode uint32) cold.Entry {
 }
 
 // tree reads a directory of the user's tree. The root's tree without .emberfs is not stored: it comes from the commit.
-func (s *snapshot) tree(id cold.ID, p *problems) ([]odb.TreeEntry, error) {
+func (s *snapshot) tree(id cold.ID, p *format.Problems) ([]odb.TreeEntry, error) {
 	if id == s.rootTree {
 		return s.entries, nil
 	}
-	return readTree(s.db, id, p)
+	return format.ReadTree(s.db, id, p)
 }
 
 // dirData is what the repository says of one directory, before the two sides are compared.
 type dirData struct {
 	tree  []odb.TreeEntry
-	meta  metaDir
-	head  header
-	lines []line
+	meta  format.MetaDir
+	head  format.Header
+	lines []format.Line
 	// valid: the metadata describes exactly this tree.
 	valid bool
 }
 
 // load reads a directory's tree and metadata. Only an unreadable tree is an error; unreadable metadata are problems.
-func (s *snapshot) load(ctx context.Context, dir cold.DirID, p *problems) (dirData, error) {
+func (s *snapshot) load(ctx context.Context, dir cold.DirID, p *format.Problems) (dirData, error) {
 	var d dirData
 	if err := ctx.Err(); err != nil {
 		return d, err
@@ -148,24 +140,24 @@ func (s *snapshot) load(ctx context.Context, dir cold.DirID, p *problems) (dirDa
 	if dir.Meta.IsZero() {
 		return d, nil
 	}
-	if d.meta, err = loadMetaDir(s.db, dir.Meta, p); err != nil {
-		p.add(err)
+	if d.meta, err = format.LoadMetaDir(s.db, dir.Meta, p); err != nil {
+		p.Add(err)
 		return d, nil
 	}
 	var rest []byte
 	var nodes []odb.TreeEntry
-	if d.head, rest, nodes, err = d.meta.readHeader(s.db); err != nil {
-		p.add(fmt.Errorf("metadata directory %s: %w", dir.Meta, err))
+	if d.head, rest, nodes, err = d.meta.ReadHeader(s.db); err != nil {
+		p.Add(fmt.Errorf("metadata directory %s: %w", dir.Meta, err))
 	}
-	d.valid = err == nil && d.head.tree == dir.Tree
-	sc, err := readLines(ctx, s.db, rest, nodes, p)
+	d.valid = err == nil && d.head.Tree == dir.Tree
+	sc, err := format.ReadLines(ctx, s.db, rest, nodes, p)
 	if ctx.Err() != nil {
 		return d, ctx.Err()
 	}
 	if err != nil {
-		p.add(fmt.Errorf("metadata directory %s: %w", dir.Meta, err))
+		p.Add(fmt.Errorf("metadata directory %s: %w", dir.Meta, err))
 	}
-	d.lines = sc.lines
+	d.lines = sc.Lines
 	return d, nil
 }
 
@@ -194,17 +186,17 @@ func (s *snapshot) Sizes(ctx context.Context, dir cold.DirID, names cold.Listing
 }
 
 func (s *snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.Listing, error) {
-	var p problems
+	var p format.Problems
 	d, err := s.load(ctx, dir, &p)
 	if err != nil {
 		return cold.Listing{}, err
 	}
 	if dir == s.root.Dir() {
-		for _, err := range s.problems.list {
-			p.add(err)
+		for _, err := range s.problems.List {
+			p.Add(err)
 		}
 		if _, err := s.readOpened(); err != nil {
-			p.add(err)
+			p.Add(err)
 		}
 	}
 	m := merger{ctx: ctx, s: s, dir: dir, d: &d, p: &p, names: names}
@@ -212,7 +204,7 @@ func (s *snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.L
 	if err != nil {
 		return cold.Listing{}, err
 	}
-	return cold.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.list}, nil
+	return cold.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.List}, nil
 }
 
 // Valid implements tiers.Snapshot. It reads the metadata's header: ids say the rest.
@@ -226,32 +218,32 @@ func (s *snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	if dir.Meta.IsZero() {
 		return false, nil
 	}
-	m, err := loadMetaDir(s.db, dir.Meta, ignored())
+	m, err := format.LoadMetaDir(s.db, dir.Meta, format.Ignored())
 	if err != nil {
 		return false, err
 	}
-	h, _, _, err := m.readHeader(s.db)
+	h, _, _, err := m.ReadHeader(s.db)
 	if err != nil {
 		return false, fmt.Errorf("metadata directory %s: %w", dir.Meta, err)
 	}
-	return h.tree == dir.Tree, nil
+	return h.Tree == dir.Tree, nil
 }
 
 // LinkDirs implements tiers.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
 // with single groups is left out.
 func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
-	if s.own.meta.IsZero() {
+	if s.own.Meta.IsZero() {
 		return nil, nil
 	}
-	m, err := loadMetaDir(s.db, s.own.meta, ignored())
-	if err != nil || m.links.Mode == 0 {
+	m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored())
+	if err != nil || m.Links.Mode == 0 {
 		return nil, err
 	}
-	data, err := s.db.Read(m.links.ID, odb.Blob, maxLinksBlob)
+	data, err := s.db.Read(m.Links.ID, odb.Blob, format.MaxLinksBlob)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", linksName, err)
+		return nil, fmt.Errorf("%s: %w", format.LinksName, err)
 	}
-	links, _ := decodeLinks(data)
+	links, _ := format.DecodeLinks(data)
 	if s.valid {
 		return links, nil
 	}
@@ -267,7 +259,7 @@ func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	return links, nil
 }
 
-func readCommit(db objects, id cold.ID) (odb.CommitData, error) {
+func readCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 	data, err := db.Read(id, odb.Commit, maxCommit)
 	if err != nil {
 		return odb.CommitData{}, fmt.Errorf("commit %s: %w", id, err)
@@ -280,7 +272,7 @@ func readCommit(db objects, id cold.ID) (odb.CommitData, error) {
 }
 
 func commitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
-	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: madeAt(&c), Reason: trailer(c.Message, trailerReason), Machine: trailer(c.Message, trailerMachine)}
+	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c), Reason: format.Trailer(c.Message, format.TrailerReason), Machine: format.Trailer(c.Message, format.TrailerMachine)}
 	if len(c.Parents) > 0 {
 		info.Parent = c.Parents[0]
 	}

@@ -6,21 +6,22 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
 func TestStandIn(t *testing.T) {
 	for _, stored := range []string{strings.Repeat("n", 256), strings.Repeat("ü", 200), ".emberfs%%zz", strings.Repeat("\xff", 400), "a"} {
-		name := standIn(stored, 0)
-		if err := checkName(name); err != nil || !mayStandIn(name) || utf8.ValidString(stored) && !utf8.ValidString(name) {
+		name := format.StandIn(stored, 0)
+		if err := format.CheckName(name); err != nil || !format.MayStandIn(name) || utf8.ValidString(stored) && !utf8.ValidString(name) {
 			t.Errorf("%q shows as %q: %v", stored, name, err)
 		}
 	}
-	if standIn(strings.Repeat("n", 256), 0) == standIn(strings.Repeat("n", 257), 0) {
+	if format.StandIn(strings.Repeat("n", 256), 0) == format.StandIn(strings.Repeat("n", 257), 0) {
 		t.Error("two names show as one")
 	}
 	for _, name := range []string{"a", "~0123456789abcdef", "a~0123456789abcdeg", ""} {
-		if mayStandIn(name) {
+		if format.MayStandIn(name) {
 			t.Errorf("%q looks like a stand-in", name)
 		}
 	}
@@ -67,7 +68,7 @@ func TestOtherEntries(t *testing.T) {
 		var names []string
 		for l := range strings.SplitSeq(strings.TrimSpace(git(t, v.dir, "ls-tree", "main")), "\n") {
 			mode, _, _ := strings.Cut(l, " ")
-			if _, name, _ := strings.Cut(l, "\t"); name != ownName {
+			if _, name, _ := strings.Cut(l, "\t"); name != format.OwnName {
 				names = append(names, mode+" "+strings.ReplaceAll(name, long, "LONG"))
 			}
 		}
@@ -77,7 +78,7 @@ func TestOtherEntries(t *testing.T) {
 	file := func(name string) cold.Entry {
 		return cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o644, ID: blob, Size: 1}
 	}
-	shown := standIn(long, 0)
+	shown := format.StandIn(long, 0)
 	if got, want := put([]cold.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
 		t.Errorf("beside a change: %s", got)
 	}
@@ -162,19 +163,19 @@ func TestNamesInTheWay(t *testing.T) {
 		file := func(name string, id cold.ID) cold.Entry {
 			return cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o644, ID: id, Size: 1}
 		}
-		long, weird := strings.Repeat("n", 300), ownName+strings.Repeat("\x01 ", 122)
-		hash := EncodeName(weird)
+		long, weird := strings.Repeat("n", 300), format.OwnName+strings.Repeat("\x01 ", 122)
+		hash := format.EncodeName(weird)
 		if !isHash(hash) {
 			t.Fatalf("%q is stored as %q", weird, hash)
 		}
-		v.forge(rawTree("100644", hash, a, "100644", EncodeName(".gitattributes"), b, "100644", ".gitattributes", a, "100644", long, a, "100644", standIn(long, 0), b))
+		v.forge(rawTree("100644", hash, a, "100644", format.EncodeName(".gitattributes"), b, "100644", ".gitattributes", a, "100644", long, a, "100644", format.StandIn(long, 0), b))
 		expect := func(what string, want ...string) {
 			t.Helper()
 			got := v.listed()
 			ids := strings.NewReplacer(a.String(), "a", b.String(), "b", c.String(), "c", long, "LONG", hash, "HASH", weird, "WEIRD", long[:200], "CUT")
 			var lines []string
 			for name, id := range got {
-				if i := strings.LastIndex(name, standInMark); i >= 0 && mayStandIn(name) {
+				if i := strings.LastIndex(name, format.StandInMark); i >= 0 && format.MayStandIn(name) {
 					name = name[:i] + "~"
 				}
 				lines = append(lines, ids.Replace(name+": "+id))

@@ -9,20 +9,21 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
 // chunkedBase is a volume with a file in chunks of ten and a bit, and one with a hole in it.
 func chunkedBase() *file {
 	f := newDir(0o755)
-	whole := noise(20, 10*minChunk+100)
+	whole := noise(20, 10*format.MinChunk+100)
 	b := f.text("big", string(whole))
 	b.Mode, b.UID = 0o4750, 42
 	b.Xattrs = []cold.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
 	f.text("d/in", "in")
 	f.text("small", "s")
 	h := f.text("holes", "")
-	h.data = slices.Concat(noise(21, minChunk), make([]byte, 4*minChunk), noise(22, 3*minChunk))
+	h.data = slices.Concat(noise(21, format.MinChunk), make([]byte, 4*format.MinChunk), noise(22, 3*format.MinChunk))
 	h.Size = int64(len(h.data))
 	h.Mode = 0o640
 	return f
@@ -40,7 +41,7 @@ func (v *testVolume) commitChunked() *file {
 	for name, k := range map[string]*file{"big": f.kids["big"], "holes": f.kids["holes"], "small": f.kids["small"], "in": f.kids["d"].kids["in"]} {
 		c := holed{size: k.Size, parts: map[int64][]byte{0: k.data}}
 		if name == "holes" {
-			c.parts = map[int64][]byte{0: k.data[:minChunk], 5 * minChunk: k.data[5*minChunk:]}
+			c.parts = map[int64][]byte{0: k.data[:format.MinChunk], 5 * format.MinChunk: k.data[5*format.MinChunk:]}
 		}
 		if k.ID, err = x.PutFile(v.t.Context(), c, cold.Base{}); err != nil {
 			v.t.Fatal(err)
@@ -92,7 +93,7 @@ func (v *testVolume) commitKnown(f *file, changed cold.Range) {
 
 func TestStockClientAndChunks(t *testing.T) {
 	t.Parallel()
-	const c = minChunk
+	const c = format.MinChunk
 	edited := func(f *file, name string, data []byte) {
 		k := f.kids[name]
 		k.data, k.Size, k.Mtime = data, int64(len(data)), cold.Time{}

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
@@ -315,7 +316,7 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	if err != nil {
 		return err
 	}
-	machine := trailer(commit.Message, trailerMachine)
+	machine := format.Trailer(commit.Message, format.TrailerMachine)
 	if machine == "" {
 		machine = "unknown"
 	}

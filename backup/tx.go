@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -85,7 +86,7 @@ func (t *tx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, e
 	if err := t.alive(); err != nil {
 		return cold.ID{}, err
 	}
-	if target == "" || len(target) > maxTarget {
+	if target == "" || len(target) > format.MaxTarget {
 		return cold.ID{}, fmt.Errorf("store symlink: target of %d bytes", len(target))
 	}
 	id, err := odb.HashObject(odb.Blob, []byte(target))

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
 	"emberfs/tiers/cold"
@@ -51,7 +52,7 @@ func TestCommitMessage(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 		info := v.headSnapshot().Info()
-		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != oneLine(c.o.Reason) || info.Parent.IsZero() {
+		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != format.OneLine(c.o.Reason) || info.Parent.IsZero() {
 			t.Errorf("%+v", info)
 		}
 	}
@@ -67,7 +68,7 @@ func TestTrailer(t *testing.T) {
 		"Emberfs-Reason: x":                      "",
 		"s\n\nbody\n\na: b\nEmberfs-Reason:  z ": "z",
 	} {
-		if got := trailer(msg, trailerReason); got != want {
+		if got := format.Trailer(msg, format.TrailerReason); got != want {
 			t.Errorf("trailer(%q) = %q, want %q", msg, got, want)
 		}
 	}

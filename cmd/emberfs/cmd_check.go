@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"emberfs/backup"
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
@@ -339,7 +340,7 @@ func (c *checkRun) repository(ctx context.Context) error {
 		return &failure{code: exitFailed, op: "check", path: c.t.repo, err: err, hint: hint}
 	}
 	err = c.cold.Check(ctx)
-	if errors.Is(err, backup.ErrNewerFormat) {
+	if errors.Is(err, format.ErrNewerFormat) {
 		return &failure{code: exitFailed, op: "check", path: c.t.repo, err: err, hint: "use a newer emberfs"}
 	}
 	if err != nil {

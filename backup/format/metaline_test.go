@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"encoding/json"
@@ -15,13 +15,13 @@ import (
 
 func sampleEntries(t *testing.T) []cold.Entry {
 	t.Helper()
-	id := blobID(t, "x")
+	id := lineID(t, "x")
 	return []cold.Entry{
 		{Name: "a", Kind: cold.KindFile, Mode: 0o644, Size: 1, ID: id},
 		{Name: "\xff\"\\\n\u2028<>&", Kind: cold.KindFile, Mode: 0o7777, UID: 1<<32 - 2, GID: 5, Size: 1<<63 - 1, ID: id, Link: "g\u00e9",
 			Mtime: cold.Time{Sec: -1 << 63, Nsec: 999999999}, Xattrs: []cold.Xattr{{Name: "a", Value: []byte{}}, {Name: "b\xff", Value: []byte{0}}}},
 		{Name: "d", Kind: cold.KindDir, Mode: 0o2755, ID: odb.EmptyTree},
-		{Name: "l", Kind: cold.KindSymlink, Mode: 0o777, ID: blobID(t, "caf\xe9"), Target: "caf\xe9", Size: 4},
+		{Name: "l", Kind: cold.KindSymlink, Mode: 0o777, ID: lineID(t, "caf\xe9"), Target: "caf\xe9", Size: 4},
 		{Name: "p", Kind: cold.KindFIFO}, {Name: "s", Kind: cold.KindSocket},
 		{Name: "c", Kind: cold.KindChar, Rdev: unix.Mkdev(1<<32-1, 1<<32-1)}, {Name: "b", Kind: cold.KindBlock, Rdev: unix.Mkdev(8, 1)},
 	}
@@ -29,25 +29,25 @@ func sampleEntries(t *testing.T) []cold.Entry {
 
 func TestLineRoundTrip(t *testing.T) {
 	for _, e := range sampleEntries(t) {
-		if err := checkEntry(&e); err != nil {
+		if err := CheckEntry(&e); err != nil {
 			t.Errorf("%q: %v", e.Name, err)
 			continue
 		}
 		chunk := int64(0)
 		if e.Kind == cold.KindFile && e.Size > 1 {
-			chunk = maxChunk
+			chunk = MaxChunk
 		}
-		l := encodeLine(&e, chunk)
-		if !json.Valid(l.raw) || !utf8.Valid(l.raw) || strings.ContainsRune(string(l.raw), '\n') {
-			t.Errorf("not a line of JSON: %s", l.raw)
+		l := EncodeLine(&e, chunk)
+		if !json.Valid(l.Raw) || !utf8.Valid(l.Raw) || strings.ContainsRune(string(l.Raw), '\n') {
+			t.Errorf("not a line of JSON: %s", l.Raw)
 		}
-		got, err := decodeLine(l.raw)
+		got, err := DecodeLine(l.Raw)
 		if err != nil {
-			t.Errorf("%s: %v", l.raw, err)
+			t.Errorf("%s: %v", l.Raw, err)
 			continue
 		}
 		if !reflect.DeepEqual(got, l) {
-			t.Errorf("%s:\n got %+v\nwant %+v", l.raw, got.Entry, e)
+			t.Errorf("%s:\n got %+v\nwant %+v", l.Raw, got.Entry, e)
 		}
 	}
 }
@@ -59,11 +59,11 @@ func TestLineBytes(t *testing.T) {
 	want := `{"name64":"Zv8=","type":"file","mode":"4755","uid":1,"gid":2,"mtime":[3,4],` +
 		`"xattrs":[{"name":"user.a","value64":"gA=="},{"name":"user.b","value":"v"}],"size":5,` +
 		`"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100755","link":"g"}`
-	if got := string(encodeLine(&e, 0).raw); got != want {
+	if got := string(EncodeLine(&e, 0).Raw); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	want = strings.Replace(want, `"git":"100755",`, `"git":"40000","chunk":65536,`, 1)
-	if got := string(encodeLine(&e, minChunk).raw); got != want {
+	if got := string(EncodeLine(&e, MinChunk).Raw); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
@@ -78,7 +78,7 @@ func TestLineAccepts(t *testing.T) {
 		strings.Replace(goodLine, `{`, `{"x_later":[1,{"a":-1.5e3,"b":[null,true,"\ud83d\ude00"]}],`, 1),
 		strings.Replace(goodLine, `"name":"a"`, `"name64":"YQ=="`, 1),
 	} {
-		if l, err := decodeLine([]byte(raw)); err != nil || l.Name != "a" {
+		if l, err := DecodeLine([]byte(raw)); err != nil || l.Name != "a" {
 			t.Errorf("%s: %q, %v", raw, l.Name, err)
 		}
 	}
@@ -93,7 +93,7 @@ func TestLineRefuses(t *testing.T) {
 		return s
 	}
 	dir := strings.NewReplacer(`"file"`, `"dir"`, `"100644"`, `"40000"`, `"size":1,`, "").Replace(goodLine)
-	if _, err := decodeLine([]byte(dir)); err != nil {
+	if _, err := DecodeLine([]byte(dir)); err != nil {
 		t.Fatal(err)
 	}
 	for _, raw := range []string{
@@ -117,7 +117,7 @@ func TestLineRefuses(t *testing.T) {
 		swap(`{`, `{"xattrs":[{"name":"a"}],`), swap(`{`, `{"xattrs":[{"value":"a"}],`), swap(`{`, `{"xattrs":[{"name":"","value":""}],`), swap(`{`, `{"xattrs":{},`),
 		swap(`{`, `{"xattrs":[{"name":"a","value":"","value64":""}],`), swap(`{`, `{"xattrs":[{"name":"a","value":"`+strings.Repeat("v", 65537)+`"}],`),
 	} {
-		if l, err := decodeLine([]byte(raw)); err == nil {
+		if l, err := DecodeLine([]byte(raw)); err == nil {
 			t.Errorf("%.300s: accepted as %+v", raw, l.Entry)
 		}
 	}
@@ -126,8 +126,8 @@ func TestLineRefuses(t *testing.T) {
 func TestHeader(t *testing.T) {
 	root := sampleEntries(t)[1]
 	root = cold.Entry{Kind: cold.KindDir, Mode: root.Mode, UID: 1, GID: 2, Mtime: root.Mtime, Xattrs: root.Xattrs}
-	for _, h := range []header{{tree: odb.EmptyTree}, {tree: odb.EmptyTree, root: &root}} {
-		raw := encodeHeader(h)
+	for _, h := range []Header{{Tree: odb.EmptyTree}, {Tree: odb.EmptyTree, Root: &root}} {
+		raw := EncodeHeader(h)
 		got, err := decodeHeader(raw[:len(raw)-1])
 		if err != nil || !reflect.DeepEqual(got, h) {
 			t.Errorf("%s: %+v, %v", raw, got, err)
@@ -145,17 +145,17 @@ func TestHeader(t *testing.T) {
 
 func TestLinks(t *testing.T) {
 	links := map[string][]string{"a": {"", "x/y"}, "b\"\n": {"caf\xe9", "z"}}
-	data, err := encodeLinks(links)
+	data, err := EncodeLinks(links)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, problems := decodeLinks(data)
+	got, problems := DecodeLinks(data)
 	if len(problems) > 0 || !reflect.DeepEqual(got, links) {
 		t.Errorf("%s: %q, %v", data, got, problems)
 	}
 	bad := `{"link":"a","dirs":["../x"]}` + "\n" + `{"link":"b","dirs":["/x"]}` + "\n" + `{"link":"c","dirs":["y","x"]}` + "\n" + `{"link":"","dirs":[]}` + "\nx\n" +
 		`{"link":"d","dirs":["a//b"]}` + "\n" + `{"link":"ok","dirs":["a"]}` + "\n" + `{"link":"ok","dirs":["b"]}` + "\n"
-	got, problems = decodeLinks([]byte(bad))
+	got, problems = DecodeLinks([]byte(bad))
 	if want := map[string][]string{"ok": {"a"}}; !reflect.DeepEqual(got, want) || len(problems) != 7 {
 		t.Errorf("%q, %v", got, problems)
 	}
@@ -167,29 +167,29 @@ func FuzzLine(f *testing.F) {
 	f.Add([]byte(strings.Replace(goodLine, `"100644"`, `"40000","chunk":65536`, 1)))
 	f.Add([]byte(`{"name":"c","type":"char","mode":"0600","uid":1,"gid":2,"mtime":[3,4],"rdev":[1,3],"xattrs":[{"name64":"/w==","value64":"AA=="}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		l, err := decodeLine(raw)
+		l, err := DecodeLine(raw)
 		if err != nil {
 			return
 		}
 		if !json.Valid(raw) {
 			t.Fatalf("accepted what is no JSON: %s", raw)
 		}
-		if err := checkEntry(&l.Entry); err != nil {
+		if err := CheckEntry(&l.Entry); err != nil {
 			t.Fatalf("accepted what cannot be written: %s: %v", raw, err)
 		}
-		e := encodeLine(&l.Entry, l.chunk)
-		again, err := decodeLine(e.raw)
+		e := EncodeLine(&l.Entry, l.Chunk)
+		again, err := DecodeLine(e.Raw)
 		if err != nil {
-			t.Fatalf("%s became %s: %v", raw, e.raw, err)
+			t.Fatalf("%s became %s: %v", raw, e.Raw, err)
 		}
-		again.raw, l.raw = nil, nil
+		again.Raw, l.Raw = nil, nil
 		// The mode recorded for git follows from the entry's own when it is written again; an empty list is no list.
-		again.gitMode, l.gitMode = 0, 0
+		again.GitMode, l.GitMode = 0, 0
 		if len(l.Xattrs) == 0 {
 			l.Xattrs = nil
 		}
 		if !reflect.DeepEqual(again, l) {
-			t.Fatalf("%s became %s", raw, e.raw)
+			t.Fatalf("%s became %s", raw, e.Raw)
 		}
 	})
 }
@@ -200,16 +200,26 @@ func FuzzHeaderAndLinks(f *testing.F) {
 	f.Add([]byte(`{"link":"b","dirs64":["Y2Fm6Q=="]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if h, err := decodeHeader(raw); err == nil {
-			b := encodeHeader(h)
+			b := EncodeHeader(h)
 			if _, err := decodeHeader(b[:len(b)-1]); err != nil {
 				t.Fatalf("%s became %s: %v", raw, b, err)
 			}
 		}
-		links, _ := decodeLinks(raw)
-		if b, err := encodeLinks(links); err != nil {
+		links, _ := DecodeLinks(raw)
+		if b, err := EncodeLinks(links); err != nil {
 			t.Fatalf("%q: %v", links, err)
-		} else if again, problems := decodeLinks(b); len(problems) > 0 || len(again) != len(links) {
+		} else if again, problems := DecodeLinks(b); len(problems) > 0 || len(again) != len(links) {
 			t.Fatalf("%q: %q, %v", links, again, problems)
 		}
 	})
+}
+
+// lineID is the id of a blob that a line names.
+func lineID(t *testing.T, data string) cold.ID {
+	t.Helper()
+	id, err := odb.HashObject(odb.Blob, []byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"emberfs/backup/odb"
 )
 
-// updateTree gives what a map would, in git's order.
+// UpdateTree gives what a map would, in git's order.
 func TestUpdateTree(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	modes := []uint32{odb.ModeFile, odb.ModeTree, odb.ModeExec, odb.ModeSymlink}
@@ -30,7 +30,7 @@ func TestUpdateTree(t *testing.T) {
 		for _, e := range want {
 			old = append(old, e)
 		}
-		slices.SortFunc(old, compareTree)
+		slices.SortFunc(old, CompareTree)
 		changed := false
 		for range rnd.IntN(4) {
 			e := random()
@@ -45,8 +45,8 @@ func TestUpdateTree(t *testing.T) {
 				delete(want, name)
 			}
 		}
-		got, did := updateTree(old, put)
-		if did != changed || len(got) != len(want) || !slices.IsSortedFunc(got, compareTree) {
+		got, did := UpdateTree(old, put)
+		if did != changed || len(got) != len(want) || !slices.IsSortedFunc(got, CompareTree) {
 			t.Fatalf("%v with %v: %v, %v", old, put, got, did)
 		}
 		for _, e := range got {

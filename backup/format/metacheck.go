@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 )
 
 // validate checks what the keys of a line say together.
-func (l *line) validate(f *fields) error {
+func (l *Line) validate(f *fields) error {
 	if !f.name || l.Kind == 0 || !f.mode || !f.uid || !f.gid || !f.mtime {
 		return errors.New("a key is missing: name, type, mode, uid, gid and mtime are needed")
 	}
@@ -21,7 +21,7 @@ func (l *line) validate(f *fields) error {
 	switch {
 	case f.size != (file || symlink):
 		return errors.New("size is for files and symlinks")
-	case f.id != object || f.git != object:
+	case f.ID != object || f.git != object:
 		return errors.New("id and git are for files, symlinks and directories")
 	case f.target != symlink:
 		return errors.New("target is for symlinks")
@@ -29,18 +29,18 @@ func (l *line) validate(f *fields) error {
 		return errors.New("rdev is for devices")
 	case f.link && (l.Link == "" || dir):
 		return errors.New("link is for what is no directory, and not empty")
-	case f.chunk != (file && l.gitMode == odb.ModeTree):
+	case f.chunk != (file && l.GitMode == odb.ModeTree):
 		return errors.New("chunk is for files with the git mode 40000")
-	case file && l.gitMode == odb.ModeSymlink,
-		dir && l.gitMode != odb.ModeTree, symlink && l.gitMode != odb.ModeSymlink:
-		return fmt.Errorf("git mode %o does not go with type %s", l.gitMode, l.Kind)
+	case file && l.GitMode == odb.ModeSymlink,
+		dir && l.GitMode != odb.ModeTree, symlink && l.GitMode != odb.ModeSymlink:
+		return fmt.Errorf("git mode %o does not go with type %s", l.GitMode, l.Kind)
 	}
-	return checkEntry(&l.Entry)
+	return CheckEntry(&l.Entry)
 }
 
-// checkEntry refuses an entry that no directory could hold or no line could carry.
-func checkEntry(e *cold.Entry) error {
-	if err := checkName(e.Name); err != nil {
+// CheckEntry refuses an entry that no directory could hold or no line could carry.
+func CheckEntry(e *cold.Entry) error {
+	if err := CheckName(e.Name); err != nil {
 		return err
 	}
 	switch e.Kind {
@@ -52,7 +52,7 @@ func checkEntry(e *cold.Entry) error {
 		switch {
 		case e.ID.IsZero():
 			return errors.New("no object id")
-		case e.Target == "" || len(e.Target) > maxTarget || strings.IndexByte(e.Target, 0) >= 0:
+		case e.Target == "" || len(e.Target) > MaxTarget || strings.IndexByte(e.Target, 0) >= 0:
 			return fmt.Errorf("symlink target %q", e.Target)
 		case e.Size != int64(len(e.Target)):
 			return fmt.Errorf("symlink of %d bytes with a target of %d", e.Size, len(e.Target))
@@ -69,14 +69,14 @@ func checkEntry(e *cold.Entry) error {
 	if e.Size < 0 {
 		return fmt.Errorf("size %d", e.Size)
 	}
-	if len(e.Link) > maxLink || !utf8.ValidString(e.Link) || e.Kind == cold.KindDir && e.Link != "" {
+	if len(e.Link) > MaxLink || !utf8.ValidString(e.Link) || e.Kind == cold.KindDir && e.Link != "" {
 		return fmt.Errorf("link group %q", e.Link)
 	}
-	return checkAttrs(e)
+	return CheckAttrs(e)
 }
 
-// checkAttrs checks what a root's entry has too.
-func checkAttrs(e *cold.Entry) error {
+// CheckAttrs checks what a root's entry has too.
+func CheckAttrs(e *cold.Entry) error {
 	if e.Mode&^0o7777 != 0 {
 		return fmt.Errorf("mode %o", e.Mode)
 	}

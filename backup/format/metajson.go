@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"encoding/base64"
@@ -13,58 +13,58 @@ import (
 // maxSkipDepth bounds the nesting of a value that is skipped.
 const maxSkipDepth = 32
 
-// jsonReader reads one line of JSON strictly: encoding/json accepts keys in any case, duplicate keys and invalid UTF-8,
+// JSONReader reads one line of JSON strictly: encoding/json accepts keys in any case, duplicate keys and invalid UTF-8,
 // each of which would let two readers see two different files.
-type jsonReader struct {
-	b []byte
+type JSONReader struct {
+	B []byte
 	i int
 }
 
-func (r *jsonReader) errorf(format string, a ...any) error {
+func (r *JSONReader) errorf(format string, a ...any) error {
 	return fmt.Errorf("byte %d: %w", r.i, fmt.Errorf(format, a...))
 }
 
-func (r *jsonReader) space() {
-	for r.i < len(r.b) && (r.b[r.i] == ' ' || r.b[r.i] == '\t' || r.b[r.i] == '\r') {
+func (r *JSONReader) space() {
+	for r.i < len(r.B) && (r.B[r.i] == ' ' || r.B[r.i] == '\t' || r.B[r.i] == '\r') {
 		r.i++
 	}
 }
 
 // peek is the next byte that is not a space; 0 at the end.
-func (r *jsonReader) peek() byte {
+func (r *JSONReader) peek() byte {
 	r.space()
-	if r.i >= len(r.b) {
+	if r.i >= len(r.B) {
 		return 0
 	}
-	return r.b[r.i]
+	return r.B[r.i]
 }
 
-func (r *jsonReader) accept(c byte) bool {
-	if r.peek() != c || r.i >= len(r.b) {
+func (r *JSONReader) accept(c byte) bool {
+	if r.peek() != c || r.i >= len(r.B) {
 		return false
 	}
 	r.i++
 	return true
 }
 
-func (r *jsonReader) expect(c byte) error {
+func (r *JSONReader) expect(c byte) error {
 	if !r.accept(c) {
 		return r.errorf("want %q", c)
 	}
 	return nil
 }
 
-func (r *jsonReader) end() error {
+func (r *JSONReader) End() error {
 	r.space()
-	if r.i != len(r.b) {
+	if r.i != len(r.B) {
 		return r.errorf("something follows the object")
 	}
 	return nil
 }
 
-// object reads an object and calls value for each key, in the order of the line. A key that comes twice is an error.
+// Object reads an object and calls value for each key, in the order of the line. A key that comes twice is an error.
 // A key that value does not know (it returns errUnknownKey) is skipped if it starts with "x_", else an error.
-func (r *jsonReader) object(value func(key string) error) error {
+func (r *JSONReader) Object(value func(key string) error) error {
 	if err := r.expect('{'); err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (r *jsonReader) object(value func(key string) error) error {
 	var seen [24]string
 	keys := seen[:0]
 	for {
-		key, err := r.str()
+		key, err := r.Str()
 		if err != nil {
 			return err
 		}
@@ -92,7 +92,7 @@ func (r *jsonReader) object(value func(key string) error) error {
 		}
 		r.space()
 		err = value(key)
-		if errors.Is(err, errUnknownKey) {
+		if errors.Is(err, ErrUnknownKey) {
 			if !strings.HasPrefix(key, optionalPrefix) {
 				return r.errorf("key %q is not known to this version", key)
 			}
@@ -114,10 +114,10 @@ func (r *jsonReader) object(value func(key string) error) error {
 // optionalPrefix starts the keys that a reader may ignore.
 const optionalPrefix = "x_"
 
-var errUnknownKey = errors.New("unknown key")
+var ErrUnknownKey = errors.New("unknown key")
 
 // array calls value for each element.
-func (r *jsonReader) array(value func() error) error {
+func (r *JSONReader) array(value func() error) error {
 	if err := r.expect('['); err != nil {
 		return err
 	}
@@ -138,15 +138,15 @@ func (r *jsonReader) array(value func() error) error {
 	}
 }
 
-func (r *jsonReader) str() (string, error) {
+func (r *JSONReader) Str() (string, error) {
 	if err := r.expect('"'); err != nil {
 		return "", err
 	}
 	start := r.i
-	for r.i < len(r.b) {
-		switch c := r.b[r.i]; {
+	for r.i < len(r.B) {
+		switch c := r.B[r.i]; {
 		case c == '"':
-			s := r.b[start:r.i]
+			s := r.B[start:r.i]
 			if !utf8.Valid(s) {
 				return "", r.errorf("string is not UTF-8")
 			}
@@ -163,10 +163,10 @@ func (r *jsonReader) str() (string, error) {
 }
 
 // escaped goes on with a string that holds escapes.
-func (r *jsonReader) escaped(start int) (string, error) {
-	out := append([]byte(nil), r.b[start:r.i]...)
-	for r.i < len(r.b) {
-		c := r.b[r.i]
+func (r *JSONReader) escaped(start int) (string, error) {
+	out := append([]byte(nil), r.B[start:r.i]...)
+	for r.i < len(r.B) {
+		c := r.B[r.i]
 		switch {
 		case c == '"':
 			r.i++
@@ -181,10 +181,10 @@ func (r *jsonReader) escaped(start int) (string, error) {
 			r.i++
 			continue
 		}
-		if r.i+1 >= len(r.b) {
+		if r.i+1 >= len(r.B) {
 			break
 		}
-		e := r.b[r.i+1]
+		e := r.B[r.i+1]
 		r.i += 2
 		if k := strings.IndexByte(`"\/bfnrt`, e); k >= 0 {
 			out = append(out, "\"\\/\b\f\n\r\t"[k])
@@ -197,7 +197,7 @@ func (r *jsonReader) escaped(start int) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if u >= 0xD800 && u < 0xDC00 && r.i+6 <= len(r.b) && r.b[r.i] == '\\' && r.b[r.i+1] == 'u' {
+		if u >= 0xD800 && u < 0xDC00 && r.i+6 <= len(r.B) && r.B[r.i] == '\\' && r.B[r.i+1] == 'u' {
 			r.i += 2
 			low, err := r.hex4()
 			if err != nil {
@@ -216,12 +216,12 @@ func (r *jsonReader) escaped(start int) (string, error) {
 	return "", r.errorf("string without an end")
 }
 
-func (r *jsonReader) hex4() (rune, error) {
-	if r.i+4 > len(r.b) {
+func (r *JSONReader) hex4() (rune, error) {
+	if r.i+4 > len(r.B) {
 		return 0, r.errorf("cut off in an escape")
 	}
 	var u rune
-	for _, c := range r.b[r.i : r.i+4] {
+	for _, c := range r.B[r.i : r.i+4] {
 		switch {
 		case isDigit(c):
 			u = u<<4 + rune(c-'0')
@@ -237,9 +237,9 @@ func (r *jsonReader) hex4() (rune, error) {
 	return u, nil
 }
 
-// base64 reads a string of standard base64 with padding.
-func (r *jsonReader) base64() (string, error) {
-	s, err := r.str()
+// Base64 reads a string of standard base64 with padding.
+func (r *JSONReader) Base64() (string, error) {
+	s, err := r.Str()
 	if err != nil {
 		return "", err
 	}
@@ -247,7 +247,7 @@ func (r *jsonReader) base64() (string, error) {
 	if err != nil {
 		return "", r.errorf("base64: %w", err)
 	}
-	// base64 with line breaks decodes too; one value has one form.
+	// Base64 with line breaks decodes too; one value has one form.
 	if strings.ContainsAny(s, "\r\n") {
 		return "", r.errorf("base64 with line breaks")
 	}
@@ -255,17 +255,17 @@ func (r *jsonReader) base64() (string, error) {
 }
 
 // integer reads a whole number without fraction or exponent, within low..high.
-func (r *jsonReader) integer(low, high int64) (int64, error) {
+func (r *JSONReader) integer(low, high int64) (int64, error) {
 	start := r.i
-	if r.i < len(r.b) && r.b[r.i] == '-' {
+	if r.i < len(r.B) && r.B[r.i] == '-' {
 		r.i++
 	}
 	digits := r.i
-	for r.i < len(r.b) && isDigit(r.b[r.i]) {
+	for r.i < len(r.B) && isDigit(r.B[r.i]) {
 		r.i++
 	}
-	text := string(r.b[start:r.i])
-	if r.i == digits || r.b[digits] == '0' && r.i > digits+1 || text == "-0" {
+	text := string(r.B[start:r.i])
+	if r.i == digits || r.B[digits] == '0' && r.i > digits+1 || text == "-0" {
 		return 0, r.errorf("want a whole number")
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
@@ -276,13 +276,13 @@ func (r *jsonReader) integer(low, high int64) (int64, error) {
 }
 
 // skip passes over any value.
-func (r *jsonReader) skip(depth int) error {
+func (r *JSONReader) skip(depth int) error {
 	if depth > maxSkipDepth {
 		return r.errorf("nested deeper than %d", maxSkipDepth)
 	}
 	switch c := r.peek(); {
 	case c == '"':
-		_, err := r.str()
+		_, err := r.Str()
 		return err
 	case c == '[':
 		return r.array(func() error { return r.skip(depth + 1) })
@@ -293,7 +293,7 @@ func (r *jsonReader) skip(depth int) error {
 		}
 		for {
 			r.space()
-			if _, err := r.str(); err != nil {
+			if _, err := r.Str(); err != nil {
 				return err
 			}
 			if err := r.expect(':'); err != nil {
@@ -311,10 +311,10 @@ func (r *jsonReader) skip(depth int) error {
 		}
 	}
 	start := r.i
-	for r.i < len(r.b) && strings.IndexByte("+-.0123456789abcdefghijklmnopqrstuvwxyzE", r.b[r.i]) >= 0 {
+	for r.i < len(r.B) && strings.IndexByte("+-.0123456789abcdefghijklmnopqrstuvwxyzE", r.B[r.i]) >= 0 {
 		r.i++
 	}
-	if !json.Valid(r.b[start:r.i]) {
+	if !json.Valid(r.B[start:r.i]) {
 		return r.errorf("want a value")
 	}
 	return nil
@@ -341,8 +341,8 @@ func appendJSON(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// appendText appends `"key":"text"`, or `"key64":"base64"` where the text is not UTF-8.
-func appendText(b []byte, key, s string) []byte {
+// AppendText appends `"key":"text"`, or `"key64":"base64"` where the text is not UTF-8.
+func AppendText(b []byte, key, s string) []byte {
 	b = append(b, '"')
 	b = append(b, key...)
 	if utf8.ValidString(s) {

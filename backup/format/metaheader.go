@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"bytes"
@@ -12,33 +12,33 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// header is the first line of a directory's metadata.
-type header struct {
-	// tree is the user's tree that the lines describe.
-	tree cold.ID
-	// root holds the root directory's own attributes; nil in every other directory.
-	root *cold.Entry
+// Header is the first line of a directory's metadata.
+type Header struct {
+	// Tree is the user's tree that the lines describe.
+	Tree cold.ID
+	// Root holds the root directory's own attributes; nil in every other directory.
+	Root *cold.Entry
 }
 
-func encodeHeader(h header) []byte {
-	b := append([]byte(`{"tree":"`), h.tree.String()...)
+func EncodeHeader(h Header) []byte {
+	b := append([]byte(`{"tree":"`), h.Tree.String()...)
 	b = append(b, '"')
-	if h.root != nil {
+	if h.Root != nil {
 		b = append(b, ',')
-		b = appendAttrs(b, h.root)
+		b = appendAttrs(b, h.Root)
 	}
 	return append(b, '}', '\n')
 }
 
-func decodeHeader(raw []byte) (header, error) {
-	var h header
+func decodeHeader(raw []byte) (Header, error) {
+	var h Header
 	var f fields
 	e := cold.Entry{Kind: cold.KindDir}
-	r := jsonReader{b: raw}
-	err := r.object(func(key string) (err error) {
+	r := JSONReader{B: raw}
+	err := r.Object(func(key string) (err error) {
 		if key == "tree" {
 			f.tree = true
-			h.tree, err = r.id()
+			h.Tree, err = r.ID()
 			return err
 		}
 		if !f.tree {
@@ -47,7 +47,7 @@ func decodeHeader(raw []byte) (header, error) {
 		return attr(&r, &f, &e, key)
 	})
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
 	attrs := f.mode || f.uid || f.gid || f.mtime || len(e.Xattrs) > 0
 	switch {
@@ -57,8 +57,8 @@ func decodeHeader(raw []byte) (header, error) {
 	case attrs && !(f.mode && f.uid && f.gid && f.mtime):
 		err = errors.New("the root's attributes are not complete: mode, uid, gid and mtime are needed")
 	case attrs:
-		h.root = &e
-		err = checkAttrs(&e)
+		h.Root = &e
+		err = CheckAttrs(&e)
 	}
 	return h, err
 }
@@ -67,14 +67,14 @@ func decodeHeader(raw []byte) (header, error) {
 // programs go on from there), and the blob.
 const (
 	maxPath      = 256 << 10
-	maxLinksBlob = 256 << 20
+	MaxLinksBlob = 256 << 20
 )
 
-// encodeLinks writes the groups that span directories, a line a group, sorted.
-func encodeLinks(links map[string][]string) ([]byte, error) {
+// EncodeLinks writes the groups that span directories, a line a group, sorted.
+func EncodeLinks(links map[string][]string) ([]byte, error) {
 	var b []byte
 	for _, link := range slices.Sorted(maps.Keys(links)) {
-		if link == "" || len(link) > maxLink || !utf8.ValidString(link) {
+		if link == "" || len(link) > MaxLink || !utf8.ValidString(link) {
 			return nil, fmt.Errorf("link group %q", link)
 		}
 		b = append(b, `{"link":`...)
@@ -82,7 +82,7 @@ func encodeLinks(links map[string][]string) ([]byte, error) {
 		dirs := slices.Compact(slices.Sorted(slices.Values(links[link])))
 		field := "dirs"
 		for _, d := range dirs {
-			if err := checkDirPath(d); err != nil {
+			if err := CheckDirPath(d); err != nil {
 				return nil, fmt.Errorf("link group %q: %w", link, err)
 			}
 			if !utf8.ValidString(d) {
@@ -105,10 +105,10 @@ func encodeLinks(links map[string][]string) ([]byte, error) {
 	return b, nil
 }
 
-// decodeLinks reads the groups; lines that are wrong come back as problems.
-func decodeLinks(data []byte) (map[string][]string, []error) {
+// DecodeLinks reads the groups; lines that are wrong come back as problems.
+func DecodeLinks(data []byte) (map[string][]string, []error) {
 	links := make(map[string][]string)
-	var problems problems
+	var problems Problems
 	for n := 1; len(data) > 0; n++ {
 		var raw []byte
 		raw, data, _ = bytes.Cut(data, []byte{'\n'})
@@ -117,36 +117,36 @@ func decodeLinks(data []byte) (map[string][]string, []error) {
 			err = fmt.Errorf("group %q comes twice", link)
 		}
 		if err != nil {
-			problems.add(fmt.Errorf("%s line %d: %w", linksName, n, err))
+			problems.Add(fmt.Errorf("%s line %d: %w", LinksName, n, err))
 			continue
 		}
 		links[link] = dirs
 	}
-	return links, problems.list
+	return links, problems.List
 }
 
 func decodeLink(raw []byte) (link string, dirs []string, err error) {
-	r := jsonReader{b: raw}
+	r := JSONReader{B: raw}
 	var isSet bool
-	err = r.object(func(key string) (err error) {
-		read := r.str
+	err = r.Object(func(key string) (err error) {
+		read := r.Str
 		switch key {
 		case "link":
-			link, err = r.str()
+			link, err = r.Str()
 			return err
 		case "dirs64":
-			read = r.base64
+			read = r.Base64
 		case "dirs":
 		default:
-			return errUnknownKey
+			return ErrUnknownKey
 		}
-		if err := set(&isSet); err != nil {
+		if err := Set(&isSet); err != nil {
 			return err
 		}
 		return r.array(func() error {
 			d, err := read()
 			if err == nil {
-				err = checkDirPath(d)
+				err = CheckDirPath(d)
 			}
 			if n := len(dirs); err == nil && n > 0 && dirs[n-1] >= d {
 				err = fmt.Errorf("directory %q is out of order", d)
@@ -156,16 +156,16 @@ func decodeLink(raw []byte) (link string, dirs []string, err error) {
 		})
 	})
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
-	if err == nil && (link == "" || len(link) > maxLink) {
+	if err == nil && (link == "" || len(link) > MaxLink) {
 		err = fmt.Errorf("link group %q", link)
 	}
 	return link, dirs, err
 }
 
-// checkDirPath accepts "" for the root, and clean relative slash paths.
-func checkDirPath(p string) error {
+// CheckDirPath accepts "" for the root, and clean relative slash paths.
+func CheckDirPath(p string) error {
 	if p == "" {
 		return nil
 	}
@@ -173,30 +173,30 @@ func checkDirPath(p string) error {
 		return fmt.Errorf("path of %d bytes is longer than %d", len(p), maxPath)
 	}
 	for name := range strings.SplitSeq(p, "/") {
-		if err := checkName(name); err != nil {
+		if err := CheckName(name); err != nil {
 			return fmt.Errorf("path %q: %w", p, err)
 		}
 	}
 	return nil
 }
 
-// maxProblems bounds what a hostile repository can make us keep and log for one directory.
-const maxProblems = 100
+// MaxProblems bounds what a hostile repository can make us keep and log for one directory.
+const MaxProblems = 100
 
-// problems collects what is wrong with single entries.
-type problems struct {
-	list    []error
+// Problems collects what is wrong with single entries.
+type Problems struct {
+	List    []error
 	dropped int
 }
 
-func (p *problems) add(err error) {
-	if len(p.list) < maxProblems {
-		p.list = append(p.list, err)
+func (p *Problems) Add(err error) {
+	if len(p.List) < MaxProblems {
+		p.List = append(p.List, err)
 		return
 	}
 	p.dropped++
 	if p.dropped == 1 {
-		p.list = append(p.list, errMoreProblems)
+		p.List = append(p.List, errMoreProblems)
 	}
 }
 

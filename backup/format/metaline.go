@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"errors"
@@ -14,22 +14,22 @@ import (
 
 // Bounds of what one line may hold; Linux itself has the same for names and values of attributes.
 const (
-	maxLine       = 16 << 20
+	MaxLine       = 16 << 20
 	maxXattrName  = 255
 	maxXattrValue = 64 << 10
 	maxXattrs     = 16 << 10
-	maxTarget     = 4095
-	maxLink       = 128
+	MaxTarget     = 4095
+	MaxLink       = 128
 )
 
-// line is one entry's metadata: what stands in one line of a directory's entries.
-type line struct {
+// Line is one entry's metadata: what stands in one line of a directory's entries.
+type Line struct {
 	// Entry.ID is the git object that the line was written for; Entry.Meta is not part of a line.
 	cold.Entry
-	gitMode uint32
-	chunk   int64 // of a file in chunks: their size in bytes
-	// raw is the line as it was read or will be written, without the newline; lines that do not change are copied.
-	raw []byte
+	GitMode uint32
+	Chunk   int64 // of a file in chunks: their size in bytes
+	// Raw is the line as it was read or will be written, without the newline; lines that do not change are copied.
+	Raw []byte
 }
 
 // kindNamed is the kind that a line's type names; 0: none.
@@ -42,8 +42,8 @@ func kindNamed(name string) cold.Kind {
 	return 0
 }
 
-// inGit says whether git can hold the entry: all but special files and empty directories.
-func inGit(e *cold.Entry) bool {
+// InGit says whether git can hold the entry: all but special files and empty directories.
+func InGit(e *cold.Entry) bool {
 	switch e.Kind {
 	case cold.KindFile, cold.KindSymlink:
 		return true
@@ -53,14 +53,14 @@ func inGit(e *cold.Entry) bool {
 	return false
 }
 
-// gitModeOf is the mode that an entry has in a git tree; 0 for special files. chunk is the chunk size, 0 for one blob.
-func gitModeOf(e *cold.Entry, chunk int64) uint32 {
+// GitModeOf is the mode that an entry has in a git tree; 0 for special files. chunk is the chunk size, 0 for one blob.
+func GitModeOf(e *cold.Entry, chunk int64) uint32 {
 	switch e.Kind {
 	case cold.KindFile:
 		if chunk != 0 {
 			return odb.ModeTree
 		}
-		return blobMode(e)
+		return BlobMode(e)
 	case cold.KindDir:
 		return odb.ModeTree
 	case cold.KindSymlink:
@@ -69,8 +69,8 @@ func gitModeOf(e *cold.Entry, chunk int64) uint32 {
 	return 0
 }
 
-// blobMode is the mode of a file that is one blob.
-func blobMode(e *cold.Entry) uint32 {
+// BlobMode is the mode of a file that is one blob.
+func BlobMode(e *cold.Entry) uint32 {
 	if e.Mode&0o100 != 0 {
 		return odb.ModeExec
 	}
@@ -81,11 +81,11 @@ func blobMode(e *cold.Entry) uint32 {
 // never travel.
 func ownXattr(name string) bool { return name == "trusted.emberfs" || name == "user.emberfs" }
 
-// encodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one blob.
-func encodeLine(e *cold.Entry, chunk int64) line {
+// EncodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one blob.
+func EncodeLine(e *cold.Entry, chunk int64) Line {
 	b := make([]byte, 0, 192+len(e.Name)+len(e.Target))
 	b = append(b, '{')
-	b = appendText(b, "name", e.Name)
+	b = AppendText(b, "name", e.Name)
 	b = append(b, `,"type":"`...)
 	b = append(b, e.Kind.String()...)
 	b = append(b, `",`...)
@@ -98,7 +98,7 @@ func encodeLine(e *cold.Entry, chunk int64) line {
 		b = append(b, `,"x_holes":`...)
 		b = strconv.AppendInt(b, e.Holes, 10)
 	}
-	mode := gitModeOf(e, chunk)
+	mode := GitModeOf(e, chunk)
 	if mode != 0 {
 		b = append(b, `,"id":"`...)
 		b = append(b, e.ID.String()...)
@@ -112,7 +112,7 @@ func encodeLine(e *cold.Entry, chunk int64) line {
 	}
 	if e.Kind == cold.KindSymlink {
 		b = append(b, ',')
-		b = appendText(b, "target", e.Target)
+		b = AppendText(b, "target", e.Target)
 	}
 	if e.Kind == cold.KindChar || e.Kind == cold.KindBlock {
 		b = append(b, `,"rdev":[`...)
@@ -126,7 +126,7 @@ func encodeLine(e *cold.Entry, chunk int64) line {
 		b = appendJSON(b, e.Link)
 	}
 	b = append(b, '}')
-	l := line{Entry: *e, gitMode: mode, chunk: chunk, raw: b}
+	l := Line{Entry: *e, GitMode: mode, Chunk: chunk, Raw: b}
 	l.Meta = cold.ID{}
 	return l
 }
@@ -154,9 +154,9 @@ func appendAttrs(b []byte, e *cold.Entry) []byte {
 			continue
 		}
 		b = append(b, sep...)
-		b = appendText(b, "name", x.Name)
+		b = AppendText(b, "name", x.Name)
 		b = append(b, ',')
-		b = appendText(b, "value", string(x.Value))
+		b = AppendText(b, "value", string(x.Value))
 		b = append(b, '}')
 		sep = `,{`
 	}
@@ -166,17 +166,17 @@ func appendAttrs(b []byte, e *cold.Entry) []byte {
 	return b
 }
 
-// decodeLine reads one line strictly.
-func decodeLine(raw []byte) (line, error) {
-	l := line{raw: raw}
-	if len(raw) > maxLine {
-		return l, fmt.Errorf("%d bytes, more than %d", len(raw), maxLine)
+// DecodeLine reads one line strictly.
+func DecodeLine(raw []byte) (Line, error) {
+	l := Line{Raw: raw}
+	if len(raw) > MaxLine {
+		return l, fmt.Errorf("%d bytes, more than %d", len(raw), MaxLine)
 	}
-	r := jsonReader{b: raw}
+	r := JSONReader{B: raw}
 	var f fields
-	err := r.object(func(key string) error { return l.field(&r, &f, key) })
+	err := r.Object(func(key string) error { return l.field(&r, &f, key) })
 	if err == nil {
-		err = r.end()
+		err = r.End()
 	}
 	if err == nil {
 		err = l.validate(&f)
@@ -186,11 +186,11 @@ func decodeLine(raw []byte) (line, error) {
 
 // fields notes which keys a line or header has.
 type fields struct {
-	name, mode, uid, gid, mtime, size, id, git, chunk, target, rdev, link, tree bool
+	name, mode, uid, gid, mtime, size, ID, git, chunk, target, rdev, link, tree bool
 }
 
-// set refuses a key whose base64 companion is there too.
-func set(f *bool) error {
+// Set refuses a key whose base64 companion is there too.
+func Set(f *bool) error {
 	if *f {
 		return errors.New("comes as text and as base64")
 	}
@@ -198,19 +198,19 @@ func set(f *bool) error {
 	return nil
 }
 
-func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
+func (l *Line) field(r *JSONReader, f *fields, key string) (err error) {
 	switch key {
 	case "name":
-		if err = set(&f.name); err == nil {
-			l.Name, err = r.str()
+		if err = Set(&f.name); err == nil {
+			l.Name, err = r.Str()
 		}
 	case "name64":
-		if err = set(&f.name); err == nil {
-			l.Name, err = r.base64()
+		if err = Set(&f.name); err == nil {
+			l.Name, err = r.Base64()
 		}
 	case "type":
 		var s string
-		if s, err = r.str(); err == nil {
+		if s, err = r.Str(); err == nil {
 			if l.Kind = kindNamed(s); l.Kind == 0 {
 				return fmt.Errorf("type %q", s)
 			}
@@ -221,33 +221,33 @@ func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
 	case "x_holes":
 		l.Holes, err = r.integer(1, 1<<55)
 	case "id":
-		f.id = true
-		l.ID, err = r.id()
+		f.ID = true
+		l.ID, err = r.ID()
 	case "git":
 		f.git = true
 		var s string
-		if s, err = r.str(); err == nil {
-			l.gitMode, err = parseGitMode(s)
+		if s, err = r.Str(); err == nil {
+			l.GitMode, err = parseGitMode(s)
 		}
 	case "chunk":
 		f.chunk = true
-		if l.chunk, err = r.integer(minChunk, maxChunk); err == nil {
-			err = checkChunkSize(l.chunk)
+		if l.Chunk, err = r.integer(MinChunk, MaxChunk); err == nil {
+			err = checkChunkSize(l.Chunk)
 		}
 	case "target":
-		if err = set(&f.target); err == nil {
-			l.Target, err = r.str()
+		if err = Set(&f.target); err == nil {
+			l.Target, err = r.Str()
 		}
 	case "target64":
-		if err = set(&f.target); err == nil {
-			l.Target, err = r.base64()
+		if err = Set(&f.target); err == nil {
+			l.Target, err = r.Base64()
 		}
 	case "rdev":
 		f.rdev = true
 		l.Rdev, err = r.rdev()
 	case "link":
 		f.link = true
-		l.Link, err = r.str()
+		l.Link, err = r.Str()
 	default:
 		return attr(r, f, &l.Entry, key)
 	}
@@ -255,13 +255,13 @@ func (l *line) field(r *jsonReader, f *fields, key string) (err error) {
 }
 
 // attr reads the keys that a header and a line have in common.
-func attr(r *jsonReader, f *fields, e *cold.Entry, key string) (err error) {
+func attr(r *JSONReader, f *fields, e *cold.Entry, key string) (err error) {
 	var n int64
 	switch key {
 	case "mode":
 		f.mode = true
 		var s string
-		if s, err = r.str(); err == nil {
+		if s, err = r.Str(); err == nil {
 			var m uint64
 			m, err = strconv.ParseUint(s, 8, 12)
 			if err != nil || len(s) != 4 {
@@ -286,14 +286,14 @@ func attr(r *jsonReader, f *fields, e *cold.Entry, key string) (err error) {
 		n, err = r.integer(1, 1<<31-1)
 		e.Flags = uint32(n) & cold.KeptFlags // a later version may keep more
 	default:
-		return errUnknownKey
+		return ErrUnknownKey
 	}
 	return err
 }
 
-// id reads 40 lower-case hex digits.
-func (r *jsonReader) id() (cold.ID, error) {
-	s, err := r.str()
+// ID reads 40 lower-case hex digits.
+func (r *JSONReader) ID() (cold.ID, error) {
+	s, err := r.Str()
 	if err != nil {
 		return cold.ID{}, err
 	}
@@ -319,7 +319,7 @@ func parseGitMode(s string) (uint32, error) {
 }
 
 // pair reads an array of two whole numbers.
-func (r *jsonReader) pair(low0, high0, low1, high1 int64) (a, b int64, err error) {
+func (r *JSONReader) pair(low0, high0, low1, high1 int64) (a, b int64, err error) {
 	n := 0
 	err = r.array(func() (err error) {
 		switch n++; n {
@@ -338,17 +338,17 @@ func (r *jsonReader) pair(low0, high0, low1, high1 int64) (a, b int64, err error
 	return a, b, err
 }
 
-func (r *jsonReader) time() (cold.Time, error) {
+func (r *JSONReader) time() (cold.Time, error) {
 	sec, nsec, err := r.pair(-1<<63, 1<<63-1, 0, 999999999)
 	return cold.Time{Sec: sec, Nsec: uint32(nsec)}, err
 }
 
-func (r *jsonReader) rdev() (uint64, error) {
+func (r *JSONReader) rdev() (uint64, error) {
 	major, minor, err := r.pair(0, 1<<32-1, 0, 1<<32-1)
 	return unix.Mkdev(uint32(major), uint32(minor)), err
 }
 
-func (r *jsonReader) xattrs() ([]cold.Xattr, error) {
+func (r *JSONReader) xattrs() ([]cold.Xattr, error) {
 	var all []cold.Xattr
 	err := r.array(func() error {
 		if len(all) >= maxXattrs {
@@ -356,23 +356,23 @@ func (r *jsonReader) xattrs() ([]cold.Xattr, error) {
 		}
 		var x cold.Xattr
 		var name, value bool
-		err := r.object(func(key string) (err error) {
+		err := r.Object(func(key string) (err error) {
 			var s string
 			switch key {
 			case "name", "name64":
-				err = set(&name)
+				err = Set(&name)
 			case "value", "value64":
-				err = set(&value)
+				err = Set(&value)
 			default:
-				return errUnknownKey
+				return ErrUnknownKey
 			}
 			if err != nil {
 				return err
 			}
 			if strings.HasSuffix(key, "64") {
-				s, err = r.base64()
+				s, err = r.Base64()
 			} else {
-				s, err = r.str()
+				s, err = r.Str()
 			}
 			if strings.HasPrefix(key, "name") {
 				x.Name = s

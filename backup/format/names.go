@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"crypto/sha256"
@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	ownName      = ".emberfs"   // our directory at the root of a commit
-	escapePrefix = ".emberfs%"  // an escaped name follows
-	hashPrefix   = ".emberfs%%" // 64 hex digits of sha256(name) follow
-	maxName      = 255          // bytes of a directory entry's name, on disk and in a tree
+	OwnName      = ".emberfs"   // our directory at the root of a commit
+	EscapePrefix = ".emberfs%"  // an escaped name follows
+	HashPrefix   = ".emberfs%%" // 64 hex digits of sha256(name) follow
+	MaxName      = 255          // bytes of a directory entry's name, on disk and in a tree
 )
 
 // errHashedName: the stored name is a hash; the true name stands in the metadata.
@@ -23,11 +23,11 @@ var errHashedName = errors.New("stored name is a hash, its true name is in the m
 // EncodeName gives the name under which a directory entry stands in a git tree (FORMAT.md section 2). A name that git and
 // forges accept stands as it is.
 func EncodeName(name string) string {
-	if !forbidden(name) {
+	if !Forbidden(name) {
 		return name
 	}
-	b := make([]byte, 0, len(escapePrefix)+len(name)+8)
-	b = append(b, escapePrefix...)
+	b := make([]byte, 0, len(EscapePrefix)+len(name)+8)
+	b = append(b, EscapePrefix...)
 	for i := 0; i < len(name); i++ {
 		if c := name[i]; c == '%' || c == '\\' || c < 0x20 || c == 0x7f {
 			const digits = "0123456789ABCDEF"
@@ -36,9 +36,9 @@ func EncodeName(name string) string {
 			b = append(b, c)
 		}
 	}
-	if len(b) > maxName {
+	if len(b) > MaxName {
 		sum := sha256.Sum256([]byte(name))
-		return hashPrefix + hex.EncodeToString(sum[:])
+		return HashPrefix + hex.EncodeToString(sum[:])
 	}
 	return string(b)
 }
@@ -47,17 +47,17 @@ func EncodeName(name string) string {
 // error is one that isHashedName knows: the true name stands in the directory's metadata.
 func DecodeName(stored string) (string, error) {
 	// What begins with an escape looks alike, but 64 such digits never follow: a name of them is not forbidden.
-	if h, ok := strings.CutPrefix(stored, hashPrefix); ok && len(h) == 64 && strings.Trim(h, hexDigits) == "" {
+	if h, ok := strings.CutPrefix(stored, HashPrefix); ok && len(h) == 64 && strings.Trim(h, hexDigits) == "" {
 		return "", errHashedName
 	}
 	name := stored
-	if rest, ok := strings.CutPrefix(stored, escapePrefix); ok {
+	if rest, ok := strings.CutPrefix(stored, EscapePrefix); ok {
 		var err error
 		if name, err = unescape(rest); err != nil {
 			return "", fmt.Errorf("stored name %q: %w", stored, err)
 		}
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return "", fmt.Errorf("stored name %q: %w", stored, err)
 	}
 	if EncodeName(name) != stored {
@@ -66,14 +66,14 @@ func DecodeName(stored string) (string, error) {
 	return name, nil
 }
 
-func isHashedName(err error) bool { return errors.Is(err, errHashedName) }
+func IsHashedName(err error) bool { return errors.Is(err, errHashedName) }
 
-// standInMark and 16 hex digits end the name that stands in for one that no directory can hold.
-const standInMark = "~"
+// StandInMark and 16 hex digits end the name that stands in for one that no directory can hold.
+const StandInMark = "~"
 
-// standIn is the name under which a directory shows what git has under a name that stands for nothing here: too long, or not the stored
+// StandIn is the name under which a directory shows what git has under a name that stands for nothing here: too long, or not the stored
 // form of any name. It is the beginning of that name and a hash of all of it; try counts on where such a name is taken.
-func standIn(stored string, try int) string {
+func StandIn(stored string, try int) string {
 	all := stored
 	if try > 0 {
 		all += "/" + strconv.Itoa(try)
@@ -86,37 +86,37 @@ func standIn(stored string, try int) string {
 			head = head[:len(head)-1]
 		}
 	}
-	return head + standInMark + hex.EncodeToString(sum[:8])
+	return head + StandInMark + hex.EncodeToString(sum[:8])
 }
 
-// standInTries is how many names are tried: nobody has so many that are taken, but who wanted it so.
-const standInTries = 8
+// StandInTries is how many names are tried: nobody has so many that are taken, but who wanted it so.
+const StandInTries = 8
 
-// standsIn says whether a name is one that stands in for a stored one.
-func standsIn(name, stored string) bool {
-	for try := range standInTries {
-		if standIn(stored, try) == name {
+// StandsIn says whether a name is one that stands in for a stored one.
+func StandsIn(name, stored string) bool {
+	for try := range StandInTries {
+		if StandIn(stored, try) == name {
 			return true
 		}
 	}
 	return false
 }
 
-// mayStandIn says whether a name looks like one that standIn gives.
-func mayStandIn(name string) bool {
+// MayStandIn says whether a name looks like one that standIn gives.
+func MayStandIn(name string) bool {
 	i := len(name) - 16
-	return i > len(standInMark) && strings.HasSuffix(name[:i], standInMark) && strings.Trim(name[i:], hexDigits) == ""
+	return i > len(StandInMark) && strings.HasSuffix(name[:i], StandInMark) && strings.Trim(name[i:], hexDigits) == ""
 }
 
-// checkName refuses what no directory can hold.
-func checkName(name string) error {
+// CheckName refuses what no directory can hold.
+func CheckName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("empty name")
 	case name == "." || name == "..":
 		return fmt.Errorf("name %q is not an entry", name)
-	case len(name) > maxName:
-		return fmt.Errorf("name of %d bytes is longer than %d", len(name), maxName)
+	case len(name) > MaxName:
+		return fmt.Errorf("name of %d bytes is longer than %d", len(name), MaxName)
 	case strings.ContainsAny(name, "/\x00"):
 		return fmt.Errorf("name %q holds a slash or NUL", name)
 	}
@@ -146,20 +146,20 @@ func unescape(s string) (string, error) {
 	return string(b), nil
 }
 
-// forbidden says whether git, a forge or we ourselves give the name a meaning of its own.
-func forbidden(name string) bool {
-	raw := lowerASCII(name)
-	if forbiddenForm(raw) {
+// Forbidden says whether git, a forge or we ourselves give the name a meaning of its own.
+func Forbidden(name string) bool {
+	raw := LowerASCII(name)
+	if ForbiddenForm(raw) {
 		return true
 	}
 	if isASCII(raw) {
 		return false
 	}
-	return forbiddenForm(hfsForm(raw))
+	return ForbiddenForm(hfsForm(raw))
 }
 
-func forbiddenForm(s string) bool {
-	if strings.HasPrefix(s, ownName) {
+func ForbiddenForm(s string) bool {
+	if strings.HasPrefix(s, OwnName) {
 		return true
 	}
 	if !strings.Contains(s, "~") && !strings.Contains(s, ".git") {
@@ -232,8 +232,8 @@ func hfsIgnored(r rune) bool {
 	return r >= 0x200C && r <= 0x200F || r >= 0x202A && r <= 0x202E || r >= 0x206A && r <= 0x206F || r == 0xFEFF
 }
 
-// lowerASCII leaves everything but A-Z alone: strings.ToLower would fold letters that git does not.
-func lowerASCII(s string) string {
+// LowerASCII leaves everything but A-Z alone: strings.ToLower would fold letters that git does not.
+func LowerASCII(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= 'A' && s[i] <= 'Z' {
 			b := []byte(s)

@@ -1,4 +1,4 @@
-package backup
+package format
 
 import (
 	"bytes"
@@ -12,18 +12,18 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// objects is what reading metadata needs of the object database.
-type objects interface {
+// Objects is what reading metadata needs of the object database.
+type Objects interface {
 	Read(id cold.ID, want odb.Type, max int64) ([]byte, error)
 }
 
-// readTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad name
+// ReadTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad name
 // must not hide a directory.
-func readTree(db objects, id cold.ID, p *problems) ([]odb.TreeEntry, error) {
+func ReadTree(db Objects, id cold.ID, p *Problems) ([]odb.TreeEntry, error) {
 	if id == odb.EmptyTree {
 		return nil, nil
 	}
-	data, err := db.Read(id, odb.Tree, maxTreeBlob)
+	data, err := db.Read(id, odb.Tree, MaxTreeBlob)
 	if err != nil {
 		return nil, err
 	}
@@ -31,17 +31,17 @@ func readTree(db objects, id cold.ID, p *problems) ([]odb.TreeEntry, error) {
 	if err == nil || p == nil {
 		return entries, err
 	}
-	return salvageTree(data, p), nil
+	return SalvageTree(data, p), nil
 }
 
-// salvageTree reads what it can of a tree that git would refuse. The first entry of a name counts.
-func salvageTree(data []byte, p *problems) []odb.TreeEntry {
+// SalvageTree reads what it can of a tree that git would refuse. The first entry of a name counts.
+func SalvageTree(data []byte, p *Problems) []odb.TreeEntry {
 	var entries []odb.TreeEntry
 	seen := make(map[string]bool)
 	for len(data) > 0 {
 		head, rest, ok := bytes.Cut(data, []byte{0})
 		if !ok || len(rest) < len(cold.ID{}) {
-			p.add(fmt.Errorf("%w: tree is cut off after %d entries", cold.ErrCorrupt, len(entries)))
+			p.Add(fmt.Errorf("%w: tree is cut off after %d entries", cold.ErrCorrupt, len(entries)))
 			break
 		}
 		data = rest[len(cold.ID{}):]
@@ -65,7 +65,7 @@ func salvageTree(data []byte, p *problems) []odb.TreeEntry {
 			err = errors.New("name comes twice, the first counts")
 		}
 		if err != nil {
-			p.add(fmt.Errorf("tree entry %q: %w: %w", name, cold.ErrCorrupt, err))
+			p.Add(fmt.Errorf("tree entry %q: %w: %w", name, cold.ErrCorrupt, err))
 			continue
 		}
 		seen[name] = true
@@ -74,8 +74,8 @@ func salvageTree(data []byte, p *problems) []odb.TreeEntry {
 	return entries
 }
 
-// compareTree is git's order of tree entries: a directory's name counts as if it ended in a slash.
-func compareTree(a, b odb.TreeEntry) int {
+// CompareTree is git's order of tree entries: a directory's name counts as if it ended in a slash.
+func CompareTree(a, b odb.TreeEntry) int {
 	n := min(len(a.Name), len(b.Name))
 	if c := strings.Compare(a.Name[:n], b.Name[:n]); c != 0 {
 		return c
@@ -93,9 +93,9 @@ func sortByte(e *odb.TreeEntry, n int) int {
 	return -1
 }
 
-// updateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a new
+// UpdateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a new
 // slice, sorted, and whether anything changed.
-func updateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEntry, bool) {
+func UpdateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEntry, bool) {
 	same, removed := 0, false
 	for i := range old {
 		if n, ok := put[old[i].Name]; ok {
@@ -115,13 +115,13 @@ func updateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEn
 	if !removed && same == len(added) {
 		return old, false
 	}
-	slices.SortFunc(added, compareTree)
+	slices.SortFunc(added, CompareTree)
 	merged := make([]odb.TreeEntry, 0, len(old)+len(added))
 	for i := range old {
 		if _, ok := put[old[i].Name]; ok {
 			continue // it comes from added, or is removed
 		}
-		for len(added) > 0 && compareTree(added[0], old[i]) < 0 {
+		for len(added) > 0 && CompareTree(added[0], old[i]) < 0 {
 			merged = append(merged, added[0])
 			added = added[1:]
 		}

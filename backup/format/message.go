@@ -1,0 +1,97 @@
+package format
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/dustin/go-humanize"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers/cold"
+)
+
+const (
+	TrailerReason  = "Emberfs-Reason"
+	TrailerMachine = "Emberfs-Machine"
+	TrailerFiles   = "Emberfs-Files"
+	TrailerBytes   = "Emberfs-Bytes"
+	TrailerAtRisk  = "Emberfs-At-Risk"
+	TrailerAbsorbs = "Emberfs-Absorbs"
+	TrailerTime    = "Emberfs-Time" // the true time, where the committer's is another
+)
+
+// Message makes a commit's message: a subject for people and trailers for programs.
+func Message(volume string, o cold.CommitOptions, absorbs []cold.ID, dated time.Time) string {
+	reason := OneLine(o.Reason)
+	if reason == "" {
+		reason = "unknown"
+	}
+	var b strings.Builder
+	files := "files"
+	if o.Files == 1 {
+		files = "file"
+	}
+	fmt.Fprintf(&b, "Backup (%s): %d %s, %s\n\n", reason, o.Files, files, humanize.Bytes(uint64(max(o.Bytes, 0))))
+	fmt.Fprintf(&b, "Emberfs-Volume: %s\n", volume)
+	fmt.Fprintf(&b, "%s: %s\n", TrailerMachine, OneLine(o.Machine))
+	fmt.Fprintf(&b, "%s: %s\n", TrailerReason, reason)
+	fmt.Fprintf(&b, "%s: %d\n", TrailerFiles, o.Files)
+	fmt.Fprintf(&b, "%s: %d\n", TrailerBytes, o.Bytes)
+	fmt.Fprintf(&b, "%s: %d\n", TrailerAtRisk, o.AtRisk)
+	if !o.When.IsZero() && !o.When.Truncate(time.Second).Equal(dated) {
+		fmt.Fprintf(&b, "%s: %s\n", TrailerTime, cold.DateText(o.When))
+	}
+	if len(absorbs) > 0 {
+		fmt.Fprintf(&b, "%s:", TrailerAbsorbs)
+		for _, id := range absorbs {
+			fmt.Fprintf(&b, " %s", id)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// OneLine keeps a value fit for a trailer: valid UTF-8 without control characters, at most 200 bytes.
+func OneLine(s string) string {
+	s = strings.ToValidUTF8(s, "?")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	for len(s) > 200 {
+		s = strings.ToValidUTF8(s[:200], "")
+	}
+	return strings.TrimSpace(s)
+}
+
+// Trailer finds a trailer in the last paragraph of a message; "" if it is not there.
+func Trailer(message, key string) string {
+	message = strings.TrimRight(message, "\n")
+	at := strings.LastIndex(message, "\n\n")
+	if at < 0 {
+		return "" // a subject alone
+	}
+	last := message[at+2:]
+	for l := range strings.SplitSeq(last, "\n") {
+		if v, ok := strings.CutPrefix(l, key+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	return ""
+}
+
+// MadeAt is when a commit was made: by the trailer where the committer's time had to be another, lest it came before the parent's.
+func MadeAt(c *odb.CommitData) time.Time {
+	v := Trailer(c.Message, TrailerTime)
+	if v == "" || Trailer(c.Message, TrailerReason) == "" {
+		return c.Committer.When
+	}
+	if t, err := time.Parse(time.RFC3339Nano, v); err == nil && !t.After(c.Committer.When) {
+		return t
+	}
+	return c.Committer.When
+}
