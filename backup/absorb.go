@@ -26,13 +26,13 @@ func (c *Cold) absorbedRef(epoch string) string { return absorbedPrefix + c.o.Br
 
 // absorbing lists what a commit to main has to name when it absorbs the live branch: its tip, and the commits at which another
 // machine took over. Each of those machines may come back with one of them as its last.
-func (c *Cold) absorbing(ctx context.Context, p position) (list []cold.ID, err error) {
+func (c *Cold) absorbing(ctx context.Context, p Position) (list []cold.ID, err error) {
 	machine := ""
-	for id := p.live; id != p.main && len(list) < maxAbsorbed; {
+	for id := p.Live; id != p.Main && len(list) < maxAbsorbed; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		commit, err := readCommit(c.db, id)
+		commit, err := ReadCommit(c.db, id)
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func (c *Cold) retire(ref string, tip cold.ID) {
 	err := func() error {
 		if c.remote != nil {
 			hidden := c.absorbedRef(strings.TrimPrefix(ref, c.liveRef("")))
-			old, err := c.readRef(hidden)
+			old, err := c.ReadRef(hidden)
 			if err == nil && old != tip {
 				err = c.db.UpdateRef(hidden, old, tip)
 			}
@@ -85,30 +85,30 @@ func (c *Cold) retire(ref string, tip cold.ID) {
 // settle retires what a kill left of live branches that main has absorbed, and reports those that it has not: somebody moved main
 // without them. They stay.
 func (c *Cold) settle(ctx context.Context) error {
-	p, err := c.position(ctx)
-	if err != nil || p.main.IsZero() {
+	p, err := c.Position(ctx)
+	if err != nil || p.Main.IsZero() {
 		return err
 	}
 	list, err := c.epochs(livePrefix)
 	if err != nil {
 		return err
 	}
-	fetched, err := c.readRef(c.fetchedRef())
+	fetched, err := c.ReadRef(c.fetchedRef())
 	if err != nil {
 		return err
 	}
 	for epoch, tip := range list {
 		ref := c.liveRef(epoch)
-		if ref == p.ref || tip == fetched { // a Fetch was cut before it moved main there
+		if ref == p.Ref || tip == fetched { // a Fetch was cut before it moved main there
 			continue
 		}
-		commit, err := readCommit(c.db, tip)
+		commit, err := ReadCommit(c.db, tip)
 		var in bool
 		if err == nil {
-			in, err = c.follows(ctx, p.main, tip, commit.Committer.When.Add(-clockSkew))
+			in, err = c.follows(ctx, p.Main, tip, commit.Committer.When.Add(-ClockSkew))
 		}
 		if err == nil && !in {
-			in, err = c.absorbedUnseen(ctx, p.main, tip)
+			in, err = c.absorbedUnseen(ctx, p.Main, tip)
 		}
 		switch {
 		case isLost(err):
@@ -137,7 +137,7 @@ func (c *Cold) Follows(ctx context.Context, newer, older cold.ID) (bool, error) 
 // absorbedUnseen says whether a live commit went into newer by way of live commits that were never here. Whoever pushes to main has
 // all that the live branch has there, so what was ever seen there is in the commit that absorbed the branch.
 func (c *Cold) absorbedUnseen(ctx context.Context, newer, older cold.ID) (bool, error) {
-	shared, err := c.readRef(c.sharedRef())
+	shared, err := c.ReadRef(c.sharedRef())
 	if err != nil {
 		return false, err
 	}
@@ -162,7 +162,7 @@ func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip cold.ID) (b
 	place := make(map[cold.ID]int) // among the first parents of tip
 	for at := tip; len(place) < maxLive; {
 		place[at] = len(place)
-		commit, err := readCommit(c.db, at)
+		commit, err := ReadCommit(c.db, at)
 		if isLost(err) || err == nil && len(commit.Parents) == 0 {
 			break
 		}
@@ -178,8 +178,8 @@ func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip cold.ID) (b
 	if !ok {
 		return false, nil
 	}
-	for range maxHistory {
-		commit, err := readCommit(c.db, newer)
+	for range MaxHistory {
+		commit, err := ReadCommit(c.db, newer)
 		if err == nil {
 			err = ctx.Err()
 		}

@@ -19,8 +19,8 @@ func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 	for _, ref := range slices.Sorted(maps.Keys(sides)) {
 		out = append(out, fmt.Sprintf("%s has versions of files that %s has not: take what is wanted of it, then remove it", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
 	}
-	p, err := c.position(ctx)
-	if err != nil || p.main.IsZero() {
+	p, err := c.Position(ctx)
+	if err != nil || p.Main.IsZero() {
 		return out, err
 	}
 	live, err := c.epochs(livePrefix)
@@ -29,10 +29,10 @@ func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 	}
 	for _, epoch := range slices.Sorted(maps.Keys(live)) {
 		ref := c.liveRef(epoch)
-		if ref == p.ref && p.taken == nil {
+		if ref == p.Ref && p.Taken == nil {
 			continue
 		}
-		in, err := c.Follows(ctx, p.main, live[epoch])
+		in, err := c.Follows(ctx, p.Main, live[epoch])
 		if err != nil && !isLost(err) {
 			return out, err
 		}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -40,7 +41,7 @@ func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	entries := make([]cold.Entry, n)
 	for i := range entries {
 		// Each file has content of its own, as in life: ids do not compress.
-		id, err := tx.PutFile(ctx, content(fmt.Appendf(nil, "%08d", i)), cold.Base{})
+		id, err := tx.PutFile(ctx, coldtest.Content(fmt.Appendf(nil, "%08d", i)), cold.Base{})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -78,7 +79,7 @@ func BenchmarkPutDirDelta(b *testing.B) {
 	for b.Loop() {
 		e := entries[i%len(entries)]
 		i++
-		if e.ID, err = tx.PutFile(ctx, content(fmt.Appendf(nil, "x%07d", i)), cold.Base{}); err != nil {
+		if e.ID, err = tx.PutFile(ctx, coldtest.Content(fmt.Appendf(nil, "x%07d", i)), cold.Base{}); err != nil {
 			b.Fatal(err)
 		}
 		if _, err := tx.PutDir(ctx, dir.Dir(), false, nil, []cold.Entry{e}, nil); err != nil {
@@ -110,7 +111,7 @@ func BenchmarkTouchBytes(b *testing.B) {
 		}
 		dir.ID, dir.Meta = id.Tree, id.Meta
 		root := s.Root()
-		if id, err = tx.PutDir(ctx, rootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir}, nil); err != nil {
+		if id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir}, nil); err != nil {
 			b.Fatal(err)
 		}
 		before := c.Stats().Bytes
@@ -195,7 +196,7 @@ func BenchmarkFirstCommit(b *testing.B) {
 						for k := 0; k+16 < len(own); k += 16 {
 							binary.LittleEndian.PutUint64(own[k:], uint64(d*100+i)*0x9E3779B97F4A7C15+uint64(k))
 						}
-						id, err := tx.PutFile(ctx, content(own), cold.Base{})
+						id, err := tx.PutFile(ctx, coldtest.Content(own), cold.Base{})
 						if err != nil {
 							b.Error(err)
 						}

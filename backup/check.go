@@ -36,7 +36,7 @@ type Checker struct {
 	o      CheckOptions
 	faults []odb.Fault
 
-	tip      *snapshot // the newest commit; nil: none, or it cannot be read
+	tip      *Snapshot // the newest commit; nil: none, or it cannot be read
 	tipID    cold.ID   // what the live branch says where one follows main, else main; zero: nothing that makes sense
 	mainID   cold.ID   // what main says
 	tracked  cold.ID   // the newest commit that the remote is known to have
@@ -83,7 +83,7 @@ func NewChecker(dir string, o CheckOptions) (*Checker, error) {
 		o.Branch = strings.TrimPrefix(db.HeadTarget(), "refs/heads/")
 	}
 	co := Options{Branch: o.Branch, UID: o.UID, GID: o.GID}
-	if err := co.setDefaults(); err != nil {
+	if err := co.SetDefaults(); err != nil {
 		return nil, errors.Join(fmt.Errorf("check repository %s: %w", dir, err), db.Close())
 	}
 	c.faults = faults
@@ -333,7 +333,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		if s.Name == c.ref {
 			c.mainID, c.tipID = s.ID, s.ID
 		}
-		if s.Name == c.trackingRef() {
+		if s.Name == c.TrackingRef() {
 			c.mainSeen, c.tracked = s.ID, s.ID
 		}
 		if s.Target != "" {
@@ -343,7 +343,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		switch {
 		case err != nil && strings.HasPrefix(s.Name, "refs/heads/"), errors.Is(err, cold.ErrMissing):
 			why := err.Error()
-			if isMissing(err) {
+			if IsMissing(err) {
 				why = fmt.Sprintf("points to %s, which is missing", s.ID)
 			}
 			broken(s, s.ID, why)
@@ -363,7 +363,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 
 // isRemoteNote says that a reference notes what the remote has.
 func (c *Checker) isRemoteNote(name string) bool {
-	return name == c.trackingRef() || name == c.sharedRef() || name == c.fetchedRef() || strings.HasPrefix(name, c.absorbedRef(""))
+	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() || strings.HasPrefix(name, c.absorbedRef(""))
 }
 
 // openTip opens the newest commit. A damaged one is reported by the walk.
@@ -371,21 +371,21 @@ func (c *Checker) openTip(ctx context.Context) error {
 	if c.tipID.IsZero() {
 		return nil
 	}
-	p, err := c.Cold.position(ctx)
+	p, err := c.Cold.Position(ctx)
 	switch {
 	case isLost(err): // of main's commit
 	case err != nil:
 		return err
-	case p.main == c.mainID && !p.live.IsZero():
-		c.tipID = p.live
+	case p.Main == c.mainID && !p.Live.IsZero():
+		c.tipID = p.Live
 	}
-	if p.taken != nil {
-		c.found(cold.Finding{Severity: cold.Risk, What: p.taken.Error(), Where: p.ref, Do: "look at it with git log, then move or remove it"})
+	if p.Taken != nil {
+		c.found(cold.Finding{Severity: cold.Risk, What: p.Taken.Error(), Where: p.Ref, Do: "look at it with git log, then move or remove it"})
 	}
-	if c.tracked, err = c.Cold.tracked(ctx); err != nil && !isLost(err) {
+	if c.tracked, err = c.Cold.Tracked(ctx); err != nil && !isLost(err) {
 		return err
 	}
-	s, err := c.snapshot(c.tipID)
+	s, err := c.At(c.tipID)
 	if errors.Is(err, format.ErrNewerFormat) {
 		return err
 	}

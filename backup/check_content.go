@@ -23,7 +23,7 @@ func (c *Checker) Same(ctx context.Context, id cold.ID, f cold.Content) (bool, e
 		got, err := hashContent(ctx, f)
 		return got == id, err
 	}
-	b, err := c.openContent(ctx, id, f.Size())
+	b, err := c.OpenContent(ctx, id, f.Size())
 	if err != nil {
 		return !errors.Is(err, cold.ErrCorrupt), nil
 	}

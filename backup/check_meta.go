@@ -26,7 +26,7 @@ func (c *Checker) metadata(ctx context.Context) error {
 	}
 	m := metaCheck{c: c, ctx: ctx, seen: map[cold.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
 	links, problems, err := s.linkGroups()
-	if err != nil && !isMissing(err) {
+	if err != nil && !IsMissing(err) {
 		problems = append(problems, err)
 	}
 	for _, p := range problems {
@@ -56,13 +56,13 @@ func (c *Checker) metadata(ctx context.Context) error {
 	return nil
 }
 
-func rootDirOf(s *snapshot) cold.DirID {
+func rootDirOf(s *Snapshot) cold.DirID {
 	root := s.Root()
 	return root.Dir()
 }
 
 // linkGroups reads the groups that span directories, and what is wrong with them.
-func (s *snapshot) linkGroups() (map[string][]string, []error, error) {
+func (s *Snapshot) linkGroups() (map[string][]string, []error, error) {
 	if s.own.Meta.IsZero() {
 		return nil, nil, nil
 	}
@@ -113,7 +113,7 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		return m.ctx.Err()
 	}
 	if err != nil {
-		if !isMissing(err) && !m.c.lostSeen[id.Tree] {
+		if !IsMissing(err) && !m.c.lostSeen[id.Tree] {
 			m.c.found(m.lie(at, err))
 		}
 		return nil // else the walk over the objects has it
@@ -122,7 +122,7 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		m.reconciled++
 	}
 	for _, p := range l.Problems {
-		if isMissing(p) {
+		if IsMissing(p) {
 			continue // the walk over the objects has it
 		}
 		if m.left--; m.left >= 0 {

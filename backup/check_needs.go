@@ -15,7 +15,7 @@ import (
 
 // isLost says that an error is about the object itself, as opposed to a disk that fails.
 func isLost(err error) bool {
-	return isMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
+	return IsMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
 }
 
 // Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that Check went
@@ -79,7 +79,7 @@ func (c *Checker) hopelessPart(ctx context.Context, n cold.Need) error {
 }
 
 func (c *Checker) readThrough(ctx context.Context, n cold.Need) error {
-	b, err := c.openContent(ctx, n.ID, n.Size)
+	b, err := c.OpenContent(ctx, n.ID, n.Size)
 	if err != nil {
 		return err
 	}
@@ -146,9 +146,9 @@ func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
 		if commit.IsZero() {
 			continue
 		}
-		s, err := w.c.snapshot(commit)
+		s, err := w.c.At(commit)
 		if err == nil && s.rootTree == id {
-			data, err := readCommit(w.c.db, commit)
+			data, err := ReadCommit(w.c.db, commit)
 			return data.Tree, err
 		}
 		if err != nil && !isLost(err) {

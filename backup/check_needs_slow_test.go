@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
@@ -17,17 +18,17 @@ import (
 func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 	t.Helper()
 	v = &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 2 * format.MinChunk})}
-	v.root = newDir(0o755)
-	v.root.text("d/sub/%odd", "content of a file in a directory")
-	v.root.text("file", "content of a file")
+	v.root = coldtest.NewDir(0o755)
+	v.root.Text("d/sub/%odd", "content of a file in a directory")
+	v.root.Text("file", "content of a file")
 	var big strings.Builder
 	for n := 0; big.Len() < 8*format.MinChunk; n++ {
 		fmt.Fprintln(&big, n)
 	}
-	v.root.text("big", big.String())
-	v.first = v.commit(v.root, nil)
+	v.root.Text("big", big.String())
+	v.first = v.CommitTree(v.root, nil)
 	need := func(at string) cold.Need {
-		s := v.headSnapshot()
+		s := v.HeadSnapshot()
 		e := s.Root()
 		if at != "" {
 			for name := range strings.SplitSeq(at, "/") {
@@ -48,9 +49,9 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 	for _, at := range []string{"", "d", "file", "big", "d/sub/%odd"} {
 		needs[at] = need(at)
 	}
-	clear(v.root.kids)
-	v.root.text("other", "other")
-	v.tip = v.commit(v.root, nil)
+	clear(v.root.Kids)
+	v.root.Text("other", "other")
+	v.tip = v.CommitTree(v.root, nil)
 	return v, needs
 }
 
@@ -58,7 +59,7 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 func lacking(t *testing.T, v *checkedVolume, o CheckOptions, n cold.Need) []cold.Lost {
 	t.Helper()
 	o.Volume, o.Owned, o.Branch, o.Head = true, true, "main", v.tip
-	c, err := NewChecker(v.dir, o)
+	c, err := NewChecker(v.Dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +161,7 @@ func TestRepairNeeds(t *testing.T) {
 			t.Fatalf("%q is not lost", n.Path)
 		}
 	}
-	c, err := NewChecker(v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip, Source: remote})
+	c, err := NewChecker(v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip, Source: remote})
 	if err != nil {
 		t.Fatal(err)
 	}

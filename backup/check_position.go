@@ -36,7 +36,7 @@ func (c *Checker) position(ctx context.Context) error {
 	}
 	f := cold.Finding{Severity: cold.Risk, What: "the last commit is not on the remote", Commit: c.tipID.String(), Where: c.o.Source, Do: "emberfs sync pushes it"}
 	if !c.tracked.IsZero() {
-		if n, ahead, err := c.newCommits(ctx, c.tipID, c.tracked); err == nil && ahead {
+		if n, ahead, err := c.NewCommits(ctx, c.tipID, c.tracked); err == nil && ahead {
 			f.What = fmt.Sprintf("the last %s not on the remote, which has %s", plural(len(n), "commit is", "commits are"), c.tracked)
 		}
 	}
@@ -46,7 +46,7 @@ func (c *Checker) position(ctx context.Context) error {
 
 // behind tells how far the newest commit is ahead of warm's.
 func (c *Checker) behind(ctx context.Context, head cold.ID) string {
-	if n, ahead, err := c.newCommits(ctx, c.tipID, head); err == nil && ahead {
+	if n, ahead, err := c.NewCommits(ctx, c.tipID, head); err == nil && ahead {
 		return fmt.Sprintf("warm is %s behind the branch", plural(len(n), "commit", "commits"))
 	}
 	return "warm is behind the branch, which has absorbed its live commit"

@@ -209,7 +209,7 @@ func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 
 // treeAt is the tree at a path of stored names in a commit.
 func (g *regainer) treeAt(commit cold.ID, at string) (cold.ID, bool) {
-	c, err := readCommit(g.r.db, commit)
+	c, err := ReadCommit(g.r.db, commit)
 	if err != nil {
 		return cold.ID{}, false
 	}

@@ -260,7 +260,7 @@ func (r *repairer) references() error {
 			if err != nil {
 				return "", err
 			}
-			old, err := r.cold.readRef(b.name) // what packed-refs has
+			old, err := r.cold.ReadRef(b.name) // what packed-refs has
 			if err == nil && old != to {
 				err = r.db.UpdateRef(b.name, old, to)
 			}
@@ -278,7 +278,7 @@ func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) 
 		why string
 	}
 	head, where := r.c.o.Head, "which warm was last in step with"
-	if began, err := r.cold.liveBegan(r.ctx, head); err != nil {
+	if began, err := r.cold.LiveBegan(r.ctx, head); err != nil {
 		return best, "", err
 	} else if !began.IsZero() { // main's history has no live commits
 		head, where = began, "at which the live branch began that warm was last in step with"
@@ -312,10 +312,10 @@ func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) 
 			best, why = k.id, k.why
 			continue
 		}
-		if _, follows, err := r.cold.newCommits(r.ctx, best, k.id); err == nil && follows {
+		if _, follows, err := r.cold.NewCommits(r.ctx, best, k.id); err == nil && follows {
 			continue // the one that we have is newer
 		}
-		if _, follows, err := r.cold.newCommits(r.ctx, k.id, best); err == nil && follows {
+		if _, follows, err := r.cold.NewCommits(r.ctx, k.id, best); err == nil && follows {
 			best, why = k.id, k.why
 			continue
 		}
@@ -377,11 +377,11 @@ func (r *repairer) head() (cold.ID, error) {
 	if r.c.o.Head.IsZero() || r.db.Has(r.c.o.Head) {
 		return cold.ID{}, nil
 	}
-	p, err := r.cold.position(r.ctx)
-	if err != nil || p.main.IsZero() || !r.db.Has(p.newest()) {
+	p, err := r.cold.Position(r.ctx)
+	if err != nil || p.Main.IsZero() || !r.db.Has(p.Newest()) {
 		return cold.ID{}, nil
 	}
-	return p.newest(), nil
+	return p.Newest(), nil
 }
 
 // lostPaths are what the tip lacks, by true names: of a directory's metadata the directory.

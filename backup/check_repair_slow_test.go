@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -26,15 +27,15 @@ func TestRepair(t *testing.T) {
 		deep   bool
 		did    []string
 	}{
-		{"index gone", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".idx") }, false, nil, false, []string{".idx: make a new index"}},
-		{"index zeroed", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, false, nil, false, []string{".idx: make a new index"}},
-		{"index bit", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, false, nil, false, []string{"make a new index"}},
-		{"trailer", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".pack", -8, []byte("damaged!")) }, false, nil, false, []string{".pack: save what can be read"}},
+		{"index gone", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".idx") }, false, nil, false, []string{".idx: make a new index"}},
+		{"index zeroed", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, false, nil, false, []string{".idx: make a new index"}},
+		{"index bit", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, false, nil, false, []string{"make a new index"}},
+		{"trailer", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".pack", -8, []byte("damaged!")) }, false, nil, false, []string{".pack: save what can be read"}},
 		{"pack truncated, remote", func(v *checkedVolume) { v.truncatePack(v.tip) }, true, nil, false, []string{"again from the remote"}},
-		{"pack gone, remote", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".pack") }, true, nil, true, []string{"again from the remote"}},
+		{"pack gone, remote", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".pack") }, true, nil, true, []string{"again from the remote"}},
 		{"all packs gone, remote", func(v *checkedVolume) {
-			if err := os.RemoveAll(v.dir + "/objects/pack"); err != nil {
-				v.t.Fatal(err)
+			if err := os.RemoveAll(v.Dir + "/objects/pack"); err != nil {
+				v.T.Fatal(err)
 			}
 		}, true, nil, true, []string{"again from the remote"}},
 		{"bit flip in a tree, remote", func(v *checkedVolume) { v.flipEntry(v.id("main:a")) }, true, nil, true, []string{"write a damaged pack anew"}},
@@ -42,11 +43,11 @@ func TestRepair(t *testing.T) {
 		{"bit flip in a file, warm", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, warm, true, []string{"write a damaged pack anew"}},
 		{"missing files, warm", func(v *checkedVolume) {
 			v.explodeAll()
-			remove(v.t, v.loose(v.id("main:a/b/old")))
-			remove(v.t, v.loose(v.id("main:a/\xff odd")))
-			remove(v.t, v.loose(v.id("main:link")))
-			remove(v.t, v.loose(v.id("main:.emberfs/.gitattributes")))
-			remove(v.t, v.loose(v.id("main:.emberfs/volume.json")))
+			remove(v.T, v.loose(v.id("main:a/b/old")))
+			remove(v.T, v.loose(v.id("main:a/\xff odd")))
+			remove(v.T, v.loose(v.id("main:link")))
+			remove(v.T, v.loose(v.id("main:.emberfs/.gitattributes")))
+			remove(v.T, v.loose(v.id("main:.emberfs/volume.json")))
 		}, true, warm, false, []string{"get 5 missing or damaged objects again"}},
 		{"missing tree with all below, remote", func(v *checkedVolume) {
 			v.explodeAll()
@@ -55,47 +56,47 @@ func TestRepair(t *testing.T) {
 				gone = append(gone, v.id(p))
 			}
 			for _, id := range gone {
-				remove(v.t, v.loose(id))
+				remove(v.T, v.loose(id))
 			}
 		}, true, nil, false, []string{"again from the remote"}},
 		{"loose garbage, warm", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.t, v.loose(id), "garbage")
+			putFile(v.T, v.loose(id), "garbage")
 		}, false, warm, true, []string{"put a damaged loose object aside"}},
 		{"loose empty, warm", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.t, v.loose(id), "")
+			putFile(v.T, v.loose(id), "")
 		}, false, warm, false, []string{"put a damaged loose object aside"}},
-		{"ref torn", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", v.tip.String()[:20]) }, false, nil, false, []string{"refs/heads/main: set the branch to", "warm was last in step with"}},
-		{"ref empty", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", "") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"ref to nothing", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", hex0+"\n") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"ref gone", func(v *checkedVolume) { remove(v.t, v.dir+"/refs/heads/main") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"tracking ref torn", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/emberfs/remote/main", "x") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
-		{"tracking ref to nothing", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/emberfs/remote/main", hex0+"\n") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
+		{"ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, false, nil, false, []string{"refs/heads/main: set the branch to", "warm was last in step with"}},
+		{"ref empty", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", "") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"ref to nothing", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"ref gone", func(v *checkedVolume) { remove(v.T, v.Dir+"/refs/heads/main") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"tracking ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/emberfs/remote/main", "x") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
+		{"tracking ref to nothing", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/emberfs/remote/main", hex0+"\n") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
 		{"packed-refs garbage", func(v *checkedVolume) {
-			git(v.t, v.dir, "pack-refs", "--all")
-			data, err := os.ReadFile(v.dir + "/packed-refs")
+			coldtest.Git(v.T, v.Dir, "pack-refs", "--all")
+			data, err := os.ReadFile(v.Dir + "/packed-refs")
 			if err != nil {
-				v.t.Fatal(err)
+				v.T.Fatal(err)
 			}
-			putFile(v.t, v.dir+"/packed-refs", string(data)+"nonsense\n"+hex0+" refs/../x\n")
+			putFile(v.T, v.Dir+"/packed-refs", string(data)+"nonsense\n"+hex0+" refs/../x\n")
 		}, false, nil, false, []string{"packed-refs: take out"}},
 		{"HEAD, config and directories", func(v *checkedVolume) {
-			putFile(v.t, v.dir+"/HEAD", "")
-			putFile(v.t, v.dir+"/config", "[core\nx=\x01")
-			if err := os.RemoveAll(v.dir + "/refs/tags"); err != nil {
-				v.t.Fatal(err)
+			putFile(v.T, v.Dir+"/HEAD", "")
+			putFile(v.T, v.Dir+"/config", "[core\nx=\x01")
+			if err := os.RemoveAll(v.Dir + "/refs/tags"); err != nil {
+				v.T.Fatal(err)
 			}
 		}, false, nil, false, []string{"HEAD and configuration"}},
 		{"stale files", func(v *checkedVolume) {
 			const dead = "11111111-2222-3333-4444-555555555555"
-			putFile(v.t, v.pack(v.tip)+".keep", "emberfs "+dead+" 77\n")
-			putFile(v.t, v.dir+"/refs/heads/main.lock", "emberfs "+dead+" 77\n")
-			putFile(v.t, v.dir+"/objects/pack/emberfs_tmp_pack_"+dead+"_77_abcd", "half a pack")
+			putFile(v.T, v.pack(v.tip)+".keep", "emberfs "+dead+" 77\n")
+			putFile(v.T, v.Dir+"/refs/heads/main.lock", "emberfs "+dead+" 77\n")
+			putFile(v.T, v.Dir+"/objects/pack/emberfs_tmp_pack_"+dead+"_77_abcd", "half a pack")
 		}, false, nil, false, []string{"main.lock: remove a stale lock file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -105,12 +106,12 @@ func TestRepair(t *testing.T) {
 			if c.remote {
 				o.Source = v.withRemote()
 			}
-			want := v.read(v.headSnapshot())
+			want := v.ReadTree(v.HeadSnapshot())
 			c.damage(v)
 			if err := v.Close(); err != nil {
 				t.Fatal(err)
 			}
-			r := runRepair(t, v.dir, o, c.warm)
+			r := runRepair(t, v.Dir, o, c.warm)
 			if len(r.before) == 0 {
 				t.Error("nothing was found")
 			}
@@ -121,38 +122,38 @@ func TestRepair(t *testing.T) {
 				t.Fatalf("not sound:\n%slost %q, steps %q", describe(r.after), r.out.Lost, r.steps)
 			}
 			o.Deep = true
-			if list := runCheck(t, v.dir, o); problemsOf(list) > 0 {
+			if list := runCheck(t, v.Dir, o); problemsOf(list) > 0 {
 				t.Errorf("not sound all the way:\n%s", describe(list))
 			}
-			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 				t.Errorf("git fsck: %s", out)
 			}
-			again := openVolume(t, v.dir, Options{})
-			if id := again.headSnapshot().Info().ID; id != v.tip {
+			again := openVolume(t, v.Dir, Options{})
+			if id := again.HeadSnapshot().Info().ID; id != v.tip {
 				t.Errorf("the branch is at %s, was at %s", id, v.tip)
 			}
-			compareTrees(t, again.read(again.headSnapshot()), want)
+			coldtest.CompareTrees(t, again.ReadTree(again.HeadSnapshot()), want)
 		})
 	}
 }
 
 func (v *checkedVolume) truncatePack(id cold.ID) {
-	v.t.Helper()
+	v.T.Helper()
 	p := v.pack(id) + ".pack"
 	st, err := os.Stat(p)
 	if err == nil {
 		err = os.Truncate(p, st.Size()*2/3)
 	}
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 }
 
 // withRemote makes a bare clone that has everything, and notes in the volume that it has.
 func (v *checkedVolume) withRemote() string {
-	v.t.Helper()
-	to := filepath.Join(v.t.TempDir(), "remote.git")
-	git(v.t, v.dir, "clone", "-q", "--bare", "--no-hardlinks", v.dir, to)
-	git(v.t, v.dir, "update-ref", "refs/emberfs/remote/main", v.tip.String())
+	v.T.Helper()
+	to := filepath.Join(v.T.TempDir(), "remote.git")
+	coldtest.Git(v.T, v.Dir, "clone", "-q", "--bare", "--no-hardlinks", v.Dir, to)
+	coldtest.Git(v.T, v.Dir, "update-ref", "refs/emberfs/remote/main", v.tip.String())
 	return to
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -44,7 +45,7 @@ func runRepair(t *testing.T, dir string, o CheckOptions, warm map[string]string)
 		ro.WarmFiles = func(_ context.Context, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
 			for p, data := range warm {
 				if pick(p, cold.ID{}) {
-					if err := f(p, content([]byte(data))); err != nil {
+					if err := f(p, coldtest.Content([]byte(data))); err != nil {
 						return err
 					}
 				}
@@ -72,17 +73,17 @@ func (r repairRun) did(texts ...string) bool {
 // said is kept.
 func TestRepairBackward(t *testing.T) {
 	v := newCheckedVolume(t)
-	git(t, v.dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
+	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
 	v.explodeAll()
 	remove(t, v.loose(v.tip))
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := runRepair(t, v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}, nil)
+	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}, nil)
 	if !r.did("set the branch to "+v.first.String(), "which the remote has") || r.out.Head != v.first || problemsOf(r.after) > 0 {
 		t.Fatalf("%q, head %s\n%s", r.steps, r.out.Head, describe(r.after))
 	}
-	kept, err := filepath.Glob(v.dir + "/emberfs_broken/*refs-heads-main")
+	kept, err := filepath.Glob(v.Dir + "/emberfs_broken/*refs-heads-main")
 	if err != nil || len(kept) != 1 {
 		t.Fatalf("%q, %v", kept, err)
 	}
@@ -94,17 +95,17 @@ func TestRepairBackward(t *testing.T) {
 // TestRepairNeedsHelp: what nobody has stays damaged, and is said; two commits that do not follow each other are nobody's choice.
 func TestRepairNeedsHelp(t *testing.T) {
 	v := newCheckedVolume(t)
-	git(t, v.dir, "update-ref", "refs/emberfs/remote/main", git(t, v.dir, "commit-tree", "-m", "another", v.tip.String()+"^{tree}"))
-	putFile(t, v.dir+"/refs/heads/main", "")
+	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", coldtest.Git(t, v.Dir, "commit-tree", "-m", "another", v.tip.String()+"^{tree}"))
+	putFile(t, v.Dir+"/refs/heads/main", "")
 	o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
-	if r := runRepair(t, v.dir, o, nil); !r.did("failed", "do not follow each other") || problemsOf(r.after) != 1 {
+	if r := runRepair(t, v.Dir, o, nil); !r.did("failed", "do not follow each other") || problemsOf(r.after) != 1 {
 		t.Errorf("two commits: %q\n%s", r.steps, describe(r.after))
 	}
-	putFile(t, v.dir+"/refs/heads/main", v.tip.String()+"\n")
+	putFile(t, v.Dir+"/refs/heads/main", v.tip.String()+"\n")
 	v.explodeAll()
 	remove(t, v.loose(v.id("main:a/b/old")))
 	remove(t, v.loose(v.id("main:.emberfs/meta/a/.emberfs%entries")))
-	r := runRepair(t, v.dir, o, map[string]string{"a/b/old": "changed since"})
+	r := runRepair(t, v.Dir, o, map[string]string{"a/b/old": "changed since"})
 	if problemsOf(r.after) == 0 || !slices.Equal(r.out.Lost, []string{"a", "a/b/old"}) {
 		t.Errorf("lost: %q\n%s", r.out.Lost, describe(r.after))
 	}
@@ -112,25 +113,25 @@ func TestRepairNeedsHelp(t *testing.T) {
 
 // TestRepairChunks: a piece of a big file comes back from the file in warm.
 func TestRepairChunks(t *testing.T) {
-	v := &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 128 << 10}), root: newDir(0o755)}
+	v := &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 128 << 10}), root: coldtest.NewDir(0o755)}
 	data := bytes.Repeat([]byte("0123456789abcdef"), 16<<10) // 256 KiB in chunks of 64
 	for i := range 4 {
 		data[i*64<<10] = byte(i)
 	}
-	v.root.text("dir/big", string(data))
-	v.tip = v.commit(v.root, nil)
+	v.root.Text("dir/big", string(data))
+	v.tip = v.CommitTree(v.root, nil)
 	v.explodeAll()
 	remove(t, v.loose(v.id("main:dir/big/00000002")))
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
-	r := runRepair(t, v.dir, o, map[string]string{"dir/big": string(data)})
+	r := runRepair(t, v.Dir, o, map[string]string{"dir/big": string(data)})
 	if problemsOf(r.before) == 0 || len(r.after) > 0 {
 		t.Errorf("%q\n%s", r.steps, describe(r.after))
 	}
-	again := openVolume(t, v.dir, Options{})
-	if got := again.read(again.headSnapshot()).kids["dir"].kids["big"]; got == nil || !bytes.Equal(got.data, data) {
+	again := openVolume(t, v.Dir, Options{})
+	if got := again.ReadTree(again.HeadSnapshot()).Kids["dir"].Kids["big"]; got == nil || !bytes.Equal(got.Data, data) {
 		t.Error("the file is not what it was")
 	}
 }
@@ -145,8 +146,8 @@ func TestMend(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tx.Abort()
-		base := map[string]cold.DirID{"": rootOf(tx.Base())}
-		if err := put(t.Context(), tx, v.root, base, "", nil); err != nil {
+		base := map[string]cold.DirID{"": coldtest.RootOf(tx.Base())}
+		if err := coldtest.Put(t.Context(), tx, v.root, base, "", nil); err != nil {
 			t.Fatal(err)
 		}
 		if m, ok := tx.(interface{ Mend(cold.DirID) error }); !ok || m.Mend(v.root.Dir()) != nil {
@@ -155,7 +156,7 @@ func TestMend(t *testing.T) {
 	}
 	count := func() int {
 		t.Helper()
-		packs, err := filepath.Glob(v.dir + "/objects/pack/pack-*")
+		packs, err := filepath.Glob(v.Dir + "/objects/pack/pack-*")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -173,7 +174,7 @@ func TestMend(t *testing.T) {
 		t.Fatal(err)
 	}
 	mend()
-	if list := runCheck(t, v.dir, CheckOptions{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(list) > 0 {
+	if list := runCheck(t, v.Dir, CheckOptions{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(list) > 0 {
 		t.Error(describe(list))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -21,7 +22,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	}{
 		{"bit flip in a pack", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, []string{"a/b/new", "a blob is damaged"}},
 		{"bit flip in history", func(v *checkedVolume) { v.flipEntry(v.id(v.first.String() + "^{tree}")) }, false, []string{"a tree is damaged"}},
-		{"damaged trailer", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1]) }, true, []string{".pack", "checksum does not match"}},
+		{"damaged trailer", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1]) }, true, []string{".pack", "checksum does not match"}},
 		{"truncated pack", func(v *checkedVolume) {
 			p := v.pack(v.tip) + ".pack"
 			st, err := os.Stat(p)
@@ -29,51 +30,51 @@ func TestCheckFindsDamage(t *testing.T) {
 				err = os.Truncate(p, st.Size()*2/3)
 			}
 			if err != nil {
-				v.t.Fatal(err)
+				v.T.Fatal(err)
 			}
 		}, true, []string{".pack", "cut off"}},
-		{"pack gone", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".pack") }, true, []string{"the pack is gone", "nowhere else"}},
-		{"index gone", func(v *checkedVolume) { remove(v.t, v.pack(v.tip)+".idx") }, true, []string{".idx", "the pack is whole"}},
-		{"index zeroed", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, true, []string{".idx", "the pack is whole"}},
-		{"index bit", func(v *checkedVolume) { overwrite(v.t, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, true, []string{".idx", "checksum"}},
-		{"ref torn", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", v.tip.String()[:20]) }, true, []string{"refs/heads/main", "content"}},
-		{"ref empty", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", "") }, true, []string{"refs/heads/main", "content"}},
-		{"ref to nothing", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/main", hex0+"\n") }, true, []string{"refs/heads/main", "missing"}},
+		{"pack gone", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".pack") }, true, []string{"the pack is gone", "nowhere else"}},
+		{"index gone", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".idx") }, true, []string{".idx", "the pack is whole"}},
+		{"index zeroed", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, true, []string{".idx", "the pack is whole"}},
+		{"index bit", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, true, []string{".idx", "checksum"}},
+		{"ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, true, []string{"refs/heads/main", "content"}},
+		{"ref empty", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", "") }, true, []string{"refs/heads/main", "content"}},
+		{"ref to nothing", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, true, []string{"refs/heads/main", "missing"}},
 		{"ref to a blob", func(v *checkedVolume) {
-			putFile(v.t, v.dir+"/refs/heads/main", v.id("main:top").String()+"\n")
+			putFile(v.T, v.Dir+"/refs/heads/main", v.id("main:top").String()+"\n")
 		}, true, []string{"refs/heads/main", "not a commit"}},
-		{"ref gone", func(v *checkedVolume) { remove(v.t, v.dir+"/refs/heads/main") }, true, []string{"refs/heads/main", "no reference"}},
-		{"another ref torn", func(v *checkedVolume) { putFile(v.t, v.dir+"/refs/heads/other", "x") }, true, []string{"refs/heads/other"}},
-		{"packed-refs garbage", func(v *checkedVolume) { putFile(v.t, v.dir+"/packed-refs", "nonsense\n") }, true, []string{"packed-refs"}},
-		{"HEAD garbage", func(v *checkedVolume) { putFile(v.t, v.dir+"/HEAD", "nonsense\n") }, true, []string{"HEAD"}},
-		{"HEAD gone", func(v *checkedVolume) { remove(v.t, v.dir+"/HEAD") }, true, []string{"HEAD"}},
-		{"config garbage", func(v *checkedVolume) { putFile(v.t, v.dir+"/config", "[core\nx=\x01") }, true, []string{"config"}},
+		{"ref gone", func(v *checkedVolume) { remove(v.T, v.Dir+"/refs/heads/main") }, true, []string{"refs/heads/main", "no reference"}},
+		{"another ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/other", "x") }, true, []string{"refs/heads/other"}},
+		{"packed-refs garbage", func(v *checkedVolume) { putFile(v.T, v.Dir+"/packed-refs", "nonsense\n") }, true, []string{"packed-refs"}},
+		{"HEAD garbage", func(v *checkedVolume) { putFile(v.T, v.Dir+"/HEAD", "nonsense\n") }, true, []string{"HEAD"}},
+		{"HEAD gone", func(v *checkedVolume) { remove(v.T, v.Dir+"/HEAD") }, true, []string{"HEAD"}},
+		{"config garbage", func(v *checkedVolume) { putFile(v.T, v.Dir+"/config", "[core\nx=\x01") }, true, []string{"config"}},
 		{"loose garbage", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.t, v.loose(id), "garbage")
+			putFile(v.T, v.loose(id), "garbage")
 		}, false, []string{"top", "a blob is damaged"}},
 		{"loose empty", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.t, v.loose(id), "")
+			putFile(v.T, v.loose(id), "")
 		}, true, []string{"the file is empty"}},
-		{"missing blob", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.id("main:a/\xff odd"))) }, true, []string{"a/\xff odd", "a blob is missing"}},
-		{"missing tree", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.id("main:a/b"))) }, true, []string{"a/b", "a tree is missing"}},
-		{"missing root", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.id("main^{tree}"))) }, true, []string{"a tree is missing"}},
+		{"missing blob", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.id("main:a/\xff odd"))) }, true, []string{"a/\xff odd", "a blob is missing"}},
+		{"missing tree", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.id("main:a/b"))) }, true, []string{"a/b", "a tree is missing"}},
+		{"missing root", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.id("main^{tree}"))) }, true, []string{"a tree is missing"}},
 		{"missing metadata", func(v *checkedVolume) {
 			v.explodeAll()
-			remove(v.t, v.loose(v.id("main:.emberfs/meta/a/b/.emberfs%entries")))
+			remove(v.T, v.loose(v.id("main:.emberfs/meta/a/b/.emberfs%entries")))
 		}, true, []string{".emberfs/meta/a/b", "a blob is missing"}},
-		{"missing commit in history", func(v *checkedVolume) { v.explodeAll(); remove(v.t, v.loose(v.first)) }, false, []string{"a commit is missing"}},
+		{"missing commit in history", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.first)) }, false, []string{"a commit is missing"}},
 		{"missing blob in history", func(v *checkedVolume) {
 			gone := v.id("main:a/b/old")
-			v.root.text("a/b/old", "another")
-			v.tip = v.commit(v.root, nil)
+			v.root.Text("a/b/old", "another")
+			v.tip = v.CommitTree(v.root, nil)
 			v.explodeAll()
-			remove(v.t, v.loose(gone))
+			remove(v.T, v.loose(gone))
 		}, false, []string{"a/b/old", "a blob is missing"}},
 		{"metadata lies about a size", func(v *checkedVolume) { v.rewriteMeta(`"size":6000`, `"size":6001`) }, true, []string{"a/b", "size 6001"}},
 		{"metadata lies about a type", func(v *checkedVolume) { v.rewriteMeta(`"type":"file"`, `"type":"fifo"`) }, true, []string{"a/b", "metadata"}},
@@ -84,12 +85,12 @@ func TestCheckFindsDamage(t *testing.T) {
 			v := newCheckedVolume(t)
 			c.damage(v)
 			o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
-			quick := runCheck(t, v.dir, o)
+			quick := runCheck(t, v.Dir, o)
 			if got := hasFinding(quick, cold.Damaged, c.want...); got != c.quick {
 				t.Errorf("quick: found %v, want %v\n%s", got, c.quick, describe(quick))
 			}
 			o.Deep = true
-			if deep := runCheck(t, v.dir, o); c.name == "loose empty" && !hasFinding(deep, cold.Damaged, "a blob is damaged", "top") ||
+			if deep := runCheck(t, v.Dir, o); c.name == "loose empty" && !hasFinding(deep, cold.Damaged, "a blob is damaged", "top") ||
 				c.name != "loose empty" && !hasFinding(deep, cold.Damaged, c.want...) {
 				t.Errorf("deep: not found\n%s", describe(deep))
 			}
@@ -99,17 +100,17 @@ func TestCheckFindsDamage(t *testing.T) {
 
 // rewriteMeta makes a commit, by stock git, whose metadata of a/b says something else of every entry.
 func (v *checkedVolume) rewriteMeta(from, to string) {
-	v.t.Helper()
+	v.T.Helper()
 	dir := ".emberfs/meta/a/b"
-	data := git(v.t, v.dir, "show", "main:"+dir+"/.emberfs%entries") + "\n"
+	data := coldtest.Git(v.T, v.Dir, "show", "main:"+dir+"/.emberfs%entries") + "\n"
 	if !strings.Contains(data, from) {
-		v.t.Fatalf("no %s in %s", from, data)
+		v.T.Fatalf("no %s in %s", from, data)
 	}
 	run := func(stdin string, args ...string) string {
-		v.t.Helper()
-		out, err := gitTry(v.t, v.dir, []byte(stdin), args...)
+		v.T.Helper()
+		out, err := coldtest.GitTry(v.T, v.Dir, []byte(stdin), args...)
 		if err != nil {
-			v.t.Fatalf("git %q: %v\n%s", args, err, out)
+			v.T.Fatalf("git %q: %v\n%s", args, err, out)
 		}
 		return strings.TrimSpace(out)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -18,41 +19,41 @@ import (
 type checkedVolume struct {
 	*testVolume
 	first, tip cold.ID
-	root       *file
+	root       *coldtest.File
 }
 
 func newCheckedVolume(t *testing.T) *checkedVolume {
 	t.Helper()
 	v := &checkedVolume{testVolume: newVolume(t, Options{})}
-	v.root = newDir(0o755)
-	v.root.text("a/b/old", strings.Repeat("old content\n", 500))
-	v.root.text("top", "top")
-	v.root.symlink("link", "a/b")
-	v.first = v.commit(v.root, nil)
-	v.root.text("a/b/new", strings.Repeat("new content\n", 500))
-	v.root.text("a/\xff odd", "odd name")
-	v.tip = v.commit(v.root, nil)
+	v.root = coldtest.NewDir(0o755)
+	v.root.Text("a/b/old", strings.Repeat("old content\n", 500))
+	v.root.Text("top", "top")
+	v.root.Symlink("link", "a/b")
+	v.first = v.CommitTree(v.root, nil)
+	v.root.Text("a/b/new", strings.Repeat("new content\n", 500))
+	v.root.Text("a/\xff odd", "odd name")
+	v.tip = v.CommitTree(v.root, nil)
 	return v
 }
 
 // pack is the pack, without extension, that holds an object.
 func (v *checkedVolume) pack(id cold.ID) string {
-	v.t.Helper()
-	packs, _ := filepath.Glob(filepath.Join(v.dir, "objects/pack/pack-*.idx"))
+	v.T.Helper()
+	packs, _ := filepath.Glob(filepath.Join(v.Dir, "objects/pack/pack-*.idx"))
 	for _, p := range packs {
-		if strings.Contains(git(v.t, v.dir, "verify-pack", "-v", p), id.String()) {
+		if strings.Contains(coldtest.Git(v.T, v.Dir, "verify-pack", "-v", p), id.String()) {
 			return strings.TrimSuffix(p, ".idx")
 		}
 	}
-	v.t.Fatalf("no pack holds %s", id)
+	v.T.Fatalf("no pack holds %s", id)
 	return ""
 }
 
 func (v *checkedVolume) id(rev string) cold.ID {
-	v.t.Helper()
-	id, err := cold.ParseID(git(v.t, v.dir, "rev-parse", rev))
+	v.T.Helper()
+	id, err := cold.ParseID(coldtest.Git(v.T, v.Dir, "rev-parse", rev))
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	return id
 }
@@ -98,30 +99,30 @@ func putFile(t *testing.T, path, content string) {
 
 // flipEntry changes a byte in the middle of an object's entry in its pack.
 func (v *checkedVolume) flipEntry(id cold.ID) {
-	v.t.Helper()
+	v.T.Helper()
 	pack := v.pack(id)
-	for line := range strings.Lines(git(v.t, v.dir, "verify-pack", "-v", pack+".idx")) {
+	for line := range strings.Lines(coldtest.Git(v.T, v.Dir, "verify-pack", "-v", pack+".idx")) {
 		var hex, typ string
 		var size, packed, off int64
 		if n, _ := fmt.Sscan(line, &hex, &typ, &size, &packed, &off); n == 5 && hex == id.String() {
 			data, err := os.ReadFile(pack + ".pack")
 			if err != nil {
-				v.t.Fatal(err)
+				v.T.Fatal(err)
 			}
 			at := off + packed/2
-			overwrite(v.t, pack+".pack", at, []byte{data[at] ^ 0x55})
+			overwrite(v.T, pack+".pack", at, []byte{data[at] ^ 0x55})
 			return
 		}
 	}
-	v.t.Fatalf("%s is not in %s", id, pack)
+	v.T.Fatalf("%s is not in %s", id, pack)
 }
 
 // explodeAll makes every object loose, so that single ones can be taken away.
-func (v *checkedVolume) explodeAll() { explode(v.t, v.dir) }
+func (v *checkedVolume) explodeAll() { coldtest.Explode(v.T, v.Dir) }
 
 func (v *checkedVolume) loose(id cold.ID) string {
 	s := id.String()
-	return filepath.Join(v.dir, "objects", s[:2], s[2:])
+	return filepath.Join(v.Dir, "objects", s[:2], s[2:])
 }
 
 // runCheck checks a repository and returns what was found.
@@ -184,26 +185,26 @@ func TestCheckSound(t *testing.T) {
 		do   func()
 	}{
 		{"as it is", func() {}},
-		{"repacked", func() { git(t, v.dir, "repack", "-adq", "--depth=50") }},
-		{"packed references", func() { git(t, v.dir, "pack-refs", "--all") }},
+		{"repacked", func() { coldtest.Git(t, v.Dir, "repack", "-adq", "--depth=50") }},
+		{"packed references", func() { coldtest.Git(t, v.Dir, "pack-refs", "--all") }},
 		{"loose objects", v.explodeAll},
 	} {
 		step.do()
 		for _, deep := range []bool{false, true} {
 			o := volume
 			o.Deep = deep
-			if list := runCheck(t, v.dir, o); len(list) > 0 {
+			if list := runCheck(t, v.Dir, o); len(list) > 0 {
 				t.Errorf("%s, deep %v:\n%s", step.name, deep, describe(list))
 			}
 		}
 	}
 	clone := filepath.Join(t.TempDir(), "clone")
-	git(t, v.dir, "clone", "-q", v.dir, clone)
+	coldtest.Git(t, v.Dir, "clone", "-q", v.Dir, clone)
 	putFile(t, filepath.Join(clone, "a/b/old"), "changed by a stock client")
-	git(t, clone, "commit", "-qam", "stock")
-	git(t, clone, "tag", "-a", "-m", "a tag", "v1")
-	git(t, clone, "push", "-q", "--tags", "origin", "HEAD:main")
-	list := runCheck(t, v.dir, volume)
+	coldtest.Git(t, clone, "commit", "-qam", "stock")
+	coldtest.Git(t, clone, "tag", "-a", "-m", "a tag", "v1")
+	coldtest.Git(t, clone, "push", "-q", "--tags", "origin", "HEAD:main")
+	list := runCheck(t, v.Dir, volume)
 	if problemsOf(list) > 0 || !hasFinding(list, cold.Note, "changed by a stock client") || !hasFinding(list, cold.Note, "1 commit behind") {
 		t.Errorf("a stock client's commit:\n%s", describe(list))
 	}
@@ -214,20 +215,20 @@ func TestCheckSound(t *testing.T) {
 
 func TestCheckStockRepository(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "r.git")
-	git(t, t.TempDir(), "init", "-q", "--bare", "-b", "trunk", dir)
+	coldtest.Git(t, t.TempDir(), "init", "-q", "--bare", "-b", "trunk", dir)
 	if list := runCheck(t, dir, CheckOptions{}); len(list) != 1 || !hasFinding(list, cold.Note, "no commit yet", "refs/heads/trunk") {
 		t.Errorf("empty:\n%s", describe(list))
 	}
 	work := filepath.Join(t.TempDir(), "w")
-	git(t, t.TempDir(), "clone", "-q", dir, work)
+	coldtest.Git(t, t.TempDir(), "clone", "-q", dir, work)
 	putFile(t, work+"/sub/f", "x")
-	git(t, work, "add", ".")
-	git(t, work, "commit", "-qm", "one")
-	git(t, work, "push", "-q", "origin", "HEAD:trunk")
+	coldtest.Git(t, work, "add", ".")
+	coldtest.Git(t, work, "commit", "-qm", "one")
+	coldtest.Git(t, work, "push", "-q", "origin", "HEAD:trunk")
 	if list := runCheck(t, dir, CheckOptions{Deep: true}); len(list) != 1 || !hasFinding(list, cold.Note, "not a volume yet") {
 		t.Errorf("one commit:\n%s", describe(list))
 	}
-	git(t, work, "clone", "-q", "--bare", "--depth=1", "file://"+dir, work+".shallow")
+	coldtest.Git(t, work, "clone", "-q", "--bare", "--depth=1", "file://"+dir, work+".shallow")
 	if list := runCheck(t, work+".shallow", CheckOptions{Deep: true}); problemsOf(list) > 0 {
 		t.Errorf("shallow clone:\n%s", describe(list))
 	}
@@ -238,9 +239,9 @@ func TestCheckNoRepository(t *testing.T) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	v := newCheckedVolume(t)
-	git(t, v.dir, "config", "core.repositoryformatversion", "1")
-	git(t, v.dir, "config", "extensions.objectFormat", "sha256")
-	if _, err := NewChecker(v.dir, CheckOptions{}); !errors.Is(err, odb.ErrUnsupported) {
+	coldtest.Git(t, v.Dir, "config", "core.repositoryformatversion", "1")
+	coldtest.Git(t, v.Dir, "config", "extensions.objectFormat", "sha256")
+	if _, err := NewChecker(v.Dir, CheckOptions{}); !errors.Is(err, odb.ErrUnsupported) {
 		t.Errorf("sha256: %v", err)
 	}
 }
@@ -248,10 +249,10 @@ func TestCheckNoRepository(t *testing.T) {
 // TestCheckFindsRisk: what is no damage yet.
 func TestCheckFindsRisk(t *testing.T) {
 	v := newCheckedVolume(t)
-	git(t, v.dir, "config", "gc.auto", "100")
-	git(t, v.dir, "symbolic-ref", "HEAD", "refs/heads/elsewhere")
-	git(t, v.dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
-	lock := filepath.Join(v.dir, "refs/heads/main.lock")
+	coldtest.Git(t, v.Dir, "config", "gc.auto", "100")
+	coldtest.Git(t, v.Dir, "symbolic-ref", "HEAD", "refs/heads/elsewhere")
+	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
+	lock := filepath.Join(v.Dir, "refs/heads/main.lock")
 	putFile(t, lock, "")
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(lock, old, old); err != nil {
@@ -259,8 +260,8 @@ func TestCheckFindsRisk(t *testing.T) {
 	}
 	stale := "emberfs 11111111-2222-3333-4444-555555555555 77\n"
 	putFile(t, v.pack(v.tip)+".keep", stale)
-	putFile(t, v.dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd", "half a pack")
-	list := runCheck(t, v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.first, Source: "/srv/remote.git"})
+	putFile(t, v.Dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd", "half a pack")
+	list := runCheck(t, v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.first, Source: "/srv/remote.git"})
 	for _, want := range [][]string{
 		{"risk", "gc.auto = 0"}, {"risk", "refs/heads/elsewhere", "HEAD"}, {"risk", "the last 1 commit is not on the remote", "/srv/remote.git"},
 		{"risk", "main.lock"}, {"note", "keep file"}, {"note", "temporary file"}, {"note", "1 commit behind the branch"},
@@ -276,8 +277,8 @@ func TestCheckFindsRisk(t *testing.T) {
 		t.Log(describe(list))
 	}
 	remove(t, lock)
-	git(t, v.dir, "update-ref", "refs/heads/main", v.first.String())
-	list = runCheck(t, v.dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip})
+	coldtest.Git(t, v.Dir, "update-ref", "refs/heads/main", v.first.String())
+	list = runCheck(t, v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip})
 	if !hasFinding(list, cold.Risk, "does not follow the commit that warm is of") {
 		t.Errorf("a branch that was moved back:\n%s", describe(list))
 	}
@@ -294,8 +295,8 @@ func TestCheckAnotherCopy(t *testing.T) {
 	v.flipEntry(id)
 	// git would find the object in the pack and store nothing.
 	other := filepath.Join(t.TempDir(), "other.git")
-	git(t, t.TempDir(), "init", "-q", "--bare", other)
-	if out, err := gitTry(t, other, data, "hash-object", "-w", "--stdin"); err != nil || strings.TrimSpace(out) != id.String() {
+	coldtest.Git(t, t.TempDir(), "init", "-q", "--bare", other)
+	if out, err := coldtest.GitTry(t, other, data, "hash-object", "-w", "--stdin"); err != nil || strings.TrimSpace(out) != id.String() {
 		t.Fatal(out, err)
 	}
 	s := id.String()
@@ -304,7 +305,7 @@ func TestCheckAnotherCopy(t *testing.T) {
 		t.Fatal(err)
 	}
 	putFile(t, v.loose(id), string(copied))
-	list := runCheck(t, v.dir, CheckOptions{Deep: true})
+	list := runCheck(t, v.Dir, CheckOptions{Deep: true})
 	if !hasFinding(list, cold.Damaged, "another copy is good", s) || hasFinding(list, cold.Damaged, "a/b/new") {
 		t.Error(describe(list))
 	}
@@ -314,10 +315,10 @@ func TestCheckSame(t *testing.T) {
 	t.Parallel()
 	v := newCheckedVolume(t)
 	data := bytes.Repeat([]byte("x"), 3<<20)
-	v.root.text("big", string(data))
-	v.root.text("empty", "")
-	v.tip = v.commit(v.root, nil)
-	c, err := NewChecker(v.dir, CheckOptions{})
+	v.root.Text("big", string(data))
+	v.root.Text("empty", "")
+	v.tip = v.CommitTree(v.root, nil)
+	c, err := NewChecker(v.Dir, CheckOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,19 +330,19 @@ func TestCheckSame(t *testing.T) {
 		id   cold.ID
 		want bool
 	}{
-		{content(data), blobID(t, string(data)), true},
-		{content(data[1:]), blobID(t, string(data)), false},
-		{content(nil), blobID(t, ""), true},
-		{content([]byte("top")), v.id("main:top"), true},
-		{content([]byte("pot")), v.id("main:top"), false},
-		{content([]byte("pot")), v.id("main:a"), false},
-		{content(flipped), v.id("main:big"), false},
+		{coldtest.Content(data), coldtest.BlobID(t, string(data)), true},
+		{coldtest.Content(data[1:]), coldtest.BlobID(t, string(data)), false},
+		{coldtest.Content(nil), coldtest.BlobID(t, ""), true},
+		{coldtest.Content([]byte("top")), v.id("main:top"), true},
+		{coldtest.Content([]byte("pot")), v.id("main:top"), false},
+		{coldtest.Content([]byte("pot")), v.id("main:a"), false},
+		{coldtest.Content(flipped), v.id("main:big"), false},
 	} {
 		if same, err := c.Same(t.Context(), f.id, f.c); same != f.want || err != nil {
 			t.Errorf("%s: %v, %v", f.id, same, err)
 		}
 	}
-	if _, err := c.Same(t.Context(), v.id("main:big"), sized{content(data[1:]), 3 << 20}); !errors.Is(err, cold.ErrSizeChanged) {
+	if _, err := c.Same(t.Context(), v.id("main:big"), coldtest.Sized{Content: coldtest.Content(data[1:]), Bytes: 3 << 20}); !errors.Is(err, cold.ErrSizeChanged) {
 		t.Errorf("a file that became shorter: %v", err)
 	}
 }

@@ -85,7 +85,7 @@ func (w *objectWalk) top(id cold.ID) error {
 		if !w.marks.Add(id) {
 			return nil
 		}
-		data, err := w.c.db.Read(id, odb.Tag, maxCommit)
+		data, err := w.c.db.Read(id, odb.Tag, MaxCommit)
 		if err == nil {
 			id, err = tagged(data)
 		}
@@ -119,7 +119,7 @@ func (w *objectWalk) commits(tip cold.ID) error {
 			continue
 		}
 		w.commit = id
-		commit, err := readCommit(w.c.db, id)
+		commit, err := ReadCommit(w.c.db, id)
 		if err != nil {
 			if err := w.lose(id, odb.Commit, "", err); err != nil {
 				return err
@@ -190,7 +190,7 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 
 // lose notes an object that cannot be had. A failing disk ends the walk.
 func (w *objectWalk) lose(id cold.ID, kind odb.Type, at string, err error) error {
-	missing := isMissing(err)
+	missing := IsMissing(err)
 	if !missing && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) && !errors.Is(err, odb.ErrCollision) {
 		return err
 	}

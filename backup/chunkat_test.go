@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
@@ -22,15 +23,15 @@ import (
 func TestOpenAtConcurrently(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	data := noise(40, 50*format.MinChunk+9)
+	data := coldtest.Noise(40, 50*format.MinChunk+9)
 	v := openVolume(t, dir, Options{})
-	big, _ := v.store(content(data), cold.Base{})
+	big, _ := v.store(coldtest.Content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
-	chunks, _ := v.store(content(data), cold.Base{})
-	small, _ := v.store(content(data[:testThreshold]), cold.Base{})
+	chunks, _ := v.store(coldtest.Content(data), cold.Base{})
+	small, _ := v.store(coldtest.Content(data[:testThreshold]), cold.Base{})
 	reads := effort.Count(t, 30, 2000)
 	for name, c := range map[string]struct {
 		id   cold.ID
@@ -81,16 +82,16 @@ func TestOpenAtConcurrently(t *testing.T) {
 // A read touches the chunks that it needs: all others may be missing. A chunk that is there again is read again.
 func TestOpenAtTouchesLittle(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(41, 20*format.MinChunk)
-	id, _ := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(41, 20*format.MinChunk)
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	explode(t, v.dir)
+	coldtest.Explode(t, v.Dir)
 	for i, r := range tree.Refs {
 		if i != 7 && i != 8 {
-			removeLoose(t, v.dir, r.ID)
+			coldtest.RemoveLoose(t, v.Dir, r.ID)
 		}
 	}
 	if err := v.db.Refresh(); err != nil {
@@ -121,20 +122,20 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(42, 20*format.MinChunk)
-	id, _ := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(42, 20*format.MinChunk)
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	explode(t, v.dir)
+	coldtest.Explode(t, v.Dir)
 	for _, i := range []int{9, 13} {
-		removeLoose(t, v.dir, tree.Refs[i].ID)
+		coldtest.RemoveLoose(t, v.Dir, tree.Refs[i].ID)
 	}
-	other := v.object("blob", noise(43, format.MinChunk)).String()
+	other := v.object("blob", coldtest.Noise(43, format.MinChunk)).String()
 	damaged := tree.Refs[5].ID.String()
-	removeLoose(t, v.dir, tree.Refs[5].ID)
-	if err := os.Link(filepath.Join(v.dir, "objects", other[:2], other[2:]), filepath.Join(v.dir, "objects", damaged[:2], damaged[2:])); err != nil {
+	coldtest.RemoveLoose(t, v.Dir, tree.Refs[5].ID)
+	if err := os.Link(filepath.Join(v.Dir, "objects", other[:2], other[2:]), filepath.Join(v.Dir, "objects", damaged[:2], damaged[2:])); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.db.Refresh(); err != nil {
@@ -172,14 +173,14 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(44, 60*format.MinChunk+5)
-	id, _ := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(44, 60*format.MinChunk+5)
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	explode(t, v.dir)
-	removeLoose(t, v.dir, tree.Refs[40].ID)
+	coldtest.Explode(t, v.Dir)
+	coldtest.RemoveLoose(t, v.Dir, tree.Refs[40].ID)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
@@ -221,16 +222,16 @@ func TestStoreChunksConcurrently(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Abort()
-	f := newDir(0o755)
+	f := coldtest.NewDir(0o755)
 	for i := range 12 {
-		f.text(fmt.Sprint(i), string(noise(uint64(50+i%5), 8*format.MinChunk+i)))
+		f.Text(fmt.Sprint(i), string(coldtest.Noise(uint64(50+i%5), 8*format.MinChunk+i)))
 	}
 	var wg sync.WaitGroup
-	for _, k := range f.kids {
+	for _, k := range f.Kids {
 		wg.Go(func() {
 			var base cold.Base
 			for range 3 {
-				id, err := x.PutFile(t.Context(), content(k.data), base)
+				id, err := x.PutFile(t.Context(), coldtest.Content(k.Data), base)
 				if err != nil {
 					t.Error(err)
 				}
@@ -240,31 +241,31 @@ func TestStoreChunksConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := putDirs(t.Context(), x, f, true); err != nil {
+	if err := coldtest.PutDirs(t.Context(), x, f, true); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
 		t.Fatal(err)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
-	v.checkGit()
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+	v.CheckGit()
 }
 
 // A push sends the chunks that changed.
 func TestPushChunks(t *testing.T) {
 	t.Parallel()
 	remote := filepath.Join(t.TempDir(), "remote.git")
-	git(t, ".", "init", "-q", "--bare", "-b", "main", remote)
+	coldtest.Git(t, ".", "init", "-q", "--bare", "-b", "main", remote)
 	v := newVolume(t, Options{ChunkThreshold: testThreshold, Source: remote})
-	data := noise(60, 40*format.MinChunk)
-	id, _ := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(60, 40*format.MinChunk)
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	if err := v.Push(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	old := v.headSnapshot().Info().ID
+	old := v.HeadSnapshot().Info().ID
 	data[17*format.MinChunk] ^= 1
-	v.store(content(data), cold.Base{ID: id})
-	tip := v.headSnapshot().Info().ID
+	v.store(coldtest.Content(data), cold.Base{ID: id})
+	tip := v.HeadSnapshot().Info().ID
 	ids, err := v.collect(t.Context(), []cold.ID{tip}, old)
 	if err != nil {
 		t.Fatal(err)

@@ -8,24 +8,12 @@ import (
 	"slices"
 	"sync"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 // testThreshold makes files of a few chunks big.
 const testThreshold = 256 << 10
-
-// noise is data that does not shrink, the same for the same seed.
-func noise(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
-	b := make([]byte, n+8)
-	for i := 0; i < n; i += 8 {
-		v := r.Uint64()
-		for k := range 8 {
-			b[i+k] = byte(v >> (8 * k))
-		}
-	}
-	return b[:n]
-}
 
 // holed is content with data in some ranges only, of which no other byte may be read but the last.
 type holed struct {
@@ -83,76 +71,76 @@ func (h holed) bytes() []byte {
 
 // store commits a volume of one file, stored from base, and gives its id and how many objects its pack got.
 func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects int) {
-	v.t.Helper()
-	ctx := v.t.Context()
+	v.T.Helper()
+	ctx := v.T.Context()
 	x, err := v.Begin(ctx)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer x.Abort()
 	if id, err = x.PutFile(ctx, c, base); err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
-	objects = txLen(v.t, x)
+	objects = txLen(v.T, x)
 	e := cold.Entry{Name: "f", Kind: cold.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
-	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: newDir(0o755).Entry}, []cold.Entry{e}, nil)
+	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e}, nil)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	if _, err := x.Commit(ctx, cold.CommitOptions{Root: root}); err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	return id, objects
 }
 
 // entry is the only file's entry as the last commit has it.
 func (v *testVolume) entry(name string) cold.Entry {
-	v.t.Helper()
-	s := v.headSnapshot()
-	l, err := s.ReadDir(v.t.Context(), rootOf(s))
+	v.T.Helper()
+	s := v.HeadSnapshot()
+	l, err := s.ReadDir(v.T.Context(), coldtest.RootOf(s))
 	if err != nil || len(l.Problems) > 0 {
-		v.t.Fatal(err, l.Problems)
+		v.T.Fatal(err, l.Problems)
 	}
 	at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == name })
 	if at < 0 {
-		v.t.Fatalf("no %q in %+v", name, l.Entries)
+		v.T.Fatalf("no %q in %+v", name, l.Entries)
 	}
 	return l.Entries[at]
 }
 
 // check reads the file f in all ways and has git look at the repository.
 func (v *testVolume) checkFile(want []byte) {
-	v.t.Helper()
+	v.T.Helper()
 	e := v.entry("f")
 	if e.Size != int64(len(want)) || e.Kind != cold.KindFile || e.Mode != 0o755 {
-		v.t.Errorf("entry %+v, want %d bytes", e, len(want))
+		v.T.Errorf("entry %+v, want %d bytes", e, len(want))
 	}
-	if got := v.content(e.ID, e.Size); !bytes.Equal(got, want) {
-		v.t.Errorf("content differs: %d bytes, want %d", len(got), len(want))
+	if got := v.ContentOf(e.ID, e.Size); !bytes.Equal(got, want) {
+		v.T.Errorf("content differs: %d bytes, want %d", len(got), len(want))
 	}
-	if got := v.content(e.ID, -1); !bytes.Equal(got, want) {
-		v.t.Error("content of unknown size differs")
+	if got := v.ContentOf(e.ID, -1); !bytes.Equal(got, want) {
+		v.T.Error("content of unknown size differs")
 	}
 	for _, size := range []int64{e.Size + 1, e.Size - 1} {
-		if b, err := v.Open(v.t.Context(), e.ID, size); size >= 0 && !errors.Is(err, cold.ErrCorrupt) {
-			v.t.Errorf("opened with %d bytes of %d: %v, %v", size, e.Size, b, err)
+		if b, err := v.Open(v.T.Context(), e.ID, size); size >= 0 && !errors.Is(err, cold.ErrCorrupt) {
+			v.T.Errorf("opened with %d bytes of %d: %v, %v", size, e.Size, b, err)
 		}
 	}
 	v.checkAt(e, want)
-	if out := git(v.t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.t.Errorf("git fsck: %s", out)
+	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		v.T.Errorf("git fsck: %s", out)
 	}
 }
 
 // checkAt reads parts of a file in an order of no kind.
 func (v *testVolume) checkAt(e cold.Entry, want []byte) {
-	v.t.Helper()
-	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
+	v.T.Helper()
+	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	if at.Size() != int64(len(want)) {
-		v.t.Errorf("Size = %d", at.Size())
+		v.T.Errorf("Size = %d", at.Size())
 	}
 	buf := make([]byte, 900<<10)
 	for i := range 30 {
@@ -163,26 +151,26 @@ func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 		}
 		n, err := at.ReadAt(p, off)
 		if wantN := max(min(len(p), len(want)-int(off)), 0); n != wantN || (n < len(p)) != errors.Is(err, io.EOF) || err != nil && !errors.Is(err, io.EOF) {
-			v.t.Fatalf("ReadAt(%d, %d) = %d, %v; want %d", len(p), off, n, err, wantN)
+			v.T.Fatalf("ReadAt(%d, %d) = %d, %v; want %d", len(p), off, n, err, wantN)
 		}
 		if n > 0 && !bytes.Equal(p[:n], want[off:off+int64(n)]) {
-			v.t.Fatalf("%d bytes at %d differ", n, off)
+			v.T.Fatalf("%d bytes at %d differ", n, off)
 		}
 	}
 	if err := at.Close(); err != nil {
-		v.t.Error(err)
+		v.T.Error(err)
 	}
 	if _, err := at.ReadAt(buf[:1], 0); err == nil {
-		v.t.Error("read after Close")
+		v.T.Error("read after Close")
 	}
 }
 
 // holes gives where a stream has its holes, by SkipHole.
 func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
-	v.t.Helper()
-	b, err := v.Open(v.t.Context(), e.ID, e.Size)
+	v.T.Helper()
+	b, err := v.Open(v.T.Context(), e.ID, e.Size)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer b.Close()
 	pos := int64(0)
@@ -192,7 +180,7 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 			holes = append(holes, cold.Range{Off: pos, End: pos + n})
 			pos += n
 			if b.SkipHole() != 0 {
-				v.t.Error("a hole behind a hole")
+				v.T.Error("a hole behind a hole")
 			}
 		}
 		n, err := b.Read(buf)
@@ -202,49 +190,49 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 			break
 		}
 		if err != nil {
-			v.t.Fatal(err)
+			v.T.Fatal(err)
 		}
 	}
 	if pos != e.Size {
-		v.t.Errorf("%d bytes of %d", pos, e.Size)
+		v.T.Errorf("%d bytes of %d", pos, e.Size)
 	}
 	if got := v.dataHoles(e); !slices.Equal(got, holes) {
-		v.t.Errorf("Data says holes %v, the stream %v", got, holes)
+		v.T.Errorf("Data says holes %v, the stream %v", got, holes)
 	}
 	return holes, data
 }
 
 // dataHoles gives where a file has its holes, by Data.
 func (v *testVolume) dataHoles(e cold.Entry) (holes []cold.Range) {
-	v.t.Helper()
-	at, err := v.OpenAt(v.t.Context(), e.ID, e.Size)
+	v.T.Helper()
+	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer at.Close()
 	for pos := int64(0); pos < e.Size; {
 		r, ok, err := at.Data(pos)
 		if err != nil {
-			v.t.Fatal(err)
+			v.T.Fatal(err)
 		}
 		if !ok {
 			return append(holes, cold.Range{Off: pos, End: e.Size})
 		}
 		if r.End <= pos || r.End > e.Size || r.Off >= r.End {
-			v.t.Fatalf("Data(%d) = %v", pos, r)
+			v.T.Fatalf("Data(%d) = %v", pos, r)
 		}
 		if r.Off > pos {
 			holes = append(holes, cold.Range{Off: pos, End: r.Off})
 		}
 		if mid := (max(r.Off, pos) + r.End) / 2; mid > pos {
 			if again, ok, err := at.Data(mid); again.End != r.End || again.Off > mid || !ok || err != nil {
-				v.t.Errorf("Data(%d) = %v, %v, %v; want the end of %v", mid, again, ok, err, r)
+				v.T.Errorf("Data(%d) = %v, %v, %v; want the end of %v", mid, again, ok, err, r)
 			}
 		}
 		pos = r.End
 	}
 	if r, ok, err := at.Data(e.Size); ok || err != nil {
-		v.t.Errorf("Data at the end = %v, %v, %v", r, ok, err)
+		v.T.Errorf("Data at the end = %v, %v, %v", r, ok, err)
 	}
 	return holes
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
@@ -14,13 +15,13 @@ import (
 func TestChunkEdit(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(4, 64*format.MinChunk+100)
-	id, n := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(4, 64*format.MinChunk+100)
+	id, n := v.store(coldtest.Content(data), cold.Base{})
 	if n != 65+2 {
 		t.Errorf("first: %d objects", n)
 	}
 	v.checkFile(data)
-	if again, n := v.store(content(data), cold.Base{ID: id}); n != 0 || again != id {
+	if again, n := v.store(coldtest.Content(data), cold.Base{ID: id}); n != 0 || again != id {
 		t.Errorf("unchanged: %d objects", n)
 	}
 	for _, c := range []struct {

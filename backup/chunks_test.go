@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -47,7 +48,7 @@ func TestChunkSize(t *testing.T) {
 func TestChunkBorders(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(1, 9*format.MinChunk)
+	data := coldtest.Noise(1, 9*format.MinChunk)
 	var base cold.ID
 	for _, c := range []struct {
 		size  int
@@ -57,7 +58,7 @@ func TestChunkBorders(t *testing.T) {
 		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false}, {6 * format.MinChunk, true}, {6*format.MinChunk + 1, true},
 		{6*format.MinChunk - 1, true}, {9 * format.MinChunk, true}, {1, false},
 	} {
-		id, _ := v.store(content(data[:c.size]), cold.Base{ID: base})
+		id, _ := v.store(coldtest.Content(data[:c.size]), cold.Base{ID: base})
 		kind, _, err := v.db.Stat(id)
 		if err != nil || (kind == odb.Tree) != c.chunk {
 			t.Errorf("%d bytes: a %v, %v", c.size, kind, err)
@@ -65,14 +66,14 @@ func TestChunkBorders(t *testing.T) {
 		v.checkFile(data[:c.size])
 		base = id
 	}
-	v.checkGit()
+	v.CheckGit()
 }
 
 // A file that grew eightfold is cut anew.
 func TestChunkGrowth(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	const small = format.MaxGrowth * format.WantChunks * format.MinChunk // 2 GiB, of which nearly all is a hole
-	part := noise(2, 100)
+	part := coldtest.Noise(2, 100)
 	h := holed{size: small, parts: map[int64][]byte{0: part, small - 100: part}}
 	id, _ := v.store(holed{size: 1 << 20, parts: map[int64][]byte{0: part}}, cold.Base{})
 	for _, c := range []struct{ size, chunk int64 }{{small, format.MinChunk}, {small + 1, 1 << 20}} {
@@ -88,7 +89,7 @@ func TestChunkGrowth(t *testing.T) {
 func TestChunkHoles(t *testing.T) {
 	t.Parallel()
 	const c = format.MinChunk
-	some := noise(3, 3*c)
+	some := coldtest.Noise(3, 3*c)
 	for _, h := range []holed{
 		{size: 8 * c, parts: map[int64][]byte{}},
 		{size: 8*c + 1, parts: map[int64][]byte{}},
@@ -137,10 +138,10 @@ func TestChunkHoles(t *testing.T) {
 // cat puts a file together again in a checkout of stock git.
 func TestChunkCat(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(5, 20*format.MinChunk+17)
-	v.store(content(data), cold.Base{})
+	data := coldtest.Noise(5, 20*format.MinChunk+17)
+	v.store(coldtest.Content(data), cold.Base{})
 	clone := filepath.Join(t.TempDir(), "clone")
-	git(t, ".", "clone", "-q", v.dir, clone)
+	coldtest.Git(t, ".", "clone", "-q", v.Dir, clone)
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", "cat f/*")
 	cmd.Dir = clone
 	out, err := cmd.Output()
@@ -157,8 +158,8 @@ func TestChunkCat(t *testing.T) {
 func TestChunkedChmod(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	v := openVolume(t, dir, Options{ChunkThreshold: testThreshold})
-	data := noise(6, 6*format.MinChunk)
-	id, _ := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(6, 6*format.MinChunk)
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -169,13 +170,13 @@ func TestChunkedChmod(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer x.Abort()
-		base := rootOf(x.Base())
+		base := coldtest.RootOf(x.Base())
 		if i == 2 {
 			base = cold.DirID{} // nothing to find the tree's type in
 		}
 		name := []string{"f", "f", "g"}[i]
 		e := cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
-		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: newDir(0o755).Entry}, []cold.Entry{e}, nil)
+		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,12 +186,12 @@ func TestChunkedChmod(t *testing.T) {
 		if got := v.entry(name); got.Mode != e.Mode || got.ID != id || got.Size != e.Size {
 			t.Errorf("entry %+v", got)
 		}
-		if s := git(t, dir, "ls-tree", "main", name); !strings.HasPrefix(s, "040000 tree "+id.String()) {
+		if s := coldtest.Git(t, dir, "ls-tree", "main", name); !strings.HasPrefix(s, "040000 tree "+id.String()) {
 			t.Errorf("git has %s", s)
 		}
 	}
 	// Between half of the new threshold and the whole it would stay in chunks; it is far below.
-	if now, _ := v.store(content(data), cold.Base{ID: id, Known: true}); now != blobID(t, string(data)) {
+	if now, _ := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != coldtest.BlobID(t, string(data)) {
 		t.Errorf("stored as %s", now)
 	}
 }
@@ -199,16 +200,16 @@ func TestChunkedChmod(t *testing.T) {
 func TestChunksOfOldVolume(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	data := noise(7, 30*format.MinChunk)
+	data := coldtest.Noise(7, 30*format.MinChunk)
 	v := openVolume(t, dir, Options{})
-	id, _ := v.store(content(data), cold.Base{})
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	v.checkFile(data)
 	data[5] ^= 1
-	now, n := v.store(content(data), cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 5, End: 6}}})
+	now, n := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 5, End: 6}}})
 	if kind, _, err := v.db.Stat(now); err != nil || kind != odb.Tree || n != 32 {
 		t.Errorf("%d objects, a %v, %v", n, kind, err)
 	}
@@ -223,8 +224,8 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Abort()
-	data := noise(8, 16*format.MinChunk)
-	id, err := x.PutFile(t.Context(), content(data), cold.Base{})
+	data := coldtest.Noise(8, 16*format.MinChunk)
+	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,27 +243,27 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 func TestChunksOfDamagedBase(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	data := noise(9, 16*format.MinChunk)
-	id, _ := v.store(content(data), cold.Base{})
+	data := coldtest.Noise(9, 16*format.MinChunk)
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	tree, err := format.LoadChunks(v.db, id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	explode(t, v.dir)
-	removeLoose(t, v.dir, tree.Refs[7].ID)
+	coldtest.Explode(t, v.Dir)
+	coldtest.RemoveLoose(t, v.Dir, tree.Refs[7].ID)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if now, n := v.store(content(data), cold.Base{ID: id, Known: true}); now != id || n != 1 {
+	if now, n := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id || n != 1 {
 		t.Errorf("%d objects stored of one that is missing", n)
 	}
 	v.checkFile(data)
-	explode(t, v.dir)
-	removeLoose(t, v.dir, id)
+	coldtest.Explode(t, v.Dir)
+	coldtest.RemoveLoose(t, v.Dir, id)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if now, _ := v.store(content(data), cold.Base{ID: id, Known: true}); now != id {
+	if now, _ := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id {
 		t.Errorf("stored as %s", now)
 	}
 	v.checkFile(data)
@@ -275,27 +276,27 @@ func TestChunkedSizeChanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer x.Abort()
-	data := noise(10, 8*format.MinChunk+10)
-	id, err := x.PutFile(t.Context(), content(data), cold.Base{})
+	data := coldtest.Noise(10, 8*format.MinChunk+10)
+	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, size := range []int64{8*format.MinChunk + 9, 8*format.MinChunk + 11, 8 * format.MinChunk, 9*format.MinChunk + 1, 20 * format.MinChunk} {
-		for _, c := range []cold.Content{content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
+		for _, c := range []cold.Content{coldtest.Content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
 			for _, base := range []cold.Base{{}, {ID: id}, {ID: id, Known: true}} {
-				if _, err := x.PutFile(t.Context(), sized{c, size}, base); !errors.Is(err, cold.ErrSizeChanged) {
+				if _, err := x.PutFile(t.Context(), coldtest.Sized{Content: c, Bytes: size}, base); !errors.Is(err, cold.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", len(data), size, err)
 				}
 			}
 		}
 	}
 	bad := errors.New("disk on fire")
-	if _, err := x.PutFile(t.Context(), failing{content(data), bad}, cold.Base{}); !errors.Is(err, bad) {
+	if _, err := x.PutFile(t.Context(), failing{coldtest.Content(data), bad}, cold.Base{}); !errors.Is(err, bad) {
 		t.Errorf("PutFile = %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := x.PutFile(ctx, content(data), cold.Base{}); !errors.Is(err, context.Canceled) {
+	if _, err := x.PutFile(ctx, coldtest.Content(data), cold.Base{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("PutFile = %v", err)
 	}
 	var much *cold.TooMuchError
@@ -315,41 +316,4 @@ func (f failing) ReadAt(p []byte, off int64) (int, error) {
 		return 0, f.err
 	}
 	return f.Content.ReadAt(p, off)
-}
-
-// Content that is stored in another way than before did not change.
-func TestDiffOfForms(t *testing.T) {
-	t.Parallel()
-	dir := filepath.Join(t.TempDir(), "cold.git")
-	data := noise(70, 30*format.MinChunk)
-	v := openVolume(t, dir, Options{})
-	v.store(content(data), cold.Base{})
-	blob := v.headSnapshot()
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
-	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
-	id, _ := v.store(content(data), cold.Base{})
-	chunks := v.headSnapshot()
-	data[9*format.MinChunk] ^= 1
-	v.store(content(data), cold.Base{ID: id})
-	blob, err := v.Snapshot(t.Context(), blob.Info().ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []struct {
-		from, to cold.Snapshot
-		want     bool
-	}{{blob, chunks, false}, {chunks, blob, false}, {chunks, v.headSnapshot(), true}, {blob, v.headSnapshot(), true}} {
-		var changes []Change
-		err := Diff(t.Context(), v.Side(c.from), v.Side(c.to), DiffOptions{}, func(c Change) error {
-			if c.Path == "f" {
-				changes = append(changes, c)
-			}
-			return nil
-		})
-		if err != nil || (len(changes) == 1 && changes[0].Status == Modified) != c.want || len(changes) > 1 {
-			t.Errorf("%+v, %v; want a change: %v", changes, err, c.want)
-		}
-	}
 }

@@ -45,7 +45,7 @@ type Options struct {
 	Fail func(step string) error
 }
 
-func (o *Options) setDefaults() error {
+func (o *Options) SetDefaults() error {
 	if o.Branch == "" {
 		o.Branch = "main"
 	}
@@ -94,8 +94,8 @@ type Cold struct {
 	mu struct {
 		sync.Mutex
 		volume    string
-		head      *snapshot // the last tip of main that was opened
-		live      *snapshot // and of the live branch
+		head      *Snapshot // the last tip of main that was opened
+		live      *Snapshot // and of the live branch
 		chain     chain
 		pushed    cold.ID
 		notes     map[string]string  // what is wrong with the branches, by what it is about
@@ -113,7 +113,7 @@ const pushJournal = "emberfs_push"
 // Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only EmberFS
 // process that uses it. A volume of a newer format is ErrNewerFormat.
 func Open(dir string, o Options) (*Cold, error) {
-	if err := o.setDefaults(); err != nil {
+	if err := o.SetDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
 	}
 	if first, _, _ := strings.Cut(o.Branch, "/"); first == "emberfs-live" || first == "emberfs-side" {
@@ -140,7 +140,7 @@ func OpenRepository(path string, o Options) (*Cold, error) {
 		o.Branch = headBranch(path)
 	}
 	o.Source = ""
-	if err := o.setDefaults(); err != nil {
+	if err := o.SetDefaults(); err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", path, err)
 	}
 	db, err := odb.OpenReadOnly(path, odb.Options{Log: o.Log})
@@ -186,13 +186,13 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		err = c.settle(context.Background())
 	}
 	if err == nil && c.remote != nil {
-		c.mu.pushed, err = c.tracked(context.Background())
+		c.mu.pushed, err = c.Tracked(context.Background())
 	}
 	return c, err
 }
 
-// readRef is a reference's value; zero where there is none.
-func (c *Cold) readRef(name string) (cold.ID, error) {
+// ReadRef is a reference's value; zero where there is none.
+func (c *Cold) ReadRef(name string) (cold.ID, error) {
 	id, err := c.db.Ref(name)
 	if errors.Is(err, odb.ErrNoRef) {
 		return cold.ID{}, nil
@@ -203,11 +203,11 @@ func (c *Cold) readRef(name string) (cold.ID, error) {
 	return id, nil
 }
 
-func (c *Cold) tip() (cold.ID, error) { return c.readRef(c.ref) }
+func (c *Cold) Tip() (cold.ID, error) { return c.ReadRef(c.ref) }
 
 // head opens the branch's tip; nil while there is none.
-func (c *Cold) head() (*snapshot, error) {
-	id, err := c.tip()
+func (c *Cold) head() (*Snapshot, error) {
+	id, err := c.Tip()
 	if err != nil || id.IsZero() {
 		return nil, err
 	}
@@ -217,7 +217,7 @@ func (c *Cold) head() (*snapshot, error) {
 	if s != nil && s.info.ID == id {
 		return s, nil
 	}
-	if s, err = c.snapshot(id); err != nil {
+	if s, err = c.At(id); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -229,7 +229,7 @@ func (c *Cold) head() (*snapshot, error) {
 	return s, nil
 }
 
-func (c *Cold) snapshot(id cold.ID) (*snapshot, error) {
+func (c *Cold) At(id cold.ID) (*Snapshot, error) {
 	return openSnapshot(c.db, id, owner{c.o.UID, c.o.GID})
 }
 
@@ -257,7 +257,7 @@ func (c *Cold) Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s, err := c.snapshot(commit)
+	s, err := c.At(commit)
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +269,7 @@ func (c *Cold) Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return c.openContent(ctx, id, size)
+	return c.OpenContent(ctx, id, size)
 }
 
 // OpenAt implements tiers.Cold.
@@ -289,7 +289,7 @@ func (c *Cold) Begin(ctx context.Context) (cold.Tx, error) {
 func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error {
 		err := t.onNewest(ctx)
-		t.live = !t.at.main.IsZero() && t.at.taken == nil && t.at.commits < maxLive/2
+		t.live = !t.at.Main.IsZero() && t.at.Taken == nil && t.at.commits < maxLive/2
 		return err
 	})
 }
@@ -297,8 +297,8 @@ func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 // BeginAt implements tiers.Cold.
 func (c *Cold) BeginAt(ctx context.Context, base cold.ID) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) (err error) {
-		t.at = position{main: base}
-		t.base, err = c.snapshot(base)
+		t.at = Position{Main: base}
+		t.base, err = c.At(base)
 		return err
 	})
 }

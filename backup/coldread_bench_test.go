@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -65,7 +66,7 @@ func BenchmarkColdFirstByte(b *testing.B) {
 		for range 20 {
 			p := make([]byte, 1000+rnd.Intn(60_000))
 			rnd.Read(p[:len(p)/2])
-			contents = append(contents, content(p))
+			contents = append(contents, coldtest.Content(p))
 		}
 		files = append(files, putFiles(b, c, contents)...)
 	}

@@ -48,8 +48,8 @@ func (t *tx) commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) 
 
 // wholeTree is the tree of the commit: of the root that was put, or the live branch's where nothing was and main only catches up.
 func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
-	if t.pending == nil && !t.live && !t.at.live.IsZero() && o.Root == t.base.root.Dir() {
-		commit, err := readCommit(t.c.db, t.at.live)
+	if t.pending == nil && !t.live && !t.at.Live.IsZero() && o.Root == t.base.root.Dir() {
+		commit, err := ReadCommit(t.c.db, t.at.Live)
 		return commit.Tree, err
 	}
 	d, err := t.rootDir(o.Root)
@@ -159,11 +159,11 @@ func (t *tx) putCommit(ctx context.Context, tree cold.ID, o cold.CommitOptions) 
 	if o.Machine == "" {
 		o.Machine = t.c.o.MachineID
 	}
-	parent := t.at.main
+	parent := t.at.Main
 	var absorbs []cold.ID
 	if t.live {
 		parent = t.base.info.ID
-	} else if !t.at.live.IsZero() {
+	} else if !t.at.Live.IsZero() {
 		var err error
 		if absorbs, err = t.c.absorbing(ctx, t.at); err != nil {
 			return cold.ID{}, err
@@ -216,9 +216,9 @@ func far(d time.Duration) string {
 
 // publish makes the objects part of the repository and moves the branch (FORMAT.md section 5).
 func (t *tx) publish(ctx context.Context, id cold.ID) error {
-	ref, old := t.c.ref, t.at.main
+	ref, old := t.c.ref, t.at.Main
 	if t.live {
-		ref, old = t.at.ref, t.at.live
+		ref, old = t.at.Ref, t.at.Live
 	}
 	// The ref protocol checks again under its lock; here it saves writing a pack for nothing.
 	if err := t.unmoved(ctx); err != nil {
@@ -238,7 +238,7 @@ func (t *tx) publish(ctx context.Context, id cold.ID) error {
 
 // unmoved says whether both branches are where they were when the Tx began.
 func (t *tx) unmoved(ctx context.Context) error {
-	now, err := t.c.position(ctx)
+	now, err := t.c.Position(ctx)
 	if err == nil && !now.same(&t.at) {
 		err = cold.ErrRefMoved
 	}
@@ -257,13 +257,13 @@ func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 		return err
 	}
 	if !t.live {
-		if !t.at.live.IsZero() {
-			t.c.retire(t.at.ref, t.at.live)
+		if !t.at.Live.IsZero() {
+			t.c.retire(t.at.Ref, t.at.Live)
 		}
 		return nil
 	}
 	// A program that moved main in between has left the live branch behind.
-	if main, err := t.c.tip(); err != nil || main != t.at.main {
+	if main, err := t.c.Tip(); err != nil || main != t.at.Main {
 		if old.IsZero() {
 			err = errors.Join(err, t.c.db.DeleteRef(ref, id))
 		} else {
@@ -277,7 +277,7 @@ func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 // withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed where it
 // was lets the pack go: an error of the last fsync may come with the branch moved.
 func (t *tx) withdraw(ref string, old cold.ID, cause error) error {
-	now, err := t.c.readRef(ref)
+	now, err := t.c.ReadRef(ref)
 	if err == nil && now == old || errors.Is(cause, cold.ErrRefMoved) {
 		return cause
 	}

@@ -31,9 +31,9 @@ type blob struct{ *odb.BlobReader }
 
 func (blob) SkipHole() int64 { return 0 }
 
-// openContent is the one place where an object id becomes a file's content again, as a stream. size is what the metadata says;
+// OpenContent is the one place where an object id becomes a file's content again, as a stream. size is what the metadata says;
 // negative means not known.
-func (c *Cold) openContent(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
+func (c *Cold) OpenContent(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	b, err := c.openObject(id, size)
 	if err != nil {
 		return nil, err

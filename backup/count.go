@@ -15,7 +15,7 @@ import (
 const maxCounted = 100_000
 
 // Files implements tiers.Snapshot. It reads trees, no metadata and no content.
-func (s *snapshot) Files(ctx context.Context, most int64) (files, names int64, err error) {
+func (s *Snapshot) Files(ctx context.Context, most int64) (files, names int64, err error) {
 	c := counter{ctx: ctx, s: s, most: most, known: make(map[cold.ID]counts)}
 	n, err := c.entries(s.entries, 0)
 	return n.files, n.names, err
@@ -30,7 +30,7 @@ type counts struct {
 // counter adds up the entries of trees, each as often as it is named: a tree of a megabyte can stand for 10^12 files.
 type counter struct {
 	ctx   context.Context
-	s     *snapshot
+	s     *Snapshot
 	most  int64
 	known map[cold.ID]counts
 }

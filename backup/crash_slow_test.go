@@ -8,16 +8,17 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 // A crash at any step of a fetch leaves the branch where it was or moves it forward whole.
 func TestCrashInFetch(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	other := newVolume(t, Options{Source: remote})
-	other.commit(crashTree(1), nil)
-	other.mustPush()
+	other.CommitTree(crashTree(1), nil)
+	other.MustPush()
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
 		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
@@ -31,10 +32,10 @@ func TestCrashInFetch(t *testing.T) {
 		if s, err := v.Head(t.Context()); err != nil {
 			t.Errorf("%s: %v", c.steps[n-1], err)
 		} else if s != nil {
-			compareTrees(t, v.read(s), crashTree(1))
+			coldtest.CompareTrees(t, v.ReadTree(s), crashTree(1))
 		}
-		v.mustFetch()
-		compareTrees(t, v.read(v.headSnapshot()), crashTree(1))
+		v.MustFetch()
+		coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), crashTree(1))
 		v.sound(c.steps[n-1])
 	}
 }
@@ -56,13 +57,13 @@ func TestFirstFetchCrashes(t *testing.T) {
 			t.Fatalf("step %d %q: %v", n, c.steps, err)
 		}
 		v := openVolume(t, dir, Options{Source: remote})
-		v.mustFetch()
-		compareTrees(t, v.read(v.headSnapshot()), f)
+		v.MustFetch()
+		coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 		v.mustMaintain()
 		if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(left) > 0 {
 			t.Errorf("step %d %q: left %q", n, c.steps, left)
 		}
-		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
 			t.Errorf("step %d: git fsck: %s", n, out)
 		}
 	}
@@ -74,14 +75,14 @@ func TestErrorInCommit(t *testing.T) {
 	for n := 1; ; n++ {
 		c := &crasher{at: n}
 		v := newVolume(t, Options{Fail: c.fail})
-		v.commit(crashTree(1), nil)
+		v.CommitTree(crashTree(1), nil)
 		c.armed = true
 		tx, err := v.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		f := crashTree(2)
-		if err = put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err == nil {
+		if err = coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err == nil {
 			_, err = tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()})
 		}
 		passed := c.steps
@@ -94,21 +95,21 @@ func TestErrorInCommit(t *testing.T) {
 			}
 			break
 		}
-		if _, err := tx.PutFile(t.Context(), content(nil), cold.Base{}); err == nil {
+		if _, err := tx.PutFile(t.Context(), coldtest.Content(nil), cold.Base{}); err == nil {
 			t.Errorf("%s: the Tx goes on", passed[n-1])
 		}
 		// What is there is whole, whichever tip it is.
-		got := v.read(v.headSnapshot())
-		if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		got := v.ReadTree(v.HeadSnapshot())
+		if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 			t.Errorf("%s: git fsck: %s", passed[n-1], out)
 		}
-		if got.kids["only1"] == nil && got.kids["only2"] == nil {
-			t.Errorf("%s: %v", passed[n-1], got.flat(""))
+		if got.Kids["only1"] == nil && got.Kids["only2"] == nil {
+			t.Errorf("%s: %v", passed[n-1], got.Flat(""))
 		}
 		if passed[n-1] == "ref.lock" || strings.HasPrefix(passed[n-1], "ref.") {
 			continue // a lock of our own living process stays, as after any such crash; the next start breaks it
 		}
-		v.commit(crashTree(3), nil)
-		compareTrees(t, v.read(v.headSnapshot()), crashTree(3))
+		v.CommitTree(crashTree(3), nil)
+		coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), crashTree(3))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -39,13 +40,13 @@ func (c *crasher) fail(step string) error {
 func crashAt(t *testing.T, dir string, o Options, n int, do func(v *testVolume) error) (*crasher, error) {
 	t.Helper()
 	c := &crasher{at: n}
-	o.Fail, o.Log = c.fail, quiet()
+	o.Fail, o.Log = c.fail, coldtest.Quiet()
 	cold, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.armed = true
-	err = do(&testVolume{Cold: cold, t: t, dir: dir})
+	err = do(testVolumeOf(t, cold, dir))
 	c.armed = false
 	if err := cold.Close(); err != nil {
 		t.Fatal(err)
@@ -54,67 +55,67 @@ func crashAt(t *testing.T, dir string, o Options, n int, do func(v *testVolume) 
 }
 
 // tryCommit commits without cleaning up after a failure.
-func (v *testVolume) tryCommit(ctx context.Context, f *file) error {
+func (v *testVolume) tryCommit(ctx context.Context, f *coldtest.File) error {
 	tx, err := v.Begin(ctx)
 	if err != nil {
 		return err
 	}
 	base := map[string]cold.DirID{}
 	if tx.Base() != nil {
-		v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
+		v.DirsOf(tx.Base(), coldtest.RootOf(tx.Base()), "", base)
 	}
-	if err := put(ctx, tx, f, base, "", nil); err != nil {
+	if err := coldtest.Put(ctx, tx, f, base, "", nil); err != nil {
 		return err
 	}
 	_, err = tx.Commit(ctx, cold.CommitOptions{Root: f.Dir()})
 	return err
 }
 
-func crashTree(n int) *file {
-	f := newDir(0o755)
+func crashTree(n int) *coldtest.File {
+	f := coldtest.NewDir(0o755)
 	for i := range 5 {
-		f.text(fmt.Sprintf("dir%d/f", i), fmt.Sprint("content ", i*n))
+		f.Text(fmt.Sprintf("dir%d/f", i), fmt.Sprint("content ", i*n))
 	}
-	f.text(fmt.Sprint("only", n), strings.Repeat("x", n))
+	f.Text(fmt.Sprint("only", n), strings.Repeat("x", n))
 	return f
 }
 
 // sound says that the repository is whole, and gives its head.
 func (v *testVolume) sound(what string) cold.ID {
-	v.t.Helper()
-	if out := git(v.t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.t.Errorf("%s: git fsck: %s", what, out)
+	v.T.Helper()
+	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		v.T.Errorf("%s: git fsck: %s", what, out)
 	}
 	for _, pattern := range []string{"objects/pack/*.keep", "objects/pack/tmp_*", "refs/heads/*.lock*"} {
-		if left, err := filepath.Glob(filepath.Join(v.dir, pattern)); err != nil || len(left) > 0 {
-			v.t.Errorf("%s: left behind: %v, %v", what, left, err)
+		if left, err := filepath.Glob(filepath.Join(v.Dir, pattern)); err != nil || len(left) > 0 {
+			v.T.Errorf("%s: left behind: %v, %v", what, left, err)
 		}
 	}
-	return v.headSnapshot().Info().ID
+	return v.HeadSnapshot().Info().ID
 }
 
 // Somebody else moves the branch while a Tx is open.
 func TestRefMoved(t *testing.T) {
 	v := newVolume(t, Options{})
-	v.commit(crashTree(1), nil)
+	v.CommitTree(crashTree(1), nil)
 	tx, err := v.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := crashTree(2)
-	if err := put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
+	if err := coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
 		t.Fatal(err)
 	}
-	v.stockEdit("echo -n by hand >hand")
+	v.StockEdit("echo -n by hand >hand")
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Commit = %v", err)
 	}
 	tx.Abort()
-	got := v.readStock(v.headSnapshot())
-	if got.kids["hand"] == nil || got.kids["only1"] == nil {
-		t.Errorf("%v", got.flat(""))
+	got := v.ReadStock(v.HeadSnapshot())
+	if got.Kids["hand"] == nil || got.Kids["only1"] == nil {
+		t.Errorf("%v", got.Flat(""))
 	}
-	if out := git(t, v.dir, "count-objects", "-v"); !strings.Contains(out, "garbage: 0") {
+	if out := coldtest.Git(t, v.Dir, "count-objects", "-v"); !strings.Contains(out, "garbage: 0") {
 		t.Error(out)
 	}
 	v.sound("after a moved branch")
@@ -151,7 +152,7 @@ func TestCrashInCommit(t *testing.T) {
 	t.Parallel()
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
-		old := openVolume(t, dir, Options{}).commit(crashTree(1), nil)
+		old := openVolume(t, dir, Options{}).CommitTree(crashTree(1), nil)
 		c, err := crashAt(t, dir, Options{}, n, func(v *testVolume) error { return v.tryCommit(t.Context(), crashTree(2)) })
 		if len(c.steps) < n {
 			if err != nil || n < 10 {
@@ -173,9 +174,9 @@ func TestCrashInCommit(t *testing.T) {
 				t.Errorf("%s: the branch moved", step)
 			}
 		}
-		compareTrees(t, v.read(v.headSnapshot()), want)
-		v.commit(crashTree(3), nil)
-		compareTrees(t, v.read(v.headSnapshot()), crashTree(3))
+		coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), want)
+		v.CommitTree(crashTree(3), nil)
+		coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), crashTree(3))
 		v.sound(step)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -19,32 +20,32 @@ import (
 func TestDeltas(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	v.commit(f, nil)
+	f := coldtest.NewDir(0o755)
+	v.CommitTree(f, nil)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	n := 0
 	shapes := map[uint32]int{}
 	for _, target := range []int{100, 512, 513, 600, 200, 129, 128, 127, 500, 1500, 1499, 130, 90, 3000, 2, 0, 700} {
-		for step := 0; len(f.kids) != target; step++ {
+		for step := 0; len(f.Kids) != target; step++ {
 			var put, del []string
 			size := 1 + rnd.IntN(400)
-			for range min(size, max(target-len(f.kids), 0)) {
+			for range min(size, max(target-len(f.Kids), 0)) {
 				name := fmt.Sprintf("f%05d", n)
-				f.text(name, fmt.Sprint("c", n%7))
+				f.Text(name, fmt.Sprint("c", n%7))
 				put = append(put, name)
 				n++
 			}
-			for name := range f.kids {
-				if len(f.kids)-len(del) <= target || len(del) >= size {
+			for name := range f.Kids {
+				if len(f.Kids)-len(del) <= target || len(del) >= size {
 					break
 				}
 				del = append(del, name)
 			}
 			for _, name := range del {
-				delete(f.kids, name)
+				delete(f.Kids, name)
 			}
 			// Some others change, and some that are not there are removed.
-			for name, k := range f.kids {
+			for name, k := range f.Kids {
 				if rnd.IntN(2) == 0 {
 					break
 				}
@@ -55,8 +56,8 @@ func TestDeltas(t *testing.T) {
 			}
 			v.commitDelta(f, put, append(del, "never was"))
 		}
-		got := v.read(v.headSnapshot())
-		compareTrees(t, got, f)
+		got := v.ReadTree(v.HeadSnapshot())
+		coldtest.CompareTrees(t, got, f)
 		m, err := format.LoadMetaDir(v.db, got.Meta, format.Ignored())
 		if err != nil {
 			t.Fatal(err)
@@ -75,19 +76,19 @@ func TestDeltas(t *testing.T) {
 	if shapes[odb.ModeTree] < 3 || shapes[odb.ModeFile] < 3 {
 		t.Errorf("shapes: %v", shapes)
 	}
-	v.checkGit()
+	v.CheckGit()
 }
 
 // One change in a big directory reads and writes only the shards concerned.
 func TestDeltaCost(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	d := f.mkdir("big")
+	f := coldtest.NewDir(0o755)
+	d := f.Mkdir("big")
 	for i := range 10_000 {
-		d.text(fmt.Sprintf("file-%06d.txt", i), "x")
+		d.Text(fmt.Sprintf("file-%06d.txt", i), "x")
 	}
-	v.commit(f, nil)
+	v.CommitTree(f, nil)
 	before := v.Stats()
 	ctx := t.Context()
 	tx, err := v.Begin(ctx)
@@ -95,7 +96,7 @@ func TestDeltaCost(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	k := d.kids["file-000077.txt"]
+	k := d.Kids["file-000077.txt"]
 	k.Mtime.Nsec++ // metadata alone: git's own tree stays
 	id, err := tx.PutDir(ctx, d.Dir(), false, nil, []cold.Entry{k.Entry}, nil)
 	if err != nil {
@@ -105,14 +106,14 @@ func TestDeltaCost(t *testing.T) {
 		t.Errorf("touching a file made %v of %v", id, d.Dir())
 	}
 	d.Meta = id.Meta
-	if id, err = tx.PutDir(ctx, rootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry}, nil); err != nil {
+	if id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry}, nil); err != nil {
 		t.Fatal(err)
 	}
 	f.ID, f.Meta = id.Tree, id.Meta
 	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 	after := v.Stats()
 	// Shard, trie root, metadata directories of big and of the root, root's entries, .emberfs, root, commit.
 	if n := after.Objects - before.Objects; n > 9 {
@@ -121,7 +122,7 @@ func TestDeltaCost(t *testing.T) {
 	if n := after.Bytes - before.Bytes; n > 20_000 {
 		t.Errorf("%d bytes for one touched file", n)
 	}
-	if left, err := filepath.Glob(filepath.Join(v.dir, "objects/pack/*.keep")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(v.Dir, "objects/pack/*.keep")); err != nil || len(left) > 0 {
 		t.Errorf(".keep files left: %v, %v", left, err)
 	}
 }
@@ -130,31 +131,31 @@ func TestDeltaCost(t *testing.T) {
 func TestDamagedShard(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
-	f := newDir(0o755)
+	f := coldtest.NewDir(0o755)
 	for i := range 1000 {
-		f.text(fmt.Sprintf("f%d", i), "x").Mode = 0o600
+		f.Text(fmt.Sprintf("f%d", i), "x").Mode = 0o600
 	}
-	v.commit(f, nil)
-	v.stockEdit("for f in .emberfs/meta/.emberfs%entries/??; do echo junk >>$f; done")
-	k := f.text("f1", "new")
+	v.CommitTree(f, nil)
+	v.StockEdit("for f in .emberfs/meta/.emberfs%entries/??; do echo junk >>$f; done")
+	k := f.Text("f1", "new")
 	tx, err := v.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	if k.ID, err = tx.PutFile(t.Context(), content(k.data), cold.Base{}); err != nil {
+	if k.ID, err = tx.PutFile(t.Context(), coldtest.Content(k.Data), cold.Base{}); err != nil {
 		t.Fatal(err)
 	}
-	base, root := rootOf(tx.Base()), &cold.Root{Entry: f.Entry}
+	base, root := coldtest.RootOf(tx.Base()), &cold.Root{Entry: f.Entry}
 	if _, err := tx.PutDir(t.Context(), base, false, root, []cold.Entry{k.Entry}, nil); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("PutDir = %v", err)
 	}
-	id, err := tx.PutDir(t.Context(), base, true, root, f.entries(), nil)
+	id, err := tx.PutDir(t.Context(), base, true, root, f.Entries(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 }

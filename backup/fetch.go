@@ -59,7 +59,7 @@ func (c *Cold) fetch(ctx context.Context) error {
 
 // brought is what bring found.
 type brought struct {
-	ours  position
+	ours  Position
 	main  cold.ID // the remote's; zero: it has no branch
 	ref   string  // the live branch that main can have
 	live  cold.ID // its tip on the remote; zero: none that follows main
@@ -88,7 +88,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		return b, err
 	}
 	b.main, b.refs = refs[c.ref], refs
-	if b.ours, err = c.position(ctx); err != nil {
+	if b.ours, err = c.Position(ctx); err != nil {
 		return b, err
 	}
 	if b.main.IsZero() {
@@ -99,20 +99,20 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		return b, c.track(&b)
 	}
 	c.note("branch", nil)
-	tracked, err := c.readRef(c.trackingRef())
+	tracked, err := c.ReadRef(c.TrackingRef())
 	if err != nil {
 		return b, err
 	}
-	behind := b.main == b.ours.main
-	if !behind && !b.ours.main.IsZero() && c.db.Has(b.main) {
+	behind := b.main == b.ours.Main
+	if !behind && !b.ours.Main.IsZero() && c.db.Has(b.main) {
 		// Only what our branch reaches is surely whole here.
-		if _, behind, err = c.newCommits(ctx, b.ours.main, b.main); err != nil {
+		if _, behind, err = c.NewCommits(ctx, b.ours.Main, b.main); err != nil {
 			return b, err
 		}
 	}
 	linked := false
 	if !behind && b.main != tracked {
-		have, err := c.recent(b.ours.newest(), tracked)
+		have, err := c.recent(b.ours.Newest(), tracked)
 		if err != nil {
 			return b, err
 		}
@@ -129,7 +129,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	}
 	// Nothing moves before the commits can be read: a remote of a newer format, or a damaged one, changes nothing here.
 	if !behind {
-		if _, err := c.snapshot(b.main); err != nil {
+		if _, err := c.At(b.main); err != nil {
 			return b, err
 		}
 	}
@@ -190,9 +190,9 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.I
 		return nil, nil
 	}
 	// What ours have, or absorbed, is known and whole.
-	known := tip == b.ours.live
-	if !known && !b.ours.main.IsZero() && c.db.Has(tip) {
-		if known, err = c.follows(ctx, b.ours.newest(), tip, time.Time{}); err != nil {
+	known := tip == b.ours.Live
+	if !known && !b.ours.Main.IsZero() && c.db.Has(tip) {
+		if known, err = c.follows(ctx, b.ours.Newest(), tip, time.Time{}); err != nil {
 			return nil, err
 		}
 	}
@@ -201,12 +201,12 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.I
 		b.live, b.known = tip, true
 		return nil, nil
 	}
-	tracked, err := c.readRef(c.fetchedRef())
+	tracked, err := c.ReadRef(c.fetchedRef())
 	if err != nil {
 		return nil, err
 	}
 	if tip != tracked && !(linked && c.db.Has(tip)) {
-		have, err := c.recent(b.ours.newest(), b.main, tracked)
+		have, err := c.recent(b.ours.Newest(), b.main, tracked)
 		if err != nil {
 			return nil, err
 		}
@@ -224,7 +224,7 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.I
 	}
 	_, why, err := c.liveChain(ctx, b.main, tip)
 	if err == nil && why == nil {
-		_, err = c.snapshot(tip)
+		_, err = c.At(tip)
 		if isLost(err) {
 			why, err = err, nil
 		}
@@ -259,8 +259,8 @@ func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip 
 	}
 	release, err = c.remote.Link(ctx, c.db, theirs)
 	if err == nil {
-		_, err = c.snapshot(theirs)
-		if !isMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
+		_, err = c.At(theirs)
+		if !IsMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
 			return theirs, true, release, nil // what else may be wrong with it is so fetched or linked
 		}
 		err = errors.Join(err, release())
@@ -285,7 +285,7 @@ func (c *Cold) recent(ours cold.ID, theirs ...cold.ID) ([]cold.ID, error) {
 	}
 	for id := ours; !id.IsZero() && len(have) < maxRecent; {
 		have = append(have, id)
-		commit, err := readCommit(c.db, id)
+		commit, err := ReadCommit(c.db, id)
 		if err != nil {
 			return nil, err
 		}
@@ -302,7 +302,7 @@ func (c *Cold) forward(ctx context.Context, b *brought) error {
 	if theirs.IsZero() {
 		theirs = b.main
 	}
-	if ours := b.ours.newest(); !ours.IsZero() {
+	if ours := b.ours.Newest(); !ours.IsZero() {
 		ahead, err := c.Follows(ctx, theirs, ours)
 		if err != nil {
 			return err
@@ -322,7 +322,7 @@ func (c *Cold) forward(ctx context.Context, b *brought) error {
 func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 	c.refs.Lock()
 	defer c.refs.Unlock()
-	now, err := c.position(ctx)
+	now, err := c.Position(ctx)
 	if err == nil && !now.same(&b.ours) {
 		err = cold.ErrRefMoved
 	}
@@ -330,11 +330,11 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 		return err
 	}
 	if !b.live.IsZero() {
-		old, err := c.readRef(b.ref)
+		old, err := c.ReadRef(b.ref)
 		if err != nil {
 			return err
 		}
-		if !old.IsZero() && old != b.ours.live && old != b.live {
+		if !old.IsZero() && old != b.ours.Live && old != b.live {
 			return fmt.Errorf("%s is at %s, which does not follow %s: move or remove it", b.ref, old, b.main)
 		}
 		if old != b.live {
@@ -348,14 +348,14 @@ func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 			}
 		}()
 	}
-	if b.main == now.main {
+	if b.main == now.Main {
 		return nil
 	}
-	if err := c.db.UpdateRef(c.ref, now.main, b.main); err != nil {
+	if err := c.db.UpdateRef(c.ref, now.Main, b.main); err != nil {
 		return err
 	}
-	if !now.live.IsZero() {
-		c.retire(now.ref, now.live)
+	if !now.Live.IsZero() {
+		c.retire(now.Ref, now.Live)
 	}
 	return nil
 }

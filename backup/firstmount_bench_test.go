@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -97,7 +98,7 @@ func fillRemote(b *testing.B, dir string, n int) {
 				e := entry(fmt.Sprint("file", i), cold.KindFile)
 				data := fmt.Appendf(nil, "the content of file number %d\n", made)
 				made++
-				if e.ID, err = x.PutFile(ctx, content(data), cold.Base{}); err != nil {
+				if e.ID, err = x.PutFile(ctx, coldtest.Content(data), cold.Base{}); err != nil {
 					b.Fatal(err)
 				}
 				e.Size = int64(len(data))

@@ -61,7 +61,7 @@ func FuzzDirectory(f *testing.F) {
 		dir := cold.DirID{Tree: db.put(odb.Tree, tree)}
 		meta := db.put(odb.Blob, entries)
 		dir.Meta = db.put(odb.Tree, rawTree("100644", format.EntriesName, meta, "40000", "d", odb.EmptyTree))
-		s := &snapshot{db: db, info: cold.CommitInfo{Time: time.Unix(1, 0)}, own: format.OwnDir{Meta: dir.Meta}, root: cold.Entry{ID: dir.Tree, Meta: dir.Meta}}
+		s := &Snapshot{db: db, info: cold.CommitInfo{Time: time.Unix(1, 0)}, own: format.OwnDir{Meta: dir.Meta}, root: cold.Entry{ID: dir.Tree, Meta: dir.Meta}}
 		l, err := s.ReadDir(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)

@@ -4,18 +4,22 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
 
-// maxHistory bounds the commits that are looked at to compare two branches.
-const maxHistory = 10_000_000
+// ClockSkew is how much older than its parent a commit may be, by the clock of whoever made it.
+const ClockSkew = 24 * time.Hour
 
-// newCommits gives the commits that tip reaches and old does not, children first. reached says whether tip reaches old;
+// MaxHistory bounds the commits that are looked at to compare two branches.
+const MaxHistory = 10_000_000
+
+// NewCommits gives the commits that tip reaches and old does not, children first. reached says whether tip reaches old;
 // where it does not the list is everything that tip reaches. A zero old is reached by every commit.
-func (c *Cold) newCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID, reached bool, err error) {
+func (c *Cold) NewCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID, reached bool, err error) {
 	reached = old.IsZero()
 	if tip == old {
 		return nil, true, nil
@@ -28,12 +32,12 @@ func (c *Cold) newCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID
 		}
 		id := queue[0]
 		queue = queue[1:]
-		commit, err := readCommit(c.db, id)
+		commit, err := ReadCommit(c.db, id)
 		if err != nil {
 			return nil, false, err
 		}
-		if list = append(list, id); len(list) > maxHistory {
-			return nil, false, fmt.Errorf("history of %s: more than %d commits", tip, maxHistory)
+		if list = append(list, id); len(list) > MaxHistory {
+			return nil, false, fmt.Errorf("history of %s: more than %d commits", tip, MaxHistory)
 		}
 		for _, p := range commit.Parents {
 			if p == old {
@@ -64,8 +68,8 @@ func (c *Cold) without(ctx context.Context, list []cold.ID, old cold.ID) ([]cold
 		if err := ctx.Err(); err != nil {
 			return nil, false, err
 		}
-		commit, err := readCommit(c.db, queue[0])
-		if isMissing(err) {
+		commit, err := ReadCommit(c.db, queue[0])
+		if IsMissing(err) {
 			break // a shallow history: what lies beyond is nobody's
 		}
 		if err != nil {
@@ -108,7 +112,7 @@ func (c *Cold) collect(ctx context.Context, commits []cold.ID, old cold.ID) ([]c
 func (d *delta) commits(list []cold.ID, old cold.ID) error {
 	var oldTree cold.ID
 	if !old.IsZero() && len(list) > 0 {
-		commit, err := readCommit(d.db, old)
+		commit, err := ReadCommit(d.db, old)
 		if err != nil {
 			return err
 		}
@@ -116,7 +120,7 @@ func (d *delta) commits(list []cold.ID, old cold.ID) error {
 		d.seen[oldTree] = struct{}{}
 	}
 	for _, id := range list {
-		commit, err := readCommit(d.db, id)
+		commit, err := ReadCommit(d.db, id)
 		if err != nil {
 			return err
 		}
@@ -152,7 +156,7 @@ func (d *delta) tree(id, old cold.ID) error {
 			return err
 		}
 		entries, err := format.ReadTree(d.db, p.id, format.Ignored())
-		if isMissing(err) {
+		if IsMissing(err) {
 			continue // see withoutLost
 		}
 		if err != nil {
@@ -197,7 +201,7 @@ func (d *delta) withoutLost(base cold.ID) error {
 	if len(lost) == 0 || base.IsZero() {
 		return nil // sending them says so
 	}
-	commit, err := readCommit(d.db, base)
+	commit, err := ReadCommit(d.db, base)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -16,7 +17,7 @@ func TestHolds(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	ctx := t.Context()
-	data := noise(70, 9*format.MinChunk+1)
+	data := coldtest.Noise(70, 9*format.MinChunk+1)
 	sparse := holed{size: 40 * format.MinChunk, parts: map[int64][]byte{format.MinChunk: data[:5]}}
 	hole := holed{size: 40 * format.MinChunk}
 	holds := func(what string, id cold.ID, size int64, want error, texts ...string) {
@@ -31,9 +32,9 @@ func TestHolds(t *testing.T) {
 			}
 		}
 	}
-	small, _ := v.store(content(data[:100]), cold.Base{})
-	empty, _ := v.store(content(nil), cold.Base{})
-	big, _ := v.store(content(data), cold.Base{})
+	small, _ := v.store(coldtest.Content(data[:100]), cold.Base{})
+	empty, _ := v.store(coldtest.Content(nil), cold.Base{})
+	big, _ := v.store(coldtest.Content(data), cold.Base{})
 	some, _ := v.store(sparse, cold.Base{})
 	none, _ := v.store(hole, cold.Base{})
 	holds("small", small, 100, nil)
@@ -44,28 +45,28 @@ func TestHolds(t *testing.T) {
 	holds("hole", none, hole.size, nil)
 	holds("another size", small, 99, cold.ErrCorrupt)
 	holds("chunks of another size", big, 5, cold.ErrCorrupt)
-	holds("directory", rootOf(v.headSnapshot()).Tree, 5, cold.ErrMissing) // the root's tree without .emberfs is not stored
-	holds("commit", v.headSnapshot().Info().ID, 5, cold.ErrCorrupt)
+	holds("directory", coldtest.RootOf(v.HeadSnapshot()).Tree, 5, cold.ErrMissing) // the root's tree without .emberfs is not stored
+	holds("commit", v.HeadSnapshot().Info().ID, 5, cold.ErrCorrupt)
 	holds("empty tree", odb.EmptyTree, 0, cold.ErrCorrupt)
-	nowhere := blobID(t, "nowhere")
+	nowhere := coldtest.BlobID(t, "nowhere")
 	holds("missing", nowhere, 7, cold.ErrMissing, nowhere.String())
 
 	// git's deltas, and objects that are loose.
-	git(t, v.dir, "repack", "-q", "-a", "-d", "-f", "--depth=50")
+	coldtest.Git(t, v.Dir, "repack", "-q", "-a", "-d", "-f", "--depth=50")
 	holds("chunks in git's pack", big, int64(len(data)), nil)
 	l, err := format.LoadChunks(v.db, big)
 	if err != nil {
 		t.Fatal(err)
 	}
-	explode(t, v.dir)
+	coldtest.Explode(t, v.Dir)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
 	holds("loose", small, 100, nil)
 	holds("loose chunks", big, int64(len(data)), nil)
-	removeLoose(t, v.dir, l.Refs[7].ID)
+	coldtest.RemoveLoose(t, v.Dir, l.Refs[7].ID)
 	holds("a chunk is missing", big, int64(len(data)), cold.ErrMissing, "00000007", l.Refs[7].ID.String())
-	removeLoose(t, v.dir, small)
+	coldtest.RemoveLoose(t, v.Dir, small)
 	holds("it went away", small, 100, cold.ErrMissing, small.String())
 
 	ended, cancel := context.WithCancel(ctx)
@@ -85,15 +86,15 @@ func BenchmarkHolds(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				root := newDir(0o755)
+				root := coldtest.NewDir(0o755)
 				for i := range 2000 / packs {
-					k := root.text(fmt.Sprint(i), fmt.Sprint(p, i))
-					if k.ID, err = x.PutFile(b.Context(), content(k.data), cold.Base{}); err != nil {
+					k := root.Text(fmt.Sprint(i), fmt.Sprint(p, i))
+					if k.ID, err = x.PutFile(b.Context(), coldtest.Content(k.Data), cold.Base{}); err != nil {
 						b.Fatal(err)
 					}
 					ids = append(ids, k.ID)
 				}
-				if err := putDirs(b.Context(), x, root, true); err != nil {
+				if err := coldtest.PutDirs(b.Context(), x, root, true); err != nil {
 					b.Fatal(err)
 				}
 				if _, err := x.Commit(b.Context(), cold.CommitOptions{Root: root.Dir()}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -16,7 +17,7 @@ import (
 func TestHostileChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	blob := v.object("blob", noise(30, format.MinChunk))
+	blob := v.object("blob", coldtest.Noise(30, format.MinChunk))
 	short := v.object("blob", []byte("short"))
 	info := func(s string) cold.ID { return v.object("blob", []byte(s)) }
 	good := info(`{"size":131072,"chunk":65536}` + "\n")
@@ -60,10 +61,10 @@ func TestHostileChunks(t *testing.T) {
 		{"all hole", rawTree("100644", format.ChunksName, info(`{"size":6553600000000,"chunk":65536}`)), cold.KindFile, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			v.t = t
+			v.T = t
 			v.forge(rawTree("40000", "bad", v.object("tree", c.tree), "100644", "good", short))
-			s := v.headSnapshot()
-			l, err := s.ReadDir(t.Context(), rootOf(s))
+			s := v.HeadSnapshot()
+			l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
 			if err != nil {
 				t.Fatal(err)
 			}

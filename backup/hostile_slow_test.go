@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -60,12 +61,12 @@ func TestMetadataLies(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			v := newVolume(t, Options{VolumeID: "vol"})
-			v.commit(hostileBase(), nil)
+			v.CommitTree(hostileBase(), nil)
 			want := hostileBase()
-			v.stockEdit(c.script)
-			s := v.headSnapshot()
-			got := &file{Entry: s.Root()}
-			problems := v.readAny(s, got)
+			v.StockEdit(c.script)
+			s := v.HeadSnapshot()
+			got := &coldtest.File{Entry: s.Root()}
+			problems := v.ReadAny(s, got)
 			if len(problems) == 0 {
 				t.Error("no problem was reported")
 			}
@@ -74,31 +75,31 @@ func TestMetadataLies(t *testing.T) {
 					t.Errorf("problem of %d bytes", len(p.Error()))
 				}
 			}
-			have := got.flat("")
-			for _, l := range want.flat("") {
+			have := got.Flat("")
+			for _, l := range want.Flat("") {
 				path := l[1 : 1+strings.IndexByte(l[1:], '"')]
 				if path != "" && !slices.Contains(c.changed, path) && !slices.Contains(have, l) {
 					t.Errorf("lacks %s", l)
 				}
 			}
-			for name := range want.kids {
-				if k := got.kids[name]; (k == nil) != slices.Contains(c.gone, name) {
+			for name := range want.Kids {
+				if k := got.Kids[name]; (k == nil) != slices.Contains(c.gone, name) {
 					t.Errorf("%s is there: %v", name, k != nil)
 				}
 			}
-			if len(got.kids) > len(want.kids) {
+			if len(got.Kids) > len(want.Kids) {
 				t.Errorf("names appeared: %v", have)
 			}
 			// Contents are what git says, whatever the metadata say.
-			for name, k := range got.kids {
-				if k.Kind == cold.KindFile && string(k.data) != string(want.kids[name].data) {
-					t.Errorf("%s holds %q", name, k.data)
+			for name, k := range got.Kids {
+				if k.Kind == cold.KindFile && string(k.Data) != string(want.Kids[name].Data) {
+					t.Errorf("%s holds %q", name, k.Data)
 				}
 			}
 			// A commit whole is sound again.
-			v.commit(got, nil)
-			compareTrees(t, v.read(v.headSnapshot()), got)
-			v.checkGit()
+			v.CommitTree(got, nil)
+			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), got)
+			v.CheckGit()
 		})
 	}
 }
@@ -128,31 +129,31 @@ func TestOpenedLies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := newVolume(t, Options{})
-			f := stockBase()
+			f := coldtest.StockBase()
 			v.commitOpened(f, []string{"a"})
-			v.stockEdit(script)
-			s := v.headSnapshot()
+			v.StockEdit(script)
+			s := v.HeadSnapshot()
 			if got := openedOf(t, s); got != nil {
 				t.Errorf("Opened = %q", got)
 			}
-			l, err := s.ReadDir(t.Context(), rootOf(s))
-			if err != nil || len(l.Entries) != len(f.kids) {
-				t.Fatalf("%d entries, want %d: %v", len(l.Entries), len(f.kids), err)
+			l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
+			if err != nil || len(l.Entries) != len(f.Kids) {
+				t.Fatalf("%d entries, want %d: %v", len(l.Entries), len(f.Kids), err)
 			}
 			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], cold.ErrCorrupt) || !strings.Contains(l.Problems[0].Error(), file) {
 				t.Errorf("problems %v", l.Problems)
 			}
-			if ok, err := s.Valid(t.Context(), rootOf(s)); !ok || err != nil {
+			if ok, err := s.Valid(t.Context(), coldtest.RootOf(s)); !ok || err != nil {
 				t.Errorf("Valid = %v, %v", ok, err)
 			}
-			if list := runCheck(t, v.dir, CheckOptions{Volume: true}); !hasFinding(list, cold.Damaged, file) {
+			if list := runCheck(t, v.Dir, CheckOptions{Volume: true}); !hasFinding(list, cold.Damaged, file) {
 				t.Errorf("check: %s", describe(list))
 			}
 			s = v.commitOpened(f, []string{"b"})
 			if got := openedOf(t, s); !slices.Equal(got, []string{"b"}) {
 				t.Errorf("afterwards Opened = %q", got)
 			}
-			compareTrees(t, v.read(s), f)
+			coldtest.CompareTrees(t, v.ReadTree(s), f)
 		})
 	}
 	for _, line := range []string{`{"path":"a","x_since":5}`, `{"path64":"/w=="}`} {
@@ -189,8 +190,8 @@ func TestTrieBombs(t *testing.T) {
 		own := v.object("tree", rawTree("40000", format.MetaName, meta))
 		v.forge(rawTree("40000", format.OwnName, own, "100644", "good", blob))
 		start := time.Now()
-		s := v.headSnapshot()
-		l, err := s.ReadDir(t.Context(), rootOf(s))
+		s := v.HeadSnapshot()
+		l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
 		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != cold.KindFile || len(l.Problems) == 0 || !l.Reconciled {
 			t.Errorf("%+v: %+v, %v", leaf, l, err)
 		}

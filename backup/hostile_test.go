@@ -12,42 +12,43 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
 
 // hostileBase has entries that are easy to lie about.
-func hostileBase() *file {
-	f := newDir(0o755)
-	f.text("a", "aaa").Mode = 0o4755
-	f.text("b", "bbbb").Mode = 0o640
-	f.symlink("l", "a")
-	f.text("d/in", "in")
-	f.special("fifo", cold.KindFIFO, 0)
-	f.text("h1", "hard").Link = "g"
-	f.text("h2", "hard").Link = "g"
+func hostileBase() *coldtest.File {
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "aaa").Mode = 0o4755
+	f.Text("b", "bbbb").Mode = 0o640
+	f.Symlink("l", "a")
+	f.Text("d/in", "in")
+	f.Special("fifo", cold.KindFIFO, 0)
+	f.Text("h1", "hard").Link = "g"
+	f.Text("h2", "hard").Link = "g"
 	return f
 }
 
 // forge makes a commit of a tree that no stock client would make, with git's plumbing, and moves the branch to it.
 func (v *testVolume) forge(rootEntries []byte) {
-	v.t.Helper()
+	v.T.Helper()
 	tree := v.object("tree", rootEntries)
-	c := strings.TrimSpace(git(v.t, v.dir, "commit-tree", "-m", "forged", tree.String()))
-	git(v.t, v.dir, "update-ref", "refs/heads/main", c)
+	c := strings.TrimSpace(coldtest.Git(v.T, v.Dir, "commit-tree", "-m", "forged", tree.String()))
+	coldtest.Git(v.T, v.Dir, "update-ref", "refs/heads/main", c)
 }
 
 // object writes any object, checked or not.
 func (v *testVolume) object(kind string, data []byte) cold.ID {
-	v.t.Helper()
-	out, err := gitTry(v.t, v.dir, data, "hash-object", "--literally", "-w", "--stdin", "-t", kind)
+	v.T.Helper()
+	out, err := coldtest.GitTry(v.T, v.Dir, data, "hash-object", "--literally", "-w", "--stdin", "-t", kind)
 	if err != nil {
-		v.t.Fatal(out)
+		v.T.Fatal(out)
 	}
 	id, err := cold.ParseID(strings.TrimSpace(out))
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	return id
 }
@@ -70,11 +71,11 @@ func TestHostileTree(t *testing.T) {
 		"40000", "good", blob, "777", "mode", blob, "100644", strings.Repeat("n", 256), blob, "100644", ".git", blob, "40000", ".emberfs", blob,
 		"40000", "dir", odb.EmptyTree, "100644", "zero", cold.ID{}, "100644", "tree", odb.EmptyTree, "100644", "last", blob,
 	))
-	s := v.headSnapshot()
-	got := &file{Entry: s.Root()}
-	problems := v.readAny(s, got)
+	s := v.HeadSnapshot()
+	got := &coldtest.File{Entry: s.Root()}
+	problems := v.ReadAny(s, got)
 	var names []string
-	for name := range got.kids {
+	for name := range got.Kids {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -89,15 +90,15 @@ func TestHostileTree(t *testing.T) {
 // Directories without end below a renamed one do not keep a listing from coming.
 func TestMoveBomb(t *testing.T) {
 	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	f.text("d/in", "in")
-	v.commit(f, nil)
+	f := coldtest.NewDir(0o755)
+	f.Text("d/in", "in")
+	v.CommitTree(f, nil)
 	blob := v.object("blob", []byte("x"))
 	node := v.object("tree", rawTree("100644", "f", blob))
 	for range 40 {
 		node = v.object("tree", rawTree("40000", "a", node, "40000", "b", node, "40000", "c", node))
 	}
-	ls := git(t, v.dir, "ls-tree", "main", ".emberfs")
+	ls := coldtest.Git(t, v.Dir, "ls-tree", "main", ".emberfs")
 	own, err := cold.ParseID(strings.Fields(ls)[2])
 	if err != nil {
 		t.Fatal(err)
@@ -105,8 +106,8 @@ func TestMoveBomb(t *testing.T) {
 	v.forge(rawTree("40000", format.OwnName, own, "40000", "bomb", node))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s := v.headSnapshot()
-	l, err := s.ReadDir(ctx, rootOf(s))
+	s := v.HeadSnapshot()
+	l, err := s.ReadDir(ctx, coldtest.RootOf(s))
 	if err != nil || len(l.Entries) != 1 || l.Entries[0].Name != "bomb" {
 		t.Errorf("%+v, %v", l, err)
 	}
@@ -117,8 +118,8 @@ func TestNewerFormat(t *testing.T) {
 	for _, volume := range []string{`{"format":2,"volume":"v"}`, `{"format":1,"volume":"v","requires":["chunks"]}`} {
 		dir := filepath.Join(t.TempDir(), "cold.git")
 		v := openVolume(t, dir, Options{})
-		v.commit(hostileBase(), nil)
-		v.stockEdit("echo '" + volume + "' >.emberfs/volume.json")
+		v.CommitTree(hostileBase(), nil)
+		v.StockEdit("echo '" + volume + "' >.emberfs/volume.json")
 		if _, err := v.Head(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
 			t.Errorf("%s: Head = %v", volume, err)
 		}
@@ -135,22 +136,22 @@ func TestNewerFormat(t *testing.T) {
 func TestRulesStay(t *testing.T) {
 	v := newVolume(t, Options{VolumeID: "vol"})
 	f := hostileBase()
-	v.commit(f, nil)
-	v.stockEdit("printf 'rules:\\n  - memory: /tmp\\r\\n' >.emberfs/rules.yaml; echo x >.emberfs/other")
-	want := git(t, v.dir, "rev-parse", "main:.emberfs/rules.yaml")
-	f.text("new", "n")
-	v.commit(f, nil)
-	v.commit(f, nil)
-	if got := git(t, v.dir, "rev-parse", "main:.emberfs/rules.yaml"); got != want {
+	v.CommitTree(f, nil)
+	v.StockEdit("printf 'rules:\\n  - memory: /tmp\\r\\n' >.emberfs/rules.yaml; echo x >.emberfs/other")
+	want := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml")
+	f.Text("new", "n")
+	v.CommitTree(f, nil)
+	v.CommitTree(f, nil)
+	if got := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml"); got != want {
 		t.Errorf("rules.yaml is %s, was %s", got, want)
 	}
-	if ls := git(t, v.dir, "ls-tree", "--name-only", "main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
+	if ls := coldtest.Git(t, v.Dir, "ls-tree", "--name-only", "main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
 		t.Errorf(".emberfs holds %q", ls)
 	}
-	if s := git(t, v.dir, "cat-file", "-p", "main:.emberfs/volume.json"); s != `{"format":1,"volume":"vol"}` {
+	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/volume.json"); s != `{"format":1,"volume":"vol"}` {
 		t.Errorf("volume.json is %s", s)
 	}
-	if s := git(t, v.dir, "cat-file", "-p", "main:.emberfs/.gitattributes"); s != "* -text -diff" {
+	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/.gitattributes"); s != "* -text -diff" {
 		t.Errorf(".gitattributes is %q", hex.EncodeToString([]byte(s)))
 	}
 }
@@ -159,33 +160,33 @@ func TestRulesStay(t *testing.T) {
 func TestMissingObjects(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := hostileBase()
-	f.text("big", strings.Repeat("incompressible", 1000))
-	v.commit(f, nil)
-	id := f.kids["big"].ID
-	explode(t, v.dir)
-	removeLoose(t, v.dir, id)
-	removeLoose(t, v.dir, f.kids["d"].Meta)
+	f.Text("big", strings.Repeat("incompressible", 1000))
+	v.CommitTree(f, nil)
+	id := f.Kids["big"].ID
+	coldtest.Explode(t, v.Dir)
+	coldtest.RemoveLoose(t, v.Dir, id)
+	coldtest.RemoveLoose(t, v.Dir, f.Kids["d"].Meta)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	again := openVolumeReadOnly(t, v.dir)
-	s := again.headSnapshot()
-	l, err := s.ReadDir(t.Context(), rootOf(s))
+	again := openVolumeReadOnly(t, v.Dir)
+	s := again.HeadSnapshot()
+	l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == "big" })
-	if at < 0 || l.Entries[at].Size != int64(len(f.kids["big"].data)) {
+	if at < 0 || l.Entries[at].Size != int64(len(f.Kids["big"].Data)) {
 		t.Fatalf("%+v", l.Entries)
 	}
 	if _, err := again.Open(t.Context(), id, -1); !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), id.String()) {
 		t.Errorf("Open = %v", err)
 	}
-	d := f.kids["d"]
+	d := f.Kids["d"]
 	if l, err = s.ReadDir(t.Context(), d.Dir()); err != nil || len(l.Entries) != 1 || len(l.Problems) == 0 || !l.Reconciled {
 		t.Errorf("d: %+v, %v", l, err)
 	}
-	if _, err := again.Open(t.Context(), f.kids["a"].ID, 99); !errors.Is(err, cold.ErrCorrupt) {
+	if _, err := again.Open(t.Context(), f.Kids["a"].ID, 99); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("Open with a wrong size = %v", err)
 	}
 }

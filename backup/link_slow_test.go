@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -35,12 +36,12 @@ func TestFirstFetchWithoutLinks(t *testing.T) {
 			remote, _, f := linkRemote(t)
 			spoil(t, remote)
 			v := newVolume(t, Options{Source: remote})
-			v.mustFetch()
+			v.MustFetch()
 			if n := len(v.shared(remote)); n != 0 {
 				t.Errorf("%d packs are shared", n)
 			}
-			compareTrees(t, v.read(v.headSnapshot()), f)
-			v.checkGit()
+			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+			v.CheckGit()
 		})
 	}
 }
@@ -49,10 +50,10 @@ func TestFirstFetchWithoutLinks(t *testing.T) {
 func TestLinkedPackIsDamaged(t *testing.T) {
 	t.Parallel()
 	remote, _, f := linkRemote(t)
-	e := f.kids["many"].kids["7"]
-	text := blobID(t, "text 7")
+	e := f.Kids["many"].Kids["7"]
+	text := coldtest.BlobID(t, "text 7")
 	v := newVolume(t, Options{Source: remote})
-	v.mustFetch()
+	v.MustFetch()
 	packs := v.shared(remote)
 	good, err := os.ReadFile(packs[0])
 	if err != nil {
@@ -83,16 +84,16 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := runRepair(t, v.dir, CheckOptions{Volume: true, Source: remote}, nil)
+	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Source: remote}, nil)
 	if problemsOf(r.before) == 0 || hasFinding(r.after, cold.Damaged, "missing") {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
 	}
-	v = openVolume(t, v.dir, Options{Source: remote})
+	v = openVolume(t, v.Dir, Options{Source: remote})
 	v.mustMaintain()
 	if err := v.Holds(t.Context(), text, e.Size); err != nil {
 		t.Errorf("after a repair: %v", err)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 }
 
 // damageShared changes a byte of an object in a pack that a volume shares with its remote.
@@ -102,7 +103,7 @@ func damageShared(t *testing.T, remote string, id cold.ID) {
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
-	for line := range strings.Lines(git(t, remote, "verify-pack", "-v", list[0])) {
+	for line := range strings.Lines(coldtest.Git(t, remote, "verify-pack", "-v", list[0])) {
 		fields := strings.Fields(line)
 		if len(fields) < 5 || fields[0] != id.String() {
 			continue
@@ -129,7 +130,7 @@ func TestRepairAfterLink(t *testing.T) {
 	t.Parallel()
 	remote, _, f := linkRemote(t)
 	v := newVolume(t, Options{Source: remote})
-	v.mustFetch()
+	v.MustFetch()
 	packs := v.shared(remote)
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
@@ -138,12 +139,12 @@ func TestRepairAfterLink(t *testing.T) {
 		remove(t, p)
 		remove(t, strings.TrimSuffix(p, "pack")+"idx")
 	}
-	r := runRepair(t, v.dir, CheckOptions{Volume: true, Deep: true, Source: remote}, nil)
+	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Deep: true, Source: remote}, nil)
 	if problemsOf(r.before) == 0 || problemsOf(r.after) > 0 {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
 	}
-	again := openVolume(t, v.dir, Options{Source: remote})
-	compareTrees(t, again.read(again.headSnapshot()), f)
-	again.checkGit()
-	git(t, remote, "fsck", "--strict")
+	again := openVolume(t, v.Dir, Options{Source: remote})
+	coldtest.CompareTrees(t, again.ReadTree(again.HeadSnapshot()), f)
+	again.CheckGit()
+	coldtest.Git(t, remote, "fsck", "--strict")
 }

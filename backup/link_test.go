@@ -6,38 +6,39 @@ import (
 	"path/filepath"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
 // linkRemote is a remote with a pack and loose objects, and the volume that pushed them.
-func linkRemote(t *testing.T) (remote string, v *testVolume, f *file) {
+func linkRemote(t *testing.T) (remote string, v *testVolume, f *coldtest.File) {
 	t.Helper()
-	remote = newRemote(t)
-	git(t, remote, "config", "receive.unpackLimit", "100")
+	remote = coldtest.NewRemote(t)
+	coldtest.Git(t, remote, "config", "receive.unpackLimit", "100")
 	v = newVolume(t, Options{Source: remote, ChunkThreshold: testThreshold})
-	f = stockBase()
+	f = coldtest.StockBase()
 	for i := range 200 {
-		f.text(fmt.Sprintf("many/%d", i), fmt.Sprint("text ", i))
+		f.Text(fmt.Sprintf("many/%d", i), fmt.Sprint("text ", i))
 	}
-	f.text("big", string(noise(80, 6*format.MinChunk)))
-	v.commit(f, nil)
-	v.mustPush()
-	f.text("late", "loose")
-	v.commit(f, nil)
-	v.mustPush()
+	f.Text("big", string(coldtest.Noise(80, 6*format.MinChunk)))
+	v.CommitTree(f, nil)
+	v.MustPush()
+	f.Text("late", "loose")
+	v.CommitTree(f, nil)
+	v.MustPush()
 	return remote, v, f
 }
 
 // shared are the packs of a volume that are the remote's files.
 func (v *testVolume) shared(remote string) (packs []string) {
-	v.t.Helper()
+	v.T.Helper()
 	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.pack"))
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	for _, p := range list {
-		ours := filepath.Join(v.dir, "objects/pack", filepath.Base(p))
+		ours := filepath.Join(v.Dir, "objects/pack", filepath.Base(p))
 		a, err1 := os.Stat(p)
 		b, err2 := os.Stat(ours)
 		if err1 == nil && err2 == nil && os.SameFile(a, b) {
@@ -48,9 +49,9 @@ func (v *testVolume) shared(remote string) (packs []string) {
 }
 
 func (v *testVolume) mustMaintain() {
-	v.t.Helper()
-	if err := v.Maintain(v.t.Context()); err != nil {
-		v.t.Fatal(err)
+	v.T.Helper()
+	if err := v.Maintain(v.T.Context()); err != nil {
+		v.T.Fatal(err)
 	}
 }
 
@@ -65,12 +66,12 @@ func TestFirstFetchLinks(t *testing.T) {
 	if n := len(v.shared(remote)); n != 1 {
 		t.Errorf("%d packs are shared after Peek", n)
 	}
-	v.mustFetch()
-	compareTrees(t, v.read(v.headSnapshot()), f)
-	if v.Pushed() != v.headSnapshot().Info().ID {
+	v.MustFetch()
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+	if v.Pushed() != v.HeadSnapshot().Info().ID {
 		t.Errorf("Pushed = %s", v.Pushed())
 	}
-	if list := runCheck(t, v.dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
+	if list := runCheck(t, v.Dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
 		t.Errorf("check: %s", describe(list))
 	}
 	for _, e := range []cold.Entry{v.entry("big"), v.entry("late")} {
@@ -79,36 +80,36 @@ func TestFirstFetchLinks(t *testing.T) {
 		}
 	}
 
-	f.text("more", "of the other")
-	other.commit(f, nil)
-	other.mustPush()
-	v.mustFetch()
-	compareTrees(t, v.read(v.headSnapshot()), f)
-	f.text("mine", "of this one")
-	v.commit(f, nil)
-	v.mustPush()
+	f.Text("more", "of the other")
+	other.CommitTree(f, nil)
+	other.MustPush()
+	v.MustFetch()
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+	f.Text("mine", "of this one")
+	v.CommitTree(f, nil)
+	v.MustPush()
 	v.mustMaintain()
-	if keeps, _ := filepath.Glob(filepath.Join(v.dir, "objects/pack/*.keep")); len(keeps) > 0 {
+	if keeps, _ := filepath.Glob(filepath.Join(v.Dir, "objects/pack/*.keep")); len(keeps) > 0 {
 		t.Errorf("kept: %q", keeps)
 	}
-	git(t, remote, "gc", "-q", "--prune=now")
+	coldtest.Git(t, remote, "gc", "-q", "--prune=now")
 	if n := len(v.shared(remote)); n != 0 {
 		t.Errorf("%d packs are shared after the remote's gc", n)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
-	v.checkGit()
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+	v.CheckGit()
 	if _, err := v.GC(t.Context(), cold.GCOptions{Grace: -1}); err != nil {
 		t.Error(err)
 	}
-	git(t, remote, "fsck", "--strict")
+	coldtest.Git(t, remote, "fsck", "--strict")
 
 	// A gc'd remote has one pack, with files beside it that we do not need.
-	git(t, remote, "repack", "-a", "-d", "-q", "-b")
+	coldtest.Git(t, remote, "repack", "-a", "-d", "-q", "-b")
 	third := newVolume(t, Options{Source: remote})
-	third.mustFetch()
+	third.MustFetch()
 	if n := len(third.shared(remote)); n != 1 {
 		t.Errorf("%d packs are shared with a packed remote", n)
 	}
-	compareTrees(t, third.read(third.headSnapshot()), f)
-	third.checkGit()
+	coldtest.CompareTrees(t, third.ReadTree(third.HeadSnapshot()), f)
+	third.CheckGit()
 }

@@ -35,7 +35,7 @@ func (c *Cold) liveRef(epoch string) string { return livePrefix + c.o.Branch + "
 
 // liveRefAt is the name of the live branch that a commit of main can have.
 func (c *Cold) liveRefAt(main cold.ID) (string, error) {
-	commit, err := readCommit(c.db, main)
+	commit, err := ReadCommit(c.db, main)
 	if err != nil {
 		return "", err
 	}
@@ -58,64 +58,64 @@ func (c *Cold) epochs(prefix string) (map[string]cold.ID, error) {
 	return list, nil
 }
 
-// position is where the branch stands.
-type position struct {
-	main    cold.ID // main's tip; zero: there is no commit
-	ref     string  // the live branch that main's tip can have
-	live    cold.ID // its tip; zero: there is none, or none that follows main
+// Position is where the branch stands.
+type Position struct {
+	Main    cold.ID // main's tip; zero: there is no commit
+	Ref     string  // the live branch that main's tip can have
+	Live    cold.ID // its tip; zero: there is none, or none that follows main
 	commits int     // from main's tip to live
-	taken   error   // why what ref holds is no live branch of main's tip; nil: it is, or there is nothing
+	Taken   error   // why what ref holds is no live branch of main's tip; nil: it is, or there is nothing
 }
 
-// newest is the commit that a start takes.
-func (p *position) newest() cold.ID {
-	if p.live.IsZero() {
-		return p.main
+// Newest is the commit that a start takes.
+func (p *Position) Newest() cold.ID {
+	if p.Live.IsZero() {
+		return p.Main
 	}
-	return p.live
+	return p.Live
 }
 
 // same says whether both are at the same commits.
-func (p *position) same(q *position) bool { return p.main == q.main && p.live == q.live }
+func (p *Position) same(q *Position) bool { return p.Main == q.Main && p.Live == q.Live }
 
-func (c *Cold) position(ctx context.Context) (p position, err error) {
+func (c *Cold) Position(ctx context.Context) (p Position, err error) {
 	const tries = 5 // main may move between the two looks
 	for range tries {
-		if p.main, err = c.tip(); err != nil || p.main.IsZero() {
-			return position{}, err
+		if p.Main, err = c.Tip(); err != nil || p.Main.IsZero() {
+			return Position{}, err
 		}
-		if p.ref, err = c.liveRefAt(p.main); err != nil {
-			return position{}, err
+		if p.Ref, err = c.liveRefAt(p.Main); err != nil {
+			return Position{}, err
 		}
-		at, err := c.readRef(p.ref)
+		at, err := c.ReadRef(p.Ref)
 		if errors.Is(err, cold.ErrCorrupt) {
-			p.taken = err
+			p.Taken = err
 			break
 		}
 		if err != nil {
-			return position{}, err
+			return Position{}, err
 		}
-		if now, err := c.tip(); err != nil {
-			return position{}, err
-		} else if now != p.main {
+		if now, err := c.Tip(); err != nil {
+			return Position{}, err
+		} else if now != p.Main {
 			continue
 		}
-		p.live, p.taken = cold.ID{}, nil
-		if !at.IsZero() && at != p.main {
-			if p.commits, p.taken, err = c.liveChain(ctx, p.main, at); err != nil {
-				return position{}, err
+		p.Live, p.Taken = cold.ID{}, nil
+		if !at.IsZero() && at != p.Main {
+			if p.commits, p.Taken, err = c.liveChain(ctx, p.Main, at); err != nil {
+				return Position{}, err
 			}
-			if p.taken == nil {
-				p.live = at
+			if p.Taken == nil {
+				p.Live = at
 			}
 		}
 		break
 	}
-	if p.taken != nil {
-		p.taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.ref, p.taken)
+	if p.Taken != nil {
+		p.Taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.Ref, p.Taken)
 	}
-	c.note("live", p.taken)
-	c.note(p.ref, nil) // what settle said of it is over
+	c.note("live", p.Taken)
+	c.note(p.Ref, nil) // what settle said of it is over
 	return p, nil
 }
 
@@ -138,7 +138,7 @@ func (c *Cold) liveChain(ctx context.Context, main, tip cold.ID) (commits int, w
 		if commits == maxLive {
 			return 0, fmt.Errorf("it is longer than %d commits", maxLive), nil
 		}
-		commit, err := readCommit(c.db, at)
+		commit, err := ReadCommit(c.db, at)
 		switch {
 		case isLost(err):
 			return 0, err, nil
@@ -178,10 +178,10 @@ func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Tim
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		if read > maxHistory {
-			return false, fmt.Errorf("history of %s: more than %d commits", newer, maxHistory)
+		if read > MaxHistory {
+			return false, fmt.Errorf("history of %s: more than %d commits", newer, MaxHistory)
 		}
-		commit, err := readCommit(c.db, id)
+		commit, err := ReadCommit(c.db, id)
 		if perhaps[id] && isLost(err) {
 			continue
 		}
@@ -204,8 +204,8 @@ func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Tim
 	return false, nil
 }
 
-// liveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero: it is on none.
-func (c *Cold) liveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
+// LiveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero: it is on none.
+func (c *Cold) LiveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 	list, err := c.epochs(livePrefix)
 	if err != nil {
 		return cold.ID{}, err
@@ -214,7 +214,7 @@ func (c *Cold) liveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 		on := false
 		for range maxLive {
 			on = on || at == id
-			commit, err := readCommit(c.db, at)
+			commit, err := ReadCommit(c.db, at)
 			if err == nil {
 				err = ctx.Err()
 			}
@@ -225,7 +225,7 @@ func (c *Cold) liveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 				break
 			}
 			at = commit.Parents[0]
-			if before, err := readCommit(c.db, at); err == nil && epochOf(at, &before) == epoch {
+			if before, err := ReadCommit(c.db, at); err == nil && epochOf(at, &before) == epoch {
 				if on {
 					return at, nil
 				}
@@ -236,16 +236,16 @@ func (c *Cold) liveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 	return cold.ID{}, nil
 }
 
-// liveCommits are those that the live branch has and main has not.
-func (c *Cold) liveCommits(ctx context.Context) (map[cold.ID]bool, error) {
-	p, err := c.position(ctx)
+// LiveCommits are those that the live branch has and main has not.
+func (c *Cold) LiveCommits(ctx context.Context) (map[cold.ID]bool, error) {
+	p, err := c.Position(ctx)
 	if err != nil {
 		return nil, err
 	}
 	set := make(map[cold.ID]bool)
-	for id := p.live; !id.IsZero() && id != p.main; {
+	for id := p.Live; !id.IsZero() && id != p.Main; {
 		set[id] = true
-		commit, err := readCommit(c.db, id)
+		commit, err := ReadCommit(c.db, id)
 		if err != nil {
 			return nil, err
 		}
@@ -259,7 +259,7 @@ func (c *Cold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p, err := c.position(ctx)
+	p, err := c.Position(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -272,20 +272,20 @@ func (c *Cold) Newest(ctx context.Context) (cold.Snapshot, error) {
 
 // newest opens the newest commit; nil while there is none. A repository that is only read may be anybody's: there a live branch that
 // cannot be opened counts for nothing.
-func (c *Cold) newest(p *position) (*snapshot, error) {
-	if p.live.IsZero() {
+func (c *Cold) newest(p *Position) (*Snapshot, error) {
+	if p.Live.IsZero() {
 		return c.head()
 	}
 	c.mu.Lock()
 	s := c.mu.live
 	c.mu.Unlock()
-	if s != nil && s.info.ID == p.live {
+	if s != nil && s.info.ID == p.Live {
 		return s, nil
 	}
-	s, err := c.snapshot(p.live)
+	s, err := c.At(p.Live)
 	if c.db.ReadOnly() && isLost(err) {
-		c.note("live", fmt.Errorf("%s is ignored: %w", p.ref, err))
-		p.live = cold.ID{}
+		c.note("live", fmt.Errorf("%s is ignored: %w", p.Ref, err))
+		p.Live = cold.ID{}
 		return c.head()
 	}
 	if err != nil {
@@ -298,15 +298,15 @@ func (c *Cold) newest(p *position) (*snapshot, error) {
 }
 
 // view is the snapshot as Newest gives it.
-func (p *position) view(s *snapshot) cold.Snapshot {
-	if s.info.ID == p.live {
+func (p *Position) view(s *Snapshot) cold.Snapshot {
+	if s.info.ID == p.Live {
 		return liveSnapshot{s}
 	}
 	return s
 }
 
 // liveSnapshot is the tip of the live branch.
-type liveSnapshot struct{ *snapshot }
+type liveSnapshot struct{ *Snapshot }
 
 // Info implements tiers.Snapshot.
 func (s liveSnapshot) Info() cold.CommitInfo {

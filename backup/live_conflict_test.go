@@ -6,27 +6,28 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
 
 // twoAtLive are two machines at the same live commit, which the remote has.
-func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *file) {
+func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *coldtest.File) {
 	t.Helper()
-	remote = newRemote(t)
+	remote = coldtest.NewRemote(t)
 	for _, s := range settings {
 		key, value, _ := strings.Cut(s, "=")
-		git(t, remote, "config", key, value)
+		coldtest.Git(t, remote, "config", key, value)
 	}
 	one = newVolume(t, Options{Source: remote, MachineID: "one"})
-	f = newDir(0o755)
-	f.text("a", "0")
-	one.commit(f, nil)
-	f.text("critical", "0")
+	f = coldtest.NewDir(0o755)
+	f.Text("a", "0")
+	one.CommitTree(f, nil)
+	f.Text("critical", "0")
 	one.commitLive(f)
-	one.mustPush()
+	one.MustPush()
 	two = newVolume(t, Options{Source: remote, MachineID: "two"})
-	two.mustFetch()
+	two.MustFetch()
 	return remote, one, two, f
 }
 
@@ -34,9 +35,15 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 // that does not have it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *file, text string) cold.ID
-	live := func(v *testVolume, f *file, text string) cold.ID { f.text("critical", text); return v.commitLive(f) }
-	main := func(v *testVolume, f *file, text string) cold.ID { f.text("a", text); return v.commit(f, nil) }
+	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
+	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
+		f.Text("critical", text)
+		return v.commitLive(f)
+	}
+	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
+		f.Text("a", text)
+		return v.CommitTree(f, nil)
+	}
 	for name, acts := range map[string][2]act{
 		"live live": {live, live},
 		"live main": {live, main},
@@ -45,10 +52,10 @@ func TestLiveDiverged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
-			g := two.read(two.newestSnapshot())
+			g := two.ReadTree(two.NewestSnapshot())
 			acts[0](two, g, "two")
-			two.mustPush()
-			before := git(t, remote, "for-each-ref")
+			two.MustPush()
+			before := coldtest.Git(t, remote, "for-each-ref")
 			ours := acts[1](one, f, "one")
 			for range 2 {
 				if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
@@ -61,14 +68,14 @@ func TestLiveDiverged(t *testing.T) {
 					t.Errorf("Fetch = %v", err)
 				}
 			}
-			if after := git(t, remote, "for-each-ref"); after != before {
+			if after := coldtest.Git(t, remote, "for-each-ref"); after != before {
 				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
 			}
-			if got := one.newestSnapshot().Info().ID; got != ours {
+			if got := one.NewestSnapshot().Info().ID; got != ours {
 				t.Errorf("ours moved to %s", got)
 			}
-			git(t, one.dir, "gc", "-q", "--prune=now")
-			compareTrees(t, one.read(one.newestSnapshot()), f)
+			coldtest.Git(t, one.Dir, "gc", "-q", "--prune=now")
+			coldtest.CompareTrees(t, one.ReadTree(one.NewestSnapshot()), f)
 		})
 	}
 }
@@ -76,27 +83,33 @@ func TestLiveDiverged(t *testing.T) {
 // One looks at the remote, then two pushes, then one pushes: the server compares.
 func TestLivePushRace(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *file, text string) cold.ID
-	live := func(v *testVolume, f *file, text string) cold.ID { f.text("critical", text); return v.commitLive(f) }
-	main := func(v *testVolume, f *file, text string) cold.ID { f.text("a", text); return v.commit(f, nil) }
+	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
+	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
+		f.Text("critical", text)
+		return v.commitLive(f)
+	}
+	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
+		f.Text("a", text)
+		return v.CommitTree(f, nil)
+	}
 	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live}, "main main": {main, main}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
-			g := two.read(two.newestSnapshot())
+			g := two.ReadTree(two.NewestSnapshot())
 			acts[0](two, g, "two")
 			acts[1](one, f, "one")
 			var between string
 			spy := &spyRemote{remote: one.remote}
 			spy.before = func([]wire.Update) {
 				spy.before = nil
-				two.mustPush()
-				between = git(t, remote, "for-each-ref")
+				two.MustPush()
+				between = coldtest.Git(t, remote, "for-each-ref")
 			}
 			one.remote = spy
 			if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 				t.Errorf("Push = %v", err)
 			}
-			if after := git(t, remote, "for-each-ref"); after != between {
+			if after := coldtest.Git(t, remote, "for-each-ref"); after != between {
 				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
 			}
 		})
@@ -108,11 +121,11 @@ func TestLivePushRace(t *testing.T) {
 func TestDeletionLeavesNewerWork(t *testing.T) {
 	t.Parallel()
 	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")
-	g := two.read(two.newestSnapshot())
-	g.text("critical", "two")
+	g := two.ReadTree(two.NewestSnapshot())
+	g.Text("critical", "two")
 	theirs := two.commitLive(g)
-	f.text("a", "one")
-	main := one.commit(f, nil)
+	f.Text("a", "one")
+	main := one.CommitTree(f, nil)
 	spy := &spyRemote{remote: one.remote}
 	spy.before = func(updates []wire.Update) {
 		if updates[0].New.IsZero() {
@@ -128,12 +141,12 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 		}
 	}
 	one.remote = spy
-	one.mustPush()
+	one.MustPush()
 	wantRemote(t, "after", remote, main, theirs)
 	if spy.deletes != 1 {
 		t.Errorf("%d deletions", spy.deletes)
 	}
-	one.mustPush()
+	one.MustPush()
 	if err := two.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Push = %v", err)
 	}

@@ -11,18 +11,19 @@ import (
 	"slices"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 // tryCommitBy is tryCommit for a given way to begin.
-func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (cold.Tx, error), f *file) error {
+func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (cold.Tx, error), f *coldtest.File) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err
 	}
 	base := map[string]cold.DirID{}
-	v.dirs(tx.Base(), rootOf(tx.Base()), "", base)
-	if err := put(ctx, tx, f, base, "", nil); err != nil {
+	v.DirsOf(tx.Base(), coldtest.RootOf(tx.Base()), "", base)
+	if err := coldtest.Put(ctx, tx, f, base, "", nil); err != nil {
 		return err
 	}
 	_, err = tx.Commit(ctx, cold.CommitOptions{Root: f.Dir()})
@@ -33,7 +34,7 @@ func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context
 // newest commit as it was or makes it the new one, whole, also after stock git's own cleaning; then everything goes on.
 func TestCrashWithLive(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t) // where there is one, what is absorbed is kept; nothing is pushed
+	remote := coldtest.NewRemote(t) // where there is one, what is absorbed is kept; nothing is pushed
 	for what, run := range map[string]struct {
 		before int // live commits
 		begin  func(v *testVolume) func(context.Context) (cold.Tx, error)
@@ -45,7 +46,7 @@ func TestCrashWithLive(t *testing.T) {
 		for n := 1; ; n++ {
 			dir := filepath.Join(t.TempDir(), "cold.git")
 			v := openVolume(t, dir, Options{Source: remote})
-			main := v.commit(crashTree(1), nil)
+			main := v.CommitTree(crashTree(1), nil)
 			old := main
 			for i := range run.before {
 				old = v.commitLive(crashTree(2 + i))
@@ -66,30 +67,30 @@ func TestCrashWithLive(t *testing.T) {
 				t.Errorf("%s: Commit = %v", step, err)
 			}
 			v = openVolume(t, dir, Options{Source: remote})
-			newest := v.newestSnapshot()
+			newest := v.NewestSnapshot()
 			want := was
 			if newest.Info().ID != old {
 				want = crashTree(7)
 			} else if err == nil {
 				t.Errorf("%s: a commit that was reported is not the newest", step)
 			}
-			compareTrees(t, v.read(newest), want)
-			absorbed := what == "absorb" && v.headSnapshot().Info().ID != main
-			if refs := liveRefs(t, dir); absorbed && len(refs) != 0 {
+			coldtest.CompareTrees(t, v.ReadTree(newest), want)
+			absorbed := what == "absorb" && v.HeadSnapshot().Info().ID != main
+			if refs := coldtest.LiveRefs(t, dir); absorbed && len(refs) != 0 {
 				t.Errorf("%s: left: %q", step, refs)
 			}
-			git(t, dir, "gc", "-q", "--prune=now")
-			v = openVolume(t, v.copyTo(filepath.Join(t.TempDir(), "copy.git")), Options{})
-			compareTrees(t, v.read(v.newestSnapshot()), want)
+			coldtest.Git(t, dir, "gc", "-q", "--prune=now")
+			v = openVolume(t, v.CopyTo(filepath.Join(t.TempDir(), "copy.git")), Options{})
+			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), want)
 			v = openVolume(t, dir, Options{})
 			v.commitLive(crashTree(3))
-			compareTrees(t, v.read(v.newestSnapshot()), crashTree(3))
-			v.commit(crashTree(4), nil)
-			compareTrees(t, v.read(v.headSnapshot()), crashTree(4))
-			if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), crashTree(3))
+			v.CommitTree(crashTree(4), nil)
+			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), crashTree(4))
+			if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
 				t.Errorf("%s: git fsck: %s", step, out)
 			}
-			if refs := liveRefs(t, dir); len(refs) != 0 {
+			if refs := coldtest.LiveRefs(t, dir); len(refs) != 0 {
 				t.Errorf("%s: left at the end: %q", step, refs)
 			}
 			left, err := filepath.Glob(filepath.Join(dir, "refs/heads/emberfs-live/main/*"))
@@ -106,10 +107,10 @@ func TestErrorWithLive(t *testing.T) {
 	for n := 1; ; n++ {
 		c := &crasher{at: n}
 		v := newVolume(t, Options{Fail: c.fail})
-		v.commit(crashTree(1), nil)
+		v.CommitTree(crashTree(1), nil)
 		v.commitLive(crashTree(2))
 		c.armed = true
-		_, err := v.commitBy(v.Begin, crashTree(3), cold.CommitOptions{})
+		_, err := v.CommitBy(v.Begin, crashTree(3), cold.CommitOptions{})
 		passed := c.steps
 		c.armed = false
 		if len(passed) < n {
@@ -118,12 +119,12 @@ func TestErrorWithLive(t *testing.T) {
 			}
 			break
 		}
-		got := v.read(v.newestSnapshot())
-		if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		got := v.ReadTree(v.NewestSnapshot())
+		if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 			t.Errorf("%s: git fsck: %s", passed[n-1], out)
 		}
-		if got.kids["only2"] == nil && got.kids["only3"] == nil {
-			t.Errorf("%s: %v", passed[n-1], got.flat(""))
+		if got.Kids["only2"] == nil && got.Kids["only3"] == nil {
+			t.Errorf("%s: %v", passed[n-1], got.Flat(""))
 		}
 	}
 }
@@ -134,17 +135,17 @@ func TestCrashInFetchWithLive(t *testing.T) {
 	t.Parallel()
 	remote, one, two, _ := twoAtLive(t)
 	base := one.copyWhole()
-	was := one.read(one.newestSnapshot())
-	g := two.read(two.newestSnapshot())
-	g.text("critical", "absorbed unseen")
+	was := one.ReadTree(one.NewestSnapshot())
+	g := two.ReadTree(two.NewestSnapshot())
+	g.Text("critical", "absorbed unseen")
 	two.commitLive(g)
-	g.text("a", "main")
-	main := two.commit(g, nil)
-	between := two.read(two.headSnapshot())
-	g.text("critical", "next epoch")
+	g.Text("a", "main")
+	main := two.CommitTree(g, nil)
+	between := two.ReadTree(two.HeadSnapshot())
+	g.Text("critical", "next epoch")
 	live := two.commitLive(g)
-	two.mustPush()
-	states := [][]string{was.flat(""), between.flat(""), g.flat("")}
+	two.MustPush()
+	states := [][]string{was.Flat(""), between.Flat(""), g.Flat("")}
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
 		if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
@@ -160,22 +161,22 @@ func TestCrashInFetchWithLive(t *testing.T) {
 		}
 		step := fmt.Sprint(n, " ", c.steps[n-1])
 		v := openVolume(t, dir, Options{Source: remote})
-		got := v.read(v.newestSnapshot()).flat("")
+		got := v.ReadTree(v.NewestSnapshot()).Flat("")
 		if !slices.ContainsFunc(states, func(s []string) bool { return slices.Equal(s, got) }) {
 			t.Errorf("%s: no state that there was: %q", step, got)
 		}
-		git(t, dir, "gc", "-q", "--prune=now")
-		v.mustFetch()
-		v.wantAt(step, main, live)
+		coldtest.Git(t, dir, "gc", "-q", "--prune=now")
+		v.MustFetch()
+		v.WantAt(step, main, live)
 		v.wantPushed(step, live)
-		compareTrees(t, v.read(v.newestSnapshot()), g)
-		if refs := liveRefs(t, dir); len(refs) != 1 {
+		coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), g)
+		if refs := coldtest.LiveRefs(t, dir); len(refs) != 1 {
 			t.Errorf("%s: live branches: %q", step, refs)
 		}
 		if p := v.Stats().Problems; len(p) > 0 {
 			t.Errorf("%s: problems: %q", step, p)
 		}
-		if out := git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
+		if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
 			t.Errorf("%s: git fsck: %s", step, out)
 		}
 	}
@@ -186,9 +187,9 @@ func TestCrashInPushWithLive(t *testing.T) {
 	t.Parallel()
 	for n := 1; ; n++ {
 		remote, one, _, f := twoAtLive(t)
-		f.text("a", "main")
-		main := one.commit(f, nil)
-		f.text("critical", "next epoch")
+		f.Text("a", "main")
+		main := one.CommitTree(f, nil)
+		f.Text("critical", "next epoch")
 		live := one.commitLive(f)
 		dir := one.copyWhole()
 		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Push(t.Context()) })
@@ -196,10 +197,10 @@ func TestCrashInPushWithLive(t *testing.T) {
 		if err == nil {
 			v.wantPushed("pushed", live)
 		}
-		v.mustPush()
+		v.MustPush()
 		wantRemote(t, fmt.Sprint(n), remote, main, live)
 		v.wantPushed(fmt.Sprint(n), live)
-		if got := git(t, v.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+		if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
 			t.Errorf("%d: left: %s", n, got)
 		}
 		if len(c.steps) < n {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/integration/effort"
 	"emberfs/tiers/cold"
 )
@@ -19,11 +20,11 @@ func TestLiveUnderGC(t *testing.T) {
 	for _, branch := range []string{"a", "main"} {
 		t.Run(branch, func(t *testing.T) {
 			v := newVolume(t, Options{Branch: branch})
-			f := newDir(0o755)
+			f := coldtest.NewDir(0o755)
 			for i := range 50 {
-				f.text(fmt.Sprintf("many/f%03d", i), fmt.Sprint("some text that makes a delta ", i))
+				f.Text(fmt.Sprintf("many/f%03d", i), fmt.Sprint("some text that makes a delta ", i))
 			}
-			v.commit(f, nil)
+			v.CommitTree(f, nil)
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			var rounds atomic.Int64
@@ -31,7 +32,7 @@ func TestLiveUnderGC(t *testing.T) {
 				for ctx.Err() == nil {
 					for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"}, {"prune", "--expire=now"}, {"pack-refs", "--all"}} {
 						cmd := exec.Command("git", args...)
-						cmd.Dir = v.dir
+						cmd.Dir = v.Dir
 						cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 						if out, err := cmd.CombinedOutput(); err != nil {
 							done <- fmt.Errorf("git %q: %w: %s", args, err, out)
@@ -45,25 +46,25 @@ func TestLiveUnderGC(t *testing.T) {
 			count := effort.Count(t, 12, 200)
 			for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 				for j := range i % 4 {
-					f.text("many/critical", fmt.Sprint("critical ", i, j))
+					f.Text("many/critical", fmt.Sprint("critical ", i, j))
 					v.commitBesideGit(v.BeginLive, f, nil)
 				}
-				f.text(fmt.Sprintf("many/f%03d", i%50), fmt.Sprint("changed in commit ", i))
+				f.Text(fmt.Sprintf("many/f%03d", i%50), fmt.Sprint("changed in commit ", i))
 				v.commitBesideGit(v.Begin, f, nil)
 			}
-			f.text("many/critical", "the last")
+			f.Text("many/critical", "the last")
 			v.commitBesideGit(v.BeginLive, f, nil)
 			cancel()
 			if err := <-done; err != nil {
 				t.Fatal(err)
 			}
-			compareTrees(t, v.read(v.newestSnapshot()), f)
-			git(t, v.dir, "gc", "-q", "--aggressive", "--prune=now")
-			compareTrees(t, v.read(v.newestSnapshot()), f)
-			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
+			coldtest.Git(t, v.Dir, "gc", "-q", "--aggressive", "--prune=now")
+			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
+			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 				t.Errorf("git fsck: %s", out)
 			}
-			if n := strings.Count(git(t, v.dir, "rev-list", branch), "\n") + 1; n < count+1 {
+			if n := strings.Count(coldtest.Git(t, v.Dir, "rev-list", branch), "\n") + 1; n < count+1 {
 				t.Errorf("%d commits on %s", n, branch)
 			}
 		})
@@ -74,9 +75,9 @@ func TestLiveUnderGC(t *testing.T) {
 func TestLiveUnderOwnGC(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{Branch: "a"})
-	f := newDir(0o755)
-	f.text("x", "x")
-	v.commit(f, nil)
+	f := coldtest.NewDir(0o755)
+	f.Text("x", "x")
+	v.CommitTree(f, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	var rounds atomic.Int64
@@ -93,20 +94,20 @@ func TestLiveUnderOwnGC(t *testing.T) {
 	count := effort.Count(t, 25, 1000)
 	for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
 		for j := range i % 3 {
-			f.text("many/critical", fmt.Sprint("critical ", i, j))
+			f.Text("many/critical", fmt.Sprint("critical ", i, j))
 			v.commitLive(f)
 		}
-		f.text("x", fmt.Sprint(i))
-		v.commit(f, nil)
+		f.Text("x", fmt.Sprint(i))
+		v.CommitTree(f, nil)
 	}
-	f.text("x", "live")
+	f.Text("x", "live")
 	v.commitLive(f)
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	compareTrees(t, v.read(v.newestSnapshot()), f)
-	if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+	coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
+	if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 		t.Errorf("git fsck: %s", out)
 	}
 }

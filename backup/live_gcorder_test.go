@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/backup/coldtest"
 )
 
 // Stock git has read main and not yet the live branch when a commit to main absorbs that: it finds neither the live commits nor, in what
@@ -16,17 +18,17 @@ import (
 // FIFO among the references holds git there.
 func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 	v := newVolume(t, Options{Branch: "a"}) // before "emberfs-live": git reads it first
-	f := newDir(0o755)
-	f.text("x", "0")
-	first := v.commit(f, nil)
-	f.text("critical", "only the live branch brought it")
+	f := coldtest.NewDir(0o755)
+	f.Text("x", "0")
+	first := v.CommitTree(f, nil)
+	f.Text("critical", "only the live branch brought it")
 	v.commitLive(f)
-	fifo := filepath.Join(v.dir, "refs/heads/emberfs-live/0")
+	fifo := filepath.Join(v.Dir, "refs/heads/emberfs-live/0")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), "git", "repack", "-adq")
-	cmd.Dir = v.dir
+	cmd.Dir = v.Dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -51,8 +53,8 @@ func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 			}
 			if !held {
 				held = true
-				f.text("x", "1")
-				v.commit(f, nil)
+				f.Text("x", "1")
+				v.CommitTree(f, nil)
 			}
 			if _, err := w.WriteString(first.String() + "\n"); err != nil {
 				t.Fatal(err)
@@ -68,9 +70,9 @@ func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 	if !held {
 		t.Fatal("this git does not read a FIFO among the references")
 	}
-	git(t, v.dir, "prune", "--expire=now")
-	if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+	coldtest.Git(t, v.Dir, "prune", "--expire=now")
+	if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 		t.Errorf("git fsck: %s", out)
 	}
-	compareTrees(t, v.read(v.newestSnapshot()), f)
+	coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
 }

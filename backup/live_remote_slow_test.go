@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
@@ -17,26 +18,26 @@ import (
 // The remote is left, by a lost connection or a kill, at any of its earlier states: the next push goes on from there.
 func TestLivePushFromEarlierStates(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "0")
-	m1 := v.commit(f, nil)
-	v.mustPush()
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "0")
+	m1 := v.CommitTree(f, nil)
+	v.MustPush()
 	var live []cold.ID
 	for i := range 3 {
-		f.text("critical", fmt.Sprint(i))
+		f.Text("critical", fmt.Sprint(i))
 		live = append(live, v.commitLive(f))
-		v.mustPush()
+		v.MustPush()
 	}
-	name := livePrefix + "main/" + strings.Split(liveRefs(t, remote)[0], ":")[0]
-	f.text("critical", "never pushed")
+	name := livePrefix + "main/" + strings.Split(coldtest.LiveRefs(t, remote)[0], ":")[0]
+	f.Text("critical", "never pushed")
 	v.commitLive(f)
-	f.text("a", "1")
-	m2 := v.commit(f, nil)
-	f.text("critical", "next epoch")
+	f.Text("a", "1")
+	m2 := v.CommitTree(f, nil)
+	f.Text("critical", "next epoch")
 	l2 := v.commitLive(f)
-	git(t, v.dir, "gc", "-q", "--prune=now") // what the remote has must stay known
+	coldtest.Git(t, v.Dir, "gc", "-q", "--prune=now") // what the remote has must stay known
 	for what, state := range map[string][2]string{
 		"live 1": {m1.String(), live[0].String()}, "live 3": {m1.String(), live[2].String()}, "no live": {m1.String(), ""},
 		"undeleted": {m2.String(), live[2].String()}, "deleted": {m2.String(), ""}, "nothing": {"", ""},
@@ -59,9 +60,9 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		}
 		for ref, id := range map[string]string{"refs/heads/main": state[0], name: state[1]} {
 			if id == "" {
-				git(t, dir, "update-ref", "-d", ref)
+				coldtest.Git(t, dir, "update-ref", "-d", ref)
 			} else {
-				git(t, dir, "update-ref", ref, id)
+				coldtest.Git(t, dir, "update-ref", ref, id)
 			}
 		}
 		if moved, err := w.Peek(t.Context()); moved || err != nil {
@@ -72,7 +73,7 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		}
 		wantRemote(t, what, dir, m2, l2)
 		w.wantPushed(what, l2)
-		if got := git(t, w.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+		if got := coldtest.Git(t, w.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
 			t.Errorf("%s: left: %s", what, got)
 		}
 	}

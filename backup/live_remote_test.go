@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
@@ -24,7 +25,7 @@ func wantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID
 	for _, id := range live {
 		want = append(want, id.String())
 	}
-	for _, ref := range liveRefs(t, remote) {
+	for _, ref := range coldtest.LiveRefs(t, remote) {
 		got = append(got, strings.Split(ref, ":")[1])
 	}
 	slices.Sort(want)
@@ -32,26 +33,26 @@ func wantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID
 	if !slices.Equal(got, want) {
 		t.Errorf("%s: the remote's live branches are at %q, want %q", what, got, want)
 	}
-	git(t, remote, "fsck", "--strict", "--no-dangling")
+	coldtest.Git(t, remote, "fsck", "--strict", "--no-dangling")
 }
 
 func (v *testVolume) wantPushed(what string, id cold.ID) {
-	v.t.Helper()
+	v.T.Helper()
 	if got := v.Pushed(); got != id {
-		v.t.Errorf("%s: Pushed = %s, want %s", what, got, id)
+		v.T.Errorf("%s: Pushed = %s, want %s", what, got, id)
 	}
-	again := openVolume(v.t, v.copyWhole(), Options{Source: v.o.Source})
+	again := openVolume(v.T, v.copyWhole(), Options{Source: v.o.Source})
 	if got := again.Pushed(); got != id {
-		v.t.Errorf("%s: Pushed after a restart = %s, want %s", what, got, id)
+		v.T.Errorf("%s: Pushed after a restart = %s, want %s", what, got, id)
 	}
 }
 
 // copyWhole copies the repository with its hidden references, as a kill would leave it.
 func (v *testVolume) copyWhole() string {
-	v.t.Helper()
-	dir := filepath.Join(v.t.TempDir(), "whole.git")
-	if err := os.CopyFS(dir, os.DirFS(v.dir)); err != nil {
-		v.t.Fatal(err)
+	v.T.Helper()
+	dir := filepath.Join(v.T.TempDir(), "whole.git")
+	if err := os.CopyFS(dir, os.DirFS(v.Dir)); err != nil {
+		v.T.Fatal(err)
 	}
 	return dir
 }
@@ -61,22 +62,22 @@ func TestLiveTwoMachines(t *testing.T) {
 	t.Parallel()
 	for _, atomic := range []bool{true, false} {
 		t.Run(fmt.Sprint("atomic ", atomic), func(t *testing.T) {
-			remote := newRemote(t)
-			git(t, remote, "config", "receive.advertiseAtomic", fmt.Sprint(atomic))
+			remote := coldtest.NewRemote(t)
+			coldtest.Git(t, remote, "config", "receive.advertiseAtomic", fmt.Sprint(atomic))
 			one := newVolume(t, Options{Source: remote, MachineID: "one"})
-			f := newDir(0o755)
-			f.text("a", "one")
-			f.text("critical", "0")
-			m1 := one.commit(f, nil)
-			f.text("critical", "1")
+			f := coldtest.NewDir(0o755)
+			f.Text("a", "one")
+			f.Text("critical", "0")
+			m1 := one.CommitTree(f, nil)
+			f.Text("critical", "1")
 			l1 := one.commitLive(f)
-			one.mustPush() // both at once
+			one.MustPush() // both at once
 			wantRemote(t, "both at once", remote, m1, l1)
 			one.wantPushed("both at once", l1)
-			f.text("critical", "2")
+			f.Text("critical", "2")
 			l2 := one.commitLive(f)
 			one.wantPushed("not pushed", l1)
-			one.mustPush()
+			one.MustPush()
 			wantRemote(t, "live alone", remote, m1, l2)
 			one.wantPushed("live alone", l2)
 
@@ -84,65 +85,65 @@ func TestLiveTwoMachines(t *testing.T) {
 			if moved, err := two.Peek(t.Context()); !moved || err != nil {
 				t.Errorf("Peek = %v, %v", moved, err)
 			}
-			two.mustFetch()
-			two.wantAt("fetched", m1, l2)
+			two.MustFetch()
+			two.WantAt("fetched", m1, l2)
 			two.wantPushed("fetched", l2)
-			compareTrees(t, two.read(two.newestSnapshot()), f)
-			two.checkGit()
-			f.text("critical", "3")
+			coldtest.CompareTrees(t, two.ReadTree(two.NewestSnapshot()), f)
+			two.CheckGit()
+			f.Text("critical", "3")
 			l3 := two.commitLive(f)
-			two.mustPush()
+			two.MustPush()
 			wantRemote(t, "from two", remote, m1, l3)
 
 			if moved, err := one.Peek(t.Context()); !moved || err != nil {
 				t.Errorf("Peek = %v, %v", moved, err)
 			}
-			one.wantAt("peeked", m1, l2)
-			one.mustFetch() // a later commit of the same live branch
-			one.wantAt("fetched", m1, l3)
+			one.WantAt("peeked", m1, l2)
+			one.MustFetch() // a later commit of the same live branch
+			one.WantAt("fetched", m1, l3)
 			if moved, err := one.Peek(t.Context()); moved || err != nil {
 				t.Errorf("Peek with nothing new = %v, %v", moved, err)
 			}
 
-			f.text("critical", "4")
+			f.Text("critical", "4")
 			two.commitLive(f)
-			f.text("a", "two")
-			m2 := two.commit(f, nil)
-			f.text("critical", "5")
+			f.Text("a", "two")
+			m2 := two.CommitTree(f, nil)
+			f.Text("critical", "5")
 			l5 := two.commitLive(f)
-			two.mustPush() // main, the next epoch, and the old one's end
+			two.MustPush() // main, the next epoch, and the old one's end
 			wantRemote(t, "the next epoch", remote, m2, l5)
 			two.wantPushed("the next epoch", l5)
-			one.mustFetch()
-			one.wantAt("the next epoch", m2, l5)
+			one.MustFetch()
+			one.WantAt("the next epoch", m2, l5)
 			for _, id := range []cold.ID{m1, l1, l2, l3, m2, l5} {
 				if ok, err := one.Follows(t.Context(), l5, id); !ok || err != nil {
 					t.Errorf("Follows(%s) = %v, %v", id, ok, err)
 				}
 			}
-			if refs := liveRefs(t, one.dir); len(refs) != 1 {
+			if refs := coldtest.LiveRefs(t, one.Dir); len(refs) != 1 {
 				t.Errorf("live branches: %q", refs)
 			}
-			compareTrees(t, one.read(one.newestSnapshot()), f)
+			coldtest.CompareTrees(t, one.ReadTree(one.NewestSnapshot()), f)
 			// two absorbed a commit on the way that nobody has seen; one knows by the trailer that nothing of its own is lost.
-			if got := one.headSnapshot().Info().Absorbed; len(got) < 2 || !slices.Contains(got, l2) {
+			if got := one.HeadSnapshot().Info().Absorbed; len(got) < 2 || !slices.Contains(got, l2) {
 				t.Errorf("Absorbed = %v, want %s among them", got, l2)
 			}
-			f.text("a", "three")
-			m3 := one.commit(f, nil)
-			one.mustPush()
+			f.Text("a", "three")
+			m3 := one.CommitTree(f, nil)
+			one.MustPush()
 			wantRemote(t, "main again", remote, m3)
 			one.wantPushed("main again", m3)
-			if got := git(t, one.dir, "for-each-ref", "refs/emberfs/absorbed", "refs/emberfs/remote-live"); got != "" {
+			if got := coldtest.Git(t, one.Dir, "for-each-ref", "refs/emberfs/absorbed", "refs/emberfs/remote-live"); got != "" {
 				t.Errorf("left: %s", got)
 			}
-			if got := git(t, remote, "rev-list", "--count", "main"); got != "3" {
+			if got := coldtest.Git(t, remote, "rev-list", "--count", "main"); got != "3" {
 				t.Errorf("main has %s commits", got)
 			}
 			for _, v := range []*testVolume{one, two} {
-				v.mustFetch()
-				git(t, v.dir, "gc", "-q", "--prune=now")
-				compareTrees(t, v.read(v.newestSnapshot()), f)
+				v.MustFetch()
+				coldtest.Git(t, v.Dir, "gc", "-q", "--prune=now")
+				coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
 				if p := v.Stats().Problems; len(p) > 0 {
 					t.Errorf("problems: %q", p)
 				}
@@ -154,19 +155,19 @@ func TestLiveTwoMachines(t *testing.T) {
 // The remote has the live commits that main absorbs: the push does not send their content again.
 func TestPushOfAbsorbedSendsLittle(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "one")
-	v.commit(f, nil)
-	f.text("critical", string(noise(1, 1<<20)))
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "one")
+	v.CommitTree(f, nil)
+	f.Text("critical", string(coldtest.Noise(1, 1<<20)))
 	v.commitLive(f)
-	v.mustPush()
+	v.MustPush()
 	sent := &countingRemote{remote: v.remote}
 	v.remote = sent
-	f.text("a", "two")
-	v.commit(f, nil)
-	v.mustPush()
+	f.Text("a", "two")
+	v.CommitTree(f, nil)
+	v.MustPush()
 	if sent.bytes == 0 || sent.bytes > 100_000 {
 		t.Errorf("%d bytes were sent", sent.bytes)
 	}
@@ -190,24 +191,24 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 // A server that refuses deletes: said once, no error, not tried again; what piles up means nothing to a new machine.
 func TestLiveDenyDeletes(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
-	git(t, remote, "config", "receive.denyDeletes", "true")
+	remote := coldtest.NewRemote(t)
+	coldtest.Git(t, remote, "config", "receive.denyDeletes", "true")
 	v := newVolume(t, Options{Source: remote})
 	pushes := &spyRemote{remote: v.remote}
 	v.remote = pushes
-	f := newDir(0o755)
-	f.text("a", "0")
-	v.commit(f, nil)
-	v.mustPush()
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "0")
+	v.CommitTree(f, nil)
+	v.MustPush()
 	var piled []cold.ID
 	var main cold.ID
 	for i := range 3 {
-		f.text("critical", fmt.Sprint(i))
+		f.Text("critical", fmt.Sprint(i))
 		piled = append(piled, v.commitLive(f))
-		v.mustPush()
-		f.text("a", fmt.Sprint(i))
-		main = v.commit(f, nil)
-		v.mustPush()
+		v.MustPush()
+		f.Text("a", fmt.Sprint(i))
+		main = v.CommitTree(f, nil)
+		v.MustPush()
 		wantRemote(t, fmt.Sprint(i), remote, main, piled...)
 		if p := v.Stats().Problems; len(p) != 1 || !strings.Contains(p[0], "deleted") {
 			t.Errorf("problems: %q", p)
@@ -216,17 +217,17 @@ func TestLiveDenyDeletes(t *testing.T) {
 	if pushes.deletes != 1 {
 		t.Errorf("%d deletions were tried", pushes.deletes)
 	}
-	if got := git(t, v.dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
+	if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
 		t.Errorf("left: %s", got)
 	}
-	f.text("critical", "more")
+	f.Text("critical", "more")
 	live := v.commitLive(f)
-	v.mustPush()
+	v.MustPush()
 	other := newVolume(t, Options{Source: remote})
-	other.mustFetch()
-	other.wantAt("a new machine", main, live)
-	compareTrees(t, other.read(other.newestSnapshot()), f)
-	if refs := liveRefs(t, other.dir); len(refs) != 1 {
+	other.MustFetch()
+	other.WantAt("a new machine", main, live)
+	coldtest.CompareTrees(t, other.ReadTree(other.NewestSnapshot()), f)
+	if refs := coldtest.LiveRefs(t, other.Dir); len(refs) != 1 {
 		t.Errorf("live branches: %q", refs)
 	}
 }

@@ -48,13 +48,13 @@ func (c *Cold) verifyLinked(ctx context.Context) error {
 		return err
 	}
 	defer done()
-	p, err := c.position(ctx)
+	p, err := c.Position(ctx)
 	if err != nil {
 		return err
 	}
-	for _, ref := range []string{c.ref, p.ref} {
+	for _, ref := range []string{c.ref, p.Ref} {
 		_, release, err := c.remote.Fetch(ctx, c.db, ref, nil)
-		if ref == p.ref && errors.Is(err, odb.ErrNoRef) {
+		if ref == p.Ref && errors.Is(err, odb.ErrNoRef) {
 			continue
 		}
 		if err == nil {

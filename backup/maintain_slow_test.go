@@ -5,6 +5,8 @@ package backup
 import (
 	"fmt"
 	"testing"
+
+	"emberfs/backup/coldtest"
 )
 
 // A volume whose commits made many packs has few after Maintain, and the same content.
@@ -13,11 +15,11 @@ func TestMaintain(t *testing.T) {
 	v := newVolume(t, Options{})
 	f, links := oddTree()
 	for i := range 900 { // over 512: the metadata is a trie of blobs
-		f.text(fmt.Sprintf("big/f%03d", i), fmt.Sprint(i))
+		f.Text(fmt.Sprintf("big/f%03d", i), fmt.Sprint(i))
 	}
 	for i := range 40 {
-		f.text(fmt.Sprintf("big/f%03d", i), fmt.Sprint("changed ", i))
-		v.commit(f, links)
+		f.Text(fmt.Sprintf("big/f%03d", i), fmt.Sprint("changed ", i))
+		v.CommitTree(f, links)
 	}
 	if n := v.Stats().Packs; n < 40 {
 		t.Fatalf("%d packs", n)
@@ -29,12 +31,12 @@ func TestMaintain(t *testing.T) {
 	if s.Packs > 8 || len(s.Problems) > 0 {
 		t.Errorf("%+v", s)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
-	v.checkGit()
-	f.text("big/f000", "and on")
-	v.commit(f, links)
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+	v.CheckGit()
+	f.Text("big/f000", "and on")
+	v.CommitTree(f, links)
 	if err := v.Maintain(t.Context()); err != nil || v.Stats().Packs != s.Packs+1 {
 		t.Error("few packs are left alone", err)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 }

@@ -48,7 +48,7 @@ func (m *moves) newPath(p string) string {
 }
 
 // moved finds the renamed directories, once. Its cost follows what the stock client changed.
-func (s *snapshot) moved(ctx context.Context) (*moves, error) {
+func (s *Snapshot) moved(ctx context.Context) (*moves, error) {
 	s.movedOnce.Lock()
 	defer s.movedOnce.Unlock()
 	if s.movedOnce.done {
@@ -88,7 +88,7 @@ type claimant struct {
 
 type mover struct {
 	ctx    context.Context
-	s      *snapshot
+	s      *Snapshot
 	seen   map[cold.DirID]struct{} // in one pass; equal directories are looked at once, or few trees make a walk without end
 	gone   map[cold.ID][]vanished
 	claims []claimant

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 )
 
@@ -77,8 +78,8 @@ func TestNamesWithGit(t *testing.T) {
 		t.Fatalf("only %d names", len(names))
 	}
 	repo := filepath.Join(t.TempDir(), "r.git")
-	git(t, ".", "init", "-q", "-b", "main", "--bare", repo)
-	blob, err := gitTry(t, repo, []byte("x"), "hash-object", "-w", "--stdin")
+	coldtest.Git(t, ".", "init", "-q", "-b", "main", "--bare", repo)
+	blob, err := coldtest.GitTry(t, repo, []byte("x"), "hash-object", "-w", "--stdin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,21 +97,21 @@ func TestNamesWithGit(t *testing.T) {
 		stored[s] = name
 		fmt.Fprintf(&in, "100644 blob %s\t%s\x00", blob, s)
 	}
-	tree, err := gitTry(t, repo, in.Bytes(), "mktree", "-z")
+	tree, err := coldtest.GitTry(t, repo, in.Bytes(), "mktree", "-z")
 	if err != nil {
 		t.Fatal(tree)
 	}
-	commit := git(t, repo, "commit-tree", "-m", "names", strings.TrimSpace(tree))
-	git(t, repo, "update-ref", "refs/heads/main", commit)
-	if out := git(t, repo, "fsck", "--strict"); out != "" {
+	commit := coldtest.Git(t, repo, "commit-tree", "-m", "names", strings.TrimSpace(tree))
+	coldtest.Git(t, repo, "update-ref", "refs/heads/main", commit)
+	if out := coldtest.Git(t, repo, "fsck", "--strict"); out != "" {
 		t.Errorf("git fsck: %s", out)
 	}
 	strict := filepath.Join(t.TempDir(), "strict.git")
-	git(t, ".", "init", "-q", "-b", "main", "--bare", strict)
-	git(t, strict, "config", "receive.fsckObjects", "true")
-	git(t, repo, "push", "-q", strict, "main")
+	coldtest.Git(t, ".", "init", "-q", "-b", "main", "--bare", strict)
+	coldtest.Git(t, strict, "config", "receive.fsckObjects", "true")
+	coldtest.Git(t, repo, "push", "-q", strict, "main")
 	n, bad := 0, 0
-	for s := range strings.SplitSeq(strings.TrimSuffix(git(t, strict, "ls-tree", "-z", "--name-only", "main"), "\x00"), "\x00") {
+	for s := range strings.SplitSeq(strings.TrimSuffix(coldtest.Git(t, strict, "ls-tree", "-z", "--name-only", "main"), "\x00"), "\x00") {
 		n++
 		name, err := format.DecodeName(s)
 		if format.IsHashedName(err) {

@@ -22,18 +22,18 @@ const (
 
 // Opened implements tiers.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory: no mount
 // fails for want of a hint.
-func (s *snapshot) Opened(ctx context.Context) ([]string, error) {
+func (s *Snapshot) Opened(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	paths, err := s.readOpened()
-	if err != nil && !isMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
+	if err != nil && !IsMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
 		return nil, err
 	}
 	return paths, nil
 }
 
-func (s *snapshot) readOpened() ([]string, error) {
+func (s *Snapshot) readOpened() ([]string, error) {
 	if s.own.Opened.Mode == 0 {
 		return nil, nil
 	}
@@ -52,7 +52,7 @@ func (s *snapshot) readOpened() ([]string, error) {
 }
 
 // Rules implements tiers.Snapshot.
-func (s *snapshot) Rules(ctx context.Context) ([]byte, error) {
+func (s *Snapshot) Rules(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil || s.own.Rules.Mode == 0 {
 		return nil, err
 	}

@@ -7,27 +7,28 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 // commitOpened commits a tree with a list of opened files.
-func (v *testVolume) commitOpened(f *file, opened []string) cold.Snapshot {
-	v.t.Helper()
-	x, err := v.Begin(v.t.Context())
+func (v *testVolume) commitOpened(f *coldtest.File, opened []string) cold.Snapshot {
+	v.T.Helper()
+	x, err := v.Begin(v.T.Context())
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer x.Abort()
-	if err := put(v.t.Context(), x, f, nil, "", nil); err != nil {
-		v.t.Fatal(err)
+	if err := coldtest.Put(v.T.Context(), x, f, nil, "", nil); err != nil {
+		v.T.Fatal(err)
 	}
-	id, err := x.Commit(v.t.Context(), cold.CommitOptions{Root: f.Dir(), Opened: opened})
+	id, err := x.Commit(v.T.Context(), cold.CommitOptions{Root: f.Dir(), Opened: opened})
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
-	s, err := v.Snapshot(v.t.Context(), id)
+	s, err := v.Snapshot(v.T.Context(), id)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	return s
 }
@@ -45,37 +46,35 @@ func openedOf(t *testing.T, s cold.Snapshot) []string {
 func TestOpened(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
-	f := stockBase()
-	first := f.kids["a"]
+	f := coldtest.StockBase()
+	first := f.Kids["a"]
 	want := []string{"z/last", "a", "caf\xe9/\xff", "new\nline", ".git/x", `q"\`}
 	s := v.commitOpened(f, want)
 	if got := openedOf(t, s); !slices.Equal(got, want) {
 		t.Errorf("Opened = %q, want %q", got, want)
 	}
-	root := rootOf(s)
-	compareTrees(t, v.read(s), f)
-	f.text("a", "other")
+	root := coldtest.RootOf(s)
+	coldtest.CompareTrees(t, v.ReadTree(s), f)
+	f.Text("a", "other")
 	next := v.commitOpened(f, nil)
 	if got := openedOf(t, next); !slices.Equal(got, want) {
 		t.Errorf("after a commit without a list: %q", got)
 	}
-	if d := v.diff(v.Side(s), v.Side(next)); len(d) != 1 {
-		t.Errorf("diff: %q", d)
-	}
-	f.text("a", "third")
+	coldtest.CompareTrees(t, v.ReadTree(next), f)
+	f.Text("a", "third")
 	gone := v.commitOpened(f, []string{})
 	if got := openedOf(t, gone); got != nil {
 		t.Errorf("after a commit with an empty list: %q", got)
 	}
-	if names := git(t, v.dir, "ls-tree", "--name-only", "main:.emberfs"); strings.Contains(names, "opened") {
+	if names := coldtest.Git(t, v.Dir, "ls-tree", "--name-only", "main:.emberfs"); strings.Contains(names, "opened") {
 		t.Errorf("an empty list has a file: %s", names)
 	}
-	f.kids["a"] = first
-	if again := v.commitOpened(f, []string{"a"}); rootOf(again) != root {
+	f.Kids["a"] = first
+	if again := v.commitOpened(f, []string{"a"}); coldtest.RootOf(again) != root {
 		t.Error("the list changes the root's ids")
 	}
-	v.checkGit()
-	if list := runCheck(t, v.dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
+	v.CheckGit()
+	if list := runCheck(t, v.Dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
 		t.Errorf("check: %s", describe(list))
 	}
 }
@@ -105,26 +104,26 @@ func TestOpenedIsCutOff(t *testing.T) {
 // A lost list is an empty one, and the next commit does not name it any more.
 func TestOpenedLost(t *testing.T) {
 	v := newVolume(t, Options{})
-	f := stockBase()
+	f := coldtest.StockBase()
 	v.commitOpened(f, []string{"a"})
-	blob := git(t, v.dir, "rev-parse", "main:.emberfs/opened")
-	explode(t, v.dir)
+	blob := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/opened")
+	coldtest.Explode(t, v.Dir)
 	id, err := cold.ParseID(blob)
 	if err != nil {
 		t.Fatal(err)
 	}
-	removeLoose(t, v.dir, id)
+	coldtest.RemoveLoose(t, v.Dir, id)
 	if err := v.db.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if got := openedOf(t, v.headSnapshot()); got != nil {
+	if got := openedOf(t, v.HeadSnapshot()); got != nil {
 		t.Errorf("Opened = %q", got)
 	}
-	f.text("a", "b")
+	f.Text("a", "b")
 	if got := openedOf(t, v.commitOpened(f, nil)); got != nil {
 		t.Errorf("Opened = %q", got)
 	}
-	if out := git(t, v.dir, "ls-tree", "main:.emberfs"); strings.Contains(out, blob) {
+	if out := coldtest.Git(t, v.Dir, "ls-tree", "main:.emberfs"); strings.Contains(out, blob) {
 		t.Errorf("the commit names it still: %s", out)
 	}
 }
@@ -133,20 +132,20 @@ func TestOpenedLost(t *testing.T) {
 func TestValid(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
-	f := stockBase()
-	f.mkdir("void/er")
-	f.text("keep/x", "x")
-	f.text("change/y/z", "z")
-	f.text("move/m/n", "n")
+	f := coldtest.StockBase()
+	f.Mkdir("void/er")
+	f.Text("keep/x", "x")
+	f.Text("change/y/z", "z")
+	f.Text("move/m/n", "n")
 	for i := range 600 {
-		f.text(fmt.Sprintf("many/%d", i), "")
+		f.Text(fmt.Sprintf("many/%d", i), "")
 	}
-	v.commit(f, nil)
+	v.CommitTree(f, nil)
 	compare := func(invalid ...string) {
 		t.Helper()
-		s := v.headSnapshot()
+		s := v.HeadSnapshot()
 		dirs := map[string]cold.DirID{}
-		v.dirs(s, rootOf(s), "", dirs)
+		v.DirsOf(s, coldtest.RootOf(s), "", dirs)
 		for p, d := range dirs {
 			got, err := s.Valid(t.Context(), d)
 			if want := !slices.Contains(invalid, p); got != want || err != nil {
@@ -159,11 +158,11 @@ func TestValid(t *testing.T) {
 		}
 	}
 	compare()
-	v.stockEdit("echo more >>change/y/z; mv move/m moved; mkdir new; echo n >new/n")
+	v.StockEdit("echo more >>change/y/z; mv move/m moved; mkdir new; echo n >new/n")
 	// moved is a tree that its inherited metadata describes.
 	compare("", "change", "change/y", "move", "new")
-	s := v.headSnapshot()
-	if ok, err := s.Valid(t.Context(), cold.DirID{Tree: blobID(t, "x"), Meta: blobID(t, "nothing of the kind")}); ok || !errors.Is(err, cold.ErrMissing) {
+	s := v.HeadSnapshot()
+	if ok, err := s.Valid(t.Context(), cold.DirID{Tree: coldtest.BlobID(t, "x"), Meta: coldtest.BlobID(t, "nothing of the kind")}); ok || !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("of metadata that are missing: %v, %v", ok, err)
 	}
 }

@@ -30,7 +30,7 @@ func (c *Cold) Push(ctx context.Context) error {
 }
 
 func (c *Cold) push(ctx context.Context) error {
-	ours, err := c.position(ctx)
+	ours, err := c.Position(ctx)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (c *Cold) push(ctx context.Context) error {
 		return err
 	}
 	c.noteSides(refs)
-	if ours.main.IsZero() {
+	if ours.Main.IsZero() {
 		return nil
 	}
 	if refs[c.ref].IsZero() {
@@ -60,10 +60,10 @@ func (c *Cold) push(ctx context.Context) error {
 		}
 	}
 	c.note("branch", nil)
-	if err := c.setTracking(ours.main, ours.live, cold.ID{}, ours.live); err != nil {
+	if err := c.setTracking(ours.Main, ours.Live, cold.ID{}, ours.Live); err != nil {
 		return err
 	}
-	return c.deleteAbsorbed(ctx, ours.main, refs)
+	return c.deleteAbsorbed(ctx, ours.Main, refs)
 }
 
 // hasBranch says whether the remote has a branch that people know of.
@@ -77,15 +77,15 @@ type part struct {
 }
 
 // planPush finds out what the remote lacks, main first. ErrDiverged: it has what we have not.
-func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]cold.ID) (parts []part, err error) {
+func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold.ID) (parts []part, err error) {
 	theirs := refs[c.ref]
-	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.main}, base: theirs}
-	if theirs != ours.main {
+	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.Main}, base: theirs}
+	if theirs != ours.Main {
 		if !theirs.IsZero() && !c.db.Has(theirs) {
 			return nil, cold.ErrDiverged
 		}
 		var ahead bool
-		if main.commits, ahead, err = c.newCommits(ctx, ours.main, theirs); err != nil {
+		if main.commits, ahead, err = c.NewCommits(ctx, ours.Main, theirs); err != nil {
 			return nil, err
 		}
 		if !ahead {
@@ -96,26 +96,26 @@ func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]cold
 	if err != nil {
 		return nil, err
 	}
-	if theirs != ours.main && !seen.IsZero() {
+	if theirs != ours.Main && !seen.IsZero() {
 		main.base = seen // what main absorbs need not be sent again
 	}
-	at := refs[ours.ref]
+	at := refs[ours.Ref]
 	switch {
-	case ours.live.IsZero() || ours.live == at:
-	case at != (cold.ID{}) && c.isIgnored(ours.ref, at):
-		return nil, fmt.Errorf("%s of %s is taken by something else: remove it there", ours.ref, c.o.Source)
+	case ours.Live.IsZero() || ours.Live == at:
+	case at != (cold.ID{}) && c.isIgnored(ours.Ref, at):
+		return nil, fmt.Errorf("%s of %s is taken by something else: remove it there", ours.Ref, c.o.Source)
 	default:
-		live := part{Update: wire.Update{Ref: ours.ref, Old: at, New: ours.live}, base: at}
+		live := part{Update: wire.Update{Ref: ours.Ref, Old: at, New: ours.Live}, base: at}
 		if at.IsZero() {
-			live.base = ours.main
+			live.base = ours.Main
 		}
-		if live.commits, _, err = c.newCommits(ctx, ours.live, live.base); err != nil {
+		if live.commits, _, err = c.NewCommits(ctx, ours.Live, live.base); err != nil {
 			return nil, err
 		}
 		// With main where it is already: it must still be there when the live branch moves.
 		return []part{main, live}, nil
 	}
-	if theirs == ours.main {
+	if theirs == ours.Main {
 		return nil, nil
 	}
 	return []part{main}, nil
@@ -123,7 +123,7 @@ func (c *Cold) planPush(ctx context.Context, ours position, refs map[string]cold
 
 // checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or absorbed: once main
 // moves it is nobody's.
-func (c *Cold) checkLive(ctx context.Context, ours position, main cold.ID, refs map[string]cold.ID) (at cold.ID, err error) {
+func (c *Cold) checkLive(ctx context.Context, ours Position, main cold.ID, refs map[string]cold.ID) (at cold.ID, err error) {
 	if main.IsZero() {
 		return at, nil
 	}
@@ -137,7 +137,7 @@ func (c *Cold) checkLive(ctx context.Context, ours position, main cold.ID, refs 
 	}
 	known := false
 	if c.db.Has(at) {
-		if known, err = c.follows(ctx, ours.newest(), at, time.Time{}); err != nil {
+		if known, err = c.follows(ctx, ours.Newest(), at, time.Time{}); err != nil {
 			return at, err
 		}
 	}

@@ -177,7 +177,7 @@ func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
 		}
 		delete(modes, e.ID)
 		chunk, err := t.chunkSizeIn(e.ID, mode)
-		if e.Lost && isMissing(err) {
+		if e.Lost && IsMissing(err) {
 			chunk, err = 0, t.lostForm(e)
 		}
 		if err != nil {

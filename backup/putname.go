@@ -63,7 +63,7 @@ func (b *dirBase) storedFor(e *cold.Entry) string {
 		}
 		return stored // it has a new name
 	}
-	if stored == e.Name || !plainForbidden(e.Name) {
+	if stored == e.Name || !format.PlainForbidden(e.Name) {
 		return stored
 	}
 	// What a stock client committed in the clear goes on so, for stock clients read it: .gitattributes, .gitmodules. But not as
@@ -131,12 +131,12 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.E
 			if stored := format.EncodeName(e.Name); b.hidden[stored] {
 				b.moved[stored] = true
 			}
-		} else if was := e.Other.Stored; full && e.Name != was && plainForbidden(was) && !names[was] {
+		} else if was := e.Other.Stored; full && e.Name != was && format.PlainForbidden(was) && !names[was] {
 			b.moved[was] = true // it would be taken for what is gone
 		}
 	}
 	for _, name := range del {
-		if plainForbidden(name) && !names[name] && hasTree(b.tree, name) && hasTree(b.tree, format.EncodeName(name)) {
+		if format.PlainForbidden(name) && !names[name] && hasTree(b.tree, name) && hasTree(b.tree, format.EncodeName(name)) {
 			b.moved[name] = true
 		}
 	}

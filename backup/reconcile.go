@@ -18,7 +18,7 @@ import (
 // tree it finds nothing to do, and whatever it does find then is a lie and a problem.
 type merger struct {
 	ctx    context.Context
-	s      *snapshot
+	s      *Snapshot
 	dir    cold.DirID
 	d      *dirData
 	p      *format.Problems
@@ -75,16 +75,10 @@ func (m *merger) merge() ([]cold.Entry, error) {
 func (m *merger) find(name string) (int, bool) {
 	stored := format.EncodeName(name)
 	at, ok := m.byStored[stored]
-	if !ok && stored != name && plainForbidden(name) {
+	if !ok && stored != name && format.PlainForbidden(name) {
 		at, ok = m.byStored[name]
 	}
 	return at, ok
-}
-
-// plainForbidden: a stock client may well add .gitattributes or .gitmodules in the clear. What starts with our own name
-// is not taken in the clear.
-func plainForbidden(stored string) bool {
-	return !strings.HasPrefix(stored, format.OwnName) && format.CheckName(stored) == nil && format.Forbidden(stored)
 }
 
 // lie reports what valid metadata cannot say.
@@ -100,7 +94,7 @@ func (m *merger) other(t *odb.TreeEntry, why error) {
 	name, err := format.DecodeName(t.Name)
 	switch {
 	case err == nil:
-	case plainForbidden(t.Name) && !m.has(format.EncodeName(t.Name)):
+	case format.PlainForbidden(t.Name) && !m.has(format.EncodeName(t.Name)):
 		name = t.Name
 	default:
 		for try := range format.StandInTries {
@@ -238,7 +232,7 @@ func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 // treeOnly handles a tree entry that has no line.
 func (m *merger) treeOnly(t *odb.TreeEntry) error {
 	name, err := format.DecodeName(t.Name)
-	if err != nil && plainForbidden(t.Name) {
+	if err != nil && format.PlainForbidden(t.Name) {
 		if name, err = t.Name, nil; m.has(format.EncodeName(name)) {
 			err = errors.New("is there in its escaped form too, which counts")
 		}
@@ -294,7 +288,7 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *format.
 
 // taken says whether the directory has an entry of a name.
 func (m *merger) taken(name string) bool {
-	if m.has(format.EncodeName(name)) || plainForbidden(name) && m.has(name) {
+	if m.has(format.EncodeName(name)) || format.PlainForbidden(name) && m.has(name) {
 		return true
 	}
 	return slices.ContainsFunc(m.d.lines, func(l format.Line) bool { return l.Name == name })

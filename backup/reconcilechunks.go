@@ -42,9 +42,9 @@ func (m *merger) kind(name string, l *format.Line, t *odb.TreeEntry) (cold.Kind,
 	case err == nil:
 		return cold.KindFile, c
 	case errors.Is(err, format.ErrNotChunks):
-	case isMissing(err) && same && l.Kind == cold.KindFile:
+	case IsMissing(err) && same && l.Kind == cold.KindFile:
 		return cold.KindFile, nil // opening the file will say what is wrong
-	case isMissing(err) && m.isGone(t.ID):
+	case IsMissing(err) && m.isGone(t.ID):
 		// Reading the directory will say so.
 	default:
 		m.lie(name, "is read as a directory: %w", err)
@@ -54,7 +54,7 @@ func (m *merger) kind(name string, l *format.Line, t *odb.TreeEntry) (cold.Kind,
 
 func (m *merger) isGone(id cold.ID) bool {
 	_, _, err := m.s.db.Stat(id)
-	return isMissing(err)
+	return IsMissing(err)
 }
 
 // chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where
@@ -75,7 +75,7 @@ func (m *merger) chunked(e *cold.Entry, l *format.Line, known bool, c *format.Ch
 	switch {
 	case m.ctx.Err() != nil:
 		return m.ctx.Err()
-	case err != nil && known && isMissing(err):
+	case err != nil && known && IsMissing(err):
 	case err != nil:
 		m.other(t, err)
 		return nil

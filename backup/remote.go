@@ -24,9 +24,9 @@ type remote interface {
 	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
 }
 
-// trackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches sharedRef keeps the last
+// TrackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches sharedRef keeps the last
 // commit that both sides have had, and fetchedRef what only the remote has; the remote has either where it follows main's.
-func (c *Cold) trackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
+func (c *Cold) TrackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
 func (c *Cold) sharedRef() string   { return "refs/emberfs/remote-live/" + c.o.Branch }
 func (c *Cold) fetchedRef() string  { return "refs/emberfs/fetched-live/" + c.o.Branch }
 
@@ -42,7 +42,7 @@ func (c *Cold) exclusive(ctx context.Context) (func(), error) {
 
 // track records what bring found.
 func (c *Cold) track(b *brought) error {
-	shared, err := c.readRef(c.sharedRef())
+	shared, err := c.ReadRef(c.sharedRef())
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func (c *Cold) track(b *brought) error {
 	switch {
 	case b.known:
 		shared, fetched = b.live, cold.ID{}
-	case b.live.IsZero() && b.main == b.ours.main:
+	case b.live.IsZero() && b.main == b.ours.Main:
 		shared = cold.ID{} // somebody deleted it
 	}
 	return c.setTracking(b.main, shared, fetched, b.live)
@@ -63,7 +63,7 @@ func (c *Cold) setTracking(main, shared, fetched, live cold.ID) error {
 		err = c.setRef(c.sharedRef(), shared)
 	}
 	if err == nil {
-		err = c.setRef(c.trackingRef(), main)
+		err = c.setRef(c.TrackingRef(), main)
 	}
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func (c *Cold) setTracking(main, shared, fetched, live cold.ID) error {
 
 // setRef moves a reference that nobody else moves; zero: it goes.
 func (c *Cold) setRef(name string, now cold.ID) error {
-	old, err := c.readRef(name)
+	old, err := c.ReadRef(name)
 	switch {
 	case err != nil || old == now:
 		return err
@@ -88,14 +88,14 @@ func (c *Cold) setRef(name string, now cold.ID) error {
 	return c.db.UpdateRef(name, old, now)
 }
 
-// tracked is the newest commit that the remote had when an earlier run saw it last.
-func (c *Cold) tracked(ctx context.Context) (cold.ID, error) {
-	main, err := c.readRef(c.trackingRef())
+// Tracked is the newest commit that the remote had when an earlier run saw it last.
+func (c *Cold) Tracked(ctx context.Context) (cold.ID, error) {
+	main, err := c.ReadRef(c.TrackingRef())
 	if err != nil || main.IsZero() {
 		return main, err
 	}
 	for _, ref := range []string{c.fetchedRef(), c.sharedRef()} {
-		live, err := c.readRef(ref)
+		live, err := c.ReadRef(ref)
 		if err != nil {
 			return main, err
 		}

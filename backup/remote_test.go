@@ -9,96 +9,75 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
 
-func newRemote(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "remote.git")
-	git(t, ".", "init", "-q", "-b", "main", "--bare", dir)
-	git(t, dir, "config", "receive.fsckObjects", "true")
-	return dir
-}
-
-func (v *testVolume) mustPush() {
-	v.t.Helper()
-	if err := v.Push(v.t.Context()); err != nil {
-		v.t.Fatal(err)
-	}
-}
-
-func (v *testVolume) mustFetch() {
-	v.t.Helper()
-	if err := v.Fetch(v.t.Context()); err != nil {
-		v.t.Fatal(err)
-	}
-}
-
 // A volume goes to the next machine and back.
 func TestTwoMachines(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	one := newVolume(t, Options{Source: remote, VolumeID: "vol", MachineID: "one"})
-	one.mustFetch()
-	one.mustPush() // nothing to push yet
+	one.MustFetch()
+	one.MustPush() // nothing to push yet
 	f, links := oddTree()
-	tip := one.commit(f, links)
+	tip := one.CommitTree(f, links)
 	if !one.Pushed().IsZero() {
 		t.Error("pushed before the push")
 	}
-	one.mustPush()
-	if one.Pushed() != tip || git(t, remote, "rev-parse", "main") != tip.String() {
-		t.Errorf("remote is at %s, Pushed says %s, want %s", git(t, remote, "rev-parse", "main"), one.Pushed(), tip)
+	one.MustPush()
+	if one.Pushed() != tip || coldtest.Git(t, remote, "rev-parse", "main") != tip.String() {
+		t.Errorf("remote is at %s, Pushed says %s, want %s", coldtest.Git(t, remote, "rev-parse", "main"), one.Pushed(), tip)
 	}
-	git(t, remote, "fsck", "--strict")
+	coldtest.Git(t, remote, "fsck", "--strict")
 
 	two := newVolume(t, Options{Source: remote, VolumeID: "unused", MachineID: "two"})
-	two.mustFetch()
+	two.MustFetch()
 	if two.VolumeID() != "vol" || two.Pushed() != tip {
 		t.Errorf("VolumeID %q, Pushed %s", two.VolumeID(), two.Pushed())
 	}
-	compareTrees(t, two.read(two.headSnapshot()), f)
-	two.checkGit()
-	g := two.read(two.headSnapshot())
-	g.text("dir/new", "from two")
-	delete(g.kids, "suid")
-	two.commit(g, links)
-	second := two.commit(g, links)
-	two.mustPush()
-	git(t, remote, "gc", "-q", "--prune=now")
+	coldtest.CompareTrees(t, two.ReadTree(two.HeadSnapshot()), f)
+	two.CheckGit()
+	g := two.ReadTree(two.HeadSnapshot())
+	g.Text("dir/new", "from two")
+	delete(g.Kids, "suid")
+	two.CommitTree(g, links)
+	second := two.CommitTree(g, links)
+	two.MustPush()
+	coldtest.Git(t, remote, "gc", "-q", "--prune=now")
 
-	one.mustFetch()
-	if id := one.headSnapshot().Info(); id.ID != second || id.Machine != "two" || id.Reason != "test" {
+	one.MustFetch()
+	if id := one.HeadSnapshot().Info(); id.ID != second || id.Machine != "two" || id.Reason != "test" {
 		t.Errorf("head is %+v, want %s", id, second)
 	}
-	compareTrees(t, one.read(one.headSnapshot()), g)
-	one.mustFetch()
-	one.mustPush()
-	one.checkGit()
+	coldtest.CompareTrees(t, one.ReadTree(one.HeadSnapshot()), g)
+	one.MustFetch()
+	one.MustPush()
+	one.CheckGit()
 }
 
 // Reverted content is sent again: the remote may hold no more than its tip's tree.
 func TestPushReverted(t *testing.T) {
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "first")
-	f.text("dir/keep", "kept")
-	v.commit(f, nil)
-	f.text("a", "second")
-	v.commit(f, nil)
-	v.mustPush()
-	f.text("a", "first")
-	v.commit(f, nil)
-	before := git(t, remote, "rev-parse", "main")
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "first")
+	f.Text("dir/keep", "kept")
+	v.CommitTree(f, nil)
+	f.Text("a", "second")
+	v.CommitTree(f, nil)
+	v.MustPush()
+	f.Text("a", "first")
+	v.CommitTree(f, nil)
+	before := coldtest.Git(t, remote, "rev-parse", "main")
 	old, err := cold.ParseID(before)
 	if err != nil {
 		t.Fatal(err)
 	}
-	commits, reached, err := v.newCommits(t.Context(), v.headSnapshot().Info().ID, old)
+	commits, reached, err := v.NewCommits(t.Context(), v.HeadSnapshot().Info().ID, old)
 	if err != nil || !reached || len(commits) != 1 {
 		t.Fatalf("newCommits = %v, %v, %v", commits, reached, err)
 	}
@@ -110,31 +89,31 @@ func TestPushReverted(t *testing.T) {
 	for _, id := range ids {
 		sent[id] = true
 	}
-	if !sent[blobID(t, "first")] || sent[blobID(t, "kept")] || sent[blobID(t, "second")] {
-		t.Errorf("first %v, kept %v, second %v", sent[blobID(t, "first")], sent[blobID(t, "kept")], sent[blobID(t, "second")])
+	if !sent[coldtest.BlobID(t, "first")] || sent[coldtest.BlobID(t, "kept")] || sent[coldtest.BlobID(t, "second")] {
+		t.Errorf("first %v, kept %v, second %v", sent[coldtest.BlobID(t, "first")], sent[coldtest.BlobID(t, "kept")], sent[coldtest.BlobID(t, "second")])
 	}
-	v.mustPush()
-	git(t, remote, "fsck", "--strict", "--connectivity-only")
+	v.MustPush()
+	coldtest.Git(t, remote, "fsck", "--strict", "--connectivity-only")
 }
 
 func TestDiverged(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	one := newVolume(t, Options{Source: remote, MachineID: "one"})
-	f := newDir(0o755)
-	f.text("a", "a")
-	one.commit(f, nil)
-	one.mustPush()
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "a")
+	one.CommitTree(f, nil)
+	one.MustPush()
 	two := newVolume(t, Options{Source: remote, MachineID: "two"})
-	two.mustFetch()
-	g := two.read(two.headSnapshot())
-	g.text("b", "two")
-	two.commit(g, nil)
-	two.mustPush()
-	theirs := git(t, remote, "rev-parse", "main")
+	two.MustFetch()
+	g := two.ReadTree(two.HeadSnapshot())
+	g.Text("b", "two")
+	two.CommitTree(g, nil)
+	two.MustPush()
+	theirs := coldtest.Git(t, remote, "rev-parse", "main")
 
-	f.text("c", "one")
-	ours := one.commit(f, nil)
+	f.Text("c", "one")
+	ours := one.CommitTree(f, nil)
 	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Push = %v", err)
 	}
@@ -144,38 +123,38 @@ func TestDiverged(t *testing.T) {
 	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 		t.Errorf("Push after Fetch = %v", err)
 	}
-	if now := git(t, remote, "rev-parse", "main"); now != theirs || one.headSnapshot().Info().ID != ours {
+	if now := coldtest.Git(t, remote, "rev-parse", "main"); now != theirs || one.HeadSnapshot().Info().ID != ours {
 		t.Errorf("remote moved from %s to %s, ours from %s", theirs, now, ours)
 	}
 	if one.Pushed().String() != theirs {
 		t.Errorf("Pushed = %s, want %s", one.Pushed(), theirs)
 	}
 	// What was fetched stays, even through a gc.
-	git(t, one.dir, "gc", "-q", "--prune=now")
-	git(t, one.dir, "cat-file", "-e", theirs+"^{tree}")
+	coldtest.Git(t, one.Dir, "gc", "-q", "--prune=now")
+	coldtest.Git(t, one.Dir, "cat-file", "-e", theirs+"^{tree}")
 	// A merge by a stock client settles it.
 	clone := filepath.Join(t.TempDir(), "clone")
-	git(t, ".", "clone", "-q", one.dir, clone)
-	git(t, clone, "pull", "-q", "--no-rebase", "--no-edit", "-X", "ours", remote, "main")
-	git(t, clone, "push", "-q", remote, "HEAD:main")
-	one.mustFetch()
-	got := &file{Entry: one.headSnapshot().Root()}
-	one.readDir(one.headSnapshot(), got, "", true)
+	coldtest.Git(t, ".", "clone", "-q", one.Dir, clone)
+	coldtest.Git(t, clone, "pull", "-q", "--no-rebase", "--no-edit", "-X", "ours", remote, "main")
+	coldtest.Git(t, clone, "push", "-q", remote, "HEAD:main")
+	one.MustFetch()
+	got := &coldtest.File{Entry: one.HeadSnapshot().Root()}
+	one.ReadDirTree(one.HeadSnapshot(), got, "", true)
 	for _, name := range []string{"a", "b", "c"} {
-		if got.kids[name] == nil {
+		if got.Kids[name] == nil {
 			t.Errorf("%s is not in the merge", name)
 		}
 	}
-	one.commit(got, nil)
-	one.mustPush()
+	one.CommitTree(got, nil)
+	one.MustPush()
 }
 
 func TestRefused(t *testing.T) {
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "a")
-	v.commit(f, nil)
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "a")
+	v.CommitTree(f, nil)
 	hook := filepath.Join(remote, "hooks", "pre-receive")
 	if err := os.MkdirAll(filepath.Dir(hook), 0o755); err != nil {
 		t.Fatal(err)
@@ -194,8 +173,8 @@ func TestRefused(t *testing.T) {
 	if err := os.Remove(hook); err != nil {
 		t.Fatal(err)
 	}
-	v.mustPush()
-	if v.Pushed() != v.headSnapshot().Info().ID {
+	v.MustPush()
+	if v.Pushed() != v.HeadSnapshot().Info().ID {
 		t.Error("not pushed after all")
 	}
 }
@@ -203,33 +182,33 @@ func TestRefused(t *testing.T) {
 // The remote's branch is rewound, deleted, or pushed by somebody from the same history.
 func TestRemoteMoves(t *testing.T) {
 	t.Parallel()
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "1")
-	first := v.commit(f, nil)
-	f.text("a", "2")
-	v.commit(f, nil)
-	v.mustPush()
-	f.text("a", "3")
-	tip := v.commit(f, nil)
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "1")
+	first := v.CommitTree(f, nil)
+	f.Text("a", "2")
+	v.CommitTree(f, nil)
+	v.MustPush()
+	f.Text("a", "3")
+	tip := v.CommitTree(f, nil)
 	// Behind what we saw, but an ancestor: pushed from there.
-	git(t, remote, "update-ref", "refs/heads/main", first.String())
-	git(t, remote, "gc", "-q", "--prune=now")
-	v.mustPush()
-	if now := git(t, remote, "rev-parse", "main"); now != tip.String() {
+	coldtest.Git(t, remote, "update-ref", "refs/heads/main", first.String())
+	coldtest.Git(t, remote, "gc", "-q", "--prune=now")
+	v.MustPush()
+	if now := coldtest.Git(t, remote, "rev-parse", "main"); now != tip.String() {
 		t.Errorf("remote is at %s", now)
 	}
-	git(t, remote, "fsck", "--strict")
+	coldtest.Git(t, remote, "fsck", "--strict")
 	// Deleted: made again, with all its history.
-	git(t, remote, "update-ref", "-d", "refs/heads/main")
-	git(t, remote, "gc", "-q", "--prune=now")
-	v.mustFetch()
+	coldtest.Git(t, remote, "update-ref", "-d", "refs/heads/main")
+	coldtest.Git(t, remote, "gc", "-q", "--prune=now")
+	v.MustFetch()
 	if !v.Pushed().IsZero() {
 		t.Errorf("Pushed = %s with the branch gone", v.Pushed())
 	}
-	v.mustPush()
-	if n := git(t, remote, "rev-list", "--count", "main"); n != "3" {
+	v.MustPush()
+	if n := coldtest.Git(t, remote, "rev-list", "--count", "main"); n != "3" {
 		t.Errorf("%s commits on the remote", n)
 	}
 }
@@ -270,12 +249,12 @@ func (b *brokenRemote) Push(ctx context.Context, updates []wire.Update, pack fun
 
 // A failed fetch or push leaves everything as it was, and the next one works.
 func TestRemoteFails(t *testing.T) {
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	other := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
-	f.text("a", "1")
-	other.commit(f, nil)
-	other.mustPush()
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "1")
+	other.CommitTree(f, nil)
+	other.MustPush()
 
 	v := newVolume(t, Options{Source: remote})
 	broken := &brokenRemote{remote: v.remote}
@@ -295,20 +274,20 @@ func TestRemoteFails(t *testing.T) {
 		t.Errorf("Head = %v, %v", s, err)
 	}
 	broken.fetch = nil
-	v.mustFetch()
-	g := v.read(v.headSnapshot())
-	g.text("b", "2")
-	tip := v.commit(g, nil)
+	v.MustFetch()
+	g := v.ReadTree(v.HeadSnapshot())
+	g.Text("b", "2")
+	tip := v.CommitTree(g, nil)
 	pushed := v.Pushed()
 	broken.push = gone
 	check("Push", v.Push(t.Context()))
 	broken.refs = gone
 	check("Push", v.Push(t.Context()))
-	if v.Pushed() != pushed || v.headSnapshot().Info().ID != tip {
+	if v.Pushed() != pushed || v.HeadSnapshot().Info().ID != tip {
 		t.Error("a failed push changed something")
 	}
 	broken.refs, broken.push = nil, nil
-	v.mustPush()
+	v.MustPush()
 	if v.Pushed() != tip {
 		t.Error("not pushed after all")
 	}
@@ -316,13 +295,13 @@ func TestRemoteFails(t *testing.T) {
 
 // A remote of a newer format changes nothing here.
 func TestFetchNewerFormat(t *testing.T) {
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	clone := filepath.Join(t.TempDir(), "clone")
-	git(t, ".", "init", "-q", "-b", "main", clone)
-	writeFile(t, filepath.Join(clone, ".emberfs/volume.json"), `{"format":2,"volume":"v"}`)
-	git(t, clone, "add", "-A")
-	git(t, clone, "commit", "-q", "-m", "newer")
-	git(t, clone, "push", "-q", remote, "main")
+	coldtest.Git(t, ".", "init", "-q", "-b", "main", clone)
+	coldtest.WriteFile(t, filepath.Join(clone, ".emberfs/volume.json"), `{"format":2,"volume":"v"}`)
+	coldtest.Git(t, clone, "add", "-A")
+	coldtest.Git(t, clone, "commit", "-q", "-m", "newer")
+	coldtest.Git(t, clone, "push", "-q", remote, "main")
 	v := newVolume(t, Options{Source: remote})
 	if err := v.Fetch(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
 		t.Errorf("Fetch = %v", err)
@@ -332,45 +311,35 @@ func TestFetchNewerFormat(t *testing.T) {
 	}
 }
 
-func writeFile(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // Peek brings the remote's commits and moves nothing; BeginAt finds out whether a tree differs from any commit.
 func TestPeekAndBeginAt(t *testing.T) {
-	remote := newRemote(t)
+	remote := coldtest.NewRemote(t)
 	one := newVolume(t, Options{Source: remote})
 	if moved, err := one.Peek(t.Context()); moved || err != nil {
 		t.Errorf("Peek of an empty remote = %v, %v", moved, err)
 	}
 	f := hostileBase()
-	first := one.commit(f, nil)
-	base := rootOf(one.headSnapshot())
-	one.mustPush()
+	first := one.CommitTree(f, nil)
+	base := coldtest.RootOf(one.HeadSnapshot())
+	one.MustPush()
 	if moved, err := one.Peek(t.Context()); moved || err != nil {
 		t.Errorf("Peek = %v, %v", moved, err)
 	}
 	two := newVolume(t, Options{Source: remote})
-	two.mustFetch()
-	g := two.read(two.headSnapshot())
-	g.text("new", "n")
-	second := two.commit(g, nil)
-	two.mustPush()
+	two.MustFetch()
+	g := two.ReadTree(two.HeadSnapshot())
+	g.Text("new", "n")
+	second := two.CommitTree(g, nil)
+	two.MustPush()
 	moved, err := one.Peek(t.Context())
 	if !moved || err != nil {
 		t.Errorf("Peek = %v, %v", moved, err)
 	}
-	if id := one.headSnapshot().Info().ID; id != first || one.Pushed() != second {
+	if id := one.HeadSnapshot().Info().ID; id != first || one.Pushed() != second {
 		t.Errorf("head %s, pushed %s; want %s, %s", id, one.Pushed(), first, second)
 	}
-	one.mustFetch()
-	if id := one.headSnapshot().Info().ID; id != second {
+	one.MustFetch()
+	if id := one.HeadSnapshot().Info().ID; id != second {
 		t.Errorf("head %s, want %s", id, second)
 	}
 	// On the commit that f is of, f is no change; a commit there would throw the second away and is refused.
@@ -380,8 +349,8 @@ func TestPeekAndBeginAt(t *testing.T) {
 	}
 	defer tx.Abort()
 	dirs := map[string]cold.DirID{}
-	one.dirs(tx.Base(), rootOf(tx.Base()), "", dirs)
-	if err := put(t.Context(), tx, f, dirs, "", nil); err != nil || f.Dir() != base {
+	one.DirsOf(tx.Base(), coldtest.RootOf(tx.Base()), "", dirs)
+	if err := coldtest.Put(t.Context(), tx, f, dirs, "", nil); err != nil || f.Dir() != base {
 		t.Errorf("root is %v, was %v: %v", f.Dir(), base, err)
 	}
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {

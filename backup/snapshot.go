@@ -17,8 +17,8 @@ import (
 // owner is who owns entries that a stock client made.
 type owner struct{ uid, gid uint32 }
 
-// snapshot implements tiers.Snapshot. It is immutable but for what it works out once, on first need.
-type snapshot struct {
+// Snapshot implements tiers.Snapshot. It is immutable but for what it works out once, on first need.
+type Snapshot struct {
 	db    format.Store
 	owner owner
 	info  cold.CommitInfo
@@ -37,18 +37,18 @@ type snapshot struct {
 	}
 }
 
-var _ cold.Snapshot = (*snapshot)(nil)
+var _ cold.Snapshot = (*Snapshot)(nil)
 
-const maxCommit = 128 << 20 // bytes of a commit object; git has no limit
+const MaxCommit = 128 << 20 // bytes of a commit object; git has no limit
 
 // openSnapshot reads a commit and its root.
-func openSnapshot(db format.Store, id cold.ID, o owner) (*snapshot, error) {
-	s := &snapshot{db: db, owner: o}
-	commit, err := readCommit(db, id)
+func openSnapshot(db format.Store, id cold.ID, o owner) (*Snapshot, error) {
+	s := &Snapshot{db: db, owner: o}
+	commit, err := ReadCommit(db, id)
 	if err != nil {
 		return nil, err
 	}
-	s.info = commitInfo(id, commit)
+	s.info = CommitInfo(id, commit)
 	all, err := format.ReadTree(db, commit.Tree, &s.problems)
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: root tree: %w", id, err)
@@ -75,7 +75,7 @@ func openSnapshot(db format.Store, id cold.ID, o owner) (*snapshot, error) {
 }
 
 // openRoot works out the root's own entry.
-func (s *snapshot) openRoot() {
+func (s *Snapshot) openRoot() {
 	s.root = s.fresh("", cold.KindDir, 0o755)
 	if s.own.Meta.IsZero() {
 		s.root.ID = s.rootTree
@@ -95,22 +95,22 @@ func (s *snapshot) openRoot() {
 	s.root.ID, s.root.Meta = s.rootTree, s.own.Meta
 }
 
-func (s *snapshot) Info() cold.CommitInfo { return s.info }
-func (s *snapshot) Root() cold.Entry      { return s.root }
+func (s *Snapshot) Info() cold.CommitInfo { return s.info }
+func (s *Snapshot) Root() cold.Entry      { return s.root }
 
 // committed is the time that entries changed by a stock client get.
-func (s *snapshot) committed() cold.Time {
+func (s *Snapshot) committed() cold.Time {
 	const first, last = -1 << 31, 1<<34 - 1<<31 - 1 // what ext4 keeps: git takes any time, and this one is made up
 	return cold.Time{Sec: min(max(s.info.Time.Unix(), first), last)}
 }
 
 // fresh is an entry without metadata.
-func (s *snapshot) fresh(name string, kind cold.Kind, mode uint32) cold.Entry {
+func (s *Snapshot) fresh(name string, kind cold.Kind, mode uint32) cold.Entry {
 	return cold.Entry{Name: name, Kind: kind, Mode: mode, UID: s.owner.uid, GID: s.owner.gid, Mtime: s.committed()}
 }
 
 // tree reads a directory of the user's tree. The root's tree without .emberfs is not stored: it comes from the commit.
-func (s *snapshot) tree(id cold.ID, p *format.Problems) ([]odb.TreeEntry, error) {
+func (s *Snapshot) tree(id cold.ID, p *format.Problems) ([]odb.TreeEntry, error) {
 	if id == s.rootTree {
 		return s.entries, nil
 	}
@@ -128,7 +128,7 @@ type dirData struct {
 }
 
 // load reads a directory's tree and metadata. Only an unreadable tree is an error; unreadable metadata are problems.
-func (s *snapshot) load(ctx context.Context, dir cold.DirID, p *format.Problems) (dirData, error) {
+func (s *Snapshot) load(ctx context.Context, dir cold.DirID, p *format.Problems) (dirData, error) {
 	var d dirData
 	if err := ctx.Err(); err != nil {
 		return d, err
@@ -162,17 +162,17 @@ func (s *snapshot) load(ctx context.Context, dir cold.DirID, p *format.Problems)
 }
 
 // ReadDir implements tiers.Snapshot.
-func (s *snapshot) ReadDir(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
+func (s *Snapshot) ReadDir(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
 	return s.read(ctx, dir, false)
 }
 
 // ReadNames implements tiers.Snapshot.
-func (s *snapshot) ReadNames(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
+func (s *Snapshot) ReadNames(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
 	return s.read(ctx, dir, true)
 }
 
 // Sizes implements tiers.Snapshot.
-func (s *snapshot) Sizes(ctx context.Context, dir cold.DirID, names cold.Listing) (cold.Listing, error) {
+func (s *Snapshot) Sizes(ctx context.Context, dir cold.DirID, names cold.Listing) (cold.Listing, error) {
 	for i := range names.Entries {
 		e := &names.Entries[i]
 		if e.Kind != cold.KindFile {
@@ -185,7 +185,7 @@ func (s *snapshot) Sizes(ctx context.Context, dir cold.DirID, names cold.Listing
 	return names, ctx.Err()
 }
 
-func (s *snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.Listing, error) {
+func (s *Snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.Listing, error) {
 	var p format.Problems
 	d, err := s.load(ctx, dir, &p)
 	if err != nil {
@@ -208,7 +208,7 @@ func (s *snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.L
 }
 
 // Valid implements tiers.Snapshot. It reads the metadata's header: ids say the rest.
-func (s *snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
+func (s *Snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -231,7 +231,7 @@ func (s *snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 
 // LinkDirs implements tiers.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
 // with single groups is left out.
-func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
+func (s *Snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	if s.own.Meta.IsZero() {
 		return nil, nil
 	}
@@ -259,8 +259,8 @@ func (s *snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	return links, nil
 }
 
-func readCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
-	data, err := db.Read(id, odb.Commit, maxCommit)
+func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
+	data, err := db.Read(id, odb.Commit, MaxCommit)
 	if err != nil {
 		return odb.CommitData{}, fmt.Errorf("commit %s: %w", id, err)
 	}
@@ -271,7 +271,7 @@ func readCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 	return c, nil
 }
 
-func commitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
+func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c), Reason: format.Trailer(c.Message, format.TrailerReason), Machine: format.Trailer(c.Message, format.TrailerMachine)}
 	if len(c.Parents) > 0 {
 		info.Parent = c.Parents[0]
@@ -281,8 +281,8 @@ func commitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 	return info
 }
 
-// isMissing says that an object is not there, as opposed to unreadable.
-func isMissing(err error) bool { return errors.Is(err, cold.ErrMissing) }
+// IsMissing says that an object is not there, as opposed to unreadable.
+func IsMissing(err error) bool { return errors.Is(err, cold.ErrMissing) }
 
 // after is the later of two times.
 func after(a, b time.Time) time.Time {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
@@ -66,7 +67,7 @@ func TestOtherEntries(t *testing.T) {
 			t.Fatal(err)
 		}
 		var names []string
-		for l := range strings.SplitSeq(strings.TrimSpace(git(t, v.dir, "ls-tree", "main")), "\n") {
+		for l := range strings.SplitSeq(strings.TrimSpace(coldtest.Git(t, v.Dir, "ls-tree", "main")), "\n") {
 			mode, _, _ := strings.Cut(l, " ")
 			if _, name, _ := strings.Cut(l, "\t"); name != format.OwnName {
 				names = append(names, mode+" "+strings.ReplaceAll(name, long, "LONG"))
@@ -82,7 +83,7 @@ func TestOtherEntries(t *testing.T) {
 	if got, want := put([]cold.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
 		t.Errorf("beside a change: %s", got)
 	}
-	all := other(v.headSnapshot())
+	all := other(v.HeadSnapshot())
 	if all["sub"].Kind != cold.KindOther || all[shown].Kind != cold.KindOther || all[".gitmodules"].Kind != cold.KindFile {
 		t.Fatalf("%+v", all)
 	}
@@ -92,7 +93,7 @@ func TestOtherEntries(t *testing.T) {
 	if got, want := put([]cold.Entry{moved, sym, file("sub")}, shown), "100644 .gitattributes, 100644 new, 100644 short, 100644 sub, 120000 .emberfs%.gitmodules"; got != want {
 		t.Errorf("renamed and replaced: %s", got)
 	}
-	if e := other(v.headSnapshot())["short"]; e.Kind != cold.KindFile || e.ID != blob || e.Size != 1 {
+	if e := other(v.HeadSnapshot())["short"]; e.Kind != cold.KindFile || e.ID != blob || e.Size != 1 {
 		t.Errorf("%+v", e)
 	}
 	if got, want := put(nil, ".gitattributes", ".gitmodules", "short"), "100644 new, 100644 sub"; got != want {
@@ -102,17 +103,17 @@ func TestOtherEntries(t *testing.T) {
 
 // listed gives the directory's entries by the names that a mount shows, with what they are in git.
 func (v *testVolume) listed() map[string]string {
-	v.t.Helper()
-	s := v.headSnapshot()
+	v.T.Helper()
+	s := v.HeadSnapshot()
 	root := s.Root()
-	l, err := s.ReadDir(v.t.Context(), root.Dir())
+	l, err := s.ReadDir(v.T.Context(), root.Dir())
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	out := map[string]string{}
 	for _, e := range l.Entries {
 		if _, ok := out[e.Name]; ok {
-			v.t.Errorf("%q is listed twice", e.Name)
+			v.T.Errorf("%q is listed twice", e.Name)
 		}
 		out[e.Name] = e.ID.String()
 		if e.Kind == cold.KindOther {
@@ -124,19 +125,19 @@ func (v *testVolume) listed() map[string]string {
 
 // change commits a change of the root directory, as extension or as a whole with all that is listed.
 func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
-	v.t.Helper()
-	tx, err := v.Begin(v.t.Context())
+	v.T.Helper()
+	tx, err := v.Begin(v.T.Context())
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	root := tx.Base().Root()
 	if root.Meta.IsZero() {
 		root.Mode = 0o755
 	}
 	if whole {
-		l, err := tx.Base().ReadDir(v.t.Context(), root.Dir())
+		l, err := tx.Base().ReadDir(v.T.Context(), root.Dir())
 		if err != nil {
-			v.t.Fatal(err)
+			v.T.Fatal(err)
 		}
 		for _, e := range l.Entries {
 			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p cold.Entry) bool { return p.Name == e.Name }) {
@@ -145,14 +146,14 @@ func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
 		}
 		del = nil
 	}
-	id, err := tx.PutDir(v.t.Context(), root.Dir(), whole, &cold.Root{Entry: root}, put, del)
+	id, err := tx.PutDir(v.T.Context(), root.Dir(), whole, &cold.Root{Entry: root}, put, del)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
-	if _, err := tx.Commit(v.t.Context(), cold.CommitOptions{Root: id}); err != nil {
-		v.t.Fatal(err)
+	if _, err := tx.Commit(v.T.Context(), cold.CommitOptions{Root: id}); err != nil {
+		v.T.Fatal(err)
 	}
-	git(v.t, v.dir, "fsck", "--no-dangling")
+	coldtest.Git(v.T, v.Dir, "fsck", "--no-dangling")
 }
 
 // TestNamesInTheWay: what no directory can hold is there whatever the names of other entries come to be, and so are those.

@@ -9,104 +9,105 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
 // chunkedBase is a volume with a file in chunks of ten and a bit, and one with a hole in it.
-func chunkedBase() *file {
-	f := newDir(0o755)
-	whole := noise(20, 10*format.MinChunk+100)
-	b := f.text("big", string(whole))
+func chunkedBase() *coldtest.File {
+	f := coldtest.NewDir(0o755)
+	whole := coldtest.Noise(20, 10*format.MinChunk+100)
+	b := f.Text("big", string(whole))
 	b.Mode, b.UID = 0o4750, 42
 	b.Xattrs = []cold.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
-	f.text("d/in", "in")
-	f.text("small", "s")
-	h := f.text("holes", "")
-	h.data = slices.Concat(noise(21, format.MinChunk), make([]byte, 4*format.MinChunk), noise(22, 3*format.MinChunk))
-	h.Size = int64(len(h.data))
+	f.Text("d/in", "in")
+	f.Text("small", "s")
+	h := f.Text("holes", "")
+	h.Data = slices.Concat(coldtest.Noise(21, format.MinChunk), make([]byte, 4*format.MinChunk), coldtest.Noise(22, 3*format.MinChunk))
+	h.Size = int64(len(h.Data))
 	h.Mode = 0o640
 	return f
 }
 
 // commitChunked commits chunkedBase; the zeros of "holes" are one.
-func (v *testVolume) commitChunked() *file {
-	v.t.Helper()
+func (v *testVolume) commitChunked() *coldtest.File {
+	v.T.Helper()
 	f := chunkedBase()
-	x, err := v.Begin(v.t.Context())
+	x, err := v.Begin(v.T.Context())
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer x.Abort()
-	for name, k := range map[string]*file{"big": f.kids["big"], "holes": f.kids["holes"], "small": f.kids["small"], "in": f.kids["d"].kids["in"]} {
-		c := holed{size: k.Size, parts: map[int64][]byte{0: k.data}}
+	for name, k := range map[string]*coldtest.File{"big": f.Kids["big"], "holes": f.Kids["holes"], "small": f.Kids["small"], "in": f.Kids["d"].Kids["in"]} {
+		c := holed{size: k.Size, parts: map[int64][]byte{0: k.Data}}
 		if name == "holes" {
-			c.parts = map[int64][]byte{0: k.data[:format.MinChunk], 5 * format.MinChunk: k.data[5*format.MinChunk:]}
+			c.parts = map[int64][]byte{0: k.Data[:format.MinChunk], 5 * format.MinChunk: k.Data[5*format.MinChunk:]}
 		}
-		if k.ID, err = x.PutFile(v.t.Context(), c, cold.Base{}); err != nil {
-			v.t.Fatal(err)
+		if k.ID, err = x.PutFile(v.T.Context(), c, cold.Base{}); err != nil {
+			v.T.Fatal(err)
 		}
 	}
-	d := f.kids["d"]
-	id, err := x.PutDir(v.t.Context(), cold.DirID{}, true, nil, d.entries(), nil)
+	d := f.Kids["d"]
+	id, err := x.PutDir(v.T.Context(), cold.DirID{}, true, nil, d.Entries(), nil)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	d.ID, d.Meta = id.Tree, id.Meta
-	if id, err = x.PutDir(v.t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.entries(), nil); err != nil {
-		v.t.Fatal(err)
+	if id, err = x.PutDir(v.T.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.Entries(), nil); err != nil {
+		v.T.Fatal(err)
 	}
-	if _, err := x.Commit(v.t.Context(), cold.CommitOptions{Root: id}); err != nil {
-		v.t.Fatal(err)
+	if _, err := x.Commit(v.T.Context(), cold.CommitOptions{Root: id}); err != nil {
+		v.T.Fatal(err)
 	}
 	return f
 }
 
 // commitKnown commits a tree whose files are said to have changed only in the range.
-func (v *testVolume) commitKnown(f *file, changed cold.Range) {
-	v.t.Helper()
-	x, err := v.Begin(v.t.Context())
+func (v *testVolume) commitKnown(f *coldtest.File, changed cold.Range) {
+	v.T.Helper()
+	x, err := v.Begin(v.T.Context())
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer x.Abort()
-	var files func(f *file)
-	files = func(f *file) {
-		for _, k := range f.kids {
+	var files func(f *coldtest.File)
+	files = func(f *coldtest.File) {
+		for _, k := range f.Kids {
 			files(k)
 			if k.Kind == cold.KindFile {
 				base := cold.Base{ID: k.ID, Known: true, Changed: []cold.Range{changed}}
-				if k.ID, err = x.PutFile(v.t.Context(), content(k.data), base); err != nil {
-					v.t.Fatal(err)
+				if k.ID, err = x.PutFile(v.T.Context(), coldtest.Content(k.Data), base); err != nil {
+					v.T.Fatal(err)
 				}
 			}
 		}
 	}
 	files(f)
-	if err := putDirs(v.t.Context(), x, f, true); err != nil {
-		v.t.Fatal(err)
+	if err := coldtest.PutDirs(v.T.Context(), x, f, true); err != nil {
+		v.T.Fatal(err)
 	}
-	if _, err := x.Commit(v.t.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
-		v.t.Fatal(err)
+	if _, err := x.Commit(v.T.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
+		v.T.Fatal(err)
 	}
 }
 
 func TestStockClientAndChunks(t *testing.T) {
 	t.Parallel()
 	const c = format.MinChunk
-	edited := func(f *file, name string, data []byte) {
-		k := f.kids[name]
-		k.data, k.Size, k.Mtime = data, int64(len(data)), cold.Time{}
+	edited := func(f *coldtest.File, name string, data []byte) {
+		k := f.Kids[name]
+		k.Data, k.Size, k.Mtime = data, int64(len(data)), cold.Time{}
 		k.Mode &^= 0o6000
 		k.Xattrs = slices.DeleteFunc(k.Xattrs, func(x cold.Xattr) bool { return strings.HasPrefix(x.Name, "security.") })
 	}
-	fresh := func(f *file, path string, data []byte) *file {
-		k := f.text(path, string(data))
+	fresh := func(f *coldtest.File, path string, data []byte) *coldtest.File {
+		k := f.Text(path, string(data))
 		k.UID, k.GID, k.Mtime = 501, 502, cold.Time{}
 		return k
 	}
-	freshDir := func(f *file, path string) {
-		d := f.mkdir(path)
+	freshDir := func(f *coldtest.File, path string) {
+		d := f.Mkdir(path)
 		d.UID, d.GID, d.Mtime = 501, 502, cold.Time{}
 	}
 	cut := func(data []byte, from, to int, with string) []byte {
@@ -114,94 +115,94 @@ func TestStockClientAndChunks(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name, script string
-		want         func(f *file)
+		want         func(f *coldtest.File)
 		problem      string
 	}{
-		{"a chunk", "printf XYZ | dd of=big/00000003 conv=notrunc status=none", func(f *file) {
-			edited(f, "big", cut(f.kids["big"].data, 3*c, 3*c+3, "XYZ"))
+		{"a chunk", "printf XYZ | dd of=big/00000003 conv=notrunc status=none", func(f *coldtest.File) {
+			edited(f, "big", cut(f.Kids["big"].Data, 3*c, 3*c+3, "XYZ"))
 		}, ""},
-		{"the last, longer", "printf XYZ >>big/00000010", func(f *file) { edited(f, "big", append(f.kids["big"].data, "XYZ"...)) }, ""},
-		{"the last, shorter", "truncate -s 7 big/00000010", func(f *file) { edited(f, "big", f.kids["big"].data[:10*c+7]) }, ""},
-		{"the last, empty", "truncate -s 0 big/00000010", func(f *file) { edited(f, "big", f.kids["big"].data[:10*c]) }, ""},
-		{"the last, longer than a chunk", "head -c 100000 /dev/zero | tr '\\0' x >>big/00000010", func(f *file) {
-			edited(f, "big", append(f.kids["big"].data, strings.Repeat("x", 100000)...))
+		{"the last, longer", "printf XYZ >>big/00000010", func(f *coldtest.File) { edited(f, "big", append(f.Kids["big"].Data, "XYZ"...)) }, ""},
+		{"the last, shorter", "truncate -s 7 big/00000010", func(f *coldtest.File) { edited(f, "big", f.Kids["big"].Data[:10*c+7]) }, ""},
+		{"the last, empty", "truncate -s 0 big/00000010", func(f *coldtest.File) { edited(f, "big", f.Kids["big"].Data[:10*c]) }, ""},
+		{"the last, longer than a chunk", "head -c 100000 /dev/zero | tr '\\0' x >>big/00000010", func(f *coldtest.File) {
+			edited(f, "big", append(f.Kids["big"].Data, strings.Repeat("x", 100000)...))
 		}, ""},
-		{"an inner one, longer", "printf XYZ >>big/00000003", func(f *file) { edited(f, "big", cut(f.kids["big"].data, 4*c, 4*c, "XYZ")) }, ""},
-		{"an inner one, shorter", "truncate -s 7 big/00000003", func(f *file) { edited(f, "big", cut(f.kids["big"].data, 3*c+7, 4*c, "")) }, ""},
-		{"an inner one, empty", "truncate -s 0 big/00000003", func(f *file) { edited(f, "big", cut(f.kids["big"].data, 3*c, 4*c, "")) }, ""},
-		{"two that make up for each other", "truncate -s 65535 big/00000003; printf X >>big/00000005", func(f *file) {
-			edited(f, "big", cut(cut(f.kids["big"].data, 6*c, 6*c, "X"), 4*c-1, 4*c, ""))
+		{"an inner one, longer", "printf XYZ >>big/00000003", func(f *coldtest.File) { edited(f, "big", cut(f.Kids["big"].Data, 4*c, 4*c, "XYZ")) }, ""},
+		{"an inner one, shorter", "truncate -s 7 big/00000003", func(f *coldtest.File) { edited(f, "big", cut(f.Kids["big"].Data, 3*c+7, 4*c, "")) }, ""},
+		{"an inner one, empty", "truncate -s 0 big/00000003", func(f *coldtest.File) { edited(f, "big", cut(f.Kids["big"].Data, 3*c, 4*c, "")) }, ""},
+		{"two that make up for each other", "truncate -s 65535 big/00000003; printf X >>big/00000005", func(f *coldtest.File) {
+			edited(f, "big", cut(cut(f.Kids["big"].Data, 6*c, 6*c, "X"), 4*c-1, 4*c, ""))
 		}, ""},
-		{"an inner one, shorter, with a hole", "truncate -s 7 holes/00000005", func(f *file) {
-			edited(f, "holes", cut(f.kids["holes"].data, 5*c+7, 6*c, string(make([]byte, c-7))))
+		{"an inner one, shorter, with a hole", "truncate -s 7 holes/00000005", func(f *coldtest.File) {
+			edited(f, "holes", cut(f.Kids["holes"].Data, 5*c+7, 6*c, string(make([]byte, c-7))))
 		}, "00000005"},
-		{"an inner one, longer, with a hole", "printf X >>holes/00000005", func(f *file) { delete(f.kids, "holes") }, "00000005"},
-		{"the last, longer, with a hole", "printf X >>holes/00000007", func(f *file) { edited(f, "holes", append(f.kids["holes"].data, 'X')) }, ""},
-		{"one more", "printf XYZ >holes/00000008", func(f *file) { edited(f, "holes", append(f.kids["holes"].data, "XYZ"...)) }, ""},
-		{"two more", "cp big/00000000 big/00000011; printf X >big/00000012", func(f *file) {
-			d := f.kids["big"].data
+		{"an inner one, longer, with a hole", "printf X >>holes/00000005", func(f *coldtest.File) { delete(f.Kids, "holes") }, "00000005"},
+		{"the last, longer, with a hole", "printf X >>holes/00000007", func(f *coldtest.File) { edited(f, "holes", append(f.Kids["holes"].Data, 'X')) }, ""},
+		{"one more", "printf XYZ >holes/00000008", func(f *coldtest.File) { edited(f, "holes", append(f.Kids["holes"].Data, "XYZ"...)) }, ""},
+		{"two more", "cp big/00000000 big/00000011; printf X >big/00000012", func(f *coldtest.File) {
+			d := f.Kids["big"].Data
 			edited(f, "big", slices.Concat(d, d[:c], []byte("X")))
 		}, ""},
-		{"a hole filled", "printf X >big/x; cp big/00000000 holes/00000001; rm big/x", func(f *file) {
-			d := f.kids["holes"].data
-			copy(d[c:], f.kids["big"].data[:c])
+		{"a hole filled", "printf X >big/x; cp big/00000000 holes/00000001; rm big/x", func(f *coldtest.File) {
+			d := f.Kids["holes"].Data
+			copy(d[c:], f.Kids["big"].Data[:c])
 			edited(f, "holes", d)
 		}, ""},
-		{"one less", "rm big/00000003", func(f *file) {
-			d := f.kids["big"].data
+		{"one less", "rm big/00000003", func(f *coldtest.File) {
+			d := f.Kids["big"].Data
 			clear(d[3*c : 4*c])
 			edited(f, "big", d)
 		}, ""},
-		{"the last less", "rm big/00000010", func(f *file) {
-			d := f.kids["big"].data
+		{"the last less", "rm big/00000010", func(f *coldtest.File) {
+			d := f.Kids["big"].Data
 			clear(d[10*c:])
 			edited(f, "big", d)
 		}, ""},
-		{"all less", "rm big/0*", func(f *file) { edited(f, "big", make([]byte, 10*c+100)) }, ""},
-		{"description less", "rm holes/.emberfs%chunks", func(f *file) {
-			d := f.kids["holes"].data
-			delete(f.kids, "holes")
+		{"all less", "rm big/0*", func(f *coldtest.File) { edited(f, "big", make([]byte, 10*c+100)) }, ""},
+		{"description less", "rm holes/.emberfs%chunks", func(f *coldtest.File) {
+			d := f.Kids["holes"].Data
+			delete(f.Kids, "holes")
 			for _, n := range []int{0, 5, 6, 7} {
 				fresh(f, fmt.Sprintf("holes/%08d", n), d[n*c:(n+1)*c])
 			}
 			freshDir(f, "holes")
 		}, ""},
-		{"file instead", "rm -r big; printf new >big; chmod +x big", func(f *file) { edited(f, "big", []byte("new")) }, ""},
-		{"plain file instead", "rm -r big; printf new >big", func(f *file) {
+		{"file instead", "rm -r big; printf new >big; chmod +x big", func(f *coldtest.File) { edited(f, "big", []byte("new")) }, ""},
+		{"plain file instead", "rm -r big; printf new >big", func(f *coldtest.File) {
 			edited(f, "big", []byte("new"))
-			f.kids["big"].Mode &^= 0o111
+			f.Kids["big"].Mode &^= 0o111
 		}, ""},
-		{"directory instead", "rm -r big; mkdir big; printf x >big/x", func(f *file) {
-			delete(f.kids, "big")
+		{"directory instead", "rm -r big; mkdir big; printf x >big/x", func(f *coldtest.File) {
+			delete(f.Kids, "big")
 			fresh(f, "big/x", []byte("x"))
 			freshDir(f, "big")
 		}, ""},
-		{"chunks instead of a file", "rm small; cp -r holes small", func(f *file) { edited(f, "small", f.kids["holes"].data) }, ""},
-		{"chunks instead of a directory", "rm -r d; cp -r holes d", func(f *file) { fresh(f, "d", f.kids["holes"].data) }, ""},
-		{"renamed", "git mv big other", func(f *file) {
-			d := f.kids["big"].data
-			delete(f.kids, "big")
+		{"chunks instead of a file", "rm small; cp -r holes small", func(f *coldtest.File) { edited(f, "small", f.Kids["holes"].Data) }, ""},
+		{"chunks instead of a directory", "rm -r d; cp -r holes d", func(f *coldtest.File) { fresh(f, "d", f.Kids["holes"].Data) }, ""},
+		{"renamed", "git mv big other", func(f *coldtest.File) {
+			d := f.Kids["big"].Data
+			delete(f.Kids, "big")
 			fresh(f, "other", d)
 		}, ""},
-		{"copied below", "mkdir -p n/m; cp -r big n/m/copy", func(f *file) {
-			fresh(f, "n/m/copy", f.kids["big"].data)
+		{"copied below", "mkdir -p n/m; cp -r big n/m/copy", func(f *coldtest.File) {
+			fresh(f, "n/m/copy", f.Kids["big"].Data)
 			freshDir(f, "n/m")
 			freshDir(f, "n")
 		}, ""},
-		{"mode", "chmod +x big/00000003", func(f *file) { edited(f, "big", f.kids["big"].data) }, ""},
-		{"beside it", "printf X >small", func(f *file) {
-			k := f.kids["small"]
-			k.data, k.Mtime = []byte("X"), cold.Time{}
+		{"mode", "chmod +x big/00000003", func(f *coldtest.File) { edited(f, "big", f.Kids["big"].Data) }, ""},
+		{"beside it", "printf X >small", func(f *coldtest.File) {
+			k := f.Kids["small"]
+			k.Data, k.Mtime = []byte("X"), cold.Time{}
 		}, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			v := newVolume(t, Options{UID: 501, GID: 502, ChunkThreshold: testThreshold})
 			v.commitChunked()
-			v.stockEdit(tc.script)
-			s := v.headSnapshot()
-			got := &file{Entry: s.Root()}
-			problems := v.readAny(s, got)
+			v.StockEdit(tc.script)
+			s := v.HeadSnapshot()
+			got := &coldtest.File{Entry: s.Root()}
+			problems := v.ReadAny(s, got)
 			if tc.problem == "" && len(problems) > 0 {
 				t.Errorf("problems: %v", problems)
 			}
@@ -212,10 +213,10 @@ func TestStockClientAndChunks(t *testing.T) {
 			tc.want(want)
 			setTime(want, cold.Time{Sec: s.Info().Time.Unix()})
 			want.Mtime = got.Mtime
-			compareTrees(t, got, want)
-			for name, k := range got.kids {
+			coldtest.CompareTrees(t, got, want)
+			for name, k := range got.Kids {
 				if k.Kind == cold.KindFile {
-					v.checkAt(k.Entry, want.kids[name].data)
+					v.checkAt(k.Entry, want.Kids[name].Data)
 				}
 			}
 			if t.Failed() {
@@ -226,22 +227,22 @@ func TestStockClientAndChunks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := putDirs(t.Context(), x, got, true); err != nil {
+			if err := coldtest.PutDirs(t.Context(), x, got, true); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: got.Dir()}); err != nil {
 				t.Fatal(err)
 			}
-			compareTrees(t, v.read(v.headSnapshot()), want)
-			for _, k := range got.kids {
-				if k.Kind == cold.KindFile && len(k.data) > 5*c {
-					k.data[4*c+9] ^= 1
-					want.kids[k.Name].data = k.data
+			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), want)
+			for _, k := range got.Kids {
+				if k.Kind == cold.KindFile && len(k.Data) > 5*c {
+					k.Data[4*c+9] ^= 1
+					want.Kids[k.Name].Data = k.Data
 				}
 			}
 			v.commitKnown(got, cold.Range{Off: 4*c + 9, End: 4*c + 10})
-			compareTrees(t, v.read(v.headSnapshot()), want)
-			if out := git(t, v.dir, "fsck", "--strict", "--no-dangling"); out != "" {
+			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), want)
+			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 				t.Errorf("git fsck: %s", out)
 			}
 		})
@@ -271,22 +272,22 @@ func TestChunkMetadataLies(t *testing.T) {
 			v := newVolume(t, Options{ChunkThreshold: testThreshold})
 			v.commitChunked()
 			want := chunkedBase()
-			v.stockEdit(c.script)
-			s := v.headSnapshot()
-			got := &file{Entry: s.Root()}
-			if problems := v.readAny(s, got); len(problems) == 0 {
+			v.StockEdit(c.script)
+			s := v.HeadSnapshot()
+			got := &coldtest.File{Entry: s.Root()}
+			if problems := v.ReadAny(s, got); len(problems) == 0 {
 				t.Error("no problem was reported")
 			}
-			k := got.kids["big"]
-			if k == nil || k.Kind != c.kind || k.Kind == cold.KindFile && !bytes.Equal(k.data, want.kids["big"].data) {
+			k := got.Kids["big"]
+			if k == nil || k.Kind != c.kind || k.Kind == cold.KindFile && !bytes.Equal(k.Data, want.Kids["big"].Data) {
 				t.Fatalf("big is %+v", k)
 			}
-			if !bytes.Equal(got.kids["holes"].data, want.kids["holes"].data) || string(got.kids["small"].data) != "s" {
+			if !bytes.Equal(got.Kids["holes"].Data, want.Kids["holes"].Data) || string(got.Kids["small"].Data) != "s" {
 				t.Error("another file differs")
 			}
-			v.commit(got, nil)
-			compareTrees(t, v.read(v.headSnapshot()), got)
-			v.checkGit()
+			v.CommitTree(got, nil)
+			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), got)
+			v.CheckGit()
 		})
 	}
 }

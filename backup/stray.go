@@ -41,15 +41,15 @@ type stray struct {
 // fetch: it is nothing that a mount should fail for.
 func (c *Cold) adopt(ctx context.Context, b *brought) error {
 	c.noteSides(b.refs)
-	p, err := c.position(ctx)
-	if err != nil || p.main.IsZero() || p.main != b.main {
+	p, err := c.Position(ctx)
+	if err != nil || p.Main.IsZero() || p.Main != b.main {
 		return err
 	}
 	prefix := c.liveRef("")
 	looked, over := 0, 0
 	for _, ref := range slices.Sorted(maps.Keys(b.refs)) {
 		epoch, ok := strings.CutPrefix(ref, prefix)
-		if !ok || !epochName.MatchString(epoch) || ref == p.ref {
+		if !ok || !epochName.MatchString(epoch) || ref == p.Ref {
 			continue
 		}
 		if looked >= maxStrays {
@@ -76,16 +76,16 @@ func (c *Cold) adopt(ctx context.Context, b *brought) error {
 
 // adoptOne takes one branch, if it is stray.
 func (c *Cold) adoptOne(ctx context.Context, s stray) error {
-	p, err := c.position(ctx)
+	p, err := c.Position(ctx)
 	if err != nil {
 		return err
 	}
 	if c.db.Has(s.tip) {
-		if in, err := c.Follows(ctx, p.newest(), s.tip); in || err != nil {
+		if in, err := c.Follows(ctx, p.Newest(), s.tip); in || err != nil {
 			return err
 		}
 	}
-	have, err := c.recent(p.newest(), p.main)
+	have, err := c.recent(p.Newest(), p.Main)
 	if err != nil {
 		return err
 	}
@@ -95,10 +95,10 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 	}
 	defer c.releaseFetched(release)
 	s.tip = tip
-	if in, err := c.Follows(ctx, p.newest(), tip); in || err != nil {
+	if in, err := c.Follows(ctx, p.Newest(), tip); in || err != nil {
 		return err
 	}
-	if s.base, err = c.forkOf(ctx, p.main, tip); err != nil {
+	if s.base, err = c.forkOf(ctx, p.Main, tip); err != nil {
 		return err
 	}
 	// From here on a git gc keeps it, and once main is pushed with it the remote's branch is deleted.
@@ -118,7 +118,7 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 func (c *Cold) forkOf(ctx context.Context, main, tip cold.ID) (cold.ID, error) {
 	ours := make(map[cold.ID]bool)
 	queue := []cold.ID{main}
-	for len(queue) > 0 && len(ours) < maxHistory {
+	for len(queue) > 0 && len(ours) < MaxHistory {
 		id := queue[0]
 		queue = queue[1:]
 		if ours[id] {
@@ -128,7 +128,7 @@ func (c *Cold) forkOf(ctx context.Context, main, tip cold.ID) (cold.ID, error) {
 			return cold.ID{}, err
 		}
 		ours[id] = true
-		if commit, err := readCommit(c.db, id); err == nil { // a shallow history ends somewhere
+		if commit, err := ReadCommit(c.db, id); err == nil { // a shallow history ends somewhere
 			queue = append(queue, commit.Parents...)
 		}
 	}
@@ -137,7 +137,7 @@ func (c *Cold) forkOf(ctx context.Context, main, tip cold.ID) (cold.ID, error) {
 		if ours[at] {
 			return at, nil
 		}
-		commit, err := readCommit(c.db, at)
+		commit, err := ReadCommit(c.db, at)
 		if err != nil {
 			return cold.ID{}, err
 		}
@@ -151,11 +151,11 @@ func (c *Cold) forkOf(ctx context.Context, main, tip cold.ID) (cold.ID, error) {
 
 // mergeStray commits to main what the branch changed and main did not.
 func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit cold.ID, err error) {
-	from, err := c.snapshot(s.base)
+	from, err := c.At(s.base)
 	if err != nil {
 		return commit, err
 	}
-	theirs, err := c.snapshot(s.tip)
+	theirs, err := c.At(s.tip)
 	if err != nil {
 		return commit, err
 	}
@@ -312,7 +312,7 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	if len(s.conflicts) == 0 {
 		return nil
 	}
-	commit, err := readCommit(c.db, s.tip)
+	commit, err := ReadCommit(c.db, s.tip)
 	if err != nil {
 		return err
 	}

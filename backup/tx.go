@@ -14,10 +14,10 @@ import (
 // tx implements tiers.Tx.
 type tx struct {
 	c       *Cold
-	at      position  // where the branch was when it began
+	at      Position  // where the branch was when it began
 	live    bool      // the commit goes to the live branch
 	adopts  cold.ID   // a stray live branch that the commit absorbs too; zero: none
-	base    *snapshot // at's newest commit; nil for the first
+	base    *Snapshot // at's newest commit; nil for the first
 	w       *odb.Writer
 	pending *dirBuild // the last directory put; the root must not be written before its own attributes are known
 
@@ -45,7 +45,7 @@ func (t *tx) Base() cold.Snapshot {
 
 // onNewest makes the Tx extend the newest commit.
 func (t *tx) onNewest(ctx context.Context) (err error) {
-	if t.at, err = t.c.position(ctx); err == nil {
+	if t.at, err = t.c.Position(ctx); err == nil {
 		t.base, err = t.c.newest(&t.at)
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/integration/effort"
@@ -19,7 +20,7 @@ import (
 func TestCommitMessage(t *testing.T) {
 	v := newVolume(t, Options{VolumeID: "vol-1", MachineID: "m-1", UserName: "A <U> Thor", UserEmail: "a@b\n"})
 	f := hostileBase()
-	v.commit(f, nil)
+	v.CommitTree(f, nil)
 	future := time.Now().Add(1000 * time.Hour)
 	for _, c := range []struct {
 		o    cold.CommitOptions
@@ -36,7 +37,7 @@ func TestCommitMessage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, nil, nil)
+		id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,18 +46,18 @@ func TestCommitMessage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := git(t, v.dir, "log", "-1", "--format=%B", commit.String()); got != c.want {
+		if got := coldtest.Git(t, v.Dir, "log", "-1", "--format=%B", commit.String()); got != c.want {
 			t.Errorf("message:\n%q\nwant\n%q", got, c.want)
 		}
-		if got, want := git(t, v.dir, "log", "-1", "--format=%an|%ae|%at|%ct|%cn", commit.String()), fmt.Sprintf("A U Thor|a@b|%d|%d|A U Thor", c.when, c.when); got != want {
+		if got, want := coldtest.Git(t, v.Dir, "log", "-1", "--format=%an|%ae|%at|%ct|%cn", commit.String()), fmt.Sprintf("A U Thor|a@b|%d|%d|A U Thor", c.when, c.when); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
-		info := v.headSnapshot().Info()
+		info := v.HeadSnapshot().Info()
 		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != format.OneLine(c.o.Reason) || info.Parent.IsZero() {
 			t.Errorf("%+v", info)
 		}
 	}
-	v.checkGit()
+	v.CheckGit()
 }
 
 func TestTrailer(t *testing.T) {
@@ -83,51 +84,51 @@ func TestPutFileConcurrently(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Abort()
-	f := newDir(0o755)
+	f := coldtest.NewDir(0o755)
 	count := effort.Count(t, 12, 64)
 	for i := range count {
 		size := i * 64 / count
-		f.text(fmt.Sprintf("f%02d", i), strings.Repeat(fmt.Sprint(i%16), 1+size*size*500))
+		f.Text(fmt.Sprintf("f%02d", i), strings.Repeat(fmt.Sprint(i%16), 1+size*size*500))
 	}
 	var wg sync.WaitGroup
-	for _, k := range f.kids {
+	for _, k := range f.Kids {
 		wg.Go(func() {
 			var err error
-			if k.ID, err = tx.PutFile(t.Context(), content(k.data), cold.Base{}); err != nil {
+			if k.ID, err = tx.PutFile(t.Context(), coldtest.Content(k.Data), cold.Base{}); err != nil {
 				t.Error(err)
 			}
 			for _, size := range []int64{k.Size - 1, k.Size + 1} {
-				if _, err := tx.PutFile(t.Context(), sized{content(k.data), size}, cold.Base{}); !errors.Is(err, cold.ErrSizeChanged) {
+				if _, err := tx.PutFile(t.Context(), coldtest.Sized{Content: coldtest.Content(k.Data), Bytes: size}, cold.Base{}); !errors.Is(err, cold.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", k.Size, size, err)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	id, err := tx.PutDir(t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.entries(), nil)
+	id, err := tx.PutDir(t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.Entries(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
-	compareTrees(t, v.read(v.headSnapshot()), f)
-	v.checkGit()
+	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
+	v.CheckGit()
 }
 
 // What the base commit has is not stored again, and what it lost is.
 func TestPutFileBase(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := hostileBase()
-	v.commit(f, nil)
-	a := f.kids["a"]
+	v.CommitTree(f, nil)
+	a := f.Kids["a"]
 	store := func() int {
 		tx, err := v.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer tx.Abort()
-		id, err := tx.PutFile(t.Context(), content(a.data), cold.Base{ID: a.ID})
+		id, err := tx.PutFile(t.Context(), coldtest.Content(a.Data), cold.Base{ID: a.ID})
 		if err != nil || id != a.ID {
 			t.Errorf("PutFile = %s, %v", id, err)
 		}
@@ -136,8 +137,8 @@ func TestPutFileBase(t *testing.T) {
 	if n := store(); n != 0 {
 		t.Errorf("%d objects stored again", n)
 	}
-	explode(t, v.dir)
-	removeLoose(t, v.dir, a.ID)
+	coldtest.Explode(t, v.Dir)
+	coldtest.RemoveLoose(t, v.Dir, a.ID)
 	if err := v.db.Refresh(); err != nil { // the pack that is gone is still open
 		t.Fatal(err)
 	}
@@ -149,8 +150,8 @@ func TestPutFileBase(t *testing.T) {
 func TestPutDirRefuses(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := hostileBase()
-	v.commit(f, nil)
-	good := f.kids["a"].Entry
+	v.CommitTree(f, nil)
+	good := f.Kids["a"].Entry
 	bad := func(change func(e *cold.Entry)) []cold.Entry {
 		e := good
 		change(&e)
@@ -174,7 +175,7 @@ func TestPutDirRefuses(t *testing.T) {
 		"lying symlink":  bad(func(e *cold.Entry) { e.Kind, e.Target, e.Size = cold.KindSymlink, "x", 1 }),
 	} {
 		for _, full := range []bool{false, true} {
-			if id, err := tx.PutDir(t.Context(), rootOf(tx.Base()), full, &cold.Root{Entry: f.Entry}, put, nil); err == nil {
+			if id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), full, &cold.Root{Entry: f.Entry}, put, nil); err == nil {
 				t.Errorf("%s: stored as %v", what, id)
 			}
 		}

@@ -258,3 +258,9 @@ func isASCII(s string) bool {
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// PlainForbidden: a stock client may well add .gitattributes or .gitmodules in the clear. What starts with our own name
+// is not taken in the clear.
+func PlainForbidden(stored string) bool {
+	return !strings.HasPrefix(stored, OwnName) && CheckName(stored) == nil && Forbidden(stored)
+}

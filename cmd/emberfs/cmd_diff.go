@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"emberfs/backup"
+	"emberfs/backup/log"
 	"emberfs/tiers/inspect"
 )
 
@@ -34,7 +34,7 @@ func diffCommand(w world) *cobra.Command {
 		Long: `Show what changed between two commits, or between a commit and what a volume's directory holds now.
 ` + targetHelp + `
 A mounted volume or state directory is compared with its last commit, or with FROM; "now" as TO says so. In a
-repository alone FROM defaults to the commit before the last, TO to the last. FROM and TO are ` + backup.RevisionHelp + `.
+repository alone FROM defaults to the commit before the last, TO to the last. FROM and TO are ` + log.RevisionHelp + `.
 
 Text is shown as git does. A line that begins with "= " tells what git has no words for: attributes, directories,
 special files. With --name-only there is a letter before each path: A added, D deleted, M modified, T of another
@@ -80,16 +80,16 @@ func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
 	visit := p.patch
 	switch {
 	case r.json:
-		visit = func(c backup.Change) error { return p.list.add(changeJSON(&c)) }
+		visit = func(c log.Change) error { return p.list.add(changeJSON(&c)) }
 	case r.nameOnly:
 		visit = p.name
 	case r.stat:
 		visit = p.stat
 	}
-	o := backup.DiffOptions{Paths: paths, Problem: func(at string, err error) {
+	o := log.DiffOptions{Paths: paths, Problem: func(at string, err error) {
 		fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v\n", quotePath("/"+at), err)
 	}}
-	err = backup.Diff(ctx, from, to, o, visit)
+	err = log.Diff(ctx, from, to, o, visit)
 	switch {
 	case r.json:
 		err = errors.Join(err, p.list.end())
@@ -103,7 +103,7 @@ func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
 }
 
 // diffSides finds what is to be compared.
-func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, to backup.Side, err error) {
+func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, to log.Side, err error) {
 	newest, some, err := h.newest(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -130,7 +130,7 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		return nil, nil, usageError("diff", revNow, "a repository alone has no directory to compare with",
 			"name a mountpoint or a state directory as TARGET")
 	}
-	from = h.cold.Side(nil) // before the first commit
+	from = log.Of(h.cold).Side(nil) // before the first commit
 	switch {
 	case fromRev != "":
 		from, err = h.side(ctx, fromRev)
@@ -141,8 +141,8 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		if rerr != nil {
 			return nil, nil, rerr
 		}
-		var c backup.Commit
-		if c, err = h.cold.Commit(id); err == nil && !c.Parent.IsZero() {
+		var c log.Commit
+		if c, err = log.Of(h.cold).Commit(id); err == nil && !c.Parent.IsZero() {
 			from, err = h.side(ctx, c.Parent.String())
 		}
 	}
@@ -169,11 +169,11 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 }
 
 // side opens a commit for comparing.
-func (h *history) side(ctx context.Context, rev string) (backup.Side, error) {
+func (h *history) side(ctx context.Context, rev string) (log.Side, error) {
 	id, err := h.resolve(ctx, rev)
 	if err != nil {
 		var f *failure
-		if errors.As(err, &f) && errors.Is(err, backup.ErrNoRevision) {
+		if errors.As(err, &f) && errors.Is(err, log.ErrNoRevision) {
 			f.hint += "; write -- before paths"
 		}
 		return nil, err
@@ -182,5 +182,5 @@ func (h *history) side(ctx context.Context, rev string) (backup.Side, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h.cold.Side(s), nil
+	return log.Of(h.cold).Side(s), nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"emberfs/backup"
+	"emberfs/backup/log"
 	"emberfs/tiers/cold"
 )
 
@@ -37,7 +37,7 @@ is there; renames are not followed. What is no TARGET is a PATH, and so is every
 	}
 	cmd.Flags().IntVarP(&r.limit, "limit", "n", 0, "show at most `N` commits (default all)")
 	cmd.Flags().StringVar(&r.branch, "branch", "", "branch to list (default the volume's, or the repository's HEAD)")
-	cmd.Flags().StringVar(&r.from, "commit", "", "begin with this commit instead of the branch's last: "+backup.RevisionHelp)
+	cmd.Flags().StringVar(&r.from, "commit", "", "begin with this commit instead of the branch's last: "+log.RevisionHelp)
 	cmd.Flags().BoolVar(&r.json, "json", false, "print a JSON list")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if r.limit < 0 {
@@ -79,7 +79,7 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 		fmt.Fprintf(w.out, logColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES", "AT RISK", "")
 	}
 	shown := 0
-	for c, lerr := range h.cold.Log(ctx, tips, paths) {
+	for c, lerr := range log.Of(h.cold).Log(ctx, tips, paths) {
 		if lerr != nil {
 			err = lerr
 			break
@@ -120,7 +120,7 @@ func timeWidth(terminal bool) int {
 	return 20
 }
 
-func printCommit(w world, c *backup.Commit, terminal bool) error {
+func printCommit(w world, c *log.Commit, terminal bool) error {
 	line := fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Made, terminal), "-", "-", "-", "-", "-",
 		oneLine(fmt.Sprintf("%s <%s>: %s", c.Author, c.Email, c.Subject)))
 	if c.Ours {
@@ -132,7 +132,7 @@ func printCommit(w world, c *backup.Commit, terminal bool) error {
 }
 
 // liveMark tells commits of the live branch, which the branch's next commit takes the place of.
-func liveMark(c *backup.Commit) string {
+func liveMark(c *log.Commit) string {
 	if c.Live {
 		return "(live)"
 	}
@@ -164,7 +164,7 @@ type commitReply struct {
 	Subject string   `json:"subject"`
 }
 
-func commitJSON(c *backup.Commit) commitReply {
+func commitJSON(c *log.Commit) commitReply {
 	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: cold.DateText(c.Made), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
 		Author: c.Author, Email: c.Email, Subject: c.Subject}
 	for _, p := range c.Parents {

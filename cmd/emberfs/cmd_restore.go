@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"emberfs/backup"
+	"emberfs/backup/log"
 	"emberfs/tiers"
 )
 
@@ -34,7 +34,7 @@ volume's root) with what lies below them. --from names a repository, a state dir
 without it PATHs are names in a mounted volume. Exit 1, with nothing made, where the commit does not hold a PATH;
 3 where some files, or parts of them, could not be restored: as a plain user, owners and what else only root
 may set, unless --untrusted asks for a copy without them.
-COMMIT is ` + backup.RevisionHelp + `.`,
+COMMIT is ` + log.RevisionHelp + `.`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
 	}
@@ -81,9 +81,9 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	if err != nil {
 		return &failure{code: exitFailed, op: "restore", path: r.to, err: err, hint: "name a new or empty directory by --to"}
 	}
-	var whole backup.Totals
+	var whole log.Totals
 	if len(paths) == 0 && shown.show {
-		whole, _ = h.cold.Totals(ctx, snap, maxTotals) // for more the number of files has to do
+		whole, _ = log.Of(h.cold).Totals(ctx, snap, maxTotals) // for more the number of files has to do
 	}
 	var files, bytes int64
 	err = tiers.Restore(ctx, snap, h.cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted,

@@ -9,7 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"emberfs/backup"
+	"emberfs/backup/log"
 )
 
 // maxCounted is how many entries of directories are listed, newest snapshots first, to tell how big whole trees are.
@@ -70,7 +70,7 @@ func showSnapshots(ctx context.Context, r snapshotsRequest, w world) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, h.cold.Close()) }()
-	remote, err := h.cold.HasTracking()
+	remote, err := log.Of(h.cold).HasTracking()
 	if err != nil {
 		return err
 	}
@@ -79,9 +79,9 @@ func showSnapshots(ctx context.Context, r snapshotsRequest, w world) (err error)
 	if terminal && !r.json {
 		fmt.Fprintf(w.out, pointColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES", "REMOTE", "")
 	}
-	counter := h.cold.Counter(maxCounted)
+	counter := log.Of(h.cold).Counter(maxCounted)
 	shown := 0
-	for p, perr := range h.cold.Points(ctx) {
+	for p, perr := range log.Of(h.cold).Points(ctx) {
 		if perr != nil {
 			err = perr
 			break
@@ -117,7 +117,7 @@ func showSnapshots(ctx context.Context, r snapshotsRequest, w world) (err error)
 
 const pointColumns = "%-12.12s  %-*s  %-9s  %-8.8s  %9s  %10s  %-6s  %s\n"
 
-func printPoint(w world, p *backup.Point, reply *pointReply, terminal bool) error {
+func printPoint(w world, p *log.Point, reply *pointReply, terminal bool) error {
 	files, bytes, remote := "-", "-", "-"
 	if reply.TreeFiles != nil {
 		files, bytes = humanize.Comma(*reply.TreeFiles), size(*reply.TreeBytes)

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
-	"emberfs/backup"
+	"emberfs/backup/log"
 	"emberfs/tiers/cold"
 )
 
@@ -34,7 +34,7 @@ type entryReply struct {
 	Xattrs   map[string][]byte `json:"xattrs,omitempty"`
 }
 
-func changeJSON(c *backup.Change) changeReply {
+func changeJSON(c *log.Change) changeReply {
 	out := changeReply{Status: string(rune(c.Status)), Fields: c.Fields, Old: entryJSON(c.Old), New: entryJSON(c.New)}
 	if out.Path = c.Path; c.Path == "" {
 		out.Path = "."

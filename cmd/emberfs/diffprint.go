@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/backup"
+	"emberfs/backup/log"
 	"emberfs/tiers/cold"
 )
 
@@ -20,7 +20,7 @@ import (
 type diffPrinter struct {
 	ctx      context.Context
 	w        world
-	from, to backup.Side
+	from, to log.Side
 	list     jsonList
 	failed   []error // contents that could not be read
 
@@ -48,7 +48,7 @@ func kindOf(e *cold.Entry) cold.Kind {
 }
 
 // shownPath is a path with a slash behind directories; the root is "./".
-func shownPath(c *backup.Change) string {
+func shownPath(c *log.Change) string {
 	e := c.New
 	if e == nil {
 		e = c.Old
@@ -63,7 +63,7 @@ func shownPath(c *backup.Change) string {
 }
 
 // name is a change with --name-only.
-func (p *diffPrinter) name(c backup.Change) error {
+func (p *diffPrinter) name(c log.Change) error {
 	_, err := fmt.Fprintf(p.w.out, "%c\t%s\n", c.Status, shownPath(&c))
 	return err
 }
@@ -84,7 +84,7 @@ func gitMode(e *cold.Entry) uint32 {
 }
 
 // patch is a change as git diff shows it, with what it does not show in lines that begin with "= ".
-func (p *diffPrinter) patch(c backup.Change) error {
+func (p *diffPrinter) patch(c log.Change) error {
 	old, now := c.Old, c.New
 	if old != nil && now != nil && gitMode(old)&unix.S_IFMT != gitMode(now)&unix.S_IFMT {
 		// git too writes a change of type as two patches.
@@ -184,7 +184,7 @@ func (p *diffPrinter) texts(path string, old, now *cold.Entry) (x, y string, bin
 	return string(a), string(b), isBinary(a) || isBinary(b), nil
 }
 
-func (p *diffPrinter) text(side backup.Side, path string, e *cold.Entry) (_ []byte, err error) {
+func (p *diffPrinter) text(side log.Side, path string, e *cold.Entry) (_ []byte, err error) {
 	switch kindOf(e) {
 	case cold.KindSymlink:
 		return []byte(e.Target), nil
@@ -205,7 +205,7 @@ func (p *diffPrinter) text(side backup.Side, path string, e *cold.Entry) (_ []by
 }
 
 // beside is what git's patch does not say of a change; "" where that is nothing.
-func (p *diffPrinter) beside(c *backup.Change) string {
+func (p *diffPrinter) beside(c *log.Change) string {
 	switch {
 	case c.Old == nil && gitMode(c.New) == 0:
 		return "new " + kindText(c.New)
@@ -217,10 +217,10 @@ func (p *diffPrinter) beside(c *backup.Change) string {
 	var out []string
 	for _, f := range c.Fields {
 		// A new content has a new mtime; that goes without saying.
-		if f == "mtime" && c.Status != backup.Metadata {
+		if f == "mtime" && c.Status != log.Metadata {
 			continue
 		}
-		if f == "mode" && c.Old.Mode^c.New.Mode == 0o111 && gitMode(c.Old) != gitMode(c.New) && c.Status != backup.Retyped {
+		if f == "mode" && c.Old.Mode^c.New.Mode == 0o111 && gitMode(c.Old) != gitMode(c.New) && c.Status != log.Retyped {
 			continue // as the patch says
 		}
 		if text := fieldText(f, c.Old, c.New); text != "" {
@@ -304,7 +304,7 @@ func xattrText(a, b []cold.Xattr) string {
 }
 
 // stat is a change with --stat.
-func (p *diffPrinter) stat(c backup.Change) error {
+func (p *diffPrinter) stat(c log.Change) error {
 	p.paths++
 	_, err := fmt.Fprintf(p.w.out, " %c %s", c.Status, shownPath(&c))
 	if err != nil {
@@ -312,7 +312,7 @@ func (p *diffPrinter) stat(c backup.Change) error {
 	}
 	text := p.beside(&c)
 	shows := kindOf(c.Old) == cold.KindFile || kindOf(c.New) == cold.KindFile || slices.Contains(c.Fields, "target")
-	if c.Status != backup.Metadata && shows {
+	if c.Status != log.Metadata && shows {
 		how, err := p.amount(&c)
 		if err != nil {
 			if err := p.fail(c.Path, err); err != nil {
@@ -330,7 +330,7 @@ func (p *diffPrinter) stat(c backup.Change) error {
 }
 
 // amount is how much of a content changed.
-func (p *diffPrinter) amount(c *backup.Change) (string, error) {
+func (p *diffPrinter) amount(c *log.Change) (string, error) {
 	x, y, binary, err := p.texts(c.Path, c.Old, c.New)
 	if err != nil {
 		return "", err

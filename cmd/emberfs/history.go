@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"emberfs/backup"
+	"emberfs/backup/log"
 	"emberfs/tiers/cold"
 )
 
@@ -120,7 +121,7 @@ func (h *history) open(branch string, logTo io.Writer) error {
 
 // resolve finds the commit that a revision names.
 func (h *history) resolve(ctx context.Context, rev string) (cold.ID, error) {
-	id, err := h.cold.Resolve(ctx, rev, time.Now())
+	id, err := log.Of(h.cold).Resolve(ctx, rev, time.Now())
 	if err != nil {
 		return id, &failure{code: exitFailed, op: h.op, path: h.repo, err: fmt.Errorf("revision %w", err),
 			hint: "emberfs log " + shellQuote(h.target) + " lists the commits"}

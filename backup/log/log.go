@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"bytes"
@@ -15,10 +15,17 @@ import (
 	"strconv"
 	"time"
 
+	"emberfs/backup"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
+
+// Reader reads the history of a repository. Safe for concurrent use.
+type Reader struct{ *backup.Cold }
+
+// Of reads the history of c.
+func Of(c *backup.Cold) *Reader { return &Reader{c} }
 
 // Commit is what a commit says of itself, for people who look at history.
 type Commit struct {
@@ -32,7 +39,7 @@ type Commit struct {
 }
 
 func commitOf(id cold.ID, c *odb.CommitData) Commit {
-	out := Commit{CommitInfo: commitInfo(id, *c), Parents: c.Parents, Author: c.Author.Name, Email: c.Author.Email}
+	out := Commit{CommitInfo: backup.CommitInfo(id, *c), Parents: c.Parents, Author: c.Author.Name, Email: c.Author.Email}
 	out.Ours = out.Reason != ""
 	if out.Ours {
 		number := func(key string) int64 {
@@ -45,8 +52,8 @@ func commitOf(id cold.ID, c *odb.CommitData) Commit {
 }
 
 // Commit reads one commit.
-func (c *Cold) Commit(id cold.ID) (Commit, error) {
-	data, err := readCommit(c.db, id)
+func (c *Reader) Commit(id cold.ID) (Commit, error) {
+	data, err := backup.ReadCommit(c.DB(), id)
 	if err != nil {
 		return Commit{}, err
 	}
@@ -57,7 +64,7 @@ func (c *Cold) Commit(id cold.ID) (Commit, error) {
 // as Paths of tiers.RestoreOptions) only those that changed one of them against all of their parents: content or metadata,
 // of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the errors come
 // last, joined.
-func (c *Cold) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq2[Commit, error] {
+func (c *Reader) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq2[Commit, error] {
 	return func(yield func(Commit, error) bool) {
 		w, err := c.newWalk()
 		if err != nil {
@@ -67,9 +74,9 @@ func (c *Cold) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq
 		for _, id := range tips {
 			w.push(id, cold.ID{})
 		}
-		live, err := c.liveCommits(ctx)
+		live, err := c.LiveCommits(ctx)
 		if err != nil { // of history that is damaged as much as can be is listed
-			c.log.WithError(err).Debug("live commits are not told apart")
+			c.Logger().WithError(err).Debug("live commits are not told apart")
 		}
 		want := cold.CleanPaths(paths)
 		for {
@@ -107,7 +114,7 @@ type step struct {
 
 // walk goes through history from its tips, by date.
 type walk struct {
-	c       *Cold
+	c       *Reader
 	queue   stepQueue
 	ties    []*step           // of one time, in the order to give them; before the queue
 	seen    map[cold.ID]*step // read and not yet left; nil where it is behind us or unreadable
@@ -115,8 +122,8 @@ type walk struct {
 	errs    []error
 }
 
-func (c *Cold) newWalk() (*walk, error) {
-	shallow, err := readShallow(c.db.Dir())
+func (c *Reader) newWalk() (*walk, error) {
+	shallow, err := readShallow(c.DB().Dir())
 	return &walk{c: c, seen: make(map[cold.ID]*step), shallow: shallow}, err
 }
 
@@ -146,7 +153,7 @@ func (w *walk) push(id, child cold.ID) {
 		return
 	}
 	w.seen[id] = nil
-	data, err := readCommit(w.c.db, id)
+	data, err := backup.ReadCommit(w.c.DB(), id)
 	if err != nil {
 		if !child.IsZero() {
 			err = fmt.Errorf("history before %s: %w", child, err)
@@ -167,8 +174,8 @@ func (w *walk) next(ctx context.Context) (*step, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(w.seen) > maxHistory {
-		return nil, fmt.Errorf("history: more than %d commits", maxHistory)
+	if len(w.seen) > backup.MaxHistory {
+		return nil, fmt.Errorf("history: more than %d commits", backup.MaxHistory)
 	}
 	if len(w.ties) == 0 {
 		w.untie()
@@ -262,7 +269,7 @@ func (q *stepQueue) Pop() any {
 }
 
 // changed says whether a commit changed one of the paths against all of its parents; without paths every commit did.
-func (c *Cold) changed(ctx context.Context, s *step, paths []string, w *walk) (bool, error) {
+func (c *Reader) changed(ctx context.Context, s *step, paths []string, w *walk) (bool, error) {
 	if len(paths) == 0 {
 		return true, nil
 	}
@@ -275,7 +282,7 @@ func (c *Cold) changed(ctx context.Context, s *step, paths []string, w *walk) (b
 			parents = append(parents, &p.data)
 			continue
 		}
-		data, err := readCommit(c.db, id)
+		data, err := backup.ReadCommit(c.DB(), id)
 		if err != nil {
 			return false, err
 		}

@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"bytes"
@@ -363,11 +363,11 @@ func (d *comparison) sameForm(a, b *cold.Entry) bool {
 
 // chunkSize is that of a file's content; 0 for one blob, -1 for what cannot be read.
 func (s snapshotSide) chunkSize(e *cold.Entry) int64 {
-	kind, _, err := s.c.db.Stat(e.ID)
+	kind, _, err := s.c.DB().Stat(e.ID)
 	if err == nil && kind == odb.Blob {
 		return 0
 	}
-	if c, cerr := format.LoadChunks(s.c.db, e.ID); err == nil && cerr == nil {
+	if c, cerr := format.LoadChunks(s.c.DB(), e.ID); err == nil && cerr == nil {
 		return c.Chunk
 	}
 	return -1

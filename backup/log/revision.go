@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"emberfs/backup"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -36,7 +37,7 @@ var (
 // Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch, which is not the newest
 // commit while there is a live branch. now is what "ago" and
 // times without zone go by.
-func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
+func (c *Reader) Resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
 	id, err := c.resolve(ctx, rev, now)
 	if err != nil {
 		return cold.ID{}, fmt.Errorf("%q: %w", rev, err)
@@ -45,19 +46,19 @@ func (c *Cold) Resolve(ctx context.Context, rev string, now time.Time) (cold.ID,
 }
 
 // newestID is the commit that Newest opens; an error where there is none.
-func (c *Cold) newestID(ctx context.Context) (cold.ID, error) {
-	p, err := c.position(ctx)
-	return p.newest(), c.noCommit(p.main, err)
+func (c *Reader) newestID(ctx context.Context) (cold.ID, error) {
+	p, err := c.Position(ctx)
+	return p.Newest(), c.noCommit(p.Main, err)
 }
 
-func (c *Cold) noCommit(id cold.ID, err error) error {
+func (c *Reader) noCommit(id cold.ID, err error) error {
 	if err == nil && id.IsZero() {
-		err = fmt.Errorf("branch %s has no commit", c.o.Branch)
+		err = fmt.Errorf("branch %s has no commit", c.Branch())
 	}
 	return err
 }
 
-func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
+func (c *Reader) resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
 	switch {
 	case strings.Contains(rev, "@{"):
 		return cold.ID{}, errors.New("there is no reflog to look into; name a commit, or a time alone")
@@ -83,12 +84,12 @@ func (c *Cold) resolve(ctx context.Context, rev string, now time.Time) (cold.ID,
 }
 
 // named resolves a name without suffix to a commit.
-func (c *Cold) named(name string) (cold.ID, error) {
+func (c *Reader) named(name string) (cold.ID, error) {
 	switch name {
 	case "":
 		return cold.ID{}, errors.New("names no commit")
 	case "HEAD", "@":
-		id, err := c.tip()
+		id, err := c.Tip()
 		return id, c.noCommit(id, err)
 	}
 	id, ok, err := c.reference(name)
@@ -105,14 +106,14 @@ func (c *Cold) named(name string) (cold.ID, error) {
 }
 
 // reference finds a reference by its short name. One that a tag and a branch share is an error unless both say the same.
-func (c *Cold) reference(name string) (id cold.ID, ok bool, err error) {
+func (c *Reader) reference(name string) (id cold.ID, ok bool, err error) {
 	var found string
 	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {
 		full := prefix + name
 		if !strings.HasPrefix(full, "refs/") {
 			continue
 		}
-		at, err := c.db.Ref(full)
+		at, err := c.DB().Ref(full)
 		if err != nil {
 			if errors.Is(err, cold.ErrCorrupt) {
 				return id, false, err
@@ -128,10 +129,10 @@ func (c *Cold) reference(name string) (id cold.ID, ok bool, err error) {
 }
 
 // peel follows tags to their commit.
-func (c *Cold) peel(id cold.ID) (cold.ID, error) {
+func (c *Reader) peel(id cold.ID) (cold.ID, error) {
 	at := id
 	for range maxTags {
-		t, data, err := c.db.ReadAny(at, 0, maxCommit)
+		t, data, err := c.DB().ReadAny(at, 0, backup.MaxCommit)
 		switch {
 		case err != nil:
 			return cold.ID{}, err
@@ -156,7 +157,7 @@ func (c *Cold) peel(id cold.ID) (cold.ID, error) {
 const maxCandidates = 1000
 
 // abbreviated finds the one commit whose id begins with prefix. Other objects that do are no matter, as for git.
-func (c *Cold) abbreviated(prefix string) (cold.ID, error) {
+func (c *Reader) abbreviated(prefix string) (cold.ID, error) {
 	if len(prefix) == 40 {
 		id, err := cold.ParseID(prefix)
 		if err != nil {
@@ -164,7 +165,7 @@ func (c *Cold) abbreviated(prefix string) (cold.ID, error) {
 		}
 		return c.peel(id)
 	}
-	all, err := c.db.WithPrefix(prefix, maxCandidates+1)
+	all, err := c.DB().WithPrefix(prefix, maxCandidates+1)
 	if err != nil {
 		return cold.ID{}, err
 	}
@@ -174,8 +175,8 @@ func (c *Cold) abbreviated(prefix string) (cold.ID, error) {
 	var commits []cold.ID
 	var names []string
 	for _, id := range all {
-		t, _, err := c.db.Stat(id)
-		if err != nil && !isMissing(err) {
+		t, _, err := c.DB().Stat(id)
+		if err != nil && !backup.IsMissing(err) {
 			return cold.ID{}, err
 		}
 		if err != nil || t != odb.Commit && t != odb.Tag {
@@ -195,8 +196,8 @@ func (c *Cold) abbreviated(prefix string) (cold.ID, error) {
 }
 
 // ancestor follows suffixes: ~N is N first parents back, ^N the Nth parent.
-func (c *Cold) ancestor(ctx context.Context, id cold.ID, suffix string) (cold.ID, error) {
-	cut, err := readShallow(c.db.Dir())
+func (c *Reader) ancestor(ctx context.Context, id cold.ID, suffix string) (cold.ID, error) {
+	cut, err := readShallow(c.DB().Dir())
 	if err != nil {
 		return cold.ID{}, err
 	}
@@ -221,7 +222,7 @@ func (c *Cold) ancestor(ctx context.Context, id cold.ID, suffix string) (cold.ID
 			if err := ctx.Err(); err != nil {
 				return cold.ID{}, err
 			}
-			commit, err := readCommit(c.db, id)
+			commit, err := backup.ReadCommit(c.DB(), id)
 			if err != nil {
 				return cold.ID{}, err
 			}
@@ -283,7 +284,7 @@ func inWords(text string) (sum time.Duration, err error) {
 }
 
 // lastBefore finds the newest commit of main and the live branch that is not after t.
-func (c *Cold) lastBefore(ctx context.Context, t time.Time) (cold.ID, error) {
+func (c *Reader) lastBefore(ctx context.Context, t time.Time) (cold.ID, error) {
 	tip, err := c.newestID(ctx)
 	if err != nil {
 		return cold.ID{}, err

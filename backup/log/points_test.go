@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"fmt"
@@ -7,26 +7,28 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup"
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 func TestPoints(t *testing.T) {
-	remote := newRemote(t)
-	v := newVolume(t, Options{Source: remote})
-	f := newDir(0o755)
+	remote := coldtest.NewRemote(t)
+	v := newVolume(t, backup.Options{Source: remote})
+	f := coldtest.NewDir(0o755)
 	when := time.Unix(1_700_000_000, 0)
 	var c []cold.ID
 	add := func() {
-		f.text("f", fmt.Sprint(len(c)))
+		f.Text("f", fmt.Sprint(len(c)))
 		c = append(c, v.commitAt(f, when.Add(time.Duration(len(c))*48*time.Hour)))
 	}
 	add()
 	add()
-	v.mustPush()
+	v.MustPush()
 	add()
-	git(t, v.dir, "tag", "-a", "-m", "m", "v1", c[0].String())
-	git(t, v.dir, "tag", "blob", git(t, v.dir, "rev-parse", "main:f"))
-	git(t, v.dir, "branch", "emberfs-side/main/m-1", git(t, v.dir, "commit-tree", "-p", c[0].String(), "-m", "side", c[0].String()+"^{tree}"))
+	coldtest.Git(t, v.Dir, "tag", "-a", "-m", "m", "v1", c[0].String())
+	coldtest.Git(t, v.Dir, "tag", "blob", coldtest.Git(t, v.Dir, "rev-parse", "main:f"))
+	coldtest.Git(t, v.Dir, "branch", "emberfs-side/main/m-1", coldtest.Git(t, v.Dir, "commit-tree", "-p", c[0].String(), "-m", "side", c[0].String()+"^{tree}"))
 	if known, err := v.HasTracking(); !known || err != nil {
 		t.Errorf("HasTracking: %v, %v", known, err)
 	}
@@ -49,14 +51,14 @@ func TestPoints(t *testing.T) {
 
 // TestSameSecond: of commits of one second children come first, however they are found.
 func TestSameSecond(t *testing.T) {
-	v := newVolume(t, Options{})
-	f := newDir(0o755)
+	v := newVolume(t, backup.Options{})
+	f := coldtest.NewDir(0o755)
 	when := time.Unix(1_700_000_000, 0)
 	var c []cold.ID
 	for i := range 6 {
-		f.text("f", fmt.Sprint(i))
+		f.Text("f", fmt.Sprint(i))
 		c = append(c, v.commitAt(f, when))
-		git(t, v.dir, "tag", fmt.Sprint("t", i), c[i].String())
+		coldtest.Git(t, v.Dir, "tag", fmt.Sprint("t", i), c[i].String())
 	}
 	want := slices.Clone(c)
 	slices.Reverse(want)
@@ -83,17 +85,17 @@ func TestSameSecond(t *testing.T) {
 }
 
 func TestTotals(t *testing.T) {
-	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	f.text("a", "12345")
-	f.text("d/b", "123")
-	f.mkdir("d/void")
-	f.symlink("l", "a")
-	f.special("fifo", cold.KindFIFO, 0)
-	v.commit(f, nil)
-	first := v.headSnapshot()
-	f.text("a", "1")
-	v.commit(f, nil)
+	v := newVolume(t, backup.Options{})
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "12345")
+	f.Text("d/b", "123")
+	f.Mkdir("d/void")
+	f.Symlink("l", "a")
+	f.Special("fifo", cold.KindFIFO, 0)
+	v.CommitTree(f, nil)
+	first := v.HeadSnapshot()
+	f.Text("a", "1")
+	v.CommitTree(f, nil)
 	want := Totals{Files: 4, Entries: 6, Bytes: 8}
 	if got, ok := v.Totals(t.Context(), first, 100); !ok || got != want {
 		t.Errorf("got %+v, %v", got, ok)
@@ -102,7 +104,7 @@ func TestTotals(t *testing.T) {
 		t.Errorf("counted beyond the limit: %+v", got)
 	}
 	n := v.Counter(9 + 5) // the root twice, d and void once
-	for _, s := range []cold.Snapshot{first, v.headSnapshot(), first} {
+	for _, s := range []cold.Snapshot{first, v.HeadSnapshot(), first} {
 		got, ok := n.Count(t.Context(), s)
 		if want.Bytes = 8; s != first {
 			want.Bytes = 4

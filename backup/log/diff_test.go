@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup"
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
@@ -28,17 +30,17 @@ func (c *counted) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCl
 	return c.Side.Open(ctx, at, e)
 }
 
-// diff gives the differences, a line each; errors and problems fail the test.
+// Diff gives the differences, a line each; errors and problems fail the test.
 func (v *testVolume) diff(from, to Side, paths ...string) []string {
-	v.t.Helper()
+	v.T.Helper()
 	var out []string
-	o := DiffOptions{Paths: paths, Problem: func(at string, err error) { v.t.Errorf("%q: %v", at, err) }}
-	err := Diff(v.t.Context(), from, to, o, func(c Change) error {
+	o := DiffOptions{Paths: paths, Problem: func(at string, err error) { v.T.Errorf("%q: %v", at, err) }}
+	err := Diff(v.T.Context(), from, to, o, func(c Change) error {
 		out = append(out, strings.TrimSpace(fmt.Sprintf("%c %s %s", c.Status, c.Path, strings.Join(c.Fields, ","))))
 		return nil
 	})
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	return out
 }
@@ -52,45 +54,45 @@ func sameLines(t *testing.T, what string, got, want []string) {
 
 // TestDiff: each kind of change is told as what it is, nothing else is told, and only directories that differ are listed.
 func TestDiff(t *testing.T) {
-	v := newVolume(t, Options{})
-	f := stockBase()
-	f.text("odd\n\xe9", "x")
-	f.text(".git/config", "c")
-	f.special("dev", cold.KindChar, 0x103)
-	f.text("same/deep/file", "s")
-	f.text("same2/file", "s")
-	f.text("t1", "file")
-	f.text("t2/below", "file")
-	v.commit(f, nil)
-	before := v.headSnapshot()
+	v := newVolume(t, backup.Options{})
+	f := coldtest.StockBase()
+	f.Text("odd\n\xe9", "x")
+	f.Text(".git/config", "c")
+	f.Special("dev", cold.KindChar, 0x103)
+	f.Text("same/deep/file", "s")
+	f.Text("same2/file", "s")
+	f.Text("t1", "file")
+	f.Text("t2/below", "file")
+	v.CommitTree(f, nil)
+	before := v.HeadSnapshot()
 	sameLines(t, "the same", v.diff(v.Side(before), v.Side(before)), nil)
 
-	d := f.kids["d"].kids
-	f.text("b", "BBB")
-	f.kids["a"].Mode = 0o644
-	f.kids["x"].UID = 5
-	f.kids["odd\n\xe9"].Mtime.Nsec++
-	f.kids[".git"].kids["config"].Xattrs = []cold.Xattr{{Name: "user.x"}}
-	f.kids["l"].Target, f.kids["l"].Size = "b", 1
-	f.kids["h2"].Link = ""
-	f.kids["dev"].Rdev = 0x104
-	f.kids["void"].Mode = 0o755
-	f.kids["same2"].Mtime.Nsec++
+	d := f.Kids["d"].Kids
+	f.Text("b", "BBB")
+	f.Kids["a"].Mode = 0o644
+	f.Kids["x"].UID = 5
+	f.Kids["odd\n\xe9"].Mtime.Nsec++
+	f.Kids[".git"].Kids["config"].Xattrs = []cold.Xattr{{Name: "user.x"}}
+	f.Kids["l"].Target, f.Kids["l"].Size = "b", 1
+	f.Kids["h2"].Link = ""
+	f.Kids["dev"].Rdev = 0x104
+	f.Kids["void"].Mode = 0o755
+	f.Kids["same2"].Mtime.Nsec++
 	delete(d, "fifo")
-	f.text("d/sub/more", "longer")
-	f.text("d/sub/deep", "deeper")
-	f.kids["d"].Mtime.Nsec++ // as removing a name does
+	f.Text("d/sub/more", "longer")
+	f.Text("d/sub/deep", "deeper")
+	f.Kids["d"].Mtime.Nsec++ // as removing a name does
 	d["sub"].Mtime.Nsec++
-	delete(f.kids, "e")
-	f.mkdir("new/empty")
-	delete(f.kids, "t1")
-	f.text("t1/inside", "")
-	delete(f.kids, "t2")
-	f.symlink("t2", "x")
+	delete(f.Kids, "e")
+	f.Mkdir("new/empty")
+	delete(f.Kids, "t1")
+	f.Text("t1/inside", "")
+	delete(f.Kids, "t2")
+	f.Symlink("t2", "x")
 	f.Mode = 0o700
 	f.Mtime.Nsec++
-	v.commit(f, nil)
-	after := v.headSnapshot()
+	v.CommitTree(f, nil)
+	after := v.HeadSnapshot()
 	x, y := &counted{Side: v.Side(before)}, &counted{Side: v.Side(after)}
 	want := []string{
 		"m  mode",
@@ -141,11 +143,11 @@ func TestDiff(t *testing.T) {
 // TestDiffStockClient: what a stock client left alone has not changed, although its commit says nothing of times and owners.
 func TestDiffStockClient(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t, Options{UID: 7, GID: 8})
-	v.commit(stockBase(), nil)
-	one := v.headSnapshot()
-	v.stockEdit("echo more >>d/in; mkdir n; echo n >n/file; rm e/f; chmod +x b; mv x d/x")
-	two := v.headSnapshot()
+	v := newVolume(t, backup.Options{UID: 7, GID: 8})
+	v.CommitTree(coldtest.StockBase(), nil)
+	one := v.HeadSnapshot()
+	v.StockEdit("echo more >>d/in; mkdir n; echo n >n/file; rm e/f; chmod +x b; mv x d/x")
+	two := v.HeadSnapshot()
 	sameLines(t, "by hand", v.diff(v.Side(one), v.Side(two)), []string{
 		"m b mode",
 		"M d/in content,size,mtime",
@@ -156,25 +158,25 @@ func TestDiffStockClient(t *testing.T) {
 		"A n/file",
 		"D x",
 	})
-	v.stockEdit("sleep 1.1; echo more >>n/file")
-	three := v.headSnapshot()
+	v.StockEdit("sleep 1.1; echo more >>n/file")
+	three := v.HeadSnapshot()
 	sameLines(t, "by hand again", v.diff(v.Side(two), v.Side(three)), []string{"M n/file content,size"})
 }
 
 // TestDiffDamage: a directory that cannot be read is an error that names it; the others are compared all the same.
 func TestDiffDamage(t *testing.T) {
-	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	f.text("bad/f", "1")
-	f.text("good/f", "1")
-	v.commit(f, nil)
-	before := v.headSnapshot()
-	f.text("bad/f", "2")
-	f.text("good/f", "2")
-	v.commit(f, nil)
+	v := newVolume(t, backup.Options{})
+	f := coldtest.NewDir(0o755)
+	f.Text("bad/f", "1")
+	f.Text("good/f", "1")
+	v.CommitTree(f, nil)
+	before := v.HeadSnapshot()
+	f.Text("bad/f", "2")
+	f.Text("good/f", "2")
+	v.CommitTree(f, nil)
 	broken := &failingSide{Side: v.Side(before), at: "bad"}
 	var got []string
-	err := Diff(t.Context(), broken, v.Side(v.headSnapshot()), DiffOptions{}, func(c Change) error {
+	err := Diff(t.Context(), broken, v.Side(v.HeadSnapshot()), DiffOptions{}, func(c Change) error {
 		got = append(got, c.Path)
 		return nil
 	})

@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"errors"
@@ -7,36 +7,38 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup"
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 func TestResolve(t *testing.T) {
-	v := newVolume(t, Options{})
+	v := newVolume(t, backup.Options{})
 	zone := time.FixedZone("", 2*3600)
 	start := time.Date(2026, 11, 20, 10, 0, 0, 0, zone)
 	var c []cold.ID
-	f := newDir(0o755)
+	f := coldtest.NewDir(0o755)
 	for i := range 5 {
-		f.text("f", fmt.Sprint(i))
+		f.Text("f", fmt.Sprint(i))
 		c = append(c, v.commitAt(f, start.Add(time.Duration(i)*time.Hour)))
 	}
 	id := func(i int) string { return c[i].String() }
-	blob := git(t, v.dir, "rev-parse", "main:f")
-	git(t, v.dir, "tag", "light", id(1))
-	git(t, v.dir, "tag", "-a", "-m", "m", "heavy", id(2))
-	git(t, v.dir, "tag", "-a", "-m", "m", "heavier", "heavy")
-	git(t, v.dir, "tag", "ablob", blob)
-	git(t, v.dir, "branch", "a/b", id(0))
-	git(t, v.dir, "branch", "both", id(0))
-	git(t, v.dir, "tag", "both", id(1))
-	git(t, v.dir, "branch", "twice", id(3))
-	git(t, v.dir, "tag", "twice", id(3))
-	git(t, v.dir, "update-ref", "refs/remotes/origin/x", id(1))
-	git(t, v.dir, "update-ref", "refs/emberfs/remote/main", id(2))
-	git(t, v.dir, "pack-refs", "--all")
-	git(t, v.dir, "tag", "loose", id(4))
-	merge := git(t, v.dir, "commit-tree", "-p", id(4), "-p", id(1), "-m", "merge", id(4)+"^{tree}")
-	git(t, v.dir, "update-ref", "refs/heads/merge", merge)
+	blob := coldtest.Git(t, v.Dir, "rev-parse", "main:f")
+	coldtest.Git(t, v.Dir, "tag", "light", id(1))
+	coldtest.Git(t, v.Dir, "tag", "-a", "-m", "m", "heavy", id(2))
+	coldtest.Git(t, v.Dir, "tag", "-a", "-m", "m", "heavier", "heavy")
+	coldtest.Git(t, v.Dir, "tag", "ablob", blob)
+	coldtest.Git(t, v.Dir, "branch", "a/b", id(0))
+	coldtest.Git(t, v.Dir, "branch", "both", id(0))
+	coldtest.Git(t, v.Dir, "tag", "both", id(1))
+	coldtest.Git(t, v.Dir, "branch", "twice", id(3))
+	coldtest.Git(t, v.Dir, "tag", "twice", id(3))
+	coldtest.Git(t, v.Dir, "update-ref", "refs/remotes/origin/x", id(1))
+	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", id(2))
+	coldtest.Git(t, v.Dir, "pack-refs", "--all")
+	coldtest.Git(t, v.Dir, "tag", "loose", id(4))
+	merge := coldtest.Git(t, v.Dir, "commit-tree", "-p", id(4), "-p", id(1), "-m", "merge", id(4)+"^{tree}")
+	coldtest.Git(t, v.Dir, "update-ref", "refs/heads/merge", merge)
 	now := start.Add(5 * time.Hour)
 	for rev, want := range map[string]string{
 		"HEAD": id(4), "@": id(4), "main": id(4), "refs/heads/main": id(4), "heads/main": id(4),
@@ -93,7 +95,7 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%q: %s, %v; want %q", rev, got, err, want)
 		}
 	}
-	empty := newVolume(t, Options{})
+	empty := newVolume(t, backup.Options{})
 	if _, err := empty.Resolve(t.Context(), "HEAD", now); err == nil || !strings.Contains(err.Error(), "has no commit") {
 		t.Errorf("HEAD of nothing: %v", err)
 	}
@@ -102,17 +104,17 @@ func TestResolve(t *testing.T) {
 // TestAbbreviated: other objects with the same beginning are no matter, other commits are named.
 func TestAbbreviated(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t, Options{})
-	f := newDir(0o755)
-	v.commit(f, nil)
+	v := newVolume(t, backup.Options{})
+	f := coldtest.NewDir(0o755)
+	v.CommitTree(f, nil)
 	var in strings.Builder
 	for i := range 2000 {
 		fmt.Fprintf(&in, "commit refs/heads/other\ncommitter c <c@d> %d +0000\ndata 1\nm\n", 1_600_000_000+i)
 	}
-	if out, err := gitTry(t, v.dir, []byte(in.String()), "fast-import", "--quiet"); err != nil {
+	if out, err := coldtest.GitTry(t, v.Dir, []byte(in.String()), "fast-import", "--quiet"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	all := strings.Fields(git(t, v.dir, "rev-list", "--all"))
+	all := strings.Fields(coldtest.Git(t, v.Dir, "rev-list", "--all"))
 	count := map[string]int{}
 	for _, id := range all {
 		count[id[:4]]++

@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"errors"
@@ -10,35 +10,37 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup"
+	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
 
 // commitAt is commit at a given time, with figures.
-func (v *testVolume) commitAt(f *file, when time.Time) cold.ID {
-	v.t.Helper()
-	ctx := v.t.Context()
+func (v *testVolume) commitAt(f *coldtest.File, when time.Time) cold.ID {
+	v.T.Helper()
+	ctx := v.T.Context()
 	tx, err := v.Begin(ctx)
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	defer tx.Abort()
-	if err := put(ctx, tx, f, map[string]cold.DirID{}, "", nil); err != nil {
-		v.t.Fatal(err)
+	if err := coldtest.Put(ctx, tx, f, map[string]cold.DirID{}, "", nil); err != nil {
+		v.T.Fatal(err)
 	}
 	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "interval", Machine: "m1", Files: 3, Bytes: 44, AtRisk: 2, Root: f.Dir(), When: when})
 	if err != nil {
-		v.t.Fatal(err)
+		v.T.Fatal(err)
 	}
 	return id
 }
 
 // log lists commits; errors fail the test.
 func (v *testVolume) log(tip cold.ID, paths ...string) []Commit {
-	v.t.Helper()
+	v.T.Helper()
 	var list []Commit
-	for c, err := range v.Log(v.t.Context(), []cold.ID{tip}, paths) {
+	for c, err := range v.Log(v.T.Context(), []cold.ID{tip}, paths) {
 		if err != nil {
-			v.t.Fatal(err)
+			v.T.Fatal(err)
 		}
 		list = append(list, c)
 	}
@@ -54,12 +56,12 @@ func ids(list []Commit) []cold.ID {
 }
 
 func TestLogFigures(t *testing.T) {
-	v := newVolume(t, Options{UserName: "someone", UserEmail: "s@example.com"})
+	v := newVolume(t, backup.Options{UserName: "someone", UserEmail: "s@example.com"})
 	when := time.Unix(1_700_000_000, 0)
-	f := newDir(0o755)
-	f.text("a", "1")
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "1")
 	first := v.commitAt(f, when)
-	v.stockEdit("echo 2 >a")
+	v.StockEdit("echo 2 >a")
 	tip, err := v.Resolve(t.Context(), "HEAD", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -81,17 +83,17 @@ func TestLogFigures(t *testing.T) {
 // nothing else; whether its directory's metadata is one blob or a trie.
 func TestLogPaths(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t, Options{})
-	f := newDir(0o755)
+	v := newVolume(t, backup.Options{})
+	f := coldtest.NewDir(0o755)
 	odd := "odd\n\xe9"
-	f.text("d/a", "a")
-	f.text("d/b", "b")
-	f.text("d/.git", "forbidden")
-	f.text(odd, "x")
-	f.mkdir("void")
-	f.special("fifo", cold.KindFIFO, 0)
+	f.Text("d/a", "a")
+	f.Text("d/b", "b")
+	f.Text("d/.git", "forbidden")
+	f.Text(odd, "x")
+	f.Mkdir("void")
+	f.Special("fifo", cold.KindFIFO, 0)
 	for i := range 600 {
-		f.text(fmt.Sprintf("many/%d", i), "")
+		f.Text(fmt.Sprintf("many/%d", i), "")
 	}
 	names := map[cold.ID]string{}
 	when := int64(1_600_000_000)
@@ -103,22 +105,22 @@ func TestLogPaths(t *testing.T) {
 	}
 	stock := func(name, script string) {
 		t.Helper()
-		v.stockEdit(script)
-		names[v.headSnapshot().Info().ID] = name
+		v.StockEdit(script)
+		names[v.HeadSnapshot().Info().ID] = name
 		// What the daemon would find in warm after it brought the stock client's commit there.
 		f = v.readMerged()
 	}
 	commit("first", func() {})
-	commit("content of a", func() { f.text("d/a", "A") })
-	commit("mode of b", func() { f.kids["d"].kids["b"].Mode = 0o600 })
-	commit("odd", func() { f.text(odd, "y") })
-	commit("no fifo, no .git", func() { delete(f.kids, "fifo"); delete(f.kids["d"].kids, ".git") })
-	commit("one of many", func() { f.kids["many"].kids["77"].Mode = 0o400 })
-	commit("void", func() { f.kids["void"].Mode = 0o700 })
-	commit("b is a directory", func() { delete(f.kids["d"].kids, "b"); f.text("d/b/c", "") })
+	commit("content of a", func() { f.Text("d/a", "A") })
+	commit("mode of b", func() { f.Kids["d"].Kids["b"].Mode = 0o600 })
+	commit("odd", func() { f.Text(odd, "y") })
+	commit("no fifo, no .git", func() { delete(f.Kids, "fifo"); delete(f.Kids["d"].Kids, ".git") })
+	commit("one of many", func() { f.Kids["many"].Kids["77"].Mode = 0o400 })
+	commit("void", func() { f.Kids["void"].Mode = 0o700 })
+	commit("b is a directory", func() { delete(f.Kids["d"].Kids, "b"); f.Text("d/b/c", "") })
 	stock("stock", "echo stock >d/a; mkdir new; echo >new/file")
-	commit("after stock", func() { f.text("other", "") })
-	tip := v.headSnapshot().Info().ID
+	commit("after stock", func() { f.Text("other", "") })
+	tip := v.HeadSnapshot().Info().ID
 	for _, c := range []struct {
 		paths string
 		want  []string
@@ -153,45 +155,45 @@ func TestLogPaths(t *testing.T) {
 }
 
 // readMerged reads the head as a daemon would restore it.
-func (v *testVolume) readMerged() *file {
-	v.t.Helper()
-	s := v.headSnapshot()
-	root := &file{Entry: s.Root()}
-	v.readDir(s, root, "", true)
+func (v *testVolume) readMerged() *coldtest.File {
+	v.T.Helper()
+	s := v.HeadSnapshot()
+	root := &coldtest.File{Entry: s.Root()}
+	v.ReadDirTree(s, root, "", true)
 	return root
 }
 
 // TestLogMerges: all parents are walked by date; a commit changed a path if it differs from all of them.
 func TestLogMerges(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "repo")
-	git(t, ".", "init", "-q", "-b", "main", dir)
+	coldtest.Git(t, ".", "init", "-q", "-b", "main", dir)
 	at := func(n int, args ...string) {
 		t.Helper()
 		t.Setenv("GIT_AUTHOR_DATE", fmt.Sprintf("%d +0000", 1_600_000_000+n))
 		t.Setenv("GIT_COMMITTER_DATE", fmt.Sprintf("%d +0000", 1_600_000_000+n))
-		git(t, dir, args...)
+		coldtest.Git(t, dir, args...)
 	}
 	write := func(name, content string) {
 		t.Helper()
-		writeFile(t, filepath.Join(dir, name), content)
-		git(t, dir, "add", "-A")
+		coldtest.WriteFile(t, filepath.Join(dir, name), content)
+		coldtest.Git(t, dir, "add", "-A")
 	}
 	write("f", "1")
 	at(1, "commit", "-qm", "one")
-	git(t, dir, "checkout", "-qb", "side")
+	coldtest.Git(t, dir, "checkout", "-qb", "side")
 	write("s", "1")
 	at(3, "commit", "-qm", "side")
-	git(t, dir, "checkout", "-q", "main")
+	coldtest.Git(t, dir, "checkout", "-q", "main")
 	write("f", "2")
 	at(2, "commit", "-qm", "two")
 	at(4, "merge", "-q", "--no-ff", "-m", "merge", "side")
-	c, err := OpenRepository(dir, Options{Log: quiet()})
+	c, err := backup.OpenRepository(dir, backup.Options{Log: coldtest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &testVolume{Cold: c, t: t}
+	v := testVolumeOf(t, c, "")
 	defer c.Close()
-	tip, err := c.Resolve(t.Context(), "main", time.Now())
+	tip, err := Of(c).Resolve(t.Context(), "main", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,17 +210,17 @@ func TestLogMerges(t *testing.T) {
 		}
 	}
 	shallow := filepath.Join(t.TempDir(), "shallow")
-	git(t, ".", "clone", "-q", "--depth", "2", "file://"+dir, shallow)
-	sc, err := OpenRepository(shallow, Options{Log: quiet()})
+	coldtest.Git(t, ".", "clone", "-q", "--depth", "2", "file://"+dir, shallow)
+	sc, err := backup.OpenRepository(shallow, backup.Options{Log: coldtest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sc.Close()
-	v.Cold = sc
+	v = testVolumeOf(t, sc, "")
 	if got := subjects(); got != "merge side two" {
 		t.Errorf("a shallow clone: %q", got)
 	}
-	if _, err := sc.Resolve(t.Context(), "HEAD~5", time.Now()); err == nil || !strings.Contains(err.Error(), "shallow") {
+	if _, err := Of(sc).Resolve(t.Context(), "HEAD~5", time.Now()); err == nil || !strings.Contains(err.Error(), "shallow") {
 		t.Errorf("HEAD~5 of a shallow clone: %v", err)
 	}
 }
@@ -226,29 +228,29 @@ func TestLogMerges(t *testing.T) {
 // TestLogReadsWhatItShows: a commit that lies far back is not even looked for; who goes there is told what is missing.
 func TestLogReadsWhatItShows(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "repo.git")
-	git(t, ".", "init", "-q", "--bare", "-b", "main", dir)
+	coldtest.Git(t, ".", "init", "-q", "--bare", "-b", "main", dir)
 	var in strings.Builder
 	for i := range 50 {
 		fmt.Fprintf(&in, "commit refs/heads/main\ncommitter c <c@d> %d +0000\ndata 1\nm\nM 644 inline f\ndata 2\n%02d\n", 1_600_000_000+i, i)
 	}
-	if out, err := gitTry(t, dir, []byte(in.String()), "-c", "fastimport.unpackLimit=1000", "fast-import", "--quiet"); err != nil {
+	if out, err := coldtest.GitTry(t, dir, []byte(in.String()), "-c", "fastimport.unpackLimit=1000", "fast-import", "--quiet"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	gone := git(t, dir, "rev-parse", "main~20")
+	gone := coldtest.Git(t, dir, "rev-parse", "main~20")
 	if err := os.Remove(filepath.Join(dir, "objects", gone[:2], gone[2:])); err != nil {
 		t.Fatal(err)
 	}
-	c, err := OpenRepository(dir, Options{Log: quiet()})
+	c, err := backup.OpenRepository(dir, backup.Options{Log: coldtest.Quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	tip, err := c.Resolve(t.Context(), "main", time.Now())
+	tip, err := Of(c).Resolve(t.Context(), "main", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := 0
-	for _, err := range c.Log(t.Context(), []cold.ID{tip}, nil) {
+	for _, err := range Of(c).Log(t.Context(), []cold.ID{tip}, nil) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +260,7 @@ func TestLogReadsWhatItShows(t *testing.T) {
 	}
 	n = 0
 	var last error
-	for _, err := range c.Log(t.Context(), []cold.ID{tip}, nil) {
+	for _, err := range Of(c).Log(t.Context(), []cold.ID{tip}, nil) {
 		if last = err; err == nil {
 			n++
 		}

@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"emberfs/backup"
 	"emberfs/tiers/cold"
 )
 
@@ -19,17 +20,14 @@ type Point struct {
 	Remote bool
 }
 
-// clockSkew is how much older than its parent a commit may be, by the clock of whoever made it.
-const clockSkew = 24 * time.Hour
-
 // HasTracking says whether it is known what the volume's remote has.
-func (c *Cold) HasTracking() (bool, error) {
-	id, err := c.readRef(c.trackingRef())
+func (c *Reader) HasTracking() (bool, error) {
+	id, err := c.ReadRef(c.TrackingRef())
 	return !id.IsZero(), err
 }
 
 // Points gives all that branches, tags and the remote's branch reach, newest first, as Log gives commits.
-func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
+func (c *Reader) Points(ctx context.Context) iter.Seq2[Point, error] {
 	return func(yield func(Point, error) bool) {
 		labels, err := c.labels()
 		if err != nil {
@@ -41,17 +39,17 @@ func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
 			yield(Point{}, err)
 			return
 		}
-		seen, err := c.readRef(c.trackingRef())
+		seen, err := c.ReadRef(c.TrackingRef())
 		if err != nil {
 			yield(Point{}, err)
 			return
 		}
 		if !seen.IsZero() {
-			labels[seen] = append(labels[seen], "remote: "+c.o.Branch)
+			labels[seen] = append(labels[seen], "remote: "+c.Branch())
 			remote.push(seen, cold.ID{})
 		}
-		if live, err := c.tracked(ctx); err == nil && live != seen {
-			labels[live] = append(labels[live], "remote: "+c.o.Branch+", live")
+		if live, err := c.Tracked(ctx); err == nil && live != seen {
+			labels[live] = append(labels[live], "remote: "+c.Branch()+", live")
 			remote.push(live, cold.ID{})
 		}
 		var tips []cold.ID
@@ -63,7 +61,7 @@ func (c *Cold) Points(ctx context.Context) iter.Seq2[Point, error] {
 		for commit, err := range c.Log(ctx, tips, nil) {
 			p := Point{Commit: commit, Refs: labels[commit.ID]}
 			if err == nil {
-				p.Remote, err = remote.reaches(ctx, commit.ID, commit.Time.Add(-clockSkew))
+				p.Remote, err = remote.reaches(ctx, commit.ID, commit.Time.Add(-backup.ClockSkew))
 			}
 			if !yield(p, err) || err != nil {
 				return
@@ -90,10 +88,10 @@ func (w *walk) reaches(ctx context.Context, id cold.ID, since time.Time) (bool, 
 }
 
 // labels gives the commits that branches and tags are at, with their names.
-func (c *Cold) labels() (map[cold.ID][]string, error) {
+func (c *Reader) labels() (map[cold.ID][]string, error) {
 	labels := make(map[cold.ID][]string)
 	for prefix, mark := range map[string]string{"refs/heads/": "", "refs/tags/": "tag: "} {
-		refs, err := c.db.Refs(prefix)
+		refs, err := c.DB().Refs(prefix)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +100,7 @@ func (c *Cold) labels() (map[cold.ID][]string, error) {
 			if mark != "" {
 				if id, err = c.peel(id); err != nil {
 					// A tag may well be of a file; and one that is broken hides no branch.
-					c.log.WithError(fmt.Errorf("%s: %w", name, err)).Debug("a tag is left out")
+					c.Logger().WithError(fmt.Errorf("%s: %w", name, err)).Debug("a tag is left out")
 					continue
 				}
 			}

@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"context"
@@ -15,7 +15,7 @@ type Totals struct {
 
 // Totals counts a snapshot's tree unless it would have to list more than max entries. Directories that were counted once, for
 // this snapshot or another, cost nothing.
-func (c *Cold) Totals(ctx context.Context, s cold.Snapshot, max int) (Totals, bool) {
+func (c *Reader) Totals(ctx context.Context, s cold.Snapshot, max int) (Totals, bool) {
 	return c.Counter(max).Count(ctx, s)
 }
 
@@ -26,7 +26,7 @@ type Counter struct {
 }
 
 // Counter returns one that lists at most max entries.
-func (c *Cold) Counter(max int) *Counter {
+func (c *Reader) Counter(max int) *Counter {
 	return &Counter{left: max, known: make(map[cold.DirID]Totals)}
 }
 

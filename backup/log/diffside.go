@@ -1,27 +1,25 @@
-package backup
+package log
 
 import (
 	"context"
 	"fmt"
 	"io"
 
+	"emberfs/backup"
 	"emberfs/tiers/cold"
 )
 
 // Side makes a snapshot of c comparable. A nil s is what was before the first commit.
-func (c *Cold) Side(s cold.Snapshot) Side {
-	if l, ok := s.(liveSnapshot); ok {
-		s = l.snapshot
-	}
-	if s, ok := s.(*snapshot); ok && s != nil {
+func (c *Reader) Side(s cold.Snapshot) Side {
+	if s, ok := backup.SnapshotOf(s); ok {
 		return snapshotSide{c, s}
 	}
 	return nothing{}
 }
 
 type snapshotSide struct {
-	c *Cold
-	s *snapshot
+	c *Reader
+	s *backup.Snapshot
 }
 
 func (s snapshotSide) Root() (cold.Entry, error) { return s.s.Root(), nil }
@@ -34,7 +32,7 @@ func (s snapshotSide) Open(ctx context.Context, _ string, e *cold.Entry) (io.Rea
 	return s.c.Open(ctx, e.ID, e.Size)
 }
 
-func (s snapshotSide) Invented(e *cold.Entry) bool { return !s.s.valid && e.Mtime == s.s.committed() }
+func (s snapshotSide) Invented(e *cold.Entry) bool { return s.s.Invented(e) }
 
 func (s snapshotSide) Surely(cold.Time) bool { return false }
 

@@ -1,4 +1,4 @@
-package backup
+package log
 
 import (
 	"bytes"
@@ -27,7 +27,7 @@ type cursor struct {
 }
 
 // rootCursor stands in a commit's root; c nil: nowhere.
-func (c *Cold) rootCursor(commit *odb.CommitData) (cursor, error) {
+func (c *Reader) rootCursor(commit *odb.CommitData) (cursor, error) {
 	if commit == nil {
 		return cursor{}, nil
 	}
@@ -43,11 +43,11 @@ func (c *Cold) rootCursor(commit *odb.CommitData) (cursor, error) {
 }
 
 // treeEntry finds a stored name in a tree; Mode 0 where it is not there.
-func (c *Cold) treeEntry(tree cold.ID, name string) (odb.TreeEntry, error) {
+func (c *Reader) treeEntry(tree cold.ID, name string) (odb.TreeEntry, error) {
 	if tree.IsZero() {
 		return odb.TreeEntry{}, nil
 	}
-	entries, err := format.ReadTree(c.db, tree, format.Ignored())
+	entries, err := format.ReadTree(c.DB(), tree, format.Ignored())
 	for _, e := range entries {
 		if e.Name == name {
 			return e, err
@@ -64,14 +64,14 @@ type spot struct {
 }
 
 // find looks a true name up in the directory at cur. The line is read only with full.
-func (c *Cold) find(cur cursor, name string, full bool) (spot, error) {
+func (c *Reader) find(cur cursor, name string, full bool) (spot, error) {
 	var s spot
 	stored := format.EncodeName(name)
 	var err error
 	if s.entry, err = c.treeEntry(cur.tree, stored); err != nil {
 		return s, err
 	}
-	if s.entry.Mode == 0 && stored != name && plainForbidden(name) {
+	if s.entry.Mode == 0 && stored != name && format.PlainForbidden(name) {
 		if s.entry, err = c.treeEntry(cur.tree, name); err != nil {
 			return s, err
 		}
@@ -79,20 +79,20 @@ func (c *Cold) find(cur cursor, name string, full bool) (spot, error) {
 	if cur.meta.IsZero() {
 		return s, nil
 	}
-	m, err := format.LoadMetaDir(c.db, cur.meta, format.Ignored())
+	m, err := format.LoadMetaDir(c.DB(), cur.meta, format.Ignored())
 	if err != nil {
 		return s, err
 	}
 	s.meta = m.Subs[stored]
 	if full {
-		s.line, err = rawLine(c.db, &m, name)
+		s.line, err = rawLine(c.DB(), &m, name)
 	}
 	return s, err
 }
 
 // comparePath compares what two commits have at a path, without listing directories: where the objects on the way are the
 // same there is nothing to look at. b nil: no commit.
-func (c *Cold) comparePath(a, b *odb.CommitData, path string) (verdict, error) {
+func (c *Reader) comparePath(a, b *odb.CommitData, path string) (verdict, error) {
 	at, err := c.rootCursor(a)
 	if err != nil {
 		return same, err
@@ -147,16 +147,16 @@ func judge(x, y spot) verdict {
 }
 
 // compareMerged decides what comparePath could not. Where both commits' metadata is their own it is believed.
-func (c *Cold) compareMerged(ctx context.Context, a, b cold.ID, path string) (verdict, error) {
-	x, err := c.snapshot(a)
+func (c *Reader) compareMerged(ctx context.Context, a, b cold.ID, path string) (verdict, error) {
+	x, err := c.At(a)
 	if err != nil {
 		return same, err
 	}
-	y, err := c.snapshot(b)
+	y, err := c.At(b)
 	if err != nil {
 		return same, err
 	}
-	if x.valid && y.valid {
+	if x.Described() && y.Described() {
 		return differ, nil
 	}
 	found := errors.New("found")

@@ -1,0 +1,252 @@
+// Package coldtest has what the tests of backup and the packages beside it share: trees that are committed and read back, and stock git. It
+// knows package cold alone, so that backup's own tests can use it too. Nothing but tests imports it.
+package coldtest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+
+	"emberfs/backup/odb"
+	"emberfs/tiers/cold"
+)
+
+// File is a node of a tree that a test commits and reads back.
+type File struct {
+	cold.Entry
+	Data []byte
+	Kids map[string]*File
+	// clean: nothing below changed, the DirID in Entry stands in the base commit.
+	clean bool
+}
+
+func NewDir(mode uint32) *File {
+	return &File{Entry: cold.Entry{Kind: cold.KindDir, Mode: mode, UID: 7, GID: 8, Mtime: cold.Time{Sec: 1e9, Nsec: 5}}, Kids: map[string]*File{}}
+}
+
+// Add puts a node at a slash path; directories on the way are made.
+func (f *File) Add(p string, n *File) *File {
+	dir, name := path.Split(p)
+	if dir != "" {
+		f = f.Mkdir(strings.TrimSuffix(dir, "/"))
+	}
+	n.Name = name
+	f.Kids[name] = n
+	return n
+}
+
+func (f *File) Mkdir(p string) *File {
+	for name := range strings.SplitSeq(p, "/") {
+		d := f.Kids[name]
+		if d == nil {
+			d = NewDir(0o755)
+			d.Name = name
+			f.Kids[name] = d
+		}
+		d.clean = false
+		f = d
+	}
+	return f
+}
+
+func (f *File) Text(p, content string) *File {
+	return f.Add(p, &File{Entry: cold.Entry{
+		Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 100, Mtime: cold.Time{Sec: 1700000000, Nsec: 123456789}, Size: int64(len(content)),
+	}, Data: []byte(content)})
+}
+
+func (f *File) Symlink(p, target string) *File {
+	return f.Add(p, &File{Entry: cold.Entry{
+		Kind: cold.KindSymlink, Mode: 0o777, Mtime: cold.Time{Sec: -5, Nsec: 1}, Size: int64(len(target)), Target: target,
+	}})
+}
+
+func (f *File) Special(p string, kind cold.Kind, rdev uint64) *File {
+	return f.Add(p, &File{Entry: cold.Entry{Kind: kind, Mode: 0o600, Mtime: cold.Time{Sec: 3}, Rdev: rdev}})
+}
+
+// Entries are the nodes of a directory in an order that is not sorted.
+func (f *File) Entries() []cold.Entry {
+	var all []cold.Entry
+	for _, k := range f.Kids {
+		all = append(all, k.Entry)
+	}
+	return all
+}
+
+// Flat describes a tree, a line a node, without object ids.
+func (f *File) Flat(at string) []string {
+	e := f.Entry
+	e.ID, e.Meta, e.Name = cold.ID{}, cold.ID{}, ""
+	if len(e.Xattrs) == 0 {
+		e.Xattrs = nil
+	}
+	lines := []string{fmt.Sprintf("%q %+v %x", at, e, sha256.Sum256(f.Data))}
+	for name, k := range f.Kids {
+		lines = append(lines, k.Flat(path.Join(at, name))...)
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func CompareTrees(t *testing.T, got, want *File) {
+	t.Helper()
+	g, w := got.Flat(""), want.Flat("")
+	for _, l := range w {
+		if !slices.Contains(g, l) {
+			t.Errorf("lacks %s", l)
+		}
+	}
+	for _, l := range g {
+		if !slices.Contains(w, l) {
+			t.Errorf("has   %s", l)
+		}
+	}
+}
+
+func Quiet() logrus.FieldLogger {
+	l := logrus.New()
+	l.SetOutput(io.Discard)
+	return l
+}
+
+// Put stores a directory whole.
+func Put(ctx context.Context, tx cold.Tx, f *File, base map[string]cold.DirID, at string, links map[string][]string) error {
+	for name, k := range f.Kids {
+		if k.clean {
+			continue
+		}
+		var err error
+		switch k.Kind {
+		case cold.KindDir:
+			err = Put(ctx, tx, k, base, path.Join(at, name), nil)
+		case cold.KindFile:
+			k.ID, err = tx.PutFile(ctx, Content(k.Data), cold.Base{ID: k.ID})
+		case cold.KindSymlink:
+			k.ID, err = tx.PutSymlink(ctx, k.Target, k.ID)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path.Join(at, name), err)
+		}
+	}
+	var root *cold.Root
+	if at == "" {
+		root = &cold.Root{Entry: f.Entry, Links: links}
+	}
+	id, err := tx.PutDir(ctx, base[at], true, root, f.Entries(), nil)
+	f.ID, f.Meta = id.Tree, id.Meta
+	return err
+}
+
+// Git runs stock git in dir and returns its output without the last newline.
+func Git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	out, err := GitTry(t, dir, nil, args...)
+	if err != nil {
+		t.Fatalf("git %q: %v\n%s", args, err, out)
+	}
+	return strings.TrimSuffix(out, "\n")
+}
+
+func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "git", args...)
+	cmd.Dir = dir
+	cmd.Stdin = bytes.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
+		"GIT_AUTHOR_NAME=stock", "GIT_AUTHOR_EMAIL=stock@example.com", "GIT_COMMITTER_NAME=stock", "GIT_COMMITTER_EMAIL=stock@example.com",
+		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*", "GIT_CONFIG_KEY_1=protocol.file.allow", "GIT_CONFIG_VALUE_1=always")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func BlobID(t *testing.T, data string) cold.ID {
+	t.Helper()
+	id, err := odb.HashObject(odb.Blob, []byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func RootOf(s cold.Snapshot) cold.DirID {
+	root := s.Root()
+	return root.Dir()
+}
+
+// Explode turns all packs of a repository into loose objects.
+func Explode(t *testing.T, dir string) {
+	t.Helper()
+	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packs {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range []string{p, strings.TrimSuffix(p, ".pack") + ".idx"} {
+			if err := os.Remove(old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if out, err := GitTry(t, dir, data, "unpack-objects", "-q"); err != nil {
+			t.Fatal(out)
+		}
+	}
+}
+
+func RemoveLoose(t *testing.T, dir string, id cold.ID) {
+	t.Helper()
+	s := id.String()
+	if err := os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bytesContent is a tiers.Content in memory without holes.
+type bytesContent struct{ *bytes.Reader }
+
+func Content(data []byte) cold.Content { return bytesContent{bytes.NewReader(data)} }
+
+func (c bytesContent) Data(off int64) (cold.Range, bool, error) {
+	return cold.Range{Off: off, End: c.Size()}, off < c.Size(), nil
+}
+
+// Sized is content that says it has another size.
+type Sized struct {
+	cold.Content
+	Bytes int64
+}
+
+func (s Sized) Size() int64 { return s.Bytes }
+
+// PutDirs stores the directories of a tree whose files are stored already.
+func PutDirs(ctx context.Context, x cold.Tx, f *File, root bool) error {
+	for _, k := range f.Kids {
+		if k.Kind == cold.KindDir {
+			if err := PutDirs(ctx, x, k, false); err != nil {
+				return err
+			}
+		}
+	}
+	var r *cold.Root
+	if root {
+		r = &cold.Root{Entry: f.Entry}
+	}
+	id, err := x.PutDir(ctx, cold.DirID{}, true, r, f.Entries(), nil)
+	f.ID, f.Meta = id.Tree, id.Meta
+	return err
+}

@@ -1,0 +1,72 @@
+package coldtest
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"emberfs/tiers/cold"
+)
+
+// Noise is data that does not shrink, the same for the same seed.
+func Noise(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, n+8)
+	for i := 0; i < n; i += 8 {
+		v := r.Uint64()
+		for k := range 8 {
+			b[i+k] = byte(v >> (8 * k))
+		}
+	}
+	return b[:n]
+}
+
+// LiveRefs lists the live branches of a repository, as "EPOCH ID".
+func LiveRefs(t *testing.T, dir string) []string {
+	t.Helper()
+	return strings.Fields(strings.ReplaceAll(Git(t, dir, "for-each-ref", "--format=%(refname:lstrip=-1):%(objectname)", "refs/heads/emberfs-live"), "\n", " "))
+}
+
+// StockBase is what the edits start from.
+func StockBase() *File {
+	f := NewDir(0o755)
+	a := f.Text("a", "aaa")
+	a.Mode, a.UID = 0o6640, 42
+	a.Xattrs = []cold.Xattr{{Name: "security.capability", Value: []byte{1}}, {Name: "user.tag", Value: []byte("t")}}
+	f.Text("b", "bbb").Mode = 0o604
+	f.Text("x", "xxx").Mode = 0o755
+	f.Text("d/in", "in").Mode = 0o600
+	f.Text("d/sub/deep", "deep").Mode = 0o400
+	f.Text("e/f", "f")
+	f.Kids["d"].Mode = 0o2770
+	f.Mkdir("d/void").Mode = 0o700
+	f.Special("d/fifo", cold.KindFIFO, 0)
+	f.Special("fifo", cold.KindFIFO, 0).Mode = 0o640
+	f.Mkdir("void").Mode = 0o711
+	f.Symlink("l", "a")
+	f.Text("h1", "hard").Link = "g"
+	f.Text("h2", "hard").Link = "g"
+	f.Text("d/h3", "hard").Link = "g"
+	f.Text(".gitattributes", "* text\n").Mode = 0o600
+	return f
+}
+
+func NewRemote(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "remote.git")
+	Git(t, ".", "init", "-q", "-b", "main", "--bare", dir)
+	Git(t, dir, "config", "receive.fsckObjects", "true")
+	return dir
+}
+
+func WriteFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
