@@ -111,7 +111,7 @@ func (c *Cold) settle(ctx context.Context) error {
 			in, err = c.absorbedUnseen(ctx, p.Main, tip)
 		}
 		switch {
-		case isLost(err):
+		case IsLost(err):
 			c.note(ref, fmt.Errorf("%s is ignored: %w; remove it", ref, err))
 		case err != nil:
 			return err
@@ -163,7 +163,7 @@ func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip cold.ID) (b
 	for at := tip; len(place) < maxLive; {
 		place[at] = len(place)
 		commit, err := ReadCommit(c.db, at)
-		if isLost(err) || err == nil && len(commit.Parents) == 0 {
+		if IsLost(err) || err == nil && len(commit.Parents) == 0 {
 			break
 		}
 		if err == nil {

@@ -1,6 +1,9 @@
 package backup
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/format"
@@ -9,6 +12,25 @@ import (
 )
 
 // This file: what the packages beside this one, log and fsck, need of a Cold and a Snapshot and cold.Cold does not have.
+
+// Over reads a database that may be damaged. Only what reads may be called of it, and Close.
+func Over(db *odb.DB, o Options) (*Cold, error) {
+	if err := o.setDefaults(); err != nil {
+		return nil, err
+	}
+	return &Cold{db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch}, nil
+}
+
+// With is c over another database, as Over.
+func (c *Cold) With(db *odb.DB) *Cold { return &Cold{db: db, o: c.o, log: c.log, ref: c.ref} }
+
+// MainRef is the full name of the volume's branch.
+func (c *Cold) MainRef() string { return c.ref }
+
+// IsRemoteNote says that a reference notes what the remote has.
+func (c *Cold) IsRemoteNote(name string) bool {
+	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() || strings.HasPrefix(name, c.absorbedRef(""))
+}
 
 // DB is the object database.
 func (c *Cold) DB() *odb.DB { return c.db }
@@ -39,3 +61,20 @@ func (s *Snapshot) Invented(e *cold.Entry) bool { return !s.valid && e.Mtime == 
 
 // Described says whether the root's metadata describes the root: then no stock client changed the commit there.
 func (s *Snapshot) Described() bool { return s.valid }
+
+// LinkGroups reads the groups that span directories, and what is wrong with them.
+func (s *Snapshot) LinkGroups() (map[string][]string, []error, error) {
+	if s.own.Meta.IsZero() {
+		return nil, nil, nil
+	}
+	m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored())
+	if err != nil || m.Links.Mode == 0 {
+		return nil, nil, nil // listed with the root directory
+	}
+	data, err := s.db.Read(m.Links.ID, odb.Blob, format.MaxLinksBlob)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", format.LinksName, err)
+	}
+	links, problems := format.DecodeLinks(data)
+	return links, problems, nil
+}

@@ -33,7 +33,7 @@ func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 			continue
 		}
 		in, err := c.Follows(ctx, p.Main, live[epoch])
-		if err != nil && !isLost(err) {
+		if err != nil && !IsLost(err) {
 			return out, err
 		}
 		if !in {

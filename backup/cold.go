@@ -45,7 +45,7 @@ type Options struct {
 	Fail func(step string) error
 }
 
-func (o *Options) SetDefaults() error {
+func (o *Options) setDefaults() error {
 	if o.Branch == "" {
 		o.Branch = "main"
 	}
@@ -113,7 +113,7 @@ const pushJournal = "emberfs_push"
 // Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only EmberFS
 // process that uses it. A volume of a newer format is ErrNewerFormat.
 func Open(dir string, o Options) (*Cold, error) {
-	if err := o.SetDefaults(); err != nil {
+	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
 	}
 	if first, _, _ := strings.Cut(o.Branch, "/"); first == "emberfs-live" || first == "emberfs-side" {
@@ -140,7 +140,7 @@ func OpenRepository(path string, o Options) (*Cold, error) {
 		o.Branch = headBranch(path)
 	}
 	o.Source = ""
-	if err := o.SetDefaults(); err != nil {
+	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open repository %s: %w", path, err)
 	}
 	db, err := odb.OpenReadOnly(path, odb.Options{Log: o.Log})

@@ -59,7 +59,7 @@ func TestFirstFetchCrashes(t *testing.T) {
 		v := openVolume(t, dir, Options{Source: remote})
 		v.MustFetch()
 		coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
-		v.mustMaintain()
+		v.MustMaintain()
 		if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(left) > 0 {
 			t.Errorf("step %d %q: left %q", n, c.steps, left)
 		}

@@ -225,7 +225,7 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.I
 	_, why, err := c.liveChain(ctx, b.main, tip)
 	if err == nil && why == nil {
 		_, err = c.At(tip)
-		if isLost(err) {
+		if IsLost(err) {
 			why, err = err, nil
 		}
 	}

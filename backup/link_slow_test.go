@@ -3,15 +3,11 @@
 package backup
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"emberfs/backup/coldtest"
-	"emberfs/tiers/cold"
 )
 
 // Where nothing can be linked, or what was linked is not whole, everything is fetched.
@@ -19,7 +15,7 @@ func TestFirstFetchWithoutLinks(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(t *testing.T, remote string){
 		"alternates": func(t *testing.T, remote string) {
-			putFile(t, filepath.Join(remote, "objects/info/alternates"), "# none\n/nowhere\n")
+			coldtest.PutFile(t, filepath.Join(remote, "objects/info/alternates"), "# none\n/nowhere\n")
 		},
 		"writable pack": func(t *testing.T, remote string) {
 			list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.pack"))
@@ -30,121 +26,20 @@ func TestFirstFetchWithoutLinks(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"odd pack": func(t *testing.T, remote string) { putFile(t, filepath.Join(remote, "objects/pack/x.idx"), "") },
+		"odd pack": func(t *testing.T, remote string) {
+			coldtest.PutFile(t, filepath.Join(remote, "objects/pack/x.idx"), "")
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			remote, _, f := linkRemote(t)
 			spoil(t, remote)
 			v := newVolume(t, Options{Source: remote})
 			v.MustFetch()
-			if n := len(v.shared(remote)); n != 0 {
+			if n := len(v.Shared(remote)); n != 0 {
 				t.Errorf("%d packs are shared", n)
 			}
 			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 			v.CheckGit()
 		})
 	}
-}
-
-// Damage in a linked pack is found by reads, keeps Holds from relying on it, and once it was looked through everything is fetched.
-func TestLinkedPackIsDamaged(t *testing.T) {
-	t.Parallel()
-	remote, _, f := linkRemote(t)
-	e := f.Kids["many"].Kids["7"]
-	text := coldtest.BlobID(t, "text 7")
-	v := newVolume(t, Options{Source: remote})
-	v.MustFetch()
-	packs := v.shared(remote)
-	good, err := os.ReadFile(packs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	damageShared(t, remote, text)
-	if b, err := v.Open(t.Context(), text, e.Size); err == nil {
-		_, err = b.Read(make([]byte, 100))
-		if !errors.Is(err, cold.ErrCorrupt) {
-			t.Errorf("read of a damaged object: %v", err)
-		}
-	}
-	if err := v.Holds(t.Context(), text, e.Size); !errors.Is(err, cold.ErrCorrupt) {
-		t.Errorf("Holds: %v", err)
-	}
-	// The remote's git sends what it has in the pack as it is, so it cannot help while it has the same file.
-	if err := v.Maintain(t.Context()); !errors.Is(err, cold.ErrCorrupt) {
-		t.Errorf("Maintain: %v", err)
-	}
-	if p := v.Stats().Problems; len(p) != 1 {
-		t.Errorf("Problems: %q", p)
-	}
-	theirs := filepath.Join(remote, "objects/pack", filepath.Base(packs[0]))
-	remove(t, theirs)
-	if err := os.WriteFile(theirs, good, 0o444); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Source: remote}, nil)
-	if problemsOf(r.before) == 0 || hasFinding(r.after, cold.Damaged, "missing") {
-		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
-	}
-	v = openVolume(t, v.Dir, Options{Source: remote})
-	v.mustMaintain()
-	if err := v.Holds(t.Context(), text, e.Size); err != nil {
-		t.Errorf("after a repair: %v", err)
-	}
-	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
-}
-
-// damageShared changes a byte of an object in a pack that a volume shares with its remote.
-func damageShared(t *testing.T, remote string, id cold.ID) {
-	t.Helper()
-	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.idx"))
-	if err != nil || len(list) != 1 {
-		t.Fatal(list, err)
-	}
-	for line := range strings.Lines(coldtest.Git(t, remote, "verify-pack", "-v", list[0])) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 || fields[0] != id.String() {
-			continue
-		}
-		var off, size int64
-		if _, err := fmt.Sscan(fields[4]+" "+fields[3], &off, &size); err != nil {
-			t.Fatal(err)
-		}
-		pack := strings.TrimSuffix(list[0], "idx") + "pack"
-		if err := os.Chmod(pack, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		overwrite(t, pack, off+size-6, []byte{0xaa, 0x55})
-		if err := os.Chmod(pack, 0o444); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	t.Fatalf("%s is not in the pack", id)
-}
-
-// check --repair takes from the remote what is gone here, as ever.
-func TestRepairAfterLink(t *testing.T) {
-	t.Parallel()
-	remote, _, f := linkRemote(t)
-	v := newVolume(t, Options{Source: remote})
-	v.MustFetch()
-	packs := v.shared(remote)
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range packs {
-		remove(t, p)
-		remove(t, strings.TrimSuffix(p, "pack")+"idx")
-	}
-	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Deep: true, Source: remote}, nil)
-	if problemsOf(r.before) == 0 || problemsOf(r.after) > 0 {
-		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
-	}
-	again := openVolume(t, v.Dir, Options{Source: remote})
-	coldtest.CompareTrees(t, again.ReadTree(again.HeadSnapshot()), f)
-	again.CheckGit()
-	coldtest.Git(t, remote, "fsck", "--strict")
 }

@@ -140,7 +140,7 @@ func (c *Cold) liveChain(ctx context.Context, main, tip cold.ID) (commits int, w
 		}
 		commit, err := ReadCommit(c.db, at)
 		switch {
-		case isLost(err):
+		case IsLost(err):
 			return 0, err, nil
 		case err != nil:
 			return 0, nil, err
@@ -182,7 +182,7 @@ func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Tim
 			return false, fmt.Errorf("history of %s: more than %d commits", newer, MaxHistory)
 		}
 		commit, err := ReadCommit(c.db, id)
-		if perhaps[id] && isLost(err) {
+		if perhaps[id] && IsLost(err) {
 			continue
 		}
 		if err != nil {
@@ -218,7 +218,7 @@ func (c *Cold) LiveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 			if err == nil {
 				err = ctx.Err()
 			}
-			if err != nil && !isLost(err) {
+			if err != nil && !IsLost(err) {
 				return cold.ID{}, err
 			}
 			if err != nil || len(commit.Parents) == 0 {
@@ -283,7 +283,7 @@ func (c *Cold) newest(p *Position) (*Snapshot, error) {
 		return s, nil
 	}
 	s, err := c.At(p.Live)
-	if c.db.ReadOnly() && isLost(err) {
+	if c.db.ReadOnly() && IsLost(err) {
 		c.note("live", fmt.Errorf("%s is ignored: %w", p.Ref, err))
 		p.Live = cold.ID{}
 		return c.head()

@@ -142,7 +142,7 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 	}
 	one.remote = spy
 	one.MustPush()
-	wantRemote(t, "after", remote, main, theirs)
+	coldtest.WantRemote(t, "after", remote, main, theirs)
 	if spy.deletes != 1 {
 		t.Errorf("%d deletions", spy.deletes)
 	}

@@ -198,7 +198,7 @@ func TestCrashInPushWithLive(t *testing.T) {
 			v.wantPushed("pushed", live)
 		}
 		v.MustPush()
-		wantRemote(t, fmt.Sprint(n), remote, main, live)
+		coldtest.WantRemote(t, fmt.Sprint(n), remote, main, live)
 		v.wantPushed(fmt.Sprint(n), live)
 		if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
 			t.Errorf("%d: left: %s", n, got)

@@ -71,7 +71,7 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		if err := w.Push(t.Context()); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
-		wantRemote(t, what, dir, m2, l2)
+		coldtest.WantRemote(t, what, dir, m2, l2)
 		w.wantPushed(what, l2)
 		if got := coldtest.Git(t, w.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
 			t.Errorf("%s: left: %s", what, got)

@@ -15,27 +15,6 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// wantRemote checks what the remote has: main, and live branches at these commits in any order.
-func wantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID) {
-	t.Helper()
-	if got := mainRefOf(t, remote); got != main.String() {
-		t.Errorf("%s: the remote's main is at %s, want %s", what, got, main)
-	}
-	var want, got []string
-	for _, id := range live {
-		want = append(want, id.String())
-	}
-	for _, ref := range coldtest.LiveRefs(t, remote) {
-		got = append(got, strings.Split(ref, ":")[1])
-	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		t.Errorf("%s: the remote's live branches are at %q, want %q", what, got, want)
-	}
-	coldtest.Git(t, remote, "fsck", "--strict", "--no-dangling")
-}
-
 func (v *testVolume) wantPushed(what string, id cold.ID) {
 	v.T.Helper()
 	if got := v.Pushed(); got != id {
@@ -72,13 +51,13 @@ func TestLiveTwoMachines(t *testing.T) {
 			f.Text("critical", "1")
 			l1 := one.commitLive(f)
 			one.MustPush() // both at once
-			wantRemote(t, "both at once", remote, m1, l1)
+			coldtest.WantRemote(t, "both at once", remote, m1, l1)
 			one.wantPushed("both at once", l1)
 			f.Text("critical", "2")
 			l2 := one.commitLive(f)
 			one.wantPushed("not pushed", l1)
 			one.MustPush()
-			wantRemote(t, "live alone", remote, m1, l2)
+			coldtest.WantRemote(t, "live alone", remote, m1, l2)
 			one.wantPushed("live alone", l2)
 
 			two := newVolume(t, Options{Source: remote, MachineID: "two"})
@@ -93,7 +72,7 @@ func TestLiveTwoMachines(t *testing.T) {
 			f.Text("critical", "3")
 			l3 := two.commitLive(f)
 			two.MustPush()
-			wantRemote(t, "from two", remote, m1, l3)
+			coldtest.WantRemote(t, "from two", remote, m1, l3)
 
 			if moved, err := one.Peek(t.Context()); !moved || err != nil {
 				t.Errorf("Peek = %v, %v", moved, err)
@@ -112,7 +91,7 @@ func TestLiveTwoMachines(t *testing.T) {
 			f.Text("critical", "5")
 			l5 := two.commitLive(f)
 			two.MustPush() // main, the next epoch, and the old one's end
-			wantRemote(t, "the next epoch", remote, m2, l5)
+			coldtest.WantRemote(t, "the next epoch", remote, m2, l5)
 			two.wantPushed("the next epoch", l5)
 			one.MustFetch()
 			one.WantAt("the next epoch", m2, l5)
@@ -132,7 +111,7 @@ func TestLiveTwoMachines(t *testing.T) {
 			f.Text("a", "three")
 			m3 := one.CommitTree(f, nil)
 			one.MustPush()
-			wantRemote(t, "main again", remote, m3)
+			coldtest.WantRemote(t, "main again", remote, m3)
 			one.wantPushed("main again", m3)
 			if got := coldtest.Git(t, one.Dir, "for-each-ref", "refs/emberfs/absorbed", "refs/emberfs/remote-live"); got != "" {
 				t.Errorf("left: %s", got)
@@ -209,7 +188,7 @@ func TestLiveDenyDeletes(t *testing.T) {
 		f.Text("a", fmt.Sprint(i))
 		main = v.CommitTree(f, nil)
 		v.MustPush()
-		wantRemote(t, fmt.Sprint(i), remote, main, piled...)
+		coldtest.WantRemote(t, fmt.Sprint(i), remote, main, piled...)
 		if p := v.Stats().Problems; len(p) != 1 || !strings.Contains(p[0], "deleted") {
 			t.Errorf("problems: %q", p)
 		}

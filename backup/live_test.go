@@ -22,10 +22,6 @@ func (v *testVolume) commitLive(f *coldtest.File) cold.ID {
 	return id
 }
 
-func mainRefOf(t *testing.T, dir string) string {
-	return coldtest.Git(t, dir, "rev-parse", "refs/heads/main")
-}
-
 // Live commits go beside main, which takes their place with its next commit; stock git sees main alone.
 func TestLiveBranch(t *testing.T) {
 	t.Parallel()

@@ -74,9 +74,6 @@ func TestOpened(t *testing.T) {
 		t.Error("the list changes the root's ids")
 	}
 	v.CheckGit()
-	if list := runCheck(t, v.Dir, CheckOptions{Deep: true, Volume: true}); problemsOf(list) > 0 {
-		t.Errorf("check: %s", describe(list))
-	}
 }
 
 func TestOpenedIsCutOff(t *testing.T) {

@@ -291,3 +291,8 @@ func after(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// IsLost says that an error is about the object itself, as opposed to a disk that fails.
+func IsLost(err error) bool {
+	return IsMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
+}

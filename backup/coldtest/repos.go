@@ -1,9 +1,11 @@
 package coldtest
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,6 +64,70 @@ func NewRemote(t *testing.T) string {
 }
 
 func WriteFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// WantRemote checks what the remote has: main, and live branches at these commits in any order.
+func WantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID) {
+	t.Helper()
+	if got := mainRefOf(t, remote); got != main.String() {
+		t.Errorf("%s: the remote's main is at %s, want %s", what, got, main)
+	}
+	var want, got []string
+	for _, id := range live {
+		want = append(want, id.String())
+	}
+	for _, ref := range LiveRefs(t, remote) {
+		got = append(got, strings.Split(ref, ":")[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: the remote's live branches are at %q, want %q", what, got, want)
+	}
+	Git(t, remote, "fsck", "--strict", "--no-dangling")
+}
+
+func mainRefOf(t *testing.T, dir string) string {
+	return Git(t, dir, "rev-parse", "refs/heads/main")
+}
+
+// Overwrite changes bytes of a file, read-only or not. from < 0 counts from the end.
+func Overwrite(t *testing.T, path string, from int64, data []byte) {
+	t.Helper()
+	if err := os.Chmod(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := f.Stat()
+	if err == nil {
+		if from < 0 {
+			from += st.Size()
+		}
+		_, err = f.WriteAt(data, from)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func Remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func PutFile(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

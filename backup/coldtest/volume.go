@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -276,4 +277,46 @@ func (v *Volume) LiveHistory() (*File, []cold.ID, time.Time) {
 		}
 	}
 	return f, ids, when
+}
+
+// Shared are the packs of a volume that are the remote's files.
+func (v *Volume) Shared(remote string) (packs []string) {
+	v.T.Helper()
+	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.pack"))
+	if err != nil {
+		v.T.Fatal(err)
+	}
+	for _, p := range list {
+		ours := filepath.Join(v.Dir, "objects/pack", filepath.Base(p))
+		a, err1 := os.Stat(p)
+		b, err2 := os.Stat(ours)
+		if err1 == nil && err2 == nil && os.SameFile(a, b) {
+			packs = append(packs, ours)
+		}
+	}
+	return packs
+}
+
+func (v *Volume) MustMaintain() {
+	v.T.Helper()
+	if err := v.Cold.Maintain(v.T.Context()); err != nil {
+		v.T.Fatal(err)
+	}
+}
+
+// PushPackAndLoose makes two commits, one that the remote keeps as a pack and one that it keeps as loose objects.
+func (v *Volume) PushPackAndLoose(remote string) *File {
+	v.T.Helper()
+	Git(v.T, remote, "config", "receive.unpackLimit", "100")
+	f := StockBase()
+	for i := range 200 {
+		f.Text(fmt.Sprintf("many/%d", i), fmt.Sprint("text ", i))
+	}
+	f.Text("big", string(Noise(80, 6*64<<10)))
+	v.CommitTree(f, nil)
+	v.MustPush()
+	f.Text("late", "loose")
+	v.CommitTree(f, nil)
+	v.MustPush()
+	return f
 }

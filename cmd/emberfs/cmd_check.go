@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"emberfs/backup"
 	"emberfs/backup/format"
+	"emberfs/backup/fsck"
 	"emberfs/tiers/cold"
 	"emberfs/tiers/inspect"
 	"emberfs/tiers/warm"
@@ -200,7 +200,7 @@ type checkRun struct {
 	t   checkTarget
 	rep *checkReport
 	// Of the last run:
-	cold *backup.Checker
+	cold *fsck.Checker
 	warm *inspect.Report
 	info inspect.StateInfo
 }
@@ -320,7 +320,7 @@ func (c *checkRun) repository(ctx context.Context) error {
 		shown.set(objects, done)
 	}
 	var err error
-	c.cold, err = backup.NewChecker(c.t.repo, backup.CheckOptions{
+	c.cold, err = fsck.Open(c.t.repo, fsck.Options{
 		Volume: c.t.state != "", Owned: c.t.lock != nil, Branch: c.info.Branch, Head: c.info.Head, Origin: c.info.Origin, Source: c.info.Source,
 		Deep: c.r.deep, Progress: progress, Found: c.found, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 	})

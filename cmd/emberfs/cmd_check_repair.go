@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"emberfs/backup"
+	"emberfs/backup/fsck"
 	"emberfs/tiers/cold"
 	"emberfs/tiers/inspect"
 	"emberfs/tiers/subprocess"
@@ -30,7 +30,7 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 		drop = append(drop, warm.Untrue...)
 	}
 	if c.cold != nil {
-		o := backup.RepairOptions{Step: c.step}
+		o := fsck.RepairOptions{Step: c.step}
 		if warm != nil {
 			o.Needs = warm.Lost
 		}

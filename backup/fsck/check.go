@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"context"
@@ -7,13 +7,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"emberfs/backup"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
 
-// CheckOptions say what a Checker looks at. The zero value checks any bare repository.
-type CheckOptions struct {
+// Options say what a Checker looks at. The zero value checks any bare repository.
+type Options struct {
 	// Volume says that the repository is the cold.git of a state directory: its configuration, HEAD and branch are ours.
 	Volume bool
 	// Owned says that the caller holds the volume's lock, so nobody of ours works in the repository meanwhile.
@@ -32,15 +33,15 @@ type CheckOptions struct {
 
 // Checker looks for damage in a repository. It changes nothing but in Repair. For one goroutine, except Same.
 type Checker struct {
-	*Cold
-	o      CheckOptions
+	*backup.Cold
+	o      Options
 	faults []odb.Fault
 
-	tip      *Snapshot // the newest commit; nil: none, or it cannot be read
-	tipID    cold.ID   // what the live branch says where one follows main, else main; zero: nothing that makes sense
-	mainID   cold.ID   // what main says
-	tracked  cold.ID   // the newest commit that the remote is known to have
-	mainSeen cold.ID   // and its main
+	tip      *backup.Snapshot // the newest commit; nil: none, or it cannot be read
+	tipID    cold.ID          // what the live branch says where one follows main, else main; zero: nothing that makes sense
+	mainID   cold.ID          // what main says
+	tracked  cold.ID          // the newest commit that the remote is known to have
+	mainSeen cold.ID          // and its main
 	broken   []brokenRef
 	lost     []lostObject
 	lostSeen map[cold.ID]bool
@@ -72,8 +73,8 @@ const (
 	maxLostFindings = 1000
 )
 
-// NewChecker opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
-func NewChecker(dir string, o CheckOptions) (*Checker, error) {
+// Open opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
+func Open(dir string, o Options) (*Checker, error) {
 	c := &Checker{o: o, lostSeen: map[cold.ID]bool{}, hopeless: map[cold.ID]bool{}, lacking: map[cold.Need][]cold.Lost{}}
 	db, faults, err := odb.OpenDamaged(dir, odb.Options{DeltaCache: 64 << 20})
 	if err != nil {
@@ -82,12 +83,10 @@ func NewChecker(dir string, o CheckOptions) (*Checker, error) {
 	if o.Branch == "" {
 		o.Branch = strings.TrimPrefix(db.HeadTarget(), "refs/heads/")
 	}
-	co := Options{Branch: o.Branch, UID: o.UID, GID: o.GID}
-	if err := co.SetDefaults(); err != nil {
+	if c.Cold, err = backup.Over(db, backup.Options{Branch: o.Branch, UID: o.UID, GID: o.GID}); err != nil {
 		return nil, errors.Join(fmt.Errorf("check repository %s: %w", dir, err), db.Close())
 	}
 	c.faults = faults
-	c.Cold = &Cold{db: db, o: co, log: co.Log, ref: "refs/heads/" + co.Branch}
 	return c, nil
 }
 
@@ -111,15 +110,12 @@ func (c *Checker) Tip() cold.Snapshot {
 // TipID is where main or the live branch that follows it points; zero where that makes no sense.
 func (c *Checker) TipID() cold.ID { return c.tipID }
 
-// Branch is the branch that is checked.
-func (c *Checker) Branch() string { return c.Cold.o.Branch }
-
 // TipVolume is the volume's id as the last commit has it; "" where there is none.
 func (c *Checker) TipVolume() string {
 	if c.tip == nil {
 		return ""
 	}
-	return c.tip.own.Volume.Volume
+	return c.tip.Own().Volume.Volume
 }
 
 // Pushed is the commit that the remote is known to have; zero: none.
@@ -177,24 +173,24 @@ func (c *Checker) files(ctx context.Context) error {
 		c.found(cold.Finding{Severity: cold.Damaged, What: f.Err.Error(), Where: f.Path, Do: do})
 	}
 	if c.o.Volume {
-		for _, s := range c.db.MissingSettings() {
+		for _, s := range c.DB().MissingSettings() {
 			c.found(cold.Finding{Severity: cold.Risk, What: "the configuration has not " + s + ": a stock git may repack behind the daemon's back",
 				Where: "config", Do: doRepair + " sets it, as does the next mount"})
 		}
-		if t := c.db.HeadTarget(); t != "" && t != c.ref {
-			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t, c.ref), Where: "HEAD",
+		if t := c.DB().HeadTarget(); t != "" && t != c.MainRef() {
+			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t, c.MainRef()), Where: "HEAD",
 				Do: doRepair + " sets it, as does the next mount"})
 		}
 	}
 	var err error
-	if c.stale, err = c.db.Stale(c.o.Owned); err != nil {
+	if c.stale, err = c.DB().Stale(c.o.Owned); err != nil {
 		return fmt.Errorf("look for stale files: %w", err)
 	}
 	for _, f := range c.stale {
 		c.found(cold.Finding{Severity: cold.Note, What: "a " + f.What + " of a process that is gone", Where: c.rel(f.Path),
 			Do: doRepair + " removes it, as does the next mount"})
 	}
-	locks, err := c.db.ForeignLocks()
+	locks, err := c.DB().ForeignLocks()
 	if err != nil {
 		return fmt.Errorf("look for locks: %w", err)
 	}
@@ -202,14 +198,14 @@ func (c *Checker) files(ctx context.Context) error {
 		c.found(cold.Finding{Severity: cold.Risk, What: "a lock of another program; while it is there nothing can be committed", Where: c.rel(l),
 			Do: "remove it if no git works here"})
 	}
-	aside, err := c.db.Aside()
+	aside, err := c.DB().Aside()
 	if err != nil {
 		return fmt.Errorf("look for what was put aside: %w", err)
 	}
 	for _, p := range aside {
 		c.found(cold.Finding{Severity: cold.Note, What: "was damaged and put aside; what could be read of it was saved", Where: p, Do: "remove it when nothing is missing"})
 	}
-	packs, err := c.db.CheckPacks(ctx)
+	packs, err := c.DB().CheckPacks(ctx)
 	if err != nil {
 		return err
 	}
@@ -217,7 +213,7 @@ func (c *Checker) files(ctx context.Context) error {
 		c.packFault(f)
 	}
 	c.faults = append(c.faults, packs...)
-	empty, err := c.db.EmptyLoose()
+	empty, err := c.DB().EmptyLoose()
 	if err != nil || c.o.Deep {
 		return err // Deep finds them among the others
 	}
@@ -225,7 +221,7 @@ func (c *Checker) files(ctx context.Context) error {
 }
 
 func (c *Checker) rel(p string) string {
-	if r, err := filepath.Rel(c.db.Dir(), p); err == nil {
+	if r, err := filepath.Rel(c.DB().Dir(), p); err == nil {
 		return r
 	}
 	return p
@@ -255,7 +251,7 @@ func (c *Checker) packFault(f odb.Fault) {
 func (c *Checker) objects(ctx context.Context) error {
 	var bad []odb.BadObject
 	dropped := 0
-	err := c.db.VerifyAll(ctx, func(b odb.BadObject) {
+	err := c.DB().VerifyAll(ctx, func(b odb.BadObject) {
 		if len(bad) < maxLost {
 			bad = append(bad, b)
 		} else {
@@ -281,7 +277,7 @@ func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 		f := cold.Finding{Severity: cold.Damaged, Where: b.Path, What: b.Err.Error(), Do: doRepair + " writes what can be read of it anew"}
 		if !b.ID.IsZero() {
 			f.Object = b.ID.String()
-			switch err := c.db.Verify(b.ID); {
+			switch err := c.DB().Verify(b.ID); {
 			case err == nil:
 				f.What += "; another copy is good"
 			case errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) || errors.Is(err, odb.ErrCollision) || errors.Is(err, odb.ErrTooLarge):
@@ -303,7 +299,7 @@ func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 
 // refs looks at HEAD and all references and returns those that can be read.
 func (c *Checker) refs() ([]odb.RefState, error) {
-	states, err := c.db.RefStates()
+	states, err := c.DB().RefStates()
 	if err != nil {
 		return nil, err
 	}
@@ -314,23 +310,23 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		switch {
 		case s.Name == "packed-refs":
 			do = doRepair + " takes out what makes no sense"
-		case c.isRemoteNote(s.Name):
+		case c.IsRemoteNote(s.Name):
 			do = doRepair + " forgets it; the next push finds out anew"
-		case s.Name == c.ref && c.o.Volume:
+		case s.Name == c.MainRef() && c.o.Volume:
 			do = doRepair + " sets it to the newest commit that is whole"
 		}
 		c.found(cold.Finding{Severity: cold.Damaged, Where: s.Name, What: why, Do: do})
 	}
 	there := false
 	for _, s := range states {
-		there = there || s.Name == c.ref
+		there = there || s.Name == c.MainRef()
 		if s.Err != nil {
 			if s.Name != "HEAD" { // HEAD is among the files
 				broken(s, cold.ID{}, s.Err.Error())
 			}
 			continue
 		}
-		if s.Name == c.ref {
+		if s.Name == c.MainRef() {
 			c.mainID, c.tipID = s.ID, s.ID
 		}
 		if s.Name == c.TrackingRef() {
@@ -339,11 +335,11 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		if s.Target != "" {
 			continue
 		}
-		t, _, err := c.db.Stat(s.ID)
+		t, _, err := c.DB().Stat(s.ID)
 		switch {
 		case err != nil && strings.HasPrefix(s.Name, "refs/heads/"), errors.Is(err, cold.ErrMissing):
 			why := err.Error()
-			if IsMissing(err) {
+			if backup.IsMissing(err) {
 				why = fmt.Sprintf("points to %s, which is missing", s.ID)
 			}
 			broken(s, s.ID, why)
@@ -356,14 +352,9 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		}
 	}
 	if !there && c.o.Volume && !c.o.Head.IsZero() {
-		broken(odb.RefState{Name: c.ref}, cold.ID{}, "the branch has no reference, though warm is of commit "+c.o.Head.String())
+		broken(odb.RefState{Name: c.MainRef()}, cold.ID{}, "the branch has no reference, though warm is of commit "+c.o.Head.String())
 	}
 	return good, nil
-}
-
-// isRemoteNote says that a reference notes what the remote has.
-func (c *Checker) isRemoteNote(name string) bool {
-	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() || strings.HasPrefix(name, c.absorbedRef(""))
 }
 
 // openTip opens the newest commit. A damaged one is reported by the walk.
@@ -373,7 +364,7 @@ func (c *Checker) openTip(ctx context.Context) error {
 	}
 	p, err := c.Cold.Position(ctx)
 	switch {
-	case isLost(err): // of main's commit
+	case backup.IsLost(err): // of main's commit
 	case err != nil:
 		return err
 	case p.Main == c.mainID && !p.Live.IsZero():
@@ -382,7 +373,7 @@ func (c *Checker) openTip(ctx context.Context) error {
 	if p.Taken != nil {
 		c.found(cold.Finding{Severity: cold.Risk, What: p.Taken.Error(), Where: p.Ref, Do: "look at it with git log, then move or remove it"})
 	}
-	if c.tracked, err = c.Cold.Tracked(ctx); err != nil && !isLost(err) {
+	if c.tracked, err = c.Cold.Tracked(ctx); err != nil && !backup.IsLost(err) {
 		return err
 	}
 	s, err := c.At(c.tipID)

@@ -1,19 +1,19 @@
-package backup
+package fsck
 
 import (
 	"context"
 	"fmt"
 	"path"
 
+	"emberfs/backup"
 	"emberfs/backup/format"
-	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
 
 // metadata reads every directory of the tip: tree and metadata must agree.
 func (c *Checker) metadata(ctx context.Context) error {
 	s := c.tip
-	own := s.own
+	own := s.Own()
 	switch {
 	case own.Known == nil && c.o.Volume:
 		c.found(cold.Finding{Severity: cold.Risk, What: "the last commit has no " + format.OwnName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
@@ -25,8 +25,8 @@ func (c *Checker) metadata(ctx context.Context) error {
 			Do: "the next commit writes it anew"})
 	}
 	m := metaCheck{c: c, ctx: ctx, seen: map[cold.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
-	links, problems, err := s.linkGroups()
-	if err != nil && !IsMissing(err) {
+	links, problems, err := s.LinkGroups()
+	if err != nil && !backup.IsMissing(err) {
 		problems = append(problems, err)
 	}
 	for _, p := range problems {
@@ -56,26 +56,9 @@ func (c *Checker) metadata(ctx context.Context) error {
 	return nil
 }
 
-func rootDirOf(s *Snapshot) cold.DirID {
+func rootDirOf(s *backup.Snapshot) cold.DirID {
 	root := s.Root()
 	return root.Dir()
-}
-
-// linkGroups reads the groups that span directories, and what is wrong with them.
-func (s *Snapshot) linkGroups() (map[string][]string, []error, error) {
-	if s.own.Meta.IsZero() {
-		return nil, nil, nil
-	}
-	m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored())
-	if err != nil || m.Links.Mode == 0 {
-		return nil, nil, nil // listed with the root directory
-	}
-	data, err := s.db.Read(m.Links.ID, odb.Blob, format.MaxLinksBlob)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", format.LinksName, err)
-	}
-	links, problems := format.DecodeLinks(data)
-	return links, problems, nil
 }
 
 type metaCheck struct {
@@ -113,7 +96,7 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		return m.ctx.Err()
 	}
 	if err != nil {
-		if !IsMissing(err) && !m.c.lostSeen[id.Tree] {
+		if !backup.IsMissing(err) && !m.c.lostSeen[id.Tree] {
 			m.c.found(m.lie(at, err))
 		}
 		return nil // else the walk over the objects has it
@@ -122,7 +105,7 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		m.reconciled++
 	}
 	for _, p := range l.Problems {
-		if IsMissing(p) {
+		if backup.IsMissing(p) {
 			continue // the walk over the objects has it
 		}
 		if m.left--; m.left >= 0 {

@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup"
 	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
@@ -21,11 +22,11 @@ type repairRun struct {
 	out           Repaired
 }
 
-func runRepair(t *testing.T, dir string, o CheckOptions, warm map[string]string) repairRun {
+func runRepair(t *testing.T, dir string, o Options, warm map[string]string) repairRun {
 	t.Helper()
 	var r repairRun
 	o.Found = func(f cold.Finding) { r.before = append(r.before, f) }
-	c, err := NewChecker(dir, o)
+	c, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,11 +76,11 @@ func TestRepairBackward(t *testing.T) {
 	v := newCheckedVolume(t)
 	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
 	v.explodeAll()
-	remove(t, v.loose(v.tip))
+	coldtest.Remove(t, v.loose(v.tip))
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}, nil)
+	r := runRepair(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}, nil)
 	if !r.did("set the branch to "+v.first.String(), "which the remote has") || r.out.Head != v.first || problemsOf(r.after) > 0 {
 		t.Fatalf("%q, head %s\n%s", r.steps, r.out.Head, describe(r.after))
 	}
@@ -96,15 +97,15 @@ func TestRepairBackward(t *testing.T) {
 func TestRepairNeedsHelp(t *testing.T) {
 	v := newCheckedVolume(t)
 	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", coldtest.Git(t, v.Dir, "commit-tree", "-m", "another", v.tip.String()+"^{tree}"))
-	putFile(t, v.Dir+"/refs/heads/main", "")
-	o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
+	coldtest.PutFile(t, v.Dir+"/refs/heads/main", "")
+	o := Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}
 	if r := runRepair(t, v.Dir, o, nil); !r.did("failed", "do not follow each other") || problemsOf(r.after) != 1 {
 		t.Errorf("two commits: %q\n%s", r.steps, describe(r.after))
 	}
-	putFile(t, v.Dir+"/refs/heads/main", v.tip.String()+"\n")
+	coldtest.PutFile(t, v.Dir+"/refs/heads/main", v.tip.String()+"\n")
 	v.explodeAll()
-	remove(t, v.loose(v.id("main:a/b/old")))
-	remove(t, v.loose(v.id("main:.emberfs/meta/a/.emberfs%entries")))
+	coldtest.Remove(t, v.loose(v.id("main:a/b/old")))
+	coldtest.Remove(t, v.loose(v.id("main:.emberfs/meta/a/.emberfs%entries")))
 	r := runRepair(t, v.Dir, o, map[string]string{"a/b/old": "changed since"})
 	if problemsOf(r.after) == 0 || !slices.Equal(r.out.Lost, []string{"a", "a/b/old"}) {
 		t.Errorf("lost: %q\n%s", r.out.Lost, describe(r.after))
@@ -113,7 +114,7 @@ func TestRepairNeedsHelp(t *testing.T) {
 
 // TestRepairChunks: a piece of a big file comes back from the file in warm.
 func TestRepairChunks(t *testing.T) {
-	v := &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 128 << 10}), root: coldtest.NewDir(0o755)}
+	v := &checkedVolume{testVolume: newVolume(t, backup.Options{ChunkThreshold: 128 << 10}), root: coldtest.NewDir(0o755)}
 	data := bytes.Repeat([]byte("0123456789abcdef"), 16<<10) // 256 KiB in chunks of 64
 	for i := range 4 {
 		data[i*64<<10] = byte(i)
@@ -121,16 +122,16 @@ func TestRepairChunks(t *testing.T) {
 	v.root.Text("dir/big", string(data))
 	v.tip = v.CommitTree(v.root, nil)
 	v.explodeAll()
-	remove(t, v.loose(v.id("main:dir/big/00000002")))
+	coldtest.Remove(t, v.loose(v.id("main:dir/big/00000002")))
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
+	o := Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}
 	r := runRepair(t, v.Dir, o, map[string]string{"dir/big": string(data)})
 	if problemsOf(r.before) == 0 || len(r.after) > 0 {
 		t.Errorf("%q\n%s", r.steps, describe(r.after))
 	}
-	again := openVolume(t, v.Dir, Options{})
+	again := openVolume(t, v.Dir, backup.Options{})
 	if got := again.ReadTree(again.HeadSnapshot()).Kids["dir"].Kids["big"]; got == nil || !bytes.Equal(got.Data, data) {
 		t.Error("the file is not what it was")
 	}
@@ -168,13 +169,13 @@ func TestMend(t *testing.T) {
 	}
 	v.explodeAll()
 	for _, p := range []string{"main:.emberfs/meta/a/b/.emberfs%entries", "main:a/b/new", "main:a/b"} {
-		remove(t, v.loose(v.id(p)))
+		coldtest.Remove(t, v.loose(v.id(p)))
 	}
-	if err := v.db.Refresh(); err != nil {
+	if err := v.DB().Refresh(); err != nil {
 		t.Fatal(err)
 	}
 	mend()
-	if list := runCheck(t, v.Dir, CheckOptions{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(list) > 0 {
+	if list := runCheck(t, v.Dir, Options{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(list) > 0 {
 		t.Error(describe(list))
 	}
 }

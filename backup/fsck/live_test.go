@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"os"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup"
 	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
@@ -13,18 +14,19 @@ import (
 // check takes the live branch for what it is, damage in it for damage, and what warm is of may be on it or absorbed.
 func TestCheckWithLive(t *testing.T) {
 	t.Parallel()
-	v := newVolume(t, Options{Source: coldtest.NewRemote(t)})
+	remote := coldtest.NewRemote(t)
+	v := newVolume(t, backup.Options{Source: remote})
 	f, ids, _ := v.LiveHistory()
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	o := CheckOptions{Volume: true, Deep: true, Source: v.o.Source, Head: ids[3]}
+	o := Options{Volume: true, Deep: true, Source: remote, Head: ids[3]}
 	list := runCheck(t, v.Dir, o)
 	if problemsOf(list) > 0 || !hasFinding(list, cold.Risk, "not on the remote", ids[3].String()) || len(list) != 1 {
 		t.Errorf("not pushed: %s", describe(list))
 	}
 	work := func(do func(v *testVolume)) {
-		again := openVolume(t, v.Dir, Options{Source: v.o.Source})
+		again := openVolume(t, v.Dir, backup.Options{Source: remote})
 		do(again)
 		again.MustPush()
 		if err := again.Close(); err != nil {
@@ -42,7 +44,7 @@ func TestCheckWithLive(t *testing.T) {
 	damaged := v.CopyTo(filepath.Join(t.TempDir(), "damaged.git"))
 	coldtest.Explode(t, damaged)
 	coldtest.RemoveLoose(t, damaged, f.Kids["f"].ID)
-	if list := runCheck(t, damaged, CheckOptions{}); !hasFinding(list, cold.Damaged, f.Kids["f"].ID.String()) {
+	if list := runCheck(t, damaged, Options{}); !hasFinding(list, cold.Damaged, f.Kids["f"].ID.String()) {
 		t.Errorf("damaged: %s", describe(list))
 	}
 	f.Text("f", "main again")
@@ -55,7 +57,8 @@ func TestCheckWithLive(t *testing.T) {
 
 // main's reference is gone, and warm is of a live commit: main gets back the commit where the live branch begins.
 func TestRepairMainBelowLive(t *testing.T) {
-	v := newVolume(t, Options{Source: coldtest.NewRemote(t)})
+	remote := coldtest.NewRemote(t)
+	v := newVolume(t, backup.Options{Source: remote})
 	f, ids, _ := v.LiveHistory()
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
@@ -64,23 +67,24 @@ func TestRepairMainBelowLive(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(v.Dir, "refs/heads/main"), []byte("rubbish\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Head: ids[3]}, nil)
+	r := runRepair(t, v.Dir, Options{Volume: true, Head: ids[3]}, nil)
 	if problemsOf(r.before) == 0 || problemsOf(r.after) > 0 {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
 	}
-	again := openVolume(t, v.Dir, Options{})
+	again := openVolume(t, v.Dir, backup.Options{})
 	again.WantAt("repaired", ids[1], ids[3])
 	coldtest.CompareTrees(t, again.ReadTree(again.NewestSnapshot()), f)
 }
 
 // A note of the remote's live branch that is damaged is forgotten.
 func TestRepairLiveNotes(t *testing.T) {
-	v := newVolume(t, Options{Source: coldtest.NewRemote(t)})
+	remote := coldtest.NewRemote(t)
+	v := newVolume(t, backup.Options{Source: remote})
 	_, ids, _ := v.LiveHistory()
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, ref := range []string{v.sharedRef(), v.absorbedRef("17")} {
+	for _, ref := range []string{"refs/emberfs/remote-live/main", "refs/emberfs/absorbed/main/17"} {
 		path := filepath.Join(v.Dir, ref)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -89,32 +93,11 @@ func TestRepairLiveNotes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := runRepair(t, v.Dir, CheckOptions{Volume: true, Head: ids[3]}, nil)
+	r := runRepair(t, v.Dir, Options{Volume: true, Head: ids[3]}, nil)
 	if problemsOf(r.before) != 2 || problemsOf(r.after) > 0 {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
 	}
-	again := openVolume(t, v.Dir, Options{Source: v.o.Source})
+	again := openVolume(t, v.Dir, backup.Options{Source: remote})
 	again.MustPush()
-	wantRemote(t, "after", v.o.Source, ids[1], ids[3])
-}
-
-// The first fetch by hard link brings the live branch too.
-func TestLinkedLive(t *testing.T) {
-	t.Parallel()
-	v := newVolume(t, Options{Source: coldtest.NewRemote(t)})
-	f, ids, _ := v.LiveHistory()
-	v.MustPush()
-	coldtest.Git(t, v.o.Source, "gc", "-q")
-	two := newVolume(t, Options{Source: v.o.Source})
-	two.MustFetch()
-	if len(two.shared(v.o.Source)) == 0 {
-		t.Fatal("nothing was linked")
-	}
-	two.WantAt("linked", ids[1], ids[3])
-	two.mustMaintain()
-	coldtest.CompareTrees(t, two.ReadTree(two.NewestSnapshot()), f)
-	two.CheckGit()
-	if got := two.Pushed(); got != ids[3] {
-		t.Errorf("Pushed = %s", got)
-	}
+	coldtest.WantRemote(t, "after", remote, ids[1], ids[3])
 }

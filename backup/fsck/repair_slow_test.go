@@ -1,6 +1,6 @@
 //go:build slow
 
-package backup
+package fsck
 
 import (
 	"os"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup"
 	"emberfs/backup/coldtest"
 	"emberfs/tiers/cold"
 )
@@ -27,12 +28,12 @@ func TestRepair(t *testing.T) {
 		deep   bool
 		did    []string
 	}{
-		{"index gone", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".idx") }, false, nil, false, []string{".idx: make a new index"}},
-		{"index zeroed", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, false, nil, false, []string{".idx: make a new index"}},
-		{"index bit", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, false, nil, false, []string{"make a new index"}},
-		{"trailer", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".pack", -8, []byte("damaged!")) }, false, nil, false, []string{".pack: save what can be read"}},
+		{"index gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".idx") }, false, nil, false, []string{".idx: make a new index"}},
+		{"index zeroed", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, false, nil, false, []string{".idx: make a new index"}},
+		{"index bit", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, false, nil, false, []string{"make a new index"}},
+		{"trailer", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".pack", -8, []byte("damaged!")) }, false, nil, false, []string{".pack: save what can be read"}},
 		{"pack truncated, remote", func(v *checkedVolume) { v.truncatePack(v.tip) }, true, nil, false, []string{"again from the remote"}},
-		{"pack gone, remote", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".pack") }, true, nil, true, []string{"again from the remote"}},
+		{"pack gone, remote", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".pack") }, true, nil, true, []string{"again from the remote"}},
 		{"all packs gone, remote", func(v *checkedVolume) {
 			if err := os.RemoveAll(v.Dir + "/objects/pack"); err != nil {
 				v.T.Fatal(err)
@@ -43,11 +44,11 @@ func TestRepair(t *testing.T) {
 		{"bit flip in a file, warm", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, warm, true, []string{"write a damaged pack anew"}},
 		{"missing files, warm", func(v *checkedVolume) {
 			v.explodeAll()
-			remove(v.T, v.loose(v.id("main:a/b/old")))
-			remove(v.T, v.loose(v.id("main:a/\xff odd")))
-			remove(v.T, v.loose(v.id("main:link")))
-			remove(v.T, v.loose(v.id("main:.emberfs/.gitattributes")))
-			remove(v.T, v.loose(v.id("main:.emberfs/volume.json")))
+			coldtest.Remove(v.T, v.loose(v.id("main:a/b/old")))
+			coldtest.Remove(v.T, v.loose(v.id("main:a/\xff odd")))
+			coldtest.Remove(v.T, v.loose(v.id("main:link")))
+			coldtest.Remove(v.T, v.loose(v.id("main:.emberfs/.gitattributes")))
+			coldtest.Remove(v.T, v.loose(v.id("main:.emberfs/volume.json")))
 		}, true, warm, false, []string{"get 5 missing or damaged objects again"}},
 		{"missing tree with all below, remote", func(v *checkedVolume) {
 			v.explodeAll()
@@ -56,53 +57,53 @@ func TestRepair(t *testing.T) {
 				gone = append(gone, v.id(p))
 			}
 			for _, id := range gone {
-				remove(v.T, v.loose(id))
+				coldtest.Remove(v.T, v.loose(id))
 			}
 		}, true, nil, false, []string{"again from the remote"}},
 		{"loose garbage, warm", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.T, v.loose(id), "garbage")
+			coldtest.PutFile(v.T, v.loose(id), "garbage")
 		}, false, warm, true, []string{"put a damaged loose object aside"}},
 		{"loose empty, warm", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.T, v.loose(id), "")
+			coldtest.PutFile(v.T, v.loose(id), "")
 		}, false, warm, false, []string{"put a damaged loose object aside"}},
-		{"ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, false, nil, false, []string{"refs/heads/main: set the branch to", "warm was last in step with"}},
-		{"ref empty", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", "") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"ref to nothing", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"ref gone", func(v *checkedVolume) { remove(v.T, v.Dir+"/refs/heads/main") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"tracking ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/emberfs/remote/main", "x") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
-		{"tracking ref to nothing", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/emberfs/remote/main", hex0+"\n") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
+		{"ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, false, nil, false, []string{"refs/heads/main: set the branch to", "warm was last in step with"}},
+		{"ref empty", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", "") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"ref to nothing", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"ref gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.Dir+"/refs/heads/main") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"tracking ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/emberfs/remote/main", "x") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
+		{"tracking ref to nothing", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/emberfs/remote/main", hex0+"\n") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
 		{"packed-refs garbage", func(v *checkedVolume) {
 			coldtest.Git(v.T, v.Dir, "pack-refs", "--all")
 			data, err := os.ReadFile(v.Dir + "/packed-refs")
 			if err != nil {
 				v.T.Fatal(err)
 			}
-			putFile(v.T, v.Dir+"/packed-refs", string(data)+"nonsense\n"+hex0+" refs/../x\n")
+			coldtest.PutFile(v.T, v.Dir+"/packed-refs", string(data)+"nonsense\n"+hex0+" refs/../x\n")
 		}, false, nil, false, []string{"packed-refs: take out"}},
 		{"HEAD, config and directories", func(v *checkedVolume) {
-			putFile(v.T, v.Dir+"/HEAD", "")
-			putFile(v.T, v.Dir+"/config", "[core\nx=\x01")
+			coldtest.PutFile(v.T, v.Dir+"/HEAD", "")
+			coldtest.PutFile(v.T, v.Dir+"/config", "[core\nx=\x01")
 			if err := os.RemoveAll(v.Dir + "/refs/tags"); err != nil {
 				v.T.Fatal(err)
 			}
 		}, false, nil, false, []string{"HEAD and configuration"}},
 		{"stale files", func(v *checkedVolume) {
 			const dead = "11111111-2222-3333-4444-555555555555"
-			putFile(v.T, v.pack(v.tip)+".keep", "emberfs "+dead+" 77\n")
-			putFile(v.T, v.Dir+"/refs/heads/main.lock", "emberfs "+dead+" 77\n")
-			putFile(v.T, v.Dir+"/objects/pack/emberfs_tmp_pack_"+dead+"_77_abcd", "half a pack")
+			coldtest.PutFile(v.T, v.pack(v.tip)+".keep", "emberfs "+dead+" 77\n")
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main.lock", "emberfs "+dead+" 77\n")
+			coldtest.PutFile(v.T, v.Dir+"/objects/pack/emberfs_tmp_pack_"+dead+"_77_abcd", "half a pack")
 		}, false, nil, false, []string{"main.lock: remove a stale lock file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			v := newCheckedVolume(t)
-			o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip, Deep: c.deep}
+			o := Options{Volume: true, Owned: true, Branch: "main", Head: v.tip, Deep: c.deep}
 			if c.remote {
 				o.Source = v.withRemote()
 			}
@@ -128,7 +129,7 @@ func TestRepair(t *testing.T) {
 			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 				t.Errorf("git fsck: %s", out)
 			}
-			again := openVolume(t, v.Dir, Options{})
+			again := openVolume(t, v.Dir, backup.Options{})
 			if id := again.HeadSnapshot().Info().ID; id != v.tip {
 				t.Errorf("the branch is at %s, was at %s", id, v.tip)
 			}

@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -55,8 +56,8 @@ func (g *regainer) needs(id cold.ID) bool { return g.wanted[id] && !g.w.Has(id) 
 // known stores what every commit of the volume has.
 func (g *regainer) known() error {
 	bodies := [][]byte{[]byte(format.Attributes)}
-	if g.r.now.tip != nil && g.r.now.tip.own.Found {
-		if b, err := format.EncodeVolume(g.r.now.tip.own.Volume.Volume); err == nil {
+	if g.r.now.tip != nil && g.r.now.tip.Own().Found {
+		if b, err := format.EncodeVolume(g.r.now.tip.Own().Volume.Volume); err == nil {
 			bodies = append(bodies, b)
 		}
 	}
@@ -209,7 +210,7 @@ func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 
 // treeAt is the tree at a path of stored names in a commit.
 func (g *regainer) treeAt(commit cold.ID, at string) (cold.ID, bool) {
-	c, err := ReadCommit(g.r.db, commit)
+	c, err := backup.ReadCommit(g.r.db, commit)
 	if err != nil {
 		return cold.ID{}, false
 	}

@@ -1,6 +1,6 @@
 //go:build slow
 
-package backup
+package fsck
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/backup"
 	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/tiers/cold"
@@ -17,7 +18,7 @@ import (
 // and the root.
 func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 	t.Helper()
-	v = &checkedVolume{testVolume: newVolume(t, Options{ChunkThreshold: 2 * format.MinChunk})}
+	v = &checkedVolume{testVolume: newVolume(t, backup.Options{ChunkThreshold: 2 * format.MinChunk})}
 	v.root = coldtest.NewDir(0o755)
 	v.root.Text("d/sub/%odd", "content of a file in a directory")
 	v.root.Text("file", "content of a file")
@@ -56,10 +57,10 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 }
 
 // lacking asks a fresh Checker.
-func lacking(t *testing.T, v *checkedVolume, o CheckOptions, n cold.Need) []cold.Lost {
+func lacking(t *testing.T, v *checkedVolume, o Options, n cold.Need) []cold.Lost {
 	t.Helper()
 	o.Volume, o.Owned, o.Branch, o.Head = true, true, "main", v.tip
-	c, err := NewChecker(v.Dir, o)
+	c, err := Open(v.Dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,27 +88,27 @@ func TestLacks(t *testing.T) {
 	v, needs := oldNeeds(t)
 	for _, deep := range []bool{false, true} {
 		for at, n := range needs {
-			if lost := lacking(t, v, CheckOptions{Deep: deep, Origin: v.first}, n); len(lost) > 0 {
+			if lost := lacking(t, v, Options{Deep: deep, Origin: v.first}, n); len(lost) > 0 {
 				t.Errorf("%q, deep %v: %+v", at, deep, lost)
 			}
 		}
 	}
 	wrong := needs["file"]
 	wrong.Size++
-	if lost := lacking(t, v, CheckOptions{}, wrong); len(lost) != 1 || !errors.Is(lost[0].Err, cold.ErrCorrupt) {
+	if lost := lacking(t, v, Options{}, wrong); len(lost) != 1 || !errors.Is(lost[0].Err, cold.ErrCorrupt) {
 		t.Errorf("another size: %+v", lost)
 	}
 	// Loose objects are read to be believed, with and without Deep.
 	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", format.ChunkName-1) + "2")
 	v.explodeAll()
 	for _, id := range []cold.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
-		overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
+		coldtest.Overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
 	}
 	for at, n := range needs {
-		if lost := lacking(t, v, CheckOptions{Origin: v.first}, n); len(lost) == 0 && !n.Dir {
+		if lost := lacking(t, v, Options{Origin: v.first}, n); len(lost) == 0 && !n.Dir {
 			t.Errorf("damaged, %q, quick: nothing", at)
 		}
-		if lost := lacking(t, v, CheckOptions{Deep: true}, n); len(lost) == 0 && !n.Dir {
+		if lost := lacking(t, v, Options{Deep: true}, n); len(lost) == 0 && !n.Dir {
 			t.Errorf("damaged, %q, deep: nothing", at)
 		}
 	}
@@ -122,7 +123,7 @@ func TestLacksMissing(t *testing.T) {
 	file, inDir, meta := needs["file"].ID, needs["d/sub/%odd"].ID, v.id(rev+".emberfs/meta/d/sub/.emberfs%entries")
 	chunk := v.id(rev + "big/" + strings.Repeat("0", format.ChunkName-1) + "2")
 	for _, id := range []cold.ID{file, inDir, meta, chunk} {
-		remove(t, v.loose(id))
+		coldtest.Remove(t, v.loose(id))
 	}
 	for _, c := range []struct {
 		need string
@@ -132,7 +133,7 @@ func TestLacksMissing(t *testing.T) {
 		{"big", map[string]cold.ID{"": needs["big"].ID}},
 		{"d", map[string]cold.ID{"sub/%odd": inDir, "sub": meta}},
 	} {
-		lost := lacking(t, v, CheckOptions{}, needs[c.need])
+		lost := lacking(t, v, Options{}, needs[c.need])
 		if len(lost) != len(c.want) {
 			t.Errorf("%s: %+v", c.need, lost)
 		}
@@ -153,15 +154,15 @@ func TestRepairNeeds(t *testing.T) {
 	rev := v.first.String() + ":"
 	for _, id := range []cold.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"), v.id(rev + ".emberfs/meta/d"),
 		v.id(rev + "big/" + strings.Repeat("0", format.ChunkName-1) + "2")} {
-		remove(t, v.loose(id))
+		coldtest.Remove(t, v.loose(id))
 	}
 	list := []cold.Need{needs["file"], needs["d"], needs["big"]}
 	for _, n := range list {
-		if len(lacking(t, v, CheckOptions{}, n)) == 0 {
+		if len(lacking(t, v, Options{}, n)) == 0 {
 			t.Fatalf("%q is not lost", n.Path)
 		}
 	}
-	c, err := NewChecker(v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip, Source: remote})
+	c, err := Open(v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.tip, Source: remote})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func TestRepairNeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at, n := range needs {
-		if lost := lacking(t, v, CheckOptions{Deep: true, Origin: v.first}, n); len(lost) > 0 {
+		if lost := lacking(t, v, Options{Deep: true, Origin: v.first}, n); len(lost) > 0 {
 			t.Errorf("%q after the repair: %+v", at, lost)
 		}
 	}

@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"context"
@@ -8,15 +8,11 @@ import (
 	"path"
 	"strings"
 
+	"emberfs/backup"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
-
-// isLost says that an error is about the object itself, as opposed to a disk that fails.
-func isLost(err error) bool {
-	return IsMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
-}
 
 // Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that Check went
 // through that is its own tree alone: what is missing below Check has reported. With Deep content that Check did not go through is
@@ -46,7 +42,7 @@ func (c *Checker) lacksContent(ctx context.Context, n cold.Need) ([]cold.Lost, e
 	switch {
 	case err == nil:
 		return nil, nil
-	case !isLost(err):
+	case !backup.IsLost(err):
 		return nil, err
 	}
 	return []cold.Lost{{Object: n.ID, Err: err}}, nil
@@ -63,10 +59,10 @@ func (c *Checker) hopelessPart(ctx context.Context, n cold.Need) error {
 		}
 		return nil
 	}
-	if kind, _, err := c.db.Kind(n.ID); err != nil || kind != odb.Tree {
+	if kind, _, err := c.DB().Kind(n.ID); err != nil || kind != odb.Tree {
 		return errors.Join(err, bad(n.ID))
 	}
-	l, err := format.OpenLayout(ctx, c.db, n.ID, n.Size)
+	l, err := format.OpenLayout(ctx, c.DB(), n.ID, n.Size)
 	if err != nil {
 		return err
 	}
@@ -94,7 +90,7 @@ func (c *Checker) lacksDir(ctx context.Context, n cold.Need) ([]cold.Lost, error
 			lost = append(lost, cold.Lost{Object: id, Err: fmt.Errorf("object %s: missing or damaged", id)})
 		}
 	}
-	w := &objectWalk{c: c, ctx: ctx, marks: c.walked, partial: c.db.IsPartial()}
+	w := &objectWalk{c: c, ctx: ctx, marks: c.walked, partial: c.DB().IsPartial()}
 	w.told = func(l lostObject, err error) {
 		lost = append(lost, cold.Lost{Path: truePath(ofDir(l.path)), Object: l.id, Err: err})
 	}
@@ -113,7 +109,7 @@ func (w *objectWalk) need(n cold.Need) error {
 	if n.Dir {
 		return w.dir(n, at)
 	}
-	kind, _, err := w.c.db.Kind(n.ID)
+	kind, _, err := w.c.DB().Kind(n.ID)
 	switch {
 	case err != nil:
 		return w.lose(n.ID, odb.Blob, at, err)
@@ -139,7 +135,7 @@ func (w *objectWalk) dir(n cold.Need, at string) error {
 
 // stored is the tree in which a commit keeps a directory: the root's own is not stored, the commit's has it.
 func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
-	if w.c.db.Has(id) {
+	if w.c.DB().Has(id) {
 		return id, nil
 	}
 	for _, commit := range []cold.ID{w.c.tipID, w.c.o.Head, w.c.o.Origin} {
@@ -147,11 +143,11 @@ func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
 			continue
 		}
 		s, err := w.c.At(commit)
-		if err == nil && s.rootTree == id {
-			data, err := ReadCommit(w.c.db, commit)
+		if err == nil && s.RootTree() == id {
+			data, err := backup.ReadCommit(w.c.DB(), commit)
 			return data.Tree, err
 		}
-		if err != nil && !isLost(err) {
+		if err != nil && !backup.IsLost(err) {
 			return id, err
 		}
 	}

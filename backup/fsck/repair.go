@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
 )
@@ -38,7 +39,7 @@ type repairer struct {
 	ctx    context.Context
 	o      RepairOptions
 	db     *odb.DB
-	cold   *Cold
+	cold   *backup.Cold
 	remote *odb.DB // nil: none that can be read
 	now    *Checker
 }
@@ -52,16 +53,16 @@ func (c *Checker) Repair(ctx context.Context, o RepairOptions) (out Repaired, er
 		r.step("remove a stale "+f.What, c.rel(f.Path), func() (string, error) { return "", f.Remove() })
 	}
 	if c.o.Volume && r.needsBase() {
-		r.step("make the repository's directories, HEAD and configuration what they have to be", c.db.Dir(), func() (string, error) {
-			kept, err := odb.RepairBase(c.db.Dir(), c.Branch())
+		r.step("make the repository's directories, HEAD and configuration what they have to be", c.DB().Dir(), func() (string, error) {
+			kept, err := odb.RepairBase(c.DB().Dir(), c.Branch())
 			return keptText(kept...), err
 		})
 	}
-	if r.db, err = odb.Open(c.db.Dir(), odb.Options{DeltaCache: 64 << 20}); err != nil {
+	if r.db, err = odb.Open(c.DB().Dir(), odb.Options{DeltaCache: 64 << 20}); err != nil {
 		return out, fmt.Errorf("repair: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.db.Close()) }()
-	r.cold = &Cold{db: r.db, o: c.Cold.o, log: c.Cold.log, ref: c.ref}
+	r.cold = c.Cold.With(r.db)
 	r.packs()
 	r.openRemote()
 	if r.remote != nil {
@@ -106,7 +107,7 @@ func (r *repairer) needsBase() bool {
 			return true
 		}
 	}
-	return len(r.c.db.MissingSettings()) > 0 || r.c.db.HeadTarget() != r.c.ref
+	return len(r.c.DB().MissingSettings()) > 0 || r.c.DB().HeadTarget() != r.c.MainRef()
 }
 
 // packs makes indexes, and saves what can be read of packs that are damaged from the outside.
@@ -236,7 +237,7 @@ func (r *repairer) references() error {
 				kept, err := r.db.RepairPackedRefs()
 				return keptText(kept), err
 			})
-		case r.c.isRemoteNote(b.name):
+		case r.c.IsRemoteNote(b.name):
 			r.step("forget where the remote was last seen; the next push finds out anew", b.name, func() (string, error) {
 				kept, err := r.db.ForgetRef(b.name)
 				return keptText(kept), err
@@ -244,7 +245,7 @@ func (r *repairer) references() error {
 		}
 	}
 	for _, b := range r.now.broken {
-		if b.name != r.c.ref || !r.c.o.Volume {
+		if b.name != r.c.MainRef() || !r.c.o.Volume {
 			continue
 		}
 		to, why, err := r.candidate(b)

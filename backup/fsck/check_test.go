@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup"
 	"emberfs/backup/coldtest"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -24,7 +25,7 @@ type checkedVolume struct {
 
 func newCheckedVolume(t *testing.T) *checkedVolume {
 	t.Helper()
-	v := &checkedVolume{testVolume: newVolume(t, Options{})}
+	v := &checkedVolume{testVolume: newVolume(t, backup.Options{})}
 	v.root = coldtest.NewDir(0o755)
 	v.root.Text("a/b/old", strings.Repeat("old content\n", 500))
 	v.root.Text("top", "top")
@@ -58,45 +59,6 @@ func (v *checkedVolume) id(rev string) cold.ID {
 	return id
 }
 
-// overwrite changes bytes of a file, read-only or not. from < 0 counts from the end.
-func overwrite(t *testing.T, path string, from int64, data []byte) {
-	t.Helper()
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := f.Stat()
-	if err == nil {
-		if from < 0 {
-			from += st.Size()
-		}
-		_, err = f.WriteAt(data, from)
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func remove(t *testing.T, path string) {
-	t.Helper()
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func putFile(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // flipEntry changes a byte in the middle of an object's entry in its pack.
 func (v *checkedVolume) flipEntry(id cold.ID) {
 	v.T.Helper()
@@ -110,7 +72,7 @@ func (v *checkedVolume) flipEntry(id cold.ID) {
 				v.T.Fatal(err)
 			}
 			at := off + packed/2
-			overwrite(v.T, pack+".pack", at, []byte{data[at] ^ 0x55})
+			coldtest.Overwrite(v.T, pack+".pack", at, []byte{data[at] ^ 0x55})
 			return
 		}
 	}
@@ -126,11 +88,11 @@ func (v *checkedVolume) loose(id cold.ID) string {
 }
 
 // runCheck checks a repository and returns what was found.
-func runCheck(t *testing.T, dir string, o CheckOptions) []cold.Finding {
+func runCheck(t *testing.T, dir string, o Options) []cold.Finding {
 	t.Helper()
 	var list []cold.Finding
 	o.Found = func(f cold.Finding) { list = append(list, f) }
-	c, err := NewChecker(dir, o)
+	c, err := Open(dir, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +141,7 @@ func TestCheckSound(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	volume := CheckOptions{Volume: true, Owned: true, Head: v.tip, Deep: true}
+	volume := Options{Volume: true, Owned: true, Head: v.tip, Deep: true}
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -200,7 +162,7 @@ func TestCheckSound(t *testing.T) {
 	}
 	clone := filepath.Join(t.TempDir(), "clone")
 	coldtest.Git(t, v.Dir, "clone", "-q", v.Dir, clone)
-	putFile(t, filepath.Join(clone, "a/b/old"), "changed by a stock client")
+	coldtest.PutFile(t, filepath.Join(clone, "a/b/old"), "changed by a stock client")
 	coldtest.Git(t, clone, "commit", "-qam", "stock")
 	coldtest.Git(t, clone, "tag", "-a", "-m", "a tag", "v1")
 	coldtest.Git(t, clone, "push", "-q", "--tags", "origin", "HEAD:main")
@@ -208,7 +170,7 @@ func TestCheckSound(t *testing.T) {
 	if problemsOf(list) > 0 || !hasFinding(list, cold.Note, "changed by a stock client") || !hasFinding(list, cold.Note, "1 commit behind") {
 		t.Errorf("a stock client's commit:\n%s", describe(list))
 	}
-	if list := runCheck(t, clone+"/.git", CheckOptions{Deep: true}); problemsOf(list) > 0 {
+	if list := runCheck(t, clone+"/.git", Options{Deep: true}); problemsOf(list) > 0 {
 		t.Errorf("the clone:\n%s", describe(list))
 	}
 }
@@ -216,32 +178,32 @@ func TestCheckSound(t *testing.T) {
 func TestCheckStockRepository(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "r.git")
 	coldtest.Git(t, t.TempDir(), "init", "-q", "--bare", "-b", "trunk", dir)
-	if list := runCheck(t, dir, CheckOptions{}); len(list) != 1 || !hasFinding(list, cold.Note, "no commit yet", "refs/heads/trunk") {
+	if list := runCheck(t, dir, Options{}); len(list) != 1 || !hasFinding(list, cold.Note, "no commit yet", "refs/heads/trunk") {
 		t.Errorf("empty:\n%s", describe(list))
 	}
 	work := filepath.Join(t.TempDir(), "w")
 	coldtest.Git(t, t.TempDir(), "clone", "-q", dir, work)
-	putFile(t, work+"/sub/f", "x")
+	coldtest.PutFile(t, work+"/sub/f", "x")
 	coldtest.Git(t, work, "add", ".")
 	coldtest.Git(t, work, "commit", "-qm", "one")
 	coldtest.Git(t, work, "push", "-q", "origin", "HEAD:trunk")
-	if list := runCheck(t, dir, CheckOptions{Deep: true}); len(list) != 1 || !hasFinding(list, cold.Note, "not a volume yet") {
+	if list := runCheck(t, dir, Options{Deep: true}); len(list) != 1 || !hasFinding(list, cold.Note, "not a volume yet") {
 		t.Errorf("one commit:\n%s", describe(list))
 	}
 	coldtest.Git(t, work, "clone", "-q", "--bare", "--depth=1", "file://"+dir, work+".shallow")
-	if list := runCheck(t, work+".shallow", CheckOptions{Deep: true}); problemsOf(list) > 0 {
+	if list := runCheck(t, work+".shallow", Options{Deep: true}); problemsOf(list) > 0 {
 		t.Errorf("shallow clone:\n%s", describe(list))
 	}
 }
 
 func TestCheckNoRepository(t *testing.T) {
-	if _, err := NewChecker(t.TempDir(), CheckOptions{}); !errors.Is(err, odb.ErrNotRepository) {
+	if _, err := Open(t.TempDir(), Options{}); !errors.Is(err, odb.ErrNotRepository) {
 		t.Errorf("an empty directory: %v", err)
 	}
 	v := newCheckedVolume(t)
 	coldtest.Git(t, v.Dir, "config", "core.repositoryformatversion", "1")
 	coldtest.Git(t, v.Dir, "config", "extensions.objectFormat", "sha256")
-	if _, err := NewChecker(v.Dir, CheckOptions{}); !errors.Is(err, odb.ErrUnsupported) {
+	if _, err := Open(v.Dir, Options{}); !errors.Is(err, odb.ErrUnsupported) {
 		t.Errorf("sha256: %v", err)
 	}
 }
@@ -253,15 +215,15 @@ func TestCheckFindsRisk(t *testing.T) {
 	coldtest.Git(t, v.Dir, "symbolic-ref", "HEAD", "refs/heads/elsewhere")
 	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
 	lock := filepath.Join(v.Dir, "refs/heads/main.lock")
-	putFile(t, lock, "")
+	coldtest.PutFile(t, lock, "")
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(lock, old, old); err != nil {
 		t.Fatal(err)
 	}
 	stale := "emberfs 11111111-2222-3333-4444-555555555555 77\n"
-	putFile(t, v.pack(v.tip)+".keep", stale)
-	putFile(t, v.Dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd", "half a pack")
-	list := runCheck(t, v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.first, Source: "/srv/remote.git"})
+	coldtest.PutFile(t, v.pack(v.tip)+".keep", stale)
+	coldtest.PutFile(t, v.Dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd", "half a pack")
+	list := runCheck(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.first, Source: "/srv/remote.git"})
 	for _, want := range [][]string{
 		{"risk", "gc.auto = 0"}, {"risk", "refs/heads/elsewhere", "HEAD"}, {"risk", "the last 1 commit is not on the remote", "/srv/remote.git"},
 		{"risk", "main.lock"}, {"note", "keep file"}, {"note", "temporary file"}, {"note", "1 commit behind the branch"},
@@ -276,9 +238,9 @@ func TestCheckFindsRisk(t *testing.T) {
 	if t.Failed() {
 		t.Log(describe(list))
 	}
-	remove(t, lock)
+	coldtest.Remove(t, lock)
 	coldtest.Git(t, v.Dir, "update-ref", "refs/heads/main", v.first.String())
-	list = runCheck(t, v.Dir, CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip})
+	list = runCheck(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.tip})
 	if !hasFinding(list, cold.Risk, "does not follow the commit that warm is of") {
 		t.Errorf("a branch that was moved back:\n%s", describe(list))
 	}
@@ -288,7 +250,7 @@ func TestCheckFindsRisk(t *testing.T) {
 func TestCheckAnotherCopy(t *testing.T) {
 	v := newCheckedVolume(t)
 	id := v.id("main:a/b/new")
-	data, err := v.db.Read(id, odb.Blob, 1<<20)
+	data, err := v.DB().Read(id, odb.Blob, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,8 +266,8 @@ func TestCheckAnotherCopy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	putFile(t, v.loose(id), string(copied))
-	list := runCheck(t, v.Dir, CheckOptions{Deep: true})
+	coldtest.PutFile(t, v.loose(id), string(copied))
+	list := runCheck(t, v.Dir, Options{Deep: true})
 	if !hasFinding(list, cold.Damaged, "another copy is good", s) || hasFinding(list, cold.Damaged, "a/b/new") {
 		t.Error(describe(list))
 	}
@@ -318,7 +280,7 @@ func TestCheckSame(t *testing.T) {
 	v.root.Text("big", string(data))
 	v.root.Text("empty", "")
 	v.tip = v.CommitTree(v.root, nil)
-	c, err := NewChecker(v.Dir, CheckOptions{})
+	c, err := Open(v.Dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

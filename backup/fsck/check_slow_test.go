@@ -1,6 +1,6 @@
 //go:build slow
 
-package backup
+package fsck
 
 import (
 	"os"
@@ -22,7 +22,7 @@ func TestCheckFindsDamage(t *testing.T) {
 	}{
 		{"bit flip in a pack", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, []string{"a/b/new", "a blob is damaged"}},
 		{"bit flip in history", func(v *checkedVolume) { v.flipEntry(v.id(v.first.String() + "^{tree}")) }, false, []string{"a tree is damaged"}},
-		{"damaged trailer", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1]) }, true, []string{".pack", "checksum does not match"}},
+		{"damaged trailer", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1]) }, true, []string{".pack", "checksum does not match"}},
 		{"truncated pack", func(v *checkedVolume) {
 			p := v.pack(v.tip) + ".pack"
 			st, err := os.Stat(p)
@@ -33,48 +33,48 @@ func TestCheckFindsDamage(t *testing.T) {
 				v.T.Fatal(err)
 			}
 		}, true, []string{".pack", "cut off"}},
-		{"pack gone", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".pack") }, true, []string{"the pack is gone", "nowhere else"}},
-		{"index gone", func(v *checkedVolume) { remove(v.T, v.pack(v.tip)+".idx") }, true, []string{".idx", "the pack is whole"}},
-		{"index zeroed", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, true, []string{".idx", "the pack is whole"}},
-		{"index bit", func(v *checkedVolume) { overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, true, []string{".idx", "checksum"}},
-		{"ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, true, []string{"refs/heads/main", "content"}},
-		{"ref empty", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", "") }, true, []string{"refs/heads/main", "content"}},
-		{"ref to nothing", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, true, []string{"refs/heads/main", "missing"}},
+		{"pack gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".pack") }, true, []string{"the pack is gone", "nowhere else"}},
+		{"index gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".idx") }, true, []string{".idx", "the pack is whole"}},
+		{"index zeroed", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, true, []string{".idx", "the pack is whole"}},
+		{"index bit", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, true, []string{".idx", "checksum"}},
+		{"ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, true, []string{"refs/heads/main", "content"}},
+		{"ref empty", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", "") }, true, []string{"refs/heads/main", "content"}},
+		{"ref to nothing", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, true, []string{"refs/heads/main", "missing"}},
 		{"ref to a blob", func(v *checkedVolume) {
-			putFile(v.T, v.Dir+"/refs/heads/main", v.id("main:top").String()+"\n")
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.id("main:top").String()+"\n")
 		}, true, []string{"refs/heads/main", "not a commit"}},
-		{"ref gone", func(v *checkedVolume) { remove(v.T, v.Dir+"/refs/heads/main") }, true, []string{"refs/heads/main", "no reference"}},
-		{"another ref torn", func(v *checkedVolume) { putFile(v.T, v.Dir+"/refs/heads/other", "x") }, true, []string{"refs/heads/other"}},
-		{"packed-refs garbage", func(v *checkedVolume) { putFile(v.T, v.Dir+"/packed-refs", "nonsense\n") }, true, []string{"packed-refs"}},
-		{"HEAD garbage", func(v *checkedVolume) { putFile(v.T, v.Dir+"/HEAD", "nonsense\n") }, true, []string{"HEAD"}},
-		{"HEAD gone", func(v *checkedVolume) { remove(v.T, v.Dir+"/HEAD") }, true, []string{"HEAD"}},
-		{"config garbage", func(v *checkedVolume) { putFile(v.T, v.Dir+"/config", "[core\nx=\x01") }, true, []string{"config"}},
+		{"ref gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.Dir+"/refs/heads/main") }, true, []string{"refs/heads/main", "no reference"}},
+		{"another ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/other", "x") }, true, []string{"refs/heads/other"}},
+		{"packed-refs garbage", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/packed-refs", "nonsense\n") }, true, []string{"packed-refs"}},
+		{"HEAD garbage", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/HEAD", "nonsense\n") }, true, []string{"HEAD"}},
+		{"HEAD gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.Dir+"/HEAD") }, true, []string{"HEAD"}},
+		{"config garbage", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/config", "[core\nx=\x01") }, true, []string{"config"}},
 		{"loose garbage", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.T, v.loose(id), "garbage")
+			coldtest.PutFile(v.T, v.loose(id), "garbage")
 		}, false, []string{"top", "a blob is damaged"}},
 		{"loose empty", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
 			_ = os.Chmod(v.loose(id), 0o644)
-			putFile(v.T, v.loose(id), "")
+			coldtest.PutFile(v.T, v.loose(id), "")
 		}, true, []string{"the file is empty"}},
-		{"missing blob", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.id("main:a/\xff odd"))) }, true, []string{"a/\xff odd", "a blob is missing"}},
-		{"missing tree", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.id("main:a/b"))) }, true, []string{"a/b", "a tree is missing"}},
-		{"missing root", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.id("main^{tree}"))) }, true, []string{"a tree is missing"}},
+		{"missing blob", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.id("main:a/\xff odd"))) }, true, []string{"a/\xff odd", "a blob is missing"}},
+		{"missing tree", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.id("main:a/b"))) }, true, []string{"a/b", "a tree is missing"}},
+		{"missing root", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.id("main^{tree}"))) }, true, []string{"a tree is missing"}},
 		{"missing metadata", func(v *checkedVolume) {
 			v.explodeAll()
-			remove(v.T, v.loose(v.id("main:.emberfs/meta/a/b/.emberfs%entries")))
+			coldtest.Remove(v.T, v.loose(v.id("main:.emberfs/meta/a/b/.emberfs%entries")))
 		}, true, []string{".emberfs/meta/a/b", "a blob is missing"}},
-		{"missing commit in history", func(v *checkedVolume) { v.explodeAll(); remove(v.T, v.loose(v.first)) }, false, []string{"a commit is missing"}},
+		{"missing commit in history", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.first)) }, false, []string{"a commit is missing"}},
 		{"missing blob in history", func(v *checkedVolume) {
 			gone := v.id("main:a/b/old")
 			v.root.Text("a/b/old", "another")
 			v.tip = v.CommitTree(v.root, nil)
 			v.explodeAll()
-			remove(v.T, v.loose(gone))
+			coldtest.Remove(v.T, v.loose(gone))
 		}, false, []string{"a/b/old", "a blob is missing"}},
 		{"metadata lies about a size", func(v *checkedVolume) { v.rewriteMeta(`"size":6000`, `"size":6001`) }, true, []string{"a/b", "size 6001"}},
 		{"metadata lies about a type", func(v *checkedVolume) { v.rewriteMeta(`"type":"file"`, `"type":"fifo"`) }, true, []string{"a/b", "metadata"}},
@@ -84,7 +84,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			t.Parallel()
 			v := newCheckedVolume(t)
 			c.damage(v)
-			o := CheckOptions{Volume: true, Owned: true, Branch: "main", Head: v.tip}
+			o := Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}
 			quick := runCheck(t, v.Dir, o)
 			if got := hasFinding(quick, cold.Damaged, c.want...); got != c.quick {
 				t.Errorf("quick: found %v, want %v\n%s", got, c.quick, describe(quick))

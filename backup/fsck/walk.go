@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 
+	"emberfs/backup"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -26,12 +27,12 @@ type objectWalk struct {
 }
 
 func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
-	w := &objectWalk{c: c, ctx: ctx, partial: c.db.IsPartial()}
+	w := &objectWalk{c: c, ctx: ctx, partial: c.DB().IsPartial()}
 	var err error
-	if w.shallow, err = c.db.Shallow(); err != nil {
+	if w.shallow, err = c.DB().Shallow(); err != nil {
 		c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Where: "shallow", Do: "fetch the history anew"})
 	}
-	w.marks, err = c.db.NewMarks()
+	w.marks, err = c.DB().NewMarks()
 	return w, err
 }
 
@@ -51,7 +52,7 @@ func (w *objectWalk) history(states []odb.RefState) error {
 			}
 		}
 		for _, id := range []cold.ID{w.c.o.Head, w.c.o.Origin} {
-			if !id.IsZero() && w.c.db.Has(id) {
+			if !id.IsZero() && w.c.DB().Has(id) {
 				tips = append(tips, id)
 			}
 		}
@@ -73,7 +74,7 @@ func (w *objectWalk) history(states []odb.RefState) error {
 // top walks what a reference points to: a commit, or a tag of anything.
 func (w *objectWalk) top(id cold.ID) error {
 	for range 16 { // tags of tags
-		t, _, err := w.c.db.Stat(id)
+		t, _, err := w.c.DB().Stat(id)
 		switch {
 		case err != nil || t == odb.Commit:
 			return w.commits(id)
@@ -85,7 +86,7 @@ func (w *objectWalk) top(id cold.ID) error {
 		if !w.marks.Add(id) {
 			return nil
 		}
-		data, err := w.c.db.Read(id, odb.Tag, MaxCommit)
+		data, err := w.c.DB().Read(id, odb.Tag, backup.MaxCommit)
 		if err == nil {
 			id, err = tagged(data)
 		}
@@ -119,7 +120,7 @@ func (w *objectWalk) commits(tip cold.ID) error {
 			continue
 		}
 		w.commit = id
-		commit, err := ReadCommit(w.c.db, id)
+		commit, err := backup.ReadCommit(w.c.DB(), id)
 		if err != nil {
 			if err := w.lose(id, odb.Commit, "", err); err != nil {
 				return err
@@ -152,7 +153,7 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 		return w.lose(id, odb.Tree, at, fmt.Errorf("%w: %w", cold.ErrCorrupt, err))
 	}
 	var p format.Problems
-	entries, err := format.ReadTree(w.c.db, id, &p)
+	entries, err := format.ReadTree(w.c.DB(), id, &p)
 	if err != nil {
 		return w.lose(id, odb.Tree, at, err)
 	}
@@ -175,7 +176,7 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 			err := error(nil)
 			if w.c.hopeless[e.ID] {
 				err = fmt.Errorf("%w: its bytes do not match", cold.ErrCorrupt)
-			} else if !w.c.db.Has(e.ID) {
+			} else if !w.c.DB().Has(e.ID) {
 				err = cold.ErrMissing
 			}
 			if err != nil {
@@ -190,7 +191,7 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 
 // lose notes an object that cannot be had. A failing disk ends the walk.
 func (w *objectWalk) lose(id cold.ID, kind odb.Type, at string, err error) error {
-	missing := IsMissing(err)
+	missing := backup.IsMissing(err)
 	if !missing && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) && !errors.Is(err, odb.ErrCollision) {
 		return err
 	}

@@ -1,4 +1,4 @@
-package backup
+package fsck
 
 import (
 	"context"
@@ -11,21 +11,21 @@ import (
 func (c *Checker) position(ctx context.Context) error {
 	switch {
 	case c.tipID.IsZero() && len(c.broken) == 0:
-		c.found(cold.Finding{Severity: cold.Note, What: "the branch has no commit yet", Where: c.ref})
+		c.found(cold.Finding{Severity: cold.Note, What: "the branch has no commit yet", Where: c.MainRef()})
 		return nil
-	case c.tipID.IsZero() || !c.db.Has(c.tipID):
+	case c.tipID.IsZero() || !c.DB().Has(c.tipID):
 		return nil
 	}
 	if head := c.o.Head; !head.IsZero() && head != c.tipID {
 		follows, err := c.Follows(ctx, c.tipID, head)
 		switch {
-		case !c.db.Has(head):
+		case !c.DB().Has(head):
 			c.found(cold.Finding{Severity: cold.Damaged, What: "warm is of this commit, which the repository does not have", Commit: head.String(), Where: "volume.json",
 				Do: doRepair + " lets everything count as changed since the tip"})
 		case err != nil && ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil || !follows:
-			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("the branch is at %s, which does not follow the commit that warm is of", c.tipID), Commit: head.String(), Where: c.ref,
+			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("the branch is at %s, which does not follow the commit that warm is of", c.tipID), Commit: head.String(), Where: c.MainRef(),
 				Do: "merge, or move the branch back in cold.git, then sync"})
 		default:
 			c.found(cold.Finding{Severity: cold.Note, What: c.behind(ctx, head) + "; the next mount follows", Commit: head.String()})
