@@ -125,7 +125,7 @@ func (c *Cold) settle(ctx context.Context) error {
 	return nil
 }
 
-// Follows implements tiers.Cold.
+// Follows implements cold.Cold.
 func (c *Cold) Follows(ctx context.Context, newer, older cold.ID) (bool, error) {
 	ok, err := c.follows(ctx, newer, older, time.Time{})
 	if !ok && err == nil {

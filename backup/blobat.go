@@ -38,7 +38,7 @@ func newBlobAt(c *Cold, id cold.ID, b *odb.BlobReader) *blobAt {
 
 func (a *blobAt) Size() int64 { return a.size }
 
-// Data implements tiers.BlobAt. git knows no holes: what is held in memory is looked through for pages of zeros.
+// Data implements cold.BlobAt. git knows no holes: what is held in memory is looked through for pages of zeros.
 func (a *blobAt) Data(off int64) (cold.Range, bool, error) {
 	if a.size > a.c.o.ChunkThreshold || off >= a.size {
 		return cold.Range{Off: off, End: a.size}, off < a.size, nil
@@ -152,7 +152,7 @@ func (a *blobAt) drop() error {
 	return err
 }
 
-// Close implements tiers.BlobAt.
+// Close implements cold.BlobAt.
 func (a *blobAt) Close() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

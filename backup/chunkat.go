@@ -65,7 +65,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 	}
 }
 
-// Data implements tiers.BlobAt.
+// Data implements cold.BlobAt.
 func (c *chunksAt) Data(off int64) (cold.Range, bool, error) {
 	r, ok := c.l.Load().Data(off)
 	return r, ok, nil
@@ -166,7 +166,7 @@ func (c *chunksAt) readKept(l *format.Layout, q *piece) error {
 	return nil
 }
 
-// Close implements tiers.BlobAt.
+// Close implements cold.BlobAt.
 func (c *chunksAt) Close() error {
 	c.kept.close()
 	return nil

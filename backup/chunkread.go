@@ -37,7 +37,7 @@ func (r *chunkReader) data() int64 {
 	return r.l.Size
 }
 
-// SkipHole implements tiers.Blob.
+// SkipHole implements cold.Blob.
 func (r *chunkReader) SkipHole() int64 {
 	if r.b != nil || r.closed {
 		return 0
@@ -115,7 +115,7 @@ func chunkError(id cold.ID, n uint32, err error) error {
 	return fmt.Errorf("object %s, chunk %0*d: %w", id, format.ChunkName, n, err)
 }
 
-// Close implements tiers.Blob.
+// Close implements cold.Blob.
 func (r *chunkReader) Close() error {
 	r.closed = true
 	if r.b == nil {

@@ -220,7 +220,7 @@ func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
 	return nil
 }
 
-// readExactly fills p from off; content that ends before is tiers.ErrSizeChanged.
+// readExactly fills p from off; content that ends before is cold.ErrSizeChanged.
 func readExactly(f cold.Content, p []byte, off int64) error {
 	n, err := f.ReadAt(p, off)
 	switch {

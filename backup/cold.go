@@ -75,7 +75,7 @@ func (o *Options) setDefaults() error {
 	return format.CheckVolumeID(o.VolumeID)
 }
 
-// Cold implements tiers.Cold over a bare git repository.
+// Cold implements cold.Cold over a bare git repository.
 type Cold struct {
 	db     *odb.DB
 	o      Options
@@ -233,14 +233,14 @@ func (c *Cold) At(id cold.ID) (*Snapshot, error) {
 	return openSnapshot(c.db, id, owner{c.o.UID, c.o.GID})
 }
 
-// VolumeID implements tiers.Cold.
+// VolumeID implements cold.Cold.
 func (c *Cold) VolumeID() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.volume
 }
 
-// Head implements tiers.Cold.
+// Head implements cold.Cold.
 func (c *Cold) Head(ctx context.Context) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -252,7 +252,7 @@ func (c *Cold) Head(ctx context.Context) (cold.Snapshot, error) {
 	return s, nil
 }
 
-// Snapshot implements tiers.Cold.
+// Snapshot implements cold.Cold.
 func (c *Cold) Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -264,7 +264,7 @@ func (c *Cold) Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, err
 	return s, nil
 }
 
-// Open implements tiers.Cold.
+// Open implements cold.Cold.
 func (c *Cold) Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -272,7 +272,7 @@ func (c *Cold) Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, err
 	return c.OpenContent(ctx, id, size)
 }
 
-// OpenAt implements tiers.Cold.
+// OpenAt implements cold.Cold.
 func (c *Cold) OpenAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -280,12 +280,12 @@ func (c *Cold) OpenAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt,
 	return c.openContentAt(ctx, id, size)
 }
 
-// Begin implements tiers.Cold. While another Tx is open it waits.
+// Begin implements cold.Cold. While another Tx is open it waits.
 func (c *Cold) Begin(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error { return t.onNewest(ctx) })
 }
 
-// BeginLive implements tiers.Cold. While another Tx is open it waits.
+// BeginLive implements cold.Cold. While another Tx is open it waits.
 func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error {
 		err := t.onNewest(ctx)
@@ -294,7 +294,7 @@ func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	})
 }
 
-// BeginAt implements tiers.Cold.
+// BeginAt implements cold.Cold.
 func (c *Cold) BeginAt(ctx context.Context, base cold.ID) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) (err error) {
 		t.at = Position{Main: base}
@@ -332,17 +332,17 @@ func (c *Cold) endTx() {
 	<-c.txs
 }
 
-// HasRemote implements tiers.Cold.
+// HasRemote implements cold.Cold.
 func (c *Cold) HasRemote() bool { return c.remote != nil }
 
-// Pushed implements tiers.Cold.
+// Pushed implements cold.Cold.
 func (c *Cold) Pushed() cold.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.pushed
 }
 
-// Stats implements tiers.Cold.
+// Stats implements cold.Cold.
 func (c *Cold) Stats() cold.ColdStats {
 	packs, objects, bytes := c.db.Stats()
 	s := cold.ColdStats{Packs: packs, Objects: objects, Bytes: bytes}
@@ -355,7 +355,7 @@ func (c *Cold) Stats() cold.ColdStats {
 	return s
 }
 
-// Close implements tiers.Cold. No Tx may be open and no Maintain may run.
+// Close implements cold.Cold. No Tx may be open and no Maintain may run.
 func (c *Cold) Close() error {
 	if err := c.db.Close(); err != nil {
 		return fmt.Errorf("close cold storage: %w", err)

@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Commit implements tiers.Tx.
+// Commit implements cold.Tx.
 func (t *tx) Commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) {
 	if err := t.alive(); err != nil {
 		return cold.ID{}, err

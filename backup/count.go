@@ -14,7 +14,7 @@ import (
 // maxCounted bounds the trees whose totals are remembered; a bomb is made of few trees that come often.
 const maxCounted = 100_000
 
-// Files implements tiers.Snapshot. It reads trees, no metadata and no content.
+// Files implements cold.Snapshot. It reads trees, no metadata and no content.
 func (s *Snapshot) Files(ctx context.Context, most int64) (files, names int64, err error) {
 	c := counter{ctx: ctx, s: s, most: most, known: make(map[cold.ID]counts)}
 	n, err := c.entries(s.entries, 0)

@@ -1,4 +1,4 @@
-// Package backup stores volumes in git: it implements [tiers.Cold] over a bare repository. The specification is FORMAT.md;
+// Package backup stores volumes in git: it implements [cold.Cold] over a bare repository. The specification is FORMAT.md;
 // this page adds what it leaves to the implementation, exactly enough for another program to read a volume.
 //
 // # A commit's root
@@ -84,7 +84,7 @@
 // # What a commit cannot hold
 //
 // No reader has a limit that the writer has not. A line of metadata has at most 16 MiB, a blob of lines or a tree 256 MiB, a file
-// 100,000,000 chunks, .emberfs%links 256 MiB with paths of up to 256 KiB; what is more is a *tiers.TooMuchError of the Tx, and stays out
+// 100,000,000 chunks, .emberfs%links 256 MiB with paths of up to 256 KiB; what is more is a *cold.TooMuchError of the Tx, and stays out
 // of the commit by itself. Directories go as deep as tiers.MaxDepth, which stock git reads with all that EmberFS puts below them.
 // Readers of commits that stock clients made pass by what is more than twice as deep, and say so.
 //
@@ -106,7 +106,7 @@
 // it is a stock client's. A reader shows it by its name, or by the first 200 bytes of that, "~" and the first 16
 // hex digits of the sha256 of the stored name, and where an entry has that name of the stored name, "/" and 1 to 7. Where it is in
 // the way of an entry that is to be stored under its name, or stood beside an escaped name that is gone, it is stored by the name that it is
-// shown by. What is missing here is not sent to a remote whose branch has it somewhere. (tiers.KindOther)
+// shown by. What is missing here is not sent to a remote whose branch has it somewhere. (cold.KindOther)
 //
 // Of a file in chunks a stock client may change the chunks. Where no number is missing up to the end, the file is then what
 // cat makes of them, whatever their lengths. Otherwise every chunk stays where its number says; the last one may have any

@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Fetch implements tiers.Cold.
+// Fetch implements cold.Cold.
 func (c *Cold) Fetch(ctx context.Context) error {
 	if c.remote == nil {
 		return nil
@@ -28,7 +28,7 @@ func (c *Cold) Fetch(ctx context.Context) error {
 	return nil
 }
 
-// Peek implements tiers.Cold.
+// Peek implements cold.Cold.
 func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
 	if c.remote == nil {
 		return false, nil

@@ -254,7 +254,7 @@ func (c *Cold) LiveCommits(ctx context.Context) (map[cold.ID]bool, error) {
 	return set, nil
 }
 
-// Newest implements tiers.Cold.
+// Newest implements cold.Cold.
 func (c *Cold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -308,7 +308,7 @@ func (p *Position) view(s *Snapshot) cold.Snapshot {
 // liveSnapshot is the tip of the live branch.
 type liveSnapshot struct{ *Snapshot }
 
-// Info implements tiers.Snapshot.
+// Info implements cold.Snapshot.
 func (s liveSnapshot) Info() cold.CommitInfo {
 	info := s.info
 	info.Live = true

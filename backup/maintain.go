@@ -16,7 +16,7 @@ import (
 // commits beside it hardly notice.
 const maintainRate = 32 << 20
 
-// Maintain implements tiers.Cold.
+// Maintain implements cold.Cold.
 func (c *Cold) Maintain(ctx context.Context) error {
 	if err := c.verifyLinked(ctx); err != nil {
 		return fmt.Errorf("maintain cold storage: %w", err)
@@ -67,7 +67,7 @@ func (c *Cold) verifyLinked(ctx context.Context) error {
 	return nil
 }
 
-// GC implements tiers.Cold.
+// GC implements cold.Cold.
 func (c *Cold) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	return c.db.GC(ctx, o)
 }

@@ -20,7 +20,7 @@ const (
 	maxOpenedBlob = 256 << 10
 )
 
-// Opened implements tiers.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory: no mount
+// Opened implements cold.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory: no mount
 // fails for want of a hint.
 func (s *Snapshot) Opened(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
@@ -51,7 +51,7 @@ func (s *Snapshot) readOpened() ([]string, error) {
 	return paths, nil
 }
 
-// Rules implements tiers.Snapshot.
+// Rules implements cold.Snapshot.
 func (s *Snapshot) Rules(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil || s.own.Rules.Mode == 0 {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Push implements tiers.Cold. Branches that are behind ours are pushed from where they are: the last push may have failed. A
+// Push implements cold.Cold. Branches that are behind ours are pushed from where they are: the last push may have failed. A
 // branch that somebody deleted is made again; that throws nothing away.
 func (c *Cold) Push(ctx context.Context) error {
 	if c.remote == nil {

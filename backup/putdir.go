@@ -70,8 +70,8 @@ func (b *dirBase) load(t *tx, dir cold.DirID) error {
 	return nil
 }
 
-// PutDir implements tiers.Tx. With full false and a base whose metadata is damaged it fails with tiers.ErrCorrupt or
-// tiers.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
+// PutDir implements cold.Tx. With full false and a base whose metadata is damaged it fails with cold.ErrCorrupt or
+// cold.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
 func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
 	if err := t.alive(); err != nil {
 		return cold.DirID{}, err

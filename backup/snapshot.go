@@ -17,7 +17,7 @@ import (
 // owner is who owns entries that a stock client made.
 type owner struct{ uid, gid uint32 }
 
-// Snapshot implements tiers.Snapshot. It is immutable but for what it works out once, on first need.
+// Snapshot implements cold.Snapshot. It is immutable but for what it works out once, on first need.
 type Snapshot struct {
 	db    format.Store
 	owner owner
@@ -161,17 +161,17 @@ func (s *Snapshot) load(ctx context.Context, dir cold.DirID, p *format.Problems)
 	return d, nil
 }
 
-// ReadDir implements tiers.Snapshot.
+// ReadDir implements cold.Snapshot.
 func (s *Snapshot) ReadDir(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
 	return s.read(ctx, dir, false)
 }
 
-// ReadNames implements tiers.Snapshot.
+// ReadNames implements cold.Snapshot.
 func (s *Snapshot) ReadNames(ctx context.Context, dir cold.DirID) (cold.Listing, error) {
 	return s.read(ctx, dir, true)
 }
 
-// Sizes implements tiers.Snapshot.
+// Sizes implements cold.Snapshot.
 func (s *Snapshot) Sizes(ctx context.Context, dir cold.DirID, names cold.Listing) (cold.Listing, error) {
 	for i := range names.Entries {
 		e := &names.Entries[i]
@@ -207,7 +207,7 @@ func (s *Snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.L
 	return cold.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.List}, nil
 }
 
-// Valid implements tiers.Snapshot. It reads the metadata's header: ids say the rest.
+// Valid implements cold.Snapshot. It reads the metadata's header: ids say the rest.
 func (s *Snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -229,7 +229,7 @@ func (s *Snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	return h.Tree == dir.Tree, nil
 }
 
-// LinkDirs implements tiers.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
+// LinkDirs implements cold.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
 // with single groups is left out.
 func (s *Snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	if s.own.Meta.IsZero() {

@@ -361,7 +361,7 @@ func (c *Cold) noteSide(ref string) {
 	}
 }
 
-// Aside implements tiers.Cold.
+// Aside implements cold.Cold.
 func (c *Cold) Aside() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

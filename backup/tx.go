@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// tx implements tiers.Tx.
+// tx implements cold.Tx.
 type tx struct {
 	c       *Cold
 	at      Position  // where the branch was when it began
@@ -35,7 +35,7 @@ var (
 	errTxFailed = errors.New("the transaction failed and can only be aborted")
 )
 
-// Base implements tiers.Tx.
+// Base implements cold.Tx.
 func (t *tx) Base() cold.Snapshot {
 	if t.base == nil {
 		return nil
@@ -68,7 +68,7 @@ func (t *tx) end() bool {
 	return true
 }
 
-// PutFile implements tiers.Tx.
+// PutFile implements cold.Tx.
 func (t *tx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	if err := t.alive(); err != nil {
 		return cold.ID{}, err
@@ -80,7 +80,7 @@ func (t *tx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (cold.
 	return id, nil
 }
 
-// PutSymlink implements tiers.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit does
+// PutSymlink implements cold.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit does
 // not have under that name.
 func (t *tx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, error) {
 	if err := t.alive(); err != nil {
@@ -147,7 +147,7 @@ func (t *tx) putObjects(d *dirBuild) error {
 	return nil
 }
 
-// Abort implements tiers.Tx.
+// Abort implements cold.Tx.
 func (t *tx) Abort() {
 	if !t.end() {
 		return

@@ -87,6 +87,8 @@ func (m mountEntry) clear() {
 	_ = unix.Unmount(m.dir, unix.MNT_DETACH)
 }
 
+// abort cuts the connection. The numbers of connections are given again: the file is opened first, and counts for the connection that had
+// the number then, which the mount table is to confirm.
 func (m mountEntry) abort() {
 	ctl := "/sys/fs/fuse/connections"
 	if _, err := os.Stat(filepath.Join(ctl, strconv.Itoa(m.minor))); err != nil {
@@ -96,7 +98,14 @@ func (m mountEntry) abort() {
 		}
 		defer func() { _ = unix.Unmount(ctl, 0); _ = os.Remove(ctl) }()
 	}
-	_ = os.WriteFile(filepath.Join(ctl, strconv.Itoa(m.minor), "abort"), []byte("1"), 0)
+	f, err := os.OpenFile(filepath.Join(ctl, strconv.Itoa(m.minor), "abort"), os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if slices.ContainsFunc(mounts(), func(now mountEntry) bool { return now.dir == m.dir && now.minor == m.minor }) {
+		_, _ = f.WriteString("1")
+	}
 }
 
 // ourProcesses lists the processes that execute a binary of ours.

@@ -216,7 +216,7 @@ func RemoveLoose(t *testing.T, dir string, id cold.ID) {
 	}
 }
 
-// bytesContent is a tiers.Content in memory without holes.
+// bytesContent is a cold.Content in memory without holes.
 type bytesContent struct{ *bytes.Reader }
 
 func Content(data []byte) cold.Content { return bytesContent{bytes.NewReader(data)} }

@@ -158,7 +158,7 @@ func (c *ChunkTree) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// LoadChunks reads a tree of chunks; errNotChunks where it is a directory, tiers.ErrCorrupt where it is neither.
+// LoadChunks reads a tree of chunks; errNotChunks where it is a directory, cold.ErrCorrupt where it is neither.
 func LoadChunks(db Objects, id cold.ID) (*ChunkTree, error) {
 	if id == odb.EmptyTree {
 		return nil, fmt.Errorf("tree %s: %w", id, ErrNotChunks)

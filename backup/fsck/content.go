@@ -40,7 +40,7 @@ func hashContent(ctx context.Context, f cold.Content) (cold.ID, error) {
 	return h.Sum()
 }
 
-// contentReader reads a file's content from its beginning; fewer bytes than its size are tiers.ErrSizeChanged.
+// contentReader reads a file's content from its beginning; fewer bytes than its size are cold.ErrSizeChanged.
 type contentReader struct {
 	ctx context.Context
 	c   cold.Content

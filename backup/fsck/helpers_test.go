@@ -41,20 +41,6 @@ func openVolume(t *testing.T, dir string, o backup.Options) *testVolume {
 	return v
 }
 
-func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
-	t.Helper()
-	c, err := backup.OpenRepository(dir, backup.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return testVolumeOf(t, c, dir)
-}
-
 // linkRemote is a remote with a pack and loose objects, and the volume that pushed them.
 func linkRemote(t *testing.T) (remote string, v *testVolume, f *coldtest.File) {
 	t.Helper()

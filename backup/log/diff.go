@@ -15,7 +15,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Side is one side of a Diff: a snapshot (Cold.Side), or a volume's directory as it is now (tiers.WarmView).
+// Side is one side of a Diff: a snapshot (Cold.Side), or a volume's directory as it is now (inspect.View).
 type Side interface {
 	Root() (cold.Entry, error)
 	// List lists the directory dir, which stands at the slash path at. Entries whose content is not known to be an object have

@@ -72,7 +72,7 @@ func cleanName(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' || strings.ContainsRune(".,:;\"\\'", r) })
 }
 
-// DecodeCommit reads the content of a commit. Tree and parents are strict (tiers.ErrCorrupt); headers that it does not know
+// DecodeCommit reads the content of a commit. Tree and parents are strict (cold.ErrCorrupt); headers that it does not know
 // are skipped; a signature that makes no sense leaves the zero time, as old tools wrote many of those.
 func DecodeCommit(data []byte) (CommitData, error) {
 	var c CommitData

@@ -12,8 +12,8 @@
 //   - References move under <ref>.lock, compared with the value that the caller expects.
 //   - Everything that comes in is hashed with collision-detecting SHA-1, and everything that is read is verified against its
 //     id: with the same, or with plain SHA-1 where it lies in a pack of our own, whose objects were checked when they came
-//     (a quarter of the time; a linked pack is none before it was looked through). A missing object is tiers.ErrMissing, bytes
-//     that do not match are tiers.ErrCorrupt; never zeros, never something else. ReadInto, which is for the speed of big files,
+//     (a quarter of the time; a linked pack is none before it was looked through). A missing object is cold.ErrMissing, bytes
+//     that do not match are cold.ErrCorrupt; never zeros, never something else. ReadInto, which is for the speed of big files,
 //     leaves out a stream's Adler-32 and copies stored blocks straight from the pack.
 //   - Declared sizes are checked against limits before anything is inflated; delta chains have a depth limit, which also
 //     ends cycles; big delta bases lie in an unlinked temporary file, not in memory.

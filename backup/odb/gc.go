@@ -19,7 +19,7 @@ const gcTries = 3
 
 // GC removes objects that neither references, HEAD, Protect, reflogs, packs with .keep nor anything younger than the grace period
 // reach. A pack that has some is replaced by one without them. Where a reachable object is missing or damaged nothing is removed:
-// tiers.ErrMissing, tiers.ErrCorrupt. After an error the report says what was removed before it.
+// cold.ErrMissing, cold.ErrCorrupt. After an error the report says what was removed before it.
 func (db *DB) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	var report cold.GCReport
 	for range gcTries {

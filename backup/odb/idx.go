@@ -35,7 +35,7 @@ type index struct {
 	faulted atomic.Bool
 }
 
-// openIndex maps the index at path. tiers.ErrCorrupt: it is damaged or cut off.
+// openIndex maps the index at path. cold.ErrCorrupt: it is damaged or cut off.
 func openIndex(path string) (*index, error) {
 	f, st, err := openRegular(path)
 	if err != nil {
@@ -81,7 +81,7 @@ func (x *index) guard(was bool) {
 	x.faulted.Store(true)
 }
 
-// unread is an error, tiers.ErrCorrupt, where some of x could not be read.
+// unread is an error, cold.ErrCorrupt, where some of x could not be read.
 func (x *index) unread() error {
 	if x.faulted.Load() {
 		return corruptf("index %s: a part of the file cannot be read", x.path)

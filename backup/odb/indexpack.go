@@ -51,7 +51,7 @@ type fetchedEntry struct {
 // publishes nothing.
 //
 // Memory: 60 to 200 bytes an object, Options.DeltaCache and two delta bases of up to Options.DeltaMemory. maxBytes bounds the pack
-// (0: no limit), Options the rest; ErrTooLarge. A damaged pack is tiers.ErrCorrupt, and leaves nothing behind. Reading stops
+// (0: no limit), Options the rest; ErrTooLarge. A damaged pack is cold.ErrCorrupt, and leaves nothing behind. Reading stops
 // behind the pack's trailer or shortly after. Whether everything that the objects point to is there is not checked.
 func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() error, err error) {
 	if db.readOnly {

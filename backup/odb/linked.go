@@ -18,7 +18,7 @@ import (
 // collision-detecting SHA-1, the index and the pack are compared with their checksums. From then on a pack counts as one of our
 // own, and its .keep goes. Memory is 4 bytes an object and the delta bases.
 //
-// It returns how many are good now, one with a damaged index, for which a new one was made, among them. tiers.ErrCorrupt: the others
+// It returns how many are good now, one with a damaged index, for which a new one was made, among them. cold.ErrCorrupt: the others
 // were damaged; what could be read of them was saved, and they were put aside. Ended by ctx, the pack under way is looked at
 // again next time.
 func (db *DB) VerifyLinked(ctx context.Context, bytesPerSecond int64) (good int, err error) {

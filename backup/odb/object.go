@@ -78,7 +78,7 @@ var (
 
 func errMissing(id ID) error { return fmt.Errorf("object %s: %w", id, cold.ErrMissing) }
 
-// corruptf wraps tiers.ErrCorrupt with what is wrong.
+// corruptf wraps cold.ErrCorrupt with what is wrong.
 func corruptf(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", cold.ErrCorrupt, fmt.Sprintf(format, a...))
 }

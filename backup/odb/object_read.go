@@ -236,7 +236,7 @@ type source struct {
 }
 
 // each calls try for every place that holds the object until one call succeeds, newest pack first, then loose. Damage in one
-// place (tiers.ErrCorrupt) or a file that just went away does not hide another; other errors end it. When there is nothing
+// place (cold.ErrCorrupt) or a file that just went away does not hide another; other errors end it. When there is nothing
 // it looks for new packs until a scan shows no change.
 func (db *DB) each(id ID, try func(s source) error) error {
 	var damage error

@@ -28,7 +28,7 @@ func (db *DB) Has(id ID) bool {
 	}) == nil
 }
 
-// Stat returns type and size in bytes without verifying the content. tiers.ErrMissing, tiers.ErrCorrupt.
+// Stat returns type and size in bytes without verifying the content. cold.ErrMissing, cold.ErrCorrupt.
 func (db *DB) Stat(id ID) (t Type, size int64, err error) {
 	if id == EmptyTree {
 		return Tree, 0, nil
@@ -51,8 +51,8 @@ func (db *DB) Stat(id ID) (t Type, size int64, err error) {
 	return t, size, err
 }
 
-// Read returns the verified content of an object of type want (0: any) and at most max bytes. tiers.ErrMissing,
-// tiers.ErrCorrupt (also for another type), ErrTooLarge before anything is inflated.
+// Read returns the verified content of an object of type want (0: any) and at most max bytes. cold.ErrMissing,
+// cold.ErrCorrupt (also for another type), ErrTooLarge before anything is inflated.
 func (db *DB) Read(id ID, want Type, max int64) ([]byte, error) {
 	_, data, err := db.ReadAny(id, want, max)
 	return data, err
@@ -131,7 +131,7 @@ type BlobReader struct {
 
 // Stream opens a blob of any size; memory is constant unless git stored it as a delta, whose base is then held (in memory up
 // to Options.DeltaMemory, else in a temporary file). The Read that delivers the last bytes verifies the id and fails with
-// tiers.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified yet.
+// cold.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified yet.
 func (db *DB) Stream(id ID) (*BlobReader, error) {
 	var b *BlobReader
 	err := db.each(id, func(s source) error {

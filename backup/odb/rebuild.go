@@ -75,7 +75,7 @@ func (db *DB) mendPack(base string) error {
 	return nil
 }
 
-// rebuildIndex makes the index of a pack that lies in the repository. tiers.ErrCorrupt: the pack is damaged.
+// rebuildIndex makes the index of a pack that lies in the repository. cold.ErrCorrupt: the pack is damaged.
 func (db *DB) rebuildIndex(path string, f *os.File, size int64) error {
 	if err := db.step("rebuild.index"); err != nil {
 		return err

@@ -151,7 +151,7 @@ func (l *lockFile) unlock() error {
 }
 
 // UpdateRef moves a reference from old to new (FORMAT.md section 5), durable when it returns nil. old zero: it must not
-// exist. tiers.ErrRefMoved: it is elsewhere, nothing changed; ErrLocked. After other errors
+// exist. cold.ErrRefMoved: it is elsewhere, nothing changed; ErrLocked. After other errors
 // the reference may have moved without being durable: read it again.
 func (db *DB) UpdateRef(name string, old, new ID) error {
 	if new.IsZero() {
@@ -160,7 +160,7 @@ func (db *DB) UpdateRef(name string, old, new ID) error {
 	return db.changeRef("update", name, old, func(path string) error { return db.writeRef(path, new) })
 }
 
-// DeleteRef removes a reference that points to old. tiers.ErrRefMoved, ErrNoRef, ErrLocked.
+// DeleteRef removes a reference that points to old. cold.ErrRefMoved, ErrNoRef, ErrLocked.
 func (db *DB) DeleteRef(name string, old ID) error {
 	if old.IsZero() {
 		return fmt.Errorf("delete reference %s: no old value", name)

@@ -114,7 +114,7 @@ func EncodeTree(entries []TreeEntry) ([]byte, error) {
 }
 
 // DecodeTree reads the content of a tree. It is strict: whatever EncodeTree would not write (but for the group-writable
-// mode of very old repositories, which reads as ModeFile) is tiers.ErrCorrupt with the entry's name. Memory is
+// mode of very old repositories, which reads as ModeFile) is cold.ErrCorrupt with the entry's name. Memory is
 // proportional to data, so the caller's limit on the object bounds it.
 func DecodeTree(data []byte) ([]TreeEntry, error) {
 	s := string(data) // one copy, shared by all names

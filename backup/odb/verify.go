@@ -168,7 +168,7 @@ func checkSource(s source, id ID) error {
 	return err
 }
 
-// Verify hashes one object, whatever its type and size, until a good copy is found. tiers.ErrMissing, tiers.ErrCorrupt.
+// Verify hashes one object, whatever its type and size, until a good copy is found. cold.ErrMissing, cold.ErrCorrupt.
 func (db *DB) Verify(id ID) error {
 	if id == EmptyTree {
 		return nil

@@ -154,7 +154,7 @@ func (w *Writer) takeBack(pf *packFile, off int64, err error) error {
 }
 
 // PutStream stores a blob of size bytes read from r in constant memory and returns its id. When r gives more or fewer it
-// fails with tiers.ErrSizeChanged; when drop is not nil and says at the end that the content is known, the id is returned and
+// fails with cold.ErrSizeChanged; when drop is not nil and says at the end that the content is known, the id is returned and
 // nothing is stored. Up to 1 MiB the work is done outside the Writer's lock, bigger blobs hold it; drop must not use the
 // Writer.
 func (w *Writer) PutStream(size int64, r io.Reader, drop func(ID) bool) (ID, error) {
