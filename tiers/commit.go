@@ -14,6 +14,17 @@ import (
 	"emberfs/tiers/warm"
 )
 
+// commits is the component that commits what is dirty.
+type commits struct {
+	syncing   chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
+	upkeep    chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
+	answers   []chan error  // syncing: those who wait for what was just committed
+	justTaken riskCount     // syncing: what the last commit took
+	live      liveBranch
+
+	marksInMemory int // see there
+}
+
 // commit stores what is dirty and moves the branch; Volume.syncing is held. Nothing is recorded as clean before the branch points to it.
 func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 	if err := v.step("commit.begin"); err != nil {

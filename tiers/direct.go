@@ -3,7 +3,6 @@ package tiers
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -23,15 +22,6 @@ type Backing interface {
 	Unregister(id int32)
 }
 
-// IO is the way that programs' reads and writes of an open file take.
-type IO uint8
-
-const (
-	IOCached   IO = iota // through the daemon, with the kernel's page cache in front
-	IODirect             // the kernel reads and writes warm's file
-	IOUncached           // through the daemon each time: somebody else writes warm's file unseen
-)
-
 // direct is what a volume knows of files that the kernel reads and writes itself.
 type direct struct {
 	backing atomic.Pointer[Backing] // nil: not possible
@@ -42,7 +32,7 @@ type direct struct {
 	files     atomic.Int64 // inodes that are open that way now
 	lingering lingering
 
-	mu  sync.Mutex
+	mu  mutex[leaf]
 	why error // why it is not possible; nil: it is, or nobody tried
 }
 

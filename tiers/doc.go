@@ -90,20 +90,52 @@
 //     what is theirs alone (dirState.listing, Inode.back), which nobody waits for under another lock. What a request waits for runs on a
 //     goroutine of its own (errand.go, coldReader.with): a program that was killed leaves at once, whatever the repository does.
 //
+// # Components
+//
+// The files of a component begin with its name. In this order, each uses those before it, and knows nothing of those behind it
+// (order_test.go has the exceptions, and what they are for):
+//
+//	base      configuration, state, what is at risk, failpoints, the kernel's side
+//	inode     warm's directory by descriptors; inodes, names, records, marks, pre-images
+//	rules     which rule decides about a path
+//	critical  names that a commit of critical files is to take
+//	direct    files that the kernel reads and writes itself
+//	io        open files: hot, warm, cold; bytes that leave warm and come back
+//	lazy      directories whose children are not made in warm yet; restoring
+//	memory    directories of class memory
+//	attr      attributes
+//	ns        names: lookup, create, rename, unlink
+//	commit    what a commit shows, stores, and records as clean
+//	tier      files that move down by age, and back up before they are asked for
+//	volume    opening, closing, loops, status
+//
 // # Lock order
 //
-//	memory.making    a memory directory, or the area, coming or going
-//	Volume.sweeping  one walk over warm at a time
-//	Volume.syncing   one commit at a time
-//	pendingLinks.listed, dirState.listing   while children are made; taken with nothing else held but Volume.syncing
-//	Inode.back       a stub's bytes coming, going or being given up; never waited for in the barrier
-//	Volume.barrier   read side: every change, from its mark to its last system call; write side: a commit's boundary
-//	Inode.io         content: readers share, writers exclude each other and readers
-//	Volume.marks     transitions of directory records
-//	Inode.mu         record, open writers, way of I/O of one inode; Backing is called under it
-//	Volume.ns        parent and name of every inode; write side: around a rename or unlink system call
-//	moment.mu        pre-images; nothing but table.mu is locked under it, and no system call made
-//	(an area's own locks, from barrier on: nothing of the volume that it is part of is taken under them)
-//	heldback.Table   takes no lock of ours; it reads and appends to its file
-//	table.mu, dirFDs.mu, dirState.mu, memory.mu, direct.mu, lingering.mu   leaves: nothing is locked and no system call made under them (close excepted)
+// Whoever holds a lock takes only locks below it in this table. The raced tests are built with the tag lockorder, which asserts that
+// (base_locks.go has the ranks). Two tokens are channels, since waiting for them honours a context: that of Volume's syncing, one commit at
+// a time, comes after Volume.sweeping; that of Cold's transactions is taken by commits alone.
+//
+//	ruleBook.mu           the rules, while they are changed
+//	memory.making         a memory directory, or the area, coming or going
+//	Volume.sweeping       one walk over warm at a time
+//	pendingLinks.listed   while directories that share files are listed together
+//	dirState.listing      while a directory's children are made; several only under pendingLinks.listed
+//	Inode.back            a stub's bytes coming, going or being given up; several in the order of their ids; never waited for in the barrier
+//	Volume.barrier        read side: every change, from its mark to its last system call; write side: a commit's boundary
+//	Inode.io              content: readers share, writers exclude each other and readers; several in the order of their ids
+//	Volume.marks          transitions of directory records
+//	Inode.mu              record, open writers, way of I/O of one inode; Backing is called under it. A rename holds those of the inode that
+//	                      moves and of the one that it replaces, which the kernel has locked. A new inode's is tried under table.mu.
+//	Volume.ns             parent and name of every inode; write side: around a rename or unlink system call
+//	moment.mu             pre-images; no system call is made under it
+//	Volume.warmCount      counting what warm holds, which walks it
+//	critical.mu           names noted for critical commits
+//	table.mu              the inode table
+//
+// Under these nothing is locked, and no system call made, close excepted: capture.mu, coldCount.mu, coldReader.mu, direct.mu, dirFDs.mu,
+// dirState.mu, firstOpened.mu, forgotten.mu, inoSet.mu, lingering.mu, memory.mu, pendingLinks.mu, points.mu, restored.mu,
+// restored.recent, risk.mu, settling.mu, written.mu.
+//
+// An area is a volume of its own, whose locks have the same ranks.
+// heldback's table takes no lock of ours; it reads and appends to its file.
 package tiers

@@ -1,14 +1,54 @@
 package tiers
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
 	"emberfs/tiers/warm"
 )
+
+// nodes is warm's directory as it is open, and what is known of the inodes in it.
+type nodes struct {
+	warmFD    int // O_PATH descriptor of the warm directory
+	warmMount uint64
+	fsType    int64
+	noatime   bool   // warm's mount moves no atime
+	relatime  bool   // or only an old one
+	records   bool   // warm takes trusted.* attributes from us
+	mayChown  bool   // the daemon is root
+	uid, gid  uint32 // the daemon's own
+	atime     atimes
+	times     *fileTimes      // that warm's file system keeps
+	held      *heldback.Table // what commits have and this machine cannot make
+	flagged   atomic.Bool     // of an area: files may have flags
+
+	root  *Inode
+	table table
+	dirs  dirFDs
+
+	barrier   rwMutex[lockBarrier]
+	epoch     atomic.Uint64
+	mainEpoch atomic.Uint64          // the epoch since the last boundary of a commit of everything
+	capturing atomic.Uint64          // the epoch of the commit under way, or 0
+	moment    atomic.Pointer[moment] // what the commit under way is to show; nil: none walks
+	late      inoSet                 // inodes that the kernel forgot although they were touched since that commit's boundary
+	marks     mutex[lockMarks]
+	ns        rwMutex[lockNS]
+	moves     atomic.Uint64 // ns: renames and unlinks so far
+	nameless  atomic.Int64  // inodes whose anon is set, about
+	writers   sync.Map      // *Inode open for writing -> struct{}
+	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
+	dirtyHint inoSet
+
+	moved     moved
+	forgotten forgotten
+}
 
 // Inode is a file, directory or other node of warm that the kernel or the daemon knows. It lives while somebody holds a
 // reference: a kernel lookup, an open handle, a child inode, a commit.
@@ -29,14 +69,14 @@ type Inode struct {
 	name   string
 	anon   int // O_PATH descriptor of an inode without a known name, or -1
 
-	io      sync.RWMutex // content; see doc.go
-	version uint64       // io: hot's content version
-	hotHint atomic.Bool  // hot may hold pages of this version
-	stub    atomic.Bool  // io: the bytes are in cold only; as n.mu.rec says
-	unseen  atomic.Bool  // mu: the bytes may change without the daemon's knowledge (unseen.go)
+	io      rwMutex[lockIO] // content; see doc.go
+	version uint64          // io: hot's content version
+	hotHint atomic.Bool     // hot may hold pages of this version
+	stub    atomic.Bool     // io: the bytes are in cold only; as n.mu.rec says
+	unseen  atomic.Bool     // mu: the bytes may change without the daemon's knowledge (unseen.go)
 
 	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under it.
-	back      sync.Mutex
+	back      mutex[lockBack]
 	lastUse   atomic.Uint32 // by Volume.clock; 0: not in this session
 	coldReads atomic.Uint32 // handles through which a stub was read
 	noted     atomic.Bool   // is in the list of files that this session opened
@@ -57,7 +97,7 @@ type Inode struct {
 	preserved atomic.Pointer[preserved]
 
 	mu struct {
-		sync.Mutex
+		mutex[lockInode]
 		rec         warm.Record // what the attribute holds; zero: nothing that counts
 		mode        uint32      // with S_IFMT
 		writers     int         // handles open for writing
@@ -84,9 +124,9 @@ type dirState struct {
 	pins int  // users of fd; dirFDs.mu
 	hot  bool // second-chance bit; dirFDs.mu
 
-	unlisted atomic.Bool  // the children are not made in warm yet; as the record says
-	listing  sync.Mutex   // held while they are made
-	nlink    atomic.Int64 // of an unlisted directory, from its listing; 0: not known
+	unlisted atomic.Bool        // the children are not made in warm yet; as the record says
+	listing  mutex[lockListing] // held while they are made
+	nlink    atomic.Int64       // of an unlisted directory, from its listing; 0: not known
 
 	told     atomic.Pointer[cold.DirID]    // the directories in it were made while it was unlisted: what it stood for
 	tellers  atomic.Int32                  // streams that told its names
@@ -97,7 +137,7 @@ type dirState struct {
 	// ordinary is memory.seq of when the directory was found to be none of class memory.
 	ordinary atomic.Uint64
 	mu       struct {
-		sync.Mutex
+		mutex[leaf]
 		tracking bool             // base and changed are complete
 		pending  bool             // changed is complete since the capture under way read the directory
 		missed   touch            // the last epoch in which a name was touched and not noted
@@ -147,7 +187,7 @@ type touch struct {
 
 // table finds inodes by node id and by warm's inode number.
 type table struct {
-	mu    sync.RWMutex
+	mu    rwMutex[lockTable]
 	byID  map[uint64]*Inode
 	byIno map[uint64]*Inode
 	next  uint64
@@ -162,13 +202,16 @@ func (t *table) init(max int) {
 	t.max, t.wake = max, make(chan struct{}, 1)
 }
 
+// areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
+const areaBit = 1 << 62
+
 // rootID is the root's node id, the first one given.
 const rootID = 1
 
 // Inode returns the inode with this node id, or nil.
 func (v *Volume) Inode(id uint64) *Inode {
 	if id&areaBit != v.areaBit() {
-		if v = v.memory.area.Load(); v == nil {
+		if v = v.area.Load(); v == nil {
 			return nil
 		}
 	}
@@ -202,7 +245,7 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	if n.kind == cold.KindDir {
 		n.dir = &dirState{fd: -1}
 	}
-	n.mu.Lock()
+	n.mu.TryLock() // nobody else knows it yet, and table.mu is a leaf
 	t.byID[n.id] = n
 	t.byIno[n.ino] = n
 	if !n.isRoot() {
@@ -355,7 +398,7 @@ func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t
 
 // inoSet is a set of inode numbers.
 type inoSet struct {
-	mu  sync.Mutex
+	mu  mutex[leaf]
 	set map[uint64]struct{}
 }
 
@@ -385,4 +428,69 @@ func (s *inoSet) clear() {
 	s.mu.Lock()
 	s.set = nil
 	s.mu.Unlock()
+}
+
+func (v *Volume) openRoot() error {
+	var st unix.Statx_t
+	if err := warm.StatAt(v.warmFD, "", &st); err != nil {
+		return err
+	}
+	n, _ := v.intern(&st)
+	v.loadRecord(n, warm.ByFD(v.warmFD), &st)
+	n.attrLocked(&st)
+	n.mu.Unlock()
+	fd, err := unix.Open(warm.FDPath(v.warmFD), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	v.dirs.put(n, fd)
+	v.unpin(n)
+	v.root = n
+	return nil
+}
+
+// shownIno is the number that programs see for warm's inode number ino.
+func (v *Volume) shownIno(ino uint64) uint64 { return ino | v.areaBit() }
+
+func (v *Volume) areaBit() uint64 {
+	if v.host != nil {
+		return areaBit
+	}
+	return 0
+}
+
+// pathOf is where n stands now, a slash path from the root; "" for the root, and the node's number for what has no name.
+func (v *Volume) pathOf(n *Inode) string {
+	if n == v.root {
+		return ""
+	}
+	var names []string
+	v.ns.RLock()
+	defer v.ns.RUnlock()
+	for ; n.parent != nil; n = n.parent {
+		names = append(names, n.name)
+	}
+	if n != v.root {
+		names = append(names, "(removed)")
+	}
+	slices.Reverse(names)
+	return strings.Join(names, "/")
+}
+
+// AttrChanged tells the kernel that attributes of n changed by a request for something else: it has the old ones, and would not ask.
+func (v *Volume) AttrChanged(n *Inode) {
+	if inval := v.inval.Load(); inval != nil {
+		(*inval).InvalAttr(n.id)
+	}
+}
+
+// checkName refuses what can not be one name in a directory.
+func checkName(name string) error {
+	switch {
+	case len(name) > 255:
+		return unix.ENAMETOOLONG
+	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
+		return unix.EINVAL
+	}
+	return nil
 }

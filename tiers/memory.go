@@ -5,31 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers/cold"
 	"emberfs/tiers/warm"
 )
-
-// areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
-const areaBit = 1 << 62
-
-func (v *Volume) areaBit() uint64 {
-	if v.host != nil {
-		return areaBit
-	}
-	return 0
-}
-
-// shownIno is the number that programs see for warm's inode number ino.
-func (v *Volume) shownIno(ino uint64) uint64 { return ino | v.areaBit() }
 
 // memory is a volume's memory class: directories whose contents lie on a private tmpfs instead of warm.
 //
@@ -38,21 +22,20 @@ func (v *Volume) shownIno(ino uint64) uint64 { return ino | v.areaBit() }
 // warm's directory. So a graft follows when a directory above it is renamed, as a mount would. What a directory is, it stays while it
 // has entries, whatever the rules say meanwhile.
 type memory struct {
-	on   atomic.Bool            // there are rules for it, or grafts of an earlier run: else nobody looks further
-	seq  atomic.Uint64          // from 1; rises when paths or rules may have changed: then directories are judged anew
-	area atomic.Pointer[Volume] // nil: there is none
+	on  atomic.Bool   // there are rules for it, or grafts of an earlier run: else nobody looks further
+	seq atomic.Uint64 // from 1; rises when paths or rules may have changed: then directories are judged anew
 	// mayswap says of the area's tmpfs that the kernel has none that keeps out of swap.
 	mayswap atomic.Bool
 
 	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes after it in the
 	// lock order may be taken under it.
-	making sync.Mutex
+	making mutex[lockMaking]
 	tmpfs  *tmpfs          // making; of area
 	run    context.Context // making; of the background work, nil before it runs
 	ended  bool            // making; there will be no area any more
 
 	mu struct { // a leaf
-		sync.RWMutex
+		rwMutex[leaf]
 		grafts map[uint64]*graft // by the inode number of warm's directory
 		stays  map[uint64]string // notes about directories that are not what the rules want because of what they hold
 		why    error             // there is no area because
@@ -93,10 +76,10 @@ func (v *Volume) memoryRulesChanged() {
 	m.making.Lock()
 	defer m.making.Unlock()
 	m.seq.Add(1)
-	if v.memoryRules() && m.area.Load() == nil && !m.ended {
+	if v.memoryRules() && v.area.Load() == nil && !m.ended {
 		v.openArea()
 	}
-	m.on.Store(v.memoryRules() || m.area.Load() != nil)
+	m.on.Store(v.memoryRules() || v.area.Load() != nil)
 }
 
 func (v *Volume) memoryClassLimit() int64 {
@@ -119,7 +102,7 @@ func (v *Volume) openArea() {
 	}
 	m.tmpfs = t
 	m.mayswap.Store(t.swap)
-	m.area.Store(a)
+	v.area.Store(a)
 	if i := v.inval.Load(); i != nil {
 		a.inval.Store(i)
 	}
@@ -143,8 +126,10 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 			v.log.WithError(err).Warn("memory_class_limit stays as the last daemon had it")
 		}
 	}
-	a := &Volume{host: v, cfg: Config{State: v.cfg.State}, log: v.log, warmFD: t.tree, openedAt: time.Now(),
-		uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC}
+	a := &Volume{
+		basis: basis{host: v, cfg: Config{State: v.cfg.State}, log: v.log, openedAt: time.Now()},
+		nodes: nodes{warmFD: t.tree, uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC},
+	}
 	var st unix.Statx_t
 	if err := warm.StatAt(t.tree, "", &st); err != nil {
 		return fail(err)
@@ -191,7 +176,7 @@ func (v *Volume) startMemory(ctx context.Context) {
 	m.making.Lock()
 	defer m.making.Unlock()
 	m.run = ctx
-	if a := m.area.Load(); a != nil {
+	if a := v.area.Load(); a != nil {
 		v.wg.Go(func() { a.pruneLoop(ctx) })
 	}
 }
@@ -204,7 +189,7 @@ func (v *Volume) EndMemory() error {
 	m.making.Lock()
 	defer m.making.Unlock()
 	m.ended = true
-	a := m.area.Swap(nil)
+	a := v.area.Swap(nil)
 	if a == nil {
 		return nil
 	}
@@ -249,7 +234,7 @@ func (v *Volume) memoryStatus() MemoryStatus {
 	why := m.mu.why
 	s.Directories = len(m.mu.grafts)
 	m.mu.RUnlock()
-	a := m.area.Load()
+	a := v.area.Load()
 	switch {
 	case why != nil:
 		s.Why = why.Error()
@@ -289,21 +274,4 @@ func (v *Volume) memoryNotes() []string {
 		stays = append(stays[:notesMost], fmt.Sprintf("and %d more directories that stay what they were", extra))
 	}
 	return append(notes, stays...)
-}
-
-// memoryFileStatus is FileStatus of n, which is in the area; at is its path in the volume.
-func (v *Volume) memoryFileStatus(ctx context.Context, n *Inode, at string) (FileStatus, error) {
-	a, err := n.vol.Getattr(ctx, n, nil)
-	if err != nil {
-		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
-	}
-	s := FileStatus{Path: path.Clean("/" + at)[1:], Kind: n.kind.String(), Class: "memory", Tiers: []string{"memory"}, Open: int(n.opens.Load()),
-		Why: "directories of class memory are never backed up"}
-	if n.kind == cold.KindFile || n.kind == cold.KindSymlink {
-		s.Size = int64(a.Size)
-	}
-	if t := n.lastUse.Load(); t != 0 {
-		s.Used = n.vol.openedAt.Add(time.Duration(t-1) * useTick)
-	}
-	return s, nil
 }

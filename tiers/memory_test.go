@@ -133,7 +133,7 @@ func TestMemoryHeals(t *testing.T) {
 	}
 
 	v = openMemoryTest(t, state, cold, "mem", "mem2")
-	if got := read(t, v.memory.area.Load(), mustLookup(t, mustLookup(t, v.root, "mem"), "f")); got != "kept" {
+	if got := read(t, v.area.Load(), mustLookup(t, mustLookup(t, v.root, "mem"), "f")); got != "kept" {
 		t.Errorf("after a kill: %q", got)
 	}
 	n, a, err := v.Lookup(context.Background(), v.root, "mem2")
@@ -185,7 +185,7 @@ func TestMemoryKeptByFailedMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	v = openMemoryTest(t, state, cold, "mem")
-	if got := read(t, v.memory.area.Load(), mustLookup(t, mustLookup(t, v.root, "mem"), "f")); got != "kept" {
+	if got := read(t, v.area.Load(), mustLookup(t, mustLookup(t, v.root, "mem"), "f")); got != "kept" {
 		t.Errorf("read %q", got)
 	}
 	v.Start()
@@ -211,7 +211,7 @@ func TestMemoryRulesChange(t *testing.T) {
 		v.putRules(memorySet(t, dirs...))
 		v.book.mu.Unlock()
 	}
-	if v.memory.area.Load() != nil {
+	if v.area.Load() != nil {
 		t.Fatal("a tmpfs that no rule asks for")
 	}
 	change("full", "empty")
@@ -341,7 +341,7 @@ func TestMemoryParallel(t *testing.T) {
 	if st := v.Status().Memory; st.Files != 0 || st.Directories != 0 {
 		t.Errorf("all was removed: %+v", st)
 	}
-	area := v.memory.area.Load()
+	area := v.area.Load()
 	if n := area.inodes(); n != 1 {
 		t.Errorf("%d inodes in the area, want its root", n)
 	}

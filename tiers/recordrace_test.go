@@ -26,11 +26,15 @@ func TestWriteWhileRecorded(t *testing.T) {
 		}
 		return true
 	}
-	locked := func(ok func() bool) func() bool {
+	locked := func(ok func() bool) func() bool { // looks on a goroutine of its own: who asks holds ns
 		return func() bool {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			return ok()
+			is := make(chan bool)
+			go func() {
+				f.mu.Lock()
+				defer f.mu.Unlock()
+				is <- ok()
+			}()
+			return <-is
 		}
 	}
 	wrote := make(chan error, 1)
@@ -39,14 +43,21 @@ func TestWriteWhileRecorded(t *testing.T) {
 		f.mu.Lock()
 		f.mu.ungranted = false
 		f.mu.Unlock()
-		v.ns.Lock() // holds the write up where it looks for its directory
+		holding, release := make(chan struct{}), make(chan struct{})
+		go func() {
+			v.ns.Lock() // holds the write up where it looks for its directory
+			close(holding)
+			<-release
+			v.ns.Unlock()
+		}()
+		<-holding
 		go func() {
 			_, err := h.Write(context.Background(), []byte("two, and longer"), 0, false)
 			wrote <- err
 		}()
 		wait(100*time.Millisecond, locked(func() bool { return f.mu.ungranted })) // it may be held up before that
 		go func() {
-			defer v.ns.Unlock()
+			defer close(release)
 			if !wait(20*time.Second, locked(func() bool { return !f.mu.captured.IsZero() })) {
 				t.Error("the file is not recorded")
 			}

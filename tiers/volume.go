@@ -6,149 +6,32 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
-	"emberfs/tiers/heldback"
 	"emberfs/tiers/subprocess"
 	"emberfs/tiers/warm"
 )
 
 // Volume is the storage manager: one mounted volume with its three tiers. Its methods are safe for concurrent use.
 // Errors are syscall.Errno, possibly wrapped, where a system call failed; fs maps the others.
+//
+// It is made of components, each with fields and files of its own, in the order of doc.go: a component uses those above it in this list.
 type Volume struct {
-	// host is, of the area that holds the contents of directories of class memory, the volume that they are part of; nil for a
-	// volume. An area is warm alone, a tree on a tmpfs: without cold, records, hot, a commit or a state.
-	host   *Volume
-	memory memory
-
-	cfg   Config
-	cold  cold.Cold
-	log   logrus.FieldLogger
-	state *warm.State
-	hot   *hotCache
-
-	warmFD    int // O_PATH descriptor of the warm directory
-	warmMount uint64
-	fsType    int64
-	noatime   bool   // warm's mount moves no atime
-	relatime  bool   // or only an old one
-	records   bool   // warm takes trusted.* attributes from us
-	mayChown  bool   // the daemon is root
-	uid, gid  uint32 // the daemon's own
-	trust     uint16
-	untouched bool         // the last run left nothing that no commit has, or there was none
-	changes   atomic.Int64 // that programs began since
-	doubtful  bool         // the last run may have left changes that no commit has
-
-	root  *Inode
-	table table
-	dirs  dirFDs
-
-	barrier   sync.RWMutex
-	epoch     atomic.Uint64
-	mainEpoch atomic.Uint64          // the epoch since the last boundary of a commit of everything
-	capturing atomic.Uint64          // the epoch of the commit under way, or 0
-	moment    atomic.Pointer[moment] // what the commit under way is to show; nil: none walks
-	late      inoSet                 // inodes that the kernel forgot although they were touched since that commit's boundary
-	marks     sync.Mutex
-	ns        sync.RWMutex
-	moves     atomic.Uint64 // ns: renames and unlinks so far
-	nameless  atomic.Int64  // inodes whose anon is set, about
-	writers   sync.Map      // *Inode open for writing -> struct{}
-	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
-	dirtyHint inoSet
-
-	gcInterval    time.Duration // how often garbage is collected unasked: what is found then is older than the grace period
-	marksInMemory int           // see there
-
-	syncing chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
-	upkeep  chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
-	collect chan collection
-	idle    chan struct{} // closed when upkeepLoop has ended
-	risk    risk
-	points  points
-
-	warmCount struct {
-		sync.Mutex
-		use   warm.Use
-		until time.Time
-	}
-
-	coldCount coldCount
-	book      ruleBook
-	settling  settling
-	critical  critical
-	answers   []chan error  // syncing: those who wait for what was just committed
-	justTaken riskCount     // syncing: what the last commit took
-	backupDue atomic.Int64  // UnixNano by which a rule wants a backup; 0: none
-	backupBy  chan struct{} // capacity 1: backupDue came earlier
-	live      liveBranch
-	direct    direct
-
-	inval atomic.Pointer[Invalidator]
-
-	// Tiering.
-	openedAt    time.Time
-	coldReads   *coldReader
-	coldLog     atomic.Int64 // UnixNano of the last line about content that cold cannot give
-	errands     errands
-	restored    restored
-	links       pendingLinks
-	moved       moved
-	forgotten   forgotten
-	firstOpened firstOpened
-	fresh       bool // warm was restored by this start
-	sweeping    sync.Mutex
-	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
-	pressure    pressure
-	rest        atomic.Int64 // UnixNano until which limits are not looked at, after a look that could not help
-	hopeless    time.Time    // tierLoop's: when an emergency last gave nothing
-	limitHelps  atomic.Bool  // the last look at the limits could bring warm below them
-	round       atomic.Pointer[chan struct{}]
-	returns     chan *Inode   // stubs to bring back in the background, each with a reference
-	idleTiers   chan struct{} // closed when tierLoop has ended
-	running     atomic.Bool   // tierLoop runs
-
-	atime    atimes
-	times    *fileTimes      // that warm's file system keeps
-	held     *heldback.Table // what commits have and this machine cannot make
-	flagged  atomic.Bool     // of an area: files may have flags
-	afterCut bool            // the machine stopped without a clean stop since warm was used
-
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
-	closed  atomic.Bool
-	started atomic.Bool
-}
-
-// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue but for InvalAttr; none waits for a request.
-type Invalidator interface {
-	InvalEntry(dir uint64, name string)
-	InvalInode(id uint64)
-	// InvalAttr is about attributes alone, at once.
-	InvalAttr(id uint64)
-	// Prune asks the kernel to forget inodes that nobody uses; it does nothing where CanPrune is false.
-	Prune(ids []uint64)
-	CanPrune() bool
-}
-
-// SetInvalidator tells the volume how to reach the kernel's caches.
-func (v *Volume) SetInvalidator(i Invalidator) {
-	v.inval.Store(&i)
-	if a := v.memory.area.Load(); a != nil {
-		a.inval.Store(&i)
-	}
-}
-
-func now() cold.Time {
-	t := time.Now()
-	return cold.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
+	basis                     // base.go: configuration, state, what is at risk, the kernel
+	nodes                     // inode.go: warm's directory, inodes and their names, records, marks, pre-images
+	ruling                    // rules_book.go
+	critical     critical     // critical_notes.go
+	direct       direct       // direct.go
+	contents                  // io.go
+	restored     restored     // lazy_origin.go: the commit that unlisted directories are read by
+	links        pendingLinks // lazy_group.go
+	memory       memory       // memory.go
+	commits                   // commit.go
+	ageing                    // tier_loop.go
+	housekeeping              // volume_upkeep.go
 }
 
 // Open opens the state directory c.State, which the caller has locked, brings warm to the branch's last commit where it has
@@ -160,8 +43,8 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		return nil, err
 	}
 	v := &Volume{
-		cfg: c, cold: c.Cold, log: c.Log, state: st, warmFD: -1,
-		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0,
+		basis: basis{cfg: c, cold: c.Cold, log: c.Log, state: st},
+		nodes: nodes{warmFD: -1, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0},
 	}
 	v.errands.init()
 	v.SetAtime(c.Atime)
@@ -301,39 +184,6 @@ func (v *Volume) decideTrust() error {
 	v.direct.shared.Store(v.direct.inherited)
 	v.points.verified.Store(trusted)
 	return err
-}
-
-func (v *Volume) openRoot() error {
-	var st unix.Statx_t
-	if err := warm.StatAt(v.warmFD, "", &st); err != nil {
-		return err
-	}
-	n, _ := v.intern(&st)
-	v.loadRecord(n, warm.ByFD(v.warmFD), &st)
-	n.attrLocked(&st)
-	n.mu.Unlock()
-	fd, err := unix.Open(warm.FDPath(v.warmFD), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	v.dirs.put(n, fd)
-	v.unpin(n)
-	v.root = n
-	return nil
-}
-
-// warmRead returns a readable descriptor of warm for syncfs, opened once.
-func (v *Volume) warmRead() int {
-	v.points.mu.Lock()
-	defer v.points.mu.Unlock()
-	if v.points.readFD == 0 {
-		fd, err := warm.OpenAt(v.warmFD, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-		if err != nil {
-			return -1
-		}
-		v.points.readFD = fd
-	}
-	return v.points.readFD
 }
 
 // Close stops the background work, makes warm durable and records the clean stop. The last Sync is the caller's.

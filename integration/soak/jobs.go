@@ -32,6 +32,9 @@ func testJobs() []job {
 	const pkg = "integration"
 	jobs := []job{
 		{name: "unit/backup", pkg: "backup", tests: ".", raced: true, limit: 30 * time.Minute},
+		{name: "unit/fsck", pkg: "backup/fsck", tests: ".", raced: true, limit: 15 * time.Minute},
+		{name: "unit/format", pkg: "backup/format", tests: ".", raced: true, limit: 15 * time.Minute},
+		{name: "unit/log", pkg: "backup/log", tests: ".", raced: true, limit: 15 * time.Minute},
 		{name: "unit/odb", pkg: "backup/odb", tests: ".", raced: true, limit: 30 * time.Minute},
 		{name: "unit/wire", pkg: "backup/wire", tests: ".", raced: true, limit: 15 * time.Minute},
 		{name: "unit/tiers", pkg: "tiers", tests: ".", raced: true, limit: 30 * time.Minute},
@@ -142,7 +145,11 @@ func (j job) binary() string {
 
 // build are the arguments of go that make the binary.
 func (j job) build(to string) []string {
-	args := []string{"test", "-c", "-tags", "slow", "-o", to}
+	tags := "slow"
+	if j.raced {
+		tags += ",lockorder"
+	}
+	args := []string{"test", "-c", "-tags", tags, "-o", to}
 	switch {
 	case j.fuzz != "":
 		args = append(args, "-fuzz=^Fuzz") // instruments the package for all its targets

@@ -1,0 +1,257 @@
+package tiers
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"emberfs/tiers/cold"
+)
+
+// risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its own, for it is
+// committed by itself.
+type risk struct {
+	lanes [2]lane
+	// unpushed is what commits have that the remote has not.
+	mu       mutex[leaf]
+	unpushed riskCount
+	taken    [2]riskCount // what the commit under way takes: at risk until it stands
+	out      map[string]leftOut
+}
+
+// leftOut is what a commit could not take, and why: it is at risk until one does, whatever the commit took beside it.
+type leftOut struct {
+	path  string
+	bytes int64 // of a file
+	since int64 // UnixNano of the first commit without it
+	err   error
+}
+
+// String is a line for receipts and status. A path of many levels is cut in its middle.
+func (l leftOut) String() string {
+	const most = 200
+	p := l.path
+	if len(p) > most {
+		p = p[:most/2] + "[...]" + p[len(p)-most/2:]
+	}
+	return fmt.Sprintf("%s: %v", shown(p), l.err)
+}
+
+// shown is a path for a line of text: a name may hold whatever steers a terminal, or looks like the next line.
+func shown(p string) string {
+	if utf8.ValidString(p) && !strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return p
+	}
+	return strconv.Quote(p)
+}
+
+func lines(list []leftOut) []string {
+	out := make([]string, len(list))
+	for i, l := range list {
+		out[i] = l.String()
+	}
+	return out
+}
+
+// leave notes what a commit to main that stands has left out; it looked at all that earlier ones did not take. (One to the live branch
+// leaves nothing out: what it cannot take is left to one to main.)
+func (r *risk) leave(list []leftOut) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.out
+	r.out = make(map[string]leftOut, len(list))
+	for _, l := range list {
+		if l.since = before[l.path].since; l.since == 0 {
+			l.since = time.Now().UnixNano()
+		}
+		r.out[l.path] = l
+	}
+}
+
+// left lists what commits left out, in the order of paths: so many lines and then a count.
+func (r *risk) left(most int) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, p := range slices.Sorted(maps.Keys(r.out)) {
+		if len(out) == most {
+			return append(out, fmt.Sprintf("commit: left out: and %d more", len(r.out)-most))
+		}
+		out = append(out, "commit: left out: "+r.out[p].String())
+	}
+	return out
+}
+
+type lane struct {
+	files atomic.Int64
+	bytes atomic.Int64
+	since atomic.Int64 // UnixNano of the oldest change; 0: none
+}
+
+// The lanes of risk.
+const (
+	laneMain = iota
+	laneCritical
+)
+
+// laneNone says that no commit is to take it.
+const laneNone = -1
+
+type riskCount struct{ files, bytes, since int64 }
+
+func (a riskCount) plus(b riskCount) riskCount {
+	since := a.since
+	if since == 0 || b.since != 0 && b.since < since {
+		since = b.since
+	}
+	return riskCount{a.files + b.files, a.bytes + b.bytes, since}
+}
+
+func (l *lane) count() riskCount { return riskCount{l.files.Load(), l.bytes.Load(), l.since.Load()} }
+
+// touched counts a name that changed.
+func (l *lane) touched() {
+	l.files.Add(1)
+	l.begun()
+}
+
+// begun starts the clock of the oldest change that no commit has.
+func (l *lane) begun() {
+	if l.since.Load() == 0 {
+		l.since.CompareAndSwap(0, time.Now().UnixNano())
+	}
+}
+
+// files are those that no commit has.
+func (r *risk) files() int64 {
+	return r.lanes[laneMain].files.Load() + r.lanes[laneCritical].files.Load()
+}
+
+// take empties the counters at a commit's boundary, those of what is critical or all; put brings them back if the commit fails,
+// settled drops them where it stands, and gives what they were.
+func (r *risk) take(critical bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.lanes {
+		if critical && i != laneCritical {
+			continue
+		}
+		l := &r.lanes[i]
+		r.taken[i] = riskCount{l.files.Swap(0), l.bytes.Swap(0), l.since.Swap(0)}
+	}
+}
+
+func (r *risk) settled() riskCount {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	sum := r.taken[0].plus(r.taken[1])
+	r.taken = [2]riskCount{}
+	return sum
+}
+
+func (r *risk) put() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, c := range r.taken {
+		l := &r.lanes[i]
+		l.files.Add(c.files)
+		l.bytes.Add(c.bytes)
+		if c.since != 0 {
+			l.since.Store(c.since) // older than whatever came since
+		}
+	}
+	r.taken = [2]riskCount{}
+}
+
+func (r *risk) addUnpushed(c riskCount) {
+	r.mu.Lock()
+	r.unpushed = r.unpushed.plus(c)
+	r.mu.Unlock()
+}
+
+func (r *risk) pushed() {
+	r.mu.Lock()
+	r.unpushed = riskCount{}
+	r.mu.Unlock()
+}
+
+func (r *risk) now() cold.AtRisk {
+	r.mu.Lock()
+	c := r.unpushed
+	for i := range r.lanes {
+		c = c.plus(r.taken[i]).plus(r.lanes[i].count())
+	}
+	for _, l := range r.out {
+		c = c.plus(riskCount{1, l.bytes, l.since})
+	}
+	r.mu.Unlock()
+	out := cold.AtRisk{Files: c.files, Bytes: c.bytes}
+	if c.since != 0 {
+		out.Seconds = max(0, time.Since(time.Unix(0, c.since)).Seconds())
+	}
+	return out
+}
+
+// points are what status says of the last commit and push, and what is wrong.
+type points struct {
+	verified atomic.Bool
+	mu       mutex[leaf]
+	commit   *Point
+	push     *Point
+	tick     *TierReport // the last look at ages or limits
+	readFD   int
+	errors   map[string]string // by what failed: fetch, commit, push
+}
+
+// failing says that what was done last and failed is not good again yet.
+func (p *points) failing(what string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.errors[what] != ""
+}
+
+func (p *points) setError(what string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err == nil {
+		delete(p.errors, what)
+		return
+	}
+	if p.errors == nil {
+		p.errors = make(map[string]string)
+	}
+	p.errors[what] = what + ": " + err.Error()
+}
+
+func (v *Volume) setLastCommit(id cold.ID, t time.Time) {
+	v.points.mu.Lock()
+	v.points.commit = &Point{ID: id.String(), Time: t}
+	v.points.mu.Unlock()
+}
+
+func (v *Volume) lastCommit() *Point {
+	v.points.mu.Lock()
+	defer v.points.mu.Unlock()
+	return v.points.commit
+}
+
+func (v *Volume) setVerified() { v.points.verified.Store(true) }
+
+// permanent says whether trying again soon cannot help.
+func permanent(err error) bool {
+	var refused *cold.RefusedError
+	return errors.As(err, &refused) || errors.Is(err, cold.ErrDiverged) || errors.Is(err, cold.ErrRefMoved)
+}
+
+// unpushed says whether the remote lacks the last commit.
+func (v *Volume) unpushed() bool {
+	c := v.lastCommit()
+	return v.cold.HasRemote() && c != nil && v.cold.Pushed().String() != c.ID
+}

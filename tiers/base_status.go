@@ -1,0 +1,116 @@
+package tiers
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"emberfs/tiers/cold"
+)
+
+// TierStatus counts a tier.
+type TierStatus struct {
+	Files int64 `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// HotStatus adds the cache's counters.
+type HotStatus struct {
+	TierStatus
+	Hits   uint64 `json:"hits"`
+	Misses uint64 `json:"misses"`
+	Limit  int64  `json:"limit"`
+	Inodes int64  `json:"inodes"` // in the inode table
+	// InodesMax is where the kernel is asked to forget inodes that nobody uses; those in use may be more.
+	InodesMax int64 `json:"inodes_max"`
+}
+
+// Point is a commit and when it was made or pushed.
+type Point struct {
+	ID   string    `json:"id"`
+	Time time.Time `json:"time"`
+}
+
+// MarshalJSON writes the time so that any that git stores can be written: as DateText does.
+func (p Point) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		ID   string `json:"id"`
+		Time string `json:"time"`
+	}{p.ID, cold.DateText(p.Time)})
+}
+
+// Receipt says what a Sync made safe and what not. Complete means that nothing acknowledged before the call is missing
+// from cold, nor from the remote where there is one.
+type Receipt struct {
+	Complete bool          `json:"complete"`
+	Reason   string        `json:"reason"`
+	Commit   string        `json:"commit"` // tip of the branch afterwards; "" for an empty volume
+	New      bool          `json:"new"`    // false: nothing had changed
+	Files    int64         `json:"files"`  // taken by the new commit
+	Bytes    int64         `json:"bytes"`
+	Pushed   bool          `json:"pushed"`             // the remote has Commit (false without a remote)
+	Remote   string        `json:"remote"`             // "" without one
+	Missing  []string      `json:"missing"`            // what is not safe and why, one line each, at most 100 then a count
+	LeftOut  []string      `json:"left_out,omitempty"` // as Status.LeftOut: the commit has it
+	Started  time.Time     `json:"started"`
+	Took     time.Duration `json:"took_ns"`
+}
+
+// CriticalStatus says how soon critical files are safe.
+type CriticalStatus struct {
+	Waiting int64   `json:"waiting"` // changed names that no commit has
+	Commits int64   `json:"commits"` // to the live branch, since the mount
+	P50     float64 `json:"p50"`     // seconds from close or fsync to the commit, of the last changes
+	P99     float64 `json:"p99"`
+	Worst   float64 `json:"worst"` // since the mount
+}
+
+// delays are the last ones that were measured, and the worst of all.
+type delays struct {
+	last  []time.Duration
+	at    int
+	worst time.Duration
+}
+
+// lastDelays is of how many the percentiles are.
+const lastDelays = 1000
+
+func (d *delays) add(x time.Duration) {
+	d.worst = max(d.worst, x)
+	if len(d.last) < lastDelays {
+		d.last = append(d.last, x)
+		return
+	}
+	d.last[d.at] = x
+	d.at = (d.at + 1) % lastDelays
+}
+
+// percentile is in seconds; 0 where nothing was measured.
+func (d *delays) percentile(p int) float64 {
+	if len(d.last) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(d.last))
+	return sorted[min(len(sorted)-1, len(sorted)*p/100)].Seconds()
+}
+
+// TierReport says what left warm in one go, and why.
+type TierReport struct {
+	Reason string           `json:"reason"` // command, age, limit or reserve
+	Time   time.Time        `json:"time"`
+	Took   time.Duration    `json:"took_ns"`
+	Files  int64            `json:"files"` // that became stubs
+	Bytes  int64            `json:"bytes"` // of warm that they held
+	Hot    int64            `json:"hot"`   // files whose blocks left hot
+	Kept   map[string]int64 `json:"kept"`  // files that stay in warm, by the reason why
+}
+
+// MemoryStatus describes the directories of class memory, which no commit ever has.
+type MemoryStatus struct {
+	Available   bool   `json:"available"`
+	Why         string `json:"why"`         // it is not; "" where it is
+	Directories int    `json:"directories"` // roots of such directories that were found
+	TierStatus         // files: entries of all kinds
+	Limit       int64  `json:"limit"` // memory_class_limit, in bytes
+	Swap        bool   `json:"swap"`  // their contents may be swapped out: the kernel has no tmpfs without (Linux 6.4)
+}

@@ -1,0 +1,110 @@
+package tiers
+
+import (
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
+	"emberfs/tiers/warm"
+)
+
+// Attr is what stat shows of an inode.
+type Attr struct {
+	Ino      uint64
+	Size     uint64
+	Blocks   uint64 // of 512 bytes
+	Atime    cold.Time
+	Mtime    cold.Time
+	Ctime    cold.Time
+	Btime    cold.Time
+	Mode     uint32 // with S_IFMT
+	Nlink    uint32
+	UID, GID uint32
+	Rdev     uint32 // as the FUSE protocol wants it: new_encode_dev
+	Blksize  uint32
+}
+
+// Caller is who made the request, and the umask where the request carries one.
+type Caller struct {
+	UID, GID, PID uint32
+	Umask         uint32
+}
+
+// SetAttr lists what a setattr changes; nil or false fields stay.
+type SetAttr struct {
+	Mode               *uint32 // 07777
+	UID, GID           *uint32
+	Size               *uint64
+	Atime, Mtime       *cold.Time
+	AtimeNow, MtimeNow bool
+	KillPriv           bool // clear suid, and sgid where the group may execute
+}
+
+// utimens sets times through fd, O_PATH included, symlinks themselves included.
+func utimens(fd int, ts []unix.Timespec) error {
+	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
+	if err == unix.EINVAL || err == unix.ENOENT { // before Linux 5.8 utimensat had no AT_EMPTY_PATH
+		return unix.UtimesNanoAt(unix.AT_FDCWD, warm.FDPath(fd), ts, 0)
+	}
+	return err
+}
+
+func (v *Volume) reloadMode(n *Inode, fd int) error {
+	var st unix.Statx_t
+	if err := warm.StatAt(fd, "", &st); err != nil {
+		return err
+	}
+	n.mu.mode, n.mu.lent = uint32(st.Mode), 0
+	return nil
+}
+
+// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an unlisted
+// directory it says what stat shows. n.mu is held.
+func (v *Volume) recordMtime(n *Inode, fd int) error {
+	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir && !n.mu.rec.Has(warm.FlagUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
+		return nil
+	}
+	var st unix.Statx_t
+	if err := warm.StatAt(fd, "", &st); err != nil {
+		return err
+	}
+	r := n.mu.rec
+	r.Mtime = warm.TimeOf(st.Mtime)
+	r.Flags &^= warm.FlagCtime
+	return v.storeOrRemove(n, r)
+}
+
+func attrOf(st *unix.Statx_t) Attr {
+	return Attr{
+		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
+		Atime: warm.TimeOf(st.Atime), Mtime: warm.TimeOf(st.Mtime), Ctime: warm.TimeOf(st.Ctime), Btime: warm.TimeOf(st.Btime),
+		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
+		Rdev:    st.Rdev_minor&0xff | st.Rdev_major<<8 | st.Rdev_minor&^0xff<<12,
+		Blksize: st.Blksize,
+	}
+}
+
+// What is known of a directory's default ACL.
+const (
+	aclUnknown = iota
+	aclNone
+	aclPresent
+)
+
+// hasDefaultACL says whether children of dir inherit an ACL; then the umask does not count.
+func (v *Volume) hasDefaultACL(dir *Inode, dirfd int) int8 {
+	d := dir.dir
+	d.mu.Lock()
+	acl := d.mu.acl
+	d.mu.Unlock()
+	if acl != aclUnknown {
+		return acl
+	}
+	acl = aclPresent
+	if _, err := warm.ByName(dirfd, ".").Get("system.posix_acl_default", nil); err != nil {
+		acl = aclNone
+	}
+	d.mu.Lock()
+	d.mu.acl = acl // the kernel holds the directory's lock over creations and over setting an ACL: nothing changed meanwhile
+	d.mu.Unlock()
+	return acl
+}

@@ -1,0 +1,97 @@
+package tiers
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
+	"emberfs/tiers/heldback"
+	"emberfs/tiers/warm"
+)
+
+// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it (restore_held.go), commits
+// carry it over, and whoever changes that very thing ends that.
+
+func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
+
+// loadHeld opens the volume's table.
+func (v *Volume) loadHeld() error {
+	t, lost, err := heldback.OpenState(v.cfg.State, v.warmFD, warm.WriteFileDurable)
+	if err != nil {
+		return err
+	}
+	v.held = t
+	if len(lost) > 0 {
+		v.points.setError("left out", fmt.Errorf("what was left out here of %d files cannot be found in this copy of the state directory, so commits lose it: the first of %q; "+
+			"a new state directory has it", len(lost), lost[0]))
+	}
+	if v.doubtful { // a kill may have come between a name and the note of it
+		for _, it := range t.All() {
+			if !it.Unknown() && !v.isAt(it) {
+				v.sayHeld(t.Lost(it.Key, it.Path))
+			}
+		}
+	}
+	return nil
+}
+
+// hold notes what is held back of the inode that st describes, which stands at a path; of nothing it forgets what was.
+func (v *Volume) hold(st *unix.Statx_t, at string, h *heldback.Held) error {
+	if h.Empty() {
+		return v.held.Drop(heldback.KeyOf(st))
+	}
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return v.held.Put(heldback.Item{Key: heldback.KeyOf(st), Path: at, What: h.What, Mark: h.Mark(), Value: raw})
+}
+
+// standsIn says whether n stands for something that cannot be made here. All but its name is closed to programs.
+func (v *Volume) standsIn(n *Inode) bool {
+	return n.kind == cold.KindFile && v.held.Mark(n.heldKey()) == heldback.MarkStandIn
+}
+
+// ErrStandsIn is EIO of a file that stands in for something that cannot be made here.
+var ErrStandsIn = fmt.Errorf("it stands in for what cannot be made here: %w", unix.EIO)
+
+// errStandsIn is ErrStandsIn for what stands in.
+func (v *Volume) errStandsIn(n *Inode) error {
+	if v.standsIn(n) {
+		return ErrStandsIn
+	}
+	return nil
+}
+
+// heldLines lists what is held back for people: so many lines, and then a count.
+func (v *Volume) heldLines(most int) []string {
+	var out []string
+	list, more := v.held.List(most)
+	for _, it := range list {
+		switch {
+		case it.Unknown():
+			out = append(out, heldback.LeftOutHere+"a file that had several names: "+strings.Join(it.What, "; "))
+		case v.isAt(it): // else it was removed while the daemon was being killed
+			out = append(out, heldLine(it.Path, it.What))
+		}
+	}
+	if more > 0 {
+		out = append(out, fmt.Sprintf("%sand of %d more", heldback.LeftOutHere, more))
+	}
+	return out
+}
+
+// heldLine says what is held back at a path.
+func heldLine(at string, what []string) string {
+	return heldback.LeftOutHere + leftOut{path: cold.NameOf(at), err: errors.New(strings.Join(what, "; "))}.String()
+}
+
+// isAt says whether an item's inode is where its path says.
+func (v *Volume) isAt(it heldback.Item) bool {
+	k, ok := heldback.At(v.warmFD, it.Path)
+	return ok && k == it.Key
+}

@@ -1,0 +1,19 @@
+package tiers
+
+import "sync/atomic"
+
+// contents is the component of files' bytes: hot, what is read from cold, and what moves between warm and cold.
+type contents struct {
+	hot       *hotCache
+	coldReads *coldReader
+	coldLog   atomic.Int64 // UnixNano of the last line about content that cold cannot give
+	errands   errands
+
+	firstOpened firstOpened
+	returns     chan *Inode  // stubs to bring back in the background, each with a reference
+	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
+	pressure    pressure
+	rest        atomic.Int64                  // UnixNano until which limits are not looked at, after a look that could not help
+	limitHelps  atomic.Bool                   // the last look at the limits could bring warm below them
+	round       atomic.Pointer[chan struct{}] // closed when tierLoop has ended its round: whoever waits for room looks again
+}

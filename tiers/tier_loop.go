@@ -1,0 +1,179 @@
+package tiers
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/warm"
+)
+
+const (
+	// limitRest is how long nothing is tried after a round that could not free what it should; it doubles up to limitRestMax as long as
+	// nothing is committed that could leave.
+	limitRest    = 5 * time.Second
+	limitRestMax = 5 * time.Minute
+)
+
+// ageing is the component that moves files down.
+type ageing struct {
+	sweeping mutex[lockSweeping] // one walk over warm at a time
+	hopeless time.Time           // tierLoop's: when an emergency last gave nothing
+}
+
+// tierLoop moves files down by age at each tick, and earlier where warm is too full.
+func (v *Volume) tierLoop(ctx context.Context) {
+	defer close(v.idleTiers)
+	var tick <-chan time.Time
+	if v.cfg.TierInterval > 0 && (v.cfg.WarmAge > 0 || v.cfg.HotAge > 0) {
+		t := time.NewTicker(v.cfg.TierInterval)
+		defer t.Stop()
+		tick = t.C
+	}
+	pause := limitRest
+	if v.cfg.WarmLimit > 0 && v.checkTiering() == nil {
+		s := v.newSweep(ctx, "limit")
+		s.count = new([ageBuckets]int64)
+		v.sweeping.Lock()
+		err := s.run()
+		v.sweeping.Unlock()
+		if err != nil && ctx.Err() == nil {
+			v.log.WithError(err).Warn("cannot count what warm holds")
+		}
+		v.lookAtLimits()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+			v.tick(ctx)
+		case reply := <-v.pressure.room:
+			reply <- v.emergency(ctx)
+		case <-v.pressure.wake:
+			if time.Now().UnixNano() < v.rest.Load() {
+				continue
+			}
+			if v.rest.Load() == 0 { // something was committed since
+				pause = limitRest
+			}
+			if v.checkTiering() == nil && !v.holdLimits(ctx) {
+				v.rest.Store(time.Now().Add(pause).UnixNano())
+				time.AfterFunc(pause+time.Millisecond, v.lookAtLimits)
+				pause = min(2*pause, limitRestMax)
+			}
+			v.endRound()
+		}
+	}
+}
+
+// endRound lets writers go that wait for room.
+func (v *Volume) endRound() {
+	next := make(chan struct{})
+	close(*v.round.Swap(&next))
+}
+
+// tick lets go of what was not used for long.
+func (v *Volume) tick(ctx context.Context) {
+	hot := v.expireHot(v.cfg.HotAge)
+	v.forgotten.expire(v.clock() - min(v.clock(), uint32(max(v.cfg.WarmAge, v.cfg.HotAge)/useTick)))
+	s := v.newSweep(ctx, "age")
+	s.report.Hot = hot
+	if (v.cfg.WarmAge > 0 || v.Rules().HasAges()) && v.checkTiering() == nil {
+		s.byAge, s.age = true, v.cfg.WarmAge
+		if s.age == 0 {
+			s.age = never
+		}
+		v.sweeping.Lock()
+		err := s.run()
+		v.sweeping.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		v.points.setError("tier", err)
+	}
+	v.noteTick(s.report)
+}
+
+func (v *Volume) noteTick(r TierReport) {
+	v.points.mu.Lock()
+	if old := v.points.tick; r.Files > 0 || r.Hot > 0 || old == nil || old.Reason == r.Reason { // what moved something is shown for longer
+		v.points.tick = &r
+	}
+	v.points.mu.Unlock()
+	if r.Files > 0 {
+		v.log.WithField("files", r.Files).WithField("bytes", r.Bytes).WithField("reason", r.Reason).Info("files left warm")
+	}
+}
+
+// holdLimits brings warm below warm_limit and its file system below what warm_reserve leaves; false where it could not.
+func (v *Volume) holdLimits(ctx context.Context) bool {
+	limit := v.cfg.WarmLimit
+	over := func(use warm.Use) int64 {
+		excess := int64(0)
+		if limit > 0 && use.Bytes > limit {
+			excess = use.Bytes - limit + limit/limitSlack
+		}
+		return max(excess, v.lacking())
+	}
+	near := limit > 0 && v.warmBytes.Load() > limit
+	if !near && v.lacking() <= 0 {
+		v.limitHelps.Store(true)
+		return true
+	}
+	reason := "limit"
+	if !near {
+		reason = "reserve"
+	}
+	for try := range 2 {
+		var missing int64
+		r, err := v.shed(ctx, reason, func(use warm.Use) int64 {
+			missing = over(use)
+			return missing
+		})
+		if err != nil {
+			v.log.WithError(err).Warn("warm is too full")
+		}
+		if missing > 0 {
+			v.noteTick(r)
+		}
+		if r.Bytes >= missing {
+			v.limitHelps.Store(true)
+			return true
+		}
+		if try == 0 { // what is left is dirty or in use: the former can be committed now
+			if _, err := v.Sync(ctx, reason); err != nil {
+				break
+			}
+		}
+	}
+	// Close to the limit is good enough; far over it writers are not held up for nothing.
+	v.limitHelps.Store(false)
+	return limit > 0 && v.warmBytes.Load() <= limit
+}
+
+// emergencyBytes is what is freed when warm's file system is full.
+const emergencyBytes = 64 << 20
+
+// emergency makes room after ENOSPC and says how much.
+func (v *Volume) emergency(ctx context.Context) int64 {
+	if time.Since(v.hopeless) < time.Second {
+		return 0 // a program that goes on writing into a full disk
+	}
+	excess := func(warm.Use) int64 { return max(emergencyBytes, v.lacking()) }
+	r, err := v.shed(ctx, "reserve", excess)
+	if r.Bytes == 0 && err == nil {
+		if _, err := v.Sync(ctx, "reserve"); err == nil {
+			r, _ = v.shed(ctx, "reserve", excess)
+		}
+	}
+	if r.Bytes > 0 {
+		_ = unix.Syncfs(v.warmRead()) // the file system gives blocks out again when its journal has the holes
+	}
+	v.noteTick(r)
+	if r.Bytes == 0 {
+		v.hopeless = time.Now()
+	}
+	return r.Bytes
+}

@@ -1,0 +1,239 @@
+package tiers
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
+	"emberfs/tiers/rules"
+	"emberfs/tiers/warm"
+)
+
+const (
+	// prefetchBytes bounds what is brought back after a restore.
+	prefetchBytes = 1 << 30
+	// prefetchMost is the size of a file over which it is left until it is read.
+	prefetchMost = 64 << 20
+)
+
+// returnAll lists every directory and brings back every stub: with tiering off nothing stays in cold only.
+func (v *Volume) returnAll(ctx context.Context) {
+	v.ref(v.root)
+	defer v.unref(v.root, 1)
+	left := 0
+	err := v.returnBelow(ctx, v.root, 0, &left)
+	if err == nil && left > 0 {
+		err = fmt.Errorf("%d files are still in cold only", left)
+	}
+	if err != nil && ctx.Err() == nil {
+		v.points.setError("tier", err)
+		v.log.WithError(err).Error("tiering is off, but files that left warm before could not be brought back")
+	}
+}
+
+// returnBelow is returnAll for one directory; left counts the files that did not come.
+func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if cold.TooDeepToWalk("", depth) != nil {
+		*left++ // or more
+		return nil
+	}
+	if err := v.list(ctx, n); err != nil {
+		return err
+	}
+	fd, err := v.dirFD(n)
+	if err != nil {
+		return gone2nil(err)
+	}
+	defer v.unpin(n)
+	names, err := warm.ListNames(fd)
+	if err != nil {
+		return gone2nil(err)
+	}
+	var batch []*Inode
+	var bytes int64
+	flush := func() {
+		v.bringBack(ctx, batch)
+		for _, f := range batch {
+			if f.stub.Load() {
+				*left++
+			}
+			v.unref(f, 1)
+		}
+		batch, bytes = batch[:0], 0
+	}
+	defer func() { flush() }()
+	for _, d := range names {
+		if d.Mode != unix.S_IFDIR && d.Mode != unix.S_IFREG {
+			continue
+		}
+		c, a, err := v.lookupAt(ctx, n, fd, d.Name)
+		if err != nil {
+			continue
+		}
+		switch {
+		case c.kind == cold.KindDir:
+			err = v.returnBelow(ctx, c, depth+1, left)
+		case c.stub.Load():
+			v.ref(c)
+			batch, bytes = append(batch, c), bytes+int64(a.Size)
+			if len(batch) >= returnBatch || bytes >= returnBytes {
+				flush()
+			}
+		}
+		v.unref(c, 1)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are listed.
+func (v *Volume) find(ctx context.Context, at string) (*Inode, error) {
+	n := v.root
+	v.ref(n)
+	for rest := strings.Trim(path.Clean("/"+at), "/"); rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, "/")
+		if n.kind != cold.KindDir {
+			n.vol.unref(n, 1)
+			return nil, unix.ENOTDIR
+		}
+		next, _, err := n.vol.Lookup(ctx, n, name)
+		n.vol.unref(n, 1)
+		if err != nil {
+			return nil, err
+		}
+		n = next
+	}
+	return n, nil
+}
+
+// prefetch brings back, after a restore, what the last session opened first, in its order. It is in no hurry: what programs read
+// comes first.
+func (v *Volume) prefetch(ctx context.Context) {
+	s, err := v.origin(ctx)
+	if err != nil {
+		return
+	}
+	paths, err := s.Opened(ctx)
+	if err != nil {
+		v.log.WithError(err).Warn("what the last session opened first cannot be read")
+		return
+	}
+	paths = v.urgentFirst(ctx, paths)
+	var batch []*Inode
+	var bytes, all int64
+	flush := func() {
+		v.bringBack(ctx, batch)
+		for _, n := range batch {
+			v.unref(n, 1)
+		}
+		batch, bytes = batch[:0], 0
+	}
+	for _, p := range paths {
+		if !v.yield(ctx) || all > prefetchBytes {
+			break
+		}
+		n, err := v.find(ctx, p)
+		if err != nil {
+			continue // it is not there any more
+		}
+		n.mu.Lock()
+		size := n.mu.rec.Size
+		n.mu.Unlock()
+		if !n.stub.Load() || size > prefetchMost || !v.warmHasRoom(bytes+size) {
+			n.vol.unref(n, 1)
+			continue
+		}
+		batch = append(batch, n)
+		bytes += size
+		all += size
+		if len(batch) >= returnBatch || bytes >= returnBytes {
+			flush()
+		}
+	}
+	flush()
+	if ctx.Err() == nil && len(paths) > 0 {
+		v.log.WithField("files", len(paths)).WithField("bytes", all).Debug("brought back what the last session opened first")
+	}
+}
+
+// urgentFirst puts critical files in front: those that lie where a rule without wildcards says, then those among paths.
+func (v *Volume) urgentFirst(ctx context.Context, paths []string) []string {
+	set := v.Rules()
+	if !set.HasCritical() {
+		return paths
+	}
+	var first, rest []string
+	seen := map[string]bool{}
+	add := func(p string) {
+		if !seen[p] {
+			seen[p] = true
+			first = append(first, p)
+		}
+	}
+	for _, at := range set.CriticalPlaces() {
+		v.filesBelow(ctx, at, 0, func(p string) bool {
+			if set.Decide(p, false).Class() == rules.Critical {
+				add(p)
+			}
+			return len(first) < openedMax
+		})
+	}
+	for _, p := range paths {
+		if set.Decide(p, false).Class() == rules.Critical {
+			add(p)
+		} else if !seen[p] {
+			rest = append(rest, p)
+		}
+	}
+	return append(first, rest...)
+}
+
+// filesBelow lists the regular files at and below a path, as long as more says so. Directories are listed for it.
+func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func(string) bool) bool {
+	if ctx.Err() != nil || !v.yield(ctx) {
+		return false
+	}
+	if cold.TooDeepToWalk(at, depth) != nil {
+		return true // it comes when it is read
+	}
+	n, err := v.find(ctx, at)
+	if err != nil {
+		return true // nothing there
+	}
+	defer v.unref(n, 1)
+	if n.kind == cold.KindFile {
+		return more(at)
+	}
+	if n.dir == nil || v.list(ctx, n) != nil {
+		return true
+	}
+	fd, err := v.dirFD(n)
+	if err != nil {
+		return true
+	}
+	defer v.unpin(n)
+	list, err := warm.ListNames(fd)
+	if err != nil {
+		return true
+	}
+	for _, d := range list {
+		p := path.Join(at, d.Name)
+		switch {
+		case d.Mode == unix.S_IFREG && !more(p):
+			return false
+		case d.Mode == unix.S_IFDIR && !v.filesBelow(ctx, p, depth+1, more):
+			return false
+		}
+	}
+	return true
+}
