@@ -38,20 +38,40 @@ func TestManPage(t *testing.T) {
 	}
 }
 
-// TestReadme holds the README's table of settings and exit codes to the program.
+// TestReadme holds the README to its length, to the commands that there are, and to files and pages that are there.
 func TestReadme(t *testing.T) {
-	page := document(t, "../../README.md")
-	for _, s := range settings() {
-		row := regexp.MustCompile("(?m)^\\| `" + s.name + "` \\|.*$").FindString(page)
-		if row == "" {
-			t.Errorf("setting %s is missing", s.name)
-		} else if !strings.Contains(row, s.def) {
-			t.Errorf("setting %s: default %q is missing", s.name, s.def)
+	const root = "../.."
+	page := document(t, filepath.Join(root, "README.md"))
+	lines := strings.Split(strings.TrimSuffix(page, "\n"), "\n")
+	if len(lines) > 150 {
+		t.Errorf("%d lines, at most 150 are wanted: settings, rules and details are for the manual", len(lines))
+	}
+	for i, line := range lines {
+		if len([]rune(line)) > 120 {
+			t.Errorf("line %d has more than 120 columns", i+1)
 		}
 	}
-	for _, code := range []int{exitOK, exitFailed, exitUsage, exitPart, exitMount} {
-		if !strings.Contains(page, "\n| "+strconv.Itoa(code)+" |") {
-			t.Errorf("exit code %d is missing", code)
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `emberfs ([a-z]+(?: [a-z]+)?)").FindAllStringSubmatch(page, -1) {
+		listed["emberfs "+m[1]] = true
+	}
+	for _, cmd := range documented(rootCommand(world{}))[1:] {
+		if !listed[cmd.CommandPath()] {
+			t.Errorf("command %s is missing", cmd.CommandPath())
+		}
+		delete(listed, cmd.CommandPath())
+	}
+	for name := range listed {
+		t.Errorf("%q is no command", name)
+	}
+	for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(emberfs[a-z-]*)\(([58])\)`).FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join(manDir, m[1]+"."+m[2])); err != nil {
+			t.Error(err)
 		}
 	}
 }
