@@ -62,16 +62,16 @@ receipt says what is missing; 32 mount failure; 130 and 143 interrupted by SIGIN
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd.Name(), "", err.Error(), "emberfs "+cmd.Name()+" --help lists the flags")
 	})
-	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), rulesCommand(w), tierCommand(w),
-		gcCommand(w), restoreCommand(w), logCommand(w), diffCommand(w),
+	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), rulesCommand(w),
+		tierCommand(w), gcCommand(w), restoreCommand(w), logCommand(w), diffCommand(w),
 		snapshotsCommand(w), checkCommand(w), versionCommand(w), backgroundCommand(w))
 	root.AddCommand(testCommands(w)...)
 	describe(root)
 	return root
 }
 
-// describe gives --help of cmd and of all commands below it even lines and the name of the manual page, which is made of the same
-// texts (manual_test.go).
+// describe gives --help of cmd and of all commands below it even lines and the name of the manual page, which is
+// made of the same texts (manual_test.go).
 func describe(cmd *cobra.Command) {
 	show := cmd.HelpFunc()
 	if !cmd.HasParent() {

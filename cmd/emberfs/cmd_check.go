@@ -33,10 +33,11 @@ func checkCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check STATE|REPOSITORY|MOUNTPOINT [--deep] [--repair] [--json]",
 		Short: "Say whether a volume is sound, what is damaged and what is at risk",
-		Long: `This command says whether a volume is sound, what is damaged and what is at risk. It takes a state directory, a
-mountpoint or a bare repository alone. Each finding is a line with where it is and what to do about it: "damaged"
-(something is lost, or will be at the next use), "risk" (all is there, but not where it would survive the loss of
-machine and disk) or "note". The last line says "sound" or the number of problems; risks and notes are none.
+		Long: `This command says whether a volume is sound, what is damaged and what is at risk. It takes a
+state directory, a mountpoint or a bare repository alone. Each finding is a line with where it is and what
+to do about it: "damaged" (something is lost, or will be at the next use), "risk" (all is there, but not
+where it would survive the loss of machine and disk) or "note". The last line says "sound" or the number of
+problems; risks and notes are none.
 
 The command looks at volume.json, the configuration, references, packs and indexes of the repository, at everything
 that the last commit needs, and at the files in the warm tier by their records, sizes and times. It looks in the cold

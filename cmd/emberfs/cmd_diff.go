@@ -31,11 +31,11 @@ func diffCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [TARGET] [FROM [TO]] [-- PATH...] [--name-only|--stat|--json]",
 		Short: "Show what changed between commits, or since the last one",
-		Long: `This command shows what changed between two commits, or between a commit and what the directory of a volume holds
-now. It compares a mounted volume or a state directory with its last commit, or with FROM; the word "now" as TO
-says the same. In a repository alone FROM is the commit before the last by default, and TO is the last. Between
-commits the cost follows what changed; in a directory it does too where files have records, as emberfs-status(8)
-shows, and otherwise the command looks at all of it.
+		Long: `This command shows what changed between two commits, or between a commit and what the
+directory of a volume holds now. It compares a mounted volume or a state directory with its last commit, or
+with FROM; the word "now" as TO says the same. In a repository alone FROM is the commit before the last by
+default, and TO is the last. Between commits the cost follows what changed; in a directory it does too where
+files have records, as emberfs-status(8) shows, and otherwise the command looks at all of it.
 
 Text is shown as git-diff(1) does, and git-apply(1) takes it. Files over 8 MiB count as binary. A line that begins
 with "= " tells what git has no words for: attributes, hard links, directories and special files. The mtime of a

@@ -28,12 +28,12 @@ func logCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log [TARGET] [PATH...] [--limit N] [--json]",
 		Short: "List a volume's commits, newest first",
-		Long: `This command lists the commits of a volume, newest first and merged branches included: the id, the time, the
-reason, the machine, the files and bytes that the commit took, and how many files it had to leave ("at risk"). A
-commit of another git client has its author and subject instead. The word "(live)" marks commits of critical files
-that were made since the last commit of the branch; the next commit of the branch takes their place. Branches with
-work that this one does not have (versions that conflicted, critical files of a machine that was lost) are named
-on standard error.
+		Long: `This command lists the commits of a volume, newest first and merged branches included: the
+id, the time, the reason, the machine, the files and bytes that the commit took, and how many files it had
+to leave ("at risk"). A commit of another git client has its author and subject instead. The word "(live)"
+marks commits of critical files that were made since the last commit of the branch; the next commit of the
+branch takes their place. Branches with work that this one does not have (versions that conflicted, critical
+files of a machine that was lost) are named on standard error.
 
 With a PATH the command lists only the commits that changed it or what lies below it: its content, its attributes,
 or whether it is there. It does not follow renames. With --limit it reads no more commits than it shows.

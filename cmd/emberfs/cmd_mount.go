@@ -12,8 +12,8 @@ func mountCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount [SOURCE] MOUNTPOINT",
 		Short: "Mount a volume; returns when the directory is usable",
-		Long: `This command mounts a volume on the empty directory MOUNTPOINT and returns when the directory is usable. A
-daemon goes on in the background. When the command fails, it leaves nothing behind.
+		Long: `This command mounts a volume on the empty directory MOUNTPOINT and returns when the
+directory is usable. A daemon goes on in the background. When the command fails, it leaves nothing behind.
 
 SOURCE is the path of a bare git repository. Its branch is restored at the first mount, and every backup is
 pushed to it. Without SOURCE the volume lives in its state directory alone. After a restore, names and

@@ -29,9 +29,10 @@ func restoreCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore [PATH...] [--from REPO|STATE] [--commit COMMIT] --to DIR",
 		Short: "Write an exact copy of a commit, without a mount",
-		Long: `This command writes an exact copy of a commit into the directory DIR, which must be empty or missing, without a
-mount: all of it, or only each PATH, relative to the root of the volume, with what lies below it. With --from it
-reads a repository, a state directory or a mountpoint; without it each PATH is a name in a mounted volume.
+		Long: `This command writes an exact copy of a commit into the directory DIR, which must be empty or
+missing, without a mount: all of it, or only each PATH, relative to the root of the volume, with what lies
+below it. With --from it reads a repository, a state directory or a mountpoint; without it each PATH is a
+name in a mounted volume.
 
 Without --commit the command takes the newest commit of --branch, or of the branch that HEAD of the repository
 names, and the critical files on the live branch of it. ` + log.RevisionHelp + `

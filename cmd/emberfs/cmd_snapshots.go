@@ -28,10 +28,11 @@ func snapshotsCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots [TARGET] [--limit N] [--json]",
 		Short: "List what can be restored, branches and tags included",
-		Long: `This command lists every commit that can be restored, newest first: those of the volume's branch, of other branches
-and of tags, with the names that are at it. Work that was set aside after a conflict is on branches named
-emberfs-side/BRANCH/MACHINE-TIME, and frequent commits of critical files are on branches named
-emberfs-live/BRANCH/EPOCH. Branches with work that this one does not have are named on standard error.
+		Long: `This command lists every commit that can be restored, newest first: those of the volume's
+branch, of other branches and of tags, with the names that are at it. Work that was set aside after a
+conflict is on branches named emberfs-side/BRANCH/MACHINE-TIME, and frequent commits of critical files are
+on branches named emberfs-live/BRANCH/EPOCH. Branches with work that this one does not have are named on
+standard error.
 
 FILES and BYTES are those of the whole tree, for as many of the newest commits as are quickly counted; each name of a
 file counts. REMOTE says whether the source of the volume is known to have the commit; "remote: BRANCH" is what that

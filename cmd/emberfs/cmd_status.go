@@ -20,12 +20,12 @@ func statusCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [MOUNTPOINT|PATH]",
 		Short: "Show tiers, what is at risk, the last backup and what is wrong",
-		Long: `This command shows the state of the volume at MOUNTPOINT, or of the mounted volume with that state directory:
-where the bytes are, which tier answers the reads, what moved between the tiers, what would be lost if machine
-and disk went away now ("at risk"), the last commit and push, and what is wrong. The files of the cold tier are
-those of the last commit, wherever their bytes are; while they are being counted, the command shows those of an
-earlier commit, or about as many as the warm tier says. Without an argument it lists all volumes that this user
-has mounted.
+		Long: `This command shows the state of the volume at MOUNTPOINT, or of the mounted volume with that
+state directory: where the bytes are, which tier answers the reads, what moved between the tiers, what would
+be lost if machine and disk went away now ("at risk"), the last commit and push, and what is wrong. The
+files of the cold tier are those of the last commit, wherever their bytes are; while they are being counted,
+the command shows those of an earlier commit, or about as many as the warm tier says. Without an argument it
+lists all volumes that this user has mounted.
 
 A PATH in a mount shows that file or directory: which tiers it is in, whether it is as the last commit has it,
 the object and the commit, whether it would survive the loss of machine and disk, or why not, how many programs

@@ -16,9 +16,9 @@ func syncCommand(w world) *cobra.Command {
 	return &cobra.Command{
 		Use:   "sync MOUNTPOINT [PATH...]",
 		Short: "Commit and push now; returns when it is durable",
-		Long: `This command commits everything that changed and pushes it where the volume has a source. It returns when that
-is durable, and prints the receipt, which says what is safe now. The system calls sync(2) and syncfs(2) do not
-reach the daemon: this command does.
+		Long: `This command commits everything that changed and pushes it where the volume has a source. It
+returns when that is durable, and prints the receipt, which says what is safe now. The system calls sync(2)
+and syncfs(2) do not reach the daemon: this command does.
 
 A PATH must lie in the mount, and the command checks that it is there; the backup takes everything all the
 same. A state directory may stand for MOUNTPOINT. The command exits 0 only if the receipt is COMPLETE, and 3

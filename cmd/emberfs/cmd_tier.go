@@ -20,10 +20,10 @@ func tierCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tier MOUNTPOINT [PATH...] [--json]",
 		Short: "Age files now: give back the disk that files in cold take",
-		Long: `This command lets all files below each PATH, or all that there are, leave memory and the warm tier as if they had
-aged. It first commits and pushes what is not backed up. Files that are open stay, and so does what is not safe in
-the cold tier, and on the remote where there is one. The bytes come back when they are read. A PATH is a name in
-the mount or relative to its root.
+		Long: `This command lets all files below each PATH, or all that there are, leave memory and the
+warm tier as if they had aged. It first commits and pushes what is not backed up. Files that are open stay,
+and so does what is not safe in the cold tier, and on the remote where there is one. The bytes come back
+when they are read. A PATH is a name in the mount or relative to its root.
 
 The command prints how many files and bytes left, and how many stay and why. With --json it prints an object with
 reason, time, files, bytes, hot (the files that left memory) and kept (the files that stay, by the reason).

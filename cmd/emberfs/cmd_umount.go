@@ -20,10 +20,10 @@ func umountCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "umount MOUNTPOINT",
 		Short: "Take the final backup, unmount and print the receipt",
-		Long: `This command commits what changed, unmounts the volume, commits what came late, pushes, and prints the
-receipt. It exits 0 only if the receipt says COMPLETE, and 3 where something is missing: the state directory
-keeps that for the next mount. A volume with much to back up may need a longer --deadline, or emberfs-sync(8)
-before.
+		Long: `This command commits what changed, unmounts the volume, commits what came late, pushes, and
+prints the receipt. It exits 0 only if the receipt says COMPLETE, and 3 where something is missing: the
+state directory keeps that for the next mount. A volume with much to back up may need a longer --deadline,
+or emberfs-sync(8) before.
 
 A mount that is in use stays as it is, and the command exits 1, unless --lazy is given. The command also takes
 away the dead mount of a daemon that was killed. A state directory may stand for MOUNTPOINT.`,

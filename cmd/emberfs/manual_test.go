@@ -57,13 +57,14 @@ func TestManualIsClean(t *testing.T) {
 	if err != nil {
 		t.Skip("groff is not there")
 	}
+	references := regexp.MustCompile(`(?m)\bXr (emberfs\S*) (\d)`)
 	for _, f := range must(os.ReadDir(manDir))(t) {
 		path := filepath.Join(manDir, f.Name())
 		out, err := exec.Command(groff, "-mdoc", "-ww", "-Tutf8", path).CombinedOutput()
 		if err != nil || strings.Contains(string(out), "warning:") {
 			t.Errorf("groff: %v\n%s", err, out)
 		}
-		for _, m := range regexp.MustCompile(`(?m)\bXr (emberfs\S*) (\d)`).FindAllStringSubmatch(document(t, path), -1) {
+		for _, m := range references.FindAllStringSubmatch(document(t, path), -1) {
 			if _, err := os.Stat(filepath.Join(manDir, m[1]+"."+m[2])); err != nil {
 				t.Errorf("%s refers to %s(%s): %v", f.Name(), m[1], m[2], err)
 			}
@@ -184,7 +185,8 @@ func settingsPage(date string) string {
 		fmt.Fprintf(&b, ".It Cm %s\n%s", s.name, prose(s.manual+"\n\n"+valueAndDefault(&s)))
 	}
 	b.WriteString(".El\n.Sh OPTIONS OF MOUNT(8)\n" + prose(mountOptions))
-	b.WriteString(".Sh EXAMPLES\nThis is a settings file.\n.Bd -literal -offset indent\n" + literal(settingsExample) + ".Ed\n")
+	b.WriteString(".Sh EXAMPLES\nThis is a settings file.\n")
+	b.WriteString(".Bd -literal -offset indent\n" + literal(settingsExample) + ".Ed\n")
 	b.WriteString(seeAlso([]string{"emberfs 8", "emberfs-mount 8", "emberfs-rules 5", "fstab 5", "mount 8"}))
 	return b.String()
 }
@@ -231,7 +233,8 @@ func TestManualSettings(t *testing.T) {
 
 // valueAndDefault says in sentences what values a setting takes, and which it has when nobody sets it.
 func valueAndDefault(s *setting) string {
-	value := map[kind]string{kindPath: "a path", kindSize: "a size", kindDuration: "a time", kindBool: "on or off"}[s.kind]
+	values := map[kind]string{kindPath: "a path", kindSize: "a size", kindDuration: "a time", kindBool: "on or off"}
+	value := values[s.kind]
 	switch {
 	case s.kind == kindSize && s.min > 0:
 		value += " of at least " + strings.NewReplacer(" ", "", ".0", "").Replace(humanize.IBytes(uint64(s.min)))
@@ -302,6 +305,7 @@ func synopsis(cmd *cobra.Command) string {
 
 // prose turns a help text into mdoc: a line for each sentence, and macros for references to pages.
 func prose(text string) string {
+	sentenceEnd := regexp.MustCompile(`([.:?!]["')]*) ([A-Z"])`)
 	var b strings.Builder
 	for i, p := range paragraphs(text) {
 		switch {
@@ -311,7 +315,7 @@ func prose(text string) string {
 		case i > 0:
 			b.WriteString(".Pp\n")
 		}
-		p = regexp.MustCompile(`([.:?!]["')]*) ([A-Z"])`).ReplaceAllString(strings.Join(strings.Fields(p), " "), "$1\n$2")
+		p = sentenceEnd.ReplaceAllString(strings.Join(strings.Fields(p), " "), "$1\n$2")
 		for sentence := range strings.SplitSeq(p, "\n") {
 			b.WriteString(filled(sentence))
 		}

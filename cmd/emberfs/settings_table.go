@@ -93,8 +93,8 @@ func volumeSettings() []setting {
 		{name: "accept_rules", kind: kindBool, def: "off",
 			help: "obey rules that keep files out of commits also where the repository brought them",
 			manual: `The daemon also obeys those rules that keep files out of commits ("ignore" and the class
-				memory) and that came with the repository. When it is off, the daemon withholds them until they are written
-				on this machine.`},
+				memory) and that came with the repository. When it is off, the daemon withholds them until they
+				are written on this machine.`},
 	}
 }
 
