@@ -16,9 +16,12 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// RevisionHelp says what Resolve takes, for --help and messages.
-const RevisionHelp = `an id or its unique beginning, HEAD, a branch or tag, any of them with ~N or ^N, or a time
-("2026-11-20T10:00", "2026-11-20 10:00:30", RFC 3339, "2h30m ago", "5 minutes ago"): the last commit not after it`
+// RevisionHelp says in full sentences what Resolve takes, for --help and the manual.
+const RevisionHelp = `A commit is named by its id or a unique beginning of it of at least 4 digits, by HEAD (the last commit of the
+branch itself, without live ones), by a branch or a tag, by any of these followed by ~N (N commits back) or ^N
+(the Nth parent), or by a time, which means the last commit not after it: 2026-11-20T10:00 and
+"2026-11-20 10:00:30" in local time, RFC 3339, "2h30m ago" or "5 seconds ago" (seconds, minutes, hours, days and
+weeks). A name that a branch and a tag share is written heads/NAME or tags/NAME.`
 
 // ErrNoRevision: nothing in the repository is called so. The error names it.
 var ErrNoRevision = errors.New("no such commit, branch or tag")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -25,10 +27,12 @@ func rootCommand(w world) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "emberfs",
 		Short: "A filesystem for machines that go away: files in memory, in a directory, and in git",
-		Long: `EmberFS mounts a volume as an ordinary directory. Its files live in memory (hot), in a plain
-directory (warm) and in a git repository (cold), which the next machine mounts to go on.
+		Long: `EmberFS mounts a volume as an ordinary directory. Its files live in memory (hot), in a plain directory
+(warm) and in a git repository (cold). When the machine goes away, the next one mounts the same repository and
+goes on where the last one stopped.
 
-Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount failure.`,
+Exit codes: 0 done; 1 failed, nothing changed; 2 the command line or a setting is wrong; 3 done in part, the
+receipt says what is missing; 32 mount failure; 130 and 143 interrupted by SIGINT or SIGTERM.`,
 		Version:       versionLine(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -58,10 +62,76 @@ Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 done in part; 32 mount
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError(cmd.Name(), "", err.Error(), "emberfs "+cmd.Name()+" --help lists the flags")
 	})
-	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), rulesCommand(w), tierCommand(w), gcCommand(w), restoreCommand(w), logCommand(w),
-		diffCommand(w), snapshotsCommand(w), checkCommand(w), versionCommand(w), backgroundCommand(w))
+	root.AddCommand(mountCommand(w), umountCommand(w), syncCommand(w), statusCommand(w), rulesCommand(w),
+		tierCommand(w), gcCommand(w), restoreCommand(w), logCommand(w), diffCommand(w),
+		snapshotsCommand(w), checkCommand(w), versionCommand(w), backgroundCommand(w))
 	root.AddCommand(testCommands(w)...)
+	describe(root)
 	return root
+}
+
+// describe gives --help of cmd and of all commands below it even lines and the name of the manual page, which is
+// made of the same texts (manual_test.go).
+func describe(cmd *cobra.Command) {
+	show := cmd.HelpFunc()
+	if !cmd.HasParent() {
+		cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+			show(cmd, args)
+			if page := manualPage(cmd); page != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nManual page: man 8 %s\n", page)
+			}
+		})
+	}
+	cmd.Long = wrapText(cmd.Long, 100)
+	for _, c := range cmd.Commands() {
+		describe(c)
+	}
+}
+
+// manualPage is the name of a command's page in section 8 of the manual, "" where it has none.
+func manualPage(cmd *cobra.Command) string {
+	if cmd.Hidden || cmd.Name() == "help" {
+		return ""
+	}
+	return strings.ReplaceAll(cmd.CommandPath(), " ", "-")
+}
+
+// paragraphs are the parts of a help text between empty lines.
+func paragraphs(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(strings.Trim(text, "\n"), "\n\n")
+}
+
+// isVerbatim says that a paragraph is shown line by line, as tables and examples are.
+func isVerbatim(paragraph string) bool { return strings.HasPrefix(paragraph, "  ") }
+
+// wrapText fills the paragraphs of a help text, parts of which come from several constants, up to width columns.
+func wrapText(text string, width int) string {
+	parts := paragraphs(text)
+	for i, p := range parts {
+		if isVerbatim(p) {
+			continue
+		}
+		var b strings.Builder
+		column := 0
+		for _, word := range strings.Fields(p) {
+			switch {
+			case column == 0:
+			case column+1+len(word) > width:
+				b.WriteByte('\n')
+				column = 0
+			default:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += len(word)
+		}
+		parts[i] = b.String()
+	}
+	return strings.Join(parts, "\n\n")
 }
 
 // argsBetween is cobra.RangeArgs with this program's words; most < 0 is any number.

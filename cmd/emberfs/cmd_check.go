@@ -33,16 +33,34 @@ func checkCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check STATE|REPOSITORY|MOUNTPOINT [--deep] [--repair] [--json]",
 		Short: "Say whether a volume is sound, what is damaged and what is at risk",
-		Long: `Look at a volume's state directory, or at a bare repository alone. Each finding is a line: damaged (something
-is lost, or will be), risk (all is there, but machine and disk must not go away now) or note, with what to
-do about it. The last line says "sound" or how many problems there are; risks and notes are none. Without
---deep the files' outsides and the last commit are looked at, with it every byte.
+		Long: `This command says whether a volume is sound, what is damaged and what is at risk. It takes a
+state directory, a mountpoint or a bare repository alone. Each finding is a line with where it is and what
+to do about it: "damaged" (something is lost, or will be at the next use), "risk" (all is there, but not
+where it would survive the loss of machine and disk) or "note". The last line says "sound" or the number of
+problems; risks and notes are none.
 
-Nothing is changed but with --repair, which names each step before it takes it and takes only those that lose
-no bytes: what it replaces is kept. Then everything is checked again.
+The command looks at volume.json, the configuration, references, packs and indexes of the repository, at everything
+that the last commit needs, and at the files in the warm tier by their records, sizes and times. It looks in the cold
+tier for files and directories that are only there; what is missing of them is damage. With --deep it also reads and
+hashes every object, walks the whole history and compares every clean file with its commit. A state directory is
+locked meanwhile; a mounted volume is checked beside its daemon.
 
-A mounted volume is checked beside its daemon. Exit 0 sound, 1 could not be checked, 3 damage was found, or
-is left after the repair.`,
+Nothing is changed but with --repair, which names each step before it takes it, takes only steps that lose no bytes,
+and checks again. A mounted volume is refused. The repair removes what dead processes left, makes new indexes, and
+saves what can be read of damaged packs. It gets missing and damaged objects again from the remote, where that is a
+path, and from the files in the warm tier whose bytes have the right hash. It sets a branch that points to nothing
+to the newest whole commit that the remote has or that the warm tier is of, and sets the configuration. Files that
+their records wrongly call unchanged count as changed afterwards, so that the next commit takes them as they are, and
+that commit also stores directories of the last commit again that nobody has any more. With --deep the repair also
+writes packs with damaged objects anew. What it replaces is kept in the directories emberfs_broken and
+objects/pack/emberfs_bad of the repository.
+
+With --json the command prints an object with target, state, repository, volume, branch, commit, pushed, pid, deep,
+sound, problems, at_risk and findings, and after a repair also repairs and before, which is what it found before. It
+exits 0 where the volume is sound, 1 where it could not be checked, and 3 where something is damaged, or still is
+after the repair.`,
+		Example: `  emberfs check /srv/git/work.git
+  emberfs check /data/scratch --deep --repair`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(1, 1, "STATE, REPOSITORY or MOUNTPOINT"),
 	}

@@ -31,14 +31,33 @@ func diffCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [TARGET] [FROM [TO]] [-- PATH...] [--name-only|--stat|--json]",
 		Short: "Show what changed between commits, or since the last one",
-		Long: `Show what changed between two commits, or between a commit and what a volume's directory holds now.
-` + targetHelp + `
-A mounted volume or state directory is compared with its last commit, or with FROM; "now" as TO says so. In a
-repository alone FROM defaults to the commit before the last, TO to the last. FROM and TO are ` + log.RevisionHelp + `.
+		Long: `This command shows what changed between two commits, or between a commit and what the
+directory of a volume holds now. It compares a mounted volume or a state directory with its last commit, or
+with FROM; the word "now" as TO says the same. In a repository alone FROM is the commit before the last by
+default, and TO is the last. Between commits the cost follows what changed; in a directory it does too where
+files have records, as emberfs-status(8) shows, and otherwise the command looks at all of it.
 
-Text is shown as git does. A line that begins with "= " tells what git has no words for: attributes, directories,
-special files. With --name-only there is a letter before each path: A added, D deleted, M modified, T of another
-type, m only attributes (mode, owner, mtime, xattrs, hard links).`,
+Text is shown as git-diff(1) does, and git-apply(1) takes it. Files over 8 MiB count as binary. A line that begins
+with "= " tells what git has no words for: attributes, hard links, directories and special files. The mtime of a
+directory counts only where nothing in it changed. With --name-only there is a letter before each path, and names
+that would break a line are quoted as git does:
+
+  A  added
+  D  deleted
+  M  modified
+  T  of another type
+  m  only attributes changed: mode, owner, mtime, xattrs or hard links
+
+` + targetHelp + ` What is no TARGET is FROM and TO, and
+everything behind "--" is a PATH. A PATH is a name in the mount or relative to the root of the volume.
+
+` + log.RevisionHelp + `
+
+With --json the command prints a list of objects with status, path (path64 where the name is not UTF-8), fields,
+old and new. It exits 3 where something could not be compared.`,
+		Example: `  emberfs diff /mnt/work
+  emberfs diff /mnt/work HEAD~1 HEAD --name-only
+  emberfs diff /srv/git/work.git "2h ago" -- src`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
 	}

@@ -19,10 +19,16 @@ func gcCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc MOUNTPOINT|STATE [--dry-run] [--grace 2h] [--json]",
 		Short: "Remove from cold what no commit needs any more",
-		Long: `Remove from the volume's repository the objects that no branch, tag or other reference reaches any more: of
-commits that were not finished, of branches that were replaced. They stay for the grace period after they were
-written. The volume may be mounted. Where something that is needed is missing or damaged nothing is removed.
-Exit 3 where only a part was removed.`,
+		Long: `This command removes from the repository of the volume the objects that no branch, tag or
+other reference reaches any more: those of commits that were not finished and of branches that were
+replaced. They stay for the grace period after they were written. The volume may be mounted; otherwise its
+state directory is locked meanwhile. Where something that is needed is missing or damaged, the command
+removes nothing.
+
+With --json the command prints an object with dry_run, objects, bytes, packs (removed or written anew), kept
+(objects that stay) and busy (some came back into use meanwhile). It exits 3 where it removed only a part.`,
+		Example: `  emberfs gc /mnt/work --dry-run
+  emberfs gc /mnt/work --grace 24h`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(1, 1, "MOUNTPOINT or STATE"),
 	}

@@ -28,16 +28,31 @@ func logCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "log [TARGET] [PATH...] [--limit N] [--json]",
 		Short: "List a volume's commits, newest first",
-		Long: `List the commits of a volume, newest first: what each took and what it had to leave (at risk). Commits of
-other git clients have their author and subject instead. ` + targetHelp + `
-With PATHs only those commits that changed one of them or what lies below: content, attributes, or whether it
-is there; renames are not followed. What is no TARGET is a PATH, and so is everything behind "--".`,
+		Long: `This command lists the commits of a volume, newest first and merged branches included: the
+id, the time, the reason, the machine, the files and bytes that the commit took, and how many files it had
+to leave ("at risk"). A commit of another git client has its author and subject instead. The word "(live)"
+marks commits of critical files that were made since the last commit of the branch; the next commit of the
+branch takes their place. Branches with work that this one does not have (versions that conflicted, critical
+files of a machine that was lost) are named on standard error.
+
+With a PATH the command lists only the commits that changed it or what lies below it: its content, its attributes,
+or whether it is there. It does not follow renames. With --limit it reads no more commits than it shows.
+
+` + targetHelp + ` What is no TARGET is a PATH, and so is
+everything behind "--". A PATH is a name in the mount or relative to the root of the volume.
+
+` + log.RevisionHelp + `
+
+With --json the command prints a list of objects with id, parents, time, emberfs, reason, machine, files, bytes,
+at_risk, live, author, email and subject.`,
+		Example: `  emberfs log /mnt/work -n 10
+  emberfs log /srv/git/work.git -- src/main.go`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
 	}
 	cmd.Flags().IntVarP(&r.limit, "limit", "n", 0, "show at most `N` commits (default all)")
 	cmd.Flags().StringVar(&r.branch, "branch", "", "branch to list (default the volume's, or the repository's HEAD)")
-	cmd.Flags().StringVar(&r.from, "commit", "", "begin with this commit instead of the branch's last: "+log.RevisionHelp)
+	cmd.Flags().StringVar(&r.from, "commit", "", "begin with `COMMIT` instead of the last one of the branch")
 	cmd.Flags().BoolVar(&r.json, "json", false, "print a JSON list")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if r.limit < 0 {

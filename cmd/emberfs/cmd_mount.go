@@ -12,16 +12,23 @@ func mountCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount [SOURCE] MOUNTPOINT",
 		Short: "Mount a volume; returns when the directory is usable",
-		Long: `Mount a volume on the empty directory MOUNTPOINT and return when it is usable; a daemon goes on in the
-background. SOURCE is the path of a bare git repository: its branch is restored first, and every
-backup is pushed to it. Without SOURCE the volume lives in its state directory alone.
-The bytes of a restored file come when they are read; --tiering=off brings all of them first.
+		Long: `This command mounts a volume on the empty directory MOUNTPOINT and returns when the
+directory is usable. A daemon goes on in the background. When the command fails, it leaves nothing behind.
 
-Each setting has one name: flag --memory-limit, option -o memory_limit=, YAML memory_limit:,
-environment EMBERFS_MEMORY_LIMIT. A flag wins over -o, -o over the environment, the environment over
-the YAML file, and that over the default. Sizes read 100MB or 64MiB, times 30s or 5m.
--o also takes mount(8)'s options: ro, nosuid, nodev, noexec, noatime, ... and passes over those
-that are for others: defaults, _netdev, nofail, noauto, x-*.`,
+SOURCE is the path of a bare git repository. Its branch is restored at the first mount, and every backup is
+pushed to it. Without SOURCE the volume lives in its state directory alone. After a restore, names and
+attributes come when a directory is looked at, and bytes come when they are read; with --tiering=off all
+bytes are there before the command returns.
+
+A volume is one branch of a repository and one state directory, and it has one daemon. A second mount of the
+same volume is refused with the pid of the first, or waits where the first only finishes its backup.
+
+Each flag is a setting but for --options, --quiet and --help. A setting has the same name everywhere: flag
+--memory-limit, option -o memory_limit=, YAML memory_limit:, environment EMBERFS_MEMORY_LIMIT. A flag wins
+over -o, -o over the environment, the environment over the YAML file, and that over the default. Sizes are
+written 100MB or 64MiB, times 30s or 5m. The manual page emberfs-settings(5) says more about each of them.
+The option -o also takes the options of mount(8), such as ro, nosuid, nodev, noexec and noatime, and passes
+over those that are meant for other programs: defaults, _netdev, nofail, noauto and x-*.`,
 		Example: `  emberfs mount /srv/git/work.git /mnt/work
   emberfs mount /mnt/scratch --state /data/scratch -o memory_limit=200MB,backup_interval=5m`,
 		Args: argsBetween(1, 2, "MOUNTPOINT"),

@@ -29,19 +29,26 @@ func restoreCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore [PATH...] [--from REPO|STATE] [--commit COMMIT] --to DIR",
 		Short: "Write an exact copy of a commit, without a mount",
-		Long: `Write what a commit holds into DIR, which must be empty or missing: all of it, or only PATHs (relative to the
-volume's root) with what lies below them. --from names a repository, a state directory or a mountpoint;
-without it PATHs are names in a mounted volume. Exit 1, with nothing made, where the commit does not hold a PATH;
-3 where some files, or parts of them, could not be restored: as a plain user, owners and what else only root
-may set, unless --untrusted asks for a copy without them.
-COMMIT is ` + log.RevisionHelp + `.`,
+		Long: `This command writes an exact copy of a commit into the directory DIR, which must be empty or
+missing, without a mount: all of it, or only each PATH, relative to the root of the volume, with what lies
+below it. With --from it reads a repository, a state directory or a mountpoint; without it each PATH is a
+name in a mounted volume.
+
+Without --commit the command takes the newest commit of --branch, or of the branch that HEAD of the repository
+names, and the critical files on the live branch of it. ` + log.RevisionHelp + `
+
+The command exits 1, with nothing made, where the commit does not hold a PATH. It exits 3 where some files, or
+parts of them, could not be restored. A plain user cannot set owners and some other attributes; with --untrusted
+the command makes a copy without them.`,
+		Example: `  emberfs restore --from /srv/git/work.git --to /tmp/copy
+  emberfs restore /mnt/work/src --commit "2 hours ago" --to /tmp/src`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
 	}
-	cmd.Flags().StringVar(&r.from, "from", "", "repository, state directory or mountpoint to read (`path`)")
-	cmd.Flags().StringVar(&r.commit, "commit", "", "`commit` to restore (default the tip of the branch)")
-	cmd.Flags().StringVar(&r.branch, "branch", "", "branch whose newest commit to restore (default the repository's HEAD)")
-	cmd.Flags().StringVar(&r.to, "to", "", "empty directory to restore into (`path`)")
+	cmd.Flags().StringVar(&r.from, "from", "", "read the repository, state directory or mountpoint `REPO`")
+	cmd.Flags().StringVar(&r.commit, "commit", "", "restore `COMMIT` (default the newest of the branch)")
+	cmd.Flags().StringVar(&r.branch, "branch", "", "restore the newest commit of the branch `NAME` (default the repository's HEAD)")
+	cmd.Flags().StringVar(&r.to, "to", "", "restore into `DIR`, which must be empty or missing")
 	cmd.Flags().BoolVar(&r.untrusted, "untrusted", false, "restore no suid, devices, foreign owners, security.* or trusted.* attributes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.paths = args

@@ -23,10 +23,17 @@ func rulesCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rules [MOUNTPOINT]",
 		Short: "Show the rules: what is critical, what stays out of commits, what in memory",
-		Long: `List the rules in effect in the volume at MOUNTPOINT, where they come from, and those that are withheld;
-without MOUNTPOINT, of the mount that the working directory lies in. Rules stand in the settings file
-(--config, key "rules"), else in .emberfs/rules.yaml of the mount, which takes effect when it is closed.`,
-		Args: argsBetween(0, 1, ""),
+		Long: `This command lists the rules in effect in the volume at MOUNTPOINT, where they come from
+(none, config, written here, the volume, or the commit that brought them), those that are withheld, and why
+new ones were refused. Without MOUNTPOINT it takes the mount that the working directory lies in.
+
+The rules are in the settings file (--config, key "rules"), or else in .emberfs/rules.yaml of the mount, which
+takes effect when it is closed. The manual page emberfs-rules(5) says how rules are written.
+
+With --json the command prints an object with mountpoint, from, rules, withheld (objects with match, class, rule
+and line) and error.`,
+		Example: `  emberfs rules /mnt/work`,
+		Args:    argsBetween(0, 1, ""),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -46,9 +53,16 @@ func rulesTestCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test PATH... [--rules FILE]",
 		Short: "Say which rule decides about each PATH, and why",
-		Long: `Say which rule decides about each PATH in a mount, which need not exist, and why. A PATH that ends with a
-slash, or is there as a directory, is a directory. With --rules the rules of FILE, a list of rules or a
-settings file, are asked instead, without any mount, and PATHs are relative to the volume's root.`,
+		Long: `This command says which rule decides about each PATH in a mount, and why. The PATH need not
+exist. A PATH that ends with a slash, or is there as a directory, is a directory. With --rules the command
+asks the rules of FILE, a list of rules or a settings file, without any mount, and a PATH is relative to the
+root of the volume. The manual page emberfs-rules(5) says how rules are written.
+
+With --json the command prints a list of objects with path, class (critical, session, memory or ignored), rule
+(its number, 0 for none), why, from and rules (each with rule, line, decides and why), and also path64 where the
+path is not UTF-8.`,
+		Example: `  emberfs rules test /mnt/work/state/notes.md
+  emberfs rules test --rules my-rules.yaml app/node_modules/ app/data.db`,
 		Args: argsBetween(1, -1, "PATH"),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: a list of objects")
@@ -73,9 +87,11 @@ func rulesCheckCommand(w world) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say whether FILE is a list of rules that would be taken",
-		Long: `Say whether FILE, a list of rules or a settings file with the key "rules", would be taken; - is standard
-input. Exit 1 with the line, the rule and the reason where it would not.`,
-		Args: argsBetween(1, 1, "FILE"),
+		Long: `This command says whether FILE, a list of rules or a settings file with the key "rules",
+would be taken; a FILE of "-" is standard input. It exits 1 with the line, the rule and the reason where it
+would not. The manual page emberfs-rules(5) says how rules are written.`,
+		Example: `  emberfs rules check my-rules.yaml`,
+		Args:    argsBetween(1, 1, "FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			set, err := rulesOfFile(args[0], os.Stdin)
 			if err != nil {

@@ -180,7 +180,7 @@ func TestStatusReport(t *testing.T) {
 	}
 }
 
-// TestSampleRules: the samples are taken, the README has the first, and they decide as their comments say.
+// TestSampleRules: the samples are taken, emberfs-rules(5) has the first, and they decide as their comments say.
 func TestSampleRules(t *testing.T) {
 	const dir = "../../scripts/rules"
 	files := must(os.ReadDir(dir))(t)
@@ -191,8 +191,9 @@ func TestSampleRules(t *testing.T) {
 	if !slices.Equal(names, []string{"agent.yaml", "ci.yaml", "database.yaml"}) {
 		t.Fatalf("samples: %q", names)
 	}
-	if text := document(t, filepath.Join(dir, "agent.yaml")); !strings.Contains(document(t, "../../README.md"), "```yaml\n"+text+"```\n") {
-		t.Error("the README has another sample for an agent's workspace")
+	page := document(t, filepath.Join(manDir, "emberfs-rules.5"))
+	if text := document(t, filepath.Join(dir, "agent.yaml")); !strings.Contains(page, ".Bd -literal\n"+text+".Ed\n") {
+		t.Error("emberfs-rules(5) has another sample for an agent's workspace")
 	}
 	for _, c := range []struct {
 		file, path string

@@ -28,10 +28,21 @@ func snapshotsCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots [TARGET] [--limit N] [--json]",
 		Short: "List what can be restored, branches and tags included",
-		Long: `List every commit that can be restored, newest first: those of the volume's branch, of other branches and of tags.
+		Long: `This command lists every commit that can be restored, newest first: those of the volume's
+branch, of other branches and of tags, with the names that are at it. Work that was set aside after a
+conflict is on branches named emberfs-side/BRANCH/MACHINE-TIME, and frequent commits of critical files are
+on branches named emberfs-live/BRANCH/EPOCH. Branches with work that this one does not have are named on
+standard error.
+
+FILES and BYTES are those of the whole tree, for as many of the newest commits as are quickly counted; each name of a
+file counts. REMOTE says whether the source of the volume is known to have the commit; "remote: BRANCH" is what that
+branch of the source was last seen to be at.
+
 ` + targetHelp + `
-FILES and BYTES are those of the whole tree, for as many of the newest as are quickly counted; each name of a file
-counts. REMOTE says whether the volume's source is known to have it.`,
+
+With --json the command prints a list of objects as emberfs-log(8) does, with tree_files, tree_bytes, remote and refs.`,
+		Example: `  emberfs snapshots /mnt/work
+  emberfs snapshots /srv/git/work.git --limit 5 --json`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, 1, ""),
 	}

@@ -20,10 +20,27 @@ func statusCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [MOUNTPOINT|PATH]",
 		Short: "Show tiers, what is at risk, the last backup and what is wrong",
-		Long: `Show the state of the volume at MOUNTPOINT (or with that state directory); without it list all volumes
-that this user has mounted. PATH in a mount shows that file or directory: which tiers it is in, whether it
-is safe, and why not. It is not opened, and a symlink is shown itself.
-Exit 1 where there is no volume or no such file, or the daemon is gone.`,
+		Long: `This command shows the state of the volume at MOUNTPOINT, or of the mounted volume with that
+state directory: where the bytes are, which tier answers the reads, what moved between the tiers, what would
+be lost if machine and disk went away now ("at risk"), the last commit and push, and what is wrong. The
+files of the cold tier are those of the last commit, wherever their bytes are; while they are being counted,
+the command shows those of an earlier commit, or about as many as the warm tier says. Without an argument it
+lists all volumes that this user has mounted.
+
+A PATH in a mount shows that file or directory: which tiers it is in, whether it is as the last commit has it,
+the object and the commit, whether it would survive the loss of machine and disk, or why not, how many programs
+have it open, and its last use. The command does not open it, and shows a symlink itself.
+
+With --json the command prints an object with pid, mountpoint, phase, version, volume, source, branch, state,
+tiers, at_risk, last_commit, last_push, records, verified, errors, rules, rules_status (where the rules are
+from, and how many are withheld), left_out (what commits have and this machine cannot make) and notes, or a list
+of such objects. For a PATH the object has mountpoint, path, kind, size, tiers, class, clean, object, commit,
+pushed, safe, why, open and used, and also path64 where the name is not UTF-8.
+
+The command exits 1 where there is no volume or no such file, or where the daemon is gone.`,
+		Example: `  emberfs status
+  emberfs status /mnt/work --json
+  emberfs status /mnt/work/state/notes.md`,
 		Args: argsBetween(0, 1, ""),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: an object, or without MOUNTPOINT a list of them")

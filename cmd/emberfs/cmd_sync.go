@@ -16,10 +16,15 @@ func syncCommand(w world) *cobra.Command {
 	return &cobra.Command{
 		Use:   "sync MOUNTPOINT [PATH...]",
 		Short: "Commit and push now; returns when it is durable",
-		Long: `Commit everything that changed and push it where the volume has a source. The receipt says what is safe
-now. With PATHs (in the mount) the command checks that they are there; the backup still takes everything.
-Exit 0 only if the receipt is COMPLETE, 3 where something is missing.`,
-		Args: argsBetween(1, -1, "MOUNTPOINT"),
+		Long: `This command commits everything that changed and pushes it where the volume has a source. It
+returns when that is durable, and prints the receipt, which says what is safe now. The system calls sync(2)
+and syncfs(2) do not reach the daemon: this command does.
+
+A PATH must lie in the mount, and the command checks that it is there; the backup takes everything all the
+same. A state directory may stand for MOUNTPOINT. The command exits 0 only if the receipt is COMPLETE, and 3
+where something is missing.`,
+		Example: `  emberfs sync /mnt/work`,
+		Args:    argsBetween(1, -1, "MOUNTPOINT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := w.interrupts()
 			defer stop()

@@ -20,10 +20,18 @@ func tierCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tier MOUNTPOINT [PATH...] [--json]",
 		Short: "Age files now: give back the disk that files in cold take",
-		Long: `Let all files below PATHs (in the mount; none: everything) leave memory and warm as if they had aged. What is
-not backed up is committed and pushed first. Files that are open stay; nothing leaves warm unless it is
-safe in cold, and on the remote where there is one. The bytes come back when they are read.
-Exit 3 where files stay because they are not safe.`,
+		Long: `This command lets all files below each PATH, or all that there are, leave memory and the
+warm tier as if they had aged. It first commits and pushes what is not backed up. Files that are open stay,
+and so does what is not safe in the cold tier, and on the remote where there is one. The bytes come back
+when they are read. A PATH is a name in the mount or relative to its root.
+
+The command prints how many files and bytes left, and how many stay and why. With --json it prints an object with
+reason, time, files, bytes, hot (the files that left memory) and kept (the files that stay, by the reason).
+
+It exits 3 where files stay because they are not safe, and 1 where there is no tiering: the setting is off, or the
+mount is a plain user's.`,
+		Example: `  emberfs tier /mnt/work
+  emberfs tier /mnt/work dumps/`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(1, -1, "MOUNTPOINT"),
 	}

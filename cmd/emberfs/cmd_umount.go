@@ -20,10 +20,15 @@ func umountCommand(w world) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "umount MOUNTPOINT",
 		Short: "Take the final backup, unmount and print the receipt",
-		Long: `Commit what changed, unmount, take what came late, push, and print the receipt. Exit 0 only if it is
-COMPLETE, 3 where something is missing: the state directory keeps that for the next mount. A volume with
-much to back up may need a longer --deadline, or emberfs sync first.
-A mount that is in use stays as it is: exit 1.`,
+		Long: `This command commits what changed, unmounts the volume, commits what came late, pushes, and
+prints the receipt. It exits 0 only if the receipt says COMPLETE, and 3 where something is missing: the
+state directory keeps that for the next mount. A volume with much to back up may need a longer --deadline,
+or emberfs-sync(8) before.
+
+A mount that is in use stays as it is, and the command exits 1, unless --lazy is given. The command also takes
+away the dead mount of a daemon that was killed. A state directory may stand for MOUNTPOINT.`,
+		Example: `  emberfs umount /mnt/work
+  emberfs umount /mnt/work --deadline 10m`,
 		Args: argsBetween(1, 1, "MOUNTPOINT"),
 	}
 	cmd.Flags().DurationVar(&deadline, "deadline", 0, "longest `time` for the final backup, 0 until it is done (default the mount's, or 30s)")

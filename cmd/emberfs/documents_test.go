@@ -2,86 +2,76 @@ package main
 
 import (
 	"os"
-	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/spf13/pflag"
 )
 
-// TestManPage holds emberfs(8) to the commands, flags, settings and exit codes that there are.
+// TestManPage holds emberfs(8) to the commands and exit codes that there are; manual_test.go makes the pages of
+// the commands.
 func TestManPage(t *testing.T) {
-	page := document(t, "emberfs.8")
-	commands := page[strings.Index(page, ".Sh COMMANDS"):strings.Index(page, ".Sh SETTINGS")]
-	list := page[strings.Index(page, ".Sh SETTINGS"):strings.Index(page, ".Sh MOUNT HELPERS")]
+	page := document(t, filepath.Join(manDir, "emberfs.8"))
+	_, list, _ := strings.Cut(page, ".Sh COMMANDS\n")
+	list, _, _ = strings.Cut(list, "\n.Sh ")
 	listed := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\.It Cm (\S+)$`).FindAllStringSubmatch(commands+list, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\.It Xr (\S+) 8$`).FindAllStringSubmatch(list, -1) {
 		listed[m[1]] = true
 	}
-	for _, s := range settings() {
-		if !listed[s.name] {
-			t.Errorf("setting %s is missing", s.name)
+	for _, cmd := range documented(rootCommand(world{}))[1:] {
+		if !listed[manualPage(cmd)] {
+			t.Errorf("command %s is missing", cmd.CommandPath())
 		}
-		entry := list[strings.Index(list, ".It Cm "+s.name):]
-		if i := strings.Index(entry[1:], "\n.It "); i > 0 {
-			entry = entry[:i+1]
-		}
-		if s.def != "" && !strings.Contains(entry, "Default "+s.def) {
-			t.Errorf("setting %s: the page has not its default %q", s.name, s.def)
-		}
-		for _, c := range s.choices {
-			if !strings.Contains(entry, c) {
-				t.Errorf("setting %s: the page has not its value %q", s.name, c)
-			}
-		}
-		delete(listed, s.name)
-	}
-	for _, cmd := range rootCommand(world{}).Commands() {
-		if cmd.Hidden || cmd.Name() == "help" {
-			continue
-		}
-		if !listed[cmd.Name()] {
-			t.Errorf("command %s is missing", cmd.Name())
-		}
-		delete(listed, cmd.Name())
-		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			if _, ok := findSetting(normalKey(f.Name)); !ok && f.Name != "options" && !strings.Contains(page, "Fl -"+f.Name) {
-				t.Errorf("%s --%s is missing", cmd.Name(), f.Name)
-			}
-		})
+		delete(listed, manualPage(cmd))
 	}
 	for name := range listed {
-		t.Errorf("the page has %s, which is no command and no setting", name)
+		t.Errorf("the page has %s, which is no command", name)
 	}
 	for _, code := range []int{exitOK, exitFailed, exitUsage, exitPart, exitMount} {
 		if !strings.Contains(page, "\n.It "+strconv.Itoa(code)+"\n") {
 			t.Errorf("exit code %d is missing", code)
 		}
-	}
-	if groff, err := exec.LookPath("groff"); err == nil {
-		out, err := exec.Command(groff, "-mdoc", "-ww", "-Tutf8", "emberfs.8").CombinedOutput()
-		if err != nil || strings.Contains(string(out), "warning:") {
-			t.Errorf("groff: %v\n%s", err, out)
+		if !strings.Contains(rootCommand(world{}).Long, strconv.Itoa(code)) {
+			t.Errorf("--help has not exit code %d", code)
 		}
 	}
 }
 
-// TestReadme holds the README's table of settings and exit codes to the program.
+// TestReadme holds the README to its length, to the commands that there are, and to files and pages that are there.
 func TestReadme(t *testing.T) {
-	page := document(t, "../../README.md")
-	for _, s := range settings() {
-		row := regexp.MustCompile("(?m)^\\| `" + s.name + "` \\|.*$").FindString(page)
-		if row == "" {
-			t.Errorf("setting %s is missing", s.name)
-		} else if !strings.Contains(row, s.def) {
-			t.Errorf("setting %s: default %q is missing", s.name, s.def)
+	const root = "../.."
+	page := document(t, filepath.Join(root, "README.md"))
+	lines := strings.Split(strings.TrimSuffix(page, "\n"), "\n")
+	if len(lines) > 150 {
+		t.Errorf("%d lines, at most 150 are wanted: settings, rules and details are for the manual", len(lines))
+	}
+	for i, line := range lines {
+		if len([]rune(line)) > 120 {
+			t.Errorf("line %d has more than 120 columns", i+1)
 		}
 	}
-	for _, code := range []int{exitOK, exitFailed, exitUsage, exitPart, exitMount} {
-		if !strings.Contains(page, "\n| "+strconv.Itoa(code)+" |") {
-			t.Errorf("exit code %d is missing", code)
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `emberfs ([a-z]+(?: [a-z]+)?)").FindAllStringSubmatch(page, -1) {
+		listed["emberfs "+m[1]] = true
+	}
+	for _, cmd := range documented(rootCommand(world{}))[1:] {
+		if !listed[cmd.CommandPath()] {
+			t.Errorf("command %s is missing", cmd.CommandPath())
+		}
+		delete(listed, cmd.CommandPath())
+	}
+	for name := range listed {
+		t.Errorf("%q is no command", name)
+	}
+	for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, m := range regexp.MustCompile(`(emberfs[a-z-]*)\(([58])\)`).FindAllStringSubmatch(page, -1) {
+		if _, err := os.Stat(filepath.Join(manDir, m[1]+"."+m[2])); err != nil {
+			t.Error(err)
 		}
 	}
 }

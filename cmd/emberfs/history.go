@@ -29,8 +29,9 @@ type history struct {
 }
 
 // targetHelp is the part of --help that all commands with a TARGET share.
-const targetHelp = `TARGET is a mountpoint, a state directory or a git repository; without it the mount that the working
-directory lies in. `
+const targetHelp = `TARGET is a mountpoint, a state directory or a git repository; without it the command takes the mount that
+the working directory lies in. It needs no daemon and disturbs none. The first argument is TARGET if it is one of
+these and does not lie in a mounted volume.`
 
 // openHistory finds and opens the repository behind TARGET, and makes paths relative to the volume's root. rest is what else was on
 // the command line and may have been meant as TARGET. The caller closes h.cold.

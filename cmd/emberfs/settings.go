@@ -30,56 +30,11 @@ type setting struct {
 	kind    kind
 	def     string // as a user would write it; "" means unset
 	choices []string
-	min     int64 // kindSize in bytes, kindDuration in ns: the least that makes sense
-	none    bool  // "none" and 0 are taken too, whatever min is: no limit, never
-	help    string
+	min     int64  // kindSize in bytes, kindDuration in ns: the least that makes sense
+	none    bool   // "none" and 0 are taken too, whatever min is: no limit, never
+	help    string // for --help: what it does, in a few words
+	manual  string // for emberfs-settings(5): the same in full sentences, and all that a user wants to know besides
 	defHelp string // shown instead of def where the default depends on the caller
-}
-
-// leastAge is the shortest age and tick that are taken: below it files would move all the time.
-const leastAge = int64(100 * time.Millisecond)
-
-// settings is the table. It is a function because a package has no mutable state.
-func settings() []setting {
-	return []setting{
-		{name: "state", kind: kindPath, help: "state directory of the volume",
-			defHelp: "one per SOURCE and branch below /var/lib/emberfs, or $XDG_STATE_HOME/emberfs for a user"},
-		{name: "config", kind: kindPath, help: "YAML file with settings, and rules"},
-		{name: "source", kind: kindString, help: "path of a bare git repository, as SOURCE"},
-		{name: "branch", kind: kindString, def: "main", help: "the volume's branch"},
-		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20, help: "memory for the hot tier, inodes and the daemon's heap"},
-		{name: "memory_class_limit", kind: kindSize, def: "100MB", min: 1 << 20, help: "memory for the contents of directories of class memory"},
-		{name: "chunk_threshold", kind: kindSize, def: "8MiB", min: 128 << 10, help: "size over which a file is stored in chunks, so that a change of it is a small commit"},
-		{name: "flush_interval", kind: kindDuration, def: "5m", min: int64(time.Second), help: "how often warm is made durable (fsync does it at once)"},
-		{name: "backup_interval", kind: kindDuration, def: "30m", min: int64(time.Second), help: "how often everything that changed is committed and pushed"},
-		{name: "critical_delay", kind: kindDuration, def: "2s", min: leastAge, help: "how long after close or fsync a critical file is committed and pushed"},
-		{name: "hot_age", kind: kindDuration, def: "5m", min: leastAge, help: "after this long without use a file's blocks leave memory first"},
-		{name: "warm_age", kind: kindDuration, def: "30m", min: leastAge, none: true,
-			help: "after this long without use a file that is backed up leaves warm; none: not by age"},
-		{name: "tier_interval", kind: kindDuration, def: "5m", min: leastAge, none: true, help: "how often files move down by age; none: never"},
-		{name: "warm_limit", kind: kindSize, def: "none", min: 1 << 20, none: true,
-			help: "bytes in warm over which files that are backed up leave it earlier, the least recently used first"},
-		// Small against any disk, and what a writer at disk speed needs until the next look at the free space.
-		{name: "warm_reserve", kind: kindSize, def: "64MiB", min: 1 << 20, none: true,
-			help: "bytes to keep free on warm's file system by the same means"},
-		{name: "prefetch", kind: kindBool, def: "true", help: "after a restore bring what the last session used first"},
-		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond), help: "longest time for the final backup",
-			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) waits until it is done"},
-		{name: "tiering", kind: kindBool, def: "true", help: "=off keeps all files in warm; a restore then brings all bytes at mount"},
-		{name: "kernel_cache", kind: kindBool, def: "on", help: "=off lets every call reach the daemon (for tests)"},
-		{name: "accept_rules", kind: kindBool, def: "off",
-			help: "obey rules that keep files out of commits also where the repository brought them"},
-		{name: "allow_other", kind: kindBool, help: "let other users in", defHelp: "on for root, off for a user"},
-		{name: "nonempty", kind: kindBool, def: "off", help: "mount over a directory that is not empty"},
-		{name: "untrusted", kind: kindBool, def: "off", help: "restore no suid, devices, foreign owners, security.* or trusted.* attributes"},
-		{name: "user_name", kind: kindString, def: "emberfs", help: "author name of commits"},
-		{name: "user_email", kind: kindString, def: "emberfs@localhost", help: "author address of commits"},
-		{name: "log_level", kind: kindChoice, def: "info", choices: []string{"error", "warn", "info", "debug"}, help: "how much the daemon says"},
-		{name: "log_format", kind: kindChoice, def: "text", choices: []string{"text", "json"}, help: "format of log lines"},
-		{name: "log_file", kind: kindPath, help: "where the background daemon writes its log",
-			defHelp: "emberfs.log in the state directory, or the journal under systemd"},
-		{name: "foreground", kind: kindBool, def: "off", help: "do not go into the background"},
-	}
 }
 
 // planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.

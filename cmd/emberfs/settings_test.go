@@ -34,6 +34,9 @@ func TestTableOfSettings(t *testing.T) {
 		if s.help == "" {
 			t.Errorf("%s: no help", s.name)
 		}
+		if s.manual == "" || !strings.HasSuffix(s.manual, ".") {
+			t.Errorf("%s: %q are no sentences for the manual", s.name, s.manual)
+		}
 	}
 	for _, p := range planned() {
 		if seen[p] {
