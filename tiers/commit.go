@@ -25,8 +25,11 @@ type commits struct {
 	marksInMemory int // see there
 }
 
-// commit stores what is dirty and moves the branch; Volume.syncing is held. Nothing is recorded as clean before the branch points to it.
-func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
+// commit stores what is dirty and moves the branch; Volume.syncing is held. It begins, captures what there is at one moment, publishes a
+// commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the branch points to the commit, and an error
+// leaves all that was dirty so.
+func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
+	// Begin.
 	if err := v.step("commit.begin"); err != nil {
 		return err
 	}
@@ -35,64 +38,74 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) error {
 		return fmt.Errorf("begin a commit: %w", err)
 	}
 	defer tx.Abort()
-	base := tx.Base()
-	if err := v.checkBase(ctx, base); err != nil {
+	if err := v.checkBase(ctx, tx.Base()); err != nil {
 		return err
 	}
 	rewalk := v.book.rewalk.Swap(false) || v.state.Walked != v.rulesSum()
+	if done, err := v.nothingToCommit(ctx, tx, rewalk, rc); done {
+		return err
+	}
+	walked := v.rulesSum()
+
+	// Capture.
+	c := v.beginCapture(ctx, tx, &capture{rewalk: rewalk})
+	defer func() {
+		c.finish(err)
+		if err != nil && rewalk {
+			v.book.rewalk.Store(true)
+		}
+	}()
+	root, err := c.all()
+	if err != nil {
+		return err
+	}
+	if err := v.step("commit.walked"); err != nil {
+		return err
+	}
+
+	// Publish. After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one takes that back.
+	if err := v.publish(ctx, c, root, rc, v.flushWarm); err != nil {
+		return err
+	}
+
+	// Record. The commit stands: what fails from here on only makes the next one, or the next start, look at more.
+	_ = v.step("commit.moved")
+	v.risk.leave(c.missing)
+	v.noteHead(rc.Commit)
+	_ = v.step("commit.noted")
+	c.recordClean()
+	_ = v.step("commit.recorded")
+	if len(c.missing) == 0 {
+		v.setVerified()
+	}
+	if v.state.Walked != walked {
+		if err := v.state.Update(func(s *warm.StateFile) { s.Walked = walked }); err != nil {
+			v.log.WithError(err).Warn("cannot write volume.json")
+		}
+	}
+	return nil
+}
+
+// nothingToCommit says that nothing has to be captured: the base has all that there is, or the live branch has, which main absorbs then.
+func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, rc *Receipt) (done bool, err error) {
+	base := tx.Base()
 	if v.rootClean() && base != nil && !rewalk && !v.rulesChanged(ctx, base) {
 		v.nothingDirty()
 		if base.Info().Live {
-			return v.absorb(ctx, tx, rc)
+			return true, v.absorb(ctx, tx, rc)
 		}
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
 		if v.points.failing("flush") {
-			return v.flushWarm()
+			return true, v.flushWarm()
 		}
-		return nil
+		return true, nil
 	}
 	if v.onlyLookedAt(ctx, base, rewalk) {
 		rc.Commit = base.Info().ID.String()
-		return nil
+		return true, nil
 	}
-	walked := v.rulesSum()
-	err = v.walk(ctx, tx, rewalk, func(c *capture, root cold.DirID) error {
-		if err := v.step("commit.walked"); err != nil {
-			return err
-		}
-		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
-		// After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one takes that back.
-		flushed := make(chan error, 1)
-		go func() { flushed <- v.flushWarm() }()
-		err := v.publish(ctx, tx, c, root, rc)
-		if ferr := <-flushed; ferr != nil {
-			rc.Missing = append(rc.Missing, ferr.Error())
-		}
-		if err != nil {
-			return err
-		}
-		// From here on the commit stands: what fails only makes the next one, or the next start, look at more.
-		_ = v.step("commit.moved")
-		v.risk.leave(c.missing)
-		v.noteHead(rc.Commit)
-		_ = v.step("commit.noted")
-		c.recordClean()
-		_ = v.step("commit.recorded")
-		if len(c.missing) == 0 {
-			v.setVerified()
-		}
-		if v.state.Walked != walked {
-			if err := v.state.Update(func(s *warm.StateFile) { s.Walked = walked }); err != nil {
-				v.log.WithError(err).Warn("cannot write volume.json")
-			}
-		}
-		return nil
-	})
-	if err != nil && rewalk {
-		v.book.rewalk.Store(true)
-	}
-	return err
+	return false, nil
 }
 
 // onlyLookedAt says that nothing was changed since warm was brought to what a stock client committed: that its directories are not clean is
@@ -118,7 +131,7 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bo
 func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	err := v.flushWarm()
 	if err == nil {
-		err = v.publish(ctx, tx, &capture{base: tx.Base(), absorbs: true}, cold.RootDir(tx.Base()), rc)
+		err = v.moveBranch(ctx, &capture{tx: tx, base: tx.Base(), absorbs: true}, cold.RootDir(tx.Base()), rc)
 	}
 	if err == nil {
 		v.noteHead(rc.Commit)
@@ -126,8 +139,21 @@ func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	return err
 }
 
-// publish moves the branch to a commit of what was captured, where that is not what it has already.
-func (v *Volume) publish(ctx context.Context, tx cold.Tx, c *capture, root cold.DirID, rc *Receipt) error {
+// publish moves the branch to what was captured, and makes that durable in warm meanwhile.
+func (v *Volume) publish(ctx context.Context, c *capture, root cold.DirID, rc *Receipt, flush func() error) error {
+	rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
+	flushed := make(chan error, 1)
+	go func() { flushed <- flush() }()
+	err := v.moveBranch(ctx, c, root, rc)
+	if ferr := <-flushed; ferr != nil {
+		rc.Missing = append(rc.Missing, ferr.Error())
+	}
+	return err
+}
+
+// moveBranch moves the branch to a commit of what was captured, where that is not what it has already.
+func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc *Receipt) error {
+	tx := c.tx
 	rules := !c.absorbs && v.rulesChanged(ctx, c.base)                                  // what the live branch has goes on as it is; new rules come with the next commit
 	if c.base != nil && cold.RootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
@@ -174,18 +200,21 @@ func (v *Volume) inStep(ctx context.Context, with cold.ID) (same bool, err error
 		return false, fmt.Errorf("compare with commit %s: %w", with, err)
 	}
 	defer tx.Abort()
-	err = v.walk(ctx, tx, false, func(c *capture, root cold.DirID) error {
-		if same = len(c.missing) == 0 && cold.RootDir(tx.Base()) == root; same {
-			c.recordClean()
-			v.setVerified()
-			return nil
-		}
-		return errDiffers
-	})
+	c := v.beginCapture(ctx, tx, &capture{})
+	root, err := c.all()
+	switch {
+	case err != nil:
+	case len(c.missing) > 0 || cold.RootDir(tx.Base()) != root:
+		err = errDiffers
+	default:
+		c.recordClean()
+		v.setVerified()
+	}
+	c.finish(err)
 	if errors.Is(err, errDiffers) {
 		return false, nil
 	}
-	return same, err
+	return err == nil, err
 }
 
 var errDiffers = errors.New("warm differs from the commit")

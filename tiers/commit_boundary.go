@@ -8,55 +8,57 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// walk captures what is dirty into tx, with rewalk all that is listed, then calls then with the root's id. An error leaves all that was dirty so.
-func (v *Volume) walk(ctx context.Context, tx cold.Tx, rewalk bool, then func(c *capture, root cold.DirID) error) error {
-	return v.moments(ctx, tx, &capture{rewalk: rewalk}, func(c *capture) error {
-		var base cold.DirID
-		if c.base != nil {
-			base = cold.RootDir(c.base)
-		}
-		if err := v.step("commit.boundary"); err != nil {
-			return err
-		}
-		v.root.mu.Lock()
-		pre := c.m.keep(v.root)
-		v.root.mu.Unlock()
-		if pre == nil || pre.err != nil {
-			return fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
-		}
-		root := pre.entry("")
-		c.root = &root
-		id, err := c.dir(v.root, "", base, nil)
-		if err = errors.Join(err, c.checkMoment()); err != nil {
-			return err
-		}
-		c.m.close() // all is taken: nobody needs to set anything aside any more
-		return then(c, id)
-	})
+// beginCapture has c capture one moment, which is now. c.finish ends it in any case.
+func (v *Volume) beginCapture(ctx context.Context, tx cold.Tx, c *capture) *capture {
+	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
+	c.before = v.mainEpoch.Load()
+	v.boundary(c)
+	return c
 }
 
-// moments calls take with a capture of one moment. An error leaves all that was dirty so.
-func (v *Volume) moments(ctx context.Context, tx cold.Tx, c *capture, take func(c *capture) error) (err error) {
-	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
-	before := v.mainEpoch.Load()
-	v.boundary(c)
-	defer func() {
-		c.m.close()
-		c.release(err)
-		v.capturing.Store(0)
-		v.late.clear()
-		if err != nil {
-			v.mainEpoch.Store(before)
-			v.backupDue.CompareAndSwap(0, c.due)
-			v.risk.put()
-			v.critical.put(v, c.crit, err)
-			return
-		}
-		v.justTaken = v.risk.settled()
-		v.critical.settled(v, c.crit)
-		v.answers = append(v.answers, c.crit.waiting...)
-	}()
-	return take(c)
+// finish lets go of the moment. After an error all that was dirty is so.
+func (c *capture) finish(err error) {
+	v := c.v
+	c.m.close()
+	c.release(err)
+	v.capturing.Store(0)
+	v.late.clear()
+	if err != nil {
+		v.mainEpoch.Store(c.before)
+		v.backupDue.CompareAndSwap(0, c.due)
+		v.risk.put()
+		v.critical.put(v, c.crit, err)
+		return
+	}
+	v.justTaken = v.risk.settled()
+	v.critical.settled(v, c.crit)
+	v.answers = append(v.answers, c.crit.waiting...)
+}
+
+// all captures what is dirty, from the root on, and with rewalk all that is listed. It gives the root's id.
+func (c *capture) all() (cold.DirID, error) {
+	v := c.v
+	var base cold.DirID
+	if c.base != nil {
+		base = cold.RootDir(c.base)
+	}
+	if err := v.step("commit.boundary"); err != nil {
+		return cold.DirID{}, err
+	}
+	v.root.mu.Lock()
+	pre := c.m.keep(v.root)
+	v.root.mu.Unlock()
+	if pre == nil || pre.err != nil {
+		return cold.DirID{}, fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+	}
+	root := pre.entry("")
+	c.root = &root
+	id, err := c.dir(v.root, "", base, nil)
+	if err = errors.Join(err, c.checkMoment()); err != nil {
+		return cold.DirID{}, err
+	}
+	c.m.close() // all is taken: nobody needs to set anything aside any more
+	return id, nil
 }
 
 // boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.

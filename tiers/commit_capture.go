@@ -21,6 +21,7 @@ type capture struct {
 	tx      cold.Tx
 	base    cold.Snapshot // nil for the first commit
 	root    *cold.Entry   // the root's own attributes
+	before  uint64        // Volume.mainEpoch as it was
 	epoch   uint64        // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
 	m       *moment       // what changed since the boundary, as it was then
 	live    bool          // to the live branch: critical names alone

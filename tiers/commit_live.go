@@ -79,7 +79,7 @@ func (v *Volume) liveTree(s *criticalSet) (*liveDir, error) {
 
 // commitLive captures what is noted of critical names and moves the live branch there; all else stands in the commit as the newest
 // one has it, and stays dirty. errNeedWhole: nothing was changed.
-func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
+func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	tx, err := v.cold.BeginLive(ctx)
 	if err != nil {
 		return fmt.Errorf("begin a commit: %w", err)
@@ -104,45 +104,39 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) error {
 	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() && v.state.Head == c.ID {
 		v.live.reset(base.Info().ID) // what clean records say is of this one
 	}
-	return v.moments(ctx, tx, &capture{live: true}, func(c *capture) error {
-		if c.treeErr != nil {
-			return c.treeErr
-		}
-		if err := v.step("live.boundary"); err != nil {
-			return err
-		}
-		w := &liveWalk{c: c, dirs: map[inoKey]cold.DirID{}}
-		id, err := w.dir(c.tree)
-		if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) { // what the last commit lacks is stored anew from what is here
-			return errNeedWhole
-		}
-		if err = errors.Join(err, c.checkMoment()); err != nil {
-			return err
-		}
-		c.m.close()
+	c := v.beginCapture(ctx, tx, &capture{live: true})
+	defer func() { c.finish(err) }()
+	if c.treeErr != nil {
+		return c.treeErr
+	}
+	if err := v.step("live.boundary"); err != nil {
+		return err
+	}
+	w := &liveWalk{c: c, dirs: map[inoKey]cold.DirID{}}
+	id, err := w.dir(c.tree)
+	if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) { // what the last commit lacks is stored anew from what is here
+		return errNeedWhole
+	}
+	if err = errors.Join(err, c.checkMoment()); err != nil {
+		return err
+	}
+	c.m.close()
+	if cold.RootDir(base) == id && !v.rulesChanged(ctx, base) {
 		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
-		if cold.RootDir(base) == id && !v.rulesChanged(ctx, base) {
-			rc.Commit = base.Info().ID.String()
-			return nil
-		}
-		flushed := make(chan error, 1)
-		go func() { flushed <- w.flush() }()
-		err = v.publish(ctx, tx, c, id, rc)
-		if ferr := <-flushed; ferr != nil {
-			rc.Missing = append(rc.Missing, ferr.Error())
-		}
-		if err != nil {
-			return err
-		}
-		// From here on the commit stands.
-		_ = v.step("live.moved")
-		v.noteHead(rc.Commit)
-		w.stands(rc.Commit)
-		v.critical.mu.Lock()
-		v.critical.commits++
-		v.critical.mu.Unlock()
+		rc.Commit = base.Info().ID.String()
 		return nil
-	})
+	}
+	if err := v.publish(ctx, c, id, rc, w.flush); err != nil {
+		return err
+	}
+	// From here on the commit stands.
+	_ = v.step("live.moved")
+	v.noteHead(rc.Commit)
+	w.stands(rc.Commit)
+	v.critical.mu.Lock()
+	v.critical.commits++
+	v.critical.mu.Unlock()
+	return nil
 }
 
 // liveWalk captures the directories of one commit to the live branch.

@@ -19,16 +19,17 @@ func (v *Volume) putLive(t *testing.T, noted bool) cold.ID {
 	defer tx.Abort()
 	must(t, v.checkBase(ctx, tx.Base()))
 	rc := &Receipt{Reason: "critical"}
-	must(t, v.walk(ctx, tx, false, func(c *capture, root cold.DirID) error {
-		if err := v.publish(ctx, tx, c, root, rc); err != nil {
-			return err
-		}
-		if noted {
-			v.noteHead(rc.Commit)
-			c.recordClean()
-		}
-		return nil
-	}))
+	c := v.beginCapture(ctx, tx, &capture{})
+	root, err := c.all()
+	if err == nil {
+		err = v.moveBranch(ctx, c, root, rc)
+	}
+	if err == nil && noted {
+		v.noteHead(rc.Commit)
+		c.recordClean()
+	}
+	c.finish(err)
+	must(t, err)
 	id, err := cold.ParseID(rc.Commit)
 	must(t, err)
 	return id
