@@ -42,7 +42,7 @@ func (p policy) fileFlags(io tiers.IO) uint32 {
 
 // attrSeconds is the timeout of n's attributes: none while they change without the daemon's knowledge.
 func (p policy) attrSeconds(n *tiers.Inode) uint64 {
-	if n.Unseen() {
+	if n.Untracked() {
 		return 0
 	}
 	return p.seconds()

@@ -18,7 +18,7 @@ func TestPolicy(t *testing.T) {
 		{"file, off", uint64(off.fileFlags(tiers.IOCached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
 		{"file by the kernel alone, on", uint64(on.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
 		{"file by the kernel alone, off", uint64(off.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
-		{"file written unseen, on", uint64(on.fileFlags(tiers.IOUncached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
+		{"file written untracked, on", uint64(on.fileFlags(tiers.IOUncached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
 		{"directory, on", uint64(on.dirFlags(tiers.DirKeep)), fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE},
 		{"directory, on, told beside", uint64(on.dirFlags(tiers.DirNever)), 0},
 		{"directory, off", uint64(off.dirFlags(tiers.DirKeep)), 0},

@@ -54,7 +54,7 @@ func (lockSweeping) several() bool { return false }
 func (lockRules) several() bool    { return false }
 func (lockListed) several() bool   { return false }
 func (lockListing) several() bool  { return true } // listTogether: in the order of their paths
-func (lockBack) several() bool     { return true } // bringBack: in the order of their ids
+func (lockBack) several() bool     { return true } // recallBatch: in the order of their ids
 func (lockBarrier) several() bool  { return false }
 func (lockIO) several() bool       { return true } // copyRange: in the order of their ids
 func (lockMarks) several() bool    { return false }

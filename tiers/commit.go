@@ -287,7 +287,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	a := n.attrLocked(&st)
 	switch {
 	case n.mu.rec.IsStub(): // recorded under another of its names, and released since
-	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino) || n.unseen.Load():
+	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino) || n.untracked.Load():
 	case r.Size != int64(a.Size) || r.Mtime != a.Mtime:
 	case n.mu.writers > 0:
 		n.mu.captured = r.ID

@@ -85,7 +85,7 @@ func (v *Volume) boundary(c *capture) {
 	v.writers.Range(func(key, _ any) bool {
 		n := key.(*Inode)
 		kind := touchQuiet
-		if n.unseen.Load() {
+		if n.untracked.Load() {
 			if v.ignoredInode(n) {
 				return true
 			}

@@ -67,7 +67,7 @@ type fileMark struct {
 	size  int64
 	mtime cold.Time
 
-	unseen bool // it may have changed while it was read, or since: not to be recorded
+	untracked bool // it may have changed while it was read, or since: not to be recorded
 }
 
 // fail notes what could not be taken: what is at a path, of so many bytes. It stays at risk until a commit has it.

@@ -356,7 +356,7 @@ func (w *dirWalk) read() error {
 			defer mu.Unlock()
 			switch {
 			case err == nil:
-				if mark.unseen {
+				if mark.untracked {
 					m.keep, m.redo = true, append(m.redo, e.Name)
 				} else {
 					m.files = append(m.files, mark)

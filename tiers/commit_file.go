@@ -59,8 +59,8 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	}
 	var id cold.ID
 	from := &boundaryContent{preserved: p, fd: fd}
-	unseen := c.v.unseenNow(n, fd)
-	if unseen {
+	untracked := c.v.untrackedNow(n, fd)
+	if untracked {
 		base = cold.Base{ID: base.ID}
 		var copied *frozen
 		if copied, err = c.v.freeze(c.ctx, from); err == nil {
@@ -85,7 +85,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	c.count(e.Size)
 	return fileMark{
 		name: e.Name, ino: n.ino, gen: n.gen, read: p.read,
-		id: id, size: e.Size, mtime: e.Mtime, unseen: unseen || c.v.direct.inherited && !sameStat(&st, e),
+		id: id, size: e.Size, mtime: e.Mtime, untracked: untracked || c.v.direct.inherited && !sameStat(&st, e),
 	}, nil
 }
 

@@ -123,14 +123,14 @@ func (v *Volume) directNote() string {
 // IO is the way that the kernel is to take, and for IODirect the id that Backing gave.
 func (h *Handle) IO() (IO, int32) { return h.io, h.backing }
 
-// Unseen says that n's bytes, size and times may change without the daemon's knowledge, so that nobody may keep them.
-func (n *Inode) Unseen() bool { return n.unseen.Load() }
+// Untracked says that n's bytes, size and times may change without the daemon's knowledge, so that nobody may keep them.
+func (n *Inode) Untracked() bool { return n.untracked.Load() }
 
 // chooseIO decides the way of a new handle: the one that its inode is open in, else what the rules want. made: the file is new.
 // n.mu is held.
 func (v *Volume) chooseIO(h *Handle, made bool) {
 	n := h.n
-	if n.mu.cached == 0 && n.mu.direct == 0 && v.direct.shared.Load() && (n.unseen.Load() || v.mayDirect(n)) {
+	if n.mu.cached == 0 && n.mu.direct == 0 && v.direct.shared.Load() && (n.untracked.Load() || v.mayDirect(n)) {
 		if b := v.direct.backing.Load(); b != nil {
 			id, err := (*b).Register(h.fd)
 			if err == nil {
@@ -148,7 +148,7 @@ func (v *Volume) chooseIO(h *Handle, made bool) {
 		return
 	}
 	n.mu.cached++
-	if n.unseen.Load() {
+	if n.untracked.Load() {
 		h.io = IOUncached
 	}
 }

@@ -118,7 +118,7 @@ func wantIO(t *testing.T, h *Handle, want IO) {
 // settledAlone waits until n is known to be nobody's.
 func settledAlone(t *testing.T, v *Volume, n *Inode) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); n.Unseen(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); n.Untracked(); time.Sleep(time.Millisecond) {
 		if v.endLingering(); time.Now().After(end) {
 			t.Fatal("a file is taken for written though nobody has it open")
 		}
@@ -200,7 +200,7 @@ func TestDirectOnlyWhereRulesSayAndNothingIsLost(t *testing.T) {
 	h.Release()
 }
 
-// A commit under way reads what a file held at its boundary, which nobody sets aside of what is written unseen.
+// A commit under way reads what a file held at its boundary, which nobody sets aside of what is written untracked.
 func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
 	v, _, _, build := directVolume(t)
 	moved, stays := write(t, v, v.root, "f", "text"), write(t, v, build, "g", "text")
@@ -244,8 +244,8 @@ func TestUnseenWriter(t *testing.T) {
 	settledAlone(t, v, n)
 	h := open(t, v, n, unix.O_RDWR)
 	p := program(t, v, "build/f")
-	if !n.Unseen() || k.times(n) != 1 {
-		t.Errorf("unseen %v, %d invalidations", n.Unseen(), k.times(n))
+	if !n.Untracked() || k.times(n) != 1 {
+		t.Errorf("untracked %v, %d invalidations", n.Untracked(), k.times(n))
 	}
 	store := func(text string) {
 		t.Helper()
@@ -257,7 +257,7 @@ func TestUnseenWriter(t *testing.T) {
 	must(t, v.Rename(context.Background(), build, "f", v.root, "f", 0))
 	for _, text := range []string{"two", "three", "four"} {
 		store(text)
-		if v.endLingering(); !n.Unseen() {
+		if v.endLingering(); !n.Untracked() {
 			t.Fatal("taken for nobody's while a program has it open")
 		}
 		if got := read(t, v, n); !strings.HasPrefix(got, text) {
@@ -353,7 +353,7 @@ func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 	must(t, err)
 	o := open(t, next, n, unix.O_RDONLY)
 	wantIO(t, o, IODirect) // with pages of the kernel's in between it would not see what the program writes
-	if !n.Unseen() {
+	if !n.Untracked() {
 		t.Error("taken for nobody's")
 	}
 	o.Release()
@@ -401,7 +401,7 @@ func TestUnseenWriterWithoutBacking(t *testing.T) {
 	}
 }
 
-// Rules that stop ignoring a file reach it while it is written unseen; what is critical is committed after each fsync.
+// Rules that stop ignoring a file reach it while it is written untracked; what is critical is committed after each fsync.
 func TestUnseenWriterUnderNewRules(t *testing.T) {
 	v, cold, _, build := directVolume(t)
 	n, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
@@ -443,7 +443,7 @@ func TestUnseenWriterUnderNewRules(t *testing.T) {
 	must(t, err)
 	must(t, h.Fsync(context.Background(), true))
 	if due, _ := v.critical.next(); due.IsZero() || v.Status().AtRisk.Files == 0 {
-		t.Error("an fsync of a critical file that is written unseen asks for no commit")
+		t.Error("an fsync of a critical file that is written untracked asks for no commit")
 	}
 	h.Release()
 	must(t, p.Close())

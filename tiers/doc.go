@@ -59,7 +59,7 @@
 //  13. A file that the kernel reads and writes itself (direct.go) is ignored by the rules, or was when it was opened first, and has
 //     nothing in its record. An inode is open in one way at a time: by the kernel alone or through the daemon, whatever the rules say
 //     meanwhile. From the first such open for writing until a lease shows that nobody is left who writes it, be it through a mapping,
-//     be it a program that outlived an earlier daemon of this boot, it is unseen (unseen.go): hot and the kernel keep nothing of it, no
+//     be it a program that outlived an earlier daemon of this boot, it is untracked (direct_untracked.go): hot and the kernel keep nothing of it, no
 //     written ranges are believed, a commit that takes it takes a copy of all of it, whose moment is that of the copy, and never
 //     records it as clean; so it is never released. Nothing is released either that anybody has mapped, for reading included.
 //
@@ -89,6 +89,41 @@
 //     takes the record under its locks, lets go, fetches, and looks again (Handle.Read); listing a directory and bringing a file back hold
 //     what is theirs alone (dirState.listing, Inode.back), which nobody waits for under another lock. What a request waits for runs on a
 //     goroutine of its own (errand.go, coldReader.with): a program that was killed leaves at once, whatever the repository does.
+//
+// # Words
+//
+//	area               the volume over a tmpfs in which directories of class memory have their contents
+//	barrier            the lock that keeps changes apart from a commit's boundary
+//	base               the commit that a commit extends
+//	boundary           the moment between two system calls that a commit shows
+//	capture            to read what a commit stores
+//	clean              the same as the last commit, by a record
+//	class              session, critical, memory: what a rule says of a path
+//	cold               the git repository
+//	dirty              not clean: a commit has to look at it
+//	epoch              a number that rises at each boundary
+//	errand             what a request waits for on another goroutine, so that its program can leave
+//	evict              to let bytes leave warm before their age, because it is too full
+//	graft              a directory of the area that stands in the place of one of warm
+//	held back          what a commit has of an inode and this machine cannot make
+//	hot                file content in memory
+//	inode              a file, directory or other node, whatever its names
+//	lane               where what is at risk is counted: of the next commit of everything, or of critical files
+//	listing            making the children of an unlisted directory
+//	live branch        commits of critical files between two commits of everything
+//	mark               a record that says clean or dirty; the first change of a directory marks it and all above
+//	pre-image          what an inode, a name or bytes were at the boundary, kept before the first change after it
+//	receipt            what a sync made safe, and what not
+//	recall             to bring a stub's bytes back to warm
+//	record             the extended attribute that says what an inode is to the last commit
+//	release            to make a stub of a file: its bytes leave warm
+//	risk               what would be lost if machine and disk went away now
+//	stub               a file whose bytes are in cold only
+//	told               a name that the commit tells of an unlisted directory
+//	trust              the number that says which records count after a start
+//	unlisted           of a directory: its children are not made in warm yet
+//	untracked          of a file: programs may write it without the daemon's knowledge
+//	warm               the plain directory
 //
 // # Components
 //

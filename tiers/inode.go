@@ -69,11 +69,11 @@ type Inode struct {
 	name   string
 	anon   int // O_PATH descriptor of an inode without a known name, or -1
 
-	io      rwMutex[lockIO] // content; see doc.go
-	version uint64          // io: hot's content version
-	hotHint atomic.Bool     // hot may hold pages of this version
-	stub    atomic.Bool     // io: the bytes are in cold only; as n.mu.rec says
-	unseen  atomic.Bool     // mu: the bytes may change without the daemon's knowledge (unseen.go)
+	io        rwMutex[lockIO] // content; see doc.go
+	version   uint64          // io: hot's content version
+	hotHint   atomic.Bool     // hot may hold pages of this version
+	stub      atomic.Bool     // io: the bytes are in cold only; as n.mu.rec says
+	untracked atomic.Bool     // mu: the bytes may change without the daemon's knowledge (direct_untracked.go)
 
 	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under it.
 	back      mutex[lockBack]
@@ -110,7 +110,7 @@ type Inode struct {
 		direct      int         // handles that the kernel serves from warm itself; never both
 		backing     int32       // while direct > 0: of Backing
 		lingers     bool        // is in Volume.direct.lingering
-		stale       bool        // unseen: the kernel may have got attributes before that it keeps for long
+		stale       bool        // untracked: the kernel may have got attributes before that it keeps for long
 		looked      bool        // for writers that an earlier daemon left
 		captured    cold.ID     // what the last commit stored for a file that is open for writing; zero: unknown
 	}

@@ -33,7 +33,7 @@ type IO uint8
 const (
 	IOCached   IO = iota // through the daemon, with the kernel's page cache in front
 	IODirect             // the kernel reads and writes warm's file
-	IOUncached           // through the daemon each time: somebody else writes warm's file unseen
+	IOUncached           // through the daemon each time: somebody else writes warm's file untracked
 )
 
 // attrNow is what stat shows of n. Warm's file and the record are looked at together: one changes with the other when bytes come

@@ -103,7 +103,7 @@ func TestCheckColdOnly(t *testing.T) {
 	w.sound("the root is listed", 0, 0)
 	w.again(func(v *Volume) { mustFind(t, v, "a/b/linked") })
 	w.sound("all is listed", 0, 0)
-	w.again(func(v *Volume) { must(t, v.comeBack(t.Context(), mustFind(t, v, "a/b/file 7"))) })
+	w.again(func(v *Volume) { must(t, v.recall(t.Context(), mustFind(t, v, "a/b/file 7"))) })
 	w.sound("a file came back", 0, 0)
 	w.again(func(v *Volume) { mustTier(t, v) })
 	w.sound("and went again", 0, 0)
@@ -200,7 +200,7 @@ func TestCheckKilledInRelease(t *testing.T) {
 		armed = true
 		_, _ = v.Tier(t.Context(), nil)
 		if strings.HasPrefix(step, "return") {
-			_ = v.comeBack(t.Context(), f)
+			_ = v.recall(t.Context(), f)
 		}
 		w := &checkedWarm{t: t, state: v.cfg.State, cold: c}
 		w.sound(step, 0, 0)

@@ -130,7 +130,7 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	if got := knownAs(t, view(t, next), "a/b"); !strings.HasPrefix(got, `"file 0" true, "file 1" true`) {
 		t.Errorf("known: %s", got)
 	}
-	must(t, next.comeBack(t.Context(), mustFind(t, next, "a/b/file 7")))
+	must(t, next.recall(t.Context(), mustFind(t, next, "a/b/file 7")))
 	look("a file came back")
 	// After a power cut the records of files that are there are hints, of those that are not they are true.
 	must(t, next.state.Update(func(f *warm.StateFile) { f.Boot = "another boot" }))

@@ -10,7 +10,7 @@ type contents struct {
 	errands   errands
 
 	firstOpened firstOpened
-	returns     chan *Inode  // stubs to bring back in the background, each with a reference
+	recalls     chan *Inode  // stubs to bring back in the background, each with a reference
 	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
 	pressure    pressure
 	rest        atomic.Int64                  // UnixNano until which limits are not looked at, after a look that could not help

@@ -47,7 +47,7 @@ func (v *Volume) Open(ctx context.Context, n *Inode, flags uint32, killPriv bool
 	if err := v.mayOpen(n, flags); err != nil {
 		return nil, err
 	}
-	v.lookUnseen(n)
+	v.lookUntracked(n)
 	trunc := flags&unix.O_TRUNC != 0
 	if !writable(flags) && !trunc {
 		fd, noatime, err := v.openHandle(n, flags)
@@ -127,7 +127,7 @@ func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime, made bool) *
 func (h *Handle) Release() {
 	n := h.n
 	if writable(h.flags) {
-		h.v.noteUnseen(n)
+		h.v.noteUntracked(n)
 		h.v.finished(n)
 	}
 	n.mu.Lock()
@@ -136,9 +136,9 @@ func (h *Handle) Release() {
 		n.mu.writers--
 	}
 	switch {
-	case n.unseen.Load() && n.mu.direct == 0:
+	case n.untracked.Load() && n.mu.direct == 0:
 		h.v.linger(n)
-	case n.mu.writers == 0 && !n.unseen.Load():
+	case n.mu.writers == 0 && !n.untracked.Load():
 		h.v.writers.Delete(n)
 	}
 	n.mu.Unlock()
@@ -201,7 +201,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	n.preserved.Load().aside(off, off+int64(len(p)))
 	m, err := warm.PwriteFull(h.fd, p, off)
 	h.wrote(int64(m))
-	if m > 0 && v.hot != nil && !n.unseen.Load() {
+	if m > 0 && v.hot != nil && !n.untracked.Load() {
 		v.hot.update(n, p[:m], off, size)
 	}
 	if m == 0 && err != nil {
@@ -298,6 +298,6 @@ func (h *Handle) Fsync(ctx context.Context, datasync bool) error {
 	if err := h.v.held.Sync(); err != nil {
 		return err
 	}
-	h.v.noteUnseen(n)
+	h.v.noteUntracked(n)
 	return h.v.fsynced(ctx, n)
 }

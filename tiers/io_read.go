@@ -76,9 +76,9 @@ func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *cold
 	}
 	stub := n.stub.Load()
 	if stub && !h.cold.Swap(true) && n.coldReads.Add(1) >= readAgain {
-		v.comeBackSoon(n)
+		v.recallSoon(n)
 	}
-	if !n.unseen.Load() {
+	if !n.untracked.Load() {
 		var atEnd bool
 		if done, atEnd = hot.read(n, p, off); done == len(p) || atEnd {
 			return done, nil, nil
@@ -94,7 +94,7 @@ func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *cold
 	}
 	m, err := warm.PreadFull(h.fd, p[done:], off+int64(done))
 	v.moved.warmHits.Add(uint64(pages(m)))
-	if !n.unseen.Load() {
+	if !n.untracked.Load() {
 		h.fill(p, off, done, m, err)
 	}
 	if err != nil {

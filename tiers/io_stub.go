@@ -34,7 +34,7 @@ func (a *again) try(ctx context.Context, v *Volume, n *Inode, err *error) bool {
 			*err = unix.EAGAIN
 			return false
 		}
-		if e := v.errand(ctx, n, func(ctx context.Context) error { return v.comeBack(ctx, n) }); e != nil {
+		if e := v.errand(ctx, n, func(ctx context.Context) error { return v.recall(ctx, n) }); e != nil {
 			*err = e
 			return false
 		}
@@ -112,7 +112,7 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 		return 0, keptYoung, nil
 	case now.IsStub() || st.Blocks == 0 || st.Size == 0:
 		return 0, "", nil
-	case n.unseen.Load() || !v.unused(fd): // its pages would turn to zeros under a mapping
+	case n.untracked.Load() || !v.unused(fd): // its pages would turn to zeros under a mapping
 		return 0, keptOpen, nil
 	case capsOf(fd):
 		return 0, keptCaps, nil
@@ -171,15 +171,15 @@ func (v *Volume) punch(n *Inode, fd int) error {
 	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
 }
 
-// comeBack brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for whoever does
+// recall brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for whoever does
 // that already. Nothing is locked.
-func (v *Volume) comeBack(ctx context.Context, n *Inode) error {
+func (v *Volume) recall(ctx context.Context, n *Inode) error {
 	room := again{}
 	for {
 		err := func() error {
 			n.back.Lock()
 			defer n.back.Unlock()
-			b, err := v.fetchBack(ctx, n)
+			b, err := v.fetchRecalled(ctx, n)
 			if err != nil || b == nil {
 				return err
 			}
@@ -187,7 +187,7 @@ func (v *Volume) comeBack(ctx context.Context, n *Inode) error {
 			if err := unix.Fsync(b.fd); err != nil {
 				return fmt.Errorf("bring back inode %d: %w", n.ino, err)
 			}
-			return v.settle(b)
+			return v.settleRecalled(b)
 		}()
 		if err == nil || err == errStub || !room.try(ctx, v, n, &err) {
 			return err
@@ -195,17 +195,17 @@ func (v *Volume) comeBack(ctx context.Context, n *Inode) error {
 	}
 }
 
-// returning is a stub whose bytes are in warm again, but not durable yet. Its inode's back is held.
-type returning struct {
+// recalled is a stub whose bytes are in warm again, but not durable yet. Its inode's back is held.
+type recalled struct {
 	n     *Inode
 	fd    int
 	bytes int64
 }
 
-func (b *returning) close() { unix.Close(b.fd) }
+func (b *recalled) close() { unix.Close(b.fd) }
 
-// fetchBack writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is held.
-func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err error) {
+// fetchRecalled writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is held.
+func (v *Volume) fetchRecalled(ctx context.Context, n *Inode) (_ *recalled, err error) {
 	n.mu.Lock()
 	v.pinCtime(n) // where a kill came between a change of attributes and that
 	r := n.mu.rec
@@ -241,11 +241,11 @@ func (v *Volume) fetchBack(ctx context.Context, n *Inode) (_ *returning, err err
 	if err := v.step("return.durable"); err != nil {
 		return nil, err
 	}
-	return &returning{n: n, fd: fd, bytes: size}, nil
+	return &recalled{n: n, fd: fd, bytes: size}, nil
 }
 
-// settle makes a file of a stub whose bytes are durable in warm. n.back is held.
-func (v *Volume) settle(b *returning) error {
+// settleRecalled makes a file of a stub whose bytes are durable in warm. n.back is held.
+func (v *Volume) settleRecalled(b *recalled) error {
 	n := b.n
 	n.io.Lock()
 	defer n.io.Unlock()
@@ -348,7 +348,7 @@ func (v *Volume) rescue(ctx context.Context, dir *Inode, name string) {
 	if !n.stub.Load() || n.opens.Load() == 0 {
 		return
 	}
-	if err := v.errand(ctx, n, func(ctx context.Context) error { return v.comeBack(ctx, n) }); err != nil {
+	if err := v.errand(ctx, n, func(ctx context.Context) error { return v.recall(ctx, n) }); err != nil {
 		v.log.WithError(err).WithField("name", name).Warn("an open file loses its name while its bytes are in cold only")
 	}
 }

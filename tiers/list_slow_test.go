@@ -46,7 +46,7 @@ func TestKilledInListing(t *testing.T) {
 		if l := mustAttr(t, again, mustFind(t, again, "far/away/other name")); l.Nlink != 2 || l.Ino != mustAttr(t, again, mustFind(t, again, "a/b/linked")).Ino {
 			t.Fatalf("step %d: linked: %+v", stop, l)
 		}
-		again.returnAll(context.Background())
+		again.recallAll(context.Background())
 		rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(again.cfg.State, "warm"))
 		if rc := again.mustSync(t); rc.New {
 			t.Fatalf("step %d: a commit of nothing: %+v", stop, rc)
@@ -87,7 +87,7 @@ func TestKilledInListingAbove(t *testing.T) {
 		})
 		_, err := next.find(t.Context(), "x/y/f2")
 		again := openTiered(t, next.cfg.State, c)
-		again.returnAll(context.Background())
+		again.recallAll(context.Background())
 		for _, at := range []string{"", "x", "x/y"} {
 			if a := mustAttr(t, again, mustFind(t, again, at)); a.Mtime != (cold.Time{Sec: 77}) {
 				t.Fatalf("step %d: %q shows %v", stop, at, a.Mtime)

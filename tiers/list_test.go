@@ -96,7 +96,7 @@ func TestLazyRestore(t *testing.T) {
 	if rc := next.mustSync(t); rc.New {
 		t.Fatalf("a commit of nothing: %+v", rc)
 	}
-	next.returnAll(t.Context())
+	next.recallAll(t.Context())
 	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), warm)
 	if rc := next.mustSync(t); rc.New {
 		t.Fatalf("a commit of nothing: %+v", rc)
@@ -144,7 +144,7 @@ func TestLazyOperations(t *testing.T) {
 	must(v.Rename(context.Background(), v.root, "far", a, "moved", 0))
 	mkdir(t, v, v.root, "far")
 	third := openTiered(t, t.TempDir(), c)
-	third.returnAll(t.Context())
+	third.recallAll(t.Context())
 	for _, at := range []string{"new", "far", "a", ""} {
 		for _, w := range []*Volume{v, third} {
 			_, err := w.Setattr(context.Background(), mustFind(t, w, at), nil, &SetAttr{Mtime: &cold.Time{Sec: 5}})
@@ -170,7 +170,7 @@ func TestFollowLazily(t *testing.T) {
 	must(t, v.Rename(context.Background(), mustFind(t, v, "a"), "empty", v.root, "was empty", 0))
 	v.mustSync(t)
 	next := openTiered(t, other.cfg.State, c)
-	next.returnAll(t.Context())
+	next.recallAll(t.Context())
 	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(next.cfg.State, "warm"))
 	if rc := next.mustSync(t); rc.New {
 		t.Fatalf("a commit of nothing: %+v", rc)

@@ -24,8 +24,8 @@ var upward = []string{
 	"inode.keepContent critical.laneOf",
 	// A boundary keeps the rules that it was set by.
 	"inode.newMoment rules.book", "inode.newMoment rules.changes",
-	// What was written unseen is forgotten by hot.
-	"direct.endUnseen io.hot", "direct.endUnseen io.newVersion",
+	// What was written untracked is forgotten by hot.
+	"direct.endUntracked io.hot", "direct.endUntracked io.newVersion",
 	// Names of one file in several directories are found by walking.
 	"lazy.walkTo ns.lookupAt",
 	// A directory of class memory is one of warm and one of the area, which look at, and remove, each other.

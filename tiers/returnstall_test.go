@@ -25,7 +25,7 @@ func TestWritersBesideReturn(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer v.moved.foreground.Store(0)
-	wg.Go(func() { v.bringBack(t.Context(), batch) })
+	wg.Go(func() { v.recallBatch(t.Context(), batch) })
 	time.Sleep(300 * time.Millisecond)
 	started := time.Now()
 	wg.Go(func() {

@@ -31,7 +31,7 @@ func TestStatWhileComingBack(t *testing.T) {
 	watch(t, v, f, func() {
 		for range 20 {
 			mustTier(t, v)
-			must(t, v.comeBack(t.Context(), f))
+			must(t, v.recall(t.Context(), f))
 		}
 	})
 	must(t, v.Close())
@@ -89,10 +89,10 @@ func TestFirstStatWhileComingBack(t *testing.T) {
 	moves := v.moves.Load()
 	var st unix.Statx_t
 	f.back.Lock()
-	b, err := v.fetchBack(t.Context(), f)
+	b, err := v.fetchRecalled(t.Context(), f)
 	must(t, err)
 	must(t, warm.StatAt(dirfd, "f", &st))
-	must(t, v.settle(b))
+	must(t, v.settleRecalled(b))
 	b.close()
 	f.back.Unlock()
 	v.Forget(f, 1)

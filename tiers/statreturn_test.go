@@ -31,7 +31,7 @@ func TestLookupBesideReturn(t *testing.T) {
 	moves := v.moves.Load()
 	var st unix.Statx_t
 	during = func() { must(t, v.statNode(f, &st)) }
-	must(t, v.comeBack(t.Context(), f))
+	must(t, v.recall(t.Context(), f))
 	fd, err := v.dirFD(v.root)
 	must(t, err)
 	defer v.unpin(v.root)

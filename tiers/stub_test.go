@@ -95,7 +95,7 @@ func TestReleaseShowsNothing(t *testing.T) {
 	if n := warmBlocks(t, v, "f"); n != 0 {
 		t.Fatalf("reading wrote %d blocks to warm", n)
 	}
-	if err := v.comeBack(t.Context(), f); err != nil {
+	if err := v.recall(t.Context(), f); err != nil {
 		t.Fatal(err)
 	}
 	if a := mustAttr(t, v, f); a != before {
@@ -144,7 +144,7 @@ func TestChangedStubReturns(t *testing.T) {
 		shown, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: &mode})
 		must(t, err)
 		time.Sleep(20 * time.Millisecond) // ctimes have ticks
-		if err := v.comeBack(t.Context(), f); (err != nil) != failing {
+		if err := v.recall(t.Context(), f); (err != nil) != failing {
 			t.Fatal(err)
 		}
 		if a := mustAttr(t, v, f); a != shown {
@@ -304,7 +304,7 @@ func testKilledInRelease(t *testing.T, text string, died error, next bool) {
 				t.Fatal(err)
 			}
 			if strings.HasPrefix(step, "return") {
-				if err := v.comeBack(t.Context(), f); !errors.Is(err, died) {
+				if err := v.recall(t.Context(), f); !errors.Is(err, died) {
 					t.Fatal(err)
 				}
 			}

@@ -128,7 +128,7 @@ func (v *Volume) holdLimits(ctx context.Context) bool {
 	}
 	for try := range 2 {
 		var missing int64
-		r, err := v.shed(ctx, reason, func(use warm.Use) int64 {
+		r, err := v.evict(ctx, reason, func(use warm.Use) int64 {
 			missing = over(use)
 			return missing
 		})
@@ -162,10 +162,10 @@ func (v *Volume) emergency(ctx context.Context) int64 {
 		return 0 // a program that goes on writing into a full disk
 	}
 	excess := func(warm.Use) int64 { return max(emergencyBytes, v.lacking()) }
-	r, err := v.shed(ctx, "reserve", excess)
+	r, err := v.evict(ctx, "reserve", excess)
 	if r.Bytes == 0 && err == nil {
 		if _, err := v.Sync(ctx, "reserve"); err == nil {
-			r, _ = v.shed(ctx, "reserve", excess)
+			r, _ = v.evict(ctx, "reserve", excess)
 		}
 	}
 	if r.Bytes > 0 {

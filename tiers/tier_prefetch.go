@@ -20,12 +20,12 @@ const (
 	prefetchMost = 64 << 20
 )
 
-// returnAll lists every directory and brings back every stub: with tiering off nothing stays in cold only.
-func (v *Volume) returnAll(ctx context.Context) {
+// recallAll lists every directory and brings back every stub: with tiering off nothing stays in cold only.
+func (v *Volume) recallAll(ctx context.Context) {
 	v.ref(v.root)
 	defer v.unref(v.root, 1)
 	left := 0
-	err := v.returnBelow(ctx, v.root, 0, &left)
+	err := v.recallBelow(ctx, v.root, 0, &left)
 	if err == nil && left > 0 {
 		err = fmt.Errorf("%d files are still in cold only", left)
 	}
@@ -35,8 +35,8 @@ func (v *Volume) returnAll(ctx context.Context) {
 	}
 }
 
-// returnBelow is returnAll for one directory; left counts the files that did not come.
-func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int) error {
+// recallBelow is returnAll for one directory; left counts the files that did not come.
+func (v *Volume) recallBelow(ctx context.Context, n *Inode, depth int, left *int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 	var batch []*Inode
 	var bytes int64
 	flush := func() {
-		v.bringBack(ctx, batch)
+		v.recallBatch(ctx, batch)
 		for _, f := range batch {
 			if f.stub.Load() {
 				*left++
@@ -79,11 +79,11 @@ func (v *Volume) returnBelow(ctx context.Context, n *Inode, depth int, left *int
 		}
 		switch {
 		case c.kind == cold.KindDir:
-			err = v.returnBelow(ctx, c, depth+1, left)
+			err = v.recallBelow(ctx, c, depth+1, left)
 		case c.stub.Load():
 			v.ref(c)
 			batch, bytes = append(batch, c), bytes+int64(a.Size)
-			if len(batch) >= returnBatch || bytes >= returnBytes {
+			if len(batch) >= recallMost || bytes >= recallBytes {
 				flush()
 			}
 		}
@@ -132,7 +132,7 @@ func (v *Volume) prefetch(ctx context.Context) {
 	var batch []*Inode
 	var bytes, all int64
 	flush := func() {
-		v.bringBack(ctx, batch)
+		v.recallBatch(ctx, batch)
 		for _, n := range batch {
 			v.unref(n, 1)
 		}
@@ -156,7 +156,7 @@ func (v *Volume) prefetch(ctx context.Context) {
 		batch = append(batch, n)
 		bytes += size
 		all += size
-		if len(batch) >= returnBatch || bytes >= returnBytes {
+		if len(batch) >= recallMost || bytes >= recallBytes {
 			flush()
 		}
 	}

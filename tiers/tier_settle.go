@@ -83,7 +83,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 		}
 	}()
 	flush := func() error {
-		v.bringBack(ctx, stubs)
+		v.recallBatch(ctx, stubs)
 		for _, s := range stubs {
 			if err := v.leaveCold(ctx, s); err != nil {
 				return fmt.Errorf("%q: %w", v.pathOf(s), err)
@@ -113,7 +113,7 @@ func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
 			return err
 		}
 		if c.dir == nil {
-			if stubs = append(stubs, c); len(stubs) >= returnBatch {
+			if stubs = append(stubs, c); len(stubs) >= recallMost {
 				if err := flush(); err != nil {
 					return err
 				}

@@ -275,9 +275,9 @@ func bucketAge(bucket int) time.Duration {
 	return t
 }
 
-// shed releases the least recently used files until excess bytes are free; excess is asked for once warm was counted. It says how
+// evict releases the least recently used files until excess bytes are free; excess is asked for once warm was counted. It says how
 // many bytes that gave.
-func (v *Volume) shed(ctx context.Context, reason string, excess func(use warm.Use) int64) (TierReport, error) {
+func (v *Volume) evict(ctx context.Context, reason string, excess func(use warm.Use) int64) (TierReport, error) {
 	v.sweeping.Lock()
 	defer v.sweeping.Unlock()
 	first := v.newSweep(ctx, reason)
@@ -313,5 +313,5 @@ func (v *Volume) shed(ctx context.Context, reason string, excess func(use warm.U
 	return total.report, nil
 }
 
-// mostWalks bounds the walks over warm of one shed after counting; the last one takes files of any age.
+// mostWalks bounds the walks over warm of one eviction after counting; the last one takes files of any age.
 const mostWalks = 4

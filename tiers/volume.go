@@ -57,7 +57,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.pressure = pressure{wake: make(chan struct{}, 1), room: make(chan chan<- int64)}
 	v.settling.wake, v.critical.wake, v.backupBy = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
 	v.direct.lingering.wake = make(chan struct{}, 1)
-	v.returns, v.idleTiers = make(chan *Inode, 4*returnBatch), make(chan struct{})
+	v.recalls, v.idleTiers = make(chan *Inode, 4*recallMost), make(chan struct{})
 	round := make(chan struct{})
 	v.round.Store(&round)
 	if err := v.openWarm(); err != nil {

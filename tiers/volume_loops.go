@@ -29,10 +29,10 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.lingerLoop(ctx) })
 	v.running.Store(true)
 	v.wg.Go(func() { v.tierLoop(ctx) })
-	v.wg.Go(func() { v.returnLoop(ctx) })
+	v.wg.Go(func() { v.recallLoop(ctx) })
 	switch {
 	case v.tiered() && !v.cfg.Tiering:
-		v.wg.Go(func() { v.returnAll(ctx) })
+		v.wg.Go(func() { v.recallAll(ctx) })
 	case v.tiered() && v.fresh && v.cfg.Prefetch:
 		v.wg.Go(func() { v.prefetch(ctx) })
 	}

@@ -13,12 +13,12 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// A file that the kernel writes by itself is "unseen" from the first such open for writing until nobody is left who could: not at the
+// A file that the kernel writes by itself is "untracked" from the first such open for writing until nobody is left who could: not at the
 // last close, since mappings go on, and not with the daemon, whom programs outlive. Who is left the kernel tells: it grants a read
 // lease on a file only while nobody has it open for writing, and a write lease only while nobody else has it open at all. A mapping
 // holds its file open.
 //
-// While a file is unseen nothing that is known of it holds for longer than a look: no hot, no attributes in the kernel, no written
+// While a file is untracked nothing that is known of it holds for longer than a look: no hot, no attributes in the kernel, no written
 // ranges, no clean record. A commit that takes it, because the rules or its name changed, takes a copy, and comes again.
 
 // errInUse: somebody has the file open.
@@ -37,7 +37,7 @@ func lease(fd int, kind int) error {
 	return err
 }
 
-// written unseen: somebody has n's file in warm open for writing; so it is where the daemon itself has, and where it cannot be found
+// written untracked: somebody has n's file in warm open for writing; so it is where the daemon itself has, and where it cannot be found
 // out. n.mu is held, so that no open can meet the lease that this takes.
 func (v *Volume) writtenUnseen(n *Inode) bool {
 	fd, err := v.openToRead(n)
@@ -53,7 +53,7 @@ func (v *Volume) writtenUnseen(n *Inode) bool {
 func (v *Volume) markUnseen(n *Inode, made bool) {
 	n.mu.captured, n.mu.ungranted = cold.ID{}, true
 	n.written.Store(nil)
-	if n.unseen.Swap(true) {
+	if n.untracked.Swap(true) {
 		return
 	}
 	if !made {
@@ -62,16 +62,16 @@ func (v *Volume) markUnseen(n *Inode, made bool) {
 	}
 }
 
-// noteUnseen notes that n has changed, as far as anybody knows: it was written unseen and is closed or fsynced now. What is ignored
+// noteUntracked notes that n has changed, as far as anybody knows: it was written untracked and is closed or fsynced now. What is ignored
 // needs no note. Not between begin and end.
-func (v *Volume) noteUnseen(n *Inode) {
-	if !n.unseen.Load() || v.ignoredInode(n) {
+func (v *Volume) noteUntracked(n *Inode) {
+	if !n.untracked.Load() || v.ignoredInode(n) {
 		return
 	}
 	v.begin()
 	defer v.end()
 	if err := v.touchOwn(n, touchBytes); err != nil {
-		v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of a file that is written unseen")
+		v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of a file that is written untracked")
 	}
 }
 
@@ -81,14 +81,14 @@ func (v *Volume) invalidate(n *Inode) {
 	}
 }
 
-// lookUnseen finds out, before n is opened, whether programs write it unseen: those that an earlier daemon let at it, and those that
+// lookUntracked finds out, before n is opened, whether programs write it untracked: those that an earlier daemon let at it, and those that
 // have not let go yet.
-func (v *Volume) lookUnseen(n *Inode) {
-	if !v.direct.shared.Load() || n.unseen.Load() && v.Rules().HasPassthrough() && v.decide(n).Passthrough() {
+func (v *Volume) lookUntracked(n *Inode) {
+	if !v.direct.shared.Load() || n.untracked.Load() && v.Rules().HasPassthrough() && v.decide(n).Passthrough() {
 		return
 	}
-	if n.unseen.Load() {
-		v.endUnseen(n)
+	if n.untracked.Load() {
+		v.endUntracked(n)
 		return
 	}
 	if !v.direct.inherited {
@@ -107,20 +107,20 @@ func (v *Volume) lookUnseen(n *Inode) {
 	}
 }
 
-// endUnseen says whether n is unseen no longer: nobody is left who writes it. Nothing is locked.
-func (v *Volume) endUnseen(n *Inode) bool {
+// endUntracked says whether n is untracked no longer: nobody is left who writes it. Nothing is locked.
+func (v *Volume) endUntracked(n *Inode) bool {
 	n.io.Lock()
 	defer n.io.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.unseen.Load() {
+	if !n.untracked.Load() {
 		return true
 	}
 	if n.mu.direct > 0 || n.mu.writers > 0 || v.writtenUnseen(n) {
 		return false
 	}
 	v.hot.newVersion(n)
-	n.unseen.Store(false)
+	n.untracked.Store(false)
 	v.writers.Delete(n)
 	if n.mu.stale {
 		n.mu.stale = false
@@ -129,15 +129,15 @@ func (v *Volume) endUnseen(n *Inode) bool {
 	return true
 }
 
-// unseenNow says whether n, which fd is open for reading, may change while it is read. Who writes it later does so through an open
+// untrackedNow says whether n, which fd is open for reading, may change while it is read. Who writes it later does so through an open
 // that this daemon sees.
-func (v *Volume) unseenNow(n *Inode, fd int) bool {
+func (v *Volume) untrackedNow(n *Inode, fd int) bool {
 	if !v.direct.shared.Load() {
 		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.unseen.Load() {
+	if n.untracked.Load() {
 		return true
 	}
 	return v.direct.inherited && n.mu.writers == 0 && n.mu.direct == 0 && lease(fd, unix.F_RDLCK) != nil
@@ -155,7 +155,7 @@ const (
 	lingerMost  = 10 * time.Second
 )
 
-// lingering are unseen inodes that no handle here is open on.
+// lingering are untracked inodes that no handle here is open on.
 type lingering struct {
 	mu   mutex[leaf]
 	list []*Inode      // each with a reference
@@ -219,13 +219,13 @@ func (v *Volume) endLingering() int {
 			n.mu.lingers = false
 		}
 		n.mu.Unlock()
-		if !open && !v.endUnseen(n) {
+		if !open && !v.endUntracked(n) {
 			left = append(left, n)
 			continue
 		}
 		n.mu.Lock()
 		n.mu.lingers = false
-		again := n.unseen.Load() && n.mu.direct == 0 // opened and closed between these looks
+		again := n.untracked.Load() && n.mu.direct == 0 // opened and closed between these looks
 		if again {
 			v.linger(n)
 		}
@@ -245,7 +245,7 @@ type frozen struct {
 	fd int
 }
 
-// freeze copies what a commit is to have of a file that is written unseen, as it is while it is copied.
+// freeze copies what a commit is to have of a file that is written untracked, as it is while it is copied.
 func (v *Volume) freeze(ctx context.Context, c *boundaryContent) (*frozen, error) {
 	fd, err := warm.OpenAt(v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {

@@ -15,26 +15,26 @@ import (
 const (
 	// readAgain is the number of opens with reads after which a stub comes back by itself.
 	readAgain = 3
-	// returnBatch and returnBytes bound what comes back with one sync.
-	returnBatch = 64
-	returnBytes = 32 << 20
-	// returnMost is the size of a file over which it comes back only when it is written.
-	returnMost = 256 << 20
-	// returnGather is how long more is waited for once something is to come back.
-	returnGather = 50 * time.Millisecond
+	// recallMost and returnBytes bound what comes back with one sync.
+	recallMost  = 64
+	recallBytes = 32 << 20
+	// recallSize is the size of a file over which it comes back only when it is written.
+	recallSize = 256 << 20
+	// recallGather is how long more is waited for once something is to come back.
+	recallGather = 50 * time.Millisecond
 )
 
-// comeBackSoon has a stub that is read again and again come back in the background.
-func (v *Volume) comeBackSoon(n *Inode) {
+// recallSoon has a stub that is read again and again come back in the background.
+func (v *Volume) recallSoon(n *Inode) {
 	n.mu.Lock()
 	size := n.mu.rec.Size
 	n.mu.Unlock()
-	if size > returnMost || !v.warmHasRoom(size) {
+	if size > recallSize || !v.warmHasRoom(size) {
 		return
 	}
 	v.ref(n)
 	select {
-	case v.returns <- n:
+	case v.recalls <- n:
 	default: // enough to do: the next read asks again
 		v.unref(n, 1)
 	}
@@ -46,12 +46,12 @@ func (v *Volume) warmHasRoom(bytes int64) bool {
 	return (limit <= 0 || v.warmBytes.Load()+bytes < limit-limit/limitSlack) && v.lacking() <= 0
 }
 
-// returnLoop brings back what comeBackSoon asked for, many files to one sync.
-func (v *Volume) returnLoop(ctx context.Context) {
+// recallLoop brings back what recallSoon asked for, many files to one sync.
+func (v *Volume) recallLoop(ctx context.Context) {
 	defer func() {
 		for {
 			select {
-			case n := <-v.returns:
+			case n := <-v.recalls:
 				v.unref(n, 1)
 			default:
 				return
@@ -63,11 +63,11 @@ func (v *Volume) returnLoop(ctx context.Context) {
 		var bytes int64
 		gather := (<-chan time.Time)(nil)
 	collect:
-		for len(batch) < returnBatch && bytes < returnBytes {
+		for len(batch) < recallMost && bytes < recallBytes {
 			select {
 			case <-ctx.Done():
 				break collect
-			case n := <-v.returns:
+			case n := <-v.recalls:
 				if slices.Contains(batch, n) {
 					v.unref(n, 1)
 					continue
@@ -77,14 +77,14 @@ func (v *Volume) returnLoop(ctx context.Context) {
 				bytes += n.mu.rec.Size
 				n.mu.Unlock()
 				if gather == nil {
-					gather = time.After(returnGather)
+					gather = time.After(recallGather)
 				}
 			case <-gather:
 				break collect
 			}
 		}
 		if ctx.Err() == nil {
-			v.bringBack(ctx, batch)
+			v.recallBatch(ctx, batch)
 		}
 		for _, n := range batch {
 			v.unref(n, 1)
@@ -95,23 +95,23 @@ func (v *Volume) returnLoop(ctx context.Context) {
 	}
 }
 
-// bringBack brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits for it.
-func (v *Volume) bringBack(ctx context.Context, batch []*Inode) {
+// recallBatch brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits for it.
+func (v *Volume) recallBatch(ctx context.Context, batch []*Inode) {
 	// In one order, although only this holds several.
 	slices.SortFunc(batch, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })
 	for rest := slices.Compact(slices.Clone(batch)); len(rest) > 0 && v.yield(ctx); { // a file may be there by several names
-		rest = v.bringSome(ctx, rest)
+		rest = v.recallSome(ctx, rest)
 	}
 }
 
-// bringSome is bringBack for as many of rest, one at least, as come before a program waits for cold; it gives the others back.
-func (v *Volume) bringSome(ctx context.Context, rest []*Inode) []*Inode {
-	var back []*returning
+// recallSome is recallBatch for as many of rest, one at least, as come before a program waits for cold; it gives the others back.
+func (v *Volume) recallSome(ctx context.Context, rest []*Inode) []*Inode {
+	var back []*recalled
 	for len(rest) > 0 && (len(back) == 0 || v.moved.foreground.Load() == 0) && ctx.Err() == nil {
 		n := rest[0]
 		rest = rest[1:]
 		n.back.Lock()
-		b, err := v.fetchBack(ctx, n)
+		b, err := v.fetchRecalled(ctx, n)
 		if err != nil && ctx.Err() == nil {
 			v.log.WithError(err).WithField("path", v.pathOf(n)).Debug("a file did not come back to warm")
 		}
@@ -127,7 +127,7 @@ func (v *Volume) bringSome(ctx context.Context, rest []*Inode) []*Inode {
 	err := unix.Syncfs(v.warmRead())
 	for _, b := range back {
 		if err == nil {
-			if e := v.settle(b); e != nil {
+			if e := v.settleRecalled(b); e != nil {
 				v.log.WithError(e).WithField("path", v.pathOf(b.n)).Warn("a file did not come back to warm")
 			}
 		}
@@ -162,7 +162,7 @@ func (v *Volume) leaveCold(ctx context.Context, n *Inode) error {
 	defer n.opens.Add(-1)
 	for try := range 3 {
 		if n.stub.Load() {
-			v.bringBack(ctx, []*Inode{n})
+			v.recallBatch(ctx, []*Inode{n})
 		}
 		v.begin()
 		n.mu.Lock()
