@@ -78,6 +78,7 @@ func (p *Position) Newest() cold.ID {
 // same says whether both are at the same commits.
 func (p *Position) same(q *Position) bool { return p.Main == q.Main && p.Live == q.Live }
 
+// Position finds out where main and its live branch stand.
 func (c *Cold) Position(ctx context.Context) (p Position, err error) {
 	const tries = 5 // main may move between the two looks
 	for range tries {

@@ -95,8 +95,11 @@ func (s *Snapshot) openRoot() {
 	s.root.ID, s.root.Meta = s.rootTree, s.own.Meta
 }
 
+// Info implements cold.Snapshot.
 func (s *Snapshot) Info() cold.CommitInfo { return s.info }
-func (s *Snapshot) Root() cold.Entry      { return s.root }
+
+// Root implements cold.Snapshot.
+func (s *Snapshot) Root() cold.Entry { return s.root }
 
 // committed is the time that entries changed by a stock client get.
 func (s *Snapshot) committed() cold.Time {
@@ -259,6 +262,7 @@ func (s *Snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	return links, nil
 }
 
+// ReadCommit reads a commit. cold.ErrMissing, cold.ErrCorrupt.
 func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 	data, err := db.Read(id, odb.Commit, MaxCommit)
 	if err != nil {
@@ -271,6 +275,7 @@ func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 	return c, nil
 }
 
+// CommitInfo is what a commit says of itself.
 func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c), Reason: format.Trailer(c.Message, format.TrailerReason), Machine: format.Trailer(c.Message, format.TrailerMachine)}
 	if len(c.Parents) > 0 {

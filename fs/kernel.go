@@ -36,7 +36,7 @@ type kernel interface {
 
 var _ kernel = (*device)(nil)
 
-// ErrAborted: the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort) or with the user namespace.
+// ErrAborted says that the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort) or with the user namespace.
 var ErrAborted = errors.New("the kernel aborted the connection")
 
 // device is one FUSE connection over /dev/fuse with worker threads that read it; go-fuse's ProtocolServer decodes.

@@ -369,7 +369,7 @@ func (v *Volume) markWarm() error {
 	return nil
 }
 
-// ErrNoTiering: files do not leave warm here.
+// ErrNoTiering says that files do not leave warm here.
 var ErrNoTiering = errors.New("files do not leave warm in this volume")
 
 // checkTiering says why there are no stubs, where there are none.

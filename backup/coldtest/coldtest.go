@@ -72,6 +72,7 @@ func (f *File) Symlink(p, target string) *File {
 	}})
 }
 
+// Special adds a FIFO, socket or device.
 func (f *File) Special(p string, kind cold.Kind, rdev uint64) *File {
 	return f.Add(p, &File{Entry: cold.Entry{Kind: kind, Mode: 0o600, Mtime: cold.Time{Sec: 3}, Rdev: rdev}})
 }
@@ -100,6 +101,7 @@ func (f *File) Flat(at string) []string {
 	return lines
 }
 
+// CompareTrees fails the test for each node that one tree has and the other has not, or has otherwise.
 func CompareTrees(t *testing.T, got, want *File) {
 	t.Helper()
 	g, w := got.Flat(""), want.Flat("")
@@ -115,6 +117,7 @@ func CompareTrees(t *testing.T, got, want *File) {
 	}
 }
 
+// Quiet is a logger that nobody hears.
 func Quiet() logrus.FieldLogger {
 	l := logrus.New()
 	l.SetOutput(io.Discard)
@@ -159,6 +162,7 @@ func Git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSuffix(out, "\n")
 }
 
+// GitTry runs stock git in dir and gives what it said.
 func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "git", args...)
@@ -171,6 +175,7 @@ func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, err
 	return string(out), err
 }
 
+// BlobID is the id of a blob with this content.
 func BlobID(t *testing.T, data string) cold.ID {
 	t.Helper()
 	id, err := odb.HashObject(odb.Blob, []byte(data))
@@ -180,6 +185,7 @@ func BlobID(t *testing.T, data string) cold.ID {
 	return id
 }
 
+// RootOf is the root directory of a snapshot.
 func RootOf(s cold.Snapshot) cold.DirID {
 	root := s.Root()
 	return root.Dir()
@@ -208,6 +214,7 @@ func Explode(t *testing.T, dir string) {
 	}
 }
 
+// RemoveLoose removes a loose object from a repository.
 func RemoveLoose(t *testing.T, dir string, id cold.ID) {
 	t.Helper()
 	s := id.String()
@@ -219,6 +226,7 @@ func RemoveLoose(t *testing.T, dir string, id cold.ID) {
 // bytesContent is a cold.Content in memory without holes.
 type bytesContent struct{ *bytes.Reader }
 
+// Content is data in memory as a file without holes.
 func Content(data []byte) cold.Content { return bytesContent{bytes.NewReader(data)} }
 
 func (c bytesContent) Data(off int64) (cold.Range, bool, error) {
@@ -231,6 +239,7 @@ type Sized struct {
 	Bytes int64
 }
 
+// Size is the size that the content claims to have.
 func (s Sized) Size() int64 { return s.Bytes }
 
 // PutDirs stores the directories of a tree whose files are stored already.

@@ -55,6 +55,7 @@ func StockBase() *File {
 	return f
 }
 
+// NewRemote makes an empty bare repository that checks what it receives.
 func NewRemote(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "remote.git")
@@ -63,6 +64,7 @@ func NewRemote(t *testing.T) string {
 	return dir
 }
 
+// WriteFile makes a file, or replaces it.
 func WriteFile(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -120,6 +122,7 @@ func Overwrite(t *testing.T, path string, from int64, data []byte) {
 	}
 }
 
+// Remove removes a file, which has to be there.
 func Remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
@@ -127,6 +130,7 @@ func Remove(t *testing.T, path string) {
 	}
 }
 
+// PutFile makes a file, and the directories above it.
 func PutFile(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -59,6 +59,7 @@ func (v *Volume) DirsOf(s cold.Snapshot, dir cold.DirID, at string, into map[str
 	}
 }
 
+// HeadSnapshot opens main's tip.
 func (v *Volume) HeadSnapshot() cold.Snapshot {
 	v.T.Helper()
 	s, err := v.Cold.Head(v.T.Context())
@@ -76,6 +77,7 @@ func (v *Volume) ReadTree(s cold.Snapshot) *File {
 	return root
 }
 
+// ReadDirTree reads one directory of a snapshot with all below. Only where reconciled is set may a listing be so.
 func (v *Volume) ReadDirTree(s cold.Snapshot, f *File, at string, reconciled bool) {
 	v.T.Helper()
 	l, err := s.ReadDir(v.T.Context(), f.Dir())
@@ -104,6 +106,7 @@ func (v *Volume) ReadDirTree(s cold.Snapshot, f *File, at string, reconciled boo
 	}
 }
 
+// ContentOf reads a file whole.
 func (v *Volume) ContentOf(id cold.ID, size int64) []byte {
 	v.T.Helper()
 	b, err := v.Cold.Open(v.T.Context(), id, size)
@@ -160,6 +163,7 @@ func (v *Volume) ReadStock(s cold.Snapshot) *File {
 	return f
 }
 
+// ReadAny reads a directory with all below, whatever is wrong with it, and gives the problems.
 func (v *Volume) ReadAny(s cold.Snapshot, f *File) []error {
 	v.T.Helper()
 	l, err := s.ReadDir(v.T.Context(), f.Dir())
@@ -185,6 +189,7 @@ func (v *Volume) ReadAny(s cold.Snapshot, f *File) []error {
 	return problems
 }
 
+// MustPush pushes.
 func (v *Volume) MustPush() {
 	v.T.Helper()
 	if err := v.Cold.Push(v.T.Context()); err != nil {
@@ -192,6 +197,7 @@ func (v *Volume) MustPush() {
 	}
 }
 
+// MustFetch fetches.
 func (v *Volume) MustFetch() {
 	v.T.Helper()
 	if err := v.Cold.Fetch(v.T.Context()); err != nil {
@@ -212,6 +218,7 @@ func (v *Volume) CommitBy(begin func(context.Context) (cold.Tx, error), f *File,
 	return v.CommitWith(begin, f, nil, o)
 }
 
+// CommitWith commits a tree with its link groups by one of the ways to begin.
 func (v *Volume) CommitWith(begin func(context.Context) (cold.Tx, error), f *File, links map[string][]string, o cold.CommitOptions) (cold.ID, error) {
 	v.T.Helper()
 	ctx := v.T.Context()
@@ -231,6 +238,7 @@ func (v *Volume) CommitWith(begin func(context.Context) (cold.Tx, error), f *Fil
 	return tx.Commit(ctx, o)
 }
 
+// NewestSnapshot opens the newest commit, which may be a live one.
 func (v *Volume) NewestSnapshot() cold.Snapshot {
 	v.T.Helper()
 	s, err := v.Cold.Newest(v.T.Context())
@@ -297,6 +305,7 @@ func (v *Volume) Shared(remote string) (packs []string) {
 	return packs
 }
 
+// MustMaintain keeps the repository quick to read.
 func (v *Volume) MustMaintain() {
 	v.T.Helper()
 	if err := v.Cold.Maintain(v.T.Context()); err != nil {

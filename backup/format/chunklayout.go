@@ -168,6 +168,7 @@ func Measured(ctx context.Context, db Store, id cold.ID, c *ChunkTree, size int6
 	return l, nil
 }
 
+// WrongSize is the error of content that has another length, in bytes, than the metadata says.
 func WrongSize(id cold.ID, got, want int64) error {
 	return fmt.Errorf("object %s: %w: %d bytes, expected %d", id, cold.ErrCorrupt, got, want)
 }

@@ -32,7 +32,7 @@ const (
 	MinChunkThreshold     = 2 * MinChunk
 )
 
-// ErrNotChunks: the tree lacks chunksName, so it is a directory.
+// ErrNotChunks says that the tree lacks chunksName, so it is a directory.
 var ErrNotChunks = errors.New("is not a chunk tree")
 
 // ChunkRef is one chunk of a file.
@@ -97,6 +97,7 @@ func (c *ChunkTree) Find(n int64) (cold.ID, bool) {
 	return c.Refs[at].ID, true
 }
 
+// EncodeChunksInfo is the blob .emberfs%chunks of a file of a size with chunks of a size, both in bytes.
 func EncodeChunksInfo(size, chunk int64) []byte {
 	return fmt.Appendf(nil, `{"size":%d,"chunk":%d}`+"\n", size, chunk)
 }

@@ -20,6 +20,7 @@ type Header struct {
 	Root *cold.Entry
 }
 
+// EncodeHeader is the line of a header, with its newline.
 func EncodeHeader(h Header) []byte {
 	b := append([]byte(`{"tree":"`), h.Tree.String()...)
 	b = append(b, '"')
@@ -189,6 +190,7 @@ type Problems struct {
 	dropped int
 }
 
+// Add notes a problem; of too many only the number counts.
 func (p *Problems) Add(err error) {
 	if len(p.List) < MaxProblems {
 		p.List = append(p.List, err)

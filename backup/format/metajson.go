@@ -54,6 +54,7 @@ func (r *JSONReader) expect(c byte) error {
 	return nil
 }
 
+// End says whether all was read; else it is an error.
 func (r *JSONReader) End() error {
 	r.space()
 	if r.i != len(r.B) {
@@ -138,6 +139,7 @@ func (r *JSONReader) array(value func() error) error {
 	}
 }
 
+// Str reads a string. What follows an escape that UTF-8 does not have is an error.
 func (r *JSONReader) Str() (string, error) {
 	if err := r.expect('"'); err != nil {
 		return "", err

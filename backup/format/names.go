@@ -66,6 +66,7 @@ func DecodeName(stored string) (string, error) {
 	return name, nil
 }
 
+// IsHashedName says that DecodeName failed because the stored name is a hash: the metadata has the true name.
 func IsHashedName(err error) bool { return errors.Is(err, errHashedName) }
 
 // StandInMark and 16 hex digits end the name that stands in for one that no directory can hold.
@@ -158,6 +159,7 @@ func Forbidden(name string) bool {
 	return ForbiddenForm(hfsForm(raw))
 }
 
+// ForbiddenForm says whether a name, in lower case, is one that git gives a meaning to, in one of the spellings that file systems take for it.
 func ForbiddenForm(s string) bool {
 	if strings.HasPrefix(s, OwnName) {
 		return true
@@ -259,8 +261,8 @@ func isASCII(s string) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// PlainForbidden: a stock client may well add .gitattributes or .gitmodules in the clear. What starts with our own name
-// is not taken in the clear.
+// PlainForbidden says whether a stored name is forbidden, and taken for a name in the clear all the same: a stock client may well add
+// .gitattributes or .gitmodules. What starts with our own name never is.
 func PlainForbidden(stored string) bool {
 	return !strings.HasPrefix(stored, OwnName) && CheckName(stored) == nil && Forbidden(stored)
 }

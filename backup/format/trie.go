@@ -224,6 +224,7 @@ func TrieDigit(hash *[32]byte, level int) int {
 
 const hexDigits = "0123456789abcdef"
 
+// DigitName is the stored name of a node.
 func DigitName(d int) string { return string([]byte{hexDigits[d>>4], hexDigits[d&15]}) }
 
 func parseDigit(s string) (byte, bool) {

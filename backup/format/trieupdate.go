@@ -94,6 +94,7 @@ func StrictLines(ctx context.Context, data, path []byte) ([]Line, error) {
 	return s.Lines, nil
 }
 
+// UpdateLeaf applies changes to lines, which become nodes where they are too many.
 func (u *Updater) UpdateLeaf(lines []Line, path []byte, changes []*Change) (Node, error) {
 	merged, fewer := mergeLines(lines, changes)
 	if len(merged) <= SplitOver || len(path) >= MaxLevels {
@@ -108,6 +109,7 @@ func (u *Updater) UpdateLeaf(lines []Line, path []byte, changes []*Change) (Node
 	return n, err
 }
 
+// UpdateNode applies changes to a node of nodes, which becomes lines again where few are left.
 func (u *Updater) UpdateNode(kids []odb.TreeEntry, path []byte, changes []*Change) (Node, error) {
 	var old [TrieFanout]odb.TreeEntry
 	for _, e := range kids {

@@ -24,7 +24,7 @@ const (
 	maxVolumeID   = 128
 )
 
-// ErrNewerFormat: the volume was written by a later version in a way that this one cannot read.
+// ErrNewerFormat says that the volume was written by a later version in a way that this one cannot read.
 var ErrNewerFormat = errors.New("the volume has a newer format than this version of emberfs reads")
 
 // volumeFile is .emberfs/volume.json.
@@ -35,6 +35,7 @@ type volumeFile struct {
 	Requires []string `json:"requires,omitempty"`
 }
 
+// EncodeVolume is volume.json of a volume with this id.
 func EncodeVolume(id string) ([]byte, error) {
 	b, err := json.Marshal(volumeFile{Format: formatVersion, Volume: id})
 	if err != nil {

@@ -23,7 +23,7 @@ branch itself, without live ones), by a branch or a tag, by any of these followe
 "2026-11-20 10:00:30" in local time, RFC 3339, "2h30m ago" or "5 seconds ago" (seconds, minutes, hours, days and
 weeks). A name that a branch and a tag share is written heads/NAME or tags/NAME.`
 
-// ErrNoRevision: nothing in the repository is called so. The error names it.
+// ErrNoRevision says that nothing in the repository is called so. The error names it.
 var ErrNoRevision = errors.New("no such commit, branch or tag")
 
 // maxTag bounds a tag object, and maxTags how many of them may point at each other.

@@ -117,7 +117,7 @@ func OpenReadOnly(dir string, o Options) (*DB, error) {
 	return db.firstScan()
 }
 
-// ErrReadOnly: the DB comes from OpenReadOnly.
+// ErrReadOnly says that the DB comes from OpenReadOnly.
 var ErrReadOnly = errors.New("object database is open for reading only")
 
 func open(dir string, o Options) (*DB, error) {

@@ -17,7 +17,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// ErrCannotLink: the other repository cannot be brought by hard link. A fetch may do.
+// ErrCannotLink says that the other repository cannot be brought by hard link. A fetch may do.
 var ErrCannotLink = errors.New("cannot be brought by hard link")
 
 const (

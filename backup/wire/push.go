@@ -31,7 +31,7 @@ type Update struct {
 	New cold.ID // zero: delete it; equal to Old: it only has to be there
 }
 
-// ErrNotAtomic: the remote does not move several references in one step; push them one by one.
+// ErrNotAtomic says that the remote does not move several references in one step: they can be pushed one by one.
 var ErrNotAtomic = errors.New("the remote does not offer atomic pushes")
 
 // Push moves the remote's references, all of them or none, sending the pack that writePack writes; where all are deletions it is not

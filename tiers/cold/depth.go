@@ -18,7 +18,7 @@ const (
 	walkPath  = 2 * maxDirPath
 )
 
-// ErrTooDeep: a directory lies too far below the root.
+// ErrTooDeep says that a directory lies too far below the root.
 var ErrTooDeep = errors.New("nested too deep")
 
 // TooDeepToTake says why a commit does not take the directory at a slash path, nil where it does.

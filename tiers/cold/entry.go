@@ -12,7 +12,10 @@ import (
 // ID is the SHA-1 id of a git object. The zero ID means "none".
 type ID [20]byte
 
-func (id ID) IsZero() bool   { return id == ID{} }
+// IsZero says that there is no object.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// String is the id in hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
 // ParseID reads 40 hex digits.
@@ -179,6 +182,7 @@ func DateText(t time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
+// ClockText is a time for people, as RFC 3339 in UTC with its nanoseconds.
 func ClockText(t Time) string {
 	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format("2006-01-02T15:04:05.999999999Z")
 }

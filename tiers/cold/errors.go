@@ -22,10 +22,14 @@ type TooMuchError struct {
 	Err   error
 }
 
+// Error implements error.
 func (e *TooMuchError) Error() string { return "more than a commit can hold: " + e.Err.Error() }
+
+// Unwrap gives what is too much.
 func (e *TooMuchError) Unwrap() error { return e.Err }
 
 // RefusedError is a remote's permanent refusal: hook, policy, fsck, permission.
 type RefusedError struct{ Reason string }
 
+// Error implements error.
 func (e *RefusedError) Error() string { return "the remote refused the push: " + e.Reason }

@@ -57,6 +57,7 @@ type Snapshot interface {
 	Files(ctx context.Context, most int64) (files, names int64, err error)
 }
 
+// RootDir names the root directory of a snapshot.
 func RootDir(s Snapshot) DirID {
 	root := s.Root()
 	return root.Dir()

@@ -33,6 +33,7 @@ type Held struct {
 	What []string `json:"-"` // for people, in this order
 }
 
+// Xattr is an extended attribute, whose name may be any bytes.
 type Xattr struct {
 	Name  []byte `json:"name"`
 	Value []byte `json:"value"`
@@ -47,6 +48,7 @@ type Entry struct {
 
 const FileName = "heldback"
 
+// KeyOf is the key of the inode that was looked at.
 func KeyOf(st *unix.Statx_t) Key { return Key{Ino: st.Ino, Gen: warm.GenOf(st)} }
 
 // OpenState reads what is held back of a state directory's warm, and finds the inodes again where that was copied. lost are the paths of
@@ -122,6 +124,7 @@ func (e *Entry) entry() cold.Entry {
 	return out
 }
 
+// EntryOf is an entry as it is kept.
 func EntryOf(e *cold.Entry) *Entry {
 	h := &Entry{Entry: *e, Name: []byte(e.Name), Target: []byte(e.Target), Link: []byte(e.Link)}
 	h.Entry.Name, h.Entry.Target, h.Entry.Link, h.Entry.Xattrs = "", "", "", nil
@@ -142,6 +145,7 @@ func (h *Held) Empty() bool {
 // MarkStandIn is the mark of what stands in; the others are flags.
 const MarkStandIn = 1 << 31
 
+// Mark is the mark of the item that keeps h.
 func (h *Held) Mark() uint32 {
 	if h.Entry != nil {
 		return MarkStandIn

@@ -84,9 +84,13 @@ func (s *Set) Rules() []Rule {
 	return s.rules
 }
 
-// HasMemory, HasIgnore and HasCritical say whether there is such a rule, which spares looking each path up.
-func (s *Set) HasMemory() bool   { return s != nil && s.memory }
-func (s *Set) HasIgnore() bool   { return s != nil && s.ignore }
+// HasMemory says whether a rule makes paths of class memory: without one no path has to be looked up. HasIgnore and HasCritical are the same.
+func (s *Set) HasMemory() bool { return s != nil && s.memory }
+
+// HasIgnore says whether a rule ignores paths.
+func (s *Set) HasIgnore() bool { return s != nil && s.ignore }
+
+// HasCritical says whether a rule makes paths critical.
 func (s *Set) HasCritical() bool { return s != nil && s.critical }
 
 // CriticalPlaces are the paths that rules of class critical name without wildcards.

@@ -24,8 +24,10 @@ func NewContent(fd int, size int64) *Content { return &Content{fd: fd, size: siz
 // recheck is after how many bytes the file is looked at again.
 const recheck = 64 << 20
 
+// Size implements cold.Content.
 func (c *Content) Size() int64 { return c.size }
 
+// ReadAt implements cold.Content. cold.ErrSizeChanged, ENOENT where the last name is gone.
 func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if c.read.Add(int64(len(p))) > recheck {
 		c.read.Store(0)
@@ -46,6 +48,7 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 // FDReader reads a descriptor at offsets.
 type FDReader int
 
+// ReadAt implements io.ReaderAt.
 func (fd FDReader) ReadAt(p []byte, off int64) (int, error) {
 	n, err := PreadFull(int(fd), p, off)
 	if err == nil && n < len(p) {
@@ -54,6 +57,7 @@ func (fd FDReader) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Data implements cold.Content.
 func (c *Content) Data(off int64) (cold.Range, bool, error) {
 	start, err := unix.Seek(c.fd, off, unix.SEEK_DATA)
 	if errors.Is(err, unix.ENXIO) {

@@ -11,7 +11,7 @@ import (
 // files that are in cold only would read as zeros, its unlisted directories would be empty, and the next commit would take both for true.
 const MarkAttr = RecordAttr + ".volume"
 
-// ErrUnproven: warm and volume.json do not belong together.
+// ErrUnproven says that warm and volume.json do not belong together.
 var ErrUnproven = errors.New("the warm directory is not the one that volume.json is about: it was copied without extended attributes, made anew, or is another volume's; " +
 	"files whose bytes are in the repository only would read as zeros")
 

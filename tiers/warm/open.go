@@ -23,6 +23,7 @@ func OpenQuiet(dirfd int, name string, flags int) (int, error) {
 	return fd, err
 }
 
+// EntryOf is what a look at an inode tells of its entry: without target, attributes, link group and id.
 func EntryOf(name string, st *unix.Statx_t) cold.Entry {
 	e := cold.Entry{
 		Name: name, Kind: KindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
@@ -37,6 +38,7 @@ func EntryOf(name string, st *unix.Statx_t) cold.Entry {
 	return e
 }
 
+// ReadlinkAt reads a symlink of any length.
 func ReadlinkAt(dirfd int, name string) ([]byte, error) {
 	buf := make([]byte, 256)
 	for {
@@ -51,5 +53,5 @@ func ReadlinkAt(dirfd int, name string) ([]byte, error) {
 	}
 }
 
-// ErrNotAFile: the name is something else by now.
+// ErrNotAFile says that the name is something else by now.
 var ErrNotAFile = errors.New("not the regular file that was listed")

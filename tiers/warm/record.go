@@ -51,6 +51,7 @@ type Record struct {
 	Blocks uint64 // of 512 bytes, at most 48 bits
 }
 
+// Has says whether all of these flags are set.
 func (r *Record) Has(flag uint8) bool { return r.Flags&flag == flag }
 
 func putTime(b []byte, t cold.Time) []byte {
@@ -64,6 +65,7 @@ func getTime(b []byte) cold.Time {
 	return cold.Time{Sec: int64(s<<24) >> 24, Nsec: binary.LittleEndian.Uint32(b[5:])}
 }
 
+// Encode is the value of the attribute.
 func (r *Record) Encode(b []byte) []byte {
 	b = append(b, RecordVersion, r.Flags)
 	b = binary.LittleEndian.AppendUint16(b, r.Trust)
@@ -160,6 +162,7 @@ func ReservedXattr(name string) bool {
 	return false
 }
 
+// SortXattrs sorts attributes by name, as commits have them.
 func SortXattrs(x []cold.Xattr) {
 	slices.SortFunc(x, func(a, b cold.Xattr) int { return strings.Compare(a.Name, b.Name) })
 }

@@ -42,6 +42,7 @@ type StateFile struct {
 	Restore string `json:"restoring"`              // the commit that warm is being brought to; nothing else may have changed it
 }
 
+// State is volume.json as it is in memory and on disk. Update may be called concurrently; StateFile is read without a lock by its owner.
 type State struct {
 	mu   sync.Mutex
 	Path string
@@ -107,5 +108,5 @@ func BootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// ErrNewerState: the state directory was written by a later version.
+// ErrNewerState says that the state directory was written by a later version.
 var ErrNewerState = errors.New("use a newer emberfs")

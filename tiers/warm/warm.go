@@ -50,6 +50,7 @@ func OpenPath(dirfd int, at string) (int, error) {
 	}
 }
 
+// StatAt is statx(2) of a name that is not followed, or, where name is empty, of dirfd itself.
 func StatAt(dirfd int, name string, st *unix.Statx_t) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
@@ -58,10 +59,13 @@ func StatAt(dirfd int, name string, st *unix.Statx_t) error {
 	return unix.Statx(dirfd, name, flags, statxMask, st)
 }
 
+// FDPath names an open descriptor for calls that take paths alone.
 func FDPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
+// TimeOf is a time of statx(2).
 func TimeOf(t unix.StatxTimestamp) cold.Time { return cold.Time{Sec: t.Sec, Nsec: t.Nsec} }
 
+// KindOf is the kind that a mode says.
 func KindOf(mode uint32) cold.Kind {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -108,7 +112,10 @@ type XattrTarget struct {
 	follow bool // name is /proc/self/fd/N, whose magic link is followed
 }
 
+// ByName names the attributes of what has this name in a directory; a symlink is not followed.
 func ByName(dirfd int, name string) XattrTarget { return XattrTarget{dirfd: dirfd, name: name} }
+
+// ByFD names the attributes of an open descriptor, which may be O_PATH.
 func ByFD(fd int) XattrTarget {
 	return XattrTarget{dirfd: unix.AT_FDCWD, name: FDPath(fd), follow: true}
 }
@@ -156,6 +163,7 @@ func (t XattrTarget) call(nr uintptr, attr string, args *xattrArgs) (int, bool, 
 	return int(n), true, nil
 }
 
+// Get is getxattr(2).
 func (t XattrTarget) Get(attr string, buf []byte) (int, error) {
 	args := &xattrArgs{value: ptr(buf), size: uint32(len(buf))}
 	n, ok, err := t.call(sysGetxattrat, attr, args)
@@ -168,6 +176,7 @@ func (t XattrTarget) Get(attr string, buf []byte) (int, error) {
 	return unix.Lgetxattr(t.path(), attr, buf)
 }
 
+// Set is setxattr(2).
 func (t XattrTarget) Set(attr string, value []byte, flags int) error {
 	args := &xattrArgs{value: ptr(value), size: uint32(len(value)), flags: uint32(flags)}
 	_, ok, err := t.call(sysSetxattrat, attr, args)
@@ -180,6 +189,7 @@ func (t XattrTarget) Set(attr string, value []byte, flags int) error {
 	return unix.Lsetxattr(t.path(), attr, value, flags)
 }
 
+// Remove is removexattr(2).
 func (t XattrTarget) Remove(attr string) error {
 	if t.follow {
 		return unix.Removexattr(t.path(), attr)
@@ -187,6 +197,7 @@ func (t XattrTarget) Remove(attr string) error {
 	return unix.Lremovexattr(t.path(), attr)
 }
 
+// List is listxattr(2).
 func (t XattrTarget) List(buf []byte) (int, error) {
 	if t.follow {
 		return unix.Listxattr(t.path(), buf)
@@ -242,6 +253,7 @@ func (t XattrTarget) All() ([]cold.Xattr, error) {
 	return out, nil
 }
 
+// SplitNames splits what listxattr(2) gives.
 func SplitNames(list []byte) []string {
 	var names []string
 	start := 0
@@ -289,4 +301,5 @@ func PwriteFull(fd int, p []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// CloseFD closes a descriptor from which nothing was written.
 func CloseFD(fd int) { _ = unix.Close(fd) }
