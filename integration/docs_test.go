@@ -41,6 +41,36 @@ func TestSectionsResolve(t *testing.T) {
 	}
 }
 
+// TestFilesResolve: a file that a comment names is there, beside it or at that path.
+func TestFilesResolve(t *testing.T) {
+	named := regexp.MustCompile(`\b[a-z][a-z_0-9/]*\.go\b`)
+	found := 0
+	eachFile(t, func(path, text string) {
+		if !strings.HasSuffix(path, ".go") {
+			return
+		}
+		for line := range strings.Lines(text) {
+			_, comment, ok := strings.Cut(line, "//")
+			if !ok || strings.HasPrefix(comment, "go:") {
+				continue
+			}
+			for _, name := range named.FindAllString(comment, -1) {
+				found++
+				beside := filepath.Join(env.module, filepath.Dir(path), name)
+				if _, err := os.Stat(beside); err == nil {
+					continue
+				}
+				if _, err := os.Stat(filepath.Join(env.module, name)); err != nil {
+					t.Errorf("%s: a comment names %s, which is not there", path, name)
+				}
+			}
+		}
+	})
+	if found < 20 {
+		t.Errorf("only %d files are named", found)
+	}
+}
+
 // TestWalks: each stop of the walks in CONTRIBUTING.md is a function in that file.
 func TestWalks(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(env.module, "CONTRIBUTING.md"))

@@ -14,13 +14,13 @@
 //	                 children, or the directories
 //
 // A directory of class memory is none of these: warm and commits have it empty, its contents lie in an area, another Volume over a
-// tmpfs, without records, cold and hot (memory.go, graft.go).
+// tmpfs, without records, cold and hot (memory.go, memory_graft.go).
 //
-// State sits beside the data in the extended attribute trusted.emberfs (record.go), which no program sees through the mount.
+// State sits beside the data in the extended attribute trusted.emberfs (warm/record.go), which no program sees through the mount.
 //
 // # Invariants
 //
-//  1. A directory is marked dirty, and so are all its ancestors, before the first change below it (mark.go).
+//  1. A directory is marked dirty, and so are all its ancestors, before the first change below it (inode_mark.go).
 //
 //  2. No directory above a file that is open for writing, or that holds a name of a file with several names, is marked clean.
 //
@@ -35,7 +35,7 @@
 //
 //  6. A record's ctime is what stat shows while the record says so: writing an attribute moves the file system's own ctime.
 //
-//  7. What changed of a big file since cold had it is noted (written.go) before the bytes change, under Inode.io: a commit reads no more
+//  7. What changed of a big file since cold had it is noted (inode_written.go) before the bytes change, under Inode.io: a commit reads no more
 //     than that. Whoever knows nothing (a new process) reads everything.
 //
 //  8. A stub's mark is set before its bytes go, and taken away after they came back durably; only emptying a file turns that around: warm
@@ -46,11 +46,11 @@
 //     is open, and under Inode.back, io and mu.
 //
 //  10. Reading a stub writes nothing to warm. Whatever changes its bytes meets errStub under Inode.mu, lets go of everything, brings it
-//     back and begins again (stub.go: again).
+//     back and begins again (io_stub.go: again).
 //
-//  11. Names of one file in several directories are made together (listlinks.go); until then none of these directories moves.
+//  11. Names of one file in several directories are made together (lazy_links.go); until then none of these directories moves.
 //
-//  12. A commit shows one moment, its boundary (moment.go). Whoever changes something first after it leaves the pre-image for the commit's
+//  12. A commit shows one moment, its boundary (inode_past.go). Whoever changes something first after it leaves the pre-image for the commit's
 //     walk before the change: of a name (keepBound, keepUnbound), of an inode's attributes and record (keepPast), of its bytes
 //     (keepContent, preserved.aside). The walk looks for a pre-image after it looked at what is there, or under Inode.mu. What was clean
 //     at the boundary needs none of its bytes or children: its record names them. Pages written through a mapping count from when the
@@ -65,7 +65,7 @@
 //
 //  14. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
 //
-//  15. Below an unlisted directory warm holds unlisted directories alone: a directory is listed after all those above it (browse.go),
+//  15. Below an unlisted directory warm holds unlisted directories alone: a directory is listed after all those above it (lazy_browse.go),
 //     so a change is never below an unlisted one. But for directories that share files: they are listed together, and above one that
 //     a crash left listed there may be one that is not, until the next start.
 //
@@ -73,7 +73,7 @@
 //     last commit has of it in its place; it is at risk, listed in status and receipts, and looked at by every commit until one has it.
 //     Nothing below a directory that stays out is recorded clean (capture.passOver): no commit reaches what was stored of it.
 //
-//  17. warm's root carries a mark that volume.json knows (mark_volume.go). Where they do not prove each other nothing of warm is believed:
+//  17. warm's root carries a mark that volume.json knows (warm/mark.go). Where they do not prove each other nothing of warm is believed:
 //     a copy without extended attributes reads as zeros and empty directories.
 //
 //  18. What a commit has of an inode and this machine cannot make, or may not show, is in the table of package heldback before the
@@ -88,7 +88,7 @@
 //  20. Nobody who waits for cold holds what a change, a boundary, or a reader of something else needs: no io, mu, barrier or marks. A read
 //     takes the record under its locks, lets go, fetches, and looks again (Handle.Read); listing a directory and bringing a file back hold
 //     what is theirs alone (dirState.listing, Inode.back), which nobody waits for under another lock. What a request waits for runs on a
-//     goroutine of its own (errand.go, coldReader.with): a program that was killed leaves at once, whatever the repository does.
+//     goroutine of its own (io_errand.go, coldReader.with): a program that was killed leaves at once, whatever the repository does.
 //
 // # Words
 //

@@ -191,7 +191,7 @@ type table struct {
 	byID  map[uint64]*Inode
 	byIno map[uint64]*Inode
 	next  uint64
-	clock Inode         // a ring of all inodes but the root, the one that the hand comes to next first (prune.go)
+	clock Inode         // a ring of all inodes but the root, the one that the hand comes to next first (inode_prune.go)
 	max   int           // how many inodes there should be at most
 	wake  chan struct{} // capacity 1: there are more
 }

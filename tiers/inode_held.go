@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it (restore_held.go), commits
+// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it (lazy_held.go), commits
 // carry it over, and whoever changes that very thing ends that.
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }

@@ -14,7 +14,7 @@ import (
 )
 
 // moment keeps the volume as it was at a commit's boundary while the commit walks over it. Whoever changes something first leaves
-// its pre-image here: the binding of a name, what stat and the attributes show of an inode, the bytes of a file (preserved.go).
+// its pre-image here: the binding of a name, what stat and the attributes show of an inode, the bytes of a file (inode_preserved.go).
 // What has no pre-image is still as it was. What the walk has taken already, and what did not exist at the boundary, needs none.
 //
 // A pre-image that cannot be taken never holds up or fails the change: it spoils the moment, and with it the commit.

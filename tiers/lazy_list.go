@@ -17,7 +17,7 @@ import (
 
 // list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories; the content
 // of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or changes anything in it,
-// calls it first; names alone are told without (browse.go). Who comes while it is under way waits. Nothing is locked; never between
+// calls it first; names alone are told without (lazy_browse.go). Who comes while it is under way waits. Nothing is locked; never between
 // begin and end.
 func (v *Volume) list(ctx context.Context, n *Inode) error {
 	if n.dir == nil || !n.dir.unlisted.Load() {
