@@ -1,8 +1,6 @@
 package tiers
 
 import (
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -185,250 +183,14 @@ type touch struct {
 	earlier bool // not for the first time: a commit whose boundary came in between takes it
 }
 
-// table finds inodes by node id and by warm's inode number.
-type table struct {
-	mu    rwMutex[lockTable]
-	byID  map[uint64]*Inode
-	byIno map[uint64]*Inode
-	next  uint64
-	clock Inode         // a ring of all inodes but the root, the one that the hand comes to next first (inode_prune.go)
-	max   int           // how many inodes there should be at most
-	wake  chan struct{} // capacity 1: there are more
-}
-
-func (t *table) init(max int) {
-	t.byID, t.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
-	t.clock.prev, t.clock.next = &t.clock, &t.clock
-	t.max, t.wake = max, make(chan struct{}, 1)
-}
-
 // areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
 const areaBit = 1 << 62
 
 // rootID is the root's node id, the first one given.
 const rootID = 1
 
-// Inode returns the inode with this node id, or nil.
-func (v *Volume) Inode(id uint64) *Inode {
-	if id&areaBit != v.areaBit() {
-		if v = v.area.Load(); v == nil {
-			return nil
-		}
-	}
-	v.table.mu.RLock()
-	n := v.table.byID[id]
-	v.table.mu.RUnlock()
-	if n != nil && !n.used.Load() {
-		n.used.Store(true)
-	}
-	return n
-}
-
 // Root is the volume's root directory.
 func (v *Volume) Root() *Inode { return v.root }
-
-// intern returns the inode that st describes with one reference more, and whether it is new. A new one has no name and no
-// record yet, and its mu is held: the caller loads the record and unlocks.
-func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
-	t := &v.table
-	gen := warm.GenOf(st)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n = t.byIno[st.Ino]; n != nil && n.gen == gen {
-		n.refs++
-		return n, false
-	}
-	t.next++
-	n = &Inode{vol: v, id: t.next, ino: st.Ino, gen: gen, kind: warm.KindOf(uint32(st.Mode)), refs: 1, anon: -1}
-	n.mu.mode = uint32(st.Mode)
-	n.mu.marks = 1 // nobody knows what of it is durable
-	if n.kind == cold.KindDir {
-		n.dir = &dirState{fd: -1}
-	}
-	n.mu.TryLock() // nobody else knows it yet, and table.mu is a leaf
-	t.byID[n.id] = n
-	t.byIno[n.ino] = n
-	if !n.isRoot() {
-		n.used.Store(true)
-		n.lastUse.Store(v.forgotten.take(n.ino))
-		t.link(n)
-		t.crowded()
-	}
-	return n, true
-}
-
-// peek returns the inode with warm's number ino without a reference; only for looking at its atomics and under its mu.
-func (v *Volume) peek(st *unix.Statx_t) *Inode {
-	v.table.mu.RLock()
-	defer v.table.mu.RUnlock()
-	if n := v.table.byIno[st.Ino]; n != nil && n.gen == warm.GenOf(st) {
-		return n
-	}
-	return nil
-}
-
-// peekRef is peek with a reference.
-func (v *Volume) peekRef(st *unix.Statx_t) *Inode {
-	v.table.mu.Lock()
-	defer v.table.mu.Unlock()
-	if n := v.table.byIno[st.Ino]; n != nil && n.gen == warm.GenOf(st) {
-		n.refs++
-		return n
-	}
-	return nil
-}
-
-func (v *Volume) ref(n *Inode) {
-	v.table.mu.Lock()
-	n.refs++
-	v.table.mu.Unlock()
-}
-
-// Forget drops nlookup of the kernel's references.
-func (v *Volume) Forget(n *Inode, nlookup uint64) { v.unref(n, int64(nlookup)) }
-
-// unref drops references and, with the last, the inode and its hold on its parent.
-func (v *Volume) unref(n *Inode, count int64) {
-	t := &v.table
-	for n != nil {
-		t.mu.Lock()
-		n.refs -= count
-		if n.refs > 0 {
-			t.mu.Unlock()
-			return
-		}
-		delete(t.byID, n.id)
-		t.unlink(n)
-		if t.byIno[n.ino] == n {
-			delete(t.byIno, n.ino)
-		}
-		if v.capturing.Load() != 0 && n.epoch.Load() >= v.capturing.Load() {
-			v.late.add(n.ino) // the commit under way must not take it for unchanged
-		}
-		t.mu.Unlock()
-
-		v.ns.Lock()
-		parent := n.parent
-		n.parent = nil
-		anon := n.anon
-		n.anon = -1
-		v.ns.Unlock()
-		if anon >= 0 {
-			unix.Close(anon)
-			v.nameless.Add(-1)
-		}
-		if n.dir != nil {
-			v.dirs.drop(n)
-		}
-		if !v.records && v.host == nil {
-			v.keepDirtyHint(n)
-		}
-		v.keepUse(n)
-		n, count = parent, 1
-	}
-}
-
-// setName records where n stands now. Volume.ns is held for writing. The parent gains a reference before the old one loses its own.
-func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
-	if n.parent == parent {
-		n.name = name
-		return nil
-	}
-	release = n.parent
-	if parent != nil {
-		v.ref(parent)
-	}
-	n.parent, n.name = parent, name
-	if n.anon >= 0 && parent != nil {
-		unix.Close(n.anon)
-		n.anon = -1
-		v.nameless.Add(-1)
-	}
-	return release
-}
-
-// place records that n stands at (parent, name), as a stat of it said when moves was the given count. A rename or unlink
-// since then may have taken the name away: then it is looked at again, and false says that n is not there.
-func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) bool {
-	if n == v.root {
-		return true
-	}
-	v.ns.RLock()
-	same := n.parent == parent && n.name == name
-	v.ns.RUnlock()
-	if same {
-		return true
-	}
-	v.severalNames(n, parent, name)
-	v.ns.Lock()
-	if v.moves.Load() != moves {
-		var st unix.Statx_t
-		if warm.StatAt(dirfd, name, &st) != nil || st.Ino != n.ino || warm.GenOf(&st) != n.gen {
-			v.ns.Unlock()
-			return false
-		}
-	}
-	release := v.setName(n, parent, name)
-	v.ns.Unlock()
-	if release != nil {
-		v.unref(release, 1)
-	}
-	return true
-}
-
-// regainName gives an inode the name at which a commit found it, where the one that it was known by, one of several, is gone, and
-// says whether that was so. Without a name no change of it is noted.
-func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) bool {
-	n := v.peek(st)
-	if n == nil {
-		return false
-	}
-	v.ns.RLock()
-	lost := n.parent == nil
-	v.ns.RUnlock()
-	if !lost {
-		return false
-	}
-	if n = v.peekRef(st); n != nil {
-		v.place(n, dir, dirfd, name, moves)
-		v.unref(n, 1)
-	}
-	return true
-}
-
-// inoSet is a set of inode numbers.
-type inoSet struct {
-	mu  mutex[leaf]
-	set map[uint64]struct{}
-}
-
-func (s *inoSet) add(ino uint64) {
-	s.mu.Lock()
-	if s.set == nil {
-		s.set = make(map[uint64]struct{})
-	}
-	s.set[ino] = struct{}{}
-	s.mu.Unlock()
-}
-
-func (s *inoSet) has(ino uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.set[ino]
-	return ok
-}
-
-func (s *inoSet) remove(ino uint64) {
-	s.mu.Lock()
-	delete(s.set, ino)
-	s.mu.Unlock()
-}
-
-func (s *inoSet) clear() {
-	s.mu.Lock()
-	s.set = nil
-	s.mu.Unlock()
-}
 
 func (v *Volume) openRoot() error {
 	var st unix.Statx_t
@@ -459,38 +221,9 @@ func (v *Volume) areaBit() uint64 {
 	return 0
 }
 
-// pathOf is where n stands now, a slash path from the root; "" for the root, and the node's number for what has no name.
-func (v *Volume) pathOf(n *Inode) string {
-	if n == v.root {
-		return ""
-	}
-	var names []string
-	v.ns.RLock()
-	defer v.ns.RUnlock()
-	for ; n.parent != nil; n = n.parent {
-		names = append(names, n.name)
-	}
-	if n != v.root {
-		names = append(names, "(removed)")
-	}
-	slices.Reverse(names)
-	return strings.Join(names, "/")
-}
-
 // AttrChanged tells the kernel that attributes of n changed by a request for something else: it has the old ones, and would not ask.
 func (v *Volume) AttrChanged(n *Inode) {
 	if inval := v.inval.Load(); inval != nil {
 		(*inval).InvalAttr(n.id)
 	}
-}
-
-// checkName refuses what can not be one name in a directory.
-func checkName(name string) error {
-	switch {
-	case len(name) > 255:
-		return unix.ENAMETOOLONG
-	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
-		return unix.EINVAL
-	}
-	return nil
 }

@@ -108,3 +108,46 @@ func (v *Volume) hasDefaultACL(dir *Inode, dirfd int) int8 {
 	d.mu.Unlock()
 	return acl
 }
+
+// attrLocked is what stat shows of n; n.mu is held.
+func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
+	a := attrOf(st)
+	a.Ino = n.shownIno()
+	if n.mu.lent != 0 && a.Mode == n.mu.lent {
+		a.Mode = n.mu.mode // lent for a commit's eyes only
+	}
+	n.mu.mode = a.Mode
+	r := &n.mu.rec
+	switch {
+	case r.IsStub():
+		a.Size, a.Mtime, a.Blocks = uint64(r.Size), r.Mtime, r.Blocks
+	case r.Has(warm.FlagUnlisted):
+		a.Mtime = r.Mtime
+	case r.Has(warm.FlagBlocks|warm.FlagClean) && r.Mtime == a.Mtime && r.Size == int64(a.Size):
+		a.Blocks = r.Blocks
+	}
+	if r.Has(warm.FlagCtime) && r.Mtime == a.Mtime && (r.Has(warm.FlagDir) || !r.Has(warm.FlagClean) || r.Size == int64(a.Size)) {
+		a.Ctime = r.Ctime
+	}
+	return a
+}
+
+// attrAfter is what stat shows of n by an st from before n.mu was held: where it does not fit what is known of n, something came
+// between, and n is looked at again.
+func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.attrFitting(st, func(st *unix.Statx_t) error { return v.statNode(n, st) })
+}
+
+// attrFitting is attrAfter where n.mu is held; look looks at n.
+func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) Attr {
+	r := &n.mu.rec
+	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagUnlisted) && r.Mtime != warm.TimeOf(st.Mtime) {
+		var now unix.Statx_t
+		if look(&now) == nil && now.Ino == n.ino && warm.GenOf(&now) == n.gen {
+			st = &now
+		}
+	}
+	return n.attrLocked(st)
+}

@@ -1,0 +1,59 @@
+package tiers
+
+import (
+	"emberfs/tiers/warm"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// spill is an unnamed file of warm's file system with the bytes that were set aside. Safe for concurrent use once it is open.
+type spill struct {
+	fd  int // 0: not open yet
+	end atomic.Int64
+}
+
+// spillFD opens the spill with the first use.
+func (m *moment) spillFD() (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.over.Load() {
+		return -1, unix.ESTALE
+	}
+	if m.spill.fd != 0 {
+		return m.spill.fd, nil
+	}
+	fd, err := warm.OpenAt(m.v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if err != nil { // no O_TMPFILE, or a directory that takes no files from us
+		if fd, err = tempFile(m.v.cfg.State); err != nil {
+			return -1, err
+		}
+	}
+	m.spill.fd = fd
+	return fd, nil
+}
+
+func (s *spill) close() {
+	if s.fd != 0 {
+		unix.Close(s.fd)
+		s.fd = 0
+	}
+}
+
+// tempFile makes a file without a name in a directory; on file systems without O_TMPFILE it has one for a moment.
+func tempFile(state string) (int, error) {
+	fd, err := unix.Open(state, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {
+		path := fmt.Sprintf("%s/%s%d", state, warm.TempPrefix, rand.Uint64())
+		if fd, err = unix.Open(path, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600); err == nil {
+			err = unix.Unlink(path)
+		}
+	}
+	if err != nil {
+		return -1, fmt.Errorf("make a temporary file in %s: %w", state, err)
+	}
+	return fd, nil
+}
