@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -202,7 +200,7 @@ func changedSetting(target string, o optionList) (string, error) {
 		return "", err
 	}
 	for _, n := range names {
-		a, b := settingOf(&have, n), settingOf(want, n)
+		a, b := have.field(n).Interface(), want.field(n).Interface()
 		if s, ok := b.(string); ok && s != "" && n != "branch" {
 			if abs, err := filepath.Abs(s); err == nil && abs == a {
 				continue // a path
@@ -213,17 +211,4 @@ func changedSetting(target string, o optionList) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// settingOf is the value of a setting by its name: the fields of config have the same names.
-func settingOf(c *config, name string) any {
-	var field strings.Builder
-	for _, part := range strings.Split(name, "_") {
-		field.WriteString(strings.ToUpper(part[:1]) + part[1:])
-	}
-	v := reflect.ValueOf(c).Elem().FieldByName(field.String())
-	if !v.IsValid() {
-		return nil
-	}
-	return v.Interface()
 }
