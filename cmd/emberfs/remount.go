@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"slices"
 
@@ -81,8 +80,8 @@ func tellAtime(target, path string) error {
 	if err != nil {
 		return err
 	}
-	var out struct{}
-	return e.client().ask(ctx, http.MethodPost, "/v1/atime", atimeRequest{Words: words}, &out)
+	_, err = call[struct{}](ctx, e.client(), "/v1/atime", atimeRequest{Words: words}, "")
+	return err
 }
 
 // setMountAttr is mount_setattr(2), which changes what it is told and keeps the rest.
@@ -187,8 +186,8 @@ func changedSetting(target string, o optionList) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the settings that it has cannot be asked for: %w", err)
 	}
-	var have config
-	if err := e.client().get(ctx, "/v1/config", &have); err != nil {
+	have, err := call[config](ctx, e.client(), "/v1/config", nil, "")
+	if err != nil {
 		return "", fmt.Errorf("the settings that it has cannot be asked for: %w", err)
 	}
 	values := layer{}
