@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/fs"
 )
 
 // remount changes the per-mount flags of a mounted volume that the options name, and no others. Settings are fixed while it is mounted:
@@ -19,12 +21,12 @@ func remount(target string, o optionList) error {
 	if target == "" {
 		return refuse(errors.New("nothing is mounted"), "mount it without remount")
 	}
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return refuse(err, "is /proc mounted?")
 	}
 	path, m, err := resolveMountpoint(target, table)
-	if m == nil || !m.ours() {
+	if m == nil || !m.Ours() {
 		if err == nil {
 			err = errors.New("no emberfs is mounted there")
 		}
@@ -59,15 +61,15 @@ func remount(target string, o optionList) error {
 
 // tellAtime tells the daemon how the mount at path keeps access times now: it is who moves them.
 func tellAtime(target, path string) error {
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return err
 	}
-	m, ok := mountAt(table, path)
+	m, ok := fs.MountAt(table, path)
 	if !ok {
 		return errors.New("it is not mounted any more")
 	}
-	words := slices.DeleteFunc(m.flags, func(f string) bool { return !isAtime(f) && f != "nodiratime" })
+	words := slices.DeleteFunc(m.Flags, func(f string) bool { return !isAtime(f) && f != "nodiratime" })
 	if !slices.ContainsFunc(words, isAtime) {
 		words = append(words, "strictatime") // the kernel's table has no word for it
 	}
