@@ -154,7 +154,8 @@ func TestTierRequests(t *testing.T) {
 	if resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a missing file: %s", resp.Status)
 	}
-	if _, err := call[fileReply](ctx, cl, "/v1/newer", nil, ""); err == nil || !strings.Contains(err.Error(), "another version") {
+	_, err := call[fileReply](ctx, cl, "/v1/newer", nil, "")
+	if err == nil || !strings.Contains(err.Error(), "another version") {
 		t.Errorf("what the daemon does not know: %v", err)
 	}
 	x.mount.mu.Lock()

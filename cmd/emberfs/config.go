@@ -169,7 +169,8 @@ func environmentLayer(environ []string) (layer, []string) {
 			}
 		} else if near := nearest(name, names); near != "" {
 			s, _ := findSetting(near)
-			warnings = append(warnings, fmt.Sprintf("%s in the environment is no setting; did you mean %s?", k, s.env()))
+			why := fmt.Sprintf("%s in the environment is no setting; did you mean %s?", k, s.env())
+			warnings = append(warnings, why)
 		}
 	}
 	return out, warnings
