@@ -3,49 +3,81 @@ package fs
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
 )
 
-const mountTable = "/proc/self/mountinfo"
-
-// mountEntry is one line of the mount table.
-type mountEntry struct {
-	device string // major:minor
-	point  string
-	fstype string
+// MountEntry is one line of the mount table, /proc/PID/mountinfo.
+type MountEntry struct {
+	Path   string
+	FSType string
+	Source string
+	Device string // major:minor
+	UID    int    // of a FUSE mount: who mounted it
+	Flags  []string
 }
 
-// mounts reads the mount table; no mount itself is touched.
-func mounts() ([]mountEntry, error) {
-	f, err := os.Open(mountTable)
+// Ours says whether EmberFS is mounted there.
+func (m MountEntry) Ours() bool { return m.FSType == "fuse."+subtype }
+
+// Mounts lists what is mounted in this mount namespace. It reads the kernel's table and never touches a mountpoint: a
+// lookup under a mount whose daemon hangs would hang too.
+func Mounts() ([]MountEntry, error) {
+	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the mount table: %w", err)
 	}
 	defer f.Close()
-	var r []mountEntry
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		if e, ok := parseMount(s.Text()); ok {
-			r = append(r, e)
-		}
-	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", mountTable, err)
-	}
-	return r, nil
+	return ParseMounts(f)
 }
 
-// parseMount reads a line: id parent device root point options... - fstype source options.
-func parseMount(line string) (mountEntry, bool) {
-	before, after, ok := strings.Cut(line, " - ")
-	f, g := strings.Fields(before), strings.Fields(after)
-	if !ok || len(f) < 5 || len(g) < 1 {
-		return mountEntry{}, false
+// MountAt returns the mount on top at path, which must be absolute and without symlinks, if there is one.
+func MountAt(table []MountEntry, path string) (MountEntry, bool) {
+	for i := len(table) - 1; i >= 0; i-- { // the table is in the order of mounting
+		if table[i].Path == path {
+			return table[i], true
+		}
 	}
-	return mountEntry{device: f[2], point: unescape(f[4]), fstype: g[0]}, true
+	return MountEntry{}, false
+}
+
+// ParseMounts reads a mount table. It leaves out lines that describe no mount.
+func ParseMounts(r io.Reader) ([]MountEntry, error) {
+	var table []MountEntry
+	in := bufio.NewReader(r)
+	for {
+		line, err := in.ReadString('\n')
+		if m, ok := parseMount(strings.TrimSuffix(line, "\n")); ok {
+			table = append(table, m)
+		}
+		if err == io.EOF {
+			return table, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the mount table: %w", err)
+		}
+	}
+}
+
+// parseMount reads "id parent major:minor root mountpoint options [tags...] - type source superoptions".
+func parseMount(line string) (MountEntry, bool) {
+	front, back, _ := strings.Cut(line, " - ")
+	f, b := strings.Split(front, " "), strings.Split(back, " ")
+	if len(f) < 6 || len(b) < 2 {
+		return MountEntry{}, false
+	}
+	m := MountEntry{Path: unescape(f[4]), FSType: unescape(b[0]), Source: unescape(b[1]), Device: f[2],
+		Flags: strings.Split(f[5], ",")}
+	if len(b) > 2 {
+		for _, o := range strings.Split(b[2], ",") {
+			if v, ok := strings.CutPrefix(o, "user_id="); ok {
+				m.UID, _ = strconv.Atoi(v)
+			}
+		}
+	}
+	return m, true
 }
 
 // unescape undoes the \ooo that stand for blanks, newlines and backslashes.
@@ -69,20 +101,7 @@ func unescape(s string) string {
 
 // mounted says whether one of our mounts is on top at path, which must be absolute and without symlinks.
 func mounted(path string) (bool, error) {
-	e, err := topMount(path)
-	return e != nil && e.fstype == "fuse."+subtype, err
-}
-
-// topMount is the mount that is seen at path, nil where path is none.
-func topMount(path string) (*mountEntry, error) {
-	all, err := mounts()
-	if err != nil {
-		return nil, err
-	}
-	for i := len(all) - 1; i >= 0; i-- { // the table is in the order of mounting
-		if all[i].point == path {
-			return &all[i], nil
-		}
-	}
-	return nil, nil
+	table, err := Mounts()
+	m, _ := MountAt(table, path)
+	return m.Ours(), err
 }

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"errors"
-	"reflect"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,21 +52,6 @@ func TestSpec(t *testing.T) {
 		var oe *OptionError
 		if !errors.As(err, &oe) || oe.Option != w {
 			t.Errorf("%s: %v", w, err)
-		}
-	}
-}
-
-func TestParseMount(t *testing.T) {
-	for line, want := range map[string]*mountEntry{
-		`36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`:     {"98:0", "/mnt2", "ext3"},
-		`40 35 0:51 / /a\040b\134c rw - fuse.emberfs /srv/x\040y rw`:         {"0:51", `/a b\c`, "fuse.emberfs"},
-		`40 35 0:51 / /mnt rw shared:1 master:2 - fuse.emberfs src rw,max=1`: {"0:51", "/mnt", "fuse.emberfs"},
-		`40 35 0:51 /`: nil,
-		``:             nil,
-	} {
-		got, ok := parseMount(line)
-		if ok != (want != nil) || ok && !reflect.DeepEqual(got, *want) {
-			t.Errorf("%q: %+v %v", line, got, ok)
 		}
 	}
 }

@@ -65,12 +65,13 @@ const readahead = 512
 
 // setReadahead asks for it through the mount's backing device, which only root may.
 func setReadahead(mountpoint string) error {
-	m, err := topMount(mountpoint)
+	table, err := Mounts()
 	if err != nil {
 		return err
 	}
-	if m == nil {
+	m, ok := MountAt(table, mountpoint)
+	if !ok {
 		return fmt.Errorf("readahead of %s: %w", mountpoint, os.ErrNotExist)
 	}
-	return os.WriteFile("/sys/class/bdi/"+m.device+"/read_ahead_kb", []byte(strconv.Itoa(readahead)), 0)
+	return os.WriteFile("/sys/class/bdi/"+m.Device+"/read_ahead_kb", []byte(strconv.Itoa(readahead)), 0)
 }

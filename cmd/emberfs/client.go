@@ -115,149 +115,121 @@ func (c *client) alive(ctx context.Context) bool {
 	return !errors.Is(err, errNoDaemon)
 }
 
-func (c *client) who(ctx context.Context) (out daemonReply, err error) {
-	err = c.get(ctx, "/v1/daemon", &out)
-	return out, err
+func (c *client) who(ctx context.Context) (daemonReply, error) {
+	return call[daemonReply](ctx, c, "/v1/daemon", nil, "")
 }
 
-func (c *client) status(ctx context.Context) (out statusReply, err error) {
-	err = c.get(ctx, "/v1/status", &out)
-	return out, err
-}
-
-func (c *client) get(ctx context.Context, path string, out any) error {
-	return c.ask(ctx, http.MethodGet, path, nil, out)
-}
-
-// ask reads an answer that takes the daemon no time.
-func (c *client) ask(ctx context.Context, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errSilent)
-	defer cancel()
-	resp, err := c.do(ctx, method, path, in)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return err
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("answer of the daemon of %s: %w", c.state, err)
-	}
-	return nil
+func (c *client) status(ctx context.Context) (statusReply, error) {
+	return call[statusReply](ctx, c, "/v1/status", nil, "")
 }
 
 func (c *client) sync(ctx context.Context, r syncRequest) (*tiers.Receipt, error) {
-	return c.receipt(ctx, http.MethodPost, "/v1/sync", r)
+	out, err := call[controlReply](ctx, c, "/v1/sync", r, sayingReceipt)
+	return out.Receipt, err
 }
 
-func (c *client) gc(ctx context.Context, r gcRequest) (report cold.GCReport, err error) {
-	resp, err := c.do(ctx, http.MethodPost, "/v1/gc", r)
-	if err != nil {
-		return report, err
-	}
-	defer resp.Body.Close()
-	var out gcReply
-	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-		return report, fmt.Errorf("%w: it ended before the work was done", errNoDaemon)
-	}
-	if out.Error != "" {
-		err = errors.New(out.Error)
-	}
+func (c *client) umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error) {
+	out, err := call[controlReply](ctx, c, "/v1/umount", r, sayingReceipt)
+	return out.Receipt, err
+}
+
+func (c *client) gc(ctx context.Context, r gcRequest) (cold.GCReport, error) {
+	out, err := call[gcReply](ctx, c, "/v1/gc", r, working)
 	return out.Report, err
 }
 
 // tier ages files below paths, relative to the root; none: everything.
-func (c *client) tier(ctx context.Context, paths []string) (report tiers.TierReport, err error) {
+func (c *client) tier(ctx context.Context, paths []string) (tiers.TierReport, error) {
 	in := tierRequest{Paths: [][]byte{}}
 	for _, p := range paths {
 		in.Paths = append(in.Paths, []byte(p))
 	}
-	resp, err := c.do(ctx, http.MethodPost, "/v1/tier", in)
-	if err != nil {
-		return report, err
-	}
-	defer resp.Body.Close()
-	var out tierReply
-	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-		return report, fmt.Errorf("%w: it ended before the work was done", errNoDaemon)
-	}
-	if out.Error != "" {
-		err = errors.New(out.Error)
-	}
+	out, err := call[tierReply](ctx, c, "/v1/tier", in, working)
 	return out.Report, err
 }
 
 // file asks about one file by its path relative to the root.
 func (c *client) file(ctx context.Context, path string) (tiers.FileStatus, error) {
-	var out fileReply
-	err := c.get(ctx, "/v1/file?path="+url.QueryEscape(path), &out)
-	if err == nil && out.Error != "" {
-		err = errors.New(out.Error)
-	}
+	out, err := call[fileReply](ctx, c, "/v1/file?path="+url.QueryEscape(path), nil, "")
 	return out.File, err
 }
 
 // rules asks for the rules in effect and what they say of paths.
-func (c *client) rules(ctx context.Context, paths []rulesPath) (out rulesReply, err error) {
-	err = c.ask(ctx, http.MethodPost, "/v1/rules", rulesRequest{Paths: paths}, &out)
-	if err == nil && out.Error != "" {
-		err = errors.New(out.Error)
-	}
-	return out, err
-}
-
-func (c *client) umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error) {
-	return c.receipt(ctx, http.MethodPost, "/v1/umount", r)
+func (c *client) rules(ctx context.Context, paths []rulesPath) (rulesReply, error) {
+	return call[rulesReply](ctx, c, "/v1/rules", rulesRequest{Paths: paths}, "")
 }
 
 // waiting is a request for the final receipt that the daemon has accepted.
-type waiting struct{ body io.ReadCloser }
+type waiting struct {
+	client *client
+	body   io.ReadCloser
+}
 
 // startWait asks for the final receipt; when it returns the daemon will not go without answering.
 func (c *client) startWait(ctx context.Context) (*waiting, error) {
-	resp, err := c.do(ctx, http.MethodGet, "/v1/wait", nil)
+	resp, err := c.do(ctx, "/v1/wait", nil)
 	if err != nil {
 		return nil, err
 	}
-	return &waiting{resp.Body}, nil
+	return &waiting{c, resp.Body}, nil
 }
 
 // receipt blocks until the daemon has finished its last backup.
 func (w *waiting) receipt() (*tiers.Receipt, error) {
-	defer w.body.Close()
-	return decodeReceipt(w.body)
+	out, err := answer[controlReply](w.client, w.body, sayingReceipt)
+	return out.Receipt, err
 }
 
-func (c *client) receipt(ctx context.Context, method, path string, in any) (*tiers.Receipt, error) {
-	resp, err := c.do(ctx, method, path, in)
+// What a daemon had not done yet when it ended in the middle of an answer.
+const (
+	working       = "the work was done"
+	sayingReceipt = "it could say what it backed up"
+)
+
+// call sends a request, by GET where in is nil, and returns the reply. unfinished ends the message about a daemon that
+// died over it; "" is for what takes the daemon no time, which is not waited for any longer than statusTimeout.
+func call[Out any](ctx context.Context, c *client, path string, in any, unfinished string) (out Out, err error) {
+	quick := unfinished == ""
+	if quick {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, statusTimeout, errSilent)
+		defer cancel()
+	}
+	resp, err := c.do(ctx, path, in)
 	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return decodeReceipt(resp.Body)
-}
-
-func decodeReceipt(r io.Reader) (*tiers.Receipt, error) {
-	var out controlReply
-	if err := json.NewDecoder(r).Decode(&out); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) {
-			return nil, fmt.Errorf("%w: it ended before it could say what it backed up", errNoDaemon)
+		if cause := context.Cause(ctx); quick && cause != nil {
+			err = cause
 		}
-		return nil, err
+		return out, err
 	}
-	switch {
-	case out.Busy:
-		return out.Receipt, errBusy
-	case out.Error != "":
-		return out.Receipt, errors.New(out.Error)
-	case out.Receipt == nil:
-		return nil, errors.New("the daemon sent no receipt")
-	}
-	return out.Receipt, nil
+	return answer[Out](c, resp.Body, unfinished)
 }
 
-func (c *client) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
+// answer reads a reply. Where that says that the request failed, it is returned with the error.
+func answer[Out any](c *client, body io.ReadCloser, unfinished string) (Out, error) {
+	defer body.Close()
+	var out, none Out
+	err := json.NewDecoder(body).Decode(&out)
+	f, ok := any(&out).(failing)
+	switch {
+	case err == nil && ok:
+		return out, f.failed()
+	case err == nil:
+		return out, nil
+	case unfinished == "":
+		return none, fmt.Errorf("answer of the daemon of %s: %w", c.state, err)
+	case unfinished == working || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, unix.ECONNRESET):
+		return none, fmt.Errorf("%w: it ended before %s", errNoDaemon, unfinished)
+	}
+	return none, err
+}
+
+func (c *client) do(ctx context.Context, path string, in any) (*http.Response, error) {
+	method := http.MethodPost
+	if in == nil {
+		method = http.MethodGet
+	}
 	data, err := json.Marshal(in)
 	if err != nil {
 		return nil, err

@@ -173,7 +173,7 @@ func findCheckTarget(ctx context.Context, target string) (checkTarget, error) {
 		if e, err := f.one(ctx); err == nil {
 			t.state = e.State
 		}
-	case f.mount != nil && f.mount.ours():
+	case f.mount != nil && f.mount.Ours():
 		return refuse(f.nobody(), "name its state directory")
 	case isVolumeState(f.path):
 		t.state = f.path

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"emberfs/fs"
 	"emberfs/tiers"
 	"emberfs/tiers/rules"
 )
@@ -201,7 +202,7 @@ func askMounts(ctx context.Context, args []string) ([]tiers.RulesReport, error) 
 
 // rulesPathOf finds the mount that a path, which need not exist, lies in. A symlink as last component stands for itself.
 func rulesPathOf(arg string) (mountpoint string, p rulesPath, err error) {
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return "", p, err
 	}

@@ -149,12 +149,13 @@ func TestTierRequests(t *testing.T) {
 	if st, err := cl.file(ctx, "a/\xff&path=b+c %"); err != nil || st.Kind != "file" {
 		t.Errorf("%+v, %v", st, err)
 	}
-	resp := must(cl.do(ctx, http.MethodGet, "/v1/file?path=none", nil))(t)
+	resp := must(cl.do(ctx, "/v1/file?path=none", nil))(t)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a missing file: %s", resp.Status)
 	}
-	if err := cl.get(ctx, "/v1/newer", new(fileReply)); err == nil || !strings.Contains(err.Error(), "another version") {
+	_, err := call[fileReply](ctx, cl, "/v1/newer", nil, "")
+	if err == nil || !strings.Contains(err.Error(), "another version") {
 		t.Errorf("what the daemon does not know: %v", err)
 	}
 	x.mount.mu.Lock()

@@ -54,12 +54,12 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 	}
 	e, err := f.one(ctx)
 	if err != nil {
-		if f.mount != nil && f.mount.ours() && errors.Is(err, errNoDaemon) {
+		if f.mount != nil && f.mount.Ours() && errors.Is(err, errNoDaemon) {
 			return umountDead(f, target)
 		}
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: f.remedy(err)}
 	}
-	if f.mount != nil && f.mount.ours() && f.path != e.Mountpoint && e.State != f.path {
+	if f.mount != nil && f.mount.Ours() && f.path != e.Mountpoint && e.State != f.path {
 		return umountBound(ctx, f, e, in.Lazy, target, w)
 	}
 	start := time.Now()

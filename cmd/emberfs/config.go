@@ -3,14 +3,13 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/file"
-	"github.com/knadh/koanf/v2"
+	"go.yaml.in/yaml/v3"
 
 	"emberfs/tiers/rules"
 )
@@ -76,7 +75,7 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		}
 	}
 
-	k := koanf.New("\x00") // no setting's name is nested
+	c := &config{AllowOther: os.Geteuid() == 0, Warnings: warnings, Rules: rulesText}
 	defaults := layer{}
 	for _, s := range settings() {
 		if s.def != "" {
@@ -84,30 +83,9 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		}
 	}
 	for _, l := range []layer{defaults, fromFile, fromEnv, options, flags} {
-		values, err := l.checked(op)
-		if err != nil {
+		if err := l.mergeInto(c, op); err != nil {
 			return nil, err
 		}
-		if err := k.Load(confmap.Provider(values, ""), nil); err != nil {
-			return nil, withCode(exitFailed, op, "settings", err)
-		}
-	}
-	c := &config{
-		Source: k.String("source"), Branch: k.String("branch"), State: k.String("state"),
-		MemoryLimit: k.Int64("memory_limit"), ChunkThreshold: k.Int64("chunk_threshold"),
-		FlushInterval: k.Duration("flush_interval"), BackupInterval: k.Duration("backup_interval"),
-		CriticalDelay: k.Duration("critical_delay"),
-		HotAge:        k.Duration("hot_age"), WarmAge: k.Duration("warm_age"), TierInterval: k.Duration("tier_interval"),
-		WarmLimit: k.Int64("warm_limit"), WarmReserve: k.Int64("warm_reserve"), Prefetch: k.Bool("prefetch"),
-		Deadline: k.Duration("deadline"), Tiering: k.Bool("tiering"), KernelCache: k.Bool("kernel_cache"),
-		AllowOther: k.Bool("allow_other"), Nonempty: k.Bool("nonempty"), Untrusted: k.Bool("untrusted"), AcceptRules: k.Bool("accept_rules"),
-		UserName: k.String("user_name"), UserEmail: k.String("user_email"),
-		LogLevel: k.String("log_level"), LogFormat: k.String("log_format"), LogFile: k.String("log_file"),
-		Foreground: k.Bool("foreground"), Warnings: warnings, Rules: rulesText,
-		MemoryClassLimit: k.Int64("memory_class_limit"),
-	}
-	if !k.Exists("allow_other") {
-		c.AllowOther = os.Geteuid() == 0
 	}
 	if !c.Tiering && c.WarmLimit > 0 {
 		c.Warnings = append(c.Warnings, "warm_limit has no effect: tiering is off, so that all files stay in warm")
@@ -123,23 +101,50 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 	return c, nil
 }
 
-// checked returns the layer's values in canonical spelling.
-func (l layer) checked(op string) (map[string]any, error) {
-	out := make(map[string]any, len(l))
+// mergeInto checks the layer's values and puts them over those of the layers before.
+func (l layer) mergeInto(c *config, op string) error {
 	for _, name := range sortedKeys(l) {
 		g := l[name]
 		s, ok := findSetting(name)
 		if !ok {
 			why, hint := unknownSetting(name)
-			return nil, usageError(op, g.where, why, hint)
+			return usageError(op, g.where, why, hint)
 		}
 		v, err := s.canonical(g.value)
 		if err != nil {
-			return nil, usageError(op, g.where, err.Error(), "")
+			return usageError(op, g.where, err.Error(), "")
 		}
-		out[name] = v
+		c.set(s, v)
 	}
-	return out, nil
+	return nil
+}
+
+// set takes a value that canonical wrote, which is why it can be parsed without errors.
+func (c *config) set(s setting, value string) {
+	if s.name == "config" {
+		return // It is read before everything else, and the daemon does not need it.
+	}
+	switch f := c.field(s.name); s.kind {
+	case kindSize:
+		n, _ := strconv.ParseInt(value, 10, 64)
+		f.SetInt(n)
+	case kindDuration:
+		d, _ := time.ParseDuration(value)
+		f.SetInt(int64(d))
+	case kindBool:
+		f.SetBool(value == "true")
+	default:
+		f.SetString(value)
+	}
+}
+
+// field is where a setting is kept: the fields have the settings' names, memory_limit is in MemoryLimit.
+func (c *config) field(name string) reflect.Value {
+	var field strings.Builder
+	for _, part := range strings.Split(name, "_") {
+		field.WriteString(strings.ToUpper(part[:1]) + part[1:])
+	}
+	return reflect.ValueOf(c).Elem().FieldByName(field.String())
 }
 
 // environmentLayer reads EMBERFS_*. An empty variable counts as unset. Unknown ones may belong to somebody else: only a near
@@ -151,40 +156,45 @@ func environmentLayer(environ []string) (layer, []string) {
 	for _, s := range settings() {
 		names = append(names, s.name)
 	}
-	_, _ = env.Provider("\x00", env.Opt{
-		Prefix:      "EMBERFS_",
-		EnvironFunc: func() []string { return environ },
-		TransformFunc: func(k, v string) (string, any) {
-			name := strings.ToLower(strings.TrimPrefix(k, "EMBERFS_"))
-			if _, ok := findSetting(name); ok {
-				if v != "" {
-					out[name] = given{value: v, where: k}
-				}
-			} else if near := nearest(name, names); near != "" {
-				s, _ := findSetting(near)
-				warnings = append(warnings, fmt.Sprintf("%s in the environment is no setting; did you mean %s?", k, s.env()))
+	for _, variable := range environ {
+		k, v, ok := strings.Cut(variable, "=")
+		name, ours := strings.CutPrefix(k, "EMBERFS_")
+		if !ok || !ours {
+			continue
+		}
+		name = strings.ToLower(name)
+		if _, ok := findSetting(name); ok {
+			if v != "" {
+				out[name] = given{value: v, where: k}
 			}
-			return "", nil
-		},
-	}).Read()
+		} else if near := nearest(name, names); near != "" {
+			s, _ := findSetting(near)
+			why := fmt.Sprintf("%s in the environment is no setting; did you mean %s?", k, s.env())
+			warnings = append(warnings, why)
+		}
+	}
 	return out, warnings
 }
 
 // fileLayer reads a YAML file of settings, one level deep. text is the file where it has the key `rules` besides, nil elsewhere.
 func fileLayer(op, path string) (_ layer, text []byte, err error) {
-	k := koanf.New("\x00")
-	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
-		if os.IsNotExist(err) || os.IsPermission(err) {
-			return nil, nil, usageError(op, "config "+path, plain(err), "name a readable YAML file")
-		}
+	text, err = os.ReadFile(filepath.Clean(path))
+	if os.IsNotExist(err) || os.IsPermission(err) {
+		return nil, nil, usageError(op, "config "+path, plain(err), "name a readable YAML file")
+	}
+	var raw map[string]any
+	if err == nil {
+		err = yaml.Unmarshal(text, &raw)
+	}
+	if err != nil {
 		return nil, nil, usageError(op, "config "+path, err.Error(), "it must be YAML: one `name: value` a line")
 	}
 	out := layer{}
-	raw := k.Raw()
 	for _, key := range sortedKeys(raw) {
 		if key == rulesKey {
-			if text, err = readRules(op, path); err != nil {
-				return nil, nil, err
+			if _, _, err := rules.ParseConfig(text); err != nil {
+				why, hint := plain(err), "emberfs rules check "+shellQuote(path)+" checks it again"
+				return nil, nil, usageError(op, fmt.Sprintf("config %s: %s", path, rulesKey), why, hint)
 			}
 			continue
 		}
@@ -208,23 +218,14 @@ func fileLayer(op, path string) (_ layer, text []byte, err error) {
 			return nil, nil, usageError(op, where, "want one plain value", "write `"+name+": "+"value`")
 		}
 	}
+	if _, has := raw[rulesKey]; !has {
+		text = nil
+	}
 	return out, text, nil
 }
 
 // rulesKey is the one key of a settings file that is no setting.
 const rulesKey = "rules"
-
-// readRules returns the text of a settings file whose rules are good.
-func readRules(op, path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
-	if err == nil {
-		_, _, err = rules.ParseConfig(text)
-	}
-	if err != nil {
-		return nil, usageError(op, fmt.Sprintf("config %s: %s", path, rulesKey), plain(err), "emberfs rules check "+shellQuote(path)+" checks it again")
-	}
-	return text, nil
-}
 
 // checkBranch applies git check-ref-format's rules to the name of a branch.
 func checkBranch(name string) error {

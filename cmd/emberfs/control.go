@@ -61,7 +61,7 @@ type gcRequest struct {
 // gcReply answers gc. Error is set where it failed; the report says what was removed before that.
 type gcReply struct {
 	Report cold.GCReport `json:"report"`
-	Error  string        `json:"error,omitempty"`
+	outcome
 }
 
 // tierRequest is the body of POST /v1/tier: slash paths relative to the root, as base64, for names may be any bytes.
@@ -72,7 +72,7 @@ type tierRequest struct {
 // tierReply answers tier. Error is set where it failed; the report says what left warm before that.
 type tierReply struct {
 	Report tiers.TierReport `json:"report"`
-	Error  string           `json:"error,omitempty"`
+	outcome
 }
 
 // atimeRequest is the body of POST /v1/atime: mount(8)'s words for the ways to keep access times that the mount has now.
@@ -82,8 +82,8 @@ type atimeRequest struct {
 
 // fileReply answers GET /v1/file?path=, a slash path relative to the root.
 type fileReply struct {
-	File  tiers.FileStatus `json:"file"`
-	Error string           `json:"error,omitempty"`
+	File tiers.FileStatus `json:"file"`
+	outcome
 }
 
 // rulesPath is a path in the volume that rules are asked about.
@@ -101,15 +101,69 @@ type rulesRequest struct {
 type rulesReply struct {
 	List    tiers.RulesList     `json:"list"`
 	Reports []tiers.RulesReport `json:"reports"`
-	Error   string              `json:"error,omitempty"`
+	outcome
 }
 
 // controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even then.
 type controlReply struct {
 	Receipt *tiers.Receipt `json:"receipt,omitempty"`
-	Error   string         `json:"error,omitempty"`
-	Busy    bool           `json:"busy,omitempty"`
+	outcome
+	Busy bool `json:"busy,omitempty"`
 }
+
+func (r *controlReply) fail(err error) (code int) {
+	code = r.outcome.fail(err)
+	if r.Busy = errors.Is(err, errBusy) || errors.Is(err, unix.EBUSY); r.Busy {
+		code = http.StatusConflict
+	}
+	return code
+}
+
+func (r *controlReply) failed() error {
+	switch {
+	case r.Busy:
+		return errBusy
+	case r.Error == "" && r.Receipt == nil:
+		return errors.New("the daemon sent no receipt")
+	}
+	return r.outcome.failed()
+}
+
+// failing is a reply that can say that the request failed: each that a handler may return with an error.
+type failing interface {
+	fail(err error) (code int) // stores the error and returns the HTTP status for it
+	failed() error             // is what the client returns
+}
+
+// outcome makes a reply failing.
+type outcome struct {
+	Error string `json:"error,omitempty"`
+}
+
+func (o *outcome) fail(err error) (code int) {
+	var bad *requestError
+	if errors.As(err, &bad) {
+		o.Error = bad.text
+		return bad.code
+	}
+	o.Error = redact(err.Error())
+	return http.StatusInternalServerError
+}
+
+func (o *outcome) failed() error {
+	if o.Error == "" {
+		return nil
+	}
+	return errors.New(o.Error)
+}
+
+// requestError is what is wrong with a request itself.
+type requestError struct {
+	code int // of HTTP
+	text string
+}
+
+func (e *requestError) Error() string { return e.text }
 
 // errBusy: the mount is in use, so it stays.
 var errBusy = errors.New("the mount is busy: processes use it")
@@ -210,101 +264,53 @@ func (s *controlServer) close() error {
 }
 
 func controlHandler(c controlled) http.Handler {
+	type nothing = struct{}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/daemon", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, http.StatusOK, c.who())
-	})
-	mux.HandleFunc("GET /v1/config", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, http.StatusOK, c.settings())
-	})
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, http.StatusOK, c.status())
-	})
-	mux.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
-		var in syncRequest
-		if !body(w, r, &in) {
-			return
-		}
+	handle(mux, "GET /v1/daemon", func(*http.Request, nothing) (daemonReply, error) { return c.who(), nil })
+	handle(mux, "GET /v1/config", func(*http.Request, nothing) (*config, error) { return c.settings(), nil })
+	handle(mux, "GET /v1/status", func(*http.Request, nothing) (statusReply, error) { return c.status(), nil })
+	handle(mux, "POST /v1/sync", func(r *http.Request, in syncRequest) (controlReply, error) {
 		if in.Reason == "" {
 			in.Reason = "sync"
 		}
 		receipt, err := c.sync(r.Context(), in.Reason)
-		replyReceipt(w, receipt, err)
+		return controlReply{Receipt: receipt}, err
 	})
-	mux.HandleFunc("POST /v1/gc", func(w http.ResponseWriter, r *http.Request) {
-		var in gcRequest
-		if !body(w, r, &in) {
-			return
-		}
+	handle(mux, "POST /v1/gc", func(r *http.Request, in gcRequest) (gcReply, error) {
 		report, err := c.gc(r.Context(), in)
-		out, code := gcReply{Report: report}, http.StatusOK
-		if err != nil {
-			out.Error, code = redact(err.Error()), http.StatusInternalServerError
-		}
-		reply(w, code, out)
+		return gcReply{Report: report}, err
 	})
-	mux.HandleFunc("POST /v1/tier", func(w http.ResponseWriter, r *http.Request) {
-		var in tierRequest
-		if !body(w, r, &in) {
-			return
-		}
+	handle(mux, "POST /v1/tier", func(r *http.Request, in tierRequest) (tierReply, error) {
 		paths := make([]string, len(in.Paths))
 		for i, p := range in.Paths {
 			if paths[i] = path.Clean(string(p)); !filepath.IsLocal(paths[i]) {
-				reply(w, http.StatusBadRequest, tierReply{Error: fmt.Sprintf("bad request: %q is no path below the root", p)})
-				return
+				return tierReply{}, notBelow(string(p))
 			}
 		}
 		report, err := c.tier(r.Context(), paths)
-		out, code := tierReply{Report: report}, http.StatusOK
-		if err != nil {
-			out.Error, code = redact(err.Error()), http.StatusInternalServerError
-		}
-		reply(w, code, out)
+		return tierReply{Report: report}, err
 	})
-	mux.HandleFunc("GET /v1/file", func(w http.ResponseWriter, r *http.Request) {
+	handle(mux, "GET /v1/file", func(r *http.Request, _ nothing) (fileReply, error) {
 		p := path.Clean(r.URL.Query().Get("path"))
 		if !filepath.IsLocal(p) {
-			reply(w, http.StatusBadRequest, fileReply{Error: fmt.Sprintf("bad request: %q is no path below the root", p)})
-			return
+			return fileReply{}, notBelow(p)
 		}
 		st, err := c.file(r.Context(), p)
-		out, code := fileReply{File: st}, http.StatusOK
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			out.Error, code = "no such file or directory", http.StatusNotFound
-		case err != nil:
-			out.Error, code = redact(err.Error()), http.StatusInternalServerError
+		if errors.Is(err, fs.ErrNotExist) {
+			err = &requestError{http.StatusNotFound, "no such file or directory"}
 		}
-		reply(w, code, out)
+		return fileReply{File: st}, err
 	})
-	mux.HandleFunc("POST /v1/rules", func(w http.ResponseWriter, r *http.Request) {
-		var in rulesRequest
-		if !body(w, r, &in) {
-			return
-		}
-		out, err := c.rules(in.Paths)
-		code := http.StatusOK
-		if err != nil {
-			out.Error, code = redact(err.Error()), http.StatusInternalServerError
-		}
-		reply(w, code, out)
+	handle(mux, "POST /v1/rules", func(_ *http.Request, in rulesRequest) (rulesReply, error) {
+		return c.rules(in.Paths)
 	})
-	mux.HandleFunc("POST /v1/atime", func(w http.ResponseWriter, r *http.Request) {
-		var in atimeRequest
-		if !body(w, r, &in) {
-			return
-		}
+	handle(mux, "POST /v1/atime", func(_ *http.Request, in atimeRequest) (nothing, error) {
 		c.atime(in.Words)
-		reply(w, http.StatusOK, struct{}{})
+		return nothing{}, nil
 	})
-	mux.HandleFunc("POST /v1/umount", func(w http.ResponseWriter, r *http.Request) {
-		var in umountRequest
-		if !body(w, r, &in) {
-			return
-		}
+	handle(mux, "POST /v1/umount", func(r *http.Request, in umountRequest) (controlReply, error) {
 		receipt, err := c.umount(r.Context(), in)
-		replyReceipt(w, receipt, err)
+		return controlReply{Receipt: receipt}, err
 	})
 	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
 		// The header goes out first: a client that has seen it knows that it will not miss the end.
@@ -314,44 +320,42 @@ func controlHandler(c controlled) http.Handler {
 			return
 		}
 		receipt, err := c.wait(r.Context())
-		writeJSON(w, receiptReply(receipt, err))
+		out := controlReply{Receipt: receipt}
+		if err != nil {
+			out.fail(err)
+		}
+		writeJSON(w, out)
 	})
 	return mux
+}
+
+func notBelow(p string) error {
+	return &requestError{http.StatusBadRequest, fmt.Sprintf("bad request: %q is no path below the root", p)}
 }
 
 // maxBody is more than the longest command line becomes.
 const maxBody = 8 << 20
 
-// body reads a request's JSON; an unknown field is an error, so that a newer client is not half understood.
-func body(w http.ResponseWriter, r *http.Request, in any) bool {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(in); err != nil && !errors.Is(err, io.EOF) {
-		reply(w, http.StatusBadRequest, controlReply{Error: "bad request: " + err.Error()})
-		return false
-	}
-	return true
-}
-
-func receiptReply(receipt *tiers.Receipt, err error) controlReply {
-	out := controlReply{Receipt: receipt}
-	if err != nil {
-		out.Error = redact(err.Error())
-		out.Busy = errors.Is(err, errBusy) || errors.Is(err, unix.EBUSY)
-	}
-	return out
-}
-
-func replyReceipt(w http.ResponseWriter, receipt *tiers.Receipt, err error) {
-	out := receiptReply(receipt, err)
-	code := http.StatusOK
-	switch {
-	case out.Busy:
-		code = http.StatusConflict
-	case err != nil:
-		code = http.StatusInternalServerError
-	}
-	reply(w, code, out)
+// handle registers what answers a request. That of a POST is its JSON; an unknown field is an error, so that a newer
+// client is not half understood. A reply that comes with an error has to be failing.
+func handle[In, Out any](mux *http.ServeMux, pattern string, f func(*http.Request, In) (Out, error)) {
+	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		var in In
+		if r.Method == http.MethodPost {
+			d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+			d.DisallowUnknownFields()
+			if err := d.Decode(&in); err != nil && !errors.Is(err, io.EOF) {
+				reply(w, http.StatusBadRequest, outcome{Error: "bad request: " + err.Error()})
+				return
+			}
+		}
+		out, err := f(r, in)
+		code := http.StatusOK
+		if err != nil {
+			code = any(&out).(failing).fail(err)
+		}
+		reply(w, code, out)
+	})
 }
 
 func reply(w http.ResponseWriter, code int, v any) {

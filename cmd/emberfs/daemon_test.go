@@ -368,7 +368,7 @@ func TestControlSocket(t *testing.T) {
 	if _, err := cl.status(t.Context()); err != nil || !cl.alive(t.Context()) {
 		t.Errorf("a long path: %v", err)
 	}
-	resp, err := cl.do(t.Context(), "POST", "/v1/sync", map[string]int{"speed": 9})
+	resp, err := cl.do(t.Context(), "/v1/sync", map[string]int{"speed": 9})
 	if err != nil || resp.StatusCode != 400 {
 		t.Errorf("an unknown field: %v, %v", resp, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"emberfs/fs"
 )
 
 // mountedElsewhere lists where a file system, by its device (major:minor), is still mounted: paths in this mount namespace, and other
@@ -15,13 +17,13 @@ func mountedElsewhere(device string) []string {
 		return nil
 	}
 	var places []string
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return nil
 	}
 	for _, m := range table {
-		if m.device == device {
-			places = append(places, "at "+m.path)
+		if m.Device == device {
+			places = append(places, "at "+m.Path)
 		}
 	}
 	own, _ := here()
@@ -37,9 +39,9 @@ func mountedElsewhere(device string) []string {
 		if err != nil {
 			continue
 		}
-		theirs, err := parseMountinfo(f)
+		theirs, err := fs.ParseMounts(f)
 		_ = f.Close()
-		if err == nil && slices.ContainsFunc(theirs, func(m mountEntry) bool { return m.device == device }) {
+		if err == nil && slices.ContainsFunc(theirs, func(m fs.MountEntry) bool { return m.Device == device }) {
 			pid, _ := strconv.Atoi(filepath.Base(p))
 			places = append(places, fmt.Sprintf("in the mount namespace of process %d (%s)", pid, commandOf(pid)))
 		}

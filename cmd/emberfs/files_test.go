@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"emberfs/fs"
 	"emberfs/tiers"
 	"emberfs/tiers/warm"
 )
@@ -34,41 +35,6 @@ func must[V any](v V, err error) func(*testing.T) V {
 		}
 		return v
 	}
-}
-
-func TestMountinfo(t *testing.T) {
-	table := must(parseMountinfo(strings.NewReader(
-		`22 1 0:21 / / rw,relatime shared:1 - ext4 /dev/vda rw
-30 22 0:40 / /mnt/with\040space rw shared:5 master:1 - fuse.emberfs /srv/a\134b.git rw,user_id=0
-31 30 0:41 / /mnt/over rw - tmpfs none rw
-32 31 0:42 / /mnt/over rw - fuse.emberfs emberfs rw
-broken line
-33 22 0:43 / /last rw - proc proc rw`)))(t)
-	if len(table) != 5 {
-		t.Fatalf("%d mounts: %+v", len(table), table)
-	}
-	m, ok := mountAt(table, "/mnt/with space")
-	if !ok || !m.ours() || m.source != `/srv/a\b.git` {
-		t.Errorf("escaped: %+v", m)
-	}
-	if m, _ := mountAt(table, "/mnt/over"); !m.ours() {
-		t.Errorf("the topmost mount counts: %+v", m)
-	}
-	if _, ok := mountAt(table, "/mnt"); ok {
-		t.Error("/mnt is none")
-	}
-}
-
-func FuzzMountinfoLine(f *testing.F) {
-	f.Add(`30 22 0:40 / /mnt/with\040space rw shared:5 - fuse.emberfs a\134b rw`)
-	f.Add(` - `)
-	f.Add(`a b c d \04 e - \`)
-	f.Fuzz(func(t *testing.T, line string) {
-		m, ok := parseMountinfoLine(line)
-		if !ok && m.path != "" {
-			t.Fatalf("%q: refused, but %+v", line, m)
-		}
-	})
 }
 
 func TestCheckMountpoint(t *testing.T) {
@@ -94,11 +60,13 @@ func TestCheckMountpoint(t *testing.T) {
 	for _, c := range []struct {
 		path, fstype, say string
 	}{{empty, "fuse.emberfs", "a volume is already mounted"}, {link, "ext4", "something is already mounted there (ext4)"}} {
-		if _, _, err := checkMountpoint(c.path, []mountEntry{{path: empty, fstype: c.fstype}}); err == nil || !strings.Contains(err.Error(), c.say) {
+		_, _, err := checkMountpoint(c.path, []fs.MountEntry{{Path: empty, FSType: c.fstype}})
+		if err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("over %s: %v", c.fstype, err)
 		}
 	}
-	if real, auto, err := checkMountpoint(link, []mountEntry{{path: empty, fstype: "autofs"}}); err != nil || real != empty || !auto {
+	real, auto, err := checkMountpoint(link, []fs.MountEntry{{Path: empty, FSType: "autofs"}})
+	if err != nil || real != empty || !auto {
 		t.Errorf("automount point: %s, %v, %v", real, auto, err)
 	}
 	if err := checkEmpty(full); codeOf(err) != exitMount || !strings.Contains(err.Error(), "not empty") {

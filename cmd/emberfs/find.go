@@ -7,18 +7,20 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"emberfs/fs"
 )
 
 // found is what a path on a command line stands for.
 type found struct {
 	path    string         // resolved, as far as it can be
-	mount   *mountEntry    // what is mounted there, if anything
+	mount   *fs.MountEntry // what is mounted there, if anything
 	daemons []registration // those of that mountpoint, or the one of that state directory
 }
 
 // find resolves a mountpoint or state directory. It touches nothing that is mounted at the path.
 func find(path string) (found, error) {
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return found{}, err
 	}
@@ -33,7 +35,7 @@ func find(path string) (found, error) {
 		return out, err
 	}
 	for _, e := range list {
-		bound := out.mount != nil && out.mount.ours() && e.Device != "" && e.Device == out.mount.device
+		bound := out.mount != nil && out.mount.Ours() && e.Device != "" && e.Device == out.mount.Device
 		if e.Mountpoint == out.path || e.State == out.path || bound {
 			out.daemons = append(out.daemons, e)
 		}
@@ -69,7 +71,7 @@ func findAbove(path string) (found, error) {
 // findFile is find for what status takes: a volume by its mountpoint or state directory, or a path below a mountpoint, which it
 // returns resolved, "" for the volume itself. A symlink below a mountpoint stands for itself, elsewhere for its target.
 func findFile(arg string) (f found, file string, err error) {
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return f, "", err
 	}
@@ -101,17 +103,17 @@ func findFile(arg string) (f found, file string, err error) {
 
 // mountAbove is the mountpoint of the volume that path, free of symlinks, lies in, or is; "" where something else is mounted
 // nearer, or nothing of ours.
-func mountAbove(table []mountEntry, path string) string {
-	var best mountEntry
+func mountAbove(table []fs.MountEntry, path string) string {
+	var best fs.MountEntry
 	for _, m := range table {
-		if below(m.path, path) && len(m.path) >= len(best.path) {
+		if below(m.Path, path) && len(m.Path) >= len(best.Path) {
 			best = m
 		}
 	}
-	if !best.ours() {
+	if !best.Ours() {
 		return ""
 	}
-	return best.path
+	return best.Path
 }
 
 // isState recognises a state directory by its lock.
@@ -126,12 +128,12 @@ func registrations() ([]registration, error) {
 	if err != nil {
 		return nil, err
 	}
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return nil, err
 	}
 	err = r.prune(func(e registration) bool { return e.client().alive(context.Background()) },
-		func(path string) bool { m, ok := mountAt(table, path); return ok && m.ours() })
+		func(path string) bool { m, ok := fs.MountAt(table, path); return ok && m.Ours() })
 	if err != nil {
 		return nil, err
 	}
@@ -142,16 +144,16 @@ func registrations() ([]registration, error) {
 	// Root may look after the mounts of users; the kernel says whose they are. Their registries are theirs to clean.
 	asked := map[int]bool{0: true}
 	for _, m := range table {
-		if !m.ours() || asked[m.uid] {
+		if !m.Ours() || asked[m.UID] {
 			continue
 		}
-		asked[m.uid] = true
-		more, err := runtimeRegistry(m.uid).list()
+		asked[m.UID] = true
+		more, err := runtimeRegistry(m.UID).list()
 		if err != nil {
 			continue
 		}
 		for _, e := range more {
-			if at, ok := mountAt(table, e.Mountpoint); ok && at.ours() && at.uid == m.uid {
+			if at, ok := fs.MountAt(table, e.Mountpoint); ok && at.Ours() && at.UID == m.UID {
 				list = append(list, e)
 			}
 		}
@@ -182,9 +184,9 @@ func (f found) one(ctx context.Context) (registration, error) {
 // nobody says why there is no daemon to speak to.
 func (f found) nobody() error {
 	switch {
-	case f.mount != nil && f.mount.ours() && len(f.daemons) > 0:
+	case f.mount != nil && f.mount.Ours() && len(f.daemons) > 0:
 		return fmt.Errorf("%w: the mount is dead; its state is in %s", errNoDaemon, f.daemons[0].State)
-	case f.mount != nil && f.mount.ours():
+	case f.mount != nil && f.mount.Ours():
 		return fmt.Errorf("%w: the mount is dead, or of another user", errNoDaemon)
 	case len(f.daemons) > 0:
 		return fmt.Errorf("%w: the volume in %s is not mounted", errNoDaemon, f.daemons[0].State)
@@ -200,7 +202,7 @@ func (f found) remedy(err error) string {
 	switch {
 	case errors.Is(err, errNotMounted):
 		return "emberfs status lists the mounts"
-	case f.mount != nil && f.mount.ours() && errors.Is(err, errNoDaemon):
+	case f.mount != nil && f.mount.Ours() && errors.Is(err, errNoDaemon):
 		return "emberfs umount " + shellQuote(f.path) + " takes it away; mount the volume again to go on"
 	case errors.Is(err, errNoDaemon):
 		return "mount it first"

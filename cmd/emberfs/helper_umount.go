@@ -43,12 +43,12 @@ func umountHelper(h helperArgs, w world) error {
 	if err != nil {
 		return fail(err, "")
 	}
-	if f.mount != nil && !f.mount.ours() {
-		return fail(fmt.Errorf("a %s is mounted there", f.mount.fstype), "umount -i leaves this helper out")
+	if f.mount != nil && !f.mount.Ours() {
+		return fail(fmt.Errorf("a %s is mounted there", f.mount.FSType), "umount -i leaves this helper out")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if e, err := f.one(ctx); err == nil && f.mount != nil && f.mount.ours() && f.path != e.Mountpoint {
+	if e, err := f.one(ctx); err == nil && f.mount != nil && f.mount.Ours() && f.path != e.Mountpoint {
 		return withCode(exitMount, "umount", target, umountBound(ctx, f, e, h.lazy, target, w))
 	}
 	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one that lost it.
@@ -79,7 +79,7 @@ func umountHelper(h helperArgs, w world) error {
 		}
 	}
 	if f.mount != nil && !h.lazy {
-		if places := awaitElsewhere(f.mount.device, daemons); len(places) > 0 {
+		if places := awaitElsewhere(f.mount.Device, daemons); len(places) > 0 {
 			err := syncAll(ctx, daemons, target, w)
 			for _, p := range places {
 				fmt.Fprintf(w.err, "emberfs: umount: the volume is still mounted %s: its daemon goes on\n", p)

@@ -74,7 +74,7 @@ func findHistory(ctx context.Context, op, target string) (*history, error) {
 			}
 		}
 		h.state, h.mountpoint = e.State, e.Mountpoint
-	case f.mount != nil && f.mount.ours():
+	case f.mount != nil && f.mount.Ours():
 		err := f.nobody()
 		return fail(err, f.remedy(err))
 	case target == "":
@@ -172,7 +172,7 @@ func isTarget(arg string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if len(f.daemons) > 0 || f.mount != nil && f.mount.ours() {
+	if len(f.daemons) > 0 || f.mount != nil && f.mount.Ours() {
 		return true, nil
 	}
 	if above, err := findAbove(arg); err != nil || len(above.daemons) > 0 {

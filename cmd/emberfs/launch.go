@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"emberfs/fs"
 )
 
 // mountRequest is a mount as one of the two command lines asks for it.
@@ -56,7 +58,7 @@ func mountNow(r mountRequest, w world) error {
 
 // prepare refuses what can be refused before anything is made, and completes the config.
 func prepare(c *config, target string) error {
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return mountError(target, err, "is /proc mounted?")
 	}

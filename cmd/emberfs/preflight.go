@@ -4,17 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"emberfs/fs"
 	"emberfs/tiers/subprocess"
 )
 
 // plain is the reason inside a path error: the path stands before it in the message already.
 func plain(err error) string {
-	var pe *fs.PathError
+	var pe *os.PathError
 	if errors.As(err, &pe) {
 		return pe.Err.Error()
 	}
@@ -24,18 +24,18 @@ func plain(err error) string {
 func plainError(err error) error { return errors.New(plain(err)) }
 
 // resolveMountpoint makes path absolute and free of symlinks without touching what is mounted there, and returns that mount.
-func resolveMountpoint(path string, table []mountEntry) (string, *mountEntry, error) {
+func resolveMountpoint(path string, table []fs.MountEntry) (string, *fs.MountEntry, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", nil, err
 	}
 	// A name in the table is resolved already; looking it up would ask a daemon that may be dead.
-	if m, ok := mountAt(table, abs); ok {
+	if m, ok := fs.MountAt(table, abs); ok {
 		return abs, &m, nil
 	}
 	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
 		joined := filepath.Join(dir, filepath.Base(abs))
-		if m, ok := mountAt(table, joined); ok {
+		if m, ok := fs.MountAt(table, joined); ok {
 			return joined, &m, nil
 		}
 	}
@@ -43,7 +43,7 @@ func resolveMountpoint(path string, table []mountEntry) (string, *mountEntry, er
 	if err != nil {
 		return abs, nil, err
 	}
-	if m, ok := mountAt(table, real); ok {
+	if m, ok := fs.MountAt(table, real); ok {
 		return real, &m, nil
 	}
 	return real, nil, nil
@@ -51,25 +51,26 @@ func resolveMountpoint(path string, table []mountEntry) (string, *mountEntry, er
 
 // checkMountpoint refuses what is no directory or has something mounted; it returns the resolved path, and whether an
 // automount point is there, which is to be mounted over.
-func checkMountpoint(path string, table []mountEntry) (real string, auto bool, err error) {
+func checkMountpoint(path string, table []fs.MountEntry) (real string, auto bool, err error) {
 	const hint = "choose an empty directory"
 	refuse := func(why, hint string) (string, bool, error) {
 		return "", false, mountError(path, errors.New(why), hint)
 	}
 	real, m, err := resolveMountpoint(path, table)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist):
 		return refuse("mountpoint does not exist", "create it: mkdir -p "+shellQuote(path))
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, os.ErrPermission):
 		return refuse("no permission to reach the mountpoint", "choose a directory of your own")
 	case err != nil:
 		return refuse(plain(err), hint)
 	}
-	if m != nil && m.fstype != "autofs" {
-		if m.ours() {
+	if m != nil && m.FSType != "autofs" {
+		if m.Ours() {
 			return refuse("a volume is already mounted there", "emberfs status "+shellQuote(path)+" shows it; emberfs umount "+shellQuote(path)+" ends it")
 		}
-		return refuse("something is already mounted there ("+m.fstype+")", "choose another directory, or unmount it first")
+		return refuse("something is already mounted there ("+m.FSType+")",
+			"choose another directory, or unmount it first")
 	}
 	st, err := os.Stat(real)
 	if err != nil {
@@ -157,7 +158,7 @@ func resolveExisting(path string) (string, error) {
 		if err == nil {
 			return filepath.Join(real, rest), nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) || p == "/" || p == "." {
+		if !errors.Is(err, os.ErrNotExist) || p == "/" || p == "." {
 			return "", err
 		}
 		rest = filepath.Join(filepath.Base(p), rest)

@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
-	"reflect"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/fs"
 )
 
 // remount changes the per-mount flags of a mounted volume that the options name, and no others. Settings are fixed while it is mounted:
@@ -22,12 +21,12 @@ func remount(target string, o optionList) error {
 	if target == "" {
 		return refuse(errors.New("nothing is mounted"), "mount it without remount")
 	}
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return refuse(err, "is /proc mounted?")
 	}
 	path, m, err := resolveMountpoint(target, table)
-	if m == nil || !m.ours() {
+	if m == nil || !m.Ours() {
 		if err == nil {
 			err = errors.New("no emberfs is mounted there")
 		}
@@ -62,15 +61,15 @@ func remount(target string, o optionList) error {
 
 // tellAtime tells the daemon how the mount at path keeps access times now: it is who moves them.
 func tellAtime(target, path string) error {
-	table, err := mounts()
+	table, err := fs.Mounts()
 	if err != nil {
 		return err
 	}
-	m, ok := mountAt(table, path)
+	m, ok := fs.MountAt(table, path)
 	if !ok {
 		return errors.New("it is not mounted any more")
 	}
-	words := slices.DeleteFunc(m.flags, func(f string) bool { return !isAtime(f) && f != "nodiratime" })
+	words := slices.DeleteFunc(m.Flags, func(f string) bool { return !isAtime(f) && f != "nodiratime" })
 	if !slices.ContainsFunc(words, isAtime) {
 		words = append(words, "strictatime") // the kernel's table has no word for it
 	}
@@ -83,8 +82,8 @@ func tellAtime(target, path string) error {
 	if err != nil {
 		return err
 	}
-	var out struct{}
-	return e.client().ask(ctx, http.MethodPost, "/v1/atime", atimeRequest{Words: words}, &out)
+	_, err = call[struct{}](ctx, e.client(), "/v1/atime", atimeRequest{Words: words}, "")
+	return err
 }
 
 // setMountAttr is mount_setattr(2), which changes what it is told and keeps the rest.
@@ -189,8 +188,8 @@ func changedSetting(target string, o optionList) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the settings that it has cannot be asked for: %w", err)
 	}
-	var have config
-	if err := e.client().get(ctx, "/v1/config", &have); err != nil {
+	have, err := call[config](ctx, e.client(), "/v1/config", nil, "")
+	if err != nil {
 		return "", fmt.Errorf("the settings that it has cannot be asked for: %w", err)
 	}
 	values := layer{}
@@ -202,7 +201,7 @@ func changedSetting(target string, o optionList) (string, error) {
 		return "", err
 	}
 	for _, n := range names {
-		a, b := settingOf(&have, n), settingOf(want, n)
+		a, b := have.field(n).Interface(), want.field(n).Interface()
 		if s, ok := b.(string); ok && s != "" && n != "branch" {
 			if abs, err := filepath.Abs(s); err == nil && abs == a {
 				continue // a path
@@ -213,17 +212,4 @@ func changedSetting(target string, o optionList) (string, error) {
 		}
 	}
 	return "", nil
-}
-
-// settingOf is the value of a setting by its name: the fields of config have the same names.
-func settingOf(c *config, name string) any {
-	var field strings.Builder
-	for _, part := range strings.Split(name, "_") {
-		field.WriteString(strings.ToUpper(part[:1]) + part[1:])
-	}
-	v := reflect.ValueOf(c).Elem().FieldByName(field.String())
-	if !v.IsValid() {
-		return nil
-	}
-	return v.Interface()
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
+	"emberfs/fs"
 	"emberfs/tiers"
 	"emberfs/tiers/subprocess"
 	"emberfs/tiers/warm"
@@ -104,9 +105,9 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, listener.remove(), registry.remove(entry), vol.Close()))
 	}
 	d := newDaemon(c, vol, server, log)
-	if table, err := mounts(); err == nil {
-		if m, ok := mountAt(table, c.Mountpoint); ok && m.ours() {
-			d.device, entry.Device = m.device, m.device
+	if table, err := fs.Mounts(); err == nil {
+		if m, ok := fs.MountAt(table, c.Mountpoint); ok && m.Ours() {
+			d.device, entry.Device = m.Device, m.Device
 			_ = registry.add(entry) // its first form serves but for places that the mount is bound to
 		}
 	}
@@ -209,9 +210,9 @@ func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 
 // unmounted says that no volume is mounted there, as far as this mount namespace shows.
 func unmounted(mountpoint string) bool {
-	table, err := mounts()
-	m, ok := mountAt(table, mountpoint)
-	return err == nil && (!ok || !m.ours())
+	table, err := fs.Mounts()
+	m, ok := fs.MountAt(table, mountpoint)
+	return err == nil && (!ok || !m.Ours())
 }
 
 // awaitExit waits until a process is gone, so that its locks are. It returns false where it is still there after the limit.

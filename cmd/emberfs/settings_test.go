@@ -31,6 +31,9 @@ func TestTableOfSettings(t *testing.T) {
 				t.Errorf("%s: the default is refused: %v", s.name, err)
 			}
 		}
+		if s.name != "config" && !new(config).field(s.name).IsValid() {
+			t.Errorf("%s: config has no field for it", s.name)
+		}
 		if s.help == "" {
 			t.Errorf("%s: no help", s.name)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/fs"
 	"emberfs/tiers"
 )
 
@@ -130,8 +131,10 @@ func TestFileStatus(t *testing.T) {
 }
 
 func TestMountAbove(t *testing.T) {
-	table := []mountEntry{{path: "/", fstype: "ext4"}, {path: "/m", fstype: "fuse.emberfs"}, {path: "/m/tmp", fstype: "tmpfs"},
-		{path: "/m/in", fstype: "ext4"}, {path: "/m/in", fstype: "fuse.emberfs"}, {path: "/over", fstype: "fuse.emberfs"}, {path: "/over", fstype: "tmpfs"}}
+	const ours = "fuse.emberfs"
+	table := []fs.MountEntry{{Path: "/", FSType: "ext4"}, {Path: "/m", FSType: ours}, {Path: "/m/tmp", FSType: "tmpfs"},
+		{Path: "/m/in", FSType: "ext4"}, {Path: "/m/in", FSType: ours}, {Path: "/over", FSType: ours},
+		{Path: "/over", FSType: "tmpfs"}}
 	for path, want := range map[string]string{
 		"/m": "/m", "/m/a/b": "/m", "/m2": "", "/": "", "/etc/x": "", "/m/tmp/f": "", "/m/tmpf": "/m", "/m/in": "/m/in", "/m/in/x": "/m/in", "/over/x": "",
 	} {
