@@ -24,8 +24,8 @@ const (
 
 func (c *Cold) absorbedRef(epoch string) string { return absorbedPrefix + c.o.Branch + "/" + epoch }
 
-// absorbing lists what a commit to main has to name when it absorbs the live branch: its tip, and the commits at which another
-// machine took over. Each of those machines may come back with one of them as its last.
+// absorbing lists what a commit to main has to name when it absorbs the live branch: its tip, and the commits at which
+// another machine took over. Each of those machines may come back with one of them as its last.
 func (c *Cold) absorbing(ctx context.Context, p Position) (list []cold.ID, err error) {
 	machine := ""
 	for id := p.Live; id != p.Main && len(list) < maxAbsorbed; {
@@ -61,8 +61,9 @@ func absorbedOf(commit *odb.CommitData) []cold.ID {
 	return list
 }
 
-// retire removes a live branch that main has absorbed. With a remote it goes on under a hidden name until Push has deleted it there.
-// What fails is done by the next settle: a live branch that does not follow main's tip means nothing to anybody.
+// retire removes a live branch that main has absorbed. With a remote it goes on under a hidden name until Push has
+// deleted it there. What fails is done by the next settle: a live branch that does not follow main's tip means nothing
+// to anybody.
 func (c *Cold) retire(ref string, tip cold.ID) {
 	err := func() error {
 		if c.remote != nil {
@@ -82,8 +83,8 @@ func (c *Cold) retire(ref string, tip cold.ID) {
 	}
 }
 
-// settle retires what a kill left of live branches that main has absorbed, and reports those that it has not: somebody moved main
-// without them. They stay.
+// settle retires what a kill left of live branches that main has absorbed, and reports those that it has not: somebody
+// moved main without them. They stay.
 func (c *Cold) settle(ctx context.Context) error {
 	p, err := c.Position(ctx)
 	if err != nil || p.Main.IsZero() {
@@ -134,8 +135,9 @@ func (c *Cold) Follows(ctx context.Context, newer, older cold.ID) (bool, error) 
 	return ok, err
 }
 
-// absorbedUnseen says whether a live commit went into newer by way of live commits that were never here. Whoever pushes to main has
-// all that the live branch has there, so what was ever seen there is in the commit that absorbed the branch.
+// absorbedUnseen says whether a live commit went into newer by way of live commits that were never here. Whoever pushes
+// to main has all that the live branch has there, so what was ever seen there is in the commit that absorbed the
+// branch.
 func (c *Cold) absorbedUnseen(ctx context.Context, newer, older cold.ID) (bool, error) {
 	shared, err := c.ReadRef(c.sharedRef())
 	if err != nil {
@@ -157,7 +159,8 @@ func (c *Cold) absorbedUnseen(ctx context.Context, newer, older cold.ID) (bool, 
 	return false, nil
 }
 
-// absorbedBeyond says whether older is on the live branch that tip was on, and newer's main absorbed a later state of that.
+// absorbedBeyond says whether older is on the live branch that tip was on, and newer's main absorbed a later state of
+// that.
 func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip cold.ID) (bool, error) {
 	place := make(map[cold.ID]int) // among the first parents of tip
 	for at := tip; len(place) < maxLive; {

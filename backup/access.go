@@ -11,7 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: what the packages beside this one, log and fsck, need of a Cold and a Snapshot and cold.Cold does not have.
+// This file: what the packages beside this one, log and fsck, need of a Cold and a Snapshot and cold.Cold does not
+// have.
 
 // Over reads a database that may be damaged. Only what reads may be called of it, and Close.
 func Over(db *odb.DB, o Options) (*Cold, error) {
@@ -56,7 +57,8 @@ func (s *Snapshot) Own() format.OwnDir { return s.own }
 // RootTree is the id of the user's root directory: the commit's tree without .emberfs. It need not be stored.
 func (s *Snapshot) RootTree() cold.ID { return s.rootTree }
 
-// Invented says whether an entry's mtime is none that anybody set: a stock client changed the commit, and git has no times.
+// Invented says whether an entry's mtime is none that anybody set: a stock client changed the commit, and git has no
+// times.
 func (s *Snapshot) Invented(e *cold.Entry) bool { return !s.valid && e.Mtime == s.committed() }
 
 // Described says whether the root's metadata describes the root: then no stock client changed the commit there.

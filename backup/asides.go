@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Beside lists, for people, branches of the repository that hold work the branch has not: versions that conflicted, and live branches that no
-// commit of it has absorbed. It reads the repository alone.
+// Beside lists, for people, branches of the repository that hold work the branch has not: versions that conflicted, and
+// live branches that no commit of it has absorbed. It reads the repository alone.
 func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 	sides, err := c.db.Refs(sidePrefix + c.o.Branch + "/")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// blobAt reads a single blob at any offset: up to the threshold it is inflated and verified once and kept; a bigger one, of a
-// volume written before there were chunks, is streamed, from the beginning again when read backwards.
+// blobAt reads a single blob at any offset: up to the threshold it is inflated and verified once and kept; a bigger
+// one, of a volume written before there were chunks, is streamed, from the beginning again when read backwards.
 type blobAt struct {
 	c    *Cold
 	id   cold.ID

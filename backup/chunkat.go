@@ -17,8 +17,8 @@ import (
 // directBytes is the length of a request that is worth being spread over all processors.
 const directBytes = 512 << 10
 
-// chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away. What a big request wants
-// whole is read straight into it; other chunks are kept, and loaded ahead while reads go forward.
+// chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away. What a big
+// request wants whole is read straight into it; other chunks are kept, and loaded ahead while reads go forward.
 type chunksAt struct {
 	id   cold.ID
 	l    atomic.Pointer[format.Layout]
@@ -122,8 +122,8 @@ func cut(l *format.Layout, p []byte, off int64) []piece {
 	return pieces
 }
 
-// readDirect reads pieces on all processors. The caller only waits: a goroutine that it had started last would not run elsewhere
-// before it waits or some 100 us are over.
+// readDirect reads pieces on all processors. The caller only waits: a goroutine that it had started last would not run
+// elsewhere before it waits or some 100 us are over.
 func (c *chunksAt) readDirect(l *format.Layout, pieces []piece) {
 	var next atomic.Int64
 	var wg sync.WaitGroup

@@ -118,7 +118,8 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 	}
 }
 
-// A long request reads its chunks at once: it gives what lies before the first that cannot be read, and no byte of that.
+// A long request reads its chunks at once: it gives what lies before the first that cannot be read, and no byte of
+// that.
 func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
@@ -169,7 +170,8 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	}
 }
 
-// Small reads that go forward have chunks loaded ahead; one that cannot be read stops them where it begins, until it can.
+// Small reads that go forward have chunks loaded ahead; one that cannot be read stops them where it begins, until it
+// can.
 func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})

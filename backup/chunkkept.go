@@ -9,7 +9,8 @@ import (
 	"emberfs/backup/odb"
 )
 
-// cachedBytes is how much of an open file's chunks is kept, at least three or four chunks: small reads mostly go forward.
+// cachedBytes is how much of an open file's chunks is kept, at least three or four chunks: small reads mostly go
+// forward.
 const cachedBytes = 2 << 20
 
 // keptChunks keeps some chunks of one file. Its zero value with a db is empty.
@@ -53,8 +54,8 @@ func limits(l *format.Layout) (keep, ahead int) {
 	return keep, keep / 2
 }
 
-// get gives chunk refs[at], loaded; put must follow. While reads go forward the chunks behind it are loaded on other threads, the
-// more the longer that lasts: verifying takes longer than giving away.
+// get gives chunk refs[at], loaded; put must follow. While reads go forward the chunks behind it are loaded on other
+// threads, the more the longer that lasts: verifying takes longer than giving away.
 func (c *keptChunks) get(l *format.Layout, at int) *keptChunk {
 	c.mu.Lock()
 	switch at {
@@ -114,8 +115,8 @@ func (c *keptChunks) loadAhead(l *format.Layout) {
 	c.mu.loaders--
 }
 
-// loadNext loads one of the chunks that will be wanted. False: they are there, or there is something wrong, which those who want
-// it find out.
+// loadNext loads one of the chunks that will be wanted. False: they are there, or there is something wrong, which those
+// who want it find out.
 func (c *keptChunks) loadNext(l *format.Layout) bool {
 	c.mu.Lock()
 	at := c.ahead(l)

@@ -75,8 +75,8 @@ func (t *tx) loadBaseChunks(id cold.ID) *format.ChunkTree {
 	return c
 }
 
-// chunkSizeIn gives the chunk size of a file's content that is a chunk tree, which this transaction stored or the repository
-// has; 0 for a blob. mode is what the base's tree has with the same id, 0 if that is not known.
+// chunkSizeIn gives the chunk size of a file's content that is a chunk tree, which this transaction stored or the
+// repository has; 0 for a blob. mode is what the base's tree has with the same id, 0 if that is not known.
 func (t *tx) chunkSizeIn(id cold.ID, mode uint32) (int64, error) {
 	t.mu.Lock()
 	chunk := t.mu.chunks.sizes[id]

@@ -35,8 +35,8 @@ type Options struct {
 
 	UID, GID uint32 // who owns what a stock client added
 
-	// ChunkThreshold is the size in bytes over which a file is stored in chunks; default 8 MiB, at least 128 KiB. It may be
-	// another one than the volume was written with.
+	// ChunkThreshold is the size in bytes over which a file is stored in chunks; default 8 MiB, at least 128 KiB. It
+	// may be another one than the volume was written with.
 	ChunkThreshold int64
 
 	Log logrus.FieldLogger // nil: nothing is logged
@@ -90,7 +90,8 @@ type Cold struct {
 	sync      chan struct{} // holds a token while Fetch or Push runs
 	refs      sync.Mutex    // held while main or the live branch is looked at and then moved
 
-	// mu guards what is known in memory. Nothing is read or written under it, for Pushed and VolumeID are asked while files are locked.
+	// mu guards what is known in memory. Nothing is read or written under it, for Pushed and VolumeID are asked while
+	// files are locked.
 	mu struct {
 		sync.Mutex
 		volume    string
@@ -110,8 +111,8 @@ var _ cold.Cold = (*Cold)(nil)
 // pushJournal is the file in cold.git that notes a push under way.
 const pushJournal = "emberfs_push"
 
-// Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only EmberFS
-// process that uses it. A volume of a newer format is ErrNewerFormat.
+// Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only
+// EmberFS process that uses it. A volume of a newer format is ErrNewerFormat.
 func Open(dir string, o Options) (*Cold, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
@@ -129,9 +130,9 @@ func Open(dir string, o Options) (*Cold, error) {
 	return newCold(db, o)
 }
 
-// OpenRepository opens any repository for reading: the bare one of a remote or of a volume whose daemon runs, or a stock
-// clone. Without o.Branch it takes the branch that the repository's HEAD names. It writes nothing there; Begin, Fetch and
-// Push fail.
+// OpenRepository opens any repository for reading: the bare one of a remote or of a volume whose daemon runs, or a
+// stock clone. Without o.Branch it takes the branch that the repository's HEAD names. It writes nothing there; Begin,
+// Fetch and Push fail.
 func OpenRepository(path string, o Options) (*Cold, error) {
 	if fi, err := os.Stat(filepath.Join(path, ".git")); err == nil && fi.IsDir() {
 		path = filepath.Join(path, ".git")

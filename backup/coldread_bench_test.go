@@ -96,7 +96,8 @@ func BenchmarkColdFirstByte(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
-// BenchmarkColdBigFile reads a file of 1 GB from cold and, for comparison, the same bytes from a plain file in the page cache.
+// BenchmarkColdBigFile reads a file of 1 GB from cold and, for comparison, the same bytes from a plain file in the page
+// cache.
 func BenchmarkColdBigFile(b *testing.B) { benchBigFile(b, 1<<20) }
 
 // BenchmarkColdBlocks reads the same in hot's blocks.

@@ -46,7 +46,8 @@ func (t *tx) commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) 
 	return id, t.publish(ctx, id)
 }
 
-// wholeTree is the tree of the commit: of the root that was put, or the live branch's where nothing was and main only catches up.
+// wholeTree is the tree of the commit: of the root that was put, or the live branch's where nothing was and main only
+// catches up.
 func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
 	if t.pending == nil && !t.live && !t.at.Live.IsZero() && o.Root == t.base.root.Dir() {
 		commit, err := ReadCommit(t.c.db, t.at.Live)
@@ -59,8 +60,8 @@ func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
 	return t.putRoot(d, o)
 }
 
-// Mend publishes what the base commit turned out to lack and was stored again, for a transaction that came to the same root; the
-// branch stays where it is. Where the base lacks nothing it writes nothing. Only Abort may follow.
+// Mend publishes what the base commit turned out to lack and was stored again, for a transaction that came to the same
+// root; the branch stays where it is. Where the base lacks nothing it writes nothing. Only Abort may follow.
 func (t *tx) Mend(root cold.DirID) error {
 	if err := t.alive(); err != nil {
 		return err
@@ -195,7 +196,8 @@ func (t *tx) putCommit(ctx context.Context, tree cold.ID, o cold.CommitOptions) 
 // clockFar is from what difference on a clock counts as wrong.
 const clockFar = time.Hour
 
-// noteClock says that the branch is ahead of this machine's clock, where it is by much: one of the two is wrong. now is the machine's.
+// noteClock says that the branch is ahead of this machine's clock, where it is by much: one of the two is wrong. now is
+// the machine's.
 func (c *Cold) noteClock(now, dated time.Time) {
 	ahead := dated.Sub(now)
 	if ahead < clockFar {
@@ -245,8 +247,9 @@ func (t *tx) unmoved(ctx context.Context) error {
 	return err
 }
 
-// move moves the branch while nothing of ours can move another, and after a commit to main retires the live branch that it
-// absorbed. Killed before that, the live branch does not follow main's tip any more: nobody reads it, and the next start retires it.
+// move moves the branch while nothing of ours can move another, and after a commit to main retires the live branch that
+// it absorbed. Killed before that, the live branch does not follow main's tip any more: nobody reads it, and the next
+// start retires it.
 func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 	t.c.refs.Lock()
 	defer t.c.refs.Unlock()
@@ -274,8 +277,8 @@ func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 	return nil
 }
 
-// withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed where it
-// was lets the pack go: an error of the last fsync may come with the branch moved.
+// withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed
+// where it was lets the pack go: an error of the last fsync may come with the branch moved.
 func (t *tx) withdraw(ref string, old cold.ID, cause error) error {
 	now, err := t.c.ReadRef(ref)
 	if err == nil && now == old || errors.Is(cause, cold.ErrRefMoved) {

@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// storeContent is the one place where a file's content becomes an object id. What base has at the same place is not stored
-// again, provided that it is still there.
+// storeContent is the one place where a file's content becomes an object id. What base has at the same place is not
+// stored again, provided that it is still there.
 func (t *tx) storeContent(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	threshold := t.c.o.ChunkThreshold
 	var old *format.ChunkTree
@@ -31,8 +31,8 @@ type blob struct{ *odb.BlobReader }
 
 func (blob) SkipHole() int64 { return 0 }
 
-// OpenContent is the one place where an object id becomes a file's content again, as a stream. size is what the metadata says;
-// negative means not known.
+// OpenContent is the one place where an object id becomes a file's content again, as a stream. size is what the
+// metadata says; negative means not known.
 func (c *Cold) OpenContent(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	b, err := c.openObject(id, size)
 	if err != nil {
@@ -64,8 +64,8 @@ func (c *Cold) openContentAt(ctx context.Context, id cold.ID, size int64) (cold.
 	return newChunksAt(c.db, id, l), nil
 }
 
-// openObject opens content that is one blob; nil where it is a tree. Small files are blobs without a look, unless that fails: a
-// stock client can make small chunks.
+// openObject opens content that is one blob; nil where it is a tree. Small files are blobs without a look, unless that
+// fails: a stock client can make small chunks.
 func (c *Cold) openObject(id cold.ID, size int64) (*odb.BlobReader, error) {
 	var first error
 	if size >= 0 && size < format.MinChunk {

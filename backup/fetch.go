@@ -174,7 +174,8 @@ func (c *Cold) releaseFetched(release func() error) {
 	}
 }
 
-// bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not an error.
+// bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not
+// an error.
 func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.ID, linked bool) (release func() error, err error) {
 	if b.ref, err = c.liveRefAt(b.main); err != nil {
 		return nil, err
@@ -250,8 +251,8 @@ func (c *Cold) ignore(ref string, tip cold.ID, why error) {
 	c.mu.ignored = map[string]cold.ID{ref: tip}
 }
 
-// obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link, where that can
-// be done: a mount then takes as long for a million files as for one.
+// obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link,
+// where that can be done: a mount then takes as long for a million files as for one.
 func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip cold.ID, linked bool, release func() error, err error) {
 	if len(have) > 0 {
 		tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, have)

@@ -12,8 +12,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// BenchmarkFirstMount is what a mount asks of cold before it can show a directory: on a machine that has nothing yet, and on one
-// that has the repository already. It should not depend on the number of files; EMBERFS_BENCH_BIG=1 has a million of them too.
+// BenchmarkFirstMount is what a mount asks of cold before it can show a directory: on a machine that has nothing yet,
+// and on one that has the repository already. It should not depend on the number of files; EMBERFS_BENCH_BIG=1 has a
+// million of them too.
 func BenchmarkFirstMount(b *testing.B) {
 	sizes := []int{1_000, 100_000}
 	if os.Getenv("EMBERFS_BENCH_BIG") != "" {

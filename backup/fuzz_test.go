@@ -49,8 +49,8 @@ func (m memStore) Stat(id cold.ID) (odb.Type, int64, error) {
 // goodLine is the metadata of one file.
 const goodLine = `{"name":"a","type":"file","mode":"0644","uid":0,"gid":0,"mtime":[0,0],"size":1,"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100644"}`
 
-// Whatever a tree and its metadata are: the listing has names that a directory can hold, each once and sorted, all of them
-// can be committed, and reading it does not fail.
+// Whatever a tree and its metadata are: the listing has names that a directory can hold, each once and sorted, all of
+// them can be committed, and reading it does not fail.
 func FuzzDirectory(f *testing.F) {
 	good := rawTree("100644", "a", odb.EmptyTree, "40000", "d", odb.EmptyTree, "120000", "l", odb.EmptyTree)
 	f.Add(good, []byte(`{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"}`+"\n"+goodLine+"\n"))
@@ -94,8 +94,8 @@ func FuzzTree(f *testing.F) {
 	})
 }
 
-// FuzzChunks: whatever a tree of chunks and its description are, a file is listed with the size that reading it finds, reading
-// it never goes beyond, and what we would write of it reads the same.
+// FuzzChunks: whatever a tree of chunks and its description are, a file is listed with the size that reading it finds,
+// reading it never goes beyond, and what we would write of it reads the same.
 func FuzzChunks(f *testing.F) {
 	blob := func(data string) cold.ID { return memStore{}.put(odb.Blob, []byte(data)) }
 	a, b, info := blob("a"), blob(string(make([]byte, format.MinChunk))), []byte(`{"size":131073,"chunk":65536}`+"\n")

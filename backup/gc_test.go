@@ -15,8 +15,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// commitBesideGit commits as soon as the reference is free: git at work all the time holds its lock for longer than a commit waits for
-// it where the machine has much to do.
+// commitBesideGit commits as soon as the reference is free: git at work all the time holds its lock for longer than a
+// commit waits for it where the machine has much to do.
 func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error), f *coldtest.File, links map[string][]string) {
 	v.T.Helper()
 	var err error
@@ -30,8 +30,8 @@ func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error
 	}
 }
 
-// Stock git repacks and prunes all the time while commits are made: nothing is ever lost, and what it packed as deltas reads
-// the same.
+// Stock git repacks and prunes all the time while commits are made: nothing is ever lost, and what it packed as deltas
+// reads the same.
 func TestCommitsUnderGC(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})

@@ -45,7 +45,8 @@ func TestHolds(t *testing.T) {
 	holds("hole", none, hole.size, nil)
 	holds("another size", small, 99, cold.ErrCorrupt)
 	holds("chunks of another size", big, 5, cold.ErrCorrupt)
-	holds("directory", coldtest.RootOf(v.HeadSnapshot()).Tree, 5, cold.ErrMissing) // the root's tree without .emberfs is not stored
+	// The root's tree without .emberfs is not stored.
+	holds("directory", coldtest.RootOf(v.HeadSnapshot()).Tree, 5, cold.ErrMissing)
 	holds("commit", v.HeadSnapshot().Info().ID, 5, cold.ErrCorrupt)
 	holds("empty tree", odb.EmptyTree, 0, cold.ErrCorrupt)
 	nowhere := coldtest.BlobID(t, "nowhere")

@@ -104,7 +104,8 @@ func TestMetadataLies(t *testing.T) {
 	}
 }
 
-// A list that lies is an empty one and a problem; everything else is read as it was, and the next commit may have its own.
+// A list that lies is an empty one and a problem; everything else is read as it was, and the next commit may have its
+// own.
 func TestOpenedLies(t *testing.T) {
 	t.Parallel()
 	const file = ".emberfs/opened"

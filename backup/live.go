@@ -17,15 +17,18 @@ import (
 const (
 	// livePrefix begins the names of live branches: refs/heads/emberfs-live/BRANCH/EPOCH.
 	livePrefix = "refs/heads/emberfs-live/"
-	// maxLive bounds the commits of a live branch. A writer goes back to main at half of it, so a longer one is none of ours.
+	// maxLive bounds the commits of a live branch. A writer goes back to main at half of it, so a longer one is none of
+	// ours.
 	maxLive = 100_000
 )
 
-// epochName is what an epoch is called: a decimal number without leading zeros. Whatever else lies beside is none of ours.
+// epochName is what an epoch is called: a decimal number without leading zeros. Whatever else lies beside is none of
+// ours.
 var epochName = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})$`)
 
-// epochOf is the epoch that begins with a commit of main: its time in seconds, then six digits of its id. Every reader and every
-// other machine comes to the same name, so at one commit there is one live branch, whose moves the server compares.
+// epochOf is the epoch that begins with a commit of main: its time in seconds, then six digits of its id. Every reader
+// and every other machine comes to the same name, so at one commit there is one live branch, whose moves the server
+// compares.
 func epochOf(id cold.ID, commit *odb.CommitData) string {
 	sec := max(commit.Committer.When.Unix(), 0)
 	return strconv.FormatInt(sec*1_000_000+int64(binary.BigEndian.Uint32(id[:4])%1_000_000), 10)
@@ -120,7 +123,8 @@ func (c *Cold) Position(ctx context.Context) (p Position, err error) {
 	return p, nil
 }
 
-// liveChain follows first parents from a live branch's tip to main's. why says what is wrong with one that does not lead there.
+// liveChain follows first parents from a live branch's tip to main's. why says what is wrong with one that does not
+// lead there.
 func (c *Cold) liveChain(ctx context.Context, main, tip cold.ID) (commits int, why, err error) {
 	c.mu.Lock()
 	known := c.mu.chain
@@ -165,8 +169,8 @@ type chain struct {
 // maxAbsorbers is how many commits of main back the live branches that they absorbed may still be here.
 const maxAbsorbers = 64
 
-// follows says whether what older has went into newer: it is an ancestor, or one that main absorbed on the way, or an ancestor of
-// such a one as far as that is still here. Commits made before since are not followed further.
+// follows says whether what older has went into newer: it is an ancestor, or one that main absorbed on the way, or an
+// ancestor of such a one as far as that is still here. Commits made before since are not followed further.
 func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Time) (bool, error) {
 	if newer == older {
 		return true, nil
@@ -205,7 +209,8 @@ func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Tim
 	return false, nil
 }
 
-// LiveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero: it is on none.
+// LiveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero:
+// it is on none.
 func (c *Cold) LiveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 	list, err := c.epochs(livePrefix)
 	if err != nil {
@@ -271,8 +276,8 @@ func (c *Cold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	return p.view(s), nil
 }
 
-// newest opens the newest commit; nil while there is none. A repository that is only read may be anybody's: there a live branch that
-// cannot be opened counts for nothing.
+// newest opens the newest commit; nil while there is none. A repository that is only read may be anybody's: there a
+// live branch that cannot be opened counts for nothing.
 func (c *Cold) newest(p *Position) (*Snapshot, error) {
 	if p.Live.IsZero() {
 		return c.head()

@@ -31,8 +31,8 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 	return remote, one, two, f
 }
 
-// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left behind by a main
-// that does not have it.
+// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left
+// behind by a main that does not have it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
 	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
@@ -116,8 +116,8 @@ func TestLivePushRace(t *testing.T) {
 	}
 }
 
-// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of it goes on there.
-// Only a remote without atomic pushes can let it; then it stays there.
+// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of
+// it goes on there. Only a remote without atomic pushes can let it; then it stays there.
 func TestDeletionLeavesNewerWork(t *testing.T) {
 	t.Parallel()
 	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")

@@ -30,8 +30,9 @@ func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context
 	return err
 }
 
-// A crash at any step of a live commit, the first of its epoch or a later one, and of the commit to main that absorbs it, leaves the
-// newest commit as it was or makes it the new one, whole, also after stock git's own cleaning; then everything goes on.
+// A crash at any step of a live commit, the first of its epoch or a later one, and of the commit to main that absorbs
+// it, leaves the newest commit as it was or makes it the new one, whole, also after stock git's own cleaning; then
+// everything goes on.
 func TestCrashWithLive(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t) // where there is one, what is absorbed is kept; nothing is pushed
@@ -129,8 +130,8 @@ func TestErrorWithLive(t *testing.T) {
 	}
 }
 
-// A crash at any step of a fetch that brings main and live branches leaves a whole state, one of those the remote was in or ours, and
-// the next fetch goes through.
+// A crash at any step of a fetch that brings main and live branches leaves a whole state, one of those the remote was
+// in or ours, and the next fetch goes through.
 func TestCrashInFetchWithLive(t *testing.T) {
 	t.Parallel()
 	remote, one, two, _ := twoAtLive(t)

@@ -36,7 +36,8 @@ func (v *testVolume) copyWhole() string {
 	return dir
 }
 
-// A volume's critical files go to the next machine, which goes on where the first stopped; both ways of fetching, both of pushing.
+// A volume's critical files go to the next machine, which goes on where the first stopped; both ways of fetching, both
+// of pushing.
 func TestLiveTwoMachines(t *testing.T) {
 	t.Parallel()
 	for _, atomic := range []bool{true, false} {
@@ -104,7 +105,8 @@ func TestLiveTwoMachines(t *testing.T) {
 				t.Errorf("live branches: %q", refs)
 			}
 			coldtest.CompareTrees(t, one.ReadTree(one.NewestSnapshot()), f)
-			// two absorbed a commit on the way that nobody has seen; one knows by the trailer that nothing of its own is lost.
+			// two absorbed a commit on the way that nobody has seen; one knows by the trailer that nothing of its own
+			// is lost.
 			if got := one.HeadSnapshot().Info().Absorbed; len(got) < 2 || !slices.Contains(got, l2) {
 				t.Errorf("Absorbed = %v, want %s among them", got, l2)
 			}

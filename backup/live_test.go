@@ -205,8 +205,8 @@ func TestBeginAtBesideLive(t *testing.T) {
 	v.WantAt("after", first, second)
 }
 
-// The live branch that main absorbed stays behind when the process is killed in between, or is somebody's who moved main: the first goes
-// at the next start, the second stays and is reported.
+// The live branch that main absorbed stays behind when the process is killed in between, or is somebody's who moved
+// main: the first goes at the next start, the second stays and is reported.
 func TestStaleLiveBranches(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})

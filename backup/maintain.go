@@ -32,8 +32,8 @@ func (c *Cold) Maintain(ctx context.Context) error {
 	return nil
 }
 
-// verifyLinked looks through the packs that the first fetch linked. Where one is damaged everything is fetched once more: the
-// remote may have another copy of what it holds.
+// verifyLinked looks through the packs that the first fetch linked. Where one is damaged everything is fetched once
+// more: the remote may have another copy of what it holds.
 func (c *Cold) verifyLinked(ctx context.Context) error {
 	n, err := c.db.VerifyLinked(ctx, maintainRate)
 	if n > 0 {
@@ -72,7 +72,8 @@ func (c *Cold) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) 
 	return c.db.GC(ctx, o)
 }
 
-// Collect is GC for the repository at dir of a volume that nobody uses: the caller holds its lock. A dry run writes nothing there.
+// Collect is GC for the repository at dir of a volume that nobody uses: the caller holds its lock. A dry run writes
+// nothing there.
 func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o cold.GCOptions) (report cold.GCReport, err error) {
 	open := odb.Open
 	if o.DryRun {

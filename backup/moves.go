@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed: some 100 bytes each. What is behind
-// them counts as new, and a problem says so.
+// maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed: some 100 bytes each.
+// What is behind them counts as new, and a problem says so.
 const maxMoveDirs = 2_000_000
 
 // place is a name in a directory of a snapshot.
@@ -87,9 +87,10 @@ type claimant struct {
 }
 
 type mover struct {
-	ctx    context.Context
-	s      *Snapshot
-	seen   map[cold.DirID]struct{} // in one pass; equal directories are looked at once, or few trees make a walk without end
+	ctx context.Context
+	s   *Snapshot
+	// In one pass; equal directories are looked at once, or few trees make a walk without end.
+	seen   map[cold.DirID]struct{}
 	gone   map[cold.ID][]vanished
 	claims []claimant
 	cut    bool // not everything was looked at

@@ -20,8 +20,8 @@ const (
 	maxOpenedBlob = 256 << 10
 )
 
-// Opened implements cold.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory: no mount
-// fails for want of a hint.
+// Opened implements cold.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory:
+// no mount fails for want of a hint.
 func (s *Snapshot) Opened(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

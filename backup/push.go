@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Push implements cold.Cold. Branches that are behind ours are pushed from where they are: the last push may have failed. A
-// branch that somebody deleted is made again; that throws nothing away.
+// Push implements cold.Cold. Branches that are behind ours are pushed from where they are: the last push may have
+// failed. A branch that somebody deleted is made again; that throws nothing away.
 func (c *Cold) Push(ctx context.Context) error {
 	if c.remote == nil {
 		return nil
@@ -121,8 +121,8 @@ func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold
 	return []part{main}, nil
 }
 
-// checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or absorbed: once main
-// moves it is nobody's.
+// checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or
+// absorbed: once main moves it is nobody's.
 func (c *Cold) checkLive(ctx context.Context, ours Position, main cold.ID, refs map[string]cold.ID) (at cold.ID, err error) {
 	if main.IsZero() {
 		return at, nil
@@ -204,8 +204,8 @@ func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []cold.ID) error 
 	return p.Close()
 }
 
-// deleteAbsorbed deletes live branches of the remote that are in main, which was pushed. It is never worth an error: what stays means
-// nothing to anybody. One that has moved on since is somebody's and stays too.
+// deleteAbsorbed deletes live branches of the remote that are in main, which was pushed. It is never worth an error:
+// what stays means nothing to anybody. One that has moved on since is somebody's and stays too.
 func (c *Cold) deleteAbsorbed(ctx context.Context, main cold.ID, refs map[string]cold.ID) error {
 	list, err := c.epochs(absorbedPrefix)
 	if err != nil {

@@ -93,7 +93,8 @@ func (c *Cold) without(ctx context.Context, list []cold.ID, old cold.ID) ([]cold
 	return kept, true, nil
 }
 
-// delta collects the objects of a push: what new commits reach minus what the old tree reaches, by a difference of trees.
+// delta collects the objects of a push: what new commits reach minus what the old tree reaches, by a difference of
+// trees.
 type delta struct {
 	ctx  context.Context
 	db   *odb.DB
@@ -142,8 +143,8 @@ func (d *delta) add(id cold.ID) bool {
 	return true
 }
 
-// tree adds a tree and what it reaches, but for what stands in the tree old at the same place. It bears trees of any depth: what a
-// commit holds has to be sent, whoever made it.
+// tree adds a tree and what it reaches, but for what stands in the tree old at the same place. It bears trees of any
+// depth: what a commit holds has to be sent, whoever made it.
 func (d *delta) tree(id, old cold.ID) error {
 	type pair struct{ id, old cold.ID }
 	for todo := []pair{{id, old}}; len(todo) > 0; {
@@ -189,8 +190,8 @@ func (d *delta) tree(id, old cold.ID) error {
 	return nil
 }
 
-// withoutLost takes out what is missing here, where the commit base, which the other side has, has it at another place: a commit that moved
-// what was lost before does not have to bring it.
+// withoutLost takes out what is missing here, where the commit base, which the other side has, has it at another place:
+// a commit that moved what was lost before does not have to bring it.
 func (d *delta) withoutLost(base cold.ID) error {
 	lost := map[cold.ID]bool{}
 	for _, id := range d.ids {

@@ -155,7 +155,8 @@ func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]format.Line, error) {
 	return lines, nil
 }
 
-// findChunks finds out which of the files are chunk trees: an entry does not say, and a chmod puts what an earlier run stored.
+// findChunks finds out which of the files are chunk trees: an entry does not say, and a chmod puts what an earlier run
+// stored.
 func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
 	modes := make(map[cold.ID]uint32)
 	for i := range put {
@@ -190,7 +191,8 @@ func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
 	return nil
 }
 
-// lostForm refuses a file whose content is missing where nobody knows whether that was one blob: it stays out by itself.
+// lostForm refuses a file whose content is missing where nobody knows whether that was one blob: it stays out by
+// itself.
 func (t *tx) lostForm(e *cold.Entry) error {
 	if e.Size < format.MinChunk { // never in chunks
 		return nil
@@ -387,8 +389,8 @@ func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes [
 	return err
 }
 
-// checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit that
-// lacks an object helps nobody, and the caller can still store the file again.
+// checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit
+// that lacks an object helps nobody, and the caller can still store the file again.
 func (t *tx) checkObjects(b *dirBase, put []cold.Entry, trees map[string]odb.TreeEntry, subs map[string]cold.ID) error {
 	have := make(map[string]struct{}, len(trees))
 	for i := range b.tree {

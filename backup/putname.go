@@ -66,15 +66,16 @@ func (b *dirBase) storedFor(e *cold.Entry) string {
 	if stored == e.Name || !format.PlainForbidden(e.Name) {
 		return stored
 	}
-	// What a stock client committed in the clear goes on so, for stock clients read it: .gitattributes, .gitmodules. But not as
-	// something else by that name: servers refuse a .gitmodules that is a symlink.
+	// What a stock client committed in the clear goes on so, for stock clients read it: .gitattributes, .gitmodules.
+	// But not as something else by that name: servers refuse a .gitmodules that is a symlink.
 	if t, ok := b.inClear(e.Name); ok && kindOf(t.Mode) == e.Kind {
 		return e.Name
 	}
 	return stored
 }
 
-// inClear is what the base has in the clear under a name that we escape, unless it has the escaped one too, which then counts.
+// inClear is what the base has in the clear under a name that we escape, unless it has the escaped one too, which then
+// counts.
 func (b *dirBase) inClear(name string) (t odb.TreeEntry, ok bool) {
 	escaped := format.EncodeName(name)
 	for i := range b.tree {
@@ -109,8 +110,9 @@ func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 	}
 }
 
-// findHidden finds entries that no directory can hold and whose name in git is that of another entry: a hash that has no line, a name in
-// the clear beside the escaped one. Where the other one comes to be stored so, or is no more, they yield.
+// findHidden finds entries that no directory can hold and whose name in git is that of another entry: a hash that has
+// no line, a name in the clear beside the escaped one. Where the other one comes to be stored so, or is no more, they
+// yield.
 func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.Entry, del []string) error {
 	b.hidden, b.moved = map[string]bool{}, map[string]bool{}
 	names := make(map[string]bool, len(put))
@@ -196,7 +198,8 @@ func (b *dirBase) moveOthers(trees map[string]odb.TreeEntry) {
 	}
 }
 
-// twice finds entries that would have one name in git's tree: the later ones stay out of the commit, rather than all of it.
+// twice finds entries that would have one name in git's tree: the later ones stay out of the commit, rather than all of
+// it.
 func (b *dirBase) twice(put []cold.Entry) error {
 	seen := make(map[string]string, len(put))
 	var names []string

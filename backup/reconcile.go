@@ -14,8 +14,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// merger joins a directory's tree with its metadata by the rules of FORMAT.md section 3. Where the metadata describes the
-// tree it finds nothing to do, and whatever it does find then is a lie and a problem.
+// merger joins a directory's tree with its metadata by the rules of FORMAT.md section 3. Where the metadata describes
+// the tree it finds nothing to do, and whatever it does find then is a lie and a problem.
 type merger struct {
 	ctx    context.Context
 	s      *Snapshot

@@ -8,8 +8,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// look reads a tree that may be a file in chunks. That a tree is none is found out once, or a directory of few objects costs
-// without end.
+// look reads a tree that may be a file in chunks. That a tree is none is found out once, or a directory of few objects
+// costs without end.
 func (m *merger) look(id cold.ID) (*format.ChunkTree, error) {
 	at := &m.looked
 	if at.c != nil && at.id == id {
@@ -30,8 +30,8 @@ func (m *merger) look(id cold.ID) (*format.ChunkTree, error) {
 	return nil, err
 }
 
-// kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is believed
-// where it was written for the same object.
+// kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is
+// believed where it was written for the same object.
 func (m *merger) kind(name string, l *format.Line, t *odb.TreeEntry) (cold.Kind, *format.ChunkTree) {
 	same := l != nil && l.ID == t.ID
 	if t.Mode != odb.ModeTree || same && l.Kind == cold.KindDir {
@@ -57,8 +57,8 @@ func (m *merger) isGone(id cold.ID) bool {
 	return IsMissing(err)
 }
 
-// chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is nil where
-// the tree cannot be read, and then the line is all there is.
+// chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is
+// nil where the tree cannot be read, and then the line is all there is.
 func (m *merger) chunked(e *cold.Entry, l *format.Line, known bool, c *format.ChunkTree, t *odb.TreeEntry) error {
 	if c == nil {
 		m.out = append(m.out, *e)

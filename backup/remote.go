@@ -24,8 +24,9 @@ type remote interface {
 	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
 }
 
-// TrackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches sharedRef keeps the last
-// commit that both sides have had, and fetchedRef what only the remote has; the remote has either where it follows main's.
+// TrackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches
+// sharedRef keeps the last commit that both sides have had, and fetchedRef what only the remote has; the remote has
+// either where it follows main's.
 func (c *Cold) TrackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
 func (c *Cold) sharedRef() string   { return "refs/emberfs/remote-live/" + c.o.Branch }
 func (c *Cold) fetchedRef() string  { return "refs/emberfs/fetched-live/" + c.o.Branch }

@@ -232,8 +232,8 @@ func (s *Snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	return h.Tree == dir.Tree, nil
 }
 
-// LinkDirs implements cold.Snapshot. Directories that a stock client renamed are given by their new paths. What is wrong
-// with single groups is left out.
+// LinkDirs implements cold.Snapshot. Directories that a stock client renamed are given by their new paths. What is
+// wrong with single groups is left out.
 func (s *Snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	if s.own.Meta.IsZero() {
 		return nil, nil

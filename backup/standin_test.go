@@ -28,8 +28,8 @@ func TestStandIn(t *testing.T) {
 	}
 }
 
-// TestOtherEntries: what no directory can hold goes on in commits under its name in git until its stand-in is removed, replaced or
-// renamed; a name in the clear goes on as long as it is of the same type.
+// TestOtherEntries: what no directory can hold goes on in commits under its name in git until its stand-in is removed,
+// replaced or renamed; a name in the clear goes on as long as it is of the same type.
 func TestOtherEntries(t *testing.T) {
 	v := newVolume(t, Options{})
 	blob := v.object("blob", []byte("x"))
@@ -156,7 +156,8 @@ func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
 	coldtest.Git(v.T, v.Dir, "fsck", "--no-dangling")
 }
 
-// TestNamesInTheWay: what no directory can hold is there whatever the names of other entries come to be, and so are those.
+// TestNamesInTheWay: what no directory can hold is there whatever the names of other entries come to be, and so are
+// those.
 func TestNamesInTheWay(t *testing.T) {
 	for _, whole := range []bool{false, true} {
 		v := newVolume(t, Options{})

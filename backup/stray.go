@@ -16,10 +16,10 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// A live branch that main neither leads to nor has absorbed is stray: its machine was lost, and somebody, most likely with a stock client,
-// moved main without it. Nothing of it is passed over: what main has not changed since is taken into a commit of main's own, which absorbs
-// the branch; where both changed the same, main's version stands, and the branch goes on under refs/heads/emberfs-side/, which status and
-// receipts name until somebody has removed it there.
+// A live branch that main neither leads to nor has absorbed is stray: its machine was lost, and somebody, most likely
+// with a stock client, moved main without it. Nothing of it is passed over: what main has not changed since is taken
+// into a commit of main's own, which absorbs the branch; where both changed the same, main's version stands, and the
+// branch goes on under refs/heads/emberfs-side/, which status and receipts name until somebody has removed it there.
 
 const (
 	// sidePrefix begins the names of branches with what main did not take: refs/heads/emberfs-side/BRANCH/MACHINE-TIME.
@@ -37,8 +37,8 @@ type stray struct {
 	conflicts  []string           // paths of which main's version stands
 }
 
-// adopt takes the remote's stray live branches into main, which is where the remote's is. What fails is a note, and left for the next
-// fetch: it is nothing that a mount should fail for.
+// adopt takes the remote's stray live branches into main, which is where the remote's is. What fails is a note, and
+// left for the next fetch: it is nothing that a mount should fail for.
 func (c *Cold) adopt(ctx context.Context, b *brought) error {
 	c.noteSides(b.refs)
 	p, err := c.Position(ctx)
@@ -172,14 +172,16 @@ func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit cold.ID, err er
 	if err != nil {
 		return commit, err
 	}
-	// Before the commit: once main is pushed with it the live branch is deleted, and then nothing else has what main did not take.
+	// Before the commit: once main is pushed with it the live branch is deleted, and then nothing else has what main
+	// did not take.
 	if err := c.setAside(ctx, s); err != nil {
 		return commit, err
 	}
 	return t.Commit(ctx, cold.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root, When: time.Now()})
 }
 
-// strayMerge merges three states of a volume by entry: what theirs changed since base is taken where ours is as base was.
+// strayMerge merges three states of a volume by entry: what theirs changed since base is taken where ours is as base
+// was.
 type strayMerge struct {
 	ctx                context.Context
 	tx                 cold.Tx
@@ -306,8 +308,8 @@ func (m *strayMerge) entries(at string, ours, base, theirs *cold.Entry, depth in
 	return put, del, nil
 }
 
-// setAside makes a branch of what main did not take, if there is something, and pushes it. Again it does nothing: an earlier run may
-// have died after it.
+// setAside makes a branch of what main did not take, if there is something, and pushes it. Again it does nothing: an
+// earlier run may have died after it.
 func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	if len(s.conflicts) == 0 {
 		return nil

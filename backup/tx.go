@@ -80,8 +80,8 @@ func (t *tx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (cold.
 	return id, nil
 }
 
-// PutSymlink implements cold.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit does
-// not have under that name.
+// PutSymlink implements cold.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit
+// does not have under that name.
 func (t *tx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, error) {
 	if err := t.alive(); err != nil {
 		return cold.ID{}, err

@@ -14,7 +14,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// maxErrno is the last errno that the kernel accepts in a reply; it refuses others with EINVAL, and the caller would hang.
+// maxErrno is the last errno that the kernel accepts in a reply; it refuses others with EINVAL, and the caller would
+// hang.
 const maxErrno = 511
 
 // errnoOf is the one map from errors to what programs see. known is false where the error says nothing a program could

@@ -11,8 +11,8 @@ const (
 	handleChunks = 1 << 12 // 4 Mi handles: beyond what fs.nr_open and memory allow in practice
 )
 
-// handleTable gives every open handle a small number, the fh of the protocol. get takes no lock, so that reads and writes
-// of different files never meet. The zero table is ready. Safe for concurrent use.
+// handleTable gives every open handle a small number, the fh of the protocol. get takes no lock, so that reads and
+// writes of different files never meet. The zero table is ready. Safe for concurrent use.
 type handleTable[T any] struct {
 	chunks [handleChunks]atomic.Pointer[[handleChunk]atomic.Pointer[T]]
 

@@ -12,8 +12,8 @@ import (
 const (
 	// maxRequest is the largest READ and WRITE in bytes: what Linux allows without a sysctl.
 	maxRequest = 1 << 20
-	// background bounds the kernel's asynchronous requests (readahead, direct I/O, RELEASE); the kernel's own default of 12
-	// lets a few slow reads hold up the rest.
+	// background bounds the kernel's asynchronous requests (readahead, direct I/O, RELEASE); the kernel's own default
+	// of 12 lets a few slow reads hold up the rest.
 	background = 64
 )
 
@@ -23,19 +23,21 @@ const capabilities = fuse.CAP_ATOMIC_O_TRUNC | // O_TRUNC comes with OPEN instea
 	fuse.CAP_HANDLE_KILLPRIV_V2 | // without it a GETXATTR security.capability comes before every write
 	fuse.CAP_SETXATTR_EXT | // says when setting an ACL must clear sgid
 	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // kernel_cache=off keeps mmap
-	fuse.CAP_NO_EXPORT_SUPPORT | // a file handle (name_to_handle_at(2), NFS) would be stale as soon as the kernel forgets the inode
+	// A file handle (name_to_handle_at(2), NFS) would be stale as soon as the kernel forgets the inode.
+	fuse.CAP_NO_EXPORT_SUPPORT |
 	fuse.CAP_ABORT_ERROR // tells an aborted connection from an unmount
 
-// refused are not for us: NO_OPEN_SUPPORT, since every open counts; WRITEBACK_CACHE, since writes would no longer reach warm before
-// they are acknowledged; READDIRPLUS_AUTO, since programs list first and stat afterwards; ASYNC_DIO, since the kernel then drops its pages
-// before the writes are done and not after: buffered readers fill them with old bytes, and keep those.
+// refused are not for us: NO_OPEN_SUPPORT, since every open counts; WRITEBACK_CACHE, since writes would no longer reach
+// warm before they are acknowledged; READDIRPLUS_AUTO, since programs list first and stat afterwards; ASYNC_DIO, since
+// the kernel then drops its pages before the writes are done and not after: buffered readers fill them with old bytes,
+// and keep those.
 const refused = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_WRITEBACK_CACHE | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_ASYNC_DIO
 
 // stackDepth is how many file systems a file of the mount may go through: ours, and one that is not stacked itself.
 const stackDepth = 1
 
-// protocolOptions are what go-fuse's protocol server negotiates and how it logs. Only root may let the kernel at files of warm; without
-// that other file systems can be stacked on the mount once more.
+// protocolOptions are what go-fuse's protocol server negotiates and how it logs. Only root may let the kernel at files
+// of warm; without that other file systems can be stacked on the mount once more.
 func protocolOptions(p policy, acl, root, debugLog bool, lg logrus.FieldLogger) *fuse.MountOptions {
 	no := uint64(refused)
 	if !root {

@@ -20,7 +20,8 @@ import (
 type kernel interface {
 	// serve answers requests until the kernel has gone away or stop is called: nil after an unmount, else why it ended.
 	serve() error
-	// notify writes one notification. It may wait for requests in flight, so no request handler calls it, but for one of attributes alone.
+	// notify writes one notification. It may wait for requests in flight, so no request handler calls it, but for one
+	// of attributes alone.
 	notify(n notice) error
 	// prune asks the kernel to forget nodes that nobody uses; errors.ErrUnsupported before Linux 6.18.
 	prune(nodes []uint64) error
@@ -36,7 +37,8 @@ type kernel interface {
 
 var _ kernel = (*device)(nil)
 
-// ErrAborted says that the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort) or with the user namespace.
+// ErrAborted says that the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort) or with the user
+// namespace.
 var ErrAborted = errors.New("the kernel aborted the connection")
 
 // device is one FUSE connection over /dev/fuse with worker threads that read it; go-fuse's ProtocolServer decodes.
@@ -157,8 +159,8 @@ func (d *device) read(p []byte) (int, error) {
 
 // wait sleeps until there is a request, a reason to end, or, with a worker that may retire, for the time it is kept.
 func (d *device) wait(w *worker) {
-	// Plain readers of /dev/fuse are woken one by one in turn, pollers all together: the one that shares the caller's CPU
-	// then wins, and a round trip need not wake a sleeping CPU first.
+	// Plain readers of /dev/fuse are woken one by one in turn, pollers all together: the one that shares the caller's
+	// CPU then wins, and a round trip need not wake a sleeping CPU first.
 	p := [2]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
 	timeout := -1
 	if w.extra {

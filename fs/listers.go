@@ -12,12 +12,13 @@ const (
 	probed = 8
 )
 
-// listers finds out which programs look at the attributes of what they list. For one that does, a listing with attributes (READDIRPLUS)
-// saves a LOOKUP an entry; for one that does not, such as find(1), it costs the daemon a look at each file and an inode in memory on
-// both sides. The kernel's own guess is the first piece of each directory, and whether attributes were used it does not say; so a few
-// entries of a program's second directory go out without, and whether LOOKUPs for them follow decides about the next ones. Directories
-// always go out with attributes: whoever lists a tree opens them next. Where attributes are costly, in directories that are not
-// listed yet, they go out once a LOOKUP has come. Safe for concurrent use.
+// listers finds out which programs look at the attributes of what they list. For one that does, a listing with
+// attributes (READDIRPLUS) saves a LOOKUP an entry; for one that does not, such as find(1), it costs the daemon a look
+// at each file and an inode in memory on both sides. The kernel's own guess is the first piece of each directory, and
+// whether attributes were used it does not say; so a few entries of a program's second directory go out without, and
+// whether LOOKUPs for them follow decides about the next ones. Directories always go out with attributes: whoever lists
+// a tree opens them next. Where attributes are costly, in directories that are not listed yet, they go out once a
+// LOOKUP has come. Safe for concurrent use.
 type listers struct {
 	watching atomic.Int32 // entries in byPID: LOOKUPs of nobody's business cost nothing
 
@@ -39,8 +40,9 @@ type lister struct {
 	wants  bool   // they are; neither: nobody knows
 }
 
-// begin notes that pid lists dir from its beginning and says of how many files the attributes stay away; negative: of all. costly
-// says that giving them takes the daemon much longer than the names: only who is known to want them gets them.
+// begin notes that pid lists dir from its beginning and says of how many files the attributes stay away; negative: of
+// all. costly says that giving them takes the daemon much longer than the names: only who is known to want them gets
+// them.
 func (l *listers) begin(pid uint32, dir uint64, costly bool) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,7 +2,8 @@ package fs
 
 import "testing"
 
-// TestListers: who asks for what it listed goes on getting attributes, who does not gets names alone, and either may change.
+// TestListers: who asks for what it listed goes on getting attributes, who does not gets names alone, and either may
+// change.
 func TestListers(t *testing.T) {
 	var l listers
 	is := func(what string, got, want int) {

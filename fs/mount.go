@@ -24,8 +24,8 @@ type Server struct {
 	unmounting sync.Mutex
 }
 
-// Mount puts v at o.Mountpoint and serves it until the mount is gone. When it returns the mount is visible and usable. It
-// becomes v's Invalidator. Errors are *OptionError and *MountError; nothing is left mounted then.
+// Mount puts v at o.Mountpoint and serves it until the mount is gone. When it returns the mount is visible and usable.
+// It becomes v's Invalidator. Errors are *OptionError and *MountError; nothing is left mounted then.
 func Mount(v *tiers.Volume, o Options) (*Server, error) {
 	spec, err := o.spec()
 	if err != nil {
@@ -56,7 +56,8 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 		}
 		return nil, err
 	}
-	if err := setReadahead(spec.mountpoint); err != nil { // a plain user, or a container's read-only sysfs: slower, no worse
+	// A plain user, or a container's read-only sysfs: slower, no worse.
+	if err := setReadahead(spec.mountpoint); err != nil {
 		o.Log.WithError(err).Debug("the kernel's default readahead stays")
 	}
 	s := &Server{kernel: d, dev: d, path: spec.mountpoint, done: make(chan struct{}), notes: newNotifier(d, o.Log)}
@@ -86,9 +87,9 @@ func (s *Server) Wait() error {
 	return s.err
 }
 
-// Unmount takes the mount away. Without lazy it fails with EBUSY (errors.Is) while files are open or a program's working
-// directory is inside, and nothing has changed; with lazy the name disappears at once, and Wait returns when the last user
-// has gone. A mount that is gone already is a success.
+// Unmount takes the mount away. Without lazy it fails with EBUSY (errors.Is) while files are open or a program's
+// working directory is inside, and nothing has changed; with lazy the name disappears at once, and Wait returns when
+// the last user has gone. A mount that is gone already is a success.
 func (s *Server) Unmount(lazy bool) error {
 	s.unmounting.Lock()
 	defer s.unmounting.Unlock()
@@ -107,8 +108,8 @@ func (s *Server) Unmount(lazy bool) error {
 	return err
 }
 
-// Abort stops serving with the mount in place or detached: requests in hand are answered, later ones get ENOTCONN. It is
-// for the end of a daemon whose mount is still in use, so that nothing is acknowledged after the last commit.
+// Abort stops serving with the mount in place or detached: requests in hand are answered, later ones get ENOTCONN. It
+// is for the end of a daemon whose mount is still in use, so that nothing is acknowledged after the last commit.
 func (s *Server) Abort() {
 	s.notes.close() // while requests are answered: a notification may wait for one
 	s.kernel.stop()

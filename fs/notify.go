@@ -14,8 +14,8 @@ import (
 	"emberfs/tiers"
 )
 
-// notice is one invalidation: of a name in the directory node, or, with an empty name, of the node's attributes and pages.
-// It is comparable, so that one that still waits stands for all equal ones.
+// notice is one invalidation: of a name in the directory node, or, with an empty name, of the node's attributes and
+// pages. It is comparable, so that one that still waits stands for all equal ones.
 type notice struct {
 	node  uint64
 	name  string
@@ -58,8 +58,8 @@ func (n *notifier) InvalEntry(dir uint64, name string) { n.add(notice{node: dir,
 // InvalInode makes the kernel forget the attributes, ACLs and pages of node id.
 func (n *notifier) InvalInode(id uint64) { n.add(notice{node: id}) }
 
-// InvalAttr makes the kernel forget the attributes and ACLs of node id before it returns. It may be called while a request about the
-// node is answered: unlike the others this notification takes no lock of the inode.
+// InvalAttr makes the kernel forget the attributes and ACLs of node id before it returns. It may be called while a
+// request about the node is answered: unlike the others this notification takes no lock of the inode.
 func (n *notifier) InvalAttr(id uint64) {
 	n.mu.Lock()
 	closed := n.mu.closed

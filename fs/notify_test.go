@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// frame builds what the kernel expects: struct fuse_out_header {len, error, unique}, then the words of the notification.
+// frame builds what the kernel expects: struct fuse_out_header {len, error, unique}, then the words of the
+// notification.
 func frame(code uint32, payload ...any) []byte {
 	var b bytes.Buffer
 	for _, p := range payload {

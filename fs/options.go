@@ -17,19 +17,19 @@ type Options struct {
 	Mountpoint string
 	// FsName is shown as the source of the mount (df, findmnt); empty: emberfs.
 	FsName string
-	// AllowOther lets other users in. The kernel then checks permissions and ACLs itself (default_permissions). Without it
-	// only the user who mounts may enter, and what the user may do is what warm allows: fewer round trips.
+	// AllowOther lets other users in. The kernel then checks permissions and ACLs itself (default_permissions). Without
+	// it only the user who mounts may enter, and what the user may do is what warm allows: fewer round trips.
 	AllowOther bool
 	// ReadOnly mounts with ro.
 	ReadOnly bool
-	// MountOptions are -o words for the kernel: ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, atime, nodiratime,
-	// sync, dirsync, default_permissions, allow_other, SELinux contexts. Those that are for other programs (_netdev, nofail,
-	// x-*, user...) are ignored; any other is an *OptionError.
+	// MountOptions are -o words for the kernel: ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, atime,
+	// nodiratime, sync, dirsync, default_permissions, allow_other, SELinux contexts. Those that are for other programs
+	// (_netdev, nofail, x-*, user...) are ignored; any other is an *OptionError.
 	MountOptions []string
 	// KernelCache lets the kernel keep names, attributes and pages. False (kernel_cache=off) is for tests.
 	KernelCache bool
-	// Status makes what .emberfs/status.json holds, each time that is opened. It must neither block for long nor touch the mount,
-	// and be safe for concurrent use. May be nil.
+	// Status makes what .emberfs/status.json holds, each time that is opened. It must neither block for long nor touch
+	// the mount, and be safe for concurrent use. May be nil.
 	Status func() []byte
 	// Debug logs every request and reply at debug level.
 	Debug bool

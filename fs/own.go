@@ -12,16 +12,16 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// The directory of EmberFS' own at the root of a mount. It is found by name and not listed there (as .zfs and .snap are not), so
-// that programs that copy or compare a mount do not meet it.
+// The directory of EmberFS' own at the root of a mount. It is found by name and not listed there (as .zfs and .snap are
+// not), so that programs that copy or compare a mount do not meet it.
 const (
 	ownName    = ".emberfs"
 	rulesName  = "rules.yaml"
 	statusName = "status.json"
 )
 
-// Node ids, which are also inode numbers, from ownFirst on are of that directory; those of tiers.Volume stay far below. A rules.yaml
-// that was removed keeps its id, the next one has another.
+// Node ids, which are also inode numbers, from ownFirst on are of that directory; those of tiers.Volume stay far below.
+// A rules.yaml that was removed keeps its id, the next one has another.
 const (
 	ownFirst   = ^uint64(0) - 1<<32
 	ownDir     = ownFirst
@@ -35,8 +35,8 @@ func isOwn(node uint64) bool { return node >= ownFirst }
 // isOwnName says whether a request is about the name .emberfs in the root.
 func isOwnName(dir uint64, name string) bool { return dir == fuse.FUSE_ROOT_ID && name == ownName }
 
-// ownFiles puts the directory .emberfs over a filesystem: rules.yaml, the volume's own rules, and status.json. What is about other
-// nodes goes through.
+// ownFiles puts the directory .emberfs over a filesystem: rules.yaml, the volume's own rules, and status.json. What is
+// about other nodes goes through.
 type ownFiles struct {
 	*filesystem
 	report   func() []byte // what status.json holds
@@ -120,7 +120,8 @@ func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 		}
 		at = o.mu.changed
 		o.mu.Unlock()
-		if h == nil { // fstat(2) comes without its handle: what was written last, and is not in effect yet, is the best answer
+		// fstat(2) comes without its handle: what was written last, and is not in effect yet, is the best answer.
+		if h == nil {
 			h = o.newest(node, a.Nlink > 0)
 		}
 		switch {
@@ -188,7 +189,8 @@ func (o *ownFiles) Forget(node, nlookup uint64) {
 	}
 }
 
-// refuseName is the answer to whatever makes a name: nothing but rules.yaml can be created in .emberfs, and its own name is taken.
+// refuseName is the answer to whatever makes a name: nothing but rules.yaml can be created in .emberfs, and its own
+// name is taken.
 func refuseName(dir uint64, name string) (fuse.Status, bool) {
 	switch {
 	case isOwn(dir):

@@ -48,7 +48,8 @@ func (o *ownFiles) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.Sta
 	return fuse.OK
 }
 
-// SetAttr lets the size of rules.yaml change. Times are taken and not kept; a mode or owner that is there already is no change.
+// SetAttr lets the size of rules.yaml change. Times are taken and not kept; a mode or owner that is there already is no
+// change.
 func (o *ownFiles) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if !isOwn(in.NodeId) {
 		return o.filesystem.SetAttr(cancel, in, out)

@@ -12,15 +12,16 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// This file: the open files of .emberfs. Each has its content to itself from the open on. What was written to rules.yaml comes into
-// effect as a whole when its descriptor is closed or synced.
+// This file: the open files of .emberfs. Each has its content to itself from the open on. What was written to
+// rules.yaml comes into effect as a whole when its descriptor is closed or synced.
 
 // pending says what of a handle is not in effect.
 type pending int
 
 const (
 	nothing pending = iota
-	emptied         // it was truncated; a shell then closes a duplicate before anything is written, which must not count
+	// It was truncated; a shell then closes a duplicate before anything is written, which must not count.
+	emptied
 	written
 )
 
@@ -60,7 +61,8 @@ func (o *ownFiles) handle(node, fh uint64) *ownHandle {
 	return nil
 }
 
-// newest is the open file of node that was opened or changed last; with changed, of those that hold what is not in effect.
+// newest is the open file of node that was opened or changed last; with changed, of those that hold what is not in
+// effect.
 func (o *ownFiles) newest(node uint64, changed bool) *ownHandle {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -215,8 +217,8 @@ func (o *ownFiles) truncate(node uint64, h *ownHandle, size uint64) error {
 	return o.settle(h, written)
 }
 
-// settle puts what a handle holds in effect, if at least that much is pending. EINVAL: it is no list of rules, which is told again
-// until it changes.
+// settle puts what a handle holds in effect, if at least that much is pending. EINVAL: it is no list of rules, which is
+// told again until it changes.
 func (o *ownFiles) settle(h *ownHandle, least pending) error {
 	o.applying.Lock()
 	defer o.applying.Unlock()
@@ -231,7 +233,8 @@ func (o *ownFiles) settle(h *ownHandle, least pending) error {
 	o.mu.Unlock()
 
 	if len(replaces) > 0 {
-		if _, bad := rules.Parse(text); bad != nil { // what the file was to replace stays, as if it had been written in place
+		// What the file was to replace stays, as if it had been written in place.
+		if _, bad := rules.Parse(text); bad != nil {
 			if err := o.vol.SetRulesText(replaces); err != nil {
 				o.log.WithError(err).Warn("the rules before the refused ones are gone")
 			}

@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers"
 )
 
-// cacheSeconds is how long the kernel may keep names, attributes and the absence of names: the daemon is the only writer
-// of the tree and invalidates what it changes itself, so nothing ends early but by a notification.
+// cacheSeconds is how long the kernel may keep names, attributes and the absence of names: the daemon is the only
+// writer of the tree and invalidates what it changes itself, so nothing ends early but by a notification.
 const cacheSeconds = 365 * 24 * 3600
 
 // policy decides what the kernel keeps. The zero policy keeps nothing (kernel_cache=off).
@@ -48,7 +48,8 @@ func (p policy) attrSeconds(n *tiers.Inode) uint64 {
 	return p.seconds()
 }
 
-// dirFlags decides the FOPEN flags of every directory that is opened. Without FOPEN_KEEP_CACHE the kernel drops what it has of it.
+// dirFlags decides the FOPEN flags of every directory that is opened. Without FOPEN_KEEP_CACHE the kernel drops what it
+// has of it.
 func (p policy) dirFlags(c tiers.DirCache) uint32 {
 	switch {
 	case !p.cache || c == tiers.DirNever:
@@ -59,8 +60,9 @@ func (p policy) dirFlags(c tiers.DirCache) uint32 {
 	return fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 }
 
-// readahead is how far the kernel reads ahead in a file, in KiB. FUSE has no say beyond the kernel's default of 128: with
-// 512 the first sequential read is a third faster, and a page fault in a mapping still costs well under a millisecond.
+// readahead is how far the kernel reads ahead in a file, in KiB. FUSE has no say beyond the kernel's default of 128:
+// with 512 the first sequential read is a third faster, and a page fault in a mapping still costs well under a
+// millisecond.
 const readahead = 512
 
 // setReadahead asks for it through the mount's backing device, which only root may.

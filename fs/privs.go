@@ -15,9 +15,11 @@ import (
 	"emberfs/tiers"
 )
 
-// This file: what a request's header does not say of the program that made it, and which of suid and sgid a change of a file's bytes leaves.
+// This file: what a request's header does not say of the program that made it, and which of suid and sgid a change of a
+// file's bytes leaves.
 
-// program is what /proc says of a program: proc_pid_status(5). The zero value, of one that cannot be looked at, may nothing.
+// program is what /proc says of a program: proc_pid_status(5). The zero value, of one that cannot be looked at, may
+// nothing.
 type program struct {
 	groups []uint32 // supplementary
 	fsetid bool     // CAP_FSETID: what it writes keeps suid and sgid
@@ -56,8 +58,8 @@ func wasKilled(pid uint32) bool { return pid != 0 && programOf(pid).killed }
 // keepsPrivs says that suid and sgid stay where the program of a request changes a file's bytes.
 func keepsPrivs(h *fuse.InHeader) bool { return h.Uid == 0 && programOf(h.Pid).fsetid }
 
-// killForeignSGID clears sgid of a file whose group may not execute it before somebody outside of that group changes its bytes, as Linux
-// does since 6.2. (Where the group may execute it goes with suid.)
+// killForeignSGID clears sgid of a file whose group may not execute it before somebody outside of that group changes
+// its bytes, as Linux does since 6.2. (Where the group may execute it goes with suid.)
 func (f *filesystem) killForeignSGID(ctx context.Context, n *tiers.Inode, h *fuse.InHeader) error {
 	mode := n.Mode()
 	if mode&unix.S_IFMT != unix.S_IFREG || mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID {
@@ -75,8 +77,8 @@ func (f *filesystem) killForeignSGID(ctx context.Context, n *tiers.Inode, h *fus
 	return err
 }
 
-// killHeld lets go of suid and sgid that are held back where a program without CAP_FSETID changes a file's bytes by a request that says
-// nothing of them: the kernel, which was not shown them, does not ask for it.
+// killHeld lets go of suid and sgid that are held back where a program without CAP_FSETID changes a file's bytes by a
+// request that says nothing of them: the kernel, which was not shown them, does not ask for it.
 func killHeld(n *tiers.Inode, h *fuse.InHeader) error {
 	v := n.Volume()
 	if !v.HoldsMode(n) || keepsPrivs(h) {

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openQuota shares out this process's descriptors among open files and directories. Some are set aside for commits, commands, directories
-// that are kept open and the kernel's own needs; of the rest one user gets half at most, but for root and whoever mounted. So nobody can
-// keep the others, or the backup, from opening anything. Safe for concurrent use.
+// openQuota shares out this process's descriptors among open files and directories. Some are set aside for commits,
+// commands, directories that are kept open and the kernel's own needs; of the rest one user gets half at most, but for
+// root and whoever mounted. So nobody can keep the others, or the backup, from opening anything. Safe for concurrent
+// use.
 type openQuota struct {
 	most, perUser int64
 	exempt        uint32 // the user who mounted

@@ -49,8 +49,8 @@ func (f *filesystem) releaseAll() {
 	f.dirs.drain((*tiers.DirHandle).Close)
 }
 
-// node finds the inode of a request. The kernel only names inodes that it was given and has not forgotten; ESTALE makes it
-// look the name up anew.
+// node finds the inode of a request. The kernel only names inodes that it was given and has not forgotten; ESTALE makes
+// it look the name up anew.
 func (f *filesystem) node(id uint64) (*tiers.Inode, error) {
 	if n := f.vol.Inode(id); n != nil {
 		return n, nil

@@ -126,8 +126,8 @@ func setAttr(in *fuse.SetAttrIn) tiers.SetAttr {
 	}
 	s.Atime, s.AtimeNow = setTime(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
 	s.Mtime, s.MtimeNow = setTime(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
-	// A change of the bytes has the kernel send a SETATTR without any field where suid, sgid or capabilities must go; the latter it has
-	// removed before, and of root's program no more is to go.
+	// A change of the bytes has the kernel send a SETATTR without any field where suid, sgid or capabilities must go;
+	// the latter it has removed before, and of root's program no more is to go.
 	s.KillPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || in.Valid&fields == 0 && !keepsPrivs(&in.InHeader)
 	return s
 }

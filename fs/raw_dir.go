@@ -76,8 +76,8 @@ type child struct {
 // plus is the scratch space of one READDIRPLUS.
 type plus struct{ children []child }
 
-// ReadDirPlus takes the entries that fit first and looks them up afterwards: every lookup counts with the kernel, so none
-// is made for an entry that does not go out, and none under a lock of the directory stream.
+// ReadDirPlus takes the entries that fit first and looks them up afterwards: every lookup counts with the kernel, so
+// none is made for an entry that does not go out, and none under a lock of the directory stream.
 func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()

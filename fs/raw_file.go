@@ -173,8 +173,8 @@ func (f *filesystem) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]b
 	return total, fuse.OK
 }
 
-// Fsync goes on whatever signal comes, as on a disk's filesystem, for programs take an error of fsync(2) for lost data: only a program
-// that was killed does not wait for the remote.
+// Fsync goes on whatever signal comes, as on a disk's filesystem, for programs take an error of fsync(2) for lost data:
+// only a program that was killed does not wait for the remote.
 func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()

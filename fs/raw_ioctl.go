@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: ioctl(2). The kernel asks for the flags of chattr(1) by it, and has looked at who may change them; nothing else is known here,
-// for forwarding to warm would let a program reach the file system below.
+// This file: ioctl(2). The kernel asks for the flags of chattr(1) by it, and has looked at who may change them; nothing
+// else is known here, for forwarding to warm would let a program reach the file system below.
 
 const (
 	fsGetXattr = 0x801c581f // FS_IOC_FSGETXATTR: struct fsxattr, of which the first word are flags of another numbering

@@ -20,7 +20,8 @@ func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 	if h.Uid == 0 {
 		return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Listxattr(n, dest) })
 	}
-	// Other file systems show trusted.* to those with CAP_SYS_ADMIN alone (xattr(7)); the protocol tells us the user and no more.
+	// Other file systems show trusted.* to those with CAP_SYS_ADMIN alone (xattr(7)); the protocol tells us the user
+	// and no more.
 	return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) {
 		all := make([]byte, xattrListMax)
 		size, err := n.Volume().Listxattr(n, all)
@@ -97,7 +98,8 @@ func (f *filesystem) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name 
 	return f.status("removexattr", h.NodeId, err)
 }
 
-// attrsChangedBy tells the kernel that an ACL has changed the mode: without default_permissions it takes one for any other attribute.
+// attrsChangedBy tells the kernel that an ACL has changed the mode: without default_permissions it takes one for any
+// other attribute.
 func attrsChangedBy(n *tiers.Inode, attr string) {
 	if strings.HasPrefix(attr, "system.posix_acl_") {
 		n.Volume().AttrChanged(n)

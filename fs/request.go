@@ -9,9 +9,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// request is the context of a request. It ends when the kernel interrupts the request because its program was killed, so that the
-// program is gone at once whatever the request waits for. Any other signal comes as an interrupt too, and does not end it: programs do
-// not expect EINTR of a file on a disk, and Go's runtime alone sends its threads a signal for each long turn.
+// request is the context of a request. It ends when the kernel interrupts the request because its program was killed,
+// so that the program is gone at once whatever the request waits for. Any other signal comes as an interrupt too, and
+// does not end it: programs do not expect EINTR of a file on a disk, and Go's runtime alone sends its threads a signal
+// for each long turn.
 //
 // Done is asked for by what may take long only. A request that nobody waits for costs no goroutine.
 type request struct {
@@ -64,7 +65,8 @@ func (r *request) Done() <-chan struct{} {
 	return r.done
 }
 
-// watch closes done once the program was killed. The kernel tells of the first signal alone, which may have been a harmless one.
+// watch closes done once the program was killed. The kernel tells of the first signal alone, which may have been a
+// harmless one.
 func (r *request) watch(done, ended chan struct{}) {
 	select {
 	case <-ended:

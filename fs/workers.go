@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// maxWorkers bounds the threads, and with them the requests in hand and the memory of their buffers. At the bound requests
-	// wait in the kernel: none depends on another, so those in hand end and let them in.
+	// maxWorkers bounds the threads, and with them the requests in hand and the memory of their buffers. At the bound
+	// requests wait in the kernel: none depends on another, so those in hand end and let them in.
 	maxWorkers = 64
 	// tick is how soon a request is found to block that was not expected to.
 	tick = 5 * time.Millisecond
@@ -32,8 +32,8 @@ type worker struct {
 	_     [64]byte      // workers do not share cache lines
 }
 
-// pool keeps as many threads as needed to have some that do not block: base ones for good, more while requests wait for a
-// disk. It never has more idle threads than it needs for long: each of them is woken by each request.
+// pool keeps as many threads as needed to have some that do not block: base ones for good, more while requests wait for
+// a disk. It never has more idle threads than it needs for long: each of them is woken by each request.
 type pool struct {
 	work    func(*worker) // a worker's whole life; ends when retire says so or there is nothing left to read
 	pending func() bool   // whether a request waits to be read

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestPushedIsAsked: whoever says that the remote has something has asked it in this very moment: sync, umount, fsync: remote, and
-// releases from warm. What the remote has lost comes back, or is said.
+// TestPushedIsAsked: whoever says that the remote has something has asked it in this very moment: sync, umount, fsync:
+// remote, and releases from warm. What the remote has lost comes back, or is said.
 func TestPushedIsAsked(t *testing.T) {
 	for _, c := range []struct {
 		what, how string
@@ -70,8 +70,9 @@ func TestPushedIsAsked(t *testing.T) {
 	}
 }
 
-// TestCopiedState: a copy of the state directory that lacks what says which files are in the repository only is refused, with the way
-// out, and never taken for files of zeros and empty directories; a whole copy is as good as the first.
+// TestCopiedState: a copy of the state directory that lacks what says which files are in the repository only is
+// refused, with the way out, and never taken for files of zeros and empty directories; a whole copy is as good as the
+// first.
 func TestCopiedState(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

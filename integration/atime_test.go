@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAtime: access times move as the mount's options say, for files, directories and symlinks, and whatever the daemon reads for itself
-// moves none.
+// TestAtime: access times move as the mount's options say, for files, directories and symlinks, and whatever the daemon
+// reads for itself moves none.
 func TestAtime(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBlocksWithAttributes: EmberFS's own attribute may take a block of the disk beside those of the user's. No file shows it: not when it
-// is committed, released, brought back or restored.
+// TestBlocksWithAttributes: EmberFS's own attribute may take a block of the disk beside those of the user's. No file
+// shows it: not when it is committed, released, brought back or restored.
 func TestBlocksWithAttributes(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestCostFollowsChange counts what the daemon reads and stores for small changes in a big tree: the change, its directories and their
-// ancestors, and neither clean content nor clean directories.
+// TestCostFollowsChange counts what the daemon reads and stores for small changes in a big tree: the change, its
+// directories and their ancestors, and neither clean content nor clean directories.
 func TestCostFollowsChange(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	const dirs, each = 200, 100
@@ -30,7 +30,8 @@ func TestCostFollowsChange(t *testing.T) {
 	}
 	v.sync()
 	waitFor(10*time.Second, func() bool { return v.status().AtRisk.Files == 0 })
-	// Status counts the last commit's files in the background, in all its directories: it is asked once, and that count let end.
+	// Status counts the last commit's files in the background, in all its directories: it is asked once, and that count
+	// let end.
 	pid := v.daemon()
 	waitFor(30*time.Second, func() bool {
 		read := readBytes(t, pid)

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestCheckRepair damages a volume's state directory in one way at a time. check --repair makes it sound, says what it did, and
-// the next mount has every file as it was.
+// TestCheckRepair damages a volume's state directory in one way at a time. check --repair makes it sound, says what it
+// did, and the next mount has every file as it was.
 func TestCheckRepair(t *testing.T) {
 	t.Parallel()
 	deadline(t, 12*time.Minute)

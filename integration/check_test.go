@@ -28,8 +28,8 @@ type checkReport struct {
 
 type checkFinding struct{ Severity, What, Path, Where, Commit, Object, Do string }
 
-// check runs `emberfs check` for people and as JSON, and requires that both say the same and exit so. Beside a daemon a commit between
-// the two may add a finding or end one: then both are run again.
+// check runs `emberfs check` for people and as JSON, and requires that both say the same and exit so. Beside a daemon a
+// commit between the two may add a finding or end one: then both are run again.
 func (v *volume) check(target string, args ...string) checkReport {
 	v.t.Helper()
 	for try := 1; ; try++ {
@@ -40,7 +40,8 @@ func (v *volume) check(target string, args ...string) checkReport {
 	}
 }
 
-// checkOnce says whether both have as many findings; where they have not it fails, if that is final or nobody is at work there.
+// checkOnce says whether both have as many findings; where they have not it fails, if that is final or nobody is at
+// work there.
 func (v *volume) checkOnce(final bool, target string, args ...string) (_ checkReport, same bool) {
 	v.t.Helper()
 	text := v.emberfs(append([]string{"check", target}, args...)...)
@@ -105,8 +106,8 @@ func (v *volume) work(seed int64) {
 	}
 }
 
-// TestCheckSoundLife: at every stage of a volume's life check finds it sound, mounted or not, quick or deep, and says what is at
-// risk; a killed daemon leaves nothing damaged.
+// TestCheckSoundLife: at every stage of a volume's life check finds it sound, mounted or not, quick or deep, and says
+// what is at risk; a killed daemon leaves nothing damaged.
 func TestCheckSoundLife(t *testing.T) {
 	t.Parallel()
 	deadline(t, 10*time.Minute)
@@ -147,7 +148,8 @@ func TestCheckSoundLife(t *testing.T) {
 		}
 		r := v.mustBeSound(v.state, "--deep")
 		if round == 0 && (r.AtRisk == nil || r.AtRisk.Files < 100) {
-			// In later rounds the daemon commits at its start what the last one left, and perhaps some of the new with it.
+			// In later rounds the daemon commits at its start what the last one left, and perhaps some of the new with
+			// it.
 			t.Errorf("killed: 105 new files and directories, at risk are %+v", r.AtRisk)
 		}
 	}
@@ -248,8 +250,8 @@ func TestCheckFindsDamage(t *testing.T) {
 	}
 }
 
-// TestLockOutlivesGarbage: the daemon holds the lock of its state directory for as long as it lives. It was lost once at the
-// first garbage collection, and a second daemon was let in.
+// TestLockOutlivesGarbage: the daemon holds the lock of its state directory for as long as it lives. It was lost once
+// at the first garbage collection, and a second daemon was let in.
 func TestLockOutlivesGarbage(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestChildrenAreOrdinary: git and the hooks of SOURCE get what those of a user's git push get, whatever the daemon was started with and
-// has made of itself; and nobody else can write what EmberFS makes.
+// TestChildrenAreOrdinary: git and the hooks of SOURCE get what those of a user's git push get, whatever the daemon was
+// started with and has made of itself; and nobody else can write what EmberFS makes.
 func TestChildrenAreOrdinary(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
@@ -40,7 +40,8 @@ env > env
 	stock, stockSees := hooked("stock.git")
 	clone := filepath.Join(testDir(t), "clone")
 	shell(t, "/", `umask 022; git clone -q `+stock+` `+clone+`; cd `+clone+`; echo x >f; git add f; git commit -qm f; git push -q origin HEAD:main`)
-	mayRaise := command{args: []string{"sh", "-c", "ulimit -n 512; ulimit -n 1024 2>/dev/null"}}.succeeds() // CAP_SYS_RESOURCE
+	// CAP_SYS_RESOURCE.
+	mayRaise := command{args: []string{"sh", "-c", "ulimit -n 512; ulimit -n 1024 2>/dev/null"}}.succeeds()
 	for _, c := range []struct{ umask, files, child string }{
 		{"022", "ulimit -n 512", "umask 0022\nopen files 512 512"}, // as many as it may: the daemon raises both limits
 		{"000", "ulimit -Sn 256; ulimit -Hn 512", "umask 0022\nopen files 256 512"},

@@ -43,7 +43,8 @@ type cop struct {
 	apply func(t *cnode)
 	// touched are the paths, after it, of what gets another mtime and ctime, changed of what gets another ctime alone.
 	touched, changed []string
-	// part is the file that may hold a part of what is written when the operation is cut off; prefix: from an empty file on.
+	// part is the file that may hold a part of what is written when the operation is cut off; prefix: from an empty
+	// file on.
 	part   string
 	prefix bool
 }

@@ -20,9 +20,10 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestChurn kills the daemon again and again while programs do everything that one can do to files, and files and directories move
-// between the tiers all the time; half of them are critical. The model knows each byte and attribute that was acknowledged; the one operation under way
-// may show, or not, or a write in part. A seed repeats the operations, not the moments of the kills.
+// TestChurn kills the daemon again and again while programs do everything that one can do to files, and files and
+// directories move between the tiers all the time; half of them are critical. The model knows each byte and attribute
+// that was acknowledged; the one operation under way may show, or not, or a write in part. A seed repeats the
+// operations, not the moments of the kills.
 func TestChurn(t *testing.T) {
 	rounds, seed := effort.Count(t, 40, 200), effort.Seed(t)
 	for i, name := range []string{"alone", "with a source"} {
@@ -32,7 +33,8 @@ func TestChurn(t *testing.T) {
 			c := &churning{t: t, rnd: rand.New(rand.NewSource(seed + int64(i)))}
 			if i > 0 {
 				c.repo = newBareRepo(t, "remote.git", user{})
-				must(t, "/", "git", "-C", c.repo, "config", "gc.auto", "0") // git fsck takes packs that a gc removes under it for damaged
+				// Git fsck takes packs that a gc removes under it for damaged.
+				must(t, "/", "git", "-C", c.repo, "config", "gc.auto", "0")
 			}
 			c.volume()
 			for w := range 2 {
@@ -69,7 +71,8 @@ func (c *churning) volume() {
 	c.moved = c.machines > 1
 }
 
-// options are tiny ages, so that everything moves all the time; some rounds have a limit as well, or nothing but commands.
+// options are tiny ages, so that everything moves all the time; some rounds have a limit as well, or nothing but
+// commands.
 func (c *churning) options(round int) []string {
 	o := []string{"hot_age=100ms", "warm_age=100ms", "tier_interval=100ms", "backup_interval=1s", "chunk_threshold=128KiB"}
 	switch round % 5 {

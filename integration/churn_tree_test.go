@@ -27,7 +27,8 @@ type cnode struct {
 	xattrs       map[string]string
 	kids         map[string]*cnode
 
-	// What an operation that was cut off may have left: each byte of the old or of the new content, or a part from its beginning.
+	// What an operation that was cut off may have left: each byte of the old or of the new content, or a part from its
+	// beginning.
 	mixed  bool
 	before []byte
 	prefix bool

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file: libaio and io_uring by their system calls, as far as tests need them: io_submit(2), io_uring_enter(2). Several pieces are in
-// flight at a time, and all are done when a call returns.
+// This file: libaio and io_uring by their system calls, as far as tests need them: io_submit(2), io_uring_enter(2).
+// Several pieces are in flight at a time, and all are done when a call returns.
 
 // piecesOf cuts a buffer into pieces of 8 KiB.
 func piecesOf(p []byte) (out [][]byte) {

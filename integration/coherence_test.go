@@ -218,8 +218,8 @@ func fromFile(f *coherent, p []byte, move func(src int) error) error {
 	return move(int(src.Fd()))
 }
 
-// TestCoherence: once a write has returned, in whichever way it was made, every reader sees it, in whichever way it reads and whatever it
-// had read before; also while others read all the time. A native directory proves the test right.
+// TestCoherence: once a write has returned, in whichever way it was made, every reader sees it, in whichever way it
+// reads and whatever it had read before; also while others read all the time. A native directory proves the test right.
 func TestCoherence(t *testing.T) {
 	t.Parallel()
 	deadline(t, 4*time.Minute)

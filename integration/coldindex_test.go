@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestIndexCutUnderDaemon: the index of a pack, which the daemon has mapped, is cut by somebody, as a failing disk would lose it. The
-// mount lives on, reads what only that pack has, and says so.
+// TestIndexCutUnderDaemon: the index of a pack, which the daemon has mapped, is cut by somebody, as a failing disk
+// would lose it. The mount lives on, reads what only that pack has, and says so.
 func TestIndexCutUnderDaemon(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	v := newVolume(t, "v", onlyByCommand())

@@ -32,8 +32,8 @@ func (v *volume) sameWarm(what string, f func()) {
 	}
 }
 
-// TestDiffColdOnly: with everything odd released, and on the next machine, which has listed nothing, diff finds what changed and
-// nothing else, and leaves all where it is.
+// TestDiffColdOnly: with everything odd released, and on the next machine, which has listed nothing, diff finds what
+// changed and nothing else, and leaves all where it is.
 func TestDiffColdOnly(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"released", "restored"} {
@@ -81,7 +81,8 @@ func TestDiffColdOnly(t *testing.T) {
 	}
 }
 
-// TestRenamedColdOnly: names of stubs and of unlisted directories that changed are told as what they are, with text of cold.
+// TestRenamedColdOnly: names of stubs and of unlisted directories that changed are told as what they are, with text of
+// cold.
 func TestRenamedColdOnly(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	_, v := lazyPair(t, func(one *volume) {
@@ -112,8 +113,8 @@ func TestRenamedColdOnly(t *testing.T) {
 	v.umount()
 }
 
-// TestCheckColdOnlyLife: at every stage of a restore on the next machine, and of files that leave warm, check finds a sound
-// volume with nothing at risk, and `emberfs restore` takes everything from its commits.
+// TestCheckColdOnlyLife: at every stage of a restore on the next machine, and of files that leave warm, check finds a
+// sound volume with nothing at risk, and `emberfs restore` takes everything from its commits.
 func TestCheckColdOnlyLife(t *testing.T) {
 	t.Parallel()
 	deadline(t, 12*time.Minute)
@@ -165,8 +166,8 @@ func TestCheckColdOnlyLife(t *testing.T) {
 	sameTree(t, scanTree(t, again), want, "restored from a state of stubs")
 }
 
-// TestCheckBesideTiers: while files leave and come back beside programs, check takes nothing for damage and diff nothing for a
-// change.
+// TestCheckBesideTiers: while files leave and come back beside programs, check takes nothing for damage and diff
+// nothing for a change.
 func TestCheckBesideTiers(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
@@ -252,8 +253,8 @@ func (r checkReport) lacks(path, object string) bool {
 	})
 }
 
-// TestCheckColdLacks: an object that is gone from cold is damage of the stub, or the unlisted directory, that needs it; --repair gets
-// it back from the remote, and then everything is as it was.
+// TestCheckColdLacks: an object that is gone from cold is damage of the stub, or the unlisted directory, that needs it;
+// --repair gets it back from the remote, and then everything is as it was.
 func TestCheckColdLacks(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	var content map[string]string
@@ -318,7 +319,8 @@ func TestCheckColdLacks(t *testing.T) {
 	v.umount()
 }
 
-// TestCheckColdLacksOld: an object that only a stub needs, since the tip has its name no more, is looked for too, and repaired.
+// TestCheckColdLacksOld: an object that only a stub needs, since the tip has its name no more, is looked for too, and
+// repaired.
 func TestCheckColdLacksOld(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	one, v := lazyPair(t, func(one *volume) {

@@ -71,7 +71,8 @@ func baseEnv() []string {
 		"GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
 		"GIT_CONFIG_KEY_1=user.name", "GIT_CONFIG_VALUE_1=Test",
 		"GIT_CONFIG_KEY_2=user.email", "GIT_CONFIG_VALUE_2=test@example.org",
-		// The race detector lets a program sleep a second at its end by default: that was most of the time of the raced tests.
+		// The race detector lets a program sleep a second at its end by default: that was most of the time of the raced
+		// tests.
 		"GORACE=halt_on_error=0 atexit_sleep_ms=20 log_path=" + env.base + "/race",
 	}
 }

@@ -53,8 +53,8 @@ func grown(t testing.TB, logFile string, n int) {
 	}
 }
 
-// TestKillUnderWrites kills the daemon again and again while a program writes, sometimes during a commit. What the program
-// was told is there at the next mount, and the repository is sound all the time.
+// TestKillUnderWrites kills the daemon again and again while a program writes, sometimes during a commit. What the
+// program was told is there at the next mount, and the repository is sound all the time.
 func TestKillUnderWrites(t *testing.T) {
 	t.Parallel()
 	deadline(t, 25*time.Minute)
@@ -108,7 +108,8 @@ func (v *volume) killDuring(verb string, after time.Duration, programs ...func()
 	v.clearDeadMount()
 }
 
-// TestKillAtEachStepOfCommit kills the daemon at its first, second, third... durable step of a commit and push, by strace.
+// TestKillAtEachStepOfCommit kills the daemon at its first, second, third... durable step of a commit and push, by
+// strace.
 func TestKillAtEachStepOfCommit(t *testing.T) {
 	lookPath(t, "strace")
 	for _, calls := range []string{"fsync,fdatasync,syncfs", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat", "openat,openat2", "write,pwrite64", "fsetxattr,setxattr,lsetxattr", "connect,execve"} {
@@ -187,8 +188,8 @@ func (v *volume) syncKilledAt(calls string, n int) bool {
 	return true
 }
 
-// attach starts strace and waits until it holds every thread. One attempt in some hundreds misses a thread that is just being
-// born, so there are three.
+// attach starts strace and waits until it holds every thread. One attempt in some hundreds misses a thread that is just
+// being born, so there are three.
 func (v *volume) attach(pid int, options ...string) *exec.Cmd {
 	v.t.Helper()
 	var says bytes.Buffer
@@ -205,8 +206,8 @@ func (v *volume) attach(pid int, options ...string) *exec.Cmd {
 	return nil
 }
 
-// endTracer ends an strace. One that has lost sight of a dead thread waits for it for ever, and the dead process with it, so it does
-// not get long.
+// endTracer ends an strace. One that has lost sight of a dead thread waits for it for ever, and the dead process with
+// it, so it does not get long.
 func endTracer(tracer *exec.Cmd) {
 	_ = tracer.Process.Signal(unix.SIGINT)
 	hard := time.AfterFunc(5*time.Second, func() { _ = tracer.Process.Kill() })

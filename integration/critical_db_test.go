@@ -55,8 +55,9 @@ func acknowledged(t testing.TB, c command) *acks {
 	return a
 }
 
-// watchCommits notes for some time each commit that appears on the live branch and on main, and what had been acknowledged before
-// its moment: before the commit that came before it was there, for only then does the next one begin.
+// watchCommits notes for some time each commit that appears on the live branch and on main, and what had been
+// acknowledged before its moment: before the commit that came before it was there, for only then does the next one
+// begin.
 func (v *volume) watchCommits(limit time.Duration, acked func() int64) (taken []takenCommit) {
 	v.t.Helper()
 	seen := map[string]bool{}
@@ -126,8 +127,8 @@ func sqliteLoad(t testing.TB, db string) *acks {
 	return acknowledged(t, command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}})
 }
 
-// TestCriticalSQLite: every commit of a critical database under constant transactions, of the live branch and of main, is sound when
-// restored alone, and has all that was acknowledged before its moment.
+// TestCriticalSQLite: every commit of a critical database under constant transactions, of the live branch and of main,
+// is sound when restored alone, and has all that was acknowledged before its moment.
 func TestCriticalSQLite(t *testing.T) {
 	lookPath(t, "sqlite3", "stdbuf")
 	for _, mode := range []string{"delete", "wal"} {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCriticalFsyncRemote: with `fsync: remote` the remote has what fsync returned for, whatever becomes of the machine; where it can
-// not be reached fsync fails with EIO, and log and status say why.
+// TestCriticalFsyncRemote: with `fsync: remote` the remote has what fsync returned for, whatever becomes of the
+// machine; where it can not be reached fsync fails with EIO, and log and status say why.
 func TestCriticalFsyncRemote(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
@@ -80,7 +80,8 @@ func TestCriticalFsyncRemote(t *testing.T) {
 	fsck(t, repo)
 }
 
-// TestCriticalFsyncRefused: a remote that refuses is tried again for each fsync, which does not wait for the pause after the failure.
+// TestCriticalFsyncRefused: a remote that refuses is tried again for each fsync, which does not wait for the pause
+// after the failure.
 func TestCriticalFsyncRefused(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

@@ -15,8 +15,9 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestCriticalKilled kills the daemon again and again while critical files are written, objects collected and references packed: the same machine loses nothing that was
-// acknowledged, and the next one nothing that was closed before the last commit began that the remote shows.
+// TestCriticalKilled kills the daemon again and again while critical files are written, objects collected and
+// references packed: the same machine loses nothing that was acknowledged, and the next one nothing that was closed
+// before the last commit began that the remote shows.
 func TestCriticalKilled(t *testing.T) {
 	deadline(t, 20*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

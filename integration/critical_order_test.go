@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// TestCriticalOrder: no live commit shows a later change without an earlier one, in one directory and in two; a file that is replaced
-// by renaming another over it is in each of them, and whole.
+// TestCriticalOrder: no live commit shows a later change without an earlier one, in one directory and in two; a file
+// that is replaced by renaming another over it is in each of them, and whole.
 func TestCriticalOrder(t *testing.T) {
 	deadline(t, 4*time.Minute+4*commitTime(t))
 	v := newVolume(t, "one", withOpts("backup_interval=5s")).mount()

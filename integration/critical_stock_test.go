@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// TestCriticalAfterStockCommit: the first change after a commit of a stock client is one of a critical file. What is beside it, in the
-// directory that the client changed and in others, is in the next commit, whichever branch that goes to.
+// TestCriticalAfterStockCommit: the first change after a commit of a stock client is one of a critical file. What is
+// beside it, in the directory that the client changed and in others, is in the next commit, whichever branch that goes
+// to.
 func TestCriticalAfterStockCommit(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

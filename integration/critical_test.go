@@ -121,8 +121,9 @@ func (v *volume) noComplaints() {
 	}
 }
 
-// TestCriticalLive: a critical file is in the live branch soon after close and fsync, here and on the remote, while main stays; the
-// next machine has it when this one is lost; main takes it over with the next backup, and the live branch goes.
+// TestCriticalLive: a critical file is in the live branch soon after close and fsync, here and on the remote, while
+// main stays; the next machine has it when this one is lost; main takes it over with the next backup, and the live
+// branch goes.
 func TestCriticalLive(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
@@ -241,8 +242,8 @@ func TestCriticalBecomes(t *testing.T) {
 	fsck(t, v.cold())
 }
 
-// TestCriticalUmount: what is critical and waits goes first at umount, and with a deadline that is too short for the rest it is all
-// that went.
+// TestCriticalUmount: what is critical and waits goes first at umount, and with a deadline that is too short for the
+// rest it is all that went.
 func TestCriticalUmount(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

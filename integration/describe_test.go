@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// TestStockDescribed: the first change of a repository that a stock client made brings the metadata of all of it, and makes nothing in warm
-// of what nobody looked at. What is looked at afterwards, changed, or restored elsewhere is as the stock client had it.
+// TestStockDescribed: the first change of a repository that a stock client made brings the metadata of all of it, and
+// makes nothing in warm of what nobody looked at. What is looked at afterwards, changed, or restored elsewhere is as
+// the stock client had it.
 func TestStockDescribed(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestAsyncDirectWritesAreSeen: what asynchronous O_DIRECT writes wrote, buffered readers see once the writes have returned, though they read
-// all the time meanwhile.
+// TestAsyncDirectWritesAreSeen: what asynchronous O_DIRECT writes wrote, buffered readers see once the writes have
+// returned, though they read all the time meanwhile.
 func TestAsyncDirectWritesAreSeen(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

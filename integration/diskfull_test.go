@@ -36,7 +36,8 @@ func smallDisk(t *testing.T, name string, mib int, mkfs ...string) string {
 // noise is content that does not compress.
 func noise(n int, seed string) []byte { return opBytes(seed, n) }
 
-// TestDiskFullWarm: the program gets ENOSPC, what was written before stays readable, and after space was made all goes on.
+// TestDiskFullWarm: the program gets ENOSPC, what was written before stays readable, and after space was made all goes
+// on.
 func TestDiskFullWarm(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	disk := smallDisk(t, "disk", 64)
@@ -90,7 +91,8 @@ func TestDiskFullWarm(t *testing.T) {
 	two.umount()
 }
 
-// TestDiskFullList: a directory that was not listed yet needs a little room for its names; on a full disk it is made by what can leave.
+// TestDiskFullList: a directory that was not listed yet needs a little room for its names; on a full disk it is made by
+// what can leave.
 func TestDiskFullList(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	const names = 3000
@@ -130,8 +132,8 @@ func TestDiskFullList(t *testing.T) {
 	v.umount()
 }
 
-// TestDiskFullCold: cold.git lies on a disk of its own that is full. Commits fail and say so, the work goes on in warm, and
-// the next commit after space was made takes everything.
+// TestDiskFullCold: cold.git lies on a disk of its own that is full. Commits fail and say so, the work goes on in warm,
+// and the next commit after space was made takes everything.
 func TestDiskFullCold(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	v := newVolume(t, "v")

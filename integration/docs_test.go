@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // TestSectionsResolve: where a comment or a page names a section of a specification, there is one.
@@ -69,6 +70,31 @@ func TestFilesResolve(t *testing.T) {
 	if found < 20 {
 		t.Errorf("only %d files are named", found)
 	}
+}
+
+// TestCommentWidth: a comment has at most 120 columns, of which a tab takes 4.
+func TestCommentWidth(t *testing.T) {
+	eachFile(t, func(path, text string) {
+		if !strings.HasSuffix(path, ".go") {
+			return
+		}
+		set := token.NewFileSet()
+		f, err := parser.ParseFile(set, path, text, parser.ParseComments)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		lines := strings.Split(text, "\n")
+		for _, group := range f.Comments {
+			for _, c := range group.List {
+				at := set.Position(c.Pos())
+				line := strings.ReplaceAll(lines[at.Line-1], "\t", "    ")
+				if utf8.RuneCountInString(line) > 120 && strings.HasPrefix(c.Text, "//") && !strings.HasPrefix(c.Text, "//go:") {
+					t.Errorf("%s:%d: a comment is wider than 120 columns", path, at.Line)
+				}
+			}
+		}
+	})
 }
 
 // TestWalks: each stop of the walks in CONTRIBUTING.md is a function in that file.

@@ -19,10 +19,10 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestFailpoints kills the daemon at every step of writing objects, publishing, moving the reference, recording, restoring,
-// consolidating and pruning, and separately has each step fail with EIO and ENOSPC. Nothing acknowledged is lost, the repository
-// passes git fsck --strict, no temporary file is left, and the next machine has everything. EMBERFS_FAILPOINT_AREA, "live." for one, asks
-// for some steps alone.
+// TestFailpoints kills the daemon at every step of writing objects, publishing, moving the reference, recording,
+// restoring, consolidating and pruning, and separately has each step fail with EIO and ENOSPC. Nothing acknowledged is
+// lost, the repository passes git fsck --strict, no temporary file is left, and the next machine has everything.
+// EMBERFS_FAILPOINT_AREA, "live." for one, asks for some steps alone.
 func TestFailpoints(t *testing.T) {
 	bin := filepath.Join(filepath.Dir(env.bin), "emberfs-failpoints")
 	check(t, goBuild(bin, "-tags", "failpoints"))
@@ -83,8 +83,8 @@ type failing struct {
 
 	// unsure is what files may hold, besides what the model says, whose change the daemon did not live to acknowledge.
 	unsure map[string][]string
-	// torn is what a write that came back with an error was to lead to. Any beginning of it may be there: a kill ends a write(2)
-	// between two pages, on every file system of the kernel (generic_perform_write looks for a fatal signal).
+	// torn is what a write that came back with an error was to lead to. Any beginning of it may be there: a kill ends a
+	// write(2) between two pages, on every file system of the kernel (generic_perform_write looks for a fatal signal).
 	torn map[string]string
 }
 

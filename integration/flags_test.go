@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFlagsNextMachine: the flags of chattr(1) are there after a kill and on the next machine, are obeyed there, and a copy has them.
+// TestFlagsNextMachine: the flags of chattr(1) are there after a kill and on the next machine, are obeyed there, and a
+// copy has them.
 func TestFlagsNextMachine(t *testing.T) {
 	t.Parallel()
 	lookPath(t, "lsattr", "chattr")

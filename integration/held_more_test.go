@@ -34,8 +34,8 @@ func attributesOf(t testing.TB, at string) string {
 	return out
 }
 
-// TestHeldBackEverywhere: directories, the root among them, symlinks and files whose attributes leave no room for EmberFS's own record,
-// with a copy of the state directory on the way.
+// TestHeldBackEverywhere: directories, the root among them, symlinks and files whose attributes leave no room for
+// EmberFS's own record, with a copy of the state directory on the way.
 func TestHeldBackEverywhere(t *testing.T) {
 	t.Parallel()
 	for _, tiering := range []string{"on", "off"} {
@@ -115,8 +115,8 @@ func TestHeldBackEverywhere(t *testing.T) {
 	}
 }
 
-// TestHeldBackForPlainUser: a plain user can give nothing away and make no device; what root committed is there again for root, wherever
-// the user moved it.
+// TestHeldBackForPlainUser: a plain user can give nothing away and make no device; what root committed is there again
+// for root, wherever the user moved it.
 func TestHeldBackForPlainUser(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

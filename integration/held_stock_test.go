@@ -26,8 +26,9 @@ func stockTree(t testing.TB, repo string) []string {
 	return out
 }
 
-// TestStockEntriesStay: what a stock client committed and no directory can hold, submodules, names that are too long, blobs that are
-// missing, stays in the branch under its name, whatever a mount changes beside it; so do .gitattributes and .gitmodules.
+// TestStockEntriesStay: what a stock client committed and no directory can hold, submodules, names that are too long,
+// blobs that are missing, stays in the branch under its name, whatever a mount changes beside it; so do .gitattributes
+// and .gitmodules.
 func TestStockEntriesStay(t *testing.T) {
 	t.Parallel()
 	for _, tiering := range []string{"on", "off"} {
@@ -149,8 +150,8 @@ func fsckButMissing(t testing.TB, repo, lost string) {
 	}
 }
 
-// TestUntrustedLook: a look through a mount that does not trust its source changes nothing of what it does not show: suid bits, owners
-// and attributes stay in the commits until somebody changes them.
+// TestUntrustedLook: a look through a mount that does not trust its source changes nothing of what it does not show:
+// suid bits, owners and attributes stay in the commits until somebody changes them.
 func TestUntrustedLook(t *testing.T) {
 	t.Parallel()
 	for _, tiering := range []string{"on", "off"} {
@@ -216,7 +217,8 @@ func TestUntrustedLook(t *testing.T) {
 			expect("d", 1000, 0o2775, "", false)
 			expect("d/link", 1000, 0o777, "", false)
 			expect("d/look", 1000, 0o4755, "v", true)
-			expect("d/write", 1000, 0o4755, "v", false) // root wrote it: as write(2), which leaves suid then, but no capabilities
+			// Root wrote it: as write(2), which leaves suid then, but no capabilities.
+			expect("d/write", 1000, 0o4755, "v", false)
 			expect("d/chmod", 1000, 0o755, "v", true)
 			expect("d/chown", 0, 0o755, "v", false)
 			expect("d/attr", 1000, 0o4755, "new", true)
@@ -229,8 +231,8 @@ func TestUntrustedLook(t *testing.T) {
 	}
 }
 
-// TestMissingContentMoves: a file whose content the repository has lost, which reads as EIO, can be moved and its commit be pushed; all
-// else is committed beside it.
+// TestMissingContentMoves: a file whose content the repository has lost, which reads as EIO, can be moved and its
+// commit be pushed; all else is committed beside it.
 func TestMissingContentMoves(t *testing.T) {
 	t.Parallel()
 	for _, tiering := range []string{"on", "off"} {

@@ -38,7 +38,8 @@ func inMemory(t *testing.T, name string) volumeOption {
 	return withState(filepath.Join(dir, "state"))
 }
 
-// editMeta changes the metadata of the volume's root in a repository, as another version, or another system, would have written it.
+// editMeta changes the metadata of the volume's root in a repository, as another version, or another system, would have
+// written it.
 func editMeta(t testing.TB, repo, sed string) {
 	t.Helper()
 	clone := filepath.Join(testDir(t), "edit")
@@ -137,8 +138,8 @@ func heldCases() []heldCase {
 	}}
 }
 
-// TestHeldBack: what a machine cannot make hides nothing else, is said, and is there for the next machine, through renames, kills and
-// changes beside it.
+// TestHeldBack: what a machine cannot make hides nothing else, is said, and is there for the next machine, through
+// renames, kills and changes beside it.
 func TestHeldBack(t *testing.T) {
 	t.Parallel()
 	for _, c := range heldCases() {

@@ -68,8 +68,8 @@ func idsOf(list []loggedCommit) []string {
 	return ids
 }
 
-// changes gives the differences by path; metadata of directories whose mtime alone is new is left out, for scans cannot tell
-// whether it should be there, and so are hard links.
+// changes gives the differences by path; metadata of directories whose mtime alone is new is left out, for scans cannot
+// tell whether it should be there, and so are hard links.
 func changes(t *testing.T, dir string, args ...string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -184,8 +184,8 @@ func sameChanges(t *testing.T, what string, got, want, scan map[string]string) {
 	}
 }
 
-// TestHistoryOddTree: with a tree of everything odd and changes of every kind, diff finds exactly what two scans of the tree
-// differ in: in the directory before the commit, between the commits after it, and the other way round.
+// TestHistoryOddTree: with a tree of everything odd and changes of every kind, diff finds exactly what two scans of the
+// tree differ in: in the directory before the commit, between the commits after it, and the other way round.
 func TestHistoryOddTree(t *testing.T) {
 	t.Parallel()
 	deadline(t, 12*time.Minute)
@@ -236,8 +236,8 @@ func TestHistoryOddTree(t *testing.T) {
 	v.umount()
 }
 
-// TestHistory: commits of two machines and of a stock client as log, snapshots and restore --commit tell them, by mountpoint,
-// state directory and repository alike; nothing of it writes.
+// TestHistory: commits of two machines and of a stock client as log, snapshots and restore --commit tell them, by
+// mountpoint, state directory and repository alike; nothing of it writes.
 func TestHistory(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

@@ -57,16 +57,17 @@ func (h hostileRepo) commit(tree string) {
 	must(h.t, "/", "git", "-C", h.dir, "update-ref", "refs/heads/main", id)
 }
 
-// TestHostileRepositories mounts repositories that were made to do harm. Each is refused with a message that says why, or the good part
-// of it is there; nothing outside of the mount and the state directory is touched, and neither memory nor disk are used up.
+// TestHostileRepositories mounts repositories that were made to do harm. Each is refused with a message that says why,
+// or the good part of it is there; nothing outside of the mount and the state directory is touched, and neither memory
+// nor disk are used up.
 func TestHostileRepositories(t *testing.T) {
 	t.Parallel()
 	const good = "good content\n"
 	cases := []struct {
 		name string
 		make func(h hostileRepo)
-		// refused is a part of the message where the mount is refused; "" where the file "good" is there, and the log says logged, or status
-		// lists that something standsIn.
+		// refused is a part of the message where the mount is refused; "" where the file "good" is there, and the log
+		// says logged, or status lists that something standsIn.
 		refused, logged, standsIn string
 		serverRefuses             bool // git on the other side may find it out first
 	}{

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// mayImport is which packages of ours each package may import: tiers/DESIGN.md section 6. Lower ones know nothing of higher ones.
+// mayImport is which packages of ours each package may import: tiers/DESIGN.md section 6. Lower ones know nothing of
+// higher ones.
 var mayImport = map[string]string{
 	"tiers/cold":       "",
 	"tiers/rules":      "",
@@ -39,7 +40,8 @@ var mayImport = map[string]string{
 	"integration/soak":     "",
 }
 
-// testsMayImport is what the tests of a package may import beside that, and nothing but tests: what they share, and how much they do.
+// testsMayImport is what the tests of a package may import beside that, and nothing but tests: what they share, and how
+// much they do.
 var testsMayImport = map[string]string{
 	"tiers":       "tiers/inspect",
 	"backup":      "backup/coldtest",
@@ -131,8 +133,8 @@ func TestExitOnlyInMain(t *testing.T) {
 	}
 }
 
-// TestChildrenStartInOnePlace holds the rule of package subprocess: no other place starts a program, but for the one that starts the
-// daemon.
+// TestChildrenStartInOnePlace holds the rule of package subprocess: no other place starts a program, but for the one
+// that starts the daemon.
 func TestChildrenStartInOnePlace(t *testing.T) {
 	r := command{args: []string{"grep", "-rnE", `exec\.(Command|CommandContext|Cmd\{)|os\.StartProcess|syscall\.(Exec|ForkExec)|unix\.Exec|signal\.Ignore`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=coldtest", "cmd/emberfs", "fs", "tiers", "backup"}, dir: env.module}.run(t)
 	found := 0

@@ -15,8 +15,8 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestInodeTable makes more files than the inode table may hold: the daemon forgets those that nobody uses, and nobody who
-// uses one sees it: open files, mappings, working directories, watches, hard links and what is dirty.
+// TestInodeTable makes more files than the inode table may hold: the daemon forgets those that nobody uses, and nobody
+// who uses one sees it: open files, mappings, working directories, watches, hard links and what is dirty.
 func TestInodeTable(t *testing.T) {
 	deadline(t, 8*time.Minute)
 	const files, each = 36_000, 200

@@ -18,8 +18,8 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestKillDuringRestore kills the mount of the next machine while it restores, again and again. The mount after that has the
-// whole tree, and no commit ever takes a half-restored tree for a deletion.
+// TestKillDuringRestore kills the mount of the next machine while it restores, again and again. The mount after that
+// has the whole tree, and no commit ever takes a half-restored tree for a deletion.
 func TestKillDuringRestore(t *testing.T) {
 	t.Parallel()
 	deadline(t, 10*time.Minute)
@@ -157,7 +157,8 @@ func TestMemoryLimit(t *testing.T) {
 	v.umount()
 }
 
-// TestUmountDeadline: what is not safe at the deadline is said, by exit 3 and the receipt, and is there at the next mount.
+// TestUmountDeadline: what is not safe at the deadline is said, by exit 3 and the receipt, and is there at the next
+// mount.
 func TestUmountDeadline(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	v := newVolume(t, "v", withOpts("chunk_threshold=2TiB")) // as one blob: a hole of a file in chunks takes no time
@@ -178,8 +179,8 @@ func TestUmountDeadline(t *testing.T) {
 	}
 }
 
-// TestForegroundAnswersAtOnce: whoever sees the mount of a daemon that is just coming up gets an answer from it. strace makes the time
-// between the two long, whichever of them comes first.
+// TestForegroundAnswersAtOnce: whoever sees the mount of a daemon that is just coming up gets an answer from it. strace
+// makes the time between the two long, whichever of them comes first.
 func TestForegroundAnswersAtOnce(t *testing.T) {
 	deadline(t, time.Minute)
 	lookPath(t, "strace")
@@ -199,8 +200,8 @@ func TestForegroundAnswersAtOnce(t *testing.T) {
 	}
 }
 
-// TestKilledBeforeMount: a daemon that dies when it has its control socket and registration, and no mount yet, leaves nothing that
-// the next one or a command takes for a living one.
+// TestKilledBeforeMount: a daemon that dies when it has its control socket and registration, and no mount yet, leaves
+// nothing that the next one or a command takes for a living one.
 func TestKilledBeforeMount(t *testing.T) {
 	deadline(t, time.Minute)
 	lookPath(t, "strace")

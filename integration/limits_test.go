@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deepIn makes directories d/d/d... in dir, so many levels, with a file at the end, as a program does that changes into each.
+// deepIn makes directories d/d/d... in dir, so many levels, with a file at the end, as a program does that changes into
+// each.
 func deepIn(t testing.TB, dir string, levels int) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -53,8 +54,8 @@ func levels(t testing.TB, dir string) (n int, bottom bool) {
 	return n, unix.Faccessat(fd, "bottom", unix.F_OK, 0) == nil
 }
 
-// TestDeepDirectories: what is nested deeper than a commit takes stays out, is named, and hides nothing else; what a commit has, all
-// that read commits can read.
+// TestDeepDirectories: what is nested deeper than a commit takes stays out, is named, and hides nothing else; what a
+// commit has, all that read commits can read.
 func TestDeepDirectories(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
@@ -111,8 +112,8 @@ func TestDeepDirectories(t *testing.T) {
 	fsck(t, repo)
 }
 
-// TestDeepStockCommit: what a stock client commits may be nested deeper. It costs at most itself: the rest of the volume is there, and the
-// next commits keep it.
+// TestDeepStockCommit: what a stock client commits may be nested deeper. It costs at most itself: the rest of the
+// volume is there, and the next commits keep it.
 func TestDeepStockCommit(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
@@ -162,8 +163,8 @@ func TestDeepStockCommit(t *testing.T) {
 	}
 }
 
-// TestTooMuchForCommit: what a commit cannot hold stays out of it and is named, and hides nothing else. What it can hold, though a path
-// is longer than a system call takes, comes back whole.
+// TestTooMuchForCommit: what a commit cannot hold stays out of it and is named, and hides nothing else. What it can
+// hold, though a path is longer than a system call takes, comes back whole.
 func TestTooMuchForCommit(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
@@ -265,7 +266,8 @@ func below(fd, i int, err error) (int, error) {
 	return unix.Openat(fd, fmt.Sprintf("%s%0238d", longName, i), unix.O_PATH|unix.O_CLOEXEC, 0)
 }
 
-// TestLeftOutStaysAtRisk: what a backup could not read is at risk, and said to be, until one has it; also when nothing else changes.
+// TestLeftOutStaysAtRisk: what a backup could not read is at risk, and said to be, until one has it; also when nothing
+// else changes.
 func TestLeftOutStaysAtRisk(t *testing.T) {
 	deadline(t, time.Minute)
 	lookPath(t, "strace")
@@ -306,7 +308,8 @@ func (v *volume) failReads(file string) (end func()) {
 	return end
 }
 
-// TestAttributeTooBig: an attribute that is too big for a file of warm's file system is no full disk: ENOSPC at once, and nothing leaves warm.
+// TestAttributeTooBig: an attribute that is too big for a file of warm's file system is no full disk: ENOSPC at once,
+// and nothing leaves warm.
 func TestAttributeTooBig(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withState(smallDisk(t, "disk", 64)+"/state"), onlyByCommand(),
@@ -332,12 +335,14 @@ func TestAttributeTooBig(t *testing.T) {
 	v.umount()
 }
 
-// TestRestoreLeavesPartsOut: what the file system that is restored to does not take is left out by itself and named; all else comes back.
+// TestRestoreLeavesPartsOut: what the file system that is restored to does not take is left out by itself and named;
+// all else comes back.
 func TestRestoreLeavesPartsOut(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state")) // takes larger attributes than ext4
+	// Takes larger attributes than ext4.
+	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state"))
 	v.mount()
 	check(t, os.Mkdir(v.at("d"), 0o700))
 	for _, n := range []string{"a", "b", "c"} {

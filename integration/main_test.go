@@ -23,7 +23,8 @@ var env struct {
 
 const helperVar = "EMBERFS_TEST_HELPER"
 
-// TestMain serves the helper processes, else builds the binary, runs the tests and fails when they left a mount or a daemon.
+// TestMain serves the helper processes, else builds the binary, runs the tests and fails when they left a mount or a
+// daemon.
 func TestMain(m *testing.M) {
 	if name := os.Getenv(helperVar); name != "" {
 		os.Exit(runHelper(name, os.Args[1:]))
@@ -72,7 +73,8 @@ func setUp() error {
 	return buildBinary()
 }
 
-// copySelf puts the test binary where an unprivileged helper can execute it: go test's own directory is closed to others.
+// copySelf puts the test binary where an unprivileged helper can execute it: go test's own directory is closed to
+// others.
 func copySelf() error {
 	me, err := os.Executable()
 	if err != nil {

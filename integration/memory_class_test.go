@@ -213,7 +213,8 @@ func direntNumbers(t testing.TB, dir string) map[string]uint64 {
 	}
 }
 
-// secret is what must not be found outside of memory; its halves are joined at run time, so that no core of this file has it.
+// secret is what must not be found outside of memory; its halves are joined at run time, so that no core of this file
+// has it.
 func secret() string { return "top" + "-secret-" + strings.Repeat("0123456789", 3) }
 
 // TestMemoryStaysInMemory looks for contents and names of a memory directory in everything that is on the disk.

@@ -35,7 +35,8 @@ func TestMemoryKill(t *testing.T) {
 	}
 
 	// A mount that fails has not lost it either.
-	if r := v.tryMount("-o", "context=no_such:context"); r.code == 0 { // mount(2) refuses it, the volume is open by then
+	// mount(2) refuses it, the volume is open by then.
+	if r := v.tryMount("-o", "context=no_such:context"); r.code == 0 {
 		t.Fatalf("%v", r)
 	}
 	v.opts = []string{"memory_class_limit=16MiB"}
@@ -85,7 +86,8 @@ func TestMemoryKill(t *testing.T) {
 	fsck(t, v.cold())
 }
 
-// TestMemoryForeign: what is mounted where the tmpfs belongs and is not of this volume is left alone, and nothing goes to the disk.
+// TestMemoryForeign: what is mounted where the tmpfs belongs and is not of this volume is left alone, and nothing goes
+// to the disk.
 func TestMemoryForeign(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withMemory("mem"))
@@ -133,7 +135,8 @@ func TestMemoryUser(t *testing.T) {
 	v.umount()
 }
 
-// TestMemoryLate: a directory becomes one of class memory after programs have got to know it, because one above it was renamed.
+// TestMemoryLate: a directory becomes one of class memory after programs have got to know it, because one above it was
+// renamed.
 func TestMemoryLate(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withMemory("a/mem", "a/full"))

@@ -65,8 +65,8 @@ func (m *model) replay(t testing.TB, logFile string) {
 	}
 }
 
-// settle compares a directory with the model. The one operation that was not acknowledged may show or not, a write in part;
-// what is seen of it becomes the model.
+// settle compares a directory with the model. The one operation that was not acknowledged may show or not, a write in
+// part; what is seen of it becomes the model.
 func (m *model) settle(t testing.TB, dir string) {
 	t.Helper()
 	got := map[string][]byte{}

@@ -20,8 +20,9 @@ import (
 // commitTime is for how long the tests of commits under load make some.
 func commitTime(t testing.TB) time.Duration { return effort.Time(t, 6*time.Second, time.Minute) }
 
-// underLoad says whether a test goes on taking commits: for a time, and then until there are enough of them, and of the transactions that
-// acked counts, for two minutes at most. On a busy machine the time alone shows little. With acked nil nobody counts.
+// underLoad says whether a test goes on taking commits: for a time, and then until there are enough of them, and of the
+// transactions that acked counts, for two minutes at most. On a busy machine the time alone shows little. With acked
+// nil nobody counts.
 func underLoad(limit time.Duration, taken *[]takenCommit, acked func() int64) (more func() bool) {
 	end := time.Now().Add(limit)
 	return func() bool {
@@ -121,8 +122,8 @@ func replaceFile(name, text string) error {
 	return os.Rename(name+".tmp", name)
 }
 
-// TestCommitKeepsOrder: what a program did later is in no commit without what it did before, and a file that is replaced by renaming
-// another over it is always there, and whole.
+// TestCommitKeepsOrder: what a program did later is in no commit without what it did before, and a file that is
+// replaced by renaming another over it is always there, and whole.
 func TestCommitKeepsOrder(t *testing.T) {
 	deadline(t, 2*time.Minute+2*commitTime(t))
 	v := newVolume(t, "one").mount()
@@ -242,8 +243,8 @@ func TestCommitKeepsOrder(t *testing.T) {
 	fsck(t, v.cold())
 }
 
-// TestCommitsOfSQLite: every commit of a database under load, restored alone, is sound and has each transaction that was acknowledged
-// before the commit began.
+// TestCommitsOfSQLite: every commit of a database under load, restored alone, is sound and has each transaction that
+// was acknowledged before the commit began.
 func TestCommitsOfSQLite(t *testing.T) {
 	lookPath(t, "sqlite3", "stdbuf")
 	for _, mode := range []string{"delete", "wal"} {

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// installHelpers puts the binary where mount(8) and umount(8) look for helpers, and takes it away after the test. What a
-// package or a person installed there comes back.
+// installHelpers puts the binary where mount(8) and umount(8) look for helpers, and takes it away after the test. What
+// a package or a person installed there comes back.
 func installHelpers(t *testing.T) {
 	t.Helper()
 	for _, n := range []string{"mount.fuse.emberfs", "umount.fuse.emberfs", "mount.emberfs", "umount.emberfs"} {
@@ -56,8 +56,8 @@ func mustMount8(t *testing.T, args ...string) {
 	}
 }
 
-// TestMount8: mount -t fuse.emberfs, with options of mount(8) among ours, and umount, which comes back when the backup is
-// durable on the remote.
+// TestMount8: mount -t fuse.emberfs, with options of mount(8) among ours, and umount, which comes back when the backup
+// is durable on the remote.
 func TestMount8(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	installHelpers(t)
@@ -157,8 +157,8 @@ func TestFstab(t *testing.T) {
 	}
 }
 
-// TestMount8Remount: a remount, and umount -r of a busy mount, change the flags that they are about and keep the rest; a volume that was
-// mounted read-only becomes writable; settings may be repeated, not changed.
+// TestMount8Remount: a remount, and umount -r of a busy mount, change the flags that they are about and keep the rest;
+// a volume that was mounted read-only becomes writable; settings may be repeated, not changed.
 func TestMount8Remount(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	installHelpers(t)
@@ -223,8 +223,8 @@ func TestMount8Remount(t *testing.T) {
 	}
 }
 
-// TestMount8Bound: umount(8) of a place that the mount, or a file in it, is bound to comes back, and so does that of the mount itself while
-// it is bound somewhere.
+// TestMount8Bound: umount(8) of a place that the mount, or a file in it, is bound to comes back, and so does that of
+// the mount itself while it is bound somewhere.
 func TestMount8Bound(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	installHelpers(t)

@@ -48,8 +48,9 @@ func mounts() []mountEntry {
 	return all
 }
 
-// ownNamespace is a shell's beginning in a mount namespace of its own (unshare -m): it lets go of the mounts of others, which could not be
-// unmounted while it has copies of them, but for those below $KEEP, and of the disk that the tests work on.
+// ownNamespace is a shell's beginning in a mount namespace of its own (unshare -m): it lets go of the mounts of others,
+// which could not be unmounted while it has copies of them, but for those below $KEEP, and of the disk that the tests
+// work on.
 const ownNamespace = `mount --make-rprivate /
 awk '$3 ~ /^fuse/ {print $2}' /proc/self/mounts | tac | while read -r dir; do
 	case "$(printf %b "$dir")/" in "$KEEP"/*) ;; *) umount -l "$(printf %b "$dir")" ;; esac
@@ -87,8 +88,8 @@ func (m mountEntry) clear() {
 	_ = unix.Unmount(m.dir, unix.MNT_DETACH)
 }
 
-// abort cuts the connection. The numbers of connections are given again: the file is opened first, and counts for the connection that had
-// the number then, which the mount table is to confirm.
+// abort cuts the connection. The numbers of connections are given again: the file is opened first, and counts for the
+// connection that had the number then, which the mount table is to confirm.
 func (m mountEntry) abort() {
 	ctl := "/sys/fs/fuse/connections"
 	if _, err := os.Stat(filepath.Join(ctl, strconv.Itoa(m.minor))); err != nil {

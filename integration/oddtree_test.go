@@ -272,8 +272,8 @@ func rsyncClean(t testing.TB, from, to string) {
 	}
 }
 
-// rsyncArgs returns the command of rsync that takes everything there is. Without the window of -1 it compares times by the
-// second, and leaves alone those of a directory that it made within the second of its source.
+// rsyncArgs returns the command of rsync that takes everything there is. Without the window of -1 it compares times by
+// the second, and leaves alone those of a directory that it made within the second of its source.
 func rsyncArgs(args ...string) []string {
 	return append([]string{"rsync", "-aHAX", "--numeric-ids", "--modify-window=-1"}, args...)
 }

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestForeignRegistrations: what another user puts where root's commands look for daemons holds none of them up, and steers none.
+// TestForeignRegistrations: what another user puts where root's commands look for daemons holds none of them up, and
+// steers none.
 func TestForeignRegistrations(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
@@ -39,8 +40,8 @@ $E umount m
 	}
 }
 
-// TestStatusElsewhere: a command in another mount namespace, which sees neither state nor mount, leaves living daemons known, so that
-// umount takes their final backup.
+// TestStatusElsewhere: a command in another mount namespace, which sees neither state nor mount, leaves living daemons
+// known, so that umount takes their final backup.
 func TestStatusElsewhere(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
@@ -59,7 +60,8 @@ func TestStatusElsewhere(t *testing.T) {
 	}
 }
 
-// TestTwoMountsOfNewState: of two mounts of one new state directory at the same moment one wins, and the other takes nothing of it away.
+// TestTwoMountsOfNewState: of two mounts of one new state directory at the same moment one wins, and the other takes
+// nothing of it away.
 func TestTwoMountsOfNewState(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
@@ -92,8 +94,8 @@ func TestTwoMountsOfNewState(t *testing.T) {
 	v.umount()
 }
 
-// TestSourceOfOthers: whoever owns a directory above SOURCE can put another repository in its place at any time. It is checked at each
-// use, and no program of a repository that another user could change is run.
+// TestSourceOfOthers: whoever owns a directory above SOURCE can put another repository in its place at any time. It is
+// checked at each use, and no program of a repository that another user could change is run.
 func TestSourceOfOthers(t *testing.T) {
 	t.Parallel()
 	const prelude = `
@@ -144,8 +146,8 @@ cd $D; `
 	}
 }
 
-// TestOddNamesAreShownSafely: a name steers no terminal and makes no line of its own in what commands print, and who may not enter a directory
-// does not read its names in status.json.
+// TestOddNamesAreShownSafely: a name steers no terminal and makes no line of its own in what commands print, and who
+// may not enter a directory does not read its names in status.json.
 func TestOddNamesAreShownSafely(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("tier_interval=none"))
@@ -174,7 +176,8 @@ func TestOddNamesAreShownSafely(t *testing.T) {
 	}
 }
 
-// TestOneUserOpensAll: a user who opens as many files as there can be keeps nobody else from opening any, nor the backup.
+// TestOneUserOpensAll: a user who opens as many files as there can be keeps nobody else from opening any, nor the
+// backup.
 func TestOneUserOpensAll(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("allow_other"))

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOverlayUpper: the mount serves as the upper directory of an overlayfs, as containers use it: what is changed, removed and replaced above a
-// lower tree is so on the next machine.
+// TestOverlayUpper: the mount serves as the upper directory of an overlayfs, as containers use it: what is changed,
+// removed and replaced above a lower tree is so on the next machine.
 func TestOverlayUpper(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
@@ -49,7 +49,8 @@ func TestOverlayUpper(t *testing.T) {
 	after := scanTree(t, merged)
 	sameTree(t, after, before, "the overlay on the next machine")
 	shell(t, merged, "test ! -e etc/gone; test ! -e opt/old/x; test ! -e etc/link; usr/bin/false; rm -r usr opt; ls -lR >/dev/null")
-	// (Of a file with two names Linux 6.18 lets an overlay that was mounted anew remove only one, over any FUSE file system.)
+	// (Of a file with two names Linux 6.18 lets an overlay that was mounted anew remove only one, over any FUSE file
+	// system.)
 	off()
 	two.umount()
 	// The parts by themselves: a whiteout is a character device 0:0, a replaced directory is opaque.

@@ -12,9 +12,9 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestOwnRulesKilled rewrites rules, critical and ignored directories among them, and files in a loop while the daemon is killed: the
-// last rules that were accepted are there at the next mount, or those that were being written, and nothing that was acknowledged is
-// lost, neither here nor, at the end, by the next machine.
+// TestOwnRulesKilled rewrites rules, critical and ignored directories among them, and files in a loop while the daemon
+// is killed: the last rules that were accepted are there at the next mount, or those that were being written, and
+// nothing that was acknowledged is lost, neither here nor, at the end, by the next machine.
 func TestOwnRulesKilled(t *testing.T) {
 	deadline(t, 15*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

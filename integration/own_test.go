@@ -133,8 +133,8 @@ func (v *volume) atLast(want string) func(result) {
 	}
 }
 
-// TestOwnHides: an entry of that name that is in warm from a time before is hidden, kept, and in the way of nobody; a read-only mount
-// and one without the kernel's caches have the directory too.
+// TestOwnHides: an entry of that name that is in warm from a time before is hidden, kept, and in the way of nobody; a
+// read-only mount and one without the kernel's caches have the directory too.
 func TestOwnHides(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v")
@@ -247,7 +247,8 @@ func TestOwnHandles(t *testing.T) {
 	v.umount()
 }
 
-// TestOwnWriters: of many writers at once one wins whole, whatever readers and removers do, and no reader sees half a text.
+// TestOwnWriters: of many writers at once one wins whole, whatever readers and removers do, and no reader sees half a
+// text.
 func TestOwnWriters(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	v := newVolume(t, "v")
@@ -285,8 +286,8 @@ func TestOwnWriters(t *testing.T) {
 	fsck(t, v.cold())
 }
 
-// TestOwnRulesTravel: rules survive a killed daemon from the close that accepted them on, are in the commit, on the next machine, and
-// follow what a stock client commits.
+// TestOwnRulesTravel: rules survive a killed daemon from the close that accepted them on, are in the commit, on the
+// next machine, and follow what a stock client commits.
 func TestOwnRulesTravel(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
@@ -377,7 +378,8 @@ func TestOwnRulesTravel(t *testing.T) {
 	fsck(t, repo)
 }
 
-// TestRulesFromSettings: rules of the settings file stand instead of the volume's own, which can be written all the same.
+// TestRulesFromSettings: rules of the settings file stand instead of the volume's own, which can be written all the
+// same.
 func TestRulesFromSettings(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v")

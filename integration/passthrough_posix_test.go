@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestPosixPassthrough runs the posix suite where the kernel reads and writes warm itself, with its caches of names and without.
+// TestPosixPassthrough runs the posix suite where the kernel reads and writes warm itself, with its caches of names and
+// without.
 func TestPosixPassthrough(t *testing.T) {
 	skipped := nativeCell(t, user{})
 	for _, cache := range []string{"on", "off"} {

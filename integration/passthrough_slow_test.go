@@ -22,8 +22,8 @@ func init() { slowHelpers["reopen"] = helperReopen }
 // reopenRecord is the length of a record that helperReopen appends.
 const reopenRecord = 16
 
-// helperReopen opens one of the files args[2:], whichever of them is there, args[1] times in all the ways there are, and appends its
-// own record, which begins with args[0], each third time. It prints how many records it wrote.
+// helperReopen opens one of the files args[2:], whichever of them is there, args[1] times in all the ways there are,
+// and appends its own record, which begins with args[0], each third time. It prints how many records it wrote.
 func helperReopen(args []string) error {
 	n, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -119,8 +119,8 @@ func wantRecords(t *testing.T, path, text string, wrote map[string]int) {
 
 const reopenHead = "the first line.\n"
 
-// TestPassthroughReopen: 27,000 opens by several processes beside a reader that follows the file: none fails, no byte is lost, and no
-// file of warm stays registered with the kernel.
+// TestPassthroughReopen: 27,000 opens by several processes beside a reader that follows the file: none fails, no byte
+// is lost, and no file of warm stays registered with the kernel.
 func TestPassthroughReopen(t *testing.T) {
 	for _, early := range []bool{false, true} { // the follower is there before the rules reach the file
 		t.Run(fmt.Sprintf("daemon_first=%v", early), func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestPassthroughReopen(t *testing.T) {
 	}
 }
 
-// TestPassthroughBorderStress: a file moves over the border of what is ignored all the time, and commits are made, while several
-// processes open, read and append to it.
+// TestPassthroughBorderStress: a file moves over the border of what is ignored all the time, and commits are made,
+// while several processes open, read and append to it.
 func TestPassthroughBorderStress(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	v := passthroughVolume(t, "v")
@@ -211,7 +211,8 @@ func TestPassthroughBorderStress(t *testing.T) {
 	fsck(t, v.cold())
 }
 
-// TestPassthroughPrograms: git and go work in a directory that the kernel reads and writes itself, and what they made runs.
+// TestPassthroughPrograms: git and go work in a directory that the kernel reads and writes itself, and what they made
+// runs.
 func TestPassthroughPrograms(t *testing.T) {
 	t.Parallel()
 	deadline(t, 15*time.Minute)

@@ -66,7 +66,8 @@ type unseenWriter struct {
 	out *bufio.Reader
 }
 
-// helperUnseen opens args[1] (mode mapped: and maps 64 KiB of it, and closes it), then writes each line of its input there.
+// helperUnseen opens args[1] (mode mapped: and maps 64 KiB of it, and closes it), then writes each line of its input
+// there.
 func helperUnseen(args []string) error {
 	fd, err := unix.Open(args[1], unix.O_RDWR|unix.O_CREAT, 0o644)
 	if err != nil {
@@ -152,9 +153,9 @@ func (v *volume) commitBegins(name, want string) {
 	}
 }
 
-// TestPassthroughLeavesZone: a file that is written unseen, by descriptor and by mapping, moves out of what is ignored: every reader
-// sees every byte, every commit takes what there is, nothing of it is released, until the writer has ended; also when the daemon is
-// killed meanwhile.
+// TestPassthroughLeavesZone: a file that is written unseen, by descriptor and by mapping, moves out of what is ignored:
+// every reader sees every byte, every commit takes what there is, nothing of it is released, until the writer has
+// ended; also when the daemon is killed meanwhile.
 func TestPassthroughLeavesZone(t *testing.T) {
 	t.Parallel()
 	for _, how := range []string{"open", "mapped"} {
@@ -216,8 +217,8 @@ func TestPassthroughLeavesZone(t *testing.T) {
 	}
 }
 
-// TestPassthroughEntersZone: a file that is open through the daemon goes on so where the rules would have it otherwise, and so do
-// those who come while it is; afterwards the kernel takes over.
+// TestPassthroughEntersZone: a file that is open through the daemon goes on so where the rules would have it otherwise,
+// and so do those who come while it is; afterwards the kernel takes over.
 func TestPassthroughEntersZone(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	v := passthroughVolume(t, "v")
@@ -255,7 +256,8 @@ func TestPassthroughEntersZone(t *testing.T) {
 	v.umount()
 }
 
-// TestPassthroughOutlivesDaemon: programs go on writing an ignored file when the daemon is killed; the next one has it all.
+// TestPassthroughOutlivesDaemon: programs go on writing an ignored file when the daemon is killed; the next one has it
+// all.
 func TestPassthroughOutlivesDaemon(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	v := passthroughVolume(t, "v")
@@ -411,7 +413,8 @@ func TestPassthroughCapability(t *testing.T) {
 	}
 }
 
-// TestPassthroughStacked: over a stacked file system the kernel refuses, which is said, and all goes through the daemon.
+// TestPassthroughStacked: over a stacked file system the kernel refuses, which is said, and all goes through the
+// daemon.
 func TestPassthroughStacked(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v", withRules(passthroughRules))
@@ -438,7 +441,8 @@ func TestPassthroughStacked(t *testing.T) {
 	check(t, unix.Unmount(disk, 0))
 }
 
-// TestPassthroughCopies: splice, sendfile and copy_file_range to and from a file that the kernel reads and writes itself.
+// TestPassthroughCopies: splice, sendfile and copy_file_range to and from a file that the kernel reads and writes
+// itself.
 func TestPassthroughCopies(t *testing.T) {
 	deadline(t, time.Minute)
 	v := passthroughVolume(t, "v")

@@ -161,8 +161,9 @@ func ts(sec int64, nsec int64) unix.Timespec { return unix.Timespec{Sec: sec, Ns
 
 func later(a, b unix.Timespec) bool { return a.Sec > b.Sec || a.Sec == b.Sec && a.Nsec > b.Nsec }
 
-// untilClockMoves waits until the kernel's coarse clock, which stamps inodes, is past the time that it is now. That the coarse clock
-// moved is not enough: since Linux 6.13 an inode that somebody looked at gets the exact time, which a late tick leaves behind.
+// untilClockMoves waits until the kernel's coarse clock, which stamps inodes, is past the time that it is now. That the
+// coarse clock moved is not enough: since Linux 6.13 an inode that somebody looked at gets the exact time, which a late
+// tick leaves behind.
 func (c *tc) untilClockMoves() {
 	var start, now unix.Timespec
 	c.ok(unix.ClockGettime(unix.CLOCK_REALTIME, &start), "clock")

@@ -100,8 +100,8 @@ func runCell(t *testing.T, dir string, names []string) {
 
 var caseLine = regexp.MustCompile(`(?m)^ *(=== RUN  |--- (?:PASS|FAIL|SKIP):) +Cell/([^ \n]+)`)
 
-// run runs the cases of a cell in a process of the cell's user and makes each a subtest of t. A case that skips itself on the
-// mount must skip itself on a native directory too.
+// run runs the cases of a cell in a process of the cell's user and makes each a subtest of t. A case that skips itself
+// on the mount must skip itself on a native directory too.
 func (k cell) run(t *testing.T, skipped map[string]bool) map[string]bool {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestPosixMatrix runs the posix suite in root's mount with allow_other and in a plain user's, with the kernel's cache and
-// without, on a fresh volume and on one restored from a commit, once in a directory of class
-// memory without the kernel's cache, once with one processor, and once on files that have left warm.
+// TestPosixMatrix runs the posix suite in root's mount with allow_other and in a plain user's, with the kernel's cache
+// and without, on a fresh volume and on one restored from a commit, once in a directory of class memory without the
+// kernel's cache, once with one processor, and once on files that have left warm.
 func TestPosixMatrix(t *testing.T) {
 	skipped := map[bool]map[string]bool{
 		true:  nativeCell(t, user{}),

@@ -163,7 +163,8 @@ func xattrTrusted(c *tc) {
 
 func xattrSecurity(c *tc) {
 	f := c.file("f", "x")
-	caps := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00" // cap_net_bind_service, effective
+	// cap_net_bind_service, effective.
+	caps := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	c.setx(f, "security.capability", caps)
 	c.equal(c.getx(f, "security.capability"), caps, "capability")
 	// a write takes a capability away, whoever writes

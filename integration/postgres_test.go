@@ -101,8 +101,8 @@ func (p *postgres) stop(server *exec.Cmd) {
 	}
 }
 
-// underLoad makes a cluster in the mount and has pgbench and an inserter of ours work in it while take takes commits. It gives the commits,
-// and how many transactions of ours were acknowledged in the end.
+// underLoad makes a cluster in the mount and has pgbench and an inserter of ours work in it while take takes commits.
+// It gives the commits, and how many transactions of ours were acknowledged in the end.
 func (p *postgres) underLoad(v *volume, take func(acked func() int64) []takenCommit) (taken []takenCommit, transactions int64) {
 	p.t.Helper()
 	mkdir(p.t, v.at("pg"), p.as)
@@ -122,7 +122,8 @@ func (p *postgres) underLoad(v *volume, take func(acked func() int64) []takenCom
 	return taken, transactions
 }
 
-// restoredWhole restores some of the commits, each alone: the server recovers, and has all that was acknowledged before the commit began.
+// restoredWhole restores some of the commits, each alone: the server recovers, and has all that was acknowledged before
+// the commit began.
 func (p *postgres) restoredWhole(v *volume, taken []takenCommit) {
 	p.t.Helper()
 	for _, c := range spread(taken, effort.Count(p.t, 5, 80)) {
@@ -166,8 +167,8 @@ func (p *postgres) start() *exec.Cmd {
 	return cmd
 }
 
-// recovers starts a server on a data directory whose server died, and checks that it is sound and has at least so many rows; also is what
-// else to look at while it runs.
+// recovers starts a server on a data directory whose server died, and checks that it is sound and has at least so many
+// rows; also is what else to look at while it runs.
 func (p *postgres) recovers(atLeast int, also ...func()) {
 	p.t.Helper()
 	check(p.t, removeIfThere(filepath.Join(p.data, "postmaster.pid")))

@@ -17,8 +17,9 @@ import (
 
 func init() { slowHelpers["powercut"] = helperPowerCut }
 
-// cutJob is what the helper process "powercut" is to do. It runs in a mount namespace of its own, so that nothing stays mounted
-// when it ends, however it ends, and so that it can have a boot id of its own: a power cut is followed by another boot.
+// cutJob is what the helper process "powercut" is to do. It runs in a mount namespace of its own, so that nothing stays
+// mounted when it ends, however it ends, and so that it can have a boot id of its own: a power cut is followed by
+// another boot.
 type cutJob struct {
 	Work     string // record or check
 	Bin      string // emberfs
@@ -37,19 +38,22 @@ type cutJob struct {
 	Commits  []string      // check: commits of an earlier recording that must be there
 }
 
-// tiersInPowerCuts says whether the workload moves files between the tiers too: `emberfs tier` between the operations, and by
-// age through powerCutTiering. The check needs no change: a released file reads as ever, and each tree is compared with its commit.
+// tiersInPowerCuts says whether the workload moves files between the tiers too: `emberfs tier` between the operations,
+// and by age through powerCutTiering. The check needs no change: a released file reads as ever, and each tree is
+// compared with its commit.
 const tiersInPowerCuts = true
 
 // powerCutTiering are the mount options with which files age within a recording.
 var powerCutTiering = []string{"warm_age=1s", "tier_interval=1s"}
 
-// powerCutRules have about a third of the files committed by themselves. The volume is on one machine alone, so no check asks for it.
+// powerCutRules have about a third of the files committed by themselves. The volume is on one machine alone, so no
+// check asks for it.
 const powerCutRules = `- {match: "**/*{0,3,6}", class: critical, critical_delay: 200ms}`
 
 const (
 	flushInterval = time.Second // of the volumes here
-	// flushAge is the age at which the flush is done: it may begin when the last change before it is flushInterval old, and takes time.
+	// flushAge is the age at which the flush is done: it may begin when the last change before it is flushInterval old,
+	// and takes time.
 	flushAge = 2 * flushInterval
 )
 
@@ -67,8 +71,9 @@ func helperPowerCut(args []string) error {
 	return nil
 }
 
-// anotherBoot makes this process and its children see another boot id and an empty /run. It lets go of the mounts of others, which
-// could not be unmounted while this namespace has copies of them, but not of the disk that the programs lie on.
+// anotherBoot makes this process and its children see another boot id and an empty /run. It lets go of the mounts of
+// others, which could not be unmounted while this namespace has copies of them, but not of the disk that the programs
+// lie on.
 func anotherBoot(t testing.TB, job cutJob) {
 	t.Helper()
 	for _, m := range slices.Backward(mounts()) {

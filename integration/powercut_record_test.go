@@ -20,7 +20,8 @@ import (
 	"emberfs/integration/powercut"
 )
 
-// recordPowerCut works in a volume on a disk of which every write and flush is logged, and notes in the same log what it was told.
+// recordPowerCut works in a volume on a disk of which every write and flush is logged, and notes in the same log what
+// it was told.
 func recordPowerCut(t *testing.T, job cutJob) {
 	anotherBoot(t, job)
 	rec := startRecorder(t, job)
@@ -110,8 +111,9 @@ func (w *recording) adopt() {
 	}))
 }
 
-// run does n operations, with commits beside and between them; the daemon is killed once and stopped once. For a while after
-// the kill there are no commits and then nothing happens for so long that flush_interval alone must have made all durable.
+// run does n operations, with commits beside and between them; the daemon is killed once and stopped once. For a while
+// after the kill there are no commits and then nothing happens for so long that flush_interval alone must have made all
+// durable.
 func (w *recording) run(n int) {
 	for i := range n {
 		switch i {

@@ -30,9 +30,9 @@ type disk struct {
 	mkfs   []string
 }
 
-// The tests of power cuts cut the power of the disk that a volume lies on, again and again, and hold what is left to the promises. Half of
-// the cuts are in a second recording, whose disk is what a cut of the first one left: recovery is cut too. With EMBERFS_KEEP=1 the disk of
-// a cut that failed stays.
+// The tests of power cuts cut the power of the disk that a volume lies on, again and again, and hold what is left to
+// the promises. Half of the cuts are in a second recording, whose disk is what a cut of the first one left: recovery is
+// cut too. With EMBERFS_KEEP=1 the disk of a cut that failed stays.
 
 func TestPowerCutExt4(t *testing.T) {
 	powerCut(t, disk{"ext4", 256, 512, []string{"mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"}})

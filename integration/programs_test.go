@@ -58,7 +58,8 @@ func TestProgramGit(t *testing.T) {
 	two.umount()
 }
 
-// TestProgramGoBuild builds a program of this project, and the libraries that it needs, in the mount, and runs what came out.
+// TestProgramGoBuild builds a program of this project, and the libraries that it needs, in the mount, and runs what
+// came out.
 func TestProgramGoBuild(t *testing.T) {
 	t.Parallel()
 	deadline(t, 8*time.Minute)
@@ -69,8 +70,8 @@ func TestProgramGoBuild(t *testing.T) {
 	v.umount()
 }
 
-// buildProject builds a program from a copy of the project's source: emberfs in the long form, in the suite one that needs a third of its
-// libraries. What the build makes, its cache included, is in dir.
+// buildProject builds a program from a copy of the project's source: emberfs in the long form, in the suite one that
+// needs a third of its libraries. What the build makes, its cache included, is in dir.
 func buildProject(t *testing.T, source, dir string) {
 	t.Helper()
 	program, says := "./integration/blocklog", "usage: blocklog"
@@ -86,8 +87,8 @@ func buildProject(t *testing.T, source, dir string) {
 	}
 }
 
-// TestProgramSQLite: a rollback and a WAL database under load are whole, in the mount, after a kill of the client, after a
-// restore of a commit taken in the middle of writing.
+// TestProgramSQLite: a rollback and a WAL database under load are whole, in the mount, after a kill of the client,
+// after a restore of a commit taken in the middle of writing.
 func TestProgramSQLite(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	lookPath(t, "sqlite3")

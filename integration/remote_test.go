@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRemoteMovedOn: another clone pushes in between. The push is refused, never forced; sync and umount say so by exit 3,
-// status by its errors; the work stays, and is pushed once the other's is out of the way.
+// TestRemoteMovedOn: another clone pushes in between. The push is refused, never forced; sync and umount say so by exit
+// 3, status by its errors; the work stays, and is pushed once the other's is out of the way.
 func TestRemoteMovedOn(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
@@ -88,7 +88,8 @@ func TestRemoteRefuses(t *testing.T) {
 	}
 }
 
-// TestRemoteGone: the remote disappears while mounted; work goes on, sync says exit 3, and all is pushed when it is back.
+// TestRemoteGone: the remote disappears while mounted; work goes on, sync says exit 3, and all is pushed when it is
+// back.
 func TestRemoteGone(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
@@ -147,8 +148,8 @@ func TestStockCommit(t *testing.T) {
 	three.umount()
 }
 
-// TestTwoMachinesTakeTurns: a machine whose marks say "changed" although nothing is uncommitted (a file with two names, a
-// daemon that was killed) follows what the other machine pushed; one that has work of its own keeps it.
+// TestTwoMachinesTakeTurns: a machine whose marks say "changed" although nothing is uncommitted (a file with two names,
+// a daemon that was killed) follows what the other machine pushed; one that has work of its own keeps it.
 func TestTwoMachinesTakeTurns(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
@@ -192,7 +193,8 @@ func TestTwoMachinesTakeTurns(t *testing.T) {
 	fsck(t, repo)
 }
 
-// TestClosedToItself: a plain user's files and directories without the owner's own bits are backed up and come back closed.
+// TestClosedToItself: a plain user's files and directories without the owner's own bits are backed up and come back
+// closed.
 func TestClosedToItself(t *testing.T) {
 	deadline(t, time.Minute)
 	u := plainUser()

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestRestoreMissingPath: a PATH that the commit does not hold is refused with exit 1 before anything is made, whatever else was
-// asked for; all of them are named at once.
+// TestRestoreMissingPath: a PATH that the commit does not hold is refused with exit 1 before anything is made, whatever
+// else was asked for; all of them are named at once.
 func TestRestoreMissingPath(t *testing.T) {
 	deadline(t, time.Minute)
 	v := newVolume(t, "v")

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRestoreOddTree: a tree with everything odd comes back exactly on the next machine, again after changes there, and by
-// `emberfs restore` without a mount; the repository is sound for the strictest of receivers.
+// TestRestoreOddTree: a tree with everything odd comes back exactly on the next machine, again after changes there, and
+// by `emberfs restore` without a mount; the repository is sound for the strictest of receivers.
 func TestRestoreOddTree(t *testing.T) {
 	t.Parallel()
 	deadline(t, 12*time.Minute)
@@ -90,8 +90,8 @@ func TestRestoreOddTree(t *testing.T) {
 	rsyncClean(t, native, native)
 }
 
-// proveOddTree makes the tree on a native file system and copies it there by rsync: both must come out the same, else the
-// tree is not one that can be compared.
+// proveOddTree makes the tree on a native file system and copies it there by rsync: both must come out the same, else
+// the tree is not one that can be compared.
 func proveOddTree(t testing.TB, dir string) {
 	t.Helper()
 	made := mkdir(t, dir+".made", user{})

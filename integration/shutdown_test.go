@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMountDisappears: however a mount is taken away, the backup is finished, and what was written late by those who still
-// hold files open is in the next mount.
+// TestMountDisappears: however a mount is taken away, the backup is finished, and what was written late by those who
+// still hold files open is in the next mount.
 func TestMountDisappears(t *testing.T) {
 	ways := map[string]func(*testing.T, *volume){
 		"umount-l":      func(t *testing.T, v *volume) { must(t, "/", "umount", "-l", v.mnt) },

@@ -17,10 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnresponsiveCold has the repository of a volume on a file system that stops to answer. Whoever reads a file that is there alone
-// waits, through any signal but one that kills: then it is gone at once. Nobody else waits, and what was waited for comes in the end.
+// TestUnresponsiveCold has the repository of a volume on a file system that stops to answer. Whoever reads a file that
+// is there alone waits, through any signal but one that kills: then it is gone at once. Nobody else waits, and what was
+// waited for comes in the end.
 func TestUnresponsiveCold(t *testing.T) {
-	for _, cache := range []string{"on", "off"} { // with it the kernel waits for its pages; without, for the answer of each read(2)
+	// With it the kernel waits for its pages; without, for the answer of each read(2).
+	for _, cache := range []string{"on", "off"} {
 		t.Run(cache, func(t *testing.T) {
 			t.Parallel()
 			deadline(t, 3*time.Minute)
@@ -106,8 +108,8 @@ func unresponsiveCold(t *testing.T, cache string) {
 
 func init() { slowHelpers["alarmed"] = helperAlarmed }
 
-// helperAlarmed reads a file by one call while its thread gets a signal every 20 ms, which it handles. A call on a file of a disk does not
-// end for that.
+// helperAlarmed reads a file by one call while its thread gets a signal every 20 ms, which it handles. A call on a file
+// of a disk does not end for that.
 func helperAlarmed(args []string) error {
 	alarms := make(chan os.Signal, 1)
 	signal.Notify(alarms, unix.SIGALRM)

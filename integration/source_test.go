@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestSourceSpoiled: a SOURCE that git reads as empty, or would wait for, is refused at once with what is wrong, and nothing is pushed over it.
+// TestSourceSpoiled: a SOURCE that git reads as empty, or would wait for, is refused at once with what is wrong, and
+// nothing is pushed over it.
 func TestSourceSpoiled(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
@@ -53,8 +54,8 @@ func TestSourceSpoiled(t *testing.T) {
 	}
 }
 
-// TestSourceHead: a clone of what was an empty repository checks the volume out, whatever branch its HEAD named; one with other branches is
-// left as it is, and the volume says that it begins empty.
+// TestSourceHead: a clone of what was an empty repository checks the volume out, whatever branch its HEAD named; one
+// with other branches is left as it is, and the volume says that it begins empty.
 func TestSourceHead(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
@@ -89,8 +90,8 @@ func TestSourceHead(t *testing.T) {
 	}
 }
 
-// TestLookCommitsNothing: a look at a repository that EmberFS never wrote commits and pushes nothing; the first change does, with the metadata
-// of everything, and so does what a look that was killed may have left.
+// TestLookCommitsNothing: a look at a repository that EmberFS never wrote commits and pushes nothing; the first change
+// does, with the metadata of everything, and so does what a look that was killed may have left.
 func TestLookCommitsNothing(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)

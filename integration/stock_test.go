@@ -16,8 +16,8 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestGitBesideCommits runs git's own housekeeping and readers in cold.git, over and over, while the daemon makes hundreds of
-// commits there and reads old ones: no command fails, no commit fails, nothing is lost.
+// TestGitBesideCommits runs git's own housekeeping and readers in cold.git, over and over, while the daemon makes
+// hundreds of commits there and reads old ones: no command fails, no commit fails, nothing is lost.
 func TestGitBesideCommits(t *testing.T) {
 	deadline(t, 14*time.Minute)
 	commits := effort.Count(t, 300, 1000)
@@ -34,8 +34,9 @@ func TestGitBesideCommits(t *testing.T) {
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	var rounds [2]atomic.Int64
-	// Where git does not find an object, it looks for new packs once, and gives up if those went away as well before it opened them. On a
-	// machine under load two repacks come between. What is lost, it does not find the second time either, and fsck below sees it.
+	// Where git does not find an object, it looks for new packs once, and gives up if those went away as well before it
+	// opened them. On a machine under load two repacks come between. What is lost, it does not find the second time
+	// either, and fsck below sees it.
 	var missed atomic.Int64
 	loop := func(n int, lines ...string) {
 		wg.Go(func() {
@@ -104,8 +105,8 @@ func TestGitBesideCommits(t *testing.T) {
 	v.umount()
 }
 
-// TestStockClientEdits: what a user does in a clone and pushes is the next state of the volume: on a new machine, on the one that
-// made the commit before, and on one that comes after the first of them has committed it anew.
+// TestStockClientEdits: what a user does in a clone and pushes is the next state of the volume: on a new machine, on
+// the one that made the commit before, and on one that comes after the first of them has committed it anew.
 func TestStockClientEdits(t *testing.T) {
 	big := make([]byte, 9<<20) // 144 chunks of 64 KiB
 	rand.New(rand.NewSource(4)).Read(big)

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// TestLiveWorkOfLostMachine: what a machine pushed of its critical files before it was lost is not passed over, though somebody moved main
-// with a stock client meanwhile: what main has not changed since comes back, of the rest main's version stands, and the other is named.
+// TestLiveWorkOfLostMachine: what a machine pushed of its critical files before it was lost is not passed over, though
+// somebody moved main with a stock client meanwhile: what main has not changed since comes back, of the rest main's
+// version stands, and the other is named.
 func TestLiveWorkOfLostMachine(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -121,8 +122,8 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 	}
 }
 
-// TestStrayConflictIsKeptFirst: the live branch of a lost machine stays on the remote as long as what main did not take of it has no
-// branch of its own there, whatever keeps that from being made.
+// TestStrayConflictIsKeptFirst: the live branch of a lost machine stays on the remote as long as what main did not take
+// of it has no branch of its own there, whatever keeps that from being made.
 func TestStrayConflictIsKeptFirst(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

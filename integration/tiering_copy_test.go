@@ -50,7 +50,8 @@ func stubCopyCases() []stubCase {
 			s.want(err, unix.ENXIO, "SEEK_DATA at the end")
 		}},
 		{name: "seek_sparse", run: func(s *stub) {
-			// Where holes are is the system's choice, but what it calls a hole holds no data: walking the data finds all bytes.
+			// Where holes are is the system's choice, but what it calls a hole holds no data: walking the data finds
+			// all bytes.
 			fd := s.open(s.p("sparse"), unix.O_RDONLY, 0)
 			got := make([]byte, 4<<20)
 			for off := int64(0); ; {

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What programs do in directories of the next machine that nobody has listed yet. Each case has a directory of its own, made by
-// makeUnlisted.
+// What programs do in directories of the next machine that nobody has listed yet. Each case has a directory of its own,
+// made by makeUnlisted.
 func unlistedCases() []stubCase {
 	return []stubCase{
 		{name: "links_at_first_stat", nothing: true, run: func(s *stub) {
@@ -205,8 +205,8 @@ func makeUnlisted(t *testing.T, v *volume) {
 	}
 }
 
-// TestUnlistedDirectories runs all cases in directories that the next machine has not listed; the machine after that has what
-// they left.
+// TestUnlistedDirectories runs all cases in directories that the next machine has not listed; the machine after that
+// has what they left.
 func TestUnlistedDirectories(t *testing.T) {
 	for _, cache := range []string{"on", "off"} {
 		t.Run("cache="+cache, func(t *testing.T) {

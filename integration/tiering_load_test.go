@@ -42,7 +42,8 @@ func releasing(v *volume) (stop func() int64) {
 	}
 }
 
-// TestReleaseUnderPrograms: git, SQLite in both journal modes and two compilers work while everything that they close leaves warm.
+// TestReleaseUnderPrograms: git, SQLite in both journal modes and two compilers work while everything that they close
+// leaves warm.
 func TestReleaseUnderPrograms(t *testing.T) {
 	t.Parallel()
 	deadline(t, 6*time.Minute)
@@ -74,8 +75,8 @@ func TestReleaseUnderPrograms(t *testing.T) {
 	fsck(t, v.source)
 }
 
-// TestReleaseUnderFio: what fio wrote, it finds again with every checksum right, although its files leave warm between the phases and
-// whenever they are closed.
+// TestReleaseUnderFio: what fio wrote, it finds again with every checksum right, although its files leave warm between
+// the phases and whenever they are closed.
 func TestReleaseUnderFio(t *testing.T) {
 	deadline(t, 15*time.Minute)
 	v := newVolume(t, "v", onlyByCommand(), withOpts("chunk_threshold=1MiB", "hot_age=100ms"))
@@ -94,8 +95,8 @@ func TestReleaseUnderFio(t *testing.T) {
 	v.umount()
 }
 
-// TestReleaseUnderExerciser does random things to one file and holds each result to a copy in memory, as fsx does; the file leaves warm
-// whenever it is closed for a moment.
+// TestReleaseUnderExerciser does random things to one file and holds each result to a copy in memory, as fsx does; the
+// file leaves warm whenever it is closed for a moment.
 func TestReleaseUnderExerciser(t *testing.T) {
 	deadline(t, 8*time.Minute)
 	for _, cache := range []string{"on", "off"} {
@@ -180,8 +181,8 @@ func grownBytes(p []byte, n int) []byte {
 	return append(p, make([]byte, n-len(p))...)
 }
 
-// TestLazySizes: a directory of 100,000 files, 50,000 directories and 200 levels come to the next machine, are listed, read and removed.
-// That takes three minutes; in the suite it is a tenth of the files and directories.
+// TestLazySizes: a directory of 100,000 files, 50,000 directories and 200 levels come to the next machine, are listed,
+// read and removed. That takes three minutes; in the suite it is a tenth of the files and directories.
 func TestLazySizes(t *testing.T) {
 	t.Parallel()
 	deadline(t, 8*time.Minute)

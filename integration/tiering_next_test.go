@@ -17,7 +17,8 @@ import (
 	"emberfs/integration/effort"
 )
 
-// lazyPair is a repository that a first machine pushed to, and a second machine that has mounted it and looked at nothing yet.
+// lazyPair is a repository that a first machine pushed to, and a second machine that has mounted it and looked at
+// nothing yet.
 func lazyPair(t *testing.T, make func(one *volume), options ...volumeOption) (one, two *volume) {
 	t.Helper()
 	repo := newBareRepo(t, "remote.git", user{})
@@ -133,8 +134,8 @@ func TestPrefetch(t *testing.T) {
 	two.umount()
 }
 
-// TestKilledWhileListing: the daemon is killed in the middle of a find, again and again; each mount goes on, and in the end all is
-// exact.
+// TestKilledWhileListing: the daemon is killed in the middle of a find, again and again; each mount goes on, and in the
+// end all is exact.
 func TestKilledWhileListing(t *testing.T) {
 	t.Parallel()
 	deadline(t, 10*time.Minute)

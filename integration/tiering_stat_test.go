@@ -74,7 +74,8 @@ func TestStatUnchangedByRelease(t *testing.T) {
 	}
 }
 
-// TestStatUnchangedByRestart: the same after the daemon was stopped, and after it was killed. The device number is the kernel's.
+// TestStatUnchangedByRestart: the same after the daemon was stopped, and after it was killed. The device number is the
+// kernel's.
 func TestStatUnchangedByRestart(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	v := tieredTree(t)
@@ -154,8 +155,8 @@ func TestStatUnchangedByReturn(t *testing.T) {
 	v.umount()
 }
 
-// TestGitSeesNoChange: a repository on the mount is released, and git need not look at a single file: its index is of the same
-// stat data. The git directory lies elsewhere, so that every read that cold answers would be a rehash.
+// TestGitSeesNoChange: a repository on the mount is released, and git need not look at a single file: its index is of
+// the same stat data. The git directory lies elsewhere, so that every read that cold answers would be a rehash.
 func TestGitSeesNoChange(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	lookPath(t, "git")
@@ -169,7 +170,8 @@ func TestGitSeesNoChange(t *testing.T) {
 	for d := range 10 {
 		dir := fmt.Sprintf("work/d%d", d)
 		for name := range v.fill(dir, 10, 10_000) {
-			check(t, os.Chtimes(v.at(name), time.Time{}, time.Unix(1e9, 5))) // else the index may be too young to be believed
+			// Else the index may be too young to be believed.
+			check(t, os.Chtimes(v.at(name), time.Time{}, time.Unix(1e9, 5)))
 		}
 	}
 	must(t, "/", "git", "init", "-q", "--bare", gitDir)

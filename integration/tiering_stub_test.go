@@ -16,8 +16,8 @@ import (
 // stubSize is that of each case's file: several blocks of hot, no whole number of pages.
 const stubSize = 300_001
 
-// stubCase is one thing that a program does to files whose bytes are in cold only. It finds, in a directory of its own, what
-// prepareStubs made.
+// stubCase is one thing that a program does to files whose bytes are in cold only. It finds, in a directory of its own,
+// what prepareStubs made.
 type stubCase struct {
 	name    string
 	nothing bool // it needs no content from cold
@@ -68,8 +68,9 @@ func stubCases() []stubCase {
 	return all
 }
 
-// TestStubOperations runs all cases on stubs that were just released (the kernel may know the bytes), on stubs after a restart
-// (nobody does), and on those of a restore on the next machine. What they leave is the same after another release and restart.
+// TestStubOperations runs all cases on stubs that were just released (the kernel may know the bytes), on stubs after a
+// restart (nobody does), and on those of a restore on the next machine. What they leave is the same after another
+// release and restart.
 func TestStubOperations(t *testing.T) {
 	for _, mode := range []string{"released", "restarted", "restored"} {
 		for _, cache := range []string{"on", "off"} {

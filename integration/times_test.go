@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestAnyCommitTime: whatever time a stock client's commit has that git stores, everything that shows commits shows it; our own commits after
-// it keep their true time, restore goes by that, and status says that a clock is wrong.
+// TestAnyCommitTime: whatever time a stock client's commit has that git stores, everything that shows commits shows it;
+// our own commits after it keep their true time, restore goes by that, and status says that a clock is wrong.
 func TestAnyCommitTime(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -41,8 +41,8 @@ func withUser(u user) volumeOption        { return func(v *volume) { v.as = u } 
 func withEnv(e ...string) volumeOption    { return func(v *volume) { v.env = append(v.env, e...) } }
 func withOpts(o ...string) volumeOption   { return func(v *volume) { v.opts = append(v.opts, o...) } }
 
-// newVolume prepares directories below the test's own; nothing is mounted yet. What is still mounted at the end of the test
-// is killed and cleared away; when the test failed, the daemon's log is shown.
+// newVolume prepares directories below the test's own; nothing is mounted yet. What is still mounted at the end of the
+// test is killed and cleared away; when the test failed, the daemon's log is shown.
 func newVolume(t testing.TB, name string, options ...volumeOption) *volume {
 	t.Helper()
 	dir := filepath.Join(testDir(t), name)
@@ -184,8 +184,9 @@ func (v *volume) waitForeground(limit time.Duration) int {
 	return code
 }
 
-// kill ends the daemon by SIGKILL and takes the dead mount away, as a supervisor would. Programs that work in the mount meanwhile must
-// have ended before it goes, or their next file would be made in the directory under it: that is what to wait for.
+// kill ends the daemon by SIGKILL and takes the dead mount away, as a supervisor would. Programs that work in the mount
+// meanwhile must have ended before it goes, or their next file would be made in the directory under it: that is what to
+// wait for.
 func (v *volume) kill(programs ...func()) {
 	v.t.Helper()
 	if v.fg != nil {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUmountElsewhere: a volume that is mounted in other places as well ends there; umount of one of them comes back, says where it still
-// is, and what is written there is backed up.
+// TestUmountElsewhere: a volume that is mounted in other places as well ends there; umount of one of them comes back,
+// says where it still is, and what is written there is backed up.
 func TestUmountElsewhere(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
@@ -82,7 +82,8 @@ func TestUmountElsewhere(t *testing.T) {
 	v.waitGone()
 }
 
-// TestInterrupted: a command that waits ends at SIGINT and SIGTERM, with the exit code of a program that was ended by them.
+// TestInterrupted: a command that waits ends at SIGINT and SIGTERM, with the exit code of a program that was ended by
+// them.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)

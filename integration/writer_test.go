@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helperWriter works in a directory until it gets an error, and notes before each operation what it is about to do and after
-// it that it succeeded, in a log outside of the mount: "begin N op args" and "done N".
-// Arguments: directory, log, seed.
+// helperWriter works in a directory until it gets an error, and notes before each operation what it is about to do and
+// after it that it succeeded, in a log outside of the mount: "begin N op args" and "done N". Arguments: directory, log,
+// seed.
 func helperWriter(args []string) error {
 	seed, err := strconv.ParseInt(args[2], 10, 64)
 	if err != nil {

@@ -184,8 +184,8 @@ func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
 	return nil
 }
 
-// Access is access(2) with the daemon's own rights; it is asked only where the mount has no default_permissions, which means
-// that the caller is the daemon's user.
+// Access is access(2) with the daemon's own rights; it is asked only where the mount has no default_permissions, which
+// means that the caller is the daemon's user.
 func (v *Volume) Access(n *Inode, mask uint32, c Caller) error {
 	fd, err := v.openNode(n, unix.O_PATH)
 	if err != nil {
@@ -202,7 +202,8 @@ func (v *Volume) Statfs(n *Inode) (unix.Statfs_t, error) {
 	return st, err
 }
 
-// SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, and for what is neither file nor directory. Who may is the kernel's to decide.
+// SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, and for what is neither file nor directory. Who may is
+// the kernel's to decide.
 func (v *Volume) SetFlags(ctx context.Context, n *Inode, flags uint32) error {
 	if flags&^cold.KeptFlags != 0 || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return unix.EOPNOTSUPP

@@ -16,7 +16,8 @@ func isACL(attr string) bool {
 	return attr == "system.posix_acl_access" || attr == "system.posix_acl_default"
 }
 
-// Getxattr fills buf and returns the value's length; ERANGE where buf is too short, and with len(buf)==0 only the length.
+// Getxattr fills buf and returns the value's length; ERANGE where buf is too short, and with len(buf)==0 only the
+// length.
 func (v *Volume) Getxattr(n *Inode, attr string, buf []byte) (size int, err error) {
 	if warm.ReservedXattr(attr) {
 		return 0, unix.ENODATA
@@ -83,7 +84,8 @@ func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []by
 	n.opens.Add(1) // it is not released meanwhile
 	defer n.opens.Add(-1)
 	err := v.setxattr(n, attr, value, flags, killSGID)
-	// The same error says that the disk is full, and that the attributes of one file are as many as its file system takes.
+	// The same error says that the disk is full, and that the attributes of one file are as many as its file system
+	// takes.
 	r := again{room: errors.Is(err, unix.ENOSPC) && v.hasRoom()}
 	for err != nil && r.try(ctx, v, n, &err) {
 		err = v.setxattr(n, attr, value, flags, killSGID)

@@ -31,8 +31,9 @@ type Config struct {
 	WarmReserve  int64         // bytes that are to stay free on warm's file system, by the same means
 	Prefetch     bool          // after a restore bring what the last session opened first
 
-	Rules       *rules.Set // of the settings file: instead of the volume's own; nil: none there
-	AcceptRules bool       // obey rules that keep data out of commits (ignore, memory) also where the repository brought them
+	Rules *rules.Set // of the settings file: instead of the volume's own; nil: none there
+	// Obey rules that keep data out of commits (ignore, memory) also where the repository brought them.
+	AcceptRules bool
 
 	MemoryClassLimit int64 // bytes that files of class memory may take together; 0: DefaultMemoryClass
 
@@ -72,6 +73,6 @@ func AtimeOf(words []string) (a Atime) {
 	return a
 }
 
-// Progress is told after each file what is done so far, and how many files there are altogether: about, and 0 where that is
-// not known.
+// Progress is told after each file what is done so far, and how many files there are altogether: about, and 0 where
+// that is not known.
 type Progress func(files, bytes, total int64)

@@ -2,8 +2,8 @@ package tiers
 
 import "fmt"
 
-// Steps names the failpoints of this package in the order in which a commit and a restore pass them: where a test may kill the
-// process, or have it fail with an error, through Config.Fail.
+// Steps names the failpoints of this package in the order in which a commit and a restore pass them: where a test may
+// kill the process, or have it fail with an error, through Config.Fail.
 var Steps = []string{
 	"commit.begin",    // nothing is done yet
 	"commit.boundary", // what the commit is to show is fixed, nothing is taken yet

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue but for InvalAttr; none waits for a request.
+// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue but for InvalAttr; none
+// waits for a request.
 type Invalidator interface {
 	InvalEntry(dir uint64, name string)
 	InvalInode(id uint64)

@@ -1,7 +1,7 @@
 package tiers
 
-// The ranks of this package's locks: whoever holds one takes only locks of higher ranks. doc.go says what each is for. A build with the
-// tag lockorder asserts it (base_locks_ordered.go); the tests with the race detector are such a build.
+// The ranks of this package's locks: whoever holds one takes only locks of higher ranks. doc.go says what each is for.
+// A build with the tag lockorder asserts it (base_locks_ordered.go); the tests with the race detector are such a build.
 
 // ranked is a rank in the order of locks.
 type ranked interface {

@@ -15,8 +15,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its own, for it is
-// committed by itself.
+// risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its
+// own, for it is committed by itself.
 type risk struct {
 	lanes [2]lane
 	// unpushed is what commits have that the remote has not.
@@ -60,8 +60,8 @@ func lines(list []leftOut) []string {
 	return out
 }
 
-// leave notes what a commit to main that stands has left out; it looked at all that earlier ones did not take. (One to the live branch
-// leaves nothing out: what it cannot take is left to one to main.)
+// leave notes what a commit to main that stands has left out; it looked at all that earlier ones did not take. (One to
+// the live branch leaves nothing out: what it cannot take is left to one to main.)
 func (r *risk) leave(list []leftOut) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -134,8 +134,8 @@ func (r *risk) files() int64 {
 	return r.lanes[laneMain].files.Load() + r.lanes[laneCritical].files.Load()
 }
 
-// take empties the counters at a commit's boundary, those of what is critical or all; put brings them back if the commit fails,
-// settled drops them where it stands, and gives what they were.
+// take empties the counters at a commit's boundary, those of what is critical or all; put brings them back if the
+// commit fails, settled drops them where it stands, and gives what they were.
 func (r *risk) take(critical bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

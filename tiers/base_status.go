@@ -42,18 +42,19 @@ func (p Point) MarshalJSON() ([]byte, error) {
 // Receipt says what a Sync made safe and what not. Complete means that nothing acknowledged before the call is missing
 // from cold, nor from the remote where there is one.
 type Receipt struct {
-	Complete bool          `json:"complete"`
-	Reason   string        `json:"reason"`
-	Commit   string        `json:"commit"` // tip of the branch afterwards; "" for an empty volume
-	New      bool          `json:"new"`    // false: nothing had changed
-	Files    int64         `json:"files"`  // taken by the new commit
-	Bytes    int64         `json:"bytes"`
-	Pushed   bool          `json:"pushed"`             // the remote has Commit (false without a remote)
-	Remote   string        `json:"remote"`             // "" without one
-	Missing  []string      `json:"missing"`            // what is not safe and why, one line each, at most 100 then a count
-	LeftOut  []string      `json:"left_out,omitempty"` // as Status.LeftOut: the commit has it
-	Started  time.Time     `json:"started"`
-	Took     time.Duration `json:"took_ns"`
+	Complete bool   `json:"complete"`
+	Reason   string `json:"reason"`
+	Commit   string `json:"commit"` // tip of the branch afterwards; "" for an empty volume
+	New      bool   `json:"new"`    // false: nothing had changed
+	Files    int64  `json:"files"`  // taken by the new commit
+	Bytes    int64  `json:"bytes"`
+	Pushed   bool   `json:"pushed"` // the remote has Commit (false without a remote)
+	Remote   string `json:"remote"` // "" without one
+	// What is not safe and why, one line each, at most 100 then a count.
+	Missing []string      `json:"missing"`
+	LeftOut []string      `json:"left_out,omitempty"` // as Status.LeftOut: the commit has it
+	Started time.Time     `json:"started"`
+	Took    time.Duration `json:"took_ns"`
 }
 
 // CriticalStatus says how soon critical files are safe.

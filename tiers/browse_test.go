@@ -119,8 +119,8 @@ func TestNamesAlone(t *testing.T) {
 	}
 }
 
-// TestStreamOverListing: a stream that was begun before the directory was listed gives each name once, and anew from its beginning what
-// is there then.
+// TestStreamOverListing: a stream that was begun before the directory was listed gives each name once, and anew from
+// its beginning what is there then.
 func TestStreamOverListing(t *testing.T) {
 	v, c := newVolume(t)
 	for i := range 20 {
@@ -178,8 +178,8 @@ func TestStreamOverListing(t *testing.T) {
 	}
 }
 
-// TestBrowseOverLeftovers: a directory that a dead daemon had just made, without its record, and one whose record stands for another
-// tree are made anew.
+// TestBrowseOverLeftovers: a directory that a dead daemon had just made, without its record, and one whose record
+// stands for another tree are made anew.
 func TestBrowseOverLeftovers(t *testing.T) {
 	v, c := newVolume(t)
 	for _, name := range []string{"bare", "other"} {

@@ -9,8 +9,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// TestOpenInCommitIsRecorded: a file that a commit took while it was open for writing, and that was closed unchanged, is recorded
-// clean by the next one, and so can leave warm.
+// TestOpenInCommitIsRecorded: a file that a commit took while it was open for writing, and that was closed unchanged,
+// is recorded clean by the next one, and so can leave warm.
 func TestOpenInCommitIsRecorded(t *testing.T) {
 	v := openTiered(t, t.TempDir(), newMemCold())
 	f, h, _, err := v.Create(context.Background(), v.root, "f", unix.O_RDWR, 0644, me)

@@ -12,7 +12,8 @@ import (
 
 // commits is the component that commits what is dirty.
 type commits struct {
-	syncing   chan struct{} // holds one token while a Sync runs: one commit at a time, and waiting for it honours a context
+	// Holds one token while a Sync runs: one commit at a time, and waiting for it honours a context.
+	syncing   chan struct{}
 	upkeep    chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
 	answers   []chan error  // syncing: those who wait for what was just committed
 	justTaken riskCount     // syncing: what the last commit took
@@ -21,9 +22,9 @@ type commits struct {
 	marksInMemory int // see there
 }
 
-// commit stores what is dirty and moves the branch; Volume.syncing is held. It begins, captures what there is at one moment, publishes a
-// commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the branch points to the commit, and an error
-// leaves all that was dirty so.
+// commit stores what is dirty and moves the branch; Volume.syncing is held. It begins, captures what there is at one
+// moment, publishes a commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the
+// branch points to the commit, and an error leaves all that was dirty so.
 func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	// Begin.
 	if err := v.step("commit.begin"); err != nil {
@@ -59,7 +60,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 		return err
 	}
 
-	// Publish. After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one takes that back.
+	// Publish. After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one
+	// takes that back.
 	if err := v.publish(ctx, c, root, rc, v.flushWarm); err != nil {
 		return err
 	}
@@ -82,7 +84,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	return nil
 }
 
-// nothingToCommit says that nothing has to be captured: the base has all that there is, or the live branch has, which main absorbs then.
+// nothingToCommit says that nothing has to be captured: the base has all that there is, or the live branch has, which
+// main absorbs then.
 func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, rc *Receipt) (done bool, err error) {
 	base := tx.Base()
 	if v.rootClean() && base != nil && !rewalk && !v.rulesChanged(ctx, base) {
@@ -104,8 +107,9 @@ func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, r
 	return false, nil
 }
 
-// onlyLookedAt says that nothing was changed since warm was brought to what a stock client committed: that its directories are not clean is
-// for the metadata alone that no commit has of them. It comes with the first change; a look at a repository commits nothing.
+// onlyLookedAt says that nothing was changed since warm was brought to what a stock client committed: that its
+// directories are not clean is for the metadata alone that no commit has of them. It comes with the first change; a
+// look at a repository commits nothing.
 func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bool) bool {
 	if base == nil || rewalk || !v.untouched || v.changes.Load() != 0 || base.Info().Live || !v.points.verified.Load() || v.state.Head != base.Info().ID.String() ||
 		v.rulesChanged(ctx, base) {
@@ -150,8 +154,10 @@ func (v *Volume) publish(ctx context.Context, c *capture, root cold.DirID, rc *R
 // moveBranch moves the branch to a commit of what was captured, where that is not what it has already.
 func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc *Receipt) error {
 	tx := c.tx
-	rules := !c.absorbs && v.rulesChanged(ctx, c.base)                                  // what the live branch has goes on as it is; new rules come with the next commit
-	if c.base != nil && cold.RootDir(c.base) == root && !rules && !c.base.Info().Live { // a commit would repeat the last one
+	// What the live branch has goes on as it is; new rules come with the next commit.
+	rules := !c.absorbs && v.rulesChanged(ctx, c.base)
+	// A commit would repeat the last one.
+	if c.base != nil && cold.RootDir(c.base) == root && !rules && !c.base.Info().Live {
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		v.live.reset(c.base.Info().ID)
 		if m, ok := tx.(mender); ok {

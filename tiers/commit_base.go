@@ -9,8 +9,8 @@ import (
 	"slices"
 )
 
-// checkBase refuses to commit over somebody else's work: the newest commit must be where this volume's uncommitted changes began, or
-// ahead of that by commits of our own whose note in volume.json was lost with the daemon.
+// checkBase refuses to commit over somebody else's work: the newest commit must be where this volume's uncommitted
+// changes began, or ahead of that by commits of our own whose note in volume.json was lost with the daemon.
 func (v *Volume) checkBase(ctx context.Context, base cold.Snapshot) error {
 	if base == nil || v.state.Head == "" {
 		return nil // cold is new, or was lost and made anew: everything is stored again
@@ -24,8 +24,8 @@ func (v *Volume) checkBase(ctx context.Context, base cold.Snapshot) error {
 		v.cfg.Branch, cold.ErrRefMoved, base.Info().ID, v.state.Head)
 }
 
-// reaches says whether the commit that warm was last in step with is s, went before it, or was absorbed on the way. It looks at most
-// commits, and only beyond those that past likes.
+// reaches says whether the commit that warm was last in step with is s, went before it, or was absorbed on the way. It
+// looks at most commits, and only beyond those that past likes.
 func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past func(*cold.CommitInfo) bool) (bool, error) {
 	seen := map[cold.ID]bool{}
 	var parents, absorbed []cold.ID

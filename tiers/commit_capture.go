@@ -13,20 +13,21 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their record,
-// tracked ones by the names that were touched.
+// capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their
+// record, tracked ones by the names that were touched.
 type capture struct {
-	v       *Volume
-	ctx     context.Context
-	tx      cold.Tx
-	base    cold.Snapshot // nil for the first commit
-	root    *cold.Entry   // the root's own attributes
-	before  uint64        // Volume.mainEpoch as it was
-	epoch   uint64        // the boundary: what is touched in this epoch is in the commit as it was before, and stays dirty
-	m       *moment       // what changed since the boundary, as it was then
-	live    bool          // to the live branch: critical names alone
-	absorbs bool          // nothing: main only takes the place of the live branch
-	tree    *liveDir      // those, and why they cannot be had
+	v      *Volume
+	ctx    context.Context
+	tx     cold.Tx
+	base   cold.Snapshot // nil for the first commit
+	root   *cold.Entry   // the root's own attributes
+	before uint64        // Volume.mainEpoch as it was
+	// The boundary: what is touched in this epoch is in the commit as it was before, and stays dirty.
+	epoch   uint64
+	m       *moment  // what changed since the boundary, as it was then
+	live    bool     // to the live branch: critical names alone
+	absorbs bool     // nothing: main only takes the place of the live branch
+	tree    *liveDir // those, and why they cannot be had
 	treeErr error
 	crit    *criticalSet // what of them the commit takes
 	due     int64        // Volume.backupDue until it was begun
@@ -169,7 +170,8 @@ func (c *capture) begin(m *dirMark, base cold.DirID) ([]string, cold.DirID) {
 	return nil, base
 }
 
-// beginFull prepares for reading the whole directory: from now on changes are noted by name, unless some already were not.
+// beginFull prepares for reading the whole directory: from now on changes are noted by name, unless some already were
+// not.
 func (c *capture) beginFull(m *dirMark) {
 	m.full = true
 	ds := m.n.dir

@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: what becomes of a directory that a stock client made or changed, and that nobody has looked into here. The commit needs its
-// metadata, and all below it, as a listing would have them; nothing has to be made in warm for that.
+// This file: what becomes of a directory that a stock client made or changed, and that nobody has looked into here. The
+// commit needs its metadata, and all below it, as a listing would have them; nothing has to be made in warm for that.
 
 // errLinked: names of one file are in it, so it has to be listed.
 var errLinked = errors.New("files with several names")

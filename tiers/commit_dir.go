@@ -49,7 +49,8 @@ type seen struct {
 	lost bool // its inode had no name until now
 }
 
-// find looks a name up as it was at the boundary: by its pre-image, or as it is where there is none after it was looked at.
+// find looks a name up as it was at the boundary: by its pre-image, or as it is where there is none after it was looked
+// at.
 func (w *dirWalk) find(name string) (s seen, err error) {
 	c, v, dir := w.c, w.c.v, w.m.n
 	for range 1000 {
@@ -97,8 +98,8 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	return s, err
 }
 
-// entries gives what of the directory is to be stored and what is to go: all of it where the mark says so, else of the given names. What an
-// earlier call found is not looked for again: it may be different by now.
+// entries gives what of the directory is to be stored and what is to go: all of it where the mark says so, else of the
+// given names. What an earlier call found is not looked for again: it may be different by now.
 func (w *dirWalk) entries(names []string) (put []cold.Entry, del []string, err error) {
 	if !w.m.full {
 		if full, err := w.needsFull(names); err != nil {
@@ -253,7 +254,8 @@ func (w *dirWalk) entry(name string) error {
 		m.keep = true
 		c.links.stands(e.Link, w.at)
 	} else if s.lost {
-		m.n.noteLinks() // what changes it right now may have been noted nowhere: the next commit reads all of this again
+		// What changes it right now may have been noted nowhere: the next commit reads all of this again.
+		m.n.noteLinks()
 		m.keep = true
 	}
 	switch e.Kind {

@@ -22,8 +22,8 @@ func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *base
 			if v.records {
 				return cold.ID{}, old.ID, false
 			}
-			// Without records stat data decides, as git's index does, and like there a file changed within the last tick before
-			// the commit is read again.
+			// Without records stat data decides, as git's index does, and like there a file changed within the last
+			// tick before the commit is read again.
 			racy := e.Mtime.Sec >= c.base.Info().Time.Unix()-1
 			if !pre.ungranted && !racy && old.Size == e.Size && old.Mtime == e.Mtime {
 				e.Holes = old.Holes
@@ -89,7 +89,8 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	}, nil
 }
 
-// sameStat says that a file is as long and as old as the entry says: programs that an earlier daemon let at it change it unasked.
+// sameStat says that a file is as long and as old as the entry says: programs that an earlier daemon let at it change
+// it unasked.
 func sameStat(st *unix.Statx_t, e *cold.Entry) bool {
 	return int64(st.Size) == e.Size && warm.TimeOf(st.Mtime) == e.Mtime
 }

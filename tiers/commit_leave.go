@@ -14,7 +14,8 @@ import (
 
 // This file: what a commit leaves out, and goes on without.
 
-// staysOut says that an error concerns what it was met at alone: the commit takes all else, and says what it did not take.
+// staysOut says that an error concerns what it was met at alone: the commit takes all else, and says what it did not
+// take.
 func staysOut(err error) bool {
 	var much *cold.TooMuchError
 	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, cold.ErrTooDeep} {
@@ -78,7 +79,8 @@ func (w *dirWalk) without(much *cold.TooMuchError, put []cold.Entry, root *cold.
 	return put, tried
 }
 
-// settled gives what was put and what goes, where some content could not be had: what the last commit has of it is better than nothing.
+// settled gives what was put and what goes, where some content could not be had: what the last commit has of it is
+// better than nothing.
 func (w *dirWalk) settled() (put []cold.Entry, del []string) {
 	if len(w.lost) == 0 {
 		return w.put, w.del
@@ -106,7 +108,8 @@ func (c *capture) passOver(from int) {
 	c.passOverThose(func(*dirMark) bool { i++; return i > from })
 }
 
-// passOverThose lets go of directories that were stored, but that the commit has not: nothing of them may be recorded as clean.
+// passOverThose lets go of directories that were stored, but that the commit has not: nothing of them may be recorded
+// as clean.
 func (c *capture) passOverThose(those func(*dirMark) bool) {
 	var kept []*dirMark
 	for _, m := range c.marks {

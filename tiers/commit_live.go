@@ -17,8 +17,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// liveBranch remembers what the newest commit has of directories that commits to the live branch changed, so that the next one
-// need not look for them. Volume.syncing guards it.
+// liveBranch remembers what the newest commit has of directories that commits to the live branch changed, so that the
+// next one need not look for them. Volume.syncing guards it.
 type liveBranch struct {
 	tip  cold.ID // the commit that dirs, and the bases of tracked directories beside them, hold for; zero: not known
 	dirs map[inoKey]cold.DirID
@@ -27,8 +27,9 @@ type liveBranch struct {
 // reset notes a commit of everything.
 func (l *liveBranch) reset(tip cold.ID) { l.tip, l.dirs = tip, nil }
 
-// has says whether what the last commit of everything has of a root directory, with the names that were changed since, is the same as
-// this one of the live branch's tip with them. Cold keeps a root only as that of a commit, so the former cannot be extended then.
+// has says whether what the last commit of everything has of a root directory, with the names that were changed since,
+// is the same as this one of the live branch's tip with them. Cold keeps a root only as that of a commit, so the former
+// cannot be extended then.
 func (l *liveBranch) has(base cold.Snapshot, root cold.DirID) bool {
 	return base != nil && len(l.dirs) > 0 && l.tip == base.Info().ID && root == cold.RootDir(base)
 }
@@ -77,8 +78,8 @@ func (v *Volume) liveTree(s *criticalSet) (*liveDir, error) {
 	return root, nil
 }
 
-// commitLive captures what is noted of critical names and moves the live branch there; all else stands in the commit as the newest
-// one has it, and stays dirty. errNeedWhole: nothing was changed.
+// commitLive captures what is noted of critical names and moves the live branch there; all else stands in the commit as
+// the newest one has it, and stays dirty. errNeedWhole: nothing was changed.
 func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	tx, err := v.cold.BeginLive(ctx)
 	if err != nil {
@@ -114,7 +115,8 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	}
 	w := &liveWalk{c: c, dirs: map[inoKey]cold.DirID{}}
 	id, err := w.dir(c.tree)
-	if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) { // what the last commit lacks is stored anew from what is here
+	// What the last commit lacks is stored anew from what is here.
+	if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) {
 		return errNeedWhole
 	}
 	if err = errors.Join(err, c.checkMoment()); err != nil {
@@ -146,7 +148,8 @@ type liveWalk struct {
 	marks []*dirMark // with a reference each to the directory
 }
 
-// dir stores one directory: what the newest commit has of it, with the noted names and the directories below that were gone into.
+// dir stores one directory: what the newest commit has of it, with the noted names and the directories below that were
+// gone into.
 func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 	c, v := w.c, w.c.v
 	if err := c.ctx.Err(); err != nil {
@@ -277,7 +280,8 @@ func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 // fsyncMost is how many files are made durable one by one; a whole file system is cheaper for more.
 const fsyncMost = 8
 
-// flush makes durable in warm what the commit has: after a power cut warm must not be behind it, or the next commit takes it back.
+// flush makes durable in warm what the commit has: after a power cut warm must not be behind it, or the next commit
+// takes it back.
 func (w *liveWalk) flush() error {
 	v := w.c.v
 	if err := v.held.Sync(); err != nil {

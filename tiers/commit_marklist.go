@@ -98,7 +98,8 @@ func (s *markSpill) each(at spilled, f func(*fileMark)) error {
 	}
 }
 
-// keepMarks puts a directory's file marks aside once there are many. What cannot be kept is not recorded clean, and is read again.
+// keepMarks puts a directory's file marks aside once there are many. What cannot be kept is not recorded clean, and is
+// read again.
 func (c *capture) keepMarks(m *dirMark) {
 	c.marked += len(m.files)
 	if c.marked <= c.v.marksInMemory || len(m.files) == 0 {

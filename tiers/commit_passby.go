@@ -5,8 +5,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// passBy says what a commit does with a name that the rules ignore: keep says that what the last commit has of it, if anything,
-// stays in the next one, since it may be the only copy. n is nil where what it was at the boundary is known by pre alone.
+// passBy says what a commit does with a name that the rules ignore: keep says that what the last commit has of it, if
+// anything, stays in the next one, since it may be the only copy. n is nil where what it was at the boundary is known
+// by pre alone.
 func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep bool) {
 	v := c.v
 	switch warm.KindOf(pre.attr.Mode) {

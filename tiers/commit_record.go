@@ -45,7 +45,8 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		return
 	}
 	if !fresh {
-		if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen { // the ctime is that of this moment
+		// The ctime is that of this moment.
+		if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen {
 			n.mu.Unlock()
 			v.unref(n, 1)
 			return
@@ -82,8 +83,8 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	v.unref(n, 1)
 }
 
-// hideBlock notes how many blocks stat shows of a file where its record, beside attributes of the user's, took one more: a file does not
-// grow by being committed. n.mu is held; st is from before.
+// hideBlock notes how many blocks stat shows of a file where its record, beside attributes of the user's, took one
+// more: a file does not grow by being committed. n.mu is held; st is from before.
 func (v *Volume) hideBlock(n *Inode, r *warm.Record, st *unix.Statx_t, dirfd int, name string) {
 	var now unix.Statx_t
 	if r.Has(warm.FlagBlocks) || !v.records || warm.StatAt(dirfd, name, &now) != nil || now.Ino != n.ino || now.Blocks <= st.Blocks {

@@ -10,15 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A commit for which what changes cannot be set aside is tried again after spoiledWait, then after four times as long, below spoiledMost:
-// what removes thousands of files comes to an end.
+// A commit for which what changes cannot be set aside is tried again after spoiledWait, then after four times as long,
+// below spoiledMost: what removes thousands of files comes to an end.
 const (
 	spoiledWait = 50 * time.Millisecond
 	spoiledMost = 4 * time.Second
 )
 
-// Sync commits what is dirty and pushes where there is a remote; it returns when both are durable. The error says that nothing
-// could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes with an error too.
+// Sync commits what is dirty and pushes where there is a remote; it returns when both are durable. The error says that
+// nothing could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes
+// with an error too.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
 	if due, _ := v.critical.next(); (reason == "unmount" || reason == "terminate") && !due.IsZero() {
@@ -95,8 +96,8 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 	return nil
 }
 
-// push brings the remote up to the branch. It asks the remote also where it had everything when it was asked last: somebody may have moved
-// or removed what it had, and only what was looked at is said.
+// push brings the remote up to the branch. It asks the remote also where it had everything when it was asked last:
+// somebody may have moved or removed what it had, and only what was looked at is said.
 func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	if !v.cold.HasRemote() {
 		return

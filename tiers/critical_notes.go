@@ -12,14 +12,15 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// What is critical is committed by itself, soon after it was closed or fsynced: every change of a critical name is noted before it
-// happens, an end of a change (close, fsync, a rename) sets a time, and at that time a commit to the live branch takes all that is noted.
+// What is critical is committed by itself, soon after it was closed or fsynced: every change of a critical name is
+// noted before it happens, an end of a change (close, fsync, a rename) sets a time, and at that time a commit to the
+// live branch takes all that is noted.
 
 // criticalMost bounds the names that are noted; beyond it everything is committed instead.
 const criticalMost = 100_000
 
-// critical is what changed of critical names since the last commit that has them. Between begin and end names are added, under the
-// barrier they are taken: each is of one side of a boundary.
+// critical is what changed of critical names since the last commit that has them. Between begin and end names are
+// added, under the barrier they are taken: each is of one side of a boundary.
 type critical struct {
 	mu      mutex[lockNotes]
 	names   map[*Inode]map[string]struct{} // by directory, which holds a reference
@@ -30,7 +31,8 @@ type critical struct {
 	waiting []chan error
 	under   *criticalSet  // what the commit under way takes; nil: none
 	wake    chan struct{} // capacity 1
-	// unsent are directories with names of `fsync: remote` that a commit has and the remote may lack; each holds a reference.
+	// unsent are directories with names of `fsync: remote` that a commit has and the remote may lack; each holds a
+	// reference.
 	unsent  map[*Inode]struct{}
 	delays  delays
 	commits int64 // to the live branch, since the mount
@@ -88,15 +90,16 @@ func (v *Volume) ruleOf(d *Inode, name string) *rules.Rule {
 // watched says that changes of what r is about are noted.
 func watched(r *rules.Rule) bool { return r != nil && (r.Class == rules.Critical || r.FsyncRemote) }
 
-// watchMove notes both names of a rename if one of them is critical: a commit that showed that the file left the one has to show it
-// under the other, whatever the rules say of that, or it would show it nowhere.
+// watchMove notes both names of a rename if one of them is critical: a commit that showed that the file left the one
+// has to show it under the other, whatever the rules say of that, or it would show it nowhere.
 func (v *Volume) watchMove(dir *Inode, name string, newdir *Inode, newname string) {
 	set := v.Rules()
 	if !set.HasCritical() && !set.HasFsyncRemote() {
 		return
 	}
 	from, to := v.ruleOf(dir, name), v.ruleOf(newdir, newname)
-	either := watched(from) || watched(to) || v.critical.has(dir, name) || v.critical.has(newdir, newname) // it came from there just now
+	// It came from there just now.
+	either := watched(from) || watched(to) || v.critical.has(dir, name) || v.critical.has(newdir, newname)
 	if !either {
 		return
 	}
@@ -135,7 +138,8 @@ func (v *Volume) criticalDelay(r *rules.Rule) time.Duration {
 	return v.cfg.CriticalDelay
 }
 
-// finished notes that a change of n's bytes is over: a handle that could write it was closed, or it was cut without one.
+// finished notes that a change of n's bytes is over: a handle that could write it was closed, or it was cut without
+// one.
 func (v *Volume) finished(n *Inode) {
 	if !v.Rules().HasCritical() || !v.critical.noted(v, n) {
 		return
@@ -147,8 +151,8 @@ func (v *Volume) finished(n *Inode) {
 	}
 }
 
-// severalNames notes that n has a name beside the one it is known by: if the rules say critical of either, a commit has to come
-// soon after each change, by whatever name. A live branch has no files with several names.
+// severalNames notes that n has a name beside the one it is known by: if the rules say critical of either, a commit has
+// to come soon after each change, by whatever name. A live branch has no files with several names.
 func (v *Volume) severalNames(n, dir *Inode, name string) {
 	set := v.Rules()
 	if n.kind != cold.KindFile || !set.HasCritical() || n.alsoCritical.Load() {
@@ -297,8 +301,8 @@ func (c *critical) take() *criticalSet {
 	return s
 }
 
-// put brings back what a failed commit took, to be tried again after some time. Those who wait get the error, unless the next
-// commit follows at once.
+// put brings back what a failed commit took, to be tried again after some time. Those who wait get the error, unless
+// the next commit follows at once.
 func (c *critical) put(v *Volume, s *criticalSet, err error) {
 	for d, names := range s.names {
 		for name := range names {

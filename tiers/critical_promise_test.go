@@ -55,7 +55,8 @@ func TestBecomesCritical(t *testing.T) {
 	}
 }
 
-// TestCriticalWithoutClose: changes that no close and no fsync ends, and those by another name of a file, are committed too.
+// TestCriticalWithoutClose: changes that no close and no fsync ends, and those by another name of a file, are committed
+// too.
 func TestCriticalWithoutClose(t *testing.T) {
 	cold := newMemCold()
 	v := openCritical(t, cold, criticalState+"- {match: fresh/, class: critical}\n- {match: '**', class: session}\n")
@@ -78,7 +79,8 @@ func TestCriticalWithoutClose(t *testing.T) {
 		must(t, err)
 		eventually(t, cold, "other/b", "on")
 		v.mustSync(t)
-		if _, _, err := v.Lookup(context.Background(), other, "b"); err != nil { // now it is known by a name that is not critical
+		// Now it is known by a name that is not critical.
+		if _, _, err := v.Lookup(context.Background(), other, "b"); err != nil {
 			t.Fatal(err)
 		}
 		overwrite(t, v, a, "two")
@@ -92,8 +94,8 @@ func TestCriticalWithoutClose(t *testing.T) {
 	})
 }
 
-// TestFsyncRemoteWaits: fsync of such a file says yes only where the remote has it: also where another commit has taken the change
-// and is being pushed, or could not be pushed.
+// TestFsyncRemoteWaits: fsync of such a file says yes only where the remote has it: also where another commit has taken
+// the change and is being pushed, or could not be pushed.
 func TestFsyncRemoteWaits(t *testing.T) {
 	repo := newMemCold()
 	repo.remote = true
@@ -201,7 +203,8 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	}
 }
 
-// TestLiveMoves: a file that is moved out of what is critical is in each live commit under one of its names, and so with link and unlink.
+// TestLiveMoves: a file that is moved out of what is critical is in each live commit under one of its names, and so
+// with link and unlink.
 func TestLiveMoves(t *testing.T) {
 	cold := newMemCold()
 	v := openCritical(t, cold, criticalState+"- {match: build/, ignore: true}\n")

@@ -47,8 +47,8 @@ func (v *Volume) fsyncedDir(ctx context.Context, d *Inode) error {
 	return nil
 }
 
-// fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being made, or
-// could not be pushed. Where nothing changed the remote is asked all the same: it may have lost what it had.
+// fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being
+// made, or could not be pushed. Where nothing changed the remote is asked all the same: it may have lost what it had.
 func (v *Volume) fsyncRemote(ctx context.Context, n *Inode) error {
 	if !v.running.Load() {
 		return nil
@@ -68,7 +68,8 @@ func (v *Volume) fsyncRemote(ctx context.Context, n *Inode) error {
 	return nil
 }
 
-// keepUnsent notes a directory until the remote has the commit that took these names of it, if fsync of one promises that.
+// keepUnsent notes a directory until the remote has the commit that took these names of it, if fsync of one promises
+// that.
 func (v *Volume) keepUnsent(set *rules.Set, d *Inode, names map[string]struct{}) bool {
 	at := v.pathOf(d)
 	for name := range names {

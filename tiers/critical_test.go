@@ -376,7 +376,8 @@ func TestCriticalComesFirst(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestLiveOverDamage: where the newest commit's directory cannot be extended, what is critical is committed with everything.
+// TestLiveOverDamage: where the newest commit's directory cannot be extended, what is critical is committed with
+// everything.
 func TestLiveOverDamage(t *testing.T) {
 	repo := newMemCold()
 	v := openCritical(t, repo, criticalState)

@@ -8,7 +8,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestDamagedGroup: where one of the directories that share files cannot be read, the volume opens and what is listed is readable.
+// TestDamagedGroup: where one of the directories that share files cannot be read, the volume opens and what is listed
+// is readable.
 func TestDamagedGroup(t *testing.T) {
 	v, c := newVolume(t)
 	a, b := mkdir(t, v, v.root, "a"), mkdir(t, v, v.root, "b")
@@ -47,8 +48,8 @@ func TestDamagedGroup(t *testing.T) {
 	}
 }
 
-// TestDamagedInGroup: a directory that cannot be read does not keep those that share files with it from being listed, and finds
-// its names' files when it can be read again.
+// TestDamagedInGroup: a directory that cannot be read does not keep those that share files with it from being listed,
+// and finds its names' files when it can be read again.
 func TestDamagedInGroup(t *testing.T) {
 	v, c := newVolume(t)
 	a, b := mkdir(t, v, v.root, "a"), mkdir(t, v, v.root, "b")

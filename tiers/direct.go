@@ -10,14 +10,15 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Files under an ignore rule with `io: passthrough` are read and written by the kernel itself, in warm, without the daemon: it sees
-// their opens, closes and changes of attributes, and no write. An inode is open in one way at a time, as the kernel demands: whoever
-// comes second gets the way that the first one has.
+// Files under an ignore rule with `io: passthrough` are read and written by the kernel itself, in warm, without the
+// daemon: it sees their opens, closes and changes of attributes, and no write. An inode is open in one way at a time,
+// as the kernel demands: whoever comes second gets the way that the first one has.
 
-// Backing lets the kernel read and write files of warm itself; fs implements it by FUSE passthrough. Safe for concurrent use.
+// Backing lets the kernel read and write files of warm itself; fs implements it by FUSE passthrough. Safe for
+// concurrent use.
 type Backing interface {
-	// Register gives the kernel an open file of warm. Until Unregister the id stands for it in answers to opens of its inode, and
-	// each of them then opens warm's file anew with the program's own flags.
+	// Register gives the kernel an open file of warm. Until Unregister the id stands for it in answers to opens of its
+	// inode, and each of them then opens warm's file anew with the program's own flags.
 	Register(fd int) (id int32, err error)
 	Unregister(id int32)
 }
@@ -25,8 +26,8 @@ type Backing interface {
 // direct is what a volume knows of files that the kernel reads and writes itself.
 type direct struct {
 	backing atomic.Pointer[Backing] // nil: not possible
-	// shared: in this boot the kernel was let at files of warm, so that programs may have some open that no handle here stands for:
-	// their mappings outlive close, and all that they have outlives the daemon.
+	// shared: in this boot the kernel was let at files of warm, so that programs may have some open that no handle here
+	// stands for: their mappings outlive close, and all that they have outlives the daemon.
 	shared    atomic.Bool
 	inherited bool         // by an earlier daemon already
 	files     atomic.Int64 // inodes that are open that way now
@@ -43,8 +44,8 @@ type DirectStatus struct {
 	Files     int64  `json:"files"`         // that the kernel reads and writes itself now
 }
 
-// SetBacking tells the volume how the kernel is let at files of warm, before programs come in. It tries whether that works here; the
-// error says why not, and then all goes through the daemon.
+// SetBacking tells the volume how the kernel is let at files of warm, before programs come in. It tries whether that
+// works here; the error says why not, and then all goes through the daemon.
 func (v *Volume) SetBacking(b Backing) error {
 	err := v.tryBacking(b)
 	v.direct.mu.Lock()
@@ -88,7 +89,8 @@ func (v *Volume) tryBacking(b Backing) error {
 	return nil
 }
 
-// shareWarm notes durably, before it happens, that the kernel may be let at files of warm, where rules want that. book.mu is held.
+// shareWarm notes durably, before it happens, that the kernel may be let at files of warm, where rules want that.
+// book.mu is held.
 func (v *Volume) shareWarm() {
 	d := &v.direct
 	if d.shared.Load() && v.state.Direct == v.state.Boot || d.backing.Load() == nil || !v.Rules().HasPassthrough() {
@@ -123,11 +125,12 @@ func (v *Volume) directNote() string {
 // IO is the way that the kernel is to take, and for IODirect the id that Backing gave.
 func (h *Handle) IO() (IO, int32) { return h.io, h.backing }
 
-// Untracked says that n's bytes, size and times may change without the daemon's knowledge, so that nobody may keep them.
+// Untracked says that n's bytes, size and times may change without the daemon's knowledge, so that nobody may keep
+// them.
 func (n *Inode) Untracked() bool { return n.untracked.Load() }
 
-// chooseIO decides the way of a new handle: the one that its inode is open in, else what the rules want. made: the file is new.
-// n.mu is held.
+// chooseIO decides the way of a new handle: the one that its inode is open in, else what the rules want. made: the file
+// is new. n.mu is held.
 func (v *Volume) chooseIO(h *Handle, made bool) {
 	n := h.n
 	if n.mu.cached == 0 && n.mu.direct == 0 && v.direct.shared.Load() && (n.untracked.Load() || v.mayDirect(n)) {
@@ -184,8 +187,8 @@ func (v *Volume) closeIO(h *Handle) {
 	}
 }
 
-// mayDirect says whether the kernel may be let at n's file: the rules want it, all of it is in warm, and nothing that is shown of it
-// or needed by a commit under way would be lost. n.mu is held.
+// mayDirect says whether the kernel may be let at n's file: the rules want it, all of it is in warm, and nothing that
+// is shown of it or needed by a commit under way would be lost. n.mu is held.
 func (v *Volume) mayDirect(n *Inode) bool {
 	if n.stub.Load() || n.mu.rec.Flags&^warm.FlagGroup != 0 || n.preserved.Load() != nil || !v.Rules().HasPassthrough() {
 		return false

@@ -401,7 +401,8 @@ func TestUnseenWriterWithoutBacking(t *testing.T) {
 	}
 }
 
-// Rules that stop ignoring a file reach it while it is written untracked; what is critical is committed after each fsync.
+// Rules that stop ignoring a file reach it while it is written untracked; what is critical is committed after each
+// fsync.
 func TestUnseenWriterUnderNewRules(t *testing.T) {
 	v, cold, _, build := directVolume(t)
 	n, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)

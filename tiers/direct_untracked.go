@@ -13,19 +13,20 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// A file that the kernel writes by itself is "untracked" from the first such open for writing until nobody is left who could: not at the
-// last close, since mappings go on, and not with the daemon, whom programs outlive. Who is left the kernel tells: it grants a read
-// lease on a file only while nobody has it open for writing, and a write lease only while nobody else has it open at all. A mapping
-// holds its file open.
+// A file that the kernel writes by itself is "untracked" from the first such open for writing until nobody is left who
+// could: not at the last close, since mappings go on, and not with the daemon, whom programs outlive. Who is left the
+// kernel tells: it grants a read lease on a file only while nobody has it open for writing, and a write lease only
+// while nobody else has it open at all. A mapping holds its file open.
 //
-// While a file is untracked nothing that is known of it holds for longer than a look: no hot, no attributes in the kernel, no written
-// ranges, no clean record. A commit that takes it, because the rules or its name changed, takes a copy, and comes again.
+// While a file is untracked nothing that is known of it holds for longer than a look: no hot, no attributes in the
+// kernel, no written ranges, no clean record. A commit that takes it, because the rules or its name changed, takes a
+// copy, and comes again.
 
 // errInUse: somebody has the file open.
 var errInUse = errors.New("somebody has the file open")
 
-// lease asks for a lease of the given kind, F_RDLCK or F_WRLCK, and gives it back at once. For the first fd is open for reading only.
-// errInUse: somebody else has the file open, for writing or at all.
+// lease asks for a lease of the given kind, F_RDLCK or F_WRLCK, and gives it back at once. For the first fd is open for
+// reading only. errInUse: somebody else has the file open, for writing or at all.
 func lease(fd int, kind int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, kind)
 	if errors.Is(err, unix.EAGAIN) {
@@ -37,8 +38,8 @@ func lease(fd int, kind int) error {
 	return err
 }
 
-// written untracked: somebody has n's file in warm open for writing; so it is where the daemon itself has, and where it cannot be found
-// out. n.mu is held, so that no open can meet the lease that this takes.
+// written untracked: somebody has n's file in warm open for writing; so it is where the daemon itself has, and where it
+// cannot be found out. n.mu is held, so that no open can meet the lease that this takes.
 func (v *Volume) writtenUnseen(n *Inode) bool {
 	fd, err := v.openToRead(n)
 	if err != nil {
@@ -48,8 +49,8 @@ func (v *Volume) writtenUnseen(n *Inode) bool {
 	return lease(fd, unix.F_RDLCK) != nil
 }
 
-// markUnseen notes that n may be written without the daemon's knowledge from now on. made: no attributes of it went out yet that the
-// kernel may keep. n.mu is held.
+// markUnseen notes that n may be written without the daemon's knowledge from now on. made: no attributes of it went out
+// yet that the kernel may keep. n.mu is held.
 func (v *Volume) markUnseen(n *Inode, made bool) {
 	n.mu.captured, n.mu.ungranted = cold.ID{}, true
 	n.written.Store(nil)
@@ -62,8 +63,8 @@ func (v *Volume) markUnseen(n *Inode, made bool) {
 	}
 }
 
-// noteUntracked notes that n has changed, as far as anybody knows: it was written untracked and is closed or fsynced now. What is ignored
-// needs no note. Not between begin and end.
+// noteUntracked notes that n has changed, as far as anybody knows: it was written untracked and is closed or fsynced
+// now. What is ignored needs no note. Not between begin and end.
 func (v *Volume) noteUntracked(n *Inode) {
 	if !n.untracked.Load() || v.ignoredInode(n) {
 		return
@@ -81,8 +82,8 @@ func (v *Volume) invalidate(n *Inode) {
 	}
 }
 
-// lookUntracked finds out, before n is opened, whether programs write it untracked: those that an earlier daemon let at it, and those that
-// have not let go yet.
+// lookUntracked finds out, before n is opened, whether programs write it untracked: those that an earlier daemon let at
+// it, and those that have not let go yet.
 func (v *Volume) lookUntracked(n *Inode) {
 	if !v.direct.shared.Load() || n.untracked.Load() && v.Rules().HasPassthrough() && v.decide(n).Passthrough() {
 		return
@@ -129,8 +130,8 @@ func (v *Volume) endUntracked(n *Inode) bool {
 	return true
 }
 
-// untrackedNow says whether n, which fd is open for reading, may change while it is read. Who writes it later does so through an open
-// that this daemon sees.
+// untrackedNow says whether n, which fd is open for reading, may change while it is read. Who writes it later does so
+// through an open that this daemon sees.
 func (v *Volume) untrackedNow(n *Inode, fd int) bool {
 	if !v.direct.shared.Load() {
 		return false
@@ -149,8 +150,8 @@ func (v *Volume) unused(fd int) bool {
 }
 
 const (
-	// lingerFirst is how soon after the last close it is looked whether somebody is left. The kernel closes its own descriptor of
-	// warm's file a moment after it told of the close.
+	// lingerFirst is how soon after the last close it is looked whether somebody is left. The kernel closes its own
+	// descriptor of warm's file a moment after it told of the close.
 	lingerFirst = 10 * time.Millisecond
 	lingerMost  = 10 * time.Second
 )
@@ -204,7 +205,8 @@ func (v *Volume) lingerLoop(ctx context.Context) {
 	}
 }
 
-// endLingering lets go of those that nobody writes any more, and of those that are open again. It gives how many are left.
+// endLingering lets go of those that nobody writes any more, and of those that are open again. It gives how many are
+// left.
 func (v *Volume) endLingering() int {
 	l := &v.direct.lingering
 	l.mu.Lock()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestHalfMadeStub: on a file system without O_TMPFILE a stub has a name before it has a record. One that was being made when the
-// daemon was killed is made anew.
+// TestHalfMadeStub: on a file system without O_TMPFILE a stub has a name before it has a record. One that was being
+// made when the daemon was killed is made anew.
 func TestHalfMadeStub(t *testing.T) {
 	v, c := newVolume(t)
 	write(t, v, mkdir(t, v, v.root, "d"), "f", "text")

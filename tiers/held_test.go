@@ -18,7 +18,8 @@ import (
 
 const someCaps = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// heldSample commits files d/0... of which an untrusted restore holds back suid and two attributes, and a device d/null.
+// heldSample commits files d/0... of which an untrusted restore holds back suid and two attributes, and a device
+// d/null.
 func heldSample(t *testing.T, files int) *memCold {
 	t.Helper()
 	v, c := newVolume(t)
@@ -118,8 +119,8 @@ func TestHeldChangesApart(t *testing.T) {
 	}
 }
 
-// TestHeldListedTwice: a listing that is cut off is done again, and holds back each thing once. What the user takes away then does not
-// come back in a copy of the state directory.
+// TestHeldListedTwice: a listing that is cut off is done again, and holds back each thing once. What the user takes
+// away then does not come back in a copy of the state directory.
 func TestHeldListedTwice(t *testing.T) {
 	c := heldSample(t, 8)
 	before := committedIn(t, c)
@@ -187,8 +188,8 @@ func TestHeldListedTwice(t *testing.T) {
 	}
 }
 
-// TestHeldOfSeveralNames: what is held back of a file stays with it when it loses the name that it had; no other file of that name gets it,
-// not in a copy of the state directory either.
+// TestHeldOfSeveralNames: what is held back of a file stays with it when it loses the name that it had; no other file
+// of that name gets it, not in a copy of the state directory either.
 func TestHeldOfSeveralNames(t *testing.T) {
 	v, c := newVolume(t)
 	d := mkdir(t, v, v.root, "d")
@@ -230,8 +231,8 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	}
 }
 
-// TestHeldMode: suid that is held back goes with chmod, and with a write of who may not keep it, by whatever call; a failed call changes
-// nothing, and what else is set of the mode counts.
+// TestHeldMode: suid that is held back goes with chmod, and with a write of who may not keep it, by whatever call; a
+// failed call changes nothing, and what else is set of the mode counts.
 func TestHeldMode(t *testing.T) {
 	c := heldSample(t, 9)
 	w := openTiered(t, t.TempDir(), c, untrusted)
@@ -254,7 +255,8 @@ func TestHeldMode(t *testing.T) {
 	_, err = w.Open(context.Background(), n(3), unix.O_WRONLY|unix.O_TRUNC, true)
 	must(t, err)
 	must(t, w.KillHeld(n(4)))
-	acl := "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x01\x00\xff\xff\xff\xff\x20\x00\x01\x00\xff\xff\xff\xff" // rwx--x--x
+	// Rwx--x--x.
+	acl := "\x02\x00\x00\x00\x01\x00\x07\x00\xff\xff\xff\xff\x04\x00\x01\x00\xff\xff\xff\xff\x20\x00\x01\x00\xff\xff\xff\xff"
 	must(t, w.Setxattr(context.Background(), n(5), "system.posix_acl_access", []byte(acl), 0, false, me))
 	if err := w.Removexattr(context.Background(), n(6), "osx.nothing"); err == nil {
 		t.Error("an attribute that is nowhere was removed")

@@ -101,7 +101,8 @@ func TestIgnoredIsNeverCommitted(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestIgnoredStubsComeBack: files that are in cold only when a rule begins to ignore them are in warm before a commit drops them.
+// TestIgnoredStubsComeBack: files that are in cold only when a rule begins to ignore them are in warm before a commit
+// drops them.
 func TestIgnoredStubsComeBack(t *testing.T) {
 	cold := newMemCold()
 	state := t.TempDir()
@@ -229,7 +230,8 @@ func TestIgnoredStays(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestRulesNeedConsent: rules of a repository that keep data out of commits are in effect only where somebody here said so.
+// TestRulesNeedConsent: rules of a repository that keep data out of commits are in effect only where somebody here said
+// so.
 func TestRulesNeedConsent(t *testing.T) {
 	cold := newMemCold()
 	v := openTiered(t, t.TempDir(), cold)
@@ -270,7 +272,8 @@ func TestRulesNeedConsent(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestRulesKilledBetween: a kill between the notes that make new rules durable leaves the old or the new ones, agreed to.
+// TestRulesKilledBetween: a kill between the notes that make new rules durable leaves the old or the new ones, agreed
+// to.
 func TestRulesKilledBetween(t *testing.T) {
 	cold := newMemCold()
 	v := openTiered(t, t.TempDir(), cold)

@@ -35,12 +35,13 @@ type nodes struct {
 	mainEpoch atomic.Uint64          // the epoch since the last boundary of a commit of everything
 	capturing atomic.Uint64          // the epoch of the commit under way, or 0
 	moment    atomic.Pointer[moment] // what the commit under way is to show; nil: none walks
-	late      inoSet                 // inodes that the kernel forgot although they were touched since that commit's boundary
-	marks     mutex[lockMarks]
-	ns        rwMutex[lockNS]
-	moves     atomic.Uint64 // ns: renames and unlinks so far
-	nameless  atomic.Int64  // inodes whose anon is set, about
-	writers   sync.Map      // *Inode open for writing -> struct{}
+	// Inodes that the kernel forgot although they were touched since that commit's boundary.
+	late     inoSet
+	marks    mutex[lockMarks]
+	ns       rwMutex[lockNS]
+	moves    atomic.Uint64 // ns: renames and unlinks so far
+	nameless atomic.Int64  // inodes whose anon is set, about
+	writers  sync.Map      // *Inode open for writing -> struct{}
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet
 
@@ -73,20 +74,23 @@ type Inode struct {
 	stub      atomic.Bool     // io: the bytes are in cold only; as n.mu.rec says
 	untracked atomic.Bool     // mu: the bytes may change without the daemon's knowledge (direct_untracked.go)
 
-	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under it.
+	// back is held while a stub's bytes come back, go, or are given up for good. Nothing but io and mu is locked under
+	// it.
 	back      mutex[lockBack]
 	lastUse   atomic.Uint32 // by Volume.clock; 0: not in this session
 	coldReads atomic.Uint32 // handles through which a stub was read
 	noted     atomic.Bool   // is in the list of files that this session opened
 
-	// host is, of the root of a memory directory, the directory of warm at whose place it stands; both shown under its number.
+	// host is, of the root of a memory directory, the directory of warm at whose place it stands; both shown under its
+	// number.
 	host         atomic.Pointer[Inode]
 	alsoCritical atomic.Bool // has several names, and the rules said critical of one
 
-	writeSeq     atomic.Uint64           // rises with every change of content
-	written      atomic.Pointer[written] // which parts changed; nil: not noted (small files, or not read by a commit yet)
-	epoch        atomic.Uint64           // the last epoch in which the inode was touched
-	contentEpoch atomic.Uint64           // the same for its bytes
+	writeSeq atomic.Uint64 // rises with every change of content
+	// Which parts changed; nil: not noted (small files, or not read by a commit yet).
+	written      atomic.Pointer[written]
+	epoch        atomic.Uint64 // the last epoch in which the inode was touched
+	contentEpoch atomic.Uint64 // the same for its bytes
 
 	// Of the commit under way, by its epoch.
 	born      atomic.Uint64 // made since its boundary, where that is so
@@ -162,7 +166,8 @@ func (n *Inode) Mode() uint32 {
 	return n.mu.mode
 }
 
-// Volume is where operations on n go: the mounted volume, or the area that its directories of class memory have their contents in.
+// Volume is where operations on n go: the mounted volume, or the area that its directories of class memory have their
+// contents in.
 func (n *Inode) Volume() *Volume { return n.vol }
 
 // isRoot says that n is the root of its volume, which never loses its descriptor and is on no clock.
@@ -176,14 +181,16 @@ func (n *Inode) shownIno() uint64 {
 	return n.vol.shownIno(n.ino)
 }
 
-// touch is the last change of a name: its epoch, and whether it counts as at risk (an open file that nobody wrote does not).
+// touch is the last change of a name: its epoch, and whether it counts as at risk (an open file that nobody wrote does
+// not).
 type touch struct {
 	epoch   uint64
 	risk    bool
 	earlier bool // not for the first time: a commit whose boundary came in between takes it
 }
 
-// areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of warm.
+// areaBit is set in the node ids of an area and in the inode numbers that it shows, so that they never meet those of
+// warm.
 const areaBit = 1 << 62
 
 // rootID is the root's node id, the first one given.
@@ -221,7 +228,8 @@ func (v *Volume) areaBit() uint64 {
 	return 0
 }
 
-// AttrChanged tells the kernel that attributes of n changed by a request for something else: it has the old ones, and would not ask.
+// AttrChanged tells the kernel that attributes of n changed by a request for something else: it has the old ones, and
+// would not ask.
 func (v *Volume) AttrChanged(n *Inode) {
 	if inval := v.inval.Load(); inval != nil {
 		(*inval).InvalAttr(n.id)

@@ -28,8 +28,8 @@ func (v *Volume) atimeMode() Atime {
 	return Atime{}
 }
 
-// mountClone is warm's mount once more, seen by nobody, with another way to keep access times: what is read through it moves them, or
-// not, whatever warm's own mount does, and unlike utimensat(2) without moving the ctime.
+// mountClone is warm's mount once more, seen by nobody, with another way to keep access times: what is read through it
+// moves them, or not, whatever warm's own mount does, and unlike utimensat(2) without moving the ctime.
 type mountClone struct {
 	once sync.Once
 	fd   int // 0: there is none

@@ -57,8 +57,8 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 	return nil
 }
 
-// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an unlisted
-// directory it says what stat shows. n.mu is held.
+// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an
+// unlisted directory it says what stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
 	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir && !n.mu.rec.Has(warm.FlagUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return nil
@@ -104,7 +104,8 @@ func (v *Volume) hasDefaultACL(dir *Inode, dirfd int) int8 {
 		acl = aclNone
 	}
 	d.mu.Lock()
-	d.mu.acl = acl // the kernel holds the directory's lock over creations and over setting an ACL: nothing changed meanwhile
+	// The kernel holds the directory's lock over creations and over setting an ACL: nothing changed meanwhile.
+	d.mu.acl = acl
 	d.mu.Unlock()
 	return acl
 }
@@ -132,8 +133,8 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	return a
 }
 
-// attrAfter is what stat shows of n by an st from before n.mu was held: where it does not fit what is known of n, something came
-// between, and n is looked at again.
+// attrAfter is what stat shows of n by an st from before n.mu was held: where it does not fit what is known of n,
+// something came between, and n is looked at again.
 func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 	n.mu.Lock()
 	defer n.mu.Unlock()

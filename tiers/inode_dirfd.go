@@ -8,7 +8,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// dirFDs keeps the most used directories' descriptors open, within a limit; an evicted one is opened again by its parent.
+// dirFDs keeps the most used directories' descriptors open, within a limit; an evicted one is opened again by its
+// parent.
 type dirFDs struct {
 	mu    mutex[leaf]
 	lru   list.List // of *Inode with an open fd, oldest first
@@ -150,7 +151,8 @@ func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) erro
 			return err
 		}
 		defer v.unpin(n)
-		return f(fd, "", true) // by its descriptor, not as ".": that would ask for search permission on the directory itself
+		// By its descriptor, not as ".": that would ask for search permission on the directory itself.
+		return f(fd, "", true)
 	}
 	v.ns.RLock()
 	defer v.ns.RUnlock()

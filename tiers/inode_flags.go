@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: the flags of chattr(1). They are kept beside warm (held.Flags), since warm's own would hold up the daemon, and obeyed here as
-// the VFS does for a file system that has them: see ioctl_iflags(2).
+// This file: the flags of chattr(1). They are kept beside warm (held.Flags), since warm's own would hold up the daemon,
+// and obeyed here as the VFS does for a file system that has them: see ioctl_iflags(2).
 
 // flags are those of n.
 func (v *Volume) flags(n *Inode) uint32 {
@@ -82,7 +82,8 @@ func (v *Volume) mayOpen(n *Inode, flags uint32) error {
 	return v.may(n, cold.FlagImmutable)
 }
 
-// maySet says whether the flags of n let a program set these attributes. What a write makes of suid and sgid is none of them.
+// maySet says whether the flags of n let a program set these attributes. What a write makes of suid and sgid is none of
+// them.
 func (v *Volume) maySet(n *Inode, in *SetAttr) error {
 	switch {
 	case in.Mode != nil, in.UID != nil, in.GID != nil, in.Size != nil, in.Atime != nil && !in.AtimeNow, in.Mtime != nil && !in.MtimeNow:

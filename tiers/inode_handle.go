@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handle is an open file with a descriptor of its own in warm: writeback errors are reported per descriptor. Safe for concurrent use.
+// Handle is an open file with a descriptor of its own in warm: writeback errors are reported per descriptor. Safe for
+// concurrent use.
 type Handle struct {
 	v     *Volume
 	n     *Inode
@@ -36,8 +37,8 @@ const (
 	IOUncached           // through the daemon each time: somebody else writes warm's file untracked
 )
 
-// attrNow is what stat shows of n. Warm's file and the record are looked at together: one changes with the other when bytes come
-// back, and the kernel keeps what it is told.
+// attrNow is what stat shows of n. Warm's file and the record are looked at together: one changes with the other when
+// bytes come back, and the kernel keeps what it is told.
 func (v *Volume) attrNow(n *Inode, h *Handle) (Attr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it (lazy_held.go), commits
-// carry it over, and whoever changes that very thing ends that.
+// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it
+// (lazy_held.go), commits carry it over, and whoever changes that very thing ends that.
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
 

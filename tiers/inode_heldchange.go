@@ -11,9 +11,11 @@ import (
 	"emberfs/tiers/heldback"
 )
 
-// This file: what ends that something is held back, and what moves it: changes of attributes, writes, and names that come and go.
+// This file: what ends that something is held back, and what moves it: changes of attributes, writes, and names that
+// come and go.
 
-// unhold notes that somebody changed a part of n: what was held back of that is no more. n.mu is held. It says whether anything was.
+// unhold notes that somebody changed a part of n: what was held back of that is no more. n.mu is held. It says whether
+// anything was.
 func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return false
@@ -37,7 +39,8 @@ func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 	return false
 }
 
-// KillHeld is what the kernel's own request for suid and sgid to go does, which it does not make where it was not shown them.
+// KillHeld is what the kernel's own request for suid and sgid to go does, which it does not make where it was not shown
+// them.
 func (v *Volume) KillHeld(n *Inode) error {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return nil
@@ -53,8 +56,8 @@ func (v *Volume) KillHeld(n *Inode) error {
 // HoldsMode says whether suid or sgid of n may be held back.
 func (v *Volume) HoldsMode(n *Inode) bool { return !v.held.Empty() && v.held.Has(n.heldKey()) }
 
-// wroteHeld notes that somebody writes to n: as the kernel takes capabilities away then, and suid and sgid where the writer may not
-// keep them, so does the next commit.
+// wroteHeld notes that somebody writes to n: as the kernel takes capabilities away then, and suid and sgid where the
+// writer may not keep them, so does the next commit.
 func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return
@@ -68,7 +71,8 @@ func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	}
 }
 
-// movingHeld prepares for a rename of n, and of other where the two change places: what it returns is called with how that ended.
+// movingHeld prepares for a rename of n, and of other where the two change places: what it returns is called with how
+// that ended.
 func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, newname string, other *Inode) func(error) {
 	if v.held.Empty() {
 		return func(error) {}
@@ -94,7 +98,8 @@ func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, ne
 	}
 }
 
-// unnamedHeld notes that n, whose mu is held, has lost a name. With its last one goes what was held back of it: no commit takes it any more.
+// unnamedHeld notes that n, whose mu is held, has lost a name. With its last one goes what was held back of it: no
+// commit takes it any more.
 func (v *Volume) unnamedHeld(n *Inode, dir *Inode, name string) {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return

@@ -6,11 +6,11 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// lend gives the daemon of a plain user's mount the owner's bits on one of that user's own files or directories, which the
-// user has taken away from himself (chmod 0), for as long as a commit reads it; undo takes them back. Nobody sees it: stat
-// goes on showing the mode that the user set, and a chmod of the user's meanwhile stands. n must be held by a reference.
-// SIGKILL in between leaves the bits set: the owner's, on a file that he can read anyway by setting them himself.
-// fd is an O_PATH descriptor of n that stays open until undo.
+// lend gives the daemon of a plain user's mount the owner's bits on one of that user's own files or directories, which
+// the user has taken away from himself (chmod 0), for as long as a commit reads it; undo takes them back. Nobody sees
+// it: stat goes on showing the mode that the user set, and a chmod of the user's meanwhile stands. n must be held by a
+// reference. SIGKILL in between leaves the bits set: the owner's, on a file that he can read anyway by setting them
+// himself. fd is an O_PATH descriptor of n that stays open until undo.
 func (v *Volume) lend(n *Inode, fd int, bits uint32) (undo func(), err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -119,7 +119,8 @@ func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
 		l.begun()
 	}
 	e := v.epoch.Load()
-	// What was counted since the last boundary of a commit of everything is so already; what is critical, since that of any.
+	// What was counted since the last boundary of a commit of everything is so already; what is critical, since that of
+	// any.
 	since := v.mainEpoch.Load()
 	if l != &v.risk.lanes[laneMain] {
 		since = e
@@ -194,7 +195,8 @@ func (v *Volume) markDirty(d *Inode) error {
 		return err
 	}
 	a := d.attrLocked(&st)
-	if r := d.mu.rec; r.Has(warm.FlagUnlisted) { // it is being listed together with one below it, and stays so until that is done
+	// It is being listed together with one below it, and stays so until that is done.
+	if r := d.mu.rec; r.Has(warm.FlagUnlisted) {
 		r.Flags &^= warm.FlagClean
 		return v.storeRecord(d, r)
 	}
@@ -218,8 +220,8 @@ func (v *Volume) removeRecord(n *Inode) error {
 	return nil
 }
 
-// touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. errStub: its bytes have to come
-// back first. Between begin and end.
+// touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. errStub: its bytes
+// have to come back first. Between begin and end.
 func (v *Volume) touchContent(n *Inode) error {
 	if v.host != nil {
 		return nil
@@ -256,8 +258,8 @@ func (v *Volume) touchContent(n *Inode) error {
 	return nil
 }
 
-// touchOwnName notes a change of n's own attributes or bytes in its directory. Names that a file with several has elsewhere
-// need no mark: a directory with such a name is never clean.
+// touchOwnName notes a change of n's own attributes or bytes in its directory. Names that a file with several has
+// elsewhere need no mark: a directory with such a name is never clean.
 func (v *Volume) touchOwnName(n *Inode) error { return v.touchOwn(n, touchChange) }
 
 func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
@@ -277,7 +279,8 @@ func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
 	}
 	v.ns.RUnlock()
 	if parent == nil {
-		// No commit will take it, or one finds it in a directory that is read whole because it held one of several names.
+		// No commit will take it, or one finds it in a directory that is read whole because it held one of several
+		// names.
 		var st unix.Statx_t
 		if kind != touchQuiet && v.statNode(n, &st) == nil && st.Nlink > 0 {
 			v.risk.lanes[laneMain].touched()
@@ -300,8 +303,8 @@ func (v *Volume) touchChainIfNeeded(n *Inode) error {
 	return v.touchChain(n, e)
 }
 
-// withAttrChange runs f, which changes n's ctime but not its bytes, such that the record never shows a stale ctime. n.mu is
-// held over f, so that a commit's mark falls before or after it. Between begin and end.
+// withAttrChange runs f, which changes n's ctime but not its bytes, such that the record never shows a stale ctime.
+// n.mu is held over f, so that a commit's mark falls before or after it. Between begin and end.
 func (v *Volume) withAttrChange(n *Inode, f func() error) error {
 	if err := v.touchOwnName(n); err != nil {
 		return err
@@ -328,8 +331,8 @@ func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 	return nil
 }
 
-// pinCtime puts the ctime that stat shows into the record of a stub or an unlisted directory: bringing back what is not here moves
-// warm's own. Where that fails, only this ctime is at stake. n.mu is held.
+// pinCtime puts the ctime that stat shows into the record of a stub or an unlisted directory: bringing back what is not
+// here moves warm's own. Where that fails, only this ctime is at stake. n.mu is held.
 func (v *Volume) pinCtime(n *Inode) {
 	r := n.mu.rec
 	if !r.Has(warm.FlagStub) && !r.Has(warm.FlagUnlisted) || r.Has(warm.FlagCtime) {
@@ -352,8 +355,8 @@ func (v *Volume) voidCtime(n *Inode) error {
 	return v.storeOrRemove(n, r)
 }
 
-// storeOrRemove writes n's record, or takes it away where that fails: the file is dirty then. A stub keeps the one that it has,
-// without which its hole would be taken for zeros. n.mu is held.
+// storeOrRemove writes n's record, or takes it away where that fails: the file is dirty then. A stub keeps the one that
+// it has, without which its hole would be taken for zeros. n.mu is held.
 func (v *Volume) storeOrRemove(n *Inode, r warm.Record) error {
 	err := v.storeRecord(n, r)
 	if err == nil || n.mu.rec.Has(warm.FlagStub) || n.mu.rec.Has(warm.FlagUnlisted) {

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setName records where n stands now. Volume.ns is held for writing. The parent gains a reference before the old one loses its own.
+// setName records where n stands now. Volume.ns is held for writing. The parent gains a reference before the old one
+// loses its own.
 func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
 	if n.parent == parent {
 		n.name = name
@@ -27,8 +28,8 @@ func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
 	return release
 }
 
-// place records that n stands at (parent, name), as a stat of it said when moves was the given count. A rename or unlink
-// since then may have taken the name away: then it is looked at again, and false says that n is not there.
+// place records that n stands at (parent, name), as a stat of it said when moves was the given count. A rename or
+// unlink since then may have taken the name away: then it is looked at again, and false says that n is not there.
 func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) bool {
 	if n == v.root {
 		return true
@@ -56,8 +57,8 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	return true
 }
 
-// regainName gives an inode the name at which a commit found it, where the one that it was known by, one of several, is gone, and
-// says whether that was so. Without a name no change of it is noted.
+// regainName gives an inode the name at which a commit found it, where the one that it was known by, one of several, is
+// gone, and says whether that was so. Without a name no change of it is noted.
 func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) bool {
 	n := v.peek(st)
 	if n == nil {
@@ -76,7 +77,8 @@ func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t
 	return true
 }
 
-// pathOf is where n stands now, a slash path from the root; "" for the root, and the node's number for what has no name.
+// pathOf is where n stands now, a slash path from the root; "" for the root, and the node's number for what has no
+// name.
 func (v *Volume) pathOf(n *Inode) string {
 	if n == v.root {
 		return ""

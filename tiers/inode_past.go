@@ -12,9 +12,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// moment keeps the volume as it was at a commit's boundary while the commit walks over it. Whoever changes something first leaves
-// its pre-image here: the binding of a name, what stat and the attributes show of an inode, the bytes of a file (inode_preserved.go).
-// What has no pre-image is still as it was. What the walk has taken already, and what did not exist at the boundary, needs none.
+// moment keeps the volume as it was at a commit's boundary while the commit walks over it. Whoever changes something
+// first leaves its pre-image here: the binding of a name, what stat and the attributes show of an inode, the bytes of a
+// file (inode_preserved.go). What has no pre-image is still as it was. What the walk has taken already, and what did
+// not exist at the boundary, needs none.
 //
 // A pre-image that cannot be taken never holds up or fails the change: it spoils the moment, and with it the commit.
 type moment struct {
@@ -32,9 +33,10 @@ type moment struct {
 	err    error             // what spoiled it
 	inodes map[inoKey]*preimage
 	names  map[inoKey]map[string]binding // by directory
-	held   map[*Inode]bool               // with a reference each: what the walk will need itself; true: for a descriptor's price
-	fds    int
-	spill  spill
+	// With a reference each: what the walk will need itself; true: for a descriptor's price.
+	held  map[*Inode]bool
+	fds   int
+	spill spill
 }
 
 type inoKey struct{ ino, gen uint64 }
@@ -62,7 +64,8 @@ type preimage struct {
 	err       error
 }
 
-// ErrSpoiled says that a commit was given up because it could not keep apart what changed while it was made. It can be tried again.
+// ErrSpoiled says that a commit was given up because it could not keep apart what changed while it was made. It can be
+// tried again.
 var ErrSpoiled = errors.New("the volume changed faster than the commit could set aside what it was to take")
 
 func newMoment(v *Volume, epoch uint64) *moment {
@@ -219,7 +222,8 @@ func (m *moment) keep(n *Inode) *preimage {
 	return p
 }
 
-// look fills p with what n is now, looking at it by (dirfd, name) and at. n.mu is held. ESTALE: something else is there.
+// look fills p with what n is now, looking at it by (dirfd, name) and at. n.mu is held. ESTALE: something else is
+// there.
 func (v *Volume) look(n *Inode, dirfd int, name string, at warm.XattrTarget, p *preimage) error {
 	var st unix.Statx_t
 	if err := warm.StatAt(dirfd, name, &st); err != nil {
@@ -291,7 +295,8 @@ func (v *Volume) keepPast(n *Inode) {
 	}
 }
 
-// keepBound leaves for a commit that is under way that (dir, name) stands for n, before that changes. Between begin and end.
+// keepBound leaves for a commit that is under way that (dir, name) stands for n, before that changes. Between begin and
+// end.
 func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 	m := v.moment.Load()
 	if m == nil || m.bindingKept(dir, name) {
@@ -309,8 +314,8 @@ func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 	m.bind(dir, name, b)
 }
 
-// keepUnbound leaves for a commit that is under way that (dir, name) stands for nothing, before that changes. Where it stands for
-// something, whoever is about to make it will fail. Between begin and end.
+// keepUnbound leaves for a commit that is under way that (dir, name) stands for nothing, before that changes. Where it
+// stands for something, whoever is about to make it will fail. Between begin and end.
 func (v *Volume) keepUnbound(dir *Inode, dirfd int, name string) {
 	m := v.moment.Load()
 	if m == nil || m.bindingKept(dir, name) {

@@ -15,18 +15,20 @@ import (
 )
 
 const (
-	// preserveShift is the grain of what is set aside before a change, 64 KiB: the smallest chunk that cold makes, so that holes are
-	// known finely enough. Grains are copied, not cloned: FICLONERANGE (ioctl_ficlonerange(2)) writes dirty pages to the disk first, and
-	// what is set aside was mostly just written. Measured, 64 KiB dirty: copy 10 us on xfs and 51 us on btrfs, clone 198 and 177 us;
-	// of clean bytes a clone takes 10 us, at worst 3.8 ms, of 1 MiB 51 ms, which alone is more than a write may wait.
+	// preserveShift is the grain of what is set aside before a change, 64 KiB: the smallest chunk that cold makes, so
+	// that holes are known finely enough. Grains are copied, not cloned: FICLONERANGE (ioctl_ficlonerange(2)) writes
+	// dirty pages to the disk first, and what is set aside was mostly just written. Measured, 64 KiB dirty: copy 10 us
+	// on xfs and 51 us on btrfs, clone 198 and 177 us; of clean bytes a clone takes 10 us, at worst 3.8 ms, of 1 MiB 51
+	// ms, which alone is more than a write may wait.
 	preserveShift = writtenShift
 	// preserveStep bounds in bytes what is set aside, or read, in one go while the file's content is locked.
 	preserveStep = 1 << 20
 	readStep     = 256 << 10
 )
 
-// preserved is the content of a dirty file as it was at the boundary, from its first change since, or from when the commit begins
-// to read it, until the commit has read it. Inode.io guards grains and fd: held for writing by who sets aside, for reading by who reads.
+// preserved is the content of a dirty file as it was at the boundary, from its first change since, or from when the
+// commit begins to read it, until the commit has read it. Inode.io guards grains and fd: held for writing by who sets
+// aside, for reading by who reads.
 type preserved struct {
 	m    *moment
 	n    *Inode
@@ -42,7 +44,8 @@ type preserved struct {
 // hole in preserved.grains: a grain without data. Else it is an offset in the spill.
 const hole = -1
 
-// preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's pre-image.
+// preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's
+// pre-image.
 func (m *moment) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
 	if p := n.preserved.Load(); p != nil && p.m == m {
 		return p
@@ -69,7 +72,8 @@ func (v *Volume) keepContent(n *Inode) {
 	}
 	had := m.live && m.preimage(n) != nil
 	pre := m.keep(n)
-	if m.live && !had && v.laneOf(n) != laneCritical { // not even where it stood at the boundary, or somebody had noted that
+	// Not even where it stood at the boundary, or somebody had noted that.
+	if m.live && !had && v.laneOf(n) != laneCritical {
 		return
 	}
 	if pre == nil || pre.taken || pre.err != nil || pre.attr.Nlink == 0 || pre.known() || n.readIn.Load() == m.epoch || m.over.Load() {
@@ -78,8 +82,8 @@ func (v *Volume) keepContent(n *Inode) {
 	m.preserve(n, pre, pre.id())
 }
 
-// asideAhead sets aside, piece by piece, what a change of [off, end) will take from a commit under way: what waits for the change,
-// a boundary or who reads the file, would wait for all of it. Not between begin and end; nothing is locked.
+// asideAhead sets aside, piece by piece, what a change of [off, end) will take from a commit under way: what waits for
+// the change, a boundary or who reads the file, would wait for all of it. Not between begin and end; nothing is locked.
 func (v *Volume) asideAhead(n *Inode, off, end int64) {
 	off = max(off, 0)
 	for more := n.kind == cold.KindFile; more; off += preserveStep {
@@ -118,7 +122,8 @@ func (p *preserved) end() {
 	}
 }
 
-// aside sets the bytes of [off, end) aside before they change. Inode.io is held for writing. A nil *preserved does nothing.
+// aside sets the bytes of [off, end) aside before they change. Inode.io is held for writing. A nil *preserved does
+// nothing.
 func (p *preserved) aside(off, end int64) {
 	if p == nil || p.m.over.Load() {
 		return
@@ -226,11 +231,13 @@ type boundaryContent struct {
 const (
 	// removedLook is after how many bytes it is looked at again whether a file was removed meanwhile.
 	removedLook = 256 << 20
-	// removedMost is how much of a removed file is read to its end: rather than read more, the commit begins again without it.
+	// removedMost is how much of a removed file is read to its end: rather than read more, the commit begins again
+	// without it.
 	removedMost = 1 << 30
 )
 
-// wanted fails where most of a large file is still to be read and it was removed: whoever waits for the commit waits for nothing.
+// wanted fails where most of a large file is still to be read and it was removed: whoever waits for the commit waits
+// for nothing.
 func (c *boundaryContent) wanted(n int) error {
 	read := c.read.Add(int64(n))
 	if (read-int64(n))/removedLook == read/removedLook || c.size-read < removedMost {

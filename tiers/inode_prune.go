@@ -15,10 +15,12 @@ const inodeBytes = 450
 func maxInodes(memoryLimit int64) int { return max(4096, int(memoryLimit/5/inodeBytes)) }
 
 const (
-	pruneBatch = 4096                   // inodes named in one request to the kernel
-	pruneWait  = 20 * time.Millisecond  // for the answers, which are FORGETs
-	pruneRest  = 500 * time.Millisecond // after a round over the whole table that did not suffice; doubles up to pruneRestMax
-	// pruneRestMax bounds how long a table that is in use (open files, working directories) stays over its limit unnoticed.
+	pruneBatch = 4096                  // inodes named in one request to the kernel
+	pruneWait  = 20 * time.Millisecond // for the answers, which are FORGETs
+	// After a round over the whole table that did not suffice; doubles up to pruneRestMax.
+	pruneRest = 500 * time.Millisecond
+	// pruneRestMax bounds how long a table that is in use (open files, working directories) stays over its limit
+	// unnoticed.
 	pruneRestMax = 30 * time.Second
 )
 
@@ -55,9 +57,9 @@ type candidate struct {
 	name   string
 }
 
-// candidates turns the clock's hand over at most scan inodes and collects up to limit that were not used since it came by last.
-// Directories with names that the next commit must look at stay, as do big files with written parts: forgotten, they would have
-// to be read whole.
+// candidates turns the clock's hand over at most scan inodes and collects up to limit that were not used since it came
+// by last. Directories with names that the next commit must look at stay, as do big files with written parts:
+// forgotten, they would have to be read whole.
 func (v *Volume) candidates(limit, scan int) []candidate {
 	t := &v.table
 	found := make([]candidate, 0, limit)
@@ -87,8 +89,8 @@ func (d *dirState) busy() bool {
 	return len(d.mu.changed) > 0
 }
 
-// pruneLoop keeps the inode table within its limit by asking the kernel to forget what was not used for longest. Whether it did
-// only the FORGETs say: open files, working directories, watches and mappings keep their inodes.
+// pruneLoop keeps the inode table within its limit by asking the kernel to forget what was not used for longest.
+// Whether it did only the FORGETs say: open files, working directories, watches and mappings keep their inodes.
 func (v *Volume) pruneLoop(ctx context.Context) {
 	t := &v.table
 	rest := pruneRest
@@ -117,8 +119,8 @@ func (v *Volume) pruneLoop(ctx context.Context) {
 	}
 }
 
-// prune asks in batches until the table is well below its limit, for at most two turns of the clock: the first one may find that
-// everything was used. It says whether the table is within the limit now.
+// prune asks in batches until the table is well below its limit, for at most two turns of the clock: the first one may
+// find that everything was used. It says whether the table is within the limit now.
 func (v *Volume) prune(ctx context.Context, inval Invalidator, before int) bool {
 	t := &v.table
 	target := t.max - t.max/8
@@ -140,8 +142,9 @@ func (v *Volume) prune(ctx context.Context, inval Invalidator, before int) bool 
 	return v.inodes() <= t.max
 }
 
-// askToForget names inodes to the kernel: by number where it can, else by the names of files that nobody has open. Directories
-// are left out then: taking away the name of one would detach what is mounted below and lose working directories.
+// askToForget names inodes to the kernel: by number where it can, else by the names of files that nobody has open.
+// Directories are left out then: taking away the name of one would detach what is mounted below and lose working
+// directories.
 func (v *Volume) askToForget(inval Invalidator, c []candidate) {
 	if inval.CanPrune() {
 		ids := make([]uint64, len(c))

@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spill is an unnamed file of warm's file system with the bytes that were set aside. Safe for concurrent use once it is open.
+// spill is an unnamed file of warm's file system with the bytes that were set aside. Safe for concurrent use once it is
+// open.
 type spill struct {
 	fd  int // 0: not open yet
 	end atomic.Int64

@@ -40,8 +40,8 @@ func (v *Volume) Inode(id uint64) *Inode {
 	return n
 }
 
-// intern returns the inode that st describes with one reference more, and whether it is new. A new one has no name and no
-// record yet, and its mu is held: the caller loads the record and unlocks.
+// intern returns the inode that st describes with one reference more, and whether it is new. A new one has no name and
+// no record yet, and its mu is held: the caller loads the record and unlocks.
 func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	t := &v.table
 	gen := warm.GenOf(st)

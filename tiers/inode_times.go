@@ -7,8 +7,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// fileTimes are the times that a file system keeps: ext4 those until 2446, with small inodes until 2038 and whole seconds. It takes others
-// without an error, and keeps what is next. What a record does not hold counts as not kept.
+// fileTimes are the times that a file system keeps: ext4 those until 2446, with small inodes until 2038 and whole
+// seconds. It takes others without an error, and keeps what is next. What a record does not hold counts as not kept.
 type fileTimes struct {
 	min, max int64 // seconds
 	whole    bool  // no nanoseconds
@@ -38,7 +38,8 @@ const recordTimes = 1<<39 - 1
 // fitsRecord says whether a record holds a time.
 func fitsRecord(t cold.Time) bool { return t.Sec >= -recordTimes && t.Sec <= recordTimes }
 
-// timesOf finds out which times the directory behind fd keeps, by a file of its own; nil where it cannot: then all are taken for kept.
+// timesOf finds out which times the directory behind fd keeps, by a file of its own; nil where it cannot: then all are
+// taken for kept.
 func timesOf(dirfd int) *fileTimes {
 	fd, err := warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {

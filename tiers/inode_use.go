@@ -84,7 +84,8 @@ func (f *forgotten) expire(before uint32) {
 	}
 }
 
-// unusedFor is for how long a file was not used: since its last use in this session, else since the latest of its times.
+// unusedFor is for how long a file was not used: since its last use in this session, else since the latest of its
+// times.
 func (v *Volume) unusedFor(n *Inode, st *unix.Statx_t) time.Duration {
 	t := uint32(0)
 	if n != nil {

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	// writtenMin is the size in bytes from which on a file's written ranges are noted: smaller ones are read whole in no time.
+	// writtenMin is the size in bytes from which on a file's written ranges are noted: smaller ones are read whole in
+	// no time.
 	writtenMin = 1 << 20
 	// writtenShift is the finest grain of written ranges, 64 KiB, which is the smallest chunk that cold makes.
 	writtenShift = 16
@@ -16,8 +17,8 @@ const (
 	writtenBits = 64 << 10
 )
 
-// written notes which parts of a file's content changed since the content that cold has, so that the next commit of a big file
-// reads only those. Ranges are added under Inode.io before the bytes change. Safe for concurrent use.
+// written notes which parts of a file's content changed since the content that cold has, so that the next commit of a
+// big file reads only those. Ranges are added under Inode.io before the bytes change. Safe for concurrent use.
 type written struct {
 	mu    mutex[leaf]
 	base  cold.ID // what the ranges are relative to; zero: nothing is known
@@ -128,8 +129,8 @@ func (w *written) addFrom(off int64) {
 	w.mu.Unlock()
 }
 
-// start says what is known at the moment whose content a commit reads, and gives the read's number: before the first change since the
-// commit's boundary. A nil *written knows the hint only.
+// start says what is known at the moment whose content a commit reads, and gives the read's number: before the first
+// change since the commit's boundary. A nil *written knows the hint only.
 func (w *written) start(hint cold.ID) (b cold.Base, read uint64) {
 	b.ID = hint
 	if w == nil {

@@ -256,7 +256,8 @@ func lookup(t *testing.T, v *Volume, d *Inode, name string) *Inode {
 	return n
 }
 
-// TestCheckWarmHints: after an unclean stop in another boot records prove nothing, and changed bytes are at risk, not damage.
+// TestCheckWarmHints: after an unclean stop in another boot records prove nothing, and changed bytes are at risk, not
+// damage.
 func TestCheckWarmHints(t *testing.T) {
 	w := newCheckedWarm(t)
 	w.keepTimes("a/b/f", func() { w.must(os.WriteFile(w.at("a/b/f"), []byte("HELLO"), 0o644)) })

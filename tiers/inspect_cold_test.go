@@ -207,7 +207,8 @@ func TestCheckKilledInRelease(t *testing.T) {
 	}
 }
 
-// TestCheckColdLacks: what cold lacks of what is there only is damage with path and object, and dropping records makes it no worse.
+// TestCheckColdLacks: what cold lacks of what is there only is damage with path and object, and dropping records makes
+// it no worse.
 func TestCheckColdLacks(t *testing.T) {
 	w := lazily(t, func(v *Volume) { mustFind(t, v, "a/b/file 3") })
 	var stub, dir cold.ID
@@ -242,7 +243,8 @@ func TestCheckColdLacks(t *testing.T) {
 	}
 }
 
-// TestCheckUntrueUnlisted: a directory that stands for another tree than the clean one above says is what no commit would notice.
+// TestCheckUntrueUnlisted: a directory that stands for another tree than the clean one above says is what no commit
+// would notice.
 func TestCheckUntrueUnlisted(t *testing.T) {
 	w := lazily(t, func(v *Volume) { must(t, v.list(context.Background(), v.root)) })
 	r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at("a")))
@@ -265,7 +267,8 @@ func TestColdOnly(t *testing.T) {
 	}
 }
 
-// TestCheckBesideChange: what a daemon changes after its directory's clean mark was read is no damage: the mark went before.
+// TestCheckBesideChange: what a daemon changes after its directory's clean mark was read is no damage: the mark went
+// before.
 func TestCheckBesideChange(t *testing.T) {
 	for name, change := range map[string]func(v *Volume, d *Inode) error{
 		"truncated": func(v *Volume, d *Inode) error {

@@ -156,7 +156,8 @@ func TestWarmViewOfChangedStubs(t *testing.T) {
 	if _, err := v.Setattr(context.Background(), mustFind(t, v, "mtime"), nil, &SetAttr{Mtime: &when}); err != nil {
 		t.Fatal(err)
 	}
-	must(t, unix.Truncate(filepath.Join(v.cfg.State, "warm/emptied"), 0)) // as a kill between that and the record leaves it
+	// As a kill between that and the record leaves it.
+	must(t, unix.Truncate(filepath.Join(v.cfg.State, "warm/emptied"), 0))
 	l, err := view(t, v).List(t.Context(), "", nil)
 	must(t, err)
 	for _, e := range l.Entries {

@@ -13,7 +13,9 @@ type contents struct {
 	recalls     chan *Inode  // stubs to bring back in the background, each with a reference
 	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
 	pressure    pressure
-	rest        atomic.Int64                  // UnixNano until which limits are not looked at, after a look that could not help
-	limitHelps  atomic.Bool                   // the last look at the limits could bring warm below them
-	round       atomic.Pointer[chan struct{}] // closed when tierLoop has ended its round: whoever waits for room looks again
+	// UnixNano until which limits are not looked at, after a look that could not help.
+	rest       atomic.Int64
+	limitHelps atomic.Bool // the last look at the limits could bring warm below them
+	// Closed when tierLoop has ended its round: whoever waits for room looks again.
+	round atomic.Pointer[chan struct{}]
 }

@@ -9,8 +9,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: when access times move. Programs' reads move them as the mount's own options say (mount(8): noatime, relatime, strictatime,
-// nodiratime), by what everybody sees of a file: warm's own ctime moves with records. What the daemon reads for itself moves none.
+// This file: when access times move. Programs' reads move them as the mount's own options say (mount(8): noatime,
+// relatime, strictatime, nodiratime), by what everybody sees of a file: warm's own ctime moves with records. What the
+// daemon reads for itself moves none.
 
 // movesAtime says whether a read moves the access time of n, as everybody sees it. h may be nil.
 func (v *Volume) movesAtime(n *Inode, h *Handle) bool {

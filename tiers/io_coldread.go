@@ -25,8 +25,8 @@ const (
 	coldWhole = 8 << 20
 )
 
-// coldReader reads the content of stubs. Who waits for the same content waits for one fetch: opened content is shared by all who
-// read it, and kept for a while. Safe for concurrent use.
+// coldReader reads the content of stubs. Who waits for the same content waits for one fetch: opened content is shared
+// by all who read it, and kept for a while. Safe for concurrent use.
 type coldReader struct {
 	cold    cold.Cold
 	room    *semaphore.Weighted
@@ -68,8 +68,9 @@ func coldCost(size int64) int64 {
 	return max(size, 4<<10)
 }
 
-// with calls f with the content of id, opened, on another goroutine. When ctx ends first, it returns ctx's error at once, and f goes on
-// without its caller: f must not use what the caller owns, and done is called when f has ended in any case.
+// with calls f with the content of id, opened, on another goroutine. When ctx ends first, it returns ctx's error at
+// once, and f goes on without its caller: f must not use what the caller owns, and done is called when f has ended in
+// any case.
 func (r *coldReader) with(ctx context.Context, id cold.ID, size int64, f func(cold.BlobAt) error, done func()) error {
 	c := r.get(id, size)
 	ended := make(chan error, 1)
@@ -148,8 +149,8 @@ func (r *coldReader) get(id cold.ID, size int64) *coldContent {
 	return c
 }
 
-// waited notes that a caller of with does not wait any more. When the last one left before it had an answer, what it asked for is cut
-// off.
+// waited notes that a caller of with does not wait any more. When the last one left before it had an answer, what it
+// asked for is cut off.
 func (r *coldReader) waited(c *coldContent, left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -192,7 +193,8 @@ func (r *coldReader) trim(limit int64) (out []*coldContent) {
 	return out
 }
 
-// end cuts off what is read for callers that left, waits for it, and lets go of all content. Nobody calls with any more.
+// end cuts off what is read for callers that left, waits for it, and lets go of all content. Nobody calls with any
+// more.
 func (r *coldReader) end() {
 	r.mu.Lock()
 	for _, c := range r.mu.open {
@@ -220,7 +222,8 @@ func closeAll(list []*coldContent) {
 	}
 }
 
-// coldFailed completes an error of reading a file's content from cold, and says in the log what to do; once a second at most.
+// coldFailed completes an error of reading a file's content from cold, and says in the log what to do; once a second at
+// most.
 func (v *Volume) coldFailed(n *Inode, id cold.ID, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

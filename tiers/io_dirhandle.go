@@ -23,7 +23,8 @@ type DirHandle struct {
 // DirCache is what the kernel may do with what a directory stream reads.
 type DirCache uint8
 
-// What is kept is of one kind, told or warm's own: their cookies differ, and a stream that found the other kind would miss names.
+// What is kept is of one kind, told or warm's own: their cookies differ, and a stream that found the other kind would
+// miss names.
 const (
 	DirKeep  DirCache = iota // keep it, and what it has
 	DirAnew                  // keep it; what it has is of the time before the directory was listed

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// errands are what programs' requests wait for while it may take as long as a repository, or the network behind it, takes: listing a
-// directory, bringing a file back. Each runs on a goroutine of its own, so that a request whose program was killed leaves at once,
-// even where the errand itself is in a system call that nothing ends.
+// errands are what programs' requests wait for while it may take as long as a repository, or the network behind it,
+// takes: listing a directory, bringing a file back. Each runs on a goroutine of its own, so that a request whose
+// program was killed leaves at once, even where the errand itself is in a system call that nothing ends.
 type errands struct {
 	ctx   context.Context // ends with the volume; errands get it
 	stop  context.CancelFunc
@@ -24,11 +24,12 @@ func (e *errands) end() {
 	}
 }
 
-// errand runs f, which is for n, and returns what it returns. When ctx ends before, it returns ctx's error at once, and f goes on without
-// its caller: f must not use what the caller owns. Nothing is locked.
+// errand runs f, which is for n, and returns what it returns. When ctx ends before, it returns ctx's error at once, and
+// f goes on without its caller: f must not use what the caller owns. Nothing is locked.
 func (v *Volume) errand(ctx context.Context, n *Inode, f func(ctx context.Context) error) error {
 	e := &v.errands
-	if ctx.Done() == nil || ctx == e.ctx || e.ctx == nil { // nobody can leave, or this is part of an errand, or of an area: nothing takes long
+	// Nobody can leave, or this is part of an errand, or of an area: nothing takes long.
+	if ctx.Done() == nil || ctx == e.ctx || e.ctx == nil {
 		return f(ctx)
 	}
 	v.ref(n)
@@ -54,8 +55,8 @@ func (v *Volume) awaitBack(ctx context.Context, n *Inode) error {
 	})
 }
 
-// withRoom runs f, which makes names in warm for a program that looks at n, as an errand, and once more where there was no room on the
-// disk.
+// withRoom runs f, which makes names in warm for a program that looks at n, as an errand, and once more where there was
+// no room on the disk.
 func (v *Volume) withRoom(ctx context.Context, n *Inode, f func(ctx context.Context) error) error {
 	return v.errand(ctx, n, func(ctx context.Context) error {
 		err := f(ctx)

@@ -17,14 +17,14 @@ func (h *Handle) Inode() *Inode { return h.n }
 // Flags are the open flags as the program gave them.
 func (h *Handle) Flags() uint32 { return h.flags }
 
-// warmFlags are the flags for warm's descriptor: the daemon reads and writes at offsets of its own, in pieces of its own, so
-// O_APPEND and O_DIRECT stay with the kernel. Of O_SYNC and O_DSYNC see synced.
+// warmFlags are the flags for warm's descriptor: the daemon reads and writes at offsets of its own, in pieces of its
+// own, so O_APPEND and O_DIRECT stay with the kernel. Of O_SYNC and O_DSYNC see synced.
 func warmFlags(flags uint32) int {
 	return int(flags & (unix.O_ACCMODE | unix.O_NOATIME))
 }
 
-// synced makes a change durable that was made through a handle with O_SYNC or O_DSYNC. Not between begin and end: a commit's
-// boundary does not wait for the disk.
+// synced makes a change durable that was made through a handle with O_SYNC or O_DSYNC. Not between begin and end: a
+// commit's boundary does not wait for the disk.
 func (h *Handle) synced(ctx context.Context) error {
 	if h.flags&unix.O_DSYNC == 0 { // a bit of O_SYNC too
 		return nil
@@ -32,8 +32,8 @@ func (h *Handle) synced(ctx context.Context) error {
 	return h.Fsync(ctx, h.flags&unix.O_SYNC != unix.O_SYNC)
 }
 
-// Open opens a file. O_TRUNC is done here; killPriv then clears suid and sgid. Other flags than the access mode, O_TRUNC, O_SYNC
-// and O_DSYNC are the kernel's business.
+// Open opens a file. O_TRUNC is done here; killPriv then clears suid and sgid. Other flags than the access mode,
+// O_TRUNC, O_SYNC and O_DSYNC are the kernel's business.
 func (v *Volume) Open(ctx context.Context, n *Inode, flags uint32, killPriv bool) (*Handle, error) {
 	if n.kind == cold.KindDir {
 		return nil, unix.EISDIR
@@ -102,7 +102,8 @@ func (v *Volume) truncateVia(n *Inode, fd int, flags uint32, killPriv bool) erro
 	return v.truncate(n, w, 0, killPriv)
 }
 
-// newHandle wraps fd and counts it as a writer where it is one. made: the file is new. Between begin and end for writers.
+// newHandle wraps fd and counts it as a writer where it is one. made: the file is new. Between begin and end for
+// writers.
 func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime, made bool) *Handle {
 	v.ref(n)
 	n.opens.Add(1)
@@ -183,8 +184,8 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	}
 	size := off // for whole pages of a file with nothing cached its length does not matter
 	if v.hot != nil && (n.hotHint.Load() || off == 0 || off%hotPage != 0 || len(p)%hotPage != 0) {
-		// Not fstat: a file system with multigrain timestamps (Linux 6.13) takes a new ctime at the first write after each stat,
-		// and then every fsync needs a journal commit.
+		// Not fstat: a file system with multigrain timestamps (Linux 6.13) takes a new ctime at the first write after
+		// each stat, and then every fsync needs a journal commit.
 		var err error
 		if size, err = unix.Seek(h.fd, 0, unix.SEEK_END); err != nil {
 			return 0, err
@@ -237,8 +238,8 @@ func (v *Volume) killPriv(n *Inode, fd int) error {
 	return nil
 }
 
-// truncate sets a file's length through a writable descriptor. A stub that is cut to nothing needs no bytes back. Between begin
-// and end.
+// truncate sets a file's length through a writable descriptor. A stub that is cut to nothing needs no bytes back.
+// Between begin and end.
 func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	n.touchUse(v)
 	if size == 0 {
@@ -267,9 +268,10 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	return nil
 }
 
-// Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync where
-// the file system journals attributes, syncfs on btrfs. So with the first one after it got or lost a name: btrfs would bring back the
-// old name of a renamed file beside the new one. Where a rule says so it returns when the remote has a commit with it.
+// Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync
+// where the file system journals attributes, syncfs on btrfs. So with the first one after it got or lost a name: btrfs
+// would bring back the old name of a renamed file beside the new one. Where a rule says so it returns when the remote
+// has a commit with it.
 func (h *Handle) Fsync(ctx context.Context, datasync bool) error {
 	n := h.n
 	n.mu.Lock()

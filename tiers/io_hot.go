@@ -13,8 +13,8 @@ import (
 const (
 	// BlockSize is the unit of hot's keys.
 	BlockSize = 64 << 10
-	// hotPage is the unit of hot's entries: fastcache's log has chunks of 64 KiB, into which an entry of a whole block with its
-	// header does not fit, and patching 100 bytes of a block would copy, and push out of the log, 64 KiB.
+	// hotPage is the unit of hot's entries: fastcache's log has chunks of 64 KiB, into which an entry of a whole block
+	// with its header does not fit, and patching 100 bytes of a block would copy, and push out of the log, 64 KiB.
 	hotPage = 4 << 10
 
 	hotMin = 32 << 20 // fastcache takes no less
@@ -25,9 +25,9 @@ func HotBytes(memoryLimit int64) int64 { return max(hotMin, memoryLimit/3) }
 
 // hotCache keeps recently used file content in memory. It is lossy: an entry may vanish at any time.
 //
-// Keys are (inode number, birth time, content version, block, page). A version is never used for two contents: it starts from
-// warm's ctime, or from a counter where the ctime is too young to be unique, and every change that does not patch the cached
-// pages takes a new one.
+// Keys are (inode number, birth time, content version, block, page). A version is never used for two contents: it
+// starts from warm's ctime, or from a counter where the ctime is too young to be unique, and every change that does not
+// patch the cached pages takes a new one.
 //
 // A nil hotCache holds nothing: files that lie in memory anyway are not kept there twice.
 type hotCache struct {
@@ -58,7 +58,8 @@ func (k *hotKey) at(page int64) []byte {
 	return k[:]
 }
 
-// newVersion gives n a content version that nothing in the cache has. Inode.io is held for writing, or n is not shared yet.
+// newVersion gives n a content version that nothing in the cache has. Inode.io is held for writing, or n is not shared
+// yet.
 func (h *hotCache) newVersion(n *Inode) {
 	if h == nil {
 		return
@@ -67,7 +68,8 @@ func (h *hotCache) newVersion(n *Inode) {
 	n.hotHint.Store(false)
 }
 
-// versionFrom starts n's version from warm's ctime, so that cached pages are found again after the kernel forgot the inode.
+// versionFrom starts n's version from warm's ctime, so that cached pages are found again after the kernel forgot the
+// inode.
 func (h *hotCache) versionFrom(n *Inode, ctime cold.Time, now cold.Time) {
 	if h == nil {
 		return
@@ -81,8 +83,8 @@ func (h *hotCache) versionFrom(n *Inode, ctime cold.Time, now cold.Time) {
 	n.hotHint.Store(true)
 }
 
-// read copies cached bytes of n from off on into p until the first page that is not cached, and returns how many; atEnd says
-// that the file ends there. Inode.io is held.
+// read copies cached bytes of n from off on into p until the first page that is not cached, and returns how many; atEnd
+// says that the file ends there. Inode.io is held.
 func (h *hotCache) read(n *Inode, p []byte, off int64) (done int, atEnd bool) {
 	if !n.hotHint.Load() {
 		h.misses.Add(uint64(pages(len(p))))
@@ -129,8 +131,8 @@ func (h *hotCache) holds(n *Inode) bool {
 	return h.c.Has(k.at(0))
 }
 
-// fill caches p, which was read from off on. atEnd says that the file ends with p. Inode.io is held for reading: all who
-// fill at the same time have the same bytes.
+// fill caches p, which was read from off on. atEnd says that the file ends with p. Inode.io is held for reading: all
+// who fill at the same time have the same bytes.
 func (h *hotCache) fill(n *Inode, p []byte, off int64, atEnd bool) {
 	var k hotKey
 	n.hotKey(&k)
@@ -153,8 +155,8 @@ func (h *hotCache) fill(n *Inode, p []byte, off int64, atEnd bool) {
 	}
 }
 
-// update brings the cached pages up to a write of p at off into a file that was size bytes long before. Inode.io is held for
-// writing. Whole pages are stored, parts of pages patched where the page is cached.
+// update brings the cached pages up to a write of p at off into a file that was size bytes long before. Inode.io is
+// held for writing. Whole pages are stored, parts of pages patched where the page is cached.
 func (h *hotCache) update(n *Inode, p []byte, off, size int64) {
 	large := len(p) >= 2*BlockSize && off+int64(len(p)) > h.stream
 	if large && !n.hotHint.Load() {

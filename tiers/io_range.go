@@ -72,8 +72,8 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 // copyMax bounds one CopyFileRange, so that a commit's boundary never waits long.
 const copyMax = 16 << 20
 
-// CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts are allowed.
-// EXDEV where only one of the two is of class memory: the kernel then copies by reading and writing.
+// CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts
+// are allowed. EXDEV where only one of the two is of class memory: the kernel then copies by reading and writing.
 func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
 	if in.v != out.v {
 		return 0, unix.EXDEV
@@ -147,11 +147,12 @@ func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Ha
 	return m, nil
 }
 
-// areaMaxSize is how long a file of an area may be, in bytes: as on ext4, so that it can be moved out. A tmpfs has no bound.
+// areaMaxSize is how long a file of an area may be, in bytes: as on ext4, so that it can be moved out. A tmpfs has no
+// bound.
 const areaMaxSize = 1<<44 - 4<<10
 
-// fallocateArea is fallocate(2) with FALLOC_FL_ZERO_RANGE, which a tmpfs has not: a hole, then room for it. Without room the range is
-// zeros already.
+// fallocateArea is fallocate(2) with FALLOC_FL_ZERO_RANGE, which a tmpfs has not: a hole, then room for it. Without
+// room the range is zeros already.
 func fallocateArea(fd int, mode uint32, off, length int64) error {
 	if off > areaMaxSize-length {
 		return unix.EFBIG

@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for the end of
-// the file. When ctx ends while cold is asked, it returns ctx's error at once.
+// Read reads at off; 0, nil at the end of the file. With an error nothing was read: the kernel takes a short read for
+// the end of the file. When ctx ends while cold is asked, it returns ctx's error at once.
 func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
 	for first := true; ; first = false {
 		done, cold, err := h.readHere(p, off, first)
@@ -45,8 +45,8 @@ func (n *Inode) coldPart() *coldPart {
 	return &coldPart{id: n.mu.rec.ID, size: n.mu.rec.Size, seq: n.writeSeq.Load()}
 }
 
-// answered says whether what cold gave for c is still n's content, and then calls f, before it can change. It may have come back to
-// warm meanwhile: that changes no byte.
+// answered says whether what cold gave for c is still n's content, and then calls f, before it can change. It may have
+// come back to warm meanwhile: that changes no byte.
 func (n *Inode) answered(c *coldPart, f func()) bool {
 	n.io.RLock()
 	defer n.io.RUnlock()
@@ -57,8 +57,8 @@ func (n *Inode) answered(c *coldPart, f func()) bool {
 	return true
 }
 
-// readHere reads from hot, and from warm. Where the rest is in cold only, it says what has to be asked for: nothing is locked while
-// somebody waits for cold. first is false when the same read tries again.
+// readHere reads from hot, and from warm. Where the rest is in cold only, it says what has to be asked for: nothing is
+// locked while somebody waits for cold. first is false when the same read tries again.
 func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *coldPart, err error) {
 	v, n, hot := h.v, h.n, h.v.hot
 	n.io.RLock()
@@ -169,7 +169,8 @@ func (h *Handle) seekHere(off int64, whence uint32) (at int64, cold *coldPart, e
 	return 0, n.coldPart(), nil
 }
 
-// seekCold is SeekData for a stub, whose own hole nobody is to see: its holes are those that cold knows of. Nothing is locked.
+// seekCold is SeekData for a stub, whose own hole nobody is to see: its holes are those that cold knows of. Nothing is
+// locked.
 func (v *Volume) seekCold(ctx context.Context, c *coldPart, off int64, whence uint32) (int64, error) {
 	found := make(chan int64, 1)
 	err := v.coldReads.with(ctx, c.id, c.size, func(b cold.BlobAt) error {

@@ -95,16 +95,19 @@ func (v *Volume) recallLoop(ctx context.Context) {
 	}
 }
 
-// recallBatch brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits for it.
+// recallBatch brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits
+// for it.
 func (v *Volume) recallBatch(ctx context.Context, batch []*Inode) {
 	// In one order, although only this holds several.
 	slices.SortFunc(batch, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })
-	for rest := slices.Compact(slices.Clone(batch)); len(rest) > 0 && v.yield(ctx); { // a file may be there by several names
+	// A file may be there by several names.
+	for rest := slices.Compact(slices.Clone(batch)); len(rest) > 0 && v.yield(ctx); {
 		rest = v.recallSome(ctx, rest)
 	}
 }
 
-// recallSome is recallBatch for as many of rest, one at least, as come before a program waits for cold; it gives the others back.
+// recallSome is recallBatch for as many of rest, one at least, as come before a program waits for cold; it gives the
+// others back.
 func (v *Volume) recallSome(ctx context.Context, rest []*Inode) []*Inode {
 	var back []*recalled
 	for len(rest) > 0 && (len(back) == 0 || v.moved.foreground.Load() == 0) && ctx.Err() == nil {

@@ -51,8 +51,8 @@ func (v *Volume) lookAtLimits() {
 	}
 }
 
-// makeRoom is called after warm's file system had no room: it releases what can be, after a commit if need be, and says whether
-// that gave any. Nothing is locked.
+// makeRoom is called after warm's file system had no room: it releases what can be, after a commit if need be, and says
+// whether that gave any. Nothing is locked.
 func (v *Volume) makeRoom(ctx context.Context) bool {
 	if v.host != nil {
 		return v.awaitForgotten()
@@ -109,8 +109,9 @@ const (
 	forgetRest = time.Second
 )
 
-// awaitForgotten waits for files of the area that were removed a moment ago: their bytes go when the kernel forgets them, which it
-// tells after it told the program that they are gone. It says whether there may be room now. Nothing is locked.
+// awaitForgotten waits for files of the area that were removed a moment ago: their bytes go when the kernel forgets
+// them, which it tells after it told the program that they are gone. It says whether there may be room now. Nothing is
+// locked.
 func (v *Volume) awaitForgotten() bool {
 	last := v.rest.Load()
 	if time.Now().UnixNano() < last {

@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// again decides whether a change that failed is tried once more: a stub's bytes come back first, and where warm is full, room is
-// made first. Nothing is locked. An error of its own replaces *err.
+// again decides whether a change that failed is tried once more: a stub's bytes come back first, and where warm is
+// full, room is made first. Nothing is locked. An error of its own replaces *err.
 type again struct {
 	tries int
 	room  bool
@@ -65,8 +65,8 @@ const (
 	keptDoubtful = "being compared after an unclean stop"
 )
 
-// release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays. remoteHas says
-// whether the remote, asked in this round, has all that was committed.
+// release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays.
+// remoteHas says whether the remote, asked in this round, has all that was committed.
 func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remoteHas func() bool) (bytes int64, kept string, err error) {
 	n.mu.Lock()
 	r := n.mu.rec
@@ -84,7 +84,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 	if err := v.cold.Holds(ctx, r.ID, r.Size); err != nil { // before anything is locked: it reads the repository
 		return 0, keptMissing, fmt.Errorf("cold has not all of a file that was committed: %w", err)
 	}
-	if v.unpushed() { // a commit that comes after this look either has these same bytes, or makes the record another one
+	// A commit that comes after this look either has these same bytes, or makes the record another one.
+	if v.unpushed() {
 		return 0, keptUnpushed, nil
 	}
 	n.back.Lock()
@@ -155,7 +156,8 @@ func hasCaps(e *cold.Entry) bool {
 	return false
 }
 
-// punch takes the bytes of a stub away, and gives warm's file the mtime that everybody sees: warm can be read with ls. n.mu is held.
+// punch takes the bytes of a stub away, and gives warm's file the mtime that everybody sees: warm can be read with ls.
+// n.mu is held.
 func (v *Volume) punch(n *Inode, fd int) error {
 	if err := v.step("release.punch"); err != nil {
 		return err
@@ -171,8 +173,8 @@ func (v *Volume) punch(n *Inode, fd int) error {
 	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
 }
 
-// recall brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for whoever does
-// that already. Nothing is locked.
+// recall brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for
+// whoever does that already. Nothing is locked.
 func (v *Volume) recall(ctx context.Context, n *Inode) error {
 	room := again{}
 	for {
@@ -204,7 +206,8 @@ type recalled struct {
 
 func (b *recalled) close() { unix.Close(b.fd) }
 
-// fetchRecalled writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is held.
+// fetchRecalled writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is
+// held.
 func (v *Volume) fetchRecalled(ctx context.Context, n *Inode) (_ *recalled, err error) {
 	n.mu.Lock()
 	v.pinCtime(n) // where a kill came between a change of attributes and that
@@ -278,8 +281,8 @@ func (v *Volume) settleRecalled(b *recalled) error {
 	return nil
 }
 
-// emptied gives up a stub's bytes because the file is cut to nothing: warm first, then the record; a mark that stays behind is
-// void because of its size. done is false where n is no stub. Between begin and end.
+// emptied gives up a stub's bytes because the file is cut to nothing: warm first, then the record; a mark that stays
+// behind is void because of its size. done is false where n is no stub. Between begin and end.
 func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error) {
 	if !n.stub.Load() {
 		return false, nil
@@ -325,8 +328,8 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	return true, nil
 }
 
-// rescue brings back the bytes of an open stub that is about to lose its last name: nothing would name them any more. What cannot
-// be brought back is still read from cold.
+// rescue brings back the bytes of an open stub that is about to lose its last name: nothing would name them any more.
+// What cannot be brought back is still read from cold.
 func (v *Volume) rescue(ctx context.Context, dir *Inode, name string) {
 	if !v.tiered() {
 		return

@@ -15,15 +15,17 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Looking without listing: find(1) over a restored tree needs names and kinds, which the commit has. Making the files for it in warm
-// takes twenty times as long as telling their names, so an unlisted directory tells them as the commit does, and only the directories
-// in it are made: they are what is looked into next. It stays unlisted; the first look at a file, or change, in it lists it. So
-// warm holds only unlisted directories below one that is unlisted, and a directory is listed after all those above it.
+// Looking without listing: find(1) over a restored tree needs names and kinds, which the commit has. Making the files
+// for it in warm takes twenty times as long as telling their names, so an unlisted directory tells them as the commit
+// does, and only the directories in it are made: they are what is looked into next. It stays unlisted; the first look
+// at a file, or change, in it lists it. So warm holds only unlisted directories below one that is unlisted, and a
+// directory is listed after all those above it.
 
 // browseMax bounds the names of a directory that are told without listing it: who reads the directory holds them all.
 const browseMax = 1 << 17
 
-// absentMax is how many names that it has not an unlisted directory is asked for: each may take reading what the commit has.
+// absentMax is how many names that it has not an unlisted directory is asked for: each may take reading what the commit
+// has.
 const absentMax = 16
 
 // listAbove lists the directories above n, the topmost first: changes below them mark them.
@@ -68,7 +70,8 @@ func (v *Volume) unlistedAbove(n *Inode) bool {
 	return false
 }
 
-// prepareAttrs readies n for a change of its own attributes, which is a change of what is above it; for the root, of the root.
+// prepareAttrs readies n for a change of its own attributes, which is a change of what is above it; for the root, of
+// the root.
 func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 	switch {
 	case n.dir == nil: // only unlisted directories are below unlisted directories
@@ -82,8 +85,9 @@ func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.listAbove(ctx, n) })
 }
 
-// browse makes the directories in an unlisted directory. It gives what the commit has there; ok is false where n is listed, or has
-// to be to be looked at: what the commit tells of it is not what it will hold, or names of one file are to show one inode.
+// browse makes the directories in an unlisted directory. It gives what the commit has there; ok is false where n is
+// listed, or has to be to be looked at: what the commit tells of it is not what it will hold, or names of one file are
+// to show one inode.
 func (v *Volume) browse(ctx context.Context, n *Inode) (l cold.Listing, ok bool, err error) {
 	l, ok = v.browsable(ctx, n)
 	if !ok || n.dir.told.Load() != nil {
@@ -141,14 +145,16 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	return l, true
 }
 
-// lookUnlisted readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it listed.
+// lookUnlisted readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it
+// listed.
 func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) error {
 	if dir.dir == nil || !dir.dir.unlisted.Load() {
 		return nil
 	}
 	return v.withRoom(ctx, dir, func(ctx context.Context) error {
 		l, ok := v.browsable(ctx, dir)
-		if !ok || len(l.Entries) > recentEntries/4 { // such a listing is not kept: reading it for each name takes longer
+		// Such a listing is not kept: reading it for each name takes longer.
+		if !ok || len(l.Entries) > recentEntries/4 {
 			return v.list(ctx, dir)
 		}
 		i, found := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
@@ -199,8 +205,8 @@ func (d *DirHandle) Unlisted() bool { return d.n.dir.unlisted.Load() }
 // List lists the directory, for a reader at its beginning who will look at what is in it.
 func (d *DirHandle) List(ctx context.Context) error { return d.v.listWithRoom(ctx, d.n) }
 
-// tell is ReadDir where the names are told by the commit: from the beginning of an unlisted directory, and from where it told the
-// names before on. Names that went away since are told nevertheless. False: warm's directory is to be read.
+// tell is ReadDir where the names are told by the commit: from the beginning of an unlisted directory, and from where
+// it told the names before on. Names that went away since are told nevertheless. False: warm's directory is to be read.
 func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(warm.Dirent) bool) (bool, error) {
 	dir := d.n.dir
 	unlisted, id := dir.unlisted.Load(), dir.told.Load()
@@ -242,8 +248,8 @@ func (d *DirHandle) stopTelling() {
 	}
 }
 
-// told are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet: theirs are made
-// up, and nobody has seen others.
+// told are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet:
+// theirs are made up, and nobody has seen others.
 func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) {
 	made := map[string]uint64{}
 	if slices.ContainsFunc(l.Entries, func(e cold.Entry) bool { return e.Kind == cold.KindDir }) {
@@ -277,8 +283,8 @@ func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) 
 	return out, nil
 }
 
-// toldCookie is the upper half of told names' cookies. Where file systems count, theirs are small; where they hash, one in 2^46 looks
-// like it.
+// toldCookie is the upper half of told names' cookies. Where file systems count, theirs are small; where they hash, one
+// in 2^46 looks like it.
 const toldCookie = 0x7e5b1d93 << 32
 
 func isTold(off uint64) bool { return off&^math.MaxUint32 == toldCookie && uint32(off) <= browseMax+2 }

@@ -72,7 +72,8 @@ func (r *restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 // errReplaced: somebody who may write in the directory put something else in the place of what was restored.
 var errReplaced = errors.New("it was replaced by something else while it was restored")
 
-// attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could move another file there.
+// attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could
+// move another file there.
 func (r *restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
@@ -203,7 +204,8 @@ func (r *restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm
 	return rec, rec != (warm.Record{})
 }
 
-// file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the next.
+// file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the
+// next.
 func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, st *unix.Statx_t) (bool, error) {
 	if exists {
 		if r.vol != nil && st.Nlink == 1 && e.Link == "" {

@@ -17,8 +17,8 @@ import (
 
 // This file: what a restore sets of an entry, and what becomes of what it cannot.
 
-// cannot says whether an error is about what was to be made alone: this machine, or this file system, has no such thing. All else, a
-// full disk for one, ends the restore.
+// cannot says whether an error is about what was to be made alone: this machine, or this file system, has no such
+// thing. All else, a full disk for one, ends the restore.
 func (r *restorer) cannot(err error) bool {
 	for _, e := range []error{unix.EDQUOT, unix.EIO, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ESTALE, context.Canceled, context.DeadlineExceeded, errReplaced} {
 		if errors.Is(err, e) {
@@ -46,7 +46,8 @@ func (r *restorer) path(e *cold.Entry) string {
 	return r.at
 }
 
-// leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so; in a volume it is held back.
+// leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so; in a volume it is held
+// back.
 func (r *restorer) leaveOut(e *cold.Entry, h *heldback.Held, what string, err error) error {
 	if !r.cannot(err) {
 		return fmt.Errorf("%s: %w", what, err)
@@ -93,8 +94,8 @@ func whyStandIn(e *cold.Entry, why error) string {
 	return fmt.Sprintf("this %s: %v", e.Kind, why)
 }
 
-// standIn makes an empty file in the place of an entry that cannot be made because of why: it opens with EIO, and commits have the entry.
-// A copy has nothing there, and says so. EEXIST where something is there.
+// standIn makes an empty file in the place of an entry that cannot be made because of why: it opens with EIO, and
+// commits have the entry. A copy has nothing there, and says so. EEXIST where something is there.
 func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 	if r.vol == nil {
 		if errors.Is(why, errUntrusted) {
@@ -133,9 +134,9 @@ var errLeftOut = errors.New("no directory can hold it")
 // noID is nobody's uid or gid: chown(2) takes it for "leave it".
 const noID = ^uint32(0)
 
-// setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes another: chown
-// clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing. What new.attrs does not
-// warn of was made with the mode's 0777.
+// setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes
+// another: chown clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing.
+// What new.attrs does not warn of was made with the mode's 0777.
 func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made) error {
 	h := heldback.Held{Flags: e.Flags & cold.KeptFlags}
 	if r.vol == nil && h.Flags != 0 {
@@ -242,8 +243,8 @@ func (r *restorer) setMode(f int, e *cold.Entry, new made, h *heldback.Held) (ui
 	return mode, r.without(e, h, fmt.Sprintf("%s%04o", heldback.SaysMode, e.Mode), why)
 }
 
-// without is leaveOut for what root alone may set, or nobody of a source that is not trusted: a plain copy leaves that out because it
-// was asked to, or says so of all files together.
+// without is leaveOut for what root alone may set, or nobody of a source that is not trusted: a plain copy leaves that
+// out because it was asked to, or says so of all files together.
 func (r *restorer) without(e *cold.Entry, h *heldback.Held, what string, why error) error {
 	switch {
 	case r.vol == nil && errors.Is(why, errUntrusted):
@@ -315,7 +316,8 @@ func guarded(attr string) bool {
 	return strings.HasPrefix(attr, "security.") || strings.HasPrefix(attr, "trusted.")
 }
 
-// setRecord stores a record that has to be there. Where the entry's attributes leave no room for it the biggest of them are held back.
+// setRecord stores a record that has to be there. Where the entry's attributes leave no room for it the biggest of them
+// are held back.
 func (r *restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *warm.Record) error {
 	value := rec.Encode(make([]byte, 0, warm.RecordMax))
 	err := at.Set(warm.RecordAttr, value, 0)
@@ -383,8 +385,9 @@ func (r *restorer) setFlags() {
 	}
 }
 
-// again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet nobody has changed
-// anything, so where it is not as the commit has it, that is held back, and the note of it may be lost with the power.
+// again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet
+// nobody has changed anything, so where it is not as the commit has it, that is held back, and the note of it may be
+// lost with the power.
 func (l *lister) again(e *cold.Entry) (standsIn bool, err error) {
 	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH, 0)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// pendingLinks are the hard-link groups that span directories of which none is listed yet. Names of one file have to show one inode
-// and the right count from the first look on, so directories that share a group are listed together; and a directory is not moved
-// before that, since the commit names them by their paths.
+// pendingLinks are the hard-link groups that span directories of which none is listed yet. Names of one file have to
+// show one inode and the right count from the first look on, so directories that share a group are listed together; and
+// a directory is not moved before that, since the commit names them by their paths.
 type pendingLinks struct {
 	any    atomic.Bool       // there are some
 	listed mutex[lockListed] // held while directories are listed together
@@ -26,8 +26,8 @@ type pendingLinks struct {
 	byDir  map[string][]string // directory -> its groups
 }
 
-// loadLinks finds out, when the volume is opened, which groups still have unlisted directories. Directories of a group of which
-// some are listed and some are not, which only a crash leaves or a newer commit brings, are listed at once.
+// loadLinks finds out, when the volume is opened, which groups still have unlisted directories. Directories of a group
+// of which some are listed and some are not, which only a crash leaves or a newer commit brings, are listed at once.
 func (v *Volume) loadLinks(ctx context.Context) error {
 	if !v.tiered() || v.state.Origin == "" {
 		return nil
@@ -131,8 +131,8 @@ func (v *Volume) beforeMove(ctx context.Context, at string) error {
 	return v.listTogether(ctx, below)
 }
 
-// closure is all that has to be listed together with some directories: those that share groups with them, and the ones above those
-// that share groups with others.
+// closure is all that has to be listed together with some directories: those that share groups with them, and the ones
+// above those that share groups with others.
 func (p *pendingLinks) closure(dirs []string) (all []string, groups map[string]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -243,7 +243,8 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 	return nil
 }
 
-// walkTo finds the directory at a path with one reference, listing what is on the way but for those that are being listed together.
+// walkTo finds the directory at a path with one reference, listing what is on the way but for those that are being
+// listed together.
 func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool) (*Inode, error) {
 	n := v.root
 	v.ref(n)
@@ -291,7 +292,8 @@ func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool
 	return n, nil
 }
 
-// adoptLinks takes files that a listed directory has under names of groups, so that directories listed later get names of them.
+// adoptLinks takes files that a listed directory has under names of groups, so that directories listed later get names
+// of them.
 func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int) {
 	n.dir.mu.Lock()
 	id := n.dir.mu.base

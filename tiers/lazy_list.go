@@ -15,10 +15,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories; the content
-// of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or changes anything in it,
-// calls it first; names alone are told without (lazy_browse.go). Who comes while it is under way waits. Nothing is locked; never between
-// begin and end.
+// list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories;
+// the content of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or
+// changes anything in it, calls it first; names alone are told without (lazy_browse.go). Who comes while it is under
+// way waits. Nothing is locked; never between begin and end.
 func (v *Volume) list(ctx context.Context, n *Inode) error {
 	if n.dir == nil || !n.dir.unlisted.Load() {
 		return nil
@@ -44,8 +44,8 @@ func (v *Volume) list(ctx context.Context, n *Inode) error {
 	return l.finish()
 }
 
-// listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list, for room may
-// have to wait for one.
+// listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list,
+// for room may have to wait for one.
 func (v *Volume) listWithRoom(ctx context.Context, n *Inode) error {
 	if n.dir == nil || !n.dir.unlisted.Load() {
 		return nil
@@ -103,7 +103,8 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	return l, nil
 }
 
-// keepShown notes the ctime that stat shows of an unlisted directory, for making children moves warm's own, and gives what it stands for.
+// keepShown notes the ctime that stat shows of an unlisted directory, for making children moves warm's own, and gives
+// what it stands for.
 func (v *Volume) keepShown(n *Inode) cold.DirID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -124,7 +125,8 @@ func (l *lister) close() {
 	l.v.unpin(l.n)
 }
 
-// entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name last.
+// entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name
+// last.
 func (l *lister) entries(ctx context.Context) error {
 	new := madeIn(l.n, l.fd, l.v)
 	var g errgroup.Group
@@ -235,7 +237,8 @@ func (l *lister) whole(ctx context.Context, e *cold.Entry) error {
 		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok && r.Has(warm.FlagClean) {
 			return unix.EEXIST
 		}
-		if err := errors.Join(l.v.held.Drop(heldback.KeyOf(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil { // half of it
+		// Half of it.
+		if err := errors.Join(l.v.held.Drop(heldback.KeyOf(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil {
 			return err
 		}
 	}
@@ -260,7 +263,8 @@ func exists(err error) error {
 	return err
 }
 
-// subdir makes an unlisted directory. One that is there is left as it is; one without a record was being made when the daemon was killed.
+// subdir makes an unlisted directory. One that is there is left as it is; one without a record was being made when the
+// daemon was killed.
 func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
@@ -360,8 +364,8 @@ func (l *lister) finish() error {
 	return nil
 }
 
-// syncListed makes what was made in a directory durable before the mark goes, where the file system may bring the two to the disk
-// in another order than they were made in.
+// syncListed makes what was made in a directory durable before the mark goes, where the file system may bring the two
+// to the disk in another order than they were made in.
 func (v *Volume) syncListed(n *Inode) error {
 	if v.fsType != unix.BTRFS_SUPER_MAGIC {
 		return nil

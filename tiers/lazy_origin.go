@@ -8,8 +8,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// origin is the commit that unlisted directories are read by: the one that warm was last restored from. Directories are named by
-// their content, so that a later commit would list nearly all of them alike.
+// origin is the commit that unlisted directories are read by: the one that warm was last restored from. Directories are
+// named by their content, so that a later commit would list nearly all of them alike.
 func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 	o := &v.restored
 	o.mu.Lock()
@@ -48,8 +48,8 @@ func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 	return head, nil
 }
 
-// restored is the commit that warm was restored from, opened, and listings of it that were read a moment ago: stat of a directory
-// needs what listing it needs next.
+// restored is the commit that warm was restored from, opened, and listings of it that were read a moment ago: stat of a
+// directory needs what listing it needs next.
 type restored struct {
 	mu   mutex[leaf]
 	snap cold.Snapshot

@@ -27,9 +27,9 @@ type RestoreOptions struct {
 	Progress  Progress // may be nil
 }
 
-// Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with it. A
-// file that cannot be restored is an error that names it; the others are restored all the same. A path that the snapshot does
-// not hold is one before anything is made.
+// Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with
+// it. A file that cannot be restored is an error that names it; the others are restored all the same. A path that the
+// snapshot does not hold is one before anything is made.
 func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreOptions) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -70,7 +70,8 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 	return errors.Join(r.failures...)
 }
 
-// missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the restore to say.
+// missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the
+// restore to say.
 func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	var errs []error
 	for _, p := range paths {
@@ -142,7 +143,8 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	root := r.snap.Root()
 	everything := !r.lazy
 	if r.lazy {
-		// What a stock client committed is listed as a whole by the next commit; else a directory that is never looked at needs no room.
+		// What a stock client committed is listed as a whole by the next commit; else a directory that is never looked
+		// at needs no room.
 		valid, err := r.valid(ctx, &root)
 		if err != nil {
 			return err
@@ -169,8 +171,8 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	return r.finishDir(rootFD, warm.ByFD(rootFD), &root, "", clean)
 }
 
-// fits refuses a commit that holds more files than the file system has room for, before the first is made: a small repository can
-// describe more than any disk holds.
+// fits refuses a commit that holds more files than the file system has room for, before the first is made: a small
+// repository can describe more than any disk holds.
 func (r *restorer) fits(ctx context.Context, rootFD int) error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(rootFD, &st); err != nil {
@@ -202,8 +204,8 @@ func (r *restorer) fail(at string, err error) error {
 	return nil
 }
 
-// dir makes the children of one directory: the function that will one day run on first access. It says whether all of it is as
-// the commit has it, so that it may be marked clean.
+// dir makes the children of one directory: the function that will one day run on first access. It says whether all of
+// it is as the commit has it, so that it may be marked clean.
 func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err

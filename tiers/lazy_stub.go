@@ -40,8 +40,8 @@ func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done
 	return true, r.unlisted(fd, warm.ByFD(fd), root, coarseNow(), valid)
 }
 
-// valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out when it is
-// listed.
+// valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out
+// when it is listed.
 func (r *restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	ok, err := r.snap.Valid(ctx, e.Dir())
 	if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
@@ -126,7 +126,8 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 		rec.Blocks = e.Blocks()
 		var st unix.Statx_t
 		if len(e.Xattrs) > 0 && warm.StatAt(fd, "", &st) == nil {
-			rec.Blocks += st.Blocks // what its attributes take; the record may take a block too, which is none of the file's
+			// What its attributes take; the record may take a block too, which is none of the file's.
+			rec.Blocks += st.Blocks
 		}
 	}
 	if err := r.setRecord(fd, warm.ByFD(fd), e, &rec); err != nil {
@@ -142,7 +143,8 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 	return err
 }
 
-// unlisted gives a directory that was just made its attributes, and the record that says that its children are still to come.
+// unlisted gives a directory that was just made its attributes, and the record that says that its children are still to
+// come.
 func (r *restorer) unlisted(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err

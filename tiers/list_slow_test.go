@@ -54,8 +54,8 @@ func TestKilledInListing(t *testing.T) {
 	}
 }
 
-// TestKilledInListingAbove: directories that share files are listed together, with one between them that is listed alone and
-// counts as changed at once. The one above it stays unlisted until it is done.
+// TestKilledInListingAbove: directories that share files are listed together, with one between them that is listed
+// alone and counts as changed at once. The one above it stays unlisted until it is done.
 func TestKilledInListingAbove(t *testing.T) {
 	t.Parallel()
 	v, c := newVolume(t)

@@ -49,8 +49,8 @@ func sample(t *testing.T, v *Volume) {
 	}
 }
 
-// TestLazyRestore: the next machine makes nothing but the root, then each directory when it is looked at, and in the end all is
-// as it was.
+// TestLazyRestore: the next machine makes nothing but the root, then each directory when it is looked at, and in the
+// end all is as it was.
 func TestLazyRestore(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)
@@ -154,7 +154,8 @@ func TestLazyOperations(t *testing.T) {
 	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(third.cfg.State, "warm"))
 }
 
-// TestFollowLazily: a start that finds the branch moved brings warm to it, with what was listed, what was not, and what was released.
+// TestFollowLazily: a start that finds the branch moved brings warm to it, with what was listed, what was not, and what
+// was released.
 func TestFollowLazily(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)

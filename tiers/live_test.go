@@ -10,7 +10,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// putLive commits all that is dirty to the live branch; without noted the daemon dies before it writes volume.json and records.
+// putLive commits all that is dirty to the live branch; without noted the daemon dies before it writes volume.json and
+// records.
 func (v *Volume) putLive(t *testing.T, noted bool) cold.ID {
 	t.Helper()
 	ctx := t.Context()
@@ -43,7 +44,8 @@ func (v *Volume) killed(t *testing.T, c *memCold) *Volume {
 	return openTest(t, v.cfg.State, c)
 }
 
-// The last commit was a live one: the same machine sees itself in step, another one restores it, and the next backup absorbs it.
+// The last commit was a live one: the same machine sees itself in step, another one restores it, and the next backup
+// absorbs it.
 func TestStartAfterLiveCommit(t *testing.T) {
 	v, c := newVolume(t)
 	write(t, v, v.root, "f", "1")
@@ -84,7 +86,8 @@ func TestStartAfterLiveCommit(t *testing.T) {
 	next.mustSync(t)
 }
 
-// The daemon dies between a commit and its note, with live commits and commits to main in turn: all of it is still our own work.
+// The daemon dies between a commit and its note, with live commits and commits to main in turn: all of it is still our
+// own work.
 func TestLostHeadNoteWithLive(t *testing.T) {
 	v, c := newVolume(t)
 	write(t, v, v.root, "f", "1")
@@ -97,7 +100,8 @@ func TestLostHeadNoteWithLive(t *testing.T) {
 	write(t, v, v.root, "c", "1")
 	second := v.putLive(t, true)
 
-	for i, head := range []cold.ID{second, first, c.head} { // the note of the commit to main is lost, and those before it
+	// The note of the commit to main is lost, and those before it.
+	for i, head := range []cold.ID{second, first, c.head} {
 		write(t, v, v.root, "f", string(rune('2'+i)))
 		if i > 0 {
 			forget(head.String())

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLostNameChanges: of a file in use the name that it was known by is removed; what changes it through the other one, which
-// nobody has to look up again, is committed all the same.
+// TestLostNameChanges: of a file in use the name that it was known by is removed; what changes it through the other
+// one, which nobody has to look up again, is committed all the same.
 func TestLostNameChanges(t *testing.T) {
 	for _, syncs := range []int{0, 1, 2} { // between the removal and the change
 		v, cold := newVolume(t)

@@ -8,8 +8,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestMarksAside commits with all but a few file marks put aside: afterwards everything is clean, and the next commit takes only
-// what changed.
+// TestMarksAside commits with all but a few file marks put aside: afterwards everything is clean, and the next commit
+// takes only what changed.
 func TestMarksAside(t *testing.T) {
 	v, repo := newVolume(t)
 	defer v.Close()

@@ -37,7 +37,8 @@ type memCold struct {
 	counting func(context.Context) error // is called by Files; nil: nothing to do
 	collect  func(context.Context, cold.GCOptions) (cold.GCReport, error)
 	tooMuch  func(root *cold.Root, put []cold.Entry) error // is called by PutDir; nil: all fits
-	skim     func(size int64) bool                         // PutFile reads a file of this size without keeping it; nil: none
+	// PutFile reads a file of this size without keeping it; nil: none.
+	skim func(size int64) bool
 }
 
 func newMemCold() *memCold {

@@ -17,18 +17,18 @@ import (
 
 // memory is a volume's memory class: directories whose contents lie on a private tmpfs instead of warm.
 //
-// Such a directory is a graft: warm holds an ordinary empty directory in its place, so that the parent's listing, the commits and
-// the next machine have it; a lookup of it leads into the area, another Volume over a directory of the tmpfs that is named after
-// warm's directory. So a graft follows when a directory above it is renamed, as a mount would. What a directory is, it stays while it
-// has entries, whatever the rules say meanwhile.
+// Such a directory is a graft: warm holds an ordinary empty directory in its place, so that the parent's listing, the
+// commits and the next machine have it; a lookup of it leads into the area, another Volume over a directory of the
+// tmpfs that is named after warm's directory. So a graft follows when a directory above it is renamed, as a mount
+// would. What a directory is, it stays while it has entries, whatever the rules say meanwhile.
 type memory struct {
 	on  atomic.Bool   // there are rules for it, or grafts of an earlier run: else nobody looks further
 	seq atomic.Uint64 // from 1; rises when paths or rules may have changed: then directories are judged anew
 	// mayswap says of the area's tmpfs that the kernel has none that keeps out of swap.
 	mayswap atomic.Bool
 
-	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes after it in the
-	// lock order may be taken under it.
+	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes
+	// after it in the lock order may be taken under it.
 	making mutex[lockMaking]
 	tmpfs  *tmpfs          // making; of area
 	run    context.Context // making; of the background work, nil before it runs
@@ -50,14 +50,15 @@ type graft struct {
 	seq  uint64 // memory.seq of when it was compared with the rules
 }
 
-// errNoMemory: a directory is of class memory, and there is nowhere to keep its contents. They never go to the disk instead.
+// errNoMemory: a directory is of class memory, and there is nowhere to keep its contents. They never go to the disk
+// instead.
 var errNoMemory = fmt.Errorf("the memory class is not available: %w", unix.EOPNOTSUPP)
 
 // errUnmounted: the mount, and with it the memory class, has ended.
 var errUnmounted = errors.New("the volume is not mounted any more")
 
-// openMemory takes over what an earlier daemon of this volume left in memory, or makes room for what the rules want there. Without
-// it the volume works; status says what does not.
+// openMemory takes over what an earlier daemon of this volume left in memory, or makes room for what the rules want
+// there. Without it the volume works; status says what does not.
 func (v *Volume) openMemory() {
 	m := &v.memory
 	m.seq.Store(1)
@@ -181,9 +182,9 @@ func (v *Volume) startMemory(ctx context.Context) {
 	}
 }
 
-// EndMemory throws away what directories of class memory hold; Close does so too. Without it the last backup of a mount that is gone
-// would keep it for that long, and for the next mount if it is killed. What an earlier daemon left and this one never served, a mount
-// that failed, stays.
+// EndMemory throws away what directories of class memory hold; Close does so too. Without it the last backup of a mount
+// that is gone would keep it for that long, and for the next mount if it is killed. What an earlier daemon left and
+// this one never served, a mount that failed, stays.
 func (v *Volume) EndMemory() error {
 	m := &v.memory
 	m.making.Lock()
@@ -209,7 +210,8 @@ func (v *Volume) EndMemory() error {
 	return err
 }
 
-// DropMemory unmounts what a daemon that died while it started may have left in a state directory. The directory is locked.
+// DropMemory unmounts what a daemon that died while it started may have left in a state directory. The directory is
+// locked.
 func DropMemory(state string) error {
 	at := filepath.Join(state, memoryName)
 	if mounted, err := mountedAt(at); err != nil || !mounted {

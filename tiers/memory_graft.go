@@ -12,11 +12,12 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// graftKey is the name in the area of the directory that stands in place of warm's with this inode number and generation.
+// graftKey is the name in the area of the directory that stands in place of warm's with this inode number and
+// generation.
 const graftKey = "%x-%x"
 
-// memoryRoot says whether a directory at this path is the root of a directory of class memory by the rules: it is of that class, and
-// the one above is not.
+// memoryRoot says whether a directory at this path is the root of a directory of class memory by the rules: it is of
+// that class, and the one above is not.
 func (v *Volume) memoryRoot(at string) bool {
 	if at == "" || !v.memoryDir(at) {
 		return false
@@ -54,8 +55,8 @@ func (v *Volume) prepare(ctx context.Context, dir *Inode) error {
 	return v.bar(ctx, dir)
 }
 
-// bar keeps names from being made on disk in a directory that is of class memory, which the kernel may have got to know before it
-// was. ESTALE: it is to look the directory up anew. EOPNOTSUPP: there is nowhere to keep them.
+// bar keeps names from being made on disk in a directory that is of class memory, which the kernel may have got to know
+// before it was. ESTALE: it is to look the directory up anew. EOPNOTSUPP: there is nowhere to keep them.
 func (v *Volume) bar(ctx context.Context, dir *Inode) error {
 	if !v.memory.on.Load() || dir.dir == nil {
 		return nil
@@ -85,7 +86,8 @@ func (v *Volume) invalidateName(n *Inode) {
 	}
 }
 
-// enter returns, with one reference, the directory of the area that stands in place of n; nil where n is an ordinary directory.
+// enter returns, with one reference, the directory of the area that stands in place of n; nil where n is an ordinary
+// directory.
 func (v *Volume) enter(ctx context.Context, n *Inode) (*Inode, Attr, error) {
 	g, err := v.graftOf(ctx, n)
 	if g == nil || err != nil {
@@ -104,8 +106,8 @@ func (v *Volume) enter(ctx context.Context, n *Inode) (*Inode, Attr, error) {
 	return inside, a, nil
 }
 
-// enterNew is enter for a directory that was just made at (dir, name), which goes again where that fails. It takes over the
-// reference on n.
+// enterNew is enter for a directory that was just made at (dir, name), which goes again where that fails. It takes over
+// the reference on n.
 func (v *Volume) enterNew(ctx context.Context, dir *Inode, name string, n *Inode, a Attr) (*Inode, Attr, error) {
 	inside, ia, err := v.enter(ctx, n)
 	switch {
@@ -119,8 +121,8 @@ func (v *Volume) enterNew(ctx context.Context, dir *Inode, name string, n *Inode
 	return inside, ia, nil
 }
 
-// graftOf finds the graft in place of n, or makes it where the rules want one and nothing is in the way; nil where n is an ordinary
-// directory. Nothing is locked.
+// graftOf finds the graft in place of n, or makes it where the rules want one and nothing is in the way; nil where n is
+// an ordinary directory. Nothing is locked.
 func (v *Volume) graftOf(ctx context.Context, n *Inode) (*graft, error) {
 	m := &v.memory
 	seq := m.seq.Load()
@@ -190,8 +192,8 @@ func (m *memory) noteStay(ino uint64, note string) bool {
 	return old != note
 }
 
-// review compares a graft with what the rules say now, and what warm holds in its place. One that should not be goes while it is
-// empty. memory.making is held.
+// review compares a graft with what the rules say now, and what warm holds in its place. One that should not be goes
+// while it is empty. memory.making is held.
 func (v *Volume) review(ctx context.Context, area *Volume, g *graft, n *Inode, right bool, seq uint64) (*graft, error) {
 	if area == nil {
 		return nil, errNoMemory
@@ -251,8 +253,8 @@ func (v *Volume) emptyDir(n *Inode) (bool, error) {
 	return len(list) == 0, err
 }
 
-// newGraft makes the directory in the area that stands in place of n, with n's attributes. memory.making is held. A kill leaves a
-// directory of another name, which the next start removes.
+// newGraft makes the directory in the area that stands in place of n, with n's attributes. memory.making is held. A
+// kill leaves a directory of another name, which the next start removes.
 func (v *Volume) newGraft(ctx context.Context, area *Volume, n *Inode, seq uint64) (*graft, error) {
 	g := &graft{gen: n.gen, key: fmt.Sprintf(graftKey, n.ino, n.gen)}
 	temp := warm.TempPrefix + g.key
@@ -318,8 +320,8 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.Timespec()})
 }
 
-// rmdirMemory removes the directory at (dir, name) where its contents are in the area: there first, where it is known whether there
-// are any. done is false where it is an ordinary directory.
+// rmdirMemory removes the directory at (dir, name) where its contents are in the area: there first, where it is known
+// whether there are any. done is false where it is an ordinary directory.
 func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done bool, err error) {
 	if err := checkName(name); err != nil {
 		return true, err
@@ -361,8 +363,8 @@ func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done
 	return true, v.removeName(ctx, dir, name, unix.AT_REMOVEDIR) // where that fails, it is an empty directory again
 }
 
-// mirror gives warm's directory in whose place a memory directory stands the mode and owner that were just set there: commits, and so
-// the next machine, have them.
+// mirror gives warm's directory in whose place a memory directory stands the mode and owner that were just set there:
+// commits, and so the next machine, have them.
 func (v *Volume) mirror(ctx context.Context, host *Inode, in *SetAttr) {
 	if in.Mode == nil && in.UID == nil && in.GID == nil {
 		return

@@ -19,8 +19,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// openMemoryTest opens a volume whose directories of class memory are dirs. It is not closed: a test ends it by Close, or leaves
-// it to the next one as a killed daemon does.
+// openMemoryTest opens a volume whose directories of class memory are dirs. It is not closed: a test ends it by Close,
+// or leaves it to the next one as a killed daemon does.
 func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) *Volume {
 	t.Helper()
 	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20, MemoryClassLimit: 4 << 20, Rules: memorySet(t, dirs...)})

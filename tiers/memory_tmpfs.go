@@ -25,8 +25,8 @@ const DefaultMemoryClass = 100_000_000
 // errForeign: what is mounted where the tmpfs belongs is of somebody else.
 var errForeign = errors.New("something else is mounted there")
 
-// tmpfs is a volume's private tmpfs. It is mounted in the state directory, not held by a descriptor alone, so that it outlives a
-// killed daemon and the next one finds it; with the machine it goes.
+// tmpfs is a volume's private tmpfs. It is mounted in the state directory, not held by a descriptor alone, so that it
+// outlives a killed daemon and the next one finds it; with the machine it goes.
 type tmpfs struct {
 	path    string
 	tree    int // O_PATH descriptor of treeName
@@ -35,8 +35,8 @@ type tmpfs struct {
 	swap    bool // the kernel has no tmpfs without
 }
 
-// openTmpfs takes over the tmpfs of an earlier daemon of this state directory, whose id is machine, or mounts a new one of at most
-// limit bytes. The state directory is locked. EPERM (wrapped): this process may not mount.
+// openTmpfs takes over the tmpfs of an earlier daemon of this state directory, whose id is machine, or mounts a new one
+// of at most limit bytes. The state directory is locked. EPERM (wrapped): this process may not mount.
 func openTmpfs(state, machine string, limit int64) (*tmpfs, error) {
 	path := filepath.Join(state, memoryName)
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -70,8 +70,8 @@ func mountedAt(path string) (bool, error) {
 	return st.Dev_major != up.Dev_major || st.Dev_minor != up.Dev_minor, nil
 }
 
-// options are what the size of a tmpfs comes to: as on a tmpfs of the kernel's own choice there are as many inodes as pages, and
-// some for those that have none.
+// options are what the size of a tmpfs comes to: as on a tmpfs of the kernel's own choice there are as many inodes as
+// pages, and some for those that have none.
 func tmpfsOptions(limit int64) map[string]string {
 	const page = 4 << 10
 	return map[string]string{"size": strconv.FormatInt(limit, 10), "nr_inodes": strconv.FormatInt(limit/page+1024, 10)}
@@ -202,8 +202,8 @@ func (t *tmpfs) resize(limit int64) error {
 	return err
 }
 
-// close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon. The number of its descriptor stays taken:
-// who comes late finds no directory, instead of another file of that number.
+// close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon. The number of its descriptor
+// stays taken: who comes late finds no directory, instead of another file of that number.
 func (t *tmpfs) close(keep bool) error {
 	if null, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
 		_ = unix.Dup3(null, t.tree, unix.O_CLOEXEC)

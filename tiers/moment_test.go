@@ -217,8 +217,9 @@ func (v *Volume) nameOf(n *Inode) string {
 	return n.name
 }
 
-// TestCommitShowsItsBoundary tries each kind of change after a commit's boundary on files in the states that differ most: the commit has
-// what was there at the boundary, and the next one what is there then. TestCommitShowsItsBoundaryInOtherStates has the other states.
+// TestCommitShowsItsBoundary tries each kind of change after a commit's boundary on files in the states that differ
+// most: the commit has what was there at the boundary, and the next one what is there then.
+// TestCommitShowsItsBoundaryInOtherStates has the other states.
 func TestCommitShowsItsBoundary(t *testing.T) {
 	eachPitState(t, quickPitState)
 }
@@ -321,8 +322,8 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 	}
 }
 
-// TestSpoiledCommit: where the pre-images cannot be kept the changes succeed all the same, the commit fails and says so, and the
-// next one has everything.
+// TestSpoiledCommit: where the pre-images cannot be kept the changes succeed all the same, the commit fails and says
+// so, and the next one has everything.
 func TestSpoiledCommit(t *testing.T) {
 	const files = 20
 	for what, spoil := range map[string]func(v *Volume, f *Inode){

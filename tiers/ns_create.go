@@ -17,7 +17,8 @@ func (v *Volume) newMode(dir *Inode, dirfd int, mode uint32, c Caller) uint32 {
 	return mode & 07777
 }
 
-// giveTo makes an inode just created the caller's; setgid directories keep their group. chown(2) clears suid and sgid of files.
+// giveTo makes an inode just created the caller's; setgid directories keep their group. chown(2) clears suid and sgid
+// of files.
 func (v *Volume) giveTo(dir *Inode, fd int, name string, mode uint32, kind cold.Kind, c Caller) error {
 	dir.mu.Lock()
 	setgid := dir.mu.mode&unix.S_ISGID != 0
@@ -175,7 +176,8 @@ func (v *Volume) Tmpfile(ctx context.Context, dir *Inode, flags, mode uint32, c 
 	return n, h, a, err
 }
 
-// make runs a system call that makes name in dir, gives the result to the caller and returns it; the kernel gains one lookup.
+// make runs a system call that makes name in dir, gives the result to the caller and returns it; the kernel gains one
+// lookup.
 func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind cold.Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	if err := checkName(name); err != nil {
 		return nil, Attr{}, err

@@ -31,9 +31,9 @@ func (v *Volume) OpenDir(ctx context.Context, n *Inode) (*DirHandle, error) {
 // Inode is the directory that d reads.
 func (d *DirHandle) Inode() *Inode { return d.n }
 
-// ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends. An
-// entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come and go, and
-// those of Told entries stay good as long as the inode is known.
+// ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends.
+// An entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come
+// and go, and those of Told entries stay good as long as the inode is known.
 func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(warm.Dirent) bool) error {
 	if told, err := d.tell(ctx, off, emit); told || err != nil {
 		return err
@@ -94,8 +94,8 @@ func (d *DirHandle) shownIno(e *warm.Dirent) uint64 {
 	return d.v.shownIno(e.Ino)
 }
 
-// Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old name too.
-// Where a rule says so it returns when the remote has a commit with what was changed in it.
+// Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old
+// name too. Where a rule says so it returns when the remote has a commit with what was changed in it.
 func (d *DirHandle) Fsync(ctx context.Context, datasync bool) error {
 	if err := d.fsync(datasync); err != nil {
 		return err

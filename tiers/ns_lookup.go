@@ -9,8 +9,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// adoptNew makes the inode of a file that was just made, which st describes, known under (dir, name), with one reference more. moves is
-// Volume.moves from before the stat; ESTALE says that the name went away meanwhile.
+// adoptNew makes the inode of a file that was just made, which st describes, known under (dir, name), with one
+// reference more. moves is Volume.moves from before the stat; ESTALE says that the name went away meanwhile.
 func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) (*Inode, Attr, error) {
 	n, fresh := v.intern(st)
 	if fresh {
@@ -22,8 +22,8 @@ func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, 
 	return v.adopt(dir, dirfd, name, st, moves, n, fresh)
 }
 
-// internAt is intern of what (dirfd, name) is now, with the record of a new one: its mu is held. No name changes meanwhile, or the record
-// of another file, which was moved there, would be taken for its own, or even written.
+// internAt is intern of what (dirfd, name) is now, with the record of a new one: its mu is held. No name changes
+// meanwhile, or the record of another file, which was moved there, would be taken for its own, or even written.
 func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, fresh bool, err error) {
 	v.ns.RLock()
 	defer v.ns.RUnlock()
@@ -39,7 +39,8 @@ func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, f
 	return n, fresh, nil
 }
 
-// adopt makes an inode known under (dir, name). n is from intern, with its reference; where it is fresh its mu is held, and its record known.
+// adopt makes an inode known under (dir, name). n is from intern, with its reference; where it is fresh its mu is held,
+// and its record known.
 func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, n *Inode, fresh bool) (*Inode, Attr, error) {
 	if !fresh {
 		if !v.place(n, dir, dirfd, name, moves) {
@@ -84,7 +85,8 @@ func (v *Volume) Lookup(ctx context.Context, dir *Inode, name string) (*Inode, A
 	}
 	v.shownLinks(ctx, n, &a)
 	if n.dir != nil && v.memory.on.Load() {
-		if inside, ia, err := v.enter(ctx, n); err == nil && inside != nil { // else it is shown empty, and making something in it says why
+		// Else it is shown empty, and making something in it says why.
+		if inside, ia, err := v.enter(ctx, n); err == nil && inside != nil {
 			v.unref(n, 1)
 			return inside, ia, nil
 		}

@@ -64,8 +64,8 @@ func (v *Volume) removeName(ctx context.Context, dir *Inode, name string, flags 
 	})
 }
 
-// beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, an unlisted directory of that name
-// shows whether it is empty, and an open stub comes back.
+// beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, an unlisted directory of
+// that name shows whether it is empty, and an open stub comes back.
 func (v *Volume) beforeLoss(ctx context.Context, dir *Inode, name string, isDir bool) error {
 	if !v.tiered() {
 		return nil
@@ -113,7 +113,8 @@ func (v *Volume) beforeRename(ctx context.Context, dir *Inode, name string, newd
 	return v.beforeLoss(ctx, newdir, newname, false)
 }
 
-// victim is an inode that is about to lose a name, held by a descriptor: the kernel may use it without a name for a while.
+// victim is an inode that is about to lose a name, held by a descriptor: the kernel may use it without a name for a
+// while.
 type victim struct {
 	v  *Volume
 	n  *Inode
@@ -149,8 +150,8 @@ func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
 // change runs f, which alters the victim's link count and so its ctime.
 func (x *victim) change(f func() error) error { return x.v.withCtimeVoid(x.n, f) }
 
-// lostName notes after a system call that ended with err that the victim is no longer (dir, name). Volume.ns is held for
-// writing; the inode returned must lose a reference once it is not.
+// lostName notes after a system call that ended with err that the victim is no longer (dir, name). Volume.ns is held
+// for writing; the inode returned must lose a reference once it is not.
 func (x *victim) lostName(err error, dir *Inode, name string) *Inode {
 	if err != nil || x.n.parent != dir || x.n.name != name {
 		return nil
@@ -177,8 +178,8 @@ func (x *victim) done() {
 	x.v.unref(x.n, 1)
 }
 
-// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. EXDEV across the border of a directory of class memory, which
-// moving such a directory itself crosses too.
+// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. EXDEV across the border of a directory of class
+// memory, which moving such a directory itself crosses too.
 func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, flags uint32) error {
 	if dir.vol != newdir.vol {
 		return unix.EXDEV
@@ -274,7 +275,8 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 		var release [2]*Inode
 		replacedHeld := false
 		switch {
-		case err != nil || exists && moved.n == replaced.n && flags&unix.RENAME_EXCHANGE == 0: // two names of one file: nothing happens
+		// With two names of one file nothing happens.
+		case err != nil || exists && moved.n == replaced.n && flags&unix.RENAME_EXCHANGE == 0:
 		case flags&unix.RENAME_EXCHANGE != 0:
 			release[0] = v.rename(moved.n, dir, name, newdir, newname)
 			release[1] = v.rename(replaced.n, newdir, newname, dir, name)
@@ -317,8 +319,8 @@ func (v *Volume) rename(n, dir *Inode, name string, newdir *Inode, newname strin
 	return release
 }
 
-// dirLinksFollow: a file with several names that moves takes the "never clean" with it; which ones have several is not known
-// without a stat, and a wrong guess costs one comparison at the next commit.
+// dirLinksFollow: a file with several names that moves takes the "never clean" with it; which ones have several is not
+// known without a stat, and a wrong guess costs one comparison at the next commit.
 func (n *Inode) dirLinksFollow(newdir *Inode) {
 	if n.kind != cold.KindDir && n.mu.rec.Has(warm.FlagGroup) {
 		newdir.noteLinks()

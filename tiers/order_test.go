@@ -13,11 +13,12 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// components are the parts of this package, by the first word of their files' names, the lowest first: a component uses those before it
-// and knows nothing of those behind it.
+// components are the parts of this package, by the first word of their files' names, the lowest first: a component uses
+// those before it and knows nothing of those behind it.
 var components = strings.Fields("base inode rules critical direct io lazy memory attr ns commit tier volume")
 
-// upward is what goes against that order all the same: which function uses what of a higher component. The list gets no longer.
+// upward is what goes against that order all the same: which function uses what of a higher component. The list gets no
+// longer.
 var upward = []string{
 	// A change of a name or of bytes is noted for the commits of critical files where it happens.
 	"inode.addChanged critical.watch", "inode.touchOwn critical.critical", "inode.touchOwn critical.severalChanged", "inode.place critical.severalNames",
@@ -36,7 +37,8 @@ var upward = []string{
 // upwardMost is how many exceptions there may be.
 const upwardMost = 20
 
-// TestOrderOfComponents holds the order of components by what the type checker knows of each identifier, and the size of Volume.
+// TestOrderOfComponents holds the order of components by what the type checker knows of each identifier, and the size
+// of Volume.
 func TestOrderOfComponents(t *testing.T) {
 	set := token.NewFileSet()
 	list, err := packages.Load(&packages.Config{Fset: set, Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes |
@@ -110,7 +112,8 @@ func TestOrderOfComponents(t *testing.T) {
 	}
 }
 
-// named says that an object is one that files share: of the package, a method, or a field that is no component of Volume.
+// named says that an object is one that files share: of the package, a method, or a field that is no component of
+// Volume.
 func named(o types.Object, pkg *types.Package) bool {
 	switch o := o.(type) {
 	case *types.Var:

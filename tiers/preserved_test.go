@@ -37,7 +37,8 @@ func (t askingTx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (
 	return t.Tx.PutFile(ctx, f, base)
 }
 
-// TestHolesAtBoundary: of a sparse file that changes while it is committed the commit sees the bytes and the holes of the boundary.
+// TestHolesAtBoundary: of a sparse file that changes while it is committed the commit sees the bytes and the holes of
+// the boundary.
 func TestHolesAtBoundary(t *testing.T) {
 	t.Parallel()
 	for _, seed := range effort.Seeds(t, 4, 200) {

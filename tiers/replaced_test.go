@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRestoreReplaced: who may write where a restore writes can put something in the place of what was just made. It gets no name of what
-// is restored; the rest comes back.
+// TestRestoreReplaced: who may write where a restore writes can put something in the place of what was just made. It
+// gets no name of what is restored; the rest comes back.
 func TestRestoreReplaced(t *testing.T) {
 	v, c := newVolume(t)
 	a := write(t, v, v.root, "a", "restored")

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWritersBesideReturn: while files come back in the background, slowly since programs read from cold all the time, emptying one
-// of them holds up neither a commit nor those who write other files.
+// TestWritersBesideReturn: while files come back in the background, slowly since programs read from cold all the time,
+// emptying one of them holds up neither a commit nor those who write other files.
 func TestWritersBesideReturn(t *testing.T) {
 	v := openTiered(t, t.TempDir(), newMemCold())
 	var batch []*Inode

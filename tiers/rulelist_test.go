@@ -18,7 +18,8 @@ func (c *memCold) someoneElses(rules string) cold.ID {
 	return s.info.ID
 }
 
-// TestRulesFollow: a commit that changes only the rules is followed, but not over rules that were written here and are in no commit.
+// TestRulesFollow: a commit that changes only the rules is followed, but not over rules that were written here and are
+// in no commit.
 func TestRulesFollow(t *testing.T) {
 	const here, there, drops = "- {match: a/, class: critical}\n", "- {match: b/, class: critical}\n", "- {match: c/, ignore: true}\n"
 	v, cold := newVolume(t)

@@ -26,18 +26,20 @@ type ruling struct {
 	settling settling
 }
 
-// ruleBook holds the rules in effect and where they came from. The volume's own text lies in the state directory and, as
-// .emberfs/rules.yaml, in each commit.
+// ruleBook holds the rules in effect and where they came from. The volume's own text lies in the state directory and,
+// as .emberfs/rules.yaml, in each commit.
 type ruleBook struct {
 	set     atomic.Pointer[rules.Set] // in effect; nil: none
 	changes atomic.Uint64             // of set, from 1
-	rewalk  atomic.Bool               // what is ignored may have changed elsewhere than by rules: the next commit looks at everything
+	// What is ignored may have changed elsewhere than by rules: the next commit looks at everything.
+	rewalk atomic.Bool
 
-	mu       mutex[lockRules] // over changes
-	text     []byte           // the volume's own
-	from     string           // where those in effect are from
-	withheld int              // rules of the text that are not in effect, for they drop data and nobody here agreed to that
-	pending  bool             // the last commit may have another text
+	mu   mutex[lockRules] // over changes
+	text []byte           // the volume's own
+	from string           // where those in effect are from
+	// Rules of the text that are not in effect, for they drop data and nobody here agreed to that.
+	withheld int
+	pending  bool // the last commit may have another text
 }
 
 // Where rules come from, as status shows it.
@@ -50,7 +52,8 @@ const (
 // RulesStatus says which rules are in effect.
 type RulesStatus struct {
 	From string `json:"from"` // none, config, "written here", or the commit that brought them
-	// Withheld are rules of the repository that keep data out of commits (ignore, memory), which nobody on this machine agreed to.
+	// Withheld are rules of the repository that keep data out of commits (ignore, memory), which nobody on this machine
+	// agreed to.
 	Withheld int `json:"withheld"`
 }
 
@@ -73,8 +76,8 @@ func (v *Volume) rulesSum() string {
 	return sumOf(text)
 }
 
-// storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it. It is noted
-// first, beside that of the text before: whichever of the two a kill leaves, it was written here.
+// storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it. It
+// is noted first, beside that of the text before: whichever of the two a kill leaves, it was written here.
 func (v *Volume) storeRules(text []byte, consent string) error {
 	if consent != "" && !v.agreed(consent) {
 		agreed := consent

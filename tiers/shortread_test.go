@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestReadErrorIsNotShort: where hot has the beginning of what is asked for and cold cannot give the rest, the read fails: of a
-// short one the kernel would make the file's end, and show what follows as zeros or not at all.
+// TestReadErrorIsNotShort: where hot has the beginning of what is asked for and cold cannot give the rest, the read
+// fails: of a short one the kernel would make the file's end, and show what follows as zeros or not at all.
 func TestReadErrorIsNotShort(t *testing.T) {
 	c := newMemCold()
 	v := openTiered(t, t.TempDir(), c)

@@ -14,8 +14,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// gatedCold is a repository that lets some of its readers wait until they are let go, whatever becomes of their contexts: it is as one on
-// a network file system whose server is gone.
+// gatedCold is a repository that lets some of its readers wait until they are let go, whatever becomes of their
+// contexts: it is as one on a network file system whose server is gone.
 type gatedCold struct {
 	*memCold
 	reads, opens, lists atomic.Pointer[gate] // nil: nobody waits
@@ -151,8 +151,8 @@ func recordID(n *Inode) cold.ID {
 	return n.mu.rec.ID
 }
 
-// TestSlowRead: while one read waits for cold, its file is truncated, a commit has its boundary, and programs write and read. The read
-// then gives what the file holds by that time.
+// TestSlowRead: while one read waits for cold, its file is truncated, a commit has its boundary, and programs write and
+// read. The read then gives what the file holds by that time.
 func TestSlowRead(t *testing.T) {
 	v, c, files := slowVolume(t)
 	a := files["a"]
@@ -281,7 +281,8 @@ func TestSlowReturn(t *testing.T) {
 	}
 }
 
-// TestSlowListing: while a directory that is not listed yet waits for cold, the rest of the volume goes on, and who was killed leaves.
+// TestSlowListing: while a directory that is not listed yet waits for cold, the rest of the volume goes on, and who was
+// killed leaves.
 func TestSlowListing(t *testing.T) {
 	c := &gatedCold{memCold: newMemCold()}
 	first := openTiered(t, t.TempDir(), c)

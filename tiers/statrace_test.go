@@ -14,8 +14,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// TestStatWhileComingBack: whoever looks at a file just when its bytes come back, or at a directory when it is listed, sees what is
-// there before and after it.
+// TestStatWhileComingBack: whoever looks at a file just when its bytes come back, or at a directory when it is listed,
+// sees what is there before and after it.
 func TestStatWhileComingBack(t *testing.T) {
 	state, cold := t.TempDir(), newMemCold()
 	v := openTiered(t, state, cold)
@@ -75,8 +75,8 @@ func watch(t *testing.T, v *Volume, n *Inode, f func()) {
 	watching.Wait()
 }
 
-// TestFirstStatWhileComingBack: a file that came back and was forgotten by all, while somebody who had just looked at it was about to
-// make it known, shows the mtime that it always had.
+// TestFirstStatWhileComingBack: a file that came back and was forgotten by all, while somebody who had just looked at
+// it was about to make it known, shows the mtime that it always had.
 func TestFirstStatWhileComingBack(t *testing.T) {
 	v := openTiered(t, t.TempDir(), newMemCold())
 	f := write(t, v, v.root, "f", strings.Repeat("x", 5000))

@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// TestLookupBesideReturn: a lookup that saw warm's file while its bytes were coming back, and that is answered when they are there,
-// shows none of it: the kernel keeps the answer for long.
+// TestLookupBesideReturn: a lookup that saw warm's file while its bytes were coming back, and that is answered when
+// they are there, shows none of it: the kernel keeps the answer for long.
 func TestLookupBesideReturn(t *testing.T) {
 	var during func()
 	v := openTiered(t, t.TempDir(), newMemCold(), func(c *Config) {

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// limitRest is how long nothing is tried after a round that could not free what it should; it doubles up to limitRestMax as long as
-	// nothing is committed that could leave.
+	// limitRest is how long nothing is tried after a round that could not free what it should; it doubles up to
+	// limitRestMax as long as nothing is committed that could leave.
 	limitRest    = 5 * time.Second
 	limitRestMax = 5 * time.Minute
 )
@@ -98,7 +98,8 @@ func (v *Volume) tick(ctx context.Context) {
 
 func (v *Volume) noteTick(r TierReport) {
 	v.points.mu.Lock()
-	if old := v.points.tick; r.Files > 0 || r.Hot > 0 || old == nil || old.Reason == r.Reason { // what moved something is shown for longer
+	// What moved something is shown for longer.
+	if old := v.points.tick; r.Files > 0 || r.Hot > 0 || old == nil || old.Reason == r.Reason {
 		v.points.tick = &r
 	}
 	v.points.mu.Unlock()

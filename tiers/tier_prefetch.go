@@ -95,7 +95,8 @@ func (v *Volume) recallBelow(ctx context.Context, n *Inode, depth int, left *int
 	return nil
 }
 
-// find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are listed.
+// find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are
+// listed.
 func (v *Volume) find(ctx context.Context, at string) (*Inode, error) {
 	n := v.root
 	v.ref(n)
@@ -116,8 +117,8 @@ func (v *Volume) find(ctx context.Context, at string) (*Inode, error) {
 	return n, nil
 }
 
-// prefetch brings back, after a restore, what the last session opened first, in its order. It is in no hurry: what programs read
-// comes first.
+// prefetch brings back, after a restore, what the last session opened first, in its order. It is in no hurry: what
+// programs read comes first.
 func (v *Volume) prefetch(ctx context.Context) {
 	s, err := v.origin(ctx)
 	if err != nil {

@@ -10,9 +10,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// What the rules ignore stays in warm: no commit takes it, nothing releases it. Such a file has its bytes here and nothing in its
-// record that speaks of cold, and a directory no clean mark, since the objects that they name are kept for nobody. What was committed
-// before a rule came is brought back first, in the background, and leaves the commits after that.
+// What the rules ignore stays in warm: no commit takes it, nothing releases it. Such a file has its bytes here and
+// nothing in its record that speaks of cold, and a directory no clean mark, since the objects that they name are kept
+// for nobody. What was committed before a rule came is brought back first, in the background, and leaves the commits
+// after that.
 
 // settleLoop brings back what settleSoon asked for.
 func (v *Volume) settleLoop(ctx context.Context) {

@@ -15,9 +15,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Tier makes stubs of all files under paths (slash paths from the root; none: everything) that are clean, safe and not open,
-// whatever their age. What is not committed is committed, and pushed, first; the error says that this failed, and what was safe
-// before has left warm all the same. ErrNoTiering. ENOENT, wrapped, where a path does not exist.
+// Tier makes stubs of all files under paths (slash paths from the root; none: everything) that are clean, safe and not
+// open, whatever their age. What is not committed is committed, and pushed, first; the error says that this failed, and
+// what was safe before has left warm all the same. ErrNoTiering. ENOENT, wrapped, where a path does not exist.
 func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 	if err := v.checkTiering(); err != nil {
 		return TierReport{}, err
@@ -97,7 +97,8 @@ func (s *sweep) run() error {
 	v.unref(v.root, 1)
 	s.report.Took = time.Since(s.report.Time)
 	if err == nil && s.want == nil && !s.done() {
-		v.warmBytes.Add(s.use.Bytes + s.report.Bytes - before) // what was written or released meanwhile is counted in it already
+		// What was written or released meanwhile is counted in it already.
+		v.warmBytes.Add(s.use.Bytes + s.report.Bytes - before)
 	}
 	return errors.Join(err, s.err)
 }
@@ -275,8 +276,8 @@ func bucketAge(bucket int) time.Duration {
 	return t
 }
 
-// evict releases the least recently used files until excess bytes are free; excess is asked for once warm was counted. It says how
-// many bytes that gave.
+// evict releases the least recently used files until excess bytes are free; excess is asked for once warm was counted.
+// It says how many bytes that gave.
 func (v *Volume) evict(ctx context.Context, reason string, excess func(use warm.Use) int64) (TierReport, error) {
 	v.sweeping.Lock()
 	defer v.sweeping.Unlock()
@@ -289,7 +290,8 @@ func (v *Volume) evict(ctx context.Context, reason string, excess func(use warm.
 	if want <= 0 {
 		return first.report, nil
 	}
-	// What is dirty or open counts as well and does not go: the bound moves towards younger files until there is enough.
+	// What is dirty or open counts as well and does not go: the bound moves towards younger files until there is
+	// enough.
 	total := v.newSweep(ctx, reason)
 	sum, walks := int64(0), 0
 	for b := ageBuckets - 1; b >= 0; b-- {

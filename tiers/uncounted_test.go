@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRiskBesideAnOpenFile: a file is open for writing while a commit reads its directory for the first time; what is created
-// there afterwards is at risk.
+// TestRiskBesideAnOpenFile: a file is open for writing while a commit reads its directory for the first time; what is
+// created there afterwards is at risk.
 func TestRiskBesideAnOpenFile(t *testing.T) {
 	v, _ := newVolume(t)
 	_, h, _, err := v.Create(context.Background(), v.Root(), "open", unix.O_WRONLY, 0o600, me)

@@ -9,7 +9,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestCommitOfHalfListed: a listing that was cut off moved the mtime of warm's directory; a commit takes the one that stat shows.
+// TestCommitOfHalfListed: a listing that was cut off moved the mtime of warm's directory; a commit takes the one that
+// stat shows.
 func TestCommitOfHalfListed(t *testing.T) {
 	for _, at := range []string{"d", ""} {
 		v, c := newVolume(t)

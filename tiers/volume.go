@@ -18,7 +18,8 @@ import (
 // Volume is the storage manager: one mounted volume with its three tiers. Its methods are safe for concurrent use.
 // Errors are syscall.Errno, possibly wrapped, where a system call failed; fs maps the others.
 //
-// It is made of components, each with fields and files of its own, in the order of doc.go: a component uses those above it in this list.
+// It is made of components, each with fields and files of its own, in the order of doc.go: a component uses those above
+// it in this list.
 type Volume struct {
 	basis                     // base.go: configuration, state, what is at risk, the kernel
 	nodes                     // inode.go: warm's directory, inodes and their names, records, marks, pre-images
@@ -34,8 +35,9 @@ type Volume struct {
 	housekeeping              // volume_upkeep.go
 }
 
-// Open opens the state directory c.State, which the caller has locked, brings warm to the branch's last commit where it has
-// nothing of its own, and decides whether records of the last run can be believed. Errors leave warm usable for another try.
+// Open opens the state directory c.State, which the caller has locked, brings warm to the branch's last commit where it
+// has nothing of its own, and decides whether records of the last run can be believed. Errors leave warm usable for
+// another try.
 func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	subprocess.ClearUmask()
 	st, err := warm.LoadState(c.State)
@@ -128,8 +130,9 @@ func (v *Volume) openWarm() error {
 	return nil
 }
 
-// takesRecords finds out whether files in the directory behind fd take our attributes: by trying, not by uid, since capabilities, user
-// namespaces and file systems all have a say; and on a file of its own, since an attribute moves the ctime of what has it.
+// takesRecords finds out whether files in the directory behind fd take our attributes: by trying, not by uid, since
+// capabilities, user namespaces and file systems all have a say; and on a file of its own, since an attribute moves the
+// ctime of what has it.
 func takesRecords(fd int) bool {
 	probe, err := warm.OpenAt(fd, ".", unix.O_TMPFILE|unix.O_RDWR, 0600)
 	if err != nil {

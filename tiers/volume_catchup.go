@@ -69,7 +69,8 @@ func (v *Volume) catchUp(ctx context.Context) error {
 		v.log.Warn(err)
 		return nil
 	}
-	if same { // what lies beside the files may have changed, or another machine let main absorb the live commit that warm is of
+	// What lies beside the files may have changed, or another machine let main absorb the live commit that warm is of.
+	if same {
 		if err := v.followRules(ctx, head); err != nil {
 			return err
 		}
@@ -136,7 +137,8 @@ func (v *Volume) warmEmpty() (bool, error) {
 	return len(list) == 0, err
 }
 
-// restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it again.
+// restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it
+// again.
 func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	id := snap.Info().ID.String()
 	if err := v.step("restore.note"); err != nil {
@@ -157,7 +159,8 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	}
 	sync := unix.Syncfs
 	if r.lazy && r.files == 0 {
-		sync = unix.Fsync // of the root alone, where nothing else was made: what others write on this disk need not wait
+		// Of the root alone, where nothing else was made: what others write on this disk need not wait.
+		sync = unix.Fsync
 	}
 	if err := sync(v.warmRead()); err != nil {
 		return fmt.Errorf("make the restored files durable: %w", err)

@@ -12,7 +12,8 @@ import (
 const (
 	// countPatience is how long status waits for a count that it began.
 	countPatience = 100 * time.Millisecond
-	// countRest is how many times as long as a count took the next one waits: commits may come faster than they can be counted.
+	// countRest is how many times as long as a count took the next one waits: commits may come faster than they can be
+	// counted.
 	countRest = 20
 )
 

@@ -8,14 +8,16 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// criticalLoop commits what is critical when it is due. Commits take at most half of the time, however many files change.
+// criticalLoop commits what is critical when it is due. Commits take at most half of the time, however many files
+// change.
 func (v *Volume) criticalLoop(ctx context.Context) {
 	c := &v.critical
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = 100*time.Millisecond, time.Minute
-	took := v.cfg.CriticalDelay / 8 // what a commit may take: the longest one lately, fading; a guess before the first one
-	var rest time.Time              // none begins before
-	var hold time.Time              // nor before this after a failure, unless somebody waits
+	// What a commit may take: the longest one lately, fading; a guess before the first one.
+	took := v.cfg.CriticalDelay / 8
+	var rest time.Time // none begins before
+	var hold time.Time // nor before this after a failure, unless somebody waits
 	for {
 		wait := time.Duration(math.MaxInt64)
 		if due, awaited := c.next(); !due.IsZero() {

@@ -15,23 +15,25 @@ import (
 
 // FileStatus says where one file is and whether it is safe.
 type FileStatus struct {
-	Path    string    `json:"path"`
-	Kind    string    `json:"kind"`
-	Size    int64     `json:"size"`
-	Tiers   []string  `json:"tiers"`              // of hot, warm, cold; or memory alone
-	Class   string    `json:"class"`              // that the rules give it: critical, session, memory, or ignored
-	Clean   bool      `json:"clean"`              // as the last commit has it, all below it included
-	Object  string    `json:"object"`             // its id in cold; "" unless cold has these bytes
-	Commit  string    `json:"commit"`             // the last commit, where that has it as it is now; else ""
-	Pushed  bool      `json:"pushed"`             // that commit is on the remote; false without one
-	LeftOut []string  `json:"left_out,omitempty"` // what the commit has of it and this machine cannot make
-	Safe    bool      `json:"safe"`               // would survive the loss of machine and disk; without a remote: of warm
-	Why     string    `json:"why"`                // it is not safe; "" where it is
-	Open    int       `json:"open"`               // handles
-	Used    time.Time `json:"used"`               // last open, read or write in this session; zero: none
+	Path    string   `json:"path"`
+	Kind    string   `json:"kind"`
+	Size    int64    `json:"size"`
+	Tiers   []string `json:"tiers"`              // of hot, warm, cold; or memory alone
+	Class   string   `json:"class"`              // that the rules give it: critical, session, memory, or ignored
+	Clean   bool     `json:"clean"`              // as the last commit has it, all below it included
+	Object  string   `json:"object"`             // its id in cold; "" unless cold has these bytes
+	Commit  string   `json:"commit"`             // the last commit, where that has it as it is now; else ""
+	Pushed  bool     `json:"pushed"`             // that commit is on the remote; false without one
+	LeftOut []string `json:"left_out,omitempty"` // what the commit has of it and this machine cannot make
+	// Would survive the loss of machine and disk; without a remote: of warm.
+	Safe bool      `json:"safe"`
+	Why  string    `json:"why"`  // it is not safe; "" where it is
+	Open int       `json:"open"` // handles
+	Used time.Time `json:"used"` // last open, read or write in this session; zero: none
 }
 
-// FileStatus looks at one file or directory by its slash path from the root; ENOENT, wrapped, where there is none. Looking is no use.
+// FileStatus looks at one file or directory by its slash path from the root; ENOENT, wrapped, where there is none.
+// Looking is no use.
 func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) {
 	if err := ctx.Err(); err != nil {
 		return FileStatus{}, err

@@ -10,8 +10,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Start runs the background work until Close: what an earlier run left uncommitted is committed at once, warm is made durable
-// every FlushInterval, everything is committed every BackupInterval, failures are tried again with backoff.
+// Start runs the background work until Close: what an earlier run left uncommitted is committed at once, warm is made
+// durable every FlushInterval, everything is committed every BackupInterval, failures are tried again with backoff.
 func (v *Volume) Start() {
 	if v.started.Swap(true) {
 		return
@@ -113,7 +113,8 @@ func (v *Volume) leftBehind() bool {
 	return v.state.Head != "" || err != nil || !empty
 }
 
-// warmUse counts what warm holds. The tree is walked, so the result is kept for a while: twenty times as long as the walk took.
+// warmUse counts what warm holds. The tree is walked, so the result is kept for a while: twenty times as long as the
+// walk took.
 func (v *Volume) warmUse() warm.Use {
 	v.warmCount.Lock()
 	defer v.warmCount.Unlock()

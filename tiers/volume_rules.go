@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetRulesText replaces the volume's own rules, durably, and puts them in effect at once unless the settings file has some. What
-// is no list of rules is refused with EINVAL and changes nothing; why stands in status until a good one comes.
+// SetRulesText replaces the volume's own rules, durably, and puts them in effect at once unless the settings file has
+// some. What is no list of rules is refused with EINVAL and changes nothing; why stands in status until a good one
+// comes.
 func (v *Volume) SetRulesText(text []byte) error {
 	set, err := rules.Parse(text)
 	if err != nil {
@@ -45,7 +46,8 @@ func (v *Volume) applyRules(set *rules.Set, from string, withheld int) {
 	v.log.WithField("rules", len(set.Rules())).WithField("from", from).Info("rules are in effect")
 }
 
-// putRules makes a set the one in effect. The commands that look at a volume without its daemon find it beside the state.
+// putRules makes a set the one in effect. The commands that look at a volume without its daemon find it beside the
+// state.
 func (v *Volume) putRules(set *rules.Set) {
 	v.barrier.Lock() // what changed under the old ones is marked by now
 	before := v.book.set.Swap(set)

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Status describes the volume by counters and the repository's numbers. Warm's alone are counted anew when they are old: for at most
-// a twentieth of the time, its tree is walked.
+// Status describes the volume by counters and the repository's numbers. Warm's alone are counted anew when they are
+// old: for at most a twentieth of the time, its tree is walked.
 func (v *Volume) Status() Status {
 	s := Status{
 		Volume: v.cold.VolumeID(), Source: v.cfg.Source, Branch: v.cfg.Branch, State: v.cfg.State,
@@ -108,8 +108,8 @@ type WarmStatus struct {
 	LastTick *TierReport `json:"last_tick"`
 }
 
-// ColdStatus adds the repository's packs. Its files are those of the last commit, which need not be in warm; while they are being
-// counted, which takes a look at each directory, those of a commit before, or about as many as warm says.
+// ColdStatus adds the repository's packs. Its files are those of the last commit, which need not be in warm; while they
+// are being counted, which takes a look at each directory, those of a commit before, or about as many as warm says.
 type ColdStatus struct {
 	TierStatus
 	Hits    uint64 `json:"hits"` // reads, in pages of 4 KiB, that cold answered

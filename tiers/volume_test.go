@@ -37,8 +37,8 @@ func openTest(t *testing.T, state string, cold cold.Cold) *Volume {
 	return v
 }
 
-// over closes a test's volume, and the descriptors of its directories, which a daemon leaves to the end of its process: a test with a
-// volume for each of many seeds would have none left.
+// over closes a test's volume, and the descriptors of its directories, which a daemon leaves to the end of its process:
+// a test with a volume for each of many seeds would have none left.
 func (v *Volume) over() {
 	_ = v.Close()
 	v.dirs.mu.Lock()
@@ -145,7 +145,8 @@ func TestCommitAndRestore(t *testing.T) {
 	}
 }
 
-// TestCleanFollowsChange checks that directories are clean exactly where nothing changed, and that a commit reads only what did.
+// TestCleanFollowsChange checks that directories are clean exactly where nothing changed, and that a commit reads only
+// what did.
 func TestCleanFollowsChange(t *testing.T) {
 	v, c := newVolume(t)
 	if !v.records {
@@ -217,8 +218,8 @@ func TestFailedCommitKeepsMarks(t *testing.T) {
 	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(next.cfg.State, "warm"))
 }
 
-// TestUntrustedStart: after a start that follows neither a clean stop nor an earlier start in the same boot, a record that
-// lies is found out.
+// TestUntrustedStart: after a start that follows neither a clean stop nor an earlier start in the same boot, a record
+// that lies is found out.
 func TestUntrustedStart(t *testing.T) {
 	c := newMemCold()
 	state := t.TempDir()
@@ -334,7 +335,8 @@ func TestLostHeadNote(t *testing.T) {
 	}
 }
 
-// TestBranchMovedBack: a branch that is behind the files (moved back by hand, or an older copy of cold) takes nothing away.
+// TestBranchMovedBack: a branch that is behind the files (moved back by hand, or an older copy of cold) takes nothing
+// away.
 func TestBranchMovedBack(t *testing.T) {
 	c := newMemCold()
 	state := t.TempDir()

@@ -15,7 +15,8 @@ import (
 
 // housekeeping is the component that keeps the repository small and counts.
 type housekeeping struct {
-	gcInterval time.Duration // how often garbage is collected unasked: what is found then is older than the grace period
+	// How often garbage is collected unasked: what is found then is older than the grace period.
+	gcInterval time.Duration
 	collect    chan collection
 	idle       chan struct{} // closed when upkeepLoop has ended
 	warmCount  struct {
@@ -38,7 +39,8 @@ type collected struct {
 	err    error
 }
 
-// upkeepLoop lets cold put itself in order after commits, and collects now and then or when asked to, on a thread of low priority.
+// upkeepLoop lets cold put itself in order after commits, and collects now and then or when asked to, on a thread of
+// low priority.
 func (v *Volume) upkeepLoop(ctx context.Context) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with this
 	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
@@ -85,7 +87,8 @@ func (v *Volume) upkeepLoop(ctx context.Context) {
 	}
 }
 
-// GC removes from cold what nothing reaches any more. It waits for a Maintain that runs, never for a commit; Close ends it.
+// GC removes from cold what nothing reaches any more. It waits for a Maintain that runs, never for a commit; Close ends
+// it.
 func (v *Volume) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	if !v.started.Load() {
 		return cold.GCReport{}, errors.New("gc: the volume was not started")

@@ -13,7 +13,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// TestUntrustedKeepsDevices: a device that an untrusted restore did not make stays in the volume, whatever else changes beside it.
+// TestUntrustedKeepsDevices: a device that an untrusted restore did not make stays in the volume, whatever else changes
+// beside it.
 func TestUntrustedKeepsDevices(t *testing.T) {
 	for _, tiering := range []bool{true, false} {
 		v, c := newVolume(t)
@@ -24,7 +25,8 @@ func TestUntrustedKeepsDevices(t *testing.T) {
 		}
 		v.mustSync(t)
 		state := t.TempDir()
-		for round, text := range []string{"one", "two"} { // the second round knows nothing of the first but what is on disk
+		// The second round knows nothing of the first but what is on disk.
+		for round, text := range []string{"one", "two"} {
 			w := openTiered(t, state, c, func(c *Config) { c.Untrusted, c.Tiering = true, tiering })
 			write(t, w, mustFind(t, w, "d"), "g"+text, text)
 			w.mustSync(t)
@@ -47,8 +49,8 @@ func TestUntrustedKeepsDevices(t *testing.T) {
 	}
 }
 
-// TestReadMeetsRelease: a commit that takes a file for changed, and finds it released when it comes to read it, stores what it stands
-// for and not the hole.
+// TestReadMeetsRelease: a commit that takes a file for changed, and finds it released when it comes to read it, stores
+// what it stands for and not the hole.
 func TestReadMeetsRelease(t *testing.T) {
 	c := newMemCold()
 	v := openTiered(t, t.TempDir(), c)
@@ -75,8 +77,8 @@ func TestReadMeetsRelease(t *testing.T) {
 	}
 }
 
-// TestVoidMarkMustGo: as long as the mark of an emptied stub could not be taken away, its bytes do not change: the mark would be true
-// again at its old size.
+// TestVoidMarkMustGo: as long as the mark of an emptied stub could not be taken away, its bytes do not change: the mark
+// would be true again at its old size.
 func TestVoidMarkMustGo(t *testing.T) {
 	c := newMemCold()
 	v := openTiered(t, t.TempDir(), c)

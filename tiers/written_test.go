@@ -77,8 +77,8 @@ func TestRangesRandom(t *testing.T) {
 	}
 }
 
-// TestWrittenRanges changes a big file in every way, commits now and then, sometimes in vain: what is said to be unchanged is so
-// (memCold checks it), and the commit has what the file has.
+// TestWrittenRanges changes a big file in every way, commits now and then, sometimes in vain: what is said to be
+// unchanged is so (memCold checks it), and the commit has what the file has.
 func TestWrittenRanges(t *testing.T) {
 	t.Parallel()
 	for _, seed := range effort.Seeds(t, 1, 80) {
@@ -169,8 +169,8 @@ func checkCommitted(t *testing.T, v *Volume, repo *memCold, name string, n *Inod
 	}
 }
 
-// TestWrittenRangesLate writes while commits read: a later one must not miss what an earlier one saw half, also of a file with
-// several names, which is read once for each.
+// TestWrittenRangesLate writes while commits read: a later one must not miss what an earlier one saw half, also of a
+// file with several names, which is read once for each.
 func TestWrittenRangesLate(t *testing.T) {
 	t.Parallel()
 	v, cold := newVolume(t)

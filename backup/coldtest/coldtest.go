@@ -1,5 +1,6 @@
-// Package coldtest has what the tests of backup and the packages beside it share: trees that are committed and read back, and stock git. It
-// knows package cold alone, so that backup's own tests can use it too. Nothing but tests imports it.
+// Package coldtest has what the tests of backup and the packages beside it share: trees that are committed and read
+// back, and stock git. It knows package cold alone, so that backup's own tests can use it too. Nothing but tests
+// imports it.
 package coldtest
 
 import (

@@ -263,8 +263,8 @@ func (v *Volume) WantAt(what string, main, live cold.ID) {
 	}
 }
 
-// LiveHistory makes two commits of main and a live branch of two, an hour apart each, of which all but the last is on the remote. The ids
-// come in the order of making; the time is the first one's.
+// LiveHistory makes two commits of main and a live branch of two, an hour apart each, of which all but the last is on
+// the remote. The ids come in the order of making; the time is the first one's.
 func (v *Volume) LiveHistory() (*File, []cold.ID, time.Time) {
 	v.T.Helper()
 	f := NewDir(0o755)

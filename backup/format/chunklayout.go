@@ -29,9 +29,9 @@ func (c *ChunkTree) Plain() (*Layout, bool) {
 	return &Layout{ChunkTree: c, Size: c.Size}, true
 }
 
-// Measure finds out the layout from the lengths of the chunks, which a stock client may have changed: where no number is
-// missing the file is what cat makes of the chunks; otherwise each stays at its place, and one that is shorter than it was
-// has zeros behind it. That is worth a word, which is the problem.
+// Measure finds out the layout from the lengths of the chunks, which a stock client may have changed: where no number
+// is missing the file is what cat makes of the chunks; otherwise each stays at its place, and one that is shorter than
+// it was has zeros behind it. That is worth a word, which is the problem.
 func (c *ChunkTree) Measure(ctx context.Context, db Store) (l *Layout, problem, err error) {
 	l = &Layout{ChunkTree: c, Parts: make([]chunkPart, len(c.Refs))}
 	last := len(c.Refs) - 1

@@ -55,8 +55,8 @@ func ChunkSizeOf(size int64) int64 {
 	return min(max(int64(1)<<bits.Len64(uint64(n-1)), MinChunk), MaxChunk)
 }
 
-// ChunkSizeFor says how a file of size bytes is stored that was stored as old (nil: as one blob, or not at all): the chunk
-// Size, or 0 for one blob. Between half the threshold and the whole a file stays what it was.
+// ChunkSizeFor says how a file of size bytes is stored that was stored as old (nil: as one blob, or not at all): the
+// chunk Size, or 0 for one blob. Between half the threshold and the whole a file stays what it was.
 func ChunkSizeFor(size, threshold int64, old *ChunkTree) int64 {
 	switch {
 	case old == nil && size <= threshold, old != nil && size < threshold/2:
@@ -200,7 +200,8 @@ func LoadChunks(db Objects, id cold.ID) (*ChunkTree, error) {
 	return c, nil
 }
 
-// setRefs takes the chunks from the tree's entries. Behind the size chunks may go on without a gap: a stock client added them.
+// setRefs takes the chunks from the tree's entries. Behind the size chunks may go on without a gap: a stock client
+// added them.
 func (c *ChunkTree) setRefs(entries []odb.TreeEntry) error {
 	c.Refs = make([]ChunkRef, 0, len(entries)-1)
 	next := c.Count()

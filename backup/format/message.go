@@ -84,7 +84,8 @@ func Trailer(message, key string) string {
 	return ""
 }
 
-// MadeAt is when a commit was made: by the trailer where the committer's time had to be another, lest it came before the parent's.
+// MadeAt is when a commit was made: by the trailer where the committer's time had to be another, lest it came before
+// the parent's.
 func MadeAt(c *odb.CommitData) time.Time {
 	v := Trailer(c.Message, TrailerTime)
 	if v == "" || Trailer(c.Message, TrailerReason) == "" {

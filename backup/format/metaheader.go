@@ -64,8 +64,8 @@ func decodeHeader(raw []byte) (Header, error) {
 	return h, err
 }
 
-// Bounds of .emberfs%links: a path, longer than that of any directory that a commit takes (Linux takes 4,096 bytes at a time only, but
-// programs go on from there), and the blob.
+// Bounds of .emberfs%links: a path, longer than that of any directory that a commit takes (Linux takes 4,096 bytes at a
+// time only, but programs go on from there), and the blob.
 const (
 	maxPath      = 256 << 10
 	MaxLinksBlob = 256 << 20

@@ -81,7 +81,8 @@ func BlobMode(e *cold.Entry) uint32 {
 // never travel.
 func ownXattr(name string) bool { return name == "trusted.emberfs" || name == "user.emberfs" }
 
-// EncodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one blob.
+// EncodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one
+// blob.
 func EncodeLine(e *cold.Entry, chunk int64) Line {
 	b := make([]byte, 0, 192+len(e.Name)+len(e.Target))
 	b = append(b, '{')

@@ -20,8 +20,8 @@ const (
 // errHashedName: the stored name is a hash; the true name stands in the metadata.
 var errHashedName = errors.New("stored name is a hash, its true name is in the metadata")
 
-// EncodeName gives the name under which a directory entry stands in a git tree (FORMAT.md section 2). A name that git and
-// forges accept stands as it is.
+// EncodeName gives the name under which a directory entry stands in a git tree (FORMAT.md section 2). A name that git
+// and forges accept stands as it is.
 func EncodeName(name string) string {
 	if !Forbidden(name) {
 		return name
@@ -43,8 +43,8 @@ func EncodeName(name string) string {
 	return string(b)
 }
 
-// DecodeName gives the true name of a stored one. It accepts only what EncodeName gives back again. For the hash form the
-// error is one that isHashedName knows: the true name stands in the directory's metadata.
+// DecodeName gives the true name of a stored one. It accepts only what EncodeName gives back again. For the hash form
+// the error is one that isHashedName knows: the true name stands in the directory's metadata.
 func DecodeName(stored string) (string, error) {
 	// What begins with an escape looks alike, but 64 such digits never follow: a name of them is not forbidden.
 	if h, ok := strings.CutPrefix(stored, HashPrefix); ok && len(h) == 64 && strings.Trim(h, hexDigits) == "" {
@@ -72,8 +72,9 @@ func IsHashedName(err error) bool { return errors.Is(err, errHashedName) }
 // StandInMark and 16 hex digits end the name that stands in for one that no directory can hold.
 const StandInMark = "~"
 
-// StandIn is the name under which a directory shows what git has under a name that stands for nothing here: too long, or not the stored
-// form of any name. It is the beginning of that name and a hash of all of it; try counts on where such a name is taken.
+// StandIn is the name under which a directory shows what git has under a name that stands for nothing here: too long,
+// or not the stored form of any name. It is the beginning of that name and a hash of all of it; try counts on where
+// such a name is taken.
 func StandIn(stored string, try int) string {
 	all := stored
 	if try > 0 {
@@ -159,7 +160,8 @@ func Forbidden(name string) bool {
 	return ForbiddenForm(hfsForm(raw))
 }
 
-// ForbiddenForm says whether a name, in lower case, is one that git gives a meaning to, in one of the spellings that file systems take for it.
+// ForbiddenForm says whether a name, in lower case, is one that git gives a meaning to, in one of the spellings that
+// file systems take for it.
 func ForbiddenForm(s string) bool {
 	if strings.HasPrefix(s, OwnName) {
 		return true
@@ -212,8 +214,8 @@ func ntfsTail(s string) bool {
 	return s == "" || s[0] == ':'
 }
 
-// hfsForm is the name as HFS+ would compare it: cut at the first sequence that git takes for malformed, without the code
-// points that HFS+ ignores.
+// hfsForm is the name as HFS+ would compare it: cut at the first sequence that git takes for malformed, without the
+// code points that HFS+ ignores.
 func hfsForm(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); {
@@ -261,8 +263,8 @@ func isASCII(s string) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// PlainForbidden says whether a stored name is forbidden, and taken for a name in the clear all the same: a stock client may well add
-// .gitattributes or .gitmodules. What starts with our own name never is.
+// PlainForbidden says whether a stored name is forbidden, and taken for a name in the clear all the same: a stock
+// client may well add .gitattributes or .gitmodules. What starts with our own name never is.
 func PlainForbidden(stored string) bool {
 	return !strings.HasPrefix(stored, OwnName) && CheckName(stored) == nil && Forbidden(stored)
 }

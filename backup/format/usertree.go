@@ -17,8 +17,8 @@ type Objects interface {
 	Read(id cold.ID, want odb.Type, max int64) ([]byte, error)
 }
 
-// ReadTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad name
-// must not hide a directory.
+// ReadTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad
+// name must not hide a directory.
 func ReadTree(db Objects, id cold.ID, p *Problems) ([]odb.TreeEntry, error) {
 	if id == odb.EmptyTree {
 		return nil, nil
@@ -93,8 +93,8 @@ func sortByte(e *odb.TreeEntry, n int) int {
 	return -1
 }
 
-// UpdateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a new
-// slice, sorted, and whether anything changed.
+// UpdateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a
+// new slice, sorted, and whether anything changed.
 func UpdateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEntry, bool) {
 	same, removed := 0, false
 	for i := range old {

@@ -85,7 +85,8 @@ type OwnDir struct {
 	Known  []cold.ID     // the directory and its entries
 }
 
-// LoadOwn reads .emberfs of a commit's root tree. Files of the wrong type are problems; only a newer format is an error.
+// LoadOwn reads .emberfs of a commit's root tree. Files of the wrong type are problems; only a newer format is an
+// error.
 func LoadOwn(db Objects, root []odb.TreeEntry, p *Problems) (OwnDir, error) {
 	var o OwnDir
 	var dir odb.TreeEntry

@@ -15,7 +15,8 @@ import (
 
 // Options say what a Checker looks at. The zero value checks any bare repository.
 type Options struct {
-	// Volume says that the repository is the cold.git of a state directory: its configuration, HEAD and branch are ours.
+	// Volume says that the repository is the cold.git of a state directory: its configuration, HEAD and branch are
+	// ours.
 	Volume bool
 	// Owned says that the caller holds the volume's lock, so nobody of ours works in the repository meanwhile.
 	Owned  bool
@@ -37,11 +38,12 @@ type Checker struct {
 	o      Options
 	faults []odb.Fault
 
-	tip      *backup.Snapshot // the newest commit; nil: none, or it cannot be read
-	tipID    cold.ID          // what the live branch says where one follows main, else main; zero: nothing that makes sense
-	mainID   cold.ID          // what main says
-	tracked  cold.ID          // the newest commit that the remote is known to have
-	mainSeen cold.ID          // and its main
+	tip *backup.Snapshot // the newest commit; nil: none, or it cannot be read
+	// What the live branch says where one follows main, else main; zero: nothing that makes sense.
+	tipID    cold.ID
+	mainID   cold.ID // what main says
+	tracked  cold.ID // the newest commit that the remote is known to have
+	mainSeen cold.ID // and its main
 	broken   []brokenRef
 	lost     []lostObject
 	lostSeen map[cold.ID]bool
@@ -129,8 +131,8 @@ func (c *Checker) found(f cold.Finding) {
 
 const doRepair = "emberfs check --repair"
 
-// Check looks at everything and tells CheckOptions.Found. Damage is a finding; an error means that the check could not be made.
-// ErrNewerFormat: the volume is of a later version.
+// Check looks at everything and tells CheckOptions.Found. Damage is a finding; an error means that the check could not
+// be made. ErrNewerFormat: the volume is of a later version.
 func (c *Checker) Check(ctx context.Context) error {
 	if err := c.files(ctx); err != nil {
 		return err

@@ -134,7 +134,8 @@ func hasFinding(list []cold.Finding, s cold.Severity, texts ...string) bool {
 	return false
 }
 
-// TestCheckSound: a volume after a normal life, a stock client's commit on top, and after git repacked and packed references.
+// TestCheckSound: a volume after a normal life, a stock client's commit on top, and after git repacked and packed
+// references.
 func TestCheckSound(t *testing.T) {
 	t.Parallel()
 	v := newCheckedVolume(t)

@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be read in the
-// repository counts as the same: its own check has reported it. Safe for concurrent use.
+// Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be
+// read in the repository counts as the same: its own check has reported it. Safe for concurrent use.
 func (c *Checker) Same(ctx context.Context, id cold.ID, f cold.Content) (bool, error) {
 	switch t, size, err := c.DB().Stat(id); {
 	case err != nil:

@@ -15,7 +15,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Damage in a linked pack is found by reads, keeps Holds from relying on it, and once it was looked through everything is fetched.
+// Damage in a linked pack is found by reads, keeps Holds from relying on it, and once it was looked through everything
+// is fetched.
 func TestLinkedPackIsDamaged(t *testing.T) {
 	t.Parallel()
 	remote, _, f := linkRemote(t)

@@ -14,9 +14,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that Check went
-// through that is its own tree alone: what is missing below Check has reported. With Deep content that Check did not go through is
-// read.
+// Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that
+// Check went through that is its own tree alone: what is missing below Check has reported. With Deep content that Check
+// did not go through is read.
 func (c *Checker) Lacks(ctx context.Context, n cold.Need) ([]cold.Lost, error) {
 	if !n.Dir {
 		return c.lacksContent(ctx, n)

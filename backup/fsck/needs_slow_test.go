@@ -14,8 +14,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// oldNeeds is a volume whose warm has only records of what the first commit had and the tip has not: a file, a big one, a directory
-// and the root.
+// oldNeeds is a volume whose warm has only records of what the first commit had and the tip has not: a file, a big one,
+// a directory and the root.
 func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 	t.Helper()
 	v = &checkedVolume{testVolume: newVolume(t, backup.Options{ChunkThreshold: 2 * format.MinChunk})}
@@ -82,7 +82,8 @@ func lacking(t *testing.T, v *checkedVolume, o Options, n cold.Need) []cold.Lost
 	return lost
 }
 
-// TestLacks: what is in cold only is looked for wherever in the history it stands, by indexes, and with Deep by reading.
+// TestLacks: what is in cold only is looked for wherever in the history it stands, by indexes, and with Deep by
+// reading.
 func TestLacks(t *testing.T) {
 	t.Parallel()
 	v, needs := oldNeeds(t)
@@ -102,7 +103,8 @@ func TestLacks(t *testing.T) {
 	chunk := v.id(v.first.String() + ":big/" + strings.Repeat("0", format.ChunkName-1) + "2")
 	v.explodeAll()
 	for _, id := range []cold.ID{chunk, needs["file"].ID, needs["d/sub/%odd"].ID} {
-		coldtest.Overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4}) // the checksum, which is not looked at with the header
+		// The checksum, which is not looked at with the header.
+		coldtest.Overwrite(t, v.loose(id), -1, []byte{1, 2, 3, 4})
 	}
 	for at, n := range needs {
 		if lost := lacking(t, v, Options{Origin: v.first}, n); len(lost) == 0 && !n.Dir {
@@ -114,7 +116,8 @@ func TestLacks(t *testing.T) {
 	}
 }
 
-// TestLacksMissing: a missing object is named with the path that it stands at; of the history --deep alone reports it otherwise.
+// TestLacksMissing: a missing object is named with the path that it stands at; of the history --deep alone reports it
+// otherwise.
 func TestLacksMissing(t *testing.T) {
 	t.Parallel()
 	v, needs := oldNeeds(t)

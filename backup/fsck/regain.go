@@ -141,8 +141,8 @@ func (g *regainer) copyObject(id cold.ID) ([]cold.ID, error) {
 	return needs, nil
 }
 
-// fromWarm stores files of warm whose bytes hash to a wanted id: those whose record names it, those that stand where the commit
-// has it, and the chunks of big files.
+// fromWarm stores files of warm whose bytes hash to a wanted id: those whose record names it, those that stand where
+// the commit has it, and the chunks of big files.
 func (g *regainer) fromWarm() error {
 	paths := map[string]bool{}
 	chunks := map[string][]lostObject{} // by the file's path

@@ -44,8 +44,8 @@ type repairer struct {
 	now    *Checker
 }
 
-// Repair makes good what Check found, as far as no byte is lost by it; each step is named before it is done, and one that fails
-// does not end the others. What is replaced is kept in the repository's directories emberfs_broken and
+// Repair makes good what Check found, as far as no byte is lost by it; each step is named before it is done, and one
+// that fails does not end the others. What is replaced is kept in the repository's directories emberfs_broken and
 // objects/pack/emberfs_bad. The caller holds the volume's lock, and checks again afterwards.
 func (c *Checker) Repair(ctx context.Context, o RepairOptions) (out Repaired, err error) {
 	r := &repairer{c: c, ctx: ctx, o: o}
@@ -225,7 +225,8 @@ func (r *repairer) objects() error {
 	return nil
 }
 
-// references sets the branch to the newest commit that is whole, where it points to none, and forgets a broken note of the remote.
+// references sets the branch to the newest commit that is whole, where it points to none, and forgets a broken note of
+// the remote.
 func (r *repairer) references() error {
 	if err := r.look(); err != nil {
 		return err
@@ -271,8 +272,9 @@ func (r *repairer) references() error {
 	return r.look()
 }
 
-// candidate is the newest commit that is whole among those that are known to have been the branch's: where warm was last in step
-// with it, where the remote was seen, what packed-refs has. Of two that do not follow each other none is chosen.
+// candidate is the newest commit that is whole among those that are known to have been the branch's: where warm was
+// last in step with it, where the remote was seen, what packed-refs has. Of two that do not follow each other none is
+// chosen.
 func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) {
 	type known struct {
 		id  cold.ID
@@ -339,7 +341,8 @@ func (r *repairer) whole(id cold.ID) (bool, error) {
 	return len(c.lost) == 0, err
 }
 
-// damagedCopies writes packs with damaged entries anew, and puts damaged loose objects aside, once nothing needs those copies.
+// damagedCopies writes packs with damaged entries anew, and puts damaged loose objects aside, once nothing needs those
+// copies.
 func (r *repairer) damagedCopies() {
 	needed := map[cold.ID]bool{}
 	for _, l := range r.now.lost {

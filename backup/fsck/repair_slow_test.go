@@ -13,7 +13,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestRepair damages a volume in one way at a time; afterwards everything is sound, and what the last commit held is there.
+// TestRepair damages a volume in one way at a time; afterwards everything is sound, and what the last commit held is
+// there.
 func TestRepair(t *testing.T) {
 	const hex0 = "1111111111111111111111111111111111111111"
 	warm := map[string]string{

@@ -70,8 +70,8 @@ func (r repairRun) did(texts ...string) bool {
 	})
 }
 
-// TestRepairBackward: where the last commit is gone for good the branch goes back to the newest one that is whole, and what it
-// said is kept.
+// TestRepairBackward: where the last commit is gone for good the branch goes back to the newest one that is whole, and
+// what it said is kept.
 func TestRepairBackward(t *testing.T) {
 	v := newCheckedVolume(t)
 	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
@@ -93,7 +93,8 @@ func TestRepairBackward(t *testing.T) {
 	}
 }
 
-// TestRepairNeedsHelp: what nobody has stays damaged, and is said; two commits that do not follow each other are nobody's choice.
+// TestRepairNeedsHelp: what nobody has stays damaged, and is said; two commits that do not follow each other are
+// nobody's choice.
 func TestRepairNeedsHelp(t *testing.T) {
 	v := newCheckedVolume(t)
 	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", coldtest.Git(t, v.Dir, "commit-tree", "-m", "another", v.tip.String()+"^{tree}"))
@@ -137,7 +138,8 @@ func TestRepairChunks(t *testing.T) {
 	}
 }
 
-// TestMend: a commit that would only repeat the last one stores again what that one lacks, and otherwise writes nothing.
+// TestMend: a commit that would only repeat the last one stores again what that one lacks, and otherwise writes
+// nothing.
 func TestMend(t *testing.T) {
 	v := newCheckedVolume(t)
 	mend := func() {

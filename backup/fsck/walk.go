@@ -36,7 +36,8 @@ func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
 	return w, err
 }
 
-// history walks what the references reach: with Deep all of it, else the tips of main and of the live branch that follows it.
+// history walks what the references reach: with Deep all of it, else the tips of main and of the live branch that
+// follows it.
 func (w *objectWalk) history(states []odb.RefState) error {
 	var tips []cold.ID
 	if !w.c.tipID.IsZero() {
@@ -137,8 +138,8 @@ func (w *objectWalk) commits(tip cold.ID) error {
 	return nil
 }
 
-// moreDepth is how many levels a repository's trees have more than the directories that they store: folders of metadata, shards of a
-// wide directory's, chunks.
+// moreDepth is how many levels a repository's trees have more than the directories that they store: folders of
+// metadata, shards of a wide directory's, chunks.
 const moreDepth = 2 + format.MaxLevels + 1
 
 // tree walks a tree; at is its path in stored names.

@@ -18,8 +18,8 @@ import (
 // Side is one side of a Diff: a snapshot (Cold.Side), or a volume's directory as it is now (inspect.View).
 type Side interface {
 	Root() (cold.Entry, error)
-	// List lists the directory dir, which stands at the slash path at. Entries whose content is not known to be an object have
-	// no ID, directories that are not known to be in a commit none either.
+	// List lists the directory dir, which stands at the slash path at. Entries whose content is not known to be an
+	// object have no ID, directories that are not known to be in a commit none either.
 	List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error)
 	// Open opens the file e at the path at.
 	Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error)
@@ -45,7 +45,8 @@ type Change struct {
 	Path     string // slash path of true names; "" for the root
 	Status   Status
 	Old, New *cold.Entry // nil where there is none
-	// Fields names what differs where both are there: type, content, size, target, rdev, mode, owner, mtime, xattrs, link.
+	// Fields names what differs where both are there: type, content, size, target, rdev, mode, owner, mtime, xattrs,
+	// link.
 	Fields []string
 }
 
@@ -57,9 +58,9 @@ type DiffOptions struct {
 }
 
 // Diff tells visit how to differs from from, in the order of a walk: a directory before what is in it, names sorted
-// bytewise. It looks into directories only where their ids differ, and reads content only where no id is known. The mtime of a
-// directory is left out where names or files in it changed, for then it says nothing more. Directories that cannot be read
-// are errors, joined at the end; an error of visit ends it at once.
+// bytewise. It looks into directories only where their ids differ, and reads content only where no id is known. The
+// mtime of a directory is left out where names or files in it changed, for then it says nothing more. Directories that
+// cannot be read are errors, joined at the end; an error of visit ends it at once.
 func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) error) error {
 	d := comparison{ctx: ctx, from: from, to: to, problem: o.Problem, visit: visit, groups: map[string]string{}, inodes: map[string]string{}}
 	if d.problem == nil {
@@ -94,8 +95,9 @@ type comparison struct {
 	problem  func(string, error)
 	visit    func(Change) error
 	failed   []error
-	groups   map[string]string // hard-link groups of the one side by those of the other, where the names of groups differ
-	inodes   map[string]string
+	// Hard-link groups of the one side by those of the other, where the names of groups differ.
+	groups map[string]string
+	inodes map[string]string
 }
 
 // maxFailures bounds the errors that are collected.
@@ -176,7 +178,8 @@ func (d *comparison) dirs(at string, a, b *cold.Entry, want []string, depth int)
 	return nil
 }
 
-// tell reports a change of metadata where there is any, and the path itself was asked for and not only something below it.
+// tell reports a change of metadata where there is any, and the path itself was asked for and not only something below
+// it.
 func (d *comparison) tell(c Change, want []string) error {
 	if want != nil || len(c.Fields) == 0 {
 		return nil
@@ -306,7 +309,8 @@ func (d *comparison) fields(a, b *cold.Entry) []string {
 	return f
 }
 
-// sameGroup compares hard-link groups. A directory calls them by inode, so the first pair that meets counts as the same.
+// sameGroup compares hard-link groups. A directory calls them by inode, so the first pair that meets counts as the
+// same.
 func (d *comparison) sameGroup(a, b string) bool {
 	if a == b {
 		return true
@@ -350,8 +354,8 @@ func (d *comparison) content(at string, a, b *cold.Entry) (bool, error) {
 	return d.bytesDiffer(at, a, b)
 }
 
-// sameForm says that two files are stored in one way, so that other ids are other bytes: both as one blob, or in chunks of one
-// size. A file keeps its form but where it grew, or was stored before there were chunks.
+// sameForm says that two files are stored in one way, so that other ids are other bytes: both as one blob, or in chunks
+// of one size. A file keeps its form but where it grew, or was stored before there were chunks.
 func (d *comparison) sameForm(a, b *cold.Entry) bool {
 	from, ok := d.from.(snapshotSide)
 	to, ok2 := d.to.(snapshotSide)

@@ -52,7 +52,8 @@ func sameLines(t *testing.T, what string, got, want []string) {
 	}
 }
 
-// TestDiff: each kind of change is told as what it is, nothing else is told, and only directories that differ are listed.
+// TestDiff: each kind of change is told as what it is, nothing else is told, and only directories that differ are
+// listed.
 func TestDiff(t *testing.T) {
 	v := newVolume(t, backup.Options{})
 	f := coldtest.StockBase()
@@ -119,7 +120,8 @@ func TestDiff(t *testing.T) {
 		"m x owner",
 	}
 	sameLines(t, "all", v.diff(x, y), want)
-	// The root, d, d/sub, e, .git and t2 of the old; the root, d, d/sub, .git, new, new/empty and t1 of the new; not same.
+	// The root, d, d/sub, e, .git and t2 of the old; the root, d, d/sub, .git, new, new/empty and t1 of the new; not
+	// same.
 	if x.lists != 6 || y.lists != 7 || x.opens+y.opens > 0 {
 		t.Errorf("%d and %d directories listed, %d files opened", x.lists, y.lists, x.opens+y.opens)
 	}
@@ -140,7 +142,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// TestDiffStockClient: what a stock client left alone has not changed, although its commit says nothing of times and owners.
+// TestDiffStockClient: what a stock client left alone has not changed, although its commit says nothing of times and
+// owners.
 func TestDiffStockClient(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, backup.Options{UID: 7, GID: 8})

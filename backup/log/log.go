@@ -60,10 +60,10 @@ func (c *Reader) Commit(id cold.ID) (Commit, error) {
 	return commitOf(id, &data), nil
 }
 
-// Log gives the commits that the tips reach, newest first, parents of merges included; with paths (slash paths of true names,
-// as Paths of tiers.RestoreOptions) only those that changed one of them against all of their parents: content or metadata,
-// of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the errors come
-// last, joined.
+// Log gives the commits that the tips reach, newest first, parents of merges included; with paths (slash paths of true
+// names, as Paths of tiers.RestoreOptions) only those that changed one of them against all of their parents: content or
+// metadata, of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the
+// errors come last, joined.
 func (c *Reader) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq2[Commit, error] {
 	return func(yield func(Commit, error) bool) {
 		w, err := c.newWalk()
@@ -196,7 +196,8 @@ func (w *walk) next(ctx context.Context) (*step, error) {
 	return s, nil
 }
 
-// untie takes several commits of the same second off the queue and puts them in order, children first: dates cannot tell.
+// untie takes several commits of the same second off the queue and puts them in order, children first: dates cannot
+// tell.
 func (w *walk) untie() {
 	first := func(i int) bool { return i < len(w.queue) && w.queue[i].at().Equal(w.queue[0].at()) }
 	if !first(1) && !first(2) {

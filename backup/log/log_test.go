@@ -79,8 +79,8 @@ func TestLogFigures(t *testing.T) {
 	}
 }
 
-// TestLogPaths: a path's log has the commits that changed it: content, metadata, what is below, its coming and going, and
-// nothing else; whether its directory's metadata is one blob or a trie.
+// TestLogPaths: a path's log has the commits that changed it: content, metadata, what is below, its coming and going,
+// and nothing else; whether its directory's metadata is one blob or a trie.
 func TestLogPaths(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, backup.Options{})

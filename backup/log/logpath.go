@@ -90,8 +90,8 @@ func (c *Reader) find(cur cursor, name string, full bool) (spot, error) {
 	return s, err
 }
 
-// comparePath compares what two commits have at a path, without listing directories: where the objects on the way are the
-// same there is nothing to look at. b nil: no commit.
+// comparePath compares what two commits have at a path, without listing directories: where the objects on the way are
+// the same there is nothing to look at. b nil: no commit.
 func (c *Reader) comparePath(a, b *odb.CommitData, path string) (verdict, error) {
 	at, err := c.rootCursor(a)
 	if err != nil {
@@ -167,8 +167,8 @@ func (c *Reader) compareMerged(ctx context.Context, a, b cold.ID, path string) (
 	return same, err
 }
 
-// rawLine finds a name's line in a directory's metadata, reading of a trie only the nodes that lead there; "" where there is
-// none.
+// rawLine finds a name's line in a directory's metadata, reading of a trie only the nodes that lead there; "" where
+// there is none.
 func rawLine(db format.Objects, m *format.MetaDir, name string) (string, error) {
 	if m.Entries.Mode == 0 {
 		return "", nil

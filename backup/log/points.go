@@ -16,7 +16,8 @@ import (
 type Point struct {
 	Commit
 	Refs []string // branches and "tag: NAME" that are at it, sorted; "remote: BRANCH" where the remote was seen last
-	// Remote says that the remote is known to have it. Not known is no where its branches are further apart than clockSkew.
+	// Remote says that the remote is known to have it. Not known is no where its branches are further apart than
+	// clockSkew.
 	Remote bool
 }
 

@@ -37,9 +37,8 @@ var (
 	looksAt = regexp.MustCompile(`^\d{4}-\d|\sago$`)    // meant as a time
 )
 
-// Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch, which is not the newest
-// commit while there is a live branch. now is what "ago" and
-// times without zone go by.
+// Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch, which is not
+// the newest commit while there is a live branch. now is what "ago" and times without zone go by.
 func (c *Reader) Resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
 	id, err := c.resolve(ctx, rev, now)
 	if err != nil {
@@ -108,7 +107,8 @@ func (c *Reader) named(name string) (cold.ID, error) {
 	return c.abbreviated(strings.ToLower(name))
 }
 
-// reference finds a reference by its short name. One that a tag and a branch share is an error unless both say the same.
+// reference finds a reference by its short name. One that a tag and a branch share is an error unless both say the
+// same.
 func (c *Reader) reference(name string) (id cold.ID, ok bool, err error) {
 	var found string
 	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {

@@ -13,8 +13,8 @@ type Totals struct {
 	Bytes   int64 // of the files
 }
 
-// Totals counts a snapshot's tree unless it would have to list more than max entries. Directories that were counted once, for
-// this snapshot or another, cost nothing.
+// Totals counts a snapshot's tree unless it would have to list more than max entries. Directories that were counted
+// once, for this snapshot or another, cost nothing.
 func (c *Reader) Totals(ctx context.Context, s cold.Snapshot, max int) (Totals, bool) {
 	return c.Counter(max).Count(ctx, s)
 }

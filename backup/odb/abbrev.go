@@ -13,8 +13,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// WithPrefix lists the ids of objects that begin with prefix, 2 to 40 lower-case hex digits, sorted; at most max of them.
-// That one is listed does not say that it can be read.
+// WithPrefix lists the ids of objects that begin with prefix, 2 to 40 lower-case hex digits, sorted; at most max of
+// them. That one is listed does not say that it can be read.
 func (db *DB) WithPrefix(prefix string, max int) ([]ID, error) {
 	if len(prefix) < 2 || len(prefix) > 2*hashSize || strings.Trim(prefix, "0123456789abcdef") != "" {
 		return nil, fmt.Errorf("abbreviated object id %q: want 2 to 40 hex digits", prefix)

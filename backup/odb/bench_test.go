@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// BenchmarkFirstCommit stores 10,000 files of 4 KB and a tree, fsyncs included; BenchmarkGitAdd is what git needs for the same.
+// BenchmarkFirstCommit stores 10,000 files of 4 KB and a tree, fsyncs included; BenchmarkGitAdd is what git needs for
+// the same.
 func BenchmarkFirstCommit(b *testing.B) {
 	files := benchFiles(10_000)
 	for b.Loop() {

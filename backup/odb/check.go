@@ -37,8 +37,9 @@ type Fault struct {
 	Lost int // FaultLostPack: objects of the index that are nowhere else
 }
 
-// OpenDamaged is OpenReadOnly for a repository whose directories, HEAD or configuration may be damaged: what is wrong with
-// those comes back beside the DB. Without a directory of objects it is ErrNotRepository; ErrUnsupported as for Open.
+// OpenDamaged is OpenReadOnly for a repository whose directories, HEAD or configuration may be damaged: what is wrong
+// with those comes back beside the DB. Without a directory of objects it is ErrNotRepository; ErrUnsupported as for
+// Open.
 func OpenDamaged(dir string, o Options) (*DB, []Fault, error) {
 	if st, err := os.Stat(filepath.Join(dir, "objects")); err != nil || !st.IsDir() {
 		if _, err := os.Stat(dir); err != nil {
@@ -177,8 +178,9 @@ func (db *DB) ForeignLocks() ([]string, error) {
 // settleTime is how long a pack that looks wrong is given: somebody may be publishing or removing it.
 const settleTime = 300 * time.Millisecond
 
-// CheckPacks looks at all packs without inflating an object: every pack has an index, whole by its own checksum, that names
-// the pack's number of objects and its trailer. Only a pack that fails is read to its end, to tell which of the two is damaged.
+// CheckPacks looks at all packs without inflating an object: every pack has an index, whole by its own checksum, that
+// names the pack's number of objects and its trailer. Only a pack that fails is read to its end, to tell which of the
+// two is damaged.
 func (db *DB) CheckPacks(ctx context.Context) ([]Fault, error) {
 	faults, err := db.checkPacks(ctx)
 	if err != nil || len(faults) == 0 {
@@ -361,8 +363,8 @@ func (db *DB) RefStates() ([]RefState, error) {
 	return out, nil
 }
 
-// Marks is a set of objects: a bit for each that lies in a pack, so that a walk over a whole history stays small. For one
-// goroutine.
+// Marks is a set of objects: a bit for each that lies in a pack, so that a walk over a whole history stays small. For
+// one goroutine.
 type Marks struct {
 	db    *DB
 	list  *packList

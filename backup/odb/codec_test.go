@@ -236,8 +236,8 @@ func TestIndexVersionOneIsReplaced(t *testing.T) {
 }
 
 func TestCollisionAttacksAreRefused(t *testing.T) {
-	// The first 320 bytes of the two PDF files of shattered.io collide as raw SHA-1 input; the object header shifts them, so
-	// they are fed to the hash as they are.
+	// The first 320 bytes of the two PDF files of shattered.io collide as raw SHA-1 input; the object header shifts
+	// them, so they are fed to the hash as they are.
 	data, err := os.ReadFile("testdata/shattered-320.bin")
 	if err != nil {
 		t.Fatal(err)

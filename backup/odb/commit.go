@@ -27,8 +27,8 @@ type CommitData struct {
 
 const maxParents = 1 << 20 // more than a commit of the size that we read can name
 
-// EncodeCommit returns the content of a commit. Names lose what git reserves (<, >, newlines, NUL, crud at the ends), times
-// before 1970 become 0; a NUL in the message or a zero tree is an error.
+// EncodeCommit returns the content of a commit. Names lose what git reserves (<, >, newlines, NUL, crud at the ends),
+// times before 1970 become 0; a NUL in the message or a zero tree is an error.
 func EncodeCommit(c CommitData) ([]byte, error) {
 	if c.Tree.IsZero() {
 		return nil, errors.New("encode commit: no tree")
@@ -72,8 +72,8 @@ func cleanName(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' || strings.ContainsRune(".,:;\"\\'", r) })
 }
 
-// DecodeCommit reads the content of a commit. Tree and parents are strict (cold.ErrCorrupt); headers that it does not know
-// are skipped; a signature that makes no sense leaves the zero time, as old tools wrote many of those.
+// DecodeCommit reads the content of a commit. Tree and parents are strict (cold.ErrCorrupt); headers that it does not
+// know are skipped; a signature that makes no sense leaves the zero time, as old tools wrote many of those.
 func DecodeCommit(data []byte) (CommitData, error) {
 	var c CommitData
 	head, msg, ok := bytes.Cut(data, []byte("\n\n"))

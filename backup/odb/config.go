@@ -58,8 +58,8 @@ func ObjectFormat(dir string) (string, error) {
 	return "sha1", nil
 }
 
-// Unusual names an extension of the repository at dir that makes it one that others cannot use as they find it: refstorage, partialclone; ""
-// where there is none of these.
+// Unusual names an extension of the repository at dir that makes it one that others cannot use as they find it:
+// refstorage, partialclone; "" where there is none of these.
 func Unusual(dir string) (string, error) {
 	c, _, err := readConfig(dir)
 	if err != nil {
@@ -75,8 +75,8 @@ func Unusual(dir string) (string, error) {
 	return "", nil
 }
 
-// HooksPath is core.hooksPath of the repository at dir, "" where it is not set. Includes are not followed: one that is there is an error, for
-// nobody knows what it says.
+// HooksPath is core.hooksPath of the repository at dir, "" where it is not set. Includes are not followed: one that is
+// there is an error, for nobody knows what it says.
 func HooksPath(dir string) (string, error) {
 	c, _, err := readConfig(dir)
 	if err != nil {
@@ -124,7 +124,8 @@ func checkSupported(dir string, c *config.Config) error {
 	return nil
 }
 
-// applySettings appends what differs from ourSettings: git takes the last value, and the rest of the file stays as it is.
+// applySettings appends what differs from ourSettings: git takes the last value, and the rest of the file stays as it
+// is.
 func applySettings(dir string) error {
 	c, data, err := readConfig(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -210,8 +211,8 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// openRegular opens a file for reading and refuses, without blocking, what is none: in somebody else's repository it may be a
-// FIFO.
+// openRegular opens a file for reading and refuses, without blocking, what is none: in somebody else's repository it
+// may be a FIFO.
 func openRegular(path string) (*os.File, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -27,10 +27,11 @@ type ConsolidateOptions struct {
 	BytesPerSecond int64
 }
 
-// Consolidate merges packs where there are more than the limit, so that their sizes afterwards grow at least by factor 2 from
-// one to the next, as git repack --geometric does; that is fewer than 64. It returns how many packs were merged into one. Packs
-// with .keep (of commits under way, or a user's), .promisor or .mtimes are left alone. Every object is kept. One Consolidate or
-// GC runs at a time; commits, readers and stock git may go on meanwhile. Ended by ctx it leaves everything as it was.
+// Consolidate merges packs where there are more than the limit, so that their sizes afterwards grow at least by factor
+// 2 from one to the next, as git repack --geometric does; that is fewer than 64. It returns how many packs were merged
+// into one. Packs with .keep (of commits under way, or a user's), .promisor or .mtimes are left alone. Every object is
+// kept. One Consolidate or GC runs at a time; commits, readers and stock git may go on meanwhile. Ended by ctx it
+// leaves everything as it was.
 func (db *DB) Consolidate(ctx context.Context, o ConsolidateOptions) (merged int, err error) {
 	if db.readOnly {
 		return 0, fmt.Errorf("merge packs: %w", ErrReadOnly)
@@ -87,7 +88,8 @@ func pace(bytesPerSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(max(bytesPerSecond, paceBurst)), paceBurst)
 }
 
-// mergeable says whether a pack may be replaced. One with an entry that could not be copied stays, so that the others can be merged.
+// mergeable says whether a pack may be replaced. One with an entry that could not be copied stays, so that the others
+// can be merged.
 func (db *DB) mergeable(p *pack) (bool, error) {
 	if p.damaged.Load() {
 		return false, nil
@@ -109,8 +111,8 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// geometric returns the packs to merge so that each one of the rest has at least twice the bytes of the one before: as git repack
-// --geometric, but by size, which is what merging costs. The order is that of packs.
+// geometric returns the packs to merge so that each one of the rest has at least twice the bytes of the one before: as
+// git repack --geometric, but by size, which is what merging costs. The order is that of packs.
 func geometric(packs []*pack) []*pack {
 	by := slices.Clone(packs)
 	slices.SortStableFunc(by, func(a, b *pack) int { return int(max(-1, min(1, a.size-b.size))) })
@@ -133,9 +135,9 @@ func geometric(packs []*pack) []*pack {
 	return slices.DeleteFunc(slices.Clone(packs), func(p *pack) bool { return !slices.Contains(by[:split], p) })
 }
 
-// replace publishes one pack with the objects of src (of those, what want says; nil: all) and removes src. agree, where it is not
-// nil, is called before anything is removed and may refuse: then src stays beside the new pack. It returns the bytes of the
-// new pack with its index.
+// replace publishes one pack with the objects of src (of those, what want says; nil: all) and removes src. agree, where
+// it is not nil, is called before anything is removed and may refuse: then src stays beside the new pack. It returns
+// the bytes of the new pack with its index.
 func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int) bool, pace *rate.Limiter,
 	agree func() (ok bool, done func(), err error)) (size int64, err error) {
 	if err := db.step("consolidate.merge"); err != nil {
@@ -213,8 +215,8 @@ func newest(src []*pack) (t time.Time, err error) {
 	return t, nil
 }
 
-// removePacks removes packs whose replacement is published: multi-pack-index, then each one's index before the rest of it. A pack
-// that somebody has kept meanwhile stays.
+// removePacks removes packs whose replacement is published: multi-pack-index, then each one's index before the rest of
+// it. A pack that somebody has kept meanwhile stays.
 func (db *DB) removePacks(src []*pack) error {
 	if err := db.step("consolidate.remove-midx"); err != nil {
 		return err

@@ -280,7 +280,8 @@ func TestConsolidateIsCancelled(t *testing.T) {
 	fsck(t, dir)
 }
 
-// TestConsolidateUnderLoopingGC commits, merges and reads while stock git repacks and prunes the same repository in a loop.
+// TestConsolidateUnderLoopingGC commits, merges and reads while stock git repacks and prunes the same repository in a
+// loop.
 func TestConsolidateUnderLoopingGC(t *testing.T) {
 	count := effort.Count(t, 50, 2000)
 	dir, db := newRepo(t, Options{})
@@ -305,9 +306,10 @@ func TestConsolidateUnderLoopingGC(t *testing.T) {
 			}
 		})
 	}
-	// One stock git at a time, in turn with the others. Two that repack at once lose objects between them where a pack with .keep comes
-	// and goes, as it does while packs are merged: the first leaves out what that has, and when it is about to remove the pack from
-	// before, the second, which saw no .keep, has just made that very pack again, and removed the first one's.
+	// One stock git at a time, in turn with the others. Two that repack at once lose objects between them where a pack
+	// with .keep comes and goes, as it does while packs are merged: the first leaves out what that has, and when it is
+	// about to remove the pack from before, the second, which saw no .keep, has just made that very pack again, and
+	// removed the first one's.
 	var one sync.Mutex
 	stock := func(args ...string) func() error {
 		return func() error {

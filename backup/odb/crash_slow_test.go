@@ -18,9 +18,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// everyStep runs once without a fault, then again for each step that was taken then, which ends there by a crash or by an error of the
-// disk. The suite takes the three in turn, as each run costs several of git fsck; the soak tries all three at each step. run returns
-// the repository, in which nothing may be left over.
+// everyStep runs once without a fault, then again for each step that was taken then, which ends there by a crash or by
+// an error of the disk. The suite takes the three in turn, as each run costs several of git fsck; the soak tries all
+// three at each step. run returns the repository, in which nothing may be left over.
 func everyStep(t *testing.T, run func(fail func(step string) error) (dir string)) []string {
 	t.Helper()
 	var steps []string
@@ -130,7 +130,8 @@ func afterCrash(t *testing.T, dir string, old ID, what string) ID {
 	return tip
 }
 
-// TestMendingCrashesAtEveryStep ends Open at each step of a rebuild and of a salvage, by a crash and by an error of the disk.
+// TestMendingCrashesAtEveryStep ends Open at each step of a rebuild and of a salvage, by a crash and by an error of the
+// disk.
 func TestMendingCrashesAtEveryStep(t *testing.T) {
 	t.Parallel()
 	for what, damage := range map[string]func(t *testing.T, path string){

@@ -17,8 +17,8 @@ import (
 type Options struct {
 	Log logrus.FieldLogger // nil: nothing is logged
 
-	// MaxDelta bounds in bytes what a delta makes, and its bases; default 1 GiB. (Stock git makes no deltas of blobs over
-	// 512 MiB.) Objects that are not deltas have no such limit.
+	// MaxDelta bounds in bytes what a delta makes, and its bases; default 1 GiB. (Stock git makes no deltas of blobs
+	// over 512 MiB.) Objects that are not deltas have no such limit.
 	MaxDelta int64
 	// MaxDepth bounds delta chains; default 4096, which is git's own, at most 65,000.
 	MaxDepth int
@@ -28,21 +28,23 @@ type Options struct {
 	DeltaCache int64
 	// MaxPerPack is how many objects a Writer puts into a pack before it begins the next; default 100,000.
 	MaxPerPack int
-	// MaxPackObjects bounds the objects of a fetched pack, which brings a whole history; default 1000 million. They take 60 to 200
-	// bytes of memory each, as they come: a sender cannot make us use more than some times what it sends.
+	// MaxPackObjects bounds the objects of a fetched pack, which brings a whole history; default 1000 million. They
+	// take 60 to 200 bytes of memory each, as they come: a sender cannot make us use more than some times what it
+	// sends.
 	MaxPackObjects int
-	// MaxInflate bounds what deltas of one fetched pack, of a few bytes each, may make us write and read altogether, in bytes; default
-	// 1 TiB, and 256 times the pack where that is more. What is no delta inflates to 1,032 times its size at most.
+	// MaxInflate bounds what deltas of one fetched pack, of a few bytes each, may make us write and read altogether, in
+	// bytes; default 1 TiB, and 256 times the pack where that is more. What is no delta inflates to 1,032 times its
+	// size at most.
 	MaxInflate int64
 	// Shard says from its first 64 bytes whether a blob over 64 KiB is of a kind that comes in many versions with small
 	// differences, which are then kept as deltas when packs are merged. Trees are anyway. Default: no blob is.
 	Shard func(head []byte) bool
-	// TempDir is where delta bases over DeltaMemory go. Default: the repository's objects directory, or for OpenReadOnly
-	// the system's directory for temporary files.
+	// TempDir is where delta bases over DeltaMemory go. Default: the repository's objects directory, or for
+	// OpenReadOnly the system's directory for temporary files.
 	TempDir string
 
-	// Fail is for tests of crash safety. It is called with a name before each step that a crash could separate from the one
-	// before (Steps lists them); an error ends the operation there, and as after a crash nothing is cleaned up. A
+	// Fail is for tests of crash safety. It is called with a name before each step that a crash could separate from the
+	// one before (Steps lists them); an error ends the operation there, and as after a crash nothing is cleaned up. A
 	// syscall.Errno is an error of that step instead.
 	Fail func(step string) error
 }
@@ -69,8 +71,8 @@ func def[T int | int64](p *T, v T) {
 	}
 }
 
-// DB is an open repository. Safe for concurrent use. At most one DB from Open per repository and process; any number from
-// OpenReadOnly.
+// DB is an open repository. Safe for concurrent use. At most one DB from Open per repository and process; any number
+// from OpenReadOnly.
 type DB struct {
 	dir      string
 	opt      Options
@@ -89,8 +91,8 @@ type DB struct {
 	upkeep    chan struct{} // holds a token while packs are merged or cleaned
 }
 
-// Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it: the
-// caller must be the only EmberFS process that writes there. ErrNotRepository, ErrUnsupported.
+// Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it:
+// the caller must be the only EmberFS process that writes there. ErrNotRepository, ErrUnsupported.
 func Open(dir string, o Options) (*DB, error) {
 	if o.TempDir == "" {
 		o.TempDir = filepath.Join(dir, "objects")
@@ -106,8 +108,8 @@ func Open(dir string, o Options) (*DB, error) {
 	return db.firstScan()
 }
 
-// OpenReadOnly opens somebody else's bare repository, or one whose daemon runs: it cleans up and writes nothing, and the
-// writing methods fail with ErrReadOnly.
+// OpenReadOnly opens somebody else's bare repository, or one whose daemon runs: it cleans up and writes nothing, and
+// the writing methods fail with ErrReadOnly.
 func OpenReadOnly(dir string, o Options) (*DB, error) {
 	db, err := open(dir, o)
 	if err != nil {
@@ -181,8 +183,8 @@ func (db *DB) Close() error {
 	return err
 }
 
-// Stats counts the packs, their objects (one that lies in two packs counts twice) and their bytes with the indexes. Loose
-// objects are not counted. Zero after Close.
+// Stats counts the packs, their objects (one that lies in two packs counts twice) and their bytes with the indexes.
+// Loose objects are not counted. Zero after Close.
 func (db *DB) Stats() (packs int, objects int64, bytes int64) {
 	l, err := db.acquire()
 	if err != nil {

@@ -57,8 +57,8 @@ func (d *deflater) shrinks(probe []byte) (bool, error) {
 	return d.buf.Len()-n < len(probe)-len(probe)/64, nil
 }
 
-// writer returns the zlib writer for a content that begins with probe. Of a long probe several places are looked at: a chunk of a
-// sparse file may have its zeros behind its data.
+// writer returns the zlib writer for a content that begins with probe. Of a long probe several places are looked at: a
+// chunk of a sparse file may have its zeros behind its data.
 func (d *deflater) writer(w io.Writer, probe []byte) (*zlib.Writer, error) {
 	z := d.fast
 	if len(probe) >= probeSize {

@@ -17,9 +17,10 @@ const gcGroup = 256 << 20
 // gcTries is how often GC looks again where a commit took up again, meanwhile, what was to go.
 const gcTries = 3
 
-// GC removes objects that neither references, HEAD, Protect, reflogs, packs with .keep nor anything younger than the grace period
-// reach. A pack that has some is replaced by one without them. Where a reachable object is missing or damaged nothing is removed:
-// cold.ErrMissing, cold.ErrCorrupt. After an error the report says what was removed before it.
+// GC removes objects that neither references, HEAD, Protect, reflogs, packs with .keep nor anything younger than the
+// grace period reach. A pack that has some is replaced by one without them. Where a reachable object is missing or
+// damaged nothing is removed: cold.ErrMissing, cold.ErrCorrupt. After an error the report says what was removed before
+// it.
 func (db *DB) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	var report cold.GCReport
 	for range gcTries {

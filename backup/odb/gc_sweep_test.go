@@ -251,8 +251,8 @@ func TestGCRefuses(t *testing.T) {
 
 func looseName(id ID) string { return filepath.Join(id.String()[:2], id.String()[2:]) }
 
-// A reference that moves to what is about to go keeps it; so does Protect. What else was to go is looked at again and goes, unless
-// that happens each time.
+// A reference that moves to what is about to go keeps it; so does Protect. What else was to go is looked at again and
+// goes, unless that happens each time.
 func TestGCIsOvertaken(t *testing.T) {
 	t.Parallel()
 	for _, way := range []string{"reference", "protect", "freshened", "always"} {

@@ -19,9 +19,9 @@ const (
 	hashSize  = 20
 )
 
-// index is one pack index of version 2, searched in place: no heap per object. A page that cannot be read, because the disk fails or
-// somebody cut the file, is found missing (SIGBUS, see mmap(2)): the methods answer as if nothing were there, and unread says so
-// from then on. Who removes something on the strength of an answer asks unread first.
+// index is one pack index of version 2, searched in place: no heap per object. A page that cannot be read, because the
+// disk fails or somebody cut the file, is found missing (SIGBUS, see mmap(2)): the methods answer as if nothing were
+// there, and unread says so from then on. Who removes something on the strength of an answer asks unread first.
 type index struct {
 	path   string
 	data   []byte // the whole file, mapped (or from a test)

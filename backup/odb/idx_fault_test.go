@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// An index that is cut under its mapping does not end the process: it is made anew from the pack, and what cannot be told without
-// it is an error.
+// An index that is cut under its mapping does not end the process: it is made anew from the pack, and what cannot be
+// told without it is an error.
 func TestIndexIsCutWhileMapped(t *testing.T) {
 	dir, ids := deltaRepo(t, false)
 	idx := onlyFile(t, filepath.Join(dir, "objects/pack/*.idx"))

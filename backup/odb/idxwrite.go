@@ -25,8 +25,8 @@ func writeIndex(w io.Writer, objs []packedObject, packSum ID) error {
 	return encodeIndex(w, slices.Values(objs), packSum)
 }
 
-// encodeIndex writes an index of version 2 in a few passes over the objects, which come sorted by id, without memory of its
-// own for each. Two objects with one id are an error: git would refuse the pair.
+// encodeIndex writes an index of version 2 in a few passes over the objects, which come sorted by id, without memory of
+// its own for each. Two objects with one id are an error: git would refuse the pair.
 func encodeIndex(w io.Writer, objs iter.Seq[packedObject], packSum ID) error {
 	sum := sha1.New()
 	bw := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)

@@ -45,14 +45,15 @@ type fetchedEntry struct {
 	known bool
 }
 
-// IndexPack takes in a pack as a fetch delivers it: it is streamed to a temporary file, every object is inflated and hashed,
-// deltas are resolved within the pack and against this repository (thin packs are completed), and the result is published
-// with a .keep. The caller moves the reference and then calls keep, which removes the .keep. An empty pack is fine and
-// publishes nothing.
+// IndexPack takes in a pack as a fetch delivers it: it is streamed to a temporary file, every object is inflated and
+// hashed, deltas are resolved within the pack and against this repository (thin packs are completed), and the result is
+// published with a .keep. The caller moves the reference and then calls keep, which removes the .keep. An empty pack is
+// fine and publishes nothing.
 //
-// Memory: 60 to 200 bytes an object, Options.DeltaCache and two delta bases of up to Options.DeltaMemory. maxBytes bounds the pack
-// (0: no limit), Options the rest; ErrTooLarge. A damaged pack is cold.ErrCorrupt, and leaves nothing behind. Reading stops
-// behind the pack's trailer or shortly after. Whether everything that the objects point to is there is not checked.
+// Memory: 60 to 200 bytes an object, Options.DeltaCache and two delta bases of up to Options.DeltaMemory. maxBytes
+// bounds the pack (0: no limit), Options the rest; ErrTooLarge. A damaged pack is cold.ErrCorrupt, and leaves nothing
+// behind. Reading stops behind the pack's trailer or shortly after. Whether everything that the objects point to is
+// there is not checked.
 func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() error, err error) {
 	if db.readOnly {
 		return 0, nil, fmt.Errorf("index pack: %w", ErrReadOnly)

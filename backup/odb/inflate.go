@@ -10,8 +10,8 @@ import (
 	"github.com/klauspost/compress/zlib"
 )
 
-// inflater gives exactly the declared number of bytes of one zlib stream, and checks with the last of them that the stream
-// ends there with the right checksum. Its buffers go back to the DB's pools at close.
+// inflater gives exactly the declared number of bytes of one zlib stream, and checks with the last of them that the
+// stream ends there with the right checksum. Its buffers go back to the DB's pools at close.
 type inflater struct {
 	db   *DB
 	br   *bufio.Reader
@@ -20,7 +20,8 @@ type inflater struct {
 	what string // for errors
 }
 
-// inflate starts reading the zlib stream that r stands at. The stream is read through a buffer, so r may be read further.
+// inflate starts reading the zlib stream that r stands at. The stream is read through a buffer, so r may be read
+// further.
 func (db *DB) inflate(r io.Reader, size int64, what string) (*inflater, error) {
 	f := &inflater{db: db, br: db.bufioFor(r), left: size, what: what}
 	if err := f.start(f.br); err != nil {
@@ -123,8 +124,8 @@ type sourceError struct{ err error }
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// readSized reads the size bytes that r gives, into buf where there is room. Elsewhere memory grows with what comes, not with
-// what was declared, and one byte of room is left behind them.
+// readSized reads the size bytes that r gives, into buf where there is room. Elsewhere memory grows with what comes,
+// not with what was declared, and one byte of room is left behind them.
 func readSized(r io.Reader, size int64, buf []byte) ([]byte, error) {
 	if buf != nil && size <= int64(cap(buf)) {
 		_, err := io.ReadFull(r, buf[:size])

@@ -12,9 +12,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Init makes dir a bare repository with our configuration, HEAD on refs/heads/<branch>. It is durable when it returns and
-// may be called again: a repository that is there keeps its objects, references and other settings. A directory that holds
-// something else is refused.
+// Init makes dir a bare repository with our configuration, HEAD on refs/heads/<branch>. It is durable when it returns
+// and may be called again: a repository that is there keeps its objects, references and other settings. A directory
+// that holds something else is refused.
 func Init(dir, branch string) error {
 	head := "refs/heads/" + branch
 	if err := checkRefName(head); err != nil {
@@ -77,8 +77,8 @@ func baseDirs(dir string) []string {
 	return list
 }
 
-// mkdirDurable makes the paths and their missing parents, each durable in its own parent; each of those is synced once, side by
-// side.
+// mkdirDurable makes the paths and their missing parents, each durable in its own parent; each of those is synced once,
+// side by side.
 func mkdirDurable(perm os.FileMode, paths ...string) error {
 	changed := map[string]struct{}{}
 	for _, p := range paths {

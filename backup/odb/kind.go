@@ -1,9 +1,9 @@
 package odb
 
-// Kind is the object's type, and its size in bytes where that is known without inflating: -1 for a delta. Unlike Stat it resolves
-// no delta; it reads the headers of its chain. Who asks wants to rely on the object: where the index is not our word, in a pack
-// that was linked and not looked through yet, and for a loose object, it is read and verified. cold.ErrMissing,
-// cold.ErrCorrupt.
+// Kind is the object's type, and its size in bytes where that is known without inflating: -1 for a delta. Unlike Stat
+// it resolves no delta; it reads the headers of its chain. Who asks wants to rely on the object: where the index is not
+// our word, in a pack that was linked and not looked through yet, and for a loose object, it is read and verified.
+// cold.ErrMissing, cold.ErrCorrupt.
 func (db *DB) Kind(id ID) (t Type, size int64, err error) {
 	if id == EmptyTree {
 		return Tree, 0, nil

@@ -31,20 +31,22 @@ const (
 	maxLinkRounds = 10
 )
 
-// linkedKeep is the content of the .keep of a linked pack that was not looked through yet: Open takes it for nobody's leftover.
+// linkedKeep is the content of the .keep of a linked pack that was not looked through yet: Open takes it for nobody's
+// leftover.
 const linkedKeep = "emberfs: linked from the remote, not verified yet\n"
 
-// Link brings all objects of the repository at src, an absolute path without symbolic links, as git clone --local does: its packs
-// by hard link, its loose objects copied into a pack of ours. It costs as much as there are packs and loose objects, whatever
-// the packs hold. tip has to be among the objects; that all it reaches is there too is the other repository's word.
+// Link brings all objects of the repository at src, an absolute path without symbolic links, as git clone --local does:
+// its packs by hard link, its loose objects copied into a pack of ours. It costs as much as there are packs and loose
+// objects, whatever the packs hold. tip has to be among the objects; that all it reaches is there too is the other
+// repository's word.
 //
-// Only regular files of ours or root's that nobody else may write are linked, and those that were looked at, whatever happens to
-// their names meanwhile. Afterwards the two repositories have nothing to do with each other: what either removes stays in the
-// other. They share the bytes on disk, though, and with them damage to the disk.
+// Only regular files of ours or root's that nobody else may write are linked, and those that were looked at, whatever
+// happens to their names meanwhile. Afterwards the two repositories have nothing to do with each other: what either
+// removes stays in the other. They share the bytes on disk, though, and with them damage to the disk.
 //
-// The packs are published like those of a commit and keep their .keep until VerifyLinked has looked through them. release gives
-// up the .keep of the rest, once a reference reaches the objects. ErrCannotLink, for whatever reason: what was brought before the
-// error is nobody's, and goes with a GC.
+// The packs are published like those of a commit and keep their .keep until VerifyLinked has looked through them.
+// release gives up the .keep of the rest, once a reference reaches the objects. ErrCannotLink, for whatever reason:
+// what was brought before the error is nobody's, and goes with a GC.
 func (db *DB) Link(ctx context.Context, src string, tip ID) (release func() error, err error) {
 	if db.readOnly {
 		return nil, fmt.Errorf("link: %w", ErrReadOnly)
@@ -92,8 +94,8 @@ func (db *DB) link(ctx context.Context, src string, tip ID) (_ func() error, err
 	return w.Release, nil
 }
 
-// checkLinkable says whether a repository has all its objects in plain packs and loose files of its own. The DB only reads loose
-// objects.
+// checkLinkable says whether a repository has all its objects in plain packs and loose files of its own. The DB only
+// reads loose objects.
 func checkLinkable(src string) (*DB, error) {
 	if err := checkLayout(src); err != nil {
 		return nil, err
@@ -138,8 +140,8 @@ type linkedPack struct {
 	p    *pack     // for looking objects up
 }
 
-// collect links packs and copies loose objects until a look at the packs shows nothing new: what was loose may have been packed
-// and removed before it was looked at.
+// collect links packs and copies loose objects until a look at the packs shows nothing new: what was loose may have
+// been packed and removed before it was looked at.
 func (l *linker) collect() error {
 	for round := range maxLinkRounds {
 		names, err := l.packNames()

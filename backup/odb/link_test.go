@@ -118,7 +118,8 @@ func TestLink(t *testing.T) {
 		t.Errorf("loose: %q", loose)
 	}
 
-	// Not looked through: whatever comes from it is hashed with the hasher that sees collisions, and nobody merges or empties it.
+	// Not looked through: whatever comes from it is hashed with the hasher that sees collisions, and nobody merges or
+	// empties it.
 	db = reopen(t, dir, Options{})
 	hashers := func() (plain, detecting int) {
 		l, err := db.acquire()

@@ -14,13 +14,13 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// VerifyLinked looks through the packs that Link brought, once each: every object that the index lists is inflated and hashed with
-// collision-detecting SHA-1, the index and the pack are compared with their checksums. From then on a pack counts as one of our
-// own, and its .keep goes. Memory is 4 bytes an object and the delta bases.
+// VerifyLinked looks through the packs that Link brought, once each: every object that the index lists is inflated and
+// hashed with collision-detecting SHA-1, the index and the pack are compared with their checksums. From then on a pack
+// counts as one of our own, and its .keep goes. Memory is 4 bytes an object and the delta bases.
 //
-// It returns how many are good now, one with a damaged index, for which a new one was made, among them. cold.ErrCorrupt: the others
-// were damaged; what could be read of them was saved, and they were put aside. Ended by ctx, the pack under way is looked at
-// again next time.
+// It returns how many are good now, one with a damaged index, for which a new one was made, among them.
+// cold.ErrCorrupt: the others were damaged; what could be read of them was saved, and they were put aside. Ended by
+// ctx, the pack under way is looked at again next time.
 func (db *DB) VerifyLinked(ctx context.Context, bytesPerSecond int64) (good int, err error) {
 	if db.readOnly {
 		return 0, fmt.Errorf("verify linked packs: %w", ErrReadOnly)
@@ -119,8 +119,8 @@ func (p *pack) trust() error {
 	return warm.SyncDir(filepath.Dir(p.base))
 }
 
-// mendLinked does with a damaged linked pack what is done with any: it gets a new index, or what can be read of it is saved and it
-// is put aside. The remote's file stays as it is.
+// mendLinked does with a damaged linked pack what is done with any: it gets a new index, or what can be read of it is
+// saved and it is put aside. The remote's file stays as it is.
 func (db *DB) mendLinked(p *pack) (aside bool, err error) {
 	aside, saved, err := db.Mend(p.name())
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// marker walks what is reachable. Objects have numbers: those of the packs in the order of their indexes, the biggest pack first,
-// then the loose ones. An object's mark is a bit at the number of its first place. Memory is a bit an object and 4 bytes for
-// each that waits to be walked.
+// marker walks what is reachable. Objects have numbers: those of the packs in the order of their indexes, the biggest
+// pack first, then the loose ones. An object's mark is a bit at the number of its first place. Memory is a bit an
+// object and 4 bytes for each that waits to be walked.
 type marker struct {
 	db    *DB
 	ctx   context.Context
@@ -128,7 +128,8 @@ func (m *marker) find(id ID) int {
 	return m.canonical(n)
 }
 
-// findPacked is the number of one of the object's places in the packs; -1. What is walked together lies mostly in one pack.
+// findPacked is the number of one of the object's places in the packs; -1. What is walked together lies mostly in one
+// pack.
 func (m *marker) findPacked(id ID) int {
 	if len(m.packs) == 0 {
 		return -1
@@ -356,7 +357,8 @@ func (m *marker) walk(id ID, t Type, data []byte) error {
 	return nil
 }
 
-// eachTreeEntry calls fn for the entries of a tree without memory for them. Names are not checked: this is not about files.
+// eachTreeEntry calls fn for the entries of a tree without memory for them. Names are not checked: this is not about
+// files.
 func eachTreeEntry(data []byte, fn func(mode uint64, id ID) error) error {
 	for len(data) > 0 {
 		sp := bytes.IndexByte(data[:min(len(data), 8)], ' ')

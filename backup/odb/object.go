@@ -60,7 +60,8 @@ func parseType(s string) (Type, bool) {
 var EmptyTree = ID{0x4b, 0x82, 0x5d, 0xc6, 0x42, 0xcb, 0x6e, 0xb9, 0xa0, 0x60, 0xe5, 0x4b, 0xf8, 0xd6, 0x92, 0x88, 0xfb, 0xee, 0x49, 0x04}
 
 var (
-	// ErrTooLarge: an object or a pack is bigger than the caller's or the DB's limit; nothing beyond the limit was read.
+	// ErrTooLarge: an object or a pack is bigger than the caller's or the DB's limit; nothing beyond the limit was
+	// read.
 	ErrTooLarge = errors.New("object is larger than the limit")
 	// ErrNoRef: the reference does not exist.
 	ErrNoRef = errors.New("no such reference")
@@ -88,8 +89,8 @@ type hasher struct{ h hash.Hash }
 
 func newHasher(t Type, size int64) hasher { return startHash(sha1cd.New(), t, size) }
 
-// newPlainHasher does not look for collisions, which takes three quarters of the time: for telling damage in what was checked
-// when it came in.
+// newPlainHasher does not look for collisions, which takes three quarters of the time: for telling damage in what was
+// checked when it came in.
 func newPlainHasher(t Type, size int64) hasher { return startHash(sha1.New(), t, size) }
 
 func startHash(sum hash.Hash, t Type, size int64) hasher {

@@ -235,9 +235,9 @@ type source struct {
 	open func() (*rawObject, error)
 }
 
-// each calls try for every place that holds the object until one call succeeds, newest pack first, then loose. Damage in one
-// place (cold.ErrCorrupt) or a file that just went away does not hide another; other errors end it. When there is nothing
-// it looks for new packs until a scan shows no change.
+// each calls try for every place that holds the object until one call succeeds, newest pack first, then loose. Damage
+// in one place (cold.ErrCorrupt) or a file that just went away does not hide another; other errors end it. When there
+// is nothing it looks for new packs until a scan shows no change.
 func (db *DB) each(id ID, try func(s source) error) error {
 	var damage error
 	// found ends the search: with success or with an error that no other copy can help.

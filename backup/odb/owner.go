@@ -53,7 +53,8 @@ func parseOwner(s string) (o owner, ok bool) {
 	return o, o.String() == s
 }
 
-// dead says that the process o is gone: there is none of that number, or only what waits for its parent, or another program.
+// dead says that the process o is gone: there is none of that number, or only what waits for its parent, or another
+// program.
 func (o owner) dead(self owner) bool {
 	if o.boot != self.boot || errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH) {
 		return true
@@ -100,7 +101,8 @@ func isTemp(name string) bool {
 	return strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, warm.TempPrefix)
 }
 
-// cleanup removes what dead processes of ours, or an earlier life of this one, left behind. The caller owns the repository.
+// cleanup removes what dead processes of ours, or an earlier life of this one, left behind. The caller owns the
+// repository.
 func cleanup(dir string, self owner, log logrus.FieldLogger) error {
 	list, err := staleFiles(dir, self, true)
 	if err != nil {
@@ -129,8 +131,8 @@ func (f StaleFile) Remove() error {
 	return nil
 }
 
-// staleFiles lists what dead processes of ours, or an earlier life of this one, left behind. owned says that no other process
-// of ours works in the repository: only then are temporary files that do not name their maker stale.
+// staleFiles lists what dead processes of ours, or an earlier life of this one, left behind. owned says that no other
+// process of ours works in the repository: only then are temporary files that do not name their maker stale.
 func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
 	var list []StaleFile
 	stale := func(o owner) bool { return o.pid == self.pid || o.dead(self) }

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestOwnerDead: a process that was killed and waits for its parent holds nothing any more, nor does a program that got its number.
+// TestOwnerDead: a process that was killed and waits for its parent holds nothing any more, nor does a program that got
+// its number.
 func TestOwnerDead(t *testing.T) {
 	self, err := thisProcess()
 	if err != nil {

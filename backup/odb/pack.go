@@ -19,7 +19,8 @@ const (
 	minPack    = packHeader + hashSize
 )
 
-// pack is an open pack with its index. It is closed when its last reference goes: lists of packs and open streams hold them.
+// pack is an open pack with its index. It is closed when its last reference goes: lists of packs and open streams hold
+// them.
 type pack struct {
 	base string // path without extension
 	seq  int64  // unique in the DB; part of cache keys
@@ -132,7 +133,8 @@ type entryHeader struct {
 
 func (h *entryHeader) isDelta() bool { return h.typ == ofsDelta || h.typ == refDelta }
 
-// readEntryHeader parses an entry's header at off. r must stand there and counts nothing: the length follows from the header.
+// readEntryHeader parses an entry's header at off. r must stand there and counts nothing: the length follows from the
+// header.
 func readEntryHeader(r io.ByteReader, off int64) (entryHeader, error) {
 	h := entryHeader{off: off, data: off}
 	next := func() (byte, error) {

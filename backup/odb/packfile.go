@@ -14,8 +14,8 @@ import (
 	"path/filepath"
 )
 
-// packFile is a pack being written under a temporary name. Appending can be taken back to an earlier length, so a failed or
-// unwanted entry leaves no trace. Not safe for concurrent use.
+// packFile is a pack being written under a temporary name. Appending can be taken back to an earlier length, so a
+// failed or unwanted entry leaves no trace. Not safe for concurrent use.
 type packFile struct {
 	db   *DB
 	f    *os.File
@@ -28,7 +28,8 @@ type packFile struct {
 	// sorted and count stand for objs where a pack has too many objects for that: they give them sorted by id.
 	sorted iter.Seq[packedObject]
 	count  int
-	// firstEnd is then where the first entry ends and firstCRC where its checksum is kept; ctx ends the hashing of a big pack.
+	// firstEnd is then where the first entry ends and firstCRC where its checksum is kept; ctx ends the hashing of a
+	// big pack.
 	firstEnd int64
 	firstCRC *uint32
 	ctx      context.Context
@@ -162,8 +163,8 @@ func (pf *packFile) exists() bool {
 }
 
 // distinguish gives the pack another checksum by changing the informational compression level in the zlib header of its
-// first entry. The same pack can be there already, left by a commit that failed, and a git gc that runs right now may have it
-// on its list of packs to remove.
+// first entry. The same pack can be there already, left by a commit that failed, and a git gc that runs right now may
+// have it on its list of packs to remove.
 func (pf *packFile) distinguish(level byte) error {
 	crc, end := pf.firstCRC, pf.firstEnd
 	if pf.sorted == nil {

@@ -88,8 +88,8 @@ func (s *PackStream) Close() error {
 }
 
 // CopyTo sends one object: as it lies in its pack, checked against the index's CRC, where it is not a delta there, else
-// deflated anew and checked against its id. Damage that shows only at the end of a long entry is an error after bytes were
-// sent: the receiver refuses such a pack anyway. cold.ErrMissing, cold.ErrCorrupt.
+// deflated anew and checked against its id. Damage that shows only at the end of a long entry is an error after bytes
+// were sent: the receiver refuses such a pack anyway. cold.ErrMissing, cold.ErrCorrupt.
 func (db *DB) CopyTo(s *PackStream, id ID) error {
 	if id == EmptyTree {
 		return s.Add(Tree, nil)

@@ -21,8 +21,8 @@ func crcOf(r io.Reader) (uint32, error) {
 	return h.Sum32(), err
 }
 
-// publishPacks makes the packs part of the repository (FORMAT.md section 5): pack, index and .keep fsynced, pack renamed, then
-// its index, directory fsynced. On an error they are withdrawn, unless the error is a simulated crash.
+// publishPacks makes the packs part of the repository (FORMAT.md section 5): pack, index and .keep fsynced, pack
+// renamed, then its index, directory fsynced. On an error they are withdrawn, unless the error is a simulated crash.
 func (db *DB) publishPacks(packs []*packFile) error {
 	if err := db.publishFiles(packs); err != nil {
 		return err
@@ -185,9 +185,9 @@ func (pf *packFile) writeKeep() error {
 	return nil
 }
 
-// withdraw takes back packs that no reference uses. A pack that git can see already stays, without its .keep, and goes with a
-// later GC: a git repack that runs right now may have left out what it found there, and remove the other copies. A linked one
-// keeps its .keep too, which says that it is one.
+// withdraw takes back packs that no reference uses. A pack that git can see already stays, without its .keep, and goes
+// with a later GC: a git repack that runs right now may have left out what it found there, and remove the other copies.
+// A linked one keeps its .keep too, which says that it is one.
 func (db *DB) withdraw(packs []*packFile) error {
 	var err error
 	for _, pf := range packs {

@@ -12,9 +12,9 @@ import (
 // storedHead is the length of a stored block's header where the block begins at a byte.
 const storedHead = 5
 
-// readQuick is what most reads of chunks take: it reads an entry that is no delta and has room in buf, straight into it. The
-// stream has to end where the declared size says; its Adler-32 is not looked at, the id says more. Type 0: the entry is another
-// one, or something is wrong. Reading it the common way says what.
+// readQuick is what most reads of chunks take: it reads an entry that is no delta and has room in buf, straight into
+// it. The stream has to end where the declared size says; its Adler-32 is not looked at, the id says more. Type 0: the
+// entry is another one, or something is wrong. Reading it the common way says what.
 func (db *DB) readQuick(s source, id ID, want Type, max int64, buf []byte) (Type, []byte) {
 	if s.p == nil || buf == nil {
 		return 0, nil
@@ -42,8 +42,8 @@ func zlibHeader(cmf, flg byte) bool {
 	return cmf&15 == 8 && cmf>>4 <= 7 && flg&0x20 == 0 && (uint(cmf)<<8|uint(flg))%31 == 0
 }
 
-// copyStored reads the stored blocks that our writer makes of what does not shrink. block is the header of the first one, which
-// stands at off. False: there are others, or they do not make exactly dst.
+// copyStored reads the stored blocks that our writer makes of what does not shrink. block is the header of the first
+// one, which stands at off. False: there are others, or they do not make exactly dst.
 func (p *pack) copyStored(off int64, block, dst []byte) bool {
 	end := p.size - hashSize - 4
 	for {

@@ -129,7 +129,8 @@ func TestReadIntoSkipsAdler(t *testing.T) {
 func TestReadIntoTakesTheGoodCopy(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	data := newSeeded(93).bytes(150_000, false)
-	if _, err := gitErr(dir, data, "hash-object", "-w", "--stdin"); err != nil { // loose; not if there were a pack with it
+	// Loose; not if there were a pack with it.
+	if _, err := gitErr(dir, data, "hash-object", "-w", "--stdin"); err != nil {
 		t.Fatal(err)
 	}
 	var id ID

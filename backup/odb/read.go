@@ -14,8 +14,8 @@ func otherPlace(err error) bool {
 	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, fs.ErrNotExist)
 }
 
-// Has says whether the object is somewhere in the repository. That it is there now does not mean that it stays: git gc prunes
-// what no reference reaches (FORMAT.md section 5). False after Close.
+// Has says whether the object is somewhere in the repository. That it is there now does not mean that it stays: git gc
+// prunes what no reference reaches (FORMAT.md section 5). False after Close.
 func (db *DB) Has(id ID) bool {
 	if id == EmptyTree {
 		return true
@@ -58,8 +58,8 @@ func (db *DB) Read(id ID, want Type, max int64) ([]byte, error) {
 	return data, err
 }
 
-// ReadInto is Read with the content in buf's memory, from its beginning, where its capacity is enough. What buf holds after an
-// error, or where the content lies elsewhere, is rubbish.
+// ReadInto is Read with the content in buf's memory, from its beginning, where its capacity is enough. What buf holds
+// after an error, or where the content lies elsewhere, is rubbish.
 func (db *DB) ReadInto(id ID, want Type, max int64, buf []byte) ([]byte, error) {
 	_, data, err := db.readAny(id, want, max, buf)
 	return data, err
@@ -92,9 +92,9 @@ func (db *DB) readAny(id ID, want Type, max int64, buf []byte) (t Type, data []b
 	return t, data, nil
 }
 
-// hasherFor gives the hasher that verifies an object which is read. What lies in a pack of a repository of our own came there by
-// our writer, our IndexPack or git, all of which look for collisions; other places, and packs that were only linked, may hold
-// anything.
+// hasherFor gives the hasher that verifies an object which is read. What lies in a pack of a repository of our own came
+// there by our writer, our IndexPack or git, all of which look for collisions; other places, and packs that were only
+// linked, may hold anything.
 func (db *DB) hasherFor(s source, t Type, size int64) hasher {
 	if s.p != nil && !db.readOnly && !s.p.linked.Load() {
 		return newPlainHasher(t, size)
@@ -129,9 +129,10 @@ type BlobReader struct {
 	failed error
 }
 
-// Stream opens a blob of any size; memory is constant unless git stored it as a delta, whose base is then held (in memory up
-// to Options.DeltaMemory, else in a temporary file). The Read that delivers the last bytes verifies the id and fails with
-// cold.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified yet.
+// Stream opens a blob of any size; memory is constant unless git stored it as a delta, whose base is then held (in
+// memory up to Options.DeltaMemory, else in a temporary file). The Read that delivers the last bytes verifies the id
+// and fails with cold.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified
+// yet.
 func (db *DB) Stream(id ID) (*BlobReader, error) {
 	var b *BlobReader
 	err := db.each(id, func(s source) error {

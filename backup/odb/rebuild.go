@@ -17,11 +17,12 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// badDir below objects/pack holds the packs that were put aside because no index could be made for them; git does not look there.
+// badDir below objects/pack holds the packs that were put aside because no index could be made for them; git does not
+// look there.
 const badDir = "emberfs_bad"
 
-// mend gives the broken packs of the last scan a new index, or puts them aside. It says whether it changed anything; what cannot
-// be mended is logged and stays as it is. scan.mu must be held.
+// mend gives the broken packs of the last scan a new index, or puts them aside. It says whether it changed anything;
+// what cannot be mended is logged and stays as it is. scan.mu must be held.
 func (db *DB) mend() (changed bool) {
 	if db.readOnly {
 		return false
@@ -138,8 +139,8 @@ func (db *DB) readInPlace(path string, f *os.File, size int64) (_ *fetched, err 
 	return in, nil
 }
 
-// checkIndexes compares the indexes with their own checksums, once each: a miss may come from a damaged one. It says whether one
-// was mended.
+// checkIndexes compares the indexes with their own checksums, once each: a miss may come from a damaged one. It says
+// whether one was mended.
 func (db *DB) checkIndexes() (mended bool, err error) {
 	if db.readOnly {
 		return false, nil

@@ -23,8 +23,9 @@ const (
 	lockPoll     = 10 * time.Millisecond
 )
 
-// lockFile is a held <file>.lock, as git takes it. Ours is a link to the DB's evidence, so it holds "emberfs <boot> <pid>"
-// from the moment that it has the name, after a power cut too, and the lock of a process that died is recognised and broken.
+// lockFile is a held <file>.lock, as git takes it. Ours is a link to the DB's evidence, so it holds "emberfs <boot>
+// <pid>" from the moment that it has the name, after a power cut too, and the lock of a process that died is recognised
+// and broken.
 type lockFile struct{ path string }
 
 // evidence is the file that locks are links to; made for the first lock, removed by Close.
@@ -80,8 +81,8 @@ func (db *DB) lock(path string) (*lockFile, error) {
 			}
 			return l, nil
 		case errors.Is(err, fs.ErrNotExist):
-			// git removes directories of references that became empty, perhaps while they are made: they are safe from it, and made
-			// durable, when the lock is in them.
+			// git removes directories of references that became empty, perhaps while they are made: they are safe from
+			// it, and made durable, when the lock is in them.
 			if merr := mkdirNoting(filepath.Dir(l.path), 0o755, changed); merr != nil {
 				err = merr
 			}
@@ -224,8 +225,8 @@ func (db *DB) changeRef(op, name string, old ID, change func(path string) error)
 	return db.step("ref.unlock")
 }
 
-// checkNesting refuses refs/heads/a beside refs/heads/a/b, which cannot both be files and which git refuses also when they
-// are packed.
+// checkNesting refuses refs/heads/a beside refs/heads/a/b, which cannot both be files and which git refuses also when
+// they are packed.
 func (db *DB) checkNesting(name string) error {
 	refs, err := db.Refs("")
 	if err != nil {

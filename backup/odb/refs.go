@@ -20,7 +20,8 @@ const (
 	headRef       = "HEAD"
 )
 
-// checkRefName accepts HEAD and what git check-ref-format accepts below refs/, and so keeps every path inside the repository.
+// checkRefName accepts HEAD and what git check-ref-format accepts below refs/, and so keeps every path inside the
+// repository.
 func checkRefName(name string) error {
 	if name == headRef {
 		return nil
@@ -161,8 +162,8 @@ func parsePackedRef(line []byte) (string, ID, error) {
 	return string(line[41:]), id, nil
 }
 
-// Refs returns the references whose names begin with prefix (such as "refs/heads/"; "" for all below refs/), symbolic ones
-// resolved. Loose references that cannot be read are left out and logged.
+// Refs returns the references whose names begin with prefix (such as "refs/heads/"; "" for all below refs/), symbolic
+// ones resolved. Loose references that cannot be read are left out and logged.
 func (db *DB) Refs(prefix string) (map[string]ID, error) {
 	refs := map[string]ID{}
 	loose := map[string]struct{}{}

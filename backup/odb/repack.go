@@ -17,8 +17,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// repacker writes the objects of several packs into one. Objects are known by number: those of the first pack in the order of its
-// index, then those of the second; memory is 24 bytes for each.
+// repacker writes the objects of several packs into one. Objects are known by number: those of the first pack in the
+// order of its index, then those of the second; memory is 24 bytes for each.
 type repacker struct {
 	db    *DB
 	ctx   context.Context
@@ -62,9 +62,11 @@ const (
 )
 
 const (
-	// copiedDepth bounds the delta chains in packs that we write; what would be deeper is written whole. Git's own default.
+	// copiedDepth bounds the delta chains in packs that we write; what would be deeper is written whole. Git's own
+	// default.
 	copiedDepth = 50
-	// syncEvery is after how many bytes a big new pack is made durable, so that the end does not come with a long fsync.
+	// syncEvery is after how many bytes a big new pack is made durable, so that the end does not come with a long
+	// fsync.
 	syncEvery = 64 << 20
 	paceBurst = 1 << 20
 )
@@ -359,7 +361,8 @@ func (r *repacker) copyEntry(i, n int, off, end int64) error {
 	return nil
 }
 
-// copyRaw writes head and the bytes of the current pack from data to end. The bytes from off to end are checked against the index.
+// copyRaw writes head and the bytes of the current pack from data to end. The bytes from off to end are checked against
+// the index.
 func (r *repacker) copyRaw(i int, head []byte, off, data, end int64) (uint32, error) {
 	p := r.cur.p
 	src := crc32.NewIEEE()

@@ -12,9 +12,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Mend gives a pack (its name without extension) a new index or, where the pack itself is damaged, saves what can be read of it
-// and puts it aside, as Open does by itself with packs that are older than a minute. The caller knows that nobody is
-// publishing. aside says which it was; saved counts the objects that were written anew.
+// Mend gives a pack (its name without extension) a new index or, where the pack itself is damaged, saves what can be
+// read of it and puts it aside, as Open does by itself with packs that are older than a minute. The caller knows that
+// nobody is publishing. aside says which it was; saved counts the objects that were written anew.
 func (db *DB) Mend(name string) (aside bool, saved int, err error) {
 	if db.readOnly {
 		return false, 0, fmt.Errorf("mend %s: %w", name, ErrReadOnly)
@@ -45,8 +45,8 @@ func (db *DB) Mend(name string) (aside bool, saved int, err error) {
 	return aside, saved, err
 }
 
-// SetAside moves a damaged loose object, or an index whose pack is gone, to the directory where damaged packs are kept. path is
-// below the repository.
+// SetAside moves a damaged loose object, or an index whose pack is gone, to the directory where damaged packs are kept.
+// path is below the repository.
 func (db *DB) SetAside(path string) error {
 	if db.readOnly {
 		return fmt.Errorf("put %s aside: %w", path, ErrReadOnly)
@@ -69,8 +69,9 @@ func (db *DB) SetAside(path string) error {
 // brokenDir keeps what damaged files of the repository said before they were repaired.
 const brokenDir = "emberfs_broken"
 
-// KeepBroken copies a damaged file of the repository (a reference, HEAD, the configuration) to a file beside it that git does not
-// look at, and returns where that is, below the repository; "" where there was nothing. It is durable when it returns.
+// KeepBroken copies a damaged file of the repository (a reference, HEAD, the configuration) to a file beside it that
+// git does not look at, and returns where that is, below the repository; "" where there was nothing. It is durable when
+// it returns.
 func (db *DB) KeepBroken(name string) (string, error) { return keepBroken(db.dir, name) }
 
 func keepBroken(dir, name string) (string, error) {
@@ -98,8 +99,8 @@ func escapeSlashes(name string) string {
 	return string(b)
 }
 
-// ForgetRef removes the loose file of a reference whose content makes no sense, or that points to nothing, under its lock; its
-// content is kept (KeepBroken says where). A value in packed-refs comes to light again.
+// ForgetRef removes the loose file of a reference whose content makes no sense, or that points to nothing, under its
+// lock; its content is kept (KeepBroken says where). A value in packed-refs comes to light again.
 func (db *DB) ForgetRef(name string) (kept string, err error) {
 	if err := checkRefName(name); err != nil || name == headRef {
 		return "", errors.Join(err, fmt.Errorf("forget reference %s: refused", name))
@@ -122,8 +123,8 @@ func (db *DB) ForgetRef(name string) (kept string, err error) {
 	return kept, warm.SyncDir(filepath.Dir(path))
 }
 
-// RepairBase makes what Open needs of the repository at dir: its directories, HEAD on the branch, a configuration with our
-// settings. What was there and made no sense is kept, as by KeepBroken. The caller owns the repository.
+// RepairBase makes what Open needs of the repository at dir: its directories, HEAD on the branch, a configuration with
+// our settings. What was there and made no sense is kept, as by KeepBroken. The caller owns the repository.
 func RepairBase(dir, branch string) (kept []string, err error) {
 	if err := mkdirDurable(0o755, baseDirs(dir)...); err != nil {
 		return nil, fmt.Errorf("repair %s: %w", dir, err)
@@ -155,7 +156,8 @@ func RepairBase(dir, branch string) (kept []string, err error) {
 	return kept, Init(dir, branch)
 }
 
-// RepairPackedRefs rewrites packed-refs without the lines that make no sense; the file as it was is kept, as by KeepBroken.
+// RepairPackedRefs rewrites packed-refs without the lines that make no sense; the file as it was is kept, as by
+// KeepBroken.
 func (db *DB) RepairPackedRefs() (kept string, err error) {
 	if db.readOnly {
 		return "", fmt.Errorf("repair packed references: %w", ErrReadOnly)

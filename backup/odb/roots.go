@@ -126,10 +126,12 @@ func walkFiles(dir string, fn func(path string) error) error {
 	})
 }
 
-// indexName is git's list of what the next commit of a working tree has: somebody works here, or in a working tree of this repository.
+// indexName is git's list of what the next commit of a working tree has: somebody works here, or in a working tree of
+// this repository.
 const indexName = "index"
 
-// indexed takes the objects that an index names (gitformat-index(5)). One that cannot be read is an error: nobody knows what it needs.
+// indexed takes the objects that an index names (gitformat-index(5)). One that cannot be read is an error: nobody knows
+// what it needs.
 func indexed(path string, ids []ID) ([]ID, error) {
 	f, _, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// salvage writes every entry of a damaged pack that still inflates to what its id says into a new pack, then puts the damaged one
-// with its companions aside. It returns how many objects it saved. scan.mu must be held.
+// salvage writes every entry of a damaged pack that still inflates to what its id says into a new pack, then puts the
+// damaged one with its companions aside. It returns how many objects it saved. scan.mu must be held.
 func (db *DB) salvage(path string, f *os.File, size int64) (saved int, err error) {
 	if err := db.step("rebuild.salvage"); err != nil {
 		return 0, err

@@ -80,11 +80,13 @@ type scanState struct {
 	mu     sync.Mutex
 	mtime  time.Time           // of objects/pack when the last complete scan began; zero: scan anyway
 	warned map[string]struct{} // packs that were reported as unreadable
-	unread error               // why a pack could not be opened in the last scan, damage aside: it may be gone next time
+	// Why a pack could not be opened in the last scan, damage aside: it may be gone next time.
+	unread error
 	broken map[string]error    // packs without a usable index, as the last scan saw them
 	tried  map[string]struct{} // those that were mended, or could not be
 	young  bool                // a pack without index is too young to tell
-	// settled says that a pack without index is nobody's of ours on its way. If git is publishing it, it gets the same index twice.
+	// settled says that a pack without index is nobody's of ours on its way. If git is publishing it, it gets the same
+	// index twice.
 	settled bool
 }
 
@@ -107,8 +109,8 @@ func (db *DB) Refresh() error {
 	return err
 }
 
-// rescan reads the directory of packs until a pass shows no change, and puts the new list in place. It says whether the list
-// now differs from the one of generation gen, which the caller has searched.
+// rescan reads the directory of packs until a pass shows no change, and puts the new list in place. It says whether the
+// list now differs from the one of generation gen, which the caller has searched.
 func (db *DB) rescan(gen int64) (changed bool, err error) {
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
@@ -208,7 +210,8 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 				p.retain()
 				opened[base] = p
 			case errors.Is(err, fs.ErrNotExist):
-				// An index without pack is what an interrupted removal leaves; a pack that was listed went away meanwhile.
+				// An index without pack is what an interrupted removal leaves; a pack that was listed went away
+				// meanwhile.
 				gone = gone || slices.Contains(names, base+".pack")
 			default:
 				if errors.Is(err, cold.ErrCorrupt) {

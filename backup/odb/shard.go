@@ -12,14 +12,14 @@ import (
 	"slices"
 )
 
-// A big directory that changes often leaves a tree of some hundred KiB in every commit, and as much metadata, nearly all of it the
-// same each time. When packs are merged such versions become deltas.
+// A big directory that changes often leaves a tree of some hundred KiB in every commit, and as much metadata, nearly
+// all of it the same each time. When packs are merged such versions become deltas.
 const (
 	shardLeast = 64 << 10 // bytes; smaller ones are not worth it
 	shardMost  = 4 << 20  // two of these are in memory to make a delta, and those that later ones may be based on
 	shardCache = 24 << 20
-	// The nth version of something is based on version n with its lowest digit other than 0 made 0, so that 15 deltas out of 16
-	// span 15 versions at most.
+	// The nth version of something is based on version n with its lowest digit other than 0 made 0, so that 15 deltas
+	// out of 16 span 15 versions at most.
 	shardRadix = 16
 	// shardVersions is after how many a new chain begins: with 4 digits none has more than 4 links.
 	shardVersions = shardRadix * shardRadix * shardRadix * shardRadix
@@ -56,8 +56,8 @@ func (s *shardDeltas) takes(h *entryHeader) bool {
 	return (h.typ == Tree || h.typ == Blob && s.db.opt.Shard != nil) && h.size > shardLeast && h.size <= shardMost
 }
 
-// copyShard writes a version as a delta, unless that does not pay: then done is false and nothing was written. An entry that others
-// are based on stays whole, for their chains must not grow.
+// copyShard writes a version as a delta, unless that does not pay: then done is false and nothing was written. An entry
+// that others are based on stays whole, for their chains must not grow.
 func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (crc uint32, depth uint16, done bool, err error) {
 	p, s := r.cur.p, r.delta
 	o, err := r.db.openPlain(p, *h)
@@ -124,8 +124,8 @@ func (s *shardDeltas) entry(t Type, base, data []byte, distance, most int64) ([]
 	return bytes.Clone(z.buf.Bytes()), nil
 }
 
-// sketch is made of a content's pieces (the entries of a tree, the lines of a blob) so that contents with many pieces in common
-// share most of its numbers.
+// sketch is made of a content's pieces (the entries of a tree, the lines of a blob) so that contents with many pieces
+// in common share most of its numbers.
 func (s *shardDeltas) sketch(t Type, data []byte) (k [sketchSize]uint64) {
 	for i := range k {
 		k[i] = math.MaxUint64

@@ -10,7 +10,8 @@ import (
 // maxCopy is what one instruction of a delta copies at most, in bytes; some readers know no more.
 const maxCopy = 0x10000
 
-// pieces gives the entries of a tree, or the lines of a blob, one after the other: together they are data, whatever it is.
+// pieces gives the entries of a tree, or the lines of a blob, one after the other: together they are data, whatever it
+// is.
 func pieces(t Type, data []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(data) > 0 {
@@ -31,8 +32,8 @@ func pieces(t Type, data []byte) iter.Seq[[]byte] {
 	}
 }
 
-// pieceDelta makes target of base by copying the pieces that base has. Unlike a delta of bytes it does not lose its way where the
-// pieces are much alike, and it takes one look at each.
+// pieceDelta makes target of base by copying the pieces that base has. Unlike a delta of bytes it does not lose its way
+// where the pieces are much alike, and it takes one look at each.
 func pieceDelta(t Type, base, target []byte, seed maphash.Seed) []byte {
 	at := make(map[uint64]int32, len(base)/64)
 	off := int32(0)

@@ -68,8 +68,8 @@ func checkName(name string) string {
 	return ""
 }
 
-// checkDuplicate looks whether the directory d shares its name with another kind of entry in sorted, where they need not be
-// neighbours ("a" sorts before "a.c", "a/" after).
+// checkDuplicate looks whether the directory d shares its name with another kind of entry in sorted, where they need
+// not be neighbours ("a" sorts before "a.c", "a/" after).
 func checkDuplicate(sorted []TreeEntry, d TreeEntry) bool {
 	if d.Mode != ModeTree {
 		return false
@@ -78,8 +78,8 @@ func checkDuplicate(sorted []TreeEntry, d TreeEntry) bool {
 	return found
 }
 
-// EncodeTree returns the content of the tree with these entries, in git's order whatever the order given (the slice is not
-// changed). Bad names, unknown modes, zero ids and duplicates are errors that name the entry.
+// EncodeTree returns the content of the tree with these entries, in git's order whatever the order given (the slice is
+// not changed). Bad names, unknown modes, zero ids and duplicates are errors that name the entry.
 func EncodeTree(entries []TreeEntry) ([]byte, error) {
 	if !slices.IsSortedFunc(entries, compareEntries) {
 		entries = slices.Clone(entries)

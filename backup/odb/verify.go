@@ -26,9 +26,9 @@ type BadObject struct {
 }
 
 // VerifyAll inflates and hashes every object in every pack and every loose one, in constant memory but for delta bases
-// (Options.DeltaMemory, DeltaCache), and compares the packs with their trailers. bad is told what is damaged, one call at a
-// time; a pack whose checksum alone is wrong comes with a zero ID. progress, which may be nil, is told the objects and the bytes
-// on disk that are done, and all such bytes.
+// (Options.DeltaMemory, DeltaCache), and compares the packs with their trailers. bad is told what is damaged, one call
+// at a time; a pack whose checksum alone is wrong comes with a zero ID. progress, which may be nil, is told the objects
+// and the bytes on disk that are done, and all such bytes.
 func (db *DB) VerifyAll(ctx context.Context, bad func(BadObject), progress func(objects, done, total int64)) error {
 	l, err := db.acquire()
 	if err != nil {
@@ -91,7 +91,8 @@ func (v *verifier) advance(objects, n int64) {
 	v.progress(v.objects, v.done, v.total)
 }
 
-// verifyBatch is how many entries one goroutine takes at a time: neighbours, so that delta bases are found in the cache.
+// verifyBatch is how many entries one goroutine takes at a time: neighbours, so that delta bases are found in the
+// cache.
 const verifyBatch = 256
 
 // pack verifies a pack's objects in the order in which they lie there.

@@ -16,9 +16,9 @@ import (
 // smallBlob is up to which size in bytes a blob is hashed and deflated in memory outside the lock.
 const smallBlob = 1 << 20
 
-// Writer collects objects in new packs, which become part of the repository at Publish and not before. The order is NewWriter,
-// Put..., Publish, DB.UpdateRef, Release; Abort at any point before Release takes everything back. Safe for concurrent use,
-// but Publish, Release and Abort end it for the others.
+// Writer collects objects in new packs, which become part of the repository at Publish and not before. The order is
+// NewWriter, Put..., Publish, DB.UpdateRef, Release; Abort at any point before Release takes everything back. Safe for
+// concurrent use, but Publish, Release and Abort end it for the others.
 type Writer struct {
 	db *DB
 	mu struct {
@@ -112,8 +112,8 @@ func (w *Writer) put(id ID, t Type, data []byte) error {
 	return nil
 }
 
-// pack is the pack that takes the next object. A full one gets its index at once, which then tells what is in it: a commit of
-// millions of objects keeps the ids of one pack in memory. mu must be held.
+// pack is the pack that takes the next object. A full one gets its index at once, which then tells what is in it: a
+// commit of millions of objects keeps the ids of one pack in memory. mu must be held.
 func (w *Writer) pack() (*packFile, error) {
 	if n := len(w.mu.packs); n > 0 {
 		last := w.mu.packs[n-1]
@@ -153,10 +153,10 @@ func (w *Writer) takeBack(pf *packFile, off int64, err error) error {
 	return err
 }
 
-// PutStream stores a blob of size bytes read from r in constant memory and returns its id. When r gives more or fewer it
-// fails with cold.ErrSizeChanged; when drop is not nil and says at the end that the content is known, the id is returned and
-// nothing is stored. Up to 1 MiB the work is done outside the Writer's lock, bigger blobs hold it; drop must not use the
-// Writer.
+// PutStream stores a blob of size bytes read from r in constant memory and returns its id. When r gives more or fewer
+// it fails with cold.ErrSizeChanged; when drop is not nil and says at the end that the content is known, the id is
+// returned and nothing is stored. Up to 1 MiB the work is done outside the Writer's lock, bigger blobs hold it; drop
+// must not use the Writer.
 func (w *Writer) PutStream(size int64, r io.Reader, drop func(ID) bool) (ID, error) {
 	return w.PutStreamContext(context.Background(), size, r, drop)
 }
@@ -317,8 +317,8 @@ func (w *Writer) Len() int {
 // len is Len. mu must be held.
 func (w *Writer) len() int { return w.mu.count + len(w.mu.seen) }
 
-// Publish makes the objects durable and visible, protected by .keep files until Release. Without objects it writes nothing.
-// On an error nothing stays of them and the Writer is of no more use.
+// Publish makes the objects durable and visible, protected by .keep files until Release. Without objects it writes
+// nothing. On an error nothing stays of them and the Writer is of no more use.
 func (w *Writer) Publish() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -354,8 +354,8 @@ func (w *Writer) dropEmpty() ([]*packFile, error) {
 	return packs, nil
 }
 
-// Release removes the .keep files. Call it when a reference reaches the objects; before that nothing protects them from a
-// git gc. It may be called again after an error.
+// Release removes the .keep files. Call it when a reference reaches the objects; before that nothing protects them from
+// a git gc. It may be called again after an error.
 func (w *Writer) Release() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -366,8 +366,9 @@ func (w *Writer) Release() error {
 	return errors.Join(w.db.unkeep(w.mu.packs), closeIndexes(w.mu.packs))
 }
 
-// Abort removes what was not published. Packs that were published stay without their .keep, for a git repack may count on
-// them, and go with a later GC; with their .keep where a reference points to one of the objects. A no-op after Release.
+// Abort removes what was not published. Packs that were published stay without their .keep, for a git repack may count
+// on them, and go with a later GC; with their .keep where a reference points to one of the objects. A no-op after
+// Release.
 func (w *Writer) Abort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestPushWaitsForABusyRemote: somebody else holds the reference's lock for a moment, or for long; neither is a refusal for good.
+// TestPushWaitsForABusyRemote: somebody else holds the reference's lock for a moment, or for long; neither is a refusal
+// for good.
 func TestPushWaitsForABusyRemote(t *testing.T) {
 	v := newVolume(t)
 	dir, r := newRemote(t)

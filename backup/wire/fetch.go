@@ -49,8 +49,8 @@ func advertised(adv *packp.AdvRefs) map[string]cold.ID {
 	return refs
 }
 
-// Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file system: see
-// odb.DB.Link. odb.ErrCannotLink: Fetch may do.
+// Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file
+// system: see odb.DB.Link. odb.ErrCannotLink: Fetch may do.
 func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release func() error, err error) {
 	h, err := r.hold()
 	if err != nil {
@@ -60,10 +60,10 @@ func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release fun
 	return db.Link(ctx, h.at("."), tip)
 }
 
-// Fetch brings the objects that the remote's reference reaches and the commits in have do not. have must be commits that
-// this repository has with all that they reach. The objects are verified, published in db and kept there until release is
-// called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is among have, nothing
-// is transferred.
+// Fetch brings the objects that the remote's reference reaches and the commits in have do not. have must be commits
+// that this repository has with all that they reach. The objects are verified, published in db and kept there until
+// release is called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is
+// among have, nothing is transferred.
 func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID, release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
 	if err != nil {
@@ -114,8 +114,8 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []c
 	return tip, release, nil
 }
 
-// negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer, the first common
-// commit or NAK, and git repeats it for each further commit whose descendant it has acknowledged.
+// negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer, the first
+// common commit or NAK, and git repeats it for each further commit whose descendant it has acknowledged.
 func (p *process) negotiate(tip cold.ID, have []cold.ID) error {
 	var b bytes.Buffer
 	e := pktline.NewEncoder(&b)

@@ -13,8 +13,8 @@ import (
 	"emberfs/backup/odb"
 )
 
-// held is the repository for one use. Whoever may rename what is above it can put another one in its place at any time: it is checked,
-// used and given to git by this descriptor alone.
+// held is the repository for one use. Whoever may rename what is above it can put another one in its place at any time:
+// it is checked, used and given to git by this descriptor alone.
 type held struct {
 	dir  *os.File // O_PATH
 	real string   // where it lies, as git finds it out
@@ -64,8 +64,8 @@ func checkOwner(path, name string) error {
 	return nil
 }
 
-// changeable says what another user could change of that which runs here: hooks, the directory that they lie in, and the configuration,
-// which names programs. nil: nothing.
+// changeable says what another user could change of that which runs here: hooks, the directory that they lie in, and
+// the configuration, which names programs. nil: nothing.
 func (h *held) changeable() error {
 	look := func(path, name string) error {
 		var st unix.Stat_t

@@ -17,8 +17,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Journal makes r note in the file at path which push is under way, so that the next one can tell a lock that our own killed
-// git left in the remote from somebody else's: git itself leaves that to its users for ever. Call it before the first Push.
+// Journal makes r note in the file at path which push is under way, so that the next one can tell a lock that our own
+// killed git left in the remote from somebody else's: git itself leaves that to its users for ever. Call it before the
+// first Push.
 func (r *Remote) Journal(path string, log logrus.FieldLogger) { r.journal, r.log = path, log }
 
 // pushNote is the journal's content.

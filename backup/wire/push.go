@@ -19,9 +19,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// smallPack is up to how many bytes a pack is left to the other side's own choice of unpacking it. A bigger one is to be
-// kept as a pack: deflating its objects anew takes longer than everything else. (Small ones should not be kept: every 50
-// packs make git gc repack the whole repository.)
+// smallPack is up to how many bytes a pack is left to the other side's own choice of unpacking it. A bigger one is to
+// be kept as a pack: deflating its objects anew takes longer than everything else. (Small ones should not be kept:
+// every 50 packs make git gc repack the whole repository.)
 const smallPack = 4 << 20
 
 // Update is one reference that a push moves.
@@ -34,12 +34,12 @@ type Update struct {
 // ErrNotAtomic says that the remote does not move several references in one step: they can be pushed one by one.
 var ErrNotAtomic = errors.New("the remote does not offer atomic pushes")
 
-// Push moves the remote's references, all of them or none, sending the pack that writePack writes; where all are deletions it is not
-// called. It never forces: cold.ErrDiverged when one of them is elsewhere, before or during the push. *tiers.RefusedError
-// when the other side says no: hook, policy, fsck, damaged pack. When the answer is lost the references are read again, and their being
-// new counts as success; so does their being new already. A remote that is busy with itself (a git gc of its own, another push) is
-// asked again, for up to a second or two; writePack is called anew. ErrNotAtomic: several updates, and nothing was sent but
-// perhaps a part of the pack.
+// Push moves the remote's references, all of them or none, sending the pack that writePack writes; where all are
+// deletions it is not called. It never forces: cold.ErrDiverged when one of them is elsewhere, before or during the
+// push. *tiers.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When the answer is lost the
+// references are read again, and their being new counts as success; so does their being new already. A remote that is
+// busy with itself (a git gc of its own, another push) is asked again, for up to a second or two; writePack is called
+// anew. ErrNotAtomic: several updates, and nothing was sent but perhaps a part of the pack.
 func (r *Remote) Push(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
 	for pause := 50 * time.Millisecond; ; pause *= 3 {
 		err := r.pushOnce(ctx, updates, writePack)
@@ -96,8 +96,8 @@ func (e *busyError) Error() string { return "the remote could not take the push:
 // atomicFailure is git's word for a reference that could have been moved, but for another one of the same push.
 const atomicFailure = "atomic push failure"
 
-// refusal makes an error of what the other side gives as its reason. git names no codes: these are its words (builtin/receive-pack.c)
-// for what goes wrong when something else is at work in the repository.
+// refusal makes an error of what the other side gives as its reason. git names no codes: these are its words
+// (builtin/receive-pack.c) for what goes wrong when something else is at work in the repository.
 func refusal(reason string) error {
 	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref", "unable to create temporary object directory", "atomic transaction failed"} {
 		if strings.Contains(reason, passing) {

@@ -16,7 +16,8 @@ import (
 )
 
 const (
-	// patience is how long a service may be silent before it has listed its references: nothing that it does before takes long.
+	// patience is how long a service may be silent before it has listed its references: nothing that it does before
+	// takes long.
 	patience = time.Minute
 	// maxLooked bounds the loose references that are looked at before a service starts.
 	maxLooked = 10_000
@@ -25,8 +26,8 @@ const (
 // errSilent: git waits for something that does not come.
 var errSilent = fmt.Errorf("it said nothing for %v", patience)
 
-// checkFiles finds what git would read and wait for: a reference that is a FIFO holds it up for ever. name is what errors call the
-// repository.
+// checkFiles finds what git would read and wait for: a reference that is a FIFO holds it up for ever. name is what
+// errors call the repository.
 func (h *held) checkFiles(name string) error {
 	regular := func(file string) error {
 		st, err := os.Stat(h.at(file))
@@ -61,8 +62,8 @@ func (h *held) checkFiles(name string) error {
 	})
 }
 
-// Broken says why a reference that the remote did not list is there all the same: git leaves out what it cannot read. A branch that is not
-// listed is not there only when this returns nil.
+// Broken says why a reference that the remote did not list is there all the same: git leaves out what it cannot read. A
+// branch that is not listed is not there only when this returns nil.
 func (r *Remote) Broken(ctx context.Context, ref string) error {
 	if _, err := os.Lstat(filepath.Join(r.path, filepath.FromSlash(ref))); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
@@ -83,7 +84,8 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 	return fmt.Errorf("%s of %s: %w: git cannot read it; make it a branch again, or remove it there", ref, r.path, cold.ErrCorrupt)
 }
 
-// SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may never come.
+// SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may
+// never come.
 func (r *Remote) SetHead(ctx context.Context, ref string) error {
 	h, err := r.hold()
 	if err != nil {

@@ -53,8 +53,8 @@ func newClientOf(state string, of owner) *client {
 // errForeign: somebody else's daemon would answer.
 var errForeign = errors.New("it is not this user's")
 
-// dialControl connects to the socket in a state directory whatever the length of its path. The one who answers is the directory's owner:
-// the user of this command, or, for root, the one whose volume was named.
+// dialControl connects to the socket in a state directory whatever the length of its path. The one who answers is the
+// directory's owner: the user of this command, or, for root, the one whose volume was named.
 func dialControl(ctx context.Context, state string, of owner) (net.Conn, error) {
 	dir, err := os.OpenFile(state, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {

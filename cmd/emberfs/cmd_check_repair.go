@@ -69,7 +69,8 @@ func (c *checkRun) partly(err error) error {
 	return &failure{code: exitPart, op: "check --repair", path: c.r.target, err: err, hint: "check it again"}
 }
 
-// repairMarks takes away the records that are not true. A commit that came to light again shows which: warm is compared anew.
+// repairMarks takes away the records that are not true. A commit that came to light again shows which: warm is compared
+// anew.
 func (c *checkRun) repairMarks(ctx context.Context, drop []string) error {
 	quiet := checkRun{r: checkRequest{target: c.r.target, asJSON: true}, w: world{out: c.w.out, err: c.w.err, environ: c.w.environ, quiet: c.w.quiet}, t: c.t}
 	if _, err := quiet.once(ctx); err != nil {

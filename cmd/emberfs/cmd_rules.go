@@ -200,7 +200,8 @@ func askMounts(ctx context.Context, args []string) ([]tiers.RulesReport, error) 
 	return reports, nil
 }
 
-// rulesPathOf finds the mount that a path, which need not exist, lies in. A symlink as last component stands for itself.
+// rulesPathOf finds the mount that a path, which need not exist, lies in. A symlink as last component stands for
+// itself.
 func rulesPathOf(arg string) (mountpoint string, p rulesPath, err error) {
 	table, err := fs.Mounts()
 	if err != nil {

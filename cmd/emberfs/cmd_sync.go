@@ -68,8 +68,8 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 	return partError("sync", target, r)
 }
 
-// flushMappings has the kernel hand the daemon what programs wrote through shared mappings: only it knows those pages. The
-// daemon cannot ask for that itself, for it would wait for its own answer.
+// flushMappings has the kernel hand the daemon what programs wrote through shared mappings: only it knows those pages.
+// The daemon cannot ask for that itself, for it would wait for its own answer.
 func flushMappings(ctx context.Context, mountpoint string) error {
 	done := make(chan error, 1)
 	go func() {
@@ -90,8 +90,8 @@ func flushMappings(ctx context.Context, mountpoint string) error {
 // errOutside: a path of the command line is not below the mountpoint.
 var errOutside = errors.New("lies outside of the mount")
 
-// insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either. It opens nothing, and a
-// symlink as last component stands for itself.
+// insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either. It opens
+// nothing, and a symlink as last component stands for itself.
 func insideMount(mountpoint, p string) (string, error) {
 	candidates := []string{p}
 	if !filepath.IsAbs(p) {

@@ -87,7 +87,8 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 	return partError("umount", target, r)
 }
 
-// umountBound takes away a place that a mount is bound to: backed up first, with the final receipt where it was the last one.
+// umountBound takes away a place that a mount is bound to: backed up first, with the final receipt where it was the
+// last one.
 func umountBound(ctx context.Context, f found, e registration, lazy bool, target string, w world) error {
 	fail := func(err error, hint string) error {
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: hint}

@@ -59,8 +59,8 @@ type config struct {
 // layer is one place that settings come from.
 type layer map[string]given
 
-// resolve merges the places a setting may come from: flag before -o before environment before YAML before default. Every value
-// is checked where it stands, also one that another place overrides: a mistake is worth knowing about.
+// resolve merges the places a setting may come from: flag before -o before environment before YAML before default.
+// Every value is checked where it stands, also one that another place overrides: a mistake is worth knowing about.
 func resolve(op string, flags, options layer, environ []string) (*config, error) {
 	fromEnv, warnings := environmentLayer(environ)
 	fromFile := layer{}
@@ -147,8 +147,8 @@ func (c *config) field(name string) reflect.Value {
 	return reflect.ValueOf(c).Elem().FieldByName(field.String())
 }
 
-// environmentLayer reads EMBERFS_*. An empty variable counts as unset. Unknown ones may belong to somebody else: only a near
-// miss is worth a warning.
+// environmentLayer reads EMBERFS_*. An empty variable counts as unset. Unknown ones may belong to somebody else: only a
+// near miss is worth a warning.
 func environmentLayer(environ []string) (layer, []string) {
 	out := layer{}
 	var warnings []string
@@ -176,7 +176,8 @@ func environmentLayer(environ []string) (layer, []string) {
 	return out, warnings
 }
 
-// fileLayer reads a YAML file of settings, one level deep. text is the file where it has the key `rules` besides, nil elsewhere.
+// fileLayer reads a YAML file of settings, one level deep. text is the file where it has the key `rules` besides, nil
+// elsewhere.
 func fileLayer(op, path string) (_ layer, text []byte, err error) {
 	text, err = os.ReadFile(filepath.Clean(path))
 	if os.IsNotExist(err) || os.IsPermission(err) {

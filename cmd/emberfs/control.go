@@ -42,7 +42,8 @@ const (
 
 // syncRequest is the body of POST /v1/sync.
 type syncRequest struct {
-	Paths  []string `json:"paths,omitempty"` // relative to the root; a sync takes everything, so they are always covered
+	// Relative to the root; a sync takes everything, so they are always covered.
+	Paths  []string `json:"paths,omitempty"`
 	Reason string   `json:"reason"`
 }
 
@@ -75,7 +76,8 @@ type tierReply struct {
 	outcome
 }
 
-// atimeRequest is the body of POST /v1/atime: mount(8)'s words for the ways to keep access times that the mount has now.
+// atimeRequest is the body of POST /v1/atime: mount(8)'s words for the ways to keep access times that the mount has
+// now.
 type atimeRequest struct {
 	Words []string `json:"words"`
 }
@@ -104,7 +106,8 @@ type rulesReply struct {
 	outcome
 }
 
-// controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even then.
+// controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even
+// then.
 type controlReply struct {
 	Receipt *tiers.Receipt `json:"receipt,omitempty"`
 	outcome
@@ -179,7 +182,8 @@ type controlled interface {
 	file(ctx context.Context, path string) (tiers.FileStatus, error)
 	rules(paths []rulesPath) (rulesReply, error)
 	atime(words []string)
-	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount stays.
+	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount
+	// stays.
 	umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error)
 	// wait returns the final receipt once the last backup is done.
 	wait(ctx context.Context) (*tiers.Receipt, error)

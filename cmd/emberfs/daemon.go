@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// defaultDeadline bounds the final backup after SIGTERM, whose sender kills soon, and of `emberfs umount`, where no deadline
-	// is set. umount(8) and a mount that disappears have none: there the supervisor's own timeout counts.
+	// defaultDeadline bounds the final backup after SIGTERM, whose sender kills soon, and of `emberfs umount`, where no
+	// deadline is set. umount(8) and a mount that disappears have none: there the supervisor's own timeout counts.
 	defaultDeadline = 30 * time.Second
 	// lazyGrace is how long processes that keep a mount busy may go on after SIGTERM detached it.
 	lazyGrace = 5 * time.Second
@@ -47,14 +47,15 @@ type kernelMount interface {
 	Unmount(lazy bool) error
 }
 
-// daemon serves one mount until it is gone and then finishes the backup. All ways to an end (umount, umount -l, a signal, the
-// control socket) lead to one place: the kernel has gone, finish runs.
+// daemon serves one mount until it is gone and then finishes the backup. All ways to an end (umount, umount -l, a
+// signal, the control socket) lead to one place: the kernel has gone, finish runs.
 type daemon struct {
-	config    *config
-	vol       volume
-	mount     kernelMount
-	log       logrus.FieldLogger
-	abort     func()             // cuts the kernel's connection under processes that will not leave; returns when it is cut
+	config *config
+	vol    volume
+	mount  kernelMount
+	log    logrus.FieldLogger
+	// Cuts the kernel's connection under processes that will not leave; returns when it is cut.
+	abort     func()
 	notify    func(state string) // sd_notify
 	grace     time.Duration      // lazyGrace
 	device    string             // of the mount, major:minor; "": not known
@@ -97,8 +98,8 @@ func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger)
 	return d
 }
 
-// serve returns the final receipt after the mount has ended and everything that could be saved is saved. The volume is closed
-// then. Signals end the mount; later ones do not end the backup.
+// serve returns the final receipt after the mount has ended and everything that could be saved is saved. The volume is
+// closed then. Signals end the mount; later ones do not end the backup.
 func (d *daemon) serve(signals <-chan os.Signal) *tiers.Receipt {
 	defer d.cut(nil)
 	go func() {
@@ -173,8 +174,8 @@ func (d *daemon) leave() {
 	d.awaitGone(d.grace)
 }
 
-// awaitGone waits for the kernel to go, for at most grace or until the deadline, then cuts the connection: after that no write
-// is acknowledged any more, so the last backup misses nothing.
+// awaitGone waits for the kernel to go, for at most grace or until the deadline, then cuts the connection: after that
+// no write is acknowledged any more, so the last backup misses nothing.
 func (d *daemon) awaitGone(grace time.Duration) {
 	t := time.NewTimer(grace)
 	defer t.Stop()
@@ -217,7 +218,8 @@ func (d *daemon) backup(ctx context.Context, reason string) {
 	d.mu.Unlock()
 }
 
-// syncWithin is Sync that ends soon after its context even where it waits behind another backup: closing the volume ends that.
+// syncWithin is Sync that ends soon after its context even where it waits behind another backup: closing the volume
+// ends that.
 func (d *daemon) syncWithin(ctx context.Context, reason string) (*tiers.Receipt, error) {
 	type result struct {
 		receipt *tiers.Receipt

@@ -40,8 +40,8 @@ type statusReport struct {
 	daemon atomic.Pointer[daemon]
 }
 
-// text is what `emberfs status --json` prints of this mount, without the names of files that errors give: whoever may enter the mount reads
-// it, and directories may be closed to them.
+// text is what `emberfs status --json` prints of this mount, without the names of files that errors give: whoever may
+// enter the mount reads it, and directories may be closed to them.
 func (s *statusReport) text() []byte {
 	var st statusReply
 	if d := s.daemon.Load(); d != nil {

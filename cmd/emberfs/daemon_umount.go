@@ -50,14 +50,14 @@ func (d *daemon) umount(ctx context.Context, in umountRequest) (*tiers.Receipt, 
 }
 
 const (
-	// elsewhereSoon is how long the kernel may take to let go of a file system after its mount is gone, before somebody else is thought
-	// to have it, and elsewhereLong where nobody is found.
+	// elsewhereSoon is how long the kernel may take to let go of a file system after its mount is gone, before somebody
+	// else is thought to have it, and elsewhereLong where nobody is found.
 	elsewhereSoon = 2 * time.Second
 	elsewhereLong = 10 * time.Second
 )
 
-// stays is the receipt of an unmount after which the volume is still mounted in other places: the daemon serves it there, and takes its final
-// backup when the last of them is gone.
+// stays is the receipt of an unmount after which the volume is still mounted in other places: the daemon serves it
+// there, and takes its final backup when the last of them is gone.
 func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string) *tiers.Receipt {
 	d.mu.Lock()
 	prior := d.mu.prior

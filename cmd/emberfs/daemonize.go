@@ -88,8 +88,8 @@ func launch(c *config, s *stateDir, w world) error {
 	return cmd.Process.Release()
 }
 
-// forwardSignals sends what would end the launcher to the daemon instead, which then gives up starting and says so: the launcher
-// has to stay to remove what a failed mount leaves.
+// forwardSignals sends what would end the launcher to the daemon instead, which then gives up starting and says so: the
+// launcher has to stay to remove what a failed mount leaves.
 func forwardSignals(p *os.Process) (stop func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, terminationSignals()...)
@@ -165,11 +165,12 @@ func tellLauncher(ready *os.File, m readyMessage) error {
 	return err
 }
 
-// detach makes the process a daemon. Only now: a process that left its caller's group before the mount would wait for itself
-// under an automount point.
+// detach makes the process a daemon. Only now: a process that left its caller's group before the mount would wait for
+// itself under an automount point.
 func detach(c *config, getenv func(string) string) error {
-	// A process group of its own keeps the terminal's signals away, and SIGHUP is ignored. A session of its own would put the
-	// daemon into another scheduler autogroup than the programs that wait for it: each request then costs half as much again.
+	// A process group of its own keeps the terminal's signals away, and SIGHUP is ignored. A session of its own would
+	// put the daemon into another scheduler autogroup than the programs that wait for it: each request then costs half
+	// as much again.
 	if err := unix.Setpgid(0, 0); err != nil && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("setpgid: %w", err)
 	}

@@ -8,8 +8,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// changeReply is a change in JSON. Names and targets that are not UTF-8 are base64 in a field of their own, as in a volume's
-// metadata.
+// changeReply is a change in JSON. Names and targets that are not UTF-8 are base64 in a field of their own, as in a
+// volume's metadata.
 type changeReply struct {
 	Status string      `json:"status"`
 	Path   string      `json:"path,omitempty"`
@@ -20,13 +20,14 @@ type changeReply struct {
 }
 
 type entryReply struct {
-	Type     string            `json:"type"`
-	Mode     string            `json:"mode"`
-	UID      uint32            `json:"uid"`
-	GID      uint32            `json:"gid"`
-	Mtime    string            `json:"mtime"`
-	Size     int64             `json:"size"`
-	ID       string            `json:"id,omitempty"` // of the object; not there where only the directory knows the content
+	Type  string `json:"type"`
+	Mode  string `json:"mode"`
+	UID   uint32 `json:"uid"`
+	GID   uint32 `json:"gid"`
+	Mtime string `json:"mtime"`
+	Size  int64  `json:"size"`
+	// Of the object; not there where only the directory knows the content.
+	ID       string            `json:"id,omitempty"`
 	Target   string            `json:"target,omitempty"`
 	Target64 []byte            `json:"target64,omitempty"`
 	Rdev     string            `json:"rdev,omitempty"`

@@ -10,8 +10,8 @@ import (
 	"emberfs/fs"
 )
 
-// mountedElsewhere lists where a file system, by its device (major:minor), is still mounted: paths in this mount namespace, and other
-// namespaces by a process in each. Those that we may not look into are not found.
+// mountedElsewhere lists where a file system, by its device (major:minor), is still mounted: paths in this mount
+// namespace, and other namespaces by a process in each. Those that we may not look into are not found.
 func mountedElsewhere(device string) []string {
 	if device == "" {
 		return nil

@@ -16,8 +16,9 @@ import (
 	"emberfs/tiers"
 )
 
-// failpoint is for tests of crash safety. EMBERFS_FAILPOINT is "STEP=kill", "STEP=EIO" or "STEP=ENOSPC": at the first time that STEP is
-// passed the process is killed, or the step fails with that error; "STEP#3=kill" waits for the third time.
+// failpoint is for tests of crash safety. EMBERFS_FAILPOINT is "STEP=kill", "STEP=EIO" or "STEP=ENOSPC": at the first
+// time that STEP is passed the process is killed, or the step fails with that error; "STEP#3=kill" waits for the third
+// time.
 var failpoint = func() func(step string) error {
 	step, action, ok := strings.Cut(os.Getenv("EMBERFS_FAILPOINT"), "=")
 	if !ok {

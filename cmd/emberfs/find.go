@@ -68,8 +68,9 @@ func findAbove(path string) (found, error) {
 	return find(best)
 }
 
-// findFile is find for what status takes: a volume by its mountpoint or state directory, or a path below a mountpoint, which it
-// returns resolved, "" for the volume itself. A symlink below a mountpoint stands for itself, elsewhere for its target.
+// findFile is find for what status takes: a volume by its mountpoint or state directory, or a path below a mountpoint,
+// which it returns resolved, "" for the volume itself. A symlink below a mountpoint stands for itself, elsewhere for
+// its target.
 func findFile(arg string) (f found, file string, err error) {
 	table, err := fs.Mounts()
 	if err != nil {
@@ -101,8 +102,8 @@ func findFile(arg string) (f found, file string, err error) {
 	return f, c, err
 }
 
-// mountAbove is the mountpoint of the volume that path, free of symlinks, lies in, or is; "" where something else is mounted
-// nearer, or nothing of ours.
+// mountAbove is the mountpoint of the volume that path, free of symlinks, lies in, or is; "" where something else is
+// mounted nearer, or nothing of ours.
 func mountAbove(table []fs.MountEntry, path string) string {
 	var best fs.MountEntry
 	for _, m := range table {

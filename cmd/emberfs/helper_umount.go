@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers"
 )
 
-// runUmountHelper is /sbin/umount.fuse.emberfs: unmount first, say at once where that is impossible, then stay until the
-// backup is durable, for that is what systemd waits for before it stops the network.
+// runUmountHelper is /sbin/umount.fuse.emberfs: unmount first, say at once where that is impossible, then stay until
+// the backup is durable, for that is what systemd waits for before it stops the network.
 func runUmountHelper(args []string, w world) error {
 	h, err := parseHelperArgs(helperUmount, args)
 	if err != nil {
@@ -51,7 +51,8 @@ func umountHelper(h helperArgs, w world) error {
 	if e, err := f.one(ctx); err == nil && f.mount != nil && f.mount.Ours() && f.path != e.Mountpoint {
 		return withCode(exitMount, "umount", target, umountBound(ctx, f, e, h.lazy, target, w))
 	}
-	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one that lost it.
+	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one
+	// that lost it.
 	var daemons []watched
 	for _, e := range f.daemons {
 		if wait, err := e.client().startWait(ctx); err == nil {

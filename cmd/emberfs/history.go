@@ -33,8 +33,8 @@ const targetHelp = `TARGET is a mountpoint, a state directory or a git repositor
 the working directory lies in. It needs no daemon and disturbs none. The first argument is TARGET if it is one of
 these and does not lie in a mounted volume.`
 
-// openHistory finds and opens the repository behind TARGET, and makes paths relative to the volume's root. rest is what else was on
-// the command line and may have been meant as TARGET. The caller closes h.cold.
+// openHistory finds and opens the repository behind TARGET, and makes paths relative to the volume's root. rest is what
+// else was on the command line and may have been meant as TARGET. The caller closes h.cold.
 func openHistory(ctx context.Context, op, target, branch string, rest, paths []string, w world) (h *history, inside []string, err error) {
 	if h, err = findHistory(ctx, op, target); err != nil {
 		if target == "" && len(rest) > 0 {
@@ -150,8 +150,8 @@ func (h *history) newest(ctx context.Context) (id cold.ID, ok bool, err error) {
 	return s.Info().ID, true, nil
 }
 
-// splitTarget takes TARGET off the arguments, where the first is one, and the paths behind "--", whose place dash is (-1: there is
-// none). What lies in a mounted volume is a path in it and no target, a repository there included.
+// splitTarget takes TARGET off the arguments, where the first is one, and the paths behind "--", whose place dash is
+// (-1: there is none). What lies in a mounted volume is a path in it and no target, a repository there included.
 func splitTarget(args []string, dash int) (target string, rest, paths []string, err error) {
 	rest = args
 	if dash >= 0 {
@@ -182,8 +182,8 @@ func isTarget(arg string) (bool, error) {
 	return bare || exists(filepath.Join(f.path, coldName)) || exists(filepath.Join(f.path, ".git")), nil
 }
 
-// inside makes PATHs relative to the volume's root. In a mount they are names in it, of files that need not be there any
-// more; elsewhere, and where a relative one does not start in the mount, they are relative to the root already.
+// inside makes PATHs relative to the volume's root. In a mount they are names in it, of files that need not be there
+// any more; elsewhere, and where a relative one does not start in the mount, they are relative to the root already.
 func (h *history) inside(paths []string) ([]string, error) {
 	if h.mountpoint == "" {
 		return paths, nil
@@ -269,8 +269,8 @@ func oneLine(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// quotePath writes a path as git does: as it is, or in double quotes with escapes where it has characters that would break a
-// line or a terminal. Unlike git it keeps letters of all languages.
+// quotePath writes a path as git does: as it is, or in double quotes with escapes where it has characters that would
+// break a line or a terminal. Unlike git it keeps letters of all languages.
 func quotePath(p string) string {
 	plain := utf8.ValidString(p)
 	for _, r := range p {

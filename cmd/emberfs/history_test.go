@@ -190,7 +190,8 @@ func TestInside(t *testing.T) {
 	}
 }
 
-// TestQuotePath: what git would print and read back, but for letters of other languages, which git too takes as they are.
+// TestQuotePath: what git would print and read back, but for letters of other languages, which git too takes as they
+// are.
 func TestQuotePath(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain name":   "plain name",

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// interrupts gives a context that ends when somebody wants the command to end. One that ends by it says so with the exit code that a
-// shell gives a program that a signal ended.
+// interrupts gives a context that ends when somebody wants the command to end. One that ends by it says so with the
+// exit code that a shell gives a program that a signal ended.
 func (w world) interrupts() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)

@@ -19,8 +19,8 @@ type mountRequest struct {
 	fake    bool   // check everything, mount nothing
 }
 
-// mountNow checks everything, mounts and returns once the mount is usable; with --foreground when it has ended. A failure
-// leaves nothing behind.
+// mountNow checks everything, mounts and returns once the mount is usable; with --foreground when it has ended. A
+// failure leaves nothing behind.
 func mountNow(r mountRequest, w world) error {
 	c := r.config
 	c.Flags = r.options.flags

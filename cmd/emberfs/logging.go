@@ -15,8 +15,8 @@ import (
 // maxLog is how big the daemon's own log file may be at a mount before it is put aside (bytes); one old file is kept.
 const maxLog = 1 << 20
 
-// newLogger writes to w in the configured format. With journal each line starts with its syslog priority, which systemd takes
-// off again, and has no time, which systemd adds.
+// newLogger writes to w in the configured format. With journal each line starts with its syslog priority, which systemd
+// takes off again, and has no time, which systemd adds.
 func newLogger(c *config, w io.Writer, journal bool) *logrus.Logger {
 	var f logrus.Formatter
 	switch {

@@ -12,7 +12,8 @@ type optionList struct {
 	flags   []string         // per-mount flags for mount(2), without contradictions: ro, nosuid, ...
 	back    []string         // flags that are taken back: ro by rw, nosuid by suid; a remount keeps what is in neither
 	remount bool
-	merged  bool // mount(8) put together what /proc/mounts has and what the user asks for: a flag that is not there is taken back
+	// mount(8) put together what /proc/mounts has and what the user asks for: a flag that is not there is taken back.
+	merged bool
 }
 
 // given is a setting's value before it is checked, and the place it came from in the user's own spelling.
@@ -139,7 +140,8 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 	return out, nil
 }
 
-// splitOptions cuts a list at commas; a backslash keeps the comma or backslash after it, double quotes keep all commas inside.
+// splitOptions cuts a list at commas; a backslash keeps the comma or backslash after it, double quotes keep all commas
+// inside.
 func splitOptions(list string) []string {
 	var items []string
 	var b strings.Builder

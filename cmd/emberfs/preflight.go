@@ -23,7 +23,8 @@ func plain(err error) string {
 
 func plainError(err error) error { return errors.New(plain(err)) }
 
-// resolveMountpoint makes path absolute and free of symlinks without touching what is mounted there, and returns that mount.
+// resolveMountpoint makes path absolute and free of symlinks without touching what is mounted there, and returns that
+// mount.
 func resolveMountpoint(path string, table []fs.MountEntry) (string, *fs.MountEntry, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -98,8 +99,8 @@ func checkEmpty(path string) error {
 	return nil
 }
 
-// checkApart refuses places of the daemon's own under the mountpoint (it would wait for itself) and a mountpoint inside the
-// state directory (it would show itself).
+// checkApart refuses places of the daemon's own under the mountpoint (it would wait for itself) and a mountpoint inside
+// the state directory (it would show itself).
 func checkApart(mountpoint string, c *config) error {
 	if inside, err := within(mountpoint, c.State); err != nil {
 		return mountError(mountpoint, err, "")
@@ -123,7 +124,8 @@ func checkApart(mountpoint string, c *config) error {
 	return nil
 }
 
-// within says whether path is dir or lies below it, by name and by identity (bind mounts, symlinks), as far as path exists.
+// within says whether path is dir or lies below it, by name and by identity (bind mounts, symlinks), as far as path
+// exists.
 func within(path, dir string) (bool, error) {
 	real, err := resolveExisting(path)
 	if err != nil {

@@ -26,8 +26,8 @@ const unitCost = 16 << 10
 const barScale = 10_000
 
 // progress shows on stderr how far long work is: a bar on a terminal, else a plain line at most every 5 s, with --quiet
-// nothing. It never touches stdout. Its methods are safe for concurrent use and cost little enough to be called for each file;
-// none of them reports errors: a terminal that has gone away is no reason to stop working.
+// nothing. It never touches stdout. Its methods are safe for concurrent use and cost little enough to be called for
+// each file; none of them reports errors: a terminal that has gone away is no reason to stop working.
 type progress struct {
 	err      io.Writer
 	what     string // "restore"
@@ -53,8 +53,8 @@ type progress struct {
 	once sync.Once
 }
 
-// newProgress begins to show the progress of what ("restore"), counted in unit ("file"; count makes the plural) and bytes. Nothing
-// appears before set was called, nor for work that is over at once. done must be called.
+// newProgress begins to show the progress of what ("restore"), counted in unit ("file"; count makes the plural) and
+// bytes. Nothing appears before set was called, nor for work that is over at once. done must be called.
 func newProgress(w world, what, unit string) *progress {
 	p := &progress{err: w.err, what: what, unit: unit, show: !w.silent(), terminal: hasRoom(w.err), every: lineEvery}
 	return p.start()

@@ -37,16 +37,17 @@ type owner int
 
 func ownedBy(uid int) owner { return owner(uid + 1) }
 
-// registry is a directory with one small file for each running daemon, named after its state directory: a volume has one
-// daemon, while a mountpoint may have two, one of which still finishes its backup. The files are hints: whether a daemon lives
-// is asked at its control socket. Nothing in it is believed but what its user wrote: nobody else's directory, file or socket steers a
-// command.
+// registry is a directory with one small file for each running daemon, named after its state directory: a volume has
+// one daemon, while a mountpoint may have two, one of which still finishes its backup. The files are hints: whether a
+// daemon lives is asked at its control socket. Nothing in it is believed but what its user wrote: nobody else's
+// directory, file or socket steers a command.
 type registry struct {
 	dir string
 	uid int
 }
 
-// maxRegistration and maxRegistrations bound what is read of a registry: files of some hundred bytes, and as many as daemons.
+// maxRegistration and maxRegistrations bound what is read of a registry: files of some hundred bytes, and as many as
+// daemons.
 const (
 	maxRegistration  = 64 << 10
 	maxRegistrations = 10_000
@@ -203,8 +204,8 @@ func (r registry) read(name string) (registration, error) {
 	return e, nil
 }
 
-// prune removes registrations of daemons that are gone and left no mount behind. A dead daemon whose mount still stands is
-// kept: status tells its user where the state is. So is one of other namespaces: from here it only looks dead.
+// prune removes registrations of daemons that are gone and left no mount behind. A dead daemon whose mount still stands
+// is kept: status tells its user where the state is. So is one of other namespaces: from here it only looks dead.
 func (r registry) prune(alive func(registration) bool, mounted func(string) bool) error {
 	list, err := r.list()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"emberfs/fs"
 )
 
-// remount changes the per-mount flags of a mounted volume that the options name, and no others. Settings are fixed while it is mounted:
-// fstab's line may repeat them.
+// remount changes the per-mount flags of a mounted volume that the options name, and no others. Settings are fixed
+// while it is mounted: fstab's line may repeat them.
 func remount(target string, o optionList) error {
 	refuse := func(err error, hint string) error {
 		return &failure{code: exitMount, op: "remount", path: target, err: err, hint: hint}
@@ -172,8 +172,8 @@ func mountAttr(name string) (bit uint64, ok bool) {
 	return 0, false
 }
 
-// changedSetting names a setting that the options give another value than the mounted volume has; "": there is none. What a settings file
-// says now is not looked at.
+// changedSetting names a setting that the options give another value than the mounted volume has; "": there is none.
+// What a settings file says now is not looked at.
 func changedSetting(target string, o optionList) (string, error) {
 	names := slices.DeleteFunc(sortedKeys(o.values), func(n string) bool { return n == "allow_other" || n == "config" })
 	if len(names) == 0 {

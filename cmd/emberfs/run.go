@@ -22,15 +22,16 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// outsideHeap is what the process holds beside hot and the Go heap: the pages of the program that are in use and the request buffers
-// (bytes). More costs dearly: the collector runs twice in each commit where the heap has no room beside the inode table.
+// outsideHeap is what the process holds beside hot and the Go heap: the pages of the program that are in use and the
+// request buffers (bytes). More costs dearly: the collector runs twice in each commit where the heap has no room beside
+// the inode table.
 const outsideHeap = 14 << 20
 
 // heapFloor is what the Go heap is allowed however small memory_limit is (bytes).
 const heapFloor = 24 << 20
 
-// runVolume opens the volume, mounts it, calls ready, serves until the mount ends and finishes the backup. Errors before ready
-// leave no mount behind; afterwards the only error is an incomplete final receipt.
+// runVolume opens the volume, mounts it, calls ready, serves until the mount ends and finishes the backup. Errors
+// before ready leave no mount behind; afterwards the only error is an incomplete final receipt.
 func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) {
 	// The background daemon has its launcher's stderr until it is ready.
 	w.quiet = new(c.Quiet || !c.Foreground && !isTerminal(w.err))
@@ -89,7 +90,8 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		}
 		return withCode(exitMount, "mount", c.Mountpoint, err)
 	}
-	// Commands find the volume from the moment on at which its mount shows: whoever comes before it answers waits for it.
+	// Commands find the volume from the moment on at which its mount shows: whoever comes before it answers waits for
+	// it.
 	listener, err := listenControl(c.State)
 	if err != nil {
 		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, vol.Close()))
@@ -126,14 +128,16 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source, "branch": c.Branch}).Info("mounted")
 
 	receipt := d.serve(signals)
-	// Waiting commands get their answer before the lock goes, and nobody finds the volume free before its registration is gone.
+	// Waiting commands get their answer before the lock goes, and nobody finds the volume free before its registration
+	// is gone.
 	if err := errors.Join(control.close(), registry.remove(entry)); err != nil {
 		log.WithError(err).Warn("cleaning up")
 	}
 	return partError("mount", c.Mountpoint, receipt)
 }
 
-// interruptible is a context that a signal cancels. The function ends that and returns the signal that came, if one did.
+// interruptible is a context that a signal cancels. The function ends that and returns the signal that came, if one
+// did.
 func interruptible(signals <-chan os.Signal) (context.Context, func() os.Signal) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done, result := make(chan struct{}), make(chan os.Signal, 1)
@@ -167,8 +171,8 @@ func daemonLog(c *config, stderr io.Writer) (logrus.FieldLogger, func() error, e
 // caughtAlone lets a signal do nothing to this process. An ignored one would be ignored by children as well.
 func caughtAlone(sig os.Signal) { signal.Notify(make(chan os.Signal, 1), sig) }
 
-// tuneProcess bounds the heap by what memory_limit leaves beside hot, unless the user tuned the runtime, and asks for as many
-// descriptors as there may be open files.
+// tuneProcess bounds the heap by what memory_limit leaves beside hot, unless the user tuned the runtime, and asks for
+// as many descriptors as there may be open files.
 func tuneProcess(c *config, environ []string) {
 	if !hasVariable(environ, "GOMEMLIMIT") {
 		debug.SetMemoryLimit(max(heapFloor, c.MemoryLimit-tiers.HotBytes(c.MemoryLimit)-outsideHeap))
@@ -186,8 +190,8 @@ const noticeGrace = 2 * time.Second
 // exitGrace is how long a daemon may take to be gone after its last answer.
 const exitGrace = 10 * time.Second
 
-// waitForPredecessor gives a daemon that has lost its mount and finishes its backup the time to do so: a stop followed by a
-// start must not fail. It returns false where the holder of the lock is a working mount.
+// waitForPredecessor gives a daemon that has lost its mount and finishes its backup the time to do so: a stop followed
+// by a start must not fail. It returns false where the holder of the lock is a working mount.
 func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 	cl := newClient(e.state)
 	st, err := cl.who(ctx)
@@ -215,7 +219,8 @@ func unmounted(mountpoint string) bool {
 	return err == nil && (!ok || !m.Ours())
 }
 
-// awaitExit waits until a process is gone, so that its locks are. It returns false where it is still there after the limit.
+// awaitExit waits until a process is gone, so that its locks are. It returns false where it is still there after the
+// limit.
 func awaitExit(pid int, limit time.Duration) bool {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

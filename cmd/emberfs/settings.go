@@ -23,8 +23,8 @@ const (
 	kindChoice
 )
 
-// setting is one row of the table that flags, -o, YAML and the environment all come from. Its name is the -o and YAML spelling;
-// the flag has '-' for '_', the environment EMBERFS_ and capitals.
+// setting is one row of the table that flags, -o, YAML and the environment all come from. Its name is the -o and YAML
+// spelling; the flag has '-' for '_', the environment EMBERFS_ and capitals.
 type setting struct {
 	name    string
 	kind    kind

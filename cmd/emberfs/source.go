@@ -14,8 +14,8 @@ import (
 	"emberfs/backup/wire"
 )
 
-// sourceOf turns SOURCE as the user wrote it into an absolute path, "" for none. mount(8) cannot leave the source out, so the
-// words that stand for nothing in an fstab mean that.
+// sourceOf turns SOURCE as the user wrote it into an absolute path, "" for none. mount(8) cannot leave the source out,
+// so the words that stand for nothing in an fstab mean that.
 func sourceOf(op, s string) (string, error) {
 	switch s {
 	case "", "none", "emberfs":

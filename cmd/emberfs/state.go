@@ -34,8 +34,8 @@ const (
 // stateFormat is the newest layout of a state directory that this version reads.
 const stateFormat = warm.StateFormat
 
-// defaultState is the state directory of a volume that was given none: one for each source and branch, or for each mountpoint
-// where there is no source.
+// defaultState is the state directory of a volume that was given none: one for each source and branch, or for each
+// mountpoint where there is no source.
 func defaultState(c *config, root bool, getenv func(string) string) (string, error) {
 	base := "/var/lib/emberfs"
 	if !root {
@@ -95,8 +95,9 @@ type stateDir struct {
 	empty   bool     // there was nothing in it when it was locked
 }
 
-// openState makes the directory where it is missing and locks it. On failure nothing is left behind. What is in it is judged, and removed,
-// only under the lock: until then it may be another's, who is making a volume there at this moment.
+// openState makes the directory where it is missing and locks it. On failure nothing is left behind. What is in it is
+// judged, and removed, only under the lock: until then it may be another's, who is making a volume there at this
+// moment.
 func openState(path string) (*stateDir, error) {
 	if err := checkState(path); err != nil {
 		return nil, err

@@ -13,8 +13,8 @@ const (
 	maxText = 8 << 20
 	// binaryProbe is how far git looks for a NUL byte to call a file binary.
 	binaryProbe = 8000
-	// maxDiffWork bounds edits times bytes: the library counts lines from the start for each edit. Over it a diff takes all of
-	// the old text away and brings all of the new.
+	// maxDiffWork bounds edits times bytes: the library counts lines from the start for each edit. Over it a diff takes
+	// all of the old text away and brings all of the new.
 	maxDiffWork = 4 << 30
 )
 

@@ -39,7 +39,8 @@ func (s *subject) live() string {
 	return ""
 }
 
-// closeToCommit writes one critical file of very many again and again, and waits for it in the live branch; then nothing happens.
+// closeToCommit writes one critical file of very many again and again, and waits for it in the live branch; then
+// nothing happens.
 func (b *bench) closeToCommit() error {
 	s, err := b.newSubject("emberfs", 3, "")
 	if err != nil {
@@ -163,8 +164,8 @@ func (b *bench) criticalDatabase() error {
 	return nil
 }
 
-// criticalStorm makes small files as fast as it can, and takes what the daemon computes for one where none is critical off what it
-// computes where all are: the rest is what the commits take of a core.
+// criticalStorm makes small files as fast as it can, and takes what the daemon computes for one where none is critical
+// off what it computes where all are: the rest is what the commits take of a core.
 func (b *bench) criticalStorm() error {
 	span := time.Duration(b.size(20, 8)) * time.Second
 	var each time.Duration

@@ -52,7 +52,8 @@ func (b *bench) mountTime() error {
 	return nil
 }
 
-// readLatencies reads 4 KiB at random, past the kernel's cache: first from hot, then from warm with the backing pages dropped.
+// readLatencies reads 4 KiB at random, past the kernel's cache: first from hot, then from warm with the backing pages
+// dropped.
 func (s *subject) readLatencies() error {
 	const files, size = 64, 256 << 10
 	name := func(i int) string { return filepath.Join(s.mnt, fmt.Sprintf("data-%02d", i)) }

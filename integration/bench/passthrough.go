@@ -10,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// passthrough measures small writes in a directory whose files the kernel reads and writes itself, beside a native directory.
+// passthrough measures small writes in a directory whose files the kernel reads and writes itself, beside a native
+// directory.
 func (b *bench) passthrough() error {
 	path := filepath.Join(b.dir, "rules.yaml")
 	if err := os.WriteFile(path, []byte("rules:\n- {match: build/, ignore: true, io: passthrough}\n"), 0o600); err != nil {

@@ -138,7 +138,8 @@ func (r *results) median(row, kind string) (float64, bool) {
 	return quantile(v, 0.5), true
 }
 
-// ratio is the time of emberfs in times of the reference; for rates the other way round, so that less is better throughout.
+// ratio is the time of emberfs in times of the reference; for rates the other way round, so that less is better
+// throughout.
 func (r *results) ratio(row, to string) (float64, bool) {
 	ours, ok1 := r.median(row, "emberfs")
 	ref, ok2 := r.median(row, to)

@@ -86,7 +86,8 @@ func (b *bench) nextMachine() error {
 
 // looks measures first looks at a fresh mount.
 func (b *bench) looks(s *subject, mnt, clone string, n int, seed int64) error {
-	if _, err := os.Lstat(filepath.Join(mnt, "thousand")); err != nil { // the root is listed, which holds 1,000 directories
+	// The root is listed, which holds 1,000 directories.
+	if _, err := os.Lstat(filepath.Join(mnt, "thousand")); err != nil {
 		return err
 	}
 	took, err := b.command(mnt, "ls", "-l", "thousand")

@@ -83,8 +83,8 @@ func (s *subject) realWork(repo, sources string, round int) error {
 	if s.kind == "rclone" || s.b.quick && s.kind == "loopback" {
 		return nil
 	}
-	// The project's own packages are compiled and linked anew each time; the standard library and the modules come from a
-	// cache that is filled once, outside of the subjects.
+	// The project's own packages are compiled and linked anew each time; the standard library and the modules come from
+	// a cache that is filled once, outside of the subjects.
 	src := filepath.Join(s.mnt, "src")
 	if _, err := s.b.command("/", "cp", "-r", sources, src); err != nil {
 		return err

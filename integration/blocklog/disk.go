@@ -20,8 +20,8 @@ const (
 	kindMark  = 3
 )
 
-// disk is the image and the log of what happens to it. Its lock makes the order of the log the order of the image: a flush
-// stands behind all that was answered before it came.
+// disk is the image and the log of what happens to it. Its lock makes the order of the log the order of the image: a
+// flush stands behind all that was answered before it came.
 type disk struct {
 	mu    sync.Mutex
 	image *os.File
@@ -95,8 +95,8 @@ func (r *root) OnAdd(ctx context.Context) {
 	r.AddChild("mark", r.NewPersistentInode(ctx, &markFile{disk: r.disk}, fs.StableAttr{Ino: 3}), false)
 }
 
-// diskFile is the device's file. Without the kernel's cache between (FOPEN_DIRECT_IO) each write of the loop device is here
-// before the device says that it is done.
+// diskFile is the device's file. Without the kernel's cache between (FOPEN_DIRECT_IO) each write of the loop device is
+// here before the device says that it is done.
 type diskFile struct {
 	fs.Inode
 	disk *disk

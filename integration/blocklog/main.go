@@ -1,10 +1,10 @@
-// Command blocklog is the disk of the power-cut tests (integration/powercut) and no part of EmberFS: a FUSE mount with a file
-// "disk" to put a loop device on, which writes down every write and flush in the order in which they arrive.
+// Command blocklog is the disk of the power-cut tests (integration/powercut) and no part of EmberFS: a FUSE mount with
+// a file "disk" to put a loop device on, which writes down every write and flush in the order in which they arrive.
 //
 //	blocklog IMAGE LOG MOUNTPOINT
 //
-// IMAGE holds the bytes. What is written to the file "mark" goes into LOG between them, so that a program can say what it had
-// been told by then. An entry of LOG is 16 bytes, little endian, and its data:
+// IMAGE holds the bytes. What is written to the file "mark" goes into LOG between them, so that a program can say what
+// it had been told by then. An entry of LOG is 16 bytes, little endian, and its data:
 //
 //	uint32 kind (1 write, 2 flush, 3 mark), uint32 length of the data, uint64 offset
 //

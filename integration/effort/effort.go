@@ -1,4 +1,5 @@
-// Package effort says how much a test does: little in the suite, so that everybody runs it often, and a lot in scripts/soak.
+// Package effort says how much a test does: little in the suite, so that everybody runs it often, and a lot in
+// scripts/soak.
 //
 // A test whose length is a matter of choice asks here and nowhere else, so one set of variables works for all of them:
 //
@@ -59,8 +60,8 @@ func Time(t testing.TB, suite, soak time.Duration) time.Duration {
 	return suite
 }
 
-// Seed is what a test begins its random numbers with. The test's log says it, and how to have it again. The suite has one seed, so that
-// it does the same for everybody; what another seed finds is for the soak.
+// Seed is what a test begins its random numbers with. The test's log says it, and how to have it again. The suite has
+// one seed, so that it does the same for everybody; what another seed finds is for the soak.
 func Seed(t testing.TB) int64 {
 	t.Helper()
 	seed := int64(1)

@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// Cut is a power cut: only the first At entries of the log had been begun. Seed decides what became of those that no flush covers.
+// Cut is a power cut: only the first At entries of the log had been begun. Seed decides what became of those that no
+// flush covers.
 type Cut struct {
 	At   int
 	Seed int64
@@ -14,7 +15,8 @@ type Cut struct {
 
 func (c Cut) String() string { return fmt.Sprintf("cut at entry %d with seed %d", c.At, c.Seed) }
 
-// Cuts chooses n power cuts between entries from and to of a log, most of them around flushes: there the promises change hands.
+// Cuts chooses n power cuts between entries from and to of a log, most of them around flushes: there the promises
+// change hands.
 func (l Log) Cuts(n, from, to int, seed int64) []Cut {
 	rnd := rand.New(rand.NewSource(seed))
 	var flushes []int

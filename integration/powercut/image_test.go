@@ -82,7 +82,8 @@ func builder(t *testing.T, log Log, sector int) *Builder {
 	return b
 }
 
-// TestImageKeepsWhatIsFlushed: whatever the seed, what a flush covers is there, and each sector is as some write left it.
+// TestImageKeepsWhatIsFlushed: whatever the seed, what a flush covers is there, and each sector is as some write left
+// it.
 func TestImageKeepsWhatIsFlushed(t *testing.T) {
 	log := Log{fill(0, 4, 'a'), fill(8, 2, 'b'), {Kind: Flush}, fill(0, 2, 'c'), fill(8, 1, 'd'), fill(8, 1, 'e'), {Kind: Flush}, fill(16, 8, 'f')}
 	seen := map[string]bool{}

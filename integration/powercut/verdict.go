@@ -24,12 +24,12 @@ type view struct {
 	paths   map[*object][]string
 }
 
-// Judge says what is wrong with the tree after a cut before which the first seen events had been told: nil if it is one that
-// the promises allow. What is acknowledged for longer than age is durable.
+// Judge says what is wrong with the tree after a cut before which the first seen events had been told: nil if it is one
+// that the promises allow. What is acknowledged for longer than age is durable.
 //
-// An fsync makes a file's bytes and its present name durable, an fdatasync its bytes, and its first name if it is new; an
-// fsync of a directory the names in it. Whatever is not durable is there or not, each byte of it as before or after each
-// operation, or zero beyond the durable size. A rename or replacement happens whole.
+// An fsync makes a file's bytes and its present name durable, an fdatasync its bytes, and its first name if it is new;
+// an fsync of a directory the names in it. Whatever is not durable is there or not, each byte of it as before or after
+// each operation, or zero beyond the durable size. A rename or replacement happens whole.
 func (h *History) Judge(seen int, age time.Duration, tree map[string]Node) []string {
 	h.replay()
 	v := &view{History: h, paths: map[*object][]string{}}
@@ -116,8 +116,8 @@ func (v *view) describe(o *object) string {
 	return fmt.Sprintf("what operation %d called %s", o.names[0].op, o.first)
 }
 
-// namings are those that may hold after the cut, the first of them certain unless it is the object's first; fresh says that the
-// object may not be there yet.
+// namings are those that may hold after the cut, the first of them certain unless it is the object's first; fresh says
+// that the object may not be there yet.
 func (v *view) namings(o *object) (may []naming, fresh bool) {
 	sure := -1
 	for i, n := range o.names {
@@ -174,9 +174,9 @@ func (v *view) pathsBy(o *object, names []naming) []string {
 	return v.pathsBelow(names, map[*object]bool{o: true})
 }
 
-// pathsBelow are the paths of namings whose object lies below those of a chain, itself included. Two directories may each have been in the
-// other at different times, and while neither is certain the namings of both hold; but no directory lies below itself, so a
-// chain that meets an object again ends nowhere.
+// pathsBelow are the paths of namings whose object lies below those of a chain, itself included. Two directories may
+// each have been in the other at different times, and while neither is certain the namings of both hold; but no
+// directory lies below itself, so a chain that meets an object again ends nowhere.
 func (v *view) pathsBelow(names []naming, chain map[*object]bool) []string {
 	var paths []string
 	for _, n := range names {
@@ -205,7 +205,8 @@ func (v *view) mayLack(o *object, found map[*object][]string) bool {
 	return fresh || v.takenAway(o, -1, found, may)
 }
 
-// takenAway says whether an object may have lost its name after operation op: to nobody, or to a successor that is there.
+// takenAway says whether an object may have lost its name after operation op: to nobody, or to a successor that is
+// there.
 func (v *view) takenAway(o *object, op int, found map[*object][]string, names []naming) bool {
 	for _, n := range names {
 		if !n.gone || n.op <= op || n.op > v.acked {
@@ -218,7 +219,8 @@ func (v *view) takenAway(o *object, op int, found map[*object][]string, names []
 	return false
 }
 
-// tookOver says whether what took another's place in operation op is there under a name that it had from then on, or lost it later.
+// tookOver says whether what took another's place in operation op is there under a name that it had from then on, or
+// lost it later.
 func (v *view) tookOver(o *object, op int, found map[*object][]string) bool {
 	i := slices.IndexFunc(o.names, func(n naming) bool { return n.op == op })
 	for _, p := range v.pathsBy(o, o.names[i:]) {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Next chooses the next operation of a program that works at random in the tree as the operations so far left it: it creates, writes,
-// renames, replaces and removes, and makes some of that durable. It does not add it.
+// Next chooses the next operation of a program that works at random in the tree as the operations so far left it: it
+// creates, writes, renames, replaces and removes, and makes some of that durable. It does not add it.
 func (h *History) Next(rnd *rand.Rand) Op {
 	const bigSize = 400_000 // over the chunk threshold
 	files, dirs := h.Paths(false), append(h.Paths(true), ".")

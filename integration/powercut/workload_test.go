@@ -10,8 +10,8 @@ import (
 	"emberfs/integration/effort"
 )
 
-// TestJudgeAllowsWhatHappened: whatever a program does at random, the tree as it left it after each operation is one that the judge
-// allows, whichever of it is durable, and comes to an end with.
+// TestJudgeAllowsWhatHappened: whatever a program does at random, the tree as it left it after each operation is one
+// that the judge allows, whichever of it is durable, and comes to an end with.
 func TestJudgeAllowsWhatHappened(t *testing.T) {
 	const ops = 250
 	for _, seed := range effort.Seeds(t, 2, 200) {

@@ -27,7 +27,8 @@ type job struct {
 	fuzzTime time.Duration
 }
 
-// testJobs are the tests whose long form is asked for by integration/effort, and the whole suites in an order by chance.
+// testJobs are the tests whose long form is asked for by integration/effort, and the whole suites in an order by
+// chance.
 func testJobs() []job {
 	const pkg = "integration"
 	jobs := []job{

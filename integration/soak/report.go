@@ -52,7 +52,8 @@ func (s *soak) report() {
 	fmt.Fprintf(s.out, "\n%d passed, %d failed\n", all.runs-all.failed, all.failed)
 }
 
-// again is the command that repeats a run. What a fuzz target found lies among its seeds, so any run of the tests repeats it.
+// again is the command that repeats a run. What a fuzz target found lies among its seeds, so any run of the tests
+// repeats it.
 func (r result) again() string {
 	if r.job.fuzz != "" {
 		return fmt.Sprintf("go test -run '^%s$' ./%s", r.job.fuzz, r.job.pkg)

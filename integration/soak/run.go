@@ -75,7 +75,8 @@ func (s *soak) build(ctx context.Context) error {
 		to = s.emberfs(j)
 		args := []string{"build", "-o", to}
 		if j.raced {
-			args = append(args, "-race", "-tags", "lockorder") // which takes twice the time: the suite has it in unit tests alone
+			// Which takes twice the time: the suite has it in unit tests alone.
+			args = append(args, "-race", "-tags", "lockorder")
 		}
 		if err := do(to, append(args, "./cmd/emberfs")); err != nil {
 			return err
@@ -144,8 +145,8 @@ func (s *soak) failed() bool {
 	return slices.ContainsFunc(s.results, func(r result) bool { return r.why != "" })
 }
 
-// ownNamespace runs a command with mounts and a /run of its own. It lets go of the mounts of others, which could not be unmounted while
-// this namespace has copies of them, but not of the disk that it works on.
+// ownNamespace runs a command with mounts and a /run of its own. It lets go of the mounts of others, which could not be
+// unmounted while this namespace has copies of them, but not of the disk that it works on.
 const ownNamespace = `mount --make-rprivate /
 awk '$3 ~ /^fuse/ || $1 ~ /^\/dev\/loop/ {print $2}' /proc/self/mounts | tac | while read -r dir; do
 	dir="$(printf %b "$dir")"
@@ -236,8 +237,8 @@ func verdict(j job, text []byte, err, ctxErr error) string {
 	return ""
 }
 
-// endAll ends the processes that were started from below a directory, and says how many there were. A dead one that waits for its
-// parent holds nothing and does not count.
+// endAll ends the processes that were started from below a directory, and says how many there were. A dead one that
+// waits for its parent holds nothing and does not count.
 func (s *soak) endAll(dir string) (left int) {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		pids := processesBelow(dir)

@@ -82,7 +82,8 @@ func TestArguments(t *testing.T) {
 
 var asks = regexp.MustCompile(`effort\.(Count|Time|Seeds|Soaking)\(|commitTime\(`)
 
-// TestJobsMeetTests: each job's pattern matches a test of its package, and each test that has a long form is one of a job's of its own.
+// TestJobsMeetTests: each job's pattern matches a test of its package, and each test that has a long form is one of a
+// job's of its own.
 func TestJobsMeetTests(t *testing.T) {
 	tests := map[string]map[string]string{} // package -> test -> body
 	root := filepath.Join("..", "..")
@@ -149,7 +150,8 @@ func TestOutcomes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("q/q_test.go", "package q\n\nimport \"testing\"\n\nfunc TestNothing(t *testing.T) {}\n") // the only one without a fuzz target
+	// The only one without a fuzz target.
+	write("q/q_test.go", "package q\n\nimport \"testing\"\n\nfunc TestNothing(t *testing.T) {}\n")
 	write("go.mod", "module m\n\ngo 1.26\n")
 	write("p/p_test.go", `package p
 

@@ -108,15 +108,16 @@ type Entry struct {
 	Holes    int64   // of a sparse file: blocks of 512 bytes that it has less than its size asks for (see HolesOf)
 }
 
-// Other is an entry of a git tree that a stock client made and that no directory can hold: a submodule, a name that is too long, a blob
-// that is missing. Commits carry it over as it is.
+// Other is an entry of a git tree that a stock client made and that no directory can hold: a submodule, a name that is
+// too long, a blob that is missing. Commits carry it over as it is.
 type Other struct {
 	Stored string // its name in git; Entry.Name is like it, as far as a directory can hold that
 	Mode   uint32 // as git's tree has it
 	Why    string // for people
 }
 
-// KeptFlags are the flags of chattr(1) that commits keep: immutable, append only, nodump, noatime (FS_IOC_SETFLAGS(2const)).
+// KeptFlags are the flags of chattr(1) that commits keep: immutable, append only, nodump, noatime
+// (FS_IOC_SETFLAGS(2const)).
 const KeptFlags = FlagImmutable | FlagAppend | 0x40 | FlagNoatime
 
 const (
@@ -125,8 +126,8 @@ const (
 	FlagNoatime   = 0x80
 )
 
-// HolesOf is an entry's Holes for a file of a size in bytes with so many blocks of 512: 0 unless it is sparse as cp(1) and tar(1)
-// tell it.
+// HolesOf is an entry's Holes for a file of a size in bytes with so many blocks of 512: 0 unless it is sparse as cp(1)
+// and tar(1) tell it.
 func HolesOf(size int64, blocks uint64) int64 {
 	if int64(blocks) >= size/512 {
 		return 0
@@ -171,10 +172,12 @@ func (k Kind) Format() uint32 {
 	return unix.S_IFREG
 }
 
-// InodeGroup begins the names that a WarmView gives to hard-link groups: a directory knows inodes, not the groups of commits.
+// InodeGroup begins the names that a WarmView gives to hard-link groups: a directory knows inodes, not the groups of
+// commits.
 const InodeGroup = "inode:"
 
-// DateText is a time for programs: RFC 3339 in UTC. Of what git stores it cannot say years over 9999: those are the last moment that it can.
+// DateText is a time for programs: RFC 3339 in UTC. Of what git stores it cannot say years over 9999: those are the
+// last moment that it can.
 func DateText(t time.Time) string {
 	if t = t.UTC(); t.Year() > 9999 {
 		return "9999-12-31T23:59:59Z"

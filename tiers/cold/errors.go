@@ -17,8 +17,9 @@ var (
 
 // TooMuchError is what a Tx says of what a commit cannot hold: it stays out of the commit, and the rest is taken.
 type TooMuchError struct {
-	Names []string // entries of the directory that PutDir got, "" for its own attributes; none: the file or directory as a whole
-	Links bool     // of PutDir: the root's link groups
+	// Entries of the directory that PutDir got, "" for its own attributes; none: the file or directory as a whole.
+	Names []string
+	Links bool // of PutDir: the root's link groups
 	Err   error
 }
 

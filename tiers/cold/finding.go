@@ -9,8 +9,8 @@ const (
 	Note    Severity = "note"    // worth knowing
 )
 
-// Finding is one line of what `emberfs check` says. Path is a true name in the volume, Where a file of the state directory or
-// the repository; what does not apply is empty.
+// Finding is one line of what `emberfs check` says. Path is a true name in the volume, Where a file of the state
+// directory or the repository; what does not apply is empty.
 type Finding struct {
 	Severity Severity `json:"severity"`
 	What     string   `json:"what"`

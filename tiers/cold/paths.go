@@ -18,8 +18,8 @@ func CleanPaths(paths []string) []string {
 	return want
 }
 
-// Wanted narrows paths from CleanPaths to a child of their directory: whole says that it is one of them, skip that it is none,
-// and below lists what is wanted of it, nil for all.
+// Wanted narrows paths from CleanPaths to a child of their directory: whole says that it is one of them, skip that it
+// is none, and below lists what is wanted of it, nil for all.
 func Wanted(want []string, name string) (below []string, whole, skip bool) {
 	if want == nil {
 		return nil, false, false

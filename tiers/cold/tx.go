@@ -33,8 +33,8 @@ type Content interface {
 	// ReadAt fills p unless the file ends before: then it returns io.EOF.
 	io.ReaderAt
 	Size() int64
-	// Data gives the first range of data that ends behind off, as lseek(2) with SEEK_DATA and SEEK_HOLE does; it may begin
-	// before off. ok is false where only a hole follows.
+	// Data gives the first range of data that ends behind off, as lseek(2) with SEEK_DATA and SEEK_HOLE does; it may
+	// begin before off. ok is false where only a hole follows.
 	Data(off int64) (r Range, ok bool, err error)
 }
 
@@ -47,26 +47,28 @@ type Base struct {
 	Changed []Range // sorted, disjoint
 }
 
-// Tx collects the objects of one commit. It is used by one goroutine at a time, except PutFile, which may be called concurrently.
+// Tx collects the objects of one commit. It is used by one goroutine at a time, except PutFile, which may be called
+// concurrently.
 type Tx interface {
-	// Base is the newest snapshot when the Tx began, as Cold.Newest: what this commit's content extends; nil for the first. Where its
-	// Info says Live a Tx of Cold.Begin absorbs it: the new commit's parent is main's tip all the same.
+	// Base is the newest snapshot when the Tx began, as Cold.Newest: what this commit's content extends; nil for the
+	// first. Where its Info says Live a Tx of Cold.Begin absorbs it: the new commit's parent is main's tip all the
+	// same.
 	Base() Snapshot
-	// PutFile stores a file's content; it fails with ErrSizeChanged when c gives more or fewer bytes than its Size, with *TooMuchError
-	// when that is too much.
-	// What base has too is not stored again.
+	// PutFile stores a file's content; it fails with ErrSizeChanged when c gives more or fewer bytes than its Size,
+	// with *TooMuchError when that is too much. What base has too is not stored again.
 	PutFile(ctx context.Context, c Content, base Base) (ID, error)
 	// PutSymlink stores a symlink's target.
 	PutSymlink(ctx context.Context, target string, base ID) (ID, error)
-	// PutDir stores one directory, children first. *TooMuchError: nothing is stored. With base non-zero and full false the entries in put replace or join those
-	// of base and the names in del leave; with full true put is everything, and base only says what need not be stored again.
-	// Entries that are directories carry the DirID that an earlier PutDir returned or that stands in the base commit.
-	// root is nil but for the root directory, which comes last: equal content, attributes and links give the DirID that
-	// Base().Root().Dir() has.
+	// PutDir stores one directory, children first. *TooMuchError: nothing is stored. With base non-zero and full false
+	// the entries in put replace or join those of base and the names in del leave; with full true put is everything,
+	// and base only says what need not be stored again. Entries that are directories carry the DirID that an earlier
+	// PutDir returned or that stands in the base commit. root is nil but for the root directory, which comes last:
+	// equal content, attributes and links give the DirID that Base().Root().Dir() has.
 	PutDir(ctx context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error)
-	// Commit publishes the objects durably and moves the branch to the new commit (FORMAT.md section 5): main, or for a Tx of
-	// BeginLive the live branch. ErrRefMoved: somebody else moved one of them; nothing changed. After a commit to main the live
-	// branch that it absorbed is gone. Where CommitOptions.Root is that of a Base that is Live, nothing need have been put.
+	// Commit publishes the objects durably and moves the branch to the new commit (FORMAT.md section 5): main, or for a
+	// Tx of BeginLive the live branch. ErrRefMoved: somebody else moved one of them; nothing changed. After a commit to
+	// main the live branch that it absorbed is gone. Where CommitOptions.Root is that of a Base that is Live, nothing
+	// need have been put.
 	Commit(ctx context.Context, o CommitOptions) (ID, error)
 	// Abort drops everything; a no-op after Commit.
 	Abort()

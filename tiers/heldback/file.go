@@ -33,8 +33,8 @@ func text(s string) (string, []byte) {
 	return "", []byte(s)
 }
 
-// Open reads the table in the file at path; where there is none it is empty. root is warm's root. A nil rewrite: the table is only read,
-// as it is at this moment.
+// Open reads the table in the file at path; where there is none it is empty. root is warm's root. A nil rewrite: the
+// table is only read, as it is at this moment.
 func Open(path string, root Key, rewrite Rewrite) (*Table, error) {
 	t := &Table{path: path, items: map[Key]*place{}, root: root, rewrite: rewrite}
 	data, err := os.ReadFile(path)

@@ -15,14 +15,16 @@ import (
 
 // Held is what is held back of one inode.
 type Held struct {
-	// Owner, uid and gid, is what the commit has; Given what the inode got instead. Who gives it another owner means that one.
+	// Owner, uid and gid, is what the commit has; Given what the inode got instead. Who gives it another owner means
+	// that one.
 	Owner *[2]uint32 `json:"owner,omitempty"`
 	Given *[2]uint32 `json:"given,omitempty"`
 	// Mode and GivenMode are the same of 07777.
 	Mode      *uint32 `json:"mode,omitempty"`
 	GivenMode *uint32 `json:"given_mode,omitempty"`
 	Xattrs    []Xattr `json:"xattrs,omitempty"`
-	// Mtime is one that the file system does not keep, and GivenMtime what it made of it. Who sets another one, or writes, means that.
+	// Mtime is one that the file system does not keep, and GivenMtime what it made of it. Who sets another one, or
+	// writes, means that.
 	Mtime      *cold.Time `json:"mtime,omitempty"`
 	GivenMtime *cold.Time `json:"given_mtime,omitempty"`
 	// Flags are those of chattr(1), which warm's file does not have: they would hold up the daemon too.
@@ -51,8 +53,8 @@ const FileName = "heldback"
 // KeyOf is the key of the inode that was looked at.
 func KeyOf(st *unix.Statx_t) Key { return Key{Ino: st.Ino, Gen: warm.GenOf(st)} }
 
-// OpenState reads what is held back of a state directory's warm, and finds the inodes again where that was copied. lost are the paths of
-// those that it did not find.
+// OpenState reads what is held back of a state directory's warm, and finds the inodes again where that was copied. lost
+// are the paths of those that it did not find.
 func OpenState(state string, warmFD int, rewrite Rewrite) (t *Table, lost []string, err error) {
 	var st unix.Statx_t
 	if err := warm.StatAt(warmFD, "", &st); err != nil {

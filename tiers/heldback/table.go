@@ -56,17 +56,19 @@ type place struct {
 	size int
 }
 
-// unknown is the path of an inode that lost the name that was known: it has another one. (No path below a root begins so.)
+// unknown is the path of an inode that lost the name that was known: it has another one. (No path below a root begins
+// so.)
 const unknown = "/"
 
 // Unknown says that nobody knows where the inode of an item is.
 func (it *Item) Unknown() bool { return it.Path == unknown }
 
-// Copied says that the table is about another directory than root, which this one was copied from: nothing is found before Rekey.
+// Copied says that the table is about another directory than root, which this one was copied from: nothing is found
+// before Rekey.
 func (t *Table) Copied() bool { return t.copied }
 
-// Rekey finds the inodes by their paths, and gives those that it did not find: nothing is held back there any more. A table that is only
-// read finds them for itself alone.
+// Rekey finds the inodes by their paths, and gives those that it did not find: nothing is held back there any more. A
+// table that is only read finds them for itself alone.
 func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -151,7 +153,8 @@ func (t *Table) Drop(k Key) error {
 	return err
 }
 
-// MovedOne notes that an inode, no directory, has another path; one of several names was renamed where it was not at from.
+// MovedOne notes that an inode, no directory, has another path; one of several names was renamed where it was not at
+// from.
 func (t *Table) MovedOne(k Key, from, to string) error {
 	if !t.Has(k) {
 		return nil
@@ -255,8 +258,8 @@ func (t *Table) Get(k Key) (it Item, ok bool, err error) {
 	return Item{Key: k, Path: p.path, What: slices.Clone(p.what), Mark: p.mark, Value: l.Value}, true, nil
 }
 
-// List gives the first items that say something, in the order of their paths, without their values: so many at most, and 0 for all. more
-// is how many there are besides.
+// List gives the first items that say something, in the order of their paths, without their values: so many at most,
+// and 0 for all. more is how many there are besides.
 func (t *Table) List(most int) (out []Item, more int) {
 	if t == nil {
 		return nil, 0

@@ -6,8 +6,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// A daemon that works beside a check marks a directory dirty, and all above it, before anything in it changes: a finding counts only
-// while what it was told by still stands.
+// A daemon that works beside a check marks a directory dirty, and all above it, before anything in it changes: a
+// finding counts only while what it was told by still stands.
 
 // seenMark is a directory's clean mark as it was read.
 type seenMark struct {
@@ -15,7 +15,8 @@ type seenMark struct {
 	rec warm.Record
 }
 
-// confirmed says, where a daemon works, whether a record still stands after what was seen: marks turn dirty before a change.
+// confirmed says, where a daemon works, whether a record still stands after what was seen: marks turn dirty before a
+// change.
 func (w *warmWalk) confirmed(self warm.XattrTarget, dir bool, rec warm.Record) bool {
 	if !w.o.Live {
 		return true
@@ -24,7 +25,8 @@ func (w *warmWalk) confirmed(self warm.XattrTarget, dir bool, rec warm.Record) b
 	return ok && now == rec
 }
 
-// marked says, where a daemon works, whether the innermost clean mark still stands: it goes before anything below it changes.
+// marked says, where a daemon works, whether the innermost clean mark still stands: it goes before anything below it
+// changes.
 func (w *warmWalk) marked() bool {
 	if !w.o.Live || len(w.marks) == 0 {
 		return true

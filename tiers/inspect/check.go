@@ -22,8 +22,8 @@ import (
 type Options struct {
 	State string // the state directory
 	Info  StateInfo
-	// Commits are what warm's records may be of: the commit it was last in step with, and the branch's tip. The first is what
-	// changed files are told by. May be empty.
+	// Commits are what warm's records may be of: the commit it was last in step with, and the branch's tip. The first
+	// is what changed files are told by. May be empty.
 	Commits []cold.Snapshot
 	// Live: a daemon works there. Findings are looked at twice.
 	Live bool
@@ -46,8 +46,9 @@ type Report struct {
 	Doubtful int64 // files whose records are hints only, and that look unchanged
 }
 
-// Check compares warm with a commit by its records, sizes and times, and with Same by the bytes of clean files. It changes
-// nothing. A directory that is marked clean must be what the commit says; what is not marked clean is at risk where it differs.
+// Check compares warm with a commit by its records, sizes and times, and with Same by the bytes of clean files. It
+// changes nothing. A directory that is marked clean must be what the commit says; what is not marked clean is at risk
+// where it differs.
 func Check(ctx context.Context, o Options) (*Report, error) {
 	fd, err := openWarmDir(o.State)
 	if errors.Is(err, unix.ENOENT) {
@@ -194,8 +195,8 @@ func (w *warmWalk) listings(ids []cold.DirID) []listing {
 	return out
 }
 
-// dir compares a directory. ids are what the commits have there, zero where one has none; clean says that a directory above is
-// marked clean, and so everything below it.
+// dir compares a directory. ids are what the commits have there, zero where one has none; clean says that a directory
+// above is marked clean, and so everything below it.
 func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarget, clean bool, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -218,7 +219,8 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 			}
 			marked, clean = false, false
 		} else {
-			ids = slices.Repeat([]cold.DirID{stands}, len(w.o.Commits)) // the listing is the same whichever commit reads it
+			// The listing is the same whichever commit reads it.
+			ids = slices.Repeat([]cold.DirID{stands}, len(w.o.Commits))
 		}
 	}
 	names, err := warm.ListNames(fd)

@@ -15,8 +15,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what is
-// there counts as changed then, and the next commit takes it. The caller holds the volume's lock.
+// DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what
+// is there counts as changed then, and the next commit takes it. The caller holds the volume's lock.
 func DropRecords(state string, paths []string) error {
 	fd, err := openWarmDir(state)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// stub compares a stub, whose record fits the file, with the commit. Its bytes are safe, its name and attributes need not be.
+// stub compares a stub, whose record fits the file, with the commit. Its bytes are safe, its name and attributes need
+// not be.
 func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Record, e *cold.Entry, dirty bool) error {
 	self := warm.ByName(fd, name)
 	shown := *st // warm's own times move when bytes go
@@ -31,8 +32,8 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Reco
 	return w.lacks(self, rec, cold.Need{Path: at, ID: rec.ID, Size: rec.Size})
 }
 
-// unlisted looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a directory
-// above is marked clean.
+// unlisted looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a
+// directory above is marked clean.
 func (w *warmWalk) unlisted(self warm.XattrTarget, at string, ids []cold.DirID, rec warm.Record, clean bool) error {
 	is := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 	there := slices.ContainsFunc(ids, func(id cold.DirID) bool { return id != (cold.DirID{}) })

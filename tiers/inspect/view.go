@@ -21,8 +21,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// View reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say is
-// believed as far as the next start would believe it, so looking for changes costs what changed. Safe for concurrent use.
+// View reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say
+// is believed as far as the next start would believe it, so looking for changes costs what changed. Safe for concurrent
+// use.
 type View struct {
 	fd      int
 	trust   uint16 // as the next start would have it
@@ -36,7 +37,8 @@ type View struct {
 	held   *heldback.Table
 }
 
-// OpenView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes it.
+// OpenView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes
+// it.
 func OpenView(state string, repo ViewCold) (*View, error) {
 	if _, err := os.Stat(filepath.Join(state, warm.StateName)); err != nil {
 		return nil, fmt.Errorf("%s is no volume's state: %w", state, err)
@@ -103,8 +105,8 @@ func (w *View) fill(e *cold.Entry, st *unix.Statx_t) error {
 	return err
 }
 
-// look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes away, or
-// bring them, between the two.
+// look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes
+// away, or bring them, between the two.
 func (w *View) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) (r warm.Record, err error) {
 	const tries = 3
 	for range tries {
@@ -148,8 +150,8 @@ func known(e *cold.Entry, r *warm.Record) {
 	}
 }
 
-// List lists the directory at a slash path; dir is its entry, or nil. What goes away meanwhile is left out. A directory whose
-// children are not made yet is listed as cold has it, and stays as it is.
+// List lists the directory at a slash path; dir is its entry, or nil. What goes away meanwhile is left out. A directory
+// whose children are not made yet is listed as cold has it, and stays as it is.
 func (w *View) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
 	fd, err := w.open(at, unix.O_PATH|unix.O_DIRECTORY)
 	if gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR); gone && inCold(dir) {
@@ -252,6 +254,6 @@ func (w *View) open(at string, flags int) (int, error) {
 // Invented says that an mtime is none: never, here.
 func (w *View) Invented(*cold.Entry) bool { return false }
 
-// Surely says that equal size and mtime are proof of equal content: where there are no records nothing better is to be had,
-// and a file changed within the last tick may be caught all the same.
+// Surely says that equal size and mtime are proof of equal content: where there are no records nothing better is to be
+// had, and a file changed within the last tick may be caught all the same.
 func (w *View) Surely(mtime cold.Time) bool { return !w.records && mtime.Sec < w.opened.Sec-1 }

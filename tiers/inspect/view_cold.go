@@ -13,8 +13,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the bytes of
-// stubs. Every Cold is one.
+// ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the
+// bytes of stubs. Every Cold is one.
 type ViewCold interface {
 	Newest(ctx context.Context) (cold.Snapshot, error)
 	Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, error)

@@ -84,7 +84,8 @@ func (s *Set) Rules() []Rule {
 	return s.rules
 }
 
-// HasMemory says whether a rule makes paths of class memory: without one no path has to be looked up. HasIgnore and HasCritical are the same.
+// HasMemory says whether a rule makes paths of class memory: without one no path has to be looked up. HasIgnore and
+// HasCritical are the same.
 func (s *Set) HasMemory() bool { return s != nil && s.memory }
 
 // HasIgnore says whether a rule ignores paths.
@@ -110,8 +111,8 @@ func (s *Set) HasPassthrough() bool { return s != nil && s.direct }
 // HasAges says whether a rule has a warm_age of its own.
 func (s *Set) HasAges() bool { return s != nil && s.ages }
 
-// Anchored says whether a path's ancestors have a say in whether it is ignored, so that renaming one of them can change that: false
-// where all ignore rules are of the form **/name or **/name/.
+// Anchored says whether a path's ancestors have a say in whether it is ignored, so that renaming one of them can change
+// that: false where all ignore rules are of the form **/name or **/name/.
 func (s *Set) Anchored() bool { return s != nil && s.anchored }
 
 // HasIntervals says whether a rule has a backup_interval of its own.
@@ -141,8 +142,8 @@ func (d Decision) Ignored() bool { return d.Rule != nil && d.Rule.Ignore }
 // Passthrough says that the kernel may read and write the file in warm itself.
 func (d Decision) Passthrough() bool { return d.Rule != nil && d.Rule.Passthrough }
 
-// Decide looks a path up: slashes between names, none before or behind; dir says whether it is a directory. The root, "", is of
-// class session.
+// Decide looks a path up: slashes between names, none before or behind; dir says whether it is a directory. The root,
+// "", is of class session.
 func (s *Set) Decide(path string, dir bool) Decision {
 	if s == nil || len(s.rules) == 0 || path == "" {
 		return Decision{At: path}

@@ -1,6 +1,7 @@
-// Package subprocess starts other programs: git and so its hooks, fusermount3. They get what a user's shell would give them and nothing
-// of the daemon's own state: its umask of zero, its limit of open files, its ignored signals, its variables and descriptors.
-// Every program that EmberFS starts is started here, but for the daemon itself; a test of package integration holds that.
+// Package subprocess starts other programs: git and so its hooks, fusermount3. They get what a user's shell would give
+// them and nothing of the daemon's own state: its umask of zero, its limit of open files, its ignored signals, its
+// variables and descriptors. Every program that EmberFS starts is started here, but for the daemon itself; a test of
+// package integration holds that.
 package subprocess
 
 import (
@@ -17,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shell starts the program: a umask belongs to a whole process, and so do its limits. They have to be changed between fork and exec,
-// where Go runs nothing of ours.
+// shell starts the program: a umask belongs to a whole process, and so do its limits. They have to be changed between
+// fork and exec, where Go runs nothing of ours.
 const shell = "/bin/sh"
 
 // fallbackPath is used where there is no PATH, as in a mount helper.
@@ -45,8 +46,8 @@ func umask() int {
 	return mask
 }
 
-// ClearUmask makes this process's own umask nothing: requests of programs carry theirs, and what EmberFS keeps for itself has modes that
-// depend on nobody's. Children get the one of the start.
+// ClearUmask makes this process's own umask nothing: requests of programs carry theirs, and what EmberFS keeps for
+// itself has modes that depend on nobody's. Children get the one of the start.
 func ClearUmask() { clearUmask() }
 
 var clearUmask = sync.OnceFunc(func() { unix.Umask(0) })
@@ -61,14 +62,14 @@ func RaiseOpenFiles(want uint64) {
 	if atStart.files.Max == 0 || atStart.files.Max >= want {
 		return
 	}
-	// Only root may; a user keeps the hard limit, to which the runtime has raised us. Not by unix.Setrlimit: after that the runtime no
-	// longer gives children the limits of the start.
+	// Only root may; a user keeps the hard limit, to which the runtime has raised us. Not by unix.Setrlimit: after that
+	// the runtime no longer gives children the limits of the start.
 	lim := unix.Rlimit{Cur: want, Max: want}
 	_, _, _ = unix.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&lim)), 0, 0, 0)
 }
 
-// script is what the shell does. Nobody but their owner writes the files that children make, whatever umask this process was started
-// with: a service may have been started with none.
+// script is what the shell does. Nobody but their owner writes the files that children make, whatever umask this
+// process was started with: a service may have been started with none.
 func script() string {
 	s := fmt.Sprintf("umask %04o; ", atStart.umask|0o022)
 	// Where soft and hard limit were the same the runtime changed nothing, and takes nothing back.
@@ -105,8 +106,8 @@ func Environment() []string {
 // Fusermount is the path of fusermount3, which mounts and unmounts for users; PATH need not lead to it.
 func Fusermount() (string, error) { return Find("fusermount3", "/usr/bin", "/bin", "/usr/local/bin") }
 
-// Find returns the path of a program by its name, of those in more directories too. The error is exec.ErrNotFound, with the
-// directories that were looked at where there is no PATH.
+// Find returns the path of a program by its name, of those in more directories too. The error is exec.ErrNotFound, with
+// the directories that were looked at where there is no PATH.
 func Find(name string, more ...string) (string, error) {
 	path := os.Getenv("PATH")
 	if path != "" {

@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Content is an open file of warm as a commit reads it. A long read ends early when it has become pointless: the file's last
-// name is gone, or its size is another.
+// Content is an open file of warm as a commit reads it. A long read ends early when it has become pointless: the file's
+// last name is gone, or its size is another.
 type Content struct {
 	fd   int
 	size int64

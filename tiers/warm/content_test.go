@@ -10,7 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestDataOfShrinkingFile: a file that is cut off between the two looks for its data has changed its size, and nothing worse.
+// TestDataOfShrinkingFile: a file that is cut off between the two looks for its data has changed its size, and nothing
+// worse.
 func TestDataOfShrinkingFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {

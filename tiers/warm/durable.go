@@ -43,8 +43,8 @@ func WriteFileDurable(path string, data []byte, perm os.FileMode) (err error) {
 	return SyncDir(dir)
 }
 
-// SyncDir makes the names in the directory at path durable: creations, renames and removals done before the call survive
-// a power cut. File systems that cannot sync a directory (EINVAL) are taken at their word.
+// SyncDir makes the names in the directory at path durable: creations, renames and removals done before the call
+// survive a power cut. File systems that cannot sync a directory (EINVAL) are taken at their word.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

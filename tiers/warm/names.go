@@ -33,7 +33,8 @@ func ParseDirent(b []byte) (Dirent, int) {
 	}, length
 }
 
-// ListNames returns, without moving its access time, the names in the directory behind fd, without "." and "..", in the directory's own order.
+// ListNames returns, without moving its access time, the names in the directory behind fd, without "." and "..", in the
+// directory's own order.
 func ListNames(dirfd int) ([]Dirent, error) {
 	fd, err := OpenQuiet(dirfd, ".", unix.O_DIRECTORY)
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// RecordAttr is the attribute that holds a file's or directory's state. Reserved, with user.emberfs: no program sees or sets them.
+// RecordAttr is the attribute that holds a file's or directory's state. Reserved, with user.emberfs: no program sees or
+// sets them.
 const RecordAttr = "trusted.emberfs"
 
 // RecordMax bounds a record: a longer attribute leaves ext4's inode and costs a 4 KiB block a file.
@@ -25,7 +26,8 @@ const (
 	FlagStub                 // the bytes are in cold only: warm has a hole; size, mtime and blocks are what stat shows
 	FlagUnlisted             // the children of this directory are not made in warm yet; mtime is what stat shows
 	FlagGroup                // group holds the hard-link group
-	FlagBlocks               // blocks is what stat shows (a file that is no stub any more: while size and mtime are warm's)
+	// Blocks is what stat shows (a file that is no stub any more: while size and mtime are warm's).
+	FlagBlocks
 )
 
 // Record is the state of one inode beside its data.
@@ -88,7 +90,8 @@ func (r *Record) Encode(b []byte) []byte {
 	return b
 }
 
-// DecodeRecord reads a record; ok is false for anything that this version did not write, which then counts as no record.
+// DecodeRecord reads a record; ok is false for anything that this version did not write, which then counts as no
+// record.
 func DecodeRecord(b []byte) (r Record, ok bool) {
 	if len(b) < 4 || b[0] != RecordVersion {
 		return Record{}, false
@@ -131,9 +134,9 @@ func ReadRecord(at XattrTarget) (r Record, ok bool) {
 	return DecodeRecord(buf[:n])
 }
 
-// Believed is r as far as a start with the given trust number may believe it; zero where not at all. That the bytes of a stub, or
-// the children of an unlisted directory, are not here is true whatever happened: the mark was set before they went, and is
-// taken away after they came. But a stub whose size is not the file's was being emptied.
+// Believed is r as far as a start with the given trust number may believe it; zero where not at all. That the bytes of
+// a stub, or the children of an unlisted directory, are not here is true whatever happened: the mark was set before
+// they went, and is taken away after they came. But a stub whose size is not the file's was being emptied.
 func (r Record) Believed(trust uint16, dir bool, st *unix.Statx_t) Record {
 	switch {
 	case r.Has(FlagDir) != dir:
@@ -167,6 +170,6 @@ func SortXattrs(x []cold.Xattr) {
 	slices.SortFunc(x, func(a, b cold.Xattr) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// CapsAttr is the attribute that any change of a file's bytes takes away, of which making a hole is one: a file that has it never
-// leaves warm.
+// CapsAttr is the attribute that any change of a file's bytes takes away, of which making a hole is one: a file that
+// has it never leaves warm.
 const CapsAttr = "security.capability"

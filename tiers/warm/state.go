@@ -28,21 +28,28 @@ type StateFile struct {
 	Volume  string `json:"volume"`  // id of the volume
 	Branch  string `json:"branch"`
 	Source  string `json:"source"`
-	Boot    string `json:"boot"`                   // boot id of the last start
-	Clean   bool   `json:"clean_stop"`             // the last daemon stopped with everything in warm durable
-	Pending bool   `json:"pending"`                // it stopped with changes that no commit has
-	Trust   uint16 `json:"trust"`                  // records with another number are hints only
-	Head    string `json:"head"`                   // the commit that warm was last in step with, main's or a live one; "" before the first
-	Origin  string `json:"origin,omitempty"`       // the commit that warm was last restored from: unlisted directories are of it
-	Tiered  bool   `json:"tiered,omitempty"`       // there may be stubs and unlisted directories: without records nobody can tell
-	Marked  bool   `json:"marked,omitempty"`       // warm's root carries the mark of this volume
-	Rules   string `json:"rules_agreed,omitempty"` // sha256 of texts of rules that were written on this machine: the last, and the one before
-	Walked  string `json:"rules_walked,omitempty"` // the rules by which the last commit looked at everything
-	Direct  string `json:"direct_boot,omitempty"`  // boot id in which the kernel was let at files of warm: programs may still have some open
-	Restore string `json:"restoring"`              // the commit that warm is being brought to; nothing else may have changed it
+	Boot    string `json:"boot"`       // boot id of the last start
+	Clean   bool   `json:"clean_stop"` // the last daemon stopped with everything in warm durable
+	Pending bool   `json:"pending"`    // it stopped with changes that no commit has
+	Trust   uint16 `json:"trust"`      // records with another number are hints only
+	// The commit that warm was last in step with, main's or a live one; "" before the first.
+	Head string `json:"head"`
+	// The commit that warm was last restored from: unlisted directories are of it.
+	Origin string `json:"origin,omitempty"`
+	// There may be stubs and unlisted directories: without records nobody can tell.
+	Tiered bool `json:"tiered,omitempty"`
+	Marked bool `json:"marked,omitempty"` // warm's root carries the mark of this volume
+	// Sha256 of texts of rules that were written on this machine: the last, and the one before.
+	Rules  string `json:"rules_agreed,omitempty"`
+	Walked string `json:"rules_walked,omitempty"` // the rules by which the last commit looked at everything
+	// Boot id in which the kernel was let at files of warm: programs may still have some open.
+	Direct string `json:"direct_boot,omitempty"`
+	// The commit that warm is being brought to; nothing else may have changed it.
+	Restore string `json:"restoring"`
 }
 
-// State is volume.json as it is in memory and on disk. Update may be called concurrently; StateFile is read without a lock by its owner.
+// State is volume.json as it is in memory and on disk. Update may be called concurrently; StateFile is read without a
+// lock by its owner.
 type State struct {
 	mu   sync.Mutex
 	Path string
@@ -84,8 +91,8 @@ func (s *State) Update(change func(*StateFile)) error {
 	return WriteFileDurable(s.Path, append(data, '\n'), 0o600)
 }
 
-// Identity returns the id under which a state directory writes commits, and the id of its volume: both are made, and kept, at
-// the first call. A repository that has commits already has a volume id of its own, which then wins.
+// Identity returns the id under which a state directory writes commits, and the id of its volume: both are made, and
+// kept, at the first call. A repository that has commits already has a volume id of its own, which then wins.
 func Identity(dir string) (machine, volume string, err error) {
 	s, err := LoadState(dir)
 	if err != nil {

@@ -91,7 +91,8 @@ func GenOf(st *unix.Statx_t) uint64 {
 
 // ---- extended attributes by (directory descriptor, name), never following a symlink ----
 
-// xattrAt numbers of Linux 6.13; older kernels go by /proc/self/fd/DIR/NAME, whose last component the l*xattr calls do not follow.
+// xattrAt numbers of Linux 6.13; older kernels go by /proc/self/fd/DIR/NAME, whose last component the l*xattr calls do
+// not follow.
 const (
 	sysSetxattrat    = 463
 	sysGetxattrat    = 464
