@@ -42,8 +42,10 @@ type basis struct {
 	running   atomic.Bool   // tierLoop runs
 	idleTiers chan struct{} // closed when tierLoop has ended
 
-	stop    context.CancelFunc
-	wg      sync.WaitGroup
-	closed  atomic.Bool
-	started atomic.Bool
+	stop   context.CancelFunc
+	wg     sync.WaitGroup
+	closed atomic.Bool
+	// patience is how long Close waits for what hangs.
+	patience time.Duration
+	started  atomic.Bool
 }

@@ -193,16 +193,13 @@ func (r *coldReader) trim(limit int64) (out []*coldContent) {
 	return out
 }
 
-// end cuts off what is read for callers that left, waits for it, and lets go of all content. Nobody calls with any
-// more.
+// end cuts off what is read for callers that left. Nobody calls with any more.
 func (r *coldReader) end() {
 	r.mu.Lock()
 	for _, c := range r.mu.open {
 		c.cancel()
 	}
 	r.mu.Unlock()
-	r.under.Wait()
-	r.drop()
 }
 
 // drop lets go of what nobody uses.

@@ -16,11 +16,10 @@ type errands struct {
 
 func (e *errands) init() { e.ctx, e.stop = context.WithCancel(context.Background()) }
 
-// end asks the errands that are under way to stop, and waits for them. No request is under way any more.
+// end asks the errands that are under way to stop. No request is under way any more.
 func (e *errands) end() {
 	if e.stop != nil {
 		e.stop()
-		e.under.Wait()
 	}
 }
 

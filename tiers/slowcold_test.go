@@ -323,3 +323,43 @@ func TestSlowListing(t *testing.T) {
 		t.Errorf("slow/f holds %q", s)
 	}
 }
+
+// TestSlowClose: a volume whose repository does not answer is closed all the same, not as in order; the next start has
+// everything.
+func TestSlowClose(t *testing.T) {
+	v, c, files := slowVolume(t)
+	g := newGate(t, recordID(files["a"]))
+	c.reads.Store(g)
+	h, err := v.Open(t.Context(), files["a"], unix.O_RDONLY, false)
+	must(t, err)
+	ctx, kill := context.WithCancel(t.Context())
+	killed := make(chan error, 1)
+	go func() {
+		_, err := h.Read(ctx, make([]byte, 1000), 0)
+		killed <- err
+	}()
+	g.await(t)
+	kill()
+	if err := <-killed; !errors.Is(err, context.Canceled) {
+		t.Errorf("the killed reader got %v", err)
+	}
+	h.Release()
+	write(t, v, v.root, "new", "new")
+	v.patience = 50 * time.Millisecond
+	soon(t, "closing", func() {
+		if err := v.Close(); err == nil {
+			t.Error("closing says nothing of a repository that does not answer")
+		}
+	})
+	if v.state.Clean {
+		t.Error("the stop counts as clean")
+	}
+	g.letGo()
+	c.reads.Store(nil)
+	next := openTiered(t, v.cfg.State, c)
+	for name, want := range map[string]string{"a": strings.Repeat("a", 100_000), "new": "new"} {
+		if got := read(t, next, mustFind(t, next, name)); got != want {
+			t.Errorf("%s holds %.20q", name, got)
+		}
+	}
+}

@@ -45,7 +45,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 		return nil, err
 	}
 	v := &Volume{
-		basis: basis{cfg: c, cold: c.Cold, log: c.Log, state: st},
+		basis: basis{patience: closePatience, cfg: c, cold: c.Cold, log: c.Log, state: st},
 		nodes: nodes{warmFD: -1, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), mayChown: os.Geteuid() == 0},
 	}
 	v.errands.init()
@@ -189,18 +189,43 @@ func (v *Volume) decideTrust() error {
 	return err
 }
 
+// closePatience is how long Close waits for a repository that does not answer.
+const closePatience = time.Minute
+
+// quiesce stops all that works in the background, and says whether it has stopped. Who hangs in a system call on the
+// repository does not.
+func (v *Volume) quiesce() bool {
+	if v.stop != nil {
+		v.stop()
+	}
+	v.errands.end()
+	v.coldReads.end()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		v.wg.Wait()
+		v.errands.under.Wait()
+		v.coldReads.under.Wait()
+		v.coldCount.end()
+	}()
+	select {
+	case <-stopped:
+		return true
+	case <-time.After(v.patience):
+		return false
+	}
+}
+
 // Close stops the background work, makes warm durable and records the clean stop. The last Sync is the caller's.
 func (v *Volume) Close() error {
 	if v.closed.Swap(true) {
 		return nil
 	}
-	if v.stop != nil {
-		v.stop()
-		v.wg.Wait()
+	if !v.quiesce() {
+		return fmt.Errorf("the repository of %s has not answered for %v: the volume is left as a killed daemon leaves it, "+
+			"which loses nothing; the next start looks at everything", v.cfg.State, v.patience)
 	}
-	v.errands.end()
-	v.coldReads.end()
-	v.coldCount.end()
+	v.coldReads.drop()
 	memErr := v.EndMemory()
 	v.syncing <- struct{}{}
 	defer func() { <-v.syncing }()
