@@ -27,29 +27,11 @@ func openVolume(t *testing.T, dir string, o Options) *testVolume {
 	if o.Log == nil {
 		o.Log = coldtest.Quiet()
 	}
-	c, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := testVolumeOf(t, c, dir)
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return v
+	return testVolumeOf(t, coldtest.Opened(t, func() (*Cold, error) { return Open(dir, o) }), dir)
 }
 
 func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
 	t.Helper()
-	c, err := OpenRepository(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return testVolumeOf(t, c, dir)
+	open := func() (*Cold, error) { return OpenRepository(dir, Options{}) }
+	return testVolumeOf(t, coldtest.Opened(t, open), dir)
 }

@@ -14,6 +14,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
+// Opened gives what open opens; the test's end closes it, and fails where that does.
+func Opened[C cold.Cold](t *testing.T, open func() (C, error)) C {
+	t.Helper()
+	c, err := open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
 // Volume is a repository in a directory, for a test. Whatever goes wrong in its methods ends the test.
 type Volume struct {
 	Cold cold.Cold

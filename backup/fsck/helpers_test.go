@@ -28,17 +28,7 @@ func openVolume(t *testing.T, dir string, o backup.Options) *testVolume {
 	if o.Log == nil {
 		o.Log = coldtest.Quiet()
 	}
-	c, err := backup.Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := testVolumeOf(t, c, dir)
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return v
+	return testVolumeOf(t, coldtest.Opened(t, func() (*backup.Cold, error) { return backup.Open(dir, o) }), dir)
 }
 
 // linkRemote is a remote with a pack and loose objects, and the volume that pushed them.

@@ -19,7 +19,7 @@ import (
 type RepairOptions struct {
 	// Step names what is about to be done, and where. What it returns is told how that ended.
 	Step func(what, where string) (ended func(result string, err error))
-	// WarmFiles hands f the files in warm that pick wants, as tiers.WarmFiles does; nil: there is no warm.
+	// WarmFiles hands f the files in warm that pick wants, as inspect.WarmFiles does; nil: there is no warm.
 	WarmFiles func(ctx context.Context, pick func(path string, id cold.ID) bool, f func(path string, c cold.Content) error) error
 	Needs     []cold.Need // what warm has only records of, where Lacks told that something is lost
 }

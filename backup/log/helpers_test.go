@@ -28,29 +28,11 @@ func openVolume(t *testing.T, dir string, o backup.Options) *testVolume {
 	if o.Log == nil {
 		o.Log = coldtest.Quiet()
 	}
-	c, err := backup.Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := testVolumeOf(t, c, dir)
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return v
+	return testVolumeOf(t, coldtest.Opened(t, func() (*backup.Cold, error) { return backup.Open(dir, o) }), dir)
 }
 
 func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
 	t.Helper()
-	c, err := backup.OpenRepository(dir, backup.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return testVolumeOf(t, c, dir)
+	open := func() (*backup.Cold, error) { return backup.OpenRepository(dir, backup.Options{}) }
+	return testVolumeOf(t, coldtest.Opened(t, open), dir)
 }

@@ -61,7 +61,7 @@ func (c *Reader) Commit(id cold.ID) (Commit, error) {
 }
 
 // Log gives the commits that the tips reach, newest first, parents of merges included; with paths (slash paths of true
-// names, as Paths of tiers.RestoreOptions) only those that changed one of them against all of their parents: content or
+// names, as Paths of a restore) only those that changed one of them against all of their parents: content or
 // metadata, of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the
 // errors come last, joined.
 func (c *Reader) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq2[Commit, error] {

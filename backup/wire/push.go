@@ -36,7 +36,7 @@ var ErrNotAtomic = errors.New("the remote does not offer atomic pushes")
 
 // Push moves the remote's references, all of them or none, sending the pack that writePack writes; where all are
 // deletions it is not called. It never forces: cold.ErrDiverged when one of them is elsewhere, before or during the
-// push. *tiers.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When the answer is lost the
+// push. *cold.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When the answer is lost the
 // references are read again, and their being new counts as success; so does their being new already. A remote that is
 // busy with itself (a git gc of its own, another push) is asked again, for up to a second or two; writePack is called
 // anew. ErrNotAtomic: several updates, and nothing was sent but perhaps a part of the pack.

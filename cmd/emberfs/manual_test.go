@@ -55,7 +55,7 @@ func TestManualIsGenerated(t *testing.T) {
 func TestManualIsClean(t *testing.T) {
 	groff, err := exec.LookPath("groff")
 	if err != nil {
-		t.Skip("groff is not there")
+		t.Fatal("this test needs groff (Debian: groff-base)")
 	}
 	references := regexp.MustCompile(`(?m)\bXr (emberfs\S*) (\d)`)
 	for _, f := range must(os.ReadDir(manDir))(t) {
