@@ -35,7 +35,7 @@ func unresponsiveCold(t *testing.T, cache string) {
 	v := newVolume(t, "v").mount()
 	slow, other := string(noise(4<<20, "slow")), string(noise(300_000, "other"))
 	check(t, os.MkdirAll(v.at("dir"), 0o755))
-	for name, data := range map[string]string{"dir/slow": slow, "dir/other": other, "here": "in warm"} {
+	for name, data := range map[string]string{"dir/slow": slow, "dir/other": other, "dir/third": other, "here": "in warm"} {
 		check(t, os.WriteFile(v.at(name), []byte(data), 0o644))
 	}
 	v.sync()
@@ -67,20 +67,23 @@ func unresponsiveCold(t *testing.T, cache string) {
 	var heard strings.Builder
 	patient.Stdout, patient.Stderr = &heard, &heard
 	check(t, patient.Start())
-	killed := exec.Command("cat", v.at("dir/other"))
-	check(t, killed.Start())
-	gone := make(chan error, 1)
-	go func() { gone <- killed.Wait() }()
-	select {
-	case err := <-gone:
-		t.Fatalf("the repository does not answer, and cat ended with %v", err)
-	case <-time.After(time.Second):
-	}
-	check(t, killed.Process.Kill())
-	select {
-	case <-gone:
-	case <-time.After(10 * time.Second):
-		t.Error("a killed reader is still there after 10 s")
+	// A reader, and a writer, for whose file the bytes have to come back first.
+	for _, args := range [][]string{{"cat", v.at("dir/other")}, {"dd", "if=/dev/zero", "of=" + v.at("dir/third"), "bs=10", "count=1", "conv=notrunc"}} {
+		killed := exec.Command(args[0], args[1:]...)
+		check(t, killed.Start())
+		gone := make(chan error, 1)
+		go func() { gone <- killed.Wait() }()
+		select {
+		case err := <-gone:
+			t.Fatalf("the repository does not answer, and %s ended with %v", args[0], err)
+		case <-time.After(time.Second):
+		}
+		check(t, killed.Process.Kill())
+		select {
+		case <-gone:
+		case <-time.After(10 * time.Second):
+			t.Errorf("a killed %s is still there after 10 s", args[0])
+		}
 	}
 	// A file is cut to nothing while it is read, for which the kernel itself waits where it has locked pages of it.
 	cut := exec.Command("sh", "-ec", ": > dir/other; echo over > dir/other")
@@ -99,6 +102,9 @@ func unresponsiveCold(t *testing.T, cache string) {
 	v.sync()
 	if got, err := os.ReadFile(v.at("dir/slow")); string(got) != slow {
 		t.Errorf("dir/slow holds %d bytes, or others (%v)", len(got), err)
+	}
+	if got, err := os.ReadFile(v.at("dir/third")); string(got) != other {
+		t.Errorf("dir/third holds %d bytes, or others (%v), though its writer was killed before", len(got), err)
 	}
 	if got, err := os.ReadFile(v.at("dir/other")); string(got) != "over\n" {
 		t.Errorf("dir/other holds %.20q (%v)", got, err)
