@@ -119,7 +119,8 @@ func (c *Cold) settle(ctx context.Context) error {
 		case in:
 			c.retire(ref, tip)
 		default:
-			c.note(ref, fmt.Errorf("%s has commits that %s has not and does not follow its tip, so it is ignored: merge what is wanted of it, then remove it",
+			c.note(ref, fmt.Errorf("%s has commits that %s has not and does not follow its tip, so it is ignored: "+
+				"merge what is wanted of it, then remove it",
 				ref, c.o.Branch))
 		}
 	}

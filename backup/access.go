@@ -30,7 +30,8 @@ func (c *Cold) MainRef() string { return c.ref }
 
 // IsRemoteNote says that a reference notes what the remote has.
 func (c *Cold) IsRemoteNote(name string) bool {
-	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() || strings.HasPrefix(name, c.absorbedRef(""))
+	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() ||
+		strings.HasPrefix(name, c.absorbedRef(""))
 }
 
 // DB is the object database.

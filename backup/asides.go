@@ -17,7 +17,8 @@ func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 	}
 	var out []string
 	for _, ref := range slices.Sorted(maps.Keys(sides)) {
-		out = append(out, fmt.Sprintf("%s has versions of files that %s has not: take what is wanted of it, then remove it", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
+		out = append(out, fmt.Sprintf("%s has versions of files that %s has not: take what is wanted of it, then "+
+			"remove it", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
 	}
 	p, err := c.Position(ctx)
 	if err != nil || p.Main.IsZero() {
@@ -37,7 +38,8 @@ func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 			return out, err
 		}
 		if !in {
-			out = append(out, fmt.Sprintf("%s has critical files of a machine that was lost, which %s has not: the next mount takes them", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
+			out = append(out, fmt.Sprintf("%s has critical files of a machine that was lost, which %s has not: the "+
+				"next mount takes them", strings.TrimPrefix(ref, "refs/heads/"), c.o.Branch))
 		}
 	}
 	return out, nil

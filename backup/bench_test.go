@@ -46,7 +46,8 @@ func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 			b.Fatal(err)
 		}
 		entries[i] = cold.Entry{
-			Name: fmt.Sprintf("file-%06d.txt", i), Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 1000, Size: 8, ID: id,
+			Name: fmt.Sprintf("file-%06d.txt", i), Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 1000, Size: 8,
+			ID:    id,
 			Mtime: cold.Time{Sec: 1700000000 + int64(i), Nsec: uint32(i) * 7919 % 1e9},
 		}
 	}
@@ -111,7 +112,8 @@ func BenchmarkTouchBytes(b *testing.B) {
 		}
 		dir.ID, dir.Meta = id.Tree, id.Meta
 		root := s.Root()
-		if id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir}, nil); err != nil {
+		if id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir},
+			nil); err != nil {
 			b.Fatal(err)
 		}
 		before := c.Stats().Bytes
@@ -200,7 +202,8 @@ func BenchmarkFirstCommit(b *testing.B) {
 						if err != nil {
 							b.Error(err)
 						}
-						entries[i] = cold.Entry{Name: fmt.Sprintf("f%02d", i), Kind: cold.KindFile, Mode: 0o644, Size: 4096, ID: id, Mtime: cold.Time{Sec: int64(i)}}
+						entries[i] = cold.Entry{Name: fmt.Sprintf("f%02d", i), Kind: cold.KindFile, Mode: 0o644,
+							Size: 4096, ID: id, Mtime: cold.Time{Sec: int64(i)}}
 					}
 				})
 			}
@@ -209,9 +212,11 @@ func BenchmarkFirstCommit(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			dirs = append(dirs, cold.Entry{Name: fmt.Sprintf("d%02d", d), Kind: cold.KindDir, Mode: 0o755, ID: id.Tree, Meta: id.Meta})
+			dirs = append(dirs, cold.Entry{Name: fmt.Sprintf("d%02d", d), Kind: cold.KindDir, Mode: 0o755, ID: id.Tree,
+				Meta: id.Meta})
 		}
-		id, err := tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755}}, dirs, nil)
+		id, err := tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755}},
+			dirs, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

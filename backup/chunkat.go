@@ -114,7 +114,8 @@ func cut(l *format.Layout, p []byte, off int64) []piece {
 			pos = hole
 		}
 		if next := min(start+n, end); pos < next {
-			pieces = append(pieces, piece{at: at, skip: pos - start, dst: p[pos-off : next-off : next-off], end: int(next - off)})
+			pieces = append(pieces, piece{at: at, skip: pos - start, dst: p[pos-off : next-off : next-off],
+				end: int(next - off)})
 			pos = next
 		}
 	}

@@ -37,7 +37,8 @@ func TestOpenAtConcurrently(t *testing.T) {
 		id   cold.ID
 		data []byte
 		n    int
-	}{"chunks": {chunks, data, reads}, "kept": {small, data[:testThreshold], reads}, "streamed": {big, data, max(reads/10, 1)}} {
+	}{"chunks": {chunks, data, reads}, "kept": {small, data[:testThreshold], reads},
+		"streamed": {big, data, max(reads/10, 1)}} {
 		at, err := v.OpenAt(t.Context(), c.id, int64(len(c.data)))
 		if err != nil {
 			t.Fatal(err)
@@ -51,7 +52,8 @@ func TestOpenAtConcurrently(t *testing.T) {
 					off := r.IntN(len(c.data))
 					p := buf[:r.IntN(len(buf))]
 					n, err := at.ReadAt(p, int64(off))
-					if err != nil && !errors.Is(err, io.EOF) || n != min(len(p), len(c.data)-off) || !bytes.Equal(p[:n], c.data[off:off+n]) {
+					if err != nil && !errors.Is(err, io.EOF) || n != min(len(p), len(c.data)-off) ||
+						!bytes.Equal(p[:n], c.data[off:off+n]) {
 						t.Errorf("%s: ReadAt(%d, %d) = %d, %v", name, len(p), off, n, err)
 						return
 					}
@@ -136,7 +138,8 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	other := v.object("blob", coldtest.Noise(43, format.MinChunk)).String()
 	damaged := tree.Refs[5].ID.String()
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[5].ID)
-	if err := os.Link(filepath.Join(v.Dir, "objects", other[:2], other[2:]), filepath.Join(v.Dir, "objects", damaged[:2], damaged[2:])); err != nil {
+	if err := os.Link(filepath.Join(v.Dir, "objects", other[:2], other[2:]),
+		filepath.Join(v.Dir, "objects", damaged[:2], damaged[2:])); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.db.Refresh(); err != nil {
@@ -154,7 +157,8 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 		for _, shift := range []int{0, 7} {
 			off := c.off*format.MinChunk + shift
 			n, err := at.ReadAt(p[off:], int64(off))
-			if end := c.end * format.MinChunk; n != end-off || !errors.Is(err, c.want) || !bytes.Equal(p[off:end], data[off:end]) {
+			if end := c.end * format.MinChunk; n != end-off || !errors.Is(err, c.want) ||
+				!bytes.Equal(p[off:end], data[off:end]) {
 				t.Errorf("from %d: %d bytes, %v", off, n, err)
 			}
 		}
@@ -162,7 +166,8 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	for _, i := range []int{9, 13} {
 		v.object("blob", data[i*format.MinChunk:(i+1)*format.MinChunk])
 	}
-	if n, err := at.ReadAt(p, 6*format.MinChunk); n != 14*format.MinChunk || !errors.Is(err, io.EOF) || !bytes.Equal(p[:n], data[6*format.MinChunk:]) {
+	if n, err := at.ReadAt(p, 6*format.MinChunk); n != 14*format.MinChunk || !errors.Is(err, io.EOF) ||
+		!bytes.Equal(p[:n], data[6*format.MinChunk:]) {
 		t.Errorf("the chunks are there again: %d, %v", n, err)
 	}
 	if err := at.Close(); err != nil {

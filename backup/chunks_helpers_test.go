@@ -83,7 +83,8 @@ func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects 
 	}
 	objects = txLen(v.T, x)
 	e := cold.Entry{Name: "f", Kind: cold.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
-	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e}, nil)
+	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e},
+		nil)
 	if err != nil {
 		v.T.Fatal(err)
 	}
@@ -150,7 +151,8 @@ func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 			off, p = max(e.Size-1, 0), buf[:2]
 		}
 		n, err := at.ReadAt(p, off)
-		if wantN := max(min(len(p), len(want)-int(off)), 0); n != wantN || (n < len(p)) != errors.Is(err, io.EOF) || err != nil && !errors.Is(err, io.EOF) {
+		if wantN := max(min(len(p), len(want)-int(off)), 0); n != wantN || (n < len(p)) != errors.Is(err, io.EOF) ||
+			err != nil && !errors.Is(err, io.EOF) {
 			v.T.Fatalf("ReadAt(%d, %d) = %d, %v; want %d", len(p), off, n, err, wantN)
 		}
 		if n > 0 && !bytes.Equal(p[:n], want[off:off+int64(n)]) {

@@ -20,7 +20,8 @@ import (
 
 func TestChunkSize(t *testing.T) {
 	for _, c := range []struct{ size, want int64 }{
-		{1, 64 << 10}, {8<<20 + 1, 64 << 10}, {256 << 20, 64 << 10}, {256<<20 + 1, 128 << 10}, {512 << 20, 128 << 10}, {1 << 30, 256 << 10},
+		{1, 64 << 10}, {8<<20 + 1, 64 << 10}, {256 << 20, 64 << 10}, {256<<20 + 1, 128 << 10}, {512 << 20, 128 << 10},
+		{1 << 30, 256 << 10},
 		{16 << 30, 4 << 20}, {16<<30 + 1, 4 << 20}, {1 << 40, 4 << 20}, {1<<63 - 1, 4 << 20},
 	} {
 		if got := format.ChunkSizeOf(c.size); got != c.want {
@@ -34,8 +35,10 @@ func TestChunkSize(t *testing.T) {
 		old  *format.ChunkTree
 		want int64
 	}{
-		{whole, nil, 0}, {whole + 1, nil, format.MinChunk}, {half, nil, 0}, {half, old(format.MinChunk), format.MinChunk}, {half - 1, old(format.MinChunk), 0}, {0, nil, 0},
-		{8 * 4096 * format.MinChunk, old(format.MinChunk), format.MinChunk}, {8*4096*format.MinChunk + 1, old(format.MinChunk), 1 << 20}, {whole, old(format.MaxChunk), format.MaxChunk},
+		{whole, nil, 0}, {whole + 1, nil, format.MinChunk}, {half, nil, 0},
+		{half, old(format.MinChunk), format.MinChunk}, {half - 1, old(format.MinChunk), 0}, {0, nil, 0},
+		{8 * 4096 * format.MinChunk, old(format.MinChunk), format.MinChunk},
+		{8*4096*format.MinChunk + 1, old(format.MinChunk), 1 << 20}, {whole, old(format.MaxChunk), format.MaxChunk},
 		{1 << 45, old(format.MaxChunk), format.MaxChunk},
 	} {
 		if got := format.ChunkSizeFor(c.size, whole, c.old); got != c.want {
@@ -54,8 +57,10 @@ func TestChunkBorders(t *testing.T) {
 		size  int
 		chunk bool
 	}{
-		{0, false}, {1, false}, {format.MinChunk, false}, {testThreshold, false}, {testThreshold + 1, true}, {testThreshold, true}, {testThreshold - 1, true},
-		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false}, {6 * format.MinChunk, true}, {6*format.MinChunk + 1, true},
+		{0, false}, {1, false}, {format.MinChunk, false}, {testThreshold, false}, {testThreshold + 1, true},
+		{testThreshold, true}, {testThreshold - 1, true},
+		{testThreshold / 2, true}, {testThreshold/2 - 1, false}, {testThreshold/2 + 1, false},
+		{6 * format.MinChunk, true}, {6*format.MinChunk + 1, true},
 		{6*format.MinChunk - 1, true}, {9 * format.MinChunk, true}, {1, false},
 	} {
 		id, _ := v.store(coldtest.Content(data[:c.size]), cold.Base{ID: base})
@@ -149,7 +154,8 @@ func TestChunkCat(t *testing.T) {
 		t.Errorf("cat gives %d bytes of %d, %v", len(out), len(data), err)
 	}
 	info, err := os.ReadFile(filepath.Join(clone, "f", format.ChunksName))
-	if want := fmt.Sprintf(`{"size":%d,"chunk":%d}`+"\n", len(data), format.MinChunk); err != nil || string(info) != want {
+	if want := fmt.Sprintf(`{"size":%d,"chunk":%d}`+"\n", len(data), format.MinChunk); err != nil ||
+		string(info) != want {
 		t.Errorf("%s holds %q, %v", format.ChunksName, info, err)
 	}
 }
@@ -176,7 +182,8 @@ func TestChunkedChmod(t *testing.T) {
 		}
 		name := []string{"f", "f", "g"}[i]
 		e := cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
-		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e}, nil)
+		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e},
+			nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -191,7 +198,8 @@ func TestChunkedChmod(t *testing.T) {
 		}
 	}
 	// Between half of the new threshold and the whole it would stay in chunks; it is far below.
-	if now, _ := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != coldtest.BlobID(t, string(data)) {
+	if now, _ := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != coldtest.BlobID(t,
+		string(data)) {
 		t.Errorf("stored as %s", now)
 	}
 }
@@ -233,7 +241,8 @@ func TestChunksTwiceInOneTx(t *testing.T) {
 	data[3*format.MinChunk] ^= 1
 	var reads readLog
 	h := holed{size: int64(len(data)), parts: map[int64][]byte{0: data}, reads: &reads}
-	again, err := x.PutFile(t.Context(), h, cold.Base{ID: id, Known: true, Changed: []cold.Range{{Off: 3 * format.MinChunk, End: 3*format.MinChunk + 1}}})
+	again, err := x.PutFile(t.Context(), h, cold.Base{
+		ID: id, Known: true, Changed: []cold.Range{{Off: 3 * format.MinChunk, End: 3*format.MinChunk + 1}}})
 	if err != nil || again == id || txLen(t, x) != n+2 || len(reads.list) != 2 {
 		t.Errorf("%v, %d more objects, %d reads", err, txLen(t, x)-n, len(reads.list))
 	}
@@ -281,10 +290,13 @@ func TestChunkedSizeChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, size := range []int64{8*format.MinChunk + 9, 8*format.MinChunk + 11, 8 * format.MinChunk, 9*format.MinChunk + 1, 20 * format.MinChunk} {
-		for _, c := range []cold.Content{coldtest.Content(data), holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
+	for _, size := range []int64{8*format.MinChunk + 9, 8*format.MinChunk + 11, 8 * format.MinChunk, 9*format.MinChunk +
+		1, 20 * format.MinChunk} {
+		for _, c := range []cold.Content{coldtest.Content(data),
+			holed{size: int64(len(data)), parts: map[int64][]byte{0: data}}} {
 			for _, base := range []cold.Base{{}, {ID: id}, {ID: id, Known: true}} {
-				if _, err := x.PutFile(t.Context(), coldtest.Sized{Content: c, Bytes: size}, base); !errors.Is(err, cold.ErrSizeChanged) {
+				if _, err := x.PutFile(t.Context(), coldtest.Sized{Content: c, Bytes: size}, base); !errors.Is(err,
+					cold.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", len(data), size, err)
 				}
 			}

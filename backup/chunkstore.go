@@ -116,7 +116,8 @@ type chunkStore struct {
 }
 
 // storeChunks stores content in chunks of the given size; those that old has at the same place are not stored again.
-func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, old *format.ChunkTree, chunk int64) (cold.ID, error) {
+func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, old *format.ChunkTree, chunk int64) (
+	cold.ID, error) {
 	now := &format.ChunkTree{Size: f.Size(), Chunk: chunk}
 	if n := now.Count(); n > format.MaxChunks {
 		return cold.ID{}, format.TooMuch("a file of %d bytes", now.Size)

@@ -118,7 +118,8 @@ func Open(dir string, o Options) (*Cold, error) {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
 	}
 	if first, _, _ := strings.Cut(o.Branch, "/"); first == "emberfs-live" || first == "emberfs-side" {
-		return nil, fmt.Errorf("open cold storage %s: branch %q: the name is reserved for EmberFS itself; choose another", dir, o.Branch)
+		return nil, fmt.Errorf("open cold storage %s: branch %q: the name is reserved for EmberFS itself; choose "+
+			"another", dir, o.Branch)
 	}
 	if err := odb.Init(dir, o.Branch); err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)

@@ -43,7 +43,8 @@ func putFiles(b *testing.B, c *Cold, contents []cold.Content) []coldFile {
 			b.Fatal(err)
 		}
 		files = append(files, coldFile{id, content.Size()})
-		entries = append(entries, cold.Entry{Name: fmt.Sprintf("%d-%d", time.Now().UnixNano(), i), Kind: cold.KindFile, Mode: 0o644, Size: content.Size(), ID: id})
+		entries = append(entries, cold.Entry{Name: fmt.Sprintf("%d-%d", time.Now().UnixNano(), i), Kind: cold.KindFile,
+			Mode: 0o644, Size: content.Size(), ID: id})
 	}
 	root := cold.Entry{Kind: cold.KindDir, Mode: 0o755}
 	id, err := tx.PutDir(ctx, base, base == cold.DirID{}, &cold.Root{Entry: root}, entries, nil)

@@ -99,7 +99,8 @@ func (t *tx) putRoot(d *dirBuild, o cold.CommitOptions) (cold.ID, error) {
 	if err != nil {
 		return cold.ID{}, fmt.Errorf("%s: %w", format.OwnName, err)
 	}
-	all, _ := format.UpdateTree(d.tree, map[string]odb.TreeEntry{format.OwnName: {Mode: odb.ModeTree, Name: format.OwnName, ID: own}})
+	all, _ := format.UpdateTree(d.tree, map[string]odb.TreeEntry{
+		format.OwnName: {Mode: odb.ModeTree, Name: format.OwnName, ID: own}})
 	return t.putTree(all)
 }
 
@@ -204,7 +205,8 @@ func (c *Cold) noteClock(now, dated time.Time) {
 		c.note("clock", nil)
 		return
 	}
-	c.note("clock", fmt.Errorf("the branch's last commit is dated %s, which is %s ahead of this machine's clock: new commits get that date too, and their true one as %s; "+
+	c.note("clock", fmt.Errorf("the branch's last commit is dated %s, which is %s ahead of this machine's clock: new "+
+		"commits get that date too, and their true one as %s; "+
 		"set the clock if it is wrong", cold.DateText(dated), far(ahead), format.TrailerTime))
 }
 

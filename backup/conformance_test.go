@@ -23,9 +23,12 @@ func oddTree() (*coldtest.File, map[string][]string) {
 	root.Text("ancient", "a").Mtime = cold.Time{Sec: -1 << 40, Nsec: 999999999}
 	root.Text("far", "b").Mtime = cold.Time{Sec: 1 << 40}
 	for _, name := range []string{
-		".git", ".GIT", "git~1", "GIT~7", ".gitmodules", ".gitattributes", ".gitignore", ".gitattributes .", ".git:x", ".emberfs", ".EMBERFS",
-		".emberfs%entries", ".emberfs%x", ".g\u200cit", "a\\.git\\b", "new\nline", "tab\t", " leading", "trailing ", "100%", "%41", "\"quote\"", "\\back",
-		"latin\xe9", "\xff\xfe", "\x01\x7f", "\u2028", "e\u0301", "\u00e9", strings.Repeat("n", 255), ".git:" + strings.Repeat("\x01", 250),
+		".git", ".GIT", "git~1", "GIT~7", ".gitmodules", ".gitattributes", ".gitignore", ".gitattributes .", ".git:x",
+		".emberfs", ".EMBERFS",
+		".emberfs%entries", ".emberfs%x", ".g\u200cit", "a\\.git\\b", "new\nline", "tab\t", " leading", "trailing ",
+		"100%", "%41", "\"quote\"", "\\back",
+		"latin\xe9", "\xff\xfe", "\x01\x7f", "\u2028", "e\u0301", "\u00e9", strings.Repeat("n", 255),
+		".git:" + strings.Repeat("\x01", 250),
 		".git" + strings.Repeat(" ", 251), ".git\ufffe", "CON", "a.c", "a", "a-b", "header", "3f", "-", "~1", "~",
 	} {
 		root.Text("names/"+name, name)
@@ -48,8 +51,10 @@ func oddTree() (*coldtest.File, map[string][]string) {
 	root.Mkdir("voids/.git")
 	x := root.Text("xattrs", "x")
 	x.Xattrs = []cold.Xattr{
-		{Name: "security.capability", Value: []byte{1, 0, 0, 2, 0, 4}}, {Name: "system.posix_acl_access", Value: []byte("\x02\x00\x00\x00\x01\x00\x06\x00")},
-		{Name: "user.empty", Value: []byte{}}, {Name: "user.text", Value: []byte("t\u00e4xt \"q\" <&>")}, {Name: "user.\xff", Value: []byte{0, 255}},
+		{Name: "security.capability", Value: []byte{1, 0, 0, 2, 0, 4}},
+		{Name: "system.posix_acl_access", Value: []byte("\x02\x00\x00\x00\x01\x00\x06\x00")},
+		{Name: "user.empty", Value: []byte{}}, {Name: "user.text", Value: []byte("t\u00e4xt \"q\" <&>")},
+		{Name: "user.\xff", Value: []byte{0, 255}},
 	}
 	root.Mkdir("void").Xattrs = []cold.Xattr{{Name: "system.posix_acl_default", Value: []byte{2, 0}}}
 	for _, p := range []string{"hard/a", "hard/b", "names/hard"} {

@@ -153,7 +153,9 @@ func TestCrashInCommit(t *testing.T) {
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
 		old := openVolume(t, dir, Options{}).CommitTree(crashTree(1), nil)
-		c, err := crashAt(t, dir, Options{}, n, func(v *testVolume) error { return v.tryCommit(t.Context(), crashTree(2)) })
+		c, err := crashAt(t, dir, Options{}, n, func(v *testVolume) error {
+			return v.tryCommit(t.Context(), crashTree(2))
+		})
 		if len(c.steps) < n {
 			if err != nil || n < 10 {
 				t.Fatalf("commit without a crash: %v; %q", err, c.steps)

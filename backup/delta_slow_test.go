@@ -106,7 +106,8 @@ func TestDeltaCost(t *testing.T) {
 		t.Errorf("touching a file made %v of %v", id, d.Dir())
 	}
 	d.Meta = id.Meta
-	if id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry}, nil); err != nil {
+	if id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry},
+		nil); err != nil {
 		t.Fatal(err)
 	}
 	f.ID, f.Meta = id.Tree, id.Meta
@@ -147,7 +148,8 @@ func TestDamagedShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	base, root := coldtest.RootOf(tx.Base()), &cold.Root{Entry: f.Entry}
-	if _, err := tx.PutDir(t.Context(), base, false, root, []cold.Entry{k.Entry}, nil); !errors.Is(err, cold.ErrCorrupt) {
+	if _, err := tx.PutDir(t.Context(), base, false, root, []cold.Entry{k.Entry}, nil); !errors.Is(err,
+		cold.ErrCorrupt) {
 		t.Errorf("PutDir = %v", err)
 	}
 	id, err := tx.PutDir(t.Context(), base, true, root, f.Entries(), nil)

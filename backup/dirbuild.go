@@ -57,7 +57,8 @@ func (d *dirBuild) setLinks(links map[string][]string) error {
 			return err
 		}
 		if len(data) > format.MaxLinksBlob {
-			return &cold.TooMuchError{Links: true, Err: fmt.Errorf("%d files with names in several directories", len(links))}
+			return &cold.TooMuchError{Links: true, Err: fmt.Errorf("%d files with names in several directories",
+				len(links))}
 		}
 		d.linksData = data
 	}
@@ -74,7 +75,8 @@ func (d *dirBuild) sealMeta() error {
 	}
 	head := format.EncodeHeader(d.head)
 	if len(head) > format.MaxLine {
-		return &cold.TooMuchError{Names: []string{""}, Err: fmt.Errorf("metadata of more than %d MiB", format.MaxLine>>20)}
+		return &cold.TooMuchError{Names: []string{""},
+			Err: fmt.Errorf("metadata of more than %d MiB", format.MaxLine>>20)}
 	}
 	entries := odb.TreeEntry{Mode: odb.ModeFile, Name: format.EntriesName}
 	var err error
@@ -82,7 +84,8 @@ func (d *dirBuild) sealMeta() error {
 		if entries.ID, err = add(odb.Blob, head); err != nil {
 			return err
 		}
-		nodes := append(slices.Clip(d.nodes), odb.TreeEntry{Mode: odb.ModeFile, Name: format.HeaderName, ID: entries.ID})
+		nodes := append(slices.Clip(d.nodes), odb.TreeEntry{Mode: odb.ModeFile, Name: format.HeaderName,
+			ID: entries.ID})
 		if head, err = odb.EncodeTree(nodes); err != nil {
 			return err
 		}

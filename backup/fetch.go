@@ -162,7 +162,8 @@ func (c *Cold) otherBranches(refs map[string]cold.ID) error {
 	if len(names) > 5 {
 		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
 	}
-	return fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)", c.o.Source, c.o.Branch, strings.Join(names, ", "))
+	return fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)", c.o.Source,
+		c.o.Branch, strings.Join(names, ", "))
 }
 
 func (c *Cold) releaseFetched(release func() error) {
@@ -176,7 +177,8 @@ func (c *Cold) releaseFetched(release func() error) {
 
 // bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not
 // an error.
-func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.ID, linked bool) (release func() error, err error) {
+func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.ID, linked bool) (release func() error,
+	err error) {
 	if b.ref, err = c.liveRefAt(b.main); err != nil {
 		return nil, err
 	}
@@ -253,7 +255,8 @@ func (c *Cold) ignore(ref string, tip cold.ID, why error) {
 
 // obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link,
 // where that can be done: a mount then takes as long for a million files as for one.
-func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip cold.ID, linked bool, release func() error, err error) {
+func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip cold.ID, linked bool,
+	release func() error, err error) {
 	if len(have) > 0 {
 		tip, release, err = c.remote.Fetch(ctx, c.db, c.ref, have)
 		return tip, false, release, err

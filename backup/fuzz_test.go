@@ -61,7 +61,8 @@ func FuzzDirectory(f *testing.F) {
 		dir := cold.DirID{Tree: db.put(odb.Tree, tree)}
 		meta := db.put(odb.Blob, entries)
 		dir.Meta = db.put(odb.Tree, rawTree("100644", format.EntriesName, meta, "40000", "d", odb.EmptyTree))
-		s := &Snapshot{db: db, info: cold.CommitInfo{Time: time.Unix(1, 0)}, own: format.OwnDir{Meta: dir.Meta}, root: cold.Entry{ID: dir.Tree, Meta: dir.Meta}}
+		s := &Snapshot{db: db, info: cold.CommitInfo{Time: time.Unix(1, 0)}, own: format.OwnDir{Meta: dir.Meta},
+			root: cold.Entry{ID: dir.Tree, Meta: dir.Meta}}
 		l, err := s.ReadDir(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
@@ -100,7 +101,8 @@ func FuzzChunks(f *testing.F) {
 	blob := func(data string) cold.ID { return memStore{}.put(odb.Blob, []byte(data)) }
 	a, b, info := blob("a"), blob(string(make([]byte, format.MinChunk))), []byte(`{"size":131073,"chunk":65536}`+"\n")
 	at := blob(string(info))
-	f.Add(rawTree("100644", format.ChunksName, at, "100644", "00000000", b, "100644", "00000001", b, "100644", "00000002", a), info)
+	f.Add(rawTree("100644", format.ChunksName, at, "100644", "00000000", b, "100644", "00000001", b, "100644",
+		"00000002", a), info)
 	f.Add(rawTree("100644", format.ChunksName, at, "100644", "00000001", b), info)
 	f.Add(rawTree("100644", format.ChunksName, at, "100644", "00000000", a, "100644", "00000003", b), info)
 	f.Add(rawTree("100644", format.ChunksName, at, "100644", "00000000", a, "40000", "00000001", odb.EmptyTree), info)

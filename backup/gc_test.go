@@ -17,11 +17,13 @@ import (
 
 // commitBesideGit commits as soon as the reference is free: git at work all the time holds its lock for longer than a
 // commit waits for it where the machine has much to do.
-func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error), f *coldtest.File, links map[string][]string) {
+func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error), f *coldtest.File,
+	links map[string][]string) {
 	v.T.Helper()
 	var err error
 	for range 100 {
-		if _, err = v.CommitWith(begin, f, links, cold.CommitOptions{Reason: "test", Files: 1}); !errors.Is(err, odb.ErrLocked) {
+		if _, err = v.CommitWith(begin, f, links, cold.CommitOptions{Reason: "test", Files: 1}); !errors.Is(err,
+			odb.ErrLocked) {
 			break
 		}
 	}
@@ -48,7 +50,8 @@ func TestCommitsUnderGC(t *testing.T) {
 			for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"}, {"pack-refs", "--all"}} {
 				cmd := exec.Command("git", args...)
 				cmd.Dir = v.Dir
-				cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+				cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory",
+					"GIT_CONFIG_VALUE_0=*")
 				if out, err := cmd.CombinedOutput(); err != nil {
 					done <- fmt.Errorf("git %q: %w: %s", args, err, out)
 					return

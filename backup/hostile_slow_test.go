@@ -28,12 +28,16 @@ func TestMetadataLies(t *testing.T) {
 		changed, gone []string
 	}{
 		{"size", sed(`/"a"/s/"size":3/"size":1000000/`), nil, nil},
-		{"other object", sed(`/"name":"a"/s/"id":"[0-9a-f]*"/"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"/`), []string{"a"}, nil},
+		{"other object", sed(`/"name":"a"/s/"id":"[0-9a-f]*"/"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"/`),
+			[]string{"a"}, nil},
 		{"other git mode", sed(`/"name":"b"/s/100644/100755/`), nil, nil},
 		{"type", sed(`/"name":"a"/s/"type":"file"/"type":"dir"/`), []string{"a"}, nil},
-		{"type and keys", sed(`/"name":"b"/s/.*/{"name":"b","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}/`), []string{"b"}, nil},
+		{"type and keys", sed(
+			`/"name":"b"/s/.*/{"name":"b","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}/`), []string{"b"},
+			nil},
 		{"target", sed(`/"name":"l"/{s/"target":"a"/"target":"b"/}`), nil, nil},
-		{"target and size", sed(`/"name":"l"/{s/"target":"a"/"target":"\/etc\/passwd"/;s/"size":1/"size":11/}`), nil, nil},
+		{"target and size", sed(`/"name":"l"/{s/"target":"a"/"target":"\/etc\/passwd"/;s/"size":1/"size":11/}`), nil,
+			nil},
 		{"line removed", sed(`/"name":"a"/d`), []string{"a"}, nil},
 		{"line twice", sed(`/"name":"a"/p`), nil, nil},
 		{"not JSON", sed(`/"name":"a"/s/.*/<<<<<<< HEAD/`), []string{"a"}, nil},
@@ -41,22 +45,31 @@ func TestMetadataLies(t *testing.T) {
 		{"path out", add(`{"name":"../evil","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
 		{"dot dot", add(`{"name":"..","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
 		{"absolute", add(`{"name":"/etc/x","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
-		{"long name", add(`{"name":"` + long + `","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil, nil},
-		{"own record", sed(`/"name":"b"/s/"size"/"xattrs":[{"name":"trusted.emberfs","value":"x"}],"size"/`), []string{"b"}, nil},
-		{"file from nowhere", add(`{"name":"z","type":"file","mode":"0644","uid":0,"gid":0,"mtime":[0,0],"size":1,"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100644"}`), nil, nil},
+		{"long name", add(`{"name":"` + long + `","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}`), nil,
+			nil},
+		{"own record", sed(`/"name":"b"/s/"size"/"xattrs":[{"name":"trusted.emberfs","value":"x"}],"size"/`),
+			[]string{"b"}, nil},
+		{"file from nowhere", add(
+			`{"name":"z","type":"file","mode":"0644","uid":0,"gid":0,"mtime":[0,0],"size":1,"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100644"}`), nil, nil},
 		{"group of two files", sed(`/"name":"b"/s/"id"/"link":"g","id"/`), nil, nil},
 		{"group across types", sed(`/"name":"fifo"/s/"uid"/"link":"g","uid"/`), nil, nil},
 		{"no header", sed(`1d`), nil, nil},
 		{"empty", ": >" + entries, []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
 		{"missing", "rm " + entries, []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
-		{"symlink", "rm " + entries + "; ln -s /etc/passwd " + entries, []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
-		{"directory", "rm " + entries + "; mkdir -p '" + entries + "/00'; echo x >" + entries + "/00/x", []string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
-		{"own directory is a file", "rm -r .emberfs; echo x >.emberfs", []string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
-		{"own directory is a link", "rm -r .emberfs; ln -s /etc .emberfs", []string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
-		{"meta is a file", "rm -r .emberfs/meta; echo x >.emberfs/meta", []string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
+		{"symlink", "rm " + entries + "; ln -s /etc/passwd " + entries,
+			[]string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
+		{"directory", "rm " + entries + "; mkdir -p '" + entries + "/00'; echo x >" + entries + "/00/x",
+			[]string{"a", "b", "l", "fifo", "h1", "h2", "d"}, []string{"fifo"}},
+		{"own directory is a file", "rm -r .emberfs; echo x >.emberfs", []string{"a", "b", "l", "fifo", "h1", "h2", "d",
+			"d/in"}, []string{"fifo"}},
+		{"own directory is a link", "rm -r .emberfs; ln -s /etc .emberfs",
+			[]string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
+		{"meta is a file", "rm -r .emberfs/meta; echo x >.emberfs/meta",
+			[]string{"a", "b", "l", "fifo", "h1", "h2", "d", "d/in"}, []string{"fifo"}},
 		{"volume.json is a link", "rm .emberfs/volume.json; ln -s /etc/passwd .emberfs/volume.json", nil, nil},
 		{"volume.json is junk", "echo '{' >.emberfs/volume.json", nil, nil},
-		{"bad escapes", "echo 1 >.emberfs%entries; echo 2 >.emberfs%plain; echo 3 >.emberfs%%" + strings.Repeat("a", 64), []string{""}, nil},
+		{"bad escapes", "echo 1 >.emberfs%entries; echo 2 >.emberfs%plain; echo 3 >.emberfs%%" +
+			strings.Repeat("a", 64), []string{""}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -141,7 +154,8 @@ func TestOpenedLies(t *testing.T) {
 			if err != nil || len(l.Entries) != len(f.Kids) {
 				t.Fatalf("%d entries, want %d: %v", len(l.Entries), len(f.Kids), err)
 			}
-			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], cold.ErrCorrupt) || !strings.Contains(l.Problems[0].Error(), file) {
+			if len(l.Problems) != 1 || !errors.Is(l.Problems[0], cold.ErrCorrupt) ||
+				!strings.Contains(l.Problems[0].Error(), file) {
 				t.Errorf("problems %v", l.Problems)
 			}
 			if ok, err := s.Valid(t.Context(), coldtest.RootOf(s)); !ok || err != nil {
@@ -177,7 +191,8 @@ func TestTrieBombs(t *testing.T) {
 	for _, leaf := range []struct {
 		mode string
 		id   cold.ID
-	}{{"40000", odb.EmptyTree}, {"100644", shard}, {"100644", v.object("blob", nil)}, {"160000", blob}, {"100644", blob}} {
+	}{{"40000", odb.EmptyTree}, {"100644", shard}, {"100644", v.object("blob", nil)}, {"160000", blob},
+		{"100644", blob}} {
 		node := v.object("tree", rawTree(all(leaf.mode, leaf.id)...))
 		for range format.MaxLevels + 3 {
 			node = v.object("tree", rawTree(all("40000", node)...))
@@ -190,7 +205,8 @@ func TestTrieBombs(t *testing.T) {
 		start := time.Now()
 		s := v.HeadSnapshot()
 		l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
-		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != cold.KindFile || len(l.Problems) == 0 || !l.Reconciled {
+		if err != nil || len(l.Entries) != 1 || l.Entries[0].Kind != cold.KindFile || len(l.Problems) == 0 ||
+			!l.Reconciled {
 			t.Errorf("%+v: %+v, %v", leaf, l, err)
 		}
 		if took := time.Since(start); took > 20*time.Second {

@@ -67,9 +67,12 @@ func TestHostileTree(t *testing.T) {
 	v := newVolume(t, Options{})
 	blob := v.object("blob", []byte("x"))
 	v.forge(rawTree(
-		"100644", "good", blob, "100644", "..", blob, "100644", "a/b", blob, "100644", "", blob, "160000", "sub", blob, "100644", "good", blob,
-		"40000", "good", blob, "777", "mode", blob, "100644", strings.Repeat("n", 256), blob, "100644", ".git", blob, "40000", ".emberfs", blob,
-		"40000", "dir", odb.EmptyTree, "100644", "zero", cold.ID{}, "100644", "tree", odb.EmptyTree, "100644", "last", blob,
+		"100644", "good", blob, "100644", "..", blob, "100644", "a/b", blob, "100644", "", blob, "160000", "sub", blob,
+		"100644", "good", blob,
+		"40000", "good", blob, "777", "mode", blob, "100644", strings.Repeat("n", 256), blob, "100644", ".git", blob,
+		"40000", ".emberfs", blob,
+		"40000", "dir", odb.EmptyTree, "100644", "zero", cold.ID{}, "100644", "tree", odb.EmptyTree, "100644", "last",
+		blob,
 	))
 	s := v.HeadSnapshot()
 	got := &coldtest.File{Entry: s.Root()}
@@ -145,7 +148,8 @@ func TestRulesStay(t *testing.T) {
 	if got := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml"); got != want {
 		t.Errorf("rules.yaml is %s, was %s", got, want)
 	}
-	if ls := coldtest.Git(t, v.Dir, "ls-tree", "--name-only", "main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
+	if ls := coldtest.Git(t, v.Dir, "ls-tree", "--name-only",
+		"main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
 		t.Errorf(".emberfs holds %q", ls)
 	}
 	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/volume.json"); s != `{"format":1,"volume":"vol"}` {
@@ -179,11 +183,13 @@ func TestMissingObjects(t *testing.T) {
 	if at < 0 || l.Entries[at].Size != int64(len(f.Kids["big"].Data)) {
 		t.Fatalf("%+v", l.Entries)
 	}
-	if _, err := again.Open(t.Context(), id, -1); !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), id.String()) {
+	if _, err := again.Open(t.Context(), id, -1); !errors.Is(err, cold.ErrMissing) ||
+		!strings.Contains(err.Error(), id.String()) {
 		t.Errorf("Open = %v", err)
 	}
 	d := f.Kids["d"]
-	if l, err = s.ReadDir(t.Context(), d.Dir()); err != nil || len(l.Entries) != 1 || len(l.Problems) == 0 || !l.Reconciled {
+	if l, err = s.ReadDir(t.Context(), d.Dir()); err != nil || len(l.Entries) != 1 || len(l.Problems) == 0 ||
+		!l.Reconciled {
 		t.Errorf("d: %+v, %v", l, err)
 	}
 	if _, err := again.Open(t.Context(), f.Kids["a"].ID, 99); !errors.Is(err, cold.ErrCorrupt) {

@@ -199,7 +199,8 @@ func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Tim
 				return true, nil
 			}
 			gone := i < len(absorbed) || perhaps[id]
-			if _, ok := perhaps[p]; ok || commit.Committer.When.Before(since) || gone && read > maxAbsorbers && !perhaps[id] {
+			if _, ok := perhaps[p]; ok || commit.Committer.When.Before(since) || gone && read > maxAbsorbers &&
+				!perhaps[id] {
 				continue
 			}
 			perhaps[p] = gone

@@ -92,7 +92,8 @@ func TestLivePushRace(t *testing.T) {
 		f.Text("a", text)
 		return v.CommitTree(f, nil)
 	}
-	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live}, "main main": {main, main}} {
+	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live},
+		"main main": {main, main}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -129,13 +130,14 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 	spy := &spyRemote{remote: one.remote}
 	spy.before = func(updates []wire.Update) {
 		if updates[0].New.IsZero() {
-			if err := two.remote.Push(t.Context(), []wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
-				ids, err := two.collect(t.Context(), []cold.ID{theirs}, updates[0].Old)
-				if err != nil {
-					return err
-				}
-				return two.writePack(t.Context(), w, ids)
-			}); err != nil {
+			if err := two.remote.Push(t.Context(),
+				[]wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
+					ids, err := two.collect(t.Context(), []cold.ID{theirs}, updates[0].Old)
+					if err != nil {
+						return err
+					}
+					return two.writePack(t.Context(), w, ids)
+				}); err != nil {
 				t.Error(err)
 			}
 		}

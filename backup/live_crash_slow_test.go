@@ -16,7 +16,8 @@ import (
 )
 
 // tryCommitBy is tryCommit for a given way to begin.
-func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (cold.Tx, error), f *coldtest.File) error {
+func (v *testVolume) tryCommitBy(ctx context.Context, begin func(context.Context) (cold.Tx, error),
+	f *coldtest.File) error {
 	tx, err := begin(ctx)
 	if err != nil {
 		return err

@@ -30,10 +30,12 @@ func TestLiveUnderGC(t *testing.T) {
 			var rounds atomic.Int64
 			go func() {
 				for ctx.Err() == nil {
-					for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"}, {"prune", "--expire=now"}, {"pack-refs", "--all"}} {
+					for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"},
+						{"prune", "--expire=now"}, {"pack-refs", "--all"}} {
 						cmd := exec.Command("git", args...)
 						cmd.Dir = v.Dir
-						cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
+						cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory",
+							"GIT_CONFIG_VALUE_0=*")
 						if out, err := cmd.CombinedOutput(); err != nil {
 							done <- fmt.Errorf("git %q: %w: %s", args, err, out)
 							return

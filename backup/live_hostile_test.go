@@ -40,15 +40,16 @@ func TestHostileLiveRefs(t *testing.T) {
 		coldtest.Git(t, v.Dir, "update-ref", livePrefix+"main/"+odd, stockChild(v, "main"))
 	}
 	for what, content := range map[string]string{
-		"missing":       strings.Repeat("12", 20),
-		"blob":          coldtest.Git(t, v.Dir, "rev-parse", "main:a"),
-		"tree":          coldtest.Git(t, v.Dir, "rev-parse", "main^{tree}"),
-		"unrelated":     unrelated,
-		"an empty root": coldtest.Git(t, v.Dir, "commit-tree", "-p", unrelated, "-p", "main", "-m", "main is the second parent", "main^{tree}"),
-		"symbolic":      "ref: refs/heads/nowhere",
-		"loop":          "ref: " + name,
-		"rubbish":       "rubbish",
-		"itself":        "ref: refs/heads/main",
+		"missing":   strings.Repeat("12", 20),
+		"blob":      coldtest.Git(t, v.Dir, "rev-parse", "main:a"),
+		"tree":      coldtest.Git(t, v.Dir, "rev-parse", "main^{tree}"),
+		"unrelated": unrelated,
+		"an empty root": coldtest.Git(t, v.Dir, "commit-tree", "-p", unrelated, "-p", "main", "-m",
+			"main is the second parent", "main^{tree}"),
+		"symbolic": "ref: refs/heads/nowhere",
+		"loop":     "ref: " + name,
+		"rubbish":  "rubbish",
+		"itself":   "ref: refs/heads/main",
 	} {
 		write(name, content)
 		again := openVolume(t, v.Dir, Options{})
@@ -87,8 +88,10 @@ func TestHostileRemoteLive(t *testing.T) {
 	v.MustPush()
 	name := livePrefix + "main/" + strings.Split(coldtest.LiveRefs(t, remote)[0], ":")[0]
 	bare := coldtest.Git(t, remote, "commit-tree", "-m", "unrelated", "main^{tree}")
-	absorbing, err := coldtest.GitTry(t, remote, []byte(fmt.Sprintf("tree %s\nparent %s\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\ns\n\n%s: %s %s\n",
-		coldtest.Git(t, remote, "rev-parse", "main^{tree}"), bare, format.TrailerAbsorbs, main, coldtest.Git(t, remote, "rev-parse", "main:a"))), "hash-object", "-w", "-t", "commit", "--stdin")
+	absorbing, err := coldtest.GitTry(t, remote,
+		[]byte(fmt.Sprintf("tree %s\nparent %s\nauthor a <a> 1 +0000\ncommitter a <a> 1 +0000\n\ns\n\n%s: %s %s\n",
+			coldtest.Git(t, remote, "rev-parse", "main^{tree}"), bare, format.TrailerAbsorbs, main,
+			coldtest.Git(t, remote, "rev-parse", "main:a"))), "hash-object", "-w", "-t", "commit", "--stdin")
 	if err != nil {
 		t.Fatal(absorbing)
 	}

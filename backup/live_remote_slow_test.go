@@ -39,7 +39,8 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 	l2 := v.commitLive(f)
 	coldtest.Git(t, v.Dir, "gc", "-q", "--prune=now") // what the remote has must stay known
 	for what, state := range map[string][2]string{
-		"live 1": {m1.String(), live[0].String()}, "live 3": {m1.String(), live[2].String()}, "no live": {m1.String(), ""},
+		"live 1": {m1.String(), live[0].String()}, "live 3": {m1.String(), live[2].String()},
+		"no live":   {m1.String(), ""},
 		"undeleted": {m2.String(), live[2].String()}, "deleted": {m2.String(), ""}, "nothing": {"", ""},
 	} {
 		dir := filepath.Join(t.TempDir(), "remote.git")
@@ -48,13 +49,14 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		}
 		w := openVolume(t, v.copyWhole(), Options{Source: dir})
 		if state[0] == m2.String() {
-			if err := w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}}, func(out io.Writer) error {
-				ids, err := w.collect(t.Context(), []cold.ID{m2}, m1)
-				if err != nil {
-					return err
-				}
-				return w.writePack(t.Context(), out, ids)
-			}); err != nil {
+			if err := w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}},
+				func(out io.Writer) error {
+					ids, err := w.collect(t.Context(), []cold.ID{m2}, m1)
+					if err != nil {
+						return err
+					}
+					return w.writePack(t.Context(), out, ids)
+				}); err != nil {
 				t.Fatal(err)
 			}
 		}

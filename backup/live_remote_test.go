@@ -115,7 +115,8 @@ func TestLiveTwoMachines(t *testing.T) {
 			one.MustPush()
 			coldtest.WantRemote(t, "main again", remote, m3)
 			one.wantPushed("main again", m3)
-			if got := coldtest.Git(t, one.Dir, "for-each-ref", "refs/emberfs/absorbed", "refs/emberfs/remote-live"); got != "" {
+			if got := coldtest.Git(t, one.Dir, "for-each-ref", "refs/emberfs/absorbed",
+				"refs/emberfs/remote-live"); got != "" {
 				t.Errorf("left: %s", got)
 			}
 			if got := coldtest.Git(t, remote, "rev-list", "--count", "main"); got != "3" {

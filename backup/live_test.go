@@ -82,7 +82,8 @@ func TestLiveBranch(t *testing.T) {
 	}
 	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 	for p := range packs() {
-		if !before[p] && strings.Contains(coldtest.Git(t, v.Dir, "verify-pack", "-v", p), f.Kids["db"].Kids["critical"].ID.String()) {
+		if !before[p] && strings.Contains(coldtest.Git(t, v.Dir, "verify-pack", "-v", p),
+			f.Kids["db"].Kids["critical"].ID.String()) {
 			t.Error("what the live branch had was stored again")
 		}
 	}
@@ -170,7 +171,8 @@ func TestLiveRefMoved(t *testing.T) {
 				}
 				move(v)
 				before := coldtest.Git(t, v.Dir, "for-each-ref")
-				if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
+				if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err,
+					cold.ErrRefMoved) {
 					t.Errorf("Commit = %v", err)
 				}
 				tx.Abort()
@@ -251,10 +253,12 @@ func TestEpochOf(t *testing.T) {
 	v := newVolume(t, Options{})
 	coldtest.Git(t, v.Dir, "hash-object", "-w", "-t", "tree", "/dev/null")
 	seen := map[string]bool{}
-	for _, date := range []string{"1760000000 +0000", "1760000000 +0200", "0 +0000", "1099511627776 +0000", "99999999999999 +0000"} {
+	for _, date := range []string{"1760000000 +0000", "1760000000 +0200", "0 +0000", "1099511627776 +0000",
+		"99999999999999 +0000"} {
 		tree := coldtest.Git(t, v.Dir, "hash-object", "-t", "tree", "/dev/null")
 		raw := fmt.Sprintf("tree %s\nauthor a <a> %s\ncommitter a <a> %s\n\nm\n", tree, date, date)
-		out, err := coldtest.GitTry(t, v.Dir, []byte(raw), "hash-object", "-w", "-t", "commit", "--stdin", "--literally")
+		out, err := coldtest.GitTry(t, v.Dir, []byte(raw), "hash-object", "-w", "-t", "commit", "--stdin",
+			"--literally")
 		if err != nil {
 			t.Fatal(out)
 		}
@@ -287,7 +291,8 @@ func TestReservedBranches(t *testing.T) {
 	f.Text("a", "one")
 	v.CommitTree(f, nil)
 	v.commitLive(f)
-	if got := coldtest.Git(t, v.Dir, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads/emberfs-live/team/a"); got == "" {
+	if got := coldtest.Git(t, v.Dir, "for-each-ref", "--format=%(refname:lstrip=2)",
+		"refs/heads/emberfs-live/team/a"); got == "" {
 		t.Error("no live branch below team/a")
 	}
 }

@@ -74,7 +74,8 @@ func (c *Cold) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) 
 
 // Collect is GC for the repository at dir of a volume that nobody uses: the caller holds its lock. A dry run writes
 // nothing there.
-func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o cold.GCOptions) (report cold.GCReport, err error) {
+func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o cold.GCOptions) (report cold.GCReport,
+	err error) {
 	open := odb.Open
 	if o.DryRun {
 		open = odb.OpenReadOnly

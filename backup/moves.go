@@ -29,7 +29,8 @@ type moves struct {
 }
 
 // errMovesCut is the problem of a directory that counts as new, and may be none.
-var errMovesCut = fmt.Errorf("more than %d directories were changed by a stock client: if this one was renamed, its owners, times and all else that git does not keep are lost", maxMoveDirs)
+var errMovesCut = fmt.Errorf("more than %d directories were changed by a stock client: if this one was renamed, its "+
+	"owners, times and all else that git does not keep are lost", maxMoveDirs)
 
 // into gives the entry that a directory inherits.
 func (m *moves) into(dir cold.DirID, stored string) (cold.Entry, bool) {

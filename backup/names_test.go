@@ -16,13 +16,17 @@ import (
 // generatedNames are names around everything that git, HFS+ and NTFS treat in a way of their own.
 func generatedNames() []string {
 	words := []string{
-		".git", ".gitmodules", ".gitattributes", ".gitignore", ".mailmap", ".emberfs", "git~1", "gitmod~4", "gi7eba~9", "gitatt~2", "g~1", "~1",
-		"gabcdef~1", "gabcde~12345", "x~1", ".gi", "git", ".gitx", "git~", "git~x", ".emberfs%entries", ".emberfs%%", "plain", "con", "gitmodules",
+		".git", ".gitmodules", ".gitattributes", ".gitignore", ".mailmap", ".emberfs", "git~1", "gitmod~4", "gi7eba~9",
+		"gitatt~2", "g~1", "~1",
+		"gabcdef~1", "gabcde~12345", "x~1", ".gi", "git", ".gitx", "git~", "git~x", ".emberfs%entries", ".emberfs%%",
+		"plain", "con", "gitmodules",
 	}
 	before := []string{"", " ", ".", "a\\", "\\", "\u200c", "\xff", "a:", "x", "\ufeff", "\x01"}
 	after := []string{
-		"", " ", ".", ". .", ":", ":$I", "::$INDEX_ALLOCATION", "\\", "\\b", "\\.git", "\u200d", "\u202e.", "\u206f", "\ufeff:", "\xff", "\xc3", "\xed\xa0\x80",
-		"\ufffe", "\uffff", "\xf4\x90\x80\x80", "\u00e9", "\n", ":\n", " \n", "%", "%41", "\x7f", "~1", "1", "x", "\u212a",
+		"", " ", ".", ". .", ":", ":$I", "::$INDEX_ALLOCATION", "\\", "\\b", "\\.git", "\u200d", "\u202e.", "\u206f",
+		"\ufeff:", "\xff", "\xc3", "\xed\xa0\x80",
+		"\ufffe", "\uffff", "\xf4\x90\x80\x80", "\u00e9", "\n", ":\n", " \n", "%", "%41", "\x7f", "~1", "1", "x",
+		"\u212a",
 	}
 	seen := map[string]bool{}
 	var all []string
@@ -111,7 +115,8 @@ func TestNamesWithGit(t *testing.T) {
 	coldtest.Git(t, strict, "config", "receive.fsckObjects", "true")
 	coldtest.Git(t, repo, "push", "-q", strict, "main")
 	n, bad := 0, 0
-	for s := range strings.SplitSeq(strings.TrimSuffix(coldtest.Git(t, strict, "ls-tree", "-z", "--name-only", "main"), "\x00"), "\x00") {
+	for s := range strings.SplitSeq(strings.TrimSuffix(coldtest.Git(t, strict, "ls-tree", "-z", "--name-only", "main"),
+		"\x00"), "\x00") {
 		n++
 		name, err := format.DecodeName(s)
 		if format.IsHashedName(err) {
@@ -136,9 +141,12 @@ func TestNamesWithGit(t *testing.T) {
 // Names that git would refuse are escaped, and no others: each forbidden form, asked of git itself.
 func TestForbiddenAsGitSeesIt(t *testing.T) {
 	for name, want := range map[string]string{
-		".git": ".emberfs%.git", "a": "a", ".gitignore": ".gitignore", ".GitModules": ".emberfs%.GitModules", "a\\.git": ".emberfs%a%5C.git",
-		".git:\n": ".emberfs%.git:%0A", ".emberfs": ".emberfs%.emberfs", "50%": "50%", ".git\ufffe": ".emberfs%.git\ufffe",
-		".git\U0001fffe": ".git\U0001fffe", "gitmod~1": ".emberfs%gitmod~1", "gitmodu~1": "gitmodu~1", "~7 .": ".emberfs%~7 .", "a~1": "a~1",
+		".git": ".emberfs%.git", "a": "a", ".gitignore": ".gitignore", ".GitModules": ".emberfs%.GitModules",
+		"a\\.git": ".emberfs%a%5C.git",
+		".git:\n": ".emberfs%.git:%0A", ".emberfs": ".emberfs%.emberfs", "50%": "50%",
+		".git\ufffe":     ".emberfs%.git\ufffe",
+		".git\U0001fffe": ".git\U0001fffe", "gitmod~1": ".emberfs%gitmod~1", "gitmodu~1": "gitmodu~1",
+		"~7 .": ".emberfs%~7 .", "a~1": "a~1",
 		".g\u0130t": ".g\u0130t", "\\git~0:x\\y": ".emberfs%%5Cgit~0:x%5Cy",
 	} {
 		if got := format.EncodeName(name); got != want {
@@ -149,9 +157,12 @@ func TestForbiddenAsGitSeesIt(t *testing.T) {
 
 func TestDecodeNameRefuses(t *testing.T) {
 	for _, stored := range []string{
-		"", ".", "..", "a/b", "a\x00", ".git", ".emberfs", ".emberfs%", ".emberfs%entries", ".emberfs%links", ".emberfs%chunks", ".emberfs%plain",
-		".emberfs%.", ".emberfs%.git%", ".emberfs%.git%2", ".emberfs%.git%0a", ".emberfs%.git:%41", ".emberfs%.git/x", ".emberfs%.git%2Fx", ".emberfs%%",
-		".emberfs%%" + strings.Repeat("A", 64), ".emberfs%%" + strings.Repeat("a", 63), ".emberfs%.git%00", strings.Repeat("x", 256),
+		"", ".", "..", "a/b", "a\x00", ".git", ".emberfs", ".emberfs%", ".emberfs%entries", ".emberfs%links",
+		".emberfs%chunks", ".emberfs%plain",
+		".emberfs%.", ".emberfs%.git%", ".emberfs%.git%2", ".emberfs%.git%0a", ".emberfs%.git:%41", ".emberfs%.git/x",
+		".emberfs%.git%2Fx", ".emberfs%%",
+		".emberfs%%" + strings.Repeat("A", 64), ".emberfs%%" + strings.Repeat("a", 63), ".emberfs%.git%00",
+		strings.Repeat("x", 256),
 	} {
 		if name, err := format.DecodeName(stored); err == nil || format.IsHashedName(err) {
 			t.Errorf("DecodeName(%q) = %q, %v; want an error", stored, name, err)
@@ -160,20 +171,25 @@ func TestDecodeNameRefuses(t *testing.T) {
 }
 
 func FuzzNames(f *testing.F) {
-	for _, s := range []string{"a", ".git", ".emberfs%.git", ".emberfs%%", "\xff.GIT\\git~1:x", ".emberfs%entries", ".g\u200cit ."} {
+	for _, s := range []string{"a", ".git", ".emberfs%.git", ".emberfs%%", "\xff.GIT\\git~1:x", ".emberfs%entries",
+		".g\u200cit ."} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
 		if format.CheckName(s) == nil {
 			stored := format.EncodeName(s)
-			if format.CheckName(stored) != nil || stored == format.OwnName || stored != s && format.ForbiddenForm(format.LowerASCII(strings.TrimPrefix(stored, format.EscapePrefix))) && !strings.HasPrefix(stored, format.EscapePrefix) {
+			if format.CheckName(stored) != nil || stored == format.OwnName || stored != s &&
+				format.ForbiddenForm(format.LowerASCII(strings.TrimPrefix(stored, format.EscapePrefix))) &&
+				!strings.HasPrefix(stored, format.EscapePrefix) {
 				t.Fatalf("EncodeName(%q) = %q", s, stored)
 			}
-			if name, err := format.DecodeName(stored); err == nil && name != s || err != nil && !format.IsHashedName(err) {
+			if name, err := format.DecodeName(stored); err == nil && name != s || err != nil &&
+				!format.IsHashedName(err) {
 				t.Fatalf("DecodeName(%q) = %q, %v", stored, name, err)
 			}
 		}
-		if name, err := format.DecodeName(s); err == nil && (format.CheckName(name) != nil || format.EncodeName(name) != s) {
+		if name, err := format.DecodeName(s); err == nil &&
+			(format.CheckName(name) != nil || format.EncodeName(name) != s) {
 			t.Fatalf("DecodeName(%q) = %q", s, name)
 		}
 	})

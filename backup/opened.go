@@ -57,7 +57,8 @@ func (s *Snapshot) Rules(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	if s.own.Rules.Mode != odb.ModeFile {
-		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, format.OwnName, format.RulesName, cold.ErrCorrupt, s.own.Rules.Mode)
+		return nil, fmt.Errorf("commit %s: %s/%s: %w: mode %o, no plain file", s.info.ID, format.OwnName,
+			format.RulesName, cold.ErrCorrupt, s.own.Rules.Mode)
 	}
 	data, err := s.db.Read(s.own.Rules.ID, odb.Blob, rules.MaxBytes)
 	if errors.Is(err, odb.ErrTooLarge) {

@@ -88,11 +88,13 @@ func TestOpenedIsCutOff(t *testing.T) {
 	for _, list := range [][]string{many, long} {
 		data := encodeOpened(list)
 		got, err := decodeOpened(data)
-		if err != nil || len(data) > maxOpenedBlob || len(got) > maxOpened || len(got) < 1000 || !slices.Equal(got, list[:len(got)]) {
+		if err != nil || len(data) > maxOpenedBlob || len(got) > maxOpened || len(got) < 1000 ||
+			!slices.Equal(got, list[:len(got)]) {
 			t.Errorf("%d paths, %d bytes, %v", len(got), len(data), err)
 		}
 	}
-	got, err := decodeOpened(encodeOpened([]string{"", "/abs", "a/../b", "a//b", "nul\x00", strings.Repeat("a/", 3000) + "b", "good"}))
+	got, err := decodeOpened(encodeOpened([]string{"", "/abs", "a/../b", "a//b", "nul\x00", strings.Repeat("a/", 3000) +
+		"b", "good"}))
 	if err != nil || !slices.Equal(got, []string{"good"}) {
 		t.Errorf("%q, %v", got, err)
 	}
@@ -159,7 +161,8 @@ func TestValid(t *testing.T) {
 	// moved is a tree that its inherited metadata describes.
 	compare("", "change", "change/y", "move", "new")
 	s := v.HeadSnapshot()
-	if ok, err := s.Valid(t.Context(), cold.DirID{Tree: coldtest.BlobID(t, "x"), Meta: coldtest.BlobID(t, "nothing of the kind")}); ok || !errors.Is(err, cold.ErrMissing) {
+	if ok, err := s.Valid(t.Context(), cold.DirID{Tree: coldtest.BlobID(t, "x"),
+		Meta: coldtest.BlobID(t, "nothing of the kind")}); ok || !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("of metadata that are missing: %v, %v", ok, err)
 	}
 }

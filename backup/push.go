@@ -123,7 +123,8 @@ func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold
 
 // checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or
 // absorbed: once main moves it is nobody's.
-func (c *Cold) checkLive(ctx context.Context, ours Position, main cold.ID, refs map[string]cold.ID) (at cold.ID, err error) {
+func (c *Cold) checkLive(ctx context.Context, ours Position, main cold.ID, refs map[string]cold.ID) (at cold.ID,
+	err error) {
 	if main.IsZero() {
 		return at, nil
 	}
@@ -258,7 +259,8 @@ func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed cold.ID)
 	var refused *cold.RefusedError
 	switch {
 	case errors.As(err, &refused):
-		c.note("delete", fmt.Errorf("%s does not let live branches be deleted, they pile up below %s: %s", c.o.Source, livePrefix, refused.Reason))
+		c.note("delete", fmt.Errorf("%s does not let live branches be deleted, they pile up below %s: %s", c.o.Source,
+			livePrefix, refused.Reason))
 		c.mu.Lock()
 		c.mu.undeleted = true
 		c.mu.Unlock()

@@ -72,7 +72,8 @@ func (b *dirBase) load(t *tx, dir cold.DirID) error {
 
 // PutDir implements cold.Tx. With full false and a base whose metadata is damaged it fails with cold.ErrCorrupt or
 // cold.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
-func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
+func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (
+	cold.DirID, error) {
 	if err := t.alive(); err != nil {
 		return cold.DirID{}, err
 	}
@@ -100,7 +101,8 @@ func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.
 	return d.id, nil
 }
 
-func (t *tx) buildDir(ctx context.Context, base cold.DirID, full bool, root *cold.Entry, put []cold.Entry, del []string) (*dirBuild, error) {
+func (t *tx) buildDir(ctx context.Context, base cold.DirID, full bool, root *cold.Entry, put []cold.Entry,
+	del []string) (*dirBuild, error) {
 	b := t.loadBase(base)
 	b.head.Root = root
 	lines, err := t.newLines(b, put)
@@ -144,7 +146,8 @@ func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]format.Line, error) {
 		lines = append(lines, l)
 	}
 	if tooLong != nil {
-		return nil, &cold.TooMuchError{Names: tooLong, Err: fmt.Errorf("metadata of more than %d MiB", format.MaxLine>>20)}
+		return nil, &cold.TooMuchError{Names: tooLong,
+			Err: fmt.Errorf("metadata of more than %d MiB", format.MaxLine>>20)}
 	}
 	slices.SortFunc(lines, func(a, b format.Line) int { return strings.Compare(a.Name, b.Name) })
 	for i := 1; i < len(lines); i++ {
@@ -197,7 +200,8 @@ func (t *tx) lostForm(e *cold.Entry) error {
 	if e.Size < format.MinChunk { // never in chunks
 		return nil
 	}
-	return &cold.TooMuchError{Names: []string{e.Name}, Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, cold.ErrMissing)}
+	return &cold.TooMuchError{Names: []string{e.Name},
+		Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, cold.ErrMissing)}
 }
 
 // chunkOf is the chunk size of an entry that is put, 0 for all but files in chunks.
@@ -209,7 +213,8 @@ func (b *dirBase) chunkOf(e *cold.Entry) int64 {
 }
 
 // joinListing gives all entries of a directory whose base has to be reconciled first.
-func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put []cold.Entry, del []string) ([]cold.Entry, []format.Line, error) {
+func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put []cold.Entry, del []string) (
+	[]cold.Entry, []format.Line, error) {
 	l, err := t.base.ReadDir(ctx, base)
 	if err != nil {
 		return nil, nil, err
@@ -232,7 +237,8 @@ func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put [
 }
 
 // extend makes the directory that b becomes with put and without del, reading and writing only the shards concerned.
-func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []format.Line, del []string) (*dirBuild, error) {
+func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []format.Line, del []string) (*dirBuild,
+	error) {
 	if err := t.findHidden(ctx, b, false, put, del); err != nil {
 		return nil, err
 	}
@@ -300,7 +306,8 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []
 	if err := b.twice(put); err != nil {
 		return nil, err
 	}
-	d := &dirBuild{head: b.head, known: b.known, meta: format.MetaDir{Subs: make(map[string]cold.ID), Links: b.meta.Links}}
+	d := &dirBuild{head: b.head, known: b.known, meta: format.MetaDir{Subs: make(map[string]cold.ID),
+		Links: b.meta.Links}}
 	trees := make(map[string]odb.TreeEntry, len(put))
 	for i := range put {
 		e := &put[i]

@@ -32,7 +32,8 @@ func (t *tx) named(put []cold.Entry) []cold.Entry {
 	cloned := false
 	for i := range put {
 		e := &put[i]
-		if e.Kind != cold.KindOther || e.Name == e.Other.Stored || format.StandsIn(e.Name, e.Other.Stored) || kindOf(e.Other.Mode) != cold.KindFile {
+		if e.Kind != cold.KindOther || e.Name == e.Other.Stored || format.StandsIn(e.Name, e.Other.Stored) ||
+			kindOf(e.Other.Mode) != cold.KindFile {
 			continue
 		}
 		kind, size, err := t.c.db.Stat(e.ID)
@@ -47,7 +48,8 @@ func (t *tx) named(put []cold.Entry) []cold.Entry {
 		if e.Other.Mode == odb.ModeExec {
 			mode = 0o755
 		}
-		put[i] = cold.Entry{Name: e.Name, Kind: cold.KindFile, Mode: mode, UID: t.c.o.UID, GID: t.c.o.GID, ID: e.ID, Size: size,
+		put[i] = cold.Entry{Name: e.Name, Kind: cold.KindFile, Mode: mode, UID: t.c.o.UID, GID: t.c.o.GID, ID: e.ID,
+			Size:  size,
 			Mtime: cold.Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}}
 	}
 	return put
@@ -138,7 +140,8 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.E
 		}
 	}
 	for _, name := range del {
-		if format.PlainForbidden(name) && !names[name] && hasTree(b.tree, name) && hasTree(b.tree, format.EncodeName(name)) {
+		if format.PlainForbidden(name) && !names[name] && hasTree(b.tree, name) &&
+			hasTree(b.tree, format.EncodeName(name)) {
 			b.moved[name] = true
 		}
 	}
@@ -217,7 +220,8 @@ func (b *dirBase) twice(put []cold.Entry) error {
 	if names == nil {
 		return nil
 	}
-	return &cold.TooMuchError{Names: names, Err: fmt.Errorf("git has one name for it and for %q", seen[b.storedFor(byName(put, names[0]))])}
+	return &cold.TooMuchError{Names: names, Err: fmt.Errorf("git has one name for it and for %q",
+		seen[b.storedFor(byName(put, names[0]))])}
 }
 
 func byName(put []cold.Entry, name string) *cold.Entry {

@@ -328,7 +328,8 @@ func (m *merger) checkLinks() {
 			return cmp.Or(cmp.Compare(len(b), len(a)), strings.Compare(a[0].Name, b[0].Name))
 		})
 		for i, part := range sorted[1:] {
-			m.lie(part[0].Name, "%w: is in link group %q with %q, which is another file", cold.ErrCorrupt, name, sorted[0][0].Name)
+			m.lie(part[0].Name, "%w: is in link group %q with %q, which is another file", cold.ErrCorrupt, name,
+				sorted[0][0].Name)
 			for _, e := range part {
 				e.Link = ""
 				if len(part) > 1 && len(name) < format.MaxLink-8 {

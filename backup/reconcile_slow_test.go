@@ -126,11 +126,12 @@ func TestStockClient(t *testing.T) {
 			k := f.Text("h1", "other")
 			k.Mtime = committed
 		}},
-		{"git names", "echo -n '*.x -text' >.gitattributes; echo -n '' >.gitmodules; echo -n x >.gitignore", func(f *coldtest.File) {
-			// The escaped name is there too and counts; the one in the clear is left out.
-			fresh(f, ".gitmodules", "")
-			fresh(f, ".gitignore", "x")
-		}},
+		{"git names", "echo -n '*.x -text' >.gitattributes; echo -n '' >.gitmodules; echo -n x >.gitignore",
+			func(f *coldtest.File) {
+				// The escaped name is there too and counts; the one in the clear is left out.
+				fresh(f, ".gitmodules", "")
+				fresh(f, ".gitignore", "x")
+			}},
 		{"git name replaced", "git mv .emberfs%.gitattributes .gitattributes", func(*coldtest.File) {}},
 		{"metadata removed", "rm -r .emberfs/meta/d", func(f *coldtest.File) {
 			// The tree is the same, so the line of d is valid; below it nothing is known any more.

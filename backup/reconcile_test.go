@@ -52,7 +52,8 @@ func TestDeltaOnReconciled(t *testing.T) {
 	if k := got.Kids["b"]; k == nil || k.Mode != 0o604 || string(k.Data) != "new" {
 		t.Errorf("b = %+v", k)
 	}
-	if got.Kids["x"] != nil || got.Kids["e"] != nil || got.Kids["c"] == nil || got.Kids["void"] == nil || got.Kids["d"].Kids["fifo"] == nil {
+	if got.Kids["x"] != nil || got.Kids["e"] != nil || got.Kids["c"] == nil || got.Kids["void"] == nil ||
+		got.Kids["d"].Kids["fifo"] == nil {
 		t.Errorf("names: %v", got.Flat(""))
 	}
 	v.CheckGit()
@@ -89,7 +90,8 @@ func TestStockRepository(t *testing.T) {
 	if e := got.Entry; e.UID != 501 || e.Mode != 0o755 || !e.Meta.IsZero() || v.VolumeID() != "mine" {
 		t.Errorf("root %+v, volume %q", e, v.VolumeID())
 	}
-	if k := got.Kids["src"].Kids["main.go"]; string(k.Data) != "package main\n" || k.GID != 502 || k.Mtime.Sec != s.Info().Time.Unix() {
+	if k := got.Kids["src"].Kids["main.go"]; string(k.Data) != "package main\n" || k.GID != 502 ||
+		k.Mtime.Sec != s.Info().Time.Unix() {
 		t.Errorf("main.go = %+v", k)
 	}
 	v.CommitTree(got, nil)

@@ -30,7 +30,8 @@ func TestTwoMachines(t *testing.T) {
 	}
 	one.MustPush()
 	if one.Pushed() != tip || coldtest.Git(t, remote, "rev-parse", "main") != tip.String() {
-		t.Errorf("remote is at %s, Pushed says %s, want %s", coldtest.Git(t, remote, "rev-parse", "main"), one.Pushed(), tip)
+		t.Errorf("remote is at %s, Pushed says %s, want %s", coldtest.Git(t, remote, "rev-parse", "main"), one.Pushed(),
+			tip)
 	}
 	coldtest.Git(t, remote, "fsck", "--strict")
 
@@ -90,7 +91,8 @@ func TestPushReverted(t *testing.T) {
 		sent[id] = true
 	}
 	if !sent[coldtest.BlobID(t, "first")] || sent[coldtest.BlobID(t, "kept")] || sent[coldtest.BlobID(t, "second")] {
-		t.Errorf("first %v, kept %v, second %v", sent[coldtest.BlobID(t, "first")], sent[coldtest.BlobID(t, "kept")], sent[coldtest.BlobID(t, "second")])
+		t.Errorf("first %v, kept %v, second %v", sent[coldtest.BlobID(t, "first")], sent[coldtest.BlobID(t, "kept")],
+			sent[coldtest.BlobID(t, "second")])
 	}
 	v.MustPush()
 	coldtest.Git(t, remote, "fsck", "--strict", "--connectivity-only")
@@ -226,7 +228,8 @@ func (b *brokenRemote) Refs(ctx context.Context) (map[string]cold.ID, error) {
 	return b.remote.Refs(ctx)
 }
 
-func (b *brokenRemote) Fetch(ctx context.Context, db *odb.DB, ref string, have []cold.ID) (cold.ID, func() error, error) {
+func (b *brokenRemote) Fetch(ctx context.Context, db *odb.DB, ref string, have []cold.ID) (cold.ID, func() error,
+	error) {
 	if b.fetch != nil {
 		return cold.ID{}, nil, b.fetch
 	}

@@ -277,7 +277,9 @@ func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 
 // CommitInfo is what a commit says of itself.
 func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
-	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c), Reason: format.Trailer(c.Message, format.TrailerReason), Machine: format.Trailer(c.Message, format.TrailerMachine)}
+	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c),
+		Reason:  format.Trailer(c.Message, format.TrailerReason),
+		Machine: format.Trailer(c.Message, format.TrailerMachine)}
 	if len(c.Parents) > 0 {
 		info.Parent = c.Parents[0]
 	}
@@ -299,5 +301,6 @@ func after(a, b time.Time) time.Time {
 
 // IsLost says that an error is about the object itself, as opposed to a disk that fails.
 func IsLost(err error) bool {
-	return IsMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) || errors.Is(err, odb.ErrCollision)
+	return IsMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) ||
+		errors.Is(err, odb.ErrCollision)
 }

@@ -12,9 +12,11 @@ import (
 )
 
 func TestStandIn(t *testing.T) {
-	for _, stored := range []string{strings.Repeat("n", 256), strings.Repeat("ü", 200), ".emberfs%%zz", strings.Repeat("\xff", 400), "a"} {
+	for _, stored := range []string{strings.Repeat("n", 256), strings.Repeat("ü", 200), ".emberfs%%zz",
+		strings.Repeat("\xff", 400), "a"} {
 		name := format.StandIn(stored, 0)
-		if err := format.CheckName(name); err != nil || !format.MayStandIn(name) || utf8.ValidString(stored) && !utf8.ValidString(name) {
+		if err := format.CheckName(name); err != nil || !format.MayStandIn(name) || utf8.ValidString(stored) &&
+			!utf8.ValidString(name) {
 			t.Errorf("%q shows as %q: %v", stored, name, err)
 		}
 	}
@@ -35,7 +37,8 @@ func TestOtherEntries(t *testing.T) {
 	blob := v.object("blob", []byte("x"))
 	link := v.object("blob", []byte("target"))
 	long := strings.Repeat("n", 300)
-	v.forge(rawTree("100644", ".gitattributes", blob, "100644", ".gitmodules", blob, "100644", long, blob, "160000", "sub", blob))
+	v.forge(rawTree("100644", ".gitattributes", blob, "100644", ".gitmodules", blob, "100644", long, blob, "160000",
+		"sub", blob))
 	other := func(s cold.Snapshot) map[string]cold.Entry {
 		t.Helper()
 		root := s.Root()
@@ -80,17 +83,20 @@ func TestOtherEntries(t *testing.T) {
 		return cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o644, ID: blob, Size: 1}
 	}
 	shown := format.StandIn(long, 0)
-	if got, want := put([]cold.Entry{file("new"), file(".gitattributes")}), "100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
+	if got, want := put([]cold.Entry{file("new"), file(".gitattributes")}),
+		"100644 .gitattributes, 100644 .gitmodules, 100644 LONG, 100644 new, 160000 sub"; got != want {
 		t.Errorf("beside a change: %s", got)
 	}
 	all := other(v.HeadSnapshot())
-	if all["sub"].Kind != cold.KindOther || all[shown].Kind != cold.KindOther || all[".gitmodules"].Kind != cold.KindFile {
+	if all["sub"].Kind != cold.KindOther || all[shown].Kind != cold.KindOther ||
+		all[".gitmodules"].Kind != cold.KindFile {
 		t.Fatalf("%+v", all)
 	}
 	moved := all[shown]
 	moved.Name = "short"
 	sym := cold.Entry{Name: ".gitmodules", Kind: cold.KindSymlink, Mode: 0o777, ID: link, Target: "target", Size: 6}
-	if got, want := put([]cold.Entry{moved, sym, file("sub")}, shown), "100644 .gitattributes, 100644 new, 100644 short, 100644 sub, 120000 .emberfs%.gitmodules"; got != want {
+	if got, want := put([]cold.Entry{moved, sym, file("sub")}, shown),
+		"100644 .gitattributes, 100644 new, 100644 short, 100644 sub, 120000 .emberfs%.gitmodules"; got != want {
 		t.Errorf("renamed and replaced: %s", got)
 	}
 	if e := other(v.HeadSnapshot())["short"]; e.Kind != cold.KindFile || e.ID != blob || e.Size != 1 {
@@ -140,7 +146,9 @@ func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
 			v.T.Fatal(err)
 		}
 		for _, e := range l.Entries {
-			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p cold.Entry) bool { return p.Name == e.Name }) {
+			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p cold.Entry) bool {
+				return p.Name == e.Name
+			}) {
 				put = append(put, e)
 			}
 		}
@@ -170,11 +178,13 @@ func TestNamesInTheWay(t *testing.T) {
 		if !isHash(hash) {
 			t.Fatalf("%q is stored as %q", weird, hash)
 		}
-		v.forge(rawTree("100644", hash, a, "100644", format.EncodeName(".gitattributes"), b, "100644", ".gitattributes", a, "100644", long, a, "100644", format.StandIn(long, 0), b))
+		v.forge(rawTree("100644", hash, a, "100644", format.EncodeName(".gitattributes"), b, "100644", ".gitattributes",
+			a, "100644", long, a, "100644", format.StandIn(long, 0), b))
 		expect := func(what string, want ...string) {
 			t.Helper()
 			got := v.listed()
-			ids := strings.NewReplacer(a.String(), "a", b.String(), "b", c.String(), "c", long, "LONG", hash, "HASH", weird, "WEIRD", long[:200], "CUT")
+			ids := strings.NewReplacer(a.String(), "a", b.String(), "b", c.String(), "c", long, "LONG", hash, "HASH",
+				weird, "WEIRD", long[:200], "CUT")
 			var lines []string
 			for name, id := range got {
 				if i := strings.LastIndex(name, format.StandInMark); i >= 0 && format.MayStandIn(name) {
@@ -185,18 +195,22 @@ func TestNamesInTheWay(t *testing.T) {
 			slices.Sort(lines)
 			slices.Sort(want)
 			if !slices.Equal(lines, want) {
-				t.Errorf("%s, whole %v:\n%s\nwant\n%s", what, whole, strings.Join(lines, "\n"), strings.Join(want, "\n"))
+				t.Errorf("%s, whole %v:\n%s\nwant\n%s", what, whole, strings.Join(lines, "\n"),
+					strings.Join(want, "\n"))
 			}
 		}
-		all := []string{".gitattributes: b", ".gitattributes~: a as .gitattributes", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b"}
+		all := []string{".gitattributes: b", ".gitattributes~: a as .gitattributes", "HASH~: a as HASH",
+			"CUT~: a as LONG", "CUT~: b"}
 		expect("as it was forged", all...)
 		v.change(whole, []cold.Entry{file("new", c)})
 		expect("beside a new file", append(all, "new: c")...)
 		v.change(whole, nil, ".gitattributes")
 		expect("one of two removed", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b", "new: c")
 		v.change(whole, []cold.Entry{file(".gitattributes", c)})
-		expect("and made anew", ".gitattributes: c", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG", "CUT~: b", "new: c")
+		expect("and made anew", ".gitattributes: c", ".gitattributes~: a", "HASH~: a as HASH", "CUT~: a as LONG",
+			"CUT~: b", "new: c")
 		v.change(whole, []cold.Entry{file(weird, c)})
-		expect("what the hash is of", ".gitattributes: c", ".gitattributes~: a", "WEIRD: c", "HASH~: a", "CUT~: a as LONG", "CUT~: b", "new: c")
+		expect("what the hash is of", ".gitattributes: c", ".gitattributes~: a", "WEIRD: c", "HASH~: a",
+			"CUT~: a as LONG", "CUT~: b", "new: c")
 	}
 }

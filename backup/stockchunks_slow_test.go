@@ -24,7 +24,8 @@ func chunkedBase() *coldtest.File {
 	f.Text("d/in", "in")
 	f.Text("small", "s")
 	h := f.Text("holes", "")
-	h.Data = slices.Concat(coldtest.Noise(21, format.MinChunk), make([]byte, 4*format.MinChunk), coldtest.Noise(22, 3*format.MinChunk))
+	h.Data = slices.Concat(coldtest.Noise(21, format.MinChunk), make([]byte, 4*format.MinChunk),
+		coldtest.Noise(22, 3*format.MinChunk))
 	h.Size = int64(len(h.Data))
 	h.Mode = 0o640
 	return f
@@ -39,7 +40,8 @@ func (v *testVolume) commitChunked() *coldtest.File {
 		v.T.Fatal(err)
 	}
 	defer x.Abort()
-	for name, k := range map[string]*coldtest.File{"big": f.Kids["big"], "holes": f.Kids["holes"], "small": f.Kids["small"], "in": f.Kids["d"].Kids["in"]} {
+	for name, k := range map[string]*coldtest.File{"big": f.Kids["big"], "holes": f.Kids["holes"],
+		"small": f.Kids["small"], "in": f.Kids["d"].Kids["in"]} {
 		c := holed{size: k.Size, parts: map[int64][]byte{0: k.Data}}
 		if name == "holes" {
 			c.parts = map[int64][]byte{0: k.Data[:format.MinChunk], 5 * format.MinChunk: k.Data[5*format.MinChunk:]}
@@ -99,7 +101,9 @@ func TestStockClientAndChunks(t *testing.T) {
 		k := f.Kids[name]
 		k.Data, k.Size, k.Mtime = data, int64(len(data)), cold.Time{}
 		k.Mode &^= 0o6000
-		k.Xattrs = slices.DeleteFunc(k.Xattrs, func(x cold.Xattr) bool { return strings.HasPrefix(x.Name, "security.") })
+		k.Xattrs = slices.DeleteFunc(k.Xattrs, func(x cold.Xattr) bool {
+			return strings.HasPrefix(x.Name, "security.")
+		})
 	}
 	fresh := func(f *coldtest.File, path string, data []byte) *coldtest.File {
 		k := f.Text(path, string(data))
@@ -121,24 +125,44 @@ func TestStockClientAndChunks(t *testing.T) {
 		{"a chunk", "printf XYZ | dd of=big/00000003 conv=notrunc status=none", func(f *coldtest.File) {
 			edited(f, "big", cut(f.Kids["big"].Data, 3*c, 3*c+3, "XYZ"))
 		}, ""},
-		{"the last, longer", "printf XYZ >>big/00000010", func(f *coldtest.File) { edited(f, "big", append(f.Kids["big"].Data, "XYZ"...)) }, ""},
-		{"the last, shorter", "truncate -s 7 big/00000010", func(f *coldtest.File) { edited(f, "big", f.Kids["big"].Data[:10*c+7]) }, ""},
-		{"the last, empty", "truncate -s 0 big/00000010", func(f *coldtest.File) { edited(f, "big", f.Kids["big"].Data[:10*c]) }, ""},
-		{"the last, longer than a chunk", "head -c 100000 /dev/zero | tr '\\0' x >>big/00000010", func(f *coldtest.File) {
-			edited(f, "big", append(f.Kids["big"].Data, strings.Repeat("x", 100000)...))
+		{"the last, longer", "printf XYZ >>big/00000010", func(f *coldtest.File) {
+			edited(f, "big", append(f.Kids["big"].Data, "XYZ"...))
 		}, ""},
-		{"an inner one, longer", "printf XYZ >>big/00000003", func(f *coldtest.File) { edited(f, "big", cut(f.Kids["big"].Data, 4*c, 4*c, "XYZ")) }, ""},
-		{"an inner one, shorter", "truncate -s 7 big/00000003", func(f *coldtest.File) { edited(f, "big", cut(f.Kids["big"].Data, 3*c+7, 4*c, "")) }, ""},
-		{"an inner one, empty", "truncate -s 0 big/00000003", func(f *coldtest.File) { edited(f, "big", cut(f.Kids["big"].Data, 3*c, 4*c, "")) }, ""},
-		{"two that make up for each other", "truncate -s 65535 big/00000003; printf X >>big/00000005", func(f *coldtest.File) {
-			edited(f, "big", cut(cut(f.Kids["big"].Data, 6*c, 6*c, "X"), 4*c-1, 4*c, ""))
+		{"the last, shorter", "truncate -s 7 big/00000010", func(f *coldtest.File) {
+			edited(f, "big", f.Kids["big"].Data[:10*c+7])
 		}, ""},
+		{"the last, empty", "truncate -s 0 big/00000010", func(f *coldtest.File) {
+			edited(f, "big", f.Kids["big"].Data[:10*c])
+		}, ""},
+		{"the last, longer than a chunk", "head -c 100000 /dev/zero | tr '\\0' x >>big/00000010",
+			func(f *coldtest.File) {
+				edited(f, "big", append(f.Kids["big"].Data, strings.Repeat("x", 100000)...))
+			}, ""},
+		{"an inner one, longer", "printf XYZ >>big/00000003", func(f *coldtest.File) {
+			edited(f, "big", cut(f.Kids["big"].Data, 4*c, 4*c, "XYZ"))
+		}, ""},
+		{"an inner one, shorter", "truncate -s 7 big/00000003", func(f *coldtest.File) {
+			edited(f, "big", cut(f.Kids["big"].Data, 3*c+7, 4*c, ""))
+		}, ""},
+		{"an inner one, empty", "truncate -s 0 big/00000003", func(f *coldtest.File) {
+			edited(f, "big", cut(f.Kids["big"].Data, 3*c, 4*c, ""))
+		}, ""},
+		{"two that make up for each other", "truncate -s 65535 big/00000003; printf X >>big/00000005",
+			func(f *coldtest.File) {
+				edited(f, "big", cut(cut(f.Kids["big"].Data, 6*c, 6*c, "X"), 4*c-1, 4*c, ""))
+			}, ""},
 		{"an inner one, shorter, with a hole", "truncate -s 7 holes/00000005", func(f *coldtest.File) {
 			edited(f, "holes", cut(f.Kids["holes"].Data, 5*c+7, 6*c, string(make([]byte, c-7))))
 		}, "00000005"},
-		{"an inner one, longer, with a hole", "printf X >>holes/00000005", func(f *coldtest.File) { delete(f.Kids, "holes") }, "00000005"},
-		{"the last, longer, with a hole", "printf X >>holes/00000007", func(f *coldtest.File) { edited(f, "holes", append(f.Kids["holes"].Data, 'X')) }, ""},
-		{"one more", "printf XYZ >holes/00000008", func(f *coldtest.File) { edited(f, "holes", append(f.Kids["holes"].Data, "XYZ"...)) }, ""},
+		{"an inner one, longer, with a hole", "printf X >>holes/00000005", func(f *coldtest.File) {
+			delete(f.Kids, "holes")
+		}, "00000005"},
+		{"the last, longer, with a hole", "printf X >>holes/00000007", func(f *coldtest.File) {
+			edited(f, "holes", append(f.Kids["holes"].Data, 'X'))
+		}, ""},
+		{"one more", "printf XYZ >holes/00000008", func(f *coldtest.File) {
+			edited(f, "holes", append(f.Kids["holes"].Data, "XYZ"...))
+		}, ""},
 		{"two more", "cp big/00000000 big/00000011; printf X >big/00000012", func(f *coldtest.File) {
 			d := f.Kids["big"].Data
 			edited(f, "big", slices.Concat(d, d[:c], []byte("X")))
@@ -167,7 +191,9 @@ func TestStockClientAndChunks(t *testing.T) {
 			}
 			freshDir(f, "holes")
 		}, ""},
-		{"file instead", "rm -r big; printf new >big; chmod +x big", func(f *coldtest.File) { edited(f, "big", []byte("new")) }, ""},
+		{"file instead", "rm -r big; printf new >big; chmod +x big", func(f *coldtest.File) {
+			edited(f, "big", []byte("new"))
+		}, ""},
 		{"plain file instead", "rm -r big; printf new >big", func(f *coldtest.File) {
 			edited(f, "big", []byte("new"))
 			f.Kids["big"].Mode &^= 0o111
@@ -177,8 +203,12 @@ func TestStockClientAndChunks(t *testing.T) {
 			fresh(f, "big/x", []byte("x"))
 			freshDir(f, "big")
 		}, ""},
-		{"chunks instead of a file", "rm small; cp -r holes small", func(f *coldtest.File) { edited(f, "small", f.Kids["holes"].Data) }, ""},
-		{"chunks instead of a directory", "rm -r d; cp -r holes d", func(f *coldtest.File) { fresh(f, "d", f.Kids["holes"].Data) }, ""},
+		{"chunks instead of a file", "rm small; cp -r holes small", func(f *coldtest.File) {
+			edited(f, "small", f.Kids["holes"].Data)
+		}, ""},
+		{"chunks instead of a directory", "rm -r d; cp -r holes d", func(f *coldtest.File) {
+			fresh(f, "d", f.Kids["holes"].Data)
+		}, ""},
 		{"renamed", "git mv big other", func(f *coldtest.File) {
 			d := f.Kids["big"].Data
 			delete(f.Kids, "big")

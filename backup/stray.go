@@ -62,13 +62,15 @@ func (c *Cold) adopt(ctx context.Context, b *brought) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			err = fmt.Errorf("%s of %s has work that %s has not, and cannot be taken: %w", ref, c.o.Source, c.o.Branch, err)
+			err = fmt.Errorf("%s of %s has work that %s has not, and cannot be taken: %w", ref, c.o.Source, c.o.Branch,
+				err)
 		}
 		c.note(ref, err)
 	}
 	var unseen error
 	if over > 0 {
-		unseen = fmt.Errorf("%s has %d more live branches than are looked at in one go: they may have work that %s has not", c.o.Source, over, c.o.Branch)
+		unseen = fmt.Errorf("%s has %d more live branches than are looked at in one go: they may have work that %s "+
+			"has not", c.o.Source, over, c.o.Branch)
 	}
 	c.note(prefix, unseen)
 	return nil
@@ -110,7 +112,8 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 	if err != nil {
 		return errors.Join(err, c.setRef(hidden, cold.ID{}))
 	}
-	c.log.WithField("commit", commit.String()).Warnf("%s of a machine that was lost is taken into %s", s.ref, c.o.Branch)
+	c.log.WithField("commit", commit.String()).Warnf("%s of a machine that was lost is taken into %s", s.ref,
+		c.o.Branch)
 	return nil
 }
 
@@ -177,7 +180,8 @@ func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit cold.ID, err er
 	if err := c.setAside(ctx, s); err != nil {
 		return commit, err
 	}
-	return t.Commit(ctx, cold.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root, When: time.Now()})
+	return t.Commit(ctx, cold.CommitOptions{Reason: "absorb", Machine: c.o.MachineID, Files: m.taken, Root: root,
+		When: time.Now()})
 }
 
 // strayMerge merges three states of a volume by entry: what theirs changed since base is taken where ours is as base
@@ -249,7 +253,8 @@ func sameEntry(a, b *cold.Entry) bool {
 }
 
 // entries merges what three directories hold, and gives what changes in ours.
-func (m *strayMerge) entries(at string, ours, base, theirs *cold.Entry, depth int) (put []cold.Entry, del []string, err error) {
+func (m *strayMerge) entries(at string, ours, base, theirs *cold.Entry, depth int) (put []cold.Entry, del []string,
+	err error) {
 	if err := m.ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -327,7 +332,9 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 		return err
 	}
 	if s.refs[ref] != s.tip {
-		err = c.remote.Push(ctx, []wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error { return c.writePack(ctx, w, nil) })
+		err = c.remote.Push(ctx, []wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error {
+			return c.writePack(ctx, w, nil)
+		})
 		if err != nil {
 			return fmt.Errorf("push %s: %w", ref, err)
 		}
@@ -336,7 +343,8 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	if len(shown) > 5 {
 		shown = append(slices.Clone(shown[:5]), fmt.Sprintf("and %d more", len(s.conflicts)-5))
 	}
-	c.log.Warnf("%s was changed on both sides: %s has the version of the machine that was lost: %q", c.o.Branch, ref, shown)
+	c.log.Warnf("%s was changed on both sides: %s has the version of the machine that was lost: %q", c.o.Branch, ref,
+		shown)
 	c.noteSide(ref)
 	return nil
 }
@@ -355,7 +363,8 @@ func (c *Cold) noteSides(refs map[string]cold.ID) {
 
 func (c *Cold) noteSide(ref string) {
 	name := strings.TrimPrefix(ref, "refs/heads/")
-	text := fmt.Sprintf("conflict: branch %s of %s has versions of files that %s has not: take what is wanted of it (emberfs diff, emberfs restore --commit), then remove it there", name, c.o.Source, c.o.Branch)
+	text := fmt.Sprintf("conflict: branch %s of %s has versions of files that %s has not: take what is wanted of it "+
+		"(emberfs diff, emberfs restore --commit), then remove it there", name, c.o.Source, c.o.Branch)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !slices.Contains(c.mu.sides, text) {

@@ -27,11 +27,15 @@ func TestCommitMessage(t *testing.T) {
 		when int64
 		want string
 	}{
-		{cold.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, When: future}, future.Unix(),
-			"Backup (sync): 1 file, 1.2 kB\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-2\nEmberfs-Reason: sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\n"},
+		{cold.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, When: future},
+			future.Unix(),
+			"Backup (sync): 1 file, 1.2 kB\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-2\nEmberfs-Reason: " +
+				"sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\n"},
 		// A clock that went back, and a reason out to forge trailers.
 		{cold.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0)}, future.Unix(),
-			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: 0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
+			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: " +
+				"m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: " +
+				"0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
 	} {
 		tx, err := v.Begin(t.Context())
 		if err != nil {
@@ -49,11 +53,13 @@ func TestCommitMessage(t *testing.T) {
 		if got := coldtest.Git(t, v.Dir, "log", "-1", "--format=%B", commit.String()); got != c.want {
 			t.Errorf("message:\n%q\nwant\n%q", got, c.want)
 		}
-		if got, want := coldtest.Git(t, v.Dir, "log", "-1", "--format=%an|%ae|%at|%ct|%cn", commit.String()), fmt.Sprintf("A U Thor|a@b|%d|%d|A U Thor", c.when, c.when); got != want {
+		if got, want := coldtest.Git(t, v.Dir, "log", "-1", "--format=%an|%ae|%at|%ct|%cn", commit.String()),
+			fmt.Sprintf("A U Thor|a@b|%d|%d|A U Thor", c.when, c.when); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 		info := v.HeadSnapshot().Info()
-		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != format.OneLine(c.o.Reason) || info.Parent.IsZero() {
+		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != format.OneLine(c.o.Reason) ||
+			info.Parent.IsZero() {
 			t.Errorf("%+v", info)
 		}
 	}
@@ -98,7 +104,8 @@ func TestPutFileConcurrently(t *testing.T) {
 				t.Error(err)
 			}
 			for _, size := range []int64{k.Size - 1, k.Size + 1} {
-				if _, err := tx.PutFile(t.Context(), coldtest.Sized{Content: coldtest.Content(k.Data), Bytes: size}, cold.Base{}); !errors.Is(err, cold.ErrSizeChanged) {
+				if _, err := tx.PutFile(t.Context(), coldtest.Sized{Content: coldtest.Content(k.Data), Bytes: size},
+					cold.Base{}); !errors.Is(err, cold.ErrSizeChanged) {
 					t.Errorf("%d bytes as %d: %v", k.Size, size, err)
 				}
 			}
@@ -175,12 +182,14 @@ func TestPutDirRefuses(t *testing.T) {
 		"lying symlink":  bad(func(e *cold.Entry) { e.Kind, e.Target, e.Size = cold.KindSymlink, "x", 1 }),
 	} {
 		for _, full := range []bool{false, true} {
-			if id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), full, &cold.Root{Entry: f.Entry}, put, nil); err == nil {
+			if id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), full, &cold.Root{Entry: f.Entry}, put,
+				nil); err == nil {
 				t.Errorf("%s: stored as %v", what, id)
 			}
 		}
 	}
-	if _, err := tx.PutDir(t.Context(), cold.DirID{Tree: odb.EmptyTree, Meta: good.ID}, false, nil, nil, nil); !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, cold.ErrMissing) {
+	if _, err := tx.PutDir(t.Context(), cold.DirID{Tree: odb.EmptyTree, Meta: good.ID}, false, nil, nil,
+		nil); !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, cold.ErrMissing) {
 		t.Errorf("a delta on damaged metadata: %v", err)
 	}
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); err == nil {
@@ -191,7 +200,8 @@ func TestPutDirRefuses(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for what, o := range map[string]Options{
-		"branch": {Branch: "a..b"}, "branch lock": {Branch: "x.lock"}, "volume id": {VolumeID: "a b"}, "remote": {Source: filepath.Join(dir, "nowhere")},
+		"branch": {Branch: "a..b"}, "branch lock": {Branch: "x.lock"}, "volume id": {VolumeID: "a b"},
+		"remote":        {Source: filepath.Join(dir, "nowhere")},
 		"remote scheme": {Source: "ftp://host/x"},
 	} {
 		if c, err := Open(filepath.Join(dir, "cold.git"), o); err == nil {

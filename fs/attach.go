@@ -153,11 +153,13 @@ func receiveFd(sock int) (int, error) {
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(msgs) != 1 {
-		return -1, fmt.Errorf("receive the connection from fusermount3: %d messages: %w", len(msgs), errors.Join(err, syscall.EPROTO))
+		return -1, fmt.Errorf("receive the connection from fusermount3: %d messages: %w", len(msgs),
+			errors.Join(err, syscall.EPROTO))
 	}
 	fds, err := unix.ParseUnixRights(&msgs[0])
 	if err != nil || len(fds) != 1 {
-		return -1, fmt.Errorf("receive the connection from fusermount3: %d descriptors: %w", len(fds), errors.Join(err, syscall.EPROTO))
+		return -1, fmt.Errorf("receive the connection from fusermount3: %d descriptors: %w", len(fds),
+			errors.Join(err, syscall.EPROTO))
 	}
 	if err := unix.SetNonblock(fds[0], true); err != nil {
 		unix.Close(fds[0])

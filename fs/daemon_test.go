@@ -51,7 +51,8 @@ func startDaemon(t *testing.T, asUser bool, env ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{t: t, dir: filepath.Join(base, "mount point"), log: new(bytes.Buffer), lines: make(chan string, 16), ended: make(chan error, 1)}
+	d := &daemon{t: t, dir: filepath.Join(base, "mount point"), log: new(bytes.Buffer), lines: make(chan string, 16),
+		ended: make(chan error, 1)}
 	if err := errors.Join(os.Chmod(base, 0o755), os.Mkdir(d.dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,8 @@ func TestStatusLogsOneLineASecond(t *testing.T) {
 		t.Fatal(st)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 2 || !strings.Contains(lines[0], "inode=42") || !strings.Contains(lines[0], "op=read") || !strings.Contains(lines[1], "more=4") {
+	if len(lines) != 2 || !strings.Contains(lines[0], "inode=42") || !strings.Contains(lines[0], "op=read") ||
+		!strings.Contains(lines[1], "more=4") {
 		t.Fatalf("%q", lines)
 	}
 }

@@ -49,7 +49,8 @@ func TestHandleTable(t *testing.T) {
 
 func TestHideName(t *testing.T) {
 	head := make([]byte, 40)
-	for op, skip := range map[uint32]int{opLookup: 0, opMkdir: 8, opMknod: 16, opCreate: 16, opRename: 8, opRename2: 16, opLink: 8} {
+	for op, skip := range map[uint32]int{opLookup: 0, opMkdir: 8, opMknod: 16, opCreate: 16, opRename: 8, opRename2: 16,
+		opLink: 8} {
 		req := append(append([]byte{}, head...), make([]byte, skip)...)
 		req = append(req, hackName+"\x00rest\x00"...)
 		hideName(req, op)

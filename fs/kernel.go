@@ -63,7 +63,8 @@ type device struct {
 const opcodes = 64
 
 // newDevice answers INIT on a connection that was just mounted. It owns fd from then on, also when it fails.
-func newDevice(fd int, raw fuse.RawFileSystem, o *fuse.MountOptions, detach func(bool) error, log logrus.FieldLogger) (*device, error) {
+func newDevice(fd int, raw fuse.RawFileSystem, o *fuse.MountOptions, detach func(bool) error, log logrus.FieldLogger) (
+	*device, error) {
 	d := &device{fd: fd, wake: -1, proto: fuse.NewProtocolServer(raw, o), log: log, detach: detach}
 	err := d.init()
 	if err == nil {
@@ -91,7 +92,8 @@ func (d *device) init() error {
 		case unix.EINTR, unix.ENOENT:
 			continue
 		case unix.EAGAIN:
-			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, -1); err != nil && err != unix.EINTR {
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, -1); err != nil &&
+				err != unix.EINTR {
 				return fmt.Errorf("poll: %w", err)
 			}
 			continue
@@ -113,7 +115,8 @@ func (d *device) init() error {
 			return fmt.Errorf("answer INIT: %w", err)
 		}
 		if h.Status != 0 {
-			return fmt.Errorf("kernel speaks FUSE %d.%d: %w", d.settings.Major, d.settings.Minor, syscall.Errno(-h.Status))
+			return fmt.Errorf("kernel speaks FUSE %d.%d: %w", d.settings.Major, d.settings.Minor,
+				syscall.Errno(-h.Status))
 		}
 		return nil
 	}
@@ -264,7 +267,8 @@ func (d *device) reply(op uint32, p []byte) {
 	case unix.ENOENT: // nobody waits for it any more
 	case unix.ENODEV, unix.EPERM: // unmounted meanwhile
 	default:
-		d.log.WithError(err).WithFields(logrus.Fields{"opcode": op, "bytes": len(p)}).Error("the kernel refused a reply")
+		d.log.WithError(err).WithFields(logrus.Fields{"opcode": op, "bytes": len(p)}).Error(
+			"the kernel refused a reply")
 	}
 }
 

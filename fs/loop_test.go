@@ -103,7 +103,8 @@ func TestBlockedBeyondTheCap(t *testing.T) {
 	var wg sync.WaitGroup
 	for range maxWorkers + 20 {
 		wg.Go(func() {
-			if out, err := exec.CommandContext(ctx, "cat", d.path("block1")).CombinedOutput(); err != nil || string(out) != "content of block1" {
+			if out, err := exec.CommandContext(ctx, "cat", d.path("block1")).CombinedOutput(); err != nil ||
+				string(out) != "content of block1" {
 				t.Errorf("%s %v", out, err)
 			}
 		})

@@ -176,7 +176,8 @@ func (x notice) encode() []byte {
 	}
 	size := unsafe.Sizeof(fuse.NotifyInvalEntryOut{})
 	return message(fuse.NOTIFY_INVAL_ENTRY, size, len(x.name)+1, func(b []byte) {
-		*(*fuse.NotifyInvalEntryOut)(unsafe.Pointer(&b[0])) = fuse.NotifyInvalEntryOut{Parent: x.node, NameLen: uint32(len(x.name))}
+		*(*fuse.NotifyInvalEntryOut)(unsafe.Pointer(&b[0])) = fuse.NotifyInvalEntryOut{
+			Parent: x.node, NameLen: uint32(len(x.name))}
 		copy(b[size:], x.name) // the byte after it stays the NUL that the kernel counts on
 	})
 }

@@ -33,8 +33,9 @@ func frame(code uint32, payload ...any) []byte {
 func TestNotificationEncoding(t *testing.T) {
 	for what, c := range map[string]struct{ got, want []byte }{
 		"inval inode": {notice{node: 5}.encode(), frame(2, uint64(5), int64(0), int64(0))},
-		"inval entry": {notice{node: 7, name: "n\xffame"}.encode(), frame(3, uint64(7), uint32(5), uint32(0), "n\xffame\x00")},
-		"prune":       {encodePrune([]uint64{8, 9}), frame(9, uint32(2), uint32(0), uint64(0), uint64(8), uint64(9))},
+		"inval entry": {notice{node: 7, name: "n\xffame"}.encode(),
+			frame(3, uint64(7), uint32(5), uint32(0), "n\xffame\x00")},
+		"prune": {encodePrune([]uint64{8, 9}), frame(9, uint32(2), uint32(0), uint64(0), uint64(8), uint64(9))},
 	} {
 		if !bytes.Equal(c.got, c.want) {
 			t.Errorf("%s:\n%x, want\n%x", what, c.got, c.want)

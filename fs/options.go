@@ -88,7 +88,8 @@ func flagOf(word string) (mountFlag, bool) {
 // forOthers says of an option that it is meant for mount(8), fstab or systemd.
 func forOthers(word string) bool {
 	switch word {
-	case "", "defaults", "_netdev", "nofail", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nonempty", "silent", "loud":
+	case "", "defaults", "_netdev", "nofail", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nonempty",
+		"silent", "loud":
 		return true
 	}
 	return strings.HasPrefix(word, "x-") || strings.HasPrefix(word, "comment=")
@@ -147,7 +148,8 @@ func (s *mountSpec) common() []string {
 
 // direct is the data of mount(2), fd being the connection.
 func (s *mountSpec) direct(fd, uid, gid int) string {
-	r := []string{fmt.Sprintf("fd=%d", fd), "rootmode=40000", fmt.Sprintf("user_id=%d", uid), fmt.Sprintf("group_id=%d", gid)}
+	r := []string{fmt.Sprintf("fd=%d", fd), "rootmode=40000", fmt.Sprintf("user_id=%d", uid),
+		fmt.Sprintf("group_id=%d", gid)}
 	return strings.Join(append(r, s.common()...), ",")
 }
 

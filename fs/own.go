@@ -68,7 +68,8 @@ func newOwnFiles(f *filesystem, report func() []byte) *ownFiles {
 	if report == nil {
 		report = func() []byte { return nil }
 	}
-	o := &ownFiles{filesystem: f, report: report, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), born: time.Now()}
+	o := &ownFiles{filesystem: f, report: report, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
+		born: time.Now()}
 	o.mu.handles = make(map[uint64]*ownHandle)
 	o.mu.seen, o.mu.changed, o.mu.named = f.vol.RulesText(), o.born, o.born
 	return o
@@ -215,7 +216,8 @@ func (o *ownFiles) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, 
 	return o.filesystem.Mkdir(cancel, in, name, out)
 }
 
-func (o *ownFiles) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+func (o *ownFiles) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string,
+	out *fuse.EntryOut) fuse.Status {
 	if st, no := refuseName(h.NodeId, name); no {
 		return st
 	}

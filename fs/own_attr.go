@@ -62,7 +62,8 @@ func (o *ownFiles) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse
 	if err != nil {
 		return o.status("setattr", in.NodeId, err)
 	}
-	if in.Valid&fuse.FATTR_MODE != 0 && in.Mode&modeBits != a.Mode&modeBits || in.Valid&fuse.FATTR_UID != 0 && in.Uid != a.UID ||
+	if in.Valid&fuse.FATTR_MODE != 0 && in.Mode&modeBits != a.Mode&modeBits || in.Valid&fuse.FATTR_UID != 0 &&
+		in.Uid != a.UID ||
 		in.Valid&fuse.FATTR_GID != 0 && in.Gid != a.GID {
 		return fuse.EPERM
 	}

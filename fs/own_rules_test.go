@@ -47,7 +47,8 @@ func TestOwnRulesWritten(t *testing.T) {
 	// In the middle, and cut.
 	node, fh = r.open(unix.O_RDWR)
 	r.want("write", r.write(node, fh, uint64(strings.Index(moreRules, "b/")), "c", 0), fuse.OK)
-	cut := fuse.SetAttrInCommon{InHeader: head(node), Valid: fuse.FATTR_SIZE | fuse.FATTR_FH, Fh: fh, Size: uint64(len(moreRules))}
+	cut := fuse.SetAttrInCommon{InHeader: head(node), Valid: fuse.FATTR_SIZE | fuse.FATTR_FH, Fh: fh,
+		Size: uint64(len(moreRules))}
 	r.want("ftruncate", r.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: cut}, new(fuse.AttrOut)), fuse.OK)
 	r.want("fsync", r.o.Fsync(nil, &fuse.FsyncIn{InHeader: head(node), Fh: fh}), fuse.OK)
 	r.rules(strings.Replace(moreRules, "b/", "c/", 1))
@@ -67,7 +68,8 @@ func TestOwnRulesWritten(t *testing.T) {
 	r.want("write of all there may be", r.write(node, fh, 0, strings.Repeat("#", rules.MaxBytes), 0), fuse.OK)
 	r.want("close", r.flush(node, fh), fuse.OK)
 	far := fuse.SetAttrInCommon{InHeader: head(node), Valid: fuse.FATTR_SIZE, Size: rules.MaxBytes + 1}
-	r.want("truncate", r.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: far}, new(fuse.AttrOut)), fuse.Status(syscall.EFBIG))
+	r.want("truncate", r.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: far}, new(fuse.AttrOut)),
+		fuse.Status(syscall.EFBIG))
 	far.Size = 7
 	r.want("truncate", r.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: far}, new(fuse.AttrOut)), fuse.OK)
 	r.rules("#######")
@@ -134,7 +136,8 @@ func TestOwnRulesRefused(t *testing.T) {
 	r.want("close", r.flush(next, fh), fuse.EINVAL)
 	r.rules("")
 	var out fuse.OpenOut
-	r.want("open of a removed file", r.o.Open(nil, &fuse.OpenIn{InHeader: head(node)}, &out), fuse.Status(syscall.ESTALE))
+	r.want("open of a removed file", r.o.Open(nil, &fuse.OpenIn{InHeader: head(node)}, &out),
+		fuse.Status(syscall.ESTALE))
 }
 
 // TestOwnRulesLeft: the kernel drops RELEASE requests when it goes away.
@@ -177,7 +180,8 @@ func TestOwnConcurrency(t *testing.T) {
 				if n := strings.Count(got, "match"); got != "" && !strings.HasPrefix(got, fmt.Sprintf("# %d\n", n-1)) {
 					t.Errorf("%q is nobody's", got)
 				}
-				if l := fuse.NewDirEntryList(make([]byte, 4096), 0); !r.o.ReadDirPlus(nil, &fuse.ReadIn{InHeader: head(ownDir)}, l).Ok() {
+				if l := fuse.NewDirEntryList(make([]byte, 4096), 0); !r.o.ReadDirPlus(nil,
+					&fuse.ReadIn{InHeader: head(ownDir)}, l).Ok() {
 					t.Error("readdir")
 				}
 			}

@@ -159,7 +159,8 @@ func TestOwnDirectory(t *testing.T) {
 	}
 	empty(true)
 	// What an older volume has of that name is hidden.
-	if _, _, err := r.f.vol.Mkdir(context.Background(), r.f.vol.Inode(1), ownName, 0o755, caller(ptr(head(1)), 0)); err != nil {
+	if _, _, err := r.f.vol.Mkdir(context.Background(), r.f.vol.Inode(1), ownName, 0o755,
+		caller(ptr(head(1)), 0)); err != nil {
 		t.Fatal(err)
 	}
 	for _, plus := range []bool{false, true} {
@@ -206,11 +207,13 @@ func TestOwnAttributes(t *testing.T) {
 	}
 	r.want("chmod", set(node, fuse.SetAttrInCommon{Valid: fuse.FATTR_MODE, Mode: 0o600}), fuse.EPERM)
 	r.want("chmod to the same", set(node, fuse.SetAttrInCommon{Valid: fuse.FATTR_MODE, Mode: 0o644}), fuse.OK)
-	r.want("chown", set(ownDir, fuse.SetAttrInCommon{Valid: fuse.FATTR_UID, Owner: fuse.Owner{Uid: r.o.uid + 1}}), fuse.EPERM)
+	r.want("chown", set(ownDir, fuse.SetAttrInCommon{Valid: fuse.FATTR_UID, Owner: fuse.Owner{Uid: r.o.uid + 1}}),
+		fuse.EPERM)
 	r.want("utimes", set(node, fuse.SetAttrInCommon{Valid: fuse.FATTR_MTIME | fuse.FATTR_ATIME_NOW, Mtime: 1}), fuse.OK)
 	r.want("an empty setattr", set(node, fuse.SetAttrInCommon{}), fuse.OK)
 	r.want("truncate of status.json", set(ownStatus, fuse.SetAttrInCommon{Valid: fuse.FATTR_SIZE}), fuse.EACCES)
-	r.want("open of status.json for writing", r.o.Open(nil, &fuse.OpenIn{InHeader: head(ownStatus), Flags: unix.O_RDWR}, new(fuse.OpenOut)), fuse.EACCES)
+	r.want("open of status.json for writing", r.o.Open(nil, &fuse.OpenIn{InHeader: head(ownStatus), Flags: unix.O_RDWR},
+		new(fuse.OpenOut)), fuse.EACCES)
 	r.want("access", r.o.Access(nil, &fuse.AccessIn{InHeader: head(node), Mask: unix.R_OK | unix.W_OK}), fuse.OK)
 	r.want("access for execution", r.o.Access(nil, &fuse.AccessIn{InHeader: head(node), Mask: unix.X_OK}), fuse.EACCES)
 	r.want("getxattr", second(r.o.GetXAttr(nil, ptr(head(node)), "user.x", nil)), fuse.ENODATA)
@@ -222,7 +225,8 @@ func TestOwnAttributes(t *testing.T) {
 	r.want("statfs", r.o.StatFs(nil, ptr(head(ownDir)), new(fuse.StatfsOut)), fuse.OK)
 	r.want("readlink", second(r.o.Readlink(nil, ptr(head(node)))), fuse.EINVAL)
 	r.want("fallocate", r.o.Fallocate(nil, &fuse.FallocateIn{InHeader: head(node), Fh: fh, Length: 1}), fuse.ENOTSUP)
-	r.want("copy_file_range", second(r.o.CopyFileRange(nil, &fuse.CopyFileRangeIn{InHeader: head(2), NodeIdOut: node})), fuse.EXDEV)
+	r.want("copy_file_range", second(r.o.CopyFileRange(nil, &fuse.CopyFileRangeIn{InHeader: head(2), NodeIdOut: node})),
+		fuse.EXDEV)
 	r.want("opendir", r.o.OpenDir(nil, &fuse.OpenIn{InHeader: head(ownDir)}, new(fuse.OpenOut)), fuse.OK)
 	r.want("fsyncdir", r.o.FsyncDir(nil, &fuse.FsyncIn{InHeader: head(ownDir)}), fuse.OK)
 	var sx fuse.StatxOut
@@ -234,13 +238,16 @@ func TestOwnAttributes(t *testing.T) {
 	var out fuse.OpenOut
 	r.want("open of status.json", r.o.Open(nil, &fuse.OpenIn{InHeader: head(ownStatus)}, &out), fuse.OK)
 	one := r.content(ownStatus, out.Fh)
-	if two := r.content(ownStatus, out.Fh); !strings.HasPrefix(one, "report ") || two != one || r.size(ownStatus) != uint64(len(one)) {
+	if two := r.content(ownStatus, out.Fh); !strings.HasPrefix(one, "report ") || two != one ||
+		r.size(ownStatus) != uint64(len(one)) {
 		t.Errorf("one handle reads %q, then %q", one, two)
 	}
 	var off fuse.LseekOut
-	r.want("hole", r.o.Lseek(nil, &fuse.LseekIn{InHeader: head(ownStatus), Fh: out.Fh, Whence: unix.SEEK_HOLE}, &off), fuse.OK)
+	r.want("hole", r.o.Lseek(nil, &fuse.LseekIn{InHeader: head(ownStatus), Fh: out.Fh, Whence: unix.SEEK_HOLE}, &off),
+		fuse.OK)
 	if off.Offset != uint64(len(one)) {
 		t.Errorf("the first hole is at %d", off.Offset)
 	}
-	r.want("data behind the end", r.o.Lseek(nil, &fuse.LseekIn{InHeader: head(ownStatus), Fh: out.Fh, Offset: 99, Whence: unix.SEEK_DATA}, &off), fuse.Status(syscall.ENXIO))
+	r.want("data behind the end", r.o.Lseek(nil, &fuse.LseekIn{InHeader: head(ownStatus), Fh: out.Fh, Offset: 99,
+		Whence: unix.SEEK_DATA}, &off), fuse.Status(syscall.ENXIO))
 }

@@ -16,9 +16,12 @@ func TestPolicy(t *testing.T) {
 	}{
 		{"file, on", uint64(on.fileFlags(tiers.IOCached)), fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH},
 		{"file, off", uint64(off.fileFlags(tiers.IOCached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
-		{"file by the kernel alone, on", uint64(on.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
-		{"file by the kernel alone, off", uint64(off.fileFlags(tiers.IODirect)), fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
-		{"file written untracked, on", uint64(on.fileFlags(tiers.IOUncached)), fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
+		{"file by the kernel alone, on", uint64(on.fileFlags(tiers.IODirect)),
+			fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
+		{"file by the kernel alone, off", uint64(off.fileFlags(tiers.IODirect)),
+			fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_NOFLUSH},
+		{"file written untracked, on", uint64(on.fileFlags(tiers.IOUncached)),
+			fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH},
 		{"directory, on", uint64(on.dirFlags(tiers.DirKeep)), fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE},
 		{"directory, on, told beside", uint64(on.dirFlags(tiers.DirNever)), 0},
 		{"directory, off", uint64(off.dirFlags(tiers.DirKeep)), 0},
@@ -37,7 +40,8 @@ func TestProtocolOptions(t *testing.T) {
 	if !o.EnableSymlinkCaching || !o.EnableAcl || !o.ExplicitDataCacheControl || o.EnableLocks || o.MaxWrite != 1<<20 {
 		t.Errorf("%+v", o)
 	}
-	for _, c := range []uint64{fuse.CAP_HANDLE_KILLPRIV_V2, fuse.CAP_ATOMIC_O_TRUNC, fuse.CAP_DONT_MASK, fuse.CAP_SETXATTR_EXT, fuse.CAP_DIRECT_IO_ALLOW_MMAP} {
+	for _, c := range []uint64{fuse.CAP_HANDLE_KILLPRIV_V2, fuse.CAP_ATOMIC_O_TRUNC, fuse.CAP_DONT_MASK,
+		fuse.CAP_SETXATTR_EXT, fuse.CAP_DIRECT_IO_ALLOW_MMAP} {
 		if o.ExtraCapabilities&c == 0 {
 			t.Errorf("capability %#x is not asked for", c)
 		}
@@ -51,7 +55,8 @@ func TestProtocolOptions(t *testing.T) {
 		t.Error("kernel_cache=off keeps symlinks")
 	}
 	for _, root := range []bool{true, false} {
-		if refused := protocolOptions(policy{}, false, root, false, nil).DisabledCapabilities&fuse.CAP_PASSTHROUGH != 0; refused == root {
+		if refused := protocolOptions(policy{}, false, root, false,
+			nil).DisabledCapabilities&fuse.CAP_PASSTHROUGH != 0; refused == root {
 			t.Errorf("root %v: passthrough refused: %v", root, refused)
 		}
 	}

@@ -26,7 +26,8 @@ func (f *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 	return fuse.OK
 }
 
-func (f *filesystem) getattr(ctx context.Context, node uint64, hasFh bool, fh uint64) (*tiers.Inode, tiers.Attr, error) {
+func (f *filesystem) getattr(ctx context.Context, node uint64, hasFh bool, fh uint64) (*tiers.Inode, tiers.Attr,
+	error) {
 	n, err := f.node(node)
 	if err != nil {
 		return nil, tiers.Attr{}, err
@@ -109,7 +110,8 @@ func (f *filesystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 
 // setAttr translates a request. The result points into in.
 func setAttr(in *fuse.SetAttrIn) tiers.SetAttr {
-	const fields = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	const fields = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE |
+		fuse.FATTR_ATIME | fuse.FATTR_MTIME
 	var s tiers.SetAttr
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		in.Mode &= modeBits

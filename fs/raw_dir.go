@@ -61,7 +61,8 @@ func (f *filesystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.
 	d, err := f.dir(in.Fh)
 	if err == nil {
 		err = d.ReadDir(ctx, in.Offset, func(e warm.Dirent) bool {
-			return isOwnName(in.NodeId, e.Name) || out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
+			return isOwnName(in.NodeId, e.Name) ||
+				out.AddDirEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
 		})
 	}
 	return f.status("readdir", in.NodeId, err)

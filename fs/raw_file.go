@@ -20,7 +20,8 @@ func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	if err := f.quota.take(in.Uid); err != nil {
 		return f.status("create", in.NodeId, err)
 	}
-	n, h, a, err := dir.Volume().Create(ctx, dir, trueName(name), in.Flags, in.Mode&modeBits, caller(&in.InHeader, in.Umask))
+	n, h, a, err := dir.Volume().Create(ctx, dir, trueName(name), in.Flags, in.Mode&modeBits,
+		caller(&in.InHeader, in.Umask))
 	return f.opened("create", in.NodeId, in.Uid, n, h, &a, err, out)
 }
 
@@ -39,7 +40,8 @@ func (f *filesystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 }
 
 // opened answers a request that made and opened a file, which the quota has counted for a user.
-func (f *filesystem) opened(op string, dir uint64, uid uint32, n *tiers.Inode, h *tiers.Handle, a *tiers.Attr, err error, out *fuse.CreateOut) fuse.Status {
+func (f *filesystem) opened(op string, dir uint64, uid uint32, n *tiers.Inode, h *tiers.Handle, a *tiers.Attr,
+	err error, out *fuse.CreateOut) fuse.Status {
 	if err != nil {
 		f.quota.give(uid)
 		return f.status(op, dir, err)
@@ -235,7 +237,8 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 		return 0, f.status("copy_file_range", in.NodeIdOut, err)
 	}
 	// The kernel has cleared suid and sgid of the target by a SETATTR of its own.
-	n, err := to.Inode().Volume().CopyFileRange(ctx, from, int64(in.OffIn), to, int64(in.OffOut), int64(min(in.Len, maxCopy)), false)
+	n, err := to.Inode().Volume().CopyFileRange(ctx, from, int64(in.OffIn), to, int64(in.OffOut),
+		int64(min(in.Len, maxCopy)), false)
 	if err != nil {
 		return 0, f.status("copy_file_range", in.NodeId, err)
 	}

@@ -24,7 +24,8 @@ const (
 // xflags are the flags of struct fsxattr by those of chattr(1): FS_IOC_FSGETXATTR(2const).
 var xflags = map[uint32]uint32{cold.FlagImmutable: 0x8, cold.FlagAppend: 0x10, cold.FlagNoatime: 0x40, 0x40: 0x80}
 
-func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut, answer []byte) fuse.Status {
+func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut,
+	answer []byte) fuse.Status {
 	if in == nil {
 		return fuse.Status(syscall.ENOTTY)
 	}

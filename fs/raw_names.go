@@ -73,7 +73,8 @@ func (f *filesystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string
 	return fuse.OK
 }
 
-func (f *filesystem) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string,
+	out *fuse.EntryOut) fuse.Status {
 	ctx := newRequest(cancel, h)
 	defer ctx.end()
 	dir, err := f.node(h.NodeId)

@@ -40,7 +40,8 @@ func newRig(t testing.TB) *rig {
 	t.Helper()
 	log := logrus.New()
 	log.SetOutput(t.Output())
-	v, err := tiers.Open(t.Context(), tiers.Config{State: t.TempDir(), Cold: noCold{}, Log: log, MemoryLimit: 100 << 20})
+	v, err := tiers.Open(t.Context(), tiers.Config{State: t.TempDir(), Cold: noCold{}, Log: log,
+		MemoryLimit: 100 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +69,8 @@ func (r *rig) create(dir uint64, name string) (node, fh uint64) {
 	var out fuse.CreateOut
 	in := fuse.CreateIn{InHeader: head(dir), Flags: unix.O_RDWR, Mode: unix.S_IFREG | 0o644}
 	r.want("create "+name, r.f.Create(nil, &in, name, &out), fuse.OK)
-	if out.OpenFlags != r.f.policy.fileFlags(tiers.IOCached) || out.AttrValid != cacheSeconds || out.EntryValid != cacheSeconds {
+	if out.OpenFlags != r.f.policy.fileFlags(tiers.IOCached) || out.AttrValid != cacheSeconds ||
+		out.EntryValid != cacheSeconds {
 		r.t.Errorf("create %s answers %+v", name, out)
 	}
 	return out.NodeId, out.Fh
@@ -77,7 +79,8 @@ func (r *rig) create(dir uint64, name string) (node, fh uint64) {
 func (r *rig) mkdir(dir uint64, name string) uint64 {
 	r.t.Helper()
 	var out fuse.EntryOut
-	r.want("mkdir "+name, r.f.Mkdir(nil, &fuse.MkdirIn{InHeader: head(dir), Mode: unix.S_IFDIR | 0o755}, name, &out), fuse.OK)
+	r.want("mkdir "+name, r.f.Mkdir(nil, &fuse.MkdirIn{InHeader: head(dir), Mode: unix.S_IFDIR | 0o755}, name, &out),
+		fuse.OK)
 	return out.NodeId
 }
 
@@ -134,11 +137,14 @@ func TestRawFiles(t *testing.T) {
 	}
 	var sx fuse.StatxOut
 	r.want("statx", f.Statx(nil, &fuse.StatxIn{InHeader: head(node)}, &sx), fuse.OK)
-	if sx.Mask&unix.STATX_BASIC_STATS != unix.STATX_BASIC_STATS || sx.Size != 8192 || uint32(sx.Mode) != attr.Mode || sx.Ino != attr.Ino {
+	if sx.Mask&unix.STATX_BASIC_STATS != unix.STATX_BASIC_STATS || sx.Size != 8192 || uint32(sx.Mode) != attr.Mode ||
+		sx.Ino != attr.Ino {
 		t.Errorf("%+v", sx)
 	}
 
-	set := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: head(node), Valid: fuse.FATTR_SIZE | fuse.FATTR_MODE | fuse.FATTR_MTIME | fuse.FATTR_FH, Fh: fh, Size: 5,
+	set := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{
+		InHeader: head(node), Valid: fuse.FATTR_SIZE | fuse.FATTR_MODE | fuse.FATTR_MTIME | fuse.FATTR_FH, Fh: fh,
+		Size: 5,
 		Mode: unix.S_IFREG | 0o600, Mtime: ^uint64(0) - 99, Mtimensec: 7}}
 	r.want("setattr", f.SetAttr(nil, &set, &attr), fuse.OK)
 	if attr.Size != 5 || attr.Mode != unix.S_IFREG|0o600 || int64(attr.Mtime) != -100 || attr.Mtimensec != 7 {
@@ -149,7 +155,8 @@ func TestRawFiles(t *testing.T) {
 	r.want("unlink", f.Unlink(nil, ptr(head(1)), "file"), fuse.OK)
 	r.want("getattr of an unlinked file", f.GetAttr(nil, &fuse.GetAttrIn{InHeader: head(node)}, &attr), fuse.OK)
 	f.Forget(node, 1)
-	r.want("getattr of a forgotten node", f.GetAttr(nil, &fuse.GetAttrIn{InHeader: head(node)}, &attr), fuse.Status(syscall.ESTALE))
+	r.want("getattr of a forgotten node", f.GetAttr(nil, &fuse.GetAttrIn{InHeader: head(node)}, &attr),
+		fuse.Status(syscall.ESTALE))
 }
 
 func second[T any](_ T, st fuse.Status) fuse.Status { return st }
@@ -178,7 +185,9 @@ func TestRawNames(t *testing.T) {
 	r.want("readlink of a file", second(f.Readlink(nil, ptr(head(file)))), fuse.EINVAL)
 	r.want("mknod", f.Mknod(nil, &fuse.MknodIn{InHeader: head(dir), Mode: unix.S_IFIFO | 0o600}, "fifo", &e), fuse.OK)
 	r.want("rename", f.Rename(nil, &fuse.RenameIn{InHeader: head(dir), Newdir: 1}, "a", "moved"), fuse.OK)
-	r.want("rename, no replacing", f.Rename(nil, &fuse.RenameIn{InHeader: head(dir), Newdir: 1, Flags: unix.RENAME_NOREPLACE}, "b", "moved"), fuse.Status(syscall.EEXIST))
+	r.want("rename, no replacing", f.Rename(nil,
+		&fuse.RenameIn{InHeader: head(dir), Newdir: 1, Flags: unix.RENAME_NOREPLACE}, "b", "moved"),
+		fuse.Status(syscall.EEXIST))
 	r.want("rename of nothing", f.Rename(nil, &fuse.RenameIn{InHeader: head(dir), Newdir: 1}, "a", "x"), fuse.ENOENT)
 	r.want("rmdir of a full one", f.Rmdir(nil, ptr(head(1)), "dir"), fuse.Status(syscall.ENOTEMPTY))
 	r.want("unlink of a directory", f.Unlink(nil, ptr(head(1)), "dir"), fuse.EISDIR)
@@ -212,7 +221,8 @@ func TestRawXattrs(t *testing.T) {
 	}
 	r.want("none", second(f.GetXAttr(nil, ptr(head(node)), "user.y", buf)), fuse.ENODATA)
 	n, st := f.ListXAttr(nil, ptr(head(node)), buf)
-	if r.want("list", st, fuse.OK); !slices.Contains(strings.Split(string(buf[:n]), "\x00"), "user.x") || strings.Contains(string(buf[:n]), "emberfs") {
+	if r.want("list", st, fuse.OK); !slices.Contains(strings.Split(string(buf[:n]), "\x00"), "user.x") ||
+		strings.Contains(string(buf[:n]), "emberfs") {
 		t.Errorf("list gives %q", buf[:n])
 	}
 	size, st := f.ListXAttr(nil, ptr(head(node)), nil)

@@ -13,12 +13,16 @@ import (
 // This file: extended attributes, ACLs included. tiers hides the records.
 
 func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	return f.readXattr("getxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Getxattr(n, name, dest) })
+	return f.readXattr("getxattr", h, dest, func(n *tiers.Inode) (int, error) {
+		return n.Volume().Getxattr(n, name, dest)
+	})
 }
 
 func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	if h.Uid == 0 {
-		return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) { return n.Volume().Listxattr(n, dest) })
+		return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) {
+			return n.Volume().Listxattr(n, dest)
+		})
 	}
 	// Other file systems show trusted.* to those with CAP_SYS_ADMIN alone (xattr(7)); the protocol tells us the user
 	// and no more.
@@ -53,7 +57,8 @@ func withoutTrusted(list []byte) []byte {
 }
 
 // readXattr keeps the protocol's rule: an empty dest asks for the size, else what does not fit is ERANGE.
-func (f *filesystem) readXattr(op string, h *fuse.InHeader, dest []byte, read func(*tiers.Inode) (int, error)) (uint32, fuse.Status) {
+func (f *filesystem) readXattr(op string, h *fuse.InHeader, dest []byte, read func(*tiers.Inode) (int, error)) (uint32,
+	fuse.Status) {
 	n, err := f.node(h.NodeId)
 	if err != nil {
 		return 0, f.status(op, h.NodeId, err)

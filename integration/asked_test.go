@@ -90,11 +90,14 @@ func TestCopiedState(t *testing.T) {
 	two.umount()
 	for _, from := range []*volume{one, two} {
 		for how, lossy := range map[string]bool{
-			"rsync -a $F/ $T/": true, "cp -r $F $T": true, "mkdir $T; tar -C $F -cf - --exclude=control.sock . | tar -C $T -xf -": true,
-			"cp -a $F $T; rm -rf $T/warm": true, "cp -a $F $T; rm -rf $T/warm; cp -a $F.other/warm $T/warm": true,
+			"rsync -a $F/ $T/": true, "cp -r $F $T": true,
+			"mkdir $T; tar -C $F -cf - --exclude=control.sock . | tar -C $T -xf -": true,
+			"cp -a $F $T; rm -rf $T/warm":                                          true,
+			"cp -a $F $T; rm -rf $T/warm; cp -a $F.other/warm $T/warm":             true,
 			"cp -a $F $T": false, "rsync -aHAX $F/ $T/": false,
 		} {
-			shell(t, "/", "rm -rf "+from.dir+"/copy "+from.state+".other; F="+from.state+" T="+from.dir+"/copy; cp -a $F $F.other; setfattr -n trusted.emberfs.volume -v other $F.other/warm; "+how)
+			shell(t, "/", "rm -rf "+from.dir+"/copy "+from.state+".other; F="+from.state+" T="+from.dir+
+				"/copy; cp -a $F $F.other; setfattr -n trusted.emberfs.volume -v other $F.other/warm; "+how)
 			v := newVolume(t, "copy", withSource(repo), withState(from.dir+"/copy"))
 			r := v.tryMount()
 			if !lossy {
@@ -110,7 +113,8 @@ func TestCopiedState(t *testing.T) {
 				v.umount()
 				continue
 			}
-			if r.code != 32 || !strings.Contains(r.stderr, "extended attributes") || !strings.Contains(r.stderr, "new state directory") {
+			if r.code != 32 || !strings.Contains(r.stderr, "extended attributes") ||
+				!strings.Contains(r.stderr, "new state directory") {
 				t.Errorf("%s: want exit 32 and the way out\n%v", how, r)
 			}
 			if r.code == 0 {

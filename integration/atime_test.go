@@ -39,7 +39,9 @@ func TestAtime(t *testing.T) {
 		out := map[string]int64{}
 		for _, name := range names {
 			at := unix.NsecToTimespec(time.Now().Add(-ago).UnixNano())
-			check(t, unix.UtimesNanoAt(unix.AT_FDCWD, v.at(name), []unix.Timespec{at, unix.NsecToTimespec(time.Now().Add(-48 * time.Hour).UnixNano())}, unix.AT_SYMLINK_NOFOLLOW))
+			check(t, unix.UtimesNanoAt(unix.AT_FDCWD, v.at(name),
+				[]unix.Timespec{at, unix.NsecToTimespec(time.Now().Add(-48 * time.Hour).UnixNano())},
+				unix.AT_SYMLINK_NOFOLLOW))
 			out[name] = atime(name)
 		}
 		return out

@@ -26,25 +26,31 @@ type badCase struct {
 func badCases() []badCase {
 	opts := func(o ...string) func(*testing.T, *volume) { return func(_ *testing.T, v *volume) { v.opts = o } }
 	return []badCase{
-		{name: "mountpoint missing", code: 32, says: []string{"MNT", "does not exist"}, setUp: func(t *testing.T, v *volume) { check(t, os.Remove(v.mnt)) }},
-		{name: "mountpoint is a file", code: 32, says: []string{"MNT", "not a directory"}, setUp: func(t *testing.T, v *volume) {
-			check(t, os.Remove(v.mnt))
-			check(t, os.WriteFile(v.mnt, nil, 0o644))
-		}},
-		{name: "mountpoint not empty", code: 32, says: []string{"MNT", "not empty", "nonempty"}, setUp: func(t *testing.T, v *volume) {
-			check(t, os.WriteFile(v.at("f"), nil, 0o644))
-		}},
+		{name: "mountpoint missing", code: 32, says: []string{"MNT", "does not exist"},
+			setUp: func(t *testing.T, v *volume) { check(t, os.Remove(v.mnt)) }},
+		{name: "mountpoint is a file", code: 32, says: []string{"MNT", "not a directory"},
+			setUp: func(t *testing.T, v *volume) {
+				check(t, os.Remove(v.mnt))
+				check(t, os.WriteFile(v.mnt, nil, 0o644))
+			}},
+		{name: "mountpoint not empty", code: 32, says: []string{"MNT", "not empty", "nonempty"},
+			setUp: func(t *testing.T, v *volume) {
+				check(t, os.WriteFile(v.at("f"), nil, 0o644))
+			}},
 		{name: "already a mount", code: 32, says: []string{"MNT", "mount"}, setUp: func(t *testing.T, v *volume) {
 			check(t, unix.Mount("none", v.mnt, "tmpfs", 0, ""))
 			t.Cleanup(func() { _ = unix.Unmount(v.mnt, unix.MNT_DETACH) })
 		}},
-		{name: "mountpoint below the state directory", code: 32, says: []string{"state"}, setUp: func(t *testing.T, v *volume) {
-			v.mnt = filepath.Join(v.dir, "mnt", "sub")
-			v.state = filepath.Join(v.dir, "mnt")
-			check(t, os.Mkdir(v.mnt, 0o755))
-		}},
-		{name: "state directory below the mountpoint", code: 32, says: []string{"state"}, setUp: func(_ *testing.T, v *volume) { v.state = filepath.Join(v.mnt, "state") }},
-		{name: "state directory is the mountpoint", code: 32, says: []string{"state"}, setUp: func(_ *testing.T, v *volume) { v.state = v.mnt }},
+		{name: "mountpoint below the state directory", code: 32, says: []string{"state"},
+			setUp: func(t *testing.T, v *volume) {
+				v.mnt = filepath.Join(v.dir, "mnt", "sub")
+				v.state = filepath.Join(v.dir, "mnt")
+				check(t, os.Mkdir(v.mnt, 0o755))
+			}},
+		{name: "state directory below the mountpoint", code: 32, says: []string{"state"},
+			setUp: func(_ *testing.T, v *volume) { v.state = filepath.Join(v.mnt, "state") }},
+		{name: "state directory is the mountpoint", code: 32, says: []string{"state"},
+			setUp: func(_ *testing.T, v *volume) { v.state = v.mnt }},
 		{name: "source below the mountpoint", code: 32, says: []string{"MNT"}, setUp: func(t *testing.T, v *volume) {
 			v.opts = []string{"nonempty"}
 			v.source = filepath.Join(v.mnt, "repo.git")
@@ -59,31 +65,38 @@ func badCases() []badCase {
 		{name: "unknown command", code: 2, says: []string{"frobnicate"}, args: []string{"frobnicate"}},
 		{name: "no mountpoint", code: 2, args: []string{"mount"}},
 		{name: "too many arguments", code: 2, args: []string{"mount", "a", "b", "c"}},
-		{name: "source missing", code: 32, says: []string{"nowhere"}, setUp: func(_ *testing.T, v *volume) { v.source = filepath.Join(v.dir, "nowhere.git") }},
-		{name: "source is not a repository", code: 32, says: []string{"DIR/plain"}, setUp: func(_ *testing.T, v *volume) {
-			v.source = mkdir(t0(v), filepath.Join(v.dir, "plain"), v.as)
+		{name: "source missing", code: 32, says: []string{"nowhere"}, setUp: func(_ *testing.T, v *volume) {
+			v.source = filepath.Join(v.dir, "nowhere.git")
 		}},
+		{name: "source is not a repository", code: 32, says: []string{"DIR/plain"},
+			setUp: func(_ *testing.T, v *volume) {
+				v.source = mkdir(t0(v), filepath.Join(v.dir, "plain"), v.as)
+			}},
 		{name: "source is a file", code: 32, says: []string{"DIR/file"}, setUp: func(t *testing.T, v *volume) {
 			v.source = filepath.Join(v.dir, "file")
 			check(t, os.WriteFile(v.source, nil, 0o644))
 		}},
-		{name: "source without permission", as: plainUser(), code: 32, says: []string{"permission"}, setUp: func(t *testing.T, v *volume) {
-			v.source = filepath.Join(v.dir, "closed.git")
-			must(t, "/", "git", "init", "-q", "--bare", v.source)
-			check(t, os.Chmod(v.source, 0o700))
-		}},
-		{name: "state directory without permission", as: plainUser(), code: 32, says: []string{"permission"}, setUp: func(t *testing.T, v *volume) {
-			v.state = filepath.Join(mkdir(t, filepath.Join(v.dir, "closed"), user{}), "state")
-		}},
-		{name: "mountpoint of somebody else", as: plainUser(), code: 32, says: []string{"MNT"}, setUp: func(t *testing.T, v *volume) {
-			check(t, os.Chown(v.mnt, 0, 0))
-		}},
+		{name: "source without permission", as: plainUser(), code: 32, says: []string{"permission"},
+			setUp: func(t *testing.T, v *volume) {
+				v.source = filepath.Join(v.dir, "closed.git")
+				must(t, "/", "git", "init", "-q", "--bare", v.source)
+				check(t, os.Chmod(v.source, 0o700))
+			}},
+		{name: "state directory without permission", as: plainUser(), code: 32, says: []string{"permission"},
+			setUp: func(t *testing.T, v *volume) {
+				v.state = filepath.Join(mkdir(t, filepath.Join(v.dir, "closed"), user{}), "state")
+			}},
+		{name: "mountpoint of somebody else", as: plainUser(), code: 32, says: []string{"MNT"},
+			setUp: func(t *testing.T, v *volume) {
+				check(t, os.Chown(v.mnt, 0, 0))
+			}},
 		{name: "newer format", code: 32, says: []string{"newer"}, setUp: func(t *testing.T, v *volume) {
 			v.mount()
 			check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 			v.umount()
 			must(t, v.state, "sed", "-i", "-E", `s/("(format|version|format_version)": *)1/\1999/`, "volume.json")
-			if b, err := os.ReadFile(filepath.Join(v.state, "volume.json")); err != nil || !strings.Contains(string(b), "999") {
+			if b, err := os.ReadFile(filepath.Join(v.state, "volume.json")); err != nil ||
+				!strings.Contains(string(b), "999") {
 				t.Fatalf("volume.json has no format version to change: %s %v", b, err)
 			}
 		}},
@@ -95,7 +108,8 @@ func badCases() []badCase {
 		{name: "umount of no mount", code: 1, args: []string{"umount", "MNT"}, says: []string{"MNT"}},
 		{name: "sync of no mount", code: 1, args: []string{"sync", "MNT"}, says: []string{"MNT"}},
 		{name: "restore without --to", code: 2, args: []string{"restore", "--from", "DIR"}, says: []string{"to"}},
-		{name: "restore from nothing", code: 1, args: []string{"restore", "--from", "DIR/nowhere", "--to", "DIR/new"}, says: []string{"nowhere"}},
+		{name: "restore from nothing", code: 1, args: []string{"restore", "--from", "DIR/nowhere", "--to", "DIR/new"},
+			says: []string{"nowhere"}},
 	}
 }
 
@@ -158,7 +172,8 @@ func expectFailure(t testing.TB, r result, code int) {
 	if r.code != code {
 		t.Errorf("want exit %d\n%v", code, r)
 	}
-	if !strings.HasPrefix(r.stderr, "emberfs: ") || strings.Contains(r.stderr, "goroutine ") || strings.Count(strings.TrimSpace(r.stderr), "\n") > 2 {
+	if !strings.HasPrefix(r.stderr, "emberfs: ") || strings.Contains(r.stderr, "goroutine ") ||
+		strings.Count(strings.TrimSpace(r.stderr), "\n") > 2 {
 		t.Errorf("not a clear message: %q", r.stderr)
 	}
 	for _, line := range strings.Split(strings.TrimSpace(r.stderr), "\n") {
@@ -212,7 +227,8 @@ func TestNoFuse(t *testing.T) {
 	hide := func(v *volume, as user, script string) result {
 		args := append([]string{"unshare", "-m", "sh", "-euc", script + `; exec "$@"`, "sh"}, v.mountArgs()...)
 		if !as.isRoot() {
-			args = append([]string{"unshare", "-m", "sh", "-euc", script + `; exec setpriv --reuid=1 --regid=1 --clear-groups "$@"`, "sh"}, v.mountArgs()...)
+			args = append([]string{"unshare", "-m", "sh", "-euc",
+				script + `; exec setpriv --reuid=1 --regid=1 --clear-groups "$@"`, "sh"}, v.mountArgs()...)
 		}
 		return command{args: args, env: v.userEnv()}.run(t)
 	}

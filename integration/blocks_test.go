@@ -58,7 +58,8 @@ func TestBlocksWithAttributes(t *testing.T) {
 	shown(one, "brought back")
 	one.umount()
 	for _, tiering := range []string{"on", "off"} {
-		two := newVolume(t, "two-"+tiering, withSource(repo), withState(disk+"/two-"+tiering), withOpts("tiering="+tiering))
+		two := newVolume(t, "two-"+tiering, withSource(repo), withState(disk+"/two-"+tiering),
+			withOpts("tiering="+tiering))
 		two.mount()
 		shown(two, "restored, tiering "+tiering)
 		two.umount()

@@ -51,7 +51,8 @@ func TestCostFollowsChange(t *testing.T) {
 	}
 	read, objects := measure(func() { check(t, os.Rename(v.at("tree"), v.at("moved"))) })
 	if read > 2<<20 || len(objects) > 12 {
-		t.Errorf("rename of a directory of %d files: %d bytes read, %d objects stored: %q", dirs*each, read, len(objects), objects)
+		t.Errorf("rename of a directory of %d files: %d bytes read, %d objects stored: %q", dirs*each, read,
+			len(objects), objects)
 	}
 	read, objects = measure(func() {
 		for i := range 10 {
@@ -72,7 +73,8 @@ func TestCostFollowsChange(t *testing.T) {
 		id, name, _ := strings.Cut(o, " ")
 		if strings.HasPrefix(name, ".emberfs") {
 			var size int
-			_, err := fmt.Sscan(command{args: []string{"git", "-C", v.cold(), "cat-file", "--batch-check=%(objectsize:disk)"}, stdin: id + "\n"}.must(t), &size)
+			_, err := fmt.Sscan(command{args: []string{"git", "-C", v.cold(), "cat-file",
+				"--batch-check=%(objectsize:disk)"}, stdin: id + "\n"}.must(t), &size)
 			check(t, err)
 			meta += size
 		}

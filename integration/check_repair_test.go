@@ -37,7 +37,8 @@ func TestCheckRepair(t *testing.T) {
 		return strings.TrimSpace(must(t, "/", append([]string{"git", "-C", v.cold()}, args...)...))
 	}
 	loosen := func() { // every object loose, so that single ones can be taken away
-		must(t, "/", "sh", "-c", `cd "$1" && mkdir -p /tmp/x.$$ && mv objects/pack/pack-*.pack /tmp/x.$$/ && rm -f objects/pack/* && for p in /tmp/x.$$/*; do git unpack-objects -q <$p; done; rm -r /tmp/x.$$`, "sh", v.cold())
+		must(t, "/", "sh", "-c",
+			`cd "$1" && mkdir -p /tmp/x.$$ && mv objects/pack/pack-*.pack /tmp/x.$$/ && rm -f objects/pack/* && for p in /tmp/x.$$/*; do git unpack-objects -q <$p; done; rm -r /tmp/x.$$`, "sh", v.cold())
 	}
 	lose := func(rev string) {
 		id := git("rev-parse", rev)
@@ -69,7 +70,9 @@ func TestCheckRepair(t *testing.T) {
 				check(t, os.Truncate(p, 3000))
 			}
 		}, nil, "save what can be read", false},
-		{"all objects gone", func() { must(t, "/", "rm", "-rf", v.cold()+"/objects/pack") }, nil, "again from the remote", false},
+		{"all objects gone", func() {
+			must(t, "/", "rm", "-rf", v.cold()+"/objects/pack")
+		}, nil, "again from the remote", false},
 		{"a bit in each pack", func() {
 			for _, p := range packs(".pack") {
 				b, err := os.ReadFile(p)
@@ -92,7 +95,9 @@ func TestCheckRepair(t *testing.T) {
 			lose("main:work1/dir2")
 			lose("main:.emberfs/meta/work2/dir1/.emberfs%entries")
 		}, nil, "let what differs count as changed", true},
-		{"branch torn", func() { check(t, os.WriteFile(v.cold()+"/refs/heads/main", []byte(tip[:11]), 0o644)) }, nil, "set the branch to " + tip, false},
+		{"branch torn", func() {
+			check(t, os.WriteFile(v.cold()+"/refs/heads/main", []byte(tip[:11]), 0o644))
+		}, nil, "set the branch to " + tip, false},
 		{"branch empty, HEAD and config garbage", func() {
 			for _, name := range []string{"refs/heads/main", "HEAD", "config"} {
 				check(t, os.WriteFile(filepath.Join(v.cold(), name), nil, 0o644))
@@ -121,7 +126,8 @@ func TestCheckRepair(t *testing.T) {
 		}, []string{"--deep"}, "let what differs count as changed", false},
 		{"leftovers", func() {
 			check(t, os.WriteFile(v.state+"/.emberfs-tmp-1", nil, 0o600))
-			check(t, os.WriteFile(v.cold()+"/refs/heads/main.lock", []byte("emberfs 11111111-2222-3333-4444-555555555555 7\n"), 0o644))
+			check(t, os.WriteFile(v.cold()+"/refs/heads/main.lock",
+				[]byte("emberfs 11111111-2222-3333-4444-555555555555 7\n"), 0o644))
 		}, nil, "remove a stale lock file", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,7 +142,8 @@ func TestCheckRepair(t *testing.T) {
 				t.Errorf("nothing found: %+v", before)
 			}
 			r := v.emberfs(append([]string{"check", "--repair", v.state}, c.args...)...)
-			if !strings.Contains(r.stdout, "\nchecking again:\n") || !strings.Contains(r.stdout, c.did) || strings.Contains(r.stdout, "failed") || r.code != map[bool]int{true: 3}[c.later] {
+			if !strings.Contains(r.stdout, "\nchecking again:\n") || !strings.Contains(r.stdout, c.did) ||
+				strings.Contains(r.stdout, "failed") || r.code != map[bool]int{true: 3}[c.later] {
 				t.Fatalf("want %q\n%v", c.did, r)
 			}
 			v.mount()
@@ -182,7 +189,8 @@ func TestCheckRepairRefused(t *testing.T) {
 	pid := v.daemon()
 	for _, target := range []string{v.mnt, v.state, v.cold()} {
 		r := v.emberfs("check", "--repair", target)
-		if r.code != 1 || !strings.Contains(r.stderr, fmt.Sprintf("in use by the emberfs with pid %d", pid)) || r.stdout != "" {
+		if r.code != 1 || !strings.Contains(r.stderr, fmt.Sprintf("in use by the emberfs with pid %d", pid)) ||
+			r.stdout != "" {
 			t.Errorf("mounted\n%v", r)
 		}
 	}
@@ -201,7 +209,8 @@ func TestCheckRepairRefused(t *testing.T) {
 		Findings, Before []checkFinding
 		Repairs          []struct{ What, Where, Result, Error string }
 	}
-	if err := json.Unmarshal([]byte(r.stdout), &rep); err != nil || r.code != 0 || !rep.Sound || len(rep.Before) == 0 || len(rep.Repairs) == 0 ||
+	if err := json.Unmarshal([]byte(r.stdout), &rep); err != nil || r.code != 0 || !rep.Sound || len(rep.Before) == 0 ||
+		len(rep.Repairs) == 0 ||
 		!strings.Contains(rep.Repairs[0].Where, ".idx") || rep.Repairs[0].Error != "" {
 		t.Errorf("JSON: %v, %+v\n%v", err, rep, r)
 	}

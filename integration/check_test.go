@@ -125,7 +125,8 @@ func TestCheckSoundLife(t *testing.T) {
 	v.sync()
 	for _, args := range [][]string{nil, {"--deep"}} {
 		r := v.mustBeSound(v.mnt, args...)
-		if r.AtRisk == nil || r.AtRisk.Files != 0 || r.Commit != revision(t, repo) || r.Pushed != r.Commit || len(r.Findings) != 1 {
+		if r.AtRisk == nil || r.AtRisk.Files != 0 || r.Commit != revision(t, repo) || r.Pushed != r.Commit ||
+			len(r.Findings) != 1 {
 			t.Errorf("after a sync: %+v", r)
 		}
 		if r := v.mustBeSound(repo, args...); len(r.Findings) != 0 || r.State != "" || r.Commit != revision(t, repo) {
@@ -202,9 +203,15 @@ func TestCheckFindsDamage(t *testing.T) {
 		args   []string
 		want   []string
 	}{
-		{"volume.json garbage", func() { check(t, os.WriteFile(v.state+"/volume.json", []byte("{"), 0o600)) }, nil, []string{"volume.json"}},
-		{"volume.json gone", func() { check(t, os.Remove(v.state+"/volume.json")) }, nil, []string{"volume.json", "missing"}},
-		{"warm changed under the daemon", func() { check(t, os.WriteFile(file, []byte("x"), 0o644)) }, nil, []string{"work1/dir0/file0", "clean mark"}},
+		{"volume.json garbage", func() {
+			check(t, os.WriteFile(v.state+"/volume.json", []byte("{"), 0o600))
+		}, nil, []string{"volume.json"}},
+		{"volume.json gone", func() {
+			check(t, os.Remove(v.state+"/volume.json"))
+		}, nil, []string{"volume.json", "missing"}},
+		{"warm changed under the daemon", func() {
+			check(t, os.WriteFile(file, []byte("x"), 0o644))
+		}, nil, []string{"work1/dir0/file0", "clean mark"}},
 		{"a bit of warm", func() {
 			st, err := os.Stat(file)
 			check(t, err)
@@ -214,9 +221,13 @@ func TestCheckFindsDamage(t *testing.T) {
 			check(t, os.WriteFile(file, b, 0o644))
 			check(t, os.Chtimes(file, st.ModTime(), st.ModTime()))
 		}, []string{"--deep"}, []string{"work1/dir0/file0", "its bytes are not"}},
-		{"no packs", func() { must(t, "/", "rm", "-rf", v.cold()+"/objects/pack") }, nil, []string{"a commit is missing"}},
+		{"no packs", func() {
+			must(t, "/", "rm", "-rf", v.cold()+"/objects/pack")
+		}, nil, []string{"a commit is missing"}},
 		{"no repository", func() { must(t, "/", "rm", "-rf", v.cold()) }, nil, []string{"the repository is missing"}},
-		{"no warm", func() { must(t, "/", "rm", "-rf", v.state+"/warm") }, nil, []string{"the warm directory is missing"}},
+		{"no warm", func() {
+			must(t, "/", "rm", "-rf", v.state+"/warm")
+		}, nil, []string{"the warm directory is missing"}},
 	} {
 		c.damage()
 		r := v.check(v.state, c.args...)
@@ -230,7 +241,8 @@ func TestCheckFindsDamage(t *testing.T) {
 
 	b, err := os.ReadFile(v.state + "/volume.json")
 	check(t, err)
-	check(t, os.WriteFile(v.state+"/volume.json", bytes.Replace(b, []byte(`"format": 1`), []byte(`"format": 99`), 1), 0o600))
+	check(t, os.WriteFile(v.state+"/volume.json", bytes.Replace(b, []byte(`"format": 1`), []byte(`"format": 99`), 1),
+		0o600))
 	for _, c := range []struct {
 		args []string
 		code int

@@ -39,7 +39,8 @@ env > env
 	}
 	stock, stockSees := hooked("stock.git")
 	clone := filepath.Join(testDir(t), "clone")
-	shell(t, "/", `umask 022; git clone -q `+stock+` `+clone+`; cd `+clone+`; echo x >f; git add f; git commit -qm f; git push -q origin HEAD:main`)
+	shell(t, "/", `umask 022; git clone -q `+stock+` `+clone+`; cd `+clone+
+		`; echo x >f; git add f; git commit -qm f; git push -q origin HEAD:main`)
 	// CAP_SYS_RESOURCE.
 	mayRaise := command{args: []string{"sh", "-c", "ulimit -n 512; ulimit -n 1024 2>/dev/null"}}.succeeds()
 	for _, c := range []struct{ umask, files, child string }{
@@ -50,10 +51,13 @@ env > env
 		repo, sees := hooked("of" + c.umask + ".git")
 		v := newVolume(t, "v"+c.umask, withSource(repo))
 		check(t, os.MkdirAll(v.mnt, 0o755))
-		command{args: []string{"sh", "-c", "umask " + c.umask + "; " + c.files + `; exec "$@"`, "sh", env.bin, "mount", repo, v.mnt, "--state", v.state},
-			env: []string{"EMBERFS_BRANCH=main", "SECRET_TOKEN=hidden", "NOTIFY_SOCKET=/nowhere", "GIT_DIR=/nowhere"}}.must(t)
+		command{args: []string{"sh", "-c", "umask " + c.umask + "; " + c.files + `; exec "$@"`, "sh", env.bin, "mount",
+			repo, v.mnt, "--state", v.state},
+			env: []string{"EMBERFS_BRANCH=main", "SECRET_TOKEN=hidden", "NOTIFY_SOCKET=/nowhere",
+				"GIT_DIR=/nowhere"}}.must(t)
 		v.mustBeMounted()
-		if limits := must(t, "/", "grep", "Max open files", "/proc/"+strconv.Itoa(v.daemon())+"/limits"); mayRaise && strings.Contains(limits, " 512 ") {
+		if limits := must(t, "/", "grep", "Max open files", "/proc/"+strconv.Itoa(v.daemon())+"/limits"); mayRaise &&
+			strings.Contains(limits, " 512 ") {
 			t.Errorf("the daemon itself has no more descriptors than others: %s", limits)
 		}
 		check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))

@@ -80,7 +80,9 @@ func TestBigFileSmallChange(t *testing.T) {
 	sum := must(t, v.mnt, "sha256sum", "big")
 	v.umount()
 	fsck(t, repo)
-	if got := shell(t, "/", "git -C "+repo+" archive main big | tar -xO --wildcards 'big/0*' | sha256sum"); strings.Fields(got)[0] != strings.Fields(sum)[0] {
+	if got := shell(t, "/", "git -C "+repo+
+		" archive main big | tar -xO --wildcards 'big/0*' | sha256sum"); strings.Fields(got)[0] != strings.Fields(
+		sum)[0] {
 		t.Errorf("cat of the chunks gives %s, want %s", got, sum)
 	}
 	next := newVolume(t, "next", withSource(repo))
@@ -158,7 +160,8 @@ func TestSparseTerabyte(t *testing.T) {
 	next := newVolume(t, "next", withSource(repo))
 	start = time.Now()
 	next.mount()
-	t.Logf("committed in %v as %d bytes, back in %v", took.Round(time.Millisecond), n, time.Since(start).Round(time.Millisecond))
+	t.Logf("committed in %v as %d bytes, back in %v", took.Round(time.Millisecond), n,
+		time.Since(start).Round(time.Millisecond))
 	if back := time.Since(start); back > time.Minute {
 		t.Errorf("it took %v to come back", back)
 	}

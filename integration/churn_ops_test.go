@@ -173,7 +173,8 @@ func (w *churn) create() cop {
 	p, b := w.fresh(), w.bytes(w.size())
 	sync := w.rnd.Intn(8) == 0
 	return cop{
-		what: fmt.Sprintf("create %s of %d bytes, fsync %v", p, len(b), sync), touched: []string{p, parent(p)}, part: p, prefix: true,
+		what: fmt.Sprintf("create %s of %d bytes, fsync %v", p, len(b), sync), touched: []string{p, parent(p)}, part: p,
+		prefix: true,
 		run: func() error {
 			return withFD(w.at(p), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, func(fd int) error {
 				err := writeAll(fd, b, 0)
@@ -191,12 +192,16 @@ func (w *churn) create() cop {
 
 func (w *churn) mkdir() cop {
 	p := w.fresh()
-	return cop{what: "mkdir " + p, touched: []string{p, parent(p)}, run: func() error { return unix.Mkdir(w.at(p), 0o755) }, apply: func(t *cnode) { t.put(p, newDir()) }}
+	return cop{what: "mkdir " + p, touched: []string{p, parent(p)}, run: func() error {
+		return unix.Mkdir(w.at(p), 0o755)
+	}, apply: func(t *cnode) { t.put(p, newDir()) }}
 }
 
 func (w *churn) symlink() cop {
 	p, target := w.fresh(), fmt.Sprintf("../target %d", w.rnd.Intn(1000))
-	return cop{what: "symlink " + p, touched: []string{p, parent(p)}, run: func() error { return unix.Symlink(target, w.at(p)) }, apply: func(t *cnode) {
+	return cop{what: "symlink " + p, touched: []string{p, parent(p)}, run: func() error {
+		return unix.Symlink(target, w.at(p))
+	}, apply: func(t *cnode) {
 		t.put(p, &cnode{kind: unix.S_IFLNK, mode: 0o777, target: target, xattrs: map[string]string{}})
 	}}
 }
@@ -207,7 +212,8 @@ func (w *churn) link() cop {
 		return w.create()
 	}
 	p := w.fresh()
-	return cop{what: "link " + old + " " + p, touched: []string{parent(p)}, changed: []string{p, old}, run: func() error { return unix.Link(w.at(old), w.at(p)) }, apply: func(t *cnode) { t.put(p, t.at(old)) }}
+	return cop{what: "link " + old + " " + p, touched: []string{parent(p)}, changed: []string{p, old},
+		run: func() error { return unix.Link(w.at(old), w.at(p)) }, apply: func(t *cnode) { t.put(p, t.at(old)) }}
 }
 
 // rename moves a file or directory to a new name, or over a file.
@@ -259,7 +265,9 @@ func (w *churn) remove() cop {
 		}
 	}
 	if d, n := w.pick(unix.S_IFDIR); n != nil && len(n.kids) == 0 && w.rnd.Intn(2) == 0 {
-		return cop{what: "rmdir " + d, touched: []string{parent(d)}, changed: []string{d}, run: func() error { return unix.Rmdir(w.at(d)) }, apply: gone(d)}
+		return cop{what: "rmdir " + d, touched: []string{parent(d)}, changed: []string{d}, run: func() error {
+			return unix.Rmdir(w.at(d))
+		}, apply: gone(d)}
 	}
 	p, n := w.pick(kind)
 	if n == nil {
@@ -295,7 +303,9 @@ func (w *churn) change() cop {
 		return w.rewrite(p)
 	case k < 4:
 		size := int64(w.newSize(n))
-		return cop{what: fmt.Sprintf("truncate %s to %d", p, size), touched: []string{p}, run: func() error { return unix.Truncate(w.at(p), size) }, apply: func(t *cnode) { setSize(t.at(p), int(size)) }}
+		return cop{what: fmt.Sprintf("truncate %s to %d", p, size), touched: []string{p}, run: func() error {
+			return unix.Truncate(w.at(p), size)
+		}, apply: func(t *cnode) { setSize(t.at(p), int(size)) }}
 	case k == 4:
 		flags |= unix.O_SYNC
 	}
@@ -353,12 +363,18 @@ func (w *churn) edit(n *cnode) edit {
 	length := 1 + w.rnd.Intn(20_000)
 	switch k := w.rnd.Intn(12); {
 	case k < 3: // append
-		return edit{fmt.Sprintf("append %d at %d", len(b), size), put(size, b), func(fd int) error { return writeAll(fd, b, int64(size)) }}
+		return edit{fmt.Sprintf("append %d at %d", len(b), size), put(size, b), func(fd int) error {
+			return writeAll(fd, b, int64(size))
+		}}
 	case k == 3: // beyond the end
 		off = size + w.rnd.Intn(100_000)
-		return edit{fmt.Sprintf("write %d far off at %d", len(b), off), put(off, b), func(fd int) error { return writeAll(fd, b, int64(off)) }}
+		return edit{fmt.Sprintf("write %d far off at %d", len(b), off), put(off, b), func(fd int) error {
+			return writeAll(fd, b, int64(off))
+		}}
 	case k == 4:
-		return edit{fmt.Sprintf("fallocate %d at %d", length, off), put(off, append(slices.Clone(n.data[off:]), make([]byte, max(0, length-(size-off)))...)), func(fd int) error { return unix.Fallocate(fd, 0, int64(off), int64(length)) }}
+		return edit{fmt.Sprintf("fallocate %d at %d", length, off),
+			put(off, append(slices.Clone(n.data[off:]), make([]byte, max(0, length-(size-off)))...)),
+			func(fd int) error { return unix.Fallocate(fd, 0, int64(off), int64(length)) }}
 	case k == 5 && size > 0:
 		end := min(size, off+length)
 		after := slices.Clone(n.data)
@@ -370,11 +386,15 @@ func (w *churn) edit(n *cnode) edit {
 		to := w.newSize(n)
 		after := make([]byte, to)
 		copy(after, n.data)
-		return edit{fmt.Sprintf("ftruncate to %d", to), after, func(fd int) error { return unix.Ftruncate(fd, int64(to)) }}
+		return edit{fmt.Sprintf("ftruncate to %d", to), after, func(fd int) error {
+			return unix.Ftruncate(fd, int64(to))
+		}}
 	case k < 9 && size > 0:
 		b = b[:min(len(b), size-min(off, size-1))]
 		off = min(off, size-1)
-		return edit{fmt.Sprintf("map and write %d at %d", len(b), off), put(off, b), func(fd int) error { return mapWrite(fd, size, off, b) }}
+		return edit{fmt.Sprintf("map and write %d at %d", len(b), off), put(off, b), func(fd int) error {
+			return mapWrite(fd, size, off, b)
+		}}
 	}
 	return edit{fmt.Sprintf("write %d at %d", len(b), off), put(off, b), func(fd int) error {
 		err := writeAll(fd, b, int64(off))
@@ -425,7 +445,8 @@ func (w *churn) copyRange() cop {
 	copy(after, dst.data)
 	copy(after[offOut:], src.data[offIn:offIn+length])
 	return cop{
-		what: fmt.Sprintf("copy_file_range %d bytes at %d of %s to %d of %s", length, offIn, from, offOut, to), touched: []string{to}, part: to,
+		what:    fmt.Sprintf("copy_file_range %d bytes at %d of %s to %d of %s", length, offIn, from, offOut, to),
+		touched: []string{to}, part: to,
 		run: func() error {
 			return withFD(w.at(from), unix.O_RDONLY, func(in int) error {
 				return withFD(w.at(to), unix.O_WRONLY, func(out int) error {
@@ -463,14 +484,19 @@ func (w *churn) attributes() cop {
 	switch k := w.rnd.Intn(6); {
 	case k == 0 && !hasACL: // with one it would change with the mode
 		mode := uint32(0o600 + w.rnd.Intn(0o200))
-		c.what, c.run, c.apply = fmt.Sprintf("chmod %o %s", mode, p), func() error { return unix.Chmod(w.at(p), mode) }, func(t *cnode) { t.at(p).mode = mode }
+		c.what, c.run, c.apply = fmt.Sprintf("chmod %o %s", mode, p), func() error {
+			return unix.Chmod(w.at(p), mode)
+		}, func(t *cnode) { t.at(p).mode = mode }
 	case k == 1:
 		uid, gid := w.rnd.Intn(3)*1000, w.rnd.Intn(3)*1000
-		c.what, c.run, c.apply = fmt.Sprintf("chown %d:%d %s", uid, gid, p), func() error { return unix.Lchown(w.at(p), uid, gid) }, func(t *cnode) { t.at(p).uid, t.at(p).gid = uid, gid }
+		c.what, c.run, c.apply = fmt.Sprintf("chown %d:%d %s", uid, gid, p), func() error {
+			return unix.Lchown(w.at(p), uid, gid)
+		}, func(t *cnode) { t.at(p).uid, t.at(p).gid = uid, gid }
 	case k == 2:
 		m := unix.Timespec{Sec: w.rnd.Int63n(4e9), Nsec: w.rnd.Int63n(1e9)}
 		c.what, c.run = fmt.Sprintf("utimes %d.%09d %s", m.Sec, m.Nsec, p), func() error {
-			return unix.UtimesNanoAt(unix.AT_FDCWD, w.at(p), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, m}, unix.AT_SYMLINK_NOFOLLOW)
+			return unix.UtimesNanoAt(unix.AT_FDCWD, w.at(p), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, m},
+				unix.AT_SYMLINK_NOFOLLOW)
 		}
 		c.apply = func(t *cnode) { t.at(p).mtime = m }
 	case k == 3 && kind == unix.S_IFREG:
@@ -483,11 +509,15 @@ func (w *churn) attributes() cop {
 	default:
 		name := []string{"user.a", "user.b", "trusted.c"}[w.rnd.Intn(3)]
 		if _, ok := n.xattrs[name]; ok && w.rnd.Intn(2) == 0 {
-			c.what, c.run, c.apply = "removexattr "+name+" "+p, func() error { return unix.Lremovexattr(w.at(p), name) }, func(t *cnode) { delete(t.at(p).xattrs, name) }
+			c.what, c.run, c.apply = "removexattr "+name+" "+p, func() error {
+				return unix.Lremovexattr(w.at(p), name)
+			}, func(t *cnode) { delete(t.at(p).xattrs, name) }
 			break
 		}
 		value := w.bytes(w.rnd.Intn(100))
-		c.what, c.run, c.apply = fmt.Sprintf("setxattr %s of %d %s", name, len(value), p), func() error { return unix.Lsetxattr(w.at(p), name, value, 0) }, func(t *cnode) { t.at(p).xattrs[name] = string(value) }
+		c.what, c.run, c.apply = fmt.Sprintf("setxattr %s of %d %s", name, len(value), p), func() error {
+			return unix.Lsetxattr(w.at(p), name, value, 0)
+		}, func(t *cnode) { t.at(p).xattrs[name] = string(value) }
 	}
 	return c
 }
@@ -530,7 +560,9 @@ func (w *churn) useHeld() cop {
 			return err
 		}}
 	}
-	return cop{what: e.what + " of the open " + name, touched: []string{name}, part: name, run: func() error { return e.run(h.fd) }, apply: func(t *cnode) { t.at(name).data = slices.Clone(e.after) }}
+	return cop{what: e.what + " of the open " + name, touched: []string{name}, part: name, run: func() error {
+		return e.run(h.fd)
+	}, apply: func(t *cnode) { t.at(name).data = slices.Clone(e.after) }}
 }
 
 // sameFD reads a part of what a descriptor shows.

@@ -38,7 +38,9 @@ func TestChurn(t *testing.T) {
 			}
 			c.volume()
 			for w := range 2 {
-				c.workers = append(c.workers, &churn{tag: fmt.Sprint(w), rnd: rand.New(rand.NewSource(seed + 100*int64(w+1))), tree: newDir(), dir: "w" + fmt.Sprint(w)})
+				c.workers = append(c.workers,
+					&churn{tag: fmt.Sprint(w), rnd: rand.New(rand.NewSource(seed + 100*int64(w+1))), tree: newDir(),
+						dir: "w" + fmt.Sprint(w)})
 			}
 			for round := range rounds {
 				if c.round(round); t.Failed() {
@@ -46,7 +48,8 @@ func TestChurn(t *testing.T) {
 				}
 			}
 			c.end()
-			t.Logf("%d rounds, %d operations, %d machines; in an eighth of the rounds %d files released, %d returned", rounds, c.ops.Load(), c.machines, c.released, c.returned)
+			t.Logf("%d rounds, %d operations, %d machines; in an eighth of the rounds %d files released, %d returned",
+				rounds, c.ops.Load(), c.machines, c.released, c.returned)
 		})
 	}
 }
@@ -74,7 +77,8 @@ func (c *churning) volume() {
 // options are tiny ages, so that everything moves all the time; some rounds have a limit as well, or nothing but
 // commands.
 func (c *churning) options(round int) []string {
-	o := []string{"hot_age=100ms", "warm_age=100ms", "tier_interval=100ms", "backup_interval=1s", "chunk_threshold=128KiB"}
+	o := []string{"hot_age=100ms", "warm_age=100ms", "tier_interval=100ms", "backup_interval=1s",
+		"chunk_threshold=128KiB"}
 	switch round % 5 {
 	case 1:
 		o = append(o, "warm_limit=1MiB")
@@ -309,7 +313,8 @@ func (w *churn) settle(t *testing.T, nextMachine bool) {
 		}
 	}
 	if len(diff) > 0 {
-		t.Errorf("%s, after a kill, next machine %v:\n%s\nbefore it:\n%s", filepath.Base(w.dir), nextMachine, strings.Join(diff, "\n"), strings.Join(w.log, "\n"))
+		t.Errorf("%s, after a kill, next machine %v:\n%s\nbefore it:\n%s", filepath.Base(w.dir), nextMachine,
+			strings.Join(diff, "\n"), strings.Join(w.log, "\n"))
 	}
 	w.tree, w.unsure = have, nil
 	w.note("---- mounted")

@@ -244,7 +244,8 @@ func dataDiff(have []byte, w *cnode) string {
 		at++
 	}
 	zeros := len(have) > at && len(bytes.TrimLeft(have[at:], "\x00")) == 0
-	return fmt.Sprintf("%d bytes, want %d; the first other one is at %d (only zeros from there: %v)", len(have), len(w.data), at, zeros)
+	return fmt.Sprintf("%d bytes, want %d; the first other one is at %d (only zeros from there: %v)", len(have),
+		len(w.data), at, zeros)
 }
 
 // mixOf says that each byte is the old or the new one, and the length between the two.

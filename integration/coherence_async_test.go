@@ -44,13 +44,15 @@ type ioEvent struct {
 func libaio(write bool, fd int, p []byte, off int64) error {
 	parts := piecesOf(p)
 	var ctx uintptr
-	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, uintptr(len(parts)), uintptr(unsafe.Pointer(&ctx)), 0); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, uintptr(len(parts)), uintptr(unsafe.Pointer(&ctx)),
+		0); errno != 0 {
 		return errno
 	}
 	defer func() { _, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, ctx, 0, 0) }()
 	cbs, list := make([]iocb, len(parts)), make([]*iocb, len(parts))
 	for i, part := range parts {
-		cbs[i] = iocb{data: uint64(len(part)), fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&part[0]))), nbytes: uint64(len(part)), offset: off}
+		cbs[i] = iocb{data: uint64(len(part)), fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&part[0]))),
+			nbytes: uint64(len(part)), offset: off}
 		if write {
 			cbs[i].opcode = 1
 		}
@@ -58,7 +60,8 @@ func libaio(write bool, fd int, p []byte, off int64) error {
 		off += int64(len(part))
 	}
 	for done := 0; done < len(list); {
-		n, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, ctx, uintptr(len(list)-done), uintptr(unsafe.Pointer(&list[done])))
+		n, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, ctx, uintptr(len(list)-done),
+			uintptr(unsafe.Pointer(&list[done])))
 		if errno != 0 {
 			return errno
 		}
@@ -67,7 +70,8 @@ func libaio(write bool, fd int, p []byte, off int64) error {
 	events := make([]ioEvent, len(parts))
 	n, _, errno := uintptr(0), uintptr(0), unix.Errno(unix.EINTR)
 	for errno == unix.EINTR { // the runtime's own signals
-		n, _, errno = unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, uintptr(len(parts)), uintptr(len(parts)), uintptr(unsafe.Pointer(&events[0])), 0, 0)
+		n, _, errno = unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, uintptr(len(parts)), uintptr(len(parts)),
+			uintptr(unsafe.Pointer(&events[0])), 0, 0)
 	}
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cbs)
@@ -127,7 +131,8 @@ func ioUring(write bool, fd int, p []byte, off int64) error {
 		return err
 	}
 	defer func() { _ = unix.Munmap(rings) }()
-	room, err := unix.Mmap(int(ring), offSQEs, int(par.sqEntries)*64, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+	room, err := unix.Mmap(int(ring), offSQEs, int(par.sqEntries)*64, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED|unix.MAP_POPULATE)
 	if err != nil {
 		return err
 	}
@@ -135,7 +140,8 @@ func ioUring(write bool, fd int, p []byte, off int64) error {
 	word := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&rings[off])) }
 	sqes := unsafe.Slice((*uringSQE)(unsafe.Pointer(&room[0])), par.sqEntries)
 	for i, part := range parts {
-		sqes[i] = uringSQE{opcode: 22, fd: int32(fd), off: uint64(off), addr: uint64(uintptr(unsafe.Pointer(&part[0]))), len: uint32(len(part)), data: uint64(len(part))}
+		sqes[i] = uringSQE{opcode: 22, fd: int32(fd), off: uint64(off), addr: uint64(uintptr(unsafe.Pointer(&part[0]))),
+			len: uint32(len(part)), data: uint64(len(part))}
 		if write {
 			sqes[i].opcode = 23
 		}
@@ -145,7 +151,8 @@ func ioUring(write bool, fd int, p []byte, off int64) error {
 	atomic.StoreUint32(word(par.sq.tail), uint32(len(parts)))
 	const getEvents = 1
 	for submitted, want := 0, uintptr(len(parts)); ; {
-		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, ring, uintptr(len(parts)-submitted), want, getEvents, 0, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, ring, uintptr(len(parts)-submitted), want, getEvents, 0,
+			0)
 		if errno != 0 && errno != unix.EINTR {
 			return errno
 		}

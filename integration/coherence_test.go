@@ -229,7 +229,8 @@ func TestCoherence(t *testing.T) {
 	v.rules("- {match: passed/, ignore: true, io: passthrough}\n")
 	uncached := newVolume(t, "uncached", withOpts("kernel_cache=off"))
 	uncached.mount()
-	for name, dir := range map[string]string{"native": mkdir(t, filepath.Join(testDir(t), "native"), user{}), "mount": v.mnt, "passthrough": v.at("passed"), "uncached": uncached.mnt} {
+	for name, dir := range map[string]string{"native": mkdir(t, filepath.Join(testDir(t), "native"), user{}),
+		"mount": v.mnt, "passthrough": v.at("passed"), "uncached": uncached.mnt} {
 		for how := range waysToWrite {
 			t.Run(name+"/"+how, func(t *testing.T) { coherence(t, filepath.Join(dir, "f"), how) })
 		}
@@ -295,7 +296,8 @@ func coherence(t *testing.T, path, how string) {
 				for got[at] == f.want[at] {
 					at++
 				}
-				t.Fatalf("round %d: %d pages were written at %d; read by %s it differs from byte %d on", round, pages, off, name, at)
+				t.Fatalf("round %d: %d pages were written at %d; read by %s it differs from byte %d on", round, pages,
+					off, name, at)
 			}
 		}
 	}

@@ -95,7 +95,9 @@ func TestRenamedColdOnly(t *testing.T) {
 	check(t, os.Chmod(v.at("d/linked"), 0o600))
 	v.sameWarm("diff", func() {
 		r := v.emberfs("diff", v.mnt)
-		for _, want := range []string{"--- a/d/deep/below/other\n+++ /dev/null\n", "-other text\n", "--- /dev/null\n+++ b/moved/below/other\n", "+other text\n", "d/file: mode 0644 -> 0600", "d/linked: mode 0644 -> 0600"} {
+		for _, want := range []string{"--- a/d/deep/below/other\n+++ /dev/null\n", "-other text\n",
+			"--- /dev/null\n+++ b/moved/below/other\n", "+other text\n", "d/file: mode 0644 -> 0600",
+			"d/linked: mode 0644 -> 0600"} {
 			if !strings.Contains(r.stdout, want) {
 				t.Errorf("no %q\n%v", want, r)
 			}
@@ -129,7 +131,8 @@ func TestCheckColdOnlyLife(t *testing.T) {
 		for _, args := range [][]string{nil, {"--deep"}} {
 			v.sameWarm("check", func() {
 				notes := len(v.mustBeSound(target, args...).Findings)
-				if r := v.mustBeSound(target, args...); r.AtRisk == nil || r.AtRisk.Files != 0 || target == v.state && notes > 0 {
+				if r := v.mustBeSound(target, args...); r.AtRisk == nil || r.AtRisk.Files != 0 || target == v.state &&
+					notes > 0 {
 					t.Errorf("%s, %q: %+v", what, args, r)
 				}
 			})
@@ -181,7 +184,8 @@ func TestCheckBesideTiers(t *testing.T) {
 	}
 	check(t, os.Mkdir(one.at("work"), 0o755))
 	one.umount()
-	v := newVolume(t, "two", withSource(repo), withOpts("backup_interval=1s", "warm_age=300ms", "tier_interval=100ms", "prefetch=on"))
+	v := newVolume(t, "two", withSource(repo), withOpts("backup_interval=1s", "warm_age=300ms", "tier_interval=100ms",
+		"prefetch=on"))
 	v.startForeground()
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() { // reads until files come back, and makes others come back by opening them for writing
@@ -271,7 +275,8 @@ func TestCheckColdLacks(t *testing.T) {
 	v.umount()
 	v.loosen()
 	v.mustBeSound(v.state)
-	lost := map[string]string{"listed/f1": "main:listed/f1", "not/listed": "main:not/listed", "not/listed/f2": "main:not/listed/f2"}
+	lost := map[string]string{"listed/f1": "main:listed/f1", "not/listed": "main:not/listed",
+		"not/listed/f2": "main:not/listed/f2"}
 	for at, rev := range lost {
 		lost[at] = v.object(rev)
 	}
@@ -296,7 +301,8 @@ func TestCheckColdLacks(t *testing.T) {
 		}
 	}
 	must(t, "/", "cp", "-a", v.state, v.dir+"/damaged")
-	if r := v.emberfs("check", "--repair", v.state); r.code != 0 || !strings.Contains(r.stdout, "again from the remote") {
+	if r := v.emberfs("check", "--repair", v.state); r.code != 0 ||
+		!strings.Contains(r.stdout, "again from the remote") {
 		t.Fatalf("%v", r)
 	}
 	v.mustBeSound(v.state, "--deep")
@@ -307,7 +313,8 @@ func TestCheckColdLacks(t *testing.T) {
 	// Without the remote nothing is lost further: once somebody puts the objects back, all is there.
 	good := v.cold() + ".good"
 	check(t, os.Rename(v.cold(), good))
-	must(t, "/", "sh", "-euc", `mv "$1" "$1.away"; rm -r "$2"; mv "$3" "$2"`, "sh", v.source, v.state+"/warm", v.dir+"/damaged/warm")
+	must(t, "/", "sh", "-euc", `mv "$1" "$1.away"; rm -r "$2"; mv "$3" "$2"`, "sh", v.source, v.state+"/warm",
+		v.dir+"/damaged/warm")
 	check(t, os.Rename(v.dir+"/damaged/cold.git", v.cold()))
 	if r := v.emberfs("check", "--repair", v.state); r.code != 3 {
 		t.Fatalf("without the remote\n%v", r)
@@ -362,7 +369,8 @@ func TestCheckNoRepository(t *testing.T) {
 	v.umount()
 	check(t, os.RemoveAll(v.cold()))
 	r := v.check(v.state)
-	if !r.has("damaged", "the repository is missing", "the bytes of 2 files") || strings.Contains(r.Findings[0].Do, "commits everything") {
+	if !r.has("damaged", "the repository is missing", "the bytes of 2 files") ||
+		strings.Contains(r.Findings[0].Do, "commits everything") {
 		t.Errorf("%+v", r.Findings)
 	}
 }

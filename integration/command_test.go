@@ -33,7 +33,8 @@ type result struct {
 }
 
 func (r result) String() string {
-	return fmt.Sprintf("%s: exit %d after %v\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.took.Round(time.Millisecond), clip(r.stdout), clip(r.stderr))
+	return fmt.Sprintf("%s: exit %d after %v\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code,
+		r.took.Round(time.Millisecond), clip(r.stdout), clip(r.stderr))
 }
 
 // failure is the result as an error; nil: exit 0.

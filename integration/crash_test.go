@@ -112,7 +112,8 @@ func (v *volume) killDuring(verb string, after time.Duration, programs ...func()
 // strace.
 func TestKillAtEachStepOfCommit(t *testing.T) {
 	lookPath(t, "strace")
-	for _, calls := range []string{"fsync,fdatasync,syncfs", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat", "openat,openat2", "write,pwrite64", "fsetxattr,setxattr,lsetxattr", "connect,execve"} {
+	for _, calls := range []string{"fsync,fdatasync,syncfs", "rename,renameat,renameat2,link,linkat", "unlink,unlinkat",
+		"openat,openat2", "write,pwrite64", "fsetxattr,setxattr,lsetxattr", "connect,execve"} {
 		t.Run(strings.ReplaceAll(calls, ",", "+"), func(t *testing.T) {
 			t.Parallel()
 			deadline(t, 25*time.Minute)
@@ -194,7 +195,8 @@ func (v *volume) attach(pid int, options ...string) *exec.Cmd {
 	v.t.Helper()
 	var says bytes.Buffer
 	for range 3 {
-		tracer := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(pid)}, options...)...)
+		tracer := exec.Command("strace", append([]string{"-f", "-qq", "-o", "/dev/null", "-p", fmt.Sprint(pid)},
+			options...)...)
 		tracer.Stderr = &says
 		check(v.t, tracer.Start())
 		if waitFor(5*time.Second, func() bool { return allTraced(pid) }) {

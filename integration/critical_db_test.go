@@ -124,7 +124,8 @@ func spread(list []takenCommit, most int) (out []takenCommit) {
 // sqliteLoad has SQLite make one transaction after the other; the tables t and sums have a row of each.
 func sqliteLoad(t testing.TB, db string) *acks {
 	t.Helper()
-	return acknowledged(t, command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}})
+	return acknowledged(t, command{args: []string{
+		"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); UPDATE t SET b=randomblob(3000) WHERE a=abs(random())%$i; INSERT INTO sums VALUES($i); COMMIT; SELECT $i;"; done | stdbuf -oL sqlite3 -cmd ".timeout 5000" ` + db}})
 }
 
 // TestCriticalSQLite: every commit of a critical database under constant transactions, of the live branch and of main,
@@ -140,7 +141,8 @@ func TestCriticalSQLite(t *testing.T) {
 			v.sync()
 			mkdir(t, v.at("data"), user{})
 			db := v.at("data/x.db")
-			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
+			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+
+				"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
 			soon := waitFor(time.Minute, func() bool { return v.critical().Commits > 0 && v.critical().Waiting == 0 })
 			if !soon {
 				t.Fatalf("the empty database is not committed: %+v", v.critical())
@@ -163,7 +165,8 @@ func TestCriticalSQLite(t *testing.T) {
 					t.Errorf("commit %s has %d transactions, %d were acknowledged before it", c.id, n, c.acked)
 				}
 			}
-			t.Logf("%d commits, %d transactions, %d by the last moment; %+v", len(taken), acked, taken[len(taken)-1].acked, live)
+			t.Logf("%d commits, %d transactions, %d by the last moment; %+v", len(taken), acked,
+				taken[len(taken)-1].acked, live)
 			fsck(t, v.cold())
 		})
 	}
@@ -175,7 +178,9 @@ func TestCriticalPostgres(t *testing.T) {
 	v := newVolume(t, "one", withOpts("backup_interval=10s")).mount()
 	v.rules(`- {match: pg/, class: critical, critical_delay: 300ms}`)
 	pg := newPostgres(t)
-	taken, transactions := pg.underLoad(v, func(acked func() int64) []takenCommit { return v.watchCommits(commitTime(t), acked) })
+	taken, transactions := pg.underLoad(v, func(acked func() int64) []takenCommit {
+		return v.watchCommits(commitTime(t), acked)
+	})
 	live := v.critical()
 	v.umount()
 	v.noComplaints()

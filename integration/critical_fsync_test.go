@@ -43,7 +43,8 @@ func TestCriticalFsyncRemote(t *testing.T) {
 		v.kill()
 		check(t, os.RemoveAll(v.state))
 		id := newestOf(t, repo)
-		if !shows(t, repo, id, "db/log", fmt.Sprintf("%d 2 %s", round, data)) || !shows(t, repo, id, "db/replaced", fmt.Sprint("replaced ", round)) {
+		if !shows(t, repo, id, "db/log", fmt.Sprintf("%d 2 %s", round, data)) ||
+			!shows(t, repo, id, "db/replaced", fmt.Sprint("replaced ", round)) {
 			t.Fatalf("round %d: the remote lacks what fsync returned for", round)
 		}
 		fsck(t, repo)
@@ -72,7 +73,8 @@ func TestCriticalFsyncRemote(t *testing.T) {
 	}
 	check(t, os.Rename(away, repo))
 	check(t, f.Sync())
-	if id := newestOf(t, repo); !strings.HasPrefix(command{args: []string{"git", "cat-file", "blob", id + ":db/log"}, dir: repo}.run(t).stdout, "the remote is away") {
+	if id := newestOf(t, repo); !strings.HasPrefix(command{args: []string{"git", "cat-file", "blob", id + ":db/log"},
+		dir: repo}.run(t).stdout, "the remote is away") {
 		t.Error("the remote is back and fsync returned: it lacks the bytes")
 	}
 	check(t, f.Close())

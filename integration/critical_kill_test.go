@@ -29,7 +29,8 @@ func TestCriticalKilled(t *testing.T) {
 		return newVolume(t, fmt.Sprint("machine", machines), withSource(repo), withOpts("backup_interval=2s"))
 	}
 	v := next().mount()
-	v.rules(`- {match: "state/", class: critical, critical_delay: 100ms}`, `- {match: "**/*.state", class: critical, critical_delay: 200ms}`)
+	v.rules(`- {match: "state/", class: critical, critical_delay: 100ms}`,
+		`- {match: "**/*.state", class: critical, critical_delay: 200ms}`)
 	check(t, os.MkdirAll(v.at("state/deep"), 0o755))
 	check(t, os.MkdirAll(v.at("d"), 0o755))
 	names := []string{"state/a", "state/deep/b", "d/c.state"}
@@ -107,7 +108,8 @@ func TestCriticalKilled(t *testing.T) {
 		v.mount()
 		for _, name := range names {
 			if n := read(name); n < bound[name] || n > started {
-				t.Fatalf("round %d, machine lost %v: %s holds %d, acknowledged was %d, begun %d", round, lost, name, n, bound[name], started)
+				t.Fatalf("round %d, machine lost %v: %s holds %d, acknowledged was %d, begun %d", round, lost, name, n,
+					bound[name], started)
 			}
 		}
 	}

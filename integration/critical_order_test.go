@@ -36,7 +36,8 @@ func TestCriticalOrder(t *testing.T) {
 	}
 	padding := strings.Repeat("x", 100_000)
 	pairs := []struct{ name, a, b string }{
-		{"one directory", "one/a", "one/b"}, {"the later name first", "one/z", "one/y"}, {"two directories", "two/deep/a", "one/c"},
+		{"one directory", "one/a", "one/b"}, {"the later name first", "one/z", "one/y"},
+		{"two directories", "two/deep/a", "one/c"},
 		{"the upper one later", "one/d", "two/deep/d"}, {"replaced", "replaced/a", "replaced/b"},
 	}
 	w := &writers{t: t}

@@ -32,7 +32,8 @@ const (
 func liveRefs(t testing.TB, repo string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
-	for _, line := range strings.Split(strings.TrimSpace(must(t, repo, "git", "for-each-ref", "--format=%(refname) %(objectname)", livePrefix)), "\n") {
+	for _, line := range strings.Split(strings.TrimSpace(
+		must(t, repo, "git", "for-each-ref", "--format=%(refname) %(objectname)", livePrefix)), "\n") {
 		if name, id, ok := strings.Cut(line, " "); ok {
 			out[name] = id
 		}
@@ -66,7 +67,8 @@ func soon(t testing.TB, repo, path, content string) string {
 	var id string
 	if !waitFor(time.Minute, func() bool {
 		// An epoch may end between the two looks.
-		r := command{args: []string{"git", "for-each-ref", "--format=%(objectname)", livePrefix, "refs/heads/main"}, dir: repo}.run(t)
+		r := command{args: []string{"git", "for-each-ref", "--format=%(objectname)", livePrefix, "refs/heads/main"},
+			dir: repo}.run(t)
 		for _, at := range strings.Fields(r.stdout) {
 			if shows(t, repo, at, path, content) {
 				id = at
@@ -164,11 +166,13 @@ func TestCriticalLive(t *testing.T) {
 
 	// What people see: log, status, and stock git.
 	log := v.emberfs("log", v.mnt)
-	if lines := strings.Split(strings.TrimSpace(log.stdout), "\n"); log.code != 0 || len(lines) < 3 || !strings.HasPrefix(lines[0], tip[:12]) ||
+	if lines := strings.Split(strings.TrimSpace(log.stdout), "\n"); log.code != 0 || len(lines) < 3 ||
+		!strings.HasPrefix(lines[0], tip[:12]) ||
 		!strings.HasSuffix(lines[0], "(live)") || strings.Contains(lines[len(lines)-1], "(live)") {
 		t.Errorf("%v", log)
 	}
-	if ids := strings.Fields(must(t, v.cold(), "git", "log", "--format=%H", tip)); !slices.Contains(ids, id) || ids[len(ids)-1] == tip || !slices.Contains(ids, main) {
+	if ids := strings.Fields(must(t, v.cold(), "git", "log", "--format=%H", tip)); !slices.Contains(ids, id) ||
+		ids[len(ids)-1] == tip || !slices.Contains(ids, main) {
 		t.Errorf("git log of the live branch: %q, want %s and %s in it", ids, id, main)
 	}
 	if !waitFor(time.Minute, func() bool { return v.critical().Waiting == 0 }) {
@@ -198,7 +202,8 @@ func TestCriticalLive(t *testing.T) {
 	v.kill()
 	check(t, os.RemoveAll(v.state))
 	next := newVolume(t, "two", withSource(repo)).mount()
-	for name, want := range map[string]string{"state/a": "closed", "state/open": "fsynced", "plain": "one", "out": "moved"} {
+	for name, want := range map[string]string{"state/a": "closed", "state/open": "fsynced", "plain": "one",
+		"out": "moved"} {
 		if b, err := os.ReadFile(next.at(name)); err != nil || string(b) != want {
 			t.Errorf("on the next machine %s holds %q, %v; want %q", name, b, err, want)
 		}
@@ -210,7 +215,8 @@ func TestCriticalLive(t *testing.T) {
 	if here, there := liveRefs(t, next.cold()), liveRefs(t, repo); len(here) != 0 || len(there) != 0 {
 		t.Errorf("after sync there are %v here, %v on the remote", here, there)
 	}
-	if revision(t, repo) == main || !shows(t, repo, "main", "state/b", "next") || !shows(t, repo, "main", "state/a", "closed") {
+	if revision(t, repo) == main || !shows(t, repo, "main", "state/b", "next") ||
+		!shows(t, repo, "main", "state/a", "closed") {
 		t.Error("main has not taken over what the live branch had")
 	}
 	if parents := must(t, repo, "git", "log", "-1", "--format=%P", "main"); strings.TrimSpace(parents) != main {

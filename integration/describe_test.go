@@ -53,7 +53,8 @@ func TestStockDescribed(t *testing.T) {
 		}
 	}
 	same("after the first commit")
-	if n := strings.Count(must(t, "/", "git", "-C", repo, "ls-tree", "-r", "--name-only", "main", ".emberfs/meta"), "entries"); n != 18 {
+	if n := strings.Count(must(t, "/", "git", "-C", repo, "ls-tree", "-r", "--name-only", "main", ".emberfs/meta"),
+		"entries"); n != 18 {
 		t.Errorf("%d directories are described, want 18", n)
 	}
 	one.mustBeSound(one.mnt)

@@ -37,8 +37,10 @@ func TestAsyncDirectWritesAreSeen(t *testing.T) {
 					}
 				}
 			}()
-			r := command{args: []string{"fio", "--name=w", "--filename=" + file, "--rw=randwrite", "--bs=16k", fmt.Sprint("--size=", size), "--ioengine=" + engine,
-				"--iodepth=16", "--direct=1", "--overwrite=1", fmt.Sprintf("--buffer_pattern=0x%02x", pattern), "--minimal"}}.run(t)
+			r := command{args: []string{"fio", "--name=w", "--filename=" + file, "--rw=randwrite", "--bs=16k",
+				fmt.Sprint("--size=", size), "--ioengine=" + engine,
+				"--iodepth=16", "--direct=1", "--overwrite=1", fmt.Sprintf("--buffer_pattern=0x%02x", pattern),
+				"--minimal"}}.run(t)
 			close(stop)
 			<-read
 			if r.code != 0 {

@@ -53,7 +53,8 @@ func TestDiskFullWarm(t *testing.T) {
 		t.Fatalf("a full disk gives %v", err)
 	}
 	for i := range files - 1 {
-		if b, err := os.ReadFile(v.at(fmt.Sprint("fill", i))); err != nil || string(b) != string(noise(1<<20, fmt.Sprint(i))) {
+		if b, err := os.ReadFile(v.at(fmt.Sprint("fill", i))); err != nil ||
+			string(b) != string(noise(1<<20, fmt.Sprint(i))) {
 			t.Fatalf("fill%d, written before the disk was full: %d bytes, %v", i, len(b), err)
 		}
 	}
@@ -110,7 +111,8 @@ func TestDiskFullList(t *testing.T) {
 	check(t, os.WriteFile(one.at("big"), noise(10<<20, "big"), 0o644))
 	one.umount()
 	disk := smallDisk(t, "disk", 96)
-	v := newVolume(t, "two", withSource(repo), withState(filepath.Join(disk, "state")), onlyByCommand(), withOpts("warm_reserve=none"))
+	v := newVolume(t, "two", withSource(repo), withState(filepath.Join(disk, "state")), onlyByCommand(),
+		withOpts("warm_reserve=none"))
 	v.mount()
 	f, err := os.OpenFile(v.at("big"), os.O_WRONLY|os.O_APPEND, 0)
 	check(t, err)

@@ -56,7 +56,8 @@ func TestFailpoints(t *testing.T) {
 
 // failAtEach has one step after the other fail in the life of one volume.
 func failAtEach(t *testing.T, bin, action string, steps []string) {
-	f := &failing{t: t, bin: bin, action: action, model: map[string]string{}, unsure: map[string][]string{}, torn: map[string]string{}}
+	f := &failing{t: t, bin: bin, action: action, model: map[string]string{}, unsure: map[string][]string{},
+		torn: map[string]string{}}
 	f.repo = newBareRepo(t, "remote.git", user{})
 	f.v = newVolume(t, "v", withSource(f.repo))
 	f.v.bin = bin
@@ -321,7 +322,8 @@ func (f *failing) spoil(pack bool) {
 	if !pack {
 		return
 	}
-	shell(f.t, f.v.cold(), `rm `+list[0]+`; git index-pack -o `+list[0]+` `+strings.TrimSuffix(list[0], ".idx")+`.pack >/dev/null; git repack -aq`)
+	shell(f.t, f.v.cold(), `rm `+list[0]+`; git index-pack -o `+list[0]+` `+strings.TrimSuffix(list[0], ".idx")+
+		`.pack >/dev/null; git repack -aq`)
 	path := strings.TrimSuffix(list[0], ".idx") + ".pack"
 	check(f.t, os.Chmod(path, 0o644))
 	check(f.t, os.Chmod(list[0], 0o644))
@@ -367,7 +369,8 @@ func (f *failing) compare(v *volume, step string) {
 	for name, want := range f.model {
 		got, err := os.ReadFile(v.at(name))
 		if err != nil || string(got) != want {
-			f.t.Errorf("%s at %s: %s holds %.40q, %d bytes (%v), want %.40q, %d bytes", f.action, step, name, got, len(got), err, want, len(want))
+			f.t.Errorf("%s at %s: %s holds %.40q, %d bytes (%v), want %.40q, %d bytes", f.action, step, name, got,
+				len(got), err, want, len(want))
 		}
 	}
 	count := 0
@@ -397,7 +400,8 @@ func (f *failing) sound(v *volume, step string) {
 			return filepath.SkipDir
 		}
 		name := filepath.Base(path)
-		if err == nil && (strings.Contains(name, "tmp") || strings.HasSuffix(name, ".lock") || strings.HasSuffix(name, ".keep") && !isLinked(path)) {
+		if err == nil && (strings.Contains(name, "tmp") || strings.HasSuffix(name, ".lock") ||
+			strings.HasSuffix(name, ".keep") && !isLinked(path)) {
 			f.t.Errorf("%s at %s: %s is left", f.action, step, path)
 		}
 		return err

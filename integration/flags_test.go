@@ -27,9 +27,11 @@ func TestFlagsNextMachine(t *testing.T) {
 			for _, name := range []string{"f", "d/log", "d/sub/dump"} {
 				check(t, os.WriteFile(one.at(name), []byte(name), 0o644))
 			}
-			must(t, one.mnt, "sh", "-ec", "chattr +i f; chattr +a d/log; chattr +dA d/sub/dump; chattr +a d; chattr +d .")
+			must(t, one.mnt, "sh", "-ec", "chattr +i f; chattr +a d/log; chattr +dA d/sub/dump; chattr +a d; chattr "+
+				"+d .")
 			list := func(v *volume) string {
-				return strings.ReplaceAll(must(t, v.mnt, "lsattr", "-d", ".", "f", "d", "d/log", "d/sub", "d/sub/dump"), "-", "")
+				return strings.ReplaceAll(must(t, v.mnt, "lsattr", "-d", ".", "f", "d", "d/log", "d/sub", "d/sub/dump"),
+					"-", "")
 			}
 			want := list(one)
 			if want != "d .\ni f\na d\na d/log\n d/sub\ndA d/sub/dump\n" {
@@ -62,7 +64,8 @@ func TestFlagsNextMachine(t *testing.T) {
 			}
 			must(t, two.mnt, "sh", "-ec", "chattr -i f; chattr -R -a d; rm f")
 			two.sync()
-			if r := two.emberfs("diff", repo, "main~1", "main"); !strings.Contains(r.stdout, "flags of chattr 0x20 -> 0x0") {
+			if r := two.emberfs("diff", repo, "main~1", "main"); !strings.Contains(r.stdout,
+				"flags of chattr 0x20 -> 0x0") {
 				t.Errorf("diff does not tell of flags: %v", r)
 			}
 			two.umount()

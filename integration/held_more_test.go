@@ -144,14 +144,16 @@ func TestHeldBackForPlainUser(t *testing.T) {
 	if st := two.status(); len(st.Errors) > 0 || len(st.LeftOut) == 0 {
 		t.Errorf("errors %q, left out %q", st.Errors, st.LeftOut)
 	}
-	command{args: []string{"sh", "-euc", "cat f d/f; echo x >d/new; mv d e; mv e/g e/h; echo more >>e/writes; rm e/f"}, dir: two.mnt, as: u}.must(t)
+	command{args: []string{"sh", "-euc", "cat f d/f; echo x >d/new; mv d e; mv e/g e/h; echo more >>e/writes; rm e/f"},
+		dir: two.mnt, as: u}.must(t)
 	two.sync()
 	two.kill()
 	two.mount()
 	command{args: []string{"sh", "-euc", "mv e d; mv d/h d/g; echo y >d/new"}, dir: two.mnt, as: u}.must(t)
 	two.umount()
 	to := filepath.Join(two.dir, "copy")
-	if r := two.emberfs("restore", "--from", repo, "--to", to); r.code != 3 || !strings.Contains(r.stderr, "only root may set") {
+	if r := two.emberfs("restore", "--from", repo, "--to", to); r.code != 3 ||
+		!strings.Contains(r.stderr, "only root may set") {
 		t.Errorf("restore as a plain user: %v", r)
 	}
 	if r := two.emberfs("restore", "--from", repo, "--to", to+"2", "--untrusted"); r.code != 0 {

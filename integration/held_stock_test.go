@@ -18,7 +18,8 @@ import (
 func stockTree(t testing.TB, repo string) []string {
 	t.Helper()
 	var out []string
-	for l := range strings.SplitSeq(must(t, "/", "git", "-C", repo, "-c", "core.quotePath=false", "ls-tree", "-r", "main"), "\n") {
+	for l := range strings.SplitSeq(must(t, "/", "git", "-C", repo, "-c", "core.quotePath=false", "ls-tree", "-r",
+		"main"), "\n") {
 		if l != "" && !strings.Contains(l, "\t.emberfs/") {
 			out = append(out, l)
 		}
@@ -64,7 +65,8 @@ func TestStockEntriesStay(t *testing.T) {
 				t.Errorf("the long name shows as %q, %v", stands, err)
 			}
 			st := one.emberfs("status", one.mnt)
-			for _, name := range []string{"mod: it is a submodule", "d/inner: it is a submodule", "d/lost: ", "d/long name"} {
+			for _, name := range []string{"mod: it is a submodule", "d/inner: it is a submodule", "d/lost: ",
+				"d/long name"} {
 				if !strings.Contains(st.stdout, "left out here: "+name) {
 					t.Errorf("status does not list %s\n%v", name, st)
 				}
@@ -95,7 +97,9 @@ func TestStockEntriesStay(t *testing.T) {
 			if len(after) != len(before)+4 {
 				t.Errorf("the branch has\n%s\nbefore\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
 			}
-			if !slices.ContainsFunc(after, func(l string) bool { return strings.HasSuffix(l, "\tmade/.emberfs%.gitattributes") }) {
+			if !slices.ContainsFunc(after, func(l string) bool {
+				return strings.HasSuffix(l, "\tmade/.emberfs%.gitattributes")
+			}) {
 				t.Errorf("a new .gitattributes is not escaped:\n%s", strings.Join(after, "\n"))
 			}
 
@@ -120,16 +124,19 @@ func TestStockEntriesStay(t *testing.T) {
 			check(t, os.Remove(two.at("d/.gitattributes")))
 			check(t, os.Rename(two.at("d"), two.at("e")))
 			two.umount()
-			names := strings.Fields(strings.ReplaceAll(must(t, "/", "git", "-C", repo, "ls-tree", "-r", "--name-only", "main", "e"), "\n", " "))
+			names := strings.Fields(strings.ReplaceAll(must(t, "/", "git", "-C", repo, "ls-tree", "-r", "--name-only",
+				"main", "e"), "\n", " "))
 			if want := []string{"e/g", "e/mod2", "e/more", "e/new"}; !slices.Equal(names, want) {
 				t.Errorf("after removals e has %q, want %q", names, want)
 			}
-			if got := must(t, "/", "git", "-C", repo, "ls-tree", "main", "e/mod2"); !strings.HasPrefix(got, "160000 commit") {
+			if got := must(t, "/", "git", "-C", repo, "ls-tree", "main", "e/mod2"); !strings.HasPrefix(got,
+				"160000 commit") {
 				t.Errorf("the submodule was moved to %q", got)
 			}
 			fsckButMissing(t, repo, lost)
 			to := filepath.Join(dir, "copy")
-			if r := two.emberfs("restore", "--from", repo, "--to", to); r.code != 3 || !strings.Contains(r.stderr, "mod2") {
+			if r := two.emberfs("restore", "--from", repo, "--to", to); r.code != 3 ||
+				!strings.Contains(r.stderr, "mod2") {
 				t.Errorf("restore: %v", r)
 			}
 			if b, err := os.ReadFile(to + "/e/g"); err != nil || string(b) != "there\n" {
@@ -144,7 +151,8 @@ func fsckButMissing(t testing.TB, repo, lost string) {
 	t.Helper()
 	r := command{args: []string{"git", "-C", repo, "fsck", "--strict", "--full"}, limit: time.Minute}.run(t)
 	for l := range strings.SplitSeq(r.stdout+r.stderr, "\n") {
-		if l != "" && !strings.Contains(l, lost) && !strings.HasPrefix(l, "dangling") && !strings.HasPrefix(l, "broken link from") {
+		if l != "" && !strings.Contains(l, lost) && !strings.HasPrefix(l, "dangling") &&
+			!strings.HasPrefix(l, "broken link from") {
 			t.Errorf("fsck: %s", l)
 		}
 	}
@@ -168,7 +176,8 @@ func TestUntrustedLook(t *testing.T) {
 				check(t, os.Chown(at, 1000, 1000))
 				check(t, unix.Chmod(at, 0o4755))
 				check(t, unix.Setxattr(at, "security.test", []byte("v"), 0))
-				check(t, unix.Setxattr(at, "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
+				check(t, unix.Setxattr(at, "security.capability",
+					[]byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
 			}
 			for _, name := range []string{"punch", "copy", "append"} {
 				check(t, os.WriteFile(one.at("d/"+name), []byte("text of root"), 0))
@@ -182,7 +191,8 @@ func TestUntrustedLook(t *testing.T) {
 
 			two := newVolume(t, "two", withSource(repo), withOpts("tiering="+tiering))
 			two.mount("--untrusted")
-			must(t, two.mnt, "sh", "-c", "ls -lR >/dev/null; cat d/* || { ls -la . d; ls -la . d; stat d; grep . /proc/self/mountinfo | grep emberfs; exit 1; }")
+			must(t, two.mnt, "sh", "-c", "ls -lR >/dev/null; cat d/* || { ls -la . d; ls -la . d; stat d; grep . "+
+				"/proc/self/mountinfo | grep emberfs; exit 1; }")
 			var st unix.Stat_t
 			check(t, unix.Lstat(two.at("d/look"), &st))
 			if st.Uid != 0 || st.Mode&0o7777 != 0o755 {
@@ -198,7 +208,8 @@ func TestUntrustedLook(t *testing.T) {
 			other := plainUser()
 			command{args: []string{"fallocate", "-p", "-o", "0", "-l", "4", two.at("d/punch")}, as: other}.must(t)
 			command{args: []string{"sh", "-c", "echo more >>" + two.at("d/append")}, as: other}.must(t)
-			command{args: []string{"xfs_io", "-c", "copy_range " + two.at("d/look"), two.at("d/copy")}, as: other}.must(t)
+			command{args: []string{"xfs_io", "-c", "copy_range " + two.at("d/look"), two.at("d/copy")}, as: other}.must(
+				t)
 			two.umount()
 
 			three := newVolume(t, "three", withSource(repo))
@@ -211,7 +222,8 @@ func TestUntrustedLook(t *testing.T) {
 				n, _ := unix.Lgetxattr(three.at(name), "security.test", buf)
 				_, err := unix.Lgetxattr(three.at(name), "security.capability", nil)
 				if st.Uid != uid || st.Mode&0o7777 != mode || string(buf[:max(n, 0)]) != test || (err == nil) != caps {
-					t.Errorf("%s is of %d, mode %o, security.test %q, capabilities %v", name, st.Uid, st.Mode&0o7777, buf[:max(n, 0)], err)
+					t.Errorf("%s is of %d, mode %o, security.test %q, capabilities %v", name, st.Uid, st.Mode&0o7777,
+						buf[:max(n, 0)], err)
 				}
 			}
 			expect("d", 1000, 0o2775, "", false)
@@ -255,11 +267,13 @@ func TestMissingContentMoves(t *testing.T) {
 			if _, err := os.ReadFile(two.at("a/f")); !errors.Is(err, unix.EIO) {
 				t.Errorf("a/f reads with %v, want EIO", err)
 			}
-			for i, move := range [][2]string{{"a/f", "b/moved"}, {"b/moved", "b/again"}, {"b", "c"}, {"c/again", "a/f"}} {
+			for i, move := range [][2]string{{"a/f", "b/moved"}, {"b/moved", "b/again"}, {"b", "c"},
+				{"c/again", "a/f"}} {
 				check(t, os.Rename(two.at(move[0]), two.at(move[1])))
 				check(t, os.WriteFile(two.at("beside"), []byte{byte(i)}, 0o644))
 				two.sync()
-				if got := must(t, "/", "git", "-C", repo, "cat-file", "-p", "main:beside"); got != string([]byte{byte(i)}) {
+				if got := must(t, "/", "git", "-C", repo, "cat-file", "-p", "main:beside"); got != string(
+					[]byte{byte(i)}) {
 					t.Errorf("after %q the remote has %q", move, got)
 				}
 				where := move[1]

@@ -21,7 +21,8 @@ func without(t testing.TB, caps ...string) volumeOption {
 		drop := "-" + strings.Join(caps, ",-")
 		v.bin = filepath.Join(v.dir, "emberfs")
 		mkdir(t, v.dir, user{})
-		check(t, os.WriteFile(v.bin, []byte(fmt.Sprintf("#!/bin/sh\nexec setpriv --bounding-set %s --inh-caps %s %s \"$@\"\n", drop, drop, env.bin)), 0o755))
+		check(t, os.WriteFile(v.bin, []byte(fmt.Sprintf(
+			"#!/bin/sh\nexec setpriv --bounding-set %s --inh-caps %s %s \"$@\"\n", drop, drop, env.bin)), 0o755))
 	}
 }
 
@@ -45,7 +46,8 @@ func editMeta(t testing.TB, repo, sed string) {
 	clone := filepath.Join(testDir(t), "edit")
 	shell(t, "/", fmt.Sprintf(`git clone -q %s %s; cd %s
 		sed -i '%s' .emberfs/meta/.emberfs%%entries
-		git -c user.name=u -c user.email=u@example.org commit -qam edited; git push -q; rm -rf %s`, repo, clone, clone, sed, clone))
+		git -c user.name=u -c user.email=u@example.org commit -qam edited; git push -q; rm -rf %s`, repo, clone, clone,
+		sed, clone))
 }
 
 // heldCase is something that the next machine cannot make.
@@ -109,7 +111,8 @@ func heldCases() []heldCase {
 		says: "owner 4711:815: ",
 		have: func(t *testing.T, at string) error {
 			var st unix.Stat_t
-			if err := unix.Lstat(at, &st); err != nil || st.Uid != 4711 || st.Gid != 815 || st.Mode != unix.S_IFREG|0o4750 {
+			if err := unix.Lstat(at, &st); err != nil || st.Uid != 4711 || st.Gid != 815 ||
+				st.Mode != unix.S_IFREG|0o4750 {
 				return fmt.Errorf("%d:%d, mode %o, %w", st.Uid, st.Gid, st.Mode, err)
 			}
 			return nil
@@ -118,7 +121,8 @@ func heldCases() []heldCase {
 		what:  "time",
 		first: func(t *testing.T) volumeOption { return inMemory(t, t.Name()) },
 		make: func(t *testing.T, at string) {
-			check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1 << 34, Nsec: 5}}, 0))
+			check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at,
+				[]unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Sec: 1 << 34, Nsec: 5}}, 0))
 		},
 		next: func(t *testing.T) volumeOption { return withState(smallDisk(t, "ext4", 100) + "/state") },
 		says: "mtime 2514-05-30T01:53:04.000000005Z: the file system keeps no such times",
@@ -210,7 +214,8 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 	shown("odd")
 	check(t, os.WriteFile(two.at("new"), []byte("new"), 0o644))
 	r := two.emberfs("sync", two.mnt)
-	if r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") || !strings.Contains(r.stdout, "left out here: odd: "+c.says) {
+	if r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") ||
+		!strings.Contains(r.stdout, "left out here: odd: "+c.says) {
 		t.Errorf("the receipt: %v", r)
 	}
 	if got := line("odd"); got != before {

@@ -90,7 +90,8 @@ func changes(t *testing.T, dir string, args ...string) map[string]string {
 	return out
 }
 
-var scanned = regexp.MustCompile(`(?s)^mode (\d+) uid (\d+) gid (\d+) mtime (\S+) size (\d+) rdev (\d+) xattrs (.*) content (.*)$`)
+var scanned = regexp.MustCompile(
+	`(?s)^mode (\d+) uid (\d+) gid (\d+) mtime (\S+) size (\d+) rdev (\d+) xattrs (.*) content (.*)$`)
 
 // expectedChanges compares two scans as diff should.
 func expectedChanges(t *testing.T, before, after map[string]string) map[string]string {
@@ -224,12 +225,15 @@ func TestHistoryOddTree(t *testing.T) {
 			t.Errorf("log of %q: %q; in the difference: %q", name, got, want["/names/"+name])
 		}
 	}
-	for _, args := range [][]string{{"diff", v.mnt, "HEAD~1", "HEAD"}, {"diff", v.mnt, "HEAD~1", "HEAD", "--stat"}, {"diff", v.mnt, "HEAD~1", "HEAD", "--name-only"}} {
+	for _, args := range [][]string{{"diff", v.mnt, "HEAD~1", "HEAD"}, {"diff", v.mnt, "HEAD~1", "HEAD", "--stat"},
+		{"diff", v.mnt, "HEAD~1", "HEAD", "--name-only"}} {
 		r := v.emberfs(args...)
 		if r.code != 0 || r.stderr != "" {
 			t.Errorf("%v", r)
 		}
-		if i := strings.IndexFunc(r.stdout, func(c rune) bool { return c < ' ' && c != '\n' && c != '\t' }); i >= 0 && args[len(args)-1] != "HEAD" {
+		if i := strings.IndexFunc(r.stdout, func(c rune) bool {
+			return c < ' ' && c != '\n' && c != '\t'
+		}); i >= 0 && args[len(args)-1] != "HEAD" {
 			t.Errorf("%q: control character %q", args, r.stdout[max(0, i-40):i+1])
 		}
 	}
@@ -279,8 +283,10 @@ func TestHistory(t *testing.T) {
 	for _, at := range []struct {
 		dir  string
 		args []string
-	}{{"/", []string{two.mnt}}, {two.at("moved"), nil}, {"/", []string{two.state}}, {"/", []string{two.cold()}}, {"/", []string{repo}}, {"/", []string{clone}}} {
-		if got := idsOf(jsonIn[loggedCommit](t, at.dir, append([]string{"log", "--json"}, at.args...)...)); !slices.Equal(got, newest) {
+	}{{"/", []string{two.mnt}}, {two.at("moved"), nil}, {"/", []string{two.state}}, {"/", []string{two.cold()}},
+		{"/", []string{repo}}, {"/", []string{clone}}} {
+		if got := idsOf(jsonIn[loggedCommit](t, at.dir,
+			append([]string{"log", "--json"}, at.args...)...)); !slices.Equal(got, newest) {
 			t.Errorf("log in %s of %q: %q, want %q", at.dir, at.args, got, newest)
 		}
 	}
@@ -288,7 +294,8 @@ func TestHistory(t *testing.T) {
 	if c := list[1]; c.Emberfs || c.Author != "Test" || c.Subject != "by hand" || c.Reason != "" {
 		t.Errorf("the stock client's commit: %+v", c)
 	}
-	if c := list[0]; !c.Emberfs || c.Reason != "sync" || c.Files != 1 || c.Bytes != 1 || c.AtRisk != 0 || c.Machine == "" || c.Machine == list[2].Machine {
+	if c := list[0]; !c.Emberfs || c.Reason != "sync" || c.Files != 1 || c.Bytes != 1 || c.AtRisk != 0 ||
+		c.Machine == "" || c.Machine == list[2].Machine {
 		t.Errorf("the last commit: %+v", c)
 	}
 	if c := list[2]; c.Reason != "unmount" || !slices.Equal(c.Parents, git[1:2]) {
@@ -315,11 +322,13 @@ func TestHistory(t *testing.T) {
 			want = append(want, git[i])
 		}
 		// A hard link's name gone is a change of the file's other names too.
-		if got := idsOf(jsonIn[loggedCommit](t, c.dir, "log", "--json", two.mnt, "--", c.path)); !slices.Equal(got, want) {
+		if got := idsOf(jsonIn[loggedCommit](t, c.dir, "log", "--json", two.mnt, "--", c.path)); !slices.Equal(got,
+			want) {
 			t.Errorf("log of %q in %s: %q, want %q", c.path, c.dir, got, want)
 		}
 	}
-	if got := jsonIn[loggedCommit](t, "/", "log", "--json", "-n", "2", repo, "a"); len(got) != 2 || got[1].ID != git[0] {
+	if got := jsonIn[loggedCommit](t, "/", "log", "--json", "-n", "2", repo, "a"); len(got) != 2 ||
+		got[1].ID != git[0] {
 		t.Errorf("log -n 2 of a: %+v", got)
 	}
 
@@ -328,7 +337,8 @@ func TestHistory(t *testing.T) {
 		t.Errorf("snapshots: %q", idsOf(points))
 	}
 	for i, p := range points {
-		if p.Remote == nil || !*p.Remote || p.TreeFiles == nil || i == 0 && (*p.TreeFiles != 6 || !slices.Equal(p.Refs, []string{"main", "remote: main"})) {
+		if p.Remote == nil || !*p.Remote || p.TreeFiles == nil || i == 0 &&
+			(*p.TreeFiles != 6 || !slices.Equal(p.Refs, []string{"main", "remote: main"})) {
 			t.Errorf("snapshot %d: %+v", i, p)
 		}
 	}
@@ -418,7 +428,8 @@ func TestHistoryBesideWriter(t *testing.T) {
 			t.Errorf("%d commits, %d before", n, last)
 		}
 		last = n
-		for _, args := range [][]string{{"diff", v.mnt}, {"diff", v.state, "HEAD~", "HEAD"}, {"snapshots", v.mnt}, {"log", v.mnt, "f"}} {
+		for _, args := range [][]string{{"diff", v.mnt}, {"diff", v.state, "HEAD~", "HEAD"}, {"snapshots", v.mnt},
+			{"log", v.mnt, "f"}} {
 			if args[len(args)-2] == "HEAD~" && n < 2 {
 				continue
 			}

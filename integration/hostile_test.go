@@ -92,39 +92,48 @@ func TestHostileRepositories(t *testing.T) {
 		{name: "names that lead out", serverRefuses: true, logged: "not a name", make: func(h hostileRepo) {
 			evil := h.object("blob", "evil")
 			up := h.tree([3]string{"100644", "escaped", evil})
-			h.commit(h.tree([3]string{"40000", "..", up}, [3]string{"100644", ".", evil}, [3]string{"100644", "../escaped", evil}, [3]string{"100644", "/tmp/escaped", evil},
+			h.commit(h.tree([3]string{"40000", "..", up}, [3]string{"100644", ".", evil},
+				[3]string{"100644", "../escaped", evil}, [3]string{"100644", "/tmp/escaped", evil},
 				[3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "a name twice", logged: "comes twice", make: func(h hostileRepo) {
-			h.commit(h.tree([3]string{"100644", "good", h.object("blob", good)}, [3]string{"120000", "good", h.object("blob", "/etc/passwd")}))
+			h.commit(h.tree([3]string{"100644", "good", h.object("blob", good)},
+				[3]string{"120000", "good", h.object("blob", "/etc/passwd")}))
 		}},
 		{name: "a link and a directory of one name", logged: "comes twice", make: func(h hostileRepo) {
 			out := h.object("blob", "/tmp")
-			h.commit(h.tree([3]string{"120000", "a", out}, [3]string{"40000", "a", h.tree([3]string{"100644", "escaped", h.object("blob", "evil")})},
+			h.commit(h.tree([3]string{"120000", "a", out},
+				[3]string{"40000", "a", h.tree([3]string{"100644", "escaped", h.object("blob", "evil")})},
 				[3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "strange modes", logged: "mode", make: func(h hostileRepo) {
 			b := h.object("blob", "x")
-			h.commit(h.tree([3]string{"104755", "suid", b}, [3]string{"060644", "disk", b}, [3]string{"100644", "good", h.object("blob", good)}))
+			h.commit(h.tree([3]string{"104755", "suid", b}, [3]string{"060644", "disk", b},
+				[3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "a submodule", standsIn: "submodule", make: func(h hostileRepo) {
-			h.commit(h.tree([3]string{"100644", "good", h.object("blob", good)}, [3]string{"160000", "sub", strings.Repeat("12", 20)}))
+			h.commit(h.tree([3]string{"100644", "good", h.object("blob", good)},
+				[3]string{"160000", "sub", strings.Repeat("12", 20)}))
 		}},
 		{name: "own directory is a link", make: func(h hostileRepo) {
-			h.commit(h.tree([3]string{"120000", ".emberfs", h.object("blob", "/etc")}, [3]string{"100644", "good", h.object("blob", good)}))
+			h.commit(h.tree([3]string{"120000", ".emberfs", h.object("blob", "/etc")},
+				[3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "own directory is a submodule", make: func(h hostileRepo) {
-			h.commit(h.tree([3]string{"160000", ".emberfs", strings.Repeat("12", 20)}, [3]string{"100644", "good", h.object("blob", good)}))
+			h.commit(h.tree([3]string{"160000", ".emberfs", strings.Repeat("12", 20)},
+				[3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "a newer format", refused: "newer", make: func(h hostileRepo) {
 			own := h.tree([3]string{"100644", "volume.json", h.object("blob", `{"format":99,"volume":"x"}`)})
 			h.commit(h.tree([3]string{"40000", ".emberfs", own}, [3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "metadata of another directory", make: func(h hostileRepo) {
-			lines := `{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","mode":"0755","uid":0,"gid":0,"mtime":[0,0]}` + "\n" +
+			lines := `{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","mode":"0755","uid":0,"gid":0,"mtime":[0,0]}` +
+				"\n" +
 				`{"name":"../../escaped","type":"fifo","mode":"0644","uid":0,"gid":0,"mtime":[0,0]}` + "\n"
 			meta := h.tree([3]string{"100644", ".emberfs%entries", h.object("blob", lines)})
-			own := h.tree([3]string{"40000", "meta", meta}, [3]string{"100644", "volume.json", h.object("blob", `{"format":1,"volume":"x"}`)})
+			own := h.tree([3]string{"40000", "meta", meta},
+				[3]string{"100644", "volume.json", h.object("blob", `{"format":1,"volume":"x"}`)})
 			h.commit(h.tree([3]string{"40000", ".emberfs", own}, [3]string{"100644", "good", h.object("blob", good)}))
 		}},
 		{name: "a zlib bomb", make: func(h hostileRepo) {
@@ -146,7 +155,8 @@ func TestHostileRepositories(t *testing.T) {
 			check(h.t, os.WriteFile(filepath.Join(h.dir, "objects", a[:2], a[2:]), other, 0o644))
 		}},
 		{name: "a rules file that drops data", make: func(h hostileRepo) {
-			own := h.tree([3]string{"100644", "rules.yaml", h.object("blob", "rules:\n- match: '**'\n  class: memory\n")},
+			own := h.tree([3]string{"100644", "rules.yaml",
+				h.object("blob", "rules:\n- match: '**'\n  class: memory\n")},
 				[3]string{"100644", "volume.json", h.object("blob", `{"format":1,"volume":"x"}`)})
 			h.commit(h.tree([3]string{"40000", ".emberfs", own}, [3]string{"100644", "good", h.object("blob", good)}))
 		}},
@@ -185,7 +195,8 @@ func TestHostileRepositories(t *testing.T) {
 				if c.logged != "" && !strings.Contains(string(log), c.logged) {
 					t.Errorf("the log does not say %q:\n%s", c.logged, log)
 				}
-				if st := v.status(); c.logged != "" && (len(st.Errors) == 0 || !strings.Contains(st.Errors[0], "restore:")) {
+				if st := v.status(); c.logged != "" &&
+					(len(st.Errors) == 0 || !strings.Contains(st.Errors[0], "restore:")) {
 					t.Errorf("status does not say it: %q", st.Errors)
 				}
 				check(t, os.WriteFile(v.at("mine"), []byte("mine"), 0o644))
@@ -201,7 +212,8 @@ func TestHostileRepositories(t *testing.T) {
 				t.Errorf("%v", r)
 			}
 			check(t, os.RemoveAll(to))
-			for _, p := range []string{"/tmp/escaped", filepath.Join(testDir(t), "escaped"), filepath.Join(v.dir, "escaped"), filepath.Join(v.state, "escaped")} {
+			for _, p := range []string{"/tmp/escaped", filepath.Join(testDir(t), "escaped"),
+				filepath.Join(v.dir, "escaped"), filepath.Join(v.state, "escaped")} {
 				if _, err := os.Lstat(p); err == nil {
 					t.Errorf("%s was written", p)
 				}

@@ -29,7 +29,8 @@ var mayImport = map[string]string{
 	"backup/fsck":     "backup backup/format backup/odb tiers/cold",
 	"backup/coldtest": "backup/odb tiers/cold",
 
-	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/rules tiers/subprocess backup backup/format backup/fsck backup/log backup/wire",
+	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/rules tiers/subprocess backup backup/format " +
+		"backup/fsck backup/log backup/wire",
 
 	"integration":          "integration/effort integration/powercut",
 	"integration/bench":    "",
@@ -56,7 +57,8 @@ func TestImportTable(t *testing.T) {
 		"github.com/go-git":                    "backup",
 		"github.com/VictoriaMetrics/fastcache": "tiers",
 	}
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,GoFiles,Dir", "-tags=slow", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,GoFiles,Dir", "-tags=slow",
+		"./...")
 	cmd.Dir = env.module
 	out, err := cmd.Output()
 	check(t, err)
@@ -89,7 +91,9 @@ func TestImportTable(t *testing.T) {
 				t.Errorf("%s imports %s", p.ImportPath, imp)
 			}
 			for module, home := range foreign {
-				if strings.HasPrefix(imp, module) && top != home && !(top == "integration" && strings.HasSuffix(imp, "/posixtest")) && rel != "integration/loopback" && rel != "integration/blocklog" {
+				if strings.HasPrefix(imp, module) && top != home &&
+					!(top == "integration" && strings.HasSuffix(imp, "/posixtest")) && rel != "integration/loopback" &&
+					rel != "integration/blocklog" {
 					t.Errorf("%s imports %s, which belongs in %s alone", p.ImportPath, imp, home)
 				}
 			}
@@ -124,7 +128,9 @@ func countImporters(t *testing.T, dir string, files []string, module string) int
 
 // TestExitOnlyInMain holds the rule that one place ends the process.
 func TestExitOnlyInMain(t *testing.T) {
-	r := command{args: []string{"grep", "-rnE", `os\.Exit\(|log(rus)?\.Fatal(f|ln)?\(`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=integration", "cmd/emberfs", "fs", "tiers", "backup"}, dir: env.module}.run(t)
+	r := command{args: []string{"grep", "-rnE", `os\.Exit\(|log(rus)?\.Fatal(f|ln)?\(`, "--include=*.go",
+		"--exclude=*_test.go", "--exclude-dir=integration", "cmd/emberfs", "fs", "tiers", "backup"},
+		dir: env.module}.run(t)
 	for _, line := range strings.Split(strings.TrimSpace(r.stdout), "\n") {
 		path, _, _ := strings.Cut(line, ":")
 		if line != "" && path != "cmd/emberfs/main.go" {
@@ -136,7 +142,10 @@ func TestExitOnlyInMain(t *testing.T) {
 // TestChildrenStartInOnePlace holds the rule of package subprocess: no other place starts a program, but for the one
 // that starts the daemon.
 func TestChildrenStartInOnePlace(t *testing.T) {
-	r := command{args: []string{"grep", "-rnE", `exec\.(Command|CommandContext|Cmd\{)|os\.StartProcess|syscall\.(Exec|ForkExec)|unix\.Exec|signal\.Ignore`, "--include=*.go", "--exclude=*_test.go", "--exclude-dir=coldtest", "cmd/emberfs", "fs", "tiers", "backup"}, dir: env.module}.run(t)
+	r := command{args: []string{"grep", "-rnE",
+		`exec\.(Command|CommandContext|Cmd\{)|os\.StartProcess|syscall\.(Exec|ForkExec)|unix\.Exec|signal\.Ignore`,
+		"--include=*.go", "--exclude=*_test.go", "--exclude-dir=coldtest", "cmd/emberfs", "fs", "tiers", "backup"},
+		dir: env.module}.run(t)
 	found := 0
 	for _, line := range strings.Split(strings.TrimSpace(r.stdout), "\n") {
 		path, _, _ := strings.Cut(line, ":")

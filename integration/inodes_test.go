@@ -89,7 +89,8 @@ func TestInodeTable(t *testing.T) {
 	}
 	copy(m[4096:], "through the mapping")
 	check(t, unix.Msync(m, unix.MS_SYNC))
-	if got, err := os.ReadFile(v.at("used/mapped")); err != nil || !strings.HasPrefix(string(got[4096:]), "through the mapping") {
+	if got, err := os.ReadFile(v.at("used/mapped")); err != nil ||
+		!strings.HasPrefix(string(got[4096:]), "through the mapping") {
 		t.Errorf("the mapped file lacks what was written, %v", err)
 	}
 	check(t, os.WriteFile(v.at("used/cwd/second name"), []byte("W"), 0o644))
@@ -113,7 +114,8 @@ func TestInodeTable(t *testing.T) {
 	check(t, gone.Close())
 	// Everything's attributes and some contents are the same on the next mount. (scanTree has a dozen calls a file.)
 	look := func() string {
-		return must(t, v.mnt, "sh", "-c", `find . -printf '%P %y %m %U:%G %n %s %T@\n' | sort; find . -path '*7/*9' | sort | xargs sha1sum`)
+		return must(t, v.mnt, "sh", "-c",
+			`find . -printf '%P %y %m %U:%G %n %s %T@\n' | sort; find . -path '*7/*9' | sort | xargs sha1sum`)
 	}
 	want := look()
 	var all map[string]string

@@ -54,7 +54,8 @@ func TestKillDuringRestore(t *testing.T) {
 		sameTree(t, scanTree(t, v.mnt), want, "after a killed restore")
 		v.umount()
 		if got := revision(t, repo); got != tip {
-			t.Fatalf("round %d: a killed restore led to the commit %s:\n%s", round, got, must(t, "/", "git", "-C", repo, "diff", "--stat", tip, got))
+			t.Fatalf("round %d: a killed restore led to the commit %s:\n%s", round, got,
+				must(t, "/", "git", "-C", repo, "diff", "--stat", tip, got))
 		}
 	}
 }
@@ -104,8 +105,10 @@ func TestReadOnly(t *testing.T) {
 	v.opts = []string{"ro"}
 	v.mount()
 	for what, err := range map[string]error{
-		"create": errnoOf(v.at("g"), unix.O_CREAT|unix.O_WRONLY, 0o644), "open": errnoOf(v.at("f"), unix.O_WRONLY, 0), "unlink": unix.Unlink(v.at("f")),
-		"mkdir": unix.Mkdir(v.at("d"), 0o755), "chmod": unix.Chmod(v.at("f"), 0o600), "setxattr": unix.Setxattr(v.at("f"), "user.a", nil, 0),
+		"create": errnoOf(v.at("g"), unix.O_CREAT|unix.O_WRONLY, 0o644), "open": errnoOf(v.at("f"), unix.O_WRONLY, 0),
+		"unlink": unix.Unlink(v.at("f")),
+		"mkdir":  unix.Mkdir(v.at("d"), 0o755), "chmod": unix.Chmod(v.at("f"), 0o600),
+		"setxattr": unix.Setxattr(v.at("f"), "user.a", nil, 0),
 	} {
 		if !errors.Is(err, unix.EROFS) {
 			t.Errorf("%s on a read-only mount: %v", what, err)
@@ -135,7 +138,8 @@ func TestMemoryLimit(t *testing.T) {
 	if effort.Soaking() {
 		big = 300
 	}
-	must(t, v.mnt, "sh", "-c", fmt.Sprintf("dd if=/dev/urandom of=big bs=1M count=%d 2>/dev/null", big)+"; cat big >/dev/null; find . -type f -size +1k | wc -l")
+	must(t, v.mnt, "sh", "-c", fmt.Sprintf("dd if=/dev/urandom of=big bs=1M count=%d 2>/dev/null", big)+
+		"; cat big >/dev/null; find . -type f -size +1k | wc -l")
 	v.sync()
 	must(t, v.mnt, "find", ".", "-newer", "big")
 	if raced {
@@ -167,7 +171,8 @@ func TestUmountDeadline(t *testing.T) {
 	check(t, os.WriteFile(v.at("vast"), nil, 0o644))
 	check(t, unix.Truncate(v.at("vast"), 1<<40)) // takes hours to hash
 	r := v.emberfs("umount", v.mnt, "--deadline", "2s")
-	if r.code != 3 || r.took > 30*time.Second || !strings.Contains(r.stdout, "INCOMPLETE") || !strings.Contains(r.stdout, "vast") {
+	if r.code != 3 || r.took > 30*time.Second || !strings.Contains(r.stdout, "INCOMPLETE") ||
+		!strings.Contains(r.stdout, "vast") {
 		t.Errorf("want exit 3 soon after 2 s, and a receipt that names the file\n%v", r)
 	}
 	v.waitGone()
@@ -185,7 +190,8 @@ func TestForegroundAnswersAtOnce(t *testing.T) {
 	deadline(t, time.Minute)
 	lookPath(t, "strace")
 	v := newVolume(t, "v")
-	args := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind,listen", "-e", "inject=bind,listen:delay_enter=300ms"}
+	args := []string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=bind,listen", "-e",
+		"inject=bind,listen:delay_enter=300ms"}
 	cmd := command{args: append(args, v.mountArgs("--foreground")...)}.prepare(t.Context())
 	check(t, cmd.Start())
 	if !waitFor(20*time.Second, func() bool { return mountAt(v.mnt) != nil }) {

@@ -97,7 +97,8 @@ func TestDeepDirectories(t *testing.T) {
 		t.Errorf("emberfs restore gives %d levels, the file at the end: %v", n, bottom)
 	}
 	two.mustBeSound(repo, "--deep")
-	for _, args := range [][]string{{"log", repo}, {"snapshots", repo}, {"diff", repo, "main~1", "main"}, {"check", two.state}} {
+	for _, args := range [][]string{{"log", repo}, {"snapshots", repo}, {"diff", repo, "main~1", "main"},
+		{"check", two.state}} {
 		if r := two.emberfs(args...); r.code != 0 {
 			t.Errorf("%q: %.1000s", args, r)
 		}
@@ -120,8 +121,10 @@ func TestDeepStockCommit(t *testing.T) {
 	for _, c := range []struct{ levels, restored, code int }{{2300, 2300, 0}, {6000, 4000, 3}} {
 		t.Run(strconv.Itoa(c.levels), func(t *testing.T) {
 			repo := newBareRepo(t, "remote.git", user{})
-			command{args: []string{"git", "-C", repo, "fast-import", "--quiet"}, stdin: "commit refs/heads/main\ncommitter a <a@b> 1700000000 +0000\ndata 1\nx\n" +
-				"M 100644 inline a" + strings.Repeat("/d", c.levels) + "/bottom\ndata 1\nx\nM 100644 inline other\ndata 1\nx\n"}.must(t)
+			command{args: []string{"git", "-C", repo, "fast-import", "--quiet"},
+				stdin: "commit refs/heads/main\ncommitter a <a@b> 1700000000 +0000\ndata 1\nx\n" +
+					"M 100644 inline a" + strings.Repeat("/d", c.levels) +
+					"/bottom\ndata 1\nx\nM 100644 inline other\ndata 1\nx\n"}.must(t)
 			tree := func() string { return must(t, "/", "git", "-C", repo, "rev-parse", "main:a") }
 			before := tree()
 			one := newVolume(t, "one", withSource(repo))
@@ -212,7 +215,8 @@ func TestTooMuchForCommit(t *testing.T) {
 		check(t, unix.Stat(root+"/good", &st))
 		for _, name := range []string{"other", "third"} {
 			if err := unix.Fstatat(fd, name, &deep, 0); err != nil || deep.Ino != st.Ino || st.Nlink != 3 {
-				t.Errorf("%s: %s is inode %d (%v), good is %d with %d names", what, name, deep.Ino, err, st.Ino, st.Nlink)
+				t.Errorf("%s: %s is inode %d (%v), good is %d with %d names", what, name, deep.Ino, err, st.Ino,
+					st.Nlink)
 			}
 		}
 		if n, err := os.ReadDir(root + "/dir"); err != nil || len(n) != 0 {
@@ -282,7 +286,8 @@ func TestLeftOutStaysAtRisk(t *testing.T) {
 			t.Errorf("sync of a file that cannot be read: want exit 3 and its name\n%v", r)
 		}
 		st := v.status()
-		if st.AtRisk.Files != 1 || st.AtRisk.Bytes != 5 || !strings.Contains(strings.Join(st.Errors, "\n"), "left out: bad") {
+		if st.AtRisk.Files != 1 || st.AtRisk.Bytes != 5 ||
+			!strings.Contains(strings.Join(st.Errors, "\n"), "left out: bad") {
 			t.Errorf("status: at risk %+v, errors %q", st.AtRisk, st.Errors)
 		}
 		check(t, os.WriteFile(v.at("good"), []byte("again"), 0o644))
@@ -312,7 +317,8 @@ func (v *volume) failReads(file string) (end func()) {
 // and nothing leaves warm.
 func TestAttributeTooBig(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withState(smallDisk(t, "disk", 64)+"/state"), onlyByCommand(),
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})),
+		withState(smallDisk(t, "disk", 64)+"/state"), onlyByCommand(),
 		withOpts("warm_reserve=none")) // its default is all of the disk, so that files leave warm anyway
 	v.mount()
 	for i := range 100 {
@@ -321,7 +327,8 @@ func TestAttributeTooBig(t *testing.T) {
 	v.sync()
 	before := v.status()
 	for range 3 {
-		if err := unix.Setxattr(v.at("1"), "user.big", make([]byte, 10_000), 0); !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.E2BIG) {
+		if err := unix.Setxattr(v.at("1"), "user.big", make([]byte, 10_000), 0); !errors.Is(err, unix.ENOSPC) &&
+			!errors.Is(err, unix.E2BIG) {
 			t.Errorf("an attribute of 10,000 bytes on ext4: %v", err)
 		}
 	}
@@ -354,7 +361,8 @@ func TestRestoreLeavesPartsOut(t *testing.T) {
 	v.umount()
 	to := smallDisk(t, "target", 64) + "/to"
 	r := v.emberfs("restore", "--from", repo, "--to", to)
-	if r.code != 3 || !strings.Contains(r.stderr, "left out here") || !strings.Contains(r.stderr, "d/b") || strings.Contains(r.stderr, "d/a") {
+	if r.code != 3 || !strings.Contains(r.stderr, "left out here") || !strings.Contains(r.stderr, "d/b") ||
+		strings.Contains(r.stderr, "d/a") {
 		t.Errorf("want exit 3 and what was left out\n%v", r)
 	}
 	for _, n := range []string{"a", "b", "c"} {

@@ -95,14 +95,16 @@ func TestMemoryBorder(t *testing.T) {
 	check(t, os.Mkdir(v.at("disk"), 0o755))
 	check(t, os.WriteFile(v.at("mem/m"), []byte("in memory"), 0o644))
 	check(t, os.WriteFile(v.at("disk/f"), []byte("on disk"), 0o644))
-	for _, c := range [][2]string{{"mem/m", "disk/m"}, {"disk/f", "mem/f"}, {"mem/sub", "disk/sub"}, {"disk", "mem/disk"}, {"mem", "moved"}, {"disk", "d"}, {"mem", "disk/mem"}} {
+	for _, c := range [][2]string{{"mem/m", "disk/m"}, {"disk/f", "mem/f"}, {"mem/sub", "disk/sub"},
+		{"disk", "mem/disk"}, {"mem", "moved"}, {"disk", "d"}, {"mem", "disk/mem"}} {
 		want := unix.EXDEV
 		if c[1] == "d" { // no border: only d/deep is of class memory
 			continue
 		}
 		wantErrno(t, unix.Rename(v.at(c[0]), v.at(c[1])), want, fmt.Sprint("rename ", c))
 	}
-	wantErrno(t, unix.Renameat2(unix.AT_FDCWD, v.at("mem/m"), unix.AT_FDCWD, v.at("disk/f"), unix.RENAME_EXCHANGE), unix.EXDEV, "exchange")
+	wantErrno(t, unix.Renameat2(unix.AT_FDCWD, v.at("mem/m"), unix.AT_FDCWD, v.at("disk/f"), unix.RENAME_EXCHANGE),
+		unix.EXDEV, "exchange")
 	wantErrno(t, os.Link(v.at("mem/m"), v.at("disk/l")), unix.EXDEV, "link out")
 	wantErrno(t, os.Link(v.at("disk/f"), v.at("mem/l")), unix.EXDEV, "link in")
 	check(t, os.Mkdir(v.at("empty"), 0o755))
@@ -252,7 +254,8 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	look := func(when string) {
 		t.Helper()
 		for _, repo := range []string{repo, v.cold()} { // objects are compressed: all of them in the open
-			out := must(t, "/", "sh", "-c", "git -C '"+repo+"' cat-file --batch --batch-all-objects --buffer | cat -v; git -C '"+repo+"' log --all --format=%B")
+			out := must(t, "/", "sh", "-c", "git -C '"+repo+
+				"' cat-file --batch --batch-all-objects --buffer | cat -v; git -C '"+repo+"' log --all --format=%B")
 			for _, s := range []string{secret(), hidden} {
 				if strings.Contains(out, s) {
 					t.Errorf("%s: %q is in an object of %s", when, s, repo)
@@ -295,7 +298,8 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	var st unix.Stat_t
 	check(t, unix.Stat(next.at("mem"), &st))
 	if got := names(t, next.at("mem")); got != "" || st.Mode&0o7777 != 0o1777 || st.Uid != 3 || st.Gid != 4 {
-		t.Errorf("on the next machine the directory has mode %o, owner %d:%d and holds %q", st.Mode&0o7777, st.Uid, st.Gid, got)
+		t.Errorf("on the next machine the directory has mode %o, owner %d:%d and holds %q", st.Mode&0o7777, st.Uid,
+			st.Gid, got)
 	}
 	check(t, os.WriteFile(next.at("mem/f"), []byte("x"), 0o644))
 	next.umount()

@@ -27,7 +27,8 @@ func TestMemoryKill(t *testing.T) {
 	check(t, err)
 	_, err = f.WriteString("written")
 	check(t, err)
-	before := must(t, v.mnt, "sh", "-c", "find . ! -path ./mem/open -printf '%P %y %m %U:%G %s %T@ %C@ %i %l\n' | sort; find . -type f | sort | xargs sha1sum")
+	before := must(t, v.mnt, "sh", "-c", "find . ! -path ./mem/open -printf '%P %y %m %U:%G %s %T@ %C@ %i %l\n' | "+
+		"sort; find . -type f | sort | xargs sha1sum")
 	v.kill()
 	f.Close()
 	if len(tmpfsBelow(v.dir)) != 1 {
@@ -41,7 +42,8 @@ func TestMemoryKill(t *testing.T) {
 	}
 	v.opts = []string{"memory_class_limit=16MiB"}
 	v.mount()
-	after := must(t, v.mnt, "sh", "-c", "find . ! -path ./mem/open -printf '%P %y %m %U:%G %s %T@ %C@ %i %l\n' | sort; find . -type f | sort | xargs sha1sum")
+	after := must(t, v.mnt, "sh", "-c", "find . ! -path ./mem/open -printf '%P %y %m %U:%G %s %T@ %C@ %i %l\n' | "+
+		"sort; find . -type f | sort | xargs sha1sum")
 	if before != after {
 		t.Errorf("before the kill:\n%s\nafter:\n%s", before, after)
 	}
@@ -154,7 +156,8 @@ func TestMemoryLate(t *testing.T) {
 	check(t, os.WriteFile(v.at("a/mem/new"), []byte("x"), 0o644))
 	wantErrno(t, os.Rename(v.at("f"), v.at("a/mem/f")), unix.EXDEV, "rename across the border")
 	check(t, os.WriteFile(v.at("a/full/new"), []byte("x"), 0o644))
-	if got := names(t, v.at("a/mem")) + "," + names(t, filepath.Join(v.state, "warm/a/mem")) + "," + names(t, filepath.Join(v.state, "warm/a/full")); got != "new,,f new" {
+	if got := names(t, v.at("a/mem")) + "," + names(t, filepath.Join(v.state, "warm/a/mem")) + "," +
+		names(t, filepath.Join(v.state, "warm/a/full")); got != "new,,f new" {
 		t.Errorf("in memory, on disk, on disk: %q", got)
 	}
 	// What is open is the directory that was: nothing can be made in it behind the other's back.

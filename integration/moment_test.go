@@ -27,7 +27,8 @@ func underLoad(limit time.Duration, taken *[]takenCommit, acked func() int64) (m
 	end := time.Now().Add(limit)
 	return func() bool {
 		over := time.Since(end)
-		return over < 0 || over < 2*time.Minute && (len(*taken) < enoughCommits || acked != nil && acked() < enoughAcked)
+		return over < 0 || over < 2*time.Minute &&
+			(len(*taken) < enoughCommits || acked != nil && acked() < enoughAcked)
 	}
 }
 
@@ -177,7 +178,8 @@ func TestCommitKeepsOrder(t *testing.T) {
 	}
 	newest := func(dir string) func(id string) int {
 		return func(id string) (n int) {
-			for _, name := range strings.Fields(command{args: []string{"git", "ls-tree", "--name-only", id + ":" + dir}, dir: v.cold()}.run(t).stdout) {
+			for _, name := range strings.Fields(command{args: []string{"git", "ls-tree", "--name-only", id + ":" + dir},
+				dir: v.cold()}.run(t).stdout) {
 				i, _ := strconv.Atoi(strings.TrimPrefix(name, "n"))
 				n = max(n, i)
 			}
@@ -253,7 +255,8 @@ func TestCommitsOfSQLite(t *testing.T) {
 			deadline(t, 3*time.Minute+6*commitTime(t))
 			v := newVolume(t, "one").mount()
 			db := v.at("db")
-			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
+			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+
+				"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
 			load := sqliteLoad(t, db)
 			taken := v.commitLoop(load.last.Load)
 			load.stop()

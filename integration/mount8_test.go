@@ -140,8 +140,11 @@ func TestFstab(t *testing.T) {
 	repo := newBareRepo(t, "remote.git", user{})
 	v := newVolume(t, "v", withSource(repo))
 	fstab := filepath.Join(v.dir, "fstab")
-	check(t, os.WriteFile(fstab, fmt.Appendf(nil, "%s %s fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity,state=%s 0 0\n", repo, v.mnt, v.state), 0o644))
-	for i, way := range [][]string{{"/bin/umount", v.mnt}, {"/bin/umount", "-c", v.mnt}, {"/bin/umount", "-R", v.mnt}, {"/bin/umount", "-l", v.mnt}, {"/bin/umount", "-i", v.mnt}, {"/usr/bin/fusermount3", "-u", v.mnt}} {
+	check(t, os.WriteFile(fstab, fmt.Appendf(nil,
+		"%s %s fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity,state=%s 0 0\n", repo, v.mnt, v.state),
+		0o644))
+	for i, way := range [][]string{{"/bin/umount", v.mnt}, {"/bin/umount", "-c", v.mnt}, {"/bin/umount", "-R", v.mnt},
+		{"/bin/umount", "-l", v.mnt}, {"/bin/umount", "-i", v.mnt}, {"/usr/bin/fusermount3", "-u", v.mnt}} {
 		mustMount8(t, "/bin/mount", "-T", fstab, v.mnt)
 		v.mustBeMounted()
 		name := fmt.Sprint("f", i)
@@ -200,7 +203,8 @@ func TestMount8Remount(t *testing.T) {
 	has("the helper alone", "ro nosuid nodev relatime")
 	mustMount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "remount,rw,"+settings)
 	has("with the same settings", "!ro")
-	if r := mount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "remount,ro,state="+v.state+",backupInterval=11m"); r.code != 32 || !strings.Contains(r.stderr, "backup_interval") {
+	if r := mount8(t, "/bin/mount", "-t", "fuse.emberfs", repo, v.mnt, "-o", "remount,ro,state="+v.state+
+		",backupInterval=11m"); r.code != 32 || !strings.Contains(r.stderr, "backup_interval") {
 		t.Errorf("a remount that changes a setting: %v", r)
 	}
 	has("a refused remount", "!ro")
@@ -244,7 +248,8 @@ func TestMount8Bound(t *testing.T) {
 	}
 	must(t, "/", "mount", "--bind", v.mnt, bound)
 	check(t, os.WriteFile(v.at("f"), []byte("two"), 0o644))
-	if r := mount8(t, "/sbin/umount.fuse.emberfs", v.mnt); r.code != 3 || !strings.Contains(r.stderr, bound) || r.took > 20*time.Second {
+	if r := mount8(t, "/sbin/umount.fuse.emberfs", v.mnt); r.code != 3 || !strings.Contains(r.stderr, bound) ||
+		r.took > 20*time.Second {
 		t.Errorf("umount while it is bound: want exit 3 and where\n%v", r)
 	}
 	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "two" {

@@ -114,7 +114,8 @@ func ourProcesses() []int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var pids []int
 	for _, d := range dirs {
-		if to, err := os.Readlink(d + "/exe"); err == nil && slices.Contains(env.bins, strings.TrimSuffix(to, " (deleted)")) && !isZombie(d) {
+		if to, err := os.Readlink(d + "/exe"); err == nil &&
+			slices.Contains(env.bins, strings.TrimSuffix(to, " (deleted)")) && !isZombie(d) {
 			pid, _ := strconv.Atoi(filepath.Base(d))
 			pids = append(pids, pid)
 		}

@@ -81,14 +81,17 @@ func makeOddTree(t testing.TB, dir string) {
 	}
 	ok(os.Lchown(write("big-ids", "x"), 1<<31+5, 1<<32-3))
 	x := write("xattrs/f", "x")
-	for n, v := range map[string]string{"user.plain": "v", "user.empty": "", "user.bytes": "\x00\xff\n", "trusted.t": "t", "security.test": "s", "user.\xfflatin": "v", "user.long": strings.Repeat("v", 1500)} {
+	for n, v := range map[string]string{"user.plain": "v", "user.empty": "", "user.bytes": "\x00\xff\n",
+		"trusted.t": "t", "security.test": "s", "user.\xfflatin": "v", "user.long": strings.Repeat("v", 1500)} {
 		ok(unix.Lsetxattr(x, n, []byte(v), 0))
 	}
-	ok(unix.Lsetxattr(write("xattrs/cap", "x"), "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
+	ok(unix.Lsetxattr(write("xattrs/cap", "x"), "security.capability",
+		[]byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
 	ok(unix.Lsetxattr(at("absolute"), "trusted.link", []byte("of a link"), 0))
 	ok(unix.Lsetxattr(at("xattrs"), "user.dir", []byte("of a directory"), 0))
 	ok(unix.Lsetxattr(dir, "user.root", []byte("of the root"), 0))
-	ok(unix.Lsetxattr(write("acl/f", "x"), aclAccessName, []byte(acl("u::rw- u:1234:rwx g::r-- g:77:-w- m::rwx o::---")), 0))
+	ok(unix.Lsetxattr(write("acl/f", "x"), aclAccessName,
+		[]byte(acl("u::rw- u:1234:rwx g::r-- g:77:-w- m::rwx o::---")), 0))
 	ok(unix.Lsetxattr(at("acl"), aclDefaultName, []byte(acl("u::rwx u:1234:r-x g::r-x m::rwx o::---")), 0))
 	write("acl/inherited", "x")
 	ok(os.Mkdir(at("acl/sub"), 0o755))
@@ -109,10 +112,14 @@ func makeOddTree(t testing.TB, dir string) {
 
 func oddNames() []string {
 	return []string{
-		"new\nline", "tab\there", " leading", "trailing ", "caf\xe9 latin-1", "\xff\xfe\xfd", "%", "100%25", "%2F", "quote\"'`", `back\slash`, `a\.git`,
-		".git", ".GIT", ".Git", "git~1", "GIT~1", "git~2", ".git ", ".git.", ".git::$INDEX_ALLOCATION", ".g\u200cit", ".gitmodules", ".GITMODULES", "gitmod~1",
-		".gitignore", ".gitattributes", ".gitattributes ", "gi7eba~1", ".emberfs", ".emberfs%entries", ".emberfs%25", ".emberfsx", ".EMBERFS", "-rf", "--", "~", "#", ":",
-		"con", "aux.txt", "\x01control", "\x7f", "e\u0301", "\u00e9", "\U0001f525", strings.Repeat("x", 255), ".emberfs" + strings.Repeat("\x01", 247), "HEAD", "refs", "...", "..a",
+		"new\nline", "tab\there", " leading", "trailing ", "caf\xe9 latin-1", "\xff\xfe\xfd", "%", "100%25", "%2F",
+		"quote\"'`", `back\slash`, `a\.git`,
+		".git", ".GIT", ".Git", "git~1", "GIT~1", "git~2", ".git ", ".git.", ".git::$INDEX_ALLOCATION", ".g\u200cit",
+		".gitmodules", ".GITMODULES", "gitmod~1",
+		".gitignore", ".gitattributes", ".gitattributes ", "gi7eba~1", ".emberfs", ".emberfs%entries", ".emberfs%25",
+		".emberfsx", ".EMBERFS", "-rf", "--", "~", "#", ":",
+		"con", "aux.txt", "\x01control", "\x7f", "e\u0301", "\u00e9", "\U0001f525", strings.Repeat("x", 255),
+		".emberfs" + strings.Repeat("\x01", 247), "HEAD", "refs", "...", "..a",
 	}
 }
 
@@ -123,7 +130,8 @@ func oddSizes(t testing.TB, dir string) {
 		rnd.Read(b)
 		check(t, os.WriteFile(fmt.Sprintf("%s/size-%d", dir, size), b, 0o644))
 	}
-	for name, at := range map[string][]int64{"sparse-empty": nil, "sparse-middle": {8 << 20}, "sparse-ends": {0, 31<<20 - 10}, "sparse-comb": {1 << 20, 3 << 20, 5 << 20, 7 << 20}} {
+	for name, at := range map[string][]int64{"sparse-empty": nil, "sparse-middle": {8 << 20},
+		"sparse-ends": {0, 31<<20 - 10}, "sparse-comb": {1 << 20, 3 << 20, 5 << 20, 7 << 20}} {
 		f, err := os.Create(dir + "/" + name)
 		check(t, err)
 		check(t, f.Truncate(32<<20))
@@ -137,10 +145,12 @@ func oddSizes(t testing.TB, dir string) {
 
 func oddTimes(t testing.TB, dir string) {
 	set := func(name string, m unix.Timespec) {
-		check(t, unix.UtimesNanoAt(unix.AT_FDCWD, dir+"/"+name, []unix.Timespec{ts(1e9, 0), m}, unix.AT_SYMLINK_NOFOLLOW))
+		check(t, unix.UtimesNanoAt(unix.AT_FDCWD, dir+"/"+name, []unix.Timespec{ts(1e9, 0), m},
+			unix.AT_SYMLINK_NOFOLLOW))
 	}
 	check(t, os.Mkdir(dir+"/times", 0o755))
-	for i, m := range []unix.Timespec{ts(-1, 999999999), ts(-2000000000, 1), ts(0, 0), ts(0, 1), ts(1e9, 123456789), ts(4102444800, 5), ts(2147483648, 0)} {
+	for i, m := range []unix.Timespec{ts(-1, 999999999), ts(-2000000000, 1), ts(0, 0), ts(0, 1), ts(1e9, 123456789),
+		ts(4102444800, 5), ts(2147483648, 0)} {
 		n := fmt.Sprintf("times/t%d", i)
 		check(t, os.WriteFile(dir+"/"+n, nil, 0o644))
 		set(n, m)
@@ -178,7 +188,8 @@ func scanTree(t testing.TB, dir string) map[string]string {
 		if err != nil {
 			return err
 		}
-		seen[rel] = fmt.Sprintf("mode %o uid %d gid %d mtime %d.%09d size %d rdev %d xattrs %s content %s", st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, size, st.Rdev, xattrsOf(p), what)
+		seen[rel] = fmt.Sprintf("mode %o uid %d gid %d mtime %d.%09d size %d rdev %d xattrs %s content %s", st.Mode,
+			st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec, size, st.Rdev, xattrsOf(p), what)
 		return nil
 	})
 	check(t, err)

@@ -34,7 +34,8 @@ $E status; $E status m; $E sync m; $E tier m; $E check m; $E log m
 ! $E sync /nowhere
 $E umount m
 ! grep -q " $D/m " /proc/self/mounts`
-	r := command{args: []string{"timeout", "60", "unshare", "-m", "sh", "-exc", script}, env: []string{"E=" + env.bin, "D=" + dir, "KEEP=" + dir}}.run(t)
+	r := command{args: []string{"timeout", "60", "unshare", "-m", "sh", "-exc", script},
+		env: []string{"E=" + env.bin, "D=" + dir, "KEEP=" + dir}}.run(t)
 	if r.code != 0 {
 		t.Errorf("%v", r)
 	}
@@ -49,7 +50,8 @@ func TestStatusElsewhere(t *testing.T) {
 	v := newVolume(t, "v", withSource(repo))
 	v.mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
-	command{args: []string{"unshare", "-m", "sh", "-euc", ownNamespace + "mount -t tmpfs none " + v.state + "; " + env.bin + " status; " + env.bin + " status --json"},
+	command{args: []string{"unshare", "-m", "sh", "-euc", ownNamespace + "mount -t tmpfs none " + v.state + "; " +
+		env.bin + " status; " + env.bin + " status --json"},
 		env: []string{"KEEP=/nothing"}}.must(t)
 	if r := v.emberfs("status"); !strings.Contains(r.stdout, v.mnt) {
 		t.Errorf("the volume is not known any more: %v", r)
@@ -70,7 +72,8 @@ func TestTwoMountsOfNewState(t *testing.T) {
 	slow := newVolume(t, "slow", withState(v.state))
 	check(t, os.MkdirAll(slow.mnt, 0o755))
 	// The loser has looked around, and waits before the lock, while the winner makes its volume.
-	args := append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e", "inject=flock:delay_enter=1500000:when=1"}, slow.mountArgs()...)
+	args := append([]string{"strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e",
+		"inject=flock:delay_enter=1500000:when=1"}, slow.mountArgs()...)
 	lost := make(chan result, 1)
 	go func() {
 		r, err := command{args: args}.try()
@@ -106,15 +109,20 @@ cd $D; `
 		what, how string
 		pushed    bool
 	}{
-		{"a repository of theirs", `other git init -q --bare -b main evil.git; hooked evil.git; chown -R 1000:1000 evil.git; other mv r.git old.git; other mv evil.git r.git`, false},
-		{"a link to one of theirs", `other git init -q --bare -b main evil.git; hooked evil.git; chown -R 1000:1000 evil.git; other mv r.git old.git; other ln -s evil.git r.git`, false},
-		{"one that all can write", `git init -q --bare -b main evil.git; chmod 777 evil.git; hooked evil.git; other mv r.git old.git; other mv evil.git r.git`, true},
+		{"a repository of theirs",
+			`other git init -q --bare -b main evil.git; hooked evil.git; chown -R 1000:1000 evil.git; other mv r.git old.git; other mv evil.git r.git`, false},
+		{"a link to one of theirs",
+			`other git init -q --bare -b main evil.git; hooked evil.git; chown -R 1000:1000 evil.git; other mv r.git old.git; other ln -s evil.git r.git`, false},
+		{"one that all can write",
+			`git init -q --bare -b main evil.git; chmod 777 evil.git; hooked evil.git; other mv r.git old.git; other mv evil.git r.git`, true},
 		{"hooks that all can write", `mkdir -p r.git/hooks; hooked r.git; chmod 777 r.git/hooks`, true},
-		{"a hook that all can write", `mkdir -p r.git/hooks; hooked r.git; chmod 666 r.git/hooks/*; chmod 777 r.git/hooks/update`, true},
+		{"a hook that all can write",
+			`mkdir -p r.git/hooks; hooked r.git; chmod 666 r.git/hooks/*; chmod 777 r.git/hooks/update`, true},
 		{"a hook of theirs", `mkdir -p r.git/hooks; hooked r.git; chown 1000 r.git/hooks/update`, true},
 		{"a configuration that all can write", `mkdir -p r.git/hooks; hooked r.git; chmod 666 r.git/config`, true},
 		{"hooks elsewhere", `mkdir -p r.git/hooks; hooked r.git; mv r.git/hooks theirs; chown -R 1000 theirs; git -C r.git config core.hooksPath $D/theirs`, true},
-		{"an included configuration", `mkdir -p r.git/hooks; hooked r.git; mv r.git/hooks theirs; printf '[core]\nhooksPath = %s/theirs\n' $D >more; git -C r.git config include.path $D/more`, true},
+		{"an included configuration",
+			`mkdir -p r.git/hooks; hooked r.git; mv r.git/hooks theirs; printf '[core]\nhooksPath = %s/theirs\n' $D >more; git -C r.git config include.path $D/more`, true},
 	} {
 		t.Run(strings.ReplaceAll(c.what, " ", "_"), func(t *testing.T) {
 			t.Parallel()
@@ -163,14 +171,19 @@ func TestOddNamesAreShownSafely(t *testing.T) {
 	end()
 	public, err := os.ReadFile(v.at(".emberfs/status.json"))
 	check(t, err)
-	if strings.Contains(string(public), "evil") || !strings.Contains(string(public), "left out") && !strings.Contains(string(public), "commit: ") {
+	if strings.Contains(string(public), "evil") || !strings.Contains(string(public), "left out") &&
+		!strings.Contains(string(public), "commit: ") {
 		t.Errorf("status.json shows\n%s", public)
 	}
-	for _, r := range []result{sync, v.emberfs("status", v.mnt), v.emberfs("status", v.at("secret/"+odd)), v.emberfs("tier", v.mnt, v.at("secret/"+odd+"x")),
-		v.emberfs("diff", v.mnt), v.emberfs("log", v.mnt, v.at("secret/"+odd)), v.emberfs("check", v.mnt), v.emberfs("restore", v.at("secret/"+odd+"y"), "--to", v.dir+"/to"),
-		v.emberfs("mount", v.dir+"/"+odd), v.emberfs("umount", v.dir+"/"+odd), v.emberfs("rules", v.mnt, v.at("secret/"+odd)), v.emberfs("umount", v.mnt)} {
+	for _, r := range []result{sync, v.emberfs("status", v.mnt), v.emberfs("status", v.at("secret/"+odd)),
+		v.emberfs("tier", v.mnt, v.at("secret/"+odd+"x")),
+		v.emberfs("diff", v.mnt), v.emberfs("log", v.mnt, v.at("secret/"+odd)), v.emberfs("check", v.mnt),
+		v.emberfs("restore", v.at("secret/"+odd+"y"), "--to", v.dir+"/to"),
+		v.emberfs("mount", v.dir+"/"+odd), v.emberfs("umount", v.dir+"/"+odd),
+		v.emberfs("rules", v.mnt, v.at("secret/"+odd)), v.emberfs("umount", v.mnt)} {
 		out := r.stdout + r.stderr
-		if strings.ContainsAny(out, "\x1b\x07\u202e") || strings.Contains(out, "\x9b") || strings.Contains(out, "\nCOMPLETE: commit 1") {
+		if strings.ContainsAny(out, "\x1b\x07\u202e") || strings.Contains(out, "\x9b") ||
+			strings.Contains(out, "\nCOMPLETE: commit 1") {
 			t.Errorf("%q prints %q", r.args, out)
 		}
 	}

@@ -18,11 +18,13 @@ func TestOverlayUpper(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	lower := mkdir(t, filepath.Join(testDir(t), "lower"), user{})
-	shell(t, lower, "mkdir -p etc usr/bin opt/old; echo one >etc/conf; echo gone >etc/gone; cp /bin/true usr/bin/; echo x >opt/old/x; ln -s conf etc/link")
+	shell(t, lower, "mkdir -p etc usr/bin opt/old; echo one >etc/conf; echo gone >etc/gone; cp /bin/true usr/bin/; "+
+		"echo x >opt/old/x; ln -s conf etc/link")
 	merged := mkdir(t, filepath.Join(testDir(t), "merged"), user{})
 	over := func(v *volume) {
 		t.Helper()
-		must(t, "/", "mount", "-t", "overlay", "overlay", "-o", "lowerdir="+lower+",upperdir="+v.at("upper")+",workdir="+v.at("work"), merged)
+		must(t, "/", "mount", "-t", "overlay", "overlay", "-o", "lowerdir="+lower+",upperdir="+v.at("upper")+
+			",workdir="+v.at("work"), merged)
 		t.Cleanup(func() { _ = unix.Unmount(merged, unix.MNT_DETACH) })
 	}
 	off := func() {
@@ -48,7 +50,8 @@ func TestOverlayUpper(t *testing.T) {
 	over(two)
 	after := scanTree(t, merged)
 	sameTree(t, after, before, "the overlay on the next machine")
-	shell(t, merged, "test ! -e etc/gone; test ! -e opt/old/x; test ! -e etc/link; usr/bin/false; rm -r usr opt; ls -lR >/dev/null")
+	shell(t, merged, "test ! -e etc/gone; test ! -e opt/old/x; test ! -e etc/link; usr/bin/false; rm -r usr opt; ls "+
+		"-lR >/dev/null")
 	// (Of a file with two names Linux 6.18 lets an overlay that was mounted anew remove only one, over any FUSE file
 	// system.)
 	off()

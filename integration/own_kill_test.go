@@ -22,7 +22,8 @@ func TestOwnRulesKilled(t *testing.T) {
 	rnd := rand.New(rand.NewSource(effort.Seed(t)))
 	// Each directory is in turn critical, ignored, and neither.
 	text := func(i int) string {
-		return fmt.Sprintf("# %d\n- match: d%d/\n  class: critical\n  critical_delay: 100ms\n- match: d%d/\n  ignore: true\n", i, i%3, (i+1)%3)
+		return fmt.Sprintf("# %d\n- match: d%d/\n  class: critical\n  critical_delay: 100ms\n- match: d%d/\n  "+
+			"ignore: true\n", i, i%3, (i+1)%3)
 	}
 	accepted := 0
 	v.mount()

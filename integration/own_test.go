@@ -60,14 +60,16 @@ func TestOwnDirectory(t *testing.T) {
 	}{
 		{"cat", `cat rules.yaml >/dev/null`, false, rulesOne},
 		{"printf", `printf -- '- match: two/\n  class: critical\n' > rules.yaml`, false, rulesTwo},
-		{"printf in pieces", `{ printf -- '- match: two/\n'; printf '  class: critical\n'; } > rules.yaml`, false, rulesTwo},
+		{"printf in pieces", `{ printf -- '- match: two/\n'; printf '  class: critical\n'; } > rules.yaml`, false,
+			rulesTwo},
 		{"a program's output", `cat ../../good > rules.yaml`, false, rulesTwo},
 		{"append", `printf -- '- match: two/\n  class: critical\n' >> rules.yaml`, false, rulesOne + rulesTwo},
 		{"tee", `cat ../../good | tee rules.yaml >/dev/null`, false, rulesTwo},
 		{"cp", `cp ../../good rules.yaml`, false, rulesTwo},
 		{"cp -a", `cp -a ../../good rules.yaml`, false, rulesTwo},
 		{"cp --remove-destination", `cp --remove-destination ../../good rules.yaml`, false, rulesTwo},
-		{"mv from outside", `cp ../../good /tmp/$$.rules; mv /tmp/$$.rules rules.yaml; [ ! -e /tmp/$$.rules ]`, false, rulesTwo},
+		{"mv from outside", `cp ../../good /tmp/$$.rules; mv /tmp/$$.rules rules.yaml; [ ! -e /tmp/$$.rules ]`, false,
+			rulesTwo},
 		{"mv from inside", `cp ../../good ../f; mv ../f rules.yaml; [ ! -e ../f ]`, false, rulesTwo},
 		{"mv out", `mv rules.yaml ../f; grep -q one ../f; rm ../f`, false, ""},
 		{"rm", `rm rules.yaml; [ ! -e rules.yaml ]`, false, ""},
@@ -92,16 +94,20 @@ func TestOwnDirectory(t *testing.T) {
 		{"rmdir", `rmdir ../.emberfs`, true, rulesOne},
 		{"mkdir of it", `mkdir ../.emberfs`, true, rulesOne},
 		{"a rename of it", `mv ../.emberfs ../x`, true, rulesOne},
-		{"a rename over it", `mkdir ../d; if mv -T ../d ../.emberfs; then exit 0; fi; rmdir ../d; exit 1`, true, rulesOne},
+		{"a rename over it", `mkdir ../d; if mv -T ../d ../.emberfs; then exit 0; fi; rmdir ../d; exit 1`, true,
+			rulesOne},
 		{"chmod", `chmod 600 rules.yaml`, true, rulesOne},
 		{"chown", `chown 1:1 rules.yaml`, true, rulesOne},
 		{"touch -d", `touch -d 2001-01-01 rules.yaml; [ $(stat -c %Y rules.yaml) -gt 1500000000 ]`, false, rulesOne},
 		{"an attribute", `setfattr -n user.x -v y rules.yaml`, true, rulesOne},
 		{"no attributes", `[ -z "$(getfattr -d -m - rules.yaml)" ]`, false, rulesOne},
-		{"status.json is not written", `(exec 3>status.json) || (exec 3>>status.json) || rm -f status.json || truncate -s 0 status.json`, true, rulesOne},
+		{"status.json is not written",
+			`(exec 3>status.json) || (exec 3>>status.json) || rm -f status.json || truncate -s 0 status.json`, true,
+			rulesOne},
 		{"status.json", `grep -q at_risk status.json; head -c 20 status.json | grep -q {; wc -c <status.json | grep -qv '^0$'`, false, rulesOne},
 		{"attributes", `[ "$(stat -c %a:%u:%F . rules.yaml status.json | tr '\n' ,)" = 755:0:directory,644:0:'regular file',444:0:'regular file', ]; stat -f . >/dev/null; [ -w rules.yaml ]; [ -r . ]`, false, rulesOne},
-		{"listing", `[ "$(ls -a | tr '\n' ,)" = .,..,rules.yaml,status.json, ]; [ "$(find . | wc -l)" = 3 ]`, false, rulesOne},
+		{"listing", `[ "$(ls -a | tr '\n' ,)" = .,..,rules.yaml,status.json, ]; [ "$(find . | wc -l)" = 3 ]`, false,
+			rulesOne},
 		{"flock", `exec 3<rules.yaml; flock -n 3; flock -n rules.yaml true`, true, rulesOne},
 	} {
 		check(t, os.WriteFile(v.rulesFile(), []byte(rulesOne), 0o644))
@@ -111,7 +117,8 @@ func TestOwnDirectory(t *testing.T) {
 		v.hasRules(c.want)
 	}
 	v.atLast("")(script(t, v.at(".emberfs"), `: > rules.yaml`))
-	for _, cmd := range []string{`ls -A`, `find . -mindepth 1`, `tar cf - . | tar tf - | grep -v '^./$' || true`, `cp -a . ../copy; find ../copy -mindepth 1`} {
+	for _, cmd := range []string{`ls -A`, `find . -mindepth 1`, `tar cf - . | tar tf - | grep -v '^./$' || true`,
+		`cp -a . ../copy; find ../copy -mindepth 1`} {
 		if r := script(t, v.mnt, cmd); r.code != 0 || r.stdout != "" {
 			t.Errorf("a mount without files shows some\n%v", r)
 		}
@@ -154,7 +161,8 @@ func TestOwnHides(t *testing.T) {
 		if r.code != 0 || !strings.HasPrefix(r.stdout, "f\n") || !strings.Contains(r.stdout, "status.json") {
 			t.Errorf("%s: %v", opts, r)
 		}
-		if err := os.WriteFile(v.rulesFile(), []byte(rulesOne+"# "+opts+"\n"), 0o644); opts == "ro" && !errors.Is(err, unix.EROFS) || opts != "ro" && err != nil {
+		if err := os.WriteFile(v.rulesFile(), []byte(rulesOne+"# "+opts+"\n"), 0o644); opts == "ro" &&
+			!errors.Is(err, unix.EROFS) || opts != "ro" && err != nil {
 			t.Errorf("%s: %v", opts, err)
 		} else if err == nil {
 			v.hasRules(rulesOne + "# " + opts + "\n")
@@ -265,7 +273,8 @@ func TestOwnWriters(t *testing.T) {
 		wg.Go(func() {
 			for range 10 {
 				check := fmt.Sprintf("cat %d > mnt/.emberfs/rules.yaml && cp %d mnt/.emberfs/rules.yaml", i, i)
-				if out, err := exec.Command("sh", "-c", "cd "+v.dir+" && "+check).CombinedOutput(); err != nil && i != 0 && !strings.Contains(string(out), "File exists") {
+				if out, err := exec.Command("sh", "-c", "cd "+v.dir+" && "+check).CombinedOutput(); err != nil &&
+					i != 0 && !strings.Contains(string(out), "File exists") {
 					t.Errorf("%s: %v %s", check, err, out)
 				}
 				if i == 0 {
@@ -310,10 +319,12 @@ func TestOwnRulesTravel(t *testing.T) {
 	two := newVolume(t, "two", withSource(repo))
 	two.mount()
 	two.hasRules(rulesOne + drops)
-	if st := two.status(); len(st.Rules) != 1 || len(st.Notes) == 0 || !strings.Contains(strings.Join(st.Notes, "\n"), "accept_rules") {
+	if st := two.status(); len(st.Rules) != 1 || len(st.Notes) == 0 ||
+		!strings.Contains(strings.Join(st.Notes, "\n"), "accept_rules") {
 		t.Errorf("without consent the rules are %q, notes %q", st.Rules, st.Notes)
 	}
-	if r := two.emberfs("rules", two.mnt); r.code != 0 || !strings.Contains(r.stdout, "withheld") || !strings.Contains(r.stdout, "commit ") {
+	if r := two.emberfs("rules", two.mnt); r.code != 0 || !strings.Contains(r.stdout, "withheld") ||
+		!strings.Contains(r.stdout, "commit ") {
 		t.Errorf("%v", r)
 	}
 	two.umount()
@@ -326,7 +337,8 @@ func TestOwnRulesTravel(t *testing.T) {
 	clone := filepath.Join(testDir(t), "clone")
 	stock := func(change string) {
 		t.Helper()
-		r := script(t, testDir(t), "rm -rf "+clone+"; git clone -q "+repo+" "+clone+"; cd "+clone+"; "+change+"; git add -A; git commit -qm 'by hand'; git push -q")
+		r := script(t, testDir(t), "rm -rf "+clone+"; git clone -q "+repo+" "+clone+"; cd "+clone+"; "+change+
+			"; git add -A; git commit -qm 'by hand'; git push -q")
 		if r.code != 0 {
 			t.Fatal(r)
 		}
@@ -345,7 +357,8 @@ func TestOwnRulesTravel(t *testing.T) {
 		fresh := newVolume(t, fmt.Sprintf("fresh%d", i), withSource(repo))
 		for _, v := range []*volume{two, fresh} {
 			v.mount()
-			if st := v.status(); !strings.Contains(strings.Join(st.Errors, "\n"), "rules: ") || !strings.Contains(strings.Join(st.Errors, "\n"), c.says) {
+			if st := v.status(); !strings.Contains(strings.Join(st.Errors, "\n"), "rules: ") ||
+				!strings.Contains(strings.Join(st.Errors, "\n"), c.says) {
 				t.Errorf("%s: status says %q", c.change, st.Errors)
 			}
 			if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "new\n" {
@@ -388,11 +401,14 @@ func TestRulesFromSettings(t *testing.T) {
 	v.mount("--config", file)
 	check(t, os.MkdirAll(v.at("two/deep"), 0o755))
 	check(t, os.WriteFile(v.rulesFile(), []byte(rulesOne), 0o644))
-	if r := v.emberfs("rules", v.mnt); r.code != 0 || !strings.Contains(r.stdout, "settings file") || !strings.Contains(r.stdout, "two/: critical") {
+	if r := v.emberfs("rules", v.mnt); r.code != 0 || !strings.Contains(r.stdout, "settings file") ||
+		!strings.Contains(r.stdout, "two/: critical") {
 		t.Errorf("%v", r)
 	}
-	r := command{args: []string{env.bin, "rules", "test", "two/deep", "two/none/yet", "one/x", "two", "new/"}, dir: v.mnt}.run(t)
-	for _, line := range []string{"two/deep: critical", "two/none/yet: critical", "one/x: session", "two: critical", "new: session"} {
+	r := command{args: []string{env.bin, "rules", "test", "two/deep", "two/none/yet", "one/x", "two", "new/"},
+		dir: v.mnt}.run(t)
+	for _, line := range []string{"two/deep: critical", "two/none/yet: critical", "one/x: session", "two: critical",
+		"new: session"} {
 		if !strings.Contains("\n"+r.stdout, "\n"+line+": ") {
 			t.Errorf("%q is missing\n%v", line, r)
 		}
@@ -407,7 +423,8 @@ func TestRulesFromSettings(t *testing.T) {
 	}
 	v.umount()
 	check(t, os.WriteFile(file, []byte("rules:\n"+rulesBad), 0o644))
-	if r := v.tryMount("--config", file); r.code != 2 || !strings.Contains(r.stderr, "line 3: rule 1") || !strings.Contains(r.stderr, file) {
+	if r := v.tryMount("--config", file); r.code != 2 || !strings.Contains(r.stderr, "line 3: rule 1") ||
+		!strings.Contains(r.stderr, file) {
 		t.Errorf("%v", r)
 	}
 }
@@ -419,7 +436,8 @@ func TestOwnForPlainUser(t *testing.T) {
 	v := newVolume(t, "v", withUser(u))
 	v.mount()
 	r := command{args: []string{"sh", "-ec", `printf -- '- match: one/\n  class: critical\n' > .emberfs/rules.yaml; [ -w .emberfs/rules.yaml ]; [ ! -w .emberfs/status.json ]
-		[ ! -x .emberfs/rules.yaml ]; stat -c %u:%g .emberfs/rules.yaml; grep -q one/ .emberfs/status.json`}, dir: v.mnt, as: u}.run(t)
+		[ ! -x .emberfs/rules.yaml ]; stat -c %u:%g .emberfs/rules.yaml; grep -q one/ .emberfs/status.json`},
+		dir: v.mnt, as: u}.run(t)
 	if want := fmt.Sprintf("%d:%d\n", u.uid, u.gid); r.code != 0 || r.stdout != want {
 		t.Errorf("want %q\n%v", want, r)
 	}

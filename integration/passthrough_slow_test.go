@@ -49,7 +49,8 @@ func helperReopen(args []string) error {
 				return fmt.Errorf("read %d: %d bytes: %w", i, m, err)
 			}
 		case 2:
-			if _, err := unix.Write(fd, fmt.Appendf(nil, "%s %*d\n", args[0], reopenRecord-2-len(args[0]), i)); err != nil {
+			if _, err := unix.Write(fd, fmt.Appendf(nil, "%s %*d\n", args[0], reopenRecord-2-len(args[0]),
+				i)); err != nil {
 				return fmt.Errorf("write %d: %w", i, err)
 			}
 			wrote++

@@ -300,7 +300,8 @@ func TestPassthroughOutlivesDaemon(t *testing.T) {
 		check(t, g.Close())
 		v.sync()
 	}
-	if got := must(t, "/", "git", "-C", v.cold(), "ls-tree", "-r", "--name-only", "main"); strings.Contains(got, "build/log") {
+	if got := must(t, "/", "git", "-C", v.cold(), "ls-tree", "-r", "--name-only", "main"); strings.Contains(got,
+		"build/log") {
 		t.Errorf("an ignored file was committed:\n%s", got)
 	}
 }
@@ -334,7 +335,8 @@ func TestPassthroughStat(t *testing.T) {
 		info, err := es[0].Info()
 		check(t, err)
 		if st.Size() != size || fst.Size() != size || end != size || info.Size() != size {
-			t.Errorf("%s: stat %d, fstat %d, lseek %d, listing %d, want %d", what, st.Size(), fst.Size(), end, info.Size(), size)
+			t.Errorf("%s: stat %d, fstat %d, lseek %d, listing %d, want %d", what, st.Size(), fst.Size(), end,
+				info.Size(), size)
 		}
 		if !st.ModTime().Equal(fst.ModTime()) {
 			t.Errorf("%s: mtime %v by name, %v by descriptor", what, st.ModTime(), fst.ModTime())
@@ -469,12 +471,13 @@ func TestPassthroughCopies(t *testing.T) {
 		n, err = unix.Splice(pipe[0], nil, out, nil, int(n), 0)
 		return int(n), err
 	}
-	for how, copy := range map[string]func(in, out int) (int, error){"sendfile": sendfile, "copy_file_range": ranged, "splice": spliced} {
+	for how, twin := range map[string]func(in, out int) (int, error){"sendfile": sendfile, "copy_file_range": ranged,
+		"splice": spliced} {
 		for _, from := range []string{"build/from", "plain"} {
 			for _, to := range []string{"build/" + how, how} {
 				in, out := open(from, unix.O_RDONLY), open(to, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC)
 				for total := 0; total < len(want); {
-					n, err := copy(in, out)
+					n, err := twin(in, out)
 					if err != nil || n == 0 {
 						t.Fatalf("%s from %s to %s after %d bytes: %d, %v", how, from, to, total, n, err)
 					}

@@ -63,7 +63,8 @@ func aclText(b string) string {
 	var out []string
 	for e := []byte(b)[4:]; len(e) >= 8; e = e[8:] {
 		tag, perm := binary.LittleEndian.Uint16(e), binary.LittleEndian.Uint16(e[2:])
-		name := map[uint16]string{aclUserObj: "u:", aclUser: "u:", aclGroupObj: "g:", aclGroup: "g:", aclMaskTag: "m:", aclOther: "o:"}[tag]
+		name := map[uint16]string{aclUserObj: "u:", aclUser: "u:", aclGroupObj: "g:", aclGroup: "g:", aclMaskTag: "m:",
+			aclOther: "o:"}[tag]
 		if tag == aclUser || tag == aclGroup {
 			name += fmt.Sprint(binary.LittleEndian.Uint32(e[4:]))
 		}
@@ -180,8 +181,10 @@ func aclRemoved(c *tc) {
 
 func aclErrors(c *tc) {
 	f := c.file("f", "x")
-	c.want(unix.Lsetxattr(f, aclDefaultName, []byte(acl("u::rw- g::r-- o::---")), 0), unix.EACCES, "default acl of a file")
-	c.want(unix.Lsetxattr(f, aclAccessName, []byte(acl("u::rw- g::r-- o::---")[:15]), 0), unix.EINVAL, "an acl cut short")
+	c.want(unix.Lsetxattr(f, aclDefaultName, []byte(acl("u::rw- g::r-- o::---")), 0), unix.EACCES,
+		"default acl of a file")
+	c.want(unix.Lsetxattr(f, aclAccessName, []byte(acl("u::rw- g::r-- o::---")[:15]), 0), unix.EINVAL,
+		"an acl cut short")
 	c.want(unix.Lsetxattr(f, aclAccessName, []byte(acl("u::rw- u:1:rwx g::r-- o::---")), 0), unix.EINVAL, "no mask")
 	c.equal(c.perm(f), uint32(0o644), "mode")
 }

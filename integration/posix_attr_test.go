@@ -120,7 +120,8 @@ func truncateTimes(c *tc) {
 	c.untilClockMoves()
 	c.ok(unix.Truncate(f, 3), "truncate")
 	after := c.lstat(f)
-	c.truth(later(after.Mtim, before.Mtim) && later(after.Ctim, before.Ctim), "truncate moved mtime %v->%v, ctime %v->%v", before.Mtim, after.Mtim, before.Ctim, after.Ctim)
+	c.truth(later(after.Mtim, before.Mtim) && later(after.Ctim, before.Ctim),
+		"truncate moved mtime %v->%v, ctime %v->%v", before.Mtim, after.Mtim, before.Ctim, after.Ctim)
 	c.untilClockMoves()
 	fd := c.open(f, unix.O_WRONLY|unix.O_TRUNC, 0)
 	st := c.fstat(fd)
@@ -130,13 +131,15 @@ func truncateTimes(c *tc) {
 
 func utimensExact(c *tc) {
 	f := c.file("f", "x")
-	for _, m := range []unix.Timespec{ts(0, 0), ts(1, 999999999), ts(-1, 1), ts(-2000000000, 123456789), ts(1e9, 7), ts(4102444800, 999)} {
+	for _, m := range []unix.Timespec{ts(0, 0), ts(1, 999999999), ts(-1, 1), ts(-2000000000, 123456789), ts(1e9, 7),
+		ts(4102444800, 999)} {
 		c.ok(unix.UtimesNanoAt(unix.AT_FDCWD, f, []unix.Timespec{ts(12345, 6789), m}, 0), "utimensat")
 		st := c.lstat(f)
 		c.equal(st.Mtim, m, "mtime")
 		c.equal(st.Atim, ts(12345, 6789), "atime")
 	}
-	c.want(unix.UtimesNanoAt(unix.AT_FDCWD, f, []unix.Timespec{ts(1, 1e9), ts(1, 0)}, 0), unix.EINVAL, "nanoseconds out of range")
+	c.want(unix.UtimesNanoAt(unix.AT_FDCWD, f, []unix.Timespec{ts(1, 1e9), ts(1, 0)}, 0), unix.EINVAL,
+		"nanoseconds out of range")
 }
 
 func utimensNowOmit(c *tc) {
@@ -172,12 +175,15 @@ func utimensSymlink(c *tc) {
 	f := c.file("f", "x")
 	c.ok(os.Symlink("f", c.p("l")), "symlink")
 	before := c.lstat(f)
-	c.ok(unix.UtimesNanoAt(unix.AT_FDCWD, c.p("l"), []unix.Timespec{ts(1, 2), ts(3, 4)}, unix.AT_SYMLINK_NOFOLLOW), "utimensat")
+	c.ok(unix.UtimesNanoAt(unix.AT_FDCWD, c.p("l"), []unix.Timespec{ts(1, 2), ts(3, 4)}, unix.AT_SYMLINK_NOFOLLOW),
+		"utimensat")
 	c.equal(c.lstat(c.p("l")).Mtim, ts(3, 4), "mtime of link")
 	c.equal(c.lstat(f).Mtim, before.Mtim, "mtime of target")
 	c.ok(os.Symlink("nowhere", c.p("dangling")), "symlink")
-	c.ok(unix.UtimesNanoAt(unix.AT_FDCWD, c.p("dangling"), []unix.Timespec{ts(1, 2), ts(3, 4)}, unix.AT_SYMLINK_NOFOLLOW), "dangling")
-	c.want(unix.UtimesNanoAt(unix.AT_FDCWD, c.p("dangling"), []unix.Timespec{ts(1, 2), ts(3, 4)}, 0), unix.ENOENT, "dangling, followed")
+	c.ok(unix.UtimesNanoAt(unix.AT_FDCWD, c.p("dangling"), []unix.Timespec{ts(1, 2), ts(3, 4)},
+		unix.AT_SYMLINK_NOFOLLOW), "dangling")
+	c.want(unix.UtimesNanoAt(unix.AT_FDCWD, c.p("dangling"), []unix.Timespec{ts(1, 2), ts(3, 4)}, 0), unix.ENOENT,
+		"dangling, followed")
 }
 
 func utimensDirFd(c *tc) {
@@ -207,7 +213,8 @@ func writeTimes(c *tc) {
 	c.untilClockMoves()
 	c.pwrite(fd, "x", 0)
 	after := c.fstat(fd)
-	c.truth(later(after.Mtim, before.Mtim) && later(after.Ctim, before.Ctim), "write: mtime %v->%v, ctime %v->%v", before.Mtim, after.Mtim, before.Ctim, after.Ctim)
+	c.truth(later(after.Mtim, before.Mtim) && later(after.Ctim, before.Ctim), "write: mtime %v->%v, ctime %v->%v",
+		before.Mtim, after.Mtim, before.Ctim, after.Ctim)
 	c.equal(c.lstat(c.p("f")).Mtim, after.Mtim, "mtime by path and by descriptor")
 	c.untilClockMoves()
 	_, err := unix.Pread(fd, make([]byte, 1), 0)
@@ -242,7 +249,8 @@ func dirTimes(c *tc) {
 		c.ok(s.do(), s.what)
 		for _, dir := range s.dirs {
 			st := c.lstat(dir)
-			c.truth(later(st.Mtim, before[dir].Mtim) && later(st.Ctim, before[dir].Ctim), "%s: mtime or ctime of the directory did not move", s.what)
+			c.truth(later(st.Mtim, before[dir].Mtim) && later(st.Ctim, before[dir].Ctim),
+				"%s: mtime or ctime of the directory did not move", s.what)
 		}
 	}
 }
@@ -265,7 +273,8 @@ func inodeNumbers(c *tc) {
 func statfs(c *tc) {
 	var a, b unix.Statfs_t
 	c.ok(unix.Statfs(c.dir, &a), "statfs")
-	c.truth(a.Blocks > 0 && a.Bavail <= a.Bfree && a.Bfree <= a.Blocks && a.Bsize >= 512 && a.Files > 0, "statfs %+v", a)
+	c.truth(a.Blocks > 0 && a.Bavail <= a.Bfree && a.Bfree <= a.Blocks && a.Bsize >= 512 && a.Files > 0, "statfs %+v",
+		a)
 	c.equal(a.Namelen, int64(255), "longest name")
 	fd := c.open(c.file("f", "x"), unix.O_RDONLY, 0)
 	c.ok(unix.Fstatfs(fd, &b), "fstatfs")

@@ -29,8 +29,10 @@ type tc struct {
 }
 
 func posixCases() []pcase {
-	return slices.Concat(attrCases(), openCases(), ioCases(), spaceCases(), dirCases(), nameCases(), renameCases(), linkCases(),
-		unlinkedCases(), xattrCases(), aclCases(), permissionCases(), privilegeCases(), flagCases(), lockCases(), mmapCases(), specialCases(), parallelCases(), fixtureCases())
+	return slices.Concat(attrCases(), openCases(), ioCases(), spaceCases(), dirCases(), nameCases(), renameCases(),
+		linkCases(),
+		unlinkedCases(), xattrCases(), aclCases(), permissionCases(), privilegeCases(), flagCases(), lockCases(),
+		mmapCases(), specialCases(), parallelCases(), fixtureCases())
 }
 
 func (c *tc) p(name string) string { return filepath.Join(c.dir, name) }
@@ -126,7 +128,8 @@ func (c *tc) same(got, want []byte, what string) {
 	for at < len(got) && at < len(want) && got[at] == want[at] {
 		at++
 	}
-	c.Fatalf("%s: got %d bytes, want %d; first difference at %d: %.40q, want %.40q", what, len(got), len(want), at, got[at:min(len(got), at+40)], want[at:min(len(want), at+40)])
+	c.Fatalf("%s: got %d bytes, want %d; first difference at %d: %.40q, want %.40q", what, len(got), len(want), at,
+		got[at:min(len(got), at+40)], want[at:min(len(want), at+40)])
 }
 
 func (c *tc) pwrite(fd int, s string, off int64) {

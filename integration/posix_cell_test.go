@@ -61,7 +61,7 @@ func (k cell) prepare(t testing.TB) {
 	for _, p := range posixCases() {
 		fixtures[p.name] = p.fixture
 	}
-	make := func() error {
+	create := func() error {
 		for _, n := range k.caseNames() {
 			dir := filepath.Join(k.dir, n)
 			if err := os.Mkdir(dir, 0o755); err != nil {
@@ -74,9 +74,9 @@ func (k cell) prepare(t testing.TB) {
 		return nil
 	}
 	if k.as.isRoot() {
-		check(t, make())
+		check(t, create())
 	} else {
-		check(t, asUser(k.as, make))
+		check(t, asUser(k.as, create))
 	}
 }
 
@@ -107,7 +107,9 @@ func (k cell) run(t *testing.T, skipped map[string]bool) map[string]bool {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	names := k.caseNames()
-	c := command{args: append([]string{env.self, k.dir}, names...), as: k.as, env: []string{helperVar + "=posix", "EMBERFS_TEST_SELF=" + env.self, "EMBERFS_SOAK=" + os.Getenv("EMBERFS_SOAK"), "TMPDIR=/tmp"}}
+	c := command{args: append([]string{env.self, k.dir}, names...), as: k.as,
+		env: []string{helperVar + "=posix", "EMBERFS_TEST_SELF=" + env.self, "EMBERFS_SOAK=" +
+			os.Getenv("EMBERFS_SOAK"), "TMPDIR=/tmp"}}
 	cmd := c.prepare(ctx)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -72,7 +72,8 @@ func readdirTypes(c *tc) {
 	c.ok(os.Symlink("x", c.p("link")), "symlink")
 	c.ok(unix.Mkfifo(c.p("fifo"), 0o644), "mkfifo")
 	fd := c.open(c.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	want := map[string]byte{"file": unix.DT_REG, "dir": unix.DT_DIR, "link": unix.DT_LNK, "fifo": unix.DT_FIFO, ".": unix.DT_DIR, "..": unix.DT_DIR}
+	want := map[string]byte{"file": unix.DT_REG, "dir": unix.DT_DIR, "link": unix.DT_LNK, "fifo": unix.DT_FIFO,
+		".": unix.DT_DIR, "..": unix.DT_DIR}
 	for _, e := range c.allDirents(fd, 4096) {
 		c.equal(e.typ, want[e.name], "type of "+e.name)
 		if e.name != ".." {

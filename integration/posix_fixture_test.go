@@ -77,9 +77,14 @@ func fixtureCases() []pcase {
 		"rename_and_replace":     fixtureRename,
 		"unlink_while_open":      fixtureUnlink,
 		"new_entries_in_old_dir": fixtureNewEntries,
-		"remove_tree":            func(c *tc) { c.ok(os.RemoveAll(c.pre("")), "rm -r"); c.equal(c.names(c.dir), "", "names") },
-		"exec":                   func(c *tc) { c.equal(command{args: []string{c.pre("script")}}.must(c), "ran\n", "output") },
-		"readdir_before_lookup":  func(c *tc) { c.equal(c.names(c.pre("dir")), "hard2 inner sub", "names") },
+		"remove_tree": func(c *tc) {
+			c.ok(os.RemoveAll(c.pre("")), "rm -r")
+			c.equal(c.names(c.dir), "", "names")
+		},
+		"exec": func(c *tc) {
+			c.equal(command{args: []string{c.pre("script")}}.must(c), "ran\n", "output")
+		},
+		"readdir_before_lookup": func(c *tc) { c.equal(c.names(c.pre("dir")), "hard2 inner sub", "names") },
 		"create_exclusive_refused": func(c *tc) {
 			c.want(errnoOf(c.pre("dir/inner"), unix.O_CREAT|unix.O_EXCL, 0o644), unix.EEXIST, "O_EXCL")
 		},

@@ -63,7 +63,8 @@ func setFlags(path string, flags int) error {
 	if err != nil {
 		return err
 	}
-	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, old&^(flagImmutable|flagAppend|flagNodump|flagNoatime)|flags)
+	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS,
+		old&^(flagImmutable|flagAppend|flagNodump|flagNoatime)|flags)
 }
 
 // flaggedFile goes through what may be done to a file that has a flag, and after it went.
@@ -169,10 +170,14 @@ func flagsOfOthers(c *tc) {
 	c.ok(os.Chown(f, 4711, 4711), "chown")
 	owner := user{uid: 4711, gid: 4711}
 	for _, flag := range []int{flagImmutable, flagAppend} {
-		c.want(c.as(owner, func() error { return setFlags(f, flag) }), unix.EPERM, fmt.Sprintf("flag %#x by the owner", flag))
+		c.want(c.as(owner, func() error {
+			return setFlags(f, flag)
+		}), unix.EPERM, fmt.Sprintf("flag %#x by the owner", flag))
 	}
 	c.ok(c.as(owner, func() error { return setFlags(f, flagNodump) }), "nodump by the owner")
-	if err := c.as(user{uid: 4712, gid: 4712}, func() error { return setFlags(f, 0) }); err != unix.EPERM && err != unix.EACCES {
+	if err := c.as(user{uid: 4712, gid: 4712}, func() error {
+		return setFlags(f, 0)
+	}); err != unix.EPERM && err != unix.EACCES {
 		c.Fatalf("another user takes a flag away: %v", err)
 	}
 	c.equal(getFlags(c, f), flagNodump, "flags")

@@ -123,9 +123,11 @@ func posixLockRanges(c *tc) {
 	fd := c.open(f, unix.O_RDWR, 0)
 	c.ok(unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK, Start: 0, Len: 100}), "read lock")
 	c.truth(!c.holder("posix-nb", f).gets(), "a write lock of all beside a read lock of a part")
-	c.ok(unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: 0, Len: 50}), "unlock of a half")
+	c.ok(unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: 0, Len: 50}),
+		"unlock of a half")
 	c.truth(!c.holder("posix-nb", f).gets(), "a write lock of all beside half a read lock")
-	c.ok(unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: 50, Len: 50}), "unlock of the rest")
+	c.ok(unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK, Start: 50, Len: 50}),
+		"unlock of the rest")
 	c.truth(c.holder("posix-nb", f).gets(), "no lock is in the way")
 }
 

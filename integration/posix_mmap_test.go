@@ -157,7 +157,9 @@ func execFile(c *tc) {
 	cmd := command{args: []string{exe, "60"}, env: nil}.prepare(c.Context())
 	c.ok(cmd.Start(), "exec")
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	c.truth(waitFor(10e9, func() bool { return errnoOf(exe, unix.O_WRONLY, 0) == unix.ETXTBSY }), "a running program can be written")
+	c.truth(waitFor(10e9, func() bool {
+		return errnoOf(exe, unix.O_WRONLY, 0) == unix.ETXTBSY
+	}), "a running program can be written")
 	c.ok(os.Remove(exe), "unlink of a running program")
 	c.ok(os.WriteFile(c.p("script"), []byte("#!/bin/sh\necho ran\n"), 0o755), "write")
 	out := command{args: []string{c.p("script")}}.must(c)

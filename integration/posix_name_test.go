@@ -27,7 +27,8 @@ func namesAllBytes(c *tc) {
 		if b == '/' || b == '.' {
 			continue
 		}
-		for _, n := range []string{string([]byte{byte(b)}), string([]byte{'a', byte(b)}), string([]byte{byte(b), 'z'})} {
+		for _, n := range []string{string([]byte{byte(b)}), string([]byte{'a', byte(b)}),
+			string([]byte{byte(b), 'z'})} {
 			want[n] = true
 		}
 	}
@@ -60,7 +61,8 @@ func nameLength(c *tc) {
 }
 
 func namesForbidden(c *tc) {
-	for _, n := range []string{".git", ".GIT", "git~1", ".gitmodules", ".gitattributes", ".emberfs", ".emberfs%entries", ".emberfs%25x", ".git ", ".git.", `a\.git`, "%", "%2F"} {
+	for _, n := range []string{".git", ".GIT", "git~1", ".gitmodules", ".gitattributes", ".emberfs", ".emberfs%entries",
+		".emberfs%25x", ".git ", ".git.", `a\.git`, "%", "%2F"} {
 		c.ok(os.Mkdir(c.p("d"), 0o755), "mkdir")
 		c.ok(os.Rename(c.p("d"), c.dir+"/"+n), "rename to "+n)
 		c.ok(os.WriteFile(c.dir+"/"+n+"/f", []byte(n), 0o644), "write below "+n)
@@ -108,7 +110,8 @@ func negativeEntries(c *tc) {
 }
 
 func symlinkTargets(c *tc) {
-	for _, target := range []string{"x", "/absolute", "../..", strings.Repeat("t", 4095), "a\nb", "\xff\xfe latin", "trailing/", " ", filepath.Join(c.dir, "x")} {
+	for _, target := range []string{"x", "/absolute", "../..", strings.Repeat("t", 4095), "a\nb", "\xff\xfe latin",
+		"trailing/", " ", filepath.Join(c.dir, "x")} {
 		l := c.p("l")
 		c.ok(os.Symlink(target, l), "symlink")
 		got, err := os.Readlink(l)

@@ -103,7 +103,8 @@ func openNofollow(c *tc) {
 	c.file("f", "x")
 	c.ok(os.Symlink("f", c.p("l")), "symlink")
 	c.want(errnoOf(c.p("l"), unix.O_RDONLY|unix.O_NOFOLLOW, 0), unix.ELOOP, "O_NOFOLLOW on a link")
-	c.want(errnoOf(c.p("l"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0), unix.ENOTDIR, "O_NOFOLLOW|O_DIRECTORY on a link")
+	c.want(errnoOf(c.p("l"), unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0), unix.ENOTDIR,
+		"O_NOFOLLOW|O_DIRECTORY on a link")
 	c.ok(errnoOf(c.p("f"), unix.O_RDONLY|unix.O_NOFOLLOW, 0), "O_NOFOLLOW on a file")
 	c.content(c.p("l"), "x")
 }
@@ -255,7 +256,8 @@ func tmpfileLinked(c *tc) {
 	st := c.fstat(fd)
 	c.equal(st.Nlink, uint64(0), "links")
 	c.equal(c.names(c.dir), "", "names before linking")
-	c.ok(unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, c.p("named"), unix.AT_SYMLINK_FOLLOW), "linkat")
+	c.ok(unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, c.p("named"),
+		unix.AT_SYMLINK_FOLLOW), "linkat")
 	c.equal(c.fstat(fd).Nlink, uint64(1), "links after linkat")
 	c.content(c.p("named"), "unnamed")
 	c.equal(c.perm(c.p("named")), uint32(0o640), "mode")
@@ -271,7 +273,8 @@ func tmpfileLinked(c *tc) {
 func tmpfileExclusive(c *tc) {
 	fd := c.open(c.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_EXCL, 0o600)
 	c.pwrite(fd, "x", 0)
-	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, c.p("named"), unix.AT_SYMLINK_FOLLOW)
+	err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, c.p("named"),
+		unix.AT_SYMLINK_FOLLOW)
 	c.want(err, unix.ENOENT, "linkat of an exclusive O_TMPFILE")
 	c.want(errnoOf(c.dir, unix.O_TMPFILE|unix.O_RDONLY, 0o600), unix.EINVAL, "O_TMPFILE read-only")
 }
@@ -285,7 +288,8 @@ func createOwner(c *tc) {
 			return err
 		}
 		defer unix.Close(fd)
-		for _, err := range []error{unix.Mkdir(c.p("d"), 0o755), unix.Symlink("x", c.p("l")), unix.Mkfifo(c.p("p"), 0o644)} {
+		for _, err := range []error{unix.Mkdir(c.p("d"), 0o755), unix.Symlink("x", c.p("l")),
+			unix.Mkfifo(c.p("p"), 0o644)} {
 			if err != nil {
 				return err
 			}

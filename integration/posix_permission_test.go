@@ -38,8 +38,10 @@ func accessOthers(c *tc) {
 		u         user
 		ok        bool
 	}{
-		{0o600, unix.R_OK, stranger(), false}, {0o604, unix.R_OK, stranger(), true}, {0o604, unix.W_OK, stranger(), false},
-		{0o606, unix.W_OK, stranger(), true}, {0o601, unix.X_OK, stranger(), true}, {0o600, unix.F_OK, stranger(), true},
+		{0o600, unix.R_OK, stranger(), false}, {0o604, unix.R_OK, stranger(), true},
+		{0o604, unix.W_OK, stranger(), false},
+		{0o606, unix.W_OK, stranger(), true}, {0o601, unix.X_OK, stranger(), true},
+		{0o600, unix.F_OK, stranger(), true},
 		{0o640, unix.R_OK, user{uid: 4711, gid: 0}, true}, {0o604, unix.R_OK, user{uid: 4711, gid: 0}, false},
 	} {
 		c.ok(unix.Chmod(f, t.mode), "chmod")
@@ -75,13 +77,21 @@ func permissionErrors(c *tc) {
 	c.want(c.as(stranger(), func() error { return unix.Chmod(f, 0o777) }), unix.EPERM, "chmod")
 	c.want(c.as(stranger(), func() error { return unix.Chown(f, 4711, -1) }), unix.EPERM, "chown")
 	c.ok(unix.Chmod(c.mkdir("open"), 0o777), "chmod")
-	c.want(c.as(stranger(), func() error { return unix.Mknod(c.p("open/dev"), unix.S_IFCHR|0o644, 259) }), unix.EPERM, "mknod of a device")
+	c.want(c.as(stranger(), func() error {
+		return unix.Mknod(c.p("open/dev"), unix.S_IFCHR|0o644, 259)
+	}), unix.EPERM, "mknod of a device")
 	// search permission on the way
 	c.ok(unix.Chmod(d, 0o744), "chmod")
-	c.want(c.as(stranger(), func() error { return errnoOf(d+"/in", unix.O_RDONLY, 0) }), unix.EACCES, "open below a directory without x")
-	c.ok(c.as(stranger(), func() error { return errnoOf(d, unix.O_RDONLY|unix.O_DIRECTORY, 0) }), "list a directory with r")
+	c.want(c.as(stranger(), func() error {
+		return errnoOf(d+"/in", unix.O_RDONLY, 0)
+	}), unix.EACCES, "open below a directory without x")
+	c.ok(c.as(stranger(), func() error {
+		return errnoOf(d, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	}), "list a directory with r")
 	c.ok(unix.Chmod(d, 0o711), "chmod")
-	c.want(c.as(stranger(), func() error { return errnoOf(d, unix.O_RDONLY|unix.O_DIRECTORY, 0) }), unix.EACCES, "list a directory without r")
+	c.want(c.as(stranger(), func() error {
+		return errnoOf(d, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	}), unix.EACCES, "list a directory without r")
 	c.ok(c.as(stranger(), func() error { return errnoOf(d+"/in", unix.O_RDONLY, 0) }), "open below a directory with x")
 }
 
@@ -93,7 +103,9 @@ func stickyDir(c *tc) {
 	c.want(c.as(stranger(), func() error { return unix.Unlink(f) }), unix.EPERM, "unlink of another's file")
 	c.want(c.as(stranger(), func() error { return unix.Rename(f, d+"/g") }), unix.EPERM, "rename of another's file")
 	c.ok(c.as(stranger(), func() error { return os.WriteFile(d+"/mine", nil, 0o644) }), "create")
-	c.want(c.as(stranger(), func() error { return unix.Rename(d+"/mine", f) }), unix.EPERM, "rename over another's file")
+	c.want(c.as(stranger(), func() error {
+		return unix.Rename(d+"/mine", f)
+	}), unix.EPERM, "rename over another's file")
 	c.ok(c.as(stranger(), func() error { return unix.Rename(d+"/mine", d+"/mine2") }), "rename of one's own file")
 	c.ok(c.as(stranger(), func() error { return unix.Unlink(d + "/mine2") }), "unlink of one's own file")
 }
@@ -105,7 +117,8 @@ func setgidDir(c *tc) {
 	u := stranger()
 	c.ok(c.as(u, func() error {
 		for _, err := range []error{
-			os.WriteFile(d+"/f", nil, 0o644), unix.Mkdir(d+"/sub", 0o755), unix.Symlink("x", d+"/l"), unix.Mkfifo(d+"/p", 0o644),
+			os.WriteFile(d+"/f", nil, 0o644), unix.Mkdir(d+"/sub", 0o755), unix.Symlink("x", d+"/l"),
+			unix.Mkfifo(d+"/p", 0o644),
 		} {
 			if err != nil {
 				return err
@@ -124,7 +137,9 @@ func setgidDir(c *tc) {
 	c.ok(c.as(u, func() error { return errnoOf(d+"/sg", unix.O_CREAT|unix.O_WRONLY, 0o2775) }), "create setgid")
 	c.equal(c.perm(d+"/sg")&unix.S_ISGID, uint32(0), "setgid bit of a file made by a non-member")
 	in := user{uid: 4711, gid: 4711, groups: []uint32{4800}}
-	c.ok(c.as(in, func() error { return errnoOf(d+"/sg2", unix.O_CREAT|unix.O_WRONLY, 0o2755) }), "create setgid as a member")
+	c.ok(c.as(in, func() error {
+		return errnoOf(d+"/sg2", unix.O_CREAT|unix.O_WRONLY, 0o2755)
+	}), "create setgid as a member")
 	c.equal(c.perm(d+"/sg2"), uint32(0o2755), "mode of a file made by a member")
 }
 
@@ -137,7 +152,8 @@ func utimensPermissions(c *tc) {
 	}
 	c.ok(set(now), "one who may write sets both times to now")
 	c.want(set([]unix.Timespec{ts(1, 0), ts(1, 0)}), unix.EPERM, "one who may write sets other times")
-	c.want(set([]unix.Timespec{ts(0, unix.UTIME_NOW), ts(0, unix.UTIME_OMIT)}), unix.EPERM, "one who may write sets one time")
+	c.want(set([]unix.Timespec{ts(0, unix.UTIME_NOW), ts(0, unix.UTIME_OMIT)}), unix.EPERM,
+		"one who may write sets one time")
 	c.ok(unix.Chmod(f, 0o644), "chmod")
 	c.want(set(now), unix.EACCES, "one who may not write sets both times to now")
 }
@@ -147,7 +163,9 @@ func chownPermissions(c *tc) {
 	f := c.file("f", "x")
 	c.ok(os.Chown(f, 4711, 4711), "chown")
 	c.ok(c.as(u, func() error { return unix.Chown(f, -1, 4800) }), "owner gives the file to a group of his")
-	c.want(c.as(u, func() error { return unix.Chown(f, -1, 4900) }), unix.EPERM, "owner gives the file to a foreign group")
+	c.want(c.as(u, func() error {
+		return unix.Chown(f, -1, 4900)
+	}), unix.EPERM, "owner gives the file to a foreign group")
 	c.want(c.as(u, func() error { return unix.Chown(f, 4712, -1) }), unix.EPERM, "owner gives the file away")
 	c.ok(os.Chown(f, -1, 4900), "chgrp")
 	c.ok(c.as(u, func() error { return unix.Chmod(f, 0o2755) }), "owner sets setgid without being in the group")

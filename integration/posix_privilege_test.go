@@ -10,9 +10,15 @@ import (
 func privilegeCases() []pcase {
 	var all []pcase
 	for name, change := range privilegeChanges() {
-		all = append(all, pcase{name: "privileges_cleared_by_" + name, root: true, run: func(c *tc) { privilegesCleared(c, change) }},
-			pcase{name: "setgid_without_group_execute_cleared_by_a_strangers_" + name, root: true, run: func(c *tc) { privilegesForeign(c, change) }},
-			pcase{name: "privileges_kept_beside_capabilities_by_roots_" + name, root: true, run: func(c *tc) { privilegesBesideCaps(c, change) }})
+		all = append(all, pcase{name: "privileges_cleared_by_" + name, root: true, run: func(c *tc) {
+			privilegesCleared(c, change)
+		}},
+			pcase{name: "setgid_without_group_execute_cleared_by_a_strangers_" + name, root: true, run: func(c *tc) {
+				privilegesForeign(c, change)
+			}},
+			pcase{name: "privileges_kept_beside_capabilities_by_roots_" + name, root: true, run: func(c *tc) {
+				privilegesBesideCaps(c, change)
+			}})
 	}
 	return append(all,
 		pcase{name: "privileges_kept_by_root", root: true, run: privilegesByRoot},
@@ -34,8 +40,11 @@ func privilegeChanges() map[string]func(path string) error {
 		}
 	}
 	return map[string]func(string) error{
-		"write":     withFD(unix.O_WRONLY, func(fd int) error { _, err := unix.Write(fd, []byte("x")); return err }),
-		"append":    withFD(unix.O_WRONLY|unix.O_APPEND, func(fd int) error { _, err := unix.Write(fd, []byte("x")); return err }),
+		"write": withFD(unix.O_WRONLY, func(fd int) error { _, err := unix.Write(fd, []byte("x")); return err }),
+		"append": withFD(unix.O_WRONLY|unix.O_APPEND, func(fd int) error {
+			_, err := unix.Write(fd, []byte("x"))
+			return err
+		}),
 		"truncate":  func(path string) error { return unix.Truncate(path, 1) },
 		"ftruncate": withFD(unix.O_WRONLY, func(fd int) error { return unix.Ftruncate(fd, 1) }),
 		"o_trunc":   withFD(unix.O_WRONLY|unix.O_TRUNC, func(int) error { return nil }),
@@ -43,7 +52,10 @@ func privilegeChanges() map[string]func(path string) error {
 		"punch": withFD(unix.O_WRONLY, func(fd int) error {
 			return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 2)
 		}),
-		"direct_write": withFD(unix.O_WRONLY|unix.O_DIRECT, func(fd int) error { _, err := unix.Pwrite(fd, aligned(4096), 0); return err }),
+		"direct_write": withFD(unix.O_WRONLY|unix.O_DIRECT, func(fd int) error {
+			_, err := unix.Pwrite(fd, aligned(4096), 0)
+			return err
+		}),
 		"copy_file_range": withFD(unix.O_RDWR, func(fd int) error {
 			in, out := int64(0), int64(2)
 			_, err := unix.CopyFileRange(fd, &in, fd, &out, 2, 0)
@@ -75,7 +87,8 @@ func privilegesForeign(c *tc, change func(string) error) {
 func privilegesBesideCaps(c *tc, change func(string) error) {
 	f := c.file("f", "content")
 	c.ok(unix.Chmod(f, 0o6755), "chmod")
-	if err := unix.Setxattr(f, "security.capability", []byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
+	if err := unix.Setxattr(f, "security.capability",
+		[]byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0); err != nil {
 		c.ok(err, "set capabilities")
 	}
 	c.ok(change(f), "change")

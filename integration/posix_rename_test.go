@@ -78,7 +78,8 @@ func renameErrors(c *tc) {
 	c.want(unix.Rename(c.p("d/sub"), d), unix.ENOTEMPTY, "a directory over its parent")
 	c.want(unix.Rename(f, c.dir+"/new/"), unix.ENOTDIR, "a file to a name with a slash")
 	c.want(c.rename2(f, c.p("x"), 1<<10), unix.EINVAL, "an unknown flag")
-	c.want(c.rename2(f, c.p("x"), unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE), unix.EINVAL, "flags that exclude each other")
+	c.want(c.rename2(f, c.p("x"), unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE), unix.EINVAL,
+		"flags that exclude each other")
 }
 
 func renameSameInode(c *tc) {

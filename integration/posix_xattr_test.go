@@ -150,7 +150,8 @@ func xattrTrusted(c *tc) {
 		}
 		list := make([]byte, 65536)
 		n, err := unix.Llistxattr(f, list)
-		if err != nil || strings.Contains(string(list[:max(n, 0)]), "trusted.a") || !strings.Contains(string(list[:max(n, 0)]), "user.a") {
+		if err != nil || strings.Contains(string(list[:max(n, 0)]), "trusted.a") ||
+			!strings.Contains(string(list[:max(n, 0)]), "user.a") {
 			c.Errorf("an unprivileged user sees %q, %v", list[:max(n, 0)], err)
 		}
 		if size, err := unix.Llistxattr(f, nil); err != nil || size != n {

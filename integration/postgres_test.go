@@ -103,12 +103,14 @@ func (p *postgres) stop(server *exec.Cmd) {
 
 // underLoad makes a cluster in the mount and has pgbench and an inserter of ours work in it while take takes commits.
 // It gives the commits, and how many transactions of ours were acknowledged in the end.
-func (p *postgres) underLoad(v *volume, take func(acked func() int64) []takenCommit) (taken []takenCommit, transactions int64) {
+func (p *postgres) underLoad(v *volume, take func(acked func() int64) []takenCommit) (taken []takenCommit,
+	transactions int64) {
 	p.t.Helper()
 	mkdir(p.t, v.at("pg"), p.as)
 	server := p.cluster(v.at("pg/data"))
 	v.sync()
-	load := p.command("pgbench", "-n", "-h", p.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(p.t.Context())
+	load := p.command("pgbench", "-n", "-h", p.run, "-U", "postgres", "-c", "4", "-T", "3600", "bench").prepare(
+		p.t.Context())
 	check(p.t, load.Start())
 	ours := p.insertsInto("acked")
 	taken = take(ours.last.Load)
@@ -153,7 +155,8 @@ func (p *postgres) hasRows(acked int64) {
 // start runs a server on the data directory and waits until it answers.
 func (p *postgres) start() *exec.Cmd {
 	p.t.Helper()
-	cmd := p.command("postgres", "-D", p.data, "-k", p.run, "-c", "listen_addresses=", "-c", "shared_buffers=16MB").prepare(p.t.Context())
+	cmd := p.command("postgres", "-D", p.data, "-k", p.run, "-c", "listen_addresses=", "-c",
+		"shared_buffers=16MB").prepare(p.t.Context())
 	log, err := os.OpenFile(filepath.Join(p.run, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	check(p.t, err)
 	defer log.Close()
@@ -178,7 +181,9 @@ func (p *postgres) recovers(atLeast int, also ...func()) {
 		p.t.Errorf("%s: %s transactions after recovery, want at least %d", p.data, out, atLeast)
 	}
 	// what the history says adds up to what the accounts hold
-	sums := strings.TrimSpace(p.client("psql", "-Atc", "SELECT (SELECT coalesce(sum(delta),0) FROM pgbench_history) = (SELECT sum(abalance) FROM pgbench_accounts) AND (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT sum(tbalance) FROM pgbench_tellers)", "bench"))
+	sums := strings.TrimSpace(p.client("psql", "-Atc", "SELECT (SELECT coalesce(sum(delta),0) FROM pgbench_history) "+
+		"= (SELECT sum(abalance) FROM pgbench_accounts) AND (SELECT sum(bbalance) FROM pgbench_branches) = (SELECT "+
+		"sum(tbalance) FROM pgbench_tellers)", "bench"))
 	if sums != "t" {
 		p.t.Errorf("%s: the accounts do not add up after recovery: %s", p.data, sums)
 	}

@@ -77,7 +77,8 @@ func helperPowerCut(args []string) error {
 func anotherBoot(t testing.TB, job cutJob) {
 	t.Helper()
 	for _, m := range slices.Backward(mounts()) {
-		if (strings.HasPrefix(m.fstype, "fuse") || strings.HasPrefix(m.source, "/dev/loop")) && !strings.HasPrefix(job.Bin, m.dir+"/") {
+		if (strings.HasPrefix(m.fstype, "fuse") || strings.HasPrefix(m.source, "/dev/loop")) &&
+			!strings.HasPrefix(job.Bin, m.dir+"/") {
 			check(t, unix.Unmount(m.dir, unix.MNT_DETACH))
 		}
 	}
@@ -95,7 +96,10 @@ func mountDisk(t testing.TB, job cutJob, file string) string {
 	options := map[string]string{"btrfs": "loop,nodiscard", "xfs": "loop,nouuid", "ext4": "loop"}[job.FS]
 	must(t, "/", "mount", "-t", job.FS, "-o", options, file, dir)
 	t.Cleanup(func() {
-		if !waitFor(10*time.Second, func() bool { err := unix.Unmount(dir, 0); return err == nil || err == unix.EINVAL }) {
+		if !waitFor(10*time.Second, func() bool {
+			err := unix.Unmount(dir, 0)
+			return err == nil || err == unix.EINVAL
+		}) {
 			t.Errorf("%s stays busy", dir)
 			_ = unix.Unmount(dir, unix.MNT_DETACH)
 		}

@@ -29,7 +29,8 @@ func recordPowerCut(t *testing.T, job cutJob) {
 	mark, err := os.OpenFile(filepath.Join(rec, "mark"), os.O_WRONLY, 0)
 	check(t, err)
 	defer mark.Close()
-	w := &recording{t: t, v: powerCutVolume(t, disk), rnd: rand.New(rand.NewSource(job.Seed)), mark: mark, start: time.Now()}
+	w := &recording{t: t, v: powerCutVolume(t, disk), rnd: rand.New(rand.NewSource(job.Seed)), mark: mark,
+		start: time.Now()}
 	w.h = &powercut.History{Seed: job.Seed, Files: map[string][]byte{}}
 	w.note("begin")
 	w.v.mount()

@@ -35,7 +35,8 @@ type disk struct {
 // cut too. With EMBERFS_KEEP=1 the disk of a cut that failed stays.
 
 func TestPowerCutExt4(t *testing.T) {
-	powerCut(t, disk{"ext4", 256, 512, []string{"mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"}})
+	powerCut(t, disk{"ext4", 256, 512, []string{"mkfs.ext4", "-q", "-m", "0", "-E",
+		"lazy_itable_init=0,lazy_journal_init=0,nodiscard"}})
 }
 
 func TestPowerCutXFS(t *testing.T) {
@@ -50,7 +51,8 @@ func powerCut(t *testing.T, fs disk) {
 	lookPath(t, fs.mkfs[0], "losetup", "git")
 	deadline(t, 25*time.Minute)
 	cuts := effort.Count(t, 24, 300)
-	p := &powerCuts{t: t, fs: fs.name, sector: fs.sector, recorder: recorder(t), dir: memoryDir(t), seed: effort.Seed(t)}
+	p := &powerCuts{t: t, fs: fs.name, sector: fs.sector, recorder: recorder(t), dir: memoryDir(t),
+		seed: effort.Seed(t)}
 	base := filepath.Join(p.dir, "base")
 	must(t, "/", "truncate", "-s", fmt.Sprintf("%dM", fs.mib), base)
 	must(t, "/", append(fs.mkfs, base)...)
@@ -131,7 +133,8 @@ func (p *powerCuts) run(job cutJob) (string, error) {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
 	for _, pid := range ourProcesses() { // a helper that died leaves its daemon, and with it the mounts
-		if b, rerr := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); rerr == nil && bytes.Contains(b, []byte(job.Dir+"/")) {
+		if b, rerr := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); rerr == nil &&
+			bytes.Contains(b, []byte(job.Dir+"/")) {
 			_ = killProcess(pid)
 		}
 	}
@@ -143,7 +146,8 @@ func (p *powerCuts) record(name string, seed int64, base string, commits []strin
 	p.t.Helper()
 	dir := filepath.Join(p.dir, name)
 	check(p.t, os.MkdirAll(dir, 0o755))
-	job := cutJob{Work: "record", Dir: dir, Image: dir + ".disk", Log: dir + ".log", History: dir + ".history", Seed: seed, Ops: 250, Fresh: commits == nil}
+	job := cutJob{Work: "record", Dir: dir, Image: dir + ".disk", Log: dir + ".log", History: dir + ".history",
+		Seed: seed, Ops: 250, Fresh: commits == nil}
 	must(p.t, "/", "cp", "--sparse=always", base, job.Image)
 	started := time.Now()
 	if out, err := p.run(job); err != nil {
@@ -167,7 +171,8 @@ func (p *powerCuts) record(name string, seed int64, base string, commits []strin
 		size += len(e.Data)
 	}
 	check(p.t, os.Remove(job.Image))
-	p.t.Logf("%s recording: %d operations, %d entries, %d flushes, %d MB in %v", name, len(r.history.Ops), len(r.log), flushes, size>>20, time.Since(started).Round(time.Millisecond))
+	p.t.Logf("%s recording: %d operations, %d entries, %d flushes, %d MB in %v", name, len(r.history.Ops), len(r.log),
+		flushes, size>>20, time.Since(started).Round(time.Millisecond))
 	return r
 }
 
@@ -220,13 +225,15 @@ func (p *powerCuts) cut(r *recorded, n int) {
 		dir := filepath.Join(p.dir, fmt.Sprintf("%s-%d", r.name, i))
 		image := dir + ".disk"
 		check(p.t, b.Image(c, image))
-		job := cutJob{Work: "check", Dir: dir, Image: image, History: filepath.Join(p.dir, r.name+".history"), Seen: r.seen(c), Age: flushAge, Commits: r.commits}
+		job := cutJob{Work: "check", Dir: dir, Image: image, History: filepath.Join(p.dir, r.name+".history"),
+			Seen: r.seen(c), Age: flushAge, Commits: r.commits}
 		g.Go(func() error {
 			out, err := p.run(job)
 			if err != nil {
 				p.t.Errorf("%s, %s recording, %v, seed of the recording %d: %v\n%s", p.fs, r.name, c, p.seed, err, out)
 				if os.Getenv("EMBERFS_KEEP") != "" {
-					p.t.Logf("the log of the disk and its image before it: %s.log, %s", filepath.Join(p.dir, r.name), r.base)
+					p.t.Logf("the log of the disk and its image before it: %s.log, %s", filepath.Join(p.dir, r.name),
+						r.base)
 				}
 			} else if i == 0 {
 				p.t.Logf("a check\n%s", out)

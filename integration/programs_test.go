@@ -48,7 +48,8 @@ func TestProgramGit(t *testing.T) {
 	head := must(t, v.at("project"), "git", "rev-parse", "HEAD")
 	two := nextMachine(t, v)
 	must(t, two.at("project"), "git", "fsck", "--strict")
-	if got := must(t, two.at("project"), "git", "status", "--porcelain"); got != status || status != "AM staged\n?? untracked\n" {
+	if got := must(t, two.at("project"), "git", "status", "--porcelain"); got != status ||
+		status != "AM staged\n?? untracked\n" {
 		t.Errorf("git status after the restore:\n%swant\n%s", got, status)
 	}
 	if got := must(t, two.at("project"), "git", "rev-parse", "HEAD"); got != head {
@@ -64,7 +65,8 @@ func TestProgramGoBuild(t *testing.T) {
 	t.Parallel()
 	deadline(t, 8*time.Minute)
 	v := newSession(t)
-	shell(t, env.module, `mkdir -p `+v.at("src/integration")+`; cp -r go.mod go.sum cmd fs tiers backup `+v.at("src")+`; cp -r integration/blocklog `+v.at("src/integration"))
+	shell(t, env.module, `mkdir -p `+v.at("src/integration")+`; cp -r go.mod go.sum cmd fs tiers backup `+v.at("src")+
+		`; cp -r integration/blocklog `+v.at("src/integration"))
 	buildProject(t, v.at("src"), v.mnt)
 	buildProject(t, v.at("src"), v.mnt) // all is in the cache now
 	v.umount()
@@ -80,7 +82,8 @@ func buildProject(t *testing.T, source, dir string) {
 	}
 	to := filepath.Join(dir, "program")
 	command{args: []string{"go", "build", "-buildvcs=false", "-o", to, program}, dir: source, limit: 6 * time.Minute,
-		env: []string{"GOCACHE=" + filepath.Join(dir, "cache"), "GOTMPDIR=" + mkdir(t, filepath.Join(dir, "tmp"), user{}),
+		env: []string{"GOCACHE=" + filepath.Join(dir, "cache"), "GOTMPDIR=" + mkdir(t, filepath.Join(dir, "tmp"),
+			user{}),
 			"GOMODCACHE=" + strings.TrimSpace(must(t, env.module, "go", "env", "GOMODCACHE"))}}.must(t)
 	if r := (command{args: []string{to}}).run(t); !strings.Contains(strings.ToLower(r.stdout+r.stderr), says) {
 		t.Errorf("the program built in the mount: want %q\n%v", says, r)
@@ -96,11 +99,14 @@ func TestProgramSQLite(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			v := newSession(t)
 			db := v.at("db")
-			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
-			cmd := command{args: []string{"sh", "-c", `i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); INSERT INTO sums VALUES($i); COMMIT;"; done | sqlite3 -cmd ".timeout 5000" ` + db}}.prepare(t.Context())
+			must(t, v.mnt, "sqlite3", db, "PRAGMA journal_mode="+mode+
+				"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB); CREATE TABLE sums(n INT);")
+			cmd := command{args: []string{"sh", "-c",
+				`i=0; while :; do i=$((i+1)); echo "BEGIN; INSERT INTO t(b) VALUES(randomblob(3000)); INSERT INTO sums VALUES($i); COMMIT;"; done | sqlite3 -cmd ".timeout 5000" ` + db}}.prepare(t.Context())
 			check(t, cmd.Start())
 			rows := func(db string) int {
-				n, _ := strconv.Atoi(strings.TrimSpace(must(t, "/", "sqlite3", "-cmd", ".timeout 5000", db, "SELECT count(*) FROM t")))
+				n, _ := strconv.Atoi(strings.TrimSpace(must(t, "/", "sqlite3", "-cmd", ".timeout 5000", db,
+					"SELECT count(*) FROM t")))
 				return n
 			}
 			if !waitFor(30*time.Second, func() bool { return rows(db) > 50 }) {
@@ -132,7 +138,8 @@ func TestProgramSQLite(t *testing.T) {
 // sound checks a database and that each transaction is there whole or not at all; it gives the number of rows.
 func sound(t *testing.T, db string) int {
 	t.Helper()
-	out := strings.Fields(must(t, "/", "sqlite3", db, "PRAGMA integrity_check; SELECT count(*) FROM t; SELECT count(*) FROM sums;"))
+	out := strings.Fields(must(t, "/", "sqlite3", db,
+		"PRAGMA integrity_check; SELECT count(*) FROM t; SELECT count(*) FROM sums;"))
 	if len(out) != 3 || out[0] != "ok" || out[1] != out[2] {
 		t.Errorf("%s: %v", db, out)
 		return -1
@@ -149,10 +156,12 @@ func TestProgramPostgres(t *testing.T) {
 	mkdir(t, v.at("pg"), pg.as)
 	server := pg.initialize(v.at("pg/data"))
 	pg.client("pgbench", "-n", "-c", "4", "-T", "5", "bench")
-	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "60", "bench").prepare(t.Context())
+	load := pg.command("pgbench", "-n", "-h", pg.run, "-U", "postgres", "-c", "4", "-T", "60", "bench").prepare(
+		t.Context())
 	check(t, load.Start())
 	count := func() int {
-		n, _ := strconv.Atoi(strings.TrimSpace(pg.client("psql", "-Atc", "SELECT count(*) FROM pgbench_history", "bench")))
+		n, _ := strconv.Atoi(strings.TrimSpace(pg.client("psql", "-Atc", "SELECT count(*) FROM pgbench_history",
+			"bench")))
 		return n
 	}
 	first := count()
@@ -200,7 +209,8 @@ func TestProgramCopies(t *testing.T) {
 	byTar := mkdir(t, filepath.Join(testDir(t), "tar"), user{})
 	shell(t, "/", tar+` -C `+native+` -cf - . 2>/dev/null | `+tar+` -C `+byTar+` -xpf -`)
 	sameTree(t, scanTree(t, v.at("tar")), scanTree(t, byTar), "tar into the mount")
-	shell(t, "/", `rm -rf `+byTar+`; mkdir `+byTar+`; `+tar+` -C `+v.at("rsync")+` -cf - . 2>/dev/null | `+tar+` -C `+byTar+` -xpf -`)
+	shell(t, "/", `rm -rf `+byTar+`; mkdir `+byTar+`; `+tar+` -C `+v.at("rsync")+` -cf - . 2>/dev/null | `+tar+` -C `+
+		byTar+` -xpf -`)
 	sameTree(t, scanTree(t, byTar), scanTree(t, v.at("tar")), "tar out of the mount")
 	v.umount()
 }
@@ -212,11 +222,15 @@ func TestProgramFio(t *testing.T) {
 	lookPath(t, "fio")
 	v := newSession(t)
 	for _, job := range []string{
-		"--rw=randwrite --bs=4k --ioengine=psync", "--rw=randrw --bs=1k-64k --ioengine=psync --fsync=32", "--rw=write --bs=1m --ioengine=psync",
-		"--rw=randwrite --bs=4k --ioengine=mmap", "--rw=randwrite --bs=4k --ioengine=libaio --iodepth=8 --direct=1", "--rw=randwrite --bs=8k --ioengine=psync --fallocate=keep",
+		"--rw=randwrite --bs=4k --ioengine=psync", "--rw=randrw --bs=1k-64k --ioengine=psync --fsync=32",
+		"--rw=write --bs=1m --ioengine=psync",
+		"--rw=randwrite --bs=4k --ioengine=mmap", "--rw=randwrite --bs=4k --ioengine=libaio --iodepth=8 --direct=1",
+		"--rw=randwrite --bs=8k --ioengine=psync --fallocate=keep",
 	} {
 		name := strings.NewReplacer(" ", "", "-", "", "=", "").Replace(job)
-		must(t, v.mnt, append([]string{"fio", "--name=" + name, "--directory=" + v.mnt, "--size=8m", "--numjobs=2", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--runtime=20", "--output=/dev/null"}, strings.Fields(job)...)...)
+		must(t, v.mnt, append([]string{"fio", "--name=" + name, "--directory=" + v.mnt, "--size=8m", "--numjobs=2",
+			"--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--runtime=20", "--output=/dev/null"},
+			strings.Fields(job)...)...)
 	}
 	want := scanTree(t, v.mnt)
 	two := nextMachine(t, v)
@@ -231,20 +245,27 @@ func TestProgramStress(t *testing.T) {
 	length := effort.Time(t, time.Second, 10*time.Second)
 	v := newSession(t)
 	t.Run("stressor", func(t *testing.T) { // comes back when all have
-		for _, s := range []string{"access", "chdir", "chmod", "chown", "copy-file", "dentry", "dir", "dirdeep", "dirmany", "dup", "fallocate", "fcntl", "fiemap", "filename", "flock", "fpunch", "fstat", "getdent", "hdd", "inotify", "io", "iomix", "lease", "link", "locka", "lockf", "lockofd", "metamix", "mknod", "mmapfork", "msync", "open", "readahead", "rename", "revio", "seek", "sendfile", "symlink", "sync-file", "touch", "unlink", "utime", "verity", "xattr"} {
+		for _, s := range []string{"access", "chdir", "chmod", "chown", "copy-file", "dentry", "dir", "dirdeep",
+			"dirmany", "dup", "fallocate", "fcntl", "fiemap", "filename", "flock", "fpunch", "fstat", "getdent", "hdd",
+			"inotify", "io", "iomix", "lease", "link", "locka", "lockf", "lockofd", "metamix", "mknod", "mmapfork",
+			"msync", "open", "readahead", "rename", "revio", "seek", "sendfile", "symlink", "sync-file", "touch",
+			"unlink", "utime", "verity", "xattr"} {
 			t.Run(s, func(t *testing.T) {
 				t.Parallel()
 				dir := mkdir(t, filepath.Join(testDir(t), "native"), user{})
 				inMount := mkdir(t, v.at("stress-"+s), user{})
 				run := func(where string) result {
-					return command{args: []string{"stress-ng", "--" + s, "2", "--timeout", fmt.Sprintf("%ds", int(length.Seconds())), "--verify", "--temp-path", where, "--metrics-brief"}, limit: 3 * time.Minute}.run(t)
+					return command{args: []string{"stress-ng", "--" + s, "2", "--timeout",
+						fmt.Sprintf("%ds", int(length.Seconds())), "--verify", "--temp-path", where, "--metrics-brief"},
+						limit: 3 * time.Minute}.run(t)
 				}
 				r := run(inMount)
 				if r.code == 0 {
 					return
 				}
 				if n := run(dir); n.code != 0 && (n.code == r.code || r.code == 3 || r.code == 4) {
-					t.Logf("stress-ng itself does not manage this on a native directory: exit %d there, %d here", n.code, r.code)
+					t.Logf("stress-ng itself does not manage this on a native directory: exit %d there, %d here",
+						n.code, r.code)
 					return
 				}
 				if r.code == 4 && (s == "verity" || s == "fiemap" || s == "lease") {

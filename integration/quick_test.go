@@ -19,7 +19,8 @@ func TestSession(t *testing.T) {
 	check(t, os.MkdirAll(one.at("src/deep"), 0o750))
 	check(t, os.WriteFile(one.at("src/deep/hello.txt"), []byte("hello\n"), 0o640))
 	check(t, os.Symlink("src/deep", one.at("link")))
-	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, one.at("src/deep/hello.txt"), []unix.Timespec{ts(1, 2), ts(1234567890, 987654321)}, 0))
+	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, one.at("src/deep/hello.txt"),
+		[]unix.Timespec{ts(1, 2), ts(1234567890, 987654321)}, 0))
 
 	before := one.status()
 	if before.AtRisk.Files == 0 || before.AtRisk.Bytes == 0 {
@@ -27,10 +28,13 @@ func TestSession(t *testing.T) {
 	}
 	one.sync()
 	after := one.status()
-	if after.AtRisk.Files != 0 || after.LastCommit == nil || after.LastPush == nil || after.LastPush.ID != after.LastCommit.ID || len(after.Errors) != 0 {
-		t.Errorf("after sync: at risk %+v, commit %+v, push %+v, errors %v", after.AtRisk, after.LastCommit, after.LastPush, after.Errors)
+	if after.AtRisk.Files != 0 || after.LastCommit == nil || after.LastPush == nil ||
+		after.LastPush.ID != after.LastCommit.ID || len(after.Errors) != 0 {
+		t.Errorf("after sync: at risk %+v, commit %+v, push %+v, errors %v", after.AtRisk, after.LastCommit,
+			after.LastPush, after.Errors)
 	}
-	if head := strings.TrimSpace(must(t, "/", "git", "-C", repo, "rev-parse", "main")); after.LastCommit == nil || head != after.LastCommit.ID {
+	if head := strings.TrimSpace(must(t, "/", "git", "-C", repo, "rev-parse", "main")); after.LastCommit == nil ||
+		head != after.LastCommit.ID {
 		t.Errorf("the remote's main is %s, status says %+v", head, after.LastCommit)
 	}
 	if got := must(t, "/", "git", "-C", repo, "show", "main:src/deep/hello.txt"); got != "hello\n" {
@@ -65,14 +69,16 @@ func TestStatusContract(t *testing.T) {
 	v := newVolume(t, "v")
 	v.mount()
 	st := v.status()
-	for _, key := range []string{"pid", "volume", "source", "branch", "state", "tiers", "at_risk", "last_commit", "last_push", "errors", "rules", "mountpoint"} {
+	for _, key := range []string{"pid", "volume", "source", "branch", "state", "tiers", "at_risk", "last_commit",
+		"last_push", "errors", "rules", "mountpoint"} {
 		if _, ok := st.raw[key]; !ok {
 			t.Errorf("status --json has no %q", key)
 		}
 	}
 	for _, tier := range []string{"hot", "warm", "cold"} {
 		for _, key := range []string{"files", "bytes"} {
-			if !strings.Contains(string(st.raw["tiers"]), `"`+tier+`"`) || !strings.Contains(string(st.raw["tiers"]), `"`+key+`"`) {
+			if !strings.Contains(string(st.raw["tiers"]), `"`+tier+`"`) ||
+				!strings.Contains(string(st.raw["tiers"]), `"`+key+`"`) {
 				t.Errorf("tiers has no %s.%s: %s", tier, key, st.raw["tiers"])
 			}
 		}
@@ -125,7 +131,8 @@ func TestHotCounts(t *testing.T) {
 	}
 	after := v.status().Tiers.Hot
 	if after.Hits <= before.Hits {
-		t.Errorf("hits %d -> %d, misses %d -> %d: reads of what was just written do not hit", before.Hits, after.Hits, before.Misses, after.Misses)
+		t.Errorf("hits %d -> %d, misses %d -> %d: reads of what was just written do not hit", before.Hits, after.Hits,
+			before.Misses, after.Misses)
 	}
 	if after.Bytes < 1<<20 || after.Limit <= 0 {
 		t.Errorf("hot holds %d bytes of at most %d", after.Bytes, after.Limit)

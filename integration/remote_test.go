@@ -23,7 +23,8 @@ func TestRemoteMovedOn(t *testing.T) {
 	v.sync()
 	before := revision(t, repo)
 	clone := filepath.Join(testDir(t), "clone")
-	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`; echo theirs >theirs; git add -A; git commit -qm theirs; git push -q`)
+	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+
+		`; echo theirs >theirs; git add -A; git commit -qm theirs; git push -q`)
 	theirs := revision(t, repo)
 
 	check(t, os.WriteFile(v.at("ours"), []byte("two"), 0o644))
@@ -129,7 +130,8 @@ func TestStockCommit(t *testing.T) {
 	two := newVolume(t, "two", withSource(repo))
 	two.mount()
 	got := scanTree(t, two.mnt)
-	for p, want := range map[string]string{"/d/a": "mode 100640 uid 12 gid 13", "/new/file": "mode 100644 uid 0 gid 0", "/script": "mode 100750", "/d/moved": "mode 100", "/link": "mode 120", "/d/kept": "mode 40700"} {
+	for p, want := range map[string]string{"/d/a": "mode 100640 uid 12 gid 13", "/new/file": "mode 100644 uid 0 gid 0",
+		"/script": "mode 100750", "/d/moved": "mode 100", "/link": "mode 120", "/d/kept": "mode 40700"} {
 		if !strings.HasPrefix(got[p], want) {
 			t.Errorf("%s: %s, want %s", p, got[p], want)
 		}

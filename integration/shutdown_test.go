@@ -135,7 +135,8 @@ func TestBackupInterval(t *testing.T) {
 	}
 	v.umount()
 	log := must(t, "/", "git", "-C", v.cold(), "log", "--format=%B", "main")
-	for _, trailer := range []string{"Emberfs-Volume:", "Emberfs-Machine:", "Emberfs-Reason: interval", "Emberfs-Files:", "Emberfs-Bytes:"} {
+	for _, trailer := range []string{"Emberfs-Volume:", "Emberfs-Machine:", "Emberfs-Reason: interval",
+		"Emberfs-Files:", "Emberfs-Bytes:"} {
 		if !strings.Contains(log, trailer) {
 			t.Errorf("commit messages lack %q:\n%s", trailer, log)
 		}

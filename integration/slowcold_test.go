@@ -35,7 +35,8 @@ func unresponsiveCold(t *testing.T, cache string) {
 	v := newVolume(t, "v").mount()
 	slow, other := string(noise(4<<20, "slow")), string(noise(300_000, "other"))
 	check(t, os.MkdirAll(v.at("dir"), 0o755))
-	for name, data := range map[string]string{"dir/slow": slow, "dir/other": other, "dir/third": other, "here": "in warm"} {
+	for name, data := range map[string]string{"dir/slow": slow, "dir/other": other, "dir/third": other,
+		"here": "in warm"} {
 		check(t, os.WriteFile(v.at(name), []byte(data), 0o644))
 	}
 	v.sync()
@@ -44,10 +45,10 @@ func unresponsiveCold(t *testing.T, cache string) {
 
 	bin := filepath.Join(v.dir, "loopback")
 	check(t, goBuildPackage(bin, "./integration/loopback"))
-	real := filepath.Join(v.dir, "real.git")
-	check(t, os.Rename(v.cold(), real))
+	resolved := filepath.Join(v.dir, "real.git")
+	check(t, os.Rename(v.cold(), resolved))
 	check(t, os.Mkdir(v.cold(), 0o700))
-	server := exec.Command(bin, real, v.cold())
+	server := exec.Command(bin, resolved, v.cold())
 	out, err := server.StdoutPipe()
 	check(t, err)
 	check(t, server.Start())
@@ -68,7 +69,8 @@ func unresponsiveCold(t *testing.T, cache string) {
 	patient.Stdout, patient.Stderr = &heard, &heard
 	check(t, patient.Start())
 	// A reader, and a writer, for whose file the bytes have to come back first.
-	for _, args := range [][]string{{"cat", v.at("dir/other")}, {"dd", "if=/dev/zero", "of=" + v.at("dir/third"), "bs=10", "count=1", "conv=notrunc"}} {
+	for _, args := range [][]string{{"cat", v.at("dir/other")}, {"dd", "if=/dev/zero", "of=" + v.at("dir/third"),
+		"bs=10", "count=1", "conv=notrunc"}} {
 		killed := exec.Command(args[0], args[1:]...)
 		check(t, killed.Start())
 		gone := make(chan error, 1)
@@ -90,7 +92,8 @@ func unresponsiveCold(t *testing.T, cache string) {
 	cut.Dir = v.mnt
 	check(t, cut.Start())
 	// Writers, readers of what is here, and listings go on.
-	for _, script := range []string{"echo new > new; cat new", "cat here", "ls -l . dir", "stat dir/slow", "mv dir moved; mv moved dir", "rm here; echo again > here"} {
+	for _, script := range []string{"echo new > new; cat new", "cat here", "ls -l . dir", "stat dir/slow",
+		"mv dir moved; mv moved dir", "rm here; echo again > here"} {
 		command{args: []string{"sh", "-ec", script}, dir: v.mnt, limit: 20 * time.Second}.must(t)
 	}
 	check(t, server.Process.Signal(unix.SIGCONT))

@@ -97,12 +97,15 @@ func TestLookCommitsNothing(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	clone := filepath.Join(testDir(t), "clone")
-	shell(t, "/", "git clone -q "+repo+" "+clone+" 2>/dev/null; cd "+clone+"; git checkout -qb main; mkdir -p d/e; echo one >f; echo two >d/e/g; ln -s f l; git add -A; git commit -qm stock; git push -q origin main")
+	shell(t, "/", "git clone -q "+repo+" "+clone+" 2>/dev/null; cd "+clone+
+		"; git checkout -qb main; mkdir -p d/e; echo one >f; echo two >d/e/g; ln -s f l; git add -A; git commit -qm "+
+		"stock; git push -q origin main")
 	before := revision(t, repo)
 	unchanged := func(what string) {
 		t.Helper()
 		if got := revision(t, repo); got != before {
-			t.Errorf("%s made commit %s: %s", what, got, must(t, "/", "git", "-C", repo, "log", "-1", "--format=%B", "main"))
+			t.Errorf("%s made commit %s: %s", what, got, must(t, "/", "git", "-C", repo, "log", "-1", "--format=%B",
+				"main"))
 		}
 	}
 	for _, opts := range [][]string{nil, {"tiering=off"}} {
@@ -143,8 +146,10 @@ func TestSourceRefusedWithTheWayOut(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
 	for _, c := range []struct{ how, why, do string }{
-		{"git config core.repositoryformatversion 1; git config extensions.refStorage reftable", "reftable", "git refs migrate"},
-		{"git config core.repositoryformatversion 1; git config extensions.partialClone origin", "partial clone", "git clone --bare"},
+		{"git config core.repositoryformatversion 1; git config extensions.refStorage reftable", "reftable",
+			"git refs migrate"},
+		{"git config core.repositoryformatversion 1; git config extensions.partialClone origin", "partial clone",
+			"git clone --bare"},
 		{"cd ..; rm -rf $R; git init -q --bare --object-format=sha256 $R", "sha256", "--object-format=sha1"},
 		{"chown -R 1000 .", "somebody else", "chown -R"},
 	} {

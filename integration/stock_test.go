@@ -59,9 +59,12 @@ func TestGitBesideCommits(t *testing.T) {
 	}
 	// --no-local: a clone by hard links is a copy of files, which git itself says to be no good beside changes.
 	scratch := filepath.Join(testDir(t), "scratch")
-	loop(0, "git gc -q --prune=now", "git repack -adq", "git prune --expire=now", "git repack -q", "git pack-refs --all", "sleep 0.1")
-	loop(1, "git log --stat -20 -- d/7 >/dev/null", "git log --oneline | wc -l >/dev/null", "git diff "+first+" main --stat >/dev/null",
-		"git show main:d/7 >/dev/null", "git blame main -- d/7 >/dev/null", "rm -rf "+scratch+"; git clone -q --no-local . "+scratch+"; git -C "+scratch+" fsck --strict",
+	loop(0, "git gc -q --prune=now", "git repack -adq", "git prune --expire=now", "git repack -q",
+		"git pack-refs --all", "sleep 0.1")
+	loop(1, "git log --stat -20 -- d/7 >/dev/null", "git log --oneline | wc -l >/dev/null", "git diff "+first+
+		" main --stat >/dev/null",
+		"git show main:d/7 >/dev/null", "git blame main -- d/7 >/dev/null", "rm -rf "+scratch+
+			"; git clone -q --no-local . "+scratch+"; git -C "+scratch+" fsck --strict",
 		"git bundle create -q "+scratch+".bundle first; rm -f "+scratch+".bundle")
 
 	rnd := rand.New(rand.NewSource(effort.Seed(t)))
@@ -70,7 +73,8 @@ func TestGitBesideCommits(t *testing.T) {
 	for i := range commits {
 		text = fmt.Sprintf("%scommit %d\n", text[max(0, len(text)-2000):], i)
 		check(t, os.WriteFile(v.at("d/7"), []byte(text), 0o644))
-		check(t, os.WriteFile(v.at(fmt.Sprintf("d/%d", rnd.Intn(200))), fmt.Appendf(nil, "%d %d", i, rnd.Int63()), 0o644))
+		check(t, os.WriteFile(v.at(fmt.Sprintf("d/%d", rnd.Intn(200))), fmt.Appendf(nil, "%d %d", i, rnd.Int63()),
+			0o644))
 		if b, err := os.ReadFile(v.at("d/7")); err != nil || string(b) != text {
 			text = string(b) // the random file may have been this one
 		}
@@ -90,7 +94,8 @@ func TestGitBesideCommits(t *testing.T) {
 	}
 	v.umount()
 	fsck(t, v.cold())
-	if got := strings.TrimSpace(must(t, "/", "git", "-C", v.cold(), "rev-list", "--count", "main")); got != fmt.Sprint(commits+1) {
+	if got := strings.TrimSpace(must(t, "/", "git", "-C", v.cold(), "rev-list", "--count", "main")); got != fmt.Sprint(
+		commits+1) {
 		t.Errorf("%s commits, want %d", got, commits+1)
 	}
 	for id, want := range at {
@@ -117,12 +122,15 @@ func TestStockClientEdits(t *testing.T) {
 		look string
 	}{
 		{"edits a file", `echo edited >d/a`, `[ "$(cat d/a)" = edited ]; [ "$(stat -c %a:%u:%g d/a)" = 640:12:13 ]`},
-		{"edits a file with attributes", `echo edited >d/attr`, `[ "$(getfattr --only-values -n user.note d/attr)" = kept ]`},
+		{"edits a file with attributes", `echo edited >d/attr`,
+			`[ "$(getfattr --only-values -n user.note d/attr)" = kept ]`},
 		{"edits a suid file", `echo edited >suid`, `[ "$(stat -c %a suid)" = 755 ]`},
 		{"adds a file", `echo new >d/new`, `[ "$(cat d/new)" = new ]; [ "$(stat -c %a:%u d/new)" = 644:0 ]`},
-		{"adds a directory", `mkdir -p x/y; echo new >x/y/z`, `[ "$(cat x/y/z)" = new ]; [ "$(stat -c %a x/y)" = 755 ]`},
+		{"adds a directory", `mkdir -p x/y; echo new >x/y/z`,
+			`[ "$(cat x/y/z)" = new ]; [ "$(stat -c %a x/y)" = 755 ]`},
 		{"renames a file", `git mv d/a d/moved`, `[ "$(cat d/moved)" = a ]; [ ! -e d/a ]`},
-		{"renames a directory", `git mv d e`, `[ "$(cat e/a)" = a ]; [ "$(stat -c %a:%u:%g e/a)" = 640:12:13 ]; [ ! -e d ]; [ "$(stat -c %a e)" = 750 ]`},
+		{"renames a directory", `git mv d e`,
+			`[ "$(cat e/a)" = a ]; [ "$(stat -c %a:%u:%g e/a)" = 640:12:13 ]; [ ! -e d ]; [ "$(stat -c %a e)" = 750 ]`},
 		{"deletes a file", `git rm -q d/a`, `[ ! -e d/a ]; [ "$(cat d/b)" = b ]`},
 		{"drops a directory", `git rm -qr d`, `[ ! -e d/a ]; [ "$(cat script)" = script ]`},
 		{"sets an executable bit", `chmod +x script`, `[ "$(stat -c %a script)" = 750 ]`},
@@ -131,16 +139,19 @@ func TestStockClientEdits(t *testing.T) {
 		{"makes a file a symlink", `rm d/a; ln -s b d/a`, `[ "$(readlink d/a)" = b ]`},
 		{"makes a file a directory", `rm d/a; mkdir d/a; echo in >d/a/in`, `[ "$(cat d/a/in)" = in ]`},
 		{"makes a directory a file", `git rm -qr d; echo flat >d`, `[ "$(cat d)" = flat ]`},
-		{"edits one name of a hard-linked file", `echo apart >d/linked`, `[ "$(cat d/linked)" = apart ]; [ "$(cat links)" = links ]; [ "$(stat -c %h links)" = 1 ]`},
+		{"edits one name of a hard-linked file", `echo apart >d/linked`,
+			`[ "$(cat d/linked)" = apart ]; [ "$(cat links)" = links ]; [ "$(stat -c %h links)" = 1 ]`},
 		{"edits a chunk", `printf XXXX | dd of=big/00000007 conv=notrunc status=none`,
 			`[ "$(stat -c %s big)" = 9437184 ]; [ "$(dd if=big bs=65536 skip=7 count=1 status=none | head -c 4)" = XXXX ]`},
 		{"cuts the last chunk", `truncate -s 100 big/00000143`, `[ "$(stat -c %s big)" = $((143 * 65536 + 100)) ]`},
 		{"drops a big file", `git rm -qr big`, `[ ! -e big ]`},
-		{"adds names that emberfs escapes", `mkdir sub; printf '* text\n' >sub/.gitattributes; echo i >sub/.gitignore`, `[ "$(cat sub/.gitattributes)" = '* text' ]; [ "$(cat sub/.gitignore)" = i ]`},
+		{"adds names that emberfs escapes", `mkdir sub; printf '* text\n' >sub/.gitattributes; echo i >sub/.gitignore`,
+			`[ "$(cat sub/.gitattributes)" = '* text' ]; [ "$(cat sub/.gitignore)" = i ]`},
 		{"merges", `git checkout -qb side HEAD; echo side >side; git add -A; git commit -qm side; git checkout -q main; echo main2 >main2; git add -A; git commit -qm main2; git merge -q -m merged side`,
 			`[ "$(cat side main2)" = "side
 main2" ]`},
-		{"reverts", `echo twice >d/a; git commit -qam twice; git revert --no-edit HEAD >/dev/null`, `[ "$(cat d/a)" = a ]`},
+		{"reverts", `echo twice >d/a; git commit -qam twice; git revert --no-edit HEAD >/dev/null`,
+			`[ "$(cat d/a)" = a ]`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -154,9 +165,11 @@ main2" ]`},
 			check(t, os.WriteFile(one.at("big"), big, 0o644))
 			one.umount()
 			clone := filepath.Join(testDir(t), "clone")
-			shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"\n"+c.git+"\ngit add -A; git diff --cached --quiet || git commit -qm 'by hand'; git push -q")
+			shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"\n"+c.git+
+				"\ngit add -A; git diff --cached --quiet || git commit -qm 'by hand'; git push -q")
 			var want map[string]string
-			for _, v := range []*volume{newVolume(t, "two", withSource(repo)), one, newVolume(t, "three", withSource(repo))} {
+			for _, v := range []*volume{newVolume(t, "two", withSource(repo)), one,
+				newVolume(t, "three", withSource(repo))} {
 				v.mount()
 				for _, name := range []string{"fifo", "empty"} {
 					if _, err := os.Lstat(v.at(name)); err != nil {

@@ -42,10 +42,12 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			check(t, os.WriteFile(one.at("db/sub/made"), []byte("two"), 0o600))
 			check(t, os.Remove(one.at("db/gone")))
 			live := func() string {
-				return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/emberfs-live"))
+				return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)",
+					"refs/heads/emberfs-live"))
 			}
 			if !waitFor(30*time.Second, func() bool {
-				return live() != "" && (command{args: []string{"git", "-C", repo, "cat-file", "-e", live() + ":db/sub/made"}}).succeeds() &&
+				return live() != "" && (command{
+					args: []string{"git", "-C", repo, "cat-file", "-e", live() + ":db/sub/made"}}).succeeds() &&
 					!(command{args: []string{"git", "-C", repo, "cat-file", "-e", live() + ":db/gone"}}).succeeds()
 			}) {
 				t.Fatalf("the critical files are not pushed: %q", live())
@@ -58,10 +60,12 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 				t.Fatalf("main went from %s to %s", main, got)
 			}
 			clone := filepath.Join(testDir(t), "clone")
-			shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"; "+c.stock+"; git add -A; git commit -qm stock; git push -q")
+			shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"; "+c.stock+
+				"; git add -A; git commit -qm stock; git push -q")
 
 			two := newVolume(t, "two", withSource(repo))
-			if r := two.emberfs("log", repo); r.code != 0 || !strings.Contains(r.stderr, "has critical files of a machine that was lost") {
+			if r := two.emberfs("log", repo); r.code != 0 ||
+				!strings.Contains(r.stderr, "has critical files of a machine that was lost") {
 				t.Errorf("log before anybody took the live branch: %v", r)
 			}
 			two.mount()
@@ -78,7 +82,8 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			if _, err := os.Stat(two.at("db/gone")); !os.IsNotExist(err) {
 				t.Errorf("what was removed: %v", err)
 			}
-			if b, err := os.ReadFile(two.at("other")); err != nil || string(b) != map[bool]string{true: "theirs\n", false: "one"}[c.what == "another file"] {
+			if b, err := os.ReadFile(two.at("other")); err != nil ||
+				string(b) != map[bool]string{true: "theirs\n", false: "one"}[c.what == "another file"] {
 				t.Errorf("what the stock client changed: %q, %v", b, err)
 			}
 			r := two.emberfs("sync", two.mnt)
@@ -93,11 +98,13 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 				t.Errorf("the live branch is still there: %s", l)
 			}
 			for _, verb := range []string{"log", "snapshots"} {
-				if r := two.emberfs(verb, repo); r.code != 0 || strings.Contains(r.stderr, "emberfs-side/main/") != c.conflict {
+				if r := two.emberfs(verb, repo); r.code != 0 ||
+					strings.Contains(r.stderr, "emberfs-side/main/") != c.conflict {
 					t.Errorf("%s of the remote: %v", verb, r)
 				}
 			}
-			side := strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/emberfs-side"))
+			side := strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)",
+				"refs/heads/emberfs-side"))
 			if (side != "") != c.conflict {
 				t.Errorf("side branches: %q", side)
 			}
@@ -129,7 +136,8 @@ func TestStrayConflictIsKeptFirst(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	refs := func(of string) string {
-		return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/"+of))
+		return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/"+
+			of))
 	}
 	one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms"))
 	one.mount()
@@ -138,13 +146,15 @@ func TestStrayConflictIsKeptFirst(t *testing.T) {
 	one.sync()
 	check(t, os.WriteFile(one.at("critical"), []byte("two"), 0o640))
 	if !waitFor(30*time.Second, func() bool {
-		return refs("emberfs-live") != "" && must(t, "/", "git", "-C", repo, "show", refs("emberfs-live")+":critical") == "two"
+		return refs("emberfs-live") != "" && must(t, "/", "git", "-C", repo, "show", refs("emberfs-live")+
+			":critical") == "two"
 	}) {
 		t.Fatal("the critical file is not pushed")
 	}
 	one.kill()
 	clone := filepath.Join(testDir(t), "clone")
-	shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+"; echo theirs >critical; git commit -qam stock; git push -q")
+	shell(t, "/", "git clone -q "+repo+" "+clone+"; cd "+clone+
+		"; echo theirs >critical; git commit -qam stock; git push -q")
 	hook := filepath.Join(repo, "hooks/pre-receive")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
 	check(t, os.WriteFile(hook, []byte("#!/bin/sh\n! grep -q emberfs-side\n"), 0o755))

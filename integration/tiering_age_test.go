@@ -163,7 +163,8 @@ func TestWarmLimit(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	const limit, each = 32 << 20, 1 << 20
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})),
-		withOpts(fmt.Sprint("warm_limit=", limit), "warm_age=none", "tier_interval=200ms", "backup_interval=1s", "prefetch=off"))
+		withOpts(fmt.Sprint("warm_limit=", limit), "warm_age=none", "tier_interval=200ms", "backup_interval=1s",
+			"prefetch=off"))
 	v.mount()
 	content := map[string]string{}
 	check(t, os.Mkdir(v.at("d"), 0o755))

@@ -37,7 +37,8 @@ func stubCopyCases() []stubCase {
 		{name: "tar_sparse", run: func(s *stub) {
 			to := filepath.Join(testDir(s.T), "tar")
 			s.ok(os.MkdirAll(to, 0o755), "mkdir")
-			command{args: []string{"sh", "-euc", `tar --sparse --hole-detection=seek -cf - f sparse | tar -xf - -C "$1"`, "sh", to}, dir: s.dir}.must(s)
+			command{args: []string{"sh", "-euc",
+				`tar --sparse --hole-detection=seek -cf - f sparse | tar -xf - -C "$1"`, "sh", to}, dir: s.dir}.must(s)
 			s.content(filepath.Join(to, "f"), stubContent("f"))
 			s.content(filepath.Join(to, "sparse"), sparseContent())
 		}},
@@ -69,11 +70,15 @@ func stubCopyCases() []stubCase {
 		}},
 		{name: "blocks", nothing: true, run: func(s *stub) {
 			s.truth(s.lstat(s.p("f")).Blocks*512 >= stubSize, "%d blocks of a dense file", s.lstat(s.p("f")).Blocks)
-			s.truth(s.lstat(s.p("sparse")).Blocks*512 < 2<<20, "%d blocks of a sparse file", s.lstat(s.p("sparse")).Blocks)
+			s.truth(s.lstat(s.p("sparse")).Blocks*512 < 2<<20, "%d blocks of a sparse file",
+				s.lstat(s.p("sparse")).Blocks)
 			du := command{args: []string{"du", "--block-size=1", s.p("f")}}.must(s)
 			s.truth(!strings.HasPrefix(du, "0\t"), "du says %s", du)
 		}},
-		{name: "copy_file_range_from", run: func(s *stub) { s.copyRange("f", "new", stubContent("f")); s.isStub("f", true) }},
+		{name: "copy_file_range_from", run: func(s *stub) {
+			s.copyRange("f", "new", stubContent("f"))
+			s.isStub("f", true)
+		}},
 		{name: "copy_file_range_to", run: func(s *stub) {
 			s.ok(os.WriteFile(s.p("short"), []byte("SHORT"), 0o644), "write")
 			s.copyRange("short", "f", "SHORT"+stubContent("f")[5:])

@@ -22,7 +22,8 @@ func unlistedCases() []stubCase {
 	return []stubCase{
 		{name: "links_at_first_stat", nothing: true, run: func(s *stub) {
 			s.equal(s.lstat(s.p("dir/one")).Nlink, uint64(3), "links at the first stat")
-			s.equal(s.lstat(s.p("deep/below/three")).Ino, s.lstat(s.p("dir/one")).Ino, "inode of the name in another directory")
+			s.equal(s.lstat(s.p("deep/below/three")).Ino, s.lstat(s.p("dir/one")).Ino,
+				"inode of the name in another directory")
 			s.equal(s.lstat(s.p("dir/two")).Ino, s.lstat(s.p("dir/one")).Ino, "inode of the name in the same directory")
 		}},
 		{name: "links_from_the_other_side", nothing: true, run: func(s *stub) {
@@ -65,7 +66,9 @@ func unlistedCases() []stubCase {
 			s.ok(unix.Rename(s.p("deep"), s.p("empty")), "rename over an empty directory")
 			s.content(s.p("empty/below/plain"), stubContent("plain"))
 		}},
-		{name: "rmdir_full", nothing: true, run: func(s *stub) { s.want(unix.Rmdir(s.p("deep")), unix.ENOTEMPTY, "rmdir") }},
+		{name: "rmdir_full", nothing: true, run: func(s *stub) {
+			s.want(unix.Rmdir(s.p("deep")), unix.ENOTEMPTY, "rmdir")
+		}},
 		{name: "rmdir_empty", nothing: true, run: func(s *stub) {
 			s.ok(unix.Rmdir(s.p("empty")), "rmdir")
 			s.want(errnoOf(s.p("empty"), unix.O_RDONLY, 0), unix.ENOENT, "open")
@@ -76,7 +79,8 @@ func unlistedCases() []stubCase {
 		}},
 		{name: "create_in_directory", nothing: true, run: func(s *stub) {
 			s.ok(os.WriteFile(s.p("deep/below/new"), []byte("new"), 0o644), "write")
-			s.want(errnoOf(s.p("deep/below/plain"), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644), unix.EEXIST, "O_EXCL of what is there")
+			s.want(errnoOf(s.p("deep/below/plain"), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644), unix.EEXIST,
+				"O_EXCL of what is there")
 			s.equal(s.names(s.p("deep/below")), "new plain three", "names")
 		}},
 		{name: "open_by_path", run: func(s *stub) { s.content(s.p("deep/below/plain"), stubContent("plain")) }},
@@ -96,13 +100,15 @@ func unlistedCases() []stubCase {
 		{name: "sizes", nothing: true, run: func(s *stub) {
 			apparent := command{args: []string{"du", "-s", "--apparent-size", "--block-size=1", s.p("dir/one")}}.must(s)
 			s.truth(strings.HasPrefix(apparent, fmt.Sprint(stubSize, "\t")), "du --apparent-size says %s", apparent)
-			found := command{args: []string{"find", s.dir, "-type", "f", "-size", fmt.Sprint("+", stubSize-1, "c")}}.must(s)
+			found := command{args: []string{"find", s.dir, "-type", "f", "-size",
+				fmt.Sprint("+", stubSize-1, "c")}}.must(s)
 			s.equal(strings.Count(found, "\n"), 4+41, "files that find finds by size")
 		}},
 		{name: "names_alone", nothing: true, run: func(s *stub) {
 			found := strings.Fields(command{args: []string{"find", s.p("tree"), "-type", "f"}}.must(s))
 			s.equal(len(found), 41, "files that find finds")
-			made := command{args: []string{"find", filepath.Join(s.v.state, "warm") + "/" + s.base + "/tree", "-type", "f"}}.must(s)
+			made := command{args: []string{"find", filepath.Join(s.v.state, "warm") + "/" + s.base + "/tree", "-type",
+				"f"}}.must(s)
 			s.equal(made, "", "files that were made in warm for it")
 			s.want(errnoOf(s.p("tree/sub/leaf/none"), unix.O_RDONLY, 0), unix.ENOENT, "a missing file")
 			s.equal(s.lstat(s.p("tree/sub/leaf/f7")).Size, int64(stubSize), "size of one")
@@ -136,7 +142,8 @@ func unlistedCases() []stubCase {
 			again, err := d.Readdirnames(-1)
 			s.ok(err, "readdir")
 			s.equal(len(again), 40, "names after rewinding")
-			s.truth(!slices.Contains(again, first[2]) && slices.Contains(again, "new"), "names after rewinding: %q", again)
+			s.truth(!slices.Contains(again, first[2]) && slices.Contains(again, "new"), "names after rewinding: %q",
+				again)
 		}},
 		{name: "remove_tree_whose_names_are_told", nothing: true, run: func(s *stub) {
 			command{args: []string{"find", s.p("tree")}}.must(s)
@@ -145,7 +152,8 @@ func unlistedCases() []stubCase {
 		}},
 		{name: "attributes_below_unlisted", nothing: true, run: func(s *stub) {
 			s.names(s.p("tree/sub"))
-			s.ok(unix.UtimesNanoAt(unix.AT_FDCWD, s.p("tree/sub"), []unix.Timespec{ts(1, 0), {Nsec: unix.UTIME_OMIT}}, 0), "touch -a")
+			s.ok(unix.UtimesNanoAt(unix.AT_FDCWD, s.p("tree/sub"), []unix.Timespec{ts(1, 0), {Nsec: unix.UTIME_OMIT}},
+				0), "touch -a")
 			s.equal(s.lstat(s.p("tree/sub")).Mtim, ts(7654321, 98), "mtime after touch -a")
 			s.ok(unix.Chmod(s.p("tree/sub/leaf"), 0o710), "chmod")
 			s.ok(unix.Setxattr(s.p("tree/sub"), "user.a", []byte("b"), 0), "setxattr")

@@ -47,7 +47,8 @@ func releasing(v *volume) (stop func() int64) {
 func TestReleaseUnderPrograms(t *testing.T) {
 	t.Parallel()
 	deadline(t, 6*time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("prefetch=off", "warm_age=100ms", "tier_interval=100ms", "hot_age=100ms"))
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})),
+		withOpts("prefetch=off", "warm_age=100ms", "tier_interval=100ms", "hot_age=100ms"))
 	v.mount()
 	stop := releasing(v)
 	shell(t, v.mnt, `git clone -q --no-local `+env.module+` project
@@ -87,7 +88,8 @@ func TestReleaseUnderFio(t *testing.T) {
 		shell(t, v.mnt, fmt.Sprintf(`mkdir s%d; cd s%d
 			fio --name=a --rw=randwrite --bs=16k --ioengine=psync --size=16m --randseed=%d --do_verify=0 %s >/dev/null
 			emberfs=%s; $emberfs tier %s >/dev/null
-			fio --name=a --rw=randwrite --bs=16k --ioengine=psync --size=16m --randseed=%d --verify_only %s >/dev/null`, seed, seed, seed+1, job, env.bin, v.mnt, seed+1, job))
+			fio --name=a --rw=randwrite --bs=16k --ioengine=psync --size=16m --randseed=%d --verify_only %s >/dev/null`,
+			seed, seed, seed+1, job, env.bin, v.mnt, seed+1, job))
 	}
 	if n := stop(); n < 20 {
 		t.Errorf("only %d files left warm meanwhile", n)
@@ -102,10 +104,12 @@ func TestReleaseUnderExerciser(t *testing.T) {
 	for _, cache := range []string{"on", "off"} {
 		t.Run("cache="+cache, func(t *testing.T) {
 			t.Parallel()
-			v := newVolume(t, "v", onlyByCommand(), withOpts("kernel_cache="+cache, "chunk_threshold=256KiB", "hot_age=100ms"))
+			v := newVolume(t, "v", onlyByCommand(), withOpts("kernel_cache="+cache, "chunk_threshold=256KiB",
+				"hot_age=100ms"))
 			v.mount()
 			stop := releasing(v)
-			exercise(t, v.at("file"), rand.New(rand.NewSource(effort.Seed(t))), time.Now().Add(effort.Time(t, 6*time.Second, 2*time.Minute)))
+			exercise(t, v.at("file"), rand.New(rand.NewSource(effort.Seed(t))),
+				time.Now().Add(effort.Time(t, 6*time.Second, 2*time.Minute)))
 			if n := stop(); n < 5 {
 				t.Errorf("it left warm only %d times", n)
 			}
@@ -136,7 +140,8 @@ func exercise(t *testing.T, path string, rnd *rand.Rand, until time.Time) {
 			check(t, f.Truncate(int64(off)))
 			want = grownBytes(want, off)[:off]
 		case 3:
-			if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(off), int64(n)); err != nil {
+			if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(off),
+				int64(n)); err != nil {
 				t.Fatalf("operation %d: punch: %v", op, err)
 			}
 			if off < len(want) {

@@ -19,12 +19,12 @@ import (
 
 // lazyPair is a repository that a first machine pushed to, and a second machine that has mounted it and looked at
 // nothing yet.
-func lazyPair(t *testing.T, make func(one *volume), options ...volumeOption) (one, two *volume) {
+func lazyPair(t *testing.T, create func(one *volume), options ...volumeOption) (one, two *volume) {
 	t.Helper()
 	repo := newBareRepo(t, "remote.git", user{})
 	one = newVolume(t, "one", withSource(repo))
 	one.mount()
-	make(one)
+	create(one)
 	one.umount()
 	two = newVolume(t, "two", append(options, withSource(repo), onlyByCommand())...)
 	two.mount()

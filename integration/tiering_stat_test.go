@@ -165,7 +165,8 @@ func TestGitSeesNoChange(t *testing.T) {
 	gitDir := filepath.Join(testDir(t), "git")
 	git := func(args ...string) string {
 		t.Helper()
-		return must(t, v.at("work"), append([]string{"git", "--git-dir", gitDir, "--work-tree", v.at("work")}, args...)...)
+		return must(t, v.at("work"), append([]string{"git", "--git-dir", gitDir, "--work-tree", v.at("work")},
+			args...)...)
 	}
 	for d := range 10 {
 		dir := fmt.Sprintf("work/d%d", d)

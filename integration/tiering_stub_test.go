@@ -220,9 +220,12 @@ func stubWriteCases() []stubCase {
 			s.equal(s.lstat(s.p("f")).Size, int64(3), "size")
 		}},
 		{name: "fallocate_inside", run: allocate(0, 1000, 1000, same)},
-		{name: "fallocate_over_the_end", run: allocate(0, stubSize, 10_000, func(b []byte) []byte { return append(b, make([]byte, 10_000)...) })},
+		{name: "fallocate_over_the_end", run: allocate(0, stubSize, 10_000, func(b []byte) []byte {
+			return append(b, make([]byte, 10_000)...)
+		})},
 		{name: "fallocate_keep_size", run: allocate(unix.FALLOC_FL_KEEP_SIZE, stubSize, 100_000, same)},
-		{name: "fallocate_punch", run: allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 65536, 131072, zeros(65536, 131072))},
+		{name: "fallocate_punch", run: allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 65536, 131072,
+			zeros(65536, 131072))},
 		{name: "fallocate_zero", run: allocate(unix.FALLOC_FL_ZERO_RANGE, 100, 70_000, zeros(100, 70_000))},
 	}
 }
@@ -235,7 +238,8 @@ func stubAttributeCases() []stubCase {
 			change(s)
 			after := s.lstat(s.p("f"))
 			grown := after.Blocks - before.Blocks // by an attribute block at most
-			s.truth(after.Size == before.Size && after.Ino == before.Ino && (grown == 0 || grown == 8), "%+v became %+v", before, after)
+			s.truth(after.Size == before.Size && after.Ino == before.Ino && (grown == 0 || grown == 8),
+				"%+v became %+v", before, after)
 			s.isStub("f", true)
 		}
 	}
@@ -265,20 +269,24 @@ func stubAttributeCases() []stubCase {
 		})},
 		{name: "setfacl", nothing: true, run: keeps(func(s *stub) {
 			command{args: []string{"setfacl", "-m", "u:1234:rw", s.p("f")}}.must(s)
-			s.truth(strings.Contains(command{args: []string{"getfacl", "-n", s.p("f")}}.must(s), "user:1234:rw-"), "no ACL")
+			s.truth(strings.Contains(command{args: []string{"getfacl", "-n", s.p("f")}}.must(s), "user:1234:rw-"),
+				"no ACL")
 		})},
 		{name: "chmod_then_read", run: func(s *stub) {
 			s.ok(unix.Chmod(s.p("f"), 0o600), "chmod")
 			s.content(s.p("f"), stubContent("f"))
 		}},
-		{name: "fsync", nothing: true, run: keeps(func(s *stub) { s.ok(unix.Fsync(s.open(s.p("f"), unix.O_RDONLY, 0)), "fsync") })},
+		{name: "fsync", nothing: true, run: keeps(func(s *stub) {
+			s.ok(unix.Fsync(s.open(s.p("f"), unix.O_RDONLY, 0)), "fsync")
+		})},
 		{name: "open_for_writing_alone", run: func(s *stub) {
 			before := s.lstat(s.p("f"))
 			fd, err := unix.Open(s.p("f"), unix.O_RDWR, 0)
 			s.ok(err, "open")
 			s.ok(unix.Close(fd), "close")
 			after := s.lstat(s.p("f"))
-			s.truth(after.Mtim == before.Mtim && after.Ctim == before.Ctim && after.Blocks == before.Blocks, "%+v became %+v", before, after)
+			s.truth(after.Mtim == before.Mtim && after.Ctim == before.Ctim && after.Blocks == before.Blocks,
+				"%+v became %+v", before, after)
 			s.content(s.p("f"), stubContent("f"))
 		}},
 	}

@@ -83,7 +83,8 @@ func (v *volume) remount() {
 // warmUse is what du says of warm, in bytes.
 func (v *volume) warmUse() int64 {
 	v.t.Helper()
-	n, err := strconv.ParseInt(strings.Fields(must(v.t, "/", "du", "-s", "--block-size=1", filepath.Join(v.state, "warm")))[0], 10, 64)
+	n, err := strconv.ParseInt(strings.Fields(must(v.t, "/", "du", "-s", "--block-size=1",
+		filepath.Join(v.state, "warm")))[0], 10, 64)
 	check(v.t, err)
 	return n
 }
@@ -152,7 +153,8 @@ func TestTierRelease(t *testing.T) {
 		t.Errorf("warm uses %d bytes, %d before", after, before)
 	}
 	st := v.status()
-	if w := st.Tiers.Warm; w.Stubs != files || w.Released != files || w.Files != 0 || w.Bytes != 0 || w.LastTick == nil || st.AtRisk.Files != 0 {
+	if w := st.Tiers.Warm; w.Stubs != files || w.Released != files || w.Files != 0 || w.Bytes != 0 ||
+		w.LastTick == nil || st.AtRisk.Files != 0 {
 		t.Errorf("status: %+v, at risk %+v", w, st.AtRisk)
 	}
 	if again := v.tier(); again.Files != 0 {
@@ -195,7 +197,8 @@ func TestTierPaths(t *testing.T) {
 	if r := v.tier(v.at("a/f0"), "b", v.at("odd \xff\nname")); r.Files != 4 {
 		t.Errorf("%+v", r)
 	}
-	for name, want := range map[string]bool{"a/f0": false, "a/f1": true, "b/f0": false, "b/f1": false, "odd \xff\nname": false} {
+	for name, want := range map[string]bool{"a/f0": false, "a/f1": true, "b/f0": false, "b/f1": false,
+		"odd \xff\nname": false} {
 		if v.inWarm(name) != want {
 			t.Errorf("%q in warm: want %v", name, want)
 		}
@@ -246,7 +249,8 @@ func TestTierExitCodes(t *testing.T) {
 		{1, []string{v.mnt, v.at("d/missing")}, "missing"},
 		{1, []string{"/etc"}, "no emberfs"},
 	} {
-		if r := v.emberfs(append([]string{"tier"}, c.args...)...); r.code != c.code || !strings.Contains(r.stderr, c.say) {
+		if r := v.emberfs(append([]string{"tier"}, c.args...)...); r.code != c.code ||
+			!strings.Contains(r.stderr, c.say) {
 			t.Errorf("want exit %d and %q\n%v", c.code, c.say, r)
 		}
 	}
@@ -279,7 +283,8 @@ func TestFileStatus(t *testing.T) {
 		}
 	}
 	st := v.file("d/f0")
-	is("new", st.Mountpoint == v.mnt && st.Path == "d/f0" && st.Size == 100_000 && slices.Contains(st.Tiers, "warm") && !slices.Contains(st.Tiers, "cold") &&
+	is("new", st.Mountpoint == v.mnt && st.Path == "d/f0" && st.Size == 100_000 && slices.Contains(st.Tiers, "warm") &&
+		!slices.Contains(st.Tiers, "cold") &&
 		!st.Clean && !st.Safe && st.Why != "" && st.Commit == "" && st.Object == "" && !st.Used.IsZero())
 	v.sync()
 	id := func(rev string) string {
@@ -287,11 +292,13 @@ func TestFileStatus(t *testing.T) {
 	}
 	tip, object := id("main"), id("main:d/f0")
 	st = v.file("d/f0")
-	is("committed", st.Clean && st.Safe && st.Pushed && st.Why == "" && st.Commit == tip && st.Object == object && slices.Contains(st.Tiers, "warm") && slices.Contains(st.Tiers, "cold"))
+	is("committed", st.Clean && st.Safe && st.Pushed && st.Why == "" && st.Commit == tip && st.Object == object &&
+		slices.Contains(st.Tiers, "warm") && slices.Contains(st.Tiers, "cold"))
 	v.tier()
 	v.remount()
 	st = v.file("d/f0")
-	is("released", st.Clean && st.Safe && st.Object == object && slices.Equal(st.Tiers, []string{"cold"}) && st.Used.IsZero() && st.Open == 0)
+	is("released", st.Clean && st.Safe && st.Object == object && slices.Equal(st.Tiers, []string{"cold"}) &&
+		st.Used.IsZero() && st.Open == 0)
 	check(t, os.WriteFile(v.at("d/f0"), []byte("new"), 0o644))
 	st = v.file("d/f0")
 	is("written again", !st.Clean && !st.Safe && st.Why != "" && st.Size == 3 && slices.Contains(st.Tiers, "warm"))
@@ -301,7 +308,8 @@ func TestFileStatus(t *testing.T) {
 	if dir := v.file("d"); dir.Clean || dir.Kind == st.Kind {
 		t.Errorf("a directory above a change: %+v", dir)
 	}
-	if r := v.emberfs("status", v.at("d/f0")); r.code != 0 || !strings.Contains(r.stdout, "d/f0") || !strings.Contains(r.stdout, "NO: ") {
+	if r := v.emberfs("status", v.at("d/f0")); r.code != 0 || !strings.Contains(r.stdout, "d/f0") ||
+		!strings.Contains(r.stdout, "NO: ") {
 		t.Errorf("for people\n%v", r)
 	}
 	if r := v.emberfs("status", v.at("d/none")); r.code != 1 || !strings.Contains(r.stderr, "d/none") {

@@ -19,14 +19,16 @@ func TestAnyCommitTime(t *testing.T) {
 		ahead      bool
 	}{
 		{"zone", "1700000000 +2400", false}, {"odd zone", "1700000000 -9999", false}, {"before", "0 +0000", false},
-		{"2035", "2051222400 +0000", true}, {"year 10000", "253402300800 +0000", true}, {"far", "1000000000000 +1400", true},
+		{"2035", "2051222400 +0000", true}, {"year 10000", "253402300800 +0000", true},
+		{"far", "1000000000000 +1400", true},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
 			t.Parallel()
 			deadline(t, 2*time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
 			command{args: []string{"git", "-C", repo, "fast-import", "--quiet", "--date-format=raw-permissive"},
-				stdin: "commit refs/heads/main\ncommitter a <a@b> " + c.date + "\ndata 1\nx\nM 100644 inline f\ndata 1\n1\n"}.must(t)
+				stdin: "commit refs/heads/main\ncommitter a <a@b> " + c.date +
+					"\ndata 1\nx\nM 100644 inline f\ndata 1\n1\n"}.must(t)
 			v := newVolume(t, "v", withSource(repo))
 			v.mount()
 			check(t, os.WriteFile(v.at("f"), []byte("2"), 0o644))
@@ -36,13 +38,15 @@ func TestAnyCommitTime(t *testing.T) {
 			time.Sleep(1100 * time.Millisecond)
 			check(t, os.WriteFile(v.at("f"), []byte("3"), 0o644))
 			v.sync()
-			for _, args := range [][]string{{"status", v.mnt, "--json"}, {"status", "--json", v.state}, {"log", repo, "--json"}, {"snapshots", repo, "--json"}, {"check", repo, "--json"}} {
+			for _, args := range [][]string{{"status", v.mnt, "--json"}, {"status", "--json", v.state},
+				{"log", repo, "--json"}, {"snapshots", repo, "--json"}, {"check", repo, "--json"}} {
 				r := v.emberfs(args...)
 				if r.code != 0 || !json.Valid([]byte(r.stdout)) {
 					t.Errorf("%q: %v", args, r)
 				}
 			}
-			for _, args := range [][]string{{"status", v.mnt}, {"log", repo}, {"snapshots", repo}, {"diff", repo, "main~1", "main"}} {
+			for _, args := range [][]string{{"status", v.mnt}, {"log", repo}, {"snapshots", repo},
+				{"diff", repo, "main~1", "main"}} {
 				if r := v.emberfs(args...); r.code != 0 || r.stdout == "" {
 					t.Errorf("%q: %v", args, r)
 				}

@@ -83,7 +83,8 @@ func helperCommand(name string, as user, args ...string) *exec.Cmd {
 	cmd := exec.Command(self, args...)
 	cmd.Env = append(os.Environ(), helperVar+"="+name, "EMBERFS_TEST_SELF="+self)
 	if !as.isRoot() {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: as.uid, Gid: as.gid, Groups: as.groups}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: as.uid, Gid: as.gid, Groups: as.groups}}
 	}
 	return cmd
 }

@@ -85,7 +85,8 @@ func (v *volume) userEnv() []string {
 	if v.as.isRoot() {
 		return v.env
 	}
-	return append([]string{"XDG_RUNTIME_DIR=" + filepath.Join(v.dir, "run"), "XDG_STATE_HOME=" + filepath.Join(v.dir, "xdg"), "HOME=" + v.dir}, v.env...)
+	return append([]string{"XDG_RUNTIME_DIR=" + filepath.Join(v.dir, "run"), "XDG_STATE_HOME=" +
+		filepath.Join(v.dir, "xdg"), "HOME=" + v.dir}, v.env...)
 }
 
 func (v *volume) mountArgs(more ...string) []string {
@@ -141,7 +142,8 @@ func (v *volume) remember(pid int) { v.pids = append(v.pids, pid) }
 // startForeground runs the daemon as our child and waits until the mount is there.
 func (v *volume) startForeground(more ...string) *volume {
 	v.t.Helper()
-	cmd := command{args: v.mountArgs(append(more, "--foreground")...), as: v.as, env: v.userEnv()}.prepare(context.Background())
+	cmd := command{args: v.mountArgs(append(more, "--foreground")...), as: v.as, env: v.userEnv()}.prepare(
+		context.Background())
 	logTo, err := os.OpenFile(filepath.Join(v.dir, "stderr.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	check(v.t, err)
 	defer logTo.Close()
@@ -212,7 +214,8 @@ func (v *volume) clearDeadMount() {
 func (v *volume) umount() {
 	v.t.Helper()
 	// A raced daemon on a busy machine may take longer for a big backup than a user would wait by default.
-	c := command{args: []string{env.bin, "umount", v.mnt, "--deadline", "5m"}, as: v.as, env: v.userEnv(), limit: 6 * time.Minute}
+	c := command{args: []string{env.bin, "umount", v.mnt, "--deadline", "5m"}, as: v.as, env: v.userEnv(),
+		limit: 6 * time.Minute}
 	if r := c.run(v.t); r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") {
 		v.t.Fatalf("want exit 0 and COMPLETE\n%v", r)
 	}
@@ -371,7 +374,8 @@ func deadline(t testing.TB, limit time.Duration) {
 		t.Errorf("not finished within %v: the mounts are aborted", limit)
 		below := mountsBelow(env.base)
 		for _, pid := range ourProcesses() {
-			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid)); err == nil && strings.HasSuffix(to, "stderr.log") {
+			if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", pid)); err == nil &&
+				strings.HasSuffix(to, "stderr.log") {
 				_ = unix.Kill(pid, unix.SIGQUIT)
 			}
 		}

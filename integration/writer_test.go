@@ -35,7 +35,8 @@ func helperWriter(args []string) error {
 			return err
 		}
 		if err := applyOp(args[0], op); err != nil {
-			if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EIO) {
+			if errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.ENOENT) ||
+				errors.Is(err, unix.EIO) {
 				return nil // the daemon is gone
 			}
 			return fmt.Errorf("%s: %w", op, err)

@@ -67,7 +67,8 @@ func (v *Volume) setattr(n *Inode, h *Handle, in *SetAttr) error {
 			return err
 		}
 	}
-	if in.Mode == nil && in.UID == nil && in.GID == nil && in.Atime == nil && in.Mtime == nil && !in.AtimeNow && !in.MtimeNow && !(in.KillPriv && in.Size == nil) {
+	if in.Mode == nil && in.UID == nil && in.GID == nil && in.Atime == nil && in.Mtime == nil && !in.AtimeNow &&
+		!in.MtimeNow && !(in.KillPriv && in.Size == nil) {
 		return nil
 	}
 	return v.withAttrChange(n, func() error {

@@ -68,7 +68,8 @@ func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
 }
 
 // Setxattr is setxattr(2). killSGID: setting an access ACL by someone outside the file's group clears sgid.
-func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []byte, flags uint32, killSGID bool, c Caller) error {
+func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []byte, flags uint32, killSGID bool,
+	c Caller) error {
 	if warm.ReservedXattr(attr) {
 		return unix.EPERM
 	}

@@ -114,7 +114,8 @@ func TestNamesAlone(t *testing.T) {
 	}
 	next.mustSync(t)
 	third := openTiered(t, t.TempDir(), c)
-	if got, err := third.Getxattr(mustFind(t, third, "d0/d1/d2/d3"), "user.k", make([]byte, 8)); err != nil || got != 1 {
+	if got, err := third.Getxattr(mustFind(t, third, "d0/d1/d2/d3"), "user.k", make([]byte, 8)); err != nil ||
+		got != 1 {
 		t.Errorf("the attribute has %d bytes, %v", got, err)
 	}
 }

@@ -111,7 +111,8 @@ func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, r
 // directories are not clean is for the metadata alone that no commit has of them. It comes with the first change; a
 // look at a repository commits nothing.
 func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bool) bool {
-	if base == nil || rewalk || !v.untouched || v.changes.Load() != 0 || base.Info().Live || !v.points.verified.Load() || v.state.Head != base.Info().ID.String() ||
+	if base == nil || rewalk || !v.untouched || v.changes.Load() != 0 || base.Info().Live ||
+		!v.points.verified.Load() || v.state.Head != base.Info().ID.String() ||
 		v.rulesChanged(ctx, base) {
 		return false
 	}

@@ -20,13 +20,15 @@ func (v *Volume) checkBase(ctx context.Context, base cold.Snapshot) error {
 	if ok || err != nil {
 		return err
 	}
-	return fmt.Errorf("branch %s: %w: it is at %s, this volume's changes began at %s; merge or move the branch back in cold.git, then sync",
+	return fmt.Errorf("branch %s: %w: it is at %s, this volume's changes began at %s; merge or move the branch back "+
+		"in cold.git, then sync",
 		v.cfg.Branch, cold.ErrRefMoved, base.Info().ID, v.state.Head)
 }
 
 // reaches says whether the commit that warm was last in step with is s, went before it, or was absorbed on the way. It
 // looks at most commits, and only beyond those that past likes.
-func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past func(*cold.CommitInfo) bool) (bool, error) {
+func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past func(*cold.CommitInfo) bool) (bool,
+	error) {
 	seen := map[cold.ID]bool{}
 	var parents, absorbed []cold.ID
 	add := func(list *[]cold.ID, id cold.ID) {

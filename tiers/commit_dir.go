@@ -181,7 +181,8 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 	for _, name := range names {
 		var st unix.Statx_t
 		err := warm.StatAt(w.fd, name, &st)
-		if plain := err == nil && (st.Nlink == 1 || warm.KindOf(uint32(st.Mode)) == cold.KindDir) || errors.Is(err, unix.ENOENT); plain &&
+		if plain := err == nil && (st.Nlink == 1 || warm.KindOf(uint32(st.Mode)) == cold.KindDir) ||
+			errors.Is(err, unix.ENOENT); plain &&
 			!m.bindingKept(w.m.n, name) && !m.has(inoKey{st.Ino, warm.GenOf(&st)}) {
 			continue
 		}
@@ -404,7 +405,8 @@ func (w *dirWalk) read() error {
 func (p *preimage) entry(name string) cold.Entry {
 	a := &p.attr
 	e := cold.Entry{
-		Name: name, Kind: warm.KindOf(a.Mode), Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime, Xattrs: p.xattrs,
+		Name: name, Kind: warm.KindOf(a.Mode), Mode: a.Mode & 07777, UID: a.UID, GID: a.GID, Mtime: a.Mtime,
+		Xattrs: p.xattrs,
 	}
 	switch e.Kind {
 	case cold.KindFile:

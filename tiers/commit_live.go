@@ -102,7 +102,8 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	if v.live.tip != base.Info().ID {
 		v.live.reset(cold.ID{})
 	}
-	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() && v.state.Head == c.ID {
+	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() &&
+		v.state.Head == c.ID {
 		v.live.reset(base.Info().ID) // what clean records say is of this one
 	}
 	c := v.beginCapture(ctx, tx, &capture{live: true})
@@ -265,7 +266,9 @@ func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 		if err != nil {
 			return cold.DirID{}, fmt.Errorf("read %q in the last commit: %w", d.at, err)
 		}
-		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return cmp.Compare(e.Name, name) })
+		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int {
+			return cmp.Compare(e.Name, name)
+		})
 		if l.Reconciled {
 			return cold.DirID{}, errNeedWhole
 		}

@@ -88,7 +88,8 @@ func (s *markSpill) each(at spilled, f func(*fileMark)) error {
 		if _, err := io.ReadFull(r, fixed[:]); err != nil {
 			return fmt.Errorf("read what was committed: %w", err)
 		}
-		m := fileMark{name: string(name), ino: le.Uint64(fixed[0:]), gen: le.Uint64(fixed[8:]), read: le.Uint64(fixed[16:])}
+		m := fileMark{name: string(name), ino: le.Uint64(fixed[0:]), gen: le.Uint64(fixed[8:]),
+			read: le.Uint64(fixed[16:])}
 		rest := fixed[24:]
 		copy(m.id[:], rest)
 		rest = rest[len(m.id):]

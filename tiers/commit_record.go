@@ -87,7 +87,8 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 // more: a file does not grow by being committed. n.mu is held; st is from before.
 func (v *Volume) hideBlock(n *Inode, r *warm.Record, st *unix.Statx_t, dirfd int, name string) {
 	var now unix.Statx_t
-	if r.Has(warm.FlagBlocks) || !v.records || warm.StatAt(dirfd, name, &now) != nil || now.Ino != n.ino || now.Blocks <= st.Blocks {
+	if r.Has(warm.FlagBlocks) || !v.records || warm.StatAt(dirfd, name, &now) != nil || now.Ino != n.ino ||
+		now.Blocks <= st.Blocks {
 		return
 	}
 	r.Flags, r.Blocks = r.Flags|warm.FlagBlocks, st.Blocks

@@ -161,7 +161,8 @@ func (v *Volume) severalNames(n, dir *Inode, name string) {
 	v.ns.RLock()
 	several := n.parent != nil && (n.parent != dir || n.name != name)
 	v.ns.RUnlock()
-	if several && (v.decide(n).Class() == rules.Critical || set.Decide(path.Join(v.pathOf(dir), name), false).Class() == rules.Critical) {
+	if several && (v.decide(n).Class() == rules.Critical ||
+		set.Decide(path.Join(v.pathOf(dir), name), false).Class() == rules.Critical) {
 		n.alsoCritical.Store(true)
 	}
 }

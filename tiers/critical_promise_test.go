@@ -37,7 +37,8 @@ func TestBecomesCritical(t *testing.T) {
 	defer h.Release()
 	_, err = h.Write(context.Background(), []byte("open"), 0, false)
 	must(t, err)
-	must(t, v.SetRulesText([]byte(criticalState+"- {match: build/, ignore: true}\n- {match: x, class: critical, critical_delay: 100ms}\n")))
+	must(t, v.SetRulesText([]byte(criticalState+
+		"- {match: build/, ignore: true}\n- {match: x, class: critical, critical_delay: 100ms}\n")))
 	eventually(t, cold, "state/a", "a")
 	eventually(t, cold, "open.db", "open")
 	// What was ignored is nobody's change, and becomes critical all the same.
@@ -99,7 +100,8 @@ func TestCriticalWithoutClose(t *testing.T) {
 func TestFsyncRemoteWaits(t *testing.T) {
 	repo := newMemCold()
 	repo.remote = true
-	v := openCritical(t, repo, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n- {match: d/, class: critical, fsync: remote, critical_delay: 1h}\n")
+	v := openCritical(t, repo, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n- {match: d/, "+
+		"class: critical, fsync: remote, critical_delay: 1h}\n")
 	v.Start()
 	d := mkdir(t, v, v.Root(), "d")
 	v.mustSync(t)
@@ -218,7 +220,8 @@ func TestLiveMoves(t *testing.T) {
 	must(t, v.Rename(context.Background(), state, "a", other, "a", 0))
 	must(t, v.Rename(context.Background(), other, "d", state, "d", 0))
 	mustCritical(t, v)
-	want := map[string]string{"state": "/", "state/b": "b", "state/c": "c", "state/d": "d", "other": "/", "other/a": "a"}
+	want := map[string]string{"state": "/", "state/b": "b", "state/c": "c", "state/d": "d", "other": "/",
+		"other/a": "a"}
 	wantNewest(t, cold, want)
 	if cold.live.IsZero() {
 		t.Error("it took a commit of everything")

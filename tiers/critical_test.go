@@ -117,7 +117,8 @@ func TestLiveTakesWhatIsCritical(t *testing.T) {
 	_, _, err := v.Symlink(context.Background(), state, "l", "a", me)
 	must(t, err)
 	mustCritical(t, v)
-	want["state/a"], want["d/e/x.db"], want["state/sub"], want["state/sub/b"], want["state/l"] = "22", "xx", "/", "b", "symlink"
+	want["state/a"], want["d/e/x.db"], want["state/sub"], want["state/sub/b"], want["state/l"] = "22", "xx", "/", "b",
+		"symlink"
 	wantNewest(t, cold, want)
 	must(t, v.Unlink(context.Background(), state, "a"))
 	must(t, v.Rename(context.Background(), deep, "x.db", v.Root(), "y.db", 0))
@@ -361,14 +362,16 @@ func TestCriticalComesFirst(t *testing.T) {
 	must(t, v.Close())
 
 	v = openTiered(t, t.TempDir(), cold, func(c *Config) { c.Prefetch, c.CriticalDelay = true, time.Second })
-	if got := v.urgentFirst(t.Context(), []string{"plain", "gone", "x.db"}); !slices.Equal(got, []string{"state/deep/a", "x.db", "plain", "gone"}) {
+	if got := v.urgentFirst(t.Context(), []string{"plain", "gone", "x.db"}); !slices.Equal(got,
+		[]string{"state/deep/a", "x.db", "plain", "gone"}) {
 		t.Errorf("order: %v", got)
 	}
 	if warmBlocks(t, v, "state/deep/a") != 0 {
 		t.Fatal("it is in warm before anybody asked")
 	}
 	v.Start()
-	for end := time.Now().Add(10 * time.Second); warmBlocks(t, v, "state/deep/a") == 0; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); warmBlocks(t, v, "state/deep/a") == 0; time.Sleep(
+		5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("a critical file does not come back by itself")
 		}

@@ -190,7 +190,8 @@ func (v *Volume) closeIO(h *Handle) {
 // mayDirect says whether the kernel may be let at n's file: the rules want it, all of it is in warm, and nothing that
 // is shown of it or needed by a commit under way would be lost. n.mu is held.
 func (v *Volume) mayDirect(n *Inode) bool {
-	if n.stub.Load() || n.mu.rec.Flags&^warm.FlagGroup != 0 || n.preserved.Load() != nil || !v.Rules().HasPassthrough() {
+	if n.stub.Load() || n.mu.rec.Flags&^warm.FlagGroup != 0 || n.preserved.Load() != nil ||
+		!v.Rules().HasPassthrough() {
 		return false
 	}
 	v.ns.RLock()

@@ -129,7 +129,8 @@ func settledAlone(t *testing.T, v *Volume, n *Inode) {
 func openDirect(t *testing.T, v *Volume, n *Inode) *Handle {
 	t.Helper()
 	h := open(t, v, n, unix.O_RDONLY)
-	for end := time.Now().Add(10 * time.Second); h.io != IODirect && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); h.io != IODirect &&
+		time.Now().Before(end); time.Sleep(time.Millisecond) {
 		h.Release()
 		h = open(t, v, n, unix.O_RDONLY)
 	}

@@ -72,7 +72,8 @@ func (v *Volume) noteUntracked(n *Inode) {
 	v.begin()
 	defer v.end()
 	if err := v.touchOwn(n, touchBytes); err != nil {
-		v.log.WithError(err).WithField("inode", n.ino).Warn("cannot mark the directories of a file that is written untracked")
+		v.log.WithError(err).WithField("inode", n.ino).Warn(
+			"cannot mark the directories of a file that is written untracked")
 	}
 }
 

@@ -101,7 +101,8 @@ func TestHeldChangesApart(t *testing.T) {
 	for i := range 40 {
 		st, err := w.FileStatus(t.Context(), fmt.Sprint("d/", i))
 		must(t, err)
-		want := []string{"mode 4755: the source is not trusted", "attribute trusted.k1: the source is not trusted", "attribute trusted.k2: the source is not trusted"}
+		want := []string{"mode 4755: the source is not trusted", "attribute trusted.k1: the source is not trusted",
+			"attribute trusted.k2: the source is not trusted"}
 		if i < 30 {
 			want = want[1:]
 			if i%2 == 0 {
@@ -114,7 +115,9 @@ func TestHeldChangesApart(t *testing.T) {
 	}
 	w.mustSync(t)
 	got := committedIn(t, c)
-	if got["0"] != "file 700 [{trusted.k2 trusted.k2}]" || got["1"] != "file 700 [{trusted.k1 trusted.k1} {trusted.k2 trusted.k2}]" || !strings.HasPrefix(got["39"], "file 4755 [{trusted.k1") {
+	if got["0"] != "file 700 [{trusted.k2 trusted.k2}]" ||
+		got["1"] != "file 700 [{trusted.k1 trusted.k1} {trusted.k2 trusted.k2}]" ||
+		!strings.HasPrefix(got["39"], "file 4755 [{trusted.k1") {
 		t.Errorf("committed: %q", got)
 	}
 }
@@ -146,7 +149,8 @@ func TestHeldListedTwice(t *testing.T) {
 	if n := w.held.Len(); n != 9 {
 		t.Errorf("of %d inodes something is held back, want 9", n)
 	}
-	if _, err := w.Open(context.Background(), mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, ErrStandsIn) {
+	if _, err := w.Open(context.Background(), mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err,
+		ErrStandsIn) {
 		t.Errorf("the device opens: %v", err)
 	}
 	w.mustSync(t)
@@ -207,7 +211,8 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	if got := w.Status().LeftOut; len(got) != 1 || !strings.Contains(got[0], "security.capability") {
 		t.Errorf("status lists %q", got)
 	}
-	if got := committedIn(t, c); strings.Contains(got["odd"], "capability") || !strings.Contains(got["other"], "capability") {
+	if got := committedIn(t, c); strings.Contains(got["odd"], "capability") ||
+		!strings.Contains(got["other"], "capability") {
 		t.Errorf("committed: %q", got)
 	}
 	// With the last name it goes, though the file is still in use: a kill may come before that ends.

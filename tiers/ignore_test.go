@@ -243,7 +243,8 @@ func TestRulesNeedConsent(t *testing.T) {
 
 	state := t.TempDir()
 	v = openTiered(t, state, cold)
-	if s := v.Status(); s.RulesStatus.Withheld != 2 || len(s.Rules) != 1 || !strings.HasPrefix(s.RulesStatus.From, "commit ") || string(v.RulesText()) != text {
+	if s := v.Status(); s.RulesStatus.Withheld != 2 || len(s.Rules) != 1 ||
+		!strings.HasPrefix(s.RulesStatus.From, "commit ") || string(v.RulesText()) != text {
 		t.Errorf("of a repository: %+v %v", s.RulesStatus, s.Rules)
 	}
 	write(t, v, mkdir(t, v, v.Root(), "build"), "x", "x")
@@ -266,7 +267,9 @@ func TestRulesNeedConsent(t *testing.T) {
 	if err := v.SetRulesText([]byte("- match: [\n")); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("a bad text: %v", err)
 	}
-	if s := v.Status(); len(s.Rules) != 3 || !slices.ContainsFunc(s.Errors, func(e string) bool { return strings.Contains(e, "rules") }) {
+	if s := v.Status(); len(s.Rules) != 3 || !slices.ContainsFunc(s.Errors, func(e string) bool {
+		return strings.Contains(e, "rules")
+	}) {
 		t.Errorf("after a bad text: %v, errors %v", s.Rules, s.Errors)
 	}
 	must(t, v.Close())
@@ -296,8 +299,11 @@ func TestRulesKilledBetween(t *testing.T) {
 // TestRuleAges: a rule's warm_age decides when its files leave warm, longer or shorter than the volume's.
 func TestRuleAges(t *testing.T) {
 	cold := newMemCold()
-	v := openTiered(t, t.TempDir(), cold, func(c *Config) { c.WarmAge, c.TierInterval = 300*time.Millisecond, 50*time.Millisecond })
-	must(t, v.SetRulesText([]byte("- {match: stays, class: session, warm_age: none}\n- {match: later, class: session, warm_age: 1h}\n- {match: soon/, class: session, warm_age: 100ms}\n")))
+	v := openTiered(t, t.TempDir(), cold, func(c *Config) {
+		c.WarmAge, c.TierInterval = 300*time.Millisecond, 50*time.Millisecond
+	})
+	must(t, v.SetRulesText([]byte("- {match: stays, class: session, warm_age: none}\n- {match: later, class: "+
+		"session, warm_age: 1h}\n- {match: soon/, class: session, warm_age: 100ms}\n")))
 	content := strings.Repeat("content ", 2000)
 	write(t, v, v.Root(), "stays", content)
 	write(t, v, v.Root(), "later", content)
@@ -305,7 +311,8 @@ func TestRuleAges(t *testing.T) {
 	write(t, v, mkdir(t, v, v.Root(), "soon"), "f", content)
 	v.mustSync(t)
 	v.Start()
-	for end := time.Now().Add(20 * time.Second); warmBlocks(t, v, "usual") > 0 || warmBlocks(t, v, "soon/f") > 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); warmBlocks(t, v, "usual") > 0 ||
+		warmBlocks(t, v, "soon/f") > 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("blocks in warm: %d and %d", warmBlocks(t, v, "usual"), warmBlocks(t, v, "soon/f"))
 		}

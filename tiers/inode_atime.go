@@ -43,7 +43,8 @@ func (c *mountClone) get(v *Volume, attr uint64) int {
 		tree, err := unix.OpenTree(v.warmFD, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 		if err == nil {
 			defer unix.Close(tree)
-			err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attr, Attr_clr: unix.MOUNT_ATTR__ATIME})
+			err = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH,
+				&unix.MountAttr{Attr_set: attr, Attr_clr: unix.MOUNT_ATTR__ATIME})
 		}
 		if err == nil {
 			c.fd, err = unix.Openat(tree, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

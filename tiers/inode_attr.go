@@ -60,7 +60,8 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 // recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an
 // unlisted directory it says what stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
-	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir && !n.mu.rec.Has(warm.FlagUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
+	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir &&
+		!n.mu.rec.Has(warm.FlagUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return nil
 	}
 	var st unix.Statx_t
@@ -76,8 +77,9 @@ func (v *Volume) recordMtime(n *Inode, fd int) error {
 func attrOf(st *unix.Statx_t) Attr {
 	return Attr{
 		Ino: st.Ino, Size: st.Size, Blocks: st.Blocks,
-		Atime: warm.TimeOf(st.Atime), Mtime: warm.TimeOf(st.Mtime), Ctime: warm.TimeOf(st.Ctime), Btime: warm.TimeOf(st.Btime),
-		Mode: uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
+		Atime: warm.TimeOf(st.Atime), Mtime: warm.TimeOf(st.Mtime), Ctime: warm.TimeOf(st.Ctime),
+		Btime: warm.TimeOf(st.Btime),
+		Mode:  uint32(st.Mode), Nlink: st.Nlink, UID: st.Uid, GID: st.Gid,
 		Rdev:    st.Rdev_minor&0xff | st.Rdev_major<<8 | st.Rdev_minor&^0xff<<12,
 		Blksize: st.Blksize,
 	}
@@ -127,7 +129,8 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	case r.Has(warm.FlagBlocks|warm.FlagClean) && r.Mtime == a.Mtime && r.Size == int64(a.Size):
 		a.Blocks = r.Blocks
 	}
-	if r.Has(warm.FlagCtime) && r.Mtime == a.Mtime && (r.Has(warm.FlagDir) || !r.Has(warm.FlagClean) || r.Size == int64(a.Size)) {
+	if r.Has(warm.FlagCtime) && r.Mtime == a.Mtime && (r.Has(warm.FlagDir) || !r.Has(warm.FlagClean) ||
+		r.Size == int64(a.Size)) {
 		a.Ctime = r.Ctime
 	}
 	return a
@@ -144,7 +147,8 @@ func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 // attrFitting is attrAfter where n.mu is held; look looks at n.
 func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) Attr {
 	r := &n.mu.rec
-	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagUnlisted) && r.Mtime != warm.TimeOf(st.Mtime) {
+	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagUnlisted) &&
+		r.Mtime != warm.TimeOf(st.Mtime) {
 		var now unix.Statx_t
 		if look(&now) == nil && now.Ino == n.ino && warm.GenOf(&now) == n.gen {
 			st = &now

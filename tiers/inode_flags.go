@@ -86,7 +86,8 @@ func (v *Volume) mayOpen(n *Inode, flags uint32) error {
 // them.
 func (v *Volume) maySet(n *Inode, in *SetAttr) error {
 	switch {
-	case in.Mode != nil, in.UID != nil, in.GID != nil, in.Size != nil, in.Atime != nil && !in.AtimeNow, in.Mtime != nil && !in.MtimeNow:
+	case in.Mode != nil, in.UID != nil, in.GID != nil, in.Size != nil, in.Atime != nil && !in.AtimeNow,
+		in.Mtime != nil && !in.MtimeNow:
 		return v.may(n, cold.FlagImmutable|cold.FlagAppend)
 	case in.AtimeNow, in.MtimeNow:
 		return v.may(n, cold.FlagImmutable)

@@ -26,7 +26,8 @@ func (v *Volume) loadHeld() error {
 	}
 	v.held = t
 	if len(lost) > 0 {
-		v.points.setError("left out", fmt.Errorf("what was left out here of %d files cannot be found in this copy of the state directory, so commits lose it: the first of %q; "+
+		v.points.setError("left out", fmt.Errorf("what was left out here of %d files cannot be found in this copy of "+
+			"the state directory, so commits lose it: the first of %q; "+
 			"a new state directory has it", len(lost), lost[0]))
 	}
 	if v.doubtful { // a kill may have come between a name and the note of it

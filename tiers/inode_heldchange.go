@@ -34,7 +34,8 @@ func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 		}
 	}
 	if err != nil {
-		v.log.WithError(err).WithField("inode", n.ino).Error("cannot note that what was held back of a file was changed: the next commit may have its old value")
+		v.log.WithError(err).WithField("inode", n.ino).Error("cannot note that what was held back of a file was " +
+			"changed: the next commit may have its old value")
 	}
 	return false
 }
@@ -73,7 +74,8 @@ func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 
 // movingHeld prepares for a rename of n, and of other where the two change places: what it returns is called with how
 // that ended.
-func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, newname string, other *Inode) func(error) {
+func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, newname string, other *Inode) func(
+	error) {
 	if v.held.Empty() {
 		return func(error) {}
 	}

@@ -258,7 +258,8 @@ func (p *preimage) known() bool {
 	if p.rec.IsStub() || !p.captured.IsZero() && p.open {
 		return true
 	}
-	return p.rec.Has(warm.FlagClean) && p.captured.IsZero() && p.rec.Size == int64(p.attr.Size) && p.rec.Mtime == p.attr.Mtime
+	return p.rec.Has(warm.FlagClean) && p.captured.IsZero() && p.rec.Size == int64(p.attr.Size) &&
+		p.rec.Mtime == p.attr.Mtime
 }
 
 // id is what cold had of a file last.

@@ -76,7 +76,8 @@ func (v *Volume) keepContent(n *Inode) {
 	if m.live && !had && v.laneOf(n) != laneCritical {
 		return
 	}
-	if pre == nil || pre.taken || pre.err != nil || pre.attr.Nlink == 0 || pre.known() || n.readIn.Load() == m.epoch || m.over.Load() {
+	if pre == nil || pre.taken || pre.err != nil || pre.attr.Nlink == 0 || pre.known() || n.readIn.Load() == m.epoch ||
+		m.over.Load() {
 		return
 	}
 	m.preserve(n, pre, pre.id())

@@ -18,10 +18,10 @@ type table struct {
 	wake  chan struct{} // capacity 1: there are more
 }
 
-func (t *table) init(max int) {
+func (t *table) init(limit int) {
 	t.byID, t.byIno = map[uint64]*Inode{}, map[uint64]*Inode{}
 	t.clock.prev, t.clock.next = &t.clock, &t.clock
-	t.max, t.wake = max, make(chan struct{}, 1)
+	t.max, t.wake = limit, make(chan struct{}, 1)
 }
 
 // Inode returns the inode with this node id, or nil.

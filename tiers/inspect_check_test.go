@@ -61,7 +61,8 @@ func (w *checkedWarm) at(name string) string { return filepath.Join(w.state, "wa
 
 func (w *checkedWarm) open() *Volume {
 	w.t.Helper()
-	v, err := Open(w.t.Context(), Config{State: w.state, Cold: w.cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20})
+	v, err := Open(w.t.Context(), Config{State: w.state, Cold: w.cold, Log: quiet(), Branch: "main",
+		MemoryLimit: 64 << 20})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -137,9 +138,15 @@ func TestCheckWarmUntrueMarks(t *testing.T) {
 		{"bytes alone", func(w *checkedWarm) {
 			w.keepTimes("a/b/f", func() { w.must(os.WriteFile(w.at("a/b/f"), []byte("HELLO"), 0o644)) })
 		}, false, "a/b/f", "its bytes are not those", map[string]string{"a/b/f": "HELLO"}},
-		{"grown", func(w *checkedWarm) { w.must(os.WriteFile(w.at("a/b/f"), []byte("hello, longer"), 0o644)) }, true, "a/b/f", "under a clean mark", map[string]string{"a/b/f": "hello, longer"}},
-		{"added", func(w *checkedWarm) { w.must(os.WriteFile(w.at("a/b/new"), []byte("new"), 0o644)) }, true, "a/b/new", "not in the commit", map[string]string{"a/b/new": "new"}},
-		{"removed", func(w *checkedWarm) { w.must(os.Remove(w.at("a/b/f"))) }, true, "a/b/f", "missing from warm", map[string]string{"a/b/f": ""}},
+		{"grown", func(w *checkedWarm) {
+			w.must(os.WriteFile(w.at("a/b/f"), []byte("hello, longer"), 0o644))
+		}, true, "a/b/f", "under a clean mark", map[string]string{"a/b/f": "hello, longer"}},
+		{"added", func(w *checkedWarm) {
+			w.must(os.WriteFile(w.at("a/b/new"), []byte("new"), 0o644))
+		}, true, "a/b/new", "not in the commit", map[string]string{"a/b/new": "new"}},
+		{"removed", func(w *checkedWarm) {
+			w.must(os.Remove(w.at("a/b/f")))
+		}, true, "a/b/f", "missing from warm", map[string]string{"a/b/f": ""}},
 		{"another type", func(w *checkedWarm) {
 			w.must(os.Remove(w.at("a/b/f")))
 			w.must(os.Mkdir(w.at("a/b/f"), 0o755))
@@ -286,7 +293,8 @@ func TestReadState(t *testing.T) {
 	if _, err := inspect.ReadState(w.state); !errors.Is(err, warm.ErrNewerState) {
 		t.Errorf("newer: %v", err)
 	}
-	for _, bad := range []string{"", "{", "nonsense", `{"format":1}`, strings.Replace(string(good), w.cold.head.String(), "abc", 1)} {
+	for _, bad := range []string{"", "{", "nonsense", `{"format":1}`,
+		strings.Replace(string(good), w.cold.head.String(), "abc", 1)} {
 		set(bad)
 		if _, err := inspect.ReadState(w.state); err == nil || errors.Is(err, warm.ErrNewerState) {
 			t.Errorf("%q: %v", bad, err)
@@ -308,7 +316,9 @@ func TestWarmFiles(t *testing.T) {
 	w := newCheckedWarm(t)
 	got := map[string]string{}
 	wanted := cold.ID(sha1.Sum([]byte("again")))
-	err := inspect.WarmFiles(t.Context(), w.state, func(path string, id cold.ID) bool { return path == "a/link" || path == "a/b/f" || id == wanted },
+	err := inspect.WarmFiles(t.Context(), w.state, func(path string, id cold.ID) bool {
+		return path == "a/link" || path == "a/b/f" || id == wanted
+	},
 		func(path string, c cold.Content) error {
 			data, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
 			got[path] = string(data)

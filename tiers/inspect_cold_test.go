@@ -81,7 +81,8 @@ func (w *checkedWarm) problems() *inspect.Report {
 	o.Same = sameAsMem
 	deep, err := inspect.Check(w.t.Context(), o)
 	w.must(err)
-	if fmt.Sprint(deep.Findings, deep.AtRisk.Files, deep.AtRisk.Bytes) != fmt.Sprint(quick.Findings, quick.AtRisk.Files, quick.AtRisk.Bytes) {
+	if fmt.Sprint(deep.Findings, deep.AtRisk.Files, deep.AtRisk.Bytes) != fmt.Sprint(quick.Findings, quick.AtRisk.Files,
+		quick.AtRisk.Bytes) {
 		w.t.Errorf("quick %+v, deep %+v", quick, deep)
 	}
 	return quick
@@ -90,7 +91,8 @@ func (w *checkedWarm) problems() *inspect.Report {
 // sound requires that nothing is found, and that so much is at risk.
 func (w *checkedWarm) sound(what string, files, bytes int64) {
 	w.t.Helper()
-	if s := w.problems(); len(s.Findings) > 0 || len(s.Lost) > 0 || s.AtRisk.Files != files || s.AtRisk.Bytes != bytes || s.Doubtful > 0 {
+	if s := w.problems(); len(s.Findings) > 0 || len(s.Lost) > 0 || s.AtRisk.Files != files ||
+		s.AtRisk.Bytes != bytes || s.Doubtful > 0 {
 		w.t.Errorf("%s: want %d files and %d bytes at risk: %+v", what, files, bytes, s)
 	}
 }
@@ -119,7 +121,8 @@ func TestCheckColdOnly(t *testing.T) {
 func TestCheckColdOnlyChanged(t *testing.T) {
 	chmod := func(at string) func(v *Volume) {
 		return func(v *Volume) {
-			if _, err := v.Setattr(context.Background(), mustFind(t, v, at), nil, &SetAttr{Mode: ptrTo(uint32(0o700))}); err != nil {
+			if _, err := v.Setattr(context.Background(), mustFind(t, v, at), nil,
+				&SetAttr{Mode: ptrTo(uint32(0o700))}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -131,7 +134,8 @@ func TestCheckColdOnlyChanged(t *testing.T) {
 	}{
 		{"chmod of a stub", chmod("a/b/file 3"), 1},
 		{"mtime of a stub", func(v *Volume) {
-			if _, err := v.Setattr(context.Background(), mustFind(t, v, "a/b/file 3"), nil, &SetAttr{Mtime: &cold.Time{Sec: 5}}); err != nil {
+			if _, err := v.Setattr(context.Background(), mustFind(t, v, "a/b/file 3"), nil,
+				&SetAttr{Mtime: &cold.Time{Sec: 5}}); err != nil {
 				t.Fatal(err)
 			}
 		}, 1},
@@ -156,7 +160,8 @@ func TestCheckColdOnlyChanged(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := lazily(t, c.change)
 			s := w.problems()
-			if len(s.Findings) > 0 || s.AtRisk.Bytes != 0 || c.files >= 0 && s.AtRisk.Files != c.files || s.AtRisk.Files == 0 {
+			if len(s.Findings) > 0 || s.AtRisk.Bytes != 0 || c.files >= 0 && s.AtRisk.Files != c.files ||
+				s.AtRisk.Files == 0 {
 				t.Errorf("%+v", s)
 			}
 			w.again(func(v *Volume) { v.mustSync(t) })
@@ -225,7 +230,8 @@ func TestCheckColdLacks(t *testing.T) {
 			return f.Severity == cold.Damaged && f.Path == at && f.Object == id.String() && f.Do != ""
 		})
 	}
-	if !has("a/b/file 3", stub) || !has("a/empty", dir) || len(s.Findings) != 2 || len(s.Lost) != 2 || len(s.Untrue) > 0 {
+	if !has("a/b/file 3", stub) || !has("a/empty", dir) || len(s.Findings) != 2 || len(s.Lost) != 2 ||
+		len(s.Untrue) > 0 {
 		t.Errorf("%+v", s)
 	}
 	w.must(inspect.DropRecords(w.state, []string{"a/b/file 3", "a/empty"}))
@@ -234,7 +240,8 @@ func TestCheckColdLacks(t *testing.T) {
 		t.Errorf("after the records were dropped: %+v", again)
 	}
 	for _, at := range []string{"a/b/file 3", "a/empty"} {
-		if r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at(at))); !ok || !r.IsStub() && !r.Has(warm.FlagUnlisted) {
+		if r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at(at))); !ok || !r.IsStub() &&
+			!r.Has(warm.FlagUnlisted) {
 			t.Errorf("the record of %s is gone: %+v", at, r)
 		}
 	}
@@ -299,7 +306,8 @@ func TestCheckBesideChange(t *testing.T) {
 			must(t, err)
 			head, err := c.Head(t.Context())
 			must(t, err)
-			o := inspect.Options{State: v.cfg.State, Info: info, Commits: []cold.Snapshot{head}, Live: true, Same: sameAsMem}
+			o := inspect.Options{State: v.cfg.State, Info: info, Commits: []cold.Snapshot{head}, Live: true,
+				Same: sameAsMem}
 			changed := false
 			o.Lacks = func(context.Context, cold.Need) ([]cold.Lost, error) {
 				if !changed {

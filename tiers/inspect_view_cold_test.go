@@ -24,7 +24,8 @@ func viewAll(t *testing.T, w *inspect.View) map[string]string {
 	out := map[string]string{}
 	var dir func(at string, e *cold.Entry)
 	show := func(at string, e *cold.Entry) string {
-		line := fmt.Sprintf("%s %o %d:%d %v size %d target %q xattrs %v linked %v", e.Kind, e.Mode, e.UID, e.GID, e.Mtime, e.Size, e.Target, e.Xattrs, e.Link != "")
+		line := fmt.Sprintf("%s %o %d:%d %v size %d target %q xattrs %v linked %v", e.Kind, e.Mode, e.UID, e.GID,
+			e.Mtime, e.Size, e.Target, e.Xattrs, e.Link != "")
 		if e.Kind != cold.KindFile {
 			return line
 		}
@@ -135,7 +136,8 @@ func TestWarmViewWithoutBytes(t *testing.T) {
 	// After a power cut the records of files that are there are hints, of those that are not they are true.
 	must(t, next.state.Update(func(f *warm.StateFile) { f.Boot = "another boot" }))
 	look("after a power cut")
-	if got := knownAs(t, view(t, next), "a/b"); !strings.HasPrefix(got, `"file 0" false, "file 1" true`) || !strings.Contains(got, `"file 7" false, "file 8" true`) {
+	if got := knownAs(t, view(t, next), "a/b"); !strings.HasPrefix(got, `"file 0" false, "file 1" true`) ||
+		!strings.Contains(got, `"file 7" false, "file 8" true`) {
 		t.Errorf("known: %s", got)
 	}
 }
@@ -149,7 +151,8 @@ func TestWarmViewOfChangedStubs(t *testing.T) {
 	}
 	v.mustSync(t)
 	mustTier(t, v)
-	if _, err := v.Setattr(context.Background(), mustFind(t, v, "attrs"), nil, &SetAttr{Mode: ptrTo(uint32(0o4711))}); err != nil {
+	if _, err := v.Setattr(context.Background(), mustFind(t, v, "attrs"), nil,
+		&SetAttr{Mode: ptrTo(uint32(0o4711))}); err != nil {
 		t.Fatal(err)
 	}
 	when := cold.Time{Sec: 5, Nsec: 6}
@@ -161,7 +164,8 @@ func TestWarmViewOfChangedStubs(t *testing.T) {
 	l, err := view(t, v).List(t.Context(), "", nil)
 	must(t, err)
 	for _, e := range l.Entries {
-		want := map[string]string{"attrs": "4711 true 18", "emptied": "644 false 0", "mtime": "644 true 18", "sparse": "644 true 19"}[e.Name]
+		want := map[string]string{"attrs": "4711 true 18", "emptied": "644 false 0", "mtime": "644 true 18",
+			"sparse": "644 true 19"}[e.Name]
 		if got := fmt.Sprintf("%o %v %d", e.Mode, !e.ID.IsZero(), e.Size); got != want {
 			t.Errorf("%s: %s, want %s", e.Name, got, want)
 		}

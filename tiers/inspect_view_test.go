@@ -150,7 +150,8 @@ func TestWarmViewDeep(t *testing.T) {
 }
 
 func TestWarmViewOfNothing(t *testing.T) {
-	if _, err := inspect.OpenView(t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "is no volume's state") {
+	if _, err := inspect.OpenView(t.TempDir(), nil); err == nil ||
+		!strings.Contains(err.Error(), "is no volume's state") {
 		t.Errorf("an empty directory: %v", err)
 	}
 	v, _ := newVolume(t)

@@ -35,7 +35,8 @@ func (h *Handle) accessed(off int64) {
 	}
 	var one [1]byte
 	if v.atimeMode().Strict {
-		if fd, err := v.atime.strict.open(v, unix.MOUNT_ATTR_STRICTATIME, h.fd, "", unix.O_RDONLY|unix.O_NONBLOCK); err == nil {
+		if fd, err := v.atime.strict.open(v, unix.MOUNT_ATTR_STRICTATIME, h.fd, "",
+			unix.O_RDONLY|unix.O_NONBLOCK); err == nil {
 			_, _ = unix.Pread(fd, one[:], off)
 			unix.Close(fd)
 			return
@@ -72,7 +73,8 @@ func (d *DirHandle) getdents() (int, error) {
 		return unix.Getdents(d.fd, d.room)
 	}
 	if v.atimeMode().Strict {
-		if fd, err := v.atime.strict.open(v, unix.MOUNT_ATTR_STRICTATIME, d.fd, "", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+		if fd, err := v.atime.strict.open(v, unix.MOUNT_ATTR_STRICTATIME, d.fd, "",
+			unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
 			_, _ = unix.Getdents(fd, d.room)
 			unix.Close(fd)
 			return unix.Getdents(d.fd, d.room)

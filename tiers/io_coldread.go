@@ -228,9 +228,11 @@ func (v *Volume) coldFailed(n *Inode, id cold.ID, err error) error {
 	at := v.pathOf(n)
 	err = fmt.Errorf("read %q from cold: %w", at, err)
 	last, t := v.coldLog.Load(), time.Now().UnixNano()
-	if (errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt)) && (t-last > int64(time.Second) && v.coldLog.CompareAndSwap(last, t)) {
+	if (errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt)) &&
+		(t-last > int64(time.Second) && v.coldLog.CompareAndSwap(last, t)) {
 		v.log.WithError(err).WithField("path", at).WithField("object", id.String()).
-			Errorf("a file's content cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` tells what is damaged, --repair brings back what the source still has", v.cfg.State)
+			Errorf("a file's content cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` "+
+				"tells what is damaged, --repair brings back what the source still has", v.cfg.State)
 	}
 	return err
 }

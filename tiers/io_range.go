@@ -74,7 +74,8 @@ const copyMax = 16 << 20
 
 // CopyFileRange copies up to length bytes within the volume in warm, by reflink where its file system can. Short counts
 // are allowed. EXDEV where only one of the two is of class memory: the kernel then copies by reading and writing.
-func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64,
+	killPriv bool) (int, error) {
 	if in.v != out.v {
 		return 0, unix.EXDEV
 	}
@@ -92,7 +93,8 @@ func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out
 	return m, nil
 }
 
-func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64, killPriv bool) (int, error) {
+func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64,
+	killPriv bool) (int, error) {
 	if in.n.stub.Load() && in.n != out.n {
 		// Not its hole: what it stands for. It can only come back meanwhile, and then holds the same.
 		buf := make([]byte, min(length, 1<<20))

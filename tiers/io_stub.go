@@ -67,7 +67,8 @@ const (
 
 // release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays.
 // remoteHas says whether the remote, asked in this round, has all that was committed.
-func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remoteHas func() bool) (bytes int64, kept string, err error) {
+func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remoteHas func() bool) (bytes int64,
+	kept string, err error) {
 	n.mu.Lock()
 	r := n.mu.rec
 	n.mu.Unlock()
@@ -105,7 +106,8 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 	}
 	now := n.mu.rec
 	switch {
-	case !now.Has(warm.FlagClean) || now.ID != r.ID || now.Size != int64(st.Size) || now.Mtime != warm.TimeOf(st.Mtime) || n.mu.writers > 0:
+	case !now.Has(warm.FlagClean) || now.ID != r.ID || now.Size != int64(st.Size) ||
+		now.Mtime != warm.TimeOf(st.Mtime) || n.mu.writers > 0:
 		return 0, keptChanged, nil
 	case n.opens.Load() > 0:
 		return 0, keptOpen, nil
@@ -317,7 +319,8 @@ func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error)
 	n.stub.Store(false)
 	v.hot.newVersion(n)
 	n.mu.rec = voidStub(&old) // what is on disk is void as long as the file is empty
-	if err := v.storeOrRemove(n, warm.Record{Flags: old.Flags & warm.FlagGroup, Group: old.Group, ID: old.ID}); err != nil {
+	if err := v.storeOrRemove(n, warm.Record{Flags: old.Flags & warm.FlagGroup, Group: old.Group,
+		ID: old.ID}); err != nil {
 		return false, err
 	}
 	n.mu.captured, n.mu.ungranted = cold.ID{}, true
@@ -352,7 +355,8 @@ func (v *Volume) rescue(ctx context.Context, dir *Inode, name string) {
 		return
 	}
 	if err := v.errand(ctx, n, func(ctx context.Context) error { return v.recall(ctx, n) }); err != nil {
-		v.log.WithError(err).WithField("name", name).Warn("an open file loses its name while its bytes are in cold only")
+		v.log.WithError(err).WithField("name", name).Warn(
+			"an open file loses its name while its bytes are in cold only")
 	}
 }
 

@@ -157,7 +157,9 @@ func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) erro
 		if !ok || len(l.Entries) > recentEntries/4 {
 			return v.list(ctx, dir)
 		}
-		i, found := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
+		i, found := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int {
+			return strings.Compare(e.Name, name)
+		})
 		switch {
 		case found && l.Entries[i].Kind == cold.KindDir:
 			if _, ok, err := v.browse(ctx, dir); ok || err != nil {
@@ -268,7 +270,8 @@ func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) 
 	}
 	v.ns.RUnlock()
 	out := make([]warm.Dirent, 0, len(l.Entries)+2)
-	out = append(out, warm.Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR}, warm.Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
+	out = append(out, warm.Dirent{Name: ".", Ino: n.ino, Mode: unix.S_IFDIR},
+		warm.Dirent{Name: "..", Ino: up, Mode: unix.S_IFDIR})
 	for i := range l.Entries {
 		e := &l.Entries[i]
 		d := warm.Dirent{Name: e.Name, Mode: e.Kind.Format(), Ino: made[e.Name]}

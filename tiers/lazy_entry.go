@@ -13,7 +13,8 @@ import (
 )
 
 // entry restores one entry of the directory behind fd.
-func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, want []string, depth int) (clean bool, err error) {
+func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, want []string, depth int) (clean bool,
+	err error) {
 	if err := r.stepEntry(); err != nil {
 		return false, err
 	}
@@ -102,7 +103,8 @@ func (r *restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 	r.firsts[keyOf(e)] = inoKey{st.Ino, warm.GenOf(st)}
 }
 
-func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string, depth int) (bool, error) {
+func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string,
+	depth int) (bool, error) {
 	unlisted := false
 	if exists && r.vol != nil && want == nil {
 		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
@@ -206,11 +208,13 @@ func (r *restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm
 
 // file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the
 // next.
-func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, st *unix.Statx_t) (bool, error) {
+func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, st *unix.Statx_t) (bool,
+	error) {
 	if exists {
 		if r.vol != nil && st.Nlink == 1 && e.Link == "" {
 			rec, ok := r.record(warm.ByName(fd, e.Name), false, st)
-			if ok && rec.Has(warm.FlagClean) && rec.ID == e.ID && rec.Size == int64(st.Size) && (rec.IsStub() && r.lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
+			if ok && rec.Has(warm.FlagClean) && rec.ID == e.ID && rec.Size == int64(st.Size) &&
+				(rec.IsStub() && r.lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
 				if err := r.attrs(fd, e.Name, e); err != nil {
 					return false, err
 				}
@@ -271,7 +275,8 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, e
 	if err := warm.StatAt(f, "", &now); err != nil {
 		return false, err
 	}
-	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: warm.TimeOf(now.Mtime), Ctime: warm.TimeOf(now.Ctime)}
+	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: warm.TimeOf(now.Mtime),
+		Ctime: warm.TimeOf(now.Ctime)}
 	if e.Holes > 0 { // pages of zeros are holes here that were none
 		rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, e.Blocks()
 	}

@@ -20,7 +20,8 @@ import (
 // cannot says whether an error is about what was to be made alone: this machine, or this file system, has no such
 // thing. All else, a full disk for one, ends the restore.
 func (r *restorer) cannot(err error) bool {
-	for _, e := range []error{unix.EDQUOT, unix.EIO, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ESTALE, context.Canceled, context.DeadlineExceeded, errReplaced} {
+	for _, e := range []error{unix.EDQUOT, unix.EIO, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ESTALE,
+		context.Canceled, context.DeadlineExceeded, errReplaced} {
 		if errors.Is(err, e) {
 			return false
 		}
@@ -134,22 +135,22 @@ var errLeftOut = errors.New("no directory can hold it")
 // noID is nobody's uid or gid: chown(2) takes it for "leave it".
 const noID = ^uint32(0)
 
-// setAttrs sets owner, mode, xattrs and mtime, as far as new has not got them, in the order in which none undoes
+// setAttrs sets owner, mode, xattrs and mtime, as far as fresh has not got them, in the order in which none undoes
 // another: chown clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing.
-// What new.attrs does not warn of was made with the mode's 0777.
-func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made) error {
+// What fresh.attrs does not warn of was made with the mode's 0777.
+func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh made) error {
 	h := heldback.Held{Flags: e.Flags & cold.KeptFlags}
 	if r.vol == nil && h.Flags != 0 {
 		r.flags = append(r.flags, flagged{r.path(e), h.Flags})
 	}
-	if err := r.setOwner(f, e, new, &h); err != nil {
+	if err := r.setOwner(f, e, fresh, &h); err != nil {
 		return err
 	}
-	mode, err := r.setMode(f, e, new, &h)
+	mode, err := r.setMode(f, e, fresh, &h)
 	if err != nil {
 		return err
 	}
-	if new.attrs || len(e.Xattrs) > 0 {
+	if fresh.attrs || len(e.Xattrs) > 0 {
 		if err := r.xattrs(at, e, &h); err != nil {
 			return err
 		}
@@ -190,8 +191,8 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, new made)
 	return r.vol.hold(&st, r.path(e), &h)
 }
 
-func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *heldback.Held) error {
-	if e.UID == new.uid && e.GID == new.gid {
+func (r *restorer) setOwner(f int, e *cold.Entry, fresh made, h *heldback.Held) error {
+	if e.UID == fresh.uid && e.GID == fresh.gid {
 		return nil
 	}
 	why := errUntrusted
@@ -215,7 +216,7 @@ func (r *restorer) setOwner(f int, e *cold.Entry, new made, h *heldback.Held) er
 	return r.without(e, h, fmt.Sprintf("%s%d:%d", heldback.SaysOwner, e.UID, e.GID), why)
 }
 
-func (r *restorer) setMode(f int, e *cold.Entry, new made, h *heldback.Held) (uint32, error) {
+func (r *restorer) setMode(f int, e *cold.Entry, fresh made, h *heldback.Held) (uint32, error) {
 	mode := e.Mode
 	if r.untrusted {
 		mode &^= unix.S_ISUID | unix.S_ISGID
@@ -223,7 +224,7 @@ func (r *restorer) setMode(f int, e *cold.Entry, new made, h *heldback.Held) (ui
 	if e.Kind == cold.KindSymlink {
 		return mode, nil
 	}
-	if new.attrs || mode&^0777 != 0 {
+	if fresh.attrs || mode&^0777 != 0 {
 		if err := unix.Chmod(warm.FDPath(f), mode); err != nil {
 			return mode, fmt.Errorf("chmod %o: %w", mode, err)
 		}
@@ -405,5 +406,6 @@ func (l *lister) again(e *cold.Entry) (standsIn bool, err error) {
 	if warm.KindOf(uint32(st.Mode)) == e.Kind {
 		return false, l.r.attrsOf(fd, warm.ByName(l.fd, e.Name), e)
 	}
-	return true, l.v.hold(&st, l.r.path(e), &heldback.Held{Entry: heldback.EntryOf(e), What: []string{whyStandIn(e, errors.New("it could not be made"))}})
+	return true, l.v.hold(&st, l.r.path(e), &heldback.Held{Entry: heldback.EntryOf(e),
+		What: []string{whyStandIn(e, errors.New("it could not be made"))}})
 }

@@ -65,7 +65,8 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	p.any.Store(len(p.groups) > 0)
 	if len(mixed) > 0 {
 		if err := v.listTogether(ctx, mixed); err != nil {
-			v.log.WithError(err).Error("directories that share files cannot be listed together; it is tried again when one is looked at")
+			v.log.WithError(err).Error("directories that share files cannot be listed together; it is tried again " +
+				"when one is looked at")
 		}
 	}
 	return nil
@@ -348,7 +349,9 @@ func (v *Volume) committedDir(ctx context.Context, at string) cold.DirID {
 		if err != nil {
 			return cold.DirID{}
 		}
-		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
+		i, ok := slices.BinarySearchFunc(l.Entries, name, func(e cold.Entry, name string) int {
+			return strings.Compare(e.Name, name)
+		})
 		if !ok || l.Entries[i].Kind != cold.KindDir {
 			return cold.DirID{}
 		}

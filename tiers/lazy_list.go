@@ -79,7 +79,8 @@ func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int
 	listing, err := v.readDir(ctx, id)
 	if err != nil {
 		at := v.pathOf(n)
-		v.log.WithError(err).WithField("path", at).Errorf("a directory cannot be read from cold: programs get EIO for it; `emberfs check --deep %s` tells what is damaged", v.cfg.State)
+		v.log.WithError(err).WithField("path", at).Errorf("a directory cannot be read from cold: programs get EIO "+
+			"for it; `emberfs check --deep %s` tells what is damaged", v.cfg.State)
 		return nil, fmt.Errorf("list %q: %w", at, err)
 	}
 	l, err := v.newLister(n, listing)
@@ -99,7 +100,8 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 		return nil, err
 	}
 	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow()}
-	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, times: v.times, dirAt: v.pathOf(n)}
+	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, times: v.times,
+		dirAt: v.pathOf(n)}
 	return l, nil
 }
 
@@ -128,7 +130,7 @@ func (l *lister) close() {
 // entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name
 // last.
 func (l *lister) entries(ctx context.Context) error {
-	new := madeIn(l.n, l.fd, l.v)
+	fresh := madeIn(l.n, l.fd, l.v)
 	var g errgroup.Group
 	workers := min(runtime.GOMAXPROCS(0), len(l.l.Entries)/listPiece)
 	for w := range max(workers, 1) {
@@ -136,13 +138,14 @@ func (l *lister) entries(ctx context.Context) error {
 			for i := range l.l.Entries {
 				// The others' turns; what shares a file with other names, or is no file, is the first one's.
 				e := &l.l.Entries[i]
-				if alone := e.Kind == cold.KindFile && e.Link == "" && !hasCaps(e); w != 0 && !alone || alone && workers > 1 && i/listPiece%workers != w {
+				if alone := e.Kind == cold.KindFile && e.Link == "" && !hasCaps(e); w != 0 && !alone || alone &&
+					workers > 1 && i/listPiece%workers != w {
 					continue
 				}
 				if err := l.v.step("list.entry"); err != nil {
 					return err
 				}
-				if err := l.entry(ctx, e, new); err != nil {
+				if err := l.entry(ctx, e, fresh); err != nil {
 					return fmt.Errorf("list %q: %w", path.Join(l.v.pathOf(l.n), e.Name), err)
 				}
 			}
@@ -171,7 +174,7 @@ func madeIn(n *Inode, fd int, v *Volume) made {
 	return m
 }
 
-func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
+func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh made) error {
 	if e.Link != "" {
 		l.links = true
 		if fd, ok := l.groups[keyOf(e)]; ok {
@@ -192,11 +195,11 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, new made) error {
 			err = l.whole(ctx, e)
 			break
 		}
-		err = l.r.stub(l.fd, e, l.ctime, new)
+		err = l.r.stub(l.fd, e, l.ctime, fresh)
 		if errors.Is(err, unix.EEXIST) {
 			if _, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); !ok { // half made, where there is no O_TMPFILE
 				if err = unix.Unlinkat(l.fd, e.Name, 0); err == nil {
-					err = l.r.stub(l.fd, e, l.ctime, new)
+					err = l.r.stub(l.fd, e, l.ctime, fresh)
 				}
 			}
 		}
@@ -269,7 +272,8 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
 		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
-		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok && (!r.Has(warm.FlagUnlisted) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
+		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok &&
+			(!r.Has(warm.FlagUnlisted) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
 			if l.v.afterCut {
 				_, err = l.again(e)
 				return err
@@ -315,7 +319,9 @@ func (l *lister) finish() error {
 		v.log.WithField("path", v.pathOf(n)).WithError(p).Warn("the repository describes this directory wrongly")
 	}
 	if len(l.l.Problems) > 0 {
-		v.points.setError("restore", fmt.Errorf("the repository describes directory %q wrongly (the log tells): the first: %w", v.pathOf(n), l.l.Problems[0]))
+		v.points.setError("restore", fmt.Errorf(
+			"the repository describes directory %q wrongly (the log tells): the first: %w", v.pathOf(n),
+			l.l.Problems[0]))
 	}
 	incomplete := l.l.Reconciled || len(l.l.Problems) > 0
 	n.dir.mu.Lock()

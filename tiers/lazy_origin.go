@@ -36,7 +36,8 @@ func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		v.log.WithError(err).WithField("commit", v.state.Origin).Warn("the commit that was restored cannot be read: going by the newest one")
+		v.log.WithError(err).WithField("commit", v.state.Origin).Warn(
+			"the commit that was restored cannot be read: going by the newest one")
 	}
 	head, err := v.cold.Newest(ctx)
 	if err != nil {

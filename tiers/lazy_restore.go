@@ -62,7 +62,8 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 	}
 	r.setFlags()
 	if r.rootOnly > 0 {
-		err := fmt.Errorf("%sowners, modes and attributes that only root may set, %d in all, the first of %q; as root all is restored, --untrusted asks for a copy without them",
+		err := fmt.Errorf("%sowners, modes and attributes that only root may set, %d in all, the first of %q; as "+
+			"root all is restored, --untrusted asks for a copy without them",
 			heldback.LeftOutHere, r.rootOnly, r.rootOnlyAt)
 		r.log.Warn(err)
 		r.failures = append(r.failures, err)
@@ -188,7 +189,8 @@ func (r *restorer) fits(ctx context.Context, rootFD int) error {
 	_, n, err := r.snap.Files(ctx, room)
 	r.total = n
 	if err == nil && n > room {
-		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.snap.Info().ID, room, unix.ENOSPC)
+		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.snap.Info().ID, room,
+			unix.ENOSPC)
 	}
 	return err
 }
@@ -206,7 +208,8 @@ func (r *restorer) fail(at string, err error) error {
 
 // dir makes the children of one directory: the function that will one day run on first access. It says whether all of
 // it is as the commit has it, so that it may be marked clean.
-func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool, err error) {
+func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool,
+	err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -264,7 +267,9 @@ func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 		return nil
 	}
 	for _, d := range list {
-		_, ok := slices.BinarySearchFunc(entries, d.Name, func(e cold.Entry, name string) int { return strings.Compare(e.Name, name) })
+		_, ok := slices.BinarySearchFunc(entries, d.Name, func(e cold.Entry, name string) int {
+			return strings.Compare(e.Name, name)
+		})
 		if !ok {
 			if r.vol != nil && r.vol.ignored(path.Join(at, d.Name), d.Mode == unix.S_IFDIR) {
 				continue // no commit has it

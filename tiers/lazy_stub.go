@@ -94,7 +94,7 @@ func (r *restorer) emptyDir(dirfd int, name string) error {
 }
 
 // stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
-func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (err error) {
+func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh made) (err error) {
 	mode := e.Mode & 0777
 	var fd int
 	fd, err = warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
@@ -117,10 +117,11 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, new made) (er
 			return err
 		}
 	}
-	if err := r.setAttrs(fd, warm.ByFD(fd), e, new); err != nil {
+	if err := r.setAttrs(fd, warm.ByFD(fd), e, fresh); err != nil {
 		return err
 	}
-	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
+	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: r.times.clamp(e.Mtime),
+		Ctime: ctime, Trust: r.vol.trust}
 	if e.Size > 0 {
 		rec.Flags |= warm.FlagStub | warm.FlagBlocks
 		rec.Blocks = e.Blocks()
@@ -149,7 +150,8 @@ func (r *restorer) unlisted(fd int, at warm.XattrTarget, e *cold.Entry, ctime co
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}
-	rec := warm.Record{Flags: warm.FlagDir | warm.FlagUnlisted | warm.FlagCtime, ID: e.ID, Meta: e.Meta, Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
+	rec := warm.Record{Flags: warm.FlagDir | warm.FlagUnlisted | warm.FlagCtime, ID: e.ID, Meta: e.Meta,
+		Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
 	if valid {
 		rec.Flags |= warm.FlagClean
 	}

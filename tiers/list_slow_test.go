@@ -43,7 +43,8 @@ func TestKilledInListing(t *testing.T) {
 			t.Fatal(err)
 		}
 		again := openTiered(t, next.cfg.State, c)
-		if l := mustAttr(t, again, mustFind(t, again, "far/away/other name")); l.Nlink != 2 || l.Ino != mustAttr(t, again, mustFind(t, again, "a/b/linked")).Ino {
+		if l := mustAttr(t, again, mustFind(t, again, "far/away/other name")); l.Nlink != 2 ||
+			l.Ino != mustAttr(t, again, mustFind(t, again, "a/b/linked")).Ino {
 			t.Fatalf("step %d: linked: %+v", stop, l)
 		}
 		again.recallAll(context.Background())

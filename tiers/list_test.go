@@ -68,7 +68,8 @@ func TestLazyRestore(t *testing.T) {
 		t.Fatalf("the next machine commits what it restored: %+v", rc)
 	}
 	a := mustFind(t, next, "a")
-	if now := mustAttr(t, next, next.root); now.Mtime != rootWas.Mtime || now.Ctime != rootWas.Ctime || now.Nlink != rootWas.Nlink {
+	if now := mustAttr(t, next, next.root); now.Mtime != rootWas.Mtime || now.Ctime != rootWas.Ctime ||
+		now.Nlink != rootWas.Nlink {
 		t.Fatalf("listing shows: %+v, before %+v", now, rootWas)
 	}
 	if list, err := os.ReadDir(filepath.Join(warm, "a")); err != nil || len(list) != 0 {
@@ -87,7 +88,8 @@ func TestLazyRestore(t *testing.T) {
 		t.Fatalf("listing shows: %+v, before %+v", now, aWas)
 	}
 	// The first look at one name of a file shows all of them.
-	if l := mustAttr(t, next, mustFind(t, next, "far/away/other name")); l.Nlink != 2 || l.Ino != mustAttr(t, next, mustFind(t, next, "a/b/linked")).Ino {
+	if l := mustAttr(t, next, mustFind(t, next, "far/away/other name")); l.Nlink != 2 ||
+		l.Ino != mustAttr(t, next, mustFind(t, next, "a/b/linked")).Ino {
 		t.Fatalf("linked: %+v", l)
 	}
 	if l := mustAttr(t, next, mustFind(t, next, "far/away/near")); l.Nlink != 2 {
@@ -127,7 +129,8 @@ func TestLazyOperations(t *testing.T) {
 	if _, _, err := next.Mkdir(context.Background(), root, "far", 0755, me); err != nil {
 		t.Fatal(err)
 	}
-	if l := mustAttr(t, next, mustFind(t, next, "a/b/linked")); l.Nlink != 2 || l.Ino != mustAttr(t, next, mustFind(t, next, "a/moved/away/other name")).Ino {
+	if l := mustAttr(t, next, mustFind(t, next, "a/b/linked")); l.Nlink != 2 ||
+		l.Ino != mustAttr(t, next, mustFind(t, next, "a/moved/away/other name")).Ino {
 		t.Fatalf("linked: %+v", l)
 	}
 	next.mustSync(t)

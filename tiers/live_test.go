@@ -155,7 +155,8 @@ func TestStubsOfLiveCommit(t *testing.T) {
 	next.mustSync(t)
 	delete(c.commits, live)
 	next = next.killed(t, c)
-	if got := read(t, next, lookup(t, next, lookup(t, next, next.root, "d"), "critical")); got != "from the live branch" {
+	if got := read(t, next, lookup(t, next, lookup(t, next, next.root, "d"),
+		"critical")); got != "from the live branch" {
 		t.Errorf("read %q", got)
 	}
 	if s := next.Status(); len(s.Errors) > 0 {

@@ -27,7 +27,8 @@ func TestLockTable(t *testing.T) {
 	}
 	there := map[string]string{} // Type.field -> rank
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") || strings.HasPrefix(e.Name(), "base_locks") {
+		if !strings.HasSuffix(e.Name(), ".go") || strings.HasSuffix(e.Name(), "_test.go") ||
+			strings.HasPrefix(e.Name(), "base_locks") {
 			continue
 		}
 		f, err := parser.ParseFile(set, e.Name(), nil, 0)
@@ -54,7 +55,8 @@ func TestLockTable(t *testing.T) {
 			t.Errorf("the lock table lacks %s", name)
 		}
 	}
-	for _, name := range regexp.MustCompile(`\b[A-Za-z]+\.[a-zA-Z]+\b`).FindAllString(table[:strings.Index(table, "package tiers")], -1) {
+	for _, name := range regexp.MustCompile(`\b[A-Za-z]+\.[a-zA-Z]+\b`).FindAllString(
+		table[:strings.Index(table, "package tiers")], -1) {
 		if _, ok := there[name]; !ok {
 			t.Errorf("the lock table has %s, which is no mutex of this package", name)
 		}

@@ -34,7 +34,8 @@ func TestMarksAside(t *testing.T) {
 		t.Errorf("the commit of one file took %d and read %d", rc.Files, repo.reads-reads)
 	}
 	c := &capture{v: v}
-	m := &dirMark{n: dir, files: []fileMark{{name: "a"}, {name: "b\n", ino: 1, gen: 2, read: 3, id: cold.ID{4}, size: 5, mtime: cold.Time{Sec: -6, Nsec: 7}}, {name: "c"}, {name: "d"}}}
+	m := &dirMark{n: dir, files: []fileMark{{name: "a"}, {name: "b\n", ino: 1, gen: 2, read: 3, id: cold.ID{4}, size: 5,
+		mtime: cold.Time{Sec: -6, Nsec: 7}}, {name: "c"}, {name: "d"}}}
 	want := append([]fileMark{}, m.files...)
 	c.keepMarks(m)
 	defer c.spill.close()

@@ -42,7 +42,8 @@ type memCold struct {
 }
 
 func newMemCold() *memCold {
-	return &memCold{blobs: map[cold.ID][]byte{}, dirs: map[cold.DirID][]cold.Entry{}, commits: map[cold.ID]*memSnapshot{}}
+	return &memCold{blobs: map[cold.ID][]byte{}, dirs: map[cold.DirID][]cold.Entry{},
+		commits: map[cold.ID]*memSnapshot{}}
 }
 
 type memSnapshot struct {
@@ -233,7 +234,8 @@ type memTx struct {
 func (c *memCold) begin(base cold.Snapshot, err error) (*memTx, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &memTx{c: c, base: base, head: c.head, live: c.live, new: map[cold.ID][]byte{}, lies: map[cold.ID]error{}, dirs: map[cold.DirID][]cold.Entry{}}, err
+	return &memTx{c: c, base: base, head: c.head, live: c.live, new: map[cold.ID][]byte{}, lies: map[cold.ID]error{},
+		dirs: map[cold.DirID][]cold.Entry{}}, err
 }
 func (c *memCold) Begin(ctx context.Context) (cold.Tx, error) { return c.begin(c.Newest(ctx)) }
 func (c *memCold) BeginLive(ctx context.Context) (cold.Tx, error) {
@@ -309,7 +311,8 @@ func (t *memTx) PutFile(ctx context.Context, c cold.Content, base cold.Base) (co
 func (t *memTx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, error) {
 	return cold.ID(sha1.Sum([]byte(target))), nil
 }
-func (t *memTx) PutDir(_ context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
+func (t *memTx) PutDir(_ context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (
+	cold.DirID, error) {
 	if t.c.tooMuch != nil {
 		if err := t.c.tooMuch(root, put); err != nil {
 			return cold.DirID{}, err

@@ -207,7 +207,8 @@ func (v *Volume) review(ctx context.Context, area *Volume, g *graft, n *Inode, r
 		if !errors.Is(err, unix.ENOTEMPTY) {
 			return nil, fmt.Errorf("memory directory of inode %d: %w", n.ino, err)
 		}
-		v.stays(n, "is not to be of class memory, or hides entries on disk, but holds entries: it stays in memory until it is empty")
+		v.stays(n, "is not to be of class memory, or hides entries on disk, but holds entries: it stays in memory "+
+			"until it is empty")
 	} else {
 		v.memory.noteStay(n.ino, "")
 	}
@@ -310,7 +311,8 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	}
 	for _, x := range xattrs {
 		// A tmpfs has no user.* before Linux 6.6, and security.* may be somebody else's business there.
-		if err := warm.ByFD(fd).Set(x.Name, x.Value, 0); err != nil && (isACL(x.Name) || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM)) {
+		if err := warm.ByFD(fd).Set(x.Name, x.Value, 0); err != nil &&
+			(isACL(x.Name) || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EPERM)) {
 			return err
 		}
 	}
@@ -375,6 +377,7 @@ func (v *Volume) mirror(ctx context.Context, host *Inode, in *SetAttr) {
 
 func (v *Volume) mirrored(host *Inode, err error) {
 	if err != nil && err != unix.ESTALE { // it was removed, and somebody has it open
-		v.log.WithError(err).WithField("inode", host.ino).Warn("the next machine will not know the attributes of a memory directory")
+		v.log.WithError(err).WithField("inode", host.ino).Warn(
+			"the next machine will not know the attributes of a memory directory")
 	}
 }

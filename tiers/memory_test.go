@@ -23,7 +23,8 @@ import (
 // or leaves it to the next one as a killed daemon does.
 func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) *Volume {
 	t.Helper()
-	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20, MemoryClassLimit: 4 << 20, Rules: memorySet(t, dirs...)})
+	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20,
+		MemoryClassLimit: 4 << 20, Rules: memorySet(t, dirs...)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,8 @@ func TestMemoryCommitsNothing(t *testing.T) {
 		t.Error(err)
 	}
 	if !v.rootClean() || v.risk.now() != (cold.AtRisk{}) || v.warmNames(t, "mem") != "" || v.warmNames(t, "") != "mem" {
-		t.Errorf("after changes in memory: root clean %v, at risk %+v, warm has %q", v.rootClean(), v.risk.now(), v.warmNames(t, "mem"))
+		t.Errorf("after changes in memory: root clean %v, at risk %+v, warm has %q", v.rootClean(), v.risk.now(),
+			v.warmNames(t, "mem"))
 	}
 	if rc := v.mustSync(t); rc.New {
 		t.Errorf("a commit of changes in memory: %+v", rc)
@@ -128,7 +130,8 @@ func TestMemoryHeals(t *testing.T) {
 	write(t, mem.vol, mem, "f", "kept")
 	v.died()
 	dir := filepath.Join(state, warm.DirName)
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "mem2"), 0o750), os.Mkdir(filepath.Join(state, memoryName, treeName, warm.TempPrefix+"half"), 0o700)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "mem2"), 0o750),
+		os.Mkdir(filepath.Join(state, memoryName, treeName, warm.TempPrefix+"half"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -159,7 +162,8 @@ func TestMemoryHeals(t *testing.T) {
 	if err := v.Rmdir(context.Background(), v.root, "mem2"); err != unix.ENOTEMPTY {
 		t.Errorf("rmdir with an entry: %v", err)
 	}
-	if err := errors.Join(n.vol.Unlink(context.Background(), n, "g"), v.Rmdir(context.Background(), v.root, "mem2")); err != nil {
+	if err := errors.Join(n.vol.Unlink(context.Background(), n, "g"),
+		v.Rmdir(context.Background(), v.root, "mem2")); err != nil {
 		t.Errorf("rmdir: %v", err)
 	}
 	if v.warmNames(t, "") != "mem" || v.Status().Memory.Directories != 1 {
@@ -231,7 +235,9 @@ func TestMemoryRulesChange(t *testing.T) {
 	if n := mustLookup(t, v.root, "empty"); n != inside {
 		t.Error("a memory directory with entries became another one")
 	}
-	if n := v.Status().Notes; len(n) != 2 && !slices.ContainsFunc(n, func(s string) bool { return strings.HasPrefix(s, "empty ") }) {
+	if n := v.Status().Notes; len(n) != 2 && !slices.ContainsFunc(n, func(s string) bool {
+		return strings.HasPrefix(s, "empty ")
+	}) {
 		t.Errorf("notes %q", n)
 	}
 	if err := inside.vol.Unlink(context.Background(), inside, "f"); err != nil {
@@ -252,7 +258,8 @@ func TestMemoryRulesChange(t *testing.T) {
 func TestMemoryRoot(t *testing.T) {
 	v := &Volume{}
 	v.book.set.Store(memorySet(t, "a", "b/c"))
-	for at, want := range map[string]bool{"": false, "a": true, "a/b": false, "a/b/c": false, "ab": false, "b": false, "b/c": true, "b/c/d": false, "x/a": false} {
+	for at, want := range map[string]bool{"": false, "a": true, "a/b": false, "a/b/c": false, "ab": false, "b": false,
+		"b/c": true, "b/c/d": false, "x/a": false} {
 		if got := v.memoryRoot(at); got != want {
 			t.Errorf("memoryRoot(%q) = %v", at, got)
 		}
@@ -313,7 +320,8 @@ func TestMemoryParallel(t *testing.T) {
 					return
 				}
 				if round%3 == 0 {
-					err = errors.Join(v.Rename(context.Background(), v.root, fmt.Sprint("d", i), v.root, fmt.Sprint("e", i), 0),
+					err = errors.Join(v.Rename(context.Background(), v.root, fmt.Sprint("d", i), v.root,
+						fmt.Sprint("e", i), 0),
 						v.Rename(context.Background(), v.root, fmt.Sprint("e", i), v.root, fmt.Sprint("d", i), 0))
 				}
 				again, _, lerr := v.Lookup(context.Background(), d, "mem")
@@ -321,7 +329,8 @@ func TestMemoryParallel(t *testing.T) {
 					t.Errorf("another directory: %v", lerr)
 					return
 				}
-				if err = errors.Join(err, lerr, mem.vol.Unlink(context.Background(), mem, "f"), v.Rmdir(context.Background(), d, "mem")); err != nil {
+				if err = errors.Join(err, lerr, mem.vol.Unlink(context.Background(), mem, "f"),
+					v.Rmdir(context.Background(), d, "mem")); err != nil {
 					t.Errorf("round %d: %v", round, err)
 					return
 				}
@@ -364,13 +373,17 @@ func TestMemoryListing(t *testing.T) {
 	}
 	defer d.Close()
 	got := map[string]uint64{}
-	if err := d.ReadDir(context.Background(), 0, func(e warm.Dirent) bool { got[e.Name] = e.Ino; return true }); err != nil && err != io.EOF {
+	if err := d.ReadDir(context.Background(), 0, func(e warm.Dirent) bool {
+		got[e.Name] = e.Ino
+		return true
+	}); err != nil && err != io.EOF {
 		t.Fatal(err)
 	}
 	a, err := f.vol.Getattr(context.Background(), f, nil)
 	host := mem.host.Load()
 	if err != nil || got["f"] != a.Ino || got["."] != host.ino || got[".."] != v.root.ino || a.Ino&areaBit == 0 {
-		t.Errorf("listed %v; the file is %d, warm's directory %d, the root %d; %v", got, a.Ino, host.ino, v.root.ino, err)
+		t.Errorf("listed %v; the file is %d, warm's directory %d, the root %d; %v", got, a.Ino, host.ino, v.root.ino,
+			err)
 	}
 	if err := v.Close(); err != nil {
 		t.Fatal(err)

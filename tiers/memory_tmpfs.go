@@ -174,7 +174,8 @@ func (t *tmpfs) open(root int) error {
 // resize gives a tmpfs that was taken over another limit; EINVAL where it holds more.
 func (t *tmpfs) resize(limit int64) error {
 	try := func(noswap bool) error {
-		ctx, err := unix.Fspick(unix.AT_FDCWD, t.path, unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
+		ctx, err := unix.Fspick(unix.AT_FDCWD, t.path,
+			unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
 		if err != nil {
 			return fmt.Errorf("fspick: %w", err)
 		}

@@ -44,7 +44,8 @@ func (t slowTx) PutFile(ctx context.Context, c cold.Content, base cold.Base) (co
 	return t.Tx.PutFile(ctx, slowContent{c}, base)
 }
 
-func (t slowTx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (cold.DirID, error) {
+func (t slowTx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry,
+	del []string) (cold.DirID, error) {
 	runtime.Gosched()
 	return t.Tx.PutDir(ctx, base, full, root, put, del)
 }
@@ -207,7 +208,8 @@ func (c *churner) step() error {
 	}
 	defer h.Release()
 	if c.rnd.IntN(6) == 0 {
-		return h.Fallocate(context.Background(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(c.rnd.IntN(100_000)), 1+int64(c.rnd.IntN(100_000)))
+		return h.Fallocate(context.Background(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE,
+			int64(c.rnd.IntN(100_000)), 1+int64(c.rnd.IntN(100_000)))
 	}
 	_, err = h.Write(context.Background(), c.bytes(), int64(c.rnd.IntN(200_000)), false)
 	return err

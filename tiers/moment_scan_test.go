@@ -88,7 +88,10 @@ func (s *scanner) add(at string, n *Inode) {
 	must(s.t, err)
 	defer d.Close()
 	var names []string
-	must(s.t, d.ReadDir(context.Background(), 0, func(e warm.Dirent) bool { names = append(names, e.Name); return true }))
+	must(s.t, d.ReadDir(context.Background(), 0, func(e warm.Dirent) bool {
+		names = append(names, e.Name)
+		return true
+	}))
 	for _, name := range names {
 		if name == "." || name == ".." {
 			continue
@@ -101,7 +104,8 @@ func (s *scanner) add(at string, n *Inode) {
 }
 
 func describe(e *cold.Entry, content string) string {
-	return fmt.Sprintf("kind %d mode %o owner %d:%d mtime %d.%d xattrs %q content %d %x", e.Kind, e.Mode, e.UID, e.GID, e.Mtime.Sec, e.Mtime.Nsec,
+	return fmt.Sprintf("kind %d mode %o owner %d:%d mtime %d.%d xattrs %q content %d %x", e.Kind, e.Mode, e.UID, e.GID,
+		e.Mtime.Sec, e.Mtime.Nsec,
 		e.Xattrs, len(content), sha1.Sum([]byte(content)))
 }
 

@@ -92,7 +92,10 @@ var pitStates = []pitState{
 		must(p.t, err)
 	}, false},
 	{"moved", true, func(p *pitDir) { p.rename("f", p.d, "x", 0); p.rename("x", p.d, "f", 0) }, false},
-	{"linked", true, func(p *pitDir) { _, err := p.v.Link(context.Background(), p.f, p.o, "link"); must(p.t, err) }, false},
+	{"linked", true, func(p *pitDir) {
+		_, err := p.v.Link(context.Background(), p.f, p.o, "link")
+		must(p.t, err)
+	}, false},
 	{"stub", true, nil, true},
 }
 
@@ -145,7 +148,10 @@ var pitChanges = []struct {
 		_, _, err := p.v.Symlink(context.Background(), p.d, "f", "elsewhere", me)
 		must(p.t, err)
 	}},
-	{"replace by directory", func(p *pitDir) { p.unlink(p.d, "f"); write(p.t, p.v, mkdir(p.t, p.v, p.d, "f"), "g", "deep") }},
+	{"replace by directory", func(p *pitDir) {
+		p.unlink(p.d, "f")
+		write(p.t, p.v, mkdir(p.t, p.v, p.d, "f"), "g", "deep")
+	}},
 	{"replace symlink", func(p *pitDir) {
 		p.unlink(p.d, "symlink")
 		_, _, err := p.v.Symlink(context.Background(), p.d, "symlink", "to another", me)
@@ -177,7 +183,10 @@ var pitChanges = []struct {
 	{"create", func(p *pitDir) { write(p.t, p.v, p.d, "created", "x"); mkdir(p.t, p.v, p.d, "made") }},
 	{"create in clean", func(p *pitDir) { write(p.t, p.v, p.o, "created", "x") }},
 	{"rename dirty directory", func(p *pitDir) { p.rename("sub", p.d, "moved", 0) }},
-	{"rename directory away", func(p *pitDir) { p.rename("sub", p.o, "moved", 0); write(p.t, p.v, p.sub2(p.o, "moved"), "more", "x") }},
+	{"rename directory away", func(p *pitDir) {
+		p.rename("sub", p.o, "moved", 0)
+		write(p.t, p.v, p.sub2(p.o, "moved"), "more", "x")
+	}},
 	{"rename itself", func(p *pitDir) {
 		must(p.t, p.v.Rename(context.Background(), p.v.root, p.v.nameOf(p.d), p.v.root, "renamed "+p.v.nameOf(p.d), 0))
 		p.write("in a renamed directory", 0)
@@ -249,7 +258,7 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 	c := newMemCold()
 	v, after := afterBoundary(t, c, records)
 	var dirs []*pitDir
-	make := func(p *pitDir) { p.f = write(t, v, p.d, "f", string(pitText('f'))) }
+	create := func(p *pitDir) { p.f = write(t, v, p.d, "f", string(pitText('f'))) }
 	for i := range pitChanges {
 		p := &pitDir{t: t, v: v}
 		p.d = mkdir(t, v, v.root, fmt.Sprintf("%02d %s", i, pitChanges[i].name))
@@ -267,7 +276,7 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 			must(t, err)
 		}
 		if s.before {
-			make(p)
+			create(p)
 		}
 		dirs = append(dirs, p)
 	}
@@ -277,7 +286,7 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 	}
 	for i, p := range dirs {
 		if !s.before {
-			make(p)
+			create(p)
 		}
 		if i%4 >= 2 {
 			writeAt(t, v, p.sub2(p.sub(), "g"), []byte("dirty"), 0)

@@ -60,7 +60,8 @@ func fchmodat(dirfd int, name string, mode uint32) error {
 }
 
 // Create makes and opens a file; the kernel gains one lookup. Without O_EXCL an existing one is opened.
-func (v *Volume) Create(ctx context.Context, dir *Inode, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
+func (v *Volume) Create(ctx context.Context, dir *Inode, name string, flags, mode uint32, c Caller) (*Inode, *Handle,
+	Attr, error) {
 	if err := checkName(name); err != nil {
 		return nil, nil, Attr{}, err
 	}
@@ -118,7 +119,8 @@ func (v *Volume) create(dir *Inode, name string, flags, mode uint32, c Caller) (
 }
 
 // created makes the inode and handle of a file just made behind fd; name is "" for one without a name.
-func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr, error) {
+func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr,
+	error) {
 	if err := v.giveTo(dir, fd, "", mode, cold.KindFile, c); err != nil {
 		return nil, nil, Attr{}, err
 	}
@@ -178,7 +180,8 @@ func (v *Volume) Tmpfile(ctx context.Context, dir *Inode, flags, mode uint32, c 
 
 // make runs a system call that makes name in dir, gives the result to the caller and returns it; the kernel gains one
 // lookup.
-func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind cold.Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
+func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind cold.Kind, mode uint32, c Caller,
+	call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	if err := checkName(name); err != nil {
 		return nil, Attr{}, err
 	}
@@ -192,7 +195,8 @@ func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind cold.Ki
 	return n, a, err
 }
 
-func (v *Volume) makeOnce(dir *Inode, name string, kind cold.Kind, mode uint32, c Caller, call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
+func (v *Volume) makeOnce(dir *Inode, name string, kind cold.Kind, mode uint32, c Caller,
+	call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
 	v.begin()
 	defer v.end()
 	if err := v.touchName(dir, name); err != nil {
@@ -248,7 +252,8 @@ func (v *Volume) Mkdir(ctx context.Context, dir *Inode, name string, mode uint32
 }
 
 // Mknod makes a file, FIFO, socket or device; rdev is new_encode_dev as in the FUSE protocol.
-func (v *Volume) Mknod(ctx context.Context, dir *Inode, name string, mode, rdev uint32, c Caller) (*Inode, Attr, error) {
+func (v *Volume) Mknod(ctx context.Context, dir *Inode, name string, mode, rdev uint32, c Caller) (*Inode, Attr,
+	error) {
 	kind := warm.KindOf(mode)
 	if kind == cold.KindDir || kind == cold.KindSymlink {
 		return nil, Attr{}, unix.EINVAL

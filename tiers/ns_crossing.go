@@ -8,7 +8,8 @@ import (
 
 // crossing prepares for a rename over the border of what the rules ignore: a file that goes there comes back from cold
 // first. A directory does not: EXDEV makes mv copy.
-func (v *Volume) crossing(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
+func (v *Volume) crossing(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string,
+	exchange bool) error {
 	if !v.Rules().HasIgnore() {
 		return nil
 	}

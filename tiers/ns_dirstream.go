@@ -15,7 +15,9 @@ func (v *Volume) OpenDir(ctx context.Context, n *Inode) (*DirHandle, error) {
 	if n.kind != cold.KindDir {
 		return nil, unix.ENOTDIR
 	}
-	fd, noatime, err := warm.Quietly(unix.O_RDONLY|unix.O_DIRECTORY, func(flags int) (int, error) { return v.openNode(n, flags) })
+	fd, noatime, err := warm.Quietly(unix.O_RDONLY|unix.O_DIRECTORY, func(flags int) (int, error) {
+		return v.openNode(n, flags)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,8 @@ func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, f
 
 // adopt makes an inode known under (dir, name). n is from intern, with its reference; where it is fresh its mu is held,
 // and its record known.
-func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, n *Inode, fresh bool) (*Inode, Attr, error) {
+func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, n *Inode, fresh bool) (
+	*Inode, Attr, error) {
 	if !fresh {
 		if !v.place(n, dir, dirfd, name, moves) {
 			v.unref(n, 1)

@@ -91,7 +91,8 @@ func (v *Volume) beforeLoss(ctx context.Context, dir *Inode, name string, isDir 
 }
 
 // beforeRename is beforeLoss for a rename, and lists what shares files with what a directory that moves holds.
-func (v *Volume) beforeRename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, exchange bool) error {
+func (v *Volume) beforeRename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string,
+	exchange bool) error {
 	if !v.tiered() {
 		return nil
 	}
@@ -180,7 +181,8 @@ func (x *victim) done() {
 
 // Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. EXDEV across the border of a directory of class
 // memory, which moving such a directory itself crosses too.
-func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string, flags uint32) error {
+func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string,
+	flags uint32) error {
 	if dir.vol != newdir.vol {
 		return unix.EXDEV
 	}
@@ -240,7 +242,8 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 	}
 	if v.memory.on.Load() {
 		exchange := flags&unix.RENAME_EXCHANGE != 0
-		if v.crosses(moved.n, newdir, newname) || exists && (v.grafted(replaced.n) || exchange && v.crosses(replaced.n, dir, name)) {
+		if v.crosses(moved.n, newdir, newname) || exists &&
+			(v.grafted(replaced.n) || exchange && v.crosses(replaced.n, dir, name)) {
 			return unix.EXDEV
 		}
 		if moved.n.dir != nil || exists && replaced.n.dir != nil {

@@ -21,7 +21,8 @@ var components = strings.Fields("base inode rules critical direct io lazy memory
 // longer.
 var upward = []string{
 	// A change of a name or of bytes is noted for the commits of critical files where it happens.
-	"inode.addChanged critical.watch", "inode.touchOwn critical.critical", "inode.touchOwn critical.severalChanged", "inode.place critical.severalNames",
+	"inode.addChanged critical.watch", "inode.touchOwn critical.critical", "inode.touchOwn critical.severalChanged",
+	"inode.place critical.severalNames",
 	"inode.keepContent critical.laneOf",
 	// A boundary keeps the rules that it was set by.
 	"inode.newMoment rules.book", "inode.newMoment rules.changes",
@@ -30,8 +31,10 @@ var upward = []string{
 	// Names of one file in several directories are found by walking.
 	"lazy.walkTo ns.lookupAt",
 	// A directory of class memory is one of warm and one of the area, which look at, and remove, each other.
-	"memory.copyAttrs attr.Getattr", "memory.copyAttrs attr.isACL", "memory.mirror attr.Setattr", "memory.enter ns.lookupAt",
-	"memory.enterNew ns.removeName", "memory.review ns.Rmdir", "memory.rmdirMemory ns.Rmdir", "memory.rmdirMemory ns.removeName",
+	"memory.copyAttrs attr.Getattr", "memory.copyAttrs attr.isACL", "memory.mirror attr.Setattr",
+	"memory.enter ns.lookupAt",
+	"memory.enterNew ns.removeName", "memory.review ns.Rmdir", "memory.rmdirMemory ns.Rmdir",
+	"memory.rmdirMemory ns.removeName",
 }
 
 // upwardMost is how many exceptions there may be.
@@ -41,8 +44,9 @@ const upwardMost = 20
 // of Volume.
 func TestOrderOfComponents(t *testing.T) {
 	set := token.NewFileSet()
-	list, err := packages.Load(&packages.Config{Fset: set, Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes |
-		packages.NeedTypesInfo | packages.NeedImports | packages.NeedDeps}, ".")
+	list, err := packages.Load(&packages.Config{
+		Fset: set, Mode: packages.NeedName | packages.NeedFiles | packages.NeedSyntax | packages.NeedTypes |
+			packages.NeedTypesInfo | packages.NeedImports | packages.NeedDeps}, ".")
 	if err != nil || len(list) != 1 || len(list[0].Errors) > 0 {
 		t.Fatal(err, list)
 	}

@@ -42,7 +42,9 @@ func (t askingTx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (
 func TestHolesAtBoundary(t *testing.T) {
 	t.Parallel()
 	for _, seed := range effort.Seeds(t, 4, 200) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { holesAtBoundary(t, rand.New(rand.NewPCG(uint64(seed), 0))) })
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			holesAtBoundary(t, rand.New(rand.NewPCG(uint64(seed), 0)))
+		})
 	}
 }
 
@@ -80,7 +82,8 @@ func holesAtBoundary(t *testing.T, rnd *rand.Rand) {
 	c.look = func(f cold.Content) {
 		looked = true
 		got := make([]byte, size+1)
-		if n, err := f.ReadAt(got, 0); n != size || err != io.EOF || f.Size() != size || !bytes.Equal(got[:size], want) {
+		if n, err := f.ReadAt(got, 0); n != size || err != io.EOF || f.Size() != size ||
+			!bytes.Equal(got[:size], want) {
 			t.Errorf("read %d of %d, %v, other bytes", n, f.Size(), err)
 		}
 		var data [size / grain]bool

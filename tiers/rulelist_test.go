@@ -21,7 +21,8 @@ func (c *memCold) someoneElses(rules string) cold.ID {
 // TestRulesFollow: a commit that changes only the rules is followed, but not over rules that were written here and are
 // in no commit.
 func TestRulesFollow(t *testing.T) {
-	const here, there, drops = "- {match: a/, class: critical}\n", "- {match: b/, class: critical}\n", "- {match: c/, ignore: true}\n"
+	const here, there, drops = "- {match: a/, class: critical}\n", "- {match: b/, class: critical}\n",
+		"- {match: c/, ignore: true}\n"
 	v, cold := newVolume(t)
 	state := v.cfg.State
 	reopen := func() {
@@ -34,7 +35,8 @@ func TestRulesFollow(t *testing.T) {
 	want := func(text string, list RulesList) {
 		t.Helper()
 		got := v.ListRules()
-		if string(v.RulesText()) != text || got.From != list.From || len(got.Rules) != len(list.Rules) || len(got.Withheld) != len(list.Withheld) || (got.Error == "") != (list.Error == "") {
+		if string(v.RulesText()) != text || got.From != list.From || len(got.Rules) != len(list.Rules) ||
+			len(got.Withheld) != len(list.Withheld) || (got.Error == "") != (list.Error == "") {
 			t.Errorf("%q, %+v; want %q, %+v", v.RulesText(), got, text, list)
 		}
 	}

@@ -199,8 +199,12 @@ func TestStubChanges(t *testing.T) {
 			}
 			return err
 		},
-		"punch":    func(v *Volume, n *Inode, h *Handle) error { return h.Fallocate(context.Background(), 3, 4096, 4096) },
-		"allocate": func(v *Volume, n *Inode, h *Handle) error { return h.Fallocate(context.Background(), 1, 0, 1<<20) },
+		"punch": func(v *Volume, n *Inode, h *Handle) error {
+			return h.Fallocate(context.Background(), 3, 4096, 4096)
+		},
+		"allocate": func(v *Volume, n *Inode, h *Handle) error {
+			return h.Fallocate(context.Background(), 1, 0, 1<<20)
+		},
 		"copy in": func(v *Volume, n *Inode, h *Handle) error {
 			src := mustFind(t, v, "other")
 			from, err := v.Open(context.Background(), src, unix.O_RDONLY, false)
@@ -284,7 +288,8 @@ func TestKilledInRelease(t *testing.T) {
 }
 
 func testKilledInRelease(t *testing.T, text string, died error, next bool) {
-	for _, step := range []string{"release.record", "release.punch", "release.time", "return.write", "return.durable", "return.record"} {
+	for _, step := range []string{"release.record", "release.punch", "release.time", "return.write", "return.durable",
+		"return.record"} {
 		t.Run(fmt.Sprint(step, " next daemon ", next), func(t *testing.T) {
 			c := newMemCold()
 			armed := false
@@ -399,7 +404,8 @@ func TestSeekStub(t *testing.T) {
 		whence uint32
 		want   int64
 		err    error
-	}{{0, unix.SEEK_DATA, 0, nil}, {5000, unix.SEEK_DATA, 5000, nil}, {0, unix.SEEK_HOLE, 10000, nil}, {10000, unix.SEEK_DATA, 0, unix.ENXIO}, {10000, unix.SEEK_HOLE, 0, unix.ENXIO}} {
+	}{{0, unix.SEEK_DATA, 0, nil}, {5000, unix.SEEK_DATA, 5000, nil}, {0, unix.SEEK_HOLE, 10000, nil},
+		{10000, unix.SEEK_DATA, 0, unix.ENXIO}, {10000, unix.SEEK_HOLE, 0, unix.ENXIO}} {
 		if got, err := h.SeekData(context.Background(), s.off, s.whence); got != s.want || err != s.err {
 			t.Errorf("seek %d %d: %d %v, want %d %v", s.off, s.whence, got, err, s.want, s.err)
 		}

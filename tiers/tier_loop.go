@@ -104,7 +104,8 @@ func (v *Volume) noteTick(r TierReport) {
 	}
 	v.points.mu.Unlock()
 	if r.Files > 0 {
-		v.log.WithField("files", r.Files).WithField("bytes", r.Bytes).WithField("reason", r.Reason).Info("files left warm")
+		v.log.WithField("files", r.Files).WithField("bytes", r.Bytes).WithField("reason", r.Reason).Info(
+			"files left warm")
 	}
 }
 

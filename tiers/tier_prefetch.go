@@ -163,7 +163,8 @@ func (v *Volume) prefetch(ctx context.Context) {
 	}
 	flush()
 	if ctx.Err() == nil && len(paths) > 0 {
-		v.log.WithField("files", len(paths)).WithField("bytes", all).Debug("brought back what the last session opened first")
+		v.log.WithField("files", len(paths)).WithField("bytes", all).Debug(
+			"brought back what the last session opened first")
 	}
 }
 

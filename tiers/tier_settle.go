@@ -31,7 +31,8 @@ func (v *Volume) settleLoop(ctx context.Context) {
 			if ctx.Err() == nil && !v.settledNow(n) {
 				err := v.settleIgnored(ctx, n)
 				if err != nil && ctx.Err() == nil {
-					err = fmt.Errorf("%q is ignored and cannot be brought back from cold, so commits keep it: %w", v.pathOf(n), err)
+					err = fmt.Errorf("%q is ignored and cannot be brought back from cold, so commits keep it: %w",
+						v.pathOf(n), err)
 					v.log.Warn(err)
 				}
 				if ctx.Err() == nil {

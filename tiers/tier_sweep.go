@@ -85,7 +85,8 @@ func (r *remoteCheck) ask(ctx context.Context, v *Volume) bool {
 }
 
 func (v *Volume) newSweep(ctx context.Context, reason string) *sweep {
-	return &sweep{v: v, ctx: ctx, remote: &remoteCheck{}, report: TierReport{Reason: reason, Time: time.Now(), Kept: map[string]int64{}}}
+	return &sweep{v: v, ctx: ctx, remote: &remoteCheck{}, report: TierReport{Reason: reason, Time: time.Now(),
+		Kept: map[string]int64{}}}
 }
 
 // run walks. Failures of single files are counted, logged and do not end it.

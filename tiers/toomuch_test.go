@@ -70,7 +70,8 @@ func TestTooMuch(t *testing.T) {
 				if rc.Complete || !strings.Contains(strings.Join(rc.Missing, "\n"), c.out) {
 					t.Errorf("the receipt says complete %v, missing %q", rc.Complete, rc.Missing)
 				}
-				if st := v.Status(); st.AtRisk.Files == 0 || !strings.Contains(strings.Join(st.Errors, "\n"), "left out: "+c.out) {
+				if st := v.Status(); st.AtRisk.Files == 0 ||
+					!strings.Contains(strings.Join(st.Errors, "\n"), "left out: "+c.out) {
 					t.Errorf("at risk %+v, errors %q", st.AtRisk, st.Errors)
 				}
 			}

@@ -57,7 +57,8 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.epoch.Store(1)
 	v.openedAt, v.coldReads = time.Now(), newColdReader(c.Cold)
 	v.pressure = pressure{wake: make(chan struct{}, 1), room: make(chan chan<- int64)}
-	v.settling.wake, v.critical.wake, v.backupBy = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	v.settling.wake, v.critical.wake, v.backupBy = make(chan struct{}, 1), make(chan struct{}, 1),
+		make(chan struct{}, 1)
 	v.direct.lingering.wake = make(chan struct{}, 1)
 	v.recalls, v.idleTiers = make(chan *Inode, 4*recallMost), make(chan struct{})
 	round := make(chan struct{})
@@ -116,7 +117,8 @@ func (v *Volume) openWarm() error {
 		return fmt.Errorf("stat %s: %w", path, err)
 	}
 	if sx.Mask&unix.STATX_BTIME == 0 {
-		v.log.Warn("warm's file system has no birth times: a reused inode number is told apart only while its file is open")
+		v.log.Warn("warm's file system has no birth times: a reused inode number is told apart only while its file " +
+			"is open")
 	}
 	v.warmMount = sx.Mnt_id // 0 before Linux 5.8: then openat2 alone keeps us inside
 	var fs unix.Statfs_t
@@ -154,7 +156,9 @@ func (v *Volume) decideTrust() error {
 	}
 	s := v.state
 	if s.Tiered && !v.records {
-		return fmt.Errorf("bytes of files in %s may be in cold only, which trusted.* attributes say that this process can not read (CAP_SYS_ADMIN is missing, or the file system has none): their holes would be taken for zeros", v.cfg.State)
+		return fmt.Errorf("bytes of files in %s may be in cold only, which trusted.* attributes say that this "+
+			"process can not read (CAP_SYS_ADMIN is missing, or the file system has none): their holes would be "+
+			"taken for zeros", v.cfg.State)
 	}
 	if err := s.ProveWarm(v.warmFD); err != nil {
 		return fmt.Errorf("%s: %w", v.cfg.State, err)
@@ -222,7 +226,8 @@ func (v *Volume) Close() error {
 		return nil
 	}
 	if !v.quiesce() {
-		return fmt.Errorf("the repository of %s has not answered for %v: the volume is left as a killed daemon leaves it, "+
+		return fmt.Errorf("the repository of %s has not answered for %v: the volume is left as a killed daemon "+
+			"leaves it, "+
 			"which loses nothing; the next start looks at everything", v.cfg.State, v.patience)
 	}
 	v.coldReads.drop()

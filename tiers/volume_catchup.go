@@ -39,7 +39,8 @@ func (v *Volume) catchUp(ctx context.Context) error {
 		return nil
 	}
 	if id := v.cold.VolumeID(); !fresh && v.state.Head != "" && v.state.Volume != id {
-		return fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", v.cfg.State, v.state.Volume, id)
+		return fmt.Errorf("%s is of volume %s, the repository of %s: use another state directory", v.cfg.State,
+			v.state.Volume, id)
 	}
 	info := head.Info()
 	v.setLastCommit(info.ID, info.Made)
@@ -64,7 +65,8 @@ func (v *Volume) catchUp(ctx context.Context) error {
 			return nil
 		}
 		// The branch was moved back, or cold is an older copy: warm may hold the only copy of what came after.
-		err := fmt.Errorf("branch %s is at %s, which does not follow %s that the files here are of; they stay as they are", v.cfg.Branch, info.ID, v.state.Head)
+		err := fmt.Errorf("branch %s is at %s, which does not follow %s that the files here are of; they stay as "+
+			"they are", v.cfg.Branch, info.ID, v.state.Head)
 		v.points.setError("branch", err)
 		v.log.Warn(err)
 		return nil
@@ -155,7 +157,8 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	}
 	if r.problems > 0 {
 		// It stays in status: the next commit will have what is here, not what the repository says.
-		v.points.setError("restore", fmt.Errorf("commit %s describes %d entries wrongly, which were left out or mended (the log names them); the first: %w", id, r.problems, r.first))
+		v.points.setError("restore", fmt.Errorf("commit %s describes %d entries wrongly, which were left out or "+
+			"mended (the log names them); the first: %w", id, r.problems, r.first))
 	}
 	sync := unix.Syncfs
 	if r.lazy && r.files == 0 {
@@ -175,7 +178,9 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 		return err
 	}
 	v.doubtful, v.fresh = false, true
-	return v.reloadRoot(func(s *warm.StateFile) { s.Restore, s.Head, s.Origin, s.Volume = "", id, id, v.cold.VolumeID() })
+	return v.reloadRoot(func(s *warm.StateFile) {
+		s.Restore, s.Head, s.Origin, s.Volume = "", id, id, v.cold.VolumeID()
+	})
 }
 
 // reloadRoot reads the root's record anew after a restore wrote it.
@@ -188,7 +193,8 @@ func (v *Volume) reloadRoot(change func(*warm.StateFile)) error {
 	n.mu.Lock()
 	n.mu.rec = warm.Record{}
 	n.dir.mu.Lock() // what a comparison before the restore found is no longer so
-	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil, cold.DirID{}
+	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil,
+		cold.DirID{}
 	n.dir.mu.Unlock()
 	n.dir.unlisted.Store(false)
 	v.loadRecord(n, warm.ByFD(v.warmFD), &st)

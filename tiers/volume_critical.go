@@ -47,9 +47,11 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 		}
 		pause := retryAfter(retry, err, v.cfg.BackupInterval)
 		if err != nil {
-			v.log.WithError(err).WithField("retry", pause.String()).Error("critical files are not committed: they are on this disk only")
+			v.log.WithError(err).WithField("retry", pause.String()).Error(
+				"critical files are not committed: they are on this disk only")
 		} else {
-			v.log.WithField("missing", rc.Missing).WithField("retry", pause.String()).Error("critical files are not all backed up")
+			v.log.WithField("missing", rc.Missing).WithField("retry", pause.String()).Error(
+				"critical files are not all backed up")
 		}
 		rest, hold = time.Now().Add(max(last, retry.InitialInterval)), time.Now().Add(pause)
 		c.mu.Lock()

@@ -182,8 +182,9 @@ func (v *Volume) memoryFileStatus(ctx context.Context, n *Inode, at string) (Fil
 	if err != nil {
 		return FileStatus{}, fmt.Errorf("%s: %w", at, err)
 	}
-	s := FileStatus{Path: path.Clean("/" + at)[1:], Kind: n.kind.String(), Class: "memory", Tiers: []string{"memory"}, Open: int(n.opens.Load()),
-		Why: "directories of class memory are never backed up"}
+	s := FileStatus{Path: path.Clean("/" + at)[1:], Kind: n.kind.String(), Class: "memory", Tiers: []string{"memory"},
+		Open: int(n.opens.Load()),
+		Why:  "directories of class memory are never backed up"}
 	if n.kind == cold.KindFile || n.kind == cold.KindSymlink {
 		s.Size = int64(a.Size)
 	}

@@ -90,7 +90,8 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			next, reason, rest = interval, "interval", time.Time{}
 		case err != nil:
 			next = retryAfter(retry, err, interval)
-			v.log.WithError(err).WithField("retry", next.String()).Error("backup failed: the changes are on this disk only")
+			v.log.WithError(err).WithField("retry", next.String()).Error(
+				"backup failed: the changes are on this disk only")
 		default:
 			next = retryAfter(retry, nil, interval)
 			v.log.WithField("missing", rc.Missing).WithField("retry", next.String()).Error("backup incomplete")

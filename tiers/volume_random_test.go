@@ -40,8 +40,10 @@ func randomTree(t *testing.T, rng *rand.Rand) {
 					dirs = append(dirs, n)
 				}
 			case 1, 2:
-				if n, h, _, err := v.Create(context.Background(), d, name, unix.O_RDWR|unix.O_EXCL, 0600, me); err == nil {
-					_, _ = h.Write(context.Background(), bytes.Repeat([]byte(name), rng.IntN(3000)), int64(rng.IntN(5000)), false)
+				if n, h, _, err := v.Create(context.Background(), d, name, unix.O_RDWR|unix.O_EXCL, 0600,
+					me); err == nil {
+					_, _ = h.Write(context.Background(), bytes.Repeat([]byte(name), rng.IntN(3000)),
+						int64(rng.IntN(5000)), false)
 					h.Release()
 					v.Forget(n, 1)
 					files = append(files, file{d, name})
@@ -149,7 +151,8 @@ func hotExact(t *testing.T, rng *rand.Rand) {
 				want = model[off:min(len(model), off+size)]
 			}
 			if !bytes.Equal(buf[:m], want) {
-				t.Fatalf("step %d: read %d at %d of %d: %d bytes, wrong from %d", i, size, off, len(model), m, firstDiff(buf[:m], want))
+				t.Fatalf("step %d: read %d at %d of %d: %d bytes, wrong from %d", i, size, off, len(model), m,
+					firstDiff(buf[:m], want))
 			}
 		}
 	}

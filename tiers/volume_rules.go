@@ -107,7 +107,8 @@ func (v *Volume) ownRules(from string) {
 	case !v.cfg.AcceptRules:
 		if set, withheld = set.WithoutDrops(); withheld > 0 {
 			v.log.WithField("rules", withheld).WithField("from", from).
-				Warn("rules that keep data out of commits came with the repository and are not in effect: mount with accept_rules, or write them to .emberfs/rules.yaml here")
+				Warn("rules that keep data out of commits came with the repository and are not in effect: mount with " +
+					"accept_rules, or write them to .emberfs/rules.yaml here")
 		}
 	}
 	if len(b.text) > 0 {
@@ -129,7 +130,8 @@ func (v *Volume) ExplainRules(path string, dir bool) RulesReport {
 // ExplainRules says which rule decides about a slash path from the root, and why; dir says whether it is a directory.
 func ExplainRules(set *rules.Set, from, path string, dir bool) RulesReport {
 	d, steps := set.Explain(path, dir)
-	r := RulesReport{Path: path, Class: classWord(d), Rule: d.Index, From: from, Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
+	r := RulesReport{Path: path, Class: classWord(d), Rule: d.Index, From: from,
+		Why: "no rule matches: the default class is session", Rules: []RuleShown{}}
 	for _, s := range steps {
 		r.Rules = append(r.Rules, RuleShown{Rule: s.Rule.String(), Line: s.Rule.Line, Decides: s.Decides, Why: s.Why})
 		if s.Decides {
@@ -173,7 +175,8 @@ func (v *Volume) followRules(ctx context.Context, s cold.Snapshot) error {
 		return nil
 	}
 	if v.rulesWritten(ctx) {
-		v.log.WithField("commit", s.Info().ID.String()).Warn("the commit has other rules: those that were written here and are in no commit yet stay")
+		v.log.WithField("commit", s.Info().ID.String()).Warn(
+			"the commit has other rules: those that were written here and are in no commit yet stay")
 		return nil
 	}
 	b.pending = false

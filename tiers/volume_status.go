@@ -31,13 +31,15 @@ func (v *Volume) Status() Status {
 	}
 	use := v.warmUse()
 	s.Tiers.Warm = WarmStatus{
-		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Unlisted: use.Unlisted, Limit: v.cfg.WarmLimit,
-		Hits: v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
+		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Unlisted: use.Unlisted,
+		Limit: v.cfg.WarmLimit,
+		Hits:  v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
 	}
 	s.Critical = v.criticalStatus()
 	cs := v.cold.Stats()
 	s.Tiers.Cold = ColdStatus{
-		TierStatus: TierStatus{Files: v.coldFiles(use), Bytes: cs.Bytes}, Hits: v.moved.coldHits.Load(), Packs: cs.Packs, Objects: cs.Objects,
+		TierStatus: TierStatus{Files: v.coldFiles(use), Bytes: cs.Bytes}, Hits: v.moved.coldHits.Load(),
+		Packs: cs.Packs, Objects: cs.Objects,
 	}
 	v.points.mu.Lock()
 	s.Errors = append(s.Errors, cs.Problems...)
@@ -53,7 +55,8 @@ func (v *Volume) Status() Status {
 	s.RulesStatus = RulesStatus{From: v.book.from, Withheld: v.book.withheld}
 	v.book.mu.Unlock()
 	if n := s.RulesStatus.Withheld; n > 0 {
-		s.Notes = append(s.Notes, fmt.Sprintf("%d rules that keep data out of commits came with the repository and are not in effect (accept_rules, or write them to .emberfs/rules.yaml here)", n))
+		s.Notes = append(s.Notes, fmt.Sprintf("%d rules that keep data out of commits came with the repository and "+
+			"are not in effect (accept_rules, or write them to .emberfs/rules.yaml here)", n))
 	}
 	s.Notes = append(s.Notes, v.memoryNotes()...)
 	if !v.records {

@@ -103,7 +103,8 @@ func read(t *testing.T, v *Volume, n *Inode) string {
 // rsyncEqual compares two directories as the issue does.
 func rsyncEqual(t *testing.T, a, b string) {
 	t.Helper()
-	out, err := exec.Command("rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", "--modify-window=-1", "--filter=-x trusted.emberfs*", a+"/", b+"/").CombinedOutput()
+	out, err := exec.Command("rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", "--modify-window=-1",
+		"--filter=-x trusted.emberfs*", a+"/", b+"/").CombinedOutput()
 	if err != nil || len(out) > 0 {
 		t.Fatalf("trees differ: %v\n%s", err, out)
 	}

@@ -72,7 +72,8 @@ func (v *Volume) upkeepLoop(ctx context.Context) {
 			if err != nil {
 				v.log.WithError(err).Warn("what cold needs no more stays there")
 			} else if r.Objects > 0 {
-				v.log.WithField("objects", r.Objects).WithField("bytes", r.Bytes).Info("removed from cold what nothing needs any more")
+				v.log.WithField("objects", r.Objects).WithField("bytes", r.Bytes).Info(
+					"removed from cold what nothing needs any more")
 			}
 		case <-v.upkeep:
 			err := v.cold.Maintain(ctx)

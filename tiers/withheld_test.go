@@ -30,10 +30,12 @@ func TestUntrustedKeepsDevices(t *testing.T) {
 			w := openTiered(t, state, c, func(c *Config) { c.Untrusted, c.Tiering = true, tiering })
 			write(t, w, mustFind(t, w, "d"), "g"+text, text)
 			w.mustSync(t)
-			if _, err := w.Open(context.Background(), mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err, unix.EIO) {
+			if _, err := w.Open(context.Background(), mustFind(t, w, "d/null"), unix.O_RDONLY, false); !errors.Is(err,
+				unix.EIO) {
 				t.Fatalf("round %d: what stands in for the device opens: %v", round, err)
 			}
-			if st := w.Status(); len(st.LeftOut) != 1 || !strings.Contains(st.LeftOut[0], "d/null: this char: the source is not trusted") {
+			if st := w.Status(); len(st.LeftOut) != 1 ||
+				!strings.Contains(st.LeftOut[0], "d/null: this char: the source is not trusted") {
 				t.Errorf("round %d: status lists %q", round, st.LeftOut)
 			}
 			must(t, w.Close())
@@ -89,7 +91,8 @@ func TestVoidMarkMustGo(t *testing.T) {
 	must(t, unix.Truncate(path, 0))
 	next := openTiered(t, v.cfg.State, c)
 	f := mustFind(t, next, "f") // removes the mark; put it back as a failed removal leaves it
-	stale := warm.Record{Flags: warm.FlagClean | warm.FlagStub | warm.FlagBlocks, Trust: next.trust, ID: cold.ID{1}, Size: 9, Blocks: 8}
+	stale := warm.Record{Flags: warm.FlagClean | warm.FlagStub | warm.FlagBlocks, Trust: next.trust, ID: cold.ID{1},
+		Size: 9, Blocks: 8}
 	must(t, unix.Setxattr(path, warm.RecordAttr, stale.Encode(nil), 0))
 	f.mu.Lock()
 	f.mu.rec = voidStub(&stale)

@@ -111,15 +111,18 @@ func writtenRanges(t *testing.T, rnd *rand.Rand) {
 			case 3:
 				err = v.truncate(n, h.fd, off, false)
 			case 4:
-				err = h.Fallocate(context.Background(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, rnd.Int63n(1<<20)+1)
+				err = h.Fallocate(context.Background(), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off,
+					rnd.Int63n(1<<20)+1)
 			case 5:
-				if err = h.Fallocate(context.Background(), unix.FALLOC_FL_COLLAPSE_RANGE, off&^0xffff, 64<<10); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+				if err = h.Fallocate(context.Background(), unix.FALLOC_FL_COLLAPSE_RANGE, off&^0xffff,
+					64<<10); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
 					err = nil
 				}
 			case 6:
 				var in *Handle
 				if in, err = v.Open(context.Background(), src, unix.O_RDONLY, false); err == nil {
-					_, err = v.CopyFileRange(context.Background(), in, rnd.Int63n(4<<20), h, off, rnd.Int63n(1<<20)+1, false)
+					_, err = v.CopyFileRange(context.Background(), in, rnd.Int63n(4<<20), h, off, rnd.Int63n(1<<20)+1,
+						false)
 					in.Release()
 				}
 			}

@@ -33,7 +33,8 @@ type File struct {
 }
 
 func NewDir(mode uint32) *File {
-	return &File{Entry: cold.Entry{Kind: cold.KindDir, Mode: mode, UID: 7, GID: 8, Mtime: cold.Time{Sec: 1e9, Nsec: 5}}, Kids: map[string]*File{}}
+	return &File{Entry: cold.Entry{Kind: cold.KindDir, Mode: mode, UID: 7, GID: 8, Mtime: cold.Time{Sec: 1e9, Nsec: 5}},
+		Kids: map[string]*File{}}
 }
 
 // Add puts a node at a slash path; directories on the way are made.
@@ -63,13 +64,15 @@ func (f *File) Mkdir(p string) *File {
 
 func (f *File) Text(p, content string) *File {
 	return f.Add(p, &File{Entry: cold.Entry{
-		Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 100, Mtime: cold.Time{Sec: 1700000000, Nsec: 123456789}, Size: int64(len(content)),
+		Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 100, Mtime: cold.Time{Sec: 1700000000, Nsec: 123456789},
+		Size: int64(len(content)),
 	}, Data: []byte(content)})
 }
 
 func (f *File) Symlink(p, target string) *File {
 	return f.Add(p, &File{Entry: cold.Entry{
-		Kind: cold.KindSymlink, Mode: 0o777, Mtime: cold.Time{Sec: -5, Nsec: 1}, Size: int64(len(target)), Target: target,
+		Kind: cold.KindSymlink, Mode: 0o777, Mtime: cold.Time{Sec: -5, Nsec: 1}, Size: int64(len(target)),
+		Target: target,
 	}})
 }
 
@@ -126,7 +129,8 @@ func Quiet() logrus.FieldLogger {
 }
 
 // Put stores a directory whole.
-func Put(ctx context.Context, tx cold.Tx, f *File, base map[string]cold.DirID, at string, links map[string][]string) error {
+func Put(ctx context.Context, tx cold.Tx, f *File, base map[string]cold.DirID, at string,
+	links map[string][]string) error {
 	for name, k := range f.Kids {
 		if k.clean {
 			continue
@@ -170,8 +174,10 @@ func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, err
 	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0",
-		"GIT_AUTHOR_NAME=stock", "GIT_AUTHOR_EMAIL=stock@example.com", "GIT_COMMITTER_NAME=stock", "GIT_COMMITTER_EMAIL=stock@example.com",
-		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*", "GIT_CONFIG_KEY_1=protocol.file.allow", "GIT_CONFIG_VALUE_1=always")
+		"GIT_AUTHOR_NAME=stock", "GIT_AUTHOR_EMAIL=stock@example.com", "GIT_COMMITTER_NAME=stock",
+		"GIT_COMMITTER_EMAIL=stock@example.com",
+		"GIT_CONFIG_COUNT=2", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+		"GIT_CONFIG_KEY_1=protocol.file.allow", "GIT_CONFIG_VALUE_1=always")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -28,7 +28,8 @@ func Noise(seed uint64, n int) []byte {
 // LiveRefs lists the live branches of a repository, as "EPOCH ID".
 func LiveRefs(t *testing.T, dir string) []string {
 	t.Helper()
-	return strings.Fields(strings.ReplaceAll(Git(t, dir, "for-each-ref", "--format=%(refname:lstrip=-1):%(objectname)", "refs/heads/emberfs-live"), "\n", " "))
+	return strings.Fields(strings.ReplaceAll(Git(t, dir, "for-each-ref", "--format=%(refname:lstrip=-1):%(objectname)",
+		"refs/heads/emberfs-live"), "\n", " "))
 }
 
 // StockBase is what the edits start from.

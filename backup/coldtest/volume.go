@@ -228,13 +228,15 @@ func (v *Volume) CopyTo(dir string) string {
 }
 
 // CommitBy commits the tree by one of the ways to begin.
-func (v *Volume) CommitBy(begin func(context.Context) (cold.Tx, error), f *File, o cold.CommitOptions) (cold.ID, error) {
+func (v *Volume) CommitBy(begin func(context.Context) (cold.Tx, error), f *File, o cold.CommitOptions) (cold.ID,
+	error) {
 	v.T.Helper()
 	return v.CommitWith(begin, f, nil, o)
 }
 
 // CommitWith commits a tree with its link groups by one of the ways to begin.
-func (v *Volume) CommitWith(begin func(context.Context) (cold.Tx, error), f *File, links map[string][]string, o cold.CommitOptions) (cold.ID, error) {
+func (v *Volume) CommitWith(begin func(context.Context) (cold.Tx, error), f *File, links map[string][]string,
+	o cold.CommitOptions) (cold.ID, error) {
 	v.T.Helper()
 	ctx := v.T.Context()
 	tx, err := begin(ctx)
@@ -291,7 +293,8 @@ func (v *Volume) LiveHistory() (*File, []cold.ID, time.Time) {
 		if i >= 2 {
 			begin = v.Cold.BeginLive
 		}
-		id, err := v.CommitBy(begin, f, cold.CommitOptions{Reason: "test", When: when.Add(time.Duration(i) * time.Hour)})
+		id, err := v.CommitBy(begin, f, cold.CommitOptions{
+			Reason: "test", When: when.Add(time.Duration(i) * time.Hour)})
 		if err != nil {
 			v.T.Fatal(err)
 		}

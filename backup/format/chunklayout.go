@@ -46,9 +46,11 @@ func (c *ChunkTree) Measure(ctx context.Context, db Store) (l *Layout, problem, 
 		case err != nil:
 			return nil, nil, fmt.Errorf("chunk %0*d: %w", ChunkName, r.N, err)
 		case kind != odb.Blob:
-			return nil, nil, fmt.Errorf("chunk %0*d: %w: object %s is a %s", ChunkName, r.N, cold.ErrCorrupt, r.ID, kind)
+			return nil, nil, fmt.Errorf("chunk %0*d: %w: object %s is a %s", ChunkName, r.N, cold.ErrCorrupt, r.ID,
+				kind)
 		case n > MaxLong:
-			return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d", ChunkName, r.N, cold.ErrCorrupt, n, c.Chunk)
+			return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d", ChunkName, r.N,
+				cold.ErrCorrupt, n, c.Chunk)
 		}
 		l.Parts[i] = chunkPart{sum, n}
 		sum += n
@@ -72,7 +74,8 @@ func (c *ChunkTree) Measure(ctx context.Context, db Store) (l *Layout, problem, 
 		long = last
 	}
 	if long >= 0 {
-		return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d and chunks missing", ChunkName, c.Refs[long].N,
+		return nil, nil, fmt.Errorf("chunk %0*d: %w: %d bytes, with a chunk size of %d and chunks missing", ChunkName,
+			c.Refs[long].N,
 			cold.ErrCorrupt, l.Parts[long].length, c.Chunk)
 	}
 	for i, r := range c.Refs {
@@ -85,7 +88,8 @@ func (c *ChunkTree) Measure(ctx context.Context, db Store) (l *Layout, problem, 
 		short = last
 	}
 	if short >= 0 {
-		problem = fmt.Errorf("chunk %0*d has %d bytes of %d and chunks are missing: zeros fill the place", ChunkName, c.Refs[short].N,
+		problem = fmt.Errorf("chunk %0*d has %d bytes of %d and chunks are missing: zeros fill the place", ChunkName,
+			c.Refs[short].N,
 			l.Parts[short].length, c.Chunk)
 	}
 	return l, problem, nil

@@ -179,7 +179,8 @@ func LoadChunks(db Objects, id cold.ID) (*ChunkTree, error) {
 	case bad != nil:
 		return nil, fmt.Errorf("chunk tree %s: %w", id, bad)
 	case entries[at].Mode != odb.ModeFile && entries[at].Mode != odb.ModeExec:
-		return nil, fmt.Errorf("chunk tree %s: %w: %s has the mode %o", id, cold.ErrCorrupt, ChunksName, entries[at].Mode)
+		return nil, fmt.Errorf("chunk tree %s: %w: %s has the mode %o", id, cold.ErrCorrupt, ChunksName,
+			entries[at].Mode)
 	}
 	c := &ChunkTree{Info: entries[at].ID}
 	data, err := db.Read(c.Info, odb.Blob, maxChunksInfo)

@@ -18,12 +18,15 @@ func sampleEntries(t *testing.T) []cold.Entry {
 	id := lineID(t, "x")
 	return []cold.Entry{
 		{Name: "a", Kind: cold.KindFile, Mode: 0o644, Size: 1, ID: id},
-		{Name: "\xff\"\\\n\u2028<>&", Kind: cold.KindFile, Mode: 0o7777, UID: 1<<32 - 2, GID: 5, Size: 1<<63 - 1, ID: id, Link: "g\u00e9",
-			Mtime: cold.Time{Sec: -1 << 63, Nsec: 999999999}, Xattrs: []cold.Xattr{{Name: "a", Value: []byte{}}, {Name: "b\xff", Value: []byte{0}}}},
+		{Name: "\xff\"\\\n\u2028<>&", Kind: cold.KindFile, Mode: 0o7777, UID: 1<<32 - 2, GID: 5, Size: 1<<63 - 1,
+			ID: id, Link: "g\u00e9",
+			Mtime: cold.Time{Sec: -1 << 63, Nsec: 999999999}, Xattrs: []cold.Xattr{{Name: "a", Value: []byte{}},
+				{Name: "b\xff", Value: []byte{0}}}},
 		{Name: "d", Kind: cold.KindDir, Mode: 0o2755, ID: odb.EmptyTree},
 		{Name: "l", Kind: cold.KindSymlink, Mode: 0o777, ID: lineID(t, "caf\xe9"), Target: "caf\xe9", Size: 4},
 		{Name: "p", Kind: cold.KindFIFO}, {Name: "s", Kind: cold.KindSocket},
-		{Name: "c", Kind: cold.KindChar, Rdev: unix.Mkdev(1<<32-1, 1<<32-1)}, {Name: "b", Kind: cold.KindBlock, Rdev: unix.Mkdev(8, 1)},
+		{Name: "c", Kind: cold.KindChar, Rdev: unix.Mkdev(1<<32-1, 1<<32-1)},
+		{Name: "b", Kind: cold.KindBlock, Rdev: unix.Mkdev(8, 1)},
 	}
 }
 
@@ -54,8 +57,10 @@ func TestLineRoundTrip(t *testing.T) {
 
 // The exact bytes are the format: they may not change by accident.
 func TestLineBytes(t *testing.T) {
-	e := cold.Entry{Name: "f\xff", Kind: cold.KindFile, Mode: 0o4755, UID: 1, GID: 2, Mtime: cold.Time{Sec: 3, Nsec: 4}, Size: 5, ID: odb.EmptyTree, Link: "g",
-		Xattrs: []cold.Xattr{{Name: "trusted.emberfs", Value: []byte("never")}, {Name: "user.a", Value: []byte("\x80")}, {Name: "user.b", Value: []byte("v")}}}
+	e := cold.Entry{Name: "f\xff", Kind: cold.KindFile, Mode: 0o4755, UID: 1, GID: 2, Mtime: cold.Time{Sec: 3, Nsec: 4},
+		Size: 5, ID: odb.EmptyTree, Link: "g",
+		Xattrs: []cold.Xattr{{Name: "trusted.emberfs", Value: []byte("never")}, {Name: "user.a", Value: []byte("\x80")},
+			{Name: "user.b", Value: []byte("v")}}}
 	want := `{"name64":"Zv8=","type":"file","mode":"4755","uid":1,"gid":2,"mtime":[3,4],` +
 		`"xattrs":[{"name":"user.a","value64":"gA=="},{"name":"user.b","value":"v"}],"size":5,` +
 		`"id":"4b825dc642cb6eb9a060e54bf8d69288fbee4904","git":"100755","link":"g"}`
@@ -98,24 +103,40 @@ func TestLineRefuses(t *testing.T) {
 	}
 	for _, raw := range []string{
 		"", "{}", "null", "[]", goodLine + "x", goodLine + goodLine, goodLine[:len(goodLine)-1], `{,}`,
-		swap(`"name"`, `"Name"`), swap(`{`, `{"name":"b",`), swap(`{`, `{"later":1,`), swap(`{`, `{"x_a":1,"x_a":2,`), swap(`{`, `{"x_a":tru,`),
+		swap(`"name"`, `"Name"`), swap(`{`, `{"name":"b",`), swap(`{`, `{"later":1,`), swap(`{`, `{"x_a":1,"x_a":2,`),
+		swap(`{`, `{"x_a":tru,`),
 		swap(`{`, `{"x_a":`+strings.Repeat("[", 100)+strings.Repeat("]", 100)+`,`), swap(`{`, `{"name64":"YQ==",`),
-		swap(`"a"`, `"a/b"`), swap(`"a"`, `".."`), swap(`"a"`, `""`), swap(`"a"`, `"\u0000"`), swap(`"a"`, "\"\xff\""), swap(`"a"`, `"\ud800"`), swap(`"a"`, `"\ud800\u0061"`),
-		swap(`"a"`, "\"\n\""), swap(`"a"`, `"\x"`), swap(`"a"`, `"`+strings.Repeat("a", 256)+`"`), swap(`"a"`, `1`), swap(`"name":"a"`, `"name64":"YQ"`), swap(`"name":"a"`, `"name64":"YR=="`),
-		swap(`"file"`, `"File"`), swap(`"file"`, `""`), swap(`"file"`, `"dir"`), swap(`"file"`, `"fifo"`), swap(`"file"`, `"symlink"`),
-		swap(`"0644"`, `"644"`), swap(`"0644"`, `"0648"`), swap(`"0644"`, `420`), swap(`"0644"`, `"+644"`), swap(`"0644"`, `"00644"`),
-		swap(`"uid":0`, `"uid":-1`), swap(`"uid":0`, `"uid":4294967295`), swap(`"uid":0`, `"uid":00`), swap(`"uid":0`, `"uid":0.0`), swap(`"uid":0`, `"uid":"0"`), swap(`"uid":0,`, ``),
-		swap(`[0,0]`, `[0]`), swap(`[0,0]`, `[0,0,0]`), swap(`[0,0]`, `[0,1000000000]`), swap(`[0,0]`, `[0,-1]`), swap(`[0,0]`, `[9223372036854775808,0]`), swap(`[0,0]`, `[-0,0]`), swap(`[0,0]`, `0`),
+		swap(`"a"`, `"a/b"`), swap(`"a"`, `".."`), swap(`"a"`, `""`), swap(`"a"`, `"\u0000"`), swap(`"a"`, "\"\xff\""),
+		swap(`"a"`, `"\ud800"`), swap(`"a"`, `"\ud800\u0061"`),
+		swap(`"a"`, "\"\n\""), swap(`"a"`, `"\x"`), swap(`"a"`, `"`+strings.Repeat("a", 256)+`"`), swap(`"a"`, `1`),
+		swap(`"name":"a"`, `"name64":"YQ"`), swap(`"name":"a"`, `"name64":"YR=="`),
+		swap(`"file"`, `"File"`), swap(`"file"`, `""`), swap(`"file"`, `"dir"`), swap(`"file"`, `"fifo"`),
+		swap(`"file"`, `"symlink"`),
+		swap(`"0644"`, `"644"`), swap(`"0644"`, `"0648"`), swap(`"0644"`, `420`), swap(`"0644"`, `"+644"`),
+		swap(`"0644"`, `"00644"`),
+		swap(`"uid":0`, `"uid":-1`), swap(`"uid":0`, `"uid":4294967295`), swap(`"uid":0`, `"uid":00`),
+		swap(`"uid":0`, `"uid":0.0`), swap(`"uid":0`, `"uid":"0"`), swap(`"uid":0,`, ``),
+		swap(`[0,0]`, `[0]`), swap(`[0,0]`, `[0,0,0]`), swap(`[0,0]`, `[0,1000000000]`), swap(`[0,0]`, `[0,-1]`),
+		swap(`[0,0]`, `[9223372036854775808,0]`), swap(`[0,0]`, `[-0,0]`), swap(`[0,0]`, `0`),
 		swap(`"size":1`, `"size":-1`), swap(`"size":1,`, ``), swap(`"size":1`, `"size":1e3`),
-		swap(`4b82`, `4B82`), swap(`4b82`, `4b8`), swap(`4b825dc642cb6eb9a060e54bf8d69288fbee4904`, strings.Repeat("0", 40)), swap(`"100644"`, `"40000"`), swap(`"100644"`, `"160000"`), swap(`,"git":"100644"`, ``),
-		swap(`"100644"`, `"40000","chunk":0`), swap(`"100644"`, `"40000","chunk":65535`), swap(`"100644"`, `"40000","chunk":98304`), swap(`"100644"`, `"40000","chunk":8388608`),
-		swap(`"100644"`, `"40000","chunk":"65536"`), swap(`{`, `{"chunk":65536,`), strings.Replace(dir, `{`, `{"chunk":65536,`, 1),
-		swap(`{`, `{"link":"",`), swap(`{`, `{"target":"x",`), swap(`{`, `{"rdev":[1,1],`), swap(`{`, `{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904",`),
+		swap(`4b82`, `4B82`), swap(`4b82`, `4b8`), swap(`4b825dc642cb6eb9a060e54bf8d69288fbee4904`,
+			strings.Repeat("0", 40)), swap(`"100644"`, `"40000"`), swap(`"100644"`, `"160000"`),
+		swap(`,"git":"100644"`, ``),
+		swap(`"100644"`, `"40000","chunk":0`), swap(`"100644"`, `"40000","chunk":65535`),
+		swap(`"100644"`, `"40000","chunk":98304`), swap(`"100644"`, `"40000","chunk":8388608`),
+		swap(`"100644"`, `"40000","chunk":"65536"`), swap(`{`, `{"chunk":65536,`),
+		strings.Replace(dir, `{`, `{"chunk":65536,`, 1),
+		swap(`{`, `{"link":"",`), swap(`{`, `{"target":"x",`), swap(`{`, `{"rdev":[1,1],`),
+		swap(`{`, `{"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904",`),
 		strings.Replace(dir, `{`, `{"link":"g",`, 1), strings.Replace(dir, `{`, `{"size":0,`, 1),
-		swap(`{`, `{"xattrs":[{"name":"b","value":""},{"name":"a","value":""}],`), swap(`{`, `{"xattrs":[{"name":"a","value":""},{"name":"a","value":""}],`),
-		swap(`{`, `{"xattrs":[{"name":"trusted.emberfs","value":""}],`), swap(`{`, `{"xattrs":[{"name":"user.emberfs","value":""}],`),
-		swap(`{`, `{"xattrs":[{"name":"a"}],`), swap(`{`, `{"xattrs":[{"value":"a"}],`), swap(`{`, `{"xattrs":[{"name":"","value":""}],`), swap(`{`, `{"xattrs":{},`),
-		swap(`{`, `{"xattrs":[{"name":"a","value":"","value64":""}],`), swap(`{`, `{"xattrs":[{"name":"a","value":"`+strings.Repeat("v", 65537)+`"}],`),
+		swap(`{`, `{"xattrs":[{"name":"b","value":""},{"name":"a","value":""}],`),
+		swap(`{`, `{"xattrs":[{"name":"a","value":""},{"name":"a","value":""}],`),
+		swap(`{`, `{"xattrs":[{"name":"trusted.emberfs","value":""}],`),
+		swap(`{`, `{"xattrs":[{"name":"user.emberfs","value":""}],`),
+		swap(`{`, `{"xattrs":[{"name":"a"}],`), swap(`{`, `{"xattrs":[{"value":"a"}],`),
+		swap(`{`, `{"xattrs":[{"name":"","value":""}],`), swap(`{`, `{"xattrs":{},`),
+		swap(`{`, `{"xattrs":[{"name":"a","value":"","value64":""}],`),
+		swap(`{`, `{"xattrs":[{"name":"a","value":"`+strings.Repeat("v", 65537)+`"}],`),
 	} {
 		if l, err := DecodeLine([]byte(raw)); err == nil {
 			t.Errorf("%.300s: accepted as %+v", raw, l.Entry)
@@ -135,7 +156,8 @@ func TestHeader(t *testing.T) {
 	}
 	const tree = `"tree":"4b825dc642cb6eb9a060e54bf8d69288fbee4904"`
 	for _, raw := range []string{
-		"", "{}", `{"tree":""}`, `{"mode":"0755","uid":0,"gid":0,"mtime":[0,0],` + tree + `}`, `{` + tree + `,"mode":"0755"}`, `{` + tree + `,"name":"a"}`, `{` + tree + `}x`, `{` + tree + `,` + tree + `}`,
+		"", "{}", `{"tree":""}`, `{"mode":"0755","uid":0,"gid":0,"mtime":[0,0],` + tree + `}`,
+		`{` + tree + `,"mode":"0755"}`, `{` + tree + `,"name":"a"}`, `{` + tree + `}x`, `{` + tree + `,` + tree + `}`,
 	} {
 		if _, err := decodeHeader([]byte(raw)); err == nil {
 			t.Errorf("%s: accepted", raw)
@@ -153,8 +175,10 @@ func TestLinks(t *testing.T) {
 	if len(problems) > 0 || !reflect.DeepEqual(got, links) {
 		t.Errorf("%s: %q, %v", data, got, problems)
 	}
-	bad := `{"link":"a","dirs":["../x"]}` + "\n" + `{"link":"b","dirs":["/x"]}` + "\n" + `{"link":"c","dirs":["y","x"]}` + "\n" + `{"link":"","dirs":[]}` + "\nx\n" +
-		`{"link":"d","dirs":["a//b"]}` + "\n" + `{"link":"ok","dirs":["a"]}` + "\n" + `{"link":"ok","dirs":["b"]}` + "\n"
+	bad := `{"link":"a","dirs":["../x"]}` + "\n" + `{"link":"b","dirs":["/x"]}` + "\n" +
+		`{"link":"c","dirs":["y","x"]}` + "\n" + `{"link":"","dirs":[]}` + "\nx\n" +
+		`{"link":"d","dirs":["a//b"]}` + "\n" + `{"link":"ok","dirs":["a"]}` + "\n" + `{"link":"ok","dirs":["b"]}` +
+		"\n"
 	got, problems = DecodeLinks([]byte(bad))
 	if want := map[string][]string{"ok": {"a"}}; !reflect.DeepEqual(got, want) || len(problems) != 7 {
 		t.Errorf("%q, %v", got, problems)

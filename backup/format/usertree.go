@@ -14,7 +14,7 @@ import (
 
 // Objects is what reading metadata needs of the object database.
 type Objects interface {
-	Read(id cold.ID, want odb.Type, max int64) ([]byte, error)
+	Read(id cold.ID, want odb.Type, limit int64) ([]byte, error)
 }
 
 // ReadTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad

@@ -77,7 +77,8 @@ const (
 
 // Open opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
 func Open(dir string, o Options) (*Checker, error) {
-	c := &Checker{o: o, lostSeen: map[cold.ID]bool{}, hopeless: map[cold.ID]bool{}, lacking: map[cold.Need][]cold.Lost{}}
+	c := &Checker{o: o, lostSeen: map[cold.ID]bool{}, hopeless: map[cold.ID]bool{},
+		lacking: map[cold.Need][]cold.Lost{}}
 	db, faults, err := odb.OpenDamaged(dir, odb.Options{DeltaCache: 64 << 20})
 	if err != nil {
 		return nil, fmt.Errorf("check repository: %w", err)
@@ -176,11 +177,13 @@ func (c *Checker) files(ctx context.Context) error {
 	}
 	if c.o.Volume {
 		for _, s := range c.DB().MissingSettings() {
-			c.found(cold.Finding{Severity: cold.Risk, What: "the configuration has not " + s + ": a stock git may repack behind the daemon's back",
+			c.found(cold.Finding{Severity: cold.Risk, What: "the configuration has not " + s +
+				": a stock git may repack behind the daemon's back",
 				Where: "config", Do: doRepair + " sets it, as does the next mount"})
 		}
 		if t := c.DB().HeadTarget(); t != "" && t != c.MainRef() {
-			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t, c.MainRef()), Where: "HEAD",
+			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("names %s, the volume's branch is %s", t,
+				c.MainRef()), Where: "HEAD",
 				Do: doRepair + " sets it, as does the next mount"})
 		}
 	}
@@ -189,15 +192,17 @@ func (c *Checker) files(ctx context.Context) error {
 		return fmt.Errorf("look for stale files: %w", err)
 	}
 	for _, f := range c.stale {
-		c.found(cold.Finding{Severity: cold.Note, What: "a " + f.What + " of a process that is gone", Where: c.rel(f.Path),
-			Do: doRepair + " removes it, as does the next mount"})
+		c.found(cold.Finding{Severity: cold.Note, What: "a " + f.What + " of a process that is gone",
+			Where: c.rel(f.Path),
+			Do:    doRepair + " removes it, as does the next mount"})
 	}
 	locks, err := c.DB().ForeignLocks()
 	if err != nil {
 		return fmt.Errorf("look for locks: %w", err)
 	}
 	for _, l := range locks {
-		c.found(cold.Finding{Severity: cold.Risk, What: "a lock of another program; while it is there nothing can be committed", Where: c.rel(l),
+		c.found(cold.Finding{Severity: cold.Risk,
+			What: "a lock of another program; while it is there nothing can be committed", Where: c.rel(l),
 			Do: "remove it if no git works here"})
 	}
 	aside, err := c.DB().Aside()
@@ -205,7 +210,8 @@ func (c *Checker) files(ctx context.Context) error {
 		return fmt.Errorf("look for what was put aside: %w", err)
 	}
 	for _, p := range aside {
-		c.found(cold.Finding{Severity: cold.Note, What: "was damaged and put aside; what could be read of it was saved", Where: p, Do: "remove it when nothing is missing"})
+		c.found(cold.Finding{Severity: cold.Note, What: "was damaged and put aside; what could be read of it was saved",
+			Where: p, Do: "remove it when nothing is missing"})
 	}
 	packs, err := c.DB().CheckPacks(ctx)
 	if err != nil {
@@ -264,7 +270,8 @@ func (c *Checker) objects(ctx context.Context) error {
 		return fmt.Errorf("verify objects: %w", err)
 	}
 	if dropped > 0 {
-		c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more damaged objects, not listed", dropped), Do: "clone the remote anew"})
+		c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more damaged objects, not listed", dropped),
+			Do: "clone the remote anew"})
 	}
 	return c.judge(ctx, bad)
 }
@@ -276,13 +283,15 @@ func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 			return err
 		}
 		c.bad = append(c.bad, b)
-		f := cold.Finding{Severity: cold.Damaged, Where: b.Path, What: b.Err.Error(), Do: doRepair + " writes what can be read of it anew"}
+		f := cold.Finding{Severity: cold.Damaged, Where: b.Path, What: b.Err.Error(), Do: doRepair +
+			" writes what can be read of it anew"}
 		if !b.ID.IsZero() {
 			f.Object = b.ID.String()
 			switch err := c.DB().Verify(b.ID); {
 			case err == nil:
 				f.What += "; another copy is good"
-			case errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) || errors.Is(err, odb.ErrCollision) || errors.Is(err, odb.ErrTooLarge):
+			case errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) ||
+				errors.Is(err, odb.ErrCollision) || errors.Is(err, odb.ErrTooLarge):
 				c.hopeless[b.ID] = true
 				f.Do = doRepair + " tries to get it from the remote and from warm"
 			default:
@@ -354,7 +363,8 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 		}
 	}
 	if !there && c.o.Volume && !c.o.Head.IsZero() {
-		broken(odb.RefState{Name: c.MainRef()}, cold.ID{}, "the branch has no reference, though warm is of commit "+c.o.Head.String())
+		broken(odb.RefState{Name: c.MainRef()}, cold.ID{}, "the branch has no reference, though warm is of commit "+
+			c.o.Head.String())
 	}
 	return good, nil
 }
@@ -373,7 +383,8 @@ func (c *Checker) openTip(ctx context.Context) error {
 		c.tipID = p.Live
 	}
 	if p.Taken != nil {
-		c.found(cold.Finding{Severity: cold.Risk, What: p.Taken.Error(), Where: p.Ref, Do: "look at it with git log, then move or remove it"})
+		c.found(cold.Finding{Severity: cold.Risk, What: p.Taken.Error(), Where: p.Ref,
+			Do: "look at it with git log, then move or remove it"})
 	}
 	if c.tracked, err = c.Cold.Tracked(ctx); err != nil && !backup.IsLost(err) {
 		return err

@@ -20,9 +20,15 @@ func TestCheckFindsDamage(t *testing.T) {
 		quick  bool // seen without --deep
 		want   []string
 	}{
-		{"bit flip in a pack", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, []string{"a/b/new", "a blob is damaged"}},
-		{"bit flip in history", func(v *checkedVolume) { v.flipEntry(v.id(v.first.String() + "^{tree}")) }, false, []string{"a tree is damaged"}},
-		{"damaged trailer", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1]) }, true, []string{".pack", "checksum does not match"}},
+		{"bit flip in a pack", func(v *checkedVolume) {
+			v.flipEntry(v.id("main:a/b/new"))
+		}, false, []string{"a/b/new", "a blob is damaged"}},
+		{"bit flip in history", func(v *checkedVolume) {
+			v.flipEntry(v.id(v.first.String() + "^{tree}"))
+		}, false, []string{"a tree is damaged"}},
+		{"damaged trailer", func(v *checkedVolume) {
+			coldtest.Overwrite(v.T, v.pack(v.tip)+".pack", -1, []byte{1, 2, 3}[:1])
+		}, true, []string{".pack", "checksum does not match"}},
 		{"truncated pack", func(v *checkedVolume) {
 			p := v.pack(v.tip) + ".pack"
 			st, err := os.Stat(p)
@@ -33,22 +39,46 @@ func TestCheckFindsDamage(t *testing.T) {
 				v.T.Fatal(err)
 			}
 		}, true, []string{".pack", "cut off"}},
-		{"pack gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".pack") }, true, []string{"the pack is gone", "nowhere else"}},
-		{"index gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".idx") }, true, []string{".idx", "the pack is whole"}},
-		{"index zeroed", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, true, []string{".idx", "the pack is whole"}},
-		{"index bit", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, true, []string{".idx", "checksum"}},
-		{"ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, true, []string{"refs/heads/main", "content"}},
-		{"ref empty", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", "") }, true, []string{"refs/heads/main", "content"}},
-		{"ref to nothing", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, true, []string{"refs/heads/main", "missing"}},
+		{"pack gone", func(v *checkedVolume) {
+			coldtest.Remove(v.T, v.pack(v.tip)+".pack")
+		}, true, []string{"the pack is gone", "nowhere else"}},
+		{"index gone", func(v *checkedVolume) {
+			coldtest.Remove(v.T, v.pack(v.tip)+".idx")
+		}, true, []string{".idx", "the pack is whole"}},
+		{"index zeroed", func(v *checkedVolume) {
+			coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000))
+		}, true, []string{".idx", "the pack is whole"}},
+		{"index bit", func(v *checkedVolume) {
+			coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA})
+		}, true, []string{".idx", "checksum"}},
+		{"ref torn", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20])
+		}, true, []string{"refs/heads/main", "content"}},
+		{"ref empty", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", "")
+		}, true, []string{"refs/heads/main", "content"}},
+		{"ref to nothing", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n")
+		}, true, []string{"refs/heads/main", "missing"}},
 		{"ref to a blob", func(v *checkedVolume) {
 			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.id("main:top").String()+"\n")
 		}, true, []string{"refs/heads/main", "not a commit"}},
-		{"ref gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.Dir+"/refs/heads/main") }, true, []string{"refs/heads/main", "no reference"}},
-		{"another ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/other", "x") }, true, []string{"refs/heads/other"}},
-		{"packed-refs garbage", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/packed-refs", "nonsense\n") }, true, []string{"packed-refs"}},
-		{"HEAD garbage", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/HEAD", "nonsense\n") }, true, []string{"HEAD"}},
+		{"ref gone", func(v *checkedVolume) {
+			coldtest.Remove(v.T, v.Dir+"/refs/heads/main")
+		}, true, []string{"refs/heads/main", "no reference"}},
+		{"another ref torn", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/other", "x")
+		}, true, []string{"refs/heads/other"}},
+		{"packed-refs garbage", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/packed-refs", "nonsense\n")
+		}, true, []string{"packed-refs"}},
+		{"HEAD garbage", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/HEAD", "nonsense\n")
+		}, true, []string{"HEAD"}},
 		{"HEAD gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.Dir+"/HEAD") }, true, []string{"HEAD"}},
-		{"config garbage", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/config", "[core\nx=\x01") }, true, []string{"config"}},
+		{"config garbage", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/config", "[core\nx=\x01")
+		}, true, []string{"config"}},
 		{"loose garbage", func(v *checkedVolume) {
 			v.explodeAll()
 			id := v.id("main:top")
@@ -61,14 +91,26 @@ func TestCheckFindsDamage(t *testing.T) {
 			_ = os.Chmod(v.loose(id), 0o644)
 			coldtest.PutFile(v.T, v.loose(id), "")
 		}, true, []string{"the file is empty"}},
-		{"missing blob", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.id("main:a/\xff odd"))) }, true, []string{"a/\xff odd", "a blob is missing"}},
-		{"missing tree", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.id("main:a/b"))) }, true, []string{"a/b", "a tree is missing"}},
-		{"missing root", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.id("main^{tree}"))) }, true, []string{"a tree is missing"}},
+		{"missing blob", func(v *checkedVolume) {
+			v.explodeAll()
+			coldtest.Remove(v.T, v.loose(v.id("main:a/\xff odd")))
+		}, true, []string{"a/\xff odd", "a blob is missing"}},
+		{"missing tree", func(v *checkedVolume) {
+			v.explodeAll()
+			coldtest.Remove(v.T, v.loose(v.id("main:a/b")))
+		}, true, []string{"a/b", "a tree is missing"}},
+		{"missing root", func(v *checkedVolume) {
+			v.explodeAll()
+			coldtest.Remove(v.T, v.loose(v.id("main^{tree}")))
+		}, true, []string{"a tree is missing"}},
 		{"missing metadata", func(v *checkedVolume) {
 			v.explodeAll()
 			coldtest.Remove(v.T, v.loose(v.id("main:.emberfs/meta/a/b/.emberfs%entries")))
 		}, true, []string{".emberfs/meta/a/b", "a blob is missing"}},
-		{"missing commit in history", func(v *checkedVolume) { v.explodeAll(); coldtest.Remove(v.T, v.loose(v.first)) }, false, []string{"a commit is missing"}},
+		{"missing commit in history", func(v *checkedVolume) {
+			v.explodeAll()
+			coldtest.Remove(v.T, v.loose(v.first))
+		}, false, []string{"a commit is missing"}},
 		{"missing blob in history", func(v *checkedVolume) {
 			gone := v.id("main:a/b/old")
 			v.root.Text("a/b/old", "another")
@@ -76,9 +118,15 @@ func TestCheckFindsDamage(t *testing.T) {
 			v.explodeAll()
 			coldtest.Remove(v.T, v.loose(gone))
 		}, false, []string{"a/b/old", "a blob is missing"}},
-		{"metadata lies about a size", func(v *checkedVolume) { v.rewriteMeta(`"size":6000`, `"size":6001`) }, true, []string{"a/b", "size 6001"}},
-		{"metadata lies about a type", func(v *checkedVolume) { v.rewriteMeta(`"type":"file"`, `"type":"fifo"`) }, true, []string{"a/b", "metadata"}},
-		{"metadata has an unknown key", func(v *checkedVolume) { v.rewriteMeta(`"uid":1000`, `"uid":1000,"key":1`) }, true, []string{"a/b", "metadata"}},
+		{"metadata lies about a size", func(v *checkedVolume) {
+			v.rewriteMeta(`"size":6000`, `"size":6001`)
+		}, true, []string{"a/b", "size 6001"}},
+		{"metadata lies about a type", func(v *checkedVolume) {
+			v.rewriteMeta(`"type":"file"`, `"type":"fifo"`)
+		}, true, []string{"a/b", "metadata"}},
+		{"metadata has an unknown key", func(v *checkedVolume) {
+			v.rewriteMeta(`"uid":1000`, `"uid":1000,"key":1`)
+		}, true, []string{"a/b", "metadata"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -90,7 +138,8 @@ func TestCheckFindsDamage(t *testing.T) {
 				t.Errorf("quick: found %v, want %v\n%s", got, c.quick, describe(quick))
 			}
 			o.Deep = true
-			if deep := runCheck(t, v.Dir, o); c.name == "loose empty" && !hasFinding(deep, cold.Damaged, "a blob is damaged", "top") ||
+			if deep := runCheck(t, v.Dir, o); c.name == "loose empty" &&
+				!hasFinding(deep, cold.Damaged, "a blob is damaged", "top") ||
 				c.name != "loose empty" && !hasFinding(deep, cold.Damaged, c.want...) {
 				t.Errorf("deep: not found\n%s", describe(deep))
 			}

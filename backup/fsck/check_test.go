@@ -168,7 +168,8 @@ func TestCheckSound(t *testing.T) {
 	coldtest.Git(t, clone, "tag", "-a", "-m", "a tag", "v1")
 	coldtest.Git(t, clone, "push", "-q", "--tags", "origin", "HEAD:main")
 	list := runCheck(t, v.Dir, volume)
-	if problemsOf(list) > 0 || !hasFinding(list, cold.Note, "changed by a stock client") || !hasFinding(list, cold.Note, "1 commit behind") {
+	if problemsOf(list) > 0 || !hasFinding(list, cold.Note, "changed by a stock client") ||
+		!hasFinding(list, cold.Note, "1 commit behind") {
 		t.Errorf("a stock client's commit:\n%s", describe(list))
 	}
 	if list := runCheck(t, clone+"/.git", Options{Deep: true}); problemsOf(list) > 0 {
@@ -179,7 +180,8 @@ func TestCheckSound(t *testing.T) {
 func TestCheckStockRepository(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "r.git")
 	coldtest.Git(t, t.TempDir(), "init", "-q", "--bare", "-b", "trunk", dir)
-	if list := runCheck(t, dir, Options{}); len(list) != 1 || !hasFinding(list, cold.Note, "no commit yet", "refs/heads/trunk") {
+	if list := runCheck(t, dir, Options{}); len(list) != 1 ||
+		!hasFinding(list, cold.Note, "no commit yet", "refs/heads/trunk") {
 		t.Errorf("empty:\n%s", describe(list))
 	}
 	work := filepath.Join(t.TempDir(), "w")
@@ -188,7 +190,8 @@ func TestCheckStockRepository(t *testing.T) {
 	coldtest.Git(t, work, "add", ".")
 	coldtest.Git(t, work, "commit", "-qm", "one")
 	coldtest.Git(t, work, "push", "-q", "origin", "HEAD:trunk")
-	if list := runCheck(t, dir, Options{Deep: true}); len(list) != 1 || !hasFinding(list, cold.Note, "not a volume yet") {
+	if list := runCheck(t, dir, Options{Deep: true}); len(list) != 1 ||
+		!hasFinding(list, cold.Note, "not a volume yet") {
 		t.Errorf("one commit:\n%s", describe(list))
 	}
 	coldtest.Git(t, work, "clone", "-q", "--bare", "--depth=1", "file://"+dir, work+".shallow")
@@ -223,11 +226,15 @@ func TestCheckFindsRisk(t *testing.T) {
 	}
 	stale := "emberfs 11111111-2222-3333-4444-555555555555 77\n"
 	coldtest.PutFile(t, v.pack(v.tip)+".keep", stale)
-	coldtest.PutFile(t, v.Dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd", "half a pack")
-	list := runCheck(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.first, Source: "/srv/remote.git"})
+	coldtest.PutFile(t, v.Dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd",
+		"half a pack")
+	list := runCheck(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.first,
+		Source: "/srv/remote.git"})
 	for _, want := range [][]string{
-		{"risk", "gc.auto = 0"}, {"risk", "refs/heads/elsewhere", "HEAD"}, {"risk", "the last 1 commit is not on the remote", "/srv/remote.git"},
-		{"risk", "main.lock"}, {"note", "keep file"}, {"note", "temporary file"}, {"note", "1 commit behind the branch"},
+		{"risk", "gc.auto = 0"}, {"risk", "refs/heads/elsewhere", "HEAD"},
+		{"risk", "the last 1 commit is not on the remote", "/srv/remote.git"},
+		{"risk", "main.lock"}, {"note", "keep file"}, {"note", "temporary file"},
+		{"note", "1 commit behind the branch"},
 	} {
 		if !hasFinding(list, cold.Severity(want[0]), want[1:]...) {
 			t.Errorf("not found: %q", want)
@@ -259,7 +266,8 @@ func TestCheckAnotherCopy(t *testing.T) {
 	// git would find the object in the pack and store nothing.
 	other := filepath.Join(t.TempDir(), "other.git")
 	coldtest.Git(t, t.TempDir(), "init", "-q", "--bare", other)
-	if out, err := coldtest.GitTry(t, other, data, "hash-object", "-w", "--stdin"); err != nil || strings.TrimSpace(out) != id.String() {
+	if out, err := coldtest.GitTry(t, other, data, "hash-object", "-w", "--stdin"); err != nil ||
+		strings.TrimSpace(out) != id.String() {
 		t.Fatal(out, err)
 	}
 	s := id.String()
@@ -305,7 +313,8 @@ func TestCheckSame(t *testing.T) {
 			t.Errorf("%s: %v, %v", f.id, same, err)
 		}
 	}
-	if _, err := c.Same(t.Context(), v.id("main:big"), coldtest.Sized{Content: coldtest.Content(data[1:]), Bytes: 3 << 20}); !errors.Is(err, cold.ErrSizeChanged) {
+	if _, err := c.Same(t.Context(), v.id("main:big"), coldtest.Sized{Content: coldtest.Content(data[1:]),
+		Bytes: 3 << 20}); !errors.Is(err, cold.ErrSizeChanged) {
 		t.Errorf("a file that became shorter: %v", err)
 	}
 }

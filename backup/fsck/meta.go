@@ -16,12 +16,15 @@ func (c *Checker) metadata(ctx context.Context) error {
 	own := s.Own()
 	switch {
 	case own.Known == nil && c.o.Volume:
-		c.found(cold.Finding{Severity: cold.Risk, What: "the last commit has no " + format.OwnName + ": owners, times and attributes are defaults", Commit: c.tipID.String(),
+		c.found(cold.Finding{Severity: cold.Risk, What: "the last commit has no " + format.OwnName +
+			": owners, times and attributes are defaults", Commit: c.tipID.String(),
 			Do: "git log -- " + format.OwnName + " shows who removed it"})
 	case own.Known == nil:
-		c.found(cold.Finding{Severity: cold.Note, What: "not a volume yet: no commit by emberfs", Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
+		c.found(cold.Finding{Severity: cold.Note, What: "not a volume yet: no commit by emberfs",
+			Commit: c.tipID.String(), Do: "emberfs mount makes it one"})
 	case !own.Found:
-		c.found(cold.Finding{Severity: cold.Damaged, What: format.VolumeName + " is missing or cannot be read", Path: format.OwnName + "/" + format.VolumeName, Commit: c.tipID.String(),
+		c.found(cold.Finding{Severity: cold.Damaged, What: format.VolumeName + " is missing or cannot be read",
+			Path: format.OwnName + "/" + format.VolumeName, Commit: c.tipID.String(),
 			Do: "the next commit writes it anew"})
 	}
 	m := metaCheck{c: c, ctx: ctx, seen: map[cold.DirID]bool{}, dirs: map[string]bool{}, left: maxLostFindings}
@@ -44,7 +47,9 @@ func (c *Checker) metadata(ctx context.Context) error {
 		return nil
 	}
 	if m.reconciled > 0 {
-		c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date", plural(m.reconciled, "directory was", "directories were")),
+		c.found(cold.Finding{Severity: cold.Note,
+			What: fmt.Sprintf("%s changed by a stock client; the next commit brings the metadata up to date",
+				plural(m.reconciled, "directory was", "directories were")),
 			Commit: c.tipID.String()})
 		return nil
 	}
@@ -86,8 +91,9 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		return nil
 	}
 	if err := cold.TooDeepToWalk(at, depth); err != nil {
-		m.c.found(cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: at, Commit: m.c.tipID.String(),
-			Do: "move the directory further up by a stock client"})
+		m.c.found(cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: at,
+			Commit: m.c.tipID.String(),
+			Do:     "move the directory further up by a stock client"})
 		return nil
 	}
 	m.seen[id] = true
@@ -116,7 +122,9 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		e := &l.Entries[i]
 		if e.Kind == cold.KindOther {
 			if m.left--; m.left >= 0 {
-				m.c.found(cold.Finding{Severity: cold.Note, What: "no directory can hold this, mounts show a stand-in and commits carry it over: " + e.Other.Why,
+				m.c.found(cold.Finding{Severity: cold.Note,
+					What: "no directory can hold this, mounts show a stand-in and commits carry it over: " +
+						e.Other.Why,
 					Path: path.Join(at, e.Name), Commit: m.c.tipID.String(), Object: e.ID.String()})
 			}
 		}

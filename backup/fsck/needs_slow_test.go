@@ -155,7 +155,8 @@ func TestRepairNeeds(t *testing.T) {
 	remote := v.withRemote()
 	v.explodeAll()
 	rev := v.first.String() + ":"
-	for _, id := range []cold.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"), v.id(rev + ".emberfs/meta/d"),
+	for _, id := range []cold.ID{needs["file"].ID, needs["d/sub/%odd"].ID, needs["d"].ID, v.id(rev + "d/sub"),
+		v.id(rev + ".emberfs/meta/d"),
 		v.id(rev + "big/" + strings.Repeat("0", format.ChunkName-1) + "2")} {
 		coldtest.Remove(t, v.loose(id))
 	}

@@ -23,7 +23,8 @@ func TestCheckOpened(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			v := newVolume(t, backup.Options{})
-			if _, err := v.CommitBy(v.Begin, coldtest.StockBase(), cold.CommitOptions{Opened: []string{"a"}}); err != nil {
+			if _, err := v.CommitBy(v.Begin, coldtest.StockBase(),
+				cold.CommitOptions{Opened: []string{"a"}}); err != nil {
 				t.Fatal(err)
 			}
 			if script == "" {

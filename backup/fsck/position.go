@@ -20,24 +20,31 @@ func (c *Checker) position(ctx context.Context) error {
 		follows, err := c.Follows(ctx, c.tipID, head)
 		switch {
 		case !c.DB().Has(head):
-			c.found(cold.Finding{Severity: cold.Damaged, What: "warm is of this commit, which the repository does not have", Commit: head.String(), Where: "volume.json",
-				Do: doRepair + " lets everything count as changed since the tip"})
+			c.found(cold.Finding{Severity: cold.Damaged,
+				What: "warm is of this commit, which the repository does not have", Commit: head.String(),
+				Where: "volume.json",
+				Do:    doRepair + " lets everything count as changed since the tip"})
 		case err != nil && ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil || !follows:
-			c.found(cold.Finding{Severity: cold.Risk, What: fmt.Sprintf("the branch is at %s, which does not follow the commit that warm is of", c.tipID), Commit: head.String(), Where: c.MainRef(),
+			c.found(cold.Finding{Severity: cold.Risk,
+				What:   fmt.Sprintf("the branch is at %s, which does not follow the commit that warm is of", c.tipID),
+				Commit: head.String(), Where: c.MainRef(),
 				Do: "merge, or move the branch back in cold.git, then sync"})
 		default:
-			c.found(cold.Finding{Severity: cold.Note, What: c.behind(ctx, head) + "; the next mount follows", Commit: head.String()})
+			c.found(cold.Finding{Severity: cold.Note, What: c.behind(ctx, head) + "; the next mount follows",
+				Commit: head.String()})
 		}
 	}
 	if c.o.Source == "" || c.tracked == c.tipID {
 		return nil
 	}
-	f := cold.Finding{Severity: cold.Risk, What: "the last commit is not on the remote", Commit: c.tipID.String(), Where: c.o.Source, Do: "emberfs sync pushes it"}
+	f := cold.Finding{Severity: cold.Risk, What: "the last commit is not on the remote", Commit: c.tipID.String(),
+		Where: c.o.Source, Do: "emberfs sync pushes it"}
 	if !c.tracked.IsZero() {
 		if n, ahead, err := c.NewCommits(ctx, c.tipID, c.tracked); err == nil && ahead {
-			f.What = fmt.Sprintf("the last %s not on the remote, which has %s", plural(len(n), "commit is", "commits are"), c.tracked)
+			f.What = fmt.Sprintf("the last %s not on the remote, which has %s",
+				plural(len(n), "commit is", "commits are"), c.tracked)
 		}
 	}
 	c.found(f)

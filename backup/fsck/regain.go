@@ -168,7 +168,9 @@ func (g *regainer) fromWarm() error {
 		if len(chunks[p]) > 0 {
 			return nil
 		}
-		_, err := g.w.PutStreamContext(g.r.ctx, f.Size(), &contentReader{ctx: g.r.ctx, c: f}, func(id cold.ID) bool { return !g.wanted[id] })
+		_, err := g.w.PutStreamContext(g.r.ctx, f.Size(), &contentReader{ctx: g.r.ctx, c: f}, func(id cold.ID) bool {
+			return !g.wanted[id]
+		})
 		if errors.Is(err, cold.ErrSizeChanged) {
 			err = nil
 		}

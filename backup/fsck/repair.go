@@ -20,8 +20,9 @@ type RepairOptions struct {
 	// Step names what is about to be done, and where. What it returns is told how that ended.
 	Step func(what, where string) (ended func(result string, err error))
 	// WarmFiles hands f the files in warm that pick wants, as inspect.WarmFiles does; nil: there is no warm.
-	WarmFiles func(ctx context.Context, pick func(path string, id cold.ID) bool, f func(path string, c cold.Content) error) error
-	Needs     []cold.Need // what warm has only records of, where Lacks told that something is lost
+	WarmFiles func(ctx context.Context, pick func(path string, id cold.ID) bool,
+		f func(path string, c cold.Content) error) error
+	Needs []cold.Need // what warm has only records of, where Lacks told that something is lost
 }
 
 // Repaired is what Checker.Repair leaves to its caller.
@@ -53,10 +54,11 @@ func (c *Checker) Repair(ctx context.Context, o RepairOptions) (out Repaired, er
 		r.step("remove a stale "+f.What, c.rel(f.Path), func() (string, error) { return "", f.Remove() })
 	}
 	if c.o.Volume && r.needsBase() {
-		r.step("make the repository's directories, HEAD and configuration what they have to be", c.DB().Dir(), func() (string, error) {
-			kept, err := odb.RepairBase(c.DB().Dir(), c.Branch())
-			return keptText(kept...), err
-		})
+		r.step("make the repository's directories, HEAD and configuration what they have to be", c.DB().Dir(),
+			func() (string, error) {
+				kept, err := odb.RepairBase(c.DB().Dir(), c.Branch())
+				return keptText(kept...), err
+			})
 	}
 	if r.db, err = odb.Open(c.DB().Dir(), odb.Options{DeltaCache: 64 << 20}); err != nil {
 		return out, fmt.Errorf("repair: %w", err)
@@ -118,9 +120,13 @@ func (r *repairer) packs() {
 		case f.Kind == odb.FaultIndex:
 			r.step("make a new index", f.Path+".idx", func() (string, error) { return r.mend(name) })
 		case f.Kind == odb.FaultPack:
-			r.step("save what can be read of a damaged pack, and put it aside", f.Path+".pack", func() (string, error) { return r.mend(name) })
+			r.step("save what can be read of a damaged pack, and put it aside", f.Path+".pack", func() (string, error) {
+				return r.mend(name)
+			})
 		case f.Kind == odb.FaultLostPack && f.Lost == 0:
-			r.step("put an index without pack aside", f.Path+".idx", func() (string, error) { return "", r.db.SetAside(f.Path + ".idx") })
+			r.step("put an index without pack aside", f.Path+".idx", func() (string, error) {
+				return "", r.db.SetAside(f.Path + ".idx")
+			})
 		}
 	}
 }
@@ -209,7 +215,8 @@ func (r *repairer) objects() error {
 			return nil
 		}
 		n := 0
-		what := fmt.Sprintf("get %s again from the remote and from warm", plural(len(r.now.lost), "missing or damaged object", "missing or damaged objects"))
+		what := fmt.Sprintf("get %s again from the remote and from warm",
+			plural(len(r.now.lost), "missing or damaged object", "missing or damaged objects"))
 		r.step(what, r.db.Dir(), func() (string, error) {
 			var err error
 			n, err = r.regain()
@@ -239,10 +246,11 @@ func (r *repairer) references() error {
 				return keptText(kept), err
 			})
 		case r.c.IsRemoteNote(b.name):
-			r.step("forget where the remote was last seen; the next push finds out anew", b.name, func() (string, error) {
-				kept, err := r.db.ForgetRef(b.name)
-				return keptText(kept), err
-			})
+			r.step("forget where the remote was last seen; the next push finds out anew", b.name,
+				func() (string, error) {
+					kept, err := r.db.ForgetRef(b.name)
+					return keptText(kept), err
+				})
 		}
 	}
 	for _, b := range r.now.broken {
@@ -254,7 +262,9 @@ func (r *repairer) references() error {
 			return err
 		}
 		if to.IsZero() {
-			r.step("set the branch to a commit that is whole", b.name, func() (string, error) { return "", errors.New(why) })
+			r.step("set the branch to a commit that is whole", b.name, func() (string, error) {
+				return "", errors.New(why)
+			})
 			continue
 		}
 		r.step(fmt.Sprintf("set the branch to %s, %s", to, why), b.name, func() (string, error) {
@@ -322,7 +332,8 @@ func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) 
 			best, why = k.id, k.why
 			continue
 		}
-		return cold.ID{}, fmt.Sprintf("%s and %s are both whole and do not follow each other: choose one and set it by git update-ref", best, k.id), nil
+		return cold.ID{}, fmt.Sprintf("%s and %s are both whole and do not follow each other: choose one and set it "+
+			"by git update-ref", best, k.id), nil
 	}
 	return best, why, nil
 }
@@ -363,7 +374,8 @@ func (r *repairer) damagedCopies() {
 		switch name := path.Base(p); {
 		case !spare[p]:
 		case strings.HasPrefix(name, "pack-"):
-			r.step("write a damaged pack anew without what is damaged, and put it aside", p+".pack", func() (string, error) { return r.mend(name) })
+			r.step("write a damaged pack anew without what is damaged, and put it aside", p+".pack",
+				func() (string, error) { return r.mend(name) })
 		default:
 			r.step("put a damaged loose object aside", p, func() (string, error) {
 				err := r.db.SetAside(p)

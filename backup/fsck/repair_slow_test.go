@@ -18,7 +18,8 @@ import (
 func TestRepair(t *testing.T) {
 	const hex0 = "1111111111111111111111111111111111111111"
 	warm := map[string]string{
-		"a/b/old": strings.Repeat("old content\n", 500), "a/b/new": strings.Repeat("new content\n", 500), "a/\xff odd": "odd name", "top": "top",
+		"a/b/old": strings.Repeat("old content\n", 500), "a/b/new": strings.Repeat("new content\n", 500),
+		"a/\xff odd": "odd name", "top": "top",
 		"link": "a/b", "unrelated": "something else",
 	}
 	for _, c := range []struct {
@@ -29,20 +30,38 @@ func TestRepair(t *testing.T) {
 		deep   bool
 		did    []string
 	}{
-		{"index gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".idx") }, false, nil, false, []string{".idx: make a new index"}},
-		{"index zeroed", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000)) }, false, nil, false, []string{".idx: make a new index"}},
-		{"index bit", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA}) }, false, nil, false, []string{"make a new index"}},
-		{"trailer", func(v *checkedVolume) { coldtest.Overwrite(v.T, v.pack(v.tip)+".pack", -8, []byte("damaged!")) }, false, nil, false, []string{".pack: save what can be read"}},
-		{"pack truncated, remote", func(v *checkedVolume) { v.truncatePack(v.tip) }, true, nil, false, []string{"again from the remote"}},
-		{"pack gone, remote", func(v *checkedVolume) { coldtest.Remove(v.T, v.pack(v.tip)+".pack") }, true, nil, true, []string{"again from the remote"}},
+		{"index gone", func(v *checkedVolume) {
+			coldtest.Remove(v.T, v.pack(v.tip)+".idx")
+		}, false, nil, false, []string{".idx: make a new index"}},
+		{"index zeroed", func(v *checkedVolume) {
+			coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", 0, make([]byte, 1000))
+		}, false, nil, false, []string{".idx: make a new index"}},
+		{"index bit", func(v *checkedVolume) {
+			coldtest.Overwrite(v.T, v.pack(v.tip)+".idx", -60, []byte{0xAA, 0x55, 0xAA})
+		}, false, nil, false, []string{"make a new index"}},
+		{"trailer", func(v *checkedVolume) {
+			coldtest.Overwrite(v.T, v.pack(v.tip)+".pack", -8, []byte("damaged!"))
+		}, false, nil, false, []string{".pack: save what can be read"}},
+		{"pack truncated, remote", func(v *checkedVolume) {
+			v.truncatePack(v.tip)
+		}, true, nil, false, []string{"again from the remote"}},
+		{"pack gone, remote", func(v *checkedVolume) {
+			coldtest.Remove(v.T, v.pack(v.tip)+".pack")
+		}, true, nil, true, []string{"again from the remote"}},
 		{"all packs gone, remote", func(v *checkedVolume) {
 			if err := os.RemoveAll(v.Dir + "/objects/pack"); err != nil {
 				v.T.Fatal(err)
 			}
 		}, true, nil, true, []string{"again from the remote"}},
-		{"bit flip in a tree, remote", func(v *checkedVolume) { v.flipEntry(v.id("main:a")) }, true, nil, true, []string{"write a damaged pack anew"}},
-		{"bit flip in history, remote", func(v *checkedVolume) { v.flipEntry(v.first) }, true, nil, true, []string{"write a damaged pack anew"}},
-		{"bit flip in a file, warm", func(v *checkedVolume) { v.flipEntry(v.id("main:a/b/new")) }, false, warm, true, []string{"write a damaged pack anew"}},
+		{"bit flip in a tree, remote", func(v *checkedVolume) {
+			v.flipEntry(v.id("main:a"))
+		}, true, nil, true, []string{"write a damaged pack anew"}},
+		{"bit flip in history, remote", func(v *checkedVolume) {
+			v.flipEntry(v.first)
+		}, true, nil, true, []string{"write a damaged pack anew"}},
+		{"bit flip in a file, warm", func(v *checkedVolume) {
+			v.flipEntry(v.id("main:a/b/new"))
+		}, false, warm, true, []string{"write a damaged pack anew"}},
 		{"missing files, warm", func(v *checkedVolume) {
 			v.explodeAll()
 			coldtest.Remove(v.T, v.loose(v.id("main:a/b/old")))
@@ -73,12 +92,24 @@ func TestRepair(t *testing.T) {
 			_ = os.Chmod(v.loose(id), 0o644)
 			coldtest.PutFile(v.T, v.loose(id), "")
 		}, false, warm, false, []string{"put a damaged loose object aside"}},
-		{"ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20]) }, false, nil, false, []string{"refs/heads/main: set the branch to", "warm was last in step with"}},
-		{"ref empty", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", "") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"ref to nothing", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"ref gone", func(v *checkedVolume) { coldtest.Remove(v.T, v.Dir+"/refs/heads/main") }, false, nil, false, []string{"refs/heads/main: set the branch to"}},
-		{"tracking ref torn", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/emberfs/remote/main", "x") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
-		{"tracking ref to nothing", func(v *checkedVolume) { coldtest.PutFile(v.T, v.Dir+"/refs/emberfs/remote/main", hex0+"\n") }, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
+		{"ref torn", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", v.tip.String()[:20])
+		}, false, nil, false, []string{"refs/heads/main: set the branch to", "warm was last in step with"}},
+		{"ref empty", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", "")
+		}, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"ref to nothing", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/heads/main", hex0+"\n")
+		}, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"ref gone", func(v *checkedVolume) {
+			coldtest.Remove(v.T, v.Dir+"/refs/heads/main")
+		}, false, nil, false, []string{"refs/heads/main: set the branch to"}},
+		{"tracking ref torn", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/emberfs/remote/main", "x")
+		}, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
+		{"tracking ref to nothing", func(v *checkedVolume) {
+			coldtest.PutFile(v.T, v.Dir+"/refs/emberfs/remote/main", hex0+"\n")
+		}, false, nil, false, []string{"refs/emberfs/remote/main: forget"}},
 		{"packed-refs garbage", func(v *checkedVolume) {
 			coldtest.Git(v.T, v.Dir, "pack-refs", "--all")
 			data, err := os.ReadFile(v.Dir + "/packed-refs")

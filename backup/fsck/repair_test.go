@@ -43,7 +43,8 @@ func runRepair(t *testing.T, dir string, o Options, warm map[string]string) repa
 		}
 	}}
 	if warm != nil {
-		ro.WarmFiles = func(_ context.Context, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
+		ro.WarmFiles = func(_ context.Context, pick func(string, cold.ID) bool,
+			f func(string, cold.Content) error) error {
 			for p, data := range warm {
 				if pick(p, cold.ID{}) {
 					if err := f(p, coldtest.Content([]byte(data))); err != nil {
@@ -81,7 +82,8 @@ func TestRepairBackward(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := runRepair(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}, nil)
-	if !r.did("set the branch to "+v.first.String(), "which the remote has") || r.out.Head != v.first || problemsOf(r.after) > 0 {
+	if !r.did("set the branch to "+v.first.String(), "which the remote has") || r.out.Head != v.first ||
+		problemsOf(r.after) > 0 {
 		t.Fatalf("%q, head %s\n%s", r.steps, r.out.Head, describe(r.after))
 	}
 	kept, err := filepath.Glob(v.Dir + "/emberfs_broken/*refs-heads-main")
@@ -97,7 +99,8 @@ func TestRepairBackward(t *testing.T) {
 // nobody's choice.
 func TestRepairNeedsHelp(t *testing.T) {
 	v := newCheckedVolume(t)
-	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", coldtest.Git(t, v.Dir, "commit-tree", "-m", "another", v.tip.String()+"^{tree}"))
+	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main",
+		coldtest.Git(t, v.Dir, "commit-tree", "-m", "another", v.tip.String()+"^{tree}"))
 	coldtest.PutFile(t, v.Dir+"/refs/heads/main", "")
 	o := Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}
 	if r := runRepair(t, v.Dir, o, nil); !r.did("failed", "do not follow each other") || problemsOf(r.after) != 1 {
@@ -115,7 +118,8 @@ func TestRepairNeedsHelp(t *testing.T) {
 
 // TestRepairChunks: a piece of a big file comes back from the file in warm.
 func TestRepairChunks(t *testing.T) {
-	v := &checkedVolume{testVolume: newVolume(t, backup.Options{ChunkThreshold: 128 << 10}), root: coldtest.NewDir(0o755)}
+	v := &checkedVolume{testVolume: newVolume(t, backup.Options{ChunkThreshold: 128 << 10}),
+		root: coldtest.NewDir(0o755)}
 	data := bytes.Repeat([]byte("0123456789abcdef"), 16<<10) // 256 KiB in chunks of 64
 	for i := range 4 {
 		data[i*64<<10] = byte(i)
@@ -177,7 +181,8 @@ func TestMend(t *testing.T) {
 		t.Fatal(err)
 	}
 	mend()
-	if list := runCheck(t, v.Dir, Options{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(list) > 0 {
+	if list := runCheck(t, v.Dir, Options{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(
+		list) > 0 {
 		t.Error(describe(list))
 	}
 }

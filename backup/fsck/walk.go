@@ -64,10 +64,12 @@ func (w *objectWalk) history(states []odb.RefState) error {
 		}
 	}
 	if w.absent > 0 {
-		w.c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%d objects are not here, the remote has promised them (a partial clone)", w.absent)})
+		w.c.found(cold.Finding{Severity: cold.Note,
+			What: fmt.Sprintf("%d objects are not here, the remote has promised them (a partial clone)", w.absent)})
 	}
 	if n := len(w.c.lost) - maxLostFindings; n > 0 {
-		w.c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more objects are missing or damaged", n), Do: doRepair})
+		w.c.found(cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%d more objects are missing or damaged", n),
+			Do: doRepair})
 	}
 	return nil
 }
@@ -159,8 +161,9 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 		return w.lose(id, odb.Tree, at, err)
 	}
 	for _, err := range p.List {
-		w.c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Path: truePath(at), Commit: w.commit.String(), Object: id.String(),
-			Do: "git refuses such a tree; commit the directory anew"})
+		w.c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Path: truePath(at), Commit: w.commit.String(),
+			Object: id.String(),
+			Do:     "git refuses such a tree; commit the directory anew"})
 	}
 	for _, e := range entries {
 		below := path.Join(at, e.Name)
@@ -193,7 +196,8 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 // lose notes an object that cannot be had. A failing disk ends the walk.
 func (w *objectWalk) lose(id cold.ID, kind odb.Type, at string, err error) error {
 	missing := backup.IsMissing(err)
-	if !missing && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) && !errors.Is(err, odb.ErrCollision) {
+	if !missing && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) &&
+		!errors.Is(err, odb.ErrCollision) {
 		return err
 	}
 	if w.partial && missing && kind != odb.Commit {

@@ -62,7 +62,8 @@ type DiffOptions struct {
 // mtime of a directory is left out where names or files in it changed, for then it says nothing more. Directories that
 // cannot be read are errors, joined at the end; an error of visit ends it at once.
 func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) error) error {
-	d := comparison{ctx: ctx, from: from, to: to, problem: o.Problem, visit: visit, groups: map[string]string{}, inodes: map[string]string{}}
+	d := comparison{ctx: ctx, from: from, to: to, problem: o.Problem, visit: visit, groups: map[string]string{},
+		inodes: map[string]string{}}
 	if d.problem == nil {
 		d.problem = func(string, error) {}
 	}
@@ -297,7 +298,9 @@ func (d *comparison) fields(a, b *cold.Entry) []string {
 	if a.Mtime != b.Mtime && !(d.from.Invented(a) && d.to.Invented(b)) {
 		f = append(f, "mtime")
 	}
-	if !slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y cold.Xattr) bool { return x.Name == y.Name && bytes.Equal(x.Value, y.Value) }) {
+	if !slices.EqualFunc(a.Xattrs, b.Xattrs, func(x, y cold.Xattr) bool {
+		return x.Name == y.Name && bytes.Equal(x.Value, y.Value)
+	}) {
 		f = append(f, "xattrs")
 	}
 	if a.Flags != b.Flags {

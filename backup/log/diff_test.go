@@ -137,7 +137,9 @@ func TestDiff(t *testing.T) {
 		t.Errorf("against nothing: %d: %q", len(all), all)
 	}
 	stop := errors.New("stop")
-	if err := Diff(t.Context(), v.Side(nil), v.Side(before), DiffOptions{}, func(Change) error { return stop }); !errors.Is(err, stop) {
+	if err := Diff(t.Context(), v.Side(nil), v.Side(before), DiffOptions{}, func(Change) error {
+		return stop
+	}); !errors.Is(err, stop) {
 		t.Errorf("visit's error: %v", err)
 	}
 }
@@ -183,7 +185,8 @@ func TestDiffDamage(t *testing.T) {
 		got = append(got, c.Path)
 		return nil
 	})
-	if !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), `"bad"`) || !slices.Equal(got, []string{"good/f"}) {
+	if !errors.Is(err, cold.ErrMissing) || !strings.Contains(err.Error(), `"bad"`) ||
+		!slices.Equal(got, []string{"good/f"}) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -22,9 +22,11 @@ func TestLiveInHistory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, fmt.Sprintf("%d live %v remote %v %s", slices.Index(ids, p.ID), p.Live, p.Remote, strings.Join(p.Refs, ";")))
+		got = append(got, fmt.Sprintf("%d live %v remote %v %s", slices.Index(ids, p.ID), p.Live, p.Remote,
+			strings.Join(p.Refs, ";")))
 	}
-	want := []string{"3 live true remote false " + ref, "2 live true remote true remote: main, live", "1 live false remote true main;remote: main", "0 live false remote true "}
+	want := []string{"3 live true remote false " + ref, "2 live true remote true remote: main, live",
+		"1 live false remote true main;remote: main", "0 live false remote true "}
 	if !slices.Equal(got, want) {
 		t.Errorf("Points: got %q\nwant %q", got, want)
 	}

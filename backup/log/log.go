@@ -39,14 +39,16 @@ type Commit struct {
 }
 
 func commitOf(id cold.ID, c *odb.CommitData) Commit {
-	out := Commit{CommitInfo: backup.CommitInfo(id, *c), Parents: c.Parents, Author: c.Author.Name, Email: c.Author.Email}
+	out := Commit{CommitInfo: backup.CommitInfo(id, *c), Parents: c.Parents, Author: c.Author.Name,
+		Email: c.Author.Email}
 	out.Ours = out.Reason != ""
 	if out.Ours {
 		number := func(key string) int64 {
 			n, _ := strconv.ParseInt(format.Trailer(c.Message, key), 10, 64)
 			return max(n, 0)
 		}
-		out.Files, out.Bytes, out.AtRisk = number(format.TrailerFiles), number(format.TrailerBytes), number(format.TrailerAtRisk)
+		out.Files, out.Bytes, out.AtRisk = number(format.TrailerFiles), number(format.TrailerBytes),
+			number(format.TrailerAtRisk)
 	}
 	return out
 }

@@ -27,7 +27,8 @@ func (v *testVolume) commitAt(f *coldtest.File, when time.Time) cold.ID {
 	if err := coldtest.Put(ctx, tx, f, map[string]cold.DirID{}, "", nil); err != nil {
 		v.T.Fatal(err)
 	}
-	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "interval", Machine: "m1", Files: 3, Bytes: 44, AtRisk: 2, Root: f.Dir(), When: when})
+	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "interval", Machine: "m1", Files: 3, Bytes: 44, AtRisk: 2,
+		Root: f.Dir(), When: when})
 	if err != nil {
 		v.T.Fatal(err)
 	}
@@ -70,11 +71,13 @@ func TestLogFigures(t *testing.T) {
 	if len(list) != 2 || list[0].ID != tip || list[1].ID != first {
 		t.Fatalf("got %v", ids(list))
 	}
-	if c := list[0]; c.Ours || c.Author != "stock" || c.Email != "stock@example.com" || c.Subject != "by hand" || c.Files != 0 || !slices.Equal(c.Parents, []cold.ID{first}) {
+	if c := list[0]; c.Ours || c.Author != "stock" || c.Email != "stock@example.com" || c.Subject != "by hand" ||
+		c.Files != 0 || !slices.Equal(c.Parents, []cold.ID{first}) {
 		t.Errorf("a stock client's commit: %+v", c)
 	}
 	c := list[1]
-	if !c.Ours || c.Reason != "interval" || c.Machine != "m1" || c.Files != 3 || c.Bytes != 44 || c.AtRisk != 2 || c.Author != "someone" || !c.Time.Equal(when) {
+	if !c.Ours || c.Reason != "interval" || c.Machine != "m1" || c.Files != 3 || c.Bytes != 44 || c.AtRisk != 2 ||
+		c.Author != "someone" || !c.Time.Equal(when) {
 		t.Errorf("our commit: %+v", c)
 	}
 }
@@ -220,7 +223,8 @@ func TestLogMerges(t *testing.T) {
 	if got := subjects(); got != "merge side two" {
 		t.Errorf("a shallow clone: %q", got)
 	}
-	if _, err := Of(sc).Resolve(t.Context(), "HEAD~5", time.Now()); err == nil || !strings.Contains(err.Error(), "shallow") {
+	if _, err := Of(sc).Resolve(t.Context(), "HEAD~5", time.Now()); err == nil ||
+		!strings.Contains(err.Error(), "shallow") {
 		t.Errorf("HEAD~5 of a shallow clone: %v", err)
 	}
 }
@@ -233,7 +237,8 @@ func TestLogReadsWhatItShows(t *testing.T) {
 	for i := range 50 {
 		fmt.Fprintf(&in, "commit refs/heads/main\ncommitter c <c@d> %d +0000\ndata 1\nm\nM 644 inline f\ndata 2\n%02d\n", 1_600_000_000+i, i)
 	}
-	if out, err := coldtest.GitTry(t, dir, []byte(in.String()), "-c", "fastimport.unpackLimit=1000", "fast-import", "--quiet"); err != nil {
+	if out, err := coldtest.GitTry(t, dir, []byte(in.String()), "-c", "fastimport.unpackLimit=1000", "fast-import",
+		"--quiet"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	gone := coldtest.Git(t, dir, "rev-parse", "main~20")

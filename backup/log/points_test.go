@@ -28,7 +28,8 @@ func TestPoints(t *testing.T) {
 	add()
 	coldtest.Git(t, v.Dir, "tag", "-a", "-m", "m", "v1", c[0].String())
 	coldtest.Git(t, v.Dir, "tag", "blob", coldtest.Git(t, v.Dir, "rev-parse", "main:f"))
-	coldtest.Git(t, v.Dir, "branch", "emberfs-side/main/m-1", coldtest.Git(t, v.Dir, "commit-tree", "-p", c[0].String(), "-m", "side", c[0].String()+"^{tree}"))
+	coldtest.Git(t, v.Dir, "branch", "emberfs-side/main/m-1", coldtest.Git(t, v.Dir, "commit-tree", "-p", c[0].String(),
+		"-m", "side", c[0].String()+"^{tree}"))
 	if known, err := v.HasTracking(); !known || err != nil {
 		t.Errorf("HasTracking: %v, %v", known, err)
 	}

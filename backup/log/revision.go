@@ -195,7 +195,8 @@ func (c *Reader) abbreviated(prefix string) (cold.ID, error) {
 	case 1:
 		return commits[0], nil
 	}
-	return cold.ID{}, fmt.Errorf("is ambiguous: %s begin so; give more digits", strings.Join(names[:min(len(names), 8)], ", "))
+	return cold.ID{}, fmt.Errorf("is ambiguous: %s begin so; give more digits",
+		strings.Join(names[:min(len(names), 8)], ", "))
 }
 
 // ancestor follows suffixes: ~N is N first parents back, ^N the Nth parent.
@@ -252,14 +253,16 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 			d, err = inWords(ago)
 		}
 		if err != nil || d < 0 {
-			return time.Time{}, errors.New(`is no time: want numbers and units, such as "90m ago", "2h30m ago" or "3 days ago"`)
+			return time.Time{},
+				errors.New(`is no time: want numbers and units, such as "90m ago", "2h30m ago" or "3 days ago"`)
 		}
 		return now.Add(-d), nil
 	}
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, nil
 	}
-	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05", "2006-01-02 15:04"} {
+	for _, layout := range []string{"2006-01-02T15:04:05", "2006-01-02T15:04", "2006-01-02 15:04:05",
+		"2006-01-02 15:04"} {
 		if t, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
 			return t, nil
 		}
@@ -269,7 +272,8 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 
 // inWords reads a length of time as git's users write it: "5 seconds", "1 hour 30 minutes", "3 weeks".
 func inWords(text string) (sum time.Duration, err error) {
-	units := map[string]time.Duration{"second": time.Second, "sec": time.Second, "minute": time.Minute, "min": time.Minute, "hour": time.Hour,
+	units := map[string]time.Duration{"second": time.Second, "sec": time.Second, "minute": time.Minute,
+		"min": time.Minute, "hour": time.Hour,
 		"day": 24 * time.Hour, "week": 7 * 24 * time.Hour}
 	f := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == '.' || r == ',' })
 	if len(f) == 0 || len(f)%2 != 0 {
@@ -306,6 +310,7 @@ func (c *Reader) lastBefore(ctx context.Context, t time.Time) (cold.ID, error) {
 	if err != nil {
 		return cold.ID{}, err
 	}
-	return cold.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest, cold.DateText(first.Made),
+	return cold.ID{}, fmt.Errorf("the first commit, %.12s, was made later, at %s: %w", oldest,
+		cold.DateText(first.Made),
 		ErrNoRevision)
 }

@@ -42,8 +42,10 @@ func TestResolve(t *testing.T) {
 	now := start.Add(5 * time.Hour)
 	for rev, want := range map[string]string{
 		"HEAD": id(4), "@": id(4), "main": id(4), "refs/heads/main": id(4), "heads/main": id(4),
-		"HEAD~": id(3), "HEAD~3": id(1), "HEAD^": id(3), "HEAD^^": id(2), "main~2^1": id(1), "HEAD~0": id(4), "HEAD^0": id(4),
-		"light": id(1), "heavy": id(2), "heavier~1": id(1), "tags/heavy": id(2), "loose": id(4), "a/b": id(0), "twice": id(3),
+		"HEAD~": id(3), "HEAD~3": id(1), "HEAD^": id(3), "HEAD^^": id(2), "main~2^1": id(1), "HEAD~0": id(4),
+		"HEAD^0": id(4),
+		"light":  id(1), "heavy": id(2), "heavier~1": id(1), "tags/heavy": id(2), "loose": id(4), "a/b": id(0),
+		"twice":      id(3),
 		"heads/both": id(0), "tags/both": id(1), "origin/x": id(1), "refs/emberfs/remote/main": id(2),
 		"merge^2": id(1), "merge^2~1": id(0), "merge~1": id(4),
 		id(2): id(2), id(2)[:12]: id(2), strings.ToUpper(id(2)[:12]): id(2), id(3)[:10] + "~1": id(2),
@@ -91,12 +93,14 @@ func TestResolve(t *testing.T) {
 		"../../etc/passwd":      "range",
 		"refs/heads/x\x00y":     "no such commit, branch or tag",
 	} {
-		if got, err := v.Resolve(t.Context(), rev, now); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), fmt.Sprintf("%q", rev)) {
+		if got, err := v.Resolve(t.Context(), rev, now); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), fmt.Sprintf("%q", rev)) {
 			t.Errorf("%q: %s, %v; want %q", rev, got, err, want)
 		}
 	}
 	empty := newVolume(t, backup.Options{})
-	if _, err := empty.Resolve(t.Context(), "HEAD", now); err == nil || !strings.Contains(err.Error(), "has no commit") {
+	if _, err := empty.Resolve(t.Context(), "HEAD", now); err == nil ||
+		!strings.Contains(err.Error(), "has no commit") {
 		t.Errorf("HEAD of nothing: %v", err)
 	}
 }

@@ -13,10 +13,10 @@ type Totals struct {
 	Bytes   int64 // of the files
 }
 
-// Totals counts a snapshot's tree unless it would have to list more than max entries. Directories that were counted
+// Totals counts a snapshot's tree unless it would have to list more than limit entries. Directories that were counted
 // once, for this snapshot or another, cost nothing.
-func (c *Reader) Totals(ctx context.Context, s cold.Snapshot, max int) (Totals, bool) {
-	return c.Counter(max).Count(ctx, s)
+func (c *Reader) Totals(ctx context.Context, s cold.Snapshot, limit int) (Totals, bool) {
+	return c.Counter(limit).Count(ctx, s)
 }
 
 // Counter counts several snapshots within one limit. It is for one goroutine.
@@ -25,9 +25,9 @@ type Counter struct {
 	known map[cold.DirID]Totals
 }
 
-// Counter returns one that lists at most max entries.
-func (c *Reader) Counter(max int) *Counter {
-	return &Counter{left: max, known: make(map[cold.DirID]Totals)}
+// Counter returns one that lists at most limit entries.
+func (c *Reader) Counter(limit int) *Counter {
+	return &Counter{left: limit, known: make(map[cold.DirID]Totals)}
 }
 
 // maxEntries is what no honest volume reaches, and far from overflowing.

@@ -13,9 +13,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// WithPrefix lists the ids of objects that begin with prefix, 2 to 40 lower-case hex digits, sorted; at most max of
+// WithPrefix lists the ids of objects that begin with prefix, 2 to 40 lower-case hex digits, sorted; at most limit of
 // them. That one is listed does not say that it can be read.
-func (db *DB) WithPrefix(prefix string, max int) ([]ID, error) {
+func (db *DB) WithPrefix(prefix string, limit int) ([]ID, error) {
 	if len(prefix) < 2 || len(prefix) > 2*hashSize || strings.Trim(prefix, "0123456789abcdef") != "" {
 		return nil, fmt.Errorf("abbreviated object id %q: want 2 to 40 hex digits", prefix)
 	}
@@ -29,26 +29,26 @@ func (db *DB) WithPrefix(prefix string, max int) ([]ID, error) {
 	defer db.release(l)
 	var ids []ID
 	for _, p := range l.packs {
-		ids = append(ids, p.idx.withPrefix(prefix, max)...)
+		ids = append(ids, p.idx.withPrefix(prefix, limit)...)
 	}
-	loose, err := db.looseWithPrefix(prefix, max)
+	loose, err := db.looseWithPrefix(prefix, limit)
 	if err != nil {
 		return nil, err
 	}
 	ids = append(ids, loose...)
 	slices.SortFunc(ids, func(a, b ID) int { return slices.Compare(a[:], b[:]) })
 	ids = slices.Compact(ids)
-	return ids[:min(len(ids), max)], nil
+	return ids[:min(len(ids), limit)], nil
 }
 
-func (x *index) withPrefix(prefix string, max int) []ID {
+func (x *index) withPrefix(prefix string, limit int) []ID {
 	var low ID // the least id with the prefix
 	_, err := hex.Decode(low[:], []byte(prefix+strings.Repeat("0", 2*hashSize-len(prefix))))
 	if err != nil {
 		return nil
 	}
 	var ids []ID
-	for i := x.from(low); i < x.count && len(ids) < max; i++ {
+	for i := x.from(low); i < x.count && len(ids) < limit; i++ {
 		id := x.id(i)
 		if !strings.HasPrefix(id.String(), prefix) {
 			break
@@ -58,7 +58,7 @@ func (x *index) withPrefix(prefix string, max int) []ID {
 	return ids
 }
 
-func (db *DB) looseWithPrefix(prefix string, max int) ([]ID, error) {
+func (db *DB) looseWithPrefix(prefix string, limit int) ([]ID, error) {
 	entries, err := os.ReadDir(filepath.Join(db.dir, "objects", prefix[:2]))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -69,7 +69,7 @@ func (db *DB) looseWithPrefix(prefix string, max int) ([]ID, error) {
 	var ids []ID
 	for _, e := range entries {
 		name := prefix[:2] + e.Name()
-		if id, err := cold.ParseID(name); err == nil && strings.HasPrefix(name, prefix) && len(ids) < max {
+		if id, err := cold.ParseID(name); err == nil && strings.HasPrefix(name, prefix) && len(ids) < limit {
 			ids = append(ids, id)
 		}
 	}

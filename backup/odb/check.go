@@ -219,7 +219,8 @@ func (db *DB) checkPacks(ctx context.Context) ([]Fault, error) {
 		}
 		f := Fault{Path: "objects/pack/" + name}
 		if isIdx && !slices.Contains(names, name+".pack") {
-			f.Kind, f.Lost, f.Err = FaultLostPack, db.lostObjects(filepath.Join(db.packDir(), n)), fmt.Errorf("%s.pack: %w", name, fs.ErrNotExist)
+			f.Kind, f.Lost, f.Err = FaultLostPack, db.lostObjects(filepath.Join(db.packDir(), n)),
+				fmt.Errorf("%s.pack: %w", name, fs.ErrNotExist)
 		} else if f.Kind, f.Err = checkPack(filepath.Join(db.packDir(), name)); errors.Is(f.Err, fs.ErrNotExist) {
 			if _, err := os.Lstat(filepath.Join(db.packDir(), name+".pack")); err != nil {
 				continue // gone since it was listed

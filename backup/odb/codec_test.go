@@ -26,8 +26,10 @@ func TestTreeOrderIsGits(t *testing.T) {
 	}
 	tree := mustPut(t, w, Tree, sub)
 	entries := []TreeEntry{
-		{ModeTree, "a", tree}, {ModeFile, "a.c", blob}, {ModeExec, "a-b", blob}, {ModeFile, "a0", blob}, {ModeSymlink, "a\n", blob},
-		{ModeTree, "\xff\xfe", tree}, {ModeFile, "b", blob}, {ModeTree, "b.d", tree}, {ModeFile, "ä", blob}, {ModeTree, "aa", tree},
+		{ModeTree, "a", tree}, {ModeFile, "a.c", blob}, {ModeExec, "a-b", blob}, {ModeFile, "a0", blob},
+		{ModeSymlink, "a\n", blob},
+		{ModeTree, "\xff\xfe", tree}, {ModeFile, "b", blob}, {ModeTree, "b.d", tree}, {ModeFile, "ä", blob},
+		{ModeTree, "aa", tree},
 		{ModeFile, strings.Repeat("n", 255), blob}, {ModeFile, " ", blob}, {ModeGitlink, "sub", ID{7}},
 	}
 	data, err := EncodeTree(entries)
@@ -60,7 +62,8 @@ func TestTreeOrderIsGits(t *testing.T) {
 		if kind == "" {
 			kind = "blob"
 		}
-		in.WriteString(map[uint32]string{ModeTree: "040000", ModeFile: "100644", ModeExec: "100755", ModeSymlink: "120000", ModeGitlink: "160000"}[e.Mode])
+		in.WriteString(map[uint32]string{ModeTree: "040000", ModeFile: "100644", ModeExec: "100755",
+			ModeSymlink: "120000", ModeGitlink: "160000"}[e.Mode])
 		in.WriteString(" " + kind + " " + e.ID.String() + "\t" + e.Name + "\x00")
 	}
 	out, err := gitErr(dir, []byte(in.String()), "mktree", "-z", "--missing")
@@ -84,8 +87,10 @@ func TestTreesThatAreRefused(t *testing.T) {
 		}
 		return b
 	}
-	for _, parts := range [][]string{{"100644 "}, {"100644 ."}, {"40000 .."}, {"100644 a/b"}, {"100644 b", "100644 a"}, {"100644 a", "100644 a"},
-		{"100644 a", "40000 a"}, {"100644 a", "100644 a.c", "40000 a"}, {"120000 a", "100644 a-", "40000 a"}, {"040000 a"}, {"100600 a"}, {"0 a"}, {"40000a"},
+	for _, parts := range [][]string{{"100644 "}, {"100644 ."}, {"40000 .."}, {"100644 a/b"}, {"100644 b", "100644 a"},
+		{"100644 a", "100644 a"},
+		{"100644 a", "40000 a"}, {"100644 a", "100644 a.c", "40000 a"}, {"120000 a", "100644 a-", "40000 a"},
+		{"040000 a"}, {"100600 a"}, {"0 a"}, {"40000a"},
 		{"+100644 a"}, {" a"}, {"100644"}, {"99999999 a"}, {"40000 a", "100644 a.c"}} {
 		if e, err := DecodeTree(raw(parts...)); !errors.Is(err, cold.ErrCorrupt) {
 			t.Errorf("%q gives %v, %v", parts, e, err)
@@ -103,7 +108,8 @@ func TestTreesThatAreRefused(t *testing.T) {
 	if e, err := DecodeTree(nil); err != nil || len(e) != 0 {
 		t.Errorf("%v, %v", e, err)
 	}
-	for _, e := range [][]TreeEntry{{{ModeFile, "", id}}, {{ModeFile, "..", id}}, {{ModeFile, "a/b", id}}, {{ModeFile, "a\x00", id}}, {{0o100600, "a", id}},
+	for _, e := range [][]TreeEntry{{{ModeFile, "", id}}, {{ModeFile, "..", id}}, {{ModeFile, "a/b", id}},
+		{{ModeFile, "a\x00", id}}, {{0o100600, "a", id}},
 		{{ModeFile, "a", ID{}}}, {{ModeFile, "a", id}, {ModeTree, "a", id}}, {{ModeFile, "a", id}, {ModeFile, "a", id}},
 		{{ModeFile, "a", id}, {ModeFile, "a.c", id}, {ModeTree, "a", id}}} {
 		if _, err := EncodeTree(e); err == nil {
@@ -114,7 +120,8 @@ func TestTreesThatAreRefused(t *testing.T) {
 
 func TestCommits(t *testing.T) {
 	zone := time.FixedZone("", -(3*3600 + 30*60))
-	c := CommitData{Tree: EmptyTree, Parents: []ID{{1}, {2}}, Author: Signature{"A <B>\n", "a@b>", time.Unix(1_700_000_000, 5).In(zone)},
+	c := CommitData{Tree: EmptyTree, Parents: []ID{{1}, {2}},
+		Author:    Signature{"A <B>\n", "a@b>", time.Unix(1_700_000_000, 5).In(zone)},
 		Committer: Signature{"Ünï", "", time.Unix(-5, 0).UTC()}, Message: "subject\n\nbody\n\nTrailer: x\n"}
 	data, err := EncodeCommit(c)
 	if err != nil {
@@ -124,8 +131,10 @@ func TestCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Tree != c.Tree || !slices.Equal(got.Parents, c.Parents) || got.Message != c.Message || got.Author.Name != "A B" || got.Author.Email != "a@b" ||
-		got.Author.When.Format(time.RFC3339) != "2023-11-14T18:43:20-03:30" || got.Committer.Name != "Ünï" || got.Committer.When.Unix() != 0 {
+	if got.Tree != c.Tree || !slices.Equal(got.Parents, c.Parents) || got.Message != c.Message ||
+		got.Author.Name != "A B" || got.Author.Email != "a@b" ||
+		got.Author.When.Format(time.RFC3339) != "2023-11-14T18:43:20-03:30" || got.Committer.Name != "Ünï" ||
+		got.Committer.When.Unix() != 0 {
 		t.Fatalf("%+v", got)
 	}
 	if again, err := EncodeCommit(got); err != nil || !bytes.Equal(again, data) {
@@ -177,7 +186,8 @@ func TestCommits(t *testing.T) {
 
 func TestLongOffsets(t *testing.T) {
 	var b bytes.Buffer
-	objs := []packedObject{{ID{3}, 3, 1 << 33}, {ID{1}, 1, 12}, {ID{2}, 2, 1<<31 - 1}, {ID{4}, 4, 1 << 31}, {ID{4, 1}, 5, 1 << 40}}
+	objs := []packedObject{{ID{3}, 3, 1 << 33}, {ID{1}, 1, 12}, {ID{2}, 2, 1<<31 - 1}, {ID{4}, 4, 1 << 31},
+		{ID{4, 1}, 5, 1 << 40}}
 	if err := writeIndex(&b, slices.Clone(objs), ID{9}); err != nil {
 		t.Fatal(err)
 	}

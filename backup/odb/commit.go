@@ -58,7 +58,8 @@ func encodeSignature(b *bytes.Buffer, key string, s Signature) {
 	if off < 0 {
 		sign, off = '-', -off
 	}
-	fmt.Fprintf(b, "%s %s <%s> %d %c%02d%02d\n", key, cleanName(s.Name), cleanName(s.Email), sec, sign, off/3600%100, off/60%60)
+	fmt.Fprintf(b, "%s %s <%s> %d %c%02d%02d\n", key, cleanName(s.Name), cleanName(s.Email), sec, sign, off/3600%100,
+		off/60%60)
 }
 
 // cleanName removes what would end the field, and the characters that git strips at the ends.

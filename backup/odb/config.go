@@ -185,7 +185,8 @@ func checkAlternates(dir string) error {
 		return fmt.Errorf("open repository: %w", err)
 	}
 	if len(bytes.TrimSpace(data)) > 0 {
-		return fmt.Errorf("open %s: %w: it borrows objects through objects/info/alternates (git repack -a -d copies them; then remove that file)", dir, ErrUnsupported)
+		return fmt.Errorf("open %s: %w: it borrows objects through objects/info/alternates (git repack -a -d copies "+
+			"them; then remove that file)", dir, ErrUnsupported)
 	}
 	return nil
 }

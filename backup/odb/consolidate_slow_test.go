@@ -17,7 +17,8 @@ func versions(t testing.TB, db *DB, n, entries int) (tip ID, trees []ID) {
 	list := make([]TreeEntry, entries)
 	lines := make([]string, entries)
 	line := func(i, v int) string {
-		return fmt.Sprintf(`{"name":"file%06d","type":"file","mode":"0644","mtime":[%d,%d],"id":"%s"}`, i, 1_700_000_000+v, i*7919%1_000_000_000, list[i].ID)
+		return fmt.Sprintf(`{"name":"file%06d","type":"file","mode":"0644","mtime":[%d,%d],"id":"%s"}`, i,
+			1_700_000_000+v, i*7919%1_000_000_000, list[i].ID)
 	}
 	for i := range list {
 		list[i] = TreeEntry{Mode: ModeFile, Name: fmt.Sprintf("file%06d", i), ID: hashOf("same")}

@@ -190,7 +190,8 @@ func TestConsolidatePacksOfGit(t *testing.T) {
 		if checkAll(t, dir, db) != len(before) {
 			t.Error("objects are missing")
 		}
-		deltas := strings.Count(git(t, dir, "verify-pack", "-v", onlyFile(t, filepath.Join(dir, "objects/pack/*.idx"))), "chain length =")
+		deltas := strings.Count(git(t, dir, "verify-pack", "-v", onlyFile(t, filepath.Join(dir, "objects/pack/*.idx"))),
+			"chain length =")
 		if deltas == 0 {
 			t.Error("no deltas were taken over")
 		}
@@ -241,7 +242,8 @@ func TestConsolidateDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	db = reopen(t, dir, Options{})
-	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 2}); !errors.Is(err, cold.ErrCorrupt) || n != 0 || packCount(t, dir) != 8 {
+	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 2}); !errors.Is(err, cold.ErrCorrupt) ||
+		n != 0 || packCount(t, dir) != 8 {
 		t.Fatal(n, err, packCount(t, dir))
 	}
 	leftovers(t, dir, "damage")

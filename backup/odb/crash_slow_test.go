@@ -293,7 +293,8 @@ func TestLinkCrashesAtEveryStep(t *testing.T) {
 		}
 		return dir
 	})
-	for _, want := range []string{"link.look", "link.pack", "link.index", "link.loose", "publish.rename-index", "verify.read", "verify.release"} {
+	for _, want := range []string{"link.look", "link.pack", "link.index", "link.loose", "publish.rename-index",
+		"verify.read", "verify.release"} {
 		if !slices.Contains(steps, want) {
 			t.Errorf("%s was not passed", want)
 		}

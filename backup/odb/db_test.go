@@ -107,7 +107,8 @@ func TestBadPackHidesNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	packDir := filepath.Join(dir, "objects/pack")
-	for name, data := range map[string]string{"pack-1.idx": "torn", "pack-1.pack": "PACK", "pack-2.idx": "no pack", "pack-3.pack": ""} {
+	for name, data := range map[string]string{"pack-1.idx": "torn", "pack-1.pack": "PACK", "pack-2.idx": "no pack",
+		"pack-3.pack": ""} {
 		if err := os.WriteFile(filepath.Join(packDir, name), []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,8 @@ func TestDeflateEntry(t *testing.T) {
 		{"zeros of the probe's length", zeros[:probeSize], 1 << 10},
 		{"zeros behind noise", append(bytes.Clone(noise[:probeSize]), zeros...), probeSize + 64<<10},
 		{"zeros before noise", append(bytes.Clone(zeros), noise[:probeSize]...), probeSize + 64<<10},
-		{"zeros behind a little noise", append(bytes.Clone(noise[:probeSize]), zeros[:probeSize]...), probeSize + 1<<10},
+		{"zeros behind a little noise", append(bytes.Clone(noise[:probeSize]), zeros[:probeSize]...),
+			probeSize + 1<<10},
 	} {
 		d, err := db.deflater()
 		if err != nil {

@@ -38,7 +38,8 @@ func FuzzDecodeTree(f *testing.F) {
 }
 
 func FuzzDecodeCommit(f *testing.F) {
-	data, err := EncodeCommit(CommitData{Tree: EmptyTree, Parents: []ID{{1}}, Author: Signature{Name: "a"}, Message: "m"})
+	data, err := EncodeCommit(CommitData{Tree: EmptyTree, Parents: []ID{{1}}, Author: Signature{Name: "a"},
+		Message: "m"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -71,7 +72,8 @@ func FuzzDecodeCommit(f *testing.F) {
 
 func FuzzIndex(f *testing.F) {
 	var b bytes.Buffer
-	if err := writeIndex(&b, []packedObject{{ID{1}, 2, 12}, {ID{1, 2}, 3, 1 << 33}, {ID{0xff}, 4, 99}}, ID{9}); err != nil {
+	if err := writeIndex(&b, []packedObject{{ID{1}, 2, 12}, {ID{1, 2}, 3, 1 << 33}, {ID{0xff}, 4, 99}},
+		ID{9}); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes(), []byte{1})
@@ -128,7 +130,8 @@ func FuzzEntryHeader(f *testing.F) {
 // FuzzDelta compares with go-git's decoder.
 func FuzzDelta(f *testing.F) {
 	const base = "the quick brown fox jumps over the lazy dog, again and again and again"
-	f.Add([]byte(base), packfile.DiffDelta([]byte(base), []byte("the lazy dog jumps over the quick brown fox, again and again")))
+	f.Add([]byte(base), packfile.DiffDelta([]byte(base),
+		[]byte("the lazy dog jumps over the quick brown fox, again and again")))
 	f.Add([]byte("x"), []byte{1, 2, 0x90, 1, 1, 'y'})
 	f.Fuzz(func(t *testing.T, base, delta []byte) {
 		c := &content{mem: base, size: int64(len(base))}
@@ -164,7 +167,8 @@ func FuzzIndexPack(f *testing.F) {
 	p := newRawPack()
 	o := p.blob("some text to copy from, long enough for a copy")
 	p.ofs(o, delta("some text to copy from, long enough for a copy", "some text to copy from, long enough for a copy!"))
-	p.ref(hashOf("some text to copy from, long enough for a copy"), delta("some text to copy from, long enough for a copy", "some text to copy from"))
+	p.ref(hashOf("some text to copy from, long enough for a copy"),
+		delta("some text to copy from, long enough for a copy", "some text to copy from"))
 	f.Add(p.bytes()[packHeader:], uint8(3))
 	dir, db := newRepo(f, Options{MaxDelta: 1 << 20, MaxInflate: 1 << 22})
 	_ = dir
@@ -188,7 +192,8 @@ func FuzzIndexPack(f *testing.F) {
 					t.Errorf("%+v", o)
 				}
 			}
-		} else if !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, ErrTooLarge) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		} else if !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, ErrTooLarge) &&
+			!errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Error(err)
 		}
 		if err := pf.discard(); err != nil {
@@ -198,7 +203,8 @@ func FuzzIndexPack(f *testing.F) {
 }
 
 func FuzzParseRefs(f *testing.F) {
-	f.Add([]byte("# pack-refs with: peeled fully-peeled sorted \n4b825dc642cb6eb9a060e54bf8d69288fbee4904 refs/heads/a\n^4b825dc642cb6eb9a060e54bf8d69288fbee4904\n"), "refs/heads/a")
+	f.Add([]byte("# pack-refs with: peeled fully-peeled sorted \n4b825dc642cb6eb9a060e54bf8d69288fbee4904 "+
+		"refs/heads/a\n^4b825dc642cb6eb9a060e54bf8d69288fbee4904\n"), "refs/heads/a")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
 		kept, dropped, err := withoutPacked(data, name)
 		if err != nil {

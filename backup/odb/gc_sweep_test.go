@@ -83,11 +83,13 @@ func TestGC(t *testing.T) {
 	}
 	packs := packCount(t, dir)
 	dry := gc(t, db, cold.GCOptions{Grace: time.Minute, DryRun: true})
-	if dry.Objects != 6 || dry.Bytes <= 0 || dry.Packs != 2 || packCount(t, dir) != packs || !slices.Equal(all, allObjects(t, dir)) {
+	if dry.Objects != 6 || dry.Bytes <= 0 || dry.Packs != 2 || packCount(t, dir) != packs ||
+		!slices.Equal(all, allObjects(t, dir)) {
 		t.Fatalf("%+v", dry)
 	}
 	r := gc(t, db, cold.GCOptions{Grace: time.Minute})
-	if r.Objects != dry.Objects || r.Kept != dry.Kept || r.Busy || r.Bytes <= 0 || max(r.Bytes-dry.Bytes, dry.Bytes-r.Bytes) > 2000 {
+	if r.Objects != dry.Objects || r.Kept != dry.Kept || r.Busy || r.Bytes <= 0 ||
+		max(r.Bytes-dry.Bytes, dry.Bytes-r.Bytes) > 2000 {
 		t.Errorf("%+v, announced %+v", r, dry)
 	}
 	for _, id := range dead {
@@ -207,7 +209,8 @@ func TestGCRefuses(t *testing.T) {
 			remove(t, filepath.Join(dir, "objects", looseName(hashOf("loose"))))
 		},
 		"damaged tree": func(t *testing.T, dir string, _ ID) {
-			path := filepath.Join(dir, "objects", looseName(mustID(t, strings.TrimSpace(git(t, dir, "rev-parse", "main^{tree}")))))
+			path := filepath.Join(dir, "objects",
+				looseName(mustID(t, strings.TrimSpace(git(t, dir, "rev-parse", "main^{tree}")))))
 			change(t, path, func(b []byte) []byte { b[len(b)-6]++; return b })
 		},
 		"a ref that cannot be read": func(t *testing.T, dir string, _ ID) {
@@ -216,7 +219,8 @@ func TestGCRefuses(t *testing.T) {
 			}
 		},
 		"a ref to nothing": func(t *testing.T, dir string, _ ID) {
-			if err := os.WriteFile(filepath.Join(dir, "refs/heads/gone"), []byte(strings.Repeat("1", 40)+"\n"), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "refs/heads/gone"), []byte(strings.Repeat("1", 40)+"\n"),
+				0o644); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -268,7 +272,8 @@ func TestGCIsOvertaken(t *testing.T) {
 			checks++
 			switch way {
 			case "reference":
-				if err := os.WriteFile(filepath.Join(dir, "refs/heads/again"), []byte(dead.String()+"\n"), 0o644); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, "refs/heads/again"), []byte(dead.String()+"\n"),
+					0o644); err != nil {
 					t.Error(err)
 				}
 			case "protect":
@@ -276,7 +281,8 @@ func TestGCIsOvertaken(t *testing.T) {
 			case "freshened":
 				ageAll(t, dir, 0)
 			case "always":
-				if err := os.WriteFile(filepath.Join(dir, "refs/tags", fmt.Sprint("again", checks)), []byte(more[checks%len(more)].String()+"\n"), 0o644); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, "refs/tags", fmt.Sprint("again", checks)),
+					[]byte(more[checks%len(more)].String()+"\n"), 0o644); err != nil {
 					t.Error(err)
 				}
 			}

@@ -232,7 +232,8 @@ func TestReadersSurviveEveryRepack(t *testing.T) {
 		})
 	}
 	for range 4 {
-		for _, args := range [][]string{{"repack", "-adfq"}, {"-c", "pack.packSizeLimit=1", "repack", "-adq"}, {"gc", "-q", "--prune=now"}} {
+		for _, args := range [][]string{{"repack", "-adfq"}, {"-c", "pack.packSizeLimit=1", "repack", "-adq"},
+			{"gc", "-q", "--prune=now"}} {
 			if out, err := gitErr(dir, nil, args...); err != nil {
 				t.Error(err, out)
 			}

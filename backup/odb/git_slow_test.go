@@ -112,7 +112,8 @@ func TestIndexPackFromGit(t *testing.T) {
 	doc := newSeeded(40).bytes(60_000, true)
 	for i := range 30 {
 		copy(doc[i*900:], fmt.Sprintf("version %d", i))
-		for name, data := range map[string][]byte{"doc": doc, fmt.Sprint("f", i): fmt.Appendf(nil, "%d", i), "empty": nil} {
+		for name, data := range map[string][]byte{"doc": doc, fmt.Sprint("f", i): fmt.Appendf(nil, "%d", i),
+			"empty": nil} {
 			if err := os.WriteFile(filepath.Join(src, name), data, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +131,8 @@ func TestIndexPackFromGit(t *testing.T) {
 			}
 			dir, db := newRepo(t, o)
 			rest := "what follows"
-			n, keep, err := db.IndexPack(io.MultiReader(strings.NewReader(pack), strings.NewReader(rest)), int64(len(pack))+100)
+			n, keep, err := db.IndexPack(io.MultiReader(strings.NewReader(pack), strings.NewReader(rest)),
+				int64(len(pack))+100)
 			if err != nil || n != 30*4+2 {
 				t.Fatalf("%v: %d objects, %v", args, n, err)
 			}

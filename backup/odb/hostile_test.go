@@ -32,7 +32,8 @@ func within(t *testing.T, what string, fn func()) {
 }
 
 func TestSpecialFilesDoNotBlock(t *testing.T) {
-	for _, name := range []string{"config", "packed-refs", "refs/heads/main", "objects/info/alternates", "objects/pack/pack-1.idx", "objects/01/" + strings.Repeat("0", 38)} {
+	for _, name := range []string{"config", "packed-refs", "refs/heads/main", "objects/info/alternates",
+		"objects/pack/pack-1.idx", "objects/01/" + strings.Repeat("0", 38)} {
 		dir, db := newRepo(t, Options{})
 		if err := db.Close(); err != nil {
 			t.Fatal(err)

@@ -75,7 +75,8 @@ func (x *index) guard(was bool) {
 		return
 	}
 	fault, ok := r.(interface{ Addr() uintptr })
-	if !ok || len(x.data) == 0 || fault.Addr()-uintptr(unsafe.Pointer(unsafe.SliceData(x.data))) >= uintptr(len(x.data)) {
+	if !ok || len(x.data) == 0 || fault.Addr()-uintptr(unsafe.Pointer(unsafe.SliceData(x.data))) >= uintptr(
+		len(x.data)) {
 		panic(r)
 	}
 	x.faulted.Store(true)

@@ -85,25 +85,107 @@ func TestIndexPackRefuses(t *testing.T) {
 		opt  Options
 		pack func() []byte
 	}{
-		"empty input":      {io.ErrUnexpectedEOF, Options{}, func() []byte { return nil }},
-		"no pack":          {cold.ErrCorrupt, Options{}, func() []byte { return []byte("HTTP/1.1 404 Not Found\r\n") }},
-		"cut off":          {io.ErrUnexpectedEOF, Options{}, func() []byte { p := newRawPack(); p.blob(text); return p.bytes()[:40] }},
-		"trailer missing":  {io.ErrUnexpectedEOF, Options{}, func() []byte { p := newRawPack(); p.blob(text); b := p.bytes(); return b[:len(b)-20] }},
-		"wrong checksum":   {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); b := p.bytes(); b[len(b)-1]++; return b }},
-		"count too high":   {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.n++; return p.bytes() }},
-		"count too low":    {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.blob("b"); p.n--; return p.bytes() }},
-		"size too low":     {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(Blob, 3, nil, []byte(text)); return p.bytes() }},
-		"size too high":    {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(Blob, 300, nil, []byte(text)); return p.bytes() }},
-		"unknown type":     {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.add(5, 1, nil, []byte("x")); return p.bytes() }},
-		"twice":            {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.blob(text); return p.bytes() }},
-		"base outside":     {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ofs(5, delta(text, "x")); return p.bytes() }},
-		"base no entry":    {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); o := p.blob(text); p.ofs(o+1, delta(text, "x")); return p.bytes() }},
-		"base itself":      {cold.ErrMissing, Options{}, func() []byte { p := newRawPack(); p.ref(hashOf("x"), delta("x", "x")); return p.bytes() }},
-		"wrong base size":  {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, delta("other", "x")); return p.bytes() }},
-		"empty delta":      {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, nil); return p.bytes() }},
-		"huge delta":       {ErrTooLarge, Options{MaxDelta: 1 << 20}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, long); return p.bytes() }},
-		"lying delta":      {cold.ErrCorrupt, Options{}, func() []byte { p := newRawPack(); p.blob(text); p.ref(id, long); return p.bytes() }},
-		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, func() []byte { p := newRawPack(); p.blob(text); p.blob("b"); return p.bytes() }},
+		"empty input": {io.ErrUnexpectedEOF, Options{}, func() []byte { return nil }},
+		"no pack":     {cold.ErrCorrupt, Options{}, func() []byte { return []byte("HTTP/1.1 404 Not Found\r\n") }},
+		"cut off": {io.ErrUnexpectedEOF, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			return p.bytes()[:40]
+		}},
+		"trailer missing": {io.ErrUnexpectedEOF, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			b := p.bytes()
+			return b[:len(b)-20]
+		}},
+		"wrong checksum": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			b := p.bytes()
+			b[len(b)-1]++
+			return b
+		}},
+		"count too high": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.n++
+			return p.bytes()
+		}},
+		"count too low": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.blob("b")
+			p.n--
+			return p.bytes()
+		}},
+		"size too low": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.add(Blob, 3, nil, []byte(text))
+			return p.bytes()
+		}},
+		"size too high": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.add(Blob, 300, nil, []byte(text))
+			return p.bytes()
+		}},
+		"unknown type": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.add(5, 1, nil, []byte("x"))
+			return p.bytes()
+		}},
+		"twice": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.blob(text)
+			return p.bytes()
+		}},
+		"base outside": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.ofs(5, delta(text, "x"))
+			return p.bytes()
+		}},
+		"base no entry": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			o := p.blob(text)
+			p.ofs(o+1, delta(text, "x"))
+			return p.bytes()
+		}},
+		"base itself": {cold.ErrMissing, Options{}, func() []byte {
+			p := newRawPack()
+			p.ref(hashOf("x"), delta("x", "x"))
+			return p.bytes()
+		}},
+		"wrong base size": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.ref(id, delta("other", "x"))
+			return p.bytes()
+		}},
+		"empty delta": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.ref(id, nil)
+			return p.bytes()
+		}},
+		"huge delta": {ErrTooLarge, Options{MaxDelta: 1 << 20}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.ref(id, long)
+			return p.bytes()
+		}},
+		"lying delta": {cold.ErrCorrupt, Options{}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.ref(id, long)
+			return p.bytes()
+		}},
+		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, func() []byte {
+			p := newRawPack()
+			p.blob(text)
+			p.blob("b")
+			return p.bytes()
+		}},
 		"too long chain": {cold.ErrCorrupt, Options{MaxDepth: 3999}, func() []byte {
 			p := newRawPack()
 			o := p.blob(text)
@@ -116,7 +198,8 @@ func TestIndexPackRefuses(t *testing.T) {
 			p := newRawPack()
 			o := p.add(Blob, 100_000, nil, make([]byte, 100_000))
 			for i := range 100 {
-				o = p.ofs(o, append([]byte{0xa0, 0x8d, 6, 0xa0, 0x8d, 6}, 0x80|0x10|0x20|0x40, 0x9f, 0x86, 1, 1, byte(i)))
+				o = p.ofs(o, append([]byte{0xa0, 0x8d, 6, 0xa0, 0x8d, 6}, 0x80|0x10|0x20|0x40, 0x9f, 0x86, 1, 1,
+					byte(i)))
 			}
 			return p.bytes()
 		}},

@@ -17,8 +17,9 @@ func TestInitAndOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for key, want := range map[string]string{"core.bare": "true", "core.repositoryformatversion": "0", "gc.auto": "0", "maintenance.auto": "false",
-		"receive.autogc": "false", "repack.writeBitmaps": "false"} {
+	for key, want := range map[string]string{"core.bare": "true", "core.repositoryformatversion": "0", "gc.auto": "0",
+		"maintenance.auto": "false",
+		"receive.autogc":   "false", "repack.writeBitmaps": "false"} {
 		if got := strings.TrimSpace(git(t, dir, "config", key)); got != want {
 			t.Errorf("%s = %s", key, got)
 		}
@@ -119,7 +120,8 @@ func TestReadOnlyWritesNothing(t *testing.T) {
 	}
 	_, werr := ro.NewWriter()
 	_, _, ierr := ro.IndexPack(strings.NewReader(""), 0)
-	for _, err := range []error{werr, ierr, ro.UpdateRef("refs/heads/x", ID{}, tip), ro.DeleteRef("refs/heads/main", tip)} {
+	for _, err := range []error{werr, ierr, ro.UpdateRef("refs/heads/x", ID{}, tip),
+		ro.DeleteRef("refs/heads/main", tip)} {
 		if !errors.Is(err, ErrReadOnly) {
 			t.Error(err)
 		}

@@ -289,7 +289,8 @@ func TestCannotLink(t *testing.T) {
 			must(t, os.CopyFS(dir, os.DirFS(tmp)))
 			src := filepath.Join(tmp)
 			db2dir, db := newRepo(t, Options{})
-			if _, err := db.Link(t.Context(), src, ID{1}); !errors.Is(err, ErrCannotLink) || !errors.Is(err, syscall.EXDEV) {
+			if _, err := db.Link(t.Context(), src, ID{1}); !errors.Is(err, ErrCannotLink) ||
+				!errors.Is(err, syscall.EXDEV) {
 				t.Errorf("from another file system: %v", err)
 			}
 			nothingLeft(t, db2dir)

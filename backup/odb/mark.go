@@ -119,7 +119,9 @@ func (m *marker) canonical(n int) int {
 func (m *marker) find(id ID) int {
 	n := m.findPacked(id)
 	if n < 0 {
-		i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseFile, id ID) int { return bytes.Compare(o.id[:], id[:]) })
+		i, ok := slices.BinarySearchFunc(m.loose, id, func(o looseFile, id ID) int {
+			return bytes.Compare(o.id[:], id[:])
+		})
 		if !ok {
 			return -1
 		}

@@ -244,7 +244,8 @@ func (db *DB) each(id ID, try func(s source) error) error {
 	found := func(err error) bool {
 		if err == nil || !otherPlace(err) {
 			if err == nil && damage != nil {
-				db.log.WithError(damage).WithField("object", id.String()).Warn("a damaged copy was passed over, another one is good")
+				db.log.WithError(damage).WithField("object", id.String()).Warn(
+					"a damaged copy was passed over, another one is good")
 			}
 			return true
 		}

@@ -15,12 +15,12 @@ const storedHead = 5
 // readQuick is what most reads of chunks take: it reads an entry that is no delta and has room in buf, straight into
 // it. The stream has to end where the declared size says; its Adler-32 is not looked at, the id says more. Type 0: the
 // entry is another one, or something is wrong. Reading it the common way says what.
-func (db *DB) readQuick(s source, id ID, want Type, max int64, buf []byte) (Type, []byte) {
+func (db *DB) readQuick(s source, id ID, want Type, limit int64, buf []byte) (Type, []byte) {
 	if s.p == nil || buf == nil {
 		return 0, nil
 	}
 	h, err := s.p.header(s.off)
-	if err != nil || h.isDelta() || h.size > min(max, int64(cap(buf))) || want != 0 && h.typ != want {
+	if err != nil || h.isDelta() || h.size > min(limit, int64(cap(buf))) || want != 0 && h.typ != want {
 		return 0, nil
 	}
 	buf = buf[:h.size]

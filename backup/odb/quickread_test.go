@@ -34,7 +34,8 @@ func TestReadInto(t *testing.T) {
 			}
 			clear(room[:cap(room)])
 			got, err := db.ReadInto(id, Blob, 1<<30, room)
-			if err != nil || !bytes.Equal(got, data) || size > 0 && &got[0] != &room[:1][0] || room[:cap(room)][size] != 0 {
+			if err != nil || !bytes.Equal(got, data) || size > 0 && &got[0] != &room[:1][0] ||
+				room[:cap(room)][size] != 0 {
 				t.Errorf("%d bytes, text %v: %v", size, text, err)
 			}
 			if got, err := db.ReadInto(id, Blob, 1<<30, make([]byte, size/2)); err != nil || !bytes.Equal(got, data) {

@@ -51,31 +51,31 @@ func (db *DB) Stat(id ID) (t Type, size int64, err error) {
 	return t, size, err
 }
 
-// Read returns the verified content of an object of type want (0: any) and at most max bytes. cold.ErrMissing,
+// Read returns the verified content of an object of type want (0: any) and at most limit bytes. cold.ErrMissing,
 // cold.ErrCorrupt (also for another type), ErrTooLarge before anything is inflated.
-func (db *DB) Read(id ID, want Type, max int64) ([]byte, error) {
-	_, data, err := db.ReadAny(id, want, max)
+func (db *DB) Read(id ID, want Type, limit int64) ([]byte, error) {
+	_, data, err := db.ReadAny(id, want, limit)
 	return data, err
 }
 
 // ReadInto is Read with the content in buf's memory, from its beginning, where its capacity is enough. What buf holds
 // after an error, or where the content lies elsewhere, is rubbish.
-func (db *DB) ReadInto(id ID, want Type, max int64, buf []byte) ([]byte, error) {
-	_, data, err := db.readAny(id, want, max, buf)
+func (db *DB) ReadInto(id ID, want Type, limit int64, buf []byte) ([]byte, error) {
+	_, data, err := db.readAny(id, want, limit, buf)
 	return data, err
 }
 
 // ReadAny is Read and says the type.
-func (db *DB) ReadAny(id ID, want Type, max int64) (Type, []byte, error) {
-	return db.readAny(id, want, max, nil)
+func (db *DB) ReadAny(id ID, want Type, limit int64) (Type, []byte, error) {
+	return db.readAny(id, want, limit, nil)
 }
 
-func (db *DB) readAny(id ID, want Type, max int64, buf []byte) (t Type, data []byte, err error) {
+func (db *DB) readAny(id ID, want Type, limit int64, buf []byte) (t Type, data []byte, err error) {
 	if id == EmptyTree && (want == Tree || want == 0) {
 		return Tree, nil, nil
 	}
 	err = db.each(id, func(s source) error {
-		if t, data = db.readQuick(s, id, want, max, buf); t != 0 {
+		if t, data = db.readQuick(s, id, want, limit, buf); t != 0 {
 			return nil
 		}
 		o, err := s.open()
@@ -83,7 +83,7 @@ func (db *DB) readAny(id ID, want Type, max int64, buf []byte) (t Type, data []b
 			return err
 		}
 		t = o.typ
-		data, err = readObject(o, db.hasherFor(s, o.typ, o.size), id, want, max, buf)
+		data, err = readObject(o, db.hasherFor(s, o.typ, o.size), id, want, limit, buf)
 		return errors.Join(err, o.close())
 	})
 	if err != nil {
@@ -102,9 +102,9 @@ func (db *DB) hasherFor(s source, t Type, size int64) hasher {
 	return newHasher(t, size)
 }
 
-func readObject(o *rawObject, h hasher, id ID, want Type, max int64, buf []byte) ([]byte, error) {
-	if o.size > max {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.size, max)
+func readObject(o *rawObject, h hasher, id ID, want Type, limit int64, buf []byte) ([]byte, error) {
+	if o.size > limit {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, o.size, limit)
 	}
 	data, err := readSized(o.r, o.size, buf)
 	if err != nil {

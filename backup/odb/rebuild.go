@@ -206,7 +206,8 @@ func (db *DB) Problems() []error {
 	var out []error
 	for _, base := range slices.Sorted(maps.Keys(db.scan.broken)) {
 		if _, err := os.Lstat(filepath.Join(db.packDir(), base+".pack")); err == nil {
-			out = append(out, fmt.Errorf("pack %s cannot be used: %w", filepath.Join(db.packDir(), base+".pack"), db.scan.broken[base]))
+			out = append(out, fmt.Errorf("pack %s cannot be used: %w", filepath.Join(db.packDir(), base+".pack"),
+				db.scan.broken[base]))
 		}
 	}
 	if l := db.packs.Load(); l != nil {

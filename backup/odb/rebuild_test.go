@@ -22,7 +22,8 @@ func deltaRepo(t *testing.T, refDeltas bool) (dir string, objects []ID) {
 	for i := range 12 {
 		text = append(bytes.Clone(text), fmt.Sprintf("line %d\n", i)...)
 		var err error
-		if tip, err = addCommit(db, tip, i, map[string][]byte{"f": text, fmt.Sprint("g", i): newSeeded(byte(i)).bytes(3000, false)}); err != nil {
+		if tip, err = addCommit(db, tip, i, map[string][]byte{
+			"f": text, fmt.Sprint("g", i): newSeeded(byte(i)).bytes(3000, false)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -208,10 +209,12 @@ func TestDamagedPackIsPutAside(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if p := db.Problems(); len(p) != 1 || !strings.Contains(p[0].Error(), filepath.Join(badDir, filepath.Base(path))) {
+			if p := db.Problems(); len(p) != 1 ||
+				!strings.Contains(p[0].Error(), filepath.Join(badDir, filepath.Base(path))) {
 				t.Error(p)
 			}
-			for _, args := range [][]string{{"count-objects", "-v"}, {"repack", "-q"}, {"cat-file", "--batch-all-objects", "--batch-check"}, {"prune-packed"}} {
+			for _, args := range [][]string{{"count-objects", "-v"}, {"repack", "-q"},
+				{"cat-file", "--batch-all-objects", "--batch-check"}, {"prune-packed"}} {
 				if c.least < 36 && args[0] == "repack" {
 					continue // git's business too: commits are missing
 				}
@@ -261,7 +264,8 @@ func leftovers(t *testing.T, dir, what string, open ...*DB) {
 			t.Fatal(err)
 		}
 		for _, path := range m {
-			if isTemp(filepath.Base(path)) && !ours(path) || strings.HasSuffix(path, ".keep") || strings.HasSuffix(path, ".lock") {
+			if isTemp(filepath.Base(path)) && !ours(path) || strings.HasSuffix(path, ".keep") ||
+				strings.HasSuffix(path, ".lock") {
 				t.Fatalf("%s: %s is left over", what, path)
 			}
 		}

@@ -95,7 +95,8 @@ func (db *DB) lock(path string) (*lockFile, error) {
 				return nil, err
 			}
 			if !broken && time.Now().After(deadline) {
-				return nil, fmt.Errorf("%w: %s exists; another git process seems to be at work here, or crashed (then remove that file)", ErrLocked, l.path)
+				return nil, fmt.Errorf("%w: %s exists; another git process seems to be at work here, or crashed "+
+					"(then remove that file)", ErrLocked, l.path)
 			}
 			if !broken {
 				time.Sleep(lockPoll)
@@ -151,14 +152,14 @@ func (l *lockFile) unlock() error {
 	return nil
 }
 
-// UpdateRef moves a reference from old to new (FORMAT.md section 5), durable when it returns nil. old zero: it must not
-// exist. cold.ErrRefMoved: it is elsewhere, nothing changed; ErrLocked. After other errors
-// the reference may have moved without being durable: read it again.
-func (db *DB) UpdateRef(name string, old, new ID) error {
-	if new.IsZero() {
+// UpdateRef moves a reference from old to next (FORMAT.md section 5), durable when it returns nil. With a zero old it
+// must not exist. Its errors are cold.ErrRefMoved where the reference is elsewhere, and nothing was changed, and
+// ErrLocked. After other errors the reference may have moved without being durable, so the caller reads it again.
+func (db *DB) UpdateRef(name string, old, next ID) error {
+	if next.IsZero() {
 		return fmt.Errorf("update reference %s: no new value", name)
 	}
-	return db.changeRef("update", name, old, func(path string) error { return db.writeRef(path, new) })
+	return db.changeRef("update", name, old, func(path string) error { return db.writeRef(path, next) })
 }
 
 // DeleteRef removes a reference that points to old. cold.ErrRefMoved, ErrNoRef, ErrLocked.
@@ -171,7 +172,8 @@ func (db *DB) DeleteRef(name string, old ID) error {
 		if err := db.dropPacked(name); err != nil {
 			return err
 		}
-		if err := removeExisting(path); err != nil && !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.ENOTEMPTY) {
+		if err := removeExisting(path); err != nil && !errors.Is(err, syscall.EISDIR) &&
+			!errors.Is(err, syscall.ENOTEMPTY) {
 			return err
 		}
 		return warm.SyncDir(filepath.Dir(path))

@@ -97,8 +97,10 @@ func TestRefs(t *testing.T) {
 
 func TestBadRefs(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	for _, name := range []string{"", "main", "HEAD.lock", "refs/../x", "refs//x", "refs/heads/", "refs/heads/.x", "refs/heads/x.lock", "refs/heads/a b",
-		"refs/heads/a\nb", "refs/heads/a..b", "refs/heads/a@{b", "refs/heads/x.", "/refs/heads/x", "refs/heads/a:b", "refs/heads/" + strings.Repeat("a", 1000)} {
+	for _, name := range []string{"", "main", "HEAD.lock", "refs/../x", "refs//x", "refs/heads/", "refs/heads/.x",
+		"refs/heads/x.lock", "refs/heads/a b",
+		"refs/heads/a\nb", "refs/heads/a..b", "refs/heads/a@{b", "refs/heads/x.", "/refs/heads/x", "refs/heads/a:b",
+		"refs/heads/" + strings.Repeat("a", 1000)} {
 		if err := db.UpdateRef(name, ID{}, ID{1}); err == nil || errors.Is(err, cold.ErrRefMoved) {
 			t.Errorf("UpdateRef(%q): %v", name, err)
 		}
@@ -110,8 +112,9 @@ func TestBadRefs(t *testing.T) {
 		t.Error("HEAD was updated")
 	}
 	good := strings.Repeat("1", 40)
-	for content, ok := range map[string]bool{good + "\n": true, good: true, good + "0\n": false, "": false, strings.Repeat("0", 40): false,
-		"ref: refs/heads/bad": false, "ref: ../x": false, strings.Repeat("x", 5000): false, good[:39] + "g": false} {
+	for content, ok := range map[string]bool{good + "\n": true, good: true, good + "0\n": false, "": false,
+		strings.Repeat("0", 40): false,
+		"ref: refs/heads/bad":   false, "ref: ../x": false, strings.Repeat("x", 5000): false, good[:39] + "g": false} {
 		if err := os.WriteFile(filepath.Join(dir, "refs/heads/bad"), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +135,8 @@ func TestBadRefs(t *testing.T) {
 	if _, err := db.Ref("refs/heads/bad"); err == nil || errors.Is(err, ErrNoRef) {
 		t.Errorf("symbolic link: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "packed-refs"), []byte("# pack-refs\n"+good+" refs/heads/a\n^"+good+"\nnonsense\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "packed-refs"),
+		[]byte("# pack-refs\n"+good+" refs/heads/a\n^"+good+"\nnonsense\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.Ref("refs/heads/missing"); !errors.Is(err, cold.ErrCorrupt) {
@@ -157,8 +161,9 @@ func TestLocks(t *testing.T) {
 	otherBoot := owner{"00000000-0000-0000-0000-000000000000", 1}
 	// Each on a reference of its own and all at once, as a lock of somebody else's is waited for.
 	var wg sync.WaitGroup
-	for content, free := range map[string]bool{"": false, tip.String() + "\n": false, self.String(): false, "emberfs x y\n": false,
-		dead.String(): true, otherBoot.String(): true} {
+	for content, free := range map[string]bool{"": false, tip.String() + "\n": false, self.String(): false,
+		"emberfs x y\n": false,
+		dead.String():   true, otherBoot.String(): true} {
 		ref := "refs/heads/" + hashOf(content).String()
 		if err := db.UpdateRef(ref, ID{}, tip); err != nil {
 			t.Fatal(err)
@@ -184,7 +189,8 @@ func TestLocks(t *testing.T) {
 	path := filepath.Join(dir, "refs/heads/main.lock")
 	// Open breaks what this process left in an earlier life, also beside packed-refs, and leaves git's own alone.
 	foreign := filepath.Join(dir, "refs/heads/other.lock")
-	for p, content := range map[string]string{path: self.String(), filepath.Join(dir, "packed-refs.lock"): dead.String(), foreign: tip.String()} {
+	for p, content := range map[string]string{
+		path: self.String(), filepath.Join(dir, "packed-refs.lock"): dead.String(), foreign: tip.String()} {
 		if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -218,11 +224,11 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				new := ID{byte(g + 1), byte(i + 1), byte(won.Load() + 1)}
+				fresh := ID{byte(g + 1), byte(i + 1), byte(won.Load() + 1)}
 				if g == 3 {
-					new = tip
+					fresh = tip
 				}
-				switch err := db.UpdateRef(ref, old, new); {
+				switch err := db.UpdateRef(ref, old, fresh); {
 				case err == nil:
 					won.Add(1)
 				case !errors.Is(err, cold.ErrRefMoved) && !errors.Is(err, ErrLocked):

@@ -72,8 +72,10 @@ const (
 )
 
 // newRepacker merges the packs' indexes; want says which objects are taken (nil: all).
-func (db *DB) newRepacker(ctx context.Context, src []*pack, want func(p *pack, i int) bool, pace *rate.Limiter) (*repacker, error) {
-	r := &repacker{db: db, ctx: ctx, src: src, pace: pace, delta: newShardDeltas(db), damage: map[*pack]error{}, buf: make([]byte, packBuffer)}
+func (db *DB) newRepacker(ctx context.Context, src []*pack, want func(p *pack, i int) bool, pace *rate.Limiter) (
+	*repacker, error) {
+	r := &repacker{db: db, ctx: ctx, src: src, pace: pace, delta: newShardDeltas(db), damage: map[*pack]error{},
+		buf: make([]byte, packBuffer)}
 	total := 0
 	for _, p := range src {
 		r.first = append(r.first, total)

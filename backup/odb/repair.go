@@ -149,7 +149,8 @@ func RepairBase(dir, branch string) (kept []string, err error) {
 			return kept, err
 		}
 		// Init takes a repository without HEAD for something else.
-		if err := warm.WriteFileDurable(filepath.Join(dir, headRef), []byte("ref: refs/heads/"+branch+"\n"), 0o644); err != nil {
+		if err := warm.WriteFileDurable(filepath.Join(dir, headRef), []byte("ref: refs/heads/"+branch+"\n"),
+			0o644); err != nil {
 			return kept, err
 		}
 	}

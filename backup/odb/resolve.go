@@ -73,7 +73,8 @@ func (f *fetched) resolveFrom(i int32) (int, error) {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		if int(f.entries[c].depth) > f.db.opt.MaxDepth {
-			return n, corruptf("%s, offset %d: delta chain of more than %d", f.label, f.entries[c].off, f.db.opt.MaxDepth)
+			return n, corruptf("%s, offset %d: delta chain of more than %d", f.label, f.entries[c].off,
+				f.db.opt.MaxDepth)
 		}
 		if err := f.resolveOne(c); err != nil {
 			if f.tolerant && errors.Is(err, cold.ErrCorrupt) {
@@ -213,7 +214,8 @@ func (f *fetched) inflate(e *fetchedEntry) (*inflater, error) {
 	if err := f.spend(e.size); err != nil {
 		return nil, err
 	}
-	return f.db.inflate(io.NewSectionReader(f.pf.f, e.data, f.pf.done-e.data), e.size, fmt.Sprintf("%s, offset %d", f.label, e.off))
+	return f.db.inflate(io.NewSectionReader(f.pf.f, e.data, f.pf.done-e.data), e.size,
+		fmt.Sprintf("%s, offset %d", f.label, e.off))
 }
 
 // addBase completes a thin pack by one base from the repository and resolves what waited for it.

@@ -75,7 +75,8 @@ func (db *DB) roots() (r rootSet, err error) {
 	for _, sub := range []string{"logs", "worktrees"} {
 		err := walkFiles(filepath.Join(db.dir, sub), func(path string) (err error) {
 			// worktrees/W/index; the reflog of a branch may be called index as well.
-			if filepath.Base(path) == indexName && filepath.Dir(filepath.Dir(path)) == filepath.Join(db.dir, "worktrees") {
+			if filepath.Base(path) == indexName && filepath.Dir(filepath.Dir(path)) == filepath.Join(db.dir,
+				"worktrees") {
 				r.logs, err = indexed(path, r.logs)
 				return err
 			}

@@ -78,7 +78,9 @@ func (db *DB) salvageInOrder(w *Writer, path string, f *os.File, size int64) (er
 			if err != nil {
 				return nil, err
 			}
-			return &rawObject{typ: typ, size: c.size, r: io.NewSectionReader(c, 0, c.size), close: func() error { return nil }}, nil
+			return &rawObject{typ: typ, size: c.size, r: io.NewSectionReader(c, 0, c.size), close: func() error {
+				return nil
+			}}, nil
 		}
 		if err := w.salvageOne(e.id, open); err != nil {
 			return err
@@ -89,7 +91,8 @@ func (db *DB) salvageInOrder(w *Writer, path string, f *os.File, size int64) (er
 
 // damaged says that an error is of the bytes, not of the disk.
 func damaged(err error) bool {
-	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) || errors.Is(err, ErrTooLarge)
+	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
+		errors.Is(err, ErrTooLarge)
 }
 
 // salvageIndexed takes the entries behind a damaged one: an index that is left says where they begin.

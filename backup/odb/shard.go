@@ -58,7 +58,8 @@ func (s *shardDeltas) takes(h *entryHeader) bool {
 
 // copyShard writes a version as a delta, unless that does not pay: then done is false and nothing was written. An entry
 // that others are based on stays whole, for their chains must not grow.
-func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (crc uint32, depth uint16, done bool, err error) {
+func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (crc uint32, depth uint16, done bool,
+	err error) {
 	p, s := r.cur.p, r.delta
 	o, err := r.db.openPlain(p, *h)
 	if err != nil {

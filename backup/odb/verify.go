@@ -205,7 +205,8 @@ func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 			if err != nil {
 				continue // gone since it was listed
 			}
-			list = append(list, looseFile{id: id, path: filepath.Join("objects", sub, e.Name()), size: st.Size(), mtime: st.ModTime()})
+			list = append(list, looseFile{id: id, path: filepath.Join("objects", sub, e.Name()), size: st.Size(),
+				mtime: st.ModTime()})
 			total += st.Size()
 		}
 	}

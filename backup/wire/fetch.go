@@ -64,7 +64,8 @@ func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release fun
 // that this repository has with all that they reach. The objects are verified, published in db and kept there until
 // release is called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is
 // among have, nothing is transferred.
-func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID, release func() error, err error) {
+func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID,
+	release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
 	if err != nil {
 		return cold.ID{}, nil, fmt.Errorf("fetch %s from %s: %w", refname, r.path, ended(ctx, err))

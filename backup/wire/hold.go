@@ -47,7 +47,8 @@ func (r *Remote) hold() (*held, error) {
 		return nil, errors.Join(err, dir.Close())
 	}
 	if h.why = h.changeable(); h.why != nil {
-		h.settings = []string{"core.hooksPath", "/dev/null", "core.alternateRefsCommand", "true", "core.fsmonitor", "false", "receive.autogc", "false", "gc.auto", "0"}
+		h.settings = []string{"core.hooksPath", "/dev/null", "core.alternateRefsCommand", "true", "core.fsmonitor",
+			"false", "receive.autogc", "false", "gc.auto", "0"}
 	}
 	return h, nil
 }

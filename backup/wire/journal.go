@@ -85,7 +85,9 @@ func (r *Remote) recover(ctx context.Context) error {
 	if len(n.Refs) == 0 {
 		n.Refs = []string{n.Ref}
 	}
-	if slices.ContainsFunc(n.Refs, func(ref string) bool { return !strings.HasPrefix(ref, "refs/") || strings.Contains(ref, "..") }) {
+	if slices.ContainsFunc(n.Refs, func(ref string) bool {
+		return !strings.HasPrefix(ref, "refs/") || strings.Contains(ref, "..")
+	}) {
 		return nil
 	}
 	if n.Boot == boot && !errors.Is(syscall.Kill(-n.PID, 0), syscall.ESRCH) {

@@ -32,9 +32,11 @@ const (
 
 // environment has settings for the service and its children: keys and values in turn.
 func environment(settings ...string) []string {
-	env := append(subprocess.Environment(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0", fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
+	env := append(subprocess.Environment(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
+		fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
 	for i := 0; i+1 < len(settings); i += 2 {
-		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i/2, settings[i]),
+			fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
 	}
 	return env
 }

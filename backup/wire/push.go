@@ -99,7 +99,8 @@ const atomicFailure = "atomic push failure"
 // refusal makes an error of what the other side gives as its reason. git names no codes: these are its words
 // (builtin/receive-pack.c) for what goes wrong when something else is at work in the repository.
 func refusal(reason string) error {
-	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref", "unable to create temporary object directory", "atomic transaction failed"} {
+	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref",
+		"unable to create temporary object directory", "atomic transaction failed"} {
 		if strings.Contains(reason, passing) {
 			return &busyError{reason}
 		}
@@ -117,7 +118,8 @@ func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(
 		r.done()
 	}
 	var local *localError
-	if err != nil && !errors.Is(err, cold.ErrDiverged) && !errors.Is(err, ErrNotAtomic) && !errors.As(err, &local) && ctx.Err() == nil {
+	if err != nil && !errors.Is(err, cold.ErrDiverged) && !errors.Is(err, ErrNotAtomic) && !errors.As(err, &local) &&
+		ctx.Err() == nil {
 		err = r.judge(ctx, updates, err)
 	}
 	if err != nil {
@@ -143,7 +145,8 @@ func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
 		return nil
 	}
 	if moved != nil {
-		return fmt.Errorf("%w: %s is at %s, expected %s (%w)", cold.ErrDiverged, moved.Ref, refs[moved.Ref], moved.Old, err)
+		return fmt.Errorf("%w: %s is at %s, expected %s (%w)", cold.ErrDiverged, moved.Ref, refs[moved.Ref], moved.Old,
+			err)
 	}
 	return err
 }
@@ -229,7 +232,8 @@ func (s *sender) start(settings ...string) error {
 		return errors.Join(errDone, p.hangUp())
 	}
 	if u := behind(s.updates, refs); u != nil {
-		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", cold.ErrDiverged, u.Ref, refs[u.Ref], u.Old), p.hangUp())
+		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", cold.ErrDiverged, u.Ref, refs[u.Ref], u.Old),
+			p.hangUp())
 	}
 	req := packp.NewReferenceUpdateRequest()
 	for _, c := range []capability.Capability{capability.ReportStatus, capability.Sideband64k} {
@@ -248,7 +252,9 @@ func (s *sender) start(settings ...string) error {
 			return p.fail(err)
 		}
 	}
-	if slices.ContainsFunc(s.updates, func(u Update) bool { return u.New.IsZero() }) && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
+	if slices.ContainsFunc(s.updates, func(u Update) bool {
+		return u.New.IsZero()
+	}) && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
 		return p.fail(&cold.RefusedError{Reason: "it does not let references be deleted"})
 	}
 	if p.adv.Capabilities.Supports(capability.Agent) {
@@ -257,7 +263,8 @@ func (s *sender) start(settings ...string) error {
 		}
 	}
 	for _, u := range s.updates {
-		req.Commands = append(req.Commands, &packp.Command{Name: plumbing.ReferenceName(u.Ref), Old: plumbing.Hash(u.Old), New: plumbing.Hash(u.New)})
+		req.Commands = append(req.Commands, &packp.Command{Name: plumbing.ReferenceName(u.Ref),
+			Old: plumbing.Hash(u.Old), New: plumbing.Hash(u.New)})
 	}
 	// The answer is read while the pack is sent: the other side may speak at any time and must not block on us.
 	s.answer = make(chan error, 1)

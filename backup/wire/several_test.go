@@ -49,7 +49,8 @@ func TestPushSeveral(t *testing.T) {
 
 	hook := filepath.Join(dir, "hooks", "update")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	check(t, os.WriteFile(hook, []byte("#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"), 0o755))
+	check(t, os.WriteFile(hook,
+		[]byte("#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"), 0o755))
 	third := v.commit("three")
 	err := r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
 	var refused *cold.RefusedError
@@ -61,7 +62,10 @@ func TestPushSeveral(t *testing.T) {
 
 	git(t, dir, "config", "receive.advertiseAtomic", "false")
 	called := false
-	err = r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, func(w io.Writer) error { called = true; return v.pack(w) })
+	err = r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, func(w io.Writer) error {
+		called = true
+		return v.pack(w)
+	})
 	if !errors.Is(err, ErrNotAtomic) || !called {
 		t.Errorf("not atomic: %v", err)
 	}

@@ -35,7 +35,8 @@ func (h *held) checkFiles(name string) error {
 			return nil
 		}
 		if err == nil && !st.Mode().IsRegular() && !st.IsDir() {
-			err = fmt.Errorf("%s: %w: it is no file (%s), remove it", filepath.Join(name, file), ErrNotRepository, st.Mode().Type())
+			err = fmt.Errorf("%s: %w: it is no file (%s), remove it", filepath.Join(name, file), ErrNotRepository,
+				st.Mode().Type())
 		}
 		return err
 	}
@@ -81,7 +82,8 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 	if st, err := os.Stat(filepath.Join(r.path, filepath.FromSlash(ref))); err == nil && st.IsDir() {
 		return nil // of other branches
 	}
-	return fmt.Errorf("%s of %s: %w: git cannot read it; make it a branch again, or remove it there", ref, r.path, cold.ErrCorrupt)
+	return fmt.Errorf("%s of %s: %w: git cannot read it; make it a branch again, or remove it there", ref, r.path,
+		cold.ErrCorrupt)
 }
 
 // SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may

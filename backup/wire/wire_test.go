@@ -112,7 +112,7 @@ func check(t *testing.T, err error) {
 }
 
 // one is an update of the branch.
-func one(old, new cold.ID) []Update { return []Update{{mainRef, old, new}} }
+func one(old, fresh cold.ID) []Update { return []Update{{mainRef, old, fresh}} }
 
 func newRemote(t *testing.T) (string, *Remote) {
 	t.Helper()
@@ -230,7 +230,8 @@ func TestPushRefused(t *testing.T) {
 		}
 	}
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho policy says no >&2\nprintf '\\033[31mred' >&2\nexit 1\n"), 0o755))
+	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho policy says no >&2\nprintf '\\033[31mred' >&2\nexit 1\n"),
+		0o755))
 	refused("hook", "policy says no; [31mred", v.pack)
 	check(t, os.Remove(hook))
 	refused("cut off pack", "unpack", func(w io.Writer) error {
@@ -249,7 +250,9 @@ func TestPushRefused(t *testing.T) {
 	refused("size", "exceeds", v.pack)
 	git(t, dir, "config", "--unset", "receive.maxInputSize")
 
-	if err := r.Push(ctx, one(cold.ID{}, id), func(io.Writer) error { return cold.ErrCorrupt }); !errors.Is(err, cold.ErrCorrupt) {
+	if err := r.Push(ctx, one(cold.ID{}, id), func(io.Writer) error {
+		return cold.ErrCorrupt
+	}); !errors.Is(err, cold.ErrCorrupt) {
 		t.Fatalf("our own error: %v", err)
 	}
 	// The answer is lost, but the push was done.
@@ -326,7 +329,8 @@ func TestContextEndsAHangingHook(t *testing.T) {
 	dir, r := newRemote(t)
 	check(t, os.MkdirAll(filepath.Join(dir, "hooks"), 0o755))
 	started := filepath.Join(dir, "started")
-	check(t, os.WriteFile(filepath.Join(dir, "hooks", "pre-receive"), []byte("#!/bin/sh\n>'"+started+"'\nexec sleep 300\n"), 0o755))
+	check(t, os.WriteFile(filepath.Join(dir, "hooks", "pre-receive"),
+		[]byte("#!/bin/sh\n>'"+started+"'\nexec sleep 300\n"), 0o755))
 	v := newVolume(t)
 	id := v.commit("x")
 	ctx, cancel := context.WithCancel(t.Context())

@@ -47,7 +47,8 @@ func newClient(state string) *client { return newClientOf(state, 0) }
 
 func newClientOf(state string, of owner) *client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, state, of) }
-	return &client{state: state, owner: of, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &client{state: state, owner: of, http: &http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // errForeign: somebody else's daemon would answer.
@@ -75,7 +76,8 @@ func dialControl(ctx context.Context, state string, of owner) (net.Conn, error) 
 		return nil, noDaemon(err)
 	}
 	if peer, err := peerOf(conn); err != nil || peer != uid {
-		return nil, errors.Join(fmt.Errorf("%s: %w: uid %d answers, the state directory belongs to uid %d", filepath.Join(state, controlName), errForeign, peer, uid), err, conn.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w: uid %d answers, the state directory belongs to uid %d",
+			filepath.Join(state, controlName), errForeign, peer, uid), err, conn.Close())
 	}
 	return conn, nil
 }
@@ -251,7 +253,8 @@ func (c *client) do(ctx context.Context, path string, in any) (*http.Response, e
 		io.Closer
 	}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
 	if kind := resp.Header.Get("Content-Type"); kind != "application/json" { // net/http's own 404 or 405
-		return nil, errors.Join(fmt.Errorf("its daemon, of another version, does not know this: HTTP status %s", resp.Status), resp.Body.Close())
+		return nil, errors.Join(fmt.Errorf("its daemon, of another version, does not know this: HTTP status %s",
+			resp.Status), resp.Body.Close())
 	}
 	return resp, nil
 }

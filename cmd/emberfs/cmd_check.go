@@ -65,7 +65,8 @@ after the repair.`,
 		Args:                  argsBetween(1, 1, "STATE, REPOSITORY or MOUNTPOINT"),
 	}
 	cmd.Flags().BoolVar(&r.deep, "deep", false, "read and hash every object, the whole history and every clean file")
-	cmd.Flags().BoolVar(&r.repair, "repair", false, "make good what can be made good without losing a byte, then check again")
+	cmd.Flags().BoolVar(&r.repair, "repair", false,
+		"make good what can be made good without losing a byte, then check again")
 	cmd.Flags().BoolVar(&r.asJSON, "json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.target = args[0]
@@ -127,7 +128,8 @@ func check(ctx context.Context, r checkRequest, w world) (err error) {
 	}
 	if r.repair && t.live {
 		err := &inUseError{state: t.state, pid: t.pid}
-		return &failure{code: exitFailed, op: "check --repair", path: t.state, err: err, hint: "unmount the volume first; without --repair it can be checked as it is"}
+		return &failure{code: exitFailed, op: "check --repair", path: t.state, err: err,
+			hint: "unmount the volume first; without --repair it can be checked as it is"}
 	}
 	run := checkRun{r: r, w: w, t: t}
 	rep, err := run.once(ctx)
@@ -225,7 +227,8 @@ type checkRun struct {
 
 // once checks everything. An error says that it could not be done.
 func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
-	c.rep = &checkReport{Target: c.r.target, State: c.t.state, Repository: c.t.repo, Deep: c.r.deep, Findings: []cold.Finding{}}
+	c.rep = &checkReport{Target: c.r.target, State: c.t.state, Repository: c.t.repo, Deep: c.r.deep,
+		Findings: []cold.Finding{}}
 	c.warm, c.cold = nil, nil
 	defer func() {
 		if c.cold != nil {
@@ -234,7 +237,8 @@ func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
 	}()
 	if c.t.live {
 		c.rep.PID = c.t.pid
-		c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("mounted, with pid %d: checked beside its daemon", c.t.pid), Where: c.t.state})
+		c.found(cold.Finding{Severity: cold.Note, What: fmt.Sprintf("mounted, with pid %d: checked beside its daemon",
+			c.t.pid), Where: c.t.state})
 	}
 	if c.t.state != "" {
 		if err := c.state(); err != nil {
@@ -302,18 +306,21 @@ func (c *checkRun) state() error {
 	case errors.Is(err, warm.ErrNewerState):
 		return &failure{code: exitFailed, op: "check", path: c.t.state, err: err}
 	case errors.Is(err, fs.ErrNotExist):
-		c.found(cold.Finding{Severity: cold.Damaged, What: "is missing: nobody knows which commit warm is of", Where: volumeName,
-			Do: "keep a copy of warm before the next mount, which believes its records"})
+		c.found(cold.Finding{Severity: cold.Damaged, What: "is missing: nobody knows which commit warm is of",
+			Where: volumeName,
+			Do:    "keep a copy of warm before the next mount, which believes its records"})
 	case err != nil:
 		c.found(cold.Finding{Severity: cold.Damaged, What: err.Error(), Where: volumeName,
 			Do: "keep a copy of warm, then move the file away: the next mount makes a new one"})
 	}
 	c.rep.Volume, c.rep.Branch = c.info.Volume, c.info.Branch
 	if c.info.Restoring {
-		c.found(cold.Finding{Severity: cold.Note, What: "a restore did not finish; the next mount does it again", Where: volumeName})
+		c.found(cold.Finding{Severity: cold.Note, What: "a restore did not finish; the next mount does it again",
+			Where: volumeName})
 	}
 	if !c.t.live && err == nil && !c.info.Trusted {
-		c.found(cold.Finding{Severity: cold.Note, What: "the last stop was not clean and the machine has started anew: the next mount compares every file with its commit", Where: volumeName})
+		c.found(cold.Finding{Severity: cold.Note, What: "the last stop was not clean and the machine has started " +
+			"anew: the next mount compares every file with its commit", Where: volumeName})
 	}
 	if c.t.live {
 		return nil
@@ -324,7 +331,8 @@ func (c *checkRun) state() error {
 	}
 	for _, p := range temps {
 		rel, _ := filepath.Rel(c.t.state, p)
-		c.found(cold.Finding{Severity: cold.Note, What: "a temporary file of a process that is gone", Where: rel, Do: "remove it"})
+		c.found(cold.Finding{Severity: cold.Note, What: "a temporary file of a process that is gone", Where: rel,
+			Do: "remove it"})
 	}
 	return nil
 }
@@ -339,7 +347,8 @@ func (c *checkRun) repository(ctx context.Context) error {
 	}
 	var err error
 	c.cold, err = fsck.Open(c.t.repo, fsck.Options{
-		Volume: c.t.state != "", Owned: c.t.lock != nil, Branch: c.info.Branch, Head: c.info.Head, Origin: c.info.Origin, Source: c.info.Source,
+		Volume: c.t.state != "", Owned: c.t.lock != nil, Branch: c.info.Branch, Head: c.info.Head,
+		Origin: c.info.Origin, Source: c.info.Source,
 		Deep: c.r.deep, Progress: progress, Found: c.found, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 	})
 	if c.t.state != "" && errors.Is(err, fs.ErrNotExist) {

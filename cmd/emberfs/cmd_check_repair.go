@@ -35,7 +35,8 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 			o.Needs = warm.Lost
 		}
 		if c.t.state != "" {
-			o.WarmFiles = func(ctx context.Context, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
+			o.WarmFiles = func(ctx context.Context, pick func(string, cold.ID) bool,
+				f func(string, cold.Content) error) error {
 				err := inspect.WarmFiles(ctx, c.t.state, pick, f)
 				if errors.Is(err, fs.ErrNotExist) {
 					err = nil // no warm: nothing to be had there
@@ -49,7 +50,8 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 		}
 		drop = append(drop, done.Lost...)
 		if !done.Head.IsZero() {
-			c.doStep(fmt.Sprintf("let warm count as being of %s instead of %s, which is gone", done.Head, c.info.Head), volumeName,
+			c.doStep(fmt.Sprintf("let warm count as being of %s instead of %s, which is gone", done.Head, c.info.Head),
+				volumeName,
 				func() error { return inspect.SetHead(c.t.state, done.Head) })
 		}
 	}
@@ -72,7 +74,8 @@ func (c *checkRun) partly(err error) error {
 // repairMarks takes away the records that are not true. A commit that came to light again shows which: warm is compared
 // anew.
 func (c *checkRun) repairMarks(ctx context.Context, drop []string) error {
-	quiet := checkRun{r: checkRequest{target: c.r.target, asJSON: true}, w: world{out: c.w.out, err: c.w.err, environ: c.w.environ, quiet: c.w.quiet}, t: c.t}
+	quiet := checkRun{r: checkRequest{target: c.r.target, asJSON: true},
+		w: world{out: c.w.out, err: c.w.err, environ: c.w.environ, quiet: c.w.quiet}, t: c.t}
 	if _, err := quiet.once(ctx); err != nil {
 		return err
 	}

@@ -13,13 +13,15 @@ import (
 
 // noRepository says what it means that cold is not there.
 func (c *checkRun) noRepository() error {
-	f := cold.Finding{Severity: cold.Damaged, What: "the repository is missing", Where: coldName, Do: "the next mount makes a new one and commits everything that warm has"}
+	f := cold.Finding{Severity: cold.Damaged, What: "the repository is missing", Where: coldName,
+		Do: "the next mount makes a new one and commits everything that warm has"}
 	files, dirs, err := inspect.ColdOnly(c.t.state)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if files+dirs > 0 {
-		f.What += fmt.Sprintf(", and with it the bytes of %s and the names in %s, which warm has not", count(files, "file"), countAs(dirs, "directory", "directories"))
+		f.What += fmt.Sprintf(", and with it the bytes of %s and the names in %s, which warm has not",
+			count(files, "file"), countAs(dirs, "directory", "directories"))
 		f.Do = "put it back before the next mount: what was pushed is in the remote and its clones"
 	}
 	c.found(f)
@@ -63,7 +65,9 @@ func (c *checkRun) files(ctx context.Context) error {
 			break
 		}
 		if c.warm.Findings = nil; n == tries {
-			c.found(cold.Finding{Severity: cold.Note, What: "the volume is committed all the time; its files were not compared", Where: "warm", Do: "check it when it is unmounted"})
+			c.found(cold.Finding{Severity: cold.Note,
+				What: "the volume is committed all the time; its files were not compared", Where: "warm",
+				Do: "check it when it is unmounted"})
 			break
 		}
 	}
@@ -125,7 +129,8 @@ func (c *checkRun) daemon(ctx context.Context) {
 	defer cancel()
 	st, err := newClient(c.t.state).status(ctx)
 	if err != nil {
-		c.found(cold.Finding{Severity: cold.Risk, What: "the process that holds the volume does not answer: " + err.Error(), Where: c.t.state,
+		c.found(cold.Finding{Severity: cold.Risk, What: "the process that holds the volume does not answer: " +
+			err.Error(), Where: c.t.state,
 			Do: fmt.Sprintf("look at process %d", c.t.pid)})
 		return
 	}

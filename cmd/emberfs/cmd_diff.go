@@ -61,7 +61,8 @@ old and new. It exits 3 where something could not be compared.`,
 		DisableFlagsInUseLine: true,
 		Args:                  argsBetween(0, -1, ""),
 	}
-	cmd.Flags().StringVar(&r.branch, "branch", "", "the branch meant by HEAD (default the volume's, or the repository's HEAD)")
+	cmd.Flags().StringVar(&r.branch, "branch", "",
+		"the branch meant by HEAD (default the volume's, or the repository's HEAD)")
 	cmd.Flags().BoolVar(&r.json, "json", false, "print a JSON list")
 	cmd.Flags().BoolVar(&r.nameOnly, "name-only", false, "print only what happened to which path")
 	cmd.Flags().BoolVar(&r.stat, "stat", false, "print only how much changed in which path")
@@ -180,7 +181,8 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		within, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		if err := flushMappings(within, h.mountpoint); err != nil {
-			fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v; what programs wrote through mappings in the last seconds may be missing\n",
+			fmt.Fprintf(w.err, "emberfs: warning: diff: %s: %v; what programs wrote through mappings in the last "+
+				"seconds may be missing\n",
 				h.mountpoint, plainError(err))
 		}
 	}

@@ -74,7 +74,8 @@ func collectGarbage(ctx context.Context, target string, in gcRequest, asJSON boo
 	case err != nil:
 		return &failure{code: exitPart, op: "gc", path: target, err: err, hint: "run it again to remove the rest"}
 	case report.Busy:
-		return &failure{code: exitPart, op: "gc", path: target, err: errors.New("some objects came back into use meanwhile"), hint: "run it again to remove the rest"}
+		return &failure{code: exitPart, op: "gc", path: target,
+			err: errors.New("some objects came back into use meanwhile"), hint: "run it again to remove the rest"}
 	}
 	return nil
 }
@@ -87,7 +88,8 @@ func (r gcResult) text() string {
 	if r.DryRun {
 		verb = "would remove"
 	}
-	return fmt.Sprintf("%s %s, %s; %s in use or younger than the grace period", verb, count(r.Objects, "object"), size(r.Bytes), count(r.Kept, "object"))
+	return fmt.Sprintf("%s %s, %s; %s in use or younger than the grace period", verb, count(r.Objects, "object"),
+		size(r.Bytes), count(r.Kept, "object"))
 }
 
 // findAndCollect asks the volume's daemon, or does the work itself where there is none.
@@ -115,14 +117,16 @@ func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	repo := filepath.Join(state, coldName)
 	if !exists(repo) {
-		return report, &failure{code: exitFailed, op: "gc", path: target, err: errors.New("it has no repository"), hint: "mount the volume first"}
+		return report, &failure{code: exitFailed, op: "gc", path: target, err: errors.New("it has no repository"),
+			hint: "mount the volume first"}
 	}
 	shown := newProgress(w, "gc", "object")
 	defer shown.done()
 	log := newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false)
 	subprocess.ClearUmask()
-	return backup.Collect(ctx, repo, log, cold.GCOptions{Grace: in.Grace, DryRun: in.DryRun, Progress: func(done, total int64) {
-		shown.expect(total, 0)
-		shown.set(done, 0)
-	}})
+	return backup.Collect(ctx, repo, log, cold.GCOptions{Grace: in.Grace, DryRun: in.DryRun,
+		Progress: func(done, total int64) {
+			shown.expect(total, 0)
+			shown.set(done, 0)
+		}})
 }

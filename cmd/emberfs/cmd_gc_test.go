@@ -65,7 +65,8 @@ func TestGCCommand(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	code, out, errs = emberfs(t, "gc", state, "--grace=0s")
-	if want := "nothing to remove; 3 objects in use or younger than the grace period\n"; code != 0 || out != want || errs != "" {
+	if want := "nothing to remove; 3 objects in use or younger than the grace period\n"; code != 0 || out != want ||
+		errs != "" {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 
@@ -104,7 +105,8 @@ func TestGCThroughTheSocket(t *testing.T) {
 	s := must(serveControl(x.config.State, x.daemon))(t)
 	defer s.close()
 	cl, ctx := newClient(x.config.State), t.Context()
-	if r, err := cl.gc(ctx, gcRequest{Grace: time.Hour}); err != nil || r.Objects != 5 || r.Bytes != int64(time.Hour) || r.Busy {
+	if r, err := cl.gc(ctx, gcRequest{Grace: time.Hour}); err != nil || r.Objects != 5 || r.Bytes != int64(time.Hour) ||
+		r.Busy {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if r, err := cl.gc(ctx, gcRequest{Grace: 1, DryRun: true}); err != nil || !r.Busy {

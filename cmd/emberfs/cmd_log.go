@@ -91,7 +91,8 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 	terminal := isTerminal(w.out)
 	list := jsonList{out: w.out}
 	if terminal && !r.json {
-		fmt.Fprintf(w.out, logColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES", "AT RISK", "")
+		fmt.Fprintf(w.out, logColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES",
+			"AT RISK", "")
 	}
 	shown := 0
 	for c, lerr := range log.Of(h.cold).Log(ctx, tips, paths) {
@@ -139,7 +140,8 @@ func printCommit(w world, c *log.Commit, terminal bool) error {
 	line := fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Made, terminal), "-", "-", "-", "-", "-",
 		oneLine(fmt.Sprintf("%s <%s>: %s", c.Author, c.Email, c.Subject)))
 	if c.Ours {
-		line = fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Made, terminal), oneLine(c.Reason), column(oneLine(c.Machine)),
+		line = fmt.Sprintf(logColumns, c.ID, timeWidth(terminal), timeText(c.Made, terminal), oneLine(c.Reason),
+			column(oneLine(c.Machine)),
 			humanize.Comma(c.Files), size(c.Bytes), humanize.Comma(c.AtRisk), liveMark(c))
 	}
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " \n"))
@@ -180,7 +182,8 @@ type commitReply struct {
 }
 
 func commitJSON(c *log.Commit) commitReply {
-	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: cold.DateText(c.Made), Emberfs: c.Ours, Reason: c.Reason, Machine: c.Machine, Live: c.Live,
+	out := commitReply{ID: c.ID.String(), Parents: []string{}, Time: cold.DateText(c.Made), Emberfs: c.Ours,
+		Reason: c.Reason, Machine: c.Machine, Live: c.Live,
 		Author: c.Author, Email: c.Email, Subject: c.Subject}
 	for _, p := range c.Parents {
 		out.Parents = append(out.Parents, p.String())

@@ -52,7 +52,8 @@ over those that are meant for other programs: defaults, _netdev, nofail, noauto 
 			fmt.Fprintln(w.err, "emberfs: warning: "+warning)
 		}
 		c.Quiet = w.silent()
-		return withCode(exitMount, "mount", target, mountNow(mountRequest{config: c, options: o, source: source, target: target}, w))
+		return withCode(exitMount, "mount", target,
+			mountNow(mountRequest{config: c, options: o, source: source, target: target}, w))
 	}
 	return cmd
 }

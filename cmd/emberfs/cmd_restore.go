@@ -47,9 +47,11 @@ the command makes a copy without them.`,
 	}
 	cmd.Flags().StringVar(&r.from, "from", "", "read the repository, state directory or mountpoint `REPO`")
 	cmd.Flags().StringVar(&r.commit, "commit", "", "restore `COMMIT` (default the newest of the branch)")
-	cmd.Flags().StringVar(&r.branch, "branch", "", "restore the newest commit of the branch `NAME` (default the repository's HEAD)")
+	cmd.Flags().StringVar(&r.branch, "branch", "",
+		"restore the newest commit of the branch `NAME` (default the repository's HEAD)")
 	cmd.Flags().StringVar(&r.to, "to", "", "restore into `DIR`, which must be empty or missing")
-	cmd.Flags().BoolVar(&r.untrusted, "untrusted", false, "restore no suid, devices, foreign owners, security.* or trusted.* attributes")
+	cmd.Flags().BoolVar(&r.untrusted, "untrusted", false,
+		"restore no suid, devices, foreign owners, security.* or trusted.* attributes")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.paths = args
 		switch {
@@ -82,11 +84,13 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 	}
 	snap, err := h.cold.Snapshot(ctx, commit)
 	if err != nil {
-		return &failure{code: exitFailed, op: "restore", path: h.repo, err: err, hint: "emberfs log " + shellQuote(h.target) + " lists the commits"}
+		return &failure{code: exitFailed, op: "restore", path: h.repo, err: err, hint: "emberfs log " +
+			shellQuote(h.target) + " lists the commits"}
 	}
 	made, err := emptyTarget(r.to)
 	if err != nil {
-		return &failure{code: exitFailed, op: "restore", path: r.to, err: err, hint: "name a new or empty directory by --to"}
+		return &failure{code: exitFailed, op: "restore", path: r.to, err: err,
+			hint: "name a new or empty directory by --to"}
 	}
 	var whole log.Totals
 	if len(paths) == 0 && shown.show {
@@ -111,7 +115,8 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 		}
 		return &failure{code: code, op: "restore", path: r.to, err: err}
 	}
-	_, err = fmt.Fprintf(w.out, "restored %s, %s of commit %s to %s\n", count(files, "file"), size(bytes), snap.Info().ID, r.to)
+	_, err = fmt.Fprintf(w.out, "restored %s, %s of commit %s to %s\n", count(files, "file"), size(bytes),
+		snap.Info().ID, r.to)
 	return err
 }
 
@@ -137,12 +142,14 @@ func restoreFromMount(paths []string) (*history, []string, error) {
 			return nil, nil, err
 		}
 		if len(f.daemons) == 0 || f.daemons[0].Mountpoint == "" {
-			return nil, nil, &failure{code: exitFailed, op: "restore", path: p, err: errors.New("lies in no mounted volume"),
+			return nil, nil, &failure{code: exitFailed, op: "restore", path: p,
+				err:  errors.New("lies in no mounted volume"),
 				hint: "name the repository or state directory by --from"}
 		}
 		e := f.daemons[0]
 		if state != "" && state != e.State {
-			return nil, nil, usageError("restore", p, "lies in another volume than "+paths[0], "restore one volume at a time")
+			return nil, nil, usageError("restore", p, "lies in another volume than "+paths[0],
+				"restore one volume at a time")
 		}
 		state, mountpoint = e.State, e.Mountpoint
 		abs, err := filepath.Abs(p)
@@ -158,7 +165,8 @@ func restoreFromMount(paths []string) (*history, []string, error) {
 		}
 		inside = append(inside, rel)
 	}
-	return &history{op: "restore", target: mountpoint, repo: filepath.Join(state, coldName), state: state, mountpoint: mountpoint}, inside, nil
+	return &history{op: "restore", target: mountpoint, repo: filepath.Join(state, coldName), state: state,
+		mountpoint: mountpoint}, inside, nil
 }
 
 // emptyTarget makes sure that dir is there and empty; made tells whether it is new.

@@ -122,7 +122,8 @@ func listRules(ctx context.Context, target string, asJSON bool, w world) error {
 	e, err := f.one(ctx)
 	switch {
 	case errors.Is(err, errNotMounted) && target == "":
-		return &failure{code: exitFailed, op: "rules", path: at, err: errors.New("the working directory lies in no mounted volume"), hint: "name a mountpoint"}
+		return &failure{code: exitFailed, op: "rules", path: at,
+			err: errors.New("the working directory lies in no mounted volume"), hint: "name a mountpoint"}
 	case err != nil:
 		return &failure{code: exitFailed, op: "rules", path: at, err: err, hint: f.remedy(err)}
 	}
@@ -159,7 +160,8 @@ func printRules(out io.Writer, mountpoint string, l tiers.RulesList) error {
 		fmt.Fprintf(tab, "withheld\t%s\n", oneLine(r.Rule))
 	}
 	if len(l.Withheld) > 0 {
-		fmt.Fprintln(tab, "note\twithheld rules came with the repository: mount with accept_rules, or write them to .emberfs/rules.yaml here")
+		fmt.Fprintln(tab, "note\twithheld rules came with the repository: mount with accept_rules, or write them to "+
+			".emberfs/rules.yaml here")
 	}
 	if l.Error != "" {
 		fmt.Fprintf(tab, "ERROR\t%s\n", oneLine(l.Error))
@@ -217,12 +219,13 @@ func rulesPathOf(arg string) (mountpoint string, p rulesPath, err error) {
 	}
 	at := filepath.Join(dir, filepath.Base(abs))
 	if mountpoint = mountAbove(table, at); mountpoint == "" {
-		if real, err := resolveExisting(at); err == nil {
-			at, mountpoint = real, mountAbove(table, real)
+		if resolved, err := resolveExisting(at); err == nil {
+			at, mountpoint = resolved, mountAbove(table, resolved)
 		}
 	}
 	if mountpoint == "" {
-		return "", p, &failure{code: exitUsage, op: "rules test", path: arg, err: errors.New("lies in no mounted volume"),
+		return "", p, &failure{code: exitUsage, op: "rules test", path: arg,
+			err:  errors.New("lies in no mounted volume"),
 			hint: "name paths in a mount, or rules by --rules FILE"}
 	}
 	rel, err := filepath.Rel(mountpoint, at)

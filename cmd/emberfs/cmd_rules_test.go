@@ -26,13 +26,17 @@ func TestRulesInSettings(t *testing.T) {
 	if err := json.Unmarshal(data, &there); err != nil {
 		t.Fatal(err)
 	}
-	if set, found, err := rules.ParseConfig(there.Rules); err != nil || !found || len(set.Rules()) != 2 || set.Rules()[0].Line != 3 {
+	if set, found, err := rules.ParseConfig(there.Rules); err != nil || !found || len(set.Rules()) != 2 ||
+		set.Rules()[0].Line != 3 {
 		t.Errorf("%+v, %v, %v", set, found, err)
 	}
-	if c, err := resolve("mount", nil, nil, []string{"EMBERFS_CONFIG=" + write(t, dir, "d.yaml", "memory_limit: 200MB\n")}); err != nil || c.Rules != nil || c.AcceptRules {
+	if c, err := resolve("mount", nil, nil, []string{
+		"EMBERFS_CONFIG=" + write(t, dir, "d.yaml", "memory_limit: 200MB\n")}); err != nil || c.Rules != nil ||
+		c.AcceptRules {
 		t.Errorf("without rules: %+v, %v", c, err)
 	}
-	if c, err := resolve("mount", nil, nil, []string{"EMBERFS_CONFIG=" + write(t, dir, "e.yaml", "rules: []\n")}); err != nil || c.Rules == nil {
+	if c, err := resolve("mount", nil, nil,
+		[]string{"EMBERFS_CONFIG=" + write(t, dir, "e.yaml", "rules: []\n")}); err != nil || c.Rules == nil {
 		t.Errorf("an empty list stands instead of the volume's own: %+v, %v", c, err)
 	}
 	for text, want := range map[string][]string{
@@ -71,12 +75,15 @@ note        withheld rules came with the repository: mount with accept_rules, or
 	}
 	code, out, _ = emberfs(t, "rules", "--json", x.config.State)
 	var r rulesResult
-	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Mountpoint != x.config.Mountpoint || r.From != "written here" || len(r.Rules) != 2 ||
-		r.Rules[1] != (tiers.RuleEntry{Match: "**/tmp/", Class: "memory", Rule: "**/tmp/: memory", Line: 3}) || len(r.Withheld) != 1 {
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r.Mountpoint != x.config.Mountpoint ||
+		r.From != "written here" || len(r.Rules) != 2 ||
+		r.Rules[1] != (tiers.RuleEntry{Match: "**/tmp/", Class: "memory", Rule: "**/tmp/: memory", Line: 3}) ||
+		len(r.Withheld) != 1 {
 		t.Errorf("exit %d, %v, %s", code, err, out)
 	}
 	x.vol.rules, x.vol.withheld = nil, nil
-	if _, out, _ = emberfs(t, "rules", "--json", x.config.State); !strings.Contains(out, `"rules": []`) || !strings.Contains(out, `"withheld": []`) {
+	if _, out, _ = emberfs(t, "rules", "--json", x.config.State); !strings.Contains(out, `"rules": []`) ||
+		!strings.Contains(out, `"withheld": []`) {
 		t.Errorf("no lists: %s", out)
 	}
 	if code, _, errs := emberfs(t, "rules", t.TempDir()); code != 1 || errs == "" {
@@ -92,7 +99,9 @@ func TestRulesOfDaemon(t *testing.T) {
 	x := servedVolume(t)
 	x.vol.rules = must(rules.Parse([]byte(sampleRules)))(t)
 	odd := "a\xff/tmp"
-	r, err := newClient(x.config.State).rules(t.Context(), []rulesPath{{Path: []byte("state"), Dir: true}, {Path: []byte("state")}, {Path: []byte(odd), Dir: true}, {Dir: true}})
+	r, err := newClient(x.config.State).rules(t.Context(),
+		[]rulesPath{{Path: []byte("state"), Dir: true}, {Path: []byte("state")}, {Path: []byte(odd), Dir: true},
+			{Dir: true}})
 	if err != nil || len(r.Reports) != 4 {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -136,20 +145,24 @@ the root: session: no rule matches: the default class is session
 	odd := "a\xff"
 	code, out, errs := emberfs(t, "rules", "test", "--json", "--rules", list, odd)
 	var r []reportResult
-	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || len(r) != 1 || string(r[0].Path64) != odd || r[0].Class != "session" || r[0].From != list {
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || len(r) != 1 || string(r[0].Path64) != odd ||
+		r[0].Class != "session" || r[0].From != list {
 		t.Errorf("exit %d, %v, %s, %q", code, err, out, errs)
 	}
 	bad := write(t, dir, "bad.yaml", "- match: a\n  class: session\n- clas: memory\n")
 	long := write(t, dir, "long.yaml", strings.Repeat("# long\n", 20000))
 	none := write(t, dir, "none.yaml", "memory_limit: 100MB\n")
-	for file, want := range map[string]string{bad: "line 3: rule 2: clas", long: "at most", none: "want a list of rules", filepath.Join(dir, "missing"): "no such file", dir: "directory"} {
+	for file, want := range map[string]string{bad: "line 3: rule 2: clas", long: "at most",
+		none: "want a list of rules", filepath.Join(dir, "missing"): "no such file", dir: "directory"} {
 		for _, args := range [][]string{{"rules", "check", file}, {"rules", "test", "--rules", file, "x"}} {
-			if code, out, errs := emberfs(t, args...); code != 1 || out != "" || !strings.Contains(errs, file) || !strings.Contains(errs, want) {
+			if code, out, errs := emberfs(t, args...); code != 1 || out != "" || !strings.Contains(errs, file) ||
+				!strings.Contains(errs, want) {
 				t.Errorf("%q: exit %d, %q, %q", args, code, out, errs)
 			}
 		}
 	}
-	for _, args := range [][]string{{"rules", "check"}, {"rules", "test"}, {"rules", "a", "b"}, {"rules", "check", "--nonsense", list}} {
+	for _, args := range [][]string{{"rules", "check"}, {"rules", "test"}, {"rules", "a", "b"},
+		{"rules", "check", "--nonsense", list}} {
 		if code, _, errs := emberfs(t, args...); code != exitUsage || errs == "" {
 			t.Errorf("%q: exit %d, %q", args, code, errs)
 		}
@@ -169,7 +182,8 @@ func TestStatusReport(t *testing.T) {
 	report := &statusReport{config: x.config, vol: x.vol}
 	for range 2 { // before there is a daemon, and with it
 		var st statusReply
-		if err := json.Unmarshal(report.text(), &st); err != nil || st.PID != os.Getpid() || st.Mountpoint != x.config.Mountpoint || st.Phase != phaseMounted || st.Volume != "fake" {
+		if err := json.Unmarshal(report.text(), &st); err != nil || st.PID != os.Getpid() ||
+			st.Mountpoint != x.config.Mountpoint || st.Phase != phaseMounted || st.Volume != "fake" {
 			t.Errorf("%v, %s", err, report.text())
 		}
 		report.daemon.Store(x.daemon)

@@ -88,7 +88,8 @@ func showSnapshots(ctx context.Context, r snapshotsRequest, w world) (err error)
 	terminal := isTerminal(w.out)
 	list := jsonList{out: w.out}
 	if terminal && !r.json {
-		fmt.Fprintf(w.out, pointColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES", "REMOTE", "")
+		fmt.Fprintf(w.out, pointColumns, "COMMIT", timeWidth(terminal), "TIME", "REASON", "MACHINE", "FILES", "BYTES",
+			"REMOTE", "")
 	}
 	counter := log.Of(h.cold).Counter(maxCounted)
 	shown := 0
@@ -146,7 +147,8 @@ func printPoint(w world, p *log.Point, reply *pointReply, terminal bool) error {
 	if !p.Ours {
 		text = strings.TrimSpace(text + " " + oneLine(p.Author+": "+p.Subject))
 	}
-	line := fmt.Sprintf(pointColumns, p.ID, timeWidth(terminal), timeText(p.Made, terminal), column(oneLine(p.Reason)), column(oneLine(p.Machine)),
+	line := fmt.Sprintf(pointColumns, p.ID, timeWidth(terminal), timeText(p.Made, terminal), column(oneLine(p.Reason)),
+		column(oneLine(p.Machine)),
 		files, bytes, remote, text)
 	_, err := fmt.Fprintln(w.out, strings.TrimRight(line, " \n"))
 	return err

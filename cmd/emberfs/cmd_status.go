@@ -110,7 +110,8 @@ func listStatus(ctx context.Context, asJSON bool, w world) error {
 		if st.Phase != phaseMounted && st.Phase != phaseFinishing {
 			risk, commit = "unknown", "unknown"
 		}
-		fmt.Fprintf(tab, "%s\t%s\t%d\t%s\t%s\t%s\n", oneLine(st.Mountpoint), st.Phase, st.PID, risk, commit, oneLine(st.State))
+		fmt.Fprintf(tab, "%s\t%s\t%d\t%s\t%s\t%s\n", oneLine(st.Mountpoint), st.Phase, st.PID, risk, commit,
+			oneLine(st.State))
 	}
 	return tab.Flush()
 }

@@ -53,7 +53,8 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 	if unmounted(e.Mountpoint) {
 		// What is there now is not the volume: its last backup is under way.
 	} else if err := flushMappings(ctx, e.Mountpoint); err != nil {
-		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds may be missing\n", e.Mountpoint, plainError(err))
+		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds "+
+			"may be missing\n", e.Mountpoint, plainError(err))
 	}
 	r, err := e.client().sync(ctx, in)
 	if err != nil && ctx.Err() != nil {
@@ -63,7 +64,8 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 		printReceipt(w.out, r)
 	}
 	if err != nil {
-		return &failure{code: exitFailed, op: "sync", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows what is at risk"}
+		return &failure{code: exitFailed, op: "sync", path: target, err: err, hint: "emberfs status " +
+			shellQuote(target) + " shows what is at risk"}
 	}
 	return partError("sync", target, r)
 }

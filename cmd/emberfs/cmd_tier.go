@@ -56,7 +56,8 @@ func tierNow(ctx context.Context, target string, args []string, asJSON bool, w w
 		return err
 	}
 	if inside != "" {
-		return usageError("tier", target, "lies inside a mount", "emberfs tier "+shellQuote(f.path)+" "+shellQuote(target)+" ages it alone")
+		return usageError("tier", target, "lies inside a mount", "emberfs tier "+shellQuote(f.path)+" "+
+			shellQuote(target)+" ages it alone")
 	}
 	e, err := f.one(ctx)
 	if err != nil {
@@ -87,7 +88,8 @@ func tierNow(ctx context.Context, target string, args []string, asJSON bool, w w
 		err = fmt.Errorf("%s not safe in cold yet", isOrAre(unsafe, "file"))
 	}
 	if err != nil {
-		return &failure{code: exitPart, op: "tier", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows what is at risk"}
+		return &failure{code: exitPart, op: "tier", path: target, err: err, hint: "emberfs status " +
+			shellQuote(target) + " shows what is at risk"}
 	}
 	return nil
 }

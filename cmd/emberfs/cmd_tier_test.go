@@ -54,13 +54,18 @@ func TestTierOutcomes(t *testing.T) {
 		out    string
 		errs   string
 	}{
-		"all":         {tiers.TierReport{Files: 120, Bytes: 3 << 20, Hot: 7}, nil, 0, "released 120 files, 3.0 MiB; 7 files left memory\n", ""},
-		"nothing":     {tiers.TierReport{}, nil, 0, "nothing to release\n", ""},
-		"open":        {tiers.TierReport{Files: 1, Kept: map[string]int64{"open": 2, "pinned": 9, "empty": 0}}, nil, 0, "released 1 file, 0 B; kept: 9 pinned, 2 open\n", ""},
-		"unsafe":      {tiers.TierReport{Kept: map[string]int64{"open": 1, keptUnpushed: 1}}, nil, 3, "nothing to release; kept: 1 not pushed, 1 open\n", "1 file is not safe in cold yet; emberfs status"},
-		"uncommitted": {tiers.TierReport{Kept: map[string]int64{keptUncommitted: 2}}, nil, 3, "nothing to release; kept: 2 not committed\n", "2 files are not safe"},
-		"in part":     {tiers.TierReport{Files: 5, Bytes: 1}, errors.New("push: no route"), 3, "released 5 files, 1 B\n", "push: no route"},
-		"not at all":  {tiers.TierReport{}, errors.New("tiering is off"), 1, "", "tiering is off"},
+		"all": {tiers.TierReport{Files: 120, Bytes: 3 << 20, Hot: 7}, nil, 0,
+			"released 120 files, 3.0 MiB; 7 files left memory\n", ""},
+		"nothing": {tiers.TierReport{}, nil, 0, "nothing to release\n", ""},
+		"open": {tiers.TierReport{Files: 1, Kept: map[string]int64{"open": 2, "pinned": 9, "empty": 0}}, nil, 0,
+			"released 1 file, 0 B; kept: 9 pinned, 2 open\n", ""},
+		"unsafe": {tiers.TierReport{Kept: map[string]int64{"open": 1, keptUnpushed: 1}}, nil, 3,
+			"nothing to release; kept: 1 not pushed, 1 open\n", "1 file is not safe in cold yet; emberfs status"},
+		"uncommitted": {tiers.TierReport{Kept: map[string]int64{keptUncommitted: 2}}, nil, 3,
+			"nothing to release; kept: 2 not committed\n", "2 files are not safe"},
+		"in part": {tiers.TierReport{Files: 5, Bytes: 1}, errors.New("push: no route"), 3,
+			"released 5 files, 1 B\n", "push: no route"},
+		"not at all": {tiers.TierReport{}, errors.New("tiering is off"), 1, "", "tiering is off"},
 	} {
 		x.answer(c.report, c.err)
 		code, out, errs := emberfs(t, "tier", state)
@@ -74,7 +79,8 @@ func TestTierOutcomes(t *testing.T) {
 	x.answer(tiers.TierReport{Reason: "command", Files: 3, Bytes: 9}, nil)
 	code, out, errs := emberfs(t, "tier", state, "--json")
 	var r map[string]any
-	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r["files"] != 3. || r["bytes"] != 9. || r["kept"] == nil || r["reason"] != "command" {
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || r["files"] != 3. || r["bytes"] != 9. ||
+		r["kept"] == nil || r["reason"] != "command" {
 		t.Errorf("exit %d, %v, %q, %q", code, err, out, errs)
 	}
 }

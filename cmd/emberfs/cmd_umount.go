@@ -31,18 +31,22 @@ away the dead mount of a daemon that was killed. A state directory may stand for
   emberfs umount /mnt/work --deadline 10m`,
 		Args: argsBetween(1, 1, "MOUNTPOINT"),
 	}
-	cmd.Flags().DurationVar(&deadline, "deadline", 0, "longest `time` for the final backup, 0 until it is done (default the mount's, or 30s)")
-	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false, "detach also where it is in use, and finish when the last user has left")
+	cmd.Flags().DurationVar(&deadline, "deadline", 0,
+		"longest `time` for the final backup, 0 until it is done (default the mount's, or 30s)")
+	cmd.Flags().BoolVarP(&lazy, "lazy", "l", false,
+		"detach also where it is in use, and finish when the last user has left")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if deadline < 0 {
-			return usageError("umount", "--deadline "+deadline.String(), "is negative", "write --deadline 30s, or 0 to wait until it is done")
+			return usageError("umount", "--deadline "+deadline.String(), "is negative",
+				"write --deadline 30s, or 0 to wait until it is done")
 		}
 		if deadline == 0 && cmd.Flags().Changed("deadline") {
 			deadline = -1
 		}
 		ctx, stop := w.interrupts()
 		defer stop()
-		return withCode(exitFailed, "umount", args[0], umountVolume(ctx, args[0], umountRequest{Deadline: deadline, Lazy: lazy}, w))
+		return withCode(exitFailed, "umount", args[0],
+			umountVolume(ctx, args[0], umountRequest{Deadline: deadline, Lazy: lazy}, w))
 	}
 	return cmd
 }
@@ -67,7 +71,8 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 	r, err := cl.umount(ctx, in)
 	switch {
 	case errors.Is(err, errBusy):
-		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "fuser -vm " + shellQuote(target) + " shows who uses it"}
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "fuser -vm " +
+			shellQuote(target) + " shows who uses it"}
 	case errors.Is(err, errNoDaemon):
 		// It may have been ending on its own just now.
 		if last, lastErr := lastReceipt(e.State, start); lastErr == nil {
@@ -76,11 +81,14 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return &failure{code: exitPart, op: "umount", path: target, err: errors.New("interrupted"), hint: "the daemon goes on with it"}
+		return &failure{code: exitPart, op: "umount", path: target, err: errors.New("interrupted"),
+			hint: "the daemon goes on with it"}
 	case errors.Is(err, errNoDaemon):
-		return &failure{code: exitPart, op: "umount", path: target, err: err, hint: "mount it again: what is missing is in " + e.State}
+		return &failure{code: exitPart, op: "umount", path: target, err: err,
+			hint: "mount it again: what is missing is in " + e.State}
 	case err != nil:
-		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "emberfs status " + shellQuote(target) + " shows how it stands"}
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "emberfs status " +
+			shellQuote(target) + " shows how it stands"}
 	}
 	awaitExit(e.PID, exitGrace) // the next mount finds the volume free
 	printReceipt(w.out, r)
@@ -125,7 +133,8 @@ func umountBound(ctx context.Context, f found, e registration, lazy bool, target
 			r = joinReceipts(r, final)
 		}
 	case <-time.After(elsewhereSoon):
-		fmt.Fprintf(w.err, "emberfs: the volume stays mounted at other places; emberfs status %s shows it\n", shellQuote(e.State))
+		fmt.Fprintf(w.err, "emberfs: the volume stays mounted at other places; emberfs status %s shows it\n",
+			shellQuote(e.State))
 	case <-ctx.Done():
 	}
 	printReceipt(w.out, r)
@@ -135,7 +144,8 @@ func umountBound(ctx context.Context, f found, e registration, lazy bool, target
 // umountDead takes a mount away whose daemon is gone. What it had not backed up waits in the state directory.
 func umountDead(f found, target string) error {
 	if err := unmountPath(f.path, 0); err != nil {
-		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "umount -l " + shellQuote(target) + " takes it away in any case"}
+		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "umount -l " +
+			shellQuote(target) + " takes it away in any case"}
 	}
 	return umountedDead(f, target)
 }

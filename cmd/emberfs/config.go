@@ -91,11 +91,13 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		c.Warnings = append(c.Warnings, "warm_limit has no effect: tiering is off, so that all files stay in warm")
 	}
 	if err := checkBranch(c.Branch); err != nil {
-		return nil, usageError(op, "branch "+c.Branch, err.Error(), "name it as git names branches, such as main or ci/job-7")
+		return nil, usageError(op, "branch "+c.Branch, err.Error(),
+			"name it as git names branches, such as main or ci/job-7")
 	}
 	for _, s := range []string{c.UserName, c.UserEmail} {
 		if strings.ContainsAny(s, "<>\n\x00") {
-			return nil, usageError(op, fmt.Sprintf("user_name or user_email %q", s), "git allows no <, > or newline here", "leave them out")
+			return nil, usageError(op, fmt.Sprintf("user_name or user_email %q", s),
+				"git allows no <, > or newline here", "leave them out")
 		}
 	}
 	return c, nil

@@ -89,8 +89,9 @@ type daemon struct {
 }
 
 func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger) *daemon {
-	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second, elsewhere: elsewhereSoon,
-		abort: func() {}, notify: func(string) {},
+	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second,
+		elsewhere: elsewhereSoon,
+		abort:     func() {}, notify: func(string) {},
 		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
 	d.ending, d.cut = context.WithCancelCause(context.Background())
 	d.mu.phase = phaseMounted
@@ -275,7 +276,8 @@ func (d *daemon) finish() *tiers.Receipt {
 	select {
 	case <-d.gone:
 	default:
-		r = incomplete(r, d.config.Mountpoint+": still in use; what is written from now on is lost to its writer or waits in "+d.config.State)
+		r = incomplete(r, d.config.Mountpoint+
+			": still in use; what is written from now on is lost to its writer or waits in "+d.config.State)
 	}
 	status := d.vol.Status()
 	if r.Commit == "" && status.LastCommit != nil {

@@ -47,7 +47,8 @@ func (s *statusReport) text() []byte {
 	if d := s.daemon.Load(); d != nil {
 		st = d.status()
 	} else {
-		st.daemonReply = daemonReply{PID: os.Getpid(), Mountpoint: s.config.Mountpoint, Phase: phaseMounted, Version: versionString()}
+		st.daemonReply = daemonReply{PID: os.Getpid(), Mountpoint: s.config.Mountpoint, Phase: phaseMounted,
+			Version: versionString()}
 		st.Status = s.vol.Status()
 	}
 	st.Errors = slices.Clone(st.Errors)
@@ -64,7 +65,9 @@ func (s *statusReport) text() []byte {
 // errorKind is the word with which an error in status begins: commit, push, tier.
 func errorKind(e string) string {
 	kind, _, ok := strings.Cut(e, ": ")
-	if !ok || len(kind) > 20 || strings.ContainsFunc(kind, func(r rune) bool { return (r < 'a' || r > 'z') && r != ' ' }) {
+	if !ok || len(kind) > 20 || strings.ContainsFunc(kind, func(r rune) bool {
+		return (r < 'a' || r > 'z') && r != ' '
+	}) {
 		return "error"
 	}
 	return kind

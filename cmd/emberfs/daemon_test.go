@@ -55,7 +55,8 @@ func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, e
 	if v.fail != nil {
 		return &tiers.Receipt{Missing: []string{v.fail.Error()}}, v.fail
 	}
-	r := &tiers.Receipt{Complete: true, Reason: reason, Commit: strings.Repeat("1", 40), New: v.dirty > 0, Files: v.dirty, Started: time.Now()}
+	r := &tiers.Receipt{Complete: true, Reason: reason, Commit: strings.Repeat("1", 40), New: v.dirty > 0,
+		Files: v.dirty, Started: time.Now()}
 	v.dirty = 0
 	return r, nil
 }
@@ -148,7 +149,8 @@ func serveFake(t *testing.T, c *config, change func(*daemonTest)) *daemonTest {
 	if c.State == "" {
 		c.State = t.TempDir()
 	}
-	x := &daemonTest{vol: &fakeVolume{dirty: 3}, mount: newFakeMount(), signals: make(chan os.Signal), result: make(chan *tiers.Receipt, 1),
+	x := &daemonTest{vol: &fakeVolume{dirty: 3}, mount: newFakeMount(), signals: make(chan os.Signal),
+		result:  make(chan *tiers.Receipt, 1),
 		notices: make(chan string, 1000)}
 	x.daemon = newDaemon(c, x.vol, x.mount, log)
 	x.daemon.abort = x.mount.leave
@@ -322,7 +324,8 @@ func TestUmountRequests(t *testing.T) {
 	if _, err := cl.umount(ctx, umountRequest{}); !errors.Is(err, errBusy) {
 		t.Fatalf("busy: %v", err)
 	}
-	if st, err := cl.status(ctx); err != nil || st.Phase != phaseMounted || st.PID != os.Getpid() || st.Mountpoint != "/m" || st.Volume != "fake" {
+	if st, err := cl.status(ctx); err != nil || st.Phase != phaseMounted || st.PID != os.Getpid() ||
+		st.Mountpoint != "/m" || st.Volume != "fake" {
 		t.Errorf("still usable: %+v, %v", st, err)
 	}
 	if r, err := cl.sync(ctx, syncRequest{}); err != nil || r.Reason != "sync" {
@@ -362,7 +365,8 @@ func TestControlSocket(t *testing.T) {
 	}
 	x := serveFake(t, &config{State: state}, nil)
 	s := must(serveControl(state, x.daemon))(t)
-	if mode := must(os.Lstat(filepath.Join(state, controlName)))(t).Mode(); mode.Perm() != 0o600 || mode.Type() != os.ModeSocket {
+	if mode := must(os.Lstat(filepath.Join(state, controlName)))(t).Mode(); mode.Perm() != 0o600 ||
+		mode.Type() != os.ModeSocket {
 		t.Errorf("mode %v", mode)
 	}
 	if _, err := cl.status(t.Context()); err != nil || !cl.alive(t.Context()) {

@@ -74,7 +74,8 @@ func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string
 		places = []string{"in a place that cannot be seen from here"}
 	}
 	for _, p := range places {
-		r = incomplete(r, "still mounted "+p+": what is written there is backed up as before, and finally when it is unmounted there")
+		r = incomplete(r, "still mounted "+p+
+			": what is written there is backed up as before, and finally when it is unmounted there")
 	}
 	return r
 }

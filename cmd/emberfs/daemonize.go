@@ -54,9 +54,11 @@ func launch(c *config, s *stateDir, w world) error {
 		return fail(errors.Join(err, readyW.Close()))
 	}
 	cmd := &exec.Cmd{
-		Path:       exe,
-		Args:       []string{"emberfs", daemonCommand, c.Mountpoint}, // what ps shows
-		Env:        slices.DeleteFunc(slices.Clone(w.environ), func(e string) bool { return strings.HasPrefix(e, "NOTIFY_SOCKET=") }),
+		Path: exe,
+		Args: []string{"emberfs", daemonCommand, c.Mountpoint}, // what ps shows
+		Env: slices.DeleteFunc(slices.Clone(w.environ), func(e string) bool {
+			return strings.HasPrefix(e, "NOTIFY_SOCKET=")
+		}),
 		Stderr:     os.Stderr, // until it is ready, so that a crash is seen
 		ExtraFiles: []*os.File{readyW, configR, s.lock},
 	}

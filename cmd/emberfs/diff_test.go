@@ -108,13 +108,17 @@ func TestDiffTexts(t *testing.T) {
 }
 
 func TestDiffOutputs(t *testing.T) {
-	repo := stockRepo(t, oddBase, oddEdits+"printf 'a\\0b' >bin; rm plain; echo 1 >'a b'", "printf 'a\\0c' >bin; echo 2 >>'a b'; chmod +x 'a b'; rm -r deep; ln -sfn new link")
+	repo := stockRepo(t, oddBase, oddEdits+"printf 'a\\0b' >bin; rm plain; echo 1 >'a b'",
+		"printf 'a\\0c' >bin; echo 2 >>'a b'; chmod +x 'a b'; rm -r deep; ln -sfn new link")
 	code, out, errs := emberfs(t, "diff", repo)
-	want := "diff --git a/a b b/a b\nold mode 100644\nnew mode 100755\n--- a/a b\t\n+++ b/a b\t\n@@ -1 +1,2 @@\n 1\n+2\n" +
+	want := "diff --git a/a b b/a b\nold mode 100644\nnew mode 100755\n--- a/a b\t\n+++ b/a b\t\n@@ -1 +1,2 @@\n " +
+		"1\n+2\n" +
 		"diff --git a/bin b/bin\nBinary files a/bin and b/bin differ\n" +
 		"= deep/: deleted directory\n= deep/er/: deleted directory\n" +
-		"diff --git a/deep/er/n b/deep/er/n\ndeleted file mode 100644\n--- a/deep/er/n\n+++ /dev/null\n@@ -1 +0,0 @@\n-n\n" +
-		"diff --git a/link b/link\n--- a/link\n+++ b/link\n@@ -1 +1 @@\n-elsewhere\n\\ No newline at end of file\n+new\n\\ No newline at end of file\n"
+		"diff --git a/deep/er/n b/deep/er/n\ndeleted file mode 100644\n--- a/deep/er/n\n+++ /dev/null\n@@ -1 +0,0 " +
+		"@@\n-n\n" +
+		"diff --git a/link b/link\n--- a/link\n+++ b/link\n@@ -1 +1 @@\n-elsewhere\n\\ No newline at end of " +
+		"file\n+new\n\\ No newline at end of file\n"
 	if code != 0 || out != want || errs != "" {
 		t.Errorf("exit %d, %s\ngot\n%s\nwant\n%s", code, errs, out, want)
 	}
@@ -123,7 +127,8 @@ func TestDiffOutputs(t *testing.T) {
 		t.Errorf("--name-only: exit %d\n%s", code, out)
 	}
 	code, out, _ = emberfs(t, "diff", repo, "--stat", "HEAD~1", "HEAD", "--", "a b", "bin", "link")
-	if want := " M a b | +1 -0\n M bin | Bin 3 -> 3 bytes\n M link | +1 -1\n 3 paths changed, 2 insertions(+), 1 deletion(-)\n"; code != 0 || out != want {
+	if want := " M a b | +1 -0\n M bin | Bin 3 -> 3 bytes\n M link | +1 -1\n 3 paths changed, 2 insertions(+), 1 " +
+		"deletion(-)\n"; code != 0 || out != want {
 		t.Errorf("--stat: exit %d\n%s", code, out)
 	}
 	code, out, _ = emberfs(t, "diff", repo, "HEAD~2", "--json")
@@ -135,7 +140,8 @@ func TestDiffOutputs(t *testing.T) {
 	for _, c := range list {
 		seen[c.Path+string(c.Path64)] = c
 	}
-	if c := seen["lat\xe9"]; c.Status != "M" || c.Path != "" || c.Old.Size != 2 || c.New.Size != 4 || c.Old.ID == c.New.ID {
+	if c := seen["lat\xe9"]; c.Status != "M" || c.Path != "" || c.Old.Size != 2 || c.New.Size != 4 ||
+		c.Old.ID == c.New.ID {
 		t.Errorf("lat\\xe9: %+v", c)
 	}
 	if c := seen["todir"]; c.Status != "T" || c.Old.Type != "file" || c.New.Type != "dir" || c.Old.Mode != "0644" {

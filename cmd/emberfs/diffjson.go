@@ -50,8 +50,9 @@ func entryJSON(e *cold.Entry) *entryReply {
 	if e == nil {
 		return nil
 	}
-	out := &entryReply{Type: e.Kind.String(), Mode: fmt.Sprintf("%04o", e.Mode), UID: e.UID, GID: e.GID, Mtime: mtimeText(e.Mtime),
-		Size: e.Size, Link: e.Link}
+	out := &entryReply{Type: e.Kind.String(), Mode: fmt.Sprintf("%04o", e.Mode), UID: e.UID, GID: e.GID,
+		Mtime: mtimeText(e.Mtime),
+		Size:  e.Size, Link: e.Link}
 	if !e.ID.IsZero() {
 		out.ID = e.ID.String()
 	}

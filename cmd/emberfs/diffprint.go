@@ -220,7 +220,8 @@ func (p *diffPrinter) beside(c *log.Change) string {
 		if f == "mtime" && c.Status != log.Metadata {
 			continue
 		}
-		if f == "mode" && c.Old.Mode^c.New.Mode == 0o111 && gitMode(c.Old) != gitMode(c.New) && c.Status != log.Retyped {
+		if f == "mode" && c.Old.Mode^c.New.Mode == 0o111 && gitMode(c.Old) != gitMode(c.New) &&
+			c.Status != log.Retyped {
 			continue // as the patch says
 		}
 		if text := fieldText(f, c.Old, c.New); text != "" {
@@ -354,7 +355,8 @@ func (p *diffPrinter) summary() error {
 	if p.paths == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(p.w.out, " %s changed, %s(+), %s(-)\n", count(int64(p.paths), "path"), count(int64(p.added), "insertion"),
+	_, err := fmt.Fprintf(p.w.out, " %s changed, %s(+), %s(-)\n", count(int64(p.paths), "path"),
+		count(int64(p.added), "insertion"),
 		count(int64(p.removed), "deletion"))
 	return err
 }

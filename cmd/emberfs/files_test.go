@@ -51,7 +51,8 @@ func TestCheckMountpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, say := range map[string]string{
-		filepath.Join(dir, "none"): "does not exist", file: "not a directory", filepath.Join(file, "x"): "not a directory",
+		filepath.Join(dir, "none"): "does not exist", file: "not a directory",
+		filepath.Join(file, "x"): "not a directory",
 	} {
 		if _, _, err := checkMountpoint(path, nil); codeOf(err) != exitMount || !strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", path, err)
@@ -59,15 +60,16 @@ func TestCheckMountpoint(t *testing.T) {
 	}
 	for _, c := range []struct {
 		path, fstype, say string
-	}{{empty, "fuse.emberfs", "a volume is already mounted"}, {link, "ext4", "something is already mounted there (ext4)"}} {
+	}{{empty, "fuse.emberfs", "a volume is already mounted"},
+		{link, "ext4", "something is already mounted there (ext4)"}} {
 		_, _, err := checkMountpoint(c.path, []fs.MountEntry{{Path: empty, FSType: c.fstype}})
 		if err == nil || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("over %s: %v", c.fstype, err)
 		}
 	}
-	real, auto, err := checkMountpoint(link, []fs.MountEntry{{Path: empty, FSType: "autofs"}})
-	if err != nil || real != empty || !auto {
-		t.Errorf("automount point: %s, %v, %v", real, auto, err)
+	resolved, auto, err := checkMountpoint(link, []fs.MountEntry{{Path: empty, FSType: "autofs"}})
+	if err != nil || resolved != empty || !auto {
+		t.Errorf("automount point: %s, %v, %v", resolved, auto, err)
 	}
 	if err := checkEmpty(full); codeOf(err) != exitMount || !strings.Contains(err.Error(), "not empty") {
 		t.Errorf("not empty: %v", err)
@@ -109,7 +111,8 @@ func TestPlacesApart(t *testing.T) {
 }
 
 func TestSources(t *testing.T) {
-	for in, want := range map[string]string{"": "", "none": "", "emberfs": "", "/a/b.git": "/a/b.git", "file:///a/../b.git": "/b.git"} {
+	for in, want := range map[string]string{"": "", "none": "", "emberfs": "", "/a/b.git": "/a/b.git",
+		"file:///a/../b.git": "/b.git"} {
 		if got, err := sourceOf("mount", in); err != nil || got != want {
 			t.Errorf("%q: %q, %v", in, got, err)
 		}
@@ -130,8 +133,10 @@ func TestSources(t *testing.T) {
 	if err := checkSource(filepath.Join(dir, "bare"), false); err != nil {
 		t.Error(err)
 	}
-	for name, say := range map[string]string{"tree": "work tree", "empty": "not a git repository", "file": "not a git repository", "none": "no such repository"} {
-		if err := checkSource(filepath.Join(dir, name), false); codeOf(err) != exitMount || !strings.Contains(err.Error(), say) {
+	for name, say := range map[string]string{"tree": "work tree", "empty": "not a git repository",
+		"file": "not a git repository", "none": "no such repository"} {
+		if err := checkSource(filepath.Join(dir, name), false); codeOf(err) != exitMount ||
+			!strings.Contains(err.Error(), say) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -201,7 +206,8 @@ func TestHalfMadeStateDirectory(t *testing.T) {
 
 func TestStrangeStateDirectories(t *testing.T) {
 	dir := t.TempDir()
-	for name, say := range map[string]string{"home": "something else", "newer": "format 99", "file": "not a directory"} {
+	for name, say := range map[string]string{"home": "something else", "newer": "format 99",
+		"file": "not a directory"} {
 		path := filepath.Join(dir, name)
 		if name == "file" {
 			write(t, dir, name, "")
@@ -238,7 +244,8 @@ func TestDefaultState(t *testing.T) {
 		t.Error(u)
 	}
 	home := func(k string) string { return map[string]string{"HOME": "/home/u"}[k] }
-	if u := must(defaultState(&config{Mountpoint: "/m"}, false, home))(t); !strings.HasPrefix(u, "/home/u/.local/state/emberfs/m-") {
+	if u := must(defaultState(&config{Mountpoint: "/m"}, false, home))(t); !strings.HasPrefix(u,
+		"/home/u/.local/state/emberfs/m-") {
 		t.Error(u)
 	}
 	if _, err := userStateHome(none); err != nil {
@@ -281,7 +288,8 @@ func TestRegistry(t *testing.T) {
 	if list := must(r.list())(t); err != nil || !slices.Equal(list, []registration{b, next}) {
 		t.Errorf("prune: %v, %v; the living and those with a dead mount stay", list, err)
 	}
-	write(t, r.dir, "elsewhere.json", `{"mountpoint":"/mnt/c","state":"/state/9","pid":1,"mount_ns":"mnt:[1]","pid_ns":"pid:[1]"}`)
+	write(t, r.dir, "elsewhere.json",
+		`{"mountpoint":"/mnt/c","state":"/state/9","pid":1,"mount_ns":"mnt:[1]","pid_ns":"pid:[1]"}`)
 	nothing := func(string) bool { return false }
 	err = r.prune(func(registration) bool { return false }, nothing)
 	if list := must(r.list())(t); err != nil || len(list) != 1 || list[0].Mountpoint != "/mnt/c" {
@@ -303,7 +311,8 @@ func TestRegistryOfOthers(t *testing.T) {
 		"link.json": func() error { return os.Symlink(r.file(good.State), at("link.json")) },
 		"dir.json":  func() error { return os.Mkdir(at("dir.json"), 0o700) },
 		"shared.json": func() error {
-			return errors.Join(os.WriteFile(at("shared.json"), []byte(`{"mountpoint":"/x","state":"/y"}`), 0o600), os.Chmod(at("shared.json"), 0o666))
+			return errors.Join(os.WriteFile(at("shared.json"), []byte(`{"mountpoint":"/x","state":"/y"}`), 0o600),
+				os.Chmod(at("shared.json"), 0o666))
 		},
 		"large.json": func() error { return os.WriteFile(at("large.json"), make([]byte, maxRegistration+1), 0o600) },
 		"other.json": func() error {
@@ -366,7 +375,8 @@ func TestReceiptFiles(t *testing.T) {
 		t.Error("a receipt out of nothing")
 	}
 	for i := range keepReceipts + 3 {
-		if err := writeReceipt(state, &tiers.Receipt{Files: int64(i)}, start.Add(time.Duration(i)*time.Second)); err != nil {
+		if err := writeReceipt(state, &tiers.Receipt{Files: int64(i)},
+			start.Add(time.Duration(i)*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -389,10 +399,13 @@ func TestSummary(t *testing.T) {
 		want string
 	}{
 		{tiers.Receipt{Complete: true, Took: 1500 * time.Microsecond}, "COMPLETE: the volume has no commit yet (2ms)"},
-		{tiers.Receipt{Complete: true, Commit: id, New: true, Files: 1, Bytes: 2048}, "COMPLETE: commit abababababab: 1 file, 2.0 KiB (0s)"},
-		{tiers.Receipt{Complete: true, Commit: id, Pushed: true, Remote: "https://u:p@h/x"}, "COMPLETE: nothing new since commit abababababab, pushed to https://xxxxx@h/x (0s)"},
+		{tiers.Receipt{Complete: true, Commit: id, New: true, Files: 1, Bytes: 2048},
+			"COMPLETE: commit abababababab: 1 file, 2.0 KiB (0s)"},
+		{tiers.Receipt{Complete: true, Commit: id, Pushed: true, Remote: "https://u:p@h/x"},
+			"COMPLETE: nothing new since commit abababababab, pushed to https://xxxxx@h/x (0s)"},
 		{tiers.Receipt{}, "INCOMPLETE: nothing was committed (0s)"},
-		{tiers.Receipt{Commit: id, New: true, Files: 1234, Remote: "/r"}, "INCOMPLETE: commit abababababab: 1,234 files, 0 B, NOT pushed to /r (0s)"},
+		{tiers.Receipt{Commit: id, New: true, Files: 1234, Remote: "/r"},
+			"INCOMPLETE: commit abababababab: 1,234 files, 0 B, NOT pushed to /r (0s)"},
 	} {
 		if got := summary(&c.r); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
@@ -407,7 +420,8 @@ func TestLogLines(t *testing.T) {
 		return b.String()
 	}
 	text := &config{LogLevel: "info", LogFormat: "text"}
-	if got := line(text, true, logrus.ErrorLevel, "push to https://joe:pw@h/x"); !strings.HasPrefix(got, "<3>level=error") || strings.Contains(got, "pw") {
+	if got := line(text, true, logrus.ErrorLevel, "push to https://joe:pw@h/x"); !strings.HasPrefix(got,
+		"<3>level=error") || strings.Contains(got, "pw") {
 		t.Error(got)
 	}
 	if got := line(text, true, logrus.InfoLevel, "x"); !strings.HasPrefix(got, "<6>") {
@@ -416,7 +430,8 @@ func TestLogLines(t *testing.T) {
 	if got := line(text, false, logrus.DebugLevel, "x"); got != "" {
 		t.Error(got)
 	}
-	if got := line(&config{LogLevel: "debug", LogFormat: "json"}, false, logrus.DebugLevel, "x"); !strings.Contains(got, `"msg":"x"`) {
+	if got := line(&config{LogLevel: "debug", LogFormat: "json"}, false, logrus.DebugLevel, "x"); !strings.Contains(got,
+		`"msg":"x"`) {
 		t.Error(got)
 	}
 }

@@ -86,8 +86,8 @@ func findFile(arg string) (f found, file string, err error) {
 	}
 	root := mountAbove(table, c)
 	if root == "" {
-		if real, err := filepath.EvalSymlinks(c); err == nil {
-			c, root = real, mountAbove(table, real)
+		if resolved, err := filepath.EvalSymlinks(c); err == nil {
+			c, root = resolved, mountAbove(table, resolved)
 		}
 	}
 	if f, err = find(arg); err != nil || root == "" || c == root {

@@ -83,7 +83,8 @@ func runMountHelper(args []string, w world) error {
 		return err
 	}
 	if h.namespace != "" {
-		return mountError("", errors.New("-N is not supported"), "enter the namespace: nsenter --mount=... emberfs mount")
+		return mountError("", errors.New("-N is not supported"),
+			"enter the namespace: nsenter --mount=... emberfs mount")
 	}
 	r := mountRequest{options: o, fake: h.fake}
 	switch {
@@ -93,7 +94,8 @@ func runMountHelper(args []string, w world) error {
 		r.target = h.args[0]
 	case o.remount && len(h.args) == 0:
 	default:
-		return usageError("mount", "", fmt.Sprintf("want SOURCE and DIR, got %d arguments", len(h.args)), "usage: mount -t fuse.emberfs SOURCE DIR [-o options]")
+		return usageError("mount", "", fmt.Sprintf("want SOURCE and DIR, got %d arguments", len(h.args)),
+			"usage: mount -t fuse.emberfs SOURCE DIR [-o options]")
 	}
 	if h.readOnly && !slices.Contains(r.options.flags, "ro") {
 		r.options.flags = append(r.options.flags, "ro")

@@ -20,10 +20,12 @@ func runUmountHelper(args []string, w world) error {
 		return err
 	}
 	if len(h.args) != 1 {
-		return usageError("umount", "", fmt.Sprintf("want one directory, got %d arguments", len(h.args)), "usage: umount DIR")
+		return usageError("umount", "", fmt.Sprintf("want one directory, got %d arguments", len(h.args)),
+			"usage: umount DIR")
 	}
 	if h.namespace != "" {
-		return &failure{code: exitMount, op: "umount", path: h.args[0], err: errors.New("-N is not supported"), hint: "enter the namespace: nsenter --mount=... umount"}
+		return &failure{code: exitMount, op: "umount", path: h.args[0], err: errors.New("-N is not supported"),
+			hint: "enter the namespace: nsenter --mount=... umount"}
 	}
 	return withCode(exitMount, "umount", h.args[0], umountHelper(h, w))
 }
@@ -143,7 +145,8 @@ func syncAll(ctx context.Context, daemons []watched, target string, w world) err
 	for _, d := range daemons {
 		r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
 		if err != nil {
-			return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("the backup failed: %w", err), hint: "emberfs sync " + shellQuote(target) + " tries it again"}
+			return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("the backup failed: %w", err),
+				hint: "emberfs sync " + shellQuote(target) + " tries it again"}
 		}
 		if !r.Complete {
 			printReceipt(w.err, r)
@@ -155,7 +158,8 @@ func syncAll(ctx context.Context, daemons []watched, target string, w world) err
 
 // umountedDead: the mount is away, but there is nobody to say how its backup stands.
 func umountedDead(f found, target string) error {
-	out := &failure{code: exitPart, op: "umount", path: target, err: errors.New("unmounted, but its daemon is not known here"),
+	out := &failure{code: exitPart, op: "umount", path: target,
+		err:  errors.New("unmounted, but its daemon is not known here"),
 		hint: "whether its backup is complete, the user who mounted it can see in its state directory"}
 	if len(f.daemons) > 0 {
 		out.err = errors.New("unmounted, but its daemon had died before the final backup")
@@ -213,7 +217,8 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 		}
 	}
 	if last.err != nil {
-		return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("unmounted, but the final backup is not known to be complete: %w", last.err),
+		return &failure{code: exitPart, op: "umount", path: target,
+			err:  fmt.Errorf("unmounted, but the final backup is not known to be complete: %w", last.err),
 			hint: "what is missing is in " + d.State}
 	}
 	if last.final {
@@ -222,7 +227,8 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 	if !last.receipt.Complete {
 		printReceipt(w.err, last.receipt)
 	} else if !last.final {
-		fmt.Fprintf(w.err, "emberfs: %s is detached and backed up, but still in use: its daemon goes on until the last user has left\n", target)
+		fmt.Fprintf(w.err, "emberfs: %s is detached and backed up, but still in use: its daemon goes on until the "+
+			"last user has left\n", target)
 	}
 	return partError("umount", target, last.receipt)
 }

@@ -35,7 +35,8 @@ these and does not lie in a mounted volume.`
 
 // openHistory finds and opens the repository behind TARGET, and makes paths relative to the volume's root. rest is what
 // else was on the command line and may have been meant as TARGET. The caller closes h.cold.
-func openHistory(ctx context.Context, op, target, branch string, rest, paths []string, w world) (h *history, inside []string, err error) {
+func openHistory(ctx context.Context, op, target, branch string, rest, paths []string, w world) (h *history,
+	inside []string, err error) {
 	if h, err = findHistory(ctx, op, target); err != nil {
 		if target == "" && len(rest) > 0 {
 			err = noTarget(op, rest[0])
@@ -78,7 +79,8 @@ func findHistory(ctx context.Context, op, target string) (*history, error) {
 		err := f.nobody()
 		return fail(err, f.remedy(err))
 	case target == "":
-		return fail(errors.New("the working directory lies in no mounted volume"), "name a mountpoint, a state directory or a repository")
+		return fail(errors.New("the working directory lies in no mounted volume"),
+			"name a mountpoint, a state directory or a repository")
 	case exists(filepath.Join(f.path, coldName)):
 		h.state = f.path
 	case !exists(f.path):
@@ -94,7 +96,8 @@ func findHistory(ctx context.Context, op, target string) (*history, error) {
 
 // noTarget is the error for a first argument that is no TARGET where there is no other either.
 func noTarget(op, arg string) error {
-	return usageError(op, arg, "no mountpoint, state directory or repository, and the working directory lies in no mounted volume",
+	return usageError(op, arg, "no mountpoint, state directory or repository, and the working directory lies in no "+
+		"mounted volume",
 		"name one of them first")
 }
 
@@ -115,7 +118,8 @@ func (h *history) open(branch string, logTo io.Writer) error {
 	o := backup.Options{Branch: branch, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log}
 	h.cold, err = backup.OpenRepository(h.repo, o)
 	if err != nil {
-		return &failure{code: exitFailed, op: h.op, path: h.repo, err: err, hint: "name a mountpoint, a state directory or a repository"}
+		return &failure{code: exitFailed, op: h.op, path: h.repo, err: err,
+			hint: "name a mountpoint, a state directory or a repository"}
 	}
 	return nil
 }
@@ -199,8 +203,8 @@ func (h *history) inside(paths []string) ([]string, error) {
 			if below(h.mountpoint, head) {
 				break // what is in the mount is a name there
 			}
-			if real, err := filepath.EvalSymlinks(head); err == nil {
-				abs = filepath.Join(real, tail)
+			if resolved, err := filepath.EvalSymlinks(head); err == nil {
+				abs = filepath.Join(resolved, tail)
 				break
 			}
 		}

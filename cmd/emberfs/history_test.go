@@ -22,7 +22,8 @@ func stockRepo(t *testing.T, scripts ...string) (dir string) {
 	sh := func(script string) {
 		cmd := exec.Command("sh", "-euc", script)
 		cmd.Dir = dir
-		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_AUTHOR_NAME=Some One",
+		cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null",
+			"GIT_AUTHOR_NAME=Some One",
 			"GIT_AUTHOR_EMAIL=so@example.com", "GIT_COMMITTER_NAME=c", "GIT_COMMITTER_EMAIL=c@d")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", script, err, out)
@@ -34,7 +35,8 @@ func stockRepo(t *testing.T, scripts ...string) (dir string) {
 	sh("git init -q -b main")
 	for i, s := range scripts {
 		sh(s + "\ngit add -A; D=$((1700000000+" + string(rune('0'+i)) + "000)); " +
-			"GIT_AUTHOR_DATE=\"$D +0000\" GIT_COMMITTER_DATE=\"$D +0000\" git commit -q --allow-empty -m 'commit " + string(rune('0'+i)) + "'")
+			"GIT_AUTHOR_DATE=\"$D +0000\" GIT_COMMITTER_DATE=\"$D +0000\" git commit -q --allow-empty -m 'commit " +
+			string(rune('0'+i)) + "'")
 	}
 	return dir
 }
@@ -50,8 +52,9 @@ func emberfs(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestLogCommand(t *testing.T) {
 	repo := stockRepo(t, "echo 0 >a", "echo 1 >b", "echo 2 >a")
 	code, out, errs := emberfs(t, "log", repo)
-	want := regexp.MustCompile(`^[0-9a-f]{12}  2023-11-14T22:46:40Z  -          -               -           -        -  Some One <so@example.com>: commit 2\n` +
-		`.*commit 1\n.*commit 0\n$`)
+	want := regexp.MustCompile(
+		`^[0-9a-f]{12}  2023-11-14T22:46:40Z  -          -               -           -        -  Some One <so@example.com>: commit 2\n` +
+			`.*commit 1\n.*commit 0\n$`)
 	if code != 0 || !want.MatchString(out) || errs != "" {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
@@ -86,12 +89,15 @@ func TestLogCommand(t *testing.T) {
 		args []string
 	}{
 		{exitUsage, "less than none", []string{"log", repo, "--limit", "-1"}},
-		{exitFailed, `revision "nope": no such commit, branch or tag; emberfs log `, []string{"log", repo, "--commit", "nope"}},
+		{exitFailed, `revision "nope": no such commit, branch or tag; emberfs log `,
+			[]string{"log", repo, "--commit", "nope"}},
 		{exitUsage, "no mountpoint, state directory or repository", []string{"log", filepath.Join(repo, "nothing")}},
 		{exitFailed, "lies in no mounted volume", []string{"log"}},
 		{exitUsage, "bad branch name", []string{"log", repo, "--branch", "a..b"}},
-		{exitFailed, `"zz": no such commit, branch or tag`, []string{"restore", "--from", repo, "--commit", "zz", "--to", filepath.Join(repo, "to")}},
-		{exitFailed, "no such mountpoint, state directory or repository", []string{"restore", "--from", "/nonexistent", "--to", filepath.Join(repo, "to")}},
+		{exitFailed, `"zz": no such commit, branch or tag`, []string{"restore", "--from", repo, "--commit", "zz",
+			"--to", filepath.Join(repo, "to")}},
+		{exitFailed, "no such mountpoint, state directory or repository",
+			[]string{"restore", "--from", "/nonexistent", "--to", filepath.Join(repo, "to")}},
 	} {
 		code, out, errs := emberfs(t, c.args...)
 		if code != c.code || !strings.Contains(errs, c.want) || out != "" || strings.Count(errs, "\n") != 1 {
@@ -106,8 +112,9 @@ func TestLogCommand(t *testing.T) {
 func TestSnapshotsCommand(t *testing.T) {
 	repo := stockRepo(t, "echo 0 >a", "mkdir d; echo 1234 >d/b; git tag v1")
 	code, out, errs := emberfs(t, "snapshots", repo)
-	want := regexp.MustCompile(`^[0-9a-f]{12}  2023-11-14T22:30:00Z  -          -                 2         7 B  -       \(main\) Some One: commit 1\n` +
-		`.*  1         2 B  -       \(tag: v1\) Some One: commit 0\n$`)
+	want := regexp.MustCompile(
+		`^[0-9a-f]{12}  2023-11-14T22:30:00Z  -          -                 2         7 B  -       \(main\) Some One: commit 1\n` +
+			`.*  1         2 B  -       \(tag: v1\) Some One: commit 0\n$`)
 	if code != 0 || !want.MatchString(out) || errs != "" {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
@@ -116,7 +123,8 @@ func TestSnapshotsCommand(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &list); err != nil || code != 0 || len(list) != 1 {
 		t.Fatalf("exit %d, %v\n%s%s", code, err, out, errs)
 	}
-	if p := list[0]; *p.TreeFiles != 2 || *p.TreeBytes != 7 || p.Remote != nil || !slices.Equal(p.Refs, []string{"main"}) || p.Emberfs || len(p.Parents) != 1 {
+	if p := list[0]; *p.TreeFiles != 2 || *p.TreeBytes != 7 || p.Remote != nil ||
+		!slices.Equal(p.Refs, []string{"main"}) || p.Emberfs || len(p.Parents) != 1 {
 		t.Errorf("got %+v", p)
 	}
 	if code, out, _ := emberfs(t, "snapshots", stockRepo(t), "--json"); code != 0 || out != "[]\n" {
@@ -159,12 +167,12 @@ func TestSplitTarget(t *testing.T) {
 }
 
 func TestInside(t *testing.T) {
-	real := t.TempDir()
-	mnt := filepath.Join(real, "mnt")
+	resolved := t.TempDir()
+	mnt := filepath.Join(resolved, "mnt")
 	if err := os.MkdirAll(filepath.Join(mnt, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	link := filepath.Join(real, "link")
+	link := filepath.Join(resolved, "link")
 	if err := os.Symlink(mnt, link); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +186,7 @@ func TestInside(t *testing.T) {
 		{"/", filepath.Join(mnt, "gone"), "gone"},
 		{"/", mnt, "."},
 		{"/", filepath.Join(link, "gone"), "gone"},
-		{real, "mnt/a", "a"},
+		{resolved, "mnt/a", "a"},
 	} {
 		t.Chdir(c.cwd)
 		if got, err := h.inside([]string{c.path}); err != nil || !slices.Equal(got, []string{c.want}) {
@@ -231,7 +239,8 @@ func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 			if e.ID, err = tx.PutSymlink(t.Context(), text, cold.ID{}); err != nil {
 				return id, err
 			}
-			root := &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}}
+			root := &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755, UID: uint32(os.Geteuid()),
+				GID: uint32(os.Getegid())}}
 			d, err := tx.PutDir(t.Context(), cold.DirID{}, true, root, []cold.Entry{e}, nil)
 			if err != nil {
 				return id, err
@@ -256,7 +265,8 @@ func TestLiveCommits(t *testing.T) {
 	repo, main, live := liveRepo(t)
 	code, out, errs := emberfs(t, "log", repo)
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if code != 0 || len(lines) != 2 || !strings.HasPrefix(lines[0], live.String()[:12]) || !strings.HasSuffix(lines[0], "(live)") ||
+	if code != 0 || len(lines) != 2 || !strings.HasPrefix(lines[0], live.String()[:12]) ||
+		!strings.HasSuffix(lines[0], "(live)") ||
 		!strings.HasPrefix(lines[1], main.String()[:12]) || strings.Contains(lines[1], "live") {
 		t.Errorf("log: exit %d, %q, %q", code, out, errs)
 	}

@@ -26,7 +26,8 @@ type given struct {
 func flagPairs() map[string]string {
 	return map[string]string{
 		"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "nodiratime": "diratime",
-		"relatime": "norelatime", "strictatime": "nostrictatime", "sync": "async", "dirsync": "", "default_permissions": "",
+		"relatime": "norelatime", "strictatime": "nostrictatime", "sync": "async", "dirsync": "",
+		"default_permissions": "",
 	}
 }
 
@@ -49,7 +50,8 @@ func impliedFlags(option string) []string {
 // forOthers says whether an option is meant for mount(8), systemd or fstab's readers and means nothing to us.
 func forOthers(key string) bool {
 	switch key {
-	case "defaults", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "_netdev", "nofail", "comment", "helper", "uhelper",
+	case "defaults", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "_netdev", "nofail", "comment",
+		"helper", "uhelper",
 		"silent", "loud", "iversion", "noiversion", "mand", "nomand":
 		return true
 	}
@@ -125,12 +127,14 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 			if sloppy {
 				continue
 			}
-			why, hint := unknownSetting(key, append(sortedKeys(pairs), "defaults", "remount", "nofail", "noauto", "_netdev")...)
+			why, hint := unknownSetting(key, append(sortedKeys(pairs), "defaults", "remount", "nofail", "noauto",
+				"_netdev")...)
 			return out, usageError(op, "-o "+item, why, hint)
 		}
 		if !hasValue {
 			if s.kind != kindBool {
-				return out, usageError(op, "-o "+item, "needs a value", fmt.Sprintf("write -o %s=%s", key, exampleValue(s)))
+				return out, usageError(op, "-o "+item, "needs a value",
+					fmt.Sprintf("write -o %s=%s", key, exampleValue(s)))
 			}
 			value = "true"
 		}

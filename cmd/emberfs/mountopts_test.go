@@ -20,11 +20,14 @@ func TestMountOptions(t *testing.T) {
 		{"user", nil, []string{"nodev", "noexec", "nosuid"}},
 		{"user=joe", nil, []string{"nodev", "noexec", "nosuid"}},
 		{"users,exec", nil, []string{"nodev", "nosuid"}},
-		{"memoryLimit=200MB,flush_interval=1m", map[string]string{"memory_limit": "200MB", "flush_interval": "1m"}, nil},
-		{"allow_other,kernel_cache=off,nonempty", map[string]string{"allow_other": "true", "kernel_cache": "off", "nonempty": "true"}, nil},
+		{"memoryLimit=200MB,flush_interval=1m", map[string]string{"memory_limit": "200MB", "flush_interval": "1m"},
+			nil},
+		{"allow_other,kernel_cache=off,nonempty", map[string]string{"allow_other": "true", "kernel_cache": "off",
+			"nonempty": "true"}, nil},
 		{"branch=a,branch=b", map[string]string{"branch": "b"}, nil},
 		{`state=/a\,b,user_name="x,y"`, map[string]string{"state": "/a,b", "user_name": "x,y"}, nil},
-		{"default_permissions,context=system_u:object_r:x:s0", nil, []string{"context=system_u:object_r:x:s0", "default_permissions"}},
+		{"default_permissions,context=system_u:object_r:x:s0", nil,
+			[]string{"context=system_u:object_r:x:s0", "default_permissions"}},
 	} {
 		o, err := parseOptions("mount", []string{c.in}, false)
 		if err != nil {
@@ -47,18 +50,21 @@ func TestMountOptions(t *testing.T) {
 
 func TestMountOptionMistakes(t *testing.T) {
 	for in, say := range map[string]string{
-		"memory_limt=1": "did you mean memory_limit?", "nosiud": "did you mean nosuid?", "loop": "unknown option", "memory_limit": "needs a value",
-		"ro=1": "unknown option", "fd=3": "unknown option", "fsync=remote": "does not have the setting yet",
+		"memory_limt=1": "did you mean memory_limit?", "nosiud": "did you mean nosuid?", "loop": "unknown option",
+		"memory_limit": "needs a value",
+		"ro=1":         "unknown option", "fd=3": "unknown option", "fsync=remote": "does not have the setting yet",
 	} {
 		_, err := parseOptions("mount", []string{in}, false)
 		if codeOf(err) != exitUsage || !strings.Contains(err.Error(), say) || !strings.Contains(err.Error(), in) {
 			t.Errorf("%q: %v", in, err)
 		}
 	}
-	if o, err := parseOptions("mount", []string{"loop,ro"}, true); err != nil || !slices.Equal(o.flags, []string{"ro"}) {
+	if o, err := parseOptions("mount", []string{"loop,ro"}, true); err != nil ||
+		!slices.Equal(o.flags, []string{"ro"}) {
 		t.Errorf("sloppy: %v, %v", o, err)
 	}
-	if o, err := parseOptions("mount", []string{"remount,ro,user_id=0,max_read=1048576"}, false); err != nil || !o.remount {
+	if o, err := parseOptions("mount", []string{"remount,ro,user_id=0,max_read=1048576"}, false); err != nil ||
+		!o.remount {
 		t.Errorf("remount with the kernel's options: %v, %v", o, err)
 	}
 }
@@ -106,14 +112,18 @@ func FuzzSplitOptions(f *testing.F) {
 }
 
 func TestHelperArguments(t *testing.T) {
-	h, err := parseHelperArgs(helperMount, []string{"SRC", "/d", "-o", "rw,a=b", "-sfnv", "-o", "c", "-t", "fuse.emberfs"})
-	if err != nil || !slices.Equal(h.args, []string{"SRC", "/d"}) || !slices.Equal(h.options, []string{"rw,a=b", "c"}) || !h.sloppy || !h.fake || !h.verbose {
+	h, err := parseHelperArgs(helperMount, []string{"SRC", "/d", "-o", "rw,a=b", "-sfnv", "-o", "c", "-t",
+		"fuse.emberfs"})
+	if err != nil || !slices.Equal(h.args, []string{"SRC", "/d"}) ||
+		!slices.Equal(h.options, []string{"rw,a=b", "c"}) || !h.sloppy || !h.fake || !h.verbose {
 		t.Errorf("mount: %+v, %v", h, err)
 	}
-	if h, err = parseHelperArgs(helperMount, []string{"-r", "-N", "/proc/1/ns/mnt", "--", "-odd", "/d"}); err != nil || !h.readOnly || h.namespace == "" || h.args[0] != "-odd" {
+	if h, err = parseHelperArgs(helperMount, []string{"-r", "-N", "/proc/1/ns/mnt", "--", "-odd", "/d"}); err != nil ||
+		!h.readOnly || h.namespace == "" || h.args[0] != "-odd" {
 		t.Errorf("mount after --: %+v, %v", h, err)
 	}
-	if h, err = parseHelperArgs(helperUmount, []string{"/d", "-n", "-f", "-l", "-r", "-v", "-c"}); err != nil || !h.force || !h.lazy || !h.readOnly || h.fake {
+	if h, err = parseHelperArgs(helperUmount, []string{"/d", "-n", "-f", "-l", "-r", "-v", "-c"}); err != nil ||
+		!h.force || !h.lazy || !h.readOnly || h.fake {
 		t.Errorf("umount: %+v, %v", h, err)
 	}
 	if _, err = parseHelperArgs(helperMount, []string{"-Z"}); codeOf(err) != exitUsage {
@@ -131,9 +141,12 @@ func TestHelperArguments(t *testing.T) {
 
 func TestHelperUsage(t *testing.T) {
 	for _, args := range [][]string{
-		{"mount.fuse.emberfs"}, {"mount.fuse.emberfs", "a"}, {"mount.fuse.emberfs", "a", "b", "c"}, {"mount.fuse.emberfs", "a", "/b", "-o", "bogus"},
-		{"umount.fuse.emberfs"}, {"umount.fuse.emberfs", "a", "b"}, {"emberfs", "mount"}, {"emberfs", "mount", "a", "b", "c"}, {"emberfs", "frob"},
-		{"emberfs", "mount", "--frob"}, {"emberfs", "sync"}, {"emberfs", "restore", "--from", "x"}, {"emberfs", "restore", "--to", "x"},
+		{"mount.fuse.emberfs"}, {"mount.fuse.emberfs", "a"}, {"mount.fuse.emberfs", "a", "b", "c"},
+		{"mount.fuse.emberfs", "a", "/b", "-o", "bogus"},
+		{"umount.fuse.emberfs"}, {"umount.fuse.emberfs", "a", "b"}, {"emberfs", "mount"},
+		{"emberfs", "mount", "a", "b", "c"}, {"emberfs", "frob"},
+		{"emberfs", "mount", "--frob"}, {"emberfs", "sync"}, {"emberfs", "restore", "--from", "x"},
+		{"emberfs", "restore", "--to", "x"},
 		{"emberfs", "version", "x"},
 	} {
 		var out strings.Builder
@@ -148,10 +161,12 @@ func TestHelperUsage(t *testing.T) {
 		t.Errorf("remount of nothing: exit %d: %s", code, out.String())
 	}
 	out.Reset()
-	if code := run([]string{"/usr/local/bin/emberfs", "version"}, world{out: &out, err: &out}); code != exitOK || !strings.HasPrefix(out.String(), "emberfs "+release) {
+	if code := run([]string{"/usr/local/bin/emberfs", "version"}, world{out: &out, err: &out}); code != exitOK ||
+		!strings.HasPrefix(out.String(), "emberfs "+release) {
 		t.Errorf("version: exit %d: %s", code, out.String())
 	}
-	if code := run([]string{"emberfs"}, world{out: &out, err: &out}); code != exitOK || !strings.Contains(out.String(), "mount") {
+	if code := run([]string{"emberfs"}, world{out: &out, err: &out}); code != exitOK ||
+		!strings.Contains(out.String(), "mount") {
 		t.Errorf("no command shows the help: exit %d", code)
 	}
 }

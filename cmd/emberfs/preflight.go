@@ -40,24 +40,24 @@ func resolveMountpoint(path string, table []fs.MountEntry) (string, *fs.MountEnt
 			return joined, &m, nil
 		}
 	}
-	real, err := filepath.EvalSymlinks(abs)
+	resolved, err := filepath.EvalSymlinks(abs)
 	if err != nil {
 		return abs, nil, err
 	}
-	if m, ok := fs.MountAt(table, real); ok {
-		return real, &m, nil
+	if m, ok := fs.MountAt(table, resolved); ok {
+		return resolved, &m, nil
 	}
-	return real, nil, nil
+	return resolved, nil, nil
 }
 
 // checkMountpoint refuses what is no directory or has something mounted; it returns the resolved path, and whether an
 // automount point is there, which is to be mounted over.
-func checkMountpoint(path string, table []fs.MountEntry) (real string, auto bool, err error) {
+func checkMountpoint(path string, table []fs.MountEntry) (resolved string, auto bool, err error) {
 	const hint = "choose an empty directory"
 	refuse := func(why, hint string) (string, bool, error) {
 		return "", false, mountError(path, errors.New(why), hint)
 	}
-	real, m, err := resolveMountpoint(path, table)
+	resolved, m, err := resolveMountpoint(path, table)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return refuse("mountpoint does not exist", "create it: mkdir -p "+shellQuote(path))
@@ -68,31 +68,34 @@ func checkMountpoint(path string, table []fs.MountEntry) (real string, auto bool
 	}
 	if m != nil && m.FSType != "autofs" {
 		if m.Ours() {
-			return refuse("a volume is already mounted there", "emberfs status "+shellQuote(path)+" shows it; emberfs umount "+shellQuote(path)+" ends it")
+			return refuse("a volume is already mounted there", "emberfs status "+shellQuote(path)+
+				" shows it; emberfs umount "+shellQuote(path)+" ends it")
 		}
 		return refuse("something is already mounted there ("+m.FSType+")",
 			"choose another directory, or unmount it first")
 	}
-	st, err := os.Stat(real)
+	st, err := os.Stat(resolved)
 	if err != nil {
 		return refuse(plain(err), hint)
 	}
 	if !st.IsDir() {
 		return refuse("mountpoint is not a directory", hint)
 	}
-	return real, m != nil, nil
+	return resolved, m != nil, nil
 }
 
 // checkEmpty refuses a mountpoint that holds something, which the mount would hide.
 func checkEmpty(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
-		return mountError(path, fmt.Errorf("cannot read the mountpoint: %w", plainError(err)), "choose a directory of your own")
+		return mountError(path, fmt.Errorf("cannot read the mountpoint: %w", plainError(err)),
+			"choose a directory of your own")
 	}
 	defer d.Close()
 	switch _, err := d.Readdirnames(1); {
 	case err == nil:
-		return mountError(path, errors.New("mountpoint is not empty"), "choose an empty directory, or hide what is in it by -o nonempty")
+		return mountError(path, errors.New("mountpoint is not empty"),
+			"choose an empty directory, or hide what is in it by -o nonempty")
 	case err != io.EOF:
 		return mountError(path, plainError(err), "choose an empty directory")
 	}
@@ -105,7 +108,8 @@ func checkApart(mountpoint string, c *config) error {
 	if inside, err := within(mountpoint, c.State); err != nil {
 		return mountError(mountpoint, err, "")
 	} else if inside {
-		return mountError(mountpoint, fmt.Errorf("mountpoint lies in the state directory %s", c.State), "choose a mountpoint outside of it")
+		return mountError(mountpoint, fmt.Errorf("mountpoint lies in the state directory %s", c.State),
+			"choose a mountpoint outside of it")
 	}
 	for _, p := range []struct{ what, path, hint string }{
 		{"state directory", c.State, "choose one outside of the mountpoint by --state"},
@@ -127,7 +131,7 @@ func checkApart(mountpoint string, c *config) error {
 // within says whether path is dir or lies below it, by name and by identity (bind mounts, symlinks), as far as path
 // exists.
 func within(path, dir string) (bool, error) {
-	real, err := resolveExisting(path)
+	resolved, err := resolveExisting(path)
 	if err != nil {
 		return false, fmt.Errorf("resolve %s: %w", path, plainError(err))
 	}
@@ -135,14 +139,14 @@ func within(path, dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("resolve %s: %w", dir, plainError(err))
 	}
-	if real == realDir || strings.HasPrefix(real, strings.TrimSuffix(realDir, "/")+"/") {
+	if resolved == realDir || strings.HasPrefix(resolved, strings.TrimSuffix(realDir, "/")+"/") {
 		return true, nil
 	}
 	target, err := os.Stat(realDir)
 	if err != nil {
 		return false, nil // what does not exist contains nothing
 	}
-	for p := real; ; p = filepath.Dir(p) {
+	for p := resolved; ; p = filepath.Dir(p) {
 		if st, err := os.Stat(p); err == nil && os.SameFile(st, target) {
 			return true, nil
 		}
@@ -156,9 +160,9 @@ func within(path, dir string) (bool, error) {
 func resolveExisting(path string) (string, error) {
 	rest := ""
 	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
-		real, err := filepath.EvalSymlinks(p)
+		resolved, err := filepath.EvalSymlinks(p)
 		if err == nil {
-			return filepath.Join(real, rest), nil
+			return filepath.Join(resolved, rest), nil
 		}
 		if !errors.Is(err, os.ErrNotExist) || p == "/" || p == "." {
 			return "", err
@@ -170,13 +174,15 @@ func resolveExisting(path string) (string, error) {
 // checkFUSE refuses where the kernel's device or, for a user, the setuid helper is missing.
 func checkFUSE(mountpoint string, root bool) error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
-		return mountError(mountpoint, errors.New("/dev/fuse is missing"), "load the fuse module, or hand the device to the container (--device /dev/fuse)")
+		return mountError(mountpoint, errors.New("/dev/fuse is missing"),
+			"load the fuse module, or hand the device to the container (--device /dev/fuse)")
 	}
 	if root {
 		return nil
 	}
 	if _, err := subprocess.Fusermount(); err != nil {
-		return mountError(mountpoint, errors.New("fusermount3 is missing, and only root can mount without it"), "install the package fuse3")
+		return mountError(mountpoint, errors.New("fusermount3 is missing, and only root can mount without it"),
+			"install the package fuse3")
 	}
 	return nil
 }
@@ -184,7 +190,8 @@ func checkFUSE(mountpoint string, root bool) error {
 // shellQuote makes s safe to paste into a shell.
 func shellQuote(s string) string {
 	plain := func(c rune) bool {
-		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+:@%,", c)
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
+			strings.ContainsRune("/._-+:@%,", c)
 	}
 	if s != "" && strings.IndexFunc(s, func(c rune) bool { return !plain(c) }) < 0 {
 		return s

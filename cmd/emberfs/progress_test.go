@@ -51,17 +51,21 @@ func TestProgressLines(t *testing.T) {
 		t.Errorf("before the work began: %q", s)
 	}
 	p.set(1, 0)
-	eventually(t, "a line of units alone", func() bool { return strings.Contains(err.String(), "emberfs: restore: 1 file, ") })
+	eventually(t, "a line of units alone", func() bool {
+		return strings.Contains(err.String(), "emberfs: restore: 1 file, ")
+	})
 	p.expect(2000, 4<<20)
 	p.set(1000, 2<<20)
-	want := regexp.MustCompile(`(?m)^emberfs: restore: 1,000 of 2,000 files, 2.0 MiB of 4.0 MiB, [0-9,]+ files/s, 50%, \d+m?\d*s left$`)
+	want := regexp.MustCompile(
+		`(?m)^emberfs: restore: 1,000 of 2,000 files, 2.0 MiB of 4.0 MiB, [0-9,]+ files/s, 50%, \d+m?\d*s left$`)
 	eventually(t, "a line with totals", func() bool { return want.MatchString(err.String()) })
 	fmt.Fprintln(p, "a log line")
 	p.done()
 	p.done()
 	after := err.String()
 	time.Sleep(60 * time.Millisecond)
-	if got := err.String(); got != after || !strings.Contains(got, "\na log line\n") || strings.ContainsAny(got, "\r\x1b") {
+	if got := err.String(); got != after || !strings.Contains(got, "\na log line\n") ||
+		strings.ContainsAny(got, "\r\x1b") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -134,7 +134,8 @@ func summary(r *tiers.Receipt) string {
 	case r.Commit == "":
 		b.WriteString(": the volume has no commit yet")
 	case r.New:
-		fmt.Fprintf(&b, ": commit %.12s: %s, %s", r.Commit, count(r.Files, "file"), humanize.IBytes(uint64(max(0, r.Bytes))))
+		fmt.Fprintf(&b, ": commit %.12s: %s, %s", r.Commit, count(r.Files, "file"),
+			humanize.IBytes(uint64(max(0, r.Bytes))))
 	case r.Complete:
 		fmt.Fprintf(&b, ": nothing new since commit %.12s", r.Commit)
 	default:

@@ -39,7 +39,8 @@ func remount(target string, o optionList) error {
 	}
 	attr, unknown := remountAttr(o)
 	if unknown != "" {
-		return refuse(fmt.Errorf("%s cannot change while the volume is mounted", unknown), "unmount it and mount it again")
+		return refuse(fmt.Errorf("%s cannot change while the volume is mounted", unknown),
+			"unmount it and mount it again")
 	}
 	if attr.Attr_clr&unix.MOUNT_ATTR_RDONLY != 0 {
 		if err := writable(path); err != nil {
@@ -54,7 +55,8 @@ func remount(target string, o optionList) error {
 		return nil
 	}
 	if err := tellAtime(target, path); err != nil {
-		return refuse(fmt.Errorf("the flags are changed, but the daemon was not told of the access times: %w", err), "try it again, or unmount it and mount it again")
+		return refuse(fmt.Errorf("the flags are changed, but the daemon was not told of the access times: %w", err),
+			"try it again, or unmount it and mount it again")
 	}
 	return nil
 }
@@ -96,7 +98,8 @@ func setMountAttr(path string, attr *unix.MountAttr) error {
 
 // writable takes a file system's own read-only flag away, which it has where it was mounted by ro.
 func writable(path string) error {
-	fd, err := unix.Fspick(unix.AT_FDCWD, path, unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
+	fd, err := unix.Fspick(unix.AT_FDCWD, path,
+		unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
 	if err != nil {
 		return err
 	}

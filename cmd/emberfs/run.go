@@ -104,7 +104,8 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	report := &statusReport{config: c, vol: vol}
 	server, err := mountVolume(vol, c, log, report.text)
 	if err != nil {
-		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, listener.remove(), registry.remove(entry), vol.Close()))
+		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, listener.remove(), registry.remove(entry),
+			vol.Close()))
 	}
 	d := newDaemon(c, vol, server, log)
 	if table, err := fs.Mounts(); err == nil {
@@ -125,7 +126,8 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
 	d.notify("READY=1")
-	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source, "branch": c.Branch}).Info("mounted")
+	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source,
+		"branch": c.Branch}).Info("mounted")
 
 	receipt := d.serve(signals)
 	// Waiting commands get their answer before the lock goes, and nobody finds the volume free before its registration
@@ -196,7 +198,8 @@ func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 	cl := newClient(e.state)
 	st, err := cl.who(ctx)
 	// For a moment after the unmount the daemon has not noticed yet.
-	for end := time.Now().Add(noticeGrace); err == nil && st.Phase == phaseMounted && unmounted(st.Mountpoint) && time.Now().Before(end); {
+	for end := time.Now().Add(noticeGrace); err == nil && st.Phase == phaseMounted && unmounted(st.Mountpoint) &&
+		time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 		st, err = cl.who(ctx)
 	}

@@ -50,7 +50,8 @@ func TestTableOfSettings(t *testing.T) {
 
 func TestSpellings(t *testing.T) {
 	for in, want := range map[string]string{
-		"memoryLimit": "memory_limit", "memory-limit": "memory_limit", "memory_limit": "memory_limit", "MemoryLimit": "memory_limit",
+		"memoryLimit": "memory_limit", "memory-limit": "memory_limit", "memory_limit": "memory_limit",
+		"MemoryLimit":   "memory_limit",
 		"flushInterval": "flush_interval", "hotAge": "hot_age", "warmAge": "warm_age", "tierInterval": "tier_interval",
 		"warmLimit": "warm_limit", "warm-reserve": "warm_reserve", "userEmail": "user_email", "state": "state",
 	} {
@@ -62,11 +63,14 @@ func TestSpellings(t *testing.T) {
 
 func TestCanonicalValues(t *testing.T) {
 	for _, c := range []struct{ name, value, want string }{
-		{"memory_limit", "100MB", "100000000"}, {"memory_limit", "64MiB", "67108864"}, {"memory_limit", "64 MiB", "67108864"},
+		{"memory_limit", "100MB", "100000000"}, {"memory_limit", "64MiB", "67108864"},
+		{"memory_limit", "64 MiB", "67108864"},
 		{"memory_limit", "1.5GB", "1500000000"}, {"flush_interval", "90s", "1m30s"}, {"kernel_cache", "off", "false"},
 		{"kernel_cache", "TRUE", "true"}, {"tiering", "0", "false"}, {"log_format", "JSON", "json"},
-		{"warm_age", "none", "0s"}, {"warm_age", "0", "0s"}, {"warm_age", "100ms", "100ms"}, {"tier_interval", "None", "0s"}, {"hot_age", "1m", "1m0s"},
-		{"warm_limit", "none", "0"}, {"warm_limit", "0", "0"}, {"warm_limit", "2GB", "2000000000"}, {"warm_reserve", "64MiB", "67108864"},
+		{"warm_age", "none", "0s"}, {"warm_age", "0", "0s"}, {"warm_age", "100ms", "100ms"},
+		{"tier_interval", "None", "0s"}, {"hot_age", "1m", "1m0s"},
+		{"warm_limit", "none", "0"}, {"warm_limit", "0", "0"}, {"warm_limit", "2GB", "2000000000"},
+		{"warm_reserve", "64MiB", "67108864"},
 		{"warm_reserve", "0B", "0"}, {"prefetch", "no", "false"}, {"state", "/a/../b", "/b"},
 	} {
 		s, _ := findSetting(c.name)
@@ -75,11 +79,15 @@ func TestCanonicalValues(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ name, value string }{
-		{"memory_limit", ""}, {"memory_limit", "lots"}, {"memory_limit", "-1"}, {"memory_limit", "1MB"}, {"memory_limit", "99999999999GB"},
-		{"flush_interval", "5"}, {"flush_interval", "0s"}, {"flush_interval", "-5m"}, {"kernel_cache", "maybe"}, {"log_level", "loud"},
+		{"memory_limit", ""}, {"memory_limit", "lots"}, {"memory_limit", "-1"}, {"memory_limit", "1MB"},
+		{"memory_limit", "99999999999GB"},
+		{"flush_interval", "5"}, {"flush_interval", "0s"}, {"flush_interval", "-5m"}, {"kernel_cache", "maybe"},
+		{"log_level", "loud"},
 		{"branch", "a\x00b"},
-		{"hot_age", "0"}, {"hot_age", "none"}, {"hot_age", "99ms"}, {"warm_age", "-1s"}, {"warm_age", "30"}, {"warm_age", "1ms"}, {"tier_interval", "never"},
-		{"warm_limit", "-1"}, {"warm_limit", "100"}, {"warm_limit", "no"}, {"warm_reserve", "64"}, {"warm_reserve", "10%"}, {"prefetch", "none"},
+		{"hot_age", "0"}, {"hot_age", "none"}, {"hot_age", "99ms"}, {"warm_age", "-1s"}, {"warm_age", "30"},
+		{"warm_age", "1ms"}, {"tier_interval", "never"},
+		{"warm_limit", "-1"}, {"warm_limit", "100"}, {"warm_limit", "no"}, {"warm_reserve", "64"},
+		{"warm_reserve", "10%"}, {"prefetch", "none"},
 		{"memory_limit", "none"}, {"flush_interval", "none"},
 	} {
 		s, _ := findSetting(c.name)
@@ -93,8 +101,10 @@ func TestCanonicalValues(t *testing.T) {
 
 func TestSuggestions(t *testing.T) {
 	for in, want := range map[string]string{
-		"memoryLimt": "did you mean memory_limit?", "kernelcache": "did you mean kernel_cache?", "nosiud": "did you mean nosuid?",
-		"pushMax": "leave it out", "warmAeg": "did you mean warm_age?", "zzzzzz": "emberfs mount --help lists the options",
+		"memoryLimt": "did you mean memory_limit?", "kernelcache": "did you mean kernel_cache?",
+		"nosiud":  "did you mean nosuid?",
+		"pushMax": "leave it out", "warmAeg": "did you mean warm_age?",
+		"zzzzzz": "emberfs mount --help lists the options",
 	} {
 		if _, hint := unknownSetting(in, "nosuid"); hint != want {
 			t.Errorf("%s: %q, want %q", in, hint, want)
@@ -125,7 +135,8 @@ func TestResolvePrecedence(t *testing.T) {
 		}
 	}
 	c, err := resolve("mount", nil, nil, env)
-	if err != nil || c.MemoryLimit != 200e6 || c.ChunkThreshold != 8<<20 || c.KernelCache || c.Branch != "main" || c.Deadline != 0 {
+	if err != nil || c.MemoryLimit != 200e6 || c.ChunkThreshold != 8<<20 || c.KernelCache || c.Branch != "main" ||
+		c.Deadline != 0 {
 		t.Errorf("the rest of the file: %+v, %v", c, err)
 	}
 }
@@ -138,24 +149,27 @@ func TestResolveMistakes(t *testing.T) {
 		option  layer
 		say     []string
 	}{
-		"unknown key":    {file: "memory_limti: 1GB\n", say: []string{"memory_limti", "memory_limit"}},
-		"bad size":       {file: "memory_limit: lots\n", say: []string{"memory_limit", `"lots"`}},
-		"small chunks":   {file: "chunk_threshold: 100KiB\n", say: []string{"chunk_threshold", "128"}},
-		"nested":         {file: "hot:\n  age: 5m\n", say: []string{"hot"}},
-		"nested known":   {file: "state:\n  dir: /x\n", say: []string{"state", "plain value"}},
-		"two spellings":  {file: "memory_limit: 100MB\nmemoryLimit: 200MB\n", say: []string{"twice"}},
-		"not YAML":       {file: "a: [", say: []string{"YAML"}},
-		"planned":        {file: "push_max: 1GiB\n", say: []string{"push_max", "not have"}},
-		"tiny limit":     {file: "warmLimit: 100\n", say: []string{"warmLimit", `"100"`, "1.0 MiB, or none"}},
-		"file in file":   {file: "config: /etc/x\n", say: []string{"config"}},
-		"environment":    {environ: []string{"EMBERFS_FLUSH_INTERVAL=soon"}, say: []string{"EMBERFS_FLUSH_INTERVAL", `"soon"`}},
-		"missing file":   {environ: []string{"EMBERFS_CONFIG=" + dir + "/none"}, say: []string{"none", "no such file"}},
-		"bad branch":     {option: layer{"branch": {"a..b", "-o branch"}}, say: []string{"a..b"}},
-		"bad name":       {option: layer{"user_name": {"a<b", "-o user_name"}}, say: []string{"a<b"}},
-		"overridden too": {environ: []string{"EMBERFS_TIERING=perhaps"}, option: layer{"tiering": {"on", "-o tiering"}}, say: []string{"perhaps"}},
+		"unknown key":   {file: "memory_limti: 1GB\n", say: []string{"memory_limti", "memory_limit"}},
+		"bad size":      {file: "memory_limit: lots\n", say: []string{"memory_limit", `"lots"`}},
+		"small chunks":  {file: "chunk_threshold: 100KiB\n", say: []string{"chunk_threshold", "128"}},
+		"nested":        {file: "hot:\n  age: 5m\n", say: []string{"hot"}},
+		"nested known":  {file: "state:\n  dir: /x\n", say: []string{"state", "plain value"}},
+		"two spellings": {file: "memory_limit: 100MB\nmemoryLimit: 200MB\n", say: []string{"twice"}},
+		"not YAML":      {file: "a: [", say: []string{"YAML"}},
+		"planned":       {file: "push_max: 1GiB\n", say: []string{"push_max", "not have"}},
+		"tiny limit":    {file: "warmLimit: 100\n", say: []string{"warmLimit", `"100"`, "1.0 MiB, or none"}},
+		"file in file":  {file: "config: /etc/x\n", say: []string{"config"}},
+		"environment": {environ: []string{"EMBERFS_FLUSH_INTERVAL=soon"},
+			say: []string{"EMBERFS_FLUSH_INTERVAL", `"soon"`}},
+		"missing file": {environ: []string{"EMBERFS_CONFIG=" + dir + "/none"}, say: []string{"none", "no such file"}},
+		"bad branch":   {option: layer{"branch": {"a..b", "-o branch"}}, say: []string{"a..b"}},
+		"bad name":     {option: layer{"user_name": {"a<b", "-o user_name"}}, say: []string{"a<b"}},
+		"overridden too": {environ: []string{"EMBERFS_TIERING=perhaps"}, option: layer{"tiering": {"on", "-o tiering"}},
+			say: []string{"perhaps"}},
 	} {
 		if c.file != "" {
-			c.environ = append(c.environ, "EMBERFS_CONFIG="+write(t, dir, strings.ReplaceAll(name, " ", "-")+".yaml", c.file))
+			c.environ = append(c.environ, "EMBERFS_CONFIG="+write(t, dir, strings.ReplaceAll(name, " ", "-")+".yaml",
+				c.file))
 		}
 		_, err := resolve("mount", nil, c.option, c.environ)
 		if codeOf(err) != exitUsage {
@@ -180,7 +194,8 @@ func TestResolveMistakes(t *testing.T) {
 
 func TestTieringSettings(t *testing.T) {
 	c, err := resolve("mount", nil, nil, nil)
-	if err != nil || !c.Tiering || !c.Prefetch || c.HotAge != 5*time.Minute || c.TierInterval != 5*time.Minute || c.WarmAge != 30*time.Minute ||
+	if err != nil || !c.Tiering || !c.Prefetch || c.HotAge != 5*time.Minute || c.TierInterval != 5*time.Minute ||
+		c.WarmAge != 30*time.Minute ||
 		c.WarmLimit != 0 || c.WarmReserve != 64<<20 {
 		t.Errorf("defaults: %+v, %v", c, err)
 	}
@@ -191,7 +206,8 @@ func TestTieringSettings(t *testing.T) {
 	}
 	flag := layer{"warm_reserve": {value: "none", where: "--warm-reserve"}}
 	c, err = resolve("mount", flag, o.values, []string{"EMBERFS_CONFIG=" + file, "EMBERFS_HOT_AGE=2m"})
-	if err != nil || c.Prefetch || c.HotAge != 2*time.Minute || c.TierInterval != time.Minute || c.WarmAge != time.Hour ||
+	if err != nil || c.Prefetch || c.HotAge != 2*time.Minute || c.TierInterval != time.Minute ||
+		c.WarmAge != time.Hour ||
 		c.WarmLimit != 10e9 || c.WarmReserve != 0 {
 		t.Errorf("from all places: %+v, %v", c, err)
 	}
@@ -203,7 +219,8 @@ func TestBranchNames(t *testing.T) {
 			t.Errorf("%q: %v", ok, err)
 		}
 	}
-	for _, bad := range []string{"", "@", "-x", "a..b", "a b", "a~1", "a^", "a:b", "x.lock", "x.lock/y", ".a", "a/.b", "a//b", "/a", "a/", "a.", "a@{b", "a\x01", "emberfs-live/x"} {
+	for _, bad := range []string{"", "@", "-x", "a..b", "a b", "a~1", "a^", "a:b", "x.lock", "x.lock/y", ".a", "a/.b",
+		"a//b", "/a", "a/", "a.", "a@{b", "a\x01", "emberfs-live/x"} {
 		if checkBranch(bad) == nil {
 			t.Errorf("%q is taken", bad)
 		}
@@ -224,7 +241,8 @@ func TestFlagsComeFromTheTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := values.given(fs)
-	if l["allow_other"].value != "true" || l["memory_limit"].value != "1GB" || l["tiering"].value != "off" || len(l) != 3 {
+	if l["allow_other"].value != "true" || l["memory_limit"].value != "1GB" || l["tiering"].value != "off" ||
+		len(l) != 3 {
 		t.Errorf("flags: %v", l)
 	}
 	if !slices.Equal(fs.Args(), []string{"a", "b"}) {

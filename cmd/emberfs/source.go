@@ -23,13 +23,15 @@ func sourceOf(op, s string) (string, error) {
 	}
 	if rest, ok := strings.CutPrefix(s, "file://"); ok {
 		if !strings.HasPrefix(rest, "/") {
-			return "", usageError(op, "source "+redact(s), "a file URL here has no host", "write file:///path or the path itself")
+			return "", usageError(op, "source "+redact(s), "a file URL here has no host",
+				"write file:///path or the path itself")
 		}
 		s = rest
 	}
 	if isRemoteURL(s) {
 		return "", &failure{code: exitMount, op: op, path: "source " + redact(s),
-			err: errors.New("this version reaches repositories by path only"), hint: "name the path of a bare repository"}
+			err:  errors.New("this version reaches repositories by path only"),
+			hint: "name the path of a bare repository"}
 	}
 	abs, err := filepath.Abs(s)
 	if err != nil {
@@ -77,11 +79,13 @@ func checkSource(path string, readOnly bool) error {
 		case err == nil:
 		case errors.Is(err, unix.ENOENT):
 			if _, err := os.Stat(filepath.Join(path, ".git")); err == nil {
-				return refuse("a work tree, not a bare repository", "name a bare one: git clone --bare "+shellQuote(path)+" DIR.git")
+				return refuse("a work tree, not a bare repository", "name a bare one: git clone --bare "+
+					shellQuote(path)+" DIR.git")
 			}
 			return refuse("not a git repository", "create one: git init --bare "+shellQuote(path))
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EROFS), errors.Is(err, unix.EPERM):
-			return refuse(fmt.Sprintf("no permission to push to it (%s: %v)", p, err), "run as the repository's owner, or make it writable")
+			return refuse(fmt.Sprintf("no permission to push to it (%s: %v)", p, err),
+				"run as the repository's owner, or make it writable")
 		default:
 			return refuse(fmt.Sprintf("%s: %v", p, err), "name a bare git repository")
 		}
@@ -99,7 +103,8 @@ func sourceHelp(err error, path string) string {
 	case errors.Is(err, wire.ErrForeignOwner):
 		return "run emberfs as its owner, or give it to this user: chown -R \"$(id -u)\" " + quoted
 	case errors.Is(err, wire.ErrReftable):
-		return "git refs migrate --ref-format=files (git 2.46) in " + quoted + ", or push it to a new one: git init --bare --ref-format=files DIR.git"
+		return "git refs migrate --ref-format=files (git 2.46) in " + quoted +
+			", or push it to a new one: git init --bare --ref-format=files DIR.git"
 	case errors.Is(err, wire.ErrPartial):
 		return "name the repository that " + quoted + " was cloned from, or a full clone: git clone --bare URL DIR.git"
 	case errors.Is(err, wire.ErrObjectFormat):

@@ -104,7 +104,8 @@ func openState(path string) (*stateDir, error) {
 	}
 	s := &stateDir{path: path}
 	if err := s.make(); err != nil {
-		return nil, errors.Join(mountError("state directory "+path, plainError(err), "choose another by --state"), s.discard())
+		return nil, errors.Join(mountError("state directory "+path, plainError(err), "choose another by --state"),
+			s.discard())
 	}
 	f, err := lockState(path)
 	if err != nil {
@@ -148,7 +149,8 @@ func checkState(path string) error {
 		if strings.HasPrefix(name, warm.TempPrefix) { // a power cut before the first file had its name
 			return true
 		}
-		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm", "memory"}, name)
+		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm",
+			"memory"}, name)
 	}
 	if len(entries) > 0 && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return ours(e.Name()) }) {
 		return refuse(fmt.Errorf("holds something else (%s)", entries[0].Name()), choose)
@@ -164,7 +166,8 @@ func checkState(path string) error {
 		Format int `json:"format"`
 	}
 	if json.Unmarshal(data, &v) == nil && v.Format > stateFormat {
-		return refuse(fmt.Errorf("has format %d, this version of emberfs reads up to %d", v.Format, stateFormat), "use a newer emberfs")
+		return refuse(fmt.Errorf("has format %d, this version of emberfs reads up to %d", v.Format, stateFormat),
+			"use a newer emberfs")
 	}
 	return nil // what else may be wrong with the file, tiers says
 }
@@ -216,7 +219,8 @@ func (s *stateDir) discard() error {
 	}
 	for i := len(s.created) - 1; i >= 0; i-- {
 		// A parent that somebody else uses by now is not empty and stays.
-		if rm := os.Remove(s.created[i]); rm != nil && !errors.Is(rm, fs.ErrNotExist) && !errors.Is(rm, unix.ENOTEMPTY) {
+		if rm := os.Remove(s.created[i]); rm != nil && !errors.Is(rm, fs.ErrNotExist) &&
+			!errors.Is(rm, unix.ENOTEMPTY) {
 			err = errors.Join(err, rm)
 		}
 	}
@@ -255,7 +259,8 @@ func lockState(state string) (*os.File, error) {
 				return nil, errors.Join(mountError(path, fmt.Errorf("lock: %w", err), ""), closeErr)
 			}
 			inUse := &inUseError{state: state, pid: pid}
-			return nil, mountError("state directory "+state, inUse, "emberfs status "+shellQuote(state)+" shows what it does; one volume is mounted once")
+			return nil, mountError("state directory "+state, inUse, "emberfs status "+shellQuote(state)+
+				" shows what it does; one volume is mounted once")
 		}
 		// A failed mount may have removed the file between our open and our lock: then the lock protects nothing.
 		var have, want unix.Stat_t

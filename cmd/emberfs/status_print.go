@@ -36,7 +36,8 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	memoryRow(row, st.Memory)
 	row("at risk", "%s", riskText(st.AtRisk))
 	if c := st.Critical; c.Commits > 0 || c.Waiting > 0 {
-		row("critical", "%s waiting, %s; from close to commit %.2f s in the middle, %.2f s for 99 of 100, %.2f s at worst",
+		row("critical", "%s waiting, %s; from close to commit %.2f s in the middle, %.2f s for 99 of 100, %.2f s at "+
+			"worst",
 			count(c.Waiting, "name"), count(c.Commits, "commit"), c.P50, c.P99, c.Worst)
 	}
 	row("last commit", "%s", pointText(st.LastCommit, now))
@@ -72,7 +73,8 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 }
 
 // tierRows says what each tier holds and which part of the reads it answers, in columns.
-func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, warm tiers.WarmStatus, cold tiers.ColdStatus) {
+func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, warm tiers.WarmStatus,
+	cold tiers.ColdStatus) {
 	reads := hot.Hits + warm.Hits + cold.Hits
 	line := func(name string, use tiers.TierStatus, limit int64, hits uint64, more string) {
 		held, share := size(use.Bytes), "no reads"
@@ -86,7 +88,8 @@ func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, w
 	}
 	line("hot", hot.TierStatus, hot.Limit, hot.Hits, "")
 	line("warm", warm.TierStatus, warm.Limit, warm.Hits, "")
-	line("cold", cold.TierStatus, 0, cold.Hits, fmt.Sprintf(", %s in %s", count(cold.Objects, "object"), count(int64(cold.Packs), "pack")))
+	line("cold", cold.TierStatus, 0, cold.Hits, fmt.Sprintf(", %s in %s", count(cold.Objects, "object"),
+		count(int64(cold.Packs), "pack")))
 	row("inodes", "%s in memory, at most %s unless in use", humanize.Comma(hot.Inodes), humanize.Comma(hot.InodesMax))
 }
 
@@ -94,18 +97,23 @@ func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, w
 func memoryRow(row func(name, format string, args ...any), m tiers.MemoryStatus) {
 	switch {
 	case m.Available && m.Swap:
-		row("memory", "%s in %s, %s of %s, may be swapped out", count(m.Files, "file"), countAs(int64(m.Directories), "directory", "directories"), size(m.Bytes), size(m.Limit))
+		row("memory", "%s in %s, %s of %s, may be swapped out", count(m.Files, "file"),
+			countAs(int64(m.Directories), "directory", "directories"), size(m.Bytes), size(m.Limit))
 	case m.Available:
-		row("memory", "%s in %s, %s of %s", count(m.Files, "file"), countAs(int64(m.Directories), "directory", "directories"), size(m.Bytes), size(m.Limit))
+		row("memory", "%s in %s, %s of %s", count(m.Files, "file"),
+			countAs(int64(m.Directories), "directory", "directories"), size(m.Bytes), size(m.Limit))
 	}
 }
 
 // movedRows says what has left warm, what came back, and what the last tick did.
 func movedRows(row func(name, format string, args ...any), warm tiers.WarmStatus, now time.Time) {
-	row("in cold only", "%s, %s not listed yet", count(warm.Stubs, "file"), countAs(warm.Unlisted, "directory", "directories"))
-	row("moved", "%s released, %s returned since the mount", count(warm.Released, "file"), humanize.Comma(warm.Returned))
+	row("in cold only", "%s, %s not listed yet", count(warm.Stubs, "file"),
+		countAs(warm.Unlisted, "directory", "directories"))
+	row("moved", "%s released, %s returned since the mount", count(warm.Released, "file"),
+		humanize.Comma(warm.Returned))
 	if tick := warm.LastTick; tick != nil {
-		row("last tick", "%s (%s): %s", humanize.RelTime(tick.Time, now, "ago", "from now"), tick.Reason, tierText(*tick))
+		row("last tick", "%s (%s): %s", humanize.RelTime(tick.Time, now, "ago", "from now"), tick.Reason,
+			tierText(*tick))
 	} else {
 		row("last tick", "none")
 	}
@@ -117,7 +125,8 @@ func riskText(r cold.AtRisk) string {
 	if r.Files == 0 && r.Bytes == 0 {
 		return "nothing"
 	}
-	return fmt.Sprintf("%s, %s, the oldest for %s", count(r.Files, "file"), size(r.Bytes), time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
+	return fmt.Sprintf("%s, %s, the oldest for %s", count(r.Files, "file"), size(r.Bytes),
+		time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
 }
 
 func pointText(p *tiers.Point, now time.Time) string {

@@ -17,10 +17,14 @@ func TestStatusText(t *testing.T) {
 	var st statusReply
 	st.daemonReply = daemonReply{PID: 12, Mountpoint: "/m", Phase: phaseMounted}
 	st.Volume, st.Branch, st.State, st.Verified, st.Records = "v1", "main", "/s", true, true
-	st.Tiers.Hot = tiers.HotStatus{TierStatus: tiers.TierStatus{Files: 12, Bytes: 3 << 20}, Limit: 32 << 20, Hits: 850, Inodes: 1203, InodesMax: 20000}
-	st.Tiers.Warm = tiers.WarmStatus{TierStatus: tiers.TierStatus{Files: 1, Bytes: 34 << 20}, Limit: 1 << 30, Hits: 100, Stubs: 1200, Unlisted: 1,
-		Released: 1300, Returned: 100, LastTick: &tiers.TierReport{Reason: "age", Time: now.Add(-3 * time.Minute), Files: 2, Bytes: 2048, Kept: map[string]int64{"open": 2}}}
-	st.Tiers.Cold = tiers.ColdStatus{TierStatus: tiers.TierStatus{Files: 1201, Bytes: 5 << 20}, Hits: 50, Packs: 3, Objects: 2400}
+	st.Tiers.Hot = tiers.HotStatus{TierStatus: tiers.TierStatus{Files: 12, Bytes: 3 << 20}, Limit: 32 << 20, Hits: 850,
+		Inodes: 1203, InodesMax: 20000}
+	st.Tiers.Warm = tiers.WarmStatus{TierStatus: tiers.TierStatus{Files: 1, Bytes: 34 << 20}, Limit: 1 << 30, Hits: 100,
+		Stubs: 1200, Unlisted: 1,
+		Released: 1300, Returned: 100, LastTick: &tiers.TierReport{Reason: "age", Time: now.Add(-3 * time.Minute),
+			Files: 2, Bytes: 2048, Kept: map[string]int64{"open": 2}}}
+	st.Tiers.Cold = tiers.ColdStatus{TierStatus: tiers.TierStatus{Files: 1201, Bytes: 5 << 20}, Hits: 50, Packs: 3,
+		Objects: 2400}
 	show := func() string {
 		t.Helper()
 		var out strings.Builder
@@ -47,9 +51,11 @@ errors        none
 	if got := show(); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
-	st.Tiers.Hot.Hits, st.Tiers.Warm.Hits, st.Tiers.Cold.Hits, st.Tiers.Warm.Limit, st.Tiers.Warm.LastTick = 0, 0, 0, 0, nil
+	st.Tiers.Hot.Hits, st.Tiers.Warm.Hits, st.Tiers.Cold.Hits, st.Tiers.Warm.Limit, st.Tiers.Warm.LastTick = 0, 0, 0, 0,
+		nil
 	st.Tiers.Warm.Unlisted = 2
-	for _, line := range []string{"warm          1 file       34 MiB             no reads\n", "last tick     none\n", "1,200 files, 2 directories not listed yet\n"} {
+	for _, line := range []string{"warm          1 file       34 MiB             no reads\n", "last tick     none\n",
+		"1,200 files, 2 directories not listed yet\n"} {
 		if got := show(); !strings.Contains(got, line) {
 			t.Errorf("%q is missing:\n%s", line, got)
 		}
@@ -62,7 +68,8 @@ func TestFileText(t *testing.T) {
 		st   tiers.FileStatus
 		want string
 	}{
-		{tiers.FileStatus{Path: "d/a\nb", Kind: "file", Size: 12 << 10, Tiers: []string{"hot", "cold"}, Class: "session", Clean: true, Object: "0123abcd",
+		{tiers.FileStatus{Path: "d/a\nb", Kind: "file", Size: 12 << 10, Tiers: []string{"hot", "cold"},
+			Class: "session", Clean: true, Object: "0123abcd",
 			Commit: "4567", Pushed: true, Safe: true, Open: 1, Used: now.Add(-time.Minute)}, `path      "d/a\nb" in /m
 kind      file, 12 KiB, class session
 tiers     hot, cold
@@ -102,13 +109,15 @@ func TestFileStatus(t *testing.T) {
 	}
 	ask := func(name string, asJSON bool) (string, error) {
 		var out strings.Builder
-		err := fileStatus(t.Context(), registration{Mountpoint: mnt, State: x.config.State}, filepath.Join(mnt, name), asJSON, world{out: &out})
+		err := fileStatus(t.Context(), registration{Mountpoint: mnt, State: x.config.State}, filepath.Join(mnt, name),
+			asJSON, world{out: &out})
 		return out.String(), err
 	}
 	for _, name := range []string{odd, "link"} {
 		out, err := ask(name, true)
 		var r fileResult
-		if jerr := json.Unmarshal([]byte(out), &r); err != nil || jerr != nil || r.Mountpoint != mnt || r.Kind != "file" || (r.Path64 == nil) != (name == "link") {
+		if jerr := json.Unmarshal([]byte(out), &r); err != nil || jerr != nil || r.Mountpoint != mnt ||
+			r.Kind != "file" || (r.Path64 == nil) != (name == "link") {
 			t.Errorf("%q: %v, %v, %s", name, err, jerr, out)
 		} else if r.Path64 != nil && string(r.Path64) != name || r.Path64 == nil && r.Path != name {
 			t.Errorf("%q: %s", name, out)
@@ -122,7 +131,8 @@ func TestFileStatus(t *testing.T) {
 			t.Errorf("%s: %v, %q", name, err, out)
 		}
 	}
-	if code, _, errs := emberfs(t, "status", filepath.Join(mnt, "missing")); code != 1 || !strings.Contains(errs, "missing") {
+	if code, _, errs := emberfs(t, "status", filepath.Join(mnt, "missing")); code != 1 ||
+		!strings.Contains(errs, "missing") {
 		t.Errorf("exit %d, %q", code, errs)
 	}
 	if code, out, errs := emberfs(t, "status", x.config.State); code != 0 || !strings.Contains(out, "fake") {
@@ -136,7 +146,8 @@ func TestMountAbove(t *testing.T) {
 		{Path: "/m/in", FSType: "ext4"}, {Path: "/m/in", FSType: ours}, {Path: "/over", FSType: ours},
 		{Path: "/over", FSType: "tmpfs"}}
 	for path, want := range map[string]string{
-		"/m": "/m", "/m/a/b": "/m", "/m2": "", "/": "", "/etc/x": "", "/m/tmp/f": "", "/m/tmpf": "/m", "/m/in": "/m/in", "/m/in/x": "/m/in", "/over/x": "",
+		"/m": "/m", "/m/a/b": "/m", "/m2": "", "/": "", "/etc/x": "", "/m/tmp/f": "", "/m/tmpf": "/m", "/m/in": "/m/in",
+		"/m/in/x": "/m/in", "/over/x": "",
 	} {
 		if got := mountAbove(table, path); got != want {
 			t.Errorf("%s: %q, want %q", path, got, want)

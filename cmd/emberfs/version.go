@@ -34,7 +34,8 @@ func versionString() string {
 
 // versionLine is what `emberfs version` prints.
 func versionLine() string {
-	return fmt.Sprintf("emberfs %s, volume format %d, %s %s/%s", versionString(), stateFormat, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("emberfs %s, volume format %d, %s %s/%s", versionString(), stateFormat, runtime.Version(),
+		runtime.GOOS, runtime.GOARCH)
 }
 
 // hasVariable says whether the environment sets a variable to something.

@@ -17,7 +17,8 @@ import (
 )
 
 // openVolume opens cold, then the volume over it. The volume closes both.
-func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring tiers.Progress) (*tiers.Volume, error) {
+func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring tiers.Progress) (*tiers.Volume,
+	error) {
 	machine, volume, err := warm.Identity(c.State)
 	if err != nil {
 		return nil, err
@@ -29,8 +30,10 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		}
 	}
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
-		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName, UserEmail: c.UserEmail,
-		ChunkThreshold: c.ChunkThreshold, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log, Fail: failpoint,
+		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName,
+		UserEmail:      c.UserEmail,
+		ChunkThreshold: c.ChunkThreshold, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+		Fail: failpoint,
 	})
 	if err != nil {
 		return nil, err
@@ -41,7 +44,8 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
-		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Atime: tiers.AtimeOf(c.Flags), Progress: restoring, Fail: failpoint,
+		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Atime: tiers.AtimeOf(c.Flags),
+		Progress: restoring, Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())

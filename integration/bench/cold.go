@@ -149,7 +149,8 @@ func (b *bench) database() error {
 		return err
 	}
 	for range 5 {
-		if err := sql(fmt.Sprintf("update t set v = hex(randomblob(1950)) where id in (select abs(random() %% %d) from t limit 100);", rows)); err != nil {
+		if err := sql(fmt.Sprintf("update t set v = hex(randomblob(1950)) where id in (select abs(random() %% %d) "+
+			"from t limit 100);", rows)); err != nil {
 			return err
 		}
 		grown, err := s.growth(func() error { _, err := b.commitQuietly(s); return err })
@@ -199,7 +200,8 @@ func (b *bench) bigDirectory() error {
 
 // coldReads takes over what the benchmarks of package backup measure inside: nothing reads cold through a mount yet.
 func (b *bench) coldReads() error {
-	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkCold", "-benchtime", "3x", "./backup")
+	cmd := exec.CommandContext(b.ctx, "go", "test", "-run", "^$", "-bench", "^BenchmarkCold", "-benchtime", "3x",
+		"./backup")
 	cmd.Dir = b.module
 	big, err := cmd.Output()
 	if err != nil {
@@ -239,7 +241,8 @@ func metric(out, benchmark, unit string) (float64, bool) {
 
 // metadataOfTip sums the packed sizes of the objects below .emberfs that the last commit added.
 func metadataOfTip(repo string) (int64, error) {
-	out, err := exec.Command("sh", "-euc", `cd "$0"; git rev-list --objects main~1..main | grep " .emberfs" | cut -d " " -f 1 | git cat-file --batch-check='%(objectsize:disk)'`, repo).Output()
+	out, err := exec.Command("sh", "-euc",
+		`cd "$0"; git rev-list --objects main~1..main | grep " .emberfs" | cut -d " " -f 1 | git cat-file --batch-check='%(objectsize:disk)'`, repo).Output()
 	if err != nil {
 		return 0, err
 	}

@@ -97,7 +97,8 @@ func (b *bench) smallCommit() error {
 			for i := range 10 {
 				k := (i*9973 + round*31) % n
 				name := filepath.Join(s.mnt, fmt.Sprintf("d%04d/f%05d", k/100, k))
-				if err := os.WriteFile(name, fmt.Appendf(nil, "changed in round %d, file %d", round, i), 0o644); err != nil {
+				if err := os.WriteFile(name, fmt.Appendf(nil, "changed in round %d, file %d", round, i),
+					0o644); err != nil {
 					return err
 				}
 			}

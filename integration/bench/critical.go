@@ -49,7 +49,8 @@ func (b *bench) closeToCommit() error {
 	if err := fill(s.mnt, b.size(100_000, 10_000), 100, 200, 7); err != nil {
 		return err
 	}
-	if err := s.rules(fmt.Sprintf("- {match: \"d0007/f00700\", class: critical, critical_delay: %v}\n- {match: \"**/*.state\", class: critical}\n", criticalDelay)); err != nil {
+	if err := s.rules(fmt.Sprintf("- {match: \"d0007/f00700\", class: critical, critical_delay: %v}\n- {match: "+
+		"\"**/*.state\", class: critical}\n", criticalDelay)); err != nil {
 		return err
 	}
 	if _, err := b.commitQuietly(s); err != nil {
@@ -137,7 +138,8 @@ func (b *bench) criticalDatabase() error {
 	for _, mode := range []struct{ name, row string }{{"delete", rowCriticalRollback}, {"wal", rowCriticalWAL}} {
 		for range max(b.rounds, 3) {
 			var took [2]time.Duration
-			for i, rules := range []string{"", "- {match: \"*.db{,-wal,-journal}\", class: critical, critical_delay: 1s}\n"} {
+			for i, rules := range []string{"",
+				"- {match: \"*.db{,-wal,-journal}\", class: critical, critical_delay: 1s}\n"} {
 				s, err := b.newSubject("emberfs", 1, "backup_interval=1h")
 				if err != nil {
 					return err
@@ -145,7 +147,8 @@ func (b *bench) criticalDatabase() error {
 				if err := s.rules(rules); err != nil {
 					return err
 				}
-				if _, err := b.command(s.mnt, "sqlite3", "x.db", "PRAGMA journal_mode="+mode.name+"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"); err != nil {
+				if _, err := b.command(s.mnt, "sqlite3", "x.db", "PRAGMA journal_mode="+mode.name+
+					"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"); err != nil {
 					return err
 				}
 				if _, err := b.commitQuietly(s); err != nil {
@@ -169,7 +172,8 @@ func (b *bench) criticalDatabase() error {
 func (b *bench) criticalStorm() error {
 	span := time.Duration(b.size(20, 8)) * time.Second
 	var each time.Duration
-	for _, rules := range []string{"", fmt.Sprintf("- {match: \"**\", class: critical, critical_delay: %v}\n", criticalDelay)} {
+	for _, rules := range []string{"", fmt.Sprintf("- {match: \"**\", class: critical, critical_delay: %v}\n",
+		criticalDelay)} {
 		s, err := b.newSubject("emberfs", 3, "backup_interval=1h")
 		if err != nil {
 			return err
@@ -197,7 +201,8 @@ func (b *bench) criticalStorm() error {
 					return err
 				}
 			}
-			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(files)), fmt.Append(nil, "file ", files), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(files)), fmt.Append(nil, "file ", files),
+				0o644); err != nil {
 				return err
 			}
 		}

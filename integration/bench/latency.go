@@ -21,7 +21,9 @@ func (b *bench) latencies() error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func() error{s.readLatencies, s.commitLatencies, s.commitBesideWriter, func() error { return s.memory(rowMemoryBusy) }, s.destroy} {
+	for _, step := range []func() error{s.readLatencies, s.commitLatencies, s.commitBesideWriter, func() error {
+		return s.memory(rowMemoryBusy)
+	}, s.destroy} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -37,7 +39,8 @@ func (b *bench) mountTime() error {
 		if err != nil {
 			return err
 		}
-		took, err := b.command("/", b.emberfs, "mount", filepath.Join(filepath.Dir(s.disk), "mnt"), "--state", filepath.Join(s.disk, "state"))
+		took, err := b.command("/", b.emberfs, "mount", filepath.Join(filepath.Dir(s.disk), "mnt"), "--state",
+			filepath.Join(s.disk, "state"))
 		if err != nil {
 			return err
 		}
@@ -111,7 +114,8 @@ func (s *subject) readLatencies() error {
 func (s *subject) commitLatencies() error {
 	for round := range s.b.size(50, 10) {
 		for i := range 5 {
-			if err := os.WriteFile(filepath.Join(s.mnt, fmt.Sprintf("few-%d", i)), fmt.Appendf(nil, "round %d", round), 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(s.mnt, fmt.Sprintf("few-%d", i)), fmt.Appendf(nil, "round %d", round),
+				0o644); err != nil {
 				return err
 			}
 		}

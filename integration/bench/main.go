@@ -37,7 +37,8 @@ func run() (err error) {
 	flag.IntVar(&o.rounds, "rounds", 5, "interleaved rounds; the median counts")
 	flag.StringVar(&o.module, "module", ".", "the project's directory")
 	flag.DurationVar(&o.limit, "limit", 30*time.Minute, "give up after this long")
-	flag.StringVar(&o.only, "only", "", "only these parts, of: ops,passthrough,work,commit,cold,tier,latency,critical (comma separated)")
+	flag.StringVar(&o.only, "only", "", "only these parts, of: "+
+		"ops,passthrough,work,commit,cold,tier,latency,critical (comma separated)")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		return errors.New("needs root for mounts and images")
@@ -63,7 +64,8 @@ func run() (err error) {
 	for _, part := range []struct {
 		name string
 		run  func() error
-	}{{"ops", b.operations}, {"passthrough", b.passthrough}, {"work", b.realWork}, {"commit", b.commits}, {"cold", b.cold}, {"tier", b.tiering}, {"latency", b.latencies}, {"critical", b.critical}} {
+	}{{"ops", b.operations}, {"passthrough", b.passthrough}, {"work", b.realWork}, {"commit", b.commits},
+		{"cold", b.cold}, {"tier", b.tiering}, {"latency", b.latencies}, {"critical", b.critical}} {
 		if !o.wants(part.name) {
 			continue
 		}

@@ -130,7 +130,10 @@ func (s *subject) bulk() error {
 		return err
 	}
 	small, page, block := make([]byte, 100), make([]byte, 4096), make([]byte, 1<<20)
-	if err := s.micro(rowAppend, s.b.size(5000, 500), func(int) error { _, err := unix.Write(fd, small); return err }); err != nil {
+	if err := s.micro(rowAppend, s.b.size(5000, 500), func(int) error {
+		_, err := unix.Write(fd, small)
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := unix.Close(fd); err != nil {

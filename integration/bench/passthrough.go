@@ -14,7 +14,8 @@ import (
 // directory.
 func (b *bench) passthrough() error {
 	path := filepath.Join(b.dir, "rules.yaml")
-	if err := os.WriteFile(path, []byte("rules:\n- {match: build/, ignore: true, io: passthrough}\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("rules:\n- {match: build/, ignore: true, io: passthrough}\n"),
+		0o600); err != nil {
 		return err
 	}
 	if err := os.Setenv("EMBERFS_CONFIG", path); err != nil {
@@ -50,7 +51,10 @@ func (s *subject) smallWrites(dir string) error {
 		return err
 	}
 	small := make([]byte, 100)
-	if err := s.micro(rowPassAppend, s.b.size(100_000, 20_000), func(int) error { _, err := unix.Write(fd, small); return err }); err != nil {
+	if err := s.micro(rowPassAppend, s.b.size(100_000, 20_000), func(int) error {
+		_, err := unix.Write(fd, small)
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := unix.Close(fd); err != nil {

@@ -80,13 +80,20 @@ type target struct {
 
 func targets() []target {
 	t := []target{
-		{rowCreate, "loopback", 0.65}, {rowReadAgain, "loopback", 0.9}, {rowListFirst, "loopback", 0.5}, {rowRename, "loopback", 0.8}, {rowUnlink, "loopback", 0.8},
-		{rowAppend, "loopback", 1}, {rowRandomWrite, "loopback", 1}, {rowSeqWrite, "loopback", 1}, {rowSeqReadFirst, "loopback", 1}, {rowSeqReadAgain, "loopback", 1},
+		{rowCreate, "loopback", 0.65}, {rowReadAgain, "loopback", 0.9}, {rowListFirst, "loopback", 0.5},
+		{rowRename, "loopback", 0.8}, {rowUnlink, "loopback", 0.8},
+		{rowAppend, "loopback", 1}, {rowRandomWrite, "loopback", 1}, {rowSeqWrite, "loopback", 1},
+		{rowSeqReadFirst, "loopback", 1}, {rowSeqReadAgain, "loopback", 1},
 		{rowClone, "loopback", 0.8}, {rowRemove, "loopback", 0.8}, {rowTar, "loopback", 0.8},
-		{rowPassAppend, "native", 1.3}, {rowPassRandom, "native", 1.3}, {rowStatAgain, "native", 1.5}, {rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.4}, {rowSmallCommit, "native", 0.1}, {rowBigCommit, "native", 0.3}, {rowMountMany, "native", 0.05}, {rowFindFirst, "native", 3}, {rowFind, "native", 3},
+		{rowPassAppend, "native", 1.3}, {rowPassRandom, "native", 1.3}, {rowStatAgain, "native", 1.5},
+		{rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.4}, {rowSmallCommit, "native", 0.1},
+		{rowBigCommit, "native", 0.3}, {rowMountMany, "native", 0.05}, {rowFindFirst, "native", 3},
+		{rowFind, "native", 3},
 	}
 	for _, row := range comparedRows() {
-		if !strings.HasPrefix(row, "passthrough:") && row != rowMountMany && row != rowFindFirst && row != rowFind && row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit && row != rowFsync && row != rowGitStatus {
+		if !strings.HasPrefix(row, "passthrough:") && row != rowMountMany && row != rowFindFirst && row != rowFind &&
+			row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit &&
+			row != rowFsync && row != rowGitStatus {
 			t = append(t, target{row, "rclone", 0.3})
 		}
 	}
@@ -94,16 +101,23 @@ func targets() []target {
 }
 
 func comparedRows() []string {
-	return []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain, rowRename, rowUnlink, rowAppend, rowRandomWrite, rowPassAppend, rowPassRandom, rowPassCreate, rowFsync,
-		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild, rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind}
+	return []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain,
+		rowRename, rowUnlink, rowAppend, rowRandomWrite, rowPassAppend, rowPassRandom, rowPassCreate, rowFsync,
+		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild,
+		rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind}
 }
 
 // absolute are the promises in absolute terms: p50 and p99 at most; where the target is negative, p50 at least.
 func absolute() []target {
-	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0}, {rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100}, {rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100},
-		{rowMemoryBig, "", 100}, {rowMemoryBig + peak, "", 100}, {rowBigEdit, "", 100}, {rowBigEditSize, "", 0.5}, {rowDatabase, "", 5}, {rowBigDir, "", 0}, {rowBigDirSize, "", 20}, {rowColdByte, "", 5}, {rowColdBig, "", 3.34},
-		{rowMountTime, "", 200}, {rowListUnlisted, "", 100}, {rowReadCold, "", 5}, {rowRelease, "", 2000}, {rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128},
-		{rowCloseToCommit, "", 550}, {rowIdle, "", 100}, {rowCriticalRollback, "", -0.8}, {rowCriticalWAL, "", -0.8}, {rowStorm, "", 50}, {rowStormFiles, "", 0}}
+	return []target{{rowHotRead, "", 1}, {rowWarmRead, "", 10}, {rowCommitFew, "", 100}, {rowWriteIdle, "", 0},
+		{rowWriteCommit, "", 100}, {rowMount, "", 1000}, {rowMemoryBusy, "", 100}, {rowMemoryBusy + peak, "", 100},
+		{rowMemoryMany, "", 100}, {rowMemoryMany + peak, "", 100},
+		{rowMemoryBig, "", 100}, {rowMemoryBig + peak, "", 100}, {rowBigEdit, "", 100}, {rowBigEditSize, "", 0.5},
+		{rowDatabase, "", 5}, {rowBigDir, "", 0}, {rowBigDirSize, "", 20}, {rowColdByte, "", 5}, {rowColdBig, "", 3.34},
+		{rowMountTime, "", 200}, {rowListUnlisted, "", 100}, {rowReadCold, "", 5}, {rowRelease, "", 2000},
+		{rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128},
+		{rowCloseToCommit, "", 550}, {rowIdle, "", 100}, {rowCriticalRollback, "", -0.8}, {rowCriticalWAL, "", -0.8},
+		{rowStorm, "", 50}, {rowStormFiles, "", 0}}
 }
 
 // results collects figures by row and subject.
@@ -153,7 +167,8 @@ func (r *results) ratio(row, to string) (float64, bool) {
 }
 
 func (r *results) print(w io.Writer) {
-	fmt.Fprintln(w, "Medians; ratios are times of emberfs in times of the reference (for rates the inverse), so less is better.")
+	fmt.Fprintln(w, "Medians; ratios are times of emberfs in times of the reference (for rates the inverse), so less "+
+		"is better.")
 	fmt.Fprintln(w)
 	fmt.Fprintln(w, "| work | native | loopback | rclone | emberfs | against | ratio | target | |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
@@ -187,10 +202,12 @@ func (r *results) judge(row string) string {
 		if !ok {
 			continue
 		}
-		against, ratios, most = append(against, t.to), append(ratios, fmt.Sprintf("%.2f", ratio)), append(most, fmt.Sprintf("%.2f", t.most))
+		against, ratios, most = append(against, t.to), append(ratios, fmt.Sprintf("%.2f", ratio)),
+			append(most, fmt.Sprintf("%.2f", t.most))
 		verdict = append(verdict, passOrShort(ratio <= t.most))
 	}
-	return " " + strings.Join([]string{strings.Join(against, ", "), strings.Join(ratios, ", "), strings.Join(most, ", "), strings.Join(verdict, ", ")}, " | ") + " |"
+	return " " + strings.Join([]string{strings.Join(against, ", "), strings.Join(ratios, ", "),
+		strings.Join(most, ", "), strings.Join(verdict, ", ")}, " | ") + " |"
 }
 
 func passOrShort(ok bool) string {
@@ -215,6 +232,7 @@ func (r *results) printSamples(w io.Writer) {
 		} else if t.most < 0 {
 			limit, verdict = fmt.Sprintf("at least %.4g", -t.most), passOrShort(quantile(v, 0.5) >= -t.most)
 		}
-		fmt.Fprintf(w, "| %s | %.3g | %.3g | %.3g | %s | %s |\n", t.row, quantile(v, 0.5), quantile(v, 0.99), quantile(v, 1), limit, verdict)
+		fmt.Fprintf(w, "| %s | %.3g | %.3g | %.3g | %s | %s |\n", t.row, quantile(v, 0.5), quantile(v, 0.99),
+			quantile(v, 1), limit, verdict)
 	}
 }

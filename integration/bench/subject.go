@@ -59,7 +59,8 @@ func (b *bench) kinds() []string {
 func (b *bench) command(dir string, args ...string) (time.Duration, error) {
 	cmd := exec.CommandContext(b.ctx, args[0], args[1:]...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_AUTHOR_NAME=b", "GIT_AUTHOR_EMAIL=b@example.org", "GIT_COMMITTER_NAME=b", "GIT_COMMITTER_EMAIL=b@example.org")
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_AUTHOR_NAME=b",
+		"GIT_AUTHOR_EMAIL=b@example.org", "GIT_COMMITTER_NAME=b", "GIT_COMMITTER_EMAIL=b@example.org")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
@@ -75,7 +76,8 @@ func (b *bench) command(dir string, args ...string) (time.Duration, error) {
 func (b *bench) newSubject(kind string, gigabytes int, opts string) (*subject, error) {
 	b.serial++
 	base := filepath.Join(b.dir, fmt.Sprintf("%s-%d", kind, b.serial))
-	s := &subject{b: b, kind: kind, image: base + ".img", disk: filepath.Join(base, "disk"), mnt: filepath.Join(base, "mnt"), opts: opts}
+	s := &subject{b: b, kind: kind, image: base + ".img", disk: filepath.Join(base, "disk"),
+		mnt: filepath.Join(base, "mnt"), opts: opts}
 	b.live = append(b.live, s)
 	for _, d := range []string{s.disk, s.mnt} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -89,7 +91,8 @@ func (b *bench) newSubject(kind string, gigabytes int, opts string) (*subject, e
 	if err := errors.Join(f.Truncate(int64(gigabytes)<<30), f.Close()); err != nil {
 		return nil, err
 	}
-	if _, err := b.command("/", "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", "500000", s.image); err != nil {
+	if _, err := b.command("/", "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", "500000",
+		s.image); err != nil {
 		return nil, err
 	}
 	if _, err := b.command("/", "mount", "-o", "loop", s.image, s.disk); err != nil {
@@ -112,7 +115,9 @@ func (s *subject) mount() error {
 	case "loopback":
 		return s.serve(s.b.loopback, orig, s.mnt)
 	case "rclone":
-		return s.serve("rclone", "mount", orig, s.mnt, "--vfs-cache-mode", "full", "--cache-dir", filepath.Join(s.disk, "cache"), "--config", "/dev/null", "--allow-other", "--dir-cache-time", "1h", "--attr-timeout", "1h")
+		return s.serve("rclone", "mount", orig, s.mnt, "--vfs-cache-mode", "full", "--cache-dir",
+			filepath.Join(s.disk, "cache"), "--config", "/dev/null", "--allow-other", "--dir-cache-time", "1h",
+			"--attr-timeout", "1h")
 	}
 	args := []string{s.b.emberfs, "mount", s.mnt, "--state", filepath.Join(s.disk, "state")}
 	if s.opts != "" {

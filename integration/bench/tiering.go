@@ -58,7 +58,8 @@ func (b *bench) nextMachine() error {
 		err = os.Mkdir(filepath.Join(first, "thousand"), 0o755)
 	}
 	for i := 0; i < 1000 && err == nil; i++ {
-		err = os.WriteFile(filepath.Join(first, "thousand", fmt.Sprintf("file %d", i)), fmt.Appendf(nil, "file %d of a thousand", i), 0o644)
+		err = os.WriteFile(filepath.Join(first, "thousand", fmt.Sprintf("file %d", i)),
+			fmt.Appendf(nil, "file %d of a thousand", i), 0o644)
 	}
 	if err = errors.Join(err, umount(first)); err != nil {
 		return err
@@ -77,7 +78,8 @@ func (b *bench) nextMachine() error {
 		if err := errors.Join(b.looks(s, mnt, clone, n, int64(round)), umount(mnt)); err != nil {
 			return err
 		}
-		if err := errors.Join(os.RemoveAll(clone), os.RemoveAll(filepath.Join(s.disk, fmt.Sprintf("next%d", round)))); err != nil {
+		if err := errors.Join(os.RemoveAll(clone),
+			os.RemoveAll(filepath.Join(s.disk, fmt.Sprintf("next%d", round)))); err != nil {
 			return err
 		}
 	}

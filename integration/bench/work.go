@@ -14,7 +14,8 @@ func (b *bench) realWork() error {
 		return err
 	}
 	sources := filepath.Join(b.dir, "sources")
-	if _, err := b.command(b.module, "sh", "-euc", `mkdir -p "$1"; git archive HEAD | tar -x -C "$1"`, "sh", sources); err != nil {
+	if _, err := b.command(b.module, "sh", "-euc", `mkdir -p "$1"; git archive HEAD | tar -x -C "$1"`, "sh",
+		sources); err != nil {
 		return err
 	}
 	for round := range b.rounds {
@@ -90,7 +91,8 @@ func (s *subject) realWork(repo, sources string, round int) error {
 		return err
 	}
 	cache := filepath.Join(s.b.dir, "gocache")
-	build := []string{"env", "GOCACHE=" + cache, "GOFLAGS=-trimpath", "go", "build", "-buildvcs=false", "-o", filepath.Join(s.mnt, "emberfs.out"), "./cmd/emberfs"}
+	build := []string{"env", "GOCACHE=" + cache, "GOFLAGS=-trimpath", "go", "build", "-buildvcs=false", "-o",
+		filepath.Join(s.mnt, "emberfs.out"), "./cmd/emberfs"}
 	if round == 0 {
 		if _, err := s.b.command(src, build...); err != nil {
 			return err

@@ -7,12 +7,12 @@ import (
 )
 
 func TestEffort(t *testing.T) {
-	clear := func() {
+	lift := func() {
 		for _, name := range []string{soakVar, seedVar, roundsVar, forVar} {
 			t.Setenv(name, "")
 		}
 	}
-	clear()
+	lift()
 	if n, d := Count(t, 3, 300), Time(t, time.Second, time.Minute); n != 3 || d != time.Second || Soaking() {
 		t.Errorf("in the suite: %d rounds, %v, soaking %v", n, d, Soaking())
 	}
@@ -29,7 +29,8 @@ func TestEffort(t *testing.T) {
 	t.Setenv(seedVar, "42")
 	t.Setenv(roundsVar, "7")
 	t.Setenv(forVar, "2m")
-	if n, d, s := Count(t, 3, 300), Time(t, time.Second, time.Minute), Seeds(t, 1, 2); n != 7 || d != 2*time.Minute || len(s) != 7 || s[0] != 42 || s[6] != 48 {
+	if n, d, s := Count(t, 3, 300), Time(t, time.Second, time.Minute), Seeds(t, 1, 2); n != 7 || d != 2*time.Minute ||
+		len(s) != 7 || s[0] != 42 || s[6] != 48 {
 		t.Errorf("as asked for: %d rounds, %v, seeds %v", n, d, s)
 	}
 }

@@ -187,13 +187,15 @@ func (h *History) apply(i int, op Op) {
 		o.changes = append(o.changes, change{op: i, trunc: true})
 	case Rename:
 		if old := h.live[op.To]; old != nil {
-			old.names = append(old.names, naming{op: i, parent: h.live[path.Dir(op.To)], name: path.Base(op.To), gone: true, by: o})
+			old.names = append(old.names, naming{op: i, parent: h.live[path.Dir(op.To)], name: path.Base(op.To),
+				gone: true, by: o})
 		}
 		delete(h.live, op.Path)
 		h.place(op.To, o, i)
 		h.move(op.Path+"/", op.To+"/")
 	case Unlink:
-		o.names = append(o.names, naming{op: i, parent: h.live[path.Dir(op.Path)], name: path.Base(op.Path), gone: true})
+		o.names = append(o.names, naming{op: i, parent: h.live[path.Dir(op.Path)], name: path.Base(op.Path),
+			gone: true})
 		delete(h.live, op.Path)
 	}
 	if op.Len > 0 {

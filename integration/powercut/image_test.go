@@ -28,7 +28,8 @@ func entry(kind Kind, off int64, data string) []byte {
 
 func TestReadLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	whole := bytes.Join([][]byte{entry(Write, 512, "data"), entry(Mark, 0, "one"), entry(Flush, 0, ""), entry(Mark, 0, "two")}, nil)
+	whole := bytes.Join([][]byte{entry(Write, 512, "data"), entry(Mark, 0, "one"), entry(Flush, 0, ""),
+		entry(Mark, 0, "two")}, nil)
 	check(t, os.WriteFile(path, whole, 0o600))
 	log, err := ReadLog(path)
 	check(t, err)
@@ -85,14 +86,16 @@ func builder(t *testing.T, log Log, sector int) *Builder {
 // TestImageKeepsWhatIsFlushed: whatever the seed, what a flush covers is there, and each sector is as some write left
 // it.
 func TestImageKeepsWhatIsFlushed(t *testing.T) {
-	log := Log{fill(0, 4, 'a'), fill(8, 2, 'b'), {Kind: Flush}, fill(0, 2, 'c'), fill(8, 1, 'd'), fill(8, 1, 'e'), {Kind: Flush}, fill(16, 8, 'f')}
+	log := Log{fill(0, 4, 'a'), fill(8, 2, 'b'), {Kind: Flush}, fill(0, 2, 'c'), fill(8, 1, 'd'), fill(8, 1, 'e'),
+		{Kind: Flush}, fill(16, 8, 'f')}
 	seen := map[string]bool{}
 	b := builder(t, log, 512)
 	for seed := range int64(1000) {
 		seen[image(t, b, Cut{6, seed})[:12]] = true
 	}
 	for s := range seen {
-		if s[2:8] != "aa...." || s[9] != 'b' || !bytes.ContainsRune([]byte("bde"), rune(s[8])) || !bytes.ContainsRune([]byte("ac"), rune(s[0])) {
+		if s[2:8] != "aa...." || s[9] != 'b' || !bytes.ContainsRune([]byte("bde"), rune(s[8])) ||
+			!bytes.ContainsRune([]byte("ac"), rune(s[0])) {
 			t.Errorf("an impossible image: %s", s)
 		}
 	}

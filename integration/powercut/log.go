@@ -43,7 +43,8 @@ func ReadLog(path string) (Log, error) {
 		size := int(binary.LittleEndian.Uint32(h[4:]))
 		at += headerSize
 		if e.Kind < Write || e.Kind > Mark || e.Off < 0 || size > len(b)-at {
-			return nil, fmt.Errorf("%s: no entry at %d: kind %d, offset %d, %d bytes", path, at-headerSize, e.Kind, e.Off, size)
+			return nil, fmt.Errorf("%s: no entry at %d: kind %d, offset %d, %d bytes", path, at-headerSize, e.Kind,
+				e.Off, size)
 		}
 		e.Data = b[at : at+size : at+size]
 		at += size

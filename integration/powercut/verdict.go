@@ -94,7 +94,9 @@ func (v *view) judge(tree map[string]Node) []string {
 		if len(found[o]) == 0 && !v.mayLack(o, found) {
 			wrong = append(wrong, fmt.Sprintf("%s is missing: it must be at one of %q", v.describe(o), v.pathsOf(o)))
 		}
-		if len(found[o]) > 1 && !o.dir && slices.ContainsFunc(found[o], func(p string) bool { return v.telling(possible[p], tree[p].Data) }) {
+		if len(found[o]) > 1 && !o.dir && slices.ContainsFunc(found[o], func(p string) bool {
+			return v.telling(possible[p], tree[p].Data)
+		}) {
 			wrong = append(wrong, fmt.Sprintf("%s is in several places: %q", v.describe(o), found[o]))
 		}
 	}
@@ -263,7 +265,8 @@ func (v *view) badContent(o *object, got []byte) string {
 		most = max(most, size)
 	}
 	if len(got) < least || len(got) > most {
-		return fmt.Sprintf("%s has %d bytes, it must have %d to %d: durable by %s is what came before operation %d", v.describe(o), len(got), least, most, because, floor)
+		return fmt.Sprintf("%s has %d bytes, it must have %d to %d: durable by %s is what came before operation %d",
+			v.describe(o), len(got), least, most, because, floor)
 	}
 	const step = 512
 	for at := 0; at < len(got); at += step {
@@ -278,7 +281,8 @@ func (v *view) badContent(o *object, got []byte) string {
 				ok = i >= w.off && i < w.off+len(w.data) && got[i] == w.data[i-w.off]
 			}
 			if !ok {
-				return fmt.Sprintf("%s of %d bytes, %d of them durable by %s before operation %d, holds at %d %s", v.describe(o), len(got), len(base), because, floor, i, v.origin(i, got))
+				return fmt.Sprintf("%s of %d bytes, %d of them durable by %s before operation %d, holds at %d %s",
+					v.describe(o), len(got), len(base), because, floor, i, v.origin(i, got))
 			}
 		}
 	}

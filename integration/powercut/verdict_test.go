@@ -54,7 +54,8 @@ func TestJudge(t *testing.T) {
 	gone := acked(create("f", 900, Fsync), Op{Kind: Unlink, Path: "f"})
 	dirs := acked(create("d/f", 900, Fsync), move("d", "e"))
 	// Nothing of this is durable, so each of the directories may be found in the other, but not both at once.
-	cycle := acked(Op{Kind: Mkdir, Path: "a"}, Op{Kind: Mkdir, Path: "b"}, create("a/f", 900, ""), move("a", "b/a"), move("b/a", "a"), move("b", "a/b"))
+	cycle := acked(Op{Kind: Mkdir, Path: "a"}, Op{Kind: Mkdir, Path: "b"}, create("a/f", 900, ""), move("a", "b/a"),
+		move("b/a", "a"), move("b", "a/b"))
 	bare := acked(create("f", 900, ""))
 	told := acked(create("f", 900, ""))
 	told.Events = append(told.Events, Event{Op: 1})
@@ -91,14 +92,15 @@ func TestJudge(t *testing.T) {
 		"each in the other, undone": {cycle, never, with(), ""},
 		"each in the other, begun":  {cycle, never, with("b", nil, "b/a", nil, "b/a/f", cycle.Data(2)), ""},
 		"each in the other, done":   {cycle, never, with("a", nil, "a/b", nil, "a/f", cycle.Data(2)), ""},
-		"itself below it":           {cycle, never, with("b", nil, "b/a", nil, "b/a/b", nil), "b/a/b; it should not be there"},
-		"never synced, missing":     {bare, never, with(), ""},
-		"never synced, empty":       {bare, never, with("f", []byte{}), ""},
-		"committed, missing":        {told, never, with(), "is missing"},
-		"committed, empty":          {told, never, with("f", []byte{}), "durable by a commit"},
-		"what was there is gone":    {bare, never, with("old", false), "is missing"},
-		"what never was":            {bare, never, with("g", data), "should not be there"},
-		"a directory, not a file":   {one, never, with("f", nil), "is missing"},
+		"itself below it": {cycle, never, with("b", nil, "b/a", nil, "b/a/b", nil),
+			"b/a/b; it should not be there"},
+		"never synced, missing":   {bare, never, with(), ""},
+		"never synced, empty":     {bare, never, with("f", []byte{}), ""},
+		"committed, missing":      {told, never, with(), "is missing"},
+		"committed, empty":        {told, never, with("f", []byte{}), "durable by a commit"},
+		"what was there is gone":  {bare, never, with("old", false), "is missing"},
+		"what never was":          {bare, never, with("g", data), "should not be there"},
+		"a directory, not a file": {one, never, with("f", nil), "is missing"},
 	} {
 		got := c.h.Judge(len(c.h.Events), c.age, c.tree)
 		if (c.wrong == "") != (len(got) == 0) || !strings.Contains(fmt.Sprint(got), c.wrong) {
@@ -119,9 +121,12 @@ func TestJudge(t *testing.T) {
 
 // TestHistoryReplay: the tree after the operations, as whoever chooses the next one sees it.
 func TestHistoryReplay(t *testing.T) {
-	h := acked(Op{Kind: Mkdir, Path: "d/e"}, Op{Kind: Create, Path: "d/e/f", Len: 10}, Op{Kind: Put, Path: "d/e/f", Off: 20, Len: 5},
-		Op{Kind: Rename, Path: "d", To: "x"}, Op{Kind: Rename, Path: "old", To: "x/old"}, Op{Kind: Rewrite, Path: "x/old", Len: 3})
-	if got := fmt.Sprint(h.Paths(true), h.Paths(false), h.Size("x/e/f"), h.Size("x/old"), h.Size("old")); got != "[x x/e] [x/e/f x/old] 25 3 -1" {
+	h := acked(Op{Kind: Mkdir, Path: "d/e"}, Op{Kind: Create, Path: "d/e/f", Len: 10},
+		Op{Kind: Put, Path: "d/e/f", Off: 20, Len: 5},
+		Op{Kind: Rename, Path: "d", To: "x"}, Op{Kind: Rename, Path: "old", To: "x/old"},
+		Op{Kind: Rewrite, Path: "x/old", Len: 3})
+	if got := fmt.Sprint(h.Paths(true), h.Paths(false), h.Size("x/e/f"), h.Size("x/old"),
+		h.Size("old")); got != "[x x/e] [x/e/f x/old] 25 3 -1" {
 		t.Errorf("the tree is %s", got)
 	}
 }

@@ -16,7 +16,8 @@ func TestJudgeAllowsWhatHappened(t *testing.T) {
 	const ops = 250
 	for _, seed := range effort.Seeds(t, 2, 200) {
 		rnd := rand.New(rand.NewSource(seed))
-		whole := &History{Seed: seed, Dirs: []string{"d", "d/e"}, Files: map[string][]byte{"old": []byte("what was there before")}}
+		whole := &History{Seed: seed, Dirs: []string{"d", "d/e"},
+			Files: map[string][]byte{"old": []byte("what was there before")}}
 		for i := range ops {
 			whole.Add(whole.Next(rnd))
 			whole.Events = append(whole.Events, Event{Ack: true, At: time.Duration(i) * time.Second})

@@ -45,11 +45,13 @@ func testJobs() []job {
 
 		{name: "churn/alone", pkg: pkg, tests: "^TestChurn$/^alone$", limit: 40 * time.Minute},
 		{name: "churn/source", pkg: pkg, tests: "^TestChurn$/^with_a_source$", limit: 40 * time.Minute},
-		{name: "churn/raced", pkg: pkg, tests: "^TestChurn$/^with_a_source$", raced: true, env: []string{"EMBERFS_ROUNDS=100"}, limit: 40 * time.Minute},
+		{name: "churn/raced", pkg: pkg, tests: "^TestChurn$/^with_a_source$", raced: true,
+			env: []string{"EMBERFS_ROUNDS=100"}, limit: 40 * time.Minute},
 
 		{name: "kill/writes", pkg: pkg, tests: "^TestKillUnderWrites$", limit: 30 * time.Minute},
 		{name: "kill/restore", pkg: pkg, tests: "^TestKillDuringRestore$", limit: 20 * time.Minute},
-		{name: "kill/listing", pkg: pkg, tests: "^(TestKilledWhileListing|TestKilledWhileReleasing)$", limit: 30 * time.Minute},
+		{name: "kill/listing", pkg: pkg, tests: "^(TestKilledWhileListing|TestKilledWhileReleasing)$",
+			limit: 30 * time.Minute},
 		{name: "kill/critical", pkg: pkg, tests: "^TestCriticalKilled$", limit: 30 * time.Minute},
 		{name: "kill/rules", pkg: pkg, tests: "^TestOwnRulesKilled$", limit: 20 * time.Minute},
 
@@ -60,13 +62,16 @@ func testJobs() []job {
 		{name: "database/postgres", pkg: pkg, tests: "^TestCommitsOfPostgres$", limit: 30 * time.Minute},
 		{name: "database/critical-sqlite", pkg: pkg, tests: "^TestCriticalSQLite$", limit: 20 * time.Minute},
 		{name: "database/critical-postgres", pkg: pkg, tests: "^TestCriticalPostgres$", limit: 30 * time.Minute},
-		{name: "database/order", pkg: pkg, tests: "^(TestCommitKeepsOrder|TestCriticalOrder)$", limit: 20 * time.Minute},
+		{name: "database/order", pkg: pkg, tests: "^(TestCommitKeepsOrder|TestCriticalOrder)$",
+			limit: 20 * time.Minute},
 
 		{name: "size/memory", pkg: pkg, tests: "^TestMemoryLimit$", limit: 20 * time.Minute},
 		{name: "size/inodes", pkg: pkg, tests: "^TestInodeTable$", limit: 20 * time.Minute},
 		{name: "size/lazy", pkg: pkg, tests: "^TestLazySizes$", limit: 20 * time.Minute},
-		{name: "program/build", pkg: pkg, tests: "^(TestProgramGoBuild|TestPassthroughPrograms)$", limit: 20 * time.Minute},
-		{name: "program/odd-tree", pkg: pkg, tests: "^(TestProgramCopies|TestRestoreOddTree|TestHistoryOddTree)$", limit: 30 * time.Minute},
+		{name: "program/build", pkg: pkg, tests: "^(TestProgramGoBuild|TestPassthroughPrograms)$",
+			limit: 20 * time.Minute},
+		{name: "program/odd-tree", pkg: pkg, tests: "^(TestProgramCopies|TestRestoreOddTree|TestHistoryOddTree)$",
+			limit: 30 * time.Minute},
 		{name: "program/stress", pkg: pkg, tests: "^TestProgramStress$", raced: true, limit: 30 * time.Minute},
 		{name: "program/fio", pkg: pkg, tests: "^TestReleaseUnderFio$", limit: 20 * time.Minute},
 		{name: "program/fsx", pkg: pkg, tests: "^TestReleaseUnderExerciser$", limit: 20 * time.Minute},
@@ -75,13 +80,16 @@ func testJobs() []job {
 		{name: "suite", pkg: pkg, tests: ".", env: []string{"EMBERFS_SOAK=", "EMBERFS_SEED="}, limit: 60 * time.Minute},
 	}
 	for _, fs := range []string{"Ext4", "XFS", "Btrfs"} {
-		jobs = append(jobs, job{name: "powercut/" + strings.ToLower(fs), pkg: pkg, tests: "^TestPowerCut" + fs + "$", limit: 30 * time.Minute})
+		jobs = append(jobs, job{name: "powercut/" + strings.ToLower(fs), pkg: pkg, tests: "^TestPowerCut" + fs + "$",
+			limit: 30 * time.Minute})
 	}
 	for _, call := range []string{"fsync", "rename", "unlink", "openat", "write", "fsetxattr", "connect"} {
-		jobs = append(jobs, job{name: "strace/" + call, pkg: pkg, tests: `^TestKillAtEachStepOfCommit$/^` + call + `\+`, limit: 30 * time.Minute})
+		jobs = append(jobs, job{name: "strace/" + call, pkg: pkg, tests: `^TestKillAtEachStepOfCommit$/^` + call + `\+`,
+			limit: 30 * time.Minute})
 	}
 	for _, action := range []string{"kill", "EIO", "ENOSPC"} {
-		jobs = append(jobs, job{name: "failpoints/" + strings.ToLower(action), pkg: pkg, tests: "^TestFailpoints$/^" + action + "$", limit: 30 * time.Minute})
+		jobs = append(jobs, job{name: "failpoints/" + strings.ToLower(action), pkg: pkg, tests: "^TestFailpoints$/^" +
+			action + "$", limit: 30 * time.Minute})
 	}
 	return jobs
 }
@@ -101,7 +109,8 @@ func fuzzJobs(module string, length time.Duration) (jobs []job, err error) {
 			return err
 		}
 		for name := range names {
-			jobs = append(jobs, job{name: "fuzz/" + pkg + "." + name, pkg: pkg, fuzz: name, fuzzTime: length, limit: length + 5*time.Minute})
+			jobs = append(jobs, job{name: "fuzz/" + pkg + "." + name, pkg: pkg, fuzz: name, fuzzTime: length,
+				limit: length + 5*time.Minute})
 		}
 		return nil
 	})
@@ -164,7 +173,8 @@ func (j job) build(to string) []string {
 func (j job) args(seed int64, cache string) []string {
 	args := []string{"-test.timeout=" + j.limit.String(), "-test.count=1"}
 	if j.fuzz != "" {
-		return append(args, "-test.run=^$", "-test.fuzz=^"+j.fuzz+"$", "-test.fuzztime="+j.fuzzTime.String(), "-test.parallel=1", "-test.fuzzcachedir="+cache)
+		return append(args, "-test.run=^$", "-test.fuzz=^"+j.fuzz+"$", "-test.fuzztime="+j.fuzzTime.String(),
+			"-test.parallel=1", "-test.fuzzcachedir="+cache)
 	}
 	args = append(args, "-test.v", "-test.run="+j.tests)
 	if j.tests == "." {

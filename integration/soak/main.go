@@ -46,14 +46,18 @@ func main() {
 
 func parse(args []string) (o options, err error) {
 	f := pflag.NewFlagSet("soak", pflag.ContinueOnError)
-	f.DurationVar(&o.length, "for", 0, "begin jobs for this `time`, such as 2h, round after round; without it there is one round")
-	f.StringArrayVar(&o.only, "only", nil, "only the job of this `name`, or those below it (powercut for powercut/ext4); may be given several times")
-	f.Int64Var(&o.seed, "seed", 0, "the `number` that the first round's order and tests begin with; without it a random one")
+	f.DurationVar(&o.length, "for", 0, "begin jobs for this `time`, such as 2h, round after round; without it there "+
+		"is one round")
+	f.StringArrayVar(&o.only, "only", nil, "only the job of this `name`, or those below it (powercut for "+
+		"powercut/ext4); may be given several times")
+	f.Int64Var(&o.seed, "seed", 0, "the `number` that the first round's order and tests begin with; without it a "+
+		"random one")
 	f.IntVar(&o.atOnce, "jobs", 1, "so many jobs at a time")
 	f.DurationVar(&o.fuzzTime, "fuzz-time", 3*time.Minute, "how long each fuzz target runs")
 	f.BoolVar(&o.list, "list", false, "list the jobs and end")
 	f.StringVar(&o.module, "module", ".", "the project's `directory`")
-	f.StringVar(&o.logs, "logs", filepath.Join(os.TempDir(), "emberfs-soak"), "the `directory` in which the output of failed jobs stays")
+	f.StringVar(&o.logs, "logs", filepath.Join(os.TempDir(), "emberfs-soak"),
+		"the `directory` in which the output of failed jobs stays")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}

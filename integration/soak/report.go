@@ -33,7 +33,8 @@ func (s *soak) report() {
 	w := tabwriter.NewWriter(s.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "JOB\tRUNS\tFAILED\tTIME\tLONGEST")
 	line := func(name string, r *row) {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%v\t%v\n", name, r.runs, r.failed, r.total.Round(time.Second), r.longest.Round(time.Second))
+		fmt.Fprintf(w, "%s\t%d\t%d\t%v\t%v\n", name, r.runs, r.failed, r.total.Round(time.Second),
+			r.longest.Round(time.Second))
 	}
 	for _, j := range s.jobs {
 		if r := rows[j.name]; r != nil {
@@ -46,7 +47,8 @@ func (s *soak) report() {
 	_ = w.Flush()
 	for _, r := range s.results {
 		if r.why != "" {
-			fmt.Fprintf(s.out, "\nFAIL  %s, seed %d: %s\n      %s\n      again: %s\n", r.job.name, r.seed, r.why, r.log, r.again())
+			fmt.Fprintf(s.out, "\nFAIL  %s, seed %d: %s\n      %s\n      again: %s\n", r.job.name, r.seed, r.why, r.log,
+				r.again())
 		}
 	}
 	fmt.Fprintf(s.out, "\n%d passed, %d failed\n", all.runs-all.failed, all.failed)

@@ -75,7 +75,8 @@ func TestArguments(t *testing.T) {
 			t.Errorf("%q is taken", args)
 		}
 	}
-	if o, err := parse([]string{"--for", "2h", "--only", "a", "--only", "b", "--seed", "5"}); err != nil || o.length != 2*time.Hour || len(o.only) != 2 || o.seed != 5 || o.atOnce != 1 {
+	if o, err := parse([]string{"--for", "2h", "--only", "a", "--only", "b", "--seed", "5"}); err != nil ||
+		o.length != 2*time.Hour || len(o.only) != 2 || o.seed != 5 || o.atOnce != 1 {
 		t.Errorf("%+v, %v", o, err)
 	}
 }
@@ -200,7 +201,8 @@ func FuzzFails(f *testing.F) {
 		return job{name: "p/fuzz" + name, pkg: "p", fuzz: "Fuzz" + name, fuzzTime: time.Second, limit: time.Minute}
 	}
 	var out bytes.Buffer
-	jobs := []job{test("Passes", time.Minute), test("Fails", time.Minute), test("Skips", time.Minute), test("IsNot", time.Minute), test("Hangs", 2*time.Second),
+	jobs := []job{test("Passes", time.Minute), test("Fails", time.Minute), test("Skips", time.Minute),
+		test("IsNot", time.Minute), test("Hangs", 2*time.Second),
 		test("RunIsOurs", time.Minute), test("Leaves", time.Minute), fuzz("Passes"), fuzz("Fails"), fuzz("IsNot"),
 		{name: "q/fuzz", pkg: "q", fuzz: "FuzzPasses", fuzzTime: time.Second, limit: time.Minute}}
 	o := options{seed: 9, atOnce: 2, module: module, logs: filepath.Join(module, "logs")}
@@ -214,8 +216,10 @@ func FuzzFails(f *testing.F) {
 		t.Error(err)
 	}
 	want := map[string]string{
-		"p/Passes": "", "p/Fails": "exit status 1", "p/Skips": "a test was skipped", "p/IsNot": "the pattern matches no test", "p/Hangs": "not finished after 2s", "p/RunIsOurs": "",
-		"p/Leaves": "left 1 processes running", "p/fuzzPasses": "", "p/fuzzFails": "exit status 1", "p/fuzzIsNot": "the pattern matches no test", "q/fuzz": "the pattern matches no test",
+		"p/Passes": "", "p/Fails": "exit status 1", "p/Skips": "a test was skipped",
+		"p/IsNot": "the pattern matches no test", "p/Hangs": "not finished after 2s", "p/RunIsOurs": "",
+		"p/Leaves": "left 1 processes running", "p/fuzzPasses": "", "p/fuzzFails": "exit status 1",
+		"p/fuzzIsNot": "the pattern matches no test", "q/fuzz": "the pattern matches no test",
 	}
 	if len(s.results) != len(want) || !s.failed() {
 		t.Errorf("%d results, want %d; failed %v", len(s.results), len(want), s.failed())
@@ -227,10 +231,12 @@ func FuzzFails(f *testing.F) {
 		if r.why == "" {
 			continue
 		}
-		if text, err := os.ReadFile(r.log); err != nil || r.job.name == "p/Fails" && !bytes.Contains(text, []byte("as it should")) {
+		if text, err := os.ReadFile(r.log); err != nil || r.job.name == "p/Fails" &&
+			!bytes.Contains(text, []byte("as it should")) {
 			t.Errorf("%s: the log has %q, %v", r.job.name, text, err)
 		}
-		if again := r.again(); !strings.Contains(out.String(), again) || r.job.fuzz == "" && again != "scripts/soak --only "+r.job.name+" --seed 9" {
+		if again := r.again(); !strings.Contains(out.String(), again) || r.job.fuzz == "" &&
+			again != "scripts/soak --only "+r.job.name+" --seed 9" {
 			t.Errorf("%s is repeated by %q\n%s", r.job.name, again, out.String())
 		}
 	}
@@ -250,7 +256,8 @@ func TestRoundsEnd(t *testing.T) {
 	s := &soak{options: options{seed: 1, atOnce: 1, length: time.Hour}, jobs: testJobs(), out: &out}
 	s.rounds(stopped, t.Context())
 	s.report()
-	if len(s.results) != 0 || !strings.Contains(out.String(), "did not run") || !strings.HasSuffix(out.String(), "\n0 passed, 0 failed\n") {
+	if len(s.results) != 0 || !strings.Contains(out.String(), "did not run") ||
+		!strings.HasSuffix(out.String(), "\n0 passed, 0 failed\n") {
 		t.Errorf("%d results\n%s", len(s.results), out.String())
 	}
 }

@@ -27,7 +27,8 @@ var ErrTooDeep = errors.New("nested too deep")
 // TooDeepToTake says why a commit does not take the directory at a slash path, nil where it does.
 func TooDeepToTake(at string) error {
 	if strings.Count(at, "/") >= MaxDepth || len(at) > maxDirPath {
-		return fmt.Errorf("%w: a commit takes directories up to %d levels below the root, with paths of up to %d KiB", ErrTooDeep, MaxDepth, maxDirPath>>10)
+		return fmt.Errorf("%w: a commit takes directories up to %d levels below the root, with paths of up to %d KiB",
+			ErrTooDeep, MaxDepth, maxDirPath>>10)
 	}
 	return nil
 }

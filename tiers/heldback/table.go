@@ -119,7 +119,8 @@ func (t *Table) keys() []Key {
 }
 
 func (t *Table) compare(a, b Key) int {
-	return cmp.Or(strings.Compare(t.items[a].path, t.items[b].path), cmp.Compare(a.Ino, b.Ino), cmp.Compare(a.Gen, b.Gen))
+	return cmp.Or(strings.Compare(t.items[a].path, t.items[b].path), cmp.Compare(a.Ino, b.Ino),
+		cmp.Compare(a.Gen, b.Gen))
 }
 
 // Put holds something back; it replaces what was held back of that inode. It is not durable before Sync.
@@ -289,7 +290,8 @@ func (t *Table) List(most int) (out []Item, more int) {
 	}
 	out = make([]Item, 0, len(keys))
 	for _, k := range keys {
-		out = append(out, Item{Key: k, Path: t.items[k].path, What: slices.Clone(t.items[k].what), Mark: t.items[k].mark})
+		out = append(out, Item{Key: k, Path: t.items[k].path, What: slices.Clone(t.items[k].what),
+			Mark: t.items[k].mark})
 	}
 	return out, more
 }

@@ -24,7 +24,8 @@ func open(t *testing.T, path string) *Table {
 
 func put(t *testing.T, tab *Table, ino uint64, path, value string) {
 	t.Helper()
-	if err := tab.Put(Item{Key: Key{ino, 1}, Path: path, What: []string{"owner"}, Value: json.RawMessage(value)}); err != nil {
+	if err := tab.Put(Item{Key: Key{ino, 1}, Path: path, What: []string{"owner"},
+		Value: json.RawMessage(value)}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -223,7 +224,9 @@ func TestPaths(t *testing.T) {
 			t.Errorf("%v", all)
 		}
 	}
-	if lost, err := tab.Rekey(func(p string) (Key, bool) { return Key{30, 1}, p == "/" }); err != nil || len(lost) != 3 {
+	if lost, err := tab.Rekey(func(p string) (Key, bool) {
+		return Key{30, 1}, p == "/"
+	}); err != nil || len(lost) != 3 {
 		t.Errorf("an unknown path was looked for: %q, %v", lost, err)
 	}
 }
@@ -254,7 +257,8 @@ func TestMark(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, x := range []*Table{tab, open(t, path)} {
-		if list, more := x.List(5); len(list) != 1 || more != 0 || x.Mark(Key{11, 1}) != 48 || x.Mark(Key{10, 1}) != 0 || x.Mark(Key{12, 1}) != 0 {
+		if list, more := x.List(5); len(list) != 1 || more != 0 || x.Mark(Key{11, 1}) != 48 ||
+			x.Mark(Key{10, 1}) != 0 || x.Mark(Key{12, 1}) != 0 {
 			t.Errorf("%v and %d more, mark %d", list, more, x.Mark(Key{11, 1}))
 		}
 	}

@@ -41,7 +41,8 @@ func (w *warmWalk) settledFile(fd int, name string, self warm.XattrTarget, st *u
 		return true
 	}
 	var now unix.Statx_t
-	return w.confirmed(self, false, rec) && warm.StatAt(fd, name, &now) == nil && now.Ino == st.Ino && now.Size == st.Size && now.Mtime == st.Mtime
+	return w.confirmed(self, false, rec) && warm.StatAt(fd, name, &now) == nil && now.Ino == st.Ino &&
+		now.Size == st.Size && now.Mtime == st.Mtime
 }
 
 // stands says, where a daemon works, whether the record of what is in cold only is still what it was: believed or not.

@@ -53,8 +53,9 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	fd, err := openWarmDir(o.State)
 	if errors.Is(err, unix.ENOENT) {
 		if !o.Info.Head.IsZero() {
-			return &Report{Findings: []cold.Finding{{Severity: cold.Damaged, What: "the warm directory is missing", Where: "warm",
-				Do: "move the state directory away and mount the volume's repository in a new one"}}}, nil
+			return &Report{Findings: []cold.Finding{
+				{Severity: cold.Damaged, What: "the warm directory is missing", Where: "warm",
+					Do: "move the state directory away and mount the volume's repository in a new one"}}}, nil
 		}
 		return &Report{}, nil
 	}
@@ -79,7 +80,8 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	t, _, err := heldback.OpenState(o.State, fd, nil)
 	if err != nil {
 		return &Report{Findings: []cold.Finding{{Severity: cold.Damaged, What: err.Error(), Where: heldback.FileName,
-			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory as plain files"}}}, nil
+			Do: "mount the repository with a new state directory; what no commit has is in this one's warm directory " +
+				"as plain files"}}}, nil
 	}
 	defer func() { _ = t.Close() }()
 	w := &warmWalk{ctx: ctx, o: o, out: &Report{}, inodes: map[uint64]struct{}{}, rules: set, held: t}
@@ -137,8 +139,9 @@ func (w *warmWalk) untrue(at, mark, what string) {
 	if len(w.out.Findings) >= maxWarmFindings {
 		return
 	}
-	w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: what, Path: cold.NameOf(at), Where: path.Join("warm", at),
-		Do: "--repair lets it count as changed, so that the next commit takes what is here"})
+	w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: what, Path: cold.NameOf(at),
+		Where: path.Join("warm", at),
+		Do:    "--repair lets it count as changed, so that the next commit takes what is here"})
 }
 
 // risk counts something that no commit has.
@@ -202,7 +205,8 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 		return err
 	}
 	if err := cold.TooDeepToWalk(at, depth); err != nil {
-		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: "not looked at: " + err.Error(), Path: cold.NameOf(at), Where: path.Join("warm", at),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: "not looked at: " +
+			err.Error(), Path: cold.NameOf(at), Where: path.Join("warm", at),
 			Do: "no commit takes it: move the directory further up"})
 		return nil
 	}
@@ -215,7 +219,8 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 		stands := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 		if !slices.Contains(ids, stands) {
 			if w.confirmed(self, true, rec) {
-				w.untrue(at, at, fmt.Sprintf("is marked clean as tree %s, which the commit does not have there", rec.ID))
+				w.untrue(at, at, fmt.Sprintf("is marked clean as tree %s, which the commit does not have there",
+					rec.ID))
 			}
 			marked, clean = false, false
 		} else {
@@ -256,7 +261,9 @@ func (w *warmWalk) vanished(at string, names []warm.Dirent, lists []listing, dir
 		return
 	}
 	for name := range lists[0].by {
-		_, here := slices.BinarySearchFunc(names, name, func(d warm.Dirent, n string) int { return strings.Compare(d.Name, n) })
+		_, here := slices.BinarySearchFunc(names, name, func(d warm.Dirent, n string) int {
+			return strings.Compare(d.Name, n)
+		})
 		switch {
 		case here:
 		case dirty:
@@ -273,14 +280,17 @@ func (w *warmWalk) heldBack() {
 	list, more := w.held.List(most)
 	if more > 0 {
 		defer func() {
-			w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%sparts of %d more files", heldback.LeftOutHere, more)})
+			w.out.Findings = append(w.out.Findings,
+				cold.Finding{Severity: cold.Note, What: fmt.Sprintf("%sparts of %d more files", heldback.LeftOutHere,
+					more)})
 		}()
 	}
 	for _, it := range list {
 		if it.Unknown() {
 			it.Path = ""
 		}
-		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: heldback.LeftOutHere + strings.Join(it.What, "; "), Path: cold.NameOf(it.Path), Where: path.Join("warm", it.Path),
+		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Note, What: heldback.LeftOutHere +
+			strings.Join(it.What, "; "), Path: cold.NameOf(it.Path), Where: path.Join("warm", it.Path),
 			Do: "commits carry it over; a machine that can make it has it again"})
 	}
 }
@@ -330,7 +340,8 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		}
 		return nil
 	case kind == cold.KindDir:
-		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) || w.otherUnlisted(fd, name, base)) {
+		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) ||
+			w.otherUnlisted(fd, name, base)) {
 			w.risk(&st, 0)
 		}
 		sub, err := warm.OpenAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -364,14 +375,17 @@ func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.En
 	if h, err := heldback.Holding(w.held, heldback.KeyOf(st)); err == nil {
 		h.Fill(&now)
 	}
-	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || now.Flags != e.Flags || mtime && now.Mtime != e.Mtime {
+	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || now.Flags != e.Flags ||
+		mtime && now.Mtime != e.Mtime {
 		return true
 	}
 	if e.Kind == cold.KindSymlink {
 		to, err := warm.ReadlinkAt(fd, name)
 		return err == nil && string(to) != e.Target
 	}
-	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b cold.Xattr) bool { return a.Name == b.Name && string(a.Value) == string(b.Value) })
+	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b cold.Xattr) bool {
+		return a.Name == b.Name && string(a.Value) == string(b.Value)
+	})
 }
 
 // file compares a regular file by its record and its stat data, and by its bytes where that is asked for.
@@ -431,7 +445,8 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold
 }
 
 // content compares a file's bytes with the id that its record names.
-func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec warm.Record, marked, dirty bool, id cold.ID) error {
+func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec warm.Record, marked, dirty bool,
+	id cold.ID) error {
 	f, err := warm.OpenQuiet(fd, name, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil

@@ -88,7 +88,8 @@ func (c linkContent) Data(off int64) (cold.Range, bool, error) {
 
 var _ io.ReaderAt = linkContent("")
 
-func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, cold.ID) bool, f func(string, cold.Content) error) error {
+func warmFiles(ctx context.Context, fd int, at string, depth int, pick func(string, cold.ID) bool,
+	f func(string, cold.Content) error) error {
 	if err := ctx.Err(); err != nil || cold.TooDeepToWalk(at, depth) != nil {
 		return err
 	}

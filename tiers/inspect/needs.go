@@ -24,7 +24,8 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Reco
 	switch {
 	case !dirty && e != nil && other:
 		if w.marked() && w.stands(self, rec) {
-			w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", rec.ID, e.ID))
+			w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", rec.ID,
+				e.ID))
 		}
 	case dirty && (other || w.attrsDiffer(fd, name, &shown, e, true)):
 		w.risk(&shown, 0)
@@ -38,7 +39,8 @@ func (w *warmWalk) unlisted(self warm.XattrTarget, at string, ids []cold.DirID, 
 	is := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 	there := slices.ContainsFunc(ids, func(id cold.DirID) bool { return id != (cold.DirID{}) })
 	if clean && there && !slices.Contains(ids, is) && w.marked() && w.stands(self, rec) {
-		w.untrue(at, at, fmt.Sprintf("is not listed yet and stands for tree %s under a clean mark, which the commit does not have there", is.Tree))
+		w.untrue(at, at, fmt.Sprintf("is not listed yet and stands for tree %s under a clean mark, which the commit "+
+			"does not have there", is.Tree))
 	}
 	return w.lacks(self, rec, cold.Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
 }
@@ -71,8 +73,12 @@ func (w *warmWalk) lacks(self warm.XattrTarget, rec warm.Record, n cold.Need) er
 			break
 		}
 		p := path.Join(n.Path, l.Path)
-		w.out.Findings = append(w.out.Findings, cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: cold.NameOf(p), Where: path.Join("warm", p),
-			Object: l.Object.String(), Do: "emberfs check --repair tries to get it from the remote and from warm; else put it back from another clone"})
+		w.out.Findings = append(w.out.Findings,
+			cold.Finding{Severity: cold.Damaged, What: fmt.Sprintf("%s: %v", what, l.Err), Path: cold.NameOf(p),
+				Where:  path.Join("warm", p),
+				Object: l.Object.String(),
+				Do: "emberfs check --repair tries to get it from the remote and from warm; " +
+					"else put it back from another clone"})
 	}
 	return nil
 }

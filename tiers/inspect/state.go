@@ -86,7 +86,8 @@ func StaleTemps(dir string) ([]string, error) {
 // WarmFiles walks a state directory's warm and hands f what pick wants: regular files whose bytes are there, and
 // symlinks, whose content is their target. pick is given the path and the id that the file's record names, zero where
 // there is none. What cannot be opened is passed over. Records need not be true: f has to compare.
-func WarmFiles(ctx context.Context, dir string, pick func(path string, id cold.ID) bool, f func(path string, c cold.Content) error) error {
+func WarmFiles(ctx context.Context, dir string, pick func(path string, id cold.ID) bool,
+	f func(path string, c cold.Content) error) error {
 	fd, err := openWarmDir(dir)
 	if err != nil {
 		return err

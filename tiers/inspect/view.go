@@ -66,7 +66,8 @@ func OpenView(state string, repo ViewCold) (*View, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	w := &View{rules: set, fd: fd, trust: s.Trust, opened: cold.Time{Sec: time.Now().Unix()}, cold: repo, origin: s.Origin}
+	w := &View{rules: set, fd: fd, trust: s.Trust, opened: cold.Time{Sec: time.Now().Unix()}, cold: repo,
+		origin: s.Origin}
 	if s.Boot != boot && !s.Clean {
 		w.trust = max(1, w.trust+1) // what no record has yet
 	}
@@ -121,7 +122,8 @@ func (w *View) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) 
 		if !ok {
 			return warm.Record{}, nil
 		}
-		if r = found.Believed(w.trust, kind == cold.KindDir, st); r.IsStub() || r.Has(warm.FlagUnlisted) || r.Mtime == warm.TimeOf(st.Mtime) {
+		if r = found.Believed(w.trust, kind == cold.KindDir, st); r.IsStub() || r.Has(warm.FlagUnlisted) ||
+			r.Mtime == warm.TimeOf(st.Mtime) {
 			break
 		}
 	}

@@ -110,7 +110,8 @@ func (f *viewFile) Read(p []byte) (int, error) {
 	}
 	// The record turns before the bytes go.
 	var st unix.Statx_t
-	if r, ok := warm.ReadRecord(warm.ByFD(f.fd)); ok && r.IsStub() && warm.StatAt(f.fd, "", &st) == nil && r.Size == int64(st.Size) {
+	if r, ok := warm.ReadRecord(warm.ByFD(f.fd)); ok && r.IsStub() && warm.StatAt(f.fd, "", &st) == nil &&
+		r.Size == int64(st.Size) {
 		if err := f.toCold(&r); err != nil {
 			return 0, err
 		}

@@ -107,7 +107,8 @@ func parseList(list *yaml.Node) (*Set, error) {
 		return nil, &Error{Line: list.Line, Msg: "want a list of rules, each with `match` and `class` or `ignore`"}
 	}
 	if len(list.Content) > maxRules {
-		return nil, &Error{Line: list.Line, Msg: fmt.Sprintf("%d rules, at most %d are taken", len(list.Content), maxRules)}
+		return nil, &Error{Line: list.Line, Msg: fmt.Sprintf("%d rules, at most %d are taken", len(list.Content),
+			maxRules)}
 	}
 	rules := make([]Rule, 0, len(list.Content))
 	for i, node := range list.Content {
@@ -138,7 +139,8 @@ func parseRule(node *yaml.Node) (*Rule, *Error) {
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		key, value := node.Content[i], node.Content[i+1]
 		if key.Kind != yaml.ScalarNode || value.Kind != yaml.ScalarNode || value.Tag == "!!null" {
-			return nil, &Error{Line: key.Line, Msg: fmt.Sprintf("%q: want one plain value (no anchors, aliases or lists)", key.Value)}
+			return nil, &Error{Line: key.Line,
+				Msg: fmt.Sprintf("%q: want one plain value (no anchors, aliases or lists)", key.Value)}
 		}
 		if seen[key.Value] {
 			return nil, &Error{Line: key.Line, Msg: fmt.Sprintf("%q is given twice", key.Value)}
@@ -257,7 +259,8 @@ func (r *Rule) check(seen map[string]bool) *Error {
 	if r.Ignore {
 		for _, k := range []string{"critical_delay", "backup_interval", "warm_age", "fsync"} {
 			if seen[k] {
-				return bad("`%s` says nothing of files that are ignored: they are never committed and never leave warm", k)
+				return bad("`%s` says nothing of files that are ignored: they are never committed and never leave warm",
+					k)
 			}
 		}
 		if seen["class"] && r.Class != Session {

@@ -80,13 +80,15 @@ func TestDecide(t *testing.T) {
 		}
 	}
 	r := s.Rules()
-	if r[0].CriticalDelay != 500*time.Millisecond || !r[1].FsyncRemote || !r[3].Ignore || !r[3].Passthrough || r[5].WarmAge != Never || r[5].BackupInterval != time.Minute {
+	if r[0].CriticalDelay != 500*time.Millisecond || !r[1].FsyncRemote || !r[3].Ignore || !r[3].Passthrough ||
+		r[5].WarmAge != Never || r[5].BackupInterval != time.Minute {
 		t.Errorf("rules: %+v", r)
 	}
 	if !s.HasMemory() || !s.HasIgnore() || !s.HasCritical() || !s.HasFsyncRemote() || !s.HasIntervals() {
 		t.Errorf("what the set has: %+v", s)
 	}
-	if kept, n := s.WithoutDrops(); n != 2 || kept.HasMemory() || kept.HasIgnore() || kept.Decide("build/keep/x", false).Class() != Critical {
+	if kept, n := s.WithoutDrops(); n != 2 || kept.HasMemory() || kept.HasIgnore() ||
+		kept.Decide("build/keep/x", false).Class() != Critical {
 		t.Errorf("without rules that drop: %+v, %d", kept, n)
 	}
 }
@@ -159,7 +161,8 @@ func TestParseConfig(t *testing.T) {
 	if _, found, err := ParseConfig([]byte("memory_limit: 100MB\n")); found || err != nil {
 		t.Errorf("rules found where there are none: %v", err)
 	}
-	if _, _, err := ParseConfig([]byte("rules:\n  - {match: a, class: memory}\n")); err == nil || !strings.Contains(err.Error(), "line 2") {
+	if _, _, err := ParseConfig([]byte("rules:\n  - {match: a, class: memory}\n")); err == nil ||
+		!strings.Contains(err.Error(), "line 2") {
 		t.Errorf("a bad rule: %v", err)
 	}
 }

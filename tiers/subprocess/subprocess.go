@@ -88,7 +88,8 @@ func Command(ctx context.Context, path string, args ...string) *exec.Cmd {
 }
 
 // kept are the variables that a program of a user's may need: who and where they are, how to reach hosts and agents.
-var kept = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK",
+var kept = []string{"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR",
+	"SSH_AUTH_SOCK",
 	"http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"}
 
 // Environment is the environment of children: of ours what is kept, always with a PATH.

@@ -13,11 +13,13 @@ import (
 const MarkAttr = RecordAttr + ".volume"
 
 // ErrUnproven says that warm and volume.json do not belong together.
-var ErrUnproven = errors.New("the warm directory is not the one that volume.json is about: it was copied without extended attributes, made anew, or is another volume's; " +
+var ErrUnproven = errors.New("the warm directory is not the one that volume.json is about: it was copied without " +
+	"extended attributes, made anew, or is another volume's; " +
 	"files whose bytes are in the repository only would read as zeros")
 
 // UnprovenHelp is the way out.
-const UnprovenHelp = "copy the state directory again, as root and with all extended attributes (cp -a, rsync -aHAX), or mount the repository with a new state directory; " +
+const UnprovenHelp = "copy the state directory again, as root and with all extended attributes (cp -a, rsync -aHAX), " +
+	"or mount the repository with a new state directory; " +
 	"what no commit has is in the copy's warm directory as plain files"
 
 // ProveWarm holds the mark on warm's root against volume.json. Where nothing may have left warm there is nothing to

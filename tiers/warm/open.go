@@ -19,7 +19,9 @@ func Quietly(flags int, open func(flags int) (int, error)) (fd int, noatime bool
 
 // OpenQuiet opens a name to read it for the daemon itself.
 func OpenQuiet(dirfd int, name string, flags int) (int, error) {
-	fd, _, err := Quietly(unix.O_RDONLY|unix.O_NONBLOCK|flags, func(flags int) (int, error) { return OpenAt(dirfd, name, flags, 0) })
+	fd, _, err := Quietly(unix.O_RDONLY|unix.O_NONBLOCK|flags, func(flags int) (int, error) {
+		return OpenAt(dirfd, name, flags, 0)
+	})
 	return fd, err
 }
 

@@ -118,7 +118,8 @@ func DecodeRecord(b []byte) (r Record, ok bool) {
 	if r.Mtime.Nsec >= 1e9 || r.Ctime.Nsec >= 1e9 {
 		return Record{}, false
 	}
-	if r.Has(FlagDir|FlagStub) || !r.Has(FlagDir) && r.Has(FlagUnlisted) || r.Has(FlagStub) && (r.Size <= 0 || r.ID.IsZero()) {
+	if r.Has(FlagDir|FlagStub) || !r.Has(FlagDir) && r.Has(FlagUnlisted) || r.Has(FlagStub) &&
+		(r.Size <= 0 || r.ID.IsZero()) {
 		return Record{}, false // nothing that this version writes
 	}
 	return r, true

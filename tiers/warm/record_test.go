@@ -8,8 +8,10 @@ import (
 
 func TestRecordRoundTrip(t *testing.T) {
 	for _, r := range []Record{
-		{Flags: FlagClean | FlagCtime, Trust: 7, ID: cold.ID{1, 2, 3}, Size: 1 << 40, Mtime: cold.Time{Sec: -1, Nsec: 999999999}, Ctime: cold.Time{Sec: 1 << 38, Nsec: 1}, Group: 42},
-		{Flags: FlagDir | FlagClean, Trust: 65535, ID: cold.ID{9}, Meta: cold.ID{8}, Mtime: cold.Time{Sec: -(1 << 39), Nsec: 0}},
+		{Flags: FlagClean | FlagCtime, Trust: 7, ID: cold.ID{1, 2, 3}, Size: 1 << 40,
+			Mtime: cold.Time{Sec: -1, Nsec: 999999999}, Ctime: cold.Time{Sec: 1 << 38, Nsec: 1}, Group: 42},
+		{Flags: FlagDir | FlagClean, Trust: 65535, ID: cold.ID{9}, Meta: cold.ID{8},
+			Mtime: cold.Time{Sec: -(1 << 39), Nsec: 0}},
 	} {
 		b := r.Encode(nil)
 		if len(b) > RecordMax {

@@ -56,7 +56,8 @@ func (b *holedBlob) Read(p []byte) (int, error) {
 func TestWriteSparse(t *testing.T) {
 	data := bytes.Repeat([]byte("data"), 300<<10)
 	for _, b := range []*holedBlob{
-		{size: 0}, {size: 1 << 42}, {size: 1 << 42, off: 1 << 41, data: data}, {size: 1<<42 + 1, data: data}, {size: 1 << 42, off: 1<<42 - int64(len(data)), data: data},
+		{size: 0}, {size: 1 << 42}, {size: 1 << 42, off: 1 << 41, data: data}, {size: 1<<42 + 1, data: data},
+		{size: 1 << 42, off: 1<<42 - int64(len(data)), data: data},
 		{size: int64(len(data)), data: data},
 	} {
 		f, err := os.Create(filepath.Join(t.TempDir(), "f"))
@@ -71,7 +72,8 @@ func TestWriteSparse(t *testing.T) {
 			t.Errorf("%d bytes of holes were read", b.zeros)
 		}
 		var st unix.Stat_t
-		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Size != b.size || st.Blocks*512 > int64(len(b.data))+1<<20 {
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Size != b.size || st.Blocks*512 > int64(len(b.data))+
+			1<<20 {
 			t.Errorf("%d bytes in %d blocks, %v", st.Size, st.Blocks, err)
 		}
 		got := make([]byte, len(b.data))

@@ -71,7 +71,8 @@ func LoadState(dir string) (*State, error) {
 		return nil, fmt.Errorf("read the volume's state %s: %w", s.Path, err)
 	}
 	if s.Format > StateFormat {
-		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: %w", s.Path, s.Format, StateFormat, ErrNewerState)
+		return nil, fmt.Errorf("%s has format %d, this version reads up to %d: %w", s.Path, s.Format, StateFormat,
+			ErrNewerState)
 	}
 	if s.Format < 1 || s.Machine == "" {
 		return nil, fmt.Errorf("%s is not a volume's state: format %d", s.Path, s.Format)

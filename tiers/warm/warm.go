@@ -21,7 +21,8 @@ const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
 // OpenAt opens name below dirfd without ever leaving it (openat2(2)).
 func OpenAt(dirfd int, name string, flags int, mode uint32) (int, error) {
-	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(mode), Resolve: resolveFlags}
+	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(mode),
+		Resolve: resolveFlags}
 	for {
 		fd, err := unix.Openat2(dirfd, name, &how)
 		if err != unix.EINTR && err != unix.EAGAIN { // EAGAIN: a rename raced with the walk
@@ -153,7 +154,8 @@ func (t XattrTarget) call(nr uintptr, attr string, args *xattrArgs) (int, bool, 
 	if t.follow {
 		flags = 0
 	}
-	n, _, errno := unix.Syscall6(nr, uintptr(t.dirfd), uintptr(unsafe.Pointer(p)), flags, uintptr(unsafe.Pointer(a)), uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args))
+	n, _, errno := unix.Syscall6(nr, uintptr(t.dirfd), uintptr(unsafe.Pointer(p)), flags, uintptr(unsafe.Pointer(a)),
+		uintptr(unsafe.Pointer(args)), unsafe.Sizeof(*args))
 	if errno == unix.ENOSYS {
 		noXattrAt.Store(true)
 		return 0, false, nil
