@@ -96,7 +96,7 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		f.plus.Put(p)
 	}()
 	if in.Offset == 0 {
-		unlisted := d.Unlisted()
+		unlisted := d.Lazy()
 		d.Without = f.listers.begin(in.Pid, in.NodeId, unlisted)
 		switch {
 		case !unlisted:
@@ -118,7 +118,7 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		}
 		switch {
 		case e.Name == "." || e.Name == "..": // the kernel wants no node for these
-		case e.Told: // its own LOOKUP, if one comes: find(1) asks for nothing but directories
+		case e.Lazy: // its own LOOKUP, if one comes: find(1) asks for nothing but directories
 		case d.Without != 0 && e.Mode != syscall.S_IFDIR:
 			if d.Without > 0 {
 				d.Without--

@@ -38,7 +38,7 @@ func (v *Volume) Setattr(ctx context.Context, n *Inode, h *Handle, in *SetAttr) 
 	if in.Size != nil {
 		n.opens.Add(1) // it is not released meanwhile
 		defer n.opens.Add(-1)
-		v.asideAhead(n, int64(*in.Size), math.MaxInt64)
+		v.keepAhead(n, int64(*in.Size), math.MaxInt64)
 	}
 	if err := v.prepareAttrs(ctx, n); err != nil {
 		return Attr{}, err
@@ -167,7 +167,7 @@ func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
 	if size < 0 {
 		return unix.EINVAL
 	}
-	if v.host != nil && size > areaMaxSize {
+	if v.areaOf != nil && size > areaMaxSize {
 		return unix.EFBIG
 	}
 	if h != nil && writable(h.flags) {
@@ -209,7 +209,7 @@ func (v *Volume) SetFlags(ctx context.Context, n *Inode, flags uint32) error {
 	if flags&^cold.KeptFlags != 0 || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return unix.EOPNOTSUPP
 	}
-	if v.host != nil {
+	if v.areaOf != nil {
 		return v.setAreaFlags(n, flags)
 	}
 	if err := v.errStandsIn(n); err != nil {

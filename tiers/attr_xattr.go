@@ -108,7 +108,7 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
 			return target(dirfd, name, anon).Set(attr, value, int(flags))
 		})
-		if err == unix.ENOSPC && n.mu.rec.Has(warm.FlagClean) && !n.mu.rec.Has(warm.FlagUnlisted) {
+		if err == unix.ENOSPC && n.mu.rec.Has(warm.FlagClean) && !n.mu.rec.Has(warm.FlagLazy) {
 			// Ours may fill the space that an attribute of the user's needs: it goes first, the file counts as dirty.
 			if n.mu.rec.IsStub() {
 				return errStub

@@ -14,10 +14,10 @@ import (
 
 // basis is what all components of a Volume know.
 type basis struct {
-	// host is, of the area that holds the contents of directories of class memory, the volume that they are part of;
+	// areaOf is, of the area that holds the contents of directories of class memory, the volume that they are part of;
 	// nil for a volume. An area is warm alone, a tree on a tmpfs: without cold, records, hot, a commit or a state.
-	host *Volume
-	area atomic.Pointer[Volume] // of a volume: its area; nil: there is none
+	areaOf *Volume
+	area   atomic.Pointer[Volume] // of a volume: its area; nil: there is none
 
 	cfg   Config
 	cold  cold.Cold

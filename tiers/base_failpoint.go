@@ -21,7 +21,7 @@ var Steps = []string{
 	"restore.record",  // before a directory's record is written
 	"restore.done",    // before volume.json says that warm is what the commit says
 	"list.begin",      // before a directory is listed
-	"browse.entry",    // before a directory is made in one that stays unlisted
+	"browse.entry",    // before a directory is made in one that stays lazy
 	"list.entry",      // before one of its entries is made
 	"list.record",     // before its record says that it is listed
 	"release.record",  // before a file's record says that it is a stub

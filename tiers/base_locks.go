@@ -25,7 +25,7 @@ type (
 	lockMarks    struct{}
 	lockInode    struct{}
 	lockNS       struct{}
-	lockMoment   struct{}
+	lockBoundary struct{}
 	lockCounting struct{}
 	lockNotes    struct{}
 	lockTable    struct{}
@@ -43,7 +43,7 @@ func (lockIO) rank() int       { return 8 }
 func (lockMarks) rank() int    { return 9 }
 func (lockInode) rank() int    { return 10 }
 func (lockNS) rank() int       { return 11 }
-func (lockMoment) rank() int   { return 12 }
+func (lockBoundary) rank() int { return 12 }
 func (lockCounting) rank() int { return 13 }
 func (lockNotes) rank() int    { return 14 }
 func (lockTable) rank() int    { return 15 }
@@ -60,7 +60,7 @@ func (lockIO) several() bool       { return true } // copyRange: in the order of
 func (lockMarks) several() bool    { return false }
 func (lockInode) several() bool    { return true } // Rename: of both inodes, which the kernel has locked
 func (lockNS) several() bool       { return false }
-func (lockMoment) several() bool   { return false }
+func (lockBoundary) several() bool { return false }
 func (lockCounting) several() bool { return false }
 func (lockNotes) several() bool    { return false }
 func (lockTable) several() bool    { return false }

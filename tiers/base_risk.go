@@ -135,7 +135,7 @@ func (r *risk) files() int64 {
 }
 
 // take empties the counters at a commit's boundary, those of what is critical or all; put brings them back if the
-// commit fails, settled drops them where it stands, and gives what they were.
+// commit fails, committed drops them where it stands, and gives what they were.
 func (r *risk) take(critical bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -148,7 +148,7 @@ func (r *risk) take(critical bool) {
 	}
 }
 
-func (r *risk) settled() riskCount {
+func (r *risk) committed() riskCount {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	sum := r.taken[0].plus(r.taken[1])

@@ -17,7 +17,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestBrowseRandomly: looking, changing and dying anywhere between unlisted directories, against a model of the tree.
+// TestBrowseRandomly: looking, changing and dying anywhere between lazy directories, against a model of the tree.
 func TestBrowseRandomly(t *testing.T) {
 	t.Parallel()
 	for _, seed := range effort.Seeds(t, 6, 200) {

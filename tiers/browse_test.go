@@ -32,7 +32,7 @@ func names(t *testing.T, v *Volume, n *Inode) (names []string, told bool) {
 			off = e.Off
 			if e.Name != "." && e.Name != ".." {
 				names = append(names, e.Name)
-				told = told || e.Told
+				told = told || e.Lazy
 			}
 			return true
 		}))
@@ -49,7 +49,7 @@ func (v *Volume) aboveListed(t *testing.T) {
 	v.table.mu.RLock()
 	defer v.table.mu.RUnlock()
 	for _, n := range v.table.byID {
-		if n.parent != nil && n.parent.dir.unlisted.Load() && (n.dir == nil || !n.dir.unlisted.Load()) {
+		if n.parent != nil && n.parent.dir.lazy.Load() && (n.dir == nil || !n.dir.lazy.Load()) {
 			t.Fatalf("%q is there, and what is above it is not listed", n.name)
 		}
 	}
@@ -98,18 +98,18 @@ func TestNamesAlone(t *testing.T) {
 	}
 	must(t, next.Setxattr(context.Background(), n, "user.k", []byte("v"), 0, false, me))
 	next.aboveListed(t)
-	if next.root.dir.unlisted.Load() || !n.dir.unlisted.Load() {
+	if next.root.dir.lazy.Load() || !n.dir.lazy.Load() {
 		t.Error("a change of a directory's attributes lists what is above it, and not itself")
 	}
 	for i := range absentMax + 1 {
-		if !n.dir.unlisted.Load() {
+		if !n.dir.lazy.Load() {
 			t.Fatalf("listed for %d names that are not there", i)
 		}
 		if _, _, err := next.Lookup(context.Background(), n, fmt.Sprint("none", i)); !errors.Is(err, unix.ENOENT) {
 			t.Fatal(err)
 		}
 	}
-	if n.dir.unlisted.Load() {
+	if n.dir.lazy.Load() {
 		t.Error("names that are not there are looked for in the commit for ever")
 	}
 	next.mustSync(t)

@@ -23,7 +23,7 @@ type commits struct {
 }
 
 // commit stores what is dirty and moves the branch; Volume.syncing is held. It begins, captures what there is at one
-// moment, publishes a commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the
+// boundary, publishes a commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the
 // branch points to the commit, and an error leaves all that was dirty so.
 func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	// Begin.
@@ -213,7 +213,7 @@ func (c *capture) release(err error) {
 		c.v.unref(m.n, 1)
 	}
 	c.marks = nil
-	c.spill.close()
+	c.markFile.close()
 }
 
 var errClosed = errors.New("the volume is closed")

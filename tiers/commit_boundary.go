@@ -8,18 +8,18 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// beginCapture has c capture one moment, which is now. c.finish ends it in any case.
+// beginCapture sets the boundary that c captures, which is now. c.finish ends it in any case.
 func (v *Volume) beginCapture(ctx context.Context, tx cold.Tx, c *capture) *capture {
 	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
 	c.before = v.mainEpoch.Load()
-	v.boundary(c)
+	v.drawBoundary(c)
 	return c
 }
 
-// finish lets go of the moment. After an error all that was dirty is so.
+// finish lets go of the boundary. After an error all that was dirty is so.
 func (c *capture) finish(err error) {
 	v := c.v
-	c.m.close()
+	c.boundary.close()
 	c.release(err)
 	v.capturing.Store(0)
 	v.late.clear()
@@ -30,8 +30,8 @@ func (c *capture) finish(err error) {
 		v.critical.put(v, c.crit, err)
 		return
 	}
-	v.justTaken = v.risk.settled()
-	v.critical.settled(v, c.crit)
+	v.justTaken = v.risk.committed()
+	v.critical.committed(v, c.crit)
 	v.answers = append(v.answers, c.crit.waiting...)
 }
 
@@ -46,29 +46,29 @@ func (c *capture) all() (cold.DirID, error) {
 		return cold.DirID{}, err
 	}
 	v.root.mu.Lock()
-	pre := c.m.keep(v.root)
+	pre := c.boundary.keep(v.root)
 	v.root.mu.Unlock()
 	if pre == nil || pre.err != nil {
-		return cold.DirID{}, fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+		return cold.DirID{}, fmt.Errorf("stat the root: %w", errors.Join(c.checkBoundary(), pre.failure()))
 	}
 	root := pre.entry("")
 	c.root = &root
 	id, err := c.dir(v.root, "", base, nil)
-	if err = errors.Join(err, c.checkMoment()); err != nil {
+	if err = errors.Join(err, c.checkBoundary()); err != nil {
 		return cold.DirID{}, err
 	}
-	c.m.close() // all is taken: nobody needs to set anything aside any more
+	c.boundary.close() // all is taken: nobody needs to keep anything any more
 	return id, nil
 }
 
-// boundary is the moment between changes that the commit stands for: what is touched from now on stays dirty.
-func (v *Volume) boundary(c *capture) {
+// drawBoundary sets the point between two changes that the commit shows: what is touched from now on stays dirty.
+func (v *Volume) drawBoundary(c *capture) {
 	v.barrier.Lock()
 	c.epoch = v.epoch.Add(1)
 	v.capturing.Store(c.epoch)
-	c.m = newMoment(v, c.epoch)
-	c.m.rewalk, c.m.live = c.rewalk, c.live
-	v.moment.Store(c.m)
+	c.boundary = newBoundary(v, c.epoch)
+	c.boundary.rewalk, c.boundary.live = c.rewalk, c.live
+	v.boundary.Store(c.boundary)
 	v.risk.take(c.live)
 	c.crit = v.critical.take()
 	if c.live {
@@ -114,6 +114,6 @@ func (v *Volume) nothingDirty() {
 func (v *Volume) nothingWaits() {
 	v.backupDue.Store(0)
 	s := v.critical.take()
-	v.critical.settled(v, s)
+	v.critical.committed(v, s)
 	v.answers = append(v.answers, s.waiting...)
 }

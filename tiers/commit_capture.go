@@ -23,25 +23,25 @@ type capture struct {
 	root   *cold.Entry   // the root's own attributes
 	before uint64        // Volume.mainEpoch as it was
 	// The boundary: what is touched in this epoch is in the commit as it was before, and stays dirty.
-	epoch   uint64
-	m       *moment  // what changed since the boundary, as it was then
-	live    bool     // to the live branch: critical names alone
-	absorbs bool     // nothing: main only takes the place of the live branch
-	tree    *liveDir // those, and why they cannot be had
-	treeErr error
-	crit    *criticalSet // what of them the commit takes
-	due     int64        // Volume.backupDue until it was begun
-	rewalk  bool         // clean marks are not enough: what is ignored may have changed
+	epoch    uint64
+	boundary *boundary // what changed since the boundary, as it was then
+	live     bool      // to the live branch: critical names alone
+	absorbs  bool      // nothing: main only takes the place of the live branch
+	tree     *liveDir  // those, and why they cannot be had
+	treeErr  error
+	crit     *criticalSet // what of them the commit takes
+	due      int64        // Volume.backupDue until it was begun
+	rewalk   bool         // clean marks are not enough: what is ignored may have changed
 
 	mu      mutex[leaf]
 	files   int64
 	bytes   int64
 	missing []leftOut // what could not be taken, and why
 
-	marks  []*dirMark // children before parents
-	marked int        // file marks so far
-	spill  *markSpill // nil while they are few
-	links  linkGroups
+	marks    []*dirMark // children before parents
+	marked   int        // file marks so far
+	markFile *markFile  // nil while they are few
+	links    linkGroups
 }
 
 // dirMark is what will be recorded of a directory once the commit stands.
@@ -55,7 +55,7 @@ type dirMark struct {
 	keep    bool     // not to be marked clean: something below is not, or could not be taken
 	redo    []string // names to look at again next time
 	files   []fileMark
-	aside   spilled // or where they lie
+	stored  markRange // or where they lie
 }
 
 // fileMark is a file whose content the commit has.
@@ -138,7 +138,7 @@ func (c *capture) dir(n *Inode, at string, base cold.DirID, parent *dirMark) (co
 	v.ref(n)
 	c.marks = append(c.marks, m)
 	c.keepMarks(m)
-	c.m.done(n)
+	c.boundary.done(n)
 	return m.id, nil
 }
 

@@ -17,16 +17,16 @@ import (
 // errLinked: names of one file are in it, so it has to be listed.
 var errLinked = errors.New("files with several names")
 
-// describe stores an unlisted directory as cold has it; done is false where it has to be listed instead.
+// describe stores a lazy directory as cold has it; done is false where it has to be listed instead.
 func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID, done bool, err error) {
 	v := c.v
-	if n == v.root || !n.dir.unlisted.Load() {
+	if n == v.root || !n.dir.lazy.Load() {
 		return cold.DirID{}, false, nil
 	}
 	n.mu.Lock()
 	rec := n.mu.rec
 	n.mu.Unlock()
-	if !rec.Has(warm.FlagUnlisted) || v.links.any.Load() || v.Rules().HasIgnore() {
+	if !rec.Has(warm.FlagLazy) || v.links.any.Load() || v.Rules().HasIgnore() {
 		return cold.DirID{}, false, nil
 	}
 	// Names are noted from now on, as where a directory is read whole: it may be listed and changed meanwhile.
@@ -42,11 +42,11 @@ func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID,
 	v.ref(n)
 	c.marks = append(c.marks, m)
 	c.keepMarks(m)
-	c.m.done(n)
+	c.boundary.done(n)
 	return m.id, true, nil
 }
 
-// describeTree stores a directory of the commit that unlisted ones are of, with all below it.
+// describeTree stores a directory of the commit that lazy ones are of, with all below it.
 func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id cold.DirID) (cold.DirID, error) {
 	if err := ctx.Err(); err != nil {
 		return cold.DirID{}, err

@@ -54,15 +54,15 @@ type seen struct {
 func (w *dirWalk) find(name string) (s seen, err error) {
 	c, v, dir := w.c, w.c.v, w.m.n
 	for range 1000 {
-		if b, ok := c.m.binding(dir, name); ok {
+		if b, ok := c.boundary.binding(dir, name); ok {
 			return seen{n: b.n, pre: b.pre}, nil
 		}
 		s, err = w.look(name)
-		if c.m.bindingKept(dir, name) || errors.Is(err, unix.ESTALE) { // it changed meanwhile
+		if c.boundary.bindingKept(dir, name) || errors.Is(err, unix.ESTALE) { // it changed meanwhile
 			if s.n != nil {
 				v.unref(s.n, 1)
 			}
-			if err := c.m.failed(); err != nil {
+			if err := c.boundary.failed(); err != nil {
 				return seen{}, err
 			}
 			continue
@@ -78,7 +78,7 @@ func (w *dirWalk) find(name string) (s seen, err error) {
 // look looks at a name as it is, and at its inode's pre-image where that has one.
 func (w *dirWalk) look(name string) (s seen, err error) {
 	v := w.c.v
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	var st unix.Statx_t
 	if err := warm.StatAt(w.fd, name, &st); err != nil {
 		return seen{}, err
@@ -91,7 +91,7 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	}
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
-	if s.pre = w.c.m.preimage(s.n); s.pre == nil {
+	if s.pre = w.c.boundary.preimage(s.n); s.pre == nil {
 		s.pre = &preimage{}
 		err = v.look(s.n, w.fd, name, warm.ByName(w.fd, name), s.pre)
 	}
@@ -141,7 +141,7 @@ func (w *dirWalk) entries(names []string) (put []cold.Entry, del []string, err e
 	if err := w.read(); err != nil {
 		return nil, nil, err
 	}
-	put, del = w.settled()
+	put, del = w.outcome()
 	w.put, w.del, w.lost = put, del, nil
 	if w.m.full {
 		del = nil
@@ -149,7 +149,7 @@ func (w *dirWalk) entries(names []string) (put []cold.Entry, del []string, err e
 	return put, del, nil
 }
 
-// earlier puts aside what a call before found.
+// earlier keeps what a call before found.
 func (w *dirWalk) earlier() {
 	w.have = make(map[string]*cold.Entry, len(w.put)+len(w.del))
 	for i := range w.put {
@@ -167,7 +167,7 @@ func (w *dirWalk) allNames() ([]string, error) {
 	if err != nil && !errors.Is(err, unix.ENOENT) { // removed since: its names are all known
 		return nil, fmt.Errorf("list directory %q: %w", w.at, err)
 	}
-	names := w.c.m.bound(w.m.n) // after the listing, so that what moved while it was read is among them
+	names := w.c.boundary.bound(w.m.n) // after the listing, so that what moved while it was read is among them
 	for i := range list {
 		names = append(names, list[i].Name)
 	}
@@ -177,7 +177,7 @@ func (w *dirWalk) allNames() ([]string, error) {
 
 // needsFull says that there is a name of a file with several, whose group needs the whole listing.
 func (w *dirWalk) needsFull(names []string) (bool, error) {
-	m := w.c.m
+	m := w.c.boundary
 	for _, name := range names {
 		var st unix.Statx_t
 		err := warm.StatAt(w.fd, name, &st)
@@ -203,7 +203,7 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 // entry takes one name.
 func (w *dirWalk) entry(name string) error {
 	c, m, full := w.c, w.m, path.Join(w.at, name)
-	if err := c.m.failed(); err != nil {
+	if err := c.boundary.failed(); err != nil {
 		return err
 	}
 	s, err := w.find(name)
@@ -290,7 +290,7 @@ func (w *dirWalk) entry(name string) error {
 		c.count(0)
 	}
 	if n != nil && single {
-		c.m.done(n)
+		c.boundary.done(n)
 	}
 	w.put = append(w.put, e)
 	return nil
@@ -306,7 +306,7 @@ func (w *dirWalk) subdir(e cold.Entry, n *Inode, pre *preimage) error {
 			return errNeedWhole
 		}
 		id = old(e.Name).Dir()
-	} else if !pre.rec.Has(warm.FlagClean|warm.FlagDir) || c.rewalk && !pre.rec.Has(warm.FlagUnlisted) {
+	} else if !pre.rec.Has(warm.FlagClean|warm.FlagDir) || c.rewalk && !pre.rec.Has(warm.FlagLazy) {
 		if n == nil {
 			return fmt.Errorf("%q: %w: what it held is gone", full, ErrSpoiled)
 		}
@@ -331,7 +331,7 @@ func (w *dirWalk) subdir(e cold.Entry, n *Inode, pre *preimage) error {
 			return err
 		}
 	} else if n != nil {
-		c.m.done(n)
+		c.boundary.done(n)
 	}
 	e.ID, e.Meta = id.Tree, id.Meta
 	w.put = append(w.put, e)
@@ -365,7 +365,7 @@ func (w *dirWalk) read() error {
 					m.files = append(m.files, mark)
 				}
 				if e.Link == "" {
-					c.m.done(p.n)
+					c.boundary.done(p.n)
 				}
 				return nil
 			case staysOut(err):

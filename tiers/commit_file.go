@@ -38,7 +38,7 @@ func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *base
 // content stores a file's bytes as they were at the boundary, however it changes meanwhile.
 func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) (fileMark, error) {
 	n.mu.Lock()
-	p := c.m.preserve(n, pre, hint)
+	p := c.boundary.preserve(n, pre, hint)
 	n.mu.Unlock()
 	base := p.base
 	if base.ID.IsZero() {
@@ -95,9 +95,9 @@ func sameStat(st *unix.Statx_t, e *cold.Entry) bool {
 	return int64(st.Size) == e.Size && warm.TimeOf(st.Mtime) == e.Mtime
 }
 
-// checkMoment says whether the capture is good: nothing was lost of what it was to take.
-func (c *capture) checkMoment() error {
-	if err := c.m.failed(); err != nil {
+// checkBoundary says whether the capture is good: nothing was lost of what it was to take.
+func (c *capture) checkBoundary() error {
+	if err := c.boundary.failed(); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	return nil

@@ -79,9 +79,9 @@ func (w *dirWalk) without(much *cold.TooMuchError, put []cold.Entry, root *cold.
 	return put, tried
 }
 
-// settled gives what was put and what goes, where some content could not be had: what the last commit has of it is
+// committed gives what was put and what goes, where some content could not be had: what the last commit has of it is
 // better than nothing.
-func (w *dirWalk) settled() (put []cold.Entry, del []string) {
+func (w *dirWalk) outcome() (put []cold.Entry, del []string) {
 	if len(w.lost) == 0 {
 		return w.put, w.del
 	}

@@ -120,10 +120,10 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) {
 		return errNeedWhole
 	}
-	if err = errors.Join(err, c.checkMoment()); err != nil {
+	if err = errors.Join(err, c.checkBoundary()); err != nil {
 		return err
 	}
-	c.m.close()
+	c.boundary.close()
 	if cold.RootDir(base) == id && !v.rulesChanged(ctx, base) {
 		rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
 		rc.Commit = base.Info().ID.String()
@@ -231,10 +231,10 @@ func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 func (w *liveWalk) root() (*cold.Root, error) {
 	c, v := w.c, w.c.v
 	v.root.mu.Lock()
-	pre := c.m.keep(v.root)
+	pre := c.boundary.keep(v.root)
 	v.root.mu.Unlock()
 	if pre == nil || pre.err != nil {
-		return nil, fmt.Errorf("stat the root: %w", errors.Join(c.checkMoment(), pre.failure()))
+		return nil, fmt.Errorf("stat the root: %w", errors.Join(c.checkBoundary(), pre.failure()))
 	}
 	links, err := c.base.LinkDirs(c.ctx)
 	if err != nil {

@@ -16,34 +16,34 @@ import (
 // marksInMemory is how many file marks a commit holds in memory; a first commit of a million files has as many.
 const marksInMemory = 20_000
 
-// markSpill keeps the file marks of a big commit in an unnamed file of the state directory until the commit stands.
-type markSpill struct {
+// markFile keeps the file marks of a big commit in an unnamed file of the state directory until the commit stands.
+type markFile struct {
 	fd  int
 	off int64
 	buf []byte
 }
 
-// spilled is where a directory's marks lie.
-type spilled struct {
+// markRange is where a directory's marks lie.
+type markRange struct {
 	off, end int64
 }
 
-func newMarkSpill(state string) (*markSpill, error) {
+func newMarkFile(state string) (*markFile, error) {
 	fd, err := tempFile(state)
 	if err != nil {
 		return nil, err
 	}
-	return &markSpill{fd: fd}, nil
+	return &markFile{fd: fd}, nil
 }
 
-func (s *markSpill) close() {
+func (s *markFile) close() {
 	if s != nil {
 		unix.Close(s.fd)
 	}
 }
 
 // put appends the marks of one directory.
-func (s *markSpill) put(files []fileMark) (spilled, error) {
+func (s *markFile) put(files []fileMark) (markRange, error) {
 	b := s.buf[:0]
 	le := binary.LittleEndian
 	for i := range files {
@@ -59,17 +59,17 @@ func (s *markSpill) put(files []fileMark) (spilled, error) {
 		b = le.AppendUint32(b, f.mtime.Nsec)
 	}
 	s.buf = b
-	at := spilled{s.off, s.off + int64(len(b))}
+	at := markRange{s.off, s.off + int64(len(b))}
 	n, err := warm.PwriteFull(s.fd, b, s.off)
 	s.off += int64(n)
 	if err != nil {
-		return spilled{}, fmt.Errorf("keep what was committed: %w", err)
+		return markRange{}, fmt.Errorf("keep what was committed: %w", err)
 	}
 	return at, nil
 }
 
 // each calls f for the marks of one directory.
-func (s *markSpill) each(at spilled, f func(*fileMark)) error {
+func (s *markFile) each(at markRange, f func(*fileMark)) error {
 	r := bufio.NewReaderSize(io.NewSectionReader(warm.FDReader(s.fd), at.off, at.end-at.off), 64<<10)
 	le := binary.LittleEndian
 	var fixed [3*8 + len(cold.ID{}) + 2*8 + 4]byte
@@ -99,19 +99,19 @@ func (s *markSpill) each(at spilled, f func(*fileMark)) error {
 	}
 }
 
-// keepMarks puts a directory's file marks aside once there are many. What cannot be kept is not recorded clean, and is
-// read again.
+// keepMarks writes a directory's file marks to a file once there are many. What cannot be kept is not recorded clean,
+// and is read again.
 func (c *capture) keepMarks(m *dirMark) {
 	c.marked += len(m.files)
 	if c.marked <= c.v.marksInMemory || len(m.files) == 0 {
 		return
 	}
 	err := error(nil)
-	if c.spill == nil {
-		c.spill, err = newMarkSpill(c.v.cfg.State)
+	if c.markFile == nil {
+		c.markFile, err = newMarkFile(c.v.cfg.State)
 	}
 	if err == nil {
-		m.aside, err = c.spill.put(m.files)
+		m.stored, err = c.markFile.put(m.files)
 	}
 	if err != nil {
 		c.v.log.WithError(err).Warn("files of this commit will be read again by the next one")
@@ -125,8 +125,8 @@ func (c *capture) eachFile(m *dirMark, f func(*fileMark)) {
 	for i := range m.files {
 		f(&m.files[i])
 	}
-	if m.aside != (spilled{}) {
-		if err := c.spill.each(m.aside, f); err != nil {
+	if m.stored != (markRange{}) {
+		if err := c.markFile.each(m.stored, f); err != nil {
 			c.v.log.WithError(err).Warn("files of this commit will be read again by the next one")
 			m.keep = true
 		}

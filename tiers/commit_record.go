@@ -140,6 +140,6 @@ func (v *Volume) storeClean(n *Inode, id cold.DirID) error {
 	}
 	a := n.attrLocked(&st)
 	r := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: id.Tree, Meta: id.Meta, Mtime: a.Mtime, Ctime: a.Ctime}
-	r.Flags |= n.mu.rec.Flags & warm.FlagUnlisted // where it was described without being listed
+	r.Flags |= n.mu.rec.Flags & warm.FlagLazy // where it was described without being listed
 	return v.storeRecord(n, r)
 }

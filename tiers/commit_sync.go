@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A commit for which what changes cannot be set aside is tried again after spoiledWait, then after four times as long,
+// A commit for which what changes cannot be kept is tried again after spoiledWait, then after four times as long,
 // below spoiledMost: what removes thousands of files comes to an end.
 const (
 	spoiledWait = 50 * time.Millisecond

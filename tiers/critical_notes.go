@@ -329,8 +329,8 @@ func (c *critical) put(v *Volume, s *criticalSet, err error) {
 	answer(s.waiting, err)
 }
 
-// settled lets go of what a commit has.
-func (c *critical) settled(v *Volume, s *criticalSet) {
+// committed lets go of what a commit has.
+func (c *critical) committed(v *Volume, s *criticalSet) {
 	now := time.Now()
 	c.mu.Lock()
 	c.under = nil

@@ -200,7 +200,7 @@ func (v *Volume) mayDirect(n *Inode) bool {
 	if !named || !v.decide(n).Passthrough() {
 		return false
 	}
-	m := v.moment.Load()
+	m := v.boundary.Load()
 	if m == nil || m.over.Load() || n.born.Load() == m.epoch {
 		return true
 	}

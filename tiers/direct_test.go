@@ -201,14 +201,14 @@ func TestDirectOnlyWhereRulesSayAndNothingIsLost(t *testing.T) {
 	h.Release()
 }
 
-// A commit under way reads what a file held at its boundary, which nobody sets aside of what is written untracked.
+// A commit under way reads what a file held at its boundary, which nobody keeps of what is written untracked.
 func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
 	v, _, _, build := directVolume(t)
 	moved, stays := write(t, v, v.root, "f", "text"), write(t, v, build, "g", "text")
 	settledAlone(t, v, stays)
 	v.barrier.Lock()
-	m := newMoment(v, v.epoch.Add(1))
-	v.moment.Store(m)
+	m := newBoundary(v, v.epoch.Add(1))
+	v.boundary.Store(m)
 	v.barrier.Unlock()
 	must(t, v.Rename(context.Background(), v.root, "f", build, "f", 0))
 	h := open(t, v, moved, unix.O_RDWR)

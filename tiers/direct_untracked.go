@@ -265,8 +265,8 @@ func (v *Volume) freeze(ctx context.Context, c *boundaryContent) (*frozen, error
 }
 
 func (f *frozen) fill(ctx context.Context, c *boundaryContent) error {
-	buf := asideBuffers.Get().(*[]byte)
-	defer asideBuffers.Put(buf)
+	buf := preserveBuffers.Get().(*[]byte)
+	defer preserveBuffers.Put(buf)
 	for off := int64(0); off < c.size; {
 		if err := ctx.Err(); err != nil {
 			return err

@@ -9,8 +9,8 @@
 //	                 mtime, blocks}; warm has a hole
 //	directory        record {clean, tree, meta}:          record {dirty, mtime, ctime} or none
 //	                 everything below is clean
-//	unlisted         record {clean, unlisted, tree,       record {unlisted, tree, meta}: restored from a commit of a
-//	                 meta}; warm has none of its          stock client, the next commit lists and takes it
+//	lazy directory   record {clean, lazy, tree, meta};    record {lazy, tree, meta}: restored from a commit of a
+//	                 warm has none of its                 stock client, the next commit lists and takes it
 //	                 children, or the directories
 //
 // A directory of class memory is none of these: warm and commits have it empty, its contents lie in an area, another
@@ -55,12 +55,12 @@
 //  11. Names of one file in several directories are made together (lazy_links.go); until then none of these directories
 //     moves.
 //
-//  12. A commit shows one moment, its boundary (inode_past.go). Whoever changes something first after it leaves the
-//     pre-image for the commit's walk before the change: of a name (keepBound, keepUnbound), of an inode's attributes
-//     and record (keepPast), of its bytes (keepContent, preserved.aside). The walk looks for a pre-image after it
-//     looked at what is there, or under Inode.mu. What was clean at the boundary needs none of its bytes or children:
-//     its record names them. Pages written through a mapping count from when the kernel hands them over. A pre-image
-//     that cannot be had spoils the commit, never the change.
+//  12. A commit shows one point in time, its boundary (inode_boundary.go). Whoever changes something first after it
+//     leaves the pre-image for the commit's walk before the change: of a name (keepBound, keepUnbound), of an inode's
+//     attributes and record (keepPast), of its bytes (keepContent, preserved.keep). The walk looks for a pre-image
+//     after it looked at what is there, or under Inode.mu. What was clean at the boundary needs none of its bytes or
+//     children: its record names them. Pages written through a mapping count from when the kernel hands them over. A
+//     pre-image that cannot be had spoils the commit, never the change.
 //
 //  13. A file that the kernel reads and writes itself (direct.go) is ignored by the rules, or was when it was opened
 //     first, and has nothing in its record. An inode is open in one way at a time: by the kernel alone or through the
@@ -72,8 +72,8 @@
 //
 //  14. All access to warm goes by (directory descriptor, single name) or openat2 with RESOLVE_BENEATH and no symlinks.
 //
-//  15. Below an unlisted directory warm holds unlisted directories alone: a directory is listed after all those above
-//     it (lazy_browse.go), so a change is never below an unlisted one. But for directories that share files: they are
+//  15. Below a lazy directory warm holds lazy directories alone: a directory is listed after all those above
+//     it (lazy_browse.go), so a change is never below a lazy one. But for directories that share files: they are
 //     listed together, and above one that a crash left listed there may be one that is not, until the next start.
 //
 //  16. A commit takes all that it can. What it cannot (unreadable, too deep, more than a commit holds) stays out by
@@ -105,7 +105,8 @@
 //	area               the volume over a tmpfs in which directories of class memory have their contents
 //	barrier            the lock that keeps changes apart from a commit's boundary
 //	base               the commit that a commit extends
-//	boundary           the moment between two system calls that a commit shows
+//	boundary           the point between two system calls that a commit shows
+//	browse             to give the names of a lazy directory by the commit, without listing it
 //	capture            to read what a commit stores
 //	clean              the same as the last commit, by a record
 //	class              session, critical, memory: what a rule says of a path
@@ -119,19 +120,20 @@
 //	hot                file content in memory
 //	inode              a file, directory or other node, whatever its names
 //	lane               where what is at risk is counted: of the next commit of everything, or of critical files
-//	listing            making the children of an unlisted directory
+//	listing            to make the children of a lazy directory in warm
+//	lazy directory     a directory whose children are not made in warm yet
 //	live branch        commits of critical files between two commits of everything
 //	mark               a record that says clean or dirty; the first change of a directory marks it and all above
 //	pre-image          what an inode, a name or bytes were at the boundary, kept before the first change after it
+//	publish            to make what was captured durable in cold, and move the branch to it
 //	receipt            what a sync made safe, and what not
 //	recall             to bring a stub's bytes back to warm
 //	record             the extended attribute that says what an inode is to the last commit
 //	release            to make a stub of a file: its bytes leave warm
 //	risk               what would be lost if machine and disk went away now
+//	settle             to make warm the only place that a file needs which the rules ignore
 //	stub               a file whose bytes are in cold only
-//	told               a name that the commit tells of an unlisted directory
 //	trust              the number that says which records count after a start
-//	unlisted           of a directory: its children are not made in warm yet
 //	untracked          of a file: programs may write it without the daemon's knowledge
 //	warm               the plain directory
 //
@@ -177,7 +179,7 @@
 //	                      rename holds those of the inode that moves and of the one that it replaces,
 //	                      which the kernel has locked. A new inode's is tried under table.mu.
 //	Volume.ns             parent and name of every inode; write side: around a rename or unlink system call
-//	moment.mu             pre-images; no system call is made under it
+//	boundary.mu           pre-images; no system call is made under it
 //	Volume.warmCount      counting what warm holds, which walks it
 //	critical.mu           names noted for critical commits
 //	table.mu              the inode table

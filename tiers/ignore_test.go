@@ -120,7 +120,7 @@ func TestIgnoredStubsComeBack(t *testing.T) {
 	mustTier(t, v)
 	must(t, v.Close())
 
-	// The next machine has nothing but unlisted directories.
+	// The next machine has nothing but lazy directories.
 	v = openTiered(t, t.TempDir(), cold)
 	v.Start()
 	must(t, v.SetRulesText([]byte(ignoreBuild)))

@@ -32,16 +32,16 @@ type nodes struct {
 
 	barrier   rwMutex[lockBarrier]
 	epoch     atomic.Uint64
-	mainEpoch atomic.Uint64          // the epoch since the last boundary of a commit of everything
-	capturing atomic.Uint64          // the epoch of the commit under way, or 0
-	moment    atomic.Pointer[moment] // what the commit under way is to show; nil: none walks
+	mainEpoch atomic.Uint64            // the epoch since the last boundary of a commit of everything
+	capturing atomic.Uint64            // the epoch of the commit under way, or 0
+	boundary  atomic.Pointer[boundary] // what the commit under way is to show; nil: none walks
 	// Inodes that the kernel forgot although they were touched since that commit's boundary.
-	late     inoSet
-	marks    mutex[lockMarks]
-	ns       rwMutex[lockNS]
-	moves    atomic.Uint64 // ns: renames and unlinks so far
-	nameless atomic.Int64  // inodes whose anon is set, about
-	writers  sync.Map      // *Inode open for writing -> struct{}
+	late        inoSet
+	marks       mutex[lockMarks]
+	ns          rwMutex[lockNS]
+	nameChanges atomic.Uint64 // ns: renames and unlinks so far
+	nameless    atomic.Int64  // inodes whose anon is set, about
+	writers     sync.Map      // *Inode open for writing -> struct{}
 	// dirtyHint holds, on volumes without records, forgotten inodes whose bytes no commit has.
 	dirtyHint inoSet
 
@@ -81,8 +81,8 @@ type Inode struct {
 	coldReads atomic.Uint32 // handles through which a stub was read
 	noted     atomic.Bool   // is in the list of files that this session opened
 
-	// host is, of the root of a memory directory, the directory of warm at whose place it stands; both shown under its
-	// number.
+	// areaOf is, of the root of a memory directory, the directory of warm at whose place it stands; both shown under
+	// its number.
 	host         atomic.Pointer[Inode]
 	alsoCritical atomic.Bool // has several names, and the rules said critical of one
 
@@ -126,15 +126,15 @@ type dirState struct {
 	pins int  // users of fd; dirFDs.mu
 	hot  bool // second-chance bit; dirFDs.mu
 
-	unlisted atomic.Bool        // the children are not made in warm yet; as the record says
-	listing  mutex[lockListing] // held while they are made
-	nlink    atomic.Int64       // of an unlisted directory, from its listing; 0: not known
+	lazy    atomic.Bool        // the children are not made in warm yet; as the record says
+	listing mutex[lockListing] // held while they are made
+	nlink   atomic.Int64       // of a lazy directory, from its listing; 0: not known
 
-	told     atomic.Pointer[cold.DirID]    // the directories in it were made while it was unlisted: what it stood for
-	tellers  atomic.Int32                  // streams that told its names
-	names    atomic.Pointer[[]warm.Dirent] // what they tell, as long as there are some
-	toldKept atomic.Bool                   // the kernel may keep what one told
-	absent   atomic.Int32                  // lookups of what the commit has not, while it was unlisted
+	browsed    atomic.Pointer[cold.DirID]    // the directories in it were made while it was lazy: what it stood for
+	browsers   atomic.Int32                  // streams that give its names by the commit
+	names      atomic.Pointer[[]warm.Dirent] // the names that they give, as long as there are some
+	browseKept atomic.Bool                   // the kernel may keep what one of them gave
+	absent     atomic.Int32                  // lookups of what the commit has not, while it was lazy
 
 	// ordinary is memory.seq of when the directory was found to be none of class memory.
 	ordinary atomic.Uint64
@@ -222,7 +222,7 @@ func (v *Volume) openRoot() error {
 func (v *Volume) shownIno(ino uint64) uint64 { return ino | v.areaBit() }
 
 func (v *Volume) areaBit() uint64 {
-	if v.host != nil {
+	if v.areaOf != nil {
 		return areaBit
 	}
 	return 0

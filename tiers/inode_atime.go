@@ -37,7 +37,7 @@ type mountClone struct {
 
 func (c *mountClone) get(v *Volume, attr uint64) int {
 	c.once.Do(func() {
-		if v.host != nil { // it would keep the tmpfs
+		if v.areaOf != nil { // it would keep the tmpfs
 			return
 		}
 		tree, err := unix.OpenTree(v.warmFD, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)

@@ -58,10 +58,10 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 }
 
 // recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an
-// unlisted directory it says what stat shows. n.mu is held.
+// lazyDir directory it says what stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
 	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir &&
-		!n.mu.rec.Has(warm.FlagUnlisted) || n.kind != cold.KindFile && n.kind != cold.KindDir {
+		!n.mu.rec.Has(warm.FlagLazy) || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return nil
 	}
 	var st unix.Statx_t
@@ -124,7 +124,7 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	switch {
 	case r.IsStub():
 		a.Size, a.Mtime, a.Blocks = uint64(r.Size), r.Mtime, r.Blocks
-	case r.Has(warm.FlagUnlisted):
+	case r.Has(warm.FlagLazy):
 		a.Mtime = r.Mtime
 	case r.Has(warm.FlagBlocks|warm.FlagClean) && r.Mtime == a.Mtime && r.Size == int64(a.Size):
 		a.Blocks = r.Blocks
@@ -147,7 +147,7 @@ func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 // attrFitting is attrAfter where n.mu is held; look looks at n.
 func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) Attr {
 	r := &n.mu.rec
-	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagUnlisted) &&
+	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagLazy) &&
 		r.Mtime != warm.TimeOf(st.Mtime) {
 		var now unix.Statx_t
 		if look(&now) == nil && now.Ino == n.ino && warm.GenOf(&now) == n.gen {

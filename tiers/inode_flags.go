@@ -15,7 +15,7 @@ import (
 
 // flags are those of n.
 func (v *Volume) flags(n *Inode) uint32 {
-	if v.host != nil {
+	if v.areaOf != nil {
 		return v.areaFlags(n)
 	}
 	if v.held.Empty() {

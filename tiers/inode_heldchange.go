@@ -90,8 +90,8 @@ func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, ne
 		switch {
 		case err != nil || from == to:
 		case other != nil && (n.kind == cold.KindDir || other.kind == cold.KindDir):
-			const aside = "//" // no path begins so
-			v.sayHeld(errors.Join(v.held.Moved(from, aside), v.held.Moved(to, from), v.held.Moved(aside, to)))
+			const between = "//" // no path begins so
+			v.sayHeld(errors.Join(v.held.Moved(from, between), v.held.Moved(to, from), v.held.Moved(between, to)))
 		case other != nil:
 			v.sayHeld(errors.Join(move(n, from, to), move(other, to, from)))
 		default:

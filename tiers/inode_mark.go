@@ -42,7 +42,7 @@ func (v *Volume) loadRecord(n *Inode, at warm.XattrTarget, st *unix.Statx_t) {
 	n.mu.rec = r
 	n.stub.Store(r.IsStub())
 	if n.dir != nil {
-		n.dir.unlisted.Store(r.Has(warm.FlagUnlisted))
+		n.dir.lazy.Store(r.Has(warm.FlagLazy))
 	}
 	switch {
 	case !r.Has(warm.FlagClean):
@@ -83,7 +83,7 @@ func (v *Volume) storeNamed(n *Inode, r warm.Record, at warm.XattrTarget) error 
 
 // touchName notes that name in d is about to change: d and all above it turn dirty first. Between begin and end.
 func (v *Volume) touchName(d *Inode, name string) error {
-	if v.host != nil { // no commit ever looks
+	if v.areaOf != nil { // no commit ever looks
 		return nil
 	}
 	v.addChanged(d, name, touchChange)
@@ -196,7 +196,7 @@ func (v *Volume) markDirty(d *Inode) error {
 	}
 	a := d.attrLocked(&st)
 	// It is being listed together with one below it, and stays so until that is done.
-	if r := d.mu.rec; r.Has(warm.FlagUnlisted) {
+	if r := d.mu.rec; r.Has(warm.FlagLazy) {
 		r.Flags &^= warm.FlagClean
 		return v.storeRecord(d, r)
 	}
@@ -223,7 +223,7 @@ func (v *Volume) removeRecord(n *Inode) error {
 // touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. errStub: its bytes
 // have to come back first. Between begin and end.
 func (v *Volume) touchContent(n *Inode) error {
-	if v.host != nil {
+	if v.areaOf != nil {
 		return nil
 	}
 	e := v.epoch.Load()
@@ -263,7 +263,7 @@ func (v *Volume) touchContent(n *Inode) error {
 func (v *Volume) touchOwnName(n *Inode) error { return v.touchOwn(n, touchChange) }
 
 func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
-	if v.host != nil {
+	if v.areaOf != nil {
 		return nil
 	}
 	if n == v.root {
@@ -331,11 +331,11 @@ func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 	return nil
 }
 
-// pinCtime puts the ctime that stat shows into the record of a stub or an unlisted directory: bringing back what is not
+// pinCtime puts the ctime that stat shows into the record of a stub or a lazy directory: bringing back what is not
 // here moves warm's own. Where that fails, only this ctime is at stake. n.mu is held.
 func (v *Volume) pinCtime(n *Inode) {
 	r := n.mu.rec
-	if !r.Has(warm.FlagStub) && !r.Has(warm.FlagUnlisted) || r.Has(warm.FlagCtime) {
+	if !r.Has(warm.FlagStub) && !r.Has(warm.FlagLazy) || r.Has(warm.FlagCtime) {
 		return
 	}
 	var st unix.Statx_t
@@ -359,7 +359,7 @@ func (v *Volume) voidCtime(n *Inode) error {
 // it has, without which its hole would be taken for zeros. n.mu is held.
 func (v *Volume) storeOrRemove(n *Inode, r warm.Record) error {
 	err := v.storeRecord(n, r)
-	if err == nil || n.mu.rec.Has(warm.FlagStub) || n.mu.rec.Has(warm.FlagUnlisted) {
+	if err == nil || n.mu.rec.Has(warm.FlagStub) || n.mu.rec.Has(warm.FlagLazy) {
 		return err
 	}
 	if rmErr := v.removeRecord(n); rmErr != nil {

@@ -42,7 +42,7 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	}
 	v.severalNames(n, parent, name)
 	v.ns.Lock()
-	if v.moves.Load() != moves {
+	if v.nameChanges.Load() != moves {
 		var st unix.Statx_t
 		if warm.StatAt(dirfd, name, &st) != nil || st.Ino != n.ino || warm.GenOf(&st) != n.gen {
 			v.ns.Unlock()

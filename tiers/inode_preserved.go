@@ -15,42 +15,42 @@ import (
 )
 
 const (
-	// preserveShift is the grain of what is set aside before a change, 64 KiB: the smallest chunk that cold makes, so
+	// preserveShift is the grain of what is kept before a change, 64 KiB: the smallest chunk that cold makes, so
 	// that holes are known finely enough. Grains are copied, not cloned: FICLONERANGE (ioctl_ficlonerange(2)) writes
-	// dirty pages to the disk first, and what is set aside was mostly just written. Measured, 64 KiB dirty: copy 10 us
+	// dirty pages to the disk first, and what is kept was mostly just written. Measured, 64 KiB dirty: copy 10 us
 	// on xfs and 51 us on btrfs, clone 198 and 177 us; of clean bytes a clone takes 10 us, at worst 3.8 ms, of 1 MiB 51
 	// ms, which alone is more than a write may wait.
 	preserveShift = writtenShift
-	// preserveStep bounds in bytes what is set aside, or read, in one go while the file's content is locked.
+	// preserveStep bounds in bytes what is kept, or read, in one go while the file's content is locked.
 	preserveStep = 1 << 20
 	readStep     = 256 << 10
 )
 
 // preserved is the content of a dirty file as it was at the boundary, from its first change since, or from when the
-// commit begins to read it, until the commit has read it. Inode.io guards grains and fd: held for writing by who sets
-// aside, for reading by who reads.
+// commit begins to read it, until the commit has read it. Inode.io guards grains and fd: whoever keeps bytes
+// holds it for writing, whoever reads them for reading.
 type preserved struct {
-	m    *moment
-	n    *Inode
-	size int64     // at the boundary
-	base cold.Base // what cold has of it
-	read uint64
+	boundary *boundary
+	n        *Inode
+	size     int64     // at the boundary
+	base     cold.Base // what cold has of it
+	read     uint64
 
 	sparse bool
 	fd     int // a readable descriptor of the file; 0: not open yet
 	grains map[int64]int64
 }
 
-// hole in preserved.grains: a grain without data. Else it is an offset in the spill.
+// hole in preserved.grains: a grain without data. Else it is an offset in the boundary's file.
 const hole = -1
 
 // preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's
 // pre-image.
-func (m *moment) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
-	if p := n.preserved.Load(); p != nil && p.m == m {
+func (m *boundary) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
+	if p := n.preserved.Load(); p != nil && p.boundary == m {
 		return p
 	}
-	p := &preserved{m: m, n: n, size: int64(pre.attr.Size)}
+	p := &preserved{boundary: m, n: n, size: int64(pre.attr.Size)}
 	p.sparse = cold.HolesOf(p.size, pre.attr.Blocks) > 0
 	// The ranges that are noted from now on are those that change after the boundary.
 	if p.size >= writtenMin && n.written.Load() == nil {
@@ -64,9 +64,9 @@ func (m *moment) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
 	return p
 }
 
-// keepContent is keepPast for a change of bytes: from now on they are set aside before they change.
+// keepContent is keepPast for a change of bytes: from now on they are kept before they change.
 func (v *Volume) keepContent(n *Inode) {
-	m := v.moment.Load()
+	m := v.boundary.Load()
 	if m == nil {
 		return
 	}
@@ -83,12 +83,12 @@ func (v *Volume) keepContent(n *Inode) {
 	m.preserve(n, pre, pre.id())
 }
 
-// asideAhead sets aside, piece by piece, what a change of [off, end) will take from a commit under way: what waits for
+// keepAhead keeps, piece by piece, what a change of [off, end) will take from a commit under way: what waits for
 // the change, a boundary or who reads the file, would wait for all of it. Not between begin and end; nothing is locked.
-func (v *Volume) asideAhead(n *Inode, off, end int64) {
+func (v *Volume) keepAhead(n *Inode, off, end int64) {
 	off = max(off, 0)
 	for more := n.kind == cold.KindFile; more; off += preserveStep {
-		m := v.moment.Load()
+		m := v.boundary.Load()
 		if m == nil || m.over.Load() {
 			return
 		}
@@ -103,10 +103,10 @@ func (v *Volume) asideAhead(n *Inode, off, end int64) {
 				n.mu.Unlock()
 			}
 			p := n.preserved.Load()
-			if p == nil || p.m != m || min(end, p.size)-off <= preserveStep { // the change itself does the rest
+			if p == nil || p.boundary != m || min(end, p.size)-off <= preserveStep { // the change itself does the rest
 				return false
 			}
-			p.aside(off, off+preserveStep)
+			p.keep(off, off+preserveStep)
 			return true
 		}()
 	}
@@ -119,27 +119,27 @@ func (p *preserved) end() {
 	if p.n.preserved.CompareAndSwap(p, nil) && p.fd > 0 {
 		unix.Close(p.fd)
 		p.fd = 0
-		p.m.countFDs(-1)
+		p.boundary.countFDs(-1)
 	}
 }
 
-// aside sets the bytes of [off, end) aside before they change. Inode.io is held for writing. A nil *preserved does
-// nothing.
-func (p *preserved) aside(off, end int64) {
-	if p == nil || p.m.over.Load() {
+// keep copies the bytes of [off, end) to the boundary's file before they change. Inode.io is held for writing. A nil
+// *preserved does nothing.
+func (p *preserved) keep(off, end int64) {
+	if p == nil || p.boundary.over.Load() {
 		return
 	}
-	if err := p.setAside(off, min(end, p.size)); err != nil {
-		p.m.spoil(fmt.Errorf("set aside bytes of inode %d: %w", p.n.ino, err))
+	if err := p.keepGrains(off, min(end, p.size)); err != nil {
+		p.boundary.spoil(fmt.Errorf("keep the pre-image of inode %d's bytes: %w", p.n.ino, err))
 	}
 }
 
-// asideFrom is aside for everything from off on.
-func (p *preserved) asideFrom(off int64) { p.aside(off, math.MaxInt64) }
+// keepFrom keeps everything from off on.
+func (p *preserved) keepFrom(off int64) { p.keep(off, math.MaxInt64) }
 
-var asideBuffers = sync.Pool{New: func() any { b := make([]byte, preserveStep); return &b }}
+var preserveBuffers = sync.Pool{New: func() any { b := make([]byte, preserveStep); return &b }}
 
-func (p *preserved) setAside(off, end int64) error {
+func (p *preserved) keepGrains(off, end int64) error {
 	const grain = 1 << preserveShift
 	for g := off >> preserveShift; off < end && g<<preserveShift < end; g++ {
 		if _, ok := p.grains[g]; ok {
@@ -157,7 +157,7 @@ func (p *preserved) setAside(off, end int64) error {
 			}
 			to = min((next+1)<<preserveShift, p.size)
 		}
-		if err := p.copyAside(from, to); err != nil {
+		if err := p.copyGrains(from, to); err != nil {
 			return err
 		}
 		g = (to - 1) >> preserveShift
@@ -165,8 +165,8 @@ func (p *preserved) setAside(off, end int64) error {
 	return nil
 }
 
-// copyAside copies whole grains, [from, to), at most preserveStep bytes; of a sparse file one.
-func (p *preserved) copyAside(from, to int64) error {
+// copyGrains copies whole grains, [from, to), at most preserveStep bytes; of a sparse file one.
+func (p *preserved) copyGrains(from, to int64) error {
 	const grain = 1 << preserveShift
 	if p.grains == nil {
 		p.grains = map[int64]int64{}
@@ -178,18 +178,18 @@ func (p *preserved) copyAside(from, to int64) error {
 			return nil
 		}
 	}
-	spill, err := p.m.spillFD()
+	file, err := p.boundary.openFile()
 	if err != nil {
 		return err
 	}
-	buf := asideBuffers.Get().(*[]byte)
-	defer asideBuffers.Put(buf)
+	buf := preserveBuffers.Get().(*[]byte)
+	defer preserveBuffers.Put(buf)
 	b := (*buf)[:to-from]
 	if n, err := warm.PreadFull(p.fd, b, from); err != nil || n < len(b) {
 		return errors.Join(err, fmt.Errorf("%d of %d bytes at %d", n, len(b), from))
 	}
-	at := p.m.spill.end.Add(int64(len(b))) - int64(len(b))
-	if _, err := warm.PwriteFull(spill, b, at); err != nil {
+	at := p.boundary.file.end.Add(int64(len(b))) - int64(len(b))
+	if _, err := warm.PwriteFull(file, b, at); err != nil {
 		return err
 	}
 	for off := from; off < to; off += grain {
@@ -203,12 +203,12 @@ func (p *preserved) openFD() error {
 	if p.fd > 0 {
 		return nil
 	}
-	fd, err := p.m.v.openToRead(p.n)
+	fd, err := p.boundary.v.openToRead(p.n)
 	if err != nil {
 		return err
 	}
 	p.fd = fd
-	p.m.countFDs(1)
+	p.boundary.countFDs(1)
 	return nil
 }
 
@@ -255,8 +255,8 @@ func (c *boundaryContent) Size() int64 { return c.size }
 
 // ready says whether the content can be had; n.io is held for reading.
 func (c *boundaryContent) ready() error {
-	if c.m.over.Load() {
-		return errors.Join(ErrSpoiled, c.m.failed())
+	if c.boundary.over.Load() {
+		return errors.Join(ErrSpoiled, c.boundary.failed())
 	}
 	if c.n.stub.Load() { // it was found to be what cold has, and left: nobody changed it
 		return errStub
@@ -307,7 +307,7 @@ func (c *boundaryContent) readLocked(b []byte, at int64) error {
 		case src == hole:
 			clear(part)
 		default:
-			n, err = warm.PreadFull(c.m.spill.fd, part, src+at-g<<preserveShift)
+			n, err = warm.PreadFull(c.boundary.file.fd, part, src+at-g<<preserveShift)
 		}
 		if err != nil {
 			return err

@@ -23,7 +23,7 @@ func voidStub(old *warm.Record) warm.Record {
 	return warm.Record{Flags: warm.FlagCtime | old.Flags&warm.FlagGroup, Group: old.Group, ID: old.ID}
 }
 
-// tiered says whether there may be stubs and unlisted directories: without records there are none.
+// tiered says whether there may be stubs and lazy directories: without records there are none.
 func (v *Volume) tiered() bool { return v.records }
 
 func hasRoom(fd int) bool {

@@ -133,7 +133,7 @@ func (v *Volume) unref(n *Inode, count int64) {
 		if n.dir != nil {
 			v.dirs.drop(n)
 		}
-		if !v.records && v.host == nil {
+		if !v.records && v.areaOf == nil {
 			v.keepDirtyHint(n)
 		}
 		v.keepUse(n)

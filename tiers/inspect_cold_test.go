@@ -117,7 +117,7 @@ func TestCheckColdOnly(t *testing.T) {
 	}
 }
 
-// TestCheckColdOnlyChanged: of a stub, or an unlisted directory, that changed, the attributes and the name are at risk.
+// TestCheckColdOnlyChanged: of a stub, or a lazy directory, that changed, the attributes and the name are at risk.
 func TestCheckColdOnlyChanged(t *testing.T) {
 	chmod := func(at string) func(v *Volume) {
 		return func(v *Volume) {
@@ -241,7 +241,7 @@ func TestCheckColdLacks(t *testing.T) {
 	}
 	for _, at := range []string{"a/b/file 3", "a/empty"} {
 		if r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at(at))); !ok || !r.IsStub() &&
-			!r.Has(warm.FlagUnlisted) {
+			!r.Has(warm.FlagLazy) {
 			t.Errorf("the record of %s is gone: %+v", at, r)
 		}
 	}
@@ -255,7 +255,7 @@ func TestCheckColdLacks(t *testing.T) {
 func TestCheckUntrueUnlisted(t *testing.T) {
 	w := lazily(t, func(v *Volume) { must(t, v.list(context.Background(), v.root)) })
 	r, ok := warm.ReadRecord(warm.ByName(unix.AT_FDCWD, w.at("a")))
-	if !ok || !r.Has(warm.FlagUnlisted) {
+	if !ok || !r.Has(warm.FlagLazy) {
 		t.Fatalf("%+v", r)
 	}
 	w.must(unix.Setxattr(w.at("far"), warm.RecordAttr, r.Encode(nil), 0))

@@ -13,8 +13,8 @@ import (
 // relatime, strictatime, nodiratime), by what everybody sees of a file: warm's own ctime moves with records. What the
 // daemon reads for itself moves none.
 
-// movesAtime says whether a read moves the access time of n, as everybody sees it. h may be nil.
-func (v *Volume) movesAtime(n *Inode, h *Handle) bool {
+// updatesAtime says whether a read moves the access time of n, as everybody sees it. h may be nil.
+func (v *Volume) updatesAtime(n *Inode, h *Handle) bool {
 	mode := v.atimeMode()
 	switch {
 	case mode.Never || v.noatime || v.flags(n)&cold.FlagNoatime != 0 || n.kind == cold.KindDir && mode.NoDirs:
@@ -30,7 +30,7 @@ func (v *Volume) movesAtime(n *Inode, h *Handle) bool {
 // accessed moves the atime of a file that is read from off on. Descriptors are opened with O_NOATIME.
 func (h *Handle) accessed(off int64) {
 	v := h.v
-	if !h.noatime || !v.movesAtime(h.n, h) {
+	if !h.noatime || !v.updatesAtime(h.n, h) {
 		return
 	}
 	var one [1]byte
@@ -69,7 +69,7 @@ func (d *DirHandle) getdents() (int, error) {
 	}
 	d.accessed = true
 	v := d.v
-	if !v.movesAtime(d.n, nil) {
+	if !v.updatesAtime(d.n, nil) {
 		return unix.Getdents(d.fd, d.room)
 	}
 	if v.atimeMode().Strict {

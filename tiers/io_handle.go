@@ -60,7 +60,7 @@ func (v *Volume) Open(ctx context.Context, n *Inode, flags uint32, killPriv bool
 	n.opens.Add(1) // it is not released meanwhile
 	defer n.opens.Add(-1)
 	if trunc {
-		v.asideAhead(n, 0, math.MaxInt64)
+		v.keepAhead(n, 0, math.MaxInt64)
 	}
 	h, err := v.openWriting(n, flags, killPriv)
 	for r := (again{}); r.try(ctx, v, n, &err); {
@@ -191,7 +191,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 			return 0, err
 		}
 	}
-	if v.host != nil {
+	if v.areaOf != nil {
 		if off >= areaMaxSize {
 			return 0, unix.EFBIG
 		}
@@ -199,7 +199,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	}
 	n.writeSeq.Add(1)
 	n.written.Load().add(off, off+int64(len(p)))
-	n.preserved.Load().aside(off, off+int64(len(p)))
+	n.preserved.Load().keep(off, off+int64(len(p)))
 	m, err := warm.PwriteFull(h.fd, p, off)
 	h.wrote(int64(m))
 	if m > 0 && v.hot != nil && !n.untracked.Load() {
@@ -260,7 +260,7 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	}
 	n.writeSeq.Add(1)
 	n.written.Load().addFrom(size)
-	n.preserved.Load().asideFrom(size)
+	n.preserved.Load().keepFrom(size)
 	if err := unix.Ftruncate(fd, size); err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ type firstOpened struct {
 
 // noteOpened remembers n among the files that this session opened first.
 func (v *Volume) noteOpened(n *Inode) {
-	if v.host != nil || n.noted.Load() || v.firstOpened.full.Load() || n.noted.Swap(true) {
+	if v.areaOf != nil || n.noted.Load() || v.firstOpened.full.Load() || n.noted.Swap(true) {
 		return
 	}
 	at := v.pathOf(n)

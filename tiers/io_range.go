@@ -13,9 +13,9 @@ import (
 func (h *Handle) Fallocate(ctx context.Context, mode uint32, off, length int64) error {
 	switch {
 	case mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0:
-		h.v.asideAhead(h.n, off, math.MaxInt64)
+		h.v.keepAhead(h.n, off, math.MaxInt64)
 	case mode&^unix.FALLOC_FL_KEEP_SIZE != 0:
-		h.v.asideAhead(h.n, off, off+length)
+		h.v.keepAhead(h.n, off, off+length)
 	}
 	err := h.fallocate(mode, off, length)
 	for r := (again{}); err != nil && r.try(ctx, h.v, h.n, &err); {
@@ -51,13 +51,13 @@ func (h *Handle) fallocate(mode uint32, off, length int64) error {
 	n.writeSeq.Add(1)
 	if mode&(unix.FALLOC_FL_COLLAPSE_RANGE|unix.FALLOC_FL_INSERT_RANGE) != 0 {
 		n.written.Load().addFrom(off)
-		n.preserved.Load().asideFrom(off)
+		n.preserved.Load().keepFrom(off)
 	} else {
 		n.written.Load().add(off, off+length)
-		n.preserved.Load().aside(off, off+length)
+		n.preserved.Load().keep(off, off+length)
 	}
 	var err error
-	if v.host != nil {
+	if v.areaOf != nil {
 		err = fallocateArea(h.fd, mode, off, length)
 	} else {
 		err = unix.Fallocate(h.fd, mode, off, length)
@@ -79,7 +79,7 @@ func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out
 	if in.v != out.v {
 		return 0, unix.EXDEV
 	}
-	v.asideAhead(out.n, offOut, offOut+min(length, copyMax))
+	v.keepAhead(out.n, offOut, offOut+min(length, copyMax))
 	m, err := v.copyRange(ctx, in, offIn, out, offOut, length, killPriv)
 	for r := (again{}); err != nil && r.try(ctx, v, out.n, &err); {
 		m, err = v.copyRange(ctx, in, offIn, out, offOut, length, killPriv)
@@ -139,7 +139,7 @@ func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Ha
 	}
 	out.n.writeSeq.Add(1)
 	out.n.written.Load().add(offOut, offOut+min(length, copyMax))
-	out.n.preserved.Load().aside(offOut, offOut+min(length, copyMax))
+	out.n.preserved.Load().keep(offOut, offOut+min(length, copyMax))
 	m, err := unix.CopyFileRange(in.fd, &offIn, out.fd, &offOut, int(min(length, copyMax)), 0)
 	v.hot.newVersion(out.n)
 	out.wrote(int64(max(m, 0)))

@@ -130,7 +130,7 @@ func (v *Volume) recallSome(ctx context.Context, rest []*Inode) []*Inode {
 	err := unix.Syncfs(v.warmRead())
 	for _, b := range back {
 		if err == nil {
-			if e := v.settleRecalled(b); e != nil {
+			if e := v.endStub(b); e != nil {
 				v.log.WithError(e).WithField("path", v.pathOf(b.n)).Warn("a file did not come back to warm")
 			}
 		}

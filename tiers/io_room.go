@@ -54,7 +54,7 @@ func (v *Volume) lookAtLimits() {
 // makeRoom is called after warm's file system had no room: it releases what can be, after a commit if need be, and says
 // whether that gave any. Nothing is locked.
 func (v *Volume) makeRoom(ctx context.Context) bool {
-	if v.host != nil {
+	if v.areaOf != nil {
 		return v.awaitForgotten()
 	}
 	if v.checkTiering() != nil || !v.running.Load() {

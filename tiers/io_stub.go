@@ -191,7 +191,7 @@ func (v *Volume) recall(ctx context.Context, n *Inode) error {
 			if err := unix.Fsync(b.fd); err != nil {
 				return fmt.Errorf("bring back inode %d: %w", n.ino, err)
 			}
-			return v.settleRecalled(b)
+			return v.endStub(b)
 		}()
 		if err == nil || err == errStub || !room.try(ctx, v, n, &err) {
 			return err
@@ -249,8 +249,8 @@ func (v *Volume) fetchRecalled(ctx context.Context, n *Inode) (_ *recalled, err 
 	return &recalled{n: n, fd: fd, bytes: size}, nil
 }
 
-// settleRecalled makes a file of a stub whose bytes are durable in warm. n.back is held.
-func (v *Volume) settleRecalled(b *recalled) error {
+// endStub makes a file of a stub whose bytes are durable in warm. n.back is held.
+func (v *Volume) endStub(b *recalled) error {
 	n := b.n
 	n.io.Lock()
 	defer n.io.Unlock()

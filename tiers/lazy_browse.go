@@ -15,17 +15,18 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Looking without listing: find(1) over a restored tree needs names and kinds, which the commit has. Making the files
-// for it in warm takes twenty times as long as telling their names, so an unlisted directory tells them as the commit
-// does, and only the directories in it are made: they are what is looked into next. It stays unlisted; the first look
-// at a file, or change, in it lists it. So warm holds only unlisted directories below one that is unlisted, and a
-// directory is listed after all those above it.
+// This file browses: it gives the names of a lazy directory without listing it. A find(1) over a restored tree needs
+// names and kinds, which the commit has. To make the files in warm for it takes twenty times as long as to give their
+// names, so a lazy directory gives the commit's names, and only the directories in it are made, since they are looked
+// into next. The directory stays lazy until the first look at a file in it, or the first change. So warm holds only
+// lazy directories below a lazy one, and a directory is listed after all those above it.
 
-// browseMax bounds the names of a directory that are told without listing it: who reads the directory holds them all.
+// browseMax bounds the names of a directory that can be browsed: each reader of the directory holds all of them in
+// memory.
 const browseMax = 1 << 17
 
-// absentMax is how many names that it has not an unlisted directory is asked for: each may take reading what the commit
-// has.
+// absentMax is how many names that do not exist may be looked up in a lazy directory before it is listed. Each such
+// lookup may read what the commit has in the directory.
 const absentMax = 16
 
 // listAbove lists the directories above n, the topmost first: changes below them mark them.
@@ -36,7 +37,7 @@ func (v *Volume) listAbove(ctx context.Context, n *Inode) error {
 	var above []*Inode
 	v.ns.RLock()
 	for p := n.parent; p != nil; p = p.parent {
-		if p.dir.unlisted.Load() {
+		if p.dir.lazy.Load() {
 			v.ref(p)
 			above = append(above, p)
 		}
@@ -55,15 +56,15 @@ func (v *Volume) listAbove(ctx context.Context, n *Inode) error {
 	return nil
 }
 
-// unlistedAbove says whether listAbove has anything to do.
-func (v *Volume) unlistedAbove(n *Inode) bool {
+// lazyAbove says whether listAbove has anything to do.
+func (v *Volume) lazyAbove(n *Inode) bool {
 	if !v.tiered() {
 		return false
 	}
 	v.ns.RLock()
 	defer v.ns.RUnlock()
 	for p := n.parent; p != nil; p = p.parent {
-		if p.dir.unlisted.Load() {
+		if p.dir.lazy.Load() {
 			return true
 		}
 	}
@@ -74,28 +75,28 @@ func (v *Volume) unlistedAbove(n *Inode) bool {
 // the root.
 func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 	switch {
-	case n.dir == nil: // only unlisted directories are below unlisted directories
+	case n.dir == nil: // only lazy directories are below lazy directories
 		return nil
 	case n == v.root:
 		return v.listWithRoom(ctx, n)
 	}
-	if !v.unlistedAbove(n) {
+	if !v.lazyAbove(n) {
 		return nil
 	}
 	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.listAbove(ctx, n) })
 }
 
-// browse makes the directories in an unlisted directory. It gives what the commit has there; ok is false where n is
-// listed, or has to be to be looked at: what the commit tells of it is not what it will hold, or names of one file are
-// to show one inode.
+// browse makes the directories in a lazy directory, and returns what the commit has there. ok is false where n is
+// listed already, and where it has to be listed before its names can be given: the commit does not say exactly what it
+// will hold, or several names in it stand for one inode.
 func (v *Volume) browse(ctx context.Context, n *Inode) (l cold.Listing, ok bool, err error) {
 	l, ok = v.browsable(ctx, n)
-	if !ok || n.dir.told.Load() != nil {
+	if !ok || n.dir.browsed.Load() != nil {
 		return l, ok, nil
 	}
 	n.dir.listing.Lock()
 	defer n.dir.listing.Unlock()
-	if !n.dir.unlisted.Load() {
+	if !n.dir.lazy.Load() {
 		return cold.Listing{}, false, nil
 	}
 	id := v.keepShown(n)
@@ -116,17 +117,17 @@ func (v *Volume) browse(ctx context.Context, n *Inode) (l cold.Listing, ok bool,
 			return cold.Listing{}, false, fmt.Errorf("list %q: %w", path.Join(v.pathOf(n), e.Name), err)
 		}
 	}
-	n.dir.told.Store(&id)
+	n.dir.browsed.Store(&id)
 	return l, true, nil
 }
 
-// browsable reads what the commit has in n, and says whether browse may tell that.
+// browsable reads what the commit has in n, and says whether these names may be given as they are.
 func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
-	if !n.dir.unlisted.Load() {
+	if !n.dir.lazy.Load() {
 		return cold.Listing{}, false
 	}
 	n.mu.Lock()
-	clean, id := n.mu.rec.Has(warm.FlagClean|warm.FlagUnlisted), cold.DirID{Tree: n.mu.rec.ID, Meta: n.mu.rec.Meta}
+	clean, id := n.mu.rec.Has(warm.FlagClean|warm.FlagLazy), cold.DirID{Tree: n.mu.rec.ID, Meta: n.mu.rec.Meta}
 	n.mu.Unlock()
 	if !clean {
 		return cold.Listing{}, false
@@ -137,7 +138,7 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		// What may have to be stood in for is told as what it is found to be.
+		// Another kind of file may have to stand in for one of these, which listing the directory finds out.
 		if e.Link != "" || e.Kind == cold.KindChar || e.Kind == cold.KindBlock || e.Kind == cold.KindOther {
 			return cold.Listing{}, false
 		}
@@ -145,10 +146,10 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	return l, true
 }
 
-// lookUnlisted readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it
+// lookLazy readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it
 // listed.
-func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) error {
-	if dir.dir == nil || !dir.dir.unlisted.Load() {
+func (v *Volume) lookLazy(ctx context.Context, dir *Inode, name string) error {
+	if dir.dir == nil || !dir.dir.lazy.Load() {
 		return nil
 	}
 	return v.withRoom(ctx, dir, func(ctx context.Context) error {
@@ -165,7 +166,7 @@ func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) erro
 			if _, ok, err := v.browse(ctx, dir); ok || err != nil {
 				return err
 			}
-		case !found && dir.dir.unlisted.Load(): // still: nobody made it meanwhile
+		case !found && dir.dir.lazy.Load(): // still: nobody made it meanwhile
 			if dir.dir.absent.Add(1) <= absentMax {
 				return unix.ENOENT
 			}
@@ -177,19 +178,19 @@ func (v *Volume) lookUnlisted(ctx context.Context, dir *Inode, name string) erro
 // Cache is what the kernel may do with the stream.
 func (d *DirHandle) Cache() DirCache { return d.cache }
 
-// ready lists d's directory, or sees that its names can be told without.
+// ready lists d's directory, or finds that it can be browsed.
 func (d *DirHandle) ready(ctx context.Context) error {
 	v, dir := d.v, d.n.dir
-	if !dir.unlisted.Load() || v.host != nil {
+	if !dir.lazy.Load() || v.areaOf != nil {
 		switch {
-		case dir.tellers.Load() > 0:
+		case dir.browsers.Load() > 0:
 			d.cache = DirNever
-		case dir.toldKept.Swap(false):
+		case dir.browseKept.Swap(false):
 			d.cache = DirAnew
 		}
 		return nil
 	}
-	if dir.told.Load() != nil { // the kernel may need no more than its own copy
+	if dir.browsed.Load() != nil { // the kernel may need no more than its own copy
 		return nil
 	}
 	n := d.n // d may be closed before the errand ends
@@ -201,24 +202,24 @@ func (d *DirHandle) ready(ctx context.Context) error {
 	})
 }
 
-// Unlisted says that looking at what is in the directory takes much longer than reading its names.
-func (d *DirHandle) Unlisted() bool { return d.n.dir.unlisted.Load() }
+// Lazy says that looking at what is in the directory takes much longer than reading its names.
+func (d *DirHandle) Lazy() bool { return d.n.dir.lazy.Load() }
 
 // List lists the directory, for a reader at its beginning who will look at what is in it.
 func (d *DirHandle) List(ctx context.Context) error { return d.v.listWithRoom(ctx, d.n) }
 
-// tell is ReadDir where the names are told by the commit: from the beginning of an unlisted directory, and from where
-// it told the names before on. Names that went away since are told nevertheless. False: warm's directory is to be read.
-func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(warm.Dirent) bool) (bool, error) {
+// browse is ReadDir with the commit's names: from the beginning of a lazy directory on, and from one of its own cookies
+// on. Names that went away since are given nevertheless. It returns false where warm's directory is to be read.
+func (d *DirHandle) browse(ctx context.Context, off uint64, emit func(warm.Dirent) bool) (bool, error) {
 	dir := d.n.dir
-	unlisted, id := dir.unlisted.Load(), dir.told.Load()
-	if id == nil || off == 0 && !unlisted || off != 0 && !isTold(off) {
+	lazy, id := dir.lazy.Load(), dir.browsed.Load()
+	if id == nil || off == 0 && !lazy || off != 0 && !isBrowsed(off) {
 		return false, nil
 	}
-	if !d.teller {
-		d.teller = true
-		dir.tellers.Add(1)
-		dir.toldKept.Store(true)
+	if !d.browser {
+		d.browser = true
+		dir.browsers.Add(1)
+		dir.browseKept.Store(true)
 	}
 	names := dir.names.Load()
 	if names == nil {
@@ -226,16 +227,16 @@ func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(warm.Dirent)
 		if err != nil {
 			return false, err
 		}
-		told, err := d.v.told(d.n, d.fd, &l)
+		entries, err := d.v.browseEntries(d.n, d.fd, &l)
 		if err != nil {
 			return false, err
 		}
-		names = &told
+		names = &entries
 		dir.names.Store(names)
 	}
 	for i := min(int(uint32(off)), len(*names)); i < len(*names); i++ {
 		e := (*names)[i]
-		e.Told = unlisted && i > 1
+		e.Lazy = lazy && i > 1
 		if !emit(e) {
 			break
 		}
@@ -243,16 +244,16 @@ func (d *DirHandle) tell(ctx context.Context, off uint64, emit func(warm.Dirent)
 	return true, nil
 }
 
-// stopTelling ends tell: the last one who told drops the names.
-func (d *DirHandle) stopTelling() {
-	if d.teller && d.n.dir.tellers.Add(-1) == 0 {
+// stopBrowsing is for a stream that ends. The last one that browsed drops the names.
+func (d *DirHandle) stopBrowsing() {
+	if d.browser && d.n.dir.browsers.Add(-1) == 0 {
 		d.n.dir.names.Store(nil)
 	}
 }
 
-// told are the entries of a stream, "." and ".." included, that tells what l has. Files have no inode numbers yet:
-// theirs are made up, and nobody has seen others.
-func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) {
+// browseEntries returns the entries of a stream that gives the names of l, "." and ".." included. Files that are not
+// made yet have no inode numbers: browseIno makes up theirs.
+func (v *Volume) browseEntries(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) {
 	made := map[string]uint64{}
 	if slices.ContainsFunc(l.Entries, func(e cold.Entry) bool { return e.Kind == cold.KindDir }) {
 		names, err := warm.ListNames(fd)
@@ -276,24 +277,26 @@ func (v *Volume) told(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) 
 		e := &l.Entries[i]
 		d := warm.Dirent{Name: e.Name, Mode: e.Kind.Format(), Ino: made[e.Name]}
 		if d.Ino == 0 {
-			d.Ino = toldIno(n.ino, e.Name)
+			d.Ino = browseIno(n.ino, e.Name)
 		}
 		out = append(out, d)
 	}
 	for i := range out {
-		out[i].Off = toldCookie | uint64(i+1)
+		out[i].Off = browseCookie | uint64(i+1)
 	}
 	return out, nil
 }
 
-// toldCookie is the upper half of told names' cookies. Where file systems count, theirs are small; where they hash, one
-// in 2^46 looks like it.
-const toldCookie = 0x7e5b1d93 << 32
+// browseCookie is the upper half of the cookies of browsed entries. The cookies of file systems that count are small;
+// of those that hash, one in 2^46 looks like one of ours.
+const browseCookie = 0x7e5b1d93 << 32
 
-func isTold(off uint64) bool { return off&^math.MaxUint32 == toldCookie && uint32(off) <= browseMax+2 }
+func isBrowsed(off uint64) bool {
+	return off&^math.MaxUint32 == browseCookie && uint32(off) <= browseMax+2
+}
 
-// toldIno is the inode number of a name without a file: in a range that no file system uses.
-func toldIno(dir uint64, name string) uint64 {
+// browseIno makes up the inode number of a file that is not made yet, in a range that no file system uses.
+func browseIno(dir uint64, name string) uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%d/%s", dir, name)
 	return h.Sum64()&^(7<<61) | 1<<61

@@ -109,13 +109,13 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 	if exists && r.vol != nil && want == nil {
 		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
 		if ok && rec.Has(warm.FlagDir|warm.FlagClean) && e.Dir() == (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) {
-			if err := r.attrs(fd, e.Name, e); err != nil || !rec.Has(warm.FlagUnlisted) {
+			if err := r.attrs(fd, e.Name, e); err != nil || !rec.Has(warm.FlagLazy) {
 				return true, err // as the commit has it, all the way down
 			}
 			rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
 			return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 		}
-		unlisted = rec.Has(warm.FlagUnlisted)
+		unlisted = rec.Has(warm.FlagLazy)
 	}
 	if r.lazy && (!exists || unlisted) {
 		return r.lazyDir(ctx, fd, e, exists)

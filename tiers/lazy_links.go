@@ -26,7 +26,7 @@ type pendingLinks struct {
 	byDir  map[string][]string // directory -> its groups
 }
 
-// loadLinks finds out, when the volume is opened, which groups still have unlisted directories. Directories of a group
+// loadLinks finds out, when the volume is opened, which groups still have lazy directories. Directories of a group
 // of which some are listed and some are not, which only a crash leaves or a newer commit brings, are listed at once.
 func (v *Volume) loadLinks(ctx context.Context) error {
 	if !v.tiered() || v.state.Origin == "" {
@@ -47,7 +47,7 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	for g, dirs := range groups {
 		unlisted := 0
 		for _, d := range dirs {
-			if v.unlistedAt(d) {
+			if v.lazyAt(d) {
 				unlisted++
 			}
 		}
@@ -72,8 +72,8 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	return nil
 }
 
-// unlistedAt says whether a directory of the commit that was restored is not listed yet, or lies in one that is not.
-func (v *Volume) unlistedAt(at string) bool {
+// lazyAt says whether a directory of the commit that was restored is not listed yet, or lies in one that is not.
+func (v *Volume) lazyAt(at string) bool {
 	fd := v.warmFD
 	defer func() {
 		if fd != v.warmFD {
@@ -82,7 +82,7 @@ func (v *Volume) unlistedAt(at string) bool {
 	}()
 	for rest := at; ; {
 		self := warm.ByFD(fd)
-		if r, ok := warm.ReadRecord(self); ok && r.Has(warm.FlagDir|warm.FlagUnlisted) {
+		if r, ok := warm.ReadRecord(self); ok && r.Has(warm.FlagDir|warm.FlagLazy) {
 			return true
 		}
 		if rest == "" {

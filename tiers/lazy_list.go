@@ -15,12 +15,12 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// list makes the children of an unlisted directory in warm, as stubs, symlinks, special files and unlisted directories;
-// the content of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or
-// changes anything in it, calls it first; names alone are told without (lazy_browse.go). Who comes while it is under
-// way waits. Nothing is locked; never between begin and end.
+// list makes the children of a lazy directory in warm, as stubs, symlinks, special files and lazy directories; the
+// content of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or changes
+// anything in it, calls it first; who wants names alone browses it (lazy_browse.go). Who comes while it is under way
+// waits. Nothing is locked; never between begin and end.
 func (v *Volume) list(ctx context.Context, n *Inode) error {
-	if n.dir == nil || !n.dir.unlisted.Load() {
+	if n.dir == nil || !n.dir.lazy.Load() {
 		return nil
 	}
 	if err := v.listAbove(ctx, n); err != nil {
@@ -47,7 +47,7 @@ func (v *Volume) list(ctx context.Context, n *Inode) error {
 // listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list,
 // for room may have to wait for one.
 func (v *Volume) listWithRoom(ctx context.Context, n *Inode) error {
-	if n.dir == nil || !n.dir.unlisted.Load() {
+	if n.dir == nil || !n.dir.lazy.Load() {
 		return nil
 	}
 	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.list(ctx, n) })
@@ -69,7 +69,7 @@ type lister struct {
 
 // beginList reads what the commit says of n; nil where it is listed already.
 func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int) (*lister, error) {
-	if !n.dir.unlisted.Load() {
+	if !n.dir.lazy.Load() {
 		return nil, nil
 	}
 	id := v.keepShown(n)
@@ -93,7 +93,7 @@ func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int
 	return l, nil
 }
 
-// newLister readies n for making children that a listing tells.
+// newLister readies n for making the children that a listing has.
 func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	fd, err := v.dirFD(n)
 	if err != nil {
@@ -105,7 +105,7 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	return l, nil
 }
 
-// keepShown notes the ctime that stat shows of an unlisted directory, for making children moves warm's own, and gives
+// keepShown notes the ctime that stat shows of a lazy directory, for making children moves warm's own, and gives
 // what it stands for.
 func (v *Volume) keepShown(n *Inode) cold.DirID {
 	n.mu.Lock()
@@ -266,14 +266,14 @@ func exists(err error) error {
 	return err
 }
 
-// subdir makes an unlisted directory. One that is there is left as it is; one without a record was being made when the
+// subdir makes a lazy directory. One that is there is left as it is; one without a record was being made when the
 // daemon was killed.
 func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	err := unix.Mkdirat(l.fd, e.Name, 0700)
 	if errors.Is(err, unix.EEXIST) {
-		// Nothing changes below an unlisted directory: what stands for another one than the commit has is none of it.
+		// Nothing changes below a lazy directory: what stands for another one than the commit has is none of it.
 		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok &&
-			(!r.Has(warm.FlagUnlisted) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
+			(!r.Has(warm.FlagLazy) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
 			if l.v.afterCut {
 				_, err = l.again(e)
 				return err
@@ -300,7 +300,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 			valid = false // found out when it is listed
 		}
 	}
-	return l.r.unlisted(sub, warm.ByName(l.fd, e.Name), e, l.ctime, valid)
+	return l.r.makeLazy(sub, warm.ByName(l.fd, e.Name), e, l.ctime, valid)
 }
 
 // finish takes the mark away, last: from now on the directory is one as any other.
@@ -353,7 +353,7 @@ func (l *lister) finish() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.mu.rec
-	r.Flags &^= warm.FlagUnlisted
+	r.Flags &^= warm.FlagLazy
 	if !clean {
 		v.keepPast(n)
 		r = warm.Record{Flags: warm.FlagCtime, Mtime: r.Mtime, Ctime: r.Ctime}
@@ -363,9 +363,9 @@ func (l *lister) finish() error {
 		return err
 	}
 	v.moved.listed.Add(1) // first: whoever finds it listed then sees that a link count from before is none
-	n.dir.unlisted.Store(false)
-	if inval := v.inval.Load(); inval != nil && n.dir.tellers.Load() > 0 {
-		(*inval).InvalInode(n.id) // what a stream that told the names before leaves with the kernel
+	n.dir.lazy.Store(false)
+	if inval := v.inval.Load(); inval != nil && n.dir.browsers.Load() > 0 {
+		(*inval).InvalInode(n.id) // what a stream that browsed the directory before leaves with the kernel
 	}
 	return nil
 }
@@ -391,9 +391,9 @@ func coarseNow() cold.Time {
 	return cold.Time{Sec: ts.Sec, Nsec: uint32(ts.Nsec)}
 }
 
-// shownLinks completes what stat shows of an unlisted directory: its link count is that of the listed one.
+// shownLinks completes what stat shows of a lazy directory: its link count is that of the listed one.
 func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
-	if n.dir == nil || !n.dir.unlisted.Load() || a.Nlink < 2 { // 1: warm's file system does not count
+	if n.dir == nil || !n.dir.lazy.Load() || a.Nlink < 2 { // 1: warm's file system does not count
 		return
 	}
 	links := n.dir.nlink.Load()
@@ -413,7 +413,7 @@ func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 		}
 		n.dir.nlink.Store(links)
 	}
-	if n.dir.unlisted.Load() {
+	if n.dir.lazy.Load() {
 		a.Nlink = uint32(links)
 	}
 }

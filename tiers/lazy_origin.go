@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// origin is the commit that unlisted directories are read by: the one that warm was last restored from. Directories are
+// origin is the commit that lazy directories are read by: the one that warm was last restored from. Directories are
 // named by their content, so that a later commit would list nearly all of them alike.
 func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 	o := &v.restored

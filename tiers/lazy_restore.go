@@ -105,7 +105,7 @@ type restorer struct {
 	log       logrus.FieldLogger
 	vol       *Volume // nil: a plain copy, without records
 	untrusted bool
-	lazy      bool // make stubs and unlisted directories instead of bringing contents
+	lazy      bool // make stubs and lazy directories instead of bringing contents
 	keepGoing bool // collect failures instead of stopping at the first
 	failures  []error
 	progress  Progress

@@ -12,14 +12,14 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// lazyRoot makes an unlisted directory of the root where nothing of it was listed yet: then the whole restore is done.
+// lazyRoot makes a lazy directory of the root where nothing of it was listed yet: then the whole restore is done.
 func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done bool, err error) {
 	rec, ok := r.record(warm.ByFD(fd), true, nil)
 	list, err := warm.ListNames(fd)
 	if err != nil {
 		return false, fmt.Errorf("list warm: %w", err)
 	}
-	if len(list) > 0 && !(ok && rec.Has(warm.FlagUnlisted)) {
+	if len(list) > 0 && !(ok && rec.Has(warm.FlagLazy)) {
 		return false, nil
 	}
 	if err := r.stepEntry(); err != nil {
@@ -37,7 +37,7 @@ func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done
 	if err != nil {
 		return false, err
 	}
-	return true, r.unlisted(fd, warm.ByFD(fd), root, coarseNow(), valid)
+	return true, r.makeLazy(fd, warm.ByFD(fd), root, coarseNow(), valid)
 }
 
 // valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out
@@ -50,7 +50,7 @@ func (r *restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	return ok, err
 }
 
-// lazyDir makes a directory whose children come later, or makes one that is unlisted stand for another tree.
+// lazyDir makes a directory whose children come later, or makes one that is lazy stand for another tree.
 func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *cold.Entry, exists bool) (clean bool, err error) {
 	if !exists {
 		if err := unix.Mkdirat(dirfd, e.Name, 0700); err != nil {
@@ -71,10 +71,10 @@ func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *cold.Entry, exists
 		return false, err
 	}
 	r.count(0)
-	return clean, r.unlisted(fd, warm.ByName(dirfd, e.Name), e, coarseNow(), clean)
+	return clean, r.makeLazy(fd, warm.ByName(dirfd, e.Name), e, coarseNow(), clean)
 }
 
-// emptyDir removes what a listing that was cut off left in an unlisted directory.
+// emptyDir removes what a listing that was cut off left in a lazy directory.
 func (r *restorer) emptyDir(dirfd int, name string) error {
 	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -144,13 +144,13 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh made) (
 	return err
 }
 
-// unlisted gives a directory that was just made its attributes, and the record that says that its children are still to
+// makeLazy gives a directory that was just made its attributes, and the record that says that its children are still to
 // come.
-func (r *restorer) unlisted(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
+func (r *restorer) makeLazy(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}
-	rec := warm.Record{Flags: warm.FlagDir | warm.FlagUnlisted | warm.FlagCtime, ID: e.ID, Meta: e.Meta,
+	rec := warm.Record{Flags: warm.FlagDir | warm.FlagLazy | warm.FlagCtime, ID: e.ID, Meta: e.Meta,
 		Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
 	if valid {
 		rec.Flags |= warm.FlagClean

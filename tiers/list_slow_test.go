@@ -56,7 +56,7 @@ func TestKilledInListing(t *testing.T) {
 }
 
 // TestKilledInListingAbove: directories that share files are listed together, with one between them that is listed
-// alone and counts as changed at once. The one above it stays unlisted until it is done.
+// alone and counts as changed at once. The one above it stays lazy until it is done.
 func TestKilledInListingAbove(t *testing.T) {
 	t.Parallel()
 	v, c := newVolume(t)

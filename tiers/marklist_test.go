@@ -38,8 +38,8 @@ func TestMarksAside(t *testing.T) {
 		mtime: cold.Time{Sec: -6, Nsec: 7}}, {name: "c"}, {name: "d"}}}
 	want := append([]fileMark{}, m.files...)
 	c.keepMarks(m)
-	defer c.spill.close()
-	if m.files != nil || c.spill == nil {
+	defer c.markFile.close()
+	if m.files != nil || c.markFile == nil {
 		t.Fatal("nothing was put aside")
 	}
 	var got []fileMark

@@ -128,7 +128,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 		}
 	}
 	a := &Volume{
-		basis: basis{host: v, cfg: Config{State: v.cfg.State}, log: v.log, openedAt: time.Now()},
+		basis: basis{areaOf: v, cfg: Config{State: v.cfg.State}, log: v.log, openedAt: time.Now()},
 		nodes: nodes{warmFD: t.tree, uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC},
 	}
 	var st unix.Statx_t

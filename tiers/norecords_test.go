@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestStubsWithoutRecords: a volume that has stubs or unlisted directories does not open where their records cannot be
+// TestStubsWithoutRecords: a volume that has stubs or lazy directories does not open where their records cannot be
 // read: it would show zeros and empty directories, and commit them.
 func TestStubsWithoutRecords(t *testing.T) {
 	for _, at := range []string{"", "d", "d/f"} {

@@ -124,7 +124,7 @@ func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uin
 	if err := v.giveTo(dir, fd, "", mode, cold.KindFile, c); err != nil {
 		return nil, nil, Attr{}, err
 	}
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	var st unix.Statx_t
 	if err := warm.StatAt(fd, "", &st); err != nil {
 		return nil, nil, Attr{}, err
@@ -225,7 +225,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind cold.Kind, mode uint32, 
 		undo()
 		return nil, Attr{}, err
 	}
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	var st unix.Statx_t
 	if err := warm.StatAt(dirfd, name, &st); err != nil {
 		undo()

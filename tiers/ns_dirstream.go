@@ -35,9 +35,9 @@ func (d *DirHandle) Inode() *Inode { return d.n }
 
 // ReadDir calls emit for each entry from off on ("." and ".." included) until emit returns false or the directory ends.
 // An entry that emit refused comes again at the next call. Cookies are warm's own, so they stay good while entries come
-// and go, and those of Told entries stay good as long as the inode is known.
+// and go, and those of Lazy entries stay good as long as the inode is known.
 func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(warm.Dirent) bool) error {
-	if told, err := d.tell(ctx, off, emit); told || err != nil {
+	if done, err := d.browse(ctx, off, emit); done || err != nil {
 		return err
 	}
 	if off != d.pos {
@@ -49,7 +49,7 @@ func (d *DirHandle) ReadDir(ctx context.Context, off uint64, emit func(warm.Dire
 	for {
 		for len(d.buf) > 0 {
 			e, length := warm.ParseDirent(d.buf)
-			if d.v.host != nil {
+			if d.v.areaOf != nil {
 				e.Ino = d.shownIno(&e)
 			}
 			if !emit(e) {
@@ -118,6 +118,6 @@ func (d *DirHandle) fsync(datasync bool) error {
 // Close ends the stream.
 func (d *DirHandle) Close() {
 	unix.Close(d.fd)
-	d.stopTelling()
+	d.stopBrowsing()
 	d.v.unref(d.n, 1)
 }

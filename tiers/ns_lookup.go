@@ -71,7 +71,7 @@ func (v *Volume) Lookup(ctx context.Context, dir *Inode, name string) (*Inode, A
 		}
 		return nil, Attr{}, err
 	}
-	if err := v.lookUnlisted(ctx, dir, name); err != nil {
+	if err := v.lookLazy(ctx, dir, name); err != nil {
 		return nil, Attr{}, err
 	}
 	dirfd, err := v.dirFD(dir)
@@ -102,7 +102,7 @@ func (v *Volume) Lookup(ctx context.Context, dir *Inode, name string) (*Inode, A
 
 func (v *Volume) lookupAt(ctx context.Context, dir *Inode, dirfd int, name string) (*Inode, Attr, error) {
 	for {
-		moves := v.moves.Load()
+		moves := v.nameChanges.Load()
 		var st unix.Statx_t
 		n, fresh, err := v.internAt(dirfd, name, &st)
 		if err != nil {
@@ -178,7 +178,7 @@ func (v *Volume) Link(ctx context.Context, n, dir *Inode, name string) (Attr, er
 	if err != nil {
 		return Attr{}, err
 	}
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	var st unix.Statx_t
 	if err := warm.StatAt(dirfd, name, &st); err != nil {
 		return Attr{}, err

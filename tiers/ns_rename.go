@@ -54,7 +54,7 @@ func (v *Volume) removeName(ctx context.Context, dir *Inode, name string, flags 
 	return victim.change(func() error {
 		v.ns.Lock()
 		err := unix.Unlinkat(dirfd, name, flags)
-		v.moves.Add(1)
+		v.nameChanges.Add(1)
 		release := victim.lostName(err, dir, name)
 		v.ns.Unlock()
 		if err == nil {
@@ -64,7 +64,7 @@ func (v *Volume) removeName(ctx context.Context, dir *Inode, name string, flags 
 	})
 }
 
-// beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, an unlisted directory of
+// beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, a lazy directory of
 // that name shows whether it is empty, and an open stub comes back.
 func (v *Volume) beforeLoss(ctx context.Context, dir *Inode, name string, isDir bool) error {
 	if !v.tiered() {
@@ -123,7 +123,7 @@ type victim struct {
 }
 
 func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH, 0)
 	if err != nil {
 		return victim{}, err
@@ -274,7 +274,7 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 	call := func() error {
 		v.ns.Lock()
 		err := unix.Renameat2(dirfd, name, newfd, newname, uint(flags))
-		v.moves.Add(1)
+		v.nameChanges.Add(1)
 		var release [2]*Inode
 		replacedHeld := false
 		switch {

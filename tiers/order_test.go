@@ -25,7 +25,7 @@ var upward = []string{
 	"inode.place critical.severalNames",
 	"inode.keepContent critical.laneOf",
 	// A boundary keeps the rules that it was set by.
-	"inode.newMoment rules.book", "inode.newMoment rules.changes",
+	"inode.newBoundary rules.book", "inode.newBoundary rules.changes",
 	// What was written untracked is forgotten by hot.
 	"direct.endUntracked io.hot", "direct.endUntracked io.newVersion",
 	// Names of one file in several directories are found by walking.

@@ -293,7 +293,7 @@ func TestSlowListing(t *testing.T) {
 
 	v := openTiered(t, t.TempDir(), c)
 	slow, other := mustFind(t, v, "slow"), mustFind(t, v, "other")
-	if !slow.dir.unlisted.Load() {
+	if !slow.dir.lazy.Load() {
 		t.Fatal("the directory is listed")
 	}
 	g := newGate(t, recordID(slow))

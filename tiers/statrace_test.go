@@ -38,7 +38,7 @@ func TestStatWhileComingBack(t *testing.T) {
 	v = openTiered(t, t.TempDir(), cold)
 	for i := range 60 {
 		d := mustFind(t, v, fmt.Sprint("d", i))
-		if !d.dir.unlisted.Load() {
+		if !d.dir.lazy.Load() {
 			t.Fatal("it is listed")
 		}
 		watch(t, v, d, func() { must(t, v.list(context.Background(), d)) })
@@ -86,13 +86,13 @@ func TestFirstStatWhileComingBack(t *testing.T) {
 	dirfd, err := v.dirFD(v.root)
 	must(t, err)
 	defer v.unpin(v.root)
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	var st unix.Statx_t
 	f.back.Lock()
 	b, err := v.fetchRecalled(t.Context(), f)
 	must(t, err)
 	must(t, warm.StatAt(dirfd, "f", &st))
-	must(t, v.settleRecalled(b))
+	must(t, v.endStub(b))
 	b.close()
 	f.back.Unlock()
 	v.Forget(f, 1)

@@ -28,7 +28,7 @@ func TestLookupBesideReturn(t *testing.T) {
 	mustTier(t, v)
 	before := mustAttr(t, v, f)
 	time.Sleep(20 * time.Millisecond)
-	moves := v.moves.Load()
+	moves := v.nameChanges.Load()
 	var st unix.Statx_t
 	during = func() { must(t, v.statNode(f, &st)) }
 	must(t, v.recall(t.Context(), f))

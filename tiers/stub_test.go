@@ -122,7 +122,7 @@ func TestReleaseShowsNothing(t *testing.T) {
 }
 
 // TestChangedStubReturns: the ctime of a chmod of a stub stays what it is when the bytes come back, also when the
-// daemon is killed while they do, and that of an unlisted directory when it is listed.
+// daemon is killed while they do, and that of a lazy directory when it is listed.
 func TestChangedStubReturns(t *testing.T) {
 	for _, failing := range []bool{false, true} {
 		state, c := t.TempDir(), newMemCold()

@@ -104,7 +104,7 @@ func (s *sweep) run() error {
 	return errors.Join(err, s.err)
 }
 
-// dir walks one directory. Only names that the walk comes by are looked at: unlisted directories hold nothing.
+// dir walks one directory. Only names that the walk comes by are looked at: lazy directories hold nothing.
 func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 	v := s.v
 	if err := s.ctx.Err(); err != nil {
@@ -113,7 +113,7 @@ func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 	if cold.TooDeepToWalk(at, depth) != nil {
 		return nil // no commit of ours has it: nothing in it can leave
 	}
-	if n.dir.unlisted.Load() {
+	if n.dir.lazy.Load() {
 		return nil
 	}
 	fd, err := v.dirFD(n)

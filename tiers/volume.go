@@ -27,7 +27,7 @@ type Volume struct {
 	critical     critical     // critical_notes.go
 	direct       direct       // direct.go
 	contents                  // io.go
-	restored     restored     // lazy_origin.go: the commit that unlisted directories are read by
+	restored     restored     // lazy_origin.go: the commit that lazy directories are read by
 	links        pendingLinks // lazy_group.go
 	memory       memory       // memory.go
 	commits                   // commit.go

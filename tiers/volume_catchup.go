@@ -196,7 +196,7 @@ func (v *Volume) reloadRoot(change func(*warm.StateFile)) error {
 	n.dir.mu.tracking, n.dir.mu.pending, n.dir.mu.links, n.dir.mu.changed, n.dir.mu.base = false, false, false, nil,
 		cold.DirID{}
 	n.dir.mu.Unlock()
-	n.dir.unlisted.Store(false)
+	n.dir.lazy.Store(false)
 	v.loadRecord(n, warm.ByFD(v.warmFD), &st)
 	n.attrLocked(&st)
 	n.mu.Unlock()

@@ -87,7 +87,7 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 		}
 		s.Clean = s.Object != "" && !dirty
 	case cold.KindDir:
-		if !n.dir.unlisted.Load() {
+		if !n.dir.lazy.Load() {
 			s.Tiers = append(s.Tiers, "warm")
 		}
 		if s.Clean = r.Has(warm.FlagClean); s.Clean {

@@ -31,7 +31,7 @@ func (v *Volume) Status() Status {
 	}
 	use := v.warmUse()
 	s.Tiers.Warm = WarmStatus{
-		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Unlisted: use.Unlisted,
+		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Lazy: use.Unlisted,
 		Limit: v.cfg.WarmLimit,
 		Hits:  v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
 	}
@@ -104,7 +104,7 @@ type WarmStatus struct {
 	TierStatus
 	Hits     uint64      `json:"hits"`     // reads, in pages of 4 KiB, that warm answered
 	Stubs    int64       `json:"stubs"`    // files whose bytes are in cold only, in directories that are listed
-	Unlisted int64       `json:"unlisted"` // directories whose children are not made yet
+	Lazy     int64       `json:"unlisted"` // directories whose children are not made yet
 	Limit    int64       `json:"limit"`    // warm_limit; 0: none
 	Released int64       `json:"released"` // files that became stubs since the mount
 	Returned int64       `json:"returned"` // stubs whose bytes came back since the mount

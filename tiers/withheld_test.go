@@ -67,11 +67,11 @@ func TestReadMeetsRelease(t *testing.T) {
 	var st unix.Statx_t
 	must(t, warm.StatAt(dirfd, "f", &st))
 	e := warm.EntryOf("f", &st)
-	run := &capture{v: v, ctx: t.Context(), tx: tx, base: tx.Base(), m: newMoment(v, v.epoch.Load())}
+	run := &capture{v: v, ctx: t.Context(), tx: tx, base: tx.Base(), boundary: newBoundary(v, v.epoch.Load())}
 	if _, err := run.content(f, &preimage{attr: attrOf(&st)}, &e, cold.ID{}); err != nil {
 		t.Fatal(err)
 	}
-	run.m.close()
+	run.boundary.close()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if e.ID != f.mu.rec.ID || e.Mtime != f.mu.rec.Mtime {

@@ -108,7 +108,7 @@ func memoryRow(row func(name, format string, args ...any), m tiers.MemoryStatus)
 // movedRows says what has left warm, what came back, and what the last tick did.
 func movedRows(row func(name, format string, args ...any), warm tiers.WarmStatus, now time.Time) {
 	row("in cold only", "%s, %s not listed yet", count(warm.Stubs, "file"),
-		countAs(warm.Unlisted, "directory", "directories"))
+		countAs(warm.Lazy, "directory", "directories"))
 	row("moved", "%s released, %s returned since the mount", count(warm.Released, "file"),
 		humanize.Comma(warm.Returned))
 	if tick := warm.LastTick; tick != nil {

@@ -20,7 +20,7 @@ func TestStatusText(t *testing.T) {
 	st.Tiers.Hot = tiers.HotStatus{TierStatus: tiers.TierStatus{Files: 12, Bytes: 3 << 20}, Limit: 32 << 20, Hits: 850,
 		Inodes: 1203, InodesMax: 20000}
 	st.Tiers.Warm = tiers.WarmStatus{TierStatus: tiers.TierStatus{Files: 1, Bytes: 34 << 20}, Limit: 1 << 30, Hits: 100,
-		Stubs: 1200, Unlisted: 1,
+		Stubs: 1200, Lazy: 1,
 		Released: 1300, Returned: 100, LastTick: &tiers.TierReport{Reason: "age", Time: now.Add(-3 * time.Minute),
 			Files: 2, Bytes: 2048, Kept: map[string]int64{"open": 2}}}
 	st.Tiers.Cold = tiers.ColdStatus{TierStatus: tiers.TierStatus{Files: 1201, Bytes: 5 << 20}, Hits: 50, Packs: 3,
@@ -53,7 +53,7 @@ errors        none
 	}
 	st.Tiers.Hot.Hits, st.Tiers.Warm.Hits, st.Tiers.Cold.Hits, st.Tiers.Warm.Limit, st.Tiers.Warm.LastTick = 0, 0, 0, 0,
 		nil
-	st.Tiers.Warm.Unlisted = 2
+	st.Tiers.Warm.Lazy = 2
 	for _, line := range []string{"warm          1 file       34 MiB             no reads\n", "last tick     none\n",
 		"1,200 files, 2 directories not listed yet\n"} {
 		if got := show(); !strings.Contains(got, line) {

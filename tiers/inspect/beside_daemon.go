@@ -35,8 +35,8 @@ func (w *warmWalk) marked() bool {
 	return w.confirmed(m.at, true, m.rec)
 }
 
-// settledFile says, where a daemon works, whether a file that was seen to differ from its record still does.
-func (w *warmWalk) settledFile(fd int, name string, self warm.XattrTarget, st *unix.Statx_t, rec warm.Record) bool {
+// stillDiffers says, where a daemon works, whether a file that was seen to differ from its record still does.
+func (w *warmWalk) stillDiffers(fd int, name string, self warm.XattrTarget, st *unix.Statx_t, rec warm.Record) bool {
 	if !w.o.Live {
 		return true
 	}

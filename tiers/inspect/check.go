@@ -211,8 +211,8 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 		return nil
 	}
 	rec, ok, _ := w.record(self, true)
-	if rec.Has(warm.FlagUnlisted) {
-		return w.unlisted(self, at, ids, rec, clean)
+	if rec.Has(warm.FlagLazy) {
+		return w.lazyDir(self, at, ids, rec, clean)
 	}
 	marked := ok && rec.Has(warm.FlagClean) && len(w.o.Commits) > 0
 	if marked {
@@ -341,7 +341,7 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 		return nil
 	case kind == cold.KindDir:
 		if dirty && (base == nil || base.Kind != kind || w.attrsDiffer(fd, name, &st, base, false) ||
-			w.otherUnlisted(fd, name, base)) {
+			w.otherLazy(fd, name, base)) {
 			w.risk(&st, 0)
 		}
 		sub, err := warm.OpenAt(fd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -404,7 +404,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold
 	case ok && fits:
 		id = rec.ID
 	case ok && rec.Has(warm.FlagClean) && !dirty:
-		if w.marked() && w.settledFile(fd, name, self, st, rec) {
+		if w.marked() && w.stillDiffers(fd, name, self, st, rec) {
 			w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, its record says %d bytes of %s",
 				st.Size, cold.ClockText(warm.TimeOf(st.Mtime)), rec.Size, cold.ClockText(rec.Mtime)))
 		}
@@ -415,7 +415,7 @@ func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold
 	case !dirty && e != nil, !seen && e != nil && e.Size == int64(st.Size) && e.Mtime == warm.TimeOf(st.Mtime):
 		// No record of its own: a volume without records, or one whose disk was full.
 		if e.Size != int64(st.Size) || e.Mtime != warm.TimeOf(st.Mtime) {
-			if w.marked() && w.settledFile(fd, name, self, st, rec) {
+			if w.marked() && w.stillDiffers(fd, name, self, st, rec) {
 				w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, the commit says %d bytes of %s",
 					st.Size, cold.ClockText(warm.TimeOf(st.Mtime)), e.Size, cold.ClockText(e.Mtime)))
 			}
@@ -471,7 +471,7 @@ func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec warm.R
 		w.risk(st, int64(st.Size)) // only a hint said otherwise; the next mount compares it too
 		return nil
 	}
-	if !w.settledFile(fd, name, warm.ByName(fd, name), st, rec) {
+	if !w.stillDiffers(fd, name, warm.ByName(fd, name), st, rec) {
 		return nil
 	}
 	w.untrue(at, at, fmt.Sprintf("its bytes are not those of object %s, although its record says so", id))

@@ -62,7 +62,7 @@ func dropRecord(root int, at string) error {
 	}
 	var buf [warm.RecordMax + 1]byte
 	if n, err := self.Get(warm.RecordAttr, buf[:]); err == nil {
-		if r, ok := warm.DecodeRecord(buf[:n]); ok && (r.Has(warm.FlagStub) || r.Has(warm.FlagUnlisted)) {
+		if r, ok := warm.DecodeRecord(buf[:n]); ok && (r.Has(warm.FlagStub) || r.Has(warm.FlagLazy)) {
 			return nil
 		}
 	}

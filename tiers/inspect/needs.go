@@ -33,9 +33,9 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Reco
 	return w.lacks(self, rec, cold.Need{Path: at, ID: rec.ID, Size: rec.Size})
 }
 
-// unlisted looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a
+// lazyDir looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a
 // directory above is marked clean.
-func (w *warmWalk) unlisted(self warm.XattrTarget, at string, ids []cold.DirID, rec warm.Record, clean bool) error {
+func (w *warmWalk) lazyDir(self warm.XattrTarget, at string, ids []cold.DirID, rec warm.Record, clean bool) error {
 	is := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 	there := slices.ContainsFunc(ids, func(id cold.DirID) bool { return id != (cold.DirID{}) })
 	if clean && there && !slices.Contains(ids, is) && w.marked() && w.stands(self, rec) {
@@ -45,10 +45,10 @@ func (w *warmWalk) unlisted(self warm.XattrTarget, at string, ids []cold.DirID, 
 	return w.lacks(self, rec, cold.Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
 }
 
-// otherUnlisted says that a directory that is not listed yet stands for another than the commit has under its name.
-func (w *warmWalk) otherUnlisted(fd int, name string, base *cold.Entry) bool {
+// otherLazy says that a directory that is not listed yet stands for another than the commit has under its name.
+func (w *warmWalk) otherLazy(fd int, name string, base *cold.Entry) bool {
 	rec, _, _ := w.record(warm.ByName(fd, name), true)
-	return rec.Has(warm.FlagUnlisted) && (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) != base.Dir()
+	return rec.Has(warm.FlagLazy) && (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) != base.Dir()
 }
 
 // lacks reports what cold has not of something that is there only.

@@ -32,7 +32,7 @@ type View struct {
 	opened  cold.Time
 
 	cold   ViewCold
-	origin string // the commit that unlisted directories are of; "": the branch's tip
+	origin string // the commit that lazy directories are of; "": the branch's tip
 	commit viewCommit
 	held   *heldback.Table
 }
@@ -122,7 +122,7 @@ func (w *View) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) 
 		if !ok {
 			return warm.Record{}, nil
 		}
-		if r = found.Believed(w.trust, kind == cold.KindDir, st); r.IsStub() || r.Has(warm.FlagUnlisted) ||
+		if r = found.Believed(w.trust, kind == cold.KindDir, st); r.IsStub() || r.Has(warm.FlagLazy) ||
 			r.Mtime == warm.TimeOf(st.Mtime) {
 			break
 		}
@@ -135,10 +135,10 @@ func known(e *cold.Entry, r *warm.Record) {
 	switch {
 	case e.Kind == cold.KindDir:
 		e.Size = 0
-		if r.Has(warm.FlagUnlisted) {
+		if r.Has(warm.FlagLazy) {
 			e.Mtime = r.Mtime
 		}
-		if r.Has(warm.FlagUnlisted) || r.Has(warm.FlagClean) {
+		if r.Has(warm.FlagLazy) || r.Has(warm.FlagClean) {
 			e.ID, e.Meta = r.ID, r.Meta
 		}
 	case e.Kind != cold.KindFile:
@@ -167,7 +167,7 @@ func (w *View) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listi
 	defer unix.Close(fd)
 	r, ok := warm.ReadRecord(warm.ByFD(fd))
 	switch {
-	case ok && r.Has(warm.FlagDir|warm.FlagUnlisted):
+	case ok && r.Has(warm.FlagDir|warm.FlagLazy):
 		return w.listCold(ctx, cold.DirID{Tree: r.ID, Meta: r.Meta})
 	case !ok && inCold(dir): // just being made
 		return w.listCold(ctx, dir.Dir())

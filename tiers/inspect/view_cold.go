@@ -21,7 +21,7 @@ type ViewCold interface {
 	Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, error)
 }
 
-// viewCommit is the commit that unlisted directories are read by, opened when it is needed first.
+// viewCommit is the commit that lazy directories are read by, opened when it is needed first.
 type viewCommit struct {
 	sync.Mutex
 	snap cold.Snapshot
@@ -33,7 +33,7 @@ func inCold(e *cold.Entry) bool { return e != nil && !e.ID.IsZero() }
 // Untouched says that nobody has looked into the volume since it was restored: opening its root would list it.
 func (w *View) Untouched() bool {
 	r, ok := warm.ReadRecord(warm.ByFD(w.fd))
-	return ok && r.Has(warm.FlagDir|warm.FlagUnlisted)
+	return ok && r.Has(warm.FlagDir|warm.FlagLazy)
 }
 
 func (w *View) listCold(ctx context.Context, id cold.DirID) (cold.Listing, error) {

@@ -20,7 +20,7 @@ func EmptyStub(dirfd int, name string, st *unix.Statx_t) bool {
 
 // CountTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
 func CountTree(dirfd int, use *Use, depth int) {
-	if r, ok := ReadRecord(ByFD(dirfd)); ok && r.Has(FlagDir|FlagUnlisted) {
+	if r, ok := ReadRecord(ByFD(dirfd)); ok && r.Has(FlagDir|FlagLazy) {
 		use.Unlisted++
 		return
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // MarkAttr is the attribute of warm's root that says to which volume.json it belongs. A copy without extended
-// attributes lacks it: its files that are in cold only would read as zeros, its unlisted directories would be empty,
+// attributes lacks it: its files that are in cold only would read as zeros, its lazy directories would be empty,
 // and the next commit would take both for true.
 const MarkAttr = RecordAttr + ".volume"
 

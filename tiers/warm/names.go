@@ -13,7 +13,7 @@ type Dirent struct {
 	Ino  uint64
 	Mode uint32 // S_IFMT bits only
 	Off  uint64 // where the stream goes on after this entry
-	Told bool   // by the commit alone: looking at it may list the directory
+	Lazy bool   // of a lazy directory, by the commit alone: looking at it may list the directory
 }
 
 const DirentBuf = 32 << 10

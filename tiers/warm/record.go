@@ -20,12 +20,12 @@ const RecordMax = 64
 const RecordVersion = 1
 
 const (
-	FlagClean    = 1 << iota // file: content is what id names; directory: everything below is as in (tree, meta)
-	FlagCtime                // ctime is what stat shows (directory: while mtime is still warm's)
-	FlagDir                  // directory record
-	FlagStub                 // the bytes are in cold only: warm has a hole; size, mtime and blocks are what stat shows
-	FlagUnlisted             // the children of this directory are not made in warm yet; mtime is what stat shows
-	FlagGroup                // group holds the hard-link group
+	FlagClean = 1 << iota // file: content is what id names; directory: everything below is as in (tree, meta)
+	FlagCtime             // ctime is what stat shows (directory: while mtime is still warm's)
+	FlagDir               // directory record
+	FlagStub              // the bytes are in cold only: warm has a hole; size, mtime and blocks are what stat shows
+	FlagLazy              // the children of this directory are not made in warm yet; mtime is what stat shows
+	FlagGroup             // group holds the hard-link group
 	// Blocks is what stat shows (a file that is no stub any more: while size and mtime are warm's).
 	FlagBlocks
 )
@@ -118,7 +118,7 @@ func DecodeRecord(b []byte) (r Record, ok bool) {
 	if r.Mtime.Nsec >= 1e9 || r.Ctime.Nsec >= 1e9 {
 		return Record{}, false
 	}
-	if r.Has(FlagDir|FlagStub) || !r.Has(FlagDir) && r.Has(FlagUnlisted) || r.Has(FlagStub) &&
+	if r.Has(FlagDir|FlagStub) || !r.Has(FlagDir) && r.Has(FlagLazy) || r.Has(FlagStub) &&
 		(r.Size <= 0 || r.ID.IsZero()) {
 		return Record{}, false // nothing that this version writes
 	}
@@ -136,7 +136,7 @@ func ReadRecord(at XattrTarget) (r Record, ok bool) {
 }
 
 // Believed is r as far as a start with the given trust number may believe it; zero where not at all. That the bytes of
-// a stub, or the children of an unlisted directory, are not here is true whatever happened: the mark was set before
+// a stub, or the children of a lazy directory, are not here is true whatever happened: the mark was set before
 // they went, and is taken away after they came. But a stub whose size is not the file's was being emptied.
 func (r Record) Believed(trust uint16, dir bool, st *unix.Statx_t) Record {
 	switch {
@@ -146,7 +146,7 @@ func (r Record) Believed(trust uint16, dir bool, st *unix.Statx_t) Record {
 		if r.Size != int64(st.Size) {
 			return Record{}
 		}
-	case r.Has(FlagUnlisted):
+	case r.Has(FlagLazy):
 	case r.Trust != trust:
 		return Record{}
 	}

@@ -34,9 +34,9 @@ type StateFile struct {
 	Trust   uint16 `json:"trust"`      // records with another number are hints only
 	// The commit that warm was last in step with, main's or a live one; "" before the first.
 	Head string `json:"head"`
-	// The commit that warm was last restored from: unlisted directories are of it.
+	// The commit that warm was last restored from: lazy directories are of it.
 	Origin string `json:"origin,omitempty"`
-	// There may be stubs and unlisted directories: without records nobody can tell.
+	// There may be stubs and lazy directories: without records nobody can tell.
 	Tiered bool `json:"tiered,omitempty"`
 	Marked bool `json:"marked,omitempty"` // warm's root carries the mark of this volume
 	// Sha256 of texts of rules that were written on this machine: the last, and the one before.

@@ -311,7 +311,7 @@ func showsItsBoundary(t *testing.T, s *pitState, records bool) {
 	}
 	rc := v.mustSync(t)
 	sameTree(t, "at the boundary", scanCommit(t, c, rc.Commit), want)
-	if v.moment.Load() != nil {
+	if v.boundary.Load() != nil {
 		t.Error("the moment goes on")
 	}
 	next := scan(t, v)
@@ -337,7 +337,7 @@ func TestSpoiledCommit(t *testing.T) {
 	const files = 20
 	for what, spoil := range map[string]func(v *Volume, f *Inode){
 		"too many descriptors": func(v *Volume, _ *Inode) {
-			v.moment.Load().maxFDs = files / 2
+			v.boundary.Load().maxFDs = files / 2
 			for i := range files { // no commit has them yet
 				must(t, v.Unlink(context.Background(), v.root, fmt.Sprint(i)))
 			}
@@ -345,7 +345,7 @@ func TestSpoiledCommit(t *testing.T) {
 		"no space": func(v *Volume, f *Inode) {
 			full, err := unix.Open("/dev/full", unix.O_RDWR, 0)
 			must(t, err)
-			v.moment.Load().spill.fd = full
+			v.boundary.Load().file.fd = full
 			writeAt(t, v, f, []byte("another text"), 0)
 		},
 	} {

@@ -10,22 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spill is an unnamed file of warm's file system with the bytes that were set aside. Safe for concurrent use once it is
-// open.
-type spill struct {
+// preimageFile is an unnamed file of warm's file system that holds pre-images of bytes. It is safe for concurrent use
+// once it is open.
+type preimageFile struct {
 	fd  int // 0: not open yet
 	end atomic.Int64
 }
 
-// spillFD opens the spill with the first use.
-func (m *moment) spillFD() (int, error) {
+// openFile opens the file of pre-images with its first use.
+func (m *boundary) openFile() (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.over.Load() {
 		return -1, unix.ESTALE
 	}
-	if m.spill.fd != 0 {
-		return m.spill.fd, nil
+	if m.file.fd != 0 {
+		return m.file.fd, nil
 	}
 	fd, err := warm.OpenAt(m.v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil { // no O_TMPFILE, or a directory that takes no files from us
@@ -33,11 +33,11 @@ func (m *moment) spillFD() (int, error) {
 			return -1, err
 		}
 	}
-	m.spill.fd = fd
+	m.file.fd = fd
 	return fd, nil
 }
 
-func (s *spill) close() {
+func (s *preimageFile) close() {
 	if s.fd != 0 {
 		unix.Close(s.fd)
 		s.fd = 0

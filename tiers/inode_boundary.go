@@ -12,13 +12,13 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// moment keeps the volume as it was at a commit's boundary while the commit walks over it. Whoever changes something
-// first leaves its pre-image here: the binding of a name, what stat and the attributes show of an inode, the bytes of a
-// file (inode_preserved.go). What has no pre-image is still as it was. What the walk has taken already, and what did
-// not exist at the boundary, needs none.
+// boundary is the point between two system calls that a commit shows. It keeps the volume as it was then while the
+// commit walks over it. Whoever changes something first leaves its pre-image here: the binding of a name, what stat and
+// the attributes show of an inode, the bytes of a file (inode_preserved.go). What has no pre-image is still as it was.
+// What the walk has taken already, and what did not exist at the boundary, needs none.
 //
-// A pre-image that cannot be taken never holds up or fails the change: it spoils the moment, and with it the commit.
-type moment struct {
+// A pre-image that cannot be taken never holds up or fails the change: it spoils the boundary, and with it the commit.
+type boundary struct {
 	v      *Volume
 	epoch  uint64
 	maxFDs int // descriptors that it may keep open
@@ -27,16 +27,16 @@ type moment struct {
 	rewalk bool   // the walk goes into clean directories too
 	rules  uint64 // ruleBook.changes at the boundary
 
-	over atomic.Bool // nothing is kept any more: everything is taken, or the moment is spoiled
+	over atomic.Bool // nothing is kept any more: everything is taken, or the boundary is spoiled
 
-	mu     mutex[lockMoment] // a leaf
-	err    error             // what spoiled it
+	mu     mutex[lockBoundary] // a leaf
+	err    error               // what spoiled it
 	inodes map[inoKey]*preimage
 	names  map[inoKey]map[string]binding // by directory
 	// With a reference each: what the walk will need itself; true: for a descriptor's price.
-	held  map[*Inode]bool
-	fds   int
-	spill spill
+	held map[*Inode]bool
+	fds  int
+	file preimageFile
 }
 
 type inoKey struct{ ino, gen uint64 }
@@ -68,20 +68,20 @@ type preimage struct {
 // tried again.
 var ErrSpoiled = errors.New("the volume changed faster than the commit could set aside what it was to take")
 
-func newMoment(v *Volume, epoch uint64) *moment {
+func newBoundary(v *Volume, epoch uint64) *boundary {
 	limit := 1024
 	var lim unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
 		limit = int(min(lim.Cur, 1<<20))
 	}
-	return &moment{
+	return &boundary{
 		v: v, epoch: epoch, maxFDs: limit / 4, rules: v.book.changes.Load(),
 		inodes: map[inoKey]*preimage{}, names: map[inoKey]map[string]binding{}, held: map[*Inode]bool{},
 	}
 }
 
-// spoil gives the moment up; the first reason counts.
-func (m *moment) spoil(err error) {
+// spoil gives the boundary up; the first reason counts.
+func (m *boundary) spoil(err error) {
 	m.mu.Lock()
 	if m.err == nil && !m.over.Load() {
 		m.err = fmt.Errorf("%w: %w", ErrSpoiled, err)
@@ -90,16 +90,16 @@ func (m *moment) spoil(err error) {
 	m.mu.Unlock()
 }
 
-// failed says what spoiled the moment.
-func (m *moment) failed() error {
+// failed says what spoiled the boundary.
+func (m *boundary) failed() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
 }
 
-// close ends the moment: nothing is kept any more, and what was is let go.
-func (m *moment) close() {
-	m.v.moment.CompareAndSwap(m, nil)
+// close ends the boundary: nothing is kept any more, and what was is let go.
+func (m *boundary) close() {
+	m.v.boundary.CompareAndSwap(m, nil)
 	m.mu.Lock()
 	m.over.Store(true)
 	held := m.held
@@ -112,26 +112,26 @@ func (m *moment) close() {
 		m.v.unref(n, 1)
 	}
 	m.mu.Lock()
-	m.spill.close()
+	m.file.close()
 	m.mu.Unlock()
 }
 
 // preimage looks for n's pre-image.
-func (m *moment) preimage(n *Inode) *preimage {
+func (m *boundary) preimage(n *Inode) *preimage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.inodes[n.key()]
 }
 
 // has says that an inode has a pre-image.
-func (m *moment) has(key inoKey) bool {
+func (m *boundary) has(key inoKey) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.inodes[key] != nil
 }
 
 // binding looks for the pre-image of a name; its inode has a reference more.
-func (m *moment) binding(dir *Inode, name string) (b binding, ok bool) {
+func (m *boundary) binding(dir *Inode, name string) (b binding, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, ok = m.names[dir.key()][name]
@@ -144,7 +144,7 @@ func (m *moment) binding(dir *Inode, name string) (b binding, ok bool) {
 }
 
 // bound gives the names of dir that have a pre-image.
-func (m *moment) bound(dir *Inode) []string {
+func (m *boundary) bound(dir *Inode) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []string
@@ -154,8 +154,8 @@ func (m *moment) bound(dir *Inode) []string {
 	return out
 }
 
-// hold keeps n until the moment is over; m.mu is held.
-func (m *moment) hold(n *Inode) {
+// hold takes a reference to n until the boundary is closed; m.mu is held.
+func (m *boundary) hold(n *Inode) {
 	if m.held == nil {
 		return
 	}
@@ -166,7 +166,7 @@ func (m *moment) hold(n *Inode) {
 }
 
 // done notes that the walk has all of n, which it will not come by again.
-func (m *moment) done(n *Inode) {
+func (m *boundary) done(n *Inode) {
 	n.taken.Store(m.epoch)
 	if p := n.preserved.Load(); p != nil {
 		p.end()
@@ -185,8 +185,8 @@ func (m *moment) done(n *Inode) {
 	}
 }
 
-// countFDs notes that the moment keeps so many descriptors more open.
-func (m *moment) countFDs(more int) {
+// countFDs notes that the boundary keeps so many descriptors more open.
+func (m *boundary) countFDs(more int) {
 	m.mu.Lock()
 	m.fds += more
 	many := m.fds > m.maxFDs
@@ -197,7 +197,7 @@ func (m *moment) countFDs(more int) {
 }
 
 // keep takes the pre-image of n unless there is one. n.mu is held; between begin and end.
-func (m *moment) keep(n *Inode) *preimage {
+func (m *boundary) keep(n *Inode) *preimage {
 	if m.over.Load() || n.born.Load() == m.epoch {
 		return nil
 	}
@@ -291,7 +291,7 @@ func (p *preimage) walked(k cold.Kind) bool {
 
 // keepPast leaves n's pre-image for a commit that is under way. n.mu is held; between begin and end.
 func (v *Volume) keepPast(n *Inode) {
-	if m := v.moment.Load(); m != nil {
+	if m := v.boundary.Load(); m != nil {
 		m.keep(n)
 	}
 }
@@ -299,7 +299,7 @@ func (v *Volume) keepPast(n *Inode) {
 // keepBound leaves for a commit that is under way that (dir, name) stands for n, before that changes. Between begin and
 // end.
 func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
-	m := v.moment.Load()
+	m := v.boundary.Load()
 	if m == nil || m.bindingKept(dir, name) {
 		return
 	}
@@ -318,7 +318,7 @@ func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 // keepUnbound leaves for a commit that is under way that (dir, name) stands for nothing, before that changes. Where it
 // stands for something, whoever is about to make it will fail. Between begin and end.
 func (v *Volume) keepUnbound(dir *Inode, dirfd int, name string) {
-	m := v.moment.Load()
+	m := v.boundary.Load()
 	if m == nil || m.bindingKept(dir, name) {
 		return
 	}
@@ -332,7 +332,7 @@ func (v *Volume) keepUnbound(dir *Inode, dirfd int, name string) {
 }
 
 // bindingKept says that there is nothing to do about a name that changes.
-func (m *moment) bindingKept(dir *Inode, name string) bool {
+func (m *boundary) bindingKept(dir *Inode, name string) bool {
 	if m.over.Load() || dir.born.Load() == m.epoch || dir.taken.Load() == m.epoch {
 		return true
 	}
@@ -343,7 +343,7 @@ func (m *moment) bindingKept(dir *Inode, name string) bool {
 }
 
 // bind notes a binding, unless somebody else did meanwhile: whoever comes first saw it before anybody changed it.
-func (m *moment) bind(dir *Inode, name string, b binding) {
+func (m *boundary) bind(dir *Inode, name string, b binding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.names == nil {
@@ -365,7 +365,7 @@ func (m *moment) bind(dir *Inode, name string, b binding) {
 
 // lost notes that n, which may be held, goes on as a descriptor alone.
 func (v *Volume) lost(n *Inode) {
-	m := v.moment.Load()
+	m := v.boundary.Load()
 	if m == nil || m.over.Load() {
 		return
 	}
