@@ -39,13 +39,15 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 		}
 		exists = false
 	}
-	switch e.Kind {
-	case cold.KindDir:
+	if e.Kind == cold.KindDir {
 		return r.subdir(ctx, fd, at, e, exists, want, depth)
-	case cold.KindFile:
-		return r.file(ctx, fd, at, e, exists, &st)
 	}
 	if exists {
+		if r.vol != nil && e.Kind == cold.KindFile && e.Link == "" && st.Nlink == 1 {
+			if done, err := r.same(fd, e, &st); done || err != nil {
+				return done, err
+			}
+		}
 		if err := r.unlink(fd, e, &st); err != nil {
 			return false, err
 		}
@@ -53,11 +55,43 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	if done, err := r.link(fd, at, e); done || err != nil {
 		return true, err
 	}
-	if err := r.special(fd, e); err != nil {
-		return true, r.standIn(fd, e, err)
+	ok, err := r.make(ctx, fd, e, coarseNow(), made{uid: noID, gid: noID, attrs: true})
+	switch {
+	case err != nil:
+		return false, err
+	case ok && e.Kind == cold.KindFile && !r.stubbed(e):
+		r.count(e.Size)
+	case ok:
+		r.count(0)
 	}
-	r.count(0)
-	return true, r.attrsOfNew(fd, e)
+	return true, nil
+}
+
+// stubbed says whether a file is made without its bytes. One with capabilities is not: the kernel takes them away with
+// the first write, and bringing the bytes back is one.
+func (r *restorer) stubbed(e *cold.Entry) bool { return r.lazy && (r.untrusted || !hasCaps(e)) }
+
+// make makes an entry that is no directory under a name that nothing has; EEXIST where something has it. fresh is what
+// a new file in this directory begins with. It returns false where an empty file stands in for the entry.
+func (r *restorer) make(ctx context.Context, fd int, e *cold.Entry, ctime cold.Time, fresh made) (bool, error) {
+	var err error
+	switch {
+	case e.Kind != cold.KindFile:
+		if err = r.special(fd, e); err == nil {
+			return true, r.attrsOfNew(fd, e)
+		}
+	case r.stubbed(e):
+		return true, r.stub(fd, e, ctime, fresh)
+	default:
+		err = r.whole(ctx, fd, e)
+		if err == nil || !errors.Is(err, cold.ErrMissing) && !errors.Is(err, cold.ErrCorrupt) {
+			return true, err
+		}
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return false, err
+	}
+	return false, r.standIn(fd, e, err)
 }
 
 // unlink removes what is made anew, and what is held back of it.
@@ -118,7 +152,12 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 		unlisted = rec.Has(warm.FlagLazy)
 	}
 	if r.lazy && (!exists || unlisted) {
-		return r.lazyDir(ctx, fd, e, exists)
+		clean, err := r.valid(ctx, e)
+		if err != nil {
+			return false, err
+		}
+		r.count(0)
+		return clean, r.lazyDir(fd, e, coarseNow(), exists, clean)
 	}
 	if unlisted {
 		if err := r.emptyDir(fd, e.Name); err != nil {
@@ -206,44 +245,31 @@ func (r *restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm
 	return rec, rec != (warm.Record{})
 }
 
-// file restores a regular file: content, owner, mode, attributes, times, record, in an order in which each survives the
-// next.
-func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, st *unix.Statx_t) (bool,
-	error) {
-	if exists {
-		if r.vol != nil && st.Nlink == 1 && e.Link == "" {
-			rec, ok := r.record(warm.ByName(fd, e.Name), false, st)
-			if ok && rec.Has(warm.FlagClean) && rec.ID == e.ID && rec.Size == int64(st.Size) &&
-				(rec.IsStub() && r.lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
-				if err := r.attrs(fd, e.Name, e); err != nil {
-					return false, err
-				}
-				rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
-				return true, r.putRecord(warm.ByName(fd, e.Name), rec)
-			}
-		}
-		if err := r.unlink(fd, e, st); err != nil {
-			return false, err
-		}
+// same completes a file that is as the commit has it but for attributes; false: it is not.
+func (r *restorer) same(fd int, e *cold.Entry, st *unix.Statx_t) (bool, error) {
+	rec, ok := r.record(warm.ByName(fd, e.Name), false, st)
+	if !ok || !rec.Has(warm.FlagClean) || rec.ID != e.ID || rec.Size != int64(st.Size) ||
+		!(rec.IsStub() && r.lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
+		return false, nil
 	}
-	if done, err := r.link(fd, at, e); done || err != nil {
-		return true, err
-	}
-	if r.lazy && !hasCaps(e) {
-		r.count(0)
-		return true, r.stub(fd, e, coarseNow(), made{uid: noID, gid: noID, attrs: true})
-	}
-	blob, err := r.cold.Open(ctx, e.ID, e.Size)
-	if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
-		return true, r.standIn(fd, e, err)
-	}
-	if err != nil {
+	if err := r.attrs(fd, e.Name, e); err != nil {
 		return false, err
+	}
+	rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
+	return true, r.putRecord(warm.ByName(fd, e.Name), rec)
+}
+
+// whole makes a regular file with its bytes, owner, mode, attributes, times and record, in an order in which each
+// survives the next. It leaves nothing after an error.
+func (r *restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
+	blob, err := r.cold.Open(ctx, e.ID, e.Size)
+	if err != nil {
+		return err
 	}
 	defer blob.Close()
 	f, err := warm.OpenAt(fd, e.Name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0600)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer unix.Close(f)
 	size, err := warm.WriteSparse(ctx, f, blob)
@@ -259,21 +285,14 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, e
 		err = r.attrsOf(f, warm.ByFD(f), e)
 	}
 	if err != nil {
-		if e := unix.Unlinkat(fd, e.Name, 0); e != nil {
-			return false, errors.Join(err, e)
-		}
-		if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
-			return true, r.standIn(fd, e, err)
-		}
-		return false, err
+		return errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
 	}
-	r.count(size)
 	if r.vol == nil || !r.vol.records {
-		return true, nil
+		return nil
 	}
 	var now unix.Statx_t
 	if err := warm.StatAt(f, "", &now); err != nil {
-		return false, err
+		return err
 	}
 	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: warm.TimeOf(now.Mtime),
 		Ctime: warm.TimeOf(now.Ctime)}
@@ -281,14 +300,14 @@ func (r *restorer) file(ctx context.Context, fd int, at string, e *cold.Entry, e
 		rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, e.Blocks()
 	}
 	if err := r.putRecord(warm.ByName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
-		return true, err
+		return err
 	}
 	before := now.Blocks
 	if err := warm.StatAt(f, "", &now); err != nil || now.Blocks <= before {
-		return true, err
+		return err
 	}
 	rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, before // the record took a block, which is none of the file's
-	return true, r.putRecord(warm.ByName(fd, e.Name), rec)
+	return r.putRecord(warm.ByName(fd, e.Name), rec)
 }
 
 // link makes e another name of a file of its group that is there already.

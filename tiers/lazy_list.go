@@ -101,7 +101,7 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	}
 	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow()}
 	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, times: v.times,
-		dirAt: v.pathOf(n)}
+		dirAt: v.pathOf(n), lazy: true}
 	return l, nil
 }
 
@@ -186,42 +186,24 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh made) error {
 			delete(l.groups, keyOf(e))
 		}
 	}
-	var err error
-	switch e.Kind {
-	case cold.KindDir:
+	if e.Kind == cold.KindDir {
 		return l.subdir(ctx, e)
-	case cold.KindFile:
-		if hasCaps(e) && !l.r.untrusted {
-			err = l.whole(ctx, e)
-			break
-		}
-		err = l.r.stub(l.fd, e, l.ctime, fresh)
-		if errors.Is(err, unix.EEXIST) {
-			if _, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); !ok { // half made, where there is no O_TMPFILE
-				if err = unix.Unlinkat(l.fd, e.Name, 0); err == nil {
-					err = l.r.stub(l.fd, e, l.ctime, fresh)
-				}
-			}
-		}
-	default:
-		if err = l.r.special(l.fd, e); err != nil && !errors.Is(err, unix.EEXIST) {
-			if err = l.r.standIn(l.fd, e, err); err == nil {
-				return nil
-			}
-		}
-		switch {
-		case err == nil:
-			err = l.r.attrs(l.fd, e.Name, e)
-		case errors.Is(err, unix.EEXIST):
-			if standsIn, err := l.again(e); standsIn || err != nil {
-				return err
-			}
+	}
+	ok, err := l.r.make(ctx, l.fd, e, l.ctime, fresh)
+	if errors.Is(err, unix.EEXIST) && e.Kind == cold.KindFile {
+		if err = l.removeHalf(e); err == nil {
+			ok, err = l.r.make(ctx, l.fd, e, l.ctime, fresh)
 		}
 	}
-	if errors.Is(err, unix.EEXIST) && e.Kind == cold.KindFile && l.v.afterCut {
-		if _, err := l.again(e); err != nil {
+	if err == nil && ok && e.Kind == cold.KindFile && !l.r.stubbed(e) {
+		err = l.syncFile(e)
+	}
+	if errors.Is(err, unix.EEXIST) && (e.Kind != cold.KindFile || l.v.afterCut) {
+		if standsIn, err := l.again(e); standsIn || err != nil {
 			return err
 		}
+	} else if err == nil && !ok {
+		return nil // a stand-in is nobody's other name
 	}
 	if exists(err) != nil || e.Link == "" {
 		return exists(err)
@@ -233,29 +215,27 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh made) error {
 	return err
 }
 
-// whole brings a file with its bytes: one that may not be a stub.
-func (l *lister) whole(ctx context.Context, e *cold.Entry) error {
+// removeHalf removes a file that a listing which was cut off had not finished: it has no record. It returns EEXIST for
+// one that is whole.
+func (l *lister) removeHalf(e *cold.Entry) error {
 	var st unix.Statx_t
-	if warm.StatAt(l.fd, e.Name, &st) == nil {
-		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok && r.Has(warm.FlagClean) {
-			return unix.EEXIST
-		}
-		// Half of it.
-		if err := errors.Join(l.v.held.Drop(heldback.KeyOf(&st)), unix.Unlinkat(l.fd, e.Name, 0)); err != nil {
-			return err
-		}
-	}
-	plain := *e
-	plain.Link = "" // its other names are made from this one
-	if _, err := l.r.file(ctx, l.fd, path.Join(l.v.pathOf(l.n), e.Name), &plain, false, &st); err != nil {
+	if err := warm.StatAt(l.fd, e.Name, &st); err != nil {
 		return err
 	}
+	if _, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok {
+		return unix.EEXIST
+	}
+	return errors.Join(l.v.held.Drop(heldback.KeyOf(&st)), unix.Unlinkat(l.fd, e.Name, 0))
+}
+
+// syncFile makes a file's bytes durable, since the directory's mark goes without waiting for bytes.
+func (l *lister) syncFile(e *cold.Entry) error {
 	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return unix.Fsync(fd) // the directory's mark goes without waiting for bytes
+	return unix.Fsync(fd)
 }
 
 // exists takes "it is there already" for success.
@@ -266,30 +246,24 @@ func exists(err error) error {
 	return err
 }
 
-// subdir makes a lazy directory. One that is there is left as it is; one without a record was being made when the
-// daemon was killed.
+// subdir makes a lazy directory. One that is there is left as it is, unless it was being made when the daemon was
+// killed, and has no record yet, or stands for another tree than the commit has: since nothing changes below a lazy
+// directory, it is none of the commit.
 func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
-	err := unix.Mkdirat(l.fd, e.Name, 0700)
-	if errors.Is(err, unix.EEXIST) {
-		// Nothing changes below a lazy directory: what stands for another one than the commit has is none of it.
+	var st unix.Statx_t
+	err := warm.StatAt(l.fd, e.Name, &st)
+	exists := err == nil
+	if exists {
 		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok &&
 			(!r.Has(warm.FlagLazy) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
 			if l.v.afterCut {
 				_, err = l.again(e)
-				return err
 			}
-			return nil
+			return err
 		}
-		err = nil
-	}
-	if err != nil {
+	} else if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	sub, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(sub)
 	valid := !l.l.Reconciled
 	if !valid {
 		s, err := l.v.origin(ctx)
@@ -300,7 +274,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 			valid = false // found out when it is listed
 		}
 	}
-	return l.r.makeLazy(sub, warm.ByName(l.fd, e.Name), e, l.ctime, valid)
+	return l.r.lazyDir(l.fd, e, l.ctime, exists, valid)
 }
 
 // finish takes the mark away, last: from now on the directory is one as any other.

@@ -50,28 +50,25 @@ func (r *restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	return ok, err
 }
 
-// lazyDir makes a directory whose children come later, or makes one that is lazy stand for another tree.
-func (r *restorer) lazyDir(ctx context.Context, dirfd int, e *cold.Entry, exists bool) (clean bool, err error) {
+// lazyDir makes a lazy directory, or makes one that exists, and is lazy, stand for another tree. valid says that it is
+// as EmberFS committed it, all the way down.
+func (r *restorer) lazyDir(dirfd int, e *cold.Entry, ctime cold.Time, exists, valid bool) error {
 	if !exists {
 		if err := unix.Mkdirat(dirfd, e.Name, 0700); err != nil {
-			return false, err
+			return err
 		}
 	} else if err := r.emptyDir(dirfd, e.Name); err != nil {
-		return false, err
-	}
-	if clean, err = r.valid(ctx, e); err != nil {
-		return false, err
+		return err
 	}
 	fd, err := warm.OpenAt(dirfd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer unix.Close(fd)
 	if err := r.stepRecord(); err != nil {
-		return false, err
+		return err
 	}
-	r.count(0)
-	return clean, r.makeLazy(fd, warm.ByName(dirfd, e.Name), e, coarseNow(), clean)
+	return r.makeLazy(fd, warm.ByName(dirfd, e.Name), e, ctime, valid)
 }
 
 // emptyDir removes what a listing that was cut off left in a lazy directory.

@@ -24,75 +24,15 @@ const (
 func (v *Volume) recallAll(ctx context.Context) {
 	v.ref(v.root)
 	defer v.unref(v.root, 1)
-	left := 0
-	err := v.recallBelow(ctx, v.root, 0, &left)
-	if err == nil && left > 0 {
-		err = fmt.Errorf("%d files are still in cold only", left)
+	r := &recaller{v: v, ctx: ctx}
+	err := r.below(v.root)
+	if err == nil && r.left > 0 {
+		err = fmt.Errorf("%d files are still in cold only", r.left)
 	}
 	if err != nil && ctx.Err() == nil {
 		v.points.setError("tier", err)
 		v.log.WithError(err).Error("tiering is off, but files that left warm before could not be brought back")
 	}
-}
-
-// recallBelow is returnAll for one directory; left counts the files that did not come.
-func (v *Volume) recallBelow(ctx context.Context, n *Inode, depth int, left *int) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if cold.TooDeepToWalk("", depth) != nil {
-		*left++ // or more
-		return nil
-	}
-	if err := v.list(ctx, n); err != nil {
-		return err
-	}
-	fd, err := v.dirFD(n)
-	if err != nil {
-		return gone2nil(err)
-	}
-	defer v.unpin(n)
-	names, err := warm.ListNames(fd)
-	if err != nil {
-		return gone2nil(err)
-	}
-	var batch []*Inode
-	var bytes int64
-	flush := func() {
-		v.recallBatch(ctx, batch)
-		for _, f := range batch {
-			if f.stub.Load() {
-				*left++
-			}
-			v.unref(f, 1)
-		}
-		batch, bytes = batch[:0], 0
-	}
-	defer func() { flush() }()
-	for _, d := range names {
-		if d.Mode != unix.S_IFDIR && d.Mode != unix.S_IFREG {
-			continue
-		}
-		c, a, err := v.lookupAt(ctx, n, fd, d.Name)
-		if err != nil {
-			continue
-		}
-		switch {
-		case c.kind == cold.KindDir:
-			err = v.recallBelow(ctx, c, depth+1, left)
-		case c.stub.Load():
-			v.ref(c)
-			batch, bytes = append(batch, c), bytes+int64(a.Size)
-			if len(batch) >= recallMost || bytes >= recallBytes {
-				flush()
-			}
-		}
-		v.unref(c, 1)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are
@@ -219,23 +159,17 @@ func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func
 	if n.dir == nil || v.list(ctx, n) != nil {
 		return true
 	}
-	fd, err := v.dirFD(n)
-	if err != nil {
-		return true
-	}
-	defer v.unpin(n)
-	list, err := warm.ListNames(fd)
-	if err != nil {
-		return true
-	}
-	for _, d := range list {
-		p := path.Join(at, d.Name)
-		switch {
-		case d.Mode == unix.S_IFREG && !more(p):
-			return false
-		case d.Mode == unix.S_IFDIR && !v.filesBelow(ctx, p, depth+1, more):
-			return false
+	goOn := true
+	_ = v.eachEntry(ctx, n, func(_ int, d *warm.Dirent) error { // what cannot be listed comes when it is read
+		if p := path.Join(at, d.Name); d.Mode == unix.S_IFREG {
+			goOn = more(p)
+		} else {
+			goOn = v.filesBelow(ctx, p, depth+1, more)
 		}
-	}
-	return true
+		if !goOn {
+			return context.Canceled
+		}
+		return nil
+	})
+	return goOn
 }

@@ -52,7 +52,8 @@ func (v *Volume) settleIgnored(ctx context.Context, n *Inode) error {
 			return err
 		}
 	} else {
-		if err := v.settleDir(ctx, n, 0); err != nil {
+		r := &recaller{v: v, ctx: ctx, settle: true}
+		if err := r.below(n); err != nil {
 			return err
 		}
 		v.settling.note(n, changes)
@@ -60,78 +61,6 @@ func (v *Volume) settleIgnored(ctx context.Context, n *Inode) error {
 	v.begin()
 	defer v.end()
 	return v.touchOwn(n, touchQuiet)
-}
-
-func (v *Volume) settleDir(ctx context.Context, n *Inode, depth int) error {
-	if err := cold.TooDeepToWalk("", depth); err != nil {
-		return err
-	}
-	if err := v.list(ctx, n); err != nil {
-		return err
-	}
-	fd, err := v.dirFD(n)
-	if err != nil {
-		return gone2nil(err)
-	}
-	defer v.unpin(n)
-	list, err := warm.ListNames(fd)
-	if err != nil {
-		return err
-	}
-	var stubs []*Inode
-	defer func() {
-		for _, s := range stubs {
-			v.unref(s, 1)
-		}
-	}()
-	flush := func() error {
-		v.recallBatch(ctx, stubs)
-		for _, s := range stubs {
-			if err := v.leaveCold(ctx, s); err != nil {
-				return fmt.Errorf("%q: %w", v.pathOf(s), err)
-			}
-			v.unref(s, 1)
-		}
-		stubs = stubs[:0]
-		return ctx.Err()
-	}
-	for _, d := range list {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if d.Mode != unix.S_IFDIR && d.Mode != unix.S_IFREG {
-			continue
-		}
-		if d.Mode == unix.S_IFREG && v.records {
-			if _, ok := warm.ReadRecord(warm.ByName(fd, d.Name)); !ok {
-				continue // nothing speaks of cold
-			}
-		}
-		c, _, err := v.lookupAt(ctx, n, fd, d.Name)
-		if err != nil {
-			if gone2nil(err) == nil {
-				continue
-			}
-			return err
-		}
-		if c.dir == nil {
-			if stubs = append(stubs, c); len(stubs) >= recallMost {
-				if err := flush(); err != nil {
-					return err
-				}
-			}
-			continue
-		}
-		err = v.settleDir(ctx, c, depth+1)
-		v.unref(c, 1)
-		if err != nil {
-			return err
-		}
-	}
-	if err := flush(); err != nil {
-		return err
-	}
-	return v.voidDir(n)
 }
 
 // voidDir takes a directory's clean mark away, and what is known of its commit.

@@ -107,47 +107,28 @@ func (s *sweep) run() error {
 // dir walks one directory. Only names that the walk comes by are looked at: lazy directories hold nothing.
 func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 	v := s.v
-	if err := s.ctx.Err(); err != nil {
-		return err
+	if cold.TooDeepToWalk(at, depth) != nil || n.dir.lazy.Load() {
+		return nil // what no commit of ours has cannot leave, and a lazy directory holds nothing
 	}
-	if cold.TooDeepToWalk(at, depth) != nil {
-		return nil // no commit of ours has it: nothing in it can leave
-	}
-	if n.dir.lazy.Load() {
-		return nil
-	}
-	fd, err := v.dirFD(n)
-	if err != nil {
-		return gone2nil(err)
-	}
-	defer v.unpin(n)
-	list, err := warm.ListNames(fd)
-	if err != nil {
-		return gone2nil(err)
-	}
-	for _, d := range list {
+	return v.eachEntry(s.ctx, n, func(fd int, d *warm.Dirent) error {
 		below, _, skip := cold.Wanted(want, d.Name)
 		if skip || s.done() {
-			continue
+			return nil
 		}
-		switch d.Mode {
-		case unix.S_IFDIR:
-			sub, _, err := v.lookupAt(s.ctx, n, fd, d.Name)
-			if err != nil {
-				continue // moved away or removed
-			}
-			if sub.dir != nil {
-				err = s.dir(sub, path.Join(at, d.Name), below, depth+1)
-			}
-			v.unref(sub, 1)
-			if err != nil {
-				return err
-			}
-		case unix.S_IFREG:
+		if d.Mode == unix.S_IFREG {
 			s.file(n, fd, path.Join(at, d.Name), d.Name)
+			return nil
 		}
-	}
-	return nil
+		sub, _, err := v.lookupAt(s.ctx, n, fd, d.Name)
+		if err != nil {
+			return nil // moved away or removed
+		}
+		defer v.unref(sub, 1)
+		if sub.dir == nil {
+			return nil
+		}
+		return s.dir(sub, path.Join(at, d.Name), below, depth+1)
+	})
 }
 
 // done says that enough was released.

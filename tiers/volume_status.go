@@ -31,7 +31,7 @@ func (v *Volume) Status() Status {
 	}
 	use := v.warmUse()
 	s.Tiers.Warm = WarmStatus{
-		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Lazy: use.Unlisted,
+		TierStatus: TierStatus{Files: use.Files, Bytes: use.Bytes}, Stubs: use.Stubs, Lazy: use.Lazy,
 		Limit: v.cfg.WarmLimit,
 		Hits:  v.moved.warmHits.Load(), Released: v.moved.released.Load(), Returned: v.moved.returned.Load(),
 	}

@@ -20,22 +20,40 @@ const (
 	headRef       = "HEAD"
 )
 
-// checkRefName accepts HEAD and what git check-ref-format accepts below refs/, and so keeps every path inside the
-// repository.
+// RefNameFault returns what git-check-ref-format(1) has against the name of a reference, "" for a good one. A good one
+// keeps every path inside the repository.
+func RefNameFault(name string) string {
+	switch {
+	case strings.Contains(name, "..") || strings.Contains(name, "@{"):
+		return "contains .. or @{"
+	case strings.ContainsAny(name, " ~^:?*[\\\x7f"):
+		return "contains one of: space ~ ^ : ? * [ \\"
+	case strings.HasSuffix(name, "."):
+		return "ends with a dot"
+	case len(name) > 1000:
+		return "is longer than 1,000 bytes"
+	case strings.ContainsFunc(name, func(r rune) bool { return r < 0x20 }):
+		return "contains a control character"
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == "" || part[0] == '.' || strings.HasSuffix(part, ".lock") {
+			return "a part of it is empty, starts with a dot or ends with .lock"
+		}
+	}
+	return ""
+}
+
+// checkRefName accepts HEAD and good names below refs/.
 func checkRefName(name string) error {
 	if name == headRef {
 		return nil
 	}
-	bad := !strings.HasPrefix(name, "refs/") || len(name) > 1000 || strings.HasSuffix(name, ".") ||
-		strings.Contains(name, "..") || strings.Contains(name, "@{") || strings.ContainsAny(name, " ~^:?*[\\\x7f")
-	for _, part := range strings.Split(name, "/") {
-		bad = bad || part == "" || part[0] == '.' || strings.HasSuffix(part, ".lock")
+	why := RefNameFault(name)
+	if !strings.HasPrefix(name, "refs/") {
+		why = "is not below refs/"
 	}
-	for i := range len(name) {
-		bad = bad || name[i] < 0x20
-	}
-	if bad {
-		return fmt.Errorf("reference %q: not a valid name", name)
+	if why != "" {
+		return fmt.Errorf("reference %q: not a valid name: %s", name, why)
 	}
 	return nil
 }

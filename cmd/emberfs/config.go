@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"emberfs/backup/odb"
 	"emberfs/tiers/rules"
 )
 
@@ -230,32 +231,19 @@ func fileLayer(op, path string) (_ layer, text []byte, err error) {
 // rulesKey is the one key of a settings file that is no setting.
 const rulesKey = "rules"
 
-// checkBranch applies git check-ref-format's rules to the name of a branch.
+// checkBranch refuses names of branches that git or EmberFS does not take.
 func checkBranch(name string) error {
-	bad := func(what string) error { return fmt.Errorf("bad branch name: %s", what) }
+	why := odb.RefNameFault(name)
 	switch {
 	case name == "" || name == "@":
-		return bad("empty")
+		why = "empty"
 	case strings.HasPrefix(name, "-"):
-		return bad("starts with -")
+		why = "starts with -"
 	case strings.HasPrefix(name, "emberfs-live/") || strings.HasPrefix(name, "emberfs-side/"):
-		return bad("reserved for EmberFS itself")
-	case strings.Contains(name, "..") || strings.Contains(name, "@{"):
-		return bad("contains .. or @{")
-	case strings.ContainsAny(name, " ~^:?*[\\\x7f"):
-		return bad("contains one of: space ~ ^ : ? * [ \\")
-	case strings.HasSuffix(name, "."):
-		return bad("ends with a dot")
+		why = "reserved for EmberFS itself"
 	}
-	for _, c := range []byte(name) {
-		if c < 0x20 {
-			return bad("contains a control character")
-		}
-	}
-	for _, part := range strings.Split(name, "/") {
-		if part == "" || strings.HasPrefix(part, ".") || strings.HasSuffix(part, ".lock") {
-			return bad("a part of it is empty, starts with a dot or ends with .lock")
-		}
+	if why != "" {
+		return fmt.Errorf("bad branch name: %s", why)
 	}
 	return nil
 }

@@ -92,5 +92,5 @@ func ColdOnly(state string) (files, dirs int64, err error) {
 	defer warm.CloseFD(fd)
 	var use warm.Use
 	warm.CountTree(fd, &use, 0)
-	return use.Stubs, use.Unlisted, nil
+	return use.Stubs, use.Lazy, nil
 }

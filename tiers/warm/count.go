@@ -21,7 +21,7 @@ func EmptyStub(dirfd int, name string, st *unix.Statx_t) bool {
 // CountTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
 func CountTree(dirfd int, use *Use, depth int) {
 	if r, ok := ReadRecord(ByFD(dirfd)); ok && r.Has(FlagDir|FlagLazy) {
-		use.Unlisted++
+		use.Lazy++
 		return
 	}
 	list, err := ListNames(dirfd)
@@ -51,6 +51,6 @@ func CountTree(dirfd int, use *Use, depth int) {
 
 // Use is what a walk found in warm.
 type Use struct {
-	Files, Bytes    int64 // that have their bytes in warm, and how many of them are allocated
-	Stubs, Unlisted int64
+	Files, Bytes int64 // that have their bytes in warm, and how many of them are allocated
+	Stubs, Lazy  int64
 }
