@@ -6,6 +6,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/restore"
 	"emberfs/tiers/rules"
 )
 
@@ -43,7 +44,7 @@ type Config struct {
 	Atime Atime // as the mount's options say
 
 	// Progress is told of the restore when the volume is opened; may be nil.
-	Progress Progress
+	Progress restore.Progress
 
 	// Fail, where set, is called at each of Steps: for tests of crash safety.
 	Fail func(step string) error
@@ -72,7 +73,3 @@ func AtimeOf(words []string) (a Atime) {
 	}
 	return a
 }
-
-// Progress is told after each file what is done so far, and how many files there are altogether: about, and 0 where
-// that is not known.
-type Progress func(files, bytes, total int64)

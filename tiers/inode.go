@@ -22,7 +22,7 @@ type nodes struct {
 	mayChown  bool   // the daemon is root
 	uid, gid  uint32 // the daemon's own
 	atime     atimes
-	times     *fileTimes      // that warm's file system keeps
+	times     *warm.Times     // that warm's file system keeps
 	held      *heldback.Table // what commits have and this machine cannot make
 	flagged   atomic.Bool     // of an area: files may have flags
 

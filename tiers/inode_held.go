@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it
-// (lazy_held.go), commits carry it over, and whoever changes that very thing ends that.
+// (restore/attrs.go), commits carry it over, and whoever changes that very thing ends that.
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
 
@@ -38,18 +37,6 @@ func (v *Volume) loadHeld() error {
 		}
 	}
 	return nil
-}
-
-// hold notes what is held back of the inode that st describes, which stands at a path; of nothing it forgets what was.
-func (v *Volume) hold(st *unix.Statx_t, at string, h *heldback.Held) error {
-	if h.Empty() {
-		return v.held.Drop(heldback.KeyOf(st))
-	}
-	raw, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	return v.held.Put(heldback.Item{Key: heldback.KeyOf(st), Path: at, What: h.What, Mark: h.Mark(), Value: raw})
 }
 
 // standsIn says whether n stands for something that cannot be made here. All but its name is closed to programs.

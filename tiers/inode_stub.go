@@ -3,8 +3,6 @@ package tiers
 import (
 	"emberfs/tiers/warm"
 	"errors"
-
-	"golang.org/x/sys/unix"
 )
 
 // errStub says that a file's bytes have to come back before they can change. No program sees it: see again.
@@ -15,7 +13,7 @@ var errStub = errors.New("the bytes are in cold only")
 var errBack = errors.New("the bytes are being moved")
 
 // hasRoom says that warm's file system is not full: a block, and an inode, can be had.
-func (v *Volume) hasRoom() bool { return hasRoom(v.warmFD) }
+func (v *Volume) hasRoom() bool { return warm.HasRoom(v.warmFD) }
 
 // voidStub is what counts of a stub whose file was cut, as long as the mark on disk could not be replaced: nothing, but
 // no change of the bytes gets by before it is, since the mark would be true again should the file grow to its old size.
@@ -25,9 +23,3 @@ func voidStub(old *warm.Record) warm.Record {
 
 // tiered says whether there may be stubs and lazy directories: without records there are none.
 func (v *Volume) tiered() bool { return v.records }
-
-func hasRoom(fd int) bool {
-	var st unix.Statfs_t
-	const blocks, inodes = 256, 16 // what may be taken between this look and the next try
-	return unix.Fstatfs(fd, &st) == nil && st.Bavail >= blocks && (st.Files == 0 || st.Ffree >= inodes)
-}

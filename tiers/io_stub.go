@@ -119,7 +119,7 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 		return 0, keptOpen, nil
 	case capsOf(fd):
 		return 0, keptCaps, nil
-	case !fitsRecord(now.Mtime):
+	case !warm.FitsRecord(now.Mtime):
 		return 0, keptFailed, nil
 	case st.Nlink > 1 && v.Rules().HasIgnore(): // another of its names may be ignored, and be the one that stays
 		return 0, keptLinks, nil
@@ -149,15 +149,6 @@ func capsOf(fd int) bool {
 	return err == nil
 }
 
-func hasCaps(e *cold.Entry) bool {
-	for i := range e.Xattrs {
-		if e.Xattrs[i].Name == warm.CapsAttr {
-			return true
-		}
-	}
-	return false
-}
-
 // punch takes the bytes of a stub away, and gives warm's file the mtime that everybody sees: warm can be read with ls.
 // n.mu is held.
 func (v *Volume) punch(n *Inode, fd int) error {
@@ -172,7 +163,7 @@ func (v *Volume) punch(n *Inode, fd int) error {
 	if err := v.step("release.time"); err != nil {
 		return err
 	}
-	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
+	return warm.Utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
 }
 
 // recall brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for
@@ -265,7 +256,7 @@ func (v *Volume) endStub(b *recalled) error {
 		return err
 	}
 	a := n.attrLocked(&st)
-	if err := utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.Mtime.Timespec()}); err != nil {
+	if err := warm.Utimens(b.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.Mtime.Timespec()}); err != nil {
 		return fmt.Errorf("bring back inode %d: %w", n.ino, err)
 	}
 	r.Flags = r.Flags&^warm.FlagStub | warm.FlagCtime | warm.FlagBlocks

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/restore"
 	"emberfs/tiers/warm"
 )
 
@@ -174,7 +175,7 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 	for _, d := range all {
 		together[d] = true
 	}
-	files := map[linkKey]int{}
+	files := map[restore.LinkKey]int{}
 	var lists []*lister
 	var held []*Inode
 	defer func() {
@@ -295,7 +296,7 @@ func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool
 
 // adoptLinks takes files that a listed directory has under names of groups, so that directories listed later get names
 // of them.
-func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int) {
+func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[restore.LinkKey]int) {
 	n.dir.mu.Lock()
 	id := n.dir.mu.base
 	n.dir.mu.Unlock()
@@ -316,7 +317,7 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int
 		if e.Link == "" {
 			continue
 		}
-		if _, ok := files[keyOf(e)]; ok {
+		if _, ok := files[restore.LinkKeyOf(e)]; ok {
 			continue
 		}
 		var st unix.Statx_t
@@ -329,7 +330,7 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[linkKey]int
 			}
 		}
 		if f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0); err == nil {
-			files[keyOf(e)] = f
+			files[restore.LinkKeyOf(e)] = f
 		}
 	}
 }

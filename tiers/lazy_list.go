@@ -12,6 +12,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/heldback"
+	"emberfs/tiers/restore"
 	"emberfs/tiers/warm"
 )
 
@@ -58,17 +59,17 @@ type lister struct {
 	v     *Volume
 	n     *Inode
 	fd    int
-	r     *restorer // for attributes
+	r     *restore.Restorer // for attributes
 	l     cold.Listing
 	ctime cold.Time
 	// groups are the hard-link groups that span directories which are listed together; nil: of this directory alone.
-	groups map[linkKey]int // a descriptor of the file
-	own    bool            // groups is ours to close
-	links  bool            // there is a name of a file with several
+	groups map[restore.LinkKey]int // a descriptor of the file
+	own    bool                    // groups is ours to close
+	links  bool                    // there is a name of a file with several
 }
 
 // beginList reads what the commit says of n; nil where it is listed already.
-func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int) (*lister, error) {
+func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[restore.LinkKey]int) (*lister, error) {
 	if !n.dir.lazy.Load() {
 		return nil, nil
 	}
@@ -88,7 +89,7 @@ func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[linkKey]int
 		return nil, err
 	}
 	if l.groups = groups; groups == nil {
-		l.groups, l.own = map[linkKey]int{}, true
+		l.groups, l.own = map[restore.LinkKey]int{}, true
 	}
 	return l, nil
 }
@@ -99,10 +100,16 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: coarseNow()}
-	l.r = &restorer{cold: v.cold, log: v.log, untrusted: v.cfg.Untrusted, vol: v, owner: v.uid, times: v.times,
-		dirAt: v.pathOf(n), lazy: true}
+	l := &lister{v: v, n: n, fd: fd, l: listing, ctime: warm.CoarseNow()}
+	l.r = &restore.Restorer{Cold: v.cold, Log: v.log, Vol: v.into(), Untrusted: v.cfg.Untrusted, Lazy: true,
+		RootFD: v.warmFD, DirAt: v.pathOf(n), Owner: v.uid, Times: v.times}
 	return l, nil
+}
+
+// into is the volume as a restorer knows it.
+func (v *Volume) into() *restore.Volume {
+	return &restore.Volume{Held: v.held, Records: v.records, Trust: v.trust, Restored: v.state.Head != "",
+		Ignored: v.ignored, Step: v.step}
 }
 
 // keepShown notes the ctime that stat shows of a lazy directory, for making children moves warm's own, and gives
@@ -138,7 +145,7 @@ func (l *lister) entries(ctx context.Context) error {
 			for i := range l.l.Entries {
 				// The others' turns; what shares a file with other names, or is no file, is the first one's.
 				e := &l.l.Entries[i]
-				if alone := e.Kind == cold.KindFile && e.Link == "" && !hasCaps(e); w != 0 && !alone || alone &&
+				if alone := e.Kind == cold.KindFile && e.Link == "" && !warm.HasCaps(e); w != 0 && !alone || alone &&
 					workers > 1 && i/listPiece%workers != w {
 					continue
 				}
@@ -158,48 +165,42 @@ func (l *lister) entries(ctx context.Context) error {
 // listPiece is how many files one of the goroutines that list a directory makes at a time.
 const listPiece = 16
 
-// made is what an inode has that was just made, so that only the rest has to be set.
-type made struct {
-	uid, gid uint32
-	attrs    bool // there may be extended attributes, and a mode that comes from them
-}
-
 // madeIn is what files made in a directory have.
-func madeIn(n *Inode, fd int, v *Volume) made {
-	m := made{uid: v.uid, gid: v.gid, attrs: v.hasDefaultACL(n, fd) != aclNone}
+func madeIn(n *Inode, fd int, v *Volume) restore.Fresh {
+	m := restore.Fresh{UID: v.uid, GID: v.gid, Attrs: v.hasDefaultACL(n, fd) != aclNone}
 	var st unix.Statx_t
 	if warm.StatAt(fd, "", &st) == nil && st.Mode&unix.S_ISGID != 0 {
-		m.gid = st.Gid
+		m.GID = st.Gid
 	}
 	return m
 }
 
-func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh made) error {
+func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh restore.Fresh) error {
 	if e.Link != "" {
 		l.links = true
-		if fd, ok := l.groups[keyOf(e)]; ok {
+		if fd, ok := l.groups[restore.LinkKeyOf(e)]; ok {
 			err := unix.Linkat(unix.AT_FDCWD, warm.FDPath(fd), l.fd, e.Name, unix.AT_SYMLINK_FOLLOW)
 			if err == nil || errors.Is(err, unix.EEXIST) || !errors.Is(err, unix.EMLINK) {
 				return exists(err)
 			}
 			unix.Close(fd) // as many names as the file system allows: the others are another file
-			delete(l.groups, keyOf(e))
+			delete(l.groups, restore.LinkKeyOf(e))
 		}
 	}
 	if e.Kind == cold.KindDir {
 		return l.subdir(ctx, e)
 	}
-	ok, err := l.r.make(ctx, l.fd, e, l.ctime, fresh)
+	ok, err := l.r.Make(ctx, l.fd, e, l.ctime, fresh)
 	if errors.Is(err, unix.EEXIST) && e.Kind == cold.KindFile {
 		if err = l.removeHalf(e); err == nil {
-			ok, err = l.r.make(ctx, l.fd, e, l.ctime, fresh)
+			ok, err = l.r.Make(ctx, l.fd, e, l.ctime, fresh)
 		}
 	}
-	if err == nil && ok && e.Kind == cold.KindFile && !l.r.stubbed(e) {
+	if err == nil && ok && e.Kind == cold.KindFile && !l.r.Stubbed(e) {
 		err = l.syncFile(e)
 	}
 	if errors.Is(err, unix.EEXIST) && (e.Kind != cold.KindFile || l.v.afterCut) {
-		if standsIn, err := l.again(e); standsIn || err != nil {
+		if standsIn, err := l.r.Again(l.fd, e); standsIn || err != nil {
 			return err
 		}
 	} else if err == nil && !ok {
@@ -210,7 +211,7 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh made) error {
 	}
 	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH, 0)
 	if err == nil {
-		l.groups[keyOf(e)] = fd
+		l.groups[restore.LinkKeyOf(e)] = fd
 	}
 	return err
 }
@@ -257,7 +258,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 		if r, ok := warm.ReadRecord(warm.ByName(l.fd, e.Name)); ok &&
 			(!r.Has(warm.FlagLazy) || e.Dir() == (cold.DirID{Tree: r.ID, Meta: r.Meta})) {
 			if l.v.afterCut {
-				_, err = l.again(e)
+				_, err = l.r.Again(l.fd, e)
 			}
 			return err
 		}
@@ -274,7 +275,7 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 			valid = false // found out when it is listed
 		}
 	}
-	return l.r.lazyDir(l.fd, e, l.ctime, exists, valid)
+	return l.r.LazyDir(l.fd, e, l.ctime, exists, valid)
 }
 
 // finish takes the mark away, last: from now on the directory is one as any other.
@@ -306,9 +307,9 @@ func (l *lister) finish() error {
 	n.dir.mu.Unlock()
 	n.mu.Lock()
 	if !n.mu.rec.Has(warm.FlagCtime) { // its attributes were changed meanwhile, and the next line moves warm's own
-		n.mu.rec.Ctime, n.mu.rec.Flags = coarseNow(), n.mu.rec.Flags|warm.FlagCtime
+		n.mu.rec.Ctime, n.mu.rec.Flags = warm.CoarseNow(), n.mu.rec.Flags|warm.FlagCtime
 	}
-	err := utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
+	err := warm.Utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
 	clean := n.mu.rec.Has(warm.FlagClean) && !incomplete && !l.links
 	n.mu.Unlock()
 	if err != nil {
@@ -354,15 +355,6 @@ func (v *Volume) syncListed(n *Inode) error {
 		return fmt.Errorf("make the listing of inode %d durable: %w", n.ino, err)
 	}
 	return nil
-}
-
-// coarseNow is the time that the kernel would give an inode now.
-func coarseNow() cold.Time {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
-		return now()
-	}
-	return cold.Time{Sec: ts.Sec, Nsec: uint32(ts.Nsec)}
 }
 
 // shownLinks completes what stat shows of a lazy directory: its link count is that of the listed one.

@@ -160,7 +160,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 		var ino uint64
 		g := &graft{key: d.Name}
 		if n, err := fmt.Sscanf(d.Name, graftKey, &ino, &g.gen); n != 2 || err != nil {
-			_ = removeTree(t.tree, d.Name) // it was being made when the daemon was killed
+			_ = warm.RemoveTree(t.tree, d.Name) // it was being made when the daemon was killed
 			continue
 		}
 		grafts[ino] = g

@@ -319,7 +319,7 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	if err := unix.Chmod(warm.FDPath(fd), a.Mode&07777); err != nil {
 		return err
 	}
-	return utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.Timespec()})
+	return warm.Utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.Timespec()})
 }
 
 // rmdirMemory removes the directory at (dir, name) where its contents are in the area: there first, where it is known

@@ -53,7 +53,7 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 	// Who brought it back, and forgot it, may have been at it when st was taken.
 	a := n.attrFitting(st, func(st *unix.Statx_t) error { return warm.StatAt(dirfd, name, st) })
 	if n.kind == cold.KindFile {
-		v.hot.versionFrom(n, a.Ctime, now())
+		v.hot.versionFrom(n, a.Ctime, warm.Now())
 	}
 	n.mu.Unlock()
 	if !v.place(n, dir, dirfd, name, moves) {

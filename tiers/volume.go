@@ -127,7 +127,7 @@ func (v *Volume) openWarm() error {
 	}
 	v.fsType = fs.Type
 	v.noatime, v.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
-	v.records, v.times = takesRecords(fd), timesOf(fd)
+	v.records, v.times = takesRecords(fd), warm.TimesOf(fd)
 	v.dirs.init()
 	return nil
 }

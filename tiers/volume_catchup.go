@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/restore"
 	"emberfs/tiers/warm"
 )
 
@@ -150,18 +151,18 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 		return err
 	}
 	v.setOrigin(snap)
-	r := &restorer{cold: v.cold, snap: snap, log: v.log, untrusted: v.cfg.Untrusted, vol: v, progress: v.cfg.Progress}
-	r.lazy = v.checkTiering() == nil
-	if err := r.run(ctx, v.warmFD, nil); err != nil {
+	r := &restore.Restorer{Cold: v.cold, Snap: snap, Log: v.log, Vol: v.into(), Untrusted: v.cfg.Untrusted,
+		Lazy: v.checkTiering() == nil, Progress: v.cfg.Progress}
+	if err := r.Run(ctx, v.warmFD, nil); err != nil {
 		return fmt.Errorf("restore commit %s: %w", id, err)
 	}
-	if r.problems > 0 {
+	if r.Problems > 0 {
 		// It stays in status: the next commit will have what is here, not what the repository says.
 		v.points.setError("restore", fmt.Errorf("commit %s describes %d entries wrongly, which were left out or "+
-			"mended (the log names them); the first: %w", id, r.problems, r.first))
+			"mended (the log names them); the first: %w", id, r.Problems, r.First))
 	}
 	sync := unix.Syncfs
-	if r.lazy && r.files == 0 {
+	if r.Lazy && r.Files == 0 {
 		// Of the root alone, where nothing else was made: what others write on this disk need not wait.
 		sync = unix.Fsync
 	}

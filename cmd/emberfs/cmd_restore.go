@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"emberfs/backup/log"
-	"emberfs/tiers"
+	"emberfs/tiers/restore"
 )
 
 // restoreRequest is what `emberfs restore` was asked for.
@@ -62,12 +62,12 @@ the command makes a copy without them.`,
 		}
 		ctx, stop := w.interrupts()
 		defer stop()
-		return withCode(exitFailed, "restore", r.to, restore(ctx, r, w))
+		return withCode(exitFailed, "restore", r.to, restoreCopy(ctx, r, w))
 	}
 	return cmd
 }
 
-func restore(ctx context.Context, r restoreRequest, w world) (err error) {
+func restoreCopy(ctx context.Context, r restoreRequest, w world) (err error) {
 	h, paths, err := restoreSource(ctx, r)
 	if err != nil {
 		return err
@@ -97,7 +97,7 @@ func restore(ctx context.Context, r restoreRequest, w world) (err error) {
 		whole, _ = log.Of(h.cold).Totals(ctx, snap, maxTotals) // for more the number of files has to do
 	}
 	var files, bytes int64
-	err = tiers.Restore(ctx, snap, h.cold, tiers.RestoreOptions{To: r.to, Paths: paths, Untrusted: r.untrusted,
+	err = restore.Copy(ctx, snap, h.cold, restore.Options{To: r.to, Paths: paths, Untrusted: r.untrusted,
 		Log: newLogger(&config{LogLevel: "warn", LogFormat: "text"}, shown, false),
 		Progress: func(f, b, total int64) {
 			files, bytes = f, b

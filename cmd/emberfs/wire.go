@@ -12,12 +12,13 @@ import (
 	"emberfs/backup"
 	"emberfs/fs"
 	"emberfs/tiers"
+	"emberfs/tiers/restore"
 	"emberfs/tiers/rules"
 	"emberfs/tiers/warm"
 )
 
 // openVolume opens cold, then the volume over it. The volume closes both.
-func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring tiers.Progress) (*tiers.Volume,
+func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring restore.Progress) (*tiers.Volume,
 	error) {
 	machine, volume, err := warm.Identity(c.State)
 	if err != nil {

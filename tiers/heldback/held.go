@@ -67,6 +67,19 @@ func OpenState(state string, warmFD int, rewrite Rewrite) (t *Table, lost []stri
 	return t, lost, err
 }
 
+// Hold notes what is held back of the inode that st describes, which stands at a path below warm's root; where h holds
+// nothing it forgets what was held back.
+func (t *Table) Hold(st *unix.Statx_t, at string, h *Held) error {
+	if h.Empty() {
+		return t.Drop(KeyOf(st))
+	}
+	raw, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return t.Put(Item{Key: KeyOf(st), Path: at, What: h.What, Mark: h.Mark(), Value: raw})
+}
+
 // Holding gives what is held back of an inode; nil: nothing.
 func Holding(t *Table, k Key) (*Held, error) {
 	if t.Empty() {
