@@ -19,7 +19,8 @@ var mayImport = map[string]string{
 	"tiers/heldback":   "tiers/cold tiers/warm",
 	"tiers/inspect":    "tiers/cold tiers/warm tiers/heldback tiers/rules",
 	"tiers/restore":    "tiers/cold tiers/warm tiers/heldback tiers/subprocess",
-	"tiers":            "tiers/cold tiers/warm tiers/heldback tiers/restore tiers/rules tiers/subprocess",
+	"tiers/tmpfs":      "tiers/cold tiers/warm",
+	"tiers":            "tiers/cold tiers/warm tiers/heldback tiers/restore tiers/rules tiers/subprocess tiers/tmpfs",
 	"fs":               "tiers tiers/cold tiers/warm tiers/rules tiers/subprocess",
 
 	"backup/odb":      "tiers/cold tiers/warm",
@@ -31,7 +32,7 @@ var mayImport = map[string]string{
 	"backup/coldtest": "backup/odb tiers/cold",
 
 	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/restore tiers/rules tiers/subprocess " +
-		"backup backup/format backup/odb backup/fsck backup/log backup/wire",
+		"tiers/tmpfs backup backup/format backup/odb backup/fsck backup/log backup/wire",
 
 	"integration":          "integration/effort integration/powercut",
 	"integration/bench":    "",

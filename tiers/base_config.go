@@ -73,3 +73,6 @@ func AtimeOf(words []string) (a Atime) {
 	}
 	return a
 }
+
+// DefaultMemoryClass is the default of Config.MemoryClassLimit, in bytes.
+const DefaultMemoryClass = 100_000_000

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/tmpfs"
 	"emberfs/tiers/warm"
 )
 
@@ -30,7 +31,7 @@ type memory struct {
 	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes
 	// after it in the lock order may be taken under it.
 	making mutex[lockMaking]
-	tmpfs  *tmpfs          // making; of area
+	tmpfs  *tmpfs.FS       // making; of area
 	run    context.Context // making; of the background work, nil before it runs
 	ended  bool            // making; there will be no area any more
 
@@ -62,7 +63,7 @@ var errUnmounted = errors.New("the volume is not mounted any more")
 func (v *Volume) openMemory() {
 	m := &v.memory
 	m.seq.Store(1)
-	left, err := mountedAt(filepath.Join(v.cfg.State, memoryName))
+	left, err := tmpfs.MountedAt(filepath.Join(v.cfg.State, tmpfs.MemoryName))
 	if err == nil && left || v.memoryRules() {
 		m.on.Store(true)
 		m.making.Lock()
@@ -102,7 +103,7 @@ func (v *Volume) openArea() {
 		return
 	}
 	m.tmpfs = t
-	m.mayswap.Store(t.swap)
+	m.mayswap.Store(t.Swap)
 	v.area.Store(a)
 	if i := v.inval.Load(); i != nil {
 		a.inval.Store(i)
@@ -110,39 +111,39 @@ func (v *Volume) openArea() {
 	if m.run != nil {
 		v.wg.Go(func() { a.pruneLoop(m.run) })
 	}
-	if t.adopted {
+	if t.Adopted {
 		v.log.WithField("directories", len(m.mu.grafts)).Info("took over the memory class of a daemon that was killed")
 	}
 }
 
-func (v *Volume) newArea() (*Volume, *tmpfs, error) {
+func (v *Volume) newArea() (*Volume, *tmpfs.FS, error) {
 	limit := v.memoryClassLimit()
-	t, err := openTmpfs(v.cfg.State, v.state.Machine, limit)
+	t, err := tmpfs.Open(v.cfg.State, v.state.Machine, limit)
 	if err != nil {
 		return nil, nil, err
 	}
-	fail := func(err error) (*Volume, *tmpfs, error) { return nil, nil, errors.Join(err, t.close(t.adopted)) }
-	if t.adopted {
-		if err := t.resize(limit); err != nil {
+	fail := func(err error) (*Volume, *tmpfs.FS, error) { return nil, nil, errors.Join(err, t.Close(t.Adopted)) }
+	if t.Adopted {
+		if err := t.Resize(limit); err != nil {
 			v.log.WithError(err).Warn("memory_class_limit stays as the last daemon had it")
 		}
 	}
 	a := &Volume{
 		basis: basis{areaOf: v, cfg: Config{State: v.cfg.State}, log: v.log, openedAt: time.Now()},
-		nodes: nodes{warmFD: t.tree, uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC},
+		nodes: nodes{warmFD: t.Tree, uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC},
 	}
 	var st unix.Statx_t
-	if err := warm.StatAt(t.tree, "", &st); err != nil {
+	if err := warm.StatAt(t.Tree, "", &st); err != nil {
 		return fail(err)
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(t.tree, &fs); err != nil {
+	if err := unix.Fstatfs(t.Tree, &fs); err != nil {
 		return fail(err)
 	}
 	a.warmMount = st.Mnt_id
 	a.noatime, a.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
 	a.SetAtime(v.atimeMode())
-	a.flagged.Store(t.adopted)
+	a.flagged.Store(t.Adopted)
 	a.dirs.init()
 	a.table.init(maxInodes(v.cfg.MemoryLimit) / 4)
 	a.table.next = areaBit
@@ -151,7 +152,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 	if err := a.openRoot(); err != nil {
 		return fail(err)
 	}
-	names, err := warm.ListNames(t.tree)
+	names, err := warm.ListNames(t.Tree)
 	if err != nil {
 		return fail(err)
 	}
@@ -160,7 +161,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 		var ino uint64
 		g := &graft{key: d.Name}
 		if n, err := fmt.Sscanf(d.Name, graftKey, &ino, &g.gen); n != 2 || err != nil {
-			_ = warm.RemoveTree(t.tree, d.Name) // it was being made when the daemon was killed
+			_ = warm.RemoveTree(t.Tree, d.Name) // it was being made when the daemon was killed
 			continue
 		}
 		grafts[ino] = g
@@ -198,7 +199,7 @@ func (v *Volume) EndMemory() error {
 	m.mu.why = errUnmounted
 	m.mu.Unlock()
 	a.closed.Store(true)
-	err := m.tmpfs.close(m.tmpfs.adopted && !v.started.Load())
+	err := m.tmpfs.Close(m.tmpfs.Adopted && !v.started.Load())
 	a.table.mu.RLock()
 	inodes := slices.Collect(maps.Values(a.table.byID))
 	a.table.mu.RUnlock()
@@ -208,24 +209,6 @@ func (v *Volume) EndMemory() error {
 		}
 	}
 	return err
-}
-
-// DropMemory unmounts what a daemon that died while it started may have left in a state directory. The directory is
-// locked.
-func DropMemory(state string) error {
-	at := filepath.Join(state, memoryName)
-	if mounted, err := mountedAt(at); err != nil || !mounted {
-		return nil
-	}
-	s, err := warm.LoadState(state)
-	if err != nil {
-		return err
-	}
-	t := &tmpfs{path: at, tree: -1}
-	if err := t.adopt(s.Machine, 0); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	return t.close(false)
 }
 
 // memoryStatus counts the area.

@@ -16,6 +16,7 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/tmpfs"
 	"emberfs/tiers/warm"
 )
 
@@ -30,7 +31,7 @@ func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) 
 	}
 	t.Cleanup(func() {
 		_ = v.Close()
-		_ = unix.Unmount(filepath.Join(state, memoryName), unix.MNT_DETACH)
+		_ = unix.Unmount(filepath.Join(state, tmpfs.MemoryName), unix.MNT_DETACH)
 	})
 	return v
 }
@@ -131,7 +132,7 @@ func TestMemoryHeals(t *testing.T) {
 	v.died()
 	dir := filepath.Join(state, warm.DirName)
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "mem2"), 0o750),
-		os.Mkdir(filepath.Join(state, memoryName, treeName, warm.TempPrefix+"half"), 0o700)); err != nil {
+		os.Mkdir(filepath.Join(state, tmpfs.MemoryName, tmpfs.TreeName, warm.TempPrefix+"half"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -143,14 +144,14 @@ func TestMemoryHeals(t *testing.T) {
 	if err != nil || n.vol == v || a.Mode&0o7777 != 0o750 {
 		t.Fatalf("made in warm alone: in the area: %v, mode %o, %v", n.vol != v, a.Mode, err)
 	}
-	if list, err := os.ReadDir(filepath.Join(state, memoryName, treeName)); err != nil || len(list) != 2 {
+	if list, err := os.ReadDir(filepath.Join(state, tmpfs.MemoryName, tmpfs.TreeName)); err != nil || len(list) != 2 {
 		t.Errorf("the tree holds %v, %v", list, err)
 	}
 	v.died()
 
 	// Removed in memory, still there in warm.
 	key := v.memory.graftAt(n.host.Load().ino, n.host.Load().gen).key
-	if err := os.Remove(filepath.Join(state, memoryName, treeName, key)); err != nil {
+	if err := os.Remove(filepath.Join(state, tmpfs.MemoryName, tmpfs.TreeName, key)); err != nil {
 		t.Fatal(err)
 	}
 	v = openMemoryTest(t, state, cold, "mem", "mem2")
@@ -173,7 +174,7 @@ func TestMemoryHeals(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(state, memoryName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(state, tmpfs.MemoryName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after Close: %v", err)
 	}
 }
@@ -200,7 +201,8 @@ func TestMemoryKeptByFailedMount(t *testing.T) {
 	if err := fresh.Close(); err != nil { // one that it mounted itself goes
 		t.Fatal(err)
 	}
-	if mounted, err := mountedAt(filepath.Join(state, memoryName)); mounted || !errors.Is(err, os.ErrNotExist) {
+	if mounted, err := tmpfs.MountedAt(filepath.Join(state, tmpfs.MemoryName)); mounted ||
+		!errors.Is(err, os.ErrNotExist) {
 		t.Errorf("mounted: %v, %v", mounted, err)
 	}
 }
@@ -263,35 +265,6 @@ func TestMemoryRoot(t *testing.T) {
 		if got := v.memoryRoot(at); got != want {
 			t.Errorf("memoryRoot(%q) = %v", at, got)
 		}
-	}
-}
-
-// TestMemoryForeignTmpfs does not take what another state directory's daemon left.
-func TestMemoryForeignTmpfs(t *testing.T) {
-	state := t.TempDir()
-	a, err := openTmpfs(state, "machine-a", 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openTmpfs(state, "machine-b", 1<<20); !errors.Is(err, errForeign) {
-		t.Errorf("another machine's: %v", err)
-	}
-	again, err := openTmpfs(state, "machine-a", 1<<20)
-	if err != nil || !again.adopted {
-		t.Fatalf("our own: %+v, %v", again, err)
-	}
-	if err := again.resize(2 << 20); err != nil {
-		t.Error(err)
-	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(again.tree, &st); err != nil || int64(st.Blocks)*st.Bsize != 2<<20 {
-		t.Errorf("after a resize: %d blocks, %v", st.Blocks, err)
-	}
-	if again.swap != a.swap {
-		t.Errorf("may be swapped out: %v, was %v", again.swap, a.swap)
-	}
-	if err := errors.Join(again.close(false), unix.Close(a.tree)); err != nil {
-		t.Error(err)
 	}
 }
 

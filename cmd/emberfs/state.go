@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"emberfs/tiers"
 	"emberfs/tiers/inspect"
+	"emberfs/tiers/tmpfs"
 	"emberfs/tiers/warm"
 )
 
@@ -211,7 +211,7 @@ func holdsNothing(path string) bool {
 func (s *stateDir) discard() error {
 	var err error
 	if s.empty {
-		err = tiers.DropMemory(s.path) // of a daemon that was killed while it started
+		err = tmpfs.Drop(s.path) // of a daemon that was killed while it started
 		entries, _ := os.ReadDir(s.path)
 		for _, e := range entries {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(s.path, e.Name())))
