@@ -108,8 +108,7 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 
 // into is the volume as a restorer knows it.
 func (v *Volume) into() *restore.Volume {
-	return &restore.Volume{Held: v.held, Records: v.records, Trust: v.trust, Restored: v.state.Head != "",
-		Ignored: v.ignored, Step: v.step}
+	return &restore.Volume{Held: v.held, Records: v.records, Trust: v.trust, Ignored: v.ignored, Step: v.step}
 }
 
 // keepShown notes the ctime that stat shows of a lazy directory, for making children moves warm's own, and gives

@@ -153,6 +153,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	v.setOrigin(snap)
 	r := &restore.Restorer{Cold: v.cold, Snap: snap, Log: v.log, Vol: v.into(), Untrusted: v.cfg.Untrusted,
 		Lazy: v.checkTiering() == nil, Progress: v.cfg.Progress}
+	r.Vol.Restored = v.state.Head != ""
 	if err := r.Run(ctx, v.warmFD, nil); err != nil {
 		return fmt.Errorf("restore commit %s: %w", id, err)
 	}
