@@ -52,6 +52,9 @@ func advertised(adv *packp.AdvRefs) map[string]cold.ID {
 // Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file
 // system: see odb.DB.Link. odb.ErrCannotLink: Fetch may do.
 func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release func() error, err error) {
+	if r.net != nil {
+		return nil, odb.ErrCannotLink
+	}
 	h, err := r.hold()
 	if err != nil {
 		return nil, fmt.Errorf("link %s: %w", r.path, err)
@@ -117,7 +120,7 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []c
 
 // negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer, the first
 // common commit or NAK, and git repeats it for each further commit whose descendant it has acknowledged.
-func (p *process) negotiate(tip cold.ID, have []cold.ID) error {
+func (p *session) negotiate(tip cold.ID, have []cold.ID) error {
 	var b bytes.Buffer
 	e := pktline.NewEncoder(&b)
 	caps := "side-band-64k no-progress agent=" + agent

@@ -36,15 +36,16 @@ type pushNote struct {
 const lockPatience = time.Second
 
 // note writes the journal, durably: it must be there after whatever ends the push.
-func (r *Remote) note(pid int, updates []Update) error {
-	if r.journal == "" {
+func (r *Remote) note(p *session, updates []Update) error {
+	service, here := p.end.(*process)
+	if r.journal == "" || r.net != nil || !here {
 		return nil
 	}
 	boot, err := warm.BootID()
 	if err != nil {
 		return err
 	}
-	n := pushNote{Boot: boot, PID: pid, Remote: r.path, Ref: updates[0].Ref, Started: time.Now()}
+	n := pushNote{Boot: boot, PID: service.cmd.Process.Pid, Remote: r.path, Ref: updates[0].Ref, Started: time.Now()}
 	for _, u := range updates {
 		n.Refs = append(n.Refs, u.Ref)
 	}
@@ -64,7 +65,7 @@ func (r *Remote) done() {
 
 // recover breaks the lock that a push of ours left in the remote when its git was killed.
 func (r *Remote) recover(ctx context.Context) error {
-	if r.journal == "" {
+	if r.journal == "" || r.net != nil {
 		return nil
 	}
 	data, err := os.ReadFile(r.journal)

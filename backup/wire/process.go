@@ -3,7 +3,6 @@ package wire
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os/exec"
@@ -14,9 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 
 	"emberfs/tiers/subprocess"
 )
@@ -79,20 +75,59 @@ func (m *messages) String() string {
 	return strings.Join(out, "; ")
 }
 
-// process is a running git service.
+// process is a git service that runs as a child of ours, or the ssh that leads to one.
 type process struct {
-	cmd     *exec.Cmd
-	in      io.WriteCloser
-	out     io.Reader
-	said    messages
-	name    string
-	adv     *packp.AdvRefs
-	stopped bool
-	kill    context.CancelFunc
+	cmd    *exec.Cmd
+	cancel context.CancelFunc
 }
 
-// start runs a service on the repository, with git settings of ours, and reads what it advertises.
-func (r *Remote) start(ctx context.Context, service string, settings ...string) (*process, error) {
+func (p *process) bye(in io.Writer) error { return flushBye(in) }
+
+func (p *process) wait() error {
+	defer p.cancel()
+	return p.cmd.Wait()
+}
+
+func (p *process) kill() {
+	p.cancel()
+	_ = p.cmd.Wait()                                // the caller's error says it better
+	_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) // what is left of its group
+}
+
+func (p *process) orderly() bool {
+	if p.cmd.ProcessState == nil {
+		return false
+	}
+	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && !(ws.Signaled() && ws.Signal() == unix.SIGKILL)
+}
+
+// spawn starts a program that speaks for a service on its standard input and output.
+func spawn(ctx context.Context, service string, build func(ctx context.Context) *exec.Cmd) (*session, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &session{name: service}
+	cmd := build(ctx)
+	cmd.Stderr = &s.said
+	cmd.SysProcAttr.Setpgid = true
+	// SIGTERM lets git remove its locks; whoever does not listen is killed after killDelay.
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGTERM) }
+	cmd.WaitDelay = killDelay
+	var err error
+	if s.in, err = cmd.StdinPipe(); err == nil {
+		if s.out, err = cmd.StdoutPipe(); err == nil {
+			err = cmd.Start()
+		}
+	}
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("run git %s: %w", service, err)
+	}
+	s.end = &process{cmd, cancel}
+	return s, nil
+}
+
+// run starts a service on a repository of this machine.
+func (r *Remote) run(ctx context.Context, service string, settings ...string) (*session, error) {
 	h, err := r.hold()
 	if err != nil {
 		return nil, fmt.Errorf("run git %s: %w", service, err)
@@ -101,89 +136,13 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	if h.why != nil {
 		r.noHooks.Do(func() { r.logger().Warnf("hooks and other programs of %s are not run: %v", r.path, h.why) })
 	}
-	ctx, cancelWith := context.WithCancelCause(ctx)
-	cancel := func() { cancelWith(nil) }
-	p := &process{name: service, adv: packp.NewAdvRefs()}
-	p.cmd = subprocess.Command(ctx, r.git, service, ".")
-	// hold has checked the owner, by a rule that lets root's repositories pass where git's own does not.
-	p.cmd.Env = environment(slices.Concat(settings, h.settings, []string{"safe.directory", h.real})...)
-	p.cmd.Dir = h.at("")
-	p.cmd.Stderr = &p.said
-	p.cmd.SysProcAttr.Setpgid = true
-	// SIGTERM lets git remove its locks; whoever does not listen is killed after killDelay.
-	p.cmd.Cancel = func() error { return unix.Kill(-p.cmd.Process.Pid, unix.SIGTERM) }
-	p.cmd.WaitDelay = killDelay
-	in, err := p.cmd.StdinPipe()
-	if err == nil {
-		p.in = in
-		p.out, err = p.cmd.StdoutPipe()
-	}
-	if err == nil {
-		err = p.cmd.Start()
-	}
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("run git %s: %w", service, err)
-	}
-	context.AfterFunc(ctx, func() { _ = in.Close() })
-	p.kill = cancel
-	silent := time.AfterFunc(patience, func() { cancelWith(errSilent) })
-	err = p.adv.Decode(io.LimitReader(p.out, maxAdvertised))
-	if !silent.Stop() && err != nil {
-		err = errSilent
-	}
-	if err != nil && !errors.Is(err, packp.ErrEmptyAdvRefs) {
-		return nil, p.fail(fmt.Errorf("read references: %w", err))
-	}
-	for _, f := range p.adv.Capabilities.Get("object-format") {
-		if err := checkFormat(f); err != nil {
-			return nil, p.fail(err)
-		}
-	}
-	return p, nil
-}
-
-// hangUp tells a service that nothing is wanted, and waits for it.
-func (p *process) hangUp() error {
-	_, err := p.in.Write(pktline.FlushPkt)
-	return errors.Join(err, p.wait())
-}
-
-// wait closes the service's input, reads what it still has to say and waits for its end.
-func (p *process) wait() error {
-	if p.stopped {
-		return nil
-	}
-	p.stopped = true
-	_ = p.in.Close() // it may have closed it first
-	_, _ = io.Copy(io.Discard, p.out)
-	err := p.cmd.Wait()
-	p.kill()
-	if err != nil {
-		return p.explain(err)
-	}
-	return nil
-}
-
-// fail kills the service and returns err with what the other side said.
-func (p *process) fail(err error) error {
-	if !p.stopped {
-		p.stopped = true
-		_ = p.in.Close()
-		p.kill()
-		_ = p.cmd.Wait()                                // err says it better
-		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) // what is left of its group
-	}
-	return p.explain(err)
-}
-
-// murdered says that the service did not end by itself and may have left its locks.
-func (p *process) murdered() bool {
-	if !p.stopped || p.cmd.ProcessState == nil {
-		return true
-	}
-	ws, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	return !ok || ws.Signaled() && ws.Signal() == unix.SIGKILL
+	return spawn(ctx, service, func(ctx context.Context) *exec.Cmd {
+		cmd := subprocess.Command(ctx, r.git, service, ".")
+		// hold has checked the owner, by a rule that lets root's repositories pass where git's own does not.
+		cmd.Env = environment(slices.Concat(settings, h.settings, []string{"safe.directory", h.real})...)
+		cmd.Dir = h.at("")
+		return cmd
+	})
 }
 
 // ended prefers the context's end to the errors that it caused.
@@ -192,12 +151,4 @@ func ended(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-// explain adds what the other side said.
-func (p *process) explain(err error) error {
-	if said := p.said.String(); said != "" {
-		return fmt.Errorf("git %s: %w (it said: %s)", p.name, err, said)
-	}
-	return fmt.Errorf("git %s: %w", p.name, err)
 }

@@ -114,7 +114,7 @@ func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(
 	}
 	s := &sender{ctx: ctx, r: r, updates: updates}
 	err := s.push(writePack)
-	if s.p != nil && !s.p.murdered() {
+	if s.p != nil && s.p.stopped && s.p.end.orderly() {
 		r.done()
 	}
 	var local *localError
@@ -158,7 +158,7 @@ type sender struct {
 	updates []Update
 
 	head   bytes.Buffer // of the pack, until the service runs
-	p      *process
+	p      *session
 	w      *bufio.Writer
 	answer chan error // what readReport says
 	err    error      // of the other side, or errDone: not writePack's fault
@@ -224,7 +224,7 @@ func (s *sender) start(settings ...string) error {
 		return err
 	}
 	s.p = p
-	if err := s.r.note(p.cmd.Process.Pid, s.updates); err != nil {
+	if err := s.r.note(p, s.updates); err != nil {
 		return p.fail(err)
 	}
 	refs := advertised(p.adv)
@@ -307,7 +307,7 @@ func (s *sender) finish() error {
 var errNoReport = errors.New("no answer came")
 
 // readReport reads what became of the command. A refusal comes as an unpack status or as the command's.
-func (p *process) readReport() error {
+func (p *session) readReport() error {
 	demux := sideband.NewDemuxer(sideband.Sideband64k, p.out)
 	demux.Progress = &p.said
 	report := packp.NewReportStatus()

@@ -36,8 +36,9 @@ var (
 
 // Remote is a repository to fetch from and to push to.
 type Remote struct {
-	path string
+	path string // or what stands for it in messages
 	git  string // the program
+	net  dialer // nil: a path
 
 	journal string // where a push is noted; "": nowhere
 	log     logrus.FieldLogger

@@ -66,6 +66,9 @@ func (h *held) checkFiles(name string) error {
 // Broken says why a reference that the remote did not list is there all the same: git leaves out what it cannot read. A
 // branch that is not listed is not there only when this returns nil.
 func (r *Remote) Broken(ctx context.Context, ref string) error {
+	if r.net != nil {
+		return nil // nobody can look
+	}
 	if _, err := os.Lstat(filepath.Join(r.path, filepath.FromSlash(ref))); err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 			return nil
@@ -89,6 +92,9 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 // SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may
 // never come.
 func (r *Remote) SetHead(ctx context.Context, ref string) error {
+	if r.net != nil {
+		return nil // no git server takes that
+	}
 	h, err := r.hold()
 	if err != nil {
 		return fmt.Errorf("set HEAD of %s: %w", r.path, err)

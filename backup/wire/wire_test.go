@@ -441,7 +441,7 @@ func TestStaleRemoteLock(t *testing.T) {
 	check(t, dead.Run())
 	check(t, os.WriteFile(filepath.Join(path, "HEAD.lock"), nil, 0o600))
 	check(t, os.Chtimes(lock, time.Now(), time.Now())) // left by the push that the note is about
-	check(t, r.note(dead.Process.Pid, one(cold.ID{}, tip)))
+	check(t, r.note(&session{end: &process{cmd: dead}}, one(cold.ID{}, tip)))
 	check(t, r.Push(t.Context(), one(cold.ID{}, tip), v.pack))
 	if _, err := os.Stat(journal); err == nil {
 		t.Fatal("the note is still there")
