@@ -176,7 +176,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		}
 	}()
 	if o.Source != "" {
-		r, err := wire.Open(o.Source)
+		r, err := wire.Open(o.Source, wire.Options{Dir: db.Dir()})
 		if err != nil {
 			return nil, err
 		}
@@ -359,7 +359,11 @@ func (c *Cold) Stats() cold.ColdStats {
 
 // Close implements cold.Cold. No Tx may be open and no Maintain may run.
 func (c *Cold) Close() error {
-	if err := c.db.Close(); err != nil {
+	var err error
+	if r, ok := c.remote.(io.Closer); ok {
+		err = r.Close()
+	}
+	if err = errors.Join(err, c.db.Close()); err != nil {
 		return fmt.Errorf("close cold storage: %w", err)
 	}
 	return nil

@@ -53,57 +53,81 @@ func (r *Remote) logger() logrus.FieldLogger {
 	return r.log
 }
 
-// Open checks that there is a repository at source: a path (made absolute), or a file:// URL. The errors name the path:
-// fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner, ErrNotSupported,
-// ErrNoGit.
-func Open(source string) (*Remote, error) {
-	path, err := localPath(source)
+// Options say how a remote is reached.
+type Options struct {
+	Dir       string // where the socket of a connection that is kept may lie; "": none is kept
+	AcceptNew bool   // take the key of an ssh host that is not known yet
+}
+
+// Open readies the repository that source means, as git reads it: a path (made absolute), or a URL. A path is looked
+// at, and the errors name it: fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner,
+// ErrNoGit. A host is asked for nothing yet. ErrNotSupported, ErrPassword.
+func Open(source string, o Options) (*Remote, error) {
+	a, err := parse(source)
 	if err != nil {
-		return nil, fmt.Errorf("open remote %s: %w", source, err)
+		return nil, fmt.Errorf("open remote %s: %w", shown(source), err)
 	}
+	switch a.scheme {
+	case "file":
+		r, err := openPath(a.path)
+		if err != nil {
+			return nil, fmt.Errorf("open remote %s: %w", source, err)
+		}
+		return r, nil
+	case "ssh":
+		return &Remote{path: shown(source), net: newSSH(a, o.Dir, o.AcceptNew)}, nil
+	}
+	return nil, fmt.Errorf("open remote %s: scheme %s: %w", shown(source), a.scheme, ErrNotSupported)
+}
+
+// CheckURL says what is wrong with a source, before anything is asked for it. Its errors repeat no password.
+func CheckURL(source string) error {
+	a, err := parse(source)
+	if err == nil && a.scheme != "file" && a.scheme != "ssh" {
+		err = fmt.Errorf("scheme %s: %w", a.scheme, ErrNotSupported)
+	}
+	return err
+}
+
+// openPath is Open for a repository of this machine.
+func openPath(path string) (*Remote, error) {
 	if err := checkRepository(path); err != nil {
-		return nil, fmt.Errorf("open remote %s: %w", source, err)
+		return nil, err
 	}
 	// git compares real paths when it checks owners.
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return nil, fmt.Errorf("open remote %s: %w", source, err)
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return nil, err
 	}
 	git, err := subprocess.Find("git")
 	if err != nil {
-		return nil, fmt.Errorf("open remote %s: %w: %w", source, ErrNoGit, err)
+		return nil, fmt.Errorf("%w: %w", ErrNoGit, err)
 	}
 	return &Remote{path: path, git: git}, nil
 }
 
-// String is the repository's real path.
-func (r *Remote) String() string { return r.path }
-
-// localPath returns the path that source means. As git does it, a colon before the first slash means a host.
-func localPath(source string) (string, error) {
-	if source == "" {
-		return "", fs.ErrNotExist
-	}
-	if !strings.Contains(source, "://") {
-		if i := strings.IndexAny(source, ":/"); i >= 0 && source[i] == ':' {
-			return "", ErrNotSupported
-		}
-		return filepath.Abs(source)
-	}
+// shown is a source for messages: without a password that somebody put there.
+func shown(source string) string {
 	u, err := url.Parse(source)
-	if err != nil {
-		return "", err
+	if err != nil || u.User == nil {
+		if strings.Contains(source, "://") && err != nil {
+			return "(a URL that is not valid)"
+		}
+		return source
 	}
-	if u.Scheme != "file" {
-		return "", fmt.Errorf("scheme %s: %w", u.Scheme, ErrNotSupported)
-	}
-	if u.Host != "" && u.Host != "localhost" {
-		return "", fmt.Errorf("file URL with the host %s: %w", u.Host, ErrNotSupported)
-	}
-	if u.RawQuery != "" || u.Fragment != "" {
-		return "", errors.New("a file URL with ? or # must have it escaped as %3F or %23")
-	}
-	return filepath.Clean(u.Path), nil
+	return u.Redacted()
 }
+
+// Close ends what is kept of connections.
+func (r *Remote) Close() error {
+	if c, ok := r.net.(interface{ close() error }); ok {
+		return c.close()
+	}
+	return nil
+}
+
+// String is the repository for messages: its real path, or its URL without a password.
+func (r *Remote) String() string { return r.path }
 
 // checkRepository looks at the files themselves, so that the message can be clearer than git's.
 func checkRepository(path string) error {

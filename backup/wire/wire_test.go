@@ -119,7 +119,7 @@ func newRemote(t *testing.T) (string, *Remote) {
 	dir := filepath.Join(t.TempDir(), "remote repo.git")
 	check(t, os.Mkdir(dir, 0o755))
 	git(t, dir, "init", "-q", "--bare", "-b", "main")
-	r, err := Open(dir)
+	r, err := Open(dir, Options{})
 	check(t, err)
 	return dir, r
 }
@@ -368,19 +368,21 @@ func TestOpen(t *testing.T) {
 		t.TempDir():                                     ErrNotRepository,
 		"":                                              fs.ErrNotExist,
 		"https://example.org/x.git":                     ErrNotSupported,
-		"ssh://git@example.org/x.git":                   ErrNotSupported,
-		"git@example.org:x.git":                         ErrNotSupported,
+		"ssh://git@example.org/x.git":                   nil,
+		"ssh://git:secret@example.org/x.git":            ErrPassword,
+		"ssh://-oProxyCommand=x/x.git":                  errBadHost,
+		"git@example.org:x.git":                         nil,
 		"file://example.org/x.git":                      ErrNotSupported,
 	} {
-		if _, err := Open(source); !errors.Is(err, want) {
+		if _, err := Open(source, Options{}); !errors.Is(err, want) {
 			t.Errorf("Open(%q): %v, want %v", source, err, want)
-		} else if err != nil && !strings.Contains(err.Error(), source) {
+		} else if err != nil && !strings.Contains(err.Error(), strings.ReplaceAll(source, "secret", "xxxxx")) {
 			t.Errorf("Open(%q): %v does not name it", source, err)
 		}
 	}
 	link := filepath.Join(t.TempDir(), "link")
 	check(t, os.Symlink(dir, link))
-	r, err := Open(link)
+	r, err := Open(link, Options{})
 	if err != nil || r.String() != dir {
 		t.Errorf("through a symbolic link: %v, %v", r, err)
 	}
@@ -389,16 +391,16 @@ func TestOpen(t *testing.T) {
 		check(t, os.Mkdir(foreign, 0o755))
 		git(t, foreign, "init", "-q", "--bare")
 		check(t, os.Chown(foreign, 12345, 12345))
-		if _, err := Open(foreign); !errors.Is(err, ErrForeignOwner) {
+		if _, err := Open(foreign, Options{}); !errors.Is(err, ErrForeignOwner) {
 			t.Errorf("foreign repository: %v", err)
 		}
 	}
 	t.Setenv("PATH", t.TempDir())
-	if _, err := Open(dir); !errors.Is(err, ErrNoGit) {
+	if _, err := Open(dir, Options{}); !errors.Is(err, ErrNoGit) {
 		t.Errorf("without git: %v", err)
 	}
 	t.Setenv("PATH", "")
-	r, err = Open(dir)
+	r, err = Open(dir, Options{})
 	check(t, err)
 	if _, err := r.Refs(t.Context()); err != nil {
 		t.Errorf("without PATH: %v", err)

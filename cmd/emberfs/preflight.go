@@ -113,7 +113,7 @@ func checkApart(mountpoint string, c *config) error {
 	}
 	for _, p := range []struct{ what, path, hint string }{
 		{"state directory", c.State, "choose one outside of the mountpoint by --state"},
-		{"source", c.Source, "a repository under the mountpoint would be hidden by it"},
+		{"source", localSource(c.Source), "a repository under the mountpoint would be hidden by it"},
 		{"log file", c.LogFile, "choose one outside of the mountpoint by --log-file"},
 	} {
 		if p.path == "" {

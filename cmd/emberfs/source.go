@@ -29,9 +29,11 @@ func sourceOf(op, s string) (string, error) {
 		s = rest
 	}
 	if isRemoteURL(s) {
-		return "", &failure{code: exitMount, op: op, path: "source " + redact(s),
-			err:  errors.New("this version reaches repositories by path only"),
-			hint: "name the path of a bare repository"}
+		if err := wire.CheckURL(s); err != nil {
+			return "", &failure{code: exitUsage, op: op, path: "source " + redact(s), err: err,
+				hint: "write ssh://HOST/PATH, HOST:PATH or the path of a bare repository"}
+		}
+		return s, nil
 	}
 	abs, err := filepath.Abs(s)
 	if err != nil {
@@ -51,7 +53,7 @@ func isRemoteURL(s string) bool {
 
 // checkSource refuses a source that cannot serve as the volume's remote.
 func checkSource(path string, readOnly bool) error {
-	if path == "" {
+	if path == "" || isRemoteURL(path) {
 		return nil
 	}
 	refuse := func(why, hint string) error {
@@ -118,3 +120,11 @@ var credentials = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/@\s"']+)@`
 
 // redact takes users, passwords and tokens out of URLs, for messages and logs.
 func redact(text string) string { return credentials.ReplaceAllString(text, "${1}xxxxx@") }
+
+// localSource is the path of a source; "" for one of another host.
+func localSource(source string) string {
+	if isRemoteURL(source) {
+		return ""
+	}
+	return source
+}
