@@ -142,6 +142,9 @@ func (p *session) negotiate(tip cold.ID, have []cold.ID) error {
 	if _, err := p.in.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("send request: %w", err)
 	}
+	if err := p.in.Close(); err != nil { // that is all: over HTTP it is what sends the request
+		return fmt.Errorf("send request: %w", err)
+	}
 	answer := bufio.NewReader(p.out)
 	p.out = answer
 	s := pktline.NewScanner(answer)

@@ -76,6 +76,8 @@ func Open(source string, o Options) (*Remote, error) {
 		return r, nil
 	case "ssh":
 		return &Remote{path: shown(source), net: newSSH(a, o.Dir, o.AcceptNew)}, nil
+	case "http", "https":
+		return &Remote{path: shown(source), net: newHTTP(a)}, nil
 	}
 	return nil, fmt.Errorf("open remote %s: scheme %s: %w", shown(source), a.scheme, ErrNotSupported)
 }
@@ -83,7 +85,7 @@ func Open(source string, o Options) (*Remote, error) {
 // CheckURL says what is wrong with a source, before anything is asked for it. Its errors repeat no password.
 func CheckURL(source string) error {
 	a, err := parse(source)
-	if err == nil && a.scheme != "file" && a.scheme != "ssh" {
+	if err == nil && a.scheme == "git" {
 		err = fmt.Errorf("scheme %s: %w", a.scheme, ErrNotSupported)
 	}
 	return err
