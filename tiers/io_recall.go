@@ -95,8 +95,8 @@ func (v *Volume) recallLoop(ctx context.Context) {
 	}
 }
 
-// recallBatch brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits
-// for it.
+// recallBatch brings stubs back with few syncs, while no program waits for cold. Whoever writes one meanwhile waits
+// until it is back. Nothing is locked.
 func (v *Volume) recallBatch(ctx context.Context, batch []*Inode) {
 	// Several Inode.back are locked in the order of ids, although nobody else holds several.
 	slices.SortFunc(batch, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })

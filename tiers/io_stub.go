@@ -191,7 +191,7 @@ func (v *Volume) recall(ctx context.Context, n *Inode) error {
 	}
 }
 
-// recalled is a stub whose bytes are in warm again, but not durable yet. Its inode's back is held.
+// recalled is a stub whose bytes are in warm again, but not durable yet. Inode.back is held for it.
 type recalled struct {
 	n     *Inode
 	fd    int

@@ -148,7 +148,8 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 }
 
 // lookLazy prepares the directory dir for a lookup of name, by listing it if it is lazy. If name is a directory,
-// browsing dir is enough. If the commit does not have name, lookLazy returns ENOENT instead, up to absentMax times.
+// browsing dir is enough. If the commit does not have name, lookLazy returns ENOENT without listing dir, up to
+// absentMax times.
 func (v *Volume) lookLazy(ctx context.Context, dir *Inode, name string) error {
 	if dir.dir == nil || !dir.dir.lazy.Load() {
 		return nil

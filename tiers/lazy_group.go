@@ -9,9 +9,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// linkGroups gives each file with several names a group id that is unique in the volume. Ids of the last commit are
-// kept, so that nothing changes where nothing changed: a directory with such a name is never clean and so is always
-// looked at, base listing included.
+// linkGroups gives each file with several names a group id that is unique in the volume. A file keeps the id that the
+// base has for it, so that unchanged files have unchanged entries: a directory with such a name is never clean, so
+// every commit looks at it and at what the base has of it.
 type linkGroups struct {
 	byIno  map[uint64]string
 	owner  map[string]uint64

@@ -326,7 +326,7 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 }
 
 // rmdirMemory removes the directory at (dir, name) if its contents are in the area. It is removed from the area first,
-// which fails if there are any. done is false if it is an ordinary directory.
+// which fails with ENOTEMPTY if it has any. done is false if it is an ordinary directory.
 func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done bool, err error) {
 	if err := checkName(name); err != nil {
 		return true, err
