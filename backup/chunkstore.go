@@ -16,7 +16,7 @@ import (
 
 const (
 	chunkWorkers = 2 // how many chunks of one file are read, hashed and deflated at a time
-	recentChunks = 4 // how many chunk trees a transaction remembers, for files that change meanwhile and are stored again
+	recentChunks = 4 // how many chunk trees a transaction remembers: a file that changes meanwhile is stored again
 )
 
 // chunkCache is what a transaction remembers about chunk trees.

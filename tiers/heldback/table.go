@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 )
 
-// Key is an inode: its number, and its birth time in nanoseconds.
+// Key identifies an inode by its number and its birth time in nanoseconds.
 type Key struct {
 	Ino uint64 `json:"ino"`
 	Gen uint64 `json:"gen"`
@@ -22,24 +22,24 @@ type Key struct {
 type Item struct {
 	Key   Key
 	Path  string          // a slash path below warm's root
-	What  []string        // for people; nothing: List passes the item by
-	Mark  uint32          // the caller's, for Mark
+	What  []string        // what is held back, for people; List leaves the item out if it is empty
+	Mark  uint32          // chosen by the caller; Table.Mark returns it
 	Value json.RawMessage // the caller's
 }
 
-// Table holds items. Safe for concurrent use. A nil Table is empty.
+// Table is a set of items. It is safe for concurrent use. A nil Table is empty.
 type Table struct {
 	mu    sync.RWMutex
 	path  string
 	file  *os.File    // nil until something is written
-	end   int64       // of the file
-	dirty atomic.Bool // something was put that is not durable
+	end   int64       // the file's length
+	dirty atomic.Bool // something was written that is not durable yet
 	items map[Key]*place
-	n     atomic.Int64        // of items: every operation of a file system asks whether there are any
-	texts map[string][]string // of what is held back: many files have the same
+	n     atomic.Int64        // number of items, in an atomic because every operation of the file system asks whether there are any
+	texts map[string][]string // interned Item.What, since many files have the same
 	lines int
 
-	root    Key // warm's
+	root    Key // warm's root
 	copied  bool
 	rewrite Rewrite
 }
@@ -47,7 +47,7 @@ type Table struct {
 // Rewrite replaces a file durably.
 type Rewrite func(path string, data []byte, perm os.FileMode) error
 
-// place is where an item's line is; its value stays in the file, for there may be many.
+// place says where an item's line is. The value stays in the file, because there may be many.
 type place struct {
 	path string
 	what []string
@@ -56,19 +56,19 @@ type place struct {
 	size int
 }
 
-// unknown is the path of an inode that lost the name that was known: it has another one. (No path below a root begins
-// so.)
+// unknown is the path of an inode that has lost the name that was known, but still has others. (No path below a root
+// begins with a slash.)
 const unknown = "/"
 
-// Unknown says that nobody knows where the inode of an item is.
+// Unknown reports whether the item's path is not known.
 func (it *Item) Unknown() bool { return it.Path == unknown }
 
-// Copied says that the table is about another directory than root, which this one was copied from: nothing is found
-// before Rekey.
+// Copied reports whether the table was written for another directory than root, which is a copy of it. Nothing is found
+// in the table before Rekey.
 func (t *Table) Copied() bool { return t.copied }
 
-// Rekey finds the inodes by their paths, and gives those that it did not find: nothing is held back there any more. A
-// table that is only read finds them for itself alone.
+// Rekey finds the inodes by their paths, and returns the paths at which it found none; nothing is held back there any
+// more. In a read-only table this has no effect on the file.
 func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +95,7 @@ func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err er
 	return lost, errors.Join(err, old.Close())
 }
 
-// text gives one copy of a text for all that have it.
+// text returns a shared copy of what.
 func (t *Table) text(what []string) []string {
 	key := strings.Join(what, "\x00")
 	one, ok := t.texts[key]
