@@ -124,7 +124,7 @@ func (o *ownFiles) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		node, there := o.rulesNode(text)
 		o.mu.Unlock()
 		if node != in.NodeId || !there {
-			return fuse.Status(syscall.ESTALE) // it was removed meanwhile; ESTALE makes the kernel look the name up again
+			return fuse.Status(syscall.ESTALE) // removed meanwhile; ESTALE makes the kernel look the name up again
 		}
 		if in.Flags&unix.O_TRUNC != 0 {
 			h.pending = emptied

@@ -52,6 +52,6 @@ func CountTree(dirfd int, use *Use, depth int) {
 
 // Use is how warm is used.
 type Use struct {
-	Files, Bytes    int64 // that have their bytes in warm, and how many of them are allocated
-	Stubs, Unlisted int64
+	Files, Bytes    int64 // files with their bytes in warm, and the bytes allocated for them
+	Stubs, Unlisted int64 // stubs and lazy directories
 }
