@@ -71,7 +71,7 @@ func DecodeName(stored string) (string, error) {
 // metadata.
 func IsHashedName(err error) bool { return errors.Is(err, errHashedName) }
 
-// StandInMark, followed by 16 hex digits, ends a name that stands in for one that no directory can hold.
+// StandInMark ends, followed by 16 hex digits, a name that stands in for one that no directory can hold.
 const StandInMark = "~"
 
 // StandIn returns the name under which a directory shows an entry whose name in git cannot be used here: because it is

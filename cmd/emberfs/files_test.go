@@ -187,8 +187,8 @@ func TestStateDirectory(t *testing.T) {
 	must(openState(path))(t) // the lock is free again
 }
 
-// TestHalfMadeStateDirectory: a state directory whose first file had no name yet when the power went is one as any
-// other.
+// TestHalfMadeStateDirectory checks that a state directory is usable even if the power was cut before its first file
+// got its name.
 func TestHalfMadeStateDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
 	if err := os.Mkdir(path, 0o700); err != nil {

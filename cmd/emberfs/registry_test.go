@@ -55,7 +55,8 @@ func TestRegistry(t *testing.T) {
 	}
 }
 
-// TestRegistryOfOthers: what another user made, or could have, is not read, nor is what is no file, or endless.
+// TestRegistryOfOthers checks that files are not read if another user made or could have written them, or if they are
+// not regular files or far too long.
 func TestRegistryOfOthers(t *testing.T) {
 	r := registry{filepath.Join(t.TempDir(), "run"), os.Geteuid()}
 	good := registration{Mountpoint: "/mnt/a", State: "/state/1", PID: 1}
