@@ -53,7 +53,7 @@ type regainer struct {
 // needs reports whether an object is still to be found.
 func (g *regainer) needs(id cold.ID) bool { return g.wanted[id] && !g.w.Has(id) }
 
-// known stores those lost objects that are the same in every volume.
+// known stores those lost objects that are the same in every commit of the volume.
 func (g *regainer) known() error {
 	bodies := [][]byte{[]byte(format.Attributes)}
 	if g.r.now.tip != nil && g.r.now.tip.Own().Found {

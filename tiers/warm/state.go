@@ -39,7 +39,7 @@ type StateFile struct {
 	// There may be stubs and lazy directories. Without this only the records could tell.
 	Tiered bool `json:"tiered,omitempty"`
 	Marked bool `json:"marked,omitempty"` // warm's root carries the mark of this volume
-	// SHA-256 of the rules that were last agreed to on this machine, and of those before them.
+	// SHA-256 of texts of rules that were written on this machine: of the last one and of the one before.
 	Rules  string `json:"rules_agreed,omitempty"`
 	Walked string `json:"rules_walked,omitempty"` // SHA-256 of the rules by which a commit last looked at everything
 	// The boot id of the boot in which the kernel had direct access to files of warm: programs may still have some
