@@ -28,8 +28,8 @@ type RestoreOptions struct {
 }
 
 // Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with
-// it. A file that cannot be restored is an error that names it; the others are restored all the same. A path that the
-// snapshot does not hold is one before anything is made.
+// it. A file that cannot be restored is an error that names it; the others are restored all the same. If the snapshot
+// does not hold one of the paths, Restore returns an error before it makes anything.
 func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreOptions) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -71,8 +71,8 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 	return errors.Join(r.failures...)
 }
 
-// missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the
-// restore to say.
+// missing returns an error that names the paths which a snapshot does not hold. Paths in directories that cannot be
+// read are not among them: the restore reports those.
 func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	var errs []error
 	for _, p := range paths {
@@ -98,7 +98,7 @@ func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	return errors.Join(errs...)
 }
 
-// restorer makes directories what a snapshot says. It is idempotent: what is there already and right stays.
+// restorer makes directories as a snapshot has them. It is idempotent: what is there already, and is right, stays.
 type restorer struct {
 	cold      cold.Cold
 	snap      cold.Snapshot
@@ -109,17 +109,17 @@ type restorer struct {
 	keepGoing bool // collect failures instead of stopping at the first
 	failures  []error
 	progress  Progress
-	total     int64 // files of the whole commit, about; 0: not known
+	total     int64 // about how many files the commit has; 0: not known
 	rootFD    int
 	links     map[linkKey]string // path of the first name restored
-	firsts    map[linkKey]inoKey // which file the first name of a group is
-	at        string             // what is being restored
+	firsts    map[linkKey]inoKey // the inode behind the first name of a group
+	at        string             // path of the entry that is being restored
 	dirAt     string             // in a listing: the directory whose children are made, by several at a time
 	files     int64
 	bytes     int64
-	problems  int    // what the repository describes wrongly
-	first     error  // of these
-	owner     uint32 // our own uid: a plain user can give nothing away
+	problems  int    // how many things the repository describes wrongly
+	first     error  // the first of them
+	owner     uint32 // our own uid; only root can give files to others
 	times     *fileTimes
 
 	rootOnly   int64  // owners, modes and attributes that a plain user's copy has not
@@ -127,7 +127,8 @@ type restorer struct {
 	flags      []flagged
 }
 
-// linkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.
+// linkKey identifies a hard-link group. Kind, content and device are part of it, so that names which cannot be the same
+// file are never linked, whatever the repository says.
 type linkKey struct {
 	group string
 	kind  cold.Kind
@@ -144,8 +145,8 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 	root := r.snap.Root()
 	everything := !r.lazy
 	if r.lazy {
-		// What a stock client committed is listed as a whole by the next commit; else a directory that is never looked
-		// at needs no room.
+		// The next commit lists all of a tree that a stock client committed. In other trees a directory that nobody
+		// looks at needs no room.
 		valid, err := r.valid(ctx, &root)
 		if err != nil {
 			return err
@@ -195,7 +196,7 @@ func (r *restorer) fits(ctx context.Context, rootFD int) error {
 	return err
 }
 
-// fail notes a failure, or ends the restore with it.
+// fail notes that the path at cannot be restored and returns nil, or returns the error where it ends the restore.
 func (r *restorer) fail(at string, err error) error {
 	err = fmt.Errorf("restore %q: %w", at, err)
 	if !r.keepGoing || errors.Is(err, context.Canceled) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
@@ -206,8 +207,8 @@ func (r *restorer) fail(at string, err error) error {
 	return nil
 }
 
-// dir makes the children of one directory: the function that will one day run on first access. It says whether all of
-// it is as the commit has it, so that it may be marked clean.
+// dir makes the children of the directory behind fd, whose path is at, as far as want asks for them (nil: all). clean
+// says that all of it is as the commit has it, so that it may be marked clean.
 func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool,
 	err error) {
 	if err := ctx.Err(); err != nil {
@@ -250,14 +251,15 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, wa
 			ok = false
 		}
 		if e.Link != "" {
-			ok = false // never clean
+			ok = false // a directory that holds a name of a file with several is never clean
 		}
 		clean = clean && ok
 	}
 	return clean, nil
 }
 
-// removeOthers takes away what the commit does not have: leftovers of the state before a fast-forward.
+// removeOthers removes what the commit does not have in a directory: leftovers of the state before a fast-forward.
+// Files that the rules ignore stay.
 func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 	list, err := warm.ListNames(fd)
 	if err != nil {
@@ -297,7 +299,7 @@ func removeTree(dirfd int, name string) error {
 	}
 	defer unix.Close(fd)
 	if os.Geteuid() != 0 {
-		_ = unix.Chmod(warm.FDPath(fd), 0700) // a user's own directory may be closed to himself; the listing tells
+		_ = unix.Chmod(warm.FDPath(fd), 0700) // it may be closed to its own user; ListNames reports a failure
 	}
 	list, err := warm.ListNames(fd)
 	if err != nil {
