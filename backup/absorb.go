@@ -65,8 +65,8 @@ func absorbedOf(commit *odb.CommitData) []cold.ID {
 }
 
 // retire removes a live branch that main has absorbed. If there is a remote, its tip is kept in a hidden reference
-// until Push has deleted the branch there. A failure is only logged, and the next settle tries again: a live branch
-// that does not descend from main's tip is ignored by everybody.
+// until Push has deleted the branch there. A failure is only logged, and the next retireAbsorbed tries again: a live
+// branch that does not descend from main's tip is ignored by everybody.
 func (c *Cold) retire(ref string, tip cold.ID) {
 	err := func() error {
 		if c.remote != nil {
@@ -86,9 +86,9 @@ func (c *Cold) retire(ref string, tip cold.ID) {
 	}
 }
 
-// settle retires live branches that main has absorbed but that are still here, because a kill came first. Others that
-// do not descend from main's tip are reported, and stay: somebody moved main without them.
-func (c *Cold) settle(ctx context.Context) error {
+// takeEffect retires live branches that main has absorbed but that are still here, because a kill came first. Others
+// that do not descend from main's tip are reported, and stay: somebody moved main without them.
+func (c *Cold) retireAbsorbed(ctx context.Context) error {
 	p, err := c.Position(ctx)
 	if err != nil || p.Main.IsZero() {
 		return err

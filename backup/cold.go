@@ -186,7 +186,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 	}
 	c.mu.volume = o.VolumeID
 	if _, err = c.head(); err == nil && !db.ReadOnly() {
-		err = c.settle(context.Background())
+		err = c.retireAbsorbed(context.Background())
 	}
 	if err == nil && c.remote != nil {
 		c.mu.pushed, err = c.Tracked(context.Background())

@@ -118,7 +118,7 @@ func (c *Cold) Position(ctx context.Context) (p Position, err error) {
 		p.Taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.Ref, p.Taken)
 	}
 	c.note("live", p.Taken)
-	c.note(p.Ref, nil) // a note that settle made about it does not apply any more
+	c.note(p.Ref, nil) // a note that retireAbsorbed made about it does not apply any more
 	return p, nil
 }
 

@@ -221,7 +221,7 @@ func TestStaleLiveBranches(t *testing.T) {
 	f.Text("a", "three")
 	main := v.CommitTree(f, nil)
 	coldtest.Git(t, v.Dir, "update-ref", ref, absorbed.String())
-	if err := v.Cold.settle(t.Context()); err != nil {
+	if err := v.Cold.retireAbsorbed(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if refs := coldtest.LiveRefs(t, v.Dir); len(refs) != 0 || len(v.Stats().Problems) > 0 {

@@ -215,12 +215,12 @@ func (o *ownFiles) truncate(node uint64, h *ownHandle, size uint64) error {
 	}
 	h = &ownHandle{node: node, data: bytes.Clone(o.look()), pending: written}
 	h.resize(size)
-	return o.settle(h, written)
+	return o.takeEffect(h, written)
 }
 
-// settle puts the content of a handle into effect, if what is pending is at least least. If the content is not a valid
-// list of rules, it returns EINVAL, now and at later calls until the content changes.
-func (o *ownFiles) settle(h *ownHandle, least pending) error {
+// takeEffect puts the content of a handle into effect, if what is pending is at least least. If the content is not a
+// valid list of rules, it returns EINVAL, now and at later calls until the content changes.
+func (o *ownFiles) takeEffect(h *ownHandle, least pending) error {
 	o.applying.Lock()
 	defer o.applying.Unlock()
 	volText := o.look()
@@ -268,7 +268,7 @@ func (o *ownFiles) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if h == nil {
 		return fuse.OK
 	}
-	return o.status("flush", in.NodeId, o.settle(h, written))
+	return o.status("flush", in.NodeId, o.takeEffect(h, written))
 }
 
 func (o *ownFiles) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -279,7 +279,7 @@ func (o *ownFiles) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil {
 		return fuse.EBADF
 	}
-	return o.status("fsync", in.NodeId, o.settle(h, emptied))
+	return o.status("fsync", in.NodeId, o.takeEffect(h, emptied))
 }
 
 // Release implements fuse.RawFileSystem. A file that was only emptied comes into effect here, since nothing more will
@@ -293,7 +293,7 @@ func (o *ownFiles) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	if h == nil {
 		return
 	}
-	if err := o.settle(h, emptied); err != nil && !errors.Is(err, syscall.EINVAL) {
+	if err := o.takeEffect(h, emptied); err != nil && !errors.Is(err, syscall.EINVAL) {
 		o.log.WithError(err).Warn("new rules cannot be stored: those before stay")
 	}
 	o.mu.Lock()
@@ -310,7 +310,7 @@ func (o *ownFiles) releaseAll() {
 	o.mu.Unlock()
 	for _, h := range left {
 		if h.pending == emptied {
-			if err := o.settle(h, emptied); err != nil {
+			if err := o.takeEffect(h, emptied); err != nil {
 				o.log.WithError(err).Warn("new rules cannot be stored: those before stay")
 			}
 		}

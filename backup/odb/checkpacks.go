@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-// settleTime is how long a pack that looks faulty is given before it is looked at again: somebody may be publishing or
+// secondLook is how long a pack that looks faulty is given before it is looked at again: somebody may be publishing or
 // removing it.
-const settleTime = 300 * time.Millisecond
+const secondLook = 300 * time.Millisecond
 
 // CheckPacks checks all packs without inflating objects: every pack must have an index that matches its own checksum
 // and agrees with the pack on the number of objects and on the pack's trailer. Only a pack that fails is read to its
@@ -28,7 +28,7 @@ func (db *DB) CheckPacks(ctx context.Context) ([]Fault, error) {
 		return nil, err
 	}
 	select {
-	case <-time.After(settleTime):
+	case <-time.After(secondLook):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

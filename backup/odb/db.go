@@ -105,7 +105,7 @@ func Open(dir string, o Options) (*DB, error) {
 	if err := cleanup(dir, db.self, db.log); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	db.scan.settled = true // if a crash left a pack of ours without its index, it gets one at once
+	db.scan.noPublisher = true // if a crash left a pack of ours without its index, it gets one at once
 	return db.firstScan()
 }
 
@@ -160,7 +160,7 @@ func (db *DB) firstScan() (*DB, error) {
 	}
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
-	db.scan.settled = false
+	db.scan.noPublisher = false
 	return db, nil
 }
 

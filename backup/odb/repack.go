@@ -185,7 +185,7 @@ func (r *repacker) copyPack(k int) error {
 			err = r.copyEntry(int(i), n, off, end)
 		}
 		if err == nil {
-			err = r.settle(end - off)
+			err = r.keepPace(end - off)
 		} else if errors.Is(err, cold.ErrCorrupt) {
 			if r.damage[p] == nil {
 				r.damage[p] = err
@@ -199,8 +199,8 @@ func (r *repacker) copyPack(k int) error {
 	return nil
 }
 
-// settle is called after n bytes were copied; it waits to keep to the pace, and fsyncs now and then.
-func (r *repacker) settle(n int64) error {
+// takeEffect is called after n bytes were copied; it waits to keep to the pace, and fsyncs now and then.
+func (r *repacker) keepPace(n int64) error {
 	if l := r.pf.len(); l-r.fresh > syncEvery {
 		if err := r.pf.flush(); err != nil {
 			return err

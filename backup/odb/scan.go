@@ -86,9 +86,9 @@ type scanState struct {
 	broken map[string]error    // packs without a usable index, as the last scan saw them
 	tried  map[string]struct{} // packs that were mended, or could not be mended
 	young  bool                // there is a pack without index that is so young that it may just be being published
-	// settled says that no process of ours is publishing a pack, so a pack without index needs one. If git is
+	// noPublisher says that no process of ours is publishing a pack, so a pack without index needs one. If git is
 	// publishing it, git writes the same index again.
-	settled bool
+	noPublisher bool
 }
 
 const (
@@ -195,7 +195,7 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 			return nil, fmt.Errorf("look for packs: %w", err)
 		}
 		if last != nil && slices.Equal(names, last) {
-			return db.settle(names, have, opened)
+			return db.seenPacks(names, have, opened)
 		}
 		gone := false
 		db.scan.unread, db.scan.broken, db.scan.young = nil, map[string]error{}, false
@@ -231,8 +231,8 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 	return nil, fmt.Errorf("look for packs: %s changes all the time", dir)
 }
 
-// settle returns the packs that the last pass saw, newest first.
-func (db *DB) settle(names []string, have, opened map[string]*pack) ([]*pack, error) {
+// takeEffect returns the packs that the last pass saw, newest first.
+func (db *DB) seenPacks(names []string, have, opened map[string]*pack) ([]*pack, error) {
 	var packs []*pack
 	for _, n := range names {
 		if base, ok := strings.CutSuffix(n, ".idx"); ok {
@@ -296,7 +296,7 @@ func (db *DB) noteUnindexed(dir, base string) {
 	if err != nil {
 		return
 	}
-	if !db.scan.settled && time.Since(st.ModTime()) < publishGrace {
+	if !db.scan.noPublisher && time.Since(st.ModTime()) < publishGrace {
 		db.scan.young = true
 		return
 	}
