@@ -7,19 +7,20 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// fileTimes are the times that a file system keeps: ext4 those until 2446, with small inodes until 2038 and whole
-// seconds. It takes others without an error, and keeps what is next. What a record does not hold counts as not kept.
+// fileTimes says which times a file system can store. ext4 stores those until 2446; with small inodes only whole
+// seconds until 2038. For others it takes the nearest one without an error. What a record cannot hold counts as not
+// stored either.
 type fileTimes struct {
 	min, max int64 // seconds
-	whole    bool  // no nanoseconds
+	whole    bool  // whole seconds only
 }
 
-// keeps says whether a time is kept as it is.
+// keeps says whether t is stored as it is. A nil f stores every time.
 func (f *fileTimes) keeps(t cold.Time) bool {
 	return f == nil || t.Sec >= f.min && t.Sec <= f.max && (t.Nsec == 0 || !f.whole)
 }
 
-// clamp is what becomes of a time, the nearest one that is kept.
+// clamp returns what is stored for t: the nearest time that is kept.
 func (f *fileTimes) clamp(t cold.Time) cold.Time {
 	switch {
 	case f.keeps(t):
@@ -32,14 +33,14 @@ func (f *fileTimes) clamp(t cold.Time) cold.Time {
 	return cold.Time{Sec: t.Sec}
 }
 
-// recordTimes are those that a record holds (putTime).
+// recordTimes bounds the seconds that a record can hold, in both directions (warm's putTime).
 const recordTimes = 1<<39 - 1
 
-// fitsRecord says whether a record holds a time.
+// fitsRecord says whether a record can hold t.
 func fitsRecord(t cold.Time) bool { return t.Sec >= -recordTimes && t.Sec <= recordTimes }
 
-// timesOf finds out which times the directory behind fd keeps, by a file of its own; nil where it cannot: then all are
-// taken for kept.
+// timesOf finds out, with an unnamed file, which times the file system of the directory dirfd stores. It returns nil
+// where it cannot: then all times are taken to be stored.
 func timesOf(dirfd int) *fileTimes {
 	fd, err := warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {
