@@ -226,7 +226,7 @@ func (v *Volume) removeRecord(n *Inode) error {
 
 // touchContent prepares for a change of a file's bytes: it marks the file and its directories dirty, and keeps
 // pre-images for a commit under way. It returns errStub where the bytes have to come back first. Called between begin
-// and end, with Inode.io held for writing.
+// and end, before Inode.io is locked.
 func (v *Volume) touchContent(n *Inode) error {
 	if v.areaOf != nil {
 		return nil

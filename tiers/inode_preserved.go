@@ -263,7 +263,7 @@ func (c *boundaryContent) ready() error {
 	if c.boundary.over.Load() {
 		return errors.Join(ErrSpoiled, c.boundary.failed())
 	}
-	if c.n.stub.Load() { // recorded clean since, then released: cold has the same bytes
+	if c.n.stub.Load() { // it was found to be clean since, and released
 		return errStub
 	}
 	return nil
