@@ -32,7 +32,7 @@ type nodes struct {
 
 	barrier   rwMutex[lockBarrier]
 	epoch     atomic.Uint64
-	mainEpoch atomic.Uint64            // the epoch since the last boundary of a commit of everything
+	mainEpoch atomic.Uint64            // the epoch that began with the last commit of everything
 	capturing atomic.Uint64            // the epoch of the commit under way, or 0
 	boundary  atomic.Pointer[boundary] // of the commit whose walk is under way; nil: there is none
 	// late has the inodes that left the table during a commit although they were touched since its boundary.

@@ -14,7 +14,7 @@ type Handle struct {
 	n     *Inode
 	fd    int
 	flags uint32      // as the program gave them
-	atime atomic.Bool // the first read through this handle has been shown to warm
+	atime atomic.Bool // the first read through this handle has moved the atime
 	cold  atomic.Bool // a stub was read through this handle
 
 	io      IO    // how reads and writes are served

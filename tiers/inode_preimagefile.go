@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preimageFile is an unnamed file of warm's file system that holds pre-images of bytes. It is safe for concurrent use
-// once it is open.
+// preimageFile is an unnamed file that holds pre-images of bytes: in warm's file system, or where that has none in the
+// state directory. It is safe for concurrent use once it is open.
 type preimageFile struct {
 	fd  int // 0: not open yet
 	end atomic.Int64
