@@ -14,7 +14,7 @@ type Handle struct {
 	n     *Inode
 	fd    int
 	flags uint32      // as the program gave them
-	atime atomic.Bool // the first read through this handle has moved the atime
+	atime atomic.Bool // a read through this handle has moved the atime, if it was to
 	cold  atomic.Bool // a stub was read through this handle
 
 	io      IO    // how reads and writes are served
