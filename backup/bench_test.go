@@ -14,7 +14,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// benchCold is an empty volume.
+// benchCold returns an empty volume.
 func benchCold(b *testing.B) *Cold {
 	b.Helper()
 	c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
@@ -29,7 +29,7 @@ func benchCold(b *testing.B) *Cold {
 	return c
 }
 
-// benchVolume has one directory "big" with n entries.
+// benchVolume returns a volume with one directory "big" of n entries.
 func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	b.Helper()
 	c := benchCold(b)
@@ -40,7 +40,7 @@ func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	}
 	entries := make([]cold.Entry, n)
 	for i := range entries {
-		// Each file has content of its own, as in life: ids do not compress.
+		// Each file has its own content, as in practice, so that the ids do not compress.
 		id, err := tx.PutFile(ctx, coldtest.Content(fmt.Appendf(nil, "%08d", i)), cold.Base{})
 		if err != nil {
 			b.Fatal(err)
@@ -67,7 +67,8 @@ func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	return c, dir, entries
 }
 
-// One file of 100,000 changes: time of PutDir, and what the commit's metadata take in the pack.
+// BenchmarkPutDirDelta changes one file of 100,000. It measures the time of PutDir, and the size of the commit's
+// metadata in the pack.
 func BenchmarkPutDirDelta(b *testing.B) {
 	c, dir, entries := benchVolume(b, 100_000)
 	ctx := context.Background()

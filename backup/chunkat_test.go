@@ -19,7 +19,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Many readers of one open file, each in an order of its own: chunks, a blob that is kept, and one that is streamed.
+// Many readers of one open file, each reading in an order of its own: of chunks, of a blob that is kept, and of one
+// that is streamed.
 func TestOpenAtConcurrently(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
@@ -81,7 +82,8 @@ func TestOpenAtConcurrently(t *testing.T) {
 	}
 }
 
-// A read touches the chunks that it needs: all others may be missing. A chunk that is there again is read again.
+// A read touches only the chunks that it needs; all others may be missing. A chunk that was missing is read again once
+// it is back.
 func TestOpenAtTouchesLittle(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(41, 20*format.MinChunk)
@@ -120,8 +122,8 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 	}
 }
 
-// A long request reads its chunks at once: it gives what lies before the first that cannot be read, and no byte of
-// that.
+// A long request reads its chunks in parallel. It returns what is before the first chunk that cannot be read, and
+// nothing of that one.
 func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
@@ -175,8 +177,8 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	}
 }
 
-// Small reads that go forward have chunks loaded ahead; one that cannot be read stops them where it begins, until it
-// can.
+// While small reads go forward, chunks are loaded ahead. A chunk that cannot be read ends the reads at its beginning,
+// until it can be read again.
 func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})

@@ -12,17 +12,17 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// testThreshold makes files of a few chunks big.
+// testThreshold is a chunk threshold with which files of a few chunks count as big.
 const testThreshold = 256 << 10
 
-// holed is content with data in some ranges only, of which no other byte may be read but the last.
+// holed is content with data in some ranges only. No other byte of it may be read, except the last one.
 type holed struct {
 	size  int64
 	parts map[int64][]byte
 	reads *readLog // nil: nobody asks
 }
 
-// readLog is what was read of content.
+// readLog records what was read of a content.
 type readLog struct {
 	sync.Mutex
 	list []cold.Range
@@ -69,7 +69,7 @@ func (h holed) bytes() []byte {
 	return b
 }
 
-// store commits a volume of one file, stored from base, and gives its id and how many objects its pack got.
+// store commits a volume of one file, stored with base, and returns its id and the number of objects in its pack.
 func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects int) {
 	v.T.Helper()
 	ctx := v.T.Context()
@@ -94,7 +94,7 @@ func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects 
 	return id, objects
 }
 
-// entry is the only file's entry as the last commit has it.
+// entry returns the only file's entry in the last commit.
 func (v *testVolume) entry(name string) cold.Entry {
 	v.T.Helper()
 	s := v.HeadSnapshot()
@@ -133,7 +133,7 @@ func (v *testVolume) checkFile(want []byte) {
 	}
 }
 
-// checkAt reads parts of a file in an order of no kind.
+// checkAt reads parts of a file in no particular order.
 func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 	v.T.Helper()
 	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
@@ -167,7 +167,7 @@ func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 	}
 }
 
-// holes gives where a stream has its holes, by SkipHole.
+// holes returns where a stream has holes, by SkipHole.
 func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 	v.T.Helper()
 	b, err := v.Open(v.T.Context(), e.ID, e.Size)
@@ -204,7 +204,7 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 	return holes, data
 }
 
-// dataHoles gives where a file has its holes, by Data.
+// dataHoles returns where a file has holes, by Data.
 func (v *testVolume) dataHoles(e cold.Entry) (holes []cold.Range) {
 	v.T.Helper()
 	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)

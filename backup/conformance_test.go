@@ -97,7 +97,7 @@ func TestOddTree(t *testing.T) {
 	coldtest.CompareTrees(t, again.ReadTree(again.HeadSnapshot()), want)
 }
 
-// An unchanged tree put whole gives the ids that the base has, and writes nothing but what Commit makes.
+// Putting an unchanged tree whole yields the ids of the base, and writes only what Commit itself makes.
 func TestUnchanged(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})

@@ -15,7 +15,7 @@ import (
 
 var errCrash = errors.New("crash")
 
-// crasher stops at the n-th step from now on; steps lists those that were passed.
+// crasher simulates a crash at the n-th step from now on; steps lists the steps that were passed.
 type crasher struct {
 	mu    sync.Mutex
 	at    int
@@ -36,7 +36,7 @@ func (c *crasher) fail(step string) error {
 	return nil
 }
 
-// crashAt opens the volume at dir, runs do with a crash at the n-th step, and leaves everything as it fell.
+// crashAt opens the volume at dir, runs do with a crash at the n-th step, and leaves everything as it is then.
 func crashAt(t *testing.T, dir string, o Options, n int, do func(v *testVolume) error) (*crasher, error) {
 	t.Helper()
 	c := &crasher{at: n}
@@ -80,7 +80,7 @@ func crashTree(n int) *coldtest.File {
 	return f
 }
 
-// sound says that the repository is whole, and gives its head.
+// sound checks that the repository is sound, and returns its head.
 func (v *testVolume) sound(what string) cold.ID {
 	v.T.Helper()
 	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {

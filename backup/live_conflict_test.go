@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// twoAtLive are two machines at the same live commit, which the remote has.
+// twoAtLive returns two machines at the same live commit, which the remote has.
 func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *coldtest.File) {
 	t.Helper()
 	remote = coldtest.NewRemote(t)
@@ -31,8 +31,8 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 	return remote, one, two, f
 }
 
-// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left
-// behind by a main that does not have it.
+// Two machines work at the same time: the second to push gets ErrDiverged. Nothing of the first is overwritten, or lost
+// because main moves on without it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
 	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
@@ -80,7 +80,8 @@ func TestLiveDiverged(t *testing.T) {
 	}
 }
 
-// One looks at the remote, then two pushes, then one pushes: the server compares.
+// One machine looks at the remote, then the other one pushes, then the first one pushes: the server must compare the
+// values.
 func TestLivePushRace(t *testing.T) {
 	t.Parallel()
 	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
@@ -117,8 +118,9 @@ func TestLivePushRace(t *testing.T) {
 	}
 }
 
-// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of
-// it goes on there. Only a remote without atomic pushes can let it; then it stays there.
+// main has absorbed the live branch and is pushed. Before the remote's live branch is deleted, another machine that
+// does not know this adds to it. That is only possible if the remote has no atomic pushes; the live branch then stays
+// there.
 func TestDeletionLeavesNewerWork(t *testing.T) {
 	t.Parallel()
 	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")

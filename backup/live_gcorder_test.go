@@ -13,9 +13,9 @@ import (
 	"emberfs/backup/coldtest"
 )
 
-// Stock git has read main and not yet the live branch when a commit to main absorbs that: it finds neither the live
-// commits nor, in what it has read, the commit that took their place. What saves both is that git reads HEAD, which
-// names main, after all references. A FIFO among the references holds git there.
+// Stock git reads main, and before it reads the live branch, a commit to main absorbs it. So git finds neither the live
+// commits nor, in what it has read, the commit that replaced them. Both survive because git reads HEAD, which names
+// main, after all references. A FIFO among the references makes git wait at that point.
 func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 	v := newVolume(t, Options{Branch: "a"}) // before "emberfs-live": git reads it first
 	f := coldtest.NewDir(0o755)

@@ -14,7 +14,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// What lies below the live branch's name and is none must not break anything.
+// References with names of live branches that are none must not break anything.
 func TestHostileLiveRefs(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -75,7 +75,7 @@ func TestHostileLiveRefs(t *testing.T) {
 	}
 }
 
-// A remote whose live branch is none: the mount takes main and says so, backups go on.
+// The remote's live branch is not a valid one: the mount uses main and reports it, and backups go on.
 func TestHostileRemoteLive(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)

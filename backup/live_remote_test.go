@@ -36,8 +36,8 @@ func (v *testVolume) copyWhole() string {
 	return dir
 }
 
-// A volume's critical files go to the next machine, which goes on where the first stopped; both ways of fetching, both
-// of pushing.
+// A volume's critical files get to the next machine, which goes on where the first one stopped, with both ways of
+// fetching and of pushing.
 func TestLiveTwoMachines(t *testing.T) {
 	t.Parallel()
 	for _, atomic := range []bool{true, false} {
@@ -134,7 +134,7 @@ func TestLiveTwoMachines(t *testing.T) {
 	}
 }
 
-// The remote has the live commits that main absorbs: the push does not send their content again.
+// The remote has the live commits that main absorbs, so the push does not send their content again.
 func TestPushOfAbsorbedSendsLittle(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)
@@ -170,7 +170,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A server that refuses deletes: said once, no error, not tried again; what piles up means nothing to a new machine.
+// If a server refuses deletions, that is reported once, is no error, and is not tried again. The branches that pile up
+// do not matter to a new machine.
 func TestLiveDenyDeletes(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)
@@ -214,7 +215,7 @@ func TestLiveDenyDeletes(t *testing.T) {
 	}
 }
 
-// spyRemote counts deletions, and does things in between.
+// spyRemote counts deletions, and can do things in between.
 type spyRemote struct {
 	remote
 	deletes int

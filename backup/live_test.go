@@ -22,7 +22,7 @@ func (v *testVolume) commitLive(f *coldtest.File) cold.ID {
 	return id
 }
 
-// Live commits go beside main, which takes their place with its next commit; stock git sees main alone.
+// Live commits are made beside main, whose next commit replaces them. Stock git only sees main.
 func TestLiveBranch(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{VolumeID: "vol", MachineID: "m"})
@@ -98,7 +98,7 @@ func TestLiveBranch(t *testing.T) {
 	v.WantAt("the next epoch", second, third)
 }
 
-// Nothing was changed since the last live commit: main only catches up, and nothing need be put.
+// Nothing has changed since the last live commit: main only catches up, and nothing need be put.
 func TestMainCatchesUp(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := coldtest.NewDir(0o755)
@@ -132,7 +132,7 @@ func TestMainCatchesUp(t *testing.T) {
 	}
 }
 
-// Somebody else moves one of the branches while a Tx is open: it fails, and whatever they did stays.
+// Somebody else moves one of the branches while a Tx is open: the Tx fails, and what they did stays.
 func TestLiveRefMoved(t *testing.T) {
 	t.Parallel()
 	setup := func(t *testing.T) (*testVolume, *coldtest.File) {
@@ -207,8 +207,8 @@ func TestBeginAtBesideLive(t *testing.T) {
 	v.WantAt("after", first, second)
 }
 
-// The live branch that main absorbed stays behind when the process is killed in between, or is somebody's who moved
-// main: the first goes at the next start, the second stays and is reported.
+// The live branch that main absorbed is left behind, either because the process was killed, or because somebody moved
+// main. In the first case the next start removes it; in the second it stays and is reported.
 func TestStaleLiveBranches(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -297,7 +297,7 @@ func TestReservedBranches(t *testing.T) {
 	}
 }
 
-// The commits of another machine on the same live branch are named where they end, by the commit that absorbs them.
+// The commit that absorbs a live branch names the last commit of each other machine on it.
 func TestAbsorbedOfSeveralMachines(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := coldtest.NewDir(0o755)

@@ -42,7 +42,8 @@ func openedOf(t *testing.T, s cold.Snapshot) []string {
 	return paths
 }
 
-// The list goes from commit to commit until another one, or an empty one, takes its place; it is nobody's file.
+// The list is passed on from commit to commit until another one, or an empty one, replaces it. It is not visible as a
+// file.
 func TestOpened(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -127,7 +128,7 @@ func TestOpenedLost(t *testing.T) {
 	}
 }
 
-// Valid is what ReadDir finds, for each directory, without listing it.
+// Valid agrees with ReadDir for each directory.
 func TestValid(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})

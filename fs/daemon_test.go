@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The daemon is a process of its own: a process that uses its own mount can deadlock.
+// The daemon runs in a process of its own, because a process that uses its own mount can deadlock.
 
 const daemonEnv = "EMBERFS_TEST_DAEMON"
 
@@ -42,7 +42,7 @@ type daemon struct {
 	ended chan error
 }
 
-// user is a plain one.
+// user is a plain user.
 const user = 65534
 
 func startDaemon(t *testing.T, asUser bool, env ...string) *daemon {

@@ -64,8 +64,8 @@ func userCommand(name string, arg ...string) *exec.Cmd {
 	return c
 }
 
-// TestBlockedRequests: more requests block than there are threads at first, even more than there may be; the others go
-// on as long as there are threads, all come back, and the threads go.
+// TestBlockedRequests makes more requests block than there are threads at first, and even more than there can be.
+// Others must go on as long as there are threads, all must come back, and the additional threads must end.
 func TestBlockedRequests(t *testing.T) {
 	d := startDaemon(t, false)
 	base := d.read("stats")

@@ -301,7 +301,7 @@ func TestRawDirectories(t *testing.T) {
 	r.want("fsyncdir of no handle", r.f.FsyncDir(nil, &fuse.FsyncIn{Fh: 1 << 30}), fuse.EBADF)
 }
 
-// TestRawConcurrency lets many requests meet for the race detector.
+// TestRawConcurrency runs many kinds of requests concurrently, for the race detector.
 func TestRawConcurrency(t *testing.T) {
 	r := newRig(t)
 	dir := r.mkdir(1, "dir")

@@ -18,7 +18,9 @@ var mayImport = map[string]string{
 	"tiers/warm":       "tiers/cold",
 	"tiers/heldback":   "tiers/cold tiers/warm",
 	"tiers/inspect":    "tiers/cold tiers/warm tiers/heldback tiers/rules",
-	"tiers":            "tiers/cold tiers/warm tiers/heldback tiers/rules tiers/subprocess",
+	"tiers/restore":    "tiers/cold tiers/warm tiers/heldback tiers/subprocess",
+	"tiers/tmpfs":      "tiers/cold tiers/warm",
+	"tiers":            "tiers/cold tiers/warm tiers/heldback tiers/restore tiers/rules tiers/subprocess tiers/tmpfs",
 	"fs":               "tiers tiers/cold tiers/warm tiers/rules tiers/subprocess",
 
 	"backup/odb":      "tiers/cold tiers/warm",
@@ -29,8 +31,8 @@ var mayImport = map[string]string{
 	"backup/fsck":     "backup backup/format backup/odb tiers/cold",
 	"backup/coldtest": "backup/odb tiers/cold",
 
-	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/rules tiers/subprocess backup backup/format " +
-		"backup/fsck backup/log backup/wire",
+	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/restore tiers/rules tiers/subprocess " +
+		"tiers/tmpfs backup backup/format backup/odb backup/fsck backup/log backup/wire",
 
 	"integration":          "integration/effort integration/powercut",
 	"integration/bench":    "",

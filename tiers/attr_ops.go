@@ -146,7 +146,7 @@ func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 		if in.MtimeNow {
 			ts[1] = unix.Timespec{Nsec: unix.UTIME_NOW}
 		}
-		if err := utimens(fd, ts); err != nil {
+		if err := warm.Utimens(fd, ts); err != nil {
 			return err
 		}
 		if in.Mtime != nil || in.MtimeNow {

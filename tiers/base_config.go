@@ -6,6 +6,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/tiers/cold"
+	"emberfs/tiers/restore"
 	"emberfs/tiers/rules"
 )
 
@@ -43,7 +44,7 @@ type Config struct {
 	Atime Atime // the mount's options for access times
 
 	// Progress is called during the restore when the volume is opened; may be nil.
-	Progress Progress
+	Progress restore.Progress
 
 	// Fail is called at each of Steps, if set. It is for tests of crash safety.
 	Fail func(step string) error
@@ -73,5 +74,5 @@ func AtimeOf(words []string) (a Atime) {
 	return a
 }
 
-// Progress is called after each file with what is done so far. total is about how many files there are; 0: not known.
-type Progress func(files, bytes, total int64)
+// DefaultMemoryClass is the default of Config.MemoryClassLimit, in bytes.
+const DefaultMemoryClass = 100_000_000

@@ -1,10 +1,5 @@
 package tiers
 
-import (
-	"emberfs/tiers/cold"
-	"time"
-)
-
 // Invalidator tells the kernel to forget cached state; fs implements it over FUSE notifications. No call waits for a
 // request. All but InvalAttr are queued.
 type Invalidator interface {
@@ -23,9 +18,4 @@ func (v *Volume) SetInvalidator(i Invalidator) {
 	if a := v.area.Load(); a != nil {
 		a.inval.Store(&i)
 	}
-}
-
-func now() cold.Time {
-	t := time.Now()
-	return cold.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
 }

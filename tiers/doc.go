@@ -88,7 +88,7 @@
 //     before the directory counts as listed; the inode has the rest, or an empty file stands in for it. A pre-image has
 //     it too (preimage.entry), so whatever a commit, a diff or a check takes of an inode goes through held.fill.
 //     Whoever changes a part calls Volume.unhold for it. A full disk, or one that fails, is nothing that cannot be
-//     made: it ends what was asked for (restorer.cannot).
+//     made: it ends what was asked for (package restore).
 //
 //  19. The record of an inode that nobody knew is read by the name that it was found at, and written by it: no name
 //     changes between the look at it and the moment when the inode's mu is held (Volume.internAt). Whoever moves or

@@ -22,7 +22,7 @@ type nodes struct {
 	mayChown  bool   // the daemon is root
 	uid, gid  uint32 // the daemon's
 	atime     atimes
-	times     *fileTimes      // the times that warm's file system keeps
+	times     *warm.Times     // the times that warm's file system stores
 	held      *heldback.Table // what is held back
 	flagged   atomic.Bool     // of an area: some of its files may have flags of chattr(1)
 

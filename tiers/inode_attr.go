@@ -39,15 +39,6 @@ type SetAttr struct {
 	KillPriv           bool // clear suid, and sgid where the group may execute
 }
 
-// utimens sets atime and mtime of what fd refers to. fd may be O_PATH, and may be a symlink itself.
-func utimens(fd int, ts []unix.Timespec) error {
-	err := unix.UtimesNanoAt(fd, "", ts, unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW)
-	if err == unix.EINVAL || err == unix.ENOENT { // before Linux 5.8 utimensat had no AT_EMPTY_PATH
-		return unix.UtimesNanoAt(unix.AT_FDCWD, warm.FDPath(fd), ts, 0)
-	}
-	return err
-}
-
 func (v *Volume) reloadMode(n *Inode, fd int) error {
 	var st unix.Statx_t
 	if err := warm.StatAt(fd, "", &st); err != nil {

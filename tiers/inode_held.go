@@ -1,7 +1,6 @@
 package tiers
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -14,7 +13,7 @@ import (
 )
 
 // This file has what is held back: what a commit has of an inode and this machine cannot make, or may not show. A
-// restore notes it (lazy_held.go), and commits carry it over until somebody changes the part in question.
+// restore notes it (restore/attrs.go), and commits carry it over until somebody changes the part in question.
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
 
@@ -38,18 +37,6 @@ func (v *Volume) loadHeld() error {
 		}
 	}
 	return nil
-}
-
-// hold notes that h is held back of the inode st, which stands at the path at. Where h is empty it drops the note.
-func (v *Volume) hold(st *unix.Statx_t, at string, h *heldback.Held) error {
-	if h.Empty() {
-		return v.held.Drop(heldback.KeyOf(st))
-	}
-	raw, err := json.Marshal(h)
-	if err != nil {
-		return err
-	}
-	return v.held.Put(heldback.Item{Key: heldback.KeyOf(st), Path: at, What: h.What, Mark: h.Mark(), Value: raw})
 }
 
 // standsIn says whether n is an empty file that stands for something that cannot be made here. Programs may only see,

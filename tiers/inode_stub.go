@@ -3,8 +3,6 @@ package tiers
 import (
 	"emberfs/tiers/warm"
 	"errors"
-
-	"golang.org/x/sys/unix"
 )
 
 // errStub says that a file's bytes have to come back to warm before they can change. No program sees it: the type again
@@ -16,7 +14,7 @@ var errStub = errors.New("the bytes are in cold only")
 var errBack = errors.New("the bytes are being moved")
 
 // hasRoom says whether warm's file system has some free blocks and inodes.
-func (v *Volume) hasRoom() bool { return hasRoom(v.warmFD) }
+func (v *Volume) hasRoom() bool { return warm.HasRoom(v.warmFD) }
 
 // voidStub returns the record to keep in memory for a stub whose file was cut while the mark on disk could not be
 // replaced. It says that the file is dirty. FlagCtime in it makes the next change of the bytes replace the mark first,
@@ -27,9 +25,3 @@ func voidStub(old *warm.Record) warm.Record {
 
 // tiered says whether there may be stubs and lazy directories: without records there are none.
 func (v *Volume) tiered() bool { return v.records }
-
-func hasRoom(fd int) bool {
-	var st unix.Statfs_t
-	const blocks, inodes = 256, 16 // some margin: others take room between this look and the next try
-	return unix.Fstatfs(fd, &st) == nil && st.Bavail >= blocks && (st.Files == 0 || st.Ffree >= inodes)
-}

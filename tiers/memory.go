@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/tiers/tmpfs"
 	"emberfs/tiers/warm"
 )
 
@@ -24,13 +25,13 @@ import (
 type memory struct {
 	on  atomic.Bool   // there are rules for it, or grafts of an earlier run: else nobody looks further
 	seq atomic.Uint64 // from 1; rises when paths or rules may have changed: then directories are judged anew
-	// mayswap says of the area's tmpfs that the kernel has none that keeps out of swap.
+	// mayswap says that the area's tmpfs may be swapped out, since the kernel has none that may not.
 	mayswap atomic.Bool
 
 	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes
 	// after it in the lock order may be taken under it.
 	making mutex[lockMaking]
-	tmpfs  *tmpfs          // making; of area
+	tmpfs  *tmpfs.FS       // making; the area's tmpfs
 	run    context.Context // making; of the background work, nil before it runs
 	ended  bool            // making; there will be no area any more
 
@@ -38,7 +39,7 @@ type memory struct {
 		rwMutex[leaf]
 		grafts map[uint64]*graft // by the inode number of warm's directory
 		stays  map[uint64]string // notes about directories that are not what the rules want because of what they hold
-		why    error             // there is no area because
+		why    error             // why there is no area; nil: there is one, or none is asked for
 	}
 }
 
@@ -47,22 +48,22 @@ type graft struct {
 	gen  uint64
 	key  string // name in the area
 	host *Inode // warm's directory, with a reference; nil until it was looked up
-	seq  uint64 // memory.seq of when it was compared with the rules
+	seq  uint64 // memory.seq when the graft was last compared with the rules
 }
 
-// errNoMemory: a directory is of class memory, and there is nowhere to keep its contents. They never go to the disk
-// instead.
+// errNoMemory says that a directory is of class memory, and there is nowhere to keep its contents. They never go to the
+// disk instead.
 var errNoMemory = fmt.Errorf("the memory class is not available: %w", unix.EOPNOTSUPP)
 
-// errUnmounted: the mount, and with it the memory class, has ended.
+// errUnmounted says that the mount, and with it the memory class, has ended.
 var errUnmounted = errors.New("the volume is not mounted any more")
 
 // openMemory takes over what an earlier daemon of this volume left in memory, or makes room for what the rules want
-// there. Without it the volume works; status says what does not.
+// there. If that fails, the volume works without it, and status says why.
 func (v *Volume) openMemory() {
 	m := &v.memory
 	m.seq.Store(1)
-	left, err := mountedAt(filepath.Join(v.cfg.State, memoryName))
+	left, err := tmpfs.MountedAt(filepath.Join(v.cfg.State, tmpfs.MemoryName))
 	if err == nil && left || v.memoryRules() {
 		m.on.Store(true)
 		m.making.Lock()
@@ -71,7 +72,7 @@ func (v *Volume) openMemory() {
 	}
 }
 
-// memoryRulesChanged is called after memoryDir began to answer differently.
+// memoryRulesChanged is called after the rules changed, which memoryDir goes by. It makes the area if it is needed now.
 func (v *Volume) memoryRulesChanged() {
 	m := &v.memory
 	m.making.Lock()
@@ -102,7 +103,7 @@ func (v *Volume) openArea() {
 		return
 	}
 	m.tmpfs = t
-	m.mayswap.Store(t.swap)
+	m.mayswap.Store(t.Swap)
 	v.area.Store(a)
 	if i := v.inval.Load(); i != nil {
 		a.inval.Store(i)
@@ -110,39 +111,39 @@ func (v *Volume) openArea() {
 	if m.run != nil {
 		v.wg.Go(func() { a.pruneLoop(m.run) })
 	}
-	if t.adopted {
+	if t.Adopted {
 		v.log.WithField("directories", len(m.mu.grafts)).Info("took over the memory class of a daemon that was killed")
 	}
 }
 
-func (v *Volume) newArea() (*Volume, *tmpfs, error) {
+func (v *Volume) newArea() (*Volume, *tmpfs.FS, error) {
 	limit := v.memoryClassLimit()
-	t, err := openTmpfs(v.cfg.State, v.state.Machine, limit)
+	t, err := tmpfs.Open(v.cfg.State, v.state.Machine, limit)
 	if err != nil {
 		return nil, nil, err
 	}
-	fail := func(err error) (*Volume, *tmpfs, error) { return nil, nil, errors.Join(err, t.close(t.adopted)) }
-	if t.adopted {
-		if err := t.resize(limit); err != nil {
+	fail := func(err error) (*Volume, *tmpfs.FS, error) { return nil, nil, errors.Join(err, t.Close(t.Adopted)) }
+	if t.Adopted {
+		if err := t.Resize(limit); err != nil {
 			v.log.WithError(err).Warn("memory_class_limit stays as the last daemon had it")
 		}
 	}
 	a := &Volume{
 		basis: basis{areaOf: v, cfg: Config{State: v.cfg.State}, log: v.log, openedAt: time.Now()},
-		nodes: nodes{warmFD: t.tree, uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC},
+		nodes: nodes{warmFD: t.Tree, uid: v.uid, gid: v.gid, mayChown: v.mayChown, fsType: unix.TMPFS_MAGIC},
 	}
 	var st unix.Statx_t
-	if err := warm.StatAt(t.tree, "", &st); err != nil {
+	if err := warm.StatAt(t.Tree, "", &st); err != nil {
 		return fail(err)
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(t.tree, &fs); err != nil {
+	if err := unix.Fstatfs(t.Tree, &fs); err != nil {
 		return fail(err)
 	}
 	a.warmMount = st.Mnt_id
 	a.noatime, a.relatime = fs.Flags&unix.ST_NOATIME != 0, fs.Flags&unix.ST_RELATIME != 0
 	a.SetAtime(v.atimeMode())
-	a.flagged.Store(t.adopted)
+	a.flagged.Store(t.Adopted)
 	a.dirs.init()
 	a.table.init(maxInodes(v.cfg.MemoryLimit) / 4)
 	a.table.next = areaBit
@@ -151,7 +152,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 	if err := a.openRoot(); err != nil {
 		return fail(err)
 	}
-	names, err := warm.ListNames(t.tree)
+	names, err := warm.ListNames(t.Tree)
 	if err != nil {
 		return fail(err)
 	}
@@ -160,7 +161,7 @@ func (v *Volume) newArea() (*Volume, *tmpfs, error) {
 		var ino uint64
 		g := &graft{key: d.Name}
 		if n, err := fmt.Sscanf(d.Name, graftKey, &ino, &g.gen); n != 2 || err != nil {
-			_ = removeTree(t.tree, d.Name) // it was being made when the daemon was killed
+			_ = warm.RemoveTree(t.Tree, d.Name) // it was being made when the daemon was killed
 			continue
 		}
 		grafts[ino] = g
@@ -182,9 +183,9 @@ func (v *Volume) startMemory(ctx context.Context) {
 	}
 }
 
-// EndMemory throws away what directories of class memory hold; Close does so too. Without it the last backup of a mount
-// that is gone would keep it for that long, and for the next mount if it is killed. What an earlier daemon left and
-// this one never served, a mount that failed, stays.
+// EndMemory throws away what directories of class memory hold; Close does so too. It is called when the mount is gone,
+// before the last backup: the memory would otherwise be kept during the backup, and for the next mount if the daemon is
+// killed meanwhile. If the mount failed, so that the volume was never started, what an earlier daemon left stays.
 func (v *Volume) EndMemory() error {
 	m := &v.memory
 	m.making.Lock()
@@ -198,7 +199,7 @@ func (v *Volume) EndMemory() error {
 	m.mu.why = errUnmounted
 	m.mu.Unlock()
 	a.closed.Store(true)
-	err := m.tmpfs.close(m.tmpfs.adopted && !v.started.Load())
+	err := m.tmpfs.Close(m.tmpfs.Adopted && !v.started.Load())
 	a.table.mu.RLock()
 	inodes := slices.Collect(maps.Values(a.table.byID))
 	a.table.mu.RUnlock()
@@ -210,25 +211,7 @@ func (v *Volume) EndMemory() error {
 	return err
 }
 
-// DropMemory unmounts what a daemon that died while it started may have left in a state directory. The directory is
-// locked.
-func DropMemory(state string) error {
-	at := filepath.Join(state, memoryName)
-	if mounted, err := mountedAt(at); err != nil || !mounted {
-		return nil
-	}
-	s, err := warm.LoadState(state)
-	if err != nil {
-		return err
-	}
-	t := &tmpfs{path: at, tree: -1}
-	if err := t.adopt(s.Machine, 0); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	return t.close(false)
-}
-
-// memoryStatus counts the area.
+// memoryStatus counts what the area holds, or says why there is no area.
 func (v *Volume) memoryStatus() MemoryStatus {
 	m := &v.memory
 	s := MemoryStatus{Limit: v.memoryClassLimit()}

@@ -16,11 +16,12 @@ import (
 
 	"emberfs/tiers/cold"
 	"emberfs/tiers/rules"
+	"emberfs/tiers/tmpfs"
 	"emberfs/tiers/warm"
 )
 
-// openMemoryTest opens a volume whose directories of class memory are dirs. It is not closed: a test ends it by Close,
-// or leaves it to the next one as a killed daemon does.
+// openMemoryTest opens a volume whose directories of class memory are dirs. A test may end it by Close, or leave its
+// tmpfs to the next volume as a killed daemon does (died). The cleanup unmounts what is left.
 func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) *Volume {
 	t.Helper()
 	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20,
@@ -30,12 +31,12 @@ func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) 
 	}
 	t.Cleanup(func() {
 		_ = v.Close()
-		_ = unix.Unmount(filepath.Join(state, memoryName), unix.MNT_DETACH)
+		_ = unix.Unmount(filepath.Join(state, tmpfs.MemoryName), unix.MNT_DETACH)
 	})
 	return v
 }
 
-// memorySet are rules that make directories ones of class memory.
+// memorySet returns rules that make dirs directories of class memory.
 func memorySet(t *testing.T, dirs ...string) *rules.Set {
 	t.Helper()
 	var text strings.Builder
@@ -47,7 +48,7 @@ func memorySet(t *testing.T, dirs ...string) *rules.Set {
 	return s
 }
 
-// died is what a kill leaves: the process has nothing open any more.
+// died makes Close do nothing, so that the volume is left as by a killed daemon.
 func (v *Volume) died() { v.closed.Store(true) }
 
 func mustLookup(t *testing.T, d *Inode, name string) *Inode {
@@ -122,7 +123,7 @@ func TestMemoryCommitsNothing(t *testing.T) {
 	}
 }
 
-// TestMemoryHeals opens what a kill left between the two halves of making a memory directory.
+// TestMemoryHeals opens volumes as a kill leaves them between the two halves of making or removing a memory directory.
 func TestMemoryHeals(t *testing.T) {
 	state, cold := t.TempDir(), newMemCold()
 	v := openMemoryTest(t, state, cold, "mem", "mem2")
@@ -131,7 +132,7 @@ func TestMemoryHeals(t *testing.T) {
 	v.died()
 	dir := filepath.Join(state, warm.DirName)
 	if err := errors.Join(os.Mkdir(filepath.Join(dir, "mem2"), 0o750),
-		os.Mkdir(filepath.Join(state, memoryName, treeName, warm.TempPrefix+"half"), 0o700)); err != nil {
+		os.Mkdir(filepath.Join(state, tmpfs.MemoryName, tmpfs.TreeName, warm.TempPrefix+"half"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 
@@ -143,14 +144,14 @@ func TestMemoryHeals(t *testing.T) {
 	if err != nil || n.vol == v || a.Mode&0o7777 != 0o750 {
 		t.Fatalf("made in warm alone: in the area: %v, mode %o, %v", n.vol != v, a.Mode, err)
 	}
-	if list, err := os.ReadDir(filepath.Join(state, memoryName, treeName)); err != nil || len(list) != 2 {
+	if list, err := os.ReadDir(filepath.Join(state, tmpfs.MemoryName, tmpfs.TreeName)); err != nil || len(list) != 2 {
 		t.Errorf("the tree holds %v, %v", list, err)
 	}
 	v.died()
 
 	// Removed in memory, still there in warm.
 	key := v.memory.graftAt(n.host.Load().ino, n.host.Load().gen).key
-	if err := os.Remove(filepath.Join(state, memoryName, treeName, key)); err != nil {
+	if err := os.Remove(filepath.Join(state, tmpfs.MemoryName, tmpfs.TreeName, key)); err != nil {
 		t.Fatal(err)
 	}
 	v = openMemoryTest(t, state, cold, "mem", "mem2")
@@ -173,12 +174,13 @@ func TestMemoryHeals(t *testing.T) {
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(filepath.Join(state, memoryName)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(state, tmpfs.MemoryName)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after Close: %v", err)
 	}
 }
 
-// TestMemoryKeptByFailedMount: a volume that is closed before it served has not thrown away what an earlier one left.
+// TestMemoryKeptByFailedMount: a volume that is closed before it was started does not throw away what an earlier one
+// left.
 func TestMemoryKeptByFailedMount(t *testing.T) {
 	state, cold := t.TempDir(), newMemCold()
 	v := openMemoryTest(t, state, cold, "mem")
@@ -197,10 +199,11 @@ func TestMemoryKeptByFailedMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := openMemoryTest(t, state, cold, "mem")
-	if err := fresh.Close(); err != nil { // one that it mounted itself goes
+	if err := fresh.Close(); err != nil { // a tmpfs that it mounted itself is unmounted
 		t.Fatal(err)
 	}
-	if mounted, err := mountedAt(filepath.Join(state, memoryName)); mounted || !errors.Is(err, os.ErrNotExist) {
+	if mounted, err := tmpfs.MountedAt(filepath.Join(state, tmpfs.MemoryName)); mounted ||
+		!errors.Is(err, os.ErrNotExist) {
 		t.Errorf("mounted: %v, %v", mounted, err)
 	}
 }
@@ -254,7 +257,7 @@ func TestMemoryRulesChange(t *testing.T) {
 	}
 }
 
-// TestMemoryRoot: which of the directories that the rules name are where memory begins.
+// TestMemoryRoot: memoryRoot finds the topmost directories of class memory.
 func TestMemoryRoot(t *testing.T) {
 	v := &Volume{}
 	v.book.set.Store(memorySet(t, "a", "b/c"))
@@ -263,35 +266,6 @@ func TestMemoryRoot(t *testing.T) {
 		if got := v.memoryRoot(at); got != want {
 			t.Errorf("memoryRoot(%q) = %v", at, got)
 		}
-	}
-}
-
-// TestMemoryForeignTmpfs does not take what another state directory's daemon left.
-func TestMemoryForeignTmpfs(t *testing.T) {
-	state := t.TempDir()
-	a, err := openTmpfs(state, "machine-a", 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := openTmpfs(state, "machine-b", 1<<20); !errors.Is(err, errForeign) {
-		t.Errorf("another machine's: %v", err)
-	}
-	again, err := openTmpfs(state, "machine-a", 1<<20)
-	if err != nil || !again.adopted {
-		t.Fatalf("our own: %+v, %v", again, err)
-	}
-	if err := again.resize(2 << 20); err != nil {
-		t.Error(err)
-	}
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(again.tree, &st); err != nil || int64(st.Blocks)*st.Bsize != 2<<20 {
-		t.Errorf("after a resize: %d blocks, %v", st.Blocks, err)
-	}
-	if again.swap != a.swap {
-		t.Errorf("may be swapped out: %v, was %v", again.swap, a.swap)
-	}
-	if err := errors.Join(again.close(false), unix.Close(a.tree)); err != nil {
-		t.Error(err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/restore"
 )
 
 // TestRestoreReplaced: who may write where a restore writes can put something in the place of what was just made. It
@@ -26,7 +28,7 @@ func TestRestoreReplaced(t *testing.T) {
 	theirs := filepath.Join(to, "a")
 	log := logrus.New()
 	log.SetOutput(t.Output())
-	err = Restore(t.Context(), head, c, RestoreOptions{To: to, Log: log, Progress: func(files, _, _ int64) {
+	err = restore.Copy(t.Context(), head, c, restore.Options{To: to, Log: log, Progress: func(files, _, _ int64) {
 		if files == 1 {
 			must(t, os.Rename(theirs, filepath.Join(to, "moved")))
 			must(t, os.WriteFile(theirs, []byte("theirs"), 0o600))

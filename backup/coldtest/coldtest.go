@@ -1,6 +1,6 @@
-// Package coldtest has what the tests of backup and the packages beside it share: trees that are committed and read
-// back, and stock git. It knows package cold alone, so that backup's own tests can use it too. Nothing but tests
-// imports it.
+// Package coldtest has what the tests of package backup and of the packages beside it share: trees that are committed
+// and read back, and stock git. It does not import package backup, so that backup's own tests can use it. Only tests
+// import it.
 package coldtest
 
 import (
@@ -28,7 +28,7 @@ type File struct {
 	cold.Entry
 	Data []byte
 	Kids map[string]*File
-	// clean: nothing below changed, the DirID in Entry stands in the base commit.
+	// clean says that nothing below has changed, so that the DirID in Entry is that of the base commit.
 	clean bool
 }
 
@@ -37,7 +37,7 @@ func NewDir(mode uint32) *File {
 		Kids: map[string]*File{}}
 }
 
-// Add puts a node at a slash path; directories on the way are made.
+// Add puts a node at a slash path, and makes the directories above it.
 func (f *File) Add(p string, n *File) *File {
 	dir, name := path.Split(p)
 	if dir != "" {
@@ -81,7 +81,7 @@ func (f *File) Special(p string, kind cold.Kind, rdev uint64) *File {
 	return f.Add(p, &File{Entry: cold.Entry{Kind: kind, Mode: 0o600, Mtime: cold.Time{Sec: 3}, Rdev: rdev}})
 }
 
-// Entries are the nodes of a directory in an order that is not sorted.
+// Entries returns the nodes of a directory in an order that is not sorted.
 func (f *File) Entries() []cold.Entry {
 	var all []cold.Entry
 	for _, k := range f.Kids {
@@ -90,7 +90,7 @@ func (f *File) Entries() []cold.Entry {
 	return all
 }
 
-// Flat describes a tree, a line a node, without object ids.
+// Flat describes a tree, one line per node, without object ids.
 func (f *File) Flat(at string) []string {
 	e := f.Entry
 	e.ID, e.Meta, e.Name = cold.ID{}, cold.ID{}, ""
@@ -105,7 +105,7 @@ func (f *File) Flat(at string) []string {
 	return lines
 }
 
-// CompareTrees fails the test for each node that one tree has and the other has not, or has otherwise.
+// CompareTrees fails the test for each node in which the trees differ.
 func CompareTrees(t *testing.T, got, want *File) {
 	t.Helper()
 	g, w := got.Flat(""), want.Flat("")
@@ -121,7 +121,7 @@ func CompareTrees(t *testing.T, got, want *File) {
 	}
 }
 
-// Quiet is a logger that nobody hears.
+// Quiet returns a logger without output.
 func Quiet() logrus.FieldLogger {
 	l := logrus.New()
 	l.SetOutput(io.Discard)

@@ -18,9 +18,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// everyStep runs once without a fault, then again for each step that was taken then, which ends there by a crash or by
-// an error of the disk. The suite takes the three in turn, as each run costs several of git fsck; the soak tries all
-// three at each step. run returns the repository, in which nothing may be left over.
+// everyStep runs once without a fault, and then again for each step that was taken, which ends by a crash or by an
+// error of the disk. The suite uses the three kinds in turn, because after each run git fsck runs several times; the
+// soak tries all three at each step. run returns the repository, in which nothing may be left over.
 func everyStep(t *testing.T, run func(fail func(step string) error) (dir string)) []string {
 	t.Helper()
 	var steps []string
@@ -73,7 +73,7 @@ func TestCommitCrashesAtEveryStep(t *testing.T) {
 	seen := map[string]int{}
 	for i, step := range steps {
 		seen[step]++
-		// In this process: the step ends everything, and Open finds what a killed process leaves.
+		// Simulated in this process: the step ends everything, and Open finds what a killed process would leave.
 		n := 0
 		crashing := reopen(t, dir, Options{MaxPerPack: 3, Fail: func(string) error {
 			if n++; n == i+1 {
@@ -86,7 +86,7 @@ func TestCommitCrashesAtEveryStep(t *testing.T) {
 		}
 		tip = afterCrash(t, dir, tip, fmt.Sprintf("%d %s", i, step))
 
-		// And truly.
+		// And with a process that is really killed.
 		c := exec.Command(os.Args[0], "-test.run=^$")
 		c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s", crashEnv, step, seen[step], dir))
 		out, err := c.CombinedOutput()

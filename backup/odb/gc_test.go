@@ -20,8 +20,8 @@ import (
 // some.
 const maxMore = 3000
 
-// addCommitBesideGit is addCommit for as long as a reference is locked: git at work all the time holds one for over
-// lockPatience where the machine has much to do.
+// addCommitBesideGit is addCommit, repeated for as long as a reference is locked: on a busy machine, a git that works
+// all the time may hold a lock for longer than lockPatience.
 func addCommitBesideGit(db *DB, old ID, n int, files map[string][]byte) (id ID, err error) {
 	for range 100 {
 		if id, err = addCommit(db, old, n, files); !errors.Is(err, ErrLocked) {
@@ -31,8 +31,8 @@ func addCommitBesideGit(db *DB, old ID, n int, files map[string][]byte) (id ID, 
 	return id, err
 }
 
-// wantBlob reads a blob that must be there after so many commits. What it says of a failure tells a loss from a look
-// that missed it.
+// wantBlob reads a blob that must be there after so many commits. On failure it says whether the blob is lost or was
+// only not found.
 func wantBlob(t *testing.T, dir string, db *DB, id ID, commits int) {
 	t.Helper()
 	_, err := db.Read(id, Blob, 100)

@@ -17,7 +17,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// newLinkable is a repository of stock git with two packs and loose objects, and its tip.
+// newLinkable returns a repository of stock git with two packs and loose objects, and its tip.
 func newLinkable(t testing.TB) (dir string, tip ID) {
 	t.Helper()
 	work := t.TempDir()
@@ -118,7 +118,7 @@ func TestLink(t *testing.T) {
 		t.Errorf("loose: %q", loose)
 	}
 
-	// Not looked through: whatever comes from it is hashed with the hasher that sees collisions, and nobody merges or
+	// It is not verified yet: what is read from it is hashed with the collision-detecting hasher, and nobody merges or
 	// empties it.
 	db = reopen(t, dir, Options{})
 	hashers := func() (plain, detecting int) {
@@ -199,7 +199,7 @@ func reopenReadOnly(t testing.TB, dir string) *DB {
 	return db
 }
 
-// What is no plain repository of ours or root's is not linked, and nothing of it stays.
+// Whatever is not a plain repository of ours or root's is not linked, and nothing of it stays.
 func TestCannotLink(t *testing.T) {
 	t.Parallel()
 	write := func(name, text string) func(*testing.T, string, []string) {

@@ -10,7 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// A pack whose bytes or whose index lie: nobody relies on what it says it has, and looking through it finds that out.
+// The bytes or the index of a linked pack are wrong: nobody relies on what the pack claims to have, and verifying it
+// finds that out.
 func TestLinkedLies(t *testing.T) {
 	t.Parallel()
 	for name, lie := range map[string]func(t *testing.T, pack string) ID{

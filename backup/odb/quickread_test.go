@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// quick says whether the quick way reads an object.
+// quick reports whether the quick way reads an object.
 func quick(t *testing.T, db *DB, id ID, buf []byte) bool {
 	t.Helper()
 	var typ Type
@@ -113,7 +113,7 @@ func TestReadIntoDamage(t *testing.T) {
 	}
 }
 
-// The checksum of the stream says less than the id, which is why nobody looks at it where the id is compared at once.
+// The id is a better check than the stream's checksum, so the checksum is ignored where the id is compared at once.
 func TestReadIntoSkipsAdler(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	data := newSeeded(92).bytes(150_000, false)

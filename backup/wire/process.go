@@ -22,15 +22,16 @@ import (
 )
 
 const (
-	// maxAdvertised bounds in bytes what a remote may say of its references.
+	// maxAdvertised is how many bytes a remote's list of references may have.
 	maxAdvertised = 256 << 20
-	// maxMessages is how much of what the other side says is kept for errors.
+	// maxMessages is how many bytes of the other side's messages are kept for errors.
 	maxMessages = 8 << 10
-	// killDelay is how long pipes may stay open when the process is gone: a hook's child can hold them.
+	// killDelay is how long pipes may stay open after the process has ended; a child of a hook may hold them.
 	killDelay = 2 * time.Second
 )
 
-// environment has settings for the service and its children: keys and values in turn.
+// environment returns the environment for the service and its children, with git settings given as keys and values in
+// turn.
 func environment(settings ...string) []string {
 	env := append(subprocess.Environment(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
 		fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
@@ -41,7 +42,7 @@ func environment(settings ...string) []string {
 	return env
 }
 
-// messages keeps the last words of the other side, cleaned for an error message. Safe for concurrent use.
+// messages keeps the last messages of the other side for an error. It is safe for concurrent use.
 type messages struct {
 	mu struct {
 		sync.Mutex
@@ -59,7 +60,7 @@ func (m *messages) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String joins the lines by "; " and drops control characters: the text goes to terminals and logs.
+// String joins the lines by "; " and removes control characters, because the text goes to terminals and logs.
 func (m *messages) String() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,7 +92,7 @@ type process struct {
 	kill    context.CancelFunc
 }
 
-// start runs a service on the repository, with git settings of ours, and reads what it advertises.
+// start runs a service on the repository, with additional git settings, and reads the references that it advertises.
 func (r *Remote) start(ctx context.Context, service string, settings ...string) (*process, error) {
 	h, err := r.hold()
 	if err != nil {
@@ -105,12 +106,12 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	cancel := func() { cancelWith(nil) }
 	p := &process{name: service, adv: packp.NewAdvRefs()}
 	p.cmd = subprocess.Command(ctx, r.git, service, ".")
-	// hold has checked the owner, by a rule that lets root's repositories pass where git's own does not.
+	// hold has checked the owner. Unlike git's own check it allows repositories of root.
 	p.cmd.Env = environment(slices.Concat(settings, h.settings, []string{"safe.directory", h.real})...)
 	p.cmd.Dir = h.at("")
 	p.cmd.Stderr = &p.said
 	p.cmd.SysProcAttr.Setpgid = true
-	// SIGTERM lets git remove its locks; whoever does not listen is killed after killDelay.
+	// After SIGTERM git removes its locks. A process that does not react is killed after killDelay.
 	p.cmd.Cancel = func() error { return unix.Kill(-p.cmd.Process.Pid, unix.SIGTERM) }
 	p.cmd.WaitDelay = killDelay
 	in, err := p.cmd.StdinPipe()
@@ -143,19 +144,19 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	return p, nil
 }
 
-// hangUp tells a service that nothing is wanted, and waits for it.
+// hangUp tells a service that nothing is wanted, and waits for it to end.
 func (p *process) hangUp() error {
 	_, err := p.in.Write(pktline.FlushPkt)
 	return errors.Join(err, p.wait())
 }
 
-// wait closes the service's input, reads what it still has to say and waits for its end.
+// wait closes the service's input, reads the rest of its output, and waits for it to end.
 func (p *process) wait() error {
 	if p.stopped {
 		return nil
 	}
 	p.stopped = true
-	_ = p.in.Close() // it may have closed it first
+	_ = p.in.Close() // fails if the service has closed it
 	_, _ = io.Copy(io.Discard, p.out)
 	err := p.cmd.Wait()
 	p.kill()
@@ -165,19 +166,19 @@ func (p *process) wait() error {
 	return nil
 }
 
-// fail kills the service and returns err with what the other side said.
+// fail kills the service and returns err together with what the other side said.
 func (p *process) fail(err error) error {
 	if !p.stopped {
 		p.stopped = true
 		_ = p.in.Close()
 		p.kill()
-		_ = p.cmd.Wait()                                // err says it better
-		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) // what is left of its group
+		_ = p.cmd.Wait()                                // err is the better error
+		_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) // the rest of its process group
 	}
 	return p.explain(err)
 }
 
-// murdered says that the service did not end by itself and may have left its locks.
+// murdered reports whether the service was killed and may have left its locks.
 func (p *process) murdered() bool {
 	if !p.stopped || p.cmd.ProcessState == nil {
 		return true
@@ -186,7 +187,7 @@ func (p *process) murdered() bool {
 	return !ok || ws.Signaled() && ws.Signal() == unix.SIGKILL
 }
 
-// ended prefers the context's end to the errors that it caused.
+// ended returns the context's error, if it was cancelled, instead of an error that this caused.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -194,7 +195,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// explain adds what the other side said.
+// explain adds what the other side said to err.
 func (p *process) explain(err error) error {
 	if said := p.said.String(); said != "" {
 		return fmt.Errorf("git %s: %w (it said: %s)", p.name, err, said)

@@ -18,33 +18,34 @@ import (
 )
 
 var (
-	// ErrNotRepository: the path is there but holds no bare git repository.
+	// ErrNotRepository says that the path exists but is not a bare git repository.
 	ErrNotRepository = errors.New("not a bare git repository")
-	// ErrNotSupported: a kind of remote that this version cannot talk to.
+	// ErrNotSupported says that this version cannot talk to this kind of remote.
 	ErrNotSupported = errors.New("this kind of remote is not supported yet, only a path to a bare repository is")
-	// ErrObjectFormat: the repository names its objects by another hash than SHA-1.
+	// ErrObjectFormat says that the repository uses another hash than SHA-1.
 	ErrObjectFormat = errors.New("repository is not supported")
-	// ErrForeignOwner: the repository belongs to neither us nor root.
+	// ErrForeignOwner says that the repository belongs to neither us nor root.
 	ErrForeignOwner = errors.New("the repository belongs to somebody else, whose hooks would run with our rights")
-	// ErrReftable: the repository keeps its references in another way than as files, which not every git reads.
+	// ErrReftable says that the repository does not store its references as files, but in a way that not every git can
+	// read.
 	ErrReftable = errors.New("it keeps its references as a reftable, which this version cannot use")
-	// ErrPartial: the repository is a partial clone.
+	// ErrPartial says that the repository is a partial clone.
 	ErrPartial = errors.New("it is a partial clone, which lacks objects that it would have to give")
-	// ErrNoGit: the git program is missing.
+	// ErrNoGit says that the git program is missing.
 	ErrNoGit = errors.New("a remote that is a path needs the git program")
 )
 
 // Remote is a repository to fetch from and to push to.
 type Remote struct {
 	path string
-	git  string // the program
+	git  string // path of the git program
 
-	journal string // where a push is noted; "": nowhere
+	journal string // the file in which a push is noted; "": none
 	log     logrus.FieldLogger
-	noHooks sync.Once // says why hooks do not run
+	noHooks sync.Once // logs why hooks do not run
 }
 
-// logger is where problems go that end nothing.
+// logger returns the logger for problems that are not errors.
 func (r *Remote) logger() logrus.FieldLogger {
 	if r.log == nil {
 		return logrus.StandardLogger()
@@ -52,9 +53,8 @@ func (r *Remote) logger() logrus.FieldLogger {
 	return r.log
 }
 
-// Open checks that there is a repository at source: a path (made absolute), or a file:// URL. The errors name the path:
-// fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner, ErrNotSupported,
-// ErrNoGit.
+// Open checks that there is a repository at source, which is a path or a file:// URL. Errors name the path. They are
+// fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner, ErrNotSupported or ErrNoGit.
 func Open(source string) (*Remote, error) {
 	path, err := localPath(source)
 	if err != nil {
@@ -63,7 +63,7 @@ func Open(source string) (*Remote, error) {
 	if err := checkRepository(path); err != nil {
 		return nil, fmt.Errorf("open remote %s: %w", source, err)
 	}
-	// git compares real paths when it checks owners.
+	// git uses real paths when it checks owners.
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return nil, fmt.Errorf("open remote %s: %w", source, err)
 	}
@@ -74,10 +74,10 @@ func Open(source string) (*Remote, error) {
 	return &Remote{path: path, git: git}, nil
 }
 
-// String is the repository's real path.
+// String returns the repository's real path.
 func (r *Remote) String() string { return r.path }
 
-// localPath returns the path that source means. As git does it, a colon before the first slash means a host.
+// localPath returns the path that source stands for. As in git, a colon before the first slash means a host.
 func localPath(source string) (string, error) {
 	if source == "" {
 		return "", fs.ErrNotExist
@@ -104,7 +104,7 @@ func localPath(source string) (string, error) {
 	return filepath.Clean(u.Path), nil
 }
 
-// checkRepository looks at the files themselves, so that the message can be clearer than git's.
+// checkRepository checks the files itself, for clearer messages than git's.
 func checkRepository(path string) error {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -150,7 +150,7 @@ func checkRepository(path string) error {
 	return nil
 }
 
-// checkFormat refuses repositories whose ids are not ours.
+// checkFormat refuses repositories with another hash than SHA-1.
 func checkFormat(format string) error {
 	if format != "sha1" {
 		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, format)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stateWith makes a state directory of a volume that is not mounted, over the repository of a stock client.
+// stateWith makes the state directory of a volume that is not mounted, with a stock client's repository.
 func stateWith(t *testing.T, scripts ...string) (state string) {
 	t.Helper()
 	state = t.TempDir()

@@ -194,7 +194,8 @@ func TestStatusReport(t *testing.T) {
 	}
 }
 
-// TestSampleRules: the samples are taken, emberfs-rules(5) has the first, and they decide as their comments say.
+// TestSampleRules checks that the samples are valid, that emberfs-rules(5) contains the first one, and that they decide
+// as their comments say.
 func TestSampleRules(t *testing.T) {
 	const dir = "../../scripts/rules"
 	files := must(os.ReadDir(dir))(t)

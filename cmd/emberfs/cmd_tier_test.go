@@ -15,7 +15,7 @@ import (
 	"emberfs/tiers"
 )
 
-// servedVolume is a daemon over fakes with a control socket; its mountpoint is a plain directory.
+// servedVolume is a daemon with a control socket, over fakes. Its mountpoint is a plain directory.
 func servedVolume(t *testing.T) *daemonTest {
 	t.Helper()
 	mnt := must(filepath.EvalSymlinks(t.TempDir()))(t)

@@ -15,7 +15,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// stockRepo makes a repository by stock git with a commit for each script; the work tree is at dir.
+// stockRepo makes a repository by stock git, with one commit for each script, and with its work tree at dir.
 func stockRepo(t *testing.T, scripts ...string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "repo")
@@ -198,8 +198,8 @@ func TestInside(t *testing.T) {
 	}
 }
 
-// TestQuotePath: what git would print and read back, but for letters of other languages, which git too takes as they
-// are.
+// TestQuotePath checks that paths are quoted as git does it, except that letters of other languages stay as they are,
+// which git accepts too.
 func TestQuotePath(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain name":   "plain name",
@@ -220,7 +220,7 @@ func TestQuotePath(t *testing.T) {
 	}
 }
 
-// liveRepo is a volume's repository with a live commit on top of main's.
+// liveRepo returns a volume's repository with a live commit on top of main's.
 func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "live.git")
@@ -260,7 +260,7 @@ func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 	return dir, main, live
 }
 
-// TestLiveCommits: without a commit named, commands take the newest one.
+// TestLiveCommits checks that commands use the newest commit if none is named.
 func TestLiveCommits(t *testing.T) {
 	repo, main, live := liveRepo(t)
 	code, out, errs := emberfs(t, "log", repo)

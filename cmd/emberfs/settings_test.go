@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// codeOf is the exit code that an error carries; 0 where it is no failure.
+// codeOf returns the exit code that an error carries, or 0 if it is not a failure.
 func codeOf(err error) int {
 	var f *failure
 	if errors.As(err, &f) {

@@ -1,4 +1,4 @@
-package tiers
+package restore
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 
 // This file: what a restore sets of an entry, and what becomes of what it cannot.
 
-// cannot says whether an error is about what was to be made alone: this machine, or this file system, has no such
-// thing. All else, a full disk for one, ends the restore.
-func (r *restorer) cannot(err error) bool {
+// cannot says whether err means that this machine, or its file system, cannot have what was to be made, so that the
+// restore may go on without it. Any other error, such as that of a full disk, ends the restore.
+func (r *Restorer) cannot(err error) bool {
 	for _, e := range []error{unix.EDQUOT, unix.EIO, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ESTALE,
 		context.Canceled, context.DeadlineExceeded, errReplaced} {
 		if errors.Is(err, e) {
@@ -29,31 +29,29 @@ func (r *restorer) cannot(err error) bool {
 	if !errors.Is(err, unix.ENOSPC) {
 		return true
 	}
-	// The same error says that the attributes of one file are as many as its file system takes.
-	if r.vol != nil {
-		return r.vol.hasRoom()
-	}
-	return hasRoom(r.rootFD)
+	// ENOSPC may also mean that one file has more attributes than its file system takes.
+	return warm.HasRoom(r.RootFD)
 }
 
-// path is where an entry is that is being restored.
-func (r *restorer) path(e *cold.Entry) string {
-	if r.vol != nil && r.dirAt != "" {
-		return path.Join(r.dirAt, e.Name)
+// path returns the path of an entry that is being restored.
+func (r *Restorer) path(e *cold.Entry) string {
+	if r.Vol != nil && r.DirAt != "" {
+		return path.Join(r.DirAt, e.Name)
 	}
-	if r.dirAt == "" && r.at == "" {
+	if r.DirAt == "" && r.at == "" {
 		return e.Name
 	}
 	return r.at
 }
 
-// leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so; in a volume it is held
-// back.
-func (r *restorer) leaveOut(e *cold.Entry, h *heldback.Held, what string, err error) error {
+// leaveOut notes that a part of an entry, described by what, cannot be made here because of err. In a volume it says so
+// in h, and the caller holds the part back. A copy goes without the part, and reports that as one of its failures.
+// leaveOut returns an error if err ends the restore.
+func (r *Restorer) leaveOut(e *cold.Entry, h *heldback.Held, what string, err error) error {
 	if !r.cannot(err) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
-	if r.vol != nil {
+	if r.Vol != nil {
 		h.What = append(h.What, fmt.Sprintf("%s: %v", what, err))
 		return nil
 	}
@@ -61,7 +59,7 @@ func (r *restorer) leaveOut(e *cold.Entry, h *heldback.Held, what string, err er
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	err = fmt.Errorf("restore %q: %s%s: %w", r.path(e), heldback.LeftOutHere, what, err)
-	r.log.Warn(err)
+	r.Log.Warn(err)
 	r.failures = append(r.failures, err)
 	return nil
 }
@@ -72,22 +70,22 @@ var (
 	errTimes     = errors.New("the file system keeps no such times")
 )
 
-// special makes what is neither file nor directory.
-func (r *restorer) special(fd int, e *cold.Entry) error {
+// special makes an entry that is neither a regular file nor a directory.
+func (r *Restorer) special(fd int, e *cold.Entry) error {
 	switch e.Kind {
 	case cold.KindSymlink:
 		return unix.Symlinkat(e.Target, fd, e.Name)
 	case cold.KindOther:
 		return errors.New(e.Other.Why)
 	case cold.KindChar, cold.KindBlock:
-		if r.untrusted {
+		if r.Untrusted {
 			return errUntrusted
 		}
 	}
 	return unix.Mknodat(fd, e.Name, e.Kind.Format()|e.Mode&0777, int(e.Rdev))
 }
 
-// whyStandIn is what is held back where something stands in.
+// whyStandIn says, for people, what is held back where an empty file stands in for e, and why.
 func whyStandIn(e *cold.Entry, why error) string {
 	if e.Kind == cold.KindOther {
 		return why.Error()
@@ -95,12 +93,13 @@ func whyStandIn(e *cold.Entry, why error) string {
 	return fmt.Sprintf("this %s: %v", e.Kind, why)
 }
 
-// standIn makes an empty file in the place of an entry that cannot be made because of why: it opens with EIO, and
-// commits have the entry. A copy has nothing there, and says so. EEXIST where something is there.
-func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
-	if r.vol == nil {
+// standIn makes an empty file in the place of e, which cannot be made because of why. Opening that file fails with EIO,
+// and commits have e in its place. A copy has nothing there, and reports that. standIn returns EEXIST if something has
+// the name.
+func (r *Restorer) standIn(fd int, e *cold.Entry, why error) error {
+	if r.Vol == nil {
 		if errors.Is(why, errUntrusted) {
-			r.log.WithField("path", r.path(e)).Warn("device not restored: the source is not trusted")
+			r.Log.WithField("path", r.path(e)).Warn("device not restored: the source is not trusted")
 			return nil
 		}
 		if e.Kind != cold.KindOther || !r.keepGoing {
@@ -117,7 +116,7 @@ func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 	}
 	defer unix.Close(f)
 	if e.Mtime != (cold.Time{}) {
-		if err := utimens(f, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.Timespec()}); err != nil {
+		if err := warm.Utimens(f, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, e.Mtime.Timespec()}); err != nil {
 			return err
 		}
 	}
@@ -126,21 +125,22 @@ func (r *restorer) standIn(fd int, e *cold.Entry, why error) error {
 		return err
 	}
 	r.count(0)
-	return r.vol.hold(&st, r.path(e), &heldback.Held{Entry: heldback.EntryOf(e), What: []string{whyStandIn(e, why)}})
+	return r.Vol.Held.Hold(&st, r.path(e), &heldback.Held{Entry: heldback.EntryOf(e),
+		What: []string{whyStandIn(e, why)}})
 }
 
-// errLeftOut is what a copy says of what no directory can hold.
+// errLeftOut is what a copy reports for an entry that no directory can hold, such as a submodule.
 var errLeftOut = errors.New("no directory can hold it")
 
 // noID is nobody's uid or gid: chown(2) takes it for "leave it".
 const noID = ^uint32(0)
 
-// setAttrs sets owner, mode, xattrs and mtime, as far as fresh has not got them, in the order in which none undoes
-// another: chown clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing.
-// What fresh.attrs does not warn of was made with the mode's 0777.
-func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh made) error {
+// setAttrs sets owner, mode, extended attributes and mtime of the inode f to those of e, in an order in which none
+// undoes another: chown clears suid, and an ACL changes the mode. It skips what the inode has already, by fresh;
+// without fresh.attrs the inode was made with the lower nine bits of e's mode. What cannot be set here is held back.
+func (r *Restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh Fresh) error {
 	h := heldback.Held{Flags: e.Flags & cold.KeptFlags}
-	if r.vol == nil && h.Flags != 0 {
+	if r.Vol == nil && h.Flags != 0 {
 		r.flags = append(r.flags, flagged{r.path(e), h.Flags})
 	}
 	if err := r.setOwner(f, e, fresh, &h); err != nil {
@@ -150,7 +150,7 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh mad
 	if err != nil {
 		return err
 	}
-	if fresh.attrs || len(e.Xattrs) > 0 {
+	if fresh.Attrs || len(e.Xattrs) > 0 {
 		if err := r.xattrs(at, e, &h); err != nil {
 			return err
 		}
@@ -160,17 +160,17 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh mad
 			return fmt.Errorf("chmod %o: %w", mode, err)
 		}
 	}
-	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.times.clamp(e.Mtime).Timespec()}
-	if err := utimens(f, ts); err != nil {
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, r.Times.Clamp(e.Mtime).Timespec()}
+	if err := warm.Utimens(f, ts); err != nil {
 		return fmt.Errorf("set the mtime: %w", err)
 	}
-	if !r.times.keeps(e.Mtime) {
+	if !r.Times.Keeps(e.Mtime) {
 		h.Mtime = &e.Mtime
 		if err := r.leaveOut(e, &h, heldback.SaysMtime+cold.ClockText(e.Mtime), errTimes); err != nil {
 			return err
 		}
 	}
-	if r.vol == nil || h.Empty() && r.vol.held.Empty() {
+	if r.Vol == nil || h.Empty() && r.Vol.Held.Empty() {
 		return nil
 	}
 	var st unix.Statx_t
@@ -188,17 +188,17 @@ func (r *restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh mad
 		given := uint32(st.Mode) & 07777
 		h.GivenMode = &given
 	}
-	return r.vol.hold(&st, r.path(e), &h)
+	return r.Vol.Held.Hold(&st, r.path(e), &h)
 }
 
-func (r *restorer) setOwner(f int, e *cold.Entry, fresh made, h *heldback.Held) error {
-	if e.UID == fresh.uid && e.GID == fresh.gid {
+func (r *Restorer) setOwner(f int, e *cold.Entry, fresh Fresh, h *heldback.Held) error {
+	if e.UID == fresh.UID && e.GID == fresh.GID {
 		return nil
 	}
 	why := errUntrusted
-	if !r.untrusted {
+	if !r.Untrusted {
 		why = errPlainUser
-		if r.owner == 0 {
+		if r.Owner == 0 {
 			why = unix.Fchownat(f, "", int(e.UID), int(e.GID), unix.AT_EMPTY_PATH)
 		}
 	}
@@ -216,15 +216,15 @@ func (r *restorer) setOwner(f int, e *cold.Entry, fresh made, h *heldback.Held) 
 	return r.without(e, h, fmt.Sprintf("%s%d:%d", heldback.SaysOwner, e.UID, e.GID), why)
 }
 
-func (r *restorer) setMode(f int, e *cold.Entry, fresh made, h *heldback.Held) (uint32, error) {
+func (r *Restorer) setMode(f int, e *cold.Entry, fresh Fresh, h *heldback.Held) (uint32, error) {
 	mode := e.Mode
-	if r.untrusted {
+	if r.Untrusted {
 		mode &^= unix.S_ISUID | unix.S_ISGID
 	}
 	if e.Kind == cold.KindSymlink {
 		return mode, nil
 	}
-	if fresh.attrs || mode&^0777 != 0 {
+	if fresh.Attrs || mode&^0777 != 0 {
 		if err := unix.Chmod(warm.FDPath(f), mode); err != nil {
 			return mode, fmt.Errorf("chmod %o: %w", mode, err)
 		}
@@ -244,13 +244,14 @@ func (r *restorer) setMode(f int, e *cold.Entry, fresh made, h *heldback.Held) (
 	return mode, r.without(e, h, fmt.Sprintf("%s%04o", heldback.SaysMode, e.Mode), why)
 }
 
-// without is leaveOut for what root alone may set, or nobody of a source that is not trusted: a plain copy leaves that
-// out because it was asked to, or says so of all files together.
-func (r *restorer) without(e *cold.Entry, h *heldback.Held, what string, why error) error {
+// without is leaveOut for what may not be set because the daemon is not root (errPlainUser), or because the source is
+// not trusted (errUntrusted). A plain copy does not report these one by one: the first are counted, and reported
+// together in the end; the second it was asked to leave out.
+func (r *Restorer) without(e *cold.Entry, h *heldback.Held, what string, why error) error {
 	switch {
-	case r.vol == nil && errors.Is(why, errUntrusted):
+	case r.Vol == nil && errors.Is(why, errUntrusted):
 		return nil
-	case r.vol == nil && errors.Is(why, errPlainUser):
+	case r.Vol == nil && errors.Is(why, errPlainUser):
 		if r.rootOnly++; r.rootOnly == 1 {
 			r.rootOnlyAt = r.path(e)
 		}
@@ -259,8 +260,9 @@ func (r *restorer) without(e *cold.Entry, h *heldback.Held, what string, why err
 	return r.leaveOut(e, h, what, why)
 }
 
-// xattrs makes the extended attributes what e says.
-func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) error {
+// xattrs makes the inode's extended attributes those of e, and removes all others. What cannot be set is held back in
+// h.
+func (r *Restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) error {
 	have, err := at.All()
 	if err != nil {
 		return err
@@ -269,7 +271,7 @@ func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) 
 		if !slices.ContainsFunc(e.Xattrs, func(y cold.Xattr) bool { return x.Name == y.Name }) {
 			err := at.Remove(x.Name)
 			if (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && guarded(x.Name) {
-				continue // the system labels what it makes
+				continue // a label that the system gave to the new file
 			}
 			if err != nil && !errors.Is(err, unix.ENODATA) {
 				return fmt.Errorf("remove attribute %s: %w", x.Name, err)
@@ -282,9 +284,9 @@ func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) 
 			continue
 		}
 		why := errUntrusted
-		if !r.untrusted || !guarded(x.Name) {
+		if !r.Untrusted || !guarded(x.Name) {
 			why = errPlainUser
-			if r.owner == 0 || !guarded(x.Name) {
+			if r.Owner == 0 || !guarded(x.Name) {
 				why = at.Set(x.Name, x.Value, 0)
 			}
 		}
@@ -298,12 +300,12 @@ func (r *restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) 
 	return nil
 }
 
-// withoutXattr leaves an attribute out.
-func (r *restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xattr, h *heldback.Held, why error) error {
+// withoutXattr leaves out the attribute x because of why: it holds x back in h, and removes an old value of it.
+func (r *Restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xattr, h *heldback.Held, why error) error {
 	if err := r.without(e, h, heldback.SaysXattr+x.Name, why); err != nil {
 		return err
 	}
-	if err := at.Remove(x.Name); err != nil && r.vol != nil { // an old value of it
+	if err := at.Remove(x.Name); err != nil && r.Vol != nil { // an old value of it
 		if _, there := at.Get(x.Name, nil); there == nil {
 			return fmt.Errorf("remove attribute %s: %w", x.Name, err)
 		}
@@ -312,14 +314,14 @@ func (r *restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xatt
 	return nil
 }
 
-// guarded says that root alone may set an attribute, and that it means something to the system.
+// guarded says whether an attribute means something to the system, so that only root may set it.
 func guarded(attr string) bool {
 	return strings.HasPrefix(attr, "security.") || strings.HasPrefix(attr, "trusted.")
 }
 
-// setRecord stores a record that has to be there. Where the entry's attributes leave no room for it the biggest of them
-// are held back.
-func (r *restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *warm.Record) error {
+// setRecord stores a record that the inode cannot go without. Where the extended attributes of e leave no room for it,
+// the biggest of them are held back.
+func (r *Restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *warm.Record) error {
 	value := rec.Encode(make([]byte, 0, warm.RecordMax))
 	err := at.Set(warm.RecordAttr, value, 0)
 	if err == nil || len(e.Xattrs) == 0 || !r.cannot(err) {
@@ -331,7 +333,7 @@ func (r *restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *war
 	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
-	h, herr := heldback.Holding(r.vol.held, heldback.KeyOf(&st))
+	h, herr := heldback.Holding(r.Vol.Held, heldback.KeyOf(&st))
 	if herr != nil {
 		return herr
 	}
@@ -346,23 +348,24 @@ func (r *restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *war
 			return err
 		}
 		if err = at.Set(warm.RecordAttr, value, 0); err == nil {
-			return r.vol.hold(&st, r.path(e), h)
+			return r.Vol.Held.Hold(&st, r.path(e), h)
 		}
 	}
 	return err
 }
 
-// flagged is a path of a copy that gets flags when all is made: they would hold up the rest.
+// flagged is a path in a copy, with the flags of chattr(1) that it gets once everything is made. Set earlier, flags
+// such as immutable would be in the way of the rest.
 type flagged struct {
 	path  string
 	flags uint32
 }
 
-// setFlags ends a plain copy.
-func (r *restorer) setFlags() {
+// setFlags sets the flags of chattr(1) that a plain copy has, as its last step. What fails is added to r.failures.
+func (r *Restorer) setFlags() {
 	for _, f := range r.flags {
 		err := func() error {
-			fd, err := warm.OpenPath(r.rootFD, cold.NameOf(f.path))
+			fd, err := warm.OpenPath(r.RootFD, cold.NameOf(f.path))
 			if err != nil {
 				return err
 			}
@@ -380,17 +383,18 @@ func (r *restorer) setFlags() {
 		}()
 		if err != nil {
 			err = fmt.Errorf("restore %q: %sflags %#x of chattr(1): %w", f.path, heldback.LeftOutHere, f.flags, err)
-			r.log.Warn(err)
+			r.Log.Warn(err)
 			r.failures = append(r.failures, err)
 		}
 	}
 }
 
-// again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet
-// nobody has changed anything, so where it is not as the commit has it, that is held back, and the note of it may be
-// lost with the power.
-func (l *lister) again(e *cold.Entry) (standsIn bool, err error) {
-	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_PATH, 0)
+// Again looks at an entry that a listing finds made already, by an earlier listing that was cut off. Nobody changes
+// anything in a directory that is not listed yet, so where the entry is not as the commit has it, something was held
+// back, and a power failure may have lost the note of it. Again writes that note anew. standsIn says that an empty file
+// stands in for the entry.
+func (r *Restorer) Again(dirfd int, e *cold.Entry) (standsIn bool, err error) {
+	fd, err := warm.OpenAt(dirfd, e.Name, unix.O_PATH, 0)
 	if err != nil {
 		return false, err
 	}
@@ -399,13 +403,13 @@ func (l *lister) again(e *cold.Entry) (standsIn bool, err error) {
 	if err := warm.StatAt(fd, "", &st); err != nil {
 		return false, err
 	}
-	h, err := heldback.Holding(l.v.held, heldback.KeyOf(&st))
+	h, err := heldback.Holding(r.Vol.Held, heldback.KeyOf(&st))
 	if err != nil || h != nil && h.Entry != nil {
 		return true, err
 	}
 	if warm.KindOf(uint32(st.Mode)) == e.Kind {
-		return false, l.r.attrsOf(fd, warm.ByName(l.fd, e.Name), e)
+		return false, r.attrsOf(fd, warm.ByName(dirfd, e.Name), e)
 	}
-	return true, l.v.hold(&st, l.r.path(e), &heldback.Held{Entry: heldback.EntryOf(e),
+	return true, r.Vol.Held.Hold(&st, r.path(e), &heldback.Held{Entry: heldback.EntryOf(e),
 		What: []string{whyStandIn(e, errors.New("it could not be made"))}})
 }

@@ -1,4 +1,4 @@
-package tiers
+package restore
 
 import (
 	"context"
@@ -12,8 +12,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// lazyRoot makes a lazy directory of the root where nothing of it was listed yet: then the whole restore is done.
-func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done bool, err error) {
+// lazyRoot makes the root a lazy directory, if it is empty or still lazy. done says that it did so, which completes the
+// restore.
+func (r *Restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done bool, err error) {
 	rec, ok := r.record(warm.ByFD(fd), true, nil)
 	list, err := warm.ListNames(fd)
 	if err != nil {
@@ -26,7 +27,7 @@ func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done
 		return false, err
 	}
 	for _, d := range list { // of a listing that was cut off
-		if err := removeTree(fd, d.Name); err != nil {
+		if err := warm.RemoveTree(fd, d.Name); err != nil {
 			return false, fmt.Errorf("remove %q: %w", d.Name, err)
 		}
 	}
@@ -37,22 +38,22 @@ func (r *restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done
 	if err != nil {
 		return false, err
 	}
-	return true, r.makeLazy(fd, warm.ByFD(fd), root, coarseNow(), valid)
+	return true, r.makeLazy(fd, warm.ByFD(fd), root, warm.CoarseNow(), valid)
 }
 
-// valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out
-// when it is listed.
-func (r *restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
-	ok, err := r.snap.Valid(ctx, e.Dir())
+// valid says whether the directory e, and everything below it, is as EmberFS committed it. A directory that is missing
+// or damaged in cold is not valid, and no error here: listing it returns the error.
+func (r *Restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
+	ok, err := r.Snap.Valid(ctx, e.Dir())
 	if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
 		return false, nil
 	}
 	return ok, err
 }
 
-// lazyDir makes a lazy directory, or makes one that exists, and is lazy, stand for another tree. valid says that it is
-// as EmberFS committed it, all the way down.
-func (r *restorer) lazyDir(dirfd int, e *cold.Entry, ctime cold.Time, exists, valid bool) error {
+// LazyDir makes a lazy directory, or makes an existing lazy one stand for e's tree. valid is what restorer.valid says
+// of e.
+func (r *Restorer) LazyDir(dirfd int, e *cold.Entry, ctime cold.Time, exists, valid bool) error {
 	if !exists {
 		if err := unix.Mkdirat(dirfd, e.Name, 0700); err != nil {
 			return err
@@ -72,7 +73,7 @@ func (r *restorer) lazyDir(dirfd int, e *cold.Entry, ctime cold.Time, exists, va
 }
 
 // emptyDir removes what a listing that was cut off left in a lazy directory.
-func (r *restorer) emptyDir(dirfd int, name string) error {
+func (r *Restorer) emptyDir(dirfd int, name string) error {
 	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -83,20 +84,21 @@ func (r *restorer) emptyDir(dirfd int, name string) error {
 		return err
 	}
 	for _, d := range list {
-		if err := removeTree(fd, d.Name); err != nil {
+		if err := warm.RemoveTree(fd, d.Name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
-func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh made) (err error) {
+// stub makes a regular file without its bytes. Where the file system knows O_TMPFILE, the file is complete before it
+// gets its name. stub returns EEXIST if something has the name.
+func (r *Restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh Fresh) (err error) {
 	mode := e.Mode & 0777
 	var fd int
 	fd, err = warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
 	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
-	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
+	if named { // a crash may leave it half made, but then without a record, in a directory not listed yet
 		fd, err = warm.OpenAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 	}
 	if err != nil {
@@ -105,8 +107,8 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh made) (
 	defer unix.Close(fd)
 	defer func() {
 		var st unix.Statx_t
-		if err != nil && !r.vol.held.Empty() && warm.StatAt(fd, "", &st) == nil {
-			err = errors.Join(err, r.vol.held.Drop(heldback.KeyOf(&st)))
+		if err != nil && !r.Vol.Held.Empty() && warm.StatAt(fd, "", &st) == nil {
+			err = errors.Join(err, r.Vol.Held.Drop(heldback.KeyOf(&st)))
 		}
 	}()
 	if e.Size > 0 {
@@ -117,14 +119,14 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh made) (
 	if err := r.setAttrs(fd, warm.ByFD(fd), e, fresh); err != nil {
 		return err
 	}
-	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: r.times.clamp(e.Mtime),
-		Ctime: ctime, Trust: r.vol.trust}
+	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: r.Times.Clamp(e.Mtime),
+		Ctime: ctime, Trust: r.Vol.Trust}
 	if e.Size > 0 {
 		rec.Flags |= warm.FlagStub | warm.FlagBlocks
 		rec.Blocks = e.Blocks()
 		var st unix.Statx_t
 		if len(e.Xattrs) > 0 && warm.StatAt(fd, "", &st) == nil {
-			// What its attributes take; the record may take a block too, which is none of the file's.
+			// Blocks that the file's attributes take count. The record may take a block too, which does not count.
 			rec.Blocks += st.Blocks
 		}
 	}
@@ -141,14 +143,13 @@ func (r *restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh made) (
 	return err
 }
 
-// makeLazy gives a directory that was just made its attributes, and the record that says that its children are still to
-// come.
-func (r *restorer) makeLazy(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
+// makeLazy gives a directory its attributes, and the record that says that it is lazy. at and fd both lead to it.
+func (r *Restorer) makeLazy(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err
 	}
 	rec := warm.Record{Flags: warm.FlagDir | warm.FlagLazy | warm.FlagCtime, ID: e.ID, Meta: e.Meta,
-		Mtime: r.times.clamp(e.Mtime), Ctime: ctime, Trust: r.vol.trust}
+		Mtime: r.Times.Clamp(e.Mtime), Ctime: ctime, Trust: r.Vol.Trust}
 	if valid {
 		rec.Flags |= warm.FlagClean
 	}
@@ -156,4 +157,10 @@ func (r *restorer) makeLazy(fd int, at warm.XattrTarget, e *cold.Entry, ctime co
 		return fmt.Errorf("store the record of a directory: %w", err)
 	}
 	return nil
+}
+
+// Fresh is what an inode has that was just made, so that only the rest has to be set.
+type Fresh struct {
+	UID, GID uint32
+	Attrs    bool // there may be extended attributes, and a mode that comes from them
 }

@@ -1,4 +1,7 @@
-package tiers
+// Package tmpfs makes, finds again and removes a volume's private tmpfs, in which the files of class memory lie. It is
+// mounted in the state directory rather than held by a descriptor, so it outlives a killed daemon, and goes with the
+// machine.
+package tmpfs
 
 import (
 	"errors"
@@ -14,36 +17,33 @@ import (
 )
 
 const (
-	memoryName = "memory" // in a state directory: where the tmpfs is mounted
+	MemoryName = "memory" // in a state directory: where the tmpfs is mounted
 	ownerName  = "owner"  // in the tmpfs: the state directory's id as a writer, so that nobody else's is taken for it
-	treeName   = "tree"   // in the tmpfs: the contents
+	TreeName   = "tree"   // in the tmpfs: the contents
 )
 
-// DefaultMemoryClass is the default of Config.MemoryClassLimit.
-const DefaultMemoryClass = 100_000_000
+// ErrForeign says that what is mounted where the tmpfs belongs is of somebody else.
+var ErrForeign = errors.New("something else is mounted there")
 
-// errForeign: what is mounted where the tmpfs belongs is of somebody else.
-var errForeign = errors.New("something else is mounted there")
-
-// tmpfs is a volume's private tmpfs. It is mounted in the state directory, not held by a descriptor alone, so that it
+// FS is a volume's private tmpfs. It is mounted in the state directory, not held by a descriptor alone, so that it
 // outlives a killed daemon and the next one finds it; with the machine it goes.
-type tmpfs struct {
+type FS struct {
 	path    string
-	tree    int // O_PATH descriptor of treeName
+	Tree    int // O_PATH descriptor of the directory with the contents
 	dev     uint64
-	adopted bool // an earlier daemon had it
-	swap    bool // the kernel has no tmpfs without
+	Adopted bool // an earlier daemon had it
+	Swap    bool // the kernel has no tmpfs without
 }
 
-// openTmpfs takes over the tmpfs of an earlier daemon of this state directory, whose id is machine, or mounts a new one
+// Open takes over the tmpfs of an earlier daemon of this state directory, whose id is machine, or mounts a new one
 // of at most limit bytes. The state directory is locked. EPERM (wrapped): this process may not mount.
-func openTmpfs(state, machine string, limit int64) (*tmpfs, error) {
-	path := filepath.Join(state, memoryName)
+func Open(state, machine string, limit int64) (*FS, error) {
+	path := filepath.Join(state, MemoryName)
 	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make the directory of the memory class: %w", err)
 	}
-	t := &tmpfs{path: path, tree: -1}
-	mounted, err := mountedAt(path)
+	t := &FS{path: path, Tree: -1}
+	mounted, err := MountedAt(path)
 	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", path, err)
 	}
@@ -58,8 +58,25 @@ func openTmpfs(state, machine string, limit int64) (*tmpfs, error) {
 	return t, nil
 }
 
-// mountedAt says whether path is the root of a mount of another file system than its parent's. It is not followed.
-func mountedAt(path string) (bool, error) {
+// Drop unmounts what a daemon that died while it started may have left in a state directory. The directory is locked.
+func Drop(state string) error {
+	at := filepath.Join(state, MemoryName)
+	if mounted, err := MountedAt(at); err != nil || !mounted {
+		return nil
+	}
+	s, err := warm.LoadState(state)
+	if err != nil {
+		return err
+	}
+	t := &FS{path: at, Tree: -1}
+	if err := t.adopt(s.Machine, 0); err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	return t.Close(false)
+}
+
+// MountedAt says whether path is the root of a mount of another file system than its parent's. It is not followed.
+func MountedAt(path string) (bool, error) {
 	var st, up unix.Statx_t
 	if err := warm.StatAt(unix.AT_FDCWD, path, &st); err != nil {
 		return false, err
@@ -78,7 +95,7 @@ func tmpfsOptions(limit int64) map[string]string {
 }
 
 // mount makes the tmpfs and puts it into its place when it is complete, so that nobody finds half of one.
-func (t *tmpfs) mount(machine string, limit int64) error {
+func (t *FS) mount(machine string, limit int64) error {
 	ctx, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("fsopen: %w", err)
@@ -91,7 +108,7 @@ func (t *tmpfs) mount(machine string, limit int64) error {
 			return fmt.Errorf("set %s: %w", key, err)
 		}
 	}
-	t.swap = unix.FsconfigSetFlag(ctx, "noswap") != nil
+	t.Swap = unix.FsconfigSetFlag(ctx, "noswap") != nil
 	if err := unix.FsconfigCreate(ctx); err != nil {
 		return fmt.Errorf("fsconfig: %w", err)
 	}
@@ -100,8 +117,8 @@ func (t *tmpfs) mount(machine string, limit int64) error {
 		return fmt.Errorf("fsmount: %w", err)
 	}
 	defer unix.Close(root)
-	if err := unix.Mkdirat(root, treeName, 0o755); err != nil {
-		return fmt.Errorf("make %s: %w", treeName, err)
+	if err := unix.Mkdirat(root, TreeName, 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", TreeName, err)
 	}
 	if err := writeOwner(root, machine); err != nil {
 		return err
@@ -110,7 +127,7 @@ func (t *tmpfs) mount(machine string, limit int64) error {
 		return err
 	}
 	if err := unix.MoveMount(root, "", unix.AT_FDCWD, t.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		unix.Close(t.tree)
+		unix.Close(t.Tree)
 		return fmt.Errorf("move_mount: %w", err)
 	}
 	return nil
@@ -129,7 +146,7 @@ func writeOwner(root int, machine string) error {
 }
 
 // adopt takes over what is mounted, if it is of this volume, and gives it the present limit.
-func (t *tmpfs) adopt(machine string, limit int64) error {
+func (t *FS) adopt(machine string, limit int64) error {
 	root, err := unix.Open(t.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -141,38 +158,38 @@ func (t *tmpfs) adopt(machine string, limit int64) error {
 		return err
 	}
 	if kind.Type != unix.TMPFS_MAGIC || int(st.Uid) != os.Geteuid() || st.Mode&0o777 != 0o700 {
-		return errForeign
+		return ErrForeign
 	}
 	fd, err := warm.OpenAt(root, ownerName, unix.O_RDONLY, 0)
 	if err != nil {
-		return errForeign
+		return ErrForeign
 	}
 	defer unix.Close(fd)
 	buf := make([]byte, len(machine)+1)
 	if n, err := warm.PreadFull(fd, buf, 0); err != nil || string(buf[:n]) != machine {
-		return errForeign
+		return ErrForeign
 	}
-	t.adopted = true
+	t.Adopted = true
 	return t.open(root)
 }
 
 // open opens the tree below root.
-func (t *tmpfs) open(root int) error {
-	fd, err := warm.OpenAt(root, treeName, unix.O_PATH|unix.O_DIRECTORY, 0)
+func (t *FS) open(root int) error {
+	fd, err := warm.OpenAt(root, TreeName, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", treeName, err)
+		return fmt.Errorf("open %s: %w", TreeName, err)
 	}
 	var st unix.Statx_t
 	if err := warm.StatAt(fd, "", &st); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	t.tree, t.dev = fd, unix.Mkdev(st.Dev_major, st.Dev_minor)
+	t.Tree, t.dev = fd, unix.Mkdev(st.Dev_major, st.Dev_minor)
 	return nil
 }
 
-// resize gives a tmpfs that was taken over another limit; EINVAL where it holds more.
-func (t *tmpfs) resize(limit int64) error {
+// Resize gives a tmpfs that was taken over another limit; EINVAL where it holds more.
+func (t *FS) Resize(limit int64) error {
 	try := func(noswap bool) error {
 		ctx, err := unix.Fspick(unix.AT_FDCWD, t.path,
 			unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
@@ -199,15 +216,15 @@ func (t *tmpfs) resize(limit int64) error {
 		return nil
 	}
 	err := try(false)
-	t.swap = err == nil
+	t.Swap = err == nil
 	return err
 }
 
-// close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon. The number of its descriptor
+// Close unmounts the tmpfs, whoever uses it, unless it is to be kept for the next daemon. The number of its descriptor
 // stays taken: who comes late finds no directory, instead of another file of that number.
-func (t *tmpfs) close(keep bool) error {
+func (t *FS) Close(keep bool) error {
 	if null, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
-		_ = unix.Dup3(null, t.tree, unix.O_CLOEXEC)
+		_ = unix.Dup3(null, t.Tree, unix.O_CLOEXEC)
 		unix.Close(null)
 	}
 	if keep {

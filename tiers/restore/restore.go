@@ -1,4 +1,4 @@
-package tiers
+package restore
 
 import (
 	"context"
@@ -18,8 +18,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// RestoreOptions say where and what Restore writes.
-type RestoreOptions struct {
+// Options say where and what Restore writes.
+type Options struct {
 	To        string   // an existing, empty directory
 	Paths     []string // what to restore, with everything below; none: all
 	Untrusted bool     // no security.*, trusted.*, suid, sgid, devices or foreign owners
@@ -28,9 +28,9 @@ type RestoreOptions struct {
 }
 
 // Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with
-// it. A file that cannot be restored is an error that names it; the others are restored all the same. A path that the
-// snapshot does not hold is one before anything is made.
-func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreOptions) error {
+// it. A file that cannot be restored is an error that names it; the others are restored all the same. If the snapshot
+// does not hold one of the paths, Restore returns an error before it makes anything.
+func Copy(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o Options) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -44,12 +44,12 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 	if len(list) > 0 {
 		return fmt.Errorf("%s is not empty: restore into an empty directory", o.To)
 	}
-	r := &restorer{cold: repo, snap: snap, log: o.Log, untrusted: o.Untrusted, progress: o.Progress, keepGoing: true}
+	r := &Restorer{Cold: repo, Snap: snap, Log: o.Log, Untrusted: o.Untrusted, Progress: o.Progress, keepGoing: true}
 	want := cold.CleanPaths(o.Paths)
 	if err := missing(ctx, snap, want); err != nil {
 		return err
 	}
-	if err := r.run(ctx, fd, want); err != nil {
+	if err := r.Run(ctx, fd, want); err != nil {
 		return err
 	}
 	dir, err := unix.Open(o.To, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -65,14 +65,14 @@ func Restore(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o RestoreO
 		err := fmt.Errorf("%sowners, modes and attributes that only root may set, %d in all, the first of %q; as "+
 			"root all is restored, --untrusted asks for a copy without them",
 			heldback.LeftOutHere, r.rootOnly, r.rootOnlyAt)
-		r.log.Warn(err)
+		r.Log.Warn(err)
 		r.failures = append(r.failures, err)
 	}
 	return errors.Join(r.failures...)
 }
 
-// missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the
-// restore to say.
+// missing returns an error that names the paths which a snapshot does not hold. Paths in directories that cannot be
+// read are not among them: the restore reports those.
 func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	var errs []error
 	for _, p := range paths {
@@ -98,54 +98,72 @@ func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	return errors.Join(errs...)
 }
 
-// restorer makes directories what a snapshot says. It is idempotent: what is there already and right stays.
-type restorer struct {
-	cold      cold.Cold
-	snap      cold.Snapshot
-	log       logrus.FieldLogger
-	vol       *Volume // nil: a plain copy, without records
-	untrusted bool
-	lazy      bool // make stubs and lazy directories instead of bringing contents
+// Restorer makes directories what a snapshot says. It is idempotent: what is there already and right stays.
+type Restorer struct {
+	Cold      cold.Cold
+	Snap      cold.Snapshot
+	Log       logrus.FieldLogger
+	Vol       *Volume // nil: a plain copy, without records
+	Untrusted bool    // leave out what Options.Untrusted leaves out
+	Lazy      bool    // make stubs and lazy directories instead of bringing contents
+	Progress  Progress
+
+	// For listing; Run finds them out itself.
+	RootFD int
+	DirAt  string      // the path of the directory whose children are made
+	Owner  uint32      // our own uid: a plain user can give nothing away
+	Times  *warm.Times // that the file system keeps
+
+	// What came of it.
+	Files    int64
+	Problems int   // what the repository describes wrongly
+	First    error // of these
+
 	keepGoing bool // collect failures instead of stopping at the first
 	failures  []error
-	progress  Progress
 	total     int64 // files of the whole commit, about; 0: not known
-	rootFD    int
-	links     map[linkKey]string // path of the first name restored
-	firsts    map[linkKey]inoKey // which file the first name of a group is
-	at        string             // what is being restored
-	dirAt     string             // in a listing: the directory whose children are made, by several at a time
-	files     int64
 	bytes     int64
-	problems  int    // what the repository describes wrongly
-	first     error  // of these
-	owner     uint32 // our own uid: a plain user can give nothing away
-	times     *fileTimes
+	links     map[LinkKey]string       // path of the first name restored
+	firsts    map[LinkKey]heldback.Key // which file the first name of a group is
+	at        string                   // the path of what is being restored
 
 	rootOnly   int64  // owners, modes and attributes that a plain user's copy has not
 	rootOnlyAt string // the first of them
 	flags      []flagged
 }
 
-// linkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.
-type linkKey struct {
+// Volume is what a restorer knows of the volume whose warm directory it restores into.
+type Volume struct {
+	Held     *heldback.Table
+	Records  bool                             // warm takes records
+	Trust    uint16                           // what they carry
+	Restored bool                             // a commit was restored before: most of it is there
+	Ignored  func(path string, dir bool) bool // by the rules: no commit has it, and it stays
+	Step     func(failpoint string) error
+}
+
+// LinkKey identifies a hard-link group. Kind, content and device are part of it, so that names which cannot be the same
+// file are never linked, whatever the repository says.
+type LinkKey struct {
 	group string
 	kind  cold.Kind
 	id    cold.ID
 	rdev  uint64
 }
 
-func keyOf(e *cold.Entry) linkKey { return linkKey{e.Link, e.Kind, e.ID, e.Rdev} }
+// LinkKeyOf returns the group that an entry with a Link belongs to.
+func LinkKeyOf(e *cold.Entry) LinkKey { return LinkKey{e.Link, e.Kind, e.ID, e.Rdev} }
 
-func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
-	r.rootFD, r.links = rootFD, map[linkKey]string{}
-	r.owner = uint32(os.Geteuid())
-	r.times = timesOf(rootFD)
-	root := r.snap.Root()
-	everything := !r.lazy
-	if r.lazy {
-		// What a stock client committed is listed as a whole by the next commit; else a directory that is never looked
-		// at needs no room.
+// Run makes the directory behind rootFD what the snapshot says. want are paths from cold.CleanPaths; nil: everything.
+func (r *Restorer) Run(ctx context.Context, rootFD int, want []string) error {
+	r.RootFD, r.links = rootFD, map[LinkKey]string{}
+	r.Owner = uint32(os.Geteuid())
+	r.Times = warm.TimesOf(rootFD)
+	root := r.Snap.Root()
+	everything := !r.Lazy
+	if r.Lazy {
+		// The next commit lists all of a tree that a stock client committed. In other trees a directory that nobody
+		// looks at needs no room.
 		valid, err := r.valid(ctx, &root)
 		if err != nil {
 			return err
@@ -157,7 +175,7 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 			return err
 		}
 	}
-	if r.lazy {
+	if r.Lazy {
 		if done, err := r.lazyRoot(ctx, rootFD, &root); done || err != nil {
 			return err
 		}
@@ -174,41 +192,41 @@ func (r *restorer) run(ctx context.Context, rootFD int, want []string) error {
 
 // fits refuses a commit that holds more files than the file system has room for, before the first is made: a small
 // repository can describe more than any disk holds.
-func (r *restorer) fits(ctx context.Context, rootFD int) error {
+func (r *Restorer) fits(ctx context.Context, rootFD int) error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(rootFD, &st); err != nil {
 		return err
 	}
 	room := int64(1) << 32 // file systems that make inodes as they need them say 0
 	switch {
-	case st.Files > 0 && r.vol != nil && r.vol.state.Head != "":
+	case st.Files > 0 && r.Vol != nil && r.Vol.Restored:
 		room = int64(st.Files) // what is there already is not made again
 	case st.Files > 0:
 		room = int64(st.Ffree)
 	}
-	_, n, err := r.snap.Files(ctx, room)
+	_, n, err := r.Snap.Files(ctx, room)
 	r.total = n
 	if err == nil && n > room {
-		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.snap.Info().ID, room,
+		err = fmt.Errorf("commit %s holds more than the %d files that there is room for: %w", r.Snap.Info().ID, room,
 			unix.ENOSPC)
 	}
 	return err
 }
 
-// fail notes a failure, or ends the restore with it.
-func (r *restorer) fail(at string, err error) error {
+// fail notes that the path at cannot be restored and returns nil, or returns the error where it ends the restore.
+func (r *Restorer) fail(at string, err error) error {
 	err = fmt.Errorf("restore %q: %w", at, err)
 	if !r.keepGoing || errors.Is(err, context.Canceled) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	r.log.Error(err)
+	r.Log.Error(err)
 	r.failures = append(r.failures, err)
 	return nil
 }
 
-// dir makes the children of one directory: the function that will one day run on first access. It says whether all of
-// it is as the commit has it, so that it may be marked clean.
-func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool,
+// dir makes the children of the directory behind fd, whose path is at, as far as want asks for them (nil: all). clean
+// says that all of it is as the commit has it, so that it may be marked clean.
+func (r *Restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool,
 	err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -216,14 +234,14 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, wa
 	if err := cold.TooDeepToWalk(at, depth); err != nil {
 		return false, r.fail(at, err)
 	}
-	l, err := r.snap.ReadDir(ctx, id)
+	l, err := r.Snap.ReadDir(ctx, id)
 	if err != nil {
 		return false, r.fail(at, err)
 	}
 	for _, p := range l.Problems {
-		r.log.WithField("path", at).WithError(p).Warn("the repository describes this directory wrongly")
-		if r.problems++; r.problems == 1 {
-			r.first = fmt.Errorf("%q: %w", at, p)
+		r.Log.WithField("path", at).WithError(p).Warn("the repository describes this directory wrongly")
+		if r.Problems++; r.Problems == 1 {
+			r.First = fmt.Errorf("%q: %w", at, p)
 		}
 	}
 	clean = !l.Reconciled && len(l.Problems) == 0
@@ -241,8 +259,8 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, wa
 		full := path.Join(at, e.Name)
 		ok, err := r.entry(ctx, fd, full, e, below, depth)
 		if err != nil {
-			if r.links[keyOf(e)] == full {
-				delete(r.links, keyOf(e)) // the next name of the group gets the content
+			if r.links[LinkKeyOf(e)] == full {
+				delete(r.links, LinkKeyOf(e)) // the next name of the group gets the content
 			}
 			if err := r.fail(full, err); err != nil {
 				return false, err
@@ -250,15 +268,16 @@ func (r *restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, wa
 			ok = false
 		}
 		if e.Link != "" {
-			ok = false // never clean
+			ok = false // a directory that holds a name of a file with several is never clean
 		}
 		clean = clean && ok
 	}
 	return clean, nil
 }
 
-// removeOthers takes away what the commit does not have: leftovers of the state before a fast-forward.
-func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
+// removeOthers removes what the commit does not have in a directory: leftovers of the state before a fast-forward.
+// Files that the rules ignore stay.
+func (r *Restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 	list, err := warm.ListNames(fd)
 	if err != nil {
 		return fmt.Errorf("list %q: %w", at, err)
@@ -271,10 +290,10 @@ func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 			return strings.Compare(e.Name, name)
 		})
 		if !ok {
-			if r.vol != nil && r.vol.ignored(path.Join(at, d.Name), d.Mode == unix.S_IFDIR) {
+			if r.Vol != nil && r.Vol.Ignored(path.Join(at, d.Name), d.Mode == unix.S_IFDIR) {
 				continue // no commit has it
 			}
-			if err := removeTree(fd, d.Name); err != nil {
+			if err := warm.RemoveTree(fd, d.Name); err != nil {
 				return fmt.Errorf("remove %q: %w", path.Join(at, d.Name), err)
 			}
 		}
@@ -283,30 +302,4 @@ func (r *restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 }
 
 // removeTree removes name and all below it, never following a symlink.
-func removeTree(dirfd int, name string) error {
-	err := unix.Unlinkat(dirfd, name, 0)
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return err
-	}
-	fd, err := warm.OpenAt(dirfd, name, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if os.Geteuid() != 0 {
-		_ = unix.Chmod(warm.FDPath(fd), 0700) // a user's own directory may be closed to himself; the listing tells
-	}
-	list, err := warm.ListNames(fd)
-	if err != nil {
-		return err
-	}
-	for _, d := range list {
-		if err := removeTree(fd, d.Name); err != nil {
-			return err
-		}
-	}
-	return unix.Unlinkat(dirfd, name, unix.AT_REMOVEDIR)
-}
+type Progress func(files, bytes, total int64)

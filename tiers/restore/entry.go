@@ -1,4 +1,4 @@
-package tiers
+package restore
 
 import (
 	"context"
@@ -12,8 +12,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// entry restores one entry of the directory behind fd.
-func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, want []string, depth int) (clean bool,
+// entry restores the entry e, whose path is at, in the directory behind fd. Something else with its name is replaced.
+// want lists the paths to restore below it, nil for all. clean says that the entry is as the commit has it, so that it
+// need not keep its directory from being marked clean.
+func (r *Restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, want []string, depth int) (clean bool,
 	err error) {
 	if err := r.stepEntry(); err != nil {
 		return false, err
@@ -21,20 +23,20 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	r.at = at
 	var st unix.Statx_t
 	exists := warm.StatAt(fd, e.Name, &st) == nil
-	if exists && r.vol != nil {
-		h, err := heldback.Holding(r.vol.held, heldback.KeyOf(&st))
+	if exists && r.Vol != nil {
+		h, err := heldback.Holding(r.Vol.Held, heldback.KeyOf(&st))
 		if err != nil {
 			return false, err
 		}
 		if h != nil && h.Entry != nil || warm.KindOf(uint32(st.Mode)) != e.Kind {
-			if err := errors.Join(r.vol.held.Drop(heldback.KeyOf(&st)), removeTree(fd, e.Name)); err != nil {
+			if err := errors.Join(r.Vol.Held.Drop(heldback.KeyOf(&st)), warm.RemoveTree(fd, e.Name)); err != nil {
 				return false, err
 			}
 			exists = false
 		}
 	}
 	if exists && warm.KindOf(uint32(st.Mode)) != e.Kind {
-		if err := removeTree(fd, e.Name); err != nil {
+		if err := warm.RemoveTree(fd, e.Name); err != nil {
 			return false, err
 		}
 		exists = false
@@ -43,7 +45,7 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 		return r.subdir(ctx, fd, at, e, exists, want, depth)
 	}
 	if exists {
-		if r.vol != nil && e.Kind == cold.KindFile && e.Link == "" && st.Nlink == 1 {
+		if r.Vol != nil && e.Kind == cold.KindFile && e.Link == "" && st.Nlink == 1 {
 			if done, err := r.same(fd, e, &st); done || err != nil {
 				return done, err
 			}
@@ -55,11 +57,11 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	if done, err := r.link(fd, at, e); done || err != nil {
 		return true, err
 	}
-	ok, err := r.make(ctx, fd, e, coarseNow(), made{uid: noID, gid: noID, attrs: true})
+	ok, err := r.Make(ctx, fd, e, warm.CoarseNow(), Fresh{UID: noID, GID: noID, Attrs: true})
 	switch {
 	case err != nil:
 		return false, err
-	case ok && e.Kind == cold.KindFile && !r.stubbed(e):
+	case ok && e.Kind == cold.KindFile && !r.Stubbed(e):
 		r.count(e.Size)
 	case ok:
 		r.count(0)
@@ -67,20 +69,21 @@ func (r *restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	return true, nil
 }
 
-// stubbed says whether a file is made without its bytes. One with capabilities is not: the kernel takes them away with
-// the first write, and bringing the bytes back is one.
-func (r *restorer) stubbed(e *cold.Entry) bool { return r.lazy && (r.untrusted || !hasCaps(e)) }
+// Stubbed says whether a file is made as a stub. A file that gets capabilities is not: the kernel removes them at the
+// first write, and bringing the bytes back is a write.
+func (r *Restorer) Stubbed(e *cold.Entry) bool { return r.Lazy && (r.Untrusted || !warm.HasCaps(e)) }
 
-// make makes an entry that is no directory under a name that nothing has; EEXIST where something has it. fresh is what
-// a new file in this directory begins with. It returns false where an empty file stands in for the entry.
-func (r *restorer) make(ctx context.Context, fd int, e *cold.Entry, ctime cold.Time, fresh made) (bool, error) {
+// Make makes an entry that is no directory. It returns EEXIST if something has the entry's name. fresh says which
+// attributes a new file in this directory has from the start; ctime is what a stub shows. Make returns false where it
+// made an empty file that stands in for the entry.
+func (r *Restorer) Make(ctx context.Context, fd int, e *cold.Entry, ctime cold.Time, fresh Fresh) (bool, error) {
 	var err error
 	switch {
 	case e.Kind != cold.KindFile:
 		if err = r.special(fd, e); err == nil {
 			return true, r.attrsOfNew(fd, e)
 		}
-	case r.stubbed(e):
+	case r.Stubbed(e):
 		return true, r.stub(fd, e, ctime, fresh)
 	default:
 		err = r.whole(ctx, fd, e)
@@ -94,22 +97,24 @@ func (r *restorer) make(ctx context.Context, fd int, e *cold.Entry, ctime cold.T
 	return false, r.standIn(fd, e, err)
 }
 
-// unlink removes what is made anew, and what is held back of it.
-func (r *restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
-	if r.vol != nil && st.Nlink == 1 {
-		if err := r.vol.held.Drop(heldback.KeyOf(st)); err != nil {
+// unlink removes the file with e's name, because it is made anew; st describes it. If this was its only name, what is
+// held back of it is forgotten too.
+func (r *Restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
+	if r.Vol != nil && st.Nlink == 1 {
+		if err := r.Vol.Held.Drop(heldback.KeyOf(st)); err != nil {
 			return err
 		}
 	}
 	return unix.Unlinkat(fd, e.Name, 0)
 }
 
-// errReplaced: somebody who may write in the directory put something else in the place of what was restored.
+// errReplaced says that somebody who may write in the directory put something else in the place of what was restored.
 var errReplaced = errors.New("it was replaced by something else while it was restored")
 
-// attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could
-// move another file there.
-func (r *restorer) attrsOfNew(fd int, e *cold.Entry) error {
+// attrsOfNew is attrs for an entry that was just made by its name. Somebody else may have moved another file to that
+// name, but cannot have made one that the daemon owns: attrsOfNew returns errReplaced unless the file there has the
+// entry's kind, our owner and one name.
+func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
 		return err
@@ -119,45 +124,46 @@ func (r *restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
-	if warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.owner || st.Nlink != 1 {
+	if warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.Owner || st.Nlink != 1 {
 		return errReplaced
 	}
 	r.madeLink(e, &st)
 	return r.attrsOf(f, warm.ByName(fd, e.Name), e)
 }
 
-// madeLink notes which file the first name of a group is.
-func (r *restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
+// madeLink notes, if e is in a hard-link group, that the inode that st describes is the one behind the group's first
+// name. The names that come later are linked to no other inode.
+func (r *Restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 	if e.Link == "" {
 		return
 	}
 	if r.firsts == nil {
-		r.firsts = map[linkKey]inoKey{}
+		r.firsts = map[LinkKey]heldback.Key{}
 	}
-	r.firsts[keyOf(e)] = inoKey{st.Ino, warm.GenOf(st)}
+	r.firsts[LinkKeyOf(e)] = heldback.KeyOf(st)
 }
 
-func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string,
+func (r *Restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string,
 	depth int) (bool, error) {
 	unlisted := false
-	if exists && r.vol != nil && want == nil {
+	if exists && r.Vol != nil && want == nil {
 		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
 		if ok && rec.Has(warm.FlagDir|warm.FlagClean) && e.Dir() == (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) {
 			if err := r.attrs(fd, e.Name, e); err != nil || !rec.Has(warm.FlagLazy) {
-				return true, err // as the commit has it, all the way down
+				return true, err // it and everything below is as the commit has it
 			}
 			rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
 			return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 		}
 		unlisted = rec.Has(warm.FlagLazy)
 	}
-	if r.lazy && (!exists || unlisted) {
+	if r.Lazy && (!exists || unlisted) {
 		clean, err := r.valid(ctx, e)
 		if err != nil {
 			return false, err
 		}
 		r.count(0)
-		return clean, r.lazyDir(fd, e, coarseNow(), exists, clean)
+		return clean, r.LazyDir(fd, e, warm.CoarseNow(), exists, clean)
 	}
 	if unlisted {
 		if err := r.emptyDir(fd, e.Name); err != nil {
@@ -174,7 +180,7 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 		return false, err
 	}
 	defer unix.Close(sub)
-	if exists && r.owner != 0 {
+	if exists && r.Owner != 0 {
 		_ = unix.Chmod(warm.FDPath(sub), 0700) // its mode is set when its children are there
 	}
 	clean, err := r.dir(ctx, sub, at, e.Dir(), want, depth+1)
@@ -186,12 +192,12 @@ func (r *restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 }
 
 // finishDir sets a directory's attributes once its children are there, and its record last.
-func (r *restorer) finishDir(sub int, at warm.XattrTarget, e *cold.Entry, name string, clean bool) error {
+func (r *Restorer) finishDir(sub int, at warm.XattrTarget, e *cold.Entry, name string, clean bool) error {
 	r.at = name
 	if err := r.attrsOf(sub, at, e); err != nil {
 		return fmt.Errorf("attributes of %q: %w", name, err)
 	}
-	if r.vol == nil || !r.vol.records {
+	if r.Vol == nil || !r.Vol.Records {
 		return nil
 	}
 	if err := r.stepRecord(); err != nil {
@@ -209,22 +215,22 @@ func (r *restorer) finishDir(sub int, at warm.XattrTarget, e *cold.Entry, name s
 	return r.putRecord(at, rec)
 }
 
-func (r *restorer) stepEntry() error {
-	if r.vol == nil {
+func (r *Restorer) stepEntry() error {
+	if r.Vol == nil {
 		return nil
 	}
-	return r.vol.step("restore.entry")
+	return r.Vol.Step("restore.entry")
 }
 
-func (r *restorer) stepRecord() error {
-	if r.vol == nil {
+func (r *Restorer) stepRecord() error {
+	if r.Vol == nil {
 		return nil
 	}
-	return r.vol.step("restore.record")
+	return r.Vol.Step("restore.record")
 }
 
-func (r *restorer) putRecord(at warm.XattrTarget, rec warm.Record) error {
-	rec.Trust = r.vol.trust
+func (r *Restorer) putRecord(at warm.XattrTarget, rec warm.Record) error {
+	rec.Trust = r.Vol.Trust
 	err := at.Set(warm.RecordAttr, rec.Encode(make([]byte, 0, warm.RecordMax)), 0)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
 		return nil // present and dirty: the next commit compares it
@@ -232,24 +238,26 @@ func (r *restorer) putRecord(at warm.XattrTarget, rec warm.Record) error {
 	return err
 }
 
-// record is what is there now, as far as it may be believed; st is the file's state, nil for a directory.
-func (r *restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm.Record, bool) {
-	if !r.vol.records {
+// record reads the record of the inode at, as far as it may be believed. It returns false where nothing of it counts.
+// st is the file's state, nil for a directory.
+func (r *Restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm.Record, bool) {
+	if !r.Vol.Records {
 		return warm.Record{}, false
 	}
 	rec, ok := warm.ReadRecord(at)
 	if !ok {
 		return warm.Record{}, false
 	}
-	rec = rec.Believed(r.vol.trust, dir, st)
+	rec = rec.Believed(r.Vol.Trust, dir, st)
 	return rec, rec != (warm.Record{})
 }
 
-// same completes a file that is as the commit has it but for attributes; false: it is not.
-func (r *restorer) same(fd int, e *cold.Entry, st *unix.Statx_t) (bool, error) {
+// same completes a file whose record says that its bytes are the commit's: it sets the attributes and adapts the
+// record. It returns false if the bytes are others, or nobody knows.
+func (r *Restorer) same(fd int, e *cold.Entry, st *unix.Statx_t) (bool, error) {
 	rec, ok := r.record(warm.ByName(fd, e.Name), false, st)
 	if !ok || !rec.Has(warm.FlagClean) || rec.ID != e.ID || rec.Size != int64(st.Size) ||
-		!(rec.IsStub() && r.lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
+		!(rec.IsStub() && r.Lazy || !rec.IsStub() && rec.Mtime == warm.TimeOf(st.Mtime)) {
 		return false, nil
 	}
 	if err := r.attrs(fd, e.Name, e); err != nil {
@@ -260,9 +268,9 @@ func (r *restorer) same(fd int, e *cold.Entry, st *unix.Statx_t) (bool, error) {
 }
 
 // whole makes a regular file with its bytes, owner, mode, attributes, times and record, in an order in which each
-// survives the next. It leaves nothing after an error.
-func (r *restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
-	blob, err := r.cold.Open(ctx, e.ID, e.Size)
+// survives the next. If its bytes or attributes cannot be written, it removes the file again.
+func (r *Restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
+	blob, err := r.Cold.Open(ctx, e.ID, e.Size)
 	if err != nil {
 		return err
 	}
@@ -287,7 +295,7 @@ func (r *restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
 	if err != nil {
 		return errors.Join(err, unix.Unlinkat(fd, e.Name, 0))
 	}
-	if r.vol == nil || !r.vol.records {
+	if r.Vol == nil || !r.Vol.Records {
 		return nil
 	}
 	var now unix.Statx_t
@@ -296,7 +304,7 @@ func (r *restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
 	}
 	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: warm.TimeOf(now.Mtime),
 		Ctime: warm.TimeOf(now.Ctime)}
-	if e.Holes > 0 { // pages of zeros are holes here that were none
+	if e.Holes > 0 { // the file may have more holes now than where it was committed
 		rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, e.Blocks()
 	}
 	if err := r.putRecord(warm.ByName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
@@ -306,21 +314,23 @@ func (r *restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
 	if err := warm.StatAt(f, "", &now); err != nil || now.Blocks <= before {
 		return err
 	}
-	rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, before // the record took a block, which is none of the file's
+	rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, before // this block is the record's, not the file's
 	return r.putRecord(warm.ByName(fd, e.Name), rec)
 }
 
-// link makes e another name of a file of its group that is there already.
-func (r *restorer) link(fd int, at string, e *cold.Entry) (done bool, err error) {
+// link makes e another name of the file that its hard-link group has already. done is false where the caller has to
+// make a file: e is in no group, it is the first name of its group, or the file has as many names as its file system
+// allows.
+func (r *Restorer) link(fd int, at string, e *cold.Entry) (done bool, err error) {
 	if e.Link == "" {
 		return false, nil
 	}
-	first, ok := r.links[keyOf(e)]
+	first, ok := r.links[LinkKeyOf(e)]
 	if !ok {
-		r.links[keyOf(e)] = at
+		r.links[LinkKeyOf(e)] = at
 		return false, nil
 	}
-	old, err := warm.OpenPath(r.rootFD, first)
+	old, err := warm.OpenPath(r.RootFD, first)
 	if err != nil {
 		return false, fmt.Errorf("other name %q of the same file: %w", first, err)
 	}
@@ -329,12 +339,12 @@ func (r *restorer) link(fd int, at string, e *cold.Entry) (done bool, err error)
 	if err := warm.StatAt(old, "", &st); err != nil {
 		return false, err
 	}
-	if was, ok := r.firsts[keyOf(e)]; ok && was != (inoKey{st.Ino, warm.GenOf(&st)}) {
+	if was, ok := r.firsts[LinkKeyOf(e)]; ok && was != heldback.KeyOf(&st) {
 		return false, fmt.Errorf("other name %q of the same file: %w", first, errReplaced)
 	}
 	if err := unix.Linkat(unix.AT_FDCWD, warm.FDPath(old), fd, e.Name, unix.AT_SYMLINK_FOLLOW); err != nil {
 		if errors.Is(err, unix.EMLINK) {
-			delete(r.links, keyOf(e))
+			delete(r.links, LinkKeyOf(e))
 			return false, nil
 		}
 		return false, err
@@ -343,8 +353,8 @@ func (r *restorer) link(fd int, at string, e *cold.Entry) (done bool, err error)
 	return true, nil
 }
 
-// attrs sets the attributes of name in the directory behind fd.
-func (r *restorer) attrs(fd int, name string, e *cold.Entry) error {
+// Attrs sets the attributes of name in the directory behind fd.
+func (r *Restorer) attrs(fd int, name string, e *cold.Entry) error {
 	f, err := warm.OpenAt(fd, name, unix.O_PATH, 0)
 	if err != nil {
 		return err
@@ -353,15 +363,15 @@ func (r *restorer) attrs(fd int, name string, e *cold.Entry) error {
 	return r.attrsOf(f, warm.ByName(fd, name), e)
 }
 
-// attrsOf sets owner, mode, xattrs and mtime of what may have other ones.
-func (r *restorer) attrsOf(f int, at warm.XattrTarget, e *cold.Entry) error {
-	return r.setAttrs(f, at, e, made{uid: noID, gid: noID, attrs: true})
+// attrsOf sets owner, mode, extended attributes and mtime of the inode f to those of e, whatever it had before.
+func (r *Restorer) attrsOf(f int, at warm.XattrTarget, e *cold.Entry) error {
+	return r.setAttrs(f, at, e, Fresh{UID: noID, GID: noID, Attrs: true})
 }
 
-func (r *restorer) count(bytes int64) {
-	r.files++
+func (r *Restorer) count(bytes int64) {
+	r.Files++
 	r.bytes += bytes
-	if r.progress != nil {
-		r.progress(r.files, r.bytes, r.total)
+	if r.Progress != nil {
+		r.Progress(r.Files, r.bytes, r.total)
 	}
 }
