@@ -166,15 +166,11 @@ func TestChunkedChmod(t *testing.T) {
 	v := openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(6, 6*format.MinChunk)
 	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, Options{})
 	for i, full := range []bool{false, true, false} {
 		x, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		defer x.Abort()
 		base := coldtest.RootOf(x.Base())
 		if i == 2 {
@@ -184,9 +180,7 @@ func TestChunkedChmod(t *testing.T) {
 		e := cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
 		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e},
 			nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: root}); err != nil {
 			t.Fatal(err)
 		}
@@ -211,9 +205,7 @@ func TestChunksOfOldVolume(t *testing.T) {
 	data := coldtest.Noise(7, 30*format.MinChunk)
 	v := openVolume(t, dir, Options{})
 	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	v.checkFile(data)
 	data[5] ^= 1
@@ -228,15 +220,11 @@ func TestChunksOfOldVolume(t *testing.T) {
 func TestChunksTwiceInOneTx(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	x, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer x.Abort()
 	data := coldtest.Noise(8, 16*format.MinChunk)
 	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	n := txLen(t, x)
 	data[3*format.MinChunk] ^= 1
 	var reads readLog
@@ -255,23 +243,17 @@ func TestChunksOfDamagedBase(t *testing.T) {
 	data := coldtest.Noise(9, 16*format.MinChunk)
 	id, _ := v.store(coldtest.Content(data), cold.Base{})
 	tree, err := format.LoadChunks(v.db, id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	coldtest.Explode(t, v.Dir)
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[7].ID)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	if now, n := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id || n != 1 {
 		t.Errorf("%d objects stored of one that is missing", n)
 	}
 	v.checkFile(data)
 	coldtest.Explode(t, v.Dir)
 	coldtest.RemoveLoose(t, v.Dir, id)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	if now, _ := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id {
 		t.Errorf("stored as %s", now)
 	}
@@ -281,15 +263,11 @@ func TestChunksOfDamagedBase(t *testing.T) {
 func TestChunkedSizeChanges(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	x, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer x.Abort()
 	data := coldtest.Noise(10, 8*format.MinChunk+10)
 	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	for _, size := range []int64{8*format.MinChunk + 9, 8*format.MinChunk + 11, 8 * format.MinChunk, 9*format.MinChunk +
 		1, 20 * format.MinChunk} {
 		for _, c := range []cold.Content{coldtest.Content(data),

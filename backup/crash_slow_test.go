@@ -78,9 +78,7 @@ func TestErrorInCommit(t *testing.T) {
 		v.CommitTree(crashTree(1), nil)
 		c.armed = true
 		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		f := crashTree(2)
 		if err = coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err == nil {
 			_, err = tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()})
@@ -90,9 +88,7 @@ func TestErrorInCommit(t *testing.T) {
 		tx.Abort()
 		tx.Abort()
 		if len(passed) < n {
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			break
 		}
 		if _, err := tx.PutFile(t.Context(), coldtest.Content(nil), cold.Base{}); err == nil {

@@ -42,15 +42,11 @@ func crashAt(t *testing.T, dir string, o Options, n int, do func(v *testVolume) 
 	c := &crasher{at: n}
 	o.Fail, o.Log = c.fail, coldtest.Quiet()
 	cold, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	c.armed = true
 	err = do(testVolumeOf(t, cold, dir))
 	c.armed = false
-	if err := cold.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, cold.Close())
 	return c, err
 }
 
@@ -99,13 +95,9 @@ func TestRefMoved(t *testing.T) {
 	v := newVolume(t, Options{})
 	v.CommitTree(crashTree(1), nil)
 	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	f := crashTree(2)
-	if err := coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil))
 	v.StockEdit("echo -n by hand >hand")
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Commit = %v", err)
@@ -125,9 +117,7 @@ func TestRefMoved(t *testing.T) {
 func TestOneTx(t *testing.T) {
 	v := newVolume(t, Options{})
 	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := v.Begin(ctx); !errors.Is(err, context.Canceled) {

@@ -27,9 +27,7 @@ func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error
 			break
 		}
 	}
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 }
 
 // Stock git repacks and prunes all the time while commits are made: nothing is ever lost, and what it packed as deltas
@@ -69,20 +67,14 @@ func TestCommitsUnderGC(t *testing.T) {
 		v.commitBesideGit(v.Begin, f, links)
 		// An aborted commit in between leaves nothing that a later one could rely on.
 		tx, err := v.Begin(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		g := coldtest.NewDir(0o755)
 		g.Text("never", fmt.Sprint("aborted ", i))
-		if err := coldtest.Put(ctx, tx, g, map[string]cold.DirID{}, "", nil); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, coldtest.Put(ctx, tx, g, map[string]cold.DirID{}, "", nil))
 		tx.Abort()
 	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, <-done)
 	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 	coldtest.Git(t, v.Dir, "gc", "-q", "--aggressive", "--prune=now")
 	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)

@@ -47,9 +47,7 @@ func (v *testVolume) object(kind string, data []byte) cold.ID {
 		v.T.Fatal(out)
 	}
 	id, err := cold.ParseID(strings.TrimSpace(out))
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return id
 }
 
@@ -103,9 +101,7 @@ func TestMoveBomb(t *testing.T) {
 	}
 	ls := coldtest.Git(t, v.Dir, "ls-tree", "main", ".emberfs")
 	own, err := cold.ParseID(strings.Fields(ls)[2])
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	v.forge(rawTree("40000", format.OwnName, own, "40000", "bomb", node))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -170,15 +166,11 @@ func TestMissingObjects(t *testing.T) {
 	coldtest.Explode(t, v.Dir)
 	coldtest.RemoveLoose(t, v.Dir, id)
 	coldtest.RemoveLoose(t, v.Dir, f.Kids["d"].Meta)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	again := openVolumeReadOnly(t, v.Dir)
 	s := again.HeadSnapshot()
 	l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == "big" })
 	if at < 0 || l.Entries[at].Size != int64(len(f.Kids["big"].Data)) {
 		t.Fatalf("%+v", l.Entries)

@@ -116,9 +116,7 @@ func TestErrorWithLive(t *testing.T) {
 		passed := c.steps
 		c.armed = false
 		if len(passed) < n {
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			break
 		}
 		got := v.ReadTree(v.NewestSnapshot())
@@ -150,9 +148,7 @@ func TestCrashInFetchWithLive(t *testing.T) {
 	states := [][]string{was.Flat(""), between.Flat(""), g.Flat("")}
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
-		if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.CopyFS(dir, os.DirFS(base)))
 		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
 		if len(c.steps) < n {
 			if err != nil || n < 10 {

@@ -57,9 +57,7 @@ func TestLiveUnderGC(t *testing.T) {
 			f.Text("many/critical", "the last")
 			v.commitBesideGit(v.BeginLive, f, nil)
 			cancel()
-			if err := <-done; err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, <-done)
 			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
 			coldtest.Git(t, v.Dir, "gc", "-q", "--aggressive", "--prune=now")
 			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
@@ -105,9 +103,7 @@ func TestLiveUnderOwnGC(t *testing.T) {
 	f.Text("x", "live")
 	v.commitLive(f)
 	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, <-done)
 	coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
 	if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
 		t.Errorf("git fsck: %s", out)

@@ -30,9 +30,7 @@ func (v *testVolume) wantPushed(what string, id cold.ID) {
 func (v *testVolume) copyWhole() string {
 	v.T.Helper()
 	dir := filepath.Join(v.T.TempDir(), "whole.git")
-	if err := os.CopyFS(dir, os.DirFS(v.Dir)); err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, os.CopyFS(dir, os.DirFS(v.Dir)))
 	return dir
 }
 

@@ -84,9 +84,7 @@ func TestNamesWithGit(t *testing.T) {
 	repo := filepath.Join(t.TempDir(), "r.git")
 	coldtest.Git(t, ".", "init", "-q", "-b", "main", "--bare", repo)
 	blob, err := coldtest.GitTry(t, repo, []byte("x"), "hash-object", "-w", "--stdin")
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	blob = strings.TrimSpace(blob)
 	var in bytes.Buffer
 	stored := map[string]string{}

@@ -75,17 +75,13 @@ func TestPushReverted(t *testing.T) {
 	v.CommitTree(f, nil)
 	before := coldtest.Git(t, remote, "rev-parse", "main")
 	old, err := cold.ParseID(before)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	commits, reached, err := v.NewCommits(t.Context(), v.HeadSnapshot().Info().ID, old)
 	if err != nil || !reached || len(commits) != 1 {
 		t.Fatalf("newCommits = %v, %v, %v", commits, reached, err)
 	}
 	ids, err := v.collect(t.Context(), commits, old)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	sent := map[cold.ID]bool{}
 	for _, id := range ids {
 		sent[id] = true
@@ -158,12 +154,8 @@ func TestRefused(t *testing.T) {
 	f.Text("a", "a")
 	v.CommitTree(f, nil)
 	hook := filepath.Join(remote, "hooks", "pre-receive")
-	if err := os.MkdirAll(filepath.Dir(hook), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho quota exceeded >&2\nexit 1\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	coldtest.Check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho quota exceeded >&2\nexit 1\n"), 0o755))
 	err := v.Push(t.Context())
 	var refused *cold.RefusedError
 	if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "quota exceeded") {
@@ -172,9 +164,7 @@ func TestRefused(t *testing.T) {
 	if !v.Pushed().IsZero() {
 		t.Error("Pushed after a refusal")
 	}
-	if err := os.Remove(hook); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.Remove(hook))
 	v.MustPush()
 	if v.Pushed() != v.HeadSnapshot().Info().ID {
 		t.Error("not pushed after all")
@@ -347,9 +337,7 @@ func TestPeekAndBeginAt(t *testing.T) {
 	}
 	// On the commit that f is of, f is no change; a commit there would throw the second away and is refused.
 	tx, err := one.BeginAt(t.Context(), first)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer tx.Abort()
 	dirs := map[string]cold.DirID{}
 	one.DirsOf(tx.Base(), coldtest.RootOf(tx.Base()), "", dirs)

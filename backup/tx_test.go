@@ -38,18 +38,12 @@ func TestCommitMessage(t *testing.T) {
 				"0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
 	} {
 		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		c.o.Root = id
 		commit, err := tx.Commit(t.Context(), c.o)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		if got := coldtest.Git(t, v.Dir, "log", "-1", "--format=%B", commit.String()); got != c.want {
 			t.Errorf("message:\n%q\nwant\n%q", got, c.want)
 		}
@@ -86,9 +80,7 @@ func TestPutFileConcurrently(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
 	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer tx.Abort()
 	f := coldtest.NewDir(0o755)
 	count := effort.Count(t, 12, 64)
@@ -113,9 +105,7 @@ func TestPutFileConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 	id, err := tx.PutDir(t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.Entries(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
@@ -131,9 +121,7 @@ func TestPutFileBase(t *testing.T) {
 	a := f.Kids["a"]
 	store := func() int {
 		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		defer tx.Abort()
 		id, err := tx.PutFile(t.Context(), coldtest.Content(a.Data), cold.Base{ID: a.ID})
 		if err != nil || id != a.ID {
@@ -165,9 +153,7 @@ func TestPutDirRefuses(t *testing.T) {
 		return []cold.Entry{e}
 	}
 	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer tx.Abort()
 	for what, put := range map[string][]cold.Entry{
 		"no name":        bad(func(e *cold.Entry) { e.Name = "" }),

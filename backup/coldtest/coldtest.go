@@ -157,6 +157,14 @@ func Put(ctx context.Context, tx cold.Tx, f *File, base map[string]cold.DirID, a
 	return err
 }
 
+// Check ends the test when there is an error. It costs nothing where there is none: benchmarks call it too.
+func Check(t testing.TB, err error) {
+	if err != nil {
+		t.Helper()
+		t.Fatal(err)
+	}
+}
+
 // Git runs stock git in dir and returns its output without the last newline.
 func Git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
@@ -186,9 +194,7 @@ func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, err
 func BlobID(t *testing.T, data string) cold.ID {
 	t.Helper()
 	id, err := odb.HashObject(odb.Blob, []byte(data))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	return id
 }
 
@@ -202,18 +208,12 @@ func RootOf(s cold.Snapshot) cold.DirID {
 func Explode(t *testing.T, dir string) {
 	t.Helper()
 	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	for _, p := range packs {
 		data, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
-		}
+		Check(t, err)
 		for _, old := range []string{p, strings.TrimSuffix(p, ".pack") + ".idx"} {
-			if err := os.Remove(old); err != nil {
-				t.Fatal(err)
-			}
+			Check(t, os.Remove(old))
 		}
 		if out, err := GitTry(t, dir, data, "unpack-objects", "-q"); err != nil {
 			t.Fatal(out)
@@ -225,9 +225,7 @@ func Explode(t *testing.T, dir string) {
 func RemoveLoose(t *testing.T, dir string, id cold.ID) {
 	t.Helper()
 	s := id.String()
-	if err := os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])))
 }
 
 // bytesContent is a cold.Content in memory without holes.

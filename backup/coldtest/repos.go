@@ -68,12 +68,8 @@ func NewRemote(t *testing.T) string {
 // WriteFile makes a file, or replaces it.
 func WriteFile(t *testing.T, path, content string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	Check(t, os.WriteFile(path, []byte(content), 0o644))
 }
 
 // WantRemote checks what the remote has: main, and live branches at these commits in any order.
@@ -104,13 +100,9 @@ func mainRefOf(t *testing.T, dir string) string {
 // Overwrite changes bytes of a file, read-only or not. from < 0 counts from the end.
 func Overwrite(t *testing.T, path string, from int64, data []byte) {
 	t.Helper()
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Chmod(path, 0o644))
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	st, err := f.Stat()
 	if err == nil {
 		if from < 0 {
@@ -118,26 +110,18 @@ func Overwrite(t *testing.T, path string, from int64, data []byte) {
 		}
 		_, err = f.WriteAt(data, from)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, errors.Join(err, f.Close()))
 }
 
 // Remove removes a file, which has to be there.
 func Remove(t *testing.T, path string) {
 	t.Helper()
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Remove(path))
 }
 
 // PutFile makes a file, and the directories above it.
 func PutFile(t *testing.T, path, content string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	Check(t, os.WriteFile(path, []byte(content), 0o644))
 }

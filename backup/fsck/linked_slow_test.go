@@ -26,9 +26,7 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 	v.MustFetch()
 	packs := v.Shared(remote)
 	good, err := os.ReadFile(packs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	damageShared(t, remote, text)
 	if b, err := v.Open(t.Context(), text, e.Size); err == nil {
 		_, err = b.Read(make([]byte, 100))
@@ -48,12 +46,8 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 	}
 	theirs := filepath.Join(remote, "objects/pack", filepath.Base(packs[0]))
 	coldtest.Remove(t, theirs)
-	if err := os.WriteFile(theirs, good, 0o444); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.WriteFile(theirs, good, 0o444))
+	coldtest.Check(t, v.Close())
 	r := runRepair(t, v.Dir, Options{Volume: true, Source: remote}, nil)
 	if problemsOf(r.before) == 0 || hasFinding(r.after, cold.Damaged, "missing") {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
@@ -83,13 +77,9 @@ func damageShared(t *testing.T, remote string, id cold.ID) {
 			t.Fatal(err)
 		}
 		pack := strings.TrimSuffix(list[0], "idx") + "pack"
-		if err := os.Chmod(pack, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.Chmod(pack, 0o644))
 		coldtest.Overwrite(t, pack, off+size-6, []byte{0xaa, 0x55})
-		if err := os.Chmod(pack, 0o444); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.Chmod(pack, 0o444))
 		return
 	}
 	t.Fatalf("%s is not in the pack", id)
@@ -102,9 +92,7 @@ func TestRepairAfterLink(t *testing.T) {
 	v := newVolume(t, backup.Options{Source: remote})
 	v.MustFetch()
 	packs := v.Shared(remote)
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	for _, p := range packs {
 		coldtest.Remove(t, p)
 		coldtest.Remove(t, strings.TrimSuffix(p, "pack")+"idx")

@@ -18,13 +18,19 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 )
 
+// check ends the test when there is an error. It costs nothing where there is none: benchmarks call it too.
+func check(t testing.TB, err error) {
+	if err != nil {
+		t.Helper()
+		t.Fatal(err)
+	}
+}
+
 // git runs stock git in the repository and fails the test when git does.
 func git(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	out, err := gitErr(dir, nil, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return out
 }
 
@@ -54,9 +60,7 @@ func discardLog() logrus.FieldLogger {
 func newRepo(t testing.TB, o Options) (string, *DB) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	if err := Init(dir, "main"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, Init(dir, "main"))
 	return dir, reopen(t, dir, o)
 }
 
@@ -66,9 +70,7 @@ func reopen(t testing.TB, dir string, o Options) *DB {
 		o.Log = discardLog()
 	}
 	db, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)
@@ -81,22 +83,16 @@ func reopen(t testing.TB, dir string, o Options) *DB {
 func publish(t testing.TB, db *DB, fill func(w *Writer)) *Writer {
 	t.Helper()
 	w, err := db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	fill(w)
-	if err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Publish())
 	return w
 }
 
 func mustPut(t testing.TB, w *Writer, typ Type, data []byte) ID {
 	t.Helper()
 	id, err := w.Put(typ, data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return id
 }
 
@@ -198,9 +194,7 @@ func fsck(t testing.TB, dir string) {
 		}
 	}
 	idx, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.idx"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if len(idx) > 0 {
 		git(t, dir, append([]string{"verify-pack"}, idx...)...)
 	}
@@ -214,11 +208,7 @@ func harmPack(t *testing.T, dir string, harm func(pack []byte, end int)) {
 		t.Fatal(paths, err)
 	}
 	pack, err := os.ReadFile(paths[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	harm(pack, len(pack)-hashSize)
-	if err := errors.Join(os.Chmod(paths[0], 0o644), os.WriteFile(paths[0], pack, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(os.Chmod(paths[0], 0o644), os.WriteFile(paths[0], pack, 0o644)))
 }

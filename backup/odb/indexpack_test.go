@@ -239,12 +239,8 @@ func plant(t *testing.T, dir string, pack []byte, objs []packedObject) {
 	copy(sum[:], pack[len(pack)-hashSize:])
 	base := filepath.Join(dir, "objects/pack/pack-"+sum.String())
 	f, err := os.Create(base + ".idx")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(writeIndex(f, objs, sum), f.Close(), os.WriteFile(base+".pack", pack, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
+	check(t, errors.Join(writeIndex(f, objs, sum), f.Close(), os.WriteFile(base+".pack", pack, 0o644)))
 }
 
 func TestHostilePacks(t *testing.T) {
@@ -266,9 +262,7 @@ func TestHostilePacks(t *testing.T) {
 	at(ID{0xf}, 1<<35) // far behind the end
 	at(ID{0x10}, int64(p.b.Len())+5)
 	plant(t, dir, p.bytes(), objs)
-	if err := db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Refresh())
 	if packs, _, _ := db.Stats(); packs != 0 {
 		t.Fatal("a pack whose index has another count was taken")
 	}
@@ -277,9 +271,7 @@ func TestHostilePacks(t *testing.T) {
 	q.b = p.b
 	q.n = uint32(len(objs))
 	plant(t, dir, q.bytes(), objs)
-	if err := db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Refresh())
 	if packs, _, _ := db.Stats(); packs != 1 {
 		t.Fatalf("%d packs", packs)
 	}
@@ -293,9 +285,7 @@ func TestHostilePacks(t *testing.T) {
 			}
 		}
 		s, err := NewPackStream(io.Discard, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		_ = db.CopyTo(s, o.id) // must not hang or crash; the receiver checks
 	}
 }
@@ -312,9 +302,7 @@ func TestPackStream(t *testing.T) {
 	})
 	for _, n := range []int{10, smallBlob + 20} { // loose
 		out, err := gitErr(dir, rnd.bytes(n, true), "hash-object", "-w", "--stdin")
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		ids = append(ids, mustID(t, out))
 	}
 	base, next := rnd.bytes(smallBlob+100, true), []byte(nil)
@@ -334,29 +322,21 @@ func TestPackStream(t *testing.T) {
 
 	var wire bytes.Buffer
 	s, err := NewPackStream(&wire, len(ids)+2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	for _, id := range append(ids, EmptyTree) {
-		if err := db.CopyTo(s, id); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.CopyTo(s, id))
 	}
 	if err := s.Close(); err == nil {
 		t.Fatal("an unfinished pack was closed")
 	}
-	if err := s.Add(Blob, []byte("direct")); err != nil {
-		t.Fatal(err)
-	}
+	check(t, s.Add(Blob, []byte("direct")))
 	if err := s.Add(Blob, []byte("too many")); err == nil {
 		t.Fatal("too many objects")
 	}
 	if err := db.CopyTo(s, ID{1}); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, s.Close())
 	if s.Bytes() != int64(wire.Len()) {
 		t.Fatalf("%d bytes, sent %d", s.Bytes(), wire.Len())
 	}

@@ -26,9 +26,7 @@ func newLinkable(t testing.TB) (dir string, tip ID) {
 	for i := range 3 {
 		for k := range 40 {
 			text := bytes.Repeat(fmt.Appendf(nil, "%d line of file %d\n", i, k), 1+i*k)
-			if err := os.WriteFile(filepath.Join(work, fmt.Sprint("f", k)), text, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(work, fmt.Sprint("f", k)), text, 0o644))
 		}
 		git(t, work, "add", ".")
 		git(t, work, "commit", "-q", "-m", fmt.Sprint(i))
@@ -36,9 +34,7 @@ func newLinkable(t testing.TB) (dir string, tip ID) {
 			git(t, work, "repack", "-q", "-d")
 		}
 	}
-	if err := os.Rename(filepath.Join(work, ".git"), dir); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Rename(filepath.Join(work, ".git"), dir))
 	git(t, dir, "config", "core.bare", "true")
 	return dir, mustID(t, strings.TrimSpace(git(t, dir, "rev-parse", "main")))
 }
@@ -46,23 +42,15 @@ func newLinkable(t testing.TB) (dir string, tip ID) {
 func mustLink(t testing.TB, db *DB, src string, tip ID) {
 	t.Helper()
 	release, err := db.Link(t.Context(), src, tip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.UpdateRef("refs/heads/main", ID{}, tip); err != nil {
-		t.Fatal(err)
-	}
-	if err := release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
+	check(t, db.UpdateRef("refs/heads/main", ID{}, tip))
+	check(t, release())
 }
 
 func glob(t testing.TB, pattern string) []string {
 	t.Helper()
 	list, err := filepath.Glob(pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return list
 }
 
@@ -82,9 +70,7 @@ func snapshotOf(t testing.TB, dir string) string {
 		fmt.Fprintf(&b, "%s %v %v %x\n", path, st.Mode(), st.ModTime(), data)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return b.String()
 }
 
@@ -123,9 +109,7 @@ func TestLink(t *testing.T) {
 	db = reopen(t, dir, Options{})
 	hashers := func() (plain, detecting int) {
 		l, err := db.acquire()
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		defer db.release(l)
 		for _, p := range l.packs {
 			if _, ok := db.hasherFor(source{p: p}, Blob, 0).h.(sha1cd.CollisionResistantHash); ok {
@@ -142,9 +126,8 @@ func TestLink(t *testing.T) {
 	first := tip
 	for i := range 3 {
 		var err error
-		if tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i))); err != nil {
-			t.Fatal(err)
-		}
+		tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i)))
+		check(t, err)
 	}
 	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1}); n == 0 || err != nil {
 		t.Errorf("merged %d, %v", n, err)
@@ -177,9 +160,7 @@ func TestLink(t *testing.T) {
 	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1}); n < 2 || err != nil {
 		t.Errorf("merged %d, %v", n, err)
 	}
-	if err := db.UpdateRef("refs/heads/main", tip, first); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.UpdateRef("refs/heads/main", tip, first))
 	if r, err := db.GC(t.Context(), cold.GCOptions{Grace: -1}); r.Objects == 0 || err != nil {
 		t.Errorf("GC: %+v, %v", r, err)
 	}
@@ -192,9 +173,7 @@ func TestLink(t *testing.T) {
 func reopenReadOnly(t testing.TB, dir string) *DB {
 	t.Helper()
 	db, err := OpenReadOnly(dir, Options{Log: discardLog()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
@@ -204,16 +183,12 @@ func TestCannotLink(t *testing.T) {
 	t.Parallel()
 	write := func(name, text string) func(*testing.T, string, []string) {
 		return func(t *testing.T, dir string, _ []string) {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
 	}
 	must := func(t *testing.T, err error) {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 	}
 	whole, tip := newLinkable(t)
 	for name, spoil := range map[string]func(t *testing.T, dir string, packs []string){

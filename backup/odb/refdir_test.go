@@ -10,9 +10,7 @@ import (
 func TestLockWhereDirectoriesVanish(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	id, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	top := filepath.Join(dir, "refs/heads/deep")
 	stop := make(chan struct{})
 	ended := make(chan struct{})
@@ -30,12 +28,8 @@ func TestLockWhereDirectoriesVanish(t *testing.T) {
 	}()
 	for range 200 {
 		const name = "refs/heads/deep/er/x"
-		if err := db.UpdateRef(name, ID{}, id); err != nil {
-			t.Fatal(err)
-		}
-		if err := db.DeleteRef(name, id); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.UpdateRef(name, ID{}, id))
+		check(t, db.DeleteRef(name, id))
 	}
 	close(stop)
 	<-ended

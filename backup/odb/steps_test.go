@@ -11,15 +11,11 @@ import (
 // TestSteps holds the list of steps to the code, both ways.
 func TestSteps(t *testing.T) {
 	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	called := map[string]bool{}
 	for _, f := range files {
 		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		for _, m := range regexp.MustCompile(`\.step\(([^)]*)\)`).FindAllSubmatch(data, -1) {
 			name := regexp.MustCompile(`^"([a-z.-]+)"$`).FindSubmatch(m[1])
 			if name == nil {

@@ -51,13 +51,9 @@ type volume struct {
 func newVolume(t *testing.T) *volume {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	if err := odb.Init(dir, "main"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, odb.Init(dir, "main"))
 	db, err := odb.Open(dir, odb.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return &volume{t: t, dir: dir, db: db}
 }

@@ -21,18 +21,21 @@ import (
 func write(t *testing.T, dir, name, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	noError(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func must[V any](v V, err error) func(*testing.T) V {
 	return func(t *testing.T) V {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		return v
 	}
 }
@@ -41,15 +44,11 @@ func TestCheckMountpoint(t *testing.T) {
 	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
 	empty, full := filepath.Join(dir, "empty"), filepath.Join(dir, "full")
 	for _, d := range []string{empty, full} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.Mkdir(d, 0o755))
 	}
 	file := write(t, full, "f", "")
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink(empty, link); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(empty, link))
 	for path, say := range map[string]string{
 		filepath.Join(dir, "none"): "does not exist", file: "not a directory",
 		filepath.Join(file, "x"): "not a directory",
@@ -83,13 +82,9 @@ func TestPlacesApart(t *testing.T) {
 	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
 	mnt, state := filepath.Join(dir, "mnt"), filepath.Join(dir, "state")
 	for _, d := range []string{filepath.Join(mnt, "sub"), filepath.Join(state, "warm")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(d, 0o755))
 	}
-	if err := os.Symlink(mnt, filepath.Join(dir, "alias")); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(mnt, filepath.Join(dir, "alias")))
 	for name, c := range map[string]struct {
 		mnt string
 		c   config
@@ -124,9 +119,7 @@ func TestSources(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, d := range []string{"bare/objects", "bare/refs", "tree/.git", "empty"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
 	}
 	write(t, dir, "bare/HEAD", "ref: refs/heads/main\n")
 	write(t, dir, "file", "")
@@ -168,21 +161,15 @@ func TestStateDirectory(t *testing.T) {
 		t.Errorf("the message does not name the pid: %v", err)
 	}
 	write(t, path, "volume.json", "{}")
-	if err := s.discard(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.discard())
 	if _, err := os.Stat(filepath.Join(dir, "new")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a failed mount leaves its directories: %v", err)
 	}
 
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(path, 0o755))
 	write(t, path, "volume.json", "{}")
 	s = must(openState(path))(t)
-	if err := s.discard(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.discard())
 	if _, err := os.Stat(filepath.Join(path, "volume.json")); err != nil {
 		t.Errorf("a failed mount took what was there before: %v", err)
 	}
@@ -193,9 +180,7 @@ func TestStateDirectory(t *testing.T) {
 // other.
 func TestHalfMadeStateDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(path, 0o700))
 	write(t, path, warm.TempPrefix+"3125432794", "{")
 	s := must(openState(path))(t)
 	defer s.lock.Close()
@@ -265,9 +250,7 @@ func TestRegistry(t *testing.T) {
 	a, b := entry("/mnt/b", "/state/1", 10), entry("/mnt/a", "/state/2", 11)
 	finishing := entry("/mnt/a", "/state/3", 9)
 	for _, e := range []registration{a, b, finishing} {
-		if err := r.add(e); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, r.add(e))
 	}
 	write(t, r.dir, "odd.json", "{")
 	write(t, r.dir, "relative.json", `{"mountpoint":"x","state":"y"}`)
@@ -275,12 +258,8 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("list: %v", list)
 	}
 	next := entry("/mnt/b", "/state/1", 20)
-	if err := r.add(next); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.remove(a); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, r.add(next))
+	noError(t, r.remove(a))
 	if list := must(r.list())(t); !slices.Contains(list, next) || len(list) != 3 {
 		t.Errorf("an old daemon took the registration of the next: %v", list)
 	}
@@ -301,9 +280,7 @@ func TestRegistry(t *testing.T) {
 func TestRegistryOfOthers(t *testing.T) {
 	r := registry{filepath.Join(t.TempDir(), "run"), os.Geteuid()}
 	good := registration{Mountpoint: "/mnt/a", State: "/state/1", PID: 1}
-	if err := r.add(good); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, r.add(good))
 	at := func(name string) string { return filepath.Join(r.dir, name) }
 	for name, create := range map[string]func() error{
 		"fifo.json": func() error { return unix.Mkfifo(at("fifo.json"), 0o600) },
@@ -334,9 +311,7 @@ func TestRegistryOfOthers(t *testing.T) {
 		t.Error("another user's directory is read")
 	}
 	link := r.dir + ".link"
-	if err := os.Symlink(r.dir, link); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(r.dir, link))
 	if _, err := (registry{link, r.uid}).list(); err == nil {
 		t.Error("a directory behind a symlink is read")
 	}
@@ -349,9 +324,7 @@ func TestRegistryDirectories(t *testing.T) {
 	own := t.TempDir()
 	get := func(k string) string { return map[string]string{"XDG_RUNTIME_DIR": own, "HOME": "/home/u"}[k] }
 	if os.Getuid() == 0 {
-		if err := os.Chown(own, 4242, -1); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.Chown(own, 4242, -1))
 	}
 	uid := int(must(stat(own))(t).Uid)
 	if r := must(openRegistry(uid, get))(t); uid != 0 && r.dir != filepath.Join(own, "emberfs") {
@@ -375,10 +348,8 @@ func TestReceiptFiles(t *testing.T) {
 		t.Error("a receipt out of nothing")
 	}
 	for i := range keepReceipts + 3 {
-		if err := writeReceipt(state, &tiers.Receipt{Files: int64(i)},
-			start.Add(time.Duration(i)*time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, writeReceipt(state, &tiers.Receipt{Files: int64(i)},
+			start.Add(time.Duration(i)*time.Second)))
 	}
 	names := must(receiptNames(state))(t)
 	if len(names) != keepReceipts {
