@@ -223,12 +223,10 @@ func fromFile(f *coherent, p []byte, move func(src int) error) error {
 func TestCoherence(t *testing.T) {
 	t.Parallel()
 	deadline(t, 4*time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.Mkdir(v.at("passed"), 0o755))
 	v.rules("- {match: passed/, ignore: true, io: passthrough}\n")
-	uncached := newVolume(t, "uncached", withOpts("kernel_cache=off"))
-	uncached.mount()
+	uncached := newVolume(t, "uncached", withOpts("kernel_cache=off")).mount()
 	for name, dir := range map[string]string{"native": mkdir(t, filepath.Join(testDir(t), "native"), user{}),
 		"mount": v.mnt, "passthrough": v.at("passed"), "uncached": uncached.mnt} {
 		for how := range waysToWrite {

@@ -16,8 +16,7 @@ func TestAsyncDirectWritesAreSeen(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	lookPath(t, "fio")
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	file := v.at("f")
 	const size = 1 << 20
 	check(t, os.WriteFile(file, make([]byte, size), 0o644))

@@ -357,9 +357,7 @@ func TestHistory(t *testing.T) {
 	}
 	sameFile := func(path, want string) {
 		t.Helper()
-		if b, err := os.ReadFile(filepath.Join(testDir(t), path)); err != nil || string(b) != want {
-			t.Errorf("%s: %q, %v; want %q", path, b, err, want)
-		}
+		wantFile(t, filepath.Join(testDir(t), path), want, "%s:", path)
 	}
 	sameFile("restored-0/d/new\nline", "x")
 	sameFile("restored-1/d/new\nline", "y")
@@ -451,8 +449,7 @@ func TestHistoryBesideWriter(t *testing.T) {
 func TestDiffAfterCrash(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	for _, u := range []user{{}, plainUser()} {
-		v := newVolume(t, fmt.Sprint("user", u.uid), withUser(u))
-		v.mount()
+		v := newVolume(t, fmt.Sprint("user", u.uid), withUser(u)).mount()
 		run := func(script string) {
 			t.Helper()
 			if r := (command{args: []string{"sh", "-euc", script}, as: u, dir: v.mnt}).run(t); r.code != 0 {

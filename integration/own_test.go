@@ -47,8 +47,7 @@ func (v *volume) hasRules(want string) {
 // TestOwnDirectory: what programs do with .emberfs and its files, and that those that copy a mount do not meet it.
 func TestOwnDirectory(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	good, bad := filepath.Join(v.dir, "good"), filepath.Join(v.dir, "bad")
 	check(t, os.WriteFile(good, []byte(rulesTwo), 0o644))
 	check(t, os.WriteFile(bad, []byte(rulesBad), 0o644))
@@ -144,8 +143,7 @@ func (v *volume) atLast(want string) func(result) {
 // read-only mount and one without the kernel's caches have the directory too.
 func TestOwnHides(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	v.umount()
 	old := filepath.Join(v.state, "warm/.emberfs")
@@ -169,17 +167,14 @@ func TestOwnHides(t *testing.T) {
 		}
 		v.umount()
 	}
-	if b, err := os.ReadFile(filepath.Join(old, "mine")); err != nil || string(b) != "mine" {
-		t.Errorf("what was hidden holds %q, %v", b, err)
-	}
+	wantFile(t, filepath.Join(old, "mine"), "mine", "what was hidden holds")
 	fsck(t, v.cold())
 }
 
 // TestOwnHandles: what system calls on open files say.
 func TestOwnHandles(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	open := func(name string, flags int) *os.File {
 		t.Helper()
 		f, err := os.OpenFile(v.at(".emberfs/"+name), flags, 0o600)
@@ -259,8 +254,7 @@ func TestOwnHandles(t *testing.T) {
 // text.
 func TestOwnWriters(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	texts := map[string]bool{"": true}
 	var wg sync.WaitGroup
 	for i := range 6 {
@@ -289,9 +283,7 @@ func TestOwnWriters(t *testing.T) {
 	wg.Wait()
 	check(t, os.WriteFile(v.rulesFile(), []byte(rulesOne), 0o644))
 	v.umount()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:.emberfs/rules.yaml"); got != rulesOne {
-		t.Errorf("the commit has %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:.emberfs/rules.yaml"), rulesOne, "the commit has")
 	fsck(t, v.cold())
 }
 
@@ -301,8 +293,7 @@ func TestOwnRulesTravel(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	const drops = "- match: out/\n  ignore: true\n"
 	check(t, os.WriteFile(one.rulesFile(), []byte(rulesOne+drops), 0o644))
 	one.kill()
@@ -312,12 +303,9 @@ func TestOwnRulesTravel(t *testing.T) {
 		t.Errorf("after a kill the rules are %q", st.Rules)
 	}
 	one.umount()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:.emberfs/rules.yaml"); got != rulesOne+drops {
-		t.Errorf("the commit has %q", got)
-	}
+	equal(t, show(t, repo, "main:.emberfs/rules.yaml"), rulesOne+drops, "the commit has")
 
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	two.hasRules(rulesOne + drops)
 	if st := two.status(); len(st.Rules) != 1 || len(st.Notes) == 0 ||
 		!strings.Contains(strings.Join(st.Notes, "\n"), "accept_rules") {
@@ -361,9 +349,7 @@ func TestOwnRulesTravel(t *testing.T) {
 				!strings.Contains(strings.Join(st.Errors, "\n"), c.says) {
 				t.Errorf("%s: status says %q", c.change, st.Errors)
 			}
-			if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "new\n" {
-				t.Errorf("%s: f holds %q, %v", c.change, b, err)
-			}
+			wantFile(t, v.at("f"), "new\n", "%s: f holds", c.change)
 			if v == two {
 				v.kill() // without a commit
 			}
@@ -373,9 +359,7 @@ func TestOwnRulesTravel(t *testing.T) {
 			t.Errorf("%s: mended, status says %q, rules %q", c.change, st.Errors, st.Rules)
 		}
 		fresh.umount()
-		if got := must(t, "/", "git", "-C", repo, "show", "main:.emberfs/rules.yaml"); got != rulesOne {
-			t.Errorf("%s: the commit has %q", c.change, got)
-		}
+		equal(t, show(t, repo, "main:.emberfs/rules.yaml"), rulesOne, "%s: the commit has", c.change)
 	}
 	// What was written here and is in no commit yet is not lost to somebody else's commit.
 	two.mount()
@@ -385,9 +369,7 @@ func TestOwnRulesTravel(t *testing.T) {
 	two.mount()
 	two.hasRules(rulesTwo)
 	two.umount()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:.emberfs/rules.yaml"); got != rulesTwo {
-		t.Errorf("the commit has %q", got)
-	}
+	equal(t, show(t, repo, "main:.emberfs/rules.yaml"), rulesTwo, "the commit has")
 	fsck(t, repo)
 }
 
@@ -433,8 +415,7 @@ func TestRulesFromSettings(t *testing.T) {
 func TestOwnForPlainUser(t *testing.T) {
 	deadline(t, time.Minute)
 	u := plainUser()
-	v := newVolume(t, "v", withUser(u))
-	v.mount()
+	v := newVolume(t, "v", withUser(u)).mount()
 	r := command{args: []string{"sh", "-ec", `printf -- '- match: one/\n  class: critical\n' > .emberfs/rules.yaml; [ -w .emberfs/rules.yaml ]; [ ! -w .emberfs/status.json ]
 		[ ! -x .emberfs/rules.yaml ]; stat -c %u:%g .emberfs/rules.yaml; grep -q one/ .emberfs/status.json`},
 		dir: v.mnt, as: u}.run(t)

@@ -227,9 +227,7 @@ func TestPassthroughPrograms(t *testing.T) {
 	} {
 		must(t, clone, args...)
 	}
-	if s := must(t, clone, "git", "status", "--porcelain"); s != "" {
-		t.Errorf("git status: %s", s)
-	}
+	equal(t, must(t, clone, "git", "status", "--porcelain"), "", "git status:")
 	buildProject(t, clone, dir)
 	v.noneOpen()
 	v.umount()

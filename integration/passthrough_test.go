@@ -27,8 +27,7 @@ func withRules(text string) volumeOption {
 // passthroughVolume is mounted and leaves files below build to the kernel.
 func passthroughVolume(t *testing.T, name string, options ...volumeOption) *volume {
 	t.Helper()
-	v := newVolume(t, name, append([]volumeOption{withRules(passthroughRules), onlyByCommand()}, options...)...)
-	v.mount()
+	v := newVolume(t, name, append([]volumeOption{withRules(passthroughRules), onlyByCommand()}, options...)...).mount()
 	if p := v.passthrough(); !p.Available {
 		if !strings.Contains(strings.Join(v.status().Notes, "\n"), p.Why) || p.Why == "" {
 			t.Errorf("status does not say why: %+v", p)
@@ -207,8 +206,7 @@ func TestPassthroughLeavesZone(t *testing.T) {
 				begins(t, out, "the end")
 				v.noneOpen()
 				v.umount()
-				two := newVolume(t, "two", withSource(v.source))
-				two.mount()
+				two := newVolume(t, "two", withSource(v.source)).mount()
 				begins(t, two.at("f"), "the end")
 				two.umount()
 				fsck(t, v.source)

@@ -20,8 +20,7 @@ import (
 func nextMachine(t *testing.T, one *volume) *volume {
 	t.Helper()
 	one.umount()
-	two := newVolume(t, "two", withSource(one.source))
-	two.mount()
+	two := newVolume(t, "two", withSource(one.source)).mount()
 	return two
 }
 
@@ -52,9 +51,7 @@ func TestProgramGit(t *testing.T) {
 		status != "AM staged\n?? untracked\n" {
 		t.Errorf("git status after the restore:\n%swant\n%s", got, status)
 	}
-	if got := must(t, two.at("project"), "git", "rev-parse", "HEAD"); got != head {
-		t.Errorf("HEAD is %s, was %s", got, head)
-	}
+	equal(t, must(t, two.at("project"), "git", "rev-parse", "HEAD"), head, "HEAD is")
 	shell(t, two.at("project"), `git commit -qam after; git log --oneline | head -3; git fsck --strict`)
 	two.umount()
 }

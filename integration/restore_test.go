@@ -23,8 +23,7 @@ func TestRestoreOddTree(t *testing.T) {
 	native := mkdir(t, filepath.Join(testDir(t), "native"), user{})
 	proveOddTree(t, native)
 
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	makeOddTree(t, one.mnt)
 	before := scanTree(t, one.mnt)
 	must(t, "/", "rm", "-rf", native)
@@ -41,8 +40,7 @@ func TestRestoreOddTree(t *testing.T) {
 	sameTree(t, scanTree(t, one.mnt), before, "the same state directory again")
 	one.umount()
 
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	sameTree(t, scanTree(t, two.mnt), before, "next machine")
 	rsyncClean(t, two.mnt, native)
 	if st := two.status(); st.AtRisk.Files != 0 || len(st.Errors) != 0 {
@@ -57,8 +55,7 @@ func TestRestoreOddTree(t *testing.T) {
 	two.umount()
 	fsck(t, repo)
 
-	three := newVolume(t, "three", withSource(repo))
-	three.mount()
+	three := newVolume(t, "three", withSource(repo)).mount()
 	sameTree(t, scanTree(t, three.mnt), changed, "next machine after changes")
 	three.umount()
 
@@ -121,9 +118,7 @@ func strictReceiver(t testing.TB, from string) {
 	must(t, from, "git", "push", "-q", to, "main:main")
 	clone := filepath.Join(testDir(t), "clone")
 	must(t, "/", "git", "clone", "-q", to, clone)
-	if out := must(t, clone, "git", "status", "--porcelain"); out != "" {
-		t.Errorf("a fresh clone is not clean:\n%s", clip(out))
-	}
+	equal(t, must(t, clone, "git", "status", "--porcelain"), "", "a fresh clone is not clean:")
 }
 
 // changeOddTree makes changes of every kind to a restored tree.
@@ -171,14 +166,12 @@ func changeOddTree(t testing.TB, dir string) {
 // TestNextMachineFromColdRepository: cold.git itself can be the SOURCE of another state directory.
 func TestNextMachineFromColdRepository(t *testing.T) {
 	deadline(t, time.Minute)
-	one := newVolume(t, "one")
-	one.mount()
+	one := newVolume(t, "one").mount()
 	check(t, os.MkdirAll(one.at("a/b"), 0o755))
 	check(t, os.WriteFile(one.at("a/b/f"), []byte("x"), 0o644))
 	want := scanTree(t, one.mnt)
 	one.umount()
-	two := newVolume(t, "two", withSource(one.cold()))
-	two.mount()
+	two := newVolume(t, "two", withSource(one.cold())).mount()
 	sameTree(t, scanTree(t, two.mnt), want, "mounted from cold.git")
 	two.umount()
 }

@@ -87,8 +87,7 @@ func stubCell(t *testing.T, mode, cache string) {
 	lookPath(t, "tar", "setfacl", "setfattr")
 	repo := newBareRepo(t, "remote.git", user{})
 	options := []volumeOption{withSource(repo), withOpts("kernel_cache=" + cache), onlyByCommand()}
-	v := newVolume(t, "one", options...)
-	v.mount()
+	v := newVolume(t, "one", options...).mount()
 	prepareStubs(t, v)
 	v.release()
 	switch mode {

@@ -397,6 +397,12 @@ func newBareRepo(t testing.TB, name string, u user) string {
 	return dir
 }
 
+// show gives what a commit of a repository has, as "main:path".
+func show(t testing.TB, repo, what string) string {
+	t.Helper()
+	return must(t, "/", "git", "-C", repo, "show", what)
+}
+
 // fsck requires that a repository is sound to the letter.
 func fsck(t testing.TB, repo string) {
 	t.Helper()

@@ -23,9 +23,7 @@ func TestUmountElsewhere(t *testing.T) {
 	bound := mkdir(t, v.dir+"/bound", user{})
 	has := func(want string) {
 		t.Helper()
-		if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != want {
-			t.Errorf("the remote holds %q, want %q", got, want)
-		}
+		equal(t, show(t, repo, "main:f"), want, "the remote holds")
 	}
 
 	v.mount()
@@ -87,8 +85,7 @@ func TestUmountElsewhere(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})))
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{}))).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
 	pid := v.daemon()
 	check(t, unix.Kill(pid, unix.SIGSTOP)) // it accepts connections and says nothing
