@@ -94,8 +94,7 @@ func BenchmarkTouchBytes(b *testing.B) {
 		coldtest.Check(b, err)
 		dir.ID, dir.Meta = id.Tree, id.Meta
 		root := s.Root()
-		id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir},
-			nil)
+		id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir}, nil)
 		coldtest.Check(b, err)
 		before := c.Stats().Bytes
 		if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {

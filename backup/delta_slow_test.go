@@ -100,8 +100,7 @@ func TestDeltaCost(t *testing.T) {
 		t.Errorf("touching a file made %v of %v", id, d.Dir())
 	}
 	d.Meta = id.Meta
-	id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry},
-		nil)
+	id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry}, nil)
 	coldtest.Check(t, err)
 	f.ID, f.Meta = id.Tree, id.Meta
 	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {

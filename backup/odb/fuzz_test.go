@@ -64,8 +64,7 @@ func FuzzDecodeCommit(f *testing.F) {
 
 func FuzzIndex(f *testing.F) {
 	var b bytes.Buffer
-	check(f, writeIndex(&b, []packedObject{{ID{1}, 2, 12}, {ID{1, 2}, 3, 1 << 33}, {ID{0xff}, 4, 99}},
-		ID{9}))
+	check(f, writeIndex(&b, []packedObject{{ID{1}, 2, 12}, {ID{1, 2}, 3, 1 << 33}, {ID{0xff}, 4, 99}}, ID{9}))
 	f.Add(b.Bytes(), []byte{1})
 	f.Fuzz(func(t *testing.T, data, id []byte) {
 		x, err := parseIndex(data)

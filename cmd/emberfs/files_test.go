@@ -348,8 +348,7 @@ func TestReceiptFiles(t *testing.T) {
 		t.Error("a receipt out of nothing")
 	}
 	for i := range keepReceipts + 3 {
-		noError(t, writeReceipt(state, &tiers.Receipt{Files: int64(i)},
-			start.Add(time.Duration(i)*time.Second)))
+		noError(t, writeReceipt(state, &tiers.Receipt{Files: int64(i)}, start.Add(time.Duration(i)*time.Second)))
 	}
 	names := must(receiptNames(state))(t)
 	if len(names) != keepReceipts {
