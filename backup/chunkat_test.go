@@ -200,8 +200,7 @@ func TestOpenAtForward(t *testing.T) {
 func TestStoreChunksConcurrently(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	x, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	x := v.MustBegin()
 	defer x.Abort()
 	f := coldtest.NewDir(0o755)
 	for i := range 12 {

@@ -123,9 +123,7 @@ func (v *testVolume) checkFile(want []byte) {
 		}
 	}
 	v.checkAt(e, want)
-	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("git fsck: %s", out)
-	}
+	coldtest.Fsck(v.T, v.Dir)
 }
 
 // checkAt reads parts of a file in an order of no kind.

@@ -24,9 +24,7 @@ func TestChunkSize(t *testing.T) {
 		{1 << 30, 256 << 10},
 		{16 << 30, 4 << 20}, {16<<30 + 1, 4 << 20}, {1 << 40, 4 << 20}, {1<<63 - 1, 4 << 20},
 	} {
-		if got := format.ChunkSizeOf(c.size); got != c.want {
-			t.Errorf("chunkSizeOf(%d) = %d, want %d", c.size, got, c.want)
-		}
+		coldtest.Equal(t, format.ChunkSizeOf(c.size), c.want, "chunkSizeOf(%d) =", c.size)
 	}
 	const half, whole = 4 << 20, 8 << 20
 	old := func(chunk int64) *format.ChunkTree { return &format.ChunkTree{Chunk: chunk} }
@@ -41,9 +39,7 @@ func TestChunkSize(t *testing.T) {
 		{8*4096*format.MinChunk + 1, old(format.MinChunk), 1 << 20}, {whole, old(format.MaxChunk), format.MaxChunk},
 		{1 << 45, old(format.MaxChunk), format.MaxChunk},
 	} {
-		if got := format.ChunkSizeFor(c.size, whole, c.old); got != c.want {
-			t.Errorf("chunkSizeFor(%d, %+v) = %d, want %d", c.size, c.old, got, c.want)
-		}
+		coldtest.Equal(t, format.ChunkSizeFor(c.size, whole, c.old), c.want, "chunkSizeFor(%d, %+v) =", c.size, c.old)
 	}
 }
 
@@ -169,8 +165,7 @@ func TestChunkedChmod(t *testing.T) {
 	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, Options{})
 	for i, full := range []bool{false, true, false} {
-		x, err := v.Begin(t.Context())
-		coldtest.Check(t, err)
+		x := v.MustBegin()
 		defer x.Abort()
 		base := coldtest.RootOf(x.Base())
 		if i == 2 {
@@ -219,8 +214,7 @@ func TestChunksOfOldVolume(t *testing.T) {
 // A file that is stored again in the same transaction builds on what was stored the first time.
 func TestChunksTwiceInOneTx(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	x, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	x := v.MustBegin()
 	defer x.Abort()
 	data := coldtest.Noise(8, 16*format.MinChunk)
 	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
@@ -262,8 +256,7 @@ func TestChunksOfDamagedBase(t *testing.T) {
 
 func TestChunkedSizeChanges(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	x, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	x := v.MustBegin()
 	defer x.Abort()
 	data := coldtest.Noise(10, 8*format.MinChunk+10)
 	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})

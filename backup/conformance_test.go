@@ -89,9 +89,7 @@ func TestOddTree(t *testing.T) {
 	v.CheckGit()
 	coldtest.Check(t, v.Close())
 	again := openVolume(t, v.Dir, Options{VolumeID: "other"})
-	if id := again.VolumeID(); id != "vol-1" {
-		t.Errorf("VolumeID = %q", id)
-	}
+	coldtest.Equal(t, again.VolumeID(), "vol-1", "VolumeID =")
 	coldtest.CompareTrees(t, again.ReadTree(again.HeadSnapshot()), want)
 }
 
@@ -107,8 +105,7 @@ func TestUnchanged(t *testing.T) {
 	base := v.HeadSnapshot()
 	dirs := map[string]cold.DirID{}
 	v.DirsOf(base, coldtest.RootOf(base), "", dirs)
-	tx, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	tx := v.MustBegin()
 	defer tx.Abort()
 	coldtest.Check(t, coldtest.Put(t.Context(), tx, f, dirs, "", links))
 	if f.Dir() != coldtest.RootOf(base) {

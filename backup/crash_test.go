@@ -79,9 +79,7 @@ func crashTree(n int) *coldtest.File {
 // sound says that the repository is whole, and gives its head.
 func (v *testVolume) sound(what string) cold.ID {
 	v.T.Helper()
-	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("%s: git fsck: %s", what, out)
-	}
+	coldtest.Fsck(v.T, v.Dir, what)
 	for _, pattern := range []string{"objects/pack/*.keep", "objects/pack/tmp_*", "refs/heads/*.lock*"} {
 		if left, err := filepath.Glob(filepath.Join(v.Dir, pattern)); err != nil || len(left) > 0 {
 			v.T.Errorf("%s: left behind: %v, %v", what, left, err)
@@ -94,8 +92,7 @@ func (v *testVolume) sound(what string) cold.ID {
 func TestRefMoved(t *testing.T) {
 	v := newVolume(t, Options{})
 	v.CommitTree(crashTree(1), nil)
-	tx, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	tx := v.MustBegin()
 	f := crashTree(2)
 	coldtest.Check(t, coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil))
 	v.StockEdit("echo -n by hand >hand")
@@ -116,8 +113,7 @@ func TestRefMoved(t *testing.T) {
 // One Tx at a time: the second waits, and gives up with its context.
 func TestOneTx(t *testing.T) {
 	v := newVolume(t, Options{})
-	tx, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	tx := v.MustBegin()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := v.Begin(ctx); !errors.Is(err, context.Canceled) {

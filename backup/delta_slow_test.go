@@ -131,9 +131,9 @@ func TestDamagedShard(t *testing.T) {
 	v.CommitTree(f, nil)
 	v.StockEdit("for f in .emberfs/meta/.emberfs%entries/??; do echo junk >>$f; done")
 	k := f.Text("f1", "new")
-	tx, err := v.Begin(t.Context())
-	coldtest.Check(t, err)
+	tx := v.MustBegin()
 	defer tx.Abort()
+	var err error
 	k.ID, err = tx.PutFile(t.Context(), coldtest.Content(k.Data), cold.Base{})
 	coldtest.Check(t, err)
 	base, root := coldtest.RootOf(tx.Base()), &cold.Root{Entry: f.Entry}

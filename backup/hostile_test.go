@@ -141,16 +141,13 @@ func TestRulesStay(t *testing.T) {
 	f.Text("new", "n")
 	v.CommitTree(f, nil)
 	v.CommitTree(f, nil)
-	if got := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml"); got != want {
-		t.Errorf("rules.yaml is %s, was %s", got, want)
-	}
+	coldtest.Equal(t, coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml"), want, "rules.yaml is")
 	if ls := coldtest.Git(t, v.Dir, "ls-tree", "--name-only",
 		"main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
 		t.Errorf(".emberfs holds %q", ls)
 	}
-	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/volume.json"); s != `{"format":1,"volume":"vol"}` {
-		t.Errorf("volume.json is %s", s)
-	}
+	coldtest.Equal(t, coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/volume.json"),
+		`{"format":1,"volume":"vol"}`, "volume.json is")
 	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/.gitattributes"); s != "* -text -diff" {
 		t.Errorf(".gitattributes is %q", hex.EncodeToString([]byte(s)))
 	}

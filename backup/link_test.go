@@ -89,7 +89,5 @@ func TestLinkedLive(t *testing.T) {
 	two.MustMaintain()
 	coldtest.CompareTrees(t, two.ReadTree(two.NewestSnapshot()), f)
 	two.CheckGit()
-	if got := two.Pushed(); got != ids[3] {
-		t.Errorf("Pushed = %s", got)
-	}
+	coldtest.Equal(t, two.Pushed(), ids[3], "Pushed =")
 }

@@ -68,12 +68,8 @@ func TestLiveDiverged(t *testing.T) {
 					t.Errorf("Fetch = %v", err)
 				}
 			}
-			if after := coldtest.Git(t, remote, "for-each-ref"); after != before {
-				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
-			}
-			if got := one.NewestSnapshot().Info().ID; got != ours {
-				t.Errorf("ours moved to %s", got)
-			}
+			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), before, "the references are")
+			coldtest.Equal(t, one.NewestSnapshot().Info().ID, ours, "ours moved to")
 			coldtest.Git(t, one.Dir, "gc", "-q", "--prune=now")
 			coldtest.CompareTrees(t, one.ReadTree(one.NewestSnapshot()), f)
 		})
@@ -110,9 +106,7 @@ func TestLivePushRace(t *testing.T) {
 			if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
 				t.Errorf("Push = %v", err)
 			}
-			if after := coldtest.Git(t, remote, "for-each-ref"); after != between {
-				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
-			}
+			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), between, "the references are")
 		})
 	}
 }

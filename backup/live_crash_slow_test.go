@@ -89,9 +89,7 @@ func TestCrashWithLive(t *testing.T) {
 			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), crashTree(3))
 			v.CommitTree(crashTree(4), nil)
 			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), crashTree(4))
-			if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("%s: git fsck: %s", step, out)
-			}
+			coldtest.Fsck(t, dir, step)
 			if refs := coldtest.LiveRefs(t, dir); len(refs) != 0 {
 				t.Errorf("%s: left at the end: %q", step, refs)
 			}
@@ -120,9 +118,7 @@ func TestErrorWithLive(t *testing.T) {
 			break
 		}
 		got := v.ReadTree(v.NewestSnapshot())
-		if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("%s: git fsck: %s", passed[n-1], out)
-		}
+		coldtest.Fsck(t, v.Dir, passed[n-1])
 		if got.Kids["only2"] == nil && got.Kids["only3"] == nil {
 			t.Errorf("%s: %v", passed[n-1], got.Flat(""))
 		}
@@ -174,9 +170,7 @@ func TestCrashInFetchWithLive(t *testing.T) {
 		if p := v.Stats().Problems; len(p) > 0 {
 			t.Errorf("%s: problems: %q", step, p)
 		}
-		if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("%s: git fsck: %s", step, out)
-		}
+		coldtest.Fsck(t, dir, step)
 	}
 }
 
@@ -198,9 +192,7 @@ func TestCrashInPushWithLive(t *testing.T) {
 		v.MustPush()
 		coldtest.WantRemote(t, fmt.Sprint(n), remote, main, live)
 		v.wantPushed(fmt.Sprint(n), live)
-		if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
-			t.Errorf("%d: left: %s", n, got)
-		}
+		coldtest.Equal(t, coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"), "", "%d: left:", n)
 		if len(c.steps) < n {
 			if err != nil || n < 5 {
 				t.Fatalf("push without a crash: %v; %q", err, c.steps)

@@ -71,8 +71,6 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		}
 		coldtest.WantRemote(t, what, dir, m2, l2)
 		w.wantPushed(what, l2)
-		if got := coldtest.Git(t, w.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
-			t.Errorf("%s: left: %s", what, got)
-		}
+		coldtest.Equal(t, coldtest.Git(t, w.Dir, "for-each-ref", "refs/emberfs/absorbed"), "", "%s: left:", what)
 	}
 }

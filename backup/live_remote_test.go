@@ -17,13 +17,9 @@ import (
 
 func (v *testVolume) wantPushed(what string, id cold.ID) {
 	v.T.Helper()
-	if got := v.Pushed(); got != id {
-		v.T.Errorf("%s: Pushed = %s, want %s", what, got, id)
-	}
+	coldtest.Equal(v.T, v.Pushed(), id, "%s: Pushed =", what)
 	again := openVolume(v.T, v.copyWhole(), Options{Source: v.o.Source})
-	if got := again.Pushed(); got != id {
-		v.T.Errorf("%s: Pushed after a restart = %s, want %s", what, got, id)
-	}
+	coldtest.Equal(v.T, again.Pushed(), id, "%s: Pushed after a restart =", what)
 }
 
 // copyWhole copies the repository with its hidden references, as a kill would leave it.
@@ -197,9 +193,7 @@ func TestLiveDenyDeletes(t *testing.T) {
 	if pushes.deletes != 1 {
 		t.Errorf("%d deletions were tried", pushes.deletes)
 	}
-	if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
-		t.Errorf("left: %s", got)
-	}
+	coldtest.Equal(t, coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"), "", "left:")
 	f.Text("critical", "more")
 	live := v.commitLive(f)
 	v.MustPush()

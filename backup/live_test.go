@@ -164,9 +164,7 @@ func TestLiveRefMoved(t *testing.T) {
 					t.Errorf("Commit = %v", err)
 				}
 				tx.Abort()
-				if after := coldtest.Git(t, v.Dir, "for-each-ref"); after != before {
-					t.Errorf("references moved from\n%s\nto\n%s", before, after)
-				}
+				coldtest.Equal(t, coldtest.Git(t, v.Dir, "for-each-ref"), before, "the references are")
 				v.sound(name)
 			})
 		}

@@ -188,9 +188,7 @@ func TestRemoteMoves(t *testing.T) {
 	coldtest.Git(t, remote, "update-ref", "refs/heads/main", first.String())
 	coldtest.Git(t, remote, "gc", "-q", "--prune=now")
 	v.MustPush()
-	if now := coldtest.Git(t, remote, "rev-parse", "main"); now != tip.String() {
-		t.Errorf("remote is at %s", now)
-	}
+	coldtest.Equal(t, coldtest.Git(t, remote, "rev-parse", "main"), tip.String(), "remote is at")
 	coldtest.Git(t, remote, "fsck", "--strict")
 	// Deleted: made again, with all its history.
 	coldtest.Git(t, remote, "update-ref", "-d", "refs/heads/main")
@@ -291,7 +289,7 @@ func TestFetchNewerFormat(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	clone := filepath.Join(t.TempDir(), "clone")
 	coldtest.Git(t, ".", "init", "-q", "-b", "main", clone)
-	coldtest.WriteFile(t, filepath.Join(clone, ".emberfs/volume.json"), `{"format":2,"volume":"v"}`)
+	coldtest.PutFile(t, filepath.Join(clone, ".emberfs/volume.json"), `{"format":2,"volume":"v"}`)
 	coldtest.Git(t, clone, "add", "-A")
 	coldtest.Git(t, clone, "commit", "-q", "-m", "newer")
 	coldtest.Git(t, clone, "push", "-q", remote, "main")
@@ -332,9 +330,7 @@ func TestPeekAndBeginAt(t *testing.T) {
 		t.Errorf("head %s, pushed %s; want %s, %s", id, one.Pushed(), first, second)
 	}
 	one.MustFetch()
-	if id := one.HeadSnapshot().Info().ID; id != second {
-		t.Errorf("head %s, want %s", id, second)
-	}
+	coldtest.Equal(t, one.HeadSnapshot().Info().ID, second, "head")
 	// On the commit that f is of, f is no change; a commit there would throw the second away and is refused.
 	tx, err := one.BeginAt(t.Context(), first)
 	coldtest.Check(t, err)

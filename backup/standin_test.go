@@ -54,8 +54,7 @@ func TestOtherEntries(t *testing.T) {
 	}
 	put := func(entries []cold.Entry, del ...string) string {
 		t.Helper()
-		tx, err := v.Begin(t.Context())
-		coldtest.Check(t, err)
+		tx := v.MustBegin()
 		root := tx.Base().Root()
 		if root.Meta.IsZero() {
 			root.Mode = 0o755

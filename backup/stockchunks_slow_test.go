@@ -242,8 +242,7 @@ func TestStockClientAndChunks(t *testing.T) {
 				return
 			}
 			// First the trees as they are, as when somebody did a chmod; then the contents.
-			x, err := v.Begin(t.Context())
-			coldtest.Check(t, err)
+			x := v.MustBegin()
 			coldtest.Check(t, coldtest.PutDirs(t.Context(), x, got, true))
 			if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: got.Dir()}); err != nil {
 				t.Fatal(err)
@@ -257,9 +256,7 @@ func TestStockClientAndChunks(t *testing.T) {
 			}
 			v.commitKnown(got, cold.Range{Off: 4*c + 9, End: 4*c + 10})
 			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), want)
-			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("git fsck: %s", out)
-			}
+			coldtest.Fsck(t, v.Dir)
 		})
 	}
 }

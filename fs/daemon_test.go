@@ -144,6 +144,22 @@ func (d *daemon) read(name string) string {
 	return string(b)
 }
 
+// answers fails the test unless a file reads as it should.
+func (d *daemon) answers() {
+	d.t.Helper()
+	if got := d.read("a"); got != "content of a" {
+		d.t.Fatalf("a is %q", got)
+	}
+}
+
+// unmount has the daemon unmount what nobody uses, and end.
+func (d *daemon) unmount() {
+	d.t.Helper()
+	d.say("unmount")
+	d.expect("ok")
+	d.wait()
+}
+
 // until waits for a condition.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()

@@ -165,6 +165,14 @@ func Check(t testing.TB, err error) {
 	}
 }
 
+// Equal fails the test unless something is as wanted; what stands before it in the message.
+func Equal[V comparable](t testing.TB, got, want V, what string, args ...any) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s %v, want %v", fmt.Sprintf(what, args...), got, want)
+	}
+}
+
 // Git runs stock git in dir and returns its output without the last newline.
 func Git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
@@ -173,6 +181,13 @@ func Git(t *testing.T, dir string, args ...string) string {
 		t.Fatalf("git %q: %v\n%s", args, err, out)
 	}
 	return strings.TrimSuffix(out, "\n")
+}
+
+// Fsck fails the test where git fsck says anything; when stands before it in the message.
+func Fsck(t *testing.T, dir string, when ...any) {
+	t.Helper()
+	what := strings.TrimSpace(fmt.Sprint(when...) + " git fsck says")
+	Equal(t, Git(t, dir, "fsck", "--strict", "--no-dangling"), "", "%s", what)
 }
 
 // GitTry runs stock git in dir and gives what it said.

@@ -65,19 +65,10 @@ func NewRemote(t *testing.T) string {
 	return dir
 }
 
-// WriteFile makes a file, or replaces it.
-func WriteFile(t *testing.T, path, content string) {
-	t.Helper()
-	Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	Check(t, os.WriteFile(path, []byte(content), 0o644))
-}
-
 // WantRemote checks what the remote has: main, and live branches at these commits in any order.
 func WantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID) {
 	t.Helper()
-	if got := mainRefOf(t, remote); got != main.String() {
-		t.Errorf("%s: the remote's main is at %s, want %s", what, got, main)
-	}
+	Equal(t, Git(t, remote, "rev-parse", "refs/heads/main"), main.String(), "%s: the remote's main is at", what)
 	var want, got []string
 	for _, id := range live {
 		want = append(want, id.String())
@@ -91,10 +82,6 @@ func WantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID
 		t.Errorf("%s: the remote's live branches are at %q, want %q", what, got, want)
 	}
 	Git(t, remote, "fsck", "--strict", "--no-dangling")
-}
-
-func mainRefOf(t *testing.T, dir string) string {
-	return Git(t, dir, "rev-parse", "refs/heads/main")
 }
 
 // Overwrite changes bytes of a file, read-only or not. from < 0 counts from the end.
@@ -119,7 +106,7 @@ func Remove(t *testing.T, path string) {
 	Check(t, os.Remove(path))
 }
 
-// PutFile makes a file, and the directories above it.
+// PutFile makes or replaces a file, and makes the directories above it.
 func PutFile(t *testing.T, path, content string) {
 	t.Helper()
 	Check(t, os.MkdirAll(filepath.Dir(path), 0o755))

@@ -34,12 +34,19 @@ type Volume struct {
 	Dir  string
 }
 
+// MustBegin begins a commit to main.
+func (v *Volume) MustBegin() cold.Tx {
+	v.T.Helper()
+	tx, err := v.Cold.Begin(v.T.Context())
+	Check(v.T, err)
+	return tx
+}
+
 // CommitTree stores the tree and makes a commit of it.
 func (v *Volume) CommitTree(f *File, links map[string][]string) cold.ID {
 	v.T.Helper()
 	ctx := v.T.Context()
-	tx, err := v.Cold.Begin(ctx)
-	Check(v.T, err)
+	tx := v.MustBegin()
 	defer tx.Abort()
 	base := map[string]cold.DirID{}
 	if tx.Base() != nil {
@@ -125,9 +132,7 @@ func (v *Volume) ContentOf(id cold.ID, size int64) []byte {
 // CheckGit runs git fsck, a clone, and a push to a repository that checks what it receives.
 func (v *Volume) CheckGit() {
 	v.T.Helper()
-	if out := Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("git fsck: %s", out)
-	}
+	Fsck(v.T, v.Dir)
 	clone := filepath.Join(v.T.TempDir(), "clone")
 	Git(v.T, v.Dir, "clone", "-q", "--no-hardlinks", "--no-checkout", v.Dir, clone)
 	strict := filepath.Join(v.T.TempDir(), "strict.git")

@@ -150,9 +150,7 @@ func TestRepair(t *testing.T) {
 			if list := runCheck(t, v.Dir, o); problemsOf(list) > 0 {
 				t.Errorf("not sound all the way:\n%s", describe(list))
 			}
-			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("git fsck: %s", out)
-			}
+			coldtest.Fsck(t, v.Dir)
 			again := openVolume(t, v.Dir, backup.Options{})
 			if id := again.HeadSnapshot().Info().ID; id != v.tip {
 				t.Errorf("the branch is at %s, was at %s", id, v.tip)

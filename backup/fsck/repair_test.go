@@ -139,8 +139,7 @@ func TestMend(t *testing.T) {
 	v := newCheckedVolume(t)
 	mend := func() {
 		t.Helper()
-		tx, err := v.Begin(t.Context())
-		coldtest.Check(t, err)
+		tx := v.MustBegin()
 		defer tx.Abort()
 		base := map[string]cold.DirID{"": coldtest.RootOf(tx.Base())}
 		coldtest.Check(t, coldtest.Put(t.Context(), tx, v.root, base, "", nil))

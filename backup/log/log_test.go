@@ -168,7 +168,7 @@ func TestLogMerges(t *testing.T) {
 	}
 	write := func(name, content string) {
 		t.Helper()
-		coldtest.WriteFile(t, filepath.Join(dir, name), content)
+		coldtest.PutFile(t, filepath.Join(dir, name), content)
 		coldtest.Git(t, dir, "add", "-A")
 	}
 	write("f", "1")
@@ -194,9 +194,7 @@ func TestLogMerges(t *testing.T) {
 		return strings.Join(s, " ")
 	}
 	for paths, want := range map[string]string{"": "merge side two one", "f": "two one", "s": "side"} {
-		if got := subjects(strings.Fields(paths)...); got != want {
-			t.Errorf("%q: %q, want %q", paths, got, want)
-		}
+		coldtest.Equal(t, subjects(strings.Fields(paths)...), want, "%q:", paths)
 	}
 	shallow := filepath.Join(t.TempDir(), "shallow")
 	coldtest.Git(t, ".", "clone", "-q", "--depth", "2", "file://"+dir, shallow)
@@ -204,9 +202,7 @@ func TestLogMerges(t *testing.T) {
 	coldtest.Check(t, err)
 	defer sc.Close()
 	v = testVolumeOf(t, sc, "")
-	if got := subjects(); got != "merge side two" {
-		t.Errorf("a shallow clone: %q", got)
-	}
+	coldtest.Equal(t, subjects(), "merge side two", "a shallow clone:")
 	if _, err := Of(sc).Resolve(t.Context(), "HEAD~5", time.Now()); err == nil ||
 		!strings.Contains(err.Error(), "shallow") {
 		t.Errorf("HEAD~5 of a shallow clone: %v", err)

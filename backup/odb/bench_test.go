@@ -17,9 +17,7 @@ func BenchmarkFirstCommit(b *testing.B) {
 		b.StopTimer()
 		_, db := newRepo(b, Options{})
 		b.StartTimer()
-		if _, err := addCommit(db, ID{}, 0, files); err != nil {
-			b.Fatal(err)
-		}
+		mustAdd(b, db, ID{}, 0, files)
 	}
 }
 
@@ -54,9 +52,7 @@ func BenchmarkSmallCommit(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		var err error
-		tip, err = addCommit(db, tip, n, map[string][]byte{"f": fmt.Appendf(nil, "%d", n)})
-		check(b, err)
+		tip = mustAdd(b, db, tip, n, map[string][]byte{"f": fmt.Appendf(nil, "%d", n)})
 	}
 }
 
@@ -66,8 +62,7 @@ func BenchmarkBigBlob(b *testing.B) {
 	data := newSeeded(21).bytes(64<<20, true)
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		w, err := db.NewWriter()
-		check(b, err)
+		w := newWriter(b, db)
 		if _, err := w.PutStream(int64(len(data)), &sliceReader{data}, nil); err != nil {
 			b.Fatal(err)
 		}

@@ -15,8 +15,7 @@ import (
 
 func TestTreeOrderIsGits(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	check(t, err)
+	w := newWriter(t, db)
 	blob := mustPut(t, w, Blob, []byte("x"))
 	sub, err := EncodeTree([]TreeEntry{{ModeFile, "in", blob}})
 	check(t, err)
@@ -196,8 +195,7 @@ func TestLongOffsets(t *testing.T) {
 
 func TestIndexVersionOneIsReplaced(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
 	check(t, os.Remove(strings.TrimSuffix(pack, ".pack")+".idx"))
 	git(t, dir, "index-pack", "--index-version=1", pack)
@@ -217,8 +215,7 @@ func TestIndexVersionOneIsReplaced(t *testing.T) {
 func TestCollisionAttacksAreRefused(t *testing.T) {
 	// The first 320 bytes of the two PDF files of shattered.io collide as raw SHA-1 input; the object header shifts
 	// them, so they are fed to the hash as they are.
-	data, err := os.ReadFile("testdata/shattered-320.bin")
-	check(t, err)
+	data := readFile(t, "testdata/shattered-320.bin")
 	h := newHasher(Blob, 0)
 	h.h.Reset()
 	_, _ = h.Write(data)

@@ -22,11 +22,9 @@ import (
 func commits(t testing.TB, db *DB, tip ID, n int) ID {
 	t.Helper()
 	for i := range n {
-		var err error
 		files := crashFiles(fmt.Sprint(i / 3))
 		files["new"] = fmt.Appendf(nil, "new %d %v", i, tip)
-		tip, err = addCommit(db, tip, i, files)
-		check(t, err)
+		tip = mustAdd(t, db, tip, i, files)
 	}
 	return tip
 }

@@ -58,16 +58,13 @@ func TestCommitCrashesAtEveryStep(t *testing.T) {
 	t.Parallel()
 	steps := allSteps(t, func(o Options) {
 		_, db := newRepo(t, o)
-		if _, err := addCommit(db, ID{}, 0, crashFiles("a")); err != nil {
-			t.Fatal(err)
-		}
+		mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	})
 	if len(steps) < 15 {
 		t.Fatalf("only %v", steps)
 	}
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("first"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("first"))
 	seen := map[string]int{}
 	for i, step := range steps {
 		seen[step]++

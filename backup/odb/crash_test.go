@@ -75,8 +75,7 @@ func allSteps(t *testing.T, run func(o Options)) []string {
 func TestIndexPackCrashesAtEveryStep(t *testing.T) {
 	t.Parallel()
 	src, from := newRepo(t, Options{})
-	tip, err := addCommit(from, ID{}, 0, crashFiles("fetched"))
-	check(t, err)
+	tip := mustAdd(t, from, ID{}, 0, crashFiles("fetched"))
 	pack, err := gitErr(src, nil, "pack-objects", "--all", "--stdout", "-q")
 	check(t, err)
 	fetch := func(db *DB) error {
@@ -129,10 +128,8 @@ func TestIndexPackCrashesAtEveryStep(t *testing.T) {
 func TestAbortLeavesNothing(t *testing.T) {
 	dir, db := newRepo(t, Options{MaxPerPack: 3})
 	for _, when := range []string{"written", "published", "referenced"} {
-		w, err := db.NewWriter()
-		check(t, err)
-		id, err := putCommit(w, ID{}, 0, crashFiles(when))
-		check(t, err)
+		w := newWriter(t, db)
+		id := mustPutCommit(t, w, ID{}, 0, crashFiles(when))
 		if when != "written" {
 			check(t, w.Publish())
 			if !db.Has(id) {
@@ -159,12 +156,9 @@ func TestAbortLeavesNothing(t *testing.T) {
 func TestAbortUnderRepack(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	files := crashFiles("shared")
-	tip, err := addCommit(db, ID{}, 0, files)
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, files)
 	w := publish(t, db, func(w *Writer) {
-		if _, err := putCommit(w, tip, 1, files); err != nil {
-			t.Fatal(err)
-		}
+		mustPutCommit(t, w, tip, 1, files)
 	})
 	git(t, dir, "repack", "-adq")
 	check(t, w.Abort())
@@ -195,12 +189,11 @@ func TestFullDisk(t *testing.T) {
 	dir := filepath.Join(mnt, "cold.git")
 	check(t, Init(dir, "main"))
 	db := reopen(t, dir, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("fits"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("fits"))
 	big := newSeeded(30).bytes(5<<20, false)
 	for _, size := range []int{5 << 20, smallBlob} {
-		w, err := db.NewWriter()
-		check(t, err)
+		w := newWriter(t, db)
+		var err error
 		for i := 0; err == nil && i < 10; i++ {
 			_, err = w.PutStream(int64(size-i), bytes.NewReader(big[i:size]), nil)
 		}
@@ -209,9 +202,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		check(t, w.Abort())
 	}
-	if tip, err = addCommit(db, tip, 1, crashFiles("fits too")); err != nil {
-		t.Fatalf("after a full disk: %v", err)
-	}
+	tip = mustAdd(t, db, tip, 1, crashFiles("fits too")) // there is room again
 	fsck(t, dir)
 	if got, err := db.Ref("refs/heads/main"); err != nil || got != tip {
 		t.Fatal(got, err)

@@ -41,9 +41,7 @@ func TestWriteReadAndStockGit(t *testing.T) {
 		for i, c := range contents {
 			files[fmt.Sprintf("f%d", i)] = c
 		}
-		var err error
-		commit, err = putCommit(w, ID{}, 0, files)
-		check(t, err)
+		commit = mustPutCommit(t, w, ID{}, 0, files)
 		if w.Len() != len(contents)+2 || !w.Has(commit) {
 			t.Fatalf("writer has %d objects", w.Len())
 		}

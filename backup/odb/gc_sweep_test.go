@@ -49,13 +49,10 @@ func TestGC(t *testing.T) {
 	reachable := allObjects(t, dir)
 	// A commit that was taken back, a branch that was replaced, and an object among reachable ones.
 	w := publish(t, db, func(w *Writer) {
-		if _, err := putCommit(w, tip, 77, map[string][]byte{"aborted": []byte("aborted")}); err != nil {
-			t.Fatal(err)
-		}
+		mustPutCommit(t, w, tip, 77, map[string][]byte{"aborted": []byte("aborted")})
 	})
 	check(t, w.Abort())
-	tip, err := addCommit(db, tip, 78, map[string][]byte{"f": []byte("mixed")})
-	check(t, err)
+	tip = mustAdd(t, db, tip, 78, map[string][]byte{"f": []byte("mixed")})
 	dead := []ID{hashOf("aborted"), garbage(t, db, "garbage"), garbage(t, db, "more garbage")}
 	if _, err := db.replace(t.Context(), mustPacks(t, db)[:3], nil, nil, nil); err != nil {
 		t.Fatal(err)
@@ -103,9 +100,7 @@ func TestGCRoots(t *testing.T) {
 	commits(t, db, ID{}, 2)
 	lone := func(what string) (commit, blob ID) {
 		w := publish(t, db, func(w *Writer) {
-			var err error
-			commit, err = putCommit(w, ID{}, 5, map[string][]byte{"f": []byte(what)})
-			check(t, err)
+			commit = mustPutCommit(t, w, ID{}, 5, map[string][]byte{"f": []byte(what)})
 		})
 		check(t, w.Release())
 		return commit, hashOf(what)
@@ -141,8 +136,7 @@ func TestGCRoots(t *testing.T) {
 		git(t, dir, "read-tree", c.String())
 		keep = append(keep, b)
 		if at != "index" {
-			text, err := os.ReadFile(filepath.Join(dir, "index"))
-			check(t, err)
+			text := readFile(t, filepath.Join(dir, "index"))
 			write(at, string(text))
 		}
 	}
@@ -195,12 +189,10 @@ func TestGCRefuses(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir, db := newRepo(t, Options{})
-			tip, err := addCommit(db, ID{}, 0, map[string][]byte{"loose": []byte("loose"), "other": []byte("other")})
-			check(t, err)
+			tip := mustAdd(t, db, ID{}, 0, map[string][]byte{"loose": []byte("loose"), "other": []byte("other")})
 			// As loose objects, which are easy to damage.
 			pack := mustPacks(t, db)[0].base
-			data, err := os.ReadFile(pack + ".pack")
-			check(t, err)
+			data := readFile(t, pack+".pack")
 			remove(t, pack+".idx")
 			remove(t, pack+".pack")
 			if _, err := gitErr(dir, data, "unpack-objects", "-q"); err != nil {
@@ -254,9 +246,7 @@ func TestGCIsOvertaken(t *testing.T) {
 		}})
 		tip := commits(t, db, ID{}, 2)
 		w := publish(t, db, func(w *Writer) {
-			var err error
-			dead, err = putCommit(w, tip, 9, map[string][]byte{"f": []byte("dead")})
-			check(t, err)
+			dead = mustPutCommit(t, w, tip, 9, map[string][]byte{"f": []byte("dead")})
 		})
 		check(t, w.Release())
 		unused := garbage(t, db, "garbage")
@@ -331,14 +321,10 @@ func TestGCBesideCommits(t *testing.T) {
 	})
 	for i := range 60 {
 		release := db.Protect(tip)
-		w, err := db.NewWriter()
-		check(t, err)
-		if _, err := putCommit(w, tip, 1000+i, map[string][]byte{"f": fmt.Appendf(nil, "aborted %d", i)}); err != nil {
-			t.Fatal(err)
-		}
+		w := newWriter(t, db)
+		mustPutCommit(t, w, tip, 1000+i, map[string][]byte{"f": fmt.Appendf(nil, "aborted %d", i)})
 		check(t, errors.Join(w.Publish(), w.Abort()))
-		tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i)))
-		check(t, err)
+		tip = mustAdd(t, db, tip, i, crashFiles(fmt.Sprint(i)))
 		release()
 		if t.Failed() {
 			break

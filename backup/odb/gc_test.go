@@ -48,8 +48,7 @@ func wantBlob(t *testing.T, dir string, db *DB, id ID, commits int) {
 func TestCommitsUnderLoopingGC(t *testing.T) {
 	commits := effort.Count(t, 80, 2000)
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("0"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	stop := func() { // nobody is killed: what git leaves then is no repository
@@ -89,6 +88,7 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 	for i := 1; (i < commits || !met() && i < commits+maxMore) && !t.Failed(); i++ {
 		files := crashFiles(fmt.Sprint(i / 3)) // most content is in earlier commits already
 		files["new"] = fmt.Appendf(nil, "%d", i)
+		var err error
 		if tip, err = addCommitBesideGit(db, tip, i, files); err != nil {
 			t.Fatalf("commit %d: %v", i, err)
 		}
@@ -130,8 +130,7 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 func TestStreamSurvivesRepack(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	big := newSeeded(60).bytes(4<<20, false)
-	tip, err := addCommit(db, ID{}, 0, map[string][]byte{"big": big})
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, map[string][]byte{"big": big})
 	id, err := HashObject(Blob, big)
 	check(t, err)
 	s, err := db.Stream(id)
@@ -140,9 +139,7 @@ func TestStreamSurvivesRepack(t *testing.T) {
 	if _, err := s.Read(head); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := addCommit(db, tip, 1, map[string][]byte{"big": big, "small": []byte("x")}); err != nil {
-		t.Fatal(err)
-	}
+	mustAdd(t, db, tip, 1, map[string][]byte{"big": big, "small": []byte("x")})
 	git(t, dir, "repack", "-adq")
 	check(t, db.Refresh())
 	if packs, _, _ := db.Stats(); packs != 1 {
@@ -191,9 +188,7 @@ func TestReadersSurviveEveryRepack(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	tip, ids := ID{}, []ID{}
 	for i := range 20 {
-		var err error
-		tip, err = addCommit(db, tip, i, map[string][]byte{"f": fmt.Appendf(nil, "%d", i)})
-		check(t, err)
+		tip = mustAdd(t, db, tip, i, map[string][]byte{"f": fmt.Appendf(nil, "%d", i)})
 		ids = append(ids, hashOf(fmt.Sprint(i)))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -82,8 +82,7 @@ func reopen(t testing.TB, dir string, o Options) *DB {
 // put stores objects in one published and released pack.
 func publish(t testing.TB, db *DB, fill func(w *Writer)) *Writer {
 	t.Helper()
-	w, err := db.NewWriter()
-	check(t, err)
+	w := newWriter(t, db)
 	fill(w)
 	check(t, w.Publish())
 	return w
@@ -116,6 +115,34 @@ func addCommit(db *DB, old ID, n int, files map[string][]byte) (ID, error) {
 		err = errors.Join(err, w.Abort())
 	}
 	return id, err
+}
+
+func mustAdd(t testing.TB, db *DB, old ID, n int, files map[string][]byte) ID {
+	t.Helper()
+	id, err := addCommit(db, old, n, files)
+	check(t, err)
+	return id
+}
+
+func newWriter(t testing.TB, db *DB) *Writer {
+	t.Helper()
+	w, err := db.NewWriter()
+	check(t, err)
+	return w
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	check(t, err)
+	return b
+}
+
+func mustPutCommit(t testing.TB, w *Writer, parent ID, n int, files map[string][]byte) ID {
+	t.Helper()
+	id, err := putCommit(w, parent, n, files)
+	check(t, err)
+	return id
 }
 
 func putCommit(w *Writer, parent ID, n int, files map[string][]byte) (ID, error) {
@@ -207,8 +234,7 @@ func harmPack(t *testing.T, dir string, harm func(pack []byte, end int)) {
 	if err != nil || len(paths) != 1 {
 		t.Fatal(paths, err)
 	}
-	pack, err := os.ReadFile(paths[0])
-	check(t, err)
+	pack := readFile(t, paths[0])
 	harm(pack, len(pack)-hashSize)
 	check(t, errors.Join(os.Chmod(paths[0], 0o644), os.WriteFile(paths[0], pack, 0o644)))
 }

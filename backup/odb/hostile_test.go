@@ -83,8 +83,7 @@ func TestUnreadablePackIsNotMissing(t *testing.T) {
 
 func TestNestedRefsAreRefused(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	check(t, db.UpdateRef("refs/heads/a/b", ID{}, tip))
 	git(t, dir, "pack-refs", "--all", "--prune")
 	for _, name := range []string{"refs/heads/a", "refs/heads/a/b/c", "refs/heads/main/x"} {
@@ -120,8 +119,7 @@ func TestThinPackWithABigBase(t *testing.T) {
 	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
 	check(t, err)
 	for _, path := range packs {
-		data, err := os.ReadFile(path)
-		check(t, err)
+		data := readFile(t, path)
 		for i := 1000; i < 1100; i++ {
 			data[i] ^= 0xff
 		}

@@ -93,8 +93,7 @@ func TestUnsupportedRepositories(t *testing.T) {
 
 func TestReadOnlyWritesNothing(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	stale := filepath.Join(dir, "objects/pack", owner{"old-boot", 1}.tempName("pack"))
 	check(t, os.WriteFile(stale, nil, 0o644))
 	ro, err := OpenReadOnly(dir, Options{})

@@ -125,9 +125,7 @@ func TestLink(t *testing.T) {
 	}
 	first := tip
 	for i := range 3 {
-		var err error
-		tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i)))
-		check(t, err)
+		tip = mustAdd(t, db, tip, i, crashFiles(fmt.Sprint(i)))
 	}
 	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1}); n == 0 || err != nil {
 		t.Errorf("merged %d, %v", n, err)

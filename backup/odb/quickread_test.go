@@ -58,8 +58,7 @@ func TestReadIntoWhatGitStored(t *testing.T) {
 	data := newSeeded(90).bytes(300_000, false)
 	id, err := gitErr(dir, data, "hash-object", "-w", "--stdin")
 	check(t, err)
-	tip, err := addCommit(db, ID{}, 0, map[string][]byte{"a": data})
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, map[string][]byte{"a": data})
 	for _, level := range []string{"0", "1", "9"} {
 		git(t, dir, "-c", "pack.compression="+level, "repack", "-adfq")
 		check(t, db.Refresh())

@@ -17,8 +17,7 @@ import (
 func TestPutStream(t *testing.T) {
 	t.Parallel()
 	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	check(t, err)
+	w := newWriter(t, db)
 	rnd := newSeeded(4)
 	want := map[ID][]byte{}
 	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 2 * smallBlob} {
@@ -80,8 +79,7 @@ func TestMissingAndDamaged(t *testing.T) {
 	}
 	// One flipped byte anywhere in the entries is noticed; where it is not in this object, the object stays readable.
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
-	good, err := os.ReadFile(pack)
-	check(t, err)
+	good := readFile(t, pack)
 	check(t, os.Chmod(pack, 0o644))
 	for off := packHeader; off < len(good)-hashSize; off += 1 + off/5 {
 		bad := bytes.Clone(good)

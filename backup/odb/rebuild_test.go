@@ -97,8 +97,7 @@ func remove(t testing.TB, path string) {
 
 func change(t testing.TB, path string, how func([]byte) []byte) {
 	t.Helper()
-	b, err := os.ReadFile(path)
-	check(t, err)
+	b := readFile(t, path)
 	st, err := os.Stat(path)
 	check(t, err)
 	remove(t, path)
@@ -201,8 +200,7 @@ func TestDamagedPackIsPutAside(t *testing.T) {
 // A pack that is still being copied here is no damaged pack.
 func TestYoungPackIsNotPutAside(t *testing.T) {
 	dir, _, bad, path := salvageRepo(t)
-	whole, err := os.ReadFile(path)
-	check(t, err)
+	whole := readFile(t, path)
 	change(t, path, func(b []byte) []byte { return b[:len(b)/2] })
 	age(t, path, 0)
 	db := reopen(t, dir, Options{})

@@ -9,8 +9,7 @@ import (
 // git removes directories of references that are empty, also those that were just made for a lock.
 func TestLockWhereDirectoriesVanish(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	id, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
+	id := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	top := filepath.Join(dir, "refs/heads/deep")
 	stop := make(chan struct{})
 	ended := make(chan struct{})

@@ -14,10 +14,8 @@ import (
 
 func TestRefs(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
-	next, err := addCommit(db, tip, 1, crashFiles("b"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
+	next := mustAdd(t, db, tip, 1, crashFiles("b"))
 	const ref = "refs/heads/x/y"
 	if _, err := db.Ref(ref); !errors.Is(err, ErrNoRef) {
 		t.Fatal(err)
@@ -125,8 +123,7 @@ func TestBadRefs(t *testing.T) {
 func TestLocks(t *testing.T) {
 	t.Parallel()
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	self, err := thisProcess()
 	check(t, err)
 	dead := self
@@ -175,8 +172,7 @@ func TestLocks(t *testing.T) {
 
 func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	const ref = "refs/heads/counter"
 	var won atomic.Int64
 	var wg sync.WaitGroup

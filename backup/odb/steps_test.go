@@ -1,7 +1,6 @@
 package odb
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,8 +13,7 @@ func TestSteps(t *testing.T) {
 	check(t, err)
 	called := map[string]bool{}
 	for _, f := range files {
-		data, err := os.ReadFile(f)
-		check(t, err)
+		data := readFile(t, f)
 		for _, m := range regexp.MustCompile(`\.step\(([^)]*)\)`).FindAllSubmatch(data, -1) {
 			name := regexp.MustCompile(`^"([a-z.-]+)"$`).FindSubmatch(m[1])
 			if name == nil {

@@ -17,8 +17,7 @@ func (*failing) Read([]byte) (int, error) { return 0, errBroken }
 
 func TestConcurrentUse(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	check(t, err)
+	w := newWriter(t, db)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	want := map[ID][]byte{}
