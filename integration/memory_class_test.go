@@ -232,15 +232,11 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	if r := v.emberfs("diff", v.mnt); r.code != 0 || strings.Contains(r.stdout, "mem/") {
 		t.Errorf("diff: %v", r)
 	}
-	if r := v.emberfs("check", v.state); r.code != 0 {
-		t.Errorf("check: %v", r)
-	}
+	v.must("check", v.state)
 	if st := v.status(); st.AtRisk.Files != 0 {
 		t.Errorf("after a sync: at risk %+v", st.AtRisk)
 	}
-	if r := v.emberfs("tier", v.mnt, "mem"); r.code != 0 {
-		t.Errorf("tier of a memory directory: %v", r)
-	}
+	v.must("tier", v.mnt, "mem")
 	look := func(when string) {
 		t.Helper()
 		for _, repo := range []string{repo, v.cold()} { // objects are compressed: all of them in the open

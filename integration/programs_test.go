@@ -116,9 +116,7 @@ func TestProgramSQLite(t *testing.T) {
 			_ = cmd.Wait()
 			sound(t, db)
 			restored := filepath.Join(testDir(t), "restored")
-			if r := v.emberfs("restore", "--from", v.source, "--to", restored); r.code != 0 {
-				t.Fatalf("%v", r)
-			}
+			v.must("restore", "--from", v.source, "--to", restored)
 			if n := sound(t, filepath.Join(restored, "db")); n < before || n > after+1 {
 				t.Errorf("the commit holds %d rows, the database had %d before and %d after it", n, before, after)
 			}
@@ -171,9 +169,7 @@ func TestProgramPostgres(t *testing.T) {
 	_ = server.Wait()
 	_ = load.Wait()
 	restored := filepath.Join(testDir(t), "restored")
-	if r := v.emberfs("restore", "--from", v.source, "--to", restored); r.code != 0 {
-		t.Fatalf("%v", r)
-	}
+	v.must("restore", "--from", v.source, "--to", restored)
 	pg.recovers(last)
 	two := nextMachine(t, v)
 	pg.data = two.at("pg/data")

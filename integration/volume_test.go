@@ -238,12 +238,20 @@ func (v *volume) waitGone() {
 	}
 }
 
+// must runs the binary as the volume's user, requires success and returns the standard output.
+func (v *volume) must(args ...string) string {
+	v.t.Helper()
+	r := v.emberfs(args...)
+	if r.code != 0 {
+		v.t.Fatalf("%v", r)
+	}
+	return r.stdout
+}
+
 // sync runs `emberfs sync` and requires success.
 func (v *volume) sync() {
 	v.t.Helper()
-	if r := v.emberfs("sync", v.mnt); r.code != 0 {
-		v.t.Fatalf("%v", r)
-	}
+	v.must("sync", v.mnt)
 }
 
 // status is what `emberfs status --json` prints.
