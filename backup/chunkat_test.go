@@ -81,10 +81,7 @@ func TestOpenAtConcurrently(t *testing.T) {
 func TestOpenAtTouchesLittle(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(41, 20*format.MinChunk)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	coldtest.Check(t, err)
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	for i, r := range tree.Refs {
 		if i != 7 && i != 8 {
 			coldtest.RemoveLoose(t, v.Dir, r.ID)
@@ -116,10 +113,7 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(42, 20*format.MinChunk)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	coldtest.Check(t, err)
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	for _, i := range []int{9, 13} {
 		coldtest.RemoveLoose(t, v.Dir, tree.Refs[i].ID)
 	}
@@ -163,10 +157,7 @@ func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(44, 60*format.MinChunk+5)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	coldtest.Check(t, err)
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[40].ID)
 	coldtest.Check(t, v.db.Refresh())
 	at, err := v.OpenAt(t.Context(), id, int64(len(data)))

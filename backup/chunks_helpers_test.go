@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"emberfs/backup/coldtest"
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
@@ -90,6 +91,16 @@ func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects 
 }
 
 // entry is the only file's entry as the last commit has it.
+// storeLoose stores a file, all of it as loose objects.
+func (v *testVolume) storeLoose(data []byte) (cold.ID, *format.ChunkTree) {
+	v.T.Helper()
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
+	tree, err := format.LoadChunks(v.db, id)
+	coldtest.Check(v.T, err)
+	coldtest.Explode(v.T, v.Dir)
+	return id, tree
+}
+
 func (v *testVolume) entry(name string) cold.Entry {
 	v.T.Helper()
 	s := v.HeadSnapshot()

@@ -235,10 +235,7 @@ func TestChunksOfDamagedBase(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(9, 16*format.MinChunk)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	coldtest.Check(t, err)
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[7].ID)
 	coldtest.Check(t, v.db.Refresh())
 	if now, n := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id || n != 1 {

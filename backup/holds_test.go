@@ -68,9 +68,7 @@ func TestHolds(t *testing.T) {
 
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if err := v.Holds(ended, empty, 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("with a context that ended: %v", err)
-	}
+	coldtest.WantErr(t, v.Holds(ended, empty, 0), context.Canceled, "with a context that ended")
 }
 
 func BenchmarkHolds(b *testing.B) {

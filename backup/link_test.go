@@ -21,9 +21,7 @@ func TestFirstFetchLinks(t *testing.T) {
 	t.Parallel()
 	remote, other, f := linkRemote(t)
 	v := newVolume(t, Options{Source: remote, ChunkThreshold: testThreshold})
-	if moved, err := v.Peek(t.Context()); !moved || err != nil {
-		t.Fatalf("Peek = %v, %v", moved, err)
-	}
+	v.wantPeek(true, "Peek")
 	if n := len(v.Shared(remote)); n != 1 {
 		t.Errorf("%d packs are shared after Peek", n)
 	}

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -31,25 +30,25 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 	return remote, one, two, f
 }
 
+// act is a commit of one of two machines, to its live branch or to main.
+type act func(v *testVolume, f *coldtest.File, text string) cold.ID
+
+func liveAct(v *testVolume, f *coldtest.File, text string) cold.ID {
+	f.Text("critical", text)
+	return v.commitLive(f)
+}
+
+func mainAct(v *testVolume, f *coldtest.File, text string) cold.ID {
+	f.Text("a", text)
+	return v.CommitTree(f, nil)
+}
+
 // Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left
 // behind by a main that does not have it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
-	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("critical", text)
-		return v.commitLive(f)
-	}
-	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("a", text)
-		return v.CommitTree(f, nil)
-	}
-	for name, acts := range map[string][2]act{
-		"live live": {live, live},
-		"live main": {live, main},
-		"main live": {main, live},
-		"main main": {main, main},
-	} {
+	for name, acts := range map[string][2]act{"live live": {liveAct, liveAct}, "live main": {liveAct, mainAct},
+		"main live": {mainAct, liveAct}, "main main": {mainAct, mainAct}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -58,15 +57,9 @@ func TestLiveDiverged(t *testing.T) {
 			before := coldtest.Git(t, remote, "for-each-ref")
 			ours := acts[1](one, f, "one")
 			for range 2 {
-				if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-					t.Errorf("Push = %v", err)
-				}
-				if moved, err := one.Peek(t.Context()); !moved || err != nil {
-					t.Errorf("Peek = %v, %v", moved, err)
-				}
-				if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-					t.Errorf("Fetch = %v", err)
-				}
+				coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+				one.wantPeek(true, "Peek")
+				coldtest.WantErr(t, one.Fetch(t.Context()), cold.ErrDiverged, "Fetch")
 			}
 			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), before, "the references are")
 			coldtest.Equal(t, one.NewestSnapshot().Info().ID, ours, "ours moved to")
@@ -79,17 +72,8 @@ func TestLiveDiverged(t *testing.T) {
 // One looks at the remote, then two pushes, then one pushes: the server compares.
 func TestLivePushRace(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
-	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("critical", text)
-		return v.commitLive(f)
-	}
-	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("a", text)
-		return v.CommitTree(f, nil)
-	}
-	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live},
-		"main main": {main, main}} {
+	for name, acts := range map[string][2]act{"live live": {liveAct, liveAct}, "main live": {mainAct, liveAct},
+		"main main": {mainAct, mainAct}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -103,9 +87,7 @@ func TestLivePushRace(t *testing.T) {
 				between = coldtest.Git(t, remote, "for-each-ref")
 			}
 			one.remote = spy
-			if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-				t.Errorf("Push = %v", err)
-			}
+			coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
 			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), between, "the references are")
 		})
 	}
@@ -143,7 +125,5 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 		t.Errorf("%d deletions", spy.deletes)
 	}
 	one.MustPush()
-	if err := two.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push = %v", err)
-	}
+	coldtest.WantErr(t, two.Push(t.Context()), cold.ErrDiverged, "Push")
 }

@@ -63,9 +63,7 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 				coldtest.Git(t, dir, "update-ref", ref, id)
 			}
 		}
-		if moved, err := w.Peek(t.Context()); moved || err != nil {
-			t.Errorf("%s: Peek = %v, %v", what, moved, err)
-		}
+		w.wantPeek(false, "%s: Peek", what)
 		if err := w.Push(t.Context()); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}

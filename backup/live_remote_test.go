@@ -56,9 +56,7 @@ func TestLiveTwoMachines(t *testing.T) {
 			one.wantPushed("live alone", l2)
 
 			two := newVolume(t, Options{Source: remote, MachineID: "two"})
-			if moved, err := two.Peek(t.Context()); !moved || err != nil {
-				t.Errorf("Peek = %v, %v", moved, err)
-			}
+			two.wantPeek(true, "Peek")
 			two.MustFetch()
 			two.WantAt("fetched", m1, l2)
 			two.wantPushed("fetched", l2)
@@ -69,15 +67,11 @@ func TestLiveTwoMachines(t *testing.T) {
 			two.MustPush()
 			coldtest.WantRemote(t, "from two", remote, m1, l3)
 
-			if moved, err := one.Peek(t.Context()); !moved || err != nil {
-				t.Errorf("Peek = %v, %v", moved, err)
-			}
+			one.wantPeek(true, "Peek")
 			one.WantAt("peeked", m1, l2)
 			one.MustFetch() // a later commit of the same live branch
 			one.WantAt("fetched", m1, l3)
-			if moved, err := one.Peek(t.Context()); moved || err != nil {
-				t.Errorf("Peek with nothing new = %v, %v", moved, err)
-			}
+			one.wantPeek(false, "Peek with nothing new")
 
 			f.Text("critical", "4")
 			two.commitLive(f)

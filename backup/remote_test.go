@@ -112,15 +112,9 @@ func TestDiverged(t *testing.T) {
 
 	f.Text("c", "one")
 	ours := one.CommitTree(f, nil)
-	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push = %v", err)
-	}
-	if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Fetch = %v", err)
-	}
-	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push after Fetch = %v", err)
-	}
+	coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+	coldtest.WantErr(t, one.Fetch(t.Context()), cold.ErrDiverged, "Fetch")
+	coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push after Fetch")
 	if now := coldtest.Git(t, remote, "rev-parse", "main"); now != theirs || one.HeadSnapshot().Info().ID != ours {
 		t.Errorf("remote moved from %s to %s, ours from %s", theirs, now, ours)
 	}
@@ -294,9 +288,7 @@ func TestFetchNewerFormat(t *testing.T) {
 	coldtest.Git(t, clone, "commit", "-q", "-m", "newer")
 	coldtest.Git(t, clone, "push", "-q", remote, "main")
 	v := newVolume(t, Options{Source: remote})
-	if err := v.Fetch(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
-		t.Errorf("Fetch = %v", err)
-	}
+	coldtest.WantErr(t, v.Fetch(t.Context()), format.ErrNewerFormat, "Fetch")
 	if s, err := v.Head(t.Context()); s != nil || err != nil || !v.Pushed().IsZero() {
 		t.Errorf("Head = %v, %v; Pushed = %v", s, err, v.Pushed())
 	}
@@ -306,16 +298,12 @@ func TestFetchNewerFormat(t *testing.T) {
 func TestPeekAndBeginAt(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	one := newVolume(t, Options{Source: remote})
-	if moved, err := one.Peek(t.Context()); moved || err != nil {
-		t.Errorf("Peek of an empty remote = %v, %v", moved, err)
-	}
+	one.wantPeek(false, "Peek of an empty remote")
 	f := hostileBase()
 	first := one.CommitTree(f, nil)
 	base := coldtest.RootOf(one.HeadSnapshot())
 	one.MustPush()
-	if moved, err := one.Peek(t.Context()); moved || err != nil {
-		t.Errorf("Peek = %v, %v", moved, err)
-	}
+	one.wantPeek(false, "Peek")
 	two := newVolume(t, Options{Source: remote})
 	two.MustFetch()
 	g := two.ReadTree(two.HeadSnapshot())

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -170,6 +171,14 @@ func Equal[V comparable](t testing.TB, got, want V, what string, args ...any) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s %v, want %v", fmt.Sprintf(what, args...), got, want)
+	}
+}
+
+// WantErr fails the test unless something failed as wanted; what stands before it in the message.
+func WantErr(t testing.TB, err, want error, what string, args ...any) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s = %v, want %v", fmt.Sprintf(what, args...), err, want)
 	}
 }
 

@@ -73,8 +73,7 @@ func TestShardsBecomeDeltas(t *testing.T) {
 	fsck(t, dir)
 	depth := func() {
 		t.Helper()
-		idx, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.idx"))
-		check(t, err)
+		idx := glob(t, filepath.Join(dir, "objects/pack/*.idx"))
 		for _, path := range idx {
 			for line := range strings.Lines(git(t, dir, "verify-pack", "-v", path)) {
 				// id type size size-in-pack offset depth base

@@ -41,8 +41,7 @@ func allObjects(t testing.TB, dir string) []ID {
 
 func packCount(t testing.TB, dir string) int {
 	t.Helper()
-	m, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
-	check(t, err)
+	m := glob(t, filepath.Join(dir, "objects/pack/pack-*.pack"))
 	return len(m)
 }
 

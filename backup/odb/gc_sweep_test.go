@@ -35,8 +35,7 @@ func garbage(t testing.TB, db *DB, text string) ID {
 func ageAll(t testing.TB, dir string, by time.Duration) {
 	t.Helper()
 	for _, pattern := range []string{"objects/pack/*", "objects/??/*"} {
-		m, err := filepath.Glob(filepath.Join(dir, pattern))
-		check(t, err)
+		m := glob(t, filepath.Join(dir, pattern))
 		for _, path := range m {
 			age(t, path, by)
 		}

@@ -220,8 +220,7 @@ func fsck(t testing.TB, dir string) {
 			t.Fatalf("git fsck says: %s", line)
 		}
 	}
-	idx, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.idx"))
-	check(t, err)
+	idx := glob(t, filepath.Join(dir, "objects/pack/*.idx"))
 	if len(idx) > 0 {
 		git(t, dir, append([]string{"verify-pack"}, idx...)...)
 	}
@@ -230,11 +229,8 @@ func fsck(t testing.TB, dir string) {
 // harmPack changes the only pack. end is where its entries end.
 func harmPack(t *testing.T, dir string, harm func(pack []byte, end int)) {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
-	if err != nil || len(paths) != 1 {
-		t.Fatal(paths, err)
-	}
-	pack := readFile(t, paths[0])
+	path := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
+	pack := readFile(t, path)
 	harm(pack, len(pack)-hashSize)
-	check(t, errors.Join(os.Chmod(paths[0], 0o644), os.WriteFile(paths[0], pack, 0o644)))
+	check(t, errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, pack, 0o644)))
 }

@@ -116,8 +116,7 @@ func TestThinPackWithABigBase(t *testing.T) {
 		t.Fatal(m)
 	}
 	// A base that is damaged here must not come in under the wrong id.
-	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
-	check(t, err)
+	packs := glob(t, filepath.Join(dir, "objects/pack/*.pack"))
 	for _, path := range packs {
 		data := readFile(t, path)
 		for i := 1000; i < 1100; i++ {

@@ -80,138 +80,75 @@ func TestIndexPackRefuses(t *testing.T) {
 	const text = "some text that is long enough for a delta to copy from it"
 	id := hashOf(text)
 	long := append(append([]byte{}, 57, 0xff, 0xff, 0xff, 0x7f), bytes.Repeat([]byte{0x80 | 0x10, 57}, 4)...)
+	packed := func(fill func(p *rawPack)) []byte {
+		p := newRawPack()
+		fill(p)
+		return p.bytes()
+	}
+	sound := packed(func(p *rawPack) { p.blob(text) })
+	wrong := bytes.Clone(sound)
+	wrong[len(wrong)-1]++
 	for name, c := range map[string]struct {
 		want error
 		opt  Options
-		pack func() []byte
+		pack []byte
 	}{
-		"empty input": {io.ErrUnexpectedEOF, Options{}, func() []byte { return nil }},
-		"no pack":     {cold.ErrCorrupt, Options{}, func() []byte { return []byte("HTTP/1.1 404 Not Found\r\n") }},
-		"cut off": {io.ErrUnexpectedEOF, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			return p.bytes()[:40]
-		}},
-		"trailer missing": {io.ErrUnexpectedEOF, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			b := p.bytes()
-			return b[:len(b)-20]
-		}},
-		"wrong checksum": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			b := p.bytes()
-			b[len(b)-1]++
-			return b
-		}},
-		"count too high": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.n++
-			return p.bytes()
-		}},
-		"count too low": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.blob("b")
-			p.n--
-			return p.bytes()
-		}},
-		"size too low": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.add(Blob, 3, nil, []byte(text))
-			return p.bytes()
-		}},
-		"size too high": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		"empty input":     {io.ErrUnexpectedEOF, Options{}, nil},
+		"no pack":         {cold.ErrCorrupt, Options{}, []byte("HTTP/1.1 404 Not Found\r\n")},
+		"cut off":         {io.ErrUnexpectedEOF, Options{}, sound[:40]},
+		"trailer missing": {io.ErrUnexpectedEOF, Options{}, sound[:len(sound)-20]},
+		"wrong checksum":  {cold.ErrCorrupt, Options{}, wrong},
+		"count too high":  {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.n++ })},
+		"count too low":   {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.blob("b"); p.n-- })},
+		"size too low":    {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.add(Blob, 3, nil, []byte(text)) })},
+		"size too high": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			p.add(Blob, 300, nil, []byte(text))
-			return p.bytes()
-		}},
-		"unknown type": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.add(5, 1, nil, []byte("x"))
-			return p.bytes()
-		}},
-		"twice": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.blob(text)
-			return p.bytes()
-		}},
-		"base outside": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"unknown type": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.add(5, 1, nil, []byte("x")) })},
+		"twice":        {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.blob(text) })},
+		"base outside": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.ofs(5, delta(text, "x"))
-			return p.bytes()
-		}},
-		"base no entry": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"base no entry": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			o := p.blob(text)
 			p.ofs(o+1, delta(text, "x"))
-			return p.bytes()
-		}},
-		"base itself": {cold.ErrMissing, Options{}, func() []byte {
-			p := newRawPack()
-			p.ref(hashOf("x"), delta("x", "x"))
-			return p.bytes()
-		}},
-		"wrong base size": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"base itself": {cold.ErrMissing, Options{}, packed(func(p *rawPack) { p.ref(hashOf("x"), delta("x", "x")) })},
+		"wrong base size": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.ref(id, delta("other", "x"))
-			return p.bytes()
-		}},
-		"empty delta": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.ref(id, nil)
-			return p.bytes()
-		}},
-		"huge delta": {ErrTooLarge, Options{MaxDelta: 1 << 20}, func() []byte {
-			p := newRawPack()
+		})},
+		"empty delta": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.ref(id, nil) })},
+		"huge delta": {ErrTooLarge, Options{MaxDelta: 1 << 20}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.ref(id, long)
-			return p.bytes()
-		}},
-		"lying delta": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.ref(id, long)
-			return p.bytes()
-		}},
-		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, func() []byte {
-			p := newRawPack()
+		})},
+		"lying delta": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.ref(id, long) })},
+		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.blob("b")
-			return p.bytes()
-		}},
-		"too long chain": {cold.ErrCorrupt, Options{MaxDepth: 3999}, func() []byte {
-			p := newRawPack()
+		})},
+		"too long chain": {cold.ErrCorrupt, Options{MaxDepth: 3999}, packed(func(p *rawPack) {
 			o := p.blob(text)
 			for i := range 4000 {
 				o = p.ofs(o, []byte{57, 57, 0x80 | 0x10, 52, 5, byte(i), byte(i >> 8), 1, 1, 1})
 			}
-			return p.bytes()
-		}},
-		"too much made of deltas": {ErrTooLarge, Options{MaxInflate: 1 << 20}, func() []byte {
-			p := newRawPack()
+		})},
+		"too much made of deltas": {ErrTooLarge, Options{MaxInflate: 1 << 20}, packed(func(p *rawPack) {
 			o := p.add(Blob, 100_000, nil, make([]byte, 100_000))
 			for i := range 100 {
 				o = p.ofs(o, append([]byte{0xa0, 0x8d, 6, 0xa0, 0x8d, 6}, 0x80|0x10|0x20|0x40, 0x9f, 0x86, 1, 1,
 					byte(i)))
 			}
-			return p.bytes()
-		}},
-		"too many bytes": {ErrTooLarge, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"too many bytes": {ErrTooLarge, Options{}, packed(func(p *rawPack) {
 			p.add(Blob, 2<<20, nil, newSeeded(1).bytes(2<<20, false))
-			return p.bytes()
-		}},
+		})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, db := newRepo(t, c.opt)
-			if _, _, err := db.IndexPack(bytes.NewReader(c.pack()), 1<<20); !errors.Is(err, c.want) {
+			if _, _, err := db.IndexPack(bytes.NewReader(c.pack), 1<<20); !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
 			if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*")); len(m) != 0 {

@@ -184,10 +184,6 @@ func TestCannotLink(t *testing.T) {
 			check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
 	}
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		check(t, err)
-	}
 	whole, tip := newLinkable(t)
 	for name, spoil := range map[string]func(t *testing.T, dir string, packs []string){
 		"alternates":  write("objects/info/alternates", "/nowhere\n"),
@@ -198,57 +194,57 @@ func TestCannotLink(t *testing.T) {
 		"no pack":     write("objects/pack/pack-"+strings.Repeat("0", 40)+".idx", "x"),
 		"empty loose": write("objects/info/../4b/"+strings.Repeat("0", 38), ""),
 		"promisor": func(t *testing.T, _ string, packs []string) {
-			must(t, os.WriteFile(strings.TrimSuffix(packs[1], "pack")+"promisor", nil, 0o644))
+			check(t, os.WriteFile(strings.TrimSuffix(packs[1], "pack")+"promisor", nil, 0o644))
 		},
 		"partial": func(t *testing.T, dir string, _ []string) {
 			git(t, dir, "config", "core.repositoryformatversion", "1")
 			git(t, dir, "config", "extensions.partialClone", "origin")
 		},
 		"no index": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Remove(strings.TrimSuffix(packs[0], "pack")+"idx"))
+			check(t, os.Remove(strings.TrimSuffix(packs[0], "pack")+"idx"))
 		},
 		"short index": func(t *testing.T, _ string, packs []string) {
 			idx := strings.TrimSuffix(packs[0], "pack") + "idx"
-			must(t, os.Chmod(idx, 0o644))
-			must(t, os.Truncate(idx, 1100))
+			check(t, os.Chmod(idx, 0o644))
+			check(t, os.Truncate(idx, 1100))
 		},
 		"short pack": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Chmod(packs[1], 0o644))
-			must(t, os.Truncate(packs[1], 100))
+			check(t, os.Chmod(packs[1], 0o644))
+			check(t, os.Truncate(packs[1], 100))
 		},
 		"other index": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Rename(strings.TrimSuffix(packs[0], "pack")+"idx", strings.TrimSuffix(packs[1], "pack")+"idx"))
+			check(t, os.Rename(strings.TrimSuffix(packs[0], "pack")+"idx", strings.TrimSuffix(packs[1], "pack")+"idx"))
 		},
 		"symlink": func(t *testing.T, dir string, packs []string) {
-			must(t, os.Rename(packs[0], filepath.Join(dir, "elsewhere")))
-			must(t, os.Symlink(filepath.Join(dir, "elsewhere"), packs[0]))
+			check(t, os.Rename(packs[0], filepath.Join(dir, "elsewhere")))
+			check(t, os.Symlink(filepath.Join(dir, "elsewhere"), packs[0]))
 		},
 		"FIFO": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Remove(packs[0]))
-			must(t, syscall.Mkfifo(packs[0], 0o644))
+			check(t, os.Remove(packs[0]))
+			check(t, syscall.Mkfifo(packs[0], 0o644))
 		},
 		"directory": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Remove(packs[0]))
-			must(t, os.Mkdir(packs[0], 0o755))
+			check(t, os.Remove(packs[0]))
+			check(t, os.Mkdir(packs[0], 0o755))
 		},
 		"FIFO of loose objects": func(t *testing.T, dir string, _ []string) {
-			must(t, os.RemoveAll(filepath.Join(dir, "objects/4b")))
-			must(t, syscall.Mkfifo(filepath.Join(dir, "objects/4b"), 0o644))
+			check(t, os.RemoveAll(filepath.Join(dir, "objects/4b")))
+			check(t, syscall.Mkfifo(filepath.Join(dir, "objects/4b"), 0o644))
 		},
 		"directory elsewhere": func(t *testing.T, dir string, _ []string) {
-			must(t, os.Rename(filepath.Join(dir, "objects/pack"), filepath.Join(dir, "elsewhere")))
-			must(t, os.Symlink("../elsewhere", filepath.Join(dir, "objects/pack")))
+			check(t, os.Rename(filepath.Join(dir, "objects/pack"), filepath.Join(dir, "elsewhere")))
+			check(t, os.Symlink("../elsewhere", filepath.Join(dir, "objects/pack")))
 		},
-		"writable": func(t *testing.T, _ string, packs []string) { must(t, os.Chmod(packs[1], 0o664)) },
+		"writable": func(t *testing.T, _ string, packs []string) { check(t, os.Chmod(packs[1], 0o664)) },
 		"foreign": func(t *testing.T, _ string, packs []string) {
 			if os.Geteuid() != 0 {
 				t.Skip("needs root")
 			}
-			must(t, os.Chown(packs[1], 12345, 12345))
+			check(t, os.Chown(packs[1], 12345, 12345))
 		},
 		"no tip": func(t *testing.T, dir string, _ []string) {
 			for _, d := range glob(t, filepath.Join(dir, "objects/??")) {
-				must(t, os.RemoveAll(d))
+				check(t, os.RemoveAll(d))
 			}
 		},
 		"another file system": func(t *testing.T, dir string, _ []string) {
@@ -257,9 +253,9 @@ func TestCannotLink(t *testing.T) {
 				t.Skip(err)
 			}
 			t.Cleanup(func() { _ = os.RemoveAll(tmp) })
-			must(t, os.CopyFS(tmp, os.DirFS(dir)))
-			must(t, os.RemoveAll(dir))
-			must(t, os.CopyFS(dir, os.DirFS(tmp)))
+			check(t, os.CopyFS(tmp, os.DirFS(dir)))
+			check(t, os.RemoveAll(dir))
+			check(t, os.CopyFS(dir, os.DirFS(tmp)))
 			src := filepath.Join(tmp)
 			db2dir, db := newRepo(t, Options{})
 			if _, err := db.Link(t.Context(), src, ID{1}); !errors.Is(err, ErrCannotLink) ||
@@ -267,7 +263,7 @@ func TestCannotLink(t *testing.T) {
 				t.Errorf("from another file system: %v", err)
 			}
 			nothingLeft(t, db2dir)
-			must(t, os.Remove(filepath.Join(dir, "HEAD")))
+			check(t, os.Remove(filepath.Join(dir, "HEAD")))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -275,7 +271,7 @@ func TestCannotLink(t *testing.T) {
 			if out, err := exec.Command("cp", "-a", whole, src).CombinedOutput(); err != nil {
 				t.Fatal(err, string(out))
 			}
-			must(t, os.MkdirAll(filepath.Join(src, "objects/4b"), 0o755))
+			check(t, os.MkdirAll(filepath.Join(src, "objects/4b"), 0o755))
 			spoil(t, src, glob(t, filepath.Join(src, "objects/pack/pack-*.pack")))
 			dir, db := newRepo(t, Options{})
 			if _, err := db.Link(t.Context(), src, tip); !errors.Is(err, ErrCannotLink) {

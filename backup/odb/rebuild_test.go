@@ -226,8 +226,7 @@ func leftovers(t *testing.T, dir, what string, open ...*DB) {
 		return slices.ContainsFunc(open, func(db *DB) bool { return db.evidence.path == path })
 	}
 	for _, pattern := range []string{"*", "objects/*", "objects/pack/*", "refs/heads/*"} {
-		m, err := filepath.Glob(filepath.Join(dir, pattern))
-		check(t, err)
+		m := glob(t, filepath.Join(dir, pattern))
 		for _, path := range m {
 			if isTemp(filepath.Base(path)) && !ours(path) || strings.HasSuffix(path, ".keep") ||
 				strings.HasSuffix(path, ".lock") {

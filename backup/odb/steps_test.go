@@ -1,7 +1,6 @@
 package odb
 
 import (
-	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
@@ -9,8 +8,7 @@ import (
 
 // TestSteps holds the list of steps to the code, both ways.
 func TestSteps(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	check(t, err)
+	files := glob(t, "*.go")
 	called := map[string]bool{}
 	for _, f := range files {
 		data := readFile(t, f)
