@@ -251,19 +251,7 @@ func coherence(t *testing.T, path, how string) {
 	f.mem, err = unix.Mmap(f.plain, 0, coherentSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	check(t, err)
 	defer func() { check(t, unix.Munmap(f.mem)) }()
-	stop, read := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(read)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _ = os.ReadFile(path)
-			}
-		}
-	}()
-	defer func() { close(stop); <-read }()
+	defer keepReading(path)()
 	got := aligned(coherentSize)
 	for round := range 10 {
 		pages := 1 + rand.IntN(16)
@@ -299,4 +287,21 @@ func coherence(t *testing.T, path, how string) {
 			}
 		}
 	}
+}
+
+// keepReading reads a file all the time, until what it gives is called.
+func keepReading(path string) (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				_, _ = os.ReadFile(path)
+			}
+		}
+	}()
+	return func() { close(end); <-done }
 }

@@ -24,27 +24,13 @@ func TestAsyncDirectWritesAreSeen(t *testing.T) {
 		wrong := 0
 		for round := range 15 {
 			pattern := byte(round + 1)
-			stop, read := make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(read)
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-						_, _ = os.ReadFile(file)
-					}
-				}
-			}()
+			stop := keepReading(file)
 			r := command{args: []string{"fio", "--name=w", "--filename=" + file, "--rw=randwrite", "--bs=16k",
 				fmt.Sprint("--size=", size), "--ioengine=" + engine,
 				"--iodepth=16", "--direct=1", "--overwrite=1", fmt.Sprintf("--buffer_pattern=0x%02x", pattern),
 				"--minimal"}}.run(t)
-			close(stop)
-			<-read
-			if r.code != 0 {
-				t.Fatalf("%v", r)
-			}
+			stop()
+			check(t, r.failure())
 			got, err := os.ReadFile(file)
 			check(t, err)
 			if n := bytes.Count(got, []byte{pattern}); n != size {

@@ -218,16 +218,7 @@ func makeUnlisted(t *testing.T, v *volume) {
 func TestUnlistedDirectories(t *testing.T) {
 	onAndOff(t, "cache=", 4*time.Minute, func(t *testing.T, cache string) {
 		_, two := lazyPair(t, func(one *volume) { makeUnlisted(t, one) }, withOpts("kernel_cache="+cache))
-		for _, c := range unlistedCases() {
-			t.Run(c.name, func(t *testing.T) {
-				s := &stub{tc: &tc{T: t, dir: two.at(c.name), root: true}, v: two, base: c.name}
-				if c.nothing {
-					two.fetchesNothing(c.name, func() { c.run(s) })
-				} else {
-					c.run(s)
-				}
-			})
-		}
+		runStubCases(t, two, unlistedCases())
 		want := scanTree(t, two.mnt)
 		two.umount()
 		three := newVolume(t, "three", withSource(two.source)).mount()
