@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"emberfs/backup/coldtest"
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
@@ -74,24 +75,29 @@ func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects 
 	v.T.Helper()
 	ctx := v.T.Context()
 	x, err := v.Begin(ctx)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer x.Abort()
-	if id, err = x.PutFile(ctx, c, base); err != nil {
-		v.T.Fatal(err)
-	}
+	id, err = x.PutFile(ctx, c, base)
+	coldtest.Check(v.T, err)
 	objects = txLen(v.T, x)
 	e := cold.Entry{Name: "f", Kind: cold.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
 	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e},
 		nil)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	if _, err := x.Commit(ctx, cold.CommitOptions{Root: root}); err != nil {
 		v.T.Fatal(err)
 	}
 	return id, objects
+}
+
+// storeLoose stores a file, all of it as loose objects.
+func (v *testVolume) storeLoose(data []byte) (cold.ID, *format.ChunkTree) {
+	v.T.Helper()
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
+	tree, err := format.LoadChunks(v.db, id)
+	coldtest.Check(v.T, err)
+	coldtest.Explode(v.T, v.Dir)
+	return id, tree
 }
 
 // entry returns the only file's entry in the last commit.
@@ -128,18 +134,14 @@ func (v *testVolume) checkFile(want []byte) {
 		}
 	}
 	v.checkAt(e, want)
-	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("git fsck: %s", out)
-	}
+	coldtest.Fsck(v.T, v.Dir)
 }
 
 // checkAt reads parts of a file in no particular order.
 func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 	v.T.Helper()
 	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	if at.Size() != int64(len(want)) {
 		v.T.Errorf("Size = %d", at.Size())
 	}
@@ -171,9 +173,7 @@ func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 	v.T.Helper()
 	b, err := v.Open(v.T.Context(), e.ID, e.Size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer b.Close()
 	pos := int64(0)
 	buf := make([]byte, 10<<10)
@@ -191,9 +191,7 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		coldtest.Check(v.T, err)
 	}
 	if pos != e.Size {
 		v.T.Errorf("%d bytes of %d", pos, e.Size)
@@ -208,15 +206,11 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 func (v *testVolume) dataHoles(e cold.Entry) (holes []cold.Range) {
 	v.T.Helper()
 	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer at.Close()
 	for pos := int64(0); pos < e.Size; {
 		r, ok, err := at.Data(pos)
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		coldtest.Check(v.T, err)
 		if !ok {
 			return append(holes, cold.Range{Off: pos, End: e.Size})
 		}

@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -31,25 +30,25 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 	return remote, one, two, f
 }
 
+// act is a commit of one of two machines, to its live branch or to main.
+type act func(v *testVolume, f *coldtest.File, text string) cold.ID
+
+func liveAct(v *testVolume, f *coldtest.File, text string) cold.ID {
+	f.Text("critical", text)
+	return v.commitLive(f)
+}
+
+func mainAct(v *testVolume, f *coldtest.File, text string) cold.ID {
+	f.Text("a", text)
+	return v.CommitTree(f, nil)
+}
+
 // Two machines work at the same time: the second to push gets ErrDiverged. Nothing of the first is overwritten, or lost
 // because main moves on without it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
-	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("critical", text)
-		return v.commitLive(f)
-	}
-	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("a", text)
-		return v.CommitTree(f, nil)
-	}
-	for name, acts := range map[string][2]act{
-		"live live": {live, live},
-		"live main": {live, main},
-		"main live": {main, live},
-		"main main": {main, main},
-	} {
+	for name, acts := range map[string][2]act{"live live": {liveAct, liveAct}, "live main": {liveAct, mainAct},
+		"main live": {mainAct, liveAct}, "main main": {mainAct, mainAct}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -58,22 +57,12 @@ func TestLiveDiverged(t *testing.T) {
 			before := coldtest.Git(t, remote, "for-each-ref")
 			ours := acts[1](one, f, "one")
 			for range 2 {
-				if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-					t.Errorf("Push = %v", err)
-				}
-				if moved, err := one.Peek(t.Context()); !moved || err != nil {
-					t.Errorf("Peek = %v, %v", moved, err)
-				}
-				if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-					t.Errorf("Fetch = %v", err)
-				}
+				coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+				one.wantPeek(true, "Peek")
+				coldtest.WantErr(t, one.Fetch(t.Context()), cold.ErrDiverged, "Fetch")
 			}
-			if after := coldtest.Git(t, remote, "for-each-ref"); after != before {
-				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
-			}
-			if got := one.NewestSnapshot().Info().ID; got != ours {
-				t.Errorf("ours moved to %s", got)
-			}
+			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), before, "the references are")
+			coldtest.Equal(t, one.NewestSnapshot().Info().ID, ours, "ours moved to")
 			coldtest.Git(t, one.Dir, "gc", "-q", "--prune=now")
 			coldtest.CompareTrees(t, one.ReadTree(one.NewestSnapshot()), f)
 		})
@@ -84,17 +73,8 @@ func TestLiveDiverged(t *testing.T) {
 // values.
 func TestLivePushRace(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
-	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("critical", text)
-		return v.commitLive(f)
-	}
-	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("a", text)
-		return v.CommitTree(f, nil)
-	}
-	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live},
-		"main main": {main, main}} {
+	for name, acts := range map[string][2]act{"live live": {liveAct, liveAct}, "main live": {mainAct, liveAct},
+		"main main": {mainAct, mainAct}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -108,12 +88,8 @@ func TestLivePushRace(t *testing.T) {
 				between = coldtest.Git(t, remote, "for-each-ref")
 			}
 			one.remote = spy
-			if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-				t.Errorf("Push = %v", err)
-			}
-			if after := coldtest.Git(t, remote, "for-each-ref"); after != between {
-				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
-			}
+			coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), between, "the references are")
 		})
 	}
 }
@@ -151,7 +127,5 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 		t.Errorf("%d deletions", spy.deletes)
 	}
 	one.MustPush()
-	if err := two.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push = %v", err)
-	}
+	coldtest.WantErr(t, two.Push(t.Context()), cold.ErrDiverged, "Push")
 }

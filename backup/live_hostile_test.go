@@ -29,12 +29,8 @@ func TestHostileLiveRefs(t *testing.T) {
 	unrelated := coldtest.Git(t, v.Dir, "commit-tree", "-m", "unrelated", "main^{tree}")
 	write := func(ref, content string) {
 		path := filepath.Join(v.Dir, ref)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		coldtest.Check(t, os.WriteFile(path, []byte(content+"\n"), 0o644))
 	}
 	for _, odd := range []string{"x", "01", "-1", "1e9", "99999999999999999999999", "1/2", "b/1760000000000000"} {
 		coldtest.Git(t, v.Dir, "update-ref", livePrefix+"main/"+odd, stockChild(v, "main"))

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -157,6 +158,30 @@ func Put(ctx context.Context, tx cold.Tx, f *File, base map[string]cold.DirID, a
 	return err
 }
 
+// Check ends the test when there is an error. It costs nothing where there is none: benchmarks call it too.
+func Check(t testing.TB, err error) {
+	if err != nil {
+		t.Helper()
+		t.Fatal(err)
+	}
+}
+
+// Equal fails the test unless something is as wanted; what stands before it in the message.
+func Equal[V comparable](t testing.TB, got, want V, what string, args ...any) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s %v, want %v", fmt.Sprintf(what, args...), got, want)
+	}
+}
+
+// WantErr fails the test unless something failed as wanted; what stands before it in the message.
+func WantErr(t testing.TB, err, want error, what string, args ...any) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s = %v, want %v", fmt.Sprintf(what, args...), err, want)
+	}
+}
+
 // Git runs stock git in dir and returns its output without the last newline.
 func Git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
@@ -165,6 +190,13 @@ func Git(t *testing.T, dir string, args ...string) string {
 		t.Fatalf("git %q: %v\n%s", args, err, out)
 	}
 	return strings.TrimSuffix(out, "\n")
+}
+
+// Fsck fails the test where git fsck says anything; when stands before it in the message.
+func Fsck(t *testing.T, dir string, when ...any) {
+	t.Helper()
+	what := strings.TrimSpace(fmt.Sprint(when...) + " git fsck says")
+	Equal(t, Git(t, dir, "fsck", "--strict", "--no-dangling"), "", "%s", what)
 }
 
 // GitTry runs stock git in dir and gives what it said.
@@ -186,9 +218,7 @@ func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, err
 func BlobID(t *testing.T, data string) cold.ID {
 	t.Helper()
 	id, err := odb.HashObject(odb.Blob, []byte(data))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	return id
 }
 
@@ -202,18 +232,12 @@ func RootOf(s cold.Snapshot) cold.DirID {
 func Explode(t *testing.T, dir string) {
 	t.Helper()
 	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	for _, p := range packs {
 		data, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
-		}
+		Check(t, err)
 		for _, old := range []string{p, strings.TrimSuffix(p, ".pack") + ".idx"} {
-			if err := os.Remove(old); err != nil {
-				t.Fatal(err)
-			}
+			Check(t, os.Remove(old))
 		}
 		if out, err := GitTry(t, dir, data, "unpack-objects", "-q"); err != nil {
 			t.Fatal(out)
@@ -225,9 +249,7 @@ func Explode(t *testing.T, dir string) {
 func RemoveLoose(t *testing.T, dir string, id cold.ID) {
 	t.Helper()
 	s := id.String()
-	if err := os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])))
 }
 
 // bytesContent is a cold.Content in memory without holes.

@@ -356,9 +356,7 @@ func TestUmountRequests(t *testing.T) {
 
 func TestControlSocket(t *testing.T) {
 	state := filepath.Join(t.TempDir(), strings.Repeat("long-name/", 20))
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(state, 0o700))
 	cl := newClient(state)
 	if _, err := cl.status(t.Context()); !errors.Is(err, errNoDaemon) || cl.alive(t.Context()) {
 		t.Errorf("nobody there: %v", err)

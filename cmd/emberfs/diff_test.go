@@ -90,9 +90,7 @@ func TestDiffTexts(t *testing.T) {
 	for _, rev := range []string{"main~1", "main"} {
 		gitIn(t, repo, "checkout", "-q", "-B", "work", rev)
 		for i := range 150 {
-			if err := os.WriteFile(filepath.Join(repo, "d", fmt.Sprint(i)), []byte(text()), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, os.WriteFile(filepath.Join(repo, "d", fmt.Sprint(i)), []byte(text()), 0o644))
 		}
 		gitIn(t, repo, "add", "-A")
 		gitIn(t, repo, "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "m")

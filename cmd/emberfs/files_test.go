@@ -19,18 +19,21 @@ import (
 func write(t *testing.T, dir, name, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	noError(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func must[V any](v V, err error) func(*testing.T) V {
 	return func(t *testing.T) V {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		return v
 	}
 }
@@ -39,15 +42,11 @@ func TestCheckMountpoint(t *testing.T) {
 	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
 	empty, full := filepath.Join(dir, "empty"), filepath.Join(dir, "full")
 	for _, d := range []string{empty, full} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.Mkdir(d, 0o755))
 	}
 	file := write(t, full, "f", "")
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink(empty, link); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(empty, link))
 	for path, say := range map[string]string{
 		filepath.Join(dir, "none"): "does not exist", file: "not a directory",
 		filepath.Join(file, "x"): "not a directory",
@@ -81,13 +80,9 @@ func TestPlacesApart(t *testing.T) {
 	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
 	mnt, state := filepath.Join(dir, "mnt"), filepath.Join(dir, "state")
 	for _, d := range []string{filepath.Join(mnt, "sub"), filepath.Join(state, "warm")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(d, 0o755))
 	}
-	if err := os.Symlink(mnt, filepath.Join(dir, "alias")); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(mnt, filepath.Join(dir, "alias")))
 	for name, c := range map[string]struct {
 		mnt string
 		c   config
@@ -122,9 +117,7 @@ func TestSources(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, d := range []string{"bare/objects", "bare/refs", "tree/.git", "empty"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
 	}
 	write(t, dir, "bare/HEAD", "ref: refs/heads/main\n")
 	write(t, dir, "file", "")
@@ -166,21 +159,15 @@ func TestStateDirectory(t *testing.T) {
 		t.Errorf("the message does not name the pid: %v", err)
 	}
 	write(t, path, "volume.json", "{}")
-	if err := s.discard(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.discard())
 	if _, err := os.Stat(filepath.Join(dir, "new")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a failed mount leaves its directories: %v", err)
 	}
 
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(path, 0o755))
 	write(t, path, "volume.json", "{}")
 	s = must(openState(path))(t)
-	if err := s.discard(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.discard())
 	if _, err := os.Stat(filepath.Join(path, "volume.json")); err != nil {
 		t.Errorf("a failed mount took what was there before: %v", err)
 	}
@@ -191,9 +178,7 @@ func TestStateDirectory(t *testing.T) {
 // got its name.
 func TestHalfMadeStateDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(path, 0o700))
 	write(t, path, warm.TempPrefix+"3125432794", "{")
 	s := must(openState(path))(t)
 	defer s.lock.Close()
@@ -258,10 +243,7 @@ func TestReceiptFiles(t *testing.T) {
 		t.Error("a receipt out of nothing")
 	}
 	for i := range keepReceipts + 3 {
-		if err := writeReceipt(state, &tiers.Receipt{Files: int64(i)},
-			start.Add(time.Duration(i)*time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, writeReceipt(state, &tiers.Receipt{Files: int64(i)}, start.Add(time.Duration(i)*time.Second)))
 	}
 	names := must(receiptNames(state))(t)
 	if len(names) != keepReceipts {

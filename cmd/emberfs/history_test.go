@@ -29,9 +29,7 @@ func stockRepo(t *testing.T, scripts ...string) (dir string) {
 			t.Fatalf("%s: %v\n%s", script, err, out)
 		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(dir, 0o755))
 	sh("git init -q -b main")
 	for i, s := range scripts {
 		sh(s + "\ngit add -A; D=$((1700000000+" + string(rune('0'+i)) + "000)); " +
@@ -139,9 +137,7 @@ func TestSplitTarget(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	state := t.TempDir()
-	if err := os.Mkdir(filepath.Join(state, coldName), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(filepath.Join(state, coldName), 0o755))
 	for _, c := range []struct {
 		args        []string
 		dash        int
@@ -169,13 +165,9 @@ func TestSplitTarget(t *testing.T) {
 func TestInside(t *testing.T) {
 	resolved := t.TempDir()
 	mnt := filepath.Join(resolved, "mnt")
-	if err := os.MkdirAll(filepath.Join(mnt, "sub"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(filepath.Join(mnt, "sub"), 0o755))
 	link := filepath.Join(resolved, "link")
-	if err := os.Symlink(mnt, link); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(mnt, link))
 	h := &history{op: "log", mountpoint: mnt}
 	for _, c := range []struct{ cwd, path, want string }{
 		{"/", "a/b", "a/b"},
@@ -225,9 +217,7 @@ func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "live.git")
 	c, err := backup.Open(dir, backup.Options{MachineID: "m"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	commit := func(begin func(context.Context) (cold.Tx, error), text string) cold.ID {
 		id, err := func() (id cold.ID, err error) {
 			tx, err := begin(t.Context())
@@ -247,16 +237,12 @@ func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 			}
 			return tx.Commit(t.Context(), cold.CommitOptions{Reason: "r", Root: d})
 		}()
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		return id
 	}
 	main = commit(c.Begin, "main")
 	live = commit(c.BeginLive, "live")
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, c.Close())
 	return dir, main, live
 }
 
