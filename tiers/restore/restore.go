@@ -18,7 +18,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Options say where and what Restore writes.
+// Options say where and what Copy writes.
 type Options struct {
 	To        string   // an existing, empty directory
 	Paths     []string // what to restore, with everything below; none: all
@@ -27,9 +27,9 @@ type Options struct {
 	Progress  Progress // may be nil
 }
 
-// Restore writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with
+// Copy writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with
 // it. A file that cannot be restored is an error that names it; the others are restored all the same. If the snapshot
-// does not hold one of the paths, Restore returns an error before it makes anything.
+// does not hold one of the paths, Copy returns an error before it makes anything.
 func Copy(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o Options) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -301,5 +301,6 @@ func (r *Restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 	return nil
 }
 
-// removeTree removes name and all below it, never following a symlink.
+// Progress is called after each file with the number of files made so far, their bytes, and about how many files there
+// are altogether, 0 where that is not known.
 type Progress func(files, bytes, total int64)
