@@ -15,17 +15,20 @@ import (
 )
 
 const (
-	// absorbedPrefix begins the names of live branches that main has absorbed here and the remote may still have:
-	// refs/emberfs/absorbed/BRANCH/EPOCH. They keep what was pushed of them readable until it is deleted there.
+	// absorbedPrefix begins the references refs/emberfs/absorbed/BRANCH/EPOCH. Each holds the tip of a live branch that
+	// main has absorbed here but that the remote may still have. It keeps the pushed commits of that branch readable
+	// until the remote's branch is deleted.
 	absorbedPrefix = "refs/emberfs/absorbed/"
-	// maxAbsorbed bounds what the trailer names; more machines than that do not share one epoch.
+	// maxAbsorbed is how many commits the trailer Emberfs-Absorbs names at most; more machines than that will not share
+	// one epoch.
 	maxAbsorbed = 16
 )
 
 func (c *Cold) absorbedRef(epoch string) string { return absorbedPrefix + c.o.Branch + "/" + epoch }
 
-// absorbing lists what a commit to main has to name when it absorbs the live branch: its tip, and the commits at which
-// another machine took over. Each of those machines may come back with one of them as its last.
+// absorbing returns the commits that a commit to main must name when it absorbs the live branch: the branch's tip, and
+// the commits at which another machine took over. Each of those machines may come back with one of them as its newest
+// commit.
 func (c *Cold) absorbing(ctx context.Context, p Position) (list []cold.ID, err error) {
 	machine := ""
 	for id := p.Live; id != p.Main && len(list) < maxAbsorbed; {
@@ -39,12 +42,12 @@ func (c *Cold) absorbing(ctx context.Context, p Position) (list []cold.ID, err e
 		if m := format.Trailer(commit.Message, format.TrailerMachine); len(list) == 0 || m != machine {
 			list, machine = append(list, id), m
 		}
-		id = commit.Parents[0] // position has found it to lead to main
+		id = commit.Parents[0] // there is a parent: Position has checked that the branch leads to main
 	}
 	return list, nil
 }
 
-// absorbedOf reads the trailer; one with a wrong word is none.
+// absorbedOf reads the trailer Emberfs-Absorbs. If any word of it is invalid, the whole trailer is ignored.
 func absorbedOf(commit *odb.CommitData) []cold.ID {
 	words := strings.Fields(format.Trailer(commit.Message, format.TrailerAbsorbs))
 	if len(words) > maxAbsorbed {
@@ -61,9 +64,9 @@ func absorbedOf(commit *odb.CommitData) []cold.ID {
 	return list
 }
 
-// retire removes a live branch that main has absorbed. With a remote it goes on under a hidden name until Push has
-// deleted it there. What fails is done by the next settle: a live branch that does not follow main's tip means nothing
-// to anybody.
+// retire removes a live branch that main has absorbed. If there is a remote, its tip is kept in a hidden reference
+// until Push has deleted the branch there. A failure is only logged, and the next retireAbsorbed tries again: a live
+// branch that does not descend from main's tip is ignored by everybody.
 func (c *Cold) retire(ref string, tip cold.ID) {
 	err := func() error {
 		if c.remote != nil {
@@ -83,9 +86,9 @@ func (c *Cold) retire(ref string, tip cold.ID) {
 	}
 }
 
-// settle retires what a kill left of live branches that main has absorbed, and reports those that it has not: somebody
-// moved main without them. They stay.
-func (c *Cold) settle(ctx context.Context) error {
+// takeEffect retires live branches that main has absorbed but that are still here, because a kill came first. Others
+// that do not descend from main's tip are reported, and stay: somebody moved main without them.
+func (c *Cold) retireAbsorbed(ctx context.Context) error {
 	p, err := c.Position(ctx)
 	if err != nil || p.Main.IsZero() {
 		return err
@@ -136,9 +139,9 @@ func (c *Cold) Follows(ctx context.Context, newer, older cold.ID) (bool, error) 
 	return ok, err
 }
 
-// absorbedUnseen says whether a live commit went into newer by way of live commits that were never here. Whoever pushes
-// to main has all that the live branch has there, so what was ever seen there is in the commit that absorbed the
-// branch.
+// absorbedUnseen reports whether the live commit older went into newer by way of live commits that were never in this
+// repository. Whoever pushes to main first makes sure to have all of the remote's live branch, so everything that was
+// once seen there is contained in the commit that absorbed the branch.
 func (c *Cold) absorbedUnseen(ctx context.Context, newer, older cold.ID) (bool, error) {
 	shared, err := c.ReadRef(c.sharedRef())
 	if err != nil {
@@ -160,8 +163,8 @@ func (c *Cold) absorbedUnseen(ctx context.Context, newer, older cold.ID) (bool, 
 	return false, nil
 }
 
-// absorbedBeyond says whether older is on the live branch that tip was on, and newer's main absorbed a later state of
-// that.
+// absorbedBeyond reports whether older is on the live branch that tip was on and the main of newer absorbed a later
+// state of that branch.
 func (c *Cold) absorbedBeyond(ctx context.Context, newer, older, tip cold.ID) (bool, error) {
 	place := make(map[cold.ID]int) // among the first parents of tip
 	for at := tip; len(place) < maxLive; {

@@ -11,10 +11,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: what the packages beside this one, log and fsck, need of a Cold and a Snapshot and cold.Cold does not
-// have.
+// This file has what the packages log and fsck need of a Cold and a Snapshot beyond the interface cold.Cold.
 
-// Over reads a database that may be damaged. Only what reads may be called of it, and Close.
+// Over returns a Cold for reading a database that may be damaged. Only methods that read, and Close, may be called.
 func Over(db *odb.DB, o Options) (*Cold, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, err
@@ -22,28 +21,29 @@ func Over(db *odb.DB, o Options) (*Cold, error) {
 	return &Cold{db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch}, nil
 }
 
-// With is c over another database, as Over.
+// With returns a Cold with the options of c over another database, with the same restrictions as Over.
 func (c *Cold) With(db *odb.DB) *Cold { return &Cold{db: db, o: c.o, log: c.log, ref: c.ref} }
 
-// MainRef is the full name of the volume's branch.
+// MainRef returns the full name of the volume's branch.
 func (c *Cold) MainRef() string { return c.ref }
 
-// IsRemoteNote says that a reference notes what the remote has.
+// IsRemoteNote reports whether a reference is one of those in which EmberFS notes what the remote has.
 func (c *Cold) IsRemoteNote(name string) bool {
 	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() ||
 		strings.HasPrefix(name, c.absorbedRef(""))
 }
 
-// DB is the object database.
+// DB returns the object database.
 func (c *Cold) DB() *odb.DB { return c.db }
 
-// Branch is the volume's branch, without refs/heads/.
+// Branch returns the name of the volume's branch, without refs/heads/.
 func (c *Cold) Branch() string { return c.o.Branch }
 
-// Logger is where c logs.
+// Logger returns the logger of c.
 func (c *Cold) Logger() logrus.FieldLogger { return c.log }
 
-// SnapshotOf is the Snapshot that a cold.Snapshot of this package is; false for another's, and for none.
+// SnapshotOf returns the Snapshot of this package that s is or wraps. It returns false for nil and for other
+// implementations.
 func SnapshotOf(s cold.Snapshot) (*Snapshot, bool) {
 	if l, ok := s.(liveSnapshot); ok {
 		s = l.Snapshot
@@ -52,27 +52,28 @@ func SnapshotOf(s cold.Snapshot) (*Snapshot, bool) {
 	return t, ok && t != nil
 }
 
-// Own is what the commit's directory .emberfs holds.
+// Own returns what the commit's directory .emberfs contains.
 func (s *Snapshot) Own() format.OwnDir { return s.own }
 
-// RootTree is the id of the user's root directory: the commit's tree without .emberfs. It need not be stored.
+// RootTree returns the tree id of the user's root directory: the commit's tree without .emberfs. That tree need not be
+// stored.
 func (s *Snapshot) RootTree() cold.ID { return s.rootTree }
 
-// Invented says whether an entry's mtime is none that anybody set: a stock client changed the commit, and git has no
-// times.
+// Invented reports whether the mtime of an entry may be made up rather than set by anybody: git stores no times, so
+// what a stock client changed gets the time of the commit.
 func (s *Snapshot) Invented(e *cold.Entry) bool { return !s.valid && e.Mtime == s.committed() }
 
-// Described says whether the root's metadata describes the root: then no stock client changed the commit there.
+// Described reports whether the root's metadata describes the root's tree; then no stock client changed this commit.
 func (s *Snapshot) Described() bool { return s.valid }
 
-// LinkGroups reads the groups that span directories, and what is wrong with them.
+// LinkGroups returns the hard-link groups that span directories, and what is wrong with single groups.
 func (s *Snapshot) LinkGroups() (map[string][]string, []error, error) {
 	if s.own.Meta.IsZero() {
 		return nil, nil, nil
 	}
 	m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored())
 	if err != nil || m.Links.Mode == 0 {
-		return nil, nil, nil // listed with the root directory
+		return nil, nil, nil // this error is reported with the root directory
 	}
 	data, err := s.db.Read(m.Links.ID, odb.Blob, format.MaxLinksBlob)
 	if err != nil {

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// Beside lists, for people, branches of the repository that hold work the branch has not: versions that conflicted, and
-// live branches that no commit of it has absorbed. It reads the repository alone.
+// Beside lists, as texts for people, the branches in this repository with work that the volume's branch does not
+// contain: versions of files that conflicted, and live branches that no commit has absorbed. It does not ask the
+// remote.
 func (c *Cold) Beside(ctx context.Context) ([]string, error) {
 	sides, err := c.db.Refs(sidePrefix + c.o.Branch + "/")
 	if err != nil {

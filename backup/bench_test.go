@@ -14,13 +14,11 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// benchCold is an empty volume.
+// benchCold returns an empty volume.
 func benchCold(b *testing.B) *Cold {
 	b.Helper()
 	c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	b.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			b.Error(err)
@@ -29,22 +27,18 @@ func benchCold(b *testing.B) *Cold {
 	return c
 }
 
-// benchVolume has one directory "big" with n entries.
+// benchVolume returns a volume with one directory "big" of n entries.
 func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	b.Helper()
 	c := benchCold(b)
 	ctx := context.Background()
 	tx, err := c.Begin(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	entries := make([]cold.Entry, n)
 	for i := range entries {
-		// Each file has content of its own, as in life: ids do not compress.
+		// Each file has its own content, as in practice, so that the ids do not compress.
 		id, err := tx.PutFile(ctx, coldtest.Content(fmt.Appendf(nil, "%08d", i)), cold.Base{})
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		entries[i] = cold.Entry{
 			Name: fmt.Sprintf("file-%06d.txt", i), Kind: cold.KindFile, Mode: 0o644, UID: 1000, GID: 1000, Size: 8,
 			ID:    id,
@@ -53,36 +47,31 @@ func benchVolume(b *testing.B, n int) (*Cold, cold.Entry, []cold.Entry) {
 	}
 	dir := cold.Entry{Name: "big", Kind: cold.KindDir, Mode: 0o755}
 	id, err := tx.PutDir(ctx, cold.DirID{}, true, nil, entries, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	dir.ID, dir.Meta = id.Tree, id.Meta
 	root := cold.Entry{Kind: cold.KindDir, Mode: 0o755}
-	if id, err = tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: root}, []cold.Entry{dir}, nil); err != nil {
-		b.Fatal(err)
-	}
+	id, err = tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: root}, []cold.Entry{dir}, nil)
+	coldtest.Check(b, err)
 	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		b.Fatal(err)
 	}
 	return c, dir, entries
 }
 
-// One file of 100,000 changes: time of PutDir, and what the commit's metadata take in the pack.
+// BenchmarkPutDirDelta changes one file of 100,000. It measures the time of PutDir, and the size of the commit's
+// metadata in the pack.
 func BenchmarkPutDirDelta(b *testing.B) {
 	c, dir, entries := benchVolume(b, 100_000)
 	ctx := context.Background()
 	tx, err := c.Begin(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	defer tx.Abort()
 	i := 0
 	for b.Loop() {
 		e := entries[i%len(entries)]
 		i++
-		if e.ID, err = tx.PutFile(ctx, coldtest.Content(fmt.Appendf(nil, "x%07d", i)), cold.Base{}); err != nil {
-			b.Fatal(err)
-		}
+		e.ID, err = tx.PutFile(ctx, coldtest.Content(fmt.Appendf(nil, "x%07d", i)), cold.Base{})
+		coldtest.Check(b, err)
 		if _, err := tx.PutDir(ctx, dir.Dir(), false, nil, []cold.Entry{e}, nil); err != nil {
 			b.Fatal(err)
 		}
@@ -97,25 +86,17 @@ func BenchmarkTouchBytes(b *testing.B) {
 	i := 0
 	for b.Loop() {
 		s, err := c.Head(ctx)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		tx, err := c.Begin(ctx)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		i++
 		entries[i*97].Mtime.Nsec++
 		id, err := tx.PutDir(ctx, dir.Dir(), false, nil, []cold.Entry{entries[i*97]}, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		dir.ID, dir.Meta = id.Tree, id.Meta
 		root := s.Root()
-		if id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir},
-			nil); err != nil {
-			b.Fatal(err)
-		}
+		id, err = tx.PutDir(ctx, coldtest.RootOf(s), false, &cold.Root{Entry: root}, []cold.Entry{dir}, nil)
+		coldtest.Check(b, err)
 		before := c.Stats().Bytes
 		if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 			b.Fatal(err)
@@ -134,9 +115,7 @@ func BenchmarkPutDirFull(b *testing.B) {
 		b.Run(fmt.Sprintf("base=%v", base != cold.DirID{}), func(b *testing.B) {
 			for b.Loop() {
 				tx, err := c.Begin(ctx)
-				if err != nil {
-					b.Fatal(err)
-				}
+				coldtest.Check(b, err)
 				if _, err := tx.PutDir(ctx, base, true, nil, entries, nil); err != nil {
 					b.Fatal(err)
 				}
@@ -151,9 +130,7 @@ func BenchmarkReadDir(b *testing.B) {
 	c, dir, entries := benchVolume(b, 100_000)
 	ctx := context.Background()
 	s, err := c.Head(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	for b.Loop() {
 		l, err := s.ReadDir(ctx, dir.Dir())
 		if err != nil || len(l.Entries) != len(entries) || len(l.Problems) > 0 {
@@ -179,14 +156,10 @@ func BenchmarkFirstCommit(b *testing.B) {
 	for b.Loop() {
 		b.StopTimer()
 		c, err := Open(filepath.Join(b.TempDir(), "cold.git"), Options{})
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		b.StartTimer()
 		tx, err := c.Begin(ctx)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		var dirs []cold.Entry
 		for d := range 100 {
 			entries := make([]cold.Entry, 100)
@@ -209,24 +182,18 @@ func BenchmarkFirstCommit(b *testing.B) {
 			}
 			g.Wait()
 			id, err := tx.PutDir(ctx, cold.DirID{}, true, nil, entries, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
+			coldtest.Check(b, err)
 			dirs = append(dirs, cold.Entry{Name: fmt.Sprintf("d%02d", d), Kind: cold.KindDir, Mode: 0o755, ID: id.Tree,
 				Meta: id.Meta})
 		}
 		id, err := tx.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: cold.Entry{Kind: cold.KindDir, Mode: 0o755}},
 			dirs, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		if err := c.Close(); err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, c.Close())
 		b.StartTimer()
 	}
 }

@@ -11,8 +11,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// blobAt reads a single blob at any offset: up to the threshold it is inflated and verified once and kept; a bigger
-// one, of a volume written before there were chunks, is streamed, from the beginning again when read backwards.
+// blobAt reads content that is a single blob, at any offset. A blob up to ChunkThreshold is read and verified as a
+// whole, and kept. A bigger one (the volume was written with another threshold) is streamed; reading backwards starts
+// the stream again.
 type blobAt struct {
 	c    *Cold
 	id   cold.ID
@@ -38,7 +39,7 @@ func newBlobAt(c *Cold, id cold.ID, b *odb.BlobReader) *blobAt {
 
 func (a *blobAt) Size() int64 { return a.size }
 
-// Data implements cold.BlobAt. git knows no holes: what is held in memory is looked through for pages of zeros.
+// Data implements cold.BlobAt. git knows no holes, so for a blob that fits into memory it looks for pages of zeros.
 func (a *blobAt) Data(off int64) (cold.Range, bool, error) {
 	if a.size > a.c.o.ChunkThreshold || off >= a.size {
 		return cold.Range{Off: off, End: a.size}, off < a.size, nil
@@ -100,7 +101,7 @@ func (a *blobAt) ReadAt(p []byte, off int64) (int, error) {
 	return n, tail
 }
 
-// load reads the blob whole. mu must be held.
+// load reads the whole blob into memory. a.mu must be held.
 func (a *blobAt) load() error {
 	if a.mu.whole {
 		return nil
@@ -116,7 +117,7 @@ func (a *blobAt) load() error {
 	return nil
 }
 
-// forward reads from the stream, which it brings to off first. mu must be held.
+// forward reads from the stream, after moving it to off. a.mu must be held.
 func (a *blobAt) forward(p []byte, off int64) (int, error) {
 	if a.mu.stream != nil && a.mu.pos > off {
 		if err := a.drop(); err != nil {
@@ -142,7 +143,7 @@ func (a *blobAt) forward(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// drop closes the stream. mu must be held.
+// drop closes the stream. a.mu must be held.
 func (a *blobAt) drop() error {
 	if a.mu.stream == nil {
 		return nil

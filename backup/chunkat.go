@@ -14,11 +14,12 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// directBytes is the length of a request that is worth being spread over all processors.
+// directBytes is the length in bytes from which a request is worth being spread over all processors.
 const directBytes = 512 << 10
 
-// chunksAt reads a tree of chunks at any offset. A chunk is verified before a byte of it is given away. What a big
-// request wants whole is read straight into it; other chunks are kept, and loaded ahead while reads go forward.
+// chunksAt reads a file in chunks at any offset. A chunk is verified before any byte of it is returned. Chunks that a
+// big request covers completely are read straight into its buffer. Other chunks are cached, and loaded ahead while
+// reads go forward.
 type chunksAt struct {
 	id   cold.ID
 	l    atomic.Pointer[format.Layout]
@@ -55,7 +56,7 @@ func (c *chunksAt) ReadAt(p []byte, off int64) (int, error) {
 		if !errors.Is(err, errLength) {
 			return n, err
 		}
-		// A stock client changed a chunk: the others may lie elsewhere too.
+		// A stock client changed the length of a chunk, so all chunks have to be located anew.
 		again, err := remeasure(l, c.kept.db, c.id)
 		if err != nil {
 			return n, err
@@ -71,18 +72,18 @@ func (c *chunksAt) Data(off int64) (cold.Range, bool, error) {
 	return r, ok, nil
 }
 
-// piece is what a request wants of a chunk.
+// piece is the part of a chunk that a request wants.
 type piece struct {
 	at   int
-	skip int64  // from the chunk's beginning
-	dst  []byte // ends before the rest of the request: what is written behind it would be seen
-	end  int    // in the request
+	skip int64  // where it begins in the chunk
+	dst  []byte // its place in the request's buffer; its capacity ends there, so that no read can write beyond
+	end  int    // where it ends in the request
 	err  error
 }
 
 var errLength = errors.New("the chunk has another length")
 
-// read fills p with what lies at off. With an error, the first n bytes are right.
+// read fills p with the bytes at off. If it fails, the first n bytes are valid.
 func (c *chunksAt) read(l *format.Layout, p []byte, off int64) (n int, err error) {
 	pieces := cut(l, p, off)
 	if len(pieces) > 1 && len(p) >= directBytes {
@@ -103,7 +104,7 @@ func (c *chunksAt) read(l *format.Layout, p []byte, off int64) (n int, err error
 	return len(p), nil
 }
 
-// cut finds what a request for p at off wants of which chunks, and fills the holes.
+// cut returns which parts of which chunks a request for p at off wants, and fills the holes in p with zeros.
 func cut(l *format.Layout, p []byte, off int64) []piece {
 	var pieces []piece
 	pos, end := off, off+int64(len(p))
@@ -123,8 +124,8 @@ func cut(l *format.Layout, p []byte, off int64) []piece {
 	return pieces
 }
 
-// readDirect reads pieces on all processors. The caller only waits: a goroutine that it had started last would not run
-// elsewhere before it waits or some 100 us are over.
+// readDirect reads pieces on all processors. The calling goroutine only waits: if it worked too, the goroutine that it
+// started last would not be run by another thread until the caller blocks, or for some 100 us.
 func (c *chunksAt) readDirect(l *format.Layout, pieces []piece) {
 	var next atomic.Int64
 	var wg sync.WaitGroup
@@ -138,7 +139,7 @@ func (c *chunksAt) readDirect(l *format.Layout, pieces []piece) {
 	wg.Wait()
 }
 
-// readPiece reads a piece that is a whole chunk straight into the request.
+// readPiece reads a piece; if that is a whole chunk which is not in the cache, straight into the request's buffer.
 func (c *chunksAt) readPiece(l *format.Layout, q *piece) error {
 	if _, n := l.Part(q.at); int64(len(q.dst)) < n || c.kept.has(q.at) {
 		return c.readKept(l, q)
@@ -153,7 +154,7 @@ func (c *chunksAt) readPiece(l *format.Layout, q *piece) error {
 	return nil
 }
 
-// readKept reads a piece by way of the chunks that are kept.
+// readKept reads a piece by way of the cache.
 func (c *chunksAt) readKept(l *format.Layout, q *piece) error {
 	e := c.kept.get(l, q.at)
 	defer c.kept.put(e)

@@ -19,16 +19,15 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Many readers of one open file, each in an order of its own: chunks, a blob that is kept, and one that is streamed.
+// Many readers of one open file, each reading in an order of its own: of chunks, of a blob that is kept, and of one
+// that is streamed.
 func TestOpenAtConcurrently(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "cold.git")
 	data := coldtest.Noise(40, 50*format.MinChunk+9)
 	v := openVolume(t, dir, Options{})
 	big, _ := v.store(coldtest.Content(data), cold.Base{})
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	chunks, _ := v.store(coldtest.Content(data), cold.Base{})
 	small, _ := v.store(coldtest.Content(data[:testThreshold]), cold.Base{})
@@ -40,9 +39,7 @@ func TestOpenAtConcurrently(t *testing.T) {
 	}{"chunks": {chunks, data, reads}, "kept": {small, data[:testThreshold], reads},
 		"streamed": {big, data, max(reads/10, 1)}} {
 		at, err := v.OpenAt(t.Context(), c.id, int64(len(c.data)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		var wg sync.WaitGroup
 		for i := range 8 {
 			wg.Go(func() {
@@ -81,28 +78,20 @@ func TestOpenAtConcurrently(t *testing.T) {
 	}
 }
 
-// A read touches the chunks that it needs: all others may be missing. A chunk that is there again is read again.
+// A read touches only the chunks that it needs; all others may be missing. A chunk that was missing is read again once
+// it is back.
 func TestOpenAtTouchesLittle(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(41, 20*format.MinChunk)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	for i, r := range tree.Refs {
 		if i != 7 && i != 8 {
 			coldtest.RemoveLoose(t, v.Dir, r.ID)
 		}
 	}
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	at, err := v.OpenAt(t.Context(), id, int64(len(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer at.Close()
 	p := make([]byte, 100)
 	for _, off := range []int64{7 * format.MinChunk, 8*format.MinChunk - 50, 9*format.MinChunk - 100} {
@@ -120,35 +109,24 @@ func TestOpenAtTouchesLittle(t *testing.T) {
 	}
 }
 
-// A long request reads its chunks at once: it gives what lies before the first that cannot be read, and no byte of
-// that.
+// A long request reads its chunks in parallel. It returns what is before the first chunk that cannot be read, and
+// nothing of that one.
 func TestOpenAtLongOverBadChunks(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(42, 20*format.MinChunk)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	for _, i := range []int{9, 13} {
 		coldtest.RemoveLoose(t, v.Dir, tree.Refs[i].ID)
 	}
 	other := v.object("blob", coldtest.Noise(43, format.MinChunk)).String()
 	damaged := tree.Refs[5].ID.String()
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[5].ID)
-	if err := os.Link(filepath.Join(v.Dir, "objects", other[:2], other[2:]),
-		filepath.Join(v.Dir, "objects", damaged[:2], damaged[2:])); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.Link(filepath.Join(v.Dir, "objects", other[:2], other[2:]),
+		filepath.Join(v.Dir, "objects", damaged[:2], damaged[2:])))
+	coldtest.Check(t, v.db.Refresh())
 	at, err := v.OpenAt(t.Context(), id, int64(len(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	p := make([]byte, len(data))
 	for _, c := range []struct {
 		off, end int
@@ -175,26 +153,17 @@ func TestOpenAtLongOverBadChunks(t *testing.T) {
 	}
 }
 
-// Small reads that go forward have chunks loaded ahead; one that cannot be read stops them where it begins, until it
-// can.
+// While small reads go forward, chunks are loaded ahead. A chunk that cannot be read ends the reads at its beginning,
+// until it can be read again.
 func TestOpenAtForward(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(44, 60*format.MinChunk+5)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[40].ID)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	at, err := v.OpenAt(t.Context(), id, int64(len(data)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	const step = 10_000
 	p := make([]byte, step)
 	for off, failed := 0, false; off < len(data); off += step {
@@ -224,10 +193,7 @@ func TestOpenAtForward(t *testing.T) {
 func TestStoreChunksConcurrently(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	x, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := v.MustBegin()
 	defer x.Abort()
 	f := coldtest.NewDir(0o755)
 	for i := range 12 {
@@ -248,9 +214,7 @@ func TestStoreChunksConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := coldtest.PutDirs(t.Context(), x, f, true); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, coldtest.PutDirs(t.Context(), x, f, true))
 	if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
 		t.Fatal(err)
 	}
@@ -266,35 +230,25 @@ func TestPushChunks(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold, Source: remote})
 	data := coldtest.Noise(60, 40*format.MinChunk)
 	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	if err := v.Push(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Push(t.Context()))
 	old := v.HeadSnapshot().Info().ID
 	data[17*format.MinChunk] ^= 1
 	v.store(coldtest.Content(data), cold.Base{ID: id})
 	tip := v.HeadSnapshot().Info().ID
 	ids, err := v.collect(t.Context(), []cold.ID{tip}, old)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	kinds := map[odb.Type]int{}
 	for _, id := range ids {
 		kind, _, err := v.db.Stat(id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		kinds[kind]++
 	}
 	// A chunk and the metadata; the root, the chunks' tree, .emberfs and meta.
 	if kinds[odb.Blob] != 2 || kinds[odb.Tree] != 4 || kinds[odb.Commit] != 1 {
 		t.Errorf("%v are sent", kinds)
 	}
-	if err := v.Push(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Push(t.Context()))
 	again := newVolume(t, Options{Source: remote})
-	if err := again.Fetch(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, again.Fetch(t.Context()))
 	again.checkFile(data)
 }

@@ -9,11 +9,12 @@ import (
 	"emberfs/backup/odb"
 )
 
-// cachedBytes is how much of an open file's chunks is kept, at least three or four chunks: small reads mostly go
-// forward.
+// cachedBytes is how many bytes of an open file's chunks are cached, though never fewer than two to four chunks (see
+// limits). Little is enough, since small reads mostly go forward.
 const cachedBytes = 2 << 20
 
-// keptChunks keeps some chunks of one file. Its zero value with a db is empty.
+// keptChunks is a cache of some chunks of one file. The zero value with db set is ready to use. It is safe for
+// concurrent use.
 type keptChunks struct {
 	db      *odb.DB
 	loaders sync.WaitGroup
@@ -21,28 +22,28 @@ type keptChunks struct {
 	mu struct {
 		sync.Mutex
 		closed  bool
-		recent  []*keptChunk // the last one was used or loaded last
-		free    [][]byte     // memory of chunks that are not kept any more
+		recent  []*keptChunk // the cached chunks, least recently used first
+		free    [][]byte     // buffers of chunks that are not cached any more
 		last    int          // the chunk that was asked for last
-		run     int          // how many followed each other up to it
-		loaders int          // goroutines that load ahead
+		run     int          // how many chunks in a row were asked for in ascending order, up to last
+		loaders int          // how many goroutines load ahead
 	}
 }
 
-// keptChunk is a chunk that is loaded, once, by whoever needs it first.
+// keptChunk is a cached chunk. It is loaded once, by whoever needs it first.
 type keptChunk struct {
 	at   int
 	done chan struct{} // closed when it is loaded
-	buf  []byte        // memory for data; nil: of its own
+	buf  []byte        // buffer to load data into; nil: loading allocates one
 	data []byte
 	err  error
 
 	// Guarded by the cache's mu.
 	users int
-	gone  bool // not kept any more; the last user gives back the memory
+	gone  bool // not cached any more; the last user gives back the buffer
 }
 
-// limits says how many chunks are kept and how many at most are loaded ahead.
+// limits returns how many chunks are cached, and how many at most are loaded ahead.
 func limits(l *format.Layout) (keep, ahead int) {
 	switch {
 	case l.Parts != nil:
@@ -54,8 +55,9 @@ func limits(l *format.Layout) (keep, ahead int) {
 	return keep, keep / 2
 }
 
-// get gives chunk refs[at], loaded; put must follow. While reads go forward the chunks behind it are loaded on other
-// threads, the more the longer that lasts: verifying takes longer than giving away.
+// get returns chunk l.Refs[at], loaded or with err set. The caller must call put when it is done with it. While reads
+// go forward, the chunks that follow are loaded by other threads, the more the longer that lasts, because verifying a
+// chunk takes longer than returning it.
 func (c *keptChunks) get(l *format.Layout, at int) *keptChunk {
 	c.mu.Lock()
 	switch at {
@@ -83,7 +85,8 @@ func (c *keptChunks) get(l *format.Layout, at int) *keptChunk {
 			return e
 		default:
 		}
-		// Another thread has begun it. Waking up would take about as long as to load one in the meantime.
+		// Another thread is loading the chunk. Being woken up takes about as long as loading a chunk, so load another
+		// one in the meantime.
 		if !c.loadNext(l) {
 			<-e.done
 			return e
@@ -91,7 +94,7 @@ func (c *keptChunks) get(l *format.Layout, at int) *keptChunk {
 	}
 }
 
-// put says that nobody looks at what get gave any more.
+// put ends a use of a chunk that began with get.
 func (c *keptChunks) put(e *keptChunk) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,7 +102,7 @@ func (c *keptChunks) put(e *keptChunk) {
 	c.reclaim(e)
 }
 
-// has says whether a chunk is kept.
+// has reports whether a chunk is cached.
 func (c *keptChunks) has(at int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,8 +118,8 @@ func (c *keptChunks) loadAhead(l *format.Layout) {
 	c.mu.loaders--
 }
 
-// loadNext loads one of the chunks that will be wanted. False: they are there, or there is something wrong, which those
-// who want it find out.
+// loadNext loads one of the chunks that will be wanted next. It returns false if all of them are there or loading
+// failed; the error will be met by the read that wants the chunk.
 func (c *keptChunks) loadNext(l *format.Layout) bool {
 	c.mu.Lock()
 	at := c.ahead(l)
@@ -142,7 +145,7 @@ func (c *keptChunks) load(l *format.Layout, e *keptChunk) {
 	}
 }
 
-// forget lets a chunk that could not be read be tried again.
+// forget removes a chunk that could not be read from the cache, so that the next read tries again.
 func (c *keptChunks) forget(e *keptChunk) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -158,7 +161,7 @@ func (c *keptChunks) isClosed() bool {
 	return c.mu.closed
 }
 
-// close lets everything go and waits for what is being loaded ahead.
+// close empties the cache and waits for the goroutines that load ahead.
 func (c *keptChunks) close() {
 	c.mu.Lock()
 	c.mu.closed, c.mu.recent, c.mu.free = true, nil, nil
@@ -166,13 +169,13 @@ func (c *keptChunks) close() {
 	c.loaders.Wait()
 }
 
-// What follows wants mu to be held.
+// The functions below need c.mu to be held.
 
 func (c *keptChunks) find(at int) int {
 	return slices.IndexFunc(c.mu.recent, func(e *keptChunk) bool { return e.at == at })
 }
 
-// ahead is the next chunk to be loaded before somebody asks for it, or -1.
+// ahead returns the next chunk to load ahead, or -1 if there is none.
 func (c *keptChunks) ahead(l *format.Layout) int {
 	_, most := limits(l)
 	for at := c.mu.last + 1; !c.mu.closed && at <= c.mu.last+min(c.mu.run, most) && at < len(l.Refs); at++ {
@@ -183,7 +186,8 @@ func (c *keptChunks) ahead(l *format.Layout) int {
 	return -1
 }
 
-// use finds a chunk or makes room for it; then it is the caller's business to load it.
+// use returns a chunk and counts the caller as a user. If mine is true the chunk was not cached, room was made for it,
+// and the caller has to load it.
 func (c *keptChunks) use(l *format.Layout, at int) (_ *keptChunk, mine bool) {
 	var e *keptChunk
 	if i := c.find(at); i >= 0 {
@@ -208,7 +212,7 @@ func (c *keptChunks) use(l *format.Layout, at int) (_ *keptChunk, mine bool) {
 	return e, mine
 }
 
-// reclaim takes the memory of a chunk that nobody needs for the next one.
+// reclaim keeps the buffer of a chunk that is not cached or used any more for the next chunk.
 func (c *keptChunks) reclaim(e *keptChunk) {
 	if e.gone && e.users == 0 && e.buf != nil && len(c.mu.free) == 0 && !c.mu.closed {
 		c.mu.free = append(c.mu.free, e.buf)

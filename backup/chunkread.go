@@ -12,14 +12,14 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// chunkReader streams a file that is a tree of chunks. It is for one goroutine.
+// chunkReader streams a file in chunks. It must be used by one goroutine at a time.
 type chunkReader struct {
 	db     *odb.DB
 	id     cold.ID
 	l      *format.Layout
 	pos    int64
-	at     int             // the chunk that pos is in or before
-	b      *odb.BlobReader // of that chunk, open; nil before it
+	at     int             // index of the chunk that pos is in or before
+	b      *odb.BlobReader // that chunk, open; nil while pos is before it
 	closed bool
 }
 
@@ -27,7 +27,7 @@ var _ cold.Blob = (*chunkReader)(nil)
 
 func (r *chunkReader) Size() int64 { return r.l.Size }
 
-// data is where the data behind pos begins: a chunk or the end.
+// data returns where the next data at or after pos begins: in a chunk, or at the end of the file.
 func (r *chunkReader) data() int64 {
 	for ; r.at < len(r.l.Refs); r.at++ {
 		if off, n := r.l.Part(r.at); off+n > r.pos {
@@ -69,7 +69,7 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 		}
 	}
 	n, err := r.b.Read(p)
-	if err != nil { // not io.EOF: the chunk is not empty and its last bytes come without
+	if err != nil { // not io.EOF: chunks are not empty, and the chunk is closed after its last byte
 		return 0, chunkError(r.id, r.l.Refs[r.at].N, err)
 	}
 	r.pos += int64(n)
@@ -81,7 +81,8 @@ func (r *chunkReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// open opens the chunk that pos is at the beginning of, or finds out that it has another length.
+// open opens the chunk that begins at pos. If the chunk has another length than expected, it updates the layout
+// instead.
 func (r *chunkReader) open() error {
 	ref := r.l.Refs[r.at]
 	b, err := r.db.Stream(ref.ID)
@@ -95,7 +96,8 @@ func (r *chunkReader) open() error {
 	if err := b.Close(); err != nil {
 		return err
 	}
-	// A stock client changed the chunk. What was read before it lay at its place in any case.
+	// A stock client changed the chunk. What was read so far is right all the same: the chunks before this one have not
+	// moved.
 	l, err := remeasure(r.l, r.db, r.id)
 	if err == nil {
 		r.l = l
@@ -103,7 +105,7 @@ func (r *chunkReader) open() error {
 	return err
 }
 
-// remeasure is the layout after a chunk was found to have another length than l says.
+// remeasure returns the layout after a chunk was found to have another length than l says.
 func remeasure(l *format.Layout, db format.Store, id cold.ID) (*format.Layout, error) {
 	if l.Parts != nil {
 		return nil, fmt.Errorf("chunk tree %s: %w: the length of a chunk changes", id, cold.ErrCorrupt)

@@ -9,20 +9,21 @@ import (
 	"sync"
 
 	"emberfs/backup/coldtest"
+	"emberfs/backup/format"
 	"emberfs/tiers/cold"
 )
 
-// testThreshold makes files of a few chunks big.
+// testThreshold is a chunk threshold with which files of a few chunks count as big.
 const testThreshold = 256 << 10
 
-// holed is content with data in some ranges only, of which no other byte may be read but the last.
+// holed is content with data in some ranges only. No other byte of it may be read, except the last one.
 type holed struct {
 	size  int64
 	parts map[int64][]byte
 	reads *readLog // nil: nobody asks
 }
 
-// readLog is what was read of content.
+// readLog records what was read of a content.
 type readLog struct {
 	sync.Mutex
 	list []cold.Range
@@ -69,32 +70,37 @@ func (h holed) bytes() []byte {
 	return b
 }
 
-// store commits a volume of one file, stored from base, and gives its id and how many objects its pack got.
+// store commits a volume of one file, stored with base, and returns its id and the number of objects in its pack.
 func (v *testVolume) store(c cold.Content, base cold.Base) (id cold.ID, objects int) {
 	v.T.Helper()
 	ctx := v.T.Context()
 	x, err := v.Begin(ctx)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer x.Abort()
-	if id, err = x.PutFile(ctx, c, base); err != nil {
-		v.T.Fatal(err)
-	}
+	id, err = x.PutFile(ctx, c, base)
+	coldtest.Check(v.T, err)
 	objects = txLen(v.T, x)
 	e := cold.Entry{Name: "f", Kind: cold.KindFile, Mode: 0o755, Size: c.Size(), ID: id}
 	root, err := x.PutDir(ctx, cold.DirID{}, true, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e},
 		nil)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	if _, err := x.Commit(ctx, cold.CommitOptions{Root: root}); err != nil {
 		v.T.Fatal(err)
 	}
 	return id, objects
 }
 
-// entry is the only file's entry as the last commit has it.
+// storeLoose stores a file, all of it as loose objects.
+func (v *testVolume) storeLoose(data []byte) (cold.ID, *format.ChunkTree) {
+	v.T.Helper()
+	id, _ := v.store(coldtest.Content(data), cold.Base{})
+	tree, err := format.LoadChunks(v.db, id)
+	coldtest.Check(v.T, err)
+	coldtest.Explode(v.T, v.Dir)
+	return id, tree
+}
+
+// entry returns the only file's entry in the last commit.
 func (v *testVolume) entry(name string) cold.Entry {
 	v.T.Helper()
 	s := v.HeadSnapshot()
@@ -128,18 +134,14 @@ func (v *testVolume) checkFile(want []byte) {
 		}
 	}
 	v.checkAt(e, want)
-	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("git fsck: %s", out)
-	}
+	coldtest.Fsck(v.T, v.Dir)
 }
 
-// checkAt reads parts of a file in an order of no kind.
+// checkAt reads parts of a file in no particular order.
 func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 	v.T.Helper()
 	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	if at.Size() != int64(len(want)) {
 		v.T.Errorf("Size = %d", at.Size())
 	}
@@ -167,13 +169,11 @@ func (v *testVolume) checkAt(e cold.Entry, want []byte) {
 	}
 }
 
-// holes gives where a stream has its holes, by SkipHole.
+// holes returns where a stream has holes, by SkipHole.
 func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 	v.T.Helper()
 	b, err := v.Open(v.T.Context(), e.ID, e.Size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer b.Close()
 	pos := int64(0)
 	buf := make([]byte, 10<<10)
@@ -191,9 +191,7 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		coldtest.Check(v.T, err)
 	}
 	if pos != e.Size {
 		v.T.Errorf("%d bytes of %d", pos, e.Size)
@@ -204,19 +202,15 @@ func (v *testVolume) holes(e cold.Entry) (holes []cold.Range, data []byte) {
 	return holes, data
 }
 
-// dataHoles gives where a file has its holes, by Data.
+// dataHoles returns where a file has holes, by Data.
 func (v *testVolume) dataHoles(e cold.Entry) (holes []cold.Range) {
 	v.T.Helper()
 	at, err := v.OpenAt(v.T.Context(), e.ID, e.Size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer at.Close()
 	for pos := int64(0); pos < e.Size; {
 		r, ok, err := at.Data(pos)
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		coldtest.Check(v.T, err)
 		if !ok {
 			return append(holes, cold.Range{Off: pos, End: e.Size})
 		}

@@ -11,7 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// An edit stores the chunks that changed and the tree, nothing else, and reads no others where it is said what changed.
+// An edit stores the chunks that changed and the tree, and nothing else. If it is known what changed, no other chunks
+// are read.
 func TestChunkEdit(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})

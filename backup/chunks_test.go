@@ -24,9 +24,7 @@ func TestChunkSize(t *testing.T) {
 		{1 << 30, 256 << 10},
 		{16 << 30, 4 << 20}, {16<<30 + 1, 4 << 20}, {1 << 40, 4 << 20}, {1<<63 - 1, 4 << 20},
 	} {
-		if got := format.ChunkSizeOf(c.size); got != c.want {
-			t.Errorf("chunkSizeOf(%d) = %d, want %d", c.size, got, c.want)
-		}
+		coldtest.Equal(t, format.ChunkSizeOf(c.size), c.want, "chunkSizeOf(%d) =", c.size)
 	}
 	const half, whole = 4 << 20, 8 << 20
 	old := func(chunk int64) *format.ChunkTree { return &format.ChunkTree{Chunk: chunk} }
@@ -41,9 +39,7 @@ func TestChunkSize(t *testing.T) {
 		{8*4096*format.MinChunk + 1, old(format.MinChunk), 1 << 20}, {whole, old(format.MaxChunk), format.MaxChunk},
 		{1 << 45, old(format.MaxChunk), format.MaxChunk},
 	} {
-		if got := format.ChunkSizeFor(c.size, whole, c.old); got != c.want {
-			t.Errorf("chunkSizeFor(%d, %+v) = %d, want %d", c.size, c.old, got, c.want)
-		}
+		coldtest.Equal(t, format.ChunkSizeFor(c.size, whole, c.old), c.want, "chunkSizeFor(%d, %+v) =", c.size, c.old)
 	}
 }
 
@@ -166,15 +162,10 @@ func TestChunkedChmod(t *testing.T) {
 	v := openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(6, 6*format.MinChunk)
 	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, Options{})
 	for i, full := range []bool{false, true, false} {
-		x, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		x := v.MustBegin()
 		defer x.Abort()
 		base := coldtest.RootOf(x.Base())
 		if i == 2 {
@@ -184,9 +175,7 @@ func TestChunkedChmod(t *testing.T) {
 		e := cold.Entry{Name: name, Kind: cold.KindFile, Mode: 0o640 + uint32(i), Size: int64(len(data)), ID: id}
 		root, err := x.PutDir(t.Context(), base, full, &cold.Root{Entry: coldtest.NewDir(0o755).Entry}, []cold.Entry{e},
 			nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: root}); err != nil {
 			t.Fatal(err)
 		}
@@ -211,9 +200,7 @@ func TestChunksOfOldVolume(t *testing.T) {
 	data := coldtest.Noise(7, 30*format.MinChunk)
 	v := openVolume(t, dir, Options{})
 	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, Options{ChunkThreshold: testThreshold})
 	v.checkFile(data)
 	data[5] ^= 1
@@ -227,16 +214,11 @@ func TestChunksOfOldVolume(t *testing.T) {
 // A file that is stored again in the same transaction builds on what was stored the first time.
 func TestChunksTwiceInOneTx(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	x, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := v.MustBegin()
 	defer x.Abort()
 	data := coldtest.Noise(8, 16*format.MinChunk)
 	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	n := txLen(t, x)
 	data[3*format.MinChunk] ^= 1
 	var reads readLog
@@ -253,25 +235,16 @@ func TestChunksOfDamagedBase(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
 	data := coldtest.Noise(9, 16*format.MinChunk)
-	id, _ := v.store(coldtest.Content(data), cold.Base{})
-	tree, err := format.LoadChunks(v.db, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	coldtest.Explode(t, v.Dir)
+	id, tree := v.storeLoose(data)
 	coldtest.RemoveLoose(t, v.Dir, tree.Refs[7].ID)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	if now, n := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id || n != 1 {
 		t.Errorf("%d objects stored of one that is missing", n)
 	}
 	v.checkFile(data)
 	coldtest.Explode(t, v.Dir)
 	coldtest.RemoveLoose(t, v.Dir, id)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	if now, _ := v.store(coldtest.Content(data), cold.Base{ID: id, Known: true}); now != id {
 		t.Errorf("stored as %s", now)
 	}
@@ -280,16 +253,11 @@ func TestChunksOfDamagedBase(t *testing.T) {
 
 func TestChunkedSizeChanges(t *testing.T) {
 	v := newVolume(t, Options{ChunkThreshold: testThreshold})
-	x, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := v.MustBegin()
 	defer x.Abort()
 	data := coldtest.Noise(10, 8*format.MinChunk+10)
 	id, err := x.PutFile(t.Context(), coldtest.Content(data), cold.Base{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	for _, size := range []int64{8*format.MinChunk + 9, 8*format.MinChunk + 11, 8 * format.MinChunk, 9*format.MinChunk +
 		1, 20 * format.MinChunk} {
 		for _, c := range []cold.Content{coldtest.Content(data),

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	chunkWorkers = 2 // chunks of one file that are read, hashed and deflated at a time
-	recentChunks = 4 // chunk lists that a transaction keeps: a file that changes meanwhile is stored again
+	chunkWorkers = 2 // how many chunks of one file are read, hashed and deflated at a time
+	recentChunks = 4 // how many chunk trees a transaction remembers: a file that changes meanwhile is stored again
 )
 
-// chunkCache is what a transaction knows of chunk trees.
+// chunkCache is what a transaction remembers about chunk trees.
 type chunkCache struct {
 	recent []*cachedChunks
 	sizes  map[cold.ID]int64 // chunk size by tree
@@ -30,7 +30,7 @@ type cachedChunks struct {
 	c  *format.ChunkTree
 }
 
-// keepChunks notes a chunk tree that was stored or read.
+// keepChunks remembers a chunk tree that was stored or read.
 func (t *tx) keepChunks(id cold.ID, c *format.ChunkTree) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -45,7 +45,7 @@ func (t *tx) keepChunks(id cold.ID, c *format.ChunkTree) {
 	t.mu.chunks.recent = append(recent, &cachedChunks{id, c})
 }
 
-// cachedChunks is a chunk tree that keepChunks got lately.
+// cachedChunks returns a chunk tree that keepChunks remembers, or nil.
 func (t *tx) cachedChunks(id cold.ID) *format.ChunkTree {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -57,7 +57,8 @@ func (t *tx) cachedChunks(id cold.ID) *format.ChunkTree {
 	return nil
 }
 
-// loadBaseChunks reads what a file's content was; nil where that is no chunk tree, or damaged.
+// loadBaseChunks reads the chunk tree that a file's content was before. It returns nil if that was no chunk tree, or is
+// damaged.
 func (t *tx) loadBaseChunks(id cold.ID) *format.ChunkTree {
 	if id.IsZero() {
 		return nil
@@ -75,8 +76,9 @@ func (t *tx) loadBaseChunks(id cold.ID) *format.ChunkTree {
 	return c
 }
 
-// chunkSizeIn gives the chunk size of a file's content that is a chunk tree, which this transaction stored or the
-// repository has; 0 for a blob. mode is what the base's tree has with the same id, 0 if that is not known.
+// chunkSizeIn returns the chunk size of content that is a chunk tree, and 0 if it is a blob. The content is one that
+// this transaction stored or that the repository has. mode is the mode that the base's tree has with this id, or 0 if
+// that is not known.
 func (t *tx) chunkSizeIn(id cold.ID, mode uint32) (int64, error) {
 	t.mu.Lock()
 	chunk := t.mu.chunks.sizes[id]
@@ -108,14 +110,14 @@ type chunkStore struct {
 	t     *tx
 	f     cold.Content
 	base  cold.Base
-	old   *format.ChunkTree // nil: nothing is known
-	same  bool              // chunks of old that did not change need not be read
+	old   *format.ChunkTree // the previous content's chunks; nil if not known
+	same  bool              // chunks outside of base.Changed are those of old and need not be read
 	now   *format.ChunkTree
 	group *errgroup.Group
-	mu    sync.Mutex // now.refs
+	mu    sync.Mutex // guards now.Refs
 }
 
-// storeChunks stores content in chunks of the given size; those that old has at the same place are not stored again.
+// storeChunks stores content in chunks of the given size. Chunks that old has at the same place are not stored again.
 func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, old *format.ChunkTree, chunk int64) (
 	cold.ID, error) {
 	now := &format.ChunkTree{Size: f.Size(), Chunk: chunk}
@@ -132,7 +134,7 @@ func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, ol
 	s.group.SetLimit(chunkWorkers)
 	err := s.walk(gctx)
 	if werr := s.group.Wait(); werr != nil {
-		err = werr // walk only saw that something had ended it
+		err = werr // the cause; walk's own error may only say that the context was cancelled
 	}
 	if err == nil {
 		err = checkEnd(f)
@@ -143,10 +145,10 @@ func (t *tx) storeChunks(ctx context.Context, f cold.Content, base cold.Base, ol
 	return s.finish()
 }
 
-// walk finds the chunks that are not all hole, and stores those that may have changed.
+// walk goes through the chunks, leaves out those that are all hole, and stores those that may have changed.
 func (s *chunkStore) walk(ctx context.Context) error {
 	changed := s.base.Changed
-	var data cold.Range // the data at or behind the last place asked for
+	var data cold.Range // the last answer of Content.Data
 	for n := int64(0); n < s.now.Count(); n++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -174,7 +176,7 @@ func (s *chunkStore) walk(ctx context.Context) error {
 		}
 		if data.Off >= end {
 			if !s.same {
-				n = max(n, data.Off/s.now.Chunk-1) // nothing is to be looked at before
+				n = max(n, data.Off/s.now.Chunk-1) // there is only a hole before that
 			}
 			continue
 		}
@@ -191,7 +193,7 @@ func (s *chunkStore) add(n int64, id cold.ID) int {
 	return len(s.now.Refs) - 1
 }
 
-// store reads and stores a chunk and notes its id.
+// store reads and stores one chunk and notes its id.
 func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -221,7 +223,7 @@ func (s *chunkStore) store(ctx context.Context, n int64, at int) error {
 	return nil
 }
 
-// readExactly fills p from off; content that ends before is cold.ErrSizeChanged.
+// readExactly fills p from off. If the content ends before that, it returns cold.ErrSizeChanged.
 func readExactly(f cold.Content, p []byte, off int64) error {
 	n, err := f.ReadAt(p, off)
 	switch {
@@ -233,7 +235,7 @@ func readExactly(f cold.Content, p []byte, off int64) error {
 	return fmt.Errorf("read content: %w", err)
 }
 
-// checkEnd makes sure that content is as long as it says: a hole at its end is never read.
+// checkEnd makes sure that the content is as long as it says, which reading alone would not show if it ends in a hole.
 func checkEnd(f cold.Content) error {
 	size := f.Size()
 	var last [2]byte
@@ -247,7 +249,7 @@ func checkEnd(f cold.Content) error {
 	return nil
 }
 
-// finish stores the tree, unless it is the one that the base has.
+// finish stores the chunk tree, unless the base has the same one.
 func (s *chunkStore) finish() (cold.ID, error) {
 	known := make(map[cold.ID]struct{})
 	if s.old != nil {

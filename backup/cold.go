@@ -22,26 +22,27 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Options of a Cold. The zero value works.
+// Options configure a Cold. The zero value works.
 type Options struct {
-	Branch string // the volume's branch; default main
-	Source string // the remote, for now a path to a bare repository; "": none
+	Branch string // the volume's branch; the default is main
+	Source string // the remote, for now the path of a bare repository; "" means no remote
 
-	// VolumeID names a volume that has no commit yet; default a random one. A volume with commits keeps its own.
+	// VolumeID is the id for a volume that has no commit yet; the default is a random one. A volume with commits keeps
+	// the id in them.
 	VolumeID  string
-	MachineID string // for commits whose options name no machine
+	MachineID string // the machine named in commits whose CommitOptions name none
 
-	UserName, UserEmail string // who commits; default emberfs
+	UserName, UserEmail string // the author of commits; the default is emberfs <emberfs@localhost>
 
-	UID, GID uint32 // who owns what a stock client added
+	UID, GID uint32 // the owner of files that a stock client added
 
-	// ChunkThreshold is the size in bytes over which a file is stored in chunks; default 8 MiB, at least 128 KiB. It
-	// may be another one than the volume was written with.
+	// ChunkThreshold is the file size in bytes above which a file is stored in chunks; the default is 8 MiB, the
+	// minimum 128 KiB. It may differ from the one that the volume was written with.
 	ChunkThreshold int64
 
 	Log logrus.FieldLogger // nil: nothing is logged
 
-	// Fail is for tests of crash safety: see odb.Options.
+	// Fail injects failures in tests of crash safety; see odb.Options.
 	Fail func(step string) error
 }
 
@@ -86,23 +87,23 @@ type Cold struct {
 	buffers sync.Pool // of chunks, *[]byte
 
 	txs       chan struct{} // holds a token while a Tx is open
-	protected func()        // lets GC have the open Tx's base again; whoever holds the token of txs may use it
+	protected func()        // ends the protection of the open Tx's base from GC; nil: none. Needs the token of txs
 	sync      chan struct{} // holds a token while Fetch or Push runs
-	refs      sync.Mutex    // held while main or the live branch is looked at and then moved
+	refs      sync.Mutex    // held while main or the live branch is checked and then moved
 
-	// mu guards what is known in memory. Nothing is read or written under it, for Pushed and VolumeID are asked while
-	// files are locked.
+	// mu guards what is known in memory. No I/O is done under it, because callers ask Pushed and VolumeID while they
+	// hold locks of files.
 	mu struct {
 		sync.Mutex
 		volume    string
-		head      *Snapshot // the last tip of main that was opened
-		live      *Snapshot // and of the live branch
+		head      *Snapshot // the tip of main that was opened last
+		live      *Snapshot // the tip of the live branch that was opened last
 		chain     chain
 		pushed    cold.ID
-		notes     map[string]string  // what is wrong with the branches, by what it is about
+		notes     map[string]string  // what is wrong with the branches, by topic; see note
 		undeleted bool               // the remote does not let live branches be deleted
-		sides     []string           // what Aside says
-		ignored   map[string]cold.ID // of the remote: live branches that follow nothing
+		sides     []string           // what Aside returns
+		ignored   map[string]cold.ID // tips of the remote's references that look like live branches and are none
 	}
 }
 
@@ -111,8 +112,8 @@ var _ cold.Cold = (*Cold)(nil)
 // pushJournal is the file in cold.git that notes a push under way.
 const pushJournal = "emberfs_push"
 
-// Open opens the volume's repository at dir, and creates it when it is missing or empty. The caller must be the only
-// EmberFS process that uses it. A volume of a newer format is ErrNewerFormat.
+// Open opens the volume's repository at dir, and creates it if it is missing or empty. The caller must be the only
+// EmberFS process that uses it. If the volume has a newer format, the error is ErrNewerFormat.
 func Open(dir string, o Options) (*Cold, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
@@ -131,9 +132,9 @@ func Open(dir string, o Options) (*Cold, error) {
 	return newCold(db, o)
 }
 
-// OpenRepository opens any repository for reading: the bare one of a remote or of a volume whose daemon runs, or a
-// stock clone. Without o.Branch it takes the branch that the repository's HEAD names. It writes nothing there; Begin,
-// Fetch and Push fail.
+// OpenRepository opens any repository for reading: the bare one of a remote, that of a volume whose daemon is running,
+// or a stock clone. If o.Branch is empty, it uses the branch that the repository's HEAD names. It writes nothing there;
+// Begin, Fetch and Push fail.
 func OpenRepository(path string, o Options) (*Cold, error) {
 	if fi, err := os.Stat(filepath.Join(path, ".git")); err == nil && fi.IsDir() {
 		path = filepath.Join(path, ".git")
@@ -152,7 +153,7 @@ func OpenRepository(path string, o Options) (*Cold, error) {
 	return newCold(db, o)
 }
 
-// headBranch is the branch that a repository's HEAD names; "" if it names none.
+// headBranch returns the branch that a repository's HEAD names, or "" if it names none.
 func headBranch(path string) string {
 	head, err := os.ReadFile(filepath.Join(path, "HEAD"))
 	if err != nil {
@@ -185,7 +186,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 	}
 	c.mu.volume = o.VolumeID
 	if _, err = c.head(); err == nil && !db.ReadOnly() {
-		err = c.settle(context.Background())
+		err = c.retireAbsorbed(context.Background())
 	}
 	if err == nil && c.remote != nil {
 		c.mu.pushed, err = c.Tracked(context.Background())
@@ -193,7 +194,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 	return c, err
 }
 
-// ReadRef is a reference's value; zero where there is none.
+// ReadRef returns the value of a reference, or the zero ID if it does not exist.
 func (c *Cold) ReadRef(name string) (cold.ID, error) {
 	id, err := c.db.Ref(name)
 	if errors.Is(err, odb.ErrNoRef) {
@@ -205,9 +206,10 @@ func (c *Cold) ReadRef(name string) (cold.ID, error) {
 	return id, nil
 }
 
+// Tip returns main's tip, or the zero ID if there is no commit yet.
 func (c *Cold) Tip() (cold.ID, error) { return c.ReadRef(c.ref) }
 
-// head opens the branch's tip; nil while there is none.
+// head opens main's tip. It returns nil if there is no commit yet.
 func (c *Cold) head() (*Snapshot, error) {
 	id, err := c.Tip()
 	if err != nil || id.IsZero() {
@@ -231,6 +233,7 @@ func (c *Cold) head() (*Snapshot, error) {
 	return s, nil
 }
 
+// At opens the commit with this id.
 func (c *Cold) At(id cold.ID) (*Snapshot, error) {
 	return openSnapshot(c.db, id, owner{c.o.UID, c.o.GID})
 }
@@ -282,12 +285,12 @@ func (c *Cold) OpenAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt,
 	return c.openContentAt(ctx, id, size)
 }
 
-// Begin implements cold.Cold. While another Tx is open it waits.
+// Begin implements cold.Cold. It waits while another Tx is open.
 func (c *Cold) Begin(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error { return t.onNewest(ctx) })
 }
 
-// BeginLive implements cold.Cold. While another Tx is open it waits.
+// BeginLive implements cold.Cold. It waits while another Tx is open.
 func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) error {
 		err := t.onNewest(ctx)
@@ -296,7 +299,7 @@ func (c *Cold) BeginLive(ctx context.Context) (cold.Tx, error) {
 	})
 }
 
-// BeginAt implements cold.Cold.
+// BeginAt implements cold.Cold. It waits while another Tx is open.
 func (c *Cold) BeginAt(ctx context.Context, base cold.ID) (cold.Tx, error) {
 	return c.begin(ctx, func(t *tx) (err error) {
 		t.at = Position{Main: base}

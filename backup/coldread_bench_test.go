@@ -26,9 +26,7 @@ func putFiles(b *testing.B, c *Cold, contents []cold.Content) []coldFile {
 	b.Helper()
 	ctx := context.Background()
 	tx, err := c.Begin(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	defer tx.Abort()
 	var base cold.DirID
 	if s := tx.Base(); s != nil {
@@ -39,18 +37,14 @@ func putFiles(b *testing.B, c *Cold, contents []cold.Content) []coldFile {
 	var files []coldFile
 	for i, content := range contents {
 		id, err := tx.PutFile(ctx, content, cold.Base{})
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		files = append(files, coldFile{id, content.Size()})
 		entries = append(entries, cold.Entry{Name: fmt.Sprintf("%d-%d", time.Now().UnixNano(), i), Kind: cold.KindFile,
 			Mode: 0o644, Size: content.Size(), ID: id})
 	}
 	root := cold.Entry{Kind: cold.KindDir, Mode: 0o755}
 	id, err := tx.PutDir(ctx, base, base == cold.DirID{}, &cold.Root{Entry: root}, entries, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		b.Fatal(err)
 	}
@@ -81,16 +75,12 @@ func BenchmarkColdFirstByte(b *testing.B) {
 		f := files[rnd.Intn(len(files))]
 		start := time.Now()
 		blob, err := c.OpenAt(context.Background(), f.id, f.size)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		if _, err := blob.ReadAt(p, 0); err != nil && err != io.EOF {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(start))
-		if err := blob.Close(); err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, blob.Close())
 	}
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
@@ -109,9 +99,7 @@ func benchBigFile(b *testing.B, request int) {
 	const size = 1 << 30
 	dir := b.TempDir()
 	f, err := os.Create(filepath.Join(dir, "plain"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	defer f.Close()
 	rnd := rand.New(rand.NewSource(2))
 	block := make([]byte, 1<<20)
@@ -139,13 +127,9 @@ func benchBigFile(b *testing.B, request int) {
 	for b.Loop() {
 		native += read(f)
 		blob, err := c.OpenAt(context.Background(), file.id, file.size)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		cold += read(blob)
-		if err := blob.Close(); err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, blob.Close())
 	}
 	b.ReportMetric(native.Seconds()/cold.Seconds(), "of-native")
 	b.ReportMetric(size/1e6*float64(b.N)/cold.Seconds(), "cold-MB/s")

@@ -46,8 +46,9 @@ func (t *tx) commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) 
 	return id, t.publish(ctx, id)
 }
 
-// wholeTree is the tree of the commit: of the root that was put, or the live branch's where nothing was and main only
-// catches up.
+// wholeTree returns the tree of the commit. Normally that is the root directory that was put, stored together with
+// .emberfs. If nothing was put and the root is that of the live branch, main only catches up, and the tree is that of
+// the live branch's tip.
 func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
 	if t.pending == nil && !t.live && !t.at.Live.IsZero() && o.Root == t.base.root.Dir() {
 		commit, err := ReadCommit(t.c.db, t.at.Live)
@@ -60,8 +61,9 @@ func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
 	return t.putRoot(d, o)
 }
 
-// Mend publishes what the base commit turned out to lack and was stored again, for a transaction that came to the same
-// root; the branch stays where it is. Where the base lacks nothing it writes nothing. Only Abort may follow.
+// Mend is called instead of Commit if the transaction came to the same root as the base commit. If objects that the
+// base commit lacks were stored again meanwhile, Mend publishes them without moving the branch; otherwise it writes
+// nothing. Afterwards the transaction can only be aborted.
 func (t *tx) Mend(root cold.DirID) error {
 	if err := t.alive(); err != nil {
 		return err
@@ -80,7 +82,7 @@ func (t *tx) Mend(root cold.DirID) error {
 	return t.w.Release()
 }
 
-// rootDir is the root directory: the last one that was put.
+// rootDir takes the root directory, which must be the one put last, out of t.pending.
 func (t *tx) rootDir(dir cold.DirID) (*dirBuild, error) {
 	d := t.pending
 	if d == nil || d.id != dir || d.head.Root == nil {
@@ -90,7 +92,7 @@ func (t *tx) rootDir(dir cold.DirID) (*dirBuild, error) {
 	return d, nil
 }
 
-// putRoot stores what stands at the root of the commit and returns the commit's tree.
+// putRoot stores the root directory and .emberfs, and returns the tree of the commit.
 func (t *tx) putRoot(d *dirBuild, o cold.CommitOptions) (cold.ID, error) {
 	if err := t.putObjects(d); err != nil {
 		return cold.ID{}, err
@@ -104,7 +106,7 @@ func (t *tx) putRoot(d *dirBuild, o cold.CommitOptions) (cold.ID, error) {
 	return t.putTree(all)
 }
 
-// putOwn stores .emberfs. opened nil, rules nil: the base's go on.
+// putOwn stores the directory .emberfs. If opened or rules is nil, that of the base commit is kept.
 func (t *tx) putOwn(meta cold.ID, opened []string, rules *[]byte) (cold.ID, error) {
 	known := make(map[cold.ID]struct{})
 	entries := []odb.TreeEntry{{Mode: odb.ModeTree, Name: format.MetaName, ID: meta}}
@@ -115,7 +117,8 @@ func (t *tx) putOwn(meta cold.ID, opened []string, rules *[]byte) (cold.ID, erro
 		if rules == nil && t.base.own.Rules.Mode == odb.ModeFile {
 			entries = append(entries, t.base.own.Rules)
 		}
-		// The list is a hint: one that was lost is not worth a commit that lacks an object.
+		// The list of opened files is only a hint: if its object is lost, the commit goes without, rather than name a
+		// missing object.
 		if e := t.base.own.Opened; opened == nil && e.Mode != 0 && t.c.db.Has(e.ID) {
 			entries = append(entries, e)
 		}
@@ -179,7 +182,8 @@ func (t *tx) putCommit(ctx context.Context, tree cold.ID, o cold.CommitOptions) 
 	o.When = when
 	if t.base != nil {
 		c.Parents = []cold.ID{parent}
-		// git log and merges go by time; a machine whose clock is behind must not end up before its parent.
+		// git log and merges sort by time, so a commit must not be older than its parent, even if the machine's clock
+		// is slow.
 		when = after(when, t.base.info.Time)
 	}
 	when = after(when, time.Unix(0, 0)).UTC().Truncate(time.Second)
@@ -194,11 +198,11 @@ func (t *tx) putCommit(ctx context.Context, tree cold.ID, o cold.CommitOptions) 
 	return t.w.Put(odb.Commit, data)
 }
 
-// clockFar is from what difference on a clock counts as wrong.
+// clockFar is how far the branch may be ahead of the clock before that is reported.
 const clockFar = time.Hour
 
-// noteClock says that the branch is ahead of this machine's clock, where it is by much: one of the two is wrong. now is
-// the machine's.
+// noteClock reports in Stats that the branch is far ahead of this machine's clock: one of the two is wrong. now is the
+// machine's time, dated that of the new commit.
 func (c *Cold) noteClock(now, dated time.Time) {
 	ahead := dated.Sub(now)
 	if ahead < clockFar {
@@ -210,7 +214,7 @@ func (c *Cold) noteClock(now, dated time.Time) {
 		"set the clock if it is wrong", cold.DateText(dated), far(ahead), format.TrailerTime))
 }
 
-// far is a long time in words; differences over 292 years are all the same.
+// far formats a long duration for people. A time.Duration ends at 292 years, so longer ones all look the same.
 func far(d time.Duration) string {
 	if days := int64(d / (24 * time.Hour)); days > 2 {
 		return fmt.Sprintf("%d days", days)
@@ -224,7 +228,7 @@ func (t *tx) publish(ctx context.Context, id cold.ID) error {
 	if t.live {
 		ref, old = t.at.Ref, t.at.Live
 	}
-	// The ref protocol checks again under its lock; here it saves writing a pack for nothing.
+	// move checks this again under the lock; the check here saves writing a pack in vain.
 	if err := t.unmoved(ctx); err != nil {
 		return err
 	}
@@ -240,7 +244,7 @@ func (t *tx) publish(ctx context.Context, id cold.ID) error {
 	return nil
 }
 
-// unmoved says whether both branches are where they were when the Tx began.
+// unmoved returns cold.ErrRefMoved unless both branches are where they were when the Tx began.
 func (t *tx) unmoved(ctx context.Context) error {
 	now, err := t.c.Position(ctx)
 	if err == nil && !now.same(&t.at) {
@@ -249,9 +253,9 @@ func (t *tx) unmoved(ctx context.Context) error {
 	return err
 }
 
-// move moves the branch while nothing of ours can move another, and after a commit to main retires the live branch that
-// it absorbed. Killed before that, the live branch does not follow main's tip any more: nobody reads it, and the next
-// start retires it.
+// move moves the branch, and after a commit to main retires the live branch that it absorbed. It holds c.refs, so that
+// no other code in this process moves one of them meanwhile. If the process is killed before it retired the live
+// branch, that one does not descend from main's tip any more: nobody reads it, and the next start retires it.
 func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 	t.c.refs.Lock()
 	defer t.c.refs.Unlock()
@@ -267,7 +271,7 @@ func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 		}
 		return nil
 	}
-	// A program that moved main in between has left the live branch behind.
+	// If another program moved main meanwhile, the new live commit does not descend from main's tip: take it back.
 	if main, err := t.c.Tip(); err != nil || main != t.at.Main {
 		if old.IsZero() {
 			err = errors.Join(err, t.c.db.DeleteRef(ref, id))
@@ -279,8 +283,9 @@ func (t *tx) move(ctx context.Context, ref string, old, id cold.ID) error {
 	return nil
 }
 
-// withdraw decides about a published pack after the branch could not be moved. Only a branch that certainly stayed
-// where it was lets the pack go: an error of the last fsync may come with the branch moved.
+// withdraw decides about a published pack after moving the branch failed. Only if the branch certainly did not move may
+// Abort remove the pack. Otherwise, for example if the last fsync failed after the branch was written, the branch may
+// name the commit, so the transaction ends here and its pack stays.
 func (t *tx) withdraw(ref string, old cold.ID, cause error) error {
 	now, err := t.c.ReadRef(ref)
 	if err == nil && now == old || errors.Is(cause, cold.ErrRefMoved) {

@@ -87,17 +87,13 @@ func TestOddTree(t *testing.T) {
 		t.Errorf("LinkDirs = %v, %v; want %v", got, err, links)
 	}
 	v.CheckGit()
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	again := openVolume(t, v.Dir, Options{VolumeID: "other"})
-	if id := again.VolumeID(); id != "vol-1" {
-		t.Errorf("VolumeID = %q", id)
-	}
+	coldtest.Equal(t, again.VolumeID(), "vol-1", "VolumeID =")
 	coldtest.CompareTrees(t, again.ReadTree(again.HeadSnapshot()), want)
 }
 
-// An unchanged tree put whole gives the ids that the base has, and writes nothing but what Commit makes.
+// Putting an unchanged tree whole yields the ids of the base, and writes only what Commit itself makes.
 func TestUnchanged(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -109,14 +105,9 @@ func TestUnchanged(t *testing.T) {
 	base := v.HeadSnapshot()
 	dirs := map[string]cold.DirID{}
 	v.DirsOf(base, coldtest.RootOf(base), "", dirs)
-	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := v.MustBegin()
 	defer tx.Abort()
-	if err := coldtest.Put(t.Context(), tx, f, dirs, "", links); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, coldtest.Put(t.Context(), tx, f, dirs, "", links))
 	if f.Dir() != coldtest.RootOf(base) {
 		t.Errorf("root is %v, in the base %v", f.Dir(), coldtest.RootOf(base))
 	}
@@ -125,13 +116,9 @@ func TestUnchanged(t *testing.T) {
 		t.Errorf("%d objects were stored again", n)
 	}
 	id, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	s, err := v.Snapshot(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	if coldtest.RootOf(s) != coldtest.RootOf(base) {
 		t.Errorf("after the commit root is %v, was %v", coldtest.RootOf(s), coldtest.RootOf(base))
 	}

@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// storeContent is the one place where a file's content becomes an object id. What base has at the same place is not
-// stored again, provided that it is still there.
+// storeContent turns a file's content into an object id; this is the only place that does so. What base has at the same
+// place is not stored again if it is still in the repository.
 func (t *tx) storeContent(ctx context.Context, f cold.Content, base cold.Base) (cold.ID, error) {
 	threshold := t.c.o.ChunkThreshold
 	var old *format.ChunkTree
@@ -26,13 +26,13 @@ func (t *tx) storeContent(ctx context.Context, f cold.Content, base cold.Base) (
 	return t.w.PutStreamContext(ctx, f.Size(), io.NewSectionReader(f, 0, math.MaxInt64), drop)
 }
 
-// blob is a file's content that is one git blob.
+// blob is the content of a file that is stored as a single git blob.
 type blob struct{ *odb.BlobReader }
 
 func (blob) SkipHole() int64 { return 0 }
 
-// OpenContent is the one place where an object id becomes a file's content again, as a stream. size is what the
-// metadata says; negative means not known.
+// OpenContent opens the content with an object id as a stream; together with openContentAt it is the only place that
+// knows how content is stored. size is the size from the metadata; a negative one means that it is not known.
 func (c *Cold) OpenContent(ctx context.Context, id cold.ID, size int64) (cold.Blob, error) {
 	b, err := c.openObject(id, size)
 	if err != nil {
@@ -48,7 +48,7 @@ func (c *Cold) OpenContent(ctx context.Context, id cold.ID, size int64) (cold.Bl
 	return &chunkReader{db: c.db, id: id, l: l}, nil
 }
 
-// openContentAt is openContent for reading at any offset.
+// openContentAt is like OpenContent, but for reading at any offset.
 func (c *Cold) openContentAt(ctx context.Context, id cold.ID, size int64) (cold.BlobAt, error) {
 	b, err := c.openObject(id, size)
 	if err != nil {
@@ -64,8 +64,9 @@ func (c *Cold) openContentAt(ctx context.Context, id cold.ID, size int64) (cold.
 	return newChunksAt(c.db, id, l), nil
 }
 
-// openObject opens content that is one blob; nil where it is a tree. Small files are blobs without a look, unless that
-// fails: a stock client can make small chunks.
+// openObject opens content that is a single blob, and returns nil if the object is a tree. A small file is opened as a
+// blob without looking at the object's type first. If that fails the type is looked at after all, since a stock client
+// may have made a small file of chunks.
 func (c *Cold) openObject(id cold.ID, size int64) (*odb.BlobReader, error) {
 	var first error
 	if size >= 0 && size < format.MinChunk {
@@ -87,7 +88,7 @@ func (c *Cold) openObject(id cold.ID, size int64) (*odb.BlobReader, error) {
 	return c.openBlob(id, size)
 }
 
-// openBlob opens content that is one blob.
+// openBlob opens content that is a single blob, and checks its size unless that is negative.
 func (c *Cold) openBlob(id cold.ID, size int64) (*odb.BlobReader, error) {
 	b, err := c.db.Stream(id)
 	if err != nil {

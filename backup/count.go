@@ -11,7 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// maxCounted bounds the trees whose totals are remembered; a bomb is made of few trees that come often.
+// maxCounted is how many trees have their counts remembered. That is enough against hostile repositories, which get
+// their huge counts from few trees that are named often.
 const maxCounted = 100_000
 
 // Files implements cold.Snapshot. It reads trees, no metadata and no content.
@@ -21,13 +22,14 @@ func (s *Snapshot) Files(ctx context.Context, most int64) (files, names int64, e
 	return n.files, n.names, err
 }
 
-// counts are what a tree stands for.
+// counts is what one tree amounts to.
 type counts struct {
-	file         bool  // a big file's chunks: they are no names
-	files, names int64 // with all below
+	file         bool  // the tree is a file in chunks, not a directory: the chunks do not count
+	files, names int64 // including everything below
 }
 
-// counter adds up the entries of trees, each as often as it is named: a tree of a megabyte can stand for 10^12 files.
+// counter adds up the entries of trees. A tree counts each time that it is named, so a megabyte of trees can stand for
+// 10^12 files.
 type counter struct {
 	ctx   context.Context
 	s     *Snapshot
@@ -35,10 +37,11 @@ type counter struct {
 	known map[cold.ID]counts
 }
 
-// entries counts what a directory holds with all below; over most names it stops and gives some number over most.
+// entries counts what a directory contains, at all levels. If there are more than c.most names it stops early and
+// returns some number over c.most.
 func (c *counter) entries(list []odb.TreeEntry, depth int) (sum counts, err error) {
 	if cold.TooDeepToWalk("", depth) != nil {
-		return counts{}, nil // as in tree
+		return counts{}, nil // left out, like what tree cannot read
 	}
 	sum.names = int64(len(list))
 	for i := range list {

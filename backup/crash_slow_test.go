@@ -63,9 +63,7 @@ func TestFirstFetchCrashes(t *testing.T) {
 		if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(left) > 0 {
 			t.Errorf("step %d %q: left %q", n, c.steps, left)
 		}
-		if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("step %d: git fsck: %s", n, out)
-		}
+		coldtest.Fsck(t, dir, "step ", n)
 	}
 }
 
@@ -77,12 +75,10 @@ func TestErrorInCommit(t *testing.T) {
 		v := newVolume(t, Options{Fail: c.fail})
 		v.CommitTree(crashTree(1), nil)
 		c.armed = true
-		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tx := v.MustBegin()
 		f := crashTree(2)
-		if err = coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err == nil {
+		err := coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil)
+		if err == nil {
 			_, err = tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()})
 		}
 		passed := c.steps
@@ -90,9 +86,7 @@ func TestErrorInCommit(t *testing.T) {
 		tx.Abort()
 		tx.Abort()
 		if len(passed) < n {
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			break
 		}
 		if _, err := tx.PutFile(t.Context(), coldtest.Content(nil), cold.Base{}); err == nil {
@@ -100,9 +94,7 @@ func TestErrorInCommit(t *testing.T) {
 		}
 		// What is there is whole, whichever tip it is.
 		got := v.ReadTree(v.HeadSnapshot())
-		if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("%s: git fsck: %s", passed[n-1], out)
-		}
+		coldtest.Fsck(t, v.Dir, passed[n-1])
 		if got.Kids["only1"] == nil && got.Kids["only2"] == nil {
 			t.Errorf("%s: %v", passed[n-1], got.Flat(""))
 		}

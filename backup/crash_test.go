@@ -15,7 +15,7 @@ import (
 
 var errCrash = errors.New("crash")
 
-// crasher stops at the n-th step from now on; steps lists those that were passed.
+// crasher simulates a crash at the n-th step from now on; steps lists the steps that were passed.
 type crasher struct {
 	mu    sync.Mutex
 	at    int
@@ -36,21 +36,17 @@ func (c *crasher) fail(step string) error {
 	return nil
 }
 
-// crashAt opens the volume at dir, runs do with a crash at the n-th step, and leaves everything as it fell.
+// crashAt opens the volume at dir, runs do with a crash at the n-th step, and leaves everything as it is then.
 func crashAt(t *testing.T, dir string, o Options, n int, do func(v *testVolume) error) (*crasher, error) {
 	t.Helper()
 	c := &crasher{at: n}
 	o.Fail, o.Log = c.fail, coldtest.Quiet()
 	cold, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	c.armed = true
 	err = do(testVolumeOf(t, cold, dir))
 	c.armed = false
-	if err := cold.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, cold.Close())
 	return c, err
 }
 
@@ -80,12 +76,10 @@ func crashTree(n int) *coldtest.File {
 	return f
 }
 
-// sound says that the repository is whole, and gives its head.
+// sound checks that the repository is sound, and returns its head.
 func (v *testVolume) sound(what string) cold.ID {
 	v.T.Helper()
-	if out := coldtest.Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("%s: git fsck: %s", what, out)
-	}
+	coldtest.Fsck(v.T, v.Dir, what)
 	for _, pattern := range []string{"objects/pack/*.keep", "objects/pack/tmp_*", "refs/heads/*.lock*"} {
 		if left, err := filepath.Glob(filepath.Join(v.Dir, pattern)); err != nil || len(left) > 0 {
 			v.T.Errorf("%s: left behind: %v, %v", what, left, err)
@@ -98,14 +92,9 @@ func (v *testVolume) sound(what string) cold.ID {
 func TestRefMoved(t *testing.T) {
 	v := newVolume(t, Options{})
 	v.CommitTree(crashTree(1), nil)
-	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := v.MustBegin()
 	f := crashTree(2)
-	if err := coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil))
 	v.StockEdit("echo -n by hand >hand")
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err, cold.ErrRefMoved) {
 		t.Errorf("Commit = %v", err)
@@ -124,10 +113,7 @@ func TestRefMoved(t *testing.T) {
 // One Tx at a time: the second waits, and gives up with its context.
 func TestOneTx(t *testing.T) {
 	v := newVolume(t, Options{})
-	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := v.MustBegin()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := v.Begin(ctx); !errors.Is(err, context.Canceled) {

@@ -59,9 +59,7 @@ func TestDeltas(t *testing.T) {
 		got := v.ReadTree(v.HeadSnapshot())
 		coldtest.CompareTrees(t, got, f)
 		m, err := format.LoadMetaDir(v.db, got.Meta, format.Ignored())
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		shapes[m.Entries.Mode]++
 		switch {
 		case target > format.SplitOver && m.Entries.Mode != odb.ModeTree:
@@ -92,24 +90,18 @@ func TestDeltaCost(t *testing.T) {
 	before := v.Stats()
 	ctx := t.Context()
 	tx, err := v.Begin(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer tx.Abort()
 	k := d.Kids["file-000077.txt"]
 	k.Mtime.Nsec++ // metadata alone: git's own tree stays
 	id, err := tx.PutDir(ctx, d.Dir(), false, nil, []cold.Entry{k.Entry}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	if id.Tree != d.ID || id.Meta == d.Meta {
 		t.Errorf("touching a file made %v of %v", id, d.Dir())
 	}
 	d.Meta = id.Meta
-	if id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry},
-		nil); err != nil {
-		t.Fatal(err)
-	}
+	id, err = tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, []cold.Entry{d.Entry}, nil)
+	coldtest.Check(t, err)
 	f.ID, f.Meta = id.Tree, id.Meta
 	if _, err := tx.Commit(ctx, cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
@@ -139,23 +131,18 @@ func TestDamagedShard(t *testing.T) {
 	v.CommitTree(f, nil)
 	v.StockEdit("for f in .emberfs/meta/.emberfs%entries/??; do echo junk >>$f; done")
 	k := f.Text("f1", "new")
-	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := v.MustBegin()
 	defer tx.Abort()
-	if k.ID, err = tx.PutFile(t.Context(), coldtest.Content(k.Data), cold.Base{}); err != nil {
-		t.Fatal(err)
-	}
+	var err error
+	k.ID, err = tx.PutFile(t.Context(), coldtest.Content(k.Data), cold.Base{})
+	coldtest.Check(t, err)
 	base, root := coldtest.RootOf(tx.Base()), &cold.Root{Entry: f.Entry}
 	if _, err := tx.PutDir(t.Context(), base, false, root, []cold.Entry{k.Entry}, nil); !errors.Is(err,
 		cold.ErrCorrupt) {
 		t.Errorf("PutDir = %v", err)
 	}
 	id, err := tx.PutDir(t.Context(), base, true, root, f.Entries(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}

@@ -13,22 +13,17 @@ func (v *testVolume) commitDelta(f *coldtest.File, put []string, del []string) {
 	v.T.Helper()
 	ctx := v.T.Context()
 	tx, err := v.Begin(ctx)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer tx.Abort()
 	var entries []cold.Entry
 	for _, name := range put {
 		k := f.Kids[name]
-		if k.ID, err = tx.PutFile(ctx, coldtest.Content(k.Data), cold.Base{}); err != nil {
-			v.T.Fatal(err)
-		}
+		k.ID, err = tx.PutFile(ctx, coldtest.Content(k.Data), cold.Base{})
+		coldtest.Check(v.T, err)
 		entries = append(entries, k.Entry)
 	}
 	id, err := tx.PutDir(ctx, coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, entries, del)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	f.ID, f.Meta = id.Tree, id.Meta
 	if _, err := tx.Commit(ctx, cold.CommitOptions{Reason: "test", Root: id}); err != nil {
 		v.T.Fatal(err)

@@ -9,21 +9,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// dirBuild is a directory in the making, and after seal one that is ready to be written.
+// dirBuild is a directory that is being built. After seal it is ready to be written.
 type dirBuild struct {
 	id    cold.DirID
-	tree  []odb.TreeEntry // the user's
+	tree  []odb.TreeEntry // the user's git tree
 	meta  format.MetaDir
 	head  format.Header
-	leaf  []format.Line   // the lines, where they fit into one blob,
-	nodes []odb.TreeEntry // or the nodes of the trie
+	leaf  []format.Line   // the metadata lines, if they fit into one blob (inner is false)
+	nodes []odb.TreeEntry // the nodes of the trie otherwise (inner is true)
 	inner bool
 
 	treeData []byte
-	objects  []object // metadata that depends on the header, in the order of writing
+	objects  []object // the metadata objects that depend on the header, in the order of writing
 	known    map[cold.ID]struct{}
 
-	linksData []byte // the root's link groups; nil: none
+	linksData []byte // the root's link groups, encoded; nil: none
 }
 
 type object struct {
@@ -32,13 +32,14 @@ type object struct {
 	data []byte
 }
 
-// seal works out the ids, and the objects to write once it is known that the directory is not the root.
+// seal computes the directory's ids and the objects to write. They are not written yet, because for the root directory
+// the link groups are still to come.
 func (d *dirBuild) seal() error {
 	var err error
 	if d.treeData, err = odb.EncodeTree(d.tree); err != nil {
 		return err
 	}
-	if len(d.treeData) > format.MaxTreeBlob-1024 { // a commit's root has .emberfs besides
+	if len(d.treeData) > format.MaxTreeBlob-1024 { // room for .emberfs, which the root of a commit contains too
 		return format.TooMuch("a directory of %d entries", len(d.tree))
 	}
 	if d.id.Tree, err = odb.HashObject(odb.Tree, d.treeData); err != nil {
@@ -48,7 +49,7 @@ func (d *dirBuild) seal() error {
 	return d.sealMeta()
 }
 
-// setLinks gives the root's metadata the hard-link groups that span directories.
+// setLinks adds the hard-link groups that span directories to the root's metadata.
 func (d *dirBuild) setLinks(links map[string][]string) error {
 	d.meta.Links, d.linksData = odb.TreeEntry{}, nil
 	if len(links) > 0 {
@@ -65,7 +66,7 @@ func (d *dirBuild) setLinks(links map[string][]string) error {
 	return d.sealMeta()
 }
 
-// sealMeta makes the metadata's objects from header, lines and subdirectories.
+// sealMeta makes the metadata objects from header, lines and subdirectories.
 func (d *dirBuild) sealMeta() error {
 	d.objects = nil
 	add := func(kind odb.Type, data []byte) (cold.ID, error) {

@@ -1,24 +1,26 @@
 // Package backup stores volumes in git: it implements [cold.Cold] over a bare repository. FORMAT.md, beside this file,
-// is the specification; package format reads and writes what it describes, package odb the objects, package wire talks
-// to a remote, package log reads history, and package fsck checks and repairs.
+// is the specification. Package format reads and writes what FORMAT.md describes, package odb stores the objects,
+// package wire talks to a remote, package log reads history, and package fsck checks and repairs.
 //
-// # What is said of the remote
+// # What is claimed about the remote
 //
-// Push asks the remote where its branches are, each time: whoever says that something is there has asked in the same
-// command, or in the same round of releases. What it has lost is sent again. A branch that is not listed counts as
-// missing only when its file is not there either (wire: Broken).
+// Push asks the remote where its branches are, every time. So whoever claims that something is on the remote has asked
+// in the same command, or in the same round of releases, and what the remote has lost since is sent again. A branch
+// that the remote does not list counts as missing only if its file does not exist either (see Broken in package wire).
 //
 // # Live branches
 //
-// What main absorbs is not stored again, and until main has moved only the live branch reaches it. Stock git reads one
-// reference after another: it may have read main before it moved, and miss the live branch that was deleted then. But
-// it reads HEAD, which names main, after all the others, and so finds the new commit.
+// What main absorbs is not stored again; until main has moved, only the live branch reaches it. A reader with stock git
+// reads one reference after another: it may read main before it moves, and then look for the live branch when it is
+// already deleted. It still misses nothing, because it reads HEAD, which names main, after all the others, and so finds
+// the new commit.
 //
-// A stray live branch of the remote is merged by stray.go (FORMAT.md section 7); Aside names what could not be merged.
+// A stray live branch on the remote (one that main neither leads to nor has absorbed) is merged by stray.go, see
+// FORMAT.md section 7. Aside names what could not be merged.
 //
 // # Concurrency and durability
 //
-// A Cold is safe for concurrent use. One Tx is open at a time, and one Fetch or Push runs at a time beside it. Lock
-// order: the token of Cold.txs or of Cold.sync, then Cold.refs, then Cold.mu. Objects are written and made durable as
-// FORMAT.md section 5 says, by package odb; the remote is talked to by package wire.
+// A Cold is safe for concurrent use. One Tx is open at a time, and beside it one Fetch or Push runs at a time. Lock
+// order: the token of Cold.txs or that of Cold.sync, then Cold.refs, then Cold.mu. Package odb writes objects and makes
+// them durable as FORMAT.md section 5 says.
 package backup

@@ -60,11 +60,11 @@ func (c *Cold) fetch(ctx context.Context) error {
 // brought is what bring found.
 type brought struct {
 	ours  Position
-	main  cold.ID // the remote's; zero: it has no branch
-	ref   string  // the live branch that main can have
-	live  cold.ID // its tip on the remote; zero: none that follows main
-	known bool    // ours have that tip, or absorbed it
-	moved bool    // the remote has commits that ours have not
+	main  cold.ID // tip of the remote's main; zero: it has no such branch
+	ref   string  // name of the live branch that begins at main, whether it exists or not
+	live  cold.ID // the live branch's tip on the remote; zero: there is none that descends from main
+	known bool    // our branches contain live, as an ancestor or absorbed
+	moved bool    // the remote has commits that our branches lack
 	refs  map[string]cold.ID
 }
 
@@ -79,7 +79,7 @@ func (c *Cold) bring(ctx context.Context) (b brought, err error) {
 	return b, err
 }
 
-// errRemoteMoves: the remote's branches moved while they were looked at.
+// errRemoteMoves says that the remote's branches moved while they were looked at.
 var errRemoteMoves = errors.New("the remote's branches move all the time; try again")
 
 func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
@@ -105,7 +105,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	}
 	behind := b.main == b.ours.Main
 	if !behind && !b.ours.Main.IsZero() && c.db.Has(b.main) {
-		// Only what our branch reaches is surely whole here.
+		// That the tip is here does not mean that all of it is; only what our branch reaches is surely complete.
 		if _, behind, err = c.NewCommits(ctx, b.ours.Main, b.main); err != nil {
 			return b, err
 		}
@@ -127,7 +127,8 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		}
 		linked = link
 	}
-	// Nothing moves before the commits can be read: a remote of a newer format, or a damaged one, changes nothing here.
+	// The commits must be readable before any branch moves, so that a remote of a newer format, or a damaged one,
+	// changes nothing here.
 	if !behind {
 		if _, err := c.At(b.main); err != nil {
 			return b, err
@@ -152,7 +153,8 @@ func branches(refs map[string]cold.ID) (names []string) {
 	return names
 }
 
-// otherBranches says that the remote has branches but not ours: an empty volume may not be what the user wanted.
+// otherBranches returns a warning if the remote has branches, but not ours: the user may not have wanted an empty
+// volume.
 func (c *Cold) otherBranches(refs map[string]cold.ID) error {
 	names := branches(refs)
 	if len(names) == 0 {
@@ -175,8 +177,8 @@ func (c *Cold) releaseFetched(release func() error) {
 	}
 }
 
-// bringLive fetches the live branch of the remote's main, which is here. One that does not follow it is a problem, not
-// an error.
+// bringLive fetches the live branch of the remote's main, which has been fetched already. If the branch does not
+// descend from that main it is noted as a problem, which is no error.
 func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.ID, linked bool) (release func() error,
 	err error) {
 	if b.ref, err = c.liveRefAt(b.main); err != nil {
@@ -192,7 +194,7 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.I
 		c.note("remote live", nil)
 		return nil, nil
 	}
-	// What ours have, or absorbed, is known and whole.
+	// What our branches contain, also by absorbing it, is known and complete here.
 	known := tip == b.ours.Live
 	if !known && !b.ours.Main.IsZero() && c.db.Has(tip) {
 		if known, err = c.follows(ctx, b.ours.Newest(), tip, time.Time{}); err != nil {
@@ -245,7 +247,7 @@ func (c *Cold) bringLive(ctx context.Context, b *brought, refs map[string]cold.I
 	return release, nil
 }
 
-// ignore notes that a live branch of the remote is none.
+// ignore notes that a reference of the remote has the name of a live branch but is not a valid one.
 func (c *Cold) ignore(ref string, tip cold.ID, why error) {
 	c.note("remote live", fmt.Errorf("%s of %s is ignored: %w; remove it there", ref, c.o.Source, why))
 	c.mu.Lock()
@@ -253,8 +255,8 @@ func (c *Cold) ignore(ref string, tip cold.ID, why error) {
 	c.mu.ignored = map[string]cold.ID{ref: tip}
 }
 
-// obtain brings the branch, whose tip was theirs just now. A repository that has nothing yet gets all by hard link,
-// where that can be done: a mount then takes as long for a million files as for one.
+// obtain downloads main, whose tip was theirs just now. If this repository has nothing yet, everything is hard-linked
+// where that is possible; a mount then takes no longer for a million files than for one.
 func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip cold.ID, linked bool,
 	release func() error, err error) {
 	if len(have) > 0 {
@@ -265,7 +267,7 @@ func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip 
 	if err == nil {
 		_, err = c.At(theirs)
 		if !IsMissing(err) && !errors.Is(err, cold.ErrCorrupt) {
-			return theirs, true, release, nil // what else may be wrong with it is so fetched or linked
+			return theirs, true, release, nil // any other error would be the same after a fetch
 		}
 		err = errors.Join(err, release())
 	} else if !errors.Is(err, odb.ErrCannotLink) {
@@ -276,10 +278,11 @@ func (c *Cold) obtain(ctx context.Context, theirs cold.ID, have []cold.ID) (tip 
 	return tip, false, release, err
 }
 
-// maxRecent bounds the commits that are offered to the remote as known.
+// maxRecent is how many commits at most are offered to the remote as known here.
 const maxRecent = 64
 
-// recent gives the remote's tips that we have, and what went before ours: the remote may lack our last commits.
+// recent returns the commits to offer to the remote as known here: the given tips of the remote, our tip, and its
+// ancestors, because the remote may lack our last commits.
 func (c *Cold) recent(ours cold.ID, theirs ...cold.ID) ([]cold.ID, error) {
 	var have []cold.ID
 	for _, id := range theirs {
@@ -300,7 +303,8 @@ func (c *Cold) recent(ours cold.ID, theirs ...cold.ID) ([]cold.ID, error) {
 	return have, nil
 }
 
-// forward moves our branches to theirs, which have commits that ours have not, where nothing of ours is lost by it.
+// forward moves our branches to the remote's, which have commits that ours lack. If that would lose commits of ours, it
+// returns cold.ErrDiverged.
 func (c *Cold) forward(ctx context.Context, b *brought) error {
 	theirs := b.live
 	if theirs.IsZero() {
@@ -322,7 +326,8 @@ func (c *Cold) forward(ctx context.Context, b *brought) error {
 	return err
 }
 
-// moveForward sets the live branch first: it counts from the moment that main moves.
+// moveForward moves the branches. It sets the live branch before main: the live branch counts only once main has moved
+// to where it begins.
 func (c *Cold) moveForward(ctx context.Context, b *brought) (err error) {
 	c.refs.Lock()
 	defer c.refs.Unlock()

@@ -51,26 +51,18 @@ func mountOnce(b *testing.B, dir, remote string) (open, fetch, list time.Duratio
 	b.Helper()
 	start := time.Now()
 	c, err := Open(dir, Options{Source: remote})
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	open = time.Since(start)
-	if err := c.Fetch(b.Context()); err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, c.Fetch(b.Context()))
 	fetch = time.Since(start) - open
 	s, err := c.Head(b.Context())
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	root := s.Root()
 	if l, err := s.ReadDir(b.Context(), root.Dir()); err != nil || len(l.Entries) == 0 {
 		b.Fatal(l, err)
 	}
 	list = time.Since(start) - open - fetch
-	if err := c.Close(); err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, c.Close())
 	return open, fetch, list
 }
 
@@ -78,14 +70,10 @@ func mountOnce(b *testing.B, dir, remote string) (open, fetch, list time.Duratio
 func fillRemote(b *testing.B, dir string, n int) {
 	b.Helper()
 	c, err := Open(dir, Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	ctx := context.Background()
 	x, err := c.Begin(ctx)
-	if err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, err)
 	const perDir, fan = 250, 100
 	made := 0
 	entry := func(name string, kind cold.Kind) cold.Entry {
@@ -99,9 +87,8 @@ func fillRemote(b *testing.B, dir string, n int) {
 				e := entry(fmt.Sprint("file", i), cold.KindFile)
 				data := fmt.Appendf(nil, "the content of file number %d\n", made)
 				made++
-				if e.ID, err = x.PutFile(ctx, coldtest.Content(data), cold.Base{}); err != nil {
-					b.Fatal(err)
-				}
+				e.ID, err = x.PutFile(ctx, coldtest.Content(data), cold.Base{})
+				coldtest.Check(b, err)
 				e.Size = int64(len(data))
 				put = append(put, e)
 			}
@@ -116,16 +103,12 @@ func fillRemote(b *testing.B, dir string, n int) {
 			}
 		}
 		id, err := x.PutDir(ctx, cold.DirID{}, true, root, put, nil)
-		if err != nil {
-			b.Fatal(err)
-		}
+		coldtest.Check(b, err)
 		return id
 	}
 	root := fill(n, &cold.Root{Entry: entry("", cold.KindDir)})
 	if _, err := x.Commit(ctx, cold.CommitOptions{Root: root}); err != nil {
 		b.Fatal(err)
 	}
-	if err := c.Close(); err != nil {
-		b.Fatal(err)
-	}
+	coldtest.Check(b, c.Close())
 }

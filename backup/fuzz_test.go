@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"emberfs/backup/coldtest"
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -64,9 +65,7 @@ func FuzzDirectory(f *testing.F) {
 		s := &Snapshot{db: db, info: cold.CommitInfo{Time: time.Unix(1, 0)}, own: format.OwnDir{Meta: dir.Meta},
 			root: cold.Entry{ID: dir.Tree, Meta: dir.Meta}}
 		l, err := s.ReadDir(t.Context(), dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		for i := range l.Entries {
 			e := &l.Entries[i]
 			if err := format.CheckEntry(e); err != nil {
@@ -137,9 +136,7 @@ func FuzzChunks(f *testing.F) {
 			}
 		}
 		data, err := c.Encode()
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		again, err := format.LoadChunks(db, db.put(odb.Tree, data))
 		if err != nil || again.Size != c.Size || again.Chunk != c.Chunk || len(again.Refs) != len(c.Refs) {
 			t.Fatalf("%+v became %+v, %v", c, again, err)

@@ -27,9 +27,51 @@ func (v *testVolume) commitBesideGit(begin func(context.Context) (cold.Tx, error
 			break
 		}
 	}
-	if err != nil {
-		v.T.Fatal(err)
+	coldtest.Check(v.T, err)
+}
+
+// loop is what goes on beside a test, again and again.
+type loop struct {
+	rounds atomic.Int64
+	stop   func() // ends it, and fails the test where it failed
+}
+
+// beside runs f again and again until it fails or is stopped.
+func (v *testVolume) beside(f func() error) *loop {
+	ctx, cancel := context.WithCancel(v.T.Context())
+	done, l := make(chan error, 1), &loop{}
+	go func() {
+		for ctx.Err() == nil {
+			if err := f(); err != nil {
+				done <- err
+				return
+			}
+			l.rounds.Add(1)
+		}
+		done <- nil
+	}()
+	l.stop = func() {
+		v.T.Helper()
+		cancel()
+		coldtest.Check(v.T, <-done)
 	}
+	return l
+}
+
+// besideGit runs commands of stock git again and again.
+func (v *testVolume) besideGit(commands ...[]string) *loop {
+	return v.beside(func() error {
+		for _, args := range commands {
+			cmd := exec.Command("git", args...)
+			cmd.Dir = v.Dir
+			cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory",
+				"GIT_CONFIG_VALUE_0=*")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("git %q: %w: %s", args, err, out)
+			}
+		}
+		return nil
+	})
 }
 
 // Stock git repacks and prunes all the time while commits are made: nothing is ever lost, and what it packed as deltas
@@ -42,47 +84,21 @@ func TestCommitsUnderGC(t *testing.T) {
 		f.Text(fmt.Sprintf("many/f%03d", i), fmt.Sprint("some text that makes a delta ", i))
 	}
 	v.CommitTree(f, links)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	var rounds atomic.Int64
-	go func() {
-		for ctx.Err() == nil {
-			for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"}, {"pack-refs", "--all"}} {
-				cmd := exec.Command("git", args...)
-				cmd.Dir = v.Dir
-				cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory",
-					"GIT_CONFIG_VALUE_0=*")
-				if out, err := cmd.CombinedOutput(); err != nil {
-					done <- fmt.Errorf("git %q: %w: %s", args, err, out)
-					return
-				}
-			}
-			rounds.Add(1)
-		}
-		done <- nil
-	}()
+	git := v.besideGit([]string{"gc", "-q", "--prune=now"}, []string{"repack", "-adfq"}, []string{"pack-refs", "--all"})
 	count := effort.Count(t, 8, 400)
-	for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
+	for i := 0; i < count || git.rounds.Load() < 3 && i < count+1000; i++ {
 		f.Text(fmt.Sprintf("many/f%03d", i%600), fmt.Sprint("changed in commit ", i))
 		f.Text(fmt.Sprintf("dir/new%d", i%5), fmt.Sprint(i)).Mtime = cold.Time{Sec: int64(i)}
 		delete(f.Kids["names"].Kids, fmt.Sprint(i))
 		v.commitBesideGit(v.Begin, f, links)
 		// An aborted commit in between leaves nothing that a later one could rely on.
-		tx, err := v.Begin(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
+		tx := v.MustBegin()
 		g := coldtest.NewDir(0o755)
 		g.Text("never", fmt.Sprint("aborted ", i))
-		if err := coldtest.Put(ctx, tx, g, map[string]cold.DirID{}, "", nil); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, coldtest.Put(t.Context(), tx, g, map[string]cold.DirID{}, "", nil))
 		tx.Abort()
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	git.stop()
 	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)
 	coldtest.Git(t, v.Dir, "gc", "-q", "--aggressive", "--prune=now")
 	coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), f)

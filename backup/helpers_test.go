@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -28,6 +29,14 @@ func openVolume(t *testing.T, dir string, o Options) *testVolume {
 		o.Log = coldtest.Quiet()
 	}
 	return testVolumeOf(t, coldtest.Opened(t, func() (*Cold, error) { return Open(dir, o) }), dir)
+}
+
+// wantPeek fails the test unless a look at the remote finds that it moved, or did not.
+func (v *testVolume) wantPeek(want bool, what string, args ...any) {
+	v.T.Helper()
+	if moved, err := v.Peek(v.T.Context()); moved != want || err != nil {
+		v.T.Errorf("%s = %v, %v", fmt.Sprintf(what, args...), moved, err)
+	}
 }
 
 func openVolumeReadOnly(t *testing.T, dir string) *testVolume {

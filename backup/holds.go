@@ -9,8 +9,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Holds implements cold.Cold. It looks into indexes and at headers, so it costs microseconds; whether the bytes are
-// still good is what check --deep and every read find out. Only what may be another's word is read (odb.DB.Kind).
+// Holds implements cold.Cold. It mostly looks into indexes and at object headers, which takes microseconds; damaged
+// bytes are found by check --deep and by every read. Only objects that nothing vouches for are read: loose ones, and
+// those in linked packs that were not verified yet (see odb.DB.Kind).
 func (c *Cold) Holds(ctx context.Context, id cold.ID, size int64) error {
 	if err := ctx.Err(); err != nil {
 		return err

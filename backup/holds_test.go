@@ -56,13 +56,9 @@ func TestHolds(t *testing.T) {
 	coldtest.Git(t, v.Dir, "repack", "-q", "-a", "-d", "-f", "--depth=50")
 	holds("chunks in git's pack", big, int64(len(data)), nil)
 	l, err := format.LoadChunks(v.db, big)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	coldtest.Explode(t, v.Dir)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	holds("loose", small, 100, nil)
 	holds("loose chunks", big, int64(len(data)), nil)
 	coldtest.RemoveLoose(t, v.Dir, l.Refs[7].ID)
@@ -72,9 +68,7 @@ func TestHolds(t *testing.T) {
 
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
-	if err := v.Holds(ended, empty, 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("with a context that ended: %v", err)
-	}
+	coldtest.WantErr(t, v.Holds(ended, empty, 0), context.Canceled, "with a context that ended")
 }
 
 func BenchmarkHolds(b *testing.B) {
@@ -84,29 +78,22 @@ func BenchmarkHolds(b *testing.B) {
 			var ids []cold.ID
 			for p := range packs {
 				x, err := c.Begin(b.Context())
-				if err != nil {
-					b.Fatal(err)
-				}
+				coldtest.Check(b, err)
 				root := coldtest.NewDir(0o755)
 				for i := range 2000 / packs {
 					k := root.Text(fmt.Sprint(i), fmt.Sprint(p, i))
-					if k.ID, err = x.PutFile(b.Context(), coldtest.Content(k.Data), cold.Base{}); err != nil {
-						b.Fatal(err)
-					}
+					k.ID, err = x.PutFile(b.Context(), coldtest.Content(k.Data), cold.Base{})
+					coldtest.Check(b, err)
 					ids = append(ids, k.ID)
 				}
-				if err := coldtest.PutDirs(b.Context(), x, root, true); err != nil {
-					b.Fatal(err)
-				}
+				coldtest.Check(b, coldtest.PutDirs(b.Context(), x, root, true))
 				if _, err := x.Commit(b.Context(), cold.CommitOptions{Root: root.Dir()}); err != nil {
 					b.Fatal(err)
 				}
 			}
 			i := 0
 			for b.Loop() {
-				if err := c.Holds(b.Context(), ids[i%len(ids)], -1); err != nil {
-					b.Fatal(err)
-				}
+				coldtest.Check(b, c.Holds(b.Context(), ids[i%len(ids)], -1))
 				i++
 			}
 		})

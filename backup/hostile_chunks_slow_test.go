@@ -91,9 +91,7 @@ func TestHostileChunks(t *testing.T) {
 			v.forge(rawTree("40000", "bad", v.object("tree", c.tree), "100644", "good", short))
 			s := v.HeadSnapshot()
 			l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			var kind cold.Kind
 			for i := range l.Entries {
 				e := &l.Entries[i]

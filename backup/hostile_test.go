@@ -47,9 +47,7 @@ func (v *testVolume) object(kind string, data []byte) cold.ID {
 		v.T.Fatal(out)
 	}
 	id, err := cold.ParseID(strings.TrimSpace(out))
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return id
 }
 
@@ -103,9 +101,7 @@ func TestMoveBomb(t *testing.T) {
 	}
 	ls := coldtest.Git(t, v.Dir, "ls-tree", "main", ".emberfs")
 	own, err := cold.ParseID(strings.Fields(ls)[2])
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	v.forge(rawTree("40000", format.OwnName, own, "40000", "bomb", node))
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -145,16 +141,13 @@ func TestRulesStay(t *testing.T) {
 	f.Text("new", "n")
 	v.CommitTree(f, nil)
 	v.CommitTree(f, nil)
-	if got := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml"); got != want {
-		t.Errorf("rules.yaml is %s, was %s", got, want)
-	}
+	coldtest.Equal(t, coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/rules.yaml"), want, "rules.yaml is")
 	if ls := coldtest.Git(t, v.Dir, "ls-tree", "--name-only",
 		"main:.emberfs"); ls != ".gitattributes\nmeta\nrules.yaml\nvolume.json" {
 		t.Errorf(".emberfs holds %q", ls)
 	}
-	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/volume.json"); s != `{"format":1,"volume":"vol"}` {
-		t.Errorf("volume.json is %s", s)
-	}
+	coldtest.Equal(t, coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/volume.json"),
+		`{"format":1,"volume":"vol"}`, "volume.json is")
 	if s := coldtest.Git(t, v.Dir, "cat-file", "-p", "main:.emberfs/.gitattributes"); s != "* -text -diff" {
 		t.Errorf(".gitattributes is %q", hex.EncodeToString([]byte(s)))
 	}
@@ -170,15 +163,11 @@ func TestMissingObjects(t *testing.T) {
 	coldtest.Explode(t, v.Dir)
 	coldtest.RemoveLoose(t, v.Dir, id)
 	coldtest.RemoveLoose(t, v.Dir, f.Kids["d"].Meta)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	again := openVolumeReadOnly(t, v.Dir)
 	s := again.HeadSnapshot()
 	l, err := s.ReadDir(t.Context(), coldtest.RootOf(s))
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	at := slices.IndexFunc(l.Entries, func(e cold.Entry) bool { return e.Name == "big" })
 	if at < 0 || l.Entries[at].Size != int64(len(f.Kids["big"].Data)) {
 		t.Fatalf("%+v", l.Entries)

@@ -22,9 +22,7 @@ func TestFirstFetchWithoutLinks(t *testing.T) {
 			if err != nil || len(list) == 0 {
 				t.Fatal(list, err)
 			}
-			if err := os.Chmod(list[0], 0o666); err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, os.Chmod(list[0], 0o666))
 		},
 		"odd pack": func(t *testing.T, remote string) {
 			coldtest.PutFile(t, filepath.Join(remote, "objects/pack/x.idx"), "")

@@ -21,9 +21,7 @@ func TestFirstFetchLinks(t *testing.T) {
 	t.Parallel()
 	remote, other, f := linkRemote(t)
 	v := newVolume(t, Options{Source: remote, ChunkThreshold: testThreshold})
-	if moved, err := v.Peek(t.Context()); !moved || err != nil {
-		t.Fatalf("Peek = %v, %v", moved, err)
-	}
+	v.wantPeek(true, "Peek")
 	if n := len(v.Shared(remote)); n != 1 {
 		t.Errorf("%d packs are shared after Peek", n)
 	}
@@ -89,7 +87,5 @@ func TestLinkedLive(t *testing.T) {
 	two.MustMaintain()
 	coldtest.CompareTrees(t, two.ReadTree(two.NewestSnapshot()), f)
 	two.CheckGit()
-	if got := two.Pushed(); got != ids[3] {
-		t.Errorf("Pushed = %s", got)
-	}
+	coldtest.Equal(t, two.Pushed(), ids[3], "Pushed =")
 }

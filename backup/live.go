@@ -17,18 +17,17 @@ import (
 const (
 	// livePrefix begins the names of live branches: refs/heads/emberfs-live/BRANCH/EPOCH.
 	livePrefix = "refs/heads/emberfs-live/"
-	// maxLive bounds the commits of a live branch. A writer goes back to main at half of it, so a longer one is none of
-	// ours.
+	// maxLive is the maximum number of commits on a live branch. Writers go back to main at half of it, so a longer
+	// branch was not written by EmberFS.
 	maxLive = 100_000
 )
 
-// epochName is what an epoch is called: a decimal number without leading zeros. Whatever else lies beside is none of
-// ours.
+// epochName matches the name of an epoch: a decimal number without leading zeros. Other names beside are not EmberFS's.
 var epochName = regexp.MustCompile(`^(0|[1-9][0-9]{0,18})$`)
 
-// epochOf is the epoch that begins with a commit of main: its time in seconds, then six digits of its id. Every reader
-// and every other machine comes to the same name, so at one commit there is one live branch, whose moves the server
-// compares.
+// epochOf returns the epoch that begins with a commit of main: the commit's time in seconds, followed by six digits
+// made from its id. Every reader and every machine computes the same name, so there is only one live branch per commit
+// of main, and the server can compare whether it moved.
 func epochOf(id cold.ID, commit *odb.CommitData) string {
 	sec := max(commit.Committer.When.Unix(), 0)
 	return strconv.FormatInt(sec*1_000_000+int64(binary.BigEndian.Uint32(id[:4])%1_000_000), 10)
@@ -36,7 +35,7 @@ func epochOf(id cold.ID, commit *odb.CommitData) string {
 
 func (c *Cold) liveRef(epoch string) string { return livePrefix + c.o.Branch + "/" + epoch }
 
-// liveRefAt is the name of the live branch that a commit of main can have.
+// liveRefAt returns the name of the live branch that would begin at this commit of main.
 func (c *Cold) liveRefAt(main cold.ID) (string, error) {
 	commit, err := ReadCommit(c.db, main)
 	if err != nil {
@@ -45,7 +44,7 @@ func (c *Cold) liveRefAt(main cold.ID) (string, error) {
 	return c.liveRef(epochOf(main, &commit)), nil
 }
 
-// epochs picks the volume's references with this prefix out of all, by epoch.
+// epochs returns the volume's references with this prefix: their values by epoch.
 func (c *Cold) epochs(prefix string) (map[string]cold.ID, error) {
 	prefix += c.o.Branch + "/"
 	refs, err := c.db.Refs(prefix)
@@ -61,16 +60,16 @@ func (c *Cold) epochs(prefix string) (map[string]cold.ID, error) {
 	return list, nil
 }
 
-// Position is where the branch stands.
+// Position is where main and the live branch are.
 type Position struct {
 	Main    cold.ID // main's tip; zero: there is no commit
-	Ref     string  // the live branch that main's tip can have
-	Live    cold.ID // its tip; zero: there is none, or none that follows main
-	commits int     // from main's tip to live
-	Taken   error   // why what ref holds is no live branch of main's tip; nil: it is, or there is nothing
+	Ref     string  // the name of the live branch that begins at main's tip, whether it exists or not
+	Live    cold.ID // the live branch's tip; zero: there is none that descends from Main
+	commits int     // how many commits lead from Main to Live
+	Taken   error   // why Ref exists but is not a live branch of Main; nil if it is one, or does not exist
 }
 
-// Newest is the commit that a start takes.
+// Newest returns the newest commit: the live branch's tip, or else main's.
 func (p *Position) Newest() cold.ID {
 	if p.Live.IsZero() {
 		return p.Main
@@ -78,10 +77,10 @@ func (p *Position) Newest() cold.ID {
 	return p.Live
 }
 
-// same says whether both are at the same commits.
+// same reports whether both positions are at the same commits.
 func (p *Position) same(q *Position) bool { return p.Main == q.Main && p.Live == q.Live }
 
-// Position finds out where main and its live branch stand.
+// Position reads where main and its live branch are.
 func (c *Cold) Position(ctx context.Context) (p Position, err error) {
 	const tries = 5 // main may move between the two looks
 	for range tries {
@@ -119,12 +118,12 @@ func (c *Cold) Position(ctx context.Context) (p Position, err error) {
 		p.Taken = fmt.Errorf("%s is ignored: %w; move or remove it", p.Ref, p.Taken)
 	}
 	c.note("live", p.Taken)
-	c.note(p.Ref, nil) // what settle said of it is over
+	c.note(p.Ref, nil) // a note that retireAbsorbed made about it does not apply any more
 	return p, nil
 }
 
-// liveChain follows first parents from a live branch's tip to main's. why says what is wrong with one that does not
-// lead there.
+// liveChain follows first parents from tip, that of a live branch, to main's tip, and returns the number of commits in
+// between. why is not nil if they do not lead there, and says why; err is a failure to find out.
 func (c *Cold) liveChain(ctx context.Context, main, tip cold.ID) (commits int, why, err error) {
 	c.mu.Lock()
 	known := c.mu.chain
@@ -160,22 +159,24 @@ func (c *Cold) liveChain(ctx context.Context, main, tip cold.ID) (commits int, w
 	return commits, nil, nil
 }
 
-// chain is a live branch that was found to descend from main.
+// chain remembers a live branch that was found to descend from main.
 type chain struct {
 	main, tip cold.ID
 	commits   int
 }
 
-// maxAbsorbers is how many commits of main back the live branches that they absorbed may still be here.
+// maxAbsorbers limits the search of follows: only absorbed live branches named by the last so many commits are
+// searched, because older ones are hardly ever still in the repository.
 const maxAbsorbers = 64
 
-// follows says whether what older has went into newer: it is an ancestor, or one that main absorbed on the way, or an
-// ancestor of such a one as far as that is still here. Commits made before since are not followed further.
+// follows reports whether newer contains all that was committed in older: older is an ancestor of newer, or main
+// absorbed it on the way, or it is an ancestor of an absorbed commit that is still in the repository. The search does
+// not go beyond commits made before since.
 func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Time) (bool, error) {
 	if newer == older {
 		return true, nil
 	}
-	perhaps := map[cold.ID]bool{newer: false} // what was seen; true: it may be gone
+	perhaps := map[cold.ID]bool{newer: false} // the commits seen; true if it may legitimately be missing here
 	queue := []cold.ID{newer}
 	for read := 0; len(queue) > 0; read++ {
 		id := queue[0]
@@ -210,8 +211,8 @@ func (c *Cold) follows(ctx context.Context, newer, older cold.ID, since time.Tim
 	return false, nil
 }
 
-// LiveBegan finds the commit of main at which the live branch of a commit began, by the name of the live branch; zero:
-// it is on none.
+// LiveBegan returns the commit of main at which the live branch that contains the commit id began, which it recognises
+// by the branch's name. It returns the zero ID if id is on no live branch.
 func (c *Cold) LiveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 	list, err := c.epochs(livePrefix)
 	if err != nil {
@@ -243,7 +244,7 @@ func (c *Cold) LiveBegan(ctx context.Context, id cold.ID) (cold.ID, error) {
 	return cold.ID{}, nil
 }
 
-// LiveCommits are those that the live branch has and main has not.
+// LiveCommits returns the commits that the live branch has and main has not.
 func (c *Cold) LiveCommits(ctx context.Context) (map[cold.ID]bool, error) {
 	p, err := c.Position(ctx)
 	if err != nil {
@@ -277,8 +278,8 @@ func (c *Cold) Newest(ctx context.Context) (cold.Snapshot, error) {
 	return p.view(s), nil
 }
 
-// newest opens the newest commit; nil while there is none. A repository that is only read may be anybody's: there a
-// live branch that cannot be opened counts for nothing.
+// newest opens the newest commit, and returns nil if there is none. If the repository is opened for reading only, it
+// may come from anywhere: then a live branch that cannot be opened is ignored instead of being an error.
 func (c *Cold) newest(p *Position) (*Snapshot, error) {
 	if p.Live.IsZero() {
 		return c.head()
@@ -304,7 +305,7 @@ func (c *Cold) newest(p *Position) (*Snapshot, error) {
 	return s, nil
 }
 
-// view is the snapshot as Newest gives it.
+// view returns the snapshot in the form in which Newest returns it: it says Live if it is the live branch's tip.
 func (p *Position) view(s *Snapshot) cold.Snapshot {
 	if s.info.ID == p.Live {
 		return liveSnapshot{s}
@@ -312,7 +313,7 @@ func (p *Position) view(s *Snapshot) cold.Snapshot {
 	return s
 }
 
-// liveSnapshot is the tip of the live branch.
+// liveSnapshot is the tip of the live branch; its Info says Live.
 type liveSnapshot struct{ *Snapshot }
 
 // Info implements cold.Snapshot.
@@ -322,7 +323,8 @@ func (s liveSnapshot) Info() cold.CommitInfo {
 	return info
 }
 
-// note keeps what is wrong for Stats, by what it is about, and logs it when it is new; nil: it is good again.
+// note remembers for Stats what is wrong with the topic about, and logs it if it is new. A nil err says that the topic
+// is fine again.
 func (c *Cold) note(about string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

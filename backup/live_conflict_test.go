@@ -1,7 +1,6 @@
 package backup
 
 import (
-	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -11,7 +10,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// twoAtLive are two machines at the same live commit, which the remote has.
+// twoAtLive returns two machines at the same live commit, which the remote has.
 func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testVolume, f *coldtest.File) {
 	t.Helper()
 	remote = coldtest.NewRemote(t)
@@ -31,25 +30,25 @@ func twoAtLive(t *testing.T, settings ...string) (remote string, one, two *testV
 	return remote, one, two, f
 }
 
-// Two machines at work at once: whoever comes second gets ErrDiverged, and nothing of the first is overwritten or left
-// behind by a main that does not have it.
+// act is a commit of one of two machines, to its live branch or to main.
+type act func(v *testVolume, f *coldtest.File, text string) cold.ID
+
+func liveAct(v *testVolume, f *coldtest.File, text string) cold.ID {
+	f.Text("critical", text)
+	return v.commitLive(f)
+}
+
+func mainAct(v *testVolume, f *coldtest.File, text string) cold.ID {
+	f.Text("a", text)
+	return v.CommitTree(f, nil)
+}
+
+// Two machines work at the same time: the second to push gets ErrDiverged. Nothing of the first is overwritten, or lost
+// because main moves on without it.
 func TestLiveDiverged(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
-	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("critical", text)
-		return v.commitLive(f)
-	}
-	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("a", text)
-		return v.CommitTree(f, nil)
-	}
-	for name, acts := range map[string][2]act{
-		"live live": {live, live},
-		"live main": {live, main},
-		"main live": {main, live},
-		"main main": {main, main},
-	} {
+	for name, acts := range map[string][2]act{"live live": {liveAct, liveAct}, "live main": {liveAct, mainAct},
+		"main live": {mainAct, liveAct}, "main main": {mainAct, mainAct}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -58,42 +57,24 @@ func TestLiveDiverged(t *testing.T) {
 			before := coldtest.Git(t, remote, "for-each-ref")
 			ours := acts[1](one, f, "one")
 			for range 2 {
-				if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-					t.Errorf("Push = %v", err)
-				}
-				if moved, err := one.Peek(t.Context()); !moved || err != nil {
-					t.Errorf("Peek = %v, %v", moved, err)
-				}
-				if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-					t.Errorf("Fetch = %v", err)
-				}
+				coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+				one.wantPeek(true, "Peek")
+				coldtest.WantErr(t, one.Fetch(t.Context()), cold.ErrDiverged, "Fetch")
 			}
-			if after := coldtest.Git(t, remote, "for-each-ref"); after != before {
-				t.Errorf("the remote moved from\n%s\nto\n%s", before, after)
-			}
-			if got := one.NewestSnapshot().Info().ID; got != ours {
-				t.Errorf("ours moved to %s", got)
-			}
+			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), before, "the references are")
+			coldtest.Equal(t, one.NewestSnapshot().Info().ID, ours, "ours moved to")
 			coldtest.Git(t, one.Dir, "gc", "-q", "--prune=now")
 			coldtest.CompareTrees(t, one.ReadTree(one.NewestSnapshot()), f)
 		})
 	}
 }
 
-// One looks at the remote, then two pushes, then one pushes: the server compares.
+// One machine looks at the remote, then the other one pushes, then the first one pushes: the server must compare the
+// values.
 func TestLivePushRace(t *testing.T) {
 	t.Parallel()
-	type act func(v *testVolume, f *coldtest.File, text string) cold.ID
-	live := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("critical", text)
-		return v.commitLive(f)
-	}
-	main := func(v *testVolume, f *coldtest.File, text string) cold.ID {
-		f.Text("a", text)
-		return v.CommitTree(f, nil)
-	}
-	for name, acts := range map[string][2]act{"live live": {live, live}, "main live": {main, live},
-		"main main": {main, main}} {
+	for name, acts := range map[string][2]act{"live live": {liveAct, liveAct}, "main live": {mainAct, liveAct},
+		"main main": {mainAct, mainAct}} {
 		t.Run(name, func(t *testing.T) {
 			remote, one, two, f := twoAtLive(t)
 			g := two.ReadTree(two.NewestSnapshot())
@@ -107,18 +88,15 @@ func TestLivePushRace(t *testing.T) {
 				between = coldtest.Git(t, remote, "for-each-ref")
 			}
 			one.remote = spy
-			if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-				t.Errorf("Push = %v", err)
-			}
-			if after := coldtest.Git(t, remote, "for-each-ref"); after != between {
-				t.Errorf("the remote moved from\n%s\nto\n%s", between, after)
-			}
+			coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+			coldtest.Equal(t, coldtest.Git(t, remote, "for-each-ref"), between, "the references are")
 		})
 	}
 }
 
-// main has absorbed the live branch and is pushed; before the remote's is deleted another machine that knows nothing of
-// it goes on there. Only a remote without atomic pushes can let it; then it stays there.
+// main has absorbed the live branch and is pushed. Before the remote's live branch is deleted, another machine that
+// does not know this adds to it. That is only possible if the remote has no atomic pushes; the live branch then stays
+// there.
 func TestDeletionLeavesNewerWork(t *testing.T) {
 	t.Parallel()
 	remote, one, two, f := twoAtLive(t, "receive.advertiseAtomic=false")
@@ -149,7 +127,5 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 		t.Errorf("%d deletions", spy.deletes)
 	}
 	one.MustPush()
-	if err := two.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push = %v", err)
-	}
+	coldtest.WantErr(t, two.Push(t.Context()), cold.ErrDiverged, "Push")
 }

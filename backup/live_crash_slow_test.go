@@ -89,9 +89,7 @@ func TestCrashWithLive(t *testing.T) {
 			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), crashTree(3))
 			v.CommitTree(crashTree(4), nil)
 			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), crashTree(4))
-			if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("%s: git fsck: %s", step, out)
-			}
+			coldtest.Fsck(t, dir, step)
 			if refs := coldtest.LiveRefs(t, dir); len(refs) != 0 {
 				t.Errorf("%s: left at the end: %q", step, refs)
 			}
@@ -116,15 +114,11 @@ func TestErrorWithLive(t *testing.T) {
 		passed := c.steps
 		c.armed = false
 		if len(passed) < n {
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			break
 		}
 		got := v.ReadTree(v.NewestSnapshot())
-		if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("%s: git fsck: %s", passed[n-1], out)
-		}
+		coldtest.Fsck(t, v.Dir, passed[n-1])
 		if got.Kids["only2"] == nil && got.Kids["only3"] == nil {
 			t.Errorf("%s: %v", passed[n-1], got.Flat(""))
 		}
@@ -150,9 +144,7 @@ func TestCrashInFetchWithLive(t *testing.T) {
 	states := [][]string{was.Flat(""), between.Flat(""), g.Flat("")}
 	for n := 1; ; n++ {
 		dir := filepath.Join(t.TempDir(), "cold.git")
-		if err := os.CopyFS(dir, os.DirFS(base)); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.CopyFS(dir, os.DirFS(base)))
 		c, err := crashAt(t, dir, Options{Source: remote}, n, func(v *testVolume) error { return v.Fetch(t.Context()) })
 		if len(c.steps) < n {
 			if err != nil || n < 10 {
@@ -178,9 +170,7 @@ func TestCrashInFetchWithLive(t *testing.T) {
 		if p := v.Stats().Problems; len(p) > 0 {
 			t.Errorf("%s: problems: %q", step, p)
 		}
-		if out := coldtest.Git(t, dir, "fsck", "--strict", "--no-dangling"); out != "" {
-			t.Errorf("%s: git fsck: %s", step, out)
-		}
+		coldtest.Fsck(t, dir, step)
 	}
 }
 
@@ -202,9 +192,7 @@ func TestCrashInPushWithLive(t *testing.T) {
 		v.MustPush()
 		coldtest.WantRemote(t, fmt.Sprint(n), remote, main, live)
 		v.wantPushed(fmt.Sprint(n), live)
-		if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
-			t.Errorf("%d: left: %s", n, got)
-		}
+		coldtest.Equal(t, coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"), "", "%d: left:", n)
 		if len(c.steps) < n {
 			if err != nil || n < 5 {
 				t.Fatalf("push without a crash: %v; %q", err, c.steps)

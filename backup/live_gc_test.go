@@ -3,9 +3,7 @@ package backup
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"emberfs/backup/coldtest"
@@ -25,28 +23,10 @@ func TestLiveUnderGC(t *testing.T) {
 				f.Text(fmt.Sprintf("many/f%03d", i), fmt.Sprint("some text that makes a delta ", i))
 			}
 			v.CommitTree(f, nil)
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			var rounds atomic.Int64
-			go func() {
-				for ctx.Err() == nil {
-					for _, args := range [][]string{{"gc", "-q", "--prune=now"}, {"repack", "-adfq"},
-						{"prune", "--expire=now"}, {"pack-refs", "--all"}} {
-						cmd := exec.Command("git", args...)
-						cmd.Dir = v.Dir
-						cmd.Env = append(cmd.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory",
-							"GIT_CONFIG_VALUE_0=*")
-						if out, err := cmd.CombinedOutput(); err != nil {
-							done <- fmt.Errorf("git %q: %w: %s", args, err, out)
-							return
-						}
-					}
-					rounds.Add(1)
-				}
-				done <- nil
-			}()
+			git := v.besideGit([]string{"gc", "-q", "--prune=now"}, []string{"repack", "-adfq"},
+				[]string{"prune", "--expire=now"}, []string{"pack-refs", "--all"})
 			count := effort.Count(t, 12, 200)
-			for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
+			for i := 0; i < count || git.rounds.Load() < 3 && i < count+1000; i++ {
 				for j := range i % 4 {
 					f.Text("many/critical", fmt.Sprint("critical ", i, j))
 					v.commitBesideGit(v.BeginLive, f, nil)
@@ -56,16 +36,11 @@ func TestLiveUnderGC(t *testing.T) {
 			}
 			f.Text("many/critical", "the last")
 			v.commitBesideGit(v.BeginLive, f, nil)
-			cancel()
-			if err := <-done; err != nil {
-				t.Fatal(err)
-			}
+			git.stop()
 			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
 			coldtest.Git(t, v.Dir, "gc", "-q", "--aggressive", "--prune=now")
 			coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
-			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("git fsck: %s", out)
-			}
+			coldtest.Fsck(t, v.Dir)
 			if n := strings.Count(coldtest.Git(t, v.Dir, "rev-list", branch), "\n") + 1; n < count+1 {
 				t.Errorf("%d commits on %s", n, branch)
 			}
@@ -80,21 +55,12 @@ func TestLiveUnderOwnGC(t *testing.T) {
 	f := coldtest.NewDir(0o755)
 	f.Text("x", "x")
 	v.CommitTree(f, nil)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	var rounds atomic.Int64
-	go func() {
-		for ctx.Err() == nil {
-			if _, err := v.GC(context.Background(), cold.GCOptions{Grace: -1}); err != nil {
-				done <- err
-				return
-			}
-			rounds.Add(1)
-		}
-		done <- nil
-	}()
+	gc := v.beside(func() error {
+		_, err := v.GC(context.Background(), cold.GCOptions{Grace: -1})
+		return err
+	})
 	count := effort.Count(t, 25, 1000)
-	for i := 0; i < count || rounds.Load() < 3 && i < count+1000; i++ {
+	for i := 0; i < count || gc.rounds.Load() < 3 && i < count+1000; i++ {
 		for j := range i % 3 {
 			f.Text("many/critical", fmt.Sprint("critical ", i, j))
 			v.commitLive(f)
@@ -104,12 +70,7 @@ func TestLiveUnderOwnGC(t *testing.T) {
 	}
 	f.Text("x", "live")
 	v.commitLive(f)
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	gc.stop()
 	coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
-	if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		t.Errorf("git fsck: %s", out)
-	}
+	coldtest.Fsck(t, v.Dir)
 }

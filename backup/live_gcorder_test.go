@@ -13,9 +13,9 @@ import (
 	"emberfs/backup/coldtest"
 )
 
-// Stock git has read main and not yet the live branch when a commit to main absorbs that: it finds neither the live
-// commits nor, in what it has read, the commit that took their place. What saves both is that git reads HEAD, which
-// names main, after all references. A FIFO among the references holds git there.
+// Stock git reads main, and before it reads the live branch, a commit to main absorbs it. So git finds neither the live
+// commits nor, in what it has read, the commit that replaced them. Both survive because git reads HEAD, which names
+// main, after all references. A FIFO among the references makes git wait at that point.
 func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 	v := newVolume(t, Options{Branch: "a"}) // before "emberfs-live": git reads it first
 	f := coldtest.NewDir(0o755)
@@ -24,33 +24,25 @@ func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 	f.Text("critical", "only the live branch brought it")
 	v.commitLive(f)
 	fifo := filepath.Join(v.Dir, "refs/heads/emberfs-live/0")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, unix.Mkfifo(fifo, 0o600))
 	cmd := exec.CommandContext(t.Context(), "git", "repack", "-adq")
 	cmd.Dir = v.Dir
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, cmd.Start())
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	held := false
 	for running := true; running; {
 		select {
 		case err := <-ended:
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			running = false
 		case <-time.After(time.Millisecond):
 			w, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
 			if errors.Is(err, unix.ENXIO) {
 				continue // nobody reads
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			if !held {
 				held = true
 				f.Text("x", "1")
@@ -59,20 +51,14 @@ func TestAbsorbWhileGitReadsReferences(t *testing.T) {
 			if _, err := w.WriteString(first.String() + "\n"); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.Close(); err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, w.Close())
 		}
 	}
-	if err := os.Remove(fifo); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.Remove(fifo))
 	if !held {
 		t.Fatal("this git does not read a FIFO among the references")
 	}
 	coldtest.Git(t, v.Dir, "prune", "--expire=now")
-	if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		t.Errorf("git fsck: %s", out)
-	}
+	coldtest.Fsck(t, v.Dir)
 	coldtest.CompareTrees(t, v.ReadTree(v.NewestSnapshot()), f)
 }

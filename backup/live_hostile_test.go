@@ -14,7 +14,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// What lies below the live branch's name and is none must not break anything.
+// References with names of live branches that are none must not break anything.
 func TestHostileLiveRefs(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -29,12 +29,8 @@ func TestHostileLiveRefs(t *testing.T) {
 	unrelated := coldtest.Git(t, v.Dir, "commit-tree", "-m", "unrelated", "main^{tree}")
 	write := func(ref, content string) {
 		path := filepath.Join(v.Dir, ref)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(content+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		coldtest.Check(t, os.WriteFile(path, []byte(content+"\n"), 0o644))
 	}
 	for _, odd := range []string{"x", "01", "-1", "1e9", "99999999999999999999999", "1/2", "b/1760000000000000"} {
 		coldtest.Git(t, v.Dir, "update-ref", livePrefix+"main/"+odd, stockChild(v, "main"))
@@ -75,7 +71,7 @@ func TestHostileLiveRefs(t *testing.T) {
 	}
 }
 
-// A remote whose live branch is none: the mount takes main and says so, backups go on.
+// The remote's live branch is not a valid one: the mount uses main and reports it, and backups go on.
 func TestHostileRemoteLive(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)

@@ -44,21 +44,17 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		"undeleted": {m2.String(), live[2].String()}, "deleted": {m2.String(), ""}, "nothing": {"", ""},
 	} {
 		dir := filepath.Join(t.TempDir(), "remote.git")
-		if err := os.CopyFS(dir, os.DirFS(remote)); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.CopyFS(dir, os.DirFS(remote)))
 		w := openVolume(t, v.copyWhole(), Options{Source: dir})
 		if state[0] == m2.String() {
-			if err := w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}},
+			coldtest.Check(t, w.remote.Push(t.Context(), []wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}},
 				func(out io.Writer) error {
 					ids, err := w.collect(t.Context(), []cold.ID{m2}, m1)
 					if err != nil {
 						return err
 					}
 					return w.writePack(t.Context(), out, ids)
-				}); err != nil {
-				t.Fatal(err)
-			}
+				}))
 		}
 		for ref, id := range map[string]string{"refs/heads/main": state[0], name: state[1]} {
 			if id == "" {
@@ -67,16 +63,12 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 				coldtest.Git(t, dir, "update-ref", ref, id)
 			}
 		}
-		if moved, err := w.Peek(t.Context()); moved || err != nil {
-			t.Errorf("%s: Peek = %v, %v", what, moved, err)
-		}
+		w.wantPeek(false, "%s: Peek", what)
 		if err := w.Push(t.Context()); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		coldtest.WantRemote(t, what, dir, m2, l2)
 		w.wantPushed(what, l2)
-		if got := coldtest.Git(t, w.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
-			t.Errorf("%s: left: %s", what, got)
-		}
+		coldtest.Equal(t, coldtest.Git(t, w.Dir, "for-each-ref", "refs/emberfs/absorbed"), "", "%s: left:", what)
 	}
 }

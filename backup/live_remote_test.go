@@ -17,27 +17,21 @@ import (
 
 func (v *testVolume) wantPushed(what string, id cold.ID) {
 	v.T.Helper()
-	if got := v.Pushed(); got != id {
-		v.T.Errorf("%s: Pushed = %s, want %s", what, got, id)
-	}
+	coldtest.Equal(v.T, v.Pushed(), id, "%s: Pushed =", what)
 	again := openVolume(v.T, v.copyWhole(), Options{Source: v.o.Source})
-	if got := again.Pushed(); got != id {
-		v.T.Errorf("%s: Pushed after a restart = %s, want %s", what, got, id)
-	}
+	coldtest.Equal(v.T, again.Pushed(), id, "%s: Pushed after a restart =", what)
 }
 
 // copyWhole copies the repository with its hidden references, as a kill would leave it.
 func (v *testVolume) copyWhole() string {
 	v.T.Helper()
 	dir := filepath.Join(v.T.TempDir(), "whole.git")
-	if err := os.CopyFS(dir, os.DirFS(v.Dir)); err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, os.CopyFS(dir, os.DirFS(v.Dir)))
 	return dir
 }
 
-// A volume's critical files go to the next machine, which goes on where the first stopped; both ways of fetching, both
-// of pushing.
+// A volume's critical files get to the next machine, which goes on where the first one stopped, with both ways of
+// fetching and of pushing.
 func TestLiveTwoMachines(t *testing.T) {
 	t.Parallel()
 	for _, atomic := range []bool{true, false} {
@@ -62,9 +56,7 @@ func TestLiveTwoMachines(t *testing.T) {
 			one.wantPushed("live alone", l2)
 
 			two := newVolume(t, Options{Source: remote, MachineID: "two"})
-			if moved, err := two.Peek(t.Context()); !moved || err != nil {
-				t.Errorf("Peek = %v, %v", moved, err)
-			}
+			two.wantPeek(true, "Peek")
 			two.MustFetch()
 			two.WantAt("fetched", m1, l2)
 			two.wantPushed("fetched", l2)
@@ -75,15 +67,11 @@ func TestLiveTwoMachines(t *testing.T) {
 			two.MustPush()
 			coldtest.WantRemote(t, "from two", remote, m1, l3)
 
-			if moved, err := one.Peek(t.Context()); !moved || err != nil {
-				t.Errorf("Peek = %v, %v", moved, err)
-			}
+			one.wantPeek(true, "Peek")
 			one.WantAt("peeked", m1, l2)
 			one.MustFetch() // a later commit of the same live branch
 			one.WantAt("fetched", m1, l3)
-			if moved, err := one.Peek(t.Context()); moved || err != nil {
-				t.Errorf("Peek with nothing new = %v, %v", moved, err)
-			}
+			one.wantPeek(false, "Peek with nothing new")
 
 			f.Text("critical", "4")
 			two.commitLive(f)
@@ -134,7 +122,7 @@ func TestLiveTwoMachines(t *testing.T) {
 	}
 }
 
-// The remote has the live commits that main absorbs: the push does not send their content again.
+// The remote has the live commits that main absorbs, so the push does not send their content again.
 func TestPushOfAbsorbedSendsLittle(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)
@@ -170,7 +158,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A server that refuses deletes: said once, no error, not tried again; what piles up means nothing to a new machine.
+// If a server refuses deletions, that is reported once, is no error, and is not tried again. The branches that pile up
+// do not matter to a new machine.
 func TestLiveDenyDeletes(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)
@@ -199,9 +188,7 @@ func TestLiveDenyDeletes(t *testing.T) {
 	if pushes.deletes != 1 {
 		t.Errorf("%d deletions were tried", pushes.deletes)
 	}
-	if got := coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"); got != "" {
-		t.Errorf("left: %s", got)
-	}
+	coldtest.Equal(t, coldtest.Git(t, v.Dir, "for-each-ref", "refs/emberfs/absorbed"), "", "left:")
 	f.Text("critical", "more")
 	live := v.commitLive(f)
 	v.MustPush()
@@ -214,7 +201,7 @@ func TestLiveDenyDeletes(t *testing.T) {
 	}
 }
 
-// spyRemote counts deletions, and does things in between.
+// spyRemote counts deletions, and can do things in between.
 type spyRemote struct {
 	remote
 	deletes int

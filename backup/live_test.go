@@ -16,13 +16,11 @@ import (
 func (v *testVolume) commitLive(f *coldtest.File) cold.ID {
 	v.T.Helper()
 	id, err := v.CommitBy(v.BeginLive, f, cold.CommitOptions{Reason: "critical", Files: 1})
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return id
 }
 
-// Live commits go beside main, which takes their place with its next commit; stock git sees main alone.
+// Live commits are made beside main, whose next commit replaces them. Stock git only sees main.
 func TestLiveBranch(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{VolumeID: "vol", MachineID: "m"})
@@ -60,9 +58,7 @@ func TestLiveBranch(t *testing.T) {
 
 	packs := func() map[string]bool {
 		list, err := filepath.Glob(filepath.Join(v.Dir, "objects/pack/*.idx"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		set := map[string]bool{}
 		for _, p := range list {
 			set[p] = true
@@ -98,7 +94,7 @@ func TestLiveBranch(t *testing.T) {
 	v.WantAt("the next epoch", second, third)
 }
 
-// Nothing was changed since the last live commit: main only catches up, and nothing need be put.
+// Nothing has changed since the last live commit: main only catches up, and nothing need be put.
 func TestMainCatchesUp(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := coldtest.NewDir(0o755)
@@ -108,9 +104,7 @@ func TestMainCatchesUp(t *testing.T) {
 	v.commitLive(f)
 	commit := func(begin func(context.Context) (cold.Tx, error)) (cold.ID, error) {
 		tx, err := begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		defer tx.Abort()
 		return tx.Commit(t.Context(), cold.CommitOptions{Reason: "sync", Root: coldtest.RootOf(tx.Base())})
 	}
@@ -118,9 +112,7 @@ func TestMainCatchesUp(t *testing.T) {
 		t.Error("a live commit without a root that was put")
 	}
 	id, err := commit(v.Begin)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	v.WantAt("caught up", id, cold.ID{})
 	if v.HeadSnapshot().Info().Parent != first {
 		t.Error("another parent than main's tip")
@@ -132,7 +124,7 @@ func TestMainCatchesUp(t *testing.T) {
 	}
 }
 
-// Somebody else moves one of the branches while a Tx is open: it fails, and whatever they did stays.
+// Somebody else moves one of the branches while a Tx is open: the Tx fails, and what they did stays.
 func TestLiveRefMoved(t *testing.T) {
 	t.Parallel()
 	setup := func(t *testing.T) (*testVolume, *coldtest.File) {
@@ -162,13 +154,9 @@ func TestLiveRefMoved(t *testing.T) {
 					begin = v.BeginLive
 				}
 				tx, err := begin(t.Context())
-				if err != nil {
-					t.Fatal(err)
-				}
+				coldtest.Check(t, err)
 				f.Text("a", "three")
-				if err := coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil); err != nil {
-					t.Fatal(err)
-				}
+				coldtest.Check(t, coldtest.Put(t.Context(), tx, f, map[string]cold.DirID{}, "", nil))
 				move(v)
 				before := coldtest.Git(t, v.Dir, "for-each-ref")
 				if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: f.Dir()}); !errors.Is(err,
@@ -176,9 +164,7 @@ func TestLiveRefMoved(t *testing.T) {
 					t.Errorf("Commit = %v", err)
 				}
 				tx.Abort()
-				if after := coldtest.Git(t, v.Dir, "for-each-ref"); after != before {
-					t.Errorf("references moved from\n%s\nto\n%s", before, after)
-				}
+				coldtest.Equal(t, coldtest.Git(t, v.Dir, "for-each-ref"), before, "the references are")
 				v.sound(name)
 			})
 		}
@@ -207,8 +193,8 @@ func TestBeginAtBesideLive(t *testing.T) {
 	v.WantAt("after", first, second)
 }
 
-// The live branch that main absorbed stays behind when the process is killed in between, or is somebody's who moved
-// main: the first goes at the next start, the second stays and is reported.
+// The live branch that main absorbed is left behind, either because the process was killed, or because somebody moved
+// main. In the first case the next start removes it; in the second it stays and is reported.
 func TestStaleLiveBranches(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -221,9 +207,7 @@ func TestStaleLiveBranches(t *testing.T) {
 	f.Text("a", "three")
 	main := v.CommitTree(f, nil)
 	coldtest.Git(t, v.Dir, "update-ref", ref, absorbed.String())
-	if err := v.Cold.settle(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Cold.retireAbsorbed(t.Context()))
 	if refs := coldtest.LiveRefs(t, v.Dir); len(refs) != 0 || len(v.Stats().Problems) > 0 {
 		t.Errorf("left: %q, %q", refs, v.Stats().Problems)
 	}
@@ -263,13 +247,9 @@ func TestEpochOf(t *testing.T) {
 			t.Fatal(out)
 		}
 		id, err := cold.ParseID(strings.TrimSpace(out))
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		c, err := ReadCommit(v.db, id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		e := epochOf(id, &c)
 		if !epochName.MatchString(e) || seen[e] {
 			t.Errorf("%s: %q", date, e)
@@ -297,7 +277,7 @@ func TestReservedBranches(t *testing.T) {
 	}
 }
 
-// The commits of another machine on the same live branch are named where they end, by the commit that absorbs them.
+// The commit that absorbs a live branch names the last commit of each other machine on it.
 func TestAbsorbedOfSeveralMachines(t *testing.T) {
 	v := newVolume(t, Options{})
 	f := coldtest.NewDir(0o755)
@@ -307,9 +287,7 @@ func TestAbsorbedOfSeveralMachines(t *testing.T) {
 	for i, m := range []string{"one", "one", "two", "one", "one"} {
 		f.Text("a", fmt.Sprint(i))
 		id, err := v.CommitBy(v.BeginLive, f, cold.CommitOptions{Reason: "critical", Machine: m, When: time.Now()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		if i == 1 || i == 2 || i == 4 {
 			want = append([]cold.ID{id}, want...)
 		}

@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// maintainRate is how many bytes a second background work may copy: a small part of what a disk does, so that reads and
-// commits beside it hardly notice.
+// maintainRate is how many bytes per second background work may copy: a small part of what a disk can do, so that reads
+// and commits hardly notice.
 const maintainRate = 32 << 20
 
 // Maintain implements cold.Cold.
@@ -32,8 +32,8 @@ func (c *Cold) Maintain(ctx context.Context) error {
 	return nil
 }
 
-// verifyLinked looks through the packs that the first fetch linked. Where one is damaged everything is fetched once
-// more: the remote may have another copy of what it holds.
+// verifyLinked verifies the packs that the first fetch linked from the remote. If one is damaged, everything is fetched
+// once more: the remote may have another copy of the damaged objects.
 func (c *Cold) verifyLinked(ctx context.Context) error {
 	n, err := c.db.VerifyLinked(ctx, maintainRate)
 	if n > 0 {
@@ -72,8 +72,8 @@ func (c *Cold) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) 
 	return c.db.GC(ctx, o)
 }
 
-// Collect is GC for the repository at dir of a volume that nobody uses: the caller holds its lock. A dry run writes
-// nothing there.
+// Collect is GC for the repository at dir of a volume that is not in use. The caller must hold the volume's lock. A dry
+// run writes nothing there.
 func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o cold.GCOptions) (report cold.GCReport,
 	err error) {
 	open := odb.Open
@@ -88,7 +88,8 @@ func Collect(ctx context.Context, dir string, log logrus.FieldLogger, o cold.GCO
 	return report, errors.Join(err, db.Close())
 }
 
-// isMetadata recognises from its first bytes a blob of metadata: its first line is a header, or in a shard an entry.
+// isMetadata reports whether a blob is metadata, judging by its first bytes: the first line is a header or, in a shard,
+// an entry.
 func isMetadata(head []byte) bool {
 	return strings.HasPrefix(string(head), `{"tree":"`) || strings.HasPrefix(string(head), `{"name`)
 }

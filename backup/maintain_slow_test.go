@@ -24,9 +24,7 @@ func TestMaintain(t *testing.T) {
 	if n := v.Stats().Packs; n < 40 {
 		t.Fatalf("%d packs", n)
 	}
-	if err := v.Maintain(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Maintain(t.Context()))
 	s := v.Stats()
 	if s.Packs > 8 || len(s.Problems) > 0 {
 		t.Errorf("%+v", s)

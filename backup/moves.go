@@ -11,8 +11,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// maxMoveDirs bounds the directories that are looked at to find those that a stock client renamed: some 100 bytes each.
-// What is behind them counts as new, and a problem says so.
+// maxMoveDirs is how many directories are read at most, at some 100 bytes of memory each, to find those that a stock
+// client renamed. Renamed directories beyond that count as new ones, and a problem says so.
 const maxMoveDirs = 2_000_000
 
 // place is a name in a directory of a snapshot.
@@ -21,24 +21,25 @@ type place struct {
 	stored string
 }
 
-// moves says which directories without metadata are renamed ones: their tree id is that of one that vanished.
+// moves says which directories without metadata were renamed by a stock client: those whose tree id is that of a
+// directory that vanished.
 type moves struct {
-	entries map[place]cold.Entry // with the metadata that the directory had under its old name
-	paths   map[string]string    // old path to new
-	cut     bool                 // there may be more
+	entries map[place]cold.Entry // what each new place inherits: entry and metadata from under the old name
+	paths   map[string]string    // from old path to new path
+	cut     bool                 // the search was cut off by a limit, so there may be more
 }
 
-// errMovesCut is the problem of a directory that counts as new, and may be none.
+// errMovesCut is the problem reported for a directory that counts as new, but might be a renamed one.
 var errMovesCut = fmt.Errorf("more than %d directories were changed by a stock client: if this one was renamed, its "+
 	"owners, times and all else that git does not keep are lost", maxMoveDirs)
 
-// into gives the entry that a directory inherits.
+// into returns the entry that a renamed directory inherits.
 func (m *moves) into(dir cold.DirID, stored string) (cold.Entry, bool) {
 	e, ok := m.entries[place{dir, stored}]
 	return e, ok
 }
 
-// newPath follows a renamed directory.
+// newPath returns the present path of what was at p, if p or a directory above it was renamed, and p otherwise.
 func (m *moves) newPath(p string) string {
 	for head := p; head != "" && head != "."; head = path.Dir(head) {
 		if to, ok := m.paths[head]; ok {
@@ -48,7 +49,7 @@ func (m *moves) newPath(p string) string {
 	return p
 }
 
-// moved finds the renamed directories, once. Its cost follows what the stock client changed.
+// moved finds the renamed directories. The result is kept. The cost depends on how much the stock client changed.
 func (s *Snapshot) moved(ctx context.Context) (*moves, error) {
 	s.movedOnce.Lock()
 	defer s.movedOnce.Unlock()
@@ -73,14 +74,14 @@ func (s *Snapshot) moved(ctx context.Context) (*moves, error) {
 	return m, nil
 }
 
-// vanished is a directory that has metadata, but is not in the tree any more under that path.
+// vanished is a directory that has metadata but is not in the tree under its path any more.
 type vanished struct {
 	path  string
 	entry cold.Entry
 	used  bool
 }
 
-// claimant is a directory without metadata whose tree id equals that of one that vanished.
+// claimant is a directory without metadata whose tree id is that of a vanished directory.
 type claimant struct {
 	place
 	path string
@@ -90,14 +91,14 @@ type claimant struct {
 type mover struct {
 	ctx context.Context
 	s   *Snapshot
-	// In one pass; equal directories are looked at once, or few trees make a walk without end.
+	// Directories seen in the current pass. Equal ones are visited once, or a few hostile trees could keep it busy.
 	seen   map[cold.DirID]struct{}
 	gone   map[cold.ID][]vanished
 	claims []claimant
-	cut    bool // not everything was looked at
+	cut    bool // the walk left out directories because of a limit
 }
 
-// more says whether a directory is still to be looked at.
+// more reports whether a directory is still to be visited.
 func (w *mover) more(dir cold.DirID, depth int) bool {
 	if _, ok := w.seen[dir]; ok || w.ctx.Err() != nil {
 		return false
@@ -110,7 +111,7 @@ func (w *mover) more(dir cold.DirID, depth int) bool {
 	return true
 }
 
-// changed looks for directories that vanished below one that is still there.
+// changed looks for vanished directories below dir, which still exists.
 func (w *mover) changed(at string, dir cold.DirID, depth int) {
 	if !w.more(dir, depth) {
 		return
@@ -142,7 +143,7 @@ func (w *mover) changed(at string, dir cold.DirID, depth int) {
 	}
 }
 
-// vanish notes a directory that is gone and all below it.
+// vanish notes a vanished directory, and those below it.
 func (w *mover) vanish(at string, e *cold.Entry, meta cold.ID, depth int) {
 	entry := *e
 	entry.Meta = meta
@@ -169,7 +170,7 @@ func (w *mover) vanish(at string, e *cold.Entry, meta cold.ID, depth int) {
 	}
 }
 
-// claim looks for directories without metadata.
+// claim looks for directories without metadata that have the tree id of a vanished one.
 func (w *mover) claim(at string, dir cold.DirID, depth int) {
 	if !w.more(dir, depth) {
 		return
@@ -180,7 +181,7 @@ func (w *mover) claim(at string, dir cold.DirID, depth int) {
 	}
 	lines := make(map[string]*format.Line)
 	for i := range d.lines {
-		if d.lines[i].GitMode == odb.ModeTree { // files in chunks too: there is nothing to look for in them
+		if d.lines[i].GitMode == odb.ModeTree { // includes files in chunks: there is nothing to look for in them
 			lines[format.EncodeName(d.lines[i].Name)] = &d.lines[i]
 		}
 	}
@@ -202,8 +203,8 @@ func (w *mover) claim(at string, dir cold.DirID, depth int) {
 	}
 }
 
-// assign gives each vanished directory to one claimant: first to one of the same name, then in the order of the walk.
-// A copy beside it gets nothing, or hard links would span the two.
+// assign gives each vanished directory to one claimant: first to one of the same name, otherwise to the first one of
+// the walk. If there are copies of it, the others get nothing, since otherwise hard links would span the copies.
 func (w *mover) assign(m *moves) {
 	for _, sameName := range []bool{true, false} {
 		for _, c := range w.claims {

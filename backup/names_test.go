@@ -84,9 +84,7 @@ func TestNamesWithGit(t *testing.T) {
 	repo := filepath.Join(t.TempDir(), "r.git")
 	coldtest.Git(t, ".", "init", "-q", "-b", "main", "--bare", repo)
 	blob, err := coldtest.GitTry(t, repo, []byte("x"), "hash-object", "-w", "--stdin")
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	blob = strings.TrimSpace(blob)
 	var in bytes.Buffer
 	stored := map[string]string{}
@@ -107,9 +105,7 @@ func TestNamesWithGit(t *testing.T) {
 	}
 	commit := coldtest.Git(t, repo, "commit-tree", "-m", "names", strings.TrimSpace(tree))
 	coldtest.Git(t, repo, "update-ref", "refs/heads/main", commit)
-	if out := coldtest.Git(t, repo, "fsck", "--strict"); out != "" {
-		t.Errorf("git fsck: %s", out)
-	}
+	coldtest.Equal(t, coldtest.Git(t, repo, "fsck", "--strict"), "", "git fsck:")
 	strict := filepath.Join(t.TempDir(), "strict.git")
 	coldtest.Git(t, ".", "init", "-q", "-b", "main", "--bare", strict)
 	coldtest.Git(t, strict, "config", "receive.fsckObjects", "true")
@@ -149,9 +145,7 @@ func TestForbiddenAsGitSeesIt(t *testing.T) {
 		"~7 .": ".emberfs%~7 .", "a~1": "a~1",
 		".g\u0130t": ".g\u0130t", "\\git~0:x\\y": ".emberfs%%5Cgit~0:x%5Cy",
 	} {
-		if got := format.EncodeName(name); got != want {
-			t.Errorf("EncodeName(%q) = %q, want %q", name, got, want)
-		}
+		coldtest.Equal(t, format.EncodeName(name), want, "EncodeName(%q) =", name)
 	}
 }
 

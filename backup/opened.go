@@ -14,14 +14,14 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// Bounds of .emberfs/opened, in lines and bytes.
+// Limits of .emberfs/opened, in lines and bytes.
 const (
 	maxOpened     = 4096
 	maxOpenedBlob = 256 << 10
 )
 
-// Opened implements cold.Snapshot. A list that is damaged or lies is an empty one, and a problem of the root directory:
-// no mount fails for want of a hint.
+// Opened implements cold.Snapshot. The list is only a hint, and no mount may fail because of it: a missing or damaged
+// list counts as empty, and is a problem of the root directory.
 func (s *Snapshot) Opened(ctx context.Context) ([]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -70,7 +70,7 @@ func (s *Snapshot) Rules(ctx context.Context) ([]byte, error) {
 	return data, nil
 }
 
-// encodeOpened writes a line a path, as many as fit. What is no path is left out.
+// encodeOpened writes one line per path, as many as the limits allow. Invalid paths are left out.
 func encodeOpened(paths []string) []byte {
 	var b []byte
 	lines := 0
@@ -89,7 +89,7 @@ func encodeOpened(paths []string) []byte {
 	return b
 }
 
-// decodeOpened reads the list; one wrong line condemns all of it.
+// decodeOpened reads the list. One invalid line makes the whole list invalid.
 func decodeOpened(data []byte) ([]string, error) {
 	var paths []string
 	for len(data) > 0 {

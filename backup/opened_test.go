@@ -15,21 +15,13 @@ import (
 func (v *testVolume) commitOpened(f *coldtest.File, opened []string) cold.Snapshot {
 	v.T.Helper()
 	x, err := v.Begin(v.T.Context())
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer x.Abort()
-	if err := coldtest.Put(v.T.Context(), x, f, nil, "", nil); err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, coldtest.Put(v.T.Context(), x, f, nil, "", nil))
 	id, err := x.Commit(v.T.Context(), cold.CommitOptions{Root: f.Dir(), Opened: opened})
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	s, err := v.Snapshot(v.T.Context(), id)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return s
 }
 
@@ -42,7 +34,8 @@ func openedOf(t *testing.T, s cold.Snapshot) []string {
 	return paths
 }
 
-// The list goes from commit to commit until another one, or an empty one, takes its place; it is nobody's file.
+// The list is passed on from commit to commit until another one, or an empty one, replaces it. It is not visible as a
+// file.
 func TestOpened(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
@@ -108,13 +101,9 @@ func TestOpenedLost(t *testing.T) {
 	blob := coldtest.Git(t, v.Dir, "rev-parse", "main:.emberfs/opened")
 	coldtest.Explode(t, v.Dir)
 	id, err := cold.ParseID(blob)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	coldtest.RemoveLoose(t, v.Dir, id)
-	if err := v.db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.db.Refresh())
 	if got := openedOf(t, v.HeadSnapshot()); got != nil {
 		t.Errorf("Opened = %q", got)
 	}
@@ -127,7 +116,7 @@ func TestOpenedLost(t *testing.T) {
 	}
 }
 
-// Valid is what ReadDir finds, for each directory, without listing it.
+// Valid agrees with ReadDir for each directory.
 func TestValid(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})

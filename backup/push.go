@@ -12,8 +12,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Push implements cold.Cold. Branches that are behind ours are pushed from where they are: the last push may have
-// failed. A branch that somebody deleted is made again; that throws nothing away.
+// Push implements cold.Cold. If the remote's branches are behind ours, they are pushed from where they are, even if we
+// thought them further: the last push may have failed. A branch that somebody deleted there is created again, since
+// that loses nothing.
 func (c *Cold) Push(ctx context.Context) error {
 	if c.remote == nil {
 		return nil
@@ -66,17 +67,18 @@ func (c *Cold) push(ctx context.Context) error {
 	return c.deleteAbsorbed(ctx, ours.Main, refs)
 }
 
-// hasBranch says whether the remote has a branch that people know of.
+// hasBranch reports whether the remote has a branch other than EmberFS's own.
 func hasBranch(refs map[string]cold.ID) bool { return len(branches(refs)) > 0 }
 
-// part is a branch to push.
+// part is one branch to push.
 type part struct {
 	wire.Update
 	commits []cold.ID
-	base    cold.ID // the remote has it, when this part's turn comes
+	base    cold.ID // a commit that the remote has when this part is pushed; zero: none
 }
 
-// planPush finds out what the remote lacks, main first. ErrDiverged: it has what we have not.
+// planPush finds out what the remote lacks and returns what to push, main first. It returns ErrDiverged if the remote
+// has commits that we lack.
 func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold.ID) (parts []part, err error) {
 	theirs := refs[c.ref]
 	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.Main}, base: theirs}
@@ -97,7 +99,7 @@ func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold
 		return nil, err
 	}
 	if theirs != ours.Main && !seen.IsZero() {
-		main.base = seen // what main absorbs need not be sent again
+		main.base = seen // what main absorbed need not be sent again
 	}
 	at := refs[ours.Ref]
 	switch {
@@ -112,7 +114,8 @@ func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold
 		if live.commits, _, err = c.NewCommits(ctx, ours.Live, live.base); err != nil {
 			return nil, err
 		}
-		// With main where it is already: it must still be there when the live branch moves.
+		// main is pushed too even if it is not to move, so that the remote checks that main is still there when the
+		// live branch moves.
 		return []part{main, live}, nil
 	}
 	if theirs == ours.Main {
@@ -121,8 +124,8 @@ func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold
 	return []part{main}, nil
 }
 
-// checkLive finds the live branch of the remote's main, and makes sure that it has nothing that ours have not, or
-// absorbed: once main moves it is nobody's.
+// checkLive returns the tip of the live branch at the remote's main, and makes sure that our branches contain all of
+// it: once the remote's main moves, nobody will look at that live branch any more.
 func (c *Cold) checkLive(ctx context.Context, ours Position, main cold.ID, refs map[string]cold.ID) (at cold.ID,
 	err error) {
 	if main.IsZero() {
@@ -154,7 +157,7 @@ func (c *Cold) isIgnored(ref string, tip cold.ID) bool {
 	return c.mu.ignored[ref] == tip
 }
 
-// send pushes in one step, or, where the remote cannot do that, main before the live branch.
+// send pushes all parts atomically or, if the remote cannot do that, main first and then the live branch.
 func (c *Cold) send(ctx context.Context, parts []part) error {
 	if len(parts) == 0 {
 		return nil
@@ -205,8 +208,9 @@ func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []cold.ID) error 
 	return p.Close()
 }
 
-// deleteAbsorbed deletes live branches of the remote that are in main, which was pushed. It is never worth an error:
-// what stays means nothing to anybody. One that has moved on since is somebody's and stays too.
+// deleteAbsorbed deletes those live branches on the remote that main, which was just pushed, has absorbed. A failed
+// deletion is not an error: what stays is ignored by everybody. A live branch that has moved on since belongs to
+// somebody and stays too.
 func (c *Cold) deleteAbsorbed(ctx context.Context, main cold.ID, refs map[string]cold.ID) error {
 	list, err := c.epochs(absorbedPrefix)
 	if err != nil {
@@ -220,7 +224,7 @@ func (c *Cold) deleteAbsorbed(ctx context.Context, main cold.ID, refs map[string
 			return err
 		}
 		if !pushed {
-			continue // by a commit that is newer than this push
+			continue // it was absorbed by a commit that is newer than this push
 		}
 		if !at.IsZero() {
 			err = c.deleteLive(ctx, ref, at, tip)
@@ -236,7 +240,8 @@ func (c *Cold) deleteAbsorbed(ctx context.Context, main cold.ID, refs map[string
 	return nil
 }
 
-// deleteLive deletes one live branch where it is at what main has absorbed. An error says that trying again may help.
+// deleteLive deletes a live branch on the remote if main has absorbed all of it. It returns an error only if trying
+// again may help.
 func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed cold.ID) error {
 	known := at == absorbed
 	if !known && c.db.Has(at) {

@@ -11,14 +11,15 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// ClockSkew is how much older than its parent a commit may be, by the clock of whoever made it.
+// ClockSkew is how much older than its parent a commit may claim to be, because of wrong clocks.
 const ClockSkew = 24 * time.Hour
 
-// MaxHistory bounds the commits that are looked at to compare two branches.
+// MaxHistory is how many commits at most are read to compare two branches.
 const MaxHistory = 10_000_000
 
-// NewCommits gives the commits that tip reaches and old does not, children first. reached says whether tip reaches old;
-// where it does not the list is everything that tip reaches. A zero old is reached by every commit.
+// NewCommits returns the commits that tip reaches and old does not, in the order of a breadth-first walk from tip.
+// reached reports whether tip reaches old; if not, the list is everything that tip reaches. A zero old counts as
+// reached.
 func (c *Cold) NewCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID, reached bool, err error) {
 	reached = old.IsZero()
 	if tip == old {
@@ -56,7 +57,7 @@ func (c *Cold) NewCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID
 	return c.without(ctx, list, old)
 }
 
-// without drops from list what old reaches itself: a merge leads past old to its ancestors.
+// without drops from list what old reaches too: beside a merge, the walk from tip gets past old to its ancestors.
 func (c *Cold) without(ctx context.Context, list []cold.ID, old cold.ID) ([]cold.ID, bool, error) {
 	in := make(map[cold.ID]bool, len(list))
 	for _, id := range list {
@@ -70,7 +71,7 @@ func (c *Cold) without(ctx context.Context, list []cold.ID, old cold.ID) ([]cold
 		}
 		commit, err := ReadCommit(c.db, queue[0])
 		if IsMissing(err) {
-			break // a shallow history: what lies beyond is nobody's
+			break // a shallow history ends here
 		}
 		if err != nil {
 			return nil, false, err
@@ -93,7 +94,7 @@ func (c *Cold) without(ctx context.Context, list []cold.ID, old cold.ID) ([]cold
 	return kept, true, nil
 }
 
-// delta collects the objects of a push: what new commits reach minus what the old tree reaches, by a difference of
+// delta collects the objects of a push: what the new commits reach minus what the old tree reaches, found by comparing
 // trees.
 type delta struct {
 	ctx  context.Context
@@ -102,14 +103,14 @@ type delta struct {
 	ids  []cold.ID
 }
 
-// collect gives the objects to send for the commits, when the other side has all of old (zero: nothing).
+// collect returns the objects to send for the commits, if the other side has all of old (zero: it has nothing).
 func (c *Cold) collect(ctx context.Context, commits []cold.ID, old cold.ID) ([]cold.ID, error) {
 	d := delta{ctx: ctx, db: c.db, seen: make(map[cold.ID]struct{})}
 	err := d.commits(commits, old)
 	return d.ids, err
 }
 
-// commits adds what the commits reach and old's tree does not.
+// commits adds what the commits in list reach and the tree of old does not.
 func (d *delta) commits(list []cold.ID, old cold.ID) error {
 	var oldTree cold.ID
 	if !old.IsZero() && len(list) > 0 {
@@ -133,7 +134,7 @@ func (d *delta) commits(list []cold.ID, old cold.ID) error {
 	return nil
 }
 
-// add notes an object and says whether it is new.
+// add adds an object and reports whether it is new.
 func (d *delta) add(id cold.ID) bool {
 	if _, ok := d.seen[id]; ok {
 		return false
@@ -143,8 +144,8 @@ func (d *delta) add(id cold.ID) bool {
 	return true
 }
 
-// tree adds a tree and what it reaches, but for what stands in the tree old at the same place. It bears trees of any
-// depth: what a commit holds has to be sent, whoever made it.
+// tree adds a tree and what it reaches, except what the tree old has at the same place. There is no limit to the depth
+// of trees: what a commit contains has to be sent, whoever made it.
 func (d *delta) tree(id, old cold.ID) error {
 	type pair struct{ id, old cold.ID }
 	for todo := []pair{{id, old}}; len(todo) > 0; {
@@ -165,7 +166,7 @@ func (d *delta) tree(id, old cold.ID) error {
 		}
 		var have []odb.TreeEntry
 		if !p.old.IsZero() {
-			// Where the old tree cannot be read everything is sent: more than needed is never wrong.
+			// If the old tree cannot be read, everything below is sent: sending too much is never wrong.
 			have, _ = format.ReadTree(d.db, p.old, format.Ignored())
 		}
 		there := make(map[string]odb.TreeEntry, len(have))
@@ -190,8 +191,8 @@ func (d *delta) tree(id, old cold.ID) error {
 	return nil
 }
 
-// withoutLost takes out what is missing here, where the commit base, which the other side has, has it at another place:
-// a commit that moved what was lost before does not have to bring it.
+// withoutLost removes from the list objects that are missing here but that the other side has as part of base, if at
+// another place: moving a file whose content was lost must not make the push fail.
 func (d *delta) withoutLost(base cold.ID) error {
 	lost := map[cold.ID]bool{}
 	for _, id := range d.ids {
@@ -200,7 +201,7 @@ func (d *delta) withoutLost(base cold.ID) error {
 		}
 	}
 	if len(lost) == 0 || base.IsZero() {
-		return nil // sending them says so
+		return nil // if some are missing, sending them fails
 	}
 	commit, err := ReadCommit(d.db, base)
 	if err != nil {
@@ -220,7 +221,7 @@ func (d *delta) withoutLost(base cold.ID) error {
 		}
 		entries, err := format.ReadTree(d.db, id, format.Ignored())
 		if err != nil {
-			continue // what is below it is not here to be moved
+			continue // what is below it cannot have been moved by a commit made here
 		}
 		for _, e := range entries {
 			if there[e.ID] = lost[e.ID]; e.Mode == odb.ModeTree {

@@ -13,65 +13,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// dirBase is a directory of the base commit that a new one is made from.
-type dirBase struct {
-	dirData
-	rest  []byte
-	nodes []odb.TreeEntry
-	// chunks are the chunk sizes of the files that are put, by object id; what is not there is one blob.
-	chunks map[cold.ID]int64
-	// known are the objects that the base commit reaches at this place.
-	known map[cold.ID]struct{}
-	// hidden and moved: see findHidden.
-	hidden, moved map[string]bool
-	// sound: tree and metadata are as this package writes them, so that they can be extended. err says why not.
-	sound bool
-	err   error
-}
-
-// loadBase reads a directory of the base commit without its shards. A base that cannot be read is simply not sound.
-func (t *tx) loadBase(dir cold.DirID) *dirBase {
-	b := &dirBase{known: make(map[cold.ID]struct{})}
-	if t.base == nil || dir == (cold.DirID{}) {
-		return b
-	}
-	b.err = b.load(t, dir)
-	b.sound = b.err == nil && !dir.Meta.IsZero()
-	b.valid = b.sound && b.head.Tree == dir.Tree
-	return b
-}
-
-func (b *dirBase) load(t *tx, dir cold.DirID) error {
-	var p format.Problems
-	var err error
-	if b.tree, err = t.base.tree(dir.Tree, &p); err != nil {
-		return fmt.Errorf("tree %s: %w", dir.Tree, err)
-	}
-	b.known[dir.Tree] = struct{}{}
-	if dir.Meta.IsZero() {
-		return nil
-	}
-	if b.meta, err = format.LoadMetaDir(t.c.db, dir.Meta, &p); err != nil {
-		return err
-	}
-	b.known[dir.Meta] = struct{}{}
-	b.known[b.meta.Entries.ID] = struct{}{}
-	b.known[b.meta.Links.ID] = struct{}{}
-	if b.head, b.rest, b.nodes, err = b.meta.ReadHeader(t.c.db); err != nil {
-		return fmt.Errorf("metadata directory %s: %w", dir.Meta, err)
-	}
-	b.known[b.meta.Header] = struct{}{}
-	for _, n := range b.nodes {
-		b.known[n.ID] = struct{}{}
-	}
-	if len(p.List) > 0 {
-		return fmt.Errorf("%w: %w", cold.ErrCorrupt, p.List[0])
-	}
-	return nil
-}
-
-// PutDir implements cold.Tx. With full false and a base whose metadata is damaged it fails with cold.ErrCorrupt or
-// cold.ErrMissing rather than forget what the metadata said; with full true such a directory is written anew.
+// PutDir implements cold.Tx. If full is false and the metadata of base is damaged, it fails with cold.ErrCorrupt or
+// cold.ErrMissing, so that what the metadata said is not forgotten. If full is true such a directory is written anew.
 func (t *tx) PutDir(ctx context.Context, base cold.DirID, full bool, root *cold.Root, put []cold.Entry, del []string) (
 	cold.DirID, error) {
 	if err := t.alive(); err != nil {
@@ -125,7 +68,7 @@ func (t *tx) buildDir(ctx context.Context, base cold.DirID, full bool, root *col
 	return t.replace(ctx, b, put, lines)
 }
 
-// newLines encodes the entries and sorts the lines by name.
+// newLines encodes the entries as metadata lines, sorted by name.
 func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]format.Line, error) {
 	if err := t.findChunks(b, put); err != nil {
 		return nil, err
@@ -158,8 +101,8 @@ func (t *tx) newLines(b *dirBase, put []cold.Entry) ([]format.Line, error) {
 	return lines, nil
 }
 
-// findChunks finds out which of the files are chunk trees: an entry does not say, and a chmod puts what an earlier run
-// stored.
+// findChunks finds out which of the files are chunk trees and fills in b.chunks. An entry does not say so itself, and
+// the content may have been stored by an earlier transaction, for example if only the file's mode changed.
 func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
 	modes := make(map[cold.ID]uint32)
 	for i := range put {
@@ -194,17 +137,17 @@ func (t *tx) findChunks(b *dirBase, put []cold.Entry) error {
 	return nil
 }
 
-// lostForm refuses a file whose content is missing where nobody knows whether that was one blob: it stays out by
-// itself.
+// lostForm returns an error for a file whose content is missing, so that it alone stays out of the commit, unless the
+// file is too small to be in chunks: then it certainly was one blob.
 func (t *tx) lostForm(e *cold.Entry) error {
-	if e.Size < format.MinChunk { // never in chunks
+	if e.Size < format.MinChunk {
 		return nil
 	}
 	return &cold.TooMuchError{Names: []string{e.Name},
 		Err: fmt.Errorf("its content, object %s, is missing from the repository: %w", e.ID, cold.ErrMissing)}
 }
 
-// chunkOf is the chunk size of an entry that is put, 0 for all but files in chunks.
+// chunkOf returns the chunk size of an entry that is put, or 0 if it is not a file in chunks.
 func (b *dirBase) chunkOf(e *cold.Entry) int64 {
 	if e.Kind != cold.KindFile {
 		return 0
@@ -212,7 +155,8 @@ func (b *dirBase) chunkOf(e *cold.Entry) int64 {
 	return b.chunks[e.ID]
 }
 
-// joinListing gives all entries of a directory whose base has to be reconciled first.
+// joinListing returns all entries of the new directory, and their lines, if the base has to be reconciled first: what
+// put has, and the entries of the base that are neither in put nor in del.
 func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put []cold.Entry, del []string) (
 	[]cold.Entry, []format.Line, error) {
 	l, err := t.base.ReadDir(ctx, base)
@@ -236,7 +180,8 @@ func (t *tx) joinListing(ctx context.Context, b *dirBase, base cold.DirID, put [
 	return all, lines, err
 }
 
-// extend makes the directory that b becomes with put and without del, reading and writing only the shards concerned.
+// extend builds the directory that results from base b with put added and del removed. It reads and writes only the
+// shards that change.
 func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []format.Line, del []string) (*dirBuild,
 	error) {
 	if err := t.findHidden(ctx, b, false, put, del); err != nil {
@@ -250,7 +195,7 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []f
 	subs := maps.Clone(b.meta.Subs)
 	gone := slices.Clone(del)
 	for i := range put {
-		if put[i].Kind == cold.KindOther { // of what was there before, which had metadata
+		if put[i].Kind == cold.KindOther { // if there was another entry of this name, its metadata goes
 			gone = append(gone, put[i].Name)
 		}
 	}
@@ -267,7 +212,7 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []f
 	for i := range lines {
 		changes = append(changes, &format.Change{Line: lines[i]})
 	}
-	// A name that is in both is put: the stable sort keeps it after the removal, which then goes.
+	// A name that is in both put and del is put: the sort is stable, so the removal comes first and is dropped here.
 	slices.SortStableFunc(changes, func(a, b *format.Change) int { return strings.Compare(a.Name, b.Name) })
 	for i := len(changes) - 1; i > 0; i-- {
 		if changes[i].Name == changes[i-1].Name {
@@ -298,7 +243,7 @@ func (t *tx) extend(ctx context.Context, b *dirBase, put []cold.Entry, lines []f
 	return d, d.seal()
 }
 
-// replace makes the directory with exactly these entries; b only says what need not be stored again.
+// replace builds the directory with exactly these entries; b only says what need not be stored again.
 func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []format.Line) (*dirBuild, error) {
 	if err := t.findHidden(ctx, b, true, put, nil); err != nil {
 		return nil, err
@@ -323,7 +268,8 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []
 		return nil, err
 	}
 	slices.SortFunc(d.tree, format.CompareTree)
-	// Only what differs from the base goes into the trie: equal entries give an equal trie, whatever its history.
+	// Only what differs from the base goes into the trie. That is as good as building it anew, because equal entries
+	// give an equal trie, whatever its history.
 	changes, ok := t.difference(ctx, b, lines)
 	if !ok {
 		b = &dirBase{}
@@ -338,7 +284,8 @@ func (t *tx) replace(ctx context.Context, b *dirBase, put []cold.Entry, lines []
 	return d, d.seal()
 }
 
-// difference says what makes the lines of b into lines; false where b's metadata cannot be extended.
+// difference returns the changes that turn the lines of b into lines. It returns false if the metadata of b cannot be
+// extended.
 func (t *tx) difference(ctx context.Context, b *dirBase, lines []format.Line) ([]*format.Change, bool) {
 	if !b.sound {
 		return nil, false
@@ -373,7 +320,7 @@ func (t *tx) difference(ctx context.Context, b *dirBase, lines []format.Line) ([
 	return changes, true
 }
 
-// updateLines applies changes to the lines of b and stores the nodes of the trie, if it is one.
+// updateLines applies changes to the lines of b. If the result is a trie, it stores the trie's nodes.
 func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes []*format.Change) error {
 	u := format.Updater{Ctx: ctx, DB: t.c.db, Put: func(kind odb.Type, data []byte) (odb.ID, error) {
 		return t.putNew(kind, data, b.known)
@@ -396,8 +343,9 @@ func (t *tx) updateLines(ctx context.Context, d *dirBuild, b *dirBase, changes [
 	return err
 }
 
-// checkObjects stores the targets of symlinks and makes sure that all else that a directory names is there: a commit
-// that lacks an object helps nobody, and the caller can still store the file again.
+// checkObjects stores the targets of symlinks and makes sure that all other objects that the directory names exist. If
+// one is missing it fails now, while the caller can still store the file again, rather than make a commit that lacks an
+// object.
 func (t *tx) checkObjects(b *dirBase, put []cold.Entry, trees map[string]odb.TreeEntry, subs map[string]cold.ID) error {
 	have := make(map[string]struct{}, len(trees))
 	for i := range b.tree {

@@ -13,9 +13,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: under which name an entry that is put stands in git's tree, where the base commit has a say in it.
+// This file decides under which name an entry stands in git's tree, which may depend on what the base commit has.
 
-// treeEntry is what git keeps of an entry; Mode 0: nothing.
+// treeEntry returns what git's tree has for an entry. Its Mode is 0 if that is nothing.
 func (b *dirBase) treeEntry(e *cold.Entry) odb.TreeEntry {
 	t := odb.TreeEntry{Name: b.storedFor(e)}
 	switch {
@@ -27,7 +27,7 @@ func (b *dirBase) treeEntry(e *cold.Entry) odb.TreeEntry {
 	return t
 }
 
-// named makes files of what no directory could hold for its name alone and has got another name now.
+// named turns entries of KindOther into ordinary files if their only fault was their name, and they have been renamed.
 func (t *tx) named(put []cold.Entry) []cold.Entry {
 	cloned := false
 	for i := range put {
@@ -55,7 +55,7 @@ func (t *tx) named(put []cold.Entry) []cold.Entry {
 	return put
 }
 
-// storedFor is the name of an entry in git's tree.
+// storedFor returns the name of an entry in git's tree.
 func (b *dirBase) storedFor(e *cold.Entry) string {
 	stored := format.EncodeName(e.Name)
 	if e.Kind == cold.KindOther {
@@ -63,21 +63,22 @@ func (b *dirBase) storedFor(e *cold.Entry) string {
 		if e.Name == was || format.StandsIn(e.Name, was) && !b.moved[was] {
 			return was
 		}
-		return stored // it has a new name
+		return stored // it was renamed
 	}
 	if stored == e.Name || !format.PlainForbidden(e.Name) {
 		return stored
 	}
-	// What a stock client committed in the clear goes on so, for stock clients read it: .gitattributes, .gitmodules.
-	// But not as something else by that name: servers refuse a .gitmodules that is a symlink.
+	// A name that a stock client stored unescaped, like .gitattributes or .gitmodules, stays so, because stock clients
+	// read such files. But not if it is of another kind now: servers refuse, for example, a .gitmodules that is a
+	// symlink.
 	if t, ok := b.inClear(e.Name); ok && kindOf(t.Mode) == e.Kind {
 		return e.Name
 	}
 	return stored
 }
 
-// inClear is what the base has in the clear under a name that we escape, unless it has the escaped one too, which then
-// counts.
+// inClear returns the base's entry that has, unescaped, a name that EmberFS would escape. If the base has the escaped
+// name too, that one counts, and inClear returns false.
 func (b *dirBase) inClear(name string) (t odb.TreeEntry, ok bool) {
 	escaped := format.EncodeName(name)
 	for i := range b.tree {
@@ -91,7 +92,7 @@ func (b *dirBase) inClear(name string) (t odb.TreeEntry, ok bool) {
 	return t, ok
 }
 
-// clear notes in trees that what the base shows under a name goes.
+// clear notes in trees that everything that the base shows under this name is removed.
 func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 	stored := format.EncodeName(name)
 	if !b.hidden[stored] {
@@ -112,9 +113,14 @@ func (b *dirBase) clear(trees map[string]odb.TreeEntry, name string) {
 	}
 }
 
-// findHidden finds entries that no directory can hold and whose name in git is that of another entry: a hash that has
-// no line, a name in the clear beside the escaped one. Where the other one comes to be stored so, or is no more, they
-// yield.
+// findHidden fills in b.hidden and b.moved.
+//
+// hidden are the stored names of entries that no directory can hold and whose name in git another entry could claim: a
+// name in hashed form without a metadata line.
+//
+// moved are the stored names that such entries must give up, because another entry is stored under that name now, or
+// because, with that other entry gone, they would be taken for it. This includes unescaped names beside their escaped
+// form.
 func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.Entry, del []string) error {
 	b.hidden, b.moved = map[string]bool{}, map[string]bool{}
 	names := make(map[string]bool, len(put))
@@ -136,7 +142,7 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.E
 				b.moved[stored] = true
 			}
 		} else if was := e.Other.Stored; full && e.Name != was && format.PlainForbidden(was) && !names[was] {
-			b.moved[was] = true // it would be taken for what is gone
+			b.moved[was] = true // it would be taken for the entry that is gone
 		}
 	}
 	for _, name := range del {
@@ -148,7 +154,7 @@ func (t *tx) findHidden(ctx context.Context, b *dirBase, full bool, put []cold.E
 	return nil
 }
 
-// findHashes finds hashes that have no line.
+// findHashes adds to b.hidden the names in hashed form that have no metadata line.
 func (t *tx) findHashes(ctx context.Context, b *dirBase) error {
 	hashes := map[string]bool{}
 	for i := range b.tree {
@@ -185,7 +191,7 @@ func hasTree(tree []odb.TreeEntry, name string) bool {
 	return slices.ContainsFunc(tree, func(t odb.TreeEntry) bool { return t.Name == name })
 }
 
-// moveOthers puts entries of the base whose stored name another one needs under another name.
+// moveOthers gives entries of the base a stand-in name if another entry needs their stored name.
 func (b *dirBase) moveOthers(trees map[string]odb.TreeEntry) {
 	for i := range b.tree {
 		t := b.tree[i]
@@ -201,8 +207,8 @@ func (b *dirBase) moveOthers(trees map[string]odb.TreeEntry) {
 	}
 }
 
-// twice finds entries that would have one name in git's tree: the later ones stay out of the commit, rather than all of
-// it.
+// twice returns a *cold.TooMuchError if several entries would have the same name in git's tree. The error names all but
+// the first of them, so that only those stay out of the commit.
 func (b *dirBase) twice(put []cold.Entry) error {
 	seen := make(map[string]string, len(put))
 	var names []string

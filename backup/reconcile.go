@@ -14,8 +14,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// merger joins a directory's tree with its metadata by the rules of FORMAT.md section 3. Where the metadata describes
-// the tree it finds nothing to do, and whatever it does find then is a lie and a problem.
+// merger merges a directory's tree with its metadata by the rules of FORMAT.md section 3. If the metadata describes the
+// tree (d.valid), there is nothing to merge, and any difference that it finds is damage, which becomes a problem.
 type merger struct {
 	ctx    context.Context
 	s      *Snapshot
@@ -23,12 +23,12 @@ type merger struct {
 	d      *dirData
 	p      *format.Problems
 	mended bool
-	names  bool // the metadata's word is enough where it was written for the object
+	names  bool // as for ReadNames: sizes in metadata that was written for the same object are not checked
 
 	byStored map[string]int // index into d.tree
-	looked   struct {       // at trees that may be files in chunks
-		id   cold.ID           // the last one that is
-		c    *format.ChunkTree // and what it is: all of them would be too much to keep
+	looked   struct {       // results of look, about trees that may be files in chunks
+		id   cold.ID           // the last tree that was a file in chunks
+		c    *format.ChunkTree // its content; only the last one is kept, because all would take too much memory
 		errs map[cold.ID]error
 	}
 	out []cold.Entry
@@ -71,7 +71,8 @@ func (m *merger) merge() ([]cold.Entry, error) {
 	return m.out, nil
 }
 
-// find looks for a name's entry in the tree: under its stored form, or as a stock client stored it.
+// find returns the index of a name's entry in the tree: under its stored form, or unescaped as a stock client may have
+// stored it.
 func (m *merger) find(name string) (int, bool) {
 	stored := format.EncodeName(name)
 	at, ok := m.byStored[stored]
@@ -81,7 +82,7 @@ func (m *merger) find(name string) (int, bool) {
 	return at, ok
 }
 
-// lie reports what valid metadata cannot say.
+// lie reports something that the metadata says wrongly; the directory then counts as mended.
 func (m *merger) lie(name, format string, a ...any) {
 	m.mended = true
 	m.p.Add(fmt.Errorf("entry %q: %w", name, fmt.Errorf(format, a...)))
@@ -89,7 +90,7 @@ func (m *merger) lie(name, format string, a ...any) {
 
 var errSubmodule = errors.New("it is a submodule")
 
-// other appends what no directory can hold, and commits carry over.
+// other appends an entry that no directory can hold, as one of KindOther, which commits carry over.
 func (m *merger) other(t *odb.TreeEntry, why error) {
 	name, err := format.DecodeName(t.Name)
 	switch {
@@ -119,7 +120,7 @@ func kindOf(mode uint32) cold.Kind {
 	return 0
 }
 
-// lineOnly handles a line whose name is not in the tree.
+// lineOnly handles a metadata line whose name is not in the tree.
 func (m *merger) lineOnly(l *format.Line) {
 	if format.InGit(&l.Entry) {
 		if m.d.valid {
@@ -134,7 +135,7 @@ func (m *merger) lineOnly(l *format.Line) {
 	m.out = append(m.out, e)
 }
 
-// both handles a name that has a line and a tree entry.
+// both handles a name that has a metadata line and a tree entry.
 func (m *merger) both(l *format.Line, t *odb.TreeEntry) error {
 	kind, c := m.kind(l.Name, l, t)
 	if kind != l.Kind {
@@ -153,7 +154,7 @@ func (m *merger) both(l *format.Line, t *odb.TreeEntry) error {
 		e.Mtime = m.s.committed()
 		e.Holes = 0
 		if e.Kind != cold.KindDir {
-			// As after write(2): who changed the content did not thereby get the file's privileges.
+			// As after write(2): whoever changed the content must not thereby get the file's privileges.
 			e.Mode &^= 0o6000
 			e.Xattrs = slices.DeleteFunc(slices.Clone(e.Xattrs), func(x cold.Xattr) bool {
 				return strings.HasPrefix(x.Name, "security.")
@@ -178,13 +179,13 @@ func (m *merger) both(l *format.Line, t *odb.TreeEntry) error {
 	return m.content(&e, l.ID == t.ID, t)
 }
 
-// content fills in what the object itself says and appends the entry. known: the line was written for this object.
+// content completes e from the object and appends it. known says that the metadata line was written for this object.
 func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 	switch e.Kind {
 	case cold.KindDir:
 		e.Meta = m.d.meta.Subs[t.Name]
 		if e.Meta.IsZero() {
-			// A name that a stock client stored in the clear keeps its metadata under the escaped one.
+			// If a stock client stored the name unescaped, the metadata is still under the escaped name.
 			e.Meta = m.d.meta.Subs[format.EncodeName(e.Name)]
 		}
 	case cold.KindFile:
@@ -202,14 +203,14 @@ func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 		case err == nil:
 			e.Size = size
 		case known:
-			// The line knows the size; opening the file will say what is wrong.
+			// The line has the size. Opening the file will report what is wrong with the object.
 		default:
 			m.other(t, err)
 			return nil
 		}
 	case cold.KindSymlink:
 		if known {
-			// The target's hash proves the line without reading the object.
+			// If the line's target has the object's hash, the object need not be read.
 			if id, err := odb.HashObject(odb.Blob, []byte(e.Target)); err == nil && id == e.ID {
 				break
 			}
@@ -229,7 +230,7 @@ func (m *merger) content(e *cold.Entry, known bool, t *odb.TreeEntry) error {
 	return nil
 }
 
-// treeOnly handles a tree entry that has no line.
+// treeOnly handles a tree entry that has no metadata line.
 func (m *merger) treeOnly(t *odb.TreeEntry) error {
 	name, err := format.DecodeName(t.Name)
 	if err != nil && format.PlainForbidden(t.Name) {
@@ -252,7 +253,7 @@ func (m *merger) treeOnly(t *odb.TreeEntry) error {
 	return nil
 }
 
-// fresh handles a tree entry that has no line of its type.
+// fresh handles a tree entry that has no metadata line, or none of the same kind.
 func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *format.ChunkTree) error {
 	mode := uint32(0o644)
 	switch {
@@ -286,7 +287,7 @@ func (m *merger) fresh(name string, t *odb.TreeEntry, kind cold.Kind, c *format.
 	return m.content(&e, false, t)
 }
 
-// taken says whether the directory has an entry of a name.
+// taken reports whether the directory has an entry with this name.
 func (m *merger) taken(name string) bool {
 	if m.has(format.EncodeName(name)) || format.PlainForbidden(name) && m.has(name) {
 		return true
@@ -299,14 +300,15 @@ func (m *merger) has(stored string) bool {
 	return ok
 }
 
-// linked is what all names of one file have in common.
+// linked is what all names of one file must have in common.
 type linked struct {
 	kind cold.Kind
 	id   cold.ID
 	rdev uint64
 }
 
-// checkLinks splits hard-link groups whose members are not the same file: the most of them keep the group.
+// checkLinks splits hard-link groups whose members are not the same file. The largest set of equal members keeps the
+// group.
 func (m *merger) checkLinks() {
 	groups := make(map[string]map[linked][]*cold.Entry)
 	for i := range m.out {

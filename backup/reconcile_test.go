@@ -77,11 +77,9 @@ func TestStockRepository(t *testing.T) {
 	v := newVolume(t, Options{VolumeID: "mine", UID: 501, GID: 502})
 	work := filepath.Join(t.TempDir(), "work")
 	coldtest.Git(t, ".", "init", "-q", "-b", "main", work)
-	coldtest.WriteFile(t, filepath.Join(work, "src/main.go"), "package main\n")
-	coldtest.WriteFile(t, filepath.Join(work, ".gitattributes"), "*.go text\n")
-	if err := os.Symlink("src", filepath.Join(work, "link")); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.PutFile(t, filepath.Join(work, "src/main.go"), "package main\n")
+	coldtest.PutFile(t, filepath.Join(work, ".gitattributes"), "*.go text\n")
+	coldtest.Check(t, os.Symlink("src", filepath.Join(work, "link")))
 	coldtest.Git(t, work, "add", "-A")
 	coldtest.Git(t, work, "commit", "-q", "-m", "plain")
 	coldtest.Git(t, work, "push", "-q", v.Dir, "main")
@@ -99,9 +97,7 @@ func TestStockRepository(t *testing.T) {
 	v.CheckGit()
 
 	ro, err := OpenRepository(work, Options{UID: 501, GID: 502})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	r := testVolumeOf(t, ro, work)
 	again := r.ReadStock(r.HeadSnapshot())
 	coldtest.CompareTrees(t, again, got)

@@ -8,8 +8,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// look reads a tree that may be a file in chunks. That a tree is none is found out once, or a directory of few objects
-// costs without end.
+// look reads a tree that may be a file in chunks. It remembers failures, so that a hostile directory that names the
+// same tree many times does not cost a read each time.
 func (m *merger) look(id cold.ID) (*format.ChunkTree, error) {
 	at := &m.looked
 	if at.c != nil && at.id == id {
@@ -30,8 +30,8 @@ func (m *merger) look(id cold.ID) (*format.ChunkTree, error) {
 	return nil, err
 }
 
-// kind says what a tree entry is, and what its chunks are if it is a file of them. The line, if there is one, is
-// believed where it was written for the same object.
+// kind returns what a tree entry is and, if it is a file in chunks, its chunk tree. If the metadata line was written
+// for the same object, it is believed.
 func (m *merger) kind(name string, l *format.Line, t *odb.TreeEntry) (cold.Kind, *format.ChunkTree) {
 	same := l != nil && l.ID == t.ID
 	if t.Mode != odb.ModeTree || same && l.Kind == cold.KindDir {
@@ -43,9 +43,9 @@ func (m *merger) kind(name string, l *format.Line, t *odb.TreeEntry) (cold.Kind,
 		return cold.KindFile, c
 	case errors.Is(err, format.ErrNotChunks):
 	case IsMissing(err) && same && l.Kind == cold.KindFile:
-		return cold.KindFile, nil // opening the file will say what is wrong
+		return cold.KindFile, nil // opening the file will report what is wrong
 	case IsMissing(err) && m.isGone(t.ID):
-		// Reading the directory will say so.
+		// Reading the directory will report it.
 	default:
 		m.lie(name, "is read as a directory: %w", err)
 	}
@@ -57,8 +57,8 @@ func (m *merger) isGone(id cold.ID) bool {
 	return IsMissing(err)
 }
 
-// chunked fills in what a tree of chunks says and appends the entry. known: the line was written for this tree; c is
-// nil where the tree cannot be read, and then the line is all there is.
+// chunked completes e from a chunk tree and appends it. known says that the metadata line was written for this tree. If
+// c is nil the tree cannot be read, and the line is all there is.
 func (m *merger) chunked(e *cold.Entry, l *format.Line, known bool, c *format.ChunkTree, t *odb.TreeEntry) error {
 	if c == nil {
 		m.out = append(m.out, *e)

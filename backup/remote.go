@@ -9,29 +9,35 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// remote is the repository on the other side; package wire has it, tests have one that fails when told to.
+// remote is the repository on the other side. Package wire implements it; tests have an implementation that fails on
+// demand.
 type remote interface {
 	Refs(ctx context.Context) (map[string]cold.ID, error)
-	// Broken says why a reference that Refs did not list is there all the same; nil: it is not there.
+	// Broken returns an error if a reference that Refs did not list exists all the same (and cannot be read), and nil
+	// if it does not exist.
 	Broken(ctx context.Context, ref string) error
-	// SetHead makes a branch the one that a clone checks out.
+	// SetHead makes ref the branch that a clone checks out.
 	SetHead(ctx context.Context, ref string) error
-	// Link brings all that the remote has, which tip is part of, as Fetch does; odb.ErrCannotLink: only Fetch can.
+	// Link makes available everything that the remote has, by hard links; tip must be part of it. What came is
+	// protected until release is called. odb.ErrCannotLink says that Fetch has to be used instead.
 	Link(ctx context.Context, db *odb.DB, tip cold.ID) (release func() error, err error)
-	// Fetch brings what ref reaches and have does not; what came is protected until release is called.
+	// Fetch downloads what ref reaches and the commits in have do not. What came is protected from GC until release is
+	// called.
 	Fetch(ctx context.Context, db *odb.DB, ref string, have []cold.ID) (tip cold.ID, release func() error, err error)
-	// Push moves references in one step, sending the pack that writePack writes; wire.ErrNotAtomic: only one by one.
+	// Push moves references atomically, and sends the pack that writePack writes. wire.ErrNotAtomic says that the
+	// remote can only move one reference at a time.
 	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
 }
 
-// TrackingRef keeps what the remote is known to have, so that a git gc does not take it away. Of live branches
-// sharedRef keeps the last commit that both sides have had, and fetchedRef what only the remote has; the remote has
-// either where it follows main's.
+// TrackingRef is the reference that notes where the remote's main is known to be; it also keeps git gc from removing
+// those objects. For live branches there are two: sharedRef notes the last live commit that both sides have had,
+// fetchedRef one that so far only the remote has. Either counts as the remote's live branch only while it descends from
+// the noted main.
 func (c *Cold) TrackingRef() string { return "refs/emberfs/remote/" + c.o.Branch }
 func (c *Cold) sharedRef() string   { return "refs/emberfs/remote-live/" + c.o.Branch }
 func (c *Cold) fetchedRef() string  { return "refs/emberfs/fetched-live/" + c.o.Branch }
 
-// exclusive lets one Fetch or Push run at a time.
+// exclusive waits until no other Fetch or Push runs. The caller must call the function that it returns when it is done.
 func (c *Cold) exclusive(ctx context.Context) (func(), error) {
 	select {
 	case c.sync <- struct{}{}:
@@ -41,7 +47,7 @@ func (c *Cold) exclusive(ctx context.Context) (func(), error) {
 	}
 }
 
-// track records what bring found.
+// track notes what bring found on the remote.
 func (c *Cold) track(b *brought) error {
 	shared, err := c.ReadRef(c.sharedRef())
 	if err != nil {
@@ -57,7 +63,7 @@ func (c *Cold) track(b *brought) error {
 	return c.setTracking(b.main, shared, fetched, b.live)
 }
 
-// setTracking moves the notes of what the remote has.
+// setTracking writes the notes of what the remote has.
 func (c *Cold) setTracking(main, shared, fetched, live cold.ID) error {
 	err := c.setRef(c.fetchedRef(), fetched)
 	if err == nil {
@@ -77,7 +83,7 @@ func (c *Cold) setTracking(main, shared, fetched, live cold.ID) error {
 	return nil
 }
 
-// setRef moves a reference that nobody else moves; zero: it goes.
+// setRef sets a reference that only this code moves. A zero id deletes it.
 func (c *Cold) setRef(name string, now cold.ID) error {
 	old, err := c.ReadRef(name)
 	switch {
@@ -89,7 +95,7 @@ func (c *Cold) setRef(name string, now cold.ID) error {
 	return c.db.UpdateRef(name, old, now)
 }
 
-// Tracked is the newest commit that the remote had when an earlier run saw it last.
+// Tracked returns the newest commit that the remote is known to have had, by the notes of this or an earlier run.
 func (c *Cold) Tracked(ctx context.Context) (cold.ID, error) {
 	main, err := c.ReadRef(c.TrackingRef())
 	if err != nil || main.IsZero() {

@@ -75,17 +75,13 @@ func TestPushReverted(t *testing.T) {
 	v.CommitTree(f, nil)
 	before := coldtest.Git(t, remote, "rev-parse", "main")
 	old, err := cold.ParseID(before)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	commits, reached, err := v.NewCommits(t.Context(), v.HeadSnapshot().Info().ID, old)
 	if err != nil || !reached || len(commits) != 1 {
 		t.Fatalf("newCommits = %v, %v, %v", commits, reached, err)
 	}
 	ids, err := v.collect(t.Context(), commits, old)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	sent := map[cold.ID]bool{}
 	for _, id := range ids {
 		sent[id] = true
@@ -116,15 +112,9 @@ func TestDiverged(t *testing.T) {
 
 	f.Text("c", "one")
 	ours := one.CommitTree(f, nil)
-	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push = %v", err)
-	}
-	if err := one.Fetch(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Fetch = %v", err)
-	}
-	if err := one.Push(t.Context()); !errors.Is(err, cold.ErrDiverged) {
-		t.Errorf("Push after Fetch = %v", err)
-	}
+	coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push")
+	coldtest.WantErr(t, one.Fetch(t.Context()), cold.ErrDiverged, "Fetch")
+	coldtest.WantErr(t, one.Push(t.Context()), cold.ErrDiverged, "Push after Fetch")
 	if now := coldtest.Git(t, remote, "rev-parse", "main"); now != theirs || one.HeadSnapshot().Info().ID != ours {
 		t.Errorf("remote moved from %s to %s, ours from %s", theirs, now, ours)
 	}
@@ -158,12 +148,8 @@ func TestRefused(t *testing.T) {
 	f.Text("a", "a")
 	v.CommitTree(f, nil)
 	hook := filepath.Join(remote, "hooks", "pre-receive")
-	if err := os.MkdirAll(filepath.Dir(hook), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\necho quota exceeded >&2\nexit 1\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	coldtest.Check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho quota exceeded >&2\nexit 1\n"), 0o755))
 	err := v.Push(t.Context())
 	var refused *cold.RefusedError
 	if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "quota exceeded") {
@@ -172,9 +158,7 @@ func TestRefused(t *testing.T) {
 	if !v.Pushed().IsZero() {
 		t.Error("Pushed after a refusal")
 	}
-	if err := os.Remove(hook); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.Remove(hook))
 	v.MustPush()
 	if v.Pushed() != v.HeadSnapshot().Info().ID {
 		t.Error("not pushed after all")
@@ -198,9 +182,7 @@ func TestRemoteMoves(t *testing.T) {
 	coldtest.Git(t, remote, "update-ref", "refs/heads/main", first.String())
 	coldtest.Git(t, remote, "gc", "-q", "--prune=now")
 	v.MustPush()
-	if now := coldtest.Git(t, remote, "rev-parse", "main"); now != tip.String() {
-		t.Errorf("remote is at %s", now)
-	}
+	coldtest.Equal(t, coldtest.Git(t, remote, "rev-parse", "main"), tip.String(), "remote is at")
 	coldtest.Git(t, remote, "fsck", "--strict")
 	// Deleted: made again, with all its history.
 	coldtest.Git(t, remote, "update-ref", "-d", "refs/heads/main")
@@ -301,14 +283,12 @@ func TestFetchNewerFormat(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	clone := filepath.Join(t.TempDir(), "clone")
 	coldtest.Git(t, ".", "init", "-q", "-b", "main", clone)
-	coldtest.WriteFile(t, filepath.Join(clone, ".emberfs/volume.json"), `{"format":2,"volume":"v"}`)
+	coldtest.PutFile(t, filepath.Join(clone, ".emberfs/volume.json"), `{"format":2,"volume":"v"}`)
 	coldtest.Git(t, clone, "add", "-A")
 	coldtest.Git(t, clone, "commit", "-q", "-m", "newer")
 	coldtest.Git(t, clone, "push", "-q", remote, "main")
 	v := newVolume(t, Options{Source: remote})
-	if err := v.Fetch(t.Context()); !errors.Is(err, format.ErrNewerFormat) {
-		t.Errorf("Fetch = %v", err)
-	}
+	coldtest.WantErr(t, v.Fetch(t.Context()), format.ErrNewerFormat, "Fetch")
 	if s, err := v.Head(t.Context()); s != nil || err != nil || !v.Pushed().IsZero() {
 		t.Errorf("Head = %v, %v; Pushed = %v", s, err, v.Pushed())
 	}
@@ -318,16 +298,12 @@ func TestFetchNewerFormat(t *testing.T) {
 func TestPeekAndBeginAt(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	one := newVolume(t, Options{Source: remote})
-	if moved, err := one.Peek(t.Context()); moved || err != nil {
-		t.Errorf("Peek of an empty remote = %v, %v", moved, err)
-	}
+	one.wantPeek(false, "Peek of an empty remote")
 	f := hostileBase()
 	first := one.CommitTree(f, nil)
 	base := coldtest.RootOf(one.HeadSnapshot())
 	one.MustPush()
-	if moved, err := one.Peek(t.Context()); moved || err != nil {
-		t.Errorf("Peek = %v, %v", moved, err)
-	}
+	one.wantPeek(false, "Peek")
 	two := newVolume(t, Options{Source: remote})
 	two.MustFetch()
 	g := two.ReadTree(two.HeadSnapshot())
@@ -342,14 +318,10 @@ func TestPeekAndBeginAt(t *testing.T) {
 		t.Errorf("head %s, pushed %s; want %s, %s", id, one.Pushed(), first, second)
 	}
 	one.MustFetch()
-	if id := one.HeadSnapshot().Info().ID; id != second {
-		t.Errorf("head %s, want %s", id, second)
-	}
+	coldtest.Equal(t, one.HeadSnapshot().Info().ID, second, "head")
 	// On the commit that f is of, f is no change; a commit there would throw the second away and is refused.
 	tx, err := one.BeginAt(t.Context(), first)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer tx.Abort()
 	dirs := map[string]cold.DirID{}
 	one.DirsOf(tx.Base(), coldtest.RootOf(tx.Base()), "", dirs)

@@ -14,21 +14,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// owner is who owns entries that a stock client made.
+// owner is the owner of entries that a stock client made.
 type owner struct{ uid, gid uint32 }
 
-// Snapshot implements cold.Snapshot. It is immutable but for what it works out once, on first need.
+// Snapshot implements cold.Snapshot. It is immutable except for what it computes once, on first use.
 type Snapshot struct {
 	db    format.Store
 	owner owner
 	info  cold.CommitInfo
 
 	entries  []odb.TreeEntry // the user's root directory: the commit's tree without .emberfs
-	rootTree cold.ID         // the id that entries have as a tree; not necessarily stored
+	rootTree cold.ID         // the id of entries as a tree; that tree is not necessarily stored
 	own      format.OwnDir
 	root     cold.Entry
-	valid    bool            // the root's metadata describes rootTree, so nothing was changed by a stock client
-	problems format.Problems // found while opening; listed with the root directory
+	valid    bool            // the root's metadata describes rootTree, so no stock client changed the commit
+	problems format.Problems // problems found while opening; ReadDir of the root returns them
 
 	movedOnce struct {
 		sync.Mutex
@@ -39,7 +39,8 @@ type Snapshot struct {
 
 var _ cold.Snapshot = (*Snapshot)(nil)
 
-const MaxCommit = 128 << 20 // bytes of a commit object; git has no limit
+// MaxCommit is how many bytes a commit object may have; git has no limit.
+const MaxCommit = 128 << 20
 
 // openSnapshot reads a commit and its root.
 func openSnapshot(db format.Store, id cold.ID, o owner) (*Snapshot, error) {
@@ -74,14 +75,14 @@ func openSnapshot(db format.Store, id cold.ID, o owner) (*Snapshot, error) {
 	return s, nil
 }
 
-// openRoot works out the root's own entry.
+// openRoot computes the root's own entry.
 func (s *Snapshot) openRoot() {
 	s.root = s.fresh("", cold.KindDir, 0o755)
 	if s.own.Meta.IsZero() {
 		s.root.ID = s.rootTree
 		return
 	}
-	// What is wrong with the metadata is listed when the root is read.
+	// Errors are ignored here; they are reported when the root is read.
 	if m, err := format.LoadMetaDir(s.db, s.own.Meta, format.Ignored()); err == nil {
 		h, _, _, err := m.ReadHeader(s.db)
 		s.valid = err == nil && h.Tree == s.rootTree
@@ -101,18 +102,19 @@ func (s *Snapshot) Info() cold.CommitInfo { return s.info }
 // Root implements cold.Snapshot.
 func (s *Snapshot) Root() cold.Entry { return s.root }
 
-// committed is the time that entries changed by a stock client get.
+// committed returns the mtime that entries changed by a stock client get: the commit's.
 func (s *Snapshot) committed() cold.Time {
-	const first, last = -1 << 31, 1<<34 - 1<<31 - 1 // what ext4 keeps: git takes any time, and this one is made up
+	const first, last = -1 << 31, 1<<34 - 1<<31 - 1 // ext4's range; git allows any time, but ext4 has to store this one
 	return cold.Time{Sec: min(max(s.info.Time.Unix(), first), last)}
 }
 
-// fresh is an entry without metadata.
+// fresh returns an entry with default attributes, for something without metadata.
 func (s *Snapshot) fresh(name string, kind cold.Kind, mode uint32) cold.Entry {
 	return cold.Entry{Name: name, Kind: kind, Mode: mode, UID: s.owner.uid, GID: s.owner.gid, Mtime: s.committed()}
 }
 
-// tree reads a directory of the user's tree. The root's tree without .emberfs is not stored: it comes from the commit.
+// tree reads a directory of the user's tree. The root's tree without .emberfs need not be stored; it is taken from the
+// commit's.
 func (s *Snapshot) tree(id cold.ID, p *format.Problems) ([]odb.TreeEntry, error) {
 	if id == s.rootTree {
 		return s.entries, nil
@@ -120,17 +122,17 @@ func (s *Snapshot) tree(id cold.ID, p *format.Problems) ([]odb.TreeEntry, error)
 	return format.ReadTree(s.db, id, p)
 }
 
-// dirData is what the repository says of one directory, before the two sides are compared.
+// dirData is what the repository says about one directory, before tree and metadata are compared.
 type dirData struct {
 	tree  []odb.TreeEntry
 	meta  format.MetaDir
 	head  format.Header
 	lines []format.Line
-	// valid: the metadata describes exactly this tree.
+	// valid says that the metadata describes exactly this tree.
 	valid bool
 }
 
-// load reads a directory's tree and metadata. Only an unreadable tree is an error; unreadable metadata are problems.
+// load reads a directory's tree and metadata. Only an unreadable tree is an error; unreadable metadata is a problem.
 func (s *Snapshot) load(ctx context.Context, dir cold.DirID, p *format.Problems) (dirData, error) {
 	var d dirData
 	if err := ctx.Err(); err != nil {
@@ -210,7 +212,8 @@ func (s *Snapshot) read(ctx context.Context, dir cold.DirID, names bool) (cold.L
 	return cold.Listing{Entries: entries, Reconciled: !d.valid || m.mended, Problems: p.List}, nil
 }
 
-// Valid implements cold.Snapshot. It reads the metadata's header: ids say the rest.
+// Valid implements cold.Snapshot. It reads only the header of the directory's metadata, because the ids in there cover
+// everything below.
 func (s *Snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -232,8 +235,8 @@ func (s *Snapshot) Valid(ctx context.Context, dir cold.DirID) (bool, error) {
 	return h.Tree == dir.Tree, nil
 }
 
-// LinkDirs implements cold.Snapshot. Directories that a stock client renamed are given by their new paths. What is
-// wrong with single groups is left out.
+// LinkDirs implements cold.Snapshot. Directories that a stock client renamed appear under their new paths. Groups that
+// are damaged are left out.
 func (s *Snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	if s.own.Meta.IsZero() {
 		return nil, nil
@@ -262,7 +265,7 @@ func (s *Snapshot) LinkDirs(ctx context.Context) (map[string][]string, error) {
 	return links, nil
 }
 
-// ReadCommit reads a commit. cold.ErrMissing, cold.ErrCorrupt.
+// ReadCommit reads a commit. The error is cold.ErrMissing or cold.ErrCorrupt if it is not there or damaged.
 func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 	data, err := db.Read(id, odb.Commit, MaxCommit)
 	if err != nil {
@@ -275,7 +278,7 @@ func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 	return c, nil
 }
 
-// CommitInfo is what a commit says of itself.
+// CommitInfo returns what a commit says about itself.
 func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c),
 		Reason:  format.Trailer(c.Message, format.TrailerReason),
@@ -288,10 +291,10 @@ func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 	return info
 }
 
-// IsMissing says that an object is not there, as opposed to unreadable.
+// IsMissing reports whether an error says that an object is not there, as opposed to unreadable.
 func IsMissing(err error) bool { return errors.Is(err, cold.ErrMissing) }
 
-// after is the later of two times.
+// after returns the later of two times.
 func after(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -299,7 +302,7 @@ func after(a, b time.Time) time.Time {
 	return b
 }
 
-// IsLost says that an error is about the object itself, as opposed to a disk that fails.
+// IsLost reports whether an error is about the object itself, as opposed to, say, a disk that fails.
 func IsLost(err error) bool {
 	return IsMissing(err) || errors.Is(err, cold.ErrCorrupt) || errors.Is(err, odb.ErrTooLarge) ||
 		errors.Is(err, odb.ErrCollision)

@@ -54,18 +54,13 @@ func TestOtherEntries(t *testing.T) {
 	}
 	put := func(entries []cold.Entry, del ...string) string {
 		t.Helper()
-		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tx := v.MustBegin()
 		root := tx.Base().Root()
 		if root.Meta.IsZero() {
 			root.Mode = 0o755
 		}
 		id, err := tx.PutDir(t.Context(), root.Dir(), false, &cold.Root{Entry: root}, entries, del)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 			t.Fatal(err)
 		}
@@ -113,9 +108,7 @@ func (v *testVolume) listed() map[string]string {
 	s := v.HeadSnapshot()
 	root := s.Root()
 	l, err := s.ReadDir(v.T.Context(), root.Dir())
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	out := map[string]string{}
 	for _, e := range l.Entries {
 		if _, ok := out[e.Name]; ok {
@@ -133,18 +126,14 @@ func (v *testVolume) listed() map[string]string {
 func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
 	v.T.Helper()
 	tx, err := v.Begin(v.T.Context())
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	root := tx.Base().Root()
 	if root.Meta.IsZero() {
 		root.Mode = 0o755
 	}
 	if whole {
 		l, err := tx.Base().ReadDir(v.T.Context(), root.Dir())
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		coldtest.Check(v.T, err)
 		for _, e := range l.Entries {
 			if !slices.Contains(del, e.Name) && !slices.ContainsFunc(put, func(p cold.Entry) bool {
 				return p.Name == e.Name
@@ -155,9 +144,7 @@ func (v *testVolume) change(whole bool, put []cold.Entry, del ...string) {
 		del = nil
 	}
 	id, err := tx.PutDir(v.T.Context(), root.Dir(), whole, &cold.Root{Entry: root}, put, del)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	if _, err := tx.Commit(v.T.Context(), cold.CommitOptions{Root: id}); err != nil {
 		v.T.Fatal(err)
 	}

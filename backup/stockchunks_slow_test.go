@@ -36,9 +36,7 @@ func (v *testVolume) commitChunked() *coldtest.File {
 	v.T.Helper()
 	f := chunkedBase()
 	x, err := v.Begin(v.T.Context())
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer x.Abort()
 	for name, k := range map[string]*coldtest.File{"big": f.Kids["big"], "holes": f.Kids["holes"],
 		"small": f.Kids["small"], "in": f.Kids["d"].Kids["in"]} {
@@ -46,19 +44,15 @@ func (v *testVolume) commitChunked() *coldtest.File {
 		if name == "holes" {
 			c.parts = map[int64][]byte{0: k.Data[:format.MinChunk], 5 * format.MinChunk: k.Data[5*format.MinChunk:]}
 		}
-		if k.ID, err = x.PutFile(v.T.Context(), c, cold.Base{}); err != nil {
-			v.T.Fatal(err)
-		}
+		k.ID, err = x.PutFile(v.T.Context(), c, cold.Base{})
+		coldtest.Check(v.T, err)
 	}
 	d := f.Kids["d"]
 	id, err := x.PutDir(v.T.Context(), cold.DirID{}, true, nil, d.Entries(), nil)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	d.ID, d.Meta = id.Tree, id.Meta
-	if id, err = x.PutDir(v.T.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.Entries(), nil); err != nil {
-		v.T.Fatal(err)
-	}
+	id, err = x.PutDir(v.T.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.Entries(), nil)
+	coldtest.Check(v.T, err)
 	if _, err := x.Commit(v.T.Context(), cold.CommitOptions{Root: id}); err != nil {
 		v.T.Fatal(err)
 	}
@@ -69,9 +63,7 @@ func (v *testVolume) commitChunked() *coldtest.File {
 func (v *testVolume) commitKnown(f *coldtest.File, changed cold.Range) {
 	v.T.Helper()
 	x, err := v.Begin(v.T.Context())
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer x.Abort()
 	var files func(f *coldtest.File)
 	files = func(f *coldtest.File) {
@@ -79,16 +71,13 @@ func (v *testVolume) commitKnown(f *coldtest.File, changed cold.Range) {
 			files(k)
 			if k.Kind == cold.KindFile {
 				base := cold.Base{ID: k.ID, Known: true, Changed: []cold.Range{changed}}
-				if k.ID, err = x.PutFile(v.T.Context(), coldtest.Content(k.Data), base); err != nil {
-					v.T.Fatal(err)
-				}
+				k.ID, err = x.PutFile(v.T.Context(), coldtest.Content(k.Data), base)
+				coldtest.Check(v.T, err)
 			}
 		}
 	}
 	files(f)
-	if err := coldtest.PutDirs(v.T.Context(), x, f, true); err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, coldtest.PutDirs(v.T.Context(), x, f, true))
 	if _, err := x.Commit(v.T.Context(), cold.CommitOptions{Root: f.Dir()}); err != nil {
 		v.T.Fatal(err)
 	}
@@ -253,13 +242,8 @@ func TestStockClientAndChunks(t *testing.T) {
 				return
 			}
 			// First the trees as they are, as when somebody did a chmod; then the contents.
-			x, err := v.Begin(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := coldtest.PutDirs(t.Context(), x, got, true); err != nil {
-				t.Fatal(err)
-			}
+			x := v.MustBegin()
+			coldtest.Check(t, coldtest.PutDirs(t.Context(), x, got, true))
 			if _, err := x.Commit(t.Context(), cold.CommitOptions{Root: got.Dir()}); err != nil {
 				t.Fatal(err)
 			}
@@ -272,9 +256,7 @@ func TestStockClientAndChunks(t *testing.T) {
 			}
 			v.commitKnown(got, cold.Range{Off: 4*c + 9, End: 4*c + 10})
 			coldtest.CompareTrees(t, v.ReadTree(v.HeadSnapshot()), want)
-			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("git fsck: %s", out)
-			}
+			coldtest.Fsck(t, v.Dir)
 		})
 	}
 }

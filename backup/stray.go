@@ -16,29 +16,30 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// A live branch that main neither leads to nor has absorbed is stray: its machine was lost, and somebody, most likely
-// with a stock client, moved main without it. Nothing of it is passed over: what main has not changed since is taken
-// into a commit of main's own, which absorbs the branch; where both changed the same, main's version stands, and the
-// branch goes on under refs/heads/emberfs-side/, which status and receipts name until somebody has removed it there.
+// A live branch is stray if main neither leads to it nor has absorbed it: its machine was lost, and then somebody, most
+// likely with a stock client, moved main. Nothing in it is ignored. What main has not changed since is taken into a
+// commit to main, which absorbs the branch. If both changed the same thing, main's version stays, and the branch is
+// also kept under refs/heads/emberfs-side/; status and receipts mention it until somebody has removed it on the remote.
 
 const (
-	// sidePrefix begins the names of branches with what main did not take: refs/heads/emberfs-side/BRANCH/MACHINE-TIME.
+	// sidePrefix begins the names refs/heads/emberfs-side/BRANCH/MACHINE-TIME of branches with versions that main did
+	// not take.
 	sidePrefix = "refs/heads/emberfs-side/"
-	// maxStrays bounds how many are looked at in one fetch.
+	// maxStrays is how many stray branches are looked at in one fetch.
 	maxStrays = 16
 )
 
-// stray is such a branch.
+// stray is a stray live branch.
 type stray struct {
 	ref, epoch string
 	tip        cold.ID
-	base       cold.ID            // the commit of main that it began at
-	refs       map[string]cold.ID // of the remote
-	conflicts  []string           // paths of which main's version stands
+	base       cold.ID            // the commit of main at which it began
+	refs       map[string]cold.ID // the remote's references
+	conflicts  []string           // paths that both changed, so main's version stays
 }
 
-// adopt takes the remote's stray live branches into main, which is where the remote's is. What fails is a note, and
-// left for the next fetch: it is nothing that a mount should fail for.
+// adopt merges the remote's stray live branches into main, if our main is where the remote's is. A failure is noted and
+// tried again at the next fetch; a mount must not fail because of it.
 func (c *Cold) adopt(ctx context.Context, b *brought) error {
 	c.noteSides(b.refs)
 	p, err := c.Position(ctx)
@@ -76,7 +77,7 @@ func (c *Cold) adopt(ctx context.Context, b *brought) error {
 	return nil
 }
 
-// adoptOne takes one branch, if it is stray.
+// adoptOne merges one live branch if it is stray.
 func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 	p, err := c.Position(ctx)
 	if err != nil {
@@ -103,7 +104,8 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 	if s.base, err = c.forkOf(ctx, p.Main, tip); err != nil {
 		return err
 	}
-	// From here on a git gc keeps it, and once main is pushed with it the remote's branch is deleted.
+	// This reference keeps the commits from a git gc. And once main, with this branch absorbed, is pushed, it makes
+	// Push delete the branch on the remote.
 	hidden := c.absorbedRef(s.epoch)
 	if err := c.setRef(hidden, tip); err != nil {
 		return err
@@ -117,7 +119,7 @@ func (c *Cold) adoptOne(ctx context.Context, s stray) error {
 	return nil
 }
 
-// forkOf finds the commit of main that a live branch began at.
+// forkOf returns the commit of main at which a live branch began.
 func (c *Cold) forkOf(ctx context.Context, main, tip cold.ID) (cold.ID, error) {
 	ours := make(map[cold.ID]bool)
 	queue := []cold.ID{main}
@@ -175,8 +177,8 @@ func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit cold.ID, err er
 	if err != nil {
 		return commit, err
 	}
-	// Before the commit: once main is pushed with it the live branch is deleted, and then nothing else has what main
-	// did not take.
+	// This comes before the commit: once main is pushed with it the live branch is deleted on the remote, and then what
+	// main did not take would be nowhere else.
 	if err := c.setAside(ctx, s); err != nil {
 		return commit, err
 	}
@@ -184,8 +186,8 @@ func (c *Cold) mergeStray(ctx context.Context, s *stray) (commit cold.ID, err er
 		When: time.Now()})
 }
 
-// strayMerge merges three states of a volume by entry: what theirs changed since base is taken where ours is as base
-// was.
+// strayMerge is a three-way merge of a volume, entry by entry: what theirs changed since base is taken if ours is still
+// as in base.
 type strayMerge struct {
 	ctx                context.Context
 	tx                 cold.Tx
@@ -217,7 +219,7 @@ func (m *strayMerge) root() (cold.DirID, error) {
 	return m.tx.PutDir(m.ctx, a.Dir(), false, &cold.Root{Entry: e, Links: all}, put, del)
 }
 
-// mergedAttrs is ours with the attributes of theirs where ours are as base had them.
+// mergedAttrs returns ours with the attributes of theirs, if those of ours are still as in base, and ours otherwise.
 func mergedAttrs(ours, base, theirs *cold.Entry) cold.Entry {
 	plain := func(e *cold.Entry) cold.Entry {
 		p := *e
@@ -232,7 +234,7 @@ func mergedAttrs(ours, base, theirs *cold.Entry) cold.Entry {
 	return e
 }
 
-// list gives a directory's entries by name; of none, none.
+// list returns a directory's entries by name. If dir is nil or not a directory there are none.
 func (m *strayMerge) list(s cold.Snapshot, dir *cold.Entry) (map[string]*cold.Entry, error) {
 	out := map[string]*cold.Entry{}
 	if dir == nil || dir.Kind != cold.KindDir {
@@ -252,7 +254,7 @@ func sameEntry(a, b *cold.Entry) bool {
 	return a == nil && b == nil || a != nil && b != nil && reflect.DeepEqual(*a, *b)
 }
 
-// entries merges what three directories hold, and gives what changes in ours.
+// entries merges the contents of three directories, and returns the changes to make in ours.
 func (m *strayMerge) entries(at string, ours, base, theirs *cold.Entry, depth int) (put []cold.Entry, del []string,
 	err error) {
 	if err := m.ctx.Err(); err != nil {
@@ -313,8 +315,8 @@ func (m *strayMerge) entries(at string, ours, base, theirs *cold.Entry, depth in
 	return put, del, nil
 }
 
-// setAside makes a branch of what main did not take, if there is something, and pushes it. Again it does nothing: an
-// earlier run may have died after it.
+// setAside makes a branch under sidePrefix of the stray branch, if main did not take everything, and pushes it. It can
+// be repeated: an earlier run may have died after it.
 func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	if len(s.conflicts) == 0 {
 		return nil
@@ -349,7 +351,7 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 	return nil
 }
 
-// noteSides notes the branches of the remote that somebody has to look at.
+// noteSides records, for Aside, the branches of the remote that somebody has to look at.
 func (c *Cold) noteSides(refs map[string]cold.ID) {
 	c.mu.Lock()
 	c.mu.sides = nil

@@ -14,16 +14,16 @@ import (
 // tx implements cold.Tx.
 type tx struct {
 	c       *Cold
-	at      Position  // where the branch was when it began
+	at      Position  // where the branch was when the Tx began
 	live    bool      // the commit goes to the live branch
-	adopts  cold.ID   // a stray live branch that the commit absorbs too; zero: none
-	base    *Snapshot // at's newest commit; nil for the first
+	adopts  cold.ID   // tip of a stray live branch that the commit absorbs too; zero: none
+	base    *Snapshot // the newest commit of at; nil for the first commit
 	w       *odb.Writer
-	pending *dirBuild // the last directory put; the root must not be written before its own attributes are known
+	pending *dirBuild // the directory put last, not written yet: it may be the root, which Commit writes
 
 	mu struct {
 		sync.Mutex
-		done   error // why nothing more can be put
+		done   error // why nothing more can be put; nil while the Tx is usable
 		chunks chunkCache
 	}
 }
@@ -43,7 +43,7 @@ func (t *tx) Base() cold.Snapshot {
 	return t.at.view(t.base)
 }
 
-// onNewest makes the Tx extend the newest commit.
+// onNewest bases the Tx on the newest commit.
 func (t *tx) onNewest(ctx context.Context) (err error) {
 	if t.at, err = t.c.Position(ctx); err == nil {
 		t.base, err = t.c.newest(&t.at)
@@ -57,7 +57,8 @@ func (t *tx) alive() error {
 	return t.mu.done
 }
 
-// end makes the first caller that says so the last: it gives the place to the next transaction.
+// end marks the transaction as over. It returns true for the first caller only, who must then call Cold.endTx to let
+// the next transaction begin.
 func (t *tx) end() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,8 +81,8 @@ func (t *tx) PutFile(ctx context.Context, f cold.Content, base cold.Base) (cold.
 	return id, nil
 }
 
-// PutSymlink implements cold.Tx. It works out the id; PutDir, which sees the target too, stores what the base commit
-// does not have under that name.
+// PutSymlink implements cold.Tx. It only computes the id. PutDir, which gets the target too, stores the blob unless the
+// base commit has it under that name.
 func (t *tx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, error) {
 	if err := t.alive(); err != nil {
 		return cold.ID{}, err
@@ -96,7 +97,8 @@ func (t *tx) PutSymlink(_ context.Context, target string, _ cold.ID) (cold.ID, e
 	return id, nil
 }
 
-// putNew stores an object unless it is among those that the base commit reaches at this place and still has.
+// putNew stores an object, unless it is one of known, which the base commit reaches at this place, and is still in the
+// repository.
 func (t *tx) putNew(kind odb.Type, data []byte, known map[cold.ID]struct{}) (cold.ID, error) {
 	if len(known) == 0 {
 		return t.w.Put(kind, data)
@@ -116,10 +118,10 @@ func (t *tx) putObject(o object, known map[cold.ID]struct{}) error {
 	return err
 }
 
-// has says whether an object is there: in this transaction or, as the caller vouches, in the base commit.
+// has reports whether this transaction or the repository has an object.
 func (t *tx) has(id cold.ID) bool { return t.w.Has(id) || t.c.db.Has(id) }
 
-// flush writes the last directory put: another one follows, so it is not the root.
+// flush writes the pending directory. It is called when another directory follows, so the pending one is not the root.
 func (t *tx) flush() error {
 	d := t.pending
 	if d == nil {

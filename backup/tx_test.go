@@ -37,22 +37,13 @@ func TestCommitMessage(t *testing.T) {
 				"m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: " +
 				"0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
 	} {
-		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tx := v.MustBegin()
 		id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		c.o.Root = id
 		commit, err := tx.Commit(t.Context(), c.o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := coldtest.Git(t, v.Dir, "log", "-1", "--format=%B", commit.String()); got != c.want {
-			t.Errorf("message:\n%q\nwant\n%q", got, c.want)
-		}
+		coldtest.Check(t, err)
+		coldtest.Equal(t, coldtest.Git(t, v.Dir, "log", "-1", "--format=%B", commit.String()), c.want, "message:")
 		if got, want := coldtest.Git(t, v.Dir, "log", "-1", "--format=%an|%ae|%at|%ct|%cn", commit.String()),
 			fmt.Sprintf("A U Thor|a@b|%d|%d|A U Thor", c.when, c.when); got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -75,9 +66,7 @@ func TestTrailer(t *testing.T) {
 		"Emberfs-Reason: x":                      "",
 		"s\n\nbody\n\na: b\nEmberfs-Reason:  z ": "z",
 	} {
-		if got := format.Trailer(msg, format.TrailerReason); got != want {
-			t.Errorf("trailer(%q) = %q, want %q", msg, got, want)
-		}
+		coldtest.Equal(t, format.Trailer(msg, format.TrailerReason), want, "trailer(%q) =", msg)
 	}
 }
 
@@ -85,10 +74,7 @@ func TestTrailer(t *testing.T) {
 func TestPutFileConcurrently(t *testing.T) {
 	t.Parallel()
 	v := newVolume(t, Options{})
-	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := v.MustBegin()
 	defer tx.Abort()
 	f := coldtest.NewDir(0o755)
 	count := effort.Count(t, 12, 64)
@@ -113,9 +99,7 @@ func TestPutFileConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 	id, err := tx.PutDir(t.Context(), cold.DirID{}, true, &cold.Root{Entry: f.Entry}, f.Entries(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	if _, err := tx.Commit(t.Context(), cold.CommitOptions{Root: id}); err != nil {
 		t.Fatal(err)
 	}
@@ -130,10 +114,7 @@ func TestPutFileBase(t *testing.T) {
 	v.CommitTree(f, nil)
 	a := f.Kids["a"]
 	store := func() int {
-		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tx := v.MustBegin()
 		defer tx.Abort()
 		id, err := tx.PutFile(t.Context(), coldtest.Content(a.Data), cold.Base{ID: a.ID})
 		if err != nil || id != a.ID {
@@ -164,10 +145,7 @@ func TestPutDirRefuses(t *testing.T) {
 		change(&e)
 		return []cold.Entry{e}
 	}
-	tx, err := v.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tx := v.MustBegin()
 	defer tx.Abort()
 	for what, put := range map[string][]cold.Entry{
 		"no name":        bad(func(e *cold.Entry) { e.Name = "" }),

@@ -14,15 +14,15 @@ import (
 	"emberfs/tiers/subprocess"
 )
 
-// devFuse is where connections to the kernel are made.
+// devFuse is the device that is opened for a connection to the kernel.
 const devFuse = "/dev/fuse"
 
 var (
-	// ErrNoDevice: this machine or container has no /dev/fuse.
+	// ErrNoDevice says that this machine or container has no /dev/fuse.
 	ErrNoDevice = errors.New("there is no /dev/fuse: load the kernel module fuse, or let the container have the device")
-	// ErrNoHelper: a plain user's mount needs fusermount3.
+	// ErrNoHelper says that fusermount3, which a plain user's mount needs, was not found.
 	ErrNoHelper = errors.New("fusermount3 was not found: only root can mount without it (it is in the package fuse3)")
-	// ErrDeadMount: the mountpoint is a FUSE mount whose daemon has gone.
+	// ErrDeadMount says that the mountpoint is a FUSE mount whose daemon has ended.
 	ErrDeadMount = errors.New("a FUSE mount without a daemon is still there: detach it with umount -l")
 )
 
@@ -37,7 +37,7 @@ type MountError struct {
 func (e *MountError) Error() string { return e.Op + " " + e.Path + ": " + e.Err.Error() }
 func (e *MountError) Unwrap() error { return e.Err }
 
-// checkMountpoint tells the ordinary mistakes apart before anything is mounted.
+// checkMountpoint detects ordinary mistakes before anything is mounted.
 func checkMountpoint(path string) error {
 	var st unix.Stat_t
 	err := unix.Stat(path, &st)
@@ -52,7 +52,7 @@ func checkMountpoint(path string) error {
 	return nil
 }
 
-// attach mounts and returns the connection, a non-blocking descriptor, with the way to undo it.
+// attach mounts, and returns the connection, a non-blocking descriptor, with a function that unmounts.
 func attach(s *mountSpec) (fd int, detach func(lazy bool) error, err error) {
 	if err := checkMountpoint(s.mountpoint); err != nil {
 		return -1, nil, &MountError{"mount", s.mountpoint, err}
@@ -100,7 +100,7 @@ func detachDirect(path string, lazy bool) error {
 	return nil
 }
 
-// helperPath finds fusermount3.
+// helperPath returns the path of fusermount3.
 func helperPath() (string, error) {
 	path, err := subprocess.Fusermount()
 	if err != nil {
@@ -109,7 +109,8 @@ func helperPath() (string, error) {
 	return path, nil
 }
 
-// helperError is a failed run of fusermount3 in its own words, which name the cause (user_allow_other, /dev/fuse...).
+// helperError returns the error of a failed fusermount3 in its own words, which name the cause (user_allow_other,
+// /dev/fuse...).
 func helperError(err error, stderr []byte) error {
 	if text := strings.TrimSpace(string(stderr)); text != "" {
 		return errors.New(text)
@@ -137,14 +138,14 @@ func attachHelper(s *mountSpec) (int, error) {
 	cmd.ExtraFiles = []*os.File{remote}
 	cmd.Stderr = &stderr
 	err = cmd.Run()
-	remote.Close() // before the receive: without a sender left it cannot wait for ever
+	remote.Close() // before receiving, which then cannot wait for ever if nothing was sent
 	if err != nil {
 		return -1, helperError(err, stderr.Bytes())
 	}
 	return receiveFd(pair[0])
 }
 
-// receiveFd takes the descriptor that fusermount3 sent.
+// receiveFd receives the descriptor that fusermount3 sent.
 func receiveFd(sock int) (int, error) {
 	buf, oob := make([]byte, 16), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(sock, buf, oob, unix.MSG_CMSG_CLOEXEC)
@@ -182,7 +183,7 @@ func detachHelper(path string, lazy bool) error {
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
 		err = helperError(err, stderr.Bytes())
-		// The helper has no exit status of its own for it: what it cannot take away while it is there is in use.
+		// The helper has no exit status of its own for this: if the mount is still there, take it to be in use.
 		if there, e := mounted(path); e == nil && there {
 			err = fmt.Errorf("%w: %w", unix.EBUSY, err)
 		}

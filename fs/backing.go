@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ioctls of /dev/fuse, which go-fuse keeps to itself.
+// ioctls of /dev/fuse that go-fuse does not export.
 const (
 	backingOpen  = 0x4010e501 // FUSE_DEV_IOC_BACKING_OPEN
 	backingClose = 0x4004e502 // FUSE_DEV_IOC_BACKING_CLOSE
 )
 
-// Why the kernel cannot be let at files of warm.
+// Reasons why the kernel cannot have direct access to files of warm.
 var (
 	errNoPassthrough = errors.New("the kernel has no FUSE passthrough for this mount (it needs Linux 6.9 and root)")
 	errNotAdmin      = errors.New("CAP_SYS_ADMIN is missing")
 	errStacked       = errors.New("the state directory lies on a stacked file system (overlayfs)")
 )
 
-// Register implements tiers.Backing: the kernel takes a reference of its own to what fd has open.
+// Register implements tiers.Backing. The kernel takes its own reference to the open file fd.
 func (d *device) Register(fd int) (int32, error) {
 	if d.flags&fuse.CAP_PASSTHROUGH == 0 {
 		return 0, errNoPassthrough
@@ -46,7 +46,7 @@ func (d *device) Register(fd int) (int32, error) {
 	return 0, fmt.Errorf("register a file with the kernel: %w", e)
 }
 
-// Unregister implements tiers.Backing. With the connection all ids go.
+// Unregister implements tiers.Backing. When the connection has been closed, all ids are gone and it does nothing.
 func (d *device) Unregister(id int32) {
 	d.closing.RLock()
 	defer d.closing.RUnlock()

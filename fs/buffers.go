@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// bufferRoom is what a request or reply needs beyond its data: the largest of their headers, with room to spare.
+	// bufferRoom is how many bytes a request or reply needs besides its data: enough for the largest header.
 	bufferRoom = 4096
-	// keepBytes is how much of a buffer may stay in memory between two requests.
+	// keepBytes is how many bytes of a buffer may stay in memory between two requests.
 	keepBytes = 256 << 10
 )
 
-// buffers are one worker's: a request and its reply. They lie outside the Go heap, so that the pages that no request
-// touched cost nothing, and those of a rare big one can be given back.
+// buffers are the buffers of one worker, for a request and its reply. They are outside the Go heap, so that pages that
+// no request touched take no memory, and those that a rare big request touched can be given back.
 type buffers struct {
 	mem, in, out []byte
 	touched      int // bytes of in or out that may be in memory
@@ -29,7 +29,7 @@ func newBuffers() (*buffers, error) {
 	return &buffers{mem: mem, in: mem[:each:each], out: mem[each:]}, nil
 }
 
-// touch notes that a request of n and a reply of m bytes went through.
+// touch notes that a request of n bytes and a reply of m bytes used the buffers.
 func (b *buffers) touch(n, m int) { b.touched = max(b.touched, n, m) }
 
 // release gives the pages of big requests back to the system; the buffers stay usable.
@@ -38,11 +38,11 @@ func (b *buffers) release() {
 		return
 	}
 	b.touched = 0
-	_ = unix.Madvise(b.in[keepBytes:], unix.MADV_DONTNEED) // a refusal costs memory, nothing else
+	_ = unix.Madvise(b.in[keepBytes:], unix.MADV_DONTNEED) // a failure only costs memory
 	_ = unix.Madvise(b.out[keepBytes:], unix.MADV_DONTNEED)
 }
 
 func (b *buffers) free() {
-	_ = unix.Munmap(b.mem) // fails only for a range that is not mapped
+	_ = unix.Munmap(b.mem) // it fails only if the range is not mapped
 	*b = buffers{}
 }

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The daemon is a process of its own: a process that uses its own mount can deadlock.
+// The daemon runs in a process of its own, because a process that uses its own mount can deadlock.
 
 const daemonEnv = "EMBERFS_TEST_DAEMON"
 
@@ -31,6 +31,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // daemon is a running memfs.
 type daemon struct {
 	t     *testing.T
@@ -42,38 +49,26 @@ type daemon struct {
 	ended chan error
 }
 
-// user is a plain one.
+// user is a plain user.
 const user = 65534
 
 func startDaemon(t *testing.T, asUser bool, env ...string) *daemon {
 	t.Helper()
 	base, err := os.MkdirTemp("", "emberfs-loop")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	d := &daemon{t: t, dir: filepath.Join(base, "mount point"), log: new(bytes.Buffer), lines: make(chan string, 16),
 		ended: make(chan error, 1)}
-	if err := errors.Join(os.Chmod(base, 0o755), os.Mkdir(d.dir, 0o755)); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(os.Chmod(base, 0o755), os.Mkdir(d.dir, 0o755)))
 	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if asUser {
 		// Only root may open the device on some images; where there is a udev everybody can.
-		if err := os.Chmod(devFuse, 0o666); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.Chmod(devFuse, 0o666))
 		// The directory that the test binary lies in is closed to others.
 		bin, err := os.ReadFile(self)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		self = filepath.Join(base, "daemon")
-		if err := errors.Join(os.WriteFile(self, bin, 0o755), os.Chown(d.dir, user, user)); err != nil {
-			t.Fatal(err)
-		}
+		check(t, errors.Join(os.WriteFile(self, bin, 0o755), os.Chown(d.dir, user, user)))
 	}
 	d.cmd = exec.Command(self)
 	d.cmd.Env = append(append(os.Environ(), daemonEnv+"="+d.dir), env...)
@@ -81,16 +76,11 @@ func startDaemon(t *testing.T, asUser bool, env ...string) *daemon {
 	if asUser {
 		d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	}
-	if d.in, err = d.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
+	d.in, err = d.cmd.StdinPipe()
+	check(t, err)
 	out, err := d.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
+	check(t, d.cmd.Start())
 	go func() {
 		for s := bufio.NewScanner(out); s.Scan(); {
 			d.lines <- s.Text()
@@ -150,10 +140,24 @@ func (d *daemon) path(name string) string { return filepath.Join(d.dir, name) }
 func (d *daemon) read(name string) string {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path(name))
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	check(d.t, err)
 	return string(b)
+}
+
+// answers fails the test unless a file reads as it should.
+func (d *daemon) answers() {
+	d.t.Helper()
+	if got := d.read("a"); got != "content of a" {
+		d.t.Fatalf("a is %q", got)
+	}
+}
+
+// unmount has the daemon unmount what nobody uses, and end.
+func (d *daemon) unmount() {
+	d.t.Helper()
+	d.say("unmount")
+	d.expect("ok")
+	d.wait()
 }
 
 // until waits for a condition.

@@ -14,12 +14,12 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// maxErrno is the last errno that the kernel accepts in a reply; it refuses others with EINVAL, and the caller would
-// hang.
+// maxErrno is the highest errno that the kernel accepts in a reply. It refuses a reply with a higher one (EINVAL), and
+// the caller would hang.
 const maxErrno = 511
 
-// errnoOf is the one map from errors to what programs see. known is false where the error says nothing a program could
-// use: the answer is then EIO and the error belongs in the log.
+// errnoOf is the only place where errors are turned into what programs see. known is false if the error has no errno
+// that would mean something to a program: then the answer is EIO, and the error should be logged.
 func errnoOf(err error) (errno syscall.Errno, known bool) {
 	if e, ok := err.(syscall.Errno); ok { // the common case, without the walk of errors.As
 		return cleanErrno(e)
@@ -27,7 +27,7 @@ func errnoOf(err error) (errno syscall.Errno, known bool) {
 	switch {
 	case errors.Is(err, cold.ErrMissing), errors.Is(err, cold.ErrCorrupt):
 		return syscall.EIO, false
-	case errors.Is(err, tiers.ErrStandsIn): // status lists it
+	case errors.Is(err, tiers.ErrStandsIn): // no need to log it, since status lists it
 		return syscall.EIO, true
 	case errors.Is(err, context.Canceled):
 		return syscall.EINTR, true
@@ -41,12 +41,12 @@ func errnoOf(err error) (errno syscall.Errno, known bool) {
 	return syscall.EIO, false
 }
 
-// cleanErrno keeps answers that the kernel would misunderstand from reaching it.
+// cleanErrno replaces errnos that the kernel would misunderstand.
 func cleanErrno(e syscall.Errno) (syscall.Errno, bool) {
 	switch {
 	case e == syscall.ENOSYS: // the kernel would never ask again and, for fsync, report success from then on
 		return syscall.EOPNOTSUPP, true
-	case e == syscall.EIO: // right for the program, but somebody has to look at the disk
+	case e == syscall.EIO: // right for the program, but it has to be logged, since the disk may be failing
 		return syscall.EIO, false
 	case e == 0 || e > maxErrno:
 		return syscall.EIO, false
@@ -54,7 +54,7 @@ func cleanErrno(e syscall.Errno) (syscall.Errno, bool) {
 	return e, true
 }
 
-// status turns the result of op on a node into the reply's status.
+// status turns the result of operation op on a node into the status of the reply.
 func (f *filesystem) status(op string, node uint64, err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
@@ -66,7 +66,8 @@ func (f *filesystem) status(op string, node uint64, err error) fuse.Status {
 	return fuse.Status(errno)
 }
 
-// throttle lets one line a second through and counts the rest: a damaged disk must not fill the log as well.
+// throttle logs at most one line per second and counts the others, so that a failing disk does not fill the log as
+// well.
 type throttle struct {
 	last    atomic.Int64 // unix nanoseconds of the last line
 	dropped atomic.Uint64

@@ -8,22 +8,22 @@ import (
 
 const (
 	handleChunk  = 1 << 10
-	handleChunks = 1 << 12 // 4 Mi handles: beyond what fs.nr_open and memory allow in practice
+	handleChunks = 1 << 12 // 4 Mi handles, more than fs.nr_open and memory allow in practice
 )
 
 // handleTable gives every open handle a small number, the fh of the protocol. get takes no lock, so that reads and
-// writes of different files never meet. The zero table is ready. Safe for concurrent use.
+// writes of different files do not contend. The zero value is ready to use. It is safe for concurrent use.
 type handleTable[T any] struct {
 	chunks [handleChunks]atomic.Pointer[[handleChunk]atomic.Pointer[T]]
 
 	mu struct {
 		sync.Mutex
-		free []uint32 // numbers that were used and are free
+		free []uint32 // numbers that were used and are free again
 		next uint32   // the lowest number never used
 	}
 }
 
-// put stores h and returns its number; ENFILE when the table is full.
+// put stores h and returns its number. If the table is full it returns ENFILE.
 func (t *handleTable[T]) put(h *T) (uint64, error) {
 	t.mu.Lock()
 	var fh uint32
@@ -45,7 +45,7 @@ func (t *handleTable[T]) put(h *T) (uint64, error) {
 	return uint64(fh), nil
 }
 
-// get returns what put stored under fh, nil for a number that is not in use.
+// get returns what put stored under fh, or nil if that number is not in use.
 func (t *handleTable[T]) get(fh uint64) *T {
 	if fh >= handleChunk*handleChunks {
 		return nil
@@ -57,7 +57,7 @@ func (t *handleTable[T]) get(fh uint64) *T {
 	return c[fh%handleChunk].Load()
 }
 
-// take removes fh and returns what it stood for, nil for a number that is not in use.
+// take removes fh and returns what was stored under it, or nil if that number is not in use.
 func (t *handleTable[T]) take(fh uint64) *T {
 	if fh >= handleChunk*handleChunks {
 		return nil
@@ -75,7 +75,7 @@ func (t *handleTable[T]) take(fh uint64) *T {
 	return h
 }
 
-// drain takes everything that is left.
+// drain takes every handle that is left and calls f with it.
 func (t *handleTable[T]) drain(f func(*T)) {
 	t.mu.Lock()
 	next := t.mu.next

@@ -16,53 +16,55 @@ import (
 	"emberfs/tiers"
 )
 
-// kernel is all that this package asks of the connection to the kernel, whichever loop is under it.
+// kernel is what this package needs of the connection to the kernel.
 type kernel interface {
-	// serve answers requests until the kernel has gone away or stop is called: nil after an unmount, else why it ended.
+	// serve answers requests until the kernel has gone away or stop is called. It returns nil after an unmount,
+	// otherwise why it ended.
 	serve() error
-	// notify writes one notification. It may wait for requests in flight, so no request handler calls it, but for one
-	// of attributes alone.
+	// notify sends one notification. It may wait for requests under way, so no request handler may call it, except with
+	// a notification of attributes only.
 	notify(n notice) error
-	// prune asks the kernel to forget nodes that nobody uses; errors.ErrUnsupported before Linux 6.18.
+	// prune asks the kernel to forget nodes that nobody uses. Before Linux 6.18 it returns errors.ErrUnsupported.
 	prune(nodes []uint64) error
-	// Register and Unregister: the kernel reads and writes a file itself.
+	// Backing gives the kernel files to read and write itself.
 	tiers.Backing
-	// canPrune says whether prune does anything.
+	// canPrune reports whether prune does anything.
 	canPrune() bool
-	// unmount detaches the mount: at once and for all (EBUSY while in use), or lazily, when its last user has gone.
+	// unmount detaches the mount: completely, or EBUSY if it is in use; or, if lazy, as soon as its last user has gone.
 	unmount(lazy bool) error
-	// stop ends serve with the mount in place; programs get ENOTCONN from then on.
+	// stop makes serve end while the mount is still there. Programs get ENOTCONN from then on.
 	stop()
 }
 
 var _ kernel = (*device)(nil)
 
-// ErrAborted says that the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort) or with the user
-// namespace.
+// ErrAborted says that the connection was cut by the administrator (/sys/fs/fuse/connections/N/abort), or because its
+// user namespace ended.
 var ErrAborted = errors.New("the kernel aborted the connection")
 
-// device is one FUSE connection over /dev/fuse with worker threads that read it; go-fuse's ProtocolServer decodes.
+// device is a FUSE connection: /dev/fuse, and worker threads that read it. go-fuse's ProtocolServer decodes the
+// requests.
 type device struct {
 	fd       int // /dev/fuse, non-blocking
 	wake     int // eventfd, readable once stop was called
 	proto    *fuse.ProtocolServer
 	log      logrus.FieldLogger
 	detach   func(lazy bool) error
-	settings fuse.InitIn // what the kernel said at INIT
-	flags    uint64      // what was negotiated
+	settings fuse.InitIn // the kernel's part of INIT
+	flags    uint64      // the capabilities that were negotiated
 
 	stopping atomic.Bool
-	failed   atomic.Pointer[error] // the first reason to end that is not an unmount
+	failed   atomic.Pointer[error] // the first reason for the end other than an unmount
 	workers  pool
 	requests [opcodes]atomic.Uint64
-	closing  sync.RWMutex // held for reading by notify: the number fd must not be closed and reused under it
+	closing  sync.RWMutex // read-locked while code outside the workers uses fd, which must not be closed and reused
 	closed   bool         // guarded by closing
 }
 
-// opcodes bounds the counters by opcode; FUSE uses 1..53 today.
+// opcodes is the number of counters by opcode. FUSE uses 1 to 53 today.
 const opcodes = 64
 
-// newDevice answers INIT on a connection that was just mounted. It owns fd from then on, also when it fails.
+// newDevice answers INIT on a connection that was just mounted. It takes ownership of fd, even if it fails.
 func newDevice(fd int, raw fuse.RawFileSystem, o *fuse.MountOptions, detach func(bool) error, log logrus.FieldLogger) (
 	*device, error) {
 	d := &device{fd: fd, wake: -1, proto: fuse.NewProtocolServer(raw, o), log: log, detach: detach}
@@ -100,7 +102,7 @@ func (d *device) init() error {
 		default:
 			return fmt.Errorf("read INIT: %w", err)
 		}
-		// The kernel's part grew with time: a shorter one leaves zeros.
+		// The kernel's part has grown with time; the rest of a shorter one stays zero.
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&d.settings)), unsafe.Sizeof(d.settings)), b.in[:n])
 		m, st := d.proto.HandleRequest([][]byte{b.in[:n]}, [][]byte{b.out})
 		if m == 0 || !st.Ok() {
@@ -122,7 +124,7 @@ func (d *device) init() error {
 	}
 }
 
-// serve runs the workers and closes the connection after the last.
+// serve runs the workers, and closes the connection after the last one has ended.
 func (d *device) serve() error {
 	d.workers.run()
 	d.closing.Lock()
@@ -136,7 +138,7 @@ func (d *device) serve() error {
 	return nil
 }
 
-// stop makes every worker end after its present request.
+// stop makes every worker end after its current request.
 func (d *device) stop() {
 	d.closing.RLock()
 	defer d.closing.RUnlock()
@@ -151,7 +153,7 @@ func (d *device) stop() {
 
 func (d *device) unmount(lazy bool) error { return d.detach(lazy) }
 
-// read takes one request. The descriptor is non-blocking, so the scheduler need not be told.
+// read reads one request. The descriptor is non-blocking, so the Go scheduler need not be told about the system call.
 func (d *device) read(p []byte) (int, error) {
 	n, _, e := syscall.RawSyscall(syscall.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
 	if e != 0 {
@@ -160,10 +162,10 @@ func (d *device) read(p []byte) (int, error) {
 	return int(n), nil
 }
 
-// wait sleeps until there is a request, a reason to end, or, with a worker that may retire, for the time it is kept.
+// wait blocks until there is a request or a reason to end. A worker that may retire waits no longer than window.
 func (d *device) wait(w *worker) {
-	// Plain readers of /dev/fuse are woken one by one in turn, pollers all together: the one that shares the caller's
-	// CPU then wins, and a round trip need not wake a sleeping CPU first.
+	// Linux wakes readers of /dev/fuse one by one in turn, but pollers all together. With pollers the one on the
+	// caller's CPU wins, so that a round trip need not wake a sleeping CPU first.
 	p := [2]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}, {Fd: int32(d.wake), Events: unix.POLLIN}}
 	timeout := -1
 	if w.extra {
@@ -174,20 +176,20 @@ func (d *device) wait(w *worker) {
 	}
 }
 
-// pending says whether a request waits to be read.
+// pending reports whether a request is waiting to be read.
 func (d *device) pending() bool {
 	p := [1]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(p[:], 0)
 	return err == nil && n > 0 && p[0].Revents&unix.POLLIN != 0
 }
 
-// fail ends the connection for the reason err.
+// fail ends the connection because of err.
 func (d *device) fail(err error) {
 	d.failed.CompareAndSwap(nil, &err)
 	d.stop()
 }
 
-// next reads one request into b; false: this worker's time is over.
+// next reads one request into b. It returns false if this worker has to end.
 func (d *device) next(w *worker, b *buffers) (int, bool) {
 	for !d.stopping.Load() {
 		n, err := d.read(b.in)
@@ -217,12 +219,12 @@ func (d *device) next(w *worker, b *buffers) (int, bool) {
 	return 0, false
 }
 
-// work is one worker thread's life.
+// work is what a worker thread runs from its beginning to its end.
 func (d *device) work(w *worker) {
 	b, err := newBuffers()
 	if err != nil {
 		err = fmt.Errorf("buffers of a FUSE worker: %w", err)
-		if w.extra { // the others go on
+		if w.extra { // the other workers suffice
 			d.log.WithError(err).Warn("one FUSE worker less")
 			d.workers.total.Add(-1)
 		} else {
@@ -259,12 +261,12 @@ func (d *device) work(w *worker) {
 	}
 }
 
-// reply hands an answer to the kernel.
+// reply sends a reply to the kernel.
 func (d *device) reply(op uint32, p []byte) {
 	_, err := unix.Write(d.fd, p)
 	switch err {
 	case nil:
-	case unix.ENOENT: // nobody waits for it any more
+	case unix.ENOENT: // nobody waits for the reply any more
 	case unix.ENODEV, unix.EPERM: // unmounted meanwhile
 	default:
 		d.log.WithError(err).WithFields(logrus.Fields{"opcode": op, "bytes": len(p)}).Error(
@@ -272,7 +274,7 @@ func (d *device) reply(op uint32, p []byte) {
 	}
 }
 
-// errorReply makes a reply that only says errno.
+// errorReply returns a reply that consists of an errno.
 func errorReply(buf []byte, unique uint64, errno syscall.Errno) []byte {
 	h := (*fuse.OutHeader)(unsafe.Pointer(&buf[0]))
 	*h = fuse.OutHeader{Length: uint32(unsafe.Sizeof(*h)), Status: -int32(errno), Unique: unique}

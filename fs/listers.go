@@ -6,21 +6,21 @@ import (
 )
 
 const (
-	// listersMax bounds how many threads are watched at once.
+	// listersMax is how many threads are watched at the same time.
 	listersMax = 256
-	// probed is how many files of a directory go out without their attributes to find out whether a program wants them.
+	// probed is how many files of a directory are sent without attributes to find out whether a program wants them.
 	probed = 8
 )
 
-// listers finds out which programs look at the attributes of what they list. For one that does, a listing with
-// attributes (READDIRPLUS) saves a LOOKUP an entry; for one that does not, such as find(1), it costs the daemon a look
-// at each file and an inode in memory on both sides. The kernel's own guess is the first piece of each directory, and
-// whether attributes were used it does not say; so a few entries of a program's second directory go out without, and
-// whether LOOKUPs for them follow decides about the next ones. Directories always go out with attributes: whoever lists
-// a tree opens them next. Where attributes are costly, in directories that are not listed yet, they go out once a
-// LOOKUP has come. Safe for concurrent use.
+// listers finds out which programs look at the attributes of what they list. If one does, a listing with attributes
+// (READDIRPLUS) saves one LOOKUP per entry. If one does not, such as find(1), it costs the daemon a look at each file,
+// and both sides an inode in memory. The kernel's own heuristic covers only the first piece of each directory, and the
+// kernel does not say whether attributes were used. So a few entries of a program's second directory are sent without
+// attributes, and whether LOOKUPs for them follow decides about the next directories. Subdirectories always go out with
+// attributes, because whoever lists a tree opens them next. If attributes are costly, as in lazy directories, they are
+// sent only once LOOKUPs have come. It is safe for concurrent use.
 type listers struct {
-	watching atomic.Int32 // entries in byPID: LOOKUPs of nobody's business cost nothing
+	watching atomic.Int32 // number of entries in byPID; if it is 0, a LOOKUP need not take mu
 
 	mu struct {
 		sync.Mutex
@@ -32,17 +32,17 @@ type listers struct {
 // lister is one thread that lists directories.
 type lister struct {
 	used   uint64 // mu.tick of the last use
-	listed int    // directories
-	dir    uint64 // the last one
-	looks  int    // LOOKUPs since that one was begun, of files in it
-	held   bool   // some files of the last one went out without attributes
-	plain  bool   // attributes are not wanted
-	wants  bool   // they are; neither: nobody knows
+	listed int    // how many directories it has listed
+	dir    uint64 // the last one that it listed
+	looks  int    // LOOKUPs of files in dir since it began to list dir
+	held   bool   // some files of dir were sent without attributes
+	plain  bool   // it is known not to want attributes
+	wants  bool   // it is known to want them
 }
 
-// begin notes that pid lists dir from its beginning and says of how many files the attributes stay away; negative: of
-// all. costly says that giving them takes the daemon much longer than the names: only who is known to want them gets
-// them.
+// begin notes that thread pid begins to list dir, and returns for how many files attributes are left out; a negative
+// number means for all. costly says that getting the attributes takes much longer than getting the names; then only
+// threads known to want them get them.
 func (l *listers) begin(pid uint32, dir uint64, costly bool) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,7 +75,7 @@ func (l *listers) begin(pid uint32, dir uint64, costly bool) int {
 	return probed
 }
 
-// expire drops the thread that listed nothing for longest; mu is held.
+// expire drops the thread that has listed nothing for longest. l.mu must be held.
 func (l *listers) expire() {
 	if len(l.mu.byPID) < listersMax {
 		return
@@ -98,7 +98,7 @@ func (l *listers) looked(pid uint32, dir uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if p := l.mu.byPID[pid]; p != nil && p.dir == dir {
-		if p.looks++; p.looks > 1 { // one may be a name that it came for
+		if p.looks++; p.looks > 1 { // a single LOOKUP may be of a file that it was looking for
 			p.plain, p.wants = false, p.held
 		}
 	}

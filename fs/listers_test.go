@@ -2,8 +2,8 @@ package fs
 
 import "testing"
 
-// TestListers: who asks for what it listed goes on getting attributes, who does not gets names alone, and either may
-// change.
+// TestListers checks that a program which looks at what it listed goes on getting attributes, that one which does not
+// gets only names, and that both can change.
 func TestListers(t *testing.T) {
 	var l listers
 	is := func(what string, got, want int) {

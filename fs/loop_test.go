@@ -28,18 +28,12 @@ func TestLoopServes(t *testing.T) {
 					if err != nil || string(out) != "content of a" {
 						t.Fatalf("%s %v", out, err)
 					}
-					d.say("unmount")
-					d.expect("ok")
-					d.wait()
+					d.unmount()
 					return
 				}
-				if got := d.read("a"); got != "content of a" {
-					t.Fatalf("a is %q", got)
-				}
+				d.answers()
 				big := bytes.Repeat([]byte("0123456789abcdef"), 3<<16)
-				if err := os.WriteFile(d.path("big"), big, 0o644); err != nil {
-					t.Fatal(err)
-				}
+				check(t, os.WriteFile(d.path("big"), big, 0o644))
 				if got := d.read("big"); got != string(big) {
 					t.Fatal("a big file comes back changed")
 				}
@@ -50,9 +44,7 @@ func TestLoopServes(t *testing.T) {
 				if _, err := os.Stat(d.path("none")); !errors.Is(err, os.ErrNotExist) {
 					t.Fatal(err)
 				}
-				d.say("unmount")
-				d.expect("ok")
-				d.wait()
+				d.unmount()
 			})
 		}
 	}
@@ -64,8 +56,8 @@ func userCommand(name string, arg ...string) *exec.Cmd {
 	return c
 }
 
-// TestBlockedRequests: more requests block than there are threads at first, even more than there may be; the others go
-// on as long as there are threads, all come back, and the threads go.
+// TestBlockedRequests makes more requests block than there are threads at first, and even more than there can be.
+// Others must go on as long as there are threads, all must come back, and the additional threads must end.
 func TestBlockedRequests(t *testing.T) {
 	d := startDaemon(t, false)
 	base := d.read("stats")
@@ -74,15 +66,11 @@ func TestBlockedRequests(t *testing.T) {
 		readers := make([]*exec.Cmd, 0, count)
 		for range count {
 			c := exec.Command("cat", d.path("block0"))
-			if err := c.Start(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, c.Start())
 			readers = append(readers, c)
 		}
 		until(t, "all readers block", func() bool { return d.read("blocked") == fmt.Sprint(count) })
-		if got := d.read("a"); got != "content of a" {
-			t.Fatalf("a is %q", got)
-		}
+		d.answers()
 		for _, c := range readers { // interrupts reach the handlers
 			_ = c.Process.Signal(syscall.SIGINT)
 			wg.Go(func() { _ = c.Wait() })
@@ -116,9 +104,7 @@ func TestBlockedBeyondTheCap(t *testing.T) {
 	})
 	d.say("go")
 	wg.Wait()
-	if got := d.read("a"); got != "content of a" {
-		t.Fatalf("a is %q", got)
-	}
+	d.answers()
 }
 
 func TestPanicIsEIO(t *testing.T) {
@@ -126,20 +112,14 @@ func TestPanicIsEIO(t *testing.T) {
 	if _, err := os.Stat(d.path("panic")); !errors.Is(err, unix.EIO) {
 		t.Fatalf("stat: %v", err)
 	}
-	if got := d.read("a"); got != "content of a" {
-		t.Fatalf("a is %q", got)
-	}
+	d.answers()
 }
 
 func TestNotifications(t *testing.T) {
 	d := startDaemon(t, false)
-	if got := d.read("a"); got != "content of a" { // now in the kernel's cache
-		t.Fatalf("a is %q", got)
-	}
+	d.answers() // now in the kernel's cache
 	ctl, err := os.OpenFile(d.path("ctl"), os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer ctl.Close()
 	if _, err := ctl.WriteString("set a other"); err != nil {
 		t.Fatal(err)
@@ -158,18 +138,12 @@ func TestEndings(t *testing.T) {
 	t.Run("busy, then free", func(t *testing.T) {
 		d := startDaemon(t, false)
 		f, err := os.Open(d.path("a"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		d.say("unmount")
 		d.expect(unix.EBUSY.Error())
-		if got := d.read("a"); got != "content of a" {
-			t.Fatalf("a is %q", got)
-		}
+		d.answers()
 		f.Close()
-		d.say("unmount")
-		d.expect("ok")
-		d.wait()
+		d.unmount()
 	})
 	t.Run("busy for a user", func(t *testing.T) {
 		d := startDaemon(t, true)
@@ -178,12 +152,8 @@ func TestEndings(t *testing.T) {
 		// The shell changes directory as the user: the test, being root, may not enter.
 		c = userCommand("sh", "-c", `cd "$1" && echo in && exec sleep 60`, "sh", d.dir)
 		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
+		check(t, c.Start())
 		if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
 			t.Fatal(err)
 		}
@@ -198,9 +168,7 @@ func TestEndings(t *testing.T) {
 	t.Run("lazy", func(t *testing.T) {
 		d := startDaemon(t, false)
 		f, err := os.Open(d.path("a"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		d.say("lazy")
 		d.expect("ok")
 		if b, err := io.ReadAll(f); err != nil || string(b) != "content of a" {
@@ -211,17 +179,13 @@ func TestEndings(t *testing.T) {
 	})
 	t.Run("unmounted by somebody else", func(t *testing.T) {
 		d := startDaemon(t, false)
-		if err := unix.Unmount(d.dir, 0); err != nil {
-			t.Fatal(err)
-		}
+		check(t, unix.Unmount(d.dir, 0))
 		d.wait()
 	})
 	t.Run("abort while in use", func(t *testing.T) {
 		d := startDaemon(t, false)
 		f, err := os.Open(d.path("a"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		defer f.Close()
 		d.say("abort")
 		d.expect("ok")
@@ -237,9 +201,7 @@ func TestHackNameIsOrdinary(t *testing.T) {
 	if _, err := os.Stat(d.path(hackName)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(d.path(hackName), []byte("mine"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(d.path(hackName), []byte("mine"), 0o644))
 	if got := d.read(hackName); got != "mine" {
 		t.Fatalf("it is %q", got)
 	}
@@ -248,9 +210,7 @@ func TestHackNameIsOrdinary(t *testing.T) {
 func TestMountMistakes(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(file, nil, 0o600))
 	for path, want := range map[string]error{file: unix.ENOTDIR, filepath.Join(dir, "none"): unix.ENOENT} {
 		_, _, err := attach(&mountSpec{mountpoint: path})
 		var me *MountError

@@ -15,13 +15,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// memfs is a small filesystem for tests of the loop: one directory of files in memory, some of them with a will.
-//
-//	block*   a read waits until the daemon's standard input gives the line "go", or is interrupted
-//	panic    a lookup panics
-//	stats    reads as the number of worker threads
-//	enosys*  cannot be opened: the handler says so with ENOSYS
-//	ctl      a write of "set NAME TEXT" changes a file behind the kernel's back, and notifies
+// memfs is a small file system for tests of the loop: one directory of files in memory, some of which behave in special
+// ways.
 type memfs struct {
 	fuse.RawFileSystem
 	policy policy
@@ -191,7 +186,7 @@ func (m *memfs) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEnt
 
 func (m *memfs) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }
 
-// daemonMain is the process that serves memfs: what Mount does, without a volume.
+// daemonMain is the main function of the process that serves memfs. It does what Mount does, but without a volume.
 func daemonMain(mountpoint string) error {
 	log := logrus.New()
 	log.SetLevel(logrus.DebugLevel)

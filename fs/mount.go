@@ -15,7 +15,7 @@ import (
 // Server is a mounted volume that is being served. Its methods are safe for concurrent use.
 type Server struct {
 	kernel kernel
-	dev    *device // the same, for its counters
+	dev    *device // the same as kernel, for its counters
 	notes  *notifier
 	path   string
 	done   chan struct{}
@@ -24,8 +24,9 @@ type Server struct {
 	unmounting sync.Mutex
 }
 
-// Mount puts v at o.Mountpoint and serves it until the mount is gone. When it returns the mount is visible and usable.
-// It becomes v's Invalidator. Errors are *OptionError and *MountError; nothing is left mounted then.
+// Mount mounts v at o.Mountpoint and serves it until the mount is gone. When it returns, the mount is visible and
+// usable, and the server is v's Invalidator. The error is an *OptionError or a *MountError, and then nothing is left
+// mounted.
 func Mount(v *tiers.Volume, o Options) (*Server, error) {
 	spec, err := o.spec()
 	if err != nil {
@@ -46,7 +47,7 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// ACLs bring default_permissions with them, so a private mount has neither.
+	// Negotiating ACLs switches default_permissions on, so a private mount has neither.
 	po := protocolOptions(p, spec.defaultPermissions, os.Geteuid() == 0, o.Debug, o.Log)
 	d, err := newDevice(fd, f, po, detach, o.Log)
 	if err != nil {
@@ -56,7 +57,7 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 		}
 		return nil, err
 	}
-	// A plain user, or a container's read-only sysfs: slower, no worse.
+	// This fails for a plain user, or if sysfs is read-only as in a container. Reading is then slower, no worse.
 	if err := setReadahead(spec.mountpoint); err != nil {
 		o.Log.WithError(err).Debug("the kernel's default readahead stays")
 	}
@@ -74,27 +75,27 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 	return s, nil
 }
 
-// Mountpoint is the absolute path without symlinks.
+// Mountpoint returns the absolute path of the mountpoint, without symbolic links.
 func (s *Server) Mountpoint() string { return s.path }
 
-// Done is closed once the kernel has gone away and every open file is released.
+// Done returns a channel that is closed once the kernel has gone away and every open file is released.
 func (s *Server) Done() <-chan struct{} { return s.done }
 
-// Wait returns once Done is closed: nil after an unmount by whomever or after Abort, ErrAborted or the error that ended
-// the connection otherwise.
+// Wait returns once Done is closed. It returns nil after an unmount, whoever did it, and after Abort; otherwise
+// ErrAborted or the error that ended the connection.
 func (s *Server) Wait() error {
 	<-s.done
 	return s.err
 }
 
-// Unmount takes the mount away. Without lazy it fails with EBUSY (errors.Is) while files are open or a program's
-// working directory is inside, and nothing has changed; with lazy the name disappears at once, and Wait returns when
-// the last user has gone. A mount that is gone already is a success.
+// Unmount unmounts the volume. Without lazy it fails with EBUSY (use errors.Is) and changes nothing if files are open
+// or a program's working directory is inside. With lazy the mount disappears from the tree at once, and Wait returns
+// when its last user has gone. If the mount is gone already, that is a success.
 func (s *Server) Unmount(lazy bool) error {
 	s.unmounting.Lock()
 	defer s.unmounting.Unlock()
 	select {
-	case <-s.done: // what is mounted there now is not ours
+	case <-s.done: // whatever is mounted there now is not ours
 		return nil
 	default:
 	}
@@ -103,15 +104,16 @@ func (s *Server) Unmount(lazy bool) error {
 		return nil
 	}
 	if there, e := mounted(s.path); e == nil && !there {
-		return nil // somebody else was faster, or it was detached before
+		return nil // somebody else unmounted it, or it was detached before
 	}
 	return err
 }
 
-// Abort stops serving with the mount in place or detached: requests in hand are answered, later ones get ENOTCONN. It
-// is for the end of a daemon whose mount is still in use, so that nothing is acknowledged after the last commit.
+// Abort stops serving, whether the mount is still in place or detached. Requests under way are answered, later ones get
+// ENOTCONN. It is used when a daemon ends while its mount is still in use, so that nothing is acknowledged after the
+// last commit.
 func (s *Server) Abort() {
-	s.notes.close() // while requests are answered: a notification may wait for one
+	s.notes.close() // before stop, because a notification may wait for a request to be answered
 	s.kernel.stop()
 	<-s.done
 }
@@ -119,10 +121,10 @@ func (s *Server) Abort() {
 // Stats are counters since the mount.
 type Stats struct {
 	Requests map[string]uint64 // by operation
-	Workers  int               // threads now
+	Workers  int               // number of threads now
 }
 
-// Stats reads the counters.
+// Stats returns the counters.
 func (s *Server) Stats() Stats {
 	r := Stats{Requests: make(map[string]uint64), Workers: int(s.dev.workers.total.Load())}
 	for op := range s.dev.requests {

@@ -15,15 +15,15 @@ type MountEntry struct {
 	FSType string
 	Source string
 	Device string // major:minor
-	UID    int    // of a FUSE mount: who mounted it
+	UID    int    // the user who mounted it, if it is a FUSE mount
 	Flags  []string
 }
 
-// Ours says whether EmberFS is mounted there.
+// Ours reports whether this is a mount of EmberFS.
 func (m MountEntry) Ours() bool { return m.FSType == "fuse."+subtype }
 
-// Mounts lists what is mounted in this mount namespace. It reads the kernel's table and never touches a mountpoint: a
-// lookup under a mount whose daemon hangs would hang too.
+// Mounts returns the mounts in this mount namespace. It reads the kernel's table and never touches a mountpoint,
+// because a lookup under a mount whose daemon hangs would hang too.
 func Mounts() ([]MountEntry, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -33,7 +33,7 @@ func Mounts() ([]MountEntry, error) {
 	return ParseMounts(f)
 }
 
-// MountAt returns the mount on top at path, which must be absolute and without symlinks, if there is one.
+// MountAt returns the topmost mount at path, if there is one. path must be absolute and without symbolic links.
 func MountAt(table []MountEntry, path string) (MountEntry, bool) {
 	for i := len(table) - 1; i >= 0; i-- { // the table is in the order of mounting
 		if table[i].Path == path {
@@ -43,7 +43,7 @@ func MountAt(table []MountEntry, path string) (MountEntry, bool) {
 	return MountEntry{}, false
 }
 
-// ParseMounts reads a mount table. It leaves out lines that describe no mount.
+// ParseMounts parses a mount table. It leaves out lines that it cannot parse.
 func ParseMounts(r io.Reader) ([]MountEntry, error) {
 	var table []MountEntry
 	in := bufio.NewReader(r)
@@ -61,7 +61,7 @@ func ParseMounts(r io.Reader) ([]MountEntry, error) {
 	}
 }
 
-// parseMount reads "id parent major:minor root mountpoint options [tags...] - type source superoptions".
+// parseMount parses "id parent major:minor root mountpoint options [tags...] - type source superoptions".
 func parseMount(line string) (MountEntry, bool) {
 	front, back, _ := strings.Cut(line, " - ")
 	f, b := strings.Split(front, " "), strings.Split(back, " ")
@@ -80,7 +80,7 @@ func parseMount(line string) (MountEntry, bool) {
 	return m, true
 }
 
-// unescape undoes the \ooo that stand for blanks, newlines and backslashes.
+// unescape decodes the \ooo that stand for blanks, newlines and backslashes.
 func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
@@ -99,7 +99,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mounted says whether one of our mounts is on top at path, which must be absolute and without symlinks.
+// mounted reports whether the topmost mount at path is one of EmberFS. path must be absolute and without symbolic
+// links.
 func mounted(path string) (bool, error) {
 	table, err := Mounts()
 	m, _ := MountAt(table, path)

@@ -14,19 +14,19 @@ import (
 	"emberfs/tiers"
 )
 
-// notice is one invalidation: of a name in the directory node, or, with an empty name, of the node's attributes and
-// pages. It is comparable, so that one that still waits stands for all equal ones.
+// notice is an invalidation: of a name in the directory node or, if name is empty, of the attributes and pages of node.
+// It is comparable, so that equal ones that are waiting can be merged.
 type notice struct {
 	node  uint64
 	name  string
-	attrs bool // of the node's attributes alone
+	attrs bool // only of the node's attributes, not of its pages
 }
 
-// pruneBatch is how many nodes one prune names.
+// pruneBatch is how many nodes one prune request names.
 const pruneBatch = 200
 
-// notifier hands the invalidations of the storage manager to the kernel, from one goroutine of its own.
-// Its methods only queue. Safe for concurrent use.
+// notifier sends the storage manager's invalidations to the kernel, from a goroutine of its own. Its methods only queue
+// them, except InvalAttr. It is safe for concurrent use.
 type notifier struct {
 	kernel kernel
 	log    logrus.FieldLogger
@@ -44,7 +44,7 @@ type notifier struct {
 
 var _ tiers.Invalidator = (*notifier)(nil)
 
-// newNotifier starts the goroutine; close ends it.
+// newNotifier returns a notifier and starts its goroutine. close ends the goroutine.
 func newNotifier(k kernel, log logrus.FieldLogger) *notifier {
 	n := &notifier{kernel: k, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	n.mu.waiting = make(map[notice]struct{})
@@ -52,14 +52,14 @@ func newNotifier(k kernel, log logrus.FieldLogger) *notifier {
 	return n
 }
 
-// InvalEntry makes the kernel forget what it knows of name in the directory dir.
+// InvalEntry makes the kernel drop what it knows about name in the directory dir.
 func (n *notifier) InvalEntry(dir uint64, name string) { n.add(notice{node: dir, name: name}) }
 
-// InvalInode makes the kernel forget the attributes, ACLs and pages of node id.
+// InvalInode makes the kernel drop the attributes, ACLs and pages of node id.
 func (n *notifier) InvalInode(id uint64) { n.add(notice{node: id}) }
 
-// InvalAttr makes the kernel forget the attributes and ACLs of node id before it returns. It may be called while a
-// request about the node is answered: unlike the others this notification takes no lock of the inode.
+// InvalAttr makes the kernel drop the attributes and ACLs of node id before it returns. It may be called by a handler
+// of a request about the node, because this notification, unlike the others, takes no lock of the inode.
 func (n *notifier) InvalAttr(id uint64) {
 	n.mu.Lock()
 	closed := n.mu.closed
@@ -72,10 +72,10 @@ func (n *notifier) InvalAttr(id uint64) {
 	}
 }
 
-// CanPrune says whether the kernel forgets nodes when asked to (Linux 6.18); else invalidating their names must do.
+// CanPrune reports whether Prune does anything (since Linux 6.18). If not, invalidating the names of nodes has to do.
 func (n *notifier) CanPrune() bool { return n.kernel.canPrune() }
 
-// Prune asks the kernel to forget nodes that nobody uses. Before Linux 6.18 it does nothing.
+// Prune asks the kernel to forget those of the nodes that nobody uses. Before Linux 6.18 it does nothing.
 func (n *notifier) Prune(ids []uint64) {
 	n.mu.Lock()
 	if !n.mu.closed {
@@ -105,7 +105,8 @@ func (n *notifier) signal() {
 	}
 }
 
-// close ends the goroutine and waits for it; what is queued is dropped. The connection must be gone or going.
+// close drops what is queued, ends the goroutine and waits for it. The connection must be closed or closing, so that no
+// notification blocks.
 func (n *notifier) close() {
 	n.mu.Lock()
 	n.mu.closed = true
@@ -142,17 +143,17 @@ func (n *notifier) run() {
 	}
 }
 
-// next takes the oldest invalidation, or a batch to prune once there is none.
+// next takes the oldest invalidation from the queue or, if there is none, a batch of nodes to prune.
 func (n *notifier) next() (x notice, prune []uint64, more bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if len(n.mu.queue) > 0 {
 		x = n.mu.queue[0]
 		n.mu.queue = n.mu.queue[1:]
-		delete(n.mu.waiting, x) // before it is written: a change from now on needs another one
+		delete(n.mu.waiting, x) // before it is sent: a change from now on needs another notification
 		return x, nil, true
 	}
-	n.mu.queue = nil // lets go of the array
+	n.mu.queue = nil // so that the array can be freed
 	if k := min(pruneBatch, len(n.mu.prune)); k > 0 {
 		prune = n.mu.prune[:k:k]
 		n.mu.prune = n.mu.prune[k:]
@@ -162,10 +163,10 @@ func (n *notifier) next() (x notice, prune []uint64, more bool) {
 	return x, nil, false
 }
 
-// encode makes the message that tells the kernel of x.
+// encode returns the message that carries x to the kernel.
 func (x notice) encode() []byte {
 	if x.name == "" {
-		// Offset and length 0: all pages, besides attributes and ACLs. A negative offset: no pages.
+		// Offset and length 0 mean all pages, besides attributes and ACLs; a negative offset means no pages.
 		out := fuse.NotifyInvalInodeOut{Ino: x.node}
 		if x.attrs {
 			out.Off = -1
@@ -178,11 +179,11 @@ func (x notice) encode() []byte {
 	return message(fuse.NOTIFY_INVAL_ENTRY, size, len(x.name)+1, func(b []byte) {
 		*(*fuse.NotifyInvalEntryOut)(unsafe.Pointer(&b[0])) = fuse.NotifyInvalEntryOut{
 			Parent: x.node, NameLen: uint32(len(x.name))}
-		copy(b[size:], x.name) // the byte after it stays the NUL that the kernel counts on
+		copy(b[size:], x.name) // the byte after it stays 0, as the kernel expects
 	})
 }
 
-// encodePrune makes the message that asks the kernel to forget nodes.
+// encodePrune returns the message that asks the kernel to forget nodes.
 func encodePrune(nodes []uint64) []byte {
 	size := unsafe.Sizeof(fuse.NotifyPruneOut{})
 	return message(fuse.NOTIFY_PRUNE, size, 8*len(nodes), func(b []byte) {
@@ -193,7 +194,8 @@ func encodePrune(nodes []uint64) []byte {
 	})
 }
 
-// message frames a notification: code is go-fuse's negative one, the protocol wants it positive in the error field.
+// message returns a notification with its header. go-fuse's code is negative; the protocol has it, positive, in the
+// error field.
 func message(code int32, fixed uintptr, rest int, fill func([]byte)) []byte {
 	head := unsafe.Sizeof(fuse.OutHeader{})
 	b := make([]byte, int(head+fixed)+rest)
@@ -213,7 +215,7 @@ func (d *device) prune(nodes []uint64) error {
 	return d.send(encodePrune(nodes))
 }
 
-// send writes a message while the connection is open.
+// send writes a message to the kernel unless the connection is closed.
 func (d *device) send(msg []byte) error {
 	d.closing.RLock()
 	defer d.closing.RUnlock()

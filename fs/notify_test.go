@@ -43,7 +43,7 @@ func TestNotificationEncoding(t *testing.T) {
 	}
 }
 
-// slowKernel takes a notification when the test lets it.
+// slowKernel accepts a notification only when the test lets it.
 type slowKernel struct {
 	kernel
 	gate chan struct{}

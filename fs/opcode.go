@@ -7,7 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// Opcodes that the loop must know; go-fuse keeps its own to itself.
+// Opcodes that the loop has to know; go-fuse does not export its own.
 const (
 	opLookup        = 1
 	opSymlink       = 6
@@ -24,10 +24,10 @@ const (
 	opCopyFileRange = 47
 )
 
-// mayBlock says of which requests it is known beforehand that they can wait for the disk or longer.
+// mayBlock reports whether requests of a kind are known to possibly wait for the disk or longer.
 func mayBlock(op uint32) bool { return op == opFsync || op == opFsyncDir || op == opCopyFileRange }
 
-// opName is what Stats calls an opcode; "" for one that is not known.
+// opName returns the name that Stats uses for an opcode, or "" if it has none.
 func opName(op int) string {
 	names := [opcodes]string{
 		1: "lookup", 2: "forget", 3: "getattr", 4: "setattr", 5: "readlink", 6: "symlink", 8: "mknod", 9: "mkdir",
@@ -45,15 +45,15 @@ func opName(op int) string {
 	return names[op]
 }
 
-// go-fuse's protocol server answers requests for this name in the root directory itself (a trick of its own server's
-// WaitMount), so a file of that name could not exist. The loop therefore shows it another of the same length, which no
-// request can carry since it holds a slash, and trueName turns it back.
+// go-fuse's protocol server answers requests for this name in the root directory itself (its own server's WaitMount
+// uses that), so a volume could not have a file of that name. Therefore the loop replaces the name in requests by
+// another of the same length that no program can use, because it contains a slash, and trueName turns it back.
 const (
 	hackName   = ".go-fuse-epoll-hack"
 	hiddenName = "/go-fuse-epoll-hack"
 )
 
-// hideName rewrites hackName where it is the first name of a request on the root directory.
+// hideName replaces hackName if it is the first name in a request on the root directory.
 func hideName(req []byte, op uint32) {
 	at := int(unsafe.Sizeof(fuse.InHeader{}))
 	switch op {
@@ -70,7 +70,7 @@ func hideName(req []byte, op uint32) {
 	}
 }
 
-// trueName is the name that a program used.
+// trueName returns the name that the program used.
 func trueName(name string) string {
 	if len(name) > 0 && name[0] == '/' {
 		return hackName

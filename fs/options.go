@@ -8,28 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// subtype is what stands after "fuse." in the type of a mount.
+// subtype is the part of a mount's type that follows "fuse.".
 const subtype = "emberfs"
 
 // Options say how a volume is mounted.
 type Options struct {
 	// Mountpoint is an existing directory.
 	Mountpoint string
-	// FsName is shown as the source of the mount (df, findmnt); empty: emberfs.
+	// FsName is shown as the source of the mount, for example by df and findmnt. If empty it is emberfs.
 	FsName string
-	// AllowOther lets other users in. The kernel then checks permissions and ACLs itself (default_permissions). Without
-	// it only the user who mounts may enter, and what the user may do is what warm allows: fewer round trips.
+	// AllowOther lets other users access the mount. The kernel then checks permissions and ACLs (default_permissions).
+	// Without it only the user who mounted has access, and warm's permissions decide what that user may do, which takes
+	// fewer round trips.
 	AllowOther bool
-	// ReadOnly mounts with ro.
+	// ReadOnly mounts with the option ro.
 	ReadOnly bool
-	// MountOptions are -o words for the kernel: ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime, atime,
-	// nodiratime, sync, dirsync, default_permissions, allow_other, SELinux contexts. Those that are for other programs
-	// (_netdev, nofail, x-*, user...) are ignored; any other is an *OptionError.
+	// MountOptions are words of the option -o for the kernel: ro, rw, nosuid, suid, nodev, dev, noexec, exec, noatime,
+	// atime, nodiratime, sync, dirsync, default_permissions, allow_other, SELinux contexts. Words that are for other
+	// programs (_netdev, nofail, x-*, user...) are ignored; any other is an *OptionError.
 	MountOptions []string
-	// KernelCache lets the kernel keep names, attributes and pages. False (kernel_cache=off) is for tests.
+	// KernelCache lets the kernel cache names, attributes and pages. False (kernel_cache=off) is meant for tests.
 	KernelCache bool
-	// Status makes what .emberfs/status.json holds, each time that is opened. It must neither block for long nor touch
-	// the mount, and be safe for concurrent use. May be nil.
+	// Status returns the content of .emberfs/status.json, each time that the file is opened. It must neither block for
+	// long nor touch the mount, and must be safe for concurrent use. It may be nil.
 	Status func() []byte
 	// Debug logs every request and reply at debug level.
 	Debug bool
@@ -37,18 +38,18 @@ type Options struct {
 	Log logrus.FieldLogger
 }
 
-// OptionError is a mount option that is unknown.
+// OptionError says that a mount option is unknown.
 type OptionError struct{ Option string }
 
 func (e *OptionError) Error() string { return fmt.Sprintf("mount option %q is unknown", e.Option) }
 
-// mountSpec is what the options come to.
+// mountSpec is the result of evaluating Options.
 type mountSpec struct {
 	mountpoint         string
 	fsname             string
 	flags              uintptr  // MS_*
-	words              []string // the same flags as words, for fusermount3
-	data               []string // options of the filesystem: contexts
+	words              []string // the flags again, as words for fusermount3
+	data               []string // options for the file system: SELinux contexts
 	allowOther         bool
 	defaultPermissions bool
 }
@@ -59,7 +60,8 @@ type mountFlag struct {
 	clear bool
 }
 
-// helperKnows says which of these words fusermount3 takes; the others make no difference to a FUSE mount.
+// helperKnows reports whether fusermount3 accepts a word. Those that it does not accept make no difference to a FUSE
+// mount.
 func helperKnows(word string) bool {
 	switch word {
 	case "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime":
@@ -68,7 +70,7 @@ func helperKnows(word string) bool {
 	return true
 }
 
-// flagOf knows the words of mount(8) that are flags of mount(2).
+// flagOf returns the flag of mount(2) that a word of mount(8) stands for.
 func flagOf(word string) (mountFlag, bool) {
 	f, ok := map[string]mountFlag{
 		"ro": {unix.MS_RDONLY, false}, "rw": {unix.MS_RDONLY, true},
@@ -95,7 +97,7 @@ func forOthers(word string) bool {
 	return strings.HasPrefix(word, "x-") || strings.HasPrefix(word, "comment=")
 }
 
-// spec works the options out. Later words win over earlier ones, as in mount(8).
+// spec evaluates the options. Later words override earlier ones, as in mount(8).
 func (o *Options) spec() (*mountSpec, error) {
 	s := &mountSpec{mountpoint: o.Mountpoint, fsname: o.FsName, allowOther: o.AllowOther}
 	if s.fsname == "" {
@@ -128,13 +130,13 @@ func (o *Options) spec() (*mountSpec, error) {
 			return nil, &OptionError{w}
 		}
 	}
-	if s.allowOther { // other users are held off by the kernel or not at all: the daemon acts with its own rights
+	if s.allowOther { // only the kernel can check permissions of other users: the daemon acts with its own rights
 		s.defaultPermissions = true
 	}
 	return s, nil
 }
 
-// common are the options that FUSE itself understands.
+// common returns the options that FUSE itself understands.
 func (s *mountSpec) common() []string {
 	r := []string{fmt.Sprintf("max_read=%d", maxRequest)}
 	if s.allowOther {
@@ -146,14 +148,14 @@ func (s *mountSpec) common() []string {
 	return append(r, s.data...)
 }
 
-// direct is the data of mount(2), fd being the connection.
+// direct returns the data for mount(2). fd is the connection.
 func (s *mountSpec) direct(fd, uid, gid int) string {
 	r := []string{fmt.Sprintf("fd=%d", fd), "rootmode=40000", fmt.Sprintf("user_id=%d", uid),
 		fmt.Sprintf("group_id=%d", gid)}
 	return strings.Join(append(r, s.common()...), ",")
 }
 
-// helper are the options for fusermount3, which wants commas and backslashes in values escaped.
+// helper returns the options for fusermount3, in which commas and backslashes of values must be escaped.
 func (s *mountSpec) helper() string {
 	r := append(s.common(), s.words...)
 	r = append(r, "fsname="+s.fsname, "subtype="+subtype)

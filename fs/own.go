@@ -12,16 +12,16 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// The directory of EmberFS' own at the root of a mount. It is found by name and not listed there (as .zfs and .snap are
-// not), so that programs that copy or compare a mount do not meet it.
+// EmberFS has a directory of its own in the root of a mount. It can be looked up but is not listed there (like .zfs and
+// .snap), so that programs that copy or compare the mount do not find it.
 const (
 	ownName    = ".emberfs"
 	rulesName  = "rules.yaml"
 	statusName = "status.json"
 )
 
-// Node ids, which are also inode numbers, from ownFirst on are of that directory; those of tiers.Volume stay far below.
-// A rules.yaml that was removed keeps its id, the next one has another.
+// Node ids (which are also inode numbers) from ownFirst on belong to that directory; those of tiers.Volume stay far
+// below. When rules.yaml is removed and created again, it gets another id.
 const (
 	ownFirst   = ^uint64(0) - 1<<32
 	ownDir     = ownFirst
@@ -32,18 +32,18 @@ const (
 
 func isOwn(node uint64) bool { return node >= ownFirst }
 
-// isOwnName says whether a request is about the name .emberfs in the root.
+// isOwnName reports whether a request is about the name .emberfs in the root.
 func isOwnName(dir uint64, name string) bool { return dir == fuse.FUSE_ROOT_ID && name == ownName }
 
-// ownFiles puts the directory .emberfs over a filesystem: rules.yaml, the volume's own rules, and status.json. What is
-// about other nodes goes through.
+// ownFiles adds the directory .emberfs to a filesystem, with rules.yaml (the volume's own rules) and status.json.
+// Requests about other nodes are passed on.
 type ownFiles struct {
 	*filesystem
-	report   func() []byte // what status.json holds
+	report   func() []byte // returns the content of status.json
 	uid, gid uint32
 	born     time.Time
 
-	applying sync.Mutex // over changes of the volume's rules, so that the last one closed wins; before mu
+	applying sync.Mutex // held while the volume's rules change, so that the file closed last wins; taken before mu
 
 	mu struct {
 		sync.Mutex
@@ -51,19 +51,19 @@ type ownFiles struct {
 		next    uint64    // the next handle
 		seq     uint64    // counts opens and changes
 		round   uint64    // how often rules.yaml was removed
-		made    bool      // rules.yaml was created here; else it is there while the volume has rules of its own
-		seen    []byte    // its text at the last look,
-		changed time.Time // and when that turned out to be new
+		made    bool      // rules.yaml was created here; otherwise it exists only if the volume has rules of its own
+		seen    []byte    // the text of the rules at the last look
+		changed time.Time // when the text was last found to have changed
 		named   time.Time // when rules.yaml was created or removed
 
-		removed   []byte // the text that the last unlink took away,
-		removedBy uint32 // and the thread that did it
+		removed   []byte // the text that the last unlink removed
+		removedBy uint32 // the thread that did so
 	}
 }
 
 var _ fuse.RawFileSystem = (*ownFiles)(nil)
 
-// newOwnFiles wraps f. report makes what status.json holds; nil: nothing.
+// newOwnFiles wraps f. report returns the content of status.json; nil means that it is empty.
 func newOwnFiles(f *filesystem, report func() []byte) *ownFiles {
 	if report == nil {
 		report = func() []byte { return nil }
@@ -75,12 +75,13 @@ func newOwnFiles(f *filesystem, report func() []byte) *ownFiles {
 	return o
 }
 
-// rulesNode is the id of the present rules.yaml, and whether there is one. mu is held; text is the volume's.
+// rulesNode returns the id of the current rules.yaml, and whether it exists. text is that of the volume's rules. o.mu
+// must be held.
 func (o *ownFiles) rulesNode(text []byte) (uint64, bool) {
 	return ownRules + o.mu.round%ownRulesUp, o.mu.made || len(text) > 0
 }
 
-// look reads the volume's rules and notes when they changed behind our back.
+// look returns the volume's rules, and notes if they have changed by other means than rules.yaml.
 func (o *ownFiles) look() []byte {
 	text := o.vol.RulesText()
 	o.mu.Lock()
@@ -91,7 +92,7 @@ func (o *ownFiles) look() []byte {
 	return text
 }
 
-// ownAttr describes a node; h, where the request has it, is an open file.
+// ownAttr returns the attributes of a node. h is the open file that the request names, if any.
 func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 	a := tiers.Attr{Ino: node, Mode: syscall.S_IFREG | 0o644, Nlink: 1, UID: o.uid, GID: o.gid, Blksize: 4096}
 	var at time.Time
@@ -121,7 +122,8 @@ func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 		}
 		at = o.mu.changed
 		o.mu.Unlock()
-		// fstat(2) comes without its handle: what was written last, and is not in effect yet, is the best answer.
+		// The kernel sends fstat(2) without a handle. The best answer is the file that was written last and is not in
+		// effect yet.
 		if h == nil {
 			h = o.newest(node, a.Nlink > 0)
 		}
@@ -142,7 +144,7 @@ func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 	return a, nil
 }
 
-// ownEntry answers a lookup. The kernel asks again each time: the files change without its doing.
+// ownEntry fills in the reply to a lookup. The kernel may not cache it, because the files change on their own.
 func (o *ownFiles) ownEntry(node uint64, out *fuse.EntryOut) fuse.Status {
 	a, err := o.ownAttr(node, nil)
 	if err != nil {
@@ -153,7 +155,7 @@ func (o *ownFiles) ownEntry(node uint64, out *fuse.EntryOut) fuse.Status {
 	return fuse.OK
 }
 
-// find looks a name in .emberfs up; ENOENT.
+// find returns the node of a name in .emberfs, or ENOENT.
 func (o *ownFiles) find(name string) (uint64, syscall.Errno) {
 	switch name {
 	case statusName:
@@ -183,15 +185,15 @@ func (o *ownFiles) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string,
 	return o.ownEntry(node, out)
 }
 
-// Forget: these nodes need no counting, they are always there.
+// Forget implements fuse.RawFileSystem. The nodes of .emberfs always exist, so their lookups are not counted.
 func (o *ownFiles) Forget(node, nlookup uint64) {
 	if !isOwn(node) {
 		o.filesystem.Forget(node, nlookup)
 	}
 }
 
-// refuseName is the answer to whatever makes a name: nothing but rules.yaml can be created in .emberfs, and its own
-// name is taken.
+// refuseName refuses requests that create a name: in .emberfs nothing but rules.yaml can be created, and in the root
+// the name .emberfs is taken.
 func refuseName(dir uint64, name string) (fuse.Status, bool) {
 	switch {
 	case isOwn(dir):
@@ -251,7 +253,8 @@ func (o *ownFiles) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) 
 	return o.filesystem.Rmdir(cancel, h, name)
 }
 
-// Rename across the border is EXDEV, as between file systems, so that mv(1) copies.
+// Rename implements fuse.RawFileSystem. Into or out of .emberfs it fails with EXDEV, as between file systems, so that
+// mv(1) copies.
 func (o *ownFiles) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newname string) fuse.Status {
 	switch from, to := isOwn(in.NodeId), isOwn(in.Newdir); {
 	case from && to:
@@ -264,7 +267,7 @@ func (o *ownFiles) Rename(cancel <-chan struct{}, in *fuse.RenameIn, name, newna
 	return o.filesystem.Rename(cancel, in, name, newname)
 }
 
-// Unlink of rules.yaml leaves the volume without rules of its own.
+// Unlink implements fuse.RawFileSystem. Removing rules.yaml leaves the volume without rules of its own.
 func (o *ownFiles) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	if isOwnName(h.NodeId, name) {
 		return fuse.EISDIR
@@ -283,7 +286,7 @@ func (o *ownFiles) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string)
 	}
 	text := o.look()
 	if o.vol.Status().RulesStatus.Withheld > 0 {
-		text = nil // putting them back would look like consent
+		text = nil // do not remember them: putting them back would count as consent
 	}
 	if err := o.vol.SetRulesText(nil); err != nil {
 		return o.status("unlink", node, err)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file: attributes and listings of .emberfs. The owner is whoever runs the daemon, and nobody can change that.
+// This file has the attributes and listings of .emberfs. Its owner is whoever runs the daemon, and cannot be changed.
 
 func (o *ownFiles) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if !isOwn(in.NodeId) {
@@ -48,8 +48,8 @@ func (o *ownFiles) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.Sta
 	return fuse.OK
 }
 
-// SetAttr lets the size of rules.yaml change. Times are taken and not kept; a mode or owner that is there already is no
-// change.
+// SetAttr implements fuse.RawFileSystem. The size of rules.yaml can be changed. Setting times succeeds without effect,
+// and so does setting the mode or owner that the file already has.
 func (o *ownFiles) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	if !isOwn(in.NodeId) {
 		return o.filesystem.SetAttr(cancel, in, out)
@@ -75,7 +75,7 @@ func (o *ownFiles) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse
 	return o.ownAttrOut("setattr", in.NodeId, h, out)
 }
 
-// Access is asked on private mounts only, where everybody who gets here is the owner.
+// Access is requested on private mounts only, where everybody who gets here is the owner.
 func (o *ownFiles) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	if !isOwn(in.NodeId) {
 		return o.filesystem.Access(cancel, in)
@@ -134,7 +134,7 @@ func (o *ownFiles) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 	if !isOwn(in.NodeId) {
 		return o.filesystem.OpenDir(cancel, in, out)
 	}
-	return fuse.OK // needs no handle, and is not kept by the kernel
+	return fuse.OK // no handle is needed, and the kernel does not cache the listing
 }
 
 func (o *ownFiles) ReleaseDir(in *fuse.ReleaseIn) {
@@ -145,12 +145,12 @@ func (o *ownFiles) ReleaseDir(in *fuse.ReleaseIn) {
 
 func (o *ownFiles) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if isOwn(in.NodeId) {
-		return fuse.OK // names are durable when they are there
+		return fuse.OK // there is nothing to sync
 	}
 	return o.filesystem.FsyncDir(cancel, in)
 }
 
-// entries lists .emberfs. An entry's offset is its place: there are too few for a stream.
+// entries returns the entries of .emberfs. The offset of an entry is its position in this list.
 func (o *ownFiles) entries() []fuse.DirEntry {
 	up := uint64(fuse.FUSE_ROOT_ID)
 	if _, a, err := o.getattr(context.Background(), fuse.FUSE_ROOT_ID, false, 0); err == nil {
@@ -194,7 +194,7 @@ func (o *ownFiles) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fus
 			break
 		}
 		if e.Ino != ownDir && e.Mode != syscall.S_IFDIR {
-			o.ownEntry(e.Ino, entry) // one that vanished stays a name without a node
+			o.ownEntry(e.Ino, entry) // if it has just been removed, only its name goes out
 		}
 	}
 	return fuse.OK

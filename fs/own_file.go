@@ -12,35 +12,36 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// This file: the open files of .emberfs. Each has its content to itself from the open on. What was written to
-// rules.yaml comes into effect as a whole when its descriptor is closed or synced.
+// This file has the open files of .emberfs. Each has a copy of the content of its own, from the open on. What is
+// written to rules.yaml comes into effect as a whole when the descriptor is closed or synced.
 
-// pending says what of a handle is not in effect.
+// pending says what changes of a handle are not in effect yet.
 type pending int
 
 const (
 	nothing pending = iota
-	// It was truncated; a shell then closes a duplicate before anything is written, which must not count.
+	// The file was truncated. A shell then closes a duplicate of the descriptor before it writes, which must not put an
+	// empty file into effect.
 	emptied
 	written
 )
 
-// ownHandle is an open file. ownFiles.mu guards what changes.
+// ownHandle is an open file of .emberfs. ownFiles.mu guards what changes.
 type ownHandle struct {
 	node   uint64
 	opened time.Time
 
 	data     []byte
 	pending  pending
-	seq      uint64 // of ownFiles: when it was opened or changed last
-	refused  error  // why data is no list of rules, until it changes
-	replaces []byte // rules that the same thread removed just before it created this file, as mv(1) does
+	seq      uint64 // value of ownFiles.mu.seq when it was opened or changed last
+	refused  error  // why data is not a valid list of rules; nil again when data changes
+	replaces []byte // the rules that the same thread removed just before it created this file, as mv(1) does
 }
 
-// ownFlags: the kernel keeps no pages and tells of each close(2).
+// ownFlags are the FOPEN flags of these files: the kernel caches no pages, and sends a FLUSH for each close(2).
 const ownFlags = fuse.FOPEN_DIRECT_IO
 
-// putOwn makes h an open file and returns its number.
+// putOwn registers h as an open file and returns its number.
 func (o *ownFiles) putOwn(h *ownHandle) uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -51,7 +52,7 @@ func (o *ownFiles) putOwn(h *ownHandle) uint64 {
 	return o.mu.next
 }
 
-// handle finds the open file of a request about node; nil where there is none.
+// handle returns the open file of a request about node, or nil if there is none.
 func (o *ownFiles) handle(node, fh uint64) *ownHandle {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -61,8 +62,8 @@ func (o *ownFiles) handle(node, fh uint64) *ownHandle {
 	return nil
 }
 
-// newest is the open file of node that was opened or changed last; with changed, of those that hold what is not in
-// effect.
+// newest returns the open file of node that was opened or changed last; if changed is true, only among those with
+// changes that are not in effect yet.
 func (o *ownFiles) newest(node uint64, changed bool) *ownHandle {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -123,7 +124,7 @@ func (o *ownFiles) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		node, there := o.rulesNode(text)
 		o.mu.Unlock()
 		if node != in.NodeId || !there {
-			return fuse.Status(syscall.ESTALE) // removed meanwhile: the kernel looks the name up again
+			return fuse.Status(syscall.ESTALE) // removed meanwhile; ESTALE makes the kernel look the name up again
 		}
 		if in.Flags&unix.O_TRUNC != 0 {
 			h.pending = emptied
@@ -168,7 +169,7 @@ func (o *ownFiles) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byt
 	defer o.mu.Unlock()
 	at := in.Offset
 	if in.Flags&unix.O_APPEND != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0 {
-		at = uint64(len(h.data)) // the kernel's idea of the size may be another handle's
+		at = uint64(len(h.data)) // the kernel may go by the size of another handle
 	}
 	all := bytes.Join(data, nil)
 	if at > rules.MaxBytes || uint64(len(all)) > rules.MaxBytes-at {
@@ -180,7 +181,7 @@ func (o *ownFiles) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byt
 	return uint32(len(all)), fuse.OK
 }
 
-// resize cuts or fills with zeros. ownFiles.mu is held.
+// resize truncates the data or extends it with zeros. ownFiles.mu must be held.
 func (h *ownHandle) resize(size uint64) {
 	if n := uint64(len(h.data)); size > n {
 		h.data = append(h.data, make([]byte, size-n)...)
@@ -188,13 +189,13 @@ func (h *ownHandle) resize(size uint64) {
 	h.data = h.data[:size:size]
 }
 
-// touched notes a change. mu is held.
+// touched notes a change of h. o.mu must be held.
 func (o *ownFiles) touched(h *ownHandle, p pending) {
 	o.mu.seq++
 	h.seq, h.pending, h.refused = o.mu.seq, max(h.pending, p), nil
 }
 
-// truncate answers ftruncate(2), and without an open file truncate(2), which comes into effect at once.
+// truncate implements ftruncate(2) or, without an open file, truncate(2), which comes into effect at once.
 func (o *ownFiles) truncate(node uint64, h *ownHandle, size uint64) error {
 	switch {
 	case node == ownStatus:
@@ -214,18 +215,18 @@ func (o *ownFiles) truncate(node uint64, h *ownHandle, size uint64) error {
 	}
 	h = &ownHandle{node: node, data: bytes.Clone(o.look()), pending: written}
 	h.resize(size)
-	return o.settle(h, written)
+	return o.takeEffect(h, written)
 }
 
-// settle puts what a handle holds in effect, if at least that much is pending. EINVAL: it is no list of rules, which is
-// told again until it changes.
-func (o *ownFiles) settle(h *ownHandle, least pending) error {
+// takeEffect puts the content of a handle into effect, if what is pending is at least least. If the content is not a
+// valid list of rules, it returns EINVAL, now and at later calls until the content changes.
+func (o *ownFiles) takeEffect(h *ownHandle, least pending) error {
 	o.applying.Lock()
 	defer o.applying.Unlock()
 	volText := o.look()
 	o.mu.Lock()
 	node, _ := o.rulesNode(volText)
-	if h.pending < least || h.node != node { // a file that was removed is nobody's rules
+	if h.pending < least || h.node != node { // a removed file does not matter any more
 		defer o.mu.Unlock()
 		return h.refused
 	}
@@ -233,7 +234,7 @@ func (o *ownFiles) settle(h *ownHandle, least pending) error {
 	o.mu.Unlock()
 
 	if len(replaces) > 0 {
-		// What the file was to replace stays, as if it had been written in place.
+		// The new text is refused. Put back what the file was to replace, as if the text had been written in place.
 		if _, bad := rules.Parse(text); bad != nil {
 			if err := o.vol.SetRulesText(replaces); err != nil {
 				o.log.WithError(err).Warn("the rules before the refused ones are gone")
@@ -267,7 +268,7 @@ func (o *ownFiles) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	if h == nil {
 		return fuse.OK
 	}
-	return o.status("flush", in.NodeId, o.settle(h, written))
+	return o.status("flush", in.NodeId, o.takeEffect(h, written))
 }
 
 func (o *ownFiles) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
@@ -278,10 +279,11 @@ func (o *ownFiles) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil {
 		return fuse.EBADF
 	}
-	return o.status("fsync", in.NodeId, o.settle(h, emptied))
+	return o.status("fsync", in.NodeId, o.takeEffect(h, emptied))
 }
 
-// Release: of an emptied file nothing more comes.
+// Release implements fuse.RawFileSystem. A file that was only emptied comes into effect here, since nothing more will
+// be written to it.
 func (o *ownFiles) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	if !isOwn(in.NodeId) {
 		o.filesystem.Release(cancel, in)
@@ -291,7 +293,7 @@ func (o *ownFiles) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	if h == nil {
 		return
 	}
-	if err := o.settle(h, emptied); err != nil && !errors.Is(err, syscall.EINVAL) {
+	if err := o.takeEffect(h, emptied); err != nil && !errors.Is(err, syscall.EINVAL) {
 		o.log.WithError(err).Warn("new rules cannot be stored: those before stay")
 	}
 	o.mu.Lock()
@@ -299,7 +301,8 @@ func (o *ownFiles) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	o.mu.Unlock()
 }
 
-// releaseAll is for what the kernel never released. What was written and not closed is half of something.
+// releaseAll handles the files that the kernel did not release. Written but not closed, a file's content may be
+// incomplete, so it is dropped.
 func (o *ownFiles) releaseAll() {
 	o.mu.Lock()
 	left := o.mu.handles
@@ -307,7 +310,7 @@ func (o *ownFiles) releaseAll() {
 	o.mu.Unlock()
 	for _, h := range left {
 		if h.pending == emptied {
-			if err := o.settle(h, emptied); err != nil {
+			if err := o.takeEffect(h, emptied); err != nil {
 				o.log.WithError(err).Warn("new rules cannot be stored: those before stay")
 			}
 		}
@@ -322,7 +325,7 @@ func (o *ownFiles) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.
 	return o.filesystem.Fallocate(cancel, in)
 }
 
-// Lseek: these files have no holes.
+// Lseek implements fuse.RawFileSystem. These files have no holes.
 func (o *ownFiles) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	if !isOwn(in.NodeId) {
 		return o.filesystem.Lseek(cancel, in, out)
@@ -344,7 +347,7 @@ func (o *ownFiles) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.Lse
 	return fuse.OK
 }
 
-// CopyFileRange between the two is for the kernel, by reads and writes.
+// CopyFileRange returns EXDEV for files of .emberfs, so that the kernel copies by reads and writes.
 func (o *ownFiles) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	if isOwn(in.NodeId) || isOwn(in.NodeIdOut) {
 		return 0, fuse.EXDEV

@@ -75,7 +75,7 @@ func TestOwnRulesWritten(t *testing.T) {
 	r.rules("#######")
 }
 
-// TestOwnRulesRefused: what is no list of rules is refused until it changes, and the old rules stay.
+// TestOwnRulesRefused checks that an invalid list of rules is refused until it changes, and that the old rules stay.
 func TestOwnRulesRefused(t *testing.T) {
 	r := newOwnRig(t)
 	node, fh := r.createRules(7)
@@ -140,7 +140,7 @@ func TestOwnRulesRefused(t *testing.T) {
 		fuse.Status(syscall.ESTALE))
 }
 
-// TestOwnRulesLeft: the kernel drops RELEASE requests when it goes away.
+// TestOwnRulesLeft covers files that are never released: the kernel drops RELEASE requests when it goes away.
 func TestOwnRulesLeft(t *testing.T) {
 	r := newOwnRig(t)
 	node, fh := r.createRules(7)
@@ -155,7 +155,8 @@ func TestOwnRulesLeft(t *testing.T) {
 	r.rules("")
 }
 
-// TestOwnConcurrency lets writers, readers and removers meet: what is in effect is always some writer's whole text.
+// TestOwnConcurrency runs writers, readers and removers concurrently: what is in effect must always be the whole text
+// of one writer.
 func TestOwnConcurrency(t *testing.T) {
 	r := newOwnRig(t)
 	var wg sync.WaitGroup

@@ -120,9 +120,7 @@ func (r *ownRig) list() []string {
 		}
 		r.want("readdir", read(nil, &in, l), fuse.OK)
 		es, err := parse(l.Bytes())
-		if err != nil {
-			r.t.Fatal(err)
-		}
+		check(r.t, err)
 		var got []string
 		for _, e := range es {
 			got = append(got, e.Name)

@@ -10,16 +10,16 @@ import (
 	"emberfs/tiers"
 )
 
-// cacheSeconds is how long the kernel may keep names, attributes and the absence of names: the daemon is the only
-// writer of the tree and invalidates what it changes itself, so nothing ends early but by a notification.
+// cacheSeconds is how long the kernel may cache names, attributes and the absence of names. The daemon is the only
+// writer of the tree and sends notifications for what it changes itself, so nothing has to expire earlier.
 const cacheSeconds = 365 * 24 * 3600
 
-// policy decides what the kernel keeps. The zero policy keeps nothing (kernel_cache=off).
+// policy decides what the kernel caches. The zero value caches nothing (kernel_cache=off).
 type policy struct {
 	cache bool
 }
 
-// seconds is the timeout of entries, attributes and negative entries alike.
+// seconds returns the timeout of entries, attributes and negative entries.
 func (p policy) seconds() uint64 {
 	if p.cache {
 		return cacheSeconds
@@ -27,20 +27,21 @@ func (p policy) seconds() uint64 {
 	return 0
 }
 
-// fileFlags decides the FOPEN flags of every file that is opened or created, by the way that tiers chose for it.
+// fileFlags returns the FOPEN flags of a file that is opened or created, depending on the way of I/O that tiers chose
+// for it.
 func (p policy) fileFlags(io tiers.IO) uint32 {
-	// Every write reached warm before it was acknowledged: FLUSH has nothing to say, and POSIX locks are the kernel's.
+	// FLUSH is not needed: every write reached warm before it was acknowledged, and the kernel handles POSIX locks.
 	const always = fuse.FOPEN_NOFLUSH
 	switch {
 	case io == tiers.IODirect:
-		return always | fuse.FOPEN_PASSTHROUGH // with any other flag the kernel fails the open
+		return always | fuse.FOPEN_PASSTHROUGH // with more flags the kernel fails the open
 	case !p.cache || io == tiers.IOUncached:
-		return always | fuse.FOPEN_DIRECT_IO // mmap keeps working: CAP_DIRECT_IO_ALLOW_MMAP
+		return always | fuse.FOPEN_DIRECT_IO // mmap still works thanks to CAP_DIRECT_IO_ALLOW_MMAP
 	}
 	return always | fuse.FOPEN_KEEP_CACHE
 }
 
-// attrSeconds is the timeout of n's attributes: none while they change without the daemon's knowledge.
+// attrSeconds returns the timeout of n's attributes: 0 if they may change without the daemon's knowledge.
 func (p policy) attrSeconds(n *tiers.Inode) uint64 {
 	if n.Untracked() {
 		return 0
@@ -48,8 +49,8 @@ func (p policy) attrSeconds(n *tiers.Inode) uint64 {
 	return p.seconds()
 }
 
-// dirFlags decides the FOPEN flags of every directory that is opened. Without FOPEN_KEEP_CACHE the kernel drops what it
-// has of it.
+// dirFlags returns the FOPEN flags of a directory that is opened. Without FOPEN_KEEP_CACHE the kernel drops what it has
+// cached of the directory.
 func (p policy) dirFlags(c tiers.DirCache) uint32 {
 	switch {
 	case !p.cache || c == tiers.DirNever:
@@ -60,12 +61,12 @@ func (p policy) dirFlags(c tiers.DirCache) uint32 {
 	return fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 }
 
-// readahead is how far the kernel reads ahead in a file, in KiB. FUSE has no say beyond the kernel's default of 128:
-// with 512 the first sequential read is a third faster, and a page fault in a mapping still costs well under a
-// millisecond.
+// readahead is how many KiB the kernel reads ahead in a file. By FUSE itself it cannot be more than the kernel's
+// default of 128. With 512 the first sequential read is a third faster, and a page fault in a mapping still takes well
+// under a millisecond.
 const readahead = 512
 
-// setReadahead asks for it through the mount's backing device, which only root may.
+// setReadahead sets readahead through the mount's backing device in /sys, which only root may do.
 func setReadahead(mountpoint string) error {
 	table, err := Mounts()
 	if err != nil {

@@ -15,20 +15,20 @@ import (
 	"emberfs/tiers"
 )
 
-// This file: what a request's header does not say of the program that made it, and which of suid and sgid a change of a
-// file's bytes leaves.
+// This file has what a request's header does not say about the program that made it, and which of suid and sgid survive
+// a change of a file's bytes.
 
-// program is what /proc says of a program: proc_pid_status(5). The zero value, of one that cannot be looked at, may
-// nothing.
+// program is what /proc says about a program, see proc_pid_status(5). If that cannot be read, the zero value gives it
+// no rights.
 type program struct {
-	groups []uint32 // supplementary
+	groups []uint32 // supplementary groups
 	fsetid bool     // CAP_FSETID: what it writes keeps suid and sgid
-	killed bool     // SIGKILL is pending, as it is in each thread after any signal that ends the program at once
+	killed bool     // SIGKILL is pending: the kernel sets it in each thread when a signal ends the program
 }
 
 func programOf(pid uint32) (p program) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil { // of another pid namespace, or gone
+	if err != nil { // it has ended or is in another pid namespace
 		return p
 	}
 	defer f.Close()
@@ -52,14 +52,16 @@ func programOf(pid uint32) (p program) {
 	return p
 }
 
-// wasKilled says that a thread is about to end and only waits for its request. One that cannot be looked at was not.
+// wasKilled reports whether a thread is about to end and only waits for its request. If that cannot be found out, it
+// returns false.
 func wasKilled(pid uint32) bool { return pid != 0 && programOf(pid).killed }
 
-// keepsPrivs says that suid and sgid stay where the program of a request changes a file's bytes.
+// keepsPrivs reports whether suid and sgid survive when the program that made this request changes a file's bytes.
 func keepsPrivs(h *fuse.InHeader) bool { return h.Uid == 0 && programOf(h.Pid).fsetid }
 
-// killForeignSGID clears sgid of a file whose group may not execute it before somebody outside of that group changes
-// its bytes, as Linux does since 6.2. (Where the group may execute it goes with suid.)
+// killForeignSGID clears sgid of a file before somebody outside of the file's group changes its bytes, if the group may
+// not execute the file; Linux does the same since 6.2. (If the group may execute it, sgid is cleared together with
+// suid.)
 func (f *filesystem) killForeignSGID(ctx context.Context, n *tiers.Inode, h *fuse.InHeader) error {
 	mode := n.Mode()
 	if mode&unix.S_IFMT != unix.S_IFREG || mode&(unix.S_ISGID|unix.S_IXGRP) != unix.S_ISGID {
@@ -77,8 +79,8 @@ func (f *filesystem) killForeignSGID(ctx context.Context, n *tiers.Inode, h *fus
 	return err
 }
 
-// killHeld lets go of suid and sgid that are held back where a program without CAP_FSETID changes a file's bytes by a
-// request that says nothing of them: the kernel, which was not shown them, does not ask for it.
+// killHeld drops suid and sgid that are held back, when a program without CAP_FSETID changes a file's bytes by a
+// request that cannot say so: the kernel was not shown these bits, so it does not ask to clear them.
 func killHeld(n *tiers.Inode, h *fuse.InHeader) error {
 	v := n.Volume()
 	if !v.HoldsMode(n) || keepsPrivs(h) {

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openQuota shares out this process's descriptors among open files and directories. Some are set aside for commits,
-// commands, directories that are kept open and the kernel's own needs; of the rest one user gets half at most, but for
-// root and whoever mounted. So nobody can keep the others, or the backup, from opening anything. Safe for concurrent
-// use.
+// openQuota limits how many of this process's descriptors are used for open files and directories. A quarter is set
+// aside for commits, commands, directories that are kept open and the kernel. Of the rest, one user gets half at most,
+// except root and the user who mounted. So nobody can keep other users, or the backup, from opening files. It is safe
+// for concurrent use.
 type openQuota struct {
 	most, perUser int64
 	exempt        uint32 // the user who mounted
@@ -22,7 +22,7 @@ type openQuota struct {
 	}
 }
 
-// newOpenQuota goes by the process's limit of open files.
+// newOpenQuota derives the limits from the process's limit of open files.
 func newOpenQuota(exempt uint32) *openQuota {
 	var lim unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil || lim.Cur == 0 {
@@ -34,7 +34,7 @@ func newOpenQuota(exempt uint32) *openQuota {
 	return q
 }
 
-// take counts an open of a user's; ENFILE where that would be too many.
+// take counts an open by a user. If that exceeds a limit, it returns ENFILE.
 func (q *openQuota) take(uid uint32) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -46,7 +46,7 @@ func (q *openQuota) take(uid uint32) error {
 	return nil
 }
 
-// give takes back what take counted.
+// give undoes one take.
 func (q *openQuota) give(uid uint32) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

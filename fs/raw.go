@@ -34,23 +34,24 @@ func newFilesystem(v *tiers.Volume, p policy, log logrus.FieldLogger) *filesyste
 
 func (f *filesystem) String() string { return subtype }
 
-// SetDebug is go-fuse's; requests are logged by the protocol server.
+// SetDebug implements fuse.RawFileSystem. It does nothing, because the protocol server logs requests.
 func (f *filesystem) SetDebug(bool) {}
 
-// Init is called by go-fuse's own server only.
+// Init implements fuse.RawFileSystem. Only go-fuse's own server, which is not used here, would call it.
 func (f *filesystem) Init(*fuse.Server) {}
 
-// OnUnmount is called by go-fuse's own server only; the device calls releaseAll.
+// OnUnmount implements fuse.RawFileSystem. Only go-fuse's own server would call it; releaseAll takes its place.
 func (f *filesystem) OnUnmount() {}
 
-// releaseAll closes the handles that the kernel never released: it drops pending RELEASE requests when it goes away.
+// releaseAll closes the handles that the kernel did not release: when the kernel goes away it drops pending RELEASE
+// requests.
 func (f *filesystem) releaseAll() {
 	f.files.drain((*tiers.Handle).Release)
 	f.dirs.drain((*tiers.DirHandle).Close)
 }
 
-// node finds the inode of a request. The kernel only names inodes that it was given and has not forgotten; ESTALE makes
-// it look the name up anew.
+// node returns the inode of a request. The kernel only names inodes that it was given and has not forgotten. If one is
+// unknown all the same, ESTALE makes the kernel look the name up anew.
 func (f *filesystem) node(id uint64) (*tiers.Inode, error) {
 	if n := f.vol.Inode(id); n != nil {
 		return n, nil
@@ -58,7 +59,7 @@ func (f *filesystem) node(id uint64) (*tiers.Inode, error) {
 	return nil, syscall.ESTALE
 }
 
-// file finds the open file of a request.
+// file returns the open file of a request.
 func (f *filesystem) file(fh uint64) (*tiers.Handle, error) {
 	if h := f.files.get(fh); h != nil {
 		return h, nil
@@ -66,7 +67,7 @@ func (f *filesystem) file(fh uint64) (*tiers.Handle, error) {
 	return nil, syscall.EBADF
 }
 
-// dir finds the open directory of a request.
+// dir returns the open directory of a request.
 func (f *filesystem) dir(fh uint64) (*tiers.DirHandle, error) {
 	if d := f.dirs.get(fh); d != nil {
 		return d, nil
@@ -74,12 +75,12 @@ func (f *filesystem) dir(fh uint64) (*tiers.DirHandle, error) {
 	return nil, syscall.EBADF
 }
 
-// caller is who made the request.
+// caller returns who made the request.
 func caller(h *fuse.InHeader, umask uint32) tiers.Caller {
 	return tiers.Caller{UID: h.Uid, GID: h.Gid, PID: h.Pid, Umask: umask}
 }
 
-// fillOpen answers an open with h under the number fh.
+// fillOpen fills in the reply to an open, with h under the number fh.
 func (f *filesystem) fillOpen(out *fuse.OpenOut, fh uint64, h *tiers.Handle) {
 	io, backing := h.IO()
 	out.Fh, out.OpenFlags, out.BackingID = fh, f.policy.fileFlags(io), backing

@@ -10,9 +10,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: attributes of nodes and of the filesystem.
+// This file has the operations on attributes of nodes and of the file system.
 
-// modeBits are the bits of a mode that chmod can set.
+// modeBits are the mode bits that chmod can set.
 const modeBits = 0o7777
 
 func (f *filesystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
@@ -34,7 +34,8 @@ func (f *filesystem) getattr(ctx context.Context, node uint64, hasFh bool, fh ui
 	}
 	var h *tiers.Handle
 	if hasFh {
-		// A directory's handle comes here too; it has another table, and the inode says as much.
+		// The handle may be a directory's, whose number belongs to another table, so f.files may have another file
+		// under it.
 		if h = f.files.get(fh); h != nil && h.Inode() != n {
 			h = nil
 		}
@@ -43,7 +44,7 @@ func (f *filesystem) getattr(ctx context.Context, node uint64, hasFh bool, fh ui
 	return n, a, err
 }
 
-// Statx is asked where a program wants the birth time.
+// Statx is requested if a program wants the birth time.
 func (f *filesystem) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()
@@ -56,7 +57,7 @@ func (f *filesystem) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.S
 	return fuse.OK
 }
 
-// fillStatx is fillAttr for statx(2).
+// fillStatx does for statx(2) what fillAttr does for stat(2).
 func fillStatx(s *fuse.Statx, a *tiers.Attr) {
 	s.Mask = unix.STATX_BASIC_STATS
 	if a.Btime != (cold.Time{}) {
@@ -73,7 +74,7 @@ func fillStatx(s *fuse.Statx, a *tiers.Attr) {
 	fillTime(&s.Btime, a.Btime)
 	fillTime(&s.Ctime, a.Ctime)
 	fillTime(&s.Mtime, a.Mtime)
-	// The reverse of new_encode_dev.
+	// This is the reverse of the kernel's new_encode_dev.
 	s.RdevMajor = a.Rdev & 0xfff00 >> 8
 	s.RdevMinor = a.Rdev&0xff | a.Rdev>>12&0xfff00
 }
@@ -128,8 +129,8 @@ func setAttr(in *fuse.SetAttrIn) tiers.SetAttr {
 	}
 	s.Atime, s.AtimeNow = setTime(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
 	s.Mtime, s.MtimeNow = setTime(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
-	// A change of the bytes has the kernel send a SETATTR without any field where suid, sgid or capabilities must go;
-	// the latter it has removed before, and of root's program no more is to go.
+	// When a file's bytes change, the kernel sends a SETATTR without any field if suid, sgid or capabilities must go.
+	// It has removed the capabilities itself by then; for a program with CAP_FSETID, suid and sgid stay.
 	s.KillPriv = in.Valid&fuse.FATTR_KILL_SUIDGID != 0 || in.Valid&fields == 0 && !keepsPrivs(&in.InHeader)
 	return s
 }
@@ -144,7 +145,7 @@ func setTime(valid, set, now uint32, sec uint64, nsec uint32) (*cold.Time, bool)
 	return &cold.Time{Sec: int64(sec), Nsec: nsec}, false
 }
 
-// Access arrives only on a mount without default_permissions, for access(2) and chdir(2).
+// Access is requested only on a mount without default_permissions, for access(2) and chdir(2).
 func (f *filesystem) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	n, err := f.node(in.NodeId)
 	if err == nil {

@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: open directories.
+// This file has the operations on open directories.
 
 func (f *filesystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
@@ -44,7 +44,7 @@ func (f *filesystem) ReleaseDir(in *fuse.ReleaseIn) {
 	}
 }
 
-// FsyncDir is not interrupted, as Fsync.
+// FsyncDir is not interrupted by signals, like Fsync.
 func (f *filesystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()
@@ -68,17 +68,18 @@ func (f *filesystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.
 	return f.status("readdir", in.NodeId, err)
 }
 
-// child is a directory entry in the reply that still needs its attributes.
+// child is a directory entry in the reply whose attributes are still missing.
 type child struct {
 	name string
 	out  *fuse.EntryOut
 }
 
-// plus is the scratch space of one READDIRPLUS.
+// plus is scratch space for one READDIRPLUS.
 type plus struct{ children []child }
 
-// ReadDirPlus takes the entries that fit first and looks them up afterwards: every lookup counts with the kernel, so
-// none is made for an entry that does not go out, and none under a lock of the directory stream.
+// ReadDirPlus first collects the entries that fit into the reply, and looks them up afterwards. The kernel counts every
+// lookup, so there must be none for an entry that does not go out; and none is made under a lock of the directory
+// stream.
 func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()
@@ -105,11 +106,11 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 				return f.status("readdirplus", in.NodeId, err)
 			}
 		default:
-			d.Without = 0 // once somebody looked at a file the rest costs what it costs anywhere
+			d.Without = 0 // the caller wants attributes, which now cost no more than anywhere else
 		}
 	}
 	err = d.ReadDir(ctx, in.Offset, func(e warm.Dirent) bool {
-		if isOwnName(in.NodeId, e.Name) { // of a time before the name was taken
+		if isOwnName(in.NodeId, e.Name) { // an entry from before EmberFS reserved the name
 			return true
 		}
 		entry := out.AddDirLookupEntry(fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: e.Mode, Off: e.Off})
@@ -118,7 +119,7 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 		}
 		switch {
 		case e.Name == "." || e.Name == "..": // the kernel wants no node for these
-		case e.Lazy: // its own LOOKUP, if one comes: find(1) asks for nothing but directories
+		case e.Lazy: // left to a LOOKUP, if one comes: find(1) only asks for directories
 		case d.Without != 0 && e.Mode != syscall.S_IFDIR:
 			if d.Without > 0 {
 				d.Without--
@@ -131,12 +132,12 @@ func (f *filesystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *f
 	if err != nil {
 		return f.status("readdirplus", in.NodeId, err)
 	}
-	// One after the other: a second thread's wake-up costs what its half of a reply saves.
+	// They are looked up one after the other: waking a second thread would cost as much as its half of the work saves.
 	dir := d.Inode()
 	for _, c := range p.children {
 		n, a, err := dir.Volume().Lookup(ctx, dir, c.name)
 		if err != nil {
-			continue // it vanished, or its own LOOKUP will tell why: node 0 is a name without a node
+			continue // it is gone, or a LOOKUP will report why it fails; with node id 0 only the name goes out
 		}
 		f.fillEntry(c.out, n, &a)
 	}

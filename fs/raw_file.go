@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers"
 )
 
-// This file: open files.
+// This file has the operations on open files.
 
 func (f *filesystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
@@ -39,7 +39,7 @@ func (f *filesystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 	return f.opened("tmpfile", in.NodeId, in.Uid, n, h, &a, err, out)
 }
 
-// opened answers a request that made and opened a file, which the quota has counted for a user.
+// opened fills in the reply to a request that created and opened a file. The quota has counted the open for uid.
 func (f *filesystem) opened(op string, dir uint64, uid uint32, n *tiers.Inode, h *tiers.Handle, a *tiers.Attr,
 	err error, out *fuse.CreateOut) fuse.Status {
 	if err != nil {
@@ -99,7 +99,7 @@ func (f *filesystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 }
 
-// Flush is not asked of files opened with FOPEN_NOFLUSH, which all are.
+// Flush is never requested, because all files are opened with FOPEN_NOFLUSH.
 func (f *filesystem) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 
 func (f *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -109,21 +109,21 @@ func (f *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	if err != nil {
 		return nil, f.status("read", in.NodeId, err)
 	}
-	n, err := h.Read(ctx, buf, int64(in.Offset)) // short at the end of the file only
+	n, err := h.Read(ctx, buf, int64(in.Offset)) // n is short only at the end of the file
 	if err != nil && n == 0 {
 		return nil, f.status("read", in.NodeId, err)
 	}
 	return filled{buf: buf[:n]}, fuse.OK
 }
 
-// filled is the result of a READ whose bytes are in the reply's buffer already, so nothing is copied.
+// filled is the result of a READ whose bytes are already in the reply's buffer, so that nothing is copied.
 type filled struct{ buf []byte }
 
 func (r filled) Bytes([]byte) ([]byte, fuse.Status) { return r.buf, fuse.OK }
 func (r filled) Size() int                          { return len(r.buf) }
 func (r filled) Done()                              {}
 
-// Readv is how go-fuse's ProtocolServer takes the bytes.
+// Readv hands the bytes to go-fuse's ProtocolServer.
 func (r filled) Readv(dst [][]byte) (int, fuse.Status) {
 	if len(dst) == 1 && unsafe.SliceData(dst[0]) == unsafe.SliceData(r.buf) {
 		return len(r.buf), fuse.OK
@@ -149,13 +149,13 @@ func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 		}
 	}
 	n, err := h.Write(ctx, data, int64(in.Offset), kill)
-	if n > 0 { // what was taken counts; a next write meets the error
+	if n > 0 { // a partial write is a success; the next write will meet the error
 		return uint32(n), fuse.OK
 	}
 	return 0, f.status("write", in.NodeId, err)
 }
 
-// Writev is Write of data that came in pieces; the device hands over one.
+// Writev is Write for data in several pieces. The device passes a single one.
 func (f *filesystem) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
 	if len(data) == 1 {
 		return f.Write(cancel, in, data[0])
@@ -175,8 +175,8 @@ func (f *filesystem) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]b
 	return total, fuse.OK
 }
 
-// Fsync goes on whatever signal comes, as on a disk's filesystem, for programs take an error of fsync(2) for lost data:
-// only a program that was killed does not wait for the remote.
+// Fsync is not interrupted by signals, as on a disk's file system, because programs take an error of fsync(2) for lost
+// data. Only if the program was killed does it stop waiting for the remote.
 func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()
@@ -187,7 +187,7 @@ func (f *filesystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status
 	return f.status("fsync", in.NodeId, err)
 }
 
-// fsyncData is FUSE_FSYNC_FDATASYNC, which go-fuse does not name.
+// fsyncData is FUSE_FSYNC_FDATASYNC, for which go-fuse has no name.
 const fsyncData = 1
 
 func (f *filesystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
@@ -203,7 +203,7 @@ func (f *filesystem) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fus
 	return f.status("fallocate", in.NodeId, err)
 }
 
-// Lseek is asked for SEEK_DATA and SEEK_HOLE only.
+// Lseek is requested for SEEK_DATA and SEEK_HOLE only.
 func (f *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	ctx := newRequest(cancel, &in.InHeader)
 	defer ctx.end()
@@ -219,7 +219,8 @@ func (f *filesystem) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.L
 	return fuse.OK
 }
 
-// maxCopy bounds one CopyFileRange, so that a program that copies a huge file can be stopped between two.
+// maxCopy is how many bytes one CopyFileRange copies at most, so that a program that copies a huge file can be stopped
+// in between.
 const maxCopy = 64 << 20
 
 func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
@@ -236,7 +237,7 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	if err := killHeld(to.Inode(), &in.InHeader); err != nil {
 		return 0, f.status("copy_file_range", in.NodeIdOut, err)
 	}
-	// The kernel has cleared suid and sgid of the target by a SETATTR of its own.
+	// The kernel has already cleared the target's suid and sgid by a separate SETATTR.
 	n, err := to.Inode().Volume().CopyFileRange(ctx, from, int64(in.OffIn), to, int64(in.OffOut),
 		int64(min(in.Len, maxCopy)), false)
 	if err != nil {
@@ -245,7 +246,7 @@ func (f *filesystem) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRang
 	return uint32(n), fuse.OK
 }
 
-// Locks are the kernel's own: remote locks are not negotiated, so these are never asked.
+// The kernel handles locks itself: remote locks are not negotiated, so these methods are never called.
 
 func (f *filesystem) GetLk(<-chan struct{}, *fuse.LkIn, *fuse.LkOut) fuse.Status { return fuse.ENOTSUP }
 func (f *filesystem) SetLk(<-chan struct{}, *fuse.LkIn) fuse.Status              { return fuse.ENOTSUP }

@@ -12,16 +12,16 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: ioctl(2). The kernel asks for the flags of chattr(1) by it, and has looked at who may change them; nothing
-// else is known here, for forwarding to warm would let a program reach the file system below.
+// This file has ioctl(2). The kernel uses it for the flags of chattr(1), after checking who may change them. Other
+// requests are refused: forwarding them to warm would give programs access to the file system below.
 
 const (
-	fsGetXattr = 0x801c581f // FS_IOC_FSGETXATTR: struct fsxattr, of which the first word are flags of another numbering
+	fsGetXattr = 0x801c581f // FS_IOC_FSGETXATTR: a struct fsxattr, which begins with a word of flags (see xflags)
 	fsSetXattr = 0x401c5820 // FS_IOC_FSSETXATTR
 	fsxattrLen = 28
 )
 
-// xflags are the flags of struct fsxattr by those of chattr(1): FS_IOC_FSGETXATTR(2const).
+// xflags maps flags of chattr(1) to those in struct fsxattr, see FS_IOC_FSGETXATTR(2const).
 var xflags = map[uint32]uint32{cold.FlagImmutable: 0x8, cold.FlagAppend: 0x10, cold.FlagNoatime: 0x40, 0x40: 0x80}
 
 func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte, _ *fuse.IoctlOut,
@@ -30,7 +30,7 @@ func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte,
 		return fuse.Status(syscall.ENOTTY)
 	}
 	n, err := f.node(in.NodeId)
-	if err != nil { // of the directory .emberfs
+	if err != nil { // it is a node of the directory .emberfs
 		return fuse.Status(syscall.ENOTTY)
 	}
 	ctx := newRequest(cancel, &in.InHeader)
@@ -60,7 +60,7 @@ func (f *filesystem) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, arg []byte,
 				flags, x = flags|flag, x&^bit
 			}
 		}
-		for _, b := range arg[4:20] { // extent sizes, extents and project: none of ours
+		for _, b := range arg[4:20] { // extent sizes, number of extents and project are not supported
 			x |= uint32(b)
 		}
 		if x != 0 {

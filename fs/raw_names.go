@@ -9,7 +9,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: operations on names in directories.
+// This file has the operations on names in directories.
 
 func (f *filesystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	ctx := newRequest(cancel, h)
@@ -21,7 +21,8 @@ func (f *filesystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name strin
 	n, a, err := dir.Volume().Lookup(ctx, dir, trueName(name))
 	if err != nil {
 		if f.policy.cache && errors.Is(err, syscall.ENOENT) {
-			// An entry of node 0 is the kernel's negative entry, which ENOENT would not leave behind.
+			// An entry with node id 0 makes the kernel cache that the name does not exist; replying with ENOENT would
+			// not.
 			out.NodeId, out.EntryValid = 0, f.policy.seconds()
 			return fuse.OK
 		}
@@ -35,7 +36,7 @@ func (f *filesystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name strin
 }
 
 func (f *filesystem) Forget(node, nlookup uint64) {
-	if node == fuse.FUSE_ROOT_ID { // lives as long as the mount
+	if node == fuse.FUSE_ROOT_ID { // the root lives as long as the mount
 		return
 	}
 	if n := f.vol.Inode(node); n != nil {

@@ -42,9 +42,7 @@ func newRig(t testing.TB) *rig {
 	log.SetOutput(t.Output())
 	v, err := tiers.Open(t.Context(), tiers.Config{State: t.TempDir(), Cold: noCold{}, Log: log,
 		MemoryLimit: 100 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	f := newFilesystem(v, policy{cache: true}, log)
 	t.Cleanup(func() {
 		f.releaseAll()
@@ -252,9 +250,7 @@ func (r *rig) listing(dir uint64, size int, plus bool) (names []string, nodes []
 			r.want("readdir", r.f.ReadDir(nil, &in, l), fuse.OK)
 			es, err = fuse.ParseDirEntries(l.Bytes())
 		}
-		if err != nil {
-			r.t.Fatal(err)
-		}
+		check(r.t, err)
 		if len(es) == 0 {
 			return names, nodes
 		}
@@ -301,7 +297,7 @@ func TestRawDirectories(t *testing.T) {
 	r.want("fsyncdir of no handle", r.f.FsyncDir(nil, &fuse.FsyncIn{Fh: 1 << 30}), fuse.EBADF)
 }
 
-// TestRawConcurrency lets many requests meet for the race detector.
+// TestRawConcurrency runs many kinds of requests concurrently, for the race detector.
 func TestRawConcurrency(t *testing.T) {
 	r := newRig(t)
 	dir := r.mkdir(1, "dir")

@@ -10,7 +10,7 @@ import (
 	"emberfs/tiers"
 )
 
-// This file: extended attributes, ACLs included. tiers hides the records.
+// This file has the operations on extended attributes, including ACLs. Package tiers hides the records in them.
 
 func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	return f.readXattr("getxattr", h, dest, func(n *tiers.Inode) (int, error) {
@@ -24,8 +24,8 @@ func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 			return n.Volume().Listxattr(n, dest)
 		})
 	}
-	// Other file systems show trusted.* to those with CAP_SYS_ADMIN alone (xattr(7)); the protocol tells us the user
-	// and no more.
+	// Other file systems show trusted.* only to programs with CAP_SYS_ADMIN (xattr(7)); the protocol tells us no more
+	// than the user.
 	return f.readXattr("listxattr", h, dest, func(n *tiers.Inode) (int, error) {
 		all := make([]byte, xattrListMax)
 		size, err := n.Volume().Listxattr(n, all)
@@ -43,7 +43,7 @@ func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 // xattrListMax is XATTR_LIST_MAX of linux/limits.h.
 const xattrListMax = 64 << 10
 
-// withoutTrusted takes the names of trusted attributes out of a list, in its place.
+// withoutTrusted removes the names of trusted attributes from a list, in place.
 func withoutTrusted(list []byte) []byte {
 	kept := list[:0]
 	for len(list) > 0 {
@@ -56,7 +56,7 @@ func withoutTrusted(list []byte) []byte {
 	return kept
 }
 
-// readXattr keeps the protocol's rule: an empty dest asks for the size, else what does not fit is ERANGE.
+// readXattr follows the protocol's rule: an empty dest asks for the size; otherwise what does not fit is ERANGE.
 func (f *filesystem) readXattr(op string, h *fuse.InHeader, dest []byte, read func(*tiers.Inode) (int, error)) (uint32,
 	fuse.Status) {
 	n, err := f.node(h.NodeId)
@@ -103,8 +103,8 @@ func (f *filesystem) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, name 
 	return f.status("removexattr", h.NodeId, err)
 }
 
-// attrsChangedBy tells the kernel that an ACL has changed the mode: without default_permissions it takes one for any
-// other attribute.
+// attrsChangedBy tells the kernel to read the attributes again after an ACL, which may have changed the mode, was set.
+// Without default_permissions the kernel treats an ACL like any other attribute.
 func attrsChangedBy(n *tiers.Inode, attr string) {
 	if strings.HasPrefix(attr, "system.posix_acl_") {
 		n.Volume().AttrChanged(n)

@@ -9,20 +9,20 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// request is the context of a request. It ends when the kernel interrupts the request because its program was killed,
-// so that the program is gone at once whatever the request waits for. Any other signal comes as an interrupt too, and
-// does not end it: programs do not expect EINTR of a file on a disk, and Go's runtime alone sends its threads a signal
-// for each long turn.
+// request is the context of a request. It is cancelled when the program that made the request is killed, so that the
+// program is gone at once, whatever the request waits for. Other signals interrupt the request too, but do not cancel
+// it: programs do not expect EINTR for a file on a disk, and Go's runtime sends its own threads a signal whenever a
+// goroutine runs for long.
 //
-// Done is asked for by what may take long only. A request that nobody waits for costs no goroutine.
+// Only operations that may take long call Done, so a request that waits for nothing costs no goroutine.
 type request struct {
 	interrupted <-chan struct{} // closed by go-fuse
-	pid         uint32          // the thread that waits; 0: of a pid namespace that is not seen from here
+	pid         uint32          // the thread that waits; 0 if it is in a pid namespace that cannot be seen from here
 	killed      atomic.Bool
 
 	mu    sync.Mutex
-	done  chan struct{} // closed when the program was killed; nil: nobody asked
-	ended chan struct{} // closed by end
+	done  chan struct{} // closed when the program was killed; nil until somebody calls Done
+	ended chan struct{} // closed by end; nil until somebody calls Done
 }
 
 var _ context.Context = (*request)(nil)
@@ -31,7 +31,7 @@ func newRequest(interrupted <-chan struct{}, h *fuse.InHeader) *request {
 	return &request{interrupted: interrupted, pid: h.Pid}
 }
 
-// end is called when the request has its answer.
+// end must be called when the request has its answer.
 func (r *request) end() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -40,10 +40,10 @@ func (r *request) end() {
 	}
 }
 
-// Deadline implements context.Context: there is none.
+// Deadline implements context.Context. There is none.
 func (r *request) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// Value implements context.Context: there is none.
+// Value implements context.Context. There is none.
 func (r *request) Value(any) any { return nil }
 
 // Err implements context.Context.
@@ -65,8 +65,8 @@ func (r *request) Done() <-chan struct{} {
 	return r.done
 }
 
-// watch closes done once the program was killed. The kernel tells of the first signal alone, which may have been a
-// harmless one.
+// watch closes done when the program was killed. The kernel reports only the first signal, which may have been a
+// harmless one, so watch then polls the program's state.
 func (r *request) watch(done, ended chan struct{}) {
 	select {
 	case <-ended:

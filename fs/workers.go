@@ -10,48 +10,49 @@ import (
 )
 
 const (
-	// maxWorkers bounds the threads, and with them the requests in hand and the memory of their buffers. At the bound
-	// requests wait in the kernel: none depends on another, so those in hand end and let them in.
+	// maxWorkers is the maximum number of threads, and thus of requests under way; it also bounds the memory of their
+	// buffers. When it is reached, requests wait in the kernel. That cannot deadlock, because no request depends on
+	// another.
 	maxWorkers = 64
-	// tick is how soon a request is found to block that was not expected to.
+	// tick is how long it takes to notice that a request blocks that was not expected to.
 	tick = 5 * time.Millisecond
-	// quiet is how long without a request the supervisor goes on looking.
+	// quiet is how long the supervisor goes on looking without seeing a request.
 	quiet = 100 * time.Millisecond
 	// window is how long threads that were needed are kept.
 	window = time.Second
-	// maxPinned: up to so many CPUs each has a worker of its own.
+	// maxPinned is the number of CPUs up to which each CPU has a worker of its own.
 	maxPinned = 4
 )
 
 // worker is one thread.
 type worker struct {
 	seq   atomic.Uint64 // odd while it has a request
-	slow  bool          // the request was counted in pool.slow; its own goroutine's
-	extra bool          // beyond the base: may retire
-	seen  uint64        // the supervisor's: seq at its last look
-	_     [64]byte      // workers do not share cache lines
+	slow  bool          // the request was counted in pool.slow; used by the worker's goroutine only
+	extra bool          // more than the base workers, so it may retire
+	seen  uint64        // seq when the supervisor last looked; used by the supervisor only
+	_     [64]byte      // keeps workers on different cache lines
 }
 
-// pool keeps as many threads as needed to have some that do not block: base ones for good, more while requests wait for
-// a disk. It never has more idle threads than it needs for long: each of them is woken by each request.
+// pool keeps as many threads as are needed for some of them not to be blocked: the base workers always, and more while
+// requests wait for a disk. It does not keep idle threads for long, because each request would wake each of them.
 type pool struct {
-	work    func(*worker) // a worker's whole life; ends when retire says so or there is nothing left to read
-	pending func() bool   // whether a request waits to be read
+	work    func(*worker) // runs a worker; returns when retire says so or there is nothing left to read
+	pending func() bool   // reports whether a request waits to be read
 	base    int
-	cpus    []int // where base workers are pinned, one after the other; nil: anywhere
+	cpus    []int // the CPUs that base workers are pinned to, in turn; nil: they are not pinned
 
-	total  atomic.Int32 // threads
-	want   atomic.Int32 // how many there should be; more may retire
-	slow   atomic.Int32 // in requests that announced that they may block
-	stuck  atomic.Int32 // in requests that were found to block
-	asleep atomic.Bool  // the supervisor waits for wake
+	total  atomic.Int32 // number of threads
+	want   atomic.Int32 // number of threads that there should be; extra ones may retire
+	slow   atomic.Int32 // number of threads in requests of which mayBlock said that they may block
+	stuck  atomic.Int32 // number of threads in other requests that were found to block
+	asleep atomic.Bool  // the supervisor is waiting for wake
 	wake   chan struct{}
 	done   chan struct{} // closed when the last worker is gone
 
 	mu struct {
 		sync.Mutex
 		all    map[*worker]struct{}
-		peak   [2]int32 // most workers that blocked at once, this window and the last
+		peak   [2]int32 // most workers blocked at the same time, in this window and in the last one
 		closed bool
 	}
 }
@@ -73,7 +74,7 @@ func (p *pool) init(work func(*worker), pending func() bool) {
 	p.want.Store(int32(p.base))
 }
 
-// run starts the threads and returns when the last has ended.
+// run starts the threads and returns when the last one has ended.
 func (p *pool) run() {
 	for i := range p.base {
 		cpu := -1
@@ -85,7 +86,7 @@ func (p *pool) run() {
 	p.supervise()
 }
 
-// spawn starts one thread, unless the last one has gone or there are too many.
+// spawn starts one thread, unless all have ended already or there are maxWorkers.
 func (p *pool) spawn(cpu int, extra bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,11 +97,12 @@ func (p *pool) spawn(cpu int, extra bool) bool {
 	w := &worker{extra: extra}
 	p.mu.all[w] = struct{}{}
 	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine: it is pinned, and there may be many for a while
+		// The thread shall end with the goroutine: it may be pinned, and there may be many threads for a while.
+		runtime.LockOSThread()
 		if cpu >= 0 {
 			var set unix.CPUSet
 			set.Set(cpu)
-			_ = unix.SchedSetaffinity(0, &set) // a CPU that went away meanwhile: any other will do
+			_ = unix.SchedSetaffinity(0, &set) // if that CPU went away meanwhile, any other will do
 		}
 		p.work(w)
 		p.gone(w)
@@ -108,7 +110,7 @@ func (p *pool) spawn(cpu int, extra bool) bool {
 	return true
 }
 
-// gone notes that w's thread ended.
+// gone notes that w's thread has ended.
 func (p *pool) gone(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -119,7 +121,7 @@ func (p *pool) gone(w *worker) {
 	}
 }
 
-// begin notes that w has a request, and sees to it that others are there to read the next ones.
+// begin notes that w has a request, and makes sure that other threads can read the next ones.
 func (p *pool) begin(w *worker, slow bool) {
 	w.seq.Add(1)
 	if slow {
@@ -151,7 +153,7 @@ func (p *pool) end(w *worker) {
 	}
 }
 
-// retire says whether w, which has nothing to do, is not needed any more; it must end then.
+// retire reports whether w, which is idle, is not needed any more. Then it must end.
 func (p *pool) retire(w *worker) bool {
 	if !w.extra {
 		return false
@@ -160,7 +162,7 @@ func (p *pool) retire(w *worker) bool {
 	return t > p.want.Load() && p.total.CompareAndSwap(t, t-1)
 }
 
-// ensure starts threads until enough of them do not block.
+// ensure starts threads until enough of them are not blocked.
 func (p *pool) ensure() {
 	blocked := p.slow.Load() + p.stuck.Load()
 	need := min(int32(p.base)+blocked, maxWorkers)
@@ -174,7 +176,7 @@ func (p *pool) ensure() {
 	}
 }
 
-// supervise looks for requests that block without having said so, and forgets old peaks, until the last worker is gone.
+// supervise looks for requests that block unexpectedly, and forgets old peaks, until the last worker has ended.
 func (p *pool) supervise() {
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -203,7 +205,7 @@ func (p *pool) supervise() {
 		}
 		t.Stop()
 		p.asleep.Store(true)
-		if p.look() { // a request that came before the flag did
+		if p.look() { // a request came before the flag was set
 			p.asleep.Store(false)
 		} else {
 			select {
@@ -217,7 +219,8 @@ func (p *pool) supervise() {
 	}
 }
 
-// look counts the workers that have been in one request since the last look, and says whether any has worked since.
+// look counts the workers that have been in the same request since the last look, and reports whether any worker was
+// busy.
 func (p *pool) look() (busy bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -232,13 +235,13 @@ func (p *pool) look() (busy bool) {
 		}
 		w.seen = seq
 	}
-	// Those that announced it are counted already; both numbers move, and one thread too many does no harm.
+	// Requests in slow are counted already. The numbers change meanwhile, but a thread too many does no harm.
 	p.stuck.Store(max(0, stuck-p.slow.Load()))
 	p.mu.peak[0] = max(p.mu.peak[0], p.stuck.Load()+p.slow.Load())
 	return busy
 }
 
-// rotate begins a new window: threads that neither this nor the last one needed may retire.
+// rotate begins a new window. Threads that were needed neither in this nor in the last one may retire.
 func (p *pool) rotate() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

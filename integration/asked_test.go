@@ -25,8 +25,7 @@ func TestPushedIsAsked(t *testing.T) {
 			t.Parallel()
 			deadline(t, time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
-			v := newVolume(t, "v", withSource(repo), onlyByCommand())
-			v.mount()
+			v := newVolume(t, "v", withSource(repo), onlyByCommand()).mount()
 			v.rules("- {match: \"*.log\", class: critical, fsync: remote}\n")
 			check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
 			v.sync()
@@ -46,7 +45,7 @@ func TestPushedIsAsked(t *testing.T) {
 				}
 				if !c.comesBack {
 					shell(t, "/", "mv "+repo+".old "+repo)
-				} else if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "two" {
+				} else if got := show(t, repo, "main:f"); got != "two" {
 					t.Errorf("%s: the remote holds %q", what, got)
 				}
 			}
@@ -77,8 +76,7 @@ func TestCopiedState(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	check(t, os.MkdirAll(one.at("d/e"), 0o755))
 	check(t, os.WriteFile(one.at("d/e/f"), []byte("precious"), 0o644))
 	check(t, os.WriteFile(one.at("g"), []byte("precious"), 0o644))
@@ -106,9 +104,7 @@ func TestCopiedState(t *testing.T) {
 					continue
 				}
 				for _, name := range []string{"g", "d/e/f"} {
-					if b, err := os.ReadFile(v.at(name)); err != nil || string(b) != "precious" {
-						t.Errorf("%s: %s holds %q, %v", how, name, b, err)
-					}
+					wantFile(t, v.at(name), "precious", "%s: %s holds", how, name)
 				}
 				v.umount()
 				continue
@@ -128,7 +124,5 @@ func TestCopiedState(t *testing.T) {
 			}
 		}
 	}
-	if got := revision(t, repo); got != before {
-		t.Errorf("the remote went from %s to %s", before, got)
-	}
+	equal(t, revision(t, repo), before, "the remote went from %s to", before)
 }

@@ -59,9 +59,7 @@ func TestAtime(t *testing.T) {
 	}
 	remount := func(opts string) {
 		t.Helper()
-		if r := v.emberfs("mount", v.mnt, "-o", "remount,"+opts); r.code != 0 {
-			t.Fatal(r)
-		}
+		v.must("mount", v.mnt, "-o", "remount,"+opts)
 	}
 	expect := func(what string, was map[string]int64, moved ...string) {
 		t.Helper()

@@ -119,8 +119,7 @@ func t0(v *volume) testing.TB { return v.t }
 func newerRepository(t *testing.T, v *volume) {
 	work := filepath.Join(v.dir, "work")
 	v.source = filepath.Join(v.dir, "newer.git")
-	first := newVolume(t, "first", withSource(newBareRepo(t, "first.git", user{})))
-	first.mount()
+	first := newVolume(t, "first", withSource(newBareRepo(t, "first.git", user{}))).mount()
 	check(t, os.WriteFile(first.at("f"), []byte("x"), 0o644))
 	first.umount()
 	must(t, "/", "git", "clone", "-q", first.source, work)
@@ -156,9 +155,7 @@ func TestBadInput(t *testing.T) {
 					t.Errorf("the message does not say %q: %s", fill.Replace(s), r.stderr)
 				}
 			}
-			if after := listing(t, v.dir); after != before {
-				t.Errorf("something changed:\nbefore\n%s\nafter\n%s", before, after)
-			}
+			equal(t, listing(t, v.dir), before, "something changed:\nbefore\n%s\nafter", before)
 			if m := mountAt(v.mnt); m != nil && m.fstype != "tmpfs" {
 				t.Errorf("mounted all the same: %+v", *m)
 			}
@@ -192,8 +189,7 @@ func listing(t testing.TB, dir string) string {
 // TestStateInUse: a second daemon on the same volume is refused with the process that holds it.
 func TestStateInUse(t *testing.T) {
 	deadline(t, time.Minute)
-	one := newVolume(t, "one")
-	one.mount()
+	one := newVolume(t, "one").mount()
 	two := newVolume(t, "two", withState(one.state))
 	r := two.tryMount()
 	expectFailure(t, r, 32)

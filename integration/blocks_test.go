@@ -19,8 +19,7 @@ func TestBlocksWithAttributes(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	disk := smallDisk(t, "ext4", 200, "mkfs.ext4", "-q", "-b", "4096")
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo), withState(disk+"/one"))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo), withState(disk+"/one")).mount()
 	want := map[string]int64{}
 	for i, attrs := range []int{0, 30, 200, 900} {
 		name := fmt.Sprint("f", i)
@@ -59,8 +58,7 @@ func TestBlocksWithAttributes(t *testing.T) {
 	one.umount()
 	for _, tiering := range []string{"on", "off"} {
 		two := newVolume(t, "two-"+tiering, withSource(repo), withState(disk+"/two-"+tiering),
-			withOpts("tiering="+tiering))
-		two.mount()
+			withOpts("tiering="+tiering)).mount()
 		shown(two, "restored, tiering "+tiering)
 		two.umount()
 	}

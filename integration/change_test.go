@@ -15,8 +15,7 @@ import (
 func TestCostFollowsChange(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	const dirs, each = 200, 100
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	text := []byte(strings.Repeat("clean content ", 290)) // 4 KB
 	for d := range dirs {
 		check(t, os.MkdirAll(v.at(fmt.Sprintf("tree/%d", d)), 0o755))

@@ -19,8 +19,7 @@ func TestCheckRepair(t *testing.T) {
 	t.Parallel()
 	deadline(t, 12*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	v.work(1)
 	check(t, os.Link(v.at("work1/dir0/file0"), v.at("work1/dir1/linked")))
 	check(t, os.Symlink("work1", v.at("symlink")))
@@ -153,8 +152,7 @@ func TestCheckRepair(t *testing.T) {
 			v.mustBeSound(v.state, "--deep")
 			fsck(t, v.cold())
 			fsck(t, repo)
-			two := newVolume(t, "two", withSource(repo))
-			two.mount()
+			two := newVolume(t, "two", withSource(repo)).mount()
 			sameTree(t, scanTree(t, two.mnt), want, "on the next machine")
 			two.umount()
 			must(t, "/", "rm", "-rf", v.state, repo)
@@ -183,8 +181,7 @@ func (v *volume) warmTree() map[string]string {
 // TestCheckRepairRefused: a mounted volume is not repaired, and nothing is to be done for a sound one.
 func TestCheckRepairRefused(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	v.work(1)
 	pid := v.daemon()
 	for _, target := range []string{v.mnt, v.state, v.cold()} {

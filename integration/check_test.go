@@ -112,8 +112,7 @@ func TestCheckSoundLife(t *testing.T) {
 	t.Parallel()
 	deadline(t, 10*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	if r := v.mustBeSound(v.mnt); r.PID != v.daemon() || r.State != v.state || !r.has("note", "no commit yet") {
 		t.Errorf("new: %+v", r)
 	}
@@ -160,8 +159,7 @@ func TestCheckSoundLife(t *testing.T) {
 	if r := v.mustBeSound(v.state, "--deep"); len(r.Findings) != 0 {
 		t.Errorf("at the end: %+v", r)
 	}
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	two.umount()
 	if r := two.mustBeSound(two.state, "--deep"); len(r.Findings) != 0 {
 		t.Errorf("restored on the next machine: %+v", r)
@@ -190,8 +188,7 @@ func TestCheckBesideWriters(t *testing.T) {
 // TestCheckFindsDamage damages a state directory by hand, through nothing but its files.
 func TestCheckFindsDamage(t *testing.T) {
 	deadline(t, 3*time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	v.work(1)
 	v.umount()
 	good := v.dir + "/good"
@@ -266,8 +263,7 @@ func TestCheckFindsDamage(t *testing.T) {
 // at the first garbage collection, and a second daemon was let in.
 func TestLockOutlivesGarbage(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	for n := range int64(4) {
 		v.work(n)
 		v.sync()
@@ -283,8 +279,7 @@ func TestLockOutlivesGarbage(t *testing.T) {
 // TestCheckPlainUser: without records warm is compared by sizes and times.
 func TestCheckPlainUser(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withUser(plainUser()))
-	v.mount()
+	v := newVolume(t, "v", withUser(plainUser())).mount()
 	must := func(script string) {
 		t.Helper()
 		command{args: []string{"sh", "-ec", script}, dir: v.mnt, as: v.as}.must(t)

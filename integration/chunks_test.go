@@ -61,8 +61,7 @@ func randomFile(t testing.TB, path string, size int64) {
 func TestBigFileSmallChange(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	big := v.at("big")
 	randomFile(t, big, 200<<20)
 	v.sync()
@@ -85,11 +84,8 @@ func TestBigFileSmallChange(t *testing.T) {
 		sum)[0] {
 		t.Errorf("cat of the chunks gives %s, want %s", got, sum)
 	}
-	next := newVolume(t, "next", withSource(repo))
-	next.mount()
-	if got := must(t, next.mnt, "sha256sum", "big"); got != sum {
-		t.Errorf("the next machine has %s, want %s", got, sum)
-	}
+	next := newVolume(t, "next", withSource(repo)).mount()
+	equal(t, must(t, next.mnt, "sha256sum", "big"), sum, "the next machine has")
 	next.umount()
 }
 
@@ -98,8 +94,7 @@ func TestDatabaseSmallCommits(t *testing.T) {
 	deadline(t, 5*time.Minute)
 	lookPath(t, "sqlite3")
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	db := v.at("db")
 	must(t, v.mnt, "sqlite3", db, `CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB);
 		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<10000) INSERT INTO t SELECT i, randomblob(3000) FROM n;`)
@@ -121,11 +116,9 @@ func TestDatabaseSmallCommits(t *testing.T) {
 	}
 	dump := shell(t, v.mnt, "sqlite3 db .dump | sha256sum")
 	v.umount()
-	next := newVolume(t, "next", withSource(repo))
-	next.mount()
-	if got := strings.TrimSpace(must(t, next.mnt, "sqlite3", next.at("db"), "PRAGMA integrity_check")); got != "ok" {
-		t.Errorf("integrity_check says %s", got)
-	}
+	next := newVolume(t, "next", withSource(repo)).mount()
+	equal(t, strings.TrimSpace(must(t, next.mnt, "sqlite3", next.at("db"), "PRAGMA integrity_check")), "ok",
+		"integrity_check says")
 	if got := shell(t, next.mnt, "sqlite3 db .dump | sha256sum"); got != dump {
 		t.Error("the next machine has another database")
 	}
@@ -137,8 +130,7 @@ func TestSparseTerabyte(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	const size, part = int64(1) << 40, 1 << 20
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	f, err := os.Create(v.at("sparse"))
 	check(t, err)
 	check(t, f.Truncate(size))

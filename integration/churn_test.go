@@ -193,8 +193,7 @@ func (c *churning) end() {
 	compare(c.v, c.moved)
 	c.v.umount()
 	fsck(t, c.v.cold())
-	next := newVolume(t, "last", withSource(c.v.cold()))
-	next.mount()
+	next := newVolume(t, "last", withSource(c.v.cold())).mount()
 	compare(next, true)
 	next.umount()
 }

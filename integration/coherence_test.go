@@ -223,12 +223,10 @@ func fromFile(f *coherent, p []byte, move func(src int) error) error {
 func TestCoherence(t *testing.T) {
 	t.Parallel()
 	deadline(t, 4*time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.Mkdir(v.at("passed"), 0o755))
 	v.rules("- {match: passed/, ignore: true, io: passthrough}\n")
-	uncached := newVolume(t, "uncached", withOpts("kernel_cache=off"))
-	uncached.mount()
+	uncached := newVolume(t, "uncached", withOpts("kernel_cache=off")).mount()
 	for name, dir := range map[string]string{"native": mkdir(t, filepath.Join(testDir(t), "native"), user{}),
 		"mount": v.mnt, "passthrough": v.at("passed"), "uncached": uncached.mnt} {
 		for how := range waysToWrite {
@@ -253,19 +251,7 @@ func coherence(t *testing.T, path, how string) {
 	f.mem, err = unix.Mmap(f.plain, 0, coherentSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	check(t, err)
 	defer func() { check(t, unix.Munmap(f.mem)) }()
-	stop, read := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(read)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_, _ = os.ReadFile(path)
-			}
-		}
-	}()
-	defer func() { close(stop); <-read }()
+	defer keepReading(path)()
 	got := aligned(coherentSize)
 	for round := range 10 {
 		pages := 1 + rand.IntN(16)
@@ -301,4 +287,21 @@ func coherence(t *testing.T, path, how string) {
 			}
 		}
 	}
+}
+
+// keepReading reads a file all the time, until what it gives is called.
+func keepReading(path string) (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				_, _ = os.ReadFile(path)
+			}
+		}
+	}()
+	return func() { close(end); <-done }
 }

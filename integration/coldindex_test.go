@@ -14,8 +14,7 @@ import (
 // would lose it. The mount lives on, reads what only that pack has, and says so.
 func TestIndexCutUnderDaemon(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	want := map[string]string{}
 	for _, name := range []string{"a", "b", "c"} {
 		want[name] = strings.Repeat(name+" has this text\n", 500)

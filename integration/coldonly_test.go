@@ -27,9 +27,7 @@ func (v *volume) sameWarm(what string, f func()) {
 	v.t.Helper()
 	before := v.warmList()
 	f()
-	if after := v.warmList(); after != before {
-		v.t.Errorf("%s changed warm:\n%s\nbefore\n%s", what, clip(after), clip(before))
-	}
+	equal(v.t, v.warmList(), before, "%s changed warm:", what)
 }
 
 // TestDiffColdOnly: with everything odd released, and on the next machine, which has listed nothing, diff finds what
@@ -40,8 +38,7 @@ func TestDiffColdOnly(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			deadline(t, 8*time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
-			v := newVolume(t, "one", withSource(repo), onlyByCommand())
-			v.mount()
+			v := newVolume(t, "one", withSource(repo), onlyByCommand()).mount()
 			check(t, os.WriteFile(v.at("first"), []byte("one\ntwo\n"), 0o644))
 			v.sync()
 			check(t, os.WriteFile(v.at("first"), []byte("one\nTWO\n"), 0o644))
@@ -174,8 +171,7 @@ func TestCheckColdOnlyLife(t *testing.T) {
 func TestCheckBesideTiers(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	content := map[string]string{}
 	for d := range 20 {
 		for name, c := range one.fill(fmt.Sprintf("quiet/d%d", d), 10, 50_000) {
@@ -351,9 +347,7 @@ func TestCheckColdLacksOld(t *testing.T) {
 	if r := v.check(v.state); !r.lacks("d/f1", file) || !r.lacks("e/f", tree) {
 		t.Errorf("%+v", r.Findings)
 	}
-	if r := v.emberfs("check", "--repair", v.state); r.code != 0 {
-		t.Errorf("%v", r)
-	}
+	v.must("check", "--repair", v.state)
 	v.mustBeSound(v.state, "--deep")
 	v.mount()
 	v.umount()
@@ -362,8 +356,7 @@ func TestCheckColdLacksOld(t *testing.T) {
 // TestCheckNoRepository: without cold the bytes of stubs are gone, and nobody is told to go on as if they were not.
 func TestCheckNoRepository(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	v.fill("d", 2, 50_000)
 	v.release()
 	v.umount()

@@ -153,6 +153,30 @@ func check(t testing.TB, err error) {
 	}
 }
 
+// equal fails the test unless a text is the one wanted; what stands before it in the message.
+func equal(t testing.TB, got, want, what string, args ...any) {
+	t.Helper()
+	if got == want {
+		return
+	}
+	format := "%s %q, want %q"
+	if strings.Contains(got+want, "\n") {
+		format = "%s\n%s\nwant\n%s"
+	}
+	t.Errorf(format, fmt.Sprintf(what, args...), clip(got), clip(want))
+}
+
+// wantFile fails the test unless a file has the content wanted.
+func wantFile(t testing.TB, path, want, what string, args ...any) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Errorf("%s: %v", fmt.Sprintf(what, args...), err)
+		return
+	}
+	equal(t, string(b), want, what, args...)
+}
+
 func mkdir(t testing.TB, dir string, u user) string {
 	t.Helper()
 	check(t, os.MkdirAll(dir, 0o755))

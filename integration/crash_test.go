@@ -85,8 +85,7 @@ func TestKillUnderWrites(t *testing.T) {
 	m.settle(t, v.at("work"))
 	v.umount()
 	fsck(t, v.cold())
-	two := newVolume(t, "two", withSource(v.cold()))
-	two.mount()
+	two := newVolume(t, "two", withSource(v.cold())).mount()
 	m.settle(t, two.at("work"))
 	two.umount()
 	t.Logf("%d acknowledged operations, %d kills", m.applied, rounds)
@@ -155,7 +154,7 @@ func killSteps(t *testing.T, calls string) {
 			}
 		}
 		v.sync()
-		if got := must(t, "/", "git", "-C", repo, "show", "main:a/b/f4"); got != want["a/b/f4"] {
+		if got := show(t, repo, "main:a/b/f4"); got != want["a/b/f4"] {
 			t.Fatalf("killed at call %d of %s: the next sync did not bring the remote up to date: %q", n, calls, got)
 		}
 		fsck(t, repo)

@@ -15,8 +15,7 @@ import (
 func TestCriticalAfterStockCommit(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	one.rules(criticalState)
 	files := []string{"state/sub/a", "state/sub/b", "state/c", "plain/d"}
 	for _, n := range files {
@@ -43,8 +42,7 @@ func TestCriticalAfterStockCommit(t *testing.T) {
 	}
 	want := scanTree(t, two.mnt)
 	two.kill()
-	three := newVolume(t, "three", withSource(repo))
-	three.mount()
+	three := newVolume(t, "three", withSource(repo)).mount()
 	sameTree(t, scanTree(t, three.mnt), want, "the machine after that")
 	three.umount()
 	fsck(t, repo)

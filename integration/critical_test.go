@@ -204,9 +204,7 @@ func TestCriticalLive(t *testing.T) {
 	next := newVolume(t, "two", withSource(repo)).mount()
 	for name, want := range map[string]string{"state/a": "closed", "state/open": "fsynced", "plain": "one",
 		"out": "moved"} {
-		if b, err := os.ReadFile(next.at(name)); err != nil || string(b) != want {
-			t.Errorf("on the next machine %s holds %q, %v; want %q", name, b, err, want)
-		}
+		wantFile(t, next.at(name), want, "on the next machine %s holds", name)
 	}
 	next.hasRules(criticalState + "\n")
 	check(t, os.WriteFile(next.at("state/b"), []byte("next"), 0o644))

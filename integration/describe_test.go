@@ -24,8 +24,7 @@ func TestStockDescribed(t *testing.T) {
 		git update-index --add --cacheinfo "160000,$(printf '%040d' 7),top/d7/mod"
 		git add .; git -c user.name=u -c user.email=u@example.org commit -qm stock; git push -q origin main`)
 	before := stockTree(t, repo)
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	if got := must(t, one.mnt, "cat", "top/d1/sub/f1"); got != "1 1\n" {
 		t.Fatalf("read %q", got)
 	}
@@ -67,9 +66,8 @@ func TestStockDescribed(t *testing.T) {
 	one.sync()
 	one.kill()
 	one.mount()
-	if got := must(t, one.mnt, "sh", "-c", "ls -lR --time-style=+%s top; cat top/d?/f top/d?/sub/*"); got != want {
-		t.Errorf("after a kill\n%s\nbefore\n%s", got, want)
-	}
+	equal(t, must(t, one.mnt, "sh", "-c", "ls -lR --time-style=+%s top; cat top/d?/f top/d?/sub/*"), want,
+		"after a kill")
 	check(t, os.Rename(one.at("top/d8"), one.at("top/d9")))
 	check(t, os.Rename(one.at("top/d9"), one.at("top/d8")))
 	one.umount()
@@ -77,11 +75,9 @@ func TestStockDescribed(t *testing.T) {
 	fsck(t, repo)
 
 	for _, tiering := range []string{"on", "off"} {
-		two := newVolume(t, "two-"+tiering, withSource(repo), withOpts("tiering="+tiering))
-		two.mount()
-		if got := must(t, two.mnt, "sh", "-c", "ls -lR --time-style=+%s top; cat top/d?/f top/d?/sub/*"); got != want {
-			t.Errorf("the next machine, tiering %s, has\n%s\nwant\n%s", tiering, got, want)
-		}
+		two := newVolume(t, "two-"+tiering, withSource(repo), withOpts("tiering="+tiering)).mount()
+		equal(t, must(t, two.mnt, "sh", "-c", "ls -lR --time-style=+%s top; cat top/d?/f top/d?/sub/*"), want,
+			"the next machine, tiering %s, has", tiering)
 		check(t, os.WriteFile(two.at("new"), []byte("of "+tiering), 0o644))
 		two.umount()
 		same("after the next machine")

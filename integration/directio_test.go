@@ -16,8 +16,7 @@ func TestAsyncDirectWritesAreSeen(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	lookPath(t, "fio")
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	file := v.at("f")
 	const size = 1 << 20
 	check(t, os.WriteFile(file, make([]byte, size), 0o644))
@@ -25,27 +24,13 @@ func TestAsyncDirectWritesAreSeen(t *testing.T) {
 		wrong := 0
 		for round := range 15 {
 			pattern := byte(round + 1)
-			stop, read := make(chan struct{}), make(chan struct{})
-			go func() {
-				defer close(read)
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-						_, _ = os.ReadFile(file)
-					}
-				}
-			}()
+			stop := keepReading(file)
 			r := command{args: []string{"fio", "--name=w", "--filename=" + file, "--rw=randwrite", "--bs=16k",
 				fmt.Sprint("--size=", size), "--ioengine=" + engine,
 				"--iodepth=16", "--direct=1", "--overwrite=1", fmt.Sprintf("--buffer_pattern=0x%02x", pattern),
 				"--minimal"}}.run(t)
-			close(stop)
-			<-read
-			if r.code != 0 {
-				t.Fatalf("%v", r)
-			}
+			stop()
+			check(t, r.failure())
 			got, err := os.ReadFile(file)
 			check(t, err)
 			if n := bytes.Count(got, []byte{pattern}); n != size {

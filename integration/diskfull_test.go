@@ -41,8 +41,7 @@ func noise(n int, seed string) []byte { return opBytes(seed, n) }
 func TestDiskFullWarm(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	disk := smallDisk(t, "disk", 64)
-	v := newVolume(t, "v", withState(filepath.Join(disk, "state")))
-	v.mount()
+	v := newVolume(t, "v", withState(filepath.Join(disk, "state"))).mount()
 	check(t, os.WriteFile(v.at("kept"), []byte("kept"), 0o644))
 	var err error
 	files := 0
@@ -86,8 +85,7 @@ func TestDiskFullWarm(t *testing.T) {
 	want := scanTree(t, v.mnt)
 	v.umount()
 	fsck(t, v.cold())
-	two := newVolume(t, "two", withSource(v.cold()))
-	two.mount()
+	two := newVolume(t, "two", withSource(v.cold())).mount()
 	sameTree(t, scanTree(t, two.mnt), want, "restored after the disk was full")
 	two.umount()
 }
@@ -98,8 +96,7 @@ func TestDiskFullList(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	const names = 3000
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	check(t, os.Mkdir(one.at("many"), 0o755))
 	for i := range names {
 		check(t, os.WriteFile(one.at(fmt.Sprintf("many/%0100d", i)), []byte("x"), 0o644))
@@ -112,8 +109,7 @@ func TestDiskFullList(t *testing.T) {
 	one.umount()
 	disk := smallDisk(t, "disk", 96)
 	v := newVolume(t, "two", withSource(repo), withState(filepath.Join(disk, "state")), onlyByCommand(),
-		withOpts("warm_reserve=none"))
-	v.mount()
+		withOpts("warm_reserve=none")).mount()
 	f, err := os.OpenFile(v.at("big"), os.O_WRONLY|os.O_APPEND, 0)
 	check(t, err)
 	_, err = f.WriteString("and more")
@@ -127,9 +123,7 @@ func TestDiskFullList(t *testing.T) {
 	if err := os.WriteFile(v.at("fewer/new"), nil, 0o644); err != nil { // what is there is made before
 		t.Errorf("a new file in a directory that is not listed, on a full disk: %v", err)
 	}
-	if b, err := os.ReadFile(v.at(fmt.Sprintf("many/%0100d", names-1))); err != nil || string(b) != "x" {
-		t.Errorf("a file in it: %q, %v", b, err)
-	}
+	wantFile(t, v.at(fmt.Sprintf("many/%0100d", names-1)), "x", "a file in it:")
 	check(t, os.Remove(disk+"/ballast"))
 	v.umount()
 }
@@ -138,8 +132,7 @@ func TestDiskFullList(t *testing.T) {
 // and the next commit after space was made takes everything.
 func TestDiskFullCold(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.WriteFile(v.at("first"), []byte("first"), 0o644))
 	v.umount()
 	disk := smallDisk(t, "disk", 24)
@@ -169,7 +162,7 @@ func TestDiskFullCold(t *testing.T) {
 	v.umount()
 	fsck(t, v.cold())
 	for name, n := range map[string]int{"first": 5, "second": 1 << 20, "third": 12} {
-		if got := must(t, "/", "git", "-C", v.cold(), "show", "main:"+name); len(got) != n {
+		if got := show(t, v.cold(), "main:"+name); len(got) != n {
 			t.Errorf("%s: %d bytes in cold, want %d", name, len(got), n)
 		}
 	}

@@ -166,8 +166,7 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 		}
 		return f(t)
 	}
-	one := newVolume(t, "one", withSource(repo), option(c.first))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo), option(c.first)).mount()
 	for _, name := range []string{"a", "odd", "z"} {
 		check(t, os.WriteFile(one.at(name), []byte("text of "+name), 0o644))
 	}
@@ -176,7 +175,7 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 	if c.edit != "" {
 		editMeta(t, repo, c.edit)
 	}
-	meta := func() string { return must(t, "/", "git", "-C", repo, "show", "main:.emberfs/meta/.emberfs%entries") }
+	meta := func() string { return show(t, repo, "main:.emberfs/meta/.emberfs%entries") }
 	line := func(name string) string {
 		for l := range strings.SplitSeq(meta(), "\n") {
 			if strings.HasPrefix(l, `{"name":"`+name+`"`) {
@@ -187,14 +186,11 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 	}
 	before := line("odd")
 
-	two := newVolume(t, "two", withSource(repo), option(c.next), withOpts("tiering="+tiering))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo), option(c.next), withOpts("tiering="+tiering)).mount()
 	shown := func(name string) {
 		t.Helper()
 		for _, other := range []string{"a", "z"} {
-			if b, err := os.ReadFile(two.at(other)); err != nil || string(b) != "text of "+other {
-				t.Errorf("beside it %s reads %q, %v", other, b, err)
-			}
+			wantFile(t, two.at(other), "text of "+other, "beside it %s reads", other)
 		}
 		b, err := os.ReadFile(two.at(name))
 		if c.special && !errors.Is(err, unix.EIO) || !c.special && (err != nil || string(b) != "text of odd") {
@@ -218,9 +214,7 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 		!strings.Contains(r.stdout, "left out here: odd: "+c.says) {
 		t.Errorf("the receipt: %v", r)
 	}
-	if got := line("odd"); got != before {
-		t.Errorf("the commit has\n%s\nbefore\n%s", got, before)
-	}
+	equal(t, line("odd"), before, "the commit has")
 	two.kill()
 	two.mount()
 	shown("odd")
@@ -231,9 +225,7 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 	check(t, os.Rename(two.at("other/moved"), two.at("moved")))
 	shown("moved")
 	two.sync()
-	if got := line("moved"); got != before {
-		t.Errorf("after renames the commit has\n%s\nbefore\n%s", got, before)
-	}
+	equal(t, line("moved"), before, "after renames the commit has")
 	two.mustBeSound(two.mnt)
 	two.umount()
 	if r := two.emberfs("check", two.state); r.code != 0 || !strings.Contains(r.stdout, "left out here: ") {
@@ -246,16 +238,13 @@ func heldBack(t *testing.T, c heldCase, tiering string) {
 	if r.code != 3 || !strings.Contains(r.stderr, "moved") {
 		t.Errorf("restore: want exit 3 and the name\n%v", r)
 	}
-	if b, err := os.ReadFile(where + "/copy/a"); err != nil || string(b) != "text of a" {
-		t.Errorf("restore gives %q, %v", b, err)
-	}
+	wantFile(t, where+"/copy/a", "text of a", "restore gives")
 
 	two.mount()
 	check(t, os.Rename(two.at("moved"), two.at("odd")))
 	two.umount()
 	if c.have != nil {
-		three := newVolume(t, "three", withSource(repo), option(c.first))
-		three.mount()
+		three := newVolume(t, "three", withSource(repo), option(c.first)).mount()
 		if err := c.have(t, three.at("odd")); err != nil {
 			t.Errorf("the machine that can make it has: %v", err)
 		}

@@ -179,9 +179,7 @@ func TestHostileRepositories(t *testing.T) {
 				if r.code != 0 {
 					t.Fatalf("%v", r)
 				}
-				if b, err := os.ReadFile(v.at("good")); err != nil || string(b) != good {
-					t.Errorf("good holds %q, %v", b, err)
-				}
+				wantFile(t, v.at("good"), good, "good holds")
 				if rss := peakRSS(t, v.daemon()); rss > 150<<20 {
 					t.Errorf("the daemon took %d MB", rss>>20)
 				}

@@ -20,8 +20,7 @@ import (
 func TestInodeTable(t *testing.T) {
 	deadline(t, 8*time.Minute)
 	const files, each = 36_000, 200
-	v := newVolume(t, "v", withOpts("memory_limit=48MiB"))
-	v.mount()
+	v := newVolume(t, "v", withOpts("memory_limit=48MiB")).mount()
 	check(t, os.MkdirAll(v.at("used/cwd"), 0o755))
 	check(t, os.WriteFile(v.at("used/watched"), []byte("w"), 0o644))
 	check(t, os.WriteFile(v.at("used/mapped"), make([]byte, 8192), 0o644))
@@ -99,9 +98,7 @@ func TestInodeTable(t *testing.T) {
 	}
 	check(t, in.Close())
 	check(t, cwd.Wait())
-	if got := strings.TrimSpace(said.String()); got != v.at("used/cwd") {
-		t.Errorf("the working directory is %q", got)
-	}
+	equal(t, strings.TrimSpace(said.String()), v.at("used/cwd"), "the working directory is")
 	for i := 0; i < files; i += 997 {
 		got, err := os.ReadFile(v.at(fmt.Sprintf("d%d/%d", i/each, i%each)))
 		if err != nil || string(got) != fmt.Sprint(i) {
@@ -131,7 +128,5 @@ func TestInodeTable(t *testing.T) {
 		t.Errorf("after a mount with a crowded inode table: %d bytes of listing, were %d", len(got), len(want))
 	}
 	v.umount()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:used/open"); got != "late" {
-		t.Errorf("the last commit has %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:used/open"), "late", "the last commit has")
 }

@@ -24,8 +24,7 @@ func TestKillDuringRestore(t *testing.T) {
 	t.Parallel()
 	deadline(t, 10*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	for i := range 3000 {
 		check(t, os.MkdirAll(one.at(fmt.Sprintf("d%d/e", i%50)), 0o755))
 		check(t, os.WriteFile(one.at(fmt.Sprintf("d%d/e/f%d", i%50, i)), fmt.Appendf(nil, "content %d", i), 0o640))
@@ -35,8 +34,7 @@ func TestKillDuringRestore(t *testing.T) {
 	one.umount()
 	tip := revision(t, repo)
 	start := time.Now()
-	full := newVolume(t, "full", withSource(repo))
-	full.mount()
+	full := newVolume(t, "full", withSource(repo)).mount()
 	took := time.Since(start)
 	full.umount()
 	rnd := rand.New(rand.NewSource(effort.Seed(t)))
@@ -63,8 +61,7 @@ func TestKillDuringRestore(t *testing.T) {
 // TestConcurrentUmount: of two umounts at once both end well: gone is success.
 func TestConcurrentUmount(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	for i := range 500 {
 		check(t, os.WriteFile(v.at(fmt.Sprint("f", i)), []byte("x"), 0o644))
 	}
@@ -97,8 +94,7 @@ func TestConcurrentUmount(t *testing.T) {
 // TestReadOnly: -o ro refuses every change with EROFS and makes no commit.
 func TestReadOnly(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	v.umount()
 	tip := revision(t, v.cold())
@@ -114,20 +110,15 @@ func TestReadOnly(t *testing.T) {
 			t.Errorf("%s on a read-only mount: %v", what, err)
 		}
 	}
-	if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "x" {
-		t.Errorf("f: %q, %v", b, err)
-	}
+	wantFile(t, v.at("f"), "x", "f:")
 	v.umount()
-	if got := revision(t, v.cold()); got != tip {
-		t.Errorf("a read-only mount made the commit %s", got)
-	}
+	equal(t, revision(t, v.cold()), tip, "a read-only mount made the commit")
 }
 
 // TestMemoryLimit: the daemon stays within memory_limit under many files and much data.
 func TestMemoryLimit(t *testing.T) {
 	deadline(t, 5*time.Minute)
-	v := newVolume(t, "v", withOpts("memory_limit=100MB"))
-	v.mount()
+	v := newVolume(t, "v", withOpts("memory_limit=100MB")).mount()
 	for i := range effort.Count(t, 20_000, 100_000) {
 		if i%200 == 0 {
 			check(t, os.Mkdir(v.at(fmt.Sprint("d", i/200)), 0o755))
@@ -179,9 +170,7 @@ func TestUmountDeadline(t *testing.T) {
 	v.mount()
 	check(t, os.Remove(v.at("vast")))
 	v.umount()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:small"); got != "x" {
-		t.Errorf("cold holds %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:small"), "x", "cold holds")
 }
 
 // TestForegroundAnswersAtOnce: whoever sees the mount of a daemon that is just coming up gets an answer from it. strace
@@ -226,9 +215,7 @@ func TestKilledBeforeMount(t *testing.T) {
 		t.Errorf("status lists a dead daemon: %v", r)
 	}
 	v.mount()
-	if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "text" {
-		t.Errorf("the next one: %q, %v", b, err)
-	}
+	wantFile(t, v.at("f"), "text", "the next one:")
 	v.umount()
 }
 

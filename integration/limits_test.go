@@ -60,8 +60,7 @@ func TestDeepDirectories(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	check(t, os.Mkdir(one.at("most"), 0o755))
 	deepIn(t, one.at("most"), 1999)
 	check(t, os.WriteFile(one.at("other"), []byte("x"), 0o644))
@@ -77,12 +76,9 @@ func TestDeepDirectories(t *testing.T) {
 		t.Errorf("status says that nothing is at risk: %+v", st.AtRisk)
 	}
 	fsck(t, repo)
-	if got := must(t, "/", "git", "-C", repo, "show", "main:late"); got != "x" {
-		t.Errorf("beside what is too deep the commit has %q", got)
-	}
+	equal(t, show(t, repo, "main:late"), "x", "beside what is too deep the commit has")
 
-	two := newVolume(t, "two", withSource(repo), withOpts("tiering=off"))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo), withOpts("tiering=off")).mount()
 	if n, bottom := levels(t, two.at("most")); n != 1999 || !bottom {
 		t.Errorf("the next machine has %d levels, the file at the end: %v", n, bottom)
 	}
@@ -127,8 +123,7 @@ func TestDeepStockCommit(t *testing.T) {
 					"/bottom\ndata 1\nx\nM 100644 inline other\ndata 1\nx\n"}.must(t)
 			tree := func() string { return must(t, "/", "git", "-C", repo, "rev-parse", "main:a") }
 			before := tree()
-			one := newVolume(t, "one", withSource(repo))
-			one.mount()
+			one := newVolume(t, "one", withSource(repo)).mount()
 			if n, bottom := levels(t, one.at("a")); n != c.levels || !bottom {
 				t.Errorf("the mount has %d levels, the file at the end: %v", n, bottom)
 			}
@@ -141,12 +136,8 @@ func TestDeepStockCommit(t *testing.T) {
 			must(t, one.mnt, "rm", "a/new")
 			one.emberfs("umount", one.mnt)
 			one.waitGone()
-			if got := must(t, "/", "git", "-C", repo, "show", "main:other"); got != "y" {
-				t.Errorf("the remote holds %q", got)
-			}
-			if got := tree(); got != before {
-				t.Errorf("what was not touched went from %s to %s", before, got)
-			}
+			equal(t, show(t, repo, "main:other"), "y", "the remote holds")
+			equal(t, tree(), before, "what was not touched went from %s to", before)
 			to := one.dir + "/copy"
 			if r := one.emberfs("restore", "--from", repo, "--to", to); r.code != c.code {
 				t.Errorf("restore: want exit %d\n%.1000s", c.code, r)
@@ -154,9 +145,7 @@ func TestDeepStockCommit(t *testing.T) {
 			if n, _ := levels(t, to+"/a"); n != c.restored {
 				t.Errorf("emberfs restore gives %d levels, want %d", n, c.restored)
 			}
-			if b, err := os.ReadFile(to + "/other"); err != nil || string(b) != "y" {
-				t.Errorf("beside it restore gives %q, %v", b, err)
-			}
+			wantFile(t, to+"/other", "y", "beside it restore gives")
 			for _, args := range [][]string{{"log", repo}, {"snapshots", repo}, {"status", "--json"}, {"check", repo}} {
 				if r := one.emberfs(args...); r.code != 0 && (c.code == 0 || args[0] != "check" || r.code != 3) {
 					t.Errorf("%q: %.1000s", args, r)
@@ -173,8 +162,7 @@ func TestTooMuchForCommit(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	lookPath(t, "mkfs.xfs")
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state"))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state")).mount()
 	out := []string{"listed", "heavy", "vast", "dir/listed"}
 	check(t, os.Mkdir(v.at("dir"), 0o755))
 	for _, name := range append(out, "good") {
@@ -223,8 +211,7 @@ func TestTooMuchForCommit(t *testing.T) {
 			t.Errorf("%s: dir has %v, %v", what, n, err)
 		}
 	}
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	whole("the next machine", two.mnt)
 	two.umount()
 	must(t, "/", env.bin, "restore", "--from", repo, "--to", two.dir+"/copy")
@@ -275,8 +262,7 @@ func below(fd, i int, err error) (int, error) {
 func TestLeftOutStaysAtRisk(t *testing.T) {
 	deadline(t, time.Minute)
 	lookPath(t, "strace")
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("tier_interval=none"))
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("tier_interval=none")).mount()
 	check(t, os.WriteFile(v.at("bad"), []byte("hello"), 0o644))
 	check(t, os.WriteFile(v.at("good"), []byte("hello"), 0o644))
 	failing := v.failReads(v.state + "/warm/bad")
@@ -297,9 +283,7 @@ func TestLeftOutStaysAtRisk(t *testing.T) {
 	if st := v.status(); st.AtRisk.Files != 0 || len(st.Errors) != 0 {
 		t.Errorf("after it could be read: at risk %+v, errors %q", st.AtRisk, st.Errors)
 	}
-	if got := must(t, "/", "git", "-C", v.source, "show", "main:bad"); got != "hello" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, v.source, "main:bad"), "hello", "the remote holds")
 	v.umount()
 }
 
@@ -349,8 +333,7 @@ func TestRestoreLeavesPartsOut(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
 	// Takes larger attributes than ext4.
-	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state"))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo), withState(smallDisk(t, "disk", 400, "mkfs.xfs", "-q")+"/state")).mount()
 	check(t, os.Mkdir(v.at("d"), 0o700))
 	for _, n := range []string{"a", "b", "c"} {
 		check(t, os.WriteFile(v.at("d/"+n), []byte(n), 0o640))

@@ -49,8 +49,7 @@ func wantErrno(t testing.TB, err error, errno unix.Errno, what string) {
 // TestMemoryClassLimit fills a memory directory: ENOSPC there, and the rest of the volume goes on.
 func TestMemoryClassLimit(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withOpts("memory_class_limit=4MiB"), withMemory("mem", "mem2"))
-	v.mount()
+	v := newVolume(t, "v", withOpts("memory_class_limit=4MiB"), withMemory("mem", "mem2")).mount()
 	check(t, os.Mkdir(v.at("mem"), 0o755))
 	wantErrno(t, os.WriteFile(v.at("mem/big"), make([]byte, 5<<20), 0o644), unix.ENOSPC, "5 MiB of 4")
 	st := v.status().Memory
@@ -79,9 +78,7 @@ func TestMemoryClassLimit(t *testing.T) {
 		}
 	}
 	wantErrno(t, os.Mkdir(v.at("mem2"), 0o755), unix.ENOSPC, "another memory directory")
-	if got := names(t, v.mnt); got != "disk mem" {
-		t.Errorf("after a mkdir that failed: %q", got)
-	}
+	equal(t, names(t, v.mnt), "disk mem", "after a mkdir that failed:")
 	check(t, os.WriteFile(v.at("disk2"), []byte("x"), 0o644))
 	v.umount()
 }
@@ -89,8 +86,7 @@ func TestMemoryClassLimit(t *testing.T) {
 // TestMemoryBorder moves across the border of a memory directory: the system calls say EXDEV, mv and cp work.
 func TestMemoryBorder(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withMemory("mem", "d/deep"))
-	v.mount()
+	v := newVolume(t, "v", withMemory("mem", "d/deep")).mount()
 	check(t, os.MkdirAll(v.at("mem/sub"), 0o755))
 	check(t, os.Mkdir(v.at("disk"), 0o755))
 	check(t, os.WriteFile(v.at("mem/m"), []byte("in memory"), 0o644))
@@ -142,12 +138,8 @@ func TestMemoryBorder(t *testing.T) {
 	check(t, os.Mkdir(v.at("d/deep"), 0o755))
 	check(t, os.WriteFile(v.at("d/deep/f"), []byte("deep"), 0o644))
 	check(t, os.Rename(v.at("d"), v.at("e")))
-	if got := read(t, v.at("e/deep/f")); got != "deep" {
-		t.Errorf("after the rename of the parent: %q", got)
-	}
-	if got := names(t, filepath.Join(v.state, "warm/e/deep")); got != "" {
-		t.Errorf("warm holds %q", got)
-	}
+	equal(t, read(t, v.at("e/deep/f")), "deep", "after the rename of the parent:")
+	equal(t, names(t, filepath.Join(v.state, "warm/e/deep")), "", "warm holds")
 	check(t, os.RemoveAll(v.at("mem")))
 	check(t, os.RemoveAll(v.at("e")))
 	if st := v.status().Memory; st.Files != 0 || st.Bytes != 0 || st.Directories != 0 {
@@ -160,8 +152,7 @@ func TestMemoryBorder(t *testing.T) {
 func TestMemoryNumbers(t *testing.T) {
 	deadline(t, time.Minute)
 	for _, cache := range []string{"on", "off"} {
-		v := newVolume(t, "v"+cache, withOpts("kernel_cache="+cache), withMemory("mem"))
-		v.mount()
+		v := newVolume(t, "v"+cache, withOpts("kernel_cache="+cache), withMemory("mem")).mount()
 		check(t, os.MkdirAll(v.at("mem/sub/leaf"), 0o755))
 		check(t, os.WriteFile(v.at("mem/f"), nil, 0o644))
 		check(t, os.WriteFile(v.at("disk"), nil, 0o644))
@@ -223,8 +214,7 @@ func secret() string { return "top" + "-secret-" + strings.Repeat("0123456789", 
 func TestMemoryStaysInMemory(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), withMemory("mem"), withOpts("memory_class_limit=1MiB"))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo), withMemory("mem"), withOpts("memory_class_limit=1MiB")).mount()
 	check(t, os.Mkdir(v.at("mem"), 0o700))
 	check(t, unix.Chmod(v.at("mem"), 0o1777))
 	check(t, os.Chown(v.at("mem"), 3, 4))
@@ -242,15 +232,11 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	if r := v.emberfs("diff", v.mnt); r.code != 0 || strings.Contains(r.stdout, "mem/") {
 		t.Errorf("diff: %v", r)
 	}
-	if r := v.emberfs("check", v.state); r.code != 0 {
-		t.Errorf("check: %v", r)
-	}
+	v.must("check", v.state)
 	if st := v.status(); st.AtRisk.Files != 0 {
 		t.Errorf("after a sync: at risk %+v", st.AtRisk)
 	}
-	if r := v.emberfs("tier", v.mnt, "mem"); r.code != 0 {
-		t.Errorf("tier of a memory directory: %v", r)
-	}
+	v.must("tier", v.mnt, "mem")
 	look := func(when string) {
 		t.Helper()
 		for _, repo := range []string{repo, v.cold()} { // objects are compressed: all of them in the open
@@ -293,8 +279,7 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	}
 	fsck(t, repo)
 
-	next := newVolume(t, "next", withSource(repo), withMemory("mem"))
-	next.mount()
+	next := newVolume(t, "next", withSource(repo), withMemory("mem")).mount()
 	var st unix.Stat_t
 	check(t, unix.Stat(next.at("mem"), &st))
 	if got := names(t, next.at("mem")); got != "" || st.Mode&0o7777 != 0o1777 || st.Uid != 3 || st.Gid != 4 {
@@ -303,32 +288,22 @@ func TestMemoryStaysInMemory(t *testing.T) {
 	}
 	check(t, os.WriteFile(next.at("mem/f"), []byte("x"), 0o644))
 	next.umount()
-	plain := newVolume(t, "plain", withSource(repo))
-	plain.mount()
-	if got := names(t, plain.at("mem")); got != "" {
-		t.Errorf("without the rule: %q", got)
-	}
+	plain := newVolume(t, "plain", withSource(repo)).mount()
+	equal(t, names(t, plain.at("mem")), "", "without the rule:")
 	check(t, os.WriteFile(plain.at("mem/f"), []byte("kept"), 0o644))
 	plain.umount()
 	// What is on disk now stays there, and status says so.
-	again := newVolume(t, "again", withSource(repo), withMemory("mem"))
-	again.mount()
-	if got := read(t, again.at("mem/f")); got != "kept" {
-		t.Errorf("a directory with entries: %q", got)
-	}
+	again := newVolume(t, "again", withSource(repo), withMemory("mem")).mount()
+	equal(t, read(t, again.at("mem/f")), "kept", "a directory with entries:")
 	check(t, os.WriteFile(again.at("mem/g"), []byte("too"), 0o644))
-	if got := names(t, filepath.Join(again.state, "warm/mem")); got != "f g" {
-		t.Errorf("a directory with entries on disk: warm holds %q", got)
-	}
+	equal(t, names(t, filepath.Join(again.state, "warm/mem")), "f g", "a directory with entries on disk: warm holds")
 	if n := again.status().Notes; !slices.ContainsFunc(n, func(s string) bool { return strings.Contains(s, "mem ") }) {
 		t.Errorf("status notes %q", n)
 	}
 	check(t, os.Remove(again.at("mem/f")))
 	check(t, os.Remove(again.at("mem/g")))
 	check(t, os.WriteFile(again.at("mem/h"), []byte("x"), 0o644)) // empty, it is what the rule says
-	if got := names(t, filepath.Join(again.state, "warm/mem")); got != "" {
-		t.Errorf("once it was empty: warm holds %q", got)
-	}
+	equal(t, names(t, filepath.Join(again.state, "warm/mem")), "", "once it was empty: warm holds")
 	if n := again.status().Notes; len(n) != 0 {
 		t.Errorf("status notes %q", n)
 	}

@@ -50,9 +50,7 @@ func TestMemoryKill(t *testing.T) {
 	if st := v.status().Memory; st.Limit != 16<<20 || st.Directories != 2 {
 		t.Errorf("status says %+v", st)
 	}
-	if got := read(t, v.at("mem/open")); got != "written" {
-		t.Errorf("the open file: %q", got)
-	}
+	equal(t, read(t, v.at("mem/open")), "written", "the open file:")
 	check(t, os.WriteFile(v.at("mem/new"), []byte("new"), 0o644))
 	if got := read(t, other.at("mem/o")); got != "other" || names(t, other.at("mem")) != "o" {
 		t.Errorf("the other volume's: %q", got)
@@ -62,27 +60,19 @@ func TestMemoryKill(t *testing.T) {
 	v.kill()
 	v.config = ""
 	v.mount()
-	if got := read(t, v.at("mem/new")); got != "new" {
-		t.Errorf("without the rule: %q", got)
-	}
+	equal(t, read(t, v.at("mem/new")), "new", "without the rule:")
 	check(t, os.WriteFile(v.at("mem/more"), []byte("more"), 0o644))
-	if got := names(t, filepath.Join(v.state, "warm/mem")); got != "" {
-		t.Errorf("warm holds %q", got)
-	}
+	equal(t, names(t, filepath.Join(v.state, "warm/mem")), "", "warm holds")
 	check(t, os.RemoveAll(v.at("a/b/mem")))
 	check(t, os.Mkdir(v.at("a/b/mem"), 0o755))
 	check(t, os.WriteFile(v.at("a/b/mem/d"), []byte("disk"), 0o644))
-	if got := names(t, filepath.Join(v.state, "warm/a/b/mem")); got != "d" {
-		t.Errorf("made without the rule: warm holds %q", got)
-	}
+	equal(t, names(t, filepath.Join(v.state, "warm/a/b/mem")), "d", "made without the rule: warm holds")
 	v.umount()
 	if left := tmpfsBelow(v.dir); len(left) != 0 {
 		t.Errorf("umount leaves %+v", left)
 	}
 	v.mount()
-	if got := names(t, v.at("mem")) + names(t, v.at("a/b/mem")); got != "d" {
-		t.Errorf("after an unmount: %q", got)
-	}
+	equal(t, names(t, v.at("mem"))+names(t, v.at("a/b/mem")), "d", "after an unmount:")
 	v.umount()
 	other.umount()
 	fsck(t, v.cold())
@@ -112,9 +102,7 @@ func TestMemoryForeign(t *testing.T) {
 	wantErrno(t, os.Link(v.at("f"), v.at("mem/f")), unix.EOPNOTSUPP, "a link in it")
 	check(t, os.Remove(v.at("mem")))
 	v.umount()
-	if got := read(t, filepath.Join(at, "theirs")); got != "x" {
-		t.Errorf("somebody's file: %q", got)
-	}
+	equal(t, read(t, filepath.Join(at, "theirs")), "x", "somebody's file:")
 	check(t, unix.Unmount(at, 0))
 }
 
@@ -122,8 +110,7 @@ func TestMemoryForeign(t *testing.T) {
 func TestMemoryUser(t *testing.T) {
 	deadline(t, time.Minute)
 	u := plainUser()
-	v := newVolume(t, "v", withUser(u), withMemory("mem"))
-	v.mount()
+	v := newVolume(t, "v", withUser(u), withMemory("mem")).mount()
 	if st := v.status(); st.Memory.Available || len(st.Notes) == 0 {
 		t.Errorf("status says %+v and notes %q", st.Memory, st.Notes)
 	}
@@ -141,8 +128,7 @@ func TestMemoryUser(t *testing.T) {
 // renamed.
 func TestMemoryLate(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withMemory("a/mem", "a/full"))
-	v.mount()
+	v := newVolume(t, "v", withMemory("a/mem", "a/full")).mount()
 	check(t, os.MkdirAll(v.at("x/mem"), 0o755))
 	check(t, os.MkdirAll(v.at("x/full"), 0o755))
 	check(t, os.WriteFile(v.at("x/full/f"), []byte("x"), 0o644))
@@ -182,8 +168,7 @@ func TestMemoryEnds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := newVolume(t, "v", withMemory("mem"))
-			v.mount()
+			v := newVolume(t, "v", withMemory("mem")).mount()
 			check(t, os.MkdirAll(v.at("mem/d"), 0o755))
 			check(t, os.WriteFile(v.at("mem/d/f"), []byte("x"), 0o644))
 			end(v)

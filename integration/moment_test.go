@@ -77,9 +77,7 @@ func (v *volume) restoreCommit(id string) string {
 	v.t.Helper()
 	to := filepath.Join(testDir(v.t), "restored")
 	check(v.t, os.RemoveAll(to))
-	if r := v.emberfs("restore", "--from", v.state, "--commit", id, "--to", to); r.code != 0 {
-		v.t.Fatalf("%v", r)
-	}
+	v.must("restore", "--from", v.state, "--commit", id, "--to", to)
 	return to
 }
 

@@ -72,9 +72,7 @@ func TestMount8(t *testing.T) {
 	}
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	mustMount8(t, "/bin/umount", v.mnt)
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
-		t.Errorf("umount came back before the backup was on the remote: %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "x", "umount came back before the backup was on the remote:")
 	v.waitGone()
 	if r := mount8(t, "/bin/umount", v.mnt); r.code == 0 {
 		t.Errorf("umount of what is not mounted\n%v", r)
@@ -128,9 +126,7 @@ func TestMount8Busy(t *testing.T) {
 	check(t, f.Close())
 	mustMount8(t, "/bin/umount", v.mnt)
 	v.waitGone()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:f"); got != "later" {
-		t.Errorf("cold holds %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:f"), "later", "cold holds")
 }
 
 // TestFstab: a line of fstab, mount by directory, umount, and the variants that go by or around the helper.
@@ -153,9 +149,7 @@ func TestFstab(t *testing.T) {
 		if i >= 4 { // the helper is not asked: the daemon finishes by itself
 			v.waitGone()
 		}
-		if got := must(t, "/", "git", "-C", repo, "show", "main:"+name); got != name {
-			t.Errorf("%v: the remote holds %q", way, got)
-		}
+		equal(t, show(t, repo, "main:"+name), name, "%v: the remote holds", way)
 		v.waitGone()
 	}
 }
@@ -192,9 +186,7 @@ func TestMount8Remount(t *testing.T) {
 		t.Errorf("umount -r of a busy mount: %v", r)
 	}
 	has("umount -r", "ro nosuid nodev noexec noatime")
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
-		t.Errorf("umount -r came back before the backup was on the remote: %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "x", "umount -r came back before the backup was on the remote:")
 	mustMount8(t, "/bin/mount", "-o", "remount,rw", v.mnt)
 	has("remount,rw", "!ro nosuid nodev noexec noatime")
 	mustMount8(t, "/bin/mount", "-o", "remount,exec,relatime", v.mnt)
@@ -222,9 +214,7 @@ func TestMount8Remount(t *testing.T) {
 	has("ro, then remount,rw", "!ro nosuid")
 	mustMount8(t, "/bin/umount", v.mnt)
 	v.waitGone()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:g"); got != "y" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:g"), "y", "the remote holds")
 }
 
 // TestMount8Bound: umount(8) of a place that the mount, or a file in it, is bound to comes back, and so does that of
@@ -233,8 +223,7 @@ func TestMount8Bound(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	installHelpers(t)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
 	bound := mkdir(t, v.dir+"/bound", user{})
 	file := v.dir + "/file"
@@ -252,13 +241,9 @@ func TestMount8Bound(t *testing.T) {
 		r.took > 20*time.Second {
 		t.Errorf("umount while it is bound: want exit 3 and where\n%v", r)
 	}
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "two" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "two", "the remote holds")
 	check(t, os.WriteFile(bound+"/f", []byte("three"), 0o644))
 	mustMount8(t, "/sbin/umount.fuse.emberfs", bound)
 	v.waitGone()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "three" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "three", "the remote holds")
 }

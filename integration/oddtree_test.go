@@ -25,22 +25,18 @@ import (
 // makeOddTree fills dir with everything that a tree may hold and that a backup may lose.
 func makeOddTree(t testing.TB, dir string) {
 	t.Helper()
-	ok := func(err error) {
-		t.Helper()
-		check(t, err)
-	}
 	at := func(name string) string { return dir + "/" + name }
 	write := func(name, content string) string {
 		t.Helper()
-		ok(os.MkdirAll(filepath.Dir(at(name)), 0o755))
-		ok(os.WriteFile(at(name), []byte(content), 0o644))
+		check(t, os.MkdirAll(filepath.Dir(at(name)), 0o755))
+		check(t, os.WriteFile(at(name), []byte(content), 0o644))
 		return at(name)
 	}
 	for _, n := range oddNames() {
 		write("names/"+n, "file "+n)
-		ok(os.Mkdir(at("dirs-"+fmt.Sprintf("%x", n)[:min(40, 2*len(n))]), 0o755))
-		ok(os.MkdirAll(at("under")+"/"+n, 0o755))
-		ok(os.WriteFile(at("under")+"/"+n+"/f", []byte(n), 0o644))
+		check(t, os.Mkdir(at("dirs-"+fmt.Sprintf("%x", n)[:min(40, 2*len(n))]), 0o755))
+		check(t, os.MkdirAll(at("under")+"/"+n, 0o755))
+		check(t, os.WriteFile(at("under")+"/"+n+"/f", []byte(n), 0o644))
 	}
 	// nested repositories, with and without a working tree
 	must(t, "/", "git", "init", "-q", "-b", "main", at("nested"))
@@ -49,63 +45,63 @@ func makeOddTree(t testing.TB, dir string) {
 	must(t, at("nested"), "git", "commit", "-qm", "x")
 	must(t, "/", "git", "clone", "-q", "--bare", at("nested"), at("bare.git"))
 	// every kind of node
-	ok(unix.Mkfifo(at("fifo"), 0o640))
-	ok(unix.Mknod(at("socket"), unix.S_IFSOCK|0o755, 0))
-	ok(unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
-	ok(unix.Mknod(at("block"), unix.S_IFBLK|0o600, int(unix.Mkdev(259, 70000))))
-	ok(os.Symlink("nowhere/at all", at("dangling")))
-	ok(os.Symlink(strings.Repeat("t", 4095), at("long-link")))
-	ok(os.Symlink("/etc/passwd", at("absolute")))
-	ok(os.Symlink("\xff\xfe", at("latin-link")))
-	ok(os.Lchown(at("dangling"), 1001, 1002))
-	ok(os.MkdirAll(at("empty/a/b"), 0o755))
-	ok(os.Mkdir(at("only-fifo"), 0o755))
-	ok(unix.Mkfifo(at("only-fifo/p"), 0o600))
+	check(t, unix.Mkfifo(at("fifo"), 0o640))
+	check(t, unix.Mknod(at("socket"), unix.S_IFSOCK|0o755, 0))
+	check(t, unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	check(t, unix.Mknod(at("block"), unix.S_IFBLK|0o600, int(unix.Mkdev(259, 70000))))
+	check(t, os.Symlink("nowhere/at all", at("dangling")))
+	check(t, os.Symlink(strings.Repeat("t", 4095), at("long-link")))
+	check(t, os.Symlink("/etc/passwd", at("absolute")))
+	check(t, os.Symlink("\xff\xfe", at("latin-link")))
+	check(t, os.Lchown(at("dangling"), 1001, 1002))
+	check(t, os.MkdirAll(at("empty/a/b"), 0o755))
+	check(t, os.Mkdir(at("only-fifo"), 0o755))
+	check(t, unix.Mkfifo(at("only-fifo/p"), 0o600))
 	// hard links in one directory, across directories, of a symlink and of a fifo, and of an empty file
 	write("hard/one", "linked")
-	ok(os.Link(at("hard/one"), at("hard/two")))
-	ok(os.MkdirAll(at("other/deep"), 0o755))
-	ok(os.Link(at("hard/one"), at("other/deep/three")))
-	ok(unix.Linkat(unix.AT_FDCWD, at("dangling"), unix.AT_FDCWD, at("other/dangling2"), 0))
-	ok(os.Link(at("fifo"), at("other/fifo2")))
-	ok(os.Link(write("empty-file", ""), at("other/empty2")))
+	check(t, os.Link(at("hard/one"), at("hard/two")))
+	check(t, os.MkdirAll(at("other/deep"), 0o755))
+	check(t, os.Link(at("hard/one"), at("other/deep/three")))
+	check(t, unix.Linkat(unix.AT_FDCWD, at("dangling"), unix.AT_FDCWD, at("other/dangling2"), 0))
+	check(t, os.Link(at("fifo"), at("other/fifo2")))
+	check(t, os.Link(write("empty-file", ""), at("other/empty2")))
 	write("same-content", "linked") // equal bytes, but no link
 	// modes, owners, attributes
 	for i, mode := range []uint32{0, 0o100, 0o400, 0o444, 0o4755, 0o2755, 0o1777, 0o6711, 0o7777, 0o666} {
 		f := write(fmt.Sprintf("modes/f%d", i), "x")
-		ok(os.Chown(f, i*1000, i*7))
-		ok(unix.Chmod(f, mode))
+		check(t, os.Chown(f, i*1000, i*7))
+		check(t, unix.Chmod(f, mode))
 		d := at(fmt.Sprintf("modes/d%d", i))
-		ok(os.Mkdir(d, 0o755))
-		ok(unix.Chmod(d, mode))
+		check(t, os.Mkdir(d, 0o755))
+		check(t, unix.Chmod(d, mode))
 	}
-	ok(os.Lchown(write("big-ids", "x"), 1<<31+5, 1<<32-3))
+	check(t, os.Lchown(write("big-ids", "x"), 1<<31+5, 1<<32-3))
 	x := write("xattrs/f", "x")
 	for n, v := range map[string]string{"user.plain": "v", "user.empty": "", "user.bytes": "\x00\xff\n",
 		"trusted.t": "t", "security.test": "s", "user.\xfflatin": "v", "user.long": strings.Repeat("v", 1500)} {
-		ok(unix.Lsetxattr(x, n, []byte(v), 0))
+		check(t, unix.Lsetxattr(x, n, []byte(v), 0))
 	}
-	ok(unix.Lsetxattr(write("xattrs/cap", "x"), "security.capability",
+	check(t, unix.Lsetxattr(write("xattrs/cap", "x"), "security.capability",
 		[]byte("\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
-	ok(unix.Lsetxattr(at("absolute"), "trusted.link", []byte("of a link"), 0))
-	ok(unix.Lsetxattr(at("xattrs"), "user.dir", []byte("of a directory"), 0))
-	ok(unix.Lsetxattr(dir, "user.root", []byte("of the root"), 0))
-	ok(unix.Lsetxattr(write("acl/f", "x"), aclAccessName,
+	check(t, unix.Lsetxattr(at("absolute"), "trusted.link", []byte("of a link"), 0))
+	check(t, unix.Lsetxattr(at("xattrs"), "user.dir", []byte("of a directory"), 0))
+	check(t, unix.Lsetxattr(dir, "user.root", []byte("of the root"), 0))
+	check(t, unix.Lsetxattr(write("acl/f", "x"), aclAccessName,
 		[]byte(acl("u::rw- u:1234:rwx g::r-- g:77:-w- m::rwx o::---")), 0))
-	ok(unix.Lsetxattr(at("acl"), aclDefaultName, []byte(acl("u::rwx u:1234:r-x g::r-x m::rwx o::---")), 0))
+	check(t, unix.Lsetxattr(at("acl"), aclDefaultName, []byte(acl("u::rwx u:1234:r-x g::r-x m::rwx o::---")), 0))
 	write("acl/inherited", "x")
-	ok(os.Mkdir(at("acl/sub"), 0o755))
+	check(t, os.Mkdir(at("acl/sub"), 0o755))
 	oddSizes(t, dir)
 	// depth, length and number
 	write(strings.Repeat("level/", 30)+"bottom", "deep")
 	write("long/"+strings.Repeat("n", 255)+"/"+strings.Repeat("\xc3\xa9", 127)+"/f", "x")
-	ok(os.MkdirAll(at("many"), 0o755))
+	check(t, os.MkdirAll(at("many"), 0o755))
 	many := 700 // the metadata of more than 512 is split up
 	if effort.Soaking() {
 		many = 10_000
 	}
 	for i := range many {
-		ok(os.WriteFile(at(fmt.Sprintf("many/entry %05d", i)), fmt.Appendf(nil, "%d", i%97), 0o644))
+		check(t, os.WriteFile(at(fmt.Sprintf("many/entry %05d", i)), fmt.Appendf(nil, "%d", i%97), 0o644))
 	}
 	oddTimes(t, dir)
 }

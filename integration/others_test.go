@@ -47,8 +47,7 @@ func TestStatusElsewhere(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	command{args: []string{"unshare", "-m", "sh", "-euc", ownNamespace + "mount -t tmpfs none " + v.state + "; " +
 		env.bin + " status; " + env.bin + " status --json"},
@@ -57,9 +56,7 @@ func TestStatusElsewhere(t *testing.T) {
 		t.Errorf("the volume is not known any more: %v", r)
 	}
 	v.umount()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "x", "the remote holds")
 }
 
 // TestTwoMountsOfNewState: of two mounts of one new state directory at the same moment one wins, and the other takes
@@ -91,9 +88,7 @@ func TestTwoMountsOfNewState(t *testing.T) {
 	v.sync()
 	v.umount()
 	v.mount()
-	if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "x" {
-		t.Errorf("the winner's volume holds %q, %v", b, err)
-	}
+	wantFile(t, v.at("f"), "x", "the winner's volume holds")
 	v.umount()
 }
 
@@ -130,8 +125,7 @@ cd $D; `
 			dir := mkdir(t, filepath.Join(testDir(t), "theirs"), user{uid: 1000, gid: 1000})
 			repo := dir + "/r.git"
 			must(t, "/", "git", "init", "-q", "--bare", "-b", "main", repo)
-			v := newVolume(t, "v", withSource(repo))
-			v.mount()
+			v := newVolume(t, "v", withSource(repo)).mount()
 			check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
 			v.sync()
 			shell(t, "/", "D="+dir+prelude+c.how)
@@ -146,9 +140,8 @@ cd $D; `
 				t.Errorf("ran as root: %v", ran)
 			}
 			if c.pushed {
-				if got := must(t, "/", "git", "-c", "safe.directory=*", "-C", repo, "show", "main:f"); got != "two" {
-					t.Errorf("the remote holds %q", got)
-				}
+				equal(t, must(t, "/", "git", "-c", "safe.directory=*", "-C", repo, "show", "main:f"), "two",
+					"the remote holds")
 			}
 		})
 	}
@@ -158,8 +151,7 @@ cd $D; `
 // may not enter a directory does not read its names in status.json.
 func TestOddNamesAreShownSafely(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("tier_interval=none"))
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), withOpts("tier_interval=none")).mount()
 	const odd = "evil\x1b]0;owned\x07\nCOMPLETE: commit 1\x9b31m\u202e"
 	check(t, os.Mkdir(v.at("secret"), 0o700))
 	check(t, os.WriteFile(v.at("secret/"+odd), []byte("hello"), 0o644))

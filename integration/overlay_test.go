@@ -33,8 +33,7 @@ func TestOverlayUpper(t *testing.T) {
 			t.Fatal("the overlay stays busy")
 		}
 	}
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	check(t, os.Mkdir(one.at("upper"), 0o755))
 	check(t, os.Mkdir(one.at("work"), 0o755))
 	over(one)
@@ -45,8 +44,7 @@ func TestOverlayUpper(t *testing.T) {
 	off()
 	one.umount()
 	fsck(t, repo)
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	over(two)
 	after := scanTree(t, merged)
 	sameTree(t, after, before, "the overlay on the next machine")

@@ -83,9 +83,7 @@ func TestOwnRulesKilled(t *testing.T) {
 	}
 	t.Logf("%d changes of rules", accepted)
 	v.sync()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:.emberfs/rules.yaml"); got != text(accepted) {
-		t.Errorf("the commit has %q, want %q", got, text(accepted))
-	}
+	equal(t, show(t, v.cold(), "main:.emberfs/rules.yaml"), text(accepted), "the commit has")
 	check(t, os.Remove(v.rulesFile())) // nothing is ignored any more
 	v.umount()
 	fsck(t, v.cold())

@@ -11,17 +11,13 @@ import (
 // without.
 func TestPosixPassthrough(t *testing.T) {
 	skipped := nativeCell(t, user{})
-	for _, cache := range []string{"on", "off"} {
-		t.Run("cache="+cache, func(t *testing.T) {
-			t.Parallel()
-			deadline(t, 6*time.Minute)
-			v := passthroughVolume(t, "v", withOpts("allow_other", "kernel_cache="+cache))
-			k := cell{dir: mkdir(t, v.at("build"), user{})}
-			k.prepare(t)
-			k.run(t, skipped)
-			v.noneOpen()
-			v.umount()
-			fsck(t, v.cold())
-		})
-	}
+	onAndOff(t, "cache=", 6*time.Minute, func(t *testing.T, cache string) {
+		v := passthroughVolume(t, "v", withOpts("allow_other", "kernel_cache="+cache))
+		k := cell{dir: mkdir(t, v.at("build"), user{})}
+		k.prepare(t)
+		k.run(t, skipped)
+		v.noneOpen()
+		v.umount()
+		fsck(t, v.cold())
+	})
 }

@@ -205,9 +205,7 @@ func TestPassthroughBorderStress(t *testing.T) {
 	v.umount()
 	wantRecords(t, filepath.Join(v.state, "warm", "f"), reopenHead, wrote)
 	to := filepath.Join(testDir(t), "restored")
-	if r := v.emberfs("restore", "--from", v.state, "--to", to); r.code != 0 {
-		t.Fatal(r)
-	}
+	v.must("restore", "--from", v.state, "--to", to)
 	wantRecords(t, filepath.Join(to, "f"), reopenHead, wrote)
 	fsck(t, v.cold())
 }
@@ -227,9 +225,7 @@ func TestPassthroughPrograms(t *testing.T) {
 	} {
 		must(t, clone, args...)
 	}
-	if s := must(t, clone, "git", "status", "--porcelain"); s != "" {
-		t.Errorf("git status: %s", s)
-	}
+	equal(t, must(t, clone, "git", "status", "--porcelain"), "", "git status:")
 	buildProject(t, clone, dir)
 	v.noneOpen()
 	v.umount()

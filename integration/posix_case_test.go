@@ -139,6 +139,23 @@ func (c *tc) pwrite(fd int, s string, off int64) {
 	c.equal(n, len(s), "bytes written")
 }
 
+// pread reads up to n bytes at an offset.
+func (c *tc) pread(fd, n int, off int64) []byte {
+	c.Helper()
+	b := make([]byte, n)
+	n, err := unix.Pread(fd, b, off)
+	c.ok(err, "pread")
+	return b[:n]
+}
+
+// seek moves a descriptor and requires its new position.
+func (c *tc) seek(fd int, off int64, whence int, want int64, what string) {
+	c.Helper()
+	pos, err := unix.Seek(fd, off, whence)
+	c.ok(err, what)
+	c.equal(pos, want, what)
+}
+
 // errnoOf is the error of opening, for calls where success must be undone.
 func errnoOf(path string, flags int, mode uint32) error {
 	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, mode)

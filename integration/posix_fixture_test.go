@@ -100,10 +100,7 @@ func fixtureCases() []pcase {
 func (c *tc) preRead(name string, off int64, n int) {
 	c.Helper()
 	fd := c.open(c.pre(name), unix.O_RDONLY, 0)
-	b := make([]byte, n)
-	got, err := unix.Pread(fd, b, off)
-	c.ok(err, "pread")
-	c.same(b[:got], []byte(fixtureContent())[off:min(int64(fixtureSize), off+int64(n))], name)
+	c.same(c.pread(fd, n, off), []byte(fixtureContent())[off:min(int64(fixtureSize), off+int64(n))], name)
 }
 
 func (c *tc) preChange(name string, flags int, off int64, text string) {
@@ -136,9 +133,7 @@ func fixturePunch(c *tc) {
 	want := []byte(fixtureContent())
 	copy(want[8192:], make([]byte, 65536))
 	c.content(c.pre("file"), string(want))
-	pos, err := unix.Seek(fd, 0, unix.SEEK_HOLE)
-	c.ok(err, "SEEK_HOLE")
-	c.equal(pos, int64(8192), "hole")
+	c.seek(fd, 0, unix.SEEK_HOLE, 8192, "SEEK_HOLE")
 }
 
 func fixtureSparse(c *tc) {
@@ -146,13 +141,8 @@ func fixtureSparse(c *tc) {
 	c.equal(st.Size, int64(10<<20), "size")
 	c.truth(st.Blocks*512 < 1<<20, "%d blocks: the holes are gone", st.Blocks)
 	fd := c.open(c.pre("sparse"), unix.O_RDONLY, 0)
-	pos, err := unix.Seek(fd, 0, unix.SEEK_DATA)
-	c.ok(err, "SEEK_DATA")
-	c.equal(pos, int64(1<<20), "data")
-	b := make([]byte, fixtureSize)
-	_, err = unix.Pread(fd, b, 1<<20)
-	c.ok(err, "pread")
-	c.same(b, []byte(fixtureContent()), "data of the sparse file")
+	c.seek(fd, 0, unix.SEEK_DATA, 1<<20, "SEEK_DATA")
+	c.same(c.pread(fd, fixtureSize, 1<<20), []byte(fixtureContent()), "data of the sparse file")
 }
 
 func fixtureMap(c *tc) {
@@ -191,10 +181,7 @@ func fixtureRename(c *tc) {
 func fixtureUnlink(c *tc) {
 	fd := c.open(c.pre("file"), unix.O_RDWR, 0)
 	c.ok(os.Remove(c.pre("file")), "unlink")
-	b := make([]byte, fixtureSize)
-	_, err := unix.Pread(fd, b, 0)
-	c.ok(err, "pread")
-	c.same(b, []byte(fixtureContent()), "an unlinked file")
+	c.same(c.pread(fd, fixtureSize, 0), []byte(fixtureContent()), "an unlinked file")
 	c.pwrite(fd, "x", 0)
 	c.ok(unix.Ftruncate(fd, 5), "ftruncate")
 }

@@ -39,8 +39,7 @@ func TestPosixMatrix(t *testing.T) {
 	t.Run("released", func(t *testing.T) {
 		t.Parallel()
 		deadline(t, 6*time.Minute)
-		v := newVolume(t, "v", withOpts("allow_other"), onlyByCommand())
-		v.mount()
+		v := newVolume(t, "v", withOpts("allow_other"), onlyByCommand()).mount()
 		k := cell{dir: v.mnt}
 		k.prepare(t)
 		v.release()
@@ -59,8 +58,7 @@ func posixCell(t *testing.T, u user, cache string, restored bool, skipped map[st
 	if restored {
 		options = append(options, withSource(newBareRepo(t, "remote.git", u)))
 	}
-	v := newVolume(t, "one", options...)
-	v.mount()
+	v := newVolume(t, "one", options...).mount()
 	k := cell{dir: filepath.Join(v.mnt), as: u}
 	k.prepare(t)
 	if restored {

@@ -39,10 +39,7 @@ func mmapCoherent(c *tc) {
 	c.pwrite(fd, "written", 5000)
 	c.equal(string(m[5000:5007]), "written", "a write seen by the map")
 	copy(m[100:], "mapped")
-	b := make([]byte, 6)
-	_, err := unix.Pread(fd, b, 100)
-	c.ok(err, "pread")
-	c.equal(string(b), "mapped", "the map seen by a read")
+	c.equal(string(c.pread(fd, 6, 100)), "mapped", "the map seen by a read")
 	c.ok(unix.Msync(m, unix.MS_SYNC), "msync")
 	want := []byte(strings.Repeat("x", 10000))
 	copy(want[5000:], "written")
@@ -93,10 +90,7 @@ func mmapProcesses(c *tc) {
 	out, err := helperCommand("mmap", user{}, f, "10", "from another process").CombinedOutput()
 	c.truth(err == nil, "%v: %s", err, out)
 	c.equal(string(m[10:30]), "from another process", "what the other process mapped and wrote")
-	b := make([]byte, 20)
-	_, err = unix.Pread(fd, b, 10)
-	c.ok(err, "pread")
-	c.equal(string(b), "from another process", "the same by a read")
+	c.equal(string(c.pread(fd, 20, 10)), "from another process", "the same by a read")
 }
 
 func mmapTail(c *tc) {
@@ -118,10 +112,7 @@ func mmapGrown(c *tc) {
 	m := c.mmap(fd, 3*4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	c.ok(unix.Ftruncate(fd, 3*4096), "ftruncate")
 	m[2*4096] = 'y'
-	b := make([]byte, 1)
-	_, err := unix.Pread(fd, b, 2*4096)
-	c.ok(err, "pread")
-	c.equal(b[0], byte('y'), "byte in the grown part")
+	c.equal(string(c.pread(fd, 1, 2*4096)), "y", "byte in the grown part")
 }
 
 func mmapMtime(c *tc) {

@@ -211,10 +211,7 @@ func openDirect(c *tc) {
 	c.equal(c.fstat(fd).Size, int64(12288), "size")
 	// the page cache and direct I/O see the same bytes, both ways
 	buffered := c.open(c.p("f"), unix.O_RDWR, 0)
-	got := make([]byte, 8192)
-	_, err = unix.Pread(buffered, got, 4096)
-	c.ok(err, "buffered read")
-	c.same(got, block, "buffered read after direct write")
+	c.same(c.pread(buffered, 8192, 4096), block, "buffered read after direct write")
 	c.pwrite(buffered, "buffered", 4096)
 	back := aligned(4096)
 	_, err = unix.Pread(fd, back, 4096)

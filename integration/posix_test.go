@@ -11,8 +11,7 @@ func TestPosix(t *testing.T) {
 	deadline(t, 3*time.Minute)
 	skipped := nativeCell(t, user{})
 	t.Run("mount", func(t *testing.T) {
-		v := newVolume(t, "v", withOpts("allow_other"))
-		v.mount()
+		v := newVolume(t, "v", withOpts("allow_other")).mount()
 		k := cell{dir: v.mnt}
 		k.prepare(t)
 		k.run(t, skipped)

@@ -20,8 +20,7 @@ import (
 func nextMachine(t *testing.T, one *volume) *volume {
 	t.Helper()
 	one.umount()
-	two := newVolume(t, "two", withSource(one.source))
-	two.mount()
+	two := newVolume(t, "two", withSource(one.source)).mount()
 	return two
 }
 
@@ -52,9 +51,7 @@ func TestProgramGit(t *testing.T) {
 		status != "AM staged\n?? untracked\n" {
 		t.Errorf("git status after the restore:\n%swant\n%s", got, status)
 	}
-	if got := must(t, two.at("project"), "git", "rev-parse", "HEAD"); got != head {
-		t.Errorf("HEAD is %s, was %s", got, head)
-	}
+	equal(t, must(t, two.at("project"), "git", "rev-parse", "HEAD"), head, "HEAD is")
 	shell(t, two.at("project"), `git commit -qam after; git log --oneline | head -3; git fsck --strict`)
 	two.umount()
 }
@@ -119,9 +116,7 @@ func TestProgramSQLite(t *testing.T) {
 			_ = cmd.Wait()
 			sound(t, db)
 			restored := filepath.Join(testDir(t), "restored")
-			if r := v.emberfs("restore", "--from", v.source, "--to", restored); r.code != 0 {
-				t.Fatalf("%v", r)
-			}
+			v.must("restore", "--from", v.source, "--to", restored)
 			if n := sound(t, filepath.Join(restored, "db")); n < before || n > after+1 {
 				t.Errorf("the commit holds %d rows, the database had %d before and %d after it", n, before, after)
 			}
@@ -174,9 +169,7 @@ func TestProgramPostgres(t *testing.T) {
 	_ = server.Wait()
 	_ = load.Wait()
 	restored := filepath.Join(testDir(t), "restored")
-	if r := v.emberfs("restore", "--from", v.source, "--to", restored); r.code != 0 {
-		t.Fatalf("%v", r)
-	}
+	v.must("restore", "--from", v.source, "--to", restored)
 	pg.recovers(last)
 	two := nextMachine(t, v)
 	pg.data = two.at("pg/data")

@@ -14,8 +14,7 @@ import (
 func TestSession(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	check(t, os.MkdirAll(one.at("src/deep"), 0o750))
 	check(t, os.WriteFile(one.at("src/deep/hello.txt"), []byte("hello\n"), 0o640))
 	check(t, os.Symlink("src/deep", one.at("link")))
@@ -37,25 +36,20 @@ func TestSession(t *testing.T) {
 		head != after.LastCommit.ID {
 		t.Errorf("the remote's main is %s, status says %+v", head, after.LastCommit)
 	}
-	if got := must(t, "/", "git", "-C", repo, "show", "main:src/deep/hello.txt"); got != "hello\n" {
-		t.Errorf("stock git shows %q", got)
-	}
+	equal(t, show(t, repo, "main:src/deep/hello.txt"), "hello\n", "stock git shows")
 	check(t, os.WriteFile(one.at("late.txt"), []byte("after sync"), 0o600))
 	one.umount()
 	fsck(t, repo)
 	fsck(t, one.cold())
 
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	var st unix.Stat_t
 	check(t, unix.Stat(two.at("link/hello.txt"), &st))
 	if st.Mtim != ts(1234567890, 987654321) || st.Mode&0o7777 != 0o640 || st.Size != 6 {
 		t.Errorf("restored file: mtime %v, mode %o, size %d", st.Mtim, st.Mode&0o7777, st.Size)
 	}
 	for name, want := range map[string]string{"src/deep/hello.txt": "hello\n", "late.txt": "after sync"} {
-		if b, err := os.ReadFile(two.at(name)); err != nil || string(b) != want {
-			t.Errorf("%s: %q, %v", name, b, err)
-		}
+		wantFile(t, two.at(name), want, "%s:", name)
 	}
 	if r := two.status(); r.AtRisk.Files != 0 {
 		t.Errorf("a fresh restore has files at risk: %+v", r.AtRisk)
@@ -66,8 +60,7 @@ func TestSession(t *testing.T) {
 // TestStatusContract holds the fields that DESIGN.md section 7 promises to scripts.
 func TestStatusContract(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	st := v.status()
 	for _, key := range []string{"pid", "volume", "source", "branch", "state", "tiers", "at_risk", "last_commit",
 		"last_push", "errors", "rules", "mountpoint"} {
@@ -120,8 +113,7 @@ func TestStatusContract(t *testing.T) {
 // TestHotCounts: a read that the kernel cannot answer shows in the hit counter.
 func TestHotCounts(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withOpts("kernel_cache=off"))
-	v.mount()
+	v := newVolume(t, "v", withOpts("kernel_cache=off")).mount()
 	check(t, os.WriteFile(v.at("f"), make([]byte, 1<<20), 0o644))
 	before := v.status().Tiers.Hot
 	for range 4 {
@@ -145,8 +137,7 @@ func TestPlainUser(t *testing.T) {
 	deadline(t, time.Minute)
 	u := plainUser()
 	repo := newBareRepo(t, "remote.git", u)
-	one := newVolume(t, "one", withUser(u), withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withUser(u), withSource(repo)).mount()
 	check(t, asUser(u, func() error { return os.WriteFile(one.at("f"), []byte("mine"), 0o600) }))
 	if st := one.status(); st.Records {
 		t.Errorf("a plain user's volume cannot have records, status says it has")
@@ -155,8 +146,7 @@ func TestPlainUser(t *testing.T) {
 		t.Errorf("another user, even root, gets into a mount without allow_other")
 	}
 	one.umount()
-	two := newVolume(t, "two", withUser(u), withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withUser(u), withSource(repo)).mount()
 	check(t, asUser(u, func() error {
 		b, err := os.ReadFile(two.at("f"))
 		if err == nil && string(b) != "mine" {
@@ -180,22 +170,17 @@ func TestForeground(t *testing.T) {
 	if mountAt(v.mnt) != nil {
 		t.Errorf("still mounted")
 	}
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:f"); got != "x" {
-		t.Errorf("main:f is %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:f"), "x", "main:f is")
 }
 
 // TestKilled: what was acknowledged is there at the next mount, without any sync.
 func TestKilled(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.WriteFile(v.at("f"), []byte("acknowledged"), 0o644))
 	v.kill()
 	v.mount()
-	if b, err := os.ReadFile(v.at("f")); err != nil || string(b) != "acknowledged" {
-		t.Errorf("after SIGKILL: %q, %v", b, err)
-	}
+	wantFile(t, v.at("f"), "acknowledged", "after SIGKILL:")
 	v.umount()
 	fsck(t, v.cold())
 }

@@ -17,8 +17,7 @@ import (
 func TestRemoteMovedOn(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("ours"), []byte("one"), 0o644))
 	v.sync()
 	before := revision(t, repo)
@@ -39,12 +38,8 @@ func TestRemoteMovedOn(t *testing.T) {
 	if len(st.Errors) == 0 || st.AtRisk.Files == 0 {
 		t.Errorf("status does not say it: errors %q, at risk %+v", st.Errors, st.AtRisk)
 	}
-	if b, err := os.ReadFile(v.at("ours")); err != nil || string(b) != "two" {
-		t.Errorf("the mount holds %q, %v", b, err)
-	}
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:ours"); got != "two" {
-		t.Errorf("cold holds %q", got)
-	}
+	wantFile(t, v.at("ours"), "two", "the mount holds")
+	equal(t, show(t, v.cold(), "main:ours"), "two", "cold holds")
 	r = v.emberfs("umount", v.mnt)
 	if r.code != 3 || strings.Contains(r.stdout, "COMPLETE:") && !strings.Contains(r.stdout, "INCOMPLETE") {
 		t.Errorf("umount beside another machine's commits: want exit 3\n%v", r)
@@ -55,14 +50,10 @@ func TestRemoteMovedOn(t *testing.T) {
 	}
 	// the next mount on this machine has the work still, and says that it is not safe
 	v.mount()
-	if b, err := os.ReadFile(v.at("ours")); err != nil || string(b) != "two" {
-		t.Errorf("the next mount holds %q, %v", b, err)
-	}
+	wantFile(t, v.at("ours"), "two", "the next mount holds")
 	must(t, repo, "git", "update-ref", "refs/heads/main", before, theirs)
 	v.umount()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:ours"); got != "two" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:ours"), "two", "the remote holds")
 	fsck(t, repo)
 }
 
@@ -73,8 +64,7 @@ func TestRemoteRefuses(t *testing.T) {
 	hook := filepath.Join(repo, "hooks/pre-receive")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
 	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho 'policy says no' >&2\nexit 1\n"), 0o755))
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	if r := v.emberfs("sync", v.mnt); r.code != 3 {
 		t.Errorf("want exit 3\n%v", r)
@@ -84,9 +74,7 @@ func TestRemoteRefuses(t *testing.T) {
 	}
 	check(t, os.Remove(hook))
 	v.umount()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "x", "the remote holds")
 }
 
 // TestRemoteGone: the remote disappears while mounted; work goes on, sync says exit 3, and all is pushed when it is
@@ -94,8 +82,7 @@ func TestRemoteRefuses(t *testing.T) {
 func TestRemoteGone(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	check(t, os.Rename(repo, repo+".away"))
 	if r := v.emberfs("sync", v.mnt); r.code != 3 {
@@ -106,17 +93,14 @@ func TestRemoteGone(t *testing.T) {
 	}
 	check(t, os.Rename(repo+".away", repo))
 	v.umount()
-	if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != "x" {
-		t.Errorf("the remote holds %q", got)
-	}
+	equal(t, show(t, repo, "main:f"), "x", "the remote holds")
 }
 
 // TestStockCommit: what somebody commits with a stock client is a valid next state of the volume.
 func TestStockCommit(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	check(t, os.MkdirAll(one.at("d/kept"), 0o700))
 	for _, n := range []string{"d/a", "d/b", "d/c", "script"} {
 		check(t, os.WriteFile(one.at(n), []byte(n), 0o640))
@@ -127,8 +111,7 @@ func TestStockCommit(t *testing.T) {
 	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`
 		echo changed >d/a; git rm -q d/b; mkdir new; echo new >new/file; chmod +x script; git mv d/c d/moved; ln -s d/a link
 		git add -A; git commit -qm 'by hand'; git push -q`)
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	got := scanTree(t, two.mnt)
 	for p, want := range map[string]string{"/d/a": "mode 100640 uid 12 gid 13", "/new/file": "mode 100644 uid 0 gid 0",
 		"/script": "mode 100750", "/d/moved": "mode 100", "/link": "mode 120", "/d/kept": "mode 40700"} {
@@ -139,13 +122,10 @@ func TestStockCommit(t *testing.T) {
 	if _, ok := got["/d/b"]; ok {
 		t.Errorf("a file that was removed by git is back")
 	}
-	if b, err := os.ReadFile(two.at("d/a")); err != nil || string(b) != "changed\n" {
-		t.Errorf("d/a: %q, %v", b, err)
-	}
+	wantFile(t, two.at("d/a"), "changed\n", "d/a:")
 	two.umount()
 	fsck(t, repo)
-	three := newVolume(t, "three", withSource(repo))
-	three.mount()
+	three := newVolume(t, "three", withSource(repo)).mount()
 	sameTree(t, scanTree(t, three.mnt), got, "the machine after that")
 	three.umount()
 }
@@ -168,9 +148,7 @@ func TestTwoMachinesTakeTurns(t *testing.T) {
 	two.umount()
 
 	one.startForeground()
-	if b, err := os.ReadFile(one.at("f")); err != nil || string(b) != "from two" {
-		t.Errorf("after the other machine's turn f holds %q (%v)", b, err)
-	}
+	wantFile(t, one.at("f"), "from two", "after the other machine's turn f holds")
 	if _, err := os.Lstat(one.at("d/e/old")); !os.IsNotExist(err) {
 		t.Errorf("a file that the other machine moved is still there (%v)", err)
 	}
@@ -188,9 +166,7 @@ func TestTwoMachinesTakeTurns(t *testing.T) {
 	two.umount()
 	one.clearDeadMount()
 	one.mount()
-	if got, err := os.ReadFile(one.at("f")); err != nil || string(got) != "second turn" {
-		t.Errorf("after a kill and the other machine's turn f holds %q (%v)", got, err)
-	}
+	wantFile(t, one.at("f"), "second turn", "after a kill and the other machine's turn f holds")
 	one.umount()
 	fsck(t, repo)
 }
@@ -205,19 +181,15 @@ func TestClosedToItself(t *testing.T) {
 		return strings.TrimSpace(command{args: []string{"sh", "-euc", script}, as: u}.must(t))
 	}
 	repo := newBareRepo(t, "remote.git", u)
-	one := newVolume(t, "one", withSource(repo), withUser(u))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo), withUser(u)).mount()
 	script := `cd ` + one.mnt + `; echo secret >f; chmod 0 f; mkdir d; echo inner >d/g; chmod 0 d; stat -c '%n %a' f d`
 	if got := sh(script); got != "f 0\nd 0" {
 		t.Fatalf("modes %q", got)
 	}
 	one.sync()
-	if got := sh(`cd ` + one.mnt + `; stat -c '%n %a' f d`); got != "f 0\nd 0" {
-		t.Errorf("modes after a commit %q", got)
-	}
+	equal(t, sh(`cd `+one.mnt+`; stat -c '%n %a' f d`), "f 0\nd 0", "modes after a commit")
 	one.umount()
-	two := newVolume(t, "two", withSource(repo), withUser(u))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo), withUser(u)).mount()
 	got := sh(`cd ` + two.mnt + `; stat -c '%n %a' f d; chmod 600 f; chmod 700 d; cat f d/g`)
 	if got != "f 0\nd 0\nsecret\ninner" {
 		t.Errorf("on the next machine: %q", got)

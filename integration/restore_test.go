@@ -23,8 +23,7 @@ func TestRestoreOddTree(t *testing.T) {
 	native := mkdir(t, filepath.Join(testDir(t), "native"), user{})
 	proveOddTree(t, native)
 
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	makeOddTree(t, one.mnt)
 	before := scanTree(t, one.mnt)
 	must(t, "/", "rm", "-rf", native)
@@ -41,8 +40,7 @@ func TestRestoreOddTree(t *testing.T) {
 	sameTree(t, scanTree(t, one.mnt), before, "the same state directory again")
 	one.umount()
 
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	sameTree(t, scanTree(t, two.mnt), before, "next machine")
 	rsyncClean(t, two.mnt, native)
 	if st := two.status(); st.AtRisk.Files != 0 || len(st.Errors) != 0 {
@@ -57,8 +55,7 @@ func TestRestoreOddTree(t *testing.T) {
 	two.umount()
 	fsck(t, repo)
 
-	three := newVolume(t, "three", withSource(repo))
-	three.mount()
+	three := newVolume(t, "three", withSource(repo)).mount()
 	sameTree(t, scanTree(t, three.mnt), changed, "next machine after changes")
 	three.umount()
 
@@ -121,64 +118,56 @@ func strictReceiver(t testing.TB, from string) {
 	must(t, from, "git", "push", "-q", to, "main:main")
 	clone := filepath.Join(testDir(t), "clone")
 	must(t, "/", "git", "clone", "-q", to, clone)
-	if out := must(t, clone, "git", "status", "--porcelain"); out != "" {
-		t.Errorf("a fresh clone is not clean:\n%s", clip(out))
-	}
+	equal(t, must(t, clone, "git", "status", "--porcelain"), "", "a fresh clone is not clean:")
 }
 
 // changeOddTree makes changes of every kind to a restored tree.
 func changeOddTree(t testing.TB, dir string) {
 	t.Helper()
-	ok := func(err error) {
-		t.Helper()
-		check(t, err)
-	}
 	at := func(n string) string { return dir + "/" + n }
-	ok(os.Rename(at("many"), at("renamed many")))
-	ok(os.WriteFile(at("renamed many/entry 00500"), []byte("changed"), 0o644))
-	ok(os.Remove(at("renamed many/entry 00501")))
-	ok(os.WriteFile(at("renamed many/entry new"), []byte("new"), 0o644))
-	ok(os.Remove(at("hard/two")))
-	ok(os.Link(at("same-content"), at("hard/four")))
-	ok(os.Link(at("other/deep/three"), at("empty/a/b/five")))
-	ok(os.Remove(at("modes/d9")))
-	ok(os.WriteFile(at("modes/d9"), []byte("a file now"), 0o600)) // directory -> file
-	ok(os.Remove(at("size-1")))
-	ok(os.MkdirAll(at("size-1/sub"), 0o755)) // file -> directory
-	ok(os.Remove(at("size-4095")))
-	ok(os.Symlink("size-4096", at("size-4095"))) // file -> symlink
-	ok(os.Remove(at("fifo")))
-	ok(os.WriteFile(at("fifo"), []byte("regular"), 0o644)) // fifo -> file
-	ok(unix.Chmod(at("size-4097"), 0o4711))
-	ok(unix.Removexattr(at("xattrs/f"), "user.plain"))
-	ok(unix.Setxattr(at("xattrs/f"), "user.added", []byte("v"), 0))
-	ok(unix.Removexattr(at("acl/f"), aclAccessName))
-	ok(os.Chown(at("size-65535"), 5, 6))
+	check(t, os.Rename(at("many"), at("renamed many")))
+	check(t, os.WriteFile(at("renamed many/entry 00500"), []byte("changed"), 0o644))
+	check(t, os.Remove(at("renamed many/entry 00501")))
+	check(t, os.WriteFile(at("renamed many/entry new"), []byte("new"), 0o644))
+	check(t, os.Remove(at("hard/two")))
+	check(t, os.Link(at("same-content"), at("hard/four")))
+	check(t, os.Link(at("other/deep/three"), at("empty/a/b/five")))
+	check(t, os.Remove(at("modes/d9")))
+	check(t, os.WriteFile(at("modes/d9"), []byte("a file now"), 0o600)) // directory -> file
+	check(t, os.Remove(at("size-1")))
+	check(t, os.MkdirAll(at("size-1/sub"), 0o755)) // file -> directory
+	check(t, os.Remove(at("size-4095")))
+	check(t, os.Symlink("size-4096", at("size-4095"))) // file -> symlink
+	check(t, os.Remove(at("fifo")))
+	check(t, os.WriteFile(at("fifo"), []byte("regular"), 0o644)) // fifo -> file
+	check(t, unix.Chmod(at("size-4097"), 0o4711))
+	check(t, unix.Removexattr(at("xattrs/f"), "user.plain"))
+	check(t, unix.Setxattr(at("xattrs/f"), "user.added", []byte("v"), 0))
+	check(t, unix.Removexattr(at("acl/f"), aclAccessName))
+	check(t, os.Chown(at("size-65535"), 5, 6))
 	f, err := os.OpenFile(at("sparse-middle"), os.O_RDWR, 0)
-	ok(err)
+	check(t, err)
 	_, err = f.WriteAt([]byte("more"), 20<<20)
-	ok(err)
-	ok(f.Truncate(30 << 20))
-	ok(f.Close())
-	ok(os.RemoveAll(at("names/.git")))
-	ok(os.Rename(at("names/.gitmodules"), at("names/plain name")))
-	ok(os.Rename(at("names/con"), at("names/.git")))
-	ok(unix.Setxattr(dir, "user.root", []byte("changed"), 0))
-	ok(unix.UtimesNanoAt(unix.AT_FDCWD, at("size-0"), []unix.Timespec{ts(1, 0), ts(-77, 77)}, 0))
-	ok(unix.UtimesNanoAt(unix.AT_FDCWD, at("long"), []unix.Timespec{ts(1, 0), ts(5, 5)}, 0))
+	check(t, err)
+	check(t, f.Truncate(30<<20))
+	check(t, f.Close())
+	check(t, os.RemoveAll(at("names/.git")))
+	check(t, os.Rename(at("names/.gitmodules"), at("names/plain name")))
+	check(t, os.Rename(at("names/con"), at("names/.git")))
+	check(t, unix.Setxattr(dir, "user.root", []byte("changed"), 0))
+	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at("size-0"), []unix.Timespec{ts(1, 0), ts(-77, 77)}, 0))
+	check(t, unix.UtimesNanoAt(unix.AT_FDCWD, at("long"), []unix.Timespec{ts(1, 0), ts(5, 5)}, 0))
 }
 
 // TestNextMachineFromColdRepository: cold.git itself can be the SOURCE of another state directory.
 func TestNextMachineFromColdRepository(t *testing.T) {
 	deadline(t, time.Minute)
-	one := newVolume(t, "one")
-	one.mount()
+	one := newVolume(t, "one").mount()
 	check(t, os.MkdirAll(one.at("a/b"), 0o755))
 	check(t, os.WriteFile(one.at("a/b/f"), []byte("x"), 0o644))
 	want := scanTree(t, one.mnt)
 	one.umount()
-	two := newVolume(t, "two", withSource(one.cold()))
-	two.mount()
+	two := newVolume(t, "two", withSource(one.cold())).mount()
 	sameTree(t, scanTree(t, two.mnt), want, "mounted from cold.git")
 	two.umount()
 }

@@ -61,15 +61,11 @@ func mountDisappears(t *testing.T, take func(*testing.T, *volume), busy bool) {
 		t.Errorf("the daemon ended with %d", code)
 	}
 	for name, content := range want {
-		if got := must(t, "/", "git", "-C", repo, "show", "main:"+name); got != content {
-			t.Errorf("remote: %s holds %q, want %q", name, got, content)
-		}
+		equal(t, show(t, repo, "main:"+name), content, "remote: %s holds", name)
 	}
 	v.mount()
 	for name, content := range want {
-		if b, err := os.ReadFile(v.at(name)); err != nil || string(b) != content {
-			t.Errorf("next mount: %s holds %q, want %q (%v)", name, b, content, err)
-		}
+		wantFile(t, v.at(name), content, "next mount: %s holds", name)
 	}
 	if st := v.status(); st.AtRisk.Files != 0 {
 		t.Errorf("next mount: %+v at risk", st.AtRisk)
@@ -81,21 +77,17 @@ func mountDisappears(t *testing.T, take func(*testing.T, *volume), busy bool) {
 func TestFusermountByPlainUser(t *testing.T) {
 	deadline(t, time.Minute)
 	u := plainUser()
-	v := newVolume(t, "v", withUser(u))
-	v.mount()
+	v := newVolume(t, "v", withUser(u)).mount()
 	check(t, asUser(u, func() error { return os.WriteFile(v.at("f"), []byte("x"), 0o644) }))
 	command{args: []string{"fusermount3", "-u", v.mnt}, as: u, env: v.userEnv()}.must(t)
 	v.waitGone()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:f"); got != "x" {
-		t.Errorf("cold holds %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:f"), "x", "cold holds")
 }
 
 // TestUmountBusy: a busy mount stays usable, and what is written afterwards is in the next backup.
 func TestUmountBusy(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	f, err := os.Create(v.at("f"))
 	check(t, err)
 	defer f.Close()
@@ -110,16 +102,13 @@ func TestUmountBusy(t *testing.T) {
 	check(t, err)
 	check(t, f.Close())
 	v.umount()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:f"); got != "after the failed umount" {
-		t.Errorf("cold holds %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:f"), "after the failed umount", "cold holds")
 }
 
 // TestBackupInterval: what changed is committed without anybody asking, and a writer is never in its way.
 func TestBackupInterval(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withOpts("backup_interval=1s"))
-	v.mount()
+	v := newVolume(t, "v", withOpts("backup_interval=1s")).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	if !waitFor(20*time.Second, func() bool {
 		return command{args: []string{"git", "-C", v.cold(), "cat-file", "-e", "main:f"}}.succeeds()
@@ -130,9 +119,8 @@ func TestBackupInterval(t *testing.T) {
 	check(t, os.WriteFile(v.at("g"), []byte("y"), 0o644))
 	waitFor(20*time.Second, func() bool { return revision(t, v.cold()) != first })
 	second := revision(t, v.cold())
-	if up := strings.TrimSpace(must(t, "/", "git", "-C", v.cold(), "rev-parse", "main^")); up != first {
-		t.Errorf("the second commit %s has the parent %s, want %s", second, up, first)
-	}
+	equal(t, strings.TrimSpace(must(t, "/", "git", "-C", v.cold(), "rev-parse", "main^")), first,
+		"the second commit %s has the parent", second)
 	v.umount()
 	log := must(t, "/", "git", "-C", v.cold(), "log", "--format=%B", "main")
 	for _, trailer := range []string{"Emberfs-Volume:", "Emberfs-Machine:", "Emberfs-Reason: interval",
@@ -150,8 +138,7 @@ func TestBackupInterval(t *testing.T) {
 // TestOpenFilesAreCommitted: a file that stays open for writing is in each commit as it was at that moment.
 func TestOpenFilesAreCommitted(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	f, err := os.Create(v.at("db"))
 	check(t, err)
 	for i := range 5 {
@@ -159,22 +146,18 @@ func TestOpenFilesAreCommitted(t *testing.T) {
 		_, err := f.WriteAt([]byte(content), 0)
 		check(t, err)
 		v.sync()
-		if got := must(t, "/", "git", "-C", v.cold(), "show", "main:db"); got != content {
-			t.Errorf("commit %d holds %q", i, got)
-		}
+		equal(t, show(t, v.cold(), "main:db"), content, "commit %d holds", i)
 	}
 	m, err := unix.Mmap(int(f.Fd()), 0, 7, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	check(t, err)
 	check(t, f.Close())
 	copy(m, "mapped!")
 	v.sync()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:db"); got != "mapped!" {
+	if got := show(t, v.cold(), "main:db"); got != "mapped!" {
 		t.Errorf("a commit holds %q, the mapping says otherwise", got)
 	}
 	copy(m, "again!!")
 	check(t, unix.Munmap(m))
 	v.umount()
-	if got := must(t, "/", "git", "-C", v.cold(), "show", "main:db"); got != "again!!" {
-		t.Errorf("the last commit holds %q", got)
-	}
+	equal(t, show(t, v.cold(), "main:db"), "again!!", "the last commit holds")
 }

@@ -5,6 +5,7 @@ package integration
 import (
 	"os/exec"
 	"testing"
+	"time"
 )
 
 // What only the slow tests use.
@@ -24,5 +25,16 @@ func lookPath(t testing.TB, names ...string) {
 		if _, err := exec.LookPath(n); err != nil {
 			t.Fatalf("%s is needed; scripts/test installs it: %v", n, err)
 		}
+	}
+}
+
+// onAndOff runs a test with a setting on and with it off, beside each other.
+func onAndOff(t *testing.T, name string, limit time.Duration, run func(t *testing.T, setting string)) {
+	for _, setting := range []string{"on", "off"} {
+		t.Run(name+setting, func(t *testing.T) {
+			t.Parallel()
+			deadline(t, limit)
+			run(t, setting)
+		})
 	}
 }

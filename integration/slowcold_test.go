@@ -22,13 +22,7 @@ import (
 // waited for comes in the end.
 func TestUnresponsiveCold(t *testing.T) {
 	// With it the kernel waits for its pages; without, for the answer of each read(2).
-	for _, cache := range []string{"on", "off"} {
-		t.Run(cache, func(t *testing.T) {
-			t.Parallel()
-			deadline(t, 3*time.Minute)
-			unresponsiveCold(t, cache)
-		})
-	}
+	onAndOff(t, "", 3*time.Minute, unresponsiveCold)
 }
 
 func unresponsiveCold(t *testing.T, cache string) {
@@ -109,9 +103,7 @@ func unresponsiveCold(t *testing.T, cache string) {
 	if got, err := os.ReadFile(v.at("dir/third")); string(got) != other {
 		t.Errorf("dir/third holds %d bytes, or others (%v), though its writer was killed before", len(got), err)
 	}
-	if got, err := os.ReadFile(v.at("dir/other")); string(got) != "over\n" {
-		t.Errorf("dir/other holds %.20q (%v)", got, err)
-	}
+	wantFile(t, v.at("dir/other"), "over\n", "dir/other holds")
 	v.umount()
 }
 

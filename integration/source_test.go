@@ -25,8 +25,7 @@ func TestSourceSpoiled(t *testing.T) {
 		{"rm HEAD; mkfifo HEAD", "HEAD"},
 	} {
 		repo := newBareRepo(t, "remote.git", user{})
-		v := newVolume(t, "v", withSource(repo))
-		v.mount()
+		v := newVolume(t, "v", withSource(repo)).mount()
 		check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 		v.umount()
 		shell(t, repo, "R="+repo+"; "+c.how)
@@ -61,21 +60,17 @@ func TestSourceHead(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "empty.git", user{})
 	must(t, repo, "git", "symbolic-ref", "HEAD", "refs/heads/master")
-	v := newVolume(t, "v", withSource(repo))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	v.umount()
 	clone := filepath.Join(testDir(t), "clone")
 	must(t, "/", "git", "clone", "-q", repo, clone)
-	if b, err := os.ReadFile(clone + "/f"); err != nil || string(b) != "x" {
-		t.Errorf("a clone has %q, %v", b, err)
-	}
+	wantFile(t, clone+"/f", "x", "a clone has")
 
 	other := newBareRepo(t, "other.git", user{})
 	must(t, other, "git", "symbolic-ref", "HEAD", "refs/heads/trunk")
 	shell(t, clone, "git push -q "+other+" HEAD:refs/heads/trunk")
-	w := newVolume(t, "w", withSource(other))
-	w.mount()
+	w := newVolume(t, "w", withSource(other)).mount()
 	if st := w.status(); !strings.Contains(strings.Join(st.Errors, "\n"), "trunk") {
 		t.Errorf("status does not name the branch that there is: %q", st.Errors)
 	}
@@ -125,16 +120,14 @@ func TestLookCommitsNothing(t *testing.T) {
 		}
 		must(t, "/", "rm", "-rf", v.dir)
 	}
-	v := newVolume(t, "w", withSource(repo))
-	v.mount()
+	v := newVolume(t, "w", withSource(repo)).mount()
 	must(t, v.mnt, "ls", "-lR")
 	check(t, os.Chmod(v.at("d/e/g"), 0o600))
 	v.umount()
 	if got := revision(t, repo); got == before {
 		t.Error("the first change is not committed")
 	}
-	next := newVolume(t, "x", withSource(repo))
-	next.mount()
+	next := newVolume(t, "x", withSource(repo)).mount()
 	if st, err := os.Stat(next.at("d/e/g")); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the next machine has %v, %v", st, err)
 	}

@@ -21,8 +21,7 @@ import (
 func TestGitBesideCommits(t *testing.T) {
 	deadline(t, 14*time.Minute)
 	commits := effort.Count(t, 300, 1000)
-	v := newVolume(t, "v")
-	v.mount()
+	v := newVolume(t, "v").mount()
 	check(t, os.MkdirAll(v.at("d"), 0o755))
 	for i := range 50 {
 		check(t, os.WriteFile(v.at(fmt.Sprintf("d/%d", i)), fmt.Appendf(nil, "file %d\n", i), 0o644))
@@ -99,7 +98,7 @@ func TestGitBesideCommits(t *testing.T) {
 		t.Errorf("%s commits, want %d", got, commits+1)
 	}
 	for id, want := range at {
-		if got := must(t, "/", "git", "-C", v.cold(), "show", id+":d/7"); got != want {
+		if got := show(t, v.cold(), id+":d/7"); got != want {
 			t.Errorf("commit %s has another d/7", id)
 		}
 	}
@@ -158,8 +157,7 @@ main2" ]`},
 			t.Parallel()
 			deadline(t, 3*time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
-			one := newVolume(t, "one", withSource(repo))
-			one.mount()
+			one := newVolume(t, "one", withSource(repo)).mount()
 			shell(t, one.mnt, `mkdir d; echo a >d/a; echo b >d/b; chmod 750 d; chmod 640 d/a; chown 12:13 d/a; echo script >script; chmod 640 script; echo tool >tool; chmod 755 tool
 				echo attr >d/attr; setfattr -n user.note -v kept d/attr; echo suid >suid; chmod 4755 suid; ln -s d/a link; echo links >links; ln links d/linked; mkfifo fifo; mkdir empty`)
 			check(t, os.WriteFile(one.at("big"), big, 0o644))

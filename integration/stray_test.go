@@ -29,8 +29,7 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			t.Parallel()
 			deadline(t, 2*time.Minute)
 			repo := newBareRepo(t, "remote.git", user{})
-			one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms"))
-			one.mount()
+			one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms")).mount()
 			one.rules("- {match: db/, class: critical}\n")
 			check(t, os.MkdirAll(one.at("db/sub"), 0o750))
 			for _, n := range []string{"db/critical", "db/kept", "db/gone", "other"} {
@@ -73,9 +72,7 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			if string(b) != c.critical || (err != nil) != (c.critical == "") {
 				t.Errorf("the next machine has %q, %v, want %q", b, err, c.critical)
 			}
-			if b, err := os.ReadFile(two.at("db/sub/made")); err != nil || string(b) != "two" {
-				t.Errorf("what was new: %q, %v", b, err)
-			}
+			wantFile(t, two.at("db/sub/made"), "two", "what was new:")
 			if st, err := os.Stat(two.at("db/sub/made")); err != nil || st.Mode().Perm() != 0o600 {
 				t.Errorf("its attributes: %v, %v", st, err)
 			}
@@ -94,9 +91,7 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 			if st := two.status(); strings.Contains(strings.Join(st.Errors, "\n"), "emberfs-side/main/") != c.conflict {
 				t.Errorf("status: %q", st.Errors)
 			}
-			if l := live(); l != "" {
-				t.Errorf("the live branch is still there: %s", l)
-			}
+			equal(t, live(), "", "the live branch is still there:")
 			for _, verb := range []string{"log", "snapshots"} {
 				if r := two.emberfs(verb, repo); r.code != 0 ||
 					strings.Contains(r.stderr, "emberfs-side/main/") != c.conflict {
@@ -109,18 +104,13 @@ func TestLiveWorkOfLostMachine(t *testing.T) {
 				t.Errorf("side branches: %q", side)
 			}
 			if c.conflict {
-				if got := must(t, "/", "git", "-C", repo, "show", side+":db/critical"); got != "two" {
-					t.Errorf("the side branch has %q", got)
-				}
+				equal(t, show(t, repo, side+":db/critical"), "two", "the side branch has")
 				must(t, repo, "git", "update-ref", "-d", side)
-				if r := two.emberfs("sync", two.mnt); r.code != 0 {
-					t.Errorf("once it is resolved: %v", r)
-				}
+				two.sync() // it is resolved
 			}
 			two.umount()
 			fsck(t, repo)
-			three := newVolume(t, "three", withSource(repo))
-			three.mount()
+			three := newVolume(t, "three", withSource(repo)).mount()
 			if b, _ := os.ReadFile(three.at("db/critical")); string(b) != c.critical {
 				t.Errorf("the one after that has %q", b)
 			}
@@ -139,14 +129,13 @@ func TestStrayConflictIsKeptFirst(t *testing.T) {
 		return strings.TrimSpace(must(t, "/", "git", "-C", repo, "for-each-ref", "--format=%(refname)", "refs/heads/"+
 			of))
 	}
-	one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms"))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo), withOpts("critical_delay=100ms")).mount()
 	one.rules("- {match: critical, class: critical}\n")
 	check(t, os.WriteFile(one.at("critical"), []byte("one"), 0o640))
 	one.sync()
 	check(t, os.WriteFile(one.at("critical"), []byte("two"), 0o640))
 	if !waitFor(30*time.Second, func() bool {
-		return refs("emberfs-live") != "" && must(t, "/", "git", "-C", repo, "show", refs("emberfs-live")+
+		return refs("emberfs-live") != "" && show(t, repo, refs("emberfs-live")+
 			":critical") == "two"
 	}) {
 		t.Fatal("the critical file is not pushed")
@@ -159,8 +148,7 @@ func TestStrayConflictIsKeptFirst(t *testing.T) {
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
 	check(t, os.WriteFile(hook, []byte("#!/bin/sh\n! grep -q emberfs-side\n"), 0o755))
 
-	two := newVolume(t, "two", withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo)).mount()
 	check(t, os.WriteFile(two.at("more"), []byte("x"), 0o640))
 	r := two.emberfs("sync", two.mnt)
 	if refs("emberfs-live") == "" {
@@ -172,15 +160,12 @@ func TestStrayConflictIsKeptFirst(t *testing.T) {
 	two.kill()
 	check(t, os.Remove(hook))
 
-	three := newVolume(t, "three", withSource(repo))
-	three.mount()
+	three := newVolume(t, "three", withSource(repo)).mount()
 	three.emberfs("sync", three.mnt)
 	side := refs("emberfs-side")
 	if side == "" || refs("emberfs-live") != "" {
 		t.Fatalf("side branches %q, live branches %q", side, refs("emberfs-live"))
 	}
-	if got := must(t, "/", "git", "-C", repo, "show", side+":critical"); got != "two" {
-		t.Errorf("the side branch has %q", got)
-	}
+	equal(t, show(t, repo, side+":critical"), "two", "the side branch has")
 	fsck(t, repo)
 }

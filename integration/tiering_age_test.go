@@ -26,8 +26,7 @@ func (v *volume) leaves(name string) bool {
 // TestAgedFilesLeave: closed and unused files become stubs by themselves, and say so in status.
 func TestAgedFilesLeave(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), quickAges())
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), quickAges()).mount()
 	content := v.fill("d", 20, 100_000)
 	for name := range content {
 		if !v.leaves(name) {
@@ -46,8 +45,7 @@ func TestAgedFilesLeave(t *testing.T) {
 // TestAgeKeepsOpenFiles: what is open stays, for reading, writing or by a mapping, while the others go.
 func TestAgeKeepsOpenFiles(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", quickAges())
-	v.mount()
+	v := newVolume(t, "v", quickAges()).mount()
 	v.fill("d", 4, 100_000)
 	r, err := os.Open(v.at("d/f0"))
 	check(t, err)
@@ -93,8 +91,7 @@ func TestAgeKeepsOpenFiles(t *testing.T) {
 // TestAgeKeepsDirtyFiles: what no commit has stays in warm however old it is; once backed up it goes.
 func TestAgeKeepsDirtyFiles(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", quickAges(), withOpts("backup_interval=1h"))
-	v.mount()
+	v := newVolume(t, "v", quickAges(), withOpts("backup_interval=1h")).mount()
 	v.fill("old", 1, 100_000)
 	v.sync()
 	v.fill("dirty", 1, 100_000)
@@ -117,8 +114,7 @@ func TestAgeKeepsDirtyFiles(t *testing.T) {
 func TestUnpushedFilesStay(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), quickAges())
-	v.mount()
+	v := newVolume(t, "v", withSource(repo), quickAges()).mount()
 	v.fill("pushed", 1, 100_000)
 	v.sync()
 	if !v.leaves("pushed/f0") {
@@ -143,8 +139,7 @@ func TestUnpushedFilesStay(t *testing.T) {
 // TestReadAgainReturns: a stub that is read again and again comes back to warm in the background.
 func TestReadAgainReturns(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", onlyByCommand(), withOpts("kernel_cache=off"))
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand(), withOpts("kernel_cache=off")).mount()
 	content := v.fill("d", 3, 100_000)
 	v.release()
 	v.remount()
@@ -164,8 +159,7 @@ func TestWarmLimit(t *testing.T) {
 	const limit, each = 32 << 20, 1 << 20
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})),
 		withOpts(fmt.Sprint("warm_limit=", limit), "warm_age=none", "tier_interval=200ms", "backup_interval=1s",
-			"prefetch=off"))
-	v.mount()
+			"prefetch=off")).mount()
 	content := map[string]string{}
 	check(t, os.Mkdir(v.at("d"), 0o755))
 	for i := range 3 * limit / each {

@@ -120,8 +120,7 @@ func (s *stub) copyRange(from, to, want string) {
 // TestStubBigFileByChunk: of a big file cold reads the chunks that are asked for, and the rest of it stays where it is.
 func TestStubBigFileByChunk(t *testing.T) {
 	const size = 64 << 20
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	randomFile(t, v.at("big"), size)
 	want, err := os.ReadFile(v.at("big"))
 	check(t, err)

@@ -216,36 +216,21 @@ func makeUnlisted(t *testing.T, v *volume) {
 // TestUnlistedDirectories runs all cases in directories that the next machine has not listed; the machine after that
 // has what they left.
 func TestUnlistedDirectories(t *testing.T) {
-	for _, cache := range []string{"on", "off"} {
-		t.Run("cache="+cache, func(t *testing.T) {
-			t.Parallel()
-			deadline(t, 4*time.Minute)
-			_, two := lazyPair(t, func(one *volume) { makeUnlisted(t, one) }, withOpts("kernel_cache="+cache))
-			for _, c := range unlistedCases() {
-				t.Run(c.name, func(t *testing.T) {
-					s := &stub{tc: &tc{T: t, dir: two.at(c.name), root: true}, v: two, base: c.name}
-					if c.nothing {
-						two.fetchesNothing(c.name, func() { c.run(s) })
-					} else {
-						c.run(s)
-					}
-				})
-			}
-			want := scanTree(t, two.mnt)
-			two.umount()
-			three := newVolume(t, "three", withSource(two.source))
-			three.mount()
-			sameTree(t, scanTree(t, three.mnt), want, "the machine after that")
-			three.umount()
-		})
-	}
+	onAndOff(t, "cache=", 4*time.Minute, func(t *testing.T, cache string) {
+		_, two := lazyPair(t, func(one *volume) { makeUnlisted(t, one) }, withOpts("kernel_cache="+cache))
+		runStubCases(t, two, unlistedCases())
+		want := scanTree(t, two.mnt)
+		two.umount()
+		three := newVolume(t, "three", withSource(two.source)).mount()
+		sameTree(t, scanTree(t, three.mnt), want, "the machine after that")
+		three.umount()
+	})
 }
 
 // TestColdLacksAnObject: a file whose bytes are gone from cold gives EIO, alone; the log says which object it is.
 func TestColdLacksAnObject(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	content := v.fill("d", 5, 50_000)
 	v.release()
 	v.umount()

@@ -48,8 +48,7 @@ func TestReleaseUnderPrograms(t *testing.T) {
 	t.Parallel()
 	deadline(t, 6*time.Minute)
 	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})),
-		withOpts("prefetch=off", "warm_age=100ms", "tier_interval=100ms", "hot_age=100ms"))
-	v.mount()
+		withOpts("prefetch=off", "warm_age=100ms", "tier_interval=100ms", "hot_age=100ms")).mount()
 	stop := releasing(v)
 	shell(t, v.mnt, `git clone -q --no-local `+env.module+` project
 		cd project
@@ -80,8 +79,7 @@ func TestReleaseUnderPrograms(t *testing.T) {
 // the phases and whenever they are closed.
 func TestReleaseUnderFio(t *testing.T) {
 	deadline(t, 15*time.Minute)
-	v := newVolume(t, "v", onlyByCommand(), withOpts("chunk_threshold=1MiB", "hot_age=100ms"))
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand(), withOpts("chunk_threshold=1MiB", "hot_age=100ms")).mount()
 	stop := releasing(v)
 	job := `--directory=. --nrfiles=8 --filesize=2m --openfiles=2 --verify=crc32c --verify_fatal=1 --randrepeat=1 --group_reporting --minimal --fallocate=none`
 	for _, seed := range effort.Seeds(t, 2, 20) {
@@ -105,8 +103,7 @@ func TestReleaseUnderExerciser(t *testing.T) {
 		t.Run("cache="+cache, func(t *testing.T) {
 			t.Parallel()
 			v := newVolume(t, "v", onlyByCommand(), withOpts("kernel_cache="+cache, "chunk_threshold=256KiB",
-				"hot_age=100ms"))
-			v.mount()
+				"hot_age=100ms")).mount()
 			stop := releasing(v)
 			exercise(t, v.at("file"), rand.New(rand.NewSource(effort.Seed(t))),
 				time.Now().Add(effort.Time(t, 6*time.Second, 2*time.Minute)))
@@ -205,17 +202,13 @@ func TestLazySizes(t *testing.T) {
 	check(t, os.MkdirAll(v.at(deep), 0o755))
 	check(t, os.WriteFile(v.at(deep+"f"), []byte("at the bottom"), 0o644))
 	two := nextMachine(t, v)
-	if b, err := os.ReadFile(two.at(deep + "f")); err != nil || string(b) != "at the bottom" {
-		t.Errorf("the deepest file: %q, %v", b, err)
-	}
+	wantFile(t, two.at(deep+"f"), "at the bottom", "the deepest file:")
 	list, err := os.ReadDir(two.at("wide"))
 	if err != nil || len(list) != files {
 		t.Errorf("%d files, want %d, %v", len(list), files, err)
 	}
 	for i := 0; i < files; i += files / 100 {
-		if b, err := os.ReadFile(two.at(fmt.Sprintf("wide/%06d", i))); err != nil || string(b) != fmt.Sprint(i) {
-			t.Errorf("file %d: %q, %v", i, b, err)
-		}
+		wantFile(t, two.at(fmt.Sprintf("wide/%06d", i)), fmt.Sprint(i), "file %d:", i)
 	}
 	n := 0
 	check(t, filepath.WalkDir(two.at("many"), func(_ string, d fs.DirEntry, err error) error {

@@ -89,8 +89,5 @@ func stubNameCases() []stubCase {
 // reads requires that a descriptor gives the content.
 func (s *stub) reads(fd int, want string) {
 	s.Helper()
-	b := make([]byte, len(want)+1)
-	n, err := unix.Pread(fd, b, 0)
-	s.ok(err, "pread")
-	s.same(b[:n], []byte(want), "through the descriptor")
+	s.same(s.pread(fd, len(want)+1, 0), []byte(want), "through the descriptor")
 }

@@ -111,8 +111,7 @@ func TestTieringOffBringsEverything(t *testing.T) {
 func TestPrefetch(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	one := newVolume(t, "one", withSource(repo))
-	one.mount()
+	one := newVolume(t, "one", withSource(repo)).mount()
 	content := one.fill("d", 20, 100_000)
 	one.umount()
 	one.mount()
@@ -120,8 +119,7 @@ func TestPrefetch(t *testing.T) {
 	one.holds(used)
 	check(t, os.WriteFile(one.at("new"), []byte("so that there is a commit"), 0o644))
 	one.umount()
-	two := newVolume(t, "two", withSource(repo), withOpts("prefetch=on"))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo), withOpts("prefetch=on")).mount()
 	for name := range used {
 		if !waitFor(20*time.Second, func() bool {
 			where := strings.Join(two.file(name).Tiers, " ")
@@ -163,8 +161,7 @@ func TestKilledWhileListing(t *testing.T) {
 	sameTree(t, scanTree(t, two.mnt), want, "after kills in the middle of listings")
 	two.umount()
 	fsck(t, two.cold())
-	three := newVolume(t, "three", withSource(two.source))
-	three.mount()
+	three := newVolume(t, "three", withSource(two.source)).mount()
 	sameTree(t, scanTree(t, three.mnt), want, "the machine after that")
 	three.umount()
 }
@@ -188,8 +185,7 @@ func killInFind(t *testing.T, v *volume, lines int) {
 // TestKilledWhileReleasing: killed in the middle of `emberfs tier`, no byte is lost and no file is half there.
 func TestKilledWhileReleasing(t *testing.T) {
 	deadline(t, 15*time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	content := map[string]string{}
 	v.umount()
 	rnd := rand.New(rand.NewSource(effort.Seed(t)))

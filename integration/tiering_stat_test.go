@@ -53,8 +53,7 @@ func statTree(t testing.TB, dir string, without statFields) map[string]string {
 func tieredTree(t *testing.T, options ...volumeOption) *volume {
 	t.Helper()
 	lookPath(t, "git")
-	v := newVolume(t, "v", append(options, onlyByCommand())...)
-	v.mount()
+	v := newVolume(t, "v", append(options, onlyByCommand())...).mount()
 	makeOddTree(t, v.mnt)
 	v.sync()
 	return v
@@ -112,8 +111,7 @@ func TestStatUnchangedByReads(t *testing.T) {
 // TestStatUnchangedByReturn: a write brings the file back, and only what the write changes changes.
 func TestStatUnchangedByReturn(t *testing.T) {
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	content := v.fill("d", 8, 100_001)
 	check(t, os.Link(v.at("d/f0"), v.at("d/link")))
 	v.sync()
@@ -160,8 +158,7 @@ func TestStatUnchangedByReturn(t *testing.T) {
 func TestGitSeesNoChange(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	lookPath(t, "git")
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	gitDir := filepath.Join(testDir(t), "git")
 	git := func(args ...string) string {
 		t.Helper()
@@ -182,13 +179,9 @@ func TestGitSeesNoChange(t *testing.T) {
 	unchanged := func(stage string) {
 		t.Helper()
 		v.fetchesNothing("git diff-files "+stage, func() {
-			if out := git("diff-files", "--name-only"); out != "" {
-				t.Errorf("%s: the index has other stat data of\n%s", stage, clip(out))
-			}
+			equal(t, git("diff-files", "--name-only"), "", "%s: the index has other stat data of", stage)
 		})
-		if out := git("status", "--porcelain"); out != "" {
-			t.Errorf("%s: git status says\n%s", stage, clip(out))
-		}
+		equal(t, git("status", "--porcelain"), "", "%s: git status says", stage)
 	}
 	unchanged("before")
 	v.release()
@@ -198,9 +191,7 @@ func TestGitSeesNoChange(t *testing.T) {
 	must(t, v.at("work"), "sh", "-c", "cat d*/* >/dev/null")
 	unchanged("after reads")
 	check(t, os.WriteFile(v.at("work/d3/f3"), []byte("changed"), 0o644))
-	if out := git("status", "--porcelain"); out != " M d3/f3\n" {
-		t.Errorf("one file is changed, git status says %q", out)
-	}
+	equal(t, git("status", "--porcelain"), " M d3/f3\n", "one file is changed, git status says")
 	v.umount()
 }
 
@@ -208,17 +199,14 @@ func TestGitSeesNoChange(t *testing.T) {
 func TestGitRepositoryReleased(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	lookPath(t, "git")
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	must(t, v.mnt, "git", "init", "-q", "-b", "main", "repo")
 	content := v.fill("repo/src", 50, 20_000)
 	must(t, v.at("repo"), "git", "add", "-A")
 	must(t, v.at("repo"), "git", "commit", "-qm", "one")
 	v.release()
 	v.remount()
-	if out := must(t, v.at("repo"), "git", "status", "--porcelain"); out != "" {
-		t.Errorf("git status says\n%s", clip(out))
-	}
+	equal(t, must(t, v.at("repo"), "git", "status", "--porcelain"), "", "git status says")
 	must(t, v.at("repo"), "git", "fsck", "--strict")
 	check(t, os.WriteFile(v.at("repo/src/f7"), []byte("changed"), 0o644))
 	must(t, v.at("repo"), "git", "commit", "-qam", "two")

@@ -87,8 +87,7 @@ func stubCell(t *testing.T, mode, cache string) {
 	lookPath(t, "tar", "setfacl", "setfattr")
 	repo := newBareRepo(t, "remote.git", user{})
 	options := []volumeOption{withSource(repo), withOpts("kernel_cache=" + cache), onlyByCommand()}
-	v := newVolume(t, "one", options...)
-	v.mount()
+	v := newVolume(t, "one", options...).mount()
 	prepareStubs(t, v)
 	v.release()
 	switch mode {
@@ -96,10 +95,20 @@ func stubCell(t *testing.T, mode, cache string) {
 		v.remount()
 	case "restored":
 		v.umount()
-		v = newVolume(t, "two", options...)
-		v.mount()
+		v = newVolume(t, "two", options...).mount()
 	}
-	for _, c := range stubCases() {
+	runStubCases(t, v, stubCases())
+	want := scanTree(t, v.mnt)
+	v.release()
+	v.remount()
+	sameTree(t, scanTree(t, v.mnt), want, "released again")
+	v.umount()
+	fsck(t, repo)
+}
+
+// runStubCases runs each case in its directory of a volume.
+func runStubCases(t *testing.T, v *volume, cases []stubCase) {
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			s := &stub{tc: &tc{T: t, dir: v.at(c.name), root: true}, v: v, base: c.name}
 			if c.nothing {
@@ -109,12 +118,6 @@ func stubCell(t *testing.T, mode, cache string) {
 			}
 		})
 	}
-	want := scanTree(t, v.mnt)
-	v.release()
-	v.remount()
-	sameTree(t, scanTree(t, v.mnt), want, "released again")
-	v.umount()
-	fsck(t, repo)
 }
 
 // isStub requires that a file's bytes are, or are not, in warm.

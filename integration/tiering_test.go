@@ -139,8 +139,7 @@ func (v *volume) holds(content map[string]string) {
 // TestTierRelease: after `emberfs sync` and `emberfs tier` warm has less than 1% of the bytes, and they are all there.
 func TestTierRelease(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), onlyByCommand()).mount()
 	const files, size = 40, 512 << 10
 	content := v.fill("d", files, size)
 	before := v.warmUse()
@@ -172,8 +171,7 @@ func TestTierRelease(t *testing.T) {
 // TestTierCommitsFirst: what is dirty is backed up and then leaves, without a sync by hand.
 func TestTierCommitsFirst(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), onlyByCommand()).mount()
 	content := v.fill("d", 3, 100_000)
 	if r := v.tier(); r.Files != 3 {
 		t.Errorf("%+v", r)
@@ -189,8 +187,7 @@ func TestTierCommitsFirst(t *testing.T) {
 // TestTierPaths: only what is named leaves.
 func TestTierPaths(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	v.fill("a", 2, 100_000)
 	v.fill("b", 2, 100_000)
 	check(t, os.WriteFile(v.at("odd \xff\nname"), opBytes("odd", 100_000), 0o644))
@@ -209,8 +206,7 @@ func TestTierPaths(t *testing.T) {
 // TestTierKeepsOpenFiles: a file that somebody has open stays, and is named as such; once closed it goes.
 func TestTierKeepsOpenFiles(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", onlyByCommand()).mount()
 	v.fill("d", 3, 100_000)
 	v.sync()
 	for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR} {
@@ -235,8 +231,7 @@ func TestTierKeepsOpenFiles(t *testing.T) {
 func TestTierExitCodes(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", withSource(repo), onlyByCommand()).mount()
 	v.fill("d", 2, 100_000)
 	for _, c := range []struct {
 		code int
@@ -272,8 +267,7 @@ func TestTierExitCodes(t *testing.T) {
 // TestFileStatus: `emberfs status PATH` follows a file through its life, and is no use of it.
 func TestFileStatus(t *testing.T) {
 	deadline(t, time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), onlyByCommand())
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})), onlyByCommand()).mount()
 	v.fill("d", 1, 100_000)
 	check(t, os.Symlink("d/f0", v.at("link")))
 	is := func(stage string, ok bool) {
@@ -323,8 +317,7 @@ func TestTieringOffForUsers(t *testing.T) {
 	deadline(t, time.Minute)
 	u := plainUser()
 	repo := newBareRepo(t, "remote.git", u)
-	v := newVolume(t, "v", withUser(u), withSource(repo), withOpts("warm_age=1s", "tier_interval=200ms"))
-	v.mount()
+	v := newVolume(t, "v", withUser(u), withSource(repo), withOpts("warm_age=1s", "tier_interval=200ms")).mount()
 	content := string(opBytes("f", 100_000))
 	check(t, asUser(u, func() error { return os.WriteFile(v.at("f"), []byte(content), 0o600) }))
 	if st := v.status(); !strings.Contains(strings.Join(st.Notes, "\n"), "tiering is off") {
@@ -334,8 +327,7 @@ func TestTieringOffForUsers(t *testing.T) {
 		t.Errorf("%v", r)
 	}
 	v.umount()
-	two := newVolume(t, "two", withUser(u), withSource(repo))
-	two.mount()
+	two := newVolume(t, "two", withUser(u), withSource(repo)).mount()
 	if !two.inWarm("f") {
 		t.Error("a restore without records leaves bytes in cold")
 	}
@@ -353,16 +345,14 @@ func TestTieringOffForUsers(t *testing.T) {
 func TestTieringSetOff(t *testing.T) {
 	deadline(t, time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), withOpts("tiering=off"))
-	v.mount()
+	v := newVolume(t, "v", withSource(repo), withOpts("tiering=off")).mount()
 	content := v.fill("d", 5, 100_000)
 	v.sync()
 	if r := v.emberfs("tier", v.mnt); r.code != 1 || !strings.Contains(r.stderr, "tiering") || !v.inWarm("d/f0") {
 		t.Errorf("%v", r)
 	}
 	v.umount()
-	two := newVolume(t, "two", withSource(repo), withOpts("tiering=off"))
-	two.mount()
+	two := newVolume(t, "two", withSource(repo), withOpts("tiering=off")).mount()
 	for name := range content {
 		if !two.inWarm(name) {
 			t.Errorf("%s is not in warm after the mount", name)

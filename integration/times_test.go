@@ -29,8 +29,7 @@ func TestAnyCommitTime(t *testing.T) {
 			command{args: []string{"git", "-C", repo, "fast-import", "--quiet", "--date-format=raw-permissive"},
 				stdin: "commit refs/heads/main\ncommitter a <a@b> " + c.date +
 					"\ndata 1\nx\nM 100644 inline f\ndata 1\n1\n"}.must(t)
-			v := newVolume(t, "v", withSource(repo))
-			v.mount()
+			v := newVolume(t, "v", withSource(repo)).mount()
 			check(t, os.WriteFile(v.at("f"), []byte("2"), 0o644))
 			v.sync()
 			time.Sleep(1100 * time.Millisecond) // commits' times are of whole seconds
@@ -60,15 +59,10 @@ func TestAnyCommitTime(t *testing.T) {
 			v.umount()
 			to := v.dir + "/to"
 			must(t, "/", env.bin, "restore", "--from", repo, "--commit", between, "--to", to)
-			if b, err := os.ReadFile(to + "/f"); err != nil || string(b) != "2" {
-				t.Errorf("restore by time gives %q, %v", b, err)
-			}
+			wantFile(t, to+"/f", "2", "restore by time gives")
 			fsck(t, repo)
-			next := newVolume(t, "next", withSource(repo))
-			next.mount()
-			if b, err := os.ReadFile(next.at("f")); err != nil || string(b) != "3" {
-				t.Errorf("the next machine has %q, %v", b, err)
-			}
+			next := newVolume(t, "next", withSource(repo)).mount()
+			wantFile(t, next.at("f"), "3", "the next machine has")
 			next.umount()
 		})
 	}

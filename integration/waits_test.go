@@ -23,9 +23,7 @@ func TestUmountElsewhere(t *testing.T) {
 	bound := mkdir(t, v.dir+"/bound", user{})
 	has := func(want string) {
 		t.Helper()
-		if got := must(t, "/", "git", "-C", repo, "show", "main:f"); got != want {
-			t.Errorf("the remote holds %q, want %q", got, want)
-		}
+		equal(t, show(t, repo, "main:f"), want, "the remote holds")
 	}
 
 	v.mount()
@@ -37,9 +35,7 @@ func TestUmountElsewhere(t *testing.T) {
 	}
 	has("one")
 	check(t, os.WriteFile(bound+"/f", []byte("two"), 0o644))
-	if r := v.emberfs("sync", bound); r.code != 0 {
-		t.Errorf("sync of the other place: %v", r)
-	}
+	v.must("sync", bound)
 	has("two")
 	check(t, os.WriteFile(bound+"/f", []byte("three"), 0o644))
 	if r := v.emberfs("umount", bound); r.code != 0 || !strings.Contains(r.stdout, "COMPLETE") {
@@ -51,9 +47,7 @@ func TestUmountElsewhere(t *testing.T) {
 	v.mount()
 	must(t, "/", "mount", "--bind", v.mnt, bound)
 	check(t, os.WriteFile(bound+"/f", []byte("four"), 0o644))
-	if r := v.emberfs("umount", bound); r.code != 0 {
-		t.Errorf("umount of the other place: %v", r)
-	}
+	v.must("umount", bound)
 	has("four")
 	check(t, os.WriteFile(v.at("f"), []byte("five"), 0o644))
 
@@ -87,8 +81,7 @@ func TestUmountElsewhere(t *testing.T) {
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
-	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})))
-	v.mount()
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{}))).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
 	pid := v.daemon()
 	check(t, unix.Kill(pid, unix.SIGSTOP)) // it accepts connections and says nothing

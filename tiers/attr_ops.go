@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Getattr stats n; through h, which may be nil, it works for files without a name too.
+// Getattr returns what stat shows of n. With a handle h, which may be nil, it also works for a file without a name.
 func (v *Volume) Getattr(ctx context.Context, n *Inode, h *Handle) (Attr, error) {
 	for {
 		listed := v.moved.listed.Load()
@@ -27,7 +27,7 @@ func (v *Volume) Getattr(ctx context.Context, n *Inode, h *Handle) (Attr, error)
 	}
 }
 
-// Setattr changes attributes, each as its system call does, and returns them all. h may be nil.
+// Setattr changes attributes, each as its system call does, and returns all attributes. h may be nil.
 func (v *Volume) Setattr(ctx context.Context, n *Inode, h *Handle, in *SetAttr) (Attr, error) {
 	if err := v.errStandsIn(n); err != nil {
 		return Attr{}, err
@@ -36,7 +36,7 @@ func (v *Volume) Setattr(ctx context.Context, n *Inode, h *Handle, in *SetAttr) 
 		return Attr{}, err
 	}
 	if in.Size != nil {
-		n.opens.Add(1) // it is not released meanwhile
+		n.opens.Add(1) // so that it is not released meanwhile
 		defer n.opens.Add(-1)
 		v.keepAhead(n, int64(*in.Size), math.MaxInt64)
 	}
@@ -86,7 +86,7 @@ func (v *Volume) setattr(n *Inode, h *Handle, in *SetAttr) error {
 	})
 }
 
-// applyAttrs changes owner, mode and times through fd, which may be O_PATH; n.mu is held.
+// applyAttrs changes owner, mode and times through fd, which may be O_PATH. n.mu is held.
 func (v *Volume) applyAttrs(n *Inode, fd int, in *SetAttr) error {
 	if in.UID != nil || in.GID != nil {
 		uid, gid := -1, -1
@@ -181,12 +181,12 @@ func (v *Volume) setSize(n *Inode, h *Handle, size int64, killPriv bool) error {
 	if err := v.truncate(n, fd, size, killPriv); err != nil {
 		return err
 	}
-	v.finished(n) // nobody closes anything
+	v.finished(n) // no handle will be closed
 	return nil
 }
 
-// Access is access(2) with the daemon's own rights; it is asked only where the mount has no default_permissions, which
-// means that the caller is the daemon's user.
+// Access is access(2) with the daemon's own rights. It is called only where the mount has no default_permissions: there
+// the caller is the daemon's user.
 func (v *Volume) Access(n *Inode, mask uint32, c Caller) error {
 	fd, err := v.openNode(n, unix.O_PATH)
 	if err != nil {
@@ -196,15 +196,15 @@ func (v *Volume) Access(n *Inode, mask uint32, c Caller) error {
 	return unix.Faccessat(unix.AT_FDCWD, warm.FDPath(fd), mask, unix.AT_EACCESS)
 }
 
-// Statfs describes the file system that runs full: warm's, and inside a directory of class memory its tmpfs.
+// Statfs describes the file system whose room counts for n: warm's, or, in a memory directory, the area's tmpfs.
 func (v *Volume) Statfs(n *Inode) (unix.Statfs_t, error) {
 	var st unix.Statfs_t
 	err := unix.Fstatfs(v.warmFD, &st)
 	return st, err
 }
 
-// SetFlags sets them all. EOPNOTSUPP for others than KeptFlags, and for what is neither file nor directory. Who may is
-// the kernel's to decide.
+// SetFlags sets n's flags of chattr(1), all at once. It returns EOPNOTSUPP for flags outside cold.KeptFlags, and for
+// what is neither file nor directory. The kernel checks who may do it.
 func (v *Volume) SetFlags(ctx context.Context, n *Inode, flags uint32) error {
 	if flags&^cold.KeptFlags != 0 || n.kind != cold.KindFile && n.kind != cold.KindDir {
 		return unix.EOPNOTSUPP

@@ -16,8 +16,8 @@ func isACL(attr string) bool {
 	return attr == "system.posix_acl_access" || attr == "system.posix_acl_default"
 }
 
-// Getxattr fills buf and returns the value's length; ERANGE where buf is too short, and with len(buf)==0 only the
-// length.
+// Getxattr fills buf and returns the value's length. It returns ERANGE where buf is too short; with an empty buf it
+// returns only the length.
 func (v *Volume) Getxattr(n *Inode, attr string, buf []byte) (size int, err error) {
 	if warm.ReservedXattr(attr) {
 		return 0, unix.ENODATA
@@ -67,7 +67,8 @@ func (v *Volume) Listxattr(n *Inode, buf []byte) (int, error) {
 	return copy(buf, out), nil
 }
 
-// Setxattr is setxattr(2). killSGID: setting an access ACL by someone outside the file's group clears sgid.
+// Setxattr is setxattr(2). killSGID says that sgid is to be cleared: someone outside the file's group sets an access
+// ACL.
 func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []byte, flags uint32, killSGID bool,
 	c Caller) error {
 	if warm.ReservedXattr(attr) {
@@ -82,11 +83,11 @@ func (v *Volume) Setxattr(ctx context.Context, n *Inode, attr string, value []by
 	if err := v.prepareAttrs(ctx, n); err != nil {
 		return err
 	}
-	n.opens.Add(1) // it is not released meanwhile
+	n.opens.Add(1) // so that it is not released meanwhile
 	defer n.opens.Add(-1)
 	err := v.setxattr(n, attr, value, flags, killSGID)
-	// The same error says that the disk is full, and that the attributes of one file are as many as its file system
-	// takes.
+	// ENOSPC also says that one file has as many attributes as its file system takes. Where the disk has room it means
+	// that, and making room would not help.
 	r := again{room: errors.Is(err, unix.ENOSPC) && v.hasRoom()}
 	for err != nil && r.try(ctx, v, n, &err) {
 		err = v.setxattr(n, attr, value, flags, killSGID)
@@ -102,14 +103,15 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	defer v.end()
 	return v.withAttrChange(n, func() error {
 		if attr == warm.CapsAttr && n.mu.rec.IsStub() {
-			return errStub // it would be gone when the bytes come back
+			return errStub // the capabilities would be gone when the bytes come back
 		}
 		n.mu.noXattrs = false
 		err := v.locate(n, func(dirfd int, name string, anon bool) error {
 			return target(dirfd, name, anon).Set(attr, value, int(flags))
 		})
 		if err == unix.ENOSPC && n.mu.rec.Has(warm.FlagClean) && !n.mu.rec.Has(warm.FlagLazy) {
-			// Ours may fill the space that an attribute of the user's needs: it goes first, the file counts as dirty.
+			// Our record may fill the space that the user's attribute needs. It is removed, so the file counts as
+			// dirty.
 			if n.mu.rec.IsStub() {
 				return errStub
 			}
@@ -127,7 +129,8 @@ func (v *Volume) setxattr(n *Inode, attr string, value []byte, flags uint32, kil
 	})
 }
 
-// aclChanged follows what an ACL did to the mode and to what new children inherit; n.mu is held.
+// aclChanged brings n up to date after the attribute attr was changed: an ACL changes the mode, and what new children
+// inherit. n.mu is held.
 func (v *Volume) aclChanged(n *Inode, attr string, killSGID bool) error {
 	if !isACL(attr) {
 		return nil
@@ -186,7 +189,7 @@ func (v *Volume) removexattr(n *Inode, attr string) error {
 		})
 		if err == nil || errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {
 			if v.unhold(n, heldback.PartXattrs, attr) {
-				err = nil // the commit has it
+				err = nil // it was held back: now it is gone
 			}
 		}
 		if err != nil {

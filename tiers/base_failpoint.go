@@ -2,15 +2,15 @@ package tiers
 
 import "fmt"
 
-// Steps names the failpoints of this package in the order in which a commit and a restore pass them: where a test may
-// kill the process, or have it fail with an error, through Config.Fail.
+// Steps names the failpoints of this package, in the order in which a commit and a restore pass them. At each a test
+// may kill the process, or make it fail with an error, through Config.Fail.
 var Steps = []string{
 	"commit.begin",    // nothing is done yet
 	"commit.boundary", // what the commit is to show is fixed, nothing is taken yet
 	"commit.walked",   // everything is in the transaction
 	"commit.moved",    // the branch points to the new commit
 	"state.write",     // before volume.json says so
-	"commit.noted",    // it does
+	"commit.noted",    // volume.json says so
 	"record.file",     // before a file is recorded clean
 	"record.dir",      // before a directory is recorded clean
 	"commit.recorded", // all is done
@@ -25,14 +25,14 @@ var Steps = []string{
 	"list.entry",      // before one of its entries is made
 	"list.record",     // before its record says that it is listed
 	"release.record",  // before a file's record says that it is a stub
-	"release.punch",   // it does, before the bytes go
-	"release.time",    // they are gone, before warm's file gets its mtime back
+	"release.punch",   // the record says so, before the bytes go
+	"release.time",    // the bytes are gone, before warm's file gets its mtime back
 	"return.write",    // before a stub's bytes are written to warm
-	"return.durable",  // they are written, before they are made durable
-	"return.record",   // they are durable, before the record says that it is no stub
+	"return.durable",  // the bytes are written, before they are made durable
+	"return.record",   // the bytes are durable, before the record says that it is no stub
 }
 
-// step passes the failpoint name.
+// step passes the failpoint name. It returns the error that Config.Fail gives there.
 func (v *Volume) step(name string) error {
 	if v.cfg.Fail == nil {
 		return nil

@@ -1,11 +1,11 @@
 package tiers
 
-// Invalidator tells the kernel to forget; fs implements it over FUSE notifications. Calls queue but for InvalAttr; none
-// waits for a request.
+// Invalidator tells the kernel to forget cached state; fs implements it over FUSE notifications. No call waits for a
+// request. All but InvalAttr are queued.
 type Invalidator interface {
 	InvalEntry(dir uint64, name string)
 	InvalInode(id uint64)
-	// InvalAttr is about attributes alone, at once.
+	// InvalAttr invalidates attributes only, before it returns.
 	InvalAttr(id uint64)
 	// Prune asks the kernel to forget inodes that nobody uses; it does nothing where CanPrune is false.
 	Prune(ids []uint64)

@@ -1,12 +1,14 @@
 package tiers
 
-// The ranks of this package's locks: whoever holds one takes only locks of higher ranks. doc.go says what each is for.
-// A build with the tag lockorder asserts it (base_locks_ordered.go); the tests with the race detector are such a build.
+// The types below are the ranks of this package's locks: whoever holds a lock takes only locks of higher ranks. doc.go
+// says what each lock is for. A build with the tag lockorder asserts the order (base_locks_ordered.go); the tests with
+// the race detector are such a build.
 
 // ranked is a rank in the order of locks.
 type ranked interface {
 	rank() int
-	// several says whether more than one lock of this rank may be held, in an order of their own.
+	// several says whether one goroutine may hold several locks of this rank. The users of the rank agree on their
+	// order.
 	several() bool
 }
 

@@ -11,7 +11,7 @@ import (
 	"sync"
 )
 
-// mutex is a sync.Mutex of a rank, which panics when it is taken against the order.
+// mutex is a sync.Mutex with a rank. Lock panics when it is against the order of ranks.
 type mutex[R ranked] struct{ m sync.Mutex }
 
 func (m *mutex[R]) Lock() {
@@ -36,7 +36,7 @@ func (m *mutex[R]) Unlock() {
 	m.m.Unlock()
 }
 
-// rwMutex is a sync.RWMutex of a rank, as mutex.
+// rwMutex is a sync.RWMutex with a rank. It panics as mutex does.
 type rwMutex[R ranked] struct{ m sync.RWMutex }
 
 func (m *rwMutex[R]) Lock() {
@@ -74,16 +74,16 @@ func (m *rwMutex[R]) TryLock() bool {
 	return true
 }
 
-// holders is which ranks each goroutine holds.
+// holders knows which ranks some goroutines hold, by the goroutines' numbers.
 type holders struct {
 	mu sync.Mutex
 	by map[int64][]ranked
 }
 
-// held is by goroutines' numbers, so that they do not wait for each other.
+// held is divided by goroutines' numbers, so that goroutines seldom wait for each other.
 var held [64]holders
 
-// mine locks the caller's part of held.
+// mine returns the caller's part of held, locked, and the caller's number.
 func mine() (*holders, int64) {
 	g := goroutine()
 	h := &held[g%int64(len(held))]
@@ -94,7 +94,7 @@ func mine() (*holders, int64) {
 	return h, g
 }
 
-// before panics when the calling goroutine holds what is not to be held where a lock of rank r is taken.
+// before panics when the calling goroutine holds a lock that must not be held while one of rank r is taken.
 func before(r ranked) {
 	h, g := mine()
 	defer h.mu.Unlock()
@@ -105,14 +105,14 @@ func before(r ranked) {
 	}
 }
 
-// took notes what the calling goroutine has taken.
+// took notes that the calling goroutine has taken a lock of rank r.
 func took(r ranked) {
 	h, g := mine()
 	defer h.mu.Unlock()
 	h.by[g] = append(h.by[g], r)
 }
 
-// gave notes what the calling goroutine gives back.
+// gave notes that the calling goroutine gives back a lock of rank r.
 func gave(r ranked) {
 	h, g := mine()
 	defer h.mu.Unlock()
@@ -130,7 +130,7 @@ func gave(r ranked) {
 	panic(fmt.Sprintf("lock order: %T is given back by a goroutine that does not hold it", r))
 }
 
-// goroutine is the number of the calling goroutine, which nothing else tells.
+// goroutine returns the number of the calling goroutine. It reads it from a stack trace, as Go has no call for it.
 func goroutine() int64 {
 	var buf [64]byte
 	b := bytes.TrimPrefix(buf[:runtime.Stack(buf[:], false)], []byte("goroutine "))

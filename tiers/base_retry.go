@@ -17,7 +17,7 @@ func retryAfter(b *backoff.ExponentialBackOff, err error, interval time.Duration
 	return d
 }
 
-// backupWithin has everything committed before so much time has passed.
+// backupWithin makes a commit of everything due within d, unless one is due earlier.
 func (v *Volume) backupWithin(d time.Duration) {
 	due := time.Now().Add(d).UnixNano()
 	for {

@@ -15,21 +15,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// risk counts what no commit has yet: names touched, bytes written, and since when. What is critical has a lane of its
-// own, for it is committed by itself.
+// risk counts what no commit has yet: names touched, bytes written, and since when. Critical files have a lane of their
+// own, because they are committed by themselves.
 type risk struct {
 	lanes [2]lane
 	// unpushed is what commits have that the remote has not.
 	mu       mutex[leaf]
 	unpushed riskCount
-	taken    [2]riskCount // what the commit under way takes: at risk until it stands
+	taken    [2]riskCount // what the commit under way takes; it is at risk until the commit stands
 	out      map[string]leftOut
 }
 
-// leftOut is what a commit could not take, and why: it is at risk until one does, whatever the commit took beside it.
+// leftOut is something that a commit could not take, and why. It is at risk until a commit has it.
 type leftOut struct {
 	path  string
-	bytes int64 // of a file
+	bytes int64 // of a file: its size
 	since int64 // UnixNano of the first commit without it
 	err   error
 }
@@ -44,7 +44,8 @@ func (l leftOut) String() string {
 	return fmt.Sprintf("%s: %v", shown(p), l.err)
 }
 
-// shown is a path for a line of text: a name may hold whatever steers a terminal, or looks like the next line.
+// shown returns a path for a line of text. It quotes a path with unprintable characters, which could control a terminal
+// or look like a line of their own.
 func shown(p string) string {
 	if utf8.ValidString(p) && !strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		return p
@@ -60,8 +61,9 @@ func lines(list []leftOut) []string {
 	return out
 }
 
-// leave notes what a commit to main that stands has left out; it looked at all that earlier ones did not take. (One to
-// the live branch leaves nothing out: what it cannot take is left to one to main.)
+// leave notes what a commit to main, which stands, has left out. That replaces earlier notes, because each such commit
+// looks at everything that earlier ones left out. A commit to the live branch leaves nothing out: it leaves what it
+// cannot take to a commit to main.
 func (r *risk) leave(list []leftOut) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +77,7 @@ func (r *risk) leave(list []leftOut) {
 	}
 }
 
-// left lists what commits left out, in the order of paths: so many lines and then a count.
+// left lists what commits left out, in the order of paths: at most most lines, and then a count of the rest.
 func (r *risk) left(most int) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -101,7 +103,7 @@ const (
 	laneCritical
 )
 
-// laneNone says that no commit is to take it.
+// laneNone stands for no lane: no commit is to take the change.
 const laneNone = -1
 
 type riskCount struct{ files, bytes, since int64 }
@@ -116,26 +118,26 @@ func (a riskCount) plus(b riskCount) riskCount {
 
 func (l *lane) count() riskCount { return riskCount{l.files.Load(), l.bytes.Load(), l.since.Load()} }
 
-// touched counts a name that changed.
+// touched counts one changed name.
 func (l *lane) touched() {
 	l.files.Add(1)
 	l.begun()
 }
 
-// begun starts the clock of the oldest change that no commit has.
+// begun notes now as the time of the oldest change that no commit has, unless there is an older one.
 func (l *lane) begun() {
 	if l.since.Load() == 0 {
 		l.since.CompareAndSwap(0, time.Now().UnixNano())
 	}
 }
 
-// files are those that no commit has.
+// files returns how many changed names no commit has, without those that the commit under way takes.
 func (r *risk) files() int64 {
 	return r.lanes[laneMain].files.Load() + r.lanes[laneCritical].files.Load()
 }
 
-// take empties the counters at a commit's boundary, those of what is critical or all; put brings them back if the
-// commit fails, committed drops them where it stands, and gives what they were.
+// take moves the counters to taken at a commit's boundary: all of them, or only those of critical files. If the commit
+// fails put brings them back; if it stands committed drops them and returns their sum.
 func (r *risk) take(critical bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +166,7 @@ func (r *risk) put() {
 		l.files.Add(c.files)
 		l.bytes.Add(c.bytes)
 		if c.since != 0 {
-			l.since.Store(c.since) // older than whatever came since
+			l.since.Store(c.since) // older than what was counted since
 		}
 	}
 	r.taken = [2]riskCount{}
@@ -199,7 +201,7 @@ func (r *risk) now() cold.AtRisk {
 	return out
 }
 
-// points are what status says of the last commit and push, and what is wrong.
+// points holds what status says of the last commit and push, and of failures.
 type points struct {
 	verified atomic.Bool
 	mu       mutex[leaf]
@@ -207,10 +209,10 @@ type points struct {
 	push     *Point
 	tick     *TierReport // the last look at ages or limits
 	readFD   int
-	errors   map[string]string // by what failed: fetch, commit, push
+	errors   map[string]string // by what failed: fetch, commit, push, and so on
 }
 
-// failing says that what was done last and failed is not good again yet.
+// failing says whether something, such as "push", failed when it was last tried.
 func (p *points) failing(what string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -244,7 +246,7 @@ func (v *Volume) lastCommit() *Point {
 
 func (v *Volume) setVerified() { v.points.verified.Store(true) }
 
-// permanent says whether trying again soon cannot help.
+// permanent says whether err is one for which trying again soon cannot help.
 func permanent(err error) bool {
 	var refused *cold.RefusedError
 	return errors.As(err, &refused) || errors.Is(err, cold.ErrDiverged) || errors.Is(err, cold.ErrRefMoved)

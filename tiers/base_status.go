@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TierStatus counts a tier.
+// TierStatus counts what a tier holds.
 type TierStatus struct {
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"`
@@ -21,7 +21,8 @@ type HotStatus struct {
 	Misses uint64 `json:"misses"`
 	Limit  int64  `json:"limit"`
 	Inodes int64  `json:"inodes"` // in the inode table
-	// InodesMax is where the kernel is asked to forget inodes that nobody uses; those in use may be more.
+	// InodesMax is the number of inodes over which the kernel is asked to forget those that nobody uses. There may be
+	// more in use.
 	InodesMax int64 `json:"inodes_max"`
 }
 
@@ -31,7 +32,7 @@ type Point struct {
 	Time time.Time `json:"time"`
 }
 
-// MarshalJSON writes the time so that any that git stores can be written: as DateText does.
+// MarshalJSON writes the time as DateText does, which can write every time that git stores.
 func (p Point) MarshalJSON() ([]byte, error) {
 	return json.Marshal(struct {
 		ID   string `json:"id"`
@@ -46,13 +47,13 @@ type Receipt struct {
 	Reason   string `json:"reason"`
 	Commit   string `json:"commit"` // tip of the branch afterwards; "" for an empty volume
 	New      bool   `json:"new"`    // false: nothing had changed
-	Files    int64  `json:"files"`  // taken by the new commit
+	Files    int64  `json:"files"`  // that the new commit has taken
 	Bytes    int64  `json:"bytes"`
 	Pushed   bool   `json:"pushed"` // the remote has Commit (false without a remote)
 	Remote   string `json:"remote"` // "" without one
-	// What is not safe and why, one line each, at most 100 then a count.
+	// Missing says what is not safe and why, one line each: at most 100 lines and then a count of the rest.
 	Missing []string      `json:"missing"`
-	LeftOut []string      `json:"left_out,omitempty"` // as Status.LeftOut: the commit has it
+	LeftOut []string      `json:"left_out,omitempty"` // as Status.LeftOut; the commit has these
 	Started time.Time     `json:"started"`
 	Took    time.Duration `json:"took_ns"`
 }
@@ -66,14 +67,14 @@ type CriticalStatus struct {
 	Worst   float64 `json:"worst"` // since the mount
 }
 
-// delays are the last ones that were measured, and the worst of all.
+// delays holds the last lastDelays delays that were measured, and the worst of all.
 type delays struct {
 	last  []time.Duration
 	at    int
 	worst time.Duration
 }
 
-// lastDelays is of how many the percentiles are.
+// lastDelays is the number of delays from which percentiles are computed.
 const lastDelays = 1000
 
 func (d *delays) add(x time.Duration) {
@@ -86,7 +87,7 @@ func (d *delays) add(x time.Duration) {
 	d.at = (d.at + 1) % lastDelays
 }
 
-// percentile is in seconds; 0 where nothing was measured.
+// percentile returns the p-th percentile in seconds, or 0 where nothing was measured.
 func (d *delays) percentile(p int) float64 {
 	if len(d.last) == 0 {
 		return 0
@@ -109,9 +110,9 @@ type TierReport struct {
 // MemoryStatus describes the directories of class memory, which no commit ever has.
 type MemoryStatus struct {
 	Available   bool   `json:"available"`
-	Why         string `json:"why"`         // it is not; "" where it is
-	Directories int    `json:"directories"` // roots of such directories that were found
+	Why         string `json:"why"`         // why it is not; "" where it is
+	Directories int    `json:"directories"` // memory directories that were found, without those inside them
 	TierStatus         // files: entries of all kinds
 	Limit       int64  `json:"limit"` // memory_class_limit, in bytes
-	Swap        bool   `json:"swap"`  // their contents may be swapped out: the kernel has no tmpfs without (Linux 6.4)
+	Swap        bool   `json:"swap"`  // their contents may be swapped out: a kernel before Linux 6.4 cannot prevent it
 }

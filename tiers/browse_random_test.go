@@ -17,7 +17,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestBrowseRandomly: looking, changing and dying anywhere between lazy directories, against a model of the tree.
+// TestBrowseRandomly looks at and changes lazy directories at random, with kills at any step, and compares them with a
+// model of the tree.
 func TestBrowseRandomly(t *testing.T) {
 	t.Parallel()
 	for _, seed := range effort.Seeds(t, 6, 200) {
@@ -117,7 +118,7 @@ func browseRandomly(t *testing.T, rnd *rand.Rand) {
 	}
 }
 
-// browseStep does one thing in directory at, and to the model once it is done.
+// browseStep does one random thing in the directory at, and then the same to the model if it succeeded.
 func browseStep(t *testing.T, rnd *rand.Rand, v *Volume, model map[string]string, dirs []string, at string) error {
 	n, err := v.find(t.Context(), at)
 	if err != nil {

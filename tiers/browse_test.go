@@ -14,7 +14,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// names reads a whole directory stream, without "." and "..".
+// names returns the sorted names of a whole directory stream, without "." and "..". told says that some were given as
+// lazy.
 func names(t *testing.T, v *Volume, n *Inode) (names []string, told bool) {
 	t.Helper()
 	d, err := v.OpenDir(context.Background(), n)
@@ -41,7 +42,7 @@ func names(t *testing.T, v *Volume, n *Inode) (names []string, told bool) {
 	return names, told
 }
 
-// aboveListed fails where a listed directory lies below one that is not.
+// aboveListed fails if a listed directory lies below a lazy one.
 func (v *Volume) aboveListed(t *testing.T) {
 	t.Helper()
 	v.ns.RLock()
@@ -55,7 +56,7 @@ func (v *Volume) aboveListed(t *testing.T) {
 	}
 }
 
-// TestNamesAlone: reading names makes no file, and looking at one of them lists what is above.
+// TestNamesAlone: reading names makes no file in warm, and looking at a file lists all directories above it.
 func TestNamesAlone(t *testing.T) {
 	v, c := newVolume(t)
 	d := v.root
@@ -120,8 +121,8 @@ func TestNamesAlone(t *testing.T) {
 	}
 }
 
-// TestStreamOverListing: a stream that was begun before the directory was listed gives each name once, and anew from
-// its beginning what is there then.
+// TestStreamOverListing: a stream that was begun before its directory was listed gives each name once; read anew from
+// its beginning, it gives what is there then.
 func TestStreamOverListing(t *testing.T) {
 	v, c := newVolume(t)
 	for i := range 20 {

@@ -12,19 +12,20 @@ import (
 
 // commits is the component that commits what is dirty.
 type commits struct {
-	// Holds one token while a Sync runs: one commit at a time, and waiting for it honours a context.
+	// syncing holds one token while a Sync runs: there is one commit at a time, and waiting for it can honour a
+	// context.
 	syncing   chan struct{}
-	upkeep    chan struct{} // holds one token while a commit waits to be followed by Cold.Maintain
-	answers   []chan error  // syncing: those who wait for what was just committed
-	justTaken riskCount     // syncing: what the last commit took
+	upkeep    chan struct{} // holds one token when Cold.Maintain is due after a commit
+	answers   []chan error  // guarded by syncing: those who wait for what was just committed
+	justTaken riskCount     // guarded by syncing: what was at risk and the last commit took
 	live      liveBranch
 
-	marksInMemory int // see there
+	marksInMemory int // the constant of this name; tests set another
 }
 
-// commit stores what is dirty and moves the branch; Volume.syncing is held. It begins, captures what there is at one
-// boundary, publishes a commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the
-// branch points to the commit, and an error leaves all that was dirty so.
+// commit stores what is dirty and moves the branch. It begins, captures what there is at one boundary, publishes a
+// commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the branch points to the
+// commit, and after an error all that was dirty still is. Volume.syncing is held.
 func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	// Begin.
 	if err := v.step("commit.begin"); err != nil {
@@ -60,13 +61,13 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 		return err
 	}
 
-	// Publish. After a power cut warm is what counts: it must not be behind a commit that was reported, or the next one
-	// takes that back.
+	// Publish. After a power cut the next commit takes what warm holds. So warm must not be behind a commit that was
+	// reported, or the next one would take that back.
 	if err := v.publish(ctx, c, root, rc, v.flushWarm); err != nil {
 		return err
 	}
 
-	// Record. The commit stands: what fails from here on only makes the next one, or the next start, look at more.
+	// Record. The commit stands. What fails from here on only makes the next commit, or the next start, look at more.
 	_ = v.step("commit.moved")
 	v.risk.leave(c.missing)
 	v.noteHead(rc.Commit)
@@ -84,8 +85,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	return nil
 }
 
-// nothingToCommit says that nothing has to be captured: the base has all that there is, or the live branch has, which
-// main absorbs then.
+// nothingToCommit says whether nothing has to be captured, because the base has all that there is. If the base is of
+// the live branch, it makes main absorb that. If done is true the commit ends with err.
 func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, rc *Receipt) (done bool, err error) {
 	base := tx.Base()
 	if v.rootClean() && base != nil && !rewalk && !v.rulesChanged(ctx, base) {
@@ -107,9 +108,9 @@ func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, r
 	return false, nil
 }
 
-// onlyLookedAt says that nothing was changed since warm was brought to what a stock client committed: that its
-// directories are not clean is for the metadata alone that no commit has of them. It comes with the first change; a
-// look at a repository commits nothing.
+// onlyLookedAt says whether nothing was changed since warm was brought to what a stock client committed. Then
+// directories are not clean only because no commit has EmberFS's metadata of them, which can wait for the first change:
+// to look at a repository should not commit anything.
 func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bool) bool {
 	if base == nil || rewalk || !v.untouched || v.changes.Load() != 0 || base.Info().Live ||
 		!v.points.verified.Load() || v.state.Head != base.Info().ID.String() ||
@@ -121,14 +122,14 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bo
 	}
 	v.barrier.Lock()
 	defer v.barrier.Unlock()
-	if v.changes.Load() != 0 { // just now
+	if v.changes.Load() != 0 { // one began just now
 		return false
 	}
 	v.nothingWaits()
 	return true
 }
 
-// absorb makes a commit to main of what the live branch has, where nothing was changed since.
+// absorb makes a commit to main of what the live branch has, which is all that there is.
 func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	err := v.flushWarm()
 	if err == nil {
@@ -140,7 +141,8 @@ func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	return err
 }
 
-// publish moves the branch to what was captured, and makes that durable in warm meanwhile.
+// publish moves the branch to what was captured, while flush makes that durable in warm, and fills in rc. What flush
+// could not do is in rc.Missing.
 func (v *Volume) publish(ctx context.Context, c *capture, root cold.DirID, rc *Receipt, flush func() error) error {
 	rc.Files, rc.Bytes, rc.Missing = c.files, c.bytes, append(rc.Missing, lines(c.missing)...)
 	flushed := make(chan error, 1)
@@ -152,12 +154,13 @@ func (v *Volume) publish(ctx context.Context, c *capture, root cold.DirID, rc *R
 	return err
 }
 
-// moveBranch moves the branch to a commit of what was captured, where that is not what it has already.
+// moveBranch makes a commit of what was captured, with root as its root directory, and moves the branch to it. Where
+// that would repeat the base it makes none.
 func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc *Receipt) error {
 	tx := c.tx
-	// What the live branch has goes on as it is; new rules come with the next commit.
+	// Absorbing leaves the content as the live branch has it; new rules come with the next commit.
 	rules := !c.absorbs && v.rulesChanged(ctx, c.base)
-	// A commit would repeat the last one.
+	// The commit would repeat the last one.
 	if c.base != nil && cold.RootDir(c.base) == root && !rules && !c.base.Info().Live {
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		v.live.reset(c.base.Info().ID)
@@ -193,7 +196,8 @@ func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc
 	return nil
 }
 
-// mender is a Tx that can publish what its base commit turned out to lack, when a commit would only repeat the base.
+// mender is a Tx that can publish objects that its base commit turned out to lack, when a commit would only repeat the
+// base.
 type mender interface{ Mend(root cold.DirID) error }
 
 var errDiffers = errors.New("warm differs from the commit")
@@ -204,7 +208,8 @@ func (v *Volume) rootClean() bool {
 	return v.root.mu.rec.Has(warm.FlagClean)
 }
 
-// release lets go of what the walk held. After a failure directories that were read whole are read whole again.
+// release drops the walk's references and its file of marks. After an error the directories that were read whole will
+// be read whole again.
 func (c *capture) release(err error) {
 	if err != nil {
 		c.passOver(0)

@@ -13,7 +13,7 @@ import (
 // changes began, or ahead of that by commits of our own whose note in volume.json was lost with the daemon.
 func (v *Volume) checkBase(ctx context.Context, base cold.Snapshot) error {
 	if base == nil || v.state.Head == "" {
-		return nil // cold is new, or was lost and made anew: everything is stored again
+		return nil // cold is new, or was lost and made anew: all is stored
 	}
 	const most = 1000
 	ok, err := v.reaches(ctx, base, most, func(info *cold.CommitInfo) bool { return info.Machine == v.state.Machine })
@@ -25,8 +25,8 @@ func (v *Volume) checkBase(ctx context.Context, base cold.Snapshot) error {
 		v.cfg.Branch, cold.ErrRefMoved, base.Info().ID, v.state.Head)
 }
 
-// reaches says whether the commit that warm was last in step with is s, went before it, or was absorbed on the way. It
-// looks at most commits, and only beyond those that past likes.
+// reaches says whether the commit that warm was last in step with is s or an ancestor of s, or was absorbed by one of
+// these. It looks at no more than most commits, and beyond a commit only where past returns true for it.
 func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past func(*cold.CommitInfo) bool) (bool,
 	error) {
 	seen := map[cold.ID]bool{}
@@ -57,7 +57,7 @@ func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past fu
 					return false, err
 				}
 				parents = parents[1:]
-			case len(absorbed) > 0: // live branches lead further as long as they are there
+			case len(absorbed) > 0: // an absorbed live branch may be gone
 				if s, err = v.cold.Snapshot(ctx, absorbed[0]); err != nil {
 					s = nil
 				}
@@ -70,7 +70,7 @@ func (v *Volume) reaches(ctx context.Context, s cold.Snapshot, most int, past fu
 	return false, nil
 }
 
-// noteHead writes down the commit that warm is in step with.
+// noteHead writes to volume.json that warm is in step with this commit.
 func (v *Volume) noteHead(commit string) {
 	if v.state.Head == commit {
 		return
@@ -84,7 +84,8 @@ func (v *Volume) noteHead(commit string) {
 	}
 }
 
-// inStep says whether warm is what the given commit says: nothing was changed since, whatever the marks say.
+// inStep says whether warm is the same as the given commit, though marks may say that it is dirty. If so it records
+// that as clean.
 func (v *Volume) inStep(ctx context.Context, with cold.ID) (same bool, err error) {
 	tx, err := v.cold.BeginAt(ctx, with)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// beginCapture sets the boundary that c captures, which is now. c.finish ends it in any case.
+// beginCapture fills in c and sets the boundary that it captures to this moment. The caller calls c.finish in any case.
 func (v *Volume) beginCapture(ctx context.Context, tx cold.Tx, c *capture) *capture {
 	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
 	c.before = v.mainEpoch.Load()
@@ -16,7 +16,7 @@ func (v *Volume) beginCapture(ctx context.Context, tx cold.Tx, c *capture) *capt
 	return c
 }
 
-// finish lets go of the boundary. After an error all that was dirty is so.
+// finish ends the boundary. After an error all that was dirty is dirty and at risk again.
 func (c *capture) finish(err error) {
 	v := c.v
 	c.boundary.close()
@@ -35,7 +35,8 @@ func (c *capture) finish(err error) {
 	v.answers = append(v.answers, c.crit.waiting...)
 }
 
-// all captures what is dirty, from the root on, and with rewalk all that is listed. It gives the root's id.
+// all captures what is dirty, from the root on; with rewalk it goes into clean directories too, except lazy ones. It
+// returns the root's id.
 func (c *capture) all() (cold.DirID, error) {
 	v := c.v
 	var base cold.DirID
@@ -57,11 +58,11 @@ func (c *capture) all() (cold.DirID, error) {
 	if err = errors.Join(err, c.checkBoundary()); err != nil {
 		return cold.DirID{}, err
 	}
-	c.boundary.close() // all is taken: nobody needs to keep anything any more
+	c.boundary.close() // all is taken, so no more pre-images are needed
 	return id, nil
 }
 
-// drawBoundary sets the point between two changes that the commit shows: what is touched from now on stays dirty.
+// drawBoundary sets the boundary of c, between two changes: what is touched from now on stays dirty.
 func (v *Volume) drawBoundary(c *capture) {
 	v.barrier.Lock()
 	c.epoch = v.epoch.Add(1)
@@ -89,7 +90,7 @@ func (v *Volume) drawBoundary(c *capture) {
 			if v.ignoredInode(n) {
 				return true
 			}
-			kind = touchBytes // nobody will tell when it changes
+			kind = touchBytes // nobody reports its changes
 		}
 		v.begin()
 		if err := v.touchOwn(n, kind); err != nil {
@@ -100,7 +101,7 @@ func (v *Volume) drawBoundary(c *capture) {
 	})
 }
 
-// nothingDirty notes that a commit has everything, unless something changed a moment ago.
+// nothingDirty notes that the last commit has everything, unless something changed a moment ago.
 func (v *Volume) nothingDirty() {
 	v.barrier.Lock()
 	defer v.barrier.Unlock()
@@ -110,7 +111,8 @@ func (v *Volume) nothingDirty() {
 	}
 }
 
-// nothingWaits answers those who wait for a commit: one has all that there is. Volume.barrier is held.
+// nothingWaits notes, for all that waits for a commit, that the last one has everything. Volume.barrier is held for
+// writing.
 func (v *Volume) nothingWaits() {
 	v.backupDue.Store(0)
 	s := v.critical.take()

@@ -13,72 +13,74 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// capture is one commit's walk over what is dirty. Its cost follows the change: clean directories are taken by their
-// record, tracked ones by the names that were touched.
+// capture is one commit's walk over what is dirty. Its cost depends on how much changed: for a clean directory its
+// record is used, and of a tracked one only the names that were touched are looked at.
 type capture struct {
 	v      *Volume
 	ctx    context.Context
 	tx     cold.Tx
 	base   cold.Snapshot // nil for the first commit
 	root   *cold.Entry   // the root's own attributes
-	before uint64        // Volume.mainEpoch as it was
-	// The boundary: what is touched in this epoch is in the commit as it was before, and stays dirty.
+	before uint64        // Volume.mainEpoch before this commit
+	// epoch begins at the boundary: what is touched in it is in the commit as it was before, and stays dirty.
 	epoch    uint64
-	boundary *boundary // what changed since the boundary, as it was then
-	live     bool      // to the live branch: critical names alone
-	absorbs  bool      // nothing: main only takes the place of the live branch
-	tree     *liveDir  // those, and why they cannot be had
+	boundary *boundary // the pre-images of what changed since
+	live     bool      // the commit is one to the live branch: of critical names only
+	absorbs  bool      // nothing is captured: main takes over what the live branch has
+	tree     *liveDir  // of a live commit: the directories with critical names
 	treeErr  error
-	crit     *criticalSet // what of them the commit takes
-	due      int64        // Volume.backupDue until it was begun
-	rewalk   bool         // clean marks are not enough: what is ignored may have changed
+	crit     *criticalSet // the notes of critical names that the commit takes
+	due      int64        // the value of Volume.backupDue when it began
+	rewalk   bool         // clean directories are walked too: what is ignored may have changed
 
 	mu      mutex[leaf]
 	files   int64
 	bytes   int64
-	missing []leftOut // what could not be taken, and why
+	missing []leftOut // what could not be taken
 
 	marks    []*dirMark // children before parents
-	marked   int        // file marks so far
-	markFile *markFile  // nil while they are few
+	marked   int        // how many file marks there were so far
+	markFile *markFile  // has file marks beyond the first ones; nil while they are few
 	links    linkGroups
 }
 
-// dirMark is what will be recorded of a directory once the commit stands.
+// dirMark is a directory that was stored, and what will be recorded of it once the commit stands.
 type dirMark struct {
 	n       *Inode // holds a reference
 	parent  *dirMark
 	name    string
 	id      cold.DirID
 	full    bool
-	touched []string // names that were changed, sorted; unknown where full
-	keep    bool     // not to be marked clean: something below is not, or could not be taken
-	redo    []string // names to look at again next time
+	touched []string // names whose changes were at risk, sorted; not known where full
+	keep    bool     // it is not to be marked clean: something below is not, or was not taken
+	redo    []string // names that the next commit has to look at again
 	files   []fileMark
-	stored  markRange // or where they lie
+	stored  markRange // where they are in markFile, if files is nil
 }
 
-// fileMark is a file whose content the commit has.
+// fileMark is a file whose content the commit has, and that may be recorded clean.
 type fileMark struct {
 	name  string
 	ino   uint64
 	gen   uint64
-	read  uint64 // which read of it (written.start)
+	read  uint64 // the number of the read (written.start)
 	id    cold.ID
 	size  int64
 	mtime cold.Time
 
-	untracked bool // it may have changed while it was read, or since: not to be recorded
+	untracked bool // it may have changed unseen since: it is not recorded
 }
 
-// fail notes what could not be taken: what is at a path, of so many bytes. It stays at risk until a commit has it.
+// fail notes that the commit does not take what is at this path, a file of so many bytes or 0, because of err. It stays
+// at risk until a commit has it.
 func (c *capture) fail(at string, bytes int64, err error) {
 	c.mu.Lock()
 	c.missing = append(c.missing, leftOut{path: at, bytes: bytes, err: err})
 	c.mu.Unlock()
 }
 
-// dir stores the directory n. base is what the last commit has under this path, zero if unknown or none.
+// dir stores the directory n, which is at the path at, and returns its id. base is what the last commit has under this
+// path, zero if unknown or none. parent is nil for the root.
 func (c *capture) dir(n *Inode, at string, base cold.DirID, parent *dirMark) (cold.DirID, error) {
 	if err := c.ctx.Err(); err != nil {
 		return cold.DirID{}, err
@@ -91,7 +93,8 @@ func (c *capture) dir(n *Inode, at string, base cold.DirID, parent *dirMark) (co
 		return id, err
 	}
 	m := &dirMark{n: n, parent: parent, name: path.Base(at)}
-	if err := v.list(c.ctx, n); err != nil { // only what a stock client changed, else its record's word is taken
+	// n is lazy here only if a stock client changed it: a clean lazy directory is taken from its record.
+	if err := v.list(c.ctx, n); err != nil {
 		return cold.DirID{}, fmt.Errorf("%w: %w", errNotListed, err)
 	}
 	names, base := c.begin(m, base)
@@ -142,7 +145,8 @@ func (c *capture) dir(n *Inode, at string, base cold.DirID, parent *dirMark) (co
 	return m.id, nil
 }
 
-// begin decides between the touched names and the whole directory, and which stored directory it extends.
+// begin returns the names to look at and the stored directory that they extend. Where the touched names are not known
+// it calls beginFull instead, and returns no names.
 func (c *capture) begin(m *dirMark, base cold.DirID) ([]string, cold.DirID) {
 	ds := m.n.dir
 	ds.mu.Lock()
@@ -153,7 +157,7 @@ func (c *capture) begin(m *dirMark, base cold.DirID) ([]string, cold.DirID) {
 		names := make([]string, 0, len(ds.mu.changed))
 		for name, t := range ds.mu.changed {
 			if t.epoch >= c.epoch && !t.earlier {
-				continue // as base has it
+				continue // touched only since the boundary: base has it
 			}
 			names = append(names, name)
 			if t.risk {
@@ -170,13 +174,13 @@ func (c *capture) begin(m *dirMark, base cold.DirID) ([]string, cold.DirID) {
 	return nil, base
 }
 
-// beginFull prepares for reading the whole directory: from now on changes are noted by name, unless some already were
-// not.
+// beginFull prepares for reading the whole directory. From now on changes are noted by name, unless one of this epoch
+// was already missed.
 func (c *capture) beginFull(m *dirMark) {
 	m.full = true
 	ds := m.n.dir
 	ds.mu.Lock()
-	ds.mu.links = false // found out anew
+	ds.mu.links = false // the walk finds out
 	if !ds.mu.tracking && ds.mu.missed.epoch != c.epoch {
 		ds.mu.pending = true
 		ds.mu.changed = nil
@@ -184,10 +188,10 @@ func (c *capture) beginFull(m *dirMark) {
 	ds.mu.Unlock()
 }
 
-// errNotListed: what a restored directory holds cannot be read from cold.
+// errNotListed says that the children of a lazy directory cannot be read from cold.
 var errNotListed = errors.New("the directory cannot be listed")
 
-// baseDir reads the last commit's listing of a directory when it is needed first.
+// baseDir is the last commit's listing of a directory. It is read when it is needed first.
 type baseDir struct {
 	c       *capture
 	id      cold.DirID
@@ -210,7 +214,7 @@ func (b *baseDir) load() {
 	}
 	l, err := b.c.base.ReadDir(b.c.ctx, b.id)
 	if err != nil {
-		// Only a hint: without it everything is stored again.
+		// The listing saves work only: without it everything is stored again.
 		b.c.v.log.WithError(err).WithField("tree", b.id.Tree).Warn("cannot read the last commit's listing")
 	}
 	b.entries = make(map[string]*cold.Entry, len(l.Entries))

@@ -11,13 +11,14 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: what becomes of a directory that a stock client made or changed, and that nobody has looked into here. The
-// commit needs its metadata, and all below it, as a listing would have them; nothing has to be made in warm for that.
+// This file is about lazy directories that a stock client made or changed, and nobody has looked into here. A commit
+// needs metadata of them, and of all below, as a listing would make it. Nothing has to be made in warm for that.
 
-// errLinked: names of one file are in it, so it has to be listed.
+// errLinked says that a directory has to be listed because it holds names of files with several.
 var errLinked = errors.New("files with several names")
 
-// describe stores a lazy directory as cold has it; done is false where it has to be listed instead.
+// describe stores the lazy directory n, at the path at, as cold has it. done is false where n is not lazy, or has to be
+// listed instead.
 func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID, done bool, err error) {
 	v := c.v
 	if n == v.root || !n.dir.lazy.Load() {
@@ -29,7 +30,7 @@ func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID,
 	if !rec.Has(warm.FlagLazy) || v.links.any.Load() || v.Rules().HasIgnore() {
 		return cold.DirID{}, false, nil
 	}
-	// Names are noted from now on, as where a directory is read whole: it may be listed and changed meanwhile.
+	// Changed names are noted from now on, as in beginFull: the directory may be listed and changed meanwhile.
 	m := &dirMark{n: n, parent: parent, name: path.Base(at), full: true}
 	c.beginFull(m)
 	m.id, err = c.describeTree(c.ctx, m, at, cold.DirID{Tree: rec.ID, Meta: rec.Meta})
@@ -46,7 +47,8 @@ func (c *capture) describe(n *Inode, at string, parent *dirMark) (id cold.DirID,
 	return m.id, true, nil
 }
 
-// describeTree stores a directory of the commit that lazy ones are of, with all below it.
+// describeTree stores, with all below it, the directory id of the commit from which lazy directories are listed
+// (Volume.origin). m is the mark of the lazy directory above.
 func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id cold.DirID) (cold.DirID, error) {
 	if err := ctx.Err(); err != nil {
 		return cold.DirID{}, err
@@ -80,11 +82,11 @@ func (c *capture) describeTree(ctx context.Context, m *dirMark, at string, id co
 		case e.Link != "":
 			return cold.DirID{}, errLinked
 		case e.Kind == cold.KindFile:
-			e.Lost = true // its content is looked at when somebody reads it
+			e.Lost = true // PutDir does not look for the content
 		case e.Kind == cold.KindDir:
 			sub, err := c.describeTree(ctx, m, path.Join(at, e.Name), e.Dir())
 			if errors.Is(err, cold.ErrTooDeep) {
-				continue // as the stock client has it, without metadata of ours
+				continue // it stays as the stock client has it, without our metadata
 			}
 			if staysOut(err) {
 				c.fail(path.Join(at, e.Name), 0, err)

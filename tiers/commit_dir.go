@@ -15,10 +15,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// readTogether is of how many files at most a commit holds the inodes while it has yet to read them.
+// readTogether bounds how many files wait to be read together, which holds their inodes in the table.
 const readTogether = 1024
 
-// dirWalk collects what one directory held at the boundary.
+// dirWalk finds out what one directory held at the boundary.
 type dirWalk struct {
 	c    *capture
 	m    *dirMark
@@ -28,13 +28,13 @@ type dirWalk struct {
 	put  []cold.Entry
 	del  []string
 	work []pendingFile
-	lost map[int]bool           // slots of put whose content could not be had
-	have map[string]*cold.Entry // what an earlier call of entries found; nil: nothing
+	lost map[int]bool           // indexes in put of files whose content could not be read
+	have map[string]*cold.Entry // what an earlier call of entries found; a nil entry: no such name
 
-	plainRoot bool // the root has the extended attributes of the last commit, for those that it has now are too much
+	plainRoot bool // the root's own extended attributes are too much; it keeps those of the last commit
 }
 
-// pendingFile is a file that is to be read.
+// pendingFile is a file that is to be read for the entry put[slot].
 type pendingFile struct {
 	slot int
 	n    *Inode // holds a reference
@@ -42,15 +42,15 @@ type pendingFile struct {
 	hint cold.ID
 }
 
-// seen is what stood under a name at the boundary; pre is nil where nothing did.
+// seen is what a name stood for at the boundary; pre is nil where that was nothing.
 type seen struct {
-	n    *Inode // with a reference; nil where pre tells all
+	n    *Inode // with a reference; nil where pre is enough
 	pre  *preimage
-	lost bool // its inode had no name until now
+	lost bool // its inode had no known name until now
 }
 
-// find looks a name up as it was at the boundary: by its pre-image, or as it is where there is none after it was looked
-// at.
+// find returns what name stood for at the boundary: its pre-image, or, if it has none even after the look, what it is
+// now.
 func (w *dirWalk) find(name string) (s seen, err error) {
 	c, v, dir := w.c, w.c.v, w.m.n
 	for range 1000 {
@@ -75,7 +75,7 @@ func (w *dirWalk) find(name string) (s seen, err error) {
 	return seen{}, fmt.Errorf("look at %q: %w", path.Join(w.at, name), ErrSpoiled)
 }
 
-// look looks at a name as it is, and at its inode's pre-image where that has one.
+// look returns what name stands for now, with the pre-image of its inode if that has one.
 func (w *dirWalk) look(name string) (s seen, err error) {
 	v := w.c.v
 	moves := v.nameChanges.Load()
@@ -98,8 +98,9 @@ func (w *dirWalk) look(name string) (s seen, err error) {
 	return s, err
 }
 
-// entries gives what of the directory is to be stored and what is to go: all of it where the mark says so, else of the
-// given names. What an earlier call found is not looked for again: it may be different by now.
+// entries returns what of the directory is to be stored (put) and what leaves it (del): everything where the mark is
+// full, else for the given names. It may be called again for more names, and keeps what earlier calls found: that may
+// be different by now.
 func (w *dirWalk) entries(names []string) (put []cold.Entry, del []string, err error) {
 	if !w.m.full {
 		if full, err := w.needsFull(names); err != nil {
@@ -149,7 +150,7 @@ func (w *dirWalk) entries(names []string) (put []cold.Entry, del []string, err e
 	return put, del, nil
 }
 
-// earlier keeps what a call before found.
+// earlier moves the result of an earlier call to have.
 func (w *dirWalk) earlier() {
 	w.have = make(map[string]*cold.Entry, len(w.put)+len(w.del))
 	for i := range w.put {
@@ -161,13 +162,13 @@ func (w *dirWalk) earlier() {
 	w.put, w.del = nil, nil
 }
 
-// allNames lists the directory as it was: what is there, and what had another meaning.
+// allNames returns the names that are in the directory and those that have a pre-image.
 func (w *dirWalk) allNames() ([]string, error) {
 	list, err := warm.ListNames(w.fd)
-	if err != nil && !errors.Is(err, unix.ENOENT) { // removed since: its names are all known
+	if err != nil && !errors.Is(err, unix.ENOENT) { // it was removed, so all its names have pre-images
 		return nil, fmt.Errorf("list directory %q: %w", w.at, err)
 	}
-	names := w.c.boundary.bound(w.m.n) // after the listing, so that what moved while it was read is among them
+	names := w.c.boundary.bound(w.m.n) // after the listing, so that names that changed during it are included
 	for i := range list {
 		names = append(names, list[i].Name)
 	}
@@ -175,7 +176,7 @@ func (w *dirWalk) allNames() ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// needsFull says that there is a name of a file with several, whose group needs the whole listing.
+// needsFull says whether one of the names is of a file with several, whose group needs the whole listing.
 func (w *dirWalk) needsFull(names []string) (bool, error) {
 	m := w.c.boundary
 	for _, name := range names {
@@ -200,7 +201,7 @@ func (w *dirWalk) needsFull(names []string) (bool, error) {
 	return false, nil
 }
 
-// entry takes one name.
+// entry captures one name: it adds to put, del or work.
 func (w *dirWalk) entry(name string) error {
 	c, m, full := w.c, w.m, path.Join(w.at, name)
 	if err := c.boundary.failed(); err != nil {
@@ -250,12 +251,12 @@ func (w *dirWalk) entry(name string) error {
 		m.n.noteLinks()
 		m.keep = true
 		e.Link = c.links.group(pre.attr.Ino, w.b.entry(name), w.at)
-	} else if e.Link != "" { // of what something stands in for
+	} else if e.Link != "" { // an empty file stands in for one with several names
 		m.n.noteLinks()
 		m.keep = true
 		c.links.stands(e.Link, w.at)
 	} else if s.lost {
-		// What changes it right now may have been noted nowhere: the next commit reads all of this again.
+		// A change of it may not have been noted, as it had no name: the next commit reads this directory whole again.
 		m.n.noteLinks()
 		m.keep = true
 	}
@@ -268,7 +269,7 @@ func (w *dirWalk) entry(name string) error {
 		}
 		c.count(0)
 	case cold.KindFile:
-		if e.Lost { // what stands in for it has no bytes
+		if e.Lost { // an empty file stands in for it
 			c.count(0)
 			break
 		}
@@ -284,7 +285,7 @@ func (w *dirWalk) entry(name string) error {
 			return nil
 		}
 		if _, ok := slices.BinarySearch(m.touched, name); ok {
-			c.count(0) // its attributes
+			c.count(0) // its attributes changed
 		}
 	default:
 		c.count(0)
@@ -296,12 +297,12 @@ func (w *dirWalk) entry(name string) error {
 	return nil
 }
 
-// subdir stores a child directory, or takes its record's word that it was as the last commit has it.
+// subdir stores a child directory. A clean one is taken from its record, without a walk.
 func (w *dirWalk) subdir(e cold.Entry, n *Inode, pre *preimage) error {
 	c, m, full := w.c, w.m, path.Join(w.at, e.Name)
 	id := cold.DirID{Tree: pre.rec.ID, Meta: pre.rec.Meta}
 	if old := w.b.entry; c.live && !pre.rec.Has(warm.FlagClean) {
-		// Its own attributes: what is in it was noted elsewhere.
+		// A commit to the live branch takes only its attributes here; critical names below it are noted by themselves.
 		if old(e.Name) == nil || old(e.Name).Kind != cold.KindDir {
 			return errNeedWhole
 		}
@@ -338,13 +339,14 @@ func (w *dirWalk) subdir(e cold.Entry, n *Inode, pre *preimage) error {
 	return nil
 }
 
-// read reads the files that wait for it, two at a time: hashing and deflating take longer than reading.
+// read reads and stores the pending files, at least two at a time: hashing and compressing takes longer than reading.
 func (w *dirWalk) read() error {
 	c, m := w.c, w.m
 	var g errgroup.Group
 	g.SetLimit(max(2, runtime.GOMAXPROCS(0)))
 	var mu sync.Mutex
-	first := map[uint64]int{} // slots of files with several names, which are read once
+	// By inode number: the slots of files with several names, which are read once.
+	first := map[uint64]int{}
 	for _, p := range w.work {
 		e := &w.put[p.slot]
 		if e.Link != "" {
@@ -375,7 +377,7 @@ func (w *dirWalk) read() error {
 				}
 				w.lost[p.slot] = true
 				return nil
-			case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE): // somebody was at warm behind our back
+			case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE): // warm was changed behind our back
 				err = fmt.Errorf("%w: %w", ErrSpoiled, err)
 			}
 			return fmt.Errorf("store %q: %w", path.Join(w.at, e.Name), err)
@@ -401,7 +403,7 @@ func (w *dirWalk) read() error {
 	return nil
 }
 
-// entry is p as a commit describes it, with what is held back, without what it holds.
+// entry returns p as a commit describes it, with what is held back, but without the id of its bytes or children.
 func (p *preimage) entry(name string) cold.Entry {
 	a := &p.attr
 	e := cold.Entry{

@@ -10,7 +10,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// knownContent returns the id of a file whose bytes need not be read, or a hint which id they may have.
+// knownContent returns the id of a file's content where it is known without reading the bytes; else known is false, and
+// hint is an id that the content may have.
 func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *baseDir) (id, hint cold.ID, known bool) {
 	v := c.v
 	if pre.known() {
@@ -22,7 +23,7 @@ func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *base
 			if v.records {
 				return cold.ID{}, old.ID, false
 			}
-			// Without records stat data decides, as git's index does, and like there a file changed within the last
+			// Without records stat data decides, as in git's index. And as there, a file that changed within the last
 			// tick before the commit is read again.
 			racy := e.Mtime.Sec >= c.base.Info().Time.Unix()-1
 			if !pre.ungranted && !racy && old.Size == e.Size && old.Mtime == e.Mtime {
@@ -35,14 +36,14 @@ func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *base
 	return cold.ID{}, hint, false
 }
 
-// content stores a file's bytes as they were at the boundary, however it changes meanwhile.
+// content stores a file's bytes as they were at the boundary, whatever changes meanwhile, and sets e.ID.
 func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) (fileMark, error) {
 	n.mu.Lock()
 	p := c.boundary.preserve(n, pre, hint)
 	n.mu.Unlock()
 	base := p.base
 	if base.ID.IsZero() {
-		base.ID = hint // a better guess than the one of who changed it first
+		base.ID = hint // whoever began to keep the file had no hint
 	}
 	defer p.end()
 	fd, err := c.v.openToRead(n)
@@ -70,7 +71,7 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	} else {
 		id, err = c.tx.PutFile(c.ctx, from, base)
 	}
-	if errors.Is(err, errStub) { // it turned out to be what cold has, and left
+	if errors.Is(err, errStub) { // it was found to be clean meanwhile, and released
 		n.mu.Lock()
 		if r := n.mu.rec; r.IsStub() && r.Size == e.Size {
 			id, err = r.ID, nil
@@ -89,13 +90,13 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	}, nil
 }
 
-// sameStat says that a file is as long and as old as the entry says: programs that an earlier daemon let at it change
-// it unasked.
+// sameStat says whether size and mtime of a file are those of the entry. If not, a program that had the file open under
+// an earlier daemon has changed it.
 func sameStat(st *unix.Statx_t, e *cold.Entry) bool {
 	return int64(st.Size) == e.Size && warm.TimeOf(st.Mtime) == e.Mtime
 }
 
-// checkBoundary says whether the capture is good: nothing was lost of what it was to take.
+// checkBoundary returns an error where the boundary is spoiled: then the capture is incomplete.
 func (c *capture) checkBoundary() error {
 	if err := c.boundary.failed(); err != nil {
 		return fmt.Errorf("capture: %w", err)

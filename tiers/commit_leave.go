@@ -12,10 +12,10 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// This file: what a commit leaves out, and goes on without.
+// This file has what a commit does about what it cannot take: it leaves that out and goes on.
 
-// staysOut says that an error concerns what it was met at alone: the commit takes all else, and says what it did not
-// take.
+// staysOut says whether an error concerns only the one name where it was met. Then the commit takes all else, and says
+// what it did not take.
 func staysOut(err error) bool {
 	var much *cold.TooMuchError
 	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, cold.ErrTooDeep} {
@@ -26,7 +26,7 @@ func staysOut(err error) bool {
 	return errors.As(err, &much)
 }
 
-// leaveOut goes on without a name. What the last commit has of it is better than nothing.
+// leaveOut leaves a name out: it is in the commit as the last one has it, if at all.
 func (w *dirWalk) leaveOut(name string, bytes int64, err error) {
 	w.c.fail(path.Join(w.at, name), bytes, err)
 	w.m.keep, w.m.redo = true, append(w.m.redo, name)
@@ -37,7 +37,8 @@ func (w *dirWalk) leaveOut(name string, bytes int64, err error) {
 	}
 }
 
-// without takes out of what is put what a Tx says is too much, and says whether there is something left to try.
+// without removes from put, or from root, what a Tx found to be too much. It returns what is left, and whether another
+// try makes sense.
 func (w *dirWalk) without(much *cold.TooMuchError, put []cold.Entry, root *cold.Root) ([]cold.Entry, bool) {
 	c := w.c
 	if much.Links && root != nil && len(root.Links) > 0 {
@@ -79,8 +80,8 @@ func (w *dirWalk) without(much *cold.TooMuchError, put []cold.Entry, root *cold.
 	return put, tried
 }
 
-// committed gives what was put and what goes, where some content could not be had: what the last commit has of it is
-// better than nothing.
+// outcome returns what was put and what leaves the directory. A file whose content could not be read is in it as the
+// last commit has it, if at all.
 func (w *dirWalk) outcome() (put []cold.Entry, del []string) {
 	if len(w.lost) == 0 {
 		return w.put, w.del
@@ -102,14 +103,14 @@ func (w *dirWalk) outcome() (put []cold.Entry, del []string) {
 	return put, w.del
 }
 
-// passOver lets go of the directories from the given one on.
+// passOver is passOverThose for the marks from the given index on.
 func (c *capture) passOver(from int) {
 	i := 0
 	c.passOverThose(func(*dirMark) bool { i++; return i > from })
 }
 
-// passOverThose lets go of directories that were stored, but that the commit has not: nothing of them may be recorded
-// as clean.
+// passOverThose drops the marks of directories that were stored but will not be in the commit: nothing of them may be
+// recorded as clean.
 func (c *capture) passOverThose(those func(*dirMark) bool) {
 	var kept []*dirMark
 	for _, m := range c.marks {
@@ -128,7 +129,7 @@ func (c *capture) passOverThose(those func(*dirMark) bool) {
 	c.marks = kept
 }
 
-// in says whether the directory is the one with a name in parent, or below it.
+// in says whether the directory is the one called name in parent, or lies below it.
 func (m *dirMark) in(parent *dirMark, name string) bool {
 	for ; m != nil; m = m.parent {
 		if m.parent == parent && m.name == name {

@@ -18,23 +18,25 @@ import (
 )
 
 // liveBranch remembers what the newest commit has of directories that commits to the live branch changed, so that the
-// next one need not look for them. Volume.syncing guards it.
+// next one need not look for them in the commit. Volume.syncing guards it.
 type liveBranch struct {
-	tip  cold.ID // the commit that dirs, and the bases of tracked directories beside them, hold for; zero: not known
+	// tip is the commit for which dirs holds, and beside it the bases of tracked directories; zero: not known.
+	tip  cold.ID
 	dirs map[inoKey]cold.DirID
 }
 
-// reset notes a commit of everything.
+// reset notes that tip is a commit of everything; or, if it is zero, that nothing is known.
 func (l *liveBranch) reset(tip cold.ID) { l.tip, l.dirs = tip, nil }
 
-// has says whether what the last commit of everything has of a root directory, with the names that were changed since,
-// is the same as this one of the live branch's tip with them. Cold keeps a root only as that of a commit, so the former
-// cannot be extended then.
+// has says whether root is the root directory of base, and base is the newest commit, of the live branch. Then a commit
+// of everything extends this root. With the changed names that gives the same as the root of the last commit of
+// everything, which cold cannot extend: it has only root directories of commits.
 func (l *liveBranch) has(base cold.Snapshot, root cold.DirID) bool {
 	return base != nil && len(l.dirs) > 0 && l.tip == base.Info().ID && root == cold.RootDir(base)
 }
 
-// liveDir is a directory that a commit to the live branch goes into.
+// liveDir is a directory that a commit to the live branch goes into: it has critical names that changed, or is above
+// one that has.
 type liveDir struct {
 	n     *Inode
 	at    string
@@ -42,7 +44,8 @@ type liveDir struct {
 	kids  map[string]*liveDir
 }
 
-// liveTree arranges what was noted by directories, as they stand at this moment. The barrier is held for writing.
+// liveTree arranges the noted names in a tree of directories, as they stand at this moment. It returns errNeedWhole
+// where only a commit of everything can take what changed. Volume.barrier is held for writing.
 func (v *Volume) liveTree(s *criticalSet) (*liveDir, error) {
 	if s.whole {
 		return nil, errNeedWhole
@@ -53,7 +56,7 @@ func (v *Volume) liveTree(s *criticalSet) (*liveDir, error) {
 	byNode := map[*Inode]*liveDir{v.root: root}
 	var dir func(n *Inode) *liveDir
 	dir = func(n *Inode) *liveDir {
-		if d := byNode[n]; d != nil || n.parent == nil { // removed
+		if d := byNode[n]; d != nil || n.parent == nil { // no parent: removed
 			return d
 		}
 		p := dir(n.parent)
@@ -71,15 +74,15 @@ func (v *Volume) liveTree(s *criticalSet) (*liveDir, error) {
 	for n, names := range s.names {
 		d := dir(n)
 		if d == nil {
-			return nil, errNeedWhole // nobody noted that the directory itself goes
+			return nil, errNeedWhole // that the directory was removed is not noted
 		}
 		d.names = names
 	}
 	return root, nil
 }
 
-// commitLive captures what is noted of critical names and moves the live branch there; all else stands in the commit as
-// the newest one has it, and stays dirty. errNeedWhole: nothing was changed.
+// commitLive captures the noted critical names and moves the live branch to a commit of them. All else is in that
+// commit as the newest one has it, and stays dirty. On errNeedWhole nothing was changed. Volume.syncing is held.
 func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	tx, err := v.cold.BeginLive(ctx)
 	if err != nil {
@@ -93,7 +96,8 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
-	// What a stock client changed is merged from two sides, which nothing can extend: all of it is listed whole first.
+	// A directory that a stock client changed is merged from its tree and our metadata, which PutDir cannot extend: a
+	// commit of everything comes first.
 	if valid, err := base.Valid(ctx, cold.RootDir(base)); err != nil {
 		return fmt.Errorf("read the last commit: %w", err)
 	} else if !valid {
@@ -104,7 +108,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	}
 	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() &&
 		v.state.Head == c.ID {
-		v.live.reset(base.Info().ID) // what clean records say is of this one
+		v.live.reset(base.Info().ID) // clean records tell what it has
 	}
 	c := v.beginCapture(ctx, tx, &capture{live: true})
 	defer func() { c.finish(err) }()
@@ -116,7 +120,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	}
 	w := &liveWalk{c: c, dirs: map[inoKey]cold.DirID{}}
 	id, err := w.dir(c.tree)
-	// What the last commit lacks is stored anew from what is here.
+	// A commit of everything stores anew what the last commit lacks.
 	if errors.Is(err, cold.ErrCorrupt) || errors.Is(err, cold.ErrMissing) {
 		return errNeedWhole
 	}
@@ -146,11 +150,11 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 type liveWalk struct {
 	c     *capture
 	dirs  map[inoKey]cold.DirID
-	marks []*dirMark // with a reference each to the directory
+	marks []*dirMark // each with a reference to its directory
 }
 
-// dir stores one directory: what the newest commit has of it, with the noted names and the directories below that were
-// gone into.
+// dir stores one directory and returns its id: what the newest commit has of it, with the noted names and the
+// directories in d.kids replaced. It returns errNeedWhole where that cannot be done.
 func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 	c, v := w.c, w.c.v
 	if err := c.ctx.Err(); err != nil {
@@ -184,7 +188,7 @@ func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 	if err != nil {
 		return cold.DirID{}, err
 	}
-	if m.full || len(m.redo) > 0 { // a name of a file with several, or what could not be had
+	if m.full || len(m.redo) > 0 { // a file with several names, or one that could not be read
 		return cold.DirID{}, errNeedWhole
 	}
 	for name, kid := range d.kids {
@@ -227,7 +231,7 @@ func (w *liveWalk) dir(d *liveDir) (cold.DirID, error) {
 	return id, nil
 }
 
-// root is what the root's metadata holds beside its entries; groups of links are those of the newest commit.
+// root returns what the root's metadata holds beside its entries. The groups of links are those of the newest commit.
 func (w *liveWalk) root() (*cold.Root, error) {
 	c, v := w.c, w.c.v
 	v.root.mu.Lock()
@@ -243,7 +247,7 @@ func (w *liveWalk) root() (*cold.Root, error) {
 	return &cold.Root{Entry: pre.entry(""), Links: links}, nil
 }
 
-// base is what the newest commit has of a directory, zero for none.
+// base returns the id that the newest commit has of a directory, zero if it has none.
 func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 	c, v := w.c, w.c.v
 	if d.n == v.root {
@@ -280,11 +284,11 @@ func (w *liveWalk) base(d *liveDir) (cold.DirID, error) {
 	return id, nil
 }
 
-// fsyncMost is how many files are made durable one by one; a whole file system is cheaper for more.
+// fsyncMost is up to how many files are made durable one by one; for more it is cheaper to sync the whole file system.
 const fsyncMost = 8
 
-// flush makes durable in warm what the commit has: after a power cut warm must not be behind it, or the next commit
-// takes it back.
+// flush makes durable in warm what the commit has. Otherwise warm might be behind the commit after a power cut, and the
+// next commit would take it back.
 func (w *liveWalk) flush() error {
 	v := w.c.v
 	if err := v.held.Sync(); err != nil {
@@ -300,7 +304,7 @@ func (w *liveWalk) flush() error {
 	for _, m := range w.marks {
 		fd, err := v.dirFD(m.n)
 		if err != nil {
-			continue // removed since
+			continue // it was removed since
 		}
 		for i := range m.files {
 			if err := syncName(fd, m.files[i].name); err != nil {
@@ -331,7 +335,7 @@ func syncName(dirfd int, name string) error {
 	return unix.Fsync(fd)
 }
 
-// stands notes what the next commits need to know of this one.
+// stands notes what later commits need to know of this one, which stands now.
 func (w *liveWalk) stands(commit string) {
 	v := w.c.v
 	id, err := cold.ParseID(commit)
@@ -355,7 +359,7 @@ func (w *liveWalk) stands(commit string) {
 	}
 }
 
-// noteStored notes which content a commit has of a file that stays dirty.
+// noteStored notes which content a live commit has of a file, which stays dirty. epoch is the commit's.
 func (v *Volume) noteStored(dirfd int, f *fileMark, epoch uint64) {
 	var st unix.Statx_t
 	if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen {
@@ -376,7 +380,8 @@ func (v *Volume) noteStored(dirfd int, f *fileMark, epoch uint64) {
 	}
 }
 
-// syncCritical commits what is critical, and pushes where there is a remote.
+// syncCritical commits what is critical, or everything where that alone cannot be done, and pushes where there is a
+// remote.
 func (v *Volume) syncCritical(ctx context.Context) (*Receipt, error) {
 	rc := &Receipt{Reason: "critical", Started: time.Now()}
 	err := v.syncBy(ctx, rc, v.commitLive)

@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// marksInMemory is how many file marks a commit holds in memory; a first commit of a million files has as many.
+// marksInMemory is how many file marks a commit holds in memory. A first commit of a million files has a million.
 const marksInMemory = 20_000
 
 // markFile keeps the file marks of a big commit in an unnamed file of the state directory until the commit stands.
@@ -23,7 +23,7 @@ type markFile struct {
 	buf []byte
 }
 
-// markRange is where a directory's marks lie.
+// markRange is where in a markFile a directory's marks are, in bytes.
 type markRange struct {
 	off, end int64
 }
@@ -42,7 +42,7 @@ func (s *markFile) close() {
 	}
 }
 
-// put appends the marks of one directory.
+// put appends the marks of one directory and returns where they are.
 func (s *markFile) put(files []fileMark) (markRange, error) {
 	b := s.buf[:0]
 	le := binary.LittleEndian
@@ -99,8 +99,8 @@ func (s *markFile) each(at markRange, f func(*fileMark)) error {
 	}
 }
 
-// keepMarks writes a directory's file marks to a file once there are many. What cannot be kept is not recorded clean,
-// and is read again.
+// keepMarks moves a directory's file marks to markFile once there are many. If that fails these files are not recorded
+// clean, and are read again by the next commit.
 func (c *capture) keepMarks(m *dirMark) {
 	c.marked += len(m.files)
 	if c.marked <= c.v.marksInMemory || len(m.files) == 0 {
@@ -120,7 +120,7 @@ func (c *capture) keepMarks(m *dirMark) {
 	m.files = nil
 }
 
-// eachFile calls f for the file marks of a directory.
+// eachFile calls f for each file mark of a directory.
 func (c *capture) eachFile(m *dirMark, f func(*fileMark)) {
 	for i := range m.files {
 		f(&m.files[i])

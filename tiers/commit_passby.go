@@ -5,9 +5,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// passBy says what a commit does with a name that the rules ignore: keep says that what the last commit has of it, if
-// anything, stays in the next one, since it may be the only copy. n is nil where what it was at the boundary is known
-// by pre alone.
+// passBy decides what a commit does with a name that the rules ignore. With keep, what the last commit has of it stays
+// in the next one, because it may be the only copy; and it is brought back to warm in the background. n is nil where
+// pre says all that it was at the boundary.
 func (c *capture) passBy(m *dirMark, name string, n *Inode, pre *preimage) (keep bool) {
 	v := c.v
 	switch warm.KindOf(pre.attr.Mode) {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recordClean writes what the commit made true: files first, then directories from the leaves up.
+// recordClean records as clean what the commit has: files first, then directories from the leaves up.
 func (c *capture) recordClean() {
 	for _, m := range c.marks {
 		fd, err := c.v.dirFD(m.n)
@@ -23,7 +23,7 @@ func (c *capture) recordClean() {
 	}
 }
 
-// recordFile marks one file clean if nothing happened to it since it was read.
+// recordFile records one file as clean, unless it was changed since the commit's boundary, which began epoch.
 func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	var st unix.Statx_t
 	if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen {
@@ -45,7 +45,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		return
 	}
 	if !fresh {
-		// The ctime is that of this moment.
+		// Look again under n.mu, for the ctime of this moment.
 		if warm.StatAt(dirfd, f.name, &st) != nil || st.Ino != f.ino || warm.GenOf(&st) != f.gen {
 			n.mu.Unlock()
 			v.unref(n, 1)
@@ -58,7 +58,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	}
 	a := n.attrLocked(&st)
 	switch {
-	case n.mu.rec.IsStub(): // recorded under another of its names, and released since
+	case n.mu.rec.IsStub(): // recorded under another of its names, and released since then
 	case n.contentEpoch.Load() >= epoch || v.late.has(n.ino) || n.untracked.Load():
 	case r.Size != int64(a.Size) || r.Mtime != a.Mtime:
 	case n.mu.writers > 0:
@@ -67,7 +67,7 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 		r.Ctime = a.Ctime
 		r.Flags |= n.mu.rec.Flags & warm.FlagGroup
 		r.Group = n.mu.rec.Group
-		if a.Blocks != st.Blocks { // it came back from cold, or has a record that takes a block
+		if a.Blocks != st.Blocks { // stat shows other blocks than warm has: keep that
 			r.Flags, r.Blocks = r.Flags|warm.FlagBlocks, a.Blocks
 		}
 		if v.step("record.file") == nil && v.storeNamed(n, r, warm.ByName(dirfd, f.name)) == nil {
@@ -83,8 +83,9 @@ func (v *Volume) recordFile(dirfd int, f *fileMark, epoch uint64) {
 	v.unref(n, 1)
 }
 
-// hideBlock notes how many blocks stat shows of a file where its record, beside attributes of the user's, took one
-// more: a file does not grow by being committed. n.mu is held; st is from before.
+// hideBlock keeps the number of blocks that stat shows of a file, where the record just written did not fit beside the
+// user's attributes and took one block more: a commit should not make a file grow. n.mu is held; st is from before the
+// write.
 func (v *Volume) hideBlock(n *Inode, r *warm.Record, st *unix.Statx_t, dirfd int, name string) {
 	var now unix.Statx_t
 	if r.Has(warm.FlagBlocks) || !v.records || warm.StatAt(dirfd, name, &now) != nil || now.Ino != n.ino ||
@@ -97,7 +98,8 @@ func (v *Volume) hideBlock(n *Inode, r *warm.Record, st *unix.Statx_t, dirfd int
 	}
 }
 
-// recordDir marks a directory clean if nothing below it was touched since the boundary, and says whether it did.
+// recordDir marks a directory clean if nothing below it was touched since the boundary, and says whether it did so. The
+// names that the commit has are no longer noted as changed.
 func (c *capture) recordDir(m *dirMark) bool {
 	v, n := c.v, m.n
 	v.marks.Lock()
@@ -130,7 +132,7 @@ func (c *capture) recordDir(m *dirMark) bool {
 	return clean
 }
 
-// storeClean writes {clean, tree, meta} into a directory's record with the ctime that stat shows now.
+// storeClean writes a clean record with tree and meta of id for a directory, with the ctime that stat shows now.
 func (v *Volume) storeClean(n *Inode, id cold.DirID) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -140,6 +142,6 @@ func (v *Volume) storeClean(n *Inode, id cold.DirID) error {
 	}
 	a := n.attrLocked(&st)
 	r := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: id.Tree, Meta: id.Meta, Mtime: a.Mtime, Ctime: a.Ctime}
-	r.Flags |= n.mu.rec.Flags & warm.FlagLazy // where it was described without being listed
+	r.Flags |= n.mu.rec.Flags & warm.FlagLazy // a lazy directory was described, not listed
 	return v.storeRecord(n, r)
 }

@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A commit for which what changes cannot be kept is tried again after spoiledWait, then after four times as long,
-// below spoiledMost: what removes thousands of files comes to an end.
+// A spoiled commit is tried again after spoiledWait, then after four times as long each time, while that is below
+// spoiledMost: a program that removes thousands of files comes to an end.
 const (
 	spoiledWait = 50 * time.Millisecond
 	spoiledMost = 4 * time.Second
 )
 
-// Sync commits what is dirty and pushes where there is a remote; it returns when both are durable. The error says that
-// nothing could be committed; what is committed but not pushed, or could not be taken, is in the receipt, which comes
-// with an error too.
+// Sync commits what is dirty and pushes where there is a remote. It returns when both are durable. An error says that
+// nothing could be committed. The receipt, which is never nil, says what was committed but not pushed, or could not be
+// taken.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
 	if due, _ := v.critical.next(); (reason == "unmount" || reason == "terminate") && !due.IsZero() {
-		_, _ = v.syncCritical(ctx) // first, for there may be a deadline; what fails is tried again with all the rest
+		_, _ = v.syncCritical(ctx) // first, as there may be a deadline; if it fails the commit below has it too
 	}
 	err := v.syncBy(ctx, rc, v.commit)
-	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody asked
+	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody reads the receipt
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0
 		rc.LeftOut = v.heldLines(20)
@@ -35,7 +35,8 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	return rc, err
 }
 
-// syncBy is Sync by one way to commit. errNeedWhole, which is no failure, leaves everything as it was.
+// syncBy is Sync with the given way to commit. It returns errNeedWhole, which is no failure, where that way cannot take
+// what changed; then nothing was changed.
 func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Context, *Receipt) error) error {
 	select {
 	case v.syncing <- struct{}{}:
@@ -76,7 +77,7 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 		v.risk.addUnpushed(v.justTaken)
 	}
 	v.push(ctx, rc)
-	if rc.New { // more may leave warm than before
+	if rc.New { // now more can leave warm
 		v.rest.Store(0)
 		v.lookAtLimits()
 	}
@@ -96,8 +97,8 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 	return nil
 }
 
-// push brings the remote up to the branch. It asks the remote also where it had everything when it was asked last:
-// somebody may have moved or removed what it had, and only what was looked at is said.
+// push brings the remote up to the branch. It asks the remote even if that had everything when it was asked last:
+// somebody may have moved or removed it, and the receipt must say only what was checked.
 func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	if !v.cold.HasRemote() {
 		return
@@ -125,7 +126,7 @@ func (v *Volume) push(ctx context.Context, rc *Receipt) {
 	rc.Pushed = true
 }
 
-// flushWarm makes all that warm holds durable.
+// flushWarm makes everything in warm durable, and the table of what is held back.
 func (v *Volume) flushWarm() error {
 	err := unix.Syncfs(v.warmRead())
 	if err != nil {

@@ -12,22 +12,22 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// What is critical is committed by itself, soon after it was closed or fsynced: every change of a critical name is
-// noted before it happens, an end of a change (close, fsync, a rename) sets a time, and at that time a commit to the
-// live branch takes all that is noted.
+// Critical files are committed by themselves, soon after they were closed or fsynced. Every change of a critical name
+// is noted before it happens. The end of a change (close, fsync, a rename) sets a time, and at that time a commit to
+// the live branch takes everything that is noted.
 
-// criticalMost bounds the names that are noted; beyond it everything is committed instead.
+// criticalMost bounds how many names are noted. Where more changed everything is committed instead.
 const criticalMost = 100_000
 
-// critical is what changed of critical names since the last commit that has them. Between begin and end names are
-// added, under the barrier they are taken: each is of one side of a boundary.
+// critical is what changed of critical names since the last commit that has them. Names are added between begin and
+// end, and taken while the barrier is held for writing, so each change is on one side of a boundary.
 type critical struct {
 	mu      mutex[lockNotes]
-	names   map[*Inode]map[string]struct{} // by directory, which holds a reference
+	names   map[*Inode]map[string]struct{} // by directory, each with a reference
 	count   int
 	whole   bool        // only a commit of everything can take what changed
-	ends    []time.Time // when changes ended that no commit has
-	due     time.Time   // of the next commit; zero: nothing waits
+	ends    []time.Time // when the changes ended that no commit has
+	due     time.Time   // when the next commit is due; zero: nothing waits
 	waiting []chan error
 	under   *criticalSet  // what the commit under way takes; nil: none
 	wake    chan struct{} // capacity 1
@@ -35,10 +35,10 @@ type critical struct {
 	// reference.
 	unsent  map[*Inode]struct{}
 	delays  delays
-	commits int64 // to the live branch, since the mount
+	commits int64 // how many there were to the live branch, since the mount
 }
 
-// criticalSet is what one commit takes.
+// criticalSet is what one commit takes of critical.
 type criticalSet struct {
 	names   map[*Inode]map[string]struct{}
 	count   int
@@ -47,7 +47,8 @@ type criticalSet struct {
 	waiting []chan error
 }
 
-// watch looks a name that is about to change up in the rules, notes it where they say so, and gives its lane of risk.
+// watch asks the rules about a name that is about to change. It notes the name where they want that, and returns the
+// lane of risk in which the change counts, or laneNone.
 func (v *Volume) watch(d *Inode, name string, kind touchKind) int {
 	if len(v.Rules().Rules()) == 0 {
 		return laneMain
@@ -75,11 +76,11 @@ func (v *Volume) watch(d *Inode, name string, kind touchKind) int {
 	return laneCritical
 }
 
-// ruleOf is the rule that decides about a name, whatever it stands for; nil: none.
+// ruleOf returns the rule that decides about a name, whether that is a file or a directory; nil: there is none.
 func (v *Volume) ruleOf(d *Inode, name string) *rules.Rule {
 	set, at := v.Rules(), path.Join(v.pathOf(d), name)
 	r := set.Decide(at, false).Rule
-	if r == nil || !r.Ignore && r.Class != rules.Critical { // it may be a directory
+	if r == nil || !r.Ignore && r.Class != rules.Critical { // the name may be a directory
 		if d := set.Decide(at, true); r == nil || d.Class() == rules.Critical {
 			r = d.Rule
 		}
@@ -87,18 +88,19 @@ func (v *Volume) ruleOf(d *Inode, name string) *rules.Rule {
 	return r
 }
 
-// watched says that changes of what r is about are noted.
+// watched says whether changes of names that r decides about are noted. r may be nil.
 func watched(r *rules.Rule) bool { return r != nil && (r.Class == rules.Critical || r.FsyncRemote) }
 
-// watchMove notes both names of a rename if one of them is critical: a commit that showed that the file left the one
-// has to show it under the other, whatever the rules say of that, or it would show it nowhere.
+// watchMove notes both names of a rename if one of them is critical. A commit that takes the one name shows that the
+// file left it, so it has to show the file under the other name too, whatever the rules say of that; else it would be
+// nowhere.
 func (v *Volume) watchMove(dir *Inode, name string, newdir *Inode, newname string) {
 	set := v.Rules()
 	if !set.HasCritical() && !set.HasFsyncRemote() {
 		return
 	}
 	from, to := v.ruleOf(dir, name), v.ruleOf(newdir, newname)
-	// It came from there just now.
+	// A name that is noted may have been moved there just now.
 	either := watched(from) || watched(to) || v.critical.has(dir, name) || v.critical.has(newdir, newname)
 	if !either {
 		return
@@ -111,7 +113,7 @@ func (v *Volume) watchMove(dir *Inode, name string, newdir *Inode, newname strin
 	}
 }
 
-// laneOf is the lane of risk for what is written to n.
+// laneOf returns the lane of risk for what is written to n, or laneNone.
 func (v *Volume) laneOf(n *Inode) int8 {
 	switch d := v.decide(n); {
 	case d.Ignored():
@@ -122,7 +124,7 @@ func (v *Volume) laneOf(n *Inode) int8 {
 	return laneMain
 }
 
-// decide looks an inode up in the rules where it stands now.
+// decide returns what the rules say of n where it stands now.
 func (v *Volume) decide(n *Inode) rules.Decision {
 	set := v.Rules()
 	if len(set.Rules()) == 0 {
@@ -138,7 +140,7 @@ func (v *Volume) criticalDelay(r *rules.Rule) time.Duration {
 	return v.cfg.CriticalDelay
 }
 
-// finished notes that a change of n's bytes is over: a handle that could write it was closed, or it was cut without
+// finished notes that a change of n's bytes is over: a handle that could write was closed, or n was truncated without
 // one.
 func (v *Volume) finished(n *Inode) {
 	if !v.Rules().HasCritical() || !v.critical.noted(v, n) {
@@ -151,8 +153,9 @@ func (v *Volume) finished(n *Inode) {
 	}
 }
 
-// severalNames notes that n has a name beside the one it is known by: if the rules say critical of either, a commit has
-// to come soon after each change, by whatever name. A live branch has no files with several names.
+// severalNames notes that n has the name (dir, name) beside the one that it is known by. If the rules say critical of
+// either, a commit has to come soon after each change by any of its names; one of everything, as the live branch has no
+// files with several names.
 func (v *Volume) severalNames(n, dir *Inode, name string) {
 	set := v.Rules()
 	if n.kind != cold.KindFile || !set.HasCritical() || n.alsoCritical.Load() {
@@ -167,7 +170,7 @@ func (v *Volume) severalNames(n, dir *Inode, name string) {
 	}
 }
 
-// note notes a name of a directory.
+// note adds a name of the directory d to the notes.
 func (c *critical) note(v *Volume, d *Inode, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -194,7 +197,7 @@ func (c *critical) note(v *Volume, d *Inode, name string) {
 	c.count++
 }
 
-// noted says whether a change of n waits for a commit.
+// noted says whether n's name is noted, or everything has to be committed anyway.
 func (c *critical) noted(v *Volume, n *Inode) bool {
 	v.ns.RLock()
 	parent, name := n.parent, n.name
@@ -205,7 +208,7 @@ func (c *critical) noted(v *Volume, n *Inode) bool {
 	return ok || c.whole
 }
 
-// has says whether a name is noted, or was and may be again if the commit under way fails.
+// has says whether a name is noted, or is being committed: then it is noted again if that fails.
 func (c *critical) has(d *Inode, name string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -216,7 +219,8 @@ func (c *critical) has(d *Inode, name string) bool {
 	return ok
 }
 
-// awaited says whether a change of n waits for a commit to stand, one that is under way included.
+// awaited says whether a change of n may be missing from the commits that stand: it is noted, or in the commit under
+// way.
 func (c *critical) awaited(v *Volume, n *Inode) bool {
 	v.ns.RLock()
 	parent, name := n.parent, n.name
@@ -229,7 +233,7 @@ func (c *critical) awaited(v *Volume, n *Inode) bool {
 	return c.whole || c.under != nil && c.under.whole
 }
 
-// awaitedIn is awaited for the names in a directory.
+// awaitedIn returns the names in d that are noted, or in the commit under way.
 func (c *critical) awaitedIn(d *Inode) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,7 +244,7 @@ func (c *critical) awaitedIn(d *Inode) []string {
 	return names
 }
 
-// needWhole says that something changed which only a commit of everything can take.
+// needWhole notes that something changed which only a commit of everything can take. It is due after delay.
 func (c *critical) needWhole(delay time.Duration) {
 	c.mu.Lock()
 	c.whole = true
@@ -248,7 +252,7 @@ func (c *critical) needWhole(delay time.Duration) {
 	c.ended(delay)
 }
 
-// severalChanged notes a change of a file with several names, one of them critical.
+// severalChanged notes a change of a file with several names, of which one is critical.
 func (c *critical) severalChanged(v *Volume, kind touchKind) {
 	c.mu.Lock()
 	c.whole = true
@@ -258,7 +262,7 @@ func (c *critical) severalChanged(v *Volume, kind touchKind) {
 	}
 }
 
-// ended notes the end of a change, from which on there is so much time until the commit.
+// ended notes that a change ended now. A commit is due after delay.
 func (c *critical) ended(delay time.Duration) {
 	now := time.Now()
 	c.mu.Lock()
@@ -269,10 +273,10 @@ func (c *critical) ended(delay time.Duration) {
 	c.dueBy(now.Add(delay))
 }
 
-// maxEnds bounds the ends of changes whose delay is measured together.
+// maxEnds bounds for how many changes per commit the delay is measured.
 const maxEnds = 4096
 
-// dueBy brings the next commit forward; mu is held.
+// dueBy makes the next commit due at t, unless it is due earlier. c.mu is held.
 func (c *critical) dueBy(t time.Time) {
 	if !c.due.IsZero() && !t.Before(c.due) {
 		return
@@ -284,7 +288,7 @@ func (c *critical) dueBy(t time.Time) {
 	}
 }
 
-// waitFor has a commit made at once; done gets its error, nil once the remote has it.
+// waitFor makes a commit due now. done gets its error, or nil once the remote has it; done must have room for that.
 func (c *critical) waitFor(done chan error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -292,7 +296,7 @@ func (c *critical) waitFor(done chan error) {
 	c.dueBy(time.Now())
 }
 
-// take empties the notes at a boundary.
+// take returns the notes at a commit's boundary, and empties them.
 func (c *critical) take() *criticalSet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -302,8 +306,8 @@ func (c *critical) take() *criticalSet {
 	return s
 }
 
-// put brings back what a failed commit took, to be tried again after some time. Those who wait get the error, unless
-// the next commit follows at once.
+// put brings back what a failed commit took, to be tried again after some time. Those who wait get the error, unless it
+// is one after which the next commit follows at once.
 func (c *critical) put(v *Volume, s *criticalSet, err error) {
 	for d, names := range s.names {
 		for name := range names {
@@ -329,7 +333,7 @@ func (c *critical) put(v *Volume, s *criticalSet, err error) {
 	answer(s.waiting, err)
 }
 
-// committed lets go of what a commit has.
+// committed drops the notes of a commit that stands.
 func (c *critical) committed(v *Volume, s *criticalSet) {
 	now := time.Now()
 	c.mu.Lock()
@@ -353,17 +357,17 @@ func answer(waiting []chan error, err error) {
 	}
 }
 
-// next is when the next commit is due, zero: never, and whether somebody waits for it.
+// next returns when the next commit is due, zero: no time; and whether somebody waits for it.
 func (c *critical) next() (due time.Time, awaited bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.due, len(c.waiting) > 0
 }
 
-// errNeedWhole: a commit to the live branch cannot take what changed.
+// errNeedWhole says that a commit to the live branch cannot take what changed.
 var errNeedWhole = errors.New("a commit of everything is needed")
 
-// leastCriticalDelay is the shortest that a rule of class critical asks for.
+// leastCriticalDelay returns the shortest delay that a rule of class critical asks for.
 func (v *Volume) leastCriticalDelay(set *rules.Set) time.Duration {
 	least := time.Duration(math.MaxInt64)
 	for i := range set.Rules() {

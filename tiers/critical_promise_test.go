@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// eventually waits until the newest commit has a path with this content.
+// eventually waits until the newest commit has this content under a path.
 func eventually(t *testing.T, cold *memCold, path, content string) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); newest(t, cold)[path] != content; time.Sleep(2 * time.Millisecond) {
@@ -41,12 +41,12 @@ func TestBecomesCritical(t *testing.T) {
 		"- {match: build/, ignore: true}\n- {match: x, class: critical, critical_delay: 100ms}\n")))
 	eventually(t, cold, "state/a", "a")
 	eventually(t, cold, "open.db", "open")
-	// What was ignored is nobody's change, and becomes critical all the same.
+	// A file that was ignored has no noted change. It becomes critical all the same.
 	write(t, v, mkdir(t, v, v.Root(), "build"), "out", "1")
 	v.mustSync(t)
 	must(t, v.SetRulesText([]byte("- {match: build/, class: critical, critical_delay: 100ms}\n")))
 	eventually(t, cold, "build/out", "1")
-	// And nothing is, where nothing waits.
+	// Nothing is committed where nothing waits.
 	v.mustSync(t)
 	commits := len(cold.commits)
 	must(t, v.SetRulesText(nil))
@@ -56,8 +56,8 @@ func TestBecomesCritical(t *testing.T) {
 	}
 }
 
-// TestCriticalWithoutClose: changes that no close and no fsync ends, and those by another name of a file, are committed
-// too.
+// TestCriticalWithoutClose: changes that no close and no fsync ends are committed too, and so are those by another name
+// of a file.
 func TestCriticalWithoutClose(t *testing.T) {
 	cold := newMemCold()
 	v := openCritical(t, cold, criticalState+"- {match: fresh/, class: critical}\n- {match: '**', class: session}\n")
@@ -95,8 +95,8 @@ func TestCriticalWithoutClose(t *testing.T) {
 	})
 }
 
-// TestFsyncRemoteWaits: fsync of such a file says yes only where the remote has it: also where another commit has taken
-// the change and is being pushed, or could not be pushed.
+// TestFsyncRemoteWaits: fsync of a file of `fsync: remote` succeeds only when the remote has it. That holds also where
+// another commit has taken the change and is being pushed, or could not be pushed.
 func TestFsyncRemoteWaits(t *testing.T) {
 	repo := newMemCold()
 	repo.remote = true
@@ -150,7 +150,7 @@ func TestFsyncRemoteWaits(t *testing.T) {
 		repo.pushing, repo.failPush = nil, err
 		repo.mu.Unlock()
 	}
-	refuse(&cold.RefusedError{Reason: "a hook says no"}) // would be tried again in half an hour only
+	refuse(&cold.RefusedError{Reason: "a hook says no"}) // such a push would be tried again only after half an hour
 	put("two")
 	for range 3 {
 		if err := h.Fsync(context.Background(), true); err == nil || !strings.Contains(err.Error(), "not remotely") {
@@ -161,7 +161,7 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	must(t, h.Fsync(context.Background(), true))
 	onRemote("x.db", "two")
 
-	// A directory: names that were made in it.
+	// fsync of a directory waits for the names that were made in it.
 	sd, err := v.OpenDir(context.Background(), d)
 	must(t, err)
 	defer sd.Close()
@@ -182,7 +182,8 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	must(t, sd.Fsync(context.Background(), false))
 	onRemote("d/last", "n")
 
-	// And one that no rule is about, but the name is; other directories have nothing to wait for.
+	// That holds for a directory that no rule is about, but a name in it is. Other directories have nothing to wait
+	// for.
 	root, err := v.OpenDir(context.Background(), v.Root())
 	must(t, err)
 	defer root.Close()
@@ -205,8 +206,8 @@ func TestFsyncRemoteWaits(t *testing.T) {
 	}
 }
 
-// TestLiveMoves: a file that is moved out of what is critical is in each live commit under one of its names, and so
-// with link and unlink.
+// TestLiveMoves: a file that is moved from a critical name is in each live commit under one of its names. The same
+// holds for link and unlink.
 func TestLiveMoves(t *testing.T) {
 	cold := newMemCold()
 	v := openCritical(t, cold, criticalState+"- {match: build/, ignore: true}\n")
@@ -226,7 +227,7 @@ func TestLiveMoves(t *testing.T) {
 	if cold.live.IsZero() {
 		t.Error("it took a commit of everything")
 	}
-	must(t, v.Rename(context.Background(), state, "d", other, "d", 0)) // and on, before a commit comes
+	must(t, v.Rename(context.Background(), state, "d", other, "d", 0)) // it moves on before a commit comes
 	must(t, v.Rename(context.Background(), other, "d", v.Root(), "d", 0))
 	mustCritical(t, v)
 	delete(want, "state/d")

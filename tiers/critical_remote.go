@@ -10,9 +10,9 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// `fsync: remote`: fsync returns when the remote has the bytes.
+// This file has the rules' `fsync: remote`: fsync returns when the remote has the bytes.
 
-// fsynced notes that n was made durable here, and waits for the remote where its rule says so.
+// fsynced is called after n was made durable here. It waits for the remote where n's rule wants that.
 func (v *Volume) fsynced(ctx context.Context, n *Inode) error {
 	set := v.Rules()
 	if !set.HasCritical() && !set.HasFsyncRemote() {
@@ -26,7 +26,7 @@ func (v *Volume) fsynced(ctx context.Context, n *Inode) error {
 	return nil
 }
 
-// fsyncedDir is fsynced for the names in a directory.
+// fsyncedDir is fsynced for the directory d and the names in it.
 func (v *Volume) fsyncedDir(ctx context.Context, d *Inode) error {
 	set := v.Rules()
 	if !set.HasFsyncRemote() {
@@ -47,8 +47,9 @@ func (v *Volume) fsyncedDir(ctx context.Context, d *Inode) error {
 	return nil
 }
 
-// fsyncRemote returns when the remote has what was changed, which may be in a commit that is still to be made, is being
-// made, or could not be pushed. Where nothing changed the remote is asked all the same: it may have lost what it had.
+// fsyncRemote returns when the remote has all changes of n. They may be in a commit that is still to be made, is being
+// made, or could not be pushed. Without changes the remote is asked all the same: it may have lost what it had. The
+// error is EIO where the remote may not have them.
 func (v *Volume) fsyncRemote(ctx context.Context, n *Inode) error {
 	if !v.running.Load() {
 		return nil
@@ -68,8 +69,8 @@ func (v *Volume) fsyncRemote(ctx context.Context, n *Inode) error {
 	return nil
 }
 
-// keepUnsent notes a directory until the remote has the commit that took these names of it, if fsync of one promises
-// that.
+// keepUnsent adds d to unsent, with the caller's reference, if fsync of one of these names promises that the remote has
+// it. It says whether it took the reference. Until sent, fsync of d waits for the remote.
 func (v *Volume) keepUnsent(set *rules.Set, d *Inode, names map[string]struct{}) bool {
 	at := v.pathOf(d)
 	for name := range names {
@@ -97,7 +98,7 @@ func (c *critical) isUnsent(d *Inode) bool {
 	return ok
 }
 
-// sent notes that the remote has all that was committed.
+// sent empties unsent: the remote has everything that was committed.
 func (c *critical) sent(v *Volume) {
 	c.mu.Lock()
 	dirs := c.unsent

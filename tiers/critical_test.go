@@ -14,7 +14,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// newest lists the paths of the newest commit with what small files hold.
+// newest returns the paths of the newest commit, with the contents of small files.
 func newest(t *testing.T, repo *memCold) map[string]string {
 	t.Helper()
 	s, err := repo.Newest(context.Background())
@@ -57,7 +57,7 @@ func wantNewest(t *testing.T, cold *memCold, want map[string]string) {
 	}
 }
 
-// openCritical opens a volume with rules whose loops run.
+// openCritical opens a volume with these rules, and its loops run.
 func openCritical(t *testing.T, cold *memCold, text string) *Volume {
 	t.Helper()
 	v := openTiered(t, t.TempDir(), cold, func(c *Config) { c.CriticalDelay = 50 * time.Millisecond })
@@ -109,7 +109,7 @@ func TestLiveTakesWhatIsCritical(t *testing.T) {
 	if st := v.Status(); st.AtRisk.Files == 0 || st.Critical.Waiting != 0 || st.Critical.Commits != 1 {
 		t.Errorf("status: %+v %+v", st.AtRisk, st.Critical)
 	}
-	// Again and again, with what stands from before.
+	// Further live commits extend the earlier ones.
 	overwrite(t, v, a, "22")
 	overwrite(t, v, db, "xx")
 	sub := mkdir(t, v, state, "sub")
@@ -146,7 +146,7 @@ func TestLiveTakesWhatIsCritical(t *testing.T) {
 	if !v.rootClean() {
 		t.Error("not clean")
 	}
-	// From a new start with a live branch.
+	// A new start finds a live branch.
 	write(t, v, state, "c", "c")
 	mustCritical(t, v)
 	want["state/c"] = "c"
@@ -170,7 +170,7 @@ func TestLiveTakesWhatIsCritical(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestLiveNeedsWhole: what a commit of critical names alone cannot show has everything committed.
+// TestLiveNeedsWhole: everything is committed where a commit of critical names alone cannot show what changed.
 func TestLiveNeedsWhole(t *testing.T) {
 	for name, change := range map[string]func(v *Volume, state *Inode){
 		"rename of a directory": func(v *Volume, state *Inode) {
@@ -242,7 +242,8 @@ func scanVolume(t *testing.T, v *Volume) map[string]bool {
 	return out
 }
 
-// TestCriticalDelay: closing or fsyncing a critical file has it committed within its delay, also while writes go on.
+// TestCriticalDelay: a critical file is committed within its delay after it was closed or fsynced, also while writes go
+// on.
 func TestCriticalDelay(t *testing.T) {
 	cold := newMemCold()
 	v := openCritical(t, cold, criticalState)
@@ -290,7 +291,7 @@ func TestCriticalDelay(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestFsyncRemote: fsync of such a file returns when a commit has it.
+// TestFsyncRemote: fsync of a file of `fsync: remote` returns when a commit has it.
 func TestFsyncRemote(t *testing.T) {
 	cold := newMemCold()
 	v := openCritical(t, cold, "- {match: '*.db', class: critical, fsync: remote, critical_delay: 1h}\n")
@@ -323,7 +324,7 @@ func TestFsyncRemote(t *testing.T) {
 	must(t, v.Close())
 }
 
-// TestRuleInterval: a rule's backup_interval has everything committed after a change of what it is about.
+// TestRuleInterval: everything is committed within a rule's backup_interval after a change of a file that it is about.
 func TestRuleInterval(t *testing.T) {
 	cold := newMemCold()
 	v := openTiered(t, t.TempDir(), cold, func(c *Config) { c.BackupInterval = time.Hour })

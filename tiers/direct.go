@@ -10,42 +10,42 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Files under an ignore rule with `io: passthrough` are read and written by the kernel itself, in warm, without the
-// daemon: it sees their opens, closes and changes of attributes, and no write. An inode is open in one way at a time,
-// as the kernel demands: whoever comes second gets the way that the first one has.
+// The kernel itself reads and writes files under an ignore rule with `io: passthrough`, in warm, without the daemon.
+// The daemon sees their opens, closes and changes of attributes, and no write. An inode is open in one way at a time,
+// because the kernel demands that: a later open gets the way of the first one.
 
 // Backing lets the kernel read and write files of warm itself; fs implements it by FUSE passthrough. Safe for
 // concurrent use.
 type Backing interface {
-	// Register gives the kernel an open file of warm. Until Unregister the id stands for it in answers to opens of its
-	// inode, and each of them then opens warm's file anew with the program's own flags.
+	// Register gives the kernel an open file of warm. Until Unregister, answers to opens of its inode may carry the id;
+	// for each of these opens the kernel opens warm's file anew with the program's own flags.
 	Register(fd int) (id int32, err error)
 	Unregister(id int32)
 }
 
 // direct is what a volume knows of files that the kernel reads and writes itself.
 type direct struct {
-	backing atomic.Pointer[Backing] // nil: not possible
-	// shared: in this boot the kernel was let at files of warm, so that programs may have some open that no handle here
-	// stands for: their mappings outlive close, and all that they have outlives the daemon.
+	backing atomic.Pointer[Backing] // nil: passthrough is not possible
+	// shared: in this boot the kernel was given files of warm, so programs may have some of them open without a handle
+	// here: a mapping outlives its close, and everything outlives the daemon.
 	shared    atomic.Bool
-	inherited bool         // by an earlier daemon already
+	inherited bool         // an earlier daemon of this boot did that already
 	files     atomic.Int64 // inodes that are open that way now
 	lingering lingering
 
 	mu  mutex[leaf]
-	why error // why it is not possible; nil: it is, or nobody tried
+	why error // why passthrough is not possible; nil: it is, or nobody tried
 }
 
 // DirectStatus says whether `io: passthrough` of rules is in effect.
 type DirectStatus struct {
 	Available bool   `json:"available"`
-	Why       string `json:"why,omitempty"` // not
-	Files     int64  `json:"files"`         // that the kernel reads and writes itself now
+	Why       string `json:"why,omitempty"` // why it is not available
+	Files     int64  `json:"files"`         // how many files the kernel reads and writes itself now
 }
 
-// SetBacking tells the volume how the kernel is let at files of warm, before programs come in. It tries whether that
-// works here; the error says why not, and then all goes through the daemon.
+// SetBacking sets how files of warm are given to the kernel. It is called before programs can open files. It tries
+// whether that works here; the error says why not, and then everything goes through the daemon.
 func (v *Volume) SetBacking(b Backing) error {
 	err := v.tryBacking(b)
 	v.direct.mu.Lock()
@@ -71,7 +71,7 @@ func (v *Volume) tryBacking(b Backing) error {
 	}
 	fd, err := unix.Open(warm.FDPath(rw), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil && v.mayChown {
-		err = unix.Fchown(rw, 1, 1) // leases on others' files need a capability of their own
+		err = unix.Fchown(rw, 1, 1) // so as to try a lease on a file of another user, which needs a capability
 	}
 	unix.Close(rw)
 	if err != nil {
@@ -89,7 +89,7 @@ func (v *Volume) tryBacking(b Backing) error {
 	return nil
 }
 
-// shareWarm notes durably, before it happens, that the kernel may be let at files of warm, where rules want that.
+// shareWarm notes durably that the kernel may be given files of warm, before that happens, if the rules want it.
 // book.mu is held.
 func (v *Volume) shareWarm() {
 	d := &v.direct
@@ -114,7 +114,7 @@ func (v *Volume) directStatus() DirectStatus {
 	return s
 }
 
-// directNote is what status says where rules want what is not possible.
+// directNote returns what status says where rules want passthrough and it is not possible; else "".
 func (v *Volume) directNote() string {
 	if s := v.directStatus(); !s.Available && s.Why != "" && v.Rules().HasPassthrough() {
 		return "io: passthrough is not available, its files go through the daemon: " + s.Why
@@ -122,15 +122,15 @@ func (v *Volume) directNote() string {
 	return ""
 }
 
-// IO is the way that the kernel is to take, and for IODirect the id that Backing gave.
+// IO returns how the kernel is to read and write the file, and for IODirect the id that Backing gave.
 func (h *Handle) IO() (IO, int32) { return h.io, h.backing }
 
-// Untracked says that n's bytes, size and times may change without the daemon's knowledge, so that nobody may keep
-// them.
+// Untracked says whether n's bytes, size and times may change without the daemon's knowledge. Then nobody may keep a
+// copy of them.
 func (n *Inode) Untracked() bool { return n.untracked.Load() }
 
-// chooseIO decides the way of a new handle: the one that its inode is open in, else what the rules want. made: the file
-// is new. n.mu is held.
+// chooseIO decides how a new handle reads and writes: as its inode is open already, else as the rules want. made says
+// that the file is new. n.mu is held.
 func (v *Volume) chooseIO(h *Handle, made bool) {
 	n := h.n
 	if n.mu.cached == 0 && n.mu.direct == 0 && v.direct.shared.Load() && (n.untracked.Load() || v.mayDirect(n)) {
@@ -156,7 +156,7 @@ func (v *Volume) chooseIO(h *Handle, made bool) {
 	}
 }
 
-// chosen makes h one of those that the kernel serves itself. n.mu is held.
+// chosen makes h a handle that the kernel serves itself. n.mu is held.
 func (v *Volume) chosen(h *Handle, made bool) {
 	h.io, h.backing = IODirect, h.n.mu.backing
 	if writable(h.flags) {
@@ -164,14 +164,14 @@ func (v *Volume) chosen(h *Handle, made bool) {
 		if !v.ignoredInode(h.n) {
 			return
 		}
-		// A commit that took the file before the rules came does not record it as clean.
+		// A commit that took the file before the rules ignored it must not record it as clean.
 		e := v.epoch.Load()
 		h.n.epoch.Store(e)
 		h.n.contentEpoch.Store(e)
 	}
 }
 
-// closeIO is the end of h's way. n.mu is held.
+// closeIO is the counterpart of chooseIO, for a handle that is closed. n.mu is held.
 func (v *Volume) closeIO(h *Handle) {
 	n := h.n
 	if h.io != IODirect {
@@ -187,8 +187,8 @@ func (v *Volume) closeIO(h *Handle) {
 	}
 }
 
-// mayDirect says whether the kernel may be let at n's file: the rules want it, all of it is in warm, and nothing that
-// is shown of it or needed by a commit under way would be lost. n.mu is held.
+// mayDirect says whether n's file may be given to the kernel: the rules want it, all its bytes are in warm, its record
+// holds nothing that stat shows, and a commit under way does not need it. n.mu is held.
 func (v *Volume) mayDirect(n *Inode) bool {
 	if n.stub.Load() || n.mu.rec.Flags&^warm.FlagGroup != 0 || n.preserved.Load() != nil ||
 		!v.Rules().HasPassthrough() {
@@ -204,6 +204,7 @@ func (v *Volume) mayDirect(n *Inode) bool {
 	if m == nil || m.over.Load() || n.born.Load() == m.epoch {
 		return true
 	}
-	// It was ignored at the boundary as it is now: neither the rules changed since, nor it, nor a directory above it.
+	// It was ignored at the boundary as it is now: since then neither the rules nor n have changed, nor has a directory
+	// above it moved.
 	return m.rules == v.book.changes.Load() && !v.book.rewalk.Load() && m.preimage(n) == nil
 }

@@ -18,7 +18,7 @@ import (
 
 const directBuild = "- {match: build/, ignore: true, io: passthrough}\n- {match: '**/*.o', ignore: true}\n"
 
-// fakeBacking is a kernel that counts what it was given.
+// fakeBacking is a Backing that counts the files that it was given.
 type fakeBacking struct {
 	mu   sync.Mutex
 	next int32
@@ -58,7 +58,7 @@ func (b *fakeBacking) count() int {
 	return len(b.open)
 }
 
-// fakeKernel notes of which inodes it is to forget the attributes.
+// fakeKernel is an Invalidator that notes which inodes' attributes it is to forget.
 type fakeKernel struct {
 	mu    sync.Mutex
 	inval map[uint64]int
@@ -83,7 +83,7 @@ func (k *fakeKernel) times(n *Inode) int {
 	return k.inval[n.ID()]
 }
 
-// directVolume has a directory build whose files the kernel may be let at.
+// directVolume opens a volume with a directory build, whose files may be given to the kernel.
 func directVolume(t *testing.T) (v *Volume, cold *memCold, b *fakeBacking, build *Inode) {
 	t.Helper()
 	v, cold = newVolume(t)
@@ -115,7 +115,7 @@ func wantIO(t *testing.T, h *Handle, want IO) {
 	}
 }
 
-// settledAlone waits until n is known to be nobody's.
+// settledAlone waits until it is known that nobody has n open.
 func settledAlone(t *testing.T, v *Volume, n *Inode) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); n.Untracked(); time.Sleep(time.Millisecond) {
@@ -125,7 +125,7 @@ func settledAlone(t *testing.T, v *Volume, n *Inode) {
 	}
 }
 
-// openDirect opens n until the kernel serves it: not before the last commit has let go of it.
+// openDirect opens n again and again until the kernel serves it, which is after the last commit has let go of it.
 func openDirect(t *testing.T, v *Volume, n *Inode) *Handle {
 	t.Helper()
 	h := open(t, v, n, unix.O_RDONLY)
@@ -150,7 +150,7 @@ func TestDirectOneWayAtATime(t *testing.T) {
 		t.Errorf("ids %d and %d, %d registered", one, two, b.count())
 	}
 	first.Release()
-	// It leaves the zone: as long as it is open it goes on so.
+	// The file leaves build: while it is open the kernel goes on serving it.
 	must(t, v.Rename(context.Background(), build, "f", v.root, "f", 0))
 	third := open(t, v, n, unix.O_RDWR)
 	wantIO(t, third, IODirect)
@@ -162,7 +162,7 @@ func TestDirectOneWayAtATime(t *testing.T) {
 	settledAlone(t, v, n)
 	cached := open(t, v, n, unix.O_RDWR)
 	wantIO(t, cached, IOCached)
-	// It comes back: open through the daemon, it goes on so.
+	// The file comes back: while it is open through the daemon, that goes on.
 	must(t, v.Rename(context.Background(), v.root, "f", build, "f", 0))
 	again := open(t, v, n, unix.O_RDONLY)
 	wantIO(t, again, IOCached)
@@ -184,7 +184,7 @@ func TestDirectOnlyWhereRulesSayAndNothingIsLost(t *testing.T) {
 		wantIO(t, h, IOCached)
 		h.Release()
 	}
-	// What a commit has is first brought out of it.
+	// A file that a commit has is settled first.
 	n := write(t, v, v.root, "f", "text")
 	v.mustSync(t)
 	must(t, v.Rename(context.Background(), v.root, "f", build, "f", 0))
@@ -201,7 +201,7 @@ func TestDirectOnlyWhereRulesSayAndNothingIsLost(t *testing.T) {
 	h.Release()
 }
 
-// A commit under way reads what a file held at its boundary, which nobody keeps of what is written untracked.
+// A commit under way reads what a file held at its boundary. Of a file that is written untracked nobody keeps that.
 func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
 	v, _, _, build := directVolume(t)
 	moved, stays := write(t, v, v.root, "f", "text"), write(t, v, build, "g", "text")
@@ -228,7 +228,8 @@ func TestDirectNotWhileACommitNeedsTheFile(t *testing.T) {
 	h.Release()
 }
 
-// program opens warm's file as the kernel does for a program, and stands for its descriptors and mappings.
+// program opens warm's file as the kernel does for a program. Its descriptor stands for the program's descriptors and
+// mappings.
 func program(t *testing.T, v *Volume, path string) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(v.cfg.State, warm.DirName, path), os.O_RDWR, 0)
@@ -291,7 +292,7 @@ func TestUnseenWriter(t *testing.T) {
 	}
 }
 
-// entryAt finds a name in the root of the last commit.
+// entryAt returns the entry of a name in the root of the last commit.
 func entryAt(t *testing.T, repo *memCold, name string) cold.Entry {
 	t.Helper()
 	head, err := repo.Head(t.Context())
@@ -308,7 +309,7 @@ func entryAt(t *testing.T, repo *memCold, name string) cold.Entry {
 	return cold.Entry{}
 }
 
-// A mapping only for reading keeps a file's bytes in warm as well.
+// A mapping keeps a file's bytes in warm, even if it is only for reading.
 func TestUnseenReaderKeepsBytes(t *testing.T) {
 	v, _, _, _ := directVolume(t)
 	n := write(t, v, v.root, "f", strings.Repeat("x", 1<<20))
@@ -325,7 +326,8 @@ func TestUnseenReaderKeepsBytes(t *testing.T) {
 	}
 }
 
-// Programs outlive the daemon that let them at warm: the next one finds them out before it opens or commits a file.
+// Programs outlive the daemon that gave them files of warm. The next daemon finds that out before it opens or commits
+// such a file.
 func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 	v, cold, _, build := directVolume(t)
 	_, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
@@ -353,7 +355,7 @@ func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 	n, _, err := next.Lookup(context.Background(), next.root, "f")
 	must(t, err)
 	o := open(t, next, n, unix.O_RDONLY)
-	wantIO(t, o, IODirect) // with pages of the kernel's in between it would not see what the program writes
+	wantIO(t, o, IODirect) // with the kernel's page cache in between it would miss the program's writes
 	if !n.Untracked() {
 		t.Error("taken for nobody's")
 	}
@@ -371,7 +373,8 @@ func TestUnseenWriterOfAnEarlierDaemon(t *testing.T) {
 	o.Release()
 }
 
-// A kernel that cannot be let at warm any more, beside a program that was: nothing is kept of what that writes.
+// The kernel cannot be given files of warm any more, but a program has one from before: nothing is kept of what it
+// writes.
 func TestUnseenWriterWithoutBacking(t *testing.T) {
 	v, cold, _, build := directVolume(t)
 	_, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)
@@ -402,8 +405,8 @@ func TestUnseenWriterWithoutBacking(t *testing.T) {
 	}
 }
 
-// Rules that stop ignoring a file reach it while it is written untracked; what is critical is committed after each
-// fsync.
+// Rules that stop ignoring a file take effect while it is written untracked. If it is critical then, it is committed
+// after each fsync.
 func TestUnseenWriterUnderNewRules(t *testing.T) {
 	v, cold, _, build := directVolume(t)
 	n, h, _, err := v.Create(context.Background(), build, "f", unix.O_RDWR, 0o644, me)

@@ -14,19 +14,19 @@ import (
 )
 
 // A file that the kernel writes by itself is "untracked" from the first such open for writing until nobody is left who
-// could: not at the last close, since mappings go on, and not with the daemon, whom programs outlive. Who is left the
-// kernel tells: it grants a read lease on a file only while nobody has it open for writing, and a write lease only
-// while nobody else has it open at all. A mapping holds its file open.
+// can write it. That is not the last close, because mappings go on, and not the daemon's end, because programs go on.
+// The kernel tells who is left: it grants a read lease on a file only while nobody has it open for writing, and a write
+// lease only while nobody else has it open at all. A mapping holds its file open.
 //
-// While a file is untracked nothing that is known of it holds for longer than a look: no hot, no attributes in the
-// kernel, no written ranges, no clean record. A commit that takes it, because the rules or its name changed, takes a
-// copy, and comes again.
+// While a file is untracked, what the daemon sees of it may be outdated at once: so hot and the kernel keep nothing of
+// it, and there are no written ranges and no clean record. A commit that takes it, because the rules or its name
+// changed, takes a copy, and the next commit takes it again.
 
-// errInUse: somebody has the file open.
+// errInUse says that somebody else has the file open.
 var errInUse = errors.New("somebody has the file open")
 
-// lease asks for a lease of the given kind, F_RDLCK or F_WRLCK, and gives it back at once. For the first fd is open for
-// reading only. errInUse: somebody else has the file open, for writing or at all.
+// lease asks for a lease of the given kind, F_RDLCK or F_WRLCK, and gives it back at once. For F_RDLCK fd must be open
+// for reading only. It returns errInUse where somebody else has the file open: for writing, or with F_WRLCK at all.
 func lease(fd int, kind int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, kind)
 	if errors.Is(err, unix.EAGAIN) {
@@ -38,8 +38,8 @@ func lease(fd int, kind int) error {
 	return err
 }
 
-// written untracked: somebody has n's file in warm open for writing; so it is where the daemon itself has, and where it
-// cannot be found out. n.mu is held, so that no open can meet the lease that this takes.
+// writtenUnseen says whether somebody has n's file in warm open for writing. It is also true where the daemon itself
+// has, and where it cannot be found out. n.mu is held, so that no open meets the lease that this takes.
 func (v *Volume) writtenUnseen(n *Inode) bool {
 	fd, err := v.openToRead(n)
 	if err != nil {
@@ -49,8 +49,7 @@ func (v *Volume) writtenUnseen(n *Inode) bool {
 	return lease(fd, unix.F_RDLCK) != nil
 }
 
-// markUnseen notes that n may be written without the daemon's knowledge from now on. made: no attributes of it went out
-// yet that the kernel may keep. n.mu is held.
+// markUnseen makes n untracked. made says that n is new, so that the kernel has no attributes of it yet. n.mu is held.
 func (v *Volume) markUnseen(n *Inode, made bool) {
 	n.mu.captured, n.mu.ungranted = cold.ID{}, true
 	n.written.Store(nil)
@@ -63,8 +62,8 @@ func (v *Volume) markUnseen(n *Inode, made bool) {
 	}
 }
 
-// noteUntracked notes that n has changed, as far as anybody knows: it was written untracked and is closed or fsynced
-// now. What is ignored needs no note. Not between begin and end.
+// noteUntracked notes a change of n if it is untracked: it may have been written, and is closed or fsynced now. An
+// ignored file needs no note. Called outside begin and end.
 func (v *Volume) noteUntracked(n *Inode) {
 	if !n.untracked.Load() || v.ignoredInode(n) {
 		return
@@ -83,8 +82,8 @@ func (v *Volume) invalidate(n *Inode) {
 	}
 }
 
-// lookUntracked finds out, before n is opened, whether programs write it untracked: those that an earlier daemon let at
-// it, and those that have not let go yet.
+// lookUntracked finds out, before n is opened, whether programs write it untracked: because an earlier daemon gave it
+// to the kernel, or because they have not let go of it yet. Nothing is locked.
 func (v *Volume) lookUntracked(n *Inode) {
 	if !v.direct.shared.Load() || n.untracked.Load() && v.Rules().HasPassthrough() && v.decide(n).Passthrough() {
 		return
@@ -109,7 +108,8 @@ func (v *Volume) lookUntracked(n *Inode) {
 	}
 }
 
-// endUntracked says whether n is untracked no longer: nobody is left who writes it. Nothing is locked.
+// endUntracked makes n tracked again if nobody is left who can write it. It says whether n is tracked now. Nothing is
+// locked.
 func (v *Volume) endUntracked(n *Inode) bool {
 	n.io.Lock()
 	defer n.io.Unlock()
@@ -131,8 +131,8 @@ func (v *Volume) endUntracked(n *Inode) bool {
 	return true
 }
 
-// untrackedNow says whether n, which fd is open for reading, may change while it is read. Who writes it later does so
-// through an open that this daemon sees.
+// untrackedNow says whether n may change unseen while it is read through fd, which is open for reading. Whoever opens
+// it for writing later does so through this daemon.
 func (v *Volume) untrackedNow(n *Inode, fd int) bool {
 	if !v.direct.shared.Load() {
 		return false
@@ -145,26 +145,26 @@ func (v *Volume) untrackedNow(n *Inode, fd int) bool {
 	return v.direct.inherited && n.mu.writers == 0 && n.mu.direct == 0 && lease(fd, unix.F_RDLCK) != nil
 }
 
-// unused says whether nobody but fd, which is open for writing, has its file open. n.mu is held.
+// unused says whether nobody else has the file of fd open; fd is open for writing. Inode.mu is held.
 func (v *Volume) unused(fd int) bool {
 	return !v.direct.shared.Load() || lease(fd, unix.F_WRLCK) == nil
 }
 
 const (
-	// lingerFirst is how soon after the last close it is looked whether somebody is left. The kernel closes its own
+	// lingerFirst is the time from the last close to the first look whether somebody is left. The kernel closes its own
 	// descriptor of warm's file a moment after it told of the close.
 	lingerFirst = 10 * time.Millisecond
 	lingerMost  = 10 * time.Second
 )
 
-// lingering are untracked inodes that no handle here is open on.
+// lingering has the untracked inodes on which the kernel serves no handle any more.
 type lingering struct {
 	mu   mutex[leaf]
 	list []*Inode      // each with a reference
 	wake chan struct{} // capacity 1
 }
 
-// linger has n looked at until nobody is left who writes it. n.mu is held.
+// linger has lingerLoop look at n until nobody is left who can write it. n.mu is held.
 func (v *Volume) linger(n *Inode) {
 	if n.mu.lingers {
 		return
@@ -181,7 +181,7 @@ func (v *Volume) linger(n *Inode) {
 	}
 }
 
-// lingerLoop looks at those that linger, at first often.
+// lingerLoop looks at the lingering inodes, at first often.
 func (v *Volume) lingerLoop(ctx context.Context) {
 	l := &v.direct.lingering
 	for {
@@ -206,8 +206,8 @@ func (v *Volume) lingerLoop(ctx context.Context) {
 	}
 }
 
-// endLingering lets go of those that nobody writes any more, and of those that are open again. It gives how many are
-// left.
+// endLingering drops the lingering inodes that nobody can write any more, and those that are open again. It returns how
+// many are left.
 func (v *Volume) endLingering() int {
 	l := &v.direct.lingering
 	l.mu.Lock()
@@ -217,7 +217,7 @@ func (v *Volume) endLingering() int {
 	var left []*Inode
 	for _, n := range list {
 		n.mu.Lock()
-		open := n.mu.direct > 0 // its close will say so again
+		open := n.mu.direct > 0 // its close makes it linger again
 		if open {
 			n.mu.lingers = false
 		}
@@ -228,7 +228,7 @@ func (v *Volume) endLingering() int {
 		}
 		n.mu.Lock()
 		n.mu.lingers = false
-		again := n.untracked.Load() && n.mu.direct == 0 // opened and closed between these looks
+		again := n.untracked.Load() && n.mu.direct == 0 // it was opened and closed between these two looks
 		if again {
 			v.linger(n)
 		}
@@ -248,7 +248,7 @@ type frozen struct {
 	fd int
 }
 
-// freeze copies what a commit is to have of a file that is written untracked, as it is while it is copied.
+// freeze copies the content of a file that is written untracked, for a commit. Each part is as it is when it is copied.
 func (v *Volume) freeze(ctx context.Context, c *boundaryContent) (*frozen, error) {
 	fd, err := warm.OpenAt(v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
 	if err != nil {

@@ -179,7 +179,7 @@
 //	                      rename holds those of the inode that moves and of the one that it replaces,
 //	                      which the kernel has locked. A new inode's is tried under table.mu.
 //	Volume.ns             parent and name of every inode; write side: around a rename or unlink system call
-//	boundary.mu           pre-images; no system call is made under it
+//	boundary.mu           pre-images; no system call is made under it but opening the file that they lie in
 //	Volume.warmCount      counting what warm holds, which walks it
 //	critical.mu           names noted for critical commits
 //	table.mu              the inode table

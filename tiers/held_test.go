@@ -40,7 +40,7 @@ func heldSample(t *testing.T, files int) *memCold {
 	return c
 }
 
-// committedIn lists what the newest commit has in d.
+// committedIn returns what the newest commit has in the root's directories: kind, mode and attributes by name.
 func committedIn(t *testing.T, c *memCold) map[string]string {
 	t.Helper()
 	s, err := c.Newest(t.Context())
@@ -73,7 +73,8 @@ func copyState(t *testing.T, state string) string {
 	return to
 }
 
-// TestHeldChangesApart: what somebody changes of one file is told of that one alone, by several at a time.
+// TestHeldChangesApart: several goroutines change held-back parts of files at a time. For each file only what was
+// changed of that file is dropped.
 func TestHeldChangesApart(t *testing.T) {
 	c := heldSample(t, 40)
 	w := openTiered(t, t.TempDir(), c, untrusted)
@@ -122,8 +123,8 @@ func TestHeldChangesApart(t *testing.T) {
 	}
 }
 
-// TestHeldListedTwice: a listing that is cut off is done again, and holds back each thing once. What the user takes
-// away then does not come back in a copy of the state directory.
+// TestHeldListedTwice: a listing that was cut off is done again, and each thing is held back once. What the user
+// removes then does not come back in a copy of the state directory.
 func TestHeldListedTwice(t *testing.T) {
 	c := heldSample(t, 8)
 	before := committedIn(t, c)
@@ -192,8 +193,8 @@ func TestHeldListedTwice(t *testing.T) {
 	}
 }
 
-// TestHeldOfSeveralNames: what is held back of a file stays with it when it loses the name that it had; no other file
-// of that name gets it, not in a copy of the state directory either.
+// TestHeldOfSeveralNames: what is held back of a file stays with it when it loses one of its names. No other file that
+// gets that name gets it, not even in a copy of the state directory.
 func TestHeldOfSeveralNames(t *testing.T) {
 	v, c := newVolume(t)
 	d := mkdir(t, v, v.root, "d")
@@ -215,7 +216,7 @@ func TestHeldOfSeveralNames(t *testing.T) {
 		!strings.Contains(got["other"], "capability") {
 		t.Errorf("committed: %q", got)
 	}
-	// With the last name it goes, though the file is still in use: a kill may come before that ends.
+	// It is dropped with the last name, although the file is still in use: a kill may come before it is closed.
 	u := openTiered(t, t.TempDir(), c, untrusted)
 	gone := mustFind(t, u, "d/other")
 	must(t, u.Unlink(context.Background(), mustFind(t, u, "d"), "other"))
@@ -236,8 +237,8 @@ func TestHeldOfSeveralNames(t *testing.T) {
 	}
 }
 
-// TestHeldMode: suid that is held back goes with chmod, and with a write of who may not keep it, by whatever call; a
-// failed call changes nothing, and what else is set of the mode counts.
+// TestHeldMode: suid that is held back is dropped by chmod, and by any call that writes for a caller who may not keep
+// it. A failed call changes nothing, and other bits that are set of the mode count.
 func TestHeldMode(t *testing.T) {
 	c := heldSample(t, 9)
 	w := openTiered(t, t.TempDir(), c, untrusted)

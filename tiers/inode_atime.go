@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetAtime says how access times are kept from now on.
+// SetAtime sets how access times are kept from now on.
 func (v *Volume) SetAtime(a Atime) {
 	v.atime.mode.Store(&a)
 	if area := v.area.Load(); area != nil {
@@ -28,16 +28,16 @@ func (v *Volume) atimeMode() Atime {
 	return Atime{}
 }
 
-// mountClone is warm's mount once more, seen by nobody, with another way to keep access times: what is read through it
-// moves them, or not, whatever warm's own mount does, and unlike utimensat(2) without moving the ctime.
+// mountClone is a private clone of warm's mount that treats access times in another way. A read through it moves the
+// atime, or does not, whatever warm's own mount does; and unlike utimensat(2) it does not move the ctime.
 type mountClone struct {
 	once sync.Once
-	fd   int // 0: there is none
+	fd   int // 0: not made, or not possible
 }
 
 func (c *mountClone) get(v *Volume, attr uint64) int {
 	c.once.Do(func() {
-		if v.areaOf != nil { // it would keep the tmpfs
+		if v.areaOf != nil { // a clone would keep the tmpfs alive
 			return
 		}
 		tree, err := unix.OpenTree(v.warmFD, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
@@ -64,7 +64,8 @@ func (c *mountClone) close() {
 	}
 }
 
-// open opens what (dirfd, name) is once more, by its file handle, so that it is the same inode.
+// open opens the inode at (dirfd, name) through the clone, by its file handle. It returns EOPNOTSUPP where there is no
+// clone.
 func (c *mountClone) open(v *Volume, attr uint64, dirfd int, name string, flags int) (int, error) {
 	mount := c.get(v, attr)
 	if mount == 0 {
@@ -81,7 +82,7 @@ func (c *mountClone) open(v *Volume, attr uint64, dirfd int, name string, flags 
 	return unix.OpenByHandleAt(mount, h, flags|unix.O_CLOEXEC)
 }
 
-// readlinkQuiet is readlinkAt that moves no access time, where that can be had.
+// readlinkQuiet reads a symlink without moving its access time, where a mount clone is possible.
 func (v *Volume) readlinkQuiet(dirfd int, name string) ([]byte, error) {
 	return v.readlinkVia(&v.atime.quiet, unix.MOUNT_ATTR_NOATIME, dirfd, name)
 }

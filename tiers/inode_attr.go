@@ -23,7 +23,7 @@ type Attr struct {
 	Blksize  uint32
 }
 
-// Caller is who made the request, and the umask where the request carries one.
+// Caller is who made a request. Umask is set where the request carries one.
 type Caller struct {
 	UID, GID, PID uint32
 	Umask         uint32
@@ -48,8 +48,8 @@ func (v *Volume) reloadMode(n *Inode, fd int) error {
 	return nil
 }
 
-// recordMtime keeps a clean file clean when only its mtime was set: the record is valid for one (size, mtime). Of an
-// lazyDir directory it says what stat shows. n.mu is held.
+// recordMtime updates n's record after its mtime was set. A clean file stays clean, because its record is valid for one
+// (size, mtime); for a lazy directory the record holds the mtime that stat shows. n.mu is held.
 func (v *Volume) recordMtime(n *Inode, fd int) error {
 	if n.kind == cold.KindFile && !n.mu.rec.Has(warm.FlagClean) || n.kind == cold.KindDir &&
 		!n.mu.rec.Has(warm.FlagLazy) || n.kind != cold.KindFile && n.kind != cold.KindDir {
@@ -83,7 +83,8 @@ const (
 	aclPresent
 )
 
-// hasDefaultACL says whether children of dir inherit an ACL; then the umask does not count.
+// hasDefaultACL returns aclPresent where children of dir inherit an ACL, so that the umask does not count; else
+// aclNone.
 func (v *Volume) hasDefaultACL(dir *Inode, dirfd int) int8 {
 	d := dir.dir
 	d.mu.Lock()
@@ -97,18 +98,18 @@ func (v *Volume) hasDefaultACL(dir *Inode, dirfd int) int8 {
 		acl = aclNone
 	}
 	d.mu.Lock()
-	// The kernel holds the directory's lock over creations and over setting an ACL: nothing changed meanwhile.
+	// The kernel holds the directory's lock while it creates something or sets an ACL, so nothing changed meanwhile.
 	d.mu.acl = acl
 	d.mu.Unlock()
 	return acl
 }
 
-// attrLocked is what stat shows of n; n.mu is held.
+// attrLocked returns what stat shows of n: st, corrected by the record. It also stores the mode in n. n.mu is held.
 func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	a := attrOf(st)
 	a.Ino = n.shownIno()
 	if n.mu.lent != 0 && a.Mode == n.mu.lent {
-		a.Mode = n.mu.mode // lent for a commit's eyes only
+		a.Mode = n.mu.mode // only the commit that reads it needs the lent bits
 	}
 	n.mu.mode = a.Mode
 	r := &n.mu.rec
@@ -127,15 +128,15 @@ func (n *Inode) attrLocked(st *unix.Statx_t) Attr {
 	return a
 }
 
-// attrAfter is what stat shows of n by an st from before n.mu was held: where it does not fit what is known of n,
-// something came between, and n is looked at again.
+// attrAfter returns what stat shows of n, by an st that was taken before n.mu was held. Where st does not fit what is
+// known of n, something changed in between, and n is looked at again.
 func (v *Volume) attrAfter(n *Inode, st *unix.Statx_t) Attr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.attrFitting(st, func(st *unix.Statx_t) error { return v.statNode(n, st) })
 }
 
-// attrFitting is attrAfter where n.mu is held; look looks at n.
+// attrFitting is attrAfter for callers that hold n.mu; look fills in a new stat of n.
 func (n *Inode) attrFitting(st *unix.Statx_t, look func(*unix.Statx_t) error) Attr {
 	r := &n.mu.rec
 	if n.mu.mode != uint32(st.Mode) || r.Has(warm.FlagCtime) && !r.IsStub() && !r.Has(warm.FlagLazy) &&

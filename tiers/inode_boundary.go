@@ -12,28 +12,29 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// boundary is the point between two system calls that a commit shows. It keeps the volume as it was then while the
-// commit walks over it. Whoever changes something first leaves its pre-image here: the binding of a name, what stat and
-// the attributes show of an inode, the bytes of a file (inode_preserved.go). What has no pre-image is still as it was.
-// What the walk has taken already, and what did not exist at the boundary, needs none.
+// boundary is the point between two system calls that a commit shows. While the commit walks over the volume, whoever
+// changes something first leaves its pre-image here: what a name stood for, what stat and the extended attributes show
+// of an inode, the bytes of a file (inode_preserved.go). What has no pre-image is still as it was. What the walk has
+// already taken, and what did not exist at the boundary, needs none.
 //
-// A pre-image that cannot be taken never holds up or fails the change: it spoils the boundary, and with it the commit.
+// A pre-image that cannot be taken spoils the boundary, and with it the commit; the change itself never fails or waits.
 type boundary struct {
 	v      *Volume
 	epoch  uint64
-	maxFDs int // descriptors that it may keep open
+	maxFDs int // how many descriptors it may keep open
 
-	live   bool   // the walk takes critical names alone
+	live   bool   // the commit is one to the live branch: its walk takes critical names only
 	rewalk bool   // the walk goes into clean directories too
-	rules  uint64 // ruleBook.changes at the boundary
+	rules  uint64 // the value of ruleBook.changes at the boundary
 
-	over atomic.Bool // nothing is kept any more: everything is taken, or the boundary is spoiled
+	over atomic.Bool // pre-images are no longer kept: everything is taken, or the boundary is spoiled
 
-	mu     mutex[lockBoundary] // a leaf
-	err    error               // what spoiled it
+	mu     mutex[lockBoundary] // guards what follows; only table.mu is locked under it
+	err    error               // why the boundary is spoiled; nil: it is not
 	inodes map[inoKey]*preimage
 	names  map[inoKey]map[string]binding // by directory
-	// With a reference each: what the walk will need itself; true: for a descriptor's price.
+	// held are inodes that the walk will need, each with a reference. The value is true where it counts in fds because
+	// it has lost its name.
 	held map[*Inode]bool
 	fds  int
 	file preimageFile
@@ -43,10 +44,10 @@ type inoKey struct{ ino, gen uint64 }
 
 func (n *Inode) key() inoKey { return inoKey{n.ino, n.gen} }
 
-// binding is what a name stood for at the boundary: nothing where pre is nil.
+// binding is what a name stood for at the boundary; pre is nil where it stood for nothing.
 type binding struct {
 	pre *preimage
-	n   *Inode // a directory that must be walked, or a file that must be read; else nil
+	n   *Inode // a directory that must be walked or a file that must be read; nil where pre is enough
 }
 
 // preimage is an inode as it was at the boundary.
@@ -54,18 +55,18 @@ type preimage struct {
 	attr      Attr // as stat shows it
 	rdev      uint64
 	xattrs    []cold.Xattr
-	target    string // of a symlink
+	target    string // a symlink's target
 	rec       warm.Record
-	captured  cold.ID // what the last commit stored of a file that is open for writing
-	open      bool    // for writing
-	ungranted bool    // contents that no commit has, on volumes without records
-	taken     bool    // the walk had it already
+	captured  cold.ID // as Inode.mu.captured
+	open      bool    // it was open for writing
+	ungranted bool    // no commit has the contents (needed on volumes without records)
+	taken     bool    // set on its own: the walk has taken the inode already
 	held      *heldback.Held
 	err       error
 }
 
-// ErrSpoiled says that a commit was given up because it could not keep apart what changed while it was made. It can be
-// tried again.
+// ErrSpoiled says that a commit was given up, because something changed during it whose pre-image could not be kept.
+// The commit can be tried again.
 var ErrSpoiled = errors.New("the volume changed faster than the commit could set aside what it was to take")
 
 func newBoundary(v *Volume, epoch uint64) *boundary {
@@ -80,7 +81,7 @@ func newBoundary(v *Volume, epoch uint64) *boundary {
 	}
 }
 
-// spoil gives the boundary up; the first reason counts.
+// spoil gives the boundary up because of err. Only the first reason is kept.
 func (m *boundary) spoil(err error) {
 	m.mu.Lock()
 	if m.err == nil && !m.over.Load() {
@@ -90,14 +91,14 @@ func (m *boundary) spoil(err error) {
 	m.mu.Unlock()
 }
 
-// failed says what spoiled the boundary.
+// failed returns the reason for which the boundary was spoiled, or nil where it is intact.
 func (m *boundary) failed() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
 }
 
-// close ends the boundary: nothing is kept any more, and what was is let go.
+// close ends the boundary: no more pre-images are kept, and those that were are dropped. It may be called twice.
 func (m *boundary) close() {
 	m.v.boundary.CompareAndSwap(m, nil)
 	m.mu.Lock()
@@ -116,21 +117,21 @@ func (m *boundary) close() {
 	m.mu.Unlock()
 }
 
-// preimage looks for n's pre-image.
+// preimage returns n's pre-image, or nil where there is none.
 func (m *boundary) preimage(n *Inode) *preimage {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.inodes[n.key()]
 }
 
-// has says that an inode has a pre-image.
+// has says whether an inode has a pre-image.
 func (m *boundary) has(key inoKey) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.inodes[key] != nil
 }
 
-// binding looks for the pre-image of a name; its inode has a reference more.
+// binding returns the pre-image of a name; ok is false where there is none. The caller gets a reference on b.n.
 func (m *boundary) binding(dir *Inode, name string) (b binding, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -143,7 +144,7 @@ func (m *boundary) binding(dir *Inode, name string) (b binding, ok bool) {
 	return b, ok
 }
 
-// bound gives the names of dir that have a pre-image.
+// bound returns the names in dir that have a pre-image.
 func (m *boundary) bound(dir *Inode) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -165,7 +166,7 @@ func (m *boundary) hold(n *Inode) {
 	}
 }
 
-// done notes that the walk has all of n, which it will not come by again.
+// done notes that the walk has taken all of n and will not come to it again, and drops the pre-images of n.
 func (m *boundary) done(n *Inode) {
 	n.taken.Store(m.epoch)
 	if p := n.preserved.Load(); p != nil {
@@ -185,7 +186,7 @@ func (m *boundary) done(n *Inode) {
 	}
 }
 
-// countFDs notes that the boundary keeps so many descriptors more open.
+// countFDs adds to the number of descriptors that the boundary keeps open, and spoils it where they are too many.
 func (m *boundary) countFDs(more int) {
 	m.mu.Lock()
 	m.fds += more
@@ -196,7 +197,9 @@ func (m *boundary) countFDs(more int) {
 	}
 }
 
-// keep takes the pre-image of n unless there is one. n.mu is held; between begin and end.
+// keep returns the pre-image of n, and takes it first if there is none. It returns nil where none is needed: n was made
+// since the boundary, or the boundary is over. Where the walk has taken n, only the field taken is set in the result.
+// n.mu is held; called between begin and end.
 func (m *boundary) keep(n *Inode) *preimage {
 	if m.over.Load() || n.born.Load() == m.epoch {
 		return nil
@@ -222,8 +225,8 @@ func (m *boundary) keep(n *Inode) *preimage {
 	return p
 }
 
-// look fills p with what n is now, looking at it by (dirfd, name) and at. n.mu is held. ESTALE: something else is
-// there.
+// look fills p with the present state of n, which it reaches by (dirfd, name) and, for extended attributes, by at. It
+// returns ESTALE where (dirfd, name) is another inode. n.mu is held.
 func (v *Volume) look(n *Inode, dirfd int, name string, at warm.XattrTarget, p *preimage) error {
 	var st unix.Statx_t
 	if err := warm.StatAt(dirfd, name, &st); err != nil {
@@ -253,7 +256,7 @@ func (v *Volume) look(n *Inode, dirfd int, name string, at warm.XattrTarget, p *
 	return err
 }
 
-// known says that a commit has the bytes of a file under p.id().
+// known says whether a commit has the bytes of this file, under p.id().
 func (p *preimage) known() bool {
 	if p.rec.IsStub() || !p.captured.IsZero() && p.open {
 		return true
@@ -262,7 +265,7 @@ func (p *preimage) known() bool {
 		p.rec.Mtime == p.attr.Mtime
 }
 
-// id is what cold had of a file last.
+// id is the object that cold had last for this file's bytes.
 func (p *preimage) id() cold.ID {
 	if !p.captured.IsZero() {
 		return p.captured
@@ -270,7 +273,7 @@ func (p *preimage) id() cold.ID {
 	return p.rec.ID
 }
 
-// failure says why there is no pre-image.
+// failure returns the error with which the pre-image could not be taken. p may be nil.
 func (p *preimage) failure() error {
 	if p == nil {
 		return nil
@@ -278,7 +281,8 @@ func (p *preimage) failure() error {
 	return p.err
 }
 
-// walked says that the walk will need the inode itself: what the record says is not all.
+// walked says whether the walk will need the inode itself, because the record does not say what its bytes or children
+// are.
 func (p *preimage) walked(k cold.Kind) bool {
 	switch k {
 	case cold.KindDir:
@@ -289,15 +293,16 @@ func (p *preimage) walked(k cold.Kind) bool {
 	return false
 }
 
-// keepPast leaves n's pre-image for a commit that is under way. n.mu is held; between begin and end.
+// keepPast keeps n's pre-image, attributes and record, for a commit under way. It is called before they change, between
+// begin and end. n.mu is held.
 func (v *Volume) keepPast(n *Inode) {
 	if m := v.boundary.Load(); m != nil {
 		m.keep(n)
 	}
 }
 
-// keepBound leaves for a commit that is under way that (dir, name) stands for n, before that changes. Between begin and
-// end.
+// keepBound keeps, for a commit under way, that (dir, name) stands for n. It is called before that changes, between
+// begin and end.
 func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 	m := v.boundary.Load()
 	if m == nil || m.bindingKept(dir, name) {
@@ -306,7 +311,8 @@ func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 	n.mu.Lock()
 	b := binding{pre: m.keep(n)}
 	n.mu.Unlock()
-	if b.pre == nil { // it was made since the boundary, and moved here: what it replaced, or nothing, is noted
+	// n was made since the boundary and moved here: what the name stood for before is kept already.
+	if b.pre == nil {
 		return
 	}
 	if !b.pre.taken && (b.pre.walked(n.kind) || m.rewalk && n.kind == cold.KindDir) {
@@ -315,8 +321,8 @@ func (v *Volume) keepBound(dir *Inode, name string, n *Inode) {
 	m.bind(dir, name, b)
 }
 
-// keepUnbound leaves for a commit that is under way that (dir, name) stands for nothing, before that changes. Where it
-// stands for something, whoever is about to make it will fail. Between begin and end.
+// keepUnbound keeps, for a commit under way, that (dir, name) stands for nothing. It is called before the name is made,
+// between begin and end. Where the name exists it does nothing: the caller's system call will fail.
 func (v *Volume) keepUnbound(dir *Inode, dirfd int, name string) {
 	m := v.boundary.Load()
 	if m == nil || m.bindingKept(dir, name) {
@@ -331,7 +337,7 @@ func (v *Volume) keepUnbound(dir *Inode, dirfd int, name string) {
 	}
 }
 
-// bindingKept says that there is nothing to do about a name that changes.
+// bindingKept says whether a change of the name needs no pre-image, or has one already.
 func (m *boundary) bindingKept(dir *Inode, name string) bool {
 	if m.over.Load() || dir.born.Load() == m.epoch || dir.taken.Load() == m.epoch {
 		return true
@@ -342,7 +348,7 @@ func (m *boundary) bindingKept(dir *Inode, name string) bool {
 	return ok
 }
 
-// bind notes a binding, unless somebody else did meanwhile: whoever comes first saw it before anybody changed it.
+// bind stores a binding unless there is one: the first caller saw the name before anybody changed it.
 func (m *boundary) bind(dir *Inode, name string, b binding) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -363,7 +369,8 @@ func (m *boundary) bind(dir *Inode, name string, b binding) {
 	}
 }
 
-// lost notes that n, which may be held, goes on as a descriptor alone.
+// lost notes that n has lost its name and lives on as an open descriptor. If the boundary holds n, that descriptor
+// counts.
 func (v *Volume) lost(n *Inode) {
 	m := v.boundary.Load()
 	if m == nil || m.over.Load() {

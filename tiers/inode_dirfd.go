@@ -8,16 +8,16 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// dirFDs keeps the most used directories' descriptors open, within a limit; an evicted one is opened again by its
-// parent.
+// dirFDs is a cache of open descriptors of directories, within a limit. A directory that left it is opened again
+// through its parent.
 type dirFDs struct {
 	mu    mutex[leaf]
-	lru   list.List // of *Inode with an open fd, oldest first
+	lru   list.List // of *Inode; those with an open fd, oldest first
 	elems map[*Inode]*list.Element
 	max   int
 }
 
-// init takes as many descriptors as the process can spare.
+// init sets the cache's size by the process's limit of descriptors.
 func (c *dirFDs) init() {
 	var lim unix.Rlimit
 	limit := 1024
@@ -28,7 +28,8 @@ func (c *dirFDs) init() {
 	c.max = max(64, min(limit/8, 4096))
 }
 
-// dirFD returns n's descriptor (O_PATH) and pins it; unpin gives it back.
+// dirFD returns n's descriptor (O_PATH), pinned: it stays open until unpin. It returns ENOTDIR for what is no
+// directory, and ESTALE for one that can not be reached any more.
 func (v *Volume) dirFD(n *Inode) (int, error) {
 	d := n.dir
 	if d == nil {
@@ -70,7 +71,7 @@ func (v *Volume) dirFDLocked(n *Inode) (int, error) {
 	return v.dirs.put(n, fd), nil
 }
 
-// pin returns a directory's descriptor if it is open, and keeps it so.
+// pin returns a directory's descriptor if it is open, and keeps it open until unpin.
 func (c *dirFDs) pin(d *dirState) (fd int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +89,8 @@ func (v *Volume) unpin(n *Inode) {
 	v.dirs.mu.Unlock()
 }
 
-// put stores an fd just opened for n, pinned once, and returns the one to use: another thread may have been faster.
+// put stores fd, just opened for n, and pins it. It returns the descriptor to use, which is another one where another
+// goroutine was faster; fd is closed then.
 func (c *dirFDs) put(n *Inode, fd int) int {
 	var closing []int
 	c.mu.Lock()
@@ -125,7 +127,7 @@ func (c *dirFDs) put(n *Inode, fd int) int {
 	return fd
 }
 
-// anonDir says that a directory can not be opened by name again, so that its descriptor must stay: the root.
+// anonDir says whether n's descriptor must stay open because n cannot be opened by name again. That is the root.
 func (n *Inode) anonDir() bool { return n.isRoot() }
 
 func (c *dirFDs) drop(n *Inode) {
@@ -142,8 +144,9 @@ func (c *dirFDs) drop(n *Inode) {
 	}
 }
 
-// locate calls f with a way to reach n by a system call: its name in a pinned directory, or a descriptor of its own.
-// The name stays n's while f runs: renames and unlinks wait.
+// locate calls f with a way to reach n by a system call: its name in a pinned directory, or, where anon is true, a
+// descriptor of its own and the name "". A directory is always reached by its descriptor. Anything else keeps its name
+// while f runs, because Volume.ns is held for reading: renames and unlinks wait.
 func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) error) error {
 	if n.dir != nil {
 		fd, err := v.dirFD(n)
@@ -151,7 +154,7 @@ func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) erro
 			return err
 		}
 		defer v.unpin(n)
-		// By its descriptor, not as ".": that would ask for search permission on the directory itself.
+		// Not ".", which would ask for search permission on the directory itself.
 		return f(fd, "", true)
 	}
 	v.ns.RLock()
@@ -170,7 +173,7 @@ func (v *Volume) locate(n *Inode, f func(dirfd int, name string, anon bool) erro
 	return f(pfd, n.name, false)
 }
 
-// target returns how to aim an xattr call at what locate found.
+// target returns what xattr calls need to reach what locate found.
 func target(dirfd int, name string, anon bool) warm.XattrTarget {
 	if anon {
 		return warm.ByFD(dirfd)
@@ -194,14 +197,14 @@ func (v *Volume) openNode(n *Inode, flags int) (fd int, err error) {
 	return fd, nil
 }
 
-// statNode fills st for n.
+// statNode fills st with warm's stat of n.
 func (v *Volume) statNode(n *Inode, st *unix.Statx_t) error {
 	return v.locate(n, func(dirfd int, name string, anon bool) error {
-		return warm.StatAt(dirfd, name, st) // an anonymous one is named "" and its own descriptor is dirfd
+		return warm.StatAt(dirfd, name, st) // with anon the name is "", which is dirfd itself
 	})
 }
 
-// warmRead returns a readable descriptor of warm for syncfs, opened once.
+// warmRead returns a readable descriptor of warm for syncfs, or -1 where it cannot be opened. It is opened once.
 func (v *Volume) warmRead() int {
 	v.points.mu.Lock()
 	defer v.points.mu.Unlock()

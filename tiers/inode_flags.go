@@ -10,10 +10,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: the flags of chattr(1). They are kept beside warm (held.Flags), since warm's own would hold up the daemon,
-// and obeyed here as the VFS does for a file system that has them: see ioctl_iflags(2).
+// This file has the flags of chattr(1). They are kept beside warm (Held.Flags), because flags on warm's own files would
+// hinder the daemon. The daemon enforces them as the VFS does for a file system that has them: see ioctl_iflags(2).
 
-// flags are those of n.
+// flags returns n's flags of chattr(1).
 func (v *Volume) flags(n *Inode) uint32 {
 	if v.areaOf != nil {
 		return v.areaFlags(n)
@@ -27,10 +27,11 @@ func (v *Volume) flags(n *Inode) uint32 {
 	return 0
 }
 
-// Flags are those of n, of KeptFlags.
+// Flags returns those of cold.KeptFlags that n has.
 func (v *Volume) Flags(n *Inode) uint32 { return v.flags(n) }
 
-// flagsName is where files of class memory have their flags, which no table of a state directory needs to know.
+// flagsName is the extended attribute that holds the flags of files of class memory. No table needs them: they are in
+// no commit.
 const flagsName = warm.RecordAttr + ".flags"
 
 func (v *Volume) areaFlags(n *Inode) uint32 {
@@ -52,7 +53,7 @@ func (v *Volume) setAreaFlags(n *Inode, flags uint32) error {
 	})
 }
 
-// touchCtime moves the ctime, as a change of what warm's file does not have. n.mu is held.
+// touchCtime moves n's ctime for a change that warm's file does not see, by setting the mode that it has. n.mu is held.
 func (v *Volume) touchCtime(n *Inode) error {
 	fd, err := v.openNode(n, unix.O_PATH)
 	if err != nil {
@@ -62,7 +63,7 @@ func (v *Volume) touchCtime(n *Inode) error {
 	return unix.Chmod(warm.FDPath(fd), n.mu.mode&07777)
 }
 
-// may is EPERM where the flags of n forbid what forbidden says.
+// may returns EPERM where n has one of the flags in forbidden.
 func (v *Volume) may(n *Inode, forbidden uint32) error {
 	if v.flags(n)&forbidden != 0 {
 		return unix.EPERM
@@ -70,7 +71,7 @@ func (v *Volume) may(n *Inode, forbidden uint32) error {
 	return nil
 }
 
-// mayOpen says whether the flags of n let it be opened so.
+// mayOpen returns EPERM where n's flags of chattr(1) forbid opening it with these open flags.
 func (v *Volume) mayOpen(n *Inode, flags uint32) error {
 	write, trunc := writable(flags), flags&unix.O_TRUNC != 0
 	if !write && !trunc {
@@ -82,8 +83,8 @@ func (v *Volume) mayOpen(n *Inode, flags uint32) error {
 	return v.may(n, cold.FlagImmutable)
 }
 
-// maySet says whether the flags of n let a program set these attributes. What a write makes of suid and sgid is none of
-// them.
+// maySet returns EPERM where n's flags of chattr(1) forbid a program to set these attributes. Clearing suid and sgid
+// after a write is always allowed.
 func (v *Volume) maySet(n *Inode, in *SetAttr) error {
 	switch {
 	case in.Mode != nil, in.UID != nil, in.GID != nil, in.Size != nil, in.Atime != nil && !in.AtimeNow,
@@ -95,7 +96,7 @@ func (v *Volume) maySet(n *Inode, in *SetAttr) error {
 	return nil
 }
 
-// mayRemove says whether a name may go from a directory: it, and what it stands for.
+// mayRemove returns EPERM where the flags of chattr(1), of the directory or of n, forbid removing n's name.
 func (v *Volume) mayRemove(dir, n *Inode) error {
 	if err := v.may(dir, cold.FlagImmutable|cold.FlagAppend); err != nil {
 		return err

@@ -7,38 +7,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Handle is an open file with a descriptor of its own in warm: writeback errors are reported per descriptor. Safe for
-// concurrent use.
+// Handle is an open file. Each has a descriptor of its own in warm, because writeback errors are reported per
+// descriptor. Safe for concurrent use.
 type Handle struct {
 	v     *Volume
 	n     *Inode
 	fd    int
 	flags uint32      // as the program gave them
-	atime atomic.Bool // the first read through this handle has been shown to warm
-	cold  atomic.Bool // there was a read of a stub through this handle
+	atime atomic.Bool // a read through this handle has moved the atime, if it was to
+	cold  atomic.Bool // a stub was read through this handle
 
-	io      IO    // the way that reads and writes take
-	backing int32 // of Backing, for IODirect
+	io      IO    // how reads and writes are served
+	backing int32 // the id that Backing gave, for IODirect
 
-	lane int8 // of risk, for what is written; -1: no commit takes it
+	lane int8 // the lane of risk in which writes count; laneNone: no commit takes them
 
 	noatime bool // reads of fd do not move warm's atime
 
-	// Opener is the caller's: which user it was opened for.
+	// Opener is the user that the file was opened for. The caller sets it.
 	Opener uint32
 }
 
-// IO is the way that programs' reads and writes of an open file take.
+// IO says who serves programs' reads and writes of an open file.
 type IO uint8
 
 const (
 	IOCached   IO = iota // through the daemon, with the kernel's page cache in front
 	IODirect             // the kernel reads and writes warm's file
-	IOUncached           // through the daemon each time: somebody else writes warm's file untracked
+	IOUncached           // always through the daemon: warm's file is written untracked
 )
 
-// attrNow is what stat shows of n. Warm's file and the record are looked at together: one changes with the other when
-// bytes come back, and the kernel keeps what it is told.
+// attrNow returns what stat shows of n. It looks at warm's file, through h where that is not nil, and at the record
+// under one hold of n.mu: when bytes come back both change together, and the kernel keeps what it is told.
 func (v *Volume) attrNow(n *Inode, h *Handle) (Attr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

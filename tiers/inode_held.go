@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// This file: what a commit has of an inode and this machine cannot make, or may not show. A restore notes it
-// (restore/attrs.go), commits carry it over, and whoever changes that very thing ends that.
+// This file has what is held back: what a commit has of an inode and this machine cannot make, or may not show. A
+// restore notes it (restore/attrs.go), and commits carry it over until somebody changes the part in question.
 
 func (n *Inode) heldKey() heldback.Key { return heldback.Key{Ino: n.ino, Gen: n.gen} }
 
@@ -29,7 +29,7 @@ func (v *Volume) loadHeld() error {
 			"the state directory, so commits lose it: the first of %q; "+
 			"a new state directory has it", len(lost), lost[0]))
 	}
-	if v.doubtful { // a kill may have come between a name and the note of it
+	if v.doubtful { // a kill may have come between a change of a name and its note
 		for _, it := range t.All() {
 			if !it.Unknown() && !v.isAt(it) {
 				v.sayHeld(t.Lost(it.Key, it.Path))
@@ -39,15 +39,16 @@ func (v *Volume) loadHeld() error {
 	return nil
 }
 
-// standsIn says whether n stands for something that cannot be made here. All but its name is closed to programs.
+// standsIn says whether n is an empty file that stands for something that cannot be made here. Programs may only see,
+// move and remove its name.
 func (v *Volume) standsIn(n *Inode) bool {
 	return n.kind == cold.KindFile && v.held.Mark(n.heldKey()) == heldback.MarkStandIn
 }
 
-// ErrStandsIn is EIO of a file that stands in for something that cannot be made here.
+// ErrStandsIn is the EIO that programs get from a file that stands in for something that cannot be made here.
 var ErrStandsIn = fmt.Errorf("it stands in for what cannot be made here: %w", unix.EIO)
 
-// errStandsIn is ErrStandsIn for what stands in.
+// errStandsIn returns ErrStandsIn if n stands in for something, else nil.
 func (v *Volume) errStandsIn(n *Inode) error {
 	if v.standsIn(n) {
 		return ErrStandsIn
@@ -55,7 +56,7 @@ func (v *Volume) errStandsIn(n *Inode) error {
 	return nil
 }
 
-// heldLines lists what is held back for people: so many lines, and then a count.
+// heldLines describes what is held back, for people: at most most lines, and then a count of the rest.
 func (v *Volume) heldLines(most int) []string {
 	var out []string
 	list, more := v.held.List(most)
@@ -63,7 +64,7 @@ func (v *Volume) heldLines(most int) []string {
 		switch {
 		case it.Unknown():
 			out = append(out, heldback.LeftOutHere+"a file that had several names: "+strings.Join(it.What, "; "))
-		case v.isAt(it): // else it was removed while the daemon was being killed
+		case v.isAt(it): // if not, it was removed just before the daemon was killed
 			out = append(out, heldLine(it.Path, it.What))
 		}
 	}
@@ -78,7 +79,7 @@ func heldLine(at string, what []string) string {
 	return heldback.LeftOutHere + leftOut{path: cold.NameOf(at), err: errors.New(strings.Join(what, "; "))}.String()
 }
 
-// isAt says whether an item's inode is where its path says.
+// isAt says whether the item's inode is at the item's path.
 func (v *Volume) isAt(it heldback.Item) bool {
 	k, ok := heldback.At(v.warmFD, it.Path)
 	return ok && k == it.Key

@@ -11,11 +11,11 @@ import (
 	"emberfs/tiers/heldback"
 )
 
-// This file: what ends that something is held back, and what moves it: changes of attributes, writes, and names that
-// come and go.
+// This file has what ends or moves a note of what is held back: changes of attributes, writes, and names that come and
+// go.
 
-// unhold notes that somebody changed a part of n: what was held back of that is no more. n.mu is held. It says whether
-// anything was.
+// unhold drops what was held back of a part of n, because somebody changed that part; attr is the attribute's name for
+// heldback.PartXattrs. It says whether anything was held back of it. n.mu is held.
 func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return false
@@ -40,8 +40,8 @@ func (v *Volume) unhold(n *Inode, part int, attr string) bool {
 	return false
 }
 
-// KillHeld is what the kernel's own request for suid and sgid to go does, which it does not make where it was not shown
-// them.
+// KillHeld drops held-back suid and sgid of n, because somebody writes to it. The kernel itself asks for that only
+// where it was shown these bits.
 func (v *Volume) KillHeld(n *Inode) error {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return nil
@@ -57,8 +57,8 @@ func (v *Volume) KillHeld(n *Inode) error {
 // HoldsMode says whether suid or sgid of n may be held back.
 func (v *Volume) HoldsMode(n *Inode) bool { return !v.held.Empty() && v.held.Has(n.heldKey()) }
 
-// wroteHeld notes that somebody writes to n: as the kernel takes capabilities away then, and suid and sgid where the
-// writer may not keep them, so does the next commit.
+// wroteHeld notes that somebody writes to n. A write takes capabilities away, and with killPriv suid and sgid; so those
+// that are held back go too, and the held-back mtime.
 func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return
@@ -72,8 +72,8 @@ func (v *Volume) wroteHeld(n *Inode, killPriv bool) {
 	}
 }
 
-// movingHeld prepares for a rename of n, and of other where the two change places: what it returns is called with how
-// that ended.
+// movingHeld prepares for a rename of n; other is the inode with which it changes places, or nil. The caller calls the
+// result with the error of the rename.
 func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, newname string, other *Inode) func(
 	error) {
 	if v.held.Empty() {
@@ -90,7 +90,7 @@ func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, ne
 		switch {
 		case err != nil || from == to:
 		case other != nil && (n.kind == cold.KindDir || other.kind == cold.KindDir):
-			const between = "//" // no path begins so
+			const between = "//" // no path begins with this
 			v.sayHeld(errors.Join(v.held.Moved(from, between), v.held.Moved(to, from), v.held.Moved(between, to)))
 		case other != nil:
 			v.sayHeld(errors.Join(move(n, from, to), move(other, to, from)))
@@ -100,8 +100,8 @@ func (v *Volume) movingHeld(n *Inode, dir *Inode, name string, newdir *Inode, ne
 	}
 }
 
-// unnamedHeld notes that n, whose mu is held, has lost a name. With its last one goes what was held back of it: no
-// commit takes it any more.
+// unnamedHeld notes that n has lost the name (dir, name). If it was the last one, what was held back of n is dropped,
+// because no commit takes n any more. n.mu is held.
 func (v *Volume) unnamedHeld(n *Inode, dir *Inode, name string) {
 	if v.held.Empty() || !v.held.Has(n.heldKey()) {
 		return
@@ -114,7 +114,7 @@ func (v *Volume) unnamedHeld(n *Inode, dir *Inode, name string) {
 	v.sayHeld(v.held.Lost(n.heldKey(), path.Join(v.pathOf(dir), name)))
 }
 
-// sayHeld logs that the table could not be written: paths in status may be wrong after the next start.
+// sayHeld logs err, with which the table could not be written: paths in status may be wrong after the next start.
 func (v *Volume) sayHeld(err error) {
 	if err != nil {
 		v.log.WithError(err).Warn("cannot note a change of what is held back")

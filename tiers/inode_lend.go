@@ -6,11 +6,11 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// lend gives the daemon of a plain user's mount the owner's bits on one of that user's own files or directories, which
-// the user has taken away from himself (chmod 0), for as long as a commit reads it; undo takes them back. Nobody sees
-// it: stat goes on showing the mode that the user set, and a chmod of the user's meanwhile stands. n must be held by a
-// reference. SIGKILL in between leaves the bits set: the owner's, on a file that he can read anyway by setting them
-// himself. fd is an O_PATH descriptor of n that stays open until undo.
+// lend adds the owner's permission bits to a file or directory that its owner has made unreadable (chmod 0), so that a
+// commit can read it; undo takes them back. It is for the daemon of a plain user, on that user's own files. Nobody sees
+// it: stat shows the mode that the user set, and a chmod by the user in between stands. The caller holds a reference on
+// n, and keeps fd, an O_PATH descriptor of n, open until undo. A SIGKILL in between leaves the bits set, which gives
+// the owner no right that he could not give himself.
 func (v *Volume) lend(n *Inode, fd int, bits uint32) (undo func(), err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -28,10 +28,10 @@ func (v *Volume) lend(n *Inode, fd int, bits uint32) (undo func(), err error) {
 	}, nil
 }
 
-// mayLend says whether lend is worth trying: root reads everything anyway.
+// mayLend says whether lend can help: the daemon is not root, and its user owns the file.
 func (v *Volume) mayLend(st *unix.Statx_t) bool { return v.uid != 0 && st.Uid == v.uid }
 
-// openLent opens a file of the user's that he may not read himself.
+// openLent opens a file of the daemon's user that the mode forbids him to read. It returns EACCES for files of others.
 func (v *Volume) openLent(n *Inode, flags int) (int, error) {
 	path, err := v.openNode(n, unix.O_PATH)
 	if err != nil {

@@ -10,30 +10,30 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Every change runs between begin and end; a commit's boundary falls between changes, never inside one.
-// begin is called before each change of a program's, and counts it.
+// Every change runs between begin and end, which hold Volume.barrier for reading; a commit's boundary falls between
+// changes, never inside one. begin is called before a change that a program makes, and counts it.
 func (v *Volume) begin() {
 	v.changes.Add(1)
 	v.barrier.RLock()
 }
 
-// beginOwn is begin for what the volume does by itself, and nobody sees.
+// beginOwn is begin for changes that the volume makes by itself; they are not counted.
 func (v *Volume) beginOwn() { v.barrier.RLock() }
 
 func (v *Volume) end() { v.barrier.RUnlock() }
 
-// loadRecord reads n's record from warm; n is new, st is its state and its mu is held.
+// loadRecord reads n's record from warm at at, as far as it is believed. n is new, st is its stat, and n.mu is held.
 func (v *Volume) loadRecord(n *Inode, at warm.XattrTarget, st *unix.Statx_t) {
 	if !v.records || (n.kind != cold.KindFile && n.kind != cold.KindDir) {
 		return
 	}
 	found, ok := warm.ReadRecord(at)
 	if !ok {
-		return // none, or none that we can read: dirty
+		return // without a readable record n is dirty
 	}
 	r := found.Believed(v.trust, n.kind == cold.KindDir, st)
 	if found.IsStub() && !r.IsStub() {
-		// A file that was being emptied: the mark must not become true again when it grows to the old size.
+		// The file was being emptied: the stub's mark must not become true again when the file grows to its old size.
 		if err := at.Remove(warm.RecordAttr); err != nil {
 			v.log.WithError(err).WithField("inode", n.ino).Warn("cannot remove a void record")
 			r = voidStub(&found)
@@ -61,7 +61,7 @@ func (v *Volume) storeRecord(n *Inode, r warm.Record) error {
 	})
 }
 
-// storeNamed is storeRecord where the caller knows how to reach n.
+// storeNamed is storeRecord for callers that know how to reach n: by at. n.mu is held.
 func (v *Volume) storeNamed(n *Inode, r warm.Record, at warm.XattrTarget) error {
 	r.Trust = v.trust
 	if n.kind == cold.KindDir {
@@ -69,7 +69,7 @@ func (v *Volume) storeNamed(n *Inode, r warm.Record, at warm.XattrTarget) error 
 	}
 	if !v.records {
 		r.Flags &^= warm.FlagCtime
-		n.mu.rec = r // for as long as the inode is remembered
+		n.mu.rec = r // it lasts as long as the inode is in the table
 		return nil
 	}
 	var buf [warm.RecordMax]byte
@@ -81,9 +81,10 @@ func (v *Volume) storeNamed(n *Inode, r warm.Record, at warm.XattrTarget) error 
 	return nil
 }
 
-// touchName notes that name in d is about to change: d and all above it turn dirty first. Between begin and end.
+// touchName notes that name in d is about to change, and first marks d and its ancestors dirty. Called between begin
+// and end.
 func (v *Volume) touchName(d *Inode, name string) error {
-	if v.areaOf != nil { // no commit ever looks
+	if v.areaOf != nil { // no commit has it
 		return nil
 	}
 	v.addChanged(d, name, touchChange)
@@ -94,16 +95,17 @@ func (v *Volume) touchName(d *Inode, name string) error {
 	return v.touchChain(d, e)
 }
 
-// touchKind says what a change means to whoever waits for a commit.
+// touchKind says how a change counts for what is at risk, and for commits of critical files.
 type touchKind uint8
 
 const (
 	touchQuiet  touchKind = iota // nothing is at risk
-	touchBytes                   // contents, which are to be committed once the file is closed or fsynced
-	touchChange                  // a name or attributes, which nobody closes
+	touchBytes                   // contents; a critical commit is due once the file is closed or fsynced
+	touchChange                  // a name or attributes; a critical commit is due after the change itself
 )
 
-// addChanged notes that name in d is about to change.
+// addChanged notes that name in d is about to change: in the directory's changed names, or where these are not complete
+// in missed; as kind says, it also counts in a lane of risk.
 func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
 	l := &v.risk.lanes[laneMain]
 	if kind != touchQuiet {
@@ -119,8 +121,8 @@ func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
 		l.begun()
 	}
 	e := v.epoch.Load()
-	// What was counted since the last boundary of a commit of everything is so already; what is critical, since that of
-	// any.
+	// A name counts once per commit that can take it: in the main lane since the last boundary of a commit of
+	// everything, in the critical lane since the last boundary of any commit.
 	since := v.mainEpoch.Load()
 	if l != &v.risk.lanes[laneMain] {
 		since = e
@@ -135,7 +137,7 @@ func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
 		}
 		ds.mu.missed = touch{epoch: e, risk: risk || old.risk}
 		if risk && !old.risk {
-			l.files.Add(1) // at least one; which ones the commit will find out
+			l.files.Add(1) // one for all names that are not noted: the commit will find out which
 		}
 		return
 	}
@@ -155,7 +157,8 @@ func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
 	}
 }
 
-// touchChain marks d and its ancestors dirty, the root first, so that no clean mark ever stands above a change.
+// touchChain marks d and its ancestors dirty, the root first, so that no clean mark ever stands above a change; e is
+// the current epoch.
 func (v *Volume) touchChain(d *Inode, e uint64) error {
 	v.marks.Lock()
 	defer v.marks.Unlock()
@@ -182,7 +185,8 @@ func (v *Volume) touchChain(d *Inode, e uint64) error {
 	return nil
 }
 
-// markDirty turns a clean directory record into a dirty one that keeps the ctime which stat shows.
+// markDirty turns a clean directory's record into a dirty one that keeps the ctime which stat shows. Volume.marks is
+// held.
 func (v *Volume) markDirty(d *Inode) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -195,12 +199,12 @@ func (v *Volume) markDirty(d *Inode) error {
 		return err
 	}
 	a := d.attrLocked(&st)
-	// It is being listed together with one below it, and stays so until that is done.
+	// A lazy d is being listed together with a directory below it, and stays lazy until that is done.
 	if r := d.mu.rec; r.Has(warm.FlagLazy) {
 		r.Flags &^= warm.FlagClean
 		return v.storeRecord(d, r)
 	}
-	// Without room for a rewritten record it goes: without one the directory counts as dirty just as well.
+	// Where there is no room to rewrite the record it is removed: a directory without one counts as dirty too.
 	return v.storeOrRemove(d, warm.Record{Flags: warm.FlagCtime, Mtime: a.Mtime, Ctime: a.Ctime})
 }
 
@@ -220,8 +224,9 @@ func (v *Volume) removeRecord(n *Inode) error {
 	return nil
 }
 
-// touchContent prepares for a change of a file's bytes: its record and its directories turn dirty. errStub: its bytes
-// have to come back first. Between begin and end.
+// touchContent prepares for a change of a file's bytes: it marks the file and its directories dirty, and keeps
+// pre-images for a commit under way. It returns errStub where the bytes have to come back first. Called between begin
+// and end, before Inode.io is locked.
 func (v *Volume) touchContent(n *Inode) error {
 	if v.areaOf != nil {
 		return nil
@@ -236,7 +241,7 @@ func (v *Volume) touchContent(n *Inode) error {
 	if err := v.touchOwn(n, touchBytes); err != nil {
 		return err
 	}
-	// All under one lock: a commit that records this file does so before it, or sees the epoch.
+	// n.mu is held over all of this: a commit that records this file clean does so before it, or sees the new epoch.
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.mu.rec.IsStub() {
@@ -244,7 +249,7 @@ func (v *Volume) touchContent(n *Inode) error {
 	}
 	v.keepContent(n)
 	if n.mu.rec.Flags&(warm.FlagClean|warm.FlagCtime) != 0 {
-		// The id stays as a hint: equal bytes need not be stored again.
+		// The id stays as a hint, so that equal bytes are not stored again.
 		r := warm.Record{Flags: n.mu.rec.Flags & warm.FlagGroup, Group: n.mu.rec.Group, ID: n.mu.rec.ID}
 		if err := v.storeOrRemove(n, r); err != nil {
 			return err
@@ -258,8 +263,8 @@ func (v *Volume) touchContent(n *Inode) error {
 	return nil
 }
 
-// touchOwnName notes a change of n's own attributes or bytes in its directory. Names that a file with several has
-// elsewhere need no mark: a directory with such a name is never clean.
+// touchOwnName notes, in n's directory, a change of n's attributes. The directories of n's other names need no mark:
+// one that holds a name of a file with several names is never clean.
 func (v *Volume) touchOwnName(n *Inode) error { return v.touchOwn(n, touchChange) }
 
 func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
@@ -279,8 +284,8 @@ func (v *Volume) touchOwn(n *Inode, kind touchKind) error {
 	}
 	v.ns.RUnlock()
 	if parent == nil {
-		// No commit will take it, or one finds it in a directory that is read whole because it held one of several
-		// names.
+		// n has no name, so no commit takes it; or it has others, in directories that commits read whole because they
+		// hold names of files with several.
 		var st unix.Statx_t
 		if kind != touchQuiet && v.statNode(n, &st) == nil && st.Nlink > 0 {
 			v.risk.lanes[laneMain].touched()
@@ -303,8 +308,9 @@ func (v *Volume) touchChainIfNeeded(n *Inode) error {
 	return v.touchChain(n, e)
 }
 
-// withAttrChange runs f, which changes n's ctime but not its bytes, such that the record never shows a stale ctime.
-// n.mu is held over f, so that a commit's mark falls before or after it. Between begin and end.
+// withAttrChange marks n's directories dirty and runs f, which changes n's ctime but not its bytes. It makes the
+// record's ctime void first, so that stat never shows a stale one. n.mu is held while f runs, so that a commit records
+// n as clean before or after it. Called between begin and end.
 func (v *Volume) withAttrChange(n *Inode, f func() error) error {
 	if err := v.touchOwnName(n); err != nil {
 		return err
@@ -331,8 +337,8 @@ func (v *Volume) withCtimeVoid(n *Inode, f func() error) error {
 	return nil
 }
 
-// pinCtime puts the ctime that stat shows into the record of a stub or a lazy directory: bringing back what is not
-// here moves warm's own. Where that fails, only this ctime is at stake. n.mu is held.
+// pinCtime puts the ctime that stat shows into the record of a stub or a lazy directory, because bringing back the
+// bytes or children will move warm's own. Where that fails, only this ctime is lost. n.mu is held.
 func (v *Volume) pinCtime(n *Inode) {
 	r := n.mu.rec
 	if !r.Has(warm.FlagStub) && !r.Has(warm.FlagLazy) || r.Has(warm.FlagCtime) {
@@ -345,7 +351,7 @@ func (v *Volume) pinCtime(n *Inode) {
 	}
 }
 
-// voidCtime makes stat show warm's own ctime from now on; n.mu is held.
+// voidCtime takes the ctime out of n's record, so that stat shows warm's own from now on. n.mu is held.
 func (v *Volume) voidCtime(n *Inode) error {
 	if !n.mu.rec.Has(warm.FlagCtime) {
 		return nil
@@ -355,8 +361,9 @@ func (v *Volume) voidCtime(n *Inode) error {
 	return v.storeOrRemove(n, r)
 }
 
-// storeOrRemove writes n's record, or takes it away where that fails: the file is dirty then. A stub keeps the one that
-// it has, without which its hole would be taken for zeros. n.mu is held.
+// storeOrRemove writes n's record. Where that fails it removes the record, which makes the file dirty. But a stub or a
+// lazy directory keeps the one that it has, and the error is returned: without it a hole would be taken for zeros, or a
+// directory for empty. n.mu is held.
 func (v *Volume) storeOrRemove(n *Inode, r warm.Record) error {
 	err := v.storeRecord(n, r)
 	if err == nil || n.mu.rec.Has(warm.FlagStub) || n.mu.rec.Has(warm.FlagLazy) {
@@ -368,7 +375,8 @@ func (v *Volume) storeOrRemove(n *Inode, r warm.Record) error {
 	return nil
 }
 
-// keepDirtyHint remembers, on volumes without records, that a file whose inode goes away has bytes that no commit has.
+// keepDirtyHint adds n, which leaves the table, to dirtyHint if no commit has its bytes. It is for volumes without
+// records.
 func (v *Volume) keepDirtyHint(n *Inode) {
 	n.mu.Lock()
 	dirty := n.kind == cold.KindFile && n.mu.ungranted

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setName records where n stands now. Volume.ns is held for writing. The parent gains a reference before the old one
-// loses its own.
+// setName notes that n stands at (parent, name) now. It takes a reference on the new parent. It returns the old parent
+// where that is another one, from which the caller must drop a reference after unlocking Volume.ns, which is held for
+// writing.
 func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
 	if n.parent == parent {
 		n.name = name
@@ -28,8 +29,8 @@ func (v *Volume) setName(n, parent *Inode, name string) (release *Inode) {
 	return release
 }
 
-// place records that n stands at (parent, name), as a stat of it said when moves was the given count. A rename or
-// unlink since then may have taken the name away: then it is looked at again, and false says that n is not there.
+// place notes that n stands at (parent, name), where a stat found it when Volume.nameChanges was moves. If there were
+// renames or unlinks since, it looks again, and returns false where n is not there any more.
 func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) bool {
 	if n == v.root {
 		return true
@@ -57,8 +58,8 @@ func (v *Volume) place(n, parent *Inode, dirfd int, name string, moves uint64) b
 	return true
 }
 
-// regainName gives an inode the name at which a commit found it, where the one that it was known by, one of several, is
-// gone, and says whether that was so. Without a name no change of it is noted.
+// regainName gives the inode of st, found by a commit at (dirfd, name), that name where it has lost the one it was
+// known by; without a name no change of it is noted. It says whether the name was lost. moves is as for place.
 func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) bool {
 	n := v.peek(st)
 	if n == nil {
@@ -77,8 +78,8 @@ func (v *Volume) regainName(dir *Inode, dirfd int, name string, st *unix.Statx_t
 	return true
 }
 
-// pathOf is where n stands now, a slash path from the root; "" for the root, and the node's number for what has no
-// name.
+// pathOf returns the slash path from the root at which n stands now: "" for the root; for what has no name, or lies
+// below a directory without one, a path that begins with "(removed)".
 func (v *Volume) pathOf(n *Inode) string {
 	if n == v.root {
 		return ""
@@ -96,7 +97,7 @@ func (v *Volume) pathOf(n *Inode) string {
 	return strings.Join(names, "/")
 }
 
-// checkName refuses what can not be one name in a directory.
+// checkName returns EINVAL or ENAMETOOLONG for what can not be one name in a directory.
 func checkName(name string) error {
 	switch {
 	case len(name) > 255:

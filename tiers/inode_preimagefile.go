@@ -10,14 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// preimageFile is an unnamed file of warm's file system that holds pre-images of bytes. It is safe for concurrent use
-// once it is open.
+// preimageFile is an unnamed file that holds pre-images of bytes: in warm's file system, or where that has none in the
+// state directory. It is safe for concurrent use once it is open.
 type preimageFile struct {
 	fd  int // 0: not open yet
 	end atomic.Int64
 }
 
-// openFile opens the file of pre-images with its first use.
+// openFile returns the descriptor of the file of pre-images, which it makes on first use. It returns ESTALE where the
+// boundary is over.
 func (m *boundary) openFile() (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -28,7 +29,7 @@ func (m *boundary) openFile() (int, error) {
 		return m.file.fd, nil
 	}
 	fd, err := warm.OpenAt(m.v.warmFD, ".", unix.O_TMPFILE|unix.O_RDWR, 0o600)
-	if err != nil { // no O_TMPFILE, or a directory that takes no files from us
+	if err != nil { // warm has no O_TMPFILE, or we may not make files there
 		if fd, err = tempFile(m.v.cfg.State); err != nil {
 			return -1, err
 		}
@@ -44,7 +45,8 @@ func (s *preimageFile) close() {
 	}
 }
 
-// tempFile makes a file without a name in a directory; on file systems without O_TMPFILE it has one for a moment.
+// tempFile makes a file without a name in the directory state. On file systems without O_TMPFILE it has a name for a
+// moment.
 func tempFile(state string) (int, error) {
 	fd, err := unix.Open(state, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) {

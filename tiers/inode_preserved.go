@@ -26,14 +26,14 @@ const (
 	readStep     = 256 << 10
 )
 
-// preserved is the content of a dirty file as it was at the boundary, from its first change since, or from when the
-// commit begins to read it, until the commit has read it. Inode.io guards grains and fd: whoever keeps bytes
-// holds it for writing, whoever reads them for reading.
+// preserved is the content of a dirty file as it was at the boundary. It exists from the first change since the
+// boundary, or from when the commit begins to read the file, until the commit has read it. Inode.io guards grains and
+// fd: it is held for writing to keep bytes, and for reading to read them.
 type preserved struct {
 	boundary *boundary
 	n        *Inode
-	size     int64     // at the boundary
-	base     cold.Base // what cold has of it
+	size     int64     // of the file at the boundary
+	base     cold.Base // what cold has of the file
 	read     uint64
 
 	sparse bool
@@ -41,18 +41,18 @@ type preserved struct {
 	grains map[int64]int64
 }
 
-// hole in preserved.grains: a grain without data. Else it is an offset in the boundary's file.
+// hole is the value in preserved.grains of a grain without data. Other values are offsets in the boundary's file.
 const hole = -1
 
-// preserve begins to keep a file's content for the commit, unless that has read it already. n.mu is held, pre is n's
-// pre-image.
+// preserve returns n's preserved content for this commit, and begins to keep it if nobody did. hint is an id that cold
+// may have for it, pre is n's pre-image. n.mu is held.
 func (m *boundary) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
 	if p := n.preserved.Load(); p != nil && p.boundary == m {
 		return p
 	}
 	p := &preserved{boundary: m, n: n, size: int64(pre.attr.Size)}
 	p.sparse = cold.HolesOf(p.size, pre.attr.Blocks) > 0
-	// The ranges that are noted from now on are those that change after the boundary.
+	// From here on the written ranges are those that change after the boundary.
 	if p.size >= writtenMin && n.written.Load() == nil {
 		n.written.Store(newWritten(cold.ID{}))
 	}
@@ -64,7 +64,8 @@ func (m *boundary) preserve(n *Inode, pre *preimage, hint cold.ID) *preserved {
 	return p
 }
 
-// keepContent is keepPast for a change of bytes: from now on they are kept before they change.
+// keepContent is keepPast for a change of bytes: it also begins to keep n's bytes before they change, if the commit
+// needs them. n.mu is held; called between begin and end.
 func (v *Volume) keepContent(n *Inode) {
 	m := v.boundary.Load()
 	if m == nil {
@@ -72,7 +73,8 @@ func (v *Volume) keepContent(n *Inode) {
 	}
 	had := m.live && m.preimage(n) != nil
 	pre := m.keep(n)
-	// Not even where it stood at the boundary, or somebody had noted that.
+	// A commit to the live branch reads critical files only. n is none where it stands now, and if it was moved since
+	// the boundary, whoever moved it has left its pre-image (had).
 	if m.live && !had && v.laneOf(n) != laneCritical {
 		return
 	}
@@ -83,8 +85,9 @@ func (v *Volume) keepContent(n *Inode) {
 	m.preserve(n, pre, pre.id())
 }
 
-// keepAhead keeps, piece by piece, what a change of [off, end) will take from a commit under way: what waits for
-// the change, a boundary or who reads the file, would wait for all of it. Not between begin and end; nothing is locked.
+// keepAhead keeps for a commit under way what a change of [off, end) is about to overwrite, all but the last piece of
+// preserveStep bytes. It locks for each piece anew: if the change did all of that under its locks, boundaries and
+// readers of the file would wait for it. Called outside begin and end, with nothing locked.
 func (v *Volume) keepAhead(n *Inode, off, end int64) {
 	off = max(off, 0)
 	for more := n.kind == cold.KindFile; more; off += preserveStep {
@@ -112,7 +115,7 @@ func (v *Volume) keepAhead(n *Inode, off, end int64) {
 	}
 }
 
-// end lets go of what is kept of a file.
+// end ends the keeping of the file's content and closes its descriptor.
 func (p *preserved) end() {
 	p.n.io.Lock()
 	defer p.n.io.Unlock()
@@ -123,8 +126,8 @@ func (p *preserved) end() {
 	}
 }
 
-// keep copies the bytes of [off, end) to the boundary's file before they change. Inode.io is held for writing. A nil
-// *preserved does nothing.
+// keep copies the bytes of [off, end) to the boundary's file before they change; an error spoils the boundary. Inode.io
+// is held for writing. A nil *preserved does nothing.
 func (p *preserved) keep(off, end int64) {
 	if p == nil || p.boundary.over.Load() {
 		return
@@ -150,7 +153,7 @@ func (p *preserved) keepGrains(off, end int64) error {
 		}
 		from := g << preserveShift
 		to := min(from+grain, p.size)
-		// The neighbours that will go too, in one read.
+		// Neighbours that will change too are read together with this one.
 		for next := g + 1; to < end && to-from < preserveStep && !p.sparse; next++ {
 			if _, ok := p.grains[next]; ok {
 				break
@@ -165,7 +168,7 @@ func (p *preserved) keepGrains(off, end int64) error {
 	return nil
 }
 
-// copyGrains copies whole grains, [from, to), at most preserveStep bytes; of a sparse file one.
+// copyGrains copies the whole grains [from, to), at most preserveStep bytes; of a sparse file they are one grain.
 func (p *preserved) copyGrains(from, to int64) error {
 	const grain = 1 << preserveShift
 	if p.grains == nil {
@@ -198,7 +201,7 @@ func (p *preserved) copyGrains(from, to int64) error {
 	return nil
 }
 
-// openFD opens the file for reading: the descriptors of writers need not be readable.
+// openFD opens the file for reading, once: the descriptors of writers may not be readable.
 func (p *preserved) openFD() error {
 	if p.fd > 0 {
 		return nil
@@ -212,7 +215,8 @@ func (p *preserved) openFD() error {
 	return nil
 }
 
-// openToRead opens a file for a commit: its atime stays, and the owner may read it.
+// openToRead opens a file for a commit. It does not move the atime, and works where the daemon's user owns the file but
+// may not read it.
 func (v *Volume) openToRead(n *Inode) (int, error) {
 	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
 	fd, _, err := warm.Quietly(flags, func(flags int) (int, error) { return v.openNode(n, flags) })
@@ -222,23 +226,23 @@ func (v *Volume) openToRead(n *Inode) (int, error) {
 	return fd, err
 }
 
-// boundaryContent is a file's content at the boundary, as a commit reads it while it may be changed.
+// boundaryContent is a file's content at the boundary, which a commit reads while programs may change the file.
 type boundaryContent struct {
 	*preserved
 	fd   int
-	read atomic.Int64 // bytes, of all reads
+	read atomic.Int64 // bytes read so far
 }
 
 const (
-	// removedLook is after how many bytes it is looked at again whether a file was removed meanwhile.
+	// removedLook is how many bytes are read between two checks whether the file was removed meanwhile.
 	removedLook = 256 << 20
-	// removedMost is how much of a removed file is read to its end: rather than read more, the commit begins again
-	// without it.
+	// removedMost is how much of a removed file is still read to its end. Where more is left the commit begins again
+	// without the file.
 	removedMost = 1 << 30
 )
 
-// wanted fails where most of a large file is still to be read and it was removed: whoever waits for the commit waits
-// for nothing.
+// wanted counts n more bytes, and returns ErrSpoiled where the file was removed and much of it is still to be read:
+// people who wait for the commit should not wait for that.
 func (c *boundaryContent) wanted(n int) error {
 	read := c.read.Add(int64(n))
 	if (read-int64(n))/removedLook == read/removedLook || c.size-read < removedMost {
@@ -253,12 +257,13 @@ func (c *boundaryContent) wanted(n int) error {
 
 func (c *boundaryContent) Size() int64 { return c.size }
 
-// ready says whether the content can be had; n.io is held for reading.
+// ready returns an error where the content cannot be read: ErrSpoiled where the boundary is over, errStub where the
+// bytes have left warm. n.io is held for reading.
 func (c *boundaryContent) ready() error {
 	if c.boundary.over.Load() {
 		return errors.Join(ErrSpoiled, c.boundary.failed())
 	}
-	if c.n.stub.Load() { // it was found to be what cold has, and left: nobody changed it
+	if c.n.stub.Load() { // it was found to be clean since, and released
 		return errStub
 	}
 	return nil
@@ -287,7 +292,7 @@ func (c *boundaryContent) ReadAt(b []byte, off int64) (done int, err error) {
 	return done, nil
 }
 
-// readLocked fills b from at on, which lies before the end.
+// readLocked fills b from offset at on; all of it lies before the end. n.io is held for reading.
 func (c *boundaryContent) readLocked(b []byte, at int64) error {
 	for len(b) > 0 {
 		g := at >> preserveShift
@@ -312,7 +317,7 @@ func (c *boundaryContent) readLocked(b []byte, at int64) error {
 		if err != nil {
 			return err
 		}
-		if n < len(part) { // somebody was at warm behind our back
+		if n < len(part) { // somebody changed warm behind the daemon's back
 			return cold.ErrSizeChanged
 		}
 		b, at = b[n:], at+int64(n)

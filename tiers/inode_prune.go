@@ -8,19 +8,20 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// inodeBytes is what one entry of the inode table costs on the heap, measured: the Inode, its name and two map entries.
+// inodeBytes is what one entry of the inode table costs on the heap, as measured: the Inode, its name and two map
+// entries.
 const inodeBytes = 450
 
-// maxInodes is the part of a memory limit that the inode table may use, in inodes: a fifth of it.
+// maxInodes returns how many inodes the table may hold under a memory limit in bytes: it may use a fifth of it.
 func maxInodes(memoryLimit int64) int { return max(4096, int(memoryLimit/5/inodeBytes)) }
 
 const (
 	pruneBatch = 4096                  // inodes named in one request to the kernel
-	pruneWait  = 20 * time.Millisecond // for the answers, which are FORGETs
-	// After a round over the whole table that did not suffice; doubles up to pruneRestMax.
+	pruneWait  = 20 * time.Millisecond // how long to wait for the kernel's answers, which are FORGETs
+	// pruneRest is the pause after a round over the whole table that did not suffice. It doubles up to pruneRestMax.
 	pruneRest = 500 * time.Millisecond
-	// pruneRestMax bounds how long a table that is in use (open files, working directories) stays over its limit
-	// unnoticed.
+	// pruneRestMax bounds that pause: a table full of inodes in use (open files, working directories) is looked at
+	// again after it.
 	pruneRestMax = 30 * time.Second
 )
 
@@ -49,7 +50,7 @@ func (t *table) crowded() {
 	}
 }
 
-// candidate is an inode that the kernel may forget, and where it stands for kernels that want names.
+// candidate is an inode that the kernel may forget, with its parent's node id and name for kernels that want names.
 type candidate struct {
 	n      *Inode
 	id     uint64
@@ -57,9 +58,9 @@ type candidate struct {
 	name   string
 }
 
-// candidates turns the clock's hand over at most scan inodes and collects up to limit that were not used since it came
-// by last. Directories with names that the next commit must look at stay, as do big files with written parts:
-// forgotten, they would have to be read whole.
+// candidates moves the clock's hand over at most scan inodes and returns up to limit of them that were not used since
+// it came by last. It leaves out directories with names that the next commit must look at, and big files with written
+// parts: once forgotten, they would have to be read whole.
 func (v *Volume) candidates(limit, scan int) []candidate {
 	t := &v.table
 	found := make([]candidate, 0, limit)
@@ -82,15 +83,16 @@ func (v *Volume) candidates(limit, scan int) []candidate {
 	})
 }
 
-// busy says that a commit wants to know what changed here.
+// busy says whether the directory has changed names that the next commit must look at.
 func (d *dirState) busy() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.mu.changed) > 0
 }
 
-// pruneLoop keeps the inode table within its limit by asking the kernel to forget what was not used for longest.
-// Whether it did only the FORGETs say: open files, working directories, watches and mappings keep their inodes.
+// pruneLoop keeps the inode table within its limit: it asks the kernel to forget the inodes that were not used for
+// longest. Only the FORGETs that follow show what it did: open files, working directories, watches and mappings keep
+// their inodes.
 func (v *Volume) pruneLoop(ctx context.Context) {
 	t := &v.table
 	rest := pruneRest
@@ -119,8 +121,8 @@ func (v *Volume) pruneLoop(ctx context.Context) {
 	}
 }
 
-// prune asks in batches until the table is well below its limit, for at most two turns of the clock: the first one may
-// find that everything was used. It says whether the table is within the limit now.
+// prune asks the kernel in batches until the table is well below its limit, for at most two turns of the clock: in the
+// first one all inodes may turn out to be used. It says whether the table is within its limit now, or ctx has ended.
 func (v *Volume) prune(ctx context.Context, inval Invalidator, before int) bool {
 	t := &v.table
 	target := t.max - t.max/8
@@ -142,9 +144,8 @@ func (v *Volume) prune(ctx context.Context, inval Invalidator, before int) bool 
 	return v.inodes() <= t.max
 }
 
-// askToForget names inodes to the kernel: by number where it can, else by the names of files that nobody has open.
-// Directories are left out then: taking away the name of one would detach what is mounted below and lose working
-// directories.
+// askToForget asks the kernel to forget inodes: by number where it can, else by the names of what is no directory. To
+// drop a directory's name would detach what is mounted below it, and lose working directories.
 func (v *Volume) askToForget(inval Invalidator, c []candidate) {
 	if inval.CanPrune() {
 		ids := make([]uint64, len(c))
@@ -168,17 +169,17 @@ func (v *Volume) askToForget(inval Invalidator, c []candidate) {
 	}
 }
 
-// inodes is the table's size.
+// inodes returns how many inodes the table has.
 func (v *Volume) inodes() int {
 	v.table.mu.RLock()
 	defer v.table.mu.RUnlock()
 	return len(v.table.byID)
 }
 
-// sleep waits; false when ctx ends first.
+// sleep waits for d. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool { return sleepUnless(ctx, d, nil) }
 
-// sleepUnless waits until d has passed or wake says that there is something to do; false when ctx ends first.
+// sleepUnless waits for d, or until wake delivers. It returns false if ctx ends first.
 func sleepUnless(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -5,18 +5,20 @@ import (
 	"errors"
 )
 
-// errStub says that a file's bytes have to come back before they can change. No program sees it: see again.
+// errStub says that a file's bytes have to come back to warm before they can change. No program sees it: the type again
+// handles it.
 var errStub = errors.New("the bytes are in cold only")
 
-// errBack says that a stub's bytes are on their way, in either direction, and that whoever wants to empty it waits for
-// the end of that while nothing is locked. No program sees it either.
+// errBack says that a stub's bytes are being moved, in either direction, and that whoever wants to empty the file has
+// to wait for the end of that with nothing locked. No program sees it: the type again handles it.
 var errBack = errors.New("the bytes are being moved")
 
-// hasRoom says that warm's file system is not full: a block, and an inode, can be had.
+// hasRoom says whether warm's file system has some free blocks and inodes.
 func (v *Volume) hasRoom() bool { return warm.HasRoom(v.warmFD) }
 
-// voidStub is what counts of a stub whose file was cut, as long as the mark on disk could not be replaced: nothing, but
-// no change of the bytes gets by before it is, since the mark would be true again should the file grow to its old size.
+// voidStub returns the record to keep in memory for a stub whose file was cut while the mark on disk could not be
+// replaced. It says that the file is dirty. FlagCtime in it makes the next change of the bytes replace the mark first,
+// which would be true again if the file grew to its old size.
 func voidStub(old *warm.Record) warm.Record {
 	return warm.Record{Flags: warm.FlagCtime | old.Flags&warm.FlagGroup, Group: old.Group, ID: old.ID}
 }

@@ -13,9 +13,10 @@ type table struct {
 	byID  map[uint64]*Inode
 	byIno map[uint64]*Inode
 	next  uint64
-	clock Inode         // a ring of all inodes but the root, the one that the hand comes to next first (inode_prune.go)
+	// clock is the head of a ring of all inodes but the root; the hand comes to clock.next next (inode_prune.go).
+	clock Inode
 	max   int           // how many inodes there should be at most
-	wake  chan struct{} // capacity 1: there are more
+	wake  chan struct{} // capacity 1: the table has more than max
 }
 
 func (t *table) init(limit int) {
@@ -40,8 +41,8 @@ func (v *Volume) Inode(id uint64) *Inode {
 	return n
 }
 
-// intern returns the inode that st describes with one reference more, and whether it is new. A new one has no name and
-// no record yet, and its mu is held: the caller loads the record and unlocks.
+// intern returns the inode that st describes, with a reference for the caller, and whether it is new. A new one has no
+// name and no record yet, and its mu is held: the caller loads the record and unlocks.
 func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	t := &v.table
 	gen := warm.GenOf(st)
@@ -54,11 +55,11 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	t.next++
 	n = &Inode{vol: v, id: t.next, ino: st.Ino, gen: gen, kind: warm.KindOf(uint32(st.Mode)), refs: 1, anon: -1}
 	n.mu.mode = uint32(st.Mode)
-	n.mu.marks = 1 // nobody knows what of it is durable
+	n.mu.marks = 1 // more than marksSynced: nobody knows whether it is durable
 	if n.kind == cold.KindDir {
 		n.dir = &dirState{fd: -1}
 	}
-	n.mu.TryLock() // nobody else knows it yet, and table.mu is a leaf
+	n.mu.TryLock() // never fails: nobody else knows n. Lock is not allowed under table.mu
 	t.byID[n.id] = n
 	t.byIno[n.ino] = n
 	if !n.isRoot() {
@@ -70,7 +71,8 @@ func (v *Volume) intern(st *unix.Statx_t) (n *Inode, fresh bool) {
 	return n, true
 }
 
-// peek returns the inode with warm's number ino without a reference; only for looking at its atomics and under its mu.
+// peek returns the inode that st describes, or nil, without a reference: the caller may only use its atomics, and what
+// its mu guards.
 func (v *Volume) peek(st *unix.Statx_t) *Inode {
 	v.table.mu.RLock()
 	defer v.table.mu.RUnlock()
@@ -80,7 +82,7 @@ func (v *Volume) peek(st *unix.Statx_t) *Inode {
 	return nil
 }
 
-// peekRef is peek with a reference.
+// peekRef is peek, with a reference for the caller.
 func (v *Volume) peekRef(st *unix.Statx_t) *Inode {
 	v.table.mu.Lock()
 	defer v.table.mu.Unlock()
@@ -97,10 +99,10 @@ func (v *Volume) ref(n *Inode) {
 	v.table.mu.Unlock()
 }
 
-// Forget drops nlookup of the kernel's references.
+// Forget drops as many of the kernel's references on n as nlookup says.
 func (v *Volume) Forget(n *Inode, nlookup uint64) { v.unref(n, int64(nlookup)) }
 
-// unref drops references and, with the last, the inode and its hold on its parent.
+// unref drops references on n. With the last one n leaves the table, and its reference on its parent is dropped.
 func (v *Volume) unref(n *Inode, count int64) {
 	t := &v.table
 	for n != nil {
@@ -116,7 +118,7 @@ func (v *Volume) unref(n *Inode, count int64) {
 			delete(t.byIno, n.ino)
 		}
 		if v.capturing.Load() != 0 && n.epoch.Load() >= v.capturing.Load() {
-			v.late.add(n.ino) // the commit under way must not take it for unchanged
+			v.late.add(n.ino) // so that the commit under way does not record it as clean
 		}
 		t.mu.Unlock()
 

@@ -10,36 +10,38 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// moved counts what went between the tiers since the volume was opened.
+// moved counts what moved between the tiers since the volume was opened: files released and brought back, directories
+// listed, pages read from warm and from cold.
 type moved struct {
 	released, returned, listed atomic.Int64
-	warmHits, coldHits         atomic.Uint64 // pages read
-	foreground                 atomic.Int32  // reads from cold under way that programs wait for
+	warmHits, coldHits         atomic.Uint64
+	foreground                 atomic.Int32 // reads from cold that programs wait for now
 }
 
 // useTick is the unit of Volume.clock.
 const useTick = 10 * time.Millisecond
 
-// clock is the time since the volume was opened, in ticks from 1 on. It does not move when the system's clock is set.
+// clock returns the time since the volume was opened, in useTicks from 1 on. Setting the system's clock does not move
+// it.
 func (v *Volume) clock() uint32 { return uint32(time.Since(v.openedAt)/useTick) + 1 }
 
-// touchUse notes that n is used now.
+// touchUse notes that n is in use now.
 func (n *Inode) touchUse(v *Volume) {
 	if t := v.clock(); n.lastUse.Load() != t {
 		n.lastUse.Store(t)
 	}
 }
 
-// forgottenMax bounds how many files that the kernel forgot are remembered as used.
+// forgottenMax bounds for how many files that left the table the last use is remembered.
 const forgottenMax = 100_000
 
-// forgotten remembers when files whose inodes are gone were used last.
+// forgotten remembers when files that left the table were used last.
 type forgotten struct {
 	mu  mutex[leaf]
-	use map[uint64]uint32 // by warm's inode number
+	use map[uint64]uint32 // inode number in warm -> Volume.clock
 }
 
-// keepUse is called when n goes away.
+// keepUse remembers when n, which leaves the table, was used last.
 func (v *Volume) keepUse(n *Inode) {
 	t := n.lastUse.Load()
 	if t == 0 || n.kind != cold.KindFile || !v.tiered() {
@@ -62,7 +64,7 @@ func (f *forgotten) get(ino uint64) uint32 {
 	return f.use[ino]
 }
 
-// take gives the last use of a file whose inode is known again.
+// take returns and drops the last use of a file that is in the table again; 0 where it is not known.
 func (f *forgotten) take(ino uint64) uint32 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -73,7 +75,7 @@ func (f *forgotten) take(ino uint64) uint32 {
 	return t
 }
 
-// expire drops what was not used since the given time: its files are old without it.
+// expire drops the files that were not used since before. They count as old without it, by their times.
 func (f *forgotten) expire(before uint32) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -84,8 +86,8 @@ func (f *forgotten) expire(before uint32) {
 	}
 }
 
-// unusedFor is for how long a file was not used: since its last use in this session, else since the latest of its
-// times.
+// unusedFor returns for how long a file was not used: since its last use in this session, or, where there was none,
+// since the latest of its times. n may be nil.
 func (v *Volume) unusedFor(n *Inode, st *unix.Statx_t) time.Duration {
 	t := uint32(0)
 	if n != nil {

@@ -8,12 +8,13 @@ import (
 )
 
 const (
-	// writtenMin is the size in bytes from which on a file's written ranges are noted: smaller ones are read whole in
-	// no time.
+	// writtenMin is the size in bytes from which on a file's written ranges are noted. Smaller files are quickly read
+	// whole.
 	writtenMin = 1 << 20
 	// writtenShift is the finest grain of written ranges, 64 KiB, which is the smallest chunk that cold makes.
 	writtenShift = 16
-	// writtenBits bounds a map: over 64 Ki grains, 4 GiB at first, the grain doubles. 8 KiB a map.
+	// writtenBits bounds the bitmap of ranges, which takes 8 KiB at most. For files over 64 Ki grains (4 GiB with the
+	// finest ones) the grain doubles.
 	writtenBits = 64 << 10
 )
 
@@ -24,7 +25,7 @@ type written struct {
 	base  cold.ID // what the ranges are relative to; zero: nothing is known
 	since ranges  // changed since base
 	fresh ranges  // changed since a commit last began to read the file
-	reads uint64  // how often that was
+	reads uint64  // how many reads began
 }
 
 // ranges is a set of a file's parts: grains of a bitmap below tail, and everything from tail on.
@@ -129,8 +130,8 @@ func (w *written) addFrom(off int64) {
 	w.mu.Unlock()
 }
 
-// start says what is known at the moment whose content a commit reads, and gives the read's number: before the first
-// change since the commit's boundary. A nil *written knows the hint only.
+// start is called when a commit begins to read the file, or before the first change since its boundary. It returns what
+// is known of the content at this moment, and the number of the read. A nil *written knows the hint only.
 func (w *written) start(hint cold.ID) (b cold.Base, read uint64) {
 	b.ID = hint
 	if w == nil {
@@ -146,7 +147,8 @@ func (w *written) start(hint cold.ID) (b cold.Base, read uint64) {
 	return b, w.reads
 }
 
-// stored notes that cold has the content as it was when the given read began; only the last read counts, and that once.
+// stored notes that cold has, under id, the content as it was when the given read began. Only the last read counts, and
+// only once.
 func (w *written) stored(id cold.ID, read uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -154,11 +156,11 @@ func (w *written) stored(id cold.ID, read uint64) {
 		w.base = id
 		w.since = w.fresh
 		w.fresh = newRanges()
-		w.reads++ // a second time it would take changes for stored that came since
+		w.reads++ // a second call would take later changes for stored
 	}
 }
 
-// dirty says that forgetting the ranges would cost the next commit a whole read.
+// dirty says whether forgetting the ranges would make the next commit read the whole file.
 func (w *written) dirty() bool {
 	if w == nil {
 		return false

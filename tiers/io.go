@@ -11,7 +11,7 @@ type contents struct {
 
 	firstOpened firstOpened
 	recalls     chan *Inode  // stubs to bring back in the background, each with a reference
-	warmBytes   atomic.Int64 // what warm holds, about: counted by each sweep, then added up
+	warmBytes   atomic.Int64 // about how many bytes warm holds: counted by each sweep, then kept up to date
 	pressure    pressure
 	// UnixNano until which limits are not looked at, after a look that could not help.
 	rest       atomic.Int64

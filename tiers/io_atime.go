@@ -13,7 +13,7 @@ import (
 // relatime, strictatime, nodiratime), by what everybody sees of a file: warm's own ctime moves with records. What the
 // daemon reads for itself moves none.
 
-// updatesAtime says whether a read moves the access time of n, as everybody sees it. h may be nil.
+// updatesAtime says whether a read moves the access time of n, by the times that stat shows. h may be nil.
 func (v *Volume) updatesAtime(n *Inode, h *Handle) bool {
 	mode := v.atimeMode()
 	switch {
@@ -27,7 +27,8 @@ func (v *Volume) updatesAtime(n *Inode, h *Handle) bool {
 	return err == nil && (!a.Mtime.Before(a.Atime) || !a.Ctime.Before(a.Atime) || time.Now().Unix()-a.Atime.Sec >= day)
 }
 
-// accessed moves the atime of a file that is read from off on. Descriptors are opened with O_NOATIME.
+// accessed moves the access time of the file, which is read from off on, if that is due. Since h's descriptor has
+// O_NOATIME, this takes another read, of one byte.
 func (h *Handle) accessed(off int64) {
 	v := h.v
 	if !h.noatime || !v.updatesAtime(h.n, h) {
@@ -45,7 +46,7 @@ func (h *Handle) accessed(off int64) {
 	withAtime(h.fd, func() { _, _ = unix.Pread(h.fd, one[:], off) }) // warm's file system does the rest
 }
 
-// withAtime runs f while fd is without O_NOATIME.
+// withAtime runs f, and takes O_NOATIME off fd for that time.
 func withAtime(fd int, f func()) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err == nil {

@@ -19,14 +19,14 @@ const (
 	coldReading = 16 << 20
 	// coldIdle bounds what is kept of opened content between two reads.
 	coldIdle = 8 << 20
-	// coldChunked is about what an opened file in chunks holds.
+	// coldChunked is about how many bytes of memory an opened file takes that cold has in chunks.
 	coldChunked = 2 << 20
 	// coldWhole is the size up to which cold holds a whole file in memory while it is open.
 	coldWhole = 8 << 20
 )
 
-// coldReader reads the content of stubs. Who waits for the same content waits for one fetch: opened content is shared
-// by all who read it, and kept for a while. Safe for concurrent use.
+// coldReader reads the content of stubs. Opened content is shared by all who read it, so that they wait for one fetch,
+// and it is kept for a while. Safe for concurrent use.
 type coldReader struct {
 	cold    cold.Cold
 	room    *semaphore.Weighted
@@ -45,13 +45,13 @@ type coldReader struct {
 type coldContent struct {
 	id      cold.ID
 	cost    int64
-	ctx     context.Context // for opening it; ends when nobody waits for it any more while somebody reads it
+	ctx     context.Context // blob can be read while it lives; it ends when the last caller that waited left
 	cancel  context.CancelFunc
 	once    sync.Once
 	blob    cold.BlobAt
 	err     error
 	users   int           // coldReader.mu: reads under way
-	waiting int           // coldReader.mu: those of them whose caller waits for them
+	waiting int           // coldReader.mu: those of them whose caller still waits
 	elem    *list.Element // coldReader.mu: its place among the idle ones
 }
 
@@ -94,13 +94,13 @@ func (r *coldReader) with(ctx context.Context, id cold.ID, size int64, f func(co
 	}
 }
 
-// read fills p from off on; short, without an error, at the end of the content only.
+// read reads into p from off on. Without an error it reads less than p only at the end of the content.
 func (r *coldReader) read(ctx context.Context, id cold.ID, size int64, p []byte, off int64) (int, error) {
 	cost := min(coldCost(size), coldReading)
 	if err := r.room.Acquire(ctx, cost); err != nil {
 		return 0, err
 	}
-	b := r.buffer(len(p)) // p is gone when the caller leaves
+	b := r.buffer(len(p)) // p is not ours any more once the caller leaves
 	n := 0
 	err := r.with(ctx, id, size, func(c cold.BlobAt) (err error) {
 		n, err = c.ReadAt(*b, off)
@@ -149,8 +149,8 @@ func (r *coldReader) get(id cold.ID, size int64) *coldContent {
 	return c
 }
 
-// waited notes that a caller of with does not wait any more. When the last one left before it had an answer, what it
-// asked for is cut off.
+// waited notes that a caller of with does not wait any more; left says that it left without an answer. If nobody else
+// waits, reading the content is cancelled.
 func (r *coldReader) waited(c *coldContent, left bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -193,7 +193,7 @@ func (r *coldReader) trim(limit int64) (out []*coldContent) {
 	return out
 }
 
-// end cuts off what is read for callers that left. Nobody calls with any more.
+// end cancels all reading, which callers that left may have under way. Nobody calls with any more.
 func (r *coldReader) end() {
 	r.mu.Lock()
 	for _, c := range r.mu.open {
@@ -202,7 +202,7 @@ func (r *coldReader) end() {
 	r.mu.Unlock()
 }
 
-// drop lets go of what nobody uses.
+// drop closes all content that nobody uses.
 func (r *coldReader) drop() {
 	r.mu.Lock()
 	closing := r.trim(0)
@@ -219,8 +219,8 @@ func closeAll(list []*coldContent) {
 	}
 }
 
-// coldFailed completes an error of reading a file's content from cold, and says in the log what to do; once a second at
-// most.
+// coldFailed adds n's path to an error of reading its content from cold. If the content is missing or damaged, it also
+// says in the log what to do, once a second at most.
 func (v *Volume) coldFailed(n *Inode, id cold.ID, err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

@@ -7,26 +7,26 @@ type DirHandle struct {
 	fd      int
 	buf     []byte // entries read and not yet taken
 	room    []byte
-	pos     uint64 // where the stream stands: the cookie before buf's first entry
+	pos     uint64 // position of the stream: the cookie before buf's first entry
 	browser bool   // it gave names by the commit
 	cache   DirCache
 
 	noatime  bool // fd has O_NOATIME
-	accessed bool // the first read has moved the access time, where it was to move
+	accessed bool // the first read was made, and moved the access time if that was due
 
-	// Opener is the caller's: which user it was opened for.
+	// Opener belongs to the caller: the user for whom the stream was opened.
 	Opener uint32
-	// Without is the caller's: of how many more files a listing gives the names alone.
+	// Without belongs to the caller: for how many more files it gives the names alone; -1: for all.
 	Without int
 }
 
-// DirCache is what the kernel may do with what a directory stream reads.
+// DirCache says whether the kernel may keep what it reads from a directory stream.
 type DirCache uint8
 
 // The kernel keeps either the commit's names or warm's own: their cookies differ, and a stream that found the other
 // kind would miss names.
 const (
-	DirKeep  DirCache = iota // keep it, and what it has
-	DirAnew                  // keep it; what it has is of the time before the directory was listed
-	DirNever                 // streams of both kinds are open
+	DirKeep  DirCache = iota // it may keep it, and what it kept before
+	DirAnew                  // it may keep it, but what it kept before is from before the directory was listed
+	DirNever                 // it may keep nothing: streams of both kinds are open
 )

@@ -27,7 +27,7 @@ func (e *errands) end() {
 // f goes on without its caller: f must not use what the caller owns. Nothing is locked.
 func (v *Volume) errand(ctx context.Context, n *Inode, f func(ctx context.Context) error) error {
 	e := &v.errands
-	// Nobody can leave, or this is part of an errand, or of an area: nothing takes long.
+	// No goroutine is needed where nobody can leave, within an errand, and in an area, where nothing takes long.
 	if ctx.Done() == nil || ctx == e.ctx || e.ctx == nil {
 		return f(ctx)
 	}
@@ -54,8 +54,8 @@ func (v *Volume) awaitBack(ctx context.Context, n *Inode) error {
 	})
 }
 
-// withRoom runs f, which makes names in warm for a program that looks at n, as an errand, and once more where there was
-// no room on the disk.
+// withRoom runs f, which makes names in warm for a program that looks at n, as an errand. If the disk was full, it
+// makes room and runs f once more. Nothing is locked.
 func (v *Volume) withRoom(ctx context.Context, n *Inode, f func(ctx context.Context) error) error {
 	return v.errand(ctx, n, func(ctx context.Context) error {
 		err := f(ctx)

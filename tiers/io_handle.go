@@ -17,8 +17,8 @@ func (h *Handle) Inode() *Inode { return h.n }
 // Flags are the open flags as the program gave them.
 func (h *Handle) Flags() uint32 { return h.flags }
 
-// warmFlags are the flags for warm's descriptor: the daemon reads and writes at offsets of its own, in pieces of its
-// own, so O_APPEND and O_DIRECT stay with the kernel. Of O_SYNC and O_DSYNC see synced.
+// warmFlags returns the flags for warm's descriptor. The daemon reads and writes at offsets and in pieces of its own,
+// so O_APPEND and O_DIRECT stay with the kernel. O_SYNC and O_DSYNC are left to synced.
 func warmFlags(flags uint32) int {
 	return int(flags & (unix.O_ACCMODE | unix.O_NOATIME))
 }
@@ -26,7 +26,7 @@ func warmFlags(flags uint32) int {
 // synced makes a change durable that was made through a handle with O_SYNC or O_DSYNC. Not between begin and end: a
 // commit's boundary does not wait for the disk.
 func (h *Handle) synced(ctx context.Context) error {
-	if h.flags&unix.O_DSYNC == 0 { // a bit of O_SYNC too
+	if h.flags&unix.O_DSYNC == 0 { // O_SYNC includes this bit
 		return nil
 	}
 	return h.Fsync(ctx, h.flags&unix.O_SYNC != unix.O_SYNC)
@@ -57,7 +57,7 @@ func (v *Volume) Open(ctx context.Context, n *Inode, flags uint32, killPriv bool
 		v.noteOpened(n)
 		return v.newHandle(n, fd, flags, noatime, false), nil
 	}
-	n.opens.Add(1) // it is not released meanwhile
+	n.opens.Add(1) // so that n is not released meanwhile
 	defer n.opens.Add(-1)
 	if trunc {
 		v.keepAhead(n, 0, math.MaxInt64)
@@ -102,8 +102,8 @@ func (v *Volume) truncateVia(n *Inode, fd int, flags uint32, killPriv bool) erro
 	return v.truncate(n, w, 0, killPriv)
 }
 
-// newHandle wraps fd and counts it as a writer where it is one. made: the file is new. Between begin and end for
-// writers.
+// newHandle returns a handle for fd, and counts it among n's writers if it is open for writing; it is then called
+// between begin and end. made says that the file is new.
 func (v *Volume) newHandle(n *Inode, fd int, flags uint32, noatime, made bool) *Handle {
 	v.ref(n)
 	n.opens.Add(1)
@@ -149,7 +149,7 @@ func (h *Handle) Release() {
 	h.v.unref(h.n, 1)
 }
 
-// Write writes at off to warm and hot. killPriv: the writer may not keep suid and sgid.
+// Write writes at off to warm and hot. killPriv says that the file loses suid and sgid.
 func (h *Handle) Write(ctx context.Context, p []byte, off int64, killPriv bool) (int, error) {
 	m, err := h.write(p, off, killPriv)
 	for r := (again{}); err != nil && r.try(ctx, h.v, h.n, &err); {
@@ -211,7 +211,7 @@ func (h *Handle) write(p []byte, off int64, killPriv bool) (int, error) {
 	return m, nil // a short write is reported as such; the next call gets the error
 }
 
-// wrote counts bytes that no commit has.
+// wrote counts n more bytes that no commit has.
 func (h *Handle) wrote(n int64) {
 	if h.lane >= 0 {
 		h.v.risk.lanes[h.lane].bytes.Add(n)
@@ -238,8 +238,8 @@ func (v *Volume) killPriv(n *Inode, fd int) error {
 	return nil
 }
 
-// truncate sets a file's length through a writable descriptor. A stub that is cut to nothing needs no bytes back.
-// Between begin and end.
+// truncate sets a file's length through a writable descriptor. A stub that is cut to nothing does not get its bytes
+// back first. Between begin and end.
 func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	n.touchUse(v)
 	if size == 0 {
@@ -268,10 +268,10 @@ func (v *Volume) truncate(n *Inode, fd int, size int64, killPriv bool) error {
 	return nil
 }
 
-// Fsync makes the file durable, and with the first call after it turned dirty also the marks that say so: a full fsync
-// where the file system journals attributes, syncfs on btrfs. So with the first one after it got or lost a name: btrfs
-// would bring back the old name of a renamed file beside the new one. Where a rule says so it returns when the remote
-// has a commit with it.
+// Fsync makes the file durable. The first call after the file turned dirty, or got or lost a name, also makes the marks
+// durable that say so: by a full fsync where the file system journals attributes, and by syncfs on btrfs, which would
+// otherwise bring back the old name of a renamed file beside the new one. Where a rule asks for it, Fsync returns only
+// when the remote has a commit with the file.
 func (h *Handle) Fsync(ctx context.Context, datasync bool) error {
 	n := h.n
 	n.mu.Lock()

@@ -33,7 +33,7 @@ func HotBytes(memoryLimit int64) int64 { return max(hotMin, memoryLimit/3) }
 type hotCache struct {
 	c       *fastcache.Cache
 	limit   int64
-	stream  int64 // requests of a file longer than this that come in large pieces are not worth keeping
+	stream  int64 // large requests that end beyond this offset of a file are not worth keeping
 	hits    atomic.Uint64
 	misses  atomic.Uint64
 	version atomic.Uint64
@@ -192,7 +192,7 @@ func (h *hotCache) update(n *Inode, p []byte, off, size int64) {
 				h.c.Del(key)
 			case have == 0:
 			case int64(have) != min(hotPage, size-pageStart):
-				h.c.Del(key) // does not say what we think: drop it
+				h.c.Del(key) // it has not the length that it should have
 			default:
 				if in > have {
 					clear(buf[have:in])
@@ -222,7 +222,7 @@ func (h *hotCache) status() HotStatus {
 
 func (h *hotCache) close() { h.c.Reset() }
 
-// expireHot lets blocks of files that were not used for age leave hot.
+// expireHot drops from hot what belongs to files that were not used for age, and returns their number.
 func (v *Volume) expireHot(age time.Duration) (files int64) {
 	if age <= 0 {
 		return 0

@@ -8,7 +8,7 @@ import (
 const (
 	// openedMax bounds the list of files that a session opened first.
 	openedMax = 4096
-	// openedBytes bounds its paths.
+	// openedBytes bounds the bytes of all its paths.
 	openedBytes = 192 << 10
 )
 
@@ -33,7 +33,7 @@ func (v *Volume) noteOpened(n *Inode) {
 	if o.seen == nil {
 		o.seen = map[uint64]struct{}{}
 	}
-	if _, ok := o.seen[n.ino]; ok { // the kernel forgot it meanwhile
+	if _, ok := o.seen[n.ino]; ok { // the kernel forgot the inode meanwhile, and n.noted went with it
 		return
 	}
 	if len(o.paths) >= openedMax || o.bytes+len(at) > openedBytes {

@@ -96,7 +96,8 @@ func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out
 func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Handle, offOut int64, length int64,
 	killPriv bool) (int, error) {
 	if in.n.stub.Load() && in.n != out.n {
-		// Not its hole: what it stands for. It can only come back meanwhile, and then holds the same.
+		// Warm's file is a hole, so the bytes are read from cold. If they come back to warm meanwhile, they are the
+		// same.
 		buf := make([]byte, min(length, 1<<20))
 		m, err := in.Read(ctx, buf, offIn)
 		if m > 0 {
@@ -130,7 +131,7 @@ func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Ha
 		defer in.n.io.RUnlock()
 	}
 	if in.n.stub.Load() {
-		return 0, errStub // it was being released when it was opened
+		return 0, errStub // it was being released while it was opened
 	}
 	if killPriv {
 		if err := v.killPriv(out.n, out.fd); err != nil {
@@ -153,8 +154,8 @@ func (v *Volume) copyRange(ctx context.Context, in *Handle, offIn int64, out *Ha
 // bound.
 const areaMaxSize = 1<<44 - 4<<10
 
-// fallocateArea is fallocate(2) with FALLOC_FL_ZERO_RANGE, which a tmpfs has not: a hole, then room for it. Without
-// room the range is zeros already.
+// fallocateArea is fallocate(2) for a tmpfs. A tmpfs does not know FALLOC_FL_ZERO_RANGE, which is replaced by punching
+// a hole and then allocating it. If there is no room for that, the range reads as zeros already.
 func fallocateArea(fd int, mode uint32, off, length int64) error {
 	if off > areaMaxSize-length {
 		return unix.EFBIG

@@ -45,8 +45,8 @@ func (n *Inode) coldPart() *coldPart {
 	return &coldPart{id: n.mu.rec.ID, size: n.mu.rec.Size, seq: n.writeSeq.Load()}
 }
 
-// answered says whether what cold gave for c is still n's content, and then calls f, before it can change. It may have
-// come back to warm meanwhile: that changes no byte.
+// answered says whether what cold gave for c is still n's content. If so, it calls f under n.io, before the content can
+// change. Bytes that came back to warm meanwhile are the same.
 func (n *Inode) answered(c *coldPart, f func()) bool {
 	n.io.RLock()
 	defer n.io.RUnlock()
@@ -57,8 +57,8 @@ func (n *Inode) answered(c *coldPart, f func()) bool {
 	return true
 }
 
-// readHere reads from hot, and from warm. Where the rest is in cold only, it says what has to be asked for: nothing is
-// locked while somebody waits for cold. first is false when the same read tries again.
+// readHere reads from hot, and from warm. Where the rest is in cold only, it returns what to ask cold for, so that the
+// caller waits for cold with nothing locked. first is false when the same read tries again.
 func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *coldPart, err error) {
 	v, n, hot := h.v, h.n, h.v.hot
 	n.io.RLock()
@@ -103,7 +103,8 @@ func (h *Handle) readHere(p []byte, off int64, first bool) (done int, cold *cold
 	return done + m, nil, nil
 }
 
-// fill keeps in hot what was read behind it: m bytes of p, which is at off, from done on. n.io is held for reading.
+// fill stores in hot what was read from warm or cold: m bytes of p, from p[done] on. p begins at off in the file. err
+// is the read's error, after which nothing is stored. n.io is held for reading.
 func (h *Handle) fill(p []byte, off int64, done, m int, err error) {
 	if err != nil || m == 0 {
 		return
@@ -113,7 +114,7 @@ func (h *Handle) fill(p []byte, off int64, done, m int, err error) {
 	}
 }
 
-// readCold asks cold. Nothing is locked.
+// readCold reads from cold for a program that waits. Nothing is locked.
 func (h *Handle) readCold(ctx context.Context, c *coldPart, p []byte, off int64) (int, error) {
 	v := h.v
 	v.moved.foreground.Add(1)
@@ -169,8 +170,8 @@ func (h *Handle) seekHere(off int64, whence uint32) (at int64, cold *coldPart, e
 	return 0, n.coldPart(), nil
 }
 
-// seekCold is SeekData for a stub, whose own hole nobody is to see: its holes are those that cold knows of. Nothing is
-// locked.
+// seekCold is SeekData for a stub: the holes are those of its content in cold, not the one that warm's file is. Nothing
+// is locked.
 func (v *Volume) seekCold(ctx context.Context, c *coldPart, off int64, whence uint32) (int64, error) {
 	found := make(chan int64, 1)
 	err := v.coldReads.with(ctx, c.id, c.size, func(b cold.BlobAt) error {

@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// readAgain is the number of opens with reads after which a stub comes back by itself.
+	// readAgain is the number of handles through which a stub is read before it comes back by itself.
 	readAgain = 3
-	// recallMost and returnBytes bound what comes back with one sync.
+	// recallMost and recallBytes bound how many files, and bytes, come back with one sync.
 	recallMost  = 64
 	recallBytes = 32 << 20
-	// recallSize is the size of a file over which it comes back only when it is written.
+	// recallSize is the size in bytes above which a stub comes back only when it is written.
 	recallSize = 256 << 20
-	// recallGather is how long more is waited for once something is to come back.
+	// recallGather is how long recallLoop waits for more files once it has one.
 	recallGather = 50 * time.Millisecond
 )
 
-// recallSoon has a stub that is read again and again come back in the background.
+// recallSoon asks recallLoop to bring back a stub that is read again and again. n.io may be held.
 func (v *Volume) recallSoon(n *Inode) {
 	n.mu.Lock()
 	size := n.mu.rec.Size
@@ -40,7 +40,7 @@ func (v *Volume) recallSoon(n *Inode) {
 	}
 }
 
-// warmHasRoom says whether bringing bytes back would not push others out at once.
+// warmHasRoom says whether so many bytes can come back to warm without pushing others out at once.
 func (v *Volume) warmHasRoom(bytes int64) bool {
 	limit := v.cfg.WarmLimit
 	return (limit <= 0 || v.warmBytes.Load()+bytes < limit-limit/limitSlack) && v.lacking() <= 0
@@ -95,19 +95,19 @@ func (v *Volume) recallLoop(ctx context.Context) {
 	}
 }
 
-// recallBatch brings stubs back with one sync for all, while no program waits for cold. Who writes one meanwhile waits
-// for it.
+// recallBatch brings stubs back with few syncs, while no program waits for cold. Whoever writes one meanwhile waits
+// until it is back. Nothing is locked.
 func (v *Volume) recallBatch(ctx context.Context, batch []*Inode) {
-	// In one order, although only this holds several.
+	// Several Inode.back are locked in the order of ids, although nobody else holds several.
 	slices.SortFunc(batch, func(a, b *Inode) int { return cmp.Compare(a.id, b.id) })
-	// A file may be there by several names.
+	// batch may have a file twice, by several names.
 	for rest := slices.Compact(slices.Clone(batch)); len(rest) > 0 && v.yield(ctx); {
 		rest = v.recallSome(ctx, rest)
 	}
 }
 
-// recallSome is recallBatch for as many of rest, one at least, as come before a program waits for cold; it gives the
-// others back.
+// recallSome brings back the stubs of rest until a program waits for cold, but at least one, with one sync. It returns
+// those that are left.
 func (v *Volume) recallSome(ctx context.Context, rest []*Inode) []*Inode {
 	var back []*recalled
 	for len(rest) > 0 && (len(back) == 0 || v.moved.foreground.Load() == 0) && ctx.Err() == nil {
@@ -143,7 +143,7 @@ func (v *Volume) recallSome(ctx context.Context, rest []*Inode) []*Inode {
 	return rest
 }
 
-// yield waits while programs wait for cold, but not for ever; false when ctx ends.
+// yield waits while programs wait for cold, but not much longer than 200 ms. It returns false when ctx ends.
 func (v *Volume) yield(ctx context.Context) bool {
 	for range 100 {
 		if v.moved.foreground.Load() == 0 {
@@ -156,12 +156,13 @@ func (v *Volume) yield(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// leaveCold makes a file forget cold: its bytes come back, and its record says nothing any more.
+// leaveCold makes a file independent of cold: its bytes come back to warm, and its record no longer says that cold has
+// them. Nothing is locked.
 func (v *Volume) leaveCold(ctx context.Context, n *Inode) error {
 	if n.kind != cold.KindFile {
 		return nil
 	}
-	n.opens.Add(1) // it does not leave meanwhile
+	n.opens.Add(1) // so that n is not released meanwhile
 	defer n.opens.Add(-1)
 	for try := range 3 {
 		if n.stub.Load() {

@@ -8,23 +8,25 @@ import (
 )
 
 const (
-	// growCheck is after how many bytes written warm's limits are looked at again.
+	// growCheck is how many bytes are written to warm before its limits are looked at again.
 	growCheck = 4 << 20
-	// limitSlack is by which part of it warm is brought below its limit, so that the next write does not meet it again.
+	// limitSlack says how far below its limit warm is brought, by 1/limitSlack of it, so that the next write does not
+	// reach the limit again.
 	limitSlack = 8
-	// limitPatience is how long one write waits for room below the limit; what cannot be released does not stop it.
+	// limitPatience is how long one write waits for warm to get below its limit. Then it goes on in any case.
 	limitPatience = 500 * time.Millisecond
 	// roomPatience is how long a write that met a full disk waits for room where there is a remote.
 	roomPatience = 10 * time.Second
 )
 
-// pressure is what limits of warm ask of the scheduler.
+// pressure is how writes ask tierLoop for room in warm.
 type pressure struct {
 	wake chan struct{}     // capacity 1: look at the limits
-	room chan chan<- int64 // somebody got ENOSPC: answers with the bytes that were freed
+	room chan chan<- int64 // a write met a full disk; tierLoop answers with the number of bytes that it freed
 }
 
-// grew is called after n bytes were written to warm.
+// grew is called after n bytes were written to warm. It wakes tierLoop now and then, and waits for it for a moment
+// where warm is far over its limit.
 func (v *Volume) grew(n int64) {
 	if v.cfg.WarmLimit <= 0 && v.cfg.WarmReserve <= 0 || !v.records || !v.cfg.Tiering {
 		return
@@ -51,8 +53,8 @@ func (v *Volume) lookAtLimits() {
 	}
 }
 
-// makeRoom is called after warm's file system had no room: it releases what can be, after a commit if need be, and says
-// whether that gave any. Nothing is locked.
+// makeRoom is called after warm's file system had no room. It has tierLoop release what can be released, after a commit
+// if need be, and says whether that freed anything. Nothing is locked.
 func (v *Volume) makeRoom(ctx context.Context) bool {
 	if v.areaOf != nil {
 		return v.awaitForgotten()
@@ -60,7 +62,7 @@ func (v *Volume) makeRoom(ctx context.Context) bool {
 	if v.checkTiering() != nil || !v.running.Load() {
 		return false
 	}
-	// What has to be pushed first may wait for the network, and writers never do.
+	// Releasing files may need a push, which may wait for the network. Writers do not wait that long.
 	var late <-chan time.Time
 	if v.cold.HasRemote() {
 		t := time.NewTimer(roomPatience)
@@ -87,7 +89,8 @@ func (v *Volume) makeRoom(ctx context.Context) bool {
 	}
 }
 
-// lacking is by how much warm's file system has less room than warm_reserve asks for; a quarter more, so that it lasts.
+// lacking returns how many bytes have to leave warm because its file system has less room than warm_reserve asks for: a
+// quarter more than that, so that it lasts. It is 0 if there is enough room.
 func (v *Volume) lacking() int64 {
 	if v.cfg.WarmReserve <= 0 {
 		return 0
@@ -109,13 +112,13 @@ const (
 	forgetRest = time.Second
 )
 
-// awaitForgotten waits for files of the area that were removed a moment ago: their bytes go when the kernel forgets
-// them, which it tells after it told the program that they are gone. It says whether there may be room now. Nothing is
+// awaitForgotten waits for the room of files of the area that were removed a moment ago: it comes only when the kernel
+// forgets them, a little after the program's unlink(2) returned. It says whether there may be room now. Nothing is
 // locked.
 func (v *Volume) awaitForgotten() bool {
 	last := v.rest.Load()
 	if time.Now().UnixNano() < last {
-		return false // a program that goes on writing into a full tmpfs
+		return false // a wait a moment ago did not help: a program goes on writing into a full tmpfs
 	}
 	var before, st unix.Statfs_t
 	if unix.Fstatfs(v.warmFD, &before) != nil {
@@ -127,10 +130,10 @@ func (v *Volume) awaitForgotten() bool {
 			return true
 		}
 	}
-	if before.Bfree > 0 && before.Ffree > 0 { // they went before the look
+	if before.Bfree > 0 && before.Ffree > 0 { // they were forgotten before the first look
 		return true
 	}
-	if v.nameless.Load() > 0 { // somebody has them open
+	if v.nameless.Load() > 0 { // somebody has removed files open
 		v.rest.CompareAndSwap(last, time.Now().Add(forgetRest).UnixNano())
 	}
 	return false

@@ -46,13 +46,13 @@ func (a *again) try(ctx context.Context, v *Volume, n *Inode, err *error) bool {
 	return false
 }
 
-// Why a file stays in warm although it should not: it is not safe.
+// Reasons why a file stays in warm although it should leave: it is not safe.
 const (
 	KeptUncommitted = "not committed"
 	KeptUnpushed    = "not pushed"
 )
 
-// Why a file stays in warm.
+// Reasons why a file stays in warm.
 const (
 	keptOpen     = "open"
 	keptChanged  = "changed"
@@ -65,8 +65,9 @@ const (
 	keptDoubtful = "being compared after an unclean stop"
 )
 
-// release makes n a stub: the record says so first, then the bytes go. It says what warm held of it, or why it stays.
-// remoteHas says whether the remote, asked in this round, has all that was committed.
+// release makes n a stub: first the record says so, then the bytes go. It returns how many bytes warm held of it, or in
+// kept why the file stays. unused says whether n was not used lately; remoteHas says whether the remote, asked in this
+// round, has all that was committed. Nothing is locked.
 func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remoteHas func() bool) (bytes int64,
 	kept string, err error) {
 	n.mu.Lock()
@@ -79,7 +80,7 @@ func (v *Volume) release(ctx context.Context, n *Inode, unused func() bool, remo
 		return 0, keptChanged, nil
 	case n.opens.Load() > 0:
 		return 0, keptOpen, nil
-	case v.unpushed() || !remoteHas(): // looked at again below; without this look each tick would ask cold for nothing
+	case v.unpushed() || !remoteHas(): // looked at again below; without this, each tick would ask cold in vain
 		return 0, keptUnpushed, nil
 	}
 	if err := v.cold.Holds(ctx, r.ID, r.Size); err != nil { // before anything is locked: it reads the repository
@@ -149,8 +150,8 @@ func capsOf(fd int) bool {
 	return err == nil
 }
 
-// punch takes the bytes of a stub away, and gives warm's file the mtime that everybody sees: warm can be read with ls.
-// n.mu is held.
+// punch removes the bytes of a stub from warm, and gives warm's file the mtime that programs see, for people who look
+// at warm itself. n.mu is held.
 func (v *Volume) punch(n *Inode, fd int) error {
 	if err := v.step("release.punch"); err != nil {
 		return err
@@ -166,8 +167,8 @@ func (v *Volume) punch(n *Inode, fd int) error {
 	return warm.Utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
 }
 
-// recall brings a stub's bytes back to warm and makes them durable; then it is a file as any other. It waits for
-// whoever does that already. Nothing is locked.
+// recall brings a stub's bytes back to warm and makes them durable; then it is a file like any other. If somebody else
+// is bringing them back, recall waits for that. Nothing is locked.
 func (v *Volume) recall(ctx context.Context, n *Inode) error {
 	room := again{}
 	for {
@@ -190,7 +191,7 @@ func (v *Volume) recall(ctx context.Context, n *Inode) error {
 	}
 }
 
-// recalled is a stub whose bytes are in warm again, but not durable yet. Its inode's back is held.
+// recalled is a stub whose bytes are in warm again, but not durable yet. Inode.back is held for it.
 type recalled struct {
 	n     *Inode
 	fd    int
@@ -199,11 +200,11 @@ type recalled struct {
 
 func (b *recalled) close() { unix.Close(b.fd) }
 
-// fetchRecalled writes a stub's bytes into warm; nil where it is no stub. What everybody sees stays the stub. n.back is
-// held.
+// fetchRecalled writes a stub's bytes into warm. It returns nil if n is no stub. n stays a stub for everybody until
+// endStub. n.back is held.
 func (v *Volume) fetchRecalled(ctx context.Context, n *Inode) (_ *recalled, err error) {
 	n.mu.Lock()
-	v.pinCtime(n) // where a kill came between a change of attributes and that
+	v.pinCtime(n) // a kill may have come between a change of attributes and this
 	r := n.mu.rec
 	n.mu.Unlock()
 	if !r.IsStub() {
@@ -274,13 +275,14 @@ func (v *Volume) endStub(b *recalled) error {
 	return nil
 }
 
-// emptied gives up a stub's bytes because the file is cut to nothing: warm first, then the record; a mark that stays
-// behind is void because of its size. done is false where n is no stub. Between begin and end.
+// emptied gives up a stub's bytes because the file is cut to nothing. Warm's file is cut first, then the record
+// changes: a stub's mark that a crash leaves is void, because its size is not the file's. done is false if n is no
+// stub. emptied returns errBack while the bytes are being moved. Between begin and end.
 func (v *Volume) emptied(n *Inode, fd int, killPriv bool) (done bool, err error) {
 	if !n.stub.Load() {
 		return false, nil
 	}
-	if !n.back.TryLock() { // its bytes come back or go: that may take long, and a commit's boundary waits for us
+	if !n.back.TryLock() { // the bytes are being moved, which may take long, and a commit's boundary waits for us
 		return false, errBack
 	}
 	defer n.back.Unlock()
@@ -367,10 +369,10 @@ func (v *Volume) markWarm() error {
 	return nil
 }
 
-// ErrNoTiering says that files do not leave warm here.
+// ErrNoTiering says that files of this volume do not leave warm.
 var ErrNoTiering = errors.New("files do not leave warm in this volume")
 
-// checkTiering says why there are no stubs, where there are none.
+// checkTiering returns nil if files may become stubs here. Otherwise it returns ErrNoTiering with the reason.
 func (v *Volume) checkTiering() error {
 	switch {
 	case !v.records:

@@ -29,7 +29,8 @@ const browseMax = 1 << 17
 // lookup may read what the commit has in the directory.
 const absentMax = 16
 
-// listAbove lists the directories above n, the topmost first: changes below them mark them.
+// listAbove lists the lazy directories above n, the topmost first. It is called before a change below them, because
+// such a change marks them dirty. Nothing is locked.
 func (v *Volume) listAbove(ctx context.Context, n *Inode) error {
 	if !v.tiered() {
 		return nil
@@ -56,7 +57,7 @@ func (v *Volume) listAbove(ctx context.Context, n *Inode) error {
 	return nil
 }
 
-// lazyAbove says whether listAbove has anything to do.
+// lazyAbove says whether a directory above n is lazy, so that listAbove has something to do.
 func (v *Volume) lazyAbove(n *Inode) bool {
 	if !v.tiered() {
 		return false
@@ -71,8 +72,8 @@ func (v *Volume) lazyAbove(n *Inode) bool {
 	return false
 }
 
-// prepareAttrs readies n for a change of its own attributes, which is a change of what is above it; for the root, of
-// the root.
+// prepareAttrs prepares n for a change of its own attributes. Such a change marks the directories above n, so these are
+// listed first. A change of the root's attributes marks the root, so the root itself is listed.
 func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 	switch {
 	case n.dir == nil: // only lazy directories are below lazy directories
@@ -86,9 +87,9 @@ func (v *Volume) prepareAttrs(ctx context.Context, n *Inode) error {
 	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.listAbove(ctx, n) })
 }
 
-// browse makes the directories in a lazy directory, and returns what the commit has there. ok is false where n is
-// listed already, and where it has to be listed before its names can be given: the commit does not say exactly what it
-// will hold, or several names in it stand for one inode.
+// browse makes the directories in the lazy directory n, and returns what the commit has in n. ok is false if n is
+// listed already, or if it has to be listed before its names can be given: the commit does not say exactly what n will
+// hold, or several names in it stand for one inode.
 func (v *Volume) browse(ctx context.Context, n *Inode) (l cold.Listing, ok bool, err error) {
 	l, ok = v.browsable(ctx, n)
 	if !ok || n.dir.browsed.Load() != nil {
@@ -121,7 +122,7 @@ func (v *Volume) browse(ctx context.Context, n *Inode) (l cold.Listing, ok bool,
 	return l, true, nil
 }
 
-// browsable reads what the commit has in n, and says whether these names may be given as they are.
+// browsable reads what the commit has in n, and says whether n is lazy and these names may be given as they are.
 func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	if !n.dir.lazy.Load() {
 		return cold.Listing{}, false
@@ -134,11 +135,11 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	}
 	l, err := v.readNames(ctx, id)
 	if err != nil || len(l.Entries) > browseMax || l.Reconciled || len(l.Problems) > 0 {
-		return cold.Listing{}, false // listing it says what is wrong
+		return cold.Listing{}, false // listing n reports what is wrong
 	}
 	for i := range l.Entries {
 		e := &l.Entries[i]
-		// Another kind of file may have to stand in for one of these, which listing the directory finds out.
+		// An empty file may have to stand in for a device or submodule. Only listing the directory finds that out.
 		if e.Link != "" || e.Kind == cold.KindChar || e.Kind == cold.KindBlock || e.Kind == cold.KindOther {
 			return cold.Listing{}, false
 		}
@@ -146,15 +147,17 @@ func (v *Volume) browsable(ctx context.Context, n *Inode) (cold.Listing, bool) {
 	return l, true
 }
 
-// lookLazy readies dir for a lookup of name. A directory, and a name that the commit has not, do not need it
-// listed.
+// lookLazy prepares the directory dir for a lookup of name, by listing it if it is lazy. If name is a directory,
+// browsing dir is enough. If the commit does not have name, lookLazy returns ENOENT without listing dir, up to
+// absentMax times.
 func (v *Volume) lookLazy(ctx context.Context, dir *Inode, name string) error {
 	if dir.dir == nil || !dir.dir.lazy.Load() {
 		return nil
 	}
 	return v.withRoom(ctx, dir, func(ctx context.Context) error {
 		l, ok := v.browsable(ctx, dir)
-		// Such a listing is not kept: reading it for each name takes longer.
+		// A listing this large is not kept in memory (readRecent). To read it for each name takes longer than to list
+		// dir.
 		if !ok || len(l.Entries) > recentEntries/4 {
 			return v.list(ctx, dir)
 		}
@@ -166,7 +169,7 @@ func (v *Volume) lookLazy(ctx context.Context, dir *Inode, name string) error {
 			if _, ok, err := v.browse(ctx, dir); ok || err != nil {
 				return err
 			}
-		case !found && dir.dir.lazy.Load(): // still: nobody made it meanwhile
+		case !found && dir.dir.lazy.Load(): // still lazy, so nobody made name meanwhile
 			if dir.dir.absent.Add(1) <= absentMax {
 				return unix.ENOENT
 			}
@@ -175,10 +178,11 @@ func (v *Volume) lookLazy(ctx context.Context, dir *Inode, name string) error {
 	})
 }
 
-// Cache is what the kernel may do with the stream.
+// Cache says what the kernel may do with what it reads from the stream.
 func (d *DirHandle) Cache() DirCache { return d.cache }
 
-// ready lists d's directory, or finds that it can be browsed.
+// ready prepares d's directory for reading names. A lazy directory is browsed, or listed where that is not possible.
+// For a listed one, ready decides what the kernel may keep (d.cache).
 func (d *DirHandle) ready(ctx context.Context) error {
 	v, dir := d.v, d.n.dir
 	if !dir.lazy.Load() || v.areaOf != nil {
@@ -190,7 +194,7 @@ func (d *DirHandle) ready(ctx context.Context) error {
 		}
 		return nil
 	}
-	if dir.browsed.Load() != nil { // the kernel may need no more than its own copy
+	if dir.browsed.Load() != nil { // it was browsed before, and the kernel may read its own copy of the names
 		return nil
 	}
 	n := d.n // d may be closed before the errand ends
@@ -202,14 +206,16 @@ func (d *DirHandle) ready(ctx context.Context) error {
 	})
 }
 
-// Lazy says that looking at what is in the directory takes much longer than reading its names.
+// Lazy says whether the directory is lazy. Looking at the files in a lazy directory takes much longer than reading its
+// names.
 func (d *DirHandle) Lazy() bool { return d.n.dir.lazy.Load() }
 
-// List lists the directory, for a reader at its beginning who will look at what is in it.
+// List lists the directory. It is called for a reader at the beginning of the stream who will look at the files too.
 func (d *DirHandle) List(ctx context.Context) error { return d.v.listWithRoom(ctx, d.n) }
 
-// browse is ReadDir with the commit's names: from the beginning of a lazy directory on, and from one of its own cookies
-// on. Names that went away since are given nevertheless. It returns false where warm's directory is to be read.
+// browse is ReadDir with the commit's names. It applies to a read from the beginning (off 0) of a lazy directory, and
+// to a read that goes on from a cookie of an earlier browse, even if the directory was listed since; names that were
+// removed since are given nevertheless. It returns false where the caller has to read warm's directory.
 func (d *DirHandle) browse(ctx context.Context, off uint64, emit func(warm.Dirent) bool) (bool, error) {
 	dir := d.n.dir
 	lazy, id := dir.lazy.Load(), dir.browsed.Load()
@@ -244,15 +250,16 @@ func (d *DirHandle) browse(ctx context.Context, off uint64, emit func(warm.Diren
 	return true, nil
 }
 
-// stopBrowsing is for a stream that ends. The last one that browsed drops the names.
+// stopBrowsing is called when the stream ends. The last stream that browsed the directory drops the names.
 func (d *DirHandle) stopBrowsing() {
 	if d.browser && d.n.dir.browsers.Add(-1) == 0 {
 		d.n.dir.names.Store(nil)
 	}
 }
 
-// browseEntries returns the entries of a stream that gives the names of l, "." and ".." included. Files that are not
-// made yet have no inode numbers: browseIno makes up theirs.
+// browseEntries returns the entries of a stream that browses the directory n, whose names in the commit are l; "." and
+// ".." are included. fd is warm's directory. Files that are not made yet have no inode numbers: browseIno makes up
+// theirs.
 func (v *Volume) browseEntries(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent, error) {
 	made := map[string]uint64{}
 	if slices.ContainsFunc(l.Entries, func(e cold.Entry) bool { return e.Kind == cold.KindDir }) {
@@ -287,8 +294,8 @@ func (v *Volume) browseEntries(n *Inode, fd int, l *cold.Listing) ([]warm.Dirent
 	return out, nil
 }
 
-// browseCookie is the upper half of the cookies of browsed entries. The cookies of file systems that count are small;
-// of those that hash, one in 2^46 looks like one of ours.
+// browseCookie is the upper half of the cookies of browsed entries. A file system that numbers its cookies has small
+// ones. Of the cookies of one that hashes names, one in 2^46 looks like one of ours.
 const browseCookie = 0x7e5b1d93 << 32
 
 func isBrowsed(off uint64) bool {

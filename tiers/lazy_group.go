@@ -9,19 +9,20 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// linkGroups gives each file with several names a group id that is unique in the volume. Ids of the last commit are
-// kept, so that nothing changes where nothing changed: a directory with such a name is never clean and so is always
-// looked at, base listing included.
+// linkGroups gives each file with several names a group id that is unique in the volume. A file keeps the id that the
+// base has for it, so that unchanged files have unchanged entries: a directory with such a name is never clean, so
+// every commit looks at it and at what the base has of it.
 type linkGroups struct {
 	byIno  map[uint64]string
 	owner  map[string]uint64
 	inDirs map[string]map[string]struct{} // group -> directories
 	ids    map[uint64]cold.ID             // content that was read by the first of a file's names
 
-	dropped bool // they are too many for a commit: some files with names in several directories stay apart
+	dropped bool // there were too many for a commit: some names in several directories became files of their own
 }
 
-// wasRead notes what a file holds: it is read once, and may be changed before the commit comes to its next name.
+// wasRead notes the content that a commit took of a file with several names. The file is read only once, since it may
+// be changed before the commit comes to its next name.
 func (l *linkGroups) wasRead(ino uint64, id cold.ID) {
 	if l.ids == nil {
 		l.ids = map[uint64]cold.ID{}
@@ -29,7 +30,7 @@ func (l *linkGroups) wasRead(ino uint64, id cold.ID) {
 	l.ids[ino] = id
 }
 
-// read completes the entry of a file that was read under another name.
+// read sets the content in the entry of a file that was read under another name, and says whether it was.
 func (l *linkGroups) read(ino uint64, e *cold.Entry) bool {
 	id, ok := l.ids[ino]
 	if ok {
@@ -64,7 +65,7 @@ func (l *linkGroups) init() {
 	}
 }
 
-// stands notes that a name of a group is in a directory.
+// stands notes that the directory dir holds a name of the group g.
 func (l *linkGroups) stands(g, dir string) {
 	l.init()
 	if l.inDirs[g] == nil {
@@ -73,7 +74,7 @@ func (l *linkGroups) stands(g, dir string) {
 	l.inDirs[g][dir] = struct{}{}
 }
 
-// spanning returns the groups with names in more than one directory.
+// spanning returns the groups with names in more than one directory, each with these directories, sorted.
 func (l *linkGroups) spanning() map[string][]string {
 	out := map[string][]string{}
 	for g, dirs := range l.inDirs {

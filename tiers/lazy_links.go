@@ -20,8 +20,8 @@ import (
 // show one inode and the right count from the first look on, so directories that share a group are listed together; and
 // a directory is not moved before that, since the commit names them by their paths.
 type pendingLinks struct {
-	any    atomic.Bool       // there are some
-	listed mutex[lockListed] // held while directories are listed together
+	any    atomic.Bool       // whether there are any
+	listed mutex[lockListed] // held while directories that share files are listed together
 	mu     mutex[leaf]
 	groups map[string][]string // group -> its directories, slash paths
 	byDir  map[string][]string // directory -> its groups
@@ -35,7 +35,7 @@ func (v *Volume) loadLinks(ctx context.Context) error {
 	}
 	s, err := v.origin(ctx)
 	if err != nil {
-		return nil // what needs it says so
+		return nil // whatever needs the commit reports the error
 	}
 	groups, err := s.LinkDirs(ctx)
 	if err != nil {
@@ -114,7 +114,8 @@ func (v *Volume) listLinked(ctx context.Context, n *Inode) (done bool, err error
 	return true, v.listTogether(ctx, []string{at})
 }
 
-// beforeMove lists what shares files with directories at or below the path at, which is about to be moved.
+// beforeMove prepares for moving the directory with the path at: it lists all directories at or below it that share
+// files with others, together with those others. Nothing is locked.
 func (v *Volume) beforeMove(ctx context.Context, at string) error {
 	if !v.links.any.Load() {
 		return nil
@@ -133,8 +134,9 @@ func (v *Volume) beforeMove(ctx context.Context, at string) error {
 	return v.listTogether(ctx, below)
 }
 
-// closure is all that has to be listed together with some directories: those that share groups with them, and the ones
-// above those that share groups with others.
+// closure returns all directories that have to be listed together with dirs, parents before children, and their groups.
+// These are dirs themselves, the directories that share groups with them, and the directories above any of these that
+// share groups with others.
 func (p *pendingLinks) closure(dirs []string) (all []string, groups map[string]bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -165,7 +167,8 @@ func (p *pendingLinks) closure(dirs []string) (all []string, groups map[string]b
 	return slices.Sorted(maps.Keys(seen)), groups // parents before children
 }
 
-// listTogether lists directories, by their paths in the commit, and all that share files with them.
+// listTogether lists the directories with the paths dirs in the commit, and all that share files with them. A directory
+// that cannot be read fails it only if it is in dirs. Nothing is locked.
 func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 	p := &v.links
 	p.listed.Lock()
@@ -190,7 +193,7 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 			unix.Close(fd)
 		}
 	}()
-	damaged := func(d string, err error) bool { // another one than was asked for: the rest stays readable
+	damaged := func(d string, err error) bool { // d was not asked for, and must not keep the others from being listed
 		return (errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt)) && !slices.Contains(dirs, d)
 	}
 	whole := true
@@ -198,7 +201,7 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 		n, err := v.walkTo(ctx, d, together)
 		if err != nil {
 			if err == unix.ENOENT || err == unix.ENOTDIR {
-				continue // listed, and removed since, before a crash
+				continue // it was listed and removed before a crash
 			}
 			if damaged(d, err) {
 				whole = false
@@ -216,7 +219,7 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 		if err != nil {
 			return err
 		}
-		if l == nil { // listed before a crash: its names may be the file that the others are to be
+		if l == nil { // it was listed before a crash, and may have the file that the others are to have names of
 			v.adoptLinks(ctx, n, files)
 			continue
 		}
@@ -231,7 +234,7 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 		}
 	}
 	if !whole {
-		return nil // they stay pending, so that the others get names of the same files once they can be read
+		return nil // the groups stay pending: damaged directories get names of the same files once they can be read
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -245,8 +248,8 @@ func (v *Volume) listTogether(ctx context.Context, dirs []string) error {
 	return nil
 }
 
-// walkTo finds the directory at a path with one reference, listing what is on the way but for those that are being
-// listed together.
+// walkTo returns the directory with the path at, with one reference. It lists the directories on the way there, except
+// those in together, which the caller lists. pendingLinks.listed is held.
 func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool) (*Inode, error) {
 	n := v.root
 	v.ref(n)
@@ -257,7 +260,8 @@ func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool
 			return nil, unix.ENOTDIR
 		}
 		if !together[so] {
-			// Not by list: whoever shares files with others is among them.
+			// This is not done by list, which may take pendingLinks.listed: a directory that shares files is in
+			// together.
 			n.dir.listing.Lock()
 			l, err := v.beginList(ctx, n, nil)
 			if err == nil && l != nil {
@@ -294,8 +298,8 @@ func (v *Volume) walkTo(ctx context.Context, at string, together map[string]bool
 	return n, nil
 }
 
-// adoptLinks takes files that a listed directory has under names of groups, so that directories listed later get names
-// of them.
+// adoptLinks opens the files that the listed directory n has under names of hard-link groups, and adds them to files,
+// so that directories listed later get names of the same files.
 func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[restore.LinkKey]int) {
 	n.dir.mu.Lock()
 	id := n.dir.mu.base
@@ -326,7 +330,7 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[restore.Lin
 		}
 		if e.Kind == cold.KindFile {
 			if r, ok := warm.ReadRecord(warm.ByName(fd, e.Name)); !ok || r.ID != e.ID || int64(st.Size) != e.Size {
-				continue // another file by now
+				continue // it was replaced or changed since
 			}
 		}
 		if f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0); err == nil {
@@ -335,7 +339,8 @@ func (v *Volume) adoptLinks(ctx context.Context, n *Inode, files map[restore.Lin
 	}
 }
 
-// committedDir is a directory of the commit that was restored, zero where it has none there.
+// committedDir returns the directory that the restored commit has at a path. It returns the zero DirID if there is
+// none, or the commit cannot be read.
 func (v *Volume) committedDir(ctx context.Context, at string) cold.DirID {
 	s, err := v.origin(ctx)
 	if err != nil {
@@ -361,7 +366,8 @@ func (v *Volume) committedDir(ctx context.Context, at string) cold.DirID {
 	return id
 }
 
-// spanning adds the groups that are still pending, which no commit has looked at, to those that one found.
+// spanning adds the groups that are still pending to found, those that a commit found, and returns found. Pending
+// groups are in lazy directories, into which the commit did not look.
 func (p *pendingLinks) spanning(found map[string][]string) map[string][]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

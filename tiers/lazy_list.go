@@ -16,10 +16,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// list makes the children of a lazy directory in warm, as stubs, symlinks, special files and lazy directories; the
-// content of no file is read, and what is above it is listed before. Whoever looks at a file in a directory, or changes
-// anything in it, calls it first; who wants names alone browses it (lazy_browse.go). Who comes while it is under way
-// waits. Nothing is locked; never between begin and end.
+// list makes the children of a lazy directory in warm, as stubs, symlinks, special files and lazy directories. It reads
+// no contents but those of files with capabilities, and lists the directories above n first. Whoever looks at a file in
+// a directory, or changes anything in it, calls list first; whoever wants only names browses it (lazy_browse.go). If n
+// is being listed already, list waits for that. Nothing is locked, and list is never called between begin and end.
 func (v *Volume) list(ctx context.Context, n *Inode) error {
 	if n.dir == nil || !n.dir.lazy.Load() {
 		return nil
@@ -45,8 +45,8 @@ func (v *Volume) list(ctx context.Context, n *Inode) error {
 	return l.finish()
 }
 
-// listWithRoom is list for what programs do: on a full disk it makes room first, as a write does. Commits call list,
-// for room may have to wait for one.
+// listWithRoom is list for requests of programs: on a full disk it makes room and tries again, as a write does. Commits
+// call list, because making room may have to wait for a commit.
 func (v *Volume) listWithRoom(ctx context.Context, n *Inode) error {
 	if n.dir == nil || !n.dir.lazy.Load() {
 		return nil
@@ -54,21 +54,23 @@ func (v *Volume) listWithRoom(ctx context.Context, n *Inode) error {
 	return v.withRoom(ctx, n, func(ctx context.Context) error { return v.list(ctx, n) })
 }
 
-// lister makes the children of one directory. dirState.listing is held.
+// lister makes the children of one directory, whose dirState.listing is held.
 type lister struct {
 	v     *Volume
 	n     *Inode
 	fd    int
-	r     *restore.Restorer // for attributes
+	r     *restore.Restorer // makes the entries
 	l     cold.Listing
 	ctime cold.Time
-	// groups are the hard-link groups that span directories which are listed together; nil: of this directory alone.
-	groups map[restore.LinkKey]int // a descriptor of the file
-	own    bool                    // groups is ours to close
-	links  bool                    // there is a name of a file with several
+	// groups has a descriptor of the file of each hard-link group that was met so far. Directories that are listed
+	// together share it.
+	groups map[restore.LinkKey]int
+	own    bool // groups is of this directory alone, and closed with the lister
+	links  bool // the directory holds a name of a file with several names
 }
 
-// beginList reads what the commit says of n; nil where it is listed already.
+// beginList reads what the commit has in n, and returns a lister for it, or nil if n is listed already. groups is
+// lister.groups; nil where n is listed alone. n's dirState.listing is held. The caller closes the lister.
 func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[restore.LinkKey]int) (*lister, error) {
 	if !n.dir.lazy.Load() {
 		return nil, nil
@@ -94,7 +96,7 @@ func (v *Volume) beginList(ctx context.Context, n *Inode, groups map[restore.Lin
 	return l, nil
 }
 
-// newLister readies n for making the children that a listing has.
+// newLister returns a lister that makes the entries of listing in n. It pins n's descriptor, until it is closed.
 func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	fd, err := v.dirFD(n)
 	if err != nil {
@@ -106,20 +108,20 @@ func (v *Volume) newLister(n *Inode, listing cold.Listing) (*lister, error) {
 	return l, nil
 }
 
-// into is the volume as a restorer knows it.
+// into returns what a restorer needs to know of the volume.
 func (v *Volume) into() *restore.Volume {
 	return &restore.Volume{Held: v.held, Records: v.records, Trust: v.trust, Ignored: v.ignored, Step: v.step}
 }
 
-// keepShown notes the ctime that stat shows of a lazy directory, for making children moves warm's own, and gives
-// what it stands for.
+// keepShown notes the ctime that stat shows of the lazy directory n in its record, because making children moves warm's
+// own ctime. It returns the directory of the commit that n stands for.
 func (v *Volume) keepShown(n *Inode) cold.DirID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Statx_t
 	if !n.mu.rec.Has(warm.FlagCtime) && v.statNode(n, &st) == nil {
 		n.mu.rec.Ctime, n.mu.rec.Flags = warm.TimeOf(st.Ctime), n.mu.rec.Flags|warm.FlagCtime
-		_ = v.storeRecord(n, n.mu.rec) // where it fails only this ctime is at stake
+		_ = v.storeRecord(n, n.mu.rec) // if this fails, only the ctime is wrong
 	}
 	return cold.DirID{Tree: n.mu.rec.ID, Meta: n.mu.rec.Meta}
 }
@@ -133,8 +135,8 @@ func (l *lister) close() {
 	l.v.unpin(l.n)
 }
 
-// entries makes what is not there yet. A listing that was cut off by a crash left whole entries: a file gets its name
-// last.
+// entries makes the children that are not there yet. Those that a listing left which was cut off by a crash stay if
+// they are whole; half-made ones are made anew (removeHalf, subdir).
 func (l *lister) entries(ctx context.Context) error {
 	fresh := madeIn(l.n, l.fd, l.v)
 	var g errgroup.Group
@@ -142,7 +144,8 @@ func (l *lister) entries(ctx context.Context) error {
 	for w := range max(workers, 1) {
 		g.Go(func() error {
 			for i := range l.l.Entries {
-				// The others' turns; what shares a file with other names, or is no file, is the first one's.
+				// Worker 0 alone makes directories, special files, files with several names, and files with
+				// capabilities. The workers take turns with the other files.
 				e := &l.l.Entries[i]
 				if alone := e.Kind == cold.KindFile && e.Link == "" && !warm.HasCaps(e); w != 0 && !alone || alone &&
 					workers > 1 && i/listPiece%workers != w {
@@ -161,10 +164,10 @@ func (l *lister) entries(ctx context.Context) error {
 	return g.Wait()
 }
 
-// listPiece is how many files one of the goroutines that list a directory makes at a time.
+// listPiece is how many entries in a row one of the goroutines that list a directory takes at a time.
 const listPiece = 16
 
-// madeIn is what files made in a directory have.
+// madeIn returns the attributes that files have which are made in the directory n; fd is its descriptor.
 func madeIn(n *Inode, fd int, v *Volume) restore.Fresh {
 	m := restore.Fresh{UID: v.uid, GID: v.gid, Attrs: v.hasDefaultACL(n, fd) != aclNone}
 	var st unix.Statx_t
@@ -182,7 +185,7 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh restore.Fresh) 
 			if err == nil || errors.Is(err, unix.EEXIST) || !errors.Is(err, unix.EMLINK) {
 				return exists(err)
 			}
-			unix.Close(fd) // as many names as the file system allows: the others are another file
+			unix.Close(fd) // it has as many names as the file system allows; the other names get another file
 			delete(l.groups, restore.LinkKeyOf(e))
 		}
 	}
@@ -203,7 +206,7 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh restore.Fresh) 
 			return err
 		}
 	} else if err == nil && !ok {
-		return nil // a stand-in is nobody's other name
+		return nil // no other name is linked to a stand-in
 	}
 	if exists(err) != nil || e.Link == "" {
 		return exists(err)
@@ -215,8 +218,8 @@ func (l *lister) entry(ctx context.Context, e *cold.Entry, fresh restore.Fresh) 
 	return err
 }
 
-// removeHalf removes a file that a listing which was cut off had not finished: it has no record. It returns EEXIST for
-// one that is whole.
+// removeHalf removes a file that a listing began but could not finish, because it was cut off. Such a file has no
+// record. If the file is whole, removeHalf returns EEXIST.
 func (l *lister) removeHalf(e *cold.Entry) error {
 	var st unix.Statx_t
 	if err := warm.StatAt(l.fd, e.Name, &st); err != nil {
@@ -228,7 +231,7 @@ func (l *lister) removeHalf(e *cold.Entry) error {
 	return errors.Join(l.v.held.Drop(heldback.KeyOf(&st)), unix.Unlinkat(l.fd, e.Name, 0))
 }
 
-// syncFile makes a file's bytes durable, since the directory's mark goes without waiting for bytes.
+// syncFile makes a file's bytes durable, because removing the directory's lazy mark does not wait for bytes.
 func (l *lister) syncFile(e *cold.Entry) error {
 	fd, err := warm.OpenAt(l.fd, e.Name, unix.O_RDONLY, 0)
 	if err != nil {
@@ -238,7 +241,7 @@ func (l *lister) syncFile(e *cold.Entry) error {
 	return unix.Fsync(fd)
 }
 
-// exists takes "it is there already" for success.
+// exists returns nil for EEXIST, and any other error as it is.
 func exists(err error) error {
 	if errors.Is(err, unix.EEXIST) {
 		return nil
@@ -246,9 +249,9 @@ func exists(err error) error {
 	return err
 }
 
-// subdir makes a lazy directory. One that is there is left as it is, unless it was being made when the daemon was
-// killed, and has no record yet, or stands for another tree than the commit has: since nothing changes below a lazy
-// directory, it is none of the commit.
+// subdir makes a lazy directory for e. One that is there already stays, unless it has no record, because the daemon was
+// killed while making it, or it is lazy and stands for another tree than e. Since nothing changes below a lazy
+// directory, such a tree is not this commit's, and the directory is made to stand for e's.
 func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 	var st unix.Statx_t
 	err := warm.StatAt(l.fd, e.Name, &st)
@@ -271,13 +274,14 @@ func (l *lister) subdir(ctx context.Context, e *cold.Entry) error {
 			valid, err = s.Valid(ctx, e.Dir())
 		}
 		if err != nil {
-			valid = false // found out when it is listed
+			valid = false // whoever lists it gets the error
 		}
 	}
 	return l.r.LazyDir(l.fd, e, l.ctime, exists, valid)
 }
 
-// finish takes the mark away, last: from now on the directory is one as any other.
+// finish removes the directory's lazy mark, as the last step of listing it. From then on it is a directory like any
+// other.
 func (l *lister) finish() error {
 	v, n := l.v, l.n
 	if err := v.step("list.record"); err != nil {
@@ -305,7 +309,7 @@ func (l *lister) finish() error {
 	}
 	n.dir.mu.Unlock()
 	n.mu.Lock()
-	if !n.mu.rec.Has(warm.FlagCtime) { // its attributes were changed meanwhile, and the next line moves warm's own
+	if !n.mu.rec.Has(warm.FlagCtime) { // its attributes were changed meanwhile, and utimens moves warm's own ctime
 		n.mu.rec.Ctime, n.mu.rec.Flags = warm.CoarseNow(), n.mu.rec.Flags|warm.FlagCtime
 	}
 	err := warm.Utimens(l.fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, n.mu.rec.Mtime.Timespec()})
@@ -315,7 +319,7 @@ func (l *lister) finish() error {
 		return fmt.Errorf("list %q: %w", v.pathOf(n), err)
 	}
 	if !clean {
-		// It counts as changed, and so does all above it, before it can be used.
+		// The directory and all above it are marked dirty before it can be used.
 		v.beginOwn()
 		defer v.end()
 		if err := v.touchOwn(n, touchQuiet); err != nil {
@@ -336,16 +340,16 @@ func (l *lister) finish() error {
 	if err := v.storeRecord(n, r); err != nil {
 		return err
 	}
-	v.moved.listed.Add(1) // first: whoever finds it listed then sees that a link count from before is none
+	v.moved.listed.Add(1) // before lazy: whoever finds n listed also sees that an earlier link count is outdated
 	n.dir.lazy.Store(false)
 	if inval := v.inval.Load(); inval != nil && n.dir.browsers.Load() > 0 {
-		(*inval).InvalInode(n.id) // what a stream that browsed the directory before leaves with the kernel
+		(*inval).InvalInode(n.id) // drops what the kernel keeps of streams that browsed the directory
 	}
 	return nil
 }
 
-// syncListed makes what was made in a directory durable before the mark goes, where the file system may bring the two
-// to the disk in another order than they were made in.
+// syncListed makes the new children of n durable before n's lazy mark is removed. Only btrfs needs that: it may bring
+// the two to the disk in another order than they were made in.
 func (v *Volume) syncListed(n *Inode) error {
 	if v.fsType != unix.BTRFS_SUPER_MAGIC {
 		return nil
@@ -356,7 +360,7 @@ func (v *Volume) syncListed(n *Inode) error {
 	return nil
 }
 
-// shownLinks completes what stat shows of a lazy directory: its link count is that of the listed one.
+// shownLinks sets the link count that stat shows of a lazy directory: it is the one that n will have once it is listed.
 func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 	if n.dir == nil || !n.dir.lazy.Load() || a.Nlink < 2 { // 1: warm's file system does not count
 		return
@@ -368,7 +372,7 @@ func (v *Volume) shownLinks(ctx context.Context, n *Inode, a *Attr) {
 		n.mu.Unlock()
 		l, err := v.namesFor(ctx, n, id)
 		if err != nil {
-			return // listing it says so
+			return // listing n reports the error
 		}
 		links = 2
 		for i := range l.Entries {

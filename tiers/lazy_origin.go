@@ -8,8 +8,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// origin is the commit that lazy directories are read by: the one that warm was last restored from. Directories are
-// named by their content, so that a later commit would list nearly all of them alike.
+// origin returns the commit that lazy directories are read from: the one that warm was last restored from, or the
+// newest one of the branch where that one cannot be read. Directories are named by their content, so a later commit
+// lists nearly all of them alike.
 func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 	o := &v.restored
 	o.mu.Lock()
@@ -49,8 +50,8 @@ func (v *Volume) origin(ctx context.Context) (cold.Snapshot, error) {
 	return head, nil
 }
 
-// restored is the commit that warm was restored from, opened, and listings of it that were read a moment ago: stat of a
-// directory needs what listing it needs next.
+// restored holds the commit that warm was restored from, once it is open, and the listings that were read from it last:
+// stat of a lazy directory reads its listing, and so does listing the directory a moment later.
 type restored struct {
 	mu   mutex[leaf]
 	snap cold.Snapshot
@@ -63,26 +64,26 @@ type restored struct {
 	}
 }
 
-// recentListing is a listing, perhaps one from Snapshot.ReadNames.
+// recentListing is a listing that is kept. names says that it comes from Snapshot.ReadNames, so sizes may be wrong.
 type recentListing struct {
 	cold.Listing
 	names bool
 }
 
-// recentEntries bounds the entries of listings that are kept.
+// recentEntries bounds the number of entries in all listings that are kept.
 const recentEntries = 4096
 
-// readDir lists a directory as the commit has it. The listing is shared: nobody changes it.
+// readDir returns what the commit has in a directory. The listing is shared, so the caller must not change it.
 func (v *Volume) readDir(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	return v.readRecent(ctx, id, false)
 }
 
-// readNames is readDir for who needs names and kinds, of files nothing else.
+// readNames is readDir for callers that need only the names and kinds of files.
 func (v *Volume) readNames(ctx context.Context, id cold.DirID) (cold.Listing, error) {
 	return v.readRecent(ctx, id, true)
 }
 
-// namesFor is readNames as an errand for n.
+// namesFor is readNames, run as an errand for n unless the listing is kept. Nothing is locked.
 func (v *Volume) namesFor(ctx context.Context, n *Inode, id cold.DirID) (cold.Listing, error) {
 	if l, ok := v.recentNames(id); ok {
 		return l, nil
@@ -99,7 +100,7 @@ func (v *Volume) namesFor(ctx context.Context, n *Inode, id cold.DirID) (cold.Li
 	return <-got, nil
 }
 
-// recentNames gives what readNames needs not read.
+// recentNames returns the listing that readNames would return, if it is kept.
 func (v *Volume) recentNames(id cold.DirID) (cold.Listing, bool) {
 	r := &v.restored.recent
 	r.Lock()
@@ -164,7 +165,8 @@ func (v *Volume) readRecent(ctx context.Context, id cold.DirID, names bool) (col
 	return l, nil
 }
 
-// setOrigin notes the commit that is being restored.
+// setOrigin makes s the commit that lazy directories are read from, because it is being restored, and drops all
+// listings that are kept.
 func (v *Volume) setOrigin(s cold.Snapshot) {
 	v.restored.mu.Lock()
 	v.restored.snap = s

@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestKilledInListing: a listing that was cut off goes on where it was, in this daemon and in the next.
+// TestKilledInListing: a listing that was cut off at any step is completed by the next daemon.
 func TestKilledInListing(t *testing.T) {
 	t.Parallel()
 	v, c := newVolume(t)
@@ -55,8 +55,9 @@ func TestKilledInListing(t *testing.T) {
 	}
 }
 
-// TestKilledInListingAbove: directories that share files are listed together, with one between them that is listed
-// alone and counts as changed at once. The one above it stays lazy until it is done.
+// TestKilledInListingAbove: the root and x/y share a file and are listed together. x, between them, is listed alone,
+// and counts as changed at once since it has a file with several names. The root stays lazy until the end. Whatever
+// step the daemon was killed at, the next one shows the same tree.
 func TestKilledInListingAbove(t *testing.T) {
 	t.Parallel()
 	v, c := newVolume(t)
@@ -104,7 +105,7 @@ func TestKilledInListingAbove(t *testing.T) {
 	}
 }
 
-// TestWarmViewHalfListed: a listing that was cut off shows as what it is going to be.
+// TestWarmViewHalfListed: a view of warm shows a half-listed directory as it will be when it is listed.
 func TestWarmViewHalfListed(t *testing.T) {
 	t.Parallel()
 	v, c := newVolume(t)

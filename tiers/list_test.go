@@ -14,7 +14,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// sample makes a tree with everything that a directory can hold.
+// sample makes a tree with every kind of entry that a directory can hold.
 func sample(t *testing.T, v *Volume) {
 	t.Helper()
 	a := mkdir(t, v, v.root, "a")
@@ -49,8 +49,8 @@ func sample(t *testing.T, v *Volume) {
 	}
 }
 
-// TestLazyRestore: the next machine makes nothing but the root, then each directory when it is looked at, and in the
-// end all is as it was.
+// TestLazyRestore: a restore on the next machine makes nothing but the root. Each directory is made when it is looked
+// at, and in the end all is as it was.
 func TestLazyRestore(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)
@@ -105,7 +105,7 @@ func TestLazyRestore(t *testing.T) {
 	}
 }
 
-// TestLazyOperations: operations on what was never listed do what they do on what was.
+// TestLazyOperations: operations in lazy directories do what they do in listed ones.
 func TestLazyOperations(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)
@@ -157,8 +157,8 @@ func TestLazyOperations(t *testing.T) {
 	rsyncEqual(t, filepath.Join(v.cfg.State, "warm"), filepath.Join(third.cfg.State, "warm"))
 }
 
-// TestFollowLazily: a start that finds the branch moved brings warm to it, with what was listed, what was not, and what
-// was released.
+// TestFollowLazily: a start that finds the branch moved brings warm to it, whether directories were listed or lazy, and
+// files whole or stubs.
 func TestFollowLazily(t *testing.T) {
 	v, c := newVolume(t)
 	sample(t, v)

@@ -25,7 +25,7 @@ type memCold struct {
 	head    cold.ID // main's tip
 	live    cold.ID // the live branch's; zero: none
 	reads   int     // PutFile calls
-	known   int     // those with a known base
+	known   int     // PutFile calls with a known base
 	failTx  error   // Commit fails with it
 
 	remote   bool
@@ -37,7 +37,7 @@ type memCold struct {
 	counting func(context.Context) error // is called by Files; nil: nothing to do
 	collect  func(context.Context, cold.GCOptions) (cold.GCReport, error)
 	tooMuch  func(root *cold.Root, put []cold.Entry) error // is called by PutDir; nil: all fits
-	// PutFile reads a file of this size without keeping it; nil: none.
+	// Says of which sizes PutFile first reads a file without keeping anything; nil: of none.
 	skim func(size int64) bool
 }
 
@@ -221,12 +221,12 @@ func (c *memCold) Maintain(ctx context.Context) error {
 type memTx struct {
 	c    *memCold
 	base cold.Snapshot
-	head cold.ID // where the branches were
+	head cold.ID // tip of main when the transaction began
 	live cold.ID
-	on   bool // it goes to the live branch
+	on   bool // the commit goes to the live branch
 	mu   sync.Mutex
 	new  map[cold.ID][]byte
-	lies map[cold.ID]error // content that its Base did not tell the truth about
+	lies map[cold.ID]error // content whose Base was wrong about what had changed; nil: it was right
 	dirs map[cold.DirID][]cold.Entry
 	root cold.Root
 }
@@ -250,7 +250,8 @@ func (c *memCold) BeginAt(ctx context.Context, id cold.ID) (cold.Tx, error) {
 }
 func (t *memTx) Base() cold.Snapshot { return t.base }
 
-// checkBase finds bytes outside of what is said to have changed that differ from the base. t.mu is held.
+// checkBase returns an error if data differs from the base outside of the ranges that base says have changed. t.mu is
+// held.
 func (t *memTx) checkBase(data []byte, base cold.Base) error {
 	if !base.Known {
 		return nil
@@ -297,7 +298,7 @@ func (t *memTx) PutFile(ctx context.Context, c cold.Content, base cold.Base) (co
 	id := cold.ID(sha1.Sum(data))
 	t.mu.Lock()
 	if err := t.checkBase(data, base); err == nil {
-		t.lies[id] = nil // so it is true, whoever else says so
+		t.lies[id] = nil // it is right once, so no other Base of it counts as wrong
 	} else if _, said := t.lies[id]; !said {
 		t.lies[id] = err // a lie unless the caller finds out that the file changed meanwhile
 	}
@@ -405,7 +406,7 @@ func (t *memTx) Commit(_ context.Context, o cold.CommitOptions) (cold.ID, error)
 	return info.ID, nil
 }
 
-// keep takes what a directory reaches into cold: nothing else outlives a commit.
+// keep takes a directory, and all below it, into cold: of what was put, only what the commit reaches stays.
 func (t *memTx) keep(id cold.DirID) {
 	list, ok := t.dirs[id]
 	if !ok {

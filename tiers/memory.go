@@ -25,13 +25,13 @@ import (
 type memory struct {
 	on  atomic.Bool   // there are rules for it, or grafts of an earlier run: else nobody looks further
 	seq atomic.Uint64 // from 1; rises when paths or rules may have changed: then directories are judged anew
-	// mayswap says of the area's tmpfs that the kernel has none that keeps out of swap.
+	// mayswap says that the area's tmpfs may be swapped out, since the kernel has none that may not.
 	mayswap atomic.Bool
 
 	// making is held while grafts or the area come and go. Taken with nothing else held; Volume.barrier and what comes
 	// after it in the lock order may be taken under it.
 	making mutex[lockMaking]
-	tmpfs  *tmpfs.FS       // making; of area
+	tmpfs  *tmpfs.FS       // making; the area's tmpfs
 	run    context.Context // making; of the background work, nil before it runs
 	ended  bool            // making; there will be no area any more
 
@@ -39,7 +39,7 @@ type memory struct {
 		rwMutex[leaf]
 		grafts map[uint64]*graft // by the inode number of warm's directory
 		stays  map[uint64]string // notes about directories that are not what the rules want because of what they hold
-		why    error             // there is no area because
+		why    error             // why there is no area; nil: there is one, or none is asked for
 	}
 }
 
@@ -48,18 +48,18 @@ type graft struct {
 	gen  uint64
 	key  string // name in the area
 	host *Inode // warm's directory, with a reference; nil until it was looked up
-	seq  uint64 // memory.seq of when it was compared with the rules
+	seq  uint64 // memory.seq when the graft was last compared with the rules
 }
 
-// errNoMemory: a directory is of class memory, and there is nowhere to keep its contents. They never go to the disk
-// instead.
+// errNoMemory says that a directory is of class memory, and there is nowhere to keep its contents. They never go to the
+// disk instead.
 var errNoMemory = fmt.Errorf("the memory class is not available: %w", unix.EOPNOTSUPP)
 
-// errUnmounted: the mount, and with it the memory class, has ended.
+// errUnmounted says that the mount, and with it the memory class, has ended.
 var errUnmounted = errors.New("the volume is not mounted any more")
 
 // openMemory takes over what an earlier daemon of this volume left in memory, or makes room for what the rules want
-// there. Without it the volume works; status says what does not.
+// there. If that fails, the volume works without it, and status says why.
 func (v *Volume) openMemory() {
 	m := &v.memory
 	m.seq.Store(1)
@@ -72,7 +72,7 @@ func (v *Volume) openMemory() {
 	}
 }
 
-// memoryRulesChanged is called after memoryDir began to answer differently.
+// memoryRulesChanged is called after the rules changed, which memoryDir goes by. It makes the area if it is needed now.
 func (v *Volume) memoryRulesChanged() {
 	m := &v.memory
 	m.making.Lock()
@@ -183,9 +183,9 @@ func (v *Volume) startMemory(ctx context.Context) {
 	}
 }
 
-// EndMemory throws away what directories of class memory hold; Close does so too. Without it the last backup of a mount
-// that is gone would keep it for that long, and for the next mount if it is killed. What an earlier daemon left and
-// this one never served, a mount that failed, stays.
+// EndMemory throws away what directories of class memory hold; Close does so too. It is called when the mount is gone,
+// before the last backup: the memory would otherwise be kept during the backup, and for the next mount if the daemon is
+// killed meanwhile. If the mount failed, so that the volume was never started, what an earlier daemon left stays.
 func (v *Volume) EndMemory() error {
 	m := &v.memory
 	m.making.Lock()
@@ -211,7 +211,7 @@ func (v *Volume) EndMemory() error {
 	return err
 }
 
-// memoryStatus counts the area.
+// memoryStatus counts what the area holds, or says why there is no area.
 func (v *Volume) memoryStatus() MemoryStatus {
 	m := &v.memory
 	s := MemoryStatus{Limit: v.memoryClassLimit()}

@@ -26,7 +26,7 @@ func (v *Volume) memoryRoot(at string) bool {
 	return up == "." || !v.memoryDir(up)
 }
 
-// graftAt is what is known of a directory of warm.
+// graftAt returns the graft in place of warm's directory with this inode number and generation, or nil.
 func (m *memory) graftAt(ino, gen uint64) *graft {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -44,7 +44,8 @@ func (v *Volume) crosses(n, newdir *Inode, newname string) bool {
 	return n.dir != nil && (v.grafted(n) || v.memoryRoot(path.Join(v.pathOf(newdir), newname)))
 }
 
-// prepare readies a directory for a name that is to be made in it. Nothing is locked; never between begin and end.
+// prepare prepares a directory for a name that is to be made in it: it lists the directory, and returns an error if no
+// name may be made there. Nothing is locked; never between begin and end.
 func (v *Volume) prepare(ctx context.Context, dir *Inode) error {
 	if err := v.may(dir, cold.FlagImmutable); err != nil {
 		return err
@@ -55,8 +56,9 @@ func (v *Volume) prepare(ctx context.Context, dir *Inode) error {
 	return v.bar(ctx, dir)
 }
 
-// bar keeps names from being made on disk in a directory that is of class memory, which the kernel may have got to know
-// before it was. ESTALE: it is to look the directory up anew. EOPNOTSUPP: there is nowhere to keep them.
+// bar keeps names from being made on disk in a directory of class memory. The kernel may know warm's directory from
+// before it became one; bar then returns ESTALE, so that the kernel looks the directory up anew. It returns EOPNOTSUPP
+// if there is no area.
 func (v *Volume) bar(ctx context.Context, dir *Inode) error {
 	if !v.memory.on.Load() || dir.dir == nil {
 		return nil
@@ -106,23 +108,23 @@ func (v *Volume) enter(ctx context.Context, n *Inode) (*Inode, Attr, error) {
 	return inside, a, nil
 }
 
-// enterNew is enter for a directory that was just made at (dir, name), which goes again where that fails. It takes over
-// the reference on n.
+// enterNew is enter for the directory n that was just made at (dir, name). If that fails, the directory is removed
+// again. enterNew takes over the reference on n.
 func (v *Volume) enterNew(ctx context.Context, dir *Inode, name string, n *Inode, a Attr) (*Inode, Attr, error) {
 	inside, ia, err := v.enter(ctx, n)
 	switch {
 	case err != nil && !errors.Is(err, errNoMemory):
 		v.unref(n, 1)
 		return nil, Attr{}, errors.Join(err, v.removeName(context.WithoutCancel(ctx), dir, name, unix.AT_REMOVEDIR))
-	case inside == nil: // without an area it is made, for the next machine, and stays empty
+	case inside == nil: // an ordinary directory; or there is no area, so it stays empty, but the next machine has it
 		return n, a, nil
 	}
 	v.unref(n, 1)
 	return inside, ia, nil
 }
 
-// graftOf finds the graft in place of n, or makes it where the rules want one and nothing is in the way; nil where n is
-// an ordinary directory. Nothing is locked.
+// graftOf returns the graft in place of n, and makes it if the rules want one and nothing is in the way. It returns nil
+// if n is an ordinary directory, and errNoMemory if there is no area. Nothing is locked.
 func (v *Volume) graftOf(ctx context.Context, n *Inode) (*graft, error) {
 	m := &v.memory
 	seq := m.seq.Load()
@@ -162,21 +164,21 @@ func (v *Volume) graftOf(ctx context.Context, n *Inode) (*graft, error) {
 	return v.newGraft(ctx, area, n, seq)
 }
 
-// judged says whether a graft that has its directory was compared with the rules already.
+// judged says whether g has its host, and was compared with the rules of seq.
 func (v *Volume) judged(g *graft, seq uint64) bool {
 	v.memory.mu.RLock()
 	defer v.memory.mu.RUnlock()
 	return g.host != nil && g.seq == seq
 }
 
-// stays tells people that a directory is not what the rules want, and why. The path is that of a directory in warm.
+// stays notes, for status and the log, that the directory n of warm is not what the rules want, and why.
 func (v *Volume) stays(n *Inode, why string) {
 	if note := v.pathOf(n) + " " + why; v.memory.noteStay(n.ino, note) {
 		v.log.Warn(note)
 	}
 }
 
-// noteStay keeps the note about a directory, "" for none any more, and says whether it is news.
+// noteStay keeps a note about a directory for status, or drops it where note is "". It says whether the note is new.
 func (m *memory) noteStay(ino uint64, note string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -192,8 +194,9 @@ func (m *memory) noteStay(ino uint64, note string) bool {
 	return old != note
 }
 
-// review compares a graft with what the rules say now, and what warm holds in its place. One that should not be goes
-// while it is empty. memory.making is held.
+// review decides whether the graft g in place of n stays. right says that the rules want it and that n is empty in
+// warm. Otherwise an empty graft is removed, and review returns nil; one that holds entries stays, and a note says so.
+// memory.making is held.
 func (v *Volume) review(ctx context.Context, area *Volume, g *graft, n *Inode, right bool, seq uint64) (*graft, error) {
 	if area == nil {
 		return nil, errNoMemory
@@ -202,7 +205,7 @@ func (v *Volume) review(ctx context.Context, area *Volume, g *graft, n *Inode, r
 		err := area.Rmdir(ctx, area.root, g.key)
 		if err == nil || errors.Is(err, unix.ENOENT) {
 			v.dropGraft(n.ino)
-			return nil, nil // judged anew at the next look
+			return nil, nil // n is judged anew at the next look
 		}
 		if !errors.Is(err, unix.ENOTEMPTY) {
 			return nil, fmt.Errorf("memory directory of inode %d: %w", n.ino, err)
@@ -216,7 +219,7 @@ func (v *Volume) review(ctx context.Context, area *Volume, g *graft, n *Inode, r
 	return g, nil
 }
 
-// setHost notes the directory of a graft.
+// setHost notes that n is the host of g, for which it takes a reference, and that g was compared with the rules of seq.
 func (v *Volume) setHost(g *graft, n *Inode, seq uint64) {
 	m := &v.memory
 	m.mu.Lock()
@@ -243,7 +246,7 @@ func (v *Volume) dropGraft(ino uint64) {
 	}
 }
 
-// emptyDir says whether warm's directory n, which is listed, holds nothing.
+// emptyDir says whether warm's directory n, which is listed already, is empty.
 func (v *Volume) emptyDir(n *Inode) (bool, error) {
 	fd, err := v.dirFD(n)
 	if err != nil {
@@ -322,8 +325,8 @@ func (v *Volume) copyAttrs(ctx context.Context, n *Inode, fd int) error {
 	return warm.Utimens(fd, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, a.Mtime.Timespec()})
 }
 
-// rmdirMemory removes the directory at (dir, name) where its contents are in the area: there first, where it is known
-// whether there are any. done is false where it is an ordinary directory.
+// rmdirMemory removes the directory at (dir, name) if its contents are in the area. It is removed from the area first,
+// which fails with ENOTEMPTY if it has any. done is false if it is an ordinary directory.
 func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done bool, err error) {
 	if err := checkName(name); err != nil {
 		return true, err
@@ -335,7 +338,7 @@ func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done
 	defer v.unpin(dir)
 	var st unix.Statx_t
 	if err := warm.StatAt(dirfd, name, &st); err != nil {
-		return false, nil // the call itself says so
+		return false, nil // the removal itself reports the error
 	}
 	m := &v.memory
 	m.making.Lock()
@@ -362,11 +365,11 @@ func (v *Volume) rmdirMemory(ctx context.Context, dir *Inode, name string) (done
 	}
 	v.dropGraft(st.Ino)
 	m.noteStay(st.Ino, "")
-	return true, v.removeName(ctx, dir, name, unix.AT_REMOVEDIR) // where that fails, it is an empty directory again
+	return true, v.removeName(ctx, dir, name, unix.AT_REMOVEDIR) // if that fails, an empty directory stays
 }
 
-// mirror gives warm's directory in whose place a memory directory stands the mode and owner that were just set there:
-// commits, and so the next machine, have them.
+// mirror sets the mode and owner that were just set of a memory directory on host, warm's directory in whose place it
+// stands, so that commits, and the next machine, have them.
 func (v *Volume) mirror(ctx context.Context, host *Inode, in *SetAttr) {
 	if in.Mode == nil && in.UID == nil && in.GID == nil {
 		return

@@ -20,8 +20,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// openMemoryTest opens a volume whose directories of class memory are dirs. It is not closed: a test ends it by Close,
-// or leaves it to the next one as a killed daemon does.
+// openMemoryTest opens a volume whose directories of class memory are dirs. A test may end it by Close, or leave its
+// tmpfs to the next volume as a killed daemon does (died). The cleanup unmounts what is left.
 func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) *Volume {
 	t.Helper()
 	v, err := Open(t.Context(), Config{State: state, Cold: cold, Log: quiet(), Branch: "main", MemoryLimit: 64 << 20,
@@ -36,7 +36,7 @@ func openMemoryTest(t *testing.T, state string, cold cold.Cold, dirs ...string) 
 	return v
 }
 
-// memorySet are rules that make directories ones of class memory.
+// memorySet returns rules that make dirs directories of class memory.
 func memorySet(t *testing.T, dirs ...string) *rules.Set {
 	t.Helper()
 	var text strings.Builder
@@ -48,7 +48,7 @@ func memorySet(t *testing.T, dirs ...string) *rules.Set {
 	return s
 }
 
-// died is what a kill leaves: the process has nothing open any more.
+// died makes Close do nothing, so that the volume is left as by a killed daemon.
 func (v *Volume) died() { v.closed.Store(true) }
 
 func mustLookup(t *testing.T, d *Inode, name string) *Inode {
@@ -123,7 +123,7 @@ func TestMemoryCommitsNothing(t *testing.T) {
 	}
 }
 
-// TestMemoryHeals opens what a kill left between the two halves of making a memory directory.
+// TestMemoryHeals opens volumes as a kill leaves them between the two halves of making or removing a memory directory.
 func TestMemoryHeals(t *testing.T) {
 	state, cold := t.TempDir(), newMemCold()
 	v := openMemoryTest(t, state, cold, "mem", "mem2")
@@ -179,7 +179,8 @@ func TestMemoryHeals(t *testing.T) {
 	}
 }
 
-// TestMemoryKeptByFailedMount: a volume that is closed before it served has not thrown away what an earlier one left.
+// TestMemoryKeptByFailedMount: a volume that is closed before it was started does not throw away what an earlier one
+// left.
 func TestMemoryKeptByFailedMount(t *testing.T) {
 	state, cold := t.TempDir(), newMemCold()
 	v := openMemoryTest(t, state, cold, "mem")
@@ -198,7 +199,7 @@ func TestMemoryKeptByFailedMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := openMemoryTest(t, state, cold, "mem")
-	if err := fresh.Close(); err != nil { // one that it mounted itself goes
+	if err := fresh.Close(); err != nil { // a tmpfs that it mounted itself is unmounted
 		t.Fatal(err)
 	}
 	if mounted, err := tmpfs.MountedAt(filepath.Join(state, tmpfs.MemoryName)); mounted ||
@@ -256,7 +257,7 @@ func TestMemoryRulesChange(t *testing.T) {
 	}
 }
 
-// TestMemoryRoot: which of the directories that the rules name are where memory begins.
+// TestMemoryRoot: memoryRoot finds the topmost directories of class memory.
 func TestMemoryRoot(t *testing.T) {
 	v := &Volume{}
 	v.book.set.Store(memorySet(t, "a", "b/c"))

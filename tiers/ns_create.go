@@ -9,7 +9,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// newMode applies the umask unless an ACL is inherited.
+// newMode returns the mode for a new file in dir. It applies the caller's umask, unless dir has a default ACL, which
+// takes the umask's place.
 func (v *Volume) newMode(dir *Inode, dirfd int, mode uint32, c Caller) uint32 {
 	if c.Umask != 0 && v.hasDefaultACL(dir, dirfd) == aclNone {
 		mode &^= c.Umask
@@ -17,8 +18,9 @@ func (v *Volume) newMode(dir *Inode, dirfd int, mode uint32, c Caller) uint32 {
 	return mode & 07777
 }
 
-// giveTo makes an inode just created the caller's; setgid directories keep their group. chown(2) clears suid and sgid
-// of files.
+// giveTo makes c the owner of an inode that was just created in dir: of name in the directory behind fd, or of fd
+// itself where name is "". In a setgid directory the inode keeps the directory's group. Since chown(2) clears suid and
+// sgid of files, they are set again.
 func (v *Volume) giveTo(dir *Inode, fd int, name string, mode uint32, kind cold.Kind, c Caller) error {
 	dir.mu.Lock()
 	setgid := dir.mu.mode&unix.S_ISGID != 0
@@ -118,7 +120,7 @@ func (v *Volume) create(dir *Inode, name string, flags, mode uint32, c Caller) (
 	return n, h, a, err
 }
 
-// created makes the inode and handle of a file just made behind fd; name is "" for one without a name.
+// created makes the inode and the handle of a file that was just made and is open as fd; name is "" if it has none.
 func (v *Volume) created(dir *Inode, dirfd, fd int, name string, flags, mode uint32, c Caller) (*Inode, *Handle, Attr,
 	error) {
 	if err := v.giveTo(dir, fd, "", mode, cold.KindFile, c); err != nil {
@@ -178,7 +180,7 @@ func (v *Volume) Tmpfile(ctx context.Context, dir *Inode, flags, mode uint32, c 
 	return n, h, a, err
 }
 
-// make runs a system call that makes name in dir, gives the result to the caller and returns it; the kernel gains one
+// make runs call, which makes name in dir, makes c the owner of the new inode, and returns it; the kernel gains one
 // lookup.
 func (v *Volume) make(ctx context.Context, dir *Inode, name string, kind cold.Kind, mode uint32, c Caller,
 	call func(dirfd int, mode uint32) error) (*Inode, Attr, error) {
@@ -240,7 +242,7 @@ func (v *Volume) makeOnce(dir *Inode, name string, kind cold.Kind, mode uint32, 
 	return n, a, nil
 }
 
-// Mkdir makes a directory, in warm and, where it is to be of class memory, there too.
+// Mkdir makes a directory in warm and, if the rules want it to be of class memory, its graft in the area.
 func (v *Volume) Mkdir(ctx context.Context, dir *Inode, name string, mode uint32, c Caller) (*Inode, Attr, error) {
 	n, a, err := v.make(ctx, dir, name, cold.KindDir, mode, c, func(dirfd int, mode uint32) error {
 		return unix.Mkdirat(dirfd, name, mode)

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// crossing prepares for a rename over the border of what the rules ignore: a file that goes there comes back from cold
-// first. A directory does not: EXDEV makes mv copy.
+// crossing prepares for a rename over the border between what the rules ignore and the rest. A file that becomes
+// ignored comes back from cold first. For a directory that would become ignored, crossing returns EXDEV, which makes mv
+// copy it. Nothing is locked.
 func (v *Volume) crossing(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string,
 	exchange bool) error {
 	if !v.Rules().HasIgnore() {
@@ -27,7 +28,7 @@ func (v *Volume) enters(ctx context.Context, dir *Inode, name string, newdir *In
 	defer v.unpin(dir)
 	n, _, err := v.lookupAt(ctx, dir, dirfd, name)
 	if err != nil {
-		return nil // the call itself says so
+		return nil // the rename itself reports the error
 	}
 	defer v.unref(n, 1)
 	isDir := n.dir != nil
@@ -37,7 +38,7 @@ func (v *Volume) enters(ctx context.Context, dir *Inode, name string, newdir *In
 		return nil
 	case isDir && to:
 		return unix.EXDEV
-	case isDir: // what is ignored below it may be another now
+	case isDir: // after the move other paths below it may be ignored
 		v.book.rewalk.Store(true)
 		return nil
 	case to:
@@ -46,7 +47,8 @@ func (v *Volume) enters(ctx context.Context, dir *Inode, name string, newdir *In
 	return nil
 }
 
-// linkCrosses says whether a new name of a file would be ignored and the one that it has not, or the other way round.
+// linkCrosses says whether the new name (dir, name) of n would be ignored and the name that it has is not, or the other
+// way round.
 func (v *Volume) linkCrosses(n, dir *Inode, name string) bool {
 	if !v.Rules().HasIgnore() {
 		return false

@@ -96,8 +96,9 @@ func (d *DirHandle) shownIno(e *warm.Dirent) uint64 {
 	return d.v.shownIno(e.Ino)
 }
 
-// Fsync makes the directory durable. On btrfs that takes a syncfs: what was renamed into it would be back under its old
-// name too. Where a rule says so it returns when the remote has a commit with what was changed in it.
+// Fsync makes the directory durable. On btrfs that takes a syncfs: without it, a crash would bring back the old names
+// of what was renamed into the directory. Where a rule asks for it, Fsync returns only when the remote has a commit
+// with what was changed in the directory.
 func (d *DirHandle) Fsync(ctx context.Context, datasync bool) error {
 	if err := d.fsync(datasync); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 )
 
 // adoptNew makes the inode of a file that was just made, which st describes, known under (dir, name), with one
-// reference more. moves is Volume.moves from before the stat; ESTALE says that the name went away meanwhile.
+// reference more. moves is Volume.nameChanges from before the stat. ESTALE says that the name went away meanwhile.
 func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64) (*Inode, Attr, error) {
 	n, fresh := v.intern(st)
 	if fresh {
@@ -22,8 +22,10 @@ func (v *Volume) adoptNew(dir *Inode, dirfd int, name string, st *unix.Statx_t, 
 	return v.adopt(dir, dirfd, name, st, moves, n, fresh)
 }
 
-// internAt is intern of what (dirfd, name) is now, with the record of a new one: its mu is held. No name changes
-// meanwhile, or the record of another file, which was moved there, would be taken for its own, or even written.
+// internAt is intern for the inode that has the name (dirfd, name) now, which it also describes in st. It loads the
+// record of a new inode, whose mu is held. Volume.ns keeps names from changing meanwhile: else the record of another
+// file that is moved to this name would be taken for the inode's own, or even overwritten. EXDEV says that something is
+// mounted there.
 func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, fresh bool, err error) {
 	v.ns.RLock()
 	defer v.ns.RUnlock()
@@ -39,8 +41,8 @@ func (v *Volume) internAt(dirfd int, name string, st *unix.Statx_t) (n *Inode, f
 	return n, fresh, nil
 }
 
-// adopt makes an inode known under (dir, name). n is from intern, with its reference; where it is fresh its mu is held,
-// and its record known.
+// adopt makes an inode known under (dir, name). n is from intern, with its reference; if it is fresh, its record is
+// loaded, and its mu is held, which adopt unlocks. moves and ESTALE are as for adoptNew.
 func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, moves uint64, n *Inode, fresh bool) (
 	*Inode, Attr, error) {
 	if !fresh {
@@ -50,7 +52,7 @@ func (v *Volume) adopt(dir *Inode, dirfd int, name string, st *unix.Statx_t, mov
 		}
 		return n, v.attrAfter(n, st), nil
 	}
-	// Who brought it back, and forgot it, may have been at it when st was taken.
+	// When st was taken, an inode for this file, since forgotten, may have been bringing its bytes back.
 	a := n.attrFitting(st, func(st *unix.Statx_t) error { return warm.StatAt(dirfd, name, st) })
 	if n.kind == cold.KindFile {
 		v.hot.versionFrom(n, a.Ctime, warm.Now())
@@ -86,13 +88,13 @@ func (v *Volume) Lookup(ctx context.Context, dir *Inode, name string) (*Inode, A
 	}
 	v.shownLinks(ctx, n, &a)
 	if n.dir != nil && v.memory.on.Load() {
-		// Else it is shown empty, and making something in it says why.
+		// If this fails, the directory is shown empty, and making something in it returns the error.
 		if inside, ia, err := v.enter(ctx, n); err == nil && inside != nil {
 			v.unref(n, 1)
 			return inside, ia, nil
 		}
 	}
-	if n.dir != nil && listed != v.moved.listed.Load() { // perhaps this one, in between
+	if n.dir != nil && listed != v.moved.listed.Load() { // n may have been listed meanwhile
 		if now, err := v.Getattr(ctx, n, nil); err == nil {
 			a = now
 		}
@@ -199,7 +201,7 @@ func (v *Volume) Link(ctx context.Context, n, dir *Inode, name string) (Attr, er
 	return v.attrAfter(n, &st), nil
 }
 
-// noteLinks says that d holds a name of a file with several names: it is never clean.
+// noteLinks notes that the directory n holds a name of a file with several names, so it is never marked clean.
 func (n *Inode) noteLinks() {
 	n.dir.mu.Lock()
 	n.dir.mu.links = true

@@ -64,8 +64,8 @@ func (v *Volume) removeName(ctx context.Context, dir *Inode, name string, flags 
 	})
 }
 
-// beforeLoss prepares for a name going away, while nothing is locked: its directory is listed, a lazy directory of
-// that name shows whether it is empty, and an open stub comes back.
+// beforeLoss prepares for the loss of a name: it lists the directory dir; if isDir, also a lazy directory of that name,
+// which shows whether it is empty; else it brings back an open stub of that name. Nothing is locked.
 func (v *Volume) beforeLoss(ctx context.Context, dir *Inode, name string, isDir bool) error {
 	if !v.tiered() {
 		return nil
@@ -84,13 +84,14 @@ func (v *Volume) beforeLoss(ctx context.Context, dir *Inode, name string, isDir 
 	defer v.unpin(dir)
 	n, _, err := v.lookupAt(ctx, dir, dirfd, name)
 	if err != nil {
-		return nil // the call itself says so
+		return nil // the removal itself reports the error
 	}
 	defer v.unref(n, 1)
 	return v.listWithRoom(ctx, n)
 }
 
-// beforeRename is beforeLoss for a rename, and lists what shares files with what a directory that moves holds.
+// beforeRename is beforeLoss for the name that a rename replaces. It also lists both directories and, if a directory
+// moves, all directories at or below it that share files with others, and those others.
 func (v *Volume) beforeRename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string,
 	exchange bool) error {
 	if !v.tiered() {
@@ -114,8 +115,8 @@ func (v *Volume) beforeRename(ctx context.Context, dir *Inode, name string, newd
 	return v.beforeLoss(ctx, newdir, newname, false)
 }
 
-// victim is an inode that is about to lose a name, held by a descriptor: the kernel may use it without a name for a
-// while.
+// victim is an inode that is about to lose a name. It is held by a descriptor, since the kernel may use it without a
+// name for a while.
 type victim struct {
 	v  *Volume
 	n  *Inode
@@ -140,10 +141,10 @@ func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
 		n.mu.Unlock()
 	}
 	v.ns.RLock()
-	nameless := n.parent == nil // also where somebody who looks it up, a commit, has not got that far
+	nameless := n.parent == nil // or somebody, such as a commit, is looking it up and has not set its name yet
 	v.ns.RUnlock()
 	if nameless {
-		v.place(n, dir, dirfd, name, moves) // its record is written by its name
+		v.place(n, dir, dirfd, name, moves) // the name is needed to write its record
 	}
 	return victim{v: v, n: n, fd: fd}, nil
 }
@@ -151,8 +152,9 @@ func (v *Volume) victim(dir *Inode, dirfd int, name string) (victim, error) {
 // change runs f, which alters the victim's link count and so its ctime.
 func (x *victim) change(f func() error) error { return x.v.withCtimeVoid(x.n, f) }
 
-// lostName notes after a system call that ended with err that the victim is no longer (dir, name). Volume.ns is held
-// for writing; the inode returned must lose a reference once it is not.
+// lostName notes, after a system call that returned err, that the victim no longer has the name (dir, name), if that is
+// the name that it is known by. Volume.ns is held for writing. If lostName returns an inode, the caller drops one
+// reference on it after unlocking Volume.ns.
 func (x *victim) lostName(err error, dir *Inode, name string) *Inode {
 	if err != nil || x.n.parent != dir || x.n.name != name {
 		return nil
@@ -179,8 +181,8 @@ func (x *victim) done() {
 	x.v.unref(x.n, 1)
 }
 
-// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. EXDEV across the border of a directory of class
-// memory, which moving such a directory itself crosses too.
+// Rename is renameat2(2) with RENAME_NOREPLACE and RENAME_EXCHANGE. It returns EXDEV across the border of a directory
+// of class memory, and for moving such a directory itself.
 func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *Inode, newname string,
 	flags uint32) error {
 	if dir.vol != newdir.vol {
@@ -268,7 +270,7 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 		other = replaced.n
 	}
 	heldMoved := v.movingHeld(moved.n, dir, name, newdir, newname, other)
-	if v.Rules().HasCritical() && (moved.n.dir != nil || exists && replaced.n.dir != nil) { // and all that is in it
+	if v.Rules().HasCritical() && (moved.n.dir != nil || exists && replaced.n.dir != nil) { // with all below it
 		v.critical.needWhole(v.cfg.CriticalDelay)
 	}
 	call := func() error {
@@ -278,7 +280,7 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 		var release [2]*Inode
 		replacedHeld := false
 		switch {
-		// With two names of one file nothing happens.
+		// If both are names of one file, rename(2) does nothing.
 		case err != nil || exists && moved.n == replaced.n && flags&unix.RENAME_EXCHANGE == 0:
 		case flags&unix.RENAME_EXCHANGE != 0:
 			release[0] = v.rename(moved.n, dir, name, newdir, newname)
@@ -305,7 +307,7 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 	if !exists || replaced.n == moved.n {
 		return moved.change(call)
 	}
-	// Two records: in the order of their ids, so that two exchanges do not block each other.
+	// The mu of both inodes is locked, in the order of ids, so that two exchanges do not block each other.
 	first, second := &moved, &replaced
 	if second.n.id < first.n.id {
 		first, second = second, first
@@ -313,7 +315,9 @@ func (v *Volume) Rename(ctx context.Context, dir *Inode, name string, newdir *In
 	return first.change(func() error { return second.change(call) })
 }
 
-// rename notes that n moved. A name that the kernel did not come by stays as it is: one of several of a file.
+// rename notes that n moved from (dir, name) to (newdir, newname). If n is known by another of several names, it keeps
+// that. Volume.ns is held for writing. If rename returns an inode, the caller drops one reference on it after unlocking
+// Volume.ns.
 func (v *Volume) rename(n, dir *Inode, name string, newdir *Inode, newname string) (release *Inode) {
 	if n.parent == dir && n.name == name || n.parent == nil {
 		release = v.setName(n, newdir, newname)
@@ -322,8 +326,9 @@ func (v *Volume) rename(n, dir *Inode, name string, newdir *Inode, newname strin
 	return release
 }
 
-// dirLinksFollow: a file with several names that moves takes the "never clean" with it; which ones have several is not
-// known without a stat, and a wrong guess costs one comparison at the next commit.
+// dirLinksFollow notes in newdir, to which n was moved, that it holds a name of a file with several names, if n may
+// have several. Its record alone decides, without a stat: a wrong guess costs one comparison at the next commit. n.mu
+// is held.
 func (n *Inode) dirLinksFollow(newdir *Inode) {
 	if n.kind != cold.KindDir && n.mu.rec.Has(warm.FlagGroup) {
 		newdir.noteLinks()

@@ -17,27 +17,28 @@ import (
 )
 
 const (
-	rulesName = "rules.yaml" // in the state directory: the volume's own text
+	rulesName = "rules.yaml" // the file in the state directory with the volume's own text
 )
 
-// ruling is the component of rules: what they say, and directories that have to follow a change of them.
+// ruling is the component with the rules, and the inodes that have to follow a change of them.
 type ruling struct {
 	book     ruleBook
 	settling settling
 }
 
-// ruleBook holds the rules in effect and where they came from. The volume's own text lies in the state directory and,
-// as .emberfs/rules.yaml, in each commit.
+// ruleBook holds the rules in effect and where they came from. The volume's own text is in the state directory and, as
+// .emberfs/rules.yaml, in each commit.
 type ruleBook struct {
 	set     atomic.Pointer[rules.Set] // in effect; nil: none
-	changes atomic.Uint64             // of set, from 1
-	// What is ignored may have changed elsewhere than by rules: the next commit looks at everything.
+	changes atomic.Uint64             // how often set was changed, from 1
+	// rewalk: the next commit looks at everything, because what is ignored may have changed by other means than rules.
 	rewalk atomic.Bool
 
-	mu   mutex[lockRules] // over changes
-	text []byte           // the volume's own
-	from string           // where those in effect are from
-	// Rules of the text that are not in effect, for they drop data and nobody here agreed to that.
+	mu   mutex[lockRules] // held while rules are changed; guards what follows
+	text []byte           // the volume's own rules
+	from string           // where the rules in effect are from
+	// withheld is how many rules of text are not in effect, because they keep data out of commits and nobody on this
+	// machine agreed to that.
 	withheld int
 	pending  bool // the last commit may have another text
 }
@@ -52,22 +53,22 @@ const (
 // RulesStatus says which rules are in effect.
 type RulesStatus struct {
 	From string `json:"from"` // none, config, "written here", or the commit that brought them
-	// Withheld are rules of the repository that keep data out of commits (ignore, memory), which nobody on this machine
-	// agreed to.
+	// Withheld is how many rules of the repository are not in effect, because they keep data out of commits (ignore,
+	// memory) and nobody on this machine agreed to that.
 	Withheld int `json:"withheld"`
 }
 
-// Rules are the rules in effect.
+// Rules returns the rules in effect, nil for none.
 func (v *Volume) Rules() *rules.Set { return v.book.set.Load() }
 
-// RulesText is the volume's own text of rules, which need not be in effect (see RulesStatus).
+// RulesText returns the volume's own text of rules, which need not be in effect (see RulesStatus).
 func (v *Volume) RulesText() []byte {
 	v.book.mu.Lock()
 	defer v.book.mu.Unlock()
 	return v.book.text
 }
 
-// rulesSum tells sets of rules apart by what they decide; "" where there are none.
+// rulesSum returns a checksum of the rules in effect, "" where there are none.
 func (v *Volume) rulesSum() string {
 	text := v.Rules().Text()
 	if len(text) == 0 {
@@ -76,8 +77,9 @@ func (v *Volume) rulesSum() string {
 	return sumOf(text)
 }
 
-// storeRules writes the volume's own text. consent is the sum of the text that this machine agreed to, "" leaves it. It
-// is noted first, beside that of the text before: whichever of the two a kill leaves, it was written here.
+// storeRules writes the volume's own text. consent is the checksum of a text that this machine agreed to; with "" what
+// it agreed to stays. The sum is noted before the text is written, and the old text's sum is kept: whichever text a
+// kill leaves, it is known that it was written here. book.mu is held.
 func (v *Volume) storeRules(text []byte, consent string) error {
 	if consent != "" && !v.agreed(consent) {
 		agreed := consent
@@ -99,7 +101,7 @@ func (v *Volume) storeRules(text []byte, consent string) error {
 	return nil
 }
 
-// agreed says whether the text with this sum was written on this machine.
+// agreed says whether this machine agreed to the text with this checksum, because it was written here.
 func (v *Volume) agreed(sum string) bool { return slices.Contains(strings.Fields(v.state.Rules), sum) }
 
 func sumOf(text []byte) string {
@@ -107,7 +109,8 @@ func sumOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// rulesWritten says whether the text was written here after the commit that warm is of. book.mu is held.
+// rulesWritten says whether the volume's own text was written here after the commit that warm is in step with. book.mu
+// is held.
 func (v *Volume) rulesWritten(ctx context.Context) bool {
 	id, err := cold.ParseID(v.state.Head)
 	if err != nil {
@@ -120,10 +123,10 @@ func (v *Volume) rulesWritten(ctx context.Context) bool {
 			return string(text) != string(v.book.text)
 		}
 	}
-	return v.agreed(sumOf(v.book.text)) // that commit cannot say
+	return v.agreed(sumOf(v.book.text)) // that commit cannot be read
 }
 
-// rulesChanged says whether the volume's own text differs from what a commit has.
+// rulesChanged says whether the volume's own text differs from that of the commit base, which may be nil.
 func (v *Volume) rulesChanged(ctx context.Context, base cold.Snapshot) bool {
 	b := &v.book
 	b.mu.Lock()
@@ -136,7 +139,7 @@ func (v *Volume) rulesChanged(ctx context.Context, base cold.Snapshot) bool {
 	}
 	text, err := base.Rules(ctx)
 	if err != nil {
-		return len(b.text) > 0 // what cannot be read here may be mended elsewhere
+		return len(b.text) > 0 // a text that cannot be read stays as it is while there is none here
 	}
 	if string(text) == string(b.text) {
 		b.pending = false
@@ -144,7 +147,7 @@ func (v *Volume) rulesChanged(ctx context.Context, base cold.Snapshot) bool {
 	return b.pending
 }
 
-// rulesCommitted notes that a commit has this text.
+// rulesCommitted notes that the last commit has this text.
 func (v *Volume) rulesCommitted(text []byte) {
 	v.book.mu.Lock()
 	if string(v.book.text) == string(text) {

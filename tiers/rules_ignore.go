@@ -5,7 +5,7 @@ import (
 	"path"
 )
 
-// ignored says whether the rules leave a slash path out of commits.
+// ignored says whether the rules keep a slash path out of commits; dir says whether it is a directory.
 func (v *Volume) ignored(path string, dir bool) bool {
 	s := v.Rules()
 	return s.HasIgnore() && s.Decide(path, dir).Ignored()
@@ -21,16 +21,17 @@ func (v *Volume) ignoredInode(n *Inode) bool {
 	return v.Rules().HasIgnore() && v.ignored(v.pathOf(n), n.kind == cold.KindDir)
 }
 
-// settling are inodes that the rules ignore and that may still have bytes in cold only.
+// settling has the inodes that the rules ignore and that may still have bytes in cold only.
 type settling struct {
 	mu    mutex[leaf]
 	queue []*Inode // each with a reference
 	wake  chan struct{}
-	done  map[uint64]uint64 // directories of which all is in warm: inode number -> generation
+	done  map[uint64]uint64 // directories that are wholly in warm: inode number -> generation
 	rules uint64            // ruleBook.changes for which done holds
 }
 
-// settleSoon has n, which the rules ignore, brought back with all below it, so that commits need not have it any more.
+// settleSoon queues n, which the rules ignore, to be settled with all below it, so that commits need not have it any
+// more.
 func (v *Volume) settleSoon(n *Inode) {
 	v.ref(n)
 	s := &v.settling
@@ -54,7 +55,7 @@ func (s *settling) next() *Inode {
 	return n
 }
 
-// note remembers that all of a directory is in warm, as was found out while the rules were those of the given change.
+// note remembers that n, a directory, is wholly in warm. changes is ruleBook.changes from before that was found out.
 func (s *settling) note(n *Inode, changes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +65,7 @@ func (s *settling) note(n *Inode, changes uint64) {
 	s.done[n.ino] = n.gen
 }
 
-// settledNow says whether n was brought back since the rules last changed.
+// settledNow says whether n was settled since the rules last changed.
 func (v *Volume) settledNow(n *Inode) bool {
 	s := &v.settling
 	s.mu.Lock()

@@ -2,11 +2,11 @@ package tiers
 
 import "emberfs/tiers/rules"
 
-// RulesList tells the rules of a volume.
+// RulesList lists the rules of a volume.
 type RulesList struct {
 	From     string      `json:"from"`     // as RulesStatus.From
-	Rules    []RuleEntry `json:"rules"`    // in effect, in their order
-	Withheld []RuleEntry `json:"withheld"` // of the volume's own, but not in effect (see RulesStatus)
+	Rules    []RuleEntry `json:"rules"`    // those in effect, in their order
+	Withheld []RuleEntry `json:"withheld"` // the volume's own that are not in effect (see RulesStatus)
 	Error    string      `json:"error"`    // why other rules were refused; "" where none were
 }
 
@@ -14,18 +14,18 @@ type RulesList struct {
 type RuleEntry struct {
 	Match string `json:"match"`
 	Class string `json:"class"` // critical, session, memory, or ignored
-	Rule  string `json:"rule"`  // all of it, for people
-	Line  int    `json:"line"`  // of the text that it stands in, from 1
+	Rule  string `json:"rule"`  // the whole rule, for people
+	Line  int    `json:"line"`  // its line in its text, from 1
 }
 
-// ListRules tells the rules in effect, where they come from, and which are not in effect.
+// ListRules lists the rules in effect, where they come from, and those of the volume's own that are not in effect.
 func (v *Volume) ListRules() RulesList {
 	v.book.mu.Lock()
 	set, text, from, withheld := v.Rules(), v.book.text, v.book.from, v.book.withheld
 	v.book.mu.Unlock()
 	l := ListRules(set, from)
 	if withheld > 0 {
-		if own, err := rules.Parse(text); err == nil { // it was parsed before
+		if own, err := rules.Parse(text); err == nil { // it never fails: the text was parsed before
 			for _, r := range own.Rules() {
 				if r.Ignore || r.Class == rules.Memory {
 					l.Withheld = append(l.Withheld, ruleEntry(&r))
@@ -39,7 +39,7 @@ func (v *Volume) ListRules() RulesList {
 	return l
 }
 
-// ListRules tells a set that is of no volume.
+// ListRules lists a set of rules without a volume. from is as RulesStatus.From.
 func ListRules(set *rules.Set, from string) RulesList {
 	l := RulesList{From: from, Rules: []RuleEntry{}, Withheld: []RuleEntry{}}
 	for _, r := range set.Rules() {
@@ -52,7 +52,7 @@ func ruleEntry(r *rules.Rule) RuleEntry {
 	return RuleEntry{Match: r.Match, Class: classWord(rules.Decision{Rule: r}), Rule: r.String(), Line: r.Line}
 }
 
-// classWord is the class of a path in a word: ignored paths are of none.
+// classWord returns the class of a path in a word, or "ignored" for an ignored path, which has none.
 func classWord(d rules.Decision) string {
 	if d.Ignored() {
 		return "ignored"

@@ -2,8 +2,8 @@ package tiers
 
 import "emberfs/tiers/rules"
 
-// memoryDir says whether the directory at this slash path (no leading slash) of the volume is the root of a memory area
-// or inside one. It is asked for each directory that is looked up.
+// memoryDir says whether the rules give the directory at this slash path (no leading slash) the class memory. It is
+// asked for each directory that is looked up.
 func (v *Volume) memoryDir(path string) bool {
 	return v.Rules().Decide(path, true).Class() == rules.Memory
 }

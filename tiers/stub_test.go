@@ -41,7 +41,7 @@ func mustTier(t *testing.T, v *Volume, paths ...string) TierReport {
 	return r
 }
 
-// warmBlocks are the blocks that warm has for a path.
+// warmBlocks returns the number of blocks that warm has for a path.
 func warmBlocks(t *testing.T, v *Volume, at string) int64 {
 	t.Helper()
 	var st unix.Stat_t
@@ -76,7 +76,7 @@ func TestReleaseShowsNothing(t *testing.T) {
 	text := strings.Repeat("0123456789abcdef", 5000)
 	f := write(t, v, v.root, "f", text)
 	v.mustSync(t)
-	time.Sleep(20 * time.Millisecond) // ctimes have ticks
+	time.Sleep(20 * time.Millisecond) // else a new ctime might be the same: ctimes move in ticks
 	before := mustAttr(t, v, f)
 	if r := mustTier(t, v); r.Files != 1 || r.Bytes < int64(len(text)) {
 		t.Fatalf("released %+v", r)
@@ -87,11 +87,11 @@ func TestReleaseShowsNothing(t *testing.T) {
 	if a := mustAttr(t, v, f); a != before {
 		t.Fatalf("release shows: %+v, before %+v", a, before)
 	}
-	v.hot.newVersion(f) // whatever hot has
+	v.hot.newVersion(f) // drops what hot has of it
 	if read(t, v, f) != text {
 		t.Fatal("content differs")
 	}
-	before.Atime = mustAttr(t, v, f).Atime // it was read the first time since it was written: relatime moves this once
+	before.Atime = mustAttr(t, v, f).Atime // relatime moves the atime at the first read after a write
 	if n := warmBlocks(t, v, "f"); n != 0 {
 		t.Fatalf("reading wrote %d blocks to warm", n)
 	}
@@ -121,8 +121,8 @@ func TestReleaseShowsNothing(t *testing.T) {
 	}
 }
 
-// TestChangedStubReturns: the ctime of a chmod of a stub stays what it is when the bytes come back, also when the
-// daemon is killed while they do, and that of a lazy directory when it is listed.
+// TestChangedStubReturns: the ctime that a chmod gave a stub stays when its bytes come back, also if that fails at the
+// last step, and after a restart.
 func TestChangedStubReturns(t *testing.T) {
 	for _, failing := range []bool{false, true} {
 		state, c := t.TempDir(), newMemCold()
@@ -143,7 +143,7 @@ func TestChangedStubReturns(t *testing.T) {
 		mode := uint32(0600)
 		shown, err := v.Setattr(context.Background(), f, nil, &SetAttr{Mode: &mode})
 		must(t, err)
-		time.Sleep(20 * time.Millisecond) // ctimes have ticks
+		time.Sleep(20 * time.Millisecond) // else a new ctime might be the same: ctimes move in ticks
 		if err := v.recall(t.Context(), f); (err != nil) != failing {
 			t.Fatal(err)
 		}
@@ -254,7 +254,8 @@ func TestStubChanges(t *testing.T) {
 	}
 }
 
-// TestVoidStub: a daemon killed between emptying a stub and saying so leaves an empty file, however long it gets then.
+// TestVoidStub: a daemon that is killed after it emptied a stub, but before it changed the record, leaves an empty
+// file. Its old bytes do not come back when it grows again.
 func TestVoidStub(t *testing.T) {
 	c := newMemCold()
 	v := openTiered(t, t.TempDir(), c)
@@ -388,7 +389,7 @@ func TestMissingObject(t *testing.T) {
 	}
 }
 
-// TestSeekStub: the hole of a stub is not to be seen.
+// TestSeekStub: the hole that a stub has in warm is not visible.
 func TestSeekStub(t *testing.T) {
 	v := openTiered(t, t.TempDir(), newMemCold())
 	f := write(t, v, v.root, "f", strings.Repeat("x", 10000))

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// limitRest is how long nothing is tried after a round that could not free what it should; it doubles up to
-	// limitRestMax as long as nothing is committed that could leave.
+	// limitRest is how long tierLoop leaves the limits alone after a round that could not free enough. It doubles, up
+	// to limitRestMax, until something is committed that could leave warm.
 	limitRest    = 5 * time.Second
 	limitRestMax = 5 * time.Minute
 )
@@ -19,7 +19,7 @@ const (
 // ageing is the component that moves files down.
 type ageing struct {
 	sweeping mutex[lockSweeping] // one walk over warm at a time
-	hopeless time.Time           // tierLoop's: when an emergency last gave nothing
+	hopeless time.Time           // of tierLoop: when an emergency last freed nothing
 }
 
 // tierLoop moves files down by age at each tick, and earlier where warm is too full.
@@ -68,13 +68,13 @@ func (v *Volume) tierLoop(ctx context.Context) {
 	}
 }
 
-// endRound lets writers go that wait for room.
+// endRound lets the writers go on that wait in grew for room.
 func (v *Volume) endRound() {
 	next := make(chan struct{})
 	close(*v.round.Swap(&next))
 }
 
-// tick lets go of what was not used for long.
+// tick drops from hot, and releases from warm, what was not used for long.
 func (v *Volume) tick(ctx context.Context) {
 	hot := v.expireHot(v.cfg.HotAge)
 	v.forgotten.expire(v.clock() - min(v.clock(), uint32(max(v.cfg.WarmAge, v.cfg.HotAge)/useTick)))
@@ -98,7 +98,7 @@ func (v *Volume) tick(ctx context.Context) {
 
 func (v *Volume) noteTick(r TierReport) {
 	v.points.mu.Lock()
-	// What moved something is shown for longer.
+	// The report of a round that moved something is shown until one that did so too, or had the same reason.
 	if old := v.points.tick; r.Files > 0 || r.Hot > 0 || old == nil || old.Reason == r.Reason {
 		v.points.tick = &r
 	}
@@ -109,7 +109,8 @@ func (v *Volume) noteTick(r TierReport) {
 	}
 }
 
-// holdLimits brings warm below warm_limit and its file system below what warm_reserve leaves; false where it could not.
+// holdLimits brings warm below warm_limit, and frees room on its file system until warm_reserve is free. It returns
+// false if it could not.
 func (v *Volume) holdLimits(ctx context.Context) bool {
 	limit := v.cfg.WarmLimit
 	over := func(use warm.Use) int64 {
@@ -150,18 +151,18 @@ func (v *Volume) holdLimits(ctx context.Context) bool {
 			}
 		}
 	}
-	// Close to the limit is good enough; far over it writers are not held up for nothing.
+	// Just below the limit is good enough. Writers do not wait any more, since that would be in vain.
 	v.limitHelps.Store(false)
 	return limit > 0 && v.warmBytes.Load() <= limit
 }
 
-// emergencyBytes is what is freed when warm's file system is full.
+// emergencyBytes is how many bytes are freed when warm's file system is full.
 const emergencyBytes = 64 << 20
 
-// emergency makes room after ENOSPC and says how much.
+// emergency releases files after ENOSPC, after a commit if need be, and returns how many bytes that freed.
 func (v *Volume) emergency(ctx context.Context) int64 {
 	if time.Since(v.hopeless) < time.Second {
-		return 0 // a program that goes on writing into a full disk
+		return 0 // it was in vain a moment ago: a program goes on writing into a full disk
 	}
 	excess := func(warm.Use) int64 { return max(emergencyBytes, v.lacking()) }
 	r, err := v.evict(ctx, "reserve", excess)
@@ -171,7 +172,7 @@ func (v *Volume) emergency(ctx context.Context) int64 {
 		}
 	}
 	if r.Bytes > 0 {
-		_ = unix.Syncfs(v.warmRead()) // the file system gives blocks out again when its journal has the holes
+		_ = unix.Syncfs(v.warmRead()) // the file system hands out freed blocks only after its journal has the holes
 	}
 	v.noteTick(r)
 	if r.Bytes == 0 {

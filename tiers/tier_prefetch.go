@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// prefetchBytes bounds what is brought back after a restore.
+	// prefetchBytes bounds how many bytes are brought back after a restore.
 	prefetchBytes = 1 << 30
-	// prefetchMost is the size of a file over which it is left until it is read.
+	// prefetchMost is the size in bytes above which a file is left until it is read.
 	prefetchMost = 64 << 20
 )
 
@@ -35,8 +35,8 @@ func (v *Volume) recallAll(ctx context.Context) {
 	}
 }
 
-// find is the inode at a slash path with one reference, which its own volume takes back; directories on the way are
-// listed.
+// find returns the inode at a slash path, with one reference. It may be in the area: the caller drops the reference by
+// n.vol. Lazy directories on the way are browsed or listed, as for a program's lookup.
 func (v *Volume) find(ctx context.Context, at string) (*Inode, error) {
 	n := v.root
 	v.ref(n)
@@ -140,7 +140,8 @@ func (v *Volume) urgentFirst(ctx context.Context, paths []string) []string {
 	return append(first, rest...)
 }
 
-// filesBelow lists the regular files at and below a path, as long as more says so. Directories are listed for it.
+// filesBelow calls more for each regular file at and below a path, and lists lazy directories for that. It stops, and
+// returns false, when more returns false, or ctx ends.
 func (v *Volume) filesBelow(ctx context.Context, at string, depth int, more func(string) bool) bool {
 	if ctx.Err() != nil || !v.yield(ctx) {
 		return false

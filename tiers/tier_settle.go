@@ -10,12 +10,12 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// What the rules ignore stays in warm: no commit takes it, nothing releases it. Such a file has its bytes here and
-// nothing in its record that speaks of cold, and a directory no clean mark, since the objects that they name are kept
-// for nobody. What was committed before a rule came is brought back first, in the background, and leaves the commits
-// after that.
+// This file settles what the rules ignore. It stays in warm: no commit takes it, nothing releases it. Once settled,
+// such a file has its bytes in warm and nothing in its record that speaks of cold, and such a directory has no clean
+// mark, since cold need not keep the objects that these would name. What was committed before the rule came is brought
+// back first, in the background; then commits leave it out.
 
-// settleLoop brings back what settleSoon asked for.
+// settleLoop settles what settleSoon asked for.
 func (v *Volume) settleLoop(ctx context.Context) {
 	s := &v.settling
 	for {
@@ -63,7 +63,7 @@ func (v *Volume) settleIgnored(ctx context.Context, n *Inode) error {
 	return v.touchOwn(n, touchQuiet)
 }
 
-// voidDir takes a directory's clean mark away, and what is known of its commit.
+// voidDir removes a directory's clean mark, and forgets what the last commit has of it.
 func (v *Volume) voidDir(n *Inode) error {
 	v.marks.Lock()
 	defer v.marks.Unlock()

@@ -17,7 +17,8 @@ import (
 
 // Tier makes stubs of all files under paths (slash paths from the root; none: everything) that are clean, safe and not
 // open, whatever their age. What is not committed is committed, and pushed, first; the error says that this failed, and
-// what was safe before has left warm all the same. ErrNoTiering. ENOENT, wrapped, where a path does not exist.
+// what was safe before has left warm all the same. It returns ErrNoTiering if files do not leave warm here, and ENOENT,
+// wrapped, if a path does not exist.
 func (v *Volume) Tier(ctx context.Context, paths []string) (TierReport, error) {
 	if err := v.checkTiering(); err != nil {
 		return TierReport{}, err
@@ -55,12 +56,12 @@ type sweep struct {
 	v      *Volume
 	ctx    context.Context
 	report TierReport
-	want   []string           // paths from CleanPaths: what may go; nil: everything
-	age    time.Duration      // what was not used for longer goes
+	want   []string           // paths from CleanPaths: what may be released; nil: everything
+	age    time.Duration      // what was not used for longer is released
 	byAge  bool               // rules may have ages of their own
 	most   int64              // bytes to release; 0: no bound
-	count  *[ageBuckets]int64 // nil, or only counting: bytes by age
-	use    warm.Use           // what was seen
+	count  *[ageBuckets]int64 // bytes by age; if not nil, nothing is released
+	use    warm.Use           // what warm holds, as far as the walk has come
 	err    error              // the first failure
 	remote *remoteCheck
 }
@@ -74,7 +75,7 @@ func (r *remoteCheck) ask(ctx context.Context, v *Volume) bool {
 	if !r.asked {
 		r.asked, r.has = true, true
 		if v.cold.HasRemote() {
-			err := v.cold.Push(ctx) // what it has lost comes back
+			err := v.cold.Push(ctx) // this also brings back what the remote has lost
 			r.has = err == nil
 			if ctx.Err() == nil {
 				v.points.setError("push", err)
@@ -89,7 +90,8 @@ func (v *Volume) newSweep(ctx context.Context, reason string) *sweep {
 		Kept: map[string]int64{}}}
 }
 
-// run walks. Failures of single files are counted, logged and do not end it.
+// run walks over warm. Failures of single files do not end the walk: they are counted and logged, and the first one is
+// returned.
 func (s *sweep) run() error {
 	v := s.v
 	before := v.warmBytes.Load()
@@ -98,17 +100,17 @@ func (s *sweep) run() error {
 	v.unref(v.root, 1)
 	s.report.Took = time.Since(s.report.Time)
 	if err == nil && s.want == nil && !s.done() {
-		// What was written or released meanwhile is counted in it already.
+		// warmBytes already has what was written or released during the walk.
 		v.warmBytes.Add(s.use.Bytes + s.report.Bytes - before)
 	}
 	return errors.Join(err, s.err)
 }
 
-// dir walks one directory. Only names that the walk comes by are looked at: lazy directories hold nothing.
+// dir walks over one directory, and all below it.
 func (s *sweep) dir(n *Inode, at string, want []string, depth int) error {
 	v := s.v
 	if cold.TooDeepToWalk(at, depth) != nil || n.dir.lazy.Load() {
-		return nil // what no commit of ours has cannot leave, and a lazy directory holds nothing
+		return nil // what is too deep for commits cannot leave warm, and a lazy directory holds no files
 	}
 	return v.eachEntry(s.ctx, n, func(fd int, d *warm.Dirent) error {
 		below, _, skip := cold.Wanted(want, d.Name)
@@ -202,7 +204,7 @@ func (s *sweep) file(dir *Inode, dirfd int, at, name string) {
 	}
 }
 
-// ageAt is the age from which on the file at a path leaves warm.
+// ageAt returns the age at which the file at a path leaves warm.
 func (s *sweep) ageAt(at string) time.Duration {
 	if set := s.v.Rules(); s.byAge && set.HasAges() {
 		if r := set.Decide(at, false).Rule; r != nil && r.WarmAge == rules.Never {
@@ -217,7 +219,7 @@ func (s *sweep) ageAt(at string) time.Duration {
 // never is an age that no file has.
 const never = time.Duration(math.MaxInt64)
 
-// punch finishes what a killed daemon began.
+// punch removes the bytes of a stub from warm, which a daemon was about to do when it was killed.
 func (s *sweep) punch(n *Inode) {
 	n.back.Lock()
 	defer n.back.Unlock()
@@ -236,7 +238,8 @@ func (s *sweep) punch(n *Inode) {
 	}
 }
 
-// ageBuckets are ages in steps of an eighth: bucket b ends at about 2^(b/8) hundredths of a second.
+// ageBuckets is the number of buckets that files are counted in by age. Each bucket ends at an age that is an eighth
+// greater than that of the one before; the first ends at useTick.
 const ageBuckets = 8 * 40
 
 func ageBucket(age time.Duration) int {
@@ -247,7 +250,7 @@ func ageBucket(age time.Duration) int {
 	return b
 }
 
-// bucketAge is the least age in a bucket.
+// bucketAge returns the least age in a bucket.
 func bucketAge(bucket int) time.Duration {
 	t := time.Duration(0)
 	for b := 0; b < bucket; b++ {
@@ -258,8 +261,8 @@ func bucketAge(bucket int) time.Duration {
 	return t
 }
 
-// evict releases the least recently used files until excess bytes are free; excess is asked for once warm was counted.
-// It says how many bytes that gave.
+// evict releases the least recently used files until it has freed as many bytes as excess asks for, which is called
+// once, after warm was counted. The report says how many bytes that freed.
 func (v *Volume) evict(ctx context.Context, reason string, excess func(use warm.Use) int64) (TierReport, error) {
 	v.sweeping.Lock()
 	defer v.sweeping.Unlock()
@@ -272,8 +275,8 @@ func (v *Volume) evict(ctx context.Context, reason string, excess func(use warm.
 	if want <= 0 {
 		return first.report, nil
 	}
-	// What is dirty or open counts as well and does not go: the bound moves towards younger files until there is
-	// enough.
+	// Dirty and open files are counted, but cannot be released. So the age bound moves towards younger files until
+	// enough is freed.
 	total := v.newSweep(ctx, reason)
 	sum, walks := int64(0), 0
 	for b := ageBuckets - 1; b >= 0; b-- {

@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// eachEntry calls f for the files and directories that warm has in n, until f fails or ctx ends. fd is n's, as long as
-// f runs. A directory that went away has none.
+// eachEntry calls f for the regular files and directories that warm has in n, until f fails or ctx ends. fd is n's
+// descriptor, valid until f returns. If n was removed meanwhile, that is no error.
 func (v *Volume) eachEntry(ctx context.Context, n *Inode, f func(fd int, d *warm.Dirent) error) error {
 	fd, err := v.dirFD(n)
 	if err != nil {
@@ -39,15 +39,15 @@ func (v *Volume) eachEntry(ctx context.Context, n *Inode, f func(fd int, d *warm
 type recaller struct {
 	v   *Volume
 	ctx context.Context
-	// settle has warm become the only place that files, and the directories above them, need: the first failure ends
-	// the walk. Without, left counts the files that did not come back.
+	// With settle, warm becomes the only place that the files, and the directories, need, and the first failure ends
+	// the walk. Without it, left counts the files that did not come back.
 	settle bool
 	left   int
 	batch  []*Inode // with a reference each
 	bytes  int64    // of the stubs in batch
 }
 
-// failed counts what cannot be brought back, or ends the walk with it.
+// failed counts a file or directory that cannot be brought back or, with settle, returns err to end the walk.
 func (r *recaller) failed(err error) error {
 	if r.settle {
 		return err
@@ -56,7 +56,7 @@ func (r *recaller) failed(err error) error {
 	return nil
 }
 
-// below brings back all below a directory.
+// below brings back all stubs below a directory.
 func (r *recaller) below(n *Inode) error {
 	defer r.close()
 	if err := r.dir(n, 0); err != nil {
@@ -76,7 +76,7 @@ func (r *recaller) dir(n *Inode, depth int) error {
 	err := v.eachEntry(r.ctx, n, func(fd int, d *warm.Dirent) error {
 		if r.settle && d.Mode == unix.S_IFREG && v.records {
 			if _, ok := warm.ReadRecord(warm.ByName(fd, d.Name)); !ok {
-				return nil // nothing speaks of cold
+				return nil // without a record nothing speaks of cold
 			}
 		}
 		c, a, err := v.lookupAt(r.ctx, n, fd, d.Name)
@@ -127,7 +127,7 @@ func (r *recaller) flush() error {
 	return r.ctx.Err()
 }
 
-// close lets go of the batch.
+// close drops the batch and its references.
 func (r *recaller) close() {
 	for _, n := range r.batch {
 		r.v.unref(n, 1)

@@ -28,7 +28,7 @@ type Volume struct {
 	direct       direct       // direct.go
 	contents                  // io.go
 	restored     restored     // lazy_origin.go: the commit that lazy directories are read by
-	links        pendingLinks // lazy_group.go
+	links        pendingLinks // lazy_links.go
 	memory       memory       // memory.go
 	commits                   // commit.go
 	ageing                    // tier_loop.go
@@ -148,7 +148,8 @@ func takesRecords(fd int) bool {
 	return unix.Fsetxattr(probe, warm.RecordAttr, []byte{warm.RecordVersion}, 0) == nil
 }
 
-// decideTrust compares this start with the last: within one boot, or after a clean stop, records are believed.
+// decideTrust compares this start with the last one: within one boot, or after a clean stop, records are believed.
+// Otherwise the trust number rises. It refuses a warm whose stubs cannot be told from files here.
 func (v *Volume) decideTrust() error {
 	boot, err := warm.BootID()
 	if err != nil {
@@ -164,7 +165,7 @@ func (v *Volume) decideTrust() error {
 		return fmt.Errorf("%s: %w", v.cfg.State, err)
 	}
 	tiered := v.checkTiering() == nil
-	mark := tiered && !s.Marked // of volumes that an earlier version made too
+	mark := tiered && !s.Marked // also in volumes that an earlier version made
 	if mark {
 		if err := v.markWarm(); err != nil {
 			return err
@@ -196,8 +197,8 @@ func (v *Volume) decideTrust() error {
 // closePatience is how long Close waits for a repository that does not answer.
 const closePatience = time.Minute
 
-// quiesce stops all that works in the background, and says whether it has stopped. Who hangs in a system call on the
-// repository does not.
+// quiesce stops all work in the background, and says whether it has stopped. Work that hangs in a system call on the
+// repository does not stop; quiesce waits no longer than v.patience for it.
 func (v *Volume) quiesce() bool {
 	if v.stop != nil {
 		v.stop()
@@ -220,7 +221,8 @@ func (v *Volume) quiesce() bool {
 	}
 }
 
-// Close stops the background work, makes warm durable and records the clean stop. The last Sync is the caller's.
+// Close stops the background work, makes warm durable and records the clean stop. The caller makes the last Sync
+// before.
 func (v *Volume) Close() error {
 	if v.closed.Swap(true) {
 		return nil

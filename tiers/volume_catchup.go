@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// catchUp fetches and brings warm to the newest commit, where warm holds nothing that is not committed.
+// catchUp fetches from the remote, and brings warm to the newest commit if warm holds nothing that is not committed.
 func (v *Volume) catchUp(ctx context.Context) error {
 	fresh := v.state.Head == "" && v.state.Restore == ""
 	if fresh {
@@ -45,7 +45,7 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	}
 	info := head.Info()
 	v.setLastCommit(info.ID, info.Made)
-	if v.unpushed() { // of an earlier run: at least one file since that commit
+	if v.unpushed() { // commits of an earlier run: at least one file, changed since that commit or before
 		since := time.Now()
 		if info.Made.Before(since) && info.Made.Unix() > 0 {
 			since = info.Made
@@ -72,7 +72,8 @@ func (v *Volume) catchUp(ctx context.Context) error {
 		v.log.Warn(err)
 		return nil
 	}
-	// What lies beside the files may have changed, or another machine let main absorb the live commit that warm is of.
+	// The files are the same, but the rules may have changed, or another machine let main absorb the live commit that
+	// warm is of.
 	if same {
 		if err := v.followRules(ctx, head); err != nil {
 			return err
@@ -83,7 +84,8 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	return v.restoreWarm(ctx, head)
 }
 
-// descends says whether what warm was last in step with went into s.
+// descends says whether the commit that warm was last in step with went into s. It is false if that cannot be found
+// out.
 func (v *Volume) descends(ctx context.Context, s cold.Snapshot) bool {
 	id, err := cold.ParseID(v.state.Head)
 	if err != nil {
@@ -93,7 +95,9 @@ func (v *Volume) descends(ctx context.Context, s cold.Snapshot) bool {
 	return ok && err == nil
 }
 
-// fetch brings the remote's commits, and moves the branch where warm can follow. It says whether warm can.
+// fetch fetches the remote's commits, and moves the branch if warm can follow. It returns whether warm is in step with
+// the last commit, by comparing them if inStep is false and the remote has moved. It returns an error only for a fresh
+// volume; else an error stands in status.
 func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
 	err := func() error {
 		if !inStep {
@@ -120,7 +124,7 @@ func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
 	return inStep, nil
 }
 
-// compare finds out whether warm is what the last commit that it was in step with says.
+// compare looks at warm's files to find out whether they are still those of the commit that warm was last in step with.
 func (v *Volume) compare(ctx context.Context) (bool, error) {
 	id, err := cold.ParseID(v.state.Head)
 	if err != nil {
@@ -140,8 +144,8 @@ func (v *Volume) warmEmpty() (bool, error) {
 	return len(list) == 0, err
 }
 
-// restoreWarm makes warm what snap says. While volume.json says so, a start that finds the work half done does it
-// again.
+// restoreWarm makes warm what snap says. It notes that in volume.json first, so that a start that finds the work half
+// done does it again.
 func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	id := snap.Info().ID.String()
 	if err := v.step("restore.note"); err != nil {
@@ -164,7 +168,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	}
 	sync := unix.Syncfs
 	if r.Lazy && r.Files == 0 {
-		// Of the root alone, where nothing else was made: what others write on this disk need not wait.
+		// Nothing but the root was made, so there is no need to wait for what others wrote to this disk.
 		sync = unix.Fsync
 	}
 	if err := sync(v.warmRead()); err != nil {
@@ -185,7 +189,7 @@ func (v *Volume) restoreWarm(ctx context.Context, snap cold.Snapshot) error {
 	})
 }
 
-// reloadRoot reads the root's record anew after a restore wrote it.
+// reloadRoot reads the root's record anew after a restore wrote it, and then makes change in volume.json.
 func (v *Volume) reloadRoot(change func(*warm.StateFile)) error {
 	var st unix.Statx_t
 	if err := warm.StatAt(v.warmFD, "", &st); err != nil {

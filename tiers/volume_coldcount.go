@@ -12,15 +12,16 @@ import (
 const (
 	// countPatience is how long status waits for a count that it began.
 	countPatience = 100 * time.Millisecond
-	// countRest is how many times as long as a count took the next one waits: commits may come faster than they can be
-	// counted.
+	// countRest says how long to wait before the next count, in multiples of the time that the last one took: commits
+	// may come faster than they can be counted.
 	countRest = 20
 )
 
-// coldCount is how many files the last commit has. It is counted when somebody asks, once a commit, in the background.
+// coldCount knows how many files the last commit has. They are counted in the background when somebody asks, at most
+// once for each commit.
 type coldCount struct {
 	mu      mutex[leaf]
-	commit  string // that files is of; "": none was counted
+	commit  string // the commit that files is of; "": none was counted
 	files   int64
 	running chan struct{} // closed when the count under way ends; nil: none
 	next    time.Time     // when another may begin
@@ -28,7 +29,8 @@ type coldCount struct {
 	ended   bool
 }
 
-// coldFiles is the number of files in the last commit, as far as it is known by now; use is what warm holds.
+// coldFiles returns the number of files in the last commit. If they are not counted yet it starts that, waits for a
+// moment, and then gives the last number counted, or an estimate from use, which is what warm holds.
 func (v *Volume) coldFiles(use warm.Use) int64 {
 	last := v.lastCommit()
 	if last == nil {
@@ -59,7 +61,7 @@ func (v *Volume) coldFiles(use warm.Use) int64 {
 	return c.files
 }
 
-// countCold counts the files of a commit. One that cannot be read leaves the number as it was.
+// countCold counts the files of a commit. If the commit cannot be read, the number stays as it was.
 func (v *Volume) countCold(ctx context.Context, commit string) {
 	began := time.Now()
 	files, err := func() (int64, error) {

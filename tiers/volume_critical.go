@@ -14,10 +14,11 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 	c := &v.critical
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = 100*time.Millisecond, time.Minute
-	// What a commit may take: the longest one lately, fading; a guess before the first one.
+	// How long a commit may take: as long as the longest one lately, whose weight fades; before the first one it is a
+	// guess.
 	took := v.cfg.CriticalDelay / 8
-	var rest time.Time // none begins before
-	var hold time.Time // nor before this after a failure, unless somebody waits
+	var rest time.Time // no commit begins before this
+	var hold time.Time // set after a failure: nor before this, unless somebody waits for it
 	for {
 		wait := time.Duration(math.MaxInt64)
 		if due, awaited := c.next(); !due.IsZero() {
@@ -30,7 +31,7 @@ func (v *Volume) criticalLoop(ctx context.Context) {
 			if !sleepUnless(ctx, wait, c.wake) {
 				return
 			}
-			continue // a commit may have come between
+			continue // look again: a commit may have been made meanwhile
 		}
 		started := time.Now()
 		rc, err := v.syncCritical(ctx)

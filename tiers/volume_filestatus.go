@@ -19,21 +19,21 @@ type FileStatus struct {
 	Kind    string   `json:"kind"`
 	Size    int64    `json:"size"`
 	Tiers   []string `json:"tiers"`              // of hot, warm, cold; or memory alone
-	Class   string   `json:"class"`              // that the rules give it: critical, session, memory, or ignored
+	Class   string   `json:"class"`              // what the rules say of it: critical, session, memory, or ignored
 	Clean   bool     `json:"clean"`              // as the last commit has it, all below it included
 	Object  string   `json:"object"`             // its id in cold; "" unless cold has these bytes
 	Commit  string   `json:"commit"`             // the last commit, where that has it as it is now; else ""
 	Pushed  bool     `json:"pushed"`             // that commit is on the remote; false without one
 	LeftOut []string `json:"left_out,omitempty"` // what the commit has of it and this machine cannot make
-	// Would survive the loss of machine and disk; without a remote: of warm.
+	// Safe says that the file would survive the loss of machine and disk; without a remote, the loss of warm.
 	Safe bool      `json:"safe"`
-	Why  string    `json:"why"`  // it is not safe; "" where it is
+	Why  string    `json:"why"`  // why it is not safe; "" if it is
 	Open int       `json:"open"` // handles
 	Used time.Time `json:"used"` // last open, read or write in this session; zero: none
 }
 
 // FileStatus looks at one file or directory by its slash path from the root; ENOENT, wrapped, where there is none.
-// Looking is no use.
+// Looking at a file does not count as using it.
 func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) {
 	if err := ctx.Err(); err != nil {
 		return FileStatus{}, err
@@ -107,14 +107,15 @@ func (v *Volume) FileStatus(ctx context.Context, at string) (FileStatus, error) 
 	return s, nil
 }
 
-// captured is the content that the last commit has of a file that is not recorded clean, zero where that is another.
+// captured returns the content that the last commit has of a file which no record calls clean, since it is open for
+// writing. It is zero if the file was changed since, or nothing is known.
 func captured(n *Inode) cold.ID {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.mu.captured
 }
 
-// safety completes s with what the last commit and the remote say.
+// safety sets in s whether the last commit and the remote have the file as it is, and if it is not safe, why.
 func (v *Volume) safety(s *FileStatus, n *Inode) {
 	c := v.lastCommit()
 	switch {
@@ -171,7 +172,7 @@ func (v *Volume) changedName(n *Inode) bool {
 	if tracking {
 		return ok && t.risk
 	}
-	// Not followed by name: what is known of the inode decides.
+	// The directory does not track its names, so what is known of the inode decides.
 	var st unix.Statx_t
 	return v.statNode(n, &st) != nil || n.epoch.Load() >= v.epoch.Load() || n.contentEpoch.Load() >= v.epoch.Load()
 }

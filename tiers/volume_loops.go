@@ -61,7 +61,7 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 	retry.InitialInterval, retry.MaxInterval = 5*time.Second, 5*time.Minute
 	interval := v.cfg.BackupInterval
 	next := interval
-	var rest time.Time // rules have no say before
+	var rest time.Time // set after a failure: commits that rules ask for do not begin before this
 	if behind {
 		next = time.Millisecond
 	}
@@ -79,7 +79,7 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			if !sleepUnless(ctx, wait, v.backupBy) {
 				return
 			}
-			continue // a commit may have come between
+			continue // look again: a commit may have been made meanwhile
 		}
 		rc, err := v.Sync(ctx, reason)
 		switch {

@@ -14,7 +14,7 @@ import (
 )
 
 // SetRulesText replaces the volume's own rules, durably, and puts them in effect at once unless the settings file has
-// some. What is no list of rules is refused with EINVAL and changes nothing; why stands in status until a good one
+// some. A text that is no list of rules is refused with EINVAL and changes nothing; status says why until a good one
 // comes.
 func (v *Volume) SetRulesText(text []byte) error {
 	set, err := rules.Parse(text)
@@ -39,25 +39,26 @@ func (v *Volume) SetRulesText(text []byte) error {
 	return nil
 }
 
-// applyRules puts rules in effect. book.mu is held, or the volume is not open yet.
+// applyRules puts set in effect, and notes where it is from and how many of its rules were withheld. book.mu is held,
+// or the volume is not open yet.
 func (v *Volume) applyRules(set *rules.Set, from string, withheld int) {
 	v.book.from, v.book.withheld = from, withheld
 	v.putRules(set)
 	v.log.WithField("rules", len(set.Rules())).WithField("from", from).Info("rules are in effect")
 }
 
-// putRules makes a set the one in effect. The commands that look at a volume without its daemon find it beside the
-// state.
+// putRules makes set the rules in effect. It also writes them into the state directory, for the commands that look at a
+// volume without its daemon.
 func (v *Volume) putRules(set *rules.Set) {
-	v.barrier.Lock() // what changed under the old ones is marked by now
+	v.barrier.Lock() // no change is under way, so all that changed under the old rules is marked
 	before := v.book.set.Swap(set)
 	v.book.changes.Add(1)
 	v.barrier.Unlock()
-	if v.memory.seq.Load() > 0 { // it is open
+	if v.memory.seq.Load() > 0 { // openMemory has run
 		v.memoryRulesChanged()
 	}
 	if v.started.Load() && set.HasCritical() && (before.HasIgnore() || !v.rootClean()) {
-		v.critical.needWhole(v.leastCriticalDelay(set)) // it may have become critical
+		v.critical.needWhole(v.leastCriticalDelay(set)) // anything may have become critical
 	}
 	v.shareWarm()
 	path := filepath.Join(v.cfg.State, rules.EffectiveFile)
@@ -91,7 +92,7 @@ func (v *Volume) loadRules() error {
 func (v *Volume) ownRules(from string) {
 	b := &v.book
 	set, err := rules.Parse(b.text)
-	if err != nil { // from a repository: SetRulesText lets none in
+	if err != nil { // they are from a repository: SetRulesText refuses such a text
 		err = fmt.Errorf(".emberfs/%s of %s: %w; there are no rules until it is mended", rulesName, from, err)
 		v.points.setError("rules", err)
 		v.log.WithError(err).Warn("the volume's rules are refused")
@@ -159,7 +160,8 @@ type RuleShown struct {
 	Why     string `json:"why"`
 }
 
-// followRules takes over the rules of a commit that warm was brought to.
+// followRules takes over the rules of the commit that warm was brought to, unless there are rules that were written
+// here and are in no commit yet.
 func (v *Volume) followRules(ctx context.Context, s cold.Snapshot) error {
 	text, err := s.Rules(ctx)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Status describes the volume by counters and the repository's numbers. Warm's alone are counted anew when they are
-// old: for at most a twentieth of the time, its tree is walked.
+// Status describes the volume by counters and the repository's numbers. Only warm's files have to be counted, by
+// walking its tree, for which it takes at most a twentieth of the time (warmUse).
 func (v *Volume) Status() Status {
 	s := Status{
 		Volume: v.cold.VolumeID(), Source: v.cfg.Source, Branch: v.cfg.Branch, State: v.cfg.State,
@@ -99,7 +99,7 @@ type Status struct {
 	LeftOut     []string       `json:"left_out"` // what commits have and this machine cannot make: they carry it over
 }
 
-// WarmStatus adds what moves between warm and cold. TierStatus counts what has its bytes in warm.
+// WarmStatus adds what moves between warm and cold. TierStatus counts the files that have their bytes in warm.
 type WarmStatus struct {
 	TierStatus
 	Hits     uint64      `json:"hits"`     // reads, in pages of 4 KiB, that warm answered
@@ -111,8 +111,9 @@ type WarmStatus struct {
 	LastTick *TierReport `json:"last_tick"`
 }
 
-// ColdStatus adds the repository's packs. Its files are those of the last commit, which need not be in warm; while they
-// are being counted, which takes a look at each directory, those of a commit before, or about as many as warm says.
+// ColdStatus adds the repository's packs. TierStatus counts the files of the last commit, which need not be in warm.
+// Counting them takes a look at each directory; meanwhile the number is that of an earlier commit, or an estimate from
+// warm.
 type ColdStatus struct {
 	TierStatus
 	Hits    uint64 `json:"hits"` // reads, in pages of 4 KiB, that cold answered

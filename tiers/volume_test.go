@@ -100,7 +100,7 @@ func read(t *testing.T, v *Volume, n *Inode) string {
 	return string(buf[:m])
 }
 
-// rsyncEqual compares two directories as the issue does.
+// rsyncEqual fails if rsync(1) finds a difference between two directories, in contents or attributes.
 func rsyncEqual(t *testing.T, a, b string) {
 	t.Helper()
 	out, err := exec.Command("rsync", "-aHAXn", "--checksum", "--delete", "--itemize-changes", "--modify-window=-1",
@@ -196,7 +196,7 @@ func TestCleanFollowsChange(t *testing.T) {
 	}
 }
 
-// TestFailedCommitKeepsMarks: what a failed commit took is taken by the next.
+// TestFailedCommitKeepsMarks: what a failed commit was to store is stored by the next one.
 func TestFailedCommitKeepsMarks(t *testing.T) {
 	v, c := newVolume(t)
 	d := mkdir(t, v, v.root, "d")
@@ -292,7 +292,7 @@ func TestInvisibleRecord(t *testing.T) {
 	}
 }
 
-// O_RDONLY|O_TRUNC truncates on Linux.
+// TestTruncateReadOnly: O_RDONLY|O_TRUNC truncates on Linux.
 func TestTruncateReadOnly(t *testing.T) {
 	v, _ := newVolume(t)
 	n := write(t, v, v.root, "f", "x")
@@ -306,7 +306,8 @@ func TestTruncateReadOnly(t *testing.T) {
 	}
 }
 
-// TestLostHeadNote: the daemon dies between moving the branch and noting it in volume.json, twice in a row.
+// TestLostHeadNote: a daemon that is killed between moving the branch and noting that in volume.json, twice in a row,
+// leaves a volume that goes on.
 func TestLostHeadNote(t *testing.T) {
 	c := newMemCold()
 	state := t.TempDir()

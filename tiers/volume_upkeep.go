@@ -15,7 +15,7 @@ import (
 
 // housekeeping is the component that keeps the repository small and counts.
 type housekeeping struct {
-	// How often garbage is collected unasked: what is found then is older than the grace period.
+	// How often garbage is collected unasked; only what is older than the grace period is removed.
 	gcInterval time.Duration
 	collect    chan collection
 	idle       chan struct{} // closed when upkeepLoop has ended
@@ -39,8 +39,8 @@ type collected struct {
 	err    error
 }
 
-// upkeepLoop lets cold put itself in order after commits, and collects now and then or when asked to, on a thread of
-// low priority.
+// upkeepLoop has cold put itself in order after commits, and collects garbage from time to time and when asked to. It
+// runs on a thread of low priority.
 func (v *Volume) upkeepLoop(ctx context.Context) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with this
 	if err := unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 10); err != nil {
@@ -102,6 +102,6 @@ func (v *Volume) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error
 	case <-v.idle:
 		return cold.GCReport{}, errClosed
 	}
-	done := <-c.reply // soon after the end of either context
+	done := <-c.reply // it comes soon after either context ends
 	return done.report, done.err
 }

@@ -6,8 +6,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// TestRestoreNotesVolume: volume.json says with the commit that was restored whose it is: a daemon that is killed right
-// after that is followed by one that finds state and repository of one volume.
+// TestRestoreNotesVolume: volume.json names the volume together with the commit that was restored. If the daemon is
+// killed right after that, the next one finds that state and repository are of the same volume.
 func TestRestoreNotesVolume(t *testing.T) {
 	cold := newMemCold()
 	v := openTiered(t, t.TempDir(), cold)

@@ -1,12 +1,13 @@
-// Package coldtest has what the tests of backup and the packages beside it share: trees that are committed and read
-// back, and stock git. It knows package cold alone, so that backup's own tests can use it too. Nothing but tests
-// imports it.
+// Package coldtest has what the tests of package backup and of the packages beside it share: trees that are committed
+// and read back, and stock git. It does not import package backup, so that backup's own tests can use it. Only tests
+// import it.
 package coldtest
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,7 @@ type File struct {
 	cold.Entry
 	Data []byte
 	Kids map[string]*File
-	// clean: nothing below changed, the DirID in Entry stands in the base commit.
+	// clean says that nothing below has changed, so that the DirID in Entry is that of the base commit.
 	clean bool
 }
 
@@ -37,7 +38,7 @@ func NewDir(mode uint32) *File {
 		Kids: map[string]*File{}}
 }
 
-// Add puts a node at a slash path; directories on the way are made.
+// Add puts a node at a slash path, and makes the directories above it.
 func (f *File) Add(p string, n *File) *File {
 	dir, name := path.Split(p)
 	if dir != "" {
@@ -81,7 +82,7 @@ func (f *File) Special(p string, kind cold.Kind, rdev uint64) *File {
 	return f.Add(p, &File{Entry: cold.Entry{Kind: kind, Mode: 0o600, Mtime: cold.Time{Sec: 3}, Rdev: rdev}})
 }
 
-// Entries are the nodes of a directory in an order that is not sorted.
+// Entries returns the nodes of a directory in an order that is not sorted.
 func (f *File) Entries() []cold.Entry {
 	var all []cold.Entry
 	for _, k := range f.Kids {
@@ -90,7 +91,7 @@ func (f *File) Entries() []cold.Entry {
 	return all
 }
 
-// Flat describes a tree, a line a node, without object ids.
+// Flat describes a tree, one line per node, without object ids.
 func (f *File) Flat(at string) []string {
 	e := f.Entry
 	e.ID, e.Meta, e.Name = cold.ID{}, cold.ID{}, ""
@@ -105,7 +106,7 @@ func (f *File) Flat(at string) []string {
 	return lines
 }
 
-// CompareTrees fails the test for each node that one tree has and the other has not, or has otherwise.
+// CompareTrees fails the test for each node in which the trees differ.
 func CompareTrees(t *testing.T, got, want *File) {
 	t.Helper()
 	g, w := got.Flat(""), want.Flat("")
@@ -121,7 +122,7 @@ func CompareTrees(t *testing.T, got, want *File) {
 	}
 }
 
-// Quiet is a logger that nobody hears.
+// Quiet returns a logger without output.
 func Quiet() logrus.FieldLogger {
 	l := logrus.New()
 	l.SetOutput(io.Discard)
@@ -157,6 +158,30 @@ func Put(ctx context.Context, tx cold.Tx, f *File, base map[string]cold.DirID, a
 	return err
 }
 
+// Check ends the test when there is an error. It costs nothing where there is none: benchmarks call it too.
+func Check(t testing.TB, err error) {
+	if err != nil {
+		t.Helper()
+		t.Fatal(err)
+	}
+}
+
+// Equal fails the test unless something is as wanted; what stands before it in the message.
+func Equal[V comparable](t testing.TB, got, want V, what string, args ...any) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s %v, want %v", fmt.Sprintf(what, args...), got, want)
+	}
+}
+
+// WantErr fails the test unless something failed as wanted; what stands before it in the message.
+func WantErr(t testing.TB, err, want error, what string, args ...any) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("%s = %v, want %v", fmt.Sprintf(what, args...), err, want)
+	}
+}
+
 // Git runs stock git in dir and returns its output without the last newline.
 func Git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
@@ -165,6 +190,13 @@ func Git(t *testing.T, dir string, args ...string) string {
 		t.Fatalf("git %q: %v\n%s", args, err, out)
 	}
 	return strings.TrimSuffix(out, "\n")
+}
+
+// Fsck fails the test where git fsck says anything; when stands before it in the message.
+func Fsck(t *testing.T, dir string, when ...any) {
+	t.Helper()
+	what := strings.TrimSpace(fmt.Sprint(when...) + " git fsck says")
+	Equal(t, Git(t, dir, "fsck", "--strict", "--no-dangling"), "", "%s", what)
 }
 
 // GitTry runs stock git in dir and gives what it said.
@@ -186,9 +218,7 @@ func GitTry(t *testing.T, dir string, stdin []byte, args ...string) (string, err
 func BlobID(t *testing.T, data string) cold.ID {
 	t.Helper()
 	id, err := odb.HashObject(odb.Blob, []byte(data))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	return id
 }
 
@@ -202,18 +232,12 @@ func RootOf(s cold.Snapshot) cold.DirID {
 func Explode(t *testing.T, dir string) {
 	t.Helper()
 	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	for _, p := range packs {
 		data, err := os.ReadFile(p)
-		if err != nil {
-			t.Fatal(err)
-		}
+		Check(t, err)
 		for _, old := range []string{p, strings.TrimSuffix(p, ".pack") + ".idx"} {
-			if err := os.Remove(old); err != nil {
-				t.Fatal(err)
-			}
+			Check(t, os.Remove(old))
 		}
 		if out, err := GitTry(t, dir, data, "unpack-objects", "-q"); err != nil {
 			t.Fatal(out)
@@ -225,9 +249,7 @@ func Explode(t *testing.T, dir string) {
 func RemoveLoose(t *testing.T, dir string, id cold.ID) {
 	t.Helper()
 	s := id.String()
-	if err := os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Remove(filepath.Join(dir, "objects", s[:2], s[2:])))
 }
 
 // bytesContent is a cold.Content in memory without holes.

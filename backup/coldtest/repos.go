@@ -65,23 +65,10 @@ func NewRemote(t *testing.T) string {
 	return dir
 }
 
-// WriteFile makes a file, or replaces it.
-func WriteFile(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // WantRemote checks what the remote has: main, and live branches at these commits in any order.
 func WantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID) {
 	t.Helper()
-	if got := mainRefOf(t, remote); got != main.String() {
-		t.Errorf("%s: the remote's main is at %s, want %s", what, got, main)
-	}
+	Equal(t, Git(t, remote, "rev-parse", "refs/heads/main"), main.String(), "%s: the remote's main is at", what)
 	var want, got []string
 	for _, id := range live {
 		want = append(want, id.String())
@@ -97,20 +84,12 @@ func WantRemote(t *testing.T, what, remote string, main cold.ID, live ...cold.ID
 	Git(t, remote, "fsck", "--strict", "--no-dangling")
 }
 
-func mainRefOf(t *testing.T, dir string) string {
-	return Git(t, dir, "rev-parse", "refs/heads/main")
-}
-
 // Overwrite changes bytes of a file, read-only or not. from < 0 counts from the end.
 func Overwrite(t *testing.T, path string, from int64, data []byte) {
 	t.Helper()
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Chmod(path, 0o644))
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	st, err := f.Stat()
 	if err == nil {
 		if from < 0 {
@@ -118,26 +97,18 @@ func Overwrite(t *testing.T, path string, from int64, data []byte) {
 		}
 		_, err = f.WriteAt(data, from)
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, errors.Join(err, f.Close()))
 }
 
 // Remove removes a file, which has to be there.
 func Remove(t *testing.T, path string) {
 	t.Helper()
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.Remove(path))
 }
 
-// PutFile makes a file, and the directories above it.
+// PutFile makes or replaces a file, and makes the directories above it.
 func PutFile(t *testing.T, path, content string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	Check(t, os.WriteFile(path, []byte(content), 0o644))
 }

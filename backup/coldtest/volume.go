@@ -18,9 +18,7 @@ import (
 func Opened[C cold.Cold](t *testing.T, open func() (C, error)) C {
 	t.Helper()
 	c, err := open()
-	if err != nil {
-		t.Fatal(err)
-	}
+	Check(t, err)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
@@ -36,26 +34,27 @@ type Volume struct {
 	Dir  string
 }
 
+// MustBegin begins a commit to main.
+func (v *Volume) MustBegin() cold.Tx {
+	v.T.Helper()
+	tx, err := v.Cold.Begin(v.T.Context())
+	Check(v.T, err)
+	return tx
+}
+
 // CommitTree stores the tree and makes a commit of it.
 func (v *Volume) CommitTree(f *File, links map[string][]string) cold.ID {
 	v.T.Helper()
 	ctx := v.T.Context()
-	tx, err := v.Cold.Begin(ctx)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	tx := v.MustBegin()
 	defer tx.Abort()
 	base := map[string]cold.DirID{}
 	if tx.Base() != nil {
 		v.DirsOf(tx.Base(), RootOf(tx.Base()), "", base)
 	}
-	if err := Put(ctx, tx, f, base, "", links); err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, Put(ctx, tx, f, base, "", links))
 	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "test", Files: 1, Root: f.Dir(), When: time.Now()})
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, err)
 	return id
 }
 
@@ -64,9 +63,7 @@ func (v *Volume) DirsOf(s cold.Snapshot, dir cold.DirID, at string, into map[str
 	v.T.Helper()
 	into[at] = dir
 	l, err := s.ReadDir(v.T.Context(), dir)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, err)
 	for _, e := range l.Entries {
 		if e.Kind == cold.KindDir {
 			v.DirsOf(s, e.Dir(), path.Join(at, e.Name), into)
@@ -125,25 +122,17 @@ func (v *Volume) ReadDirTree(s cold.Snapshot, f *File, at string, reconciled boo
 func (v *Volume) ContentOf(id cold.ID, size int64) []byte {
 	v.T.Helper()
 	b, err := v.Cold.Open(v.T.Context(), id, size)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, err)
 	data, err := io.ReadAll(b)
-	if err != nil {
-		v.T.Fatal(err)
-	}
-	if err := b.Close(); err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, err)
+	Check(v.T, b.Close())
 	return data
 }
 
 // CheckGit runs git fsck, a clone, and a push to a repository that checks what it receives.
 func (v *Volume) CheckGit() {
 	v.T.Helper()
-	if out := Git(v.T, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-		v.T.Errorf("git fsck: %s", out)
-	}
+	Fsck(v.T, v.Dir)
 	clone := filepath.Join(v.T.TempDir(), "clone")
 	Git(v.T, v.Dir, "clone", "-q", "--no-hardlinks", "--no-checkout", v.Dir, clone)
 	strict := filepath.Join(v.T.TempDir(), "strict.git")
@@ -182,9 +171,7 @@ func (v *Volume) ReadStock(s cold.Snapshot) *File {
 func (v *Volume) ReadAny(s cold.Snapshot, f *File) []error {
 	v.T.Helper()
 	l, err := s.ReadDir(v.T.Context(), f.Dir())
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, err)
 	problems := l.Problems
 	f.Kids = map[string]*File{}
 	for _, e := range l.Entries {
@@ -207,17 +194,13 @@ func (v *Volume) ReadAny(s cold.Snapshot, f *File) []error {
 // MustPush pushes.
 func (v *Volume) MustPush() {
 	v.T.Helper()
-	if err := v.Cold.Push(v.T.Context()); err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, v.Cold.Push(v.T.Context()))
 }
 
 // MustFetch fetches.
 func (v *Volume) MustFetch() {
 	v.T.Helper()
-	if err := v.Cold.Fetch(v.T.Context()); err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, v.Cold.Fetch(v.T.Context()))
 }
 
 // CopyTo makes a mirror with stock git.
@@ -295,9 +278,7 @@ func (v *Volume) LiveHistory() (*File, []cold.ID, time.Time) {
 		}
 		id, err := v.CommitBy(begin, f, cold.CommitOptions{
 			Reason: "test", When: when.Add(time.Duration(i) * time.Hour)})
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		Check(v.T, err)
 		if ids = append(ids, id); i == 2 {
 			v.MustPush()
 		}
@@ -309,9 +290,7 @@ func (v *Volume) LiveHistory() (*File, []cold.ID, time.Time) {
 func (v *Volume) Shared(remote string) (packs []string) {
 	v.T.Helper()
 	list, err := filepath.Glob(filepath.Join(remote, "objects/pack/pack-*.pack"))
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, err)
 	for _, p := range list {
 		ours := filepath.Join(v.Dir, "objects/pack", filepath.Base(p))
 		a, err1 := os.Stat(p)
@@ -326,9 +305,7 @@ func (v *Volume) Shared(remote string) (packs []string) {
 // MustMaintain keeps the repository quick to read.
 func (v *Volume) MustMaintain() {
 	v.T.Helper()
-	if err := v.Cold.Maintain(v.T.Context()); err != nil {
-		v.T.Fatal(err)
-	}
+	Check(v.T, v.Cold.Maintain(v.T.Context()))
 }
 
 // PushPackAndLoose makes two commits, one that the remote keeps as a pack and one that it keeps as loose objects.

@@ -10,18 +10,19 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Layout says where in a file its chunks lie. It is immutable.
+// Layout says where a file's chunks are in the file. It is immutable.
 type Layout struct {
 	*ChunkTree
 	Size int64
-	// Parts are what was measured; nil: chunk n begins at n times the chunk size, as we write it.
+	// Parts is the measured layout. If nil, chunk n begins at n times the chunk size, as EmberFS writes it.
 	Parts []chunkPart
 }
 
-// chunkPart is where a chunk lies, in bytes.
+// chunkPart is the place of a chunk in the file, in bytes.
 type chunkPart struct{ off, length int64 }
 
-// Plain is the layout of a tree as we write it, taken at its word; false where it cannot be one.
+// Plain returns the layout of a tree as EmberFS writes it, without checking the chunks. It returns false if the tree
+// was certainly not written so.
 func (c *ChunkTree) Plain() (*Layout, bool) {
 	if n := len(c.Refs); n > 0 && int64(c.Refs[n-1].N) >= c.Count() {
 		return nil, false
@@ -29,9 +30,9 @@ func (c *ChunkTree) Plain() (*Layout, bool) {
 	return &Layout{ChunkTree: c, Size: c.Size}, true
 }
 
-// Measure finds out the layout from the lengths of the chunks, which a stock client may have changed: where no number
-// is missing the file is what cat makes of the chunks; otherwise each stays at its place, and one that is shorter than
-// it was has zeros behind it. That is worth a word, which is the problem.
+// Measure determines the layout from the lengths of the chunks, which a stock client may have changed. If no chunk
+// number is missing, the file is the concatenation of the chunks. Otherwise each chunk stays at its place, and one that
+// became shorter is followed by zeros; problem then says so.
 func (c *ChunkTree) Measure(ctx context.Context, db Store) (l *Layout, problem, err error) {
 	l = &Layout{ChunkTree: c, Parts: make([]chunkPart, len(c.Refs))}
 	last := len(c.Refs) - 1
@@ -95,7 +96,7 @@ func (c *ChunkTree) Measure(ctx context.Context, db Store) (l *Layout, problem, 
 	return l, problem, nil
 }
 
-// Regular says whether all chunks are there with the lengths that we gave them.
+// Regular reports whether all chunks exist and have the lengths that EmberFS gave them.
 func (c *ChunkTree) Regular(ctx context.Context, db Store) bool {
 	l, ok := c.Plain()
 	if !ok {
@@ -110,7 +111,7 @@ func (c *ChunkTree) Regular(ctx context.Context, db Store) bool {
 	return true
 }
 
-// Part is where chunk refs[i] lies.
+// Part returns where chunk Refs[i] is.
 func (l *Layout) Part(i int) (off, length int64) {
 	if l.Parts != nil {
 		return l.Parts[i].off, l.Parts[i].length
@@ -119,7 +120,7 @@ func (l *Layout) Part(i int) (off, length int64) {
 	return off, min(l.Chunk, l.Size-off)
 }
 
-// From is the first chunk that ends behind off; len(refs) if only a hole follows.
+// From returns the index of the first chunk that ends after off, or len(Refs) if only a hole follows.
 func (l *Layout) From(off int64) int {
 	return sort.Search(len(l.Refs), func(i int) bool {
 		at, n := l.Part(i)
@@ -127,7 +128,7 @@ func (l *Layout) From(off int64) int {
 	})
 }
 
-// Data is the first range of chunks without a hole between them that ends behind off; ok is false where there is none.
+// Data returns the first range of adjacent chunks that ends after off. ok is false if there is none.
 func (l *Layout) Data(off int64) (r cold.Range, ok bool) {
 	at := l.From(max(off, 0))
 	if at == len(l.Refs) {
@@ -145,7 +146,8 @@ func (l *Layout) Data(off int64) (r cold.Range, ok bool) {
 	return cold.Range{Off: start, End: end}, true
 }
 
-// OpenLayout reads a chunk tree whose file has size bytes by the metadata (negative: not known).
+// OpenLayout reads the chunk tree of a file that has size bytes by its metadata; a negative size means that it is not
+// known.
 func OpenLayout(ctx context.Context, db Store, id cold.ID, size int64) (*Layout, error) {
 	c, err := LoadChunks(db, id)
 	if errors.Is(err, ErrNotChunks) {
@@ -160,7 +162,7 @@ func OpenLayout(ctx context.Context, db Store, id cold.ID, size int64) (*Layout,
 	return Measured(ctx, db, id, c, size)
 }
 
-// Measured is the layout by the chunks' lengths. It has to be size bytes long unless that is negative.
+// Measured returns the layout by the chunks' lengths. The file must have size bytes, unless size is negative.
 func Measured(ctx context.Context, db Store, id cold.ID, c *ChunkTree, size int64) (*Layout, error) {
 	l, _, err := c.Measure(ctx, db)
 	if err != nil {
@@ -172,7 +174,7 @@ func Measured(ctx context.Context, db Store, id cold.ID, c *ChunkTree, size int6
 	return l, nil
 }
 
-// WrongSize is the error of content that has another length, in bytes, than the metadata says.
+// WrongSize returns the error for content that has another length, in bytes, than the metadata says.
 func WrongSize(id cold.ID, got, want int64) error {
 	return fmt.Errorf("object %s: %w: %d bytes, expected %d", id, cold.ErrCorrupt, got, want)
 }

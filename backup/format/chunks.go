@@ -12,27 +12,27 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Big files (FORMAT.md section 4).
+// Constants for big files (FORMAT.md section 4).
 const (
 	ChunksName = ".emberfs%chunks"
 
 	MinChunk   = 64 << 10
 	MaxChunk   = 4 << 20
-	WantChunks = 4096 // the chunk size is chosen so that a file has about as many
-	MaxGrowth  = 8    // a file grown so many times gets a new chunk size
-	ChunkName  = 8    // digits
+	WantChunks = 4096 // the chunk size is chosen so that a file has about this many chunks
+	MaxGrowth  = 8    // a file that has grown by this factor gets a new chunk size
+	ChunkName  = 8    // digits of a chunk's name
 	MaxChunks  = 100_000_000
 
-	// MaxLong is up to which length in bytes a chunk is read that a stock client made longer than the chunk size.
+	// MaxLong is the maximum length in bytes of a chunk that a stock client made longer than the chunk size.
 	MaxLong = 4 * MaxChunk
 
-	maxChunksInfo = 4096 // bytes of chunksName
+	maxChunksInfo = 4096 // maximum bytes of the blob ChunksName
 
 	DefaultChunkThreshold = 8 << 20
 	MinChunkThreshold     = 2 * MinChunk
 )
 
-// ErrNotChunks says that the tree lacks chunksName, so it is a directory.
+// ErrNotChunks says that the tree has no entry ChunksName, so it is a directory.
 var ErrNotChunks = errors.New("is not a chunk tree")
 
 // ChunkRef is one chunk of a file.
@@ -41,22 +41,23 @@ type ChunkRef struct {
 	ID cold.ID
 }
 
-// ChunkTree is a file's content as a tree of chunks says it. It is immutable but for whole.
+// ChunkTree is a file's content as described by a tree of chunks. It is immutable, except for Whole.
 type ChunkTree struct {
-	Size, Chunk int64   // as chunksName says
-	Info        cold.ID // the blob chunksName
+	Size, Chunk int64   // size of the file and of a chunk, from the blob ChunksName
+	Info        cold.ID // the blob ChunksName
 	Refs        []ChunkRef
-	Whole       bool // all chunks are known to be there, of the lengths that size and chunk give
+	Whole       bool // all chunks are known to exist and to have the lengths that Size and Chunk imply
 }
 
-// ChunkSizeOf chooses the chunk size for a file of size bytes.
+// ChunkSizeOf returns the chunk size for a new file of size bytes.
 func ChunkSizeOf(size int64) int64 {
 	n := max(chunkCount(size, WantChunks), 1)
 	return min(max(int64(1)<<bits.Len64(uint64(n-1)), MinChunk), MaxChunk)
 }
 
-// ChunkSizeFor says how a file of size bytes is stored that was stored as old (nil: as one blob, or not at all): the
-// chunk Size, or 0 for one blob. Between half the threshold and the whole a file stays what it was.
+// ChunkSizeFor returns the chunk size with which to store a file of size bytes, or 0 for a single blob. old is how it
+// was stored before; nil means as one blob, or not at all. Between half the threshold and the threshold the form does
+// not change.
 func ChunkSizeFor(size, threshold int64, old *ChunkTree) int64 {
 	switch {
 	case old == nil && size <= threshold, old != nil && size < threshold/2:
@@ -74,7 +75,7 @@ func checkChunkSize(chunk int64) error {
 	return nil
 }
 
-// Count is the number of chunks, holes included, that the size gives.
+// Count returns the number of chunks that the size implies, including holes.
 func (c *ChunkTree) Count() int64 { return chunkCount(c.Size, c.Chunk) }
 
 func chunkCount(size, chunk int64) int64 {
@@ -85,10 +86,10 @@ func chunkCount(size, chunk int64) int64 {
 	return n
 }
 
-// Length is the length of chunk n; 0 behind the end.
+// Length returns the length of chunk n, or 0 if it is beyond the end.
 func (c *ChunkTree) Length(n int64) int64 { return max(min(c.Chunk, c.Size-n*c.Chunk), 0) }
 
-// Find gives the id of chunk n; false where it is a hole.
+// Find returns the id of chunk n. It returns false if that is a hole.
 func (c *ChunkTree) Find(n int64) (cold.ID, bool) {
 	at, ok := slices.BinarySearchFunc(c.Refs, n, func(r ChunkRef, n int64) int { return cmp.Compare(int64(r.N), n) })
 	if !ok {
@@ -97,12 +98,12 @@ func (c *ChunkTree) Find(n int64) (cold.ID, bool) {
 	return c.Refs[at].ID, true
 }
 
-// EncodeChunksInfo is the blob .emberfs%chunks of a file of a size with chunks of a size, both in bytes.
+// EncodeChunksInfo returns the content of the blob ChunksName for a file of size bytes in chunks of chunk bytes.
 func EncodeChunksInfo(size, chunk int64) []byte {
 	return fmt.Appendf(nil, `{"size":%d,"chunk":%d}`+"\n", size, chunk)
 }
 
-// decodeChunksInfo reads the blob chunksName strictly.
+// decodeChunksInfo parses the blob ChunksName strictly.
 func decodeChunksInfo(data []byte) (size, chunk int64, err error) {
 	if n := len(data); n > 0 && data[n-1] == '\n' {
 		data = data[:n-1]
@@ -137,7 +138,7 @@ func decodeChunksInfo(data []byte) (size, chunk int64, err error) {
 	return size, chunk, err
 }
 
-// Encode makes the git tree.
+// Encode returns the content of the git tree.
 func (c *ChunkTree) Encode() ([]byte, error) {
 	const entry = len("100644 ") + ChunkName + 1 + len(cold.ID{})
 	size := (len(c.Refs)+1)*entry + len(ChunksName)
@@ -159,7 +160,8 @@ func (c *ChunkTree) Encode() ([]byte, error) {
 	return b, nil
 }
 
-// LoadChunks reads a tree of chunks; errNotChunks where it is a directory, cold.ErrCorrupt where it is neither.
+// LoadChunks reads a tree of chunks. The error is ErrNotChunks if the tree is a directory, and cold.ErrCorrupt if it is
+// neither.
 func LoadChunks(db Objects, id cold.ID) (*ChunkTree, error) {
 	if id == odb.EmptyTree {
 		return nil, fmt.Errorf("tree %s: %w", id, ErrNotChunks)
@@ -201,8 +203,8 @@ func LoadChunks(db Objects, id cold.ID) (*ChunkTree, error) {
 	return c, nil
 }
 
-// setRefs takes the chunks from the tree's entries. Behind the size chunks may go on without a gap: a stock client
-// added them.
+// setRefs takes the chunks from the tree's entries. There may be chunks beyond the size, without a gap, if a stock
+// client added them.
 func (c *ChunkTree) setRefs(entries []odb.TreeEntry) error {
 	c.Refs = make([]ChunkRef, 0, len(entries)-1)
 	next := c.Count()

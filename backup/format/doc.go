@@ -1,7 +1,7 @@
-// Package format is FORMAT.md in code: what the objects of a volume hold, and how they are read and written. Names in
-// the user's tree, lines and headers of metadata, the trie that holds a directory's lines, the layout of chunked files,
-// volume.json, and the trailers of commit messages.
+// Package format implements FORMAT.md: what the objects of a volume contain, and how they are read and written. That is
+// names in the user's tree, lines and headers of metadata, the trie that holds a directory's lines, the layout of
+// chunked files, volume.json, and the trailers of commit messages.
 //
-// It reads objects through the interfaces Objects and Store, stores none itself, and does not believe what it reads:
-// everything that a repository may lie about is checked here, and named in Problems or an error.
+// It reads objects through the interfaces Objects and Store and stores none itself. It does not believe what it reads:
+// everything that a repository may lie about is checked here, and reported in Problems or as an error.
 package format

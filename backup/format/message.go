@@ -19,10 +19,10 @@ const (
 	TrailerBytes   = "Emberfs-Bytes"
 	TrailerAtRisk  = "Emberfs-At-Risk"
 	TrailerAbsorbs = "Emberfs-Absorbs"
-	TrailerTime    = "Emberfs-Time" // the true time, where the committer's is another
+	TrailerTime    = "Emberfs-Time" // the true time, if the committer's differs
 )
 
-// Message makes a commit's message: a subject for people and trailers for programs.
+// Message returns a commit's message: a subject for people and trailers for programs.
 func Message(volume string, o cold.CommitOptions, absorbs []cold.ID, dated time.Time) string {
 	reason := OneLine(o.Reason)
 	if reason == "" {
@@ -53,7 +53,7 @@ func Message(volume string, o cold.CommitOptions, absorbs []cold.ID, dated time.
 	return b.String()
 }
 
-// OneLine keeps a value fit for a trailer: valid UTF-8 without control characters, at most 200 bytes.
+// OneLine makes a value fit for a trailer: valid UTF-8 without control characters, at most 200 bytes.
 func OneLine(s string) string {
 	s = strings.ToValidUTF8(s, "?")
 	s = strings.Map(func(r rune) rune {
@@ -68,12 +68,12 @@ func OneLine(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// Trailer finds a trailer in the last paragraph of a message; "" if it is not there.
+// Trailer returns the value of a trailer in the last paragraph of a message, or "".
 func Trailer(message, key string) string {
 	message = strings.TrimRight(message, "\n")
 	at := strings.LastIndex(message, "\n\n")
 	if at < 0 {
-		return "" // a subject alone
+		return "" // there is only a subject
 	}
 	last := message[at+2:]
 	for l := range strings.SplitSeq(last, "\n") {
@@ -84,8 +84,8 @@ func Trailer(message, key string) string {
 	return ""
 }
 
-// MadeAt is when a commit was made: by the trailer where the committer's time had to be another, lest it came before
-// the parent's.
+// MadeAt returns when a commit was made: the time in the trailer, if the committer's had to be changed so that it is
+// not before the parent's, else the committer's.
 func MadeAt(c *odb.CommitData) time.Time {
 	v := Trailer(c.Message, TrailerTime)
 	if v == "" || Trailer(c.Message, TrailerReason) == "" {

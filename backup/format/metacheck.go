@@ -10,7 +10,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// validate checks what the keys of a line say together.
+// validate checks the keys of a line in combination.
 func (l *Line) validate(f *fields) error {
 	if !f.name || l.Kind == 0 || !f.mode || !f.uid || !f.gid || !f.mtime {
 		return errors.New("a key is missing: name, type, mode, uid, gid and mtime are needed")
@@ -38,7 +38,7 @@ func (l *Line) validate(f *fields) error {
 	return CheckEntry(&l.Entry)
 }
 
-// CheckEntry refuses an entry that no directory could hold or no line could carry.
+// CheckEntry refuses an entry that no directory or no metadata line can hold.
 func CheckEntry(e *cold.Entry) error {
 	if err := CheckName(e.Name); err != nil {
 		return err
@@ -75,7 +75,7 @@ func CheckEntry(e *cold.Entry) error {
 	return CheckAttrs(e)
 }
 
-// CheckAttrs checks what a root's entry has too.
+// CheckAttrs checks those attributes that the root's entry has too.
 func CheckAttrs(e *cold.Entry) error {
 	if e.Mode&^0o7777 != 0 {
 		return fmt.Errorf("mode %o", e.Mode)

@@ -16,11 +16,11 @@ import (
 type Header struct {
 	// Tree is the user's tree that the lines describe.
 	Tree cold.ID
-	// Root holds the root directory's own attributes; nil in every other directory.
+	// Root holds the root directory's own attributes; it is nil for every other directory.
 	Root *cold.Entry
 }
 
-// EncodeHeader is the line of a header, with its newline.
+// EncodeHeader returns the line of a header, including its newline.
 func EncodeHeader(h Header) []byte {
 	b := append([]byte(`{"tree":"`), h.Tree.String()...)
 	b = append(b, '"')
@@ -64,14 +64,14 @@ func decodeHeader(raw []byte) (Header, error) {
 	return h, err
 }
 
-// Bounds of .emberfs%links: a path, longer than that of any directory that a commit takes (Linux takes 4,096 bytes at a
-// time only, but programs go on from there), and the blob.
+// Limits of .emberfs%links: for a path (longer than that of any directory that a commit takes; Linux accepts only 4,096
+// bytes at a time, but programs can go on from there), and for the blob.
 const (
 	maxPath      = 256 << 10
 	MaxLinksBlob = 256 << 20
 )
 
-// EncodeLinks writes the groups that span directories, a line a group, sorted.
+// EncodeLinks encodes the hard-link groups that span directories, one line per group, sorted.
 func EncodeLinks(links map[string][]string) ([]byte, error) {
 	var b []byte
 	for _, link := range slices.Sorted(maps.Keys(links)) {
@@ -106,7 +106,7 @@ func EncodeLinks(links map[string][]string) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeLinks reads the groups; lines that are wrong come back as problems.
+// DecodeLinks decodes the groups. Invalid lines are returned as problems.
 func DecodeLinks(data []byte) (map[string][]string, []error) {
 	links := make(map[string][]string)
 	var problems Problems
@@ -181,7 +181,7 @@ func CheckDirPath(p string) error {
 	return nil
 }
 
-// MaxProblems bounds what a hostile repository can make us keep and log for one directory.
+// MaxProblems is how many problems of one directory a hostile repository can make us keep and log.
 const MaxProblems = 100
 
 // Problems collects what is wrong with single entries.
@@ -190,7 +190,7 @@ type Problems struct {
 	dropped int
 }
 
-// Add notes a problem; of too many only the number counts.
+// Add adds a problem. Over MaxProblems it only counts them.
 func (p *Problems) Add(err error) {
 	if len(p.List) < MaxProblems {
 		p.List = append(p.List, err)

@@ -10,11 +10,11 @@ import (
 	"unicode/utf8"
 )
 
-// maxSkipDepth bounds the nesting of a value that is skipped.
+// maxSkipDepth is how deeply a value that is skipped may be nested.
 const maxSkipDepth = 32
 
-// JSONReader reads one line of JSON strictly: encoding/json accepts keys in any case, duplicate keys and invalid UTF-8,
-// each of which would let two readers see two different files.
+// JSONReader parses one line of JSON strictly. encoding/json accepts keys in any case, duplicate keys and invalid
+// UTF-8; with any of these two readers could see two different files.
 type JSONReader struct {
 	B []byte
 	i int
@@ -30,7 +30,7 @@ func (r *JSONReader) space() {
 	}
 }
 
-// peek is the next byte that is not a space; 0 at the end.
+// peek returns the next byte that is not a space, or 0 at the end.
 func (r *JSONReader) peek() byte {
 	r.space()
 	if r.i >= len(r.B) {
@@ -54,7 +54,7 @@ func (r *JSONReader) expect(c byte) error {
 	return nil
 }
 
-// End says whether all was read; else it is an error.
+// End returns an error unless everything was read.
 func (r *JSONReader) End() error {
 	r.space()
 	if r.i != len(r.B) {
@@ -63,8 +63,9 @@ func (r *JSONReader) End() error {
 	return nil
 }
 
-// Object reads an object and calls value for each key, in the order of the line. A key that comes twice is an error.
-// A key that value does not know (it returns errUnknownKey) is skipped if it starts with "x_", else an error.
+// Object parses an object and calls value for each key, in order. A key that comes twice is an error. For a key that it
+// does not know, value must return ErrUnknownKey; the key is then skipped if it begins with "x_", and otherwise an
+// error.
 func (r *JSONReader) Object(value func(key string) error) error {
 	if err := r.expect('{'); err != nil {
 		return err
@@ -112,7 +113,7 @@ func (r *JSONReader) Object(value func(key string) error) error {
 	}
 }
 
-// optionalPrefix starts the keys that a reader may ignore.
+// optionalPrefix is the prefix of keys that a reader may ignore.
 const optionalPrefix = "x_"
 
 var ErrUnknownKey = errors.New("unknown key")
@@ -139,7 +140,7 @@ func (r *JSONReader) array(value func() error) error {
 	}
 }
 
-// Str reads a string. What follows an escape that UTF-8 does not have is an error.
+// Str parses a string. An escape for something that UTF-8 cannot express is an error.
 func (r *JSONReader) Str() (string, error) {
 	if err := r.expect('"'); err != nil {
 		return "", err
@@ -164,7 +165,7 @@ func (r *JSONReader) Str() (string, error) {
 	return "", r.errorf("string without an end")
 }
 
-// escaped goes on with a string that holds escapes.
+// escaped continues with a string that contains escapes.
 func (r *JSONReader) escaped(start int) (string, error) {
 	out := append([]byte(nil), r.B[start:r.i]...)
 	for r.i < len(r.B) {
@@ -239,7 +240,7 @@ func (r *JSONReader) hex4() (rune, error) {
 	return u, nil
 }
 
-// Base64 reads a string of standard base64 with padding.
+// Base64 parses a string of standard base64 with padding.
 func (r *JSONReader) Base64() (string, error) {
 	s, err := r.Str()
 	if err != nil {
@@ -249,14 +250,14 @@ func (r *JSONReader) Base64() (string, error) {
 	if err != nil {
 		return "", r.errorf("base64: %w", err)
 	}
-	// Base64 with line breaks decodes too; one value has one form.
+	// The decoder would ignore line breaks, but a value must have only one form.
 	if strings.ContainsAny(s, "\r\n") {
 		return "", r.errorf("base64 with line breaks")
 	}
 	return string(v), nil
 }
 
-// integer reads a whole number without fraction or exponent, within low..high.
+// integer parses a whole number without fraction or exponent, from low to high.
 func (r *JSONReader) integer(low, high int64) (int64, error) {
 	start := r.i
 	if r.i < len(r.B) && r.B[r.i] == '-' {
@@ -343,7 +344,7 @@ func appendJSON(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// AppendText appends `"key":"text"`, or `"key64":"base64"` where the text is not UTF-8.
+// AppendText appends `"key":"text"`, or `"key64":"base64"` if the text is not UTF-8.
 func AppendText(b []byte, key, s string) []byte {
 	b = append(b, '"')
 	b = append(b, key...)

@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Bounds of what one line may hold; Linux itself has the same for names and values of attributes.
+// Limits of what one line may hold; Linux has the same for names and values of attributes.
 const (
 	MaxLine       = 16 << 20
 	maxXattrName  = 255
@@ -22,17 +22,17 @@ const (
 	MaxLink       = 128
 )
 
-// Line is one entry's metadata: what stands in one line of a directory's entries.
+// Line is the metadata of one entry: the content of one line of a directory's entries.
 type Line struct {
 	// Entry.ID is the git object that the line was written for; Entry.Meta is not part of a line.
 	cold.Entry
 	GitMode uint32
-	Chunk   int64 // of a file in chunks: their size in bytes
-	// Raw is the line as it was read or will be written, without the newline; lines that do not change are copied.
+	Chunk   int64 // chunk size in bytes of a file in chunks
+	// Raw is the line as it was read or will be written, without the newline. Lines that do not change are copied.
 	Raw []byte
 }
 
-// kindNamed is the kind that a line's type names; 0: none.
+// kindNamed returns the kind with this name in a line, or 0.
 func kindNamed(name string) cold.Kind {
 	for k := cold.KindFile; k <= cold.KindBlock; k++ {
 		if k.String() == name {
@@ -42,7 +42,7 @@ func kindNamed(name string) cold.Kind {
 	return 0
 }
 
-// InGit says whether git can hold the entry: all but special files and empty directories.
+// InGit reports whether git can hold the entry, as it can except for special files and empty directories.
 func InGit(e *cold.Entry) bool {
 	switch e.Kind {
 	case cold.KindFile, cold.KindSymlink:
@@ -53,7 +53,8 @@ func InGit(e *cold.Entry) bool {
 	return false
 }
 
-// GitModeOf is the mode that an entry has in a git tree; 0 for special files. chunk is the chunk size, 0 for one blob.
+// GitModeOf returns the mode that an entry has in a git tree, or 0 for special files. chunk is the chunk size, or 0 for
+// a single blob.
 func GitModeOf(e *cold.Entry, chunk int64) uint32 {
 	switch e.Kind {
 	case cold.KindFile:
@@ -69,7 +70,7 @@ func GitModeOf(e *cold.Entry, chunk int64) uint32 {
 	return 0
 }
 
-// BlobMode is the mode of a file that is one blob.
+// BlobMode returns the git mode of a file that is a single blob.
 func BlobMode(e *cold.Entry) uint32 {
 	if e.Mode&0o100 != 0 {
 		return odb.ModeExec
@@ -77,12 +78,12 @@ func BlobMode(e *cold.Entry) uint32 {
 	return odb.ModeFile
 }
 
-// ownXattr says whether an attribute is one of EmberFS's own records, which describe one machine's warm directory and
-// never travel.
+// ownXattr reports whether an attribute is one of EmberFS's own records, which describe one machine's warm directory
+// and must not get into a commit.
 func ownXattr(name string) bool { return name == "trusted.emberfs" || name == "user.emberfs" }
 
-// EncodeLine makes the line of an entry, which must have passed checkEntry. chunk is a file's chunk size, 0 for one
-// blob.
+// EncodeLine returns the line of an entry, which must have passed CheckEntry. chunk is a file's chunk size, or 0 for a
+// single blob.
 func EncodeLine(e *cold.Entry, chunk int64) Line {
 	b := make([]byte, 0, 192+len(e.Name)+len(e.Target))
 	b = append(b, '{')
@@ -132,7 +133,7 @@ func EncodeLine(e *cold.Entry, chunk int64) Line {
 	return l
 }
 
-// appendAttrs appends what a directory's header and a line have in common.
+// appendAttrs appends the attributes that both a directory's header and a line have.
 func appendAttrs(b []byte, e *cold.Entry) []byte {
 	b = append(b, `"mode":"`...)
 	b = fmt.Appendf(b, "%04o", e.Mode)
@@ -167,7 +168,7 @@ func appendAttrs(b []byte, e *cold.Entry) []byte {
 	return b
 }
 
-// DecodeLine reads one line strictly.
+// DecodeLine parses one line strictly.
 func DecodeLine(raw []byte) (Line, error) {
 	l := Line{Raw: raw}
 	if len(raw) > MaxLine {
@@ -185,12 +186,12 @@ func DecodeLine(raw []byte) (Line, error) {
 	return l, err
 }
 
-// fields notes which keys a line or header has.
+// fields records which keys a line or header has.
 type fields struct {
 	name, mode, uid, gid, mtime, size, ID, git, chunk, target, rdev, link, tree bool
 }
 
-// Set refuses a key whose base64 companion is there too.
+// Set sets f, and returns an error if it was set already: a key and its base64 form must not both be there.
 func Set(f *bool) error {
 	if *f {
 		return errors.New("comes as text and as base64")
@@ -255,7 +256,7 @@ func (l *Line) field(r *JSONReader, f *fields, key string) (err error) {
 	return err
 }
 
-// attr reads the keys that a header and a line have in common.
+// attr parses the keys that both a header and a line may have.
 func attr(r *JSONReader, f *fields, e *cold.Entry, key string) (err error) {
 	var n int64
 	switch key {
@@ -285,14 +286,14 @@ func attr(r *JSONReader, f *fields, e *cold.Entry, key string) (err error) {
 		e.Xattrs, err = r.xattrs()
 	case "x_flags":
 		n, err = r.integer(1, 1<<31-1)
-		e.Flags = uint32(n) & cold.KeptFlags // a later version may keep more
+		e.Flags = uint32(n) & cold.KeptFlags // a newer version may store more flags
 	default:
 		return ErrUnknownKey
 	}
 	return err
 }
 
-// ID reads 40 lower-case hex digits.
+// ID parses an id of 40 lower-case hex digits.
 func (r *JSONReader) ID() (cold.ID, error) {
 	s, err := r.Str()
 	if err != nil {
@@ -319,7 +320,7 @@ func parseGitMode(s string) (uint32, error) {
 	return 0, fmt.Errorf("git mode %q", s)
 }
 
-// pair reads an array of two whole numbers.
+// pair parses an array of two whole numbers.
 func (r *JSONReader) pair(low0, high0, low1, high1 int64) (a, b int64, err error) {
 	n := 0
 	err = r.array(func() (err error) {

@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	OwnName      = ".emberfs"   // our directory at the root of a commit
+	OwnName      = ".emberfs"   // EmberFS's directory at the root of a commit
 	EscapePrefix = ".emberfs%"  // an escaped name follows
 	HashPrefix   = ".emberfs%%" // 64 hex digits of sha256(name) follow
 	MaxName      = 255          // bytes of a directory entry's name, on disk and in a tree
 )
 
-// errHashedName: the stored name is a hash; the true name stands in the metadata.
+// errHashedName says that the stored name is a hash, and that the true name is in the metadata.
 var errHashedName = errors.New("stored name is a hash, its true name is in the metadata")
 
-// EncodeName gives the name under which a directory entry stands in a git tree (FORMAT.md section 2). A name that git
-// and forges accept stands as it is.
+// EncodeName returns the name of a directory entry in a git tree (FORMAT.md section 2). A name that git and forges
+// accept is not changed.
 func EncodeName(name string) string {
 	if !Forbidden(name) {
 		return name
@@ -43,10 +43,11 @@ func EncodeName(name string) string {
 	return string(b)
 }
 
-// DecodeName gives the true name of a stored one. It accepts only what EncodeName gives back again. For the hash form
-// the error is one that isHashedName knows: the true name stands in the directory's metadata.
+// DecodeName returns the true name for a stored one. It only accepts what EncodeName returns. For a name in hashed form
+// it returns an error for which IsHashedName is true; the true name is then in the directory's metadata.
 func DecodeName(stored string) (string, error) {
-	// What begins with an escape looks alike, but 64 such digits never follow: a name of them is not forbidden.
+	// An escaped name may begin in the same way, but 64 hex digits never follow, because a name of such digits is not
+	// forbidden.
 	if h, ok := strings.CutPrefix(stored, HashPrefix); ok && len(h) == 64 && strings.Trim(h, hexDigits) == "" {
 		return "", errHashedName
 	}
@@ -66,15 +67,16 @@ func DecodeName(stored string) (string, error) {
 	return name, nil
 }
 
-// IsHashedName says that DecodeName failed because the stored name is a hash: the metadata has the true name.
+// IsHashedName reports whether DecodeName failed because the stored name is a hash, so that the true name is in the
+// metadata.
 func IsHashedName(err error) bool { return errors.Is(err, errHashedName) }
 
-// StandInMark and 16 hex digits end the name that stands in for one that no directory can hold.
+// StandInMark ends, followed by 16 hex digits, a name that stands in for one that no directory can hold.
 const StandInMark = "~"
 
-// StandIn is the name under which a directory shows what git has under a name that stands for nothing here: too long,
-// or not the stored form of any name. It is the beginning of that name and a hash of all of it; try counts on where
-// such a name is taken.
+// StandIn returns the name under which a directory shows an entry whose name in git cannot be used here: because it is
+// too long, or is not the stored form of any name. It consists of the beginning of that name and a hash of all of it.
+// Higher values of try give further names, for when a name is taken.
 func StandIn(stored string, try int) string {
 	all := stored
 	if try > 0 {
@@ -91,10 +93,10 @@ func StandIn(stored string, try int) string {
 	return head + StandInMark + hex.EncodeToString(sum[:8])
 }
 
-// StandInTries is how many names are tried: nobody has so many that are taken, but who wanted it so.
+// StandInTries is how many such names are tried; so many are taken only if somebody did so on purpose.
 const StandInTries = 8
 
-// StandsIn says whether a name is one that stands in for a stored one.
+// StandsIn reports whether name is a stand-in for the stored name.
 func StandsIn(name, stored string) bool {
 	for try := range StandInTries {
 		if StandIn(stored, try) == name {
@@ -104,13 +106,13 @@ func StandsIn(name, stored string) bool {
 	return false
 }
 
-// MayStandIn says whether a name looks like one that standIn gives.
+// MayStandIn reports whether a name looks like a result of StandIn.
 func MayStandIn(name string) bool {
 	i := len(name) - 16
 	return i > len(StandInMark) && strings.HasSuffix(name[:i], StandInMark) && strings.Trim(name[i:], hexDigits) == ""
 }
 
-// CheckName refuses what no directory can hold.
+// CheckName returns an error for a name that no directory can hold.
 func CheckName(name string) error {
 	switch {
 	case name == "":
@@ -148,7 +150,7 @@ func unescape(s string) (string, error) {
 	return string(b), nil
 }
 
-// Forbidden says whether git, a forge or we ourselves give the name a meaning of its own.
+// Forbidden reports whether git, a forge or EmberFS itself gives the name a meaning of its own.
 func Forbidden(name string) bool {
 	raw := LowerASCII(name)
 	if ForbiddenForm(raw) {
@@ -160,8 +162,8 @@ func Forbidden(name string) bool {
 	return ForbiddenForm(hfsForm(raw))
 }
 
-// ForbiddenForm says whether a name, in lower case, is one that git gives a meaning to, in one of the spellings that
-// file systems take for it.
+// ForbiddenForm reports whether a name, in lower case, is one to which git gives a meaning, or a spelling that some
+// file system takes for such a name.
 func ForbiddenForm(s string) bool {
 	if strings.HasPrefix(s, OwnName) {
 		return true
@@ -208,19 +210,19 @@ func forbiddenSegment(s string) bool {
 	return i > first && ntfsTail(s[i:])
 }
 
-// ntfsTail: what NTFS ignores after a name: dots, spaces, and a stream after a colon.
+// ntfsTail reports whether s is something that NTFS ignores after a name: dots, spaces, and a stream after a colon.
 func ntfsTail(s string) bool {
 	s = strings.TrimLeft(s, ". ")
 	return s == "" || s[0] == ':'
 }
 
-// hfsForm is the name as HFS+ would compare it: cut at the first sequence that git takes for malformed, without the
-// code points that HFS+ ignores.
+// hfsForm returns the name as HFS+ would compare it: truncated at the first sequence that git considers malformed, and
+// without the code points that HFS+ ignores.
 func hfsForm(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
-		// git calls U+FFFE and U+FFFF malformed too, and then sees ".git" in ".git\uFFFE".
+		// git considers U+FFFE and U+FFFF malformed too, and so sees ".git" in ".git\uFFFE".
 		if r == utf8.RuneError && n <= 1 || r == 0xFFFE || r == 0xFFFF {
 			break
 		}
@@ -236,7 +238,7 @@ func hfsIgnored(r rune) bool {
 	return r >= 0x200C && r <= 0x200F || r >= 0x202A && r <= 0x202E || r >= 0x206A && r <= 0x206F || r == 0xFEFF
 }
 
-// LowerASCII leaves everything but A-Z alone: strings.ToLower would fold letters that git does not.
+// LowerASCII changes only A-Z; strings.ToLower would fold letters that git does not fold.
 func LowerASCII(s string) string {
 	for i := 0; i < len(s); i++ {
 		if s[i] >= 'A' && s[i] <= 'Z' {
@@ -263,8 +265,8 @@ func isASCII(s string) bool {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// PlainForbidden says whether a stored name is forbidden, and taken for a name in the clear all the same: a stock
-// client may well add .gitattributes or .gitmodules. What starts with our own name never is.
+// PlainForbidden reports whether a stored name is forbidden but nevertheless taken for an unescaped name, because a
+// stock client may well add .gitattributes or .gitmodules. Names that begin with OwnName never are.
 func PlainForbidden(stored string) bool {
 	return !strings.HasPrefix(stored, OwnName) && CheckName(stored) == nil && Forbidden(stored)
 }

@@ -7,16 +7,16 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TooMuch says what no reader would take.
+// TooMuch returns the *cold.TooMuchError for something that no reader would accept.
 func TooMuch(format string, a ...any) error {
 	return &cold.TooMuchError{Err: fmt.Errorf(format, a...)}
 }
 
-// Store is what a snapshot reads from; *odb.DB outside of tests.
+// Store is what a snapshot reads from. Outside of tests it is an *odb.DB.
 type Store interface {
 	Objects
 	Stat(id cold.ID) (odb.Type, int64, error)
 }
 
-// Ignored is a list of problems that nobody reads.
+// Ignored returns a list for problems in which nobody is interested.
 func Ignored() *Problems { return new(Problems) }

@@ -16,22 +16,22 @@ import (
 const (
 	EntriesName = ".emberfs%entries"
 	LinksName   = ".emberfs%links"
-	HeaderName  = "header" // the header's blob in the root of a trie
+	HeaderName  = "header" // name of the header's blob in the root of a trie
 
 	SplitOver  = 512 // a leaf with more lines becomes a node
 	MergeUnder = 128 // a node with fewer lines below it becomes a leaf
 	TrieFanout = 64
-	MaxLevels  = 42 // 6 bits a level: sha256 has no more
+	MaxLevels  = 42 // 6 bits per level: a sha256 has no more
 
-	MaxTreeBlob = 256 << 20 // bytes of a git tree: some five million names
-	MaxMetaBlob = 256 << 20 // bytes of a leaf
+	MaxTreeBlob = 256 << 20 // maximum bytes of a git tree: some five million names
+	MaxMetaBlob = 256 << 20 // maximum bytes of a leaf
 )
 
-// MetaDir is one directory of .emberfs/meta.
+// MetaDir is a directory of .emberfs/meta.
 type MetaDir struct {
-	Entries odb.TreeEntry      // .emberfs%entries; Mode 0 where it is missing
-	Header  cold.ID            // the header's blob where the entries are a trie; known after readHeader
-	Links   odb.TreeEntry      // .emberfs%links; Mode 0 where it is missing
+	Entries odb.TreeEntry      // .emberfs%entries; Mode is 0 if it is missing
+	Header  cold.ID            // the header's blob if the entries are a trie; set by ReadHeader
+	Links   odb.TreeEntry      // .emberfs%links; Mode is 0 if it is missing
 	Subs    map[string]cold.ID // metadata of subdirectories, by stored name
 }
 
@@ -57,7 +57,8 @@ func LoadMetaDir(db Objects, id cold.ID, p *Problems) (MetaDir, error) {
 	return m, nil
 }
 
-// ReadHeader gives the header, what follows it in a blob of entries, and the nodes where the entries are a trie.
+// ReadHeader returns the header, and either what follows it in the blob of entries or, if the entries are a trie, its
+// nodes.
 func (m *MetaDir) ReadHeader(db Objects) (h Header, rest []byte, nodes []odb.TreeEntry, err error) {
 	var data []byte
 	switch m.Entries.Mode {
@@ -66,7 +67,7 @@ func (m *MetaDir) ReadHeader(db Objects) (h Header, rest []byte, nodes []odb.Tre
 			return h, nil, nil, fmt.Errorf("%s: %w", EntriesName, err)
 		}
 	case odb.ModeTree:
-		// Without a problem list: a trie is ours alone, one bad name condemns it.
+		// It is strict, because nobody but EmberFS writes tries: one bad name makes the trie invalid.
 		if nodes, err = ReadTree(db, m.Entries.ID, nil); err != nil {
 			return h, nil, nil, fmt.Errorf("%s: %w", EntriesName, err)
 		}
@@ -84,7 +85,7 @@ func (m *MetaDir) ReadHeader(db Objects) (h Header, rest []byte, nodes []odb.Tre
 	}
 	first, rest, _ := bytes.Cut(data, []byte{'\n'})
 	if h, err = decodeHeader(first); err != nil {
-		// The lines are still of use, entry by entry; perhaps only the header's is gone.
+		// The lines may still be useful, one by one; perhaps only the header is damaged.
 		if m.Entries.Mode == odb.ModeFile {
 			rest = data
 		}
@@ -100,12 +101,12 @@ type scan struct {
 	p     *Problems
 	Lines []Line
 	nodes int
-	// Disorder: lines were not sorted, so the shards cannot be extended as they are.
+	// Disorder says that lines were not sorted, so that the shards cannot be extended as they are.
 	Disorder bool
 }
 
-// ReadLines reads all lines of m, sorted by name and without duplicates. Lines that are wrong are problems; a trie that
-// cannot be read at all is an error beside the lines that were found.
+// ReadLines reads all lines of a directory's metadata, sorted by name and without duplicates. Invalid lines are
+// problems. If a trie cannot be read completely, it returns an error besides the lines that it found.
 func ReadLines(ctx context.Context, db Objects, rest []byte, nodes []odb.TreeEntry, p *Problems) (*scan, error) {
 	s := &scan{ctx: ctx, DB: db, p: p}
 	s.leaf(rest, nil)
@@ -120,7 +121,8 @@ func ReadLines(ctx context.Context, db Objects, rest []byte, nodes []odb.TreeEnt
 	return s, err
 }
 
-// sort sorts the lines by name; of lines with one name the first stays first. Lines are big, so places are sorted.
+// sort sorts the lines by name; lines with the same name keep their order. Because lines are big, it sorts their
+// indexes first.
 func (s *scan) sort() {
 	if slices.IsSortedFunc(s.Lines, func(a, b Line) int { return strings.Compare(a.Name, b.Name) }) {
 		return
@@ -139,7 +141,7 @@ func (s *scan) sort() {
 	s.Lines = sorted
 }
 
-// Node reads the children of a trie's node; path holds the digits above them.
+// node reads the children of a node of a trie. path are the digits above them.
 func (s *scan) node(kids []odb.TreeEntry, path []byte) error {
 	for _, e := range kids {
 		if err := s.ctx.Err(); err != nil {
@@ -149,7 +151,7 @@ func (s *scan) node(kids []odb.TreeEntry, path []byte) error {
 		if !ok || len(path) >= MaxLevels {
 			return fmt.Errorf("%s: %w: node %q at level %d", EntriesName, cold.ErrCorrupt, e.Name, len(path))
 		}
-		// An honest trie has far more lines than nodes; a bomb has nodes without end.
+		// A real trie has far more lines than nodes; a hostile one could have nodes without end.
 		if s.nodes++; s.nodes > 1024+2*len(s.Lines) {
 			return fmt.Errorf("%s: %w: more nodes than its lines account for", EntriesName, cold.ErrCorrupt)
 		}
@@ -177,7 +179,7 @@ func (s *scan) node(kids []odb.TreeEntry, path []byte) error {
 	return nil
 }
 
-// leaf reads the lines of a blob that stands at path.
+// leaf reads the lines of the blob at path.
 func (s *scan) leaf(data []byte, path []byte) {
 	first := len(s.Lines)
 	for n := 1; len(data) > 0; n++ {
@@ -198,7 +200,7 @@ func (s *scan) leaf(data []byte, path []byte) {
 	}
 }
 
-// hasPath says whether the digits of the name's hash begin with path.
+// hasPath reports whether the digits of the name's hash begin with path.
 func hasPath(name string, path []byte) bool {
 	if len(path) == 0 {
 		return true
@@ -212,7 +214,7 @@ func hasPath(name string, path []byte) bool {
 	return true
 }
 
-// TrieDigit is the digit of a level: six bits of the hash, from its first bit on.
+// TrieDigit returns the digit of a level: six bits of the hash, beginning with its first bit.
 func TrieDigit(hash *[32]byte, level int) int {
 	bit := 6 * level
 	v := uint(hash[bit/8]) << 8
@@ -224,7 +226,7 @@ func TrieDigit(hash *[32]byte, level int) int {
 
 const hexDigits = "0123456789abcdef"
 
-// DigitName is the stored name of a node.
+// DigitName returns the stored name of a node.
 func DigitName(d int) string { return string([]byte{hexDigits[d>>4], hexDigits[d&15]}) }
 
 func parseDigit(s string) (byte, bool) {

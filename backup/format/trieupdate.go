@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Change puts a line or, without raw, removes the one of that name.
+// Change puts a line or, if Raw is nil, removes the line with that name.
 type Change struct {
 	Line
 	hash   [32]byte
@@ -25,10 +25,10 @@ func (c *Change) digit(level int) int {
 	return TrieDigit(&c.hash, level)
 }
 
-// Node is a part of a trie in the course of an update: one of a reference to what is stored, a leaf, or an inner node.
+// Node is a part of a trie during an update: a reference to a stored and unchanged part, a leaf, or an inner node.
 type Node struct {
-	ref   odb.TreeEntry // stored and unchanged; Mode 0: not that
-	Lines []Line        // leaf
+	ref   odb.TreeEntry // the stored part if it is unchanged; Mode is 0 otherwise
+	Lines []Line        // the lines of a leaf
 	Kids  []odb.TreeEntry
 	Inner bool
 	fewer bool // lines were removed below
@@ -38,15 +38,15 @@ func (n *Node) empty() bool {
 	return n.ref.Mode == 0 && len(n.Lines) == 0 && len(n.Kids) == 0
 }
 
-// Updater changes a trie, reading and writing only the shards concerned.
+// Updater changes a trie. It reads and writes only the shards that change.
 type Updater struct {
 	Ctx context.Context
 	DB  Objects
-	// Put stores an object, or knows that the base commit has it.
+	// Put stores an object, unless the base commit has it.
 	Put func(t odb.Type, data []byte) (odb.ID, error)
 }
 
-// update applies changes, sorted by name, to the stored node old (Mode 0: none) at a level.
+// update applies changes, sorted by name, to the stored node old at path; Mode 0 means that there is none.
 func (u *Updater) update(old odb.TreeEntry, path []byte, changes []*Change) (Node, error) {
 	if len(changes) == 0 {
 		return Node{ref: old}, nil
@@ -68,7 +68,7 @@ func (u *Updater) update(old odb.TreeEntry, path []byte, changes []*Change) (Nod
 	return u.UpdateLeaf(lines, path, changes)
 }
 
-// readLeaf reads a stored leaf; anything odd in it is an error.
+// readLeaf reads a stored leaf strictly.
 func (u *Updater) readLeaf(ref odb.TreeEntry, path []byte) ([]Line, error) {
 	if ref.Mode == 0 {
 		return nil, nil
@@ -80,7 +80,7 @@ func (u *Updater) readLeaf(ref odb.TreeEntry, path []byte) ([]Line, error) {
 	return StrictLines(u.Ctx, data, path)
 }
 
-// StrictLines reads a blob of lines as this package writes them.
+// StrictLines parses a blob of lines, accepting only what this package writes.
 func StrictLines(ctx context.Context, data, path []byte) ([]Line, error) {
 	var p Problems
 	s := &scan{ctx: ctx, p: &p}
@@ -94,7 +94,7 @@ func StrictLines(ctx context.Context, data, path []byte) ([]Line, error) {
 	return s.Lines, nil
 }
 
-// UpdateLeaf applies changes to lines, which become nodes where they are too many.
+// UpdateLeaf applies changes to the lines of a leaf. If there are then too many, it becomes an inner node.
 func (u *Updater) UpdateLeaf(lines []Line, path []byte, changes []*Change) (Node, error) {
 	merged, fewer := mergeLines(lines, changes)
 	if len(merged) <= SplitOver || len(path) >= MaxLevels {
@@ -109,7 +109,7 @@ func (u *Updater) UpdateLeaf(lines []Line, path []byte, changes []*Change) (Node
 	return n, err
 }
 
-// UpdateNode applies changes to a node of nodes, which becomes lines again where few are left.
+// UpdateNode applies changes to an inner node. If few lines are left, it becomes a leaf.
 func (u *Updater) UpdateNode(kids []odb.TreeEntry, path []byte, changes []*Change) (Node, error) {
 	var old [TrieFanout]odb.TreeEntry
 	for _, e := range kids {
@@ -153,12 +153,12 @@ func (u *Updater) UpdateNode(kids []odb.TreeEntry, path []byte, changes []*Chang
 	return n, nil
 }
 
-// few collects the lines below nodes if they are fewer than mergeUnder; it stops reading as soon as they are not.
+// few returns the lines below the nodes if there are fewer than MergeUnder. It stops reading as soon as there are not.
 func (u *Updater) few(nodes *[TrieFanout]Node, path []byte) ([]Line, bool, error) {
 	total := 0
 	for d := range nodes {
 		n := &nodes[d]
-		// An inner node has mergeUnder lines or more, or it would be a leaf.
+		// An inner node has at least MergeUnder lines; otherwise it would be a leaf.
 		if n.Inner || n.ref.Mode == odb.ModeTree {
 			return nil, false, nil
 		}
@@ -177,7 +177,7 @@ func (u *Updater) few(nodes *[TrieFanout]Node, path []byte) ([]Line, bool, error
 			return nil, false, err
 		}
 		total += len(lines)
-		// The reference stays: if the node is not merged after all, nothing has to be written.
+		// Keep the reference, so that nothing has to be written if the node is not merged after all.
 		n.Lines = lines
 	}
 	if total >= MergeUnder {
@@ -191,7 +191,7 @@ func (u *Updater) few(nodes *[TrieFanout]Node, path []byte) ([]Line, bool, error
 	return all, true, nil
 }
 
-// Store writes a node and gives its tree entry, without a name.
+// store writes a node and returns its tree entry, without a name.
 func (u *Updater) store(n *Node) (odb.TreeEntry, error) {
 	switch {
 	case n.ref.Mode != 0:
@@ -229,7 +229,7 @@ func JoinLines(b []byte, lines []Line) ([]byte, error) {
 	return b, nil
 }
 
-// mergeLines applies changes to lines, both sorted by name; fewer says that a line went.
+// mergeLines applies changes to lines; both are sorted by name. fewer says that a line was removed.
 func mergeLines(lines []Line, changes []*Change) (merged []Line, fewer bool) {
 	merged = make([]Line, 0, len(lines)+len(changes))
 	for _, c := range changes {

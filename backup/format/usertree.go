@@ -12,13 +12,13 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Objects is what reading metadata needs of the object database.
+// Objects is what is needed of the object database for reading metadata.
 type Objects interface {
 	Read(id cold.ID, want odb.Type, limit int64) ([]byte, error)
 }
 
-// ReadTree reads a tree. With p nil it is strict; otherwise bad entries become problems and the rest is kept: one bad
-// name must not hide a directory.
+// ReadTree reads a tree. If p is nil it is strict. Otherwise invalid entries become problems and the others are
+// returned, because one bad name must not hide a whole directory.
 func ReadTree(db Objects, id cold.ID, p *Problems) ([]odb.TreeEntry, error) {
 	if id == odb.EmptyTree {
 		return nil, nil
@@ -34,7 +34,8 @@ func ReadTree(db Objects, id cold.ID, p *Problems) ([]odb.TreeEntry, error) {
 	return SalvageTree(data, p), nil
 }
 
-// SalvageTree reads what it can of a tree that git would refuse. The first entry of a name counts.
+// SalvageTree reads what it can of a tree that git would refuse. Of several entries with the same name it keeps the
+// first.
 func SalvageTree(data []byte, p *Problems) []odb.TreeEntry {
 	var entries []odb.TreeEntry
 	seen := make(map[string]bool)
@@ -74,7 +75,7 @@ func SalvageTree(data []byte, p *Problems) []odb.TreeEntry {
 	return entries
 }
 
-// CompareTree is git's order of tree entries: a directory's name counts as if it ended in a slash.
+// CompareTree compares tree entries in git's order, in which the name of a directory counts as if it ended in a slash.
 func CompareTree(a, b odb.TreeEntry) int {
 	n := min(len(a.Name), len(b.Name))
 	if c := strings.Compare(a.Name[:n], b.Name[:n]); c != 0 {
@@ -93,8 +94,8 @@ func sortByte(e *odb.TreeEntry, n int) int {
 	return -1
 }
 
-// UpdateTree applies changes to the entries of a tree: put, by name, replaces or joins (Mode 0: removes). It returns a
-// new slice, sorted, and whether anything changed.
+// UpdateTree applies changes to the entries of a tree: those in put, which is indexed by name, replace or join the old
+// ones, or remove them if Mode is 0. It returns a new, sorted slice, and whether anything changed.
 func UpdateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEntry, bool) {
 	same, removed := 0, false
 	for i := range old {
@@ -119,7 +120,7 @@ func UpdateTree(old []odb.TreeEntry, put map[string]odb.TreeEntry) ([]odb.TreeEn
 	merged := make([]odb.TreeEntry, 0, len(old)+len(added))
 	for i := range old {
 		if _, ok := put[old[i].Name]; ok {
-			continue // it comes from added, or is removed
+			continue // its new version is in added, or it is removed
 		}
 		for len(added) > 0 && CompareTree(added[0], old[i]) < 0 {
 			merged = append(merged, added[0])

@@ -24,18 +24,18 @@ const (
 	maxVolumeID   = 128
 )
 
-// ErrNewerFormat says that the volume was written by a later version in a way that this one cannot read.
+// ErrNewerFormat says that a newer version of EmberFS wrote the volume in a way that this one cannot read.
 var ErrNewerFormat = errors.New("the volume has a newer format than this version of emberfs reads")
 
-// volumeFile is .emberfs/volume.json.
+// volumeFile is the content of .emberfs/volume.json.
 type volumeFile struct {
 	Format int    `json:"format"`
 	Volume string `json:"volume"`
-	// Requires names what a reader must know beyond the format; this version knows of nothing.
+	// Requires names features that a reader must know besides the format; this version knows none.
 	Requires []string `json:"requires,omitempty"`
 }
 
-// EncodeVolume is volume.json of a volume with this id.
+// EncodeVolume returns the content of volume.json for a volume with this id.
 func EncodeVolume(id string) ([]byte, error) {
 	b, err := json.Marshal(volumeFile{Format: formatVersion, Volume: id})
 	if err != nil {
@@ -62,7 +62,7 @@ func decodeVolume(data []byte) (volumeFile, error) {
 	return v, nil
 }
 
-// CheckVolumeID keeps ids fit for a trailer, a file name and a log line.
+// CheckVolumeID returns an error if an id is not fit for a trailer, a file name and a log line.
 func CheckVolumeID(id string) error {
 	if id == "" || len(id) > maxVolumeID {
 		return fmt.Errorf("volume id of %d bytes", len(id))
@@ -75,17 +75,17 @@ func CheckVolumeID(id string) error {
 	return nil
 }
 
-// OwnDir is what a commit's .emberfs holds.
+// OwnDir is what a commit's directory .emberfs contains.
 type OwnDir struct {
 	Volume volumeFile
-	Found  bool          // volume.json is there
-	Rules  odb.TreeEntry // rules.yaml, which need not be a file; Mode 0: none
-	Opened odb.TreeEntry // the files that a session opened first; Mode 0: none
-	Meta   cold.ID       // zero: none
-	Known  []cold.ID     // the directory and its entries
+	Found  bool          // volume.json exists
+	Rules  odb.TreeEntry // rules.yaml, which may be something else than a file; Mode is 0 if there is none
+	Opened odb.TreeEntry // the list of files in the order of first opening; Mode is 0 if there is none
+	Meta   cold.ID       // the tree of the root's metadata; zero if there is none
+	Known  []cold.ID     // ids of the directory and of its entries
 }
 
-// LoadOwn reads .emberfs of a commit's root tree. Files of the wrong type are problems; only a newer format is an
+// LoadOwn reads .emberfs from a commit's root tree. Entries of the wrong type are problems; only a newer format is an
 // error.
 func LoadOwn(db Objects, root []odb.TreeEntry, p *Problems) (OwnDir, error) {
 	var o OwnDir

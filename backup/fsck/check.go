@@ -13,69 +13,72 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Options say what a Checker looks at. The zero value checks any bare repository.
+// Options say what a Checker checks. The zero value checks any bare repository.
 type Options struct {
-	// Volume says that the repository is the cold.git of a state directory: its configuration, HEAD and branch are
-	// ours.
+	// Volume says that the repository is the cold.git of a state directory, so its configuration, HEAD and branch must
+	// be as EmberFS makes them.
 	Volume bool
-	// Owned says that the caller holds the volume's lock, so nobody of ours works in the repository meanwhile.
+	// Owned says that the caller holds the volume's lock, so no other EmberFS process uses the repository meanwhile.
 	Owned  bool
-	Branch string  // default: what HEAD names
+	Branch string  // the default is the branch that HEAD names
 	Head   cold.ID // the commit that warm was last in step with; zero: none
 	Origin cold.ID // the commit that warm was last restored from; zero: none
-	Source string  // the remote; "": none
+	Source string  // the remote; "" if there is none
 
-	Deep     bool                             // every object of every pack is hashed, the whole history is walked
-	Progress func(objects, done, total int64) // of what Deep hashes, in bytes on disk; may be nil
-	Found    func(cold.Finding)               // is told each finding
+	Deep     bool                             // hash every object of every pack, and walk the whole history
+	Progress func(objects, done, total int64) // progress of Deep's hashing, in objects and in bytes on disk; may be nil
+	Found    func(cold.Finding)               // is called with each finding
 
 	UID, GID uint32
 }
 
-// Checker looks for damage in a repository. It changes nothing but in Repair. For one goroutine, except Same.
+// Checker looks for damage in a repository. Only Repair changes anything. A Checker must be used by one goroutine at a
+// time, except for Same.
 type Checker struct {
 	*backup.Cold
 	o      Options
 	faults []odb.Fault
 
-	tip *backup.Snapshot // the newest commit; nil: none, or it cannot be read
-	// What the live branch says where one follows main, else main; zero: nothing that makes sense.
+	tip *backup.Snapshot // the newest commit; nil if there is none, or it cannot be read
+	// The tip of the live branch if there is one that follows main, else of main; zero if these references make no
+	// sense.
 	tipID    cold.ID
-	mainID   cold.ID // what main says
+	mainID   cold.ID // value of main
 	tracked  cold.ID // the newest commit that the remote is known to have
-	mainSeen cold.ID // and its main
+	mainSeen cold.ID // where the remote's main is known to have been
 	broken   []brokenRef
 	lost     []lostObject
 	lostSeen map[cold.ID]bool
 	bad      []odb.BadObject
-	hopeless map[cold.ID]bool // damaged and without a good copy
+	hopeless map[cold.ID]bool // objects that are damaged and have no good copy
 	stale    []odb.StaleFile
-	walked   *odb.Marks // what Check went through; nil before
+	walked   *odb.Marks // the objects that Check went through; nil before
 	lacking  map[cold.Need][]cold.Lost
 }
 
-// brokenRef is a reference that is unreadable or points to nothing.
+// brokenRef is a reference that cannot be read or that points to a missing object.
 type brokenRef struct {
 	name string
-	id   cold.ID // zero: unreadable
+	id   cold.ID // zero if it cannot be read
 	why  string
 }
 
-// lostObject is an object that something needs and that is missing or damaged.
+// lostObject is an object that something needs but that is missing or damaged.
 type lostObject struct {
 	id     cold.ID
 	kind   odb.Type
-	path   string // stored names below the commit's root; "" for a commit or its root tree
+	path   string // path in stored names below the commit's root; "" for a commit or its root tree
 	commit cold.ID
 }
 
-// maxLost bounds how many lost objects are remembered, maxLostFindings how many get a line.
+// maxLost is how many lost objects are remembered, maxLostFindings how many of them become findings.
 const (
 	maxLost         = 1_000_000
 	maxLostFindings = 1000
 )
 
-// Open opens the repository at dir. odb.ErrNotRepository, odb.ErrUnsupported: it cannot be checked.
+// Open opens the repository at dir. If it cannot be checked at all, the error is odb.ErrNotRepository or
+// odb.ErrUnsupported.
 func Open(dir string, o Options) (*Checker, error) {
 	c := &Checker{o: o, lostSeen: map[cold.ID]bool{}, hopeless: map[cold.ID]bool{},
 		lacking: map[cold.Need][]cold.Lost{}}
@@ -102,7 +105,7 @@ func (c *Checker) Close() error {
 	return c.Cold.Close()
 }
 
-// Tip is the newest commit, on main or the live branch; nil where there is none, or it cannot be read.
+// Tip returns the newest commit, on main or the live branch, or nil if there is none or it cannot be read.
 func (c *Checker) Tip() cold.Snapshot {
 	if c.tip == nil {
 		return nil
@@ -110,10 +113,10 @@ func (c *Checker) Tip() cold.Snapshot {
 	return c.tip
 }
 
-// TipID is where main or the live branch that follows it points; zero where that makes no sense.
+// TipID returns the value of the live branch if one follows main, else of main; zero if these references make no sense.
 func (c *Checker) TipID() cold.ID { return c.tipID }
 
-// TipVolume is the volume's id as the last commit has it; "" where there is none.
+// TipVolume returns the volume's id in the newest commit, or "".
 func (c *Checker) TipVolume() string {
 	if c.tip == nil {
 		return ""
@@ -121,7 +124,7 @@ func (c *Checker) TipVolume() string {
 	return c.tip.Own().Volume.Volume
 }
 
-// Pushed is the commit that the remote is known to have; zero: none.
+// Pushed returns the newest commit that the remote is known to have, or zero.
 func (c *Checker) Pushed() cold.ID { return c.tracked }
 
 func (c *Checker) found(f cold.Finding) {
@@ -132,8 +135,8 @@ func (c *Checker) found(f cold.Finding) {
 
 const doRepair = "emberfs check --repair"
 
-// Check looks at everything and tells CheckOptions.Found. Damage is a finding; an error means that the check could not
-// be made. ErrNewerFormat: the volume is of a later version.
+// Check checks everything and calls Options.Found for each finding. Damage is a finding; an error means that the check
+// could not be made. format.ErrNewerFormat says that the volume was written by a newer version.
 func (c *Checker) Check(ctx context.Context) error {
 	if err := c.files(ctx); err != nil {
 		return err
@@ -166,7 +169,7 @@ func (c *Checker) Check(ctx context.Context) error {
 	return c.position(ctx)
 }
 
-// files looks at the repository's files, without reading objects.
+// files checks the repository's files, without reading objects.
 func (c *Checker) files(ctx context.Context) error {
 	for _, f := range c.faults {
 		do := "restore the file from another clone"
@@ -223,7 +226,7 @@ func (c *Checker) files(ctx context.Context) error {
 	c.faults = append(c.faults, packs...)
 	empty, err := c.DB().EmptyLoose()
 	if err != nil || c.o.Deep {
-		return err // Deep finds them among the others
+		return err // Deep hashes them with the others
 	}
 	return c.judge(ctx, empty)
 }
@@ -276,7 +279,7 @@ func (c *Checker) objects(ctx context.Context) error {
 	return c.judge(ctx, bad)
 }
 
-// judge reports damaged copies, and finds out which objects have no other.
+// judge reports damaged copies of objects, and finds out which of the objects have no good copy.
 func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 	for n, b := range bad {
 		if err := ctx.Err(); err != nil {
@@ -308,7 +311,7 @@ func (c *Checker) judge(ctx context.Context, bad []odb.BadObject) error {
 	return nil
 }
 
-// refs looks at HEAD and all references and returns those that can be read.
+// refs checks HEAD and all references, and returns those that can be read.
 func (c *Checker) refs() ([]odb.RefState, error) {
 	states, err := c.DB().RefStates()
 	if err != nil {
@@ -332,7 +335,7 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 	for _, s := range states {
 		there = there || s.Name == c.MainRef()
 		if s.Err != nil {
-			if s.Name != "HEAD" { // HEAD is among the files
+			if s.Name != "HEAD" { // HEAD was checked with the files
 				broken(s, cold.ID{}, s.Err.Error())
 			}
 			continue
@@ -369,14 +372,14 @@ func (c *Checker) refs() ([]odb.RefState, error) {
 	return good, nil
 }
 
-// openTip opens the newest commit. A damaged one is reported by the walk.
+// openTip opens the newest commit. If it is damaged, the walk over the objects reports that.
 func (c *Checker) openTip(ctx context.Context) error {
 	if c.tipID.IsZero() {
 		return nil
 	}
 	p, err := c.Cold.Position(ctx)
 	switch {
-	case backup.IsLost(err): // of main's commit
+	case backup.IsLost(err): // main's commit is damaged, which is reported elsewhere
 	case err != nil:
 		return err
 	case p.Main == c.mainID && !p.Live.IsZero():

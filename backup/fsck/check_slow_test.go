@@ -35,9 +35,7 @@ func TestCheckFindsDamage(t *testing.T) {
 			if err == nil {
 				err = os.Truncate(p, st.Size()*2/3)
 			}
-			if err != nil {
-				v.T.Fatal(err)
-			}
+			coldtest.Check(v.T, err)
 		}, true, []string{".pack", "cut off"}},
 		{"pack gone", func(v *checkedVolume) {
 			coldtest.Remove(v.T, v.pack(v.tip)+".pack")

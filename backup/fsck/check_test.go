@@ -53,9 +53,7 @@ func (v *checkedVolume) pack(id cold.ID) string {
 func (v *checkedVolume) id(rev string) cold.ID {
 	v.T.Helper()
 	id, err := cold.ParseID(coldtest.Git(v.T, v.Dir, "rev-parse", rev))
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return id
 }
 
@@ -68,9 +66,7 @@ func (v *checkedVolume) flipEntry(id cold.ID) {
 		var size, packed, off int64
 		if n, _ := fmt.Sscan(line, &hex, &typ, &size, &packed, &off); n == 5 && hex == id.String() {
 			data, err := os.ReadFile(pack + ".pack")
-			if err != nil {
-				v.T.Fatal(err)
-			}
+			coldtest.Check(v.T, err)
 			at := off + packed/2
 			coldtest.Overwrite(v.T, pack+".pack", at, []byte{data[at] ^ 0x55})
 			return
@@ -93,12 +89,8 @@ func runCheck(t *testing.T, dir string, o Options) []cold.Finding {
 	var list []cold.Finding
 	o.Found = func(f cold.Finding) { list = append(list, f) }
 	c, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(c.Check(t.Context()), c.Close()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
+	coldtest.Check(t, errors.Join(c.Check(t.Context()), c.Close()))
 	return list
 }
 
@@ -139,9 +131,7 @@ func hasFinding(list []cold.Finding, s cold.Severity, texts ...string) bool {
 func TestCheckSound(t *testing.T) {
 	t.Parallel()
 	v := newCheckedVolume(t)
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	volume := Options{Volume: true, Owned: true, Head: v.tip, Deep: true}
 	for _, step := range []struct {
 		name string
@@ -221,9 +211,7 @@ func TestCheckFindsRisk(t *testing.T) {
 	lock := filepath.Join(v.Dir, "refs/heads/main.lock")
 	coldtest.PutFile(t, lock, "")
 	old := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(lock, old, old); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.Chtimes(lock, old, old))
 	stale := "emberfs 11111111-2222-3333-4444-555555555555 77\n"
 	coldtest.PutFile(t, v.pack(v.tip)+".keep", stale)
 	coldtest.PutFile(t, v.Dir+"/objects/pack/emberfs_tmp_pack_11111111-2222-3333-4444-555555555555_77_abcd",
@@ -259,9 +247,7 @@ func TestCheckAnotherCopy(t *testing.T) {
 	v := newCheckedVolume(t)
 	id := v.id("main:a/b/new")
 	data, err := v.DB().Read(id, odb.Blob, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	v.flipEntry(id)
 	// git would find the object in the pack and store nothing.
 	other := filepath.Join(t.TempDir(), "other.git")
@@ -272,9 +258,7 @@ func TestCheckAnotherCopy(t *testing.T) {
 	}
 	s := id.String()
 	copied, err := os.ReadFile(filepath.Join(other, "objects", s[:2], s[2:]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	coldtest.PutFile(t, v.loose(id), string(copied))
 	list := runCheck(t, v.Dir, Options{Deep: true})
 	if !hasFinding(list, cold.Damaged, "another copy is good", s) || hasFinding(list, cold.Damaged, "a/b/new") {
@@ -290,9 +274,7 @@ func TestCheckSame(t *testing.T) {
 	v.root.Text("empty", "")
 	v.tip = v.CommitTree(v.root, nil)
 	c, err := Open(v.Dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer c.Close()
 	flipped := bytes.Clone(data)
 	flipped[2<<20] ^= 1

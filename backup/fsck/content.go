@@ -10,8 +10,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Same says whether content is what id names: as a blob by its hash, as a file in chunks by comparison. What cannot be
-// read in the repository counts as the same: its own check has reported it. Safe for concurrent use.
+// Same reports whether content is what id names: a blob is compared by its hash, a file in chunks byte by byte. What
+// cannot be read in the repository counts as the same, because it was reported by the repository's own check. It is
+// safe for concurrent use.
 func (c *Checker) Same(ctx context.Context, id cold.ID, f cold.Content) (bool, error) {
 	switch t, size, err := c.DB().Stat(id); {
 	case err != nil:
@@ -31,7 +32,7 @@ func (c *Checker) Same(ctx context.Context, id cold.ID, f cold.Content) (bool, e
 	return same, errors.Join(err, b.Close())
 }
 
-// hashContent is the id that a file's content has as a blob.
+// hashContent returns the id that a file's content has as a blob.
 func hashContent(ctx context.Context, f cold.Content) (cold.ID, error) {
 	h := odb.NewBlobHash(f.Size())
 	if _, err := io.CopyBuffer(h, &contentReader{ctx: ctx, c: f}, make([]byte, 256<<10)); err != nil {
@@ -40,7 +41,8 @@ func hashContent(ctx context.Context, f cold.Content) (cold.ID, error) {
 	return h.Sum()
 }
 
-// contentReader reads a file's content from its beginning; fewer bytes than its size are cold.ErrSizeChanged.
+// contentReader reads a file's content from its beginning. If there are fewer bytes than its size, it fails with
+// cold.ErrSizeChanged.
 type contentReader struct {
 	ctx context.Context
 	c   cold.Content
@@ -66,7 +68,7 @@ func (r *contentReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sameBytes compares a file in cold with one in warm; where both have a hole nothing is read.
+// sameBytes compares a file in cold with one in warm. It reads nothing where both have a hole.
 func sameBytes(ctx context.Context, a cold.Blob, f cold.Content) (bool, error) {
 	x, y := make([]byte, 256<<10), make([]byte, 256<<10)
 	for off := int64(0); off < f.Size(); {
@@ -82,7 +84,7 @@ func sameBytes(ctx context.Context, a cold.Blob, f cold.Content) (bool, error) {
 		}
 		n, err := a.Read(y)
 		if n == 0 && err != nil {
-			return false, nil // it is shorter, or damaged
+			return false, nil // the blob is shorter, or damaged
 		}
 		k, err := f.ReadAt(x[:n], off)
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -99,7 +101,7 @@ func sameBytes(ctx context.Context, a cold.Blob, f cold.Content) (bool, error) {
 	return true, nil
 }
 
-// isHole says whether a file has only zeros from off to end, reading none where it has holes.
+// isHole reports whether a file has only zeros from off to end. It does not read holes.
 func isHole(f cold.Content, off, end int64) (bool, error) {
 	buf := make([]byte, 256<<10)
 	for off < end {

@@ -26,9 +26,7 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 	v.MustFetch()
 	packs := v.Shared(remote)
 	good, err := os.ReadFile(packs[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	damageShared(t, remote, text)
 	if b, err := v.Open(t.Context(), text, e.Size); err == nil {
 		_, err = b.Read(make([]byte, 100))
@@ -36,24 +34,16 @@ func TestLinkedPackIsDamaged(t *testing.T) {
 			t.Errorf("read of a damaged object: %v", err)
 		}
 	}
-	if err := v.Holds(t.Context(), text, e.Size); !errors.Is(err, cold.ErrCorrupt) {
-		t.Errorf("Holds: %v", err)
-	}
+	coldtest.WantErr(t, v.Holds(t.Context(), text, e.Size), cold.ErrCorrupt, "Holds")
 	// The remote's git sends what it has in the pack as it is, so it cannot help while it has the same file.
-	if err := v.Maintain(t.Context()); !errors.Is(err, cold.ErrCorrupt) {
-		t.Errorf("Maintain: %v", err)
-	}
+	coldtest.WantErr(t, v.Maintain(t.Context()), cold.ErrCorrupt, "Maintain")
 	if p := v.Stats().Problems; len(p) != 1 {
 		t.Errorf("Problems: %q", p)
 	}
 	theirs := filepath.Join(remote, "objects/pack", filepath.Base(packs[0]))
 	coldtest.Remove(t, theirs)
-	if err := os.WriteFile(theirs, good, 0o444); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.WriteFile(theirs, good, 0o444))
+	coldtest.Check(t, v.Close())
 	r := runRepair(t, v.Dir, Options{Volume: true, Source: remote}, nil)
 	if problemsOf(r.before) == 0 || hasFinding(r.after, cold.Damaged, "missing") {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
@@ -83,13 +73,9 @@ func damageShared(t *testing.T, remote string, id cold.ID) {
 			t.Fatal(err)
 		}
 		pack := strings.TrimSuffix(list[0], "idx") + "pack"
-		if err := os.Chmod(pack, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.Chmod(pack, 0o644))
 		coldtest.Overwrite(t, pack, off+size-6, []byte{0xaa, 0x55})
-		if err := os.Chmod(pack, 0o444); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.Chmod(pack, 0o444))
 		return
 	}
 	t.Fatalf("%s is not in the pack", id)
@@ -102,9 +88,7 @@ func TestRepairAfterLink(t *testing.T) {
 	v := newVolume(t, backup.Options{Source: remote})
 	v.MustFetch()
 	packs := v.Shared(remote)
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	for _, p := range packs {
 		coldtest.Remove(t, p)
 		coldtest.Remove(t, strings.TrimSuffix(p, "pack")+"idx")

@@ -17,9 +17,7 @@ func TestCheckWithLive(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	v := newVolume(t, backup.Options{Source: remote})
 	f, ids, _ := v.LiveHistory()
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	o := Options{Volume: true, Deep: true, Source: remote, Head: ids[3]}
 	list := runCheck(t, v.Dir, o)
 	if problemsOf(list) > 0 || !hasFinding(list, cold.Risk, "not on the remote", ids[3].String()) || len(list) != 1 {
@@ -29,9 +27,7 @@ func TestCheckWithLive(t *testing.T) {
 		again := openVolume(t, v.Dir, backup.Options{Source: remote})
 		do(again)
 		again.MustPush()
-		if err := again.Close(); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, again.Close())
 	}
 	work(func(*testVolume) {})
 	if list := runCheck(t, v.Dir, o); len(list) > 0 {
@@ -60,13 +56,9 @@ func TestRepairMainBelowLive(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	v := newVolume(t, backup.Options{Source: remote})
 	f, ids, _ := v.LiveHistory()
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	coldtest.Git(t, v.Dir, "update-ref", "-d", v.TrackingRef())
-	if err := os.WriteFile(filepath.Join(v.Dir, "refs/heads/main"), []byte("rubbish\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.WriteFile(filepath.Join(v.Dir, "refs/heads/main"), []byte("rubbish\n"), 0o644))
 	r := runRepair(t, v.Dir, Options{Volume: true, Head: ids[3]}, nil)
 	if problemsOf(r.before) == 0 || problemsOf(r.after) > 0 {
 		t.Errorf("before: %s\nafter: %s", describe(r.before), describe(r.after))
@@ -81,17 +73,11 @@ func TestRepairLiveNotes(t *testing.T) {
 	remote := coldtest.NewRemote(t)
 	v := newVolume(t, backup.Options{Source: remote})
 	_, ids, _ := v.LiveHistory()
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	for _, ref := range []string{"refs/emberfs/remote-live/main", "refs/emberfs/absorbed/main/17"} {
 		path := filepath.Join(v.Dir, ref)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(strings.Repeat("12", 20)+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		coldtest.Check(t, os.WriteFile(path, []byte(strings.Repeat("12", 20)+"\n"), 0o644))
 	}
 	r := runRepair(t, v.Dir, Options{Volume: true, Head: ids[3]}, nil)
 	if problemsOf(r.before) != 2 || problemsOf(r.after) > 0 {

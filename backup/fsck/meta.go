@@ -10,7 +10,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// metadata reads every directory of the tip: tree and metadata must agree.
+// metadata reads every directory of the newest commit, whose tree and metadata must agree.
 func (c *Checker) metadata(ctx context.Context) error {
 	s := c.tip
 	own := s.Own()
@@ -69,8 +69,8 @@ func rootDirOf(s *backup.Snapshot) cold.DirID {
 type metaCheck struct {
 	c          *Checker
 	ctx        context.Context
-	seen       map[cold.DirID]bool // a tree bomb has few directories in many places
-	dirs       map[string]bool     // the directories that link groups name, and whether they were met
+	seen       map[cold.DirID]bool // checked directories; in a tree bomb, few directories are in many places
+	dirs       map[string]bool     // the directories that link groups name, and whether they were found
 	reconciled int
 	left       int
 }
@@ -105,14 +105,14 @@ func (m *metaCheck) dir(at string, id cold.DirID, depth int) error {
 		if !backup.IsMissing(err) && !m.c.lostSeen[id.Tree] {
 			m.c.found(m.lie(at, err))
 		}
-		return nil // else the walk over the objects has it
+		return nil // the walk over the objects reports it
 	}
 	if l.Reconciled && len(l.Problems) == 0 {
 		m.reconciled++
 	}
 	for _, p := range l.Problems {
 		if backup.IsMissing(p) {
-			continue // the walk over the objects has it
+			continue // the walk over the objects reports it
 		}
 		if m.left--; m.left >= 0 {
 			m.c.found(m.lie(at, p))

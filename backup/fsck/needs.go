@@ -14,14 +14,14 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Lacks says, after Check, what the repository has not of something that warm has only a record of. Of a directory that
-// Check went through that is its own tree alone: what is missing below Check has reported. With Deep content that Check
-// did not go through is read.
+// Lacks returns what the repository lacks of something of which warm has only a record. It must be called after Check.
+// Of a directory that Check went through it only checks the directory's own tree, because Check has reported what is
+// missing below. With Deep, it reads content that Check did not go through.
 func (c *Checker) Lacks(ctx context.Context, n cold.Need) ([]cold.Lost, error) {
 	if !n.Dir {
 		return c.lacksContent(ctx, n)
 	}
-	if lost, ok := c.lacking[n]; ok { // the walk goes through each object once
+	if lost, ok := c.lacking[n]; ok { // another walk would skip the objects seen
 		return lost, nil
 	}
 	lost, err := c.lacksDir(ctx, n)
@@ -48,7 +48,7 @@ func (c *Checker) lacksContent(ctx context.Context, n cold.Need) ([]cold.Lost, e
 	return []cold.Lost{{Object: n.ID, Err: err}}, nil
 }
 
-// hopelessPart is an error where an object of a file's content is known to be damaged.
+// hopelessPart returns an error if an object of a file's content is known to be damaged.
 func (c *Checker) hopelessPart(ctx context.Context, n cold.Need) error {
 	if len(c.hopeless) == 0 {
 		return nil
@@ -97,7 +97,7 @@ func (c *Checker) lacksDir(ctx context.Context, n cold.Need) ([]cold.Lost, error
 	return lost, w.dir(n, "")
 }
 
-// need walks what warm has only a record of, for a repair.
+// need walks, for a repair, what warm has only a record of.
 func (w *objectWalk) need(n cold.Need) error {
 	w.commit = cold.ID{}
 	at := ""
@@ -121,7 +121,7 @@ func (w *objectWalk) need(n cold.Need) error {
 	return nil
 }
 
-// dir walks a directory that is not listed yet, with its metadata.
+// dir walks a lazy directory, with its metadata.
 func (w *objectWalk) dir(n cold.Need, at string) error {
 	id, err := w.stored(n.ID)
 	if err == nil {
@@ -133,7 +133,8 @@ func (w *objectWalk) dir(n cold.Need, at string) error {
 	return err
 }
 
-// stored is the tree in which a commit keeps a directory: the root's own is not stored, the commit's has it.
+// stored returns the tree in which a commit stores a directory. The tree of the user's root directory is not stored
+// itself; it is part of the commit's tree.
 func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
 	if w.c.DB().Has(id) {
 		return id, nil
@@ -154,7 +155,8 @@ func (w *objectWalk) stored(id cold.ID) (cold.ID, error) {
 	return id, nil
 }
 
-// ofDir is the directory, in stored names, that a path of metadata is about; another path is its own.
+// ofDir returns the directory, in stored names, to which a path of metadata belongs. A path outside of the metadata is
+// returned as it is.
 func ofDir(p string) string {
 	rest, ok := strings.CutPrefix(p, format.OwnName+"/"+format.MetaName)
 	if !ok {

@@ -34,9 +34,7 @@ func oldNeeds(t *testing.T) (v *checkedVolume, needs map[string]cold.Need) {
 		if at != "" {
 			for name := range strings.SplitSeq(at, "/") {
 				l, err := s.ReadDir(t.Context(), e.Dir())
-				if err != nil {
-					t.Fatal(err)
-				}
+				coldtest.Check(t, err)
 				for i := range l.Entries {
 					if l.Entries[i].Name == name {
 						e = l.Entries[i]
@@ -61,21 +59,15 @@ func lacking(t *testing.T, v *checkedVolume, o Options, n cold.Need) []cold.Lost
 	t.Helper()
 	o.Volume, o.Owned, o.Branch, o.Head = true, true, "main", v.tip
 	c, err := Open(v.Dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	if err := c.Check(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, c.Check(t.Context()))
 	lost, err := c.Lacks(t.Context(), n)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	if again, err := c.Lacks(t.Context(), n); err != nil || len(again) != len(lost) {
 		t.Errorf("asked again: %v, %v", again, err)
 	}
@@ -167,12 +159,8 @@ func TestRepairNeeds(t *testing.T) {
 		}
 	}
 	c, err := Open(v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.tip, Source: remote})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(c.Check(t.Context()), c.Close()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
+	coldtest.Check(t, errors.Join(c.Check(t.Context()), c.Close()))
 	if _, err := c.Repair(t.Context(), RepairOptions{Needs: list, Step: func(what, where string) func(string, error) {
 		return func(result string, err error) { t.Log(what, where, result, err) }
 	}}); err != nil {

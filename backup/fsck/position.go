@@ -7,7 +7,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// position compares the branch with the remote and with what warm is of.
+// position compares the branch with the remote and with the commit that warm belongs to.
 func (c *Checker) position(ctx context.Context) error {
 	switch {
 	case c.tipID.IsZero() && len(c.broken) == 0:
@@ -51,7 +51,7 @@ func (c *Checker) position(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// behind tells how far the newest commit is ahead of warm's.
+// behind describes how far the newest commit is ahead of warm's.
 func (c *Checker) behind(ctx context.Context, head cold.ID) string {
 	if n, ahead, err := c.NewCommits(ctx, c.tipID, head); err == nil && ahead {
 		return fmt.Sprintf("warm is %s behind the branch", plural(len(n), "commit", "commits"))

@@ -14,7 +14,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// regain writes one pack of what can be had and returns the number of its objects.
+// regain writes a pack with those lost objects that can be had again, and returns their number.
 func (r *repairer) regain() (n int, err error) {
 	w, err := r.db.NewWriter()
 	if err != nil {
@@ -41,7 +41,7 @@ func (r *repairer) regain() (n int, err error) {
 	if err := w.Publish(); err != nil {
 		return 0, err
 	}
-	return n, w.Release() // the references reach them already
+	return n, w.Release() // references reach the objects already
 }
 
 type regainer struct {
@@ -50,10 +50,10 @@ type regainer struct {
 	wanted map[cold.ID]bool
 }
 
-// needs says that an object is still to be found.
+// needs reports whether an object is still to be found.
 func (g *regainer) needs(id cold.ID) bool { return g.wanted[id] && !g.w.Has(id) }
 
-// known stores what every commit of the volume has.
+// known stores those lost objects that are the same in every commit of the volume.
 func (g *regainer) known() error {
 	bodies := [][]byte{[]byte(format.Attributes)}
 	if g.r.now.tip != nil && g.r.now.tip.Own().Found {
@@ -73,7 +73,7 @@ func (g *regainer) known() error {
 	return nil
 }
 
-// fromRemote copies an object from the remote, and what it needs and is not here.
+// fromRemote copies an object from the remote, and what that object needs and is not here.
 func (g *regainer) fromRemote(top cold.ID) error {
 	stack := []cold.ID{top}
 	for len(stack) > 0 {
@@ -90,7 +90,7 @@ func (g *regainer) fromRemote(top cold.ID) error {
 		case err == nil:
 			stack = append(stack, more...)
 		case errors.Is(err, cold.ErrMissing), errors.Is(err, cold.ErrCorrupt), errors.Is(err, odb.ErrTooLarge):
-			// The remote cannot help.
+			// The remote does not have it either.
 		default:
 			return fmt.Errorf("read object %s from the remote: %w", id, err)
 		}
@@ -98,7 +98,7 @@ func (g *regainer) fromRemote(top cold.ID) error {
 	return nil
 }
 
-// copyObject copies one object of the remote and says what it points to.
+// copyObject copies one object from the remote, and returns the objects that it points to.
 func (g *regainer) copyObject(id cold.ID) ([]cold.ID, error) {
 	t, _, err := g.r.remote.Stat(id)
 	if err != nil {
@@ -141,11 +141,11 @@ func (g *regainer) copyObject(id cold.ID) ([]cold.ID, error) {
 	return needs, nil
 }
 
-// fromWarm stores files of warm whose bytes hash to a wanted id: those whose record names it, those that stand where
-// the commit has it, and the chunks of big files.
+// fromWarm stores files of warm whose bytes hash to a wanted id: files whose record names it, or that are where the
+// commit has it, and the chunks of big files.
 func (g *regainer) fromWarm() error {
 	paths := map[string]bool{}
-	chunks := map[string][]lostObject{} // by the file's path
+	chunks := map[string][]lostObject{} // wanted chunks by the file's path
 	for _, l := range g.r.now.lost {
 		if l.kind != odb.Blob || !g.needs(l.id) {
 			continue
@@ -181,7 +181,7 @@ func (g *regainer) fromWarm() error {
 	})
 }
 
-// chunks stores those pieces of a file that are wanted.
+// chunks stores the pieces of a file that are wanted.
 func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 	for _, l := range want {
 		tree, ok := g.treeAt(l.commit, path.Dir(l.path))
@@ -190,7 +190,7 @@ func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 		}
 		c, err := format.LoadChunks(g.r.db, tree)
 		if err != nil {
-			continue // it is no tree of chunks, or itself damaged
+			continue // it is not a tree of chunks, or damaged itself
 		}
 		var n int64
 		if _, err := fmt.Sscanf(path.Base(l.path), "%d", &n); err != nil {
@@ -210,7 +210,7 @@ func (g *regainer) chunks(f cold.Content, want []lostObject) error {
 	return nil
 }
 
-// treeAt is the tree at a path of stored names in a commit.
+// treeAt returns the tree at a path of stored names in a commit.
 func (g *regainer) treeAt(commit cold.ID, at string) (cold.ID, bool) {
 	c, err := backup.ReadCommit(g.r.db, commit)
 	if err != nil {

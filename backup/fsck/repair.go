@@ -15,39 +15,40 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// RepairOptions say how Checker.Repair works.
+// RepairOptions configure Checker.Repair.
 type RepairOptions struct {
-	// Step names what is about to be done, and where. What it returns is told how that ended.
+	// Step is called with what is about to be done, and where. The function that it returns is called with the outcome.
 	Step func(what, where string) (ended func(result string, err error))
-	// WarmFiles hands f the files in warm that pick wants, as inspect.WarmFiles does; nil: there is no warm.
+	// WarmFiles calls f with the files in warm that pick selects, as inspect.WarmFiles does. Nil means that there is no
+	// warm.
 	WarmFiles func(ctx context.Context, pick func(path string, id cold.ID) bool,
 		f func(path string, c cold.Content) error) error
-	Needs []cold.Need // what warm has only records of, where Lacks told that something is lost
+	Needs []cold.Need // things of which warm has only records, and of which Lacks found something lost
 }
 
-// Repaired is what Checker.Repair leaves to its caller.
+// Repaired is what Checker.Repair leaves for its caller to do.
 type Repaired struct {
-	// Head is the commit that warm counts as being of from now on; zero: it stays.
+	// Head is the commit that warm counts as belonging to from now on; zero means that it does not change.
 	Head cold.ID
-	// Lost are the true paths of directories and files that the tip has and whose objects could not be had again: their
-	// records must go, so that the next commit stores what warm has.
+	// Lost are the paths of directories and files of the newest commit whose objects could not be had again. Their
+	// records must be removed, so that the next commit stores what warm has.
 	Lost []string
 }
 
-// repairer makes good what a Checker found.
+// repairer repairs what a Checker found.
 type repairer struct {
 	c      *Checker
 	ctx    context.Context
 	o      RepairOptions
 	db     *odb.DB
 	cold   *backup.Cold
-	remote *odb.DB // nil: none that can be read
+	remote *odb.DB // nil if there is none that can be read
 	now    *Checker
 }
 
-// Repair makes good what Check found, as far as no byte is lost by it; each step is named before it is done, and one
-// that fails does not end the others. What is replaced is kept in the repository's directories emberfs_broken and
-// objects/pack/emberfs_bad. The caller holds the volume's lock, and checks again afterwards.
+// Repair repairs what Check found, as far as that loses no byte. Each step is announced before it is done; if one
+// fails, the others are done all the same. What is replaced is kept in the repository's directories emberfs_broken and
+// objects/pack/emberfs_bad. The caller must hold the volume's lock, and should check again afterwards.
 func (c *Checker) Repair(ctx context.Context, o RepairOptions) (out Repaired, err error) {
 	r := &repairer{c: c, ctx: ctx, o: o}
 	for _, f := range c.stale {
@@ -84,7 +85,7 @@ func (c *Checker) Repair(ctx context.Context, o RepairOptions) (out Repaired, er
 	return out, ctx.Err()
 }
 
-// step names one thing, does it and tells how it ended.
+// step announces one thing, does it and reports the outcome.
 func (r *repairer) step(what, where string, do func() (string, error)) bool {
 	if r.ctx.Err() != nil {
 		return false
@@ -112,7 +113,7 @@ func (r *repairer) needsBase() bool {
 	return len(r.c.DB().MissingSettings()) > 0 || r.c.DB().HeadTarget() != r.c.MainRef()
 }
 
-// packs makes indexes, and saves what can be read of packs that are damaged from the outside.
+// packs makes new indexes, and saves what can be read of damaged packs.
 func (r *repairer) packs() {
 	for _, f := range r.c.faults {
 		name := path.Base(f.Path)
@@ -142,7 +143,7 @@ func (r *repairer) mend(name string) (string, error) {
 	return "", err
 }
 
-// openRemote opens the remote for reading, where it is a path.
+// openRemote opens the remote for reading, if it is a path.
 func (r *repairer) openRemote() {
 	src := strings.TrimPrefix(r.c.o.Source, "file://")
 	if !filepath.IsAbs(src) {
@@ -156,7 +157,7 @@ func (r *repairer) openRemote() {
 	r.remote = db
 }
 
-// look walks the repository as it is now and notes what is lost, without a word.
+// look walks the repository as it is now and notes what is lost, without reporting it.
 func (r *repairer) look() error {
 	o := r.c.o
 	o.Found, o.Progress = nil, nil
@@ -186,7 +187,7 @@ func (r *repairer) look() error {
 			return err
 		}
 	}
-	// A commit that a reference or warm needs is lost too; the walk begins only at those that are there.
+	// A commit that a reference or warm needs may be lost too, and the walk only begins at commits that exist.
 	for _, b := range r.now.broken {
 		r.alsoLost(b.id)
 	}
@@ -202,10 +203,10 @@ func (r *repairer) alsoLost(commit cold.ID) {
 	}
 }
 
-// maxRounds bounds how often the repository is walked anew; each round brings at least one object.
+// maxRounds is how often the repository is walked anew; each round recovers at least one object.
 const maxRounds = 1000
 
-// objects gets lost objects again, from what is known, from the remote and from warm.
+// objects recovers lost objects: known ones, and from the remote and from warm.
 func (r *repairer) objects() error {
 	for range maxRounds {
 		if err := r.look(); err != nil {
@@ -232,8 +233,8 @@ func (r *repairer) objects() error {
 	return nil
 }
 
-// references sets the branch to the newest commit that is whole, where it points to none, and forgets a broken note of
-// the remote.
+// references sets the branch to the newest complete commit if it points to none, and removes broken notes of what the
+// remote has.
 func (r *repairer) references() error {
 	if err := r.look(); err != nil {
 		return err
@@ -272,7 +273,7 @@ func (r *repairer) references() error {
 			if err != nil {
 				return "", err
 			}
-			old, err := r.cold.ReadRef(b.name) // what packed-refs has
+			old, err := r.cold.ReadRef(b.name) // the value in packed-refs
 			if err == nil && old != to {
 				err = r.db.UpdateRef(b.name, old, to)
 			}
@@ -282,9 +283,9 @@ func (r *repairer) references() error {
 	return r.look()
 }
 
-// candidate is the newest commit that is whole among those that are known to have been the branch's: where warm was
-// last in step with it, where the remote was seen, what packed-refs has. Of two that do not follow each other none is
-// chosen.
+// candidate returns the newest complete commit among those that are known to have been the branch's: the one that warm
+// was last in step with, the one where the remote was last seen, and the value in packed-refs. If two of them do not
+// follow each other, none is chosen.
 func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) {
 	type known struct {
 		id  cold.ID
@@ -293,7 +294,7 @@ func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) 
 	head, where := r.c.o.Head, "which warm was last in step with"
 	if began, err := r.cold.LiveBegan(r.ctx, head); err != nil {
 		return best, "", err
-	} else if !began.IsZero() { // main's history has no live commits
+	} else if !began.IsZero() { // it is a live commit, which is not part of main's history
 		head, where = began, "at which the live branch began that warm was last in step with"
 	}
 	list := []known{{head, where}, {r.now.mainSeen, "which the remote has"}}
@@ -326,7 +327,7 @@ func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) 
 			continue
 		}
 		if _, follows, err := r.cold.NewCommits(r.ctx, best, k.id); err == nil && follows {
-			continue // the one that we have is newer
+			continue // best is newer
 		}
 		if _, follows, err := r.cold.NewCommits(r.ctx, k.id, best); err == nil && follows {
 			best, why = k.id, k.why
@@ -338,7 +339,7 @@ func (r *repairer) candidate(b brokenRef) (best cold.ID, why string, err error) 
 	return best, why, nil
 }
 
-// whole says whether a commit and all that its tree needs are there.
+// whole reports whether a commit and all that its tree needs exist.
 func (r *repairer) whole(id cold.ID) (bool, error) {
 	o := r.c.o
 	o.Found, o.Progress, o.Deep = nil, nil, false
@@ -352,8 +353,8 @@ func (r *repairer) whole(id cold.ID) (bool, error) {
 	return len(c.lost) == 0, err
 }
 
-// damagedCopies writes packs with damaged entries anew, and puts damaged loose objects aside, once nothing needs those
-// copies.
+// damagedCopies rewrites packs with damaged entries and sets damaged loose objects aside, if nothing needs those copies
+// any more.
 func (r *repairer) damagedCopies() {
 	needed := map[cold.ID]bool{}
 	for _, l := range r.now.lost {
@@ -367,7 +368,7 @@ func (r *repairer) damagedCopies() {
 			spare[b.Path] = true
 		}
 		if !b.ID.IsZero() && (needed[b.ID] || !r.c.o.Deep && r.db.Verify(b.ID) != nil) {
-			spare[b.Path] = false // perhaps somebody can make something of the rest
+			spare[b.Path] = false // perhaps somebody can recover something from it
 		}
 	}
 	for _, p := range order {
@@ -388,7 +389,7 @@ func (r *repairer) damagedCopies() {
 	}
 }
 
-// head says which commit warm counts as being of, where the one in volume.json is gone for good.
+// head returns the commit that warm should count as belonging to, if the one in volume.json is gone for good.
 func (r *repairer) head() (cold.ID, error) {
 	if r.c.o.Head.IsZero() || r.db.Has(r.c.o.Head) {
 		return cold.ID{}, nil
@@ -400,12 +401,12 @@ func (r *repairer) head() (cold.ID, error) {
 	return p.Newest(), nil
 }
 
-// lostPaths are what the tip lacks, by true names: of a directory's metadata the directory.
+// lostPaths returns the paths of what the newest commit lacks. For a directory's metadata that is the directory's.
 func (r *repairer) lostPaths() []string {
 	var out []string
 	for _, l := range r.now.lost {
 		if l.commit != r.now.tipID || l.kind == odb.Commit {
-			continue // the next commit cannot help
+			continue // a next commit would not store it again
 		}
 		out = append(out, truePath(ofDir(l.path)))
 	}

@@ -49,9 +49,7 @@ func TestRepair(t *testing.T) {
 			coldtest.Remove(v.T, v.pack(v.tip)+".pack")
 		}, true, nil, true, []string{"again from the remote"}},
 		{"all packs gone, remote", func(v *checkedVolume) {
-			if err := os.RemoveAll(v.Dir + "/objects/pack"); err != nil {
-				v.T.Fatal(err)
-			}
+			coldtest.Check(v.T, os.RemoveAll(v.Dir+"/objects/pack"))
 		}, true, nil, true, []string{"again from the remote"}},
 		{"bit flip in a tree, remote", func(v *checkedVolume) {
 			v.flipEntry(v.id("main:a"))
@@ -113,17 +111,13 @@ func TestRepair(t *testing.T) {
 		{"packed-refs garbage", func(v *checkedVolume) {
 			coldtest.Git(v.T, v.Dir, "pack-refs", "--all")
 			data, err := os.ReadFile(v.Dir + "/packed-refs")
-			if err != nil {
-				v.T.Fatal(err)
-			}
+			coldtest.Check(v.T, err)
 			coldtest.PutFile(v.T, v.Dir+"/packed-refs", string(data)+"nonsense\n"+hex0+" refs/../x\n")
 		}, false, nil, false, []string{"packed-refs: take out"}},
 		{"HEAD, config and directories", func(v *checkedVolume) {
 			coldtest.PutFile(v.T, v.Dir+"/HEAD", "")
 			coldtest.PutFile(v.T, v.Dir+"/config", "[core\nx=\x01")
-			if err := os.RemoveAll(v.Dir + "/refs/tags"); err != nil {
-				v.T.Fatal(err)
-			}
+			coldtest.Check(v.T, os.RemoveAll(v.Dir+"/refs/tags"))
 		}, false, nil, false, []string{"HEAD and configuration"}},
 		{"stale files", func(v *checkedVolume) {
 			const dead = "11111111-2222-3333-4444-555555555555"
@@ -141,9 +135,7 @@ func TestRepair(t *testing.T) {
 			}
 			want := v.ReadTree(v.HeadSnapshot())
 			c.damage(v)
-			if err := v.Close(); err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, v.Close())
 			r := runRepair(t, v.Dir, o, c.warm)
 			if len(r.before) == 0 {
 				t.Error("nothing was found")
@@ -158,9 +150,7 @@ func TestRepair(t *testing.T) {
 			if list := runCheck(t, v.Dir, o); problemsOf(list) > 0 {
 				t.Errorf("not sound all the way:\n%s", describe(list))
 			}
-			if out := coldtest.Git(t, v.Dir, "fsck", "--strict", "--no-dangling"); out != "" {
-				t.Errorf("git fsck: %s", out)
-			}
+			coldtest.Fsck(t, v.Dir)
 			again := openVolume(t, v.Dir, backup.Options{})
 			if id := again.HeadSnapshot().Info().ID; id != v.tip {
 				t.Errorf("the branch is at %s, was at %s", id, v.tip)
@@ -177,9 +167,7 @@ func (v *checkedVolume) truncatePack(id cold.ID) {
 	if err == nil {
 		err = os.Truncate(p, st.Size()*2/3)
 	}
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 }
 
 // withRemote makes a bare clone that has everything, and notes in the volume that it has.

@@ -27,12 +27,8 @@ func runRepair(t *testing.T, dir string, o Options, warm map[string]string) repa
 	var r repairRun
 	o.Found = func(f cold.Finding) { r.before = append(r.before, f) }
 	c, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(c.Check(t.Context()), c.Close()); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
+	coldtest.Check(t, errors.Join(c.Check(t.Context()), c.Close()))
 	ro := RepairOptions{Step: func(what, where string) func(string, error) {
 		return func(_ string, err error) {
 			s := where + ": " + what
@@ -55,9 +51,8 @@ func runRepair(t *testing.T, dir string, o Options, warm map[string]string) repa
 			return nil
 		}
 	}
-	if r.out, err = c.Repair(t.Context(), ro); err != nil {
-		t.Fatal(err)
-	}
+	r.out, err = c.Repair(t.Context(), ro)
+	coldtest.Check(t, err)
 	if !r.out.Head.IsZero() {
 		o.Head = r.out.Head
 	}
@@ -78,9 +73,7 @@ func TestRepairBackward(t *testing.T) {
 	coldtest.Git(t, v.Dir, "update-ref", "refs/emberfs/remote/main", v.first.String())
 	v.explodeAll()
 	coldtest.Remove(t, v.loose(v.tip))
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	r := runRepair(t, v.Dir, Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}, nil)
 	if !r.did("set the branch to "+v.first.String(), "which the remote has") || r.out.Head != v.first ||
 		problemsOf(r.after) > 0 {
@@ -128,9 +121,7 @@ func TestRepairChunks(t *testing.T) {
 	v.tip = v.CommitTree(v.root, nil)
 	v.explodeAll()
 	coldtest.Remove(t, v.loose(v.id("main:dir/big/00000002")))
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	o := Options{Volume: true, Owned: true, Branch: "main", Head: v.tip}
 	r := runRepair(t, v.Dir, o, map[string]string{"dir/big": string(data)})
 	if problemsOf(r.before) == 0 || len(r.after) > 0 {
@@ -148,15 +139,10 @@ func TestMend(t *testing.T) {
 	v := newCheckedVolume(t)
 	mend := func() {
 		t.Helper()
-		tx, err := v.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tx := v.MustBegin()
 		defer tx.Abort()
 		base := map[string]cold.DirID{"": coldtest.RootOf(tx.Base())}
-		if err := coldtest.Put(t.Context(), tx, v.root, base, "", nil); err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, coldtest.Put(t.Context(), tx, v.root, base, "", nil))
 		if m, ok := tx.(interface{ Mend(cold.DirID) error }); !ok || m.Mend(v.root.Dir()) != nil {
 			t.Fatal("cannot mend")
 		}
@@ -164,9 +150,7 @@ func TestMend(t *testing.T) {
 	count := func() int {
 		t.Helper()
 		packs, err := filepath.Glob(v.Dir + "/objects/pack/pack-*")
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		return len(packs)
 	}
 	before := count()
@@ -177,9 +161,7 @@ func TestMend(t *testing.T) {
 	for _, p := range []string{"main:.emberfs/meta/a/b/.emberfs%entries", "main:a/b/new", "main:a/b"} {
 		coldtest.Remove(t, v.loose(v.id(p)))
 	}
-	if err := v.DB().Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.DB().Refresh())
 	mend()
 	if list := runCheck(t, v.Dir, Options{Volume: true, Branch: "main", Head: v.tip, Deep: true}); problemsOf(
 		list) > 0 {

@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// objectWalk goes through all that references reach and reports what is missing or damaged, each object once.
+// objectWalk goes through everything that references reach, and reports what is missing or damaged, each object once.
 type objectWalk struct {
 	c       *Checker
 	ctx     context.Context
@@ -21,8 +21,8 @@ type objectWalk struct {
 	shallow map[cold.ID]bool
 	partial bool // missing blobs are promised by the remote
 	commit  cold.ID
-	absent  int // promised objects that are not here
-	// told hears of lost objects instead of CheckOptions.Found; nil: nobody.
+	absent  int // number of promised objects that are not here
+	// told is called with lost objects instead of Options.Found; if nil, they are not reported.
 	told func(lostObject, error)
 }
 
@@ -36,8 +36,8 @@ func (c *Checker) newWalk(ctx context.Context) (*objectWalk, error) {
 	return w, err
 }
 
-// history walks what the references reach: with Deep all of it, else the tips of main and of the live branch that
-// follows it.
+// history walks what the references reach: with Deep all of it, otherwise only the tips of main and of the live branch
+// that follows it.
 func (w *objectWalk) history(states []odb.RefState) error {
 	var tips []cold.ID
 	if !w.c.tipID.IsZero() {
@@ -74,9 +74,9 @@ func (w *objectWalk) history(states []odb.RefState) error {
 	return nil
 }
 
-// top walks what a reference points to: a commit, or a tag of anything.
+// top walks what a reference points to, a commit or a tag of anything.
 func (w *objectWalk) top(id cold.ID) error {
-	for range 16 { // tags of tags
+	for range 16 { // a tag may point to another tag
 		t, _, err := w.c.DB().Stat(id)
 		switch {
 		case err != nil || t == odb.Commit:
@@ -100,7 +100,7 @@ func (w *objectWalk) top(id cold.ID) error {
 	return nil
 }
 
-// tagged is the object that an annotated tag names.
+// tagged returns the object that an annotated tag names.
 func tagged(data []byte) (cold.ID, error) {
 	line, _, _ := strings.Cut(string(data), "\n")
 	hex, ok := strings.CutPrefix(line, "object ")
@@ -140,8 +140,8 @@ func (w *objectWalk) commits(tip cold.ID) error {
 	return nil
 }
 
-// moreDepth is how many levels a repository's trees have more than the directories that they store: folders of
-// metadata, shards of a wide directory's, chunks.
+// moreDepth is how many more levels a repository's trees have than the directories that they store, because of the
+// folders of metadata, the shards of a wide directory's metadata, and chunks.
 const moreDepth = 2 + format.MaxLevels + 1
 
 // tree walks a tree; at is its path in stored names.
@@ -193,7 +193,7 @@ func (w *objectWalk) tree(id cold.ID, at string, depth int) error {
 	return nil
 }
 
-// lose notes an object that cannot be had. A failing disk ends the walk.
+// lose notes an object that cannot be read. If the disk fails, it returns an error, which ends the walk.
 func (w *objectWalk) lose(id cold.ID, kind odb.Type, at string, err error) error {
 	missing := backup.IsMissing(err)
 	if !missing && !errors.Is(err, cold.ErrCorrupt) && !errors.Is(err, odb.ErrTooLarge) &&
@@ -238,7 +238,7 @@ func (w *objectWalk) lose(id cold.ID, kind odb.Type, at string, err error) error
 	return nil
 }
 
-// truePath turns stored names into true ones, as far as that is possible.
+// truePath converts stored names to the names in the volume, as far as that is possible.
 func truePath(at string) string {
 	if at == "" {
 		return ""

@@ -15,21 +15,22 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Side is one side of a Diff: a snapshot (Cold.Side), or a volume's directory as it is now (inspect.View).
+// Side is one side of a Diff: a snapshot (Reader.Side), or the present content of a volume's directory (inspect.View).
 type Side interface {
 	Root() (cold.Entry, error)
-	// List lists the directory dir, which stands at the slash path at. Entries whose content is not known to be an
-	// object have no ID, directories that are not known to be in a commit none either.
+	// List lists the directory dir, which is at the slash path at. An entry has no ID if its content is not known to be
+	// that of an object, or, if it is a directory, not known to be in a commit.
 	List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error)
-	// Open opens the file e at the path at.
+	// Open opens the file e, which is at the path at.
 	Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error)
-	// Invented says that an mtime stands for none: who made the commit did not record it.
+	// Invented reports whether an entry's mtime is made up, because whoever made the commit did not record it.
 	Invented(e *cold.Entry) bool
-	// Surely says that equal size and mtime are proof enough of equal content, since nothing better is to be had.
+	// Surely reports whether equal size and mtime have to do as proof of equal content, because there is nothing better
+	// to go by.
 	Surely(mtime cold.Time) bool
 }
 
-// Status is what happened to a path, as one letter.
+// Status says what happened to a path, as one letter.
 type Status byte
 
 const (
@@ -37,30 +38,30 @@ const (
 	Deleted  Status = 'D'
 	Modified Status = 'M' // content, target of a symlink, number of a device
 	Retyped  Status = 'T'
-	Metadata Status = 'm' // mode, owner, mtime, xattrs or hard links alone
+	Metadata Status = 'm' // only mode, owner, mtime, xattrs or hard links
 )
 
 // Change is one difference.
 type Change struct {
-	Path     string // slash path of true names; "" for the root
+	Path     string // slash path; "" for the root
 	Status   Status
-	Old, New *cold.Entry // nil where there is none
-	// Fields names what differs where both are there: type, content, size, target, rdev, mode, owner, mtime, xattrs,
-	// link.
+	Old, New *cold.Entry // nil if there is none on that side
+	// Fields names what differs if the path is on both sides: type, content, size, target, rdev, mode, owner, mtime,
+	// xattrs, link.
 	Fields []string
 }
 
 // DiffOptions narrow a Diff.
 type DiffOptions struct {
-	Paths []string // only these and what lies below; none: all
-	// Problem is told what the repository describes wrongly; nil: nobody.
+	Paths []string // only these paths and what is below them; empty: everything
+	// Problem, if not nil, is called with what the repository describes wrongly.
 	Problem func(at string, err error)
 }
 
-// Diff tells visit how to differs from from, in the order of a walk: a directory before what is in it, names sorted
-// bytewise. It looks into directories only where their ids differ, and reads content only where no id is known. The
-// mtime of a directory is left out where names or files in it changed, for then it says nothing more. Directories that
-// cannot be read are errors, joined at the end; an error of visit ends it at once.
+// Diff calls visit for each difference between from and to, in the order of a walk: a directory before its content,
+// names sorted bytewise. It looks into directories only if their ids differ, and reads content only if an id is not
+// known. The mtime of a directory is ignored if names or files in it changed, because then it tells nothing new.
+// Directories that cannot be read are errors, joined at the end. An error of visit ends the Diff at once.
 func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) error) error {
 	d := comparison{ctx: ctx, from: from, to: to, problem: o.Problem, visit: visit, groups: map[string]string{},
 		inodes: map[string]string{}}
@@ -81,7 +82,7 @@ func Diff(ctx context.Context, from, to Side, o DiffOptions, visit func(Change) 
 	return errors.Join(d.failed...)
 }
 
-// root is a side's root; nil where there is nothing at all.
+// root returns a side's root, or nil for an empty volume.
 func root(s Side) (*cold.Entry, error) {
 	if _, ok := s.(nothing); ok {
 		return nil, nil
@@ -96,15 +97,15 @@ type comparison struct {
 	problem  func(string, error)
 	visit    func(Change) error
 	failed   []error
-	// Hard-link groups of the one side by those of the other, where the names of groups differ.
+	// Hard-link groups of one side by those of the other, if their names differ.
 	groups map[string]string
 	inodes map[string]string
 }
 
-// maxFailures bounds the errors that are collected.
+// maxFailures is how many errors are collected.
 const maxFailures = 100
 
-// fail notes an error, or passes on what ends everything.
+// fail records an error, or returns it if it ends everything.
 func (d *comparison) fail(at string, err error) error {
 	if cerr := d.ctx.Err(); cerr != nil {
 		return cerr
@@ -115,15 +116,15 @@ func (d *comparison) fail(at string, err error) error {
 	return nil
 }
 
-// pair is a name in one or both of two directories.
+// pair is a name in one or both of the two directories.
 type pair struct {
 	a, b   *cold.Entry
-	want   []string // of what is below
-	status Status   // of what is no directory on either side
+	want   []string // what is wanted below it; nil: everything
+	status Status   // set if it is not a directory on either side
 	fields []string
 }
 
-// list lists a directory of one side; nil: there is none.
+// list lists a directory of one side. A nil dir has no entries.
 func (d *comparison) list(s Side, at string, dir *cold.Entry) ([]cold.Entry, error) {
 	if dir == nil {
 		return nil, nil
@@ -135,7 +136,7 @@ func (d *comparison) list(s Side, at string, dir *cold.Entry) ([]cold.Entry, err
 	return l.Entries, err
 }
 
-// dirs compares two directories, one of which may be nil: then all of the other is new, or gone.
+// dirs compares two directories. If one is nil, everything in the other is new, or gone.
 func (d *comparison) dirs(at string, a, b *cold.Entry, want []string, depth int) error {
 	if err := d.ctx.Err(); err != nil {
 		return err
@@ -179,8 +180,7 @@ func (d *comparison) dirs(at string, a, b *cold.Entry, want []string, depth int)
 	return nil
 }
 
-// tell reports a change of metadata where there is any, and the path itself was asked for and not only something below
-// it.
+// tell reports a change of metadata if there is one, and if the path itself was asked for, not only something below it.
 func (d *comparison) tell(c Change, want []string) error {
 	if want != nil || len(c.Fields) == 0 {
 		return nil
@@ -188,7 +188,8 @@ func (d *comparison) tell(c Change, want []string) error {
 	return d.visit(c)
 }
 
-// pairs joins two listings. direct says that a name came or went, or what is no directory changed.
+// pairs joins two listings by name. direct says that a name was added or removed, or that something other than a
+// directory changed.
 func (d *comparison) pairs(at string, old, now []cold.Entry, want []string) (out []pair, direct bool, err error) {
 	for len(old) > 0 || len(now) > 0 {
 		var p pair
@@ -236,7 +237,7 @@ func (d *comparison) pairs(at string, old, now []cold.Entry, want []string) (out
 // pair reports one name and what is below it.
 func (d *comparison) pair(at string, p *pair, depth int) error {
 	c := Change{Status: p.status, Old: p.a, New: p.b, Fields: p.fields}
-	var a, b *cold.Entry // as directories
+	var a, b *cold.Entry // the entries that are directories
 	if p.a != nil {
 		c.Path = path.Join(at, p.a.Name)
 		if p.a.Kind == cold.KindDir {
@@ -260,7 +261,7 @@ func (d *comparison) pair(at string, p *pair, depth int) error {
 		c.Status = Retyped
 		c.Fields = append([]string{"type"}, d.fields(p.a, p.b)...)
 	}
-	// A path below what is no directory is not there; the entry itself then is none that was asked for.
+	// If something below a path was asked for and that path is not a directory, the entry itself was not asked for.
 	if c.Status != 0 && p.want == nil {
 		if err := d.visit(c); err != nil {
 			return err
@@ -272,7 +273,7 @@ func (d *comparison) pair(at string, p *pair, depth int) error {
 	return nil
 }
 
-// what names the difference in content of two entries of one kind.
+// what returns the name of the difference in content between two entries of the same kind.
 func what(a, b *cold.Entry) []string {
 	switch a.Kind {
 	case cold.KindSymlink:
@@ -286,7 +287,7 @@ func what(a, b *cold.Entry) []string {
 	return []string{"content"}
 }
 
-// fields names the differences in metadata.
+// fields returns the names of the differences in metadata.
 func (d *comparison) fields(a, b *cold.Entry) []string {
 	var f []string
 	if a.Mode != b.Mode {
@@ -312,8 +313,8 @@ func (d *comparison) fields(a, b *cold.Entry) []string {
 	return f
 }
 
-// sameGroup compares hard-link groups. A directory calls them by inode, so the first pair that meets counts as the
-// same.
+// sameGroup reports whether two hard-link groups are the same. A directory names its groups by inode, so the first two
+// that are compared are taken to be the same.
 func (d *comparison) sameGroup(a, b string) bool {
 	if a == b {
 		return true
@@ -330,7 +331,7 @@ func (d *comparison) sameGroup(a, b string) bool {
 	return x == b && y == a
 }
 
-// content says whether two entries of one kind, no directories, hold different things.
+// content reports whether two entries of the same kind, not directories, have different content.
 func (d *comparison) content(at string, a, b *cold.Entry) (bool, error) {
 	switch a.Kind {
 	case cold.KindSymlink:
@@ -357,8 +358,9 @@ func (d *comparison) content(at string, a, b *cold.Entry) (bool, error) {
 	return d.bytesDiffer(at, a, b)
 }
 
-// sameForm says that two files are stored in one way, so that other ids are other bytes: both as one blob, or in chunks
-// of one size. A file keeps its form but where it grew, or was stored before there were chunks.
+// sameForm reports whether two files are stored in the same form, as one blob or in chunks of the same size, so that
+// different ids mean different bytes. The form of a file changes only if it grew, or if it was written with another
+// threshold.
 func (d *comparison) sameForm(a, b *cold.Entry) bool {
 	from, ok := d.from.(snapshotSide)
 	to, ok2 := d.to.(snapshotSide)
@@ -368,7 +370,7 @@ func (d *comparison) sameForm(a, b *cold.Entry) bool {
 	return from.chunkSize(a) == to.chunkSize(b)
 }
 
-// chunkSize is that of a file's content; 0 for one blob, -1 for what cannot be read.
+// chunkSize returns the chunk size of a file's content, 0 for a single blob, or -1 if it cannot be read.
 func (s snapshotSide) chunkSize(e *cold.Entry) int64 {
 	kind, _, err := s.c.DB().Stat(e.ID)
 	if err == nil && kind == odb.Blob {

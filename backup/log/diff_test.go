@@ -39,9 +39,7 @@ func (v *testVolume) diff(from, to Side, paths ...string) []string {
 		out = append(out, strings.TrimSpace(fmt.Sprintf("%c %s %s", c.Status, c.Path, strings.Join(c.Fields, ","))))
 		return nil
 	})
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return out
 }
 

@@ -9,7 +9,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Side makes a snapshot of c comparable. A nil s is what was before the first commit.
+// Side returns a snapshot of c as a side of a Diff. A nil s stands for the empty volume before the first commit.
 func (c *Reader) Side(s cold.Snapshot) Side {
 	if s, ok := backup.SnapshotOf(s); ok {
 		return snapshotSide{c, s}
@@ -36,7 +36,7 @@ func (s snapshotSide) Invented(e *cold.Entry) bool { return s.s.Invented(e) }
 
 func (s snapshotSide) Surely(cold.Time) bool { return false }
 
-// nothing is an empty volume.
+// nothing is the Side of an empty volume.
 type nothing struct{}
 
 func (nothing) Root() (cold.Entry, error) { return cold.Entry{Kind: cold.KindDir}, nil }

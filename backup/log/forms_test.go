@@ -23,18 +23,14 @@ func TestDiffOfForms(t *testing.T) {
 	v := openVolume(t, dir, backup.Options{})
 	commit(v)
 	blob := v.HeadSnapshot()
-	if err := v.Close(); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, v.Close())
 	v = openVolume(t, dir, backup.Options{ChunkThreshold: 256 << 10})
 	commit(v)
 	chunks := v.HeadSnapshot()
 	data[9*format.MinChunk] ^= 1
 	commit(v)
 	blob, err := v.Snapshot(t.Context(), blob.Info().ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	for _, c := range []struct {
 		from, to cold.Snapshot
 		want     bool

@@ -19,9 +19,7 @@ func TestLiveInHistory(t *testing.T) {
 	ref := "emberfs-live/main/" + strings.Split(coldtest.LiveRefs(t, v.Dir)[0], ":")[0]
 	var got []string
 	for p, err := range v.Points(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		got = append(got, fmt.Sprintf("%d live %v remote %v %s", slices.Index(ids, p.ID), p.Live, p.Remote,
 			strings.Join(p.Refs, ";")))
 	}

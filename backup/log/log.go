@@ -21,21 +21,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Reader reads the history of a repository. Safe for concurrent use.
+// Reader reads the history of a repository. It is safe for concurrent use.
 type Reader struct{ *backup.Cold }
 
-// Of reads the history of c.
+// Of returns a Reader for the history of c.
 func Of(c *backup.Cold) *Reader { return &Reader{c} }
 
-// Commit is what a commit says of itself, for people who look at history.
+// Commit is what a commit says about itself, for people who look at history.
 type Commit struct {
-	cold.CommitInfo           // its Parent is the first of Parents
-	Parents         []cold.ID // none: history begins here, perhaps because the repository is shallow
+	cold.CommitInfo           // Parent is the first of Parents
+	Parents         []cold.ID // empty if history begins here, perhaps because the repository is shallow
 	Author          string
 	Email           string
-	Ours            bool  // made by EmberFS, whose trailers give the figures below
-	Files, Bytes    int64 // what the commit took
-	AtRisk          int64 // files that it could not take
+	Ours            bool  // made by EmberFS, so that the figures below are in trailers
+	Files, Bytes    int64 // how much the commit took
+	AtRisk          int64 // number of files that it could not take
 }
 
 func commitOf(id cold.ID, c *odb.CommitData) Commit {
@@ -62,9 +62,9 @@ func (c *Reader) Commit(id cold.ID) (Commit, error) {
 	return commitOf(id, &data), nil
 }
 
-// Log gives the commits that the tips reach, newest first, parents of merges included; with paths (slash paths of true
-// names, as Paths of a restore) only those that changed one of them against all of their parents: content or
-// metadata, of the path or below it. It reads no more than the caller takes. What cannot be read is passed over; the
+// Log yields the commits that the tips reach, newest first, including all parents of merges. With paths (slash paths,
+// as for a restore) it yields only those that changed one of them, or something below, compared to all of their
+// parents, in content or metadata. It reads no further than the caller iterates. What cannot be read is skipped; the
 // errors come last, joined.
 func (c *Reader) Log(ctx context.Context, tips []cold.ID, paths []string) iter.Seq2[Commit, error] {
 	return func(yield func(Commit, error) bool) {
@@ -77,7 +77,7 @@ func (c *Reader) Log(ctx context.Context, tips []cold.ID, paths []string) iter.S
 			w.push(id, cold.ID{})
 		}
 		live, err := c.LiveCommits(ctx)
-		if err != nil { // of history that is damaged as much as can be is listed
+		if err != nil { // list as much as possible of a damaged history
 			c.Logger().WithError(err).Debug("live commits are not told apart")
 		}
 		want := cold.CleanPaths(paths)
@@ -107,19 +107,19 @@ func (c *Reader) Log(ctx context.Context, tips []cold.ID, paths []string) iter.S
 	}
 }
 
-// step is a commit on a walk.
+// step is a commit met by a walk.
 type step struct {
 	id   cold.ID
-	data odb.CommitData // without the parents that a shallow repository does not have
-	seq  int            // order of discovery, which decides between equal times
+	data odb.CommitData // without parents that a shallow repository leaves out
+	seq  int            // order of discovery, for commits with equal times
 }
 
-// walk goes through history from its tips, by date.
+// walk goes through history by date, from its tips.
 type walk struct {
 	c       *Reader
 	queue   stepQueue
-	ties    []*step           // of one time, in the order to give them; before the queue
-	seen    map[cold.ID]*step // read and not yet left; nil where it is behind us or unreadable
+	ties    []*step           // commits of the same second, in the order to return them, before those in the queue
+	seen    map[cold.ID]*step // commits read but not returned yet; nil for those returned or unreadable
 	shallow map[cold.ID]struct{}
 	errs    []error
 }
@@ -129,7 +129,7 @@ func (c *Reader) newWalk() (*walk, error) {
 	return &walk{c: c, seen: make(map[cold.ID]*step), shallow: shallow}, err
 }
 
-// readShallow lists the commits at which a shallow repository was cut off.
+// readShallow returns the commits at which the history of a shallow repository is cut off.
 func readShallow(dir string) (map[cold.ID]struct{}, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "shallow"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -149,7 +149,7 @@ func readShallow(dir string) (map[cold.ID]struct{}, error) {
 	return cut, nil
 }
 
-// push adds a commit unless the walk has seen it. child is for the message where it cannot be read; zero: id is a tip.
+// push adds a commit unless the walk has seen it. child is for the message if it cannot be read; zero if id is a tip.
 func (w *walk) push(id, child cold.ID) {
 	if _, ok := w.seen[id]; ok {
 		return
@@ -171,7 +171,7 @@ func (w *walk) push(id, child cold.ID) {
 	heap.Push(&w.queue, s)
 }
 
-// next gives the newest commit that is left, after adding its parents; nil at the end.
+// next returns the newest commit that is left, after adding its parents, and nil at the end.
 func (w *walk) next(ctx context.Context) (*step, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -198,8 +198,7 @@ func (w *walk) next(ctx context.Context) (*step, error) {
 	return s, nil
 }
 
-// untie takes several commits of the same second off the queue and puts them in order, children first: dates cannot
-// tell.
+// untie takes commits of the same second off the queue and orders them, children first, since dates do not tell.
 func (w *walk) untie() {
 	first := func(i int) bool { return i < len(w.queue) && w.queue[i].at().Equal(w.queue[0].at()) }
 	if !first(1) && !first(2) {
@@ -253,7 +252,7 @@ func (w *walk) untie() {
 
 func (s *step) at() time.Time { return s.data.Committer.When }
 
-// stepQueue is a heap, newest first.
+// stepQueue is a heap of commits, newest first.
 type stepQueue []*step
 
 func (q stepQueue) Len() int      { return len(q) }
@@ -271,7 +270,8 @@ func (q *stepQueue) Pop() any {
 	return s
 }
 
-// changed says whether a commit changed one of the paths against all of its parents; without paths every commit did.
+// changed reports whether a commit changed one of the paths compared to all of its parents. Without paths every commit
+// did.
 func (c *Reader) changed(ctx context.Context, s *step, paths []string, w *walk) (bool, error) {
 	if len(paths) == 0 {
 		return true, nil
@@ -281,7 +281,7 @@ func (c *Reader) changed(ctx context.Context, s *step, paths []string, w *walk) 
 		parents = parents[:0]
 	}
 	for _, id := range s.data.Parents {
-		if p := w.seen[id]; p != nil { // still to come, as long as clocks go forward
+		if p := w.seen[id]; p != nil { // usually so, because parents are older and come later
 			parents = append(parents, &p.data)
 			continue
 		}
@@ -299,7 +299,7 @@ func (c *Reader) changed(ctx context.Context, s *step, paths []string, w *walk) 
 				return false, fmt.Errorf("%s: %w", path, err)
 			}
 			if how == unclear {
-				// Stock clients leave metadata alone: only the merged listings tell.
+				// Stock clients do not update metadata, so only the reconciled listings tell.
 				if how, err = c.compareMerged(ctx, s.id, s.data.Parents[i], path); err != nil {
 					return false, fmt.Errorf("%s: %w", path, err)
 				}

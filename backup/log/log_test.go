@@ -20,18 +20,12 @@ func (v *testVolume) commitAt(f *coldtest.File, when time.Time) cold.ID {
 	v.T.Helper()
 	ctx := v.T.Context()
 	tx, err := v.Begin(ctx)
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	defer tx.Abort()
-	if err := coldtest.Put(ctx, tx, f, map[string]cold.DirID{}, "", nil); err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, coldtest.Put(ctx, tx, f, map[string]cold.DirID{}, "", nil))
 	id, err := tx.Commit(ctx, cold.CommitOptions{Reason: "interval", Machine: "m1", Files: 3, Bytes: 44, AtRisk: 2,
 		Root: f.Dir(), When: when})
-	if err != nil {
-		v.T.Fatal(err)
-	}
+	coldtest.Check(v.T, err)
 	return id
 }
 
@@ -40,9 +34,7 @@ func (v *testVolume) log(tip cold.ID, paths ...string) []Commit {
 	v.T.Helper()
 	var list []Commit
 	for c, err := range v.Log(v.T.Context(), []cold.ID{tip}, paths) {
-		if err != nil {
-			v.T.Fatal(err)
-		}
+		coldtest.Check(v.T, err)
 		list = append(list, c)
 	}
 	return list
@@ -64,9 +56,7 @@ func TestLogFigures(t *testing.T) {
 	first := v.commitAt(f, when)
 	v.StockEdit("echo 2 >a")
 	tip, err := v.Resolve(t.Context(), "HEAD", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	list := v.log(tip)
 	if len(list) != 2 || list[0].ID != tip || list[1].ID != first {
 		t.Fatalf("got %v", ids(list))
@@ -178,7 +168,7 @@ func TestLogMerges(t *testing.T) {
 	}
 	write := func(name, content string) {
 		t.Helper()
-		coldtest.WriteFile(t, filepath.Join(dir, name), content)
+		coldtest.PutFile(t, filepath.Join(dir, name), content)
 		coldtest.Git(t, dir, "add", "-A")
 	}
 	write("f", "1")
@@ -191,15 +181,11 @@ func TestLogMerges(t *testing.T) {
 	at(2, "commit", "-qm", "two")
 	at(4, "merge", "-q", "--no-ff", "-m", "merge", "side")
 	c, err := backup.OpenRepository(dir, backup.Options{Log: coldtest.Quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	v := testVolumeOf(t, c, "")
 	defer c.Close()
 	tip, err := Of(c).Resolve(t.Context(), "main", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	subjects := func(paths ...string) string {
 		var s []string
 		for _, c := range v.log(tip, paths...) {
@@ -208,21 +194,15 @@ func TestLogMerges(t *testing.T) {
 		return strings.Join(s, " ")
 	}
 	for paths, want := range map[string]string{"": "merge side two one", "f": "two one", "s": "side"} {
-		if got := subjects(strings.Fields(paths)...); got != want {
-			t.Errorf("%q: %q, want %q", paths, got, want)
-		}
+		coldtest.Equal(t, subjects(strings.Fields(paths)...), want, "%q:", paths)
 	}
 	shallow := filepath.Join(t.TempDir(), "shallow")
 	coldtest.Git(t, ".", "clone", "-q", "--depth", "2", "file://"+dir, shallow)
 	sc, err := backup.OpenRepository(shallow, backup.Options{Log: coldtest.Quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer sc.Close()
 	v = testVolumeOf(t, sc, "")
-	if got := subjects(); got != "merge side two" {
-		t.Errorf("a shallow clone: %q", got)
-	}
+	coldtest.Equal(t, subjects(), "merge side two", "a shallow clone:")
 	if _, err := Of(sc).Resolve(t.Context(), "HEAD~5", time.Now()); err == nil ||
 		!strings.Contains(err.Error(), "shallow") {
 		t.Errorf("HEAD~5 of a shallow clone: %v", err)
@@ -242,23 +222,15 @@ func TestLogReadsWhatItShows(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	gone := coldtest.Git(t, dir, "rev-parse", "main~20")
-	if err := os.Remove(filepath.Join(dir, "objects", gone[:2], gone[2:])); err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, os.Remove(filepath.Join(dir, "objects", gone[:2], gone[2:])))
 	c, err := backup.OpenRepository(dir, backup.Options{Log: coldtest.Quiet()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	defer c.Close()
 	tip, err := Of(c).Resolve(t.Context(), "main", time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
+	coldtest.Check(t, err)
 	n := 0
 	for _, err := range Of(c).Log(t.Context(), []cold.ID{tip}, nil) {
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		if n++; n == 10 {
 			break
 		}

@@ -12,21 +12,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// verdict is what two commits have to say of one path.
+// verdict is the result of comparing one path in two commits.
 type verdict int
 
 const (
 	same verdict = iota
 	differ
-	unclear // the objects differ, but perhaps only because a stock client left the metadata behind
+	unclear // the objects differ, but perhaps only because a stock client did not update the metadata
 )
 
-// cursor stands in a directory of a commit; zero ids where there is none.
+// cursor is a directory of a commit. Both ids are zero if it does not exist.
 type cursor struct {
 	tree, meta cold.ID
 }
 
-// rootCursor stands in a commit's root; c nil: nowhere.
+// rootCursor returns the cursor of a commit's root, or the zero cursor if commit is nil.
 func (c *Reader) rootCursor(commit *odb.CommitData) (cursor, error) {
 	if commit == nil {
 		return cursor{}, nil
@@ -42,7 +42,7 @@ func (c *Reader) rootCursor(commit *odb.CommitData) (cursor, error) {
 	return at, err
 }
 
-// treeEntry finds a stored name in a tree; Mode 0 where it is not there.
+// treeEntry finds a stored name in a tree. Mode is 0 if it is not there.
 func (c *Reader) treeEntry(tree cold.ID, name string) (odb.TreeEntry, error) {
 	if tree.IsZero() {
 		return odb.TreeEntry{}, nil
@@ -58,12 +58,12 @@ func (c *Reader) treeEntry(tree cold.ID, name string) (odb.TreeEntry, error) {
 
 // spot is what a commit has under one name.
 type spot struct {
-	entry odb.TreeEntry // Mode 0: not in git's tree
-	line  string        // of the metadata, as it is stored; "" for none
-	meta  cold.ID       // metadata of what is below; zero where there is none
+	entry odb.TreeEntry // Mode is 0 if it is not in git's tree
+	line  string        // its metadata line as stored; "" if there is none
+	meta  cold.ID       // metadata tree of what is below; zero if there is none
 }
 
-// find looks a true name up in the directory at cur. The line is read only with full.
+// find looks up a name in the directory at cur. It reads the metadata line only if full is true.
 func (c *Reader) find(cur cursor, name string, full bool) (spot, error) {
 	var s spot
 	stored := format.EncodeName(name)
@@ -90,8 +90,8 @@ func (c *Reader) find(cur cursor, name string, full bool) (spot, error) {
 	return s, err
 }
 
-// comparePath compares what two commits have at a path, without listing directories: where the objects on the way are
-// the same there is nothing to look at. b nil: no commit.
+// comparePath compares a path in two commits without listing directories; where the objects on the way are the same it
+// need not look further. A nil b stands for no commit.
 func (c *Reader) comparePath(a, b *odb.CommitData, path string) (verdict, error) {
 	at, err := c.rootCursor(a)
 	if err != nil {
@@ -118,7 +118,7 @@ func (c *Reader) comparePath(a, b *odb.CommitData, path string) (verdict, error)
 		if last {
 			how := judge(x, y)
 			if how == unclear && b == nil {
-				how = differ // it is there now
+				how = differ // there was nothing at the path before
 			}
 			return how, nil
 		}
@@ -136,17 +136,17 @@ func below(s spot) cursor {
 }
 
 func judge(x, y spot) verdict {
-	x.entry.Name, y.entry.Name = "", "" // a forbidden name may be escaped in one and in the clear in the other
+	x.entry.Name, y.entry.Name = "", "" // a forbidden name may be escaped in one and unescaped in the other
 	switch {
 	case x == y:
 		return same
 	case x.entry.Mode != odb.ModeTree && y.entry.Mode != odb.ModeTree && x.entry != y.entry:
-		return differ // content, type, executable or not, or whether it is there at all
+		return differ // in content, type, executable bit, or existence
 	}
 	return unclear
 }
 
-// compareMerged decides what comparePath could not. Where both commits' metadata is their own it is believed.
+// compareMerged decides what comparePath could not. If both commits have valid metadata, it is believed.
 func (c *Reader) compareMerged(ctx context.Context, a, b cold.ID, path string) (verdict, error) {
 	x, err := c.At(a)
 	if err != nil {
@@ -167,8 +167,7 @@ func (c *Reader) compareMerged(ctx context.Context, a, b cold.ID, path string) (
 	return same, err
 }
 
-// rawLine finds a name's line in a directory's metadata, reading of a trie only the nodes that lead there; "" where
-// there is none.
+// rawLine returns a name's line in a directory's metadata, or "". Of a trie it reads only the nodes on the way to it.
 func rawLine(db format.Objects, m *format.MetaDir, name string) (string, error) {
 	if m.Entries.Mode == 0 {
 		return "", nil

@@ -15,19 +15,19 @@ import (
 // Point is a commit that can be restored.
 type Point struct {
 	Commit
-	Refs []string // branches and "tag: NAME" that are at it, sorted; "remote: BRANCH" where the remote was seen last
-	// Remote says that the remote is known to have it. Not known is no where its branches are further apart than
-	// clockSkew.
+	Refs []string // branches, "tag: NAME" and "remote: BRANCH" (as last seen) that are at it, sorted
+	// Remote says that the remote is known to have it. It may be false although the remote has it, if the clocks of its
+	// branches differ by more than backup.ClockSkew.
 	Remote bool
 }
 
-// HasTracking says whether it is known what the volume's remote has.
+// HasTracking reports whether it is known what the volume's remote has.
 func (c *Reader) HasTracking() (bool, error) {
 	id, err := c.ReadRef(c.TrackingRef())
 	return !id.IsZero(), err
 }
 
-// Points gives all that branches, tags and the remote's branch reach, newest first, as Log gives commits.
+// Points yields all commits that branches, tags and the remote's branch reach, newest first, like Log.
 func (c *Reader) Points(ctx context.Context) iter.Seq2[Point, error] {
 	return func(yield func(Point, error) bool) {
 		labels, err := c.labels()
@@ -71,7 +71,7 @@ func (c *Reader) Points(ctx context.Context) iter.Seq2[Point, error] {
 	}
 }
 
-// reaches says whether the walk leads to a commit, going no further back than to since.
+// reaches reports whether the walk leads to a commit. It goes back no further than to since.
 func (w *walk) reaches(ctx context.Context, id cold.ID, since time.Time) (bool, error) {
 	for {
 		if _, ok := w.seen[id]; ok {
@@ -88,7 +88,7 @@ func (w *walk) reaches(ctx context.Context, id cold.ID, since time.Time) (bool, 
 	}
 }
 
-// labels gives the commits that branches and tags are at, with their names.
+// labels returns the names of the branches and tags at each commit.
 func (c *Reader) labels() (map[cold.ID][]string, error) {
 	labels := make(map[cold.ID][]string)
 	for prefix, mark := range map[string]string{"refs/heads/": "", "refs/tags/": "tag: "} {
@@ -100,7 +100,7 @@ func (c *Reader) labels() (map[cold.ID][]string, error) {
 			short := mark + strings.TrimPrefix(name, prefix)
 			if mark != "" {
 				if id, err = c.peel(id); err != nil {
-					// A tag may well be of a file; and one that is broken hides no branch.
+					// A tag may be of a file, and a broken one must not hide branches.
 					c.Logger().WithError(fmt.Errorf("%s: %w", name, err)).Debug("a tag is left out")
 					continue
 				}

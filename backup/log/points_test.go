@@ -35,9 +35,7 @@ func TestPoints(t *testing.T) {
 	}
 	var got []string
 	for p, err := range v.Points(t.Context()) {
-		if err != nil {
-			t.Fatal(err)
-		}
+		coldtest.Check(t, err)
 		name := "side"
 		if i := slices.Index(c, p.ID); i >= 0 {
 			name = fmt.Sprint(i)
@@ -67,9 +65,7 @@ func TestSameSecond(t *testing.T) {
 		tips := append(slices.Clone(c[i:]), c[:i]...)
 		var got []cold.ID
 		for commit, err := range v.Log(t.Context(), tips, nil) {
-			if err != nil {
-				t.Fatal(err)
-			}
+			coldtest.Check(t, err)
 			got = append(got, commit.ID)
 		}
 		if !slices.Equal(got, want) {

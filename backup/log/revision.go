@@ -16,17 +16,17 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// RevisionHelp says in full sentences what Resolve takes, for --help and the manual.
+// RevisionHelp describes, for --help and the manual, what Resolve accepts.
 const RevisionHelp = `A commit is named by its id or a unique beginning of it of at least 4 digits, by HEAD (the last commit of the
 branch itself, without live ones), by a branch or a tag, by any of these followed by ~N (N commits back) or ^N
 (the Nth parent), or by a time, which means the last commit not after it: 2026-11-20T10:00 and
 "2026-11-20 10:00:30" in local time, RFC 3339, "2h30m ago" or "5 seconds ago" (seconds, minutes, hours, days and
 weeks). A name that a branch and a tag share is written heads/NAME or tags/NAME.`
 
-// ErrNoRevision says that nothing in the repository is called so. The error names it.
+// ErrNoRevision says that nothing in the repository has that name, which the error contains.
 var ErrNoRevision = errors.New("no such commit, branch or tag")
 
-// maxTag bounds a tag object, and maxTags how many of them may point at each other.
+// maxTag is the maximum size of a tag object in bytes, and maxTags the number of tags that may point at each other.
 const (
 	maxTag  = 1 << 20
 	maxTags = 10
@@ -34,11 +34,11 @@ const (
 
 var (
 	hexID   = regexp.MustCompile(`^[0-9a-fA-F]{4,40}$`) // from 4 digits on, as for git
-	looksAt = regexp.MustCompile(`^\d{4}-\d|\sago$`)    // meant as a time
+	looksAt = regexp.MustCompile(`^\d{4}-\d|\sago$`)    // looks like a time
 )
 
-// Resolve finds the commit that rev names; RevisionHelp says how. HEAD is the tip of the volume's branch, which is not
-// the newest commit while there is a live branch. now is what "ago" and times without zone go by.
+// Resolve returns the commit that rev names; see RevisionHelp. HEAD is the tip of the volume's branch, which is not the
+// newest commit while there is a live branch. now is the reference for "ago" and for times without zone.
 func (c *Reader) Resolve(ctx context.Context, rev string, now time.Time) (cold.ID, error) {
 	id, err := c.resolve(ctx, rev, now)
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Reader) Resolve(ctx context.Context, rev string, now time.Time) (cold.I
 	return id, nil
 }
 
-// newestID is the commit that Newest opens; an error where there is none.
+// newestID returns the id of the newest commit, or an error if there is none.
 func (c *Reader) newestID(ctx context.Context) (cold.ID, error) {
 	p, err := c.Position(ctx)
 	return p.Newest(), c.noCommit(p.Main, err)
@@ -85,7 +85,7 @@ func (c *Reader) resolve(ctx context.Context, rev string, now time.Time) (cold.I
 	return c.ancestor(ctx, id, suffix)
 }
 
-// named resolves a name without suffix to a commit.
+// named resolves a name without suffix.
 func (c *Reader) named(name string) (cold.ID, error) {
 	switch name {
 	case "":
@@ -107,8 +107,8 @@ func (c *Reader) named(name string) (cold.ID, error) {
 	return c.abbreviated(strings.ToLower(name))
 }
 
-// reference finds a reference by its short name. One that a tag and a branch share is an error unless both say the
-// same.
+// reference finds a reference by its short name. A name that is both a tag and a branch is an error unless both have
+// the same value.
 func (c *Reader) reference(name string) (id cold.ID, ok bool, err error) {
 	var found string
 	for _, prefix := range []string{"", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"} {
@@ -121,7 +121,7 @@ func (c *Reader) reference(name string) (id cold.ID, ok bool, err error) {
 			if errors.Is(err, cold.ErrCorrupt) {
 				return id, false, err
 			}
-			continue // not there, or no name that a reference could have
+			continue // it does not exist, or is not a valid name
 		}
 		if ok && at != id {
 			return id, false, fmt.Errorf("is both %s and %s; write it in full", found, full)
@@ -156,10 +156,11 @@ func (c *Reader) peel(id cold.ID) (cold.ID, error) {
 	return cold.ID{}, fmt.Errorf("tag %s: %w: tags of tags go on and on", id, cold.ErrCorrupt)
 }
 
-// maxCandidates is how many objects may share the beginning of an id before it counts as too short.
+// maxCandidates is how many objects may share a prefix before it counts as too short.
 const maxCandidates = 1000
 
-// abbreviated finds the one commit whose id begins with prefix. Other objects that do are no matter, as for git.
+// abbreviated returns the only commit whose id begins with prefix. Other kinds of objects with it do not matter, as for
+// git.
 func (c *Reader) abbreviated(prefix string) (cold.ID, error) {
 	if len(prefix) == 40 {
 		id, err := cold.ParseID(prefix)
@@ -199,7 +200,7 @@ func (c *Reader) abbreviated(prefix string) (cold.ID, error) {
 		strings.Join(names[:min(len(names), 8)], ", "))
 }
 
-// ancestor follows suffixes: ~N is N first parents back, ^N the Nth parent.
+// ancestor follows suffixes: ~N goes back N first parents, ^N goes to the Nth parent.
 func (c *Reader) ancestor(ctx context.Context, id cold.ID, suffix string) (cold.ID, error) {
 	cut, err := readShallow(c.DB().Dir())
 	if err != nil {
@@ -245,7 +246,7 @@ func (c *Reader) ancestor(ctx context.Context, id cold.ID, suffix string) (cold.
 	return id, nil
 }
 
-// parseTime reads a time as RevisionHelp says.
+// parseTime parses a time as described in RevisionHelp.
 func parseTime(text string, now time.Time) (time.Time, error) {
 	if ago, ok := strings.CutSuffix(text, " ago"); ok {
 		d, err := time.ParseDuration(strings.ReplaceAll(ago, " ", ""))
@@ -270,7 +271,7 @@ func parseTime(text string, now time.Time) (time.Time, error) {
 	return time.Time{}, errors.New(`is no time: want "2006-01-02 15:04", perhaps with seconds, or RFC 3339`)
 }
 
-// inWords reads a length of time as git's users write it: "5 seconds", "1 hour 30 minutes", "3 weeks".
+// inWords parses a duration as git's users write it: "5 seconds", "1 hour 30 minutes", "3 weeks".
 func inWords(text string) (sum time.Duration, err error) {
 	units := map[string]time.Duration{"second": time.Second, "sec": time.Second, "minute": time.Minute,
 		"min": time.Minute, "hour": time.Hour,
@@ -290,7 +291,7 @@ func inWords(text string) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// lastBefore finds the newest commit of main and the live branch that is not after t.
+// lastBefore returns the newest commit of main and the live branch that is not after t.
 func (c *Reader) lastBefore(ctx context.Context, t time.Time) (cold.ID, error) {
 	tip, err := c.newestID(ctx)
 	if err != nil {

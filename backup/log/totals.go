@@ -6,40 +6,40 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Totals are the figures of a whole tree. Each name of a file counts, hard links too.
+// Totals are the figures of a whole tree. A file with several names counts once per name.
 type Totals struct {
-	Files   int64 // names that are no directories
-	Entries int64 // names
-	Bytes   int64 // of the files
+	Files   int64 // number of names that are not directories
+	Entries int64 // number of all names
+	Bytes   int64 // total size of the files
 }
 
-// Totals counts a snapshot's tree unless it would have to list more than limit entries. Directories that were counted
-// once, for this snapshot or another, cost nothing.
+// Totals counts a snapshot's tree. It returns false if that would mean listing more than limit entries.
 func (c *Reader) Totals(ctx context.Context, s cold.Snapshot, limit int) (Totals, bool) {
 	return c.Counter(limit).Count(ctx, s)
 }
 
-// Counter counts several snapshots within one limit. It is for one goroutine.
+// Counter counts several snapshots within one limit. Directories that it has counted once, for any snapshot, cost
+// nothing again. It must be used by one goroutine at a time.
 type Counter struct {
 	left  int // entries that may still be listed
 	known map[cold.DirID]Totals
 }
 
-// Counter returns one that lists at most limit entries.
+// Counter returns a Counter that lists at most limit entries in all.
 func (c *Reader) Counter(limit int) *Counter {
 	return &Counter{left: limit, known: make(map[cold.DirID]Totals)}
 }
 
-// maxEntries is what no honest volume reaches, and far from overflowing.
+// maxEntries is more than any real volume has, and small enough for sums not to overflow.
 const maxEntries = 1 << 56
 
-// Count is Totals.
+// Count counts a snapshot's tree. It returns false if that would exceed the limit.
 func (n *Counter) Count(ctx context.Context, s cold.Snapshot) (Totals, bool) {
 	root := s.Root()
 	return n.dir(ctx, s, root.Dir(), 0)
 }
 
-// Spent says that the limit is reached.
+// Spent reports whether the limit is reached.
 func (n *Counter) Spent() bool { return n.left <= 0 }
 
 func (n *Counter) dir(ctx context.Context, s cold.Snapshot, dir cold.DirID, depth int) (t Totals, ok bool) {
@@ -66,7 +66,7 @@ func (n *Counter) dir(ctx context.Context, s cold.Snapshot, dir cold.DirID, dept
 			t.Entries += sub.Entries
 			t.Bytes += sub.Bytes
 			if t.Entries > maxEntries || t.Bytes > maxEntries {
-				return t, false // a tree bomb: few trees, used again and again
+				return t, false // a tree bomb, in which few trees are used again and again
 			}
 		case cold.KindFile:
 			t.Bytes += e.Size

@@ -13,8 +13,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// WithPrefix lists the ids of objects that begin with prefix, 2 to 40 lower-case hex digits, sorted; at most limit of
-// them. That one is listed does not say that it can be read.
+// WithPrefix returns the ids that begin with prefix, 2 to 40 lower-case hex digits. They are sorted, and at most limit
+// of them are returned. It looks only at indexes and file names, so an object that it returns may not be readable.
 func (db *DB) WithPrefix(prefix string, limit int) ([]ID, error) {
 	if len(prefix) < 2 || len(prefix) > 2*hashSize || strings.Trim(prefix, "0123456789abcdef") != "" {
 		return nil, fmt.Errorf("abbreviated object id %q: want 2 to 40 hex digits", prefix)
@@ -42,7 +42,7 @@ func (db *DB) WithPrefix(prefix string, limit int) ([]ID, error) {
 }
 
 func (x *index) withPrefix(prefix string, limit int) []ID {
-	var low ID // the least id with the prefix
+	var low ID // the smallest id with the prefix
 	_, err := hex.Decode(low[:], []byte(prefix+strings.Repeat("0", 2*hashSize-len(prefix))))
 	if err != nil {
 		return nil

@@ -17,9 +17,7 @@ func BenchmarkFirstCommit(b *testing.B) {
 		b.StopTimer()
 		_, db := newRepo(b, Options{})
 		b.StartTimer()
-		if _, err := addCommit(db, ID{}, 0, files); err != nil {
-			b.Fatal(err)
-		}
+		mustAdd(b, db, ID{}, 0, files)
 	}
 }
 
@@ -39,9 +37,7 @@ func BenchmarkGitAdd(b *testing.B) {
 		dir := b.TempDir()
 		git(b, dir, "init", "-q")
 		for name, data := range files {
-			if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
-				b.Fatal(err)
-			}
+			check(b, os.WriteFile(filepath.Join(dir, name), data, 0o644))
 		}
 		b.StartTimer()
 		git(b, dir, "add", "-A")
@@ -56,10 +52,7 @@ func BenchmarkSmallCommit(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		var err error
-		if tip, err = addCommit(db, tip, n, map[string][]byte{"f": fmt.Appendf(nil, "%d", n)}); err != nil {
-			b.Fatal(err)
-		}
+		tip = mustAdd(b, db, tip, n, map[string][]byte{"f": fmt.Appendf(nil, "%d", n)})
 	}
 }
 
@@ -69,16 +62,11 @@ func BenchmarkBigBlob(b *testing.B) {
 	data := newSeeded(21).bytes(64<<20, true)
 	b.SetBytes(int64(len(data)))
 	for b.Loop() {
-		w, err := db.NewWriter()
-		if err != nil {
-			b.Fatal(err)
-		}
+		w := newWriter(b, db)
 		if _, err := w.PutStream(int64(len(data)), &sliceReader{data}, nil); err != nil {
 			b.Fatal(err)
 		}
-		if err := w.Abort(); err != nil {
-			b.Fatal(err)
-		}
+		check(b, w.Abort())
 	}
 }
 
@@ -130,18 +118,14 @@ func BenchmarkIndexPack(b *testing.B) {
 	doc := newSeeded(23).bytes(100_000, true)
 	for i := range 300 {
 		copy(doc[(i*331)%90_000:], fmt.Sprintf("version %d", i))
-		if err := os.WriteFile(filepath.Join(dir, "doc"), doc, 0o644); err != nil {
-			b.Fatal(err)
-		}
+		check(b, os.WriteFile(filepath.Join(dir, "doc"), doc, 0o644))
 		git(b, dir, "add", ".")
 		git(b, dir, "commit", "-q", "-m", "x")
 	}
 	c := exec.Command("git", "pack-objects", "--all", "--stdout", "-q", "--delta-base-offset")
 	c.Dir = dir
 	pack, err := c.Output()
-	if err != nil {
-		b.Fatal(err)
-	}
+	check(b, err)
 	b.SetBytes(int64(len(pack)))
 	for b.Loop() {
 		b.StopTimer()

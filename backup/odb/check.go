@@ -1,12 +1,8 @@
 package odb
 
 import (
-	"bytes"
-	"context"
-	"crypto/sha1"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,22 +20,22 @@ const (
 	FaultLayout   FaultKind = iota + 1 // a directory that every repository has is missing
 	FaultHead                          // HEAD is missing or makes no sense
 	FaultConfig                        // the configuration cannot be read
-	FaultIndex                         // a pack is whole, its index is missing or damaged
-	FaultPack                          // a pack is cut off or damaged
-	FaultLostPack                      // an index whose pack is gone
+	FaultIndex                         // the index of an undamaged pack is missing or damaged
+	FaultPack                          // a pack is damaged or truncated
+	FaultLostPack                      // there is an index whose pack is missing
 )
 
 // Fault is something wrong with one of a repository's files.
 type Fault struct {
 	Kind FaultKind
-	Path string // below the repository; of a pack without its extension
+	Path string // relative to the repository; that of a pack has no extension
 	Err  error
-	Lost int // FaultLostPack: objects of the index that are nowhere else
+	Lost int // FaultLostPack: how many objects of the index are nowhere else
 }
 
-// OpenDamaged is OpenReadOnly for a repository whose directories, HEAD or configuration may be damaged: what is wrong
-// with those comes back beside the DB. Without a directory of objects it is ErrNotRepository; ErrUnsupported as for
-// Open.
+// OpenDamaged is like OpenReadOnly, but accepts a repository whose directories, HEAD or configuration are damaged, and
+// returns those faults. It fails with ErrNotRepository if there is no objects directory, and with ErrUnsupported as
+// Open does.
 func OpenDamaged(dir string, o Options) (*DB, []Fault, error) {
 	if st, err := os.Stat(filepath.Join(dir, "objects")); err != nil || !st.IsDir() {
 		if _, err := os.Stat(dir); err != nil {
@@ -76,7 +72,7 @@ func OpenDamaged(dir string, o Options) (*DB, []Fault, error) {
 	return db, faults, err
 }
 
-// headTarget is the reference that HEAD names; "" for a detached one.
+// headTarget returns the reference that HEAD names, or "" if HEAD is detached.
 func headTarget(dir string) (string, error) {
 	data, err := readRefFile(filepath.Join(dir, headRef))
 	if err != nil {
@@ -95,13 +91,14 @@ func headTarget(dir string) (string, error) {
 	return "", nil
 }
 
-// HeadTarget is the reference that HEAD names; "" where it is detached or cannot be read.
+// HeadTarget returns the reference that HEAD names, or "" if HEAD is detached or cannot be read.
 func (db *DB) HeadTarget() string {
 	t, _ := headTarget(db.dir)
 	return t
 }
 
-// MissingSettings lists what a volume's repository must have in its configuration and has not, as section.key = value.
+// MissingSettings returns the settings that a volume's repository must have and this one lacks, as "section.key =
+// value".
 func (db *DB) MissingSettings() []string {
 	c, _, err := readConfig(db.dir)
 	if err != nil {
@@ -116,13 +113,13 @@ func (db *DB) MissingSettings() []string {
 	return list
 }
 
-// IsPartial says that the repository may lack objects which its remote promises.
+// IsPartial reports whether this is a partial clone: it may lack objects that its remote promises to have.
 func (db *DB) IsPartial() bool {
 	c, _, err := readConfig(db.dir)
 	return err == nil && c.Section("extensions").Option("partialclone") != ""
 }
 
-// Shallow gives the commits whose parents are not here on purpose.
+// Shallow returns the commits whose parents are left out on purpose (git's file "shallow").
 func (db *DB) Shallow() (map[ID]bool, error) {
 	data, err := readSmall(filepath.Join(db.dir, "shallow"), maxPackedRefs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -142,13 +139,15 @@ func (db *DB) Shallow() (map[ID]bool, error) {
 	return out, nil
 }
 
-// Stale lists what dead processes of ours left in the repository. owned says that no other process of ours works in it.
+// Stale returns the files that dead processes of EmberFS left in the repository. owned says that no other EmberFS
+// process is using it.
 func (db *DB) Stale(owned bool) ([]StaleFile, error) { return staleFiles(db.dir, db.self, owned) }
 
-// foreignPatience is how old somebody else's lock must be to be worth a word; git holds one for milliseconds.
+// foreignPatience is how old somebody else's lock must be to be reported; git holds one for milliseconds.
 const foreignPatience = time.Minute
 
-// ForeignLocks lists lock files of references and configuration that are not ours and too old to be in use.
+// ForeignLocks returns the lock files of references and configuration that are not ours and that are too old to be in
+// use.
 func (db *DB) ForeignLocks() ([]string, error) {
 	var list []string
 	look := func(path string) {
@@ -175,147 +174,16 @@ func (db *DB) ForeignLocks() ([]string, error) {
 	return list, err
 }
 
-// settleTime is how long a pack that looks wrong is given: somebody may be publishing or removing it.
-const settleTime = 300 * time.Millisecond
-
-// CheckPacks looks at all packs without inflating an object: every pack has an index, whole by its own checksum, that
-// names the pack's number of objects and its trailer. Only a pack that fails is read to its end, to tell which of the
-// two is damaged.
-func (db *DB) CheckPacks(ctx context.Context) ([]Fault, error) {
-	faults, err := db.checkPacks(ctx)
-	if err != nil || len(faults) == 0 {
-		return nil, err
-	}
-	select {
-	case <-time.After(settleTime):
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if err := db.Refresh(); err != nil {
-		return nil, err
-	}
-	return db.checkPacks(ctx)
-}
-
-func (db *DB) checkPacks(ctx context.Context) ([]Fault, error) {
-	names, err := packNames(db.packDir())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look for packs: %w", err)
-	}
-	var faults []Fault
-	for i, n := range names {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		name, isIdx := strings.CutSuffix(n, ".idx")
-		if !isIdx {
-			name = strings.TrimSuffix(n, ".pack")
-			if i > 0 && names[i-1] == name+".idx" {
-				continue // looked at with its index
-			}
-		}
-		f := Fault{Path: "objects/pack/" + name}
-		if isIdx && !slices.Contains(names, name+".pack") {
-			f.Kind, f.Lost, f.Err = FaultLostPack, db.lostObjects(filepath.Join(db.packDir(), n)),
-				fmt.Errorf("%s.pack: %w", name, fs.ErrNotExist)
-		} else if f.Kind, f.Err = checkPack(filepath.Join(db.packDir(), name)); errors.Is(f.Err, fs.ErrNotExist) {
-			if _, err := os.Lstat(filepath.Join(db.packDir(), name+".pack")); err != nil {
-				continue // gone since it was listed
-			}
-		}
-		if f.Err != nil {
-			faults = append(faults, f)
-		}
-	}
-	return faults, nil
-}
-
-// lostObjects counts what an index names and no pack or loose file has.
-func (db *DB) lostObjects(path string) int {
-	x, err := openIndex(path)
-	if err != nil {
-		return 0
-	}
-	n := 0
-	for i := range x.count {
-		if !db.Has(x.id(i)) {
-			n++
-		}
-	}
-	if err := x.close(); err != nil {
-		db.log.WithError(err).Warn("look at an index")
-	}
-	return n
-}
-
-// checkPack looks at a pack and its index, given without extension.
-func checkPack(base string) (FaultKind, error) {
-	p, err := openPack(base)
-	if err == nil {
-		err = errors.Join(p.idx.verify(), p.close())
-	}
-	if err == nil {
-		return 0, nil
-	}
-	if !otherPlace(err) {
-		return FaultPack, err // the disk
-	}
-	if perr := checkPackSum(base + ".pack"); perr != nil {
-		return FaultPack, perr
-	}
-	return FaultIndex, err
-}
-
-// checkPackSum compares a pack with its trailer, reading all of it.
-func checkPackSum(path string) error {
-	f, st, err := openRegular(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if st.Size() < minPack {
-		return corruptf("%s: %d bytes are too few", filepath.Base(path), st.Size())
-	}
-	h := sha1.New()
-	if _, err := io.CopyBuffer(h, io.LimitReader(f, st.Size()-hashSize), make([]byte, packBuffer)); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	var sum [hashSize]byte
-	if _, err := f.ReadAt(sum[:], st.Size()-hashSize); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
-	}
-	if !bytes.Equal(sum[:], h.Sum(nil)) {
-		return corruptf("%s: its checksum does not match, it is damaged or cut off", filepath.Base(path))
-	}
-	return nil
-}
-
-// Aside lists what was put aside, by paths below the repository.
-func (db *DB) Aside() ([]string, error) {
-	names, err := os.ReadDir(filepath.Join(db.packDir(), badDir))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	var out []string
-	for _, e := range names {
-		out = append(out, filepath.Join("objects/pack", badDir, e.Name()))
-	}
-	return out, err
-}
-
-// RefState is a reference as it lies in the repository.
+// RefState is the state of a reference, readable or not.
 type RefState struct {
 	Name   string
-	ID     ID     // zero for a symbolic one, or where Err is set
-	Target string // what a symbolic reference names
-	Packed ID     // the value in packed-refs, which the loose one hides; zero: none
-	Err    error  // why its content makes no sense
+	ID     ID     // zero if the reference is symbolic, or Err is set
+	Target string // the name that a symbolic reference points to
+	Packed ID     // the value in packed-refs, which a loose one overrides; zero: none
+	Err    error  // why the reference cannot be read
 }
 
-// RefStates lists HEAD and every reference, sorted by name, the unreadable ones too.
+// RefStates returns the states of HEAD and of every reference, sorted by name, including those that cannot be read.
 func (db *DB) RefStates() ([]RefState, error) {
 	states := map[string]*RefState{}
 	get := func(name string) *RefState {
@@ -364,17 +232,17 @@ func (db *DB) RefStates() ([]RefState, error) {
 	return out, nil
 }
 
-// Marks is a set of objects: a bit for each that lies in a pack, so that a walk over a whole history stays small. For
-// one goroutine.
+// Marks is a set of objects. It takes one bit for each object in a pack, so that a walk over a whole history needs
+// little memory. It must be used by one goroutine at a time.
 type Marks struct {
 	db    *DB
 	list  *packList
-	first []int // the number of each pack's first object
+	first []int // for each pack, the number of its first object
 	bits  []uint64
-	rest  map[ID]struct{} // what is in none of these packs
+	rest  map[ID]struct{} // members that are in none of these packs
 }
 
-// NewMarks begins an empty set. Close it: it holds the packs.
+// NewMarks returns an empty set. It keeps the packs open until Close.
 func (db *DB) NewMarks() (*Marks, error) {
 	l, err := db.acquire()
 	if err != nil {
@@ -390,7 +258,7 @@ func (db *DB) NewMarks() (*Marks, error) {
 	return m, nil
 }
 
-// Add puts id into the set and says whether it is new there.
+// Add adds id to the set and reports whether it was not in there before.
 func (m *Marks) Add(id ID) bool {
 	for k, p := range m.list.packs {
 		if i := p.idx.find(id); i >= 0 {
@@ -405,7 +273,7 @@ func (m *Marks) Add(id ID) bool {
 	return !there
 }
 
-// Has says whether id is in the set.
+// Has reports whether id is in the set.
 func (m *Marks) Has(id ID) bool {
 	for k, p := range m.list.packs {
 		if i := p.idx.find(id); i >= 0 {
@@ -417,5 +285,5 @@ func (m *Marks) Has(id ID) bool {
 	return there
 }
 
-// Close lets go of the packs.
+// Close releases the packs.
 func (m *Marks) Close() { m.db.release(m.list) }

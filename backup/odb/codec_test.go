@@ -15,15 +15,10 @@ import (
 
 func TestTreeOrderIsGits(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWriter(t, db)
 	blob := mustPut(t, w, Blob, []byte("x"))
 	sub, err := EncodeTree([]TreeEntry{{ModeFile, "in", blob}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	tree := mustPut(t, w, Tree, sub)
 	entries := []TreeEntry{
 		{ModeTree, "a", tree}, {ModeFile, "a.c", blob}, {ModeExec, "a-b", blob}, {ModeFile, "a0", blob},
@@ -33,15 +28,11 @@ func TestTreeOrderIsGits(t *testing.T) {
 		{ModeFile, strings.Repeat("n", 255), blob}, {ModeFile, " ", blob}, {ModeGitlink, "sub", ID{7}},
 	}
 	data, err := EncodeTree(entries)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if entries[0].Name != "a" {
 		t.Fatal("the caller's slice was sorted")
 	}
-	if err := w.Abort(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Abort())
 	publish(t, db, func(w *Writer) {
 		mustPut(t, w, Blob, []byte("x"))
 		mustPut(t, w, Tree, sub)
@@ -49,9 +40,7 @@ func TestTreeOrderIsGits(t *testing.T) {
 	})
 	fsck(t, dir)
 	got, err := DecodeTree(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	slices.SortFunc(entries, compareEntries)
 	if !slices.Equal(got, entries) {
 		t.Fatalf("%v", got)
@@ -67,9 +56,7 @@ func TestTreeOrderIsGits(t *testing.T) {
 		in.WriteString(" " + kind + " " + e.ID.String() + "\t" + e.Name + "\x00")
 	}
 	out, err := gitErr(dir, []byte(in.String()), "mktree", "-z", "--missing")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	id, err := HashObject(Tree, data)
 	if err != nil || mustID(t, out) != id {
 		t.Fatalf("git makes %s of it, we %s, %v", out, id, err)
@@ -124,13 +111,9 @@ func TestCommits(t *testing.T) {
 		Author:    Signature{"A <B>\n", "a@b>", time.Unix(1_700_000_000, 5).In(zone)},
 		Committer: Signature{"Ünï", "", time.Unix(-5, 0).UTC()}, Message: "subject\n\nbody\n\nTrailer: x\n"}
 	data, err := EncodeCommit(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	got, err := DecodeCommit(data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if got.Tree != c.Tree || !slices.Equal(got.Parents, c.Parents) || got.Message != c.Message ||
 		got.Author.Name != "A B" || got.Author.Email != "a@b" ||
 		got.Author.When.Format(time.RFC3339) != "2023-11-14T18:43:20-03:30" || got.Committer.Name != "Ünï" ||
@@ -144,14 +127,11 @@ func TestCommits(t *testing.T) {
 	w := publish(t, db, func(w *Writer) {
 		c.Parents = nil
 		c.Tree = mustPut(t, w, Tree, nil)
-		if data, err = EncodeCommit(c); err != nil {
-			t.Fatal(err)
-		}
+		data, err = EncodeCommit(c)
+		check(t, err)
 		mustPut(t, w, Commit, data)
 	})
-	if err := w.Release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Release())
 	fsck(t, dir)
 
 	tree := "tree " + EmptyTree.String() + "\n"
@@ -188,13 +168,9 @@ func TestLongOffsets(t *testing.T) {
 	var b bytes.Buffer
 	objs := []packedObject{{ID{3}, 3, 1 << 33}, {ID{1}, 1, 12}, {ID{2}, 2, 1<<31 - 1}, {ID{4}, 4, 1 << 31},
 		{ID{4, 1}, 5, 1 << 40}}
-	if err := writeIndex(&b, slices.Clone(objs), ID{9}); err != nil {
-		t.Fatal(err)
-	}
+	check(t, writeIndex(&b, slices.Clone(objs), ID{9}))
 	x, err := parseIndex(b.Bytes())
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if x.count != len(objs) || x.packSum() != [hashSize]byte{9} {
 		t.Fatal("header")
 	}
@@ -219,25 +195,16 @@ func TestLongOffsets(t *testing.T) {
 
 func TestIndexVersionOneIsReplaced(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
-	if err := os.Remove(strings.TrimSuffix(pack, ".pack") + ".idx"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Remove(strings.TrimSuffix(pack, ".pack")+".idx"))
 	git(t, dir, "index-pack", "--index-version=1", pack)
 	ro, err := OpenReadOnly(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if packs, _, _ := ro.Stats(); packs != 0 {
 		t.Fatalf("%d packs", packs)
 	}
-	if err := ro.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, ro.Close())
 	db = reopen(t, dir, Options{})
 	if _, err := db.Read(tip, Commit, 1000); err != nil {
 		t.Fatal(err)
@@ -248,10 +215,7 @@ func TestIndexVersionOneIsReplaced(t *testing.T) {
 func TestCollisionAttacksAreRefused(t *testing.T) {
 	// The first 320 bytes of the two PDF files of shattered.io collide as raw SHA-1 input; the object header shifts
 	// them, so they are fed to the hash as they are.
-	data, err := os.ReadFile("testdata/shattered-320.bin")
-	if err != nil {
-		t.Fatal(err)
-	}
+	data := readFile(t, "testdata/shattered-320.bin")
 	h := newHasher(Blob, 0)
 	h.h.Reset()
 	_, _ = h.Write(data)

@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Signature says who did something to a commit, and when (seconds matter, the zone is kept).
+// Signature says who did something to a commit, and when. The time is stored in seconds, with its time zone.
 type Signature struct {
 	Name, Email string
 	When        time.Time
@@ -25,10 +25,10 @@ type CommitData struct {
 	Message           string
 }
 
-const maxParents = 1 << 20 // more than a commit of the size that we read can name
+const maxParents = 1 << 20 // a commit of the size that we read cannot name more
 
-// EncodeCommit returns the content of a commit. Names lose what git reserves (<, >, newlines, NUL, crud at the ends),
-// times before 1970 become 0; a NUL in the message or a zero tree is an error.
+// EncodeCommit returns the content of a commit. Characters that git does not allow in names (<, >, newlines, NUL, junk
+// at the ends) are removed, and times before 1970 become 0. A NUL in the message or a zero tree is an error.
 func EncodeCommit(c CommitData) ([]byte, error) {
 	if c.Tree.IsZero() {
 		return nil, errors.New("encode commit: no tree")
@@ -62,7 +62,7 @@ func encodeSignature(b *bytes.Buffer, key string, s Signature) {
 		off/60%60)
 }
 
-// cleanName removes what would end the field, and the characters that git strips at the ends.
+// cleanName removes characters that would end the field, and those that git strips at the ends.
 func cleanName(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r == '<' || r == '>' || r == '\n' || r == 0 {
@@ -73,8 +73,8 @@ func cleanName(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool { return r <= ' ' || strings.ContainsRune(".,:;\"\\'", r) })
 }
 
-// DecodeCommit reads the content of a commit. Tree and parents are strict (cold.ErrCorrupt); headers that it does not
-// know are skipped; a signature that makes no sense leaves the zero time, as old tools wrote many of those.
+// DecodeCommit parses the content of a commit. If the tree or a parent is invalid, the error is cold.ErrCorrupt.
+// Unknown headers are skipped. An invalid signature yields the zero time, because old tools wrote many of those.
 func DecodeCommit(data []byte) (CommitData, error) {
 	var c CommitData
 	head, msg, ok := bytes.Cut(data, []byte("\n\n"))

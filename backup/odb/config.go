@@ -16,12 +16,13 @@ import (
 	"emberfs/tiers/warm"
 )
 
-const maxConfig = 4 << 20 // a config file beyond this is not one
+const maxConfig = 4 << 20 // no real config file is bigger
 
 // setting is one line of git's configuration.
 type setting struct{ section, key, value string }
 
-// ourSettings are what a volume's repository must say (FORMAT.md section 5): nothing repacks or prunes behind our back.
+// ourSettings returns what a volume's configuration must contain (FORMAT.md section 5), so that git does not repack or
+// prune on its own.
 func ourSettings() []setting {
 	return []setting{
 		{"core", "bare", "true"},
@@ -46,7 +47,7 @@ func readConfig(dir string) (*config.Config, []byte, error) {
 	return c, data, nil
 }
 
-// ObjectFormat returns the hash that the repository at dir names its objects by: sha1, sha256.
+// ObjectFormat returns which hash the repository at dir uses for ids: sha1 or sha256.
 func ObjectFormat(dir string) (string, error) {
 	c, _, err := readConfig(dir)
 	if err != nil {
@@ -58,8 +59,8 @@ func ObjectFormat(dir string) (string, error) {
 	return "sha1", nil
 }
 
-// Unusual names an extension of the repository at dir that makes it one that others cannot use as they find it:
-// refstorage, partialclone; "" where there is none of these.
+// Unusual returns the name of an extension of the repository at dir that keeps others from using its files directly,
+// refstorage or partialclone, or "" if it has neither.
 func Unusual(dir string) (string, error) {
 	c, _, err := readConfig(dir)
 	if err != nil {
@@ -75,8 +76,8 @@ func Unusual(dir string) (string, error) {
 	return "", nil
 }
 
-// HooksPath is core.hooksPath of the repository at dir, "" where it is not set. Includes are not followed: one that is
-// there is an error, for nobody knows what it says.
+// HooksPath returns core.hooksPath of the repository at dir, or "" if it is not set. Includes are not followed; if
+// there is one, that is an error, since it might set the path.
 func HooksPath(dir string) (string, error) {
 	c, _, err := readConfig(dir)
 	if err != nil {
@@ -124,8 +125,8 @@ func checkSupported(dir string, c *config.Config) error {
 	return nil
 }
 
-// applySettings appends what differs from ourSettings: git takes the last value, and the rest of the file stays as it
-// is.
+// applySettings appends to the configuration what differs from ourSettings. git uses the last value, and the rest of
+// the file stays as it is.
 func applySettings(dir string) error {
 	c, data, err := readConfig(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -161,7 +162,7 @@ func applySettings(dir string) error {
 	return warm.WriteFileDurable(filepath.Join(dir, "config"), append(data, add.Bytes()...), 0o644)
 }
 
-// checkLayout says whether dir is a bare repository that can be read in place.
+// checkLayout returns an error unless dir is a bare repository that can be read in place.
 func checkLayout(dir string) error {
 	for _, name := range []string{"HEAD", "objects", "refs"} {
 		st, err := os.Stat(filepath.Join(dir, name))
@@ -191,7 +192,7 @@ func checkAlternates(dir string) error {
 	return nil
 }
 
-// readSmall reads a file that has no business being larger than limit bytes.
+// readSmall reads a file, and fails if it is larger than limit bytes.
 func readSmall(path string, limit int64) ([]byte, error) {
 	f, st, err := openRegular(path)
 	if err != nil {
@@ -212,8 +213,8 @@ func readSmall(path string, limit int64) ([]byte, error) {
 	return data, nil
 }
 
-// openRegular opens a file for reading and refuses, without blocking, what is none: in somebody else's repository it
-// may be a FIFO.
+// openRegular opens a regular file for reading. It refuses other kinds without blocking: in somebody else's repository
+// the name might be a FIFO.
 func openRegular(path string) (*os.File, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {

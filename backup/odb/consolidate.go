@@ -19,19 +19,19 @@ import (
 // PackLimit is how many packs there may be before Consolidate merges some.
 const PackLimit = 32
 
-// ConsolidateOptions say how Consolidate works. The zero value works.
+// ConsolidateOptions configure Consolidate. The zero value works.
 type ConsolidateOptions struct {
-	// Limit is how many packs are left alone; default PackLimit.
+	// Limit is how many packs there may be without any being merged; the default is PackLimit.
 	Limit int
-	// BytesPerSecond bounds what is copied, at least 1 MiB; default: no bound.
+	// BytesPerSecond limits the speed of copying, to at least 1 MiB; the default is no limit.
 	BytesPerSecond int64
 }
 
-// Consolidate merges packs where there are more than the limit, so that their sizes afterwards grow at least by factor
-// 2 from one to the next, as git repack --geometric does; that is fewer than 64. It returns how many packs were merged
-// into one. Packs with .keep (of commits under way, or a user's), .promisor or .mtimes are left alone. Every object is
-// kept. One Consolidate or GC runs at a time; commits, readers and stock git may go on meanwhile. Ended by ctx it
-// leaves everything as it was.
+// Consolidate merges packs if there are more than the limit, so that afterwards each pack has at least twice the bytes
+// of the next smaller one, as with git repack --geometric; that leaves fewer than 64. It returns how many packs were
+// merged into one. Packs with .keep (of commits under way, or a user's), .promisor or .mtimes are left alone. No object
+// is removed. One Consolidate or GC runs at a time; commits, readers and stock git may go on meanwhile. If ctx is
+// cancelled everything stays as it was.
 func (db *DB) Consolidate(ctx context.Context, o ConsolidateOptions) (merged int, err error) {
 	if db.readOnly {
 		return 0, fmt.Errorf("merge packs: %w", ErrReadOnly)
@@ -71,7 +71,8 @@ func (db *DB) Consolidate(ctx context.Context, o ConsolidateOptions) (merged int
 	return len(src), nil
 }
 
-// exclusive lets one Consolidate or GC run at a time.
+// exclusive waits until no other Consolidate or GC runs. The caller must call the function that it returns when it is
+// done.
 func (db *DB) exclusive(ctx context.Context) (func(), error) {
 	select {
 	case db.upkeep <- struct{}{}:
@@ -88,8 +89,8 @@ func pace(bytesPerSecond int64) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(max(bytesPerSecond, paceBurst)), paceBurst)
 }
 
-// mergeable says whether a pack may be replaced. One with an entry that could not be copied stays, so that the others
-// can be merged.
+// mergeable reports whether a pack may be replaced. A pack with an entry that could not be copied may not, so that the
+// others can be merged.
 func (db *DB) mergeable(p *pack) (bool, error) {
 	if p.damaged.Load() {
 		return false, nil
@@ -111,8 +112,9 @@ func exists(path string) (bool, error) {
 	return err == nil, err
 }
 
-// geometric returns the packs to merge so that each one of the rest has at least twice the bytes of the one before: as
-// git repack --geometric, but by size, which is what merging costs. The order is that of packs.
+// geometric returns the packs to merge so that afterwards each pack has at least twice the bytes of the next smaller
+// one, as git repack --geometric does with numbers of objects. Bytes are what merging costs. The result is in the order
+// of packs.
 func geometric(packs []*pack) []*pack {
 	by := slices.Clone(packs)
 	slices.SortStableFunc(by, func(a, b *pack) int { return int(max(-1, min(1, a.size-b.size))) })
@@ -135,9 +137,9 @@ func geometric(packs []*pack) []*pack {
 	return slices.DeleteFunc(slices.Clone(packs), func(p *pack) bool { return !slices.Contains(by[:split], p) })
 }
 
-// replace publishes one pack with the objects of src (of those, what want says; nil: all) and removes src. agree, where
-// it is not nil, is called before anything is removed and may refuse: then src stays beside the new pack. It returns
-// the bytes of the new pack with its index.
+// replace publishes one pack with the objects of src for which want returns true (nil: all), and removes src. If agree
+// is not nil, it is called before anything is removed and may refuse; then src stays beside the new pack. replace
+// returns the bytes of the new pack and its index.
 func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int) bool, pace *rate.Limiter,
 	agree func() (ok bool, done func(), err error)) (size int64, err error) {
 	if err := db.step("consolidate.merge"); err != nil {
@@ -168,7 +170,7 @@ func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int
 	if err != nil {
 		return 0, err
 	}
-	// From here on the new pack stays: git may count on it already.
+	// From here on the new pack must stay, because git may rely on it already.
 	defer func() {
 		if !crashed(err) {
 			err = errors.Join(err, db.unkeep(packs))
@@ -178,7 +180,7 @@ func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int
 		if err := db.step("consolidate.age"); err != nil {
 			return 0, err
 		}
-		// What was unreachable for long stays so: gc goes by this time.
+		// Keep the time, by which git gc judges for how long an unreachable object has existed.
 		if err := os.Chtimes(pf.final+".pack", youngest, youngest); err != nil {
 			return 0, fmt.Errorf("set the time of a pack: %w", err)
 		}
@@ -201,7 +203,7 @@ func (db *DB) replace(ctx context.Context, src []*pack, want func(p *pack, i int
 	return size, db.removePacks(src)
 }
 
-// newest is the modification time of the youngest of the packs.
+// newest returns the modification time of the youngest of the packs.
 func newest(src []*pack) (t time.Time, err error) {
 	for _, p := range src {
 		st, err := p.f.Stat()
@@ -215,8 +217,8 @@ func newest(src []*pack) (t time.Time, err error) {
 	return t, nil
 }
 
-// removePacks removes packs whose replacement is published: multi-pack-index, then each one's index before the rest of
-// it. A pack that somebody has kept meanwhile stays.
+// removePacks removes packs whose replacement is published: first the multi-pack-index, then for each pack its index
+// before its other files. A pack that somebody has given a .keep meanwhile stays.
 func (db *DB) removePacks(src []*pack) error {
 	if err := db.step("consolidate.remove-midx"); err != nil {
 		return err

@@ -31,15 +31,11 @@ func versions(t testing.TB, db *DB, n, entries int) (tip ID, trees []ID) {
 			lines[i] = line(i, v)
 			mustPut(t, w, Blob, []byte("same"))
 			data, err := EncodeTree(list)
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			dir := mustPut(t, w, Tree, data)
 			meta := mustPut(t, w, Blob, []byte(strings.Join(lines, "\n")+"\n"))
 			root, err := EncodeTree([]TreeEntry{{ModeTree, "dir", dir}, {ModeFile, "meta", meta}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			trees = append(trees, dir, meta)
 			who := Signature{Name: "e", Email: "e", When: time.Unix(1_700_000_000+int64(v), 0)}
 			c := CommitData{Tree: mustPut(t, w, Tree, root), Author: who, Committer: who}
@@ -47,21 +43,15 @@ func versions(t testing.TB, db *DB, n, entries int) (tip ID, trees []ID) {
 				c.Parents = []ID{tip}
 			}
 			enc, err := EncodeCommit(c)
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			tip = mustPut(t, w, Commit, enc)
 		})
 		old := ID{}
 		if v > 0 {
 			old, _ = db.Ref("refs/heads/main")
 		}
-		if err := db.UpdateRef("refs/heads/main", old, tip); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.UpdateRef("refs/heads/main", old, tip))
+		check(t, w.Release())
 	}
 	return tip, trees
 }
@@ -83,10 +73,7 @@ func TestShardsBecomeDeltas(t *testing.T) {
 	fsck(t, dir)
 	depth := func() {
 		t.Helper()
-		idx, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.idx"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		idx := glob(t, filepath.Join(dir, "objects/pack/*.idx"))
 		for _, path := range idx {
 			for line := range strings.Lines(git(t, dir, "verify-pack", "-v", path)) {
 				// id type size size-in-pack offset depth base
@@ -103,12 +90,8 @@ func TestShardsBecomeDeltas(t *testing.T) {
 	for range 3 {
 		var more []ID
 		old, err := db.Ref("refs/heads/main")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := db.DeleteRef("refs/heads/main", old); err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
+		check(t, db.DeleteRef("refs/heads/main", old))
 		_, more = versions(t, db, 20, 3001)
 		ids = append(ids, more...)
 		if _, err := db.replace(t.Context(), mustPacks(t, db), nil, nil, nil); err != nil {

@@ -22,12 +22,9 @@ import (
 func commits(t testing.TB, db *DB, tip ID, n int) ID {
 	t.Helper()
 	for i := range n {
-		var err error
 		files := crashFiles(fmt.Sprint(i / 3))
 		files["new"] = fmt.Appendf(nil, "new %d %v", i, tip)
-		if tip, err = addCommit(db, tip, i, files); err != nil {
-			t.Fatal(err)
-		}
+		tip = mustAdd(t, db, tip, i, files)
 	}
 	return tip
 }
@@ -44,19 +41,14 @@ func allObjects(t testing.TB, dir string) []ID {
 
 func packCount(t testing.TB, dir string) int {
 	t.Helper()
-	m, err := filepath.Glob(filepath.Join(dir, "objects/pack/pack-*.pack"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := glob(t, filepath.Join(dir, "objects/pack/pack-*.pack"))
 	return len(m)
 }
 
 func consolidate(t testing.TB, db *DB, limit int) int {
 	t.Helper()
 	n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: limit})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return n
 }
 
@@ -65,18 +57,14 @@ func TestConsolidate(t *testing.T) {
 	tip := commits(t, db, ID{}, 33)
 	// An object that nothing reaches, and one in two packs, stay as well.
 	for range 2 {
-		if err := publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("nobody's")) }).Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("nobody's")) }).Release())
 	}
 	before := allObjects(t, dir)
 	if n := consolidate(t, db, 40); n != 0 || packCount(t, dir) != 35 {
 		t.Fatal(n, packCount(t, dir))
 	}
 	stream, err := db.Stream(hashOf("nobody's"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if n := consolidate(t, db, 0); n < 30 || packCount(t, dir) > 6 {
 		t.Fatal(n, packCount(t, dir))
 	}
@@ -109,9 +97,7 @@ func TestConsolidate(t *testing.T) {
 func mustPacks(t testing.TB, db *DB) []*pack {
 	t.Helper()
 	l, err := db.acquire()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	defer db.release(l)
 	return l.packs
 }
@@ -147,31 +133,23 @@ func TestConsolidatePacksOfGit(t *testing.T) {
 		dir, _ := deltaRepo(t, refDeltas)
 		db := reopen(t, dir, Options{})
 		tip, err := db.Ref("refs/heads/main")
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		// The same objects again, the other way round: those from git were deltas of each other.
 		src := mustPacks(t, db)[0]
 		w := publish(t, db, func(w *Writer) {
 			for i := range src.idx.count {
 				if i%3 == 0 {
 					typ, data, err := db.ReadAny(src.idx.id(i), 0, 1<<20)
-					if err != nil {
-						t.Fatal(err)
-					}
+					check(t, err)
 					mustPut(t, w, typ, data)
 				}
 			}
 		})
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Release())
 		commits(t, db, tip, 3)
 		git(t, dir, "repack", "-q") // what was new, as deltas
 		before := allObjects(t, dir)
-		if err := db.Refresh(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Refresh())
 		for _, p := range mustPacks(t, db) { // into one pack, whatever their sizes
 			age(t, p.base+".pack", time.Hour)
 		}
@@ -203,9 +181,7 @@ func TestConsolidateLeavesAlone(t *testing.T) {
 	commits(t, db, ID{}, 8)
 	packs := mustPacks(t, db)
 	for i, ext := range []string{".keep", ".promisor", ".mtimes"} {
-		if err := os.WriteFile(packs[i].base+ext, nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(packs[i].base+ext, nil, 0o644))
 	}
 	w := publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("a commit under way")) })
 	if n := consolidate(t, db, 4); n != 5 {
@@ -231,16 +207,12 @@ func TestConsolidateDamage(t *testing.T) {
 	twice := publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("twice")) })
 	again := publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("twice")) })
 	for _, w := range []*Writer{only, twice, again} {
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Release())
 	}
 	for _, w := range []*Writer{only, again} {
 		change(t, w.mu.packs[0].final+".pack", func(b []byte) []byte { b[len(b)-hashSize-7]++; return b })
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Close())
 	db = reopen(t, dir, Options{})
 	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 2}); !errors.Is(err, cold.ErrCorrupt) ||
 		n != 0 || packCount(t, dir) != 8 {

@@ -18,9 +18,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// everyStep runs once without a fault, then again for each step that was taken then, which ends there by a crash or by
-// an error of the disk. The suite takes the three in turn, as each run costs several of git fsck; the soak tries all
-// three at each step. run returns the repository, in which nothing may be left over.
+// everyStep runs once without a fault, and then again for each step that was taken, which ends by a crash or by an
+// error of the disk. The suite uses the three kinds in turn, because after each run git fsck runs several times; the
+// soak tries all three at each step. run returns the repository, in which nothing may be left over.
 func everyStep(t *testing.T, run func(fail func(step string) error) (dir string)) []string {
 	t.Helper()
 	var steps []string
@@ -58,22 +58,17 @@ func TestCommitCrashesAtEveryStep(t *testing.T) {
 	t.Parallel()
 	steps := allSteps(t, func(o Options) {
 		_, db := newRepo(t, o)
-		if _, err := addCommit(db, ID{}, 0, crashFiles("a")); err != nil {
-			t.Fatal(err)
-		}
+		mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	})
 	if len(steps) < 15 {
 		t.Fatalf("only %v", steps)
 	}
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("first"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("first"))
 	seen := map[string]int{}
 	for i, step := range steps {
 		seen[step]++
-		// In this process: the step ends everything, and Open finds what a killed process leaves.
+		// Simulated in this process: the step ends everything, and Open finds what a killed process would leave.
 		n := 0
 		crashing := reopen(t, dir, Options{MaxPerPack: 3, Fail: func(string) error {
 			if n++; n == i+1 {
@@ -86,7 +81,7 @@ func TestCommitCrashesAtEveryStep(t *testing.T) {
 		}
 		tip = afterCrash(t, dir, tip, fmt.Sprintf("%d %s", i, step))
 
-		// And truly.
+		// And with a process that is really killed.
 		c := exec.Command(os.Args[0], "-test.run=^$")
 		c.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d %s", crashEnv, step, seen[step], dir))
 		out, err := c.CombinedOutput()
@@ -147,9 +142,7 @@ func TestMendingCrashesAtEveryStep(t *testing.T) {
 			if n, err := readAll(db, good); n != len(good) {
 				t.Fatal(err)
 			}
-			if err := db.Close(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, db.Close())
 			db = reopen(t, dir, Options{})
 			if n, err := readAll(db, append(good, bad...)); n != len(good)+len(bad) {
 				t.Fatalf("%s: %v", what, err)
@@ -167,9 +160,7 @@ func TestConsolidateCrashesAtEveryStep(t *testing.T) {
 		tip := commits(t, db, ID{}, 4)
 		before := allObjects(t, dir)
 		git(t, dir, "multi-pack-index", "write")
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		db = reopen(t, dir, Options{Fail: fail})
 		n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1})
 		if (n > 0) != (err == nil) {
@@ -179,9 +170,7 @@ func TestConsolidateCrashesAtEveryStep(t *testing.T) {
 			leftovers(t, dir, err.Error())
 		}
 		fsck(t, dir)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		db = reopen(t, dir, Options{})
 		if !slices.Equal(before, allObjects(t, dir)) || checkAll(t, dir, db) != len(before) {
 			t.Fatal(err, "the objects are not the same")
@@ -190,9 +179,7 @@ func TestConsolidateCrashesAtEveryStep(t *testing.T) {
 		commits(t, db, tip, 2)
 		consolidate(t, db, 1)
 		fsck(t, dir)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		reopen(t, dir, Options{})
 		return dir
 	})
@@ -215,18 +202,14 @@ func TestGCCrashesAtEveryStep(t *testing.T) {
 		garbage(t, db, "alone")
 		git(t, dir, "hash-object", "-w", "--stdin")
 		ageAll(t, dir, time.Hour)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		db = reopen(t, dir, Options{Fail: fail})
 		_, err := db.GC(t.Context(), cold.GCOptions{Grace: time.Minute})
 		if err != nil && !crashed(err) && !strings.Contains(err.Error(), "release.keep") {
 			leftovers(t, dir, err.Error())
 		}
 		fsck(t, dir)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		db = reopen(t, dir, Options{})
 		ageAll(t, dir, time.Hour)
 		gc(t, db, cold.GCOptions{Grace: time.Minute})
@@ -253,13 +236,9 @@ func TestLinkCrashesAtEveryStep(t *testing.T) {
 	before := snapshotOf(t, src)
 	steps := everyStep(t, func(fail func(string) error) string {
 		dir, plain := newRepo(t, Options{})
-		if err := plain.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, plain.Close())
 		db, err := Open(dir, Options{Fail: fail, Log: discardLog()})
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		release, err := db.Link(t.Context(), src, tip)
 		if err == nil {
 			err = db.UpdateRef("refs/heads/main", ID{}, tip)
@@ -270,9 +249,7 @@ func TestLinkCrashesAtEveryStep(t *testing.T) {
 		if err == nil {
 			_, err = db.VerifyLinked(t.Context(), 0)
 		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		again := reopen(t, dir, Options{})
 		if _, rerr := again.Ref("refs/heads/main"); errors.Is(rerr, ErrNoRef) {
 			if err == nil {
@@ -288,9 +265,7 @@ func TestLinkCrashesAtEveryStep(t *testing.T) {
 		if keeps := glob(t, filepath.Join(dir, "objects/pack/*.keep")); len(keeps) > 0 {
 			t.Errorf("kept: %q", keeps)
 		}
-		if err := again.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, again.Close())
 		return dir
 	})
 	for _, want := range []string{"link.look", "link.pack", "link.index", "link.loose", "publish.rename-index",

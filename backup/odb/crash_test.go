@@ -75,14 +75,9 @@ func allSteps(t *testing.T, run func(o Options)) []string {
 func TestIndexPackCrashesAtEveryStep(t *testing.T) {
 	t.Parallel()
 	src, from := newRepo(t, Options{})
-	tip, err := addCommit(from, ID{}, 0, crashFiles("fetched"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, from, ID{}, 0, crashFiles("fetched"))
 	pack, err := gitErr(src, nil, "pack-objects", "--all", "--stdout", "-q")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	fetch := func(db *DB) error {
 		n, keep, err := db.IndexPack(strings.NewReader(pack), 1<<20)
 		if err == nil && n != 7 {
@@ -98,9 +93,7 @@ func TestIndexPackCrashesAtEveryStep(t *testing.T) {
 	}
 	steps := allSteps(t, func(o Options) {
 		_, db := newRepo(t, o)
-		if err := fetch(db); err != nil {
-			t.Fatal(err)
-		}
+		check(t, fetch(db))
 	})
 	for i, step := range steps {
 		dir, _ := newRepo(t, Options{})
@@ -135,33 +128,19 @@ func TestIndexPackCrashesAtEveryStep(t *testing.T) {
 func TestAbortLeavesNothing(t *testing.T) {
 	dir, db := newRepo(t, Options{MaxPerPack: 3})
 	for _, when := range []string{"written", "published", "referenced"} {
-		w, err := db.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
-		id, err := putCommit(w, ID{}, 0, crashFiles(when))
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := newWriter(t, db)
+		id := mustPutCommit(t, w, ID{}, 0, crashFiles(when))
 		if when != "written" {
-			if err := w.Publish(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, w.Publish())
 			if !db.Has(id) {
 				t.Fatal("published objects are not seen")
 			}
 		}
 		if when == "referenced" {
-			if err := db.UpdateRef("refs/heads/main", ID{}, id); err != nil {
-				t.Fatal(err)
-			}
+			check(t, db.UpdateRef("refs/heads/main", ID{}, id))
 		}
-		if err := w.Abort(); err != nil {
-			t.Fatal(err)
-		}
-		if err := w.Abort(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Abort())
+		check(t, w.Abort())
 		if _, err := w.Put(Blob, []byte("late")); !errors.Is(err, ErrClosed) {
 			t.Fatalf("Put after Abort: %v", err)
 		}
@@ -177,19 +156,12 @@ func TestAbortLeavesNothing(t *testing.T) {
 func TestAbortUnderRepack(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	files := crashFiles("shared")
-	tip, err := addCommit(db, ID{}, 0, files)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, files)
 	w := publish(t, db, func(w *Writer) {
-		if _, err := putCommit(w, tip, 1, files); err != nil {
-			t.Fatal(err)
-		}
+		mustPutCommit(t, w, tip, 1, files)
 	})
 	git(t, dir, "repack", "-adq")
-	if err := w.Abort(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Abort())
 	fsck(t, dir)
 	for _, data := range files {
 		if _, err := db.Read(hashOf(string(data)), Blob, 100); err != nil {
@@ -204,9 +176,7 @@ func TestFullDisk(t *testing.T) {
 		return
 	}
 	mnt := filepath.Join(t.TempDir(), "small")
-	if err := os.Mkdir(mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Mkdir(mnt, 0o755))
 	if err := syscall.Mount("tmpfs", mnt, "tmpfs", 0, "size=3m"); err != nil {
 		t.Logf("no tmpfs here: %v", err)
 		return
@@ -217,33 +187,22 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 	dir := filepath.Join(mnt, "cold.git")
-	if err := Init(dir, "main"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, Init(dir, "main"))
 	db := reopen(t, dir, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("fits"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("fits"))
 	big := newSeeded(30).bytes(5<<20, false)
 	for _, size := range []int{5 << 20, smallBlob} {
-		w, err := db.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
+		w := newWriter(t, db)
+		var err error
 		for i := 0; err == nil && i < 10; i++ {
 			_, err = w.PutStream(int64(size-i), bytes.NewReader(big[i:size]), nil)
 		}
 		if !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("full disk: %v", err)
 		}
-		if err := w.Abort(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Abort())
 	}
-	if tip, err = addCommit(db, tip, 1, crashFiles("fits too")); err != nil {
-		t.Fatalf("after a full disk: %v", err)
-	}
+	tip = mustAdd(t, db, tip, 1, crashFiles("fits too")) // there is room again
 	fsck(t, dir)
 	if got, err := db.Ref("refs/heads/main"); err != nil || got != tip {
 		t.Fatal(got, err)
@@ -256,9 +215,7 @@ func TestSamePackAgain(t *testing.T) {
 	for range 3 {
 		w := publish(t, db, func(w *Writer) { mustPut(t, w, Blob, []byte("the same")) })
 		sums = append(sums, w.mu.packs[0].sum)
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Release())
 	}
 	if sums[0] == sums[1] || sums[1] == sums[2] || sums[0] == sums[2] {
 		t.Fatalf("packs share a name: %v", sums)

@@ -13,39 +13,40 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Options of a DB. The zero value works.
+// Options configure a DB. The zero value works.
 type Options struct {
 	Log logrus.FieldLogger // nil: nothing is logged
 
-	// MaxDelta bounds in bytes what a delta makes, and its bases; default 1 GiB. (Stock git makes no deltas of blobs
-	// over 512 MiB.) Objects that are not deltas have no such limit.
+	// MaxDelta is how many bytes an object stored as a delta, or the base of a delta, may have; the default is 1 GiB.
+	// (Stock git makes no deltas of blobs over 512 MiB.) Objects that are not deltas have no such limit.
 	MaxDelta int64
-	// MaxDepth bounds delta chains; default 4096, which is git's own, at most 65,000.
+	// MaxDepth is the maximum length of delta chains; the default is 4096, as in git, the maximum 65,000.
 	MaxDepth int
-	// DeltaMemory is the size in bytes over which delta bases go to a temporary file; default 16 MiB.
+	// DeltaMemory is the size in bytes above which delta bases go to a temporary file; the default is 16 MiB.
 	DeltaMemory int64
-	// DeltaCache is what resolved delta bases may take in memory, in bytes; default 8 MiB.
+	// DeltaCache is how many bytes of resolved delta bases are kept in memory; the default is 8 MiB.
 	DeltaCache int64
-	// MaxPerPack is how many objects a Writer puts into a pack before it begins the next; default 100,000.
+	// MaxPerPack is how many objects a Writer puts into a pack before it begins the next one; the default is 100,000.
 	MaxPerPack int
-	// MaxPackObjects bounds the objects of a fetched pack, which brings a whole history; default 1000 million. They
-	// take 60 to 200 bytes of memory each, as they come: a sender cannot make us use more than some times what it
-	// sends.
+	// MaxPackObjects is how many objects a fetched pack, which may bring a whole history, can have; the default is 1000
+	// million. They take 60 to 200 bytes of memory each as they arrive, so a sender cannot make us use more memory than
+	// a small multiple of what it sends.
 	MaxPackObjects int
-	// MaxInflate bounds what deltas of one fetched pack, of a few bytes each, may make us write and read altogether, in
-	// bytes; default 1 TiB, and 256 times the pack where that is more. What is no delta inflates to 1,032 times its
-	// size at most.
+	// MaxInflate is how many bytes the deltas of one fetched pack, which may have a few bytes each, can make us write
+	// and read in total; the default is 1 TiB, or 256 times the size of the pack if that is more. Objects that are not
+	// deltas inflate to 1,032 times their size at most.
 	MaxInflate int64
-	// Shard says from its first 64 bytes whether a blob over 64 KiB is of a kind that comes in many versions with small
-	// differences, which are then kept as deltas when packs are merged. Trees are anyway. Default: no blob is.
+	// Shard reports, given the first 64 bytes of a blob over 64 KiB, whether the blob is of a kind that comes in many
+	// versions with small differences. When packs are merged, such blobs are stored as deltas, as trees always are. By
+	// default no blob is.
 	Shard func(head []byte) bool
-	// TempDir is where delta bases over DeltaMemory go. Default: the repository's objects directory, or for
-	// OpenReadOnly the system's directory for temporary files.
+	// TempDir is the directory for delta bases over DeltaMemory. The default is the repository's objects directory or,
+	// for OpenReadOnly, the system's directory for temporary files.
 	TempDir string
 
-	// Fail is for tests of crash safety. It is called with a name before each step that a crash could separate from the
-	// one before (Steps lists them); an error ends the operation there, and as after a crash nothing is cleaned up. A
-	// syscall.Errno is an error of that step instead.
+	// Fail is for tests of crash safety. It is called with the name of a step (see Steps) before each step that a crash
+	// could separate from the previous one. If it returns an error, the operation ends there and cleans up nothing, as
+	// after a crash; but if the error is a syscall.Errno, it counts as an ordinary failure of that step.
 	Fail func(step string) error
 }
 
@@ -71,8 +72,8 @@ func def[T int | int64](p *T, v T) {
 	}
 }
 
-// DB is an open repository. Safe for concurrent use. At most one DB from Open per repository and process; any number
-// from OpenReadOnly.
+// DB is an open repository. It is safe for concurrent use. A process may have at most one DB from Open per repository,
+// and any number from OpenReadOnly.
 type DB struct {
 	dir      string
 	opt      Options
@@ -82,7 +83,7 @@ type DB struct {
 
 	packs     atomic.Pointer[packList] // nil once closed
 	bases     *cache.BufferLRU         // resolved delta bases, by cacheKey
-	seq       atomic.Int64
+	seq       atomic.Int64             // the last pack.seq
 	pools     struct{ buf, zr, fr, zw, mem sync.Pool }
 	scan      scanState
 	evidence  evidence
@@ -91,8 +92,8 @@ type DB struct {
 	upkeep    chan struct{} // holds a token while packs are merged or cleaned
 }
 
-// Open opens the bare repository at dir for reading and writing, and removes what dead processes of ours left in it:
-// the caller must be the only EmberFS process that writes there. ErrNotRepository, ErrUnsupported.
+// Open opens the bare repository at dir for reading and writing, and removes what dead processes of EmberFS left in it.
+// The caller must be the only EmberFS process that writes there. The error may be ErrNotRepository or ErrUnsupported.
 func Open(dir string, o Options) (*DB, error) {
 	if o.TempDir == "" {
 		o.TempDir = filepath.Join(dir, "objects")
@@ -104,12 +105,12 @@ func Open(dir string, o Options) (*DB, error) {
 	if err := cleanup(dir, db.self, db.log); err != nil {
 		return nil, fmt.Errorf("open %s: %w", dir, err)
 	}
-	db.scan.settled = true // a pack of ours that a crash left without its index gets one at once
+	db.scan.noPublisher = true // if a crash left a pack of ours without its index, it gets one at once
 	return db.firstScan()
 }
 
-// OpenReadOnly opens somebody else's bare repository, or one whose daemon runs: it cleans up and writes nothing, and
-// the writing methods fail with ErrReadOnly.
+// OpenReadOnly opens a bare repository that belongs to somebody else, or one whose daemon is running. It cleans up
+// nothing and writes nothing, and the writing methods fail with ErrReadOnly.
 func OpenReadOnly(dir string, o Options) (*DB, error) {
 	db, err := open(dir, o)
 	if err != nil {
@@ -136,7 +137,7 @@ func open(dir string, o Options) (*DB, error) {
 	return newDB(dir, o)
 }
 
-// newDB is a DB that has not looked for packs yet.
+// newDB returns a DB that has not looked for packs yet.
 func newDB(dir string, o Options) (*DB, error) {
 	self, err := thisProcess()
 	if err != nil {
@@ -159,17 +160,17 @@ func (db *DB) firstScan() (*DB, error) {
 	}
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
-	db.scan.settled = false
+	db.scan.noPublisher = false
 	return db, nil
 }
 
-// Dir is the repository's directory.
+// Dir returns the repository's directory.
 func (db *DB) Dir() string { return db.dir }
 
-// ReadOnly says that the DB comes from OpenReadOnly.
+// ReadOnly reports whether the DB comes from OpenReadOnly.
 func (db *DB) ReadOnly() bool { return db.readOnly }
 
-// Close lets go of all files. Streams that are open stay readable.
+// Close releases all files. Streams that are open stay readable.
 func (db *DB) Close() error {
 	if db.closed.Swap(true) {
 		return nil
@@ -183,8 +184,8 @@ func (db *DB) Close() error {
 	return err
 }
 
-// Stats counts the packs, their objects (one that lies in two packs counts twice) and their bytes with the indexes.
-// Loose objects are not counted. Zero after Close.
+// Stats returns the number of packs, of the objects in them (one that lies in two packs counts twice), and of their
+// bytes including the indexes. Loose objects are not counted. After Close all are zero.
 func (db *DB) Stats() (packs int, objects int64, bytes int64) {
 	l, err := db.acquire()
 	if err != nil {
@@ -198,13 +199,13 @@ func (db *DB) Stats() (packs int, objects int64, bytes int64) {
 	return len(l.packs), objects, bytes
 }
 
-// crash is the error of a step that Options.Fail ended: whoever sees it leaves everything as it is.
+// crash is the error of a step at which Options.Fail simulated a crash. Code that sees it must not clean up anything.
 type crash struct{ err error }
 
 func (c *crash) Error() string { return c.err.Error() }
 func (c *crash) Unwrap() error { return c.err }
 
-// step is a place where a crash is simulated.
+// step is called where tests can simulate a crash.
 func (db *DB) step(name string) error {
 	if db.opt.Fail == nil {
 		return nil

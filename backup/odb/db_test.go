@@ -16,9 +16,7 @@ import (
 func mustID(t testing.TB, s string) ID {
 	t.Helper()
 	id, err := cold.ParseID(strings.TrimSpace(s))
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return id
 }
 
@@ -33,9 +31,8 @@ func TestWriteReadAndStockGit(t *testing.T) {
 	w := publish(t, db, func(w *Writer) {
 		for i, c := range contents {
 			var err error
-			if ids[i], err = w.PutStream(int64(len(c)), bytes.NewReader(c), nil); err != nil {
-				t.Fatal(err)
-			}
+			ids[i], err = w.PutStream(int64(len(c)), bytes.NewReader(c), nil)
+			check(t, err)
 			if again := mustPut(t, w, Blob, c); again != ids[i] {
 				t.Fatalf("Put gives %s, PutStream %s", again, ids[i])
 			}
@@ -44,36 +41,25 @@ func TestWriteReadAndStockGit(t *testing.T) {
 		for i, c := range contents {
 			files[fmt.Sprintf("f%d", i)] = c
 		}
-		var err error
-		if commit, err = putCommit(w, ID{}, 0, files); err != nil {
-			t.Fatal(err)
-		}
+		commit = mustPutCommit(t, w, ID{}, 0, files)
 		if w.Len() != len(contents)+2 || !w.Has(commit) {
 			t.Fatalf("writer has %d objects", w.Len())
 		}
 	})
-	if err := db.UpdateRef("refs/heads/main", ID{}, commit); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.UpdateRef("refs/heads/main", ID{}, commit))
+	check(t, w.Release())
 	fsck(t, dir)
 	if n := checkAll(t, dir, db); n != len(contents)+2 {
 		t.Fatalf("git sees %d objects", n)
 	}
 	for i, id := range ids {
 		b, err := db.Stream(id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		got, err := io.ReadAll(b)
 		if err != nil || !bytes.Equal(got, contents[i]) || b.Size() != int64(len(got)) {
 			t.Fatalf("stream %d: %d bytes, %v", i, len(got), err)
 		}
-		if err := b.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, b.Close())
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*")); len(left) != 2 {
 		t.Fatalf("objects/pack holds %v", left)
@@ -103,19 +89,13 @@ func TestBadPackHidesNoOther(t *testing.T) {
 	var a, b ID
 	wa := publish(t, db, func(w *Writer) { a = mustPut(t, w, Blob, []byte("a")) })
 	publish(t, db, func(w *Writer) { b = mustPut(t, w, Blob, []byte("b")) })
-	if err := os.Remove(wa.mu.packs[0].final + ".idx"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Remove(wa.mu.packs[0].final+".idx"))
 	packDir := filepath.Join(dir, "objects/pack")
 	for name, data := range map[string]string{"pack-1.idx": "torn", "pack-1.pack": "PACK", "pack-2.idx": "no pack",
 		"pack-3.pack": ""} {
-		if err := os.WriteFile(filepath.Join(packDir, name), []byte(data), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(filepath.Join(packDir, name), []byte(data), 0o644))
 	}
-	if err := db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Refresh())
 	if _, err := db.Read(b, Blob, 10); err != nil {
 		t.Fatal(err)
 	}

@@ -10,11 +10,13 @@ import (
 )
 
 const (
-	// zlibLevel is klauspost's fastest: twice as fast as the standard library's at the same size.
+	// zlibLevel is the fastest level of klauspost's zlib: twice as fast as the standard library's at the same output
+	// size.
 	zlibLevel = zlib.BestSpeed
-	// probeSize is how much of a big blob decides whether deflating it is worth while.
+	// probeSize is how many bytes of a big blob are compressed to find out whether compressing it pays.
 	probeSize = 64 << 10
-	// maxPooled is the size in bytes up to which a buffer for entries is kept: that of 4 MiB that do not shrink.
+	// maxPooled is the size in bytes up to which a buffer for entries is kept: enough for 4 MiB that cannot be
+	// compressed.
 	maxPooled = 4<<20 + 64<<10
 )
 
@@ -43,7 +45,7 @@ func (db *DB) putDeflater(d *deflater) {
 	}
 }
 
-// shrinks tells from the first bytes of a content whether compressing pays.
+// shrinks reports whether compressing pays, judging by the first bytes of a content.
 func (d *deflater) shrinks(probe []byte) (bool, error) {
 	n := d.buf.Len()
 	defer d.buf.Truncate(n)
@@ -57,8 +59,8 @@ func (d *deflater) shrinks(probe []byte) (bool, error) {
 	return d.buf.Len()-n < len(probe)-len(probe)/64, nil
 }
 
-// writer returns the zlib writer for a content that begins with probe. Of a long probe several places are looked at: a
-// chunk of a sparse file may have its zeros behind its data.
+// writer returns the zlib writer for a content that begins with probe. It looks at several places of a long probe,
+// since a chunk of a sparse file may have data first and zeros after it.
 func (d *deflater) writer(w io.Writer, probe []byte) (*zlib.Writer, error) {
 	z := d.fast
 	if len(probe) >= probeSize {
@@ -83,11 +85,11 @@ func (d *deflater) writer(w io.Writer, probe []byte) (*zlib.Writer, error) {
 	return z, nil
 }
 
-// entry makes a whole pack entry of data. The bytes are d's.
+// entry returns a whole pack entry for data. The returned bytes are valid until the next use of d.
 func (d *deflater) entry(t Type, data []byte) (entry []byte, crc uint32, err error) {
 	var head [16]byte
 	d.buf.Reset()
-	// Growing by doubling would take twice as much as a big entry needs.
+	// Reserve the memory, because growing by doubling would take twice as much as a big entry needs.
 	if need := len(data) + len(data)/256 + 64; len(data) > smallBlob && d.buf.Cap() < need {
 		d.buf = *bytes.NewBuffer(make([]byte, 0, need))
 	}
@@ -103,7 +105,7 @@ func (d *deflater) entry(t Type, data []byte) (entry []byte, crc uint32, err err
 	if err = deflate(z, data); err != nil {
 		return nil, 0, err
 	}
-	// What is no longer than a probe or two is its own.
+	// A content of up to two probes has been compressed already; store it if that did not help.
 	if n := d.buf.Len() - start; len(data) >= probeSize && len(data) <= 2*probeSize && n >= len(data)-len(data)/64 {
 		d.buf.Truncate(start)
 		d.store.Reset(&d.buf)

@@ -32,18 +32,12 @@ func TestDeflateEntry(t *testing.T) {
 			probeSize + 1<<10},
 	} {
 		d, err := db.deflater()
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		entry, _, err := d.entry(Blob, c.data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		var head [16]byte
 		z, err := zlib.NewReader(bytes.NewReader(entry[len(appendEntryHeader(head[:0], Blob, int64(len(c.data)))):]))
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		if got, err := io.ReadAll(z); err != nil || !bytes.Equal(got, c.data) {
 			t.Errorf("%s: %d bytes of %d, %v", c.name, len(got), len(c.data), err)
 		}

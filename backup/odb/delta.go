@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// content is an object's bytes, in memory or, when they are many, in an unlinked temporary file.
+// content is an object's bytes, in memory or, if there are many, in an unlinked temporary file.
 type content struct {
 	mem  []byte
 	f    *os.File
@@ -107,18 +107,18 @@ func deltaSizes(r io.ByteReader) (src, dst int64, err error) {
 	return src, dst, err
 }
 
-// deltaReader gives the target of a delta as its instructions and its base come in.
+// deltaReader yields the target of a delta, reading its instructions and its base as needed.
 type deltaReader struct {
 	base    io.ReaderAt
 	srcSize int64
-	ins     *bufio.Reader // the delta behind its sizes
+	ins     *bufio.Reader // the delta's instructions, which follow its sizes
 	left    int64         // bytes of the target still to come
 	copyOff int64
-	copyN   int64 // to copy from base
-	insertN int   // to copy from ins
+	copyN   int64 // how many bytes are to be copied from base, at copyOff
+	insertN int   // how many bytes are to be copied from ins
 }
 
-// newDeltaReader reads the sizes off ins; the base must have baseSize bytes.
+// newDeltaReader reads the delta's sizes from ins. The base must have baseSize bytes.
 func newDeltaReader(base io.ReaderAt, baseSize int64, ins *bufio.Reader) (*deltaReader, error) {
 	src, dst, err := deltaSizes(ins)
 	if err != nil {

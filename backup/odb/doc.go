@@ -1,111 +1,115 @@
-// Package odb is the git object database under a volume: loose objects and packs, references and the repository's
+// Package odb is the git object database of a volume: loose objects and packs, references, and the repository's
 // configuration. It knows nothing of files, metadata or remotes; package backup builds those on it.
 //
-// # What it promises
+// # Promises
 //
 // A DB works on a bare repository that stock git may read, gc, repack and push to at the same time.
 //
-//   - Publishing is crash-safe and gc-safe (FORMAT.md section 5): pack and index are written and fsynced under
-//     temporary names, pack-X.keep is made durable, the pack is renamed, then its index, the directory is fsynced. The
-//     caller moves the reference and only then calls Release, which removes the .keep. A pack that was visible to git
-//     with its .keep is never taken back: a git repack leaves out what it finds there and removes the other copies.
-//   - References move under <ref>.lock, compared with the value that the caller expects.
-//   - Everything that comes in is hashed with collision-detecting SHA-1, and everything that is read is verified
-//     against its id: with the same, or with plain SHA-1 where it lies in a pack of our own, whose objects were checked
-//     when they came (a quarter of the time; a linked pack is none before it was looked through). A missing object is
-//     cold.ErrMissing, bytes that do not match are cold.ErrCorrupt; never zeros, never something else. ReadInto, which
-//     is for the speed of big files, leaves out a stream's Adler-32 and copies stored blocks straight from the pack.
-//   - Declared sizes are checked against limits before anything is inflated; delta chains have a depth limit, which
-//     also ends cycles; big delta bases lie in an unlinked temporary file, not in memory.
+//   - Publishing is crash-safe and gc-safe (FORMAT.md section 5). Pack and index are written and fsynced under
+//     temporary names, pack-X.keep is made durable, the pack is renamed, then its index, and the directory is fsynced.
+//     The caller moves the reference and only then calls Release, which removes the .keep. A pack that git could see
+//     with its .keep is never taken back, because a git repack leaves out the objects that it finds there and removes
+//     their other copies.
+//   - References move under <ref>.lock, after a comparison with the value that the caller expects.
+//   - Everything that comes in is hashed with collision-detecting SHA-1. Everything that is read is verified against
+//     its id: with the same hash or, if it is in a pack of our own, whose objects were checked when they came, with
+//     plain SHA-1, which takes a quarter of the time. (A linked pack does not count as our own before it is verified.)
+//     A missing object is cold.ErrMissing, and bytes that do not match are cold.ErrCorrupt; a read never returns zeros
+//     or other bytes instead. ReadInto, which is meant for reading big files fast, does not check a stream's Adler-32,
+//     and copies stored blocks straight from the pack.
+//   - Declared sizes are checked against limits before anything is inflated. Delta chains have a maximum length, which
+//     also ends cycles. Big delta bases are kept in an unlinked temporary file, not in memory.
 //
 // # Names of our own files
 //
-// Temporary files are named emberfs_tmp_*, with the boot, the process and a random part: stock git prunes every tmp_*
-// file as soon as it is older than the start of `git gc --prune=now`, whoever is still writing it. pack-X.keep and lock
-// files hold "emberfs <boot id> <pid>", so that Open can tell what a dead process of ours left behind from what git or
-// a user made, and remove only the former.
+// Temporary files are named emberfs_tmp_*, with the boot id, the process id and a random part. They do not begin with
+// tmp_, because stock git prunes every tmp_* file that is older than the start of `git gc --prune=now`, even if
+// somebody is still writing it. pack-X.keep and lock files contain "emberfs <boot id> <pid>", so that Open can tell
+// what a dead process of ours left behind from what git or a user made, and removes only the former.
 //
 // # Linked packs
 //
-// Link brings a repository on the same file system as git clone --local does, in a time that does not depend on what
-// its packs hold: the packs by hard link, published in the order above, and what is loose, at most 10,000 objects,
-// copied into a pack. The list of packs is read again until it stays as it is, so a git gc there at the same time hides
-// nothing. It is done only where the repository has all its objects itself (no alternates, promisor packs, grafts or
-// shallow file, every pack with its index), and the packs are regular files of ours or root's that nobody else may
-// write; whatever else, the answer is ErrCannotLink.
+// Link brings the objects of a repository on the same file system as git clone --local does, in a time that does not
+// depend on what its packs contain. It hard-links the packs, which are published in the order above, and copies loose
+// objects, at most 10,000, into a pack. It reads the list of packs again until the list does not change any more, so
+// that a git gc running there cannot hide anything. It requires that the repository has all its objects itself (no
+// alternates, promisor packs, grafts or shallow file, and every pack has its index), and that the packs are regular
+// files of ours or root's that nobody else may write. In all other cases it returns ErrCannotLink.
 //
-// What a linked pack's index says is the other repository's word, and nobody has looked for collisions in what it
-// holds. Until VerifyLinked has read through it, its .keep stays, with a text of its own that marks it: its objects are
-// hashed with the collision-detecting hasher, Kind reads an object before it says that it is there, and neither
-// Consolidate, GC nor git's repack copy from it or remove it. Only that the tip is among the objects was looked up;
-// that its closure is there is what git keeps in every repository. An object that is missing or damaged is found when
-// it is read, by VerifyLinked, or by a check.
+// What a linked pack's index says is the other repository's word, and nobody has looked for collisions in the pack.
+// Until VerifyLinked has read all of it, the pack keeps its .keep, which has a text of its own as a mark; its objects
+// are hashed with the collision-detecting hasher; Kind reads an object before it says that it exists; and neither
+// Consolidate, GC nor git's repack copy from it or remove it. Link itself only checks that the tip is among the
+// objects, and relies on git that everything reachable from it is there too. An object that is missing or damaged is
+// found when it is read, by VerifyLinked, or by a check.
 //
-// Both repositories then share bytes on disk, and damage to them: the remote is no second copy before its next repack,
-// or until ours merges the pack. Nothing of ours writes to a linked file, and what either removes is its own name of
-// it.
+// The two repositories share the bytes on disk, and thus damage to them. So the remote is no second copy until it
+// repacks, or until we merge the pack. We never write to a linked file, and when one of the repositories removes it, it
+// only removes its own name of the file.
 //
 // # Packs with a damaged or missing index
 //
-// Open and every miss look for them. A pack whose index is missing for a minute, damaged, of version 1 or not its own
-// gets a new one, made from the pack as IndexPack makes it; what an index says is compared with its checksum before an
-// object is reported missing. A pack for which none can be made (cut off, damaged) is put aside in
-// objects/pack/emberfs_bad, where git does not look, after every entry that still inflates to what its id says was
-// written to a new pack; never while it is younger than a minute, or a promisor pack. Problems lists what cannot be
-// read and what was put aside. A read-only DB only reads what it can.
+// Open, and every read that does not find an object, look for such packs. A pack gets a new index, made from the pack
+// as by IndexPack, if its index has been missing for a minute, or is damaged, of version 1, or that of another pack.
+// Before an object is reported missing, the indexes are compared with their checksums. If no index can be made, because
+// the pack is truncated or damaged, every entry that can still be inflated and matches its id is written to a new pack,
+// and the pack is put aside in objects/pack/emberfs_bad, where git does not look. That is not done while the pack is
+// younger than a minute, or if it is a promisor pack. Problems lists what cannot be read and what was put aside. A
+// read-only DB only reads what it can.
 //
 // # Merging packs
 //
-// Consolidate merges packs when there are more than 32, so that their sizes then grow by factor 2 at least. Entries are
-// copied as they are and compared with the index's checksums; the newest pack comes first. A delta is copied when its
-// base is in the new pack before it, which is so unless the base was damaged, unwanted or at the end of a chain of 50;
-// otherwise the object is written whole. Trees and the blobs that Options.Shard knows, from 64 KiB to 4 MiB, become
-// deltas of a newer version of the same: versions are recognised by a sketch of their entries or lines, of which a
-// delta copies those that both have; the nth is based on version n with its lowest hexadecimal digit other than 0 made
-// 0, so chains have 4 links at most. Objects that others are based on stay whole: chains do not grow when merged packs
-// are merged again. Memory is 24 bytes an object and 24 MiB of bases; ids are read from the sorted indexes.
+// Consolidate merges packs when there are more than 32, so that afterwards each is at least twice as big as the next
+// smaller one. Entries are copied as they are, and compared with the index's checksums; the newest pack comes first. A
+// delta is copied if its base is in the new pack before it, which is so unless the base was damaged, unwanted, or at
+// the end of a chain of 50; otherwise the object is written whole. Trees, and blobs that Options.Shard recognises, from
+// 64 KiB to 4 MiB, become deltas of a newer version of the same thing. Versions are recognised by a sketch of their
+// entries or lines, and a delta copies those entries or lines that both versions have. Version n is based on version n
+// with its lowest non-zero hexadecimal digit set to 0, so a chain has at most 4 links. Objects on which others are
+// based stay whole, so that chains do not grow when merged packs are merged again. It takes 24 bytes of memory per
+// object and 24 MiB for bases; ids are read from the sorted indexes.
 //
-// The new pack is published like a commit's, gets the time of its youngest source, and only then the sources go, index
-// first. Packs with .keep, .promisor or .mtimes are neither merged nor removed. With a git gc or repack at the same
-// time: if git listed the packs before ours was there, it removes but the sources, as we do; if after, it sees ours
-// with its .keep, leaves out what is in it and does not remove it; if after the release of the .keep, ours is a pack
-// like any other, which it replaces whole. Hence ours stays whatever happens to us after it was published: nothing
-// takes it back.
+// The new pack is published like a commit's and gets the time of its youngest source. Only then are the sources
+// removed, index first. Packs with .keep, .promisor or .mtimes are neither merged nor removed. A git gc or repack at
+// the same time does no harm. If git listed the packs before ours was there, it only removes the sources, as we do. If
+// it listed them while ours had its .keep, it leaves out what is in ours, and does not remove it. If it did so after
+// the .keep was removed, ours is a pack like any other, which it replaces as a whole. Therefore our pack has to stay
+// whatever happens after it was published; nothing takes it back.
 //
-// That holds for one stock git at a time, as git gc itself sees to. Two git repack -ad at once, beside a merge, can
-// lose objects: the first leaves out what a pack with our .keep has; the second, which sees that pack without .keep,
-// makes the very pack again (equal bytes have an equal name) that the first is about to remove as one from before, and
-// removes what the first has made.
+// That is true for one stock git at a time, which git gc itself makes sure of. Two git repack -ad at once, beside a
+// merge, can lose objects. The first leaves out what a pack with our .keep has. The second, which sees that pack
+// without .keep, makes the very same pack again (equal bytes have an equal name), which the first is about to remove as
+// an old one; and it removes what the first has made.
 //
 // # Collecting garbage
 //
 // GC walks from all references, HEAD, commits that Protect holds, reflogs and FETCH_HEAD, objects in packs with .keep,
-// and all that is younger than the grace period. It gives each object a number, its place in the sorted indexes (the
-// biggest pack first, the loose objects last), and keeps a bit for each and 4 bytes for each commit and tree that waits
-// to be walked; ids and contents are not held. What the references reach has to be there and whole, else nothing is
-// removed; what only the others reach may have been pruned by git. A pack with unmarked objects is replaced by one
-// without them, as in merging; a delta whose base goes is written whole. Promisor packs stay, and excuse what is
-// missing.
+// and everything that is younger than the grace period. It gives each object a number, its place in the sorted indexes
+// (the biggest pack first, the loose objects last), and keeps one bit for each object and 4 bytes for each commit or
+// tree that waits to be walked; it does not hold ids and contents in memory. What the references reach must exist and
+// be undamaged, otherwise nothing is removed. What only the other roots reach may have been pruned by git. A pack with
+// unmarked objects is replaced by one without them, as in merging; a delta whose base is removed is written whole.
+// Promisor packs stay, and objects may be missing if there are such packs.
 //
-// A commit of ours at the same time is safe: it adds packs that are not on the list, and counts only on what its base
-// reaches, which is a tip or protected. Before each removal the references are read again, with Protect locked out: if
-// something to be removed has come into use, or git has given a pack a new time because it counts on it, the pack
-// stays, and all is looked at anew, up to three times (GCReport.Busy: still not done). Between that look and the
-// removal lies what git's own prune has too: a push into the repository by another program may count on an object that
-// was unreachable for longer than the grace period.
+// A commit of ours at the same time is safe: it adds packs that GC does not know, and relies only on what its base
+// reaches, which is a tip or protected. Before each removal GC reads the references again, while nothing can be
+// protected. If something that is to be removed has come into use, or git has given a pack a new time because it relies
+// on it, the pack stays, and GC starts anew, up to three times (GCReport.Busy says that it is still not done). Between
+// that check and the removal there is the same gap as in git's own prune: another program that pushes into the
+// repository may rely on an object that was unreachable for longer than the grace period.
 //
 // # What is refused
 //
-// SHA-256 repositories, reftable, every extensions.* but partialClone, repository format versions over 1, and
-// repositories that borrow objects through objects/info/alternates (its target may be anybody's, and may vanish). A
-// multi-pack-index is ignored: the indexes beside the packs say the same.
+// SHA-256 repositories, reftable, every extensions.* except partialClone, repository format versions over 1, and
+// repositories that borrow objects through objects/info/alternates (the target may be anybody's, and may vanish). A
+// multi-pack-index is ignored, because the indexes beside the packs have the same content.
 //
 // # Concurrency
 //
-// DB and Writer are safe for concurrent use. The list of packs is immutable behind an atomic pointer; a reader holds a
-// reference to the list that it searches, and a pack that was unlinked is closed when the last reader lets go. On a
-// miss the directory is read again until a scan shows no change.
+// DB and Writer are safe for concurrent use. The list of packs is immutable, behind an atomic pointer. A reader holds a
+// reference to the list that it searches, and a pack that was unlinked is closed when the last reader releases it. If
+// an object is not found, the directory is read again until a scan shows no change.
 //
-// Lock order: the token of DB.upkeep, then DB.protected.mu; Writer.mu, then DB.scan.mu. Nothing calls back into a
-// Writer while its lock is held except the drop function of PutStream, which must not use the Writer.
+// Lock order: the token of DB.upkeep, then DB.protected.mu; Writer.mu, then DB.scan.mu. While a Writer's lock is held,
+// the only code that is called back is the drop function of PutStream, which must not use the Writer.
 package odb

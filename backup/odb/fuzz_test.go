@@ -14,9 +14,7 @@ import (
 
 func FuzzDecodeTree(f *testing.F) {
 	data, err := EncodeTree([]TreeEntry{{ModeFile, "a", ID{1}}, {ModeTree, "b", ID{2}}, {ModeSymlink, "\xff", ID{3}}})
-	if err != nil {
-		f.Fatal(err)
-	}
+	check(f, err)
 	f.Add(data)
 	f.Add([]byte("100644 a\x00short"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -28,9 +26,7 @@ func FuzzDecodeTree(f *testing.F) {
 			return
 		}
 		again, err := EncodeTree(entries)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		if !bytes.Equal(again, data) && !bytes.Contains(data, []byte("100664 ")) {
 			t.Fatalf("%q became %q", data, again)
 		}
@@ -40,9 +36,7 @@ func FuzzDecodeTree(f *testing.F) {
 func FuzzDecodeCommit(f *testing.F) {
 	data, err := EncodeCommit(CommitData{Tree: EmptyTree, Parents: []ID{{1}}, Author: Signature{Name: "a"},
 		Message: "m"})
-	if err != nil {
-		f.Fatal(err)
-	}
+	check(f, err)
 	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := DecodeCommit(data)
@@ -57,9 +51,7 @@ func FuzzDecodeCommit(f *testing.F) {
 		}
 		// What was written again reads the same.
 		one, err := EncodeCommit(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		d, err := DecodeCommit(one)
 		if err != nil {
 			t.Fatalf("%q became %q: %v", data, one, err)
@@ -72,10 +64,7 @@ func FuzzDecodeCommit(f *testing.F) {
 
 func FuzzIndex(f *testing.F) {
 	var b bytes.Buffer
-	if err := writeIndex(&b, []packedObject{{ID{1}, 2, 12}, {ID{1, 2}, 3, 1 << 33}, {ID{0xff}, 4, 99}},
-		ID{9}); err != nil {
-		f.Fatal(err)
-	}
+	check(f, writeIndex(&b, []packedObject{{ID{1}, 2, 12}, {ID{1, 2}, 3, 1 << 33}, {ID{0xff}, 4, 99}}, ID{9}))
 	f.Add(b.Bytes(), []byte{1})
 	f.Fuzz(func(t *testing.T, data, id []byte) {
 		x, err := parseIndex(data)
@@ -181,9 +170,7 @@ func FuzzIndexPack(f *testing.F) {
 		raw.b.Write(make([]byte, packHeader))
 		raw.b.Write(body[:len(body)-hashSize])
 		pf, err := db.newPackFile()
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		in := newFetched(db, pf)
 		err = in.run(bytes.NewReader(raw.bytes()), 1<<20)
 		if err = errors.Join(err, in.last.close()); err == nil {
@@ -196,9 +183,7 @@ func FuzzIndexPack(f *testing.F) {
 			!errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Error(err)
 		}
-		if err := pf.discard(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, pf.discard())
 	})
 }
 

@@ -11,16 +11,16 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// gcGroup is up to how many bytes of packs GC writes into one new pack.
+// gcGroup is the total size in bytes up to which GC replaces several packs by one new pack.
 const gcGroup = 256 << 20
 
-// gcTries is how often GC looks again where a commit took up again, meanwhile, what was to go.
+// gcTries is how often GC starts anew if a commit meanwhile took up again an object that was to go.
 const gcTries = 3
 
-// GC removes objects that neither references, HEAD, Protect, reflogs, packs with .keep nor anything younger than the
-// grace period reach. A pack that has some is replaced by one without them. Where a reachable object is missing or
-// damaged nothing is removed: cold.ErrMissing, cold.ErrCorrupt. After an error the report says what was removed before
-// it.
+// GC removes objects that are not reachable from references, HEAD, commits under Protect, reflogs and the like, packs
+// with .keep, or objects younger than the grace period. A pack with such objects is replaced by one without them. If an
+// object that must be reachable is missing or damaged, nothing is removed, and the error is cold.ErrMissing or
+// cold.ErrCorrupt. After other errors the report says what had been removed before.
 func (db *DB) GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error) {
 	var report cold.GCReport
 	for range gcTries {
@@ -88,13 +88,13 @@ func (db *DB) gc(ctx context.Context, o cold.GCOptions) (report cold.GCReport, e
 	return report, nil
 }
 
-// collector is one GC.
+// collector is one run of GC.
 type collector struct {
 	db     *DB
 	m      *marker
-	young  time.Time // what is younger stays
+	young  time.Time // objects and packs younger than this stay
 	dryRun bool
-	fixed  []bool // by pack: it stays as it is
+	fixed  []bool // by pack: whether it stays as it is
 	mtimes []time.Time
 	dead   []deadPack
 	report *cold.GCReport
@@ -107,7 +107,7 @@ type deadPack struct {
 	bytes   int64
 }
 
-// mark walks from all roots.
+// mark marks everything that is reachable from the roots.
 func (c *collector) mark() error {
 	m := c.m
 	r, err := c.roots()
@@ -117,7 +117,7 @@ func (c *collector) mark() error {
 	if err := m.from(r.refs); err != nil {
 		return err
 	}
-	// The rest was perhaps pruned in part, by git.
+	// Git may have pruned part of what the other roots reach.
 	m.lenient = true
 	if err := m.from(r.logs); err != nil {
 		return err
@@ -141,14 +141,14 @@ func (c *collector) mark() error {
 			return err
 		}
 		c.mtimes[k] = st.ModTime()
-		// What came from a promisor is its business; it may point to what is not here.
+		// Promisor packs are the promisor's business; they may point to objects that are not here.
 		c.fixed[k] = promised || kept || st.ModTime().After(c.young)
 		if c.fixed[k] && !promised {
 			if err := m.everything(k); err != nil {
 				return err
 			}
 		}
-		c.fixed[k] = c.fixed[k] || p.damaged.Load() // it cannot be written anew
+		c.fixed[k] = c.fixed[k] || p.damaged.Load() // a damaged pack cannot be replaced
 	}
 	for i := range m.loose {
 		if m.loose[i].mtime.After(c.young) {
@@ -167,7 +167,7 @@ func (c *collector) roots() (rootSet, error) {
 	return c.db.roots()
 }
 
-// plan finds the packs that have dead objects, and how much that is.
+// plan finds the packs that have dead objects, and how many.
 func (c *collector) plan() error {
 	for k, p := range c.m.packs {
 		if c.fixed[k] {
@@ -188,7 +188,7 @@ func (c *collector) plan() error {
 				end, _ = p.idx.offset(int(by[j+1]))
 			}
 			d.objects++
-			d.bytes += end - off + hashSize + 8 // in the index
+			d.bytes += end - off + hashSize + 8 // plus its place in the index
 		}
 		if d.objects == int64(p.idx.count) && d.objects > 0 {
 			d.bytes = p.size + int64(len(p.idx.data))
@@ -200,7 +200,7 @@ func (c *collector) plan() error {
 	return nil
 }
 
-// sweep replaces the packs with dead objects, some at a time.
+// sweep replaces the packs with dead objects, in groups of up to gcGroup bytes.
 func (c *collector) sweep() error {
 	for len(c.dead) > 0 {
 		var src []*pack
@@ -238,7 +238,8 @@ func (c *collector) sweep() error {
 	return nil
 }
 
-// agree looks for the last time whether what goes is in use. While done was not called nothing can be protected.
+// agree checks for the last time whether anything that is to go has come into use. If it returns true, nothing can be
+// protected until done is called.
 func (c *collector) agree(group []deadPack) (ok bool, done func(), err error) {
 	if err := c.db.step("gc.check"); err != nil {
 		return false, nil, err
@@ -257,14 +258,14 @@ func (c *collector) agree(group []deadPack) (ok bool, done func(), err error) {
 	if err := c.m.from(r.refs); err != nil {
 		return false, nil, err
 	}
-	if err := allRead(c.m.packs); err != nil { // what is in use may lie in any of them
+	if err := allRead(c.m.packs); err != nil { // objects in use may lie in any of them
 		return false, nil, err
 	}
 	if c.m.late > 0 {
 		return false, nil, nil
 	}
 	for _, d := range group {
-		// git gives the pack a new time when it counts on an object in it.
+		// git updates the pack's mtime when it relies on an object in the pack.
 		st, err := os.Stat(c.m.packs[d.k].base + ".pack")
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return false, nil, err
@@ -276,7 +277,7 @@ func (c *collector) agree(group []deadPack) (ok bool, done func(), err error) {
 	return true, mu.Unlock, nil
 }
 
-// sweepLoose removes the loose objects that nothing reaches.
+// sweepLoose removes the loose objects that are not reachable.
 func (c *collector) sweepLoose() error {
 	if !c.dryRun {
 		ok, done, err := c.agree(nil)
@@ -303,7 +304,7 @@ func (c *collector) sweepLoose() error {
 			path := c.db.loosePath(o.id)
 			st, err := os.Lstat(path)
 			if errors.Is(err, fs.ErrNotExist) || err == nil && !st.ModTime().Equal(o.mtime) {
-				continue // git was here
+				continue // git removed it or relies on it
 			}
 			if err == nil {
 				err = removeExisting(path)

@@ -20,9 +20,7 @@ const noGrace = -1
 func gc(t testing.TB, db *DB, o cold.GCOptions) cold.GCReport {
 	t.Helper()
 	r, err := db.GC(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return r
 }
 
@@ -30,19 +28,14 @@ func gc(t testing.TB, db *DB, o cold.GCOptions) cold.GCReport {
 func garbage(t testing.TB, db *DB, text string) ID {
 	t.Helper()
 	var id ID
-	if err := publish(t, db, func(w *Writer) { id = mustPut(t, w, Blob, []byte(text)) }).Release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, publish(t, db, func(w *Writer) { id = mustPut(t, w, Blob, []byte(text)) }).Release())
 	return id
 }
 
 func ageAll(t testing.TB, dir string, by time.Duration) {
 	t.Helper()
 	for _, pattern := range []string{"objects/pack/*", "objects/??/*"} {
-		m, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := glob(t, filepath.Join(dir, pattern))
 		for _, path := range m {
 			age(t, path, by)
 		}
@@ -55,17 +48,10 @@ func TestGC(t *testing.T) {
 	reachable := allObjects(t, dir)
 	// A commit that was taken back, a branch that was replaced, and an object among reachable ones.
 	w := publish(t, db, func(w *Writer) {
-		if _, err := putCommit(w, tip, 77, map[string][]byte{"aborted": []byte("aborted")}); err != nil {
-			t.Fatal(err)
-		}
+		mustPutCommit(t, w, tip, 77, map[string][]byte{"aborted": []byte("aborted")})
 	})
-	if err := w.Abort(); err != nil {
-		t.Fatal(err)
-	}
-	tip, err := addCommit(db, tip, 78, map[string][]byte{"f": []byte("mixed")})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Abort())
+	tip = mustAdd(t, db, tip, 78, map[string][]byte{"f": []byte("mixed")})
 	dead := []ID{hashOf("aborted"), garbage(t, db, "garbage"), garbage(t, db, "more garbage")}
 	if _, err := db.replace(t.Context(), mustPacks(t, db)[:3], nil, nil, nil); err != nil {
 		t.Fatal(err)
@@ -113,14 +99,9 @@ func TestGCRoots(t *testing.T) {
 	commits(t, db, ID{}, 2)
 	lone := func(what string) (commit, blob ID) {
 		w := publish(t, db, func(w *Writer) {
-			var err error
-			if commit, err = putCommit(w, ID{}, 5, map[string][]byte{"f": []byte(what)}); err != nil {
-				t.Fatal(err)
-			}
+			commit = mustPutCommit(t, w, ID{}, 5, map[string][]byte{"f": []byte(what)})
 		})
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Release())
 		return commit, hashOf(what)
 	}
 	var keep []ID
@@ -131,12 +112,8 @@ func TestGCRoots(t *testing.T) {
 	}
 	write := func(name, text string) {
 		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		check(t, os.WriteFile(path, []byte(text), 0o644))
 	}
 	point("a packed branch", func(c ID) {
 		git(t, dir, "update-ref", "refs/heads/packed", c.String())
@@ -158,10 +135,7 @@ func TestGCRoots(t *testing.T) {
 		git(t, dir, "read-tree", c.String())
 		keep = append(keep, b)
 		if at != "index" {
-			text, err := os.ReadFile(filepath.Join(dir, "index"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := readFile(t, filepath.Join(dir, "index"))
 			write(at, string(text))
 		}
 	}
@@ -172,23 +146,15 @@ func TestGCRoots(t *testing.T) {
 	// Its tree is in an older pack: what the young one reaches stays too.
 	db2w := publish(t, db, func(w *Writer) {
 		data, err := db.Read(young, Commit, 1000)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		c, err := DecodeCommit(data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		c.Message = "young too\n"
 		enc, err := EncodeCommit(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		keep = append(keep, mustPut(t, w, Commit, enc))
 	})
-	if err := db2w.Release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db2w.Release())
 	ageAll(t, dir, time.Hour)
 	age(t, db2w.mu.packs[0].final+".pack", 0)
 	keep = append(keep, youngBlob, kept, keptBlob)
@@ -214,29 +180,18 @@ func TestGCRefuses(t *testing.T) {
 			change(t, path, func(b []byte) []byte { b[len(b)-6]++; return b })
 		},
 		"a ref that cannot be read": func(t *testing.T, dir string, _ ID) {
-			if err := os.WriteFile(filepath.Join(dir, "refs/heads/odd"), []byte("nonsense\n"), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(dir, "refs/heads/odd"), []byte("nonsense\n"), 0o644))
 		},
 		"a ref to nothing": func(t *testing.T, dir string, _ ID) {
-			if err := os.WriteFile(filepath.Join(dir, "refs/heads/gone"), []byte(strings.Repeat("1", 40)+"\n"),
-				0o644); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(dir, "refs/heads/gone"), []byte(strings.Repeat("1", 40)+"\n"), 0o644))
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir, db := newRepo(t, Options{})
-			tip, err := addCommit(db, ID{}, 0, map[string][]byte{"loose": []byte("loose"), "other": []byte("other")})
-			if err != nil {
-				t.Fatal(err)
-			}
+			tip := mustAdd(t, db, ID{}, 0, map[string][]byte{"loose": []byte("loose"), "other": []byte("other")})
 			// As loose objects, which are easy to damage.
 			pack := mustPacks(t, db)[0].base
-			data, err := os.ReadFile(pack + ".pack")
-			if err != nil {
-				t.Fatal(err)
-			}
+			data := readFile(t, pack+".pack")
 			remove(t, pack+".idx")
 			remove(t, pack+".pack")
 			if _, err := gitErr(dir, data, "unpack-objects", "-q"); err != nil {
@@ -290,14 +245,9 @@ func TestGCIsOvertaken(t *testing.T) {
 		}})
 		tip := commits(t, db, ID{}, 2)
 		w := publish(t, db, func(w *Writer) {
-			var err error
-			if dead, err = putCommit(w, tip, 9, map[string][]byte{"f": []byte("dead")}); err != nil {
-				t.Fatal(err)
-			}
+			dead = mustPutCommit(t, w, tip, 9, map[string][]byte{"f": []byte("dead")})
 		})
-		if err := w.Release(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, w.Release())
 		unused := garbage(t, db, "garbage")
 		for i := range 20 {
 			more = append(more, garbage(t, db, fmt.Sprint("more", i)))
@@ -334,9 +284,7 @@ func TestGCPacksOfGit(t *testing.T) {
 	git(t, dir, "symbolic-ref", "HEAD", "refs/heads/other")
 	git(t, dir, "update-ref", "-d", "refs/heads/main")
 	parent := strings.TrimSpace(git(t, dir, "rev-parse", "other~3"))
-	if err := os.WriteFile(filepath.Join(dir, "shallow"), []byte(parent+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(filepath.Join(dir, "shallow"), []byte(parent+"\n"), 0o644))
 	ageAll(t, dir, time.Hour)
 	want := len(strings.Fields(git(t, dir, "rev-list", "--objects", "--no-object-names", "--all")))
 	db := reopen(t, dir, Options{})
@@ -372,19 +320,10 @@ func TestGCBesideCommits(t *testing.T) {
 	})
 	for i := range 60 {
 		release := db.Protect(tip)
-		w, err := db.NewWriter()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := putCommit(w, tip, 1000+i, map[string][]byte{"f": fmt.Appendf(nil, "aborted %d", i)}); err != nil {
-			t.Fatal(err)
-		}
-		if err := errors.Join(w.Publish(), w.Abort()); err != nil {
-			t.Fatal(err)
-		}
-		if tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i))); err != nil {
-			t.Fatal(err)
-		}
+		w := newWriter(t, db)
+		mustPutCommit(t, w, tip, 1000+i, map[string][]byte{"f": fmt.Appendf(nil, "aborted %d", i)})
+		check(t, errors.Join(w.Publish(), w.Abort()))
+		tip = mustAdd(t, db, tip, i, crashFiles(fmt.Sprint(i)))
 		release()
 		if t.Failed() {
 			break

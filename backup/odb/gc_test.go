@@ -20,8 +20,8 @@ import (
 // some.
 const maxMore = 3000
 
-// addCommitBesideGit is addCommit for as long as a reference is locked: git at work all the time holds one for over
-// lockPatience where the machine has much to do.
+// addCommitBesideGit is addCommit, repeated for as long as a reference is locked: on a busy machine, a git that works
+// all the time may hold a lock for longer than lockPatience.
 func addCommitBesideGit(db *DB, old ID, n int, files map[string][]byte) (id ID, err error) {
 	for range 100 {
 		if id, err = addCommit(db, old, n, files); !errors.Is(err, ErrLocked) {
@@ -31,8 +31,8 @@ func addCommitBesideGit(db *DB, old ID, n int, files map[string][]byte) (id ID, 
 	return id, err
 }
 
-// wantBlob reads a blob that must be there after so many commits. What it says of a failure tells a loss from a look
-// that missed it.
+// wantBlob reads a blob that must be there after so many commits. On failure it says whether the blob is lost or was
+// only not found.
 func wantBlob(t *testing.T, dir string, db *DB, id ID, commits int) {
 	t.Helper()
 	_, err := db.Read(id, Blob, 100)
@@ -48,10 +48,7 @@ func wantBlob(t *testing.T, dir string, db *DB, id ID, commits int) {
 func TestCommitsUnderLoopingGC(t *testing.T) {
 	commits := effort.Count(t, 80, 2000)
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("0"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	stop := func() { // nobody is killed: what git leaves then is no repository
@@ -91,6 +88,7 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 	for i := 1; (i < commits || !met() && i < commits+maxMore) && !t.Failed(); i++ {
 		files := crashFiles(fmt.Sprint(i / 3)) // most content is in earlier commits already
 		files["new"] = fmt.Appendf(nil, "%d", i)
+		var err error
 		if tip, err = addCommitBesideGit(db, tip, i, files); err != nil {
 			t.Fatalf("commit %d: %v", i, err)
 		}
@@ -111,13 +109,9 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 	n := 0
 	for id := tip; !id.IsZero(); n++ {
 		data, err := db.Read(id, Commit, 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		c, err := DecodeCommit(data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		id = ID{}
 		if len(c.Parents) > 0 {
 			id = c.Parents[0]
@@ -136,29 +130,18 @@ func TestCommitsUnderLoopingGC(t *testing.T) {
 func TestStreamSurvivesRepack(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	big := newSeeded(60).bytes(4<<20, false)
-	tip, err := addCommit(db, ID{}, 0, map[string][]byte{"big": big})
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, map[string][]byte{"big": big})
 	id, err := HashObject(Blob, big)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	s, err := db.Stream(id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	head := make([]byte, 1000)
 	if _, err := s.Read(head); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := addCommit(db, tip, 1, map[string][]byte{"big": big, "small": []byte("x")}); err != nil {
-		t.Fatal(err)
-	}
+	mustAdd(t, db, tip, 1, map[string][]byte{"big": big, "small": []byte("x")})
 	git(t, dir, "repack", "-adq")
-	if err := db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Refresh())
 	if packs, _, _ := db.Stats(); packs != 1 {
 		t.Fatalf("%d packs", packs)
 	}
@@ -170,22 +153,16 @@ func TestStreamSurvivesRepack(t *testing.T) {
 	for n < len(big)-1000 {
 		k, err := s.Read(rest[n:])
 		n += k
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 	}
 	if !bytes.Equal(rest[:n], big[1000:]) {
 		t.Error("content differs")
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, s.Close())
 	if n := openFiles(t, dir, "deleted"); n != 0 {
 		t.Errorf("%d removed files are still open", n)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Close())
 	if n := openFiles(t, dir, ""); n != 0 {
 		t.Errorf("%d files are open after Close", n)
 	}
@@ -195,9 +172,7 @@ func TestStreamSurvivesRepack(t *testing.T) {
 func openFiles(t *testing.T, dir, word string) int {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	n := 0
 	for _, fd := range fds {
 		name, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name()))
@@ -213,10 +188,7 @@ func TestReadersSurviveEveryRepack(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	tip, ids := ID{}, []ID{}
 	for i := range 20 {
-		var err error
-		if tip, err = addCommit(db, tip, i, map[string][]byte{"f": fmt.Appendf(nil, "%d", i)}); err != nil {
-			t.Fatal(err)
-		}
+		tip = mustAdd(t, db, tip, i, map[string][]byte{"f": fmt.Appendf(nil, "%d", i)})
 		ids = append(ids, hashOf(fmt.Sprint(i)))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -23,25 +23,19 @@ func TestReadWhatGitWrites(t *testing.T) {
 	doc := rnd.bytes(40_000, true)
 	for i := range 60 {
 		copy(doc[i*500:], fmt.Sprintf("version %d", i))
-		if err := os.WriteFile(filepath.Join(work, "doc"), doc, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(work, fmt.Sprintf("f%d", i)), []byte{byte(i)}, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(filepath.Join(work, "doc"), doc, 0o644))
+		check(t, os.WriteFile(filepath.Join(work, fmt.Sprintf("f%d", i)), []byte{byte(i)}, 0o755))
 		git(t, work, "add", ".")
 		git(t, work, "commit", "-q", "-m", fmt.Sprint(i))
 	}
 	git(t, work, "tag", "-a", "-m", "a tag", "v1")
 	bare := filepath.Join(work, ".git")
 	git(t, bare, "config", "core.bare", "true")
-	check := func(what string) {
+	compare := func(what string) {
 		t.Helper()
 		for _, mem := range []int64{0, 1000} { // the second run spills delta bases to files
 			db, err := OpenReadOnly(bare, Options{DeltaMemory: mem, DeltaCache: mem})
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			if n := checkAll(t, bare, db); n < 180 {
 				t.Fatalf("%s: %d objects", what, n)
 			}
@@ -59,21 +53,19 @@ func TestReadWhatGitWrites(t *testing.T) {
 				t.Fatalf("%s: HEAD %s, %v", what, head, err)
 			}
 			walkTrees(t, db, head)
-			if err := db.Close(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, db.Close())
 		}
 	}
-	check("loose")
+	compare("loose")
 	git(t, bare, "repack", "-adfq", "--depth=50", "--window=50")
 	git(t, bare, "pack-refs", "--all")
-	check("packed with OFS_DELTA")
+	compare("packed with OFS_DELTA")
 	git(t, bare, "config", "repack.useDeltaBaseOffset", "false")
 	git(t, bare, "repack", "-adfq", "--depth=50", "--window=50")
-	check("packed with REF_DELTA")
+	compare("packed with REF_DELTA")
 	git(t, bare, "config", "pack.packSizeLimit", "1m")
 	git(t, bare, "repack", "-adfq", "--write-midx")
-	check("with a multi-pack-index")
+	compare("with a multi-pack-index")
 }
 
 // walkTrees decodes every commit and tree of the first-parent history.
@@ -81,20 +73,13 @@ func walkTrees(t *testing.T, db *DB, id ID) {
 	t.Helper()
 	for !id.IsZero() {
 		data, err := db.Read(id, Commit, 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		c, err := DecodeCommit(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if data, err = db.Read(c.Tree, Tree, 1<<20); err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
+		data, err = db.Read(c.Tree, Tree, 1<<20)
+		check(t, err)
 		entries, err := DecodeTree(data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		if again, err := EncodeTree(entries); err != nil || !bytes.Equal(again, data) {
 			t.Fatalf("tree %s does not encode to itself: %v", c.Tree, err)
 		}
@@ -114,9 +99,7 @@ func TestIndexPackFromGit(t *testing.T) {
 		copy(doc[i*900:], fmt.Sprintf("version %d", i))
 		for name, data := range map[string][]byte{"doc": doc, fmt.Sprint("f", i): fmt.Appendf(nil, "%d", i),
 			"empty": nil} {
-			if err := os.WriteFile(filepath.Join(src, name), data, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(src, name), data, 0o644))
 		}
 		git(t, src, "add", ".")
 		git(t, src, "commit", "-q", "-m", fmt.Sprint(i))
@@ -126,9 +109,7 @@ func TestIndexPackFromGit(t *testing.T) {
 	for _, o := range []Options{{}, {DeltaMemory: 1000, DeltaCache: 1000}} {
 		for _, args := range [][]string{{"--delta-base-offset"}, {}, {"--window=0"}} {
 			pack, err := gitErr(src, nil, append([]string{"pack-objects", "--all", "--stdout", "-q"}, args...)...)
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			dir, db := newRepo(t, o)
 			rest := "what follows"
 			n, keep, err := db.IndexPack(io.MultiReader(strings.NewReader(pack), strings.NewReader(rest)),
@@ -136,16 +117,12 @@ func TestIndexPackFromGit(t *testing.T) {
 			if err != nil || n != 30*4+2 {
 				t.Fatalf("%v: %d objects, %v", args, n, err)
 			}
-			if err := db.UpdateRef("refs/heads/main", ID{}, head); err != nil {
-				t.Fatal(err)
-			}
+			check(t, db.UpdateRef("refs/heads/main", ID{}, head))
 			if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(m) != 1 {
 				t.Fatal(m)
 			}
 			for range 2 {
-				if err := keep(); err != nil {
-					t.Fatal(err)
-				}
+				check(t, keep())
 			}
 			if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*")); len(m) != 2 {
 				t.Fatal(m)
@@ -160,13 +137,9 @@ func TestIndexPackFromGit(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	old := strings.TrimSpace(git(t, src, "rev-parse", "HEAD~10"))
 	first, err := gitErr(src, []byte(old+"\n"), "pack-objects", "--revs", "--stdout", "-q")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	thin, err := gitErr(src, []byte(head.String()+"\n^"+old+"\n"), "pack-objects", "--revs", "--thin", "--stdout", "-q")
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if _, _, err := db.IndexPack(strings.NewReader(thin), 0); !errors.Is(err, cold.ErrMissing) {
 		t.Fatalf("thin pack without its bases: %v", err)
 	}
@@ -175,9 +148,7 @@ func TestIndexPackFromGit(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := db.UpdateRef("refs/heads/main", ID{}, head); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.UpdateRef("refs/heads/main", ID{}, head))
 	fsck(t, dir)
 	checkAll(t, dir, db)
 }

@@ -18,13 +18,19 @@ import (
 	logtest "github.com/sirupsen/logrus/hooks/test"
 )
 
+// check ends the test when there is an error. It costs nothing where there is none: benchmarks call it too.
+func check(t testing.TB, err error) {
+	if err != nil {
+		t.Helper()
+		t.Fatal(err)
+	}
+}
+
 // git runs stock git in the repository and fails the test when git does.
 func git(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	out, err := gitErr(dir, nil, args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return out
 }
 
@@ -54,9 +60,7 @@ func discardLog() logrus.FieldLogger {
 func newRepo(t testing.TB, o Options) (string, *DB) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "cold.git")
-	if err := Init(dir, "main"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, Init(dir, "main"))
 	return dir, reopen(t, dir, o)
 }
 
@@ -66,9 +70,7 @@ func reopen(t testing.TB, dir string, o Options) *DB {
 		o.Log = discardLog()
 	}
 	db, err := Open(dir, o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)
@@ -80,23 +82,16 @@ func reopen(t testing.TB, dir string, o Options) *DB {
 // put stores objects in one published and released pack.
 func publish(t testing.TB, db *DB, fill func(w *Writer)) *Writer {
 	t.Helper()
-	w, err := db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWriter(t, db)
 	fill(w)
-	if err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Publish())
 	return w
 }
 
 func mustPut(t testing.TB, w *Writer, typ Type, data []byte) ID {
 	t.Helper()
 	id, err := w.Put(typ, data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return id
 }
 
@@ -120,6 +115,34 @@ func addCommit(db *DB, old ID, n int, files map[string][]byte) (ID, error) {
 		err = errors.Join(err, w.Abort())
 	}
 	return id, err
+}
+
+func mustAdd(t testing.TB, db *DB, old ID, n int, files map[string][]byte) ID {
+	t.Helper()
+	id, err := addCommit(db, old, n, files)
+	check(t, err)
+	return id
+}
+
+func newWriter(t testing.TB, db *DB) *Writer {
+	t.Helper()
+	w, err := db.NewWriter()
+	check(t, err)
+	return w
+}
+
+func readFile(t testing.TB, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	check(t, err)
+	return b
+}
+
+func mustPutCommit(t testing.TB, w *Writer, parent ID, n int, files map[string][]byte) ID {
+	t.Helper()
+	id, err := putCommit(w, parent, n, files)
+	check(t, err)
+	return id
 }
 
 func putCommit(w *Writer, parent ID, n int, files map[string][]byte) (ID, error) {
@@ -197,10 +220,7 @@ func fsck(t testing.TB, dir string) {
 			t.Fatalf("git fsck says: %s", line)
 		}
 	}
-	idx, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.idx"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	idx := glob(t, filepath.Join(dir, "objects/pack/*.idx"))
 	if len(idx) > 0 {
 		git(t, dir, append([]string{"verify-pack"}, idx...)...)
 	}
@@ -209,16 +229,8 @@ func fsck(t testing.TB, dir string) {
 // harmPack changes the only pack. end is where its entries end.
 func harmPack(t *testing.T, dir string, harm func(pack []byte, end int)) {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
-	if err != nil || len(paths) != 1 {
-		t.Fatal(paths, err)
-	}
-	pack, err := os.ReadFile(paths[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	path := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
+	pack := readFile(t, path)
 	harm(pack, len(pack)-hashSize)
-	if err := errors.Join(os.Chmod(paths[0], 0o644), os.WriteFile(paths[0], pack, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, pack, 0o644)))
 }

@@ -35,19 +35,11 @@ func TestSpecialFilesDoNotBlock(t *testing.T) {
 	for _, name := range []string{"config", "packed-refs", "refs/heads/main", "objects/info/alternates",
 		"objects/pack/pack-1.idx", "objects/01/" + strings.Repeat("0", 38)} {
 		dir, db := newRepo(t, Options{})
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := removeExisting(path); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Mkfifo(path, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		check(t, removeExisting(path))
+		check(t, syscall.Mkfifo(path, 0o644))
 		within(t, name, func() {
 			db, err := OpenReadOnly(dir, Options{Log: discardLog()})
 			if err != nil {
@@ -72,9 +64,7 @@ func TestUnreadablePackIsNotMissing(t *testing.T) {
 	// A symbolic link to itself fails the way a lack of rights does, for root too.
 	loop := filepath.Join(dir, "objects/pack/pack-0")
 	for _, ext := range []string{".idx", ".pack"} {
-		if err := os.Symlink(loop+ext, loop+ext); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.Symlink(loop+ext, loop+ext))
 	}
 	db = reopen(t, dir, Options{})
 	for _, id := range []ID{a, b} {
@@ -85,9 +75,7 @@ func TestUnreadablePackIsNotMissing(t *testing.T) {
 	if _, err := db.Read(ID{1}, Blob, 10); errors.Is(err, cold.ErrMissing) || !errors.Is(err, syscall.ELOOP) {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Remove(loop+".idx"), os.Remove(loop+".pack")); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(os.Remove(loop+".idx"), os.Remove(loop+".pack")))
 	if _, err := db.Read(ID{1}, Blob, 10); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
@@ -95,13 +83,8 @@ func TestUnreadablePackIsNotMissing(t *testing.T) {
 
 func TestNestedRefsAreRefused(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.UpdateRef("refs/heads/a/b", ID{}, tip); err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
+	check(t, db.UpdateRef("refs/heads/a/b", ID{}, tip))
 	git(t, dir, "pack-refs", "--all", "--prune")
 	for _, name := range []string{"refs/heads/a", "refs/heads/a/b/c", "refs/heads/main/x"} {
 		if err := db.UpdateRef(name, ID{}, tip); !errors.Is(err, os.ErrExist) {
@@ -123,9 +106,7 @@ func TestThinPackWithABigBase(t *testing.T) {
 	if err != nil || n != 2 {
 		t.Fatal(n, err)
 	}
-	if err := keep(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, keep())
 	nid, _ := HashObject(Blob, next)
 	if got, err := db.Read(nid, Blob, 1<<20); err != nil || !bytes.Equal(got, next) {
 		t.Fatal(err)
@@ -135,21 +116,13 @@ func TestThinPackWithABigBase(t *testing.T) {
 		t.Fatal(m)
 	}
 	// A base that is damaged here must not come in under the wrong id.
-	packs, err := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	packs := glob(t, filepath.Join(dir, "objects/pack/*.pack"))
 	for _, path := range packs {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := readFile(t, path)
 		for i := 1000; i < 1100; i++ {
 			data[i] ^= 0xff
 		}
-		if err := errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, data, 0o644)); err != nil {
-			t.Fatal(err)
-		}
+		check(t, errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, data, 0o644)))
 	}
 	if _, _, err := db.IndexPack(bytes.NewReader(p.bytes()), 0); !errors.Is(err, cold.ErrCorrupt) {
 		t.Fatal(err)
@@ -167,9 +140,7 @@ func TestBigDeltaChain(t *testing.T) {
 		next := append(bytes.Clone(last), fmt.Sprint(i)...)
 		off = p.ofs(off, packfile.DiffDelta(last, next))
 		id, err := HashObject(Blob, next)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		want[id], last = next, next
 	}
 	if _, _, err := db.IndexPack(bytes.NewReader(p.bytes()), 0); err != nil {

@@ -19,9 +19,10 @@ const (
 	hashSize  = 20
 )
 
-// index is one pack index of version 2, searched in place: no heap per object. A page that cannot be read, because the
-// disk fails or somebody cut the file, is found missing (SIGBUS, see mmap(2)): the methods answer as if nothing were
-// there, and unread says so from then on. Who removes something on the strength of an answer asks unread first.
+// index is a pack index of version 2, searched in place in the mapped file, so that it takes no heap per object. If a
+// page cannot be read, because the disk fails or somebody truncated the file, the access raises SIGBUS (mmap(2)), which
+// is caught: the method answers as if nothing were there, and from then on unread returns an error. Code that removes
+// something because of such an answer must call unread first.
 type index struct {
 	path   string
 	data   []byte // the whole file, mapped (or from a test)
@@ -35,7 +36,7 @@ type index struct {
 	faulted atomic.Bool
 }
 
-// openIndex maps the index at path. cold.ErrCorrupt: it is damaged or cut off.
+// openIndex maps the index at path. If it is damaged or truncated, the error is cold.ErrCorrupt.
 func openIndex(path string) (*index, error) {
 	f, st, err := openRegular(path)
 	if err != nil {
@@ -67,7 +68,8 @@ func (x *index) parse() (*index, error) {
 	return parseIndex(x.data)
 }
 
-// guard, deferred with what debug.SetPanicOnFault said, notes that x could not be read.
+// guard must be deferred with the result of debug.SetPanicOnFault. It recovers from a fault and notes that x could not
+// be read.
 func (x *index) guard(was bool) {
 	debug.SetPanicOnFault(was)
 	r := recover()
@@ -82,7 +84,7 @@ func (x *index) guard(was bool) {
 	x.faulted.Store(true)
 }
 
-// unread is an error, cold.ErrCorrupt, where some of x could not be read.
+// unread returns an error, cold.ErrCorrupt, if some of x could not be read.
 func (x *index) unread() error {
 	if x.faulted.Load() {
 		return corruptf("index %s: a part of the file cannot be read", x.path)
@@ -100,8 +102,8 @@ func allRead(packs []*pack) error {
 	return nil
 }
 
-// parseIndex checks that every table lies within data and that the fan-out makes searching safe. The ids themselves are
-// believed: an object is compared with its id when it is read.
+// parseIndex checks that every table lies within data, and that the fan-out table makes searching safe. It does not
+// check the ids; an object is compared with its id when it is read.
 func parseIndex(data []byte) (*index, error) {
 	if len(data) < idxHeader+idxFanout+idxTail {
 		return nil, corruptf("%d bytes are too few", len(data))
@@ -149,10 +151,10 @@ func (x *index) close() error {
 
 func (x *index) fan(i int) uint32 { return binary.BigEndian.Uint32(x.data[idxHeader+4*i:]) }
 
-// packSum is the trailer checksum of the pack that x belongs to.
+// packSum returns the checksum in the trailer of the pack that x belongs to.
 func (x *index) packSum() [hashSize]byte { return x.sum(len(x.data) - idxTail) }
 
-// ownSum is the checksum of all before it in the index.
+// ownSum returns the checksum that the index has of itself.
 func (x *index) ownSum() [hashSize]byte { return x.sum(len(x.data) - hashSize) }
 
 func (x *index) sum(at int) (sum [hashSize]byte) {
@@ -172,7 +174,7 @@ func (x *index) crc(i int) (crc uint32) {
 	return binary.BigEndian.Uint32(x.crcs[4*i:])
 }
 
-// offset is where object i begins in the pack; ok is false when the index points outside its own table.
+// offset returns where object i begins in the pack. ok is false if the index points outside its own table.
 func (x *index) offset(i int) (off int64, ok bool) {
 	defer x.guard(debug.SetPanicOnFault(true))
 	o := binary.BigEndian.Uint32(x.off32[4*i:])
@@ -197,7 +199,7 @@ func (x *index) find(id ID) (at int) {
 	return at
 }
 
-// from returns the position of the first object whose id is not below id; count where there is none.
+// from returns the position of the first object whose id is not below id, or count if there is none.
 func (x *index) from(id ID) (at int) {
 	at = x.count
 	defer x.guard(debug.SetPanicOnFault(true))

@@ -15,16 +15,12 @@ import (
 func TestIndexIsCutWhileMapped(t *testing.T) {
 	dir, ids := deltaRepo(t, false)
 	idx := onlyFile(t, filepath.Join(dir, "objects/pack/*.idx"))
-	if err := os.Chmod(idx, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Chmod(idx, 0o644))
 	db := reopen(t, dir, Options{})
 	if n, err := readAll(db, ids); n != len(ids) {
 		t.Fatal(n, err)
 	}
-	if err := os.Truncate(idx, 0); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Truncate(idx, 0))
 	if n, err := readAll(db, ids); n != len(ids) {
 		t.Fatal(n, err)
 	}
@@ -66,9 +62,7 @@ func TestIndexIsCutDuringGC(t *testing.T) {
 			leftovers(t, dir, step, db)
 		}
 		ageAll(t, dir, time.Hour)
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Close())
 		db = reopen(t, dir, Options{})
 		if _, err := db.Read(tip, 0, 1<<20); err != nil {
 			t.Errorf("%s: %v", step, err)

@@ -12,10 +12,10 @@ import (
 	"slices"
 )
 
-// packedObject is what an index says of one object.
+// packedObject is what an index says about one object.
 type packedObject struct {
 	id  ID
-	crc uint32 // of the entry as it stands in the pack
+	crc uint32 // checksum of the entry's bytes in the pack
 	off int64
 }
 
@@ -25,8 +25,8 @@ func writeIndex(w io.Writer, objs []packedObject, packSum ID) error {
 	return encodeIndex(w, slices.Values(objs), packSum)
 }
 
-// encodeIndex writes an index of version 2 in a few passes over the objects, which come sorted by id, without memory of
-// its own for each. Two objects with one id are an error: git would refuse the pair.
+// encodeIndex writes an index of version 2 in several passes over the objects, which must be sorted by id; it takes no
+// memory per object. Two objects with the same id are an error, because git would refuse them.
 func encodeIndex(w io.Writer, objs iter.Seq[packedObject], packSum ID) error {
 	sum := sha1.New()
 	bw := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)

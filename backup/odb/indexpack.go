@@ -12,21 +12,22 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/cache"
 )
 
-// fetched is a pack from outside on its way in.
+// fetched is a pack that is being received.
 type fetched struct {
 	db      *DB
 	pf      *packFile
 	label   string // what errors call the pack
 	entries []fetchedEntry
 	work    int64 // bytes inflated so far
-	// inPlace: the pack lies in the repository already and is only read; its deltas' bases are all inside.
+	// inPlace says that the pack is in the repository already and is only read; the bases of all its deltas are inside
+	// it.
 	inPlace bool
-	// tolerant: what is damaged is passed over.
+	// tolerant says that damaged entries are skipped.
 	tolerant bool
 
-	// Resolving: which entries wait for which base.
-	byOffset map[int64][]int32 // ofsDelta, by the base's offset
-	byID     map[ID][]int32    // refDelta, by the base's id
+	// Used while resolving deltas: which entries wait for which base.
+	byOffset map[int64][]int32 // those of type ofsDelta, by the base's offset
+	byID     map[ID][]int32    // those of type refDelta, by the base's id
 	cache    *cache.BufferLRU  // resolved bases, by offset
 	last     *content          // the last base that was too big for the cache
 	lastOff  int64
@@ -37,23 +38,23 @@ type fetchedEntry struct {
 	id    ID
 	off   int64
 	data  int64
-	size  int64 // as declared: of the delta for a delta
-	base  int32 // delta: its base's index once that is known; -1
+	size  int64 // declared size; of a delta the size of the delta itself
+	base  int32 // of a delta the index of its base, -1 if not known
 	crc   uint32
 	depth uint16
 	typ   Type
 	known bool
 }
 
-// IndexPack takes in a pack as a fetch delivers it: it is streamed to a temporary file, every object is inflated and
-// hashed, deltas are resolved within the pack and against this repository (thin packs are completed), and the result is
-// published with a .keep. The caller moves the reference and then calls keep, which removes the .keep. An empty pack is
-// fine and publishes nothing.
+// IndexPack receives a pack as a fetch delivers it. The pack is streamed to a temporary file, every object is inflated
+// and hashed, deltas are resolved within the pack and against this repository (a thin pack is completed), and the
+// result is published with a .keep. The caller moves the reference and then calls keep, which removes the .keep. An
+// empty pack is allowed and publishes nothing.
 //
-// Memory: 60 to 200 bytes an object, Options.DeltaCache and two delta bases of up to Options.DeltaMemory. maxBytes
-// bounds the pack (0: no limit), Options the rest; ErrTooLarge. A damaged pack is cold.ErrCorrupt, and leaves nothing
-// behind. Reading stops behind the pack's trailer or shortly after. Whether everything that the objects point to is
-// there is not checked.
+// It takes 60 to 200 bytes of memory per object, Options.DeltaCache, and two delta bases of up to Options.DeltaMemory
+// each. maxBytes limits the size of the pack (0: no limit), and Options the rest; what exceeds a limit is ErrTooLarge.
+// A damaged pack is cold.ErrCorrupt and leaves nothing behind. IndexPack may read r a little beyond the pack's trailer.
+// It does not check that everything that the objects point to exists.
 func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() error, err error) {
 	if db.readOnly {
 		return 0, nil, fmt.Errorf("index pack: %w", ErrReadOnly)
@@ -103,7 +104,7 @@ func (f *fetched) run(r io.Reader, maxBytes int64) error {
 	return nil
 }
 
-// objects is what the index says of the entries.
+// objects returns what the index says about the entries.
 func (f *fetched) objects() []packedObject {
 	objs := make([]packedObject, len(f.entries))
 	for i, e := range f.entries {
@@ -120,7 +121,7 @@ type receiver struct {
 	limit int64
 	eof   bool
 
-	inPlace bool // the pack file is what is read
+	inPlace bool // the pack file itself is read, so nothing is copied
 }
 
 func (w *receiver) Read(p []byte) (int, error) {
@@ -141,7 +142,7 @@ func (w *receiver) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// receive reads the pack's entries once, hashing those that are no deltas.
+// receive reads the pack's entries once, and hashes those that are not deltas.
 func (f *fetched) receive(r io.Reader, maxBytes int64) error {
 	if !f.inPlace {
 		if err := f.pf.truncate(0); err != nil {
@@ -152,7 +153,7 @@ func (f *fetched) receive(r io.Reader, maxBytes int64) error {
 	br := bufio.NewReaderSize(in, 64<<10)
 	err := f.receiveEntries(br)
 	if err != nil && in.eof && br.Buffered() == 0 {
-		// Not damage: whoever sent it stopped.
+		// This is not damage; the sender stopped.
 		return fmt.Errorf("the pack is cut off after %d bytes (%v): %w", f.pf.len(), err, io.ErrUnexpectedEOF)
 	}
 	return err
@@ -183,7 +184,7 @@ func (f *fetched) receiveEntries(br *bufio.Reader) error {
 	}
 	if f.inPlace {
 		f.pf.done = end
-	} else if err := f.pf.truncate(end); err != nil { // also drops what the buffer took from behind the trailer
+	} else if err := f.pf.truncate(end); err != nil { // also removes what was buffered from beyond the trailer
 		return err
 	}
 	if err := f.pf.flush(); err != nil {
@@ -199,7 +200,7 @@ func (f *fetched) receiveEntries(br *bufio.Reader) error {
 	return nil
 }
 
-// receiveEntry reads one entry; at tells how far the pack was consumed.
+// receiveEntry reads one entry. at returns how much of the pack was consumed.
 func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 	off := at()
 	what := fmt.Sprintf("%s, offset %d", f.label, off)
@@ -248,7 +249,7 @@ func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 	return nil
 }
 
-// spend counts what deltas inflate against the limit, before it is done.
+// spend counts what a delta will inflate to against the limit, before it is inflated.
 func (f *fetched) spend(n int64) error {
 	most := max(f.db.opt.MaxInflate, min(f.pf.len(), 1<<50)*256)
 	if f.work += n; f.work > most || f.work < 0 {
@@ -257,7 +258,7 @@ func (f *fetched) spend(n int64) error {
 	return nil
 }
 
-// checksums fills in each entry's CRC and the pack's own checksum in one pass over what was received.
+// checksums computes each entry's CRC and the pack's own checksum in one pass over what was received.
 func (f *fetched) checksums() error {
 	br := f.pf.reader(0, f.pf.done)
 	sum, crc := sha1.New(), crc32.NewIEEE()

@@ -80,138 +80,75 @@ func TestIndexPackRefuses(t *testing.T) {
 	const text = "some text that is long enough for a delta to copy from it"
 	id := hashOf(text)
 	long := append(append([]byte{}, 57, 0xff, 0xff, 0xff, 0x7f), bytes.Repeat([]byte{0x80 | 0x10, 57}, 4)...)
+	packed := func(fill func(p *rawPack)) []byte {
+		p := newRawPack()
+		fill(p)
+		return p.bytes()
+	}
+	sound := packed(func(p *rawPack) { p.blob(text) })
+	wrong := bytes.Clone(sound)
+	wrong[len(wrong)-1]++
 	for name, c := range map[string]struct {
 		want error
 		opt  Options
-		pack func() []byte
+		pack []byte
 	}{
-		"empty input": {io.ErrUnexpectedEOF, Options{}, func() []byte { return nil }},
-		"no pack":     {cold.ErrCorrupt, Options{}, func() []byte { return []byte("HTTP/1.1 404 Not Found\r\n") }},
-		"cut off": {io.ErrUnexpectedEOF, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			return p.bytes()[:40]
-		}},
-		"trailer missing": {io.ErrUnexpectedEOF, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			b := p.bytes()
-			return b[:len(b)-20]
-		}},
-		"wrong checksum": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			b := p.bytes()
-			b[len(b)-1]++
-			return b
-		}},
-		"count too high": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.n++
-			return p.bytes()
-		}},
-		"count too low": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.blob("b")
-			p.n--
-			return p.bytes()
-		}},
-		"size too low": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.add(Blob, 3, nil, []byte(text))
-			return p.bytes()
-		}},
-		"size too high": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		"empty input":     {io.ErrUnexpectedEOF, Options{}, nil},
+		"no pack":         {cold.ErrCorrupt, Options{}, []byte("HTTP/1.1 404 Not Found\r\n")},
+		"cut off":         {io.ErrUnexpectedEOF, Options{}, sound[:40]},
+		"trailer missing": {io.ErrUnexpectedEOF, Options{}, sound[:len(sound)-20]},
+		"wrong checksum":  {cold.ErrCorrupt, Options{}, wrong},
+		"count too high":  {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.n++ })},
+		"count too low":   {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.blob("b"); p.n-- })},
+		"size too low":    {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.add(Blob, 3, nil, []byte(text)) })},
+		"size too high": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			p.add(Blob, 300, nil, []byte(text))
-			return p.bytes()
-		}},
-		"unknown type": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.add(5, 1, nil, []byte("x"))
-			return p.bytes()
-		}},
-		"twice": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.blob(text)
-			return p.bytes()
-		}},
-		"base outside": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"unknown type": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.add(5, 1, nil, []byte("x")) })},
+		"twice":        {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.blob(text) })},
+		"base outside": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.ofs(5, delta(text, "x"))
-			return p.bytes()
-		}},
-		"base no entry": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"base no entry": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			o := p.blob(text)
 			p.ofs(o+1, delta(text, "x"))
-			return p.bytes()
-		}},
-		"base itself": {cold.ErrMissing, Options{}, func() []byte {
-			p := newRawPack()
-			p.ref(hashOf("x"), delta("x", "x"))
-			return p.bytes()
-		}},
-		"wrong base size": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"base itself": {cold.ErrMissing, Options{}, packed(func(p *rawPack) { p.ref(hashOf("x"), delta("x", "x")) })},
+		"wrong base size": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.ref(id, delta("other", "x"))
-			return p.bytes()
-		}},
-		"empty delta": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.ref(id, nil)
-			return p.bytes()
-		}},
-		"huge delta": {ErrTooLarge, Options{MaxDelta: 1 << 20}, func() []byte {
-			p := newRawPack()
+		})},
+		"empty delta": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.ref(id, nil) })},
+		"huge delta": {ErrTooLarge, Options{MaxDelta: 1 << 20}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.ref(id, long)
-			return p.bytes()
-		}},
-		"lying delta": {cold.ErrCorrupt, Options{}, func() []byte {
-			p := newRawPack()
-			p.blob(text)
-			p.ref(id, long)
-			return p.bytes()
-		}},
-		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, func() []byte {
-			p := newRawPack()
+		})},
+		"lying delta": {cold.ErrCorrupt, Options{}, packed(func(p *rawPack) { p.blob(text); p.ref(id, long) })},
+		"too many objects": {ErrTooLarge, Options{MaxPackObjects: 1}, packed(func(p *rawPack) {
 			p.blob(text)
 			p.blob("b")
-			return p.bytes()
-		}},
-		"too long chain": {cold.ErrCorrupt, Options{MaxDepth: 3999}, func() []byte {
-			p := newRawPack()
+		})},
+		"too long chain": {cold.ErrCorrupt, Options{MaxDepth: 3999}, packed(func(p *rawPack) {
 			o := p.blob(text)
 			for i := range 4000 {
 				o = p.ofs(o, []byte{57, 57, 0x80 | 0x10, 52, 5, byte(i), byte(i >> 8), 1, 1, 1})
 			}
-			return p.bytes()
-		}},
-		"too much made of deltas": {ErrTooLarge, Options{MaxInflate: 1 << 20}, func() []byte {
-			p := newRawPack()
+		})},
+		"too much made of deltas": {ErrTooLarge, Options{MaxInflate: 1 << 20}, packed(func(p *rawPack) {
 			o := p.add(Blob, 100_000, nil, make([]byte, 100_000))
 			for i := range 100 {
 				o = p.ofs(o, append([]byte{0xa0, 0x8d, 6, 0xa0, 0x8d, 6}, 0x80|0x10|0x20|0x40, 0x9f, 0x86, 1, 1,
 					byte(i)))
 			}
-			return p.bytes()
-		}},
-		"too many bytes": {ErrTooLarge, Options{}, func() []byte {
-			p := newRawPack()
+		})},
+		"too many bytes": {ErrTooLarge, Options{}, packed(func(p *rawPack) {
 			p.add(Blob, 2<<20, nil, newSeeded(1).bytes(2<<20, false))
-			return p.bytes()
-		}},
+		})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, db := newRepo(t, c.opt)
-			if _, _, err := db.IndexPack(bytes.NewReader(c.pack()), 1<<20); !errors.Is(err, c.want) {
+			if _, _, err := db.IndexPack(bytes.NewReader(c.pack), 1<<20); !errors.Is(err, c.want) {
 				t.Fatalf("%v, want %v", err, c.want)
 			}
 			if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*")); len(m) != 0 {
@@ -239,12 +176,8 @@ func plant(t *testing.T, dir string, pack []byte, objs []packedObject) {
 	copy(sum[:], pack[len(pack)-hashSize:])
 	base := filepath.Join(dir, "objects/pack/pack-"+sum.String())
 	f, err := os.Create(base + ".idx")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(writeIndex(f, objs, sum), f.Close(), os.WriteFile(base+".pack", pack, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
+	check(t, errors.Join(writeIndex(f, objs, sum), f.Close(), os.WriteFile(base+".pack", pack, 0o644)))
 }
 
 func TestHostilePacks(t *testing.T) {
@@ -266,9 +199,7 @@ func TestHostilePacks(t *testing.T) {
 	at(ID{0xf}, 1<<35) // far behind the end
 	at(ID{0x10}, int64(p.b.Len())+5)
 	plant(t, dir, p.bytes(), objs)
-	if err := db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Refresh())
 	if packs, _, _ := db.Stats(); packs != 0 {
 		t.Fatal("a pack whose index has another count was taken")
 	}
@@ -277,9 +208,7 @@ func TestHostilePacks(t *testing.T) {
 	q.b = p.b
 	q.n = uint32(len(objs))
 	plant(t, dir, q.bytes(), objs)
-	if err := db.Refresh(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Refresh())
 	if packs, _, _ := db.Stats(); packs != 1 {
 		t.Fatalf("%d packs", packs)
 	}
@@ -293,9 +222,7 @@ func TestHostilePacks(t *testing.T) {
 			}
 		}
 		s, err := NewPackStream(io.Discard, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		_ = db.CopyTo(s, o.id) // must not hang or crash; the receiver checks
 	}
 }
@@ -312,9 +239,7 @@ func TestPackStream(t *testing.T) {
 	})
 	for _, n := range []int{10, smallBlob + 20} { // loose
 		out, err := gitErr(dir, rnd.bytes(n, true), "hash-object", "-w", "--stdin")
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		ids = append(ids, mustID(t, out))
 	}
 	base, next := rnd.bytes(smallBlob+100, true), []byte(nil)
@@ -334,29 +259,21 @@ func TestPackStream(t *testing.T) {
 
 	var wire bytes.Buffer
 	s, err := NewPackStream(&wire, len(ids)+2)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	for _, id := range append(ids, EmptyTree) {
-		if err := db.CopyTo(s, id); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.CopyTo(s, id))
 	}
 	if err := s.Close(); err == nil {
 		t.Fatal("an unfinished pack was closed")
 	}
-	if err := s.Add(Blob, []byte("direct")); err != nil {
-		t.Fatal(err)
-	}
+	check(t, s.Add(Blob, []byte("direct")))
 	if err := s.Add(Blob, []byte("too many")); err == nil {
 		t.Fatal("too many objects")
 	}
 	if err := db.CopyTo(s, ID{1}); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, s.Close())
 	if s.Bytes() != int64(wire.Len()) {
 		t.Fatalf("%d bytes, sent %d", s.Bytes(), wire.Len())
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/klauspost/compress/zlib"
 )
 
-// inflater gives exactly the declared number of bytes of one zlib stream, and checks with the last of them that the
-// stream ends there with the right checksum. Its buffers go back to the DB's pools at close.
+// inflater yields exactly the declared number of bytes of one zlib stream. With the last of them it checks that the
+// stream ends there and has the right checksum. close returns its buffers to the DB's pools.
 type inflater struct {
 	db   *DB
 	br   *bufio.Reader
@@ -20,8 +20,8 @@ type inflater struct {
 	what string // for errors
 }
 
-// inflate starts reading the zlib stream that r stands at. The stream is read through a buffer, so r may be read
-// further.
+// inflate begins to read the zlib stream at the current position of r. It reads through a buffer, so it may read r
+// beyond the stream's end.
 func (db *DB) inflate(r io.Reader, size int64, what string) (*inflater, error) {
 	f := &inflater{db: db, br: db.bufioFor(r), left: size, what: what}
 	if err := f.start(f.br); err != nil {
@@ -56,7 +56,7 @@ func (f *inflater) start(r io.Reader) error {
 	return nil
 }
 
-// fault tells a failing disk from damaged bytes.
+// fault turns errors about the bytes into cold.ErrCorrupt, as opposed to those of a failing disk.
 func (f *inflater) fault(err error) error {
 	var pe *fs.PathError
 	var se *sourceError
@@ -79,7 +79,7 @@ func (f *inflater) Read(p []byte) (int, error) {
 	case errors.Is(err, io.EOF) && f.left > 0:
 		return n, corruptf("%s: %d bytes are missing", f.what, f.left)
 	case err != nil && !errors.Is(err, io.EOF):
-		return 0, f.fault(err) // not n: who has read all bytes does not look at the error
+		return 0, f.fault(err) // 0 instead of n, because a caller that got all bytes would not look at the error
 	case f.left == 0 && err == nil:
 		if err := f.finish(); err != nil {
 			return 0, err
@@ -118,14 +118,14 @@ func (f *inflater) close() {
 	}
 }
 
-// sourceError marks what a foreign reader returned, as opposed to what is wrong with its bytes.
+// sourceError marks an error that a foreign reader returned, as opposed to an error about the bytes that it yielded.
 type sourceError struct{ err error }
 
 func (e *sourceError) Error() string { return e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
-// readSized reads the size bytes that r gives, into buf where there is room. Elsewhere memory grows with what comes,
-// not with what was declared, and one byte of room is left behind them.
+// readSized reads size bytes from r, into buf if they fit. Otherwise memory is allocated as bytes arrive, not as
+// declared, and the result has room for one more byte.
 func readSized(r io.Reader, size int64, buf []byte) ([]byte, error) {
 	if buf != nil && size <= int64(cap(buf)) {
 		_, err := io.ReadFull(r, buf[:size])

@@ -12,9 +12,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Init makes dir a bare repository with our configuration, HEAD on refs/heads/<branch>. It is durable when it returns
-// and may be called again: a repository that is there keeps its objects, references and other settings. A directory
-// that holds something else is refused.
+// Init makes dir a bare repository with the configuration that EmberFS needs and with HEAD on refs/heads/<branch>. It
+// is durable when Init returns. For an existing repository it keeps the objects, references and other settings. It
+// refuses a directory that holds something else.
 func Init(dir, branch string) error {
 	head := "refs/heads/" + branch
 	if err := checkRefName(head); err != nil {
@@ -29,7 +29,7 @@ func Init(dir, branch string) error {
 			return err
 		}
 	}
-	// HEAD comes last: without it git, and isFresh, see no repository.
+	// HEAD is written last: without it neither git nor isFresh takes the directory for a repository.
 	if err := mkdirDurable(0o755, baseDirs(dir)...); err != nil {
 		return fmt.Errorf("init: %w", err)
 	}
@@ -44,7 +44,7 @@ func Init(dir, branch string) error {
 	return warm.WriteFileDurable(path, want, 0o644)
 }
 
-// isFresh says whether dir is missing, empty, or left by an Init that did not finish.
+// isFresh reports whether dir is missing, empty, or left by an Init that did not finish.
 func isFresh(dir string) (bool, error) {
 	if _, err := os.Lstat(filepath.Join(dir, "HEAD")); err == nil {
 		return false, nil
@@ -68,7 +68,7 @@ func isFresh(dir string) (bool, error) {
 	return true, nil
 }
 
-// baseDirs are the directories that every repository has.
+// baseDirs returns the directories that every repository has.
 func baseDirs(dir string) []string {
 	var list []string
 	for _, sub := range []string{"objects/pack", "objects/info", "refs/heads", "refs/tags"} {
@@ -77,8 +77,8 @@ func baseDirs(dir string) []string {
 	return list
 }
 
-// mkdirDurable makes the paths and their missing parents, each durable in its own parent; each of those is synced once,
-// side by side.
+// mkdirDurable makes the directories and their missing parents, and makes them durable. Each directory that changed is
+// synced once, all of them concurrently.
 func mkdirDurable(perm os.FileMode, paths ...string) error {
 	changed := map[string]struct{}{}
 	for _, p := range paths {
@@ -89,7 +89,7 @@ func mkdirDurable(perm os.FileMode, paths ...string) error {
 	return syncDirs(changed)
 }
 
-// syncDirs makes directories durable, side by side.
+// syncDirs makes directories durable, all of them concurrently.
 func syncDirs(dirs map[string]struct{}) error {
 	var g errgroup.Group
 	for dir := range dirs {
@@ -98,7 +98,7 @@ func syncDirs(dirs map[string]struct{}) error {
 	return g.Wait()
 }
 
-// mkdirNoting makes path and its missing parents, and notes the directories that got one.
+// mkdirNoting makes path and its missing parents, and adds the directories in which one was made to changed.
 func mkdirNoting(path string, perm os.FileMode, changed map[string]struct{}) error {
 	if st, err := os.Stat(path); err == nil {
 		if !st.IsDir() {

@@ -13,9 +13,7 @@ func TestInitAndOpen(t *testing.T) {
 	base := t.TempDir()
 	dir := filepath.Join(base, "a", "b", "cold.git")
 	for range 2 {
-		if err := Init(dir, "main"); err != nil {
-			t.Fatal(err)
-		}
+		check(t, Init(dir, "main"))
 	}
 	for key, want := range map[string]string{"core.bare": "true", "core.repositoryformatversion": "0", "gc.auto": "0",
 		"maintenance.auto": "false",
@@ -32,15 +30,11 @@ func TestInitAndOpen(t *testing.T) {
 	}
 	// What somebody else made keeps its settings and gets ours.
 	other := filepath.Join(base, "other.git")
-	if err := os.Mkdir(other, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Mkdir(other, 0o755))
 	git(t, other, "init", "-q", "--bare", "-b", "old")
 	git(t, other, "config", "gc.auto", "77")
 	git(t, other, "config", "remote.x y.url", `a"b\c`)
-	if err := Init(other, "work"); err != nil {
-		t.Fatal(err)
-	}
+	check(t, Init(other, "work"))
 	for key, want := range map[string]string{"gc.auto": "0", "remote.x y.url": `a"b\c`, "core.bare": "true"} {
 		if got := strings.TrimSpace(git(t, other, "config", key)); got != want {
 			t.Errorf("%s = %s", key, got)
@@ -55,9 +49,7 @@ func TestInitAndOpen(t *testing.T) {
 		}
 	}
 	full := t.TempDir()
-	if err := os.WriteFile(filepath.Join(full, "file"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(filepath.Join(full, "file"), nil, 0o644))
 	if err := Init(full, "main"); !errors.Is(err, ErrNotRepository) {
 		t.Errorf("a full directory: %v", err)
 	}
@@ -86,9 +78,7 @@ func TestUnsupportedRepositories(t *testing.T) {
 		{"objects/info/alternates", "\n", true},
 	} {
 		dir, _ := newRepo(t, Options{})
-		if err := os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(filepath.Join(dir, c.file), []byte(c.text), 0o644))
 		for name, open := range map[string]func() error{
 			"Open":         func() error { _, err := Open(dir, Options{}); return err },
 			"OpenReadOnly": func() error { _, err := OpenReadOnly(dir, Options{}); return err },
@@ -103,18 +93,11 @@ func TestUnsupportedRepositories(t *testing.T) {
 
 func TestReadOnlyWritesNothing(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	stale := filepath.Join(dir, "objects/pack", owner{"old-boot", 1}.tempName("pack"))
-	if err := os.WriteFile(stale, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(stale, nil, 0o644))
 	ro, err := OpenReadOnly(dir, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if _, err := ro.Read(tip, Commit, 1<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -130,9 +113,7 @@ func TestReadOnlyWritesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	for range 2 {
-		if err := ro.Close(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, ro.Close())
 	}
 	if _, err := ro.Read(tip, Commit, 1<<20); !errors.Is(err, ErrClosed) {
 		t.Errorf("after Close: %v", err)

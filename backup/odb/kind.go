@@ -1,9 +1,9 @@
 package odb
 
-// Kind is the object's type, and its size in bytes where that is known without inflating: -1 for a delta. Unlike Stat
-// it resolves no delta; it reads the headers of its chain. Who asks wants to rely on the object: where the index is not
-// our word, in a pack that was linked and not looked through yet, and for a loose object, it is read and verified.
-// cold.ErrMissing, cold.ErrCorrupt.
+// Kind returns the object's type, and its size in bytes or, for a delta, -1. Unlike Stat it resolves no delta but only
+// reads the headers of its chain. It is for callers that are going to rely on the object: a loose object, and one in a
+// linked pack that was not verified yet, is read and verified. The error is cold.ErrMissing or cold.ErrCorrupt if the
+// object is not there or damaged.
 func (db *DB) Kind(id ID) (t Type, size int64, err error) {
 	if id == EmptyTree {
 		return Tree, 0, nil
@@ -19,7 +19,7 @@ func (db *DB) Kind(id ID) (t Type, size int64, err error) {
 	return t, size, err
 }
 
-// kind follows a delta chain to the object at its end, whose type all of it has.
+// kind follows a delta chain to the object at its end, which has the same type.
 func (db *DB) kind(p *pack, off int64) (t Type, size int64, err error) {
 	h, err := p.header(off)
 	if err != nil {

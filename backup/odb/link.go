@@ -17,36 +17,37 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// ErrCannotLink says that the other repository cannot be brought by hard link. A fetch may do.
+// ErrCannotLink says that the other repository cannot be brought here by hard links. A fetch may be possible.
 var ErrCannotLink = errors.New("cannot be brought by hard link")
 
 const (
-	// maxLinked is how many packs are worth linking: more than that and reads want them merged, which a fetch does.
+	// maxLinked is how many packs may be linked. With more, reading would be slow until they are merged, and a fetch
+	// makes a single pack anyway.
 	maxLinked = 100
-	// maxPackFiles bounds the directory of packs, junk included.
+	// maxPackFiles is how many files the directory of packs may have, including junk.
 	maxPackFiles = 10_000
 	// maxLooseCopied is how many loose objects are copied beside the linked packs.
 	maxLooseCopied = 10_000
-	// maxLinkRounds bounds how often the other repository may change while it is looked at.
+	// maxLinkRounds is how often the other repository may change while it is looked at.
 	maxLinkRounds = 10
 )
 
-// linkedKeep is the content of the .keep of a linked pack that was not looked through yet: Open takes it for nobody's
-// leftover.
+// linkedKeep is the content of the .keep file of a linked pack that was not verified yet. It names no process, so Open
+// does not take it for something that a dead process left behind.
 const linkedKeep = "emberfs: linked from the remote, not verified yet\n"
 
 // Link brings all objects of the repository at src, an absolute path without symbolic links, as git clone --local does:
-// its packs by hard link, its loose objects copied into a pack of ours. It costs as much as there are packs and loose
-// objects, whatever the packs hold. tip has to be among the objects; that all it reaches is there too is the other
-// repository's word.
+// it hard-links the packs, and copies loose objects into a pack of ours. The cost depends on the number of packs and
+// loose objects, not on what the packs contain. Link checks that tip is among the objects, but takes the other
+// repository's word that everything reachable from tip is there too.
 //
-// Only regular files of ours or root's that nobody else may write are linked, and those that were looked at, whatever
-// happens to their names meanwhile. Afterwards the two repositories have nothing to do with each other: what either
-// removes stays in the other. They share the bytes on disk, though, and with them damage to the disk.
+// Link only links regular files that belong to us or root and that nobody else may write; it links exactly the files
+// that it checked, even if their names are changed meanwhile. Afterwards the two repositories are independent: what one
+// removes stays in the other. But they share the bytes on disk, and thus damage to the disk.
 //
-// The packs are published like those of a commit and keep their .keep until VerifyLinked has looked through them.
-// release gives up the .keep of the rest, once a reference reaches the objects. ErrCannotLink, for whatever reason:
-// what was brought before the error is nobody's, and goes with a GC.
+// The packs are published like those of a commit, and keep their .keep until VerifyLinked has verified them. The caller
+// must call release once a reference reaches the objects; it removes the .keep of the copied objects' pack. Unless ctx
+// was cancelled, every failure is ErrCannotLink. What was brought before a failure is unreferenced, and goes with a GC.
 func (db *DB) Link(ctx context.Context, src string, tip ID) (release func() error, err error) {
 	if db.readOnly {
 		return nil, fmt.Errorf("link: %w", ErrReadOnly)
@@ -94,8 +95,8 @@ func (db *DB) link(ctx context.Context, src string, tip ID) (_ func() error, err
 	return w.Release, nil
 }
 
-// checkLinkable says whether a repository has all its objects in plain packs and loose files of its own. The DB only
-// reads loose objects.
+// checkLinkable checks that a repository has all its objects in plain packs and loose files of its own. The DB that it
+// returns can only be used to read loose objects.
 func checkLinkable(src string) (*DB, error) {
 	if err := checkLayout(src); err != nil {
 		return nil, err
@@ -123,25 +124,25 @@ func checkLinkable(src string) (*DB, error) {
 	return newDB(src, Options{})
 }
 
-// linker is one Link.
+// linker is one run of Link.
 type linker struct {
 	ctx     context.Context
 	db      *DB
 	other   *DB
 	objects *os.Root // of the other repository
-	w       *Writer  // of what is loose there
+	w       *Writer  // stores the loose objects
 	packs   map[string]*linkedPack
-	work    int64 // bytes of loose objects
+	work    int64 // total bytes of loose objects copied
 }
 
-// linkedPack is a pack of the other repository with a link of ours, under a temporary name.
+// linkedPack is a pack of the other repository that we have linked under a temporary name.
 type linkedPack struct {
 	file *packFile // nil: an earlier Link has brought it
 	p    *pack     // for looking objects up
 }
 
-// collect links packs and copies loose objects until a look at the packs shows nothing new: what was loose may have
-// been packed and removed before it was looked at.
+// collect links packs and copies loose objects, until another look at the packs shows nothing new: a loose object may
+// have been packed and removed before it was looked at.
 func (l *linker) collect() error {
 	for round := range maxLinkRounds {
 		names, err := l.packNames()
@@ -172,7 +173,7 @@ func (l *linker) collect() error {
 	return errors.New("its packs change all the time")
 }
 
-// names lists at most so many files in a directory of the other repository's objects.
+// names returns at most so many file names in a directory below the other repository's objects.
 func (l *linker) names(dir string, most int) ([]string, error) {
 	d, err := l.objects.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -185,7 +186,7 @@ func (l *linker) names(dir string, most int) ([]string, error) {
 	return names, errors.Join(err, d.Close())
 }
 
-// packNames lists the other repository's packs, without extension.
+// packNames returns the names of the other repository's packs, without extension.
 func (l *linker) packNames() ([]string, error) {
 	all, err := l.names("pack", maxPackFiles)
 	if err != nil {
@@ -220,7 +221,7 @@ func (l *linker) packNames() ([]string, error) {
 	return names, nil
 }
 
-// linkPack links a pack and its index under temporary names and checks that they belong together.
+// linkPack links a pack and its index under temporary names, and checks that they belong together.
 func (l *linker) linkPack(name string) (err error) {
 	if err := l.ctx.Err(); err != nil {
 		return err
@@ -230,7 +231,8 @@ func (l *linker) linkPack(name string) (err error) {
 	if there, err := exists(final + ".pack"); err != nil {
 		return err
 	} else if there {
-		// Only what an earlier Link left is surely not on the list of somebody who is removing packs.
+		// A pack of an earlier Link can be used as it is. Any other may be on the list of a git gc that is about to
+		// remove packs.
 		if !isLinked(final) {
 			return fmt.Errorf("%s.pack: %w", final, fs.ErrExist)
 		}
@@ -268,7 +270,7 @@ func (l *linker) linkPack(name string) (err error) {
 	return nil
 }
 
-// linkFile links a file of the other repository, provided that it is one that nobody but us and root can change.
+// linkFile links a file of the other repository, if only we and root can change it.
 func (l *linker) linkFile(from, to string) error {
 	before, err := l.objects.Lstat(from)
 	if err != nil {
@@ -294,7 +296,7 @@ func (l *linker) linkFile(from, to string) error {
 	case st.Mode&0o022 != 0:
 		return fmt.Errorf("%s can be written by others", from)
 	}
-	// By the descriptor: the name may stand for something else by now.
+	// Link by the descriptor, because the name may stand for another file by now.
 	if err := unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.AT_FDCWD, to,
 		unix.AT_SYMLINK_FOLLOW); err != nil {
 		return &os.LinkError{Op: "link", Old: from, New: to, Err: err}
@@ -302,7 +304,7 @@ func (l *linker) linkFile(from, to string) error {
 	return nil
 }
 
-// has says whether an object was brought.
+// has reports whether an object was brought.
 func (l *linker) has(id ID) bool {
 	for _, p := range l.packs {
 		if p.p.idx.find(id) >= 0 {
@@ -327,7 +329,7 @@ func (l *linker) publish() error {
 	return l.w.Publish()
 }
 
-// close lets go of the packs and removes what was not published.
+// close closes the packs and removes what was not published.
 func (l *linker) close(crashed bool) error {
 	var err error
 	for _, p := range l.packs {
@@ -341,7 +343,7 @@ func (l *linker) close(crashed bool) error {
 	return err
 }
 
-// isLinked says that the pack at base was linked and nobody has looked through it yet.
+// isLinked reports whether the pack at base was linked and is not verified yet.
 func isLinked(base string) bool {
 	data, err := readSmall(base+".keep", maxOwnerFile)
 	return err == nil && bytes.Equal(data, []byte(linkedKeep))

@@ -17,7 +17,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// newLinkable is a repository of stock git with two packs and loose objects, and its tip.
+// newLinkable returns a repository of stock git with two packs and loose objects, and its tip.
 func newLinkable(t testing.TB) (dir string, tip ID) {
 	t.Helper()
 	work := t.TempDir()
@@ -26,9 +26,7 @@ func newLinkable(t testing.TB) (dir string, tip ID) {
 	for i := range 3 {
 		for k := range 40 {
 			text := bytes.Repeat(fmt.Appendf(nil, "%d line of file %d\n", i, k), 1+i*k)
-			if err := os.WriteFile(filepath.Join(work, fmt.Sprint("f", k)), text, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			check(t, os.WriteFile(filepath.Join(work, fmt.Sprint("f", k)), text, 0o644))
 		}
 		git(t, work, "add", ".")
 		git(t, work, "commit", "-q", "-m", fmt.Sprint(i))
@@ -36,9 +34,7 @@ func newLinkable(t testing.TB) (dir string, tip ID) {
 			git(t, work, "repack", "-q", "-d")
 		}
 	}
-	if err := os.Rename(filepath.Join(work, ".git"), dir); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Rename(filepath.Join(work, ".git"), dir))
 	git(t, dir, "config", "core.bare", "true")
 	return dir, mustID(t, strings.TrimSpace(git(t, dir, "rev-parse", "main")))
 }
@@ -46,23 +42,15 @@ func newLinkable(t testing.TB) (dir string, tip ID) {
 func mustLink(t testing.TB, db *DB, src string, tip ID) {
 	t.Helper()
 	release, err := db.Link(t.Context(), src, tip)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.UpdateRef("refs/heads/main", ID{}, tip); err != nil {
-		t.Fatal(err)
-	}
-	if err := release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
+	check(t, db.UpdateRef("refs/heads/main", ID{}, tip))
+	check(t, release())
 }
 
 func glob(t testing.TB, pattern string) []string {
 	t.Helper()
 	list, err := filepath.Glob(pattern)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return list
 }
 
@@ -82,9 +70,7 @@ func snapshotOf(t testing.TB, dir string) string {
 		fmt.Fprintf(&b, "%s %v %v %x\n", path, st.Mode(), st.ModTime(), data)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	return b.String()
 }
 
@@ -118,14 +104,12 @@ func TestLink(t *testing.T) {
 		t.Errorf("loose: %q", loose)
 	}
 
-	// Not looked through: whatever comes from it is hashed with the hasher that sees collisions, and nobody merges or
+	// It is not verified yet: what is read from it is hashed with the collision-detecting hasher, and nobody merges or
 	// empties it.
 	db = reopen(t, dir, Options{})
 	hashers := func() (plain, detecting int) {
 		l, err := db.acquire()
-		if err != nil {
-			t.Fatal(err)
-		}
+		check(t, err)
 		defer db.release(l)
 		for _, p := range l.packs {
 			if _, ok := db.hasherFor(source{p: p}, Blob, 0).h.(sha1cd.CollisionResistantHash); ok {
@@ -141,10 +125,7 @@ func TestLink(t *testing.T) {
 	}
 	first := tip
 	for i := range 3 {
-		var err error
-		if tip, err = addCommit(db, tip, i, crashFiles(fmt.Sprint(i))); err != nil {
-			t.Fatal(err)
-		}
+		tip = mustAdd(t, db, tip, i, crashFiles(fmt.Sprint(i)))
 	}
 	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1}); n == 0 || err != nil {
 		t.Errorf("merged %d, %v", n, err)
@@ -177,9 +158,7 @@ func TestLink(t *testing.T) {
 	if n, err := db.Consolidate(t.Context(), ConsolidateOptions{Limit: 1}); n < 2 || err != nil {
 		t.Errorf("merged %d, %v", n, err)
 	}
-	if err := db.UpdateRef("refs/heads/main", tip, first); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.UpdateRef("refs/heads/main", tip, first))
 	if r, err := db.GC(t.Context(), cold.GCOptions{Grace: -1}); r.Objects == 0 || err != nil {
 		t.Errorf("GC: %+v, %v", r, err)
 	}
@@ -192,27 +171,17 @@ func TestLink(t *testing.T) {
 func reopenReadOnly(t testing.TB, dir string) *DB {
 	t.Helper()
 	db, err := OpenReadOnly(dir, Options{Log: discardLog()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
 
-// What is no plain repository of ours or root's is not linked, and nothing of it stays.
+// Whatever is not a plain repository of ours or root's is not linked, and nothing of it stays.
 func TestCannotLink(t *testing.T) {
 	t.Parallel()
 	write := func(name, text string) func(*testing.T, string, []string) {
 		return func(t *testing.T, dir string, _ []string) {
-			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
+			check(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
 	}
 	whole, tip := newLinkable(t)
@@ -225,57 +194,57 @@ func TestCannotLink(t *testing.T) {
 		"no pack":     write("objects/pack/pack-"+strings.Repeat("0", 40)+".idx", "x"),
 		"empty loose": write("objects/info/../4b/"+strings.Repeat("0", 38), ""),
 		"promisor": func(t *testing.T, _ string, packs []string) {
-			must(t, os.WriteFile(strings.TrimSuffix(packs[1], "pack")+"promisor", nil, 0o644))
+			check(t, os.WriteFile(strings.TrimSuffix(packs[1], "pack")+"promisor", nil, 0o644))
 		},
 		"partial": func(t *testing.T, dir string, _ []string) {
 			git(t, dir, "config", "core.repositoryformatversion", "1")
 			git(t, dir, "config", "extensions.partialClone", "origin")
 		},
 		"no index": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Remove(strings.TrimSuffix(packs[0], "pack")+"idx"))
+			check(t, os.Remove(strings.TrimSuffix(packs[0], "pack")+"idx"))
 		},
 		"short index": func(t *testing.T, _ string, packs []string) {
 			idx := strings.TrimSuffix(packs[0], "pack") + "idx"
-			must(t, os.Chmod(idx, 0o644))
-			must(t, os.Truncate(idx, 1100))
+			check(t, os.Chmod(idx, 0o644))
+			check(t, os.Truncate(idx, 1100))
 		},
 		"short pack": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Chmod(packs[1], 0o644))
-			must(t, os.Truncate(packs[1], 100))
+			check(t, os.Chmod(packs[1], 0o644))
+			check(t, os.Truncate(packs[1], 100))
 		},
 		"other index": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Rename(strings.TrimSuffix(packs[0], "pack")+"idx", strings.TrimSuffix(packs[1], "pack")+"idx"))
+			check(t, os.Rename(strings.TrimSuffix(packs[0], "pack")+"idx", strings.TrimSuffix(packs[1], "pack")+"idx"))
 		},
 		"symlink": func(t *testing.T, dir string, packs []string) {
-			must(t, os.Rename(packs[0], filepath.Join(dir, "elsewhere")))
-			must(t, os.Symlink(filepath.Join(dir, "elsewhere"), packs[0]))
+			check(t, os.Rename(packs[0], filepath.Join(dir, "elsewhere")))
+			check(t, os.Symlink(filepath.Join(dir, "elsewhere"), packs[0]))
 		},
 		"FIFO": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Remove(packs[0]))
-			must(t, syscall.Mkfifo(packs[0], 0o644))
+			check(t, os.Remove(packs[0]))
+			check(t, syscall.Mkfifo(packs[0], 0o644))
 		},
 		"directory": func(t *testing.T, _ string, packs []string) {
-			must(t, os.Remove(packs[0]))
-			must(t, os.Mkdir(packs[0], 0o755))
+			check(t, os.Remove(packs[0]))
+			check(t, os.Mkdir(packs[0], 0o755))
 		},
 		"FIFO of loose objects": func(t *testing.T, dir string, _ []string) {
-			must(t, os.RemoveAll(filepath.Join(dir, "objects/4b")))
-			must(t, syscall.Mkfifo(filepath.Join(dir, "objects/4b"), 0o644))
+			check(t, os.RemoveAll(filepath.Join(dir, "objects/4b")))
+			check(t, syscall.Mkfifo(filepath.Join(dir, "objects/4b"), 0o644))
 		},
 		"directory elsewhere": func(t *testing.T, dir string, _ []string) {
-			must(t, os.Rename(filepath.Join(dir, "objects/pack"), filepath.Join(dir, "elsewhere")))
-			must(t, os.Symlink("../elsewhere", filepath.Join(dir, "objects/pack")))
+			check(t, os.Rename(filepath.Join(dir, "objects/pack"), filepath.Join(dir, "elsewhere")))
+			check(t, os.Symlink("../elsewhere", filepath.Join(dir, "objects/pack")))
 		},
-		"writable": func(t *testing.T, _ string, packs []string) { must(t, os.Chmod(packs[1], 0o664)) },
+		"writable": func(t *testing.T, _ string, packs []string) { check(t, os.Chmod(packs[1], 0o664)) },
 		"foreign": func(t *testing.T, _ string, packs []string) {
 			if os.Geteuid() != 0 {
 				t.Skip("needs root")
 			}
-			must(t, os.Chown(packs[1], 12345, 12345))
+			check(t, os.Chown(packs[1], 12345, 12345))
 		},
 		"no tip": func(t *testing.T, dir string, _ []string) {
 			for _, d := range glob(t, filepath.Join(dir, "objects/??")) {
-				must(t, os.RemoveAll(d))
+				check(t, os.RemoveAll(d))
 			}
 		},
 		"another file system": func(t *testing.T, dir string, _ []string) {
@@ -284,9 +253,9 @@ func TestCannotLink(t *testing.T) {
 				t.Skip(err)
 			}
 			t.Cleanup(func() { _ = os.RemoveAll(tmp) })
-			must(t, os.CopyFS(tmp, os.DirFS(dir)))
-			must(t, os.RemoveAll(dir))
-			must(t, os.CopyFS(dir, os.DirFS(tmp)))
+			check(t, os.CopyFS(tmp, os.DirFS(dir)))
+			check(t, os.RemoveAll(dir))
+			check(t, os.CopyFS(dir, os.DirFS(tmp)))
 			src := filepath.Join(tmp)
 			db2dir, db := newRepo(t, Options{})
 			if _, err := db.Link(t.Context(), src, ID{1}); !errors.Is(err, ErrCannotLink) ||
@@ -294,7 +263,7 @@ func TestCannotLink(t *testing.T) {
 				t.Errorf("from another file system: %v", err)
 			}
 			nothingLeft(t, db2dir)
-			must(t, os.Remove(filepath.Join(dir, "HEAD")))
+			check(t, os.Remove(filepath.Join(dir, "HEAD")))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -302,7 +271,7 @@ func TestCannotLink(t *testing.T) {
 			if out, err := exec.Command("cp", "-a", whole, src).CombinedOutput(); err != nil {
 				t.Fatal(err, string(out))
 			}
-			must(t, os.MkdirAll(filepath.Join(src, "objects/4b"), 0o755))
+			check(t, os.MkdirAll(filepath.Join(src, "objects/4b"), 0o755))
 			spoil(t, src, glob(t, filepath.Join(src, "objects/pack/pack-*.pack")))
 			dir, db := newRepo(t, Options{})
 			if _, err := db.Link(t.Context(), src, tip); !errors.Is(err, ErrCannotLink) {

@@ -14,13 +14,14 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// VerifyLinked looks through the packs that Link brought, once each: every object that the index lists is inflated and
-// hashed with collision-detecting SHA-1, the index and the pack are compared with their checksums. From then on a pack
-// counts as one of our own, and its .keep goes. Memory is 4 bytes an object and the delta bases.
+// VerifyLinked verifies the packs that Link brought, each of them once: every object that the index lists is inflated
+// and hashed with collision-detecting SHA-1, and index and pack are compared with their checksums. A pack that passes
+// counts as one of our own from then on, and its .keep is removed. It takes 4 bytes of memory per object, and the delta
+// bases.
 //
-// It returns how many are good now, one with a damaged index, for which a new one was made, among them.
-// cold.ErrCorrupt: the others were damaged; what could be read of them was saved, and they were put aside. Ended by
-// ctx, the pack under way is looked at again next time.
+// It returns how many packs are good now, including those for which it made a new index because theirs was damaged. If
+// others are damaged, what can be read of them is saved, they are put aside, and the error is cold.ErrCorrupt. If ctx
+// is cancelled, the pack being verified is verified anew next time.
 func (db *DB) VerifyLinked(ctx context.Context, bytesPerSecond int64) (good int, err error) {
 	if db.readOnly {
 		return 0, fmt.Errorf("verify linked packs: %w", ErrReadOnly)
@@ -50,7 +51,7 @@ func (db *DB) VerifyLinked(ctx context.Context, bytesPerSecond int64) (good int,
 		case errors.Is(err, cold.ErrCorrupt):
 			aside, merr := db.mendLinked(p)
 			if merr != nil {
-				p.damaged.Store(true) // not again in this life
+				p.damaged.Store(true) // do not try again in this process
 				return good, errors.Join(damage, fmt.Errorf("pack %s.pack: %w", p.base, err), merr)
 			}
 			if aside {
@@ -110,7 +111,7 @@ func (db *DB) verifyLinked(ctx context.Context, p *pack, lim *rate.Limiter) erro
 	return p.trust()
 }
 
-// trust makes a linked pack one like any other.
+// trust turns a linked pack into one like any other.
 func (p *pack) trust() error {
 	if err := removeExisting(p.base + ".keep"); err != nil {
 		return fmt.Errorf("release pack: %w", err)
@@ -119,7 +120,7 @@ func (p *pack) trust() error {
 	return warm.SyncDir(filepath.Dir(p.base))
 }
 
-// mendLinked does with a damaged linked pack what is done with any: it gets a new index, or what can be read of it is
+// mendLinked repairs a damaged linked pack as Mend does any other: it gets a new index, or what can be read of it is
 // saved and it is put aside. The remote's file stays as it is.
 func (db *DB) mendLinked(p *pack) (aside bool, err error) {
 	aside, saved, err := db.Mend(p.name())
@@ -148,7 +149,7 @@ func (db *DB) mendLinked(p *pack) (aside bool, err error) {
 	return aside, nil
 }
 
-// checkSum compares the pack with its trailer.
+// checkSum compares the pack with the checksum in its trailer.
 func (p *pack) checkSum(ctx context.Context, lim *rate.Limiter) error {
 	h := sha1.New()
 	for r := p.section(0); ; {
@@ -169,7 +170,7 @@ func (p *pack) checkSum(ctx context.Context, lim *rate.Limiter) error {
 	return nil
 }
 
-// wait keeps to the pace after n bytes were read.
+// wait is called after n bytes were read, and waits to keep to the pace.
 func wait(ctx context.Context, lim *rate.Limiter, n int64) error {
 	for lim != nil && n > 0 {
 		k := min(n, paceBurst)

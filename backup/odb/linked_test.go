@@ -10,16 +10,15 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// A pack whose bytes or whose index lie: nobody relies on what it says it has, and looking through it finds that out.
+// The bytes or the index of a linked pack are wrong: nobody relies on what the pack claims to have, and verifying it
+// finds that out.
 func TestLinkedLies(t *testing.T) {
 	t.Parallel()
 	for name, lie := range map[string]func(t *testing.T, pack string) ID{
 		"index": func(t *testing.T, pack string) ID {
 			// Two objects change places.
 			x, err := openIndex(strings.TrimSuffix(pack, "pack") + "idx")
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			var objs []packedObject
 			for i := range x.count {
 				off, _ := x.offset(i)
@@ -29,39 +28,23 @@ func TestLinkedLies(t *testing.T) {
 			objs[3].off, objs[4].off = objs[4].off, objs[3].off
 			lied := objs[3].id
 			path := x.path
-			if err := x.close(); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Remove(path); err != nil {
-				t.Fatal(err)
-			}
+			check(t, x.close())
+			check(t, os.Remove(path))
 			f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o444)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(writeIndex(f, objs, sum), f.Close()); err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
+			check(t, errors.Join(writeIndex(f, objs, sum), f.Close()))
 			return lied
 		},
 		"pack": func(t *testing.T, pack string) ID {
 			x, err := openIndex(strings.TrimSuffix(pack, "pack") + "idx")
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			off, _ := x.offset(5)
 			id := x.id(5)
-			if err := errors.Join(x.close(), os.Chmod(pack, 0o644)); err != nil {
-				t.Fatal(err)
-			}
+			check(t, errors.Join(x.close(), os.Chmod(pack, 0o644)))
 			f, err := os.OpenFile(pack, os.O_RDWR, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
 			_, err = f.WriteAt([]byte{0xff, 0xff, 0xff}, off+4)
-			if err := errors.Join(err, f.Close(), os.Chmod(pack, 0o444)); err != nil {
-				t.Fatal(err)
-			}
+			check(t, errors.Join(err, f.Close(), os.Chmod(pack, 0o444)))
 			return id
 		},
 	} {

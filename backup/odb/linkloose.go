@@ -9,7 +9,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// copyLoose stores what is loose in the other repository and in none of the packs.
+// copyLoose stores the objects that are loose in the other repository and in none of the packs.
 func (l *linker) copyLoose() error {
 	if err := l.db.step("link.loose"); err != nil {
 		return err
@@ -25,7 +25,7 @@ func (l *linker) copyLoose() error {
 		if err := l.ctx.Err(); err != nil {
 			return err
 		}
-		if err := l.copyObject(id); err != nil && !errors.Is(err, fs.ErrNotExist) { // else it was packed meanwhile
+		if err := l.copyObject(id); err != nil && !errors.Is(err, fs.ErrNotExist) { // if gone, it was packed
 			return fmt.Errorf("loose object %s: %w", id, err)
 		}
 	}

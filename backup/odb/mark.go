@@ -13,30 +13,31 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// marker walks what is reachable. Objects have numbers: those of the packs in the order of their indexes, the biggest
-// pack first, then the loose ones. An object's mark is a bit at the number of its first place. Memory is a bit an
-// object and 4 bytes for each that waits to be walked.
+// marker marks what is reachable. Objects have numbers: first those in packs, in the order of the packs' indexes and
+// the biggest pack first, then the loose ones. If an object exists in several places, its mark is at the number of the
+// first. It takes one bit of memory per object, and 4 bytes for each object that waits to be walked.
 type marker struct {
 	db    *DB
 	ctx   context.Context
 	packs []*pack
-	first []int
+	first []int // for each pack, the number of its first object
 	loose []looseFile
 	base  int      // number of the first loose object
 	bits  []uint64 // marks
-	stack []uint32 // marked commits, trees and tags whose content was not looked at
+	stack []uint32 // marked commits, trees and tags that are still to be walked
 
-	doubles []copyOf // places of objects that have another before, sorted
+	doubles []copyOf // all places of objects except the first ones, sorted by number
 	recent  int      // the pack that an object was last found in
 
 	newer   map[ID]struct{} // marked objects in packs that came after the list was made
-	waiting []ID            // those of them whose content was not looked at
+	waiting []ID            // those of newer that are still to be walked
 	shallow map[ID]struct{}
-	// lenient: what is missing is passed over.
+	// lenient says that missing objects are ignored.
 	lenient bool
-	// promised: the remote has what is missing.
+	// promised says that the remote has promised to have what is missing here.
 	promised bool
-	// sealed: all marks were set; one more means that something came into use meanwhile.
+	// sealed says that marking was complete. A further mark means that an object came into use meanwhile; late counts
+	// those.
 	sealed bool
 	late   int
 
@@ -44,12 +45,12 @@ type marker struct {
 	marked   int64
 }
 
-// copyOf is one of several places of an object, with the first of them.
+// copyOf is a further place of an object (n) with the object's first place.
 type copyOf struct{ n, first uint32 }
 
 const (
-	maxWalked = 256 << 20 // bytes of a tree, commit or tag; over any that git would make
-	maxNewer  = 1 << 20   // objects that may come during a walk
+	maxWalked = 256 << 20 // maximum bytes of a tree, commit or tag; git makes none that big
+	maxNewer  = 1 << 20   // maximum number of objects that may be added during a walk
 )
 
 func (db *DB) newMarker(ctx context.Context, l *packList, progress func(done, total int64)) (*marker, error) {
@@ -80,7 +81,7 @@ func (db *DB) newMarker(ctx context.Context, l *packList, progress func(done, to
 
 func (m *marker) total() int { return m.base + len(m.loose) }
 
-// findDoubles looks for objects with several places.
+// findDoubles finds the objects that exist in several places.
 func (m *marker) findDoubles() error {
 	var last ID
 	first := -1
@@ -100,13 +101,13 @@ func (m *marker) findDoubles() error {
 		}
 	}
 	slices.SortFunc(m.doubles, func(a, b copyOf) int { return cmp.Compare(a.n, b.n) })
-	for i := range m.doubles { // the loose ones may have found any place
+	for i := range m.doubles { // for a loose object it may not be the first place yet
 		m.doubles[i].first = uint32(m.canonical(int(m.doubles[i].first)))
 	}
 	return nil
 }
 
-// canonical is the number of the first place of the object at n.
+// canonical returns the number of the first place of the object at n.
 func (m *marker) canonical(n int) int {
 	i, ok := slices.BinarySearchFunc(m.doubles, uint32(n), func(d copyOf, n uint32) int { return cmp.Compare(d.n, n) })
 	if ok {
@@ -115,7 +116,7 @@ func (m *marker) canonical(n int) int {
 	return n
 }
 
-// find is the number that the object's mark stands under; -1: it was not here when the walk began.
+// find returns the number that the object's mark is at, or -1 if the object was not here when the walk began.
 func (m *marker) find(id ID) int {
 	n := m.findPacked(id)
 	if n < 0 {
@@ -130,8 +131,8 @@ func (m *marker) find(id ID) int {
 	return m.canonical(n)
 }
 
-// findPacked is the number of one of the object's places in the packs; -1. What is walked together lies mostly in one
-// pack.
+// findPacked returns the number of one of the object's places in the packs, or -1. It tries the pack of the last object
+// first, because objects that are walked together are mostly in one pack.
 func (m *marker) findPacked(id ID) int {
 	if len(m.packs) == 0 {
 		return -1
@@ -150,13 +151,13 @@ func (m *marker) findPacked(id ID) int {
 
 func (m *marker) isMarked(n int) bool { return m.bits[n/64]&(1<<(n%64)) != 0 }
 
-// live says whether object i of pack k is marked.
+// live reports whether object i of pack k is marked.
 func (m *marker) live(k, i int) bool { return m.isMarked(m.canonical(m.first[k] + i)) }
 
-// liveLoose says whether loose object i is marked.
+// liveLoose reports whether loose object i is marked.
 func (m *marker) liveLoose(i int) bool { return m.isMarked(m.canonical(m.base + i)) }
 
-// reach marks id and, for anything but the leaves of a tree, has it walked.
+// reach marks id and queues it for walking, unless it is a leaf, that is, an entry of a tree other than a tree.
 func (m *marker) reach(id ID, leaf bool) error {
 	if id == EmptyTree {
 		return nil
@@ -202,7 +203,7 @@ func (m *marker) reachNewer(id ID, leaf bool) error {
 	return nil
 }
 
-// missing passes over a missing object where that is allowed.
+// missing returns nil instead of err if err says that an object is missing and that is allowed.
 func (m *marker) missing(err error) error {
 	if errors.Is(err, cold.ErrMissing) && (m.lenient || m.promised) {
 		return nil
@@ -210,7 +211,7 @@ func (m *marker) missing(err error) error {
 	return err
 }
 
-// from marks what the ids reach.
+// from marks everything reachable from the ids.
 func (m *marker) from(ids []ID) error {
 	for _, id := range ids {
 		if err := m.reach(id, false); err != nil {
@@ -223,7 +224,7 @@ func (m *marker) from(ids []ID) error {
 	return nil
 }
 
-// drain walks what waits.
+// drain walks all queued objects.
 func (m *marker) drain() error {
 	for len(m.stack)+len(m.waiting) > 0 {
 		if err := m.ctx.Err(); err != nil {
@@ -252,7 +253,7 @@ func (m *marker) drain() error {
 	return nil
 }
 
-// read returns the content of a commit, tree or tag; of a blob only the type.
+// read returns the content of a commit, tree or tag, but only the type of a blob.
 func (m *marker) read(n int) (id ID, t Type, data []byte, err error) {
 	if n >= m.base {
 		id = m.loose[n-m.base].id
@@ -272,7 +273,7 @@ func (m *marker) read(n int) (id ID, t Type, data []byte, err error) {
 			}
 		}
 	}
-	t, data, err = m.readAnywhere(id) // loose, or damaged: another copy may do
+	t, data, err = m.readAnywhere(id) // loose, or damaged in this pack; another copy may be good
 	return id, t, data, err
 }
 
@@ -284,7 +285,7 @@ func (m *marker) readAnywhere(id ID) (Type, []byte, error) {
 	return m.db.ReadAny(id, 0, maxWalked)
 }
 
-// place is the pack and the position that a number stands for.
+// place returns the pack and the position in it that a number stands for.
 func (m *marker) place(n int) (k, i int) {
 	at, _ := slices.BinarySearchFunc(m.first, n, func(f, n int) int {
 		if f <= n {
@@ -295,7 +296,7 @@ func (m *marker) place(n int) (k, i int) {
 	return at - 1, n - m.first[at-1]
 }
 
-// typeAt is the type of the object at off: of a delta, that of the base at the end of its chain.
+// typeAt returns the type of the object at off. The type of a delta is that of the base at the end of its chain.
 func (p *pack) typeAt(off int64, maxDepth int) (Type, error) {
 	for range maxDepth + 1 {
 		h, err := p.header(off)
@@ -359,8 +360,8 @@ func (m *marker) walk(id ID, t Type, data []byte) error {
 	return nil
 }
 
-// eachTreeEntry calls fn for the entries of a tree without memory for them. Names are not checked: this is not about
-// files.
+// eachTreeEntry calls fn for the entries of a tree without allocating. It does not check names, which do not matter
+// here.
 func eachTreeEntry(data []byte, fn func(mode uint64, id ID) error) error {
 	for len(data) > 0 {
 		sp := bytes.IndexByte(data[:min(len(data), 8)], ' ')

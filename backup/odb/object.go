@@ -56,42 +56,42 @@ func parseType(s string) (Type, bool) {
 	return 0, false
 }
 
-// EmptyTree is the id of the tree without entries; git knows it without storing it, and so does Read.
+// EmptyTree is the id of the tree without entries. Git knows it without having it stored, and so does DB.
 var EmptyTree = ID{0x4b, 0x82, 0x5d, 0xc6, 0x42, 0xcb, 0x6e, 0xb9, 0xa0, 0x60, 0xe5, 0x4b, 0xf8, 0xd6, 0x92, 0x88, 0xfb,
 	0xee, 0x49, 0x04}
 
 var (
-	// ErrTooLarge: an object or a pack is bigger than the caller's or the DB's limit; nothing beyond the limit was
-	// read.
+	// ErrTooLarge says that an object or a pack is bigger than the caller's or the DB's limit. Nothing beyond the limit
+	// was read.
 	ErrTooLarge = errors.New("object is larger than the limit")
-	// ErrNoRef: the reference does not exist.
+	// ErrNoRef says that the reference does not exist.
 	ErrNoRef = errors.New("no such reference")
-	// ErrLocked: another process holds <ref>.lock; the message names the file.
+	// ErrLocked says that another process holds <ref>.lock; the message names the file.
 	ErrLocked = errors.New("reference is locked")
-	// ErrUnsupported: a kind of repository that this version does not read or write.
+	// ErrUnsupported says that the repository is of a kind that this version does not read or write.
 	ErrUnsupported = errors.New("repository is not supported")
-	// ErrNotRepository: the path is no bare git repository.
+	// ErrNotRepository says that the path is not a bare git repository.
 	ErrNotRepository = errors.New("not a bare git repository")
-	// ErrClosed: the DB or Writer was closed.
+	// ErrClosed says that the DB or the Writer was closed.
 	ErrClosed = errors.New("object database is closed")
-	// ErrCollision: the bytes are one half of a SHA-1 collision attack and are neither stored nor returned.
+	// ErrCollision says that the bytes are part of a SHA-1 collision attack. They are neither stored nor returned.
 	ErrCollision = errors.New("SHA-1 collision attack detected")
 )
 
 func errMissing(id ID) error { return fmt.Errorf("object %s: %w", id, cold.ErrMissing) }
 
-// corruptf wraps cold.ErrCorrupt with what is wrong.
+// corruptf returns cold.ErrCorrupt, wrapped with what is wrong.
 func corruptf(format string, a ...any) error {
 	return fmt.Errorf("%w: %s", cold.ErrCorrupt, fmt.Sprintf(format, a...))
 }
 
-// hasher computes object ids. Whatever comes into a repository is hashed by one that notices collision attacks.
+// hasher computes object ids. Whatever comes into a repository must be hashed by one that detects collision attacks.
 type hasher struct{ h hash.Hash }
 
 func newHasher(t Type, size int64) hasher { return startHash(sha1cd.New(), t, size) }
 
-// newPlainHasher does not look for collisions, which takes three quarters of the time: for telling damage in what was
-// checked when it came in.
+// newPlainHasher returns a hasher that does not detect collision attacks, which takes a quarter of the time. It is for
+// finding damage in objects that were checked when they came in.
 func newPlainHasher(t Type, size int64) hasher { return startHash(sha1.New(), t, size) }
 
 func startHash(sum hash.Hash, t Type, size int64) hasher {
@@ -121,7 +121,7 @@ func (h hasher) sum() (ID, error) {
 	return id, nil
 }
 
-// verify checks that the object, of which data is the rest, has the id.
+// verify checks that the object has the id. data is the part of the object that was not written to h yet.
 func (h hasher) verify(data []byte, id ID) error {
 	_, _ = h.Write(data)
 	got, err := h.sum()
@@ -138,10 +138,10 @@ func HashObject(t Type, data []byte) (ID, error) {
 	return h.sum()
 }
 
-// BlobHash computes the id of a blob whose size is known. For one goroutine.
+// BlobHash computes the id of a blob whose size is known. It must be used by one goroutine at a time.
 type BlobHash struct{ h hasher }
 
-// NewBlobHash begins a blob of size bytes.
+// NewBlobHash begins the hash of a blob of size bytes.
 func NewBlobHash(size int64) BlobHash { return BlobHash{newHasher(Blob, size)} }
 
 func (b BlobHash) Write(p []byte) (int, error) { return b.h.Write(p) }

@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// rawObject is an object opened for reading: type and size are known, the bytes are not verified yet.
+// rawObject is an object opened for reading. Its type and size are known, but its bytes are not verified yet.
 type rawObject struct {
 	typ   Type
 	size  int64
@@ -20,7 +20,7 @@ type rawObject struct {
 	close func() error
 }
 
-// openLoose opens a loose object; fs.ErrNotExist when there is none.
+// openLoose opens a loose object. If there is none, the error is fs.ErrNotExist.
 func (db *DB) openLoose(id ID) (_ *rawObject, err error) {
 	f, _, err := openRegular(db.loosePath(id))
 	if err != nil {
@@ -40,7 +40,7 @@ func (db *DB) openLoose(id ID) (_ *rawObject, err error) {
 	if err := in.start(in.br); err != nil {
 		return nil, err
 	}
-	var head [32]byte // "commit " and 20 digits
+	var head [32]byte // enough for "commit " and 20 digits
 	n := 0
 	for {
 		if n == len(head) {
@@ -80,7 +80,7 @@ func (db *DB) hasLoose(id ID) bool {
 	return err == nil && st.Mode().IsRegular()
 }
 
-// openEntry opens the entry at off; the caller's reference to p must outlive the object.
+// openEntry opens the entry at off. The caller must hold a reference to p for as long as the object is open.
 func (db *DB) openEntry(p *pack, off int64) (*rawObject, error) {
 	h, err := p.header(off)
 	if err != nil {
@@ -127,7 +127,8 @@ func (p *pack) what(off int64) string { return fmt.Sprintf("%s, offset %d", p.na
 
 func (p *pack) at(off int64, err error) error { return fmt.Errorf("%s: %w", p.what(off), err) }
 
-// cacheKey names the entry at off in p for the cache of delta bases; 0 (never found) beyond 16 TiB.
+// cacheKey returns the key of the entry at off in p in the cache of delta bases, or 0, which is never found, beyond 16
+// TiB.
 func (p *pack) cacheKey(off int64) int64 {
 	if off >= 1<<44 {
 		return 0
@@ -135,9 +136,9 @@ func (p *pack) cacheKey(off int64) int64 {
 	return p.seq<<44 | off
 }
 
-// deltaBase returns the content and the type of the object that the delta h applies to, resolving the chain below it.
+// deltaBase returns the content and the type of the object to which the delta h applies, resolving the chain below it.
 func (db *DB) deltaBase(p *pack, h entryHeader) (Type, *content, error) {
-	var chain []entryHeader // deltas between h and the first base with known content
+	var chain []entryHeader // the deltas between h and the first base whose content is known
 	var typ Type
 	var c *content
 	for at := h; c == nil; {
@@ -190,7 +191,7 @@ func (db *DB) deltaBase(p *pack, h entryHeader) (Type, *content, error) {
 	return typ, c, nil
 }
 
-// applyDelta returns what the delta entry h makes of base.
+// applyDelta returns the result of applying the delta entry h to base.
 func (db *DB) applyDelta(p *pack, h entryHeader, base *content) (_ *content, err error) {
 	in, err := db.inflate(p.section(h.data), h.size, p.what(h.off))
 	if err != nil {
@@ -213,7 +214,7 @@ func (db *DB) applyDelta(p *pack, h entryHeader, base *content) (_ *content, err
 	return c, nil
 }
 
-// cacheBase keeps a resolved base; the type rides behind the bytes.
+// cacheBase caches a resolved base. The type is stored after the bytes.
 func (db *DB) cacheBase(key int64, t Type, c *content) {
 	if c.f != nil || c.size >= db.opt.DeltaCache/2 || key == 0 {
 		return
@@ -227,20 +228,20 @@ func uncache(b []byte) (Type, *content) {
 	return Type(b[n]), &content{mem: b[:n:n], size: int64(n)}
 }
 
-// source is where each tries to read an object.
+// source is a place where each tries to read an object.
 type source struct {
-	p    *pack // nil: loose
+	p    *pack // nil for a loose object
 	i    int   // position in p's index
 	off  int64
 	open func() (*rawObject, error)
 }
 
-// each calls try for every place that holds the object until one call succeeds, newest pack first, then loose. Damage
-// in one place (cold.ErrCorrupt) or a file that just went away does not hide another; other errors end it. When there
-// is nothing it looks for new packs until a scan shows no change.
+// each calls try for every place that has the object, the newest pack first and the loose object last, until one call
+// succeeds. If one place is damaged (cold.ErrCorrupt) or its file has just been removed, the next one is tried; other
+// errors end the search. If there is nothing, each looks for new packs until a scan shows no change.
 func (db *DB) each(id ID, try func(s source) error) error {
 	var damage error
-	// found ends the search: with success or with an error that no other copy can help.
+	// found reports whether the search is over, by success or by an error for which another copy is no help.
 	found := func(err error) bool {
 		if err == nil || !otherPlace(err) {
 			if err == nil && damage != nil {
@@ -281,7 +282,7 @@ func (db *DB) each(id ID, try func(s source) error) error {
 		if changed {
 			continue
 		}
-		// git gc may have unpacked it between the two looks.
+		// git gc may have unpacked the object between the two looks.
 		if err := try(loose); found(err) {
 			return wrapObject(id, err)
 		}

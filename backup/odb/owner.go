@@ -23,7 +23,7 @@ const (
 	maxOwnerFile = 256
 )
 
-// owner identifies a process: what .keep and lock files hold.
+// owner identifies a process. It is what .keep and lock files contain.
 type owner struct {
 	boot string
 	pid  int
@@ -39,7 +39,7 @@ func thisProcess() (owner, error) {
 
 func (o owner) String() string { return fmt.Sprintf("emberfs %s %d\n", o.boot, o.pid) }
 
-// parseOwner reads what String wrote; ok is false for files that are not ours.
+// parseOwner parses what String wrote. ok is false if the file is not one of ours.
 func parseOwner(s string) (o owner, ok bool) {
 	f := strings.Fields(s)
 	if len(f) != 3 || f[0] != "emberfs" {
@@ -53,8 +53,8 @@ func parseOwner(s string) (o owner, ok bool) {
 	return o, o.String() == s
 }
 
-// dead says that the process o is gone: there is none of that number, or only what waits for its parent, or another
-// program.
+// dead reports whether the process o is gone: the machine has rebooted, the pid does not exist, or it belongs to a
+// zombie or to another program.
 func (o owner) dead(self owner) bool {
 	if o.boot != self.boot || errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH) {
 		return true
@@ -64,29 +64,29 @@ func (o owner) dead(self owner) bool {
 	if err != nil {
 		return errors.Is(err, fs.ErrNotExist) && errors.Is(syscall.Kill(o.pid, 0), syscall.ESRCH)
 	}
-	// pid (name) state: the name may hold anything, a parenthesis too (proc(5)).
+	// The format is "pid (name) state ..."; the name may contain anything, even a parenthesis (proc(5)).
 	if i := bytes.LastIndexByte(stat, ')'); i >= 0 && len(stat) > i+2 && (stat[i+2] == 'Z' || stat[i+2] == 'X') {
 		return true
 	}
 	theirs, err := os.Readlink(filepath.Join(proc, "exe"))
 	if err != nil {
-		return false // another user's
+		return false // it belongs to another user
 	}
 	ours, err := os.Readlink("/proc/self/exe")
 	return err == nil && program(theirs) != program(ours)
 }
 
-// program is the name of an executable, replaced or removed as it may be since.
+// program returns the name of an executable, even if the file was replaced or removed since.
 func program(exe string) string { return filepath.Base(strings.TrimSuffix(exe, " (deleted)")) }
 
-// tempName is a name for a temporary file of this process.
+// tempName returns a new name for a temporary file of this process.
 func (o owner) tempName(what string) string {
 	var r [8]byte
 	_, _ = rand.Read(r[:]) // never fails
 	return fmt.Sprintf("%s%s_%s_%d_%s", tempPrefix, what, o.boot, o.pid, hex.EncodeToString(r[:]))
 }
 
-// parseTemp reads the owner of a temporary file off its name.
+// parseTemp parses the owner out of the name of a temporary file.
 func parseTemp(name string) (owner, bool) {
 	rest, ok := strings.CutPrefix(name, tempPrefix)
 	f := strings.Split(rest, "_")
@@ -101,8 +101,8 @@ func isTemp(name string) bool {
 	return strings.HasPrefix(name, tempPrefix) || strings.HasPrefix(name, warm.TempPrefix)
 }
 
-// cleanup removes what dead processes of ours, or an earlier life of this one, left behind. The caller owns the
-// repository.
+// cleanup removes what dead processes of EmberFS, or an earlier one with the same pid, left behind. The caller must own
+// the repository.
 func cleanup(dir string, self owner, log logrus.FieldLogger) error {
 	list, err := staleFiles(dir, self, true)
 	if err != nil {
@@ -117,13 +117,13 @@ func cleanup(dir string, self owner, log logrus.FieldLogger) error {
 	return nil
 }
 
-// StaleFile is a file that a dead process of ours left behind.
+// StaleFile is a file that a dead process of EmberFS left behind.
 type StaleFile struct {
 	Path string
 	What string // "temporary file", "keep file" or "lock file"
 }
 
-// Remove removes the file; one that is gone is fine.
+// Remove removes the file. If it is gone already, that is no error.
 func (f StaleFile) Remove() error {
 	if err := removeExisting(f.Path); err != nil {
 		return fmt.Errorf("remove stale %s: %w", f.What, err)
@@ -131,8 +131,9 @@ func (f StaleFile) Remove() error {
 	return nil
 }
 
-// staleFiles lists what dead processes of ours, or an earlier life of this one, left behind. owned says that no other
-// process of ours works in the repository: only then are temporary files that do not name their maker stale.
+// staleFiles returns the files that dead processes of EmberFS, or an earlier one with the same pid, left behind. owned
+// says that no other EmberFS process is using the repository; only then do temporary files that do not name their
+// process count.
 func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
 	var list []StaleFile
 	stale := func(o owner) bool { return o.pid == self.pid || o.dead(self) }
@@ -169,7 +170,8 @@ func staleFiles(dir string, self owner, owned bool) ([]StaleFile, error) {
 	return list, err
 }
 
-// keepsNothing says that path is the .keep of a pack that was to be linked and was not.
+// keepsNothing reports whether path is the .keep of a pack that was to be linked, but whose linking did not get
+// further.
 func keepsNothing(path string) bool {
 	base, ok := strings.CutSuffix(path, ".keep")
 	if !ok || !isLinked(base) {
@@ -179,7 +181,7 @@ func keepsNothing(path string) bool {
 	return err == nil && !there
 }
 
-// heldByStale says that path is a .keep or .lock file that a stale process of ours made.
+// heldByStale reports whether path is a .keep or .lock file of a stale process of EmberFS.
 func heldByStale(path string, stale func(owner) bool) bool {
 	if !strings.HasSuffix(path, ".keep") && !strings.HasSuffix(path, ".lock") {
 		return false

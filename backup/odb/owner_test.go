@@ -10,25 +10,19 @@ import (
 // its number.
 func TestOwnerDead(t *testing.T) {
 	self, err := thisProcess()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	if self.dead(self) {
 		t.Error("this process is said to be dead")
 	}
 	cmd := exec.Command("sleep", "60")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, cmd.Start())
 	other := owner{self.boot, cmd.Process.Pid}
 	if !other.dead(self) {
 		t.Error("another program is taken for one of ours")
 	}
 	same := exec.Command("/proc/self/exe", "-test.run=^$")
 	same.Env = []string{}
-	if err := same.Start(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, same.Start())
 	zombie := owner{self.boot, same.Process.Pid}
 	for end := time.Now().Add(10 * time.Second); !zombie.dead(self); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {

@@ -19,8 +19,8 @@ const (
 	minPack    = packHeader + hashSize
 )
 
-// pack is an open pack with its index. It is closed when its last reference goes: lists of packs and open streams hold
-// them.
+// pack is an open pack with its index. It is reference-counted: lists of packs and open streams hold references, and it
+// is closed when the last one is released.
 type pack struct {
 	base string // path without extension
 	seq  int64  // unique in the DB; part of cache keys
@@ -29,14 +29,15 @@ type pack struct {
 	idx  *index
 	refs atomic.Int64
 
-	damaged atomic.Bool // an entry could not be copied: the pack is not merged
-	linked  atomic.Bool // it came by Link, and VerifyLinked has not looked through it yet
+	damaged atomic.Bool // an entry could not be copied, so the pack is not merged
+	linked  atomic.Bool // it came by Link, and VerifyLinked has not verified it yet
 
 	// Guarded by scanState.mu.
-	checked bool // the index's own checksum was compared
-	stale   bool // the index is damaged, or another one lies in its place
+	checked bool // the index was compared with its own checksum
+	stale   bool // the index is damaged, or its file was replaced
 
-	// order is the objects' positions in the index sorted by offset; built when entries are first copied raw.
+	// order holds the objects' positions in the index, sorted by their offsets in the pack. It is built when an entry
+	// is first copied without inflating it.
 	order struct {
 		sync.Once
 		byOffset []uint32
@@ -52,7 +53,7 @@ func openPack(base string) (*pack, error) {
 	return p, err
 }
 
-// openPackFiles is openPack of files that may have other names still.
+// openPackFiles is openPack for files that may still have temporary names.
 func openPackFiles(base, packPath, idxPath string) (_ *pack, err error) {
 	p := &pack{base: base}
 	if p.idx, err = openIndex(idxPath); err != nil {
@@ -118,13 +119,13 @@ func (p *pack) release() error {
 	return nil
 }
 
-// name is what errors call the pack.
+// name returns the pack's name for use in errors.
 func (p *pack) name() string { return p.base[strings.LastIndexByte(p.base, '/')+1:] }
 
-// entryHeader is what stands before an entry's compressed bytes.
+// entryHeader is the header before an entry's compressed bytes.
 type entryHeader struct {
 	typ     Type
-	size    int64 // inflated: of the object, or of the delta
+	size    int64 // inflated size, of the object or of the delta
 	off     int64 // where the entry begins
 	data    int64 // where its compressed bytes begin
 	base    int64 // ofsDelta: offset of the base
@@ -133,8 +134,8 @@ type entryHeader struct {
 
 func (h *entryHeader) isDelta() bool { return h.typ == ofsDelta || h.typ == refDelta }
 
-// readEntryHeader parses an entry's header at off. r must stand there and counts nothing: the length follows from the
-// header.
+// readEntryHeader parses the header of the entry at off, where r must be. The header says how many bytes were read from
+// r: data minus off.
 func readEntryHeader(r io.ByteReader, off int64) (entryHeader, error) {
 	h := entryHeader{off: off, data: off}
 	next := func() (byte, error) {
@@ -210,7 +211,7 @@ func appendEntryHeader(b []byte, t Type, size int64) []byte {
 	return append(b, c)
 }
 
-// section reads the pack from off to its trailer.
+// section returns a reader of the pack from off to its trailer.
 func (p *pack) section(off int64) *io.SectionReader {
 	return io.NewSectionReader(p.f, off, p.size-hashSize-off)
 }
@@ -232,7 +233,7 @@ func (p *pack) header(off int64) (entryHeader, error) {
 	return h, nil
 }
 
-// entryEnd is where the entry at index position i ends: the next one's offset, or the trailer.
+// entryEnd returns where the entry at index position i ends: at the next entry's offset, or at the trailer.
 func (p *pack) entryEnd(i int) (int64, error) {
 	p.order.Do(func() {
 		p.order.byOffset = p.offsets()

@@ -14,34 +14,35 @@ import (
 	"path/filepath"
 )
 
-// packFile is a pack being written under a temporary name. Appending can be taken back to an earlier length, so a
-// failed or unwanted entry leaves no trace. Not safe for concurrent use.
+// packFile is a pack that is being written under a temporary name. It can be truncated to an earlier length, so that a
+// failed or unwanted entry leaves no trace. It is not safe for concurrent use.
 type packFile struct {
 	db   *DB
 	f    *os.File
 	path string
-	buf  []byte // behind what is written to f
+	buf  []byte // bytes that follow what was written to f
 	done int64  // bytes written to f
 	objs []packedObject
-	full *index // says what objs said, once the pack is full and has its index; nil before
+	full *index // the index of a pack that is full, which then replaces objs; nil before
 
-	// sorted and count stand for objs where a pack has too many objects for that: they give them sorted by id.
+	// sorted and count take the place of objs if the pack has too many objects for a slice: sorted yields them in the
+	// order of their ids.
 	sorted iter.Seq[packedObject]
 	count  int
-	// firstEnd is then where the first entry ends and firstCRC where its checksum is kept; ctx ends the hashing of a
-	// big pack.
+	// firstEnd is then where the first entry ends, and firstCRC points to where its checksum is kept. ctx cancels the
+	// hashing of a big pack.
 	firstEnd int64
 	firstCRC *uint32
 	ctx      context.Context
 
 	// Set by seal and publish.
 	sum     ID
-	summed  int64 // sum is that of a pack of this length, with the right header; 0: not known
+	summed  int64 // sum is valid for a pack of this length, whose header is right; 0: not known
 	idxPath string
-	final   string   // path without extension in the repository
-	moved   []string // what was renamed there, in order
-	keep    string   // our .keep file; "" when there is none of ours
-	linked  bool     // it is another repository's file too: complete, and kept until somebody has looked through it
+	final   string   // final path in the repository, without extension
+	moved   []string // the files that were renamed to it, in order
+	keep    string   // our .keep file; "" if there is none
+	linked  bool     // hard link to another repository's pack: complete, and kept until it was verified
 }
 
 const packBuffer = 256 << 10
@@ -53,12 +54,12 @@ func (db *DB) newPackFile() (*packFile, error) {
 		return nil, fmt.Errorf("create pack: %w", err)
 	}
 	pf := &packFile{db: db, f: f, path: path, buf: make([]byte, 0, packBuffer)}
-	return pf, pf.write(make([]byte, packHeader)) // the count comes later
+	return pf, pf.write(make([]byte, packHeader)) // seal writes the header
 }
 
 func (db *DB) packDir() string { return filepath.Join(db.dir, "objects", "pack") }
 
-// len is the length of the pack so far.
+// len returns the length of the pack so far.
 func (pf *packFile) len() int64 { return pf.done + int64(len(pf.buf)) }
 
 // write appends p.
@@ -90,7 +91,7 @@ func (pf *packFile) flush() error {
 	return nil
 }
 
-// truncate takes back everything behind off.
+// truncate removes everything from off on.
 func (pf *packFile) truncate(off int64) error {
 	if off >= pf.done {
 		pf.buf = pf.buf[:off-pf.done]
@@ -104,7 +105,7 @@ func (pf *packFile) truncate(off int64) error {
 	return nil
 }
 
-// reader reads what was written, from off to the end. All must be flushed.
+// reader returns a reader for the bytes from off to end. Everything must have been flushed.
 func (pf *packFile) reader(off, end int64) *bufio.Reader {
 	return bufio.NewReaderSize(io.NewSectionReader(pf.f, off, end-off), packBuffer)
 }
@@ -140,7 +141,7 @@ func (pf *packFile) seal() error {
 	return pf.flush()
 }
 
-// checksum hashes the whole pack; the page cache still has it.
+// checksum computes sum by reading the whole pack back; usually it is still in the page cache.
 func (pf *packFile) checksum() error {
 	h := sha1.New()
 	for r := pf.reader(0, pf.done); ; {
@@ -162,9 +163,9 @@ func (pf *packFile) exists() bool {
 	return err == nil
 }
 
-// distinguish gives the pack another checksum by changing the informational compression level in the zlib header of its
-// first entry. The same pack can be there already, left by a commit that failed, and a git gc that runs right now may
-// have it on its list of packs to remove.
+// distinguish changes the pack's checksum, and thus its name, by changing the compression level (which is
+// informational) in the zlib header of the first entry. It is needed if a pack with the same content exists, left by a
+// commit that failed: a git gc that is running may have that one on its list of packs to remove.
 func (pf *packFile) distinguish(level byte) error {
 	crc, end := pf.firstCRC, pf.firstEnd
 	if pf.sorted == nil {
@@ -202,7 +203,7 @@ func (pf *packFile) distinguish(level byte) error {
 	return pf.checksum()
 }
 
-// discard closes the pack and removes what it left under temporary names.
+// discard closes the pack and removes its files under temporary names.
 func (pf *packFile) discard() error {
 	var err error
 	if pf.f != nil {

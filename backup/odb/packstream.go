@@ -13,7 +13,8 @@ import (
 	"github.com/klauspost/compress/zlib"
 )
 
-// PackStream writes a pack to a wire. It is for one goroutine. After an error it is of no more use.
+// PackStream writes a pack to a connection. It must be used by one goroutine at a time, and not any more after an
+// error.
 type PackStream struct {
 	w     io.Writer
 	sum   hash.Hash
@@ -22,7 +23,7 @@ type PackStream struct {
 	bytes int64
 }
 
-// NewPackStream begins a pack of exactly count objects, which must all differ: that is the caller's business.
+// NewPackStream begins a pack of exactly count objects. The caller must make sure that they are all different.
 func NewPackStream(w io.Writer, count int) (*PackStream, error) {
 	if count < 0 || int64(count) > math.MaxUint32 {
 		return nil, fmt.Errorf("write pack: %d objects", count)
@@ -36,7 +37,7 @@ func NewPackStream(w io.Writer, count int) (*PackStream, error) {
 	return s, err
 }
 
-// Write sends raw bytes of the pack; objects go through DB.CopyTo and Add.
+// Write sends raw bytes of the pack. Objects are sent by DB.CopyTo and Add.
 func (s *PackStream) Write(p []byte) (int, error) {
 	_, _ = s.sum.Write(p)
 	n, err := s.w.Write(p)
@@ -47,7 +48,7 @@ func (s *PackStream) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Bytes is the number of bytes sent so far.
+// Bytes returns the number of bytes sent so far.
 func (s *PackStream) Bytes() int64 { return s.bytes }
 
 // begin counts an object.
@@ -78,7 +79,7 @@ func (s *PackStream) Add(t Type, data []byte) error {
 	return err
 }
 
-// Close sends the trailer; fewer objects than announced are an error.
+// Close sends the trailer. It is an error if there were fewer objects than announced.
 func (s *PackStream) Close() error {
 	if s.done != s.count {
 		return fmt.Errorf("write pack: %d objects of the %d announced", s.done, s.count)
@@ -87,9 +88,10 @@ func (s *PackStream) Close() error {
 	return err
 }
 
-// CopyTo sends one object: as it lies in its pack, checked against the index's CRC, where it is not a delta there, else
-// deflated anew and checked against its id. Damage that shows only at the end of a long entry is an error after bytes
-// were sent: the receiver refuses such a pack anyway. cold.ErrMissing, cold.ErrCorrupt.
+// CopyTo sends one object. If the object is not stored as a delta, it is copied as it is and checked against the
+// index's CRC; otherwise it is deflated anew and checked against its id. If damage shows only at the end of a long
+// entry, part of it has been sent, but the receiver refuses such a pack anyway. The error is cold.ErrMissing or
+// cold.ErrCorrupt if the object is not there or damaged.
 func (db *DB) CopyTo(s *PackStream, id ID) error {
 	if id == EmptyTree {
 		return s.Add(Tree, nil)
@@ -112,7 +114,8 @@ func (db *DB) CopyTo(s *PackStream, id ID) error {
 	})
 }
 
-// copyRaw sends an entry's bytes. Up to smallBlob the CRC is checked first, so that another copy can do.
+// copyRaw sends an entry's bytes. If it is not bigger than smallBlob, its CRC is checked first, so that another copy
+// can be used.
 func (db *DB) copyRaw(s *PackStream, src source) error {
 	end, err := src.p.entryEnd(src.i)
 	if err != nil {
@@ -149,7 +152,7 @@ func (db *DB) copyRaw(s *PackStream, src source) error {
 	return nil
 }
 
-// copyAnew deflates an object that is loose or a delta.
+// copyAnew deflates an object that is loose or stored as a delta.
 func (db *DB) copyAnew(s *PackStream, src source, id ID) (err error) {
 	o, err := src.open()
 	if err != nil {
@@ -169,7 +172,8 @@ func (db *DB) copyAnew(s *PackStream, src source, id ID) (err error) {
 	return writeEntry(s, o, id)
 }
 
-// writeEntry deflates an object into a pack entry and checks its id: w has everything when it fails.
+// writeEntry deflates an object into a pack entry and checks its id. If the id is wrong, the whole entry has been
+// written to w.
 func writeEntry(w io.Writer, o *rawObject, id ID) error {
 	var head [16]byte
 	if _, err := w.Write(appendEntryHeader(head[:0], o.typ, o.size)); err != nil {

@@ -14,15 +14,16 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// crcOf is the checksum that an index keeps of an entry.
+// crcOf returns the checksum that an index stores for a pack entry.
 func crcOf(r io.Reader) (uint32, error) {
 	h := crc32.NewIEEE()
 	_, err := io.Copy(h, r)
 	return h.Sum32(), err
 }
 
-// publishPacks makes the packs part of the repository (FORMAT.md section 5): pack, index and .keep fsynced, pack
-// renamed, then its index, directory fsynced. On an error they are withdrawn, unless the error is a simulated crash.
+// publishPacks makes the packs part of the repository (FORMAT.md section 5): it fsyncs pack, index and .keep, renames
+// the pack, then its index, and fsyncs the directory. On an error the packs are withdrawn, unless the error is a
+// simulated crash.
 func (db *DB) publishPacks(packs []*packFile) error {
 	if err := db.publishFiles(packs); err != nil {
 		return err
@@ -30,7 +31,7 @@ func (db *DB) publishPacks(packs []*packFile) error {
 	return db.Refresh()
 }
 
-// publishFiles is publishPacks without looking for the packs: for who holds scanState.mu.
+// publishFiles is publishPacks without the Refresh at the end, for callers that hold scanState.mu.
 func (db *DB) publishFiles(packs []*packFile) (err error) {
 	defer func() {
 		if err != nil && !crashed(err) {
@@ -42,7 +43,7 @@ func (db *DB) publishFiles(packs []*packFile) (err error) {
 		if err := db.finish(pf); err != nil {
 			return err
 		}
-		if !pf.linked { // that one has its name
+		if !pf.linked { // a linked pack keeps its name
 			pf.final = filepath.Join(dir, "pack-"+pf.sum.String())
 		}
 		if err := db.step("publish.keep"); err != nil {
@@ -89,7 +90,8 @@ func (db *DB) publishFiles(packs []*packFile) (err error) {
 	return db.step("publish.done")
 }
 
-// finish completes a pack and writes its index, both still under temporary names. A no-op where that is done.
+// finish completes a pack and writes its index, both still under temporary names. If that was done already, it does
+// nothing.
 func (db *DB) finish(pf *packFile) error {
 	if pf.idxPath != "" {
 		return nil
@@ -106,7 +108,7 @@ func (db *DB) finish(pf *packFile) error {
 	return pf.writeIndexFile()
 }
 
-// closeIndexes unmaps the indexes of packs that became full while they were written.
+// closeIndexes unmaps the indexes of packs that were full before the Writer's last one (see packFile.full).
 func closeIndexes(packs []*packFile) error {
 	var err error
 	for _, pf := range packs {
@@ -118,7 +120,8 @@ func closeIndexes(packs []*packFile) error {
 	return err
 }
 
-// syncPacks makes the files durable, side by side: the file system's journal then takes one commit for several of them.
+// syncPacks makes the files durable, several at a time, so that one commit of the file system's journal can serve
+// several of them.
 func syncPacks(packs []*packFile) error {
 	var g errgroup.Group
 	g.SetLimit(8)
@@ -161,12 +164,12 @@ func (pf *packFile) writeIndexFile() (err error) {
 	return nil
 }
 
-// writeKeep creates the .keep. One that is there already is somebody's own wish and stays.
+// writeKeep creates the .keep file. If there is one already, somebody else wants the pack kept, and that file stays.
 func (pf *packFile) writeKeep() error {
 	f, err := os.OpenFile(pf.final+".keep", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o444)
 	if errors.Is(err, fs.ErrExist) {
 		if pf.linked && !isLinked(pf.final) {
-			return fmt.Errorf("keep pack: %w", err) // it could not be told from one of our own
+			return fmt.Errorf("keep pack: %w", err) // it would lack the mark of a linked pack
 		}
 		return nil
 	}
@@ -185,9 +188,9 @@ func (pf *packFile) writeKeep() error {
 	return nil
 }
 
-// withdraw takes back packs that no reference uses. A pack that git can see already stays, without its .keep, and goes
-// with a later GC: a git repack that runs right now may have left out what it found there, and remove the other copies.
-// A linked one keeps its .keep too, which says that it is one.
+// withdraw removes packs that no reference uses. A pack that git can see already must stay, because a git repack that
+// is running may have left out objects that it found there and then remove their other copies. It only loses its .keep,
+// and a later GC removes it. A linked pack keeps its .keep too, because that marks it as linked.
 func (db *DB) withdraw(packs []*packFile) error {
 	var err error
 	for _, pf := range packs {
@@ -206,10 +209,10 @@ func (db *DB) withdraw(packs []*packFile) error {
 	return err
 }
 
-// visible says that the pack has its index beside it.
+// visible reports whether the pack and its index have their final names, so that git can see the pack.
 func (pf *packFile) visible() bool { return len(pf.moved) == 2 }
 
-// unkeep removes our .keep files: from now on a reference must reach what is in the packs.
+// unkeep removes our .keep files. From now on only references protect what is in the packs.
 func (db *DB) unkeep(packs []*packFile) error {
 	for _, pf := range packs {
 		if pf.keep == "" {

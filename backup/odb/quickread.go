@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// storedHead is the length of a stored block's header where the block begins at a byte.
+// storedHead is the length of a stored block's header if the block begins at a byte boundary.
 const storedHead = 5
 
-// readQuick is what most reads of chunks take: it reads an entry that is no delta and has room in buf, straight into
-// it. The stream has to end where the declared size says; its Adler-32 is not looked at, the id says more. Type 0: the
-// entry is another one, or something is wrong. Reading it the common way says what.
+// readQuick serves most reads of chunks: it reads an entry that is not a delta and fits into buf straight into buf. The
+// stream must end where the declared size says. Its Adler-32 is not checked, because the id is the better check. If it
+// returns type 0, the entry is of another kind or something is wrong; the ordinary way of reading will tell.
 func (db *DB) readQuick(s source, id ID, want Type, limit int64, buf []byte) (Type, []byte) {
 	if s.p == nil || buf == nil {
 		return 0, nil
@@ -37,17 +37,17 @@ func (db *DB) readQuick(s source, id ID, want Type, limit int64, buf []byte) (Ty
 	return h.typ, buf
 }
 
-// zlibHeader says whether a zlib stream without a dictionary may begin so.
+// zlibHeader reports whether these bytes can begin a zlib stream without a dictionary.
 func zlibHeader(cmf, flg byte) bool {
 	return cmf&15 == 8 && cmf>>4 <= 7 && flg&0x20 == 0 && (uint(cmf)<<8|uint(flg))%31 == 0
 }
 
-// copyStored reads the stored blocks that our writer makes of what does not shrink. block is the header of the first
-// one, which stands at off. False: there are others, or they do not make exactly dst.
+// copyStored reads the stored blocks that our writer produces for data that cannot be compressed. block is the header
+// of the first one, which is at off. It returns false if there are other blocks, or if they do not yield exactly dst.
 func (p *pack) copyStored(off int64, block, dst []byte) bool {
 	end := p.size - hashSize - 4
 	for {
-		if len(dst) == 0 && block[0] == 3 && block[1] == 0 { // klauspost ends with an empty block of fixed codes
+		if len(dst) == 0 && block[0] == 3 && block[1] == 0 { // klauspost's zlib ends with an empty block of fixed codes
 			return off+2 <= end
 		}
 		n := binary.LittleEndian.Uint16(block[1:])
@@ -55,7 +55,8 @@ func (p *pack) copyStored(off int64, block, dst []byte) bool {
 		if block[0] > 1 || binary.LittleEndian.Uint16(block[3:]) != ^n || int(n) > len(dst) || n == 0 && !last {
 			return false
 		}
-		// The next block's header comes with this one's bytes; behind the last one stands Adler-32 and more.
+		// Read the next block's header together with this block's bytes. After the last block there are the Adler-32
+		// and other bytes.
 		off += storedHead
 		got, err := unix.Preadv(int(p.f.Fd()), [][]byte{dst[:n], block}, off)
 		if err != nil || got != int(n)+len(block) {
@@ -69,7 +70,7 @@ func (p *pack) copyStored(off int64, block, dst []byte) bool {
 	}
 }
 
-// inflateInto inflates the deflate stream at off, which has to make exactly dst.
+// inflateInto inflates the deflate stream at off, which must yield exactly dst.
 func (db *DB) inflateInto(p *pack, off int64, dst []byte) bool {
 	br := db.bufioFor(p.section(off))
 	defer func() {

@@ -8,16 +8,14 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// quick says whether the quick way reads an object.
+// quick reports whether the quick way reads an object.
 func quick(t *testing.T, db *DB, id ID, buf []byte) bool {
 	t.Helper()
 	var typ Type
-	if err := db.each(id, func(s source) error {
+	check(t, db.each(id, func(s source) error {
 		typ, _ = db.readQuick(s, id, Blob, 1<<30, buf)
 		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+	}))
 	return typ == Blob
 }
 
@@ -59,18 +57,11 @@ func TestReadIntoWhatGitStored(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	data := newSeeded(90).bytes(300_000, false)
 	id, err := gitErr(dir, data, "hash-object", "-w", "--stdin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	tip, err := addCommit(db, ID{}, 0, map[string][]byte{"a": data})
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
+	tip := mustAdd(t, db, ID{}, 0, map[string][]byte{"a": data})
 	for _, level := range []string{"0", "1", "9"} {
 		git(t, dir, "-c", "pack.compression="+level, "repack", "-adfq")
-		if err := db.Refresh(); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.Refresh())
 		buf := make([]byte, len(data))
 		if !quick(t, db, mustID(t, id), buf) || !bytes.Equal(buf, data) {
 			t.Errorf("level %s, commit %s", level, tip)
@@ -113,7 +104,7 @@ func TestReadIntoDamage(t *testing.T) {
 	}
 }
 
-// The checksum of the stream says less than the id, which is why nobody looks at it where the id is compared at once.
+// The id is a better check than the stream's checksum, so the checksum is ignored where the id is compared at once.
 func TestReadIntoSkipsAdler(t *testing.T) {
 	dir, db := newRepo(t, Options{})
 	data := newSeeded(92).bytes(150_000, false)

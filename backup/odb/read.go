@@ -9,13 +9,13 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// otherPlace says that another copy of the object may do.
+// otherPlace reports whether an error is about one copy of an object only, so that another copy may be readable.
 func otherPlace(err error) bool {
 	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, fs.ErrNotExist)
 }
 
-// Has says whether the object is somewhere in the repository. That it is there now does not mean that it stays: git gc
-// prunes what no reference reaches (FORMAT.md section 5). False after Close.
+// Has reports whether the object is somewhere in the repository. It may not stay there: git gc prunes what no reference
+// reaches (FORMAT.md section 5). After Close, Has returns false.
 func (db *DB) Has(id ID) bool {
 	if id == EmptyTree {
 		return true
@@ -28,14 +28,16 @@ func (db *DB) Has(id ID) bool {
 	}) == nil
 }
 
-// Stat returns type and size in bytes without verifying the content. cold.ErrMissing, cold.ErrCorrupt.
+// Stat returns the type and the size in bytes without verifying the content. The error is cold.ErrMissing or
+// cold.ErrCorrupt if the object is not there or damaged.
 func (db *DB) Stat(id ID) (t Type, size int64, err error) {
 	if id == EmptyTree {
 		return Tree, 0, nil
 	}
 	err = db.each(id, func(s source) error {
 		if s.p != nil {
-			// The header says it, but for a delta's: a listing asks for each of its files.
+			// Unless the object is a delta, its header is enough; that matters because a listing asks for each of its
+			// files.
 			if h, err := s.p.header(s.off); err != nil || !h.isDelta() {
 				t, size = h.typ, h.size
 				return err
@@ -51,21 +53,22 @@ func (db *DB) Stat(id ID) (t Type, size int64, err error) {
 	return t, size, err
 }
 
-// Read returns the verified content of an object of type want (0: any) and at most limit bytes. cold.ErrMissing,
-// cold.ErrCorrupt (also for another type), ErrTooLarge before anything is inflated.
+// Read returns the verified content of an object, which must be of type want (0: any type) and have at most limit
+// bytes. The error is cold.ErrMissing, cold.ErrCorrupt (also if the type is another), or ErrTooLarge before anything is
+// inflated.
 func (db *DB) Read(id ID, want Type, limit int64) ([]byte, error) {
 	_, data, err := db.ReadAny(id, want, limit)
 	return data, err
 }
 
-// ReadInto is Read with the content in buf's memory, from its beginning, where its capacity is enough. What buf holds
-// after an error, or where the content lies elsewhere, is rubbish.
+// ReadInto is like Read, but puts the content into buf if its capacity suffices. If it does not, or after an error, the
+// content of buf is undefined.
 func (db *DB) ReadInto(id ID, want Type, limit int64, buf []byte) ([]byte, error) {
 	_, data, err := db.readAny(id, want, limit, buf)
 	return data, err
 }
 
-// ReadAny is Read and says the type.
+// ReadAny is like Read for any type, and returns the type too. If want is not 0, another type is an error.
 func (db *DB) ReadAny(id ID, want Type, limit int64) (Type, []byte, error) {
 	return db.readAny(id, want, limit, nil)
 }
@@ -92,9 +95,9 @@ func (db *DB) readAny(id ID, want Type, limit int64, buf []byte) (t Type, data [
 	return t, data, nil
 }
 
-// hasherFor gives the hasher that verifies an object which is read. What lies in a pack of a repository of our own came
-// there by our writer, our IndexPack or git, all of which look for collisions; other places, and packs that were only
-// linked, may hold anything.
+// hasherFor returns the hasher that verifies an object when it is read. Packs in a repository of our own were written
+// by our Writer, our IndexPack or git, all of which look for collisions, so plain SHA-1 suffices. Other places, and
+// packs that were linked and not verified, may hold anything.
 func (db *DB) hasherFor(s source, t Type, size int64) hasher {
 	if s.p != nil && !db.readOnly && !s.p.linked.Load() {
 		return newPlainHasher(t, size)
@@ -119,7 +122,7 @@ func readObject(o *rawObject, h hasher, id ID, want Type, limit int64, buf []byt
 	return data, nil
 }
 
-// BlobReader streams a blob. It is for one goroutine.
+// BlobReader streams a blob. It must be used by one goroutine at a time.
 type BlobReader struct {
 	id     ID
 	o      *rawObject
@@ -129,10 +132,10 @@ type BlobReader struct {
 	failed error
 }
 
-// Stream opens a blob of any size; memory is constant unless git stored it as a delta, whose base is then held (in
-// memory up to Options.DeltaMemory, else in a temporary file). The Read that delivers the last bytes verifies the id
-// and fails with cold.ErrCorrupt instead of delivering them when it does not match: bytes before that are not verified
-// yet.
+// Stream opens a blob of any size. It takes constant memory, unless the blob is stored as a delta: then the delta's
+// base is held, in memory up to Options.DeltaMemory, else in a temporary file. Bytes are returned before they are
+// verified; the Read that would return the last ones verifies the id, and fails with cold.ErrCorrupt instead if it does
+// not match.
 func (db *DB) Stream(id ID) (*BlobReader, error) {
 	var b *BlobReader
 	err := db.each(id, func(s source) error {
@@ -160,7 +163,7 @@ func (db *DB) Stream(id ID) (*BlobReader, error) {
 	return b, nil
 }
 
-// Size is the blob's size in bytes.
+// Size returns the blob's size in bytes.
 func (b *BlobReader) Size() int64 { return b.o.size }
 
 func (b *BlobReader) Read(p []byte) (int, error) {
@@ -193,7 +196,7 @@ func (b *BlobReader) verify() error {
 	return b.h.verify(nil, b.id)
 }
 
-// Close lets go of the stream's pack.
+// Close ends the stream and releases its pack.
 func (b *BlobReader) Close() error {
 	if b.o.r == nil {
 		return nil

@@ -17,10 +17,7 @@ import (
 func TestPutStream(t *testing.T) {
 	t.Parallel()
 	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWriter(t, db)
 	rnd := newSeeded(4)
 	want := map[ID][]byte{}
 	for _, size := range []int{0, 10, smallBlob - 1, smallBlob, smallBlob + 1, 2 * smallBlob} {
@@ -47,9 +44,7 @@ func TestPutStream(t *testing.T) {
 		}
 		want[id] = data
 	}
-	if err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Publish())
 	for id, data := range want {
 		if got, err := db.Read(id, Blob, 1<<30); err != nil || !bytes.Equal(got, data) {
 			t.Fatal(err)
@@ -84,19 +79,12 @@ func TestMissingAndDamaged(t *testing.T) {
 	}
 	// One flipped byte anywhere in the entries is noticed; where it is not in this object, the object stays readable.
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
-	good, err := os.ReadFile(pack)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(pack, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	good := readFile(t, pack)
+	check(t, os.Chmod(pack, 0o644))
 	for off := packHeader; off < len(good)-hashSize; off += 1 + off/5 {
 		bad := bytes.Clone(good)
 		bad[off] ^= 0x10
-		if err := os.WriteFile(pack, bad, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(pack, bad, 0o644))
 		damaged := 0
 		for id, want := range map[ID][]byte{sid: small, bid: big} {
 			got, err := db.Read(id, Blob, 1<<30)
@@ -116,9 +104,7 @@ func TestMissingAndDamaged(t *testing.T) {
 		}
 	}
 	// A second, good copy helps.
-	if err := os.WriteFile(pack, append(bytes.Clone(good[:20]), make([]byte, len(good)-20)...), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(pack, append(bytes.Clone(good[:20]), make([]byte, len(good)-20)...), 0o644))
 	if _, err := gitErr(dir, small, "hash-object", "-w", "--stdin"); err != nil {
 		t.Fatal(err)
 	}

@@ -17,12 +17,12 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// badDir below objects/pack holds the packs that were put aside because no index could be made for them; git does not
-// look there.
+// badDir is the directory below objects/pack for packs that were put aside because no index could be made for them. git
+// does not look there.
 const badDir = "emberfs_bad"
 
-// mend gives the broken packs of the last scan a new index, or puts them aside. It says whether it changed anything;
-// what cannot be mended is logged and stays as it is. scan.mu must be held.
+// mend gives the broken packs of the last scan a new index, or puts them aside, and reports whether it changed
+// anything. What cannot be mended is logged and stays as it is. scan.mu must be held.
 func (db *DB) mend() (changed bool) {
 	if db.readOnly {
 		return false
@@ -76,7 +76,7 @@ func (db *DB) mendPack(base string) error {
 	return nil
 }
 
-// rebuildIndex makes the index of a pack that lies in the repository. cold.ErrCorrupt: the pack is damaged.
+// rebuildIndex makes the index of a pack in the repository. If the pack is damaged, the error is cold.ErrCorrupt.
 func (db *DB) rebuildIndex(path string, f *os.File, size int64) error {
 	if err := db.step("rebuild.index"); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (db *DB) rebuildIndex(path string, f *os.File, size int64) error {
 		err = db.step("rebuild.rename")
 	}
 	if err == nil {
-		// A git that is removing the pack took its index first: then there must be no new one.
+		// A git that is removing the pack has removed its index first. Then no new one must be made.
 		_, err = os.Lstat(path + ".pack")
 	}
 	if err == nil {
@@ -118,7 +118,7 @@ func (db *DB) rebuildIndex(path string, f *os.File, size int64) error {
 	return warm.SyncDir(db.packDir())
 }
 
-// readInPlace reads a whole pack with the machinery of IndexPack, writing nothing.
+// readInPlace reads a whole pack with the code of IndexPack, without writing anything.
 func (db *DB) readInPlace(path string, f *os.File, size int64) (_ *fetched, err error) {
 	in := newFetched(db, &packFile{db: db, f: f, path: path + ".pack"})
 	in.inPlace, in.label = true, filepath.Base(path)
@@ -139,8 +139,8 @@ func (db *DB) readInPlace(path string, f *os.File, size int64) (_ *fetched, err 
 	return in, nil
 }
 
-// checkIndexes compares the indexes with their own checksums, once each: a miss may come from a damaged one. It says
-// whether one was mended.
+// checkIndexes compares each index with its own checksum, once, because a damaged index may be why an object was not
+// found. It reports whether one was mended.
 func (db *DB) checkIndexes() (mended bool, err error) {
 	if db.readOnly {
 		return false, nil
@@ -167,7 +167,7 @@ func (db *DB) checkIndexes() (mended bool, err error) {
 	}
 	if !found || !db.mend() {
 		for _, p := range cur.packs {
-			p.stale = false // better than nothing
+			p.stale = false // a damaged index is better than none
 		}
 		return false, nil
 	}
@@ -176,7 +176,8 @@ func (db *DB) checkIndexes() (mended bool, err error) {
 	return true, err
 }
 
-// verify reads the index file: mapping all of it would count as memory of the process.
+// verify compares the index with its own checksum. It reads the file, because mapped pages would count as memory of the
+// process.
 func (x *index) verify() error {
 	f, st, err := openRegular(x.path)
 	if err != nil {
@@ -199,7 +200,7 @@ func (x *index) verify() error {
 	return nil
 }
 
-// Problems says what is wrong with the repository's packs: those that cannot be read, and those that were put aside.
+// Problems returns what is wrong with the repository's packs: which cannot be read, and which were put aside.
 func (db *DB) Problems() []error {
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()

@@ -22,14 +22,11 @@ func deltaRepo(t *testing.T, refDeltas bool) (dir string, objects []ID) {
 	for i := range 12 {
 		text = append(bytes.Clone(text), fmt.Sprintf("line %d\n", i)...)
 		var err error
-		if tip, err = addCommit(db, tip, i, map[string][]byte{
-			"f": text, fmt.Sprint("g", i): newSeeded(byte(i)).bytes(3000, false)}); err != nil {
-			t.Fatal(err)
-		}
+		tip, err = addCommit(db, tip, i, map[string][]byte{
+			"f": text, fmt.Sprint("g", i): newSeeded(byte(i)).bytes(3000, false)})
+		check(t, err)
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.Close())
 	git(t, dir, "-c", fmt.Sprintf("repack.useDeltaBaseOffset=%v", !refDeltas), "repack", "-adfq")
 	for _, line := range strings.Fields(git(t, dir, "cat-file", "--batch-all-objects", "--batch-check=%(objectname)")) {
 		objects = append(objects, mustID(t, line))
@@ -41,9 +38,7 @@ func deltaRepo(t *testing.T, refDeltas bool) (dir string, objects []ID) {
 func age(t testing.TB, path string, by time.Duration) {
 	t.Helper()
 	then := time.Now().Add(-by)
-	if err := os.Chtimes(path, then, then); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Chtimes(path, then, then))
 }
 
 func readAll(db *DB, ids []ID) (readable int, err error) {
@@ -77,15 +72,11 @@ func TestIndexIsRebuilt(t *testing.T) {
 				age(t, pack, time.Hour)
 				damage(t, strings.TrimSuffix(pack, ".pack")+".idx")
 				ro, err := OpenReadOnly(dir, Options{})
-				if err != nil {
-					t.Fatal(err)
-				}
+				check(t, err)
 				if n, _ := readAll(ro, ids); n == len(ids) {
 					t.Fatal("nothing is damaged")
 				}
-				if err := ro.Close(); err != nil {
-					t.Fatal(err)
-				}
+				check(t, ro.Close())
 				db := reopen(t, dir, Options{})
 				if n, err := readAll(db, ids); n != len(ids) {
 					t.Fatalf("%d of %d objects: %v", n, len(ids), err)
@@ -101,28 +92,17 @@ func TestIndexIsRebuilt(t *testing.T) {
 
 func remove(t testing.TB, path string) {
 	t.Helper()
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Remove(path))
 }
 
 func change(t testing.TB, path string, how func([]byte) []byte) {
 	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b := readFile(t, path)
 	st, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	remove(t, path)
-	if err := os.WriteFile(path, how(b), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chtimes(path, st.ModTime(), st.ModTime()); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(path, how(b), 0o644))
+	check(t, os.Chtimes(path, st.ModTime(), st.ModTime()))
 }
 
 // A pack that somebody is publishing right now is left alone, and found when it has its index.
@@ -130,13 +110,9 @@ func TestYoungPackIsLeftAlone(t *testing.T) {
 	dir, ids := deltaRepo(t, false)
 	pack := onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
 	idx := strings.TrimSuffix(pack, ".pack") + ".idx"
-	if err := errors.Join(os.Rename(idx, idx+".later"), os.Rename(pack, pack+".later")); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(os.Rename(idx, idx+".later"), os.Rename(pack, pack+".later")))
 	db := reopen(t, dir, Options{})
-	if err := os.Rename(pack+".later", pack); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Rename(pack+".later", pack))
 	if _, err := db.Read(ids[0], 0, 1<<20); !errors.Is(err, cold.ErrMissing) {
 		t.Fatal(err)
 	}
@@ -157,9 +133,7 @@ func salvageRepo(t *testing.T) (dir string, good, bad []ID, badPack string) {
 	badPack = onlyFile(t, filepath.Join(dir, "objects/pack/*.pack"))
 	db := reopen(t, dir, Options{})
 	w := publish(t, db, func(w *Writer) { good = append(good, mustPut(t, w, Blob, []byte("in a good pack"))) })
-	if err := errors.Join(w.Release(), db.Close()); err != nil {
-		t.Fatal(err)
-	}
+	check(t, errors.Join(w.Release(), db.Close()))
 	age(t, badPack, time.Hour)
 	return dir, good, bad, badPack
 }
@@ -186,12 +160,8 @@ func TestDamagedPackIsPutAside(t *testing.T) {
 				remove(t, strings.TrimSuffix(path, ".pack")+".idx")
 			}
 			ro, err := OpenReadOnly(dir, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := ro.Close(); err != nil {
-				t.Fatal(err)
-			}
+			check(t, err)
+			check(t, ro.Close())
 			if _, err := os.Stat(path); err != nil {
 				t.Fatal("a read-only DB moved it")
 			}
@@ -230,10 +200,7 @@ func TestDamagedPackIsPutAside(t *testing.T) {
 // A pack that is still being copied here is no damaged pack.
 func TestYoungPackIsNotPutAside(t *testing.T) {
 	dir, _, bad, path := salvageRepo(t)
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	whole := readFile(t, path)
 	change(t, path, func(b []byte) []byte { return b[:len(b)/2] })
 	age(t, path, 0)
 	db := reopen(t, dir, Options{})
@@ -259,10 +226,7 @@ func leftovers(t *testing.T, dir, what string, open ...*DB) {
 		return slices.ContainsFunc(open, func(db *DB) bool { return db.evidence.path == path })
 	}
 	for _, pattern := range []string{"*", "objects/*", "objects/pack/*", "refs/heads/*"} {
-		m, err := filepath.Glob(filepath.Join(dir, pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := glob(t, filepath.Join(dir, pattern))
 		for _, path := range m {
 			if isTemp(filepath.Base(path)) && !ours(path) || strings.HasSuffix(path, ".keep") ||
 				strings.HasSuffix(path, ".lock") {

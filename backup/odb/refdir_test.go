@@ -9,10 +9,7 @@ import (
 // git removes directories of references that are empty, also those that were just made for a lock.
 func TestLockWhereDirectoriesVanish(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	id, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	id := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	top := filepath.Join(dir, "refs/heads/deep")
 	stop := make(chan struct{})
 	ended := make(chan struct{})
@@ -30,12 +27,8 @@ func TestLockWhereDirectoriesVanish(t *testing.T) {
 	}()
 	for range 200 {
 		const name = "refs/heads/deep/er/x"
-		if err := db.UpdateRef(name, ID{}, id); err != nil {
-			t.Fatal(err)
-		}
-		if err := db.DeleteRef(name, id); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.UpdateRef(name, ID{}, id))
+		check(t, db.DeleteRef(name, id))
 	}
 	close(stop)
 	<-ended

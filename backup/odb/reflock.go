@@ -18,23 +18,23 @@ import (
 )
 
 const (
-	// lockPatience is how long a foreign lock is waited for; git holds one for milliseconds.
+	// lockPatience is how long to wait for a lock that another process holds; git holds one for milliseconds.
 	lockPatience = time.Second
 	lockPoll     = 10 * time.Millisecond
 )
 
-// lockFile is a held <file>.lock, as git takes it. Ours is a link to the DB's evidence, so it holds "emberfs <boot>
-// <pid>" from the moment that it has the name, after a power cut too, and the lock of a process that died is recognised
-// and broken.
+// lockFile is a held <file>.lock, as git takes it. Ours is a hard link to the DB's evidence file. So from the moment
+// that it exists, and even after a power cut, it contains "emberfs <boot> <pid>", and if that process is dead the lock
+// can be recognised and broken.
 type lockFile struct{ path string }
 
-// evidence is the file that locks are links to; made for the first lock, removed by Close.
+// evidence is the file that our locks are hard links to. It is made for the first lock and removed by Close.
 type evidence struct {
 	mu   sync.Mutex
 	path string
 }
 
-// evidencePath returns the file, which is durable.
+// evidencePath returns the path of the evidence file, after making it durable if it is new.
 func (db *DB) evidencePath() (string, error) {
 	db.evidence.mu.Lock()
 	defer db.evidence.mu.Unlock()
@@ -63,11 +63,12 @@ func (db *DB) removeEvidence() error {
 	return removeExisting(db.evidence.path)
 }
 
-// lock takes path.lock. ErrLocked, with the path, when somebody holds it for longer than lockPatience.
+// lock takes path.lock. If somebody else holds it for longer than lockPatience, the error is ErrLocked and names the
+// lock.
 func (db *DB) lock(path string) (*lockFile, error) {
 	l := &lockFile{path + ".lock"}
 	deadline := time.Now().Add(lockPatience)
-	changed := map[string]struct{}{} // directories that got one
+	changed := map[string]struct{}{} // directories in which one was made
 	for {
 		proof, err := db.evidencePath()
 		if err != nil {
@@ -81,8 +82,8 @@ func (db *DB) lock(path string) (*lockFile, error) {
 			}
 			return l, nil
 		case errors.Is(err, fs.ErrNotExist):
-			// git removes directories of references that became empty, perhaps while they are made: they are safe from
-			// it, and made durable, when the lock is in them.
+			// git removes directories of references that became empty, perhaps just after we made them. Once the lock
+			// is in them they are safe from it, and are made durable.
 			if merr := mkdirNoting(filepath.Dir(l.path), 0o755, changed); merr != nil {
 				err = merr
 			}
@@ -107,15 +108,16 @@ func (db *DB) lock(path string) (*lockFile, error) {
 	}
 }
 
-// breakLock removes the lock at path if a dead process of ours holds it. Breakers exclude each other by a flock on the
-// repository: otherwise the second could remove the lock that the first has just taken.
+// breakLock removes the lock at path if it belongs to a dead process of EmberFS, and reports whether the lock is gone.
+// Processes that break locks exclude each other by a flock on the repository; otherwise one could remove the lock that
+// another has just taken.
 func (db *DB) breakLock(path string) (bool, error) {
 	data, err := readSmall(path, maxOwnerFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true, nil
 	}
 	if o, ok := parseOwner(string(data)); err != nil || !ok || !o.dead(db.self) {
-		return false, nil // git's own locks hold ids, or nothing yet
+		return false, nil // a lock of git contains an id, or nothing yet
 	}
 	d, err := os.Open(db.dir)
 	if err != nil {
@@ -152,9 +154,10 @@ func (l *lockFile) unlock() error {
 	return nil
 }
 
-// UpdateRef moves a reference from old to next (FORMAT.md section 5), durable when it returns nil. With a zero old it
-// must not exist. Its errors are cold.ErrRefMoved where the reference is elsewhere, and nothing was changed, and
-// ErrLocked. After other errors the reference may have moved without being durable, so the caller reads it again.
+// UpdateRef moves a reference from old to next (FORMAT.md section 5); it is durable when it returns nil. If old is zero
+// the reference must not exist. The error is cold.ErrRefMoved if the reference has another value, and ErrLocked if
+// somebody else holds its lock; then nothing was changed. After other errors the reference may have moved without being
+// durable, so the caller should read it again.
 func (db *DB) UpdateRef(name string, old, next ID) error {
 	if next.IsZero() {
 		return fmt.Errorf("update reference %s: no new value", name)
@@ -162,13 +165,14 @@ func (db *DB) UpdateRef(name string, old, next ID) error {
 	return db.changeRef("update", name, old, func(path string) error { return db.writeRef(path, next) })
 }
 
-// DeleteRef removes a reference that points to old. cold.ErrRefMoved, ErrNoRef, ErrLocked.
+// DeleteRef removes a reference whose value is old. The error is cold.ErrRefMoved if it has another value, ErrNoRef if
+// it does not exist, and ErrLocked if somebody else holds its lock.
 func (db *DB) DeleteRef(name string, old ID) error {
 	if old.IsZero() {
 		return fmt.Errorf("delete reference %s: no old value", name)
 	}
 	return db.changeRef("delete", name, old, func(path string) error {
-		// The packed value goes first, or it would come back to life when the loose one is gone.
+		// The packed value is removed first; otherwise it would come back to life once the loose file is gone.
 		if err := db.dropPacked(name); err != nil {
 			return err
 		}
@@ -180,7 +184,7 @@ func (db *DB) DeleteRef(name string, old ID) error {
 	})
 }
 
-// changeRef runs change under the reference's lock if it points to old.
+// changeRef takes the reference's lock and runs change if the reference's value is old.
 func (db *DB) changeRef(op, name string, old ID, change func(path string) error) (err error) {
 	if err := checkRefName(name); err != nil || name == headRef {
 		return errors.Join(err, fmt.Errorf("%s reference %s: refused", op, name))
@@ -200,7 +204,7 @@ func (db *DB) changeRef(op, name string, old ID, change func(path string) error)
 		if crashed(err) {
 			return
 		}
-		if uerr := l.unlock(); uerr != nil { // the reference is where err says; the next change will meet the lock
+		if uerr := l.unlock(); uerr != nil { // not the caller's error; the next change will report the lock
 			db.log.WithError(uerr).Error(op + " reference " + name)
 		}
 	}()
@@ -227,8 +231,8 @@ func (db *DB) changeRef(op, name string, old ID, change func(path string) error)
 	return db.step("ref.unlock")
 }
 
-// checkNesting refuses refs/heads/a beside refs/heads/a/b, which cannot both be files and which git refuses also when
-// they are packed.
+// checkNesting refuses refs/heads/a beside refs/heads/a/b: they cannot both be files, and git refuses them even if they
+// are packed.
 func (db *DB) checkNesting(name string) error {
 	refs, err := db.Refs("")
 	if err != nil {
@@ -242,7 +246,7 @@ func (db *DB) checkNesting(name string) error {
 	return nil
 }
 
-// writeRef puts the value in place while the lock is held.
+// writeRef writes the value. The reference's lock must be held.
 func (db *DB) writeRef(path string, id ID) (err error) {
 	tmp := filepath.Join(db.dir, db.self.tempName("ref"))
 	if err := db.step("ref.write"); err != nil {
@@ -282,7 +286,8 @@ func (db *DB) writeRef(path string, id ID) (err error) {
 	return warm.SyncDir(filepath.Dir(path))
 }
 
-// removeEmptyDirs removes a directory tree without files, which stands where a deleted refs/heads/a/b was.
+// removeEmptyDirs removes a directory tree without files, which may be left at refs/heads/a after refs/heads/a/b was
+// deleted.
 func removeEmptyDirs(path string) error {
 	names, err := os.ReadDir(path)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 const (
 	maxRefFile    = 4096
 	maxPackedRefs = 256 << 20
-	maxSymrefs    = 5 // what git follows
+	maxSymrefs    = 5 // how many symbolic references git follows
 	headRef       = "HEAD"
 )
 
@@ -60,7 +60,7 @@ func checkRefName(name string) error {
 
 func (db *DB) refPath(name string) string { return filepath.Join(db.dir, filepath.FromSlash(name)) }
 
-// Ref returns what the reference points to, following symbolic references. ErrNoRef.
+// Ref returns what the reference points to, following symbolic references. If it does not exist, the error is ErrNoRef.
 func (db *DB) Ref(name string) (ID, error) {
 	for range maxSymrefs {
 		if err := checkRefName(name); err != nil {
@@ -75,13 +75,14 @@ func (db *DB) Ref(name string) (ID, error) {
 	return ID{}, corruptf("reference %s: symbolic references go on and on", name)
 }
 
-// readRef reads one reference: its id, or the name that a symbolic one points to.
+// readRef reads one reference, and returns its id or, if it is symbolic, the name that it points to.
 func (db *DB) readRef(name string) (id ID, target string, err error) {
 	id, target, err = db.readLoose(name)
 	if !errors.Is(err, ErrNoRef) {
 		return id, target, err
 	}
-	// git packs a reference before it removes the loose file: who finds neither in this order has found none.
+	// git adds a reference to packed-refs before it removes the loose file, so a reference that is found in neither, in
+	// this order, does not exist.
 	err = db.eachPacked(func(n string, v ID) bool {
 		if n == name {
 			id = v
@@ -115,7 +116,7 @@ func (db *DB) readLoose(name string) (id ID, target string, err error) {
 	return id, "", nil
 }
 
-// readRefFile reads a loose reference. A symbolic link is not followed: it could lead out of the repository.
+// readRefFile reads a loose reference. It does not follow a symbolic link, which could lead out of the repository.
 func readRefFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -180,8 +181,8 @@ func parsePackedRef(line []byte) (string, ID, error) {
 	return string(line[41:]), id, nil
 }
 
-// Refs returns the references whose names begin with prefix (such as "refs/heads/"; "" for all below refs/), symbolic
-// ones resolved. Loose references that cannot be read are left out and logged.
+// Refs returns the references whose names begin with prefix (such as "refs/heads/", or "" for all below refs/).
+// Symbolic ones are resolved. Loose references that cannot be read are logged and left out.
 func (db *DB) Refs(prefix string) (map[string]ID, error) {
 	refs := map[string]ID{}
 	loose := map[string]struct{}{}
@@ -222,7 +223,7 @@ func (db *DB) Refs(prefix string) (map[string]ID, error) {
 	return refs, err
 }
 
-// withoutPacked returns the content of packed-refs without the line of name and its peeled value.
+// withoutPacked returns the content of packed-refs without the line of name and the peeled value that may follow it.
 func withoutPacked(data []byte, name string) (kept []byte, dropped bool, err error) {
 	kept = make([]byte, 0, len(data))
 	skip := false

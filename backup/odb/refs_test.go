@@ -14,14 +14,8 @@ import (
 
 func TestRefs(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	next, err := addCommit(db, tip, 1, crashFiles("b"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
+	next := mustAdd(t, db, tip, 1, crashFiles("b"))
 	const ref = "refs/heads/x/y"
 	if _, err := db.Ref(ref); !errors.Is(err, ErrNoRef) {
 		t.Fatal(err)
@@ -44,9 +38,7 @@ func TestRefs(t *testing.T) {
 				git(t, dir, "pack-refs", "--all", "--prune")
 			}
 		}
-		if err := db.UpdateRef(ref, ID{}, tip); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.UpdateRef(ref, ID{}, tip))
 		pack()
 		expect(ref, tip)
 		for _, old := range []ID{{}, next} {
@@ -54,9 +46,7 @@ func TestRefs(t *testing.T) {
 				t.Fatalf("packed %v, old %s: %v", packed, old, err)
 			}
 		}
-		if err := db.UpdateRef(ref, tip, next); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.UpdateRef(ref, tip, next))
 		expect(ref, next)
 		pack()
 		refs, err := db.Refs("refs/heads/")
@@ -69,9 +59,7 @@ func TestRefs(t *testing.T) {
 		if err := db.DeleteRef(ref, tip); !errors.Is(err, cold.ErrRefMoved) {
 			t.Fatal(err)
 		}
-		if err := db.DeleteRef(ref, next); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.DeleteRef(ref, next))
 		if _, err := db.Ref(ref); !errors.Is(err, ErrNoRef) {
 			t.Fatal(err)
 		}
@@ -81,12 +69,8 @@ func TestRefs(t *testing.T) {
 		expect("refs/heads/main", next)
 	}
 	// Empty directories are in the way of refs/heads/x; git removes them, and so do we.
-	if err := os.MkdirAll(filepath.Join(dir, "refs/heads/x/y/z"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.UpdateRef("refs/heads/x", ID{}, tip); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.MkdirAll(filepath.Join(dir, "refs/heads/x/y/z"), 0o755))
+	check(t, db.UpdateRef("refs/heads/x", ID{}, tip))
 	expect("refs/heads/x", tip)
 	expect("HEAD", next)
 	if err := db.UpdateRef("refs/heads/x/y", ID{}, tip); err == nil {
@@ -115,9 +99,7 @@ func TestBadRefs(t *testing.T) {
 	for content, ok := range map[string]bool{good + "\n": true, good: true, good + "0\n": false, "": false,
 		strings.Repeat("0", 40): false,
 		"ref: refs/heads/bad":   false, "ref: ../x": false, strings.Repeat("x", 5000): false, good[:39] + "g": false} {
-		if err := os.WriteFile(filepath.Join(dir, "refs/heads/bad"), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(filepath.Join(dir, "refs/heads/bad"), []byte(content), 0o644))
 		if _, err := db.Ref("refs/heads/bad"); (err == nil) != ok || errors.Is(err, ErrNoRef) {
 			t.Errorf("content %.50q: %v", content, err)
 		}
@@ -126,19 +108,13 @@ func TestBadRefs(t *testing.T) {
 			t.Errorf("content %.50q: %v, %v", content, refs, err)
 		}
 	}
-	if err := os.Remove(filepath.Join(dir, "refs/heads/bad")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/etc/hostname", filepath.Join(dir, "refs/heads/bad")); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.Remove(filepath.Join(dir, "refs/heads/bad")))
+	check(t, os.Symlink("/etc/hostname", filepath.Join(dir, "refs/heads/bad")))
 	if _, err := db.Ref("refs/heads/bad"); err == nil || errors.Is(err, ErrNoRef) {
 		t.Errorf("symbolic link: %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "packed-refs"),
-		[]byte("# pack-refs\n"+good+" refs/heads/a\n^"+good+"\nnonsense\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	check(t, os.WriteFile(filepath.Join(dir, "packed-refs"),
+		[]byte("# pack-refs\n"+good+" refs/heads/a\n^"+good+"\nnonsense\n"), 0o644))
 	if _, err := db.Ref("refs/heads/missing"); !errors.Is(err, cold.ErrCorrupt) {
 		t.Errorf("damaged packed-refs: %v", err)
 	}
@@ -147,14 +123,9 @@ func TestBadRefs(t *testing.T) {
 func TestLocks(t *testing.T) {
 	t.Parallel()
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	self, err := thisProcess()
-	if err != nil {
-		t.Fatal(err)
-	}
+	check(t, err)
 	dead := self
 	for dead.pid = 1 << 21; !dead.dead(self); dead.pid++ { // over any pid_max but a free one at that
 	}
@@ -165,13 +136,9 @@ func TestLocks(t *testing.T) {
 		"emberfs x y\n": false,
 		dead.String():   true, otherBoot.String(): true} {
 		ref := "refs/heads/" + hashOf(content).String()
-		if err := db.UpdateRef(ref, ID{}, tip); err != nil {
-			t.Fatal(err)
-		}
+		check(t, db.UpdateRef(ref, ID{}, tip))
 		path := filepath.Join(dir, ref+".lock")
-		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(path, []byte(content), 0o644))
 		wg.Go(func() {
 			err := db.UpdateRef(ref, tip, ID{byte(len(content)), 1})
 			if free && err != nil || !free && (!errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path)) {
@@ -191,14 +158,10 @@ func TestLocks(t *testing.T) {
 	foreign := filepath.Join(dir, "refs/heads/other.lock")
 	for p, content := range map[string]string{
 		path: self.String(), filepath.Join(dir, "packed-refs.lock"): dead.String(), foreign: tip.String()} {
-		if err := os.WriteFile(p, []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		check(t, os.WriteFile(p, []byte(content), 0o644))
 	}
 	db = reopen(t, dir, Options{})
-	if err := db.UpdateRef("refs/heads/main", tip, ID{9}); err != nil {
-		t.Fatal(err)
-	}
+	check(t, db.UpdateRef("refs/heads/main", tip, ID{9}))
 	if _, err := os.Stat(foreign); err != nil {
 		t.Fatal(err)
 	}
@@ -209,10 +172,7 @@ func TestLocks(t *testing.T) {
 
 func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	tip, err := addCommit(db, ID{}, 0, crashFiles("a"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	tip := mustAdd(t, db, ID{}, 0, crashFiles("a"))
 	const ref = "refs/heads/counter"
 	var won atomic.Int64
 	var wg sync.WaitGroup

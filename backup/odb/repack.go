@@ -1,14 +1,11 @@
 package odb
 
 import (
-	"bytes"
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"iter"
 	"math"
 	"slices"
 
@@ -17,23 +14,23 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// repacker writes the objects of several packs into one. Objects are known by number: those of the first pack in the
-// order of its index, then those of the second; memory is 24 bytes for each.
+// repacker writes the objects of several packs into one new pack. Objects are known by number: first those of the first
+// pack in the order of its index, then those of the second, and so on. It takes 24 bytes of memory per object.
 type repacker struct {
 	db    *DB
 	ctx   context.Context
-	src   []*pack // newest first: what is read most stays whole, the older versions become deltas
+	src   []*pack // newest first: the newest versions, which are read most, stay whole, older ones become deltas
 	first []int   // number of each pack's first object
 	slots []slot
-	order []uint32 // an object's first number each, sorted by id
+	order []uint32 // the first number of each object, sorted by id
 	pf    *packFile
-	pace  *rate.Limiter // nil: as fast as it goes
-	fresh int64         // length of the new pack when it was last made durable
+	pace  *rate.Limiter // limits the speed; nil: no limit
+	fresh int64         // length of the new pack when it was last fsynced
 	delta *shardDeltas
 	cur   curPack
 	buf   []byte
 
-	damage map[*pack]error // the first entry of each that could not be copied; another copy may have done
+	damage map[*pack]error // for each pack the first entry that could not be copied, even if another copy was
 }
 
 // curPack is the source that is being copied.
@@ -46,7 +43,7 @@ type curPack struct {
 
 // slot is what becomes of one object.
 type slot struct {
-	off   int64 // written: in the new pack; double: the number of its first copy
+	off   int64 // if written, its offset in the new pack; if double, the number of the object's first copy
 	crc   uint32
 	depth uint16
 	state slotState
@@ -62,16 +59,15 @@ const (
 )
 
 const (
-	// copiedDepth bounds the delta chains in packs that we write; what would be deeper is written whole. Git's own
-	// default.
+	// copiedDepth is the maximum length of delta chains in packs that we write, as in git by default. An object that
+	// would be deeper is written whole.
 	copiedDepth = 50
-	// syncEvery is after how many bytes a big new pack is made durable, so that the end does not come with a long
-	// fsync.
+	// syncEvery is after how many bytes a big new pack is fsynced, so that the fsync at the end does not take long.
 	syncEvery = 64 << 20
 	paceBurst = 1 << 20
 )
 
-// newRepacker merges the packs' indexes; want says which objects are taken (nil: all).
+// newRepacker prepares the merging of src. want reports which objects are taken; nil means all.
 func (db *DB) newRepacker(ctx context.Context, src []*pack, want func(p *pack, i int) bool, pace *rate.Limiter) (
 	*repacker, error) {
 	r := &repacker{db: db, ctx: ctx, src: src, pace: pace, delta: newShardDeltas(db), damage: map[*pack]error{},
@@ -96,60 +92,13 @@ func (db *DB) newRepacker(ctx context.Context, src []*pack, want func(p *pack, i
 		case want != nil && !want(src[k], i):
 			r.slots[n].state = unwanted
 		}
-		// Unwanted ones have a place in the order too: their doubles must find them.
+		// Unwanted objects are in the order too, so that their doubles find them.
 		r.order, last = append(r.order, n), id
 	}
 	return r, ctx.Err()
 }
 
-// mergeIndexes gives pack and position of all objects of the packs, sorted by id, then by pack.
-func mergeIndexes(src []*pack) iter.Seq2[int, int] {
-	return func(yield func(k, i int) bool) {
-		h := &indexHeap{src: src, at: make([]int, len(src)), next: make([]ID, len(src))}
-		for k, p := range src {
-			if p.idx.count > 0 {
-				h.ks = append(h.ks, k)
-				h.next[k] = p.idx.id(0)
-			}
-		}
-		heap.Init(h)
-		for len(h.ks) > 0 {
-			k := h.ks[0]
-			if !yield(k, h.at[k]) {
-				return
-			}
-			if h.at[k]++; h.at[k] == src[k].idx.count {
-				heap.Pop(h)
-			} else {
-				h.next[k] = src[k].idx.id(h.at[k])
-				heap.Fix(h, 0)
-			}
-		}
-	}
-}
-
-// indexHeap has the packs that still have objects, by the next one's id.
-type indexHeap struct {
-	src  []*pack
-	at   []int
-	ks   []int
-	next []ID // by pack
-}
-
-func (h *indexHeap) Len() int      { return len(h.ks) }
-func (h *indexHeap) Swap(i, j int) { h.ks[i], h.ks[j] = h.ks[j], h.ks[i] }
-func (h *indexHeap) Push(any)      {} // none ever joins
-func (h *indexHeap) Less(i, j int) bool {
-	c := bytes.Compare(h.next[h.ks[i]][:], h.next[h.ks[j]][:])
-	return c < 0 || c == 0 && h.ks[i] < h.ks[j]
-}
-func (h *indexHeap) Pop() any {
-	k := h.ks[len(h.ks)-1]
-	h.ks = h.ks[:len(h.ks)-1]
-	return k
-}
-
-// canonical is the number that an object's state is kept under.
+// canonical returns the number under which the state of object n is kept.
 func (r *repacker) canonical(n int) int {
 	if r.slots[n].state == double {
 		return int(r.slots[n].off)
@@ -157,7 +106,7 @@ func (r *repacker) canonical(n int) int {
 	return n
 }
 
-// run writes the new pack. On an error nothing stays of it, unless the error is a simulated crash.
+// run writes the new pack. On an error it is removed, unless the error is a simulated crash.
 func (r *repacker) run() (_ *packFile, err error) {
 	if r.pf, err = r.db.newPackFile(); err != nil {
 		return nil, err
@@ -185,7 +134,7 @@ func (r *repacker) run() (_ *packFile, err error) {
 	return r.pf, nil
 }
 
-// lost marks the packs with damage, so that they are not merged again, and says what it is.
+// lost marks the packs with damage, so that they are not merged again, and returns what is damaged.
 func (r *repacker) lost() (err error) {
 	for _, p := range r.src {
 		if d := r.damage[p]; d != nil {
@@ -196,7 +145,7 @@ func (r *repacker) lost() (err error) {
 	return err
 }
 
-// objects gives what was written, sorted by id.
+// objects yields what was written, sorted by id.
 func (r *repacker) objects(yield func(packedObject) bool) {
 	for _, n := range r.order {
 		if s := &r.slots[n]; s.state == written {
@@ -208,7 +157,8 @@ func (r *repacker) objects(yield func(packedObject) bool) {
 	}
 }
 
-// copyPack takes over what no earlier pack had, in the order in which it lies there: a base comes before its deltas.
+// copyPack copies the objects of pack k that no earlier pack had, in the order of the pack, in which a base usually
+// comes before its deltas.
 func (r *repacker) copyPack(k int) error {
 	p := r.src[k]
 	r.cur = curPack{k: k, p: p, byOffset: p.offsets(), bases: make([]uint64, (p.idx.count+63)/64)}
@@ -235,7 +185,7 @@ func (r *repacker) copyPack(k int) error {
 			err = r.copyEntry(int(i), n, off, end)
 		}
 		if err == nil {
-			err = r.settle(end - off)
+			err = r.keepPace(end - off)
 		} else if errors.Is(err, cold.ErrCorrupt) {
 			if r.damage[p] == nil {
 				r.damage[p] = err
@@ -249,8 +199,8 @@ func (r *repacker) copyPack(k int) error {
 	return nil
 }
 
-// settle keeps to the pace after n bytes were copied.
-func (r *repacker) settle(n int64) error {
+// takeEffect is called after n bytes were copied; it waits to keep to the pace, and fsyncs now and then.
+func (r *repacker) keepPace(n int64) error {
 	if l := r.pf.len(); l-r.fresh > syncEvery {
 		if err := r.pf.flush(); err != nil {
 			return err
@@ -268,7 +218,8 @@ func (r *repacker) settle(n int64) error {
 	return nil
 }
 
-// findBases notes which entries others are based on. Entries that cannot be parsed are met again when they are copied.
+// findBases notes which entries are bases of deltas. Entries that cannot be parsed are skipped here; copying them
+// reports the error.
 func (r *repacker) findBases() error {
 	p := r.cur.p
 	for _, i := range r.cur.byOffset {
@@ -290,7 +241,7 @@ func (r *repacker) findBases() error {
 	return r.ctx.Err()
 }
 
-// base is the position of a delta's base in the current pack; -1: none.
+// base returns the position of a delta's base in the current pack's index, or -1 if it has none.
 func (r *repacker) base(h *entryHeader) int {
 	p := r.cur.p
 	switch h.typ {
@@ -308,7 +259,7 @@ func (r *repacker) base(h *entryHeader) int {
 	return -1
 }
 
-// copyEntry writes object n, which lies at position i of the current pack from off to end.
+// copyEntry writes object n, which is at position i of the current pack's index and lies from off to end.
 func (r *repacker) copyEntry(i, n int, off, end int64) error {
 	p := r.cur.p
 	h, err := p.header(off)
@@ -343,7 +294,7 @@ func (r *repacker) copyEntry(i, n int, off, end int64) error {
 	default:
 		crc, err = r.copyRaw(i, nil, off, off, end)
 	}
-	if errors.Is(err, cold.ErrCorrupt) { // perhaps it is the index that is wrong
+	if errors.Is(err, cold.ErrCorrupt) { // perhaps only the index's checksum is wrong
 		if terr := r.pf.truncate(at); terr != nil {
 			return terr
 		}
@@ -363,8 +314,8 @@ func (r *repacker) copyEntry(i, n int, off, end int64) error {
 	return nil
 }
 
-// copyRaw writes head and the bytes of the current pack from data to end. The bytes from off to end are checked against
-// the index.
+// copyRaw writes head, followed by the bytes of the current pack from data to end. It compares the bytes from off to
+// end with the index's checksum.
 func (r *repacker) copyRaw(i int, head []byte, off, data, end int64) (uint32, error) {
 	p := r.cur.p
 	src := crc32.NewIEEE()
@@ -397,7 +348,7 @@ func (r *repacker) copyRaw(i int, head []byte, off, data, end int64) (uint32, er
 	return out.crc, nil
 }
 
-// copyWhole writes an object that cannot stay a delta.
+// copyWhole writes an object whole, after resolving its delta.
 func (r *repacker) copyWhole(i int, off int64) (uint32, error) {
 	o, err := r.db.openEntry(r.cur.p, off)
 	if err != nil {
@@ -408,7 +359,7 @@ func (r *repacker) copyWhole(i int, off int64) (uint32, error) {
 	return out.crc, err
 }
 
-// offsets are the positions of the index sorted by where the objects lie.
+// offsets returns the positions in the index, sorted by the objects' offsets in the pack.
 func (p *pack) offsets() []uint32 {
 	by := make([]uint32, p.idx.count)
 	for i := range by {

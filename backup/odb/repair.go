@@ -12,9 +12,10 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Mend gives a pack (its name without extension) a new index or, where the pack itself is damaged, saves what can be
-// read of it and puts it aside, as Open does by itself with packs that are older than a minute. The caller knows that
-// nobody is publishing. aside says which it was; saved counts the objects that were written anew.
+// Mend gives a pack (by its name without extension) a new index or, if the pack itself is damaged, saves what can be
+// read of it and puts it aside. Open does the same by itself with packs that are older than a minute; the caller of
+// Mend must know that nobody is publishing the pack. aside reports which of the two it was, saved how many objects were
+// written anew.
 func (db *DB) Mend(name string) (aside bool, saved int, err error) {
 	if db.readOnly {
 		return false, 0, fmt.Errorf("mend %s: %w", name, ErrReadOnly)
@@ -37,7 +38,7 @@ func (db *DB) Mend(name string) (aside bool, saved int, err error) {
 	}
 	if cur := db.packs.Load(); cur != nil {
 		for _, p := range cur.packs {
-			p.stale = p.stale || p.name() == name // it has another index now, or none
+			p.stale = p.stale || p.name() == name // it has a new index now, or none
 		}
 	}
 	db.scan.mtime = time.Time{}
@@ -45,8 +46,8 @@ func (db *DB) Mend(name string) (aside bool, saved int, err error) {
 	return aside, saved, err
 }
 
-// SetAside moves a damaged loose object, or an index whose pack is gone, to the directory where damaged packs are kept.
-// path is below the repository.
+// SetAside moves a damaged loose object, or an index whose pack is missing, to the directory for damaged packs. path is
+// relative to the repository.
 func (db *DB) SetAside(path string) error {
 	if db.readOnly {
 		return fmt.Errorf("put %s aside: %w", path, ErrReadOnly)
@@ -66,12 +67,12 @@ func (db *DB) SetAside(path string) error {
 	return errors.Join(warm.SyncDir(dir), warm.SyncDir(filepath.Dir(from)))
 }
 
-// brokenDir keeps what damaged files of the repository said before they were repaired.
+// brokenDir is the directory in which the content of damaged files is kept when they are repaired.
 const brokenDir = "emberfs_broken"
 
-// KeepBroken copies a damaged file of the repository (a reference, HEAD, the configuration) to a file beside it that
-// git does not look at, and returns where that is, below the repository; "" where there was nothing. It is durable when
-// it returns.
+// KeepBroken copies a damaged file of the repository (a reference, HEAD, the configuration) to a place at which git
+// does not look, and returns that place relative to the repository, or "" if there was no file. The copy is durable
+// when it returns.
 func (db *DB) KeepBroken(name string) (string, error) { return keepBroken(db.dir, name) }
 
 func keepBroken(dir, name string) (string, error) {
@@ -99,8 +100,8 @@ func escapeSlashes(name string) string {
 	return string(b)
 }
 
-// ForgetRef removes the loose file of a reference whose content makes no sense, or that points to nothing, under its
-// lock; its content is kept (KeepBroken says where). A value in packed-refs comes to light again.
+// ForgetRef removes, under its lock, the loose file of a reference that has no valid content or points to nothing. The
+// content is kept, as by KeepBroken. If packed-refs has a value for the reference, that applies again.
 func (db *DB) ForgetRef(name string) (kept string, err error) {
 	if err := checkRefName(name); err != nil || name == headRef {
 		return "", errors.Join(err, fmt.Errorf("forget reference %s: refused", name))
@@ -123,8 +124,8 @@ func (db *DB) ForgetRef(name string) (kept string, err error) {
 	return kept, warm.SyncDir(filepath.Dir(path))
 }
 
-// RepairBase makes what Open needs of the repository at dir: its directories, HEAD on the branch, a configuration with
-// our settings. What was there and made no sense is kept, as by KeepBroken. The caller owns the repository.
+// RepairBase makes what Open needs in the repository at dir: its directories, HEAD on the branch, and a configuration
+// with our settings. Invalid files are kept, as by KeepBroken. The caller must own the repository.
 func RepairBase(dir, branch string) (kept []string, err error) {
 	if err := mkdirDurable(0o755, baseDirs(dir)...); err != nil {
 		return nil, fmt.Errorf("repair %s: %w", dir, err)
@@ -148,7 +149,7 @@ func RepairBase(dir, branch string) (kept []string, err error) {
 		if err := keep(headRef); err != nil {
 			return kept, err
 		}
-		// Init takes a repository without HEAD for something else.
+		// Init would refuse a repository without HEAD.
 		if err := warm.WriteFileDurable(filepath.Join(dir, headRef), []byte("ref: refs/heads/"+branch+"\n"),
 			0o644); err != nil {
 			return kept, err
@@ -157,8 +158,7 @@ func RepairBase(dir, branch string) (kept []string, err error) {
 	return kept, Init(dir, branch)
 }
 
-// RepairPackedRefs rewrites packed-refs without the lines that make no sense; the file as it was is kept, as by
-// KeepBroken.
+// RepairPackedRefs rewrites packed-refs without its invalid lines. The old file is kept, as by KeepBroken.
 func (db *DB) RepairPackedRefs() (kept string, err error) {
 	if db.readOnly {
 		return "", fmt.Errorf("repair packed references: %w", ErrReadOnly)
@@ -195,7 +195,7 @@ func (db *DB) RepairPackedRefs() (kept string, err error) {
 	return kept, warm.WriteFileDurable(path, good, 0o644)
 }
 
-// HasNew says whether this Writer has an object that the repository has not.
+// HasNew reports whether this Writer has an object that the repository lacks.
 func (w *Writer) HasNew() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -9,8 +9,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// resolve finds the ids of all deltas, walking from each base to what was made of it, depth first, so that the base is
-// usually still in the cache. Entries that belong to a cycle, or whose base is nowhere, are never reached.
+// resolve computes the ids of all deltas. It goes from each base to the deltas based on it, depth first, so that the
+// base is usually still in the cache. Entries that are part of a cycle, or whose base does not exist, are never
+// reached.
 func (f *fetched) resolve() error {
 	unknown := 0
 	for i := range f.entries {
@@ -18,7 +19,7 @@ func (f *fetched) resolve() error {
 			unknown++
 		}
 	}
-	offsets := func(off int64) int { // the index of the entry at off, -1
+	offsets := func(off int64) int { // returns the index of the entry at off, or -1
 		i, ok := slices.BinarySearchFunc(f.entries, off, func(e fetchedEntry, o int64) int {
 			switch {
 			case e.off < o:
@@ -48,7 +49,7 @@ func (f *fetched) resolve() error {
 			unknown -= n
 		}
 	}
-	// What still waits has its base outside: the pack is thin.
+	// The base of what is still waiting is outside of the pack: the pack is thin.
 	if f.tolerant {
 		return nil
 	}
@@ -65,7 +66,7 @@ func (f *fetched) resolve() error {
 	return nil
 }
 
-// resolveFrom resolves everything that was made of entry i and returns how many that are.
+// resolveFrom resolves everything that is based on entry i, at any depth, and returns how many entries that is.
 func (f *fetched) resolveFrom(i int32) (int, error) {
 	n := 0
 	stack := f.children(i, nil)
@@ -88,7 +89,7 @@ func (f *fetched) resolveFrom(i int32) (int, error) {
 	return n, nil
 }
 
-// children takes the entries that wait for i off the books and pushes them.
+// children removes the entries that wait for i from the maps, and pushes them onto the stack.
 func (f *fetched) children(i int32, stack []int32) []int32 {
 	e := &f.entries[i]
 	for _, kids := range [][]int32{f.byOffset[e.off], f.byID[e.id]} {
@@ -122,7 +123,7 @@ func (f *fetched) resolveOne(i int32) error {
 	return nil
 }
 
-// content returns an entry's bytes and type. The content is f's: it stays valid until the next call.
+// content returns an entry's bytes and type. The content belongs to f and is valid until the next call.
 func (f *fetched) content(i int32) (*content, Type, error) {
 	var chain []int32
 	var c *content
@@ -169,7 +170,7 @@ func (f *fetched) content(i int32) (*content, Type, error) {
 	return c, typ, nil
 }
 
-// remember keeps a content for what was made of it: small ones in the cache, of the others the last.
+// remember keeps a content for the deltas based on it: small ones in the cache, and the last one of the others.
 func (f *fetched) remember(off int64, t Type, c *content) error {
 	if c.f == nil && c.size < f.db.opt.DeltaCache/2 {
 		c.mem = append(c.mem, byte(t))[:c.size]
@@ -184,7 +185,7 @@ func (f *fetched) remember(off int64, t Type, c *content) error {
 	return old.close()
 }
 
-// apply makes a delta entry's content from its base's.
+// apply returns the content that a delta entry makes of its base's content.
 func (f *fetched) apply(e *fetchedEntry, base *content) (*content, error) {
 	in, err := f.inflate(e)
 	if err != nil {
@@ -218,7 +219,7 @@ func (f *fetched) inflate(e *fetchedEntry) (*inflater, error) {
 		fmt.Sprintf("%s, offset %d", f.label, e.off))
 }
 
-// addBase completes a thin pack by one base from the repository and resolves what waited for it.
+// addBase adds one missing base from the repository to a thin pack, and resolves what was waiting for it.
 func (f *fetched) addBase() (int, error) {
 	var missing error
 	for id := range f.byID {
@@ -253,7 +254,7 @@ func (f *fetched) copyBase(id ID) (e fetchedEntry, err error) {
 		err = errors.Join(f.spend(o.size), writeEntry(w, o, id), o.close())
 		e.crc = w.crc
 		if err != nil {
-			return errors.Join(err, f.pf.truncate(off)) // another copy may do
+			return errors.Join(err, f.pf.truncate(off)) // another copy may be good
 		}
 		return f.pf.flush()
 	})

@@ -17,9 +17,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// protected are commits that somebody of ours works on: GC keeps what they reach.
+// protected holds the commits that somebody in this process works on; GC keeps what they reach.
 type protected struct {
-	mu  sync.Mutex // also held while GC looks for the last time and removes
+	mu  sync.Mutex // GC also holds it from its last look at the roots until it has removed
 	ids map[ID]int
 }
 
@@ -42,11 +42,11 @@ func (db *DB) Protect(id ID) (release func()) {
 
 // rootSet is where the walk of GC begins.
 type rootSet struct {
-	refs []ID // references, HEAD and protected commits: all they reach must be there
-	logs []ID // what reflogs, FETCH_HEAD and the like name: it may be gone
+	refs []ID // references, HEAD and protected commits: everything reachable must exist
+	logs []ID // objects named in reflogs, FETCH_HEAD and the like, which may be gone
 }
 
-// roots reads them all. Unlike Refs it fails where one cannot be read. protected.mu must be held.
+// roots reads all roots. Unlike Refs it fails if one cannot be read. protected.mu must be held.
 func (db *DB) roots() (r rootSet, err error) {
 	for id := range db.protected.ids {
 		r.refs = append(r.refs, id)
@@ -54,7 +54,7 @@ func (db *DB) roots() (r rootSet, err error) {
 	if r.refs, err = db.looseRoots(r.refs); err != nil {
 		return r, fmt.Errorf("read references: %w", err)
 	}
-	// After the loose ones: git packs a reference before it removes the loose file.
+	// This comes after the loose ones, because git adds a reference to packed-refs before it removes the loose file.
 	if err := db.eachPacked(func(_ string, id ID) bool { r.refs = append(r.refs, id); return true }); err != nil {
 		return r, err
 	}
@@ -74,7 +74,7 @@ func (db *DB) roots() (r rootSet, err error) {
 	}
 	for _, sub := range []string{"logs", "worktrees"} {
 		err := walkFiles(filepath.Join(db.dir, sub), func(path string) (err error) {
-			// worktrees/W/index; the reflog of a branch may be called index as well.
+			// This is worktrees/W/index. The path is checked because the reflog of a branch may be called index too.
 			if filepath.Base(path) == indexName && filepath.Dir(filepath.Dir(path)) == filepath.Join(db.dir,
 				"worktrees") {
 				r.logs, err = indexed(path, r.logs)
@@ -93,7 +93,7 @@ func (db *DB) roots() (r rootSet, err error) {
 func (db *DB) looseRoots(ids []ID) ([]ID, error) {
 	add := func(name string) error {
 		id, target, err := db.readLoose(name)
-		if err == nil && target == "" { // a symbolic one's target has its own turn
+		if err == nil && target == "" { // the target of a symbolic reference is added itself
 			ids = append(ids, id)
 		}
 		if errors.Is(err, ErrNoRef) {
@@ -114,7 +114,7 @@ func (db *DB) looseRoots(ids []ID) ([]ID, error) {
 	return ids, err
 }
 
-// walkFiles calls fn for every file below dir that there is.
+// walkFiles calls fn for every file below dir, if dir exists.
 func walkFiles(dir string, fn func(path string) error) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -127,12 +127,12 @@ func walkFiles(dir string, fn func(path string) error) error {
 	})
 }
 
-// indexName is git's list of what the next commit of a working tree has: somebody works here, or in a working tree of
-// this repository.
+// indexName is the name of git's index, the list of what the next commit of a working tree contains. A bare repository
+// has one if somebody works in it, or in an additional working tree.
 const indexName = "index"
 
-// indexed takes the objects that an index names (gitformat-index(5)). One that cannot be read is an error: nobody knows
-// what it needs.
+// indexed appends the objects that an index names (gitformat-index(5)). If the index cannot be read that is an error,
+// because nobody knows what it needs.
 func indexed(path string, ids []ID) ([]ID, error) {
 	f, _, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -153,7 +153,7 @@ func indexed(path string, ids []ID) ([]ID, error) {
 	}
 	if idx.Cache != nil {
 		for _, e := range idx.Cache.Entries {
-			if e.Entries >= 0 { // else it is out of date
+			if e.Entries >= 0 { // a negative count marks it as outdated
 				ids = append(ids, ID(e.Hash))
 			}
 		}
@@ -168,7 +168,7 @@ func indexed(path string, ids []ID) ([]ID, error) {
 	return ids, nil
 }
 
-// idsIn takes the object ids that the lines of a file begin with, the two first words of each.
+// idsIn appends the object ids among the first words of each line (in its first 100 bytes).
 func idsIn(path string, ids []ID) ([]ID, error) {
 	f, _, err := openRegular(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, cold.ErrCorrupt) {
@@ -193,7 +193,7 @@ func idsIn(path string, ids []ID) ([]ID, error) {
 	return ids, nil
 }
 
-// shallow reads the commits whose parents are not here.
+// shallow returns the commits whose parents are left out on purpose.
 func (db *DB) shallow() (map[ID]struct{}, error) {
 	ids, err := idsIn(filepath.Join(db.dir, "shallow"), nil)
 	set := map[ID]struct{}{}

@@ -12,8 +12,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// salvage writes every entry of a damaged pack that still inflates to what its id says into a new pack, then puts the
-// damaged one with its companions aside. It returns how many objects it saved. scan.mu must be held.
+// salvage writes every entry of a damaged pack that can still be inflated and matches its id to a new pack, and then
+// puts the damaged pack and its companion files aside. It returns how many objects it saved. scan.mu must be held.
 func (db *DB) salvage(path string, f *os.File, size int64) (saved int, err error) {
 	if err := db.step("rebuild.salvage"); err != nil {
 		return 0, err
@@ -50,7 +50,7 @@ func (db *DB) salvage(path string, f *os.File, size int64) (saved int, err error
 	return w.len(), err
 }
 
-// salvageInOrder takes the entries from the pack's begin to the first that cannot be read.
+// salvageInOrder saves the entries from the pack's beginning up to the first one that cannot be read.
 func (db *DB) salvageInOrder(w *Writer, path string, f *os.File, size int64) (err error) {
 	in := newFetched(db, &packFile{db: db, f: f, path: path + ".pack"})
 	in.inPlace, in.tolerant, in.label = true, true, filepath.Base(path)
@@ -89,19 +89,19 @@ func (db *DB) salvageInOrder(w *Writer, path string, f *os.File, size int64) (er
 	return nil
 }
 
-// damaged says that an error is of the bytes, not of the disk.
+// damaged reports whether an error is about the bytes, as opposed to the disk.
 func damaged(err error) bool {
 	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
 		errors.Is(err, ErrTooLarge)
 }
 
-// salvageIndexed takes the entries behind a damaged one: an index that is left says where they begin.
+// salvageIndexed saves entries after a damaged one, if there still is an index that tells where they begin.
 func (db *DB) salvageIndexed(w *Writer, path string, f *os.File, size int64) error {
 	x, err := openIndex(path + ".idx")
 	if err != nil {
 		return nil // there is none
 	}
-	// A trailer may be missing: what is behind the last whole entry is not looked at.
+	// The trailer may be missing. What follows the last whole entry is not looked at.
 	p := &pack{base: path, seq: db.seq.Add(1), f: f, size: size + hashSize, idx: x}
 	for i := range x.count {
 		id := x.id(i)
@@ -116,7 +116,7 @@ func (db *DB) salvageIndexed(w *Writer, path string, f *os.File, size int64) err
 	return x.close()
 }
 
-// salvageOne copies an object unless it is damaged. mu must be held.
+// salvageOne copies an object unless it is damaged. w.mu must be held.
 func (w *Writer) salvageOne(id ID, open func() (*rawObject, error)) error {
 	if w.has(id) {
 		return nil
@@ -145,7 +145,8 @@ func (w *Writer) salvageOne(id ID, open func() (*rawObject, error)) error {
 	return nil
 }
 
-// putAside moves a pack and all that belongs to it to badDir, the index first, as for every removal of a pack.
+// putAside moves a pack and all files that belong to it to badDir; the index comes first, as always when a pack is
+// removed.
 func (db *DB) putAside(path string) error {
 	if err := db.step("rebuild.quarantine"); err != nil {
 		return err

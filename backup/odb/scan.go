@@ -15,11 +15,11 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// packList is an immutable set of open packs, newest first. It holds a reference to each; the DB and every reader that
-// searches it hold one to the list.
+// packList is an immutable list of open packs, newest first. It holds a reference to each pack. The DB, and every
+// reader that is searching the list, hold a reference to the list.
 type packList struct {
 	packs []*pack
-	gen   int64 // counts the lists of a DB
+	gen   int64 // number of this list among those of the DB
 	refs  atomic.Int64
 }
 
@@ -32,7 +32,7 @@ func newPackList(packs []*pack, gen int64) *packList {
 	return l
 }
 
-// tryRetain fails when the list is dead already.
+// tryRetain takes a reference. It returns false if the list has been released completely.
 func (l *packList) tryRetain() bool {
 	for {
 		n := l.refs.Load()
@@ -75,30 +75,31 @@ func (db *DB) release(l *packList) {
 	}
 }
 
-// scanState guards looking for packs; one scan at a time.
+// scanState is the state of looking for packs. mu guards it and allows one scan at a time.
 type scanState struct {
 	mu     sync.Mutex
-	mtime  time.Time           // of objects/pack when the last complete scan began; zero: scan anyway
+	mtime  time.Time           // of objects/pack when the last complete scan began; zero forces a scan
 	warned map[string]struct{} // packs that were reported as unreadable
-	// Why a pack could not be opened in the last scan, damage aside: it may be gone next time.
+	// unread says why a pack could not be opened in the last scan, for reasons other than damage, which may be
+	// temporary.
 	unread error
 	broken map[string]error    // packs without a usable index, as the last scan saw them
-	tried  map[string]struct{} // those that were mended, or could not be
-	young  bool                // a pack without index is too young to tell
-	// settled says that a pack without index is nobody's of ours on its way. If git is publishing it, it gets the same
-	// index twice.
-	settled bool
+	tried  map[string]struct{} // packs that were mended, or could not be mended
+	young  bool                // there is a pack without index that is so young that it may just be being published
+	// noPublisher says that no process of ours is publishing a pack, so a pack without index needs one. If git is
+	// publishing it, git writes the same index again.
+	noPublisher bool
 }
 
 const (
-	maxScans = 1000 // a directory that changes this often in one go is not settling
-	// racy is how young a directory's mtime makes it possible that a later change has the same one.
+	maxScans = 1000 // after so many passes in one scan give up
+	// racy is how young a directory's mtime must be for a later change to possibly get the same mtime.
 	racy = 2 * time.Second
-	// publishGrace is how long a pack may be without its index before that is worth a word: somebody is publishing it.
+	// publishGrace is how long a pack may be without its index before that is reported; somebody may be publishing it.
 	publishGrace = time.Minute
 )
 
-// Refresh looks for packs that came or went. Readers do it themselves on a miss.
+// Refresh looks for packs that were added or removed. Readers do that themselves if they do not find an object.
 func (db *DB) Refresh() error {
 	l, err := db.acquire()
 	if err != nil {
@@ -109,8 +110,8 @@ func (db *DB) Refresh() error {
 	return err
 }
 
-// rescan reads the directory of packs until a pass shows no change, and puts the new list in place. It says whether the
-// list now differs from the one of generation gen, which the caller has searched.
+// rescan reads the directory of packs until a pass shows no change, and installs the new list. It reports whether the
+// list now differs from that of generation gen, which the caller has searched.
 func (db *DB) rescan(gen int64) (changed bool, err error) {
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
@@ -135,7 +136,7 @@ func (db *DB) rescan(gen int64) (changed bool, err error) {
 	return changed, err
 }
 
-// scanOnce is a rescan that takes packs as they are. scan.mu must be held.
+// scanOnce is rescan without mending packs. scan.mu must be held.
 func (db *DB) scanOnce() (changed bool, err error) {
 	cur := db.packs.Load()
 	dir := filepath.Join(db.dir, "objects", "pack")
@@ -149,7 +150,7 @@ func (db *DB) scanOnce() (changed bool, err error) {
 	if st.ModTime().Equal(db.scan.mtime) {
 		return false, nil
 	}
-	// A young mtime may hide a change that comes right after the scan.
+	// If the mtime is young, a change right after the scan might not change it.
 	young := time.Since(st.ModTime()) < racy
 	packs, err := db.scanPacks(dir, cur)
 	if err != nil {
@@ -165,13 +166,13 @@ func (db *DB) scanOnce() (changed bool, err error) {
 	db.packs.Store(newPackList(packs, cur.gen+1))
 	for _, p := range packs {
 		if !slices.Contains(cur.packs, p) {
-			p.refs.Add(-1) // scanPacks held it until the list did
+			p.refs.Add(-1) // the reference of scanPacks; now the list has one
 		}
 	}
 	return true, cur.release()
 }
 
-// scanPacks opens what is new, until two passes see the same names.
+// scanPacks opens new packs, until two passes see the same names.
 func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 	have := make(map[string]*pack, len(cur.packs))
 	for _, p := range cur.packs {
@@ -194,7 +195,7 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 			return nil, fmt.Errorf("look for packs: %w", err)
 		}
 		if last != nil && slices.Equal(names, last) {
-			return db.settle(names, have, opened)
+			return db.seenPacks(names, have, opened)
 		}
 		gone := false
 		db.scan.unread, db.scan.broken, db.scan.young = nil, map[string]error{}, false
@@ -210,8 +211,8 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 				p.retain()
 				opened[base] = p
 			case errors.Is(err, fs.ErrNotExist):
-				// An index without pack is what an interrupted removal leaves; a pack that was listed went away
-				// meanwhile.
+				// An index without a pack is left by an interrupted removal. But if the pack was listed too, it was
+				// removed just now.
 				gone = gone || slices.Contains(names, base+".pack")
 			default:
 				if errors.Is(err, cold.ErrCorrupt) {
@@ -230,8 +231,8 @@ func (db *DB) scanPacks(dir string, cur *packList) (_ []*pack, err error) {
 	return nil, fmt.Errorf("look for packs: %s changes all the time", dir)
 }
 
-// settle makes the list of the packs that the last pass saw, newest first.
-func (db *DB) settle(names []string, have, opened map[string]*pack) ([]*pack, error) {
+// takeEffect returns the packs that the last pass saw, newest first.
+func (db *DB) seenPacks(names []string, have, opened map[string]*pack) ([]*pack, error) {
 	var packs []*pack
 	for _, n := range names {
 		if base, ok := strings.CutSuffix(n, ".idx"); ok {
@@ -246,22 +247,22 @@ func (db *DB) settle(names []string, have, opened map[string]*pack) ([]*pack, er
 		}
 	}
 	var err error
-	for _, p := range opened { // seen by an earlier pass, gone since
+	for _, p := range opened { // an earlier pass saw these, but they are gone
 		err = errors.Join(err, p.release())
 	}
 	slices.SortStableFunc(packs, func(a, b *pack) int { return int(b.seq - a.seq) })
 	return packs, err
 }
 
-// unreadable says why the search for an object may have missed it: a pack that cannot be opened now, for want of file
-// descriptors or rights, is no proof that the object is missing.
+// unreadable returns why the search for an object may have missed it: if a pack cannot be opened now, for lack of file
+// descriptors or permission, that is no proof that the object is missing.
 func (db *DB) unreadable() error {
 	db.scan.mu.Lock()
 	defer db.scan.mu.Unlock()
 	return db.scan.unread
 }
 
-// packNames lists the packs and indexes in the directory, sorted.
+// packNames returns the names of the packs and indexes in the directory, sorted.
 func packNames(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -277,7 +278,7 @@ func packNames(dir string) ([]string, error) {
 	return names, nil
 }
 
-// warnOnce reports a pack that cannot be used, the first time it is seen.
+// warnOnce logs that a pack cannot be used, the first time that it is seen.
 func (db *DB) warnOnce(dir, base, msg string, err error) {
 	if _, done := db.scan.warned[base]; done {
 		return
@@ -289,13 +290,13 @@ func (db *DB) warnOnce(dir, base, msg string, err error) {
 	db.log.WithError(err).WithField("pack", filepath.Join(dir, base)).Warn(msg)
 }
 
-// noteUnindexed takes down a pack without index, unless it is so young that it may be on its way.
+// noteUnindexed notes a pack without index, unless it is so young that it may be being published.
 func (db *DB) noteUnindexed(dir, base string) {
 	st, err := os.Stat(filepath.Join(dir, base+".pack"))
 	if err != nil {
 		return
 	}
-	if !db.scan.settled && time.Since(st.ModTime()) < publishGrace {
+	if !db.scan.noPublisher && time.Since(st.ModTime()) < publishGrace {
 		db.scan.young = true
 		return
 	}

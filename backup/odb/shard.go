@@ -13,51 +13,52 @@ import (
 )
 
 // A big directory that changes often leaves a tree of some hundred KiB in every commit, and as much metadata, nearly
-// all of it the same each time. When packs are merged such versions become deltas.
+// all of it the same each time. When packs are merged, such versions become deltas.
 const (
-	shardLeast = 64 << 10 // bytes; smaller ones are not worth it
-	shardMost  = 4 << 20  // two of these are in memory to make a delta, and those that later ones may be based on
+	shardLeast = 64 << 10 // bytes; smaller objects are not worth it
+	shardMost  = 4 << 20  // bytes; making a delta takes two objects in memory, besides the cached bases
 	shardCache = 24 << 20
-	// The nth version of something is based on version n with its lowest digit other than 0 made 0, so that 15 deltas
-	// out of 16 span 15 versions at most.
+	// The nth version of something is based on version n with its lowest non-zero digit (in base shardRadix) set to 0,
+	// so that 15 deltas out of 16 span 15 versions at most.
 	shardRadix = 16
-	// shardVersions is after how many a new chain begins: with 4 digits none has more than 4 links.
+	// shardVersions is the number of versions after which a new chain begins. With 4 digits, no chain has more than 4
+	// links.
 	shardVersions = shardRadix * shardRadix * shardRadix * shardRadix
 	sketchSize    = 16
 )
 
-// shardDeltas finds bases for versions of the same tree or metadata blob, which come newest first.
+// shardDeltas finds bases for versions of the same tree or metadata blob. Versions must come newest first.
 type shardDeltas struct {
 	db       *DB
 	seed     maphash.Seed
-	families []*family // the one used last at the end
+	families []*family // least recently used first
 	bytes    int64
 }
 
-// family is a sequence of versions.
+// family is a sequence of versions of the same thing.
 type family struct {
 	typ    Type
 	sketch [sketchSize]uint64
-	n      int // versions so far
+	n      int // number of versions so far
 	nodes  []shardNode
 }
 
-// shardNode is a version that later ones will be based on.
+// shardNode is a version on which later ones will be based.
 type shardNode struct {
 	version int
-	num     int // number of the object
+	num     int // the object's number in the repacker
 	data    []byte
 }
 
 func newShardDeltas(db *DB) *shardDeltas { return &shardDeltas{db: db, seed: maphash.MakeSeed()} }
 
-// takes says from its header whether an entry may become a delta.
+// takes reports, judging by its header, whether an entry may become a delta.
 func (s *shardDeltas) takes(h *entryHeader) bool {
 	return (h.typ == Tree || h.typ == Blob && s.db.opt.Shard != nil) && h.size > shardLeast && h.size <= shardMost
 }
 
-// copyShard writes a version as a delta, unless that does not pay: then done is false and nothing was written. An entry
-// that others are based on stays whole, for their chains must not grow.
+// copyShard writes a version as a delta. If that does not pay it writes nothing and done is false. An entry that is
+// itself the base of others stays whole, so that their chains do not grow.
 func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (crc uint32, depth uint16, done bool,
 	err error) {
 	p, s := r.cur.p, r.delta
@@ -98,7 +99,8 @@ func (r *repacker) copyShard(i, n int, h *entryHeader, end int64, isBase bool) (
 	return crc32.ChecksumIEEE(entry), r.slots[base.num].depth + 1, true, nil
 }
 
-// entry makes the pack entry of a delta whose base lies so many bytes before it; nil if it has more than most bytes.
+// entry returns the pack entry of a delta whose base is distance bytes before it, or nil if it would have more than
+// most bytes.
 func (s *shardDeltas) entry(t Type, base, data []byte, distance, most int64) ([]byte, error) {
 	delta := pieceDelta(t, base, data, s.seed)
 	d, err := newDeltaReader(bytes.NewReader(base), int64(len(base)), bufio.NewReader(bytes.NewReader(delta)))
@@ -106,7 +108,7 @@ func (s *shardDeltas) entry(t Type, base, data []byte, distance, most int64) ([]
 		return nil, fmt.Errorf("make a delta: %w", err)
 	}
 	if got, err := io.ReadAll(d); err != nil || !bytes.Equal(got, data) {
-		return nil, nil // the object itself is fine
+		return nil, nil // the delta is wrong, but the object itself is fine
 	}
 	z, err := s.db.deflater()
 	if err != nil {
@@ -125,8 +127,8 @@ func (s *shardDeltas) entry(t Type, base, data []byte, distance, most int64) ([]
 	return bytes.Clone(z.buf.Bytes()), nil
 }
 
-// sketch is made of a content's pieces (the entries of a tree, the lines of a blob) so that contents with many pieces
-// in common share most of its numbers.
+// sketch returns numbers computed from a content's pieces (the entries of a tree, the lines of a blob), such that
+// contents with many pieces in common have most of these numbers in common.
 func (s *shardDeltas) sketch(t Type, data []byte) (k [sketchSize]uint64) {
 	for i := range k {
 		k[i] = math.MaxUint64
@@ -141,7 +143,7 @@ func (s *shardDeltas) sketch(t Type, data []byte) (k [sketchSize]uint64) {
 	return k
 }
 
-// find returns the family that is most like a sketch, at least by half; nil: none.
+// find returns the family that is most similar to a sketch, in at least half of the numbers, or nil.
 func (s *shardDeltas) find(t Type, sketch [sketchSize]uint64) *family {
 	best, like := -1, sketchSize/2
 	for i, f := range s.families {
@@ -151,7 +153,7 @@ func (s *shardDeltas) find(t Type, sketch [sketchSize]uint64) *family {
 				n++
 			}
 		}
-		if f.typ == t && n >= like { // of equals the one used last
+		if f.typ == t && n >= like { // among equals the most recently used
 			best, like = i, n
 		}
 	}
@@ -163,14 +165,14 @@ func (s *shardDeltas) find(t Type, sketch [sketchSize]uint64) *family {
 	return f
 }
 
-// begin makes an object that is written whole the first version of a family.
+// begin begins a family with an object that is written whole.
 func (s *shardDeltas) begin(t Type, sketch [sketchSize]uint64, n int, data []byte) {
 	f := &family{typ: t, sketch: sketch}
 	s.families = append(s.families, f)
 	s.add(f, n, data)
 }
 
-// base is the version that the next one is based on.
+// base returns the version on which the next one is to be based.
 func (f *family) base() *shardNode {
 	var want int
 	for unit := 1; ; unit *= shardRadix {
@@ -187,7 +189,7 @@ func (f *family) base() *shardNode {
 	return &f.nodes[0]
 }
 
-// add notes the next version of a family and forgets what no later one can be based on.
+// add adds the next version of a family, and forgets versions on which no later one can be based.
 func (s *shardDeltas) add(f *family, n int, data []byte) {
 	v := f.n
 	f.n++
@@ -195,7 +197,7 @@ func (s *shardDeltas) add(f *family, n int, data []byte) {
 		return
 	}
 	f.nodes = slices.DeleteFunc(f.nodes, func(o shardNode) bool {
-		unit := 1 // of the lowest digit of v that is not 0
+		unit := 1 // the place value of the lowest non-zero digit of v
 		for v/unit%shardRadix == 0 {
 			unit *= shardRadix
 		}
@@ -215,7 +217,7 @@ func (s *shardDeltas) add(f *family, n int, data []byte) {
 	}
 }
 
-// appendDeltaHeader writes the header of a delta of size bytes whose base lies so many bytes before it.
+// appendDeltaHeader appends the header of a delta of size bytes whose base is distance bytes before it.
 func appendDeltaHeader(b []byte, size, distance int64) []byte {
 	b = appendEntryHeader(b, ofsDelta, size)
 	var rev [10]byte

@@ -7,11 +7,10 @@ import (
 	"iter"
 )
 
-// maxCopy is what one instruction of a delta copies at most, in bytes; some readers know no more.
+// maxCopy is how many bytes one instruction of a delta copies at most; some readers support no more.
 const maxCopy = 0x10000
 
-// pieces gives the entries of a tree, or the lines of a blob, one after the other: together they are data, whatever it
-// is.
+// pieces yields the entries of a tree or the lines of a blob. Whatever data is, the pieces together are all of data.
 func pieces(t Type, data []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(data) > 0 {
@@ -32,8 +31,8 @@ func pieces(t Type, data []byte) iter.Seq[[]byte] {
 	}
 }
 
-// pieceDelta makes target of base by copying the pieces that base has. Unlike a delta of bytes it does not lose its way
-// where the pieces are much alike, and it takes one look at each.
+// pieceDelta returns a delta that makes target of base by copying those pieces that base has. Unlike a bytewise delta
+// it works well even if the pieces are very similar, and it looks at each piece only once.
 func pieceDelta(t Type, base, target []byte, seed maphash.Seed) []byte {
 	at := make(map[uint64]int32, len(base)/64)
 	off := int32(0)
@@ -58,11 +57,11 @@ func pieceDelta(t Type, base, target []byte, seed maphash.Seed) []byte {
 	return d.done()
 }
 
-// deltaBuilder writes a delta's instructions, joining those that follow each other.
+// deltaBuilder builds a delta's instructions, and merges adjacent ones.
 type deltaBuilder struct {
 	out    []byte
-	fresh  []byte // to insert
-	off, n int    // to copy
+	fresh  []byte // bytes to insert
+	off, n int    // range of the base to copy
 }
 
 func (d *deltaBuilder) insert(p []byte) {
@@ -94,7 +93,7 @@ func (d *deltaBuilder) flushCopy() {
 		n := min(d.n, maxCopy)
 		var args [7]byte
 		binary.LittleEndian.PutUint32(args[:], uint32(d.off))
-		if n < maxCopy { // which stands as 0
+		if n < maxCopy { // maxCopy is encoded as 0
 			binary.LittleEndian.PutUint16(args[4:], uint16(n))
 		}
 		op := len(d.out)
@@ -115,7 +114,7 @@ func (d *deltaBuilder) done() []byte {
 	return d.out
 }
 
-// appendSize writes one of the two sizes that a delta begins with.
+// appendSize appends one of the two sizes with which a delta begins.
 func appendSize(b []byte, n int64) []byte {
 	for ; n >= 0x80; n >>= 7 {
 		b = append(b, byte(n&0x7f)|0x80)

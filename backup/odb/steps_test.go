@@ -1,8 +1,6 @@
 package odb
 
 import (
-	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
@@ -10,16 +8,10 @@ import (
 
 // TestSteps holds the list of steps to the code, both ways.
 func TestSteps(t *testing.T) {
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := glob(t, "*.go")
 	called := map[string]bool{}
 	for _, f := range files {
-		data, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
+		data := readFile(t, f)
 		for _, m := range regexp.MustCompile(`\.step\(([^)]*)\)`).FindAllSubmatch(data, -1) {
 			name := regexp.MustCompile(`^"([a-z.-]+)"$`).FindSubmatch(m[1])
 			if name == nil {

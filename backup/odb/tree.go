@@ -22,7 +22,7 @@ const (
 	modeGroupWrite uint32 = 0o100664 // written by git before 2005; read as ModeFile
 )
 
-// TreeEntry is one name of a tree.
+// TreeEntry is one entry of a tree.
 type TreeEntry struct {
 	Mode uint32
 	Name string // any bytes but '/' and NUL
@@ -33,7 +33,7 @@ func knownMode(m uint32) bool {
 	return m == ModeTree || m == ModeFile || m == ModeExec || m == ModeSymlink || m == ModeGitlink
 }
 
-// compareEntries is git's order: bytewise, a directory's name counting as if it ended in '/'.
+// compareEntries compares in git's order: bytewise, with a directory's name counting as if it ended in '/'.
 func compareEntries(a, b TreeEntry) int {
 	n := min(len(a.Name), len(b.Name))
 	if c := strings.Compare(a.Name[:n], b.Name[:n]); c != 0 {
@@ -42,7 +42,7 @@ func compareEntries(a, b TreeEntry) int {
 	return cmp.Compare(sortByte(a, n), sortByte(b, n))
 }
 
-// sortByte is the byte at n of the name as git compares it: -1 stands for the end.
+// sortByte returns byte n of the name as git compares it; -1 stands for the end.
 func sortByte(e TreeEntry, n int) int {
 	if n < len(e.Name) {
 		return int(e.Name[n])
@@ -53,7 +53,7 @@ func sortByte(e TreeEntry, n int) int {
 	return -1
 }
 
-// checkName says what is wrong with a tree entry's name, "" if nothing.
+// checkName returns what is wrong with a tree entry's name, or "".
 func checkName(name string) string {
 	switch {
 	case name == "":
@@ -68,8 +68,8 @@ func checkName(name string) string {
 	return ""
 }
 
-// checkDuplicate looks whether the directory d shares its name with another kind of entry in sorted, where they need
-// not be neighbours ("a" sorts before "a.c", "a/" after).
+// checkDuplicate reports whether sorted has another kind of entry with the name of the directory d. The two need not be
+// neighbours ("a" sorts before "a.c", "a/" after it).
 func checkDuplicate(sorted []TreeEntry, d TreeEntry) bool {
 	if d.Mode != ModeTree {
 		return false
@@ -78,8 +78,8 @@ func checkDuplicate(sorted []TreeEntry, d TreeEntry) bool {
 	return found
 }
 
-// EncodeTree returns the content of the tree with these entries, in git's order whatever the order given (the slice is
-// not changed). Bad names, unknown modes, zero ids and duplicates are errors that name the entry.
+// EncodeTree returns the content of the tree with these entries, which may be in any order; the slice is not changed.
+// Invalid names, unknown modes, zero ids and duplicates are errors that name the entry.
 func EncodeTree(entries []TreeEntry) ([]byte, error) {
 	if !slices.IsSortedFunc(entries, compareEntries) {
 		entries = slices.Clone(entries)
@@ -113,9 +113,9 @@ func EncodeTree(entries []TreeEntry) ([]byte, error) {
 	return out, nil
 }
 
-// DecodeTree reads the content of a tree. It is strict: whatever EncodeTree would not write (but for the group-writable
-// mode of very old repositories, which reads as ModeFile) is cold.ErrCorrupt with the entry's name. Memory is
-// proportional to data, so the caller's limit on the object bounds it.
+// DecodeTree parses the content of a tree strictly: whatever EncodeTree would not write is cold.ErrCorrupt, with the
+// entry's name, except for the group-writable mode of very old repositories, which becomes ModeFile. It takes memory in
+// proportion to data, so the caller's limit for the object limits it.
 func DecodeTree(data []byte) ([]TreeEntry, error) {
 	s := string(data) // one copy, shared by all names
 	entries := make([]TreeEntry, 0, bytes.Count(data, []byte{0})/2+1)
@@ -148,7 +148,7 @@ func DecodeTree(data []byte) ([]TreeEntry, error) {
 	return entries, nil
 }
 
-// checkDecoded says what is wrong with e following entries, "" if nothing.
+// checkDecoded returns what is wrong with e as the entry after entries, or "".
 func checkDecoded(entries []TreeEntry, e TreeEntry) string {
 	if bad := checkName(e.Name); bad != "" {
 		return bad
@@ -173,7 +173,7 @@ func checkDecoded(entries []TreeEntry, e TreeEntry) string {
 	return ""
 }
 
-// wrongType is the error for an object that is not what its user expects.
+// wrongType returns the error for an object of another type than expected.
 func wrongType(id ID, got, want Type) error {
 	return fmt.Errorf("object %s: %w: is a %s, not a %s", id, cold.ErrCorrupt, got, want)
 }

@@ -21,14 +21,14 @@ import (
 // BadObject is a copy of an object whose bytes do not match its id.
 type BadObject struct {
 	ID   ID
-	Path string // below the repository: the pack without extension, or the loose object
+	Path string // relative to the repository: the pack without extension, or the loose object
 	Err  error
 }
 
-// VerifyAll inflates and hashes every object in every pack and every loose one, in constant memory but for delta bases
-// (Options.DeltaMemory, DeltaCache), and compares the packs with their trailers. bad is told what is damaged, one call
-// at a time; a pack whose checksum alone is wrong comes with a zero ID. progress, which may be nil, is told the objects
-// and the bytes on disk that are done, and all such bytes.
+// VerifyAll inflates and hashes every object, packed or loose, and compares the packs with their checksums. It takes
+// constant memory, except for delta bases (Options.DeltaMemory, DeltaCache). It calls bad with what is damaged, one
+// call at a time; for a pack of which only the checksum is wrong, the ID is zero. progress, if not nil, is called with
+// the numbers of objects and of bytes on disk that are done, and the total of bytes.
 func (db *DB) VerifyAll(ctx context.Context, bad func(BadObject), progress func(objects, done, total int64)) error {
 	l, err := db.acquire()
 	if err != nil {
@@ -46,7 +46,7 @@ func (db *DB) VerifyAll(ctx context.Context, bad func(BadObject), progress func(
 	for _, p := range l.packs {
 		if err := checkPackSum(p.base + ".pack"); errors.Is(err, cold.ErrCorrupt) {
 			v.found(BadObject{Path: "objects/pack/" + p.name(), Err: err})
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) { // a pack that went away is still open here
+		} else if err != nil && !errors.Is(err, fs.ErrNotExist) { // a pack that was removed is still open here
 			return err
 		}
 		if err := v.pack(ctx, p); err != nil {
@@ -91,11 +91,11 @@ func (v *verifier) advance(objects, n int64) {
 	v.progress(v.objects, v.done, v.total)
 }
 
-// verifyBatch is how many entries one goroutine takes at a time: neighbours, so that delta bases are found in the
-// cache.
+// verifyBatch is how many entries one goroutine takes at a time. They are neighbours, so that delta bases are found in
+// the cache.
 const verifyBatch = 256
 
-// pack verifies a pack's objects in the order in which they lie there.
+// pack verifies a pack's objects in the order of the pack.
 func (v *verifier) pack(ctx context.Context, p *pack) error {
 	if p.idx.count == 0 {
 		return nil
@@ -140,12 +140,12 @@ func (v *verifier) entry(p *pack, i int) error {
 	return nil
 }
 
-// isDamage tells an object that is wrong from a disk that fails.
+// isDamage reports whether an error is about an object, as opposed to a disk that fails.
 func isDamage(err error) bool {
 	return errors.Is(err, cold.ErrCorrupt) || errors.Is(err, ErrCollision) || errors.Is(err, ErrTooLarge)
 }
 
-// verifySource hashes one copy of an object, and says what it is.
+// verifySource verifies one copy of an object, and returns its type and size.
 func verifySource(s source, id ID) (t Type, size int64, err error) {
 	o, err := s.open()
 	if err != nil {
@@ -169,7 +169,8 @@ func checkSource(s source, id ID) error {
 	return err
 }
 
-// Verify hashes one object, whatever its type and size, until a good copy is found. cold.ErrMissing, cold.ErrCorrupt.
+// Verify verifies one object of any type and size; one good copy suffices. The error is cold.ErrMissing or
+// cold.ErrCorrupt if there is none.
 func (db *DB) Verify(id ID) error {
 	if id == EmptyTree {
 		return nil
@@ -177,7 +178,7 @@ func (db *DB) Verify(id ID) error {
 	return db.each(id, func(s source) error { return checkSource(s, id) })
 }
 
-// looseFile is a file where a loose object should be.
+// looseFile is a file in the place of a loose object.
 type looseFile struct {
 	id    ID
 	path  string
@@ -185,7 +186,7 @@ type looseFile struct {
 	mtime time.Time
 }
 
-// looseObjects lists all loose objects, sorted by id, and their bytes on disk.
+// looseObjects returns all loose objects, sorted by id, and their total bytes on disk.
 func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 	for i := range 256 {
 		sub := fmt.Sprintf("%02x", i)
@@ -199,11 +200,11 @@ func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 		for _, e := range names {
 			id, err := cold.ParseID(sub + e.Name())
 			if err != nil || strings.ToLower(e.Name()) != e.Name() {
-				continue // git's temporary files; git prunes them
+				continue // a temporary file of git, which git prunes
 			}
 			st, err := e.Info()
 			if err != nil {
-				continue // gone since it was listed
+				continue // removed after it was listed
 			}
 			list = append(list, looseFile{id: id, path: filepath.Join("objects", sub, e.Name()), size: st.Size(),
 				mtime: st.ModTime()})
@@ -213,7 +214,7 @@ func (db *DB) looseObjects() (list []looseFile, total int64, err error) {
 	return list, total, nil
 }
 
-// EmptyLoose lists loose objects without a byte, which stock git leaves behind after a power cut.
+// EmptyLoose returns the loose objects whose file is empty, which stock git leaves behind after a power cut.
 func (db *DB) EmptyLoose() ([]BadObject, error) {
 	list, _, err := db.looseObjects()
 	var bad []BadObject

@@ -13,21 +13,21 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// smallBlob is up to which size in bytes a blob is hashed and deflated in memory outside the lock.
+// smallBlob is the size in bytes up to which a blob is hashed and deflated in memory, outside the Writer's lock.
 const smallBlob = 1 << 20
 
-// Writer collects objects in new packs, which become part of the repository at Publish and not before. The order is
-// NewWriter, Put..., Publish, DB.UpdateRef, Release; Abort at any point before Release takes everything back. Safe for
-// concurrent use, but Publish, Release and Abort end it for the others.
+// Writer collects objects in new packs, which become part of the repository at Publish. The order of calls is
+// NewWriter, Put..., Publish, DB.UpdateRef, Release. Abort before Release takes everything back, as far as possible. A
+// Writer is safe for concurrent use, but after Publish, Release or Abort nobody can put any more.
 type Writer struct {
 	db *DB
 	mu struct {
 		sync.Mutex
 		packs []*packFile     // the last one is open for appending
 		seen  map[ID]struct{} // what is in the last pack
-		count int             // objects in the packs before it
+		count int             // number of objects in the packs before the last one
 		state writerState
-		err   error // a pack that could not be taken back to its last good length: nothing more is possible
+		err   error // a pack could not be completed, or not truncated to its last good length: the Writer is unusable
 	}
 }
 
@@ -36,11 +36,11 @@ type writerState uint8
 const (
 	writing writerState = iota
 	published
-	released // a reference may reach the objects: Abort has no business any more
+	released // a reference may reach the objects: Abort does nothing any more
 	ended
 )
 
-// NewWriter begins a pack. It makes no file before the first object.
+// NewWriter begins a pack. It creates no file before the first object.
 func (db *DB) NewWriter() (*Writer, error) {
 	if db.readOnly {
 		return nil, ErrReadOnly
@@ -53,7 +53,7 @@ func (db *DB) NewWriter() (*Writer, error) {
 	return w, nil
 }
 
-// usable says why nothing can be put. mu must be held.
+// usable returns an error if nothing can be put any more. w.mu must be held.
 func (w *Writer) usable() error {
 	if w.mu.state != writing {
 		return fmt.Errorf("write object: %w", ErrClosed)
@@ -61,7 +61,8 @@ func (w *Writer) usable() error {
 	return w.mu.err
 }
 
-// Put stores an object that is in memory and returns its id; what this Writer has already is not stored again.
+// Put stores an object that is in memory and returns its id. An object that this Writer already has is not stored
+// again.
 func (w *Writer) Put(t Type, data []byte) (ID, error) {
 	id, err := HashObject(t, data)
 	if err != nil {
@@ -70,7 +71,8 @@ func (w *Writer) Put(t Type, data []byte) (ID, error) {
 	return id, w.put(id, t, data)
 }
 
-// PutBlob is Put of a blob; when drop says that the content is known, the id is returned and nothing is stored.
+// PutBlob is Put for a blob. If drop, called with the id, returns true, the blob is not stored, and only its id is
+// returned.
 func (w *Writer) PutBlob(data []byte, drop func(ID) bool) (ID, error) {
 	id, err := HashObject(Blob, data)
 	if err != nil || drop(id) {
@@ -112,8 +114,9 @@ func (w *Writer) put(id ID, t Type, data []byte) error {
 	return nil
 }
 
-// pack is the pack that takes the next object. A full one gets its index at once, which then tells what is in it: a
-// commit of millions of objects keeps the ids of one pack in memory. mu must be held.
+// pack returns the pack that takes the next object. When a pack is full its index is written at once and then serves to
+// tell what is in the pack, so that a commit of millions of objects has the ids of only one pack in memory. w.mu must
+// be held.
 func (w *Writer) pack() (*packFile, error) {
 	if n := len(w.mu.packs); n > 0 {
 		last := w.mu.packs[n-1]
@@ -144,7 +147,7 @@ func (w *Writer) added(pf *packFile, o packedObject) {
 	w.mu.seen[o.id] = struct{}{}
 }
 
-// takeBack removes an entry that is not wanted. mu must be held.
+// takeBack truncates the pack to off, to remove an unwanted entry, and returns err. w.mu must be held.
 func (w *Writer) takeBack(pf *packFile, off int64, err error) error {
 	if terr := pf.truncate(off); terr != nil {
 		w.mu.err = terr
@@ -153,15 +156,15 @@ func (w *Writer) takeBack(pf *packFile, off int64, err error) error {
 	return err
 }
 
-// PutStream stores a blob of size bytes read from r in constant memory and returns its id. When r gives more or fewer
-// it fails with cold.ErrSizeChanged; when drop is not nil and says at the end that the content is known, the id is
-// returned and nothing is stored. Up to 1 MiB the work is done outside the Writer's lock, bigger blobs hold it; drop
-// must not use the Writer.
+// PutStream stores a blob of size bytes read from r, in constant memory, and returns its id. If r yields more or fewer
+// bytes, it fails with cold.ErrSizeChanged. If drop is not nil and, called with the id, returns true, the blob is not
+// stored, and only its id is returned. For blobs up to 1 MiB the work is done outside the Writer's lock. A bigger blob
+// holds the lock all the time, so drop must not use the Writer.
 func (w *Writer) PutStream(size int64, r io.Reader, drop func(ID) bool) (ID, error) {
 	return w.PutStreamContext(context.Background(), size, r, drop)
 }
 
-// PutStreamContext is PutStream that gives up when ctx ends.
+// PutStreamContext is PutStream, but gives up when ctx is cancelled.
 func (w *Writer) PutStreamContext(ctx context.Context, size int64, r io.Reader, drop func(ID) bool) (ID, error) {
 	if size < 0 {
 		return ID{}, fmt.Errorf("write object: size %d", size)
@@ -175,7 +178,7 @@ func (w *Writer) PutStreamContext(ctx context.Context, size int64, r io.Reader, 
 		buf = &b
 	}
 	defer w.db.pools.mem.Put(buf)
-	data := (*buf)[:size+1] // one more, to see that nothing follows
+	data := (*buf)[:size+1] // one more byte, to notice if r yields too much
 	n, err := io.ReadFull(r, data)
 	if err == nil || int64(n) < size && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
 		return ID{}, sizeChanged(int64(n), size)
@@ -205,7 +208,7 @@ func sizeChanged(got, want int64) error {
 	return fmt.Errorf("%w: %s%d bytes, expected %d", cold.ErrSizeChanged, more, got, want)
 }
 
-// putBig streams a blob into the pack under the lock.
+// putBig streams a blob into the pack while it holds the lock.
 func (w *Writer) putBig(ctx context.Context, size int64, r io.Reader, drop func(ID) bool) (ID, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -228,7 +231,7 @@ func (w *Writer) putBig(ctx context.Context, size int64, r io.Reader, drop func(
 	return id, nil
 }
 
-// crcWriter appends to a pack and sums up the entry.
+// crcWriter appends to a pack and computes the CRC of what it appended.
 type crcWriter struct {
 	pf  *packFile
 	crc uint32
@@ -287,14 +290,14 @@ func (w *Writer) stream(ctx context.Context, pf *packFile, size int64, r io.Read
 	return id, out.crc, err
 }
 
-// Has says whether this Writer has the object.
+// Has reports whether this Writer has the object.
 func (w *Writer) Has(id ID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.has(id)
 }
 
-// has is Has. mu must be held.
+// has is Has for callers that hold w.mu.
 func (w *Writer) has(id ID) bool {
 	if _, ok := w.mu.seen[id]; ok {
 		return true
@@ -307,18 +310,19 @@ func (w *Writer) has(id ID) bool {
 	return false
 }
 
-// Len is the number of objects put so far.
+// Len returns the number of objects put so far.
 func (w *Writer) Len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.len()
 }
 
-// len is Len. mu must be held.
+// len is Len for callers that hold w.mu.
 func (w *Writer) len() int { return w.mu.count + len(w.mu.seen) }
 
-// Publish makes the objects durable and visible, protected by .keep files until Release. Without objects it writes
-// nothing. On an error nothing stays of them and the Writer is of no more use.
+// Publish makes the objects durable and visible, protected by .keep files until Release. If there are no objects it
+// writes nothing. After an error nothing is published, except that packs which git could see already stay (see
+// withdraw), and the Writer cannot be used any more.
 func (w *Writer) Publish() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -340,7 +344,7 @@ func (w *Writer) Publish() error {
 	return nil
 }
 
-// dropEmpty discards packs that got no object. mu must be held.
+// dropEmpty discards packs without objects and returns the others. w.mu must be held.
 func (w *Writer) dropEmpty() ([]*packFile, error) {
 	packs := w.mu.packs[:0]
 	for i, pf := range w.mu.packs {
@@ -354,8 +358,8 @@ func (w *Writer) dropEmpty() ([]*packFile, error) {
 	return packs, nil
 }
 
-// Release removes the .keep files. Call it when a reference reaches the objects; before that nothing protects them from
-// a git gc. It may be called again after an error.
+// Release removes the .keep files. It must not be called before a reference reaches the objects, because afterwards
+// nothing else protects them from a git gc. It may be called again after an error.
 func (w *Writer) Release() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -366,9 +370,9 @@ func (w *Writer) Release() error {
 	return errors.Join(w.db.unkeep(w.mu.packs), closeIndexes(w.mu.packs))
 }
 
-// Abort removes what was not published. Packs that were published stay without their .keep, for a git repack may count
-// on them, and go with a later GC; with their .keep where a reference points to one of the objects. A no-op after
-// Release.
+// Abort removes what was not published. Published packs stay, because a git repack may rely on them, but lose their
+// .keep, so that a later GC removes them; if a reference points to one of the objects they also keep their .keep. After
+// Release, Abort does nothing.
 func (w *Writer) Abort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -390,7 +394,8 @@ func (w *Writer) Abort() error {
 	return nil
 }
 
-// referenced says whether a reference points to an object of this Writer: an UpdateRef can fail after the move.
+// referenced reports whether a reference points to an object of this Writer; this happens if UpdateRef failed after it
+// had moved the reference.
 func (w *Writer) referenced() (bool, error) {
 	refs, err := w.db.Refs("")
 	if err != nil {

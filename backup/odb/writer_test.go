@@ -17,10 +17,7 @@ func (*failing) Read([]byte) (int, error) { return 0, errBroken }
 
 func TestConcurrentUse(t *testing.T) {
 	dir, db := newRepo(t, Options{})
-	w, err := db.NewWriter()
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWriter(t, db)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	want := map[ID][]byte{}
@@ -44,9 +41,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := w.Publish(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Publish())
 	if w.Len() != 160 || len(want) != 160 {
 		t.Fatalf("%d objects", w.Len())
 	}
@@ -78,8 +73,6 @@ func TestManyObjectsMakeSeveralPacks(t *testing.T) {
 	if keeps, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(keeps) != 2 {
 		t.Fatalf("%v", keeps)
 	}
-	if err := w.Release(); err != nil {
-		t.Fatal(err)
-	}
+	check(t, w.Release())
 	fsck(t, dir)
 }

@@ -22,11 +22,11 @@ const (
 	uploadPack  = "upload-pack"
 	receivePack = "receive-pack"
 	agent       = "emberfs"
-	// maxHave bounds what is offered as known; the newest tips are enough to find what is common.
+	// maxHave is how many commits are offered as known; the newest tips are enough to find what both sides have.
 	maxHave = 256
 )
 
-// Refs lists the remote's references (HEAD is left out). An empty repository has none.
+// Refs returns the remote's references, except HEAD. An empty repository has none.
 func (r *Remote) Refs(ctx context.Context) (map[string]cold.ID, error) {
 	p, err := r.start(ctx, uploadPack)
 	if err != nil {
@@ -49,8 +49,8 @@ func advertised(adv *packp.AdvRefs) map[string]cold.ID {
 	return refs
 }
 
-// Link brings all that the remote has by hard link, tip and what it reaches among it, where both lie on one file
-// system: see odb.DB.Link. odb.ErrCannotLink: Fetch may do.
+// Link brings everything that the remote has by hard links, including tip and what it reaches, if both repositories are
+// on the same file system; see odb.DB.Link. odb.ErrCannotLink says that Fetch has to be used instead.
 func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release func() error, err error) {
 	if r.net != nil {
 		return nil, odb.ErrCannotLink
@@ -63,10 +63,10 @@ func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release fun
 	return db.Link(ctx, h.at("."), tip)
 }
 
-// Fetch brings the objects that the remote's reference reaches and the commits in have do not. have must be commits
-// that this repository has with all that they reach. The objects are verified, published in db and kept there until
-// release is called (after a reference reaches them). odb.ErrNoRef: the remote has no such reference. When its value is
-// among have, nothing is transferred.
+// Fetch downloads the objects that the remote's reference reaches and the commits in have do not. have must be commits
+// that this repository has with everything that they reach. The objects are verified, published in db and protected
+// until release is called, which must be after a reference reaches them. If the remote has no such reference, the error
+// is odb.ErrNoRef. If the reference's value is in have, nothing is transferred.
 func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID,
 	release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
@@ -77,7 +77,7 @@ func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []c
 }
 
 func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (cold.ID, func() error, error) {
-	// Looking for deltas takes minutes where sending takes seconds, and nothing is gained on one machine.
+	// Looking for deltas takes minutes where sending takes seconds, and on the same machine there is no gain.
 	p, err := r.start(ctx, uploadPack, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
 	if err != nil {
 		return cold.ID{}, nil, err
@@ -104,7 +104,7 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []c
 	if err != nil {
 		return cold.ID{}, nil, p.fail(err)
 	}
-	// From here the objects are in; give them up again when the rest goes wrong.
+	// From here on the objects are published; give them up again if the rest fails.
 	err = p.wait()
 	if err == nil {
 		var t odb.Type
@@ -118,8 +118,8 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []c
 	return tip, release, nil
 }
 
-// negotiate asks for tip and reads the answer up to the pack. Without multi_ack there is one line of answer, the first
-// common commit or NAK, and git repeats it for each further commit whose descendant it has acknowledged.
+// negotiate asks for tip, and reads the answer up to the pack. Without multi_ack the answer is one line, with the first
+// common commit or NAK, but git repeats it for each further commit of which it has acknowledged a descendant.
 func (p *session) negotiate(tip cold.ID, have []cold.ID) error {
 	var b bytes.Buffer
 	e := pktline.NewEncoder(&b)
@@ -150,7 +150,7 @@ func (p *session) negotiate(tip cold.ID, have []cold.ID) error {
 	s := pktline.NewScanner(answer)
 	for first := true; ; first = false {
 		if !first {
-			// The pack comes in packets too, whose first byte is a channel's number.
+			// The pack comes in packets too; their first byte is the number of a channel.
 			if head, err := answer.Peek(8); err != nil || !bytes.Equal(head[4:], []byte("ACK ")) {
 				return nil
 			}

@@ -13,24 +13,25 @@ import (
 	"emberfs/backup/odb"
 )
 
-// held is the repository for one use. Whoever may rename what is above it can put another one in its place at any time:
-// it is checked, used and given to git by this descriptor alone.
+// held is the repository, opened for one use. Somebody who may rename a directory above it could put another repository
+// in its place at any time, so it is checked, used and passed to git only by this descriptor.
 type held struct {
 	dir  *os.File // O_PATH
-	real string   // where it lies, as git finds it out
-	// settings for git: none of its hooks and programs where somebody else can change them.
+	real string   // its real path, as git determines it
+	// settings for git that switch off hooks and programs of the repository, if somebody else can change them; why says
+	// what can be changed.
 	settings []string
 	why      error
 }
 
 func (h *held) close() { _ = h.dir.Close() }
 
-// at names a file in it.
+// at returns a path for a file in it.
 func (h *held) at(name string) string {
 	return filepath.Join("/proc/self/fd", strconv.Itoa(int(h.dir.Fd())), name)
 }
 
-// hold opens the repository and checks it as it is now. ErrForeignOwner, fs.ErrNotExist.
+// hold opens the repository and checks it as it is now. The error may be ErrForeignOwner or fs.ErrNotExist.
 func (r *Remote) hold() (*held, error) {
 	dir, err := os.OpenFile(r.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -53,7 +54,7 @@ func (r *Remote) hold() (*held, error) {
 	return h, nil
 }
 
-// checkOwner refuses a repository that belongs to neither us nor root; name is what errors call it.
+// checkOwner refuses a repository that belongs to neither us nor root. Errors call it name.
 func checkOwner(path, name string) error {
 	var own unix.Stat_t
 	if err := unix.Stat(path, &own); err != nil {
@@ -65,8 +66,8 @@ func checkOwner(path, name string) error {
 	return nil
 }
 
-// changeable says what another user could change of that which runs here: hooks, the directory that they lie in, and
-// the configuration, which names programs. nil: nothing.
+// changeable returns an error that says what another user could change of what runs here: the hooks, the directory that
+// they are in, and the configuration, which names programs. It returns nil if there is nothing.
 func (h *held) changeable() error {
 	look := func(path, name string) error {
 		var st unix.Stat_t

@@ -17,25 +17,25 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Journal makes r note in the file at path which push is under way, so that the next one can tell a lock that our own
-// killed git left in the remote from somebody else's: git itself leaves that to its users for ever. Call it before the
+// Journal makes r note in the file at path which push is under way. If our git is killed, it leaves a lock in the
+// remote, for ever; by the note, the next push can tell it from somebody else's. Journal must be called before the
 // first Push.
 func (r *Remote) Journal(path string, log logrus.FieldLogger) { r.journal, r.log = path, log }
 
 // pushNote is the journal's content.
 type pushNote struct {
 	Boot    string    `json:"boot"`
-	PID     int       `json:"pid"` // of git receive-pack, which leads a process group of its own
+	PID     int       `json:"pid"` // git receive-pack's, which leads a process group of its own
 	Remote  string    `json:"remote"`
-	Ref     string    `json:"ref"`            // the first of Refs: what an older version reads, and writes alone
-	Refs    []string  `json:"refs,omitempty"` // all that it moves
+	Ref     string    `json:"ref"`            // the first of Refs; older versions read and write only this
+	Refs    []string  `json:"refs,omitempty"` // all references that the push moves
 	Started time.Time `json:"started"`
 }
 
-// lockPatience is how long a lock must stay as it is before it is broken; git holds one for milliseconds.
+// lockPatience is how long a lock must stay unchanged before it is broken; git holds one for milliseconds.
 const lockPatience = time.Second
 
-// note writes the journal, durably: it must be there after whatever ends the push.
+// note writes the journal durably: it must be there however the push ends.
 func (r *Remote) note(p *session, updates []Update) error {
 	service, here := p.end.(*process)
 	if r.journal == "" || r.net != nil || !here {
@@ -56,14 +56,14 @@ func (r *Remote) note(p *session, updates []Update) error {
 	return warm.WriteFileDurable(r.journal, data, 0o600)
 }
 
-// done removes the journal: the push has ended in order.
+// done removes the journal after a push has ended normally.
 func (r *Remote) done() {
 	if r.journal != "" {
-		_ = os.Remove(r.journal) // one too many is looked at and found harmless
+		_ = os.Remove(r.journal) // if it stays, recover will find no lock to break
 	}
 }
 
-// recover breaks the lock that a push of ours left in the remote when its git was killed.
+// recover breaks the lock that a push of ours left in the remote because its git was killed.
 func (r *Remote) recover(ctx context.Context) error {
 	if r.journal == "" || r.net != nil {
 		return nil
@@ -92,7 +92,7 @@ func (r *Remote) recover(ctx context.Context) error {
 		return nil
 	}
 	if n.Boot == boot && !errors.Is(syscall.Kill(-n.PID, 0), syscall.ESRCH) {
-		return nil // it still runs; git will say what it makes of that
+		return nil // it is still running; git will report its lock
 	}
 	h, err := r.hold()
 	if err != nil {
@@ -100,9 +100,9 @@ func (r *Remote) recover(ctx context.Context) error {
 	}
 	defer h.close()
 	if h.why != nil {
-		return nil // others may have put anything there: nothing is removed by its name
+		return nil // others can write there, so it is not safe to remove files by name
 	}
-	// git locks HEAD too while it moves the branch that HEAD names, and packed-refs while it deletes.
+	// git also locks HEAD while it moves the branch that HEAD names, and packed-refs while it deletes.
 	for _, name := range append(n.Refs, "HEAD", "packed-refs") {
 		if err := r.breakLock(ctx, h.at(name+".lock"), n.Started); err != nil {
 			return err
@@ -111,11 +111,11 @@ func (r *Remote) recover(ctx context.Context) error {
 	return nil
 }
 
-// breakLock removes a lock that is as old as the interrupted push and at which nobody works.
+// breakLock removes a lock that is as old as the interrupted push and that nobody is using.
 func (r *Remote) breakLock(ctx context.Context, lock string, since time.Time) error {
 	before, err := os.Lstat(lock)
 	if err != nil || before.ModTime().Before(since.Add(-time.Second)) {
-		return nil // none, or one that was there before
+		return nil // there is none, or it is older than the push
 	}
 	select {
 	case <-time.After(lockPatience):
@@ -124,7 +124,7 @@ func (r *Remote) breakLock(ctx context.Context, lock string, since time.Time) er
 	}
 	after, err := os.Lstat(lock)
 	if err != nil || !os.SameFile(before, after) || !after.ModTime().Equal(before.ModTime()) {
-		return nil // somebody else's, who is at work
+		return nil // it belongs to somebody who is at work
 	}
 	if err := os.Remove(lock); err != nil {
 		return fmt.Errorf("remove the lock that a killed push left: %w", err)

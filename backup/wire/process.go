@@ -18,15 +18,16 @@ import (
 )
 
 const (
-	// maxAdvertised bounds in bytes what a remote may say of its references.
+	// maxAdvertised is how many bytes a remote's list of references may have.
 	maxAdvertised = 256 << 20
-	// maxMessages is how much of what the other side says is kept for errors.
+	// maxMessages is how many bytes of the other side's messages are kept for errors.
 	maxMessages = 8 << 10
-	// killDelay is how long pipes may stay open when the process is gone: a hook's child can hold them.
+	// killDelay is how long pipes may stay open after the process has ended; a child of a hook may hold them.
 	killDelay = 2 * time.Second
 )
 
-// environment has settings for the service and its children: keys and values in turn.
+// environment returns the environment for the service and its children, with git settings given as keys and values in
+// turn.
 func environment(settings ...string) []string {
 	env := append(subprocess.Environment(), "LC_ALL=C", "GIT_TERMINAL_PROMPT=0",
 		fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)/2))
@@ -37,7 +38,7 @@ func environment(settings ...string) []string {
 	return env
 }
 
-// messages keeps the last words of the other side, cleaned for an error message. Safe for concurrent use.
+// messages keeps the last messages of the other side for an error. It is safe for concurrent use.
 type messages struct {
 	mu struct {
 		sync.Mutex
@@ -55,7 +56,7 @@ func (m *messages) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String joins the lines by "; " and drops control characters: the text goes to terminals and logs.
+// String joins the lines by "; " and removes control characters, because the text goes to terminals and logs.
 func (m *messages) String() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -145,7 +146,7 @@ func (r *Remote) run(ctx context.Context, service string, settings ...string) (*
 	})
 }
 
-// ended prefers the context's end to the errors that it caused.
+// ended returns the context's error, if it was cancelled, instead of an error that this caused.
 func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

@@ -19,27 +19,28 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// smallPack is up to how many bytes a pack is left to the other side's own choice of unpacking it. A bigger one is to
-// be kept as a pack: deflating its objects anew takes longer than everything else. (Small ones should not be kept:
-// every 50 packs make git gc repack the whole repository.)
+// smallPack is the size in bytes up to which the other side may decide by itself whether to unpack a pack. It is told
+// to keep a bigger one as a pack, because deflating its objects anew would take longer than everything else. (Small
+// ones should not be kept, because after every 50 packs git gc would repack the whole repository.)
 const smallPack = 4 << 20
 
 // Update is one reference that a push moves.
 type Update struct {
 	Ref string
-	Old cold.ID // where it is expected; zero: it does not exist
-	New cold.ID // zero: delete it; equal to Old: it only has to be there
+	Old cold.ID // the expected value; zero: it must not exist
+	New cold.ID // the new value; zero: delete it; equal to Old: only check it
 }
 
-// ErrNotAtomic says that the remote does not move several references in one step: they can be pushed one by one.
+// ErrNotAtomic says that the remote cannot move several references in one step. They can be pushed one by one.
 var ErrNotAtomic = errors.New("the remote does not offer atomic pushes")
 
-// Push moves the remote's references, all of them or none, sending the pack that writePack writes; where all are
-// deletions it is not called. It never forces: cold.ErrDiverged when one of them is elsewhere, before or during the
-// push. *cold.RefusedError when the other side says no: hook, policy, fsck, damaged pack. When the answer is lost the
-// references are read again, and their being new counts as success; so does their being new already. A remote that is
-// busy with itself (a git gc of its own, another push) is asked again, for up to a second or two; writePack is called
-// anew. ErrNotAtomic: several updates, and nothing was sent but perhaps a part of the pack.
+// Push moves the remote's references, either all of them or none, and sends the pack that writePack writes; if all
+// updates are deletions, writePack is not called. It never forces: if a reference has another value than expected,
+// before or during the push, the error is cold.ErrDiverged. If the other side refuses (by a hook, a policy, its fsck,
+// or because the pack is damaged) it is *cold.RefusedError. If the answer is lost, Push reads the references again; it
+// is a success if all have their new values, as it is if they had them before. If the remote is busy with itself (a git
+// gc of its own, another push), Push tries again for up to a second or two, calling writePack anew. ErrNotAtomic is
+// only possible for several updates; nothing was changed then.
 func (r *Remote) Push(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
 	for pause := 50 * time.Millisecond; ; pause *= 3 {
 		err := r.pushOnce(ctx, updates, writePack)
@@ -55,7 +56,7 @@ func (r *Remote) Push(ctx context.Context, updates []Update, writePack func(io.W
 	}
 }
 
-// names are what errors call the references of a push.
+// names returns what errors call the references of a push.
 func names(updates []Update) string {
 	list := make([]string, len(updates))
 	for i, u := range updates {
@@ -64,7 +65,8 @@ func names(updates []Update) string {
 	return strings.Join(list, ", ")
 }
 
-// compare says whether all references are new, and which of them is neither old nor new.
+// compare reports whether all references have their new values, and returns the first that has neither the old nor the
+// new one.
 func compare(updates []Update, refs map[string]cold.ID) (done bool, moved *Update) {
 	done = true
 	for i := range updates {
@@ -78,7 +80,8 @@ func compare(updates []Update, refs map[string]cold.ID) (done bool, moved *Updat
 	return done, moved
 }
 
-// behind says whether some reference is new already and some still old: then the expectations do not fit any more.
+// behind returns a reference that still has its old value, if another one already has its new one; then the push as a
+// whole no longer fits.
 func behind(updates []Update, refs map[string]cold.ID) *Update {
 	for i := range updates {
 		if refs[updates[i].Ref] != updates[i].Old {
@@ -88,16 +91,17 @@ func behind(updates []Update, refs map[string]cold.ID) *Update {
 	return nil
 }
 
-// busyError is a refusal that may be over soon.
+// busyError is a refusal for a reason that may soon be over.
 type busyError struct{ reason string }
 
 func (e *busyError) Error() string { return "the remote could not take the push: " + e.reason }
 
-// atomicFailure is git's word for a reference that could have been moved, but for another one of the same push.
+// atomicFailure is what git reports for a reference that was not moved only because another one of the same push
+// failed.
 const atomicFailure = "atomic push failure"
 
-// refusal makes an error of what the other side gives as its reason. git names no codes: these are its words
-// (builtin/receive-pack.c) for what goes wrong when something else is at work in the repository.
+// refusal converts the other side's reason to an error. git has no codes; these are the texts (builtin/receive-pack.c)
+// for failures because something else is at work in the repository.
 func refusal(reason string) error {
 	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref",
 		"unable to create temporary object directory", "atomic transaction failed"} {
@@ -128,13 +132,13 @@ func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(
 	return nil
 }
 
-// localError is writePack's own.
+// localError is an error of writePack itself.
 type localError struct{ err error }
 
 func (e *localError) Error() string { return "write pack: " + e.err.Error() }
 func (e *localError) Unwrap() error { return e.err }
 
-// judge finds out what a failed push has done.
+// judge finds out what a failed push has changed.
 func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
 	refs, rerr := r.Refs(ctx)
 	if rerr != nil {
@@ -151,7 +155,8 @@ func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
 	return err
 }
 
-// sender is the Writer that writePack gets. The service starts when the pack has ended or has outgrown smallPack.
+// sender is the Writer that writePack gets. It starts the service when the pack is complete or has become bigger than
+// smallPack.
 type sender struct {
 	ctx     context.Context
 	r       *Remote
@@ -160,11 +165,11 @@ type sender struct {
 	head   bytes.Buffer // of the pack, until the service runs
 	p      *session
 	w      *bufio.Writer
-	answer chan error // what readReport says
-	err    error      // of the other side, or errDone: not writePack's fault
+	answer chan error // result of readReport
+	err    error      // error of the other side, or errDone; not one of writePack
 }
 
-// errDone: the remote has what is to be pushed.
+// errDone says that the remote already has what is to be pushed.
 var errDone = errors.New("nothing to push")
 
 func (s *sender) push(writePack func(io.Writer) error) error {
@@ -191,11 +196,11 @@ func (s *sender) push(writePack func(io.Writer) error) error {
 	if s.err == nil {
 		s.err = s.w.Flush()
 	}
-	_ = s.p.in.Close() // the other side may have closed it first, which its answer explains
+	_ = s.p.in.Close() // if the other side has closed it, its answer says why
 	return s.finish()
 }
 
-// sends says whether there is a pack.
+// sends reports whether a pack is to be sent.
 func (s *sender) sends() bool {
 	return slices.ContainsFunc(s.updates, func(u Update) bool { return !u.New.IsZero() })
 }
@@ -217,7 +222,7 @@ func (s *sender) Write(b []byte) (int, error) {
 	return n, s.err
 }
 
-// start runs the service and sends the command and what there is of the pack.
+// start runs the service, and sends the command and the part of the pack that is there.
 func (s *sender) start(settings ...string) error {
 	p, err := s.r.start(s.ctx, receivePack, settings...)
 	if err != nil {
@@ -266,7 +271,7 @@ func (s *sender) start(settings ...string) error {
 		req.Commands = append(req.Commands, &packp.Command{Name: plumbing.ReferenceName(u.Ref),
 			Old: plumbing.Hash(u.Old), New: plumbing.Hash(u.New)})
 	}
-	// The answer is read while the pack is sent: the other side may speak at any time and must not block on us.
+	// The answer is read while the pack is sent, because the other side may write at any time and must not block on us.
 	s.answer = make(chan error, 1)
 	go func() { s.answer <- p.readReport() }()
 	s.w = bufio.NewWriterSize(p.in, 256<<10)
@@ -300,13 +305,13 @@ func (s *sender) finish() error {
 	if rerr != nil {
 		return errors.Join(rerr, werr)
 	}
-	return nil // it has done and reported it; how it ended is no matter
+	return nil // it has reported success; its exit status does not matter
 }
 
-// errNoReport: the other side ended without an answer.
+// errNoReport says that the other side ended without an answer.
 var errNoReport = errors.New("no answer came")
 
-// readReport reads what became of the command. A refusal comes as an unpack status or as the command's.
+// readReport reads the result of the command. A refusal comes as the status of unpacking, or as that of a reference.
 func (p *session) readReport() error {
 	demux := sideband.NewDemuxer(sideband.Sideband64k, p.out)
 	demux.Progress = &p.said
@@ -316,7 +321,7 @@ func (p *session) readReport() error {
 	}
 	err := report.Error()
 	for _, c := range report.CommandStatuses {
-		// Of an atomic push the others only say that one of them failed.
+		// In an atomic push, the status of the other references only says that one of them failed.
 		if cerr := c.Error(); cerr != nil && strings.Contains(err.Error(), atomicFailure) {
 			err = cerr
 		}

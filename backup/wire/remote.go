@@ -18,19 +18,20 @@ import (
 )
 
 var (
-	// ErrNotRepository: the path is there but holds no bare git repository.
+	// ErrNotRepository says that the path exists but is not a bare git repository.
 	ErrNotRepository = errors.New("not a bare git repository")
-	// ErrNotSupported: a kind of remote that this version cannot talk to.
+	// ErrNotSupported says that this version cannot talk to this kind of remote.
 	ErrNotSupported = errors.New("this kind of remote is not supported yet, only a path to a bare repository is")
-	// ErrObjectFormat: the repository names its objects by another hash than SHA-1.
+	// ErrObjectFormat says that the repository uses another hash than SHA-1.
 	ErrObjectFormat = errors.New("repository is not supported")
-	// ErrForeignOwner: the repository belongs to neither us nor root.
+	// ErrForeignOwner says that the repository belongs to neither us nor root.
 	ErrForeignOwner = errors.New("the repository belongs to somebody else, whose hooks would run with our rights")
-	// ErrReftable: the repository keeps its references in another way than as files, which not every git reads.
+	// ErrReftable says that the repository does not store its references as files, but in a way that not every git can
+	// read.
 	ErrReftable = errors.New("it keeps its references as a reftable, which this version cannot use")
-	// ErrPartial: the repository is a partial clone.
+	// ErrPartial says that the repository is a partial clone.
 	ErrPartial = errors.New("it is a partial clone, which lacks objects that it would have to give")
-	// ErrNoGit: the git program is missing.
+	// ErrNoGit says that the git program is missing.
 	ErrNoGit = errors.New("a remote that is a path needs the git program")
 )
 
@@ -40,12 +41,12 @@ type Remote struct {
 	git  string // the program
 	net  dialer // nil: a path
 
-	journal string // where a push is noted; "": nowhere
+	journal string // the file in which a push is noted; "": none
 	log     logrus.FieldLogger
-	noHooks sync.Once // says why hooks do not run
+	noHooks sync.Once // logs why hooks do not run
 }
 
-// logger is where problems go that end nothing.
+// logger returns the logger for problems that are not errors.
 func (r *Remote) logger() logrus.FieldLogger {
 	if r.log == nil {
 		return logrus.StandardLogger()
@@ -96,7 +97,7 @@ func openPath(path string) (*Remote, error) {
 	if err := checkRepository(path); err != nil {
 		return nil, err
 	}
-	// git compares real paths when it checks owners.
+	// git uses real paths when it checks owners.
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func checkRepository(path string) error {
 	return nil
 }
 
-// checkFormat refuses repositories whose ids are not ours.
+// checkFormat refuses repositories with another hash than SHA-1.
 func checkFormat(format string) error {
 	if format != "sha1" {
 		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, format)

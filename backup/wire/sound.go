@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// patience is how long a service may be silent before it has listed its references: nothing that it does before
-	// takes long.
+	// patience is how long a service may be silent before it has listed its references; what it does before does not
+	// take long.
 	patience = time.Minute
-	// maxLooked bounds the loose references that are looked at before a service starts.
+	// maxLooked is how many loose references are checked before a service starts.
 	maxLooked = 10_000
 )
 
-// errSilent: git waits for something that does not come.
+// errSilent says that git said nothing, because it waits for something that does not come.
 var errSilent = fmt.Errorf("it said nothing for %v", patience)
 
-// checkFiles finds what git would read and wait for: a reference that is a FIFO holds it up for ever. name is what
-// errors call the repository.
+// checkFiles returns an error for files that git would read and wait for: a reference that is a FIFO blocks it for
+// ever. Errors call the repository name.
 func (h *held) checkFiles(name string) error {
 	regular := func(file string) error {
 		st, err := os.Stat(h.at(file))
@@ -49,7 +49,7 @@ func (h *held) checkFiles(name string) error {
 	return fs.WalkDir(os.DirFS(h.at(".")), "refs", func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil // a gc removes empty directories
+			return nil // removed meanwhile, as a gc does with empty directories
 		case err != nil:
 			return err
 		case e.IsDir() || e.Type().IsRegular():
@@ -63,8 +63,8 @@ func (h *held) checkFiles(name string) error {
 	})
 }
 
-// Broken says why a reference that the remote did not list is there all the same: git leaves out what it cannot read. A
-// branch that is not listed is not there only when this returns nil.
+// Broken returns an error if a reference that the remote did not list exists all the same; git leaves out what it
+// cannot read. Only if Broken returns nil does an unlisted branch not exist.
 func (r *Remote) Broken(ctx context.Context, ref string) error {
 	if r.net != nil {
 		return nil // nobody can look
@@ -75,7 +75,7 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 		}
 		return fmt.Errorf("%s of %s: %w", ref, r.path, err)
 	}
-	refs, err := r.Refs(ctx) // it may have come a moment ago
+	refs, err := r.Refs(ctx) // it may just have been created
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,8 @@ func (r *Remote) Broken(ctx context.Context, ref string) error {
 		cold.ErrCorrupt)
 }
 
-// SetHead makes a branch the one that a clone checks out; for a repository that had none: git init named one that may
-// never come.
+// SetHead makes ref the branch that a clone checks out. It is for a repository that had no branch, because git init
+// chose one that may never exist.
 func (r *Remote) SetHead(ctx context.Context, ref string) error {
 	if r.net != nil {
 		return nil // no git server takes that

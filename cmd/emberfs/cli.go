@@ -15,13 +15,13 @@ func runCLI(args []string, w world) error {
 	err := root.Execute()
 	var f *failure
 	if err != nil && !errors.As(err, &f) {
-		// Commands return failures; what is left are cobra's own complaints about the command line.
+		// Commands return failures; anything else is cobra's complaint about the command line.
 		return usageError("command line", "", err.Error(), "emberfs --help lists the commands")
 	}
 	return err
 }
 
-// rootCommand assembles the command line, one file a command.
+// rootCommand assembles the command line from the commands, each of which has a file of its own.
 func rootCommand(w world) *cobra.Command {
 	w.quiet = new(bool)
 	root := &cobra.Command{
@@ -70,8 +70,8 @@ receipt says what is missing; 32 mount failure; 130 and 143 interrupted by SIGIN
 	return root
 }
 
-// describe gives --help of cmd and of all commands below it even lines and the name of the manual page, which is
-// made of the same texts (manual_test.go).
+// describe wraps the help texts of cmd and all commands below it, and adds the name of the manual page to --help. The
+// page is made from the same texts (manual_test.go).
 func describe(cmd *cobra.Command) {
 	show := cmd.HelpFunc()
 	if !cmd.HasParent() {
@@ -88,7 +88,7 @@ func describe(cmd *cobra.Command) {
 	}
 }
 
-// manualPage is the name of a command's page in section 8 of the manual, "" where it has none.
+// manualPage returns the name of a command's page in section 8 of the manual, or "" if it has none.
 func manualPage(cmd *cobra.Command) string {
 	if cmd.Hidden || cmd.Name() == "help" {
 		return ""
@@ -96,7 +96,7 @@ func manualPage(cmd *cobra.Command) string {
 	return strings.ReplaceAll(cmd.CommandPath(), " ", "-")
 }
 
-// paragraphs are the parts of a help text between empty lines.
+// paragraphs splits a help text at empty lines.
 func paragraphs(text string) []string {
 	if text == "" {
 		return nil
@@ -104,10 +104,11 @@ func paragraphs(text string) []string {
 	return strings.Split(strings.Trim(text, "\n"), "\n\n")
 }
 
-// isVerbatim says that a paragraph is shown line by line, as tables and examples are.
+// isVerbatim reports whether a paragraph is shown line by line, as tables and examples are.
 func isVerbatim(paragraph string) bool { return strings.HasPrefix(paragraph, "  ") }
 
-// wrapText fills the paragraphs of a help text, parts of which come from several constants, up to width columns.
+// wrapText wraps the paragraphs of a help text at width columns. Their lines are uneven because parts of the texts come
+// from several constants.
 func wrapText(text string, width int) string {
 	parts := paragraphs(text)
 	for i, p := range parts {
@@ -134,7 +135,7 @@ func wrapText(text string, width int) string {
 	return strings.Join(parts, "\n\n")
 }
 
-// argsBetween is cobra.RangeArgs with this program's words; most < 0 is any number.
+// argsBetween is cobra.RangeArgs with this program's error messages. A negative most allows any number of arguments.
 func argsBetween(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least {
@@ -147,7 +148,7 @@ func argsBetween(least, most int, what string) cobra.PositionalArgs {
 	}
 }
 
-// backgroundCommand is what launch starts.
+// backgroundCommand is the command that launch starts as the daemon.
 func backgroundCommand(w world) *cobra.Command {
 	return &cobra.Command{
 		Use:    daemonCommand,

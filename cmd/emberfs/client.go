@@ -21,26 +21,26 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// errNoDaemon: nobody listens at the control socket.
+// errNoDaemon says that nobody listens at the control socket.
 var errNoDaemon = errors.New("no daemon answers")
 
-// errSilent: somebody listens, but does not answer.
+// errSilent says that somebody listens at the control socket, but does not answer.
 var errSilent = errors.New("its daemon does not answer")
 
-// maxAnswer bounds an answer in bytes; what lists names says at most some hundred of them.
+// maxAnswer is the maximum size of an answer in bytes; lists of names in answers have some hundred entries at most.
 const maxAnswer = 64 << 20
 
-// statusTimeout is how long a status may take; the daemon only reads counters.
+// statusTimeout is how long a status may take, for which the daemon only reads counters.
 const statusTimeout = 10 * time.Second
 
-// client speaks to the daemon of one state directory. Safe for concurrent use.
+// client talks to the daemon of one state directory. It is safe for concurrent use.
 type client struct {
 	state string
-	owner owner // whose daemon it is to be; 0: that of whoever owns the state directory
+	owner owner // who must own the daemon; 0: whoever owns the state directory
 	http  *http.Client
 }
 
-// client speaks to the daemon that a registration names.
+// client returns a client for the daemon that a registration names.
 func (e registration) client() *client { return newClientOf(e.State, e.owner) }
 
 func newClient(state string) *client { return newClientOf(state, 0) }
@@ -51,11 +51,12 @@ func newClientOf(state string, of owner) *client {
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
-// errForeign: somebody else's daemon would answer.
+// errForeign says that another user's daemon would answer.
 var errForeign = errors.New("it is not this user's")
 
-// dialControl connects to the socket in a state directory whatever the length of its path. The one who answers is the
-// directory's owner: the user of this command, or, for root, the one whose volume was named.
+// dialControl connects to the socket in a state directory, whatever the length of its path. The daemon that answers
+// must belong to the owner of the directory, who must be the user of this command or, if that is root, the user whose
+// volume was named.
 func dialControl(ctx context.Context, state string, of owner) (net.Conn, error) {
 	dir, err := os.OpenFile(state, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -82,7 +83,7 @@ func dialControl(ctx context.Context, state string, of owner) (net.Conn, error) 
 	return conn, nil
 }
 
-// peerOf is the user who listens at the other end (SO_PEERCRED of unix(7)).
+// peerOf returns the user who listens at the other end (SO_PEERCRED, see unix(7)).
 func peerOf(conn net.Conn) (uid int, err error) {
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
@@ -98,7 +99,7 @@ func peerOf(conn net.Conn) (uid int, err error) {
 	return uid, errors.Join(err, cerr)
 }
 
-// noDaemon marks the errors that mean that nobody is there, as opposed to somebody who does not let us in.
+// noDaemon marks errors that mean that nobody listens, as opposed to somebody who refuses us.
 func noDaemon(err error) error {
 	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w (%w)", errNoDaemon, err)
@@ -106,7 +107,7 @@ func noDaemon(err error) error {
 	return err
 }
 
-// alive says whether a daemon accepts connections, without asking it anything.
+// alive reports whether a daemon accepts connections, without asking it anything.
 func (c *client) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -140,7 +141,7 @@ func (c *client) gc(ctx context.Context, r gcRequest) (cold.GCReport, error) {
 	return out.Report, err
 }
 
-// tier ages files below paths, relative to the root; none: everything.
+// tier makes the daemon age files below paths, which are relative to the root; if there are none, all files.
 func (c *client) tier(ctx context.Context, paths []string) (tiers.TierReport, error) {
 	in := tierRequest{Paths: [][]byte{}}
 	for _, p := range paths {
@@ -156,7 +157,7 @@ func (c *client) file(ctx context.Context, path string) (tiers.FileStatus, error
 	return out.File, err
 }
 
-// rules asks for the rules in effect and what they say of paths.
+// rules asks for the rules in effect and for what they say about paths.
 func (c *client) rules(ctx context.Context, paths []rulesPath) (rulesReply, error) {
 	return call[rulesReply](ctx, c, "/v1/rules", rulesRequest{Paths: paths}, "")
 }
@@ -167,7 +168,7 @@ type waiting struct {
 	body   io.ReadCloser
 }
 
-// startWait asks for the final receipt; when it returns the daemon will not go without answering.
+// startWait asks for the final receipt. Once it has returned, the daemon will answer before it ends.
 func (c *client) startWait(ctx context.Context) (*waiting, error) {
 	resp, err := c.do(ctx, "/v1/wait", nil)
 	if err != nil {
@@ -182,14 +183,15 @@ func (w *waiting) receipt() (*tiers.Receipt, error) {
 	return out.Receipt, err
 }
 
-// What a daemon had not done yet when it ended in the middle of an answer.
+// What a daemon had not done yet when it ended in the middle of an answer; these end a message.
 const (
 	working       = "the work was done"
 	sayingReceipt = "it could say what it backed up"
 )
 
-// call sends a request, by GET where in is nil, and returns the reply. unfinished ends the message about a daemon that
-// died over it; "" is for what takes the daemon no time, which is not waited for any longer than statusTimeout.
+// call sends a request, by GET if in is nil, and returns the reply. unfinished is for the message if the daemon dies
+// meanwhile; see working and sayingReceipt. If it is "", the request takes the daemon no time, and call waits no longer
+// than statusTimeout.
 func call[Out any](ctx context.Context, c *client, path string, in any, unfinished string) (out Out, err error) {
 	quick := unfinished == ""
 	if quick {
@@ -207,7 +209,7 @@ func call[Out any](ctx context.Context, c *client, path string, in any, unfinish
 	return answer[Out](c, resp.Body, unfinished)
 }
 
-// answer reads a reply. Where that says that the request failed, it is returned with the error.
+// answer reads a reply. If the reply says that the request failed, answer returns both the reply and the error.
 func answer[Out any](c *client, body io.ReadCloser, unfinished string) (Out, error) {
 	defer body.Close()
 	var out, none Out

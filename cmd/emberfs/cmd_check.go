@@ -20,7 +20,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// checkRequest is what `emberfs check` was asked for.
+// checkRequest holds the arguments of `emberfs check`.
 type checkRequest struct {
 	target string
 	deep   bool
@@ -84,24 +84,24 @@ after the repair.`,
 // checkReport is what `emberfs check --json` prints.
 type checkReport struct {
 	Target     string         `json:"target"`
-	State      string         `json:"state"` // "" for a repository alone
+	State      string         `json:"state"` // "" if the target is a repository without a state directory
 	Repository string         `json:"repository"`
 	Volume     string         `json:"volume"`
 	Branch     string         `json:"branch"`
-	Commit     string         `json:"commit"` // the branch's tip; "" where there is none
+	Commit     string         `json:"commit"` // the branch's tip; "" if there is none
 	Pushed     string         `json:"pushed"` // what the remote is known to have
-	PID        int            `json:"pid"`    // of the daemon that has the volume mounted; 0: none
+	PID        int            `json:"pid"`    // the daemon that has the volume mounted; 0: none
 	Deep       bool           `json:"deep"`
 	Sound      bool           `json:"sound"`
-	Problems   int            `json:"problems"` // findings that are damage
+	Problems   int            `json:"problems"` // number of findings that are damage
 	AtRisk     *cold.AtRisk   `json:"at_risk,omitempty"`
 	Findings   []cold.Finding `json:"findings"`
-	// Of --repair: what was found before, and what was done about it.
+	// With --repair: the findings before the repair, and what was done about them.
 	Before  []cold.Finding `json:"before,omitempty"`
 	Repairs []repairStep   `json:"repairs,omitempty"`
 }
 
-// repairStep is one thing that --repair did, or tried.
+// repairStep is one thing that --repair did or tried to do.
 type repairStep struct {
 	What   string `json:"what"`
 	Where  string `json:"where"`
@@ -109,13 +109,13 @@ type repairStep struct {
 	Error  string `json:"error,omitempty"` // why it could not be done
 }
 
-// checkTarget is where the volume is, locked where nobody has it mounted.
+// checkTarget is where the volume is. If no daemon has it mounted, it is locked.
 type checkTarget struct {
-	state string // "": a repository alone
+	state string // "": a repository without a state directory
 	repo  string
-	pid   int      // of the daemon
+	pid   int      // the daemon's
 	live  bool     // somebody else holds the lock
-	lock  *os.File // ours
+	lock  *os.File // the lock, if we hold it
 }
 
 func check(ctx context.Context, r checkRequest, w world) (err error) {
@@ -159,7 +159,7 @@ func verdict(rep *checkReport) string {
 	return count(int64(rep.Problems), "problem")
 }
 
-// findCheckTarget finds out what the argument is.
+// findCheckTarget finds out what the argument stands for.
 func findCheckTarget(ctx context.Context, target string) (checkTarget, error) {
 	var t checkTarget
 	refuse := func(err error, hint string) (checkTarget, error) {
@@ -203,7 +203,7 @@ func findCheckTarget(ctx context.Context, target string) (checkTarget, error) {
 	return t, nil
 }
 
-// isVolumeState recognises a state directory even where parts of it are gone.
+// isVolumeState recognises a state directory even if parts of it are missing.
 func isVolumeState(path string) bool {
 	for _, name := range []string{volumeName, coldName} {
 		if _, err := os.Stat(filepath.Join(path, name)); err == nil {
@@ -219,13 +219,13 @@ type checkRun struct {
 	w   world
 	t   checkTarget
 	rep *checkReport
-	// Of the last run:
+	// Results of the last run.
 	cold *fsck.Checker
 	warm *inspect.Report
 	info inspect.StateInfo
 }
 
-// once checks everything. An error says that it could not be done.
+// once checks everything. An error means that the check could not be made.
 func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
 	c.rep = &checkReport{Target: c.r.target, State: c.t.state, Repository: c.t.repo, Deep: c.r.deep,
 		Findings: []cold.Finding{}}
@@ -257,7 +257,7 @@ func (c *checkRun) once(ctx context.Context) (_ *checkReport, err error) {
 	return c.rep, nil
 }
 
-// found takes a finding and, for people, prints it.
+// found records a finding and, unless the output is JSON, prints it.
 func (c *checkRun) found(f cold.Finding) {
 	if f.Severity == cold.Damaged {
 		c.rep.Problems++
@@ -272,7 +272,7 @@ func (c *checkRun) found(f cold.Finding) {
 	c.rep.Findings = append(c.rep.Findings, f)
 }
 
-// printFinding writes one line.
+// printFinding prints a finding as one line.
 func printFinding(out io.Writer, f cold.Finding) {
 	var parts []string
 	if f.Path != "" {
@@ -298,7 +298,7 @@ func printFinding(out io.Writer, f cold.Finding) {
 	fmt.Fprintln(out, line)
 }
 
-// state looks at volume.json and what lies beside it.
+// state checks volume.json and the other files of the state directory.
 func (c *checkRun) state() error {
 	var err error
 	c.info, err = inspect.ReadState(c.t.state)

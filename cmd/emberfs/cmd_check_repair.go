@@ -16,7 +16,7 @@ import (
 	"emberfs/tiers/subprocess"
 )
 
-// repair makes good what the check found, and checks again.
+// repair repairs what the check found, and checks again.
 func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 	first, warm := c.rep, c.warm
 	subprocess.ClearUmask()
@@ -39,7 +39,7 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 				f func(string, cold.Content) error) error {
 				err := inspect.WarmFiles(ctx, c.t.state, pick, f)
 				if errors.Is(err, fs.ErrNotExist) {
-					err = nil // no warm: nothing to be had there
+					err = nil // there is no warm directory to take anything from
 				}
 				return err
 			}
@@ -63,7 +63,7 @@ func (c *checkRun) repair(ctx context.Context) (*checkReport, error) {
 	return c.again(ctx, first)
 }
 
-// partly is the error of a repair that ended before its end.
+// partly returns the error of a repair that ended early.
 func (c *checkRun) partly(err error) error {
 	if err == nil || len(c.rep.Repairs) == 0 {
 		return err
@@ -71,8 +71,8 @@ func (c *checkRun) partly(err error) error {
 	return &failure{code: exitPart, op: "check --repair", path: c.r.target, err: err, hint: "check it again"}
 }
 
-// repairMarks takes away the records that are not true. A commit that came to light again shows which: warm is compared
-// anew.
+// repairMarks removes the records that are wrong. It compares warm anew, because a commit that was recovered shows more
+// of them.
 func (c *checkRun) repairMarks(ctx context.Context, drop []string) error {
 	quiet := checkRun{r: checkRequest{target: c.r.target, asJSON: true},
 		w: world{out: c.w.out, err: c.w.err, environ: c.w.environ, quiet: c.w.quiet}, t: c.t}
@@ -91,7 +91,7 @@ func (c *checkRun) repairMarks(ctx context.Context, drop []string) error {
 	return nil
 }
 
-// listed names the first of many paths.
+// listed names the first few of many paths.
 func listed(paths []string) string {
 	const most = 5
 	var out []string
@@ -123,10 +123,10 @@ func (c *checkRun) repairTemps() error {
 	return nil
 }
 
-// again checks everything once more and puts both results together.
+// again checks everything once more, and combines both results.
 func (c *checkRun) again(ctx context.Context, first *checkReport) (*checkReport, error) {
 	if len(first.Repairs) == 0 {
-		return first, nil // nothing was to be done
+		return first, nil // there was nothing to do
 	}
 	if !c.r.asJSON {
 		fmt.Fprintln(c.w.out, "checking again:")
@@ -139,7 +139,8 @@ func (c *checkRun) again(ctx context.Context, first *checkReport) (*checkReport,
 	return rep, nil
 }
 
-// step prints and notes one step of the repair before it is taken, and how it ended.
+// step prints and records one step of the repair before it is taken; the returned function does the same with its
+// outcome.
 func (c *checkRun) step(what, where string) func(result string, err error) {
 	if !c.r.asJSON {
 		fmt.Fprintf(c.w.out, "%-8s%s: %s\n", "repair", oneLine(where), oneLine(what))

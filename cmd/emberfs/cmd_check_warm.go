@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers/inspect"
 )
 
-// noRepository says what it means that cold is not there.
+// noRepository reports that cold is missing, and what that means.
 func (c *checkRun) noRepository() error {
 	f := cold.Finding{Severity: cold.Damaged, What: "the repository is missing", Where: coldName,
 		Do: "the next mount makes a new one and commits everything that warm has"}
@@ -28,7 +28,7 @@ func (c *checkRun) noRepository() error {
 	return nil
 }
 
-// files compares warm with the commit that it is of, and says what is at risk.
+// files compares warm with the commit that it belongs to, and reports what is at risk.
 func (c *checkRun) files(ctx context.Context) error {
 	if c.t.live {
 		c.daemon(ctx)
@@ -38,14 +38,14 @@ func (c *checkRun) files(ctx context.Context) error {
 	}
 	shown := newProgress(c.w, "check files", "file")
 	defer shown.done()
-	const tries = 3 // a daemon may commit meanwhile
+	const tries = 3 // repeated if a daemon commits meanwhile
 	for n := 1; ; n++ {
 		commits, head, err := c.commits(ctx)
 		if err != nil {
 			return err
 		}
 		if len(commits) == 0 && !c.cold.TipID().IsZero() {
-			return nil // the findings say why it cannot be read; without it there is nothing to compare with
+			return nil // it cannot be read, for which there is a finding already; nothing to compare with
 		}
 		o := inspect.Options{State: c.t.state, Info: c.info, Commits: commits, Live: c.t.live, Lacks: c.cold.Lacks}
 		if c.r.deep {
@@ -76,7 +76,7 @@ func (c *checkRun) files(ctx context.Context) error {
 		told[[2]string{f.Path + string(f.Path64), f.Object}] = f.Object != ""
 	}
 	for _, f := range c.warm.Findings {
-		if !told[[2]string{f.Path, f.Object}] { // the check of the repository came by the same object at the same place
+		if !told[[2]string{f.Path, f.Object}] { // not reported by the check of the repository already
 			c.found(f)
 		}
 	}
@@ -100,9 +100,9 @@ func (c *checkRun) risk(r cold.AtRisk, do string) {
 	}
 }
 
-// commits are those that warm's records may be of; head is the newest.
+// commits returns the commits that warm's records may refer to; head is the newest.
 func (c *checkRun) commits(ctx context.Context) (list []cold.Snapshot, head cold.ID, err error) {
-	if c.t.live { // they have moved on since
+	if c.t.live { // the daemon may have committed since
 		if info, err := inspect.ReadState(c.t.state); err == nil {
 			c.info = info
 		}
@@ -114,7 +114,7 @@ func (c *checkRun) commits(ctx context.Context) (list []cold.Snapshot, head cold
 	}
 	tip, err := c.cold.Newest(ctx)
 	if err != nil || tip == nil {
-		return list, head, ctx.Err() // its damage is among the findings
+		return list, head, ctx.Err() // the damage has been reported
 	}
 	head = tip.Info().ID
 	if len(list) == 0 || head != c.info.Head {
@@ -123,7 +123,7 @@ func (c *checkRun) commits(ctx context.Context) (list []cold.Snapshot, head cold
 	return list, head, nil
 }
 
-// daemon adds what the daemon itself says.
+// daemon adds what the daemon itself reports.
 func (c *checkRun) daemon(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

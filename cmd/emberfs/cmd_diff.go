@@ -12,10 +12,10 @@ import (
 	"emberfs/tiers/inspect"
 )
 
-// revNow stands for what a volume's directory holds now.
+// revNow is the revision that stands for the present content of a volume's directory.
 const revNow = "now"
 
-// diffRequest is what `emberfs diff` was asked for.
+// diffRequest holds the arguments of `emberfs diff`.
 type diffRequest struct {
 	target   string
 	revs     []string // none, FROM, or FROM and TO
@@ -122,7 +122,7 @@ func showDiff(ctx context.Context, r diffRequest, w world) (err error) {
 	return nil
 }
 
-// diffSides finds what is to be compared.
+// diffSides determines the two sides to compare.
 func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, to log.Side, err error) {
 	newest, some, err := h.newest(ctx)
 	if err != nil {
@@ -150,7 +150,7 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 		return nil, nil, usageError("diff", revNow, "a repository alone has no directory to compare with",
 			"name a mountpoint or a state directory as TARGET")
 	}
-	from = log.Of(h.cold).Side(nil) // before the first commit
+	from = log.Of(h.cold).Side(nil) // the empty volume before the first commit
 	switch {
 	case fromRev != "":
 		from, err = h.side(ctx, fromRev)
@@ -189,7 +189,7 @@ func (h *history) diffSides(ctx context.Context, revs []string, w world) (from, 
 	return from, view, nil
 }
 
-// side opens a commit for comparing.
+// side opens a commit as a side of a comparison.
 func (h *history) side(ctx context.Context, rev string) (log.Side, error) {
 	id, err := h.resolve(ctx, rev)
 	if err != nil {

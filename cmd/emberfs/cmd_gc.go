@@ -40,7 +40,7 @@ With --json the command prints an object with dry_run, objects, bytes, packs (re
 			return usageError("gc", "--grace "+in.Grace.String(), "less than nothing", "")
 		}
 		if in.Grace == 0 {
-			in.Grace = -1 // 0 means the default there
+			in.Grace = -1 // in the request 0 means the default
 		}
 		ctx, stop := w.interrupts()
 		defer stop()
@@ -92,7 +92,7 @@ func (r gcResult) text() string {
 		size(r.Bytes), count(r.Kept, "object"))
 }
 
-// findAndCollect asks the volume's daemon, or does the work itself where there is none.
+// findAndCollect makes the volume's daemon collect garbage, or does it itself if there is no daemon.
 func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (report cold.GCReport, err error) {
 	f, err := findAbove(target)
 	if err != nil {
@@ -109,7 +109,7 @@ func findAndCollect(ctx context.Context, target string, in gcRequest, w world) (
 	lock, err := lockState(state)
 	if err != nil {
 		var fail *failure
-		if errors.As(err, &fail) { // another has just taken it; the code of a failed mount is not ours
+		if errors.As(err, &fail) { // somebody has just locked it; the exit code is not that of a mount
 			return report, &failure{code: exitFailed, op: "gc", path: target, err: fail.err, hint: fail.hint}
 		}
 		return report, err

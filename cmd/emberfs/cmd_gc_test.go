@@ -9,16 +9,12 @@ import (
 	"time"
 )
 
-// stateWith makes a state directory of a volume that is not mounted, over the repository of a stock client.
+// stateWith makes the state directory of a volume that is not mounted, with a stock client's repository.
 func stateWith(t *testing.T, scripts ...string) (state string) {
 	t.Helper()
 	state = t.TempDir()
-	if err := os.Rename(filepath.Join(stockRepo(t, scripts...), ".git"), filepath.Join(state, coldName)); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(state, lockName), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Rename(filepath.Join(stockRepo(t, scripts...), ".git"), filepath.Join(state, coldName)))
+	noError(t, os.WriteFile(filepath.Join(state, lockName), nil, 0o600))
 	return state
 }
 
@@ -27,20 +23,14 @@ func TestGCCommand(t *testing.T) {
 	cold := filepath.Join(state, coldName)
 	// Take back the last commit: its three objects are of no use. All of them are loose.
 	old, err := os.ReadFile(filepath.Join(cold, "refs/heads/main"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	parent := ""
 	if data, err := os.ReadFile(filepath.Join(cold, "logs/refs/heads/main")); err == nil {
 		parent = strings.Fields(strings.Split(string(data), "\n")[1])[0]
 	}
-	if err := os.WriteFile(filepath.Join(cold, "refs/heads/main"), []byte(parent+"\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.WriteFile(filepath.Join(cold, "refs/heads/main"), []byte(parent+"\n"), 0o644))
 	for _, name := range []string{"logs", "index"} { // they keep what they name
-		if err := os.RemoveAll(filepath.Join(cold, name)); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.RemoveAll(filepath.Join(cold, name)))
 	}
 	gc := func(code int, args ...string) (r gcResult) {
 		t.Helper()
@@ -71,9 +61,7 @@ func TestGCCommand(t *testing.T) {
 	}
 
 	// Where something is missing nothing goes.
-	if err := os.WriteFile(filepath.Join(cold, "refs/heads/gone"), old, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.WriteFile(filepath.Join(cold, "refs/heads/gone"), old, 0o644))
 	for _, c := range []struct {
 		code int
 		args []string
@@ -91,9 +79,7 @@ func TestGCCommand(t *testing.T) {
 		}
 	}
 	lock, err := lockState(state)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	defer lock.Close()
 	if code, _, errs := emberfs(t, "gc", state); code != 1 || !strings.Contains(errs, "in use by") {
 		t.Errorf("exit %d, %q", code, errs)

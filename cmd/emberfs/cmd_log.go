@@ -13,7 +13,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// logRequest is what `emberfs log` was asked for.
+// logRequest holds the arguments of `emberfs log`.
 type logRequest struct {
 	target string
 	paths  []string
@@ -118,7 +118,7 @@ func showLog(ctx context.Context, r logRequest, w world) (err error) {
 	return errors.Join(err, sayBeside(ctx, h, w))
 }
 
-// sayBeside names work that the branch has not, where people look for all that there is.
+// sayBeside mentions work that is not on the branch, for people who expect the log to show everything.
 func sayBeside(ctx context.Context, h *history, w world) error {
 	list, err := h.cold.Beside(ctx)
 	for _, l := range list {
@@ -148,7 +148,7 @@ func printCommit(w world, c *log.Commit, terminal bool) error {
 	return err
 }
 
-// liveMark tells commits of the live branch, which the branch's next commit takes the place of.
+// liveMark marks commits of the live branch, which the next commit to the branch will replace.
 func liveMark(c *log.Commit) string {
 	if c.Live {
 		return "(live)"
@@ -156,7 +156,7 @@ func liveMark(c *log.Commit) string {
 	return ""
 }
 
-// column keeps an empty field from shifting those behind it.
+// column returns a placeholder for an empty field, so that those after it stay in their columns.
 func column(s string) string {
 	if s == "" {
 		return "-"
@@ -169,13 +169,13 @@ type commitReply struct {
 	ID      string   `json:"id"`
 	Parents []string `json:"parents"`
 	Time    string   `json:"time"`
-	Emberfs bool     `json:"emberfs"` // made by emberfs: reason to at_risk are there
+	Emberfs bool     `json:"emberfs"` // made by emberfs, so the fields reason to at_risk are set
 	Reason  string   `json:"reason,omitempty"`
 	Machine string   `json:"machine,omitempty"`
 	Files   *int64   `json:"files,omitempty"`
 	Bytes   *int64   `json:"bytes,omitempty"`
 	AtRisk  *int64   `json:"at_risk,omitempty"`
-	Live    bool     `json:"live"` // on the live branch: the branch's next commit takes its place
+	Live    bool     `json:"live"` // on the live branch, so the next commit to the branch will replace it
 	Author  string   `json:"author"`
 	Email   string   `json:"email"`
 	Subject string   `json:"subject"`

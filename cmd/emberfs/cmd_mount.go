@@ -58,10 +58,10 @@ over those that are meant for other programs: defaults, _netdev, nofail, noauto 
 	return cmd
 }
 
-// settingValues are the flags made from the table of settings.
+// settingValues are the flags that are made from the table of settings, by name.
 type settingValues map[string]*settingValue
 
-// settingValue keeps a flag's text; resolve checks it together with the other places.
+// settingValue stores a flag's text; resolve checks it together with settings from other places.
 type settingValue struct {
 	text     string
 	typeName string
@@ -89,7 +89,7 @@ func settingFlags(fs *pflag.FlagSet) settingValues {
 	return values
 }
 
-// given returns the flags that were set.
+// given returns those flags that were set on the command line.
 func (values settingValues) given(fs *pflag.FlagSet) layer {
 	out := layer{}
 	for _, s := range settings() {

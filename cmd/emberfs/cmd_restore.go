@@ -14,10 +14,10 @@ import (
 	"emberfs/tiers/restore"
 )
 
-// restoreRequest is what `emberfs restore` was asked for.
+// restoreRequest holds the arguments of `emberfs restore`.
 type restoreRequest struct {
 	paths     []string
-	from      string // repository, state directory or mountpoint; "": where the paths are mounted
+	from      string // repository, state directory or mountpoint; "": the volume in which the paths are
 	commit    string
 	branch    string
 	to        string
@@ -94,7 +94,7 @@ func restoreCopy(ctx context.Context, r restoreRequest, w world) (err error) {
 	}
 	var whole log.Totals
 	if len(paths) == 0 && shown.show {
-		whole, _ = log.Of(h.cold).Totals(ctx, snap, maxTotals) // for more the number of files has to do
+		whole, _ = log.Of(h.cold).Totals(ctx, snap, maxTotals) // if too many, only files are counted
 	}
 	var files, bytes int64
 	err = restore.Copy(ctx, snap, h.cold, restore.Options{To: r.to, Paths: paths, Untrusted: r.untrusted,
@@ -120,10 +120,10 @@ func restoreCopy(ctx context.Context, r restoreRequest, w world) (err error) {
 	return err
 }
 
-// maxTotals is how many entries are counted before a restore, with their bytes, to tell how long it will take.
+// maxTotals is how many entries are counted before a restore, with their sizes, to estimate how long it will take.
 const maxTotals = 100_000
 
-// restoreSource finds the repository, and the paths relative to the volume's root.
+// restoreSource finds the repository, and makes the paths relative to the volume's root.
 func restoreSource(ctx context.Context, r restoreRequest) (*history, []string, error) {
 	if r.from == "" {
 		return restoreFromMount(r.paths)
@@ -132,7 +132,7 @@ func restoreSource(ctx context.Context, r restoreRequest) (*history, []string, e
 	return h, r.paths, err
 }
 
-// restoreFromMount reads PATHs as names in one mounted volume.
+// restoreFromMount takes PATHs as names in a single mounted volume.
 func restoreFromMount(paths []string) (*history, []string, error) {
 	state, mountpoint := "", ""
 	var inside []string
@@ -169,7 +169,7 @@ func restoreFromMount(paths []string) (*history, []string, error) {
 		mountpoint: mountpoint}, inside, nil
 }
 
-// emptyTarget makes sure that dir is there and empty; made tells whether it is new.
+// emptyTarget makes sure that dir exists and is empty. made reports whether it was created.
 func emptyTarget(dir string) (made bool, err error) {
 	entries, err := os.ReadDir(dir)
 	switch {

@@ -137,7 +137,7 @@ func listRules(ctx context.Context, target string, asJSON bool, w world) error {
 	return printRules(w.out, e.Mountpoint, r.List)
 }
 
-// rulesFrom says where rules come from, for people.
+// rulesFrom describes, for people, where rules come from.
 func rulesFrom(from string) string {
 	switch {
 	case from == "config":
@@ -148,7 +148,7 @@ func rulesFrom(from string) string {
 	return "from " + from
 }
 
-// printRules writes the rules of one volume for people.
+// printRules prints the rules of one volume for people.
 func printRules(out io.Writer, mountpoint string, l tiers.RulesList) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(tab, "mountpoint\t%s\n", oneLine(mountpoint))
@@ -169,7 +169,7 @@ func printRules(out io.Writer, mountpoint string, l tiers.RulesList) error {
 	return tab.Flush()
 }
 
-// askMounts asks the daemon of each path's mount.
+// askMounts asks, for each path, the daemon of the mount that it is in.
 func askMounts(ctx context.Context, args []string) ([]tiers.RulesReport, error) {
 	reports := []tiers.RulesReport{}
 	states := map[string]string{} // by mountpoint
@@ -195,15 +195,15 @@ func askMounts(ctx context.Context, args []string) ([]tiers.RulesReport, error) 
 			return nil, err
 		}
 		for _, report := range r.Reports {
-			report.Path = string(p.Path) // as it was asked: JSON carries no other bytes than UTF-8
+			report.Path = string(p.Path) // as it was asked for, because JSON can only carry UTF-8
 			reports = append(reports, report)
 		}
 	}
 	return reports, nil
 }
 
-// rulesPathOf finds the mount that a path, which need not exist, lies in. A symlink as last component stands for
-// itself.
+// rulesPathOf finds the mount in which a path is. The path need not exist. If its last component is a symbolic link,
+// that is not followed.
 func rulesPathOf(arg string) (mountpoint string, p rulesPath, err error) {
 	table, err := fs.Mounts()
 	if err != nil {
@@ -239,7 +239,7 @@ func rulesPathOf(arg string) (mountpoint string, p rulesPath, err error) {
 	return mountpoint, rulesPath{Path: []byte(rel), Dir: strings.HasSuffix(arg, "/") || err == nil && fi.IsDir()}, nil
 }
 
-// askFile asks the rules in a file about paths relative to the root.
+// askFile evaluates the rules in a file for paths relative to the root.
 func askFile(file string, args []string, stdin io.Reader) ([]tiers.RulesReport, error) {
 	set, err := rulesOfFile(file, stdin)
 	if err != nil {
@@ -253,7 +253,7 @@ func askFile(file string, args []string, stdin io.Reader) ([]tiers.RulesReport, 
 	return reports, nil
 }
 
-// rulesOfFile reads a list of rules, or the one in a settings file.
+// rulesOfFile reads a list of rules, or the list in a settings file.
 func rulesOfFile(file string, stdin io.Reader) (*rules.Set, error) {
 	text, err := readBounded(file, stdin)
 	if err != nil {
@@ -265,7 +265,7 @@ func rulesOfFile(file string, stdin io.Reader) (*rules.Set, error) {
 	return rules.Parse(text)
 }
 
-// readBounded reads no more than is needed to see that a text is too long.
+// readBounded reads a text, but no more than is needed to notice that it is too long.
 func readBounded(file string, stdin io.Reader) ([]byte, error) {
 	if file == "-" {
 		return io.ReadAll(io.LimitReader(stdin, rules.MaxBytes+1))
@@ -278,7 +278,7 @@ func readBounded(file string, stdin io.Reader) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, rules.MaxBytes+1))
 }
 
-// printReports writes for people which rule decides about each path, and what the others say.
+// printReports prints, for people, which rule decides about each path, and what the others say.
 func printReports(out io.Writer, reports []tiers.RulesReport) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, r := range reports {
@@ -301,10 +301,10 @@ func printReports(out io.Writer, reports []tiers.RulesReport) error {
 	return nil
 }
 
-// reportResult is one of what `emberfs rules test --json` prints.
+// reportResult is one item of the output of `emberfs rules test --json`.
 type reportResult struct {
 	tiers.RulesReport
-	Path64 []byte `json:"path64,omitempty"` // where the name is not UTF-8, which JSON cannot carry
+	Path64 []byte `json:"path64,omitempty"` // set if the name is not UTF-8, which JSON cannot carry
 }
 
 func printReportsJSON(out io.Writer, reports []tiers.RulesReport) error {

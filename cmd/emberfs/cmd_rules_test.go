@@ -23,9 +23,7 @@ func TestRulesInSettings(t *testing.T) {
 	}
 	data := must(json.Marshal(c))(t) // as the launcher hands it over
 	var there config
-	if err := json.Unmarshal(data, &there); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, json.Unmarshal(data, &there))
 	if set, found, err := rules.ParseConfig(there.Rules); err != nil || !found || len(set.Rules()) != 2 ||
 		set.Rules()[0].Line != 3 {
 		t.Errorf("%+v, %v, %v", set, found, err)
@@ -168,9 +166,7 @@ the root: session: no rule matches: the default class is session
 		}
 	}
 	in, err := os.Open(list)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	defer in.Close()
 	if set, err := rulesOfFile("-", in); err != nil || len(set.Rules()) != 2 {
 		t.Errorf("standard input: %+v, %v", set, err)
@@ -194,7 +190,8 @@ func TestStatusReport(t *testing.T) {
 	}
 }
 
-// TestSampleRules: the samples are taken, emberfs-rules(5) has the first, and they decide as their comments say.
+// TestSampleRules checks that the samples are valid, that emberfs-rules(5) contains the first one, and that they decide
+// as their comments say.
 func TestSampleRules(t *testing.T) {
 	const dir = "../../scripts/rules"
 	files := must(os.ReadDir(dir))(t)

@@ -12,10 +12,10 @@ import (
 	"emberfs/backup/log"
 )
 
-// maxCounted is how many entries of directories are listed, newest snapshots first, to tell how big whole trees are.
+// maxCounted is how many directory entries are counted, newest snapshots first, to show how big whole trees are.
 const maxCounted = 50_000
 
-// snapshotsRequest is what `emberfs snapshots` was asked for.
+// snapshotsRequest holds the arguments of `emberfs snapshots`.
 type snapshotsRequest struct {
 	target string
 	branch string

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// phaseDead is what status shows of a mount whose daemon is gone.
+// phaseDead is the phase that status shows for a mount whose daemon is gone.
 const phaseDead = "dead"
 
 func statusCommand(w world) *cobra.Command {
@@ -85,7 +85,7 @@ func listStatus(ctx context.Context, asJSON bool, w world) error {
 	for _, e := range list {
 		st, err := e.client().status(ctx)
 		if err != nil {
-			// Gone, or not answering: still worth a line.
+			// The daemon is gone or does not answer; show the mount all the same.
 			st = statusReply{daemonReply: daemonReply{PID: e.PID, Mountpoint: e.Mountpoint, Phase: phaseDead}}
 			st.State = e.State
 			st.Errors = []string{redact(err.Error())}

@@ -51,7 +51,7 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 		in.Paths = append(in.Paths, rel)
 	}
 	if unmounted(e.Mountpoint) {
-		// What is there now is not the volume: its last backup is under way.
+		// What is at the mountpoint now is not the volume, whose final backup is running.
 	} else if err := flushMappings(ctx, e.Mountpoint); err != nil {
 		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds "+
 			"may be missing\n", e.Mountpoint, plainError(err))
@@ -70,8 +70,8 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 	return partError("sync", target, r)
 }
 
-// flushMappings has the kernel hand the daemon what programs wrote through shared mappings: only it knows those pages.
-// The daemon cannot ask for that itself, for it would wait for its own answer.
+// flushMappings makes the kernel send the daemon what programs wrote through shared mappings; only the kernel knows
+// these pages. The daemon cannot ask for that itself, because it would wait for its own answer.
 func flushMappings(ctx context.Context, mountpoint string) error {
 	done := make(chan error, 1)
 	go func() {
@@ -89,11 +89,11 @@ func flushMappings(ctx context.Context, mountpoint string) error {
 	}
 }
 
-// errOutside: a path of the command line is not below the mountpoint.
+// errOutside says that a path of the command line is not below the mountpoint.
 var errOutside = errors.New("lies outside of the mount")
 
-// insideMount makes p, which must exist, relative to the mountpoint; a relative p may start at either. It opens
-// nothing, and a symlink as last component stands for itself.
+// insideMount returns p, which must exist, relative to the mountpoint. A relative p may be relative to the working
+// directory or to the mountpoint. Nothing is opened, and if the last component is a symbolic link it is not followed.
 func insideMount(mountpoint, p string) (string, error) {
 	candidates := []string{p}
 	if !filepath.IsAbs(p) {

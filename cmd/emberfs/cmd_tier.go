@@ -44,7 +44,7 @@ mount is a plain user's.`,
 	return cmd
 }
 
-// Reasons of TierReport.Kept that mean that a file is not safe yet; the others are nobody's fault.
+// The keys of TierReport.Kept that mean that a file is not safe yet; the others are no cause for concern.
 const (
 	keptUncommitted = tiers.KeptUncommitted
 	keptUnpushed    = tiers.KeptUnpushed
@@ -101,7 +101,7 @@ func isOrAre(n int64, what string) string {
 	return count(n, what) + " are"
 }
 
-// pathsInMount makes arguments relative to the mountpoint.
+// pathsInMount returns the arguments relative to the mountpoint.
 func pathsInMount(op, mountpoint string, args []string) ([]string, error) {
 	var out []string
 	for _, p := range args {
@@ -117,7 +117,7 @@ func pathsInMount(op, mountpoint string, args []string) ([]string, error) {
 	return out, nil
 }
 
-// tierText is a report in one line: what left, and what stays and why, the most frequent reason first.
+// tierText returns a report as one line: what left warm, what stays and why, the most frequent reason first.
 func tierText(r tiers.TierReport) string {
 	text := "nothing to release"
 	if r.Files > 0 {

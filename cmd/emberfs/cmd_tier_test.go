@@ -15,7 +15,7 @@ import (
 	"emberfs/tiers"
 )
 
-// servedVolume is a daemon over fakes with a control socket; its mountpoint is a plain directory.
+// servedVolume is a daemon with a control socket, over fakes. Its mountpoint is a plain directory.
 func servedVolume(t *testing.T) *daemonTest {
 	t.Helper()
 	mnt := must(filepath.EvalSymlinks(t.TempDir()))(t)
@@ -89,15 +89,11 @@ func TestTierPaths(t *testing.T) {
 	x := servedVolume(t)
 	mnt, state := x.config.Mountpoint, x.config.State
 	odd := "odd \xff\n"
-	if err := os.MkdirAll(filepath.Join(mnt, "d", "e"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(filepath.Join(mnt, "d", "e"), 0o755))
 	write(t, filepath.Join(mnt, "d"), odd, "")
 	write(t, mnt, "f", "")
 	outside := write(t, t.TempDir(), "o", "")
-	if err := os.Symlink(outside, filepath.Join(mnt, "link")); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(outside, filepath.Join(mnt, "link")))
 	t.Chdir(filepath.Join(mnt, "d"))
 	for _, c := range []struct {
 		args []string

@@ -74,7 +74,7 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "fuser -vm " +
 			shellQuote(target) + " shows who uses it"}
 	case errors.Is(err, errNoDaemon):
-		// It may have been ending on its own just now.
+		// The daemon may have been ending on its own; then its receipt is on disk.
 		if last, lastErr := lastReceipt(e.State, start); lastErr == nil {
 			r, err = last, nil
 		}
@@ -90,13 +90,13 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "emberfs status " +
 			shellQuote(target) + " shows how it stands"}
 	}
-	awaitExit(e.PID, exitGrace) // the next mount finds the volume free
+	awaitExit(e.PID, exitGrace) // so that the next mount finds the volume free
 	printReceipt(w.out, r)
 	return partError("umount", target, r)
 }
 
-// umountBound takes away a place that a mount is bound to: backed up first, with the final receipt where it was the
-// last one.
+// umountBound unmounts a place that a mount is bound to. It backs up first, and prints the final receipt if this was
+// the last place.
 func umountBound(ctx context.Context, f found, e registration, lazy bool, target string, w world) error {
 	fail := func(err error, hint string) error {
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: hint}
@@ -141,7 +141,7 @@ func umountBound(ctx context.Context, f found, e registration, lazy bool, target
 	return partError("umount", target, r)
 }
 
-// umountDead takes a mount away whose daemon is gone. What it had not backed up waits in the state directory.
+// umountDead unmounts a mount whose daemon is gone. What was not backed up stays in the state directory.
 func umountDead(f found, target string) error {
 	if err := unmountPath(f.path, 0); err != nil {
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "umount -l " +
@@ -150,7 +150,7 @@ func umountDead(f found, target string) error {
 	return umountedDead(f, target)
 }
 
-// unmountPath is umount2(2), through fusermount3 for a user.
+// unmountPath is umount2(2), or fusermount3 for a plain user.
 func unmountPath(path string, flags int) error {
 	err := unix.Unmount(path, flags|unix.UMOUNT_NOFOLLOW)
 	if !errors.Is(err, unix.EPERM) || os.Geteuid() == 0 {

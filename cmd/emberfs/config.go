@@ -15,7 +15,8 @@ import (
 	"emberfs/tiers/rules"
 )
 
-// config is what one mount needs to know, fully resolved. The launcher hands it to the daemon as JSON.
+// config is everything that one mount needs to know, with all settings resolved. The launcher passes it to the daemon
+// as JSON.
 type config struct {
 	Mountpoint string // absolute, without symlinks
 	Source     string // absolute path of a bare repository; "" without one
@@ -27,9 +28,9 @@ type config struct {
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
 	CriticalDelay  time.Duration
-	Deadline       time.Duration // 0: not given
+	Deadline       time.Duration // 0: not set
 	HotAge         time.Duration
-	WarmAge        time.Duration // 0: never by age
+	WarmAge        time.Duration // 0: files never leave warm because of their age
 	TierInterval   time.Duration // 0: never
 	WarmLimit      int64         // bytes; 0: none
 	WarmReserve    int64         // bytes; 0: none
@@ -51,17 +52,17 @@ type config struct {
 	Foreground bool
 	Quiet      bool // no progress on stderr
 
-	Rules []byte // the settings file, where it has rules; they stand instead of the volume's own
+	Rules []byte // the settings file if it has rules, which then replace the volume's own
 
 	Flags    []string // mount(2) flags by name
 	Warnings []string // for the person at the terminal and the log
 }
 
-// layer is one place that settings come from.
+// layer is the settings from one place, by name.
 type layer map[string]given
 
-// resolve merges the places a setting may come from: flag before -o before environment before YAML before default.
-// Every value is checked where it stands, also one that another place overrides: a mistake is worth knowing about.
+// resolve merges settings from all places: flags override -o, -o the environment, the environment YAML, and YAML the
+// defaults. Every value is checked, even one that is overridden: the user should learn of a mistake.
 func resolve(op string, flags, options layer, environ []string) (*config, error) {
 	fromEnv, warnings := environmentLayer(environ)
 	fromFile := layer{}
@@ -104,7 +105,7 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 	return c, nil
 }
 
-// mergeInto checks the layer's values and puts them over those of the layers before.
+// mergeInto checks the layer's values, and lets them override those in c.
 func (l layer) mergeInto(c *config, op string) error {
 	for _, name := range sortedKeys(l) {
 		g := l[name]
@@ -122,7 +123,7 @@ func (l layer) mergeInto(c *config, op string) error {
 	return nil
 }
 
-// set takes a value that canonical wrote, which is why it can be parsed without errors.
+// set stores a value that canonical returned, which is why parsing it cannot fail.
 func (c *config) set(s setting, value string) {
 	if s.name == "config" {
 		return // It is read before everything else, and the daemon does not need it.
@@ -141,7 +142,8 @@ func (c *config) set(s setting, value string) {
 	}
 }
 
-// field is where a setting is kept: the fields have the settings' names, memory_limit is in MemoryLimit.
+// field returns the field that stores a setting. Its name is derived from the setting's: memory_limit is in
+// MemoryLimit.
 func (c *config) field(name string) reflect.Value {
 	var field strings.Builder
 	for _, part := range strings.Split(name, "_") {
@@ -150,8 +152,8 @@ func (c *config) field(name string) reflect.Value {
 	return reflect.ValueOf(c).Elem().FieldByName(field.String())
 }
 
-// environmentLayer reads EMBERFS_*. An empty variable counts as unset. Unknown ones may belong to somebody else: only a
-// near miss is worth a warning.
+// environmentLayer reads the variables EMBERFS_*. An empty variable counts as unset. An unknown one may belong to
+// another program, so it is only worth a warning if it resembles a setting.
 func environmentLayer(environ []string) (layer, []string) {
 	out := layer{}
 	var warnings []string
@@ -179,8 +181,8 @@ func environmentLayer(environ []string) (layer, []string) {
 	return out, warnings
 }
 
-// fileLayer reads a YAML file of settings, one level deep. text is the file where it has the key `rules` besides, nil
-// elsewhere.
+// fileLayer reads a YAML file of settings, one level deep. text is the content of the file if it also has the key
+// `rules`, and nil otherwise.
 func fileLayer(op, path string) (_ layer, text []byte, err error) {
 	text, err = os.ReadFile(filepath.Clean(path))
 	if os.IsNotExist(err) || os.IsPermission(err) {
@@ -228,7 +230,7 @@ func fileLayer(op, path string) (_ layer, text []byte, err error) {
 	return out, text, nil
 }
 
-// rulesKey is the one key of a settings file that is no setting.
+// rulesKey is the only key of a settings file that is not a setting.
 const rulesKey = "rules"
 
 // checkBranch refuses names of branches that git or EmberFS does not take.

@@ -21,15 +21,15 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// daemonReply says who serves a state directory: GET /v1/daemon, which costs nothing.
+// daemonReply says who serves a state directory. It answers GET /v1/daemon, which takes no time.
 type daemonReply struct {
 	PID        int    `json:"pid"`
 	Mountpoint string `json:"mountpoint"`
-	Phase      string `json:"phase"` // mounted, or finishing: the mount is gone and the last backup runs
+	Phase      string `json:"phase"` // mounted, or finishing: the mount is gone and the final backup runs
 	Version    string `json:"version"`
 }
 
-// statusReply is what GET /v1/status and `emberfs status --json` show.
+// statusReply answers GET /v1/status; `emberfs status --json` prints it.
 type statusReply struct {
 	daemonReply
 	tiers.Status
@@ -42,42 +42,42 @@ const (
 
 // syncRequest is the body of POST /v1/sync.
 type syncRequest struct {
-	// Relative to the root; a sync takes everything, so they are always covered.
+	// Paths are relative to the root. They are ignored, because a sync covers everything.
 	Paths  []string `json:"paths,omitempty"`
 	Reason string   `json:"reason"`
 }
 
 // umountRequest is the body of POST /v1/umount.
 type umountRequest struct {
-	Deadline time.Duration `json:"deadline_ns"` // for the final backup; 0: the volume's own; negative: none
+	Deadline time.Duration `json:"deadline_ns"` // limit for the final backup; 0: the volume's own; negative: none
 	Lazy     bool          `json:"lazy"`        // detach now, finish when the last user has left
 }
 
 // gcRequest is the body of POST /v1/gc.
 type gcRequest struct {
-	Grace  time.Duration `json:"grace_ns"` // as in tiers.GCOptions
+	Grace  time.Duration `json:"grace_ns"` // as in cold.GCOptions
 	DryRun bool          `json:"dry_run"`
 }
 
-// gcReply answers gc. Error is set where it failed; the report says what was removed before that.
+// gcReply answers gc. Error is set if it failed; the report then says what was removed before.
 type gcReply struct {
 	Report cold.GCReport `json:"report"`
 	outcome
 }
 
-// tierRequest is the body of POST /v1/tier: slash paths relative to the root, as base64, for names may be any bytes.
+// tierRequest is the body of POST /v1/tier: slash paths relative to the root, in base64 because names may contain any
+// bytes.
 type tierRequest struct {
 	Paths [][]byte `json:"paths64"`
 }
 
-// tierReply answers tier. Error is set where it failed; the report says what left warm before that.
+// tierReply answers tier. Error is set if it failed; the report then says what left warm before.
 type tierReply struct {
 	Report tiers.TierReport `json:"report"`
 	outcome
 }
 
-// atimeRequest is the body of POST /v1/atime: mount(8)'s words for the ways to keep access times that the mount has
-// now.
+// atimeRequest is the body of POST /v1/atime: mount(8)'s words for how the mount keeps access times now.
 type atimeRequest struct {
 	Words []string `json:"words"`
 }
@@ -88,9 +88,9 @@ type fileReply struct {
 	outcome
 }
 
-// rulesPath is a path in the volume that rules are asked about.
+// rulesPath is a path in the volume about which the rules are asked.
 type rulesPath struct {
-	Path []byte `json:"path64"` // slash path relative to the root, "" for that itself; any bytes
+	Path []byte `json:"path64"` // slash path relative to the root, which is ""; may contain any bytes
 	Dir  bool   `json:"dir"`
 }
 
@@ -99,15 +99,15 @@ type rulesRequest struct {
 	Paths []rulesPath `json:"paths"`
 }
 
-// rulesReply answers rules: a report for each path that was asked about.
+// rulesReply answers rules with a report for each path.
 type rulesReply struct {
 	List    tiers.RulesList     `json:"list"`
 	Reports []tiers.RulesReport `json:"reports"`
 	outcome
 }
 
-// controlReply answers sync, umount and wait. Error is set where the request failed; the receipt may say more even
-// then.
+// controlReply answers sync, umount and wait. Error is set if the request failed; the receipt may have more details
+// even then.
 type controlReply struct {
 	Receipt *tiers.Receipt `json:"receipt,omitempty"`
 	outcome
@@ -132,13 +132,14 @@ func (r *controlReply) failed() error {
 	return r.outcome.failed()
 }
 
-// failing is a reply that can say that the request failed: each that a handler may return with an error.
+// failing is a reply that can say that the request failed. A handler may return only such replies together with an
+// error.
 type failing interface {
 	fail(err error) (code int) // stores the error and returns the HTTP status for it
-	failed() error             // is what the client returns
+	failed() error             // returns the error for the client, nil if the request succeeded
 }
 
-// outcome makes a reply failing.
+// outcome implements failing for the replies that embed it.
 type outcome struct {
 	Error string `json:"error,omitempty"`
 }
@@ -160,18 +161,18 @@ func (o *outcome) failed() error {
 	return errors.New(o.Error)
 }
 
-// requestError is what is wrong with a request itself.
+// requestError says what is wrong with a request itself.
 type requestError struct {
-	code int // of HTTP
+	code int // HTTP status
 	text string
 }
 
 func (e *requestError) Error() string { return e.text }
 
-// errBusy: the mount is in use, so it stays.
+// errBusy says that the mount is in use, so it stays.
 var errBusy = errors.New("the mount is busy: processes use it")
 
-// controlled is what the socket steers: the daemon, or a fake in tests.
+// controlled is what requests to the socket control: the daemon, or a fake in tests.
 type controlled interface {
 	who() daemonReply
 	settings() *config
@@ -182,10 +183,10 @@ type controlled interface {
 	file(ctx context.Context, path string) (tiers.FileStatus, error)
 	rules(paths []rulesPath) (rulesReply, error)
 	atime(words []string)
-	// umount returns the final receipt once the mount is gone and the last backup is done, errBusy where the mount
+	// umount returns the final receipt once the mount is gone and the final backup is done, or errBusy if the mount
 	// stays.
 	umount(ctx context.Context, r umountRequest) (*tiers.Receipt, error)
-	// wait returns the final receipt once the last backup is done.
+	// wait returns the final receipt once the final backup is done.
 	wait(ctx context.Context) (*tiers.Receipt, error)
 }
 
@@ -196,12 +197,12 @@ type controlServer struct {
 	done chan error
 }
 
-// throughFD gives a short name for a file in dir, valid while d is open: a socket's name has room for 107 bytes.
+// throughFD returns a short path for a file in d, valid while d is open. The path of a socket may only have 107 bytes.
 func throughFD(d *os.File, name string) string {
 	return filepath.Join("/proc/self/fd", strconv.Itoa(int(d.Fd())), name)
 }
 
-// controlListener is a control socket that nobody answers yet: whoever connects waits.
+// controlListener is a control socket that is not served yet; whoever connects waits.
 type controlListener struct {
 	*net.UnixListener
 	path string
@@ -213,7 +214,7 @@ func listenControl(state string) (*controlListener, error) {
 	fail := func(err error) (*controlListener, error) {
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
-	// What lies there is of a daemon that died: we hold the lock.
+	// We hold the lock, so a socket that is there was left by a daemon that died.
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fail(plainError(err))
 	}
@@ -226,14 +227,14 @@ func listenControl(state string) (*controlListener, error) {
 	if err != nil {
 		return fail(err)
 	}
-	l.SetUnlinkOnClose(false) // its name goes through a descriptor that is closed by then
+	l.SetUnlinkOnClose(false) // its path uses a descriptor that will be closed by then
 	if err := os.Chmod(path, 0o600); err != nil {
 		return fail(errors.Join(err, l.Close()))
 	}
 	return &controlListener{l, path}, nil
 }
 
-// serve answers until close.
+// serve answers requests until close is called.
 func (l *controlListener) serve(c controlled) *controlServer {
 	s := &controlServer{path: l.path, done: make(chan error, 1),
 		http: &http.Server{Handler: controlHandler(c), ReadHeaderTimeout: 10 * time.Second}}
@@ -241,7 +242,7 @@ func (l *controlListener) serve(c controlled) *controlServer {
 	return s
 }
 
-// remove takes back a socket that was never served.
+// remove removes a socket that was never served.
 func (l *controlListener) remove() error {
 	err := l.Close()
 	if rm := os.Remove(l.path); rm != nil && !errors.Is(rm, fs.ErrNotExist) {
@@ -250,7 +251,7 @@ func (l *controlListener) remove() error {
 	return err
 }
 
-// close lets running requests end, for at most a few seconds, and removes the socket.
+// close waits a few seconds at most for running requests, and removes the socket.
 func (s *controlServer) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -317,7 +318,7 @@ func controlHandler(c controlled) http.Handler {
 		return controlReply{Receipt: receipt}, err
 	})
 	mux.HandleFunc("GET /v1/wait", func(w http.ResponseWriter, r *http.Request) {
-		// The header goes out first: a client that has seen it knows that it will not miss the end.
+		// The header is sent first, so that a client that has received it knows that it will get the receipt.
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusOK)
 		if err := http.NewResponseController(w).Flush(); err != nil {
@@ -340,8 +341,8 @@ func notBelow(p string) error {
 // maxBody is more than the longest command line becomes.
 const maxBody = 8 << 20
 
-// handle registers what answers a request. That of a POST is its JSON; an unknown field is an error, so that a newer
-// client is not half understood. A reply that comes with an error has to be failing.
+// handle registers a handler. The body of a POST is JSON; an unknown field in it is an error, so that a newer client's
+// request is not misunderstood. If f returns an error, its reply must be failing.
 func handle[In, Out any](mux *http.ServeMux, pattern string, f func(*http.Request, In) (Out, error)) {
 	mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		var in In
@@ -368,7 +369,7 @@ func reply(w http.ResponseWriter, code int, v any) {
 	writeJSON(w, v)
 }
 
-// writeJSON ends an answer. A client that went away is its own affair.
+// writeJSON writes an answer. It ignores errors, because then the client has gone away.
 func writeJSON(w io.Writer, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }

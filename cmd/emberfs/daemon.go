@@ -16,18 +16,19 @@ import (
 )
 
 const (
-	// defaultDeadline bounds the final backup after SIGTERM, whose sender kills soon, and of `emberfs umount`, where no
-	// deadline is set. umount(8) and a mount that disappears have none: there the supervisor's own timeout counts.
+	// defaultDeadline limits the final backup after SIGTERM, whose sender is going to kill the process soon, and that
+	// of `emberfs umount`, if no deadline is set. After umount(8), or if the mount disappears, there is no deadline of
+	// ours; there the supervisor's own timeout applies.
 	defaultDeadline = 30 * time.Second
-	// lazyGrace is how long processes that keep a mount busy may go on after SIGTERM detached it.
+	// lazyGrace is how long processes that keep a mount busy may go on after SIGTERM has detached it.
 	lazyGrace = 5 * time.Second
-	// abortGrace is how long the kernel may take to let go of an aborted connection.
+	// abortGrace is how long the kernel may take to release an aborted connection.
 	abortGrace = 5 * time.Second
 )
 
 var errDeadline = errors.New("the deadline for the final backup has passed")
 
-// volume is what the daemon needs of tiers.Volume.
+// volume is what the daemon needs of a tiers.Volume.
 type volume interface {
 	Sync(ctx context.Context, reason string) (*tiers.Receipt, error)
 	GC(ctx context.Context, o cold.GCOptions) (cold.GCReport, error)
@@ -41,33 +42,33 @@ type volume interface {
 	Close() error
 }
 
-// kernelMount is what the daemon needs of a mounted filesystem.
+// kernelMount is what the daemon needs of a mounted file system.
 type kernelMount interface {
 	Wait() error // returns once the kernel has gone away
 	Unmount(lazy bool) error
 }
 
-// daemon serves one mount until it is gone and then finishes the backup. All ways to an end (umount, umount -l, a
-// signal, the control socket) lead to one place: the kernel has gone, finish runs.
+// daemon serves one mount until it is gone, and then finishes the backup. However the end begins (umount, umount -l, a
+// signal, the control socket), the kernel goes away, and then finish runs.
 type daemon struct {
 	config *config
 	vol    volume
 	mount  kernelMount
 	log    logrus.FieldLogger
-	// Cuts the kernel's connection under processes that will not leave; returns when it is cut.
+	// Cuts the kernel's connection although processes still use the mount; returns when it is cut.
 	abort     func()
 	notify    func(state string) // sd_notify
-	grace     time.Duration      // lazyGrace
-	device    string             // of the mount, major:minor; "": not known
-	elsewhere time.Duration      // elsewhereSoon
-	// patience is how long a backup whose deadline has passed may take to say how far it came.
+	grace     time.Duration      // lazyGrace, except in tests
+	device    string             // the mount's device, major:minor; "" if not known
+	elsewhere time.Duration      // elsewhereSoon, except in tests
+	// patience is how long a backup whose deadline has passed may take to report how far it came.
 	patience time.Duration
 
-	ending context.Context // cancelled when the deadline of the ending has passed
+	ending context.Context // cancelled when the deadline of the final backup has passed
 	cut    context.CancelCauseFunc
 	gone   chan struct{} // closed when the kernel has gone away
-	giveUp chan struct{} // closed when it did not go and waiting makes no sense
-	once   sync.Once     // of giveUp
+	giveUp chan struct{} // closed when the kernel does not go away and waiting makes no sense
+	once   sync.Once     // closes giveUp
 	wg     sync.WaitGroup
 	done   chan struct{} // closed when final is set
 
@@ -75,13 +76,13 @@ type daemon struct {
 		sync.Mutex
 		phase   string
 		stopped bool           // a signal arrived
-		prior   *tiers.Receipt // of the backup taken just before the unmount
-		reason  string         // why it ends
+		prior   *tiers.Receipt // receipt of the backup taken just before the unmount
+		reason  string         // why the daemon ends
 		final   *tiers.Receipt
 	}
 	umounting sync.Mutex // one umount at a time
 
-	// Status is asked of the volume until it is about to close, then from the copy.
+	// The volume's last status, set just before the volume is closed. Until then the volume is asked.
 	last struct {
 		sync.RWMutex
 		status *tiers.Status
@@ -99,8 +100,8 @@ func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger)
 	return d
 }
 
-// serve returns the final receipt after the mount has ended and everything that could be saved is saved. The volume is
-// closed then. Signals end the mount; later ones do not end the backup.
+// serve returns the final receipt once the mount has ended, everything that could be saved is saved, and the volume is
+// closed. A signal ends the mount; further signals do not end the backup.
 func (d *daemon) serve(signals <-chan os.Signal) *tiers.Receipt {
 	defer d.cut(nil)
 	go func() {
@@ -132,7 +133,7 @@ func (d *daemon) serve(signals <-chan os.Signal) *tiers.Receipt {
 	return d.finish()
 }
 
-// stop answers a signal: backup, unmount, lazily where the mount is busy.
+// stop handles a signal: back up, then unmount, lazily if the mount is busy.
 func (d *daemon) stop(sig os.Signal) {
 	d.mu.Lock()
 	first := !d.mu.stopped
@@ -159,7 +160,7 @@ func (d *daemon) stop(sig os.Signal) {
 	d.wg.Go(d.leave)
 }
 
-// leave backs up, unmounts and makes sure that the kernel goes.
+// leave backs up, unmounts and makes sure that the kernel goes away.
 func (d *daemon) leave() {
 	stopTicking := d.extendTimeout()
 	defer stopTicking()
@@ -175,8 +176,8 @@ func (d *daemon) leave() {
 	d.awaitGone(d.grace)
 }
 
-// awaitGone waits for the kernel to go, for at most grace or until the deadline, then cuts the connection: after that
-// no write is acknowledged any more, so the last backup misses nothing.
+// awaitGone waits for the kernel to go away, for at most grace or until the deadline, and then cuts the connection.
+// After that no write is acknowledged, so the last backup misses nothing.
 func (d *daemon) awaitGone(grace time.Duration) {
 	t := time.NewTimer(grace)
 	defer t.Stop()
@@ -187,7 +188,7 @@ func (d *daemon) awaitGone(grace time.Duration) {
 	case <-d.ending.Done():
 	}
 	d.log.Warn("the mount is still in use: ending it for the processes that use it")
-	go d.abort() // a request that hangs holds it up, and must not hold us up
+	go d.abort() // in the background, because a request that hangs would block it
 	t.Reset(abortGrace)
 	select {
 	case <-d.gone:
@@ -196,16 +197,16 @@ func (d *daemon) awaitGone(grace time.Duration) {
 	}
 }
 
-// isGone: the mount that should go is not there any more.
+// isGone reports whether an unmount failed because the mount is not there any more.
 func isGone(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) }
 
-// limit sets a deadline for the ending; the earliest of several counts.
+// limit sets a deadline for the final backup. Of several the earliest applies.
 func (d *daemon) limit(after time.Duration) {
 	t := time.AfterFunc(after, func() { d.cut(errDeadline) })
 	context.AfterFunc(d.ending, func() { t.Stop() })
 }
 
-// backup runs the backup before the unmount, so that the unmount itself is quick, and keeps its receipt.
+// backup takes a backup before the unmount, so that the one after it is quick, and keeps the receipt.
 func (d *daemon) backup(ctx context.Context, reason string) {
 	r, err := d.syncWithin(ctx, reason)
 	if err != nil {
@@ -219,8 +220,8 @@ func (d *daemon) backup(ctx context.Context, reason string) {
 	d.mu.Unlock()
 }
 
-// syncWithin is Sync that ends soon after its context even where it waits behind another backup: closing the volume
-// ends that.
+// syncWithin is Sync, but returns soon after ctx has ended, even if the Sync is waiting for another backup. That Sync
+// ends at the latest when the volume is closed.
 func (d *daemon) syncWithin(ctx context.Context, reason string) (*tiers.Receipt, error) {
 	type result struct {
 		receipt *tiers.Receipt
@@ -258,7 +259,7 @@ func (d *daemon) finish() *tiers.Receipt {
 		d.limit(d.config.Deadline)
 	}
 	select {
-	case <-d.gone: // while somebody uses it, until it is closed
+	case <-d.gone: // nobody uses the mount any more
 		if err := d.vol.EndMemory(); err != nil {
 			d.log.WithError(err).Error("the memory class is not unmounted")
 		}
@@ -306,7 +307,7 @@ func (d *daemon) finish() *tiers.Receipt {
 	return r
 }
 
-// report says in the log how it ended.
+// report logs the outcome.
 func (d *daemon) report(r *tiers.Receipt) {
 	if r.Complete {
 		d.log.Info(summary(r))
@@ -318,7 +319,7 @@ func (d *daemon) report(r *tiers.Receipt) {
 	}
 }
 
-// extendTimeout keeps systemd waiting while a long backup runs. The returned function ends it.
+// extendTimeout keeps systemd waiting while a long backup runs, until the returned function is called.
 func (d *daemon) extendTimeout() func() {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -33,15 +33,15 @@ func (d *daemon) status() statusReply {
 	return out
 }
 
-// statusReport makes .emberfs/status.json, also before there is a daemon to ask. Safe for concurrent use.
+// statusReport produces .emberfs/status.json, even before there is a daemon to ask. It is safe for concurrent use.
 type statusReport struct {
 	config *config
 	vol    volume
 	daemon atomic.Pointer[daemon]
 }
 
-// text is what `emberfs status --json` prints of this mount, without the names of files that errors give: whoever may
-// enter the mount reads it, and directories may be closed to them.
+// text returns what `emberfs status --json` prints for this mount, but without the file names in errors: everybody with
+// access to the mount can read it, including users to whom the directories with these files are closed.
 func (s *statusReport) text() []byte {
 	var st statusReply
 	if d := s.daemon.Load(); d != nil {
@@ -62,7 +62,7 @@ func (s *statusReport) text() []byte {
 	return out.Bytes()
 }
 
-// errorKind is the word with which an error in status begins: commit, push, tier.
+// errorKind returns the word with which an error in status begins: commit, push, tier.
 func errorKind(e string) string {
 	kind, _, ok := strings.Cut(e, ": ")
 	if !ok || len(kind) > 20 || strings.ContainsFunc(kind, func(r rune) bool {
@@ -73,10 +73,10 @@ func errorKind(e string) string {
 	return kind
 }
 
-// atime is told of a remount.
+// atime implements controlled; it is called after a remount.
 func (d *daemon) atime(words []string) { d.vol.SetAtime(tiers.AtimeOf(words)) }
 
-// rules tells the rules in effect and what they say of paths.
+// rules returns the rules in effect and what they say about paths.
 func (d *daemon) rules(paths []rulesPath) (rulesReply, error) {
 	if err := d.serving(); err != nil {
 		return rulesReply{}, err
@@ -92,7 +92,7 @@ func (d *daemon) sync(ctx context.Context, reason string) (*tiers.Receipt, error
 	d.mu.Lock()
 	finishing := d.mu.phase == phaseFinishing
 	d.mu.Unlock()
-	if finishing { // the last backup runs and covers all
+	if finishing { // the final backup is running and covers everything
 		return d.wait(ctx)
 	}
 	return d.vol.Sync(ctx, reason)
@@ -102,7 +102,7 @@ func (d *daemon) gc(ctx context.Context, in gcRequest) (cold.GCReport, error) {
 	return d.vol.GC(ctx, cold.GCOptions{Grace: in.Grace, DryRun: in.DryRun})
 }
 
-// tier ages files now. It takes paths relative to the root; none, or the root itself, is everything.
+// tier ages files now. The paths are relative to the root; none, or the root itself, means everything.
 func (d *daemon) tier(ctx context.Context, paths []string) (tiers.TierReport, error) {
 	if err := d.serving(); err != nil {
 		return tiers.TierReport{}, err
@@ -120,7 +120,7 @@ func (d *daemon) file(ctx context.Context, path string) (tiers.FileStatus, error
 	return d.vol.FileStatus(ctx, path)
 }
 
-// serving fails once the mount is gone and the last backup runs.
+// serving returns an error once the mount is gone and the final backup runs.
 func (d *daemon) serving() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -23,7 +23,7 @@ import (
 
 func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
 
-// fakeVolume counts what a daemon asks of a volume.
+// fakeVolume counts the calls of a daemon to its volume.
 type fakeVolume struct {
 	mu     sync.Mutex
 	dirty  int64 // files that the next Sync takes
@@ -132,7 +132,7 @@ func (m *fakeMount) Unmount(lazy bool) error {
 	return nil
 }
 
-// daemonTest is a daemon over fakes that serves.
+// daemonTest is a serving daemon over fakes.
 type daemonTest struct {
 	*daemon
 	vol     *fakeVolume
@@ -356,9 +356,7 @@ func TestUmountRequests(t *testing.T) {
 
 func TestControlSocket(t *testing.T) {
 	state := filepath.Join(t.TempDir(), strings.Repeat("long-name/", 20))
-	if err := os.MkdirAll(state, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(state, 0o700))
 	cl := newClient(state)
 	if _, err := cl.status(t.Context()); !errors.Is(err, errNoDaemon) || cl.alive(t.Context()) {
 		t.Errorf("nobody there: %v", err)
@@ -401,7 +399,7 @@ func TestAwaitExit(t *testing.T) {
 	}
 }
 
-// serveControl has a daemon answer in a state directory.
+// serveControl makes a daemon answer at the control socket in a state directory.
 func serveControl(state string, c controlled) (*controlServer, error) {
 	l, err := listenControl(state)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"emberfs/tiers"
 )
 
-// umount backs up, unmounts and waits for the final receipt. A caller that goes away does not stop what has begun.
+// umount backs up, unmounts and waits for the final receipt. What has begun goes on even if the caller goes away.
 func (d *daemon) umount(ctx context.Context, in umountRequest) (*tiers.Receipt, error) {
 	d.umounting.Lock()
 	start := time.Now()
@@ -50,18 +50,18 @@ func (d *daemon) umount(ctx context.Context, in umountRequest) (*tiers.Receipt, 
 }
 
 const (
-	// elsewhereSoon is how long the kernel may take to let go of a file system after its mount is gone, before somebody
-	// else is thought to have it, and elsewhereLong where nobody is found.
+	// elsewhereSoon is how long the kernel may take to release a file system after its unmount before we look whether
+	// it is mounted elsewhere too, and elsewhereLong how long if no other mount is found.
 	elsewhereSoon = 2 * time.Second
 	elsewhereLong = 10 * time.Second
 )
 
-// stays is the receipt of an unmount after which the volume is still mounted in other places: the daemon serves it
-// there, and takes its final backup when the last of them is gone.
+// stays returns the receipt of an unmount after which the volume is still mounted in other places. The daemon goes on
+// serving it there, and takes its final backup when the last of them is gone.
 func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string) *tiers.Receipt {
 	d.mu.Lock()
 	prior := d.mu.prior
-	d.mu.prior = nil // the final backup is another one
+	d.mu.prior = nil // it does not belong to the final backup
 	d.mu.Unlock()
 	work, cancel := context.WithTimeoutCause(ctx, limit, errDeadline)
 	defer cancel()
@@ -80,7 +80,7 @@ func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string
 	return r
 }
 
-// limitOf is the time that an unmount has for its backups; negative: any.
+// limitOf returns how long the backups of an unmount may take; negative means without limit.
 func (d *daemon) limitOf(in umountRequest) time.Duration {
 	switch {
 	case in.Deadline != 0:
@@ -108,7 +108,7 @@ func (d *daemon) detach(in umountRequest) error {
 	switch err := d.mount.Unmount(in.Lazy); {
 	case errors.Is(err, unix.EBUSY):
 		d.mu.Lock()
-		d.mu.prior = nil // its receipt was of this attempt
+		d.mu.prior = nil // it belonged to this attempt, which has failed
 		d.mu.Unlock()
 		return errBusy
 	case err != nil && !isGone(err):

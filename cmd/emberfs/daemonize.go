@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Descriptors that the launcher hands to the daemon.
+// Descriptors that the launcher passes to the daemon.
 const (
 	readyFD  = 3 // the daemon writes a readyMessage here
 	configFD = 4 // the daemon reads its config as JSON here
@@ -25,7 +25,7 @@ const (
 // daemonCommand is the hidden command that the launcher runs.
 const daemonCommand = "daemon"
 
-// readyMessage says how starting went. A pipe that closes without one means that the daemon died.
+// readyMessage says how the start went. If the pipe is closed without one, the daemon has died.
 type readyMessage struct {
 	OK   bool   `json:"ok"`
 	Code int    `json:"code,omitempty"`
@@ -34,7 +34,8 @@ type readyMessage struct {
 
 // launch starts the daemon in the background and returns once the mount is usable, or with the daemon's error.
 func launch(c *config, s *stateDir, w world) error {
-	// /proc/self/exe would keep working after an upgrade replaced the file, but then names a program that no file is.
+	// /proc/self/exe would work even after an upgrade has replaced the file, but then the daemon's executable would
+	// have no name.
 	exe, err := os.Executable()
 	if err != nil {
 		return mountError(c.Mountpoint, fmt.Errorf("find the emberfs program: %w", err), "is /proc mounted?")
@@ -59,7 +60,7 @@ func launch(c *config, s *stateDir, w world) error {
 		Env: slices.DeleteFunc(slices.Clone(w.environ), func(e string) bool {
 			return strings.HasPrefix(e, "NOTIFY_SOCKET=")
 		}),
-		Stderr:     os.Stderr, // until it is ready, so that a crash is seen
+		Stderr:     os.Stderr, // until it is ready, so that a crash is visible
 		ExtraFiles: []*os.File{readyW, configR, s.lock},
 	}
 	err = cmd.Start()
@@ -83,15 +84,15 @@ func launch(c *config, s *stateDir, w world) error {
 		return fail(fmt.Errorf("it ended before the mount was ready: %w", orUnknown(waitErr)))
 	}
 	if !ready.OK {
-		// It has let go of the state directory once it is gone.
+		// Once the daemon has ended, it has released the state directory.
 		_ = cmd.Wait()
 		return &failure{code: ready.Code, op: ready.Text}
 	}
 	return cmd.Process.Release()
 }
 
-// forwardSignals sends what would end the launcher to the daemon instead, which then gives up starting and says so: the
-// launcher has to stay to remove what a failed mount leaves.
+// forwardSignals passes signals that would end the launcher on to the daemon, which then stops starting and reports
+// that. The launcher has to stay, to remove what a failed mount leaves behind.
 func forwardSignals(p *os.Process) (stop func()) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, terminationSignals()...)
@@ -119,7 +120,7 @@ func orUnknown(err error) error {
 	return err
 }
 
-// runBackground is the daemon's main: everything was checked and locked by the launcher.
+// runBackground is the daemon's main function. The launcher has checked and locked everything.
 func runBackground(w world) error {
 	var files [3]*os.File
 	for i, name := range []string{"ready pipe", "config pipe", "lock"} {
@@ -145,7 +146,7 @@ func runBackground(w world) error {
 	}
 	var f *failure
 	if errors.As(err, &f) && f.code == exitPart {
-		return err // the mount had been up: there is nobody to tell
+		return err // the mount was up, so the launcher has gone
 	}
 	if err != nil {
 		_ = tellLauncher(ready, readyMessage{Code: exitCode(err), Text: redact(err.Error())})
@@ -154,7 +155,7 @@ func runBackground(w world) error {
 	return nil
 }
 
-// tellLauncher ends the launcher's wait. One that was killed meanwhile does not matter: the mount is up.
+// tellLauncher ends the launcher's wait. If the launcher was killed meanwhile, that does not matter: the mount is up.
 func tellLauncher(ready *os.File, m readyMessage) error {
 	data, err := json.Marshal(m)
 	if err == nil {
@@ -167,12 +168,12 @@ func tellLauncher(ready *os.File, m readyMessage) error {
 	return err
 }
 
-// detach makes the process a daemon. Only now: a process that left its caller's group before the mount would wait for
-// itself under an automount point.
+// detach turns the process into a daemon. It must not be called before the mount is up: under an automount point, a
+// process that has left its caller's process group would wait for itself.
 func detach(c *config, getenv func(string) string) error {
-	// A process group of its own keeps the terminal's signals away, and SIGHUP is ignored. A session of its own would
-	// put the daemon into another scheduler autogroup than the programs that wait for it: each request then costs half
-	// as much again.
+	// A process group of its own keeps the terminal's signals away, and SIGHUP is caught without effect. It gets no
+	// session of its own: that would put the daemon into another scheduler autogroup than the programs that wait for
+	// it, and each request would cost half as much again.
 	if err := unix.Setpgid(0, 0); err != nil && !errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("setpgid: %w", err)
 	}
@@ -182,10 +183,10 @@ func detach(c *config, getenv func(string) string) error {
 	if err := redirect("/dev/null", os.O_RDWR, 0, 1); err != nil {
 		return err
 	}
-	return redirect(c.LogFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 2) // crashes of the runtime go there
+	return redirect(c.LogFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 2) // the Go runtime writes crashes to stderr
 }
 
-// redirect points descriptors at a file.
+// redirect makes descriptors refer to a file.
 func redirect(path string, flags int, fds ...int) error {
 	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
@@ -199,5 +200,5 @@ func redirect(path string, flags int, fds ...int) error {
 	return f.Close()
 }
 
-// terminationSignals are those that end a daemon in good order.
+// terminationSignals are the signals that end a daemon cleanly.
 func terminationSignals() []os.Signal { return []os.Signal{syscall.SIGTERM, syscall.SIGINT} }

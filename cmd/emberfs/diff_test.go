@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// oddEdits changes a work tree in the ways that a patch has to tell.
+// oddEdits changes a work tree in all the ways that a patch has to express.
 const oddEdits = `
 printf 'a\nB\nc\n' >plain; printf 'no end' >noend; printf 'end\n' >end
 : >empty; rm gone; rm emptied; : >emptied
@@ -34,7 +34,7 @@ echo s >'with space'; echo n >"$(printf 'new\nline')"; echo l >"$(printf 'lat\35
 echo u >'ümlaut'; printf 'lat\351n\n' >latin; seq 1 400 >long
 `
 
-// TestDiffApplies: stock git makes of the old state exactly the new one by our patch.
+// TestDiffApplies checks that stock git, applying our patch, turns the old state into exactly the new one.
 func TestDiffApplies(t *testing.T) {
 	repo := stockRepo(t, oddBase, oddEdits)
 	code, patch, errs := emberfs(t, "diff", repo)
@@ -51,7 +51,7 @@ func TestDiffApplies(t *testing.T) {
 	gitIn(t, repo, "diff", "--cached", "--exit-code", "main~1")
 }
 
-// gitIn runs stock git in dir; where the last argument but one is "-" the last is its input.
+// gitIn runs stock git in dir. If the last argument but one is "-", the last one is its input.
 func gitIn(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", args...)
@@ -76,7 +76,7 @@ func applies(t *testing.T, repo, patch string) {
 	gitIn(t, repo, "checkout", "-q", "-f", "main")
 }
 
-// TestDiffTexts: random texts, long and short, with and without a newline at the end.
+// TestDiffTexts compares random texts, long and short, with and without a newline at the end.
 func TestDiffTexts(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	repo := stockRepo(t, "mkdir d; : >d/keep", ": >d/other")
@@ -90,9 +90,7 @@ func TestDiffTexts(t *testing.T) {
 	for _, rev := range []string{"main~1", "main"} {
 		gitIn(t, repo, "checkout", "-q", "-B", "work", rev)
 		for i := range 150 {
-			if err := os.WriteFile(filepath.Join(repo, "d", fmt.Sprint(i)), []byte(text()), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			noError(t, os.WriteFile(filepath.Join(repo, "d", fmt.Sprint(i)), []byte(text()), 0o644))
 		}
 		gitIn(t, repo, "add", "-A")
 		gitIn(t, repo, "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "m")

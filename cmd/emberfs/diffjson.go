@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// changeReply is a change in JSON. Names and targets that are not UTF-8 are base64 in a field of their own, as in a
+// changeReply is a change in JSON. Names and targets that are not UTF-8 are in separate fields in base64, as in a
 // volume's metadata.
 type changeReply struct {
 	Status string      `json:"status"`
@@ -26,7 +26,7 @@ type entryReply struct {
 	GID   uint32 `json:"gid"`
 	Mtime string `json:"mtime"`
 	Size  int64  `json:"size"`
-	// Of the object; not there where only the directory knows the content.
+	// The object's id; omitted if only the directory has the content.
 	ID       string            `json:"id,omitempty"`
 	Target   string            `json:"target,omitempty"`
 	Target64 []byte            `json:"target64,omitempty"`

@@ -16,7 +16,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// diffPrinter writes changes as they are found.
+// diffPrinter prints changes as they are found.
 type diffPrinter struct {
 	ctx      context.Context
 	w        world
@@ -27,7 +27,7 @@ type diffPrinter struct {
 	paths, added, removed int // for the summary of --stat
 }
 
-// unreadable is how many contents may fail before the rest is not even named.
+// unreadable is how many contents that cannot be read are listed; further ones are not mentioned.
 const unreadable = 100
 
 func (p *diffPrinter) fail(at string, err error) error {
@@ -47,7 +47,7 @@ func kindOf(e *cold.Entry) cold.Kind {
 	return e.Kind
 }
 
-// shownPath is a path with a slash behind directories; the root is "./".
+// shownPath returns a path as it is printed: a directory's ends in a slash, the root is "./".
 func shownPath(c *log.Change) string {
 	e := c.New
 	if e == nil {
@@ -62,13 +62,13 @@ func shownPath(c *log.Change) string {
 	return quotePath(c.Path)
 }
 
-// name is a change with --name-only.
+// name prints a change with --name-only.
 func (p *diffPrinter) name(c log.Change) error {
 	_, err := fmt.Fprintf(p.w.out, "%c\t%s\n", c.Status, shownPath(&c))
 	return err
 }
 
-// gitMode is the mode that a stock client sees; 0 for what it does not see.
+// gitMode returns the mode that a stock client sees, or 0 if it does not see the entry.
 func gitMode(e *cold.Entry) uint32 {
 	switch {
 	case e == nil:
@@ -83,11 +83,11 @@ func gitMode(e *cold.Entry) uint32 {
 	return 0
 }
 
-// patch is a change as git diff shows it, with what it does not show in lines that begin with "= ".
+// patch prints a change as git diff would, followed by lines beginning with "= " for what git does not show.
 func (p *diffPrinter) patch(c log.Change) error {
 	old, now := c.Old, c.New
 	if old != nil && now != nil && gitMode(old)&unix.S_IFMT != gitMode(now)&unix.S_IFMT {
-		// git too writes a change of type as two patches.
+		// Like git, print a change of type as two patches.
 		if err := p.patchOf(c.Path, old, nil); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (p *diffPrinter) patch(c log.Change) error {
 	return err
 }
 
-// patchOf writes the patch of one path; nothing where git would see no difference.
+// patchOf prints the patch of one path, or nothing if git would see no difference.
 func (p *diffPrinter) patchOf(path string, old, now *cold.Entry) error {
 	m, n := gitMode(old), gitMode(now)
 	if m == 0 && n == 0 {
@@ -139,7 +139,7 @@ func (p *diffPrinter) patchOf(path string, old, now *cold.Entry) error {
 	return err
 }
 
-// sameContent says that two entries are known to hold the same, without reading anything.
+// sameContent reports whether two entries are known to have the same content, without reading it.
 func sameContent(a, b *cold.Entry) bool {
 	if a.Kind == cold.KindSymlink {
 		return a.Target == b.Target
@@ -147,7 +147,7 @@ func sameContent(a, b *cold.Entry) bool {
 	return a.Size == b.Size && a.ID == b.ID && !a.ID.IsZero()
 }
 
-// body is the part of a patch that shows the contents.
+// body returns the part of a patch that shows the contents.
 func (p *diffPrinter) body(path, a, z string, old, now *cold.Entry) (string, error) {
 	x, y, binary, err := p.texts(path, old, now)
 	switch {
@@ -156,7 +156,7 @@ func (p *diffPrinter) body(path, a, z string, old, now *cold.Entry) (string, err
 	case binary:
 		return fmt.Sprintf("Binary files %s and %s differ\n", a, z), nil
 	}
-	// git marks the end of a name with spaces by a tab.
+	// git adds a tab after a name with spaces, to mark its end.
 	label := func(name string) string {
 		if strings.Contains(name, " ") {
 			return name + "\t"
@@ -166,7 +166,7 @@ func (p *diffPrinter) body(path, a, z string, old, now *cold.Entry) (string, err
 	return unified(label(a), label(z), x, y)
 }
 
-// texts reads both sides; binary: at least one is no text, or too big to be compared as one.
+// texts reads both sides. binary says that at least one of them is not text, or too big to be compared as text.
 func (p *diffPrinter) texts(path string, old, now *cold.Entry) (x, y string, binary bool, err error) {
 	for _, e := range []*cold.Entry{old, now} {
 		if e != nil && e.Size > maxText {
@@ -204,7 +204,7 @@ func (p *diffPrinter) text(side log.Side, path string, e *cold.Entry) (_ []byte,
 	return data, err
 }
 
-// beside is what git's patch does not say of a change; "" where that is nothing.
+// beside returns what git's patch does not show of a change, or "" if that is nothing.
 func (p *diffPrinter) beside(c *log.Change) string {
 	switch {
 	case c.Old == nil && gitMode(c.New) == 0:
@@ -216,13 +216,13 @@ func (p *diffPrinter) beside(c *log.Change) string {
 	}
 	var out []string
 	for _, f := range c.Fields {
-		// A new content has a new mtime; that goes without saying.
+		// New content always comes with a new mtime, so that is not mentioned.
 		if f == "mtime" && c.Status != log.Metadata {
 			continue
 		}
 		if f == "mode" && c.Old.Mode^c.New.Mode == 0o111 && gitMode(c.Old) != gitMode(c.New) &&
 			c.Status != log.Retyped {
-			continue // as the patch says
+			continue // the patch shows it
 		}
 		if text := fieldText(f, c.Old, c.New); text != "" {
 			out = append(out, text)
@@ -245,7 +245,7 @@ func rdevText(e *cold.Entry) string {
 	return fmt.Sprintf("%d:%d", unix.Major(e.Rdev), unix.Minor(e.Rdev))
 }
 
-// fieldText tells one difference; "" for what the patch shows.
+// fieldText describes one difference, or returns "" if the patch shows it.
 func fieldText(field string, a, b *cold.Entry) string {
 	switch field {
 	case "type":
@@ -278,7 +278,7 @@ func mtimeText(t cold.Time) string {
 	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format(time.RFC3339Nano)
 }
 
-// xattrText names the attributes that came (+), went (-) or changed (~).
+// xattrText lists the attributes that were added (+), removed (-) or changed (~).
 func xattrText(a, b []cold.Xattr) string {
 	value := func(list []cold.Xattr, name string) ([]byte, bool) {
 		for _, x := range list {
@@ -304,7 +304,7 @@ func xattrText(a, b []cold.Xattr) string {
 	return "xattrs " + strings.Join(out, " ")
 }
 
-// stat is a change with --stat.
+// stat prints a change with --stat.
 func (p *diffPrinter) stat(c log.Change) error {
 	p.paths++
 	_, err := fmt.Fprintf(p.w.out, " %c %s", c.Status, shownPath(&c))
@@ -330,7 +330,7 @@ func (p *diffPrinter) stat(c log.Change) error {
 	return err
 }
 
-// amount is how much of a content changed.
+// amount returns how much of a content changed.
 func (p *diffPrinter) amount(c *log.Change) (string, error) {
 	x, y, binary, err := p.texts(c.Path, c.Old, c.New)
 	if err != nil {

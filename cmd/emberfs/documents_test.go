@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestManPage holds emberfs(8) to the commands and exit codes that there are; manual_test.go makes the pages of
-// the commands.
+// TestManPage compares emberfs(8) with the commands and exit codes that exist; manual_test.go makes the pages of the
+// commands.
 func TestManPage(t *testing.T) {
 	page := document(t, filepath.Join(manDir, "emberfs.8"))
 	_, list, _ := strings.Cut(page, ".Sh COMMANDS\n")
@@ -38,7 +38,7 @@ func TestManPage(t *testing.T) {
 	}
 }
 
-// TestReadme holds the README to its length, to the commands that there are, and to files and pages that are there.
+// TestReadme checks the README's length, and that the commands, files and pages that it names exist.
 func TestReadme(t *testing.T) {
 	const root = "../.."
 	page := document(t, filepath.Join(root, "README.md"))
@@ -79,8 +79,6 @@ func TestReadme(t *testing.T) {
 func document(t *testing.T, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	return string(data)
 }

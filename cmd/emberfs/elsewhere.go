@@ -10,8 +10,8 @@ import (
 	"emberfs/fs"
 )
 
-// mountedElsewhere lists where a file system, by its device (major:minor), is still mounted: paths in this mount
-// namespace, and other namespaces by a process in each. Those that we may not look into are not found.
+// mountedElsewhere returns where a file system, given by its device (major:minor), is still mounted: paths in this
+// mount namespace, and for each other namespace a process in it. Namespaces that we may not look into are not found.
 func mountedElsewhere(device string) []string {
 	if device == "" {
 		return nil
@@ -49,7 +49,7 @@ func mountedElsewhere(device string) []string {
 	return places
 }
 
-// commandOf is the name of a process, "?" where it is not known.
+// commandOf returns the name of a process, or "?" if it is not known.
 func commandOf(pid int) string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil || len(b) == 0 {

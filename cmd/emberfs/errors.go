@@ -14,12 +14,12 @@ const (
 	exitMount  = 32 // mount(8)'s code for a failed mount or umount
 )
 
-// failure is an error that a person reads: what failed, on which path, why, and what to do about it.
+// failure is an error message for a person: what failed, on which path, why, and what to do about it.
 type failure struct {
 	code int
 	op   string // what failed: "mount", "restore"
 	path string // may be empty
-	err  error  // why; nil where a receipt already said it
+	err  error  // why; nil if a receipt said it already
 	hint string // what to do; may be empty
 }
 
@@ -40,17 +40,17 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// usageError is a mistake on the command line or in a setting.
+// usageError returns the error for a mistake on the command line or in a setting.
 func usageError(op, what, why, hint string) error {
 	return &failure{code: exitUsage, op: op, path: what, err: errors.New(why), hint: hint}
 }
 
-// mountError is a mount that did not happen.
+// mountError returns the error for a mount that did not happen.
 func mountError(path string, err error, hint string) error {
 	return &failure{code: exitMount, op: "mount", path: path, err: err, hint: hint}
 }
 
-// withCode gives err the exit code, unless it carries one already.
+// withCode wraps err with an exit code, unless it has one already.
 func withCode(code int, op, path string, err error) error {
 	if err == nil {
 		return nil
@@ -62,7 +62,7 @@ func withCode(code int, op, path string, err error) error {
 	return &failure{code: code, op: op, path: path, err: err}
 }
 
-// exitCode is what the process ends with after err.
+// exitCode returns the exit code for err.
 func exitCode(err error) int {
 	if err == nil {
 		return exitOK

@@ -49,7 +49,7 @@ var failpoint = func() func(step string) error {
 		}
 		if action == "kill" {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // until it comes
+			select {} // until the signal arrives
 		}
 		return errno
 	}

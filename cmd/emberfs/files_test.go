@@ -5,13 +5,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sys/unix"
 
 	"emberfs/fs"
 	"emberfs/tiers"
@@ -21,18 +19,21 @@ import (
 func write(t *testing.T, dir, name, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	noError(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func must[V any](v V, err error) func(*testing.T) V {
 	return func(t *testing.T) V {
 		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		return v
 	}
 }
@@ -41,15 +42,11 @@ func TestCheckMountpoint(t *testing.T) {
 	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
 	empty, full := filepath.Join(dir, "empty"), filepath.Join(dir, "full")
 	for _, d := range []string{empty, full} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.Mkdir(d, 0o755))
 	}
 	file := write(t, full, "f", "")
 	link := filepath.Join(dir, "link")
-	if err := os.Symlink(empty, link); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(empty, link))
 	for path, say := range map[string]string{
 		filepath.Join(dir, "none"): "does not exist", file: "not a directory",
 		filepath.Join(file, "x"): "not a directory",
@@ -83,13 +80,9 @@ func TestPlacesApart(t *testing.T) {
 	dir := must(filepath.EvalSymlinks(t.TempDir()))(t)
 	mnt, state := filepath.Join(dir, "mnt"), filepath.Join(dir, "state")
 	for _, d := range []string{filepath.Join(mnt, "sub"), filepath.Join(state, "warm")} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(d, 0o755))
 	}
-	if err := os.Symlink(mnt, filepath.Join(dir, "alias")); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(mnt, filepath.Join(dir, "alias")))
 	for name, c := range map[string]struct {
 		mnt string
 		c   config
@@ -124,9 +117,7 @@ func TestSources(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for _, d := range []string{"bare/objects", "bare/refs", "tree/.git", "empty"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, os.MkdirAll(filepath.Join(dir, d), 0o755))
 	}
 	write(t, dir, "bare/HEAD", "ref: refs/heads/main\n")
 	write(t, dir, "file", "")
@@ -168,34 +159,26 @@ func TestStateDirectory(t *testing.T) {
 		t.Errorf("the message does not name the pid: %v", err)
 	}
 	write(t, path, "volume.json", "{}")
-	if err := s.discard(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.discard())
 	if _, err := os.Stat(filepath.Join(dir, "new")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a failed mount leaves its directories: %v", err)
 	}
 
-	if err := os.MkdirAll(path, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(path, 0o755))
 	write(t, path, "volume.json", "{}")
 	s = must(openState(path))(t)
-	if err := s.discard(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, s.discard())
 	if _, err := os.Stat(filepath.Join(path, "volume.json")); err != nil {
 		t.Errorf("a failed mount took what was there before: %v", err)
 	}
 	must(openState(path))(t) // the lock is free again
 }
 
-// TestHalfMadeStateDirectory: a state directory whose first file had no name yet when the power went is one as any
-// other.
+// TestHalfMadeStateDirectory checks that a state directory is usable even if the power was cut before its first file
+// got its name.
 func TestHalfMadeStateDirectory(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(path, 0o700))
 	write(t, path, warm.TempPrefix+"3125432794", "{")
 	s := must(openState(path))(t)
 	defer s.lock.Close()
@@ -253,121 +236,6 @@ func TestDefaultState(t *testing.T) {
 	}
 }
 
-func TestRegistry(t *testing.T) {
-	r := registry{filepath.Join(t.TempDir(), "run"), os.Geteuid()}
-	if list := must(r.list())(t); len(list) != 0 {
-		t.Fatal(list)
-	}
-	mountNS, pidNS := here()
-	entry := func(mountpoint, state string, pid int) registration {
-		return registration{mountpoint, state, pid, mountNS, pidNS, "", ownedBy(r.uid)}
-	}
-	a, b := entry("/mnt/b", "/state/1", 10), entry("/mnt/a", "/state/2", 11)
-	finishing := entry("/mnt/a", "/state/3", 9)
-	for _, e := range []registration{a, b, finishing} {
-		if err := r.add(e); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(t, r.dir, "odd.json", "{")
-	write(t, r.dir, "relative.json", `{"mountpoint":"x","state":"y"}`)
-	if list := must(r.list())(t); !slices.Equal(list, []registration{finishing, b, a}) {
-		t.Errorf("list: %v", list)
-	}
-	next := entry("/mnt/b", "/state/1", 20)
-	if err := r.add(next); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.remove(a); err != nil {
-		t.Fatal(err)
-	}
-	if list := must(r.list())(t); !slices.Contains(list, next) || len(list) != 3 {
-		t.Errorf("an old daemon took the registration of the next: %v", list)
-	}
-	err := r.prune(func(e registration) bool { return e == b }, func(path string) bool { return path == "/mnt/b" })
-	if list := must(r.list())(t); err != nil || !slices.Equal(list, []registration{b, next}) {
-		t.Errorf("prune: %v, %v; the living and those with a dead mount stay", list, err)
-	}
-	write(t, r.dir, "elsewhere.json",
-		`{"mountpoint":"/mnt/c","state":"/state/9","pid":1,"mount_ns":"mnt:[1]","pid_ns":"pid:[1]"}`)
-	nothing := func(string) bool { return false }
-	err = r.prune(func(registration) bool { return false }, nothing)
-	if list := must(r.list())(t); err != nil || len(list) != 1 || list[0].Mountpoint != "/mnt/c" {
-		t.Errorf("prune: %v, %v; what another namespace has may live there", list, err)
-	}
-}
-
-// TestRegistryOfOthers: what another user made, or could have, is not read, nor is what is no file, or endless.
-func TestRegistryOfOthers(t *testing.T) {
-	r := registry{filepath.Join(t.TempDir(), "run"), os.Geteuid()}
-	good := registration{Mountpoint: "/mnt/a", State: "/state/1", PID: 1}
-	if err := r.add(good); err != nil {
-		t.Fatal(err)
-	}
-	at := func(name string) string { return filepath.Join(r.dir, name) }
-	for name, create := range map[string]func() error{
-		"fifo.json": func() error { return unix.Mkfifo(at("fifo.json"), 0o600) },
-		"zero.json": func() error { return os.Symlink("/dev/zero", at("zero.json")) },
-		"link.json": func() error { return os.Symlink(r.file(good.State), at("link.json")) },
-		"dir.json":  func() error { return os.Mkdir(at("dir.json"), 0o700) },
-		"shared.json": func() error {
-			return errors.Join(os.WriteFile(at("shared.json"), []byte(`{"mountpoint":"/x","state":"/y"}`), 0o600),
-				os.Chmod(at("shared.json"), 0o666))
-		},
-		"large.json": func() error { return os.WriteFile(at("large.json"), make([]byte, maxRegistration+1), 0o600) },
-		"other.json": func() error {
-			err := os.WriteFile(at("other.json"), []byte(`{"mountpoint":"/x","state":"/y"}`), 0o600)
-			if os.Geteuid() == 0 {
-				return errors.Join(err, os.Chown(at("other.json"), 1000, 1000))
-			}
-			return errors.Join(err, os.Remove(at("other.json")))
-		},
-	} {
-		if err := create(); err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-	}
-	if list := must(r.list())(t); len(list) != 1 || list[0].Mountpoint != good.Mountpoint {
-		t.Errorf("list: %v", list)
-	}
-	if _, err := (registry{r.dir, r.uid + 1}).list(); err == nil {
-		t.Error("another user's directory is read")
-	}
-	link := r.dir + ".link"
-	if err := os.Symlink(r.dir, link); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := (registry{link, r.uid}).list(); err == nil {
-		t.Error("a directory behind a symlink is read")
-	}
-}
-
-func TestRegistryDirectories(t *testing.T) {
-	if r := must(openRegistry(0, func(string) string { return "/elsewhere" }))(t); r.dir != "/run/emberfs" {
-		t.Error(r)
-	}
-	own := t.TempDir()
-	get := func(k string) string { return map[string]string{"XDG_RUNTIME_DIR": own, "HOME": "/home/u"}[k] }
-	if os.Getuid() == 0 {
-		if err := os.Chown(own, 4242, -1); err != nil {
-			t.Fatal(err)
-		}
-	}
-	uid := int(must(stat(own))(t).Uid)
-	if r := must(openRegistry(uid, get))(t); uid != 0 && r.dir != filepath.Join(own, "emberfs") {
-		t.Error(r)
-	}
-	if r := must(openRegistry(4243, get))(t); strings.HasPrefix(r.dir, own) {
-		t.Errorf("another user's runtime directory is used: %v", r)
-	}
-}
-
-func stat(path string) (unix.Stat_t, error) {
-	var st unix.Stat_t
-	err := unix.Stat(path, &st)
-	return st, err
-}
-
 func TestReceiptFiles(t *testing.T) {
 	state := t.TempDir()
 	start := time.Now()
@@ -375,10 +243,7 @@ func TestReceiptFiles(t *testing.T) {
 		t.Error("a receipt out of nothing")
 	}
 	for i := range keepReceipts + 3 {
-		if err := writeReceipt(state, &tiers.Receipt{Files: int64(i)},
-			start.Add(time.Duration(i)*time.Second)); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, writeReceipt(state, &tiers.Receipt{Files: int64(i)}, start.Add(time.Duration(i)*time.Second)))
 	}
 	names := must(receiptNames(state))(t)
 	if len(names) != keepReceipts {

@@ -11,14 +11,14 @@ import (
 	"emberfs/fs"
 )
 
-// found is what a path on a command line stands for.
+// found is what a path on a command line refers to.
 type found struct {
-	path    string         // resolved, as far as it can be
+	path    string         // the path, resolved as far as possible
 	mount   *fs.MountEntry // what is mounted there, if anything
-	daemons []registration // those of that mountpoint, or the one of that state directory
+	daemons []registration // the daemons of that mountpoint, or the one of that state directory
 }
 
-// find resolves a mountpoint or state directory. It touches nothing that is mounted at the path.
+// find resolves a mountpoint or state directory. It does not touch what is mounted at the path.
 func find(path string) (found, error) {
 	table, err := fs.Mounts()
 	if err != nil {
@@ -46,7 +46,7 @@ func find(path string) (found, error) {
 	return out, nil
 }
 
-// findAbove is find for any path in a mount: the innermost mountpoint above it counts.
+// findAbove is find for any path in a mount: it uses the innermost mountpoint above the path.
 func findAbove(path string) (found, error) {
 	f, err := find(path)
 	if err != nil || len(f.daemons) > 0 || f.mount != nil {
@@ -68,9 +68,9 @@ func findAbove(path string) (found, error) {
 	return find(best)
 }
 
-// findFile is find for what status takes: a volume by its mountpoint or state directory, or a path below a mountpoint,
-// which it returns resolved, "" for the volume itself. A symlink below a mountpoint stands for itself, elsewhere for
-// its target.
+// findFile is find for the arguments of status: a volume by its mountpoint or state directory, or a path below a
+// mountpoint. It returns the path resolved, or "" for the volume itself. A symbolic link below a mountpoint is not
+// followed; elsewhere it is.
 func findFile(arg string) (f found, file string, err error) {
 	table, err := fs.Mounts()
 	if err != nil {
@@ -93,7 +93,7 @@ func findFile(arg string) (f found, file string, err error) {
 	if f, err = find(arg); err != nil || root == "" || c == root {
 		return f, "", err
 	}
-	for _, e := range f.daemons { // the state directory of a volume, which lies in another volume
+	for _, e := range f.daemons { // the path may be a volume's state directory inside another volume
 		if e.State == c && e.PID != 0 {
 			return f, "", nil
 		}
@@ -102,8 +102,8 @@ func findFile(arg string) (f found, file string, err error) {
 	return f, c, err
 }
 
-// mountAbove is the mountpoint of the volume that path, free of symlinks, lies in, or is; "" where something else is
-// mounted nearer, or nothing of ours.
+// mountAbove returns the mountpoint of the volume in which path is (or which it is). path must be free of symbolic
+// links. It returns "" if the innermost mount above path is not one of EmberFS.
 func mountAbove(table []fs.MountEntry, path string) string {
 	var best fs.MountEntry
 	for _, m := range table {
@@ -123,7 +123,7 @@ func isState(path string) bool {
 	return err == nil
 }
 
-// registrations lists the running daemons that this user can find, after taking stale entries out.
+// registrations returns the running daemons that this user can find, after removing stale registrations.
 func registrations() ([]registration, error) {
 	r, err := openRegistry(os.Geteuid(), os.Getenv)
 	if err != nil {
@@ -142,7 +142,8 @@ func registrations() ([]registration, error) {
 	if err != nil || os.Geteuid() != 0 {
 		return list, err
 	}
-	// Root may look after the mounts of users; the kernel says whose they are. Their registries are theirs to clean.
+	// Root may handle other users' mounts; the kernel says whose they are. But root does not clean up those users'
+	// registries.
 	asked := map[int]bool{0: true}
 	for _, m := range table {
 		if !m.Ours() || asked[m.UID] {
@@ -162,7 +163,7 @@ func registrations() ([]registration, error) {
 	return list, nil
 }
 
-// one is the daemon that serves what was asked for: of two at one mountpoint the one that still has its mount.
+// one returns the daemon that was asked for; of two at one mountpoint, the one that still has its mount.
 func (f found) one(ctx context.Context) (registration, error) {
 	var finishing []registration
 	for _, e := range f.daemons {
@@ -182,7 +183,7 @@ func (f found) one(ctx context.Context) (registration, error) {
 	return registration{}, f.nobody()
 }
 
-// nobody says why there is no daemon to speak to.
+// nobody returns the reason why there is no daemon to talk to.
 func (f found) nobody() error {
 	switch {
 	case f.mount != nil && f.mount.Ours() && len(f.daemons) > 0:
@@ -195,10 +196,10 @@ func (f found) nobody() error {
 	return errNotMounted
 }
 
-// errNotMounted: the path is no emberfs mount.
+// errNotMounted says that the path is not a mount of EmberFS.
 var errNotMounted = errors.New("no emberfs is mounted there")
 
-// remedy is what to do about an error of one.
+// remedy returns what to do about an error that one returned.
 func (f found) remedy(err error) string {
 	switch {
 	case errors.Is(err, errNotMounted):

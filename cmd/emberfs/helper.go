@@ -16,7 +16,7 @@ const (
 	helperUmount
 )
 
-// helperFor says which of mount(8)'s helpers the program is when it is called by this name.
+// helperFor returns which of mount(8)'s helpers the program is if it is called by this name.
 func helperFor(name string) helperKind {
 	switch name {
 	case "mount.fuse.emberfs", "mount.emberfs":
@@ -72,7 +72,7 @@ func parseHelperArgs(kind helperKind, args []string) (helperArgs, error) {
 	return h, nil
 }
 
-// runMountHelper is /sbin/mount.fuse.emberfs.
+// runMountHelper is the program /sbin/mount.fuse.emberfs.
 func runMountHelper(args []string, w world) error {
 	h, err := parseHelperArgs(helperMount, args)
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"emberfs/tiers"
 )
 
-// runUmountHelper is /sbin/umount.fuse.emberfs: unmount first, say at once where that is impossible, then stay until
-// the backup is durable, for that is what systemd waits for before it stops the network.
+// runUmountHelper is the program /sbin/umount.fuse.emberfs. It unmounts first, so that it fails at once if that is
+// impossible, and then waits until the backup is durable, since systemd waits for the helper before it stops the
+// network.
 func runUmountHelper(args []string, w world) error {
 	h, err := parseHelperArgs(helperUmount, args)
 	if err != nil {
@@ -53,8 +54,8 @@ func umountHelper(h helperArgs, w world) error {
 	if e, err := f.one(ctx); err == nil && f.mount != nil && f.mount.Ours() && f.path != e.Mountpoint {
 		return withCode(exitMount, "umount", target, umountBound(ctx, f, e, h.lazy, target, w))
 	}
-	// Asking comes before unmounting: a quick daemon is gone a moment later. All of that mountpoint count, also one
-	// that lost it.
+	// Ask for the receipt before unmounting, because a quick daemon is gone a moment later. Ask all daemons of this
+	// mountpoint, even one that has lost it.
 	var daemons []watched
 	for _, e := range f.daemons {
 		if wait, err := e.client().startWait(ctx); err == nil {
@@ -88,7 +89,7 @@ func umountHelper(h helperArgs, w world) error {
 				fmt.Fprintf(w.err, "emberfs: umount: the volume is still mounted %s: its daemon goes on\n", p)
 			}
 			if err == nil {
-				err = &failure{code: exitPart, op: "umount", path: target} // all is said
+				err = &failure{code: exitPart, op: "umount", path: target} // the message was printed
 			}
 			return err
 		}
@@ -102,10 +103,10 @@ func umountHelper(h helperArgs, w world) error {
 	return worst
 }
 
-// errReadOnlyNow: umount -r could not unmount a busy file system, and made it read-only.
+// errReadOnlyNow says that umount -r could not unmount a busy file system and made it read-only instead.
 var errReadOnlyNow = errors.New("busy, made read-only")
 
-// detachMount unmounts. That somebody else was faster is as good. errReadOnlyNow: it is still mounted.
+// detachMount unmounts. If somebody else did so first, that is a success too. After errReadOnlyNow it is still mounted.
 func detachMount(ctx context.Context, h helperArgs, f found) error {
 	flags := 0
 	if h.force {
@@ -127,7 +128,7 @@ func detachMount(ctx context.Context, h helperArgs, f found) error {
 	return err
 }
 
-// awaitElsewhere gives the kernel a moment to let go of a file system, and says where else it is mounted then.
+// awaitElsewhere gives the kernel a moment to release a file system, and returns where else it is still mounted.
 func awaitElsewhere(device string, daemons []watched) []string {
 	for end := time.Now().Add(elsewhereSoon); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if len(mountedElsewhere(device)) == 0 {
@@ -140,7 +141,7 @@ func awaitElsewhere(device string, daemons []watched) []string {
 	return mountedElsewhere(device)
 }
 
-// syncAll backs up what stays mounted.
+// syncAll backs up the volume if it stays mounted elsewhere.
 func syncAll(ctx context.Context, daemons []watched, target string, w world) error {
 	for _, d := range daemons {
 		r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
@@ -156,7 +157,7 @@ func syncAll(ctx context.Context, daemons []watched, target string, w world) err
 	return nil
 }
 
-// umountedDead: the mount is away, but there is nobody to say how its backup stands.
+// umountedDead returns the error for a mount that was unmounted, but without a daemon that could tell about its backup.
 func umountedDead(f found, target string) error {
 	out := &failure{code: exitPart, op: "umount", path: target,
 		err:  errors.New("unmounted, but its daemon is not known here"),
@@ -168,11 +169,11 @@ func umountedDead(f found, target string) error {
 	return out
 }
 
-// lazyPatience is how long a lazy unmount waits for a final receipt when everything so far is backed up.
+// lazyPatience is how long a lazy unmount waits for a final receipt once everything so far is backed up.
 const lazyPatience = 500 * time.Millisecond
 
-// awaitDaemon waits for the final receipt. After a lazy unmount processes may use the volume for days: then a backup of
-// everything so far is what can be waited for.
+// awaitDaemon waits for the final receipt. After a lazy unmount, processes may use the volume for days, so all that can
+// be waited for is a backup of everything so far.
 func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, target string, w world) error {
 	type answer struct {
 		receipt *tiers.Receipt
@@ -199,7 +200,7 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 			break
 		}
 		if last.final {
-			// Its last word may have been lost on the way, but the receipt is on disk.
+			// The answer may have been lost, but the receipt is on disk.
 			if r, err := lastReceipt(d.State, start); err == nil {
 				last = answer{r, nil, true}
 				break
@@ -207,7 +208,7 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 		}
 	}
 	if last.err == nil && !last.final {
-		// Where nobody uses the mount any more, the end is near.
+		// If nobody uses the mount any more, the daemon ends soon.
 		select {
 		case a := <-answers:
 			if a.err == nil {
@@ -222,7 +223,7 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 			hint: "what is missing is in " + d.State}
 	}
 	if last.final {
-		awaitExit(d.PID, exitGrace) // the next mount finds the volume free
+		awaitExit(d.PID, exitGrace) // so that the next mount finds the volume free
 	}
 	if !last.receipt.Complete {
 		printReceipt(w.err, last.receipt)

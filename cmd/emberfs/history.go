@@ -18,13 +18,13 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// history is a volume's commits as the commands read them that need no daemon.
+// history is access to a volume's commits for commands that need no daemon.
 type history struct {
 	op         string
-	target     string // as it was written, or the mount that the working directory lies in
+	target     string // as the user wrote it, or the mount that the working directory is in
 	repo       string
-	state      string // "" for a repository alone
-	mountpoint string // "" where nothing is mounted
+	state      string // "" for a repository without a state directory
+	mountpoint string // "" if the volume is not mounted
 	cold       *backup.Cold
 }
 
@@ -33,8 +33,8 @@ const targetHelp = `TARGET is a mountpoint, a state directory or a git repositor
 the working directory lies in. It needs no daemon and disturbs none. The first argument is TARGET if it is one of
 these and does not lie in a mounted volume.`
 
-// openHistory finds and opens the repository behind TARGET, and makes paths relative to the volume's root. rest is what
-// else was on the command line and may have been meant as TARGET. The caller closes h.cold.
+// openHistory finds and opens the repository of TARGET, and makes paths relative to the volume's root. rest are the
+// other arguments, which may have been meant as TARGET. The caller closes h.cold.
 func openHistory(ctx context.Context, op, target, branch string, rest, paths []string, w world) (h *history,
 	inside []string, err error) {
 	if h, err = findHistory(ctx, op, target); err != nil {
@@ -49,7 +49,7 @@ func openHistory(ctx context.Context, op, target, branch string, rest, paths []s
 	return h, inside, h.open(branch, w.err)
 }
 
-// findHistory finds the repository behind TARGET; "" is the mount that the working directory lies in.
+// findHistory finds the repository of TARGET; "" stands for the mount that the working directory is in.
 func findHistory(ctx context.Context, op, target string) (*history, error) {
 	h := &history{op: op, target: target}
 	var f found
@@ -69,7 +69,7 @@ func findHistory(ctx context.Context, op, target string) (*history, error) {
 	switch {
 	case len(f.daemons) > 0:
 		e := f.daemons[0]
-		if len(f.daemons) > 1 { // the one that still has its mount
+		if len(f.daemons) > 1 { // use the one that still has its mount
 			if one, err := f.one(ctx); err == nil {
 				e = one
 			}
@@ -94,7 +94,7 @@ func findHistory(ctx context.Context, op, target string) (*history, error) {
 	return h, nil
 }
 
-// noTarget is the error for a first argument that is no TARGET where there is no other either.
+// noTarget returns the error for a first argument that is not a TARGET, if there is no other.
 func noTarget(op, arg string) error {
 	return usageError(op, arg, "no mountpoint, state directory or repository, and the working directory lies in no "+
 		"mounted volume",
@@ -106,7 +106,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// open opens the repository for reading; it writes nothing there, whoever else works in it. Its log goes to logTo.
+// open opens the repository for reading and writes nothing there, so it can be in use. Messages go to logTo.
 func (h *history) open(branch string, logTo io.Writer) error {
 	if branch != "" {
 		if err := checkBranch(branch); err != nil {
@@ -124,7 +124,7 @@ func (h *history) open(branch string, logTo io.Writer) error {
 	return nil
 }
 
-// resolve finds the commit that a revision names.
+// resolve returns the commit that a revision names.
 func (h *history) resolve(ctx context.Context, rev string) (cold.ID, error) {
 	id, err := log.Of(h.cold).Resolve(ctx, rev, time.Now())
 	if err != nil {
@@ -134,7 +134,7 @@ func (h *history) resolve(ctx context.Context, rev string) (cold.ID, error) {
 	return id, nil
 }
 
-// resolveOr is resolve, and the newest commit where no revision was named.
+// resolveOr is resolve, but returns the newest commit if rev is "".
 func (h *history) resolveOr(ctx context.Context, rev string) (cold.ID, error) {
 	if rev != "" {
 		return h.resolve(ctx, rev)
@@ -142,10 +142,10 @@ func (h *history) resolveOr(ctx context.Context, rev string) (cold.ID, error) {
 	if id, ok, err := h.newest(ctx); ok || err != nil {
 		return id, err
 	}
-	return h.resolve(ctx, "HEAD") // which says that there is none
+	return h.resolve(ctx, "HEAD") // for its error that there is no commit
 }
 
-// newest is the volume's newest commit, which may be on the live branch; ok is false where there is none.
+// newest returns the volume's newest commit, which may be on the live branch. ok is false if there is none.
 func (h *history) newest(ctx context.Context) (id cold.ID, ok bool, err error) {
 	s, err := h.cold.Newest(ctx)
 	if err != nil || s == nil {
@@ -154,8 +154,9 @@ func (h *history) newest(ctx context.Context) (id cold.ID, ok bool, err error) {
 	return s.Info().ID, true, nil
 }
 
-// splitTarget takes TARGET off the arguments, where the first is one, and the paths behind "--", whose place dash is
-// (-1: there is none). What lies in a mounted volume is a path in it and no target, a repository there included.
+// splitTarget separates TARGET, if the first argument is one, and the paths after "--" from the other arguments. dash
+// is the position of "--", or -1. Anything inside a mounted volume, even a repository, is taken as a path and not as
+// TARGET.
 func splitTarget(args []string, dash int) (target string, rest, paths []string, err error) {
 	rest = args
 	if dash >= 0 {
@@ -186,8 +187,9 @@ func isTarget(arg string) (bool, error) {
 	return bare || exists(filepath.Join(f.path, coldName)) || exists(filepath.Join(f.path, ".git")), nil
 }
 
-// inside makes PATHs relative to the volume's root. In a mount they are names in it, of files that need not be there
-// any more; elsewhere, and where a relative one does not start in the mount, they are relative to the root already.
+// inside makes PATHs relative to the volume's root. If the volume is mounted, they are names in the mount, which need
+// not exist any more. If it is not, or if a relative path does not start in the mount, they are relative to the root
+// already.
 func (h *history) inside(paths []string) ([]string, error) {
 	if h.mountpoint == "" {
 		return paths, nil
@@ -198,10 +200,10 @@ func (h *history) inside(paths []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		// As far up as there is something, symlinks lead where they lead.
+		// Resolve symbolic links in the part of the path that exists.
 		for head, tail := abs, ""; ; head, tail = filepath.Dir(head), filepath.Join(filepath.Base(head), tail) {
 			if below(h.mountpoint, head) {
-				break // what is in the mount is a name there
+				break // inside the mount nothing is resolved
 			}
 			if resolved, err := filepath.EvalSymlinks(head); err == nil {
 				abs = filepath.Join(resolved, tail)
@@ -226,7 +228,7 @@ func (h *history) inside(paths []string) ([]string, error) {
 
 func below(dir, path string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// jsonList prints a list of objects one by one.
+// jsonList prints a JSON list of objects one by one.
 type jsonList struct {
 	out io.Writer
 	n   int
@@ -255,7 +257,7 @@ func (l *jsonList) end() error {
 	return err
 }
 
-// timeText is a commit's time: local on a terminal, else RFC 3339 in UTC.
+// timeText formats a commit's time: as local time on a terminal, otherwise as RFC 3339 in UTC.
 func timeText(t time.Time, terminal bool) string {
 	if terminal {
 		return t.Local().Format("2006-01-02 15:04:05")
@@ -263,7 +265,7 @@ func timeText(t time.Time, terminal bool) string {
 	return t.UTC().Format(time.RFC3339)
 }
 
-// oneLine makes a text from a repository fit for a line on a terminal.
+// oneLine makes a text from a repository safe to print on one line of a terminal.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -273,8 +275,8 @@ func oneLine(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// quotePath writes a path as git does: as it is, or in double quotes with escapes where it has characters that would
-// break a line or a terminal. Unlike git it keeps letters of all languages.
+// quotePath formats a path as git does: unchanged, or in double quotes with escapes if it has characters that would
+// break a line or a terminal. Unlike git it does not escape letters of other languages.
 func quotePath(p string) string {
 	plain := utf8.ValidString(p)
 	for _, r := range p {

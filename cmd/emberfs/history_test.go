@@ -15,7 +15,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// stockRepo makes a repository by stock git with a commit for each script; the work tree is at dir.
+// stockRepo makes a repository by stock git, with one commit for each script, and with its work tree at dir.
 func stockRepo(t *testing.T, scripts ...string) (dir string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "repo")
@@ -29,9 +29,7 @@ func stockRepo(t *testing.T, scripts ...string) (dir string) {
 			t.Fatalf("%s: %v\n%s", script, err, out)
 		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(dir, 0o755))
 	sh("git init -q -b main")
 	for i, s := range scripts {
 		sh(s + "\ngit add -A; D=$((1700000000+" + string(rune('0'+i)) + "000)); " +
@@ -139,9 +137,7 @@ func TestSplitTarget(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	state := t.TempDir()
-	if err := os.Mkdir(filepath.Join(state, coldName), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Mkdir(filepath.Join(state, coldName), 0o755))
 	for _, c := range []struct {
 		args        []string
 		dash        int
@@ -169,13 +165,9 @@ func TestSplitTarget(t *testing.T) {
 func TestInside(t *testing.T) {
 	resolved := t.TempDir()
 	mnt := filepath.Join(resolved, "mnt")
-	if err := os.MkdirAll(filepath.Join(mnt, "sub"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.MkdirAll(filepath.Join(mnt, "sub"), 0o755))
 	link := filepath.Join(resolved, "link")
-	if err := os.Symlink(mnt, link); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink(mnt, link))
 	h := &history{op: "log", mountpoint: mnt}
 	for _, c := range []struct{ cwd, path, want string }{
 		{"/", "a/b", "a/b"},
@@ -198,8 +190,8 @@ func TestInside(t *testing.T) {
 	}
 }
 
-// TestQuotePath: what git would print and read back, but for letters of other languages, which git too takes as they
-// are.
+// TestQuotePath checks that paths are quoted as git does it, except that letters of other languages stay as they are,
+// which git accepts too.
 func TestQuotePath(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain name":   "plain name",
@@ -220,14 +212,12 @@ func TestQuotePath(t *testing.T) {
 	}
 }
 
-// liveRepo is a volume's repository with a live commit on top of main's.
+// liveRepo returns a volume's repository with a live commit on top of main's.
 func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "live.git")
 	c, err := backup.Open(dir, backup.Options{MachineID: "m"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	commit := func(begin func(context.Context) (cold.Tx, error), text string) cold.ID {
 		id, err := func() (id cold.ID, err error) {
 			tx, err := begin(t.Context())
@@ -247,20 +237,16 @@ func liveRepo(t *testing.T) (dir string, main, live cold.ID) {
 			}
 			return tx.Commit(t.Context(), cold.CommitOptions{Reason: "r", Root: d})
 		}()
-		if err != nil {
-			t.Fatal(err)
-		}
+		noError(t, err)
 		return id
 	}
 	main = commit(c.Begin, "main")
 	live = commit(c.BeginLive, "live")
-	if err := c.Close(); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, c.Close())
 	return dir, main, live
 }
 
-// TestLiveCommits: without a commit named, commands take the newest one.
+// TestLiveCommits checks that commands use the newest commit if none is named.
 func TestLiveCommits(t *testing.T) {
 	repo, main, live := liveRepo(t)
 	code, out, errs := emberfs(t, "log", repo)

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// interrupts gives a context that ends when somebody wants the command to end. One that ends by it says so with the
-// exit code that a shell gives a program that a signal ended.
+// interrupts returns a context that is cancelled by a signal that should end the command. The signal is remembered for
+// the exit code, which is then the one that a shell reports for a program that a signal ended.
 func (w world) interrupts() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
@@ -31,7 +31,7 @@ func (w world) interrupts() (context.Context, context.CancelFunc) {
 	}
 }
 
-// interrupted is the exit code of a command that ended with an error after a signal; 0: there was none.
+// interrupted returns the exit code for a command that failed after a signal, or 0 if there was no signal.
 func (w world) interrupted() int {
 	if w.caught == nil || w.caught.Load() == 0 {
 		return 0

@@ -10,7 +10,7 @@ import (
 	"emberfs/fs"
 )
 
-// mountRequest is a mount as one of the two command lines asks for it.
+// mountRequest is a request to mount, from either of the two command lines.
 type mountRequest struct {
 	config  *config
 	options optionList
@@ -19,7 +19,7 @@ type mountRequest struct {
 	fake    bool   // check everything, mount nothing
 }
 
-// mountNow checks everything, mounts and returns once the mount is usable; with --foreground when it has ended. A
+// mountNow checks everything, mounts, and returns once the mount is usable or, with --foreground, once it has ended. A
 // failure leaves nothing behind.
 func mountNow(r mountRequest, w world) error {
 	c := r.config
@@ -98,7 +98,7 @@ func prepare(c *config, target string) error {
 	return nil
 }
 
-// openStateWaiting is openState, but waits for a predecessor that only finishes its backup.
+// openStateWaiting is openState, but waits for a predecessor that is only finishing its backup.
 func openStateWaiting(path string) (*stateDir, error) {
 	s, err := openState(path)
 	var inUse *inUseError

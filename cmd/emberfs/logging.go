@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLog is how big the daemon's own log file may be at a mount before it is put aside (bytes); one old file is kept.
+// maxLog is the size in bytes above which a mount moves the daemon's own log file aside; one old file is kept.
 const maxLog = 1 << 20
 
-// newLogger writes to w in the configured format. With journal each line starts with its syslog priority, which systemd
-// takes off again, and has no time, which systemd adds.
+// newLogger returns a logger that writes to w in the configured format. With journal each line begins with its syslog
+// priority, which systemd removes, and has no time, which systemd adds.
 func newLogger(c *config, w io.Writer, journal bool) *logrus.Logger {
 	var f logrus.Formatter
 	switch {
@@ -34,7 +34,7 @@ func newLogger(c *config, w io.Writer, journal bool) *logrus.Logger {
 	return log
 }
 
-// lineFormatter takes credentials out of every line, whoever wrote it, and adds the journal's priority.
+// lineFormatter removes credentials from every line and adds the journal's priority.
 type lineFormatter struct {
 	inner    logrus.Formatter
 	priority bool
@@ -54,7 +54,7 @@ func (f *lineFormatter) Format(e *logrus.Entry) ([]byte, error) {
 	return line, nil
 }
 
-// priority is the syslog severity of a level in sd-daemon(3)'s spelling.
+// priority returns the syslog severity of a level as sd-daemon(3) spells it.
 func priority(level logrus.Level) string {
 	switch level {
 	case logrus.PanicLevel, logrus.FatalLevel:
@@ -69,7 +69,7 @@ func priority(level logrus.Level) string {
 	return "<7>"
 }
 
-// isJournal says whether f is the journal's stream, which systemd names in JOURNAL_STREAM as device:inode.
+// isJournal reports whether f is the journal's stream, which systemd names in JOURNAL_STREAM as device:inode.
 func isJournal(f *os.File, getenv func(string) string) bool {
 	dev, ino, ok := strings.Cut(getenv("JOURNAL_STREAM"), ":")
 	if !ok {
@@ -84,7 +84,7 @@ func isJournal(f *os.File, getenv func(string) string) bool {
 	return err1 == nil && err2 == nil && d == st.Dev && i == st.Ino
 }
 
-// openLog opens a log file for appending. One that grew over maxLog becomes PATH.1 first, where rotate allows it.
+// openLog opens a log file for appending. If rotate is true, a file over maxLog is renamed to PATH.1 first.
 func openLog(path string, rotate bool) (*os.File, error) {
 	if st, err := os.Stat(path); err == nil && rotate && st.Size() > maxLog {
 		if err := os.Rename(path, path+".1"); err != nil {

@@ -13,18 +13,18 @@ func main() {
 	os.Exit(run(os.Args, world{out: os.Stdout, err: os.Stderr, environ: os.Environ(), caught: newCaught()}))
 }
 
-// world is what a command sees of its process, so that tests can hand it another one.
+// world is what a command knows of its process. Tests pass other ones.
 type world struct {
 	out, err io.Writer
 	environ  []string
-	quiet    *bool         // --quiet; nil where there is no such flag
-	caught   *atomic.Int32 // the signal that ended the command; nil: nobody asks
+	quiet    *bool         // the flag --quiet; nil if there is none
+	caught   *atomic.Int32 // the signal that ended the command; nil: not recorded
 }
 
-// silent says that progress is not to be shown.
+// silent reports whether progress is not to be shown.
 func (w world) silent() bool { return w.quiet != nil && *w.quiet }
 
-// run is the whole program but for the exit.
+// run is the whole program, except for the exit. It returns the exit code.
 func run(args []string, w world) int {
 	name := "emberfs"
 	if len(args) > 0 {

@@ -25,7 +25,7 @@ import (
 
 const manDir = "man"
 
-// TestManualIsGenerated holds the generated pages to the program, or writes them anew for `go generate`.
+// TestManualIsGenerated compares the generated pages with the program, or writes them anew for `go generate`.
 func TestManualIsGenerated(t *testing.T) {
 	pages := generatedPages(t)
 	if os.Getenv("EMBERFS_WRITE_MAN") != "" {
@@ -51,7 +51,8 @@ func TestManualIsGenerated(t *testing.T) {
 	}
 }
 
-// TestManualIsClean: groff has nothing to say about any page, and what a page refers to is there or is not ours.
+// TestManualIsClean checks that groff has no complaints about any page, and that pages of ours to which a page refers
+// exist.
 func TestManualIsClean(t *testing.T) {
 	groff, err := exec.LookPath("groff")
 	if err != nil {
@@ -72,7 +73,7 @@ func TestManualIsClean(t *testing.T) {
 	}
 }
 
-// TestManualExamples: the command line of each example is one that its command takes.
+// TestManualExamples checks that each command accepts the command lines of its examples.
 func TestManualExamples(t *testing.T) {
 	for _, cmd := range documented(rootCommand(world{})) {
 		for line := range strings.SplitSeq(cmd.Example, "\n") {
@@ -98,7 +99,7 @@ func TestManualExamples(t *testing.T) {
 	}
 }
 
-// TestHelpNamesManual: each command says in full what it does, and names its page.
+// TestHelpNamesManual checks that each command describes itself in full, and names its page.
 func TestHelpNamesManual(t *testing.T) {
 	for _, cmd := range documented(rootCommand(world{})) {
 		args := append(strings.Fields(cmd.CommandPath())[1:], "--help")
@@ -111,7 +112,7 @@ func TestHelpNamesManual(t *testing.T) {
 
 func isHandWritten(name string) bool { return name == "emberfs.8" || name == "emberfs-rules.5" }
 
-// documented are cmd and the commands below it that a user may know of.
+// documented returns cmd and the commands below it, except hidden ones.
 func documented(cmd *cobra.Command) []*cobra.Command {
 	if manualPage(cmd) == "" {
 		return nil
@@ -133,7 +134,7 @@ func generatedPages(t *testing.T) map[string]string {
 	return pages
 }
 
-// generated is the first line of a page that nobody is to edit.
+// generated is the first line of a generated page; it says that the page must not be edited.
 const generated = ".\\\" Made by go generate ./cmd/emberfs. Edit the texts of the commands and settings there.\n"
 
 func commandPage(date string, cmd *cobra.Command) string {
@@ -221,7 +222,7 @@ rules:
 - match: state/
   class: critical`
 
-// TestManualSettings: a mount takes the settings file that the page shows.
+// TestManualSettings checks that a mount accepts the settings file that the page shows.
 func TestManualSettings(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "settings.yaml")
 	must(0, os.WriteFile(path, []byte(settingsExample), 0o600))(t)
@@ -231,7 +232,7 @@ func TestManualSettings(t *testing.T) {
 	}
 }
 
-// valueAndDefault says in sentences what values a setting takes, and which it has when nobody sets it.
+// valueAndDefault describes in sentences what values a setting takes, and what its default is.
 func valueAndDefault(s *setting) string {
 	values := map[kind]string{kindPath: "a path", kindSize: "a size", kindDuration: "a time", kindBool: "on or off"}
 	value := values[s.kind]
@@ -278,7 +279,7 @@ func optionEntry(f *pflag.Flag) string {
 	return head + "\n" + prose(strings.ToUpper(usage[:1])+strings.TrimRight(usage[1:], ".")+".")
 }
 
-// synopsis is what follows the command's name, arguments and flags marked as such.
+// synopsis returns what follows the command's name, with arguments and flags marked as such.
 func synopsis(cmd *cobra.Command) string {
 	_, use, _ := strings.Cut(cmd.Use, " ")
 	if !cmd.DisableFlagsInUseLine {
@@ -303,7 +304,7 @@ func synopsis(cmd *cobra.Command) string {
 	return strings.ReplaceAll(use, `\fP...`, `\fP ...`)
 }
 
-// prose turns a help text into mdoc: a line for each sentence, and macros for references to pages.
+// prose converts a help text to mdoc: one line per sentence, and macros for references to pages.
 func prose(text string) string {
 	sentenceEnd := regexp.MustCompile(`([.:?!]["')]*) ([A-Z"])`)
 	var b strings.Builder
@@ -323,8 +324,7 @@ func prose(text string) string {
 	return b.String()
 }
 
-// filled is one sentence in lines of a source that a person can read, with its references to other pages on
-// lines of their own.
+// filled wraps one sentence for a readable source, with references to other pages on lines of their own.
 func filled(sentence string) string {
 	var b strings.Builder
 	column := 0
@@ -361,7 +361,7 @@ func filled(sentence string) string {
 	return b.String()
 }
 
-// literal is a text whose lines stay as they are; the indent that --help gives all of them is the page's.
+// literal returns a text whose lines stay as they are, without the indent that --help gives to all of them.
 func literal(text string) string {
 	var b strings.Builder
 	indent := ""
@@ -374,8 +374,8 @@ func literal(text string) string {
 	return b.String()
 }
 
-// escaped is text for roff. A minus is one that can be copied from the page into a shell, unless it is a hyphen
-// within a word.
+// escaped escapes a text for roff. A minus can be copied from the page into a shell, unless it is a hyphen within a
+// word.
 func escaped(text string) string {
 	text = strings.ReplaceAll(text, `\`, `\e`)
 	minus := regexp.MustCompile(`(^|[^A-Za-z])-+|(?:--|/)[a-z./-]+`)
@@ -385,7 +385,7 @@ func escaped(text string) string {
 
 func references() *regexp.Regexp { return regexp.MustCompile(`([a-z][a-z-]*)\(([1-8])\)`) }
 
-// seeAlso is the last section: each page once, by section and name.
+// seeAlso returns the last section, with each page once, by section and name.
 func seeAlso(pages []string) string {
 	slices.SortFunc(pages, func(a, b string) int {
 		if c := strings.Compare(a[len(a)-1:], b[len(b)-1:]); c != 0 {

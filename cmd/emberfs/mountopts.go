@@ -6,23 +6,24 @@ import (
 	"strings"
 )
 
-// optionList is what `-o a,b=c` says.
+// optionList is the parsed form of `-o a,b=c`.
 type optionList struct {
-	values  map[string]given // settings of ours by name
+	values  map[string]given // EmberFS's settings, by name
 	flags   []string         // per-mount flags for mount(2), without contradictions: ro, nosuid, ...
-	back    []string         // flags that are taken back: ro by rw, nosuid by suid; a remount keeps what is in neither
+	back    []string         // flags that are cleared, as ro by rw; a remount keeps flags that are in neither list
 	remount bool
-	// mount(8) put together what /proc/mounts has and what the user asks for: a flag that is not there is taken back.
+	// mount(8) has merged the options in /proc/mounts with those of the user: a flag that is not in the list is
+	// cleared.
 	merged bool
 }
 
-// given is a setting's value before it is checked, and the place it came from in the user's own spelling.
+// given is a setting's value before it is checked, and where it came from, in the user's own spelling.
 type given struct {
 	value string
 	where string
 }
 
-// flagPairs are mount(2)'s per-mount flags and the spelling that takes each back.
+// flagPairs returns mount(2)'s per-mount flags, with the word that clears each.
 func flagPairs() map[string]string {
 	return map[string]string{
 		"ro": "rw", "nosuid": "suid", "nodev": "dev", "noexec": "exec", "noatime": "atime", "nodiratime": "diratime",
@@ -31,12 +32,12 @@ func flagPairs() map[string]string {
 	}
 }
 
-// isAtime says that a flag is one of the ways to keep access times, of which a mount has one.
+// isAtime reports whether a flag is one of the ways to keep access times, of which a mount has exactly one.
 func isAtime(flag string) bool {
 	return flag == "noatime" || flag == "relatime" || flag == "strictatime"
 }
 
-// impliedFlags are what fstab's options for plain users stand for.
+// impliedFlags returns the flags that fstab's options for plain users imply.
 func impliedFlags(option string) []string {
 	switch option {
 	case "user", "users":
@@ -47,7 +48,7 @@ func impliedFlags(option string) []string {
 	return nil
 }
 
-// forOthers says whether an option is meant for mount(8), systemd or fstab's readers and means nothing to us.
+// forOthers reports whether an option is meant for mount(8), systemd or readers of fstab, and means nothing to EmberFS.
 func forOthers(key string) bool {
 	switch key {
 	case "defaults", "auto", "noauto", "nouser", "nousers", "noowner", "nogroup", "_netdev", "nofail", "comment",
@@ -63,7 +64,8 @@ func isContext(key string) bool {
 	return key == "context" || key == "fscontext" || key == "defcontext" || key == "rootcontext"
 }
 
-// ofTheKernel are options that /proc/mounts shows of a mounted volume; mount(8) hands them back at a remount.
+// ofTheKernel reports whether an option is one that /proc/mounts shows for a mounted volume; mount(8) passes them at a
+// remount.
 func ofTheKernel(key string) bool {
 	switch key {
 	case "user_id", "group_id", "rootmode", "fd", "max_read", "blksize":
@@ -72,7 +74,8 @@ func ofTheKernel(key string) bool {
 	return false
 }
 
-// parseOptions reads one or more -o lists, later ones winning. With sloppy (mount -s) unknown options are passed over.
+// parseOptions parses one or more -o lists; later options override earlier ones. With sloppy (mount -s) unknown options
+// are ignored.
 func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 	out := optionList{values: map[string]given{}}
 	pairs := flagPairs()
@@ -92,7 +95,7 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 			out.flags = append(out.flags, flag)
 		}
 		out.back = slices.DeleteFunc(out.back, func(f string) bool { return f == flag })
-		if isAtime(flag) { // the later one counts
+		if isAtime(flag) { // the last one applies
 			out.flags = slices.DeleteFunc(out.flags, func(f string) bool { return isAtime(f) && f != flag })
 		}
 	}
@@ -144,8 +147,8 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 	return out, nil
 }
 
-// splitOptions cuts a list at commas; a backslash keeps the comma or backslash after it, double quotes keep all commas
-// inside.
+// splitOptions splits a list at commas. A backslash protects a comma or backslash after it, double quotes protect all
+// commas inside.
 func splitOptions(list string) []string {
 	var items []string
 	var b strings.Builder

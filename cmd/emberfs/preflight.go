@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers/subprocess"
 )
 
-// plain is the reason inside a path error: the path stands before it in the message already.
+// plain returns the reason inside a path error, for a message that has the path already.
 func plain(err error) string {
 	var pe *os.PathError
 	if errors.As(err, &pe) {
@@ -23,14 +23,14 @@ func plain(err error) string {
 
 func plainError(err error) error { return errors.New(plain(err)) }
 
-// resolveMountpoint makes path absolute and free of symlinks without touching what is mounted there, and returns that
-// mount.
+// resolveMountpoint makes path absolute and resolves symbolic links, without touching what is mounted there, and
+// returns that mount.
 func resolveMountpoint(path string, table []fs.MountEntry) (string, *fs.MountEntry, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", nil, err
 	}
-	// A name in the table is resolved already; looking it up would ask a daemon that may be dead.
+	// A path in the table is resolved already, and looking it up would ask a daemon that may be dead.
 	if m, ok := fs.MountAt(table, abs); ok {
 		return abs, &m, nil
 	}
@@ -50,8 +50,8 @@ func resolveMountpoint(path string, table []fs.MountEntry) (string, *fs.MountEnt
 	return resolved, nil, nil
 }
 
-// checkMountpoint refuses what is no directory or has something mounted; it returns the resolved path, and whether an
-// automount point is there, which is to be mounted over.
+// checkMountpoint refuses a path that is not a directory or has something mounted. It returns the resolved path, and
+// whether it is an automount point, over which one may mount.
 func checkMountpoint(path string, table []fs.MountEntry) (resolved string, auto bool, err error) {
 	const hint = "choose an empty directory"
 	refuse := func(why, hint string) (string, bool, error) {
@@ -84,7 +84,7 @@ func checkMountpoint(path string, table []fs.MountEntry) (resolved string, auto 
 	return resolved, m != nil, nil
 }
 
-// checkEmpty refuses a mountpoint that holds something, which the mount would hide.
+// checkEmpty refuses a mountpoint that contains something, which the mount would hide.
 func checkEmpty(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -102,8 +102,8 @@ func checkEmpty(path string) error {
 	return nil
 }
 
-// checkApart refuses places of the daemon's own under the mountpoint (it would wait for itself) and a mountpoint inside
-// the state directory (it would show itself).
+// checkApart refuses paths of the daemon's own under the mountpoint (the daemon would wait for itself), and a
+// mountpoint inside the state directory (the volume would contain itself).
 func checkApart(mountpoint string, c *config) error {
 	if inside, err := within(mountpoint, c.State); err != nil {
 		return mountError(mountpoint, err, "")
@@ -128,7 +128,7 @@ func checkApart(mountpoint string, c *config) error {
 	return nil
 }
 
-// within says whether path is dir or lies below it, by name and by identity (bind mounts, symlinks), as far as path
+// within reports whether path is dir or below it, by name and by identity (bind mounts, symbolic links), as far as path
 // exists.
 func within(path, dir string) (bool, error) {
 	resolved, err := resolveExisting(path)
@@ -144,7 +144,7 @@ func within(path, dir string) (bool, error) {
 	}
 	target, err := os.Stat(realDir)
 	if err != nil {
-		return false, nil // what does not exist contains nothing
+		return false, nil // dir does not exist, so it contains nothing
 	}
 	for p := resolved; ; p = filepath.Dir(p) {
 		if st, err := os.Stat(p); err == nil && os.SameFile(st, target) {
@@ -156,7 +156,7 @@ func within(path, dir string) (bool, error) {
 	}
 }
 
-// resolveExisting resolves the symlinks of the part of path that exists and keeps the rest.
+// resolveExisting resolves the symbolic links in the part of path that exists, and keeps the rest.
 func resolveExisting(path string) (string, error) {
 	rest := ""
 	for p := filepath.Clean(path); ; p = filepath.Dir(p) {
@@ -171,7 +171,7 @@ func resolveExisting(path string) (string, error) {
 	}
 }
 
-// checkFUSE refuses where the kernel's device or, for a user, the setuid helper is missing.
+// checkFUSE returns an error if the kernel's device or, for a plain user, the setuid helper is missing.
 func checkFUSE(mountpoint string, root bool) error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		return mountError(mountpoint, errors.New("/dev/fuse is missing"),
@@ -187,7 +187,7 @@ func checkFUSE(mountpoint string, root bool) error {
 	return nil
 }
 
-// shellQuote makes s safe to paste into a shell.
+// shellQuote quotes s for pasting into a shell.
 func shellQuote(s string) string {
 	plain := func(c rune) bool {
 		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||

@@ -15,19 +15,20 @@ import (
 )
 
 const (
-	barDelay  = 500 * time.Millisecond // work that is done within shows no bar
+	barDelay  = 500 * time.Millisecond // work that takes less shows no bar
 	lineEvery = 5 * time.Second        // between plain lines, and before the first
 )
 
-// unitCost is what one unit counts beside its bytes, in bytes: many small files take as long as few big ones.
+// unitCost is how many bytes one unit counts for in addition to its own, because many small files take as long as few
+// big ones.
 const unitCost = 16 << 10
 
-// barScale is how finely a bar is told where it stands.
+// barScale is the number of steps of a bar.
 const barScale = 10_000
 
-// progress shows on stderr how far long work is: a bar on a terminal, else a plain line at most every 5 s, with --quiet
-// nothing. It never touches stdout. Its methods are safe for concurrent use and cost little enough to be called for
-// each file; none of them reports errors: a terminal that has gone away is no reason to stop working.
+// progress shows on stderr how far long work is: a bar on a terminal, otherwise a line at most every 5 s, and nothing
+// with --quiet. It never touches stdout. Its methods are safe for concurrent use and cheap enough to be called for each
+// file. None of them returns errors: if the terminal has gone away, that is no reason to stop working.
 type progress struct {
 	err      io.Writer
 	what     string // "restore"
@@ -38,7 +39,7 @@ type progress struct {
 
 	started time.Time
 
-	mu      sync.Mutex // the counts; a leaf, for drawing takes it
+	mu      sync.Mutex // guards the counts; no other lock is taken under it, because drawing takes it
 	units   int64
 	bytes   int64
 	ofUnits int64 // 0: not known
@@ -54,7 +55,7 @@ type progress struct {
 }
 
 // newProgress begins to show the progress of what ("restore"), counted in unit ("file"; count makes the plural) and
-// bytes. Nothing appears before set was called, nor for work that is over at once. done must be called.
+// bytes. Nothing appears before set is called, or for work that is over at once. done must be called.
 func newProgress(w world, what, unit string) *progress {
 	p := &progress{err: w.err, what: what, unit: unit, show: !w.silent(), terminal: hasRoom(w.err), every: lineEvery}
 	return p.start()
@@ -71,7 +72,7 @@ func (p *progress) start() *progress {
 	return p
 }
 
-// isTerminal says whether w is a terminal that can move its cursor.
+// isTerminal reports whether w is a terminal that can move its cursor.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -81,7 +82,8 @@ func isTerminal(w io.Writer) bool {
 	return err == nil
 }
 
-// hasRoom says whether w is a terminal that knows its size; a serial line may not, and then nothing would be drawn.
+// hasRoom reports whether w is a terminal with a known size. A serial line may not have one, and then a bar could not
+// be drawn.
 func hasRoom(w io.Writer) bool {
 	if !isTerminal(w) {
 		return false
@@ -90,21 +92,21 @@ func hasRoom(w io.Writer) bool {
 	return err == nil && size.Col > 0 && size.Row > 0
 }
 
-// expect tells how much there is to do; 0 where that is not known.
+// expect sets how much there is to do; 0 means that it is not known.
 func (p *progress) expect(units, bytes int64) {
 	p.mu.Lock()
 	p.ofUnits, p.ofBytes = units, bytes
 	p.mu.Unlock()
 }
 
-// set tells how much is done; bytes is 0 where they do not count. Its signature is that of most callbacks.
+// set sets how much is done; bytes is 0 if they are not counted. It has the signature of most progress callbacks.
 func (p *progress) set(units, bytes int64) {
 	p.mu.Lock()
 	p.units, p.bytes = units, bytes
 	p.mu.Unlock()
 }
 
-// Write passes on what else goes to stderr while the work runs, such as log lines, without tearing the bar.
+// Write writes other output to stderr while the work runs, such as log lines, without breaking the bar.
 func (p *progress) Write(b []byte) (int, error) {
 	p.out.Lock()
 	defer p.out.Unlock()
@@ -114,7 +116,7 @@ func (p *progress) Write(b []byte) (int, error) {
 	return p.err.Write(b)
 }
 
-// done takes the bar away. Further calls do nothing.
+// done removes the bar. Further calls do nothing.
 func (p *progress) done() {
 	p.once.Do(func() { close(p.stop) })
 	<-p.over
@@ -142,7 +144,7 @@ func (p *progress) run() {
 	}
 }
 
-// printLine writes where the work stands, once it has begun.
+// printLine prints the state of the work, once it has begun.
 func (p *progress) printLine() {
 	if line := p.text(", "); line != "" {
 		p.out.Lock()
@@ -151,14 +153,14 @@ func (p *progress) printLine() {
 	}
 }
 
-// drawBar makes the bar when the work has begun, and moves it. Drawing itself is the library's, some times a second.
+// drawBar creates the bar when the work has begun, and moves it. The library redraws it several times a second.
 func (p *progress) drawBar() {
 	if p.bar == nil {
 		if p.text("") == "" {
 			return
 		}
 		bars := mpb.New(mpb.WithOutput(p.err))
-		p.bar = bars.New(barScale+1, mpb.BarStyle(), // never reached: done ends it, whatever the counts say
+		p.bar = bars.New(barScale+1, mpb.BarStyle(), // never reached: only done ends the bar
 			mpb.BarFillerMiddleware(p.onlyKnown),
 			mpb.BarWidth(24),
 			mpb.PrependDecorators(decor.Name(p.what+"  ")),
@@ -173,7 +175,7 @@ func (p *progress) drawBar() {
 	p.bar.SetCurrent(int64(f * barScale))
 }
 
-// onlyKnown leaves the bar out where nobody knows how long it would be.
+// onlyKnown leaves the bar out if nobody knows how long it would be.
 func (p *progress) onlyKnown(bar mpb.BarFiller) mpb.BarFiller {
 	return mpb.BarFillerFunc(func(w io.Writer, s decor.Statistics) error {
 		if s.Current == 0 {
@@ -193,7 +195,7 @@ func (p *progress) endBar() {
 	}
 }
 
-// fraction is the part that is done, 0 to 1; 0 where the whole is not known. mu is held.
+// fraction returns which part is done, from 0 to 1, or 0 if the total is not known. p.mu must be held.
 func (p *progress) fraction() float64 {
 	done, whole := float64(p.units)*unitCost, float64(p.ofUnits)*unitCost
 	if p.ofBytes > 0 {
@@ -205,7 +207,7 @@ func (p *progress) fraction() float64 {
 	return min(1, done/whole)
 }
 
-// text gives the figures; "" before the first.
+// text returns the figures, or "" before there are any.
 func (p *progress) text(sep string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -228,7 +230,7 @@ func (p *progress) text(sep string) string {
 	}
 	if p.bytes > p.units*unitCost {
 		out = append(out, size(int64(float64(p.bytes)/took.Seconds()))+"/s")
-	} else { // of many small ones the number tells more
+	} else { // for many small files the number says more
 		out = append(out, count(int64(float64(p.units)/took.Seconds()), p.unit)+"/s")
 	}
 	if f := p.fraction(); f > 0 {

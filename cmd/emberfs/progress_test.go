@@ -41,7 +41,8 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestProgressLines: what is no terminal gets plain lines with counts, rate and what is left, at the interval.
+// TestProgressLines checks that without a terminal there are plain lines with counts, rate and what is left, at the
+// interval.
 func TestProgressLines(t *testing.T) {
 	var err lockedBuffer
 	p := (&progress{err: &err, what: "restore", unit: "file", show: true, every: 20 * time.Millisecond}).start()
@@ -70,7 +71,7 @@ func TestProgressLines(t *testing.T) {
 	}
 }
 
-// TestProgressQuiet: --quiet shows nothing, but lets through what others write.
+// TestProgressQuiet checks that --quiet shows no progress, but lets other output through.
 func TestProgressQuiet(t *testing.T) {
 	var err lockedBuffer
 	quiet := true
@@ -85,7 +86,8 @@ func TestProgressQuiet(t *testing.T) {
 	}
 }
 
-// TestProgressTerminal: a terminal gets a bar that moves, log lines stand whole above it, and at the end it is gone.
+// TestProgressTerminal checks that a terminal gets a bar that moves, that log lines appear whole above it, and that it
+// is gone in the end.
 func TestProgressTerminal(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	tty, screen := openTerminal(t, 120)
@@ -128,7 +130,7 @@ func TestProgressTerminal(t *testing.T) {
 	}
 }
 
-// TestProgressBareTerminal: a terminal that does not know how wide it is gets lines.
+// TestProgressBareTerminal checks that a terminal without a known size gets lines.
 func TestProgressBareTerminal(t *testing.T) {
 	t.Setenv("TERM", "xterm")
 	tty, _ := openTerminal(t, 0)
@@ -141,25 +143,15 @@ func TestProgressBareTerminal(t *testing.T) {
 func openTerminal(t *testing.T, columns uint16) (*os.File, *lockedBuffer) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	master := os.NewFile(uintptr(fd), "ptmx")
 	t.Cleanup(func() { _ = master.Close() })
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: columns}); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
+	noError(t, unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: columns}))
 	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	t.Cleanup(func() { _ = tty.Close() })
 	screen := new(lockedBuffer)
 	go func() { _, _ = io.Copy(screen, master) }()

@@ -20,7 +20,8 @@ import (
 // keepReceipts is how many receipts a state directory keeps.
 const keepReceipts = 100
 
-// writeReceipt stores the final receipt durably as STATE/receipts/TIME.json and removes the oldest beyond keepReceipts.
+// writeReceipt stores the final receipt durably as STATE/receipts/TIME.json, and removes the oldest ones over
+// keepReceipts.
 func writeReceipt(state string, r *tiers.Receipt, now time.Time) error {
 	dir := filepath.Join(state, receiptsName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -42,7 +43,7 @@ func writeReceipt(state string, r *tiers.Receipt, now time.Time) error {
 	return err
 }
 
-// receiptNames lists the receipts of a state directory, oldest first.
+// receiptNames returns the names of the receipts in a state directory, oldest first.
 func receiptNames(state string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(state, receiptsName))
 	if err != nil {
@@ -58,7 +59,7 @@ func receiptNames(state string) ([]string, error) {
 	return names, nil
 }
 
-// lastReceipt reads the newest receipt, if it was written after since: an older one says nothing about a later daemon.
+// lastReceipt reads the newest receipt, if it was written after since; an older one is that of an earlier daemon.
 func lastReceipt(state string, since time.Time) (*tiers.Receipt, error) {
 	names, err := receiptNames(state)
 	if err != nil {
@@ -86,7 +87,8 @@ func lastReceipt(state string, since time.Time) (*tiers.Receipt, error) {
 	return r, nil
 }
 
-// joinReceipts makes one receipt of an ending that took two backups: before the unmount, and of what came late.
+// joinReceipts combines the receipts of the two backups at an end: the one before the unmount, and that of what came
+// after it.
 func joinReceipts(first, last *tiers.Receipt) *tiers.Receipt {
 	if first == nil {
 		return last
@@ -97,7 +99,7 @@ func joinReceipts(first, last *tiers.Receipt) *tiers.Receipt {
 	out.Bytes += first.Bytes
 	out.Started = first.Started
 	out.Took = last.Started.Add(last.Took).Sub(first.Started)
-	if !last.Complete { // the first one may have been stopped in the middle of the file that takes so long
+	if !last.Complete { // keep its list: it may have been stopped in the file that takes so long
 		out.Missing = slices.Clone(first.Missing)
 		for _, line := range last.Missing {
 			if !slices.Contains(out.Missing, line) {
@@ -120,7 +122,7 @@ func incomplete(r *tiers.Receipt, line string) *tiers.Receipt {
 	return r
 }
 
-// summary is a receipt in one line.
+// summary returns a receipt as one line.
 func summary(r *tiers.Receipt) string {
 	var b strings.Builder
 	if r.Complete {
@@ -168,7 +170,7 @@ func countAs(n int64, one, many string) string {
 	return humanize.Comma(n) + " " + many
 }
 
-// printReceipt writes a receipt for people: the summary, then what is missing, one line each.
+// printReceipt prints a receipt for people: the summary, then a line for each thing that is missing.
 func printReceipt(w io.Writer, r *tiers.Receipt) {
 	fmt.Fprintln(w, summary(r))
 	for _, m := range r.Missing {
@@ -179,7 +181,8 @@ func printReceipt(w io.Writer, r *tiers.Receipt) {
 	}
 }
 
-// partError is what a command ends with after a receipt that is not complete. The receipt has said it all.
+// partError returns the error with which a command ends after an incomplete receipt. It has no text, because the
+// receipt was printed.
 func partError(op, path string, r *tiers.Receipt) error {
 	if r.Complete {
 		return nil
@@ -187,7 +190,7 @@ func partError(op, path string, r *tiers.Receipt) error {
 	return &failure{code: exitPart, op: op, path: path}
 }
 
-// said tells an error that needs no more words: its receipt was printed, or the launcher prints it.
+// said reports whether an error needs no message: its receipt was printed, or the launcher prints it.
 func said(err error) bool {
 	var f *failure
 	return errors.As(err, &f) && f.err == nil && (f.code == exitPart || f.op == "")

@@ -19,53 +19,53 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// registration tells the command line which daemon serves a mountpoint.
+// registration tells commands which daemon serves a mountpoint.
 type registration struct {
 	Mountpoint string `json:"mountpoint"`
 	State      string `json:"state"`
 	PID        int    `json:"pid"`
-	// The namespaces that PID, and the paths, are of. Elsewhere nobody can tell whether the daemon lives.
+	// The namespaces to which PID and the paths belong. From other namespaces one cannot tell whether the daemon lives.
 	MountNS string `json:"mount_ns,omitempty"`
 	PIDNS   string `json:"pid_ns,omitempty"`
-	Device  string `json:"device,omitempty"` // of the mount, major:minor: it may have been bound to other places
+	Device  string `json:"device,omitempty"` // the mount's device, major:minor, to find bind mounts
 
-	owner owner // of the registry that it stands in
+	owner owner // the owner of the registry in which it is
 }
 
-// owner is a user, as uid + 1; 0: nobody in particular.
+// owner is a user, as uid + 1. 0 means nobody in particular.
 type owner int
 
 func ownedBy(uid int) owner { return owner(uid + 1) }
 
-// registry is a directory with one small file for each running daemon, named after its state directory: a volume has
-// one daemon, while a mountpoint may have two, one of which still finishes its backup. The files are hints: whether a
-// daemon lives is asked at its control socket. Nothing in it is believed but what its user wrote: nobody else's
-// directory, file or socket steers a command.
+// registry is a directory with one small file for each running daemon. The file is named after the state directory: a
+// volume has one daemon, while a mountpoint may have two, one of which is finishing its backup. The files are only
+// hints; whether a daemon lives is found out at its control socket. Only what the registry's user wrote is believed, so
+// that no directory, file or socket of somebody else can steer a command.
 type registry struct {
 	dir string
 	uid int
 }
 
-// maxRegistration and maxRegistrations bound what is read of a registry: files of some hundred bytes, and as many as
-// daemons.
+// maxRegistration and maxRegistrations limit what is read of a registry. Honest files have some hundred bytes, and
+// there are as many as daemons.
 const (
 	maxRegistration  = 64 << 10
 	maxRegistrations = 10_000
 )
 
-// here are the mount and the PID namespace of this process.
+// here returns the mount namespace and the PID namespace of this process.
 func here() (mount, pid string) {
 	mount, _ = os.Readlink("/proc/self/ns/mnt")
 	pid, _ = os.Readlink("/proc/self/ns/pid")
 	return mount, pid
 }
 
-// runtimeRegistry is where the daemons of a user register who has a runtime directory.
+// runtimeRegistry is the registry of the daemons of a user who has a runtime directory.
 func runtimeRegistry(uid int) registry {
 	return registry{filepath.Join("/run/user", strconv.Itoa(uid), "emberfs"), uid}
 }
 
-// openRegistry chooses the directory; it is made at the first registration.
+// openRegistry chooses the directory. It is made at the first registration.
 func openRegistry(uid int, getenv func(string) string) (registry, error) {
 	if uid == 0 {
 		return registry{"/run/emberfs", 0}, nil
@@ -90,14 +90,14 @@ func (r registry) file(state string) string {
 	return filepath.Join(r.dir, hex.EncodeToString(sum[:8])+".json")
 }
 
-// add makes a daemon known, replacing what an earlier daemon of the same volume left.
+// add registers a daemon, replacing the registration of an earlier daemon of the same volume.
 func (r registry) add(e registration) error {
 	e.MountNS, e.PIDNS = here()
 	data, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("register %s: %w", e.Mountpoint, err)
 	}
-	// Another daemon that leaves may remove the empty directory between the two steps.
+	// Another daemon that ends may remove the empty directory between the two steps.
 	for range 3 {
 		if err = os.MkdirAll(r.dir, 0o755); err != nil {
 			break
@@ -112,7 +112,7 @@ func (r registry) add(e registration) error {
 	return nil
 }
 
-// remove takes a registration away, unless another daemon has replaced it.
+// remove removes a registration, unless another daemon has replaced it.
 func (r registry) remove(e registration) error {
 	path := r.file(e.State)
 	have, err := r.read(filepath.Base(path))
@@ -122,11 +122,11 @@ func (r registry) remove(e registration) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("unregister %s: %w", e.Mountpoint, err)
 	}
-	_ = os.Remove(r.dir) // the last one leaves nothing behind; with others in it this fails
+	_ = os.Remove(r.dir) // fails, as it should, if there are other registrations
 	return nil
 }
 
-// list returns all registrations, sorted by mountpoint. Files that cannot be read are passed over.
+// list returns all registrations, sorted by mountpoint. Files that cannot be read are skipped.
 func (r registry) list() ([]registration, error) {
 	dir, err := os.OpenFile(r.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -161,7 +161,7 @@ func (r registry) list() ([]registration, error) {
 	return out, nil
 }
 
-// mine refuses what another user owns, or may write.
+// mine returns an error if another user owns the file or may write to it.
 func (r registry) mine(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -173,7 +173,7 @@ func (r registry) mine(f *os.File) error {
 	return nil
 }
 
-// read reads one registration, without waiting for whatever else may lie there.
+// read reads one registration. It does not block, whatever else may be there.
 func (r registry) read(name string) (registration, error) {
 	path := filepath.Join(r.dir, name)
 	e := registration{owner: ownedBy(r.uid)}
@@ -204,8 +204,9 @@ func (r registry) read(name string) (registration, error) {
 	return e, nil
 }
 
-// prune removes registrations of daemons that are gone and left no mount behind. A dead daemon whose mount still stands
-// is kept: status tells its user where the state is. So is one of other namespaces: from here it only looks dead.
+// prune removes the registrations of daemons that are gone and left no mount behind. It keeps that of a dead daemon
+// whose mount is still there, because status tells its user where the state is, and those from other namespaces, where
+// a daemon only looks dead from here.
 func (r registry) prune(alive func(registration) bool, mounted func(string) bool) error {
 	list, err := r.list()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"emberfs/fs"
 )
 
-// remount changes the per-mount flags of a mounted volume that the options name, and no others. Settings are fixed
-// while it is mounted: fstab's line may repeat them.
+// remount changes those per-mount flags of a mounted volume that the options name. Settings cannot change while the
+// volume is mounted, but may be repeated, as by the line in fstab.
 func remount(target string, o optionList) error {
 	refuse := func(err error, hint string) error {
 		return &failure{code: exitMount, op: "remount", path: target, err: err, hint: hint}
@@ -61,7 +61,7 @@ func remount(target string, o optionList) error {
 	return nil
 }
 
-// tellAtime tells the daemon how the mount at path keeps access times now: it is who moves them.
+// tellAtime tells the daemon, which maintains access times, how the mount at path is to keep them now.
 func tellAtime(target, path string) error {
 	table, err := fs.Mounts()
 	if err != nil {
@@ -73,7 +73,7 @@ func tellAtime(target, path string) error {
 	}
 	words := slices.DeleteFunc(m.Flags, func(f string) bool { return !isAtime(f) && f != "nodiratime" })
 	if !slices.ContainsFunc(words, isAtime) {
-		words = append(words, "strictatime") // the kernel's table has no word for it
+		words = append(words, "strictatime") // the kernel's mount table has no word for this
 	}
 	f, err := find(target)
 	if err != nil {
@@ -88,7 +88,7 @@ func tellAtime(target, path string) error {
 	return err
 }
 
-// setMountAttr is mount_setattr(2), which changes what it is told and keeps the rest.
+// setMountAttr is mount_setattr(2), which changes the given flags and keeps the others.
 func setMountAttr(path string, attr *unix.MountAttr) error {
 	if *attr == (unix.MountAttr{}) {
 		return nil
@@ -96,7 +96,7 @@ func setMountAttr(path string, attr *unix.MountAttr) error {
 	return unix.MountSetattr(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, attr)
 }
 
-// writable takes a file system's own read-only flag away, which it has where it was mounted by ro.
+// writable removes the file system's own read-only flag, which it has if it was mounted with ro.
 func writable(path string) error {
 	fd, err := unix.Fspick(unix.AT_FDCWD, path,
 		unix.FSPICK_CLOEXEC|unix.FSPICK_SYMLINK_NOFOLLOW|unix.FSPICK_NO_AUTOMOUNT)
@@ -110,7 +110,7 @@ func writable(path string) error {
 	return unix.FsconfigReconfigure(fd)
 }
 
-// remountAttr is what a remount changes; unknown names a flag that cannot be.
+// remountAttr returns what a remount changes. unknown is a flag that cannot be changed.
 func remountAttr(o optionList) (attr unix.MountAttr, unknown string) {
 	set := func(flag string) bool {
 		bit, ok := mountAttr(flag)
@@ -121,7 +121,7 @@ func remountAttr(o optionList) (attr unix.MountAttr, unknown string) {
 	}
 	for _, f := range o.flags {
 		if f == "default_permissions" {
-			continue // mount(8) hands back what /proc/mounts shows
+			continue // mount(8) repeats what /proc/mounts shows
 		}
 		if !set(f) {
 			return attr, f
@@ -135,13 +135,13 @@ func remountAttr(o optionList) (attr unix.MountAttr, unknown string) {
 			}
 		}
 		if !slices.ContainsFunc(o.flags, isAtime) {
-			set("strictatime") // which /proc/mounts has no word for
+			set("strictatime") // for which /proc/mounts has no word
 		}
 	}
 	for _, f := range back {
 		if isAtime(f) {
 			if !slices.ContainsFunc(o.flags, isAtime) {
-				set("relatime") // the kernel's own way
+				set("relatime") // the kernel's default
 			}
 			continue
 		}
@@ -152,7 +152,7 @@ func remountAttr(o optionList) (attr unix.MountAttr, unknown string) {
 	return attr, ""
 }
 
-// mountAttr is mount_setattr(2)'s bit for a per-mount flag.
+// mountAttr returns the bit of mount_setattr(2) for a per-mount flag.
 func mountAttr(name string) (bit uint64, ok bool) {
 	switch name {
 	case "ro":
@@ -175,8 +175,8 @@ func mountAttr(name string) (bit uint64, ok bool) {
 	return 0, false
 }
 
-// changedSetting names a setting that the options give another value than the mounted volume has; "": there is none.
-// What a settings file says now is not looked at.
+// changedSetting returns a setting to which the options give another value than the mounted volume has, or "" if there
+// is none. Settings files are not read.
 func changedSetting(target string, o optionList) (string, error) {
 	names := slices.DeleteFunc(sortedKeys(o.values), func(n string) bool { return n == "allow_other" || n == "config" })
 	if len(names) == 0 {

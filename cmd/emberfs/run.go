@@ -22,18 +22,18 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// outsideHeap is what the process holds beside hot and the Go heap: the pages of the program that are in use and the
-// request buffers (bytes). More costs dearly: the collector runs twice in each commit where the heap has no room beside
-// the inode table.
+// outsideHeap is how many bytes the process takes besides hot and the Go heap: the pages of the program that are in
+// use, and request buffers. It must not be larger than needed: if the heap has no room beside the inode table, the
+// garbage collector runs twice in each commit.
 const outsideHeap = 14 << 20
 
-// heapFloor is what the Go heap is allowed however small memory_limit is (bytes).
+// heapFloor is how many bytes the Go heap may take, however small memory_limit is.
 const heapFloor = 24 << 20
 
-// runVolume opens the volume, mounts it, calls ready, serves until the mount ends and finishes the backup. Errors
-// before ready leave no mount behind; afterwards the only error is an incomplete final receipt.
+// runVolume opens the volume, mounts it, calls ready, serves until the mount ends, and finishes the backup. If it fails
+// before ready, no mount is left behind; afterwards the only error is an incomplete final receipt.
 func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) {
-	// The background daemon has its launcher's stderr until it is ready.
+	// The background daemon writes to its launcher's stderr until it is ready.
 	w.quiet = new(c.Quiet || !c.Foreground && !isTerminal(w.err))
 	shown := newProgress(w, "restore", "file")
 	defer shown.done()
@@ -49,16 +49,16 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, terminationSignals()...)
 	if c.Foreground {
-		signal.Notify(signals, unix.SIGHUP) // its terminal has gone
+		signal.Notify(signals, unix.SIGHUP) // sent when its terminal goes away
 	} else {
 		caughtAlone(unix.SIGHUP)
 	}
 	caughtAlone(unix.SIGPIPE)
-	if err := os.Chdir("/"); err != nil { // where the caller was may be unmounted
+	if err := os.Chdir("/"); err != nil { // the caller's working directory may have to be unmounted
 		return mountError(c.Mountpoint, err, "")
 	}
 	defer signal.Stop(signals)
-	// The lock lives as long as its file is open, and the garbage collector closes files that nobody uses any more.
+	// The lock is held as long as its file is open, and the garbage collector closes files that are not used any more.
 	defer runtime.KeepAlive(s.lock)
 	if err := notePID(s.lock, os.Getpid()); err != nil {
 		return mountError(c.Mountpoint, err, "")
@@ -90,15 +90,15 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		}
 		return withCode(exitMount, "mount", c.Mountpoint, err)
 	}
-	// Commands find the volume from the moment on at which its mount shows: whoever comes before it answers waits for
-	// it.
+	// Commands must find the volume from the moment that its mount is visible, so the socket and the registration come
+	// first. A command that connects before the daemon answers waits.
 	listener, err := listenControl(c.State)
 	if err != nil {
 		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, vol.Close()))
 	}
 	entry := registration{Mountpoint: c.Mountpoint, State: c.State, PID: os.Getpid()}
 	if err := registry.add(entry); err != nil {
-		// The volume works without; only its commands must be told the state directory.
+		// The volume works without it, but commands have to be given the state directory.
 		log.WithError(err).Warn("commands will not find this volume by its mountpoint")
 	}
 	report := &statusReport{config: c, vol: vol}
@@ -111,7 +111,7 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	if table, err := fs.Mounts(); err == nil {
 		if m, ok := fs.MountAt(table, c.Mountpoint); ok && m.Ours() {
 			d.device, entry.Device = m.Device, m.Device
-			_ = registry.add(entry) // its first form serves but for places that the mount is bound to
+			_ = registry.add(entry) // the first registration lacks only the device, which is for bind mounts
 		}
 	}
 	d.abort = server.Abort
@@ -130,16 +130,16 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		"branch": c.Branch}).Info("mounted")
 
 	receipt := d.serve(signals)
-	// Waiting commands get their answer before the lock goes, and nobody finds the volume free before its registration
-	// is gone.
+	// Waiting commands get their answer before the lock is released, and the registration goes before anybody can find
+	// the volume free.
 	if err := errors.Join(control.close(), registry.remove(entry)); err != nil {
 		log.WithError(err).Warn("cleaning up")
 	}
 	return partError("mount", c.Mountpoint, receipt)
 }
 
-// interruptible is a context that a signal cancels. The function ends that and returns the signal that came, if one
-// did.
+// interruptible returns a context that a signal cancels. The returned function ends this, and returns the signal if one
+// came.
 func interruptible(signals <-chan os.Signal) (context.Context, func() os.Signal) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done, result := make(chan struct{}), make(chan os.Signal, 1)
@@ -158,7 +158,7 @@ func interruptible(signals <-chan os.Signal) (context.Context, func() os.Signal)
 	}
 }
 
-// daemonLog opens the log that the settings ask for; without a file it goes to stderr.
+// daemonLog opens the log that the settings ask for. Without a log file it is stderr.
 func daemonLog(c *config, stderr io.Writer) (logrus.FieldLogger, func() error, error) {
 	if c.LogFile == "" {
 		return newLogger(c, stderr, isJournal(os.Stderr, os.Getenv)), func() error { return nil }, nil
@@ -170,17 +170,18 @@ func daemonLog(c *config, stderr io.Writer) (logrus.FieldLogger, func() error, e
 	return newLogger(c, f, false), f.Close, nil
 }
 
-// caughtAlone lets a signal do nothing to this process. An ignored one would be ignored by children as well.
+// caughtAlone makes a signal have no effect on this process. It is caught, not ignored, because children inherit
+// ignored signals.
 func caughtAlone(sig os.Signal) { signal.Notify(make(chan os.Signal, 1), sig) }
 
-// tuneProcess bounds the heap by what memory_limit leaves beside hot, unless the user tuned the runtime, and asks for
-// as many descriptors as there may be open files.
+// tuneProcess limits the heap to what memory_limit leaves besides hot, unless the user has configured the Go runtime,
+// and raises the limit of open files.
 func tuneProcess(c *config, environ []string) {
 	if !hasVariable(environ, "GOMEMLIMIT") {
 		debug.SetMemoryLimit(max(heapFloor, c.MemoryLimit-tiers.HotBytes(c.MemoryLimit)-outsideHeap))
 	}
 	if !hasVariable(environ, "GOGC") {
-		debug.SetGCPercent(200) // the heap is small beside hot; the limit above stops it from growing
+		debug.SetGCPercent(200) // the heap is small compared to hot, and the limit above bounds it
 	}
 	subprocess.ClearUmask()
 	subprocess.RaiseOpenFiles(1 << 20)
@@ -189,22 +190,22 @@ func tuneProcess(c *config, environ []string) {
 // noticeGrace is how long a daemon may take to notice that its mount is gone.
 const noticeGrace = 2 * time.Second
 
-// exitGrace is how long a daemon may take to be gone after its last answer.
+// exitGrace is how long a daemon may take to end after its last answer.
 const exitGrace = 10 * time.Second
 
-// waitForPredecessor gives a daemon that has lost its mount and finishes its backup the time to do so: a stop followed
-// by a start must not fail. It returns false where the holder of the lock is a working mount.
+// waitForPredecessor waits for a daemon that has lost its mount and is finishing its backup, so that a stop followed by
+// a start does not fail. It returns false if the holder of the lock serves a mount, or does not end.
 func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 	cl := newClient(e.state)
 	st, err := cl.who(ctx)
-	// For a moment after the unmount the daemon has not noticed yet.
+	// Just after the unmount the daemon may not have noticed it yet.
 	for end := time.Now().Add(noticeGrace); err == nil && st.Phase == phaseMounted && unmounted(st.Mountpoint) &&
 		time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 		st, err = cl.who(ctx)
 	}
 	switch {
-	case err != nil: // it has said its last word already, was killed a moment ago, or has not begun to speak
+	case err != nil: // it does not answer any more, was killed a moment ago, or does not answer yet
 		return awaitExit(e.pid, noticeGrace)
 	case st.Phase != phaseFinishing:
 		return false
@@ -215,15 +216,15 @@ func waitForPredecessor(ctx context.Context, e *inUseError) bool {
 	return awaitExit(st.PID, exitGrace)
 }
 
-// unmounted says that no volume is mounted there, as far as this mount namespace shows.
+// unmounted reports whether no volume is mounted there, as far as this mount namespace shows.
 func unmounted(mountpoint string) bool {
 	table, err := fs.Mounts()
 	m, ok := fs.MountAt(table, mountpoint)
 	return err == nil && (!ok || !m.Ours())
 }
 
-// awaitExit waits until a process is gone, so that its locks are. It returns false where it is still there after the
-// limit.
+// awaitExit waits until a process has ended and thus released its locks. It returns false if the process is still there
+// after the limit.
 func awaitExit(pid int, limit time.Duration) bool {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

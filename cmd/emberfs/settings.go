@@ -16,28 +16,30 @@ type kind int
 
 const (
 	kindString kind = iota
-	kindPath        // made absolute against the working directory
+	kindPath        // made absolute by the working directory
 	kindSize        // bytes: 100MB, 64MiB
 	kindDuration
 	kindBool
 	kindChoice
 )
 
-// setting is one row of the table that flags, -o, YAML and the environment all come from. Its name is the -o and YAML
-// spelling; the flag has '-' for '_', the environment EMBERFS_ and capitals.
+// setting is one row of the table from which flags, -o options, YAML keys and environment variables are all derived.
+// Its name is the spelling in -o and YAML. The flag has '-' instead of '_'; the variable is in capitals and begins with
+// EMBERFS_.
 type setting struct {
 	name    string
 	kind    kind
-	def     string // as a user would write it; "" means unset
+	def     string // the default, as a user would write it; "" means unset
 	choices []string
-	min     int64  // kindSize in bytes, kindDuration in ns: the least that makes sense
-	none    bool   // "none" and 0 are taken too, whatever min is: no limit, never
+	min     int64  // the least allowed value, in bytes (kindSize) or ns (kindDuration)
+	none    bool   // "none" and 0 are allowed too, whatever min is; they mean no limit, or never
 	help    string // for --help: what it does, in a few words
-	manual  string // for emberfs-settings(5): the same in full sentences, and all that a user wants to know besides
-	defHelp string // shown instead of def where the default depends on the caller
+	manual  string // for emberfs-settings(5): the same in full sentences, and everything else that a user wants to know
+	defHelp string // shown instead of def if the default depends on the user
 }
 
-// planned are settings of the design that nothing obeys yet. Accepting them would promise what does not happen.
+// planned returns settings that are designed but not implemented yet. They are refused, because accepting them would
+// promise something that does not happen.
 func planned() []string {
 	return []string{"push_min_interval", "push_max", "fsync"}
 }
@@ -45,7 +47,7 @@ func planned() []string {
 func (s *setting) flag() string { return strings.ReplaceAll(s.name, "_", "-") }
 func (s *setting) env() string  { return "EMBERFS_" + strings.ToUpper(s.name) }
 
-// usage is the flag's help text with its default.
+// usage returns the flag's help text with its default.
 func (s *setting) usage() string {
 	def := s.def
 	if s.defHelp != "" {
@@ -61,7 +63,7 @@ func (s *setting) usage() string {
 	return text
 }
 
-// typeName is what --help shows after the flag.
+// typeName returns what --help shows after the flag.
 func (s *setting) typeName() string {
 	switch s.kind {
 	case kindPath:
@@ -76,7 +78,7 @@ func (s *setting) typeName() string {
 	return "string"
 }
 
-// canonical brings a value as a user wrote it into one spelling, or says what is wrong with it.
+// canonical converts a value that a user wrote to its only canonical spelling, or says what is wrong with it.
 func (s *setting) canonical(value string) (string, error) {
 	if strings.ContainsRune(value, 0) {
 		return "", fmt.Errorf("bad value %q: contains NUL", value)
@@ -131,7 +133,7 @@ func (s *setting) canonical(value string) (string, error) {
 	return value, nil
 }
 
-// orNone ends a message about a value that is too small.
+// orNone returns the end of a message about a value that is too small.
 func (s *setting) orNone() string {
 	if s.none {
 		return ", or none"
@@ -139,7 +141,7 @@ func (s *setting) orNone() string {
 	return ""
 }
 
-// parseSize reads 100MB (decimal), 64MiB (binary) or plain bytes.
+// parseSize parses 100MB (decimal), 64MiB (binary) or a number of bytes.
 func parseSize(value string) (int64, error) {
 	n, err := humanize.ParseBytes(value)
 	if err != nil || n > math.MaxInt64 {
@@ -148,7 +150,7 @@ func parseSize(value string) (int64, error) {
 	return int64(n), nil
 }
 
-// normalKey turns the spellings of one setting (memory-limit, memoryLimit, memory_limit) into its name.
+// normalKey converts the spellings of one setting (memory-limit, memoryLimit, memory_limit) to its name.
 func normalKey(key string) string {
 	var b strings.Builder
 	for i := 0; i < len(key); i++ {
@@ -168,7 +170,7 @@ func normalKey(key string) string {
 	return b.String()
 }
 
-// findSetting looks a name up in the table.
+// findSetting finds a setting in the table by its name.
 func findSetting(name string) (setting, bool) {
 	for _, s := range settings() {
 		if s.name == name {
@@ -178,7 +180,7 @@ func findSetting(name string) (setting, bool) {
 	return setting{}, false
 }
 
-// unknownSetting says what is wrong with a name that is in no table, and what may have been meant.
+// unknownSetting says that a name is not in the table, and what may have been meant.
 func unknownSetting(key string, others ...string) (why, hint string) {
 	name := normalKey(key)
 	for _, p := range planned() {
@@ -196,7 +198,7 @@ func unknownSetting(key string, others ...string) (why, hint string) {
 	return "unknown option", "emberfs mount --help lists the options"
 }
 
-// nearest is the candidate that differs least from name, "" where none is near.
+// nearest returns the candidate that differs least from name, or "" if none is similar.
 func nearest(name string, candidates []string) string {
 	best, bestDist := "", 1+len(name)/3
 	for _, c := range candidates {
@@ -209,7 +211,7 @@ func nearest(name string, candidates []string) string {
 	return best
 }
 
-// distance counts the single-byte edits between a and b (Levenshtein).
+// distance returns the number of single-byte edits between a and b (Levenshtein).
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return math.MaxInt32
@@ -233,7 +235,7 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// logLevel maps the setting to logrus.
+// logLevel converts the setting to a logrus level.
 func logLevel(name string) logrus.Level {
 	level, err := logrus.ParseLevel(name)
 	if err != nil {

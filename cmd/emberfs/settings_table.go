@@ -2,11 +2,11 @@ package main
 
 import "time"
 
-// leastAge is the shortest age and tick that are taken: below it files would move all the time.
+// leastAge is the shortest allowed age and tick; with a shorter one files would move all the time.
 const leastAge = int64(100 * time.Millisecond)
 
-// settings is the table. It is a function because a package has no mutable state. emberfs-settings(5) and the flags of
-// `emberfs mount` are both made of it, so that they cannot say different things.
+// settings returns the table. It is a function because package-level mutable state is not allowed here.
+// emberfs-settings(5) and the flags of `emberfs mount` are both made from it, so that they agree.
 func settings() []setting {
 	return append(volumeSettings(), processSettings()...)
 }
@@ -66,7 +66,8 @@ func volumeSettings() []setting {
 			help: "bytes in warm over which files that are backed up leave it earlier, the least recently used first",
 			manual: `When the warm tier has more bytes than this, files that are backed up leave it before they
 				are old enough, the least recently used first.`},
-		// Small against any disk, and what a writer at disk speed needs until the next look at the free space.
+		// This is small compared to any disk, and enough for a writer at full disk speed until the free space is
+		// checked again.
 		{name: "warm_reserve", kind: kindSize, def: "64MiB", min: 1 << 20, none: true,
 			help: "bytes to keep free on warm's file system by the same means",
 			manual: `When the file system of the warm tier has less than this free, files that are backed up

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// codeOf is the exit code that an error carries; 0 where it is no failure.
+// codeOf returns the exit code that an error carries, or 0 if it is not a failure.
 func codeOf(err error) int {
 	var f *failure
 	if errors.As(err, &f) {
@@ -201,9 +201,7 @@ func TestTieringSettings(t *testing.T) {
 	}
 	file := write(t, t.TempDir(), "c.yaml", "warmAge: none\nwarm_limit: 10GB\nprefetch: false\nhot_age: 1m\n")
 	o, err := parseOptions("mount", []string{"tierInterval=1m,warmAge=1h"}, false)
-	if err != nil {
-		t.Fatal(err)
-	}
+	noError(t, err)
 	flag := layer{"warm_reserve": {value: "none", where: "--warm-reserve"}}
 	c, err = resolve("mount", flag, o.values, []string{"EMBERFS_CONFIG=" + file, "EMBERFS_HOT_AGE=2m"})
 	if err != nil || c.Prefetch || c.HotAge != 2*time.Minute || c.TierInterval != time.Minute ||
@@ -237,9 +235,7 @@ func TestFlagsComeFromTheTable(t *testing.T) {
 	}
 	values := settingFlags(cmd.InheritedFlags())
 	fs := cmd.InheritedFlags()
-	if err := fs.Parse([]string{"a", "--allow-other", "b", "--memory-limit=1GB", "--tiering=off"}); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, fs.Parse([]string{"a", "--allow-other", "b", "--memory-limit=1GB", "--tiering=off"}))
 	l := values.given(fs)
 	if l["allow_other"].value != "true" || l["memory_limit"].value != "1GB" || l["tiering"].value != "off" ||
 		len(l) != 3 {

@@ -14,8 +14,8 @@ import (
 	"emberfs/backup/wire"
 )
 
-// sourceOf turns SOURCE as the user wrote it into an absolute path, "" for none. mount(8) cannot leave the source out,
-// so the words that stand for nothing in an fstab mean that.
+// sourceOf converts SOURCE, as the user wrote it, to an absolute path, or to "" if there is none. mount(8) requires a
+// source, so the words that stand for nothing in an fstab mean that there is none.
 func sourceOf(op, s string) (string, error) {
 	switch s {
 	case "", "none", "emberfs":
@@ -42,7 +42,8 @@ func sourceOf(op, s string) (string, error) {
 	return abs, nil
 }
 
-// isRemoteURL recognises scheme://host/... and git's host:path form; a path with a colon is written ./a:b, as for git.
+// isRemoteURL recognises scheme://host/... and git's host:path form. As with git, a path with a colon has to be written
+// ./a:b.
 func isRemoteURL(s string) bool {
 	if strings.Contains(s, "://") {
 		return true
@@ -98,7 +99,7 @@ func checkSource(path string, readOnly bool) error {
 	return nil
 }
 
-// sourceHelp is the way out of what is wrong with a source.
+// sourceHelp returns what to do about what is wrong with a source.
 func sourceHelp(err error, path string) string {
 	quoted := shellQuote(path)
 	switch {
@@ -118,7 +119,7 @@ func sourceHelp(err error, path string) string {
 // credentials matches the user part of a URL anywhere in a text.
 var credentials = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/@\s"']+)@`)
 
-// redact takes users, passwords and tokens out of URLs, for messages and logs.
+// redact removes users, passwords and tokens from URLs, for messages and logs.
 func redact(text string) string { return credentials.ReplaceAllString(text, "${1}xxxxx@") }
 
 // localSource is the path of a source; "" for one of another host.

@@ -34,8 +34,8 @@ const (
 // stateFormat is the newest layout of a state directory that this version reads.
 const stateFormat = warm.StateFormat
 
-// defaultState is the state directory of a volume that was given none: one for each source and branch, or for each
-// mountpoint where there is no source.
+// defaultState returns the state directory of a volume for which none was given. It depends on source and branch or,
+// without a source, on the mountpoint.
 func defaultState(c *config, root bool, getenv func(string) string) (string, error) {
 	base := "/var/lib/emberfs"
 	if !root {
@@ -53,7 +53,7 @@ func defaultState(c *config, root bool, getenv func(string) string) (string, err
 	return filepath.Join(base, slug(what)+"-"+hex.EncodeToString(sum[:6])), nil
 }
 
-// userStateHome is $XDG_STATE_HOME or its default, also without a HOME in the environment.
+// userStateHome returns $XDG_STATE_HOME or its default, even if the environment has no HOME.
 func userStateHome(getenv func(string) string) (string, error) {
 	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return dir, nil
@@ -69,7 +69,8 @@ func userStateHome(getenv func(string) string) (string, error) {
 	return filepath.Join(home, ".local", "state"), nil
 }
 
-// slug is the last part of a path with everything odd taken out, for people who look into /var/lib/emberfs.
+// slug returns the last part of a path, reduced to plain characters, to make names in /var/lib/emberfs recognisable for
+// people.
 func slug(path string) string {
 	name := strings.TrimSuffix(filepath.Base(path), ".git")
 	name = strings.Map(func(r rune) rune {
@@ -90,14 +91,13 @@ func slug(path string) string {
 // stateDir is a locked state directory.
 type stateDir struct {
 	path    string
-	lock    *os.File // flock'ed; the lock lives as long as any process has it open
+	lock    *os.File // locked by flock(2) as long as any process has it open
 	created []string // directories that did not exist before, outermost first
 	empty   bool     // there was nothing in it when it was locked
 }
 
-// openState makes the directory where it is missing and locks it. On failure nothing is left behind. What is in it is
-// judged, and removed, only under the lock: until then it may be another's, who is making a volume there at this
-// moment.
+// openState makes the directory if it is missing, and locks it. On failure it leaves nothing behind. The content is
+// judged and removed only under the lock: before that, somebody else may just be creating a volume there.
 func openState(path string) (*stateDir, error) {
 	if err := checkState(path); err != nil {
 		return nil, err
@@ -116,7 +116,7 @@ func openState(path string) (*stateDir, error) {
 		return nil, errors.Join(err, s.discard())
 	}
 	s.empty = holdsNothing(path)
-	// What a killed process, or a power cut, left is nobody's now. One that stays is for emberfs check.
+	// Remove what a killed process or a power cut left. If that fails, emberfs check reports it.
 	if temps, err := inspect.StaleTemps(path); err == nil {
 		for _, t := range temps {
 			_ = os.Remove(t)
@@ -125,7 +125,7 @@ func openState(path string) (*stateDir, error) {
 	return s, nil
 }
 
-// checkState refuses a directory that is not a state directory of ours, or of a version to come.
+// checkState refuses a directory that is not a state directory of EmberFS, or one of a newer version.
 func checkState(path string) error {
 	const choose = "choose another directory by --state"
 	refuse := func(err error, hint string) error { return mountError("state directory "+path, err, hint) }
@@ -146,7 +146,7 @@ func checkState(path string) error {
 		return refuse(fmt.Errorf("belongs to uid %d", st.Uid), "run as its owner, or "+choose)
 	}
 	ours := func(name string) bool {
-		if strings.HasPrefix(name, warm.TempPrefix) { // a power cut before the first file had its name
+		if strings.HasPrefix(name, warm.TempPrefix) { // the power was cut before the first file got its name
 			return true
 		}
 		return slices.Contains([]string{lockName, controlName, receiptsName, coldName, volumeName, logName, "warm",
@@ -169,10 +169,10 @@ func checkState(path string) error {
 		return refuse(fmt.Errorf("has format %d, this version of emberfs reads up to %d", v.Format, stateFormat),
 			"use a newer emberfs")
 	}
-	return nil // what else may be wrong with the file, tiers says
+	return nil // package tiers reports what else may be wrong with the file
 }
 
-// make creates the missing directories, 0700 for the state directory itself.
+// make creates the missing directories. The state directory itself gets mode 0700.
 func (s *stateDir) make() error {
 	var missing []string
 	for p := s.path; ; p = filepath.Dir(p) {
@@ -191,34 +191,34 @@ func (s *stateDir) make() error {
 		}
 		if err := os.Mkdir(p, mode); err != nil {
 			if errors.Is(err, fs.ErrExist) {
-				continue // somebody else was faster; then it is not ours to remove
+				continue // somebody else has made it, so discard must not remove it
 			}
 			return err
 		}
 		s.created = append(s.created, p)
 	}
-	// The warm directory inside shows every file with its own mode: nobody else may walk in here.
+	// In the warm directory inside every file has its own mode, so nobody else may get in here.
 	return os.Chmod(s.path, 0o700)
 }
 
-// holdsNothing says that there is nothing in a locked state directory but the lock.
+// holdsNothing reports whether a locked state directory contains nothing but the lock.
 func holdsNothing(path string) bool {
 	entries, err := os.ReadDir(path)
 	return err == nil && !slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() != lockName })
 }
 
-// discard undoes openState for a mount that never served: what this call made goes away again, and nothing else.
+// discard undoes openState for a mount that never served: it removes what openState made, and nothing else.
 func (s *stateDir) discard() error {
 	var err error
 	if s.empty {
-		err = tmpfs.Drop(s.path) // of a daemon that was killed while it started
+		err = tmpfs.Drop(s.path) // it may be left by a daemon that was killed while it started
 		entries, _ := os.ReadDir(s.path)
 		for _, e := range entries {
 			err = errors.Join(err, os.RemoveAll(filepath.Join(s.path, e.Name())))
 		}
 	}
 	for i := len(s.created) - 1; i >= 0; i-- {
-		// A parent that somebody else uses by now is not empty and stays.
+		// A parent that somebody else is using by now is not empty, and stays.
 		if rm := os.Remove(s.created[i]); rm != nil && !errors.Is(rm, fs.ErrNotExist) &&
 			!errors.Is(rm, unix.ENOTEMPTY) {
 			err = errors.Join(err, rm)
@@ -244,7 +244,7 @@ func (e *inUseError) Error() string {
 	return fmt.Sprintf("in use by the emberfs with pid %d", e.pid)
 }
 
-// lockState takes the exclusive lock of a volume and notes our pid in it.
+// lockState takes the exclusive lock of a volume and notes our pid in the lock file.
 func lockState(state string) (*os.File, error) {
 	path := filepath.Join(state, lockName)
 	for {
@@ -262,7 +262,8 @@ func lockState(state string) (*os.File, error) {
 			return nil, mountError("state directory "+state, inUse, "emberfs status "+shellQuote(state)+
 				" shows what it does; one volume is mounted once")
 		}
-		// A failed mount may have removed the file between our open and our lock: then the lock protects nothing.
+		// If a failed mount removed the file between our open and our lock, we have locked a file that protects
+		// nothing.
 		var have, want unix.Stat_t
 		if err := unix.Fstat(int(f.Fd()), &have); err == nil {
 			if unix.Stat(path, &want) == nil && have.Ino == want.Ino && have.Dev == want.Dev {
@@ -275,7 +276,7 @@ func lockState(state string) (*os.File, error) {
 	}
 }
 
-// notePID writes who holds the lock. The pid is for people: the lock itself is the kernel's.
+// notePID writes the pid of the lock's holder into the file. That is for people; the lock itself is in the kernel.
 func notePID(f *os.File, pid int) error {
 	if _, err := f.WriteAt(fmt.Appendf(nil, "%-10d\n", pid), 0); err != nil {
 		return fmt.Errorf("write %s: %w", f.Name(), err)
@@ -283,7 +284,7 @@ func notePID(f *os.File, pid int) error {
 	return nil
 }
 
-// lockPID reads the pid that the holder noted; 0 where there is none.
+// lockPID returns the pid that the lock's holder noted, or 0 if there is none.
 func lockPID(f *os.File) int {
 	buf := make([]byte, 16)
 	n, _ := f.ReadAt(buf, 0)
@@ -294,7 +295,7 @@ func lockPID(f *os.File) int {
 	return pid
 }
 
-// isEmpty is true for an empty directory and for none at all.
+// isEmpty reports whether a directory is empty or does not exist.
 func isEmpty(path string) bool {
 	entries, err := os.ReadDir(path)
 	return len(entries) == 0 && (err == nil || errors.Is(err, fs.ErrNotExist))

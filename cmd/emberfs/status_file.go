@@ -18,10 +18,10 @@ import (
 type fileResult struct {
 	Mountpoint string `json:"mountpoint"`
 	tiers.FileStatus
-	Path64 []byte `json:"path64,omitempty"` // where the name is not UTF-8, which JSON cannot carry
+	Path64 []byte `json:"path64,omitempty"` // set if the name is not UTF-8, which JSON cannot carry
 }
 
-// fileStatus shows one file of a mounted volume.
+// fileStatus prints the status of one file of a mounted volume.
 func fileStatus(ctx context.Context, e registration, file string, asJSON bool, w world) error {
 	rel, err := insideMount(e.Mountpoint, file)
 	if err != nil {
@@ -45,7 +45,7 @@ func fileStatus(ctx context.Context, e registration, file string, asJSON bool, w
 	return printJSON(w.out, out)
 }
 
-// printFile writes one file for people.
+// printFile prints the status of one file for people.
 func printFile(out io.Writer, mountpoint string, st tiers.FileStatus, now time.Time) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) {

@@ -12,12 +12,12 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// printStatus writes one volume for people.
+// printStatus prints the status of one volume for people.
 func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	tab := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		for i, a := range args {
-			if s, ok := a.(string); ok { // the format has the columns
+			if s, ok := a.(string); ok { // only the format may contain tabs
 				args[i] = oneLine(s)
 			}
 		}
@@ -72,7 +72,7 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	return tab.Flush()
 }
 
-// tierRows says what each tier holds and which part of the reads it answers, in columns.
+// tierRows prints what each tier holds, and which part of the reads it answers.
 func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, warm tiers.WarmStatus,
 	cold tiers.ColdStatus) {
 	reads := hot.Hits + warm.Hits + cold.Hits
@@ -93,7 +93,7 @@ func tierRows(row func(name, format string, args ...any), hot tiers.HotStatus, w
 	row("inodes", "%s in memory, at most %s unless in use", humanize.Comma(hot.Inodes), humanize.Comma(hot.InodesMax))
 }
 
-// memoryRow says what directories of class memory hold, where there are any.
+// memoryRow prints what directories of class memory hold, if there are any.
 func memoryRow(row func(name, format string, args ...any), m tiers.MemoryStatus) {
 	switch {
 	case m.Available && m.Swap:
@@ -105,7 +105,7 @@ func memoryRow(row func(name, format string, args ...any), m tiers.MemoryStatus)
 	}
 }
 
-// movedRows says what has left warm, what came back, and what the last tick did.
+// movedRows prints what has left warm, what came back, and what the last tick did.
 func movedRows(row func(name, format string, args ...any), warm tiers.WarmStatus, now time.Time) {
 	row("in cold only", "%s, %s not listed yet", count(warm.Stubs, "file"),
 		countAs(warm.Lazy, "directory", "directories"))

@@ -28,9 +28,7 @@ func TestStatusText(t *testing.T) {
 	show := func() string {
 		t.Helper()
 		var out strings.Builder
-		if err := printStatus(&out, st, now); err != nil {
-			t.Fatal(err)
-		}
+		noError(t, printStatus(&out, st, now))
 		return out.String()
 	}
 	want := `mountpoint    /m (mounted, pid 12)
@@ -104,9 +102,7 @@ func TestFileStatus(t *testing.T) {
 	odd := "a\xff&path=+%"
 	write(t, mnt, odd, "")
 	write(t, mnt, "none", "")
-	if err := os.Symlink("/nowhere", filepath.Join(mnt, "link")); err != nil {
-		t.Fatal(err)
-	}
+	noError(t, os.Symlink("/nowhere", filepath.Join(mnt, "link")))
 	ask := func(name string, asJSON bool) (string, error) {
 		var out strings.Builder
 		err := fileStatus(t.Context(), registration{Mountpoint: mnt, State: x.config.State}, filepath.Join(mnt, name),

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	// maxText is how big a file may be on either side to be compared line by line, in bytes.
+	// maxText is the size in bytes up to which files are compared line by line.
 	maxText = 8 << 20
-	// binaryProbe is how far git looks for a NUL byte to call a file binary.
+	// binaryProbe is how many bytes git searches for a NUL, to tell whether a file is binary.
 	binaryProbe = 8000
-	// maxDiffWork bounds edits times bytes: the library counts lines from the start for each edit. Over it a diff takes
-	// all of the old text away and brings all of the new.
+	// maxDiffWork limits edits times bytes, because for each edit the library counts lines from the start. Above the
+	// limit, a diff removes all of the old text and adds all of the new text.
 	maxDiffWork = 4 << 30
 )
 
-// isBinary decides as git does.
+// isBinary decides like git whether data is binary.
 func isBinary(data []byte) bool {
 	return bytes.IndexByte(data[:min(len(data), binaryProbe)], 0) >= 0
 }
@@ -32,7 +32,7 @@ func textEdits(old, now string) []udiff.Edit {
 	return edits
 }
 
-// unified is a unified diff with git's labels; "" where the texts are equal.
+// unified returns a unified diff with git's labels, or "" if the texts are equal.
 func unified(oldLabel, newLabel, old, now string) (string, error) {
 	text, err := udiff.ToUnified(oldLabel, newLabel, old, textEdits(old, now), udiff.DefaultContextLines)
 	if err != nil {
@@ -41,7 +41,7 @@ func unified(oldLabel, newLabel, old, now string) (string, error) {
 	return text, nil
 }
 
-// changedLines counts the lines that a text gained and lost.
+// changedLines returns how many lines were added and removed.
 func changedLines(old, now string) (added, removed int) {
 	for _, e := range textEdits(old, now) {
 		added += countLines(e.New)

@@ -9,7 +9,7 @@ import (
 // release is the version of this source.
 const release = "0.1.0"
 
-// versionString is the release, and the commit it was built from where the build recorded one.
+// versionString returns the release, and the commit that it was built from if the build recorded it.
 func versionString() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -38,7 +38,7 @@ func versionLine() string {
 		runtime.GOOS, runtime.GOARCH)
 }
 
-// hasVariable says whether the environment sets a variable to something.
+// hasVariable reports whether a variable is set and not empty.
 func hasVariable(environ []string, name string) bool {
 	for _, e := range environ {
 		if len(e) > len(name)+1 && e[:len(name)] == name && e[len(name)] == '=' {

@@ -17,7 +17,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// openVolume opens cold, then the volume over it. The volume closes both.
+// openVolume opens cold, and the volume that uses it. Closing the volume closes both.
 func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring restore.Progress) (*tiers.Volume,
 	error) {
 	machine, volume, err := warm.Identity(c.State)
@@ -25,7 +25,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		return nil, err
 	}
 	var own *rules.Set
-	if c.Rules != nil { // checked when the settings were read
+	if c.Rules != nil { // they were checked when the settings were read
 		if own, _, err = rules.ParseConfig(c.Rules); err != nil {
 			return nil, fmt.Errorf("rules of the settings file: %w", err)
 		}
@@ -54,7 +54,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 	return vol, nil
 }
 
-// mountVolume hands the volume to the kernel. report makes .emberfs/status.json.
+// mountVolume mounts the volume. report returns the content of .emberfs/status.json.
 func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report func() []byte) (*fs.Server, error) {
 	source := c.Source
 	if source == "" {
@@ -65,7 +65,7 @@ func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report fu
 		KernelCache: c.KernelCache, Debug: c.LogLevel == "debug", Log: log, Status: report,
 	})
 	var me *fs.MountError
-	if errors.As(err, &me) { // it names the mountpoint again
+	if errors.As(err, &me) { // the caller names the mountpoint already
 		err = me.Err
 	}
 	return server, err

@@ -14,12 +14,15 @@ import (
 
 // cold measures what commits of big files and of big directories cost, in time and in the repository.
 func (b *bench) cold() error {
-	for _, part := range []func() error{b.bigFile, b.database, b.bigDirectory, b.coldReads} {
-		if err := part(); err != nil {
+	if err := b.besideGit(4, (*subject).bigFile); err != nil {
+		return err
+	}
+	for _, part := range []func(s *subject) error{(*subject).database, (*subject).bigDirectory} {
+		if err := b.with("emberfs", 2, "", part); err != nil {
 			return err
 		}
 	}
-	return nil
+	return b.coldReads()
 }
 
 // fillFile writes megabytes of which every other 64 KiB compress as text does.
@@ -68,38 +71,18 @@ func (s *subject) growth(commit func() error) (float64, error) {
 	return float64(after-before) / 1e6, err
 }
 
-func (b *bench) bigFile() error {
-	mb := b.size(1000, 100)
-	for _, kind := range []string{"native", "emberfs"} {
-		s, err := b.newSubject(kind, 4, "")
-		if err != nil {
-			return err
-		}
-		if kind == "native" {
-			if _, err := b.command(s.mnt, "sh", "-euc", "git init -q -b main; git config gc.auto 0"); err != nil {
-				return err
-			}
-		}
-		big := filepath.Join(s.mnt, "big")
-		if err := fillFile(big, mb, 5); err != nil {
-			return err
-		}
-		if err := s.commit(rowBigCommit); err != nil {
-			return err
-		}
-		if kind == "emberfs" {
-			if err := s.memory(rowMemoryBig); err != nil {
-				return err
-			}
-			if err := s.smallEdits(big, mb); err != nil {
-				return err
-			}
-		}
-		if err := s.destroy(); err != nil {
-			return err
-		}
+func (s *subject) bigFile() error {
+	mb, big := s.b.size(1000, 100), filepath.Join(s.mnt, "big")
+	if err := fillFile(big, mb, 5); err != nil {
+		return err
 	}
-	return nil
+	if err := s.commit(rowBigCommit); err != nil || s.kind == "native" {
+		return err
+	}
+	if err := s.memory(rowMemoryBig); err != nil {
+		return err
+	}
+	return s.smallEdits(big, mb)
 }
 
 // smallEdits changes 4 KB of a big file at a time.
@@ -129,18 +112,15 @@ func (s *subject) smallEdits(big string, mb int) error {
 	return nil
 }
 
-func (b *bench) database() error {
-	s, err := b.newSubject("emberfs", 2, "")
-	if err != nil {
-		return err
-	}
+func (s *subject) database() error {
+	b := s.b
 	rows := b.size(32_000, 3_000) // of 4 KB: 131 MB
 	db := filepath.Join(s.mnt, "base.db")
 	sql := func(text string) error {
 		_, err := b.command(s.mnt, "sqlite3", db, text)
 		return err
 	}
-	err = sql(fmt.Sprintf(`create table t(id integer primary key, v blob);
+	err := sql(fmt.Sprintf(`create table t(id integer primary key, v blob);
 		with recursive n(i) as (select 1 union all select i+1 from n where i < %d) insert into t select i, hex(randomblob(1950)) from n;`, rows))
 	if err != nil {
 		return err
@@ -159,14 +139,11 @@ func (b *bench) database() error {
 		}
 		b.results.sample(rowDatabase, grown)
 	}
-	return s.destroy()
+	return nil
 }
 
-func (b *bench) bigDirectory() error {
-	s, err := b.newSubject("emberfs", 2, "")
-	if err != nil {
-		return err
-	}
+func (s *subject) bigDirectory() error {
+	b := s.b
 	n := b.size(100_000, 10_000)
 	if err := os.Mkdir(filepath.Join(s.mnt, "dir"), 0o755); err != nil {
 		return err
@@ -195,7 +172,7 @@ func (b *bench) bigDirectory() error {
 		}
 		b.results.sample(rowBigDirSize, float64(size)/1000)
 	}
-	return s.destroy()
+	return nil
 }
 
 // coldReads takes over what the benchmarks of package backup measure inside: nothing reads cold through a mount yet.

@@ -30,28 +30,12 @@ func (s *subject) commit(row string) error {
 }
 
 func (b *bench) firstCommit(seed int) error {
-	n := b.size(10_000, 2_000)
-	for _, kind := range []string{"native", "emberfs"} {
-		s, err := b.newSubject(kind, 2, "")
-		if err != nil {
+	return b.besideGit(2, func(s *subject) error {
+		if err := fill(s.mnt, b.size(10_000, 2_000), 100, 4096, int64(seed)); err != nil {
 			return err
 		}
-		if kind == "native" {
-			if _, err := b.command(s.mnt, "sh", "-euc", "git init -q -b main; git config gc.auto 0"); err != nil {
-				return err
-			}
-		}
-		if err := fill(s.mnt, n, 100, 4096, int64(seed)); err != nil {
-			return err
-		}
-		if err := s.commit(rowFirstCommit); err != nil {
-			return err
-		}
-		if err := s.destroy(); err != nil {
-			return err
-		}
-	}
-	return nil
+		return s.commit(rowFirstCommit)
+	})
 }
 
 // fill makes n files of some size, so many a directory, of words that compress as text does.
@@ -77,16 +61,7 @@ func fill(dir string, n, each, size int, seed int64) error {
 
 func (b *bench) smallCommit() error {
 	n := b.size(100_000, 10_000)
-	for _, kind := range []string{"native", "emberfs"} {
-		s, err := b.newSubject(kind, 3, "")
-		if err != nil {
-			return err
-		}
-		if kind == "native" {
-			if _, err := b.command(s.mnt, "sh", "-euc", "git init -q -b main; git config gc.auto 0"); err != nil {
-				return err
-			}
-		}
+	return b.besideGit(3, func(s *subject) error {
 		if err := fill(s.mnt, n, 100, 200, 7); err != nil {
 			return err
 		}
@@ -97,8 +72,8 @@ func (b *bench) smallCommit() error {
 			for i := range 10 {
 				k := (i*9973 + round*31) % n
 				name := filepath.Join(s.mnt, fmt.Sprintf("d%04d/f%05d", k/100, k))
-				if err := os.WriteFile(name, fmt.Appendf(nil, "changed in round %d, file %d", round, i),
-					0o644); err != nil {
+				text := fmt.Appendf(nil, "changed in round %d, file %d", round, i)
+				if err := os.WriteFile(name, text, 0o644); err != nil {
 					return err
 				}
 			}
@@ -106,16 +81,11 @@ func (b *bench) smallCommit() error {
 				return err
 			}
 		}
-		if kind == "emberfs" {
-			if err := s.memory(rowMemoryMany); err != nil {
-				return err
-			}
+		if s.kind == "native" {
+			return nil
 		}
-		if err := s.destroy(); err != nil {
-			return err
-		}
-	}
-	return nil
+		return s.memory(rowMemoryMany)
+	})
 }
 
 func (b *bench) commitQuietly(s *subject) (time.Duration, error) {

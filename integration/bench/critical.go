@@ -15,12 +15,13 @@ const criticalDelay = 500 * time.Millisecond
 
 // critical measures what live commits cost, and how soon they come.
 func (b *bench) critical() error {
-	for _, part := range []func() error{b.closeToCommit, b.criticalDatabase, b.criticalStorm} {
-		if err := part(); err != nil {
-			return err
-		}
+	if err := b.with("emberfs", 3, "", (*subject).closeToCommit); err != nil {
+		return err
 	}
-	return nil
+	if err := b.criticalDatabase(); err != nil {
+		return err
+	}
+	return b.criticalStorm()
 }
 
 // rules writes the volume's rules.
@@ -41,11 +42,8 @@ func (s *subject) live() string {
 
 // closeToCommit writes one critical file of very many again and again, and waits for it in the live branch; then
 // nothing happens.
-func (b *bench) closeToCommit() error {
-	s, err := b.newSubject("emberfs", 3, "")
-	if err != nil {
-		return err
-	}
+func (s *subject) closeToCommit() error {
+	b := s.b
 	if err := fill(s.mnt, b.size(100_000, 10_000), 100, 200, 7); err != nil {
 		return err
 	}
@@ -75,20 +73,16 @@ func (b *bench) closeToCommit() error {
 		return err
 	}
 	// What follows a commit, the merging of packs for one, is not idle: it ends, or this goes on without.
-	var spent time.Duration
 	for range 15 {
-		if spent, err = s.spent(2 * time.Second); err != nil {
+		if spent, err := s.spent(2 * time.Second); err != nil {
 			return err
-		}
-		if spent <= 20*time.Millisecond {
+		} else if spent <= 20*time.Millisecond {
 			break
 		}
 	}
-	if spent, err = s.spent(10 * time.Second); err != nil {
-		return err
-	}
+	spent, err := s.spent(10 * time.Second)
 	b.results.sample(rowIdle, milliseconds(spent))
-	return s.destroy()
+	return err
 }
 
 // spent is what the daemon computes in some time.
@@ -140,24 +134,20 @@ func (b *bench) criticalDatabase() error {
 			var took [2]time.Duration
 			for i, rules := range []string{"",
 				"- {match: \"*.db{,-wal,-journal}\", class: critical, critical_delay: 1s}\n"} {
-				s, err := b.newSubject("emberfs", 1, "backup_interval=1h")
-				if err != nil {
+				if err := b.with("emberfs", 1, "backup_interval=1h", func(s *subject) (err error) {
+					if err := s.rules(rules); err != nil {
+						return err
+					}
+					if _, err := b.command(s.mnt, "sqlite3", "x.db", "PRAGMA journal_mode="+mode.name+
+						"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"); err != nil {
+						return err
+					}
+					if _, err := b.commitQuietly(s); err != nil {
+						return err
+					}
+					took[i], err = b.command(s.mnt, "sh", "-c", `exec sqlite3 x.db <"$1"`, "sh", script)
 					return err
-				}
-				if err := s.rules(rules); err != nil {
-					return err
-				}
-				if _, err := b.command(s.mnt, "sqlite3", "x.db", "PRAGMA journal_mode="+mode.name+
-					"; CREATE TABLE t(a INTEGER PRIMARY KEY, b BLOB)"); err != nil {
-					return err
-				}
-				if _, err := b.commitQuietly(s); err != nil {
-					return err
-				}
-				if took[i], err = b.command(s.mnt, "sh", "-c", `exec sqlite3 x.db <"$1"`, "sh", script); err != nil {
-					return err
-				}
-				if err := s.destroy(); err != nil {
+				}); err != nil {
 					return err
 				}
 			}

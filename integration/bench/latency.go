@@ -17,38 +17,30 @@ func (b *bench) latencies() error {
 	if err := b.mountTime(); err != nil {
 		return err
 	}
-	s, err := b.newSubject("emberfs", 3, "kernel_cache=off")
-	if err != nil {
-		return err
-	}
-	for _, step := range []func() error{s.readLatencies, s.commitLatencies, s.commitBesideWriter, func() error {
-		return s.memory(rowMemoryBusy)
-	}, s.destroy} {
-		if err := step(); err != nil {
-			return err
+	return b.with("emberfs", 3, "kernel_cache=off", func(s *subject) error {
+		for _, step := range []func() error{s.readLatencies, s.commitLatencies, s.commitBesideWriter} {
+			if err := step(); err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return s.memory(rowMemoryBusy)
+	})
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func (b *bench) mountTime() error {
 	for range b.size(10, 3) {
-		s, err := b.newSubject("native", 1, "")
-		if err != nil {
+		if err := b.with("native", 1, "", func(s *subject) error {
+			mnt := filepath.Join(filepath.Dir(s.disk), "mnt")
+			took, err := b.command("/", b.emberfs, "mount", mnt, "--state", filepath.Join(s.disk, "state"))
+			if err != nil {
+				return err
+			}
+			b.results.sample(rowMount, milliseconds(took))
+			_, err = b.command("/", b.emberfs, "umount", mnt)
 			return err
-		}
-		took, err := b.command("/", b.emberfs, "mount", filepath.Join(filepath.Dir(s.disk), "mnt"), "--state",
-			filepath.Join(s.disk, "state"))
-		if err != nil {
-			return err
-		}
-		b.results.sample(rowMount, milliseconds(took))
-		if _, err := b.command("/", b.emberfs, "umount", filepath.Join(filepath.Dir(s.disk), "mnt")); err != nil {
-			return err
-		}
-		if err := s.destroy(); err != nil {
+		}); err != nil {
 			return err
 		}
 	}

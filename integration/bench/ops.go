@@ -13,22 +13,7 @@ import (
 
 // operations measures single system calls and short sequences of them.
 func (b *bench) operations() error {
-	for round := range b.rounds {
-		for _, kind := range b.kinds() {
-			fmt.Fprintf(os.Stderr, "bench: ops round %d %s\n", round+1, kind)
-			s, err := b.newSubject(kind, 3, "")
-			if err != nil {
-				return err
-			}
-			if err := s.operations(); err != nil {
-				return fmt.Errorf("%s: %w", kind, err)
-			}
-			if err := s.destroy(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return b.inTurn("ops", b.kinds(), 3, func(s *subject, _ int) error { return s.operations() })
 }
 
 // micro runs f n times and notes microseconds an operation.

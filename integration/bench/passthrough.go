@@ -22,22 +22,9 @@ func (b *bench) passthrough() error {
 		return err
 	}
 	defer os.Unsetenv("EMBERFS_CONFIG")
-	for round := range b.rounds {
-		for _, kind := range []string{"native", "emberfs"} {
-			fmt.Fprintf(os.Stderr, "bench: passthrough round %d %s\n", round+1, kind)
-			s, err := b.newSubject(kind, 2, "")
-			if err != nil {
-				return err
-			}
-			if err := s.smallWrites(filepath.Join(s.mnt, "build")); err != nil {
-				return fmt.Errorf("%s: %w", kind, err)
-			}
-			if err := s.destroy(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return b.inTurn("passthrough", []string{"native", "emberfs"}, 2, func(s *subject, _ int) error {
+		return s.smallWrites(filepath.Join(s.mnt, "build"))
+	})
 }
 
 func (s *subject) smallWrites(dir string) error {

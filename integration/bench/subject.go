@@ -106,6 +106,44 @@ func (b *bench) newSubject(kind string, gigabytes int, opts string) (*subject, e
 	return s, s.mount()
 }
 
+// with runs f with a fresh subject, which goes afterwards.
+func (b *bench) with(kind string, gigabytes int, opts string, f func(s *subject) error) error {
+	s, err := b.newSubject(kind, gigabytes, opts)
+	if err != nil {
+		return err
+	}
+	if err := f(s); err != nil {
+		return fmt.Errorf("%s: %w", kind, err)
+	}
+	return s.destroy()
+}
+
+// besideGit runs f with a native directory that is a repository of git, then with emberfs.
+func (b *bench) besideGit(gigabytes int, f func(s *subject) error) error {
+	if err := b.with("native", gigabytes, "", func(s *subject) error {
+		if _, err := b.command(s.mnt, "sh", "-euc", "git init -q -b main; git config gc.auto 0"); err != nil {
+			return err
+		}
+		return f(s)
+	}); err != nil {
+		return err
+	}
+	return b.with("emberfs", gigabytes, "", f)
+}
+
+// inTurn runs f with a fresh subject of each kind, round after round.
+func (b *bench) inTurn(part string, kinds []string, gigabytes int, f func(s *subject, round int) error) error {
+	for round := range b.rounds {
+		for _, kind := range kinds {
+			fmt.Fprintf(os.Stderr, "bench: %s round %d %s\n", part, round+1, kind)
+			if err := b.with(kind, gigabytes, "", func(s *subject) error { return f(s, round) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (s *subject) mount() error {
 	orig := filepath.Join(s.disk, "orig")
 	switch s.kind {

@@ -15,22 +15,23 @@ import (
 
 // tiering measures the next machine, which mounts a repository, and what leaves warm.
 func (b *bench) tiering() error {
-	if err := b.nextMachine(); err != nil {
+	if err := b.with("native", 6, "", (*subject).nextMachine); err != nil {
 		return err
 	}
-	return b.releases()
+	for round := range max(b.rounds, 3) {
+		if err := b.with("emberfs", 2, "", func(s *subject) error { return s.releases(int64(round)) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // source makes the subject mount a bare repository on its own disk.
 func (s *subject) source() string { return filepath.Join(s.disk, "repo.git") }
 
 // nextMachine fills a repository, then mounts it with fresh state directories beside clones of it.
-func (b *bench) nextMachine() error {
-	n := b.size(100_000, 10_000)
-	s, err := b.newSubject("native", 6, "")
-	if err != nil {
-		return err
-	}
+func (s *subject) nextMachine() error {
+	b, n := s.b, s.b.size(100_000, 10_000)
 	if _, err := b.command("/", "git", "init", "-q", "--bare", "-b", "main", s.source()); err != nil {
 		return err
 	}
@@ -83,7 +84,7 @@ func (b *bench) nextMachine() error {
 			return err
 		}
 	}
-	return s.destroy()
+	return nil
 }
 
 // looks measures first looks at a fresh mount.
@@ -133,43 +134,34 @@ func (b *bench) looks(s *subject, mnt, clone string, n int, seed int64) error {
 }
 
 // releases measures how fast files leave warm, and what is left of them.
-func (b *bench) releases() error {
-	n := b.size(10_000, 2_000)
-	for round := range max(b.rounds, 3) {
-		s, err := b.newSubject("emberfs", 2, "")
-		if err != nil {
-			return err
-		}
-		if err := fill(s.mnt, n, 100, 4096, int64(round)); err != nil {
-			return err
-		}
-		if _, err := b.commitQuietly(s); err != nil {
-			return err
-		}
-		out, err := exec.CommandContext(b.ctx, s.b.emberfs, "tier", "--json", s.mnt).Output()
-		if err != nil {
-			return fmt.Errorf("emberfs tier: %w", err)
-		}
-		var r struct {
-			Files int
-			Took  time.Duration `json:"took_ns"`
-		}
-		if err := json.Unmarshal(out, &r); err != nil {
-			return err
-		}
-		if r.Files != n {
-			return fmt.Errorf("emberfs tier released %d files of %d", r.Files, n)
-		}
-		b.results.sample(rowRelease, r.Took.Seconds()*1000*10_000/float64(n))
-		left, err := allocated(filepath.Join(s.disk, "state/warm"))
-		if err != nil {
-			return err
-		}
-		b.results.sample(rowReleaseLeft, float64(left)*100/float64(n*4096))
-		if err := s.destroy(); err != nil {
-			return err
-		}
+func (s *subject) releases(seed int64) error {
+	b, n := s.b, s.b.size(10_000, 2_000)
+	if err := fill(s.mnt, n, 100, 4096, seed); err != nil {
+		return err
 	}
+	if _, err := b.commitQuietly(s); err != nil {
+		return err
+	}
+	out, err := exec.CommandContext(b.ctx, b.emberfs, "tier", "--json", s.mnt).Output()
+	if err != nil {
+		return fmt.Errorf("emberfs tier: %w", err)
+	}
+	var r struct {
+		Files int
+		Took  time.Duration `json:"took_ns"`
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		return err
+	}
+	if r.Files != n {
+		return fmt.Errorf("emberfs tier released %d files of %d", r.Files, n)
+	}
+	b.results.sample(rowRelease, r.Took.Seconds()*1000*10_000/float64(n))
+	left, err := allocated(filepath.Join(s.disk, "state/warm"))
+	if err != nil {
+		return err
+	}
+	b.results.sample(rowReleaseLeft, float64(left)*100/float64(n*4096))
 	return nil
 }
 

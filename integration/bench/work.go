@@ -18,22 +18,7 @@ func (b *bench) realWork() error {
 		sources); err != nil {
 		return err
 	}
-	for round := range b.rounds {
-		for _, kind := range b.kinds() {
-			fmt.Fprintf(os.Stderr, "bench: work round %d %s\n", round+1, kind)
-			s, err := b.newSubject(kind, 4, "")
-			if err != nil {
-				return err
-			}
-			if err := s.realWork(repo, sources, round); err != nil {
-				return fmt.Errorf("%s: %w", kind, err)
-			}
-			if err := s.destroy(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return b.inTurn("work", b.kinds(), 4, func(s *subject, round int) error { return s.realWork(repo, sources, round) })
 }
 
 // sampleRepo makes a repository of a thousand files in a hundred directories.

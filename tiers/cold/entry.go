@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ID is the SHA-1 id of a git object. The zero ID means "none".
+// ID is the SHA-1 id of a git object. The zero ID means "no object".
 type ID [20]byte
 
-// IsZero says that there is no object.
+// IsZero reports whether the id means "no object".
 func (id ID) IsZero() bool { return id == ID{} }
 
-// String is the id in hexadecimal digits.
+// String returns the id as 40 hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// ParseID reads 40 hex digits.
+// ParseID parses an id of 40 hexadecimal digits.
 func ParseID(s string) (ID, error) {
 	var id ID
 	if len(s) != 40 {
@@ -30,8 +30,8 @@ func ParseID(s string) (ID, error) {
 	return id, nil
 }
 
-// Time is a point in time as file systems keep it: seconds since the epoch, possibly negative, and 0..999999999 ns.
-// time.Time would do but for years beyond its UnixNano; Time is comparable and 12 bytes.
+// Time is a point in time as file systems keep it: seconds since the Unix epoch, possibly negative, and 0..999999999
+// nanoseconds. Unlike time.Time it covers years that do not fit into UnixNano, can be compared with ==, and is small.
 type Time struct {
 	Sec  int64
 	Nsec uint32
@@ -48,11 +48,12 @@ const (
 	KindSocket
 	KindChar
 	KindBlock
-	// KindOther is what git has under a name and no directory can hold: Entry.Other tells. No metadata describes it.
+	// KindOther is an entry of a git tree that no directory can hold; Entry.Other describes it. There is no metadata
+	// about it.
 	KindOther
 )
 
-// String is the word that volumes use for k in their metadata.
+// String returns the word that the metadata in a repository uses for k.
 func (k Kind) String() string {
 	switch k {
 	case KindFile:
@@ -75,8 +76,8 @@ func (k Kind) String() string {
 	return "kind " + strconv.Itoa(int(k))
 }
 
-// DirID names one directory of a commit: the user's git tree and the tree of its metadata (FORMAT.md sections 1, 3).
-// Meta is zero for a directory that a stock client made. An empty directory has the id of the empty tree.
+// DirID identifies one directory of a commit by the user's git tree and the tree of its metadata (FORMAT.md sections 1
+// and 3). Meta is zero for a directory that a stock client made. The Tree of an empty directory is git's empty tree.
 type DirID struct {
 	Tree ID
 	Meta ID
@@ -88,9 +89,9 @@ type Xattr struct {
 	Value []byte
 }
 
-// Entry is what cold keeps of one directory entry.
+// Entry is what cold stores about one directory entry.
 type Entry struct {
-	Name     string // true name, any bytes but '/' and NUL; "" for the root itself
+	Name     string // the name in the volume: any bytes except '/' and NUL; "" for the root itself
 	Kind     Kind
 	Mode     uint32 // permission bits with suid, sgid, sticky: 07777
 	UID, GID uint32
@@ -102,22 +103,22 @@ type Entry struct {
 	Target   string  // symlink: where it points to
 	Xattrs   []Xattr // sorted by name
 	Link     string  // hard-link group; "" where the file has one name
-	Flags    uint32  // of chattr(1), those in KeptFlags
-	Lost     bool    // of a file: cold may have lost its content, so Tx.PutDir carries it over unseen
-	Other    *Other  // of KindOther, which has a name and an ID besides, and nothing else
-	Holes    int64   // of a sparse file: blocks of 512 bytes that it has less than its size asks for (see HolesOf)
+	Flags    uint32  // chattr(1) flags, only those in KeptFlags
+	Lost     bool    // file: cold may have lost the content, so Tx.PutDir does not check that it exists
+	Other    *Other  // KindOther only; such an entry has no other fields than this, Name, Kind and ID
+	Holes    int64   // sparse file: how many blocks of 512 bytes are missing to its full size (see HolesOf)
 }
 
-// Other is an entry of a git tree that a stock client made and that no directory can hold: a submodule, a name that is
-// too long, a blob that is missing. Commits carry it over as it is.
+// Other describes an entry of a git tree that a stock client made and that no directory can hold: a submodule, a name
+// that is too long, or a blob that is missing. Commits carry it over unchanged.
 type Other struct {
-	Stored string // its name in git; Entry.Name is like it, as far as a directory can hold that
-	Mode   uint32 // as git's tree has it
-	Why    string // for people
+	Stored string // its name in git's tree; Entry.Name is the same or, if a directory cannot hold that, resembles it
+	Mode   uint32 // the mode in git's tree
+	Why    string // why no directory can hold it, for people
 }
 
-// KeptFlags are the flags of chattr(1) that commits keep: immutable, append only, nodump, noatime
-// (FS_IOC_SETFLAGS(2const)).
+// KeptFlags are the chattr(1) flags that commits store: immutable, append only, nodump and noatime (see
+// FS_IOC_SETFLAGS(2const)).
 const KeptFlags = FlagImmutable | FlagAppend | 0x40 | FlagNoatime
 
 const (
@@ -126,8 +127,8 @@ const (
 	FlagNoatime   = 0x80
 )
 
-// HolesOf is an entry's Holes for a file of a size in bytes with so many blocks of 512: 0 unless it is sparse as cp(1)
-// and tar(1) tell it.
+// HolesOf returns Entry.Holes for a file of size bytes that occupies the given number of 512-byte blocks. It is 0
+// unless the file is sparse by the test that cp(1) and tar(1) use.
 func HolesOf(size int64, blocks uint64) int64 {
 	if int64(blocks) >= size/512 {
 		return 0
@@ -135,10 +136,10 @@ func HolesOf(size int64, blocks uint64) int64 {
 	return int64(fullBlocks(size) - blocks)
 }
 
-// fullBlocks are the blocks of a file without holes.
+// fullBlocks returns how many 512-byte blocks a file of this size occupies if it has no holes (in pages of 4 KiB).
 func fullBlocks(size int64) uint64 { return uint64(size+4095) / 4096 * 8 }
 
-// Blocks is what stat shows for a file that comes from cold.
+// Blocks returns the number of 512-byte blocks that stat shows for a file that comes from cold.
 func (e *Entry) Blocks() uint64 {
 	full := fullBlocks(e.Size)
 	return full - min(full, uint64(max(e.Holes, 0)))
@@ -147,10 +148,10 @@ func (e *Entry) Blocks() uint64 {
 // Dir returns the directory that e names.
 func (e *Entry) Dir() DirID { return DirID{Tree: e.ID, Meta: e.Meta} }
 
-// Timespec is t for system calls.
+// Timespec converts t for use in system calls.
 func (t Time) Timespec() unix.Timespec { return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)} }
 
-// Before says whether t is earlier than u.
+// Before reports whether t is earlier than u.
 func (t Time) Before(u Time) bool { return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec }
 
 // Format returns the S_IFMT bits of k.
@@ -172,12 +173,12 @@ func (k Kind) Format() uint32 {
 	return unix.S_IFREG
 }
 
-// InodeGroup begins the names that a WarmView gives to hard-link groups: a directory knows inodes, not the groups of
-// commits.
+// InodeGroup is the prefix of the hard-link group names that package inspect makes up for files in warm. Warm only has
+// inode numbers; it does not know the group names that commits use.
 const InodeGroup = "inode:"
 
-// DateText is a time for programs: RFC 3339 in UTC. Of what git stores it cannot say years over 9999: those are the
-// last moment that it can.
+// DateText formats a time for programs: RFC 3339 in UTC. Commits may carry years over 9999, which RFC 3339 cannot
+// express; they come out as the last second of 9999.
 func DateText(t time.Time) string {
 	if t = t.UTC(); t.Year() > 9999 {
 		return "9999-12-31T23:59:59Z"
@@ -185,7 +186,7 @@ func DateText(t time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
-// ClockText is a time for people, as RFC 3339 in UTC with its nanoseconds.
+// ClockText formats a time for people: RFC 3339 in UTC, with nanoseconds.
 func ClockText(t Time) string {
 	return time.Unix(t.Sec, int64(t.Nsec)).UTC().Format("2006-01-02T15:04:05.999999999Z")
 }

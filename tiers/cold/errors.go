@@ -3,33 +3,36 @@ package cold
 import "errors"
 
 var (
-	// ErrRefMoved: the branch is not where it was when the Tx began.
+	// ErrRefMoved says that the branch is no longer where it was when the Tx began.
 	ErrRefMoved = errors.New("the branch was moved by another writer")
-	// ErrDiverged: the remote's branch has commits that ours has not.
+	// ErrDiverged says that the remote's branch has commits that the local one lacks.
 	ErrDiverged = errors.New("the remote branch has commits of another machine")
-	// ErrSizeChanged: a file grew or shrank while it was read.
+	// ErrSizeChanged says that a file grew or shrank while it was read.
 	ErrSizeChanged = errors.New("file changed size while it was read")
-	// ErrMissing: cold lacks an object. Wrapped with the object's id.
+	// ErrMissing says that cold lacks an object. It is wrapped with the object's id.
 	ErrMissing = errors.New("object is missing from cold")
-	// ErrCorrupt: bytes in cold do not match their id or their format. Wrapped with what and where.
+	// ErrCorrupt says that bytes in cold do not match their id or their format. It is wrapped with what is damaged and
+	// where.
 	ErrCorrupt = errors.New("cold is damaged")
 )
 
-// TooMuchError is what a Tx says of what a commit cannot hold: it stays out of the commit, and the rest is taken.
+// TooMuchError is returned by a Tx for something that a commit cannot hold. The caller leaves it out of the commit and
+// goes on with the rest.
 type TooMuchError struct {
-	// Entries of the directory that PutDir got, "" for its own attributes; none: the file or directory as a whole.
+	// Names are the entries, among those passed to PutDir, that are too much; "" stands for the directory's own
+	// attributes. If it is empty, the file or directory as a whole is too much.
 	Names []string
-	Links bool // of PutDir: the root's link groups
+	Links bool // PutDir: the root's hard-link groups are too much
 	Err   error
 }
 
 // Error implements error.
 func (e *TooMuchError) Error() string { return "more than a commit can hold: " + e.Err.Error() }
 
-// Unwrap gives what is too much.
+// Unwrap returns the reason.
 func (e *TooMuchError) Unwrap() error { return e.Err }
 
-// RefusedError is a remote's permanent refusal: hook, policy, fsck, permission.
+// RefusedError is a permanent refusal by a remote, by a hook, a policy, its fsck or its permissions.
 type RefusedError struct{ Reason string }
 
 // Error implements error.

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// CleanPaths brings paths below a volume's root into one form, "a/b"; nil where they are everything.
+// CleanPaths normalizes paths below a volume's root to the form "a/b". It returns nil, which stands for everything, if
+// the list is empty or contains the root.
 func CleanPaths(paths []string) []string {
 	var want []string
 	for _, p := range paths {
@@ -18,8 +19,9 @@ func CleanPaths(paths []string) []string {
 	return want
 }
 
-// Wanted narrows paths from CleanPaths to a child of their directory: whole says that it is one of them, skip that it
-// is none, and below lists what is wanted of it, nil for all.
+// Wanted narrows a list from CleanPaths to what it wants of the child called name: whole says that the child itself is
+// in the list, skip that nothing at or below it is, and below is the list to use inside the child; nil stands for
+// everything.
 func Wanted(want []string, name string) (below []string, whole, skip bool) {
 	if want == nil {
 		return nil, false, false
@@ -37,7 +39,7 @@ func Wanted(want []string, name string) (below []string, whole, skip bool) {
 	return below, false, below == nil
 }
 
-// NameOf is what a finding calls a path: the root has a name too.
+// NameOf returns the path as findings print it: the root is ".".
 func NameOf(at string) string {
 	if at == "" {
 		return "."

@@ -8,58 +8,66 @@ import (
 // Listing is one directory as a commit describes it.
 type Listing struct {
 	Entries []Entry // sorted by Name, bytewise
-	// Reconciled says that a stock client changed this directory (its metadata describes another tree), so what is
-	// listed was merged by FORMAT.md section 3 and the directory must be committed anew before it counts as clean.
+	// Reconciled says that a stock client changed this directory, so that its metadata describes another tree. The
+	// listing was merged from both by FORMAT.md section 3, and the directory must be committed anew before it counts as
+	// clean.
 	Reconciled bool
-	// Problems are entries left out or mended because the repository lies about them; for the log.
+	// Problems says which entries were left out or mended because the repository contradicts itself about them. It is
+	// meant for the log.
 	Problems []error
 }
 
-// CommitInfo is what a commit says of itself.
+// CommitInfo is what a commit says about itself.
 type CommitInfo struct {
 	ID      ID
 	Parent  ID
-	Time    time.Time // the committer's, by which git orders commits: never before the parent's
-	Made    time.Time // when it was made by its machine's clock; Time for a commit of a stock client
+	Time    time.Time // the committer's date, by which git orders commits; never earlier than the parent's
+	Made    time.Time // when it was made, by its machine's clock; equal to Time for a stock client's commit
 	Reason  string    // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
 	Machine string    // trailer Emberfs-Machine
 	Subject string
-	// Live says that the commit is on the live branch, not on main. Cold.Newest, Tx.Base and listings of commits tell.
+	// Live says that the commit is on the live branch, not on main. It is set by Cold.Newest, Tx.Base and listings of
+	// commits only.
 	Live bool
-	// Absorbed are live commits that this one of main took the place of, trailer Emberfs-Absorbs: the last one first,
-	// then those at which another machine took over. What they have, and what went before them, went into this one.
+	// Absorbed are the live commits that this commit of main replaced (trailer Emberfs-Absorbs): first the last commit
+	// of the live branch, then those at which another machine took over. Their content, and that of the live commits
+	// before them, is contained in this one.
 	Absorbed []ID
 }
 
-// Snapshot reads one commit. Safe for concurrent use.
+// Snapshot reads one commit. It is safe for concurrent use.
 type Snapshot interface {
 	Info() CommitInfo
-	// Root is the root directory's entry (Name "").
+	// Root returns the entry of the root directory; its Name is "".
 	Root() Entry
-	// ReadDir lists a directory of this commit. Errors of single entries are Problems, not errors.
+	// ReadDir lists a directory of this commit. What is wrong with single entries is in Listing.Problems and does not
+	// make it fail.
 	ReadDir(ctx context.Context, dir DirID) (Listing, error)
-	// ReadNames is ReadDir without a look at each file's object: a size is what the metadata says, until Sizes looked
-	// at them.
+	// ReadNames lists a directory like ReadDir, but does not look at each file's object: sizes are those in the
+	// metadata. Sizes makes up for that.
 	ReadNames(ctx context.Context, dir DirID) (Listing, error)
-	// Sizes is ReadDir for who has what ReadNames gave.
+	// Sizes returns what ReadDir would return, given what ReadNames returned for the same directory.
 	Sizes(ctx context.Context, dir DirID, names Listing) (Listing, error)
-	// LinkDirs gives for each hard-link group that spans directories the directories (slash paths, "" the root) it is
-	// in.
+	// LinkDirs returns, for each hard-link group that has names in several directories, the slash paths of those
+	// directories ("" is the root).
 	LinkDirs(ctx context.Context) (map[string][]string, error)
-	// Valid says whether a directory of this commit and all below it are as EmberFS wrote them: its metadata describes
-	// its tree. ErrMissing, ErrCorrupt.
+	// Valid reports whether a directory of this commit and everything below it are as EmberFS wrote them, that is,
+	// whether all metadata describes its tree. If it cannot tell, the error is ErrMissing or ErrCorrupt.
 	Valid(ctx context.Context, dir DirID) (bool, error)
-	// Opened lists files in the order in which the session that made the commit opened them first: slash paths, the
-	// most urgent first. They may be gone; a commit of a stock client, or one before there was such a list, has none.
+	// Opened returns the slash paths of files in the order in which the session that made the commit first opened them;
+	// the first are the most urgent to have again. They may no longer exist. A stock client's commit, and one of an
+	// EmberFS that did not write such a list yet, has none.
 	Opened(ctx context.Context) ([]string, error)
-	// Rules is the text of the volume's own rules, nil where it has none. ErrCorrupt: it is too long, or no file.
+	// Rules returns the text of the rules stored in the volume, or nil if it has none. The error is ErrCorrupt if the
+	// text is too long or not a file.
 	Rules(ctx context.Context) ([]byte, error)
-	// Files counts the entries of all directories that git has, about, and those among them that are no directories;
-	// over most names it may stop and gives a number over most. It costs a look at each distinct directory.
+	// Files counts what is stored in git, roughly: names is the number of directory entries, files the number of those
+	// that are not directories. If there are more than most names it may stop early; the names that it returns are then
+	// still more than most. It reads each distinct directory once.
 	Files(ctx context.Context, most int64) (files, names int64, err error)
 }
 
-// RootDir names the root directory of a snapshot.
+// RootDir returns the DirID of a snapshot's root directory.
 func RootDir(s Snapshot) DirID {
 	root := s.Root()
 	return root.Dir()

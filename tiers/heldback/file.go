@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// This file: the table's file, line by line.
+// This file has the format of the table's file.
 
 type line struct {
 	Key
@@ -33,8 +33,8 @@ func text(s string) (string, []byte) {
 	return "", []byte(s)
 }
 
-// Open reads the table in the file at path; where there is none it is empty. root is warm's root. A nil rewrite: the
-// table is only read, as it is at this moment.
+// Open reads the table in the file at path; if the file does not exist the table is empty. root is warm's root. If
+// rewrite is nil, the table is a read-only copy of the file's present content.
 func Open(path string, root Key, rewrite Rewrite) (*Table, error) {
 	t := &Table{path: path, items: map[Key]*place{}, root: root, rewrite: rewrite}
 	data, err := os.ReadFile(path)
@@ -70,7 +70,7 @@ func openFile(path string, write bool) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
-// take takes up one line of the file.
+// take applies one line of the file, which begins at off.
 func (t *Table) take(raw []byte, off int64) error {
 	t.lines++
 	var l line
@@ -97,7 +97,7 @@ func (t *Table) take(raw []byte, off int64) error {
 	return nil
 }
 
-// shrink writes the file anew with the living lines alone. data is what it holds.
+// shrink rewrites the file, whose content is data, with the living lines only.
 func (t *Table) shrink(data []byte) error {
 	all, err := t.head()
 	if err != nil {
@@ -111,7 +111,7 @@ func (t *Table) shrink(data []byte) error {
 			return err
 		}
 		l.Key = k
-		l.Path, l.Path64 = text(p.path) // where it is now
+		l.Path, l.Path64 = text(p.path) // its current path
 		raw, err := json.Marshal(l)
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func (t *Table) shrink(data []byte) error {
 	return t.replace(all)
 }
 
-// head is the first line of a file.
+// head returns the first line of a file.
 func (t *Table) head() ([]byte, error) {
 	raw, err := json.Marshal(line{Key: t.root, Root: true})
 	return append(raw, '\n'), err
@@ -139,7 +139,7 @@ func (t *Table) replace(all []byte) error {
 	return err
 }
 
-// write appends a line; t.mu is held.
+// write appends a line. t.mu must be held.
 func (t *Table) write(l line) (off int64, size int, err error) {
 	raw, err := json.Marshal(l)
 	if err != nil {
@@ -155,7 +155,7 @@ func (t *Table) write(l line) (off int64, size int, err error) {
 			return 0, 0, err
 		}
 	}
-	if _, err := t.file.WriteAt(raw, t.end); err != nil { // half a line at the end is overwritten by the next
+	if _, err := t.file.WriteAt(raw, t.end); err != nil { // if it is incomplete, the next write overwrites it
 		return 0, 0, err
 	}
 	off = t.end

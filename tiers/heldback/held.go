@@ -15,33 +15,34 @@ import (
 
 // Held is what is held back of one inode.
 type Held struct {
-	// Owner, uid and gid, is what the commit has; Given what the inode got instead. Who gives it another owner means
-	// that one.
+	// Owner is the uid and gid that the commit has; Given is what the inode got instead. When somebody sets another
+	// owner than Given, that replaces Owner.
 	Owner *[2]uint32 `json:"owner,omitempty"`
 	Given *[2]uint32 `json:"given,omitempty"`
-	// Mode and GivenMode are the same of 07777.
+	// Mode and GivenMode are the same for the permission bits (07777).
 	Mode      *uint32 `json:"mode,omitempty"`
 	GivenMode *uint32 `json:"given_mode,omitempty"`
 	Xattrs    []Xattr `json:"xattrs,omitempty"`
-	// Mtime is one that the file system does not keep, and GivenMtime what it made of it. Who sets another one, or
-	// writes, means that.
+	// Mtime is a time that the file system cannot store; GivenMtime is what it stored instead. When the inode has
+	// another mtime than GivenMtime, Mtime does not count any more.
 	Mtime      *cold.Time `json:"mtime,omitempty"`
 	GivenMtime *cold.Time `json:"given_mtime,omitempty"`
-	// Flags are those of chattr(1), which warm's file does not have: they would hold up the daemon too.
+	// Flags are the chattr(1) flags that the commit has. Warm's file does not have them, because they would stop the
+	// daemon too.
 	Flags uint32 `json:"flags,omitempty"`
-	// Entry is all of an entry that cannot be made: an empty file stands for it, which opens with EIO.
+	// Entry is an entry that cannot be made at all. An empty file stands in for it; opening that gives EIO.
 	Entry *Entry `json:"entry,omitempty"`
 
-	What []string `json:"-"` // for people, in this order
+	What []string `json:"-"` // what is held back, for people
 }
 
-// Xattr is an extended attribute, whose name may be any bytes.
+// Xattr is an extended attribute. Its name may contain any bytes.
 type Xattr struct {
 	Name  []byte `json:"name"`
 	Value []byte `json:"value"`
 }
 
-// Entry is an Entry in JSON: texts may be any bytes.
+// Entry is a cold.Entry for JSON, with texts that may contain any bytes.
 type Entry struct {
 	cold.Entry
 	Name, Target, Link, Stored []byte
@@ -50,11 +51,11 @@ type Entry struct {
 
 const FileName = "heldback"
 
-// KeyOf is the key of the inode that was looked at.
+// KeyOf returns the key of the inode that st describes.
 func KeyOf(st *unix.Statx_t) Key { return Key{Ino: st.Ino, Gen: warm.GenOf(st)} }
 
-// OpenState reads what is held back of a state directory's warm, and finds the inodes again where that was copied. lost
-// are the paths of those that it did not find.
+// OpenState opens the table of a state directory. If the directory was copied, it finds the inodes again by their
+// paths; lost are the paths at which it did not.
 func OpenState(state string, warmFD int, rewrite Rewrite) (t *Table, lost []string, err error) {
 	var st unix.Statx_t
 	if err := warm.StatAt(warmFD, "", &st); err != nil {
@@ -80,7 +81,7 @@ func (t *Table) Hold(st *unix.Statx_t, at string, h *Held) error {
 	return t.Put(Item{Key: KeyOf(st), Path: at, What: h.What, Mark: h.Mark(), Value: raw})
 }
 
-// Holding gives what is held back of an inode; nil: nothing.
+// Holding returns what is held back of an inode, or nil if nothing is.
 func Holding(t *Table, k Key) (*Held, error) {
 	if t.Empty() {
 		return nil, nil
@@ -96,7 +97,7 @@ func Holding(t *Table, k Key) (*Held, error) {
 	return h, nil
 }
 
-// Fill makes of an entry that was looked at the one that a commit is to have.
+// Fill turns an entry as warm has it into the one that a commit should have.
 func (h *Held) Fill(e *cold.Entry) {
 	if h == nil {
 		return
@@ -114,7 +115,7 @@ func (h *Held) Fill(e *cold.Entry) {
 	if h.Mtime != nil && *h.GivenMtime == e.Mtime {
 		e.Mtime = *h.Mtime
 	}
-	if h.Mode != nil { // suid and sgid: what somebody set of the rest counts
+	if h.Mode != nil { // adds the bits that are held back; the others are as warm has them
 		e.Mode |= *h.Mode &^ *h.GivenMode
 	}
 	for _, x := range h.Xattrs {
@@ -139,7 +140,7 @@ func (e *Entry) entry() cold.Entry {
 	return out
 }
 
-// EntryOf is an entry as it is kept.
+// EntryOf converts an entry to the form in which it is stored.
 func EntryOf(e *cold.Entry) *Entry {
 	h := &Entry{Entry: *e, Name: []byte(e.Name), Target: []byte(e.Target), Link: []byte(e.Link)}
 	h.Entry.Name, h.Entry.Target, h.Entry.Link, h.Entry.Xattrs = "", "", "", nil
@@ -152,15 +153,15 @@ func EntryOf(e *cold.Entry) *Entry {
 	return h
 }
 
-// Empty says that nothing is held back.
+// Empty reports whether nothing is held back.
 func (h *Held) Empty() bool {
 	return h.Owner == nil && h.Mode == nil && len(h.Xattrs) == 0 && h.Entry == nil && h.Flags == 0 && h.Mtime == nil
 }
 
-// MarkStandIn is the mark of what stands in; the others are flags.
+// MarkStandIn is the mark of an entry for which an empty file stands in. Other marks are chattr(1) flags.
 const MarkStandIn = 1 << 31
 
-// Mark is the mark of the item that keeps h.
+// Mark returns the mark of the item that stores h.
 func (h *Held) Mark() uint32 {
 	if h.Entry != nil {
 		return MarkStandIn
@@ -170,7 +171,7 @@ func (h *Held) Mark() uint32 {
 
 const LeftOutHere = "left out here: "
 
-// At is the inode at a path of warm.
+// At returns the inode at a path of warm.
 func At(warmFD int, at string) (Key, bool) {
 	fd, err := warm.OpenPath(warmFD, cold.NameOf(at))
 	if err != nil {
@@ -182,17 +183,17 @@ func At(warmFD int, at string) (Key, bool) {
 	return KeyOf(&st), err == nil
 }
 
-// The kinds of what is held back, as what somebody changes.
+// The parts of an inode that can be held back, and that a change can replace.
 const (
 	PartOwner = iota
 	PartMode
 	PartSGID
 	PartMtime
 	PartXattrs
-	PartCaps // capabilities, which any write takes away
+	PartCaps // capabilities, which any write removes
 )
 
-// Drop takes a part away, and says whether it was there.
+// Drop removes a part, and reports whether it was there.
 func (h *Held) Drop(part int, attr string) (had bool) {
 	xattr := func(match func(string) bool) {
 		before := len(h.Xattrs)

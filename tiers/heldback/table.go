@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 )
 
-// Key is an inode: its number, and its birth time in nanoseconds.
+// Key identifies an inode by its number and its birth time in nanoseconds.
 type Key struct {
 	Ino uint64 `json:"ino"`
 	Gen uint64 `json:"gen"`
@@ -22,24 +22,24 @@ type Key struct {
 type Item struct {
 	Key   Key
 	Path  string          // a slash path below warm's root
-	What  []string        // for people; nothing: List passes the item by
-	Mark  uint32          // the caller's, for Mark
-	Value json.RawMessage // the caller's
+	What  []string        // what is held back, for people; List leaves the item out if it is empty
+	Mark  uint32          // chosen by the caller; Table.Mark returns it
+	Value json.RawMessage // chosen by the caller
 }
 
-// Table holds items. Safe for concurrent use. A nil Table is empty.
+// Table is a set of items. It is safe for concurrent use. A nil Table is empty.
 type Table struct {
 	mu    sync.RWMutex
 	path  string
 	file  *os.File    // nil until something is written
-	end   int64       // of the file
-	dirty atomic.Bool // something was put that is not durable
+	end   int64       // the file's length
+	dirty atomic.Bool // something was written that is not durable yet
 	items map[Key]*place
-	n     atomic.Int64        // of items: every operation of a file system asks whether there are any
-	texts map[string][]string // of what is held back: many files have the same
+	n     atomic.Int64        // number of items; atomic, because every operation of the file system asks for it
+	texts map[string][]string // interned Item.What, since many files have the same
 	lines int
 
-	root    Key // warm's
+	root    Key // warm's root
 	copied  bool
 	rewrite Rewrite
 }
@@ -47,7 +47,7 @@ type Table struct {
 // Rewrite replaces a file durably.
 type Rewrite func(path string, data []byte, perm os.FileMode) error
 
-// place is where an item's line is; its value stays in the file, for there may be many.
+// place says where an item's line is. The value stays in the file, because there may be many.
 type place struct {
 	path string
 	what []string
@@ -56,19 +56,19 @@ type place struct {
 	size int
 }
 
-// unknown is the path of an inode that lost the name that was known: it has another one. (No path below a root begins
-// so.)
+// unknown is the path of an inode that has lost the name that was known, but still has others. (No path below a root
+// begins with a slash.)
 const unknown = "/"
 
-// Unknown says that nobody knows where the inode of an item is.
+// Unknown reports whether the item's path is not known.
 func (it *Item) Unknown() bool { return it.Path == unknown }
 
-// Copied says that the table is about another directory than root, which this one was copied from: nothing is found
-// before Rekey.
+// Copied reports whether the table was written for another directory than root, which is a copy of it. Nothing is found
+// in the table before Rekey.
 func (t *Table) Copied() bool { return t.copied }
 
-// Rekey finds the inodes by their paths, and gives those that it did not find: nothing is held back there any more. A
-// table that is only read finds them for itself alone.
+// Rekey finds the inodes by their paths, and returns the paths at which it found none; nothing is held back there any
+// more. In a read-only table this has no effect on the file.
 func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +95,7 @@ func (t *Table) Rekey(find func(path string) (Key, bool)) (lost []string, err er
 	return lost, errors.Join(err, old.Close())
 }
 
-// text gives one copy of a text for all that have it.
+// text returns a shared copy of what.
 func (t *Table) text(what []string) []string {
 	key := strings.Join(what, "\x00")
 	one, ok := t.texts[key]
@@ -123,7 +123,7 @@ func (t *Table) compare(a, b Key) int {
 		cmp.Compare(a.Gen, b.Gen))
 }
 
-// Put holds something back; it replaces what was held back of that inode. It is not durable before Sync.
+// Put holds something back, and replaces what was held back of that inode before. It is not durable before Sync.
 func (t *Table) Put(it Item) error {
 	l := line{Key: it.Key, What: it.What, Mark: it.Mark, Value: it.Value}
 	l.Path, l.Path64 = text(it.Path)
@@ -138,7 +138,7 @@ func (t *Table) Put(it Item) error {
 	return nil
 }
 
-// Drop holds nothing back any more of an inode. Where that cannot be written it lasts until the next start.
+// Drop removes the item of an inode. If that cannot be written, the item is back at the next start.
 func (t *Table) Drop(k Key) error {
 	if t.Empty() {
 		return nil
@@ -154,8 +154,8 @@ func (t *Table) Drop(k Key) error {
 	return err
 }
 
-// MovedOne notes that an inode, no directory, has another path; one of several names was renamed where it was not at
-// from.
+// MovedOne notes that an inode other than a directory was renamed from one path to another. It does nothing if the
+// inode's known path is another one, since then another of its names was renamed.
 func (t *Table) MovedOne(k Key, from, to string) error {
 	if !t.Has(k) {
 		return nil
@@ -173,10 +173,10 @@ func (t *Table) MovedOne(k Key, from, to string) error {
 	return err
 }
 
-// Lost notes that an inode has no name at a path any more, but others that nobody knows.
+// Lost notes that an inode has lost its name at a path and now only has names that are not known.
 func (t *Table) Lost(k Key, at string) error { return t.MovedOne(k, at, unknown) }
 
-// Moved notes that a directory has another path, and all below it.
+// Moved notes that a directory was renamed, and with it everything below.
 func (t *Table) Moved(from, to string) error {
 	if t.Empty() {
 		return nil
@@ -203,10 +203,10 @@ func (t *Table) move(from, to string) (moved int) {
 	return moved
 }
 
-// Empty says that nothing is held back.
+// Empty reports whether nothing is held back.
 func (t *Table) Empty() bool { return t.Len() == 0 }
 
-// Len is of how many inodes something is held back.
+// Len returns of how many inodes something is held back.
 func (t *Table) Len() int {
 	if t == nil {
 		return 0
@@ -214,7 +214,7 @@ func (t *Table) Len() int {
 	return int(t.n.Load())
 }
 
-// Has says whether something is held back of an inode.
+// Has reports whether something is held back of an inode.
 func (t *Table) Has(k Key) bool {
 	if t == nil {
 		return false
@@ -224,7 +224,7 @@ func (t *Table) Has(k Key) bool {
 	return t.items[k] != nil
 }
 
-// Mark is that of an inode, 0 where there is none.
+// Mark returns the mark of an inode's item, or 0 if it has none.
 func (t *Table) Mark(k Key) uint32 {
 	if t == nil {
 		return 0
@@ -237,7 +237,7 @@ func (t *Table) Mark(k Key) uint32 {
 	return 0
 }
 
-// Get gives what is held back of an inode; ok is false where nothing is.
+// Get returns what is held back of an inode. ok is false if that is nothing.
 func (t *Table) Get(k Key) (it Item, ok bool, err error) {
 	if t == nil {
 		return Item{}, false, nil
@@ -259,8 +259,8 @@ func (t *Table) Get(k Key) (it Item, ok bool, err error) {
 	return Item{Key: k, Path: p.path, What: slices.Clone(p.what), Mark: p.mark, Value: l.Value}, true, nil
 }
 
-// List gives the first items that say something, in the order of their paths, without their values: so many at most,
-// and 0 for all. more is how many there are besides.
+// List returns the first items that have a What, sorted by path and without their values: at most most of them, or all
+// if most is 0. more is how many others there are.
 func (t *Table) List(most int) (out []Item, more int) {
 	if t == nil {
 		return nil, 0
@@ -272,7 +272,7 @@ func (t *Table) List(most int) (out []Item, more int) {
 		if len(p.what) == 0 {
 			continue
 		}
-		if most > 0 && len(keys) == most { // of very many a few are wanted
+		if most > 0 && len(keys) == most { // keep only the first ones
 			if more++; t.compare(k, keys[most-1]) >= 0 {
 				continue
 			}
@@ -296,7 +296,7 @@ func (t *Table) List(most int) (out []Item, more int) {
 	return out, more
 }
 
-// All gives the keys and paths of all items, in no order.
+// All returns the keys, paths and marks of all items, in no particular order.
 func (t *Table) All() []Item {
 	if t == nil {
 		return nil
@@ -310,7 +310,7 @@ func (t *Table) All() []Item {
 	return out
 }
 
-// Sync makes durable what was put.
+// Sync makes what was written durable.
 func (t *Table) Sync() error {
 	if t == nil || !t.dirty.Load() {
 		return nil
@@ -327,7 +327,7 @@ func (t *Table) Sync() error {
 	return nil
 }
 
-// Close ends the use of the table.
+// Close syncs and closes the table.
 func (t *Table) Close() error {
 	if t == nil || t.file == nil {
 		return nil

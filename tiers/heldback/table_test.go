@@ -30,7 +30,7 @@ func put(t *testing.T, tab *Table, ino uint64, path, value string) {
 	}
 }
 
-// said gives paths and values of a table.
+// said returns the paths and values of a table.
 func said(t *testing.T, tab *Table) (out []string) {
 	t.Helper()
 	list, more := tab.List(0)
@@ -79,7 +79,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// The line that was being written when the machine stopped is none, and what follows does not mix with it.
+// A line that was being written when the machine stopped is ignored, and what is written afterwards does not mix with
+// it.
 func TestTornLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "held")
 	tab := open(t, path)
@@ -160,7 +161,7 @@ func TestCopiedTable(t *testing.T) {
 	}
 }
 
-// A table that is only read finds a copy's inodes too, and changes nothing; one that has to shrink is rekeyed first.
+// A read-only table finds a copy's inodes too and changes nothing; a table that has to shrink is rekeyed first.
 func TestCopiedTableReadOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "held")
 	tab := open(t, path)
@@ -231,7 +232,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// Items that say the same share the text, not what somebody does with it.
+// Items with the same What share the text, but a caller may change what it got.
 func TestSharedText(t *testing.T) {
 	tab := open(t, filepath.Join(t.TempDir(), "held"))
 	put(t, tab, 10, "a", "1")
@@ -248,7 +249,7 @@ func TestSharedText(t *testing.T) {
 	}
 }
 
-// An item that says nothing is not listed, and its mark is known without reading.
+// An item without What is not listed, and its mark is known without reading the file.
 func TestMark(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "held")
 	tab := open(t, path)

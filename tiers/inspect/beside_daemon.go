@@ -6,8 +6,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// A daemon that works beside a check marks a directory dirty, and all above it, before anything in it changes: a
-// finding counts only while what it was told by still stands.
+// A daemon marks a directory dirty, and all directories above it, before anything in it changes. So beside a daemon a
+// finding counts only if the record that it is based on is still the same afterwards.
 
 // seenMark is a directory's clean mark as it was read.
 type seenMark struct {
@@ -15,8 +15,7 @@ type seenMark struct {
 	rec warm.Record
 }
 
-// confirmed says, where a daemon works, whether a record still stands after what was seen: marks turn dirty before a
-// change.
+// confirmed reports whether a record is still the same. Without a daemon it always is.
 func (w *warmWalk) confirmed(self warm.XattrTarget, dir bool, rec warm.Record) bool {
 	if !w.o.Live {
 		return true
@@ -25,8 +24,8 @@ func (w *warmWalk) confirmed(self warm.XattrTarget, dir bool, rec warm.Record) b
 	return ok && now == rec
 }
 
-// marked says, where a daemon works, whether the innermost clean mark still stands: it goes before anything below it
-// changes.
+// marked reports whether the innermost clean mark is still there; it is removed before anything below it changes.
+// Without a daemon it always is.
 func (w *warmWalk) marked() bool {
 	if !w.o.Live || len(w.marks) == 0 {
 		return true
@@ -35,7 +34,7 @@ func (w *warmWalk) marked() bool {
 	return w.confirmed(m.at, true, m.rec)
 }
 
-// stillDiffers says, where a daemon works, whether a file that was seen to differ from its record still does.
+// stillDiffers reports whether a file that differed from its record still does. Without a daemon it always does.
 func (w *warmWalk) stillDiffers(fd int, name string, self warm.XattrTarget, st *unix.Statx_t, rec warm.Record) bool {
 	if !w.o.Live {
 		return true
@@ -45,7 +44,8 @@ func (w *warmWalk) stillDiffers(fd int, name string, self warm.XattrTarget, st *
 		now.Size == st.Size && now.Mtime == st.Mtime
 }
 
-// stands says, where a daemon works, whether the record of what is in cold only is still what it was: believed or not.
+// stands reports whether the record of something that is in cold only is still the same, whether it is believed or not.
+// Without a daemon it always is.
 func (w *warmWalk) stands(self warm.XattrTarget, rec warm.Record) bool {
 	if !w.o.Live {
 		return true

@@ -18,37 +18,38 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Options says what CheckWarm compares.
+// Options says what Check compares.
 type Options struct {
 	State string // the state directory
 	Info  StateInfo
-	// Commits are what warm's records may be of: the commit it was last in step with, and the branch's tip. The first
-	// is what changed files are told by. May be empty.
+	// Commits are the commits that warm's records may refer to: the one that warm was last in step with, and the
+	// branch's tip. Whether a file has changed is judged by the first one. It may be empty.
 	Commits []cold.Snapshot
-	// Live: a daemon works there. Findings are looked at twice.
+	// Live says that a daemon is using the volume. Findings are then checked twice.
 	Live bool
-	// Same compares a file's content with an id; nil: contents are not read.
+	// Same compares a file's content with an id. If nil, contents are not read.
 	Same func(ctx context.Context, id cold.ID, c cold.Content) (bool, error)
-	// Lacks says what cold has not of something that is there only; nil: nobody asks.
+	// Lacks returns what cold lacks of something that is only there. If nil, that is not checked.
 	Lacks    func(ctx context.Context, n cold.Need) ([]cold.Lost, error)
-	Progress func(files, done, total int64) // of what Same compares, in allocated bytes; may be nil
+	Progress func(files, done, total int64) // progress of comparing by Same, in files and allocated bytes; may be nil
 }
 
-// Report is what CheckWarm found.
+// Report is what Check found.
 type Report struct {
 	Findings []cold.Finding
-	// Untrue are directories and files whose records say "clean" although they are not; DropRecords takes them.
+	// Untrue are directories and files whose records say "clean" although they are not. They can be passed to
+	// DropRecords.
 	Untrue []string
-	// Lost is what is in cold only and not whole there.
+	// Lost is what is only in cold, and not complete or not undamaged there.
 	Lost []cold.Need
-	// AtRisk is what no commit has; Seconds by the inodes' change times, which unlike mtimes nobody sets.
+	// AtRisk is what no commit has. Its Seconds go by the inodes' change times, which, unlike mtimes, nobody can set.
 	AtRisk   cold.AtRisk
-	Doubtful int64 // files whose records are hints only, and that look unchanged
+	Doubtful int64 // number of files whose records are only hints but that look unchanged
 }
 
-// Check compares warm with a commit by its records, sizes and times, and with Same by the bytes of clean files. It
-// changes nothing. A directory that is marked clean must be what the commit says; what is not marked clean is at risk
-// where it differs.
+// Check compares warm with a commit by records, sizes and times, and, if Same is set, by the bytes of clean files. It
+// changes nothing. A directory that is marked clean must be what the commit says. What is not marked clean is at risk
+// if it differs.
 func Check(ctx context.Context, o Options) (*Report, error) {
 	fd, err := openWarmDir(o.State)
 	if errors.Is(err, unix.ENOENT) {
@@ -64,7 +65,7 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	}
 	defer warm.CloseFD(fd)
 	st, err := warm.LoadState(o.State)
-	if err != nil { // which is a finding of its own
+	if err != nil { // this is reported as a finding elsewhere
 		st = &warm.State{}
 	}
 	if err := st.ProveWarm(fd); errors.Is(err, warm.ErrUnproven) {
@@ -113,25 +114,25 @@ func openWarmDir(state string) (int, error) {
 	return fd, nil
 }
 
-// warmWalk is one walk over warm beside the commits' listings.
+// warmWalk is one walk over warm, in parallel with the commits' listings.
 type warmWalk struct {
 	ctx    context.Context
 	o      Options
 	out    *Report
-	inodes map[uint64]struct{} // files with several names, whose bytes count once
+	inodes map[uint64]struct{} // files with several names that were counted at risk, so that their bytes count once
 	oldest int64
 	rules  *rules.Set
-	marks  []seenMark // clean marks that are believed, from the outermost to the innermost directory
+	marks  []seenMark // the clean marks above that are believed, the outermost first
 	files  int64
 	done   int64
 	total  int64
 	held   *heldback.Table
 }
 
-// maxWarmFindings bounds what is listed; the rest is counted.
+// maxWarmFindings is how many findings are listed; files beyond that are only in Report.Untrue.
 const maxWarmFindings = 1000
 
-// untrue reports a clean mark over something else. mark is the directory or file whose record is to go.
+// untrue reports a wrong clean mark. mark is the directory or file whose record has to be dropped.
 func (w *warmWalk) untrue(at, mark, what string) {
 	if len(w.out.Untrue) == 0 || w.out.Untrue[len(w.out.Untrue)-1] != mark {
 		w.out.Untrue = append(w.out.Untrue, mark)
@@ -159,7 +160,7 @@ func (w *warmWalk) risk(st *unix.Statx_t, bytes int64) {
 	}
 }
 
-// record reads a record; ok says that it is believed, seen that there is one of this version.
+// record reads a record. ok says that it is believed, seen that there is one that this version can read.
 func (w *warmWalk) record(at warm.XattrTarget, dir bool) (r warm.Record, ok, seen bool) {
 	var buf [warm.RecordMax + 1]byte
 	n, err := at.Get(warm.RecordAttr, buf[:])
@@ -178,7 +179,7 @@ type listing struct {
 	by map[string]*cold.Entry
 }
 
-// listings reads the directory from each commit that has it, each distinct one once.
+// listings reads the directory from each commit that has it; equal ones are read once.
 func (w *warmWalk) listings(ids []cold.DirID) []listing {
 	var out []listing
 	for i, id := range ids {
@@ -187,7 +188,7 @@ func (w *warmWalk) listings(ids []cold.DirID) []listing {
 		}
 		l, err := w.o.Commits[i].ReadDir(w.ctx, id)
 		if err != nil {
-			continue // the check of the repository says what is wrong with it
+			continue // the check of the repository reports what is wrong
 		}
 		by := make(map[string]*cold.Entry, len(l.Entries))
 		for k := range l.Entries {
@@ -198,8 +199,8 @@ func (w *warmWalk) listings(ids []cold.DirID) []listing {
 	return out
 }
 
-// dir compares a directory. ids are what the commits have there, zero where one has none; clean says that a directory
-// above is marked clean, and so everything below it.
+// dir compares a directory. ids are what the commits have there, zero for one that has none. clean says that a
+// directory above is marked clean, and thus everything below it.
 func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarget, clean bool, depth int) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -224,7 +225,7 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 			}
 			marked, clean = false, false
 		} else {
-			// The listing is the same whichever commit reads it.
+			// All commits would read the same listing.
 			ids = slices.Repeat([]cold.DirID{stands}, len(w.o.Commits))
 		}
 	}
@@ -255,7 +256,7 @@ func (w *warmWalk) dir(fd int, at string, ids []cold.DirID, self warm.XattrTarge
 	return nil
 }
 
-// vanished looks for names that the commit has and warm has not.
+// vanished looks for names that the commit has and warm lacks.
 func (w *warmWalk) vanished(at string, names []warm.Dirent, lists []listing, dirty bool) {
 	if len(lists) == 0 {
 		return
@@ -362,118 +363,5 @@ func (w *warmWalk) entry(fd int, at, name, mark string, lists []listing, dirty b
 			w.risk(&st, 0)
 		}
 	}
-	return nil
-}
-
-// attrsDiffer compares what a commit keeps of an inode beside its content.
-func (w *warmWalk) attrsDiffer(fd int, name string, st *unix.Statx_t, e *cold.Entry, mtime bool) bool {
-	now := warm.EntryOf(name, st)
-	var err error
-	if now.Xattrs, err = warm.ByName(fd, name).All(); err != nil {
-		return false
-	}
-	if h, err := heldback.Holding(w.held, heldback.KeyOf(st)); err == nil {
-		h.Fill(&now)
-	}
-	if now.Mode != e.Mode || now.UID != e.UID || now.GID != e.GID || now.Rdev != e.Rdev || now.Flags != e.Flags ||
-		mtime && now.Mtime != e.Mtime {
-		return true
-	}
-	if e.Kind == cold.KindSymlink {
-		to, err := warm.ReadlinkAt(fd, name)
-		return err == nil && string(to) != e.Target
-	}
-	return !slices.EqualFunc(now.Xattrs, e.Xattrs, func(a, b cold.Xattr) bool {
-		return a.Name == b.Name && string(a.Value) == string(b.Value)
-	})
-}
-
-// file compares a regular file by its record and its stat data, and by its bytes where that is asked for.
-func (w *warmWalk) file(fd int, at, name, mark string, st *unix.Statx_t, e *cold.Entry, dirty bool) error {
-	self := warm.ByName(fd, name)
-	rec, ok, seen := w.record(self, false)
-	if rec.IsStub() && rec.Size == int64(st.Size) {
-		return w.stub(fd, at, name, st, rec, e, dirty)
-	}
-	if rec.IsStub() { // void: the file was being emptied
-		rec, ok = warm.Record{}, false
-	}
-	fits := rec.Has(warm.FlagClean) && rec.Size == int64(st.Size) && rec.Mtime == warm.TimeOf(st.Mtime)
-	var id cold.ID // what the file is said to be; zero: changed
-	switch {
-	case ok && fits:
-		id = rec.ID
-	case ok && rec.Has(warm.FlagClean) && !dirty:
-		if w.marked() && w.stillDiffers(fd, name, self, st, rec) {
-			w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, its record says %d bytes of %s",
-				st.Size, cold.ClockText(warm.TimeOf(st.Mtime)), rec.Size, cold.ClockText(rec.Mtime)))
-		}
-		return nil
-	case seen && fits && e != nil && rec.ID == e.ID:
-		id = e.ID
-		w.out.Doubtful++
-	case !dirty && e != nil, !seen && e != nil && e.Size == int64(st.Size) && e.Mtime == warm.TimeOf(st.Mtime):
-		// No record of its own: a volume without records, or one whose disk was full.
-		if e.Size != int64(st.Size) || e.Mtime != warm.TimeOf(st.Mtime) {
-			if w.marked() && w.stillDiffers(fd, name, self, st, rec) {
-				w.untrue(at, mark, fmt.Sprintf("is %d bytes of %s under a clean mark, the commit says %d bytes of %s",
-					st.Size, cold.ClockText(warm.TimeOf(st.Mtime)), e.Size, cold.ClockText(e.Mtime)))
-			}
-			return nil
-		}
-		id = e.ID
-	}
-	if !dirty && e != nil && !id.IsZero() && id != e.ID {
-		if !w.marked() {
-			return nil
-		}
-		w.untrue(at, at, fmt.Sprintf("its record names object %s under a clean mark, the commit has %s", id, e.ID))
-		return nil
-	}
-	if dirty {
-		switch {
-		case e == nil || e.Kind != cold.KindFile || id != e.ID:
-			w.risk(st, int64(st.Size))
-		case w.attrsDiffer(fd, name, st, e, true):
-			w.risk(st, 0)
-		}
-	}
-	if w.o.Same == nil || id.IsZero() {
-		return nil
-	}
-	return w.content(fd, at, name, st, rec, ok && fits, dirty, id)
-}
-
-// content compares a file's bytes with the id that its record names.
-func (w *warmWalk) content(fd int, at, name string, st *unix.Statx_t, rec warm.Record, marked, dirty bool,
-	id cold.ID) error {
-	f, err := warm.OpenQuiet(fd, name, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open warm/%s: %w", at, err)
-	}
-	defer warm.CloseFD(f)
-	same, err := w.o.Same(w.ctx, id, warm.NewContent(f, int64(st.Size)))
-	w.files++
-	if w.done += int64(st.Blocks) * 512; w.o.Progress != nil {
-		w.o.Progress(w.files, min(w.done, w.total), w.total)
-	}
-	switch {
-	case same, errors.Is(err, cold.ErrSizeChanged), errors.Is(err, unix.ENOENT):
-		return nil
-	case err != nil && w.ctx.Err() != nil:
-		return w.ctx.Err()
-	case err != nil:
-		return fmt.Errorf("read warm/%s: %w", at, err)
-	case !marked && dirty:
-		w.risk(st, int64(st.Size)) // only a hint said otherwise; the next mount compares it too
-		return nil
-	}
-	if !w.stillDiffers(fd, name, warm.ByName(fd, name), st, rec) {
-		return nil
-	}
-	w.untrue(at, at, fmt.Sprintf("its bytes are not those of object %s, although its record says so", id))
 	return nil
 }

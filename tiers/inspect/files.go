@@ -15,8 +15,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// DropRecords takes away the records of these paths in a state directory's warm and of all directories above them: what
-// is there counts as changed then, and the next commit takes it. The caller holds the volume's lock.
+// DropRecords removes the records of these paths in a state directory's warm, and of all directories above them. What
+// is there then counts as changed, and the next commit takes it. The caller must hold the volume's lock.
 func DropRecords(state string, paths []string) error {
 	fd, err := openWarmDir(state)
 	if err != nil {
@@ -46,7 +46,8 @@ func DropRecords(state string, paths []string) error {
 	return warm.SyncDir(filepath.Join(state, "warm"))
 }
 
-// dropRecord removes one record. What is gone has none; a stub keeps its own, or its bytes would be taken for zeros.
+// dropRecord removes one record, if there is one. That of a stub is kept, because otherwise its bytes would be taken
+// for zeros.
 func dropRecord(root int, at string) error {
 	self := warm.ByFD(root)
 	if at != "" {
@@ -73,7 +74,7 @@ func dropRecord(root int, at string) error {
 	return err
 }
 
-// linkContent is a symlink's target as content.
+// linkContent is a symlink's target as a cold.Content.
 type linkContent string
 
 func (c linkContent) Size() int64 { return int64(len(c)) }

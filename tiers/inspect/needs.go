@@ -11,11 +11,11 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// stub compares a stub, whose record fits the file, with the commit. Its bytes are safe, its name and attributes need
-// not be.
+// stub compares a stub, whose record matches the file, with the commit. Its bytes are safe in cold; its name and
+// attributes may be at risk.
 func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Record, e *cold.Entry, dirty bool) error {
 	self := warm.ByName(fd, name)
-	shown := *st // warm's own times move when bytes go
+	shown := *st // with the times of the record, because releasing the bytes changed warm's own
 	shown.Mtime = unix.StatxTimestamp{Sec: rec.Mtime.Sec, Nsec: rec.Mtime.Nsec}
 	if rec.Has(warm.FlagCtime) {
 		shown.Ctime = unix.StatxTimestamp{Sec: rec.Ctime.Sec, Nsec: rec.Ctime.Nsec}
@@ -33,8 +33,8 @@ func (w *warmWalk) stub(fd int, at, name string, st *unix.Statx_t, rec warm.Reco
 	return w.lacks(self, rec, cold.Need{Path: at, ID: rec.ID, Size: rec.Size})
 }
 
-// lazyDir looks at a directory whose children are in cold only. ids are what the commits have there; clean says that a
-// directory above is marked clean.
+// lazyDir checks a lazy directory. ids are what the commits have there. clean says that a directory above is marked
+// clean.
 func (w *warmWalk) lazyDir(self warm.XattrTarget, at string, ids []cold.DirID, rec warm.Record, clean bool) error {
 	is := cold.DirID{Tree: rec.ID, Meta: rec.Meta}
 	there := slices.ContainsFunc(ids, func(id cold.DirID) bool { return id != (cold.DirID{}) })
@@ -45,13 +45,13 @@ func (w *warmWalk) lazyDir(self warm.XattrTarget, at string, ids []cold.DirID, r
 	return w.lacks(self, rec, cold.Need{Path: at, Dir: true, ID: is.Tree, Meta: is.Meta})
 }
 
-// otherLazy says that a directory that is not listed yet stands for another than the commit has under its name.
+// otherLazy reports whether a lazy directory stands for another directory than the commit has under its name.
 func (w *warmWalk) otherLazy(fd int, name string, base *cold.Entry) bool {
 	rec, _, _ := w.record(warm.ByName(fd, name), true)
 	return rec.Has(warm.FlagLazy) && (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) != base.Dir()
 }
 
-// lacks reports what cold has not of something that is there only.
+// lacks adds findings for what cold lacks of something that is only there.
 func (w *warmWalk) lacks(self warm.XattrTarget, rec warm.Record, n cold.Need) error {
 	if w.o.Lacks == nil {
 		return nil
@@ -83,7 +83,7 @@ func (w *warmWalk) lacks(self warm.XattrTarget, rec warm.Record, n cold.Need) er
 	return nil
 }
 
-// ColdOnly counts what a state directory's warm has only records of: stubs, and directories that are not listed yet.
+// ColdOnly returns how many stubs and lazy directories are in a state directory's warm.
 func ColdOnly(state string) (files, dirs int64, err error) {
 	fd, err := openWarmDir(state)
 	if err != nil {

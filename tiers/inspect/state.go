@@ -12,7 +12,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// StateInfo is what volume.json says to those who only look.
+// StateInfo is what volume.json says, for readers.
 type StateInfo struct {
 	Volume    string
 	Branch    string
@@ -20,13 +20,14 @@ type StateInfo struct {
 	Head      cold.ID // the commit that warm was last in step with; zero: none
 	Origin    cold.ID // the commit that warm was last restored from; zero: none
 	Restoring bool    // a restore did not finish; the next mount does it again
-	Clean     bool    // the last daemon stopped in order
-	// Trusted says whether the next start believes the records: after a clean stop, or within the same boot.
+	Clean     bool    // the last daemon stopped cleanly
+	// Trusted says whether the next start will believe the records: after a clean stop, or within the same boot.
 	Trusted bool
 	trust   uint16
 }
 
-// ReadState reads a state directory's volume.json and changes nothing. fs.ErrNotExist: there is none; ErrNewerState.
+// ReadState reads a state directory's volume.json and changes nothing. The error is fs.ErrNotExist if there is none,
+// and ErrNewerState if it was written by a newer version.
 func ReadState(dir string) (StateInfo, error) {
 	if _, err := os.Lstat(filepath.Join(dir, warm.StateName)); err != nil {
 		return StateInfo{}, err
@@ -48,13 +49,13 @@ func ReadState(dir string) (StateInfo, error) {
 			return i, fmt.Errorf("read the volume's state %s: head: %w", s.Path, err)
 		}
 	}
-	if id, err := cold.ParseID(s.Origin); err == nil { // else the daemon goes by the tip
+	if id, err := cold.ParseID(s.Origin); err == nil { // otherwise the daemon uses the branch's tip
 		i.Origin = id
 	}
 	return i, nil
 }
 
-// SetHead writes down another commit as the one that warm is in step with. The caller holds the volume's lock.
+// SetHead sets the commit that warm is in step with. The caller must hold the volume's lock.
 func SetHead(dir string, commit cold.ID) error {
 	s, err := warm.LoadState(dir)
 	if err != nil {
@@ -63,7 +64,8 @@ func SetHead(dir string, commit cold.ID) error {
 	return s.Update(func(f *warm.StateFile) { f.Head = commit.String() })
 }
 
-// StaleTemps lists temporary files that a killed process left in a state directory. The caller holds the volume's lock.
+// StaleTemps returns the temporary files that a killed process left in a state directory. The caller must hold the
+// volume's lock.
 func StaleTemps(dir string) ([]string, error) {
 	var list []string
 	for _, d := range []string{dir, filepath.Join(dir, "receipts")} {
@@ -83,9 +85,9 @@ func StaleTemps(dir string) ([]string, error) {
 	return list, nil
 }
 
-// WarmFiles walks a state directory's warm and hands f what pick wants: regular files whose bytes are there, and
-// symlinks, whose content is their target. pick is given the path and the id that the file's record names, zero where
-// there is none. What cannot be opened is passed over. Records need not be true: f has to compare.
+// WarmFiles walks a state directory's warm. For each regular file whose bytes are there, and each symlink (its content
+// is its target), it calls pick with the path and the id in the file's record, zero if there is none; if pick returns
+// true, it calls f with the content. What cannot be opened is skipped. The record may be wrong, so f has to compare.
 func WarmFiles(ctx context.Context, dir string, pick func(path string, id cold.ID) bool,
 	f func(path string, c cold.Content) error) error {
 	fd, err := openWarmDir(dir)

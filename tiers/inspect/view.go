@@ -21,24 +21,24 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// View reads what a volume's directory holds now, beside a daemon or without one, and writes nothing. What records say
-// is believed as far as the next start would believe it, so looking for changes costs what changed. Safe for concurrent
-// use.
+// View reads what a volume's directory holds now, with or without a daemon beside it, and writes nothing. Records are
+// believed as far as the next start would believe them, so the cost of looking for changes depends on what changed. It
+// is safe for concurrent use.
 type View struct {
 	fd      int
-	trust   uint16 // as the next start would have it
-	records bool   // there are records at all
+	trust   uint16 // the trust number of the next start
+	records bool   // the volume has records
 	rules   *rules.Set
 	opened  cold.Time
 
 	cold   ViewCold
-	origin string // the commit that lazy directories are of; "": the branch's tip
+	origin string // the commit that lazy directories are listed from; "": the branch's tip
 	commit viewCommit
 	held   *heldback.Table
 }
 
-// OpenView opens the directory of the volume whose state directory is given. cold is the volume's: the caller closes
-// it.
+// OpenView opens the directory of the volume with the given state directory. repo is the volume's repository; the
+// caller closes it.
 func OpenView(state string, repo ViewCold) (*View, error) {
 	if _, err := os.Stat(filepath.Join(state, warm.StateName)); err != nil {
 		return nil, fmt.Errorf("%s is no volume's state: %w", state, err)
@@ -69,7 +69,7 @@ func OpenView(state string, repo ViewCold) (*View, error) {
 	w := &View{rules: set, fd: fd, trust: s.Trust, opened: cold.Time{Sec: time.Now().Unix()}, cold: repo,
 		origin: s.Origin}
 	if s.Boot != boot && !s.Clean {
-		w.trust = max(1, w.trust+1) // what no record has yet
+		w.trust = max(1, w.trust+1) // a number that no record has yet
 	}
 	if w.held, _, err = heldback.OpenState(state, fd, nil); err != nil {
 		unix.Close(fd)
@@ -77,14 +77,14 @@ func OpenView(state string, repo ViewCold) (*View, error) {
 	}
 	var buf [warm.RecordMax + 1]byte
 	_, err = warm.ByFD(fd).Get(warm.RecordAttr, buf[:])
-	w.records = err == nil // the root has one as soon as there are any
+	w.records = err == nil // if there are records at all, the root has one
 	return w, nil
 }
 
-// Close lets go of the directory.
+// Close closes the directory.
 func (w *View) Close() error { return errors.Join(w.held.Close(), unix.Close(w.fd)) }
 
-// Root is the root's entry; its ids are zero unless everything is as a commit has it.
+// Root returns the root's entry. Its ids are zero unless everything is as in a commit.
 func (w *View) Root() (cold.Entry, error) {
 	var st unix.Statx_t
 	r, err := w.look(w.fd, "", warm.ByFD(w.fd), &st)
@@ -99,15 +99,15 @@ func (w *View) Root() (cold.Entry, error) {
 	return e, w.fill(&e, &st)
 }
 
-// fill completes an entry with what is held back of it: commits have it.
+// fill completes an entry with what is held back of it, as commits have it.
 func (w *View) fill(e *cold.Entry, st *unix.Statx_t) error {
 	h, err := heldback.Holding(w.held, heldback.KeyOf(st))
 	h.Fill(e)
 	return err
 }
 
-// look stats a name and reads its record as far as it is believed: both of one moment, although a daemon may take bytes
-// away, or bring them, between the two.
+// look returns the stat data of a name, and its record as far as it is believed. It makes sure that both are of the
+// same moment, although a daemon may release or recall bytes in between.
 func (w *View) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) (r warm.Record, err error) {
 	const tries = 3
 	for range tries {
@@ -130,7 +130,7 @@ func (w *View) look(fd int, name string, at warm.XattrTarget, st *unix.Statx_t) 
 	return r, nil
 }
 
-// known completes an entry with what its record knows.
+// known completes an entry with what its record says.
 func known(e *cold.Entry, r *warm.Record) {
 	switch {
 	case e.Kind == cold.KindDir:
@@ -152,8 +152,8 @@ func known(e *cold.Entry, r *warm.Record) {
 	}
 }
 
-// List lists the directory at a slash path; dir is its entry, or nil. What goes away meanwhile is left out. A directory
-// whose children are not made yet is listed as cold has it, and stays as it is.
+// List lists the directory at a slash path; dir is its entry, or nil. What vanishes meanwhile is left out. A lazy
+// directory is listed from cold, and stays lazy.
 func (w *View) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listing, error) {
 	fd, err := w.open(at, unix.O_PATH|unix.O_DIRECTORY)
 	if gone := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR); gone && inCold(dir) {
@@ -169,7 +169,7 @@ func (w *View) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listi
 	switch {
 	case ok && r.Has(warm.FlagDir|warm.FlagLazy):
 		return w.listCold(ctx, cold.DirID{Tree: r.ID, Meta: r.Meta})
-	case !ok && inCold(dir): // just being made
+	case !ok && inCold(dir): // the daemon is making it
 		return w.listCold(ctx, dir.Dir())
 	}
 	names, err := warm.ListNames(fd)
@@ -179,7 +179,7 @@ func (w *View) List(ctx context.Context, at string, dir *cold.Entry) (cold.Listi
 	var l cold.Listing
 	for _, d := range names {
 		if w.rules.Decide(pathpkg.Join(at, d.Name), d.Mode == unix.S_IFDIR).Ignored() {
-			continue // no commit is to have it
+			continue // the rules keep it out of commits
 		}
 		if err := ctx.Err(); err != nil {
 			return cold.Listing{}, err
@@ -225,12 +225,12 @@ func (w *View) entry(fd int, name string) (cold.Entry, error) {
 	return e, w.fill(&e, &st)
 }
 
-// open opens what is at a slash path, however deep it lies.
+// open opens what is at a slash path of any length.
 func (w *View) open(at string, flags int) (int, error) {
 	if at == "" {
 		at = "."
 	}
-	const step = 3 << 10 // bytes of a path that the kernel takes for certain
+	const step = 3 << 10 // a length of path that the kernel accepts in any case
 	dir := w.fd
 	for len(at) > step {
 		cut := strings.LastIndexByte(at[:step], '/')
@@ -253,9 +253,9 @@ func (w *View) open(at string, flags int) (int, error) {
 	return fd, err
 }
 
-// Invented says that an mtime is none: never, here.
+// Invented implements log.Side. Here no mtime is made up.
 func (w *View) Invented(*cold.Entry) bool { return false }
 
-// Surely says that equal size and mtime are proof of equal content: where there are no records nothing better is to be
-// had, and a file changed within the last tick may be caught all the same.
+// Surely reports whether equal size and mtime prove equal content. Without records there is nothing better to go by; an
+// mtime close to when the view was opened proves nothing, because the file may have changed again within the same tick.
 func (w *View) Surely(mtime cold.Time) bool { return !w.records && mtime.Sec < w.opened.Sec-1 }

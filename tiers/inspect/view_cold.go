@@ -13,24 +13,24 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// ViewCold is what a WarmView reads where warm has only a record: names of directories that are not listed yet, and the
-// bytes of stubs. Every Cold is one.
+// ViewCold is what a View needs of the repository, for the names in lazy directories and the bytes of stubs. Every
+// cold.Cold is one.
 type ViewCold interface {
 	Newest(ctx context.Context) (cold.Snapshot, error)
 	Snapshot(ctx context.Context, commit cold.ID) (cold.Snapshot, error)
 	Open(ctx context.Context, id cold.ID, size int64) (cold.Blob, error)
 }
 
-// viewCommit is the commit that lazy directories are read by, opened when it is needed first.
+// viewCommit is the commit that lazy directories are listed from, opened when it is first needed.
 type viewCommit struct {
 	sync.Mutex
 	snap cold.Snapshot
 }
 
-// inCold says that an entry names what cold has.
+// inCold reports whether an entry has an id in cold.
 func inCold(e *cold.Entry) bool { return e != nil && !e.ID.IsZero() }
 
-// Untouched says that nobody has looked into the volume since it was restored: opening its root would list it.
+// Untouched reports whether nobody has looked into the volume since it was restored: its root is still lazy.
 func (w *View) Untouched() bool {
 	r, ok := warm.ReadRecord(warm.ByFD(w.fd))
 	return ok && r.Has(warm.FlagDir|warm.FlagLazy)
@@ -48,7 +48,7 @@ func (w *View) listCold(ctx context.Context, id cold.DirID) (cold.Listing, error
 	return l, nil
 }
 
-// snapshot goes by the newest commit where the commit that was restored cannot be read, as the daemon does.
+// snapshot returns the commit that was restored or, if that cannot be read, the newest one, as the daemon does.
 func (w *View) snapshot(ctx context.Context) (cold.Snapshot, error) {
 	c := &w.commit
 	c.Lock()
@@ -72,7 +72,7 @@ func (w *View) snapshot(ctx context.Context) (cold.Snapshot, error) {
 	return s, nil
 }
 
-// Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs come from cold.
+// Open opens the file at a slash path for reading; e is its entry, or nil. The bytes of stubs are read from cold.
 func (w *View) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadCloser, error) {
 	fd, _, err := warm.Quietly(unix.O_RDONLY|unix.O_NONBLOCK, func(flags int) (int, error) { return w.open(at, flags) })
 	if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && inCold(e) {
@@ -85,19 +85,19 @@ func (w *View) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadClose
 	if err := warm.StatAt(fd, "", &st); err != nil || warm.KindOf(uint32(st.Mode)) != cold.KindFile {
 		return nil, errors.Join(warm.ErrNotAFile, err, unix.Close(fd))
 	}
-	if _, ok := warm.ReadRecord(warm.ByFD(fd)); !ok && inCold(e) { // just being made, or changed since it was listed
+	if _, ok := warm.ReadRecord(warm.ByFD(fd)); !ok && inCold(e) { // being made, or changed since it was listed
 		return w.cold.Open(ctx, e.ID, e.Size)
 	}
 	return &viewFile{ctx: ctx, w: w, fd: fd}, nil
 }
 
-// viewFile reads a file of warm. A daemon may take its bytes away meanwhile: then the rest comes from cold.
+// viewFile reads a file of warm. If a daemon releases its bytes meanwhile, the rest is read from cold.
 type viewFile struct {
 	ctx  context.Context
 	w    *View
 	fd   int
 	off  int64
-	blob cold.Blob // nil: from warm
+	blob cold.Blob // the content in cold; nil while reading from warm
 }
 
 func (f *viewFile) Read(p []byte) (int, error) {
@@ -108,7 +108,7 @@ func (f *viewFile) Read(p []byte) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read: %w", err)
 	}
-	// The record turns before the bytes go.
+	// The record says so before the bytes go.
 	var st unix.Statx_t
 	if r, ok := warm.ReadRecord(warm.ByFD(f.fd)); ok && r.IsStub() && warm.StatAt(f.fd, "", &st) == nil &&
 		r.Size == int64(st.Size) {
@@ -124,7 +124,7 @@ func (f *viewFile) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// toCold goes on in cold.
+// toCold continues reading in cold.
 func (f *viewFile) toCold(r *warm.Record) error {
 	b, err := f.w.cold.Open(f.ctx, r.ID, r.Size)
 	if err != nil {

@@ -17,8 +17,8 @@ import (
 
 // This file: what a restore sets of an entry, and what becomes of what it cannot.
 
-// cannot says whether an error is about what was to be made alone: this machine, or this file system, has no such
-// thing. All else, a full disk for one, ends the restore.
+// cannot says whether err means that this machine, or its file system, cannot have what was to be made, so that the
+// restore may go on without it. Any other error, such as that of a full disk, ends the restore.
 func (r *Restorer) cannot(err error) bool {
 	for _, e := range []error{unix.EDQUOT, unix.EIO, unix.EROFS, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ESTALE,
 		context.Canceled, context.DeadlineExceeded, errReplaced} {
@@ -29,11 +29,11 @@ func (r *Restorer) cannot(err error) bool {
 	if !errors.Is(err, unix.ENOSPC) {
 		return true
 	}
-	// The same error says that the attributes of one file are as many as its file system takes.
+	// ENOSPC may also mean that one file has more attributes than its file system takes.
 	return warm.HasRoom(r.RootFD)
 }
 
-// path is where an entry is that is being restored.
+// path returns the path of an entry that is being restored.
 func (r *Restorer) path(e *cold.Entry) string {
 	if r.Vol != nil && r.DirAt != "" {
 		return path.Join(r.DirAt, e.Name)
@@ -44,8 +44,9 @@ func (r *Restorer) path(e *cold.Entry) string {
 	return r.at
 }
 
-// leaveOut notes that a part of an entry cannot be made here: a copy has the rest, and says so; in a volume it is held
-// back.
+// leaveOut notes that a part of an entry, described by what, cannot be made here because of err. In a volume it says so
+// in h, and the caller holds the part back. A copy goes without the part, and reports that as one of its failures.
+// leaveOut returns an error if err ends the restore.
 func (r *Restorer) leaveOut(e *cold.Entry, h *heldback.Held, what string, err error) error {
 	if !r.cannot(err) {
 		return fmt.Errorf("%s: %w", what, err)
@@ -69,7 +70,7 @@ var (
 	errTimes     = errors.New("the file system keeps no such times")
 )
 
-// special makes what is neither file nor directory.
+// special makes an entry that is neither a regular file nor a directory.
 func (r *Restorer) special(fd int, e *cold.Entry) error {
 	switch e.Kind {
 	case cold.KindSymlink:
@@ -84,7 +85,7 @@ func (r *Restorer) special(fd int, e *cold.Entry) error {
 	return unix.Mknodat(fd, e.Name, e.Kind.Format()|e.Mode&0777, int(e.Rdev))
 }
 
-// whyStandIn is what is held back where something stands in.
+// whyStandIn says, for people, what is held back where an empty file stands in for e, and why.
 func whyStandIn(e *cold.Entry, why error) string {
 	if e.Kind == cold.KindOther {
 		return why.Error()
@@ -92,8 +93,9 @@ func whyStandIn(e *cold.Entry, why error) string {
 	return fmt.Sprintf("this %s: %v", e.Kind, why)
 }
 
-// standIn makes an empty file in the place of an entry that cannot be made because of why: it opens with EIO, and
-// commits have the entry. A copy has nothing there, and says so. EEXIST where something is there.
+// standIn makes an empty file in the place of e, which cannot be made because of why. Opening that file fails with EIO,
+// and commits have e in its place. A copy has nothing there, and reports that. standIn returns EEXIST if something has
+// the name.
 func (r *Restorer) standIn(fd int, e *cold.Entry, why error) error {
 	if r.Vol == nil {
 		if errors.Is(why, errUntrusted) {
@@ -127,15 +129,15 @@ func (r *Restorer) standIn(fd int, e *cold.Entry, why error) error {
 		What: []string{whyStandIn(e, why)}})
 }
 
-// errLeftOut is what a copy says of what no directory can hold.
+// errLeftOut is what a copy reports for an entry that no directory can hold, such as a submodule.
 var errLeftOut = errors.New("no directory can hold it")
 
 // noID is nobody's uid or gid: chown(2) takes it for "leave it".
 const noID = ^uint32(0)
 
-// setAttrs sets owner, mode, xattrs and mtime, as far as fresh has not got them, in the order in which none undoes
-// another: chown clears suid, an ACL changes the mode, everything but the mtime itself changes the mtime of nothing.
-// What fresh.attrs does not warn of was made with the mode's 0777.
+// setAttrs sets owner, mode, extended attributes and mtime of the inode f to those of e, in an order in which none
+// undoes another: chown clears suid, and an ACL changes the mode. It skips what the inode has already, by fresh;
+// without fresh.attrs the inode was made with the lower nine bits of e's mode. What cannot be set here is held back.
 func (r *Restorer) setAttrs(f int, at warm.XattrTarget, e *cold.Entry, fresh Fresh) error {
 	h := heldback.Held{Flags: e.Flags & cold.KeptFlags}
 	if r.Vol == nil && h.Flags != 0 {
@@ -242,8 +244,9 @@ func (r *Restorer) setMode(f int, e *cold.Entry, fresh Fresh, h *heldback.Held) 
 	return mode, r.without(e, h, fmt.Sprintf("%s%04o", heldback.SaysMode, e.Mode), why)
 }
 
-// without is leaveOut for what root alone may set, or nobody of a source that is not trusted: a plain copy leaves that
-// out because it was asked to, or says so of all files together.
+// without is leaveOut for what may not be set because the daemon is not root (errPlainUser), or because the source is
+// not trusted (errUntrusted). A plain copy does not report these one by one: the first are counted, and reported
+// together in the end; the second it was asked to leave out.
 func (r *Restorer) without(e *cold.Entry, h *heldback.Held, what string, why error) error {
 	switch {
 	case r.Vol == nil && errors.Is(why, errUntrusted):
@@ -257,7 +260,8 @@ func (r *Restorer) without(e *cold.Entry, h *heldback.Held, what string, why err
 	return r.leaveOut(e, h, what, why)
 }
 
-// xattrs makes the extended attributes what e says.
+// xattrs makes the inode's extended attributes those of e, and removes all others. What cannot be set is held back in
+// h.
 func (r *Restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) error {
 	have, err := at.All()
 	if err != nil {
@@ -267,7 +271,7 @@ func (r *Restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) 
 		if !slices.ContainsFunc(e.Xattrs, func(y cold.Xattr) bool { return x.Name == y.Name }) {
 			err := at.Remove(x.Name)
 			if (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && guarded(x.Name) {
-				continue // the system labels what it makes
+				continue // a label that the system gave to the new file
 			}
 			if err != nil && !errors.Is(err, unix.ENODATA) {
 				return fmt.Errorf("remove attribute %s: %w", x.Name, err)
@@ -296,7 +300,7 @@ func (r *Restorer) xattrs(at warm.XattrTarget, e *cold.Entry, h *heldback.Held) 
 	return nil
 }
 
-// withoutXattr leaves an attribute out.
+// withoutXattr leaves out the attribute x because of why: it holds x back in h, and removes an old value of it.
 func (r *Restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xattr, h *heldback.Held, why error) error {
 	if err := r.without(e, h, heldback.SaysXattr+x.Name, why); err != nil {
 		return err
@@ -310,13 +314,13 @@ func (r *Restorer) withoutXattr(at warm.XattrTarget, e *cold.Entry, x *cold.Xatt
 	return nil
 }
 
-// guarded says that root alone may set an attribute, and that it means something to the system.
+// guarded says whether an attribute means something to the system, so that only root may set it.
 func guarded(attr string) bool {
 	return strings.HasPrefix(attr, "security.") || strings.HasPrefix(attr, "trusted.")
 }
 
-// setRecord stores a record that has to be there. Where the entry's attributes leave no room for it the biggest of them
-// are held back.
+// setRecord stores a record that the inode cannot go without. Where the extended attributes of e leave no room for it,
+// the biggest of them are held back.
 func (r *Restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *warm.Record) error {
 	value := rec.Encode(make([]byte, 0, warm.RecordMax))
 	err := at.Set(warm.RecordAttr, value, 0)
@@ -350,13 +354,14 @@ func (r *Restorer) setRecord(f int, at warm.XattrTarget, e *cold.Entry, rec *war
 	return err
 }
 
-// flagged is a path of a copy that gets flags when all is made: they would hold up the rest.
+// flagged is a path in a copy, with the flags of chattr(1) that it gets once everything is made. Set earlier, flags
+// such as immutable would be in the way of the rest.
 type flagged struct {
 	path  string
 	flags uint32
 }
 
-// setFlags ends a plain copy.
+// setFlags sets the flags of chattr(1) that a plain copy has, as its last step. What fails is added to r.failures.
 func (r *Restorer) setFlags() {
 	for _, f := range r.flags {
 		err := func() error {
@@ -384,9 +389,10 @@ func (r *Restorer) setFlags() {
 	}
 }
 
-// Again looks at what a listing finds made already, by one that was cut off: in a directory that is not listed yet
-// nobody has changed anything, so where it is not as the commit has it, that is held back, and the note of it may be
-// lost with the power.
+// Again looks at an entry that a listing finds made already, by an earlier listing that was cut off. Nobody changes
+// anything in a directory that is not listed yet, so where the entry is not as the commit has it, something was held
+// back, and a power failure may have lost the note of it. Again writes that note anew. standsIn says that an empty file
+// stands in for the entry.
 func (r *Restorer) Again(dirfd int, e *cold.Entry) (standsIn bool, err error) {
 	fd, err := warm.OpenAt(dirfd, e.Name, unix.O_PATH, 0)
 	if err != nil {

@@ -12,7 +12,9 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// entry restores one entry of the directory behind fd.
+// entry restores the entry e, whose path is at, in the directory behind fd. Something else with its name is replaced.
+// want lists the paths to restore below it, nil for all. clean says that the entry is as the commit has it, so that it
+// need not keep its directory from being marked clean.
 func (r *Restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, want []string, depth int) (clean bool,
 	err error) {
 	if err := r.stepEntry(); err != nil {
@@ -67,12 +69,13 @@ func (r *Restorer) entry(ctx context.Context, fd int, at string, e *cold.Entry, 
 	return true, nil
 }
 
-// Stubbed says whether a file is made without its bytes. One with capabilities is not: the kernel takes them away with
-// the first write, and bringing the bytes back is one.
+// Stubbed says whether a file is made as a stub. A file that gets capabilities is not: the kernel removes them at the
+// first write, and bringing the bytes back is a write.
 func (r *Restorer) Stubbed(e *cold.Entry) bool { return r.Lazy && (r.Untrusted || !warm.HasCaps(e)) }
 
-// Make makes an entry that is no directory under a name that nothing has; EEXIST where something has it. fresh is what
-// a new file in this directory begins with. It returns false where an empty file stands in for the entry.
+// Make makes an entry that is no directory. It returns EEXIST if something has the entry's name. fresh says which
+// attributes a new file in this directory has from the start; ctime is what a stub shows. Make returns false where it
+// made an empty file that stands in for the entry.
 func (r *Restorer) Make(ctx context.Context, fd int, e *cold.Entry, ctime cold.Time, fresh Fresh) (bool, error) {
 	var err error
 	switch {
@@ -94,7 +97,8 @@ func (r *Restorer) Make(ctx context.Context, fd int, e *cold.Entry, ctime cold.T
 	return false, r.standIn(fd, e, err)
 }
 
-// unlink removes what is made anew, and what is held back of it.
+// unlink removes the file with e's name, because it is made anew; st describes it. If this was its only name, what is
+// held back of it is forgotten too.
 func (r *Restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 	if r.Vol != nil && st.Nlink == 1 {
 		if err := r.Vol.Held.Drop(heldback.KeyOf(st)); err != nil {
@@ -104,11 +108,12 @@ func (r *Restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 	return unix.Unlinkat(fd, e.Name, 0)
 }
 
-// errReplaced: somebody who may write in the directory put something else in the place of what was restored.
+// errReplaced says that somebody who may write in the directory put something else in the place of what was restored.
 var errReplaced = errors.New("it was replaced by something else while it was restored")
 
-// attrsOfNew is attrs for what was just made by its name: nobody else could make it ours in the meantime, but could
-// move another file there.
+// attrsOfNew is attrs for an entry that was just made by its name. Somebody else may have moved another file to that
+// name, but cannot have made one that the daemon owns: attrsOfNew returns errReplaced unless the file there has the
+// entry's kind, our owner and one name.
 func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
@@ -126,7 +131,8 @@ func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	return r.attrsOf(f, warm.ByName(fd, e.Name), e)
 }
 
-// madeLink notes which file the first name of a group is.
+// madeLink notes, if e is in a hard-link group, that the inode that st describes is the one behind the group's first
+// name. The names that come later are linked to no other inode.
 func (r *Restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 	if e.Link == "" {
 		return
@@ -144,7 +150,7 @@ func (r *Restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
 		if ok && rec.Has(warm.FlagDir|warm.FlagClean) && e.Dir() == (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) {
 			if err := r.attrs(fd, e.Name, e); err != nil || !rec.Has(warm.FlagLazy) {
-				return true, err // as the commit has it, all the way down
+				return true, err // it and everything below is as the commit has it
 			}
 			rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
 			return true, r.putRecord(warm.ByName(fd, e.Name), rec)
@@ -232,7 +238,8 @@ func (r *Restorer) putRecord(at warm.XattrTarget, rec warm.Record) error {
 	return err
 }
 
-// record is what is there now, as far as it may be believed; st is the file's state, nil for a directory.
+// record reads the record of the inode at, as far as it may be believed. It returns false where nothing of it counts.
+// st is the file's state, nil for a directory.
 func (r *Restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm.Record, bool) {
 	if !r.Vol.Records {
 		return warm.Record{}, false
@@ -245,7 +252,8 @@ func (r *Restorer) record(at warm.XattrTarget, dir bool, st *unix.Statx_t) (warm
 	return rec, rec != (warm.Record{})
 }
 
-// same completes a file that is as the commit has it but for attributes; false: it is not.
+// same completes a file whose record says that its bytes are the commit's: it sets the attributes and adapts the
+// record. It returns false if the bytes are others, or nobody knows.
 func (r *Restorer) same(fd int, e *cold.Entry, st *unix.Statx_t) (bool, error) {
 	rec, ok := r.record(warm.ByName(fd, e.Name), false, st)
 	if !ok || !rec.Has(warm.FlagClean) || rec.ID != e.ID || rec.Size != int64(st.Size) ||
@@ -260,7 +268,7 @@ func (r *Restorer) same(fd int, e *cold.Entry, st *unix.Statx_t) (bool, error) {
 }
 
 // whole makes a regular file with its bytes, owner, mode, attributes, times and record, in an order in which each
-// survives the next. It leaves nothing after an error.
+// survives the next. If its bytes or attributes cannot be written, it removes the file again.
 func (r *Restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
 	blob, err := r.Cold.Open(ctx, e.ID, e.Size)
 	if err != nil {
@@ -296,7 +304,7 @@ func (r *Restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
 	}
 	rec := warm.Record{Flags: warm.FlagClean | warm.FlagCtime, ID: e.ID, Size: e.Size, Mtime: warm.TimeOf(now.Mtime),
 		Ctime: warm.TimeOf(now.Ctime)}
-	if e.Holes > 0 { // pages of zeros are holes here that were none
+	if e.Holes > 0 { // the file may have more holes now than where it was committed
 		rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, e.Blocks()
 	}
 	if err := r.putRecord(warm.ByName(fd, e.Name), rec); err != nil || len(e.Xattrs) == 0 || e.Holes > 0 {
@@ -306,11 +314,13 @@ func (r *Restorer) whole(ctx context.Context, fd int, e *cold.Entry) error {
 	if err := warm.StatAt(f, "", &now); err != nil || now.Blocks <= before {
 		return err
 	}
-	rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, before // the record took a block, which is none of the file's
+	rec.Flags, rec.Blocks = rec.Flags|warm.FlagBlocks, before // this block is the record's, not the file's
 	return r.putRecord(warm.ByName(fd, e.Name), rec)
 }
 
-// link makes e another name of a file of its group that is there already.
+// link makes e another name of the file that its hard-link group has already. done is false where the caller has to
+// make a file: e is in no group, it is the first name of its group, or the file has as many names as its file system
+// allows.
 func (r *Restorer) link(fd int, at string, e *cold.Entry) (done bool, err error) {
 	if e.Link == "" {
 		return false, nil
@@ -353,7 +363,7 @@ func (r *Restorer) attrs(fd int, name string, e *cold.Entry) error {
 	return r.attrsOf(f, warm.ByName(fd, name), e)
 }
 
-// attrsOf sets owner, mode, xattrs and mtime of what may have other ones.
+// attrsOf sets owner, mode, extended attributes and mtime of the inode f to those of e, whatever it had before.
 func (r *Restorer) attrsOf(f int, at warm.XattrTarget, e *cold.Entry) error {
 	return r.setAttrs(f, at, e, Fresh{UID: noID, GID: noID, Attrs: true})
 }

@@ -18,7 +18,7 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// Options say where and what Restore writes.
+// Options say where and what Copy writes.
 type Options struct {
 	To        string   // an existing, empty directory
 	Paths     []string // what to restore, with everything below; none: all
@@ -28,8 +28,8 @@ type Options struct {
 }
 
 // Copy writes an exact copy of a snapshot, or of parts of it, without a volume. Parents of a path given come with
-// it. A file that cannot be restored is an error that names it; the others are restored all the same. A path that the
-// snapshot does not hold is one before anything is made.
+// it. A file that cannot be restored is an error that names it; the others are restored all the same. If the snapshot
+// does not hold one of the paths, Copy returns an error before it makes anything.
 func Copy(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o Options) error {
 	subprocess.ClearUmask()
 	fd, err := unix.Open(o.To, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -71,8 +71,8 @@ func Copy(ctx context.Context, snap cold.Snapshot, repo cold.Cold, o Options) er
 	return errors.Join(r.failures...)
 }
 
-// missing names the paths that a snapshot does not hold. What lies in a directory that cannot be read is for the
-// restore to say.
+// missing returns an error that names the paths which a snapshot does not hold. Paths in directories that cannot be
+// read are not among them: the restore reports those.
 func missing(ctx context.Context, snap cold.Snapshot, paths []string) error {
 	var errs []error
 	for _, p := range paths {
@@ -142,7 +142,8 @@ type Volume struct {
 	Step     func(failpoint string) error
 }
 
-// LinkKey is a hard-link group. What is not the same file cannot be in it, whatever the repository says.
+// LinkKey identifies a hard-link group. Kind, content and device are part of it, so that names which cannot be the same
+// file are never linked, whatever the repository says.
 type LinkKey struct {
 	group string
 	kind  cold.Kind
@@ -161,8 +162,8 @@ func (r *Restorer) Run(ctx context.Context, rootFD int, want []string) error {
 	root := r.Snap.Root()
 	everything := !r.Lazy
 	if r.Lazy {
-		// What a stock client committed is listed as a whole by the next commit; else a directory that is never looked
-		// at needs no room.
+		// The next commit lists all of a tree that a stock client committed. In other trees a directory that nobody
+		// looks at needs no room.
 		valid, err := r.valid(ctx, &root)
 		if err != nil {
 			return err
@@ -212,7 +213,7 @@ func (r *Restorer) fits(ctx context.Context, rootFD int) error {
 	return err
 }
 
-// fail notes a failure, or ends the restore with it.
+// fail notes that the path at cannot be restored and returns nil, or returns the error where it ends the restore.
 func (r *Restorer) fail(at string, err error) error {
 	err = fmt.Errorf("restore %q: %w", at, err)
 	if !r.keepGoing || errors.Is(err, context.Canceled) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
@@ -223,8 +224,8 @@ func (r *Restorer) fail(at string, err error) error {
 	return nil
 }
 
-// dir makes the children of one directory: the function that will one day run on first access. It says whether all of
-// it is as the commit has it, so that it may be marked clean.
+// dir makes the children of the directory behind fd, whose path is at, as far as want asks for them (nil: all). clean
+// says that all of it is as the commit has it, so that it may be marked clean.
 func (r *Restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, want []string, depth int) (clean bool,
 	err error) {
 	if err := ctx.Err(); err != nil {
@@ -267,14 +268,15 @@ func (r *Restorer) dir(ctx context.Context, fd int, at string, id cold.DirID, wa
 			ok = false
 		}
 		if e.Link != "" {
-			ok = false // never clean
+			ok = false // a directory that holds a name of a file with several is never clean
 		}
 		clean = clean && ok
 	}
 	return clean, nil
 }
 
-// removeOthers takes away what the commit does not have: leftovers of the state before a fast-forward.
+// removeOthers removes what the commit does not have in a directory: leftovers of the state before a fast-forward.
+// Files that the rules ignore stay.
 func (r *Restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 	list, err := warm.ListNames(fd)
 	if err != nil {
@@ -299,6 +301,6 @@ func (r *Restorer) removeOthers(fd int, at string, entries []cold.Entry) error {
 	return nil
 }
 
-// Progress is told after each file what is done so far, and how many files there are altogether: about, and 0 where
-// that is not known.
+// Progress is called after each file with the number of files made so far, their bytes, and about how many files there
+// are altogether, 0 where that is not known.
 type Progress func(files, bytes, total int64)

@@ -12,7 +12,8 @@ import (
 	"emberfs/tiers/warm"
 )
 
-// lazyRoot makes a lazy directory of the root where nothing of it was listed yet: then the whole restore is done.
+// lazyRoot makes the root a lazy directory, if it is empty or still lazy. done says that it did so, which completes the
+// restore.
 func (r *Restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done bool, err error) {
 	rec, ok := r.record(warm.ByFD(fd), true, nil)
 	list, err := warm.ListNames(fd)
@@ -40,8 +41,8 @@ func (r *Restorer) lazyRoot(ctx context.Context, fd int, root *cold.Entry) (done
 	return true, r.makeLazy(fd, warm.ByFD(fd), root, warm.CoarseNow(), valid)
 }
 
-// valid says whether a directory is as EmberFS committed it, all the way down. One that cannot be read is found out
-// when it is listed.
+// valid says whether the directory e, and everything below it, is as EmberFS committed it. A directory that is missing
+// or damaged in cold is not valid, and no error here: listing it returns the error.
 func (r *Restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	ok, err := r.Snap.Valid(ctx, e.Dir())
 	if errors.Is(err, cold.ErrMissing) || errors.Is(err, cold.ErrCorrupt) {
@@ -50,8 +51,8 @@ func (r *Restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	return ok, err
 }
 
-// LazyDir makes a lazy directory, or makes one that exists, and is lazy, stand for another tree. valid says that it is
-// as EmberFS committed it, all the way down.
+// LazyDir makes a lazy directory, or makes an existing lazy one stand for e's tree. valid is what restorer.valid says
+// of e.
 func (r *Restorer) LazyDir(dirfd int, e *cold.Entry, ctime cold.Time, exists, valid bool) error {
 	if !exists {
 		if err := unix.Mkdirat(dirfd, e.Name, 0700); err != nil {
@@ -90,13 +91,14 @@ func (r *Restorer) emptyDir(dirfd int, name string) error {
 	return nil
 }
 
-// stub makes a regular file without its bytes: whole before it gets its name. EEXIST where something is there.
+// stub makes a regular file without its bytes. Where the file system knows O_TMPFILE, the file is complete before it
+// gets its name. stub returns EEXIST if something has the name.
 func (r *Restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh Fresh) (err error) {
 	mode := e.Mode & 0777
 	var fd int
 	fd, err = warm.OpenAt(dirfd, ".", unix.O_TMPFILE|unix.O_RDWR, mode)
 	named := errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR)
-	if named { // no O_TMPFILE: whoever finds it half made finds a directory that is not listed yet, and no record
+	if named { // a crash may leave it half made, but then without a record, in a directory not listed yet
 		fd, err = warm.OpenAt(dirfd, e.Name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, mode)
 	}
 	if err != nil {
@@ -124,7 +126,7 @@ func (r *Restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh Fresh) 
 		rec.Blocks = e.Blocks()
 		var st unix.Statx_t
 		if len(e.Xattrs) > 0 && warm.StatAt(fd, "", &st) == nil {
-			// What its attributes take; the record may take a block too, which is none of the file's.
+			// Blocks that the file's attributes take count. The record may take a block too, which does not count.
 			rec.Blocks += st.Blocks
 		}
 	}
@@ -141,8 +143,7 @@ func (r *Restorer) stub(dirfd int, e *cold.Entry, ctime cold.Time, fresh Fresh) 
 	return err
 }
 
-// makeLazy gives a directory that was just made its attributes, and the record that says that its children are still to
-// come.
+// makeLazy gives a directory its attributes, and the record that says that it is lazy. at and fd both lead to it.
 func (r *Restorer) makeLazy(fd int, at warm.XattrTarget, e *cold.Entry, ctime cold.Time, valid bool) error {
 	if err := r.attrsOf(fd, at, e); err != nil {
 		return err

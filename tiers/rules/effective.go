@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 )
 
-// EffectiveFile is the file of what is in effect, for commands without a daemon.
+// EffectiveFile is the name of the file, in the state directory, with the rules in effect. Commands that look at a
+// volume without its daemon read it.
 const EffectiveFile = "rules.effective.yaml"
 
-// ReadEffective reads which rules the volume of a state directory last had in effect.
+// ReadEffective reads the rules that the volume of a state directory last had in effect. It returns nil if none are
+// noted.
 func ReadEffective(state string) (*Set, error) {
 	text, err := os.ReadFile(filepath.Join(state, EffectiveFile))
 	if errors.Is(err, os.ErrNotExist) {

@@ -23,7 +23,7 @@ const (
 	leastTime = 100 * time.Millisecond
 )
 
-// Error is what is wrong with a text of rules.
+// Error says what is wrong with a text of rules.
 type Error struct {
 	Line int // from 1; 0: the text as a whole
 	Rule int // from 1; 0: none in particular
@@ -41,7 +41,7 @@ func (e *Error) Error() string {
 	return where + e.Msg
 }
 
-// Parse reads a list of rules in YAML. A text without any is one that has none. Errors are *Error.
+// Parse reads a list of rules in YAML. A text without rules gives an empty Set. Errors are *Error.
 func Parse(text []byte) (*Set, error) {
 	doc, err := parseDocument(text)
 	if err != nil {
@@ -125,7 +125,7 @@ func parseList(list *yaml.Node) (*Set, error) {
 	return newSet(rules), nil
 }
 
-// keys are what a rule may say, in the order in which they are told.
+// keys lists the keys that a rule may have, for error messages.
 func keys() string {
 	return "match, class, critical_delay, backup_interval, warm_age, fsync, ignore, io"
 }
@@ -220,7 +220,7 @@ func duration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// setMatch takes a pattern apart.
+// setMatch checks a pattern and takes it apart.
 func (r *Rule) setMatch(text string) error {
 	p := strings.TrimPrefix(text, "/")
 	r.Match = p
@@ -250,7 +250,7 @@ func (r *Rule) setMatch(text string) error {
 	return nil
 }
 
-// check looks at what belongs together; seen are the keys that the rule has.
+// check returns an error if the rule's keys do not go together; seen has the keys that the rule gives.
 func (r *Rule) check(seen map[string]bool) *Error {
 	bad := func(format string, args ...any) *Error { return &Error{Msg: fmt.Sprintf(format, args...)} }
 	if !seen["class"] && !r.Ignore {

@@ -9,7 +9,7 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// Class says how much of a path has to survive what.
+// Class says how well the contents of a path are to be kept.
 type Class uint8
 
 const (
@@ -34,7 +34,7 @@ func (c Class) String() string {
 // Never is the WarmAge of files that do not leave warm by age.
 const Never = time.Duration(-1)
 
-// Rule is one entry of the list. Durations of 0 are not given: the volume's own settings hold.
+// Rule is one entry of the list. A duration of 0 says that the rule gives none, and the volume's own setting holds.
 type Rule struct {
 	Match          string // as written, without a leading slash
 	Class          Class
@@ -76,7 +76,7 @@ type Set struct {
 	anchored  bool // what is ignored depends on more than names
 }
 
-// Rules are the rules in their order. The caller does not change them.
+// Rules returns the rules in their order. The caller must not change them.
 func (s *Set) Rules() []Rule {
 	if s == nil {
 		return nil
@@ -84,8 +84,7 @@ func (s *Set) Rules() []Rule {
 	return s.rules
 }
 
-// HasMemory says whether a rule makes paths of class memory: without one no path has to be looked up. HasIgnore and
-// HasCritical are the same.
+// HasMemory says whether a rule makes paths of class memory. If none does, callers need not look paths up.
 func (s *Set) HasMemory() bool { return s != nil && s.memory }
 
 // HasIgnore says whether a rule ignores paths.
@@ -94,7 +93,7 @@ func (s *Set) HasIgnore() bool { return s != nil && s.ignore }
 // HasCritical says whether a rule makes paths critical.
 func (s *Set) HasCritical() bool { return s != nil && s.critical }
 
-// CriticalPlaces are the paths that rules of class critical name without wildcards.
+// CriticalPlaces returns the paths that rules of class critical name without wildcards.
 func (s *Set) CriticalPlaces() []string {
 	var out []string
 	for i := range s.Rules() {
@@ -128,7 +127,7 @@ type Decision struct {
 	At    string // the path, or the directory above it, that the rule is about
 }
 
-// Class of the path.
+// Class is the path's class: the rule's, or session.
 func (d Decision) Class() Class {
 	if d.Rule == nil {
 		return Session
@@ -142,8 +141,8 @@ func (d Decision) Ignored() bool { return d.Rule != nil && d.Rule.Ignore }
 // Passthrough says that the kernel may read and write the file in warm itself.
 func (d Decision) Passthrough() bool { return d.Rule != nil && d.Rule.Passthrough }
 
-// Decide looks a path up: slashes between names, none before or behind; dir says whether it is a directory. The root,
-// "", is of class session.
+// Decide says what the rules say of a slash path without a slash at either end; dir says whether it is a directory. The
+// root, "", is of class session.
 func (s *Set) Decide(path string, dir bool) Decision {
 	if s == nil || len(s.rules) == 0 || path == "" {
 		return Decision{At: path}
@@ -161,7 +160,7 @@ func (s *Set) Decide(path string, dir bool) Decision {
 	return s.first(path, dir)
 }
 
-// first is the first rule about the path itself or, with a slash at its end, about a directory above it.
+// first decides by the first rule about the path itself or, if the rule ends with a slash, about a directory above it.
 func (s *Set) first(path string, dir bool) Decision {
 	for i := range s.rules {
 		r := &s.rules[i]
@@ -172,7 +171,7 @@ func (s *Set) first(path string, dir bool) Decision {
 	return Decision{At: path}
 }
 
-// about says whether r is about a path, and by which directory.
+// about says whether r is about a path. at is what r matches: the path, or a directory above it.
 func (r *Rule) about(path string, dir bool) (at string, ok bool) {
 	if r.matches(path, dir) {
 		return path, true
@@ -241,7 +240,7 @@ func (r *Rule) what() string {
 	return r.Class.String()
 }
 
-// String is the rule in a line.
+// String returns the rule in one line.
 func (r *Rule) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: ", r.Match)
@@ -269,7 +268,8 @@ func (r *Rule) String() string {
 	return b.String()
 }
 
-// Text is a list of rules that decides alike, in YAML, without delays, intervals and ages.
+// Text returns, in YAML, a list of rules that gives each path the same class and ignores the same paths, without the
+// other keys.
 func (s *Set) Text() []byte {
 	var b []byte
 	for _, r := range s.Rules() {
@@ -292,7 +292,7 @@ func quote(text string) []byte {
 	return b
 }
 
-// WithoutDrops is the set without the rules that keep data out of commits, and how many those are.
+// WithoutDrops returns the set without the rules that keep data out of commits, and the number of those rules.
 func (s *Set) WithoutDrops() (*Set, int) {
 	var kept []Rule
 	for _, r := range s.Rules() {

@@ -10,24 +10,25 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Content is an open file of warm as a commit reads it. A long read ends early when it has become pointless: the file's
-// last name is gone, or its size is another.
+// Content is an open file of warm as a commit reads it. A long read fails early once it has become pointless: the
+// file's last name is gone, or its size has changed.
 type Content struct {
 	fd   int
 	size int64
-	read atomic.Int64 // bytes since the file was looked at
+	read atomic.Int64 // bytes read since the file was last checked
 }
 
-// NewContent reads a descriptor that its caller keeps open, of a file that has so many bytes.
+// NewContent returns a Content that reads a file of size bytes through fd, which the caller keeps open.
 func NewContent(fd int, size int64) *Content { return &Content{fd: fd, size: size} }
 
-// recheck is after how many bytes the file is looked at again.
+// recheck is how many bytes are read between two checks of the file.
 const recheck = 64 << 20
 
 // Size implements cold.Content.
 func (c *Content) Size() int64 { return c.size }
 
-// ReadAt implements cold.Content. cold.ErrSizeChanged, ENOENT where the last name is gone.
+// ReadAt implements cold.Content. It fails with cold.ErrSizeChanged if the file's size has changed, and with ENOENT if
+// its last name is gone.
 func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	if c.read.Add(int64(len(p))) > recheck {
 		c.read.Store(0)
@@ -45,7 +46,7 @@ func (c *Content) ReadAt(p []byte, off int64) (int, error) {
 	return FDReader(c.fd).ReadAt(p, off)
 }
 
-// FDReader reads a descriptor at offsets.
+// FDReader reads from a descriptor at offsets.
 type FDReader int
 
 // ReadAt implements io.ReaderAt.
@@ -63,7 +64,7 @@ func (c *Content) Data(off int64) (cold.Range, bool, error) {
 	if errors.Is(err, unix.ENXIO) {
 		return cold.Range{}, false, nil
 	}
-	if errors.Is(err, unix.EINVAL) { // a file system without holes
+	if errors.Is(err, unix.EINVAL) { // the file system does not support holes
 		return cold.Range{Off: off, End: c.size}, off < c.size, nil
 	}
 	if err != nil {
@@ -71,7 +72,7 @@ func (c *Content) Data(off int64) (cold.Range, bool, error) {
 	}
 	end, err := unix.Seek(c.fd, start, unix.SEEK_HOLE)
 	if errors.Is(err, unix.ENXIO) {
-		return cold.Range{}, false, cold.ErrSizeChanged // cut off between the two looks
+		return cold.Range{}, false, cold.ErrSizeChanged // the file was truncated between the two calls
 	}
 	if err != nil {
 		return cold.Range{}, false, err

@@ -10,8 +10,8 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// TestDataOfShrinkingFile: a file that is cut off between the two looks for its data has changed its size, and nothing
-// worse.
+// TestDataOfShrinkingFile checks that if a file is truncated between the two calls that look for its data, the error is
+// ErrSizeChanged.
 func TestDataOfShrinkingFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {

@@ -6,10 +6,11 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// attrBlocks are what attributes that do not fit into the inode take of a file that has no bytes here.
+// attrBlocks is how many 512-byte blocks a file without data may take, for extended attributes that do not fit into its
+// inode.
 const attrBlocks = 8
 
-// EmptyStub says whether a file is a stub that has nothing left to give.
+// EmptyStub reports whether a file is a stub without any bytes in warm.
 func EmptyStub(dirfd int, name string, st *unix.Statx_t) bool {
 	if st.Size == 0 || st.Blocks > attrBlocks || st.Blocks > 0 && st.Size <= attrBlocks*512 {
 		return false
@@ -18,7 +19,7 @@ func EmptyStub(dirfd int, name string, st *unix.Statx_t) bool {
 	return ok && r.IsStub()
 }
 
-// CountTree adds up files and their allocated bytes. What vanishes meanwhile is not counted.
+// CountTree adds what is in a directory, at all levels, to use. Files that vanish meanwhile are not counted.
 func CountTree(dirfd int, use *Use, depth int) {
 	if r, ok := ReadRecord(ByFD(dirfd)); ok && r.Has(FlagDir|FlagLazy) {
 		use.Lazy++
@@ -49,8 +50,8 @@ func CountTree(dirfd int, use *Use, depth int) {
 	}
 }
 
-// Use is what a walk found in warm.
+// Use is how warm is used.
 type Use struct {
-	Files, Bytes int64 // that have their bytes in warm, and how many of them are allocated
-	Stubs, Lazy  int64
+	Files, Bytes int64 // files with their bytes in warm, and the bytes allocated for them
+	Stubs, Lazy  int64 // stubs and lazy directories
 }

@@ -1,7 +1,6 @@
-// Package warm is the plain directory of a volume: how it is opened, read and listed by descriptors, what an inode's
-// extended attribute says of it (Record), and the state file beside it (volume.json).
+// Package warm handles the plain directory of a volume: opening, reading and listing it by descriptors, the extended
+// attribute with the state of an inode (Record), and the state file beside the directory (volume.json).
 //
-// Everything here works for whoever holds the directory: the volume that is mounted, and those who look at one that is
-// not. Nothing follows a symlink or leaves the directory. The helpers for durable files (WriteFileDurable, SyncDir) are
-// the only ones of the project.
+// It serves both a mounted volume and the readers of one that is not mounted. Nothing in it follows a symbolic link or
+// leaves the directory. All of EmberFS uses its helpers for durable files (WriteFileDurable, SyncDir).
 package warm

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// TempPrefix begins the names of the temporary files that WriteFileDurable leaves behind when the process dies in it.
-// Whoever owns a directory alone may remove such files at start.
+// TempPrefix is the prefix of the temporary files that WriteFileDurable leaves behind if the process dies in it. A sole
+// owner of a directory may remove such files when it starts.
 const TempPrefix = ".emberfs-tmp-"
 
 // WriteFileDurable replaces the file at path by data so that after a crash or a power cut either the old or the new

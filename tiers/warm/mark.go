@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MarkAttr is the attribute of warm's root that says to which volume.json it belongs. A copy without extended
-// attributes lacks it: its files that are in cold only would read as zeros, its lazy directories would be empty,
-// and the next commit would take both for true.
+// MarkAttr is an attribute of warm's root that says to which volume.json it belongs. A copy made without extended
+// attributes lacks it. In such a copy, stubs would read as zeros and lazy directories would be empty, and the next
+// commit would store that.
 const MarkAttr = RecordAttr + ".volume"
 
 // ErrUnproven says that warm and volume.json do not belong together.
@@ -17,13 +17,13 @@ var ErrUnproven = errors.New("the warm directory is not the one that volume.json
 	"extended attributes, made anew, or is another volume's; " +
 	"files whose bytes are in the repository only would read as zeros")
 
-// UnprovenHelp is the way out.
+// UnprovenHelp tells the user what to do about ErrUnproven.
 const UnprovenHelp = "copy the state directory again, as root and with all extended attributes (cp -a, rsync -aHAX), " +
 	"or mount the repository with a new state directory; " +
 	"what no commit has is in the copy's warm directory as plain files"
 
-// ProveWarm holds the mark on warm's root against volume.json. Where nothing may have left warm there is nothing to
-// prove.
+// ProveWarm checks the mark on warm's root against volume.json. It returns nil without checking if no bytes may have
+// left warm.
 func (s *StateFile) ProveWarm(fd int) error {
 	if !s.Marked {
 		return nil

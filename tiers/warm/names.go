@@ -12,13 +12,13 @@ type Dirent struct {
 	Name string
 	Ino  uint64
 	Mode uint32 // S_IFMT bits only
-	Off  uint64 // where the stream goes on after this entry
-	Lazy bool   // of a lazy directory, by the commit alone: looking at it may list the directory
+	Off  uint64 // the stream's position after this entry
+	Lazy bool   // the entry comes from the commit, since its directory is lazy; looking the name up may list it
 }
 
 const DirentBuf = 32 << 10
 
-// ParseDirent reads one struct linux_dirent64 (getdents64(2)).
+// ParseDirent parses one struct linux_dirent64 (getdents64(2)) and returns its length too.
 func ParseDirent(b []byte) (Dirent, int) {
 	length := int(binary.NativeEndian.Uint16(b[16:]))
 	name := b[19:length]
@@ -33,8 +33,8 @@ func ParseDirent(b []byte) (Dirent, int) {
 	}, length
 }
 
-// ListNames returns, without moving its access time, the names in the directory behind fd, without "." and "..", in the
-// directory's own order.
+// ListNames returns the names in the directory behind fd, except "." and "..", in the order of the directory. It does
+// not change the directory's access time.
 func ListNames(dirfd int) ([]Dirent, error) {
 	fd, err := OpenQuiet(dirfd, ".", unix.O_DIRECTORY)
 	if err != nil {

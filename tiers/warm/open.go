@@ -8,7 +8,7 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// Quietly opens something with O_NOATIME, or where that is not allowed without.
+// Quietly calls open with O_NOATIME or, if that is not allowed, without. noatime reports which.
 func Quietly(flags int, open func(flags int) (int, error)) (fd int, noatime bool, err error) {
 	if fd, err = open(flags | unix.O_NOATIME); err == nil || !errors.Is(err, unix.EPERM) {
 		return fd, true, err
@@ -17,7 +17,7 @@ func Quietly(flags int, open func(flags int) (int, error)) (fd int, noatime bool
 	return fd, false, err
 }
 
-// OpenQuiet opens a name to read it for the daemon itself.
+// OpenQuiet opens a name for reading by the daemon itself, if possible without changing access times.
 func OpenQuiet(dirfd int, name string, flags int) (int, error) {
 	fd, _, err := Quietly(unix.O_RDONLY|unix.O_NONBLOCK|flags, func(flags int) (int, error) {
 		return OpenAt(dirfd, name, flags, 0)
@@ -25,7 +25,8 @@ func OpenQuiet(dirfd int, name string, flags int) (int, error) {
 	return fd, err
 }
 
-// EntryOf is what a look at an inode tells of its entry: without target, attributes, link group and id.
+// EntryOf returns an entry with what stat says about an inode; target, extended attributes, link group and id are
+// missing.
 func EntryOf(name string, st *unix.Statx_t) cold.Entry {
 	e := cold.Entry{
 		Name: name, Kind: KindOf(uint32(st.Mode)), Mode: uint32(st.Mode) & 07777,
@@ -55,5 +56,5 @@ func ReadlinkAt(dirfd int, name string) ([]byte, error) {
 	}
 }
 
-// ErrNotAFile says that the name is something else by now.
+// ErrNotAFile says that the name now stands for something else than the regular file that was listed.
 var ErrNotAFile = errors.New("not the regular file that was listed")

@@ -10,23 +10,24 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// RecordAttr is the attribute that holds a file's or directory's state. Reserved, with user.emberfs: no program sees or
-// sets them.
+// RecordAttr is the extended attribute that holds a record, the state of a file or directory. Programs can neither see
+// nor set it, nor user.emberfs.
 const RecordAttr = "trusted.emberfs"
 
-// RecordMax bounds a record: a longer attribute leaves ext4's inode and costs a 4 KiB block a file.
+// RecordMax is the maximum size of a record in bytes: a longer attribute would not fit into ext4's inode and would cost
+// a block of 4 KiB per file.
 const RecordMax = 64
 
 const RecordVersion = 1
 
 const (
-	FlagClean = 1 << iota // file: content is what id names; directory: everything below is as in (tree, meta)
-	FlagCtime             // ctime is what stat shows (directory: while mtime is still warm's)
+	FlagClean = 1 << iota // file: its content is that of id; directory: everything below is as in (tree, meta)
+	FlagCtime             // stat shows this ctime (of a directory: only while mtime equals warm's)
 	FlagDir               // directory record
-	FlagStub              // the bytes are in cold only: warm has a hole; size, mtime and blocks are what stat shows
-	FlagLazy              // the children of this directory are not made in warm yet; mtime is what stat shows
+	FlagStub              // the bytes are in cold only, warm has a hole; stat shows size, mtime and blocks
+	FlagLazy              // the directory's children are not made in warm yet; stat shows mtime
 	FlagGroup             // group holds the hard-link group
-	// Blocks is what stat shows (a file that is no stub any more: while size and mtime are warm's).
+	// stat shows Blocks; of a file that is not a stub any more, only while size and mtime equal warm's.
 	FlagBlocks
 )
 
@@ -53,7 +54,7 @@ type Record struct {
 	Blocks uint64 // of 512 bytes, at most 48 bits
 }
 
-// Has says whether all of these flags are set.
+// Has reports whether all of these flags are set.
 func (r *Record) Has(flag uint8) bool { return r.Flags&flag == flag }
 
 func putTime(b []byte, t cold.Time) []byte {
@@ -67,7 +68,7 @@ func getTime(b []byte) cold.Time {
 	return cold.Time{Sec: int64(s<<24) >> 24, Nsec: binary.LittleEndian.Uint32(b[5:])}
 }
 
-// Encode is the value of the attribute.
+// Encode appends the attribute's value to b.
 func (r *Record) Encode(b []byte) []byte {
 	b = append(b, RecordVersion, r.Flags)
 	b = binary.LittleEndian.AppendUint16(b, r.Trust)
@@ -90,8 +91,7 @@ func (r *Record) Encode(b []byte) []byte {
 	return b
 }
 
-// DecodeRecord reads a record; ok is false for anything that this version did not write, which then counts as no
-// record.
+// DecodeRecord parses a record. ok is false for anything that this version does not write; it counts as no record.
 func DecodeRecord(b []byte) (r Record, ok bool) {
 	if len(b) < 4 || b[0] != RecordVersion {
 		return Record{}, false
@@ -120,12 +120,13 @@ func DecodeRecord(b []byte) (r Record, ok bool) {
 	}
 	if r.Has(FlagDir|FlagStub) || !r.Has(FlagDir) && r.Has(FlagLazy) || r.Has(FlagStub) &&
 		(r.Size <= 0 || r.ID.IsZero()) {
-		return Record{}, false // nothing that this version writes
+		return Record{}, false // this version does not write such a record
 	}
 	return r, true
 }
 
-// ReadRecord reads the record of what at aims at, whoever wrote it; ok is false where there is none that can be read.
+// ReadRecord reads the record of an inode, without judging whether it can be believed. ok is false if there is none, or
+// it cannot be read.
 func ReadRecord(at XattrTarget) (r Record, ok bool) {
 	var buf [RecordMax + 1]byte
 	n, err := at.Get(RecordAttr, buf[:])
@@ -135,9 +136,10 @@ func ReadRecord(at XattrTarget) (r Record, ok bool) {
 	return DecodeRecord(buf[:n])
 }
 
-// Believed is r as far as a start with the given trust number may believe it; zero where not at all. That the bytes of
-// a stub, or the children of a lazy directory, are not here is true whatever happened: the mark was set before
-// they went, and is taken away after they came. But a stub whose size is not the file's was being emptied.
+// Believed returns the part of r that a volume with the given trust number may believe; the zero Record if none of it.
+// The marks of a stub and of a lazy directory are believed whatever the trust number: the mark is set before the bytes
+// go or the children are left out, and removed after they are here. The exception is a stub whose size is not the
+// file's: the file was being emptied.
 func (r Record) Believed(trust uint16, dir bool, st *unix.Statx_t) Record {
 	switch {
 	case r.Has(FlagDir) != dir:
@@ -153,10 +155,10 @@ func (r Record) Believed(trust uint16, dir bool, st *unix.Statx_t) Record {
 	return r
 }
 
-// IsStub says that the bytes are in cold only.
+// IsStub reports whether the file's bytes are in cold only.
 func (r *Record) IsStub() bool { return r.Has(FlagStub) && !r.Has(FlagDir) }
 
-// ReservedXattr says whether an attribute belongs to EmberFS.
+// ReservedXattr reports whether an attribute's name is reserved for EmberFS.
 func ReservedXattr(name string) bool {
 	for _, p := range [...]string{RecordAttr, "user.emberfs"} {
 		if name == p || strings.HasPrefix(name, p+".") {
@@ -171,6 +173,6 @@ func SortXattrs(x []cold.Xattr) {
 	slices.SortFunc(x, func(a, b cold.Xattr) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// CapsAttr is the attribute that any change of a file's bytes takes away, of which making a hole is one: a file that
-// has it never leaves warm.
+// CapsAttr holds a file's capabilities. The kernel removes it when the file's bytes change in any way, even by punching
+// a hole, so a file that has it never leaves warm.
 const CapsAttr = "security.capability"

@@ -55,7 +55,7 @@ var zeros [4 << 10]byte
 
 func allZero(p []byte) bool { return string(p) == string(zeros[:len(p)]) }
 
-// readFull fills p as far as the reader goes: n < len(p) only with an error, io.EOF at the end.
+// readFull fills p as far as the reader goes. If n < len(p), err is not nil; at the end it is io.EOF.
 func readFull(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holedBlob is a Blob of data that begins at off, holes before and behind it. A hole that is read is counted.
+// holedBlob is a Blob of data that begins at off, with holes before and after it. It counts reads of holes.
 type holedBlob struct {
 	off, size, pos int64
 	data           []byte

@@ -13,7 +13,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// StateFormat is the layout of a state directory that this version writes, and the newest that it reads.
+// StateFormat is the layout of state directories that this version writes, and the newest one that it reads.
 const StateFormat = 1
 
 const (
@@ -21,42 +21,43 @@ const (
 	DirName   = "warm"
 )
 
-// StateFile is volume.json: what a start must know of the last one. It is written durably on every change.
+// StateFile is the content of volume.json: what the next start has to know. It is written durably at every change.
 type StateFile struct {
 	Format  int    `json:"format"`
-	Machine string `json:"machine"` // id of this state directory as a writer of commits
+	Machine string `json:"machine"` // the id under which this state directory writes commits
 	Volume  string `json:"volume"`  // id of the volume
 	Branch  string `json:"branch"`
 	Source  string `json:"source"`
 	Boot    string `json:"boot"`       // boot id of the last start
 	Clean   bool   `json:"clean_stop"` // the last daemon stopped with everything in warm durable
-	Pending bool   `json:"pending"`    // it stopped with changes that no commit has
-	Trust   uint16 `json:"trust"`      // records with another number are hints only
-	// The commit that warm was last in step with, main's or a live one; "" before the first.
+	Pending bool   `json:"pending"`    // the last daemon stopped with changes that no commit has
+	Trust   uint16 `json:"trust"`      // the trust number; records with another one are hints only
+	// The commit, of main or the live branch, that warm was last in step with; "" before the first commit.
 	Head string `json:"head"`
-	// The commit that warm was last restored from: lazy directories are of it.
+	// The commit that warm was last restored from; lazy directories are listed from it.
 	Origin string `json:"origin,omitempty"`
-	// There may be stubs and lazy directories: without records nobody can tell.
+	// There may be stubs and lazy directories. Without this only the records could tell.
 	Tiered bool `json:"tiered,omitempty"`
 	Marked bool `json:"marked,omitempty"` // warm's root carries the mark of this volume
-	// Sha256 of texts of rules that were written on this machine: the last, and the one before.
+	// SHA-256 of texts of rules that were written on this machine: of the last one and of the one before.
 	Rules  string `json:"rules_agreed,omitempty"`
-	Walked string `json:"rules_walked,omitempty"` // the rules by which the last commit looked at everything
-	// Boot id in which the kernel was let at files of warm: programs may still have some open.
+	Walked string `json:"rules_walked,omitempty"` // SHA-256 of the rules by which a commit last looked at everything
+	// The boot id of the boot in which the kernel had direct access to files of warm: programs may still have some
+	// open.
 	Direct string `json:"direct_boot,omitempty"`
-	// The commit that warm is being brought to; nothing else may have changed it.
+	// The commit to which warm is being restored; "" while no restore is under way.
 	Restore string `json:"restoring"`
 }
 
-// State is volume.json as it is in memory and on disk. Update may be called concurrently; StateFile is read without a
-// lock by its owner.
+// State is volume.json in memory and on disk. Update may be called concurrently. Only the owner may read StateFile,
+// which it does without a lock.
 type State struct {
 	mu   sync.Mutex
 	Path string
 	StateFile
 }
 
-// LoadState reads volume.json, or makes a new one in memory.
+// LoadState reads volume.json. If there is none, it returns a new State, which is in memory only.
 func LoadState(dir string) (*State, error) {
 	s := &State{Path: filepath.Join(dir, StateName)}
 	data, err := os.ReadFile(s.Path)
@@ -92,8 +93,8 @@ func (s *State) Update(change func(*StateFile)) error {
 	return WriteFileDurable(s.Path, append(data, '\n'), 0o600)
 }
 
-// Identity returns the id under which a state directory writes commits, and the id of its volume: both are made, and
-// kept, at the first call. A repository that has commits already has a volume id of its own, which then wins.
+// Identity returns the id under which a state directory writes commits, and the id of its volume. Both are made at the
+// first call and kept. If the repository has commits, its own volume id takes precedence.
 func Identity(dir string) (machine, volume string, err error) {
 	s, err := LoadState(dir)
 	if err != nil {
@@ -107,7 +108,7 @@ func Identity(dir string) (machine, volume string, err error) {
 	return s.Machine, s.Volume, nil
 }
 
-// BootID names the running boot of the kernel: records, and notes of who holds a lock, are about one boot.
+// BootID returns the id of the running boot of the kernel.
 func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -116,5 +117,5 @@ func BootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// ErrNewerState says that the state directory was written by a later version.
+// ErrNewerState says that the state directory was written by a newer version of EmberFS.
 var ErrNewerState = errors.New("use a newer emberfs")

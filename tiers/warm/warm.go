@@ -14,12 +14,13 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// resolveFlags keep every path walk inside the directory it starts from: no symlink, no mount, no "..".
+// resolveFlags keep every path walk inside the directory in which it starts: no symbolic link, no mount and no ".."
+// leads out.
 const resolveFlags = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
-// OpenAt opens name below dirfd without ever leaving it (openat2(2)).
+// OpenAt opens a path relative to dirfd, without leaving that directory (openat2(2)).
 func OpenAt(dirfd int, name string, flags int, mode uint32) (int, error) {
 	how := unix.OpenHow{Flags: uint64(flags) | unix.O_CLOEXEC | unix.O_NOFOLLOW, Mode: uint64(mode),
 		Resolve: resolveFlags}
@@ -31,14 +32,15 @@ func OpenAt(dirfd int, name string, flags int, mode uint32) (int, error) {
 	}
 }
 
-// OpenPath opens what is at a slash path of any length, as O_PATH: the kernel takes 4,096 bytes of a path at a time.
+// OpenPath opens a slash path of any length as O_PATH. It does so in parts, because the kernel takes only 4,096 bytes
+// at a time.
 func OpenPath(dirfd int, at string) (int, error) {
 	const most = unix.PathMax - 1
 	fd, opened := dirfd, false
 	for {
 		part := at
 		if len(part) > most {
-			part = at[:strings.LastIndexByte(at[:most], '/')] // a name has 255 bytes
+			part = at[:strings.LastIndexByte(at[:most], '/')] // there is a slash, because a name has at most 255 bytes
 		}
 		next, err := OpenAt(fd, part, unix.O_PATH, 0)
 		if opened {
@@ -51,7 +53,7 @@ func OpenPath(dirfd int, at string) (int, error) {
 	}
 }
 
-// StatAt is statx(2) of a name that is not followed, or, where name is empty, of dirfd itself.
+// StatAt is statx(2) for a name, without following a symbolic link, or for dirfd itself if name is empty.
 func StatAt(dirfd int, name string, st *unix.Statx_t) error {
 	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
 	if name == "" {
@@ -60,13 +62,13 @@ func StatAt(dirfd int, name string, st *unix.Statx_t) error {
 	return unix.Statx(dirfd, name, flags, statxMask, st)
 }
 
-// FDPath names an open descriptor for calls that take paths alone.
+// FDPath returns a path for an open descriptor, for system calls that only take paths.
 func FDPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// TimeOf is a time of statx(2).
+// TimeOf converts a time of statx(2).
 func TimeOf(t unix.StatxTimestamp) cold.Time { return cold.Time{Sec: t.Sec, Nsec: t.Nsec} }
 
-// KindOf is the kind that a mode says.
+// KindOf returns the kind that a mode stands for.
 func KindOf(mode uint32) cold.Kind {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -85,15 +87,15 @@ func KindOf(mode uint32) cold.Kind {
 	return cold.KindFile
 }
 
-// GenOf derives an inode's generation from its birth time, so that a reused inode number is told apart.
+// GenOf returns an inode's generation, made from its birth time, which distinguishes uses of the same inode number.
 func GenOf(st *unix.Statx_t) uint64 {
 	return uint64(st.Btime.Sec)*1e9 + uint64(st.Btime.Nsec) | 1
 }
 
 // ---- extended attributes by (directory descriptor, name), never following a symlink ----
 
-// xattrAt numbers of Linux 6.13; older kernels go by /proc/self/fd/DIR/NAME, whose last component the l*xattr calls do
-// not follow.
+// System call numbers of the *xattrat calls of Linux 6.13. On older kernels the l*xattr calls are used with
+// /proc/self/fd/DIR/NAME; they do not follow the last component.
 const (
 	sysSetxattrat    = 463
 	sysGetxattrat    = 464
@@ -107,17 +109,18 @@ type xattrArgs struct {
 	flags uint32
 }
 
-// XattrTarget is what an xattr call is aimed at: name below dirfd, or, with follow, the object behind dirfd itself.
+// XattrTarget says what the calls for extended attributes are about: name in dirfd or, if follow is true, the object
+// behind dirfd itself.
 type XattrTarget struct {
 	dirfd  int
 	name   string
 	follow bool // name is /proc/self/fd/N, whose magic link is followed
 }
 
-// ByName names the attributes of what has this name in a directory; a symlink is not followed.
+// ByName returns the target for a name in a directory. A symbolic link is not followed.
 func ByName(dirfd int, name string) XattrTarget { return XattrTarget{dirfd: dirfd, name: name} }
 
-// ByFD names the attributes of an open descriptor, which may be O_PATH.
+// ByFD returns the target for an open descriptor, which may be O_PATH.
 func ByFD(fd int) XattrTarget {
 	return XattrTarget{dirfd: unix.AT_FDCWD, name: FDPath(fd), follow: true}
 }
@@ -223,7 +226,8 @@ func (t XattrTarget) fetch(attr string) ([]byte, error) {
 	}
 }
 
-// All returns the attributes that belong to the user, sorted by name; none on file systems without attributes.
+// All returns the attributes that belong to the user, sorted by name. On a file system without extended attributes
+// there are none.
 func (t XattrTarget) All() ([]cold.Xattr, error) {
 	var stack [512]byte
 	buf := stack[:]
@@ -245,7 +249,7 @@ func (t XattrTarget) All() ([]cold.Xattr, error) {
 		}
 		value, err := t.fetch(name)
 		if err != nil {
-			if errors.Is(err, unix.ENODATA) { // removed since it was listed
+			if errors.Is(err, unix.ENODATA) { // it was removed after it had been listed
 				continue
 			}
 			return nil, fmt.Errorf("read extended attribute %s of %s: %w", name, t.path(), err)
@@ -256,7 +260,7 @@ func (t XattrTarget) All() ([]cold.Xattr, error) {
 	return out, nil
 }
 
-// SplitNames splits what listxattr(2) gives.
+// SplitNames splits the result of listxattr(2) into names.
 func SplitNames(list []byte) []string {
 	var names []string
 	start := 0
@@ -269,7 +273,7 @@ func SplitNames(list []byte) []string {
 	return names
 }
 
-// PreadFull reads until p is full or the file ends.
+// PreadFull reads until p is full or the file ends; at the end it returns fewer bytes and no error.
 func PreadFull(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
@@ -288,7 +292,7 @@ func PreadFull(fd int, p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// PwriteFull writes all of p; a short count comes with the error that caused it.
+// PwriteFull writes all of p. If it writes less it returns the error that caused this.
 func PwriteFull(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
@@ -304,5 +308,5 @@ func PwriteFull(fd int, p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// CloseFD closes a descriptor from which nothing was written.
+// CloseFD closes a descriptor that was not written to, so that errors do not matter.
 func CloseFD(fd int) { _ = unix.Close(fd) }
