@@ -259,6 +259,8 @@ func (c *exchange) Close() error {
 	}
 	c.closed = true
 	switch {
+	case c.body != nil && c.ctx.Err() != nil:
+		return c.body.CloseWithError(context.Cause(c.ctx))
 	case c.body != nil:
 		return c.body.Close()
 	case c.head.Len() > 0 && c.ctx.Err() == nil:
@@ -344,8 +346,8 @@ func (c *exchange) wait() error {
 	return nil
 }
 
-func (c *exchange) kill() {
-	c.cancel()
+func (c *exchange) kill(io.Closer) {
+	c.cancel() // first: what was sent must not look whole
 	_ = c.Close()
 	_ = c.wait()
 }

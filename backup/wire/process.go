@@ -89,7 +89,8 @@ func (p *process) wait() error {
 	return p.cmd.Wait()
 }
 
-func (p *process) kill() {
+func (p *process) kill(in io.Closer) {
+	_ = in.Close()
 	p.cancel()
 	_ = p.cmd.Wait()                                // the caller's error says it better
 	_ = unix.Kill(-p.cmd.Process.Pid, unix.SIGKILL) // what is left of its group

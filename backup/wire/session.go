@@ -20,6 +20,7 @@ type session struct {
 	out     io.Reader
 	said    messages
 	end     ending
+	release func() // of its context
 	stopped bool
 }
 
@@ -29,8 +30,8 @@ type ending interface {
 	bye(in io.Writer) error
 	// wait waits for the end of the service, after its input was closed and its output was read.
 	wait() error
-	// kill ends the service at once, with all that it has started here.
-	kill()
+	// kill ends the service at once, with all that it has started here, and closes its input.
+	kill(in io.Closer)
 	// orderly says that the service ended by itself, so that it has left no lock behind.
 	orderly() bool
 }
@@ -45,6 +46,7 @@ type dialer interface {
 // advertises.
 func (r *Remote) start(ctx context.Context, service string, settings ...string) (*session, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	silent := time.AfterFunc(patience, func() { cancel(errSilent) })
 	var p *session
 	var err error
 	if r.net != nil {
@@ -53,11 +55,17 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 		p, err = r.run(ctx, service, settings...)
 	}
 	if err != nil {
+		silent.Stop()
+		err = ended(ctx, err)
 		cancel(nil)
 		return nil, err
 	}
+	p.release = func() { cancel(nil) }
 	context.AfterFunc(ctx, func() { _ = p.in.Close() })
-	silent := time.AfterFunc(patience, func() { cancel(errSilent) })
+	if r.net != nil {
+		w := &watched{ctx: ctx, cancel: cancel, in: p.in, out: p.out}
+		p.in, p.out = w, w
+	}
 	p.adv = packp.NewAdvRefs()
 	err = p.adv.Decode(io.LimitReader(p.out, maxAdvertised))
 	if !silent.Stop() && err != nil {
@@ -73,6 +81,37 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	}
 	return p, nil
 }
+
+// idleMost is how long another host may take for anything: git's services say every few seconds that they are still at
+// work (git-config(1), uploadpack.keepAlive and receive.keepAlive).
+const idleMost = 30 * time.Second
+
+// errIdle says that a host that was reached has stopped answering.
+var errIdle = fmt.Errorf("nothing came or went for %v", idleMost)
+
+// watched ends a session with another host in which a read or a write gets nowhere for idleMost.
+type watched struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	in     io.WriteCloser
+	out    io.Reader
+}
+
+func (w *watched) during(work func() (int, error)) (int, error) {
+	t := time.AfterFunc(idleMost, func() { w.cancel(errIdle) })
+	n, err := work()
+	t.Stop()
+	if err != nil && w.ctx.Err() != nil {
+		err = context.Cause(w.ctx)
+	}
+	return n, err
+}
+
+func (w *watched) Read(p []byte) (int, error) { return w.during(func() (int, error) { return w.out.Read(p) }) }
+func (w *watched) Write(p []byte) (int, error) {
+	return w.during(func() (int, error) { return w.in.Write(p) })
+}
+func (w *watched) Close() error { return w.in.Close() }
 
 // hangUp tells a service that nothing is wanted, and waits for it.
 func (p *session) hangUp() error {
@@ -93,7 +132,9 @@ func (p *session) wait() error {
 	p.stopped = true
 	_ = p.in.Close() // it may have closed it first
 	_, _ = io.Copy(io.Discard, p.out)
-	if err := p.end.wait(); err != nil {
+	err := p.end.wait()
+	p.release()
+	if err != nil {
 		return p.explain(err)
 	}
 	return nil
@@ -103,8 +144,8 @@ func (p *session) wait() error {
 func (p *session) fail(err error) error {
 	if !p.stopped {
 		p.stopped = true
-		_ = p.in.Close()
-		p.end.kill()
+		p.end.kill(p.in)
+		p.release()
 	}
 	return p.explain(err)
 }
