@@ -19,11 +19,12 @@ type Config struct {
 	Source string // where the volume comes from, for status only
 	Branch string
 
-	MemoryLimit    int64 // bytes for hot, inode table (a fifth) and Go heap together
-	FlushInterval  time.Duration
-	BackupInterval time.Duration
-	CriticalDelay  time.Duration // from close or fsync of a critical file to the commit that has it
-	Tiering        bool          // false: all files are brought to warm when the volume is opened
+	MemoryLimit     int64 // bytes for hot, inode table (a fifth) and Go heap together
+	FlushInterval   time.Duration
+	BackupInterval  time.Duration
+	PushMinInterval time.Duration // between pushes that nobody waits for
+	CriticalDelay   time.Duration // from close or fsync of a critical file to the commit that has it
+	Tiering         bool          // false: all files are brought to warm when the volume is opened
 
 	HotAge       time.Duration // after so long without use a file's blocks leave hot
 	WarmAge      time.Duration // after so long without use a clean file leaves warm; 0: never by age

@@ -22,6 +22,7 @@ type risk struct {
 	// unpushed is what commits have that the remote has not.
 	mu       mutex[leaf]
 	unpushed riskCount
+	sending  riskCount    // what the push under way takes of it
 	taken    [2]riskCount // what the commit under way takes; it is at risk until the commit stands
 	out      map[string]leftOut
 }
@@ -178,15 +179,29 @@ func (r *risk) addUnpushed(c riskCount) {
 	r.mu.Unlock()
 }
 
-func (r *risk) pushed() {
+// send moves unpushed to sending, before a push looks at what there is to push. If the push fails unsend brings it
+// back; else sent drops it.
+func (r *risk) send() {
 	r.mu.Lock()
-	r.unpushed = riskCount{}
+	r.sending, r.unpushed = r.sending.plus(r.unpushed), riskCount{}
+	r.mu.Unlock()
+}
+
+func (r *risk) sent() {
+	r.mu.Lock()
+	r.sending = riskCount{}
+	r.mu.Unlock()
+}
+
+func (r *risk) unsend() {
+	r.mu.Lock()
+	r.sending, r.unpushed = riskCount{}, r.sending.plus(r.unpushed)
 	r.mu.Unlock()
 }
 
 func (r *risk) now() cold.AtRisk {
 	r.mu.Lock()
-	c := r.unpushed
+	c := r.unpushed.plus(r.sending)
 	for i := range r.lanes {
 		c = c.plus(r.taken[i]).plus(r.lanes[i].count())
 	}

@@ -19,6 +19,7 @@ type commits struct {
 	answers   []chan error  // guarded by syncing: those who wait for what was just committed
 	justTaken riskCount     // guarded by syncing: what was at risk and the last commit took
 	live      liveBranch
+	pusher    pusher
 
 	marksInMemory int // the constant of this name; tests set another
 }

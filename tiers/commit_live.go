@@ -384,10 +384,10 @@ func (v *Volume) noteStored(dirfd int, f *fileMark, epoch uint64) {
 // remote.
 func (v *Volume) syncCritical(ctx context.Context) (*Receipt, error) {
 	rc := &Receipt{Reason: "critical", Started: time.Now()}
-	err := v.syncBy(ctx, rc, v.commitLive)
+	err := v.syncBy(ctx, rc, false, v.commitLive)
 	if errors.Is(err, errNeedWhole) {
 		rc = &Receipt{Reason: "critical", Started: rc.Started}
-		err = v.syncBy(ctx, rc, v.commit)
+		err = v.syncBy(ctx, rc, false, v.commit)
 	}
 	rc.Took = time.Since(rc.Started)
 	return rc, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ const (
 	spoiledMost = 4 * time.Second
 )
 
+// unattended are the reasons of commits that nobody waits for: the remote gets them in the background.
+var unattended = []string{"interval", "recovery"}
+
 // Sync commits what is dirty and pushes where there is a remote. It returns when both are durable. An error says that
 // nothing could be committed. The receipt, which is never nil, says what was committed but not pushed, or could not be
 // taken.
@@ -25,7 +29,7 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	if due, _ := v.critical.next(); (reason == "unmount" || reason == "terminate") && !due.IsZero() {
 		_, _ = v.syncCritical(ctx) // first, as there may be a deadline; if it fails the commit below has it too
 	}
-	err := v.syncBy(ctx, rc, v.commit)
+	err := v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody reads the receipt
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0
@@ -37,10 +41,12 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 
 // syncBy is Sync with the given way to commit. It returns errNeedWhole, which is no failure, where that way cannot take
 // what changed; then nothing was changed.
-func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Context, *Receipt) error) error {
+func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
+	commit func(context.Context, *Receipt) error) error {
+	release := sync.OnceFunc(func() { <-v.syncing })
 	select {
 	case v.syncing <- struct{}{}:
-		defer func() { <-v.syncing }()
+		defer release()
 	case <-ctx.Done():
 		rc.Missing = append(rc.Missing, "not committed: another backup is still running: "+context.Cause(ctx).Error())
 		return fmt.Errorf("wait for the backup that is running: %w", context.Cause(ctx))
@@ -73,57 +79,39 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, commit func(context.Co
 		default:
 		}
 	}
-	if rc.New && v.cold.HasRemote() {
+	remote := v.cold.HasRemote()
+	if rc.New && remote {
 		v.risk.addUnpushed(v.justTaken)
 	}
-	v.push(ctx, rc)
+	waiting := v.answers
+	v.answers = nil
+	release()
+	switch {
+	case len(rc.Missing) > 0:
+		answer(waiting, errors.New(rc.Missing[0]))
+		waiting = nil
+	case !remote:
+		answer(waiting, nil)
+	}
+	if remote {
+		rc.Remote = v.cfg.Source
+		if len(waiting) > 0 || rc.New || v.unpushed() {
+			v.pushSoon(false, waiting...)
+		}
+		if wait {
+			v.pushReceipt(ctx, rc)
+		}
+	}
 	if rc.New { // now more can leave warm
 		v.rest.Store(0)
 		v.lookAtLimits()
 	}
 	rc.Complete = len(rc.Missing) == 0
-	if waiting := v.answers; len(waiting) > 0 {
-		v.answers = nil
-		var late error
-		if !rc.Complete {
-			late = errors.New(rc.Missing[0])
-		}
-		answer(waiting, late)
-	}
 	const most = 100
 	if extra := len(rc.Missing) - most; extra > 0 {
 		rc.Missing = append(rc.Missing[:most], fmt.Sprintf("and %d more", extra))
 	}
 	return nil
-}
-
-// push brings the remote up to the branch. It asks the remote even if that had everything when it was asked last:
-// somebody may have moved or removed it, and the receipt must say only what was checked.
-func (v *Volume) push(ctx context.Context, rc *Receipt) {
-	if !v.cold.HasRemote() {
-		return
-	}
-	rc.Remote = v.cfg.Source
-	had := v.cold.Pushed()
-	if err := v.cold.Push(ctx); err != nil {
-		v.points.setError("push", err)
-		what := "commit " + rc.Commit
-		if rc.Commit == "" {
-			what = "the volume, which is empty,"
-		}
-		rc.Missing = append(rc.Missing, fmt.Sprintf("%s is not known to be on %s: %v", what, v.cfg.Source, err))
-		return
-	}
-	if now := v.cold.Pushed(); now != had && !now.IsZero() {
-		v.points.mu.Lock()
-		v.points.push = &Point{ID: now.String(), Time: time.Now()}
-		v.points.mu.Unlock()
-	}
-	v.points.setError("push", nil)
-	v.points.setError("fetch", nil)
-	v.risk.pushed()
-	v.critical.sent(v)
-	rc.Pushed = true
 }
 
 // flushWarm makes everything in warm durable, and the table of what is held back.

@@ -34,6 +34,7 @@ type critical struct {
 	// unsent are directories with names of `fsync: remote` that a commit has and the remote may lack; each holds a
 	// reference.
 	unsent  map[*Inode]struct{}
+	sending map[*Inode]struct{} // those that the push under way takes
 	delays  delays
 	commits int64 // how many there were to the live branch, since the mount
 }

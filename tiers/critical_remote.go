@@ -95,16 +95,46 @@ func (c *critical) isUnsent(d *Inode) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.unsent[d]
+	if !ok {
+		_, ok = c.sending[d]
+	}
 	return ok
 }
 
-// sent empties unsent: the remote has everything that was committed.
+// send moves unsent to sending, before a push looks at what there is to push. If the push fails unsend brings it back;
+// else sent drops it.
+func (c *critical) send() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sending, c.unsent = c.unsent, nil
+}
+
 func (c *critical) sent(v *Volume) {
 	c.mu.Lock()
-	dirs := c.unsent
-	c.unsent = nil
+	dirs := c.sending
+	c.sending = nil
 	c.mu.Unlock()
 	for d := range dirs {
+		v.unref(d, 1)
+	}
+}
+
+func (c *critical) unsend(v *Volume) {
+	var twice []*Inode
+	c.mu.Lock()
+	for d := range c.sending {
+		if _, ok := c.unsent[d]; ok {
+			twice = append(twice, d)
+			continue
+		}
+		if c.unsent == nil {
+			c.unsent = map[*Inode]struct{}{}
+		}
+		c.unsent[d] = struct{}{}
+	}
+	c.sending = nil
+	c.mu.Unlock()
+	for _, d := range twice {
 		v.unref(d, 1)
 	}
 }

@@ -75,11 +75,7 @@ func (r *remoteCheck) ask(ctx context.Context, v *Volume) bool {
 	if !r.asked {
 		r.asked, r.has = true, true
 		if v.cold.HasRemote() {
-			err := v.cold.Push(ctx) // this also brings back what the remote has lost
-			r.has = err == nil
-			if ctx.Err() == nil {
-				v.points.setError("push", err)
-			}
+			r.has = v.pushNow(ctx) == nil // this also brings back what the remote has lost
 		}
 	}
 	return r.has

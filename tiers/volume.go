@@ -50,6 +50,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	}
 	v.errands.init()
 	v.SetAtime(c.Atime)
+	v.pusher.init()
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.gcInterval, v.marksInMemory = cold.DefaultGrace, marksInMemory
 	v.collect, v.idle = make(chan collection), make(chan struct{})
@@ -236,6 +237,7 @@ func (v *Volume) Close() error {
 	memErr := v.EndMemory()
 	v.syncing <- struct{}{}
 	defer func() { <-v.syncing }()
+	v.endPushes()
 	err := unix.Syncfs(v.warmRead())
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)

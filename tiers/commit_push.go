@@ -1,0 +1,170 @@
+package tiers
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// pusher sends commits to the remote, one push at a time, on a goroutine of its own: no commit waits for it, and so no
+// writer. Who has to know whether the remote has a commit waits for the round that begins after it.
+type pusher struct {
+	mu      mutex[leaf]
+	next    *pushRound // that begins when the one under way has ended; nil: nobody asked for one
+	running bool       // the goroutine is there
+	wake    chan struct{}
+	ctx     context.Context // ends when the volume is closed
+	end     context.CancelFunc
+	ended   chan struct{} // closed when the goroutine has ended
+	begun   time.Time     // when the last push began
+}
+
+// pushRound is one push, for all that asked for it before it began.
+type pushRound struct {
+	urgent  bool         // it does not keep to push_min_interval
+	waiting []chan error // `fsync: remote`; each gets the push's error, or nil
+	done    chan struct{}
+	err     error // once done is closed
+}
+
+func (p *pusher) init() {
+	p.wake = make(chan struct{}, 1)
+	p.ctx, p.end = context.WithCancel(context.Background())
+}
+
+// pushSoon asks for a push of what is committed by now. waiting get its error, and so does the round that it returns.
+func (v *Volume) pushSoon(urgent bool, waiting ...chan error) *pushRound {
+	p := &v.pusher
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next == nil {
+		p.next = &pushRound{done: make(chan struct{})}
+	}
+	r := p.next
+	r.waiting = append(r.waiting, waiting...)
+	if urgent || len(waiting) > 0 {
+		r.urgent = true
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+	if !p.running {
+		p.running, p.ended = true, make(chan struct{})
+		go v.pushLoop(p.ended)
+	}
+	return r
+}
+
+// pushNow is pushSoon for who waits for it.
+func (v *Volume) pushNow(ctx context.Context) error {
+	r := v.pushSoon(true)
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// pushLoop pushes until there is nothing more to push. What fails is tried again, after pauses that grow.
+func (v *Volume) pushLoop(ended chan struct{}) {
+	p := &v.pusher
+	defer close(ended)
+	retry := backoff.NewExponentialBackOff()
+	retry.InitialInterval, retry.MaxInterval = time.Second, 30*time.Second
+	var again time.Time // of a push that failed; zero: the last one did not
+	for {
+		p.mu.Lock()
+		r := p.next
+		at := p.begun.Add(v.cfg.PushMinInterval)
+		if again.After(at) {
+			at = again
+		}
+		over := p.ctx.Err() != nil
+		if over || r == nil && again.IsZero() {
+			p.running, p.next = false, nil
+			p.mu.Unlock()
+			if r != nil {
+				r.finish(errClosed)
+			}
+			return
+		}
+		if wait := time.Until(at); wait > 0 && (r == nil || !r.urgent) {
+			p.mu.Unlock()
+			sleepUnless(p.ctx, wait, p.wake)
+			continue // look again: somebody may have asked for a push now
+		}
+		p.next, p.begun = nil, time.Now()
+		p.mu.Unlock()
+		err := v.pushOnce(p.ctx)
+		if again = (time.Time{}); err != nil && p.ctx.Err() == nil {
+			pause := retryAfter(retry, err, v.cfg.BackupInterval)
+			again = time.Now().Add(pause)
+			v.log.WithError(err).WithField("retry", pause.String()).Error(
+				"push failed: the remote lacks what was committed")
+		} else {
+			retry.Reset()
+		}
+		if r != nil {
+			r.finish(err)
+		}
+	}
+}
+
+func (r *pushRound) finish(err error) {
+	r.err = err
+	close(r.done)
+	answer(r.waiting, err)
+}
+
+// pushOnce brings the remote up to the branch. It asks the remote also where it had everything when it was asked last:
+// somebody may have moved or removed what it had, and only what was looked at is said.
+func (v *Volume) pushOnce(ctx context.Context) error {
+	had := v.cold.Pushed()
+	v.risk.send()
+	v.critical.send()
+	if err := v.cold.Push(ctx); err != nil {
+		v.risk.unsend()
+		v.critical.unsend(v)
+		v.points.setError("push", err)
+		return err
+	}
+	if now := v.cold.Pushed(); now != had && !now.IsZero() {
+		v.points.mu.Lock()
+		v.points.push = &Point{ID: now.String(), Time: time.Now()}
+		v.points.mu.Unlock()
+	}
+	v.points.setError("push", nil)
+	v.points.setError("fetch", nil)
+	v.risk.sent()
+	v.critical.sent(v)
+	return nil
+}
+
+// endPushes ends the push under way, and waits for that.
+func (v *Volume) endPushes() {
+	p := &v.pusher
+	p.end()
+	p.mu.Lock()
+	running, ended := p.running, p.ended
+	p.mu.Unlock()
+	if running {
+		<-ended
+	}
+}
+
+// pushReceipt waits for a push, and fills in rc.
+func (v *Volume) pushReceipt(ctx context.Context, rc *Receipt) {
+	if err := v.pushNow(ctx); err != nil {
+		what := "commit " + rc.Commit
+		if rc.Commit == "" {
+			what = "the volume, which is empty,"
+		}
+		rc.Missing = append(rc.Missing, fmt.Sprintf("%s is not known to be on %s: %v", what, v.cfg.Source, err))
+		return
+	}
+	rc.Pushed = true
+}
