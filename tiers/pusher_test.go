@@ -1,0 +1,46 @@
+package tiers
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestCommitsBesideHangingPush checks that a push which hangs holds up no commit and no writer, that whoever waits for
+// the remote waits no longer than its context, and that the next push has everything.
+func TestCommitsBesideHangingPush(t *testing.T) {
+	c := newMemCold()
+	c.remote = true
+	begun, goOn := make(chan struct{}, 10), make(chan struct{})
+	c.pushing = func() {
+		begun <- struct{}{}
+		<-goOn
+	}
+	v := openTest(t, t.TempDir(), c)
+	write(t, v, v.root, "one", "1")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	rc, err := v.Sync(ctx, "sync")
+	if err != nil || !rc.New || rc.Pushed || rc.Complete || !errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
+		t.Fatalf("beside a push that hangs: %+v, %v", rc, err)
+	}
+	<-begun
+	for i := range 3 {
+		write(t, v, v.root, "more", time.Now().String())
+		if rc, err := v.Sync(t.Context(), "interval"); err != nil || !rc.New || rc.Pushed {
+			t.Fatalf("commit %d beside it: %+v, %v", i, rc, err)
+		}
+	}
+	if r := v.risk.now(); r.Files == 0 {
+		t.Error("nothing counts as at risk while it is not pushed")
+	}
+	close(goOn)
+	rc, err = v.Sync(t.Context(), "sync")
+	if err != nil || !rc.Pushed || !rc.Complete || c.Pushed().String() != rc.Commit {
+		t.Fatalf("after it: %+v, %v", rc, err)
+	}
+	if r := v.risk.now(); r.Files != 0 {
+		t.Errorf("after it %d files are at risk", r.Files)
+	}
+}
