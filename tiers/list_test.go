@@ -187,3 +187,16 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestListWhereOwnersAreMapped checks that a directory can be listed on a file system that gives what the daemon makes
+// another owner than the daemon's, as NFS with root_squash does.
+func TestListWhereOwnersAreMapped(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	next.uid = 4711 // whom the daemon takes itself for: it makes files of root
+	for _, at := range []string{"a/link", "a/fifo", "a/b/file 1"} {
+		mustFind(t, next, at)
+	}
+}

@@ -112,8 +112,9 @@ func (r *Restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 var errReplaced = errors.New("it was replaced by something else while it was restored")
 
 // attrsOfNew is attrs for an entry that was just made by its name. Somebody else may have moved another file to that
-// name, but cannot have made one that the daemon owns: attrsOfNew returns errReplaced unless the file there has the
-// entry's kind, our owner and one name.
+// name in the directory of a copy, but cannot have made one that we own: attrsOfNew returns errReplaced unless the file
+// there has the entry's kind, our owner and one name. Nobody else gets at a volume's warm directory, whose file system
+// may give files another owner than ours.
 func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
@@ -124,7 +125,7 @@ func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
-	if warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.Owner || st.Nlink != 1 {
+	if r.Vol == nil && (warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.Owner || st.Nlink != 1) {
 		return errReplaced
 	}
 	r.madeLink(e, &st)
