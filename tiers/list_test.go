@@ -200,3 +200,20 @@ func TestListWhereOwnersAreMapped(t *testing.T) {
 		mustFind(t, next, at)
 	}
 }
+
+// TestListKeepsWhatIsThere checks that listing a directory removes nothing of a directory in it that is there without a
+// record, such as one that was listed first together with another one before a crash.
+func TestListKeepsWhatIsThere(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	mustFind(t, next, "a") // lists the root
+	b := filepath.Join(next.cfg.State, "warm", "a", "b")
+	must(t, os.Mkdir(b, 0o755))
+	must(t, os.WriteFile(filepath.Join(b, "mine"), []byte("kept"), 0o644))
+	mustFind(t, next, "a/link")
+	if text, err := os.ReadFile(filepath.Join(b, "mine")); err != nil || string(text) != "kept" {
+		t.Errorf("after the listing it reads %q, %v", text, err)
+	}
+}

@@ -146,7 +146,7 @@ func (r *Restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 
 func (r *Restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string,
 	depth int) (bool, error) {
-	unlisted := false
+	wasLazy := false
 	if exists && r.Vol != nil && want == nil {
 		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
 		if ok && rec.Has(warm.FlagDir|warm.FlagClean) && e.Dir() == (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) {
@@ -156,17 +156,22 @@ func (r *Restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 			rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
 			return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 		}
-		unlisted = rec.Has(warm.FlagLazy)
+		wasLazy = rec.Has(warm.FlagLazy)
 	}
-	if r.Lazy && (!exists || unlisted) {
+	if r.Lazy && (!exists || wasLazy) {
 		clean, err := r.valid(ctx, e)
 		if err != nil {
 			return false, err
 		}
+		if exists {
+			if err := r.emptyDir(fd, e.Name); err != nil {
+				return false, err
+			}
+		}
 		r.count(0)
 		return clean, r.LazyDir(fd, e, warm.CoarseNow(), exists, clean)
 	}
-	if unlisted {
+	if wasLazy {
 		if err := r.emptyDir(fd, e.Name); err != nil {
 			return false, err
 		}
