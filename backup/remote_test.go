@@ -13,6 +13,7 @@ import (
 	"emberfs/backup/format"
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
+	"emberfs/integration/testprog"
 	"emberfs/tiers/cold"
 )
 
@@ -149,7 +150,7 @@ func TestRefused(t *testing.T) {
 	v.CommitTree(f, nil)
 	hook := filepath.Join(remote, "hooks", "pre-receive")
 	coldtest.Check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	coldtest.Check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho quota exceeded >&2\nexit 1\n"), 0o755))
+	coldtest.Check(t, testprog.Write(hook, "#!/bin/sh\necho quota exceeded >&2\nexit 1\n"))
 	err := v.Push(t.Context())
 	var refused *cold.RefusedError
 	if !errors.As(err, &refused) || !strings.Contains(refused.Reason, "quota exceeded") {

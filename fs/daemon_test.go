@@ -3,6 +3,7 @@ package fs
 import (
 	"bufio"
 	"bytes"
+	"emberfs/integration/testprog"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +69,7 @@ func startDaemon(t *testing.T, asUser bool, env ...string) *daemon {
 		bin, err := os.ReadFile(self)
 		check(t, err)
 		self = filepath.Join(base, "daemon")
-		check(t, errors.Join(os.WriteFile(self, bin, 0o755), os.Chown(d.dir, user, user)))
+		check(t, errors.Join(testprog.Write(self, bin), os.Chown(d.dir, user, user)))
 	}
 	d.cmd = exec.Command(self)
 	d.cmd.Env = append(append(os.Environ(), daemonEnv+"="+d.dir), env...)

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,7 +31,7 @@ env > env
 	hooked := func(name string) (repo string, seen func() string) {
 		repo = newBareRepo(t, name, user{})
 		check(t, os.MkdirAll(repo+"/hooks", 0o755))
-		check(t, os.WriteFile(repo+"/hooks/post-receive", []byte(hook), 0o755))
+		check(t, testprog.Write(repo+"/hooks/post-receive", hook))
 		return repo, func() string {
 			b, err := os.ReadFile(repo + "/seen")
 			check(t, err)

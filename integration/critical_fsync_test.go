@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"errors"
 	"fmt"
 	"os"
@@ -91,7 +92,7 @@ func TestCriticalFsyncRefused(t *testing.T) {
 	v.rules(`- {match: "*.db", class: critical, fsync: remote}`)
 	v.sync()
 	hook := repo + "/hooks/pre-receive"
-	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho no such luck >&2\nexit 1\n"), 0o755))
+	check(t, testprog.Write(hook, "#!/bin/sh\necho no such luck >&2\nexit 1\n"))
 	f, err := os.Create(v.at("x.db"))
 	check(t, err)
 	defer f.Close()

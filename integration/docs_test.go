@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -150,6 +151,30 @@ func TestBuiltinsKept(t *testing.T) {
 				taken(n.Name)
 			case *ast.ImportSpec:
 				taken(n.Name)
+			}
+			return true
+		})
+	})
+}
+
+// TestProgramsAreWritten: an executable is written by package testprog, so that it can be started at once.
+func TestProgramsAreWritten(t *testing.T) {
+	eachGoFile(t, func(path, _ string, set *token.FileSet, f *ast.File) {
+		if strings.HasPrefix(path, "integration/testprog/") {
+			return
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) != 3 {
+				return true
+			}
+			fn, ok := call.Fun.(*ast.SelectorExpr)
+			mode, ok2 := call.Args[2].(*ast.BasicLit)
+			if !ok || !ok2 || fn.Sel.Name != "WriteFile" {
+				return true
+			}
+			if m, err := strconv.ParseInt(mode.Value, 0, 32); err == nil && m&0o111 != 0 {
+				t.Errorf("%s: write executables by testprog.Write", set.Position(call.Pos()))
 			}
 			return true
 		})

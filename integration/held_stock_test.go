@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"errors"
 	"os"
 	"path/filepath"
@@ -155,7 +156,7 @@ func TestUntrustedLook(t *testing.T) {
 		check(t, os.Mkdir(one.at("d"), 0o755))
 		for _, name := range []string{"look", "write", "chmod", "chown", "attr", "gone"} {
 			at := one.at("d/" + name)
-			check(t, os.WriteFile(at, []byte(name), 0o755))
+			check(t, testprog.Write(at, name))
 			check(t, os.Chown(at, 1000, 1000))
 			check(t, unix.Chmod(at, 0o4755))
 			check(t, unix.Setxattr(at, "security.test", []byte("v"), 0))

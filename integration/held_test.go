@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bytes"
+	"emberfs/integration/testprog"
 	"errors"
 	"fmt"
 	"os"
@@ -21,8 +22,8 @@ func without(t testing.TB, caps ...string) volumeOption {
 		drop := "-" + strings.Join(caps, ",-")
 		v.bin = filepath.Join(v.dir, "emberfs")
 		mkdir(t, v.dir, user{})
-		check(t, os.WriteFile(v.bin, []byte(fmt.Sprintf(
-			"#!/bin/sh\nexec setpriv --bounding-set %s --inh-caps %s %s \"$@\"\n", drop, drop, env.bin)), 0o755))
+		check(t, testprog.Write(v.bin, fmt.Sprintf(
+			"#!/bin/sh\nexec setpriv --bounding-set %s --inh-caps %s %s \"$@\"\n", drop, drop, env.bin)))
 	}
 }
 

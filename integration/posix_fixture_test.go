@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,7 +30,7 @@ func makeFixture(t testing.TB, dir string) {
 	check(t, os.Link(pre+"/hard1", pre+"/dir/hard2"))
 	check(t, os.Symlink("file", pre+"/link"))
 	check(t, unix.Mkfifo(pre+"/fifo", 0o644))
-	check(t, os.WriteFile(pre+"/script", []byte("#!/bin/sh\necho ran\n"), 0o755))
+	check(t, testprog.Write(pre+"/script", "#!/bin/sh\necho ran\n"))
 	f, err := os.Create(pre + "/sparse")
 	check(t, err)
 	defer f.Close()

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"emberfs/integration/testprog"
 	"os"
 	"strings"
 
@@ -144,7 +145,7 @@ func execFile(c *tc) {
 	sleep, err := os.ReadFile("/bin/sleep")
 	c.ok(err, "read")
 	exe := c.p("sleep")
-	c.ok(os.WriteFile(exe, sleep, 0o755), "write")
+	c.ok(testprog.Write(exe, sleep), "write")
 	cmd := command{args: []string{exe, "60"}, env: nil}.prepare(c.Context())
 	c.ok(cmd.Start(), "exec")
 	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
@@ -152,7 +153,7 @@ func execFile(c *tc) {
 		return errnoOf(exe, unix.O_WRONLY, 0) == unix.ETXTBSY
 	}), "a running program can be written")
 	c.ok(os.Remove(exe), "unlink of a running program")
-	c.ok(os.WriteFile(c.p("script"), []byte("#!/bin/sh\necho ran\n"), 0o755), "write")
+	c.ok(testprog.Write(c.p("script"), "#!/bin/sh\necho ran\n"), "write")
 	out := command{args: []string{c.p("script")}}.must(c)
 	c.equal(out, "ran\n", "output of a script")
 	c.ok(os.Chmod(c.p("script"), 0o644), "chmod")

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,7 +64,7 @@ func TestRemoteRefuses(t *testing.T) {
 	repo := newBareRepo(t, "remote.git", user{})
 	hook := filepath.Join(repo, "hooks/pre-receive")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho 'policy says no' >&2\nexit 1\n"), 0o755))
+	check(t, testprog.Write(hook, "#!/bin/sh\necho 'policy says no' >&2\nexit 1\n"))
 	v := newVolume(t, "v", withSource(repo)).mount()
 	check(t, os.WriteFile(v.at("f"), []byte("x"), 0o644))
 	if r := v.emberfs("sync", v.mnt); r.code != 3 {

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -146,7 +147,7 @@ func TestStrayConflictIsKeptFirst(t *testing.T) {
 		"; echo theirs >critical; git commit -qam stock; git push -q")
 	hook := filepath.Join(repo, "hooks/pre-receive")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	check(t, os.WriteFile(hook, []byte("#!/bin/sh\n! grep -q emberfs-side\n"), 0o755))
+	check(t, testprog.Write(hook, "#!/bin/sh\n! grep -q emberfs-side\n"))
 
 	two := newVolume(t, "two", withSource(repo)).mount()
 	check(t, os.WriteFile(two.at("more"), []byte("x"), 0o640))

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"emberfs/integration/testprog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +45,7 @@ func prepareStubs(t *testing.T, v *volume) {
 		for _, n := range []string{"f", "g"} {
 			check(t, os.WriteFile(filepath.Join(dir, n), []byte(stubContent(n)), 0o644))
 		}
-		check(t, os.WriteFile(filepath.Join(dir, "exe"), program, 0o755))
+		check(t, testprog.Write(filepath.Join(dir, "exe"), program))
 		f, err := os.Create(filepath.Join(dir, "sparse"))
 		check(t, err)
 		check(t, f.Truncate(4<<20))

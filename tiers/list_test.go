@@ -187,3 +187,33 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestListWhereOwnersAreMapped checks that a directory can be listed on a file system that gives what the daemon makes
+// another owner than the daemon's, as NFS with root_squash does.
+func TestListWhereOwnersAreMapped(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	next.uid = 4711 // whom the daemon takes itself for: it makes files of root
+	for _, at := range []string{"a/link", "a/fifo", "a/b/file 1"} {
+		mustFind(t, next, at)
+	}
+}
+
+// TestListKeepsWhatIsThere checks that listing a directory removes nothing of a directory in it that is there without a
+// record, such as one that was listed first together with another one before a crash.
+func TestListKeepsWhatIsThere(t *testing.T) {
+	v, c := newVolume(t)
+	sample(t, v)
+	v.mustSync(t)
+	next := openTiered(t, t.TempDir(), c)
+	mustFind(t, next, "a") // lists the root
+	b := filepath.Join(next.cfg.State, "warm", "a", "b")
+	must(t, os.Mkdir(b, 0o755))
+	must(t, os.WriteFile(filepath.Join(b, "mine"), []byte("kept"), 0o644))
+	mustFind(t, next, "a/link")
+	if text, err := os.ReadFile(filepath.Join(b, "mine")); err != nil || string(text) != "kept" {
+		t.Errorf("after the listing it reads %q, %v", text, err)
+	}
+}

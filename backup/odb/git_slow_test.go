@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"emberfs/integration/testprog"
 	"emberfs/tiers/cold"
 )
 
@@ -24,7 +25,7 @@ func TestReadWhatGitWrites(t *testing.T) {
 	for i := range 60 {
 		copy(doc[i*500:], fmt.Sprintf("version %d", i))
 		check(t, os.WriteFile(filepath.Join(work, "doc"), doc, 0o644))
-		check(t, os.WriteFile(filepath.Join(work, fmt.Sprintf("f%d", i)), []byte{byte(i)}, 0o755))
+		check(t, testprog.Write(filepath.Join(work, fmt.Sprintf("f%d", i)), []byte{byte(i)}))
 		git(t, work, "add", ".")
 		git(t, work, "commit", "-q", "-m", fmt.Sprint(i))
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"emberfs/integration/testprog"
 	"emberfs/tiers/cold"
 )
 
@@ -49,8 +50,8 @@ func TestPushSeveral(t *testing.T) {
 
 	hook := filepath.Join(dir, "hooks", "update")
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	check(t, os.WriteFile(hook,
-		[]byte("#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"), 0o755))
+	check(t, testprog.Write(hook,
+		"#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"))
 	third := v.commit("three")
 	err := r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
 	var refused *cold.RefusedError

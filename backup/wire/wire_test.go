@@ -18,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/odb"
+	"emberfs/integration/testprog"
 	"emberfs/tiers/cold"
 )
 
@@ -127,8 +128,7 @@ func TestPushRefused(t *testing.T) {
 		}
 	}
 	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
-	check(t, os.WriteFile(hook, []byte("#!/bin/sh\necho policy says no >&2\nprintf '\\033[31mred' >&2\nexit 1\n"),
-		0o755))
+	check(t, testprog.Write(hook, "#!/bin/sh\necho policy says no >&2\nprintf '\\033[31mred' >&2\nexit 1\n"))
 	refused("hook", "policy says no; [31mred", v.pack)
 	check(t, os.Remove(hook))
 	refused("cut off pack", "unpack", func(w io.Writer) error {
@@ -154,7 +154,7 @@ func TestPushRefused(t *testing.T) {
 	}
 	// The answer is lost, but the push was done.
 	post := filepath.Join(dir, "hooks", "post-receive")
-	check(t, os.WriteFile(post, []byte("#!/bin/sh\nkill -9 $PPID\n"), 0o755))
+	check(t, testprog.Write(post, "#!/bin/sh\nkill -9 $PPID\n"))
 	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
 	if refs, err := r.Refs(ctx); err != nil || refs[mainRef] != id {
 		t.Fatalf("%v, %v", refs, err)
@@ -226,8 +226,8 @@ func TestContextEndsAHangingHook(t *testing.T) {
 	dir, r := newRemote(t)
 	check(t, os.MkdirAll(filepath.Join(dir, "hooks"), 0o755))
 	started := filepath.Join(dir, "started")
-	check(t, os.WriteFile(filepath.Join(dir, "hooks", "pre-receive"),
-		[]byte("#!/bin/sh\n>'"+started+"'\nexec sleep 300\n"), 0o755))
+	check(t, testprog.Write(filepath.Join(dir, "hooks", "pre-receive"),
+		"#!/bin/sh\n>'"+started+"'\nexec sleep 300\n"))
 	v := newVolume(t)
 	id := v.commit("x")
 	ctx, cancel := context.WithCancel(t.Context())

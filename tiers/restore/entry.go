@@ -112,8 +112,9 @@ func (r *Restorer) unlink(fd int, e *cold.Entry, st *unix.Statx_t) error {
 var errReplaced = errors.New("it was replaced by something else while it was restored")
 
 // attrsOfNew is attrs for an entry that was just made by its name. Somebody else may have moved another file to that
-// name, but cannot have made one that the daemon owns: attrsOfNew returns errReplaced unless the file there has the
-// entry's kind, our owner and one name.
+// name in the directory of a copy, but cannot have made one that we own: attrsOfNew returns errReplaced unless the file
+// there has the entry's kind, our owner and one name. Nobody else gets at a volume's warm directory, whose file system
+// may give files another owner than ours.
 func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	f, err := warm.OpenAt(fd, e.Name, unix.O_PATH, 0)
 	if err != nil {
@@ -124,7 +125,7 @@ func (r *Restorer) attrsOfNew(fd int, e *cold.Entry) error {
 	if err := warm.StatAt(f, "", &st); err != nil {
 		return err
 	}
-	if warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.Owner || st.Nlink != 1 {
+	if r.Vol == nil && (warm.KindOf(uint32(st.Mode)) != e.Kind || st.Uid != r.Owner || st.Nlink != 1) {
 		return errReplaced
 	}
 	r.madeLink(e, &st)
@@ -145,7 +146,7 @@ func (r *Restorer) madeLink(e *cold.Entry, st *unix.Statx_t) {
 
 func (r *Restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry, exists bool, want []string,
 	depth int) (bool, error) {
-	unlisted := false
+	wasLazy := false
 	if exists && r.Vol != nil && want == nil {
 		rec, ok := r.record(warm.ByName(fd, e.Name), true, nil)
 		if ok && rec.Has(warm.FlagDir|warm.FlagClean) && e.Dir() == (cold.DirID{Tree: rec.ID, Meta: rec.Meta}) {
@@ -155,17 +156,22 @@ func (r *Restorer) subdir(ctx context.Context, fd int, at string, e *cold.Entry,
 			rec.Mtime, rec.Flags = e.Mtime, rec.Flags&^warm.FlagCtime
 			return true, r.putRecord(warm.ByName(fd, e.Name), rec)
 		}
-		unlisted = rec.Has(warm.FlagLazy)
+		wasLazy = rec.Has(warm.FlagLazy)
 	}
-	if r.Lazy && (!exists || unlisted) {
+	if r.Lazy && (!exists || wasLazy) {
 		clean, err := r.valid(ctx, e)
 		if err != nil {
 			return false, err
 		}
+		if exists {
+			if err := r.emptyDir(fd, e.Name); err != nil {
+				return false, err
+			}
+		}
 		r.count(0)
 		return clean, r.LazyDir(fd, e, warm.CoarseNow(), exists, clean)
 	}
-	if unlisted {
+	if wasLazy {
 		if err := r.emptyDir(fd, e.Name); err != nil {
 			return false, err
 		}

@@ -51,15 +51,13 @@ func (r *Restorer) valid(ctx context.Context, e *cold.Entry) (bool, error) {
 	return ok, err
 }
 
-// LazyDir makes a lazy directory, or makes an existing lazy one stand for e's tree. valid is what restorer.valid says
-// of e.
+// LazyDir makes a lazy directory, or makes an existing one stand for e's tree; what is in that stays. valid is what
+// Restorer.valid says of e.
 func (r *Restorer) LazyDir(dirfd int, e *cold.Entry, ctime cold.Time, exists, valid bool) error {
 	if !exists {
 		if err := unix.Mkdirat(dirfd, e.Name, 0700); err != nil {
 			return err
 		}
-	} else if err := r.emptyDir(dirfd, e.Name); err != nil {
-		return err
 	}
 	fd, err := warm.OpenAt(dirfd, e.Name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
