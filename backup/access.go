@@ -30,7 +30,7 @@ func (c *Cold) MainRef() string { return c.ref }
 // IsRemoteNote reports whether a reference is one of those in which EmberFS notes what the remote has.
 func (c *Cold) IsRemoteNote(name string) bool {
 	return name == c.TrackingRef() || name == c.sharedRef() || name == c.fetchedRef() ||
-		strings.HasPrefix(name, c.absorbedRef(""))
+		strings.HasPrefix(name, c.absorbedRef("")) || strings.HasPrefix(name, carrierNotes+c.o.Branch+"/")
 }
 
 // DB returns the object database.

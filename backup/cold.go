@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/uuid"
@@ -40,6 +41,10 @@ type Options struct {
 	// minimum 128 KiB. It may differ from the one that the volume was written with.
 	ChunkThreshold int64
 
+	// PushMax is the size in bytes over which a push goes in parts that are each a valid state; the default is 1 GiB.
+	// Servers refuse bigger ones (GitHub at 2 GiB), and what came before a link broke need not be sent again.
+	PushMax int64
+
 	Log logrus.FieldLogger // nil: nothing is logged
 
 	// Fail injects failures in tests of crash safety; see odb.Options.
@@ -65,6 +70,9 @@ func (o *Options) setDefaults() error {
 	if o.ChunkThreshold < format.MinChunkThreshold {
 		return fmt.Errorf("chunk threshold %d: at least %d bytes", o.ChunkThreshold, format.MinChunkThreshold)
 	}
+	if o.PushMax <= 0 {
+		o.PushMax = defaultPushMax
+	}
 	if o.Log == nil {
 		l := logrus.New()
 		l.SetOutput(io.Discard)
@@ -86,10 +94,12 @@ type Cold struct {
 
 	buffers sync.Pool // of chunks, *[]byte
 
-	txs       chan struct{} // holds a token while a Tx is open
-	protected func()        // ends the protection of the open Tx's base from GC; nil: none. Needs the token of txs
-	sync      chan struct{} // holds a token while Fetch or Push runs
-	refs      sync.Mutex    // held while main or the live branch is checked and then moved
+	txs        chan struct{} // holds a token while a Tx is open
+	protected  func()        // ends the protection of the open Tx's base from GC; nil: none. Needs the token of txs
+	sync       chan struct{} // holds a token while Fetch or Push runs
+	lockedMost time.Duration // lockedMost, for tests
+
+	refs sync.Mutex // held while main or the live branch is checked and then moved
 
 	// mu guards what is known in memory. No I/O is done under it, because callers ask Pushed and VolumeID while they
 	// hold locks of files.
@@ -102,6 +112,7 @@ type Cold struct {
 		pushed    cold.ID
 		notes     map[string]string  // what is wrong with the branches, by topic; see note
 		undeleted bool               // the remote does not let live branches be deleted
+		locked    time.Time          // since when the remote says that somebody else holds a lock; zero: it does not
 		sides     []string           // what Aside returns
 		ignored   map[string]cold.ID // tips of the remote's references that look like live branches and are none
 	}
@@ -118,7 +129,8 @@ func Open(dir string, o Options) (*Cold, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
 	}
-	if first, _, _ := strings.Cut(o.Branch, "/"); first == "emberfs-live" || first == "emberfs-side" {
+	if first, _, _ := strings.Cut(o.Branch, "/"); slices.Contains(
+		[]string{"emberfs-live", "emberfs-side", "emberfs-part"}, first) {
 		return nil, fmt.Errorf("open cold storage %s: branch %q: the name is reserved for EmberFS itself; choose "+
 			"another", dir, o.Branch)
 	}
@@ -169,7 +181,7 @@ func headBranch(path string) string {
 func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 	c := &Cold{
 		db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch,
-		txs: make(chan struct{}, 1), sync: make(chan struct{}, 1),
+		txs: make(chan struct{}, 1), sync: make(chan struct{}, 1), lockedMost: lockedMost,
 	}
 	defer func() {
 		if err != nil {

@@ -1,11 +1,13 @@
 package backup
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
 
 	"emberfs/backup/coldtest"
+	"emberfs/tiers/cold"
 )
 
 // testVolume is a Cold in a directory of its own.
@@ -43,4 +45,9 @@ func openVolumeReadOnly(t *testing.T, dir string) *testVolume {
 	t.Helper()
 	open := func() (*Cold, error) { return OpenRepository(dir, Options{}) }
 	return testVolumeOf(t, coldtest.Opened(t, open), dir)
+}
+
+// collect returns the objects to send for the commits, if the other side has all of old (zero: it has nothing).
+func (c *Cold) collect(ctx context.Context, commits []cold.ID, old cold.ID) ([]cold.ID, error) {
+	return c.objects(ctx, []part{{commits: commits, base: old}}, nil)
 }

@@ -106,16 +106,18 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 	f.Text("a", "one")
 	main := one.CommitTree(f, nil)
 	spy := &spyRemote{remote: one.remote}
+	deletions := 0
 	spy.before = func(updates []wire.Update) {
 		if updates[0].New.IsZero() {
-			if err := two.remote.Push(t.Context(),
+			deletions++
+			if err := two.remote.Send(t.Context(), wire.Just(
 				[]wire.Update{{Ref: updates[0].Ref, Old: updates[0].Old, New: theirs}}, func(w io.Writer) error {
 					ids, err := two.collect(t.Context(), []cold.ID{theirs}, updates[0].Old)
 					if err != nil {
 						return err
 					}
 					return two.writePack(t.Context(), w, ids)
-				}); err != nil {
+				})); err != nil {
 				t.Error(err)
 			}
 		}
@@ -123,8 +125,8 @@ func TestDeletionLeavesNewerWork(t *testing.T) {
 	one.remote = spy
 	one.MustPush()
 	coldtest.WantRemote(t, "after", remote, main, theirs)
-	if spy.deletes != 1 {
-		t.Errorf("%d deletions", spy.deletes)
+	if deletions != 1 {
+		t.Errorf("%d deletions", deletions)
 	}
 	one.MustPush()
 	coldtest.WantErr(t, two.Push(t.Context()), cold.ErrDiverged, "Push")

@@ -148,9 +148,12 @@ type countingRemote struct {
 	bytes int64
 }
 
-func (r *countingRemote) Push(ctx context.Context, updates []wire.Update, pack func(io.Writer) error) error {
-	return r.remote.Push(ctx, updates, func(w io.Writer) error {
-		return pack(writerFunc(func(p []byte) (int, error) { r.bytes += int64(len(p)); return w.Write(p) }))
+func (r *countingRemote) Send(ctx context.Context, plan wire.Plan) error {
+	return r.remote.Send(ctx, func(refs map[string]cold.ID) ([]wire.Update, func(io.Writer) error, error) {
+		updates, pack, err := plan(refs)
+		return updates, func(w io.Writer) error {
+			return pack(writerFunc(func(p []byte) (int, error) { r.bytes += int64(len(p)); return w.Write(p) }))
+		}, err
 	})
 }
 
@@ -201,19 +204,22 @@ func TestLiveDenyDeletes(t *testing.T) {
 	}
 }
 
-// spyRemote counts deletions, and can do things in between.
+// spyRemote counts pushes with deletions, and can do things in between.
 type spyRemote struct {
 	remote
 	deletes int
 	before  func(updates []wire.Update)
 }
 
-func (r *spyRemote) Push(ctx context.Context, updates []wire.Update, pack func(io.Writer) error) error {
-	if updates[0].New.IsZero() {
-		r.deletes++
-	}
-	if r.before != nil {
-		r.before(updates)
-	}
-	return r.remote.Push(ctx, updates, pack)
+func (r *spyRemote) Send(ctx context.Context, plan wire.Plan) error {
+	return r.remote.Send(ctx, func(refs map[string]cold.ID) ([]wire.Update, func(io.Writer) error, error) {
+		updates, pack, err := plan(refs)
+		if slices.ContainsFunc(updates, func(u wire.Update) bool { return u.New.IsZero() }) {
+			r.deletes++
+		}
+		if r.before != nil && err == nil && len(updates) > 0 {
+			r.before(updates)
+		}
+		return updates, pack, err
+	})
 }

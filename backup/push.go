@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"emberfs/backup/odb"
@@ -31,40 +32,146 @@ func (c *Cold) Push(ctx context.Context) error {
 }
 
 func (c *Cold) push(ctx context.Context) error {
-	ours, err := c.Position(ctx)
-	if err != nil {
-		return err
-	}
-	refs, err := c.remote.Refs(ctx)
-	if err != nil {
-		return err
-	}
-	c.noteSides(refs)
-	if ours.Main.IsZero() {
-		return nil
-	}
-	if refs[c.ref].IsZero() {
-		if err := c.remote.Broken(ctx, c.ref); err != nil {
-			return err
+	p := &outgoing{c: c, ctx: ctx, done: make(map[string]cold.ID)}
+	for {
+		err := c.remote.Send(ctx, p.plan)
+		again := false
+		switch {
+		case err == nil:
+			if !p.more {
+				return p.sent()
+			}
+			again, err = p.step()
+		case errors.Is(err, wire.ErrNotAtomic):
+			again, p.single = !p.single, true
+		case mayBeDeletion(err) && p.deletes() && p.undeleted == nil:
+			again, p.undeleted = true, err
+		}
+		if !again {
+			return c.lasting(err)
 		}
 	}
-	p, err := c.planPush(ctx, ours, refs)
-	if err == nil {
-		err = c.send(ctx, p)
+}
+
+// mayBeDeletion reports whether a push may have failed because of a deletion that went with it.
+func mayBeDeletion(err error) bool {
+	var refused *cold.RefusedError
+	var busy *cold.BusyError
+	return errors.As(err, &refused) || errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged)
+}
+
+// outgoing is one push, of one conversation or, where the remote cannot take all at once, of several.
+type outgoing struct {
+	c   *Cold
+	ctx context.Context
+
+	single    bool               // the remote moves one reference at a time
+	undeleted error              // why a push with deletions failed; no more are tried then
+	done      map[string]cold.ID // where references were moved to in earlier conversations
+
+	// What the last plan was.
+	ours    Position
+	updates []wire.Update
+	more    bool // another conversation has to follow
+	fresh   bool // the remote had no branch
+	gone    []absorbed
+	parts   []string // our references to parts, which are not needed any more
+}
+
+// deletes reports whether the last plan had deletions.
+func (p *outgoing) deletes() bool {
+	return slices.ContainsFunc(p.updates, func(u wire.Update) bool { return u.New.IsZero() })
+}
+
+// step notes what a conversation that was not the last one has moved. A remote that does not show at the next one what
+// it has acknowledged would keep us here for ever.
+func (p *outgoing) step() (bool, error) {
+	moved := false
+	for _, u := range p.updates {
+		if at, ok := p.done[u.Ref]; u.Old != u.New && (!ok || at != u.New) {
+			p.done[u.Ref], moved = u.New, true
+		}
 	}
+	if !moved {
+		return false, fmt.Errorf("the remote acknowledges what it does not do: %s is not where it was moved to",
+			p.updates[0].Ref)
+	}
+	return true, nil
+}
+
+// plan is the wire.Plan: everything that the remote lacks, and the deletion of what nobody needs any more.
+func (p *outgoing) plan(refs map[string]cold.ID) ([]wire.Update, func(io.Writer) error, error) {
+	c, ctx := p.c, p.ctx
+	p.updates, p.gone, p.parts, p.more = nil, nil, nil, false
+	var err error
+	if p.ours, err = c.Position(ctx); err != nil {
+		return nil, nil, err
+	}
+	c.noteSides(refs)
+	if p.ours.Main.IsZero() {
+		return nil, nil, nil
+	}
+	p.fresh = refs[c.ref].IsZero() && !hasBranch(refs)
+	if refs[c.ref].IsZero() {
+		if err := c.remote.Broken(ctx, c.ref); err != nil {
+			return nil, nil, err
+		}
+	}
+	parts, err := c.planPush(ctx, p.ours, refs)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if refs[c.ref].IsZero() && !hasBranch(refs) {
-		if err := c.remote.SetHead(ctx, c.ref); err != nil { // the branch is there all the same
+	if p.single && len(parts) > 1 {
+		if p.more = parts[0].Old != parts[0].New; p.more {
+			parts = parts[:1]
+		} else {
+			parts = parts[1:]
+		}
+	}
+	ids, err := p.cut(parts, refs)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := p.remove(refs); err != nil {
+		return nil, nil, err
+	}
+	return p.updates, func(w io.Writer) error { return c.writePack(ctx, w, ids) }, nil
+}
+
+// objects lists what has to be sent for parts, besides what the remote has, by tree and in carriers.
+func (c *Cold) objects(ctx context.Context, parts []part, has map[cold.ID]struct{}) ([]cold.ID, error) {
+	d := delta{ctx: ctx, db: c.db, seen: make(map[cold.ID]struct{}, len(has))}
+	for id := range has {
+		d.seen[id] = struct{}{}
+	}
+	for _, p := range parts {
+		if err := d.commits(p.commits, p.base); err != nil {
+			return nil, err
+		}
+		if err := d.withoutLost(p.base); err != nil {
+			return nil, err
+		}
+	}
+	return d.ids, nil
+}
+
+// sent notes that the remote has everything.
+func (p *outgoing) sent() error {
+	c := p.c
+	c.lasting(nil)
+	if p.ours.Main.IsZero() {
+		return nil
+	}
+	if p.fresh {
+		if err := c.remote.SetHead(p.ctx, c.ref); err != nil { // the branch is there all the same
 			c.log.WithError(err).Warnf("a clone of %s checks out nothing: its HEAD names another branch", c.o.Source)
 		}
 	}
 	c.note("branch", nil)
-	if err := c.setTracking(ours.Main, ours.Live, cold.ID{}, ours.Live); err != nil {
+	if err := c.setTracking(p.ours.Main, p.ours.Live, cold.ID{}, p.ours.Live); err != nil {
 		return err
 	}
-	return c.deleteAbsorbed(ctx, ours.Main, refs)
+	return p.removed()
 }
 
 // hasBranch reports whether the remote has a branch other than EmberFS's own.
@@ -157,41 +264,6 @@ func (c *Cold) isIgnored(ref string, tip cold.ID) bool {
 	return c.mu.ignored[ref] == tip
 }
 
-// send pushes all parts atomically or, if the remote cannot do that, main first and then the live branch.
-func (c *Cold) send(ctx context.Context, parts []part) error {
-	if len(parts) == 0 {
-		return nil
-	}
-	err := c.sendTogether(ctx, parts)
-	if !errors.Is(err, wire.ErrNotAtomic) {
-		return err
-	}
-	for _, p := range parts {
-		if p.Old == p.New {
-			continue
-		}
-		if err := c.sendTogether(ctx, []part{p}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *Cold) sendTogether(ctx context.Context, parts []part) error {
-	var updates []wire.Update
-	d := delta{ctx: ctx, db: c.db, seen: make(map[cold.ID]struct{})}
-	for _, p := range parts {
-		if err := d.commits(p.commits, p.base); err != nil {
-			return err
-		}
-		if err := d.withoutLost(p.base); err != nil {
-			return err
-		}
-		updates = append(updates, p.Update)
-	}
-	return c.remote.Push(ctx, updates, func(w io.Writer) error { return c.writePack(ctx, w, d.ids) })
-}
-
 func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []cold.ID) error {
 	p, err := odb.NewPackStream(w, len(ids))
 	if err != nil {
@@ -208,71 +280,25 @@ func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []cold.ID) error 
 	return p.Close()
 }
 
-// deleteAbsorbed deletes those live branches on the remote that main, which was just pushed, has absorbed. A failed
-// deletion is not an error: what stays is ignored by everybody. A live branch that has moved on since belongs to
-// somebody and stays too.
-func (c *Cold) deleteAbsorbed(ctx context.Context, main cold.ID, refs map[string]cold.ID) error {
-	list, err := c.epochs(absorbedPrefix)
-	if err != nil {
+// lockedMost is how long a lock on the remote may stay before somebody has to look at it.
+const lockedMost = 5 * time.Minute
+
+// lasting returns the error of a push, nil for a success. A lock that stays becomes a refusal: its owner is dead.
+func (c *Cold) lasting(err error) error {
+	var busy *cold.BusyError
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !errors.As(err, &busy) || !busy.Locked {
+		c.mu.locked = time.Time{}
 		return err
 	}
-	for epoch, tip := range list {
-		ref := c.liveRef(epoch)
-		at := refs[ref]
-		pushed, err := c.Follows(ctx, main, tip)
-		if err != nil {
-			return err
-		}
-		if !pushed {
-			continue // it was absorbed by a commit that is newer than this push
-		}
-		if !at.IsZero() {
-			err = c.deleteLive(ctx, ref, at, tip)
-		}
-		if err != nil {
-			c.log.WithError(err).Warnf("%s stays on the remote until the next push", ref)
-			continue
-		}
-		if err := c.db.DeleteRef(c.absorbedRef(epoch), tip); err != nil && !errors.Is(err, odb.ErrNoRef) {
-			return err
-		}
+	if c.mu.locked.IsZero() {
+		c.mu.locked = time.Now()
 	}
-	return nil
-}
-
-// deleteLive deletes a live branch on the remote if main has absorbed all of it. It returns an error only if trying
-// again may help.
-func (c *Cold) deleteLive(ctx context.Context, ref string, at, absorbed cold.ID) error {
-	known := at == absorbed
-	if !known && c.db.Has(at) {
-		var err error
-		if known, err = c.follows(ctx, absorbed, at, time.Time{}); err != nil {
-			return err
-		}
+	if time.Since(c.mu.locked) < c.lockedMost {
+		return err
 	}
-	if !known {
-		c.log.Warnf("%s of the remote has moved on to %s and is left alone", ref, at)
-		return nil
-	}
-	c.mu.Lock()
-	skip := c.mu.undeleted
-	c.mu.Unlock()
-	if skip {
-		return nil
-	}
-	err := c.remote.Push(ctx, []wire.Update{{Ref: ref, Old: at}}, nil)
-	var refused *cold.RefusedError
-	switch {
-	case errors.As(err, &refused):
-		c.note("delete", fmt.Errorf("%s does not let live branches be deleted, they pile up below %s: %s", c.o.Source,
-			livePrefix, refused.Reason))
-		c.mu.Lock()
-		c.mu.undeleted = true
-		c.mu.Unlock()
-		return nil
-	case errors.Is(err, cold.ErrDiverged):
-		c.log.WithError(err).Warnf("%s of the remote has moved on and is left alone", ref)
-		return nil
-	}
-	return err
+	return fmt.Errorf("%w (%w)", &cold.RefusedError{
+		Reason: fmt.Sprintf("a lock has been there since %s", c.mu.locked.Format(time.DateTime)),
+		Advice: "if nothing is at work in that repository, remove the file *.lock that is named"}, err)
 }

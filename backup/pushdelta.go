@@ -103,13 +103,6 @@ type delta struct {
 	ids  []cold.ID
 }
 
-// collect returns the objects to send for the commits, if the other side has all of old (zero: it has nothing).
-func (c *Cold) collect(ctx context.Context, commits []cold.ID, old cold.ID) ([]cold.ID, error) {
-	d := delta{ctx: ctx, db: c.db, seen: make(map[cold.ID]struct{})}
-	err := d.commits(commits, old)
-	return d.ids, err
-}
-
 // commits adds what the commits in list reach and the tree of old does not.
 func (d *delta) commits(list []cold.ID, old cold.ID) error {
 	var oldTree cold.ID

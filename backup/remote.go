@@ -2,7 +2,6 @@ package backup
 
 import (
 	"context"
-	"io"
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
@@ -24,9 +23,9 @@ type remote interface {
 	// Fetch downloads what ref reaches and the commits in have do not. What came is protected from GC until release is
 	// called.
 	Fetch(ctx context.Context, db *odb.DB, ref string, have []cold.ID) (tip cold.ID, release func() error, err error)
-	// Push moves references atomically, and sends the pack that writePack writes. wire.ErrNotAtomic says that the
-	// remote can only move one reference at a time.
-	Push(ctx context.Context, updates []wire.Update, writePack func(io.Writer) error) error
+	// Send asks the remote for its references, and plan for what to do with them, and moves them atomically, in one
+	// conversation. wire.ErrNotAtomic says that the remote can only move one reference at a time.
+	Send(ctx context.Context, plan wire.Plan) error
 }
 
 // TrackingRef is the reference that notes where the remote's main is known to be; it also keeps git gc from removing

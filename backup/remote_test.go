@@ -226,11 +226,17 @@ func (b *brokenRemote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (func(
 	return b.remote.Link(ctx, db, tip)
 }
 
-func (b *brokenRemote) Push(ctx context.Context, updates []wire.Update, pack func(io.Writer) error) error {
-	if b.push != nil {
-		return errors.Join(pack(io.Discard), b.push)
+func (b *brokenRemote) Send(ctx context.Context, plan wire.Plan) error {
+	if b.refs != nil {
+		return b.refs
 	}
-	return b.remote.Push(ctx, updates, pack)
+	return b.remote.Send(ctx, func(refs map[string]cold.ID) ([]wire.Update, func(io.Writer) error, error) {
+		updates, pack, err := plan(refs)
+		if err == nil && b.push != nil {
+			err = errors.Join(pack(io.Discard), b.push)
+		}
+		return updates, pack, err
+	})
 }
 
 // A failed fetch or push leaves everything as it was, and the next one works.

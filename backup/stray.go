@@ -334,9 +334,9 @@ func (c *Cold) setAside(ctx context.Context, s *stray) error {
 		return err
 	}
 	if s.refs[ref] != s.tip {
-		err = c.remote.Push(ctx, []wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error {
+		err = c.remote.Send(ctx, wire.Just([]wire.Update{{Ref: ref, New: s.tip}}, func(w io.Writer) error {
 			return c.writePack(ctx, w, nil)
-		})
+		}))
 		if err != nil {
 			return fmt.Errorf("push %s: %w", ref, err)
 		}

@@ -88,6 +88,32 @@ func (s *PackStream) Close() error {
 	return err
 }
 
+// StoredSize estimates in bytes what an object takes in a pack that CopyTo writes: what it takes here or, if it is a
+// delta or loose here, its size, which is too much. The error is cold.ErrMissing or cold.ErrCorrupt as for CopyTo.
+func (db *DB) StoredSize(id ID) (n int64, err error) {
+	if id == EmptyTree {
+		return 0, nil
+	}
+	err = db.each(id, func(s source) error {
+		if s.p != nil {
+			if h, err := s.p.header(s.off); err != nil {
+				return err
+			} else if !h.isDelta() {
+				end, err := s.p.entryEnd(s.i)
+				n = end - s.off
+				return err
+			}
+		}
+		o, err := s.open()
+		if err != nil {
+			return err
+		}
+		n = o.size
+		return o.close()
+	})
+	return n, err
+}
+
 // CopyTo sends one object. If the object is not stored as a delta, it is copied as it is and checked against the
 // index's CRC; otherwise it is deflated anew and checked against its id. If damage shows only at the end of a long
 // entry, part of it has been sent, but the receiver refuses such a pack anyway. The error is cold.ErrMissing or

@@ -16,13 +16,13 @@ func TestPushWaitsForABusyRemote(t *testing.T) {
 	v := newVolume(t)
 	dir, r := newRemote(t)
 	first := v.commit("one")
-	check(t, r.Push(t.Context(), one(cold.ID{}, first), v.pack))
+	check(t, r.push(t.Context(), one(cold.ID{}, first), v.pack))
 	second := v.commit("two")
 	lock := filepath.Join(dir, mainRef+".lock")
 	check(t, os.WriteFile(lock, nil, 0o600))
 	released := make(chan error, 1)
 	time.AfterFunc(300*time.Millisecond, func() { released <- os.Remove(lock) })
-	if err := r.Push(t.Context(), one(first, second), v.pack); err != nil {
+	if err := r.push(t.Context(), one(first, second), v.pack); err != nil {
 		t.Errorf("push beside a lock that went away: %v", err)
 	}
 	check(t, <-released)
@@ -32,7 +32,7 @@ func TestPushWaitsForABusyRemote(t *testing.T) {
 
 	third := v.commit("three")
 	check(t, os.WriteFile(lock, nil, 0o600))
-	err := r.Push(t.Context(), one(second, third), v.pack)
+	err := r.push(t.Context(), one(second, third), v.pack)
 	var refused *cold.RefusedError
 	if err == nil || errors.As(err, &refused) {
 		t.Errorf("push beside a lock that stays: %v", err)
@@ -47,7 +47,7 @@ func TestRefusal(t *testing.T) {
 		"unpack error: index-pack abnormal exit":                                           false,
 	} {
 		var refused *cold.RefusedError
-		if got := !errors.As(refusal(reason), &refused); got != passing {
+		if got := !errors.As((&refusalError{reason}).sorted(""), &refused); got != passing {
 			t.Errorf("%s: passing %v, want %v", reason, got, passing)
 		}
 	}

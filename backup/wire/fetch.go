@@ -30,11 +30,11 @@ const (
 func (r *Remote) Refs(ctx context.Context) (map[string]cold.ID, error) {
 	p, err := r.start(ctx, uploadPack)
 	if err != nil {
-		return nil, fmt.Errorf("list references of %s: %w", r.path, ended(ctx, err))
+		return nil, fmt.Errorf("list references of %s: %w", r.path, sorted(ended(ctx, err)))
 	}
 	refs := advertised(p.adv)
 	if err := p.hangUp(); err != nil {
-		return nil, fmt.Errorf("list references of %s: %w", r.path, ended(ctx, err))
+		return nil, fmt.Errorf("list references of %s: %w", r.path, sorted(ended(ctx, err)))
 	}
 	return refs, nil
 }
@@ -71,7 +71,7 @@ func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []c
 	release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
 	if err != nil {
-		return cold.ID{}, nil, fmt.Errorf("fetch %s from %s: %w", refname, r.path, ended(ctx, err))
+		return cold.ID{}, nil, fmt.Errorf("fetch %s from %s: %w", refname, r.path, sorted(ended(ctx, err)))
 	}
 	return tip, release, nil
 }

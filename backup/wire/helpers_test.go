@@ -116,3 +116,8 @@ func newRemote(t *testing.T) (string, *Remote) {
 	check(t, err)
 	return dir, r
 }
+
+// push is Send for updates that are known beforehand.
+func (r *Remote) push(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
+	return r.Send(ctx, Just(updates, writePack))
+}

@@ -45,11 +45,11 @@ func TestHTTP(t *testing.T) {
 	r, err := Open(httpServer(t, path, unwrapped), Options{})
 	check(t, err)
 	first := v.commit("one")
-	check(t, r.Push(t.Context(), one(cold.ID{}, first), v.pack))
+	check(t, r.push(t.Context(), one(cold.ID{}, first), v.pack))
 	big := make([]byte, 3<<20)
 	_, _ = rand.Read(big)
 	second := v.commit(string(big))
-	check(t, r.Push(t.Context(), one(first, second), v.pack))
+	check(t, r.push(t.Context(), one(first, second), v.pack))
 	refs, err := r.Refs(t.Context())
 	check(t, err)
 	if refs[mainRef] != second {

@@ -15,7 +15,7 @@ func TestLink(t *testing.T) {
 	git(t, dir, "config", "receive.unpackLimit", "1")
 	v, b := newVolume(t), newVolume(t)
 	id := v.commit("some text")
-	check(t, r.Push(t.Context(), one(cold.ID{}, id), v.pack))
+	check(t, r.push(t.Context(), one(cold.ID{}, id), v.pack))
 	r.git = "/nowhere"
 	release, err := r.Link(t.Context(), b.db, id)
 	check(t, err)

@@ -34,18 +34,28 @@ type Update struct {
 // ErrNotAtomic says that the remote cannot move several references in one step. They can be pushed one by one.
 var ErrNotAtomic = errors.New("the remote does not offer atomic pushes")
 
-// Push moves the remote's references, either all of them or none, and sends the pack that writePack writes; if all
-// updates are deletions, writePack is not called. It never forces: if a reference has another value than expected,
-// before or during the push, the error is cold.ErrDiverged. If the other side refuses (by a hook, a policy, its fsck,
-// or because the pack is damaged) it is *cold.RefusedError. If the answer is lost, Push reads the references again; it
-// is a success if all have their new values, as it is if they had them before. If the remote is busy with itself (a git
-// gc of its own, another push), Push tries again for up to a second or two, calling writePack anew. ErrNotAtomic is
-// only possible for several updates; nothing was changed then.
-func (r *Remote) Push(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
+// Plan says what to push, once the remote has said where its references are. If it returns no updates, nothing is
+// pushed. writePack writes a pack with what the remote lacks; it is not called if all updates are deletions. A Plan is
+// asked anew when the push is tried again.
+type Plan func(refs map[string]cold.ID) (updates []Update, writePack func(io.Writer) error, err error)
+
+// Just is a Plan for updates that are known beforehand.
+func Just(updates []Update, writePack func(io.Writer) error) Plan {
+	return func(map[string]cold.ID) ([]Update, func(io.Writer) error, error) { return updates, writePack, nil }
+}
+
+// Send asks the remote for its references, and plan for what to do with them, and moves the references, either all of
+// them or none, all in one conversation. It never forces: if a reference has another value than expected, before or
+// during the push, the error is cold.ErrDiverged. If the other side refuses (by a hook, a policy, its fsck, or because
+// the pack is damaged) it is *cold.RefusedError. If the answer is lost, Send reads the references again; it is a success
+// if all have their new values, as it is if they had them before. If the remote is busy with itself (a git gc of its
+// own, another push), Send tries again for up to a second or two. ErrNotAtomic is only possible for several updates;
+// nothing was changed then. Errors of plan are returned as they are.
+func (r *Remote) Send(ctx context.Context, plan Plan) error {
 	for pause := 50 * time.Millisecond; ; pause *= 3 {
-		err := r.pushOnce(ctx, updates, writePack)
-		var busy *busyError
-		if !errors.As(err, &busy) || pause > time.Second {
+		err := r.sendOnce(ctx, plan)
+		var busy *cold.BusyError
+		if !errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged) || pause > time.Second {
 			return err
 		}
 		select {
@@ -91,52 +101,45 @@ func behind(updates []Update, refs map[string]cold.ID) *Update {
 	return nil
 }
 
-// busyError is a refusal for a reason that may soon be over.
-type busyError struct{ reason string }
-
-func (e *busyError) Error() string { return "the remote could not take the push: " + e.reason }
-
 // atomicFailure is what git reports for a reference that was not moved only because another one of the same push
 // failed.
 const atomicFailure = "atomic push failure"
 
-// refusal converts the other side's reason to an error. git has no codes; these are the texts (builtin/receive-pack.c)
-// for failures because something else is at work in the repository.
-func refusal(reason string) error {
-	for _, passing := range []string{"unable to migrate objects", "failed to update ref", "cannot lock ref",
-		"unable to create temporary object directory", "atomic transaction failed"} {
-		if strings.Contains(reason, passing) {
-			return &busyError{reason}
-		}
-	}
-	return &cold.RefusedError{Reason: reason}
-}
-
-func (r *Remote) pushOnce(ctx context.Context, updates []Update, writePack func(io.Writer) error) error {
+func (r *Remote) sendOnce(ctx context.Context, plan Plan) error {
 	if err := r.recover(ctx); err != nil {
-		return fmt.Errorf("push %s to %s: %w", names(updates), r.path, err)
+		return fmt.Errorf("push to %s: %w", r.path, err)
 	}
-	s := &sender{ctx: ctx, r: r, updates: updates}
-	err := s.push(writePack)
+	s := &sender{ctx: ctx, r: r}
+	err := s.run(plan)
 	if s.p != nil && s.p.stopped && s.p.end.orderly() {
 		r.done()
 	}
-	var local *localError
-	if err != nil && !errors.Is(err, cold.ErrDiverged) && !errors.Is(err, ErrNotAtomic) && !errors.As(err, &local) &&
-		ctx.Err() == nil {
-		err = r.judge(ctx, updates, err)
+	if err == nil {
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("push %s to %s: %w", names(updates), r.path, ended(ctx, err))
+	var own *ownError
+	if errors.As(err, &own) {
+		if len(s.updates) == 0 {
+			return own.err
+		}
+		err = own.err
+	} else if s.asked && ctx.Err() == nil {
+		err = r.judge(ctx, s.updates, err)
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	if len(s.updates) == 0 {
+		return fmt.Errorf("push to %s: %w", r.path, sorted(ended(ctx, err)))
+	}
+	return fmt.Errorf("push %s to %s: %w", names(s.updates), r.path, sorted(ended(ctx, err)))
 }
 
-// localError is an error of writePack itself.
-type localError struct{ err error }
+// ownError is an error of the caller's plan or writePack.
+type ownError struct{ err error }
 
-func (e *localError) Error() string { return "write pack: " + e.err.Error() }
-func (e *localError) Unwrap() error { return e.err }
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
 
 // judge finds out what a failed push has changed.
 func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
@@ -152,45 +155,77 @@ func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
 		return fmt.Errorf("%w: %s is at %s, expected %s (%w)", cold.ErrDiverged, moved.Ref, refs[moved.Ref], moved.Old,
 			err)
 	}
+	var busy *cold.BusyError
+	if there := conflict(updates, refs); there != "" && errors.As(err, &busy) {
+		return &cold.RefusedError{Reason: fmt.Sprintf("%s is there, so that %s cannot be (%s)", there, names(updates),
+			busy.Reason), Advice: "remove or rename that branch on the remote, or choose another --branch"}
+	}
 	return err
 }
 
-// sender is the Writer that writePack gets. It starts the service when the pack is complete or has become bigger than
-// smallPack.
+// conflict returns a reference of the remote beside which one of the updates cannot exist, because in a repository
+// references are files: there is none below another.
+func conflict(updates []Update, refs map[string]cold.ID) string {
+	for ref := range refs {
+		for _, u := range updates {
+			if !u.New.IsZero() && (strings.HasPrefix(ref, u.Ref+"/") || strings.HasPrefix(u.Ref, ref+"/")) {
+				return ref
+			}
+		}
+	}
+	return ""
+}
+
+// sender is the Writer that writePack gets. To a path it keeps the beginning of the pack back, since how big the pack
+// is decides how the other side is started; to a host it sends at once.
 type sender struct {
 	ctx     context.Context
 	r       *Remote
 	updates []Update
 
-	head   bytes.Buffer // of the pack, until the service runs
 	p      *session
-	w      *bufio.Writer
-	answer chan error // result of readReport
-	err    error      // error of the other side, or errDone; not one of writePack
+	refs   map[string]cold.ID // that the other side has named
+	head   bytes.Buffer       // of the pack, until it is sent
+	asked  bool               // the other side was asked to move the references
+	w      *bufio.Writer      // once asked
+	answer chan error         // result of readReport, once asked
+	err    error              // error of the other side, not one of writePack
 }
 
-// errDone says that the remote already has what is to be pushed.
-var errDone = errors.New("nothing to push")
-
-func (s *sender) push(writePack func(io.Writer) error) error {
-	if s.sends() {
-		if err := writePack(s); err != nil && s.err == nil {
-			err = &localError{err}
-			if s.p == nil {
-				return err
+// run is one conversation.
+func (s *sender) run(plan Plan) error {
+	if err := s.start(); err != nil {
+		return err
+	}
+	updates, writePack, err := plan(s.refs)
+	if err != nil {
+		return errors.Join(&ownError{err}, s.p.hangUp())
+	}
+	s.updates = updates
+	if done, _ := compare(updates, s.refs); done {
+		return s.p.hangUp()
+	}
+	if slices.ContainsFunc(updates, func(u Update) bool { return !u.New.IsZero() }) {
+		if s.r.net != nil {
+			s.err = s.ask()
+		}
+		if s.err == nil {
+			err = writePack(s)
+		}
+		if err != nil && s.err == nil {
+			err = &ownError{fmt.Errorf("write pack: %w", err)}
+			if !s.asked {
+				return errors.Join(err, s.p.hangUp())
 			}
 			err = s.p.fail(err)
 			<-s.answer
 			return err
 		}
 	}
-	if s.p == nil && s.err == nil {
-		s.err = s.start()
+	if !s.asked && s.err == nil {
+		s.err = s.ask()
 	}
-	if errors.Is(s.err, errDone) {
-		return nil
-	}
-	if s.answer == nil {
+	if !s.asked {
 		return s.err
 	}
 	if s.err == nil {
@@ -200,20 +235,21 @@ func (s *sender) push(writePack func(io.Writer) error) error {
 	return s.finish()
 }
 
-// sends reports whether a pack is to be sent.
-func (s *sender) sends() bool {
-	return slices.ContainsFunc(s.updates, func(u Update) bool { return !u.New.IsZero() })
-}
-
 func (s *sender) Write(b []byte) (int, error) {
 	if s.err != nil {
 		return 0, s.err
 	}
-	if s.p == nil {
+	if !s.asked {
 		if s.head.Len()+len(b) <= smallPack {
 			return s.head.Write(b)
 		}
-		if s.err = s.start("receive.unpackLimit", "1"); s.err != nil {
+		// Only the environment of the program can tell it to keep the pack as it is.
+		if s.err = s.p.hangUp(); s.err == nil {
+			if s.err = s.start("receive.unpackLimit", "1"); s.err == nil {
+				s.err = s.ask()
+			}
+		}
+		if s.err != nil {
 			return 0, s.err
 		}
 	}
@@ -222,55 +258,29 @@ func (s *sender) Write(b []byte) (int, error) {
 	return n, s.err
 }
 
-// start runs the service, and sends the command and the part of the pack that is there.
-func (s *sender) start(settings ...string) error {
-	p, err := s.r.start(s.ctx, receivePack, settings...)
-	if err != nil {
-		return err
+// start connects, and reads the references.
+func (s *sender) start(settings ...string) (err error) {
+	if s.p, err = s.r.start(s.ctx, receivePack, settings...); err == nil {
+		s.refs = advertised(s.p.adv)
 	}
-	s.p = p
+	return err
+}
+
+// ask sends the commands, and the part of the pack that is there.
+func (s *sender) ask() error {
+	p := s.p
+	if u := behind(s.updates, s.refs); u != nil {
+		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", cold.ErrDiverged, u.Ref, s.refs[u.Ref], u.Old),
+			p.hangUp())
+	}
+	req, err := s.request()
+	if err != nil {
+		return errors.Join(err, p.hangUp())
+	}
 	if err := s.r.note(p, s.updates); err != nil {
 		return p.fail(err)
 	}
-	refs := advertised(p.adv)
-	if done, _ := compare(s.updates, refs); done {
-		return errors.Join(errDone, p.hangUp())
-	}
-	if u := behind(s.updates, refs); u != nil {
-		return errors.Join(fmt.Errorf("%w: %s is at %s, expected %s", cold.ErrDiverged, u.Ref, refs[u.Ref], u.Old),
-			p.hangUp())
-	}
-	req := packp.NewReferenceUpdateRequest()
-	for _, c := range []capability.Capability{capability.ReportStatus, capability.Sideband64k} {
-		if !p.adv.Capabilities.Supports(c) {
-			return p.fail(fmt.Errorf("it does not offer %s", c))
-		}
-		if err := req.Capabilities.Set(c); err != nil {
-			return p.fail(err)
-		}
-	}
-	if len(s.updates) > 1 {
-		if !p.adv.Capabilities.Supports(capability.Atomic) {
-			return errors.Join(ErrNotAtomic, p.hangUp())
-		}
-		if err := req.Capabilities.Set(capability.Atomic); err != nil {
-			return p.fail(err)
-		}
-	}
-	if slices.ContainsFunc(s.updates, func(u Update) bool {
-		return u.New.IsZero()
-	}) && !p.adv.Capabilities.Supports(capability.DeleteRefs) {
-		return p.fail(&cold.RefusedError{Reason: "it does not let references be deleted"})
-	}
-	if p.adv.Capabilities.Supports(capability.Agent) {
-		if err := req.Capabilities.Set(capability.Agent, agent); err != nil {
-			return p.fail(err)
-		}
-	}
-	for _, u := range s.updates {
-		req.Commands = append(req.Commands, &packp.Command{Name: plumbing.ReferenceName(u.Ref),
-			Old: plumbing.Hash(u.Old), New: plumbing.Hash(u.New)})
-	}
+	s.asked = true
 	// The answer is read while the pack is sent, because the other side may write at any time and must not block on us.
 	s.answer = make(chan error, 1)
 	go func() { s.answer <- p.readReport() }()
@@ -283,6 +293,42 @@ func (s *sender) start(settings ...string) error {
 	return err
 }
 
+// request is the list of commands, with what the other side can do of what they need.
+func (s *sender) request() (*packp.ReferenceUpdateRequest, error) {
+	can := s.p.adv.Capabilities
+	req := packp.NewReferenceUpdateRequest()
+	need := []capability.Capability{capability.ReportStatus, capability.Sideband64k}
+	if len(s.updates) > 1 {
+		if !can.Supports(capability.Atomic) {
+			return nil, ErrNotAtomic
+		}
+		need = append(need, capability.Atomic)
+	}
+	for _, c := range need {
+		if !can.Supports(c) {
+			return nil, fmt.Errorf("it does not offer %s", c)
+		}
+		if err := req.Capabilities.Set(c); err != nil {
+			return nil, err
+		}
+	}
+	if slices.ContainsFunc(s.updates, func(u Update) bool {
+		return u.New.IsZero()
+	}) && !can.Supports(capability.DeleteRefs) {
+		return nil, &cold.RefusedError{Reason: "it does not let references be deleted"}
+	}
+	if can.Supports(capability.Agent) {
+		if err := req.Capabilities.Set(capability.Agent, agent); err != nil {
+			return nil, err
+		}
+	}
+	for _, u := range s.updates {
+		req.Commands = append(req.Commands, &packp.Command{Name: plumbing.ReferenceName(u.Ref),
+			Old: plumbing.Hash(u.Old), New: plumbing.Hash(u.New)})
+	}
+	return req, nil
+}
+
 // finish waits for the answer.
 func (s *sender) finish() error {
 	rerr := <-s.answer
@@ -290,19 +336,11 @@ func (s *sender) finish() error {
 		rerr = errors.Join(rerr, s.err)
 	}
 	werr := s.p.wait()
-	said := s.p.said.String()
-	if said != "" {
-		said = " (" + said + ")"
-	}
-	var refused *cold.RefusedError
-	var busy *busyError
+	var ng *refusalError
 	switch {
-	case errors.As(rerr, &refused):
-		return &cold.RefusedError{Reason: refused.Reason + said}
-	case errors.As(rerr, &busy):
-		return &busyError{busy.reason + said}
-	}
-	if rerr != nil {
+	case errors.As(rerr, &ng):
+		return ng.sorted(s.p.said.String())
+	case rerr != nil:
 		return errors.Join(rerr, werr)
 	}
 	return nil // it has reported success; its exit status does not matter
@@ -327,7 +365,7 @@ func (p *session) readReport() error {
 		}
 	}
 	if err != nil {
-		return refusal(err.Error())
+		return &refusalError{err.Error()}
 	}
 	if len(report.CommandStatuses) == 0 {
 		return fmt.Errorf("%w: it does not name the reference", errNoReport)

@@ -107,7 +107,9 @@ func (w *watched) during(work func() (int, error)) (int, error) {
 	return n, err
 }
 
-func (w *watched) Read(p []byte) (int, error) { return w.during(func() (int, error) { return w.out.Read(p) }) }
+func (w *watched) Read(p []byte) (int, error) {
+	return w.during(func() (int, error) { return w.out.Read(p) })
+}
 func (w *watched) Write(p []byte) (int, error) {
 	return w.during(func() (int, error) { return w.in.Write(p) })
 }
@@ -152,8 +154,5 @@ func (p *session) fail(err error) error {
 
 // explain adds what the other side said.
 func (p *session) explain(err error) error {
-	if said := p.said.String(); said != "" {
-		return fmt.Errorf("git %s: %w (it said: %s)", p.name, err, said)
-	}
-	return fmt.Errorf("git %s: %w", p.name, err)
+	return &saidError{service: p.name, said: p.said.String(), err: err}
 }

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,7 +18,7 @@ func TestPushSeveral(t *testing.T) {
 	dir, r := newRemote(t)
 	v := newVolume(t)
 	first := v.commit("one")
-	check(t, r.Push(ctx, []Update{{mainRef, cold.ID{}, first}, {liveRef, cold.ID{}, first}}, v.pack))
+	check(t, r.push(ctx, []Update{{mainRef, cold.ID{}, first}, {liveRef, cold.ID{}, first}}, v.pack))
 	second := v.commit("two")
 	want := func(what string, main, live cold.ID) {
 		t.Helper()
@@ -38,14 +37,14 @@ func TestPushSeveral(t *testing.T) {
 		"the other is there":      {{mainRef, first, second}, {liveRef, cold.ID{}, second}},
 		"one of them is to be it": {{mainRef, first, first}, {liveRef, second, first}},
 	} {
-		if err := r.Push(ctx, updates, v.pack); !errors.Is(err, cold.ErrDiverged) && what != "one of them is to be it" {
+		if err := r.push(ctx, updates, v.pack); !errors.Is(err, cold.ErrDiverged) && what != "one of them is to be it" {
 			t.Errorf("%s: %v", what, err)
 		}
 		want(what, first, first)
 	}
-	check(t, r.Push(ctx, []Update{{mainRef, first, first}, {liveRef, first, second}}, v.pack))
+	check(t, r.push(ctx, []Update{{mainRef, first, first}, {liveRef, first, second}}, v.pack))
 	want("guarded", first, second)
-	check(t, r.Push(ctx, []Update{{mainRef, first, first}, {liveRef, first, second}}, v.pack)) // the answer was lost
+	check(t, r.push(ctx, []Update{{mainRef, first, first}, {liveRef, first, second}}, v.pack)) // the answer was lost
 	git(t, dir, "fsck", "--strict")
 
 	hook := filepath.Join(dir, "hooks", "update")
@@ -53,7 +52,7 @@ func TestPushSeveral(t *testing.T) {
 	check(t, testprog.Write(hook,
 		"#!/bin/sh\ncase $1 in */emberfs-live/*) echo no live here >&2; exit 1;; esac\n"))
 	third := v.commit("three")
-	err := r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
+	err := r.push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
 	var refused *cold.RefusedError
 	if !errors.As(err, &refused) || refused.Reason == "" {
 		t.Errorf("a refusing hook: %v", err)
@@ -62,20 +61,16 @@ func TestPushSeveral(t *testing.T) {
 	check(t, os.Remove(hook))
 
 	git(t, dir, "config", "receive.advertiseAtomic", "false")
-	called := false
-	err = r.Push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, func(w io.Writer) error {
-		called = true
-		return v.pack(w)
-	})
-	if !errors.Is(err, ErrNotAtomic) || !called {
+	err = r.push(ctx, []Update{{mainRef, first, third}, {liveRef, second, third}}, v.pack)
+	if !errors.Is(err, ErrNotAtomic) {
 		t.Errorf("not atomic: %v", err)
 	}
 	want("not atomic", first, second)
 	git(t, dir, "config", "receive.denyDeletes", "true")
-	if err := r.Push(ctx, []Update{{liveRef, second, cold.ID{}}}, nil); !errors.As(err, &refused) {
+	if err := r.push(ctx, []Update{{liveRef, second, cold.ID{}}}, nil); !errors.As(err, &refused) {
 		t.Errorf("delete: %v", err)
 	}
 	git(t, dir, "config", "receive.denyDeletes", "false")
-	check(t, r.Push(ctx, []Update{{liveRef, second, cold.ID{}}}, nil))
+	check(t, r.push(ctx, []Update{{liveRef, second, cold.ID{}}}, nil))
 	want("deleted", first, cold.ID{})
 }

@@ -178,7 +178,7 @@ func (d *sshDialer) keep(ctx context.Context) error {
 		text := make([]byte, maxMessages)
 		n, _ := said.ReadAt(text, 0)
 		_, _ = words.Write(text[:n])
-		return fmt.Errorf("ssh: %w (it said: %s)", errors.Join(ctx.Err(), err), words.String())
+		return &saidError{service: "ssh", said: words.String(), err: errors.Join(ctx.Err(), err)}
 	}
 	return nil
 }

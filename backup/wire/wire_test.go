@@ -39,8 +39,8 @@ func TestPushAndFetch(t *testing.T) {
 	var have []cold.ID
 	for i := range 5 {
 		id := a.commit(strings.Repeat(fmt.Sprintf("line %d\n", i), 1000))
-		check(t, r.Push(ctx, one(old, id), a.pack))
-		check(t, r.Push(ctx, one(old, id), a.pack)) // it has it already
+		check(t, r.push(ctx, one(old, id), a.pack))
+		check(t, r.push(ctx, one(old, id), a.pack)) // it has it already
 		if refs, err = r.Refs(ctx); err != nil || refs[mainRef] != id {
 			t.Fatalf("after push: %v, %v", refs, err)
 		}
@@ -73,7 +73,7 @@ func TestPushAndFetch(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(b.dir, "objects/pack/*.keep")); len(left) != 0 {
 		t.Fatal(left)
 	}
-	check(t, r.Push(ctx, one(old, cold.ID{}), nil))
+	check(t, r.push(ctx, one(old, cold.ID{}), nil))
 	if refs, err = r.Refs(ctx); err != nil || len(refs) != 0 {
 		t.Fatalf("after deletion: %v, %v", refs, err)
 	}
@@ -84,10 +84,10 @@ func TestPushDiverged(t *testing.T) {
 	_, r := newRemote(t)
 	a, b := newVolume(t), newVolume(t)
 	first := a.commit("a")
-	check(t, r.Push(ctx, one(cold.ID{}, first), a.pack))
+	check(t, r.push(ctx, one(cold.ID{}, first), a.pack))
 	other := b.commit("b")
 	for _, old := range []cold.ID{{}, {1}} {
-		if err := r.Push(ctx, one(old, other), b.pack); !errors.Is(err, cold.ErrDiverged) {
+		if err := r.push(ctx, one(old, other), b.pack); !errors.Is(err, cold.ErrDiverged) {
 			t.Fatalf("push over another's work: %v", err)
 		}
 	}
@@ -97,11 +97,11 @@ func TestPushDiverged(t *testing.T) {
 	// It moves while we send.
 	second := a.commit("a2")
 	pack := a.pack
-	err := r.Push(ctx, one(first, second), func(w io.Writer) error {
+	err := r.push(ctx, one(first, second), func(w io.Writer) error {
 		ids, tip := a.ids, a.tip
 		third := a.commit("a3")
 		a.ids = append(a.ids, ids...)
-		check(t, r.Push(ctx, one(first, third), a.pack))
+		check(t, r.push(ctx, one(first, third), a.pack))
 		a.ids, a.tip = ids, tip
 		return pack(w)
 	})
@@ -118,7 +118,7 @@ func TestPushRefused(t *testing.T) {
 	id := v.commit("x")
 	refused := func(what, reason string, write func(io.Writer) error) {
 		t.Helper()
-		err := r.Push(ctx, one(cold.ID{}, id), write)
+		err := r.push(ctx, one(cold.ID{}, id), write)
 		var re *cold.RefusedError
 		if !errors.As(err, &re) || !strings.Contains(re.Reason, reason) {
 			t.Fatalf("%s: %v", what, err)
@@ -147,7 +147,7 @@ func TestPushRefused(t *testing.T) {
 	refused("size", "exceeds", v.pack)
 	git(t, dir, "config", "--unset", "receive.maxInputSize")
 
-	if err := r.Push(ctx, one(cold.ID{}, id), func(io.Writer) error {
+	if err := r.push(ctx, one(cold.ID{}, id), func(io.Writer) error {
 		return cold.ErrCorrupt
 	}); !errors.Is(err, cold.ErrCorrupt) {
 		t.Fatalf("our own error: %v", err)
@@ -155,7 +155,7 @@ func TestPushRefused(t *testing.T) {
 	// The answer is lost, but the push was done.
 	post := filepath.Join(dir, "hooks", "post-receive")
 	check(t, testprog.Write(post, "#!/bin/sh\nkill -9 $PPID\n"))
-	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
+	check(t, r.push(ctx, one(cold.ID{}, id), v.pack))
 	if refs, err := r.Refs(ctx); err != nil || refs[mainRef] != id {
 		t.Fatalf("%v, %v", refs, err)
 	}
@@ -168,7 +168,7 @@ func TestBigRefusedPushDoesNotHang(t *testing.T) {
 	id := v.commit("x")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	err := r.Push(ctx, one(cold.ID{}, id), func(w io.Writer) error {
+	err := r.push(ctx, one(cold.ID{}, id), func(w io.Writer) error {
 		s, err := odb.NewPackStream(w, 1000)
 		for range 1000 {
 			if err == nil {
@@ -193,11 +193,11 @@ func TestBigPush(t *testing.T) {
 	big := make([]byte, 3*smallPack)
 	rand.NewChaCha8([32]byte{}).Read(big)
 	id := v.commit(string(big))
-	if err := r.Push(ctx, one(cold.ID{1}, id), v.pack); !errors.Is(err, cold.ErrDiverged) {
+	if err := r.push(ctx, one(cold.ID{1}, id), v.pack); !errors.Is(err, cold.ErrDiverged) {
 		t.Fatal(err)
 	}
 	broken := errors.New("broken")
-	if err := r.Push(ctx, one(cold.ID{}, id), func(w io.Writer) error {
+	if err := r.push(ctx, one(cold.ID{}, id), func(w io.Writer) error {
 		s, err := odb.NewPackStream(w, 2)
 		if err == nil {
 			err = s.Add(odb.Blob, big)
@@ -206,8 +206,8 @@ func TestBigPush(t *testing.T) {
 	}); !errors.Is(err, broken) {
 		t.Fatal(err)
 	}
-	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
-	check(t, r.Push(ctx, one(cold.ID{}, id), v.pack))
+	check(t, r.push(ctx, one(cold.ID{}, id), v.pack))
+	check(t, r.push(ctx, one(cold.ID{}, id), v.pack))
 	if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.pack")); len(m) != 1 {
 		t.Fatalf("the remote has the packs %v", m)
 	}
@@ -242,7 +242,7 @@ func TestContextEndsAHangingHook(t *testing.T) {
 			}
 		}
 	}()
-	if err := r.Push(ctx, one(cold.ID{}, id), v.pack); !errors.Is(err, context.Canceled) {
+	if err := r.push(ctx, one(cold.ID{}, id), v.pack); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }
@@ -309,7 +309,7 @@ func TestFetchFromADamagedRemote(t *testing.T) {
 	dir, r := newRemote(t)
 	v, b := newVolume(t), newVolume(t)
 	id := v.commit("some text")
-	check(t, r.Push(t.Context(), one(cold.ID{}, id), v.pack))
+	check(t, r.push(t.Context(), one(cold.ID{}, id), v.pack))
 	h := v.ids[2].String()
 	check(t, os.Remove(filepath.Join(dir, "objects", h[:2], h[2:])))
 	if _, _, err := r.Fetch(t.Context(), b.db, mainRef, nil); err == nil {
@@ -331,7 +331,7 @@ func TestStaleRemoteLock(t *testing.T) {
 	tip := v.commit("one")
 	lock := filepath.Join(path, mainRef+".lock")
 	check(t, os.WriteFile(lock, nil, 0o600))
-	if err := r.Push(t.Context(), one(cold.ID{}, tip), v.pack); err == nil {
+	if err := r.push(t.Context(), one(cold.ID{}, tip), v.pack); err == nil {
 		t.Fatal("pushed over a lock of somebody else's")
 	}
 	if _, err := os.Stat(journal); err == nil {
@@ -342,7 +342,7 @@ func TestStaleRemoteLock(t *testing.T) {
 	check(t, os.WriteFile(filepath.Join(path, "HEAD.lock"), nil, 0o600))
 	check(t, os.Chtimes(lock, time.Now(), time.Now())) // left by the push that the note is about
 	check(t, r.note(&session{end: &process{cmd: dead}}, one(cold.ID{}, tip)))
-	check(t, r.Push(t.Context(), one(cold.ID{}, tip), v.pack))
+	check(t, r.push(t.Context(), one(cold.ID{}, tip), v.pack))
 	if _, err := os.Stat(journal); err == nil {
 		t.Fatal("the note is still there")
 	}

@@ -1,6 +1,9 @@
 package cold
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 var (
 	// ErrRefMoved says that the branch is no longer where it was when the Tx began.
@@ -32,8 +35,28 @@ func (e *TooMuchError) Error() string { return "more than a commit can hold: " +
 // Unwrap returns the reason.
 func (e *TooMuchError) Unwrap() error { return e.Err }
 
-// RefusedError is a permanent refusal by a remote, by a hook, a policy, its fsck or its permissions.
-type RefusedError struct{ Reason string }
+// RefusedError says that the remote refuses, or cannot be used, for a reason that only a person can change: a hook, a
+// policy, its fsck, a size, permissions, a credential, a host key, an address. Trying again soon cannot help.
+type RefusedError struct {
+	Reason string // what is wrong, with the other side's words, cleaned of control characters, at most about 1 KiB
+	Advice string // what to do about it; "" if the words have to say that
+}
 
 // Error implements error.
-func (e *RefusedError) Error() string { return "the remote refused the push: " + e.Reason }
+func (e *RefusedError) Error() string {
+	if e.Advice == "" {
+		return "the remote refuses: " + e.Reason
+	}
+	return "the remote refuses: " + e.Reason + "; " + e.Advice
+}
+
+// BusyError says that the remote was reached but cannot do it now: its disk is full, it is overloaded, another process
+// holds a lock. Trying again later may help.
+type BusyError struct {
+	Reason string        // as in RefusedError
+	After  time.Duration // how long the remote asks to be left alone; 0: it does not say
+	Locked bool          // a lock may be the reason
+}
+
+// Error implements error.
+func (e *BusyError) Error() string { return "the remote cannot do it now: " + e.Reason }

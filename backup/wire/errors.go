@@ -1,0 +1,220 @@
+package wire
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"emberfs/tiers/cold"
+)
+
+// What goes wrong with a remote is of one of three kinds. Some things a person has to change (*cold.RefusedError): a
+// credential, a host key, a hook, a quota. Some mean that somebody else was quicker (cold.ErrDiverged). The rest may be
+// over when it is tried again: all that has to do with the link, and *cold.BusyError. git's protocol has no codes, so
+// the texts decide; what no rule knows is tried again.
+
+// saidError is an error of a session, with what the other side, or ssh, said.
+type saidError struct {
+	service string
+	said    string
+	err     error
+}
+
+func (e *saidError) Error() string {
+	name := e.service
+	if name != "ssh" {
+		name = "git " + name
+	}
+	if e.said != "" {
+		return fmt.Sprintf("%s: %v (it said: %s)", name, e.err, e.said)
+	}
+	return fmt.Sprintf("%s: %v", name, e.err)
+}
+
+func (e *saidError) Unwrap() error { return e.err }
+
+// maxReason bounds in bytes what is kept of the other side's words.
+const maxReason = 1 << 10
+
+// clipped shortens a reason. The end says most.
+func clipped(reason string) string {
+	if len(reason) <= maxReason {
+		return reason
+	}
+	return "... " + strings.ToValidUTF8(reason[len(reason)-maxReason+4:], "")
+}
+
+func refused(reason, advice string) error {
+	return &cold.RefusedError{Reason: clipped(reason), Advice: advice}
+}
+
+// refusalError is the status of unpacking, or of a reference, in the report of git receive-pack.
+type refusalError struct{ reason string }
+
+func (e *refusalError) Error() string { return e.reason }
+
+// sorted is the error for callers; said is what came beside the report, without which much is ambiguous.
+func (e *refusalError) sorted(said string) error {
+	reason := e.reason
+	if said != "" {
+		reason += " (" + said + ")"
+	}
+	has := func(texts ...string) bool { return containsAny(reason, texts) }
+	switch {
+	case has("Disk quota exceeded"):
+		return refused(reason, "free space in the quota of the remote")
+	case has("No space left on device", "Cannot allocate memory", "Out of memory", "Too many open files",
+		"Read-only file system", "Input/output error", "Resource temporarily unavailable"):
+		return &cold.BusyError{Reason: clipped(reason)}
+	// The texts of builtin/receive-pack.c for failures because something else is at work in the repository.
+	case has("failed to update ref", "cannot lock ref", "atomic transaction failed", "failed to start transaction",
+		"Unable to create", "failed to delete"):
+		return &cold.BusyError{Reason: clipped(reason), Locked: true}
+	case has("unable to migrate objects", "unable to create temporary object directory"):
+		return &cold.BusyError{Reason: clipped(reason)}
+	}
+	return refused(reason, adviceFor(reason))
+}
+
+// adviceFor says what to do about refusals that EmberFS knows.
+func adviceFor(reason string) string {
+	switch {
+	case containsAny(reason, []string{"exceeds maximum allowed size", "exceeds the maximum", "pack exceeds",
+		"GH001", "file size limit"}):
+		return "raise the limit on the remote, or lower push_max, and keep files that are too large for it out by a rule"
+	case containsAny(reason, []string{"GH008", "LFS object"}):
+		return "the volume has LFS pointers whose objects the remote lacks: upload them there, or remove the pointers"
+	case containsAny(reason, []string{"GH013", "secret", "Secret"}):
+		return "the remote found a secret in what is pushed: allow it there, or begin a new branch without it"
+	case strings.Contains(reason, "hook declined"):
+		return "the hook's words say what it wants; sync tries again"
+	case strings.Contains(reason, "protected branch"):
+		return "allow pushes to the branch on the remote, or choose another --branch"
+	case strings.Contains(reason, "shallow update not allowed"):
+		return "set receive.shallowUpdate on the remote"
+	}
+	return ""
+}
+
+func containsAny(text string, parts []string) bool {
+	for _, p := range parts {
+		if strings.Contains(text, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// sorted gives an error of a session its kind.
+func sorted(err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *cold.RefusedError
+	var busy *cold.BusyError
+	if errors.As(err, &known) || errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged) {
+		return err
+	}
+	var status *StatusError
+	if errors.As(err, &status) {
+		return status.sorted()
+	}
+	if advice := certificateAdvice(err); advice != "" {
+		return refused(err.Error(), advice)
+	}
+	var said *saidError
+	if errors.As(err, &said) {
+		if advice := sshAdvice(said.said); advice != "" {
+			return refused(said.said, advice)
+		}
+	}
+	if advice := repositoryAdvice(err.Error()); advice != "" {
+		return refused(err.Error(), advice)
+	}
+	return err
+}
+
+// sorted gives an answer of an HTTP server its kind.
+func (e *StatusError) sorted() error {
+	switch e.Code {
+	case http.StatusUnauthorized:
+		return refused(e.Error(), "give a token or password that is valid for this repository; it is read again at "+
+			"each use")
+	case http.StatusForbidden:
+		return refused(e.Error(), "the credentials may not do this with this repository, or it takes no pushes over "+
+			"http: change that on the server")
+	case http.StatusNotFound, http.StatusGone:
+		return refused(e.Error(), "check the address, and that the credentials may see the repository; create it "+
+			"there if it does not exist")
+	case http.StatusRequestEntityTooLarge:
+		return refused(e.Error(), "raise the limit for request bodies on the server (nginx: client_max_body_size), or "+
+			"lower push_max")
+	case http.StatusProxyAuthRequired:
+		return refused(e.Error(), "the proxy wants a password: set it in http.proxy of git's configuration")
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusInsufficientStorage:
+		return &cold.BusyError{Reason: clipped(e.Error()), After: e.RetryAfter}
+	}
+	if e.Code >= 400 && e.Code < 500 {
+		return refused(e.Error(), "")
+	}
+	return &cold.BusyError{Reason: clipped(e.Error()), After: e.RetryAfter}
+}
+
+// certificateAdvice says what to do about a TLS connection that will not become a better one.
+func certificateAdvice(err error) string {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var alert tls.AlertError
+	var verify *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &unknown):
+		return "name the file of the authority that signed it in tls_ca"
+	case errors.As(err, &host), errors.As(err, &invalid), errors.As(err, &verify):
+		return "the server's certificate is not valid for this address and time: mend it there"
+	case errors.As(err, &alert):
+		return "the server wants a client certificate: name it in tls_cert and tls_key"
+	}
+	return ""
+}
+
+// sshAdvice says what to do about errors of ssh that stay (ssh speaks English with LC_ALL=C).
+func sshAdvice(said string) string {
+	has := func(texts ...string) bool { return containsAny(said, texts) }
+	switch {
+	case has("REMOTE HOST IDENTIFICATION HAS CHANGED", "POSSIBLE DNS SPOOFING"):
+		return "find out why the host has another key; then correct known_hosts (ssh-keygen -R HOST)"
+	case has("Host key verification failed", "host key is known for"):
+		return "add the host's key to known_hosts, or take it at the first connection: --host-key-check=accept-new"
+	case has("error in libcrypto", "UNPROTECTED PRIVATE KEY FILE", "bad permissions", "invalid format"):
+		return "the key cannot be used: it needs mode 0600 and its last newline"
+	case has("Permission denied", "Too many authentication failures", "No more authentication methods"):
+		return "give a key that the server knows (ssh_key, or an agent), and check the user in the address"
+	case has("Bad configuration option", "Bad owner or permissions on", "bad configuration options"):
+		return "mend the configuration of ssh"
+	case has("Bad stdio forwarding", "administratively prohibited", "This account is currently not available"):
+		return "the server does not let this account in"
+	}
+	return ""
+}
+
+// repositoryAdvice says what to do if the server knows no such repository, or nothing of git.
+func repositoryAdvice(text string) string {
+	low := strings.ToLower(text)
+	if containsAny(low, []string{"does not appear to be a git repository", "repository not found", "not exported",
+		"no such project", "could not be found or you don't have permission", "speaks the smart protocol",
+		"project you were looking for could not be found"}) {
+		return "check the address, and that the account may see the repository; create it there if it does not exist"
+	}
+	if containsAny(low, []string{"unrecognized command", "command not found", "git-receive-pack: not found",
+		"git-upload-pack: not found"}) {
+		return "install git on the server, for this account"
+	}
+	if containsAny(low, []string{"access denied", "insufficient permission", "not authorized", "read-only"}) {
+		return "the account may not do this with this repository: change that on the server"
+	}
+	return ""
+}
