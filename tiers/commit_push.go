@@ -2,10 +2,13 @@ package tiers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"emberfs/tiers/cold"
 )
 
 // pusher sends commits to the remote, one push at a time, on a goroutine of its own: no commit waits for it, and so no
@@ -74,7 +77,7 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 	p := &v.pusher
 	defer close(ended)
 	retry := backoff.NewExponentialBackOff()
-	retry.InitialInterval, retry.MaxInterval = time.Second, 30*time.Second
+	retry.InitialInterval, retry.MaxInterval = time.Second, pushPauseMost
 	var again time.Time // of a push that failed; zero: the last one did not
 	for {
 		p.mu.Lock()
@@ -101,7 +104,7 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 		p.mu.Unlock()
 		err := v.pushOnce(p.ctx)
 		if again = (time.Time{}); err != nil && p.ctx.Err() == nil {
-			pause := retryAfter(retry, err, v.cfg.BackupInterval)
+			pause := pushPause(retry, err, v.cfg.BackupInterval)
 			again = time.Now().Add(pause)
 			v.log.WithError(err).WithField("retry", pause.String()).Error(
 				"push failed: the remote lacks what was committed")
@@ -112,6 +115,26 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 			r.finish(err)
 		}
 	}
+}
+
+// pushPauseMost bounds the pause before a push is tried again that may help.
+const pushPauseMost = 30 * time.Second
+
+// pushPause is how long to wait after a push that failed: as the remote asks, or a time that grows, with jitter, so that
+// a fleet does not come back all at once. What only a person can change is tried at the backup interval.
+func pushPause(b *backoff.ExponentialBackOff, err error, interval time.Duration) time.Duration {
+	if permanent(err) {
+		return retryAfter(b, err, interval)
+	}
+	pause := min(b.NextBackOff(), pushPauseMost)
+	var busy *cold.BusyError
+	if errors.As(err, &busy) && busy.After > pause {
+		pause = busy.After
+		if interval > 0 {
+			pause = min(pause, max(interval, pushPauseMost))
+		}
+	}
+	return pause
 }
 
 func (r *pushRound) finish(err error) {

@@ -3,8 +3,13 @@ package tiers
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"emberfs/tiers/cold"
 )
 
 // TestCommitsBesideHangingPush checks that a push which hangs holds up no commit and no writer, that whoever waits for
@@ -42,5 +47,30 @@ func TestCommitsBesideHangingPush(t *testing.T) {
 	}
 	if r := v.risk.now(); r.Files != 0 {
 		t.Errorf("after it %d files are at risk", r.Files)
+	}
+}
+
+// TestPushPause: what may be over soon is tried again within 30 seconds, or when the remote asks for it; what only a
+// person can change at the backup interval.
+func TestPushPause(t *testing.T) {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = time.Second, pushPauseMost
+	for range 50 {
+		if d := pushPause(b, io.ErrUnexpectedEOF, time.Hour); d <= 0 || d > pushPauseMost {
+			t.Errorf("a pause of %v", d)
+		}
+	}
+	b.Reset()
+	for _, c := range []struct {
+		err            error
+		interval, want time.Duration
+	}{
+		{&cold.BusyError{After: time.Minute}, time.Hour, time.Minute},
+		{&cold.BusyError{After: 100 * time.Hour}, time.Hour, time.Hour},
+		{&cold.RefusedError{}, time.Hour, time.Hour}, {cold.ErrDiverged, time.Hour, time.Hour},
+	} {
+		if d := pushPause(b, c.err, c.interval); d != c.want {
+			t.Errorf("%v: %v, want %v", c.err, d, c.want)
+		}
 	}
 }

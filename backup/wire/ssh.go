@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -150,7 +151,26 @@ func (d *sshDialer) dial(ctx context.Context, service string) (*session, error) 
 	if !d.openSSH() {
 		args = append(d.options(), d.host, "git-"+service+" "+shellWord(d.path))
 	}
-	return spawn(ctx, service, func(ctx context.Context) *exec.Cmd { return d.program(ctx, args...) })
+	s, err := spawn(ctx, service, func(ctx context.Context) *exec.Cmd { return d.program(ctx, args...) })
+	if err != nil || d.socket == "" {
+		return s, err
+	}
+	if p, ok := s.end.(*process); ok {
+		s.end = &shared{p, d}
+	}
+	return s, nil
+}
+
+// shared is a process that speaks over the kept connection.
+type shared struct {
+	*process
+	d *sshDialer
+}
+
+// kill ends the kept connection too: a link that is dead would make the next session wait as long as this one.
+func (p *shared) kill(in io.Closer) {
+	p.process.kill(in)
+	_ = p.d.close()
 }
 
 // keep makes the connection that sessions share, unless there is one.
