@@ -83,11 +83,11 @@ func TestPushInParts(t *testing.T) {
 		t.Errorf("steps %v of %v", ends, commits)
 	}
 	f.Text("critical", "1")
-	live := v.commitLive(f)
+	v.commitLive(f)
 	noise(f, "live", 1)
-	live = v.commitLive(f)
+	v.commitLive(f)
 	noise(f, "more", 2)
-	live = v.commitLive(f)
+	live := v.commitLive(f)
 	v.MustPush()
 	coldtest.WantRemote(t, "live", remote, commits[4], live)
 	if last := r.steps[len(r.steps)-2:]; len(last[0]) != 2 || len(last[1]) != 2 || last[0][1].New == live {
