@@ -26,6 +26,7 @@ func (c *Cold) NewCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID
 		return nil, true, nil
 	}
 	seen := map[cold.ID]struct{}{tip: {}}
+	merges := false
 	queue := []cold.ID{tip}
 	for len(queue) > 0 {
 		if err := ctx.Err(); err != nil {
@@ -40,6 +41,7 @@ func (c *Cold) NewCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID
 		if list = append(list, id); len(list) > MaxHistory {
 			return nil, false, fmt.Errorf("history of %s: more than %d commits", tip, MaxHistory)
 		}
+		merges = merges || len(commit.Parents) > 1
 		for _, p := range commit.Parents {
 			if p == old {
 				reached = true
@@ -51,7 +53,7 @@ func (c *Cold) NewCommits(ctx context.Context, tip, old cold.ID) (list []cold.ID
 			}
 		}
 	}
-	if !reached || old.IsZero() {
+	if !reached || old.IsZero() || !merges { // without a merge the walk has ended at old
 		return list, reached, nil
 	}
 	return c.without(ctx, list, old)
