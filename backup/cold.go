@@ -129,8 +129,7 @@ func Open(dir string, o Options) (*Cold, error) {
 	if err := o.setDefaults(); err != nil {
 		return nil, fmt.Errorf("open cold storage %s: %w", dir, err)
 	}
-	if first, _, _ := strings.Cut(o.Branch, "/"); slices.Contains(
-		[]string{"emberfs-live", "emberfs-side", "emberfs-part"}, first) {
+	if ReservedBranch(o.Branch) {
 		return nil, fmt.Errorf("open cold storage %s: branch %q: the name is reserved for EmberFS itself; choose "+
 			"another", dir, o.Branch)
 	}
@@ -142,6 +141,12 @@ func Open(dir string, o Options) (*Cold, error) {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
 	return newCold(db, o)
+}
+
+// ReservedBranch reports whether EmberFS uses branches of this name itself.
+func ReservedBranch(name string) bool {
+	first, _, _ := strings.Cut(name, "/")
+	return slices.Contains([]string{"emberfs-live", "emberfs-side", "emberfs-part", "emberfs-lease"}, first)
 }
 
 // OpenRepository opens any repository for reading: the bare one of a remote, that of a volume whose daemon is running,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"emberfs/backup/odb"
@@ -46,6 +47,9 @@ func (c *Cold) push(ctx context.Context) error {
 			again, p.single = !p.single, true
 		case mayBeDeletion(err) && p.deletes() && p.undeleted == nil:
 			again, p.undeleted = true, err
+		case lacks(err) && !p.all:
+			again, p.all = true, true
+			c.log.WithError(err).Warn("the remote lacks objects of its own commits: everything is sent")
 		}
 		if !again {
 			return c.lasting(err)
@@ -60,12 +64,24 @@ func mayBeDeletion(err error) bool {
 	return errors.As(err, &refused) || errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged)
 }
 
+// lacks reports whether the remote refused a push because it has not all that its commits reach.
+func lacks(err error) bool {
+	var refused *cold.RefusedError
+	if !errors.As(err, &refused) {
+		return false
+	}
+	// The texts of builtin/receive-pack.c, index-pack.c and unpack-objects.c.
+	return slices.ContainsFunc([]string{"missing necessary objects", "did not receive expected object",
+		"object of unexpected type"}, func(text string) bool { return strings.Contains(refused.Reason, text) })
+}
+
 // outgoing is one push, of one conversation or, where the remote cannot take all at once, of several.
 type outgoing struct {
 	c   *Cold
 	ctx context.Context
 
 	single    bool               // the remote moves one reference at a time
+	all       bool               // what the remote's commits reach is sent too, since the remote may lack it
 	undeleted error              // why a push with deletions failed; no more are tried then
 	done      map[string]cold.ID // where references were moved to in earlier conversations
 
@@ -126,6 +142,11 @@ func (p *outgoing) plan(refs map[string]cold.ID) ([]wire.Update, func(io.Writer)
 			parts = parts[:1]
 		} else {
 			parts = parts[1:]
+		}
+	}
+	if p.all {
+		for i := range parts {
+			parts[i].base = cold.ID{}
 		}
 	}
 	ids, err := p.cut(parts, refs)

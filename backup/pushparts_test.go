@@ -196,3 +196,23 @@ func TestLockThatStays(t *testing.T) {
 		t.Error("the lock is still remembered")
 	}
 }
+
+// TestPushSendsAll: a remote that lacks objects of its own commits gets everything, once, when it says so.
+func TestPushSendsAll(t *testing.T) {
+	t.Parallel()
+	remote := coldtest.NewRemote(t)
+	v := newVolume(t, Options{Source: remote})
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "kept")
+	f.Text("b", "0")
+	v.CommitTree(f, nil)
+	v.MustPush()
+	for id := range strings.FieldsSeq(coldtest.Git(t, remote, "rev-parse", "main^{tree}", "main:a")) {
+		coldtest.Check(t, os.Remove(filepath.Join(remote, "objects", id[:2], id[2:])))
+	}
+	f.Text("b", "1")
+	tip := v.CommitTree(f, nil)
+	v.MustPush()
+	coldtest.Equal(t, coldtest.Git(t, remote, "rev-parse", "main"), tip.String(), "main:")
+	coldtest.Equal(t, coldtest.Git(t, remote, "cat-file", "-p", "main:a"), "kept", "what it lacked:")
+}

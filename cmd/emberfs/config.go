@@ -11,6 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"emberfs/backup"
 	"emberfs/backup/odb"
 	"emberfs/tiers/rules"
 )
@@ -241,7 +242,7 @@ func checkBranch(name string) error {
 		why = "empty"
 	case strings.HasPrefix(name, "-"):
 		why = "starts with -"
-	case strings.HasPrefix(name, "emberfs-live/") || strings.HasPrefix(name, "emberfs-side/"):
+	case backup.ReservedBranch(name):
 		why = "reserved for EmberFS itself"
 	}
 	if why != "" {

@@ -25,8 +25,9 @@ func volumeSettings() []setting {
 			manual: `This is the path of a bare git repository, as the argument SOURCE of emberfs-mount(8),
 				which wins over it.`},
 		{name: "branch", kind: kindString, def: "main", help: "the volume's branch",
-			manual: `This is the branch of the repository that the volume is on. Names below emberfs-live/ and
-				emberfs-side/ are refused, because EmberFS uses them itself.`},
+			manual: `This is the branch of the repository that the volume is on. Names that begin with
+				emberfs-live, emberfs-side, emberfs-part or emberfs-lease are refused, because EmberFS uses them
+				itself.`},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20,
 			help:   "memory for the hot tier, inodes and the daemon's heap",
 			manual: `The hot tier, the inodes and the heap of the daemon together take at most this much memory.`},
