@@ -187,6 +187,10 @@ func (v *Volume) pushReceipt(ctx context.Context, rc *Receipt) {
 			what = "the volume, which is empty,"
 		}
 		rc.Missing = append(rc.Missing, fmt.Sprintf("%s is not known to be on %s: %v", what, v.cfg.Source, err))
+		if n := v.risk.now(); n.Files > 0 {
+			rc.Missing = append(rc.Missing, fmt.Sprintf("on this machine alone: %d files, %d bytes written", n.Files,
+				n.Bytes))
+		}
 		return
 	}
 	rc.Pushed = true
