@@ -12,9 +12,9 @@
 // What needs no daemon (restore, log, diff, snapshots) finds the repository through history.go and reads it beside
 // whoever writes there. Long work shows how far it is through progress.go.
 //
-// The manual is in the directory man: emberfs(8) and emberfs-rules(5) are written by hand, and manual_test.go makes a
-// page for each command, of what --help says, and emberfs-settings(5), of the table of settings (settings_table.go). go
-// generate writes them.
+// The manual is in the directory man: emberfs(8), emberfs-rules(5) and emberfs-remotes(7) are written by hand, and
+// manual_test.go makes a page for each command, of what --help says, and emberfs-settings(5), of the table of settings
+// (settings_table.go). go generate writes them.
 //
 // Exit codes are the contract of errors.go: 0 done, 1 failed and nothing changed, 2 usage, 3 done in part, 32 mount
 // failure. main is the only caller of os.Exit.

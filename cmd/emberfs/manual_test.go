@@ -16,10 +16,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// The pages of the manual are in the directory man. emberfs(8) and emberfs-rules(5) are written by hand. A page for
-// each command and emberfs-settings(5) are made here, of the texts that --help shows and of the table of settings. The
-// code is a test's, so that it is in no binary. github.com/spf13/cobra/doc is not used, because it leaves out what the
-// value of a flag is and reads the texts as Markdown.
+// The pages of the manual are in the directory man. emberfs(8), emberfs-rules(5) and emberfs-remotes(7) are written by
+// hand. A page for each command and emberfs-settings(5) are made here, of the texts that --help shows and of the table
+// of settings. The code is a test's, so that it is in no binary. github.com/spf13/cobra/doc is not used, because it
+// leaves out what the value of a flag is and reads the texts as Markdown.
 
 //go:generate env EMBERFS_WRITE_MAN=1 go test -count=1 -run ^TestManualIsGenerated$ .
 
@@ -110,7 +110,9 @@ func TestHelpNamesManual(t *testing.T) {
 	}
 }
 
-func isHandWritten(name string) bool { return name == "emberfs.8" || name == "emberfs-rules.5" }
+func isHandWritten(name string) bool {
+	return slices.Contains([]string{"emberfs.8", "emberfs-rules.5", "emberfs-remotes.7"}, name)
+}
 
 // documented returns cmd and the commands below it, except hidden ones.
 func documented(cmd *cobra.Command) []*cobra.Command {
