@@ -40,11 +40,21 @@ type Options struct {
 	// minimum 128 KiB. It may differ from the one that the volume was written with.
 	ChunkThreshold int64
 
+	// PushMax is the size in bytes over which a push goes in parts; the default is 1 GiB.
+	PushMax int64
+
+	// Init lets a volume begin where the remote has references, but not the volume's branch; otherwise Fetch fails with
+	// *cold.NoBranchError there if there is no commit here either.
+	Init bool
+
 	Log logrus.FieldLogger // nil: nothing is logged
 
 	// Fail injects failures in tests of crash safety; see odb.Options.
 	Fail func(step string) error
 }
+
+// DefaultPushMax is the default of Options.PushMax, in bytes.
+const DefaultPushMax = 1 << 30
 
 func (o *Options) setDefaults() error {
 	if o.Branch == "" {
@@ -64,6 +74,9 @@ func (o *Options) setDefaults() error {
 	}
 	if o.ChunkThreshold < format.MinChunkThreshold {
 		return fmt.Errorf("chunk threshold %d: at least %d bytes", o.ChunkThreshold, format.MinChunkThreshold)
+	}
+	if o.PushMax == 0 {
+		o.PushMax = DefaultPushMax
 	}
 	if o.Log == nil {
 		l := logrus.New()

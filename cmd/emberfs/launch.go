@@ -35,6 +35,7 @@ func mountNow(r mountRequest, w world) error {
 	if c.Source, err = sourceOf("mount", source); err != nil {
 		return err
 	}
+	c.setPushInterval()
 	if err := prepare(c, r.target); err != nil {
 		return err
 	}
