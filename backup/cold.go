@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/google/uuid"
@@ -42,6 +43,9 @@ type Options struct {
 
 	// PushMax is the size in bytes over which a push goes in parts; the default is 1 GiB.
 	PushMax int64
+
+	// SourceLater makes it no error of Open that a Source which is a path cannot be used now: each use says it.
+	SourceLater bool
 
 	// Init lets a volume begin where the remote has references, but not the volume's branch; otherwise Fetch fails with
 	// *cold.NoBranchError there if there is no commit here either.
@@ -113,6 +117,7 @@ type Cold struct {
 		live      *Snapshot // the tip of the live branch that was opened last
 		chain     chain
 		pushed    cold.ID
+		contact   time.Time          // when the remote last listed its references
 		notes     map[string]string  // what is wrong with the branches, by topic; see note
 		undeleted bool               // the remote does not let live branches be deleted
 		sides     []string           // what Aside returns
@@ -190,7 +195,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		}
 	}()
 	if o.Source != "" {
-		r, err := wire.Open(o.Source, wire.Options{Dir: db.Dir()})
+		r, err := wire.Open(o.Source, wire.Options{Dir: db.Dir(), Later: o.SourceLater})
 		if err != nil {
 			return nil, err
 		}
@@ -358,6 +363,13 @@ func (c *Cold) Pushed() cold.ID {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.mu.pushed
+}
+
+// Contact implements cold.Cold.
+func (c *Cold) Contact() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.contact
 }
 
 // Stats implements cold.Cold.

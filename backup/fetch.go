@@ -54,6 +54,9 @@ func (c *Cold) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if b.main.IsZero() && b.ours.Main.IsZero() && len(b.refs) > 0 && !c.o.Init {
+		return &cold.NoBranchError{Branch: c.o.Branch, Others: someBranches(b.refs)}
+	}
 	return c.adopt(ctx, &b)
 }
 
@@ -87,6 +90,9 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	if err != nil {
 		return b, err
 	}
+	c.mu.Lock()
+	c.mu.contact = time.Now()
+	c.mu.Unlock()
 	b.main, b.refs = refs[c.ref], refs
 	if b.ours, err = c.Position(ctx); err != nil {
 		return b, err
@@ -95,7 +101,9 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		if err := c.remote.Broken(ctx, c.ref); err != nil {
 			return b, err
 		}
-		c.note("branch", c.otherBranches(refs))
+		if err := c.noteMissing(refs, b.ours.Main); err != nil {
+			return b, err
+		}
 		return b, c.track(&b)
 	}
 	c.note("branch", nil)
@@ -153,19 +161,40 @@ func branches(refs map[string]cold.ID) (names []string) {
 	return names
 }
 
-// otherBranches returns a warning if the remote has branches, but not ours: the user may not have wanted an empty
-// volume.
-func (c *Cold) otherBranches(refs map[string]cold.ID) error {
+// someBranches lists the branches as branches does, sorted, and only the first few.
+func someBranches(refs map[string]cold.ID) []string {
 	names := branches(refs)
-	if len(names) == 0 {
-		return nil
-	}
 	slices.Sort(names)
 	if len(names) > 5 {
 		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
 	}
-	return fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)", c.o.Source,
-		c.o.Branch, strings.Join(names, ", "))
+	return names
+}
+
+// noteMissing notes that the remote has no branch of ours, whose tip here is main: in the log where it had one, since
+// the next push creates again what somebody deleted; and as a problem where it has others, and the user may not have
+// wanted an empty volume.
+func (c *Cold) noteMissing(refs map[string]cold.ID, main cold.ID) error {
+	had, err := c.ReadRef(c.TrackingRef())
+	if err != nil {
+		return err
+	}
+	if !had.IsZero() && !main.IsZero() {
+		c.log.Warnf("branch %s was deleted on %s, where it was at %s: the next push creates it again from what is here",
+			c.o.Branch, c.o.Source, had)
+	}
+	names := someBranches(refs)
+	switch {
+	case len(names) == 0:
+		c.note("branch", nil)
+	case main.IsZero():
+		c.note("branch", fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)",
+			c.o.Source, c.o.Branch, strings.Join(names, ", ")))
+	default:
+		c.note("branch", fmt.Errorf("%s has no branch %s, until the next push creates it; it has %s", c.o.Source,
+			c.o.Branch, strings.Join(names, ", ")))
+	}
+	return nil
 }
 
 func (c *Cold) releaseFetched(release func() error) {

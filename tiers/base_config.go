@@ -23,6 +23,10 @@ type Config struct {
 	FlushInterval   time.Duration
 	BackupInterval  time.Duration
 	PushMinInterval time.Duration // between pushes that nobody waits for
+	// OfflineRefuse lets Open fail with *OfflineError where the volume cannot be brought up to the remote.
+	OfflineRefuse bool
+	// ContactWait is how long Open waits for the remote's first answer where there is a volume to go on with; 0: 10 s.
+	ContactWait time.Duration
 	// FsyncTimeout is how long an fsync waits for the remote under `fsync: remote`; 0: until the first push for it ends.
 	FsyncTimeout  time.Duration
 	CriticalDelay time.Duration // from close or fsync of a critical file to the commit that has it

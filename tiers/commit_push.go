@@ -2,11 +2,14 @@ package tiers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"emberfs/tiers/cold"
 )
 
 // pusher sends commits to the remote, one push at a time, on a goroutine of its own: no commit waits for it, and so no
@@ -156,8 +159,12 @@ func (v *Volume) pushOnce(ctx context.Context) error {
 		v.risk.unsend()
 		v.critical.unsend(v)
 		v.points.setError("push", err)
+		if errors.Is(err, cold.ErrDiverged) {
+			v.contacted()
+		}
 		return err
 	}
+	v.contacted()
 	if now := v.cold.Pushed(); now != had && !now.IsZero() {
 		v.points.mu.Lock()
 		v.points.push = &Point{ID: now.String(), Time: time.Now()}

@@ -1,6 +1,10 @@
 package cold
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 var (
 	// ErrRefMoved says that the branch is no longer where it was when the Tx began.
@@ -37,3 +41,18 @@ type RefusedError struct{ Reason string }
 
 // Error implements error.
 func (e *RefusedError) Error() string { return "the remote refused the push: " + e.Reason }
+
+// NoBranchError says that the remote lacks the volume's branch and is not empty, so that it may be the wrong branch.
+type NoBranchError struct {
+	Branch string
+	Others []string // the branches that there are, a few of them; empty: it has other references only
+}
+
+// Error implements error.
+func (e *NoBranchError) Error() string {
+	text := fmt.Sprintf("it has no branch %s", e.Branch)
+	if len(e.Others) == 0 {
+		return text + ", only references that are no branches"
+	}
+	return text + "; it has " + strings.Join(e.Others, ", ")
+}
