@@ -22,6 +22,7 @@ type contact struct {
 	last    time.Time // when the remote last answered; zero: it is not known
 	noted   time.Time // what volume.json has of that
 	offline string    // the volume was mounted without the remote, which has not answered since: what to say of that
+	why     error     // while offline is set: what is wrong with the remote
 }
 
 // OfflineError says that a start was refused because the volume could not be brought up to the remote.
@@ -64,7 +65,7 @@ func (v *Volume) contacted() {
 	c := &v.contact
 	c.mu.Lock()
 	back := c.offline != ""
-	c.last, c.offline = now, ""
+	c.last, c.offline, c.why = now, "", nil
 	note := v.started.Load() && now.Sub(c.noted) > contactNoted
 	if note {
 		c.noted = now
@@ -113,16 +114,21 @@ func (v *Volume) goOffline(err error) {
 	c := &v.contact
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.offline = text
+	c.offline, c.why = text, err
 }
 
 // Offline returns for people that the volume was mounted without its remote, why, and how old it may be. It returns ""
-// where the remote answered, then or since.
-func (v *Volume) Offline() string {
+// and nil where the remote answered, then or since.
+func (v *Volume) Offline() (text string, why error) {
 	c := &v.contact
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.offline
+	return c.offline, c.why
+}
+
+func (v *Volume) isOffline() bool {
+	_, why := v.Offline()
+	return why != nil
 }
 
 // lastContact returns when the remote last answered, or nil if that is not known.

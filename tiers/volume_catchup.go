@@ -138,7 +138,7 @@ func (v *Volume) fetch(ctx context.Context, local, inStep bool) (bool, error) {
 	default:
 		v.goOffline(err)
 	}
-	if v.points.setError("fetch", err); err != nil && v.Offline() == "" {
+	if v.points.setError("fetch", err); err != nil && !v.isOffline() {
 		v.log.WithError(err).Warn("cannot follow the remote: going on with what is here")
 	}
 	return inStep, nil

@@ -23,7 +23,7 @@ func (v *Volume) contactLoop(ctx context.Context) {
 		if !v.cold.Contact().IsZero() && last != nil { // what is wrong comes after much was transferred
 			pause = max(pause, min(contactAgain, v.cfg.BackupInterval))
 		}
-		if !sleep(ctx, pause) || v.Offline() == "" { // a push was quicker
+		if !sleep(ctx, pause) || !v.isOffline() { // a push was quicker
 			return
 		}
 		moved, err := v.cold.Peek(ctx)

@@ -65,7 +65,7 @@ func TestOfflineStart(t *testing.T) {
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("it took %v", took)
 	}
-	said := v.Offline()
+	said, _ := v.Offline()
 	for _, want := range []string{"host:repo cannot be reached", "has not answered in time (100ms)",
 		"the last commit here is of 20", "the remote last answered at 20", "s ago)"} {
 		if !strings.Contains(said, want) {
@@ -79,7 +79,7 @@ func TestOfflineStart(t *testing.T) {
 	mustFind(t, v, "f")
 	repo.fetches(true, nil) // another machine has pushed meanwhile
 	v.Start()
-	for end := time.Now().Add(20 * time.Second); v.Offline() != ""; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); v.isOffline(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it does not go back to the remote")
 		}
@@ -112,7 +112,7 @@ func TestOfflineKinds(t *testing.T) {
 		repo.fetches(false, k.err)
 		v, err := Open(t.Context(), remoteConfig(state, repo))
 		must(t, err)
-		said := v.Offline()
+		said, _ := v.Offline()
 		for _, want := range k.wants {
 			if !strings.Contains(said, want) {
 				t.Errorf("%v: it does not say %q: %s", k.err, want, said)

@@ -23,7 +23,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
-	if v.Offline() != "" {
+	if v.isOffline() {
 		v.wg.Go(func() { v.contactLoop(ctx) })
 	}
 	v.startMemory(ctx)

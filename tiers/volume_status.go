@@ -64,7 +64,8 @@ func (v *Volume) Status() Status {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
 	s.LeftOut = append([]string{}, v.heldLines(20)...)
-	s.LastContact, s.Offline = v.lastContact(), v.Offline()
+	s.LastContact = v.lastContact()
+	s.Offline, _ = v.Offline()
 	s.Passthrough = v.directStatus()
 	if note := v.directNote(); note != "" {
 		s.Notes = append(s.Notes, note)

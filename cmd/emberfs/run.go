@@ -18,6 +18,7 @@ import (
 
 	"emberfs/fs"
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
 	"emberfs/tiers/warm"
 )
@@ -31,8 +32,9 @@ const outsideHeap = 14 << 20
 const heapFloor = 24 << 20
 
 // runVolume opens the volume, mounts it, calls ready, serves until the mount ends, and finishes the backup. If it fails
-// before ready, no mount is left behind; afterwards the only error is an incomplete final receipt.
-func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) {
+// before ready, no mount is left behind; afterwards the only error is an incomplete final receipt. ready gets what a
+// person at the terminal should know.
+func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) error) (err error) {
 	// The background daemon writes to its launcher's stderr until it is ready.
 	w.quiet = new(c.Quiet || !c.Foreground && !isTerminal(w.err))
 	shown := newProgress(w, "restore", "file")
@@ -82,13 +84,14 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		err = fmt.Errorf("interrupted by %v", sig)
 	}
 	if err != nil {
-		if errors.Is(err, warm.ErrUnproven) {
-			return mountError(c.Mountpoint, err, warm.UnprovenHelp)
+		return openError(c, err)
+	}
+	var warnings []string
+	if text, why := vol.Offline(); why != nil {
+		if help := sourceHelp(why, c.Source); help != "" {
+			text += "; " + help
 		}
-		if help := sourceHelp(err, c.Source); help != "" {
-			return mountError(c.Mountpoint, err, help)
-		}
-		return withCode(exitMount, "mount", c.Mountpoint, err)
+		warnings = append(warnings, text)
 	}
 	// Commands must find the volume from the moment that its mount is visible, so the socket and the registration come
 	// first. A command that connects before the daemon answers waits.
@@ -121,7 +124,7 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	}
 	control := listener.serve(d)
 	vol.Start()
-	if err := ready(); err != nil {
+	if err := ready(warnings); err != nil {
 		err = errors.Join(err, server.Unmount(true), server.Wait(), vol.Close())
 		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
@@ -136,6 +139,25 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		log.WithError(err).Warn("cleaning up")
 	}
 	return partError("mount", c.Mountpoint, receipt)
+}
+
+// openError is the error of a mount whose volume could not be opened.
+func openError(c *config, err error) error {
+	var noBranch *cold.NoBranchError
+	var offline *tiers.OfflineError
+	switch {
+	case errors.Is(err, warm.ErrUnproven):
+		return mountError(c.Mountpoint, err, warm.UnprovenHelp)
+	case errors.As(err, &noBranch):
+		return mountError("source "+c.Source, noBranch, "--branch NAME mounts another, --init begins branch "+
+			shellQuote(c.Branch)+" there")
+	case errors.As(err, &offline):
+		return mountError(c.Mountpoint, err, "--offline=allow mounts what is here")
+	}
+	if help := sourceHelp(err, c.Source); help != "" {
+		return mountError(c.Mountpoint, err, help)
+	}
+	return withCode(exitMount, "mount", c.Mountpoint, err)
 }
 
 // interruptible returns a context that a signal cancels. The returned function ends this, and returns the signal if one

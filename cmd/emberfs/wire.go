@@ -30,10 +30,11 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 			return nil, fmt.Errorf("rules of the settings file: %w", err)
 		}
 	}
+	later := mayWait(c) // before Open makes anything
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
 		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName,
 		UserEmail:      c.UserEmail,
-		ChunkThreshold: c.ChunkThreshold, PushMax: c.PushMax, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+		ChunkThreshold: c.ChunkThreshold, PushMax: c.PushMax, Init: c.Init, SourceLater: later, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
 		Fail: failpoint,
 	})
 	if err != nil {
@@ -43,7 +44,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, MemoryClassLimit: c.MemoryClassLimit,
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
-		PushMinInterval: c.PushMinInterval, FsyncTimeout: c.FsyncTimeout,
+		PushMinInterval: c.PushMinInterval, FsyncTimeout: c.FsyncTimeout, OfflineRefuse: c.Offline == offlineRefuse,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
 		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Atime: tiers.AtimeOf(c.Flags),
