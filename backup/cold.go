@@ -53,6 +53,11 @@ type Options struct {
 
 	Log logrus.FieldLogger // nil: nothing is logged
 
+	// Progress, if not nil, is called about ten times a second while objects come from the remote ("fetch") or go there
+	// ("push"), by one goroutine at a time: with how many objects have, of how many (0: not known), and with the bytes
+	// of the pack. At the end of a transfer it is called with the last figures, and then with what == "".
+	Progress func(what string, objects, of, bytes int64)
+
 	// Fail injects failures in tests of crash safety; see odb.Options.
 	Fail func(step string) error
 }
@@ -102,6 +107,7 @@ type Cold struct {
 	remote remote // nil without a Source
 
 	buffers sync.Pool // of chunks, *[]byte
+	fetched *meter    // of a Fetch or Peek; needs the token of sync
 
 	txs       chan struct{} // holds a token while a Tx is open
 	protected func()        // ends the protection of the open Tx's base from GC; nil: none. Needs the token of txs
@@ -143,11 +149,12 @@ func Open(dir string, o Options) (*Cold, error) {
 	if err := odb.Init(dir, o.Branch); err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
-	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail, Shard: isMetadata})
+	fetched := newMeter(o.Progress, "fetch")
+	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail, Shard: isMetadata, Receiving: fetched.at})
 	if err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
-	return newCold(db, o)
+	return newCold(db, o, fetched)
 }
 
 // OpenRepository opens any repository for reading: the bare one of a remote, that of a volume whose daemon is running,
@@ -168,7 +175,7 @@ func OpenRepository(path string, o Options) (*Cold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
-	return newCold(db, o)
+	return newCold(db, o, newMeter(nil, ""))
 }
 
 // headBranch returns the branch that a repository's HEAD names, or "" if it names none.
@@ -184,9 +191,9 @@ func headBranch(path string) string {
 	return branch
 }
 
-func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
+func newCold(db *odb.DB, o Options, fetched *meter) (_ *Cold, err error) {
 	c := &Cold{
-		db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch,
+		db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch, fetched: fetched,
 		txs: make(chan struct{}, 1), sync: make(chan struct{}, 1),
 	}
 	defer func() {

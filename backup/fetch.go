@@ -20,6 +20,7 @@ func (c *Cold) Fetch(ctx context.Context) error {
 	done, err := c.exclusive(ctx)
 	if err == nil {
 		defer done()
+		defer c.fetched.end()
 		err = c.fetch(ctx)
 	}
 	if err != nil {
@@ -36,6 +37,7 @@ func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
 	done, err := c.exclusive(ctx)
 	if err == nil {
 		defer done()
+		defer c.fetched.end()
 		var b brought
 		b, err = c.bring(ctx)
 		moved = b.moved

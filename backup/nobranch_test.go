@@ -47,7 +47,7 @@ func TestNoBranch(t *testing.T) {
 	v.MustFetch() // now it is there
 }
 
-// TestBranchDeleted checks that a branch which somebody deleted on the remote is pushed again, and that the log says so.
+// TestBranchDeleted checks that a branch which somebody deleted on the remote is pushed again, and the log says it.
 func TestBranchDeleted(t *testing.T) {
 	t.Parallel()
 	remote := coldtest.NewRemote(t)
@@ -80,7 +80,8 @@ func TestBranchDeleted(t *testing.T) {
 func TestSourceLater(t *testing.T) {
 	t.Parallel()
 	remote := filepath.Join(t.TempDir(), "later.git")
-	if _, err := Open(filepath.Join(t.TempDir(), "cold.git"), Options{Source: remote}); !errors.Is(err, fs.ErrNotExist) {
+	dir := filepath.Join(t.TempDir(), "cold.git")
+	if _, err := Open(dir, Options{Source: remote}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without SourceLater: %v", err)
 	}
 	v := newVolume(t, Options{Source: remote, SourceLater: true})

@@ -115,8 +115,8 @@ func TestCriticalFsyncRefused(t *testing.T) {
 	v.umount()
 }
 
-// TestCriticalFsyncTimeout: while the remote takes longer than fsync_timeout, fsync fails with EIO after that time, other
-// files are written and committed meanwhile, and once the remote has it, fsync succeeds.
+// TestCriticalFsyncTimeout: while the remote takes longer than fsync_timeout, fsync fails with EIO after that time,
+// other files are written and committed meanwhile, and once the remote has it, fsync succeeds.
 func TestCriticalFsyncTimeout(t *testing.T) {
 	deadline(t, 2*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})

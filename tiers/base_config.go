@@ -27,7 +27,8 @@ type Config struct {
 	OfflineRefuse bool
 	// ContactWait is how long Open waits for the remote's first answer where there is a volume to go on with; 0: 10 s.
 	ContactWait time.Duration
-	// FsyncTimeout is how long an fsync waits for the remote under `fsync: remote`; 0: until the first push for it ends.
+	// FsyncTimeout is how long an fsync waits for the remote under `fsync: remote`; 0: until the first push for it
+	// ends.
 	FsyncTimeout  time.Duration
 	CriticalDelay time.Duration // from close or fsync of a critical file to the commit that has it
 	Tiering       bool          // false: all files are brought to warm when the volume is opened

@@ -143,7 +143,8 @@ func TestOfflineRefuse(t *testing.T) {
 	}
 	after, err := warm.LoadState(state)
 	must(t, err)
-	if !after.Clean || after.Head != before.Head || !after.Contact.Equal(before.Contact) || after.Trust != before.Trust {
+	if !after.Clean || after.Head != before.Head || after.Trust != before.Trust ||
+		!after.Contact.Equal(before.Contact) {
 		t.Errorf("a refused start left %+v, before it was %+v", after.StateFile, before.StateFile)
 	}
 	repo.fetches(false, cold.ErrDiverged) // what is here may be all that there is of it

@@ -36,8 +36,8 @@ const heapFloor = 24 << 20
 // person at the terminal should know.
 func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) error) (err error) {
 	// The background daemon writes to its launcher's stderr until it is ready.
-	w.quiet = new(c.Quiet || !c.Foreground && !isTerminal(w.err))
-	shown := newProgress(w, "restore", "file")
+	w.quiet = new(c.Quiet)
+	shown := newProgress(w, "fetch", "object")
 	defer shown.done()
 	log, closeLog, err := daemonLog(c, shown)
 	if err != nil {
@@ -71,10 +71,8 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 	}
 
 	ctx, interrupted := interruptible(signals)
-	vol, err := openVolume(ctx, c, log, func(files, bytes, total int64) {
-		shown.expect(total, 0)
-		shown.set(files, bytes)
-	})
+	moving := new(transfers)
+	vol, err := openVolume(ctx, c, log, moving, shown)
 	shown.done()
 	if sig := interrupted(); sig != nil {
 		if err == nil {
@@ -117,7 +115,7 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 			_ = registry.add(entry) // the first registration lacks only the device, which is for bind mounts
 		}
 	}
-	d.abort = server.Abort
+	d.abort, d.transfers = server.Abort, moving
 	report.daemon.Store(d)
 	if c.Foreground {
 		d.notify = func(state string) { _, _ = systemd.SdNotify(false, state) }

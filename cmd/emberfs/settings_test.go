@@ -102,8 +102,8 @@ func TestCanonicalValues(t *testing.T) {
 func TestSuggestions(t *testing.T) {
 	for in, want := range map[string]string{
 		"memoryLimt": "did you mean memory_limit?", "kernelcache": "did you mean kernel_cache?",
-		"nosiud":  "did you mean nosuid?",
-		"pushMax": "leave it out", "warmAeg": "did you mean warm_age?",
+		"nosiud": "did you mean nosuid?",
+		"fsync":  "leave it out", "warmAeg": "did you mean warm_age?",
 		"zzzzzz": "emberfs mount --help lists the options",
 	} {
 		if _, hint := unknownSetting(in, "nosuid"); hint != want {

@@ -105,8 +105,8 @@ func checkSource(path string, readOnly bool) error {
 // daemon then says so.
 func mayWait(c *config) bool { return c.Offline != offlineRefuse && holdsVolume(c.State) }
 
-// beginsSource says whether the source is a repository that is to be made: init is on, there is nothing at its path, and
-// nothing of the volume is here.
+// beginsSource says whether the source is a repository that is to be made: init is on, there is nothing at its path,
+// and nothing of the volume is here.
 func (c *config) beginsSource() bool {
 	if !c.Init || localSource(c.Source) == "" {
 		return false
