@@ -372,13 +372,6 @@ func (c *Cold) Pushed() cold.ID {
 	return c.mu.pushed
 }
 
-// Contact implements cold.Cold.
-func (c *Cold) Contact() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.mu.contact
-}
-
 // Stats implements cold.Cold.
 func (c *Cold) Stats() cold.ColdStats {
 	packs, objects, bytes := c.db.Stats()

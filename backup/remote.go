@@ -3,6 +3,7 @@ package backup
 import (
 	"context"
 	"io"
+	"time"
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
@@ -114,4 +115,11 @@ func (c *Cold) Tracked(ctx context.Context) (cold.ID, error) {
 		}
 	}
 	return main, nil
+}
+
+// Contact implements cold.Cold.
+func (c *Cold) Contact() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.contact
 }
