@@ -45,11 +45,26 @@ type Options struct {
 	// Servers refuse bigger ones (GitHub at 2 GiB), and what came before a link broke need not be sent again.
 	PushMax int64
 
+	// SourceLater makes it no error of Open that a Source which is a path cannot be used now: each use says it.
+	SourceLater bool
+
+	// Init lets a volume begin where the remote has references, but not the volume's branch; otherwise Fetch fails with
+	// *cold.NoBranchError there if there is no commit here either.
+	Init bool
+
 	Log logrus.FieldLogger // nil: nothing is logged
+
+	// Progress, if not nil, is called about ten times a second while objects come from the remote ("fetch") or go there
+	// ("push"), by one goroutine at a time: with how many objects have, of how many (0: not known), and with the bytes
+	// of the pack. At the end of a transfer it is called with the last figures, and then with what == "".
+	Progress func(what string, objects, of, bytes int64)
 
 	// Fail injects failures in tests of crash safety; see odb.Options.
 	Fail func(step string) error
 }
+
+// DefaultPushMax is the default of Options.PushMax, in bytes.
+const DefaultPushMax = 1 << 30
 
 func (o *Options) setDefaults() error {
 	if o.Branch == "" {
@@ -71,7 +86,7 @@ func (o *Options) setDefaults() error {
 		return fmt.Errorf("chunk threshold %d: at least %d bytes", o.ChunkThreshold, format.MinChunkThreshold)
 	}
 	if o.PushMax <= 0 {
-		o.PushMax = defaultPushMax
+		o.PushMax = DefaultPushMax
 	}
 	if o.Log == nil {
 		l := logrus.New()
@@ -93,6 +108,7 @@ type Cold struct {
 	remote remote // nil without a Source
 
 	buffers sync.Pool // of chunks, *[]byte
+	fetched *meter    // of a Fetch or Peek; needs the token of sync
 
 	txs        chan struct{} // holds a token while a Tx is open
 	protected  func()        // ends the protection of the open Tx's base from GC; nil: none. Needs the token of txs
@@ -110,6 +126,7 @@ type Cold struct {
 		live      *Snapshot // the tip of the live branch that was opened last
 		chain     chain
 		pushed    cold.ID
+		contact   time.Time          // when the remote last listed its references
 		notes     map[string]string  // what is wrong with the branches, by topic; see note
 		undeleted bool               // the remote does not let live branches be deleted
 		locked    time.Time          // since when the remote says that somebody else holds a lock; zero: it does not
@@ -136,11 +153,12 @@ func Open(dir string, o Options) (*Cold, error) {
 	if err := odb.Init(dir, o.Branch); err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
-	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail, Shard: isMetadata})
+	fetched := newMeter(o.Progress, "fetch")
+	db, err := odb.Open(dir, odb.Options{Log: o.Log, Fail: o.Fail, Shard: isMetadata, Receiving: fetched.at})
 	if err != nil {
 		return nil, fmt.Errorf("open cold storage: %w", err)
 	}
-	return newCold(db, o)
+	return newCold(db, o, fetched)
 }
 
 // ReservedBranch reports whether EmberFS uses branches of this name itself.
@@ -167,7 +185,7 @@ func OpenRepository(path string, o Options) (*Cold, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open repository: %w", err)
 	}
-	return newCold(db, o)
+	return newCold(db, o, newMeter(nil, ""))
 }
 
 // headBranch returns the branch that a repository's HEAD names, or "" if it names none.
@@ -183,9 +201,9 @@ func headBranch(path string) string {
 	return branch
 }
 
-func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
+func newCold(db *odb.DB, o Options, fetched *meter) (_ *Cold, err error) {
 	c := &Cold{
-		db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch,
+		db: db, o: o, log: o.Log, ref: "refs/heads/" + o.Branch, fetched: fetched,
 		txs: make(chan struct{}, 1), sync: make(chan struct{}, 1), lockedMost: lockedMost,
 	}
 	defer func() {
@@ -194,7 +212,7 @@ func newCold(db *odb.DB, o Options) (_ *Cold, err error) {
 		}
 	}()
 	if o.Source != "" {
-		r, err := wire.Open(o.Source, wire.Options{Dir: db.Dir()})
+		r, err := wire.Open(o.Source, wire.Options{Dir: db.Dir(), Later: o.SourceLater})
 		if err != nil {
 			return nil, err
 		}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"emberfs/backup/odb"
@@ -20,6 +18,7 @@ func (c *Cold) Fetch(ctx context.Context) error {
 	done, err := c.exclusive(ctx)
 	if err == nil {
 		defer done()
+		defer c.fetched.end()
 		err = c.fetch(ctx)
 	}
 	if err != nil {
@@ -36,6 +35,7 @@ func (c *Cold) Peek(ctx context.Context) (moved bool, err error) {
 	done, err := c.exclusive(ctx)
 	if err == nil {
 		defer done()
+		defer c.fetched.end()
 		var b brought
 		b, err = c.bring(ctx)
 		moved = b.moved
@@ -53,6 +53,9 @@ func (c *Cold) fetch(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
+	}
+	if b.main.IsZero() && b.ours.Main.IsZero() && len(b.refs) > 0 && !c.o.Init {
+		return &cold.NoBranchError{Branch: c.o.Branch, Others: someBranches(b.refs)}
 	}
 	return c.adopt(ctx, &b)
 }
@@ -87,6 +90,7 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	if err != nil {
 		return b, err
 	}
+	c.heard()
 	b.main, b.refs = refs[c.ref], refs
 	if b.ours, err = c.Position(ctx); err != nil {
 		return b, err
@@ -95,7 +99,9 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 		if err := c.remote.Broken(ctx, c.ref); err != nil {
 			return b, err
 		}
-		c.note("branch", c.otherBranches(refs))
+		if err := c.noteMissing(refs, b.ours.Main); err != nil {
+			return b, err
+		}
 		return b, c.track(&b)
 	}
 	c.note("branch", nil)
@@ -141,31 +147,6 @@ func (c *Cold) bringOnce(ctx context.Context) (b brought, err error) {
 	}
 	defer c.releaseFetched(release)
 	return b, c.track(&b)
-}
-
-// branches lists the branches that are not EmberFS's own.
-func branches(refs map[string]cold.ID) (names []string) {
-	for ref := range refs {
-		if name, ok := strings.CutPrefix(ref, "refs/heads/"); ok && !strings.HasPrefix(name, "emberfs-") {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// otherBranches returns a warning if the remote has branches, but not ours: the user may not have wanted an empty
-// volume.
-func (c *Cold) otherBranches(refs map[string]cold.ID) error {
-	names := branches(refs)
-	if len(names) == 0 {
-		return nil
-	}
-	slices.Sort(names)
-	if len(names) > 5 {
-		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
-	}
-	return fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)", c.o.Source,
-		c.o.Branch, strings.Join(names, ", "))
 }
 
 func (c *Cold) releaseFetched(release func() error) {

@@ -119,6 +119,7 @@ func (p *outgoing) step() (bool, error) {
 func (p *outgoing) plan(refs map[string]cold.ID) ([]wire.Update, func(io.Writer) error, error) {
 	c, ctx := p.c, p.ctx
 	p.updates, p.gone, p.parts, p.more = nil, nil, nil, false
+	c.heard()
 	var err error
 	if p.ours, err = c.Position(ctx); err != nil {
 		return nil, nil, err
@@ -130,6 +131,9 @@ func (p *outgoing) plan(refs map[string]cold.ID) ([]wire.Update, func(io.Writer)
 	p.fresh = refs[c.ref].IsZero() && !hasBranch(refs)
 	if refs[c.ref].IsZero() {
 		if err := c.remote.Broken(ctx, c.ref); err != nil {
+			return nil, nil, err
+		}
+		if err := c.noteMissing(refs, p.ours.Main); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -290,7 +294,10 @@ func (c *Cold) writePack(ctx context.Context, w io.Writer, ids []cold.ID) error 
 	if err != nil {
 		return err
 	}
-	for _, id := range ids {
+	m := newMeter(c.o.Progress, "push")
+	defer m.end()
+	for i, id := range ids {
+		m.at(int64(i), int64(len(ids)), p.Bytes())
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -22,8 +22,6 @@ import (
 // commits on branches of their own, which are deleted when the branch has moved (FORMAT.md section 6). What has arrived
 // is not sent again after a failure, nor after a restart.
 const (
-	defaultPushMax = 1 << 30
-
 	// carrierPrefix begins the names refs/heads/emberfs-part/BRANCH/SECONDS-HEX of carriers on the remote, and
 	// carrierNotes those of our notes of them.
 	carrierPrefix = "refs/heads/emberfs-part/"

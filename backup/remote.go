@@ -2,6 +2,7 @@ package backup
 
 import (
 	"context"
+	"time"
 
 	"emberfs/backup/odb"
 	"emberfs/backup/wire"
@@ -113,4 +114,18 @@ func (c *Cold) Tracked(ctx context.Context) (cold.ID, error) {
 		}
 	}
 	return main, nil
+}
+
+// heard notes that the remote has just listed its references.
+func (c *Cold) heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.contact = time.Now()
+}
+
+// Contact implements cold.Cold.
+func (c *Cold) Contact() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.contact
 }

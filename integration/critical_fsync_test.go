@@ -50,7 +50,7 @@ func TestCriticalFsyncRemote(t *testing.T) {
 		}
 		fsck(t, repo)
 	}
-	v := newVolume(t, "last", withSource(repo)).mount()
+	v := newVolume(t, "last", withSource(repo), withOpts("fsync_timeout=2s")).mount()
 	f, err := os.OpenFile(v.at("db/log"), os.O_RDWR, 0o644)
 	check(t, err)
 	defer f.Close()
@@ -109,6 +109,49 @@ func TestCriticalFsyncRefused(t *testing.T) {
 	check(t, os.Remove(hook))
 	check(t, f.Sync())
 	if !shows(t, repo, newestOf(t, repo), "x.db", "version 2") {
+		t.Error("the remote lacks it")
+	}
+	check(t, f.Close())
+	v.umount()
+}
+
+// TestCriticalFsyncTimeout: while the remote takes longer than fsync_timeout, fsync fails with EIO after that time,
+// other files are written and committed meanwhile, and once the remote has it, fsync succeeds.
+func TestCriticalFsyncTimeout(t *testing.T) {
+	deadline(t, 2*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "one", withSource(repo), withOpts("fsync_timeout=1s", "backup_interval=1s")).mount()
+	v.rules(`- {match: "*.db", class: critical, fsync: remote}`)
+	v.sync()
+	hook, letGo := repo+"/hooks/pre-receive", repo+"/go"
+	check(t, testprog.Write(hook, "#!/bin/sh\nn=0\nwhile [ ! -e "+letGo+
+		" ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n+1)); done\n"))
+	f, err := os.Create(v.at("x.db"))
+	check(t, err)
+	defer f.Close()
+	_, err = f.WriteString("content")
+	check(t, err)
+	done := make(chan error, 1)
+	began := time.Now()
+	go func() { done <- f.Sync() }()
+	time.Sleep(100 * time.Millisecond)
+	before := v.status().LastCommit
+	check(t, os.WriteFile(v.at("other"), []byte("written beside it"), 0o644))
+	if err := <-done; !errors.Is(err, unix.EIO) || time.Since(began) < time.Second {
+		t.Errorf("fsync that the remote does not acknowledge: %v after %v", err, time.Since(began))
+	}
+	if !waitFor(30*time.Second, func() bool {
+		c := v.status().LastCommit
+		return c != nil && c.ID != before.ID && shows(t, v.cold(), c.ID, "other", "written beside it")
+	}) {
+		t.Error("no commit is made while a push hangs")
+	}
+	check(t, os.WriteFile(letGo, nil, 0o644))
+	if !waitFor(30*time.Second, func() bool { return f.Sync() == nil }) {
+		t.Fatal("fsync does not succeed once the remote answers")
+	}
+	check(t, f.Sync()) // and stays so
+	if !shows(t, repo, newestOf(t, repo), "x.db", "content") {
 		t.Error("the remote lacks it")
 	}
 	check(t, f.Close())

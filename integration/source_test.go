@@ -54,7 +54,7 @@ func TestSourceSpoiled(t *testing.T) {
 }
 
 // TestSourceHead: a clone of what was an empty repository checks the volume out, whatever branch its HEAD named; one
-// with other branches is left as it is, and the volume says that it begins empty.
+// with other branches is left as it is, and the volume that was told to begin there says that it begins empty.
 func TestSourceHead(t *testing.T) {
 	t.Parallel()
 	deadline(t, time.Minute)
@@ -70,7 +70,7 @@ func TestSourceHead(t *testing.T) {
 	other := newBareRepo(t, "other.git", user{})
 	must(t, other, "git", "symbolic-ref", "HEAD", "refs/heads/trunk")
 	shell(t, clone, "git push -q "+other+" HEAD:refs/heads/trunk")
-	w := newVolume(t, "w", withSource(other)).mount()
+	w := newVolume(t, "w", withSource(other)).mount("--init")
 	if st := w.status(); !strings.Contains(strings.Join(st.Errors, "\n"), "trunk") {
 		t.Errorf("status does not name the branch that there is: %q", st.Errors)
 	}

@@ -25,8 +25,9 @@ type basis struct {
 	state *warm.State
 	inval atomic.Pointer[Invalidator]
 
-	risk   risk
-	points points
+	risk    risk
+	points  points
+	contact contact
 
 	openedAt  time.Time
 	trust     uint16

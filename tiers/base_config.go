@@ -23,8 +23,15 @@ type Config struct {
 	FlushInterval   time.Duration
 	BackupInterval  time.Duration
 	PushMinInterval time.Duration // between pushes that nobody waits for
-	CriticalDelay   time.Duration // from close or fsync of a critical file to the commit that has it
-	Tiering         bool          // false: all files are brought to warm when the volume is opened
+	// OfflineRefuse lets Open fail with *OfflineError where the volume cannot be brought up to the remote.
+	OfflineRefuse bool
+	// ContactWait is how long Open waits for the remote's first answer where there is a volume to go on with; 0: 10 s.
+	ContactWait time.Duration
+	// FsyncTimeout is how long an fsync waits for the remote under `fsync: remote`; 0: until the first push for it
+	// ends.
+	FsyncTimeout  time.Duration
+	CriticalDelay time.Duration // from close or fsync of a critical file to the commit that has it
+	Tiering       bool          // false: all files are brought to warm when the volume is opened
 
 	HotAge       time.Duration // after so long without use a file's blocks leave hot
 	WarmAge      time.Duration // after so long without use a clean file leaves warm; 0: never by age

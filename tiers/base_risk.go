@@ -234,6 +234,16 @@ func (p *points) failing(what string) bool {
 	return p.errors[what] != ""
 }
 
+// because returns the error of what failed last, in brackets for the end of a message; "" where nothing did.
+func (p *points) because(what string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if text := p.errors[what]; text != "" {
+		return " (" + text + ")"
+	}
+	return ""
+}
+
 func (p *points) setError(what string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

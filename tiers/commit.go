@@ -16,7 +16,7 @@ type commits struct {
 	// context.
 	syncing   chan struct{}
 	upkeep    chan struct{} // holds one token when Cold.Maintain is due after a commit
-	answers   []chan error  // guarded by syncing: those who wait for what was just committed
+	answers   []*remoteWait // guarded by syncing: those who wait for what was just committed
 	justTaken riskCount     // guarded by syncing: what was at risk and the last commit took
 	live      liveBranch
 	pusher    pusher

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -26,8 +27,8 @@ type pusher struct {
 
 // pushRound is one push, for all that asked for it before it began.
 type pushRound struct {
-	urgent  bool         // it does not keep to push_min_interval
-	waiting []chan error // `fsync: remote`; each gets the push's error, or nil
+	urgent  bool          // it does not keep to push_min_interval
+	waiting []*remoteWait // `fsync: remote`
 	done    chan struct{}
 	err     error // once done is closed
 }
@@ -37,8 +38,9 @@ func (p *pusher) init() {
 	p.ctx, p.end = context.WithCancel(context.Background())
 }
 
-// pushSoon asks for a push of what is committed by now. waiting get its error, and so does the round that it returns.
-func (v *Volume) pushSoon(urgent bool, waiting ...chan error) *pushRound {
+// pushSoon asks for a push of what is committed by now. The round that it returns gets its error, and so do waiting,
+// unless a push that is tried again may still serve them in time.
+func (v *Volume) pushSoon(urgent bool, waiting ...*remoteWait) *pushRound {
 	p := &v.pusher
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,6 +107,9 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 		err := v.pushOnce(p.ctx)
 		if again = (time.Time{}); err != nil && p.ctx.Err() == nil {
 			pause := pushPause(retry, err, v.cfg.BackupInterval)
+			if r != nil && !permanent(err) && v.keepWaiting(r) {
+				pause = min(pause, v.cfg.FsyncTimeout/5)
+			}
 			again = time.Now().Add(pause)
 			v.log.WithError(err).WithField("retry", pause.String()).Error(
 				"push failed: the remote lacks what was committed")
@@ -137,6 +142,27 @@ func pushPause(b *backoff.ExponentialBackOff, err error, interval time.Duration)
 	return pause
 }
 
+// keepWaiting lets the next push serve those who wait for a remote that could not be reached: an fsync that is told of
+// a failure may end its program, and there is time until FsyncTimeout. It says whether there are any.
+func (v *Volume) keepWaiting(r *pushRound) bool {
+	if v.cfg.FsyncTimeout <= 0 {
+		return false
+	}
+	list := slices.DeleteFunc(r.waiting, func(w *remoteWait) bool { return w.left.Load() })
+	r.waiting = nil
+	if len(list) == 0 {
+		return false
+	}
+	p := &v.pusher
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.next == nil {
+		p.next = &pushRound{done: make(chan struct{})}
+	}
+	p.next.waiting = append(list, p.next.waiting...)
+	return true
+}
+
 func (r *pushRound) finish(err error) {
 	r.err = err
 	close(r.done)
@@ -153,8 +179,12 @@ func (v *Volume) pushOnce(ctx context.Context) error {
 		v.risk.unsend()
 		v.critical.unsend(v)
 		v.points.setError("push", err)
+		if errors.Is(err, cold.ErrDiverged) {
+			v.contacted()
+		}
 		return err
 	}
+	v.contacted()
 	if now := v.cold.Pushed(); now != had && !now.IsZero() {
 		v.points.mu.Lock()
 		v.points.push = &Point{ID: now.String(), Time: time.Now()}

@@ -28,7 +28,7 @@ type critical struct {
 	whole   bool        // only a commit of everything can take what changed
 	ends    []time.Time // when the changes ended that no commit has
 	due     time.Time   // when the next commit is due; zero: nothing waits
-	waiting []chan error
+	waiting []*remoteWait
 	under   *criticalSet  // what the commit under way takes; nil: none
 	wake    chan struct{} // capacity 1
 	// unsent are directories with names of `fsync: remote` that a commit has and the remote may lack; each holds a
@@ -45,7 +45,7 @@ type criticalSet struct {
 	count   int
 	whole   bool
 	ends    []time.Time
-	waiting []chan error
+	waiting []*remoteWait
 }
 
 // watch asks the rules about a name that is about to change. It notes the name where they want that, and returns the
@@ -289,11 +289,11 @@ func (c *critical) dueBy(t time.Time) {
 	}
 }
 
-// waitFor makes a commit due now. done gets its error, or nil once the remote has it; done must have room for that.
-func (c *critical) waitFor(done chan error) {
+// waitFor makes a commit due now. w gets its error, or nil once the remote has it.
+func (c *critical) waitFor(w *remoteWait) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.waiting = append(c.waiting, done)
+	c.waiting = append(c.waiting, w)
 	c.dueBy(time.Now())
 }
 
@@ -349,12 +349,6 @@ func (c *critical) committed(v *Volume, s *criticalSet) {
 		if !remote || !v.keepUnsent(set, d, names) {
 			v.unref(d, 1)
 		}
-	}
-}
-
-func answer(waiting []chan error, err error) {
-	for _, w := range waiting {
-		w <- err
 	}
 }
 

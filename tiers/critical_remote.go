@@ -2,8 +2,11 @@ package tiers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -11,6 +14,20 @@ import (
 )
 
 // This file has the rules' `fsync: remote`: fsync returns when the remote has the bytes.
+
+// remoteWait is somebody who waits until the remote has what was committed.
+type remoteWait struct {
+	done chan error  // capacity 1: gets one answer
+	left atomic.Bool // nobody waits any more
+}
+
+func newRemoteWait() *remoteWait { return &remoteWait{done: make(chan error, 1)} }
+
+func answer(waiting []*remoteWait, err error) {
+	for _, w := range waiting {
+		w.done <- err
+	}
+}
 
 // fsynced is called after n was made durable here. It waits for the remote where n's rule wants that.
 func (v *Volume) fsynced(ctx context.Context, n *Inode) error {
@@ -49,22 +66,33 @@ func (v *Volume) fsyncedDir(ctx context.Context, d *Inode) error {
 
 // fsyncRemote returns when the remote has all changes of n. They may be in a commit that is still to be made, is being
 // made, or could not be pushed. Without changes the remote is asked all the same: it may have lost what it had. The
-// error is EIO where the remote may not have them.
+// error is EIO where the remote may not have them: where it refuses them, and where it has not acknowledged them within
+// FsyncTimeout. Nothing keeps that error: the next call finds out anew. No lock of ours is held meanwhile.
 func (v *Volume) fsyncRemote(ctx context.Context, n *Inode) error {
 	if !v.running.Load() {
 		return nil
 	}
-	done := make(chan error, 1)
-	v.critical.waitFor(done)
+	w := newRemoteWait()
+	defer w.left.Store(true)
+	v.critical.waitFor(w)
+	var late <-chan time.Time // never, without a limit
+	if v.cfg.FsyncTimeout > 0 {
+		t := time.NewTimer(v.cfg.FsyncTimeout)
+		defer t.Stop()
+		late = t.C
+	}
+	var err error
 	select {
-	case err := <-done:
-		if err != nil {
-			return fmt.Errorf("inode %d is durable here, not remotely: %w: %w", n.ino, unix.EIO, err)
-		}
+	case err = <-w.done:
+	case <-late:
+		err = fmt.Errorf("the remote has not acknowledged it for %v%s", v.cfg.FsyncTimeout, v.points.because("push"))
 	case <-v.idleTiers:
-		return fmt.Errorf("inode %d is durable here, not remotely: the volume is being closed: %w", n.ino, unix.EIO)
+		err = errors.New("the volume is being closed")
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("inode %d is durable here, not remotely: %w: %w", n.ino, unix.EIO, err)
 	}
 	return nil
 }

@@ -185,8 +185,8 @@
 //	table.mu              the inode table
 //
 // Under these nothing is locked, and no system call made, close excepted: capture.mu, coldCount.mu, coldReader.mu,
-// direct.mu, dirFDs.mu, dirState.mu, firstOpened.mu, forgotten.mu, inoSet.mu, lingering.mu, memory.mu, pendingLinks.mu,
-// points.mu, pusher.mu, restored.mu, restored.recent, risk.mu, settling.mu, written.mu.
+// contact.mu, direct.mu, dirFDs.mu, dirState.mu, firstOpened.mu, forgotten.mu, inoSet.mu, lingering.mu, memory.mu,
+// pendingLinks.mu, points.mu, pusher.mu, restored.mu, restored.recent, risk.mu, settling.mu, written.mu.
 //
 // An area is a volume of its own, whose locks have the same ranks.
 // heldback's table takes no lock of ours; it reads and appends to its file.

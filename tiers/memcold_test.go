@@ -30,8 +30,10 @@ type memCold struct {
 
 	remote   bool
 	pushed   cold.ID
-	failPush error  // Push fails with it
-	pushing  func() // is called by Push; nil: nothing to do
+	failPush error                                         // Push fails with it
+	pushing  func()                                        // is called by Push; nil: nothing to do
+	fetching func(context.Context) (moved bool, err error) // is called by Fetch and Peek; nil: nothing to do
+	contact  time.Time
 
 	maintain func(context.Context) error // nil: nothing to do
 	counting func(context.Context) error // is called by Files; nil: nothing to do
@@ -180,12 +182,31 @@ func (c *memCold) Holds(_ context.Context, id cold.ID, _ int64) error {
 	}
 	return nil
 }
-func (c *memCold) HasRemote() bool                    { return c.remote }
-func (c *memCold) Fetch(context.Context) error        { return nil }
-func (c *memCold) Peek(context.Context) (bool, error) { return false, nil }
-func (c *memCold) Aside() []string                    { return nil }
-func (c *memCold) Stats() cold.ColdStats              { return cold.ColdStats{} }
-func (c *memCold) Close() error                       { return nil }
+func (c *memCold) HasRemote() bool { return c.remote }
+func (c *memCold) Peek(ctx context.Context) (bool, error) {
+	c.mu.Lock()
+	fetching := c.fetching
+	c.mu.Unlock()
+	if fetching == nil {
+		return false, nil
+	}
+	return fetching(ctx)
+}
+
+func (c *memCold) Fetch(ctx context.Context) error {
+	_, err := c.Peek(ctx)
+	return err
+}
+
+func (c *memCold) Contact() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.contact
+}
+
+func (c *memCold) Aside() []string       { return nil }
+func (c *memCold) Stats() cold.ColdStats { return cold.ColdStats{} }
+func (c *memCold) Close() error          { return nil }
 
 func (c *memCold) Push(context.Context) error {
 	c.mu.Lock()
@@ -382,7 +403,7 @@ func (t *memTx) Commit(_ context.Context, o cold.CommitOptions) (cold.ID, error)
 	} else if t.base != nil {
 		text, _ = t.base.Rules(context.Background())
 	}
-	info := cold.CommitInfo{Parent: t.head, Time: time.Now(), Reason: o.Reason, Machine: o.Machine}
+	info := cold.CommitInfo{Parent: t.head, Time: time.Now(), Made: time.Now(), Reason: o.Reason, Machine: o.Machine}
 	root, links := t.root.Entry, t.root.Links
 	if base, ok := t.base.(*memSnapshot); ok && root.Kind == 0 && base.info.Live && base.root.Dir() == o.Root {
 		root, links = base.root, base.links // main only catches up

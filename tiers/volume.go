@@ -72,6 +72,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 			unix.Close(v.warmFD)
 		}
 	}()
+	clean := st.Clean
 	if err := v.decideTrust(); err != nil {
 		return nil, err
 	}
@@ -85,7 +86,12 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	if err := v.loadRules(); err != nil {
 		return nil, err
 	}
+	v.contact.last, v.contact.noted = st.Contact, st.Contact
 	if err := v.catchUp(ctx); err != nil {
+		var refused *OfflineError
+		if errors.As(err, &refused) && clean { // nothing was touched
+			err = errors.Join(err, st.Update(func(s *warm.StateFile) { s.Clean = true }))
+		}
 		return nil, err
 	}
 	if err := v.loadLinks(ctx); err != nil {
@@ -94,6 +100,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	err = st.Update(func(s *warm.StateFile) {
 		s.Volume, s.Branch, s.Source = c.Cold.VolumeID(), c.Branch, c.Source
 		s.Clean = false
+		v.putContact(s)
 	})
 	if err != nil {
 		return nil, err
@@ -242,7 +249,10 @@ func (v *Volume) Close() error {
 	if err != nil {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
-		err = v.state.Update(func(s *warm.StateFile) { s.Clean, s.Pending = true, v.risk.files() > 0 })
+		err = v.state.Update(func(s *warm.StateFile) {
+			s.Clean, s.Pending = true, v.risk.files() > 0
+			v.putContact(s)
+		})
 	}
 	v.hot.close()
 	v.atime.quiet.close()

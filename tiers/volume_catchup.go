@@ -28,7 +28,9 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	inStep := fresh || restoring || v.rootClean()
 	var err error
 	if v.cold.HasRemote() {
-		if inStep, err = v.fetch(ctx, fresh, inStep); err != nil {
+		here, herr := v.cold.Newest(ctx)
+		local := !fresh || here != nil || herr != nil
+		if inStep, err = v.fetch(ctx, local, inStep); err != nil {
 			return err
 		}
 	}
@@ -96,29 +98,47 @@ func (v *Volume) descends(ctx context.Context, s cold.Snapshot) bool {
 }
 
 // fetch fetches the remote's commits, and moves the branch if warm can follow. It returns whether warm is in step with
-// the last commit, by comparing them if inStep is false and the remote has moved. It returns an error only for a fresh
-// volume; else an error stands in status.
-func (v *Volume) fetch(ctx context.Context, fresh, inStep bool) (bool, error) {
+// the last commit, by comparing them if inStep is false and the remote has moved. If local is true there is something
+// here to go on with: then it does not wait long for the remote, and an error stands in status, unless the volume is
+// not to be mounted without the remote.
+func (v *Volume) fetch(ctx context.Context, local, inStep bool) (bool, error) {
+	waits := ctx
+	if local {
+		var stop func()
+		waits, stop = v.awaitContact(ctx)
+		defer stop()
+	}
 	err := func() error {
 		if !inStep {
-			moved, err := v.cold.Peek(ctx)
+			moved, err := v.cold.Peek(waits)
 			if err != nil || !moved {
 				return err
 			}
 			// The marks say "changed", which may be true or only careful (a killed daemon, a file with several names).
-			if inStep, err = v.compare(ctx); err != nil {
+			if inStep, err = v.compare(waits); err != nil {
 				return err
 			}
 			if !inStep {
 				return cold.ErrDiverged
 			}
 		}
-		return v.cold.Fetch(ctx)
+		return v.cold.Fetch(waits)
 	}()
-	if err != nil && fresh && !errors.Is(err, cold.ErrDiverged) {
+	var noBranch *cold.NoBranchError
+	switch {
+	case err == nil, errors.Is(err, cold.ErrDiverged):
+		v.contacted()
+	case !local:
 		return false, fmt.Errorf("fetch from %s: %w", v.cfg.Source, err)
+	case errors.As(err, &noBranch): // the first commit makes the branch
+		v.contacted()
+		err = nil
+	case v.cfg.OfflineRefuse:
+		return false, &OfflineError{v.cfg.Source, err}
+	default:
+		v.goOffline(err)
 	}
-	if v.points.setError("fetch", err); err != nil {
+	if v.points.setError("fetch", err); err != nil && !v.isOffline() {
 		v.log.WithError(err).Warn("cannot follow the remote: going on with what is here")
 	}
 	return inStep, nil

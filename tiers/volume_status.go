@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Status describes the volume by counters and the repository's numbers. Only warm's files have to be counted, by
@@ -63,6 +64,8 @@ func (v *Volume) Status() Status {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
 	s.LeftOut = append([]string{}, v.heldLines(20)...)
+	s.LastContact = v.lastContact()
+	s.Offline, _ = v.Offline()
 	s.Passthrough = v.directStatus()
 	if note := v.directNote(); note != "" {
 		s.Notes = append(s.Notes, note)
@@ -89,9 +92,11 @@ type Status struct {
 	Critical    CriticalStatus `json:"critical"`
 	LastCommit  *Point         `json:"last_commit"`
 	LastPush    *Point         `json:"last_push"`
-	Records     bool           `json:"records"`  // false: no CAP_SYS_ADMIN, commits walk and compare
-	Verified    bool           `json:"verified"` // false while records of an unclean stop are being compared
-	Errors      []string       `json:"errors"`   // what is wrong now; empty when all is well
+	LastContact *time.Time     `json:"last_contact"` // when the remote last answered; null: not known
+	Offline     string         `json:"offline"`      // mounted without the remote, which has not answered since; "": no
+	Records     bool           `json:"records"`      // false: no CAP_SYS_ADMIN, commits walk and compare
+	Verified    bool           `json:"verified"`     // false while records of an unclean stop are being compared
+	Errors      []string       `json:"errors"`       // what is wrong now; empty when all is well
 	Rules       []string       `json:"rules"`
 	RulesStatus RulesStatus    `json:"rules_status"`
 	Passthrough DirectStatus   `json:"passthrough"`

@@ -44,6 +44,11 @@ type Options struct {
 	// for OpenReadOnly, the system's directory for temporary files.
 	TempDir string
 
+	// Receiving, if not nil, is called while IndexPack receives a pack and computes the ids of its deltas: for some
+	// dozen KiB, or for each delta, so it must be quick. objects are those whose ids are known, of those that the pack
+	// says it has; bytes are those of the pack that have come.
+	Receiving func(objects, of, bytes int64)
+
 	// Fail is for tests of crash safety. It is called with the name of a step (see Steps) before each step that a crash
 	// could separate from the previous one. If it returns an error, the operation ends there and cleans up nothing, as
 	// after a crash; but if the error is a syscall.Errno, it counts as an ordinary failure of that step.

@@ -19,6 +19,8 @@ type fetched struct {
 	label   string // what errors call the pack
 	entries []fetchedEntry
 	work    int64 // bytes inflated so far
+	count   int64 // how many entries the pack says that it has
+	indexed int64 // of them, those whose ids are known
 	// inPlace says that the pack is in the repository already and is only read; the bases of all its deltas are inside
 	// it.
 	inPlace bool
@@ -100,6 +102,7 @@ func (f *fetched) run(r io.Reader, maxBytes int64) error {
 	if err := f.resolve(); err != nil {
 		return err
 	}
+	f.report()
 	f.pf.objs = f.objects()
 	return nil
 }
@@ -120,6 +123,7 @@ type receiver struct {
 	left  int64 // bytes still allowed
 	limit int64
 	eof   bool
+	came  func() // is called when more has come
 
 	inPlace bool // the pack file itself is read, so nothing is copied
 }
@@ -134,6 +138,7 @@ func (w *receiver) Read(p []byte) (int, error) {
 	} else if werr := w.pf.write(p[:n]); werr != nil {
 		return 0, &sourceError{werr}
 	}
+	w.came()
 	if errors.Is(err, io.EOF) {
 		w.eof = true
 	} else if err != nil {
@@ -149,7 +154,8 @@ func (f *fetched) receive(r io.Reader, maxBytes int64) error {
 			return err
 		}
 	}
-	in := &receiver{r: r, pf: f.pf, left: maxBytes, limit: maxBytes, inPlace: f.inPlace}
+	in := &receiver{r: r, pf: f.pf, left: maxBytes, limit: maxBytes, inPlace: f.inPlace,
+		came: f.report}
 	br := bufio.NewReaderSize(in, 64<<10)
 	err := f.receiveEntries(br)
 	if err != nil && in.eof && br.Buffered() == 0 {
@@ -172,6 +178,7 @@ func (f *fetched) receiveEntries(br *bufio.Reader) error {
 	if int64(count) > int64(f.db.opt.MaxPackObjects) {
 		return fmt.Errorf("%w: a pack of %d objects, at most %d", ErrTooLarge, count, f.db.opt.MaxPackObjects)
 	}
+	f.count = int64(count)
 	for range count {
 		if err := f.receiveEntry(br, at); err != nil {
 			return err
@@ -239,6 +246,7 @@ func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 			return err
 		}
 		e.known = true
+		f.indexed++
 	}
 	if h.isDelta() {
 		if _, err := io.Copy(io.Discard, in); err != nil {
@@ -247,6 +255,13 @@ func (f *fetched) receiveEntry(br *bufio.Reader, at func() int64) error {
 	}
 	f.entries = append(f.entries, e)
 	return nil
+}
+
+// report tells Options.Receiving how far the pack is.
+func (f *fetched) report() {
+	if f.db.opt.Receiving != nil && !f.inPlace {
+		f.db.opt.Receiving(min(f.indexed, f.count), f.count, f.pf.len()) // the bases of a thin pack come to it
+	}
 }
 
 // spend counts what a delta will inflate to against the limit, before it is inflated.

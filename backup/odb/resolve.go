@@ -84,6 +84,8 @@ func (f *fetched) resolveFrom(i int32) (int, error) {
 			return n, err
 		}
 		n++
+		f.indexed++
+		f.report()
 		stack = f.children(c, stack)
 	}
 	return n, nil

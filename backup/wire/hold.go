@@ -33,7 +33,14 @@ func (h *held) at(name string) string {
 
 // hold opens the repository and checks it as it is now. The error may be ErrForeignOwner or fs.ErrNotExist.
 func (r *Remote) hold() (*held, error) {
-	dir, err := os.OpenFile(r.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	path := r.path
+	if r.late {
+		var err error
+		if path, err = usablePath(r.path); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ var (
 type Remote struct {
 	path string // or what stands for it in messages
 	git  string // the program
+	late bool   // path is as it was given: it could not be used when the Remote was opened
 	net  dialer // nil: a path
 
 	journal string // the file in which a push is noted; "": none
@@ -56,8 +57,11 @@ func (r *Remote) logger() logrus.FieldLogger {
 
 // Options say how a remote is reached.
 type Options struct {
-	Dir       string // where the socket of a connection that is kept may lie; "": none is kept
-	AcceptNew bool   // take the key of an ssh host that is not known yet
+	Dir string // where the socket of a connection that is kept may lie; "": none is kept
+	// Later makes it no error of Open that a path cannot be used, except that the git program is missing: each use
+	// finds it out anew.
+	Later     bool
+	AcceptNew bool // take the key of an ssh host that is not known yet
 }
 
 // Open readies the repository that source means, as git reads it: a path (made absolute), or a URL. A path is looked
@@ -70,7 +74,7 @@ func Open(source string, o Options) (*Remote, error) {
 	}
 	switch a.scheme {
 	case "file":
-		r, err := openPath(a.path)
+		r, err := openPath(a.path, o.Later)
 		if err != nil {
 			return nil, fmt.Errorf("open remote %s: %w", source, err)
 		}
@@ -93,20 +97,28 @@ func CheckURL(source string) error {
 }
 
 // openPath is Open for a repository of this machine.
-func openPath(path string) (*Remote, error) {
-	if err := checkRepository(path); err != nil {
+func openPath(path string, later bool) (*Remote, error) {
+	at, err := usablePath(path)
+	if err != nil && !later {
 		return nil, err
 	}
-	// git uses real paths when it checks owners.
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return nil, err
+	late := err != nil
+	if late {
+		at = path
 	}
 	git, err := subprocess.Find("git")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoGit, err)
 	}
-	return &Remote{path: path, git: git}, nil
+	return &Remote{path: at, git: git, late: late}, nil
+}
+
+// usablePath checks a repository of this machine, and returns its real path, which git uses when it checks owners.
+func usablePath(path string) (string, error) {
+	if err := checkRepository(path); err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
 }
 
 // shown is a source for messages: without a password that somebody put there.

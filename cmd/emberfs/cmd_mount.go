@@ -20,6 +20,12 @@ pushed to it. Without SOURCE the volume lives in its state directory alone. Afte
 attributes come when a directory is looked at, and bytes come when they are read; with --tiering=off all
 bytes are there before the command returns.
 
+A volume begins where the repository is empty. Where it has other branches, or where SOURCE is a path that
+does not exist, the flag --init is needed, so that a wrong name is not taken for an empty volume. Where SOURCE
+cannot be reached and an earlier mount left the volume on this machine, the command waits about 10 seconds,
+mounts what is here, and says on stderr how old that may be; with --offline=refuse it fails. The daemon then
+tries SOURCE until it answers.
+
 A volume is one branch of a repository and one state directory, and it has one daemon. A second mount of the
 same volume is refused with the pid of the first, or waits where the first only finishes its backup.
 

@@ -32,7 +32,8 @@ the object and the commit, whether it would survive the loss of machine and disk
 have it open, and its last use. The command does not open it, and shows a symlink itself.
 
 With --json the command prints an object with pid, mountpoint, phase, version, volume, source, branch, state,
-tiers, at_risk, last_commit, last_push, records, verified, errors, rules, rules_status (where the rules are
+tiers, at_risk, last_commit, last_push, last_contact (when the remote last answered), offline (why the mount
+began without the remote, until that answers), records, verified, errors, rules, rules_status (where the rules are
 from, and how many are withheld), left_out (what commits have and this machine cannot make) and notes, or a list
 of such objects. For a PATH the object has mountpoint, path, kind, size, tiers, class, clean, object, commit,
 pushed, safe, why, open and used, and also path64 where the name is not UTF-8.

@@ -56,7 +56,9 @@ func syncVolume(ctx context.Context, target string, paths []string, w world) err
 		fmt.Fprintf(w.err, "emberfs: warning: sync: %s: %v; what programs wrote through mappings in the last seconds "+
 			"may be missing\n", e.Mountpoint, plainError(err))
 	}
+	stop := showTransfer(ctx, e.client(), w)
 	r, err := e.client().sync(ctx, in)
+	stop()
 	if err != nil && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}

@@ -68,7 +68,9 @@ func umountVolume(ctx context.Context, target string, in umountRequest, w world)
 	}
 	start := time.Now()
 	cl := e.client()
+	stop := showTransfer(ctx, cl, w)
 	r, err := cl.umount(ctx, in)
+	stop()
 	switch {
 	case errors.Is(err, errBusy):
 		return &failure{code: exitFailed, op: "umount", path: target, err: err, hint: "fuser -vm " +
@@ -113,7 +115,9 @@ func umountBound(ctx context.Context, f found, e registration, lazy bool, target
 		}
 		last <- r
 	}()
+	stop := showTransfer(ctx, e.client(), w)
 	r, err := e.client().sync(ctx, syncRequest{Reason: "unmount"})
+	stop()
 	if err != nil {
 		return fail(err, "emberfs status "+shellQuote(e.State)+" shows how it stands")
 	}

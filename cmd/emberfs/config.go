@@ -24,26 +24,33 @@ type config struct {
 	Branch     string
 	State      string // absolute; "" until stateFor chose one
 
+	Init    bool   // begin a volume where SOURCE has no such branch, or does not exist
+	Offline string // what a mount does without the remote: offlineAllow or offlineRefuse
+
 	MemoryLimit    int64 // bytes
 	ChunkThreshold int64 // bytes
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
 	CriticalDelay  time.Duration
-	Deadline       time.Duration // 0: not set
-	HotAge         time.Duration
-	WarmAge        time.Duration // 0: files never leave warm because of their age
-	TierInterval   time.Duration // 0: never
-	WarmLimit      int64         // bytes; 0: none
-	WarmReserve    int64         // bytes; 0: none
-	Prefetch       bool
-	Tiering        bool
-	KernelCache    bool
-	AllowOther     bool
-	Nonempty       bool
-	Untrusted      bool
-	AcceptRules    bool
-	UserName       string
-	UserEmail      string
+	// PushMinInterval is pushIntervalUnset until the source is known; see setPushInterval.
+	PushMinInterval time.Duration
+	PushMax         int64 // bytes
+	FsyncTimeout    time.Duration
+	Deadline        time.Duration // 0: not set
+	HotAge          time.Duration
+	WarmAge         time.Duration // 0: files never leave warm because of their age
+	TierInterval    time.Duration // 0: never
+	WarmLimit       int64         // bytes; 0: none
+	WarmReserve     int64         // bytes; 0: none
+	Prefetch        bool
+	Tiering         bool
+	KernelCache     bool
+	AllowOther      bool
+	Nonempty        bool
+	Untrusted       bool
+	AcceptRules     bool
+	UserName        string
+	UserEmail       string
 
 	MemoryClassLimit int64 // bytes
 
@@ -57,6 +64,27 @@ type config struct {
 
 	Flags    []string // mount(2) flags by name
 	Warnings []string // for the person at the terminal and the log
+}
+
+const (
+	offlineAllow  = "allow"
+	offlineRefuse = "refuse"
+)
+
+// pushIntervalUnset says that nobody gave a push_min_interval.
+const pushIntervalUnset = -1
+
+// networkPushInterval is the default of push_min_interval where the source is on the network.
+const networkPushInterval = 10 * time.Second
+
+// setPushInterval gives push_min_interval its default, which depends on the source.
+func (c *config) setPushInterval() {
+	if c.PushMinInterval != pushIntervalUnset {
+		return
+	}
+	if c.PushMinInterval = 0; isRemoteURL(c.Source) {
+		c.PushMinInterval = networkPushInterval
+	}
 }
 
 // layer is the settings from one place, by name.
@@ -78,7 +106,8 @@ func resolve(op string, flags, options layer, environ []string) (*config, error)
 		}
 	}
 
-	c := &config{AllowOther: os.Geteuid() == 0, Warnings: warnings, Rules: rulesText}
+	c := &config{AllowOther: os.Geteuid() == 0, Warnings: warnings, Rules: rulesText,
+		PushMinInterval: pushIntervalUnset}
 	defaults := layer{}
 	for _, s := range settings() {
 		if s.def != "" {

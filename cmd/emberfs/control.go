@@ -177,6 +177,7 @@ type controlled interface {
 	who() daemonReply
 	settings() *config
 	status() statusReply
+	transfer() transferReply
 	sync(ctx context.Context, reason string) (*tiers.Receipt, error)
 	gc(ctx context.Context, in gcRequest) (cold.GCReport, error)
 	tier(ctx context.Context, paths []string) (tiers.TierReport, error)
@@ -274,6 +275,7 @@ func controlHandler(c controlled) http.Handler {
 	handle(mux, "GET /v1/daemon", func(*http.Request, nothing) (daemonReply, error) { return c.who(), nil })
 	handle(mux, "GET /v1/config", func(*http.Request, nothing) (*config, error) { return c.settings(), nil })
 	handle(mux, "GET /v1/status", func(*http.Request, nothing) (statusReply, error) { return c.status(), nil })
+	handle(mux, "GET /v1/transfer", func(*http.Request, nothing) (transferReply, error) { return c.transfer(), nil })
 	handle(mux, "POST /v1/sync", func(r *http.Request, in syncRequest) (controlReply, error) {
 		if in.Reason == "" {
 			in.Reason = "sync"

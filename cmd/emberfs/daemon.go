@@ -57,6 +57,7 @@ type daemon struct {
 	log    logrus.FieldLogger
 	// Cuts the kernel's connection although processes still use the mount; returns when it is cut.
 	abort     func()
+	transfers *transfers         // with the remote
 	notify    func(state string) // sd_notify
 	grace     time.Duration      // lazyGrace, except in tests
 	device    string             // the mount's device, major:minor; "" if not known
@@ -92,6 +93,7 @@ type daemon struct {
 func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger) *daemon {
 	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second,
 		elsewhere: elsewhereSoon,
+		transfers: new(transfers),
 		abort:     func() {}, notify: func(string) {},
 		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
 	d.ending, d.cut = context.WithCancelCause(context.Background())

@@ -144,7 +144,9 @@ func awaitElsewhere(device string, daemons []watched) []string {
 // syncAll backs up the volume if it stays mounted elsewhere.
 func syncAll(ctx context.Context, daemons []watched, target string, w world) error {
 	for _, d := range daemons {
+		stop := showTransfer(ctx, d.client(), w)
 		r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
+		stop()
 		if err != nil {
 			return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("the backup failed: %w", err),
 				hint: "emberfs sync " + shellQuote(target) + " tries it again"}
@@ -194,6 +196,8 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 		}()
 	}
 	var last answer
+	stop := showTransfer(ctx, d.client(), w)
+	defer stop()
 	for range expected {
 		last = <-answers
 		if last.err == nil {
@@ -217,6 +221,7 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 		case <-time.After(lazyPatience):
 		}
 	}
+	stop()
 	if last.err != nil {
 		return &failure{code: exitPart, op: "umount", path: target,
 			err:  fmt.Errorf("unmounted, but the final backup is not known to be complete: %w", last.err),

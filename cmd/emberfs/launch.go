@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +37,7 @@ func mountNow(r mountRequest, w world) error {
 	if c.Source, err = sourceOf("mount", source); err != nil {
 		return err
 	}
+	c.setPushInterval()
 	if err := prepare(c, r.target); err != nil {
 		return err
 	}
@@ -45,15 +48,31 @@ func mountNow(r mountRequest, w world) error {
 	if err != nil {
 		return err
 	}
+	undo, err := beginSource(c)
+	if err != nil {
+		return errors.Join(err, s.discard())
+	}
 	if c.Foreground {
-		err = runVolume(c, s, w, func() error { return nil })
+		err = runVolume(c, s, w, func(warnings []string) error {
+			if c.LogFile != "" { // otherwise the log has said it here
+				printWarnings(w.err, warnings)
+			}
+			return nil
+		})
 	} else {
 		err = launch(c, s, w)
 	}
 	if err != nil && exitCode(err) != exitPart {
-		return errors.Join(err, s.discard())
+		return errors.Join(err, s.discard(), undo())
 	}
 	return errors.Join(err, s.lock.Close())
+}
+
+// printWarnings prints what a person should know of a mount that succeeded.
+func printWarnings(out io.Writer, warnings []string) {
+	for _, text := range warnings {
+		fmt.Fprintln(out, "emberfs: warning: "+redact(text))
+	}
 }
 
 // prepare refuses what can be refused before anything is made, and completes the config.
@@ -83,7 +102,7 @@ func prepare(c *config, target string) error {
 	if c.LogFile == "" && !c.Foreground && !isJournal(os.Stderr, os.Getenv) {
 		c.LogFile = filepath.Join(c.State, logName)
 	}
-	if err := checkSource(c.Source, slices.Contains(c.Flags, "ro")); err != nil {
+	if err := checkSource(c.Source, slices.Contains(c.Flags, "ro")); err != nil && !mayWait(c) && !c.beginsSource() {
 		return err
 	}
 	if err := checkState(c.State); err != nil {

@@ -31,15 +31,14 @@ const barScale = 10_000
 // file. None of them returns errors: if the terminal has gone away, that is no reason to stop working.
 type progress struct {
 	err      io.Writer
-	what     string // "restore"
-	unit     string // "file"
 	show     bool
 	terminal bool
 	every    time.Duration // between plain lines
 
+	mu      sync.Mutex // guards these; no other lock is taken under it, because drawing takes it
+	what    string     // "restore"
+	unit    string     // "file"
 	started time.Time
-
-	mu      sync.Mutex // guards the counts; no other lock is taken under it, because drawing takes it
 	units   int64
 	bytes   int64
 	ofUnits int64 // 0: not known
@@ -90,6 +89,21 @@ func hasRoom(w io.Writer) bool {
 	}
 	size, err := unix.IoctlGetWinsize(int(w.(*os.File).Fd()), unix.TIOCGWINSZ)
 	return err == nil && size.Col > 0 && size.Row > 0
+}
+
+// begin goes over to other work, and counts anew.
+func (p *progress) begin(what, unit string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.what, p.unit, p.started = what, unit, time.Now()
+	p.units, p.bytes, p.ofUnits, p.ofBytes = 0, 0, 0, 0
+}
+
+// label returns what the work is.
+func (p *progress) label() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.what
 }
 
 // expect sets how much there is to do; 0 means that it is not known.
@@ -149,7 +163,7 @@ func (p *progress) printLine() {
 	if line := p.text(", "); line != "" {
 		p.out.Lock()
 		defer p.out.Unlock()
-		_, _ = fmt.Fprintf(p.err, "emberfs: %s: %s\n", p.what, line)
+		_, _ = fmt.Fprintf(p.err, "emberfs: %s: %s\n", p.label(), line)
 	}
 }
 
@@ -163,7 +177,7 @@ func (p *progress) drawBar() {
 		p.bar = bars.New(barScale+1, mpb.BarStyle(), // never reached: only done ends the bar
 			mpb.BarFillerMiddleware(p.onlyKnown),
 			mpb.BarWidth(24),
-			mpb.PrependDecorators(decor.Name(p.what+"  ")),
+			mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return p.label() + "  " })),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.text("  ") })))
 		p.out.Lock()
 		p.bars = bars
@@ -234,8 +248,12 @@ func (p *progress) text(sep string) string {
 		out = append(out, count(int64(float64(p.units)/took.Seconds()), p.unit)+"/s")
 	}
 	if f := p.fraction(); f > 0 {
-		left := time.Duration(float64(took) * (1 - f) / f)
-		out = append(out, fmt.Sprintf("%d%%", int(f*100)), left.Round(time.Second).String()+" left")
+		out = append(out, fmt.Sprintf("%d%%", int(f*100)))
+		// Where big units take the time, and nobody knows how big the rest is, their number says nothing of it.
+		if p.ofBytes > 0 || p.bytes <= p.units*unitCost {
+			left := time.Duration(float64(took) * (1 - f) / f)
+			out = append(out, left.Round(time.Second).String()+" left")
+		}
 	}
 	return strings.Join(out, sep)
 }

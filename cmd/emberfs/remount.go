@@ -178,7 +178,10 @@ func mountAttr(name string) (bit uint64, ok bool) {
 // changedSetting returns a setting to which the options give another value than the mounted volume has, or "" if there
 // is none. Settings files are not read.
 func changedSetting(target string, o optionList) (string, error) {
-	names := slices.DeleteFunc(sortedKeys(o.values), func(n string) bool { return n == "allow_other" || n == "config" })
+	// init and offline are about the start alone, and stand in fstab.
+	names := slices.DeleteFunc(sortedKeys(o.values), func(n string) bool {
+		return slices.Contains([]string{"allow_other", "config", "init", "offline"}, n)
+	})
 	if len(names) == 0 {
 		return "", nil
 	}

@@ -18,6 +18,7 @@ import (
 
 	"emberfs/fs"
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 	"emberfs/tiers/subprocess"
 	"emberfs/tiers/warm"
 )
@@ -31,11 +32,12 @@ const outsideHeap = 14 << 20
 const heapFloor = 24 << 20
 
 // runVolume opens the volume, mounts it, calls ready, serves until the mount ends, and finishes the backup. If it fails
-// before ready, no mount is left behind; afterwards the only error is an incomplete final receipt.
-func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) {
+// before ready, no mount is left behind; afterwards the only error is an incomplete final receipt. ready gets what a
+// person at the terminal should know.
+func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) error) (err error) {
 	// The background daemon writes to its launcher's stderr until it is ready.
-	w.quiet = new(c.Quiet || !c.Foreground && !isTerminal(w.err))
-	shown := newProgress(w, "restore", "file")
+	w.quiet = new(c.Quiet)
+	shown := newProgress(w, "fetch", "object")
 	defer shown.done()
 	log, closeLog, err := daemonLog(c, shown)
 	if err != nil {
@@ -69,10 +71,8 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 	}
 
 	ctx, interrupted := interruptible(signals)
-	vol, err := openVolume(ctx, c, log, func(files, bytes, total int64) {
-		shown.expect(total, 0)
-		shown.set(files, bytes)
-	})
+	moving := new(transfers)
+	vol, err := openVolume(ctx, c, log, moving, shown)
 	shown.done()
 	if sig := interrupted(); sig != nil {
 		if err == nil {
@@ -82,13 +82,14 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		err = fmt.Errorf("interrupted by %v", sig)
 	}
 	if err != nil {
-		if errors.Is(err, warm.ErrUnproven) {
-			return mountError(c.Mountpoint, err, warm.UnprovenHelp)
+		return openError(c, err)
+	}
+	var warnings []string
+	if text, why := vol.Offline(); why != nil {
+		if help := sourceHelp(why, c.Source); help != "" {
+			text += "; " + help
 		}
-		if help := sourceHelp(err, c.Source); help != "" {
-			return mountError(c.Mountpoint, err, help)
-		}
-		return withCode(exitMount, "mount", c.Mountpoint, err)
+		warnings = append(warnings, text)
 	}
 	// Commands must find the volume from the moment that its mount is visible, so the socket and the registration come
 	// first. A command that connects before the daemon answers waits.
@@ -114,14 +115,14 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 			_ = registry.add(entry) // the first registration lacks only the device, which is for bind mounts
 		}
 	}
-	d.abort = server.Abort
+	d.abort, d.transfers = server.Abort, moving
 	report.daemon.Store(d)
 	if c.Foreground {
 		d.notify = func(state string) { _, _ = systemd.SdNotify(false, state) }
 	}
 	control := listener.serve(d)
 	vol.Start()
-	if err := ready(); err != nil {
+	if err := ready(warnings); err != nil {
 		err = errors.Join(err, server.Unmount(true), server.Wait(), vol.Close())
 		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
@@ -136,6 +137,25 @@ func runVolume(c *config, s *stateDir, w world, ready func() error) (err error) 
 		log.WithError(err).Warn("cleaning up")
 	}
 	return partError("mount", c.Mountpoint, receipt)
+}
+
+// openError is the error of a mount whose volume could not be opened.
+func openError(c *config, err error) error {
+	var noBranch *cold.NoBranchError
+	var offline *tiers.OfflineError
+	switch {
+	case errors.Is(err, warm.ErrUnproven):
+		return mountError(c.Mountpoint, err, warm.UnprovenHelp)
+	case errors.As(err, &noBranch):
+		return mountError("source "+c.Source, noBranch, "--branch NAME mounts another, --init begins branch "+
+			shellQuote(c.Branch)+" there")
+	case errors.As(err, &offline):
+		return mountError(c.Mountpoint, err, "--offline=allow mounts what is here")
+	}
+	if help := sourceHelp(err, c.Source); help != "" {
+		return mountError(c.Mountpoint, err, help)
+	}
+	return withCode(exitMount, "mount", c.Mountpoint, err)
 }
 
 // interruptible returns a context that a signal cancels. The returned function ends this, and returns the signal if one

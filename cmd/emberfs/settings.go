@@ -41,7 +41,7 @@ type setting struct {
 // planned returns settings that are designed but not implemented yet. They are refused, because accepting them would
 // promise something that does not happen.
 func planned() []string {
-	return []string{"push_min_interval", "push_max", "fsync"}
+	return []string{"fsync"}
 }
 
 func (s *setting) flag() string { return strings.ReplaceAll(s.name, "_", "-") }

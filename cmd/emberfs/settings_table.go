@@ -28,6 +28,19 @@ func volumeSettings() []setting {
 			manual: `This is the branch of the repository that the volume is on. Names that begin with
 				emberfs-live, emberfs-side, emberfs-part or emberfs-lease are refused, because EmberFS uses them
 				itself.`},
+		{name: "init", kind: kindBool, def: "off",
+			help: "begin a volume where SOURCE has other branches but not this one, or is a path that does not exist",
+			manual: `A new volume begins on a branch that the repository does not have yet. Without this only
+				an empty repository lets a volume begin, so that a branch with a typing error in its name, or one
+				that somebody deleted, is not taken for an empty volume. Where SOURCE is a path that does not exist,
+				and nothing of the volume is on this machine, a bare repository is made there. The setting changes
+				nothing where the branch exists.`},
+		{name: "offline", kind: kindChoice, def: "allow", choices: []string{"allow", "refuse"},
+			help: "what a mount does when SOURCE cannot be reached and the volume is on this machine",
+			manual: `This says what a mount does when SOURCE cannot be reached within 10 seconds, or refuses, and
+				an earlier mount left the volume on this machine. With "allow" it mounts what is here, and says that
+				this may be older than the remote and how old it is; the daemon then tries the remote by itself until
+				it answers. With "refuse" the mount fails. Where nothing is on this machine, it fails in any case.`},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20,
 			help:   "memory for the hot tier, inodes and the daemon's heap",
 			manual: `The hot tier, the inodes and the heap of the daemon together take at most this much memory.`},
@@ -47,6 +60,20 @@ func volumeSettings() []setting {
 			help: "how often everything that changed is committed and pushed",
 			manual: `The daemon commits everything that changed, and pushes it where the volume has a source,
 				this often. A rule may set another time for the files that it matches.`},
+		{name: "push_min_interval", kind: kindDuration, none: true,
+			help:    "least time between two pushes that nobody waits for; none: each commit is pushed at once",
+			defHelp: "10s where SOURCE is on the network, none for a path",
+			manual: `Between the beginnings of two pushes that nobody waits for, at least this much time passes.
+				Pushes for "emberfs sync", for the end of a mount and for the rule "fsync: remote" begin at once.`},
+		{name: "push_max", kind: kindSize, def: "1GiB", min: 1 << 20,
+			help: "size over which a push goes in parts",
+			manual: `A push that would be larger than this goes in parts, each of which is a valid state of the
+				branch. Servers have limits for the size of a push.`},
+		{name: "fsync_timeout", kind: kindDuration, def: "30s", min: leastAge,
+			help: "how long fsync waits for the remote under the rule fsync: remote, before it fails with EIO",
+			manual: `Under the rule "fsync: remote", fsync(2) fails with EIO when the remote has not acknowledged
+				the file for this long. The file is durable on this machine all the same, and a later fsync returns
+				success once the remote has it.`},
 		{name: "critical_delay", kind: kindDuration, def: "2s", min: leastAge,
 			help: "how long after close or fsync a critical file is committed and pushed",
 			manual: `A critical file is committed, and pushed where the volume has a source, this long after it

@@ -102,8 +102,8 @@ func TestCanonicalValues(t *testing.T) {
 func TestSuggestions(t *testing.T) {
 	for in, want := range map[string]string{
 		"memoryLimt": "did you mean memory_limit?", "kernelcache": "did you mean kernel_cache?",
-		"nosiud":  "did you mean nosuid?",
-		"pushMax": "leave it out", "warmAeg": "did you mean warm_age?",
+		"nosiud": "did you mean nosuid?",
+		"fsync":  "leave it out", "warmAeg": "did you mean warm_age?",
 		"zzzzzz": "emberfs mount --help lists the options",
 	} {
 		if _, hint := unknownSetting(in, "nosuid"); hint != want {
@@ -156,7 +156,7 @@ func TestResolveMistakes(t *testing.T) {
 		"nested known":  {file: "state:\n  dir: /x\n", say: []string{"state", "plain value"}},
 		"two spellings": {file: "memory_limit: 100MB\nmemoryLimit: 200MB\n", say: []string{"twice"}},
 		"not YAML":      {file: "a: [", say: []string{"YAML"}},
-		"planned":       {file: "push_max: 1GiB\n", say: []string{"push_max", "not have"}},
+		"planned":       {file: "fsync: on\n", say: []string{"fsync", "not have"}},
 		"tiny limit":    {file: "warmLimit: 100\n", say: []string{"warmLimit", `"100"`, "1.0 MiB, or none"}},
 		"file in file":  {file: "config: /etc/x\n", say: []string{"config"}},
 		"environment": {environ: []string{"EMBERFS_FLUSH_INTERVAL=soon"},

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -99,6 +101,50 @@ func checkSource(path string, readOnly bool) error {
 	return nil
 }
 
+// mayWait says whether a mount may go on with what an earlier one left here although the source cannot be used now. The
+// daemon then says so.
+func mayWait(c *config) bool { return c.Offline != offlineRefuse && holdsVolume(c.State) }
+
+// beginsSource says whether the source is a repository that is to be made: init is on, there is nothing at its path,
+// and nothing of the volume is here.
+func (c *config) beginsSource() bool {
+	if !c.Init || localSource(c.Source) == "" {
+		return false
+	}
+	_, err := os.Lstat(c.Source)
+	return errors.Is(err, fs.ErrNotExist) && !holdsVolume(c.State)
+}
+
+// beginSource makes the repository of a volume that begins where there is none. undo removes it again.
+func beginSource(c *config) (undo func() error, err error) {
+	if !c.beginsSource() {
+		return func() error { return nil }, nil
+	}
+	undo, err = wire.Create(context.Background(), c.Source, c.Branch)
+	if err != nil {
+		return nil, mountError("source "+c.Source, plainError(err), "create it: git init --bare "+shellQuote(c.Source))
+	}
+	return undo, nil
+}
+
+// remoteHelp returns what to do about what another host said, by its words and those of git and ssh.
+func remoteHelp(err error) string {
+	text := strings.ToLower(err.Error())
+	has := func(words ...string) bool {
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(text, w) })
+	}
+	switch {
+	case has("host key verification failed", "host identification has changed"):
+		return "compare the host's key with what its owner says, and put it into known_hosts"
+	case has("answers 401", "answers 403", "permission denied", "authentication failed"):
+		return "check the user, and the key or the token"
+	case has("answers 404", "not appear to be a git repository", "repository not found", "not exported",
+		"no such file or directory"):
+		return "check its name, or create it on the server (git init --bare, or in the web pages of the forge)"
+	}
+	return ""
+}
+
 // sourceHelp returns what to do about what is wrong with a source.
 func sourceHelp(err error, path string) string {
 	quoted := shellQuote(path)
@@ -112,6 +158,8 @@ func sourceHelp(err error, path string) string {
 		return "name the repository that " + quoted + " was cloned from, or a full clone: git clone --bare URL DIR.git"
 	case errors.Is(err, wire.ErrObjectFormat):
 		return "push it to a new one: git init --bare --object-format=sha1 DIR.git"
+	case isRemoteURL(path):
+		return remoteHelp(err)
 	}
 	return ""
 }

@@ -201,6 +201,12 @@ func (s *stateDir) make() error {
 	return os.Chmod(s.path, 0o700)
 }
 
+// holdsVolume reports whether a state directory has something of a volume to go on with: a commit, or files.
+func holdsVolume(path string) bool {
+	s, err := warm.LoadState(path)
+	return err != nil || s.Head != "" || s.Restore != "" || !isEmpty(filepath.Join(path, warm.DirName))
+}
+
 // holdsNothing reports whether a locked state directory contains nothing but the lock.
 func holdsNothing(path string) bool {
 	entries, err := os.ReadDir(path)

@@ -43,6 +43,12 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	row("last commit", "%s", pointText(st.LastCommit, now))
 	if st.Source != "" {
 		row("last push", "%s", pointText(st.LastPush, now))
+		if st.LastContact != nil {
+			row("last contact", "%s", humanize.RelTime(*st.LastContact, now, "ago", "from now"))
+		}
+	}
+	if st.Offline != "" {
+		row("OFFLINE", "%s", redact(st.Offline))
 	}
 	if !st.Verified {
 		row("check", "running: the last stop was not clean")

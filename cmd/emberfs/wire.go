@@ -6,20 +6,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup"
 	"emberfs/fs"
 	"emberfs/tiers"
-	"emberfs/tiers/restore"
 	"emberfs/tiers/rules"
 	"emberfs/tiers/warm"
 )
 
-// openVolume opens cold, and the volume that uses it. Closing the volume closes both.
-func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restoring restore.Progress) (*tiers.Volume,
-	error) {
+// openVolume opens cold, and the volume that uses it. Closing the volume closes both. The transfers with the remote are
+// put into moving, and shown, as is a restore, until shown ends.
+func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, moving *transfers, shown *progress) (
+	*tiers.Volume, error) {
 	machine, volume, err := warm.Identity(c.State)
 	if err != nil {
 		return nil, err
@@ -30,23 +31,39 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 			return nil, fmt.Errorf("rules of the settings file: %w", err)
 		}
 	}
+	later := mayWait(c) // before Open makes anything
 	cold, err := backup.Open(filepath.Join(c.State, coldName), backup.Options{
 		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName,
 		UserEmail:      c.UserEmail,
-		ChunkThreshold: c.ChunkThreshold, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+		ChunkThreshold: c.ChunkThreshold, PushMax: c.PushMax, Init: c.Init, SourceLater: later,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
+		Progress: func(what string, objects, of, bytes int64) {
+			moving.set(what, objects, of, bytes)
+			if what != "" {
+				shown.expect(of, 0)
+				shown.set(objects, bytes)
+			}
+		},
 		Fail: failpoint,
 	})
 	if err != nil {
 		return nil, err
 	}
+	restoring := sync.OnceFunc(func() { shown.begin("restore", "file") })
 	vol, err := tiers.Open(ctx, tiers.Config{
 		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, MemoryClassLimit: c.MemoryClassLimit,
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
+		PushMinInterval: c.PushMinInterval, FsyncTimeout: c.FsyncTimeout, OfflineRefuse: c.Offline == offlineRefuse,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
 		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Atime: tiers.AtimeOf(c.Flags),
-		Progress: restoring, Fail: failpoint,
+		Progress: func(files, bytes, total int64) {
+			restoring()
+			shown.expect(total, 0)
+			shown.set(files, bytes)
+		},
+		Fail: failpoint,
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())

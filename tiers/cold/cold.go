@@ -73,13 +73,17 @@ type Cold interface {
 	Peek(ctx context.Context) (moved bool, err error)
 	// Fetch downloads both branches, objects first, and then moves the local branches forward if that loses nothing,
 	// that is, if the remote has everything that the local branches have, as ancestors or absorbed. If both sides have
-	// commits of their own, it returns ErrDiverged and leaves the local branches alone.
+	// commits of their own, it returns ErrDiverged and leaves the local branches alone. Where there is no commit on
+	// either side, but the remote has other references, it returns *NoBranchError unless a volume may begin there.
 	Fetch(ctx context.Context) error
 	// Push sends main and the live branch, provided that the remote's are still where this side last saw them. On the
 	// remote it also deletes the live branches that main has absorbed; a server that refuses the deletion is reported
 	// as a problem in Stats, not as an error. Push returns ErrDiverged if the remote has moved on, and *RefusedError if
 	// the server refused permanently.
 	Push(ctx context.Context) error
+	// Contact returns when the remote last answered Peek or Fetch by listing its references, or the zero time if it has
+	// not since the Cold was opened. What takes long comes after that. It never blocks.
+	Contact() time.Time
 	// Pushed returns the newest commit, of main or of the live branch, that the remote is known to have, or the zero ID
 	// if none is known. It never blocks.
 	Pushed() ID

@@ -2,6 +2,8 @@ package cold
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -60,3 +62,18 @@ type BusyError struct {
 
 // Error implements error.
 func (e *BusyError) Error() string { return "the remote cannot do it now: " + e.Reason }
+
+// NoBranchError says that the remote lacks the volume's branch and is not empty, so that it may be the wrong branch.
+type NoBranchError struct {
+	Branch string
+	Others []string // the branches that there are, a few of them; empty: it has other references only
+}
+
+// Error implements error.
+func (e *NoBranchError) Error() string {
+	text := fmt.Sprintf("it has no branch %s", e.Branch)
+	if len(e.Others) == 0 {
+		return text + ", only references that are no branches"
+	}
+	return text + "; it has " + strings.Join(e.Others, ", ")
+}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -45,6 +46,8 @@ type StateFile struct {
 	// The boot id of the boot in which the kernel had direct access to files of warm: programs may still have some
 	// open.
 	Direct string `json:"direct_boot,omitempty"`
+	// When the remote last answered, to the minute or so; zero: never, or an earlier version wrote this.
+	Contact time.Time `json:"last_contact,omitzero"`
 	// The commit to which warm is being restored; "" while no restore is under way.
 	Restore string `json:"restoring"`
 }
