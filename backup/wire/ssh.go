@@ -168,7 +168,7 @@ func (d *sshDialer) dial(ctx context.Context, service string) (*session, error) 
 		if err := d.keep(ctx, options); err != nil {
 			return nil, fmt.Errorf("connect to %s: %w", d.host, err)
 		}
-		args = append(slices.Clone(options), "-o", "ControlMaster=no", "-o", "ControlPath="+d.socket)
+		args = append(slices.Clone(options), "-o", "ControlMaster=no", "-o", "ControlPath="+sshWord(d.socket))
 	}
 	args = append(args, "--", d.host, "git-"+service+" "+shellWord(d.path))
 	if !d.openSSH() {
@@ -194,7 +194,7 @@ func (d *sshDialer) keep(ctx context.Context, options []string) error {
 	if err := os.Remove(said.Name()); err != nil {
 		return err
 	}
-	cmd := d.program(ctx, append(slices.Clone(options), "-M", "-N", "-f", "-o", "ControlPath="+d.socket,
+	cmd := d.program(ctx, append(slices.Clone(options), "-M", "-N", "-f", "-o", "ControlPath="+sshWord(d.socket),
 		"-o", fmt.Sprintf("ControlPersist=%d", int(masterIdle.Seconds())), "--", d.host)...)
 	cmd.Stderr = said
 	if err := cmd.Run(); err != nil {
@@ -215,7 +215,7 @@ func (d *sshDialer) close() error {
 		ctx, cancel := context.WithTimeout(context.Background(), killDelay)
 		defer cancel()
 		// It may have ended by itself.
-		_ = d.program(ctx, "-o", "ControlPath="+d.socket, "-O", "exit", "--", d.host).Run()
+		_ = d.program(ctx, "-o", "ControlPath="+sshWord(d.socket), "-O", "exit", "--", d.host).Run()
 	}
 	return d.key.close()
 }
