@@ -77,7 +77,8 @@ func parseTrusted(source string) (*address, error) {
 	if has && (password == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return nil, ErrPassword
 	}
-	a := &address{scheme: u.Scheme, password: password, user: u.User.Username(), host: u.Hostname(), path: u.Path, url: u}
+	a := &address{scheme: u.Scheme, user: u.User.Username(), password: password, host: u.Hostname(), path: u.Path,
+		url: u}
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil {

@@ -23,8 +23,8 @@ const (
 var (
 	// ErrNewCredentials says that the server refused the credentials in the middle of a request that cannot be sent
 	// again, and that there are new ones now: the push or fetch as a whole should be tried again at once.
-	ErrNewCredentials = errors.New("the server refused the credentials in the middle of a request; there are new ones, " +
-		"so it is worth trying again")
+	ErrNewCredentials = errors.New("the server refused the credentials in the middle of a request; there are new " +
+		"ones, so it is worth trying again")
 	// errNoCredentials: nobody knows a password.
 	errNoCredentials = errors.New("no password or token is known for it; name a token by the setting token or in " +
 		"EMBERFS_TOKEN, or have git's credential helper or ~/.netrc know one")
@@ -183,7 +183,8 @@ func (c *credentials) renew(ctx context.Context, at *url.URL, sent *login, chall
 func bearerAlone(challenges []string) bool {
 	has := func(scheme string) bool {
 		return slices.ContainsFunc(challenges, func(v string) bool {
-			return strings.EqualFold(v, scheme) || len(v) > len(scheme) && strings.EqualFold(v[:len(scheme)+1], scheme+" ")
+			first, _, _ := strings.Cut(v, " ")
+			return strings.EqualFold(first, scheme)
 		})
 	}
 	return has("bearer") && !has("basic")

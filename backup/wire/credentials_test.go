@@ -107,8 +107,8 @@ func TestNetrc(t *testing.T) {
 	succeeds(t, r) // it is read again
 	check(t, os.Chmod(path, 0o644))
 	fails(t, f.open(Options{User: "bob"}), ".netrc", "chmod 600")
-	for _, bad := range []string{"default login a password b\nmachine s3cret login s3cret", "machine", "machine 127.0.0.1",
-		"machine 127.0.0.1 password", "login s3cret", strings.Repeat("x ", 10000)} {
+	for _, bad := range []string{"default login a password b\nmachine s3cret login s3cret", "machine",
+		"machine 127.0.0.1", "machine 127.0.0.1 password", "login s3cret", strings.Repeat("x ", 10000)} {
 		check(t, os.Remove(path))
 		check(t, os.WriteFile(path, []byte(bad), 0o600))
 		fails(t, f.open(Options{}), "401")
@@ -142,7 +142,8 @@ func fakeGit(t *testing.T, answer string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	t.Cleanup(func() {
 		text := read(t, filepath.Join(dir, "asked"))
-		if !strings.Contains(text, "capability[]=authtype\n") || !strings.Contains(text, "wwwauth[]="+basicWanted+"\n") {
+		if !strings.Contains(text, "capability[]=authtype\n") ||
+			!strings.Contains(text, "wwwauth[]="+basicWanted+"\n") {
 			t.Errorf("git was asked %q", text)
 		}
 	})

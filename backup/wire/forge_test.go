@@ -35,7 +35,8 @@ func newForge(t *testing.T, encrypted bool) *forge {
 	t.Helper()
 	alone(t)
 	path, _ := newRemote(t)
-	f := &forge{t: t, path: path, dir: t.TempDir(), pass: func(http.ResponseWriter, *http.Request) bool { return true }}
+	f := &forge{t: t, path: path, dir: t.TempDir(),
+		pass: func(http.ResponseWriter, *http.Request) bool { return true }}
 	git := gitHandler(t, path)
 	f.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
@@ -66,7 +67,8 @@ func alone(t *testing.T) {
 	t.Setenv("GIT_CONFIG_GLOBAL", filepath.Join(dir, ".gitconfig"))
 	for _, v := range []string{"EMBERFS_TOKEN", "CREDENTIALS_DIRECTORY", "SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_SSH",
 		"GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_CERT", "GIT_SSL_KEY", "GIT_SSL_NO_VERIFY", "GIT_HTTP_USER_AGENT",
-		"SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"} {
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy",
+		"ALL_PROXY", "no_proxy", "NO_PROXY"} {
 		t.Setenv(v, "")
 	}
 }

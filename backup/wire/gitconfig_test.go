@@ -66,7 +66,7 @@ func TestVariablesOfGit(t *testing.T) {
 	}
 }
 
-// TestInsteadOf: git's configuration says what a source stands for; what it has as a password is no secret that we show.
+// TestInsteadOf: git's configuration says what a source stands for; what it has as a password is not shown.
 func TestInsteadOf(t *testing.T) {
 	f, other := newForge(t, false), newForge(t, false)
 	name := filepath.Base(f.path)
@@ -120,11 +120,11 @@ func TestHome(t *testing.T) {
 // countingGit puts a git into PATH that notes each start, and returns how many there were since the last call.
 func countingGit(t *testing.T) func() int {
 	t.Helper()
-	real, err := exec.LookPath("git")
+	stock, err := exec.LookPath("git")
 	check(t, err)
 	dir := t.TempDir()
 	check(t, testprog.Write(filepath.Join(dir, "git"), fmt.Sprintf("#!/bin/sh\necho x >>%s/n\nexec %s \"$@\"\n", dir,
-		real)))
+		stock)))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	return func() int {
 		data, err := os.ReadFile(dir + "/n")

@@ -47,7 +47,8 @@ func TestNothingGoesElsewhere(t *testing.T) {
 
 	// It wants to know who we are: it does not get the token, and the message says why. Nor does it get what ~/.netrc
 	// has for any host.
-	check(t, os.WriteFile(filepath.Join(os.Getenv("HOME"), ".netrc"), []byte("default login u password s3cret\n"), 0o600))
+	netrc := filepath.Join(os.Getenv("HOME"), ".netrc")
+	check(t, os.WriteFile(netrc, []byte("default login u password s3cret\n"), 0o600))
 	other.only(basicWanted, "nothing")
 	r = f.open(Options{TLSCA: ca})
 	fails(t, r, "401", "another host")
@@ -57,8 +58,7 @@ func TestNothingGoesElsewhere(t *testing.T) {
 		}
 	}
 	// But it may have its own.
-	check(t, os.WriteFile(filepath.Join(os.Getenv("HOME"), ".netrc"), []byte("machine 127.0.0.1 login u password p\n"),
-		0o600))
+	check(t, os.WriteFile(netrc, []byte("machine 127.0.0.1 login u password p\n"), 0o600))
 	other.only(basicWanted, basic("u", "p"))
 	succeeds(t, r)
 

@@ -23,7 +23,8 @@ type Reference struct {
 }
 
 var (
-	// ErrReference says that a text does not say where a secret is. It does not repeat the text, which may be the secret.
+	// ErrReference says that a text does not say where a secret is. It does not repeat the text, which may be the
+	// secret.
 	ErrReference = errors.New("it must say where the secret is and not be the secret itself: env:NAME, " +
 		"file:/ABSOLUTE/PATH or credential:NAME")
 	// ErrOpenSecret says that others than its owner can read a file with a secret.

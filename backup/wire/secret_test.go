@@ -17,8 +17,9 @@ func TestReferences(t *testing.T) {
 			t.Errorf("%q: %v, %v", text, r, err)
 		}
 	}
-	for _, text := range []string{"", "ghp_s3cret", "env:", "env:s3cret=1", "file:s3cret", "file:", "credential:../s3cret",
-		"credential:..", "credential:a/s3cret", "https://u:s3cret@h/", "env:s3cret\n", "ENV:s3cret"} {
+	for _, text := range []string{"", "ghp_s3cret", "env:", "env:s3cret=1", "file:s3cret", "file:",
+		"credential:../s3cret", "credential:..", "credential:a/s3cret", "https://u:s3cret@h/", "env:s3cret\n",
+		"ENV:s3cret"} {
 		r, err := ParseReference(text)
 		if !errors.Is(err, ErrReference) || !r.IsZero() || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%q: %v, %v", text, r, err)

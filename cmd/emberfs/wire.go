@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup"
+	"emberfs/backup/wire"
 	"emberfs/fs"
 	"emberfs/tiers"
 	"emberfs/tiers/restore"
@@ -34,7 +35,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		Branch: c.Branch, Source: c.Source, MachineID: machine, VolumeID: volume, UserName: c.UserName,
 		UserEmail:      c.UserEmail,
 		ChunkThreshold: c.ChunkThreshold, UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()), Log: log,
-		Fail: failpoint,
+		Fail: failpoint, Remote: remoteOptions(c),
 	})
 	if err != nil {
 		return nil, err
@@ -52,6 +53,12 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, restorin
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
 	}
 	return vol, nil
+}
+
+// remoteOptions say how the source is reached.
+func remoteOptions(c *config) wire.Options {
+	return wire.Options{User: c.RemoteUser, Token: c.Token, TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
+		Proxy: c.Proxy, SSHKey: c.SSHKey, KnownHosts: c.KnownHosts, AcceptNew: c.HostKeyCheck == "accept-new"}
 }
 
 // mountVolume mounts the volume. report returns the content of .emberfs/status.json.
