@@ -75,6 +75,22 @@ func TestNothingGoesElsewhere(t *testing.T) {
 	}
 }
 
+// TestHelpersStay: what a helper gave for the source is for the source alone.
+func TestHelpersStay(t *testing.T) {
+	f, other := newForge(t, false), newForge(t, false)
+	helper(t, "username=joe\npassword=s3cret\n")
+	f.only(basicWanted, basic("joe", "s3cret"))
+	r := f.open(Options{})
+	succeeds(t, r)
+	f.mu.Lock()
+	f.pass = redirect(other, http.StatusMovedPermanently)
+	f.mu.Unlock()
+	succeeds(t, r)
+	if got := authorizations(other.requests()); len(got) != 1 || got[0] != "" {
+		t.Errorf("the other host got %q", got)
+	}
+}
+
 // TestRedirectsThatAreNotFollowed: only a GET of the references is led elsewhere, to a repository, and never from https
 // to http.
 func TestRedirectsThatAreNotFollowed(t *testing.T) {

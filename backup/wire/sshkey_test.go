@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // sshSource is a repository behind a stock sshd, with nothing of the user's configuration. o has what is needed.
@@ -74,6 +76,31 @@ func TestSSHKey(t *testing.T) {
 		strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestSSHAgentStaysOut: with a key of its own, ssh does not try those of the agent, which belong to somebody else.
+func TestSSHAgentStaysOut(t *testing.T) {
+	source, dir, o := sshSource(t)
+	socket := filepath.Join(t.TempDir(), "agent")
+	agent := exec.Command("ssh-agent", "-D", "-a", socket)
+	check(t, agent.Start())
+	t.Cleanup(func() {
+		_ = agent.Process.Kill()
+		_ = agent.Wait()
+	})
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("SSH_AUTH_SOCK", socket)
+	run(t, "ssh-add", "-q", o.SSHKey)
+	succeeds(t, opened(t, source, Options{KnownHosts: o.KnownHosts}))
+	run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, "new"))
+	o.SSHKey = filepath.Join(dir, "new")
+	fails(t, opened(t, source, o), "Permission denied")
 }
 
 // TestSSHHosts: the key of a host that is not known, or another one than before, ends the call; without a question.

@@ -30,6 +30,14 @@ func TestServerCertificate(t *testing.T) {
 	empty := secretFile(t, "empty.pem", "nothing\n", 0o644)
 	fails(t, f.open(Options{TLSCA: empty}), "empty.pem", "PEM")
 
+	later := filepath.Join(f.dir, "later.pem")
+	cert, _, _ := clientCertificate(t, "other")
+	check(t, os.WriteFile(later, []byte(read(t, cert)), 0o644))
+	r := f.open(Options{TLSCA: later})
+	fails(t, r, "certificate")
+	check(t, os.WriteFile(later, []byte(read(t, ca)), 0o644))
+	succeeds(t, r)
+
 	configure(t, fmt.Sprintf("[http \"%s/\"]\nsslCAInfo = %s\n", f.URL, ca))
 	succeeds(t, f.open(Options{}))
 	configure(t, fmt.Sprintf("[http \"https://elsewhere.example/\"]\nsslCAInfo = %s\n", ca))

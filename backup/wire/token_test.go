@@ -167,7 +167,42 @@ func TestEarlyAnswer(t *testing.T) {
 	id := v.commit("one")
 	err := f.open(Options{TLSCA: f.ca()}).Push(t.Context(), one(cold.ID{}, id), writer(64<<20))
 	var status *StatusError
-	if !errors.As(err, &status) || status.Code != http.StatusRequestEntityTooLarge || status.Words != "too much" {
+	if !errors.As(err, &status) || status.Code != http.StatusRequestEntityTooLarge || status.Words != "too much" ||
+		errors.Is(err, errIdle) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestAnswerWithoutReading: neither does one that answers as if it had.
+func TestAnswerWithoutReading(t *testing.T) {
+	f := newForge(t, true)
+	f.pass = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost {
+			w.Header().Set("Content-Type", "application/x-git-receive-pack-result")
+		}
+		return r.Method != http.MethodPost
+	}
+	v := newVolume(t)
+	id := v.commit("one")
+	err := f.open(Options{TLSCA: f.ca()}).Push(t.Context(), one(cold.ID{}, id), writer(64<<20))
+	if err == nil || errors.Is(err, errIdle) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestTokenLostInTheMiddle: a token that cannot be read any more ends a long request at once, with the reason.
+func TestTokenLostInTheMiddle(t *testing.T) {
+	f := newForge(t, true)
+	file := secretFile(t, "token", "s3cret\n", 0o600)
+	f.pass = func(http.ResponseWriter, *http.Request) bool {
+		check(t, os.Chmod(file, 0o644))
+		return true
+	}
+	v := newVolume(t)
+	id := v.commit("one")
+	o := Options{TLSCA: f.ca(), Token: "file:" + file}
+	err := f.open(o).Push(t.Context(), one(cold.ID{}, id), writer(64<<20))
+	if !errors.Is(err, ErrOpenSecret) || errors.Is(err, errIdle) {
 		t.Errorf("%v", err)
 	}
 }
