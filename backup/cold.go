@@ -25,8 +25,9 @@ import (
 
 // Options configure a Cold. The zero value works.
 type Options struct {
-	Branch string // the volume's branch; the default is main
-	Source string // the remote, for now the path of a bare repository; "" means no remote
+	Branch string       // the volume's branch; the default is main
+	Source string       // the remote: the path of a bare repository, or a URL; "" means no remote
+	Remote wire.Options // how it is reached; Dir is set by Open
 
 	// VolumeID is the id for a volume that has no commit yet; the default is a random one. A volume with commits keeps
 	// the id in them.
@@ -212,7 +213,8 @@ func newCold(db *odb.DB, o Options, fetched *meter) (_ *Cold, err error) {
 		}
 	}()
 	if o.Source != "" {
-		r, err := wire.Open(o.Source, wire.Options{Dir: db.Dir(), Later: o.SourceLater})
+		o.Remote.Dir, o.Remote.Later = db.Dir(), o.SourceLater
+		r, err := wire.Open(o.Source, o.Remote)
 		if err != nil {
 			return nil, err
 		}

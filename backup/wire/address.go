@@ -18,6 +18,8 @@ type address struct {
 	port   int    // 0: the scheme's
 	path   string // absolute of a file; as the other side is asked for it of ssh
 	url    *url.URL
+
+	password string // that git's configuration has put into the URL; see parseTrusted
 }
 
 // ErrPassword says that a source has a password in it, where process lists and logs would show it.
@@ -29,6 +31,15 @@ var errBadHost = errors.New("its host begins with a dash")
 // parse reads a source as git does (git-fetch(1), GIT URLS): a colon before the first slash means host:path. Errors
 // never repeat a password.
 func parse(source string) (*address, error) {
+	a, err := parseTrusted(source)
+	if err == nil && a.password != "" {
+		return nil, ErrPassword
+	}
+	return a, err
+}
+
+// parseTrusted is parse for what is in no process list: a URL may have a password.
+func parseTrusted(source string) (*address, error) {
 	if source == "" {
 		return nil, fs.ErrNotExist
 	}
@@ -62,10 +73,12 @@ func parse(source string) (*address, error) {
 	if err != nil {
 		return nil, errors.New("it is not a valid URL")
 	}
-	if _, has := u.User.Password(); has {
+	password, has := u.User.Password()
+	if has && (password == "" || u.Scheme != "http" && u.Scheme != "https") {
 		return nil, ErrPassword
 	}
-	a := &address{scheme: u.Scheme, user: u.User.Username(), host: u.Hostname(), path: u.Path, url: u}
+	a := &address{scheme: u.Scheme, user: u.User.Username(), password: password, host: u.Hostname(), path: u.Path,
+		url: u}
 	if p := u.Port(); p != "" {
 		n, err := strconv.ParseUint(p, 10, 16)
 		if err != nil {

@@ -47,6 +47,10 @@ func clipped(reason string) string {
 	return "... " + strings.ToValidUTF8(reason[len(reason)-maxReason+4:], "")
 }
 
+func refusedFor(err error, advice string) error {
+	return &cold.RefusedError{Reason: clipped(err.Error()), Advice: advice, Err: err}
+}
+
 func refused(reason, advice string) error {
 	return &cold.RefusedError{Reason: clipped(reason), Advice: advice}
 }
@@ -120,47 +124,47 @@ func sorted(err error) error {
 	}
 	var status *StatusError
 	if errors.As(err, &status) {
-		return status.sorted()
+		return status.sorted(err)
 	}
 	if advice := certificateAdvice(err); advice != "" {
-		return refused(err.Error(), advice)
+		return refusedFor(err, advice)
 	}
 	var said *saidError
 	if errors.As(err, &said) {
 		if advice := sshAdvice(said.said); advice != "" {
-			return refused(said.said, advice)
+			return refusedFor(err, advice)
 		}
 	}
 	if advice := repositoryAdvice(err.Error()); advice != "" {
-		return refused(err.Error(), advice)
+		return refusedFor(err, advice)
 	}
 	return err
 }
 
-// sorted gives an answer of an HTTP server its kind.
-func (e *StatusError) sorted() error {
+// sorted gives an error with an answer of an HTTP server its kind.
+func (e *StatusError) sorted(err error) error {
 	switch e.Code {
 	case http.StatusUnauthorized:
-		return refused(e.Error(), "give a token or password that is valid for this repository; it is read again at "+
+		return refusedFor(err, "give a token or password that is valid for this repository; it is read again at "+
 			"each use")
 	case http.StatusForbidden:
-		return refused(e.Error(), "the credentials may not do this with this repository, or it takes no pushes over "+
+		return refusedFor(err, "the credentials may not do this with this repository, or it takes no pushes over "+
 			"http: change that on the server")
 	case http.StatusNotFound, http.StatusGone:
-		return refused(e.Error(), "check the address, and that the credentials may see the repository; create it "+
+		return refusedFor(err, "check the address, and that the credentials may see the repository; create it "+
 			"there if it does not exist")
 	case http.StatusRequestEntityTooLarge:
-		return refused(e.Error(), "raise the limit for request bodies on the server (nginx: client_max_body_size), or "+
+		return refusedFor(err, "raise the limit for request bodies on the server (nginx: client_max_body_size), or "+
 			"lower push_max")
 	case http.StatusProxyAuthRequired:
-		return refused(e.Error(), "the proxy wants a password: set it in http.proxy of git's configuration")
+		return refusedFor(err, "the proxy wants a password: set it in http.proxy of git's configuration")
 	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusInsufficientStorage:
-		return &cold.BusyError{Reason: clipped(e.Error()), After: e.RetryAfter}
+		return &cold.BusyError{Reason: clipped(err.Error()), After: e.RetryAfter, Err: err}
 	}
 	if e.Code >= 400 && e.Code < 500 {
-		return refused(e.Error(), "")
+		return refusedFor(err, "")
 	}
-	return &cold.BusyError{Reason: clipped(e.Error()), After: e.RetryAfter}
+	return &cold.BusyError{Reason: clipped(err.Error()), After: e.RetryAfter, Err: err}
 }
 
 // certificateAdvice says what to do about a TLS connection that will not become a better one.

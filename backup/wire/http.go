@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/sirupsen/logrus"
 )
 
 const (
@@ -43,32 +44,36 @@ func (e *StatusError) Error() string {
 // httpDialer reaches a repository over git's smart HTTP protocol (gitprotocol-http(5)). Connections are kept. Safe for
 // concurrent use.
 type httpDialer struct {
-	client *http.Client
+	o      *Options
+	home   *url.URL // of the source, without a user
 	creds  *credentials
+	logger func() logrus.FieldLogger
 
 	mu   sync.Mutex
-	base *url.URL // without a user; what the first redirect of a GET led to counts from then on
-}
+	base *url.URL // where a redirect led to, once that was a repository; until it fails
 
-func newHTTP(a *address) *httpDialer {
-	base := *a.url
-	base.User, base.RawQuery, base.Fragment = nil, "", ""
-	base.Path = strings.TrimSuffix(base.Path, "/")
-	dial := &net.Dialer{Timeout: httpIdle, KeepAlive: aliveEvery * time.Second}
-	return &httpDialer{
-		base: &base, creds: &credentials{user: a.user},
-		client: &http.Client{
-			Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DialContext: dial.DialContext,
-				TLSHandshakeTimeout: httpIdle, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 2,
-				IdleConnTimeout: 90 * time.Second},
-			// Redirects are followed by discover alone.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+	conf struct {
+		sync.Mutex // while it is read
+		now        *httpConfig
+		// Something failed that other settings may cure, or other files of certificates.
+		stale, certificates bool
 	}
 }
 
+func newHTTP(a *address, o *Options, token Reference, logger func() logrus.FieldLogger) *httpDialer {
+	at := *a.url
+	at.User, at.RawQuery, at.Fragment = nil, "", ""
+	at.Path, at.RawPath = strings.TrimSuffix(at.Path, "/"), strings.TrimSuffix(at.RawPath, "/")
+	return &httpDialer{o: o, home: &at, base: &at, logger: logger,
+		creds: &credentials{token: token, user: a.user, password: a.password, home: originOf(&at)}}
+}
+
 func (d *httpDialer) close() error {
-	d.client.CloseIdleConnections()
+	d.conf.Lock()
+	defer d.conf.Unlock()
+	if d.conf.now != nil {
+		d.conf.now.closeIdle()
+	}
 	return nil
 }
 
@@ -77,6 +82,23 @@ func (d *httpDialer) where() *url.URL {
 	defer d.mu.Unlock()
 	u := *d.base
 	return &u
+}
+
+// move takes another place for the repository's.
+func (d *httpDialer) move(to *url.URL) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.base = to
+}
+
+// below is a URL with more behind its path, which may have escaped slashes in it.
+func below(u *url.URL, more string) *url.URL {
+	next := *u
+	next.Path += more
+	if next.RawPath != "" {
+		next.RawPath += more
+	}
+	return &next
 }
 
 // maxRedirects is how often discover follows.
@@ -95,12 +117,19 @@ func (d *httpDialer) dial(ctx context.Context, service string) (*session, error)
 }
 
 // discover is the GET of info/refs, with what the server wants to know of us.
-func (d *httpDialer) discover(ctx context.Context, service string) (*http.Response, error) {
-	at := d.where()
-	at.Path += "/info/refs"
-	at.RawQuery = "service=git-" + service
+func (d *httpDialer) discover(ctx context.Context, service string) (resp *http.Response, err error) {
+	base := d.where()
+	defer func() {
+		if err != nil {
+			base = d.home // where a redirect led to may be no longer right
+		}
+		d.move(base)
+	}()
+	query := "service=git-" + service
 	for range maxRedirects {
-		resp, err := d.authorized(ctx, func() (*http.Request, error) {
+		at := below(base, "/info/refs")
+		at.RawQuery = query
+		resp, err := d.authorized(ctx, base, true, func() (*http.Request, error) {
 			return http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 		})
 		if err != nil {
@@ -112,7 +141,7 @@ func (d *httpDialer) discover(ctx context.Context, service string) (*http.Respon
 			if kind != "application/x-git-"+service+"-advertisement" {
 				_ = resp.Body.Close()
 				return nil, fmt.Errorf("%s is no git repository that speaks the smart protocol (it sends %q)",
-					d.where().Redacted(), kind)
+					base.Redacted(), kind)
 			}
 			return resp, nil
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
@@ -122,64 +151,30 @@ func (d *httpDialer) discover(ctx context.Context, service string) (*http.Respon
 			if err != nil {
 				return nil, err
 			}
-			if at, err = d.follow(at, to); err != nil {
+			if base, err = redirected(at, to); err != nil {
 				return nil, err
 			}
 		default:
 			return nil, statusError(resp)
 		}
 	}
-	return nil, fmt.Errorf("%s: more than %d redirects", d.where().Redacted(), maxRedirects)
+	return nil, fmt.Errorf("%s: more than %d redirects", d.home.Redacted(), maxRedirects)
 }
 
-// follow takes the place that a redirect names for the repository's. A redirect may not lead from https to http.
-func (d *httpDialer) follow(at, to *url.URL) (*url.URL, error) {
-	base, ok := strings.CutSuffix(to.Path, "/info/refs")
+// redirected is the repository that a redirect of at leads to. It may not lead from https to http.
+func redirected(at, to *url.URL) (*url.URL, error) {
+	base := *to
+	base.User, base.RawQuery, base.Fragment = nil, "", ""
+	var ok bool
+	base.Path, ok = strings.CutSuffix(to.Path, "/info/refs")
+	base.RawPath = strings.TrimSuffix(to.RawPath, "/info/refs")
 	switch {
 	case to.Scheme != "https" && to.Scheme != at.Scheme:
 		return nil, fmt.Errorf("%s redirects to %s, which is not encrypted", at.Redacted(), to.Scheme)
-	case !ok || to.RawQuery != at.RawQuery:
-		return nil, fmt.Errorf("%s redirects to %s, which is no repository", at.Redacted(), to.Redacted())
+	case to.Host == "" || !ok || to.RawQuery != at.RawQuery:
+		return nil, fmt.Errorf("%s redirects to %s, which is no repository", at.Redacted(), base.Redacted())
 	}
-	next := *to
-	next.User, next.RawQuery, next.Path = nil, "", base
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.base = &next
-	return to, nil
-}
-
-// authorized sends a request with credentials where there are some for its host, and asks for others where the server
-// refuses it without.
-func (d *httpDialer) authorized(ctx context.Context, build func() (*http.Request, error)) (*http.Response, error) {
-	for first := true; ; first = false {
-		req, err := build()
-		if err != nil {
-			return nil, err
-		}
-		req.Header.Set("User-Agent", userAgent)
-		sent := d.creds.set(req)
-		resp, err := d.client.Do(req)
-		if err != nil {
-			return nil, plainError(err)
-		}
-		if resp.StatusCode != http.StatusUnauthorized {
-			if resp.StatusCode < 300 && sent {
-				d.creds.approve(ctx)
-			}
-			return resp, nil
-		}
-		refused := statusError(resp)
-		if sent {
-			d.creds.reject(ctx)
-		}
-		if !first {
-			return nil, refused
-		}
-		if err := d.creds.fill(ctx, req.URL); err != nil {
-			return nil, fmt.Errorf("%w (%w)", refused, err)
-		}
-	}
+	return &base, nil
 }
 
 // plainError takes the URL out of net/http's errors, which may have a user in it.
@@ -241,9 +236,9 @@ func (c *exchange) Write(p []byte) (int, error) {
 			defer c.mu.Unlock()
 			return c.head.Write(p)
 		}
-		var body *io.PipeReader
-		body, c.body = io.Pipe()
-		c.post(io.MultiReader(bytes.NewReader(c.head.Bytes()), body), -1)
+		var rest *io.PipeReader
+		rest, c.body = io.Pipe()
+		c.post(rest)
 	}
 	w := c.body
 	c.mu.Unlock()
@@ -264,7 +259,7 @@ func (c *exchange) Close() error {
 	case c.body != nil:
 		return c.body.Close()
 	case c.head.Len() > 0 && c.ctx.Err() == nil:
-		c.post(bytes.NewReader(c.head.Bytes()), int64(c.head.Len()))
+		c.post(nil)
 	default:
 		c.err = io.EOF
 		close(c.answered)
@@ -272,35 +267,52 @@ func (c *exchange) Close() error {
 	return nil
 }
 
-// post sends the request, in the background. mu is held.
-func (c *exchange) post(body io.Reader, length int64) {
+// post sends the request, in the background: the head, and the rest where it is sent in chunks. mu is held.
+func (c *exchange) post(rest *io.PipeReader) {
 	c.sent = true
-	at := c.d.where()
-	at.Path += "/git-" + c.service
-	go func() {
-		defer close(c.answered)
-		req, err := http.NewRequestWithContext(c.ctx, http.MethodPost, at.String(), body)
+	base, head := c.d.where(), c.head.Bytes()
+	build := func() (*http.Request, error) {
+		var body io.Reader = bytes.NewReader(head)
+		if rest != nil {
+			body = &streamed{io.MultiReader(body, rest), rest}
+		}
+		req, err := http.NewRequestWithContext(c.ctx, http.MethodPost, below(base, "/git-"+c.service).String(), body)
 		if err == nil {
-			req.ContentLength = length
-			req.Header.Set("User-Agent", userAgent)
 			req.Header.Set("Content-Type", "application/x-git-"+c.service+"-request")
 			req.Header.Set("Accept", "application/x-git-"+c.service+"-result")
-			c.d.creds.set(req)
-			c.answer, err = c.d.client.Do(req)
 		}
-		if err != nil {
-			c.err = plainError(err)
-			return
+		return req, err
+	}
+	go func() {
+		defer close(c.answered)
+		c.answer, c.err = c.d.authorized(c.ctx, base, rest == nil, build)
+		if c.err == nil {
+			kind, _, _ := mime.ParseMediaType(c.answer.Header.Get("Content-Type"))
+			switch {
+			case c.answer.StatusCode != http.StatusOK:
+				c.err = statusError(c.answer)
+			case kind != "application/x-git-"+c.service+"-result":
+				c.err = errors.Join(fmt.Errorf("the server's answer is no git's (it sends %q)", kind),
+					c.answer.Body.Close())
+			}
 		}
-		kind, _, _ := mime.ParseMediaType(c.answer.Header.Get("Content-Type"))
-		switch {
-		case c.answer.StatusCode != http.StatusOK:
-			c.err = statusError(c.answer)
-		case kind != "application/x-git-"+c.service+"-result":
-			c.err = errors.Join(fmt.Errorf("the server's answer is no git's (it sends %q)", kind), c.answer.Body.Close())
+		if c.err != nil && rest != nil {
+			_ = rest.CloseWithError(c.err) // whoever still writes need not wait
 		}
 	}()
 }
+
+// errUnread says that a server answered before it had read all.
+var errUnread = errors.New("the server does not read the request any more")
+
+// streamed is the body of a request that is made while it is sent.
+type streamed struct {
+	io.Reader
+	rest *io.PipeReader
+}
+
+// Close is called when the transport has no more use for the body.
+func (s *streamed) Close() error { return s.rest.CloseWithError(errUnread) }
 
 func (c *exchange) Read(p []byte) (int, error) {
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -15,23 +16,31 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// httpServer serves the repository at path by git's own CGI program, behind what wrap makes of it. It returns its URL.
-func httpServer(t *testing.T, path string, wrap func(http.Handler) http.Handler) string {
+// gitHandler serves the repository at path by git's own CGI program.
+func gitHandler(t *testing.T, path string) http.Handler {
 	t.Helper()
 	git, err := exec.Command("git", "--exec-path").Output()
 	check(t, err)
 	backend := http.Handler(&cgi.Handler{Path: filepath.Join(strings.TrimSpace(string(git)), "git-http-backend"),
-		Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(path), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=user"},
+		Env: []string{"GIT_PROJECT_ROOT=" + filepath.Dir(path), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=user",
+			"PATH=" + os.Getenv("PATH")},
 		Dir: "/", Stderr: io.Discard})
-	plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 { // CGI needs a length
 			body, err := io.ReadAll(r.Body)
-			check(t, err)
+			if err != nil { // the client has gone
+				return
+			}
 			r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 		}
 		backend.ServeHTTP(w, r)
 	})
-	s := httptest.NewServer(wrap(plain))
+}
+
+// httpServer serves the repository at path behind what wrap makes of git's handler. It returns its URL.
+func httpServer(t *testing.T, path string, wrap func(http.Handler) http.Handler) string {
+	t.Helper()
+	s := httptest.NewServer(wrap(gitHandler(t, path)))
 	t.Cleanup(s.Close)
 	return s.URL + "/" + filepath.Base(path)
 }

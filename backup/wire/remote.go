@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -41,6 +42,8 @@ type Remote struct {
 	git  string // the program
 	late bool   // path is as it was given: it could not be used when the Remote was opened
 	net  dialer // nil: a path
+	// pushes is the way that pushes take, where git's configuration sends them elsewhere; nil: net.
+	pushes dialer
 
 	journal string // the file in which a push is noted; "": none
 	log     logrus.FieldLogger
@@ -55,36 +58,104 @@ func (r *Remote) logger() logrus.FieldLogger {
 	return r.log
 }
 
-// Options say how a remote is reached.
+// Options say how a remote is reached. Files are read, and secrets looked up, at each use. The zero value works.
 type Options struct {
-	Dir string // where the socket of a connection that is kept may lie; "": none is kept
+	// Dir is where the socket of a connection that is kept may lie, and a key that is in no file; "": no connection is
+	// kept, and the key lies in a directory for temporary files.
+	Dir string
 	// Later makes it no error of Open that a path cannot be used, except that the git program is missing: each use
 	// finds it out anew.
 	Later     bool
 	AcceptNew bool // take the key of an ssh host that is not known yet
+
+	User  string // on the host, where the source names none
+	Token string // reference to the token or password for http(s), as ParseReference reads it; "": the usual places
+
+	TLSCA           string // file of the certificates (PEM) that servers are checked by; "": git's, or the system's
+	TLSCert, TLSKey string // files of a client certificate and its key (PEM); one file may have both
+	Proxy           string // URL for http(s), as CheckProxy wants it; "": git's, or what the environment says
+
+	SSHKey     string // file of a private key, or a reference to it; "": systemd's credential emberfs-ssh-key, or ssh's
+	KnownHosts string // file of the keys of ssh hosts; "": systemd's credential emberfs-known-hosts, or ssh's
 }
 
-// Open readies the repository that source means, as git reads it: a path (made absolute), or a URL. A path is looked
-// at, and the errors name it: fs.ErrNotExist, fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner,
-// ErrNoGit. A host is asked for nothing yet. ErrNotSupported, ErrPassword.
+// Open readies the repository that source means, as git reads it: a path (made absolute), or a URL, to which git's
+// url.<base>.insteadOf and pushInsteadOf apply. A path is looked at, and the errors name it: fs.ErrNotExist,
+// fs.ErrPermission, ErrNotRepository, ErrObjectFormat, ErrForeignOwner, ErrNoGit. A host is asked for nothing yet.
+// ErrNotSupported, ErrPassword, ErrReference, ErrProxy, ErrProxyPassword.
 func Open(source string, o Options) (*Remote, error) {
-	a, err := parse(source)
+	r, err := open(source, &o)
 	if err != nil {
 		return nil, fmt.Errorf("open remote %s: %w", shown(source), err)
 	}
-	switch a.scheme {
-	case "file":
-		r, err := openPath(a.path, o.Later)
-		if err != nil {
-			return nil, fmt.Errorf("open remote %s: %w", source, err)
-		}
-		return r, nil
-	case "ssh":
-		return &Remote{path: shown(source), net: newSSH(a, o.Dir, o.AcceptNew)}, nil
-	case "http", "https":
-		return &Remote{path: shown(source), net: newHTTP(a)}, nil
+	return r, nil
+}
+
+func open(source string, o *Options) (*Remote, error) {
+	a, err := parse(source)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("open remote %s: scheme %s: %w", shown(source), a.scheme, ErrNotSupported)
+	if a.scheme == "file" {
+		return openPath(a.path, o.Later)
+	}
+	fetch, push, err := rewrite(context.Background(), source)
+	if err != nil {
+		return nil, err
+	}
+	if fetch != source {
+		if a, err = parseTrusted(fetch); err != nil {
+			return nil, fmt.Errorf("as git's configuration (url.*.insteadOf) rewrites it: %w", err)
+		}
+	}
+	if a.scheme == "file" {
+		if push != fetch {
+			return nil, fmt.Errorf("it is a path and git's configuration (url.*.pushInsteadOf) has it pushed to a host: %w",
+				ErrNotSupported)
+		}
+		return openPath(a.path, o.Later)
+	}
+	r := &Remote{path: shown(source)}
+	if r.net, err = r.dialer(a, o, "ssh"); err != nil || push == fetch {
+		return r, err
+	}
+	to, err := parseTrusted(push)
+	if err == nil {
+		r.pushes, err = r.dialer(to, o, "ssh_push")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("as git's configuration (url.*.pushInsteadOf) rewrites it: %w", err)
+	}
+	return r, nil
+}
+
+// dialer readies the way to a host. What it keeps in the directory of the options has the name.
+func (r *Remote) dialer(a *address, o *Options, name string) (dialer, error) {
+	if a.user == "" {
+		a.user = o.User
+	}
+	switch a.scheme {
+	case "ssh":
+		return newSSH(a, o, name)
+	case "http", "https":
+		var token Reference
+		if o.Token != "" {
+			var err error
+			if token, err = ParseReference(o.Token); err != nil {
+				return nil, fmt.Errorf("token: %w", err)
+			}
+		}
+		if o.Proxy != "" {
+			if err := CheckProxy(o.Proxy); err != nil {
+				return nil, err
+			}
+		}
+		if strings.ContainsFunc(a.user, isControl) || strings.Contains(a.user, ":") {
+			return nil, errors.New("the name of a user has no colon and no control characters in it")
+		}
+		return newHTTP(a, o, token, r.logger), nil
+	}
+	return nil, fmt.Errorf("scheme %s: %w", a.scheme, ErrNotSupported)
 }
 
 // CheckURL says what is wrong with a source, before anything is asked for it. Its errors repeat no password.
@@ -135,10 +206,13 @@ func shown(source string) string {
 
 // Close ends what is kept of connections.
 func (r *Remote) Close() error {
-	if c, ok := r.net.(interface{ close() error }); ok {
-		return c.close()
+	var err error
+	for _, d := range []dialer{r.net, r.pushes} {
+		if c, ok := d.(interface{ close() error }); ok {
+			err = errors.Join(err, c.close())
+		}
 	}
-	return nil
+	return err
 }
 
 // String is the repository for messages: its real path, or its URL without a password.

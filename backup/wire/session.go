@@ -50,7 +50,7 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	var p *session
 	var err error
 	if r.net != nil {
-		p, err = r.net.dial(ctx, service)
+		p, err = r.way(service).dial(ctx, service)
 	} else {
 		p, err = r.run(ctx, service, settings...)
 	}
@@ -80,6 +80,14 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 		}
 	}
 	return p, nil
+}
+
+// way is the dialer for a service.
+func (r *Remote) way(service string) dialer {
+	if service == receivePack && r.pushes != nil {
+		return r.pushes
+	}
+	return r.net
 }
 
 // idleMost is how long another host may take for anything: git's services say every few seconds that they are still at

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,50 +34,49 @@ type sshDialer struct {
 	host    string // [user@]host
 	port    int    // 0: ssh's own
 	path    string // as the other side is asked for it
-	accept  bool   // take the key of a host that is not known yet
 	command string // for a shell; "": the program ssh
 	socket  string // of the connection that is kept; "": none is
+	o       *Options
+	key     *sshKey
 
 	mu sync.Mutex // while the connection is made
 }
 
-// newSSH readies a dialer; dir is where the socket of the kept connection may lie.
-func newSSH(a *address, dir string, accept bool) *sshDialer {
-	d := &sshDialer{host: a.host, port: a.port, path: a.path, accept: accept, command: sshCommand()}
+// newSSH readies a dialer. What it keeps in the directory of the options has the name.
+func newSSH(a *address, o *Options, name string) (*sshDialer, error) {
+	command, err := sshCommand()
+	if err != nil {
+		return nil, err
+	}
+	d := &sshDialer{host: a.host, port: a.port, path: a.path, command: command, o: o}
+	if d.key, err = newSSHKey(o, name+"_key"); err != nil {
+		return nil, err
+	}
 	if a.user != "" {
 		d.host = a.user + "@" + a.host
 	}
-	if socket := filepath.Join(dir, "ssh"); dir != "" && len(socket) <= maxSocket && d.openSSH() {
+	if strings.HasPrefix(d.host, "-") {
+		return nil, errBadHost
+	}
+	if socket := filepath.Join(o.Dir, name); o.Dir != "" && len(socket) <= maxSocket && d.openSSH() {
 		d.socket = socket
 	}
-	return d
+	return d, nil
 }
 
 // sshCommand is what the user wants in place of ssh.
-func sshCommand() string {
+func sshCommand() (string, error) {
 	if c := os.Getenv("GIT_SSH_COMMAND"); c != "" {
-		return c
+		return c, nil
 	}
-	if c, err := gitConfig(context.Background(), "--get", "core.sshCommand"); err == nil && c != "" {
-		return c
+	c, err := gitConfig(context.Background(), "--get", "core.sshCommand")
+	if c = strings.TrimRight(c, "\n"); c != "" || err != nil {
+		return c, err
 	}
 	if p := os.Getenv("GIT_SSH"); p != "" {
-		return shellWord(p)
+		return shellWord(p), nil
 	}
-	return ""
-}
-
-// gitConfig asks the git program, where there is one, for what its configuration says outside of repositories.
-func gitConfig(ctx context.Context, args ...string) (string, error) {
-	git, err := subprocess.Find("git")
-	if err != nil {
-		return "", err
-	}
-	cmd := subprocess.Command(ctx, git, append([]string{"config"}, args...)...)
-	cmd.Env = append(subprocess.Environment(), "LC_ALL=C", "GIT_DIR=/nonexistent")
-	cmd.Dir = "/"
-	out, err := cmd.Output()
-	return strings.TrimRight(string(out), "\n"), err
+	return "", nil
 }
 
 // openSSH says whether the program takes OpenSSH's options, by its name, as git guesses it.
@@ -98,17 +98,31 @@ func (d *sshDialer) openSSH() bool {
 	return true
 }
 
-// options are those of every call.
-func (d *sshDialer) options() []string {
+// options are those of every call, with the key that counts now.
+func (d *sshDialer) options() ([]string, error) {
+	key, err := d.key.file()
+	if err != nil {
+		return nil, fmt.Errorf("ssh key: %w", err)
+	}
+	known, err := knownHosts(d.o)
+	if err != nil {
+		return nil, fmt.Errorf("known hosts: %w", err)
+	}
 	if !d.openSSH() {
 		list := []string{"-batch"}
 		if d.port != 0 {
 			list = append(list, "-P", strconv.Itoa(d.port))
 		}
-		return list
+		if key != "" {
+			list = append(list, "-i", key)
+		}
+		if known != "" {
+			return nil, errors.New("known hosts in a file of their own need OpenSSH, and the ssh command is another")
+		}
+		return list, nil
 	}
 	check := "yes"
-	if d.accept {
+	if d.o.AcceptNew {
 		check = "accept-new"
 	}
 	list := []string{"-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=" + check, "-o", "ConnectTimeout=30",
@@ -117,7 +131,13 @@ func (d *sshDialer) options() []string {
 	if d.port != 0 {
 		list = append(list, "-p", strconv.Itoa(d.port))
 	}
-	return list
+	if key != "" {
+		list = append(list, "-o", "IdentityFile="+sshWord(key), "-o", "IdentitiesOnly=yes")
+	}
+	if known != "" {
+		list = append(list, "-o", "UserKnownHostsFile="+sshWord(known))
+	}
+	return list, nil
 }
 
 // program is a call of ssh.
@@ -140,16 +160,20 @@ func (d *sshDialer) program(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 func (d *sshDialer) dial(ctx context.Context, service string) (*session, error) {
-	args := d.options()
+	options, err := d.options()
+	if err != nil {
+		return nil, err
+	}
+	args := options
 	if d.socket != "" {
-		if err := d.keep(ctx); err != nil {
+		if err := d.keep(ctx, options); err != nil {
 			return nil, fmt.Errorf("connect to %s: %w", d.host, err)
 		}
-		args = append(args, "-o", "ControlMaster=no", "-o", "ControlPath="+d.socket)
+		args = append(slices.Clone(options), "-o", "ControlMaster=no", "-o", "ControlPath="+sshWord(d.socket))
 	}
 	args = append(args, "--", d.host, "git-"+service+" "+shellWord(d.path))
 	if !d.openSSH() {
-		args = append(d.options(), d.host, "git-"+service+" "+shellWord(d.path))
+		args = append(options, d.host, "git-"+service+" "+shellWord(d.path))
 	}
 	s, err := spawn(ctx, service, func(ctx context.Context) *exec.Cmd { return d.program(ctx, args...) })
 	if err != nil || d.socket == "" {
@@ -174,7 +198,7 @@ func (p *shared) kill(in io.Closer) {
 }
 
 // keep makes the connection that sessions share, unless there is one.
-func (d *sshDialer) keep(ctx context.Context) error {
+func (d *sshDialer) keep(ctx context.Context, options []string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c, err := net.Dial("unix", d.socket); err == nil {
@@ -190,7 +214,7 @@ func (d *sshDialer) keep(ctx context.Context) error {
 	if err := os.Remove(said.Name()); err != nil {
 		return err
 	}
-	cmd := d.program(ctx, append(d.options(), "-M", "-N", "-f", "-o", "ControlPath="+d.socket,
+	cmd := d.program(ctx, append(slices.Clone(options), "-M", "-N", "-f", "-o", "ControlPath="+sshWord(d.socket),
 		"-o", fmt.Sprintf("ControlPersist=%d", int(masterIdle.Seconds())), "--", d.host)...)
 	cmd.Stderr = said
 	if err := cmd.Run(); err != nil {
@@ -203,20 +227,23 @@ func (d *sshDialer) keep(ctx context.Context) error {
 	return nil
 }
 
-// close ends the kept connection.
+// close ends the kept connection, and removes a key that was in no file before.
 func (d *sshDialer) close() error {
-	if d.socket == "" {
-		return nil
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, err := os.Lstat(d.socket); err != nil {
-		return nil
+	if _, err := os.Lstat(d.socket); d.socket != "" && err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), killDelay)
+		defer cancel()
+		// It may have ended by itself.
+		_ = d.program(ctx, "-o", "ControlPath="+sshWord(d.socket), "-O", "exit", "--", d.host).Run()
+		// It ends a moment after it has said that it will.
+		for ctx.Err() == nil && err == nil {
+			if _, err = os.Lstat(d.socket); err == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), killDelay)
-	defer cancel()
-	_ = d.program(ctx, "-o", "ControlPath="+d.socket, "-O", "exit", "--", d.host).Run() // it may have ended by itself
-	return nil
+	return d.key.close()
 }
 
 // shellWord quotes a word for a shell.

@@ -12,25 +12,32 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// sshServer runs a stock sshd on a port of its own, as root for root alone, and has ssh know its key and ours. It
-// returns the address of the repository at path.
+// sshServer runs a stock sshd and has ssh know its key and ours. It returns the address of the repository at path.
 func sshServer(t *testing.T, path string) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, port := sshDaemon(t)
+	config := filepath.Join(dir, "config")
+	check(t, os.WriteFile(config, fmt.Appendf(nil, "Host here\n HostName 127.0.0.1\n Port %d\n User root\n IdentityFile "+
+		"%s/user\n IdentitiesOnly yes\n UserKnownHostsFile %s/known\n", port, dir, dir), 0o600))
+	t.Setenv("GIT_SSH_COMMAND", "ssh -F "+config)
+	return "here:" + path
+}
+
+// sshDaemon runs a stock sshd on a port of its own, as root for root alone. It returns a directory with the keys "host"
+// and "user", and with "known", which has its key.
+func sshDaemon(t *testing.T) (dir string, port int) {
+	t.Helper()
+	dir = t.TempDir()
 	for _, key := range []string{"host", "user"} {
 		run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key))
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
+	port = l.Addr().(*net.TCPAddr).Port
 	check(t, l.Close())
 	public, err := os.ReadFile(filepath.Join(dir, "host.pub"))
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "known"), fmt.Appendf(nil, "[127.0.0.1]:%d %s", port, public), 0o600))
-	config := filepath.Join(dir, "config")
-	check(t, os.WriteFile(config, fmt.Appendf(nil, "Host here\n HostName 127.0.0.1\n Port %d\n User root\n IdentityFile "+
-		"%s/user\n IdentitiesOnly yes\n UserKnownHostsFile %s/known\n", port, dir, dir), 0o600))
-	t.Setenv("GIT_SSH_COMMAND", "ssh -F "+config)
 	sshd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-o", fmt.Sprint("Port=", port),
 		"-o", "ListenAddress=127.0.0.1", "-o", "HostKey="+dir+"/host", "-o", "AuthorizedKeysFile="+dir+"/user.pub",
 		"-o", "StrictModes=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes", "-o", "UsePAM=no")
@@ -56,7 +63,7 @@ func sshServer(t *testing.T, path string) string {
 			t.Fatal(err)
 		}
 	}
-	return "here:" + path
+	return dir, port
 }
 
 func run(t *testing.T, program string, args ...string) {

@@ -54,6 +54,16 @@ type config struct {
 
 	MemoryClassLimit int64 // bytes
 
+	RemoteUser   string
+	Token        string // where it is, never the token
+	TLSCA        string
+	TLSCert      string
+	TLSKey       string
+	Proxy        string // without a password
+	SSHKey       string // where it is
+	KnownHosts   string
+	HostKeyCheck string
+
 	LogLevel   string
 	LogFormat  string
 	LogFile    string
@@ -172,18 +182,15 @@ func (c *config) set(s setting, value string) {
 	}
 }
 
-// field returns the field that stores a setting. Its name is derived from the setting's: memory_limit is in
-// MemoryLimit.
+// field returns the field that stores a setting: memory_limit is in MemoryLimit, and tls_ca in TLSCA.
 func (c *config) field(name string) reflect.Value {
-	var field strings.Builder
-	for _, part := range strings.Split(name, "_") {
-		field.WriteString(strings.ToUpper(part[:1]) + part[1:])
-	}
-	return reflect.ValueOf(c).Elem().FieldByName(field.String())
+	name = strings.ReplaceAll(name, "_", "")
+	return reflect.ValueOf(c).Elem().FieldByNameFunc(func(f string) bool { return strings.EqualFold(f, name) })
 }
 
 // environmentLayer reads the variables EMBERFS_*. An empty variable counts as unset. An unknown one may belong to
-// another program, so it is only worth a warning if it resembles a setting.
+// another program, so it is only worth a warning if it resembles a setting. That of a kindSecret is the secret itself,
+// and for package wire alone.
 func environmentLayer(environ []string) (layer, []string) {
 	out := layer{}
 	var warnings []string
@@ -198,8 +205,8 @@ func environmentLayer(environ []string) (layer, []string) {
 			continue
 		}
 		name = strings.ToLower(name)
-		if _, ok := findSetting(name); ok {
-			if v != "" {
+		if s, ok := findSetting(name); ok {
+			if v != "" && s.kind != kindSecret {
 				out[name] = given{value: v, where: k}
 			}
 		} else if near := nearest(name, names); near != "" {

@@ -110,8 +110,14 @@ func TestSources(t *testing.T) {
 			t.Errorf("%q: %q, %v", in, got, err)
 		}
 	}
-	for _, in := range []string{"https://u:secret@h/x.git", "git@h:x.git", "ssh://h/x", "host:path"} {
-		if _, err := sourceOf("mount", in); codeOf(err) != exitMount || strings.Contains(err.Error(), "secret") {
+	for _, in := range []string{"https://h/x.git", "git@h:x.git", "ssh://h/x", "host:path"} {
+		if got, err := sourceOf("mount", in); err != nil || got != in {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"https://u:secret@h/x.git", "https://u:a/secret@h/x.git", "https://u:a@secret@h/x.git",
+		"https://u:a secret@h/x.git", "https://u:%secret@h/x.git", "ssh://u:secret@h/x.git", "file://u:secret@h/x"} {
+		if _, err := sourceOf("mount", in); codeOf(err) != exitUsage || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", in, err)
 		}
 	}

@@ -132,6 +132,9 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 			}
 			why, hint := unknownSetting(key, append(sortedKeys(pairs), "defaults", "remount", "nofail", "noauto",
 				"_netdev")...)
+			if soundsSecret(name) {
+				item = key
+			}
 			return out, usageError(op, "-o "+item, why, hint)
 		}
 		if !hasValue {
@@ -145,6 +148,12 @@ func parseOptions(op string, lists []string, sloppy bool) (optionList, error) {
 	}
 	slices.Sort(out.flags)
 	return out, nil
+}
+
+// soundsSecret says that the value of an option that does not exist may be a secret, which a message must not repeat.
+func soundsSecret(name string) bool {
+	parts := []string{"tok", "secret", "pass", "cred", "key", "prox", "auth"}
+	return slices.ContainsFunc(parts, func(part string) bool { return strings.Contains(name, part) })
 }
 
 // splitOptions splits a list at commas. A backslash protects a comma or backslash after it, double quotes protect all

@@ -9,6 +9,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/sirupsen/logrus"
+
+	"emberfs/backup/wire"
 )
 
 // kind is the type of a setting's value.
@@ -21,6 +23,9 @@ const (
 	kindDuration
 	kindBool
 	kindChoice
+	kindSecret // where a secret is; the variable EMBERFS_NAME is the secret itself
+	kindKey    // the same, or a path, made absolute
+	kindProxy  // URL without a password
 )
 
 // setting is one row of the table from which flags, -o options, YAML keys and environment variables are all derived.
@@ -66,7 +71,7 @@ func (s *setting) usage() string {
 // typeName returns what --help shows after the flag.
 func (s *setting) typeName() string {
 	switch s.kind {
-	case kindPath:
+	case kindPath, kindKey:
 		return "path"
 	case kindSize:
 		return "size"
@@ -78,8 +83,13 @@ func (s *setting) typeName() string {
 	return "string"
 }
 
-// canonical converts a value that a user wrote to its only canonical spelling, or says what is wrong with it.
+// canonical converts a value that a user wrote to its only canonical spelling, or says what is wrong with it. What may
+// be a secret by mistake is not repeated.
 func (s *setting) canonical(value string) (string, error) {
+	switch s.kind {
+	case kindSecret, kindKey, kindProxy:
+		return s.canonicalRemote(value)
+	}
 	if strings.ContainsRune(value, 0) {
 		return "", fmt.Errorf("bad value %q: contains NUL", value)
 	}
@@ -131,6 +141,25 @@ func (s *setting) canonical(value string) (string, error) {
 		return "", fmt.Errorf("bad value %q: want one of %s", value, strings.Join(s.choices, ", "))
 	}
 	return value, nil
+}
+
+// canonicalRemote is canonical for what leads to a secret.
+func (s *setting) canonicalRemote(value string) (string, error) {
+	if value == "" {
+		return "", nil
+	}
+	if s.kind == kindProxy {
+		return value, wire.CheckProxy(value)
+	}
+	if s.kind == kindKey && !strings.ContainsAny(value, "\r\n\x00") && // a key itself has lines
+		(filepath.IsAbs(value) || !strings.Contains(value, ":")) {
+		return filepath.Abs(value)
+	}
+	r, err := wire.ParseReference(value)
+	if err != nil && s.kind == kindKey {
+		err = fmt.Errorf("%w, or a path", err)
+	}
+	return r.String(), err
 }
 
 // orNone returns the end of a message about a value that is too small.

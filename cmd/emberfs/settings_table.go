@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // leastAge is the shortest allowed age and tick; with a shorter one files would move all the time.
 const leastAge = int64(100 * time.Millisecond)
@@ -8,7 +11,7 @@ const leastAge = int64(100 * time.Millisecond)
 // settings returns the table. It is a function because package-level mutable state is not allowed here.
 // emberfs-settings(5) and the flags of `emberfs mount` are both made from it, so that they agree.
 func settings() []setting {
-	return append(volumeSettings(), processSettings()...)
+	return slices.Concat(volumeSettings(), remoteSettings(), processSettings())
 }
 
 // volumeSettings say what the volume is, what it may take, and when its files move.
@@ -124,6 +127,65 @@ func volumeSettings() []setting {
 			manual: `The daemon also obeys those rules that keep files out of commits ("ignore" and the class
 				memory) and that came with the repository. When it is off, the daemon withholds them until they
 				are written on this machine.`},
+	}
+}
+
+// remoteSettings say how a SOURCE on another host is reached.
+func remoteSettings() []setting {
+	return []setting{
+		{name: "remote_user", kind: kindString, help: "user on SOURCE's host, where SOURCE names none",
+			defHelp: "ssh's own for ssh, x-access-token with a token",
+			manual: `This is the name of the user on the host of SOURCE, where SOURCE names none. Over ssh it is the
+				user to log in as, which is git at most forges. Over https it goes with the token: GitHub, GitLab, Gitea
+				and Azure take any name with a personal token. A deploy token of GitLab needs its own name, an OAuth
+				token of GitLab the name oauth2, and an access token of Bitbucket the name x-token-auth.`},
+		{name: "token", kind: kindSecret, help: "where the token or password for https is: env:NAME, file:PATH or " +
+			"credential:NAME",
+			defHelp: "$EMBERFS_TOKEN, credential:emberfs-token, git's helpers, ~/.netrc",
+			manual: `This says where the token or password for https is, and is never the token itself. With
+				env:NAME it is in an environment variable of the daemon, with file:/PATH in a file, and with
+				credential:NAME in a file of $CREDENTIALS_DIRECTORY, which systemd makes for LoadCredential=. A file must
+				belong to the user or to root and have mode 0600 or stricter. It is read at each use, so that a token
+				that was replaced works without a restart. The environment variable EMBERFS_TOKEN is no way to give
+				this setting: it is the token itself.
+
+				The token goes as the password of HTTP's Basic scheme, with the name of remote_user, or as Bearer to a
+				server that offers no Basic. Over https it goes with the first request, and over http only to a server
+				that asks for it. It is never sent to another host or port than that of SOURCE, wherever a redirect
+				leads. With a token from here, from EMBERFS_TOKEN or from systemd nobody else is asked for one;
+				otherwise git's credential helpers are, and then ~/.netrc, which must have mode 0600 too.`},
+		{name: "tls_ca", kind: kindPath, help: "file of the certificates that https servers are checked by",
+			defHelp: "git's http.sslCAInfo, or the system's",
+			manual: `The certificates of https servers are checked by those in this file (PEM), and not by those of
+				the system.`},
+		{name: "tls_cert", kind: kindPath, help: "file of the client certificate for https",
+			defHelp: "git's http.sslCert",
+			manual: `This file has the client certificate (PEM) for https servers that want one. It is read at each
+				connection.`},
+		{name: "tls_key", kind: kindPath, help: "file of the client certificate's key",
+			defHelp: "git's http.sslKey, or the file of tls_cert",
+			manual: `This file has the key (PEM, without a passphrase) of the client certificate. It must belong to the
+				user or to root and have mode 0600 or stricter.`},
+		{name: "proxy", kind: kindProxy, help: "proxy for http and https, such as http://HOST:PORT",
+			defHelp: "git's http.proxy, or the variables https_proxy, http_proxy, all_proxy and no_proxy",
+			manual: `Requests to http and https servers go through this proxy, which is named as http://HOST:PORT,
+				https://HOST:PORT or socks5://HOST:PORT. One that needs a password is named in git's http.proxy or in
+				the environment variable https_proxy: here a password is refused, because process lists would show
+				it.`},
+		{name: "ssh_key", kind: kindKey, help: "file of the private key for ssh, or env:NAME or credential:NAME",
+			defHelp: "credential:emberfs-ssh-key, or ssh's own",
+			manual: `ssh uses this private key and those that its own configuration names, but none that only an agent
+				has. The value is the path of a file, or says as the setting token does where the key is. A file must
+				belong to the user or to root and have mode 0600 or stricter. The key must have no passphrase. One that
+				is in no file, or lacks its last newline, lies as a file of mode 0600 in the state directory while the
+				volume is mounted.`},
+		{name: "known_hosts", kind: kindPath, help: "file of the keys of ssh hosts",
+			defHelp: "credential:emberfs-known-hosts, or ssh's own",
+			manual:  `ssh looks here, and in the file of the system, for the keys of hosts (sshd(8)).`},
+		{name: "host_key_check", kind: kindChoice, def: "yes", choices: []string{"yes", "accept-new"},
+			help: "what ssh does with a host that it does not know: refuse it, or remember its key",
+			manual: `With yes ssh refuses a host whose key it does not know. With accept-new it trusts such a host the
+				first time and remembers its key. A key that has changed is refused in both cases.`},
 	}
 }
 

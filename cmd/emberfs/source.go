@@ -25,15 +25,18 @@ func sourceOf(op, s string) (string, error) {
 	}
 	if rest, ok := strings.CutPrefix(s, "file://"); ok {
 		if !strings.HasPrefix(rest, "/") {
-			return "", usageError(op, "source "+redact(s), "a file URL here has no host",
+			return "", usageError(op, "source "+hideUser(s), "a file URL here has no host",
 				"write file:///path or the path itself")
 		}
 		s = rest
 	}
 	if isRemoteURL(s) {
 		if err := wire.CheckURL(s); err != nil {
-			return "", &failure{code: exitUsage, op: op, path: "source " + redact(s), err: err,
-				hint: "write ssh://HOST/PATH, HOST:PATH or the path of a bare repository"}
+			hint := "write ssh://HOST/PATH, https://HOST/PATH, HOST:PATH or the path of a bare repository"
+			if errors.Is(err, wire.ErrPassword) {
+				hint = "leave it out, and say by --token where the token is, or have it in EMBERFS_TOKEN"
+			}
+			return "", &failure{code: exitUsage, op: op, path: "source " + hideUser(s), err: err, hint: hint}
 		}
 		return s, nil
 	}
@@ -169,6 +172,15 @@ var credentials = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)([^/@\s"']+)@`
 
 // redact removes users, passwords and tokens from URLs, for messages and logs.
 func redact(text string) string { return credentials.ReplaceAllString(text, "${1}xxxxx@") }
+
+// hideUser is redact for one URL that may not be valid: a password may have any character in it.
+func hideUser(url string) string {
+	scheme, rest, ok := strings.Cut(url, "://")
+	if i := strings.LastIndexByte(rest, '@'); ok && i >= 0 {
+		return scheme + "://xxxxx" + rest[i:]
+	}
+	return url
+}
 
 // localSource is the path of a source; "" for one of another host.
 func localSource(source string) string {

@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup"
+	"emberfs/backup/wire"
 	"emberfs/fs"
 	"emberfs/tiers"
 	"emberfs/tiers/rules"
@@ -44,7 +45,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, moving *
 				shown.set(objects, bytes)
 			}
 		},
-		Fail: failpoint,
+		Fail: failpoint, Remote: remoteOptions(c),
 	})
 	if err != nil {
 		return nil, err
@@ -69,6 +70,12 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, moving *
 		return nil, errors.Join(fmt.Errorf("open the volume in %s: %w", c.State, err), cold.Close())
 	}
 	return vol, nil
+}
+
+// remoteOptions say how the source is reached.
+func remoteOptions(c *config) wire.Options {
+	return wire.Options{User: c.RemoteUser, Token: c.Token, TLSCA: c.TLSCA, TLSCert: c.TLSCert, TLSKey: c.TLSKey,
+		Proxy: c.Proxy, SSHKey: c.SSHKey, KnownHosts: c.KnownHosts, AcceptNew: c.HostKeyCheck == "accept-new"}
 }
 
 // mountVolume mounts the volume. report returns the content of .emberfs/status.json.

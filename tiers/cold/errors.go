@@ -42,7 +42,11 @@ func (e *TooMuchError) Unwrap() error { return e.Err }
 type RefusedError struct {
 	Reason string // what is wrong, with the other side's words, cleaned of control characters, at most about 1 KiB
 	Advice string // what to do about it; "" if the words have to say that
+	Err    error  // the error of which this is the kind; may be nil
 }
+
+// Unwrap returns Err.
+func (e *RefusedError) Unwrap() error { return e.Err }
 
 // Error implements error.
 func (e *RefusedError) Error() string {
@@ -58,7 +62,11 @@ type BusyError struct {
 	Reason string        // as in RefusedError
 	After  time.Duration // how long the remote asks to be left alone; 0: it does not say
 	Locked bool          // a lock may be the reason
+	Err    error         // as in RefusedError
 }
+
+// Unwrap returns Err.
+func (e *BusyError) Unwrap() error { return e.Err }
 
 // Error implements error.
 func (e *BusyError) Error() string { return "the remote cannot do it now: " + e.Reason }
