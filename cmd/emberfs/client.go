@@ -107,6 +107,12 @@ func noDaemon(err error) error {
 	return err
 }
 
+// cutOff reports whether a connection ended before the answer: the daemon closed its socket while we waited to be
+// accepted, or it died.
+func cutOff(err error) bool {
+	return errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) || errors.Is(err, io.EOF)
+}
+
 // alive reports whether a daemon accepts connections, without asking it anything.
 func (c *client) alive(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -247,6 +253,9 @@ func (c *client) do(ctx context.Context, path string, in any) (*http.Response, e
 		var op *net.OpError
 		if errors.As(err, &op) && errors.Is(op.Err, fs.ErrPermission) {
 			return nil, fmt.Errorf("no permission to speak to the daemon at %s", filepath.Join(c.state, controlName))
+		}
+		if cutOff(err) && !c.alive(ctx) {
+			return nil, fmt.Errorf("%w: it ended before it answered (%w)", errNoDaemon, err)
 		}
 		return nil, err
 	}

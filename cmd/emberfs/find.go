@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"emberfs/fs"
@@ -34,16 +35,40 @@ func find(path string) (found, error) {
 	if err != nil {
 		return out, err
 	}
-	for _, e := range list {
-		bound := out.mount != nil && out.mount.Ours() && e.Device != "" && e.Device == out.mount.Device
-		if e.Mountpoint == out.path || e.State == out.path || bound {
-			out.daemons = append(out.daemons, e)
-		}
-	}
+	out.daemons = out.daemonsIn(list, table)
 	if len(out.daemons) == 0 && out.mount == nil && isState(out.path) {
 		out.daemons = []registration{{State: out.path}}
 	}
 	return out, nil
+}
+
+// daemonsIn returns those of list that serve the path, or what is mounted there and bound to it from elsewhere.
+//
+// A device number says little: the kernel gives it to the next mount as soon as a volume is unmounted, while the
+// volume's daemon still takes its final backup. So it does not count where the daemon registered at the path has that
+// mount, and a daemon whose own mount is not to be seen is taken only if there is no other.
+func (f found) daemonsIn(list []registration, table []fs.MountEntry) []registration {
+	var named, bound, unseen []registration
+	for _, e := range list {
+		switch {
+		case e.Mountpoint == f.path || e.State == f.path:
+			named = append(named, e)
+		case f.mount == nil || !f.mount.Ours() || e.Device == "" || e.Device != f.mount.Device:
+		default:
+			if m, ok := fs.MountAt(table, e.Mountpoint); ok && m.Device == e.Device {
+				bound = append(bound, e)
+			} else {
+				unseen = append(unseen, e)
+			}
+		}
+	}
+	switch {
+	case slices.ContainsFunc(named, func(e registration) bool { return f.mount == nil || e.Device == f.mount.Device }):
+		return named
+	case len(named)+len(bound) > 0:
+		return append(bound, named...)
+	}
+	return unseen
 }
 
 // findAbove is find for any path in a mount: it uses the innermost mountpoint above the path.
