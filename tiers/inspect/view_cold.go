@@ -86,6 +86,9 @@ func (w *View) Open(ctx context.Context, at string, e *cold.Entry) (io.ReadClose
 		return nil, errors.Join(warm.ErrNotAFile, err, unix.Close(fd))
 	}
 	if _, ok := warm.ReadRecord(warm.ByFD(fd)); !ok && inCold(e) { // being made, or changed since it was listed
+		if err := unix.Close(fd); err != nil {
+			return nil, fmt.Errorf("open: %w", err)
+		}
 		return w.cold.Open(ctx, e.ID, e.Size)
 	}
 	return &viewFile{ctx: ctx, w: w, fd: fd}, nil
