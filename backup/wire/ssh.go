@@ -216,6 +216,10 @@ func (d *sshDialer) close() error {
 		defer cancel()
 		// It may have ended by itself.
 		_ = d.program(ctx, "-o", "ControlPath="+sshWord(d.socket), "-O", "exit", "--", d.host).Run()
+		for err == nil && ctx.Err() == nil { // the connection goes a moment after its answer
+			time.Sleep(time.Millisecond)
+			_, err = os.Lstat(d.socket)
+		}
 	}
 	return d.key.close()
 }
