@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,6 +28,7 @@ type forge struct {
 
 	mu   sync.Mutex
 	seen []*http.Request
+	came int                                               // connections
 	pass func(w http.ResponseWriter, r *http.Request) bool // false: it has answered
 }
 
@@ -47,6 +49,13 @@ func newForge(t *testing.T, encrypted bool) *forge {
 			git.ServeHTTP(w, r)
 		}
 	}))
+	f.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if state == http.StateNew {
+			f.came++
+		}
+	}
 	f.Config.ErrorLog = log.New(io.Discard, "", 0)
 	if encrypted {
 		f.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}

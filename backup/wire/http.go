@@ -315,20 +315,8 @@ type streamed struct {
 func (s *streamed) Close() error { return s.rest.CloseWithError(errUnread) }
 
 func (c *exchange) Read(p []byte) (int, error) {
-	c.mu.Lock()
-	begun := c.sent || c.closed
-	c.mu.Unlock()
-	if !begun && c.adv != nil {
-		n, err := c.adv.Read(p)
-		if err == nil || n > 0 {
-			return n, nil
-		}
-		_ = c.adv.Close()
-		c.adv = nil
-		if !errors.Is(err, io.EOF) {
-			return 0, err
-		}
-		return 0, io.ErrUnexpectedEOF // somebody reads on before a request was made
+	if c.adv != nil {
+		return c.adv.Read(p)
 	}
 	select {
 	case <-c.answered:
@@ -339,6 +327,12 @@ func (c *exchange) Read(p []byte) (int, error) {
 		return 0, c.err
 	}
 	return c.answer.Body.Read(p)
+}
+
+// decoded is called once the references were read: what is read from then on is the answer, also before there is one.
+func (c *exchange) decoded() {
+	_ = c.adv.Close()
+	c.adv = nil
 }
 
 func (c *exchange) bye(io.Writer) error { return nil }

@@ -74,6 +74,9 @@ func (r *Remote) start(ctx context.Context, service string, settings ...string) 
 	if err != nil && !errors.Is(err, packp.ErrEmptyAdvRefs) {
 		return nil, p.fail(fmt.Errorf("read references: %w", err))
 	}
+	if d, ok := p.end.(interface{ decoded() }); ok {
+		d.decoded()
+	}
 	for _, f := range p.adv.Capabilities.Get("object-format") {
 		if err := checkFormat(f); err != nil {
 			return nil, p.fail(err)

@@ -236,11 +236,9 @@ func (d *sshDialer) close() error {
 		defer cancel()
 		// It may have ended by itself.
 		_ = d.program(ctx, "-o", "ControlPath="+sshWord(d.socket), "-O", "exit", "--", d.host).Run()
-		// It ends a moment after it has said that it will.
-		for ctx.Err() == nil && err == nil {
-			if _, err = os.Lstat(d.socket); err == nil {
-				time.Sleep(time.Millisecond)
-			}
+		for err == nil && ctx.Err() == nil { // the connection goes a moment after its answer
+			time.Sleep(time.Millisecond)
+			_, err = os.Lstat(d.socket)
 		}
 	}
 	return d.key.close()

@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -204,6 +205,23 @@ func TestTokenLostInTheMiddle(t *testing.T) {
 	err := f.open(o).push(t.Context(), one(cold.ID{}, id), writer(64<<20))
 	if !errors.Is(err, ErrOpenSecret) || errors.Is(err, errIdle) {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestConnectionIsKept: all requests of two pushes go over one connection, also where the references are so many that
+// they come in chunks.
+func TestConnectionIsKept(t *testing.T) {
+	f := newForge(t, true)
+	v := newVolume(t)
+	first := v.commit("one")
+	r := f.open(Options{TLSCA: f.ca()})
+	check(t, r.push(t.Context(), one(cold.ID{}, first), v.pack))
+	for i := range 100 {
+		git(t, f.path, "update-ref", fmt.Sprint("refs/heads/side/", i), first.String())
+	}
+	check(t, r.push(t.Context(), one(first, v.commit("two")), v.pack))
+	if n := len(f.requests()); n != 4 || f.came != 1 {
+		t.Errorf("%d requests over %d connections, want 4 over 1", n, f.came)
 	}
 }
 
