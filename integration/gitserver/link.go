@@ -210,20 +210,22 @@ func (l *Link) isChaos() bool {
 func (l *Link) budget() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	const least, most = 500, 500_000
+	const least, most = 300, 100_000
 	return int64(least * math.Pow(most/least, l.rnd.Float64()))
 }
 
-// slow is the delay of Chaos.
-const slow = 200 * time.Millisecond
+const (
+	slow      = 200 * time.Millisecond // the delay of Chaos
+	longStall = 4 * time.Second        // below this are the stalls that end by themselves
+)
 
 // trouble does something by chance to a connection before the bytes b pass, and says whether it lives on.
 func (l *Link) trouble(to, from net.Conn, b []byte) bool {
 	l.mu.Lock()
 	kind, part := l.rnd.Intn(10), l.rnd.Intn(len(b))
-	stall := time.Duration(l.rnd.Int63n(int64(8 * time.Second)))
-	if l.rnd.Intn(4) == 0 {
-		stall = time.Hour // until the mode changes
+	stall := time.Duration(l.rnd.Int63n(int64(longStall)))
+	if l.rnd.Intn(8) == 0 {
+		stall = time.Hour // until the mode changes: who waits for it has to give up
 	}
 	changed := l.changed
 	l.mu.Unlock()
