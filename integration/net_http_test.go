@@ -14,6 +14,32 @@ import (
 	"emberfs/integration/gitserver"
 )
 
+// TestNetBodyLimit: nginx as it is takes no request over 1 MiB. That is said, with the status that it answers; the
+// volume goes on.
+func TestNetBodyLimit(t *testing.T) {
+	t.Parallel()
+	deadline(t, 2*time.Minute)
+	s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{})
+	v := remoteVolume(t, "v", s.Server, 0).mount()
+	v.write("f", "one")
+	v.sync()
+	before := tipOf(s.Repo, "main")
+	v.write("big", string(noise(3<<20, "big")))
+	if r := v.syncs(3, "of more than the server takes"); r.took > 15*time.Second {
+		t.Errorf("a push of more than the server takes fails after %v", r.took)
+	}
+	v.says("413", "after a push of more than the server takes")
+	v.write("g", "two")
+	wantFile(t, v.at("g"), "two", "meanwhile g holds")
+	if there := tipOf(s.Repo, "main"); there != before {
+		t.Errorf("the server is at %s, before it was at %s", there, before)
+	}
+	if r := v.emberfs("umount", v.mnt); r.code != 3 {
+		t.Errorf("umount: want exit 3\n%v", r)
+	}
+	v.waitGone()
+}
+
 // TestNetBusyServer: a server that answers 500 or 503 for a while gets the push when it is well again, without anybody
 // asking.
 func TestNetBusyServer(t *testing.T) {
