@@ -81,3 +81,47 @@ func TestNetBusyServer(t *testing.T) {
 		})
 	}
 }
+
+// TestNetRetryAfter: a server that answers 429 is not asked again before the time that it named, and gets the push after
+// it, without anybody asking.
+func TestNetRetryAfter(t *testing.T) {
+	t.Parallel()
+	length := effort.Time(t, 10*time.Second, time.Minute)
+	deadline(t, length+3*time.Minute)
+	const wait = 4 * time.Second
+	s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{BodyLimit: "0"})
+	front := gitserver.NewFront(t, s)
+	v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s")).mount()
+	v.write("f", "one")
+	v.sync()
+	var asked, early, last atomic.Int64
+	front.Answer(func(w http.ResponseWriter, _ *http.Request) {
+		now := time.Now().UnixNano()
+		asked.Add(1)
+		if since := time.Duration(now - last.Swap(now)); since < wait {
+			early.Add(1)
+		}
+		w.Header().Set("Retry-After", fmt.Sprint(int(wait.Seconds())))
+		http.Error(w, "come again later", http.StatusTooManyRequests)
+	})
+	files := map[string]string{}
+	for end, i := time.Now().Add(length), 0; time.Now().Before(end); i++ {
+		name := fmt.Sprint("f", i)
+		v.write(name, name)
+		files[name] = name
+		time.Sleep(300 * time.Millisecond)
+	}
+	v.says("429", "meanwhile")
+	front.Answer(nil)
+	v.converges(s.Server, "after it is well again")
+	v.sync()
+	v.remoteSound(s.Server, files)
+	v.umount()
+	t.Logf("%d requests while it answered 429, %d of them too early", asked.Load(), early.Load())
+	if asked.Load() < 2 {
+		t.Errorf("it was asked %d times in %v", asked.Load(), length)
+	}
+	if early.Load() > 0 {
+		t.Errorf("%d requests came before the time that the server named", early.Load())
+	}
+}

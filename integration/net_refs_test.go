@@ -51,6 +51,24 @@ func TestNetHookRefuses(t *testing.T) {
 	})
 }
 
+// TestNetLongWords: a hook that has a lot to say is quoted within bounds.
+func TestNetLongWords(t *testing.T) {
+	eachTransport(t, 2*time.Minute, both(), func(t *testing.T, s *gitserver.Server) {
+		v := remoteVolume(t, "v", s, 0).mount()
+		s.Hook("pre-receive", "#!/bin/sh\nfor i in $(seq 5000); do echo long long words $i >&2; done\nexit 1\n")
+		v.write("f", "one")
+		v.syncs(3, "that a hook refuses with many words")
+		for _, e := range v.status().Errors {
+			if len(e) > 1500 {
+				t.Errorf("an error has %d bytes: %s", len(e), clip(e))
+			}
+		}
+		v.says("long long words", "after a hook has refused")
+		s.Hook("pre-receive", "")
+		v.umount()
+	})
+}
+
 // TestNetRefsChanged: what a stock client, or the server's owner, does to the branch. What the server has lost comes
 // back; what somebody else put there stays.
 func TestNetRefsChanged(t *testing.T) {

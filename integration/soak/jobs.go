@@ -70,7 +70,7 @@ func testJobs() []job {
 		{name: "net/chaos-http", pkg: pkg, tests: "^TestNetChaos$/^http$", limit: 30 * time.Minute},
 		{name: "net/server-killed", pkg: pkg, tests: "^TestNetServerKilled$", limit: 30 * time.Minute},
 		{name: "net/killed", pkg: pkg, tests: "^TestNetKilled$", limit: 30 * time.Minute},
-		{name: "net/busy", pkg: pkg, tests: "^TestNetBusyServer$", limit: 20 * time.Minute},
+		{name: "net/busy", pkg: pkg, tests: "^(TestNetBusyServer|TestNetRetryAfter)$", limit: 20 * time.Minute},
 		{name: "net/fleet-ssh", pkg: pkg, tests: "^TestNetFleetSSH$", limit: 20 * time.Minute},
 		{name: "net/fleet-http", pkg: pkg, tests: "^TestNetFleetHTTP$", limit: 20 * time.Minute},
 
