@@ -34,14 +34,15 @@ var mayImport = map[string]string{
 	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/restore tiers/rules tiers/subprocess " +
 		"tiers/tmpfs backup backup/format backup/odb backup/fsck backup/log backup/wire",
 
-	"integration":          "integration/effort integration/powercut integration/testprog",
-	"integration/bench":    "",
-	"integration/blocklog": "",
-	"integration/effort":   "",
-	"integration/loopback": "",
-	"integration/powercut": "integration/effort",
-	"integration/soak":     "",
-	"integration/testprog": "",
+	"integration":           "integration/effort integration/gitserver integration/powercut integration/testprog",
+	"integration/bench":     "",
+	"integration/blocklog":  "",
+	"integration/effort":    "",
+	"integration/gitserver": "integration/testprog",
+	"integration/loopback":  "",
+	"integration/powercut":  "integration/effort",
+	"integration/soak":      "",
+	"integration/testprog":  "",
 }
 
 // testsMayImport is what the tests of a package may import beside that, and nothing but tests: what they share, and how

@@ -1,12 +1,14 @@
 package integration
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,7 +134,7 @@ func leftovers() []string {
 	for _, m := range mountsBelow(env.base) {
 		m.clear()
 	}
-	for _, p := range ourProcesses() {
+	for _, p := range slices.Concat(ourProcesses(), clientsOf(env.base)) {
 		_ = killProcess(p)
 	}
 	return left
@@ -146,5 +148,22 @@ func findLeftovers() []string {
 	for _, p := range ourProcesses() {
 		left = append(left, fmt.Sprintf("process %d", p))
 	}
+	for _, p := range clientsOf(env.base) {
+		left = append(left, fmt.Sprintf("ssh %d", p))
+	}
 	return left
+}
+
+// clientsOf lists the processes of ssh, not of its server, that have to do with a directory.
+func clientsOf(dir string) (found []int) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range lines {
+		line, err := os.ReadFile(p)
+		if err == nil && bytes.HasPrefix(line, []byte("ssh")) && !bytes.HasPrefix(line, []byte("sshd")) &&
+			bytes.Contains(line, []byte(dir+"/")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			found = append(found, pid)
+		}
+	}
+	return found
 }

@@ -41,6 +41,7 @@ func testJobs() []job {
 		{name: "unit/tiers", pkg: "tiers", tests: ".", raced: true, limit: 30 * time.Minute},
 		{name: "unit/fs", pkg: "fs", tests: ".", raced: true, limit: 15 * time.Minute},
 		{name: "unit/cmd", pkg: "cmd/emberfs", tests: ".", raced: true, limit: 15 * time.Minute},
+		{name: "unit/gitserver", pkg: "integration/gitserver", tests: ".", raced: true, limit: 15 * time.Minute},
 		{name: "unit/powercut", pkg: "integration/powercut", tests: ".", limit: 15 * time.Minute},
 
 		{name: "churn/alone", pkg: pkg, tests: "^TestChurn$/^alone$", limit: 40 * time.Minute},
@@ -64,6 +65,14 @@ func testJobs() []job {
 		{name: "database/critical-postgres", pkg: pkg, tests: "^TestCriticalPostgres$", limit: 30 * time.Minute},
 		{name: "database/order", pkg: pkg, tests: "^(TestCommitKeepsOrder|TestCriticalOrder)$",
 			limit: 20 * time.Minute},
+
+		{name: "net/chaos-ssh", pkg: pkg, tests: "^TestNetChaos$/^ssh$", limit: 30 * time.Minute},
+		{name: "net/chaos-http", pkg: pkg, tests: "^TestNetChaos$/^http$", limit: 30 * time.Minute},
+		{name: "net/server-killed", pkg: pkg, tests: "^TestNetServerKilled$", limit: 30 * time.Minute},
+		{name: "net/killed", pkg: pkg, tests: "^TestNetKilled$", limit: 30 * time.Minute},
+		{name: "net/busy", pkg: pkg, tests: "^(TestNetBusyServer|TestNetRetryAfter)$", limit: 20 * time.Minute},
+		{name: "net/fleet-ssh", pkg: pkg, tests: "^TestNetFleetSSH$", limit: 20 * time.Minute},
+		{name: "net/fleet-http", pkg: pkg, tests: "^TestNetFleetHTTP$", limit: 20 * time.Minute},
 
 		{name: "size/memory", pkg: pkg, tests: "^TestMemoryLimit$", limit: 20 * time.Minute},
 		{name: "size/inodes", pkg: pkg, tests: "^TestInodeTable$", limit: 20 * time.Minute},
