@@ -52,8 +52,13 @@ func Just(updates []Update, writePack func(io.Writer) error) Plan {
 // own, another push), Send tries again for up to a second or two. ErrNotAtomic is only possible for several updates;
 // nothing was changed then. Errors of plan are returned as they are.
 func (r *Remote) Send(ctx context.Context, plan Plan) error {
+	renewed := false
 	for pause := 50 * time.Millisecond; ; pause *= 3 {
 		err := r.sendOnce(ctx, plan)
+		if errors.Is(err, ErrNewCredentials) && !renewed {
+			renewed = true
+			continue // with those
+		}
 		var busy *cold.BusyError
 		if !errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged) || pause > time.Second {
 			return err
