@@ -49,7 +49,7 @@ var mayImport = map[string]string{
 // much they do.
 var testsMayImport = map[string]string{
 	"tiers":       "tiers/inspect",
-	"backup":      "backup/coldtest",
+	"backup":      "backup/coldtest integration/gitserver",
 	"backup/log":  "backup/coldtest",
 	"backup/fsck": "backup/coldtest",
 }

@@ -34,6 +34,7 @@ type Link struct {
 	changed chan struct{} // closed at the next change of mode
 	conns   map[net.Conn]bool
 	closed  bool
+	delay   time.Duration
 
 	wg               sync.WaitGroup
 	count, up, down  atomic.Int64
@@ -80,6 +81,13 @@ func (l *Link) Set(m Mode) {
 	l.mode = m
 	close(l.changed)
 	l.changed = make(chan struct{})
+}
+
+// Delay has bytes arrive so much later, each way, on connections that are made from now on.
+func (l *Link) Delay(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = d
 }
 
 // Reset breaks all connections that there are.
@@ -147,9 +155,15 @@ func (l *Link) serve(client net.Conn) {
 	}
 	defer l.drop(server)
 	var both sync.WaitGroup
-	both.Go(func() { l.copy(server, client, &l.up) })
-	both.Go(func() { l.copy(client, server, &l.down) })
+	l.mu.Lock()
+	d := l.delay
+	l.mu.Unlock()
+	toServer, toClient := late(server, d), late(client, d)
+	both.Go(func() { l.copy(toServer, client, &l.up) })
+	both.Go(func() { l.copy(toClient, server, &l.down) })
 	both.Wait()
+	arrived(toServer)
+	arrived(toClient)
 }
 
 // wait waits while the link is down, and says whether it is to go on at all.
@@ -190,7 +204,7 @@ func (l *Link) copy(to, from net.Conn, count *atomic.Int64) {
 			count.Add(int64(n))
 		}
 		if err == io.EOF {
-			_ = to.(*net.TCPConn).CloseWrite()
+			_ = to.(interface{ CloseWrite() error }).CloseWrite()
 			return
 		}
 		if err != nil {
@@ -256,6 +270,9 @@ func (l *Link) trouble(to, from net.Conn, b []byte) bool {
 
 // reset closes a connection in a way that the other side takes for an error.
 func reset(c net.Conn) {
+	if l, ok := c.(*lateConn); ok {
+		c = l.Conn
+	}
 	_ = c.(*net.TCPConn).SetLinger(0)
 	_ = c.Close()
 }
