@@ -77,10 +77,10 @@ func (db *DB) indexPack(r io.Reader, maxBytes int64, check func(f *fetched, p *p
 	f := newFetched(db, pf)
 	err = f.run(r, maxBytes)
 	empty := err == nil && len(f.entries) == 0
-	err = errors.Join(err, f.last.close())
 	if err == nil && check != nil {
 		err = db.checkFetched(f, check)
 	}
+	err = errors.Join(err, f.last.close())
 	if empty {
 		if err = errors.Join(err, pf.discard()); err != nil {
 			err = fmt.Errorf("index pack: %w", err)

@@ -17,7 +17,8 @@ import (
 // the error is cold.ErrCorrupt. What was here before counts as complete. The parents of commits for which cut returns
 // true (nil: of none) may be missing: the other side's history begins there.
 //
-// It reads each commit and tree of the pack once more, and takes no memory for that beside the delta bases.
+// It reads each commit and tree of the pack once more, which counts for Options.MaxInflate, and takes no memory for
+// that beside the delta bases.
 func (db *DB) ReceivePack(r io.Reader, maxBytes int64, tip ID, cut func(ID) bool) (objects int, keep func() error,
 	err error) {
 	return db.indexPack(r, maxBytes, func(f *fetched, p *pack) error {
@@ -25,8 +26,8 @@ func (db *DB) ReceivePack(r io.Reader, maxBytes int64, tip ID, cut func(ID) bool
 		if err := c.tip(tip); err != nil {
 			return err
 		}
-		for i := range f.entries[:f.came] {
-			if err := c.entry(&f.entries[i]); err != nil {
+		for i := range f.came {
+			if err := c.entry(f, int32(i)); err != nil {
 				return err
 			}
 		}
@@ -96,30 +97,27 @@ func (c *links) named(id ID, what string, target ID) error {
 }
 
 // entry checks what an entry of the pack names. Its content was hashed when it came.
-func (c *links) entry(e *fetchedEntry) (err error) {
+func (c *links) entry(f *fetched, i int32) (err error) {
+	e := &f.entries[i]
 	if e.typ == Blob {
 		return nil
 	}
-	o, err := c.db.openEntry(c.p, e.off)
+	content, typ, err := f.content(i)
 	if err != nil {
-		return err
+		return wrapObject(e.id, err)
 	}
-	defer func() { err = errors.Join(err, o.close()) }()
-	br := c.db.bufioFor(o.r)
+	br := c.db.bufioFor(io.NewSectionReader(content, 0, content.size))
 	defer func() {
 		br.Reset(nil)
 		c.db.pools.buf.Put(br)
 	}()
-	switch o.typ {
+	switch typ {
 	case Tree:
 		err = c.tree(e.id, br)
 	case Commit:
 		err = c.commit(e.id, br)
 	case Tag:
-		var target ID
-		if target, err = headerLine(br, "object "); err == nil {
-			err = c.named(e.id, "object", target)
-		}
+		err = c.tag(e.id, br)
 	}
 	return wrapObject(e.id, err)
 }
@@ -175,6 +173,14 @@ func (c *links) commit(id ID, br *bufio.Reader) error {
 			return err
 		}
 	}
+}
+
+func (c *links) tag(id ID, br *bufio.Reader) error {
+	target, err := headerLine(br, "object ")
+	if err != nil {
+		return err
+	}
+	return c.named(id, "object", target)
 }
 
 // headerLine reads one line of a commit or tag that names an object.
