@@ -46,8 +46,10 @@ type httpDialer struct {
 	client *http.Client
 	creds  *credentials
 
-	mu   sync.Mutex
-	base *url.URL // without a user; what the first redirect of a GET led to counts from then on
+	mu    sync.Mutex
+	base  *url.URL  // without a user; what the first redirect of a GET led to counts from then on
+	v2    abilities // of upload-pack, as it said them last; nil: it was not asked, or speaks version 0
+	plain bool      // it is not asked for version 2
 }
 
 func newHTTP(a *address) *httpDialer {
@@ -82,9 +84,14 @@ func (d *httpDialer) where() *url.URL {
 // maxRedirects is how often discover follows.
 const maxRedirects = 5
 
-// dial asks for the references. What follows is sent by the first write to the session.
+// dial asks for the references, unless it is known already that the service speaks version 2, which does not begin with
+// them. What follows is sent by the first write to the session.
 func (d *httpDialer) dial(ctx context.Context, service string) (*session, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	if v2 := d.known(service); v2 != nil {
+		c := &exchange{d: d, ctx: ctx, cancel: cancel, service: service, answered: make(chan struct{})}
+		return &session{name: service, in: c, out: c, end: c, v2: v2, recalled: true}, nil
+	}
 	answer, err := d.discover(ctx, service)
 	if err != nil {
 		cancel()
@@ -101,7 +108,11 @@ func (d *httpDialer) discover(ctx context.Context, service string) (*http.Respon
 	at.RawQuery = "service=git-" + service
 	for range maxRedirects {
 		resp, err := d.authorized(ctx, func() (*http.Request, error) {
-			return http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+			if err == nil && d.asksVersion2(service) {
+				req.Header.Set(protocolHeader, "version=2")
+			}
+			return req, err
 		})
 		if err != nil {
 			return nil, err
@@ -109,7 +120,7 @@ func (d *httpDialer) discover(ctx context.Context, service string) (*http.Respon
 		switch resp.StatusCode {
 		case http.StatusOK:
 			kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-			if kind != "application/x-git-"+service+"-advertisement" {
+			if kind != "application/x-git-"+service+"-advertisement" && resp.ContentLength != 0 {
 				_ = resp.Body.Close()
 				return nil, fmt.Errorf("%s is no git repository that speaks the smart protocol (it sends %q)",
 					d.where().Redacted(), kind)
@@ -223,6 +234,7 @@ type exchange struct {
 	body     *io.PipeWriter // once it is sent in chunks
 	closed   bool
 	sent     bool
+	version2 bool          // of the protocol
 	answered chan struct{} // closed when answer or err is set
 	answer   *http.Response
 	err      error
@@ -285,6 +297,9 @@ func (c *exchange) post(body io.Reader, length int64) {
 			req.Header.Set("User-Agent", userAgent)
 			req.Header.Set("Content-Type", "application/x-git-"+c.service+"-request")
 			req.Header.Set("Accept", "application/x-git-"+c.service+"-result")
+			if c.version2 {
+				req.Header.Set(protocolHeader, "version=2")
+			}
 			c.d.creds.set(req)
 			c.answer, err = c.d.client.Do(req)
 		}
@@ -296,8 +311,9 @@ func (c *exchange) post(body io.Reader, length int64) {
 		switch {
 		case c.answer.StatusCode != http.StatusOK:
 			c.err = statusError(c.answer)
-		case kind != "application/x-git-"+c.service+"-result":
-			c.err = errors.Join(fmt.Errorf("the server's answer is no git's (it sends %q)", kind), c.answer.Body.Close())
+		case kind != "application/x-git-"+c.service+"-result" && c.answer.ContentLength != 0:
+			c.err = errors.Join(fmt.Errorf("the server's answer is no git's (it sends %q)", kind),
+				c.answer.Body.Close())
 		}
 	}()
 }
@@ -316,7 +332,7 @@ func (c *exchange) Read(p []byte) (int, error) {
 		if !errors.Is(err, io.EOF) {
 			return 0, err
 		}
-		return 0, io.ErrUnexpectedEOF // somebody reads on before a request was made
+		return 0, io.EOF // there is no more before a request is made
 	}
 	select {
 	case <-c.answered:

@@ -21,7 +21,7 @@ var (
 	// ErrNotRepository says that the path exists but is not a bare git repository.
 	ErrNotRepository = errors.New("not a bare git repository")
 	// ErrNotSupported says that this version cannot talk to this kind of remote.
-	ErrNotSupported = errors.New("this kind of remote is not supported yet, only a path to a bare repository is")
+	ErrNotSupported = errors.New("this kind of remote is not supported")
 	// ErrObjectFormat says that the repository uses another hash than SHA-1.
 	ErrObjectFormat = errors.New("repository is not supported")
 	// ErrForeignOwner says that the repository belongs to neither us nor root.
@@ -44,6 +44,18 @@ type Remote struct {
 	journal string // the file in which a push is noted; "": none
 	log     logrus.FieldLogger
 	noHooks sync.Once // logs why hooks do not run
+
+	paces *tempi // of tests; nil: those that tempi returns
+}
+
+// tempi are what the other side is held to.
+type tempi struct{ listing, pack, trailing tempo }
+
+func (r *Remote) tempi() tempi {
+	if r.paces != nil {
+		return *r.paces
+	}
+	return tempi{listingTempo(), packTempo(), trailingTempo()}
 }
 
 // logger returns the logger for problems that are not errors.
@@ -79,16 +91,15 @@ func Open(source string, o Options) (*Remote, error) {
 		return &Remote{path: shown(source), net: newSSH(a, o.Dir, o.AcceptNew)}, nil
 	case "http", "https":
 		return &Remote{path: shown(source), net: newHTTP(a)}, nil
+	case "git":
+		return &Remote{path: shown(source), net: newGit(a)}, nil
 	}
 	return nil, fmt.Errorf("open remote %s: scheme %s: %w", shown(source), a.scheme, ErrNotSupported)
 }
 
 // CheckURL says what is wrong with a source, before anything is asked for it. Its errors repeat no password.
 func CheckURL(source string) error {
-	a, err := parse(source)
-	if err == nil && a.scheme == "git" {
-		err = fmt.Errorf("scheme %s: %w", a.scheme, ErrNotSupported)
-	}
+	_, err := parse(source)
 	return err
 }
 
@@ -181,7 +192,7 @@ func checkRepository(path string) error {
 // checkFormat refuses repositories with another hash than SHA-1.
 func checkFormat(format string) error {
 	if format != "sha1" {
-		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, format)
+		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, Clean(format))
 	}
 	return nil
 }

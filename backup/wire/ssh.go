@@ -150,7 +150,13 @@ func (d *sshDialer) dial(ctx context.Context, service string) (*session, error) 
 	if !d.openSSH() {
 		args = append(d.options(), d.host, "git-"+service+" "+shellWord(d.path))
 	}
-	return spawn(ctx, service, func(ctx context.Context) *exec.Cmd { return d.program(ctx, args...) })
+	return spawn(ctx, service, func(ctx context.Context) *exec.Cmd {
+		cmd := d.program(ctx, args...)
+		if service == uploadPack {
+			cmd.Env = append(cmd.Env, askVersion2) // which is sent where the server accepts it (see options)
+		}
+		return cmd
+	})
 }
 
 // keep makes the connection that sessions share, unless there is one.
