@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"emberfs/backup/odb"
+	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
 
@@ -165,7 +166,7 @@ func (c *Cold) otherBranches(refs map[string]cold.ID) error {
 		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
 	}
 	return fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)", c.o.Source,
-		c.o.Branch, strings.Join(names, ", "))
+		c.o.Branch, wire.Clean(strings.Join(names, ", ")))
 }
 
 func (c *Cold) releaseFetched(release func() error) {
