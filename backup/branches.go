@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"emberfs/backup/wire"
 	"emberfs/tiers/cold"
 )
 
@@ -46,10 +47,10 @@ func (c *Cold) noteMissing(refs map[string]cold.ID, main cold.ID) error {
 		c.note("branch", nil)
 	case main.IsZero():
 		c.note("branch", fmt.Errorf("%s has no branch %s yet, so this volume begins empty; it has %s (--branch)",
-			c.o.Source, c.o.Branch, strings.Join(names, ", ")))
+			c.o.Source, c.o.Branch, wire.Clean(strings.Join(names, ", "))))
 	default:
 		c.note("branch", fmt.Errorf("%s has no branch %s, until the next push creates it; it has %s", c.o.Source,
-			c.o.Branch, strings.Join(names, ", ")))
+			c.o.Branch, wire.Clean(strings.Join(names, ", "))))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
@@ -203,6 +204,40 @@ func FuzzParseRefs(f *testing.F) {
 		}
 		if checkRefName(name) == nil && bytes.ContainsAny([]byte(name), "\x00\n") {
 			t.Fatalf("%q is accepted", name)
+		}
+	})
+}
+
+// FuzzLinks reads what a received tree, commit or tag names; only the empty tree is here.
+func FuzzLinks(f *testing.F) {
+	here := EmptyTree.String()
+	f.Add([]byte("tree " + here + "\nparent " + here + "\nauthor a\n"))
+	f.Add([]byte("object " + here + "\ntype tree\n"))
+	f.Add(append([]byte("40000 d\x00"), EmptyTree[:]...))
+	f.Add(append([]byte("100644 f\x00"), make([]byte, hashSize)...))
+	f.Add(append([]byte("160000 m\x00"), make([]byte, hashSize)...))
+	_, db := newRepo(f, Options{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c := &links{db: db}
+		for _, read := range []func(ID, *bufio.Reader) error{c.tree, c.commit, c.tag} {
+			if err := read(ID{1}, bufio.NewReaderSize(bytes.NewReader(data), 64)); err != nil &&
+				!errors.Is(err, cold.ErrCorrupt) {
+				t.Error(err)
+			}
+		}
+		entries, err := DecodeTree(data)
+		missing := slices.ContainsFunc(entries, func(e TreeEntry) bool {
+			return e.Mode != ModeGitlink && e.ID != EmptyTree
+		})
+		if err == nil && missing == (c.tree(ID{1}, bufio.NewReader(bytes.NewReader(data))) == nil) {
+			t.Errorf("something is missing: %v", missing)
+		}
+		if commit, err := DecodeCommit(data); err == nil {
+			named := append(commit.Parents, commit.Tree)
+			missing := slices.ContainsFunc(named, func(id ID) bool { return id != EmptyTree })
+			if missing == (c.commit(ID{1}, bufio.NewReader(bytes.NewReader(data))) == nil) {
+				t.Errorf("something is missing: %v", missing)
+			}
 		}
 	})
 }

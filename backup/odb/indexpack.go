@@ -18,6 +18,7 @@ type fetched struct {
 	pf      *packFile
 	label   string // what errors call the pack
 	entries []fetchedEntry
+	came    int   // how many of the entries came from outside; the bases that complete a thin pack follow them
 	work    int64 // bytes inflated so far
 	count   int64 // how many entries the pack says that it has
 	indexed int64 // of them, those whose ids are known
@@ -58,6 +59,13 @@ type fetchedEntry struct {
 // A damaged pack is cold.ErrCorrupt and leaves nothing behind. IndexPack may read r a little beyond the pack's trailer.
 // It does not check that everything that the objects point to exists.
 func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() error, err error) {
+	return db.indexPack(r, maxBytes, nil)
+}
+
+// indexPack is IndexPack that calls check, if there is one, before it publishes the pack; nothing is published if check
+// fails. The pack is nil if it is empty.
+func (db *DB) indexPack(r io.Reader, maxBytes int64, check func(f *fetched, p *pack) error) (objects int,
+	keep func() error, err error) {
 	if db.readOnly {
 		return 0, nil, fmt.Errorf("index pack: %w", ErrReadOnly)
 	}
@@ -69,10 +77,18 @@ func (db *DB) IndexPack(r io.Reader, maxBytes int64) (objects int, keep func() e
 		return 0, nil, err
 	}
 	f := newFetched(db, pf)
-	if err = f.run(r, maxBytes); err == nil && len(f.entries) == 0 {
-		return 0, func() error { return nil }, pf.discard()
+	err = f.run(r, maxBytes)
+	empty := err == nil && len(f.entries) == 0
+	if err == nil && check != nil {
+		err = db.checkFetched(f, check)
 	}
 	err = errors.Join(err, f.last.close())
+	if empty {
+		if err = errors.Join(err, pf.discard()); err != nil {
+			err = fmt.Errorf("index pack: %w", err)
+		}
+		return 0, func() error { return nil }, err
+	}
 	if err == nil {
 		err = db.publishPacks([]*packFile{pf})
 	} else if !crashed(err) {
@@ -96,6 +112,7 @@ func (f *fetched) run(r io.Reader, maxBytes int64) error {
 	if err := f.receive(r, maxBytes); err != nil {
 		return err
 	}
+	f.came = len(f.entries)
 	if err := f.db.step("index.resolve"); err != nil {
 		return err
 	}

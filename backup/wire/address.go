@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // address is what a source means: a path, or a repository of another host.
@@ -24,6 +25,9 @@ type address struct {
 
 // ErrPassword says that a source has a password in it, where process lists and logs would show it.
 var ErrPassword = errors.New("it has a password in it, which process lists and logs would show")
+
+// errControl: git daemon would take what is behind it for something else.
+var errControl = errors.New("it has a control character in it")
 
 // errBadHost: ssh would take the host for an option.
 var errBadHost = errors.New("its host begins with a dash")
@@ -101,7 +105,11 @@ func parseTrusted(source string) (*address, error) {
 		if rest, ok := strings.CutPrefix(a.path, "/~"); ok { // of a user's home directory
 			a.path = "~" + rest
 		}
-	case "http", "https", "git":
+	case "git":
+		if rest, ok := strings.CutPrefix(a.path, "/~"); ok {
+			a.path = "~" + rest
+		}
+	case "http", "https":
 	default:
 		return nil, fmt.Errorf("scheme %s: %w", u.Scheme, ErrNotSupported)
 	}
@@ -119,6 +127,8 @@ func (a *address) check() error {
 		return errors.New("it names no repository on the host")
 	case a.scheme == "ssh" && strings.HasPrefix(a.path, "-"):
 		return errors.New("its path begins with a dash")
+	case strings.ContainsFunc(a.host+a.user+a.path, unicode.IsControl):
+		return errControl
 	}
 	return nil
 }

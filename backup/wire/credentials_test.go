@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -62,7 +63,7 @@ func TestHelperProtocol(t *testing.T) {
 	f.only(basicWanted, "nothing")
 	f.requests()
 	fails(t, r, "401", "credential helper")
-	if n := len(f.requests()); n > 2 {
+	if n := len(f.requests()); n > 3 { // one as before, and two of a GET that begins anew
 		t.Errorf("%d requests", n)
 	}
 
@@ -121,7 +122,9 @@ func TestHelperInjection(t *testing.T) {
 	dir := helper(t, "username=joe\npassword=s3cret\n")
 	f.only(basicWanted, basic("joe", "s3cret"))
 	for _, path := range []string{"/x%0ahost=other.example", "/x%0d", "/x%00"} {
-		fails(t, opened(t, f.URL+path, Options{}), "401", "line break")
+		if _, err := Open(f.URL+path, Options{}); !errors.Is(err, errControl) {
+			t.Errorf("%q: %v", path, err)
+		}
 	}
 	if text := asked(t, dir); text != "" {
 		t.Errorf("the helper got %q", text)

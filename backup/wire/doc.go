@@ -8,6 +8,29 @@
 // part of errors and is never copied to ours. If the objects can be linked, the first fetch only asks git for the
 // references (Remote.Link).
 //
+// # The protocol
+//
+// References and packs come by version 2 of git's protocol where the other side offers it, which is asked for in its
+// environment (a path; ssh, where the server accepts the variable), by a header (HTTP), or behind the request (git
+// daemon); else by version 0. Of the references only those below refs/heads/ are asked for, or kept. Over a path, ssh
+// and git daemon one connection serves the list and the pack; over HTTP each is a POST, and what the server said of
+// version 2 is kept: it is asked anew once if that turns out to be wrong. A server that answers version 2 with nothing
+// is asked in version 0 from then on. There is no version 2 of pushing. All that is had and wanted is said in one
+// request; multi_ack is asked for where it is offered because some servers want it, and its answers are passed over.
+// Nothing is fetched shallow, because pushing, the log and the check of a volume need its history; where the other side
+// is shallow, its history begins where it says so.
+//
+// A git:// remote is neither encrypted nor authenticated, and takes no pushes: they are ErrReadOnly.
+//
+// # Servers that misbehave
+//
+// What comes before a pack has at most 64 MiB, has to begin within a minute, and to go on with 32 KiB a minute for at
+// most 10 minutes. A pack has to begin within a quarter of an hour; then 64 KiB of it have to come in 5 minutes. What
+// comes beside it has at most 4 MiB, and does not count. Another host may be silent for 30 seconds. A pack may be as
+// big as the disk has room for, less a twentieth of the disk or 1 GiB; odb.DB.ReceivePack takes it only if it brings
+// what was asked for with all that this names, and leaves nothing behind otherwise. Names that git would not make are
+// no references. Words of the other side are cleaned of what is not fit for terminals, and cut to 1 KiB (Clean).
+//
 // A Remote has no connection and no state between calls, and is safe for concurrent use. Every call ends when its
 // context is cancelled, and then ends its child processes too.
 //

@@ -1,18 +1,14 @@
 package wire
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"slices"
 
-	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
+	"golang.org/x/sys/unix"
 
 	"emberfs/backup/odb"
 	"emberfs/tiers/cold"
@@ -26,27 +22,59 @@ const (
 	maxHave = 256
 )
 
-// Refs returns the remote's references, except HEAD. An empty repository has none.
+// Refs returns the remote's branches, under their full names. An empty repository has none.
 func (r *Remote) Refs(ctx context.Context) (map[string]cold.ID, error) {
-	p, err := r.start(ctx, uploadPack)
-	if err != nil {
-		return nil, fmt.Errorf("list references of %s: %w", r.path, sorted(ended(ctx, err)))
+	p, refs, err := r.list(ctx, headsPrefix)
+	if err == nil {
+		err = p.hangUp()
 	}
-	refs := advertised(p.adv)
-	if err := p.hangUp(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("list references of %s: %w", r.path, sorted(ended(ctx, err)))
 	}
 	return refs, nil
 }
 
+// advertised returns the references that a service has advertised in version 0.
 func advertised(adv *packp.AdvRefs) map[string]cold.ID {
 	refs := make(map[string]cold.ID, len(adv.References))
 	for name, id := range adv.References {
-		if id != plumbing.ZeroHash && len(name) > 5 && name[:5] == "refs/" {
-			refs[name] = cold.ID(id)
-		}
+		refs[name] = cold.ID(id)
 	}
 	return refs
+}
+
+// list starts upload-pack and asks it for the branches whose full names begin with prefix. It may return more.
+func (r *Remote) list(ctx context.Context, prefix string, settings ...string) (*session, map[string]cold.ID, error) {
+	const tries = 3 // with what is known of the other side, with what it says now, and in version 0
+	for n := 1; ; n++ {
+		p, err := r.connect(ctx, uploadPack, settings...)
+		var refs map[string]cold.ID
+		if err == nil {
+			refs, err = p.list(prefix)
+			p.tempo.stop()
+		}
+		if err == nil {
+			return p, refs, nil
+		}
+		if p != nil {
+			err = p.fail(err)
+		}
+		f, ok := r.net.(forgetful)
+		if !ok || n == tries || ctx.Err() != nil || !f.relearn(p, err) {
+			return nil, nil, err
+		}
+	}
+}
+
+func (p *session) list(prefix string) (map[string]cold.ID, error) {
+	if p.v2 == nil {
+		return p.heads, nil
+	}
+	refs, err := p.listHeads(prefix)
+	if err != nil {
+		err = fmt.Errorf("read references: %w", err)
+	}
+	return refs, err
 }
 
 // Link brings everything that the remote has by hard links, including tip and what it reaches, if both repositories are
@@ -63,10 +91,13 @@ func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release fun
 	return db.Link(ctx, h.at("."), tip)
 }
 
-// Fetch downloads the objects that the remote's reference reaches and the commits in have do not. have must be commits
-// that this repository has with everything that they reach. The objects are verified, published in db and protected
-// until release is called, which must be after a reference reaches them. If the remote has no such reference, the error
-// is odb.ErrNoRef. If the reference's value is in have, nothing is transferred.
+// Fetch downloads the objects that the remote's branch refname, a full name, reaches and the commits in have do not.
+// have must be commits that this repository has with everything that they reach. The objects are verified, and with
+// them that all came that was asked for; then they are published in db and protected until release is called, which
+// must be after a reference reaches them. If the remote has no such branch, the error is odb.ErrNoRef; if what came is
+// damaged or not enough, cold.ErrCorrupt; if it is too big, odb.ErrTooLarge, and unix.ENOSPC if that is for the disk;
+// if the other side refuses, *ServerError. After an error nothing is left of what came. If the branch's value is in
+// have, nothing is transferred.
 func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID,
 	release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
@@ -78,92 +109,58 @@ func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []c
 
 func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (cold.ID, func() error, error) {
 	// Looking for deltas takes minutes where sending takes seconds, and on the same machine there is no gain.
-	p, err := r.start(ctx, uploadPack, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
+	p, refs, err := r.list(ctx, refname, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
 	if err != nil {
 		return cold.ID{}, nil, err
 	}
-	nothing := func() error { return nil }
-	tip, ok := advertised(p.adv)[refname]
+	tip, ok := refs[refname]
 	if !ok {
 		return cold.ID{}, nil, errors.Join(odb.ErrNoRef, p.hangUp())
 	}
-	for _, id := range have {
-		if id == tip {
-			return tip, nothing, p.hangUp()
-		}
+	if slices.Contains(have, tip) {
+		return tip, func() error { return nil }, p.hangUp()
 	}
-	if !p.adv.Capabilities.Supports(capability.Sideband64k) {
-		return cold.ID{}, nil, p.fail(errors.New("it does not offer side-band-64k"))
+	have = have[:min(len(have), maxHave)]
+	p.tempo = r.tempi().pack.hold(p.cancel)
+	if p.v2 != nil {
+		err = p.request(tip, have)
+	} else {
+		err = p.negotiate(tip, have)
 	}
-	if err := p.negotiate(tip, have); err != nil {
-		return cold.ID{}, nil, p.fail(err)
-	}
-	demux := sideband.NewDemuxer(sideband.Sideband64k, p.out)
-	demux.Progress = &p.said
-	_, release, err := db.IndexPack(demux, 0)
 	if err != nil {
 		return cold.ID{}, nil, p.fail(err)
 	}
-	// From here on the objects are published; give them up again if the rest fails.
-	err = p.wait()
-	if err == nil {
-		var t odb.Type
-		if t, _, err = db.Stat(tip); err == nil && t != odb.Commit {
-			err = fmt.Errorf("%s is a %s, not a commit: %w", tip, t, cold.ErrCorrupt)
-		}
-	}
+	release, err := p.receive(db, tip)
 	if err != nil {
-		return cold.ID{}, nil, errors.Join(err, release())
+		return cold.ID{}, nil, p.fail(err)
 	}
+	_ = p.wait() // all that was asked for is here, whatever becomes of the other side
 	return tip, release, nil
 }
 
-// negotiate asks for tip, and reads the answer up to the pack. Without multi_ack the answer is one line, with the first
-// common commit or NAK, but git repeats it for each further commit of which it has acknowledged a descendant.
-func (p *session) negotiate(tip cold.ID, have []cold.ID) error {
-	var b bytes.Buffer
-	e := pktline.NewEncoder(&b)
-	caps := "side-band-64k no-progress agent=" + agent
-	for _, c := range []capability.Capability{capability.OFSDelta, capability.ThinPack} {
-		if p.adv.Capabilities.Supports(c) {
-			caps += " " + c.String()
-		}
+// receive takes the pack that comes now.
+func (p *session) receive(db *odb.DB, tip cold.ID) (release func() error, err error) {
+	most, err := room(db.Dir())
+	if err != nil {
+		return nil, err
 	}
-	err := errors.Join(e.Encodef("want %s %s\n", tip, caps), e.Flush())
-	for i, id := range have {
-		if i == maxHave {
-			break
-		}
-		err = errors.Join(err, e.Encodef("have %s\n", id))
+	p.pkt.left = unbounded
+	pack := &packReader{pkt: p.pkt, said: &p.said, tempo: p.tempo}
+	_, release, err = db.ReceivePack(pack, most, tip, p.isCut)
+	if errors.Is(err, odb.ErrTooLarge) && pack.size > most {
+		err = fmt.Errorf("%w, and the disk has no room for more: %w", err, unix.ENOSPC)
 	}
-	if err = errors.Join(err, e.EncodeString("done\n")); err != nil {
-		return err
+	p.tempo.stop()
+	return release, err
+}
+
+// room is how many bytes a pack may have: the file system of the repository keeps a twentieth of its blocks, or 1 GiB,
+// for the work of others.
+func room(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	if _, err := p.in.Write(b.Bytes()); err != nil {
-		return fmt.Errorf("send request: %w", err)
-	}
-	if err := p.in.Close(); err != nil { // that is all: over HTTP it is what sends the request
-		return fmt.Errorf("send request: %w", err)
-	}
-	answer := bufio.NewReader(p.out)
-	p.out = answer
-	s := pktline.NewScanner(answer)
-	for first := true; ; first = false {
-		if !first {
-			// The pack comes in packets too; their first byte is the number of a channel.
-			if head, err := answer.Peek(8); err != nil || !bytes.Equal(head[4:], []byte("ACK ")) {
-				return nil
-			}
-		}
-		if !s.Scan() {
-			err := s.Err()
-			if err == nil {
-				err = io.ErrUnexpectedEOF
-			}
-			return fmt.Errorf("read answer: %w", err)
-		}
-		if line := s.Bytes(); !bytes.HasPrefix(line, []byte("NAK")) && !bytes.HasPrefix(line, []byte("ACK ")) {
-			return fmt.Errorf("read answer: %.200q", line)
-		}
-	}
+	size := int64(st.Bsize)
+	return max(1, int64(st.Bavail)*size-min(int64(st.Blocks)*size/20, 1<<30)), nil
 }

@@ -31,7 +31,7 @@ func TestExtraHeaders(t *testing.T) {
 	r := f.open(Options{})
 	succeeds(t, r)
 	list := f.requests()
-	if h := list[0].Header; len(list) != 1 || !slices.Equal(h["X-A"], []string{"1", "2"}) || h["X-B"] != nil ||
+	if h := list[0].Header; len(list) != 2 || !slices.Equal(h["X-A"], []string{"1", "2"}) || h["X-B"] != nil ||
 		h.Get("User-Agent") != "git/test" {
 		t.Errorf("%d requests, the first with %v", len(list), h)
 	}

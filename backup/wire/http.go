@@ -49,8 +49,10 @@ type httpDialer struct {
 	creds  *credentials
 	logger func() logrus.FieldLogger
 
-	mu   sync.Mutex
-	base *url.URL // where a redirect led to, once that was a repository; until it fails
+	mu    sync.Mutex
+	base  *url.URL  // where a redirect led to, once that was a repository; until it fails
+	v2    abilities // of upload-pack, as it said them last; nil: it was not asked, or speaks version 0
+	plain bool      // it is not asked for version 2
 
 	conf struct {
 		sync.Mutex // while it is read
@@ -104,9 +106,14 @@ func below(u *url.URL, more string) *url.URL {
 // maxRedirects is how often discover follows.
 const maxRedirects = 5
 
-// dial asks for the references. What follows is sent by the first write to the session.
+// dial asks for the references, unless it is known already that the service speaks version 2, which does not begin with
+// them. What follows is sent by the first write to the session.
 func (d *httpDialer) dial(ctx context.Context, service string) (*session, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	if v2 := d.known(service); v2 != nil {
+		c := &exchange{d: d, ctx: ctx, cancel: cancel, service: service, answered: make(chan struct{})}
+		return &session{name: service, in: c, out: c, end: c, v2: v2, recalled: true}, nil
+	}
 	answer, err := d.discover(ctx, service)
 	if err != nil {
 		cancel()
@@ -130,7 +137,11 @@ func (d *httpDialer) discover(ctx context.Context, service string) (resp *http.R
 		at := below(base, "/info/refs")
 		at.RawQuery = query
 		resp, err := d.authorized(ctx, base, true, func() (*http.Request, error) {
-			return http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
+			if err == nil && d.asksVersion2(service) {
+				req.Header.Set(protocolHeader, "version=2")
+			}
+			return req, err
 		})
 		if err != nil {
 			return nil, err
@@ -138,7 +149,7 @@ func (d *httpDialer) discover(ctx context.Context, service string) (resp *http.R
 		switch resp.StatusCode {
 		case http.StatusOK:
 			kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-			if kind != "application/x-git-"+service+"-advertisement" {
+			if kind != "application/x-git-"+service+"-advertisement" && resp.ContentLength != 0 {
 				_ = resp.Body.Close()
 				return nil, fmt.Errorf("%s is no git repository that speaks the smart protocol (it sends %q)",
 					base.Redacted(), kind)
@@ -218,6 +229,7 @@ type exchange struct {
 	body     *io.PipeWriter // once it is sent in chunks
 	closed   bool
 	sent     bool
+	version2 bool          // of the protocol
 	answered chan struct{} // closed when answer or err is set
 	answer   *http.Response
 	err      error
@@ -280,6 +292,9 @@ func (c *exchange) post(rest *io.PipeReader) {
 		if err == nil {
 			req.Header.Set("Content-Type", "application/x-git-"+c.service+"-request")
 			req.Header.Set("Accept", "application/x-git-"+c.service+"-result")
+			if c.version2 {
+				req.Header.Set(protocolHeader, "version=2")
+			}
 		}
 		return req, err
 	}
@@ -291,7 +306,7 @@ func (c *exchange) post(rest *io.PipeReader) {
 			switch {
 			case c.answer.StatusCode != http.StatusOK:
 				c.err = statusError(c.answer)
-			case kind != "application/x-git-"+c.service+"-result":
+			case kind != "application/x-git-"+c.service+"-result" && c.answer.ContentLength != 0:
 				c.err = errors.Join(fmt.Errorf("the server's answer is no git's (it sends %q)", kind),
 					c.answer.Body.Close())
 			}
@@ -331,6 +346,8 @@ func (c *exchange) Read(p []byte) (int, error) {
 
 // decoded is called once the references were read: what is read from then on is the answer, also before there is one.
 func (c *exchange) decoded() {
+	// Only a connection whose answer was read to its end can be used again.
+	_, _ = io.CopyN(io.Discard, c.adv, maxRefusal)
 	_ = c.adv.Close()
 	c.adv = nil
 }

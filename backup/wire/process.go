@@ -1,14 +1,11 @@
 package wire
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os/exec"
 	"slices"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -17,14 +14,8 @@ import (
 	"emberfs/tiers/subprocess"
 )
 
-const (
-	// maxAdvertised is how many bytes a remote's list of references may have.
-	maxAdvertised = 256 << 20
-	// maxMessages is how many bytes of the other side's messages are kept for errors.
-	maxMessages = 8 << 10
-	// killDelay is how long pipes may stay open after the process has ended; a child of a hook may hold them.
-	killDelay = 2 * time.Second
-)
+// killDelay is how long pipes may stay open after the process has ended; a child of a hook may hold them.
+const killDelay = 2 * time.Second
 
 // environment returns the environment for the service and its children, with git settings given as keys and values in
 // turn.
@@ -36,44 +27,6 @@ func environment(settings ...string) []string {
 			fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i/2, settings[i+1]))
 	}
 	return env
-}
-
-// messages keeps the last messages of the other side for an error. It is safe for concurrent use.
-type messages struct {
-	mu struct {
-		sync.Mutex
-		buf []byte
-	}
-}
-
-func (m *messages) Write(p []byte) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.mu.buf = append(m.mu.buf, p...)
-	if over := len(m.mu.buf) - maxMessages; over > 0 {
-		m.mu.buf = m.mu.buf[:copy(m.mu.buf, m.mu.buf[over:])]
-	}
-	return len(p), nil
-}
-
-// String joins the lines by "; " and removes control characters, because the text goes to terminals and logs.
-func (m *messages) String() string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	lines := bytes.FieldsFunc(m.mu.buf, func(r rune) bool { return r == '\n' || r == '\r' })
-	var out []string
-	for _, l := range lines {
-		s := strings.Map(func(r rune) rune {
-			if r < ' ' || r == 0x7f || r == '\uFFFD' {
-				return -1
-			}
-			return r
-		}, string(l))
-		if s = strings.TrimSpace(s); s != "" {
-			out = append(out, s)
-		}
-	}
-	return strings.Join(out, "; ")
 }
 
 // process is a git service that runs as a child of ours, or the ssh that leads to one.
@@ -142,6 +95,9 @@ func (r *Remote) run(ctx context.Context, service string, settings ...string) (*
 		cmd := subprocess.Command(ctx, r.git, service, ".")
 		// hold has checked the owner, by a rule that lets root's repositories pass where git's own does not.
 		cmd.Env = environment(slices.Concat(settings, h.settings, []string{"safe.directory", h.real})...)
+		if service == uploadPack {
+			cmd.Env = append(cmd.Env, askVersion2)
+		}
 		cmd.Dir = h.at("")
 		return cmd
 	})

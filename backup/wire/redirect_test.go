@@ -70,7 +70,7 @@ func TestNothingGoesElsewhere(t *testing.T) {
 	fails(t, r)
 	f.requests()
 	succeeds(t, r)
-	if len(f.requests()) != 1 {
+	if len(f.requests()) != 2 {
 		t.Error("the source was not asked again")
 	}
 }
@@ -86,7 +86,7 @@ func TestHelpersStay(t *testing.T) {
 	f.pass = redirect(other, http.StatusMovedPermanently)
 	f.mu.Unlock()
 	succeeds(t, r)
-	if got := authorizations(other.requests()); len(got) != 1 || got[0] != "" {
+	if got := authorizations(other.requests()); len(got) != 2 || got[0] != "" || got[1] != "" {
 		t.Errorf("the other host got %q", got)
 	}
 }

@@ -22,7 +22,7 @@ var (
 	// ErrNotRepository says that the path exists but is not a bare git repository.
 	ErrNotRepository = errors.New("not a bare git repository")
 	// ErrNotSupported says that this version cannot talk to this kind of remote.
-	ErrNotSupported = errors.New("this kind of remote is not supported yet, only a path to a bare repository is")
+	ErrNotSupported = errors.New("this kind of remote is not supported")
 	// ErrObjectFormat says that the repository uses another hash than SHA-1.
 	ErrObjectFormat = errors.New("repository is not supported")
 	// ErrForeignOwner says that the repository belongs to neither us nor root.
@@ -48,6 +48,18 @@ type Remote struct {
 	journal string // the file in which a push is noted; "": none
 	log     logrus.FieldLogger
 	noHooks sync.Once // logs why hooks do not run
+
+	paces *tempi // of tests; nil: those that tempi returns
+}
+
+// tempi are what the other side is held to.
+type tempi struct{ listing, pack, trailing tempo }
+
+func (r *Remote) tempi() tempi {
+	if r.paces != nil {
+		return *r.paces
+	}
+	return tempi{listingTempo(), packTempo(), trailingTempo()}
 }
 
 // logger returns the logger for problems that are not errors.
@@ -154,16 +166,15 @@ func (r *Remote) dialer(a *address, o *Options, name string) (dialer, error) {
 			return nil, errors.New("the name of a user has no colon and no control characters in it")
 		}
 		return newHTTP(a, o, token, r.logger), nil
+	case "git":
+		return newGit(a), nil
 	}
 	return nil, fmt.Errorf("scheme %s: %w", a.scheme, ErrNotSupported)
 }
 
 // CheckURL says what is wrong with a source, before anything is asked for it. Its errors repeat no password.
 func CheckURL(source string) error {
-	a, err := parse(source)
-	if err == nil && a.scheme == "git" {
-		err = fmt.Errorf("scheme %s: %w", a.scheme, ErrNotSupported)
-	}
+	_, err := parse(source)
 	return err
 }
 
@@ -267,7 +278,7 @@ func checkRepository(path string) error {
 // checkFormat refuses repositories with another hash than SHA-1.
 func checkFormat(format string) error {
 	if format != "sha1" {
-		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, format)
+		return fmt.Errorf("%w: its object format is %s, only sha1 is known", ErrObjectFormat, Clean(format))
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,16 +14,8 @@ import (
 	"emberfs/tiers/subprocess"
 )
 
-const (
-	// patience is how long a service may be silent before it has listed its references; what it does before does not
-	// take long.
-	patience = time.Minute
-	// maxLooked is how many loose references are checked before a service starts.
-	maxLooked = 10_000
-)
-
-// errSilent says that git said nothing, because it waits for something that does not come.
-var errSilent = fmt.Errorf("it said nothing for %v", patience)
+// maxLooked is how many loose references are checked before a service starts.
+const maxLooked = 10_000
 
 // checkFiles returns an error for files that git would read and wait for: a reference that is a FIFO blocks it for
 // ever. Errors call the repository name.

@@ -175,7 +175,13 @@ func (d *sshDialer) dial(ctx context.Context, service string) (*session, error) 
 	if !d.openSSH() {
 		args = append(options, d.host, "git-"+service+" "+shellWord(d.path))
 	}
-	s, err := spawn(ctx, service, func(ctx context.Context) *exec.Cmd { return d.program(ctx, args...) })
+	s, err := spawn(ctx, service, func(ctx context.Context) *exec.Cmd {
+		cmd := d.program(ctx, args...)
+		if service == uploadPack {
+			cmd.Env = append(cmd.Env, askVersion2) // which is sent where the server accepts it (see options)
+		}
+		return cmd
+	})
 	if err != nil || d.socket == "" {
 		return s, err
 	}

@@ -12,10 +12,11 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// sshServer runs a stock sshd and has ssh know its key and ours. It returns the address of the repository at path.
-func sshServer(t *testing.T, path string) string {
+// sshServer runs a stock sshd, with more settings, and has ssh know its key and ours. It returns the address of the
+// repository at path.
+func sshServer(t *testing.T, path string, more ...string) string {
 	t.Helper()
-	dir, port := sshDaemon(t)
+	dir, port := sshDaemon(t, more...)
 	config := filepath.Join(dir, "config")
 	check(t, os.WriteFile(config, fmt.Appendf(nil, "Host here\n HostName 127.0.0.1\n Port %d\n User root\n IdentityFile "+
 		"%s/user\n IdentitiesOnly yes\n UserKnownHostsFile %s/known\n", port, dir, dir), 0o600))
@@ -25,7 +26,7 @@ func sshServer(t *testing.T, path string) string {
 
 // sshDaemon runs a stock sshd on a port of its own, as root for root alone. It returns a directory with the keys "host"
 // and "user", and with "known", which has its key.
-func sshDaemon(t *testing.T) (dir string, port int) {
+func sshDaemon(t *testing.T, more ...string) (dir string, port int) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, key := range []string{"host", "user"} {
@@ -38,9 +39,14 @@ func sshDaemon(t *testing.T) (dir string, port int) {
 	public, err := os.ReadFile(filepath.Join(dir, "host.pub"))
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(dir, "known"), fmt.Appendf(nil, "[127.0.0.1]:%d %s", port, public), 0o600))
-	sshd := exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", "/dev/null", "-o", fmt.Sprint("Port=", port),
-		"-o", "ListenAddress=127.0.0.1", "-o", "HostKey="+dir+"/host", "-o", "AuthorizedKeysFile="+dir+"/user.pub",
-		"-o", "StrictModes=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes", "-o", "UsePAM=no")
+	args := []string{"-D", "-e", "-f", "/dev/null", "-o", fmt.Sprint("Port=", port),
+		"-o", "ListenAddress=127.0.0.1", "-o", "HostKey=" + dir + "/host",
+		"-o", "AuthorizedKeysFile=" + dir + "/user.pub",
+		"-o", "StrictModes=no", "-o", "PidFile=none", "-o", "PermitRootLogin=yes", "-o", "UsePAM=no"}
+	for _, m := range more {
+		args = append(args, "-o", m)
+	}
+	sshd := exec.Command("/usr/sbin/sshd", args...)
 	check(t, os.MkdirAll("/run/sshd", 0o755))
 	said, err := os.Create(filepath.Join(dir, "said"))
 	check(t, err)
@@ -94,7 +100,12 @@ func TestSSH(t *testing.T) {
 		t.Errorf("the remote has %v", refs)
 	}
 	check(t, r.Close())
-	if _, err := os.Lstat(filepath.Join(dir, "ssh")); err == nil {
-		t.Error("the kept connection is still there")
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) { // it goes after it has said so
+		if _, err := os.Lstat(filepath.Join(dir, "ssh")); err != nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the kept connection is still there")
+		}
 	}
 }

@@ -105,7 +105,8 @@ func TestPlacesApart(t *testing.T) {
 
 func TestSources(t *testing.T) {
 	for in, want := range map[string]string{"": "", "none": "", "emberfs": "", "/a/b.git": "/a/b.git",
-		"file:///a/../b.git": "/b.git"} {
+		"file:///a/../b.git": "/b.git", "git@h:x.git": "git@h:x.git", "ssh://h/x": "ssh://h/x",
+		"host:path": "host:path", "git://h/x": "git://h/x"} {
 		if got, err := sourceOf("mount", in); err != nil || got != want {
 			t.Errorf("%q: %q, %v", in, got, err)
 		}
@@ -116,10 +117,17 @@ func TestSources(t *testing.T) {
 		}
 	}
 	for _, in := range []string{"https://u:secret@h/x.git", "https://u:a/secret@h/x.git", "https://u:a@secret@h/x.git",
-		"https://u:a secret@h/x.git", "https://u:%secret@h/x.git", "ssh://u:secret@h/x.git", "file://u:secret@h/x"} {
+		"https://u:a secret@h/x.git", "https://u:%secret@h/x.git", "ssh://u:secret@h/x.git", "file://u:secret@h/x",
+		"ssh://-h/x", "ftp://h/x", "git://h/"} {
 		if _, err := sourceOf("mount", in); codeOf(err) != exitUsage || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%q: %v", in, err)
 		}
+	}
+	if err := checkSource("git://h/x", false); codeOf(err) != exitUsage || !strings.Contains(err.Error(), "-o ro") {
+		t.Errorf("git:// to be written: %v", err)
+	}
+	if err := checkSource("git://h/x", true); err != nil {
+		t.Errorf("git:// to be read: %v", err)
 	}
 	dir := t.TempDir()
 	for _, d := range []string{"bare/objects", "bare/refs", "tree/.git", "empty"} {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/backup/wire"
 	"emberfs/fs"
 )
 
@@ -43,6 +44,9 @@ func remount(target string, o optionList) error {
 			"unmount it and mount it again")
 	}
 	if attr.Attr_clr&unix.MOUNT_ATTR_RDONLY != 0 {
+		if err := takesPushes(target); err != nil {
+			return err
+		}
 		if err := writable(path); err != nil {
 			return refuse(fmt.Errorf("make it writable: %w", err), "unmount it and mount it again")
 		}
@@ -57,6 +61,25 @@ func remount(target string, o optionList) error {
 	if err := tellAtime(target, path); err != nil {
 		return refuse(fmt.Errorf("the flags are changed, but the daemon was not told of the access times: %w", err),
 			"try it again, or unmount it and mount it again")
+	}
+	return nil
+}
+
+// takesPushes refuses to make a volume writable if its source can only be read.
+func takesPushes(target string) error {
+	f, err := find(target)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	e, err := f.one(ctx)
+	if err != nil {
+		return nil // whoever serves it, nothing can be written without a daemon
+	}
+	c, err := call[config](ctx, e.client(), "/v1/config", nil, "")
+	if err == nil && wire.ReadOnly(c.Source) {
+		return usageError("remount", target, "its source is "+redact(c.Source)+", and "+wire.ErrReadOnly.Error(),
+			"leave it read-only, or unmount it and name the source by ssh:// or https://")
 	}
 	return nil
 }

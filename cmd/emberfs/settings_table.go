@@ -26,7 +26,9 @@ func volumeSettings() []setting {
 				rules, which emberfs-rules(5) describes. A settings file cannot name another one.`},
 		{name: "source", kind: kindString, help: "path of a bare git repository, as SOURCE",
 			manual: `This is the path of a bare git repository, as the argument SOURCE of emberfs-mount(8),
-				which wins over it.`},
+				which wins over it. A git:// source, of git-daemon(1), can only be read: it needs the mount option
+				ro. It is neither encrypted nor authenticated, so whoever is on the network can see it, and can put
+				other contents in its place.`},
 		{name: "branch", kind: kindString, def: "main", help: "the volume's branch",
 			manual: `This is the branch of the repository that the volume is on. Names that begin with
 				emberfs-live, emberfs-side, emberfs-part or emberfs-lease are refused, because EmberFS uses them

@@ -57,8 +57,14 @@ func isRemoteURL(s string) bool {
 	return colon > 0 && (slash < 0 || colon < slash)
 }
 
+// gitHelp is what to do about a source that takes no pushes.
+const gitHelp = "mount it read-only (-o ro), or name it by ssh:// or https://"
+
 // checkSource refuses a source that cannot serve as the volume's remote.
 func checkSource(path string, readOnly bool) error {
+	if wire.ReadOnly(path) && !readOnly {
+		return usageError("mount", "source "+redact(path), wire.ErrReadOnly.Error(), gitHelp)
+	}
 	if path == "" || isRemoteURL(path) {
 		return nil
 	}
