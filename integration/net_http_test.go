@@ -82,8 +82,8 @@ func TestNetBusyServer(t *testing.T) {
 	}
 }
 
-// TestNetRetryAfter: a server that answers 429 is not asked again before the time that it named, and gets the push after
-// it, without anybody asking.
+// TestNetRetryAfter: a server that answers 429 is not asked again before the time that it named, and gets the push
+// after it, without anybody asking.
 func TestNetRetryAfter(t *testing.T) {
 	t.Parallel()
 	length := effort.Time(t, 10*time.Second, time.Minute)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -17,8 +18,9 @@ const (
 	// maxAdvertised is how many bytes a list of references may have: a million of them. Those below heads alone are
 	// kept of upload-pack's.
 	maxAdvertised = 64 << 20
-	// headsPrefix is where all references are that anybody here looks at.
+	// headsPrefix is where all references are that anybody here follows; tags only say that a repository is not empty.
 	headsPrefix = "refs/heads/"
+	tagsPrefix  = "refs/tags/"
 )
 
 // abilities are the capabilities of a service that speaks version 2, by their names (gitprotocol-v2(5)). nil stands for
@@ -100,7 +102,7 @@ func (p *session) advertise(line string, first bool) error {
 	case !good(name, id): // also what stands for no reference at all, and what a tag is of
 	case p.name != uploadPack:
 		p.adv.References[strings.Clone(name)] = plumbing.Hash(id)
-	case strings.HasPrefix(name, headsPrefix):
+	case startsWith(name, headsPrefix, tagsPrefix):
 		p.heads[strings.Clone(name)] = id
 	}
 	return nil
@@ -160,8 +162,12 @@ func readAbilities(pkt *pktReader) (abilities, error) {
 	return a, nil
 }
 
-// readHeads reads an answer to ls-refs, and returns the references that begin with prefix.
-func readHeads(pkt *pktReader, prefix string) (map[string]cold.ID, error) {
+func startsWith(name string, prefixes ...string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// readHeads reads an answer to ls-refs, and returns the references that begin with one of the prefixes.
+func readHeads(pkt *pktReader, prefixes ...string) (map[string]cold.ID, error) {
 	refs := map[string]cold.ID{}
 	for {
 		k, line, err := pkt.line()
@@ -180,7 +186,7 @@ func readHeads(pkt *pktReader, prefix string) (map[string]cold.ID, error) {
 		case hex == "unborn":
 		case err != nil:
 			return nil, strange(line)
-		case strings.HasPrefix(name, prefix) && good(name, id):
+		case startsWith(name, prefixes...) && good(name, id):
 			refs[strings.Clone(name)] = id
 		}
 	}

@@ -76,9 +76,9 @@ func (e *refusalError) sorted(said string) error {
 	// The texts of builtin/receive-pack.c for failures because something else is at work in the repository.
 	case has("failed to update ref", "cannot lock ref", "atomic transaction failed", "failed to start transaction",
 		"Unable to create", "failed to delete"):
-		return &cold.BusyError{Reason: clipped(reason), Locked: true}
+		return &cold.BusyError{Reason: clipped(reason), Soon: true, Locked: true}
 	case has("unable to migrate objects", "unable to create temporary object directory"):
-		return &cold.BusyError{Reason: clipped(reason)}
+		return &cold.BusyError{Reason: clipped(reason), Soon: true}
 	}
 	return refused(reason, adviceFor(reason))
 }

@@ -22,9 +22,9 @@ const (
 	maxHave = 256
 )
 
-// Refs returns the remote's branches, under their full names. An empty repository has none.
+// Refs returns the remote's branches and tags, under their full names. An empty repository has none.
 func (r *Remote) Refs(ctx context.Context) (map[string]cold.ID, error) {
-	p, refs, err := r.list(ctx, headsPrefix)
+	p, refs, err := r.list(ctx, []string{headsPrefix, tagsPrefix})
 	if err == nil {
 		err = p.hangUp()
 	}
@@ -43,14 +43,14 @@ func advertised(adv *packp.AdvRefs) map[string]cold.ID {
 	return refs
 }
 
-// list starts upload-pack and asks it for the branches whose full names begin with prefix. It may return more.
-func (r *Remote) list(ctx context.Context, prefix string, settings ...string) (*session, map[string]cold.ID, error) {
+// list starts upload-pack and asks it for the branches whose full names begin with one of prefixes. It may return more.
+func (r *Remote) list(ctx context.Context, prefixes []string, settings ...string) (*session, map[string]cold.ID, error) {
 	const tries = 3 // with what is known of the other side, with what it says now, and in version 0
 	for n := 1; ; n++ {
 		p, err := r.connect(ctx, uploadPack, settings...)
 		var refs map[string]cold.ID
 		if err == nil {
-			refs, err = p.list(prefix)
+			refs, err = p.list(prefixes)
 			p.tempo.stop()
 		}
 		if err == nil {
@@ -66,11 +66,11 @@ func (r *Remote) list(ctx context.Context, prefix string, settings ...string) (*
 	}
 }
 
-func (p *session) list(prefix string) (map[string]cold.ID, error) {
+func (p *session) list(prefixes []string) (map[string]cold.ID, error) {
 	if p.v2 == nil {
 		return p.heads, nil
 	}
-	refs, err := p.listHeads(prefix)
+	refs, err := p.listHeads(prefixes)
 	if err != nil {
 		err = fmt.Errorf("read references: %w", err)
 	}
@@ -109,7 +109,7 @@ func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []c
 
 func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (cold.ID, func() error, error) {
 	// Looking for deltas takes minutes where sending takes seconds, and on the same machine there is no gain.
-	p, refs, err := r.list(ctx, refname, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
+	p, refs, err := r.list(ctx, []string{refname}, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
 	if err != nil {
 		return cold.ID{}, nil, err
 	}

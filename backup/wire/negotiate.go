@@ -92,15 +92,17 @@ func (p *session) command(name string) *request {
 	return &req
 }
 
-// listHeads asks in version 2 for the references that begin with prefix.
-func (p *session) listHeads(prefix string) (map[string]cold.ID, error) {
+// listHeads asks in version 2 for the references that begin with one of prefixes.
+func (p *session) listHeads(prefixes []string) (map[string]cold.ID, error) {
 	req := p.command("ls-refs")
-	req.linef("ref-prefix %s", prefix)
+	for _, prefix := range prefixes {
+		req.linef("ref-prefix %s", prefix)
+	}
 	req.flush()
 	if err := p.ask(req, maxAdvertised); err != nil {
 		return nil, err
 	}
-	return readHeads(p.pkt, prefix)
+	return readHeads(p.pkt, prefixes...)
 }
 
 // request asks for tip in version 2, and reads the answer up to the pack.

@@ -60,7 +60,7 @@ func (r *Remote) Send(ctx context.Context, plan Plan) error {
 			continue // with those
 		}
 		var busy *cold.BusyError
-		if !errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged) || pause > time.Second {
+		if !errors.As(err, &busy) || !busy.Soon || errors.Is(err, cold.ErrDiverged) || pause > time.Second {
 			return err
 		}
 		select {

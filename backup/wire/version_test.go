@@ -74,7 +74,7 @@ func (r *requests) take() string {
 // exchangeAll fetches twice, the second time what is new, and the third time nothing.
 func exchangeAll(t *testing.T, dir string, r *Remote, version2 bool) {
 	t.Helper()
-	p, _, err := r.list(t.Context(), mainRef)
+	p, _, err := r.list(t.Context(), []string{mainRef})
 	check(t, err)
 	check(t, p.hangUp())
 	if got := p.v2 != nil; got != version2 {

@@ -31,6 +31,7 @@ type Link struct {
 	mu      sync.Mutex
 	rnd     *rand.Rand
 	mode    Mode
+	rate    int           // bytes a second each way of a connection; 0: as fast as it goes
 	changed chan struct{} // closed at the next change of mode
 	conns   map[net.Conn]bool
 	closed  bool
@@ -88,6 +89,23 @@ func (l *Link) Delay(d time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.delay = d
+}
+
+// Limit has each way of a connection pass at most so many bytes a second from now on; 0: as many as there are.
+func (l *Link) Limit(bytesPerSecond int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate = bytesPerSecond
+}
+
+// pause is how long n bytes take at the rate of the link.
+func (l *Link) pause(n int) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rate == 0 {
+		return 0
+	}
+	return time.Duration(n) * time.Second / time.Duration(l.rate)
 }
 
 // Reset breaks all connections that there are.
@@ -197,6 +215,7 @@ func (l *Link) copy(to, from net.Conn, count *atomic.Int64) {
 			}
 		}
 		if n > 0 {
+			time.Sleep(l.pause(n))
 			if _, werr := to.Write(b[:n]); werr != nil {
 				reset(from)
 				return

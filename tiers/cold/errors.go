@@ -61,6 +61,7 @@ func (e *RefusedError) Error() string {
 type BusyError struct {
 	Reason string        // as in RefusedError
 	After  time.Duration // how long the remote asks to be left alone; 0: it does not say
+	Soon   bool          // it may be over within a second: another process is at work in the repository
 	Locked bool          // a lock may be the reason
 	Err    error         // as in RefusedError
 }
