@@ -79,7 +79,7 @@ func TestIndexPackCrashesAtEveryStep(t *testing.T) {
 	pack, err := gitErr(src, nil, "pack-objects", "--all", "--stdout", "-q")
 	check(t, err)
 	fetch := func(db *DB) error {
-		n, keep, err := db.ReceivePack(strings.NewReader(pack), 1<<20, tip, nil)
+		n, keep, err := db.ReceivePack(strings.NewReader(pack), 1<<20, Wanted{Tip: tip})
 		if err == nil && n != 7 {
 			err = fmt.Errorf("%d objects", n)
 		}

@@ -12,18 +12,26 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// ReceivePack is IndexPack for the answer to a fetch. The pack is published only if tip is a commit that is in it or
-// already here, and if everything that the commits, trees and tags of the pack name is in it or already here; otherwise
-// the error is cold.ErrCorrupt. What was here before counts as complete. The parents of commits for which cut returns
-// true (nil: of none) may be missing: the other side's history begins there.
+// Wanted is what a fetched pack has to bring.
+type Wanted struct {
+	Tip ID // a commit
+	// Cut reports whether the other side's history begins at a commit, so that its parents may be missing. nil: it
+	// never does.
+	Cut func(commit ID) bool
+	// Lost is told of the content of a file that is missing. nil: that is an error.
+	Lost func(blob ID)
+}
+
+// ReceivePack is IndexPack for the answer to a fetch. The pack is published only if the tip is in it or already here,
+// and if everything that the commits, trees and tags of the pack name is in it or already here; otherwise the error is
+// cold.ErrCorrupt. What was here before counts as complete.
 //
 // It reads each commit and tree of the pack once more, which counts for Options.MaxInflate, and takes no memory for
 // that beside the delta bases.
-func (db *DB) ReceivePack(r io.Reader, maxBytes int64, tip ID, cut func(ID) bool) (objects int, keep func() error,
-	err error) {
+func (db *DB) ReceivePack(r io.Reader, maxBytes int64, want Wanted) (objects int, keep func() error, err error) {
 	return db.indexPack(r, maxBytes, func(f *fetched, p *pack) error {
-		c := &links{db: db, p: p, cut: cut}
-		if err := c.tip(tip); err != nil {
+		c := &links{db: db, p: p, want: want}
+		if err := c.tip(want.Tip); err != nil {
 			return err
 		}
 		for i := range f.came {
@@ -55,9 +63,9 @@ func (db *DB) checkFetched(f *fetched, check func(f *fetched, p *pack) error) (e
 
 // links checks that what the objects of a pack name exists.
 type links struct {
-	db  *DB
-	p   *pack // nil: it is empty
-	cut func(ID) bool
+	db   *DB
+	p    *pack // nil: it is empty
+	want Wanted
 }
 
 // tip checks that what was asked for is there, and is a commit.
@@ -144,6 +152,12 @@ func (c *links) tree(id ID, br *bufio.Reader) error {
 		if mode == uint64(ModeGitlink) {
 			continue
 		}
+		if mode != uint64(ModeTree) && c.want.Lost != nil {
+			if !c.has(target) {
+				c.want.Lost(target)
+			}
+			continue
+		}
 		if err := c.named(id, "object", target); err != nil {
 			return err
 		}
@@ -166,7 +180,7 @@ func (c *links) commit(id ID, br *bufio.Reader) error {
 		if err != nil {
 			return err
 		}
-		if c.cut != nil && c.cut(id) {
+		if c.want.Cut != nil && c.want.Cut(id) {
 			continue
 		}
 		if err := c.named(id, "parent", parent); err != nil {

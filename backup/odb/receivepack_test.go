@@ -87,7 +87,8 @@ func TestReceivePackRefuses(t *testing.T) {
 			if strings.HasPrefix(name, "tip is") {
 				want = sub.id
 			}
-			_, _, err := db.ReceivePack(bytes.NewReader(c.pack), 0, want, func(ID) bool { return c.cut })
+			_, _, err := db.ReceivePack(bytes.NewReader(c.pack), 0, Wanted{Tip: want,
+				Cut: func(ID) bool { return c.cut }})
 			if !errors.Is(err, cold.ErrCorrupt) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("%v, want it to say %s", err, c.says)
 			}
@@ -108,7 +109,8 @@ func TestReceivePack(t *testing.T) {
 	first := commitOf(t, root.id, ID{5}) // its parent is nowhere
 	receive := func(pack []byte, tip ID, want int) {
 		t.Helper()
-		n, keep, err := db.ReceivePack(bytes.NewReader(pack), 0, tip, func(id ID) bool { return id == first.id })
+		n, keep, err := db.ReceivePack(bytes.NewReader(pack), 0, Wanted{Tip: tip,
+			Cut: func(id ID) bool { return id == first.id }})
 		check(t, err)
 		check(t, keep())
 		if n != want || !db.Has(tip) {
@@ -126,6 +128,27 @@ func TestReceivePack(t *testing.T) {
 		thin.add(o.typ, int64(len(o.data)), nil, o.data)
 	}
 	receive(thin.bytes(), second.id, 4)
+
+	// A file may be lost, a directory may not.
+	lostFile := treeOf(t, TreeEntry{Mode: ModeFile, Name: "f", ID: ID{8}})
+	lostDir := treeOf(t, TreeEntry{Mode: ModeTree, Name: "d", ID: ID{9}})
+	for tree, says := range map[*object]string{&lostFile: "", &lostDir: "0900"} {
+		var lost []ID
+		c := commitOf(t, tree.id, second.id)
+		_, keep, err := db.ReceivePack(bytes.NewReader(packOf(c, *tree)), 0, Wanted{Tip: c.id,
+			Lost: func(id ID) { lost = append(lost, id) }})
+		if says != "" {
+			if err == nil || !strings.Contains(err.Error(), says) || lost != nil {
+				t.Errorf("a lost directory: %v, %v", err, lost)
+			}
+			continue
+		}
+		check(t, err)
+		check(t, keep())
+		if len(lost) != 1 || lost[0] != (ID{8}) {
+			t.Errorf("lost: %v", lost)
+		}
+	}
 	if m, _ := filepath.Glob(filepath.Join(dir, "objects/pack/*.keep")); len(m) != 0 {
 		t.Errorf("left over: %v", m)
 	}

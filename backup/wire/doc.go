@@ -27,9 +27,12 @@
 // What comes before a pack has at most 64 MiB, has to begin within a minute, and to go on with 32 KiB a minute for at
 // most 10 minutes. A pack has to begin within a quarter of an hour; then 64 KiB of it have to come in 5 minutes. What
 // comes beside it has at most 4 MiB, and does not count. Another host may be silent for 30 seconds. A pack may be as
-// big as the disk has room for, less a twentieth of the disk or 1 GiB; odb.DB.ReceivePack takes it only if it brings
-// what was asked for with all that this names, and leaves nothing behind otherwise. Names that git would not make are
-// no references. Words of the other side are cleaned of what is not fit for terminals, and cut to 1 KiB (Clean).
+// big as the disk has room for, less a twentieth of the disk or 1 GiB. odb.DB.ReceivePack takes it only if it brings
+// what was asked for with all that this names, and leaves nothing behind otherwise; but of a path's, whose disk may be
+// damaged, the contents of files may be missing. Names that git would not make are no references. Words of the other
+// side are cleaned of what is not fit for terminals, and cut to 1 KiB (Clean).
+//
+// # Concurrency
 //
 // A Remote has no connection and no state between calls, and is safe for concurrent use. Every call ends when its
 // context is cancelled, and then ends its child processes too.

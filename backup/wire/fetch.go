@@ -96,8 +96,8 @@ func (r *Remote) Link(ctx context.Context, db *odb.DB, tip cold.ID) (release fun
 // them that all came that was asked for; then they are published in db and protected until release is called, which
 // must be after a reference reaches them. If the remote has no such branch, the error is odb.ErrNoRef; if what came is
 // damaged or not enough, cold.ErrCorrupt; if it is too big, odb.ErrTooLarge, and unix.ENOSPC if that is for the disk;
-// if the other side refuses, *ServerError. After an error nothing is left of what came. If the branch's value is in
-// have, nothing is transferred.
+// if the other side refuses, *ServerError. After an error nothing is left of what came. From a path it is enough
+// without the contents of files that are damaged there. If the branch's value is in have, nothing is transferred.
 func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (tip cold.ID,
 	release func() error, err error) {
 	tip, release, err = r.fetch(ctx, db, refname, have)
@@ -130,7 +130,16 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []c
 	if err != nil {
 		return cold.ID{}, nil, p.fail(err)
 	}
-	release, err := p.receive(db, tip)
+	want := odb.Wanted{Tip: tip, Cut: p.isCut}
+	var lost *cold.ID
+	if r.net == nil {
+		// What is good on a damaged disk is worth having, and the volume shows which files are lost.
+		want.Lost = func(id cold.ID) { lost = &id }
+	}
+	release, err := p.receive(db, want)
+	if lost != nil {
+		r.logger().Warnf("contents of files are lost on %s, %s among them: git fsck lists them", r.path, lost)
+	}
 	if err != nil {
 		return cold.ID{}, nil, p.fail(err)
 	}
@@ -139,14 +148,14 @@ func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []c
 }
 
 // receive takes the pack that comes now.
-func (p *session) receive(db *odb.DB, tip cold.ID) (release func() error, err error) {
+func (p *session) receive(db *odb.DB, want odb.Wanted) (release func() error, err error) {
 	most, err := room(db.Dir())
 	if err != nil {
 		return nil, err
 	}
 	p.pkt.left = unbounded
 	pack := &packReader{pkt: p.pkt, said: &p.said, tempo: p.tempo}
-	_, release, err = db.ReceivePack(pack, most, tip, p.isCut)
+	_, release, err = db.ReceivePack(pack, most, want)
 	if errors.Is(err, odb.ErrTooLarge) && pack.size > most {
 		err = fmt.Errorf("%w, and the disk has no room for more: %w", err, unix.ENOSPC)
 	}
