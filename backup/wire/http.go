@@ -229,6 +229,7 @@ type exchange struct {
 	body     *io.PipeWriter // once it is sent in chunks
 	closed   bool
 	sent     bool
+	begun    bool          // something of the answer was read
 	version2 bool          // of the protocol
 	answered chan struct{} // closed when answer or err is set
 	answer   *http.Response
@@ -341,7 +342,20 @@ func (c *exchange) Read(p []byte) (int, error) {
 	if c.err != nil {
 		return 0, c.err
 	}
-	return c.answer.Body.Read(p)
+	n, err := c.answer.Body.Read(p)
+	if n > 0 {
+		c.mu.Lock()
+		c.begun = true
+		c.mu.Unlock()
+	}
+	return n, err
+}
+
+// thinking reports whether the request was sent and nothing of its answer has come.
+func (c *exchange) thinking() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sent && c.closed && !c.begun
 }
 
 // decoded is called once the references were read: what is read from then on is the answer, also before there is one.

@@ -66,7 +66,7 @@ func (c *exchange) again() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.head.Reset()
-	c.body, c.closed, c.sent, c.answer, c.err = nil, false, false, nil, nil
+	c.body, c.closed, c.sent, c.begun, c.answer, c.err = nil, false, false, false, nil, nil
 	c.answered = make(chan struct{})
 	return c.ctx.Err()
 }

@@ -286,6 +286,7 @@ func (s *sender) ask() error {
 		return p.fail(err)
 	}
 	s.asked = true
+	p.watch.send()
 	// The answer is read while the pack is sent, because the other side may write at any time and must not block on us.
 	s.answer = make(chan error, 1)
 	go func() { s.answer <- p.readReport() }()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
@@ -27,6 +26,7 @@ type session struct {
 	pkt      *pktReader // of out
 	asked    bool       // in version 2, a request was sent
 	said     messages
+	watch    *watched // of a session with another host
 	end      ending
 	tempo    *pace // of what is read now
 	trailing tempo // of what comes behind all that is wanted
@@ -99,8 +99,8 @@ func (r *Remote) connect(ctx context.Context, service string, settings ...string
 	}
 	p.ctx, p.cancel, p.tempo, p.trailing = ctx, cancel, tempo, r.tempi().trailing
 	if r.net != nil {
-		w := &watched{ctx: ctx, cancel: cancel, in: p.in, out: p.out}
-		p.in, p.out = w, w
+		p.watch = watch(p, cancel)
+		p.in, p.out = p.watch, p.watch
 	}
 	context.AfterFunc(ctx, func() { _ = p.in.Close() })
 	p.pkt = newPktReader(&counted{p.out, ctx, tempo})
@@ -168,39 +168,6 @@ func (p *session) ask(req *request, most int64) error {
 	}
 	return nil
 }
-
-// idleMost is how long another host may take for anything: git's services say every few seconds that they are still at
-// work (git-config(1), uploadpack.keepAlive and receive.keepAlive).
-const idleMost = 30 * time.Second
-
-// errIdle says that a host that was reached has stopped answering.
-var errIdle = fmt.Errorf("nothing came or went for %v", idleMost)
-
-// watched ends a session with another host in which a read or a write gets nowhere for idleMost.
-type watched struct {
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	in     io.WriteCloser
-	out    io.Reader
-}
-
-func (w *watched) during(work func() (int, error)) (int, error) {
-	t := time.AfterFunc(idleMost, func() { w.cancel(errIdle) })
-	n, err := work()
-	t.Stop()
-	if err != nil && w.ctx.Err() != nil {
-		err = context.Cause(w.ctx)
-	}
-	return n, err
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	return w.during(func() (int, error) { return w.out.Read(p) })
-}
-func (w *watched) Write(p []byte) (int, error) {
-	return w.during(func() (int, error) { return w.in.Write(p) })
-}
-func (w *watched) Close() error { return w.in.Close() }
 
 // hangUp tells a service that nothing is wanted, and waits for it.
 func (p *session) hangUp() error {
