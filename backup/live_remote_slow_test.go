@@ -47,14 +47,15 @@ func TestLivePushFromEarlierStates(t *testing.T) {
 		coldtest.Check(t, os.CopyFS(dir, os.DirFS(remote)))
 		w := openVolume(t, v.copyWhole(), Options{Source: dir})
 		if state[0] == m2.String() {
-			coldtest.Check(t, w.remote.Send(t.Context(), wire.Just([]wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}},
-				func(out io.Writer) error {
-					ids, err := w.collect(t.Context(), []cold.ID{m2}, m1)
-					if err != nil {
-						return err
-					}
-					return w.writePack(t.Context(), out, ids)
-				})))
+			coldtest.Check(t, w.remote.Send(t.Context(),
+				wire.Just([]wire.Update{{Ref: "refs/heads/main", Old: m1, New: m2}},
+					func(out io.Writer) error {
+						ids, err := w.collect(t.Context(), []cold.ID{m2}, m1)
+						if err != nil {
+							return err
+						}
+						return w.writePack(t.Context(), out, ids)
+					})))
 		}
 		for ref, id := range map[string]string{"refs/heads/main": state[0], name: state[1]} {
 			if id == "" {

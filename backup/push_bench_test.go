@@ -16,9 +16,9 @@ import (
 	"emberfs/tiers/cold"
 )
 
-// BenchmarkPush pushes one changed file of 100,000 after 3,000 commits, beside `git push` of such a commit and beside the
-// work that the server has with it in any case: to a path, to nginx and to sshd, also over a link with a round trip of
-// 20 ms, and where the server has 10,000 references. The figures are medians in milliseconds. It needs root.
+// BenchmarkPush pushes one changed file of 100,000 after 3,000 commits, beside `git push` of such a commit and beside
+// the work that the server has with it in any case: to a path, to nginx and to sshd, also over a link with a round trip
+// of 20 ms, and where the server has 10,000 references. The figures are medians in milliseconds. It needs root.
 func BenchmarkPush(b *testing.B) {
 	dir, err := os.MkdirTemp("/tmp", "push") // all users must be able to pass
 	coldtest.Check(b, err)

@@ -125,8 +125,8 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 // pushPauseMost bounds the pause before a push is tried again that may help.
 const pushPauseMost = 30 * time.Second
 
-// pushPause is how long to wait after a push that failed: as the remote asks, or a time that grows, with jitter, so that
-// a fleet does not come back all at once. What only a person can change is tried at the backup interval.
+// pushPause is how long to wait after a push that failed: as the remote asks, or a time that grows, with jitter, so
+// that a fleet does not come back all at once. What only a person can change is tried at the backup interval.
 func pushPause(b *backoff.ExponentialBackOff, err error, interval time.Duration) time.Duration {
 	if permanent(err) {
 		return retryAfter(b, err, interval)

@@ -93,7 +93,7 @@ func TestRefNames(t *testing.T) {
 	tip := cold.ID{1}
 	names := []string{mainRef, "refs/heads/\x1b[31m", "refs/heads/../../config", "refs/heads/x.lock",
 		"refs/heads//", "HEAD", "heads/main", "refs/heads/" + strings.Repeat("x", 60_000),
-		"refs/heads/tag^{}", "refs/tags/v"}
+		"refs/heads/tag^{}", "refs/notes/v"}
 	for _, s := range []script{{say(introduce0(tip, append(names, "refs/heads/a b")...))},
 		{say(introduce2()), say(heads(tip, names...))}} {
 		refs, err := (&Remote{path: "fake", net: fakeDialer{s}}).Refs(t.Context())

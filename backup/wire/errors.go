@@ -36,23 +36,12 @@ func (e *saidError) Error() string {
 
 func (e *saidError) Unwrap() error { return e.err }
 
-// maxReason bounds in bytes what is kept of the other side's words.
-const maxReason = 1 << 10
-
-// clipped shortens a reason. The end says most.
-func clipped(reason string) string {
-	if len(reason) <= maxReason {
-		return reason
-	}
-	return "... " + strings.ToValidUTF8(reason[len(reason)-maxReason+4:], "")
-}
-
 func refusedFor(err error, advice string) error {
-	return &cold.RefusedError{Reason: clipped(err.Error()), Advice: advice, Err: err}
+	return &cold.RefusedError{Reason: Clean(err.Error()), Advice: advice, Err: err}
 }
 
 func refused(reason, advice string) error {
-	return &cold.RefusedError{Reason: clipped(reason), Advice: advice}
+	return &cold.RefusedError{Reason: Clean(reason), Advice: advice}
 }
 
 // refusalError is the status of unpacking, or of a reference, in the report of git receive-pack.
@@ -72,13 +61,13 @@ func (e *refusalError) sorted(said string) error {
 		return refused(reason, "free space in the quota of the remote")
 	case has("No space left on device", "Cannot allocate memory", "Out of memory", "Too many open files",
 		"Read-only file system", "Input/output error", "Resource temporarily unavailable"):
-		return &cold.BusyError{Reason: clipped(reason)}
+		return &cold.BusyError{Reason: Clean(reason)}
 	// The texts of builtin/receive-pack.c for failures because something else is at work in the repository.
 	case has("failed to update ref", "cannot lock ref", "atomic transaction failed", "failed to start transaction",
 		"Unable to create", "failed to delete"):
-		return &cold.BusyError{Reason: clipped(reason), Soon: true, Locked: true}
+		return &cold.BusyError{Reason: Clean(reason), Soon: true, Locked: true}
 	case has("unable to migrate objects", "unable to create temporary object directory"):
-		return &cold.BusyError{Reason: clipped(reason), Soon: true}
+		return &cold.BusyError{Reason: Clean(reason), Soon: true}
 	}
 	return refused(reason, adviceFor(reason))
 }
@@ -112,6 +101,9 @@ func containsAny(text string, parts []string) bool {
 	return false
 }
 
+// errMoves says that a reference is not any more where the remote said that it is.
+var errMoves = errors.New("the remote's branches moved while they were fetched; try again")
+
 // sorted gives an error of a session its kind.
 func sorted(err error) error {
 	if err == nil {
@@ -119,6 +111,13 @@ func sorted(err error) error {
 	}
 	var known *cold.RefusedError
 	var busy *cold.BusyError
+	var words *ServerError
+	switch {
+	case errors.Is(err, ErrReadOnly):
+		return refusedFor(err, "name the repository by ssh or https")
+	case errors.As(err, &words) && strings.Contains(words.Words, "not our ref"):
+		return fmt.Errorf("%w (%w)", errMoves, err)
+	}
 	if errors.As(err, &known) || errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged) {
 		return err
 	}
@@ -159,12 +158,12 @@ func (e *StatusError) sorted(err error) error {
 	case http.StatusProxyAuthRequired:
 		return refusedFor(err, "the proxy wants a password: set it in http.proxy of git's configuration")
 	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusTooEarly, http.StatusInsufficientStorage:
-		return &cold.BusyError{Reason: clipped(err.Error()), After: e.RetryAfter, Err: err}
+		return &cold.BusyError{Reason: Clean(err.Error()), After: e.RetryAfter, Err: err}
 	}
 	if e.Code >= 400 && e.Code < 500 {
 		return refusedFor(err, "")
 	}
-	return &cold.BusyError{Reason: clipped(err.Error()), After: e.RetryAfter, Err: err}
+	return &cold.BusyError{Reason: Clean(err.Error()), After: e.RetryAfter, Err: err}
 }
 
 // certificateAdvice says what to do about a TLS connection that will not become a better one.

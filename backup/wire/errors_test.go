@@ -28,12 +28,16 @@ func TestSorted(t *testing.T) {
 		{report("command error on refs/heads/main: failed to update ref", ""), "locked", ""},
 		{report("command error on refs/heads/main: failed to update ref",
 			"error: Unable to create '/x/refs/heads/main.lock': File exists."), "locked", ""},
-		{report("unpack error: unpack-objects abnormal exit", "fatal: write error: No space left on device"), "busy", ""},
-		{report("unpack error: unpack-objects abnormal exit", "fatal: write error: Disk quota exceeded"), "person", "quota"},
-		{report("unpack error: index-pack abnormal exit", "error: object 12: hasDotgit: contains '.git'"), "person", ""},
+		{report("unpack error: unpack-objects abnormal exit", "fatal: write error: No space left on device"), "busy",
+			""},
+		{report("unpack error: unpack-objects abnormal exit", "fatal: write error: Disk quota exceeded"), "person",
+			"quota"},
+		{report("unpack error: index-pack abnormal exit", "error: object 12: hasDotgit: contains '.git'"), "person",
+			""},
 		{report("command error on refs/heads/main: pre-receive hook declined",
 			"GH013: Repository rule violations found: a secret"), "person", "secret"},
-		{report("command error on refs/heads/main: pre-receive hook declined", "GH008: unknown LFS objects"), "person", "LFS"},
+		{report("command error on refs/heads/main: pre-receive hook declined", "GH008: unknown LFS objects"), "person",
+			"LFS"},
 		{report("command error on refs/heads/main: shallow update not allowed", ""), "person", "shallowUpdate"},
 		{status(401), "person", "token"}, {status(403), "person", ""}, {status(404), "person", "address"},
 		{status(413), "person", "client_max_body_size"}, {status(407), "person", "proxy"}, {status(400), "person", ""},
@@ -43,7 +47,8 @@ func TestSorted(t *testing.T) {
 		{said("kex_exchange_identification: Connection closed by remote host"), "again", ""},
 		{said(""), "again", ""},
 		{said("Host key verification failed."), "person", "known_hosts"},
-		{said("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @; Host key verification failed."), "person", "keygen"},
+		{said("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @; Host key verification failed."), "person",
+			"keygen"},
 		{said("git@h: Permission denied (publickey)."), "person", "key"},
 		{said(`Load key "/k": error in libcrypto; git@h: Permission denied (publickey).`), "person", "newline"},
 		{said("fatal: '/x.git' does not appear to be a git repository"), "person", "address"},
@@ -65,7 +70,7 @@ func TestSorted(t *testing.T) {
 	}
 	var refused *cold.RefusedError
 	long := report("pre-receive hook declined", strings.Repeat("ü", 5000)+"end")
-	if !errors.As(long, &refused) || len(refused.Reason) > maxReason || !strings.HasSuffix(refused.Reason, "end)") {
+	if !errors.As(long, &refused) || len(refused.Reason) > maxWords || !strings.HasSuffix(refused.Reason, "end)") {
 		t.Errorf("a long reason: %d bytes", len(refused.Reason))
 	}
 }
@@ -86,8 +91,8 @@ func kindOf(err error) (kind, advice string) {
 	return "again", ""
 }
 
-// TestNameConflict: a branch below, or above, ours on the remote is a thing for a person, although git only says that it
-// could not update the reference.
+// TestNameConflict: a branch below, or above, ours on the remote is a thing for a person, although git only says that
+// it could not update the reference.
 func TestNameConflict(t *testing.T) {
 	dir, r := newRemote(t)
 	v := newVolume(t)

@@ -44,7 +44,8 @@ func advertised(adv *packp.AdvRefs) map[string]cold.ID {
 }
 
 // list starts upload-pack and asks it for the branches whose full names begin with one of prefixes. It may return more.
-func (r *Remote) list(ctx context.Context, prefixes []string, settings ...string) (*session, map[string]cold.ID, error) {
+func (r *Remote) list(ctx context.Context, prefixes []string, settings ...string) (*session, map[string]cold.ID,
+	error) {
 	const tries = 3 // with what is known of the other side, with what it says now, and in version 0
 	for n := 1; ; n++ {
 		p, err := r.connect(ctx, uploadPack, settings...)
@@ -109,7 +110,8 @@ func (r *Remote) Fetch(ctx context.Context, db *odb.DB, refname string, have []c
 
 func (r *Remote) fetch(ctx context.Context, db *odb.DB, refname string, have []cold.ID) (cold.ID, func() error, error) {
 	// Looking for deltas takes minutes where sending takes seconds, and on the same machine there is no gain.
-	p, refs, err := r.list(ctx, []string{refname}, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold", "8m")
+	p, refs, err := r.list(ctx, []string{refname}, "pack.window", "0", "pack.compression", "1", "core.bigFileThreshold",
+		"8m")
 	if err != nil {
 		return cold.ID{}, nil, err
 	}

@@ -40,7 +40,7 @@ func wantKnown(t *testing.T, err error) {
 func wantGood(t *testing.T, refs map[string]cold.ID) {
 	t.Helper()
 	for name, id := range refs {
-		if !strings.HasPrefix(name, headsPrefix) || strings.ContainsAny(name, " \x00\n\x1b") || id.IsZero() {
+		if !startsWith(name, headsPrefix, tagsPrefix) || strings.ContainsAny(name, " \x00\n\x1b") || id.IsZero() {
 			t.Errorf("%q: %s is a reference", name, id)
 		}
 	}
@@ -83,7 +83,7 @@ func FuzzHeads(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, input []byte) {
-		refs, err := readHeads(newPktReader(bytes.NewReader(input)), headsPrefix)
+		refs, err := readHeads(newPktReader(bytes.NewReader(input)), headsPrefix, tagsPrefix)
 		wantKnown(t, err)
 		wantGood(t, refs)
 	})

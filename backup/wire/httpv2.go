@@ -46,7 +46,7 @@ func (d *httpDialer) relearn(p *session, err error) bool {
 	defer d.mu.Unlock()
 	switch {
 	case p != nil && p.recalled:
-		d.v2 = nil
+		d.v2, d.base = nil, d.home // where a redirect led to may be no longer right
 		return changed
 	case nothing && !d.plain:
 		d.v2, d.plain = nil, true

@@ -14,7 +14,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp/capability"
-	"github.com/go-git/go-git/v5/plumbing/protocol/packp/sideband"
 
 	"emberfs/tiers/cold"
 )
@@ -47,10 +46,10 @@ func Just(updates []Update, writePack func(io.Writer) error) Plan {
 // Send asks the remote for its references, and plan for what to do with them, and moves the references, either all of
 // them or none, all in one conversation. It never forces: if a reference has another value than expected, before or
 // during the push, the error is cold.ErrDiverged. If the other side refuses (by a hook, a policy, its fsck, or because
-// the pack is damaged) it is *cold.RefusedError. If the answer is lost, Send reads the references again; it is a success
-// if all have their new values, as it is if they had them before. If the remote is busy with itself (a git gc of its
-// own, another push), Send tries again for up to a second or two. ErrNotAtomic is only possible for several updates;
-// nothing was changed then. Errors of plan are returned as they are.
+// the pack is damaged) it is *cold.RefusedError. If the answer is lost, Send reads the references again; it is a
+// success if all have their new values, as it is if they had them before. If the remote is busy with itself (a git gc
+// of its own, another push), Send tries again for up to a second or two. ErrNotAtomic is only possible for several
+// updates; nothing was changed then. Errors of plan are returned as they are.
 func (r *Remote) Send(ctx context.Context, plan Plan) error {
 	renewed := false
 	for pause := 50 * time.Millisecond; ; pause *= 3 {
@@ -237,6 +236,8 @@ func (s *sender) run(plan Plan) error {
 		s.err = s.w.Flush()
 	}
 	_ = s.p.in.Close() // if the other side has closed it, its answer says why
+	late := time.AfterFunc(reportMost, func() { s.p.cancel(&slowError{in: reportMost, all: true}) })
+	defer late.Stop()
 	return s.finish()
 }
 
@@ -352,15 +353,21 @@ func (s *sender) finish() error {
 	return nil // it has reported success; its exit status does not matter
 }
 
+const (
+	// maxReport is how many bytes the answer to a push may have.
+	maxReport = 64 << 20
+	// reportMost is how long the other side may be at work with a push that has arrived, hooks included.
+	reportMost = time.Hour
+)
+
 // errNoReport says that the other side ended without an answer.
 var errNoReport = errors.New("no answer came")
 
 // readReport reads the result of the command. A refusal comes as the status of unpacking, or as that of a reference.
 func (p *session) readReport() error {
-	demux := sideband.NewDemuxer(sideband.Sideband64k, p.out)
-	demux.Progress = &p.said
+	p.pkt.left = maxReport
 	report := packp.NewReportStatus()
-	if err := report.Decode(demux); err != nil {
+	if err := report.Decode(&packReader{pkt: p.pkt, said: &p.said}); err != nil {
 		return fmt.Errorf("%w: %w", errNoReport, err)
 	}
 	err := report.Error()
@@ -371,7 +378,7 @@ func (p *session) readReport() error {
 		}
 	}
 	if err != nil {
-		return &refusalError{err.Error()}
+		return &refusalError{Clean(err.Error())}
 	}
 	if len(report.CommandStatuses) == 0 {
 		return fmt.Errorf("%w: it does not name the reference", errNoReport)

@@ -104,8 +104,8 @@ func exchangeAll(t *testing.T, dir string, r *Remote, version2 bool) {
 		}
 		refs, err := r.Refs(t.Context())
 		check(t, err)
-		if len(refs) != 2 || refs[mainRef] != tip || refs[mainRef+"-2"] != tip {
-			t.Errorf("it has %v, not two heads at %s", refs, tip)
+		if len(refs) != 3 || refs[mainRef] != tip || refs[mainRef+"-2"] != tip {
+			t.Errorf("it has %v, not two heads and a tag at %s", refs, tip)
 		}
 		got, release, err := r.Fetch(t.Context(), b.db, mainRef, have)
 		check(t, err)

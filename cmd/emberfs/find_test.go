@@ -31,10 +31,12 @@ func TestFindReusedDevice(t *testing.T) {
 			[]registration{finishing, bound}, []registration{bound}},
 		{"mounted again elsewhere", []fs.MountEntry{mount("/a", "0:41"), mount("/c", "0:40"), mount("/b", "0:40")},
 			[]registration{finishing, bound}, []registration{bound}},
-		{"bound over another's mountpoint", []fs.MountEntry{mount("/b", "0:39"), mount("/c", "0:40"), mount("/b", "0:40")},
+		{"bound over another's mountpoint", []fs.MountEntry{mount("/b", "0:39"), mount("/c", "0:40"),
+			mount("/b", "0:40")},
 			[]registration{entry("/b", "/state/b", "0:39"), bound},
 			[]registration{bound, entry("/b", "/state/b", "0:39")}},
-		{"a bind mount that was left", []fs.MountEntry{mount("/b", "0:40")}, []registration{bound}, []registration{bound}},
+		{"a bind mount that was left", []fs.MountEntry{mount("/b", "0:40")}, []registration{bound},
+			[]registration{bound}},
 	} {
 		m, _ := fs.MountAt(c.table, "/b")
 		if got := (found{path: "/b", mount: &m}).daemonsIn(c.list, c.table); !slices.Equal(got, c.want) {
