@@ -50,7 +50,7 @@ func TestNetBusyServer(t *testing.T) {
 			deadline(t, length+3*time.Minute)
 			s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{BodyLimit: "0"})
 			front := gitserver.NewFront(t, s)
-			v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s")).mount()
+			v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s,push_min_interval=0")).mount()
 			v.write("f", "one")
 			v.sync()
 			var asked atomic.Int64
@@ -91,7 +91,7 @@ func TestNetRetryAfter(t *testing.T) {
 	const wait = 4 * time.Second
 	s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{BodyLimit: "0"})
 	front := gitserver.NewFront(t, s)
-	v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s")).mount()
+	v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s,push_min_interval=0")).mount()
 	v.write("f", "one")
 	v.sync()
 	var asked, early, last atomic.Int64

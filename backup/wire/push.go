@@ -114,7 +114,12 @@ func (r *Remote) sendOnce(ctx context.Context, plan Plan) error {
 		return fmt.Errorf("push to %s: %w", r.path, err)
 	}
 	s := &sender{ctx: ctx, r: r}
-	err := s.run(plan)
+	var err error
+	if _, read := r.net.(*gitDialer); read {
+		err = s.look(plan)
+	} else {
+		err = s.run(plan)
+	}
 	if s.p != nil && s.p.stopped && s.p.end.orderly() {
 		r.done()
 	}
@@ -194,6 +199,25 @@ type sender struct {
 	w      *bufio.Writer      // once asked
 	answer chan error         // result of readReport, once asked
 	err    error              // error of the other side, not one of writePack
+}
+
+// look is run where the other side takes no pushes: it finds out whether there is anything to push.
+func (s *sender) look(plan Plan) error {
+	var err error
+	if s.refs, err = s.r.Refs(s.ctx); err != nil {
+		return err
+	}
+	updates, _, err := plan(s.refs)
+	if err != nil {
+		return &ownError{err}
+	}
+	if s.updates = updates; len(updates) == 0 {
+		return nil
+	}
+	if done, _ := compare(updates, s.refs); !done {
+		return ErrReadOnly
+	}
+	return nil
 }
 
 // run is one conversation.
