@@ -50,7 +50,8 @@ func TestNetBusyServer(t *testing.T) {
 			deadline(t, length+3*time.Minute)
 			s := gitserver.HTTP(t, serverDir(t), gitserver.HTTPOptions{BodyLimit: "0"})
 			front := gitserver.NewFront(t, s)
-			v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s,push_min_interval=0")).mount()
+			v := remoteVolume(t, "v", s.Server, front.Port(), withOpts("backup_interval=1s,push_min_interval=0"))
+			v.mount()
 			v.write("f", "one")
 			v.sync()
 			var asked atomic.Int64
