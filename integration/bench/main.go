@@ -38,7 +38,7 @@ func run() (err error) {
 	flag.StringVar(&o.module, "module", ".", "the project's directory")
 	flag.DurationVar(&o.limit, "limit", 30*time.Minute, "give up after this long")
 	flag.StringVar(&o.only, "only", "", "only these parts, of: "+
-		"ops,passthrough,work,commit,cold,tier,latency,critical (comma separated)")
+		"ops,passthrough,work,commit,cold,tier,latency,critical,push (comma separated)")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		return errors.New("needs root for mounts and images")
@@ -65,7 +65,8 @@ func run() (err error) {
 		name string
 		run  func() error
 	}{{"ops", b.operations}, {"passthrough", b.passthrough}, {"work", b.realWork}, {"commit", b.commits},
-		{"cold", b.cold}, {"tier", b.tiering}, {"latency", b.latencies}, {"critical", b.critical}} {
+		{"cold", b.cold}, {"tier", b.tiering}, {"latency", b.latencies}, {"critical", b.critical},
+		{"push", b.pushes}} {
 		if !o.wants(part.name) {
 			continue
 		}

@@ -69,6 +69,9 @@ const (
 	rowStorm            = "commits of a storm of small critical files, % of a core"
 	rowStormFiles       = "files a second in it"
 
+	rowPush     = "push of one file of 100,000 after 3,000 commits, %s, ms (native: git push)"
+	rowPushOver = "push by http and ssh, over the server's own work, ms"
+
 	peak = ", at its peak" // follows the name of a memory row
 )
 
@@ -90,10 +93,15 @@ func targets() []target {
 		{rowBigCommit, "native", 0.3}, {rowMountMany, "native", 0.05}, {rowFindFirst, "native", 3},
 		{rowFind, "native", 3},
 	}
+	for _, w := range pushWays() {
+		if w.most > 0 {
+			t = append(t, target{pushRow(w.name), "native", w.most})
+		}
+	}
 	for _, row := range comparedRows() {
 		if !strings.HasPrefix(row, "passthrough:") && row != rowMountMany && row != rowFindFirst && row != rowFind &&
 			row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit &&
-			row != rowFsync && row != rowGitStatus {
+			row != rowFsync && row != rowGitStatus && !strings.HasPrefix(row, "push of") {
 			t = append(t, target{row, "rclone", 0.3})
 		}
 	}
@@ -101,10 +109,14 @@ func targets() []target {
 }
 
 func comparedRows() []string {
-	return []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain,
+	rows := []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain,
 		rowRename, rowUnlink, rowAppend, rowRandomWrite, rowPassAppend, rowPassRandom, rowPassCreate, rowFsync,
 		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild,
 		rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind}
+	for _, w := range pushWays() {
+		rows = append(rows, pushRow(w.name))
+	}
+	return rows
 }
 
 // absolute are the promises in absolute terms: p50 and p99 at most; where the target is negative, p50 at least.
@@ -117,7 +129,8 @@ func absolute() []target {
 		{rowMountTime, "", 200}, {rowListLazy, "", 100}, {rowReadCold, "", 5}, {rowRelease, "", 2000},
 		{rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128},
 		{rowCloseToCommit, "", 550}, {rowIdle, "", 100}, {rowCriticalRollback, "", -0.8}, {rowCriticalWAL, "", -0.8},
-		{rowStorm, "", 50}, {rowStormFiles, "", 0}}
+		{rowStorm, "", 50}, {rowStormFiles, "", 0},
+		{rowPushOver, "", 15}}
 }
 
 // results collects figures by row and subject.
