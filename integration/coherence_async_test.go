@@ -68,16 +68,18 @@ func libaio(write bool, fd int, p []byte, off int64) error {
 		done += int(n)
 	}
 	events := make([]ioEvent, len(parts))
-	n, _, errno := uintptr(0), uintptr(0), unix.Errno(unix.EINTR)
-	for errno == unix.EINTR { // the runtime's own signals
-		n, _, errno = unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, uintptr(len(parts)), uintptr(len(parts)),
-			uintptr(unsafe.Pointer(&events[0])), 0, 0)
+	for got := 0; got < len(events); { // the runtime's own signals end the call early, with some of the events or none
+		left := uintptr(len(events) - got)
+		n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, left, left, uintptr(unsafe.Pointer(&events[got])), 0, 0)
+		if errno != 0 && errno != unix.EINTR {
+			return fmt.Errorf("after %d of %d events: %w", got, len(events), errno)
+		}
+		if errno == 0 {
+			got += int(n)
+		}
 	}
 	runtime.KeepAlive(p)
 	runtime.KeepAlive(cbs)
-	if errno != 0 || int(n) != len(parts) {
-		return fmt.Errorf("%d of %d events: %w", n, len(parts), errno)
-	}
 	for _, e := range events {
 		if e.res != int64(e.data) {
 			return fmt.Errorf("%d of %d bytes: %w", e.res, e.data, unix.Errno(max(0, -e.res)))
