@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,9 @@ func TestNetSlowLink(t *testing.T) {
 		r := v.syncs(0, "over a slow link")
 		if took := time.Since(begin); r.code == 0 && took < 31*time.Second {
 			t.Errorf("the link was not slow: it took %v", took)
+		}
+		if !strings.Contains(r.stderr, "push: ") || !strings.Contains(r.stderr, "object") {
+			t.Errorf("sync does not say how far the push is: %q", r.stderr)
 		}
 		link.Limit(0)
 		v.umount()
