@@ -130,6 +130,7 @@ type Cold struct {
 		contact   time.Time          // when the remote last listed its references
 		notes     map[string]string  // what is wrong with the branches, by topic; see note
 		undeleted bool               // the remote does not let live branches be deleted
+		deletions int                // how many pushes with deletions failed since one succeeded
 		locked    time.Time          // since when the remote says that somebody else holds a lock; zero: it does not
 		sides     []string           // what Aside returns
 		ignored   map[string]cold.ID // tips of the remote's references that look like live branches and are none

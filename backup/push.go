@@ -34,6 +34,9 @@ func (c *Cold) Push(ctx context.Context) error {
 
 func (c *Cold) push(ctx context.Context) error {
 	p := &outgoing{c: c, ctx: ctx, done: make(map[string]cold.ID)}
+	if c.failedDeletions() >= deletionsMost {
+		p.undeleted = errDeletions
+	}
 	for {
 		err := c.remote.Send(ctx, p.plan)
 		again := false
@@ -45,15 +48,43 @@ func (c *Cold) push(ctx context.Context) error {
 			again, err = p.step()
 		case errors.Is(err, wire.ErrNotAtomic):
 			again, p.single = !p.single, true
-		case mayBeDeletion(err) && p.deletes() && p.undeleted == nil:
+		case mayBeDeletion(err) && (p.moved || !errors.Is(err, cold.ErrDiverged)) && p.deletes() &&
+			p.undeleted == nil:
 			again, p.undeleted = true, err
+		case errors.Is(err, cold.ErrDiverged) && len(p.updates) > 0 && !p.moved:
+			// The references moved after they were listed: it may have been an earlier push of ours, whose answer was
+			// lost while the remote was still at work with it. The next plan tells.
+			again, p.moved = true, true
 		case lacks(err) && !p.all:
 			again, p.all = true, true
 			c.log.WithError(err).Warn("the remote lacks objects of its own commits: everything is sent")
 		}
 		if !again {
+			if p.deletes() && ctx.Err() == nil {
+				c.noteDeletions(false)
+			}
 			return c.lasting(err)
 		}
+	}
+}
+
+// deletionsMost is how often a push with deletions may fail, for whatever reason, before one goes without.
+const deletionsMost = 3
+
+var errDeletions = errors.New("pushes that delete something have failed several times")
+
+// failedDeletions is how many pushes with deletions have failed since the last push that did not.
+func (c *Cold) failedDeletions() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.deletions
+}
+
+func (c *Cold) noteDeletions(good bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.deletions++; good {
+		c.mu.deletions = 0
 	}
 }
 
@@ -61,7 +92,9 @@ func (c *Cold) push(ctx context.Context) error {
 func mayBeDeletion(err error) bool {
 	var refused *cold.RefusedError
 	var busy *cold.BusyError
-	return errors.As(err, &refused) || errors.As(err, &busy) || errors.Is(err, cold.ErrDiverged)
+	// What has an error behind it is of the link, of an HTTP server or of ssh.
+	return errors.As(err, &refused) && refused.Err == nil || errors.As(err, &busy) && busy.Err == nil ||
+		errors.Is(err, cold.ErrDiverged)
 }
 
 // lacks reports whether the remote refused a push because it has not all that its commits reach.
@@ -82,6 +115,7 @@ type outgoing struct {
 
 	single    bool               // the remote moves one reference at a time
 	all       bool               // what the remote's commits reach is sent too, since the remote may lack it
+	moved     bool               // the remote's references moved in between, once
 	undeleted error              // why a push with deletions failed; no more are tried then
 	done      map[string]cold.ID // where references were moved to in earlier conversations
 
@@ -184,6 +218,7 @@ func (c *Cold) objects(ctx context.Context, parts []part, has map[cold.ID]struct
 func (p *outgoing) sent() error {
 	c := p.c
 	c.lasting(nil)
+	c.noteDeletions(true)
 	if p.ours.Main.IsZero() {
 		return nil
 	}
@@ -207,13 +242,14 @@ type part struct {
 	wire.Update
 	commits []cold.ID
 	base    cold.ID // a commit that the remote has when this part is pushed; zero: none
+	from    cold.ID // the commit after which commits begin; zero: they are all
 }
 
 // planPush finds out what the remote lacks and returns what to push, main first. It returns ErrDiverged if the remote
 // has commits that we lack.
 func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold.ID) (parts []part, err error) {
 	theirs := refs[c.ref]
-	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.Main}, base: theirs}
+	main := part{Update: wire.Update{Ref: c.ref, Old: theirs, New: ours.Main}, base: theirs, from: theirs}
 	if theirs != ours.Main {
 		if !theirs.IsZero() && !c.db.Has(theirs) {
 			return nil, cold.ErrDiverged
@@ -243,7 +279,8 @@ func (c *Cold) planPush(ctx context.Context, ours Position, refs map[string]cold
 		if at.IsZero() {
 			live.base = ours.Main
 		}
-		if live.commits, _, err = c.NewCommits(ctx, ours.Live, live.base); err != nil {
+		live.from = live.base
+		if live.commits, _, err = c.NewCommits(ctx, ours.Live, live.from); err != nil {
 			return nil, err
 		}
 		// main is pushed too even if it is not to move, so that the remote checks that main is still there when the

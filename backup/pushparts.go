@@ -38,6 +38,12 @@ func (p *outgoing) cut(parts []part, refs map[string]cold.ID) ([]cold.ID, error)
 	if len(parts) == 0 {
 		return nil, nil
 	}
+	for ref, at := range p.done {
+		if strings.HasPrefix(ref, carrierPrefix) && refs[ref] != at {
+			return nil, &cold.RefusedError{Reason: fmt.Sprintf("it acknowledges %s, and then does not show it", ref),
+				Advice: "have it show branches of this name, or raise push_max"}
+		}
+	}
 	has, err := c.carried(refs)
 	if err != nil {
 		return nil, err
@@ -77,12 +83,9 @@ func (p *outgoing) cut(parts []part, refs map[string]cold.ID) ([]cold.ID, error)
 	return ids, nil
 }
 
-// tooMuch reports whether a pack of these objects is over the limit. It looks at each only where all that there is here
-// together would be.
+// tooMuch reports whether a pack of these objects is over the limit. What all takes here together does not tell: deltas
+// are sent as whole objects.
 func (c *Cold) tooMuch(ids []cold.ID) (bool, error) {
-	if _, _, all := c.db.Stats(); all <= c.o.PushMax {
-		return false, nil
-	}
 	var sum int64
 	for _, id := range ids {
 		n, err := c.db.StoredSize(id)
@@ -122,7 +125,7 @@ func (c *Cold) shorten(ctx context.Context, p *part, has map[cold.ID]struct{}) (
 	for id := range has {
 		d.seen[id] = struct{}{}
 	}
-	before, sum := p.base, int64(0)
+	before, sum := p.from, int64(0)
 	end := line[len(line)-1]
 	for i := len(line) - 1; i > 0; i-- {
 		list, _, err := c.NewCommits(ctx, line[i], before)
@@ -147,7 +150,7 @@ func (c *Cold) shorten(ctx context.Context, p *part, has map[cold.ID]struct{}) (
 	}
 	p.New = end
 	var err error
-	p.commits, _, err = c.NewCommits(ctx, end, p.base)
+	p.commits, _, err = c.NewCommits(ctx, end, p.from)
 	return true, err
 }
 

@@ -27,7 +27,8 @@ type pusher struct {
 
 // pushRound is one push, for all that asked for it before it began.
 type pushRound struct {
-	urgent  bool          // it does not keep to push_min_interval
+	urgent  bool          // it begins at once, whatever was before
+	soon    bool          // it begins as soon as the remote wants it: a program has called fsync
 	waiting []*remoteWait // `fsync: remote`
 	done    chan struct{}
 	err     error // once done is closed
@@ -49,8 +50,8 @@ func (v *Volume) pushSoon(urgent bool, waiting ...*remoteWait) *pushRound {
 	}
 	r := p.next
 	r.waiting = append(r.waiting, waiting...)
+	r.urgent, r.soon = r.urgent || urgent, r.soon || len(waiting) > 0
 	if urgent || len(waiting) > 0 {
-		r.urgent = true
 		select {
 		case p.wake <- struct{}{}:
 		default:
@@ -81,11 +82,17 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = time.Second, pushPauseMost
 	var again time.Time // of a push that failed; zero: the last one did not
+	var named time.Time // before which the remote wants no push, also of those who wait by an fsync
 	for {
 		p.mu.Lock()
 		r := p.next
 		at := p.begun.Add(v.cfg.PushMinInterval)
-		if again.After(at) {
+		switch {
+		case r != nil && r.urgent:
+			at = time.Time{}
+		case r != nil && r.soon:
+			at = named
+		case again.After(at):
 			at = again
 		}
 		over := p.ctx.Err() != nil
@@ -97,7 +104,7 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 			}
 			return
 		}
-		if wait := time.Until(at); wait > 0 && (r == nil || !r.urgent) {
+		if wait := time.Until(at); wait > 0 {
 			p.mu.Unlock()
 			sleepUnless(p.ctx, wait, p.wake)
 			continue // look again: somebody may have asked for a push now
@@ -105,9 +112,17 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 		p.next, p.begun = nil, time.Now()
 		p.mu.Unlock()
 		err := v.pushOnce(p.ctx)
-		if again = (time.Time{}); err != nil && p.ctx.Err() == nil {
+		again, named = time.Time{}, time.Time{}
+		if err != nil && p.ctx.Err() == nil {
 			pause := pushPause(retry, err, v.cfg.BackupInterval)
-			if r != nil && !permanent(err) && v.keepWaiting(r) {
+			var busy *cold.BusyError
+			switch {
+			case permanent(err):
+				named = time.Now().Add(refusedPause)
+			case errors.As(err, &busy) && busy.After > 0:
+				named = time.Now().Add(pause)
+			}
+			if r != nil && !permanent(err) && v.keepWaiting(r) && named.IsZero() {
 				pause = min(pause, v.cfg.FsyncTimeout/5)
 			}
 			again = time.Now().Add(pause)
@@ -121,6 +136,10 @@ func (v *Volume) pushLoop(ended chan struct{}) {
 		}
 	}
 }
+
+// refusedPause is how long a remote that refuses is left alone by programs that fsync again and again: each push may
+// be an attempt to log in.
+const refusedPause = time.Second
 
 // pushPauseMost bounds the pause before a push is tried again that may help.
 const pushPauseMost = 30 * time.Second

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,6 +72,42 @@ func TestPushPause(t *testing.T) {
 	} {
 		if d := pushPause(b, c.err, c.interval); d != c.want {
 			t.Errorf("%v: %v, want %v", c.err, d, c.want)
+		}
+	}
+}
+
+// TestFsyncKeepsToTheRemote: who waits by an fsync does not press a remote that has named a time, or that refuses;
+// whoever calls sync does.
+func TestFsyncKeepsToTheRemote(t *testing.T) {
+	for what, c := range map[string]struct {
+		err  error
+		most int64
+	}{"named a time": {&cold.BusyError{After: time.Hour}, 1}, "refuses": {&cold.RefusedError{Reason: "no"}, 2}} {
+		m := newMemCold()
+		m.remote = true
+		var pushes atomic.Int64
+		m.pushing = func() { pushes.Add(1) }
+		v := openTest(t, t.TempDir(), m)
+		write(t, v, v.root, "one", "1")
+		if _, err := v.Sync(t.Context(), "interval"); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		m.failPush = c.err
+		m.mu.Unlock()
+		if err := v.pushNow(t.Context()); err == nil {
+			t.Fatal("the push did not fail")
+		}
+		pushes.Store(0)
+		for end := time.Now().Add(600 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			v.pushSoon(false, newRemoteWait())
+		}
+		if n := pushes.Load(); n > c.most {
+			t.Errorf("%s: %d pushes in 600 ms", what, n)
+		}
+		before := pushes.Load()
+		if err := v.pushNow(t.Context()); err == nil || pushes.Load() == before {
+			t.Errorf("%s: sync was not heard: %v", what, err)
 		}
 	}
 }

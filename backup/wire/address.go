@@ -54,6 +54,9 @@ func parseTrusted(source string) (*address, error) {
 			return &address{scheme: "file", path: path}, err
 		}
 		a := &address{scheme: "ssh", host: source[:i], path: source[i+1:]}
+		if u, rest, ok := strings.Cut(source, "@["); ok && !strings.ContainsAny(u, ":/[") { // user@[::1]:path
+			source = "[" + u + "@" + rest
+		}
 		if strings.HasPrefix(source, "[") { // [host]:path, [host:port]:path
 			inside, rest, ok := strings.Cut(source[1:], "]:")
 			if !ok {
@@ -90,13 +93,13 @@ func parseTrusted(source string) (*address, error) {
 		}
 		a.port = int(n)
 	}
+	if u.RawQuery != "" || u.ForceQuery || strings.Contains(source, "#") {
+		return nil, errors.New("a URL with ? or # must have it escaped as %3F or %23")
+	}
 	switch u.Scheme {
 	case "file":
 		if u.Host != "" && u.Host != "localhost" {
 			return nil, fmt.Errorf("file URL with the host %s: %w", u.Host, ErrNotSupported)
-		}
-		if u.RawQuery != "" || u.Fragment != "" {
-			return nil, errors.New("a file URL with ? or # must have it escaped as %3F or %23")
 		}
 		a.path = filepath.Clean(u.Path)
 		return a, nil

@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"emberfs/tiers/cold"
@@ -62,11 +64,12 @@ func (e *refusalError) sorted(said string) error {
 	case has("No space left on device", "Cannot allocate memory", "Out of memory", "Too many open files",
 		"Read-only file system", "Input/output error", "Resource temporarily unavailable"):
 		return &cold.BusyError{Reason: Clean(reason)}
-	// The texts of builtin/receive-pack.c for failures because something else is at work in the repository.
-	case has("failed to update ref", "cannot lock ref", "atomic transaction failed", "failed to start transaction",
-		"Unable to create", "failed to delete"):
+	// The texts of builtin/receive-pack.c for failures because something else is at work in the repository. They are in
+	// the report itself; hooks may say anything.
+	case containsAny(e.reason, []string{"failed to update ref", "cannot lock ref", "atomic transaction failed",
+		"failed to start transaction", "failed to delete"}):
 		return &cold.BusyError{Reason: Clean(reason), Soon: true, Locked: true}
-	case has("unable to migrate objects", "unable to create temporary object directory"):
+	case containsAny(e.reason, []string{"unable to migrate objects", "unable to create temporary object directory"}):
 		return &cold.BusyError{Reason: Clean(reason), Soon: true}
 	}
 	return refused(reason, adviceFor(reason))
@@ -129,15 +132,38 @@ func sorted(err error) error {
 		return refusedFor(err, advice)
 	}
 	var said *saidError
+	var slow *slowError
+	if errors.Is(err, errIdle) || errors.As(err, &slow) {
+		return err // whatever was said before that
+	}
+	text := ""
 	if errors.As(err, &said) {
-		if advice := sshAdvice(said.said); advice != "" {
+		if text = said.said; linkBroke(text) {
+			return err
+		}
+		if advice := sshAdvice(text); advice != "" {
 			return refusedFor(err, advice)
 		}
 	}
-	if advice := repositoryAdvice(err.Error()); advice != "" {
+	if errors.As(err, &words) {
+		text += "; error: " + words.Words
+	}
+	if errors.Is(err, errNotSmart) {
+		return refusedFor(err, noRepository)
+	}
+	if advice := repositoryAdvice(text); advice != "" {
 		return refusedFor(err, advice)
 	}
 	return err
+}
+
+// linkBroke reports whether ssh says that the link is at fault. What else it says may come from a banner, or from login
+// scripts and hooks of the other side.
+func linkBroke(said string) bool {
+	return containsAny(said, []string{"Connection reset", "Connection refused", "Connection timed out",
+		"Operation timed out", "Connection closed by", "closed by remote host", "Broken pipe", "not responding",
+		"Could not resolve hostname", "No route to host", "Network is unreachable", "Shared connection to",
+		"read from master failed"})
 }
 
 // sorted gives an error with an answer of an HTTP server its kind.
@@ -147,6 +173,9 @@ func (e *StatusError) sorted(err error) error {
 		return refusedFor(err, "give a token or password that is valid for this repository; it is read again at "+
 			"each use")
 	case http.StatusForbidden:
+		if e.RetryAfter > 0 { // GitHub's limits
+			return &cold.BusyError{Reason: Clean(err.Error()), After: e.RetryAfter, Err: err}
+		}
 		return refusedFor(err, "the credentials may not do this with this repository, or it takes no pushes over "+
 			"http: change that on the server")
 	case http.StatusNotFound, http.StatusGone:
@@ -171,14 +200,15 @@ func certificateAdvice(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var host x509.HostnameError
 	var invalid x509.CertificateInvalidError
-	var alert tls.AlertError
+	var remote *net.OpError // crypto/tls says so what the other side has said; the type of the alert is its own
 	var verify *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &unknown):
 		return "name the file of the authority that signed it in tls_ca"
 	case errors.As(err, &host), errors.As(err, &invalid), errors.As(err, &verify):
 		return "the server's certificate is not valid for this address and time: mend it there"
-	case errors.As(err, &alert):
+	case errors.As(err, &remote) && remote.Op == "remote error" &&
+		strings.Contains(remote.Err.Error(), "certificate"):
 		return "the server wants a client certificate: name it in tls_cert and tls_key"
 	}
 	return ""
@@ -194,7 +224,8 @@ func sshAdvice(said string) string {
 		return "add the host's key to known_hosts, or take it at the first connection: --host-key-check=accept-new"
 	case has("error in libcrypto", "UNPROTECTED PRIVATE KEY FILE", "bad permissions", "invalid format"):
 		return "the key cannot be used: it needs mode 0600 and its last newline"
-	case has("Permission denied", "Too many authentication failures", "No more authentication methods"):
+	case has("Permission denied (", "Permission denied, please", "Too many authentication failures",
+		"No more authentication methods"):
 		return "give a key that the server knows (ssh_key, or an agent), and check the user in the address"
 	case has("Bad configuration option", "Bad owner or permissions on", "bad configuration options"):
 		return "mend the configuration of ssh"
@@ -204,20 +235,33 @@ func sshAdvice(said string) string {
 	return ""
 }
 
-// repositoryAdvice says what to do if the server knows no such repository, or nothing of git.
+// errNotSmart says that there is a web server, and nothing of git.
+var errNotSmart = errors.New("it is no git repository that speaks the smart protocol")
+
+const noRepository = "check the address, and that the account may see the repository; create it there if it does " +
+	"not exist"
+
+// repositoryAdvice says what to do if the server's words are that it knows no such repository, or nothing of git.
 func repositoryAdvice(text string) string {
 	low := strings.ToLower(text)
 	if containsAny(low, []string{"does not appear to be a git repository", "repository not found", "not exported",
-		"no such project", "could not be found or you don't have permission", "speaks the smart protocol",
+		"no such project", "could not be found or you don't have permission",
 		"project you were looking for could not be found"}) {
-		return "check the address, and that the account may see the repository; create it there if it does not exist"
+		return noRepository
 	}
-	if containsAny(low, []string{"unrecognized command", "command not found", "git-receive-pack: not found",
-		"git-upload-pack: not found"}) {
-		return "install git on the server, for this account"
-	}
-	if containsAny(low, []string{"access denied", "insufficient permission", "not authorized", "read-only"}) {
-		return "the account may not do this with this repository: change that on the server"
+	for line := range strings.SplitSeq(low, "; ") {
+		if containsAny(line, []string{"git-receive-pack", "git-upload-pack"}) &&
+			containsAny(line, []string{"not found", "unrecognized command"}) {
+			return "install git on the server, for this account"
+		}
+		// Banners and login scripts have these words too.
+		if containsAny(line, []string{"access denied", "insufficient permission", "not authorized", "permission denied",
+			"read-only"}) && !strings.Contains(line, "read-only file system") &&
+			slices.ContainsFunc([]string{"fatal: ", "error: ", "remote: "}, func(p string) bool {
+				return strings.HasPrefix(line, p)
+			}) {
+			return "the account may not do this with this repository: change that on the server"
+		}
 	}
 	return ""
 }

@@ -39,7 +39,7 @@ func TestSorted(t *testing.T) {
 		{report("command error on refs/heads/main: pre-receive hook declined", "GH008: unknown LFS objects"), "person",
 			"LFS"},
 		{report("command error on refs/heads/main: shallow update not allowed", ""), "person", "shallowUpdate"},
-		{status(401), "person", "token"}, {status(403), "person", ""}, {status(404), "person", "address"},
+		{status(401), "person", "token"}, {&StatusError{Code: 403}, "person", ""}, {status(403), "busy", ""}, {status(404), "person", "address"},
 		{status(413), "person", "client_max_body_size"}, {status(407), "person", "proxy"}, {status(400), "person", ""},
 		{status(429), "busy", ""}, {status(500), "busy", ""}, {status(502), "busy", ""}, {status(503), "busy", ""},
 		{said("ssh: connect to host h port 22: Connection refused"), "again", ""},
@@ -57,6 +57,17 @@ func TestSorted(t *testing.T) {
 		{x509.UnknownAuthorityError{}, "person", "tls_ca"},
 		{x509.HostnameError{Certificate: &x509.Certificate{}, Host: "h"}, "person", "certificate"},
 		{io.ErrUnexpectedEOF, "again", ""}, {errIdle, "again", ""},
+		// What login scripts, banners, hooks and names of hosts say is no reason.
+		{&saidError{"receive-pack", "bash: line 3: module: command not found", errIdle}, "again", ""},
+		{said("/etc/profile.d/x.sh: Permission denied"), "again", ""},
+		{said("mirror is read-only until 18:00, thank you"), "again", ""},
+		{said("If you are not authorized to use this system, disconnect now.; Connection reset by h port 22"), "again", ""},
+		{said("ssh: Could not resolve hostname git-read-only.example.com: Name or service not known"), "again", ""},
+		{fmt.Errorf("dial tcp: lookup git-read-only.example.com: no such host"), "again", ""},
+		{said("fatal: unable to create temporary file: Read-only file system"), "again", ""},
+		{report("command error on refs/heads/main: pre-receive hook declined", "Unable to create release 1.2"), "person",
+			"hook"},
+		{said("fatal: remote error: access denied to /x.git"), "person", "account"},
 		{fmt.Errorf("%w: elsewhere", cold.ErrDiverged), "moved", ""},
 	} {
 		got, advice := kindOf(sorted(c.err))

@@ -151,8 +151,7 @@ func (d *httpDialer) discover(ctx context.Context, service string) (resp *http.R
 			kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 			if kind != "application/x-git-"+service+"-advertisement" && resp.ContentLength != 0 {
 				_ = resp.Body.Close()
-				return nil, fmt.Errorf("%s is no git repository that speaks the smart protocol (it sends %q)",
-					base.Redacted(), kind)
+				return nil, fmt.Errorf("%s: %w (it sends %q)", base.Redacted(), errNotSmart, kind)
 			}
 			return resp, nil
 		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect,
@@ -351,11 +350,12 @@ func (c *exchange) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// thinking reports whether the request was sent and nothing of its answer has come.
+// thinking reports whether the request was sent and its answer, or more of it, may take its time: nginx passes on no
+// part of an answer that does not fill a buffer, so what a hook says comes in lumps.
 func (c *exchange) thinking() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sent && c.closed && !c.begun
+	return c.sent && c.closed && (!c.begun || c.service == receivePack)
 }
 
 // decoded is called once the references were read: what is read from then on is the answer, also before there is one.

@@ -152,7 +152,16 @@ func (e *ownError) Unwrap() error { return e.err }
 
 // judge finds out what a failed push has changed.
 func (r *Remote) judge(ctx context.Context, updates []Update, err error) error {
-	refs, rerr := r.Refs(ctx)
+	var refs map[string]cold.ID
+	var rerr error
+	if r.pushes == nil {
+		refs, rerr = r.Refs(ctx)
+	} else { // fetches go elsewhere
+		var p *session
+		if p, rerr = r.start(ctx, receivePack); rerr == nil {
+			refs, rerr = advertised(p.adv), p.hangUp()
+		}
+	}
 	if rerr != nil {
 		return errors.Join(err, rerr)
 	}
@@ -314,7 +323,7 @@ func (s *sender) ask() error {
 	p.watch.send()
 	// The answer is read while the pack is sent, because the other side may write at any time and must not block on us.
 	s.answer = make(chan error, 1)
-	go func() { s.answer <- p.readReport() }()
+	go func() { s.answer <- p.readReport(s.updates) }()
 	s.w = bufio.NewWriterSize(p.in, 256<<10)
 	if err := req.Encode(s.w); err != nil {
 		return err
@@ -378,8 +387,8 @@ func (s *sender) finish() error {
 }
 
 const (
-	// maxReport is how many bytes the answer to a push may have.
-	maxReport = 64 << 20
+	// maxReport is how many bytes the answer to a push may have, besides its words, and maxStatus those for a reference.
+	maxReport, maxStatus = 64 << 10, 4 << 10
 	// reportMost is how long the other side may be at work with a push that has arrived, hooks included.
 	reportMost = time.Hour
 )
@@ -387,9 +396,9 @@ const (
 // errNoReport says that the other side ended without an answer.
 var errNoReport = errors.New("no answer came")
 
-// readReport reads the result of the command. A refusal comes as the status of unpacking, or as that of a reference.
-func (p *session) readReport() error {
-	p.pkt.left = maxReport
+// readReport reads the result of the commands. A refusal comes as the status of unpacking, or as that of a reference.
+func (p *session) readReport(updates []Update) error {
+	p.pkt.left = maxChatter + maxReport + int64(len(updates))*maxStatus
 	report := packp.NewReportStatus()
 	if err := report.Decode(&packReader{pkt: p.pkt, said: &p.said}); err != nil {
 		return fmt.Errorf("%w: %w", errNoReport, err)
@@ -404,8 +413,14 @@ func (p *session) readReport() error {
 	if err != nil {
 		return &refusalError{Clean(err.Error())}
 	}
-	if len(report.CommandStatuses) == 0 {
-		return fmt.Errorf("%w: it does not name the reference", errNoReport)
+	named := map[string]bool{}
+	for _, c := range report.CommandStatuses {
+		named[c.ReferenceName.String()] = true
+	}
+	for _, u := range updates {
+		if !named[u.Ref] {
+			return fmt.Errorf("%w: it does not name %s", errNoReport, u.Ref)
+		}
 	}
 	return nil
 }

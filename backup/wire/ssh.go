@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"emberfs/tiers/subprocess"
 )
 
@@ -211,15 +213,14 @@ func (d *sshDialer) keep(ctx context.Context, options []string) error {
 		return c.Close()
 	}
 	_ = os.Remove(d.socket) // of a connection that has ended
-	// -f ends the call once the connection stands. What it said goes to a file: a pipe would stay open with it.
-	said, err := os.CreateTemp("", "emberfs-ssh")
+	// -f ends the call once the connection stands. What it said goes to a file, which is in memory: a pipe would stay
+	// open with it, and there may be no directory for temporary files.
+	fd, err := unix.MemfdCreate("emberfs-ssh", unix.MFD_CLOEXEC)
 	if err != nil {
-		return err
+		return fmt.Errorf("memfd_create: %w", err)
 	}
+	said := os.NewFile(uintptr(fd), "emberfs-ssh")
 	defer said.Close()
-	if err := os.Remove(said.Name()); err != nil {
-		return err
-	}
 	cmd := d.program(ctx, append(slices.Clone(options), "-M", "-N", "-f", "-o", "ControlPath="+sshWord(d.socket),
 		"-o", fmt.Sprintf("ControlPersist=%d", int(masterIdle.Seconds())), "--", d.host)...)
 	cmd.Stderr = said

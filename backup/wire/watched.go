@@ -37,6 +37,7 @@ type watched struct {
 	reading, writing bool
 	sending          bool // a request whose answer is read already, for what may come of it
 	closed           bool // the request has ended
+	came             bool // and something has come since
 }
 
 // watch watches a session whose context cancel ends.
@@ -50,7 +51,7 @@ func watch(p *session, cancel context.CancelCauseFunc) *watched {
 
 // over ends the session, unless the other side thinks, and may.
 func (w *watched) over() {
-	if w.thinking != nil && w.thinking() {
+	if w.thinks() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.waits() {
@@ -59,6 +60,17 @@ func (w *watched) over() {
 		return
 	}
 	w.cancel(errIdle)
+}
+
+// thinks reports whether the other side may take longer. What was sent last may still be on its way, in buffers here
+// and between, when the request has ended; that a host is gone ssh notices.
+func (w *watched) thinks() bool {
+	if w.thinking != nil {
+		return w.thinking()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sending && w.closed && !w.came
 }
 
 // waits reports whether it is the other side's turn. mu is held.
@@ -87,14 +99,21 @@ func (w *watched) send() {
 func (w *watched) Read(p []byte) (int, error) {
 	w.change(func() { w.reading = true })
 	n, err := w.out.Read(p)
-	w.change(func() { w.reading = false })
+	w.change(func() { w.reading, w.came = false, w.came || w.closed && n > 0 })
 	return n, w.why(err)
 }
 
-func (w *watched) Write(p []byte) (int, error) {
-	w.change(func() { w.writing = true })
-	n, err := w.in.Write(p)
-	w.change(func() { w.writing = false })
+// writeMost is how many bytes have to go within the idle time.
+const writeMost = 16 << 10
+
+func (w *watched) Write(p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		w.change(func() { w.writing = true })
+		m, err = w.in.Write(p[n:min(n+writeMost, len(p))])
+		n += m
+		w.change(func() { w.writing = false })
+	}
 	return n, w.why(err)
 }
 

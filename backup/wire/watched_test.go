@@ -69,3 +69,36 @@ func TestWatchedThinks(t *testing.T) {
 		t.Errorf("after %v: %v", time.Since(start), err)
 	}
 }
+
+// TestWatchedSlowly: bytes that go all the time are no silence, however slow they are and how much is sent at a time;
+// nor is the time in which the last of them are still on their way.
+func TestWatchedSlowly(t *testing.T) {
+	w, sent, answer := watchedPipes(t, nil)
+	w.send()
+	onTheWay := make(chan int, 1000)
+	go func() {
+		b := make([]byte, 1024)
+		for {
+			n, err := sent.Read(b)
+			if err != nil {
+				close(onTheWay)
+				return
+			}
+			onTheWay <- n
+			time.Sleep(3 * time.Millisecond)
+		}
+	}()
+	go func() {
+		for range onTheWay {
+			time.Sleep(7 * time.Millisecond)
+		}
+		_, _ = answer.Write([]byte("ok"))
+	}()
+	read := make(chan error, 1)
+	go func() { _, err := w.Read(make([]byte, 10)); read <- err }()
+	if n, err := w.Write(make([]byte, 160<<10)); err != nil {
+		t.Errorf("after %d bytes: %v", n, err)
+	}
+	check(t, w.Close())
+	check(t, <-read)
+}

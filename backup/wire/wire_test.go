@@ -272,6 +272,7 @@ func TestOpen(t *testing.T) {
 		"ssh://git:secret@example.org/x.git":            ErrPassword,
 		"ssh://-oProxyCommand=x/x.git":                  errBadHost,
 		"git@example.org:x.git":                         nil,
+		"git@[::1]:x.git":                               nil,
 		"file://example.org/x.git":                      ErrNotSupported,
 	} {
 		if _, err := Open(source, Options{}); !errors.Is(err, want) {
@@ -347,5 +348,20 @@ func TestStaleRemoteLock(t *testing.T) {
 	check(t, r.push(t.Context(), one(cold.ID{}, tip), v.pack))
 	if _, err := os.Stat(journal); err == nil {
 		t.Fatal("the note is still there")
+	}
+}
+
+// TestReportNamesAll: a push is acknowledged when the report names each reference.
+func TestReportNamesAll(t *testing.T) {
+	old, fresh := cold.ID{1}, cold.ID{2}
+	intro := pkt(old.String()+" "+mainRef+"\x00report-status side-band-64k atomic delete-refs ofs-delta\n") + "0000"
+	for named, updates := range map[string][]Update{"refs/heads/other": one(old, fresh),
+		mainRef: {{mainRef, old, old}, {"refs/heads/live", cold.ID{}, fresh}}} {
+		report := inBand([]byte(pkt("unpack ok\n") + pkt("ok "+named+"\n") + "0000"))
+		r := &Remote{path: "fake", net: fakeDialer{script{say(intro, report)}}}
+		err := r.push(t.Context(), updates, func(w io.Writer) error { _, err := w.Write([]byte("PACK")); return err })
+		if !errors.Is(err, errNoReport) {
+			t.Errorf("%s is named: %v", named, err)
+		}
 	}
 }
