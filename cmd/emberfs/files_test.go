@@ -337,3 +337,14 @@ func TestJournalStream(t *testing.T) {
 		t.Error("the journal was not recognised")
 	}
 }
+
+// TestPublicSource: what the mount table shows has no token that stands for a user.
+func TestPublicSource(t *testing.T) {
+	for in, want := range map[string]string{"https://ghp_s3cret@h/x.git": "https://xxxxx@h/x.git",
+		"http://u@h:80/x": "http://xxxxx@h:80/x", "https://h/x@y.git": "https://h/x@y.git", "git@h:x": "git@h:x",
+		"ssh://git@h/x": "ssh://git@h/x", "/a@b/c": "/a@b/c", "": ""} {
+		if got := publicSource(in); got != want {
+			t.Errorf("%s: %s", in, got)
+		}
+	}
+}

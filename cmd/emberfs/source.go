@@ -188,6 +188,15 @@ func hideUser(url string) string {
 	return url
 }
 
+// publicSource is a source for the mount table and for status, which others read: the user of an https address may be a
+// token.
+func publicSource(source string) string {
+	if strings.HasPrefix(source, "https://") || strings.HasPrefix(source, "http://") {
+		return redact(source)
+	}
+	return source
+}
+
 // localSource is the path of a source; "" for one of another host.
 func localSource(source string) string {
 	if isRemoteURL(source) {

@@ -52,7 +52,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, moving *
 	}
 	restoring := sync.OnceFunc(func() { shown.begin("restore", "file") })
 	vol, err := tiers.Open(ctx, tiers.Config{
-		State: c.State, Cold: cold, Log: log, Source: c.Source, Branch: c.Branch,
+		State: c.State, Cold: cold, Log: log, Source: publicSource(c.Source), Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, MemoryClassLimit: c.MemoryClassLimit,
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
 		PushMinInterval: c.PushMinInterval, FsyncTimeout: c.FsyncTimeout, OfflineRefuse: c.Offline == offlineRefuse,
@@ -80,7 +80,7 @@ func remoteOptions(c *config) wire.Options {
 
 // mountVolume mounts the volume. report returns the content of .emberfs/status.json.
 func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report func() []byte) (*fs.Server, error) {
-	source := c.Source
+	source := publicSource(c.Source)
 	if source == "" {
 		source = "emberfs"
 	}
