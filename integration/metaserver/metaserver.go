@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ const (
 type Request struct {
 	Time         time.Time
 	Method, Path string
+	Query        url.Values
 	Code         int // 0: not answered yet, or left hanging
 }
 
@@ -72,7 +74,7 @@ func start(answer func(*Server, http.ResponseWriter, *http.Request)) *Server {
 		tokens: map[string]time.Time{}}
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
-		log := &Request{Time: time.Now(), Method: r.Method, Path: r.URL.Path}
+		log := &Request{Time: time.Now(), Method: r.Method, Path: r.URL.Path, Query: r.URL.Query()}
 		s.requests = append(s.requests, log)
 		fault := s.fault
 		s.mu.Unlock()

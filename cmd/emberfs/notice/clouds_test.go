@@ -16,7 +16,6 @@ func serveAWS(t *testing.T) *metaserver.Server {
 	t.Cleanup(s.Close)
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", s.URL)
 	t.Setenv("AWS_EC2_METADATA_DISABLED", "")
-	t.Setenv("http_proxy", "http://127.0.0.1:1") // nobody is there: a proxy that is used is an error
 	return s
 }
 
@@ -61,6 +60,9 @@ func TestAWS(t *testing.T) {
 // line says it.
 func TestAWSTrouble(t *testing.T) {
 	s := serveAWS(t)
+	elsewhere := metaserver.AWS()
+	defer elsewhere.Close()
+	elsewhere.Fail(metaserver.Status(http.StatusOK, `{"action": "stop", "time": "2031-09-18T08:22:00Z"}`))
 	r := quick()
 	r.awsPatience = 300 * time.Millisecond
 	w := observe(t, "aws", r)
@@ -85,7 +87,7 @@ func TestAWSTrouble(t *testing.T) {
 			}},
 			{"hanging", s.Hang},
 			{"redirecting", func(w http.ResponseWriter, r *http.Request) {
-				http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+				http.Redirect(w, r, elsewhere.URL, http.StatusFound)
 			}},
 		} {
 			s.ForgetTokens()
@@ -105,10 +107,11 @@ func TestAWSTrouble(t *testing.T) {
 			w.problem("")
 		}
 		for _, text := range []string{"", "garbage", "{}", `{"action":"dance","time":"2031-09-18T08:22:00Z"}`,
-			`{"action":"terminate","time":"tomorrow"}`, strings.Repeat("x", 1<<20)} {
+			`{"action":"terminate","time":"tomorrow"}`,
+			strings.Repeat(" ", mostAnswer) + `{"action":"stop","time":"2031-09-18T08:22:00Z"}`} {
 			s.Set(metaserver.AWSAction, text)
 			w.problem("instance-action")
-			if n := w.board.Current(); (n == nil) != (had == "") {
+			if n := w.board.Current(); (n == nil) != (had == "") || n != nil && n.What != had {
 				t.Errorf("%.20q: the notice is %+v, it was %q", text, n, had)
 			}
 			s.Unset(metaserver.AWSAction)
@@ -144,7 +147,6 @@ func serveGCP(t *testing.T) *metaserver.Server {
 	s := metaserver.GCP()
 	t.Cleanup(s.Close)
 	t.Setenv("GCE_METADATA_HOST", s.Host())
-	t.Setenv("http_proxy", "http://127.0.0.1:1")
 	return s
 }
 
@@ -155,6 +157,13 @@ func TestGCP(t *testing.T) {
 	time.Sleep(200 * time.Millisecond)
 	if n := len(s.Requests()); n != 4 || w.board.Current() != nil {
 		t.Fatalf("%d requests, %+v", n, w.board.Current())
+	}
+	for i, r := range s.Requests() { // by the tag no change between two questions is missed
+		open := r.Query.Get("wait_for_change") == "true" && r.Query.Get("timeout_sec") == "60" &&
+			len(r.Query.Get("last_etag")) > 1
+		if open != (r.Code == 0) {
+			t.Errorf("request %d: %+v", i, r)
+		}
 	}
 	began := time.Now()
 	s.Set(metaserver.GCPPreempted, "TRUE")
@@ -226,7 +235,6 @@ func serveAzure(t *testing.T) *metaserver.Server {
 	s := metaserver.Azure("vm-1")
 	t.Cleanup(s.Close)
 	t.Setenv(azureEndpoint, s.URL)
-	t.Setenv("http_proxy", "http://127.0.0.1:1")
 	return s
 }
 

@@ -2,6 +2,7 @@ package notice
 
 import (
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -193,5 +194,14 @@ func TestNoticeJSON(t *testing.T) {
 		if err := json.Unmarshal(got, &back); err != nil || !back.same(&n) || !back.When.Equal(n.When) {
 			t.Errorf("%+v, %v", back, err)
 		}
+	}
+}
+
+// TestHTTP: a metadata server is asked directly, whatever proxy the environment names for others.
+func TestHTTP(t *testing.T) {
+	client, idle := newHTTP()
+	defer idle()
+	if transport := client.Transport.(bounded).RoundTripper.(*http.Transport); transport.Proxy != nil {
+		t.Error("it uses a proxy")
 	}
 }
