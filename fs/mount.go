@@ -42,7 +42,7 @@ func Mount(v *tiers.Volume, o Options) (*Server, error) {
 		return nil, &MountError{"mount", o.Mountpoint, err}
 	}
 	p := policy{cache: o.KernelCache}
-	f := newOwnFiles(newFilesystem(v, p, o.Log), o.Status)
+	f := newOwnFiles(newFilesystem(v, p, o.Log), o.Status, o.Notice)
 	fd, detach, err := attach(spec)
 	if err != nil {
 		return nil, err

@@ -32,6 +32,8 @@ type Options struct {
 	// Status returns the content of .emberfs/status.json, each time that the file is opened. It must neither block for
 	// long nor touch the mount, and must be safe for concurrent use. It may be nil.
 	Status func() []byte
+	// Notice returns the content of .emberfs/notice.json, or nil while there is no such file. It is bound as Status is.
+	Notice func() []byte
 	// Debug logs every request and reply at debug level.
 	Debug bool
 	// Log must not be nil.

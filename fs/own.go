@@ -18,6 +18,7 @@ const (
 	ownName    = ".emberfs"
 	rulesName  = "rules.yaml"
 	statusName = "status.json"
+	noticeName = "notice.json"
 )
 
 // Node ids (which are also inode numbers) from ownFirst on belong to that directory; those of tiers.Volume stay far
@@ -26,6 +27,7 @@ const (
 	ownFirst   = ^uint64(0) - 1<<32
 	ownDir     = ownFirst
 	ownStatus  = ownFirst + 1
+	ownNotice  = ownFirst + 2
 	ownRules   = ownFirst + 16
 	ownRulesUp = 1 << 30 // how many ids for rules.yaml there are
 )
@@ -35,11 +37,11 @@ func isOwn(node uint64) bool { return node >= ownFirst }
 // isOwnName reports whether a request is about the name .emberfs in the root.
 func isOwnName(dir uint64, name string) bool { return dir == fuse.FUSE_ROOT_ID && name == ownName }
 
-// ownFiles adds the directory .emberfs to a filesystem, with rules.yaml (the volume's own rules) and status.json.
-// Requests about other nodes are passed on.
+// ownFiles adds the directory .emberfs to a filesystem, with rules.yaml (the volume's own rules), status.json, and
+// notice.json while the machine is about to go away. Requests about other nodes are passed on.
 type ownFiles struct {
 	*filesystem
-	report   func() []byte // returns the content of status.json
+	reports  map[uint64]func() []byte // what return the contents of status.json and notice.json
 	uid, gid uint32
 	born     time.Time
 
@@ -63,16 +65,30 @@ type ownFiles struct {
 
 var _ fuse.RawFileSystem = (*ownFiles)(nil)
 
-// newOwnFiles wraps f. report returns the content of status.json; nil means that it is empty.
-func newOwnFiles(f *filesystem, report func() []byte) *ownFiles {
-	if report == nil {
-		report = func() []byte { return nil }
+// newOwnFiles wraps f. status returns the content of status.json, and notice that of notice.json, or nil while there is
+// no such file. Where status is nil that file is empty, and where notice is nil the other one is never there.
+func newOwnFiles(f *filesystem, status, notice func() []byte) *ownFiles {
+	none := func() []byte { return nil }
+	if status == nil {
+		status = none
 	}
-	o := &ownFiles{filesystem: f, report: report, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
-		born: time.Now()}
+	if notice == nil {
+		notice = none
+	}
+	o := &ownFiles{filesystem: f, reports: map[uint64]func() []byte{ownStatus: status, ownNotice: notice},
+		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), born: time.Now()}
 	o.mu.handles = make(map[uint64]*ownHandle)
 	o.mu.seen, o.mu.changed, o.mu.named = f.vol.RulesText(), o.born, o.born
 	return o
+}
+
+// isReport reports whether a node can only be read: status.json or notice.json.
+func isReport(node uint64) bool { return node == ownStatus || node == ownNotice }
+
+// report returns the content of status.json or notice.json, and whether the file exists.
+func (o *ownFiles) report(node uint64) ([]byte, bool) {
+	data := o.reports[node]()
+	return data, data != nil || node == ownStatus
 }
 
 // rulesNode returns the id of the current rules.yaml, and whether it exists. text is that of the volume's rules. o.mu
@@ -102,7 +118,7 @@ func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 		o.mu.Lock()
 		at = o.mu.named
 		o.mu.Unlock()
-	case ownStatus:
+	case ownStatus, ownNotice:
 		a.Mode = syscall.S_IFREG | 0o444
 		at = time.Now()
 		if h == nil {
@@ -111,7 +127,11 @@ func (o *ownFiles) ownAttr(node uint64, h *ownHandle) (tiers.Attr, error) {
 		if h != nil {
 			a.Size, at = uint64(len(h.data)), h.opened
 		} else {
-			a.Size = uint64(len(o.report()))
+			data, there := o.report(node)
+			if !there {
+				return a, syscall.ESTALE
+			}
+			a.Size = uint64(len(data))
 		}
 	default:
 		text := o.look()
@@ -160,6 +180,10 @@ func (o *ownFiles) find(name string) (uint64, syscall.Errno) {
 	switch name {
 	case statusName:
 		return ownStatus, 0
+	case noticeName:
+		if _, there := o.report(ownNotice); there {
+			return ownNotice, 0
+		}
 	case rulesName:
 		text := o.look()
 		o.mu.Lock()
@@ -281,7 +305,7 @@ func (o *ownFiles) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string)
 	if errno != 0 {
 		return fuse.Status(errno)
 	}
-	if node == ownStatus {
+	if isReport(node) {
 		return fuse.EPERM
 	}
 	text := o.look()

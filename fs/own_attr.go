@@ -80,7 +80,7 @@ func (o *ownFiles) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status
 	if !isOwn(in.NodeId) {
 		return o.filesystem.Access(cancel, in)
 	}
-	if in.Mask&unix.X_OK != 0 && in.NodeId != ownDir || in.Mask&unix.W_OK != 0 && in.NodeId == ownStatus {
+	if in.Mask&unix.X_OK != 0 && in.NodeId != ownDir || in.Mask&unix.W_OK != 0 && isReport(in.NodeId) {
 		return fuse.EACCES
 	}
 	return fuse.OK
@@ -160,8 +160,10 @@ func (o *ownFiles) entries() []fuse.DirEntry {
 		{Name: ".", Ino: ownDir, Mode: syscall.S_IFDIR}, {Name: "..", Ino: up, Mode: syscall.S_IFDIR},
 		{Name: statusName, Ino: ownStatus, Mode: syscall.S_IFREG},
 	}
-	if node, errno := o.find(rulesName); errno == 0 {
-		list = append(list, fuse.DirEntry{Name: rulesName, Ino: node, Mode: syscall.S_IFREG})
+	for _, name := range []string{noticeName, rulesName} {
+		if node, errno := o.find(name); errno == 0 {
+			list = append(list, fuse.DirEntry{Name: name, Ino: node, Mode: syscall.S_IFREG})
+		}
 	}
 	for i := range list {
 		list[i].Off = uint64(i + 1)

@@ -113,11 +113,14 @@ func (o *ownFiles) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenO
 		return o.filesystem.Open(cancel, in, out)
 	}
 	h := &ownHandle{node: in.NodeId}
-	if in.NodeId == ownStatus {
+	if isReport(in.NodeId) {
 		if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
 			return fuse.EACCES
 		}
-		h.data = o.report()
+		var there bool
+		if h.data, there = o.report(in.NodeId); !there {
+			return fuse.Status(syscall.ESTALE)
+		}
 	} else {
 		text := o.look()
 		o.mu.Lock()
@@ -162,7 +165,7 @@ func (o *ownFiles) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byt
 		return o.filesystem.Writev(cancel, in, data)
 	}
 	h := o.handle(in.NodeId, in.Fh)
-	if h == nil || h.node == ownStatus {
+	if h == nil || isReport(h.node) {
 		return 0, fuse.EBADF
 	}
 	o.mu.Lock()
@@ -198,7 +201,7 @@ func (o *ownFiles) touched(h *ownHandle, p pending) {
 // truncate implements ftruncate(2) or, without an open file, truncate(2), which comes into effect at once.
 func (o *ownFiles) truncate(node uint64, h *ownHandle, size uint64) error {
 	switch {
-	case node == ownStatus:
+	case isReport(node):
 		return syscall.EACCES
 	case size > rules.MaxBytes:
 		return syscall.EFBIG

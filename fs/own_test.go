@@ -22,13 +22,17 @@ const (
 // ownRig drives the directory .emberfs as the kernel would.
 type ownRig struct {
 	*rig
-	o *ownFiles
+	o      *ownFiles
+	notice []byte // the content of notice.json; nil: there is none
 }
 
 func newOwnRig(t testing.TB) *ownRig {
 	r := newRig(t)
 	var reports atomic.Int32
-	return &ownRig{r, newOwnFiles(r.f, func() []byte { return fmt.Appendf(nil, "report %d", reports.Add(1)) })}
+	out := &ownRig{rig: r}
+	out.o = newOwnFiles(r.f, func() []byte { return fmt.Appendf(nil, "report %d", reports.Add(1)) },
+		func() []byte { return out.notice })
+	return out
 }
 
 func (r *ownRig) lookup(dir uint64, name string) (node uint64, st fuse.Status) {
@@ -248,4 +252,50 @@ func TestOwnAttributes(t *testing.T) {
 	}
 	r.want("data behind the end", r.o.Lseek(nil, &fuse.LseekIn{InHeader: head(ownStatus), Fh: out.Fh, Offset: 99,
 		Whence: unix.SEEK_DATA}, &off), fuse.Status(syscall.ENXIO))
+}
+
+// TestOwnNotice: notice.json is there while there is a notice, and who has it open reads on.
+func TestOwnNotice(t *testing.T) {
+	r := newOwnRig(t)
+	if _, st := r.lookup(ownDir, noticeName); st != fuse.ENOENT {
+		t.Errorf("without a notice: %v", st)
+	}
+	r.want("create", r.o.Create(nil, &fuse.CreateIn{InHeader: head(ownDir)}, noticeName, new(fuse.CreateOut)),
+		fuse.EPERM)
+	r.notice = []byte(`{"what":"x"}`)
+	node, st := r.lookup(ownDir, noticeName)
+	if r.want("lookup", st, fuse.OK); node != ownNotice {
+		t.Fatalf("node %d", node)
+	}
+	if got := r.list(); !slices.Equal(got, []string{".", "..", statusName, noticeName}) {
+		t.Errorf("with a notice it lists %q", got)
+	}
+	if got := r.size(node); got != uint64(len(r.notice)) {
+		t.Errorf("its size is %d", got)
+	}
+	r.want("unlink", r.o.Unlink(nil, ptr(head(ownDir)), noticeName), fuse.EPERM)
+	r.want("access", r.o.Access(nil, &fuse.AccessIn{InHeader: head(node), Mask: unix.W_OK}), fuse.EACCES)
+	for _, flags := range []uint32{unix.O_RDWR, unix.O_TRUNC} {
+		r.want("open for writing", r.o.Open(nil, &fuse.OpenIn{InHeader: head(node), Flags: flags}, new(fuse.OpenOut)),
+			fuse.EACCES)
+	}
+	r.want("truncate", r.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: head(node),
+		Valid: fuse.FATTR_SIZE}}, new(fuse.AttrOut)), fuse.EACCES)
+	var out fuse.OpenOut
+	r.want("open", r.o.Open(nil, &fuse.OpenIn{InHeader: head(node)}, &out), fuse.OK)
+	r.notice = nil
+	stale := fuse.Status(syscall.ESTALE)
+	r.want("open of one that is gone", r.o.Open(nil, &fuse.OpenIn{InHeader: head(node)}, new(fuse.OpenOut)), stale)
+	if got := r.content(node, out.Fh); got != `{"what":"x"}` {
+		t.Errorf("who has it open reads %q", got)
+	}
+	r.want("write", second(r.o.Write(nil, &fuse.WriteIn{InHeader: head(node), Fh: out.Fh}, []byte("y"))), fuse.EBADF)
+	r.release(node, out.Fh)
+	r.want("getattr", r.o.GetAttr(nil, &fuse.GetAttrIn{InHeader: head(node)}, new(fuse.AttrOut)), stale)
+	if _, st := r.lookup(ownDir, noticeName); st != fuse.ENOENT {
+		t.Errorf("without a notice again: %v", st)
+	}
+	if got := r.list(); !slices.Equal(got, []string{".", "..", statusName}) {
+		t.Errorf("without a notice again it lists %q", got)
+	}
 }

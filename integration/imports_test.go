@@ -32,17 +32,20 @@ var mayImport = map[string]string{
 	"backup/coldtest": "backup/odb tiers/cold",
 
 	"cmd/emberfs": "fs tiers tiers/cold tiers/warm tiers/inspect tiers/restore tiers/rules tiers/subprocess " +
-		"tiers/tmpfs backup backup/format backup/odb backup/fsck backup/log backup/wire",
+		"tiers/tmpfs backup backup/format backup/odb backup/fsck backup/log backup/wire cmd/emberfs/notice",
+	"cmd/emberfs/notice": "tiers/subprocess",
 
-	"integration":           "integration/effort integration/gitserver integration/powercut integration/testprog",
-	"integration/bench":     "",
-	"integration/blocklog":  "",
-	"integration/effort":    "",
-	"integration/gitserver": "integration/testprog",
-	"integration/loopback":  "",
-	"integration/powercut":  "integration/effort",
-	"integration/soak":      "",
-	"integration/testprog":  "",
+	"integration": "integration/effort integration/gitserver integration/metaserver integration/powercut " +
+		"integration/testprog",
+	"integration/bench":      "",
+	"integration/blocklog":   "",
+	"integration/effort":     "",
+	"integration/gitserver":  "integration/testprog",
+	"integration/loopback":   "",
+	"integration/metaserver": "",
+	"integration/powercut":   "integration/effort",
+	"integration/soak":       "",
+	"integration/testprog":   "",
 }
 
 // testsMayImport is what the tests of a package may import beside that, and nothing but tests: what they share, and how
@@ -52,6 +55,8 @@ var testsMayImport = map[string]string{
 	"backup":      "backup/coldtest integration/gitserver",
 	"backup/log":  "backup/coldtest",
 	"backup/fsck": "backup/coldtest",
+
+	"cmd/emberfs/notice": "integration/metaserver",
 }
 
 // TestImportTable holds mayImport, and which folder may import which foreign module.
@@ -61,6 +66,8 @@ func TestImportTable(t *testing.T) {
 		"github.com/go-git":                    "backup",
 		"github.com/git-lfs/go-netrc":          "backup",
 		"golang.org/x/net":                     "backup",
+		"github.com/aws":                       "cmd",
+		"cloud.google.com/go":                  "cmd",
 		"github.com/VictoriaMetrics/fastcache": "tiers",
 	}
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports,GoFiles,Dir", "-tags=slow",

@@ -84,13 +84,17 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			}
 			continue // look again: a commit may have been made meanwhile
 		}
+		if _, why := v.nextBackup(); why == "notice" {
+			reason = why
+		}
 		rc, err := v.Sync(ctx, reason)
 		switch {
 		case errors.Is(err, context.Canceled):
 			return
 		case err == nil && rc.Complete:
 			retry.Reset()
-			next, reason, rest = interval, "interval", time.Time{}
+			rest = time.Time{}
+			next, reason = v.nextBackup()
 		case err != nil:
 			next = retryAfter(retry, err, interval)
 			v.log.WithError(err).WithField("retry", next.String()).Error(

@@ -54,6 +54,11 @@ type config struct {
 
 	MemoryClassLimit int64 // bytes
 
+	Notice        string        // as notice.Parse reads it
+	NoticeCommand string        // "" for none
+	ExpiresIn     time.Duration // from the mount on; 0: not set
+	ExpiresAt     string        // as in RFC 3339; "" if not set
+
 	RemoteUser   string
 	Token        string // where it is, never the token
 	TLSCA        string

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"emberfs/cmd/emberfs/notice"
 	"emberfs/tiers"
 	"emberfs/tiers/cold"
 )
@@ -33,6 +34,7 @@ type daemonReply struct {
 type statusReply struct {
 	daemonReply
 	tiers.Status
+	Notice *notice.Notice `json:"notice"` // that this machine goes away, or may; null: there is none
 }
 
 const (

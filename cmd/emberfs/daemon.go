@@ -38,6 +38,7 @@ type volume interface {
 	ListRules() tiers.RulesList
 	SetAtime(tiers.Atime)
 	ExplainRules(path string, dir bool) tiers.RulesReport
+	Expire(at time.Time)
 	EndMemory() error
 	Close() error
 }
@@ -82,6 +83,7 @@ type daemon struct {
 		final   *tiers.Receipt
 	}
 	umounting sync.Mutex // one umount at a time
+	noticed   *noticed   // what says that the machine goes away
 
 	// The volume's last status, set just before the volume is closed. Until then the volume is asked.
 	last struct {
@@ -99,6 +101,7 @@ func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger)
 	d.ending, d.cut = context.WithCancelCause(context.Background())
 	d.mu.phase = phaseMounted
 	d.mu.reason = "unmount"
+	d.noticed = newNoticed(c, vol, log)
 	return d
 }
 
@@ -254,6 +257,7 @@ func (d *daemon) finish() *tiers.Receipt {
 	reason := d.mu.reason
 	prior := d.mu.prior
 	d.mu.Unlock()
+	d.noticed.end()
 	d.notify("STOPPING=1")
 	stopTicking := d.extendTimeout()
 	defer stopTicking()

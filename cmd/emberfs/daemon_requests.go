@@ -30,6 +30,8 @@ func (d *daemon) status() statusReply {
 	} else {
 		out.Status = d.vol.Status()
 	}
+	out.Notice = d.noticed.board.Current()
+	out.Errors = slices.Concat(out.Errors, d.noticed.board.Problems())
 	return out
 }
 
@@ -57,6 +59,23 @@ func (s *statusReport) text() []byte {
 	}
 	var out bytes.Buffer
 	if err := printJSON(&out, st); err != nil {
+		return nil
+	}
+	return out.Bytes()
+}
+
+// notice returns the content of .emberfs/notice.json, or nil where there is no notice.
+func (s *statusReport) notice() []byte {
+	d := s.daemon.Load()
+	if d == nil {
+		return nil
+	}
+	n := d.noticed.board.Current()
+	if n == nil {
+		return nil
+	}
+	var out bytes.Buffer
+	if err := printJSON(&out, n); err != nil {
 		return nil
 	}
 	return out.Bytes()

@@ -38,6 +38,8 @@ type fakeVolume struct {
 
 	rules    *rules.Set
 	withheld []tiers.RuleEntry
+
+	expires []time.Time // what Expire was told
 }
 
 func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
@@ -97,6 +99,12 @@ func (v *fakeVolume) ExplainRules(path string, dir bool) tiers.RulesReport {
 }
 
 func (v *fakeVolume) EndMemory() error { return nil }
+
+func (v *fakeVolume) Expire(at time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.expires = append(v.expires, at)
+}
 
 func (v *fakeVolume) Close() error {
 	v.mu.Lock()

@@ -114,6 +114,7 @@ func checkApart(mountpoint string, c *config) error {
 	for _, p := range []struct{ what, path, hint string }{
 		{"state directory", c.State, "choose one outside of the mountpoint by --state"},
 		{"source", localSource(c.Source), "a repository under the mountpoint would be hidden by it"},
+		{"notice file", noticeFile(c), "the daemon does not look into its own mount; name one outside by --notice"},
 		{"log file", c.LogFile, "choose one outside of the mountpoint by --log-file"},
 	} {
 		if p.path == "" {

@@ -56,6 +56,9 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 		caughtAlone(unix.SIGHUP)
 	}
 	caughtAlone(unix.SIGPIPE)
+	noticeSignals := make(chan os.Signal, 1)
+	signal.Notify(noticeSignals, unix.SIGUSR1)
+	defer signal.Stop(noticeSignals)
 	if err := os.Chdir("/"); err != nil { // the caller's working directory may have to be unmounted
 		return mountError(c.Mountpoint, err, "")
 	}
@@ -103,7 +106,7 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 		log.WithError(err).Warn("commands will not find this volume by its mountpoint")
 	}
 	report := &statusReport{config: c, vol: vol}
-	server, err := mountVolume(vol, c, log, report.text)
+	server, err := mountVolume(vol, c, log, report.text, report.notice)
 	if err != nil {
 		return withCode(exitMount, "mount", c.Mountpoint, errors.Join(err, listener.remove(), registry.remove(entry),
 			vol.Close()))
@@ -126,6 +129,7 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 		err = errors.Join(err, server.Unmount(true), server.Wait(), vol.Close())
 		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
+	d.noticed.begin(noticeSignals)
 	d.notify("READY=1")
 	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source,
 		"branch": c.Branch}).Info("mounted")

@@ -11,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"emberfs/backup/wire"
+	"emberfs/cmd/emberfs/notice"
 )
 
 // kind is the type of a setting's value.
@@ -26,6 +27,8 @@ const (
 	kindSecret // where a secret is; the variable EMBERFS_NAME is the secret itself
 	kindKey    // the same, or a path, made absolute
 	kindProxy  // URL without a password
+	kindNotice // auto, aws, gcp, azure, file:PATH, command:COMMAND, none
+	kindTime   // a point in time, as in RFC 3339
 )
 
 // setting is one row of the table from which flags, -o options, YAML keys and environment variables are all derived.
@@ -71,6 +74,8 @@ func (s *setting) usage() string {
 // typeName returns what --help shows after the flag.
 func (s *setting) typeName() string {
 	switch s.kind {
+	case kindTime:
+		return "date"
 	case kindPath, kindKey:
 		return "path"
 	case kindSize:
@@ -139,6 +144,21 @@ func (s *setting) canonical(value string) (string, error) {
 			}
 		}
 		return "", fmt.Errorf("bad value %q: want one of %s", value, strings.Join(s.choices, ", "))
+	case kindNotice:
+		spec, err := notice.Parse(value)
+		if err != nil {
+			return "", fmt.Errorf("bad value %q: %w", value, err)
+		}
+		return spec.String(), nil
+	case kindTime:
+		if value == "" {
+			return "", nil
+		}
+		at, err := time.Parse(time.RFC3339, value)
+		if err != nil {
+			return "", fmt.Errorf("bad time %q: want a date, such as 2026-11-30T18:00:00Z", value)
+		}
+		return at.UTC().Format(time.RFC3339), nil
 	}
 	return value, nil
 }

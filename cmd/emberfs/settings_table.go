@@ -11,7 +11,7 @@ const leastAge = int64(100 * time.Millisecond)
 // settings returns the table. It is a function because package-level mutable state is not allowed here.
 // emberfs-settings(5) and the flags of `emberfs mount` are both made from it, so that they agree.
 func settings() []setting {
-	return slices.Concat(volumeSettings(), remoteSettings(), processSettings())
+	return slices.Concat(volumeSettings(), noticeSettings(), remoteSettings(), processSettings())
 }
 
 // volumeSettings say what the volume is, what it may take, and when its files move.

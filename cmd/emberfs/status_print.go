@@ -24,6 +24,9 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 		fmt.Fprintf(tab, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("mountpoint", "%s (%s, pid %d)", st.Mountpoint, st.Phase, st.PID)
+	if n := st.Notice; n != nil {
+		row("NOTICE", "%s", noticeText(n, now))
+	}
 	row("volume", "%s, branch %s", st.Volume, st.Branch)
 	if st.Source != "" {
 		row("source", "%s", redact(st.Source))

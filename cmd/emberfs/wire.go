@@ -78,8 +78,9 @@ func remoteOptions(c *config) wire.Options {
 		Proxy: c.Proxy, SSHKey: c.SSHKey, KnownHosts: c.KnownHosts, AcceptNew: c.HostKeyCheck == "accept-new"}
 }
 
-// mountVolume mounts the volume. report returns the content of .emberfs/status.json.
-func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report func() []byte) (*fs.Server, error) {
+// mountVolume mounts the volume. report returns the content of .emberfs/status.json, and noticed that of notice.json.
+func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report, noticed func() []byte) (*fs.Server,
+	error) {
 	source := publicSource(c.Source)
 	if source == "" {
 		source = "emberfs"
@@ -87,6 +88,7 @@ func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report fu
 	server, err := fs.Mount(vol, fs.Options{
 		Mountpoint: c.Mountpoint, FsName: source, AllowOther: c.AllowOther, MountOptions: c.Flags,
 		KernelCache: c.KernelCache, Debug: c.LogLevel == "debug", Log: log, Status: report,
+		Notice: noticed,
 	})
 	var me *fs.MountError
 	if errors.As(err, &me) { // the caller names the mountpoint already
