@@ -22,6 +22,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
+	v.wg.Go(func() { v.budgetLoop(ctx) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	if v.isOffline() {
 		v.wg.Go(func() { v.contactLoop(ctx) })

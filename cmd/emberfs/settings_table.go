@@ -65,6 +65,27 @@ func volumeSettings() []setting {
 			help: "how often everything that changed is committed and pushed",
 			manual: `The daemon commits everything that changed, and pushes it where the volume has a source,
 				this often. A rule may set another time for the files that it matches.`},
+		{name: "max_at_risk", kind: kindBudget, def: "none",
+			help: "what may be lost with the machine, as a time, a size or both: backups begin early enough, and " +
+				"writers are slowed",
+			manual: `This is how much may be lost when the machine goes away: changes up to this age, bytes up to
+				this size, or both, such as 60s, 100MB or 60s,100MB. With a SOURCE it counts what the SOURCE lacks, and
+				without one what no commit has; bytes are counted as programs write them. A backup begins early enough
+				that what is at risk stays within the bounds at the speed of the last backups, which "emberfs status"
+				shows as the time that it takes to save what is at risk. Where nothing changes nothing is committed,
+				and backup_interval remains the longest time between two backups.
+
+				Where programs write faster than the backup can follow, their writes wait: up to a second for each
+				128 KiB of a write, and 10 seconds at most, so that they go on in any case. Reads never wait, nor do
+				calls that only make, rename or remove names. A program that is killed ends at once. While the SOURCE
+				cannot be reached nobody is slowed: the commits go on, what is at risk grows past the bounds, and
+				"emberfs status" and the log say so. The same holds for bounds that are too small for the link. In -o
+				the two are joined by a plus sign, or the value is quoted, because a comma ends an option there.`},
+		{name: "risk_warn", kind: kindBudget, def: "none",
+			help: "what may be at risk, as a time, a size or both, until the log and status warn of it",
+			manual: `When what is at risk grows past this, the daemon logs a warning, once each time, and "emberfs
+				status" shows it among the errors as long as it is so. The value is written as that of max_at_risk. It
+				changes nothing about when backups are made.`},
 		{name: "push_min_interval", kind: kindDuration, none: true,
 			help:    "least time between two pushes that nobody waits for; none: each commit is pushed at once",
 			defHelp: "10s where SOURCE is on the network, none for a path",
