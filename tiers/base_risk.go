@@ -33,7 +33,8 @@ type risk struct {
 type leftOut struct {
 	path  string
 	bytes int64 // of a file: its size
-	since int64 // UnixNano of the first commit without it
+	since int64 // UnixNano of the first commit without it; where it was late, of its last change
+	late  bool  // there was no time for it before a deadline
 	err   error
 }
 
@@ -73,11 +74,25 @@ func (r *risk) leave(list []leftOut) {
 	before := r.out
 	r.out = make(map[string]leftOut, len(list))
 	for _, l := range list {
-		if l.since = before[l.path].since; l.since == 0 {
+		if earlier := before[l.path].since; earlier != 0 {
+			l.since = earlier
+		} else if l.since == 0 {
 			l.since = time.Now().UnixNano()
 		}
 		r.out[l.path] = l
 	}
+}
+
+// late counts what the last commit left out because there was no time for it.
+func (r *risk) late() (c riskCount) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.out {
+		if l.late {
+			c = c.plus(riskCount{1, l.bytes, l.since})
+		}
+	}
+	return c
 }
 
 // left lists what commits left out, in the order of paths: at most most lines, and then a count of the rest.
@@ -234,10 +249,10 @@ type riskParts struct {
 }
 
 // local is what no commit has, without what commits leave out.
-func (p *riskParts) local() riskCount { return p.fresh.plus(p.taken) }
+func (p riskParts) local() riskCount { return p.fresh.plus(p.taken) }
 
 // remote is what the remote lacks, without what commits leave out.
-func (p *riskParts) remote() riskCount { return p.local().plus(p.waiting).plus(p.sending) }
+func (p riskParts) remote() riskCount { return p.local().plus(p.waiting).plus(p.sending) }
 
 func (r *risk) parts() riskParts {
 	r.mu.Lock()

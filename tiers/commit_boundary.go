@@ -31,6 +31,9 @@ func (c *capture) finish(err error) {
 		return
 	}
 	v.justTaken = v.risk.committed()
+	if c.short { // the rest is counted as left out
+		v.justTaken.files, v.justTaken.bytes = min(v.justTaken.files, c.files), min(v.justTaken.bytes, c.bytes)
+	}
 	v.critical.committed(v, c.crit)
 	v.answers = append(v.answers, c.crit.waiting...)
 }

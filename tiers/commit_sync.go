@@ -29,10 +29,19 @@ var final = []string{"unmount", "terminate", "notice"}
 // taken.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
-	if due, _ := v.critical.next(); slices.Contains(final, reason) && !due.IsZero() {
-		_, _ = v.syncCritical(ctx) // first, as there may be a deadline; if it fails the commit below has it too
+	var err error
+	end, limited := ctx.Deadline()
+	switch {
+	case limited && slices.Contains(final, reason):
+		err = v.syncFinal(ctx, rc, end)
+	case slices.Contains(final, reason):
+		if due, _ := v.critical.next(); !due.IsZero() {
+			_, _ = v.syncCritical(ctx) // first, as a deadline may come; if it fails the commit below has it too
+		}
+		fallthrough
+	default:
+		err = v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	}
-	err := v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody reads the receipt
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0

@@ -252,7 +252,7 @@ func (v *Volume) Close() error {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
 		err = v.state.Update(func(s *warm.StateFile) {
-			s.Clean, s.Pending = true, v.risk.files() > 0
+			s.Clean, s.Pending = true, v.risk.files() > 0 || v.risk.late().files > 0
 			v.putContact(s)
 		})
 	}

@@ -71,7 +71,7 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 		}
 		if due <= 0 && ended == nil {
 			ended = make(chan roundResult, 1)
-			go func() { ended <- v.budgetRound(ctx, !expires.IsZero(), down) }()
+			go func() { ended <- v.budgetRound(ctx, expires, down) }()
 		}
 		var tick <-chan time.Time
 		if c := o.counts(); c.files > 0 || c.bytes > 0 || !expires.IsZero() || !deadline.IsZero() {
@@ -105,14 +105,22 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 // roundResult is how a backup of budgetLoop ended.
 type roundResult struct{ err error }
 
-// budgetRound is one backup of budgetLoop. With down it does not wait for the remote.
-func (v *Volume) budgetRound(ctx context.Context, expires, down bool) roundResult {
+// errExpired ends a backup that did not end before the machine was to go away.
+var errExpired = errors.New("the time at which the machine goes away has come")
+
+// budgetRound is one backup of budgetLoop. It ends when the machine goes away, unless expires is zero. With down it
+// does not wait for the remote.
+func (v *Volume) budgetRound(ctx context.Context, expires time.Time, down bool) roundResult {
 	reason := "budget"
-	switch {
-	case down:
-		reason = "interval"
-	case expires:
+	if !expires.IsZero() {
 		reason = "notice"
+		if time.Until(expires) > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadlineCause(ctx, expires, errExpired)
+			defer cancel()
+		}
+	} else if down {
+		reason = "interval"
 	}
 	rc, err := v.Sync(ctx, reason)
 	if err == nil && !down && rc.Remote != "" && !rc.Pushed {
