@@ -41,8 +41,8 @@ func (c *memCold) count() int {
 func TestBudgetBeginsBackups(t *testing.T) {
 	v, c := budgetVolume(t, Budget{Time: 2 * time.Second}, Budget{})
 	write(t, v, v.root, "before", "x")
-	if s := v.Status().AtRisk; s.Local.Files == 0 || s.Remote.Files == 0 || s.Remote.SecondsToSave <= s.Local.SecondsToSave ||
-		s.Local.Measured || s.Remote.Measured {
+	if s := v.Status().AtRisk; s.Local.Files == 0 || s.Remote.Files == 0 ||
+		s.Remote.SecondsToSave <= s.Local.SecondsToSave || s.Local.Measured || s.Remote.Measured {
 		t.Errorf("before the first backup: %+v, %+v", s.Local, s.Remote)
 	}
 	v.Start()
@@ -82,7 +82,9 @@ func TestBudgetWithoutLink(t *testing.T) {
 	c.failPush = nil
 	c.mu.Unlock()
 	v.pushSoon(true)
-	eventuallyTrue(t, "it is pushed", func() bool { return v.risk.now().Files == 0 && !says("max_at_risk") && !says("risk_warn") })
+	eventuallyTrue(t, "it is pushed", func() bool {
+		return v.risk.now().Files == 0 && !says("max_at_risk") && !says("risk_warn")
+	})
 	eventuallyTrue(t, "the brake is back", func() bool { return v.budget.brake.Load() != nil })
 }
 

@@ -34,7 +34,8 @@ func (s speed) plus(t speed) speed {
 }
 
 // learn takes in that saving c took so long. What was slower than expected counts in full, and what was faster by half,
-// the first time excepted: an estimate that is too low breaks a promise. Each of the three amounts changes by its share of what was expected.
+// the first time excepted: an estimate that is too low breaks a promise. Each of the three amounts changes by its share
+// of what was expected.
 func (s *speed) learn(c riskCount, took time.Duration) {
 	expected := s.seconds(c)
 	if expected <= 0 || took <= 0 {

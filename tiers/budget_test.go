@@ -196,8 +196,8 @@ func TestPace(t *testing.T) {
 	if v.budget.slowed.Load() != 3 || v.budget.waiting.Load() != 0 {
 		t.Errorf("%d writes waited, %d wait", v.budget.slowed.Load(), v.budget.waiting.Load())
 	}
-	for bytes, want := range map[int64]time.Duration{0: waitUnit, 1: waitUnit, 128 << 10: waitUnit, 256 << 10: 2 * waitUnit,
-		1 << 20: 8 * waitUnit, 1 << 30: waitMost} {
+	for bytes, want := range map[int64]time.Duration{0: waitUnit, 1: waitUnit, 128 << 10: waitUnit,
+		256 << 10: 2 * waitUnit, 1 << 20: 8 * waitUnit, 1 << 30: waitMost} {
 		if got := longestWait(bytes); got != want {
 			t.Errorf("a write of %d bytes waits for %v at most, want %v", bytes, got, want)
 		}

@@ -159,8 +159,8 @@ type survey struct {
 	list []together
 }
 
-// dir surveys the directory n, which is at the path at. Files with names such as db, db-wal and db-journal are taken together
-// or not at all: a database's journal is of no use without it.
+// dir surveys the directory n, which is at the path at. Files with names such as db, db-wal and db-journal are taken
+// together or not at all: a database's journal is of no use without it.
 func (s *survey) dir(ctx context.Context, n *Inode, at string) error {
 	v := s.v
 	if time.Now().After(s.by) {
