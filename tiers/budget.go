@@ -2,43 +2,11 @@ package tiers
 
 import (
 	"math"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/time/rate"
 )
-
-// Budget bounds what may be at risk: by the age of the oldest change, by the bytes written, or by both. The zero Budget
-// bounds nothing.
-type Budget struct {
-	Time  time.Duration // 0: no bound
-	Bytes int64         // 0: no bound
-}
-
-// IsZero says whether the budget bounds nothing.
-func (b Budget) IsZero() bool { return b == Budget{} }
-
-// String returns the budget as the settings write it, such as 1m0s,100 MB.
-func (b Budget) String() string {
-	var parts []string
-	if b.Time > 0 {
-		parts = append(parts, b.Time.String())
-	}
-	if b.Bytes > 0 {
-		parts = append(parts, humanize.Bytes(uint64(b.Bytes)))
-	}
-	if len(parts) == 0 {
-		return "none"
-	}
-	return strings.Join(parts, ",")
-}
-
-// exceeded says whether c is more than the budget.
-func (b Budget) exceeded(c riskCount, now time.Time) bool {
-	return b.Time > 0 && c.age(now) > b.Time || b.Bytes > 0 && c.bytes > b.Bytes
-}
 
 // budget is the component that keeps what is at risk within max_at_risk: it measures how fast changes are saved, says
 // when the next backup must begin, and slows writers that would outrun it.
@@ -110,7 +78,7 @@ func (b Budget) plan(o *outlook, expires, deadline time.Time) plan {
 	p := plan{due: noBackup, full: math.Inf(1), bytes: math.MaxInt64}
 	unsaved, all := o.unsaved(), o.all()
 	cost := all.cost(unsaved.files, unsaved.bytes)
-	some := unsaved.files > 0 || unsaved.bytes > 0
+	some := unsaved != riskCount{}
 	if b.Time > 0 {
 		limit := b.Time.Seconds()
 		p.gated, p.full = true, max(0.4*limit-all.each, limit/20)
@@ -126,11 +94,43 @@ func (b Budget) plan(o *outlook, expires, deadline time.Time) plan {
 	for _, end := range []time.Time{expires, deadline} {
 		if !end.IsZero() {
 			left := end.Sub(o.now).Seconds()
-			p.gated, p.full = true, min(p.full, max(0, 0.8*(left-o.underWay())-all.each))
+			// In short rounds: what is saved is safe, and the speed may not be what it was.
+			p.gated, p.full = true, max(0, min(p.full, 0.8*(left-o.underWay())-all.each, max(left/8, 1)))
 		}
 	}
 	if some && (cost >= p.full/2 || unsaved.bytes >= p.bytes/2 || !expires.IsZero()) {
 		p.due = 0
 	}
 	return p
+}
+
+const (
+	// pushStuck is for how long a push goes on until the link counts as down, and pushStuckTimes how many times the
+	// budget's time, if that is longer.
+	pushStuck      = 30 * time.Second
+	pushStuckTimes = 4
+)
+
+// outlook returns what is known of what is at risk now.
+func (v *Volume) outlook() outlook {
+	b := &v.budget
+	b.mu.Lock()
+	o := outlook{commit: b.commit, push: b.push, hasRemote: v.cold.HasRemote()}
+	b.mu.Unlock()
+	o.now, o.parts = time.Now(), v.risk.parts()
+	return o
+}
+
+// helpless says whether nothing can be expected of the remote now, or of the disk. Then a backup is a commit, writers
+// are not slowed, and what max_at_risk promises is broken, which is said.
+func (v *Volume) helpless(o *outlook) bool {
+	if v.points.failing("commit") {
+		return true
+	}
+	if !v.cold.HasRemote() {
+		return false
+	}
+	stuck := max(pushStuck, pushStuckTimes*v.cfg.MaxAtRisk.Time)
+	from := o.parts.sendFrom
+	return v.points.failing("push") || v.isOffline() || !from.IsZero() && o.now.Sub(from) > stuck
 }

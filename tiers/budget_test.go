@@ -127,7 +127,7 @@ func TestPlanKeepsTheBudget(t *testing.T) {
 		c.commit = speed{each: 0.02, file: 1e-4, byte: 1 / 100e6}
 		c.run(t, 10*time.Minute)
 		t.Logf("%s: at most %d bytes, %v; %d backups, %d bytes written, %d saved", c.name, c.maxBytes, c.maxAge,
-			c.backups, c.written, c.saved)
+			c.simulation.backups, c.written, c.saved)
 		if b := c.budget; b.Bytes > 0 && c.maxBytes > b.Bytes || b.Time > 0 && c.maxAge > b.Time {
 			t.Errorf("%s: %d bytes, %v at risk", c.name, c.maxBytes, c.maxAge)
 		}

@@ -104,7 +104,7 @@ func (v *Volume) reserve(left time.Duration) time.Duration {
 // finalSeconds estimates how long it takes to save all that is at risk, with what earlier rounds left out.
 func (v *Volume) finalSeconds() float64 {
 	o := v.outlook()
-	o.hasRemote = o.hasRemote && !v.linkDown(&o)
+	o.hasRemote = o.hasRemote && !v.helpless(&o)
 	o.parts.fresh = o.parts.fresh.plus(v.risk.late())
 	local, remote := o.seconds()
 	return max(local, remote)
@@ -122,7 +122,7 @@ type together struct {
 // time to find out.
 func (v *Volume) choose(ctx context.Context, left time.Duration) *part {
 	o := v.outlook()
-	o.hasRemote = o.hasRemote && !v.linkDown(&o)
+	o.hasRemote = o.hasRemote && !v.helpless(&o)
 	s := &survey{v: v, by: o.now.Add(left / 8)}
 	if s.dir(ctx, v.root, "") != nil {
 		return nil

@@ -67,6 +67,7 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
 		return errClosed
 	}
 	began := time.Now()
+	v.justTaken = riskCount{} // a commit that only absorbs the live branch takes nothing
 	err := commit(ctx, rc)
 	for wait := spoiledWait; errors.Is(err, ErrSpoiled) && wait < spoiledMost && sleep(ctx, wait); wait *= 4 {
 		v.log.WithError(err).Warn("the commit is tried again")

@@ -16,83 +16,58 @@ const (
 	budgetTick = 250 * time.Millisecond
 	// roundPause is the least time between two backups while the machine is about to go away.
 	roundPause = 500 * time.Millisecond
-	// pushStuck is for how long a push goes on until the link counts as down, and pushStuckTimes how many times the
-	// budget's time, if that is longer.
-	pushStuck      = 30 * time.Second
-	pushStuckTimes = 4
+	// idlePause is the same after a backup that found nothing to save.
+	idlePause = 5 * time.Second
 )
 
-// outlook returns what is known of what is at risk now.
-func (v *Volume) outlook() outlook {
-	b := &v.budget
-	b.mu.Lock()
-	o := outlook{commit: b.commit, push: b.push, hasRemote: v.cold.HasRemote()}
-	b.mu.Unlock()
-	o.now, o.parts = time.Now(), v.risk.parts()
-	return o
-}
-
-// linkDown says whether nothing can be expected of the remote now. Then a backup is a commit, writers are not slowed,
-// and what max_at_risk promises is broken, which is said.
-func (v *Volume) linkDown(o *outlook) bool {
-	if !o.hasRemote {
-		return false
-	}
-	stuck := max(pushStuck, pushStuckTimes*v.cfg.MaxAtRisk.Time)
-	from := o.parts.sendFrom
-	return v.points.failing("push") || v.isOffline() || !from.IsZero() && o.now.Sub(from) > stuck
-}
-
 // budgetLoop begins backups so that what is at risk stays within max_at_risk, and in short rounds once the machine is
-// about to go away; it says where what writers leave must not outrun them; and it says when too much is at risk.
+// about to go away; it bounds what writers may leave unsaved meanwhile; and it says when too much is at risk.
 func (v *Volume) budgetLoop(ctx context.Context) {
 	b := &v.budget
 	retry := backoff.NewExponentialBackOff()
 	retry.InitialInterval, retry.MaxInterval = time.Second, time.Minute
-	var rest time.Time         // no backup begins before this
-	var ended chan roundResult // of the backup under way; nil: there is none
-	defer b.brake.Store(nil)   // nobody would make room any more
-	defer func() {
-		if ended != nil {
-			<-ended
-		}
-	}()
+	var rest time.Time       // no backup begins before this
+	var round *budgetRound   // the backup under way; nil: there is none
+	defer b.brake.Store(nil) // nobody would make room any more
+	defer func() { round.stop() }()
 	for {
 		o := v.outlook()
 		expires, deadline := b.ends(o.now)
 		v.checkRisk(&o)
-		down := v.linkDown(&o)
-		o.hasRemote = o.hasRemote && !down
+		alone := v.helpless(&o)
+		o.hasRemote = o.hasRemote && !alone
 		p := v.cfg.MaxAtRisk.plan(&o, expires, deadline)
-		b.setBrake(p, &o, down)
-		due := max(p.due, rest.Sub(o.now))
-		if p.due == noBackup || !deadline.IsZero() {
-			due = noBackup
+		b.setBrake(p, &o, alone)
+		due := noBackup
+		if p.due != noBackup && deadline.IsZero() {
+			due = max(p.due, rest.Sub(o.now))
 		}
-		if due <= 0 && ended == nil {
-			ended = make(chan roundResult, 1)
-			go func() { ended <- v.budgetRound(ctx, expires, down) }()
+		if round == nil && due <= 0 {
+			round = v.beginRound(ctx, expires, alone)
+		} else if round != nil && alone && o.parts.taken == (riskCount{}) {
+			round.cancel() // commits go on without the remote
 		}
-		var tick <-chan time.Time
-		if c := o.counts(); c.files > 0 || c.bytes > 0 || !expires.IsZero() || !deadline.IsZero() {
-			tick = time.After(budgetTick)
-		}
-		if ended == nil && due > 0 && due < budgetTick {
+		wake, ended, tick := b.wake, (<-chan roundResult)(nil), (<-chan time.Time)(nil)
+		switch c := o.lacking(); {
+		case round != nil:
+			wake, ended, tick = nil, round.ended, time.After(budgetTick)
+		case v.cfg.MaxAtRisk.IsZero() && v.cfg.RiskWarn.IsZero() && expires.IsZero() && deadline.IsZero():
+		case due < budgetTick:
 			tick = time.After(due)
-		}
-		if v.cfg.MaxAtRisk.IsZero() && v.cfg.RiskWarn.IsZero() && expires.IsZero() && deadline.IsZero() {
-			tick = nil // nothing to plan for
+		case c != riskCount{} || !expires.IsZero() || !deadline.IsZero():
+			tick = time.After(budgetTick)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick:
-		case <-b.wake:
+		case <-wake:
 		case r := <-ended:
-			ended = nil
-			if rest = time.Now().Add(roundPause); r.err == nil {
+			round.cancel()
+			round, rest = nil, time.Now().Add(r.rest(!expires.IsZero()))
+			if r.err == nil {
 				retry.Reset()
-			} else if !errors.Is(r.err, context.Canceled) {
+			} else if ctx.Err() == nil {
 				pause := retryAfter(retry, r.err, v.cfg.BackupInterval)
 				rest = time.Now().Add(pause)
 				v.log.WithError(r.err).WithField("retry", pause.String()).Error(
@@ -102,36 +77,70 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 	}
 }
 
-// roundResult is how a backup of budgetLoop ended.
-type roundResult struct{ err error }
+// budgetRound is one backup of budgetLoop.
+type budgetRound struct {
+	ended  chan roundResult // capacity 1
+	cancel context.CancelFunc
+}
+
+// roundResult is how a budgetRound ended; idle: there was nothing to save.
+type roundResult struct {
+	idle bool
+	err  error
+}
+
+// rest is how long it is until the next backup may begin.
+func (r roundResult) rest(expires bool) time.Duration {
+	switch {
+	case r.idle: // what counts as at risk was none
+		return idlePause
+	case expires:
+		return roundPause
+	}
+	return 0
+}
+
+// stop ends the round, if there is one, and waits for that.
+func (r *budgetRound) stop() {
+	if r != nil {
+		r.cancel()
+		<-r.ended
+	}
+}
 
 // errExpired ends a backup that did not end before the machine was to go away.
 var errExpired = errors.New("the time at which the machine goes away has come")
 
-// budgetRound is one backup of budgetLoop. It ends when the machine goes away, unless expires is zero. With down it
-// does not wait for the remote.
-func (v *Volume) budgetRound(ctx context.Context, expires time.Time, down bool) roundResult {
+// beginRound begins a backup. It ends when the machine goes away, unless expires is zero; a time that has passed ends
+// nothing. With alone it does not wait for the remote.
+func (v *Volume) beginRound(ctx context.Context, expires time.Time, alone bool) *budgetRound {
 	reason := "budget"
-	if !expires.IsZero() {
+	var cancel context.CancelFunc
+	switch {
+	case !expires.IsZero() && time.Until(expires) > 0:
 		reason = "notice"
-		if time.Until(expires) > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithDeadlineCause(ctx, expires, errExpired)
-			defer cancel()
-		}
-	} else if down {
+		ctx, cancel = context.WithDeadlineCause(ctx, expires, errExpired)
+	case alone:
 		reason = "interval"
+		fallthrough
+	default:
+		ctx, cancel = context.WithCancel(ctx)
 	}
-	rc, err := v.Sync(ctx, reason)
-	if err == nil && !down && rc.Remote != "" && !rc.Pushed {
-		err = errors.New(rc.Missing[len(rc.Missing)-1])
-	}
-	return roundResult{err}
+	r := &budgetRound{make(chan roundResult, 1), cancel}
+	toPush := v.risk.parts().waiting != riskCount{}
+	go func() {
+		rc, err := v.Sync(ctx, reason)
+		if err == nil && reason != "interval" && rc.Remote != "" && !rc.Pushed {
+			err = fmt.Errorf("the remote lacks commit %s%s", rc.Commit, v.points.because("push"))
+		}
+		r.ended <- roundResult{err == nil && !rc.New && !toPush, err}
+	}()
+	return r
 }
 
-// setBrake bounds what writers may leave unsaved as the plan says. With down nobody is slowed.
-func (b *budget) setBrake(p plan, o *outlook, down bool) {
-	if !p.gated || down {
+// setBrake bounds what writers may leave unsaved as the plan says. With alone nobody is slowed.
+func (b *budget) setBrake(p plan, o *outlook, alone bool) {
+	if !p.gated || alone {
 		b.brake.Store(nil)
 		return
 	}
