@@ -141,6 +141,7 @@ func TestBudgetUnderFastWriter(t *testing.T) {
 		t.Errorf("a read took %v", s)
 	}
 	check(t, os.Remove(hook))
+	time.Sleep(3 * time.Second) // the push that was under way may still arrive
 	next := newVolume(t, "next", withSource(repo)).mount()
 	var lost int64
 	for _, w := range list {
@@ -225,6 +226,9 @@ func TestDeadlineWithMuchDirty(t *testing.T) {
 		if has, said := strings.Contains(local, name+"\n"), strings.Contains(r.stdout, name+": "); has == said {
 			t.Errorf("%s: the commit has it: %v, the receipt says that it is missing: %v", name, has, said)
 		}
+	}
+	if !strings.Contains(r.stdout, "in all 50 files, 500 MiB") {
+		t.Errorf("the receipt does not say that the remote lacks all big files\n%v", r)
 	}
 	if strings.Contains(r.stdout, ", pushed to") {
 		t.Errorf("the receipt says that all was pushed\n%v", r)

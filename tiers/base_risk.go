@@ -67,8 +67,8 @@ func lines(list []leftOut) []string {
 
 // leave notes what a commit to main, which stands, has left out. That replaces earlier notes, because each such commit
 // looks at everything that earlier ones left out. A commit to the live branch leaves nothing out: it leaves what it
-// cannot take to a commit to main.
-func (r *risk) leave(list []leftOut) {
+// cannot take to a commit to main. It returns what earlier commits had left out and this one has.
+func (r *risk) leave(list []leftOut) (taken riskCount) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.out
@@ -81,6 +81,12 @@ func (r *risk) leave(list []leftOut) {
 		}
 		r.out[l.path] = l
 	}
+	for at, l := range before {
+		if _, still := r.out[at]; !still {
+			taken = taken.plus(riskCount{1, l.bytes, l.since})
+		}
+	}
+	return taken
 }
 
 // late counts what the last commit left out because there was no time for it.

@@ -73,7 +73,7 @@ func (v *Volume) commitPart(ctx context.Context, rc *Receipt, p *part) (err erro
 
 	// Record. The commit stands. What fails from here on only makes the next commit, or the next start, look at more.
 	_ = v.step("commit.moved")
-	v.risk.leave(c.missing)
+	c.regained = v.risk.leave(c.missing)
 	c.short = p != nil && v.risk.late().files > 0
 	v.noteHead(rc.Commit)
 	_ = v.step("commit.noted")

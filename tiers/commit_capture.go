@@ -33,6 +33,7 @@ type capture struct {
 	crit     *criticalSet // the notes of critical names that the commit takes
 	due      int64        // the value of Volume.backupDue when it began
 	part     *part        // what of it is left out for lack of time; nil: nothing
+	regained riskCount    // what earlier commits left out and this one has, which stands
 	short    bool         // the commit stands, and left something out for lack of time
 	rewalk   bool         // clean directories are walked too: what is ignored may have changed
 

@@ -2,6 +2,7 @@ package tiers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ func TestPartIsLeftOutWhole(t *testing.T) {
 	_, err = v.syncCritical(t.Context())
 	must(t, err)
 	p.stays[k.key()] = struct{}{}
+	c.failPush, c.remote = errors.New("no route"), true
 	rc := &Receipt{Reason: "unmount"}
 	must(t, v.syncBy(t.Context(), rc, true, func(ctx context.Context, rc *Receipt) error {
 		return v.commitPart(ctx, rc, p)
@@ -45,10 +47,14 @@ func TestPartIsLeftOutWhole(t *testing.T) {
 		got["dir/new"] != "" {
 		t.Errorf("the commit has %v", got)
 	}
-	if rc.Complete || len(rc.Missing) != 2 || !strings.HasPrefix(rc.Missing[0], "dir/b: ") ||
-		!strings.HasPrefix(rc.Missing[1], "dir/new: ") {
+	if slices.Sort(rc.Missing); rc.Complete || len(rc.Missing) != 4 || !strings.HasPrefix(rc.Missing[1], "dir/b: ") ||
+		!strings.HasPrefix(rc.Missing[2], "dir/new: ") {
 		t.Errorf("%+v", rc)
 	}
+	if r := v.risk.now(); r.Files < 4 || r.Bytes < 21 {
+		t.Errorf("with what is not pushed %+v are at risk", r)
+	}
+	c.failPush, c.remote = nil, false
 	if l := v.risk.late(); l.files != 2 || l.bytes != 14 || l.age(time.Now()) > time.Minute {
 		t.Errorf("at risk are %+v", l)
 	}
