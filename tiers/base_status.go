@@ -100,7 +100,7 @@ func (d *delays) percentile(p int) float64 {
 type BudgetStatus struct {
 	MaxAtRisk string     `json:"max_at_risk"`       // as the settings write it, or none
 	RiskWarn  string     `json:"risk_warn"`         // the same
-	Slowed    int64      `json:"slowed"`            // writes that waited since the mount, so as not to outrun the backup
+	Slowed    int64      `json:"slowed"`            // writes that waited since the mount
 	Waited    float64    `json:"waited"`            // for how many seconds together
 	Expires   *time.Time `json:"expires,omitempty"` // when the machine goes away; nil: nobody knows
 }

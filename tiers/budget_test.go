@@ -11,17 +11,17 @@ import (
 // TestSpeedIsLearned checks that the estimate comes near what saving takes, from both sides, for links and amounts of
 // all kinds, and that a small save says little of large ones.
 func TestSpeedIsLearned(t *testing.T) {
-	for _, real := range []speed{{each: 0.01, file: 1e-5, byte: 1e-9}, {each: 0.05, file: 1e-4, byte: 1.0 / 50e6},
+	for _, truth := range []speed{{each: 0.01, file: 1e-5, byte: 1e-9}, {each: 0.05, file: 1e-4, byte: 1.0 / 50e6},
 		{each: 5, file: 0.01, byte: 1.0 / 100e3}} {
 		s := carefulPush()
 		amounts := []riskCount{{files: 100, bytes: 5e6}, {files: 2000, bytes: 8e6}, {files: 1, bytes: 20e6}}
 		for i := range 30 {
 			c := amounts[i%len(amounts)]
-			s.learn(c, time.Duration(real.seconds(c)*1e9))
+			s.learn(c, time.Duration(truth.seconds(c)*1e9))
 		}
 		for _, c := range amounts {
-			if got, want := s.seconds(c), real.seconds(c); got < want/1.5 || got > want*1.5 {
-				t.Errorf("%+v: %+v takes %.3f s, estimated at %.3f s", real, c, want, got)
+			if got, want := s.seconds(c), truth.seconds(c); got < want/1.5 || got > want*1.5 {
+				t.Errorf("%+v: %+v takes %.3f s, estimated at %.3f s", truth, c, want, got)
 			}
 		}
 	}
@@ -119,7 +119,8 @@ func TestPlanKeepsTheBudget(t *testing.T) {
 			push: speed{each: 0.5, byte: 1 / 700e3}, writer: 50e6}, 200},
 		{"fast writer, tight", simulation{budget: Budget{5 * time.Second, 10e6},
 			push: speed{each: 0.5, byte: 1 / 5e6}, writer: 100e6}, 1000},
-		{"bytes alone", simulation{budget: Budget{0, 10e6}, push: speed{each: 0.5, byte: 1 / 2e6}, writer: 100e6}, 1000},
+		{"bytes alone", simulation{budget: Budget{0, 10e6}, push: speed{each: 0.5, byte: 1 / 2e6},
+			writer: 100e6}, 1000},
 		{"time alone", simulation{budget: Budget{10 * time.Second, 0}, push: speed{each: 0.3, byte: 1 / 3e6},
 			writer: 100e6}, 1000},
 		{"idle", simulation{budget: Budget{5 * time.Second, 10e6}}, 0},
