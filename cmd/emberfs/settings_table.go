@@ -133,8 +133,10 @@ func volumeSettings() []setting {
 		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond),
 			help:    "longest time for the final backup",
 			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) waits until it is done",
-			manual: `The final backup takes at most this long. What is not done by then is listed in the receipt
-				and kept in the state directory for the next mount. The default of 30s also counts after SIGINT; a
+			manual: `The final backup takes at most this long. Where that is too short at the speed of the last
+				backups, critical files are saved first, and then those files whose last change is oldest, in one or
+				more commits that are whole; programs that still write are slowed. What is not done by then is listed in
+				the receipt and kept in the state directory for the next mount. The default of 30s also counts after SIGINT; a
 				mount that disappears without a command waits until the backup is done.`},
 		{name: "tiering", kind: kindBool, def: "on",
 			help: "let files leave warm; off: they stay, and a restore brings all bytes at mount",
