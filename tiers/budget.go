@@ -92,7 +92,7 @@ func (b Budget) plan(o *outlook, expires, deadline time.Time) plan {
 		p.gated, p.bytes = true, b.Bytes*9/20
 	}
 	for _, end := range []time.Time{expires, deadline} {
-		if !end.IsZero() {
+		if end.After(o.now) { // one that has passed slows nobody: the machine is still there
 			left := end.Sub(o.now).Seconds()
 			// In short rounds: what is saved is safe, and the speed may not be what it was.
 			p.gated, p.full = true, max(0, min(p.full, 0.8*(left-o.underWay())-all.each, max(left/8, 1)))

@@ -26,8 +26,8 @@ func (v *Volume) Expire(at time.Time) {
 	b.look()
 }
 
-// ends returns when the machine goes away and when the final backup under way must be over, as far as that matters at
-// now: a time that has passed slows nobody.
+// ends returns when the machine goes away and when the final backup under way must be over. It forgets the former a
+// while after that time.
 func (b *budget) ends(now time.Time) (expires, deadline time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -151,12 +151,27 @@ func TestPlanBeforeTheEnd(t *testing.T) {
 	for _, rate := range []float64{500e3, 2e6, 50e6} {
 		s := simulation{commit: speed{each: 0.02, byte: 1 / 100e6}, push: speed{each: 0.3, byte: 1 / rate},
 			writer: 100e6, expires: 30 * time.Second}
-		s.run(t, 31*time.Second)
+		s.run(t, 30*time.Second)
 		lost := s.written - s.saved
 		t.Logf("%.0f bytes a second: %d written, %d saved, %d backups", rate, s.written, s.saved, s.backups)
 		if float64(lost) > max(0.1*float64(s.written), rate) {
 			t.Errorf("%.0f bytes a second: of %d bytes %d are lost", rate, s.written, lost)
 		}
+	}
+}
+
+// TestPlanAfterTheEnd checks that a machine which is still there after its end slows nobody, and goes on with backups.
+func TestPlanAfterTheEnd(t *testing.T) {
+	o := outlook{now: time.Unix(1e9, 0), commit: carefulCommit(), push: carefulPush()}
+	o.parts.fresh = riskCount{files: 1, bytes: 1000, since: o.now.UnixNano()}
+	if p := (Budget{}).plan(&o, o.now.Add(-time.Second), o.now.Add(-time.Second)); p.gated || p.due > 0 {
+		t.Errorf("%+v", p)
+	}
+	if p := (Budget{}).plan(&o, o.now.Add(time.Second), time.Time{}); !p.gated || p.due > 0 {
+		t.Errorf("before it: %+v", p)
+	}
+	if p := (Budget{}).plan(&o, time.Time{}, time.Time{}); p.gated || p.due != noBackup {
+		t.Errorf("without one: %+v", p)
 	}
 }
 
