@@ -34,7 +34,7 @@ type part struct {
 
 // refuses returns errNoTime where n, which was pre at the boundary, is to be left out. p may be nil: nothing is.
 func (p *part) refuses(v *Volume, n *Inode, pre *preimage) error {
-	if p == nil || watched(v.decide(n).Rule) {
+	if p == nil || v.comesFirst(n) {
 		return nil
 	}
 	_, stays := p.stays[n.key()]
@@ -44,9 +44,13 @@ func (p *part) refuses(v *Volume, n *Inode, pre *preimage) error {
 	return nil
 }
 
+// comesFirst says whether n is taken by each commit, whatever the time: it is critical, or an fsync of it promises that
+// the remote has it.
+func (v *Volume) comesFirst(n *Inode) bool { return watched(v.decide(n).Rule) || n.alsoCritical.Load() }
+
 // within returns the context in which the content of n is read.
 func (p *part) within(ctx context.Context, v *Volume, n *Inode) (context.Context, context.CancelFunc) {
-	if p == nil || watched(v.decide(n).Rule) {
+	if p == nil || v.comesFirst(n) {
 		return ctx, func() {}
 	}
 	return context.WithDeadlineCause(ctx, p.until, errNoTime)
@@ -57,7 +61,8 @@ func (v *Volume) syncFinal(ctx context.Context, rc *Receipt, end time.Time) erro
 	v.budget.finalBy(end)
 	defer v.budget.finalBy(time.Time{})
 	if due, _ := v.critical.next(); !due.IsZero() {
-		_, err := v.syncCritical(ctx)
+		// Where only a commit of everything has them, the rounds below do: they take critical files in any case.
+		err := v.syncBy(ctx, &Receipt{Reason: "critical"}, false, v.commitLive)
 		if left := time.Until(end).Seconds(); err == nil && v.cold.HasRemote() && v.finalSeconds() > left/2 {
 			_ = v.pushNow(ctx) // the receipt says what the remote lacks in the end
 		}
@@ -115,6 +120,7 @@ type together struct {
 	keys    []inoKey
 	bytes   int64
 	changed cold.Time // the latest change
+	first   bool      // one of them is taken in any case
 }
 
 // choose returns what is to be left out so that the rest can be saved in half of the time that is left: the files
@@ -131,9 +137,9 @@ func (v *Volume) choose(ctx context.Context, left time.Duration) *part {
 	room := left.Seconds()/2 - all.each - o.underWay()
 	p := &part{stays: map[inoKey]struct{}{}, since: cold.Time{Sec: o.now.Unix(), Nsec: uint32(o.now.Nanosecond())}}
 	taken := 0
-	slices.SortFunc(s.list, func(a, b together) int { return compareTimes(a.changed, b.changed) })
+	slices.SortFunc(s.list, compareAge)
 	for _, c := range s.list {
-		if cost := all.cost(int64(len(c.keys)), c.bytes); cost <= room {
+		if cost := all.cost(int64(len(c.keys)), c.bytes); cost <= room || c.first {
 			room -= cost
 			taken++
 			continue
@@ -148,8 +154,15 @@ func (v *Volume) choose(ctx context.Context, left time.Duration) *part {
 	return p
 }
 
-func compareTimes(a, b cold.Time) int {
-	return cmp.Or(cmp.Compare(a.Sec, b.Sec), cmp.Compare(a.Nsec, b.Nsec))
+// compareAge sorts what is taken in any case before all else, and then what changed earlier.
+func compareAge(a, b together) int {
+	if a.first != b.first {
+		if a.first {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(a.changed.Sec, b.changed.Sec), cmp.Compare(a.changed.Nsec, b.changed.Nsec))
 }
 
 // survey lists the files that the next commit would read.
@@ -236,6 +249,7 @@ func (s *survey) name(ctx context.Context, dir *Inode, fd int, at, name string, 
 	}
 	c.keys = append(c.keys, n.key())
 	c.bytes += min(int64(a.Size), n.written.Load().bytes(int64(a.Size)))
+	c.first = c.first || v.comesFirst(n)
 	if c.changed.Before(a.Ctime) {
 		c.changed = a.Ctime
 	}

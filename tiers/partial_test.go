@@ -76,6 +76,14 @@ func TestPartIsLeftOutWhole(t *testing.T) {
 // TestFinalBackupInTime checks that a final backup that does not fit into its deadline ends in time, has saved what was
 // at risk for longest, whatever its name, and says exactly what it has not saved.
 func TestFinalBackupInTime(t *testing.T) {
+	for _, fresh := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fresh=%v", fresh), func(t *testing.T) { finalBackupInTime(t, fresh) })
+	}
+}
+
+// finalBackupInTime is with fresh for a volume that has no commit yet, so that only a commit of everything has its
+// critical files.
+func finalBackupInTime(t *testing.T, fresh bool) {
 	c := newMemCold()
 	var mu sync.Mutex
 	c.skim = func(size int64) bool { // a disk that reads 1 MB a second
@@ -85,9 +93,12 @@ func TestFinalBackupInTime(t *testing.T) {
 		return false
 	}
 	v := openTest(t, t.TempDir(), c)
-	write(t, v, v.root, "first", "x")
-	_, err := v.Sync(t.Context(), "sync")
-	must(t, err)
+	must(t, v.SetRulesText([]byte("- {match: crit/, class: critical}\n")))
+	if !fresh {
+		write(t, v, v.root, "first", "x")
+		_, err := v.Sync(t.Context(), "sync")
+		must(t, err)
+	}
 	v.budget.commit = speed{each: 0.05, byte: 1e-6, samples: 1}
 	const files, size = 80, 100_000
 	name := func(i int) string { return fmt.Sprintf("f%02d", files-i) } // the oldest is the last by name
@@ -95,6 +106,7 @@ func TestFinalBackupInTime(t *testing.T) {
 		write(t, v, v.root, name(i), fmt.Sprintf("%0*d", size, i))
 		time.Sleep(5 * time.Millisecond) // the clock of change times is coarse
 	}
+	write(t, v, mkdir(t, v, v.root, "crit"), "last", "critical")
 	const limit = 4 * time.Second
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
@@ -103,6 +115,9 @@ func TestFinalBackupInTime(t *testing.T) {
 	took := time.Since(began)
 	must(t, err)
 	got, saved := newest(t, c), 0
+	if got["crit/last"] != "critical" {
+		t.Error("the critical file is not saved")
+	}
 	for i := range files {
 		_, has := got[name(i)]
 		said := slices.ContainsFunc(rc.Missing, func(l string) bool { return strings.HasPrefix(l, name(i)+": ") })
