@@ -148,6 +148,11 @@ func (f *filesystem) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte
 			return 0, f.status("write", in.NodeId, err)
 		}
 	}
+	if in.WriteFlags&fuse.WRITE_CACHE == 0 {
+		if err := h.Pace(ctx, len(data)); err != nil {
+			return 0, f.status("write", in.NodeId, err)
+		}
+	}
 	n, err := h.Write(ctx, data, int64(in.Offset), kill)
 	if n > 0 { // a partial write is a success; the next write will meet the error
 		return uint32(n), fuse.OK

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"testing"
 	"time"
 )
 
@@ -76,6 +77,12 @@ func (v *volume) status() status {
 	get("last_commit", &s.LastCommit)
 	get("last_push", &s.LastPush)
 	return s
+}
+
+// get reads one field of the status.
+func (s status) get(t testing.TB, key string, into any) {
+	t.Helper()
+	check(t, json.Unmarshal(s.raw[key], into))
 }
 
 func (v *volume) daemon() int {

@@ -39,7 +39,6 @@ type basis struct {
 
 	backupDue atomic.Int64  // UnixNano by which a rule wants a commit of everything; 0: none
 	backupBy  chan struct{} // capacity 1: backupDue was brought forward
-	expires   atomic.Int64  // UnixNano of when the machine goes away, as Expire was told; 0: it does not
 
 	running   atomic.Bool   // tierLoop runs
 	idleTiers chan struct{} // closed when tierLoop has ended

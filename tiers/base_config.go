@@ -30,6 +30,8 @@ type Config struct {
 	// FsyncTimeout is how long an fsync waits for the remote under `fsync: remote`; 0: until the first push for it
 	// ends.
 	FsyncTimeout  time.Duration
+	MaxAtRisk     Budget        // what may be at risk; a backup begins early enough for that, and writers are slowed
+	RiskWarn      Budget        // over it status and the log say so
 	CriticalDelay time.Duration // from close or fsync of a critical file to the commit that has it
 	Tiering       bool          // false: all files are brought to warm when the volume is opened
 

@@ -23,6 +23,8 @@ type risk struct {
 	mu       mutex[leaf]
 	unpushed riskCount
 	sending  riskCount    // what the push under way takes of it
+	sendFrom time.Time    // when that push began; zero: there is none
+	guessed  bool         // of unpushed or sending a part is not counted: commits of an earlier run
 	taken    [2]riskCount // what the commit under way takes; it is at risk until the commit stands
 	out      map[string]leftOut
 }
@@ -31,7 +33,8 @@ type risk struct {
 type leftOut struct {
 	path  string
 	bytes int64 // of a file: its size
-	since int64 // UnixNano of the first commit without it
+	since int64 // UnixNano of the first commit without it; where it was late, of its last change
+	late  bool  // there was no time for it before a deadline
 	err   error
 }
 
@@ -64,18 +67,38 @@ func lines(list []leftOut) []string {
 
 // leave notes what a commit to main, which stands, has left out. That replaces earlier notes, because each such commit
 // looks at everything that earlier ones left out. A commit to the live branch leaves nothing out: it leaves what it
-// cannot take to a commit to main.
-func (r *risk) leave(list []leftOut) {
+// cannot take to a commit to main. It returns what earlier commits had left out and this one has.
+func (r *risk) leave(list []leftOut) (taken riskCount) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	before := r.out
 	r.out = make(map[string]leftOut, len(list))
 	for _, l := range list {
-		if l.since = before[l.path].since; l.since == 0 {
+		if earlier := before[l.path].since; earlier != 0 {
+			l.since = earlier
+		} else if l.since == 0 {
 			l.since = time.Now().UnixNano()
 		}
 		r.out[l.path] = l
 	}
+	for at, l := range before {
+		if _, still := r.out[at]; !still {
+			taken = taken.plus(riskCount{1, l.bytes, l.since})
+		}
+	}
+	return taken
+}
+
+// late counts what the last commit left out because there was no time for it.
+func (r *risk) late() (c riskCount) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.out {
+		if l.late {
+			c = c.plus(riskCount{1, l.bytes, l.since})
+		}
+	}
+	return c
 }
 
 // left lists what commits left out, in the order of paths: at most most lines, and then a count of the rest.
@@ -95,7 +118,8 @@ func (r *risk) left(most int) []string {
 type lane struct {
 	files atomic.Int64
 	bytes atomic.Int64
-	since atomic.Int64 // UnixNano of the oldest change; 0: none
+	since atomic.Int64  // UnixNano of the oldest change; 0: none
+	first chan struct{} // capacity 1: gets a token when since is set; nil: nobody wants to know
 }
 
 // The lanes of risk.
@@ -127,14 +151,22 @@ func (l *lane) touched() {
 
 // begun notes now as the time of the oldest change that no commit has, unless there is an older one.
 func (l *lane) begun() {
-	if l.since.Load() == 0 {
-		l.since.CompareAndSwap(0, time.Now().UnixNano())
+	if l.since.Load() == 0 && l.since.CompareAndSwap(0, time.Now().UnixNano()) {
+		select {
+		case l.first <- struct{}{}:
+		default:
+		}
 	}
 }
 
 // files returns how many changed names no commit has, without those that the commit under way takes.
 func (r *risk) files() int64 {
 	return r.lanes[laneMain].files.Load() + r.lanes[laneCritical].files.Load()
+}
+
+// bytes returns how many bytes were written that no commit has, without those that the commit under way takes.
+func (r *risk) bytes() int64 {
+	return r.lanes[laneMain].bytes.Load() + r.lanes[laneCritical].bytes.Load()
 }
 
 // take moves the counters to taken at a commit's boundary: all of them, or only those of critical files. If the commit
@@ -184,36 +216,75 @@ func (r *risk) addUnpushed(c riskCount) {
 func (r *risk) send() {
 	r.mu.Lock()
 	r.sending, r.unpushed = r.sending.plus(r.unpushed), riskCount{}
+	r.sendFrom = time.Now()
 	r.mu.Unlock()
 }
 
-func (r *risk) sent() {
+// sent returns what the push took, and how long it took; counted is false where not all of it was counted.
+func (r *risk) sent() (c riskCount, took time.Duration, counted bool) {
 	r.mu.Lock()
-	r.sending = riskCount{}
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	c, took, counted = r.sending, time.Since(r.sendFrom), !r.guessed
+	r.sending, r.sendFrom, r.guessed = riskCount{}, time.Time{}, false
+	return c, took, counted
 }
 
 func (r *risk) unsend() {
 	r.mu.Lock()
 	r.sending, r.unpushed = riskCount{}, r.sending.plus(r.unpushed)
+	r.sendFrom = time.Time{}
 	r.mu.Unlock()
 }
 
-func (r *risk) now() cold.AtRisk {
+// addInherited counts commits of an earlier run that the remote lacks: at least one file, changed at since or before.
+func (r *risk) addInherited(since time.Time) {
+	r.addUnpushed(riskCount{files: 1, since: since.UnixNano()})
 	r.mu.Lock()
-	c := r.unpushed.plus(r.sending)
+	r.guessed = true
+	r.mu.Unlock()
+}
+
+// riskParts is what is at risk by how far it has come.
+type riskParts struct {
+	fresh    riskCount // no commit has it, nor takes it
+	taken    riskCount // the commit under way takes it
+	waiting  riskCount // a commit has it, and no push takes it
+	sending  riskCount // the push under way takes it
+	sendFrom time.Time // when that push began; zero: there is none
+	out      riskCount // commits left it out
+}
+
+// local is what no commit has, without what commits leave out.
+func (p riskParts) local() riskCount { return p.fresh.plus(p.taken) }
+
+// remote is what the remote lacks, without what commits leave out.
+func (p riskParts) remote() riskCount { return p.local().plus(p.waiting).plus(p.sending) }
+
+func (r *risk) parts() riskParts {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := riskParts{waiting: r.unpushed, sending: r.sending, sendFrom: r.sendFrom}
 	for i := range r.lanes {
-		c = c.plus(r.taken[i]).plus(r.lanes[i].count())
+		p.fresh, p.taken = p.fresh.plus(r.lanes[i].count()), p.taken.plus(r.taken[i])
 	}
 	for _, l := range r.out {
-		c = c.plus(riskCount{1, l.bytes, l.since})
+		p.out = p.out.plus(riskCount{1, l.bytes, l.since})
 	}
-	r.mu.Unlock()
-	out := cold.AtRisk{Files: c.files, Bytes: c.bytes}
-	if c.since != 0 {
-		out.Seconds = max(0, time.Since(time.Unix(0, c.since)).Seconds())
+	return p
+}
+
+func (r *risk) now() cold.AtRisk {
+	p := r.parts()
+	c := p.remote().plus(p.out)
+	return cold.AtRisk{Files: c.files, Bytes: c.bytes, Seconds: c.age(time.Now()).Seconds()}
+}
+
+// age is how long ago the oldest of the changes was; 0 where there are none.
+func (a riskCount) age(now time.Time) time.Duration {
+	if a.since == 0 {
+		return 0
 	}
-	return out
+	return max(0, now.Sub(time.Unix(0, a.since)))
 }
 
 // points holds what status says of the last commit and push, and of failures.

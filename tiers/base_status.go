@@ -96,6 +96,15 @@ func (d *delays) percentile(p int) float64 {
 	return sorted[min(len(sorted)-1, len(sorted)*p/100)].Seconds()
 }
 
+// BudgetStatus says what may be at risk, and what was done for that.
+type BudgetStatus struct {
+	MaxAtRisk string     `json:"max_at_risk"`       // as the settings write it, or none
+	RiskWarn  string     `json:"risk_warn"`         // the same
+	Slowed    int64      `json:"slowed"`            // writes that waited since the mount
+	Waited    float64    `json:"waited"`            // for how many seconds together
+	Expires   *time.Time `json:"expires,omitempty"` // when the machine goes away; nil: nobody knows
+}
+
 // TierReport says what left warm in one go, and why.
 type TierReport struct {
 	Reason string           `json:"reason"` // command, age, limit or reserve

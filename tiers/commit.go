@@ -27,7 +27,10 @@ type commits struct {
 // commit stores what is dirty and moves the branch. It begins, captures what there is at one boundary, publishes a
 // commit of it, records what is clean now, and finishes. Nothing is recorded as clean before the branch points to the
 // commit, and after an error all that was dirty still is. Volume.syncing is held.
-func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
+func (v *Volume) commit(ctx context.Context, rc *Receipt) error { return v.commitPart(ctx, rc, nil) }
+
+// commitPart is commit with only the files that p lets it take; nil: all.
+func (v *Volume) commitPart(ctx context.Context, rc *Receipt, p *part) (err error) {
 	// Begin.
 	if err := v.step("commit.begin"); err != nil {
 		return err
@@ -47,7 +50,7 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 	walked := v.rulesSum()
 
 	// Capture.
-	c := v.beginCapture(ctx, tx, &capture{rewalk: rewalk})
+	c := v.beginCapture(ctx, tx, &capture{rewalk: rewalk, part: p})
 	defer func() {
 		c.finish(err)
 		if err != nil && rewalk {
@@ -70,7 +73,8 @@ func (v *Volume) commit(ctx context.Context, rc *Receipt) (err error) {
 
 	// Record. The commit stands. What fails from here on only makes the next commit, or the next start, look at more.
 	_ = v.step("commit.moved")
-	v.risk.leave(c.missing)
+	c.regained = v.risk.leave(c.missing)
+	c.short = p != nil && v.risk.late().files > 0
 	v.noteHead(rc.Commit)
 	_ = v.step("commit.noted")
 	c.recordClean()

@@ -30,7 +30,10 @@ func (c *capture) finish(err error) {
 		v.critical.put(v, c.crit, err)
 		return
 	}
-	v.justTaken = v.risk.committed()
+	v.justTaken = v.risk.committed().plus(c.regained)
+	if c.short { // the rest is counted as left out
+		v.justTaken.files, v.justTaken.bytes = min(v.justTaken.files, c.files), min(v.justTaken.bytes, c.bytes)
+	}
 	v.critical.committed(v, c.crit)
 	v.answers = append(v.answers, c.crit.waiting...)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,9 @@ type capture struct {
 	treeErr  error
 	crit     *criticalSet // the notes of critical names that the commit takes
 	due      int64        // the value of Volume.backupDue when it began
+	part     *part        // what of it is left out for lack of time; nil: nothing
+	regained riskCount    // what earlier commits left out and this one has, which stands
+	short    bool         // the commit stands, and left something out for lack of time
 	rewalk   bool         // clean directories are walked too: what is ignored may have changed
 
 	mu      mutex[leaf]
@@ -76,6 +80,14 @@ type fileMark struct {
 func (c *capture) fail(at string, bytes int64, err error) {
 	c.mu.Lock()
 	c.missing = append(c.missing, leftOut{path: at, bytes: bytes, err: err})
+	c.mu.Unlock()
+}
+
+// failLate is fail for a file that is left out for lack of time, and changed last at changed.
+func (c *capture) failLate(at string, bytes int64, changed cold.Time) {
+	c.mu.Lock()
+	c.missing = append(c.missing, leftOut{path: at, bytes: bytes, err: errNoTime, late: true,
+		since: time.Unix(changed.Sec, int64(changed.Nsec)).UnixNano()})
 	c.mu.Unlock()
 }
 

@@ -371,7 +371,11 @@ func (w *dirWalk) read() error {
 				}
 				return nil
 			case staysOut(err):
-				c.fail(path.Join(w.at, e.Name), e.Size, err)
+				if errors.Is(err, errNoTime) {
+					c.failLate(path.Join(w.at, e.Name), e.Size, p.pre.attr.Ctime)
+				} else {
+					c.fail(path.Join(w.at, e.Name), e.Size, err)
+				}
 				if w.lost == nil {
 					w.lost = map[int]bool{}
 				}

@@ -38,6 +38,11 @@ func (c *capture) knownContent(e *cold.Entry, pre *preimage, m *dirMark, b *base
 
 // content stores a file's bytes as they were at the boundary, whatever changes meanwhile, and sets e.ID.
 func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) (fileMark, error) {
+	if err := c.part.refuses(c.v, n, pre); err != nil {
+		return fileMark{}, err
+	}
+	ctx, cancel := c.part.within(c.ctx, c.v, n)
+	defer cancel()
 	n.mu.Lock()
 	p := c.boundary.preserve(n, pre, hint)
 	n.mu.Unlock()
@@ -64,12 +69,12 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 	if untracked {
 		base = cold.Base{ID: base.ID}
 		var copied *frozen
-		if copied, err = c.v.freeze(c.ctx, from); err == nil {
+		if copied, err = c.v.freeze(ctx, from); err == nil {
 			defer copied.close()
-			id, err = c.tx.PutFile(c.ctx, copied, base)
+			id, err = c.tx.PutFile(ctx, copied, base)
 		}
 	} else {
-		id, err = c.tx.PutFile(c.ctx, from, base)
+		id, err = c.tx.PutFile(ctx, from, base)
 	}
 	if errors.Is(err, errStub) { // it was found to be clean meanwhile, and released
 		n.mu.Lock()
@@ -77,6 +82,9 @@ func (c *capture) content(n *Inode, pre *preimage, e *cold.Entry, hint cold.ID) 
 			id, err = r.ID, nil
 		}
 		n.mu.Unlock()
+	}
+	if err != nil && ctx.Err() != nil && c.ctx.Err() == nil {
+		err = errNoTime
 	}
 	if err != nil {
 		return fileMark{}, err

@@ -18,7 +18,7 @@ import (
 // what it did not take.
 func staysOut(err error) bool {
 	var much *cold.TooMuchError
-	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, cold.ErrTooDeep} {
+	for _, e := range []error{unix.EACCES, unix.EPERM, unix.EIO, unix.E2BIG, errNotListed, errNoTime, cold.ErrTooDeep} {
 		if errors.Is(err, e) {
 			return true
 		}

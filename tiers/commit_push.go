@@ -211,7 +211,9 @@ func (v *Volume) pushOnce(ctx context.Context) error {
 	}
 	v.points.setError("push", nil)
 	v.points.setError("fetch", nil)
-	v.risk.sent()
+	if c, took, counted := v.risk.sent(); counted {
+		v.budget.pushed(c, took)
+	}
 	v.critical.sent(v)
 	return nil
 }

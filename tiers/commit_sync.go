@@ -21,15 +21,27 @@ const (
 // unattended are the reasons of commits that nobody waits for: the remote gets them in the background.
 var unattended = []string{"interval", "recovery"}
 
+// final are the reasons of commits that may be the last ones: critical files come first.
+var final = []string{"unmount", "terminate", "notice"}
+
 // Sync commits what is dirty and pushes where there is a remote. It returns when both are durable. An error says that
 // nothing could be committed. The receipt, which is never nil, says what was committed but not pushed, or could not be
 // taken.
 func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	rc := &Receipt{Reason: reason, Started: time.Now()}
-	if due, _ := v.critical.next(); (reason == "unmount" || reason == "terminate") && !due.IsZero() {
-		_, _ = v.syncCritical(ctx) // first, as there may be a deadline; if it fails the commit below has it too
+	var err error
+	end, limited := ctx.Deadline()
+	switch {
+	case limited && slices.Contains(final, reason):
+		err = v.syncFinal(ctx, rc, end)
+	case slices.Contains(final, reason):
+		if due, _ := v.critical.next(); !due.IsZero() {
+			_, _ = v.syncCritical(ctx) // first, as a deadline may come; if it fails the commit below has it too
+		}
+		fallthrough
+	default:
+		err = v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	}
-	err := v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody reads the receipt
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0
@@ -54,6 +66,8 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
 	if v.closed.Load() {
 		return errClosed
 	}
+	began := time.Now()
+	v.justTaken = riskCount{} // a commit that only absorbs the live branch takes nothing
 	err := commit(ctx, rc)
 	for wait := spoiledWait; errors.Is(err, ErrSpoiled) && wait < spoiledMost && sleep(ctx, wait); wait *= 4 {
 		v.log.WithError(err).Warn("the commit is tried again")
@@ -74,6 +88,7 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
 		return err
 	}
 	if rc.New {
+		v.budget.committed(v.justTaken, time.Since(began))
 		select {
 		case v.upkeep <- struct{}{}:
 		default:

@@ -100,6 +100,13 @@
 //     nobody waits for under another lock. What a request waits for runs on a goroutine of its own (io_errand.go,
 //     coldReader.with): a program that was killed leaves at once, whatever the repository does.
 //
+//  21. Writers wait for the backup in one place (budget_pace.go), before anything is locked, each for a bounded time,
+//     and never while the remote fails. Names are not held up: the kernel holds the lock of a directory while one is
+//     made.
+//
+//  22. A commit that must end by a time leaves whole files out (commit_partial.go), never a part of one, and never a
+//     critical one. For each it has what the last commit has.
+//
 // # Words
 //
 //	area               the volume over a tmpfs in which directories of class memory have their contents
@@ -107,6 +114,7 @@
 //	base               the commit that a commit extends
 //	boundary           the point between two system calls that a commit shows
 //	browse             to give the names of a lazy directory by the commit, without listing it
+//	budget             what may be at risk: max_at_risk, risk_warn
 //	capture            to read what a commit stores
 //	clean              the same as the last commit, by a record
 //	class              session, critical, memory: what a rule says of a path
@@ -144,6 +152,7 @@
 //
 //	base      configuration, state, what is at risk, failpoints, the kernel's side
 //	inode     warm's directory by descriptors; inodes, names, records, marks, pre-images
+//	budget    how fast changes are saved, what may be at risk, and when writers wait for that
 //	rules     which rule decides about a path
 //	critical  names that a commit of critical files is to take
 //	direct    files that the kernel reads and writes itself
@@ -184,9 +193,9 @@
 //	critical.mu           names noted for critical commits
 //	table.mu              the inode table
 //
-// Under these nothing is locked, and no system call made, close excepted: capture.mu, coldCount.mu, coldReader.mu,
-// contact.mu, direct.mu, dirFDs.mu, dirState.mu, firstOpened.mu, forgotten.mu, inoSet.mu, lingering.mu, memory.mu,
-// pendingLinks.mu, points.mu, pusher.mu, restored.mu, restored.recent, risk.mu, settling.mu, written.mu.
+// Under these nothing is locked, and no system call made, close excepted: budget.mu, capture.mu, coldCount.mu,
+// coldReader.mu, contact.mu, direct.mu, dirFDs.mu, dirState.mu, firstOpened.mu, forgotten.mu, inoSet.mu, lingering.mu,
+// memory.mu, pendingLinks.mu, points.mu, pusher.mu, restored.mu, restored.recent, risk.mu, settling.mu, written.mu.
 //
 // An area is a volume of its own, whose locks have the same ranks.
 // heldback's table takes no lock of ours; it reads and appends to its file.

@@ -160,6 +160,22 @@ func (w *written) stored(id cold.ID, read uint64) {
 	}
 }
 
+// bytes returns about how many bytes of a file of this size the next commit reads.
+func (w *written) bytes(size int64) (n int64) {
+	if w == nil {
+		return size
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.base.IsZero() {
+		return size
+	}
+	for _, r := range w.since.list() {
+		n += max(0, min(r.End, size)-r.Off)
+	}
+	return n
+}
+
 // dirty says whether forgetting the ranges would make the next commit read the whole file.
 func (w *written) dirty() bool {
 	if w == nil {

@@ -149,6 +149,13 @@ func (h *Handle) Release() {
 	h.v.unref(h.n, 1)
 }
 
+// Pace waits, before a program writes so many bytes through the handle, where writers outrun the backup. It is no part
+// of Write: pages that the kernel writes back do not wait, since that would hold up what it reads ahead. The error is
+// ctx's.
+func (h *Handle) Pace(ctx context.Context, bytes int) error {
+	return h.v.pace(ctx, h.lane, int64(bytes))
+}
+
 // Write writes at off to warm and hot. killPriv says that the file loses suid and sgid.
 func (h *Handle) Write(ctx context.Context, p []byte, off int64, killPriv bool) (int, error) {
 	m, err := h.write(p, off, killPriv)

@@ -17,6 +17,9 @@ func (h *Handle) Fallocate(ctx context.Context, mode uint32, off, length int64) 
 	case mode&^unix.FALLOC_FL_KEEP_SIZE != 0:
 		h.v.keepAhead(h.n, off, off+length)
 	}
+	if err := h.v.pace(ctx, h.lane, 0); err != nil { // what is allocated is no content yet
+		return err
+	}
 	err := h.fallocate(mode, off, length)
 	for r := (again{}); err != nil && r.try(ctx, h.v, h.n, &err); {
 		err = h.fallocate(mode, off, length)
@@ -78,6 +81,9 @@ func (v *Volume) CopyFileRange(ctx context.Context, in *Handle, offIn int64, out
 	killPriv bool) (int, error) {
 	if in.v != out.v {
 		return 0, unix.EXDEV
+	}
+	if err := v.pace(ctx, out.lane, min(length, copyMax)); err != nil {
+		return 0, err
 	}
 	v.keepAhead(out.n, offOut, offOut+min(length, copyMax))
 	m, err := v.copyRange(ctx, in, offIn, out, offOut, length, killPriv)

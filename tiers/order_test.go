@@ -15,7 +15,7 @@ import (
 
 // components are the parts of this package, by the first word of their files' names, the lowest first: a component uses
 // those before it and knows nothing of those behind it.
-var components = strings.Fields("base inode rules critical direct io lazy memory attr ns commit tier volume")
+var components = strings.Fields("base inode budget rules critical direct io lazy memory attr ns commit tier volume")
 
 // upward is what goes against that order all the same: which function uses what of a higher component. The list gets no
 // longer.

@@ -25,6 +25,7 @@ type Volume struct {
 	nodes                     // inode.go: warm's directory, inodes and their names, records, marks, pre-images
 	ruling                    // rules_book.go
 	critical     critical     // critical_notes.go
+	budget       budget       // budget.go
 	direct       direct       // direct.go
 	contents                  // io.go
 	restored     restored     // lazy_origin.go: the commit that lazy directories are read by
@@ -51,6 +52,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.errands.init()
 	v.SetAtime(c.Atime)
 	v.pusher.init()
+	v.budget.init(&v.risk)
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.gcInterval, v.marksInMemory = cold.DefaultGrace, marksInMemory
 	v.collect, v.idle = make(chan collection), make(chan struct{})
@@ -250,7 +252,7 @@ func (v *Volume) Close() error {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
 		err = v.state.Update(func(s *warm.StateFile) {
-			s.Clean, s.Pending = true, v.risk.files() > 0
+			s.Clean, s.Pending = true, v.risk.files() > 0 || v.risk.late().files > 0
 			v.putContact(s)
 		})
 	}

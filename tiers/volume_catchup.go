@@ -47,12 +47,12 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	}
 	info := head.Info()
 	v.setLastCommit(info.ID, info.Made)
-	if v.unpushed() { // commits of an earlier run: at least one file, changed since that commit or before
+	if v.unpushed() { // commits of an earlier run
 		since := time.Now()
 		if info.Made.Before(since) && info.Made.Unix() > 0 {
 			since = info.Made
 		}
-		v.risk.addUnpushed(riskCount{files: 1, since: since.UnixNano()})
+		v.risk.addInherited(since)
 	}
 	if !inStep && v.state.Head != "" && v.checkBase(ctx, head) != nil { // somebody moved the branch in cold.git itself
 		if inStep, err = v.compare(ctx); err != nil {

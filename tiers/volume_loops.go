@@ -22,6 +22,7 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
+	v.wg.Go(func() { v.budgetLoop(ctx) })
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	if v.isOffline() {
 		v.wg.Go(func() { v.contactLoop(ctx) })
@@ -84,17 +85,13 @@ func (v *Volume) backupLoop(ctx context.Context, behind bool) {
 			}
 			continue // look again: a commit may have been made meanwhile
 		}
-		if _, why := v.nextBackup(); why == "notice" {
-			reason = why
-		}
 		rc, err := v.Sync(ctx, reason)
 		switch {
 		case errors.Is(err, context.Canceled):
 			return
 		case err == nil && rc.Complete:
 			retry.Reset()
-			rest = time.Time{}
-			next, reason = v.nextBackup()
+			next, reason, rest = interval, "interval", time.Time{}
 		case err != nil:
 			next = retryAfter(retry, err, interval)
 			v.log.WithError(err).WithField("retry", next.String()).Error(

@@ -13,9 +13,10 @@ import (
 func (v *Volume) Status() Status {
 	s := Status{
 		Volume: v.cold.VolumeID(), Source: v.cfg.Source, Branch: v.cfg.Branch, State: v.cfg.State,
-		AtRisk: v.risk.now(), Records: v.records, Verified: v.points.verified.Load(),
+		Records: v.records, Verified: v.points.verified.Load(),
 		Errors: []string{}, Rules: []string{}, Notes: []string{},
 	}
+	v.budgetStatus(&s)
 	s.Memory = v.memoryStatus()
 	s.Tiers.Hot = v.hot.status()
 	v.table.mu.RLock()
@@ -89,6 +90,7 @@ type Status struct {
 	Memory MemoryStatus `json:"memory"`
 
 	AtRisk      cold.AtRisk    `json:"at_risk"`
+	Budget      BudgetStatus   `json:"budget"`
 	Critical    CriticalStatus `json:"critical"`
 	LastCommit  *Point         `json:"last_commit"`
 	LastPush    *Point         `json:"last_push"`

@@ -32,11 +32,14 @@ the object and the commit, whether it would survive the loss of machine and disk
 have it open, and its last use. The command does not open it, and shows a symlink itself.
 
 With --json the command prints an object with pid, mountpoint, phase, version, volume, source, branch, state,
-tiers, at_risk, last_commit, last_push, last_contact (when the remote last answered), offline (why the mount
-began without the remote, until that answers), records, verified, errors, rules, rules_status (where the rules are
-from, and how many are withheld), left_out (what commits have and this machine cannot make) and notes, or a list
-of such objects. For a PATH the object has mountpoint, path, kind, size, tiers, class, clean, object, commit,
-pushed, safe, why, open and used, and also path64 where the name is not UTF-8.
+tiers, at_risk (files, bytes and seconds in all; and for local, what no commit on this machine has, and remote,
+what SOURCE lacks: files, bytes, age and seconds_to_save, estimated at the speed of the last backups, and measured,
+which is false while a speed is only assumed), budget (max_at_risk, risk_warn, how many writes were slowed, for how
+many seconds they waited, and when the machine goes away), last_commit, last_push, last_contact (when the remote
+last answered), offline (why the mount began without the remote, until that answers), records, verified, errors,
+rules, rules_status (where the rules are from, and how many are withheld), left_out (what commits have and this
+machine cannot make) and notes, or a list of such objects. For a PATH the object has mountpoint, path, kind, size,
+tiers, class, clean, object, commit, pushed, safe, why, open and used, and also path64 where the name is not UTF-8.
 
 The command exits 1 where there is no volume or no such file, or where the daemon is gone.`,
 		Example: `  emberfs status

@@ -31,6 +31,8 @@ type config struct {
 	ChunkThreshold int64 // bytes
 	FlushInterval  time.Duration
 	BackupInterval time.Duration
+	MaxAtRisk      string // canonical; see budgetOf
+	RiskWarn       string // the same
 	CriticalDelay  time.Duration
 	// PushMinInterval is pushIntervalUnset until the source is known; see setPushInterval.
 	PushMinInterval time.Duration

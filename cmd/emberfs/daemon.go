@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -67,6 +68,7 @@ type daemon struct {
 	patience time.Duration
 
 	ending context.Context // cancelled when the deadline of the final backup has passed
+	due    atomic.Int64    // UnixNano of that deadline, the earliest of those that were set; 0: there is none
 	cut    context.CancelCauseFunc
 	gone   chan struct{} // closed when the kernel has gone away
 	giveUp chan struct{} // closed when the kernel does not go away and waiting makes no sense
@@ -98,7 +100,8 @@ func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger)
 		transfers: new(transfers),
 		abort:     func() {}, notify: func(string) {},
 		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
-	d.ending, d.cut = context.WithCancelCause(context.Background())
+	ending, cut := context.WithCancelCause(context.Background())
+	d.ending, d.cut = limited{ending, &d.due}, cut
 	d.mu.phase = phaseMounted
 	d.mu.reason = "unmount"
 	d.noticed = newNoticed(c, vol, log)
@@ -207,8 +210,26 @@ func isGone(err error) bool { return errors.Is(err, unix.EINVAL) || errors.Is(er
 
 // limit sets a deadline for the final backup. Of several the earliest applies.
 func (d *daemon) limit(after time.Duration) {
+	at := time.Now().Add(after).UnixNano()
+	for old := d.due.Load(); (old == 0 || at < old) && !d.due.CompareAndSwap(old, at); {
+		old = d.due.Load()
+	}
 	t := time.AfterFunc(after, func() { d.cut(errDeadline) })
 	context.AfterFunc(d.ending, func() { t.Stop() })
+}
+
+// limited is a context whose deadline may be set later. Something else cancels it then.
+type limited struct {
+	context.Context
+	due *atomic.Int64 // UnixNano; 0: there is none
+}
+
+// Deadline implements context.Context.
+func (l limited) Deadline() (time.Time, bool) {
+	if due := l.due.Load(); due != 0 {
+		return time.Unix(0, due), true
+	}
+	return time.Time{}, false
 }
 
 // backup takes a backup before the unmount, so that the one after it is quick, and keeps the receipt.

@@ -239,6 +239,8 @@ func valueAndDefault(s *setting) string {
 	values := map[kind]string{kindPath: "a path", kindSize: "a size", kindDuration: "a time", kindBool: "on or off"}
 	value := values[s.kind]
 	switch {
+	case s.kind == kindBudget:
+		value = "a time of at least 1s, a size of at least 1MiB, both with a comma or + between them, or none"
 	case s.kind == kindSize && s.min > 0:
 		value += " of at least " + strings.NewReplacer(" ", "", ".0", "").Replace(humanize.IBytes(uint64(s.min)))
 	case s.kind == kindDuration && s.min > 0:

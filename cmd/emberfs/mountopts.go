@@ -194,6 +194,8 @@ func exampleValue(s setting) string {
 		return "30s"
 	case s.kind == kindPath:
 		return "PATH"
+	case s.kind == kindBudget:
+		return "60s+100MB"
 	}
 	return "VALUE"
 }

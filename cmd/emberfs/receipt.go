@@ -99,7 +99,7 @@ func joinReceipts(first, last *tiers.Receipt) *tiers.Receipt {
 	out.Bytes += first.Bytes
 	out.Started = first.Started
 	out.Took = last.Started.Add(last.Took).Sub(first.Started)
-	if !last.Complete { // keep its list: it may have been stopped in the file that takes so long
+	if !last.Complete && !last.New { // keep the first list: the last backup may have been stopped before it had one
 		out.Missing = slices.Clone(first.Missing)
 		for _, line := range last.Missing {
 			if !slices.Contains(out.Missing, line) {

@@ -12,6 +12,7 @@ import (
 
 	"emberfs/backup/wire"
 	"emberfs/cmd/emberfs/notice"
+	"emberfs/tiers"
 )
 
 // kind is the type of a setting's value.
@@ -29,6 +30,7 @@ const (
 	kindProxy  // URL without a password
 	kindNotice // auto, aws, gcp, azure, file:PATH, command:COMMAND, none
 	kindTime   // a point in time, as in RFC 3339
+	kindBudget // what may be at risk: a time, a size, or both
 )
 
 // setting is one row of the table from which flags, -o options, YAML keys and environment variables are all derived.
@@ -82,6 +84,8 @@ func (s *setting) typeName() string {
 		return "size"
 	case kindDuration:
 		return "time"
+	case kindBudget:
+		return "time,size"
 	case kindBool:
 		return "bool"
 	}
@@ -120,6 +124,9 @@ func (s *setting) canonical(value string) (string, error) {
 			return "", fmt.Errorf("bad size %q: the least is %s%s", value, humanize.IBytes(uint64(s.min)), s.orNone())
 		}
 		return fmt.Sprint(n), nil
+	case kindBudget:
+		b, err := parseBudget(value)
+		return b.Time.String() + "," + fmt.Sprint(b.Bytes), err
 	case kindDuration:
 		d, err := time.ParseDuration(value)
 		if err != nil {
@@ -197,6 +204,48 @@ func parseSize(value string) (int64, error) {
 		return 0, fmt.Errorf("bad size %q: want a number and a unit, such as 100MB or 64MiB", value)
 	}
 	return int64(n), nil
+}
+
+// The least bounds of a budget: with less than these all the time would go into backups.
+const (
+	leastBudgetTime  = time.Second
+	leastBudgetBytes = 1 << 20
+)
+
+// parseBudget parses a time, a size, or both with a comma or plus between them: 60s, 100MB, 60s,100MB. A bound of 0 is
+// none, and so is the value none.
+func parseBudget(value string) (b tiers.Budget, err error) {
+	var times, sizes int
+	for part := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '+' }) {
+		if part = strings.TrimSpace(part); strings.EqualFold(part, "none") {
+			continue
+		}
+		if d, err := time.ParseDuration(part); err == nil && part != "0" {
+			if b.Time, times = d, times+1; d < leastBudgetTime && d != 0 {
+				return tiers.Budget{}, fmt.Errorf("bad time %q: the least is %v, or none", part, leastBudgetTime)
+			}
+			continue
+		}
+		n, err := parseSize(part)
+		if err != nil {
+			return tiers.Budget{}, fmt.Errorf("bad value %q: want a time, a size, or both, such as 60s, 100MB or "+
+				"60s,100MB", value)
+		}
+		if b.Bytes, sizes = n, sizes+1; n < leastBudgetBytes && n != 0 {
+			return tiers.Budget{}, fmt.Errorf("bad size %q: the least is %s, or none", part,
+				humanize.IBytes(leastBudgetBytes))
+		}
+	}
+	if times > 1 || sizes > 1 {
+		return tiers.Budget{}, fmt.Errorf("bad value %q: want one time, one size, or one of each", value)
+	}
+	return b, nil
+}
+
+// budgetOf returns the budget that a canonical value stands for.
+func budgetOf(value string) tiers.Budget {
+	b, _ := parseBudget(value) // it was checked
+	return b
 }
 
 // normalKey converts the spellings of one setting (memory-limit, memoryLimit, memory_limit) to its name.

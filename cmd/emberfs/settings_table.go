@@ -65,6 +65,27 @@ func volumeSettings() []setting {
 			help: "how often everything that changed is committed and pushed",
 			manual: `The daemon commits everything that changed, and pushes it where the volume has a source,
 				this often. A rule may set another time for the files that it matches.`},
+		{name: "max_at_risk", kind: kindBudget, def: "none",
+			help: "what may be lost with the machine, as a time, a size or both: backups begin early enough, and " +
+				"writers are slowed",
+			manual: `This is how much may be lost when the machine goes away: changes up to this age, bytes up to
+				this size, or both, such as 60s, 100MB or 60s,100MB. With a SOURCE it counts what the SOURCE lacks, and
+				without one what no commit has; bytes are counted as programs write them. A backup begins early enough
+				that what is at risk stays within the bounds at the speed of the last backups, which "emberfs status"
+				shows as the time that it takes to save what is at risk. Where nothing changes nothing is committed,
+				and backup_interval remains the longest time between two backups.
+
+				Where programs write faster than the backup can follow, their writes wait: up to a second for each
+				128 KiB of a write, and 10 seconds at most, so that they go on in any case. Reads never wait, nor do
+				calls that only make, rename or remove names. A program that is killed ends at once. While the SOURCE
+				cannot be reached nobody is slowed: the commits go on, what is at risk grows past the bounds, and
+				"emberfs status" and the log say so. The same holds for bounds that are too small for the link. In -o
+				the two are joined by a plus sign, or the value is quoted, because a comma ends an option there.`},
+		{name: "risk_warn", kind: kindBudget, def: "none",
+			help: "what may be at risk, as a time, a size or both, until the log and status warn of it",
+			manual: `When what is at risk grows past this, the daemon logs a warning, once each time, and "emberfs
+				status" shows it among the errors as long as it is so. The value is written as that of max_at_risk. It
+				changes nothing about when backups are made.`},
 		{name: "push_min_interval", kind: kindDuration, none: true,
 			help:    "least time between two pushes that nobody waits for; none: each commit is pushed at once",
 			defHelp: "10s where SOURCE is on the network, none for a path",
@@ -112,8 +133,10 @@ func volumeSettings() []setting {
 		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond),
 			help:    "longest time for the final backup",
 			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) waits until it is done",
-			manual: `The final backup takes at most this long. What is not done by then is listed in the receipt
-				and kept in the state directory for the next mount. The default of 30s also counts after SIGINT; a
+			manual: `The final backup takes at most this long. Where that is too short at the speed of the last
+				backups, critical files are saved first, and then those files whose last change is oldest, in one or
+				more commits that are whole; programs that still write are slowed. What is not done by then is listed in
+				the receipt and kept in the state directory for the next mount. The default of 30s also counts after SIGINT; a
 				mount that disappears without a command waits until the backup is done.`},
 		{name: "tiering", kind: kindBool, def: "on",
 			help: "let files leave warm; off: they stay, and a restore brings all bytes at mount",

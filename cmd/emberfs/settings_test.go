@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"emberfs/tiers"
 )
 
 // codeOf returns the exit code that an error carries, or 0 if it is not a failure.
@@ -45,6 +47,31 @@ func TestTableOfSettings(t *testing.T) {
 		if seen[p] {
 			t.Errorf("%s is planned and there", p)
 		}
+	}
+}
+
+func TestBudgets(t *testing.T) {
+	s, _ := findSetting("max_at_risk")
+	for in, want := range map[string]tiers.Budget{
+		"60s": {Time: time.Minute}, "100MB": {Bytes: 100e6}, "60s,100MB": {Time: time.Minute, Bytes: 100e6},
+		"100MB+1m": {Time: time.Minute, Bytes: 100e6}, "none": {}, "0": {}, "": {}, "2MiB, 1h": {Time: time.Hour, Bytes: 2 << 20},
+	} {
+		value, err := s.canonical(in)
+		if err != nil || budgetOf(value) != want {
+			t.Errorf("%q: %+v, %v, want %+v", in, budgetOf(value), err, want)
+		}
+		if again, err := s.canonical(value); err != nil || again != value {
+			t.Errorf("%q is written %q, and that is %q, %v", in, value, again, err)
+		}
+	}
+	for _, in := range []string{"60", "500ms", "-5s", "100kB", "1s,2s", "2MB,3MB", "60s,100MB,1s", "soon", "1s;2MB"} {
+		if value, err := s.canonical(in); err == nil {
+			t.Errorf("%q is taken, as %q", in, value)
+		}
+	}
+	o, err := parseOptions("mount", []string{`max_at_risk="5s,10MB",risk_warn=5s+20MB`}, false)
+	if err != nil || o.values["max_at_risk"].value != "5s,10MB" || o.values["risk_warn"].value != "5s+20MB" {
+		t.Errorf("%+v, %v", o.values, err)
 	}
 }
 

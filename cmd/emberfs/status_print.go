@@ -37,7 +37,7 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	tierRows(row, st.Tiers.Hot, st.Tiers.Warm, st.Tiers.Cold)
 	movedRows(row, st.Tiers.Warm, now)
 	memoryRow(row, st.Memory)
-	row("at risk", "%s", riskText(st.AtRisk))
+	riskRows(row, st)
 	if c := st.Critical; c.Commits > 0 || c.Waiting > 0 {
 		row("critical", "%s waiting, %s; from close to commit %.2f s in the middle, %.2f s for 99 of 100, %.2f s at "+
 			"worst",
@@ -136,6 +136,31 @@ func riskText(r cold.AtRisk) string {
 	}
 	return fmt.Sprintf("%s, %s, the oldest for %s", count(r.Files, "file"), size(r.Bytes),
 		time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
+}
+
+// riskRows prints what is at risk, how long it takes to save it, and what bounds it.
+func riskRows(row func(name, format string, args ...any), st statusReply) {
+	row("at risk", "%s", riskText(st.AtRisk))
+	part := func(name string, p *cold.RiskPart) {
+		if p == nil || p.Files == 0 && p.Bytes == 0 {
+			return
+		}
+		text := riskText(cold.AtRisk{Files: p.Files, Bytes: p.Bytes, Seconds: p.Age})
+		how := "at the speed of the last backups"
+		if !p.Measured {
+			how = "at a speed that is assumed, as none was measured yet"
+		}
+		row(name, "%s; about %.1f s to save, %s", text, p.SecondsToSave, how)
+	}
+	part("  not committed", st.AtRisk.Local)
+	part("  not pushed", st.AtRisk.Remote)
+	b := st.Budget
+	if b.MaxAtRisk != "none" && b.MaxAtRisk != "" {
+		row("max at risk", "%s; %s waited for %.1f s in all", b.MaxAtRisk, count(b.Slowed, "write"), b.Waited)
+	}
+	if b.Expires != nil {
+		row("EXPIRES", "%s: the machine goes away, and backups begin at once", b.Expires.Format(time.DateTime))
+	}
 }
 
 func pointText(p *tiers.Point, now time.Time) string {

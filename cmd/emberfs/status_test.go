@@ -10,6 +10,7 @@ import (
 
 	"emberfs/fs"
 	"emberfs/tiers"
+	"emberfs/tiers/cold"
 )
 
 func TestStatusText(t *testing.T) {
@@ -49,6 +50,21 @@ errors        none
 	if got := show(); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
+	dirty := st
+	dirty.AtRisk = cold.AtRisk{Files: 3, Bytes: 3 << 20, Seconds: 70,
+		Local:  &cold.RiskPart{Files: 1, Bytes: 1 << 20, Age: 5, SecondsToSave: 0.25, Measured: true},
+		Remote: &cold.RiskPart{Files: 3, Bytes: 3 << 20, Age: 70, SecondsToSave: 12.3}}
+	dirty.Budget = tiers.BudgetStatus{MaxAtRisk: "1m0s", RiskWarn: "none", Slowed: 2, Waited: 1.5}
+	st, dirty = dirty, st
+	for _, line := range []string{"3 files, 3.0 MiB, the oldest for 1m10s\n",
+		"  not committed  1 file, 1.0 MiB, the oldest for 5s; about 0.2 s to save, at the speed of the last backups\n",
+		"  not pushed     3 files, 3.0 MiB, the oldest for 1m10s; about 12.3 s to save, at a speed that is assumed, as none was " +
+			"measured yet\n", "max at risk      1m0s; 2 writes waited for 1.5 s in all\n"} {
+		if got := show(); !strings.Contains(got, line) {
+			t.Errorf("%q is missing:\n%s", line, got)
+		}
+	}
+	st = dirty
 	st.Tiers.Hot.Hits, st.Tiers.Warm.Hits, st.Tiers.Cold.Hits, st.Tiers.Warm.Limit, st.Tiers.Warm.LastTick = 0, 0, 0, 0,
 		nil
 	st.Tiers.Warm.Lazy = 2

@@ -55,6 +55,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, moving *
 		State: c.State, Cold: cold, Log: log, Source: publicSource(c.Source), Branch: c.Branch,
 		MemoryLimit: c.MemoryLimit, MemoryClassLimit: c.MemoryClassLimit,
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
+		MaxAtRisk: budgetOf(c.MaxAtRisk), RiskWarn: budgetOf(c.RiskWarn),
 		PushMinInterval: c.PushMinInterval, FsyncTimeout: c.FsyncTimeout, OfflineRefuse: c.Offline == offlineRefuse,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,

@@ -44,4 +44,17 @@ type AtRisk struct {
 	Files   int64   `json:"files"`
 	Bytes   int64   `json:"bytes"`
 	Seconds float64 `json:"seconds"`
+	// Local is what no commit on this machine has, Remote what the remote lacks. Both are nil where only the sum is
+	// known, and Remote is nil where there is no remote.
+	Local  *RiskPart `json:"local,omitempty"`
+	Remote *RiskPart `json:"remote,omitempty"`
+}
+
+// RiskPart is what one kind of durability lacks, and how long it would take to save it.
+type RiskPart struct {
+	Files         int64   `json:"files"`
+	Bytes         int64   `json:"bytes"`
+	Age           float64 `json:"age"`             // seconds since the oldest change
+	SecondsToSave float64 `json:"seconds_to_save"` // estimated, at the measured speed
+	Measured      bool    `json:"measured"`        // false: nothing was saved yet, and a careful speed is assumed
 }

@@ -1,0 +1,46 @@
+package tiers
+
+import "time"
+
+// expireGrace is how long a volume goes on in short rounds after the time at which its machine should have been gone.
+const expireGrace = time.Minute
+
+// Expire says that the machine goes away at that time; the zero time says that it does not after all. From now on a
+// backup begins as soon as something is at risk, critical files first, and writers are slowed so that what they leave
+// can be saved in the time that is left, at the measured speed. It returns at once. A machine that is still there a
+// minute after the time is taken for one that stays. Expire is safe for concurrent use; the last call counts.
+func (v *Volume) Expire(at time.Time) {
+	b := &v.budget
+	b.mu.Lock()
+	changed := !b.expires.Equal(at)
+	b.expires = at
+	b.mu.Unlock()
+	switch {
+	case !changed:
+		return
+	case at.IsZero():
+		v.log.Info("the machine stays: backups keep to their intervals again")
+	default:
+		v.log.WithField("at", at.Format(time.RFC3339)).Warn("the machine goes away: backups begin at once")
+	}
+	b.look()
+}
+
+// ends returns when the machine goes away and when the final backup under way must be over. It forgets the former a
+// while after that time.
+func (b *budget) ends(now time.Time) (expires, deadline time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.expires.IsZero() && now.After(b.expires.Add(expireGrace)) {
+		b.expires = time.Time{}
+	}
+	return b.expires, b.deadline
+}
+
+// finalBy notes by when the final backup under way must be over, so that writers are slowed; zero: it is over.
+func (b *budget) finalBy(at time.Time) {
+	b.mu.Lock()
+	b.deadline = at
+	b.mu.Unlock()
+	b.look()
+}
