@@ -153,7 +153,7 @@ func serveGCP(t *testing.T) *metaserver.Server {
 func TestGCP(t *testing.T) {
 	s := serveGCP(t)
 	w := observe(t, "gcp", quick())
-	asks(t, s, 4) // two answers at once, and two questions that stay open
+	asked(t, s, 4) // two answers at once, and two questions that stay open
 	time.Sleep(200 * time.Millisecond)
 	if n := len(s.Requests()); n != 4 || w.board.Current() != nil {
 		t.Fatalf("%d requests, %+v", n, w.board.Current())

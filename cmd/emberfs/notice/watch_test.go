@@ -120,13 +120,18 @@ func (w *watched) problem(text string) {
 // asks waits until the server was asked n times more.
 func asks(t *testing.T, s *metaserver.Server, n int) {
 	t.Helper()
-	before := len(s.Requests())
+	asked(t, s, len(s.Requests())+n)
+}
+
+// asked waits until the server was asked n times in all.
+func asked(t *testing.T, s *metaserver.Server, n int) {
+	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if len(s.Requests()) >= before+n {
+		if len(s.Requests()) >= n {
 			return
 		}
 	}
-	t.Fatalf("the server was asked %d times, want %d", len(s.Requests())-before, n)
+	t.Fatalf("the server was asked %d times, want %d", len(s.Requests()), n)
 }
 
 func at(t *testing.T, text string) time.Time {
