@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,8 @@ type capture struct {
 	crit     *criticalSet // the notes of critical names that the commit takes
 	due      int64        // the value of Volume.backupDue when it began
 	rewalk   bool         // clean directories are walked too: what is ignored may have changed
+	begun    time.Time    // when the boundary was drawn
+	expected int64        // how many changed names were counted until then
 
 	mu      mutex[leaf]
 	files   int64
