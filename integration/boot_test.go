@@ -64,7 +64,8 @@ all >/data/after
 
 // TestBootPoweroff boots a machine with a volume in fstab and one as a service, and powers it off: the program that
 // uses them stops first, then both final backups run for 35 s although systemd's default is to wait for 5 s, then the
-// network stops. Both remotes have everything, and the next boot goes on with it.
+// network stops. Both remotes have everything. So has that of a service whose mount went a moment before, without
+// anybody waiting for its backup.
 func TestBootPoweroff(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
@@ -75,6 +76,8 @@ func TestBootPoweroff(t *testing.T) {
 	m.write("/etc/fstab", a+" /mnt/a fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity 0 0\n"+
 		"/srv/none.git /mnt/none fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity 0 0\n")
 	m.write("/etc/emberfs/mnt-b.yaml", "source: "+b+"\n")
+	m.write("/etc/emberfs/mnt-c.yaml", "source: "+m.repo("c", 8)+"\n")
+	m.enable("emberfs@mnt-c.service", "remote-fs.target")
 	m.write("/etc/emberfs/token", "hush\n")
 	m.write("/etc/systemd/system/emberfs@mnt-b.service.d/short.conf",
 		"[Service]\nTimeoutStopSec=5s\nLoadCredential=emberfs-token:/etc/emberfs/token\n")
@@ -98,6 +101,8 @@ touch /data/slow
 early" ] || fail "the volumes are not there after boot"
 mountpoint -q /mnt/none && fail "a volume without a source is mounted"
 systemctl show -p StatusText --value emberfs@mnt-b | grep -q ^mounted || fail "the service does not say what it does"
+echo unmounted >/mnt/c/f || fail "the third volume is not there"
+fusermount3 -u /mnt/c || fail "fusermount3"
 `)
 	for _, name := range []string{"a", "b"} {
 		equal(t, m.pushed(name, "early"), "early\n", "the remote %s holds", name)
@@ -105,6 +110,8 @@ systemctl show -p StatusText --value emberfs@mnt-b | grep -q ^mounted || fail "t
 	}
 	m.order("network started", "app stopped", "a backed up", "network stopped")
 	m.order("network started", "app stopped", "b backed up", "network stopped")
+	equal(t, m.pushed("c", "f"), "unmounted\n", "the remote c holds")
+	m.order("c begun", "c backed up", "network stopped")
 	if got := m.data("status"); !strings.HasPrefix(got, "final backup: not safe yet: ") {
 		t.Errorf("status during the final backup: %q", got)
 	}
@@ -165,8 +172,8 @@ journalctl -u $unit | grep -qi 'watchdog timeout' || fail "it was not the watchd
 daemon_of() { pgrep -f "^emberfs daemon $1"; }
 for how in mount systemctl; do
 	echo $how >/mnt/a/$how
-	pid=$(daemon_of /mnt/a)
-	kill -9 $pid
+	exec 9</mnt/a/$how # whoever has a file open there can do nothing with it
+	kill -9 $(daemon_of /mnt/a)
 	wait_for 10 sh -c '! stat -f /mnt/a'
 	case $how in
 	mount) mount /mnt/a 2>/data/said || fail "mount over a dead mount: $(cat /data/said)"
@@ -230,6 +237,8 @@ for how in -c -l -f -R; do
 done
 PREFIX=/usr /root/scripts/install --uninstall >/data/refused 2>&1 && fail "uninstalled under a mounted volume"
 grep -q '^/mnt/slow$' /data/refused || fail "the mounted volume is not named: $(cat /data/refused)"
+odd="$(systemd-analyze verify emberfs@mnt-x.service mnt-work.mount mnt-work.automount 2>&1 | grep -v "Command 'man")"
+[ -z "$odd" ] || fail "systemd-analyze: $odd"
 mount -o remount,ro /mnt/slow || fail "remount"
 touch /mnt/slow/g && fail "it is not read-only"
 `)
