@@ -26,8 +26,8 @@ func (v *Volume) Progress() Progress {
 	c.mu.Lock()
 	p.Files = c.files
 	c.mu.Unlock()
-	if p.Of > 0 { // an entry may be taken that nobody touched by its name
-		p.Of = max(p.Of, p.Files)
+	if p.Files > p.Of { // in a directory that no commit has yet changes are not counted by name
+		p.Of = 0
 	}
 	return p
 }
