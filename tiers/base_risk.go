@@ -183,6 +183,13 @@ func (r *risk) take(critical bool) {
 	}
 }
 
+// taking returns how many changed names the commit under way takes.
+func (r *risk) taking() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.taken[0].files + r.taken[1].files
+}
+
 func (r *risk) committed() riskCount {
 	r.mu.Lock()
 	defer r.mu.Unlock()

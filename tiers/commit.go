@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"emberfs/tiers/cold"
@@ -18,6 +19,7 @@ type commits struct {
 	upkeep    chan struct{} // holds one token when Cold.Maintain is due after a commit
 	answers   []*remoteWait // guarded by syncing: those who wait for what was just committed
 	justTaken riskCount     // guarded by syncing: what was at risk and the last commit took
+	underWay  atomic.Pointer[capture]
 	live      liveBranch
 	pusher    pusher
 

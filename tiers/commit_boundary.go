@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"emberfs/tiers/cold"
 )
@@ -13,12 +14,15 @@ func (v *Volume) beginCapture(ctx context.Context, tx cold.Tx, c *capture) *capt
 	c.v, c.ctx, c.tx, c.base = v, ctx, tx, tx.Base()
 	c.before = v.mainEpoch.Load()
 	v.drawBoundary(c)
+	c.begun, c.expected = time.Now(), v.risk.taking()
+	v.underWay.Store(c)
 	return c
 }
 
 // finish ends the boundary. After an error all that was dirty is dirty and at risk again.
 func (c *capture) finish(err error) {
 	v := c.v
+	v.underWay.Store(nil)
 	c.boundary.close()
 	c.release(err)
 	v.capturing.Store(0)

@@ -36,6 +36,8 @@ type capture struct {
 	regained riskCount    // what earlier commits left out and this one has, which stands
 	short    bool         // the commit stands, and left something out for lack of time
 	rewalk   bool         // clean directories are walked too: what is ignored may have changed
+	begun    time.Time    // when the boundary was drawn
+	expected int64        // how many changed names were counted until then
 
 	mu      mutex[leaf]
 	files   int64

@@ -67,6 +67,7 @@ receipt says what is missing; 32 mount failure; 130 and 143 interrupted by SIGIN
 		snapshotsCommand(w), checkCommand(w), versionCommand(w), backgroundCommand(w))
 	root.AddCommand(testCommands(w)...)
 	describe(root)
+	completion(root)
 	return root
 }
 

@@ -27,7 +27,9 @@ mounts what is here, and says on stderr how old that may be; with --offline=refu
 tries SOURCE until it answers.
 
 A volume is one branch of a repository and one state directory, and it has one daemon. A second mount of the
-same volume is refused with the pid of the first, or waits where the first only finishes its backup.
+same volume is refused with the pid of the first, or waits where the first only finishes its backup. Where the
+daemon of this volume has died, its dead mount is taken away, and the new one goes on with everything that was
+acknowledged, what is in memory included.
 
 Each flag is a setting but for --options, --quiet and --help. A setting has the same name everywhere: flag
 --memory-limit, option -o memory_limit=, YAML memory_limit:, environment EMBERFS_MEMORY_LIMIT. A flag wins

@@ -18,8 +18,8 @@ import (
 
 const (
 	// defaultDeadline limits the final backup after SIGTERM, whose sender is going to kill the process soon, and that
-	// of `emberfs umount`, if no deadline is set. After umount(8), or if the mount disappears, there is no deadline of
-	// ours; there the supervisor's own timeout applies.
+	// of `emberfs umount`, if no deadline is set. After umount(8), if the mount disappears, or where the sender is a
+	// service manager that grants more time, there is no deadline of ours.
 	defaultDeadline = 30 * time.Second
 	// lazyGrace is how long processes that keep a mount busy may go on after SIGTERM has detached it.
 	lazyGrace = 5 * time.Second
@@ -36,6 +36,8 @@ type volume interface {
 	Tier(ctx context.Context, paths []string) (tiers.TierReport, error)
 	FileStatus(ctx context.Context, path string) (tiers.FileStatus, error)
 	Status() tiers.Status
+	Progress() tiers.Progress
+	Alive()
 	ListRules() tiers.RulesList
 	SetAtime(tiers.Atime)
 	ExplainRules(path string, dir bool) tiers.RulesReport
@@ -58,12 +60,13 @@ type daemon struct {
 	mount  kernelMount
 	log    logrus.FieldLogger
 	// Cuts the kernel's connection although processes still use the mount; returns when it is cut.
-	abort     func()
-	transfers *transfers         // with the remote
-	notify    func(state string) // sd_notify
-	grace     time.Duration      // lazyGrace, except in tests
-	device    string             // the mount's device, major:minor; "" if not known
-	elsewhere time.Duration      // elsewhereSoon, except in tests
+	abort      func()
+	transfers  *transfers // with the remote
+	supervisor *supervisor
+	pulse      *pulse
+	grace      time.Duration // lazyGrace, except in tests
+	device     string        // the mount's device, major:minor; "" if not known
+	elsewhere  time.Duration // elsewhereSoon, except in tests
 	// patience is how long a backup whose deadline has passed may take to report how far it came.
 	patience time.Duration
 
@@ -76,10 +79,14 @@ type daemon struct {
 	wg     sync.WaitGroup
 	done   chan struct{} // closed when final is set
 
+	leaving chan struct{} // closed when the end begins
+	left    sync.Once     // closes leaving
+
 	mu struct {
 		sync.Mutex
 		phase   string
 		stopped bool           // a signal arrived
+		signals int            // how many have arrived
 		prior   *tiers.Receipt // receipt of the backup taken just before the unmount
 		reason  string         // why the daemon ends
 		final   *tiers.Receipt
@@ -97,8 +104,8 @@ type daemon struct {
 func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger) *daemon {
 	d := &daemon{config: c, vol: vol, mount: mount, log: log, grace: lazyGrace, patience: time.Second,
 		elsewhere: elsewhereSoon,
-		transfers: new(transfers),
-		abort:     func() {}, notify: func(string) {},
+		transfers: new(transfers), supervisor: nobodySupervises(), pulse: &pulse{check: vol.Alive},
+		abort: func() {}, leaving: make(chan struct{}),
 		gone: make(chan struct{}), giveUp: make(chan struct{}), done: make(chan struct{})}
 	ending, cut := context.WithCancelCause(context.Background())
 	d.ending, d.cut = limited{ending, &d.due}, cut
@@ -112,6 +119,9 @@ func newDaemon(c *config, vol volume, mount kernelMount, log logrus.FieldLogger)
 // closed. A signal ends the mount; further signals do not end the backup.
 func (d *daemon) serve(signals <-chan os.Signal) *tiers.Receipt {
 	defer d.cut(nil)
+	if d.supervisor.there {
+		d.wg.Go(d.watch)
+	}
 	go func() {
 		if err := d.mount.Wait(); err != nil {
 			d.log.WithError(err).Error("the kernel connection failed")
@@ -146,6 +156,7 @@ func (d *daemon) stop(sig os.Signal) {
 	d.mu.Lock()
 	first := !d.mu.stopped
 	d.mu.stopped = true
+	d.mu.signals++
 	finishing := d.mu.phase == phaseFinishing
 	if first && !finishing {
 		d.mu.reason = "terminate"
@@ -156,15 +167,18 @@ func (d *daemon) stop(sig os.Signal) {
 		return
 	}
 	deadline := d.config.Deadline
-	if deadline == 0 {
+	if deadline == 0 && !d.supervisor.there {
 		deadline = defaultDeadline
 	}
-	d.log.WithField("deadline", deadline).Infof("%v: taking the final backup", sig)
-	d.limit(deadline)
+	if deadline > 0 {
+		d.log.WithField("deadline", deadline).Infof("%v: taking the final backup", sig)
+		d.limit(deadline)
+	} else {
+		d.log.Infof("%v: taking the final backup, for which the service manager waits", sig)
+	}
 	if finishing {
 		return
 	}
-	d.notify("STOPPING=1")
 	d.wg.Go(d.leave)
 }
 
@@ -279,7 +293,6 @@ func (d *daemon) finish() *tiers.Receipt {
 	prior := d.mu.prior
 	d.mu.Unlock()
 	d.noticed.end()
-	d.notify("STOPPING=1")
 	stopTicking := d.extendTimeout()
 	defer stopTicking()
 	if d.config.Deadline > 0 {
@@ -293,7 +306,7 @@ func (d *daemon) finish() *tiers.Receipt {
 	default:
 	}
 
-	r, err := d.syncWithin(d.ending, reason)
+	r, err := d.finalSync(reason)
 	if cause := context.Cause(d.ending); cause != nil && (err != nil || !r.Complete) {
 		r = incomplete(r, cause.Error())
 	}
@@ -314,6 +327,7 @@ func (d *daemon) finish() *tiers.Receipt {
 	if risk := status.AtRisk; !r.Complete && risk.Files > 0 {
 		r = incomplete(r, fmt.Sprintf("in all %s are at risk", riskText(risk)))
 	}
+	d.pulse.end(d.patience)
 	d.last.Lock()
 	d.last.status = &status
 	d.last.Unlock()
@@ -334,6 +348,27 @@ func (d *daemon) finish() *tiers.Receipt {
 	return r
 }
 
+// signalledTries is how often the final backup is tried again after a signal.
+const signalledTries = 3
+
+// finalSync is Sync. A service manager that loses patience with an unmount sends its signal not only to us, but also to
+// the programs that carry the backup, such as ssh or a hook of the source. A backup that fails then is tried again.
+func (d *daemon) finalSync(reason string) (r *tiers.Receipt, err error) {
+	signals := func() int {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.mu.signals
+	}
+	for try := 0; ; try++ {
+		before := signals()
+		r, err = d.syncWithin(d.ending, reason)
+		if err == nil && r.Complete || signals() == before || try == signalledTries || d.ending.Err() != nil {
+			return r, err
+		}
+		d.log.WithError(err).Warn("the final backup failed when a signal came: it is tried again")
+	}
+}
+
 // report logs the outcome.
 func (d *daemon) report(r *tiers.Receipt) {
 	if r.Complete {
@@ -346,21 +381,12 @@ func (d *daemon) report(r *tiers.Receipt) {
 	}
 }
 
-// extendTimeout keeps systemd waiting while a long backup runs, until the returned function is called.
-func (d *daemon) extendTimeout() func() {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			d.notify("EXTEND_TIMEOUT_USEC=10000000")
-			select {
-			case <-tick.C:
-			case <-stop:
-				return
-			}
-		}
-	}()
-	return func() { close(stop); <-stopped }
+// extendTimeout tells the service manager that the end has begun, and keeps it waiting while a long backup runs, until
+// the returned function is called.
+func (d *daemon) extendTimeout() (stop func()) {
+	d.left.Do(func() {
+		close(d.leaving)
+		d.supervisor.notify("STOPPING=1")
+	})
+	return d.supervisor.extend(func() bool { return d.pulse.alive(aliveBound) }, d.doing)
 }

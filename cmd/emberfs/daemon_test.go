@@ -39,7 +39,9 @@ type fakeVolume struct {
 	rules    *rules.Set
 	withheld []tiers.RuleEntry
 
-	expires []time.Time // what Expire was told
+	expires  []time.Time // what Expire was told
+	progress tiers.Progress
+	alive    func() // runs in Alive
 }
 
 func (v *fakeVolume) Sync(ctx context.Context, reason string) (*tiers.Receipt, error) {
@@ -106,6 +108,14 @@ func (v *fakeVolume) Expire(at time.Time) {
 	v.expires = append(v.expires, at)
 }
 
+func (v *fakeVolume) Progress() tiers.Progress { return v.progress }
+
+func (v *fakeVolume) Alive() {
+	if v.alive != nil {
+		v.alive()
+	}
+}
+
 func (v *fakeVolume) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -162,7 +172,7 @@ func serveFake(t *testing.T, c *config, change func(*daemonTest)) *daemonTest {
 		notices: make(chan string, 1000)}
 	x.daemon = newDaemon(c, x.vol, x.mount, log)
 	x.daemon.abort = x.mount.leave
-	x.daemon.notify = func(s string) { x.notices <- s }
+	x.supervisor = &supervisor{notify: func(s string) { x.notices <- s }}
 	if change != nil {
 		change(x)
 	}
@@ -302,6 +312,30 @@ func TestDeadlineOfUmount(t *testing.T) {
 			t.Errorf("%s: the backup had %v, want %v", name, got, c.want)
 		}
 		x.final(t)
+	}
+}
+
+// TestSignalDuringTheBackup: a backup that fails when a signal comes, because its programs got it too, is tried again.
+func TestSignalDuringTheBackup(t *testing.T) {
+	begun, failed := make(chan struct{}), make(chan struct{})
+	tries := 0
+	x := serveFake(t, &config{}, func(x *daemonTest) {
+		x.vol.wait = func(context.Context) error {
+			if tries++; tries > 1 {
+				return nil
+			}
+			close(begun)
+			<-failed
+			return errors.New("the hook was killed")
+		}
+	})
+	x.mount.leave()
+	<-begun
+	x.signals <- unix.SIGTERM
+	x.signals <- unix.SIGTERM // the first one has been taken in
+	close(failed)
+	if r := x.final(t); !r.Complete || r.Files != 3 || tries != 2 {
+		t.Errorf("after %d tries: %+v", tries, r)
 	}
 }
 

@@ -67,6 +67,9 @@ func umountHelper(h helperArgs, w world) error {
 	}
 	start := time.Now()
 	if f.mount != nil {
+		if len(daemons) == 0 && isDead(f.path) {
+			h.lazy = true // nobody can use it any more
+		}
 		err := detachMount(ctx, h, f)
 		if errors.Is(err, errReadOnlyNow) {
 			fmt.Fprintf(w.err, "emberfs: umount: %s is busy: it is read-only now, and stays mounted\n", target)

@@ -38,7 +38,8 @@ func mountNow(r mountRequest, w world) error {
 		return err
 	}
 	c.setPushInterval()
-	if err := prepare(c, r.target); err != nil {
+	dead, err := prepare(c, r.target)
+	if err != nil {
 		return err
 	}
 	if r.fake {
@@ -47,6 +48,11 @@ func mountNow(r mountRequest, w world) error {
 	s, err := openStateWaiting(c.State)
 	if err != nil {
 		return err
+	}
+	if dead != nil {
+		if err := takeDeadAway(c, *dead, w.err); err != nil {
+			return errors.Join(err, s.discard())
+		}
 	}
 	undo, err := beginSource(c)
 	if err != nil {
@@ -75,39 +81,51 @@ func printWarnings(out io.Writer, warnings []string) {
 	}
 }
 
-// prepare refuses what can be refused before anything is made, and completes the config.
-func prepare(c *config, target string) error {
+// prepare refuses what can be refused before anything is made, and completes the config. It returns the dead mount that
+// has to be taken away first, if there is one; the place is looked at then.
+func prepare(c *config, target string) (dead *fs.MountEntry, err error) {
 	table, err := fs.Mounts()
 	if err != nil {
-		return mountError(target, err, "is /proc mounted?")
+		return nil, mountError(target, err, "is /proc mounted?")
 	}
 	root := os.Geteuid() == 0
 	var auto bool
-	if c.Mountpoint, auto, err = checkMountpoint(target, table); err != nil {
-		return err
+	if c.Mountpoint, dead = deadMount(target, table); dead == nil {
+		if c.Mountpoint, auto, err = checkMountpoint(target, table); err != nil {
+			return nil, err
+		}
 	}
 	if err := checkFUSE(c.Mountpoint, root); err != nil {
-		return err
+		return nil, err
 	}
 	if c.State == "" {
 		if c.State, err = defaultState(c, root, os.Getenv); err != nil {
-			return mountError(c.Mountpoint, err, "choose a state directory by --state")
+			return nil, mountError(c.Mountpoint, err, "choose a state directory by --state")
 		}
 	}
 	state, err := resolveExisting(c.State)
 	if err != nil {
-		return mountError("state directory "+c.State, plainError(err), "choose another by --state")
+		return nil, mountError("state directory "+c.State, plainError(err), "choose another by --state")
 	}
 	c.State = state
 	if c.LogFile == "" && !c.Foreground && !isJournal(os.Stderr, os.Getenv) {
 		c.LogFile = filepath.Join(c.State, logName)
 	}
 	if err := checkSource(c.Source, slices.Contains(c.Flags, "ro")); err != nil && !mayWait(c) && !c.beginsSource() {
-		return err
+		return nil, err
 	}
 	if err := checkState(c.State); err != nil {
-		return err
+		return nil, err
 	}
+	if dead != nil {
+		return dead, nil
+	}
+	return nil, checkPlace(c, auto)
+}
+
+// checkPlace refuses a mountpoint that does not go with the volume's other paths, or would hide something. auto says
+// that it is an automount point.
+func checkPlace(c *config, auto bool) error {
 	if err := checkApart(c.Mountpoint, c); err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sys/unix"
 
@@ -74,8 +73,10 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 	}
 
 	ctx, interrupted := interruptible(signals)
-	moving := new(transfers)
+	moving, above := new(transfers), newSupervisor(c.Foreground, os.Getenv)
+	stopTicking := above.extend(func() bool { return true }, func() string { return starting(moving, shown) })
 	vol, err := openVolume(ctx, c, log, moving, shown)
+	stopTicking()
 	shown.done()
 	if sig := interrupted(); sig != nil {
 		if err == nil {
@@ -120,9 +121,7 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 	}
 	d.abort, d.transfers = server.Abort, moving
 	report.daemon.Store(d)
-	if c.Foreground {
-		d.notify = func(state string) { _, _ = systemd.SdNotify(false, state) }
-	}
+	d.supervisor = above
 	control := listener.serve(d)
 	vol.Start()
 	if err := ready(warnings); err != nil {
@@ -130,7 +129,7 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
 	d.noticed.begin(noticeSignals)
-	d.notify("READY=1")
+	above.notify("READY=1\nSTATUS=" + d.doing())
 	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source,
 		"branch": c.Branch}).Info("mounted")
 

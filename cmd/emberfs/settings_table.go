@@ -132,12 +132,13 @@ func volumeSettings() []setting {
 				first.`},
 		{name: "deadline", kind: kindDuration, min: int64(100 * time.Millisecond),
 			help:    "longest time for the final backup",
-			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) waits until it is done",
+			defHelp: "30s after SIGTERM and for emberfs umount; umount(8) and services wait until it is done",
 			manual: `The final backup takes at most this long. Where that is too short at the speed of the last
 				backups, critical files are saved first, and then those files whose last change is oldest, in one or
-				more commits that are whole; programs that still write are slowed. What is not done by then is listed in
-				the receipt and kept in the state directory for the next mount. The default of 30s also counts after SIGINT; a
-				mount that disappears without a command waits until the backup is done.`},
+				more commits that are whole; programs that still write are slowed. What is not done by then is listed
+				in the receipt and kept in the state directory for the next mount. The default of 30s also counts
+				after SIGINT. A mount that disappears without a command waits until the backup is done, and so does a
+				service of Type=notify, which systemd gives more time as long as the daemon asks for it.`},
 		{name: "tiering", kind: kindBool, def: "on",
 			help: "let files leave warm; off: they stay, and a restore brings all bytes at mount",
 			manual: `Files may leave the warm tier when the cold tier has them. When it is off, all files stay
@@ -242,7 +243,8 @@ func processSettings() []setting {
 			defHelp: "emberfs.log in the state directory, or the journal under systemd",
 			manual:  `The daemon in the background writes its log to this file.`},
 		{name: "foreground", kind: kindBool, def: "off", help: "do not go into the background",
-			manual: `The daemon does not go into the background. It tells systemd when it is ready and when it
-				stops (Type=notify). The flag is also called -f.`},
+			manual: `The daemon does not go into the background. It tells systemd (Type=notify) when it is ready,
+				what it does, that it is alive, which it is as long as the volume answers (WatchdogSec=), and, while
+				it starts or stops, that it needs more time. The flag is also called -f.`},
 	}
 }

@@ -12,6 +12,8 @@ type transferReply struct {
 	Objects int64  `json:"objects"` // that have gone
 	Of      int64  `json:"of"`      // of how many; 0: not known
 	Bytes   int64  `json:"bytes"`   // of the pack, that have gone
+
+	since time.Time // when it began
 }
 
 // transfers holds the transfer that is under way. It is safe for concurrent use.
@@ -23,7 +25,11 @@ type transfers struct {
 // set is for backup.Options.Progress.
 func (t *transfers) set(what string, objects, of, bytes int64) {
 	t.mu.Lock()
-	t.now = transferReply{what, objects, of, bytes}
+	since := t.now.since
+	if what != t.now.What || bytes < t.now.Bytes { // another one
+		since = time.Now()
+	}
+	t.now = transferReply{what, objects, of, bytes, since}
 	t.mu.Unlock()
 }
 

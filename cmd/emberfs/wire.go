@@ -79,15 +79,19 @@ func remoteOptions(c *config) wire.Options {
 		Proxy: c.Proxy, SSHKey: c.SSHKey, KnownHosts: c.KnownHosts, AcceptNew: c.HostKeyCheck == "accept-new"}
 }
 
+// shownSource is what the table of mounts shows as the source of a volume.
+func shownSource(c *config) string {
+	if c.Source == "" {
+		return "emberfs"
+	}
+	return publicSource(c.Source)
+}
+
 // mountVolume mounts the volume. report returns the content of .emberfs/status.json, and noticed that of notice.json.
 func mountVolume(vol *tiers.Volume, c *config, log logrus.FieldLogger, report, noticed func() []byte) (*fs.Server,
 	error) {
-	source := publicSource(c.Source)
-	if source == "" {
-		source = "emberfs"
-	}
 	server, err := fs.Mount(vol, fs.Options{
-		Mountpoint: c.Mountpoint, FsName: source, AllowOther: c.AllowOther, MountOptions: c.Flags,
+		Mountpoint: c.Mountpoint, FsName: shownSource(c), AllowOther: c.AllowOther, MountOptions: c.Flags,
 		KernelCache: c.KernelCache, Debug: c.LogLevel == "debug", Log: log, Status: report,
 		Notice: noticed,
 	})
