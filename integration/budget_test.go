@@ -165,8 +165,8 @@ func (v *volume) lacks(list []written, killed time.Time, bytes int64, age time.D
 	}
 }
 
-// TestBudgetKilledAtRandom kills daemons of one volume at random moments under a fast writer, and loses the machine each
-// time: the next one lacks no more than max_at_risk allows.
+// TestBudgetKilledAtRandom kills daemons of one volume at random moments under a fast writer, and loses the machine
+// each time: the next one lacks no more than max_at_risk allows.
 func TestBudgetKilledAtRandom(t *testing.T) {
 	deadline(t, 4*time.Minute)
 	repo := newBareRepo(t, "remote.git", user{})
