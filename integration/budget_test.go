@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -143,18 +144,48 @@ func TestBudgetUnderFastWriter(t *testing.T) {
 	check(t, os.Remove(hook))
 	time.Sleep(3 * time.Second) // the push that was under way may still arrive
 	next := newVolume(t, "next", withSource(repo)).mount()
+	next.lacks(list, killed, maxBytes+slackBytes, maxAge+slackAge)
+	next.umount()
+	fsck(t, repo)
+}
+
+// lacks requires that of what another machine wrote until it was killed this one lacks no more than that.
+func (v *volume) lacks(list []written, killed time.Time, bytes int64, age time.Duration) {
+	v.t.Helper()
 	var lost int64
 	for _, w := range list {
-		if st, err := os.Stat(next.at(w.name)); err != nil || st.Size() != w.size {
-			if lost += w.size; killed.Sub(w.at) > maxAge+slackAge {
-				t.Errorf("%s was written %v before the kill and is lost", w.name, killed.Sub(w.at))
+		if st, err := os.Stat(v.at(w.name)); err != nil || st.Size() != w.size {
+			if lost += w.size; killed.Sub(w.at) > age {
+				v.t.Errorf("%s was written %v before the kill and is lost", w.name, killed.Sub(w.at))
 			}
 		}
 	}
-	if t.Logf("the next machine lacks %d bytes", lost); lost > maxBytes+slackBytes {
-		t.Errorf("the next machine lacks %d bytes", lost)
+	if v.t.Logf("of %d files the next machine lacks %d bytes", len(list), lost); lost > bytes {
+		v.t.Errorf("the next machine lacks %d bytes", lost)
 	}
-	next.umount()
+}
+
+// TestBudgetKilledAtRandom kills daemons of one volume at random moments under a fast writer, and loses the machine
+// each time: the next one lacks no more than max_at_risk allows.
+func TestBudgetKilledAtRandom(t *testing.T) {
+	deadline(t, 4*time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	hook := filepath.Join(repo, "hooks/pre-receive")
+	check(t, os.MkdirAll(filepath.Dir(hook), 0o755))
+	check(t, testprog.Write(hook, "#!/bin/sh\nsleep 0.3\n"))
+	random := rand.New(rand.NewPCG(15, uint64(time.Now().UnixNano())))
+	var list []written
+	var killed time.Time
+	for i := range 6 {
+		v := newVolume(t, fmt.Sprintf("v%d", i), withSource(repo), withOpts("max_at_risk=3s+8MB")).mount()
+		v.lacks(list, killed, 10_000_000, 5500*time.Millisecond)
+		_, stop := budgetWriter(t, v)
+		time.Sleep(time.Second + time.Duration(random.Int64N(int64(6*time.Second))))
+		killed = time.Now()
+		v.kill(func() { stop() })
+		list = stop()
+		time.Sleep(time.Second) // the push that was under way may still arrive
+	}
 	fsck(t, repo)
 }
 

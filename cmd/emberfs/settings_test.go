@@ -54,7 +54,8 @@ func TestBudgets(t *testing.T) {
 	s, _ := findSetting("max_at_risk")
 	for in, want := range map[string]tiers.Budget{
 		"60s": {Time: time.Minute}, "100MB": {Bytes: 100e6}, "60s,100MB": {Time: time.Minute, Bytes: 100e6},
-		"100MB+1m": {Time: time.Minute, Bytes: 100e6}, "none": {}, "0": {}, "": {}, "2MiB, 1h": {Time: time.Hour, Bytes: 2 << 20},
+		"100MB+1m": {Time: time.Minute, Bytes: 100e6}, "none": {}, "0": {}, "": {},
+		"2MiB, 1h": {Time: time.Hour, Bytes: 2 << 20},
 	} {
 		value, err := s.canonical(in)
 		if err != nil || budgetOf(value) != want {
