@@ -22,6 +22,9 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
+	if v.cfg.AnnounceDelay > 0 && v.cold.HasRemote() {
+		v.wg.Go(func() { v.announceLoop(ctx) })
+	}
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	if v.isOffline() {
 		v.wg.Go(func() { v.contactLoop(ctx) })
