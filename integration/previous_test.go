@@ -172,7 +172,7 @@ func TestPreviousSession(t *testing.T) {
 	// A stock client comes in between.
 	stockCommit(t, repo, "g", "from git")
 	c := next()
-	if p := c.wantPrevious("complete"); !strings.Contains(p.Text, "git clients made 1 commit") {
+	if p := c.wantPrevious("complete"); !strings.Contains(p.Text, "git clients after that: 1") {
 		t.Errorf("after a stock client: %+v", p)
 	}
 	check(t, os.WriteFile(c.at("f"), []byte("three"), 0o644))

@@ -73,8 +73,8 @@ func (v *Volume) judge(ctx context.Context, head cold.Snapshot, local bool) Prev
 	default:
 		judgeLost(&p, last)
 	}
-	if stock > 0 && !ours {
-		p.Text += fmt.Sprintf("; then git clients made %d commits", stock)
+	if stock > 0 && !ours && last != nil {
+		p.Text += fmt.Sprintf("; commits of git clients after that: %d", stock)
 	}
 	if v.points.failing("fetch") {
 		p.Text += "; this is by what is here, the remote was not followed" + v.points.because("fetch")
