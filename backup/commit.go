@@ -47,11 +47,12 @@ func (t *tx) commit(ctx context.Context, o cold.CommitOptions) (cold.ID, error) 
 }
 
 // wholeTree returns the tree of the commit. Normally that is the root directory that was put, stored together with
-// .emberfs. If nothing was put and the root is that of the live branch, main only catches up, and the tree is that of
-// the live branch's tip.
+// .emberfs. If nothing was put, the commit repeats its base, or main catches up with the live branch, and the tree is
+// that of the base commit.
 func (t *tx) wholeTree(o cold.CommitOptions) (cold.ID, error) {
-	if t.pending == nil && !t.live && !t.at.Live.IsZero() && o.Root == t.base.root.Dir() {
-		commit, err := ReadCommit(t.c.db, t.at.Live)
+	catchUp := !t.live && !t.at.Live.IsZero()
+	if t.pending == nil && t.base != nil && o.Root == t.base.root.Dir() && (o.Repeat || catchUp) {
+		commit, err := ReadCommit(t.c.db, t.base.info.ID)
 		return commit.Tree, err
 	}
 	d, err := t.rootDir(o.Root)

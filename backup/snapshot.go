@@ -280,7 +280,7 @@ func ReadCommit(db format.Objects, id cold.ID) (odb.CommitData, error) {
 
 // CommitInfo returns what a commit says about itself.
 func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
-	info := cold.CommitInfo{ID: id, Time: c.Committer.When, Made: format.MadeAt(&c),
+	info := cold.CommitInfo{ID: id, Tree: c.Tree, Time: c.Committer.When, Made: format.MadeAt(&c),
 		Reason:  format.Trailer(c.Message, format.TrailerReason),
 		Machine: format.Trailer(c.Message, format.TrailerMachine)}
 	if len(c.Parents) > 0 {
@@ -288,6 +288,15 @@ func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 	}
 	info.Subject, _, _ = strings.Cut(c.Message, "\n")
 	info.Absorbed = absorbedOf(&c)
+	if info.Reason == "" {
+		return info // a stock client's, whatever its message says
+	}
+	info.Clean = format.CleanOf(c.Message)
+	info.AtRisk = format.Number(c.Message, format.TrailerAtRisk)
+	info.AtRiskBytes = format.Number(c.Message, format.TrailerAtRiskBytes)
+	for _, path := range format.Trailers(c.Message, format.TrailerLacking, format.MaxLacking) {
+		info.Lacking = append(info.Lacking, format.OneLine(path))
+	}
 	return info
 }
 

@@ -27,15 +27,18 @@ func TestCommitMessage(t *testing.T) {
 		when int64
 		want string
 	}{
-		{cold.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, When: future},
+		{cold.CommitOptions{Reason: "sync", Machine: "m-2", Files: 1, Bytes: 1234, AtRisk: 3, AtRiskBytes: 99,
+			When: future, Lacking: []string{"a b", "c\nEmberfs-Clean: yes"}, Took: 1500 * time.Millisecond},
 			future.Unix(),
 			"Backup (sync): 1 file, 1.2 kB\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: m-2\nEmberfs-Reason: " +
-				"sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\n"},
+				"sync\nEmberfs-Files: 1\nEmberfs-Bytes: 1234\nEmberfs-At-Risk: 3\nEmberfs-At-Risk-Bytes: " +
+				"99\nEmberfs-Clean: no\nEmberfs-Took: 1500\nEmberfs-Lacking: a b\nEmberfs-Lacking: c Emberfs-Clean: yes\n"},
 		// A clock that went back, and a reason out to forge trailers.
-		{cold.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0)}, future.Unix(),
+		{cold.CommitOptions{Reason: "a\nEmberfs-Volume: evil\x00\xff", When: time.Unix(-5, 0), Clean: true},
+			future.Unix(),
 			"Backup (a Emberfs-Volume: evil ?): 0 files, 0 B\n\nEmberfs-Volume: vol-1\nEmberfs-Machine: " +
 				"m-1\nEmberfs-Reason: a Emberfs-Volume: evil ?\nEmberfs-Files: 0\nEmberfs-Bytes: 0\nEmberfs-At-Risk: " +
-				"0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
+				"0\nEmberfs-At-Risk-Bytes: 0\nEmberfs-Clean: yes\nEmberfs-Took: 0\nEmberfs-Time: 1969-12-31T23:59:55Z\n"},
 	} {
 		tx := v.MustBegin()
 		id, err := tx.PutDir(t.Context(), coldtest.RootOf(tx.Base()), false, &cold.Root{Entry: f.Entry}, nil, nil)
@@ -50,7 +53,9 @@ func TestCommitMessage(t *testing.T) {
 		}
 		info := v.HeadSnapshot().Info()
 		if info.ID != commit || info.Time.Unix() != c.when || info.Reason != format.OneLine(c.o.Reason) ||
-			info.Parent.IsZero() {
+			info.Parent.IsZero() || info.AtRisk != c.o.AtRisk || info.AtRiskBytes != c.o.AtRiskBytes ||
+			(info.Clean == cold.CleanYes) != c.o.Clean || info.Clean == cold.CleanUnsaid ||
+			len(info.Lacking) != len(c.o.Lacking) || info.Tree.IsZero() {
 			t.Errorf("%+v", info)
 		}
 	}

@@ -41,6 +41,7 @@ func TestDiffColdOnly(t *testing.T) {
 			v := newVolume(t, "one", withSource(repo), onlyByCommand()).mount()
 			check(t, os.WriteFile(v.at("first"), []byte("one\ntwo\n"), 0o644))
 			v.sync()
+			first := revision(t, repo)
 			check(t, os.WriteFile(v.at("first"), []byte("one\nTWO\n"), 0o644))
 			makeOddTree(t, v.mnt)
 			v.sync()
@@ -56,12 +57,12 @@ func TestDiffColdOnly(t *testing.T) {
 				if got := changes(t, "/", v.mnt); len(got) != 0 {
 					t.Errorf("of what did not change: %q", got)
 				}
-				r := v.emberfs("diff", v.mnt, "HEAD~1", "now", "--", "first")
+				r := v.emberfs("diff", v.mnt, first, "now", "--", "first")
 				if r.code != 0 || !strings.Contains(r.stdout, "-two\n+TWO\n") {
 					t.Errorf("since the commit before\n%v", r)
 				}
-				r = v.emberfs("diff", "--stat", v.mnt, "HEAD~1", "now")
-				committed := v.emberfs("diff", "--stat", v.mnt, "HEAD~1", "HEAD")
+				r = v.emberfs("diff", "--stat", v.mnt, first, "now")
+				committed := v.emberfs("diff", "--stat", v.mnt, first, "HEAD")
 				if r.code != 0 || r.stderr != committed.stderr || r.stdout != committed.stdout {
 					t.Errorf("not as between the commits: %v\n%v", r, committed)
 				}

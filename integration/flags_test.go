@@ -59,11 +59,12 @@ func TestFlagsNextMachine(t *testing.T) {
 			"flags of chattr 0x20 -> 0x0") {
 			t.Errorf("diff does not tell of flags: %v", r)
 		}
-		two.umount()
+		last := revision(t, repo)
+		two.umount() // which makes a commit more, that the session ended
 		fsck(t, repo)
 
 		to := two.dir + "/copy"
-		r := two.emberfs("restore", "--from", repo, "--commit", "main~1", "--to", to)
+		r := two.emberfs("restore", "--from", repo, "--commit", last+"~1", "--to", to)
 		got, err := os.ReadFile(to + "/d/log")
 		if r.code != 0 || err != nil || string(got) != "d/logmore\n" {
 			t.Errorf("restore: %q, %v\n%v", got, err, r)

@@ -27,6 +27,11 @@ type Config struct {
 	OfflineRefuse bool
 	// ContactWait is how long Open waits for the remote's first answer where there is a volume to go on with; 0: 10 s.
 	ContactWait time.Duration
+	// RequireComplete lets Open fail with *IncompleteError where the session before this one was incomplete.
+	RequireComplete bool
+	// AnnounceDelay is how long after a session's first change the remote is told that there is a session, unless a
+	// commit comes before; 0: it is not told.
+	AnnounceDelay time.Duration
 	// FsyncTimeout is how long an fsync waits for the remote under `fsync: remote`; 0: until the first push for it
 	// ends.
 	FsyncTimeout  time.Duration

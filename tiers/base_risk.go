@@ -212,6 +212,16 @@ func (r *risk) put() {
 	r.taken = [2]riskCount{}
 }
 
+// outside counts what earlier commits left out.
+func (r *risk) outside() (c riskCount) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.out {
+		c = c.plus(riskCount{1, l.bytes, l.since})
+	}
+	return c
+}
+
 func (r *risk) addUnpushed(c riskCount) {
 	r.mu.Lock()
 	r.unpushed = r.unpushed.plus(c)

@@ -56,7 +56,33 @@ type Receipt struct {
 	LeftOut []string      `json:"left_out,omitempty"` // as Status.LeftOut; the commit has these
 	Started time.Time     `json:"started"`
 	Took    time.Duration `json:"took_ns"`
+
+	Tree   string      `json:"tree,omitempty"`     // of Commit, as git names it
+	Clean  bool        `json:"clean"`              // Commit ends the session and says that it has everything
+	AtRisk cold.AtRisk `json:"at_risk"`            // when the receipt was written
+	Total  int64       `json:"volume_files"`       // files of the whole volume, as far as they were counted
+	Before *Previous   `json:"previous,omitempty"` // in the receipt of a start
 }
+
+// Previous is what a start found out about the session before it.
+type Previous struct {
+	State string `json:"state"` // PreviousComplete, PreviousIncomplete or PreviousUnknown
+	// Machine is the id of the machine that had the session; "" where that is not known.
+	Machine  string      `json:"machine"`
+	Own      bool        `json:"own"`       // the session was this machine's, whose files are here
+	Commit   string      `json:"commit"`    // the last commit of that machine; "" where there is none
+	LastSign *time.Time  `json:"last_sign"` // when that commit was made, by that machine's clock; null: not known
+	AtRisk   cold.AtRisk `json:"at_risk"`   // what that machine had then that the commit has not, as far as it knew
+	Missing  []string    `json:"missing"`   // what is known to be missing, one line each; never null
+	Text     string      `json:"text"`      // the whole as one line for people
+}
+
+// The states of a Previous.
+const (
+	PreviousComplete   = "complete"   // everything that it acknowledged is here
+	PreviousIncomplete = "incomplete" // something is missing, or may be
+	PreviousUnknown    = "unknown"    // nobody said so
+)
 
 // CriticalStatus says how soon critical files are safe.
 type CriticalStatus struct {

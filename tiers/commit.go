@@ -21,7 +21,9 @@ type commits struct {
 	justTaken riskCount     // guarded by syncing: what was at risk and the last commit took
 	underWay  atomic.Pointer[capture]
 	live      liveBranch
-	pusher    pusher
+	// sessionOpen: the newest commit is of this machine, and does not say that its session has ended.
+	sessionOpen atomic.Bool
+	pusher      pusher
 
 	marksInMemory int // the constant of this name; tests set another
 }
@@ -101,6 +103,9 @@ func (v *Volume) nothingToCommit(ctx context.Context, tx cold.Tx, rewalk bool, r
 		if base.Info().Live {
 			return true, v.absorb(ctx, tx, rc)
 		}
+		if v.closes(base, rc.Reason) {
+			return true, v.repeat(ctx, rc, &capture{tx: tx, base: base})
+		}
 		rc.Commit = base.Info().ID.String()
 		v.noteHead(rc.Commit)
 		if v.points.failing("flush") {
@@ -140,10 +145,7 @@ func (v *Volume) onlyLookedAt(ctx context.Context, base cold.Snapshot, rewalk bo
 func (v *Volume) absorb(ctx context.Context, tx cold.Tx, rc *Receipt) error {
 	err := v.flushWarm()
 	if err == nil {
-		err = v.moveBranch(ctx, &capture{tx: tx, base: tx.Base(), absorbs: true}, cold.RootDir(tx.Base()), rc)
-	}
-	if err == nil {
-		v.noteHead(rc.Commit)
+		err = v.repeat(ctx, rc, &capture{tx: tx, base: tx.Base()})
 	}
 	return err
 }
@@ -165,10 +167,11 @@ func (v *Volume) publish(ctx context.Context, c *capture, root cold.DirID, rc *R
 // that would repeat the base it makes none.
 func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc *Receipt) error {
 	tx := c.tx
-	// Absorbing leaves the content as the live branch has it; new rules come with the next commit.
-	rules := !c.absorbs && v.rulesChanged(ctx, c.base)
-	// The commit would repeat the last one.
-	if c.base != nil && cold.RootDir(c.base) == root && !rules && !c.base.Info().Live {
+	// Repeating leaves the content as the base has it; new rules come with the next commit.
+	rules := !c.repeats && v.rulesChanged(ctx, c.base)
+	same := c.base != nil && cold.RootDir(c.base) == root && !rules
+	// The commit would repeat the last one, and say nothing new.
+	if same && !c.base.Info().Live && !c.repeats && !v.closes(c.base, rc.Reason) {
 		rc.Commit, rc.Files, rc.Bytes = c.base.Info().ID.String(), 0, 0
 		v.live.reset(c.base.Info().ID)
 		if m, ok := tx.(mender); ok {
@@ -178,9 +181,15 @@ func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc
 		}
 		return nil
 	}
+	now := time.Now()
 	o := cold.CommitOptions{
-		Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, AtRisk: int64(len(c.missing)),
-		Root: root, When: time.Now(), Opened: v.openedPaths(),
+		Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, Root: root, Repeat: c.repeats,
+		When: now, Took: now.Sub(rc.Started), Opened: v.openedPaths(),
+		Clean: endsSession(rc.Reason) && len(c.missing) == 0 && !c.live,
+	}
+	v.tellRisk(c, &o)
+	if same && !c.base.Info().Live {
+		o.Files, o.Bytes = 0, 0
 	}
 	if rules {
 		text := v.RulesText()
@@ -194,7 +203,8 @@ func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc
 	if o.Rules != nil {
 		v.rulesCommitted(*o.Rules)
 	}
-	rc.Files = o.Files
+	rc.Files, rc.Bytes = o.Files, o.Bytes
+	v.sessionOpen.Store(!o.Clean)
 	rc.Commit, rc.New = commit.String(), true
 	v.setLastCommit(commit, time.Now())
 	if !c.live {

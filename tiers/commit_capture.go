@@ -27,7 +27,7 @@ type capture struct {
 	epoch    uint64
 	boundary *boundary // the pre-images of what changed since
 	live     bool      // the commit is one to the live branch: of critical names only
-	absorbs  bool      // nothing is captured: main takes over what the live branch has
+	repeats  bool      // nothing is captured: the commit has what its base has
 	tree     *liveDir  // of a live commit: the directories with critical names
 	treeErr  error
 	crit     *criticalSet // the notes of critical names that the commit takes

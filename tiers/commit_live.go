@@ -103,13 +103,7 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	} else if !valid {
 		return errNeedWhole
 	}
-	if v.live.tip != base.Info().ID {
-		v.live.reset(cold.ID{})
-	}
-	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == base.Info().ID.String() &&
-		v.state.Head == c.ID {
-		v.live.reset(base.Info().ID) // clean records tell what it has
-	}
+	v.followLive(base)
 	c := v.beginCapture(ctx, tx, &capture{live: true})
 	defer func() { c.finish(err) }()
 	if c.treeErr != nil {
@@ -144,6 +138,18 @@ func (v *Volume) commitLive(ctx context.Context, rc *Receipt) (err error) {
 	v.critical.commits++
 	v.critical.mu.Unlock()
 	return nil
+}
+
+// followLive makes sure that what v.live remembers is of base, the newest commit, or nothing.
+func (v *Volume) followLive(base cold.Snapshot) {
+	id := base.Info().ID
+	if v.live.tip != id {
+		v.live.reset(cold.ID{})
+	}
+	if c := v.lastCommit(); v.live.tip.IsZero() && !base.Info().Live && c != nil && c.ID == id.String() &&
+		v.state.Head == c.ID {
+		v.live.reset(id) // clean records tell what it has
+	}
 }
 
 // liveWalk captures the directories of one commit to the live branch.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"emberfs/tiers/cold"
 )
 
 // A spoiled commit is tried again after spoiledWait, then after four times as long each time, while that is below
@@ -19,7 +21,7 @@ const (
 )
 
 // unattended are the reasons of commits that nobody waits for: the remote gets them in the background.
-var unattended = []string{"interval", "recovery"}
+var unattended = []string{"interval", "recovery", reasonOpen}
 
 // final are the reasons of commits that may be the last ones: critical files come first.
 var final = []string{"unmount", "terminate", "notice"}
@@ -46,6 +48,7 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0
 		rc.LeftOut = v.heldLines(20)
+		v.describeCommit(rc)
 	}
 	rc.Took = time.Since(rc.Started)
 	return rc, err
@@ -127,6 +130,22 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
 		rc.Missing = append(rc.Missing[:most], fmt.Sprintf("and %d more", extra))
 	}
 	return nil
+}
+
+// describeCommit fills in what the commit of a receipt says, and what is at risk by now.
+func (v *Volume) describeCommit(rc *Receipt) {
+	rc.AtRisk = v.risk.now()
+	id, err := cold.ParseID(rc.Commit)
+	if err != nil {
+		return
+	}
+	s, err := v.cold.Snapshot(context.Background(), id)
+	if err != nil {
+		v.log.WithError(err).Warn("cannot read the commit of a receipt")
+		return
+	}
+	info := s.Info()
+	rc.Tree, rc.Clean = info.Tree.String(), info.Clean == cold.CleanYes
 }
 
 // flushWarm makes everything in warm durable, and the table of what is held back.

@@ -90,8 +90,9 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	}
 	v.contact.last, v.contact.noted = st.Contact, st.Contact
 	if err := v.catchUp(ctx); err != nil {
-		var refused *OfflineError
-		if errors.As(err, &refused) && clean { // nothing was touched
+		var offline *OfflineError
+		var incomplete *IncompleteError
+		if (errors.As(err, &offline) || errors.As(err, &incomplete)) && clean { // nothing was touched
 			err = errors.Join(err, st.Update(func(s *warm.StateFile) { s.Clean = true }))
 		}
 		return nil, err
@@ -189,6 +190,7 @@ func (v *Volume) decideTrust() error {
 	err = s.Update(func(f *warm.StateFile) {
 		f.Boot = boot
 		if !trusted {
+			f.Cut = true
 			f.Trust++
 			if f.Trust == 0 { // every number was used: none of the old records may be left
 				f.Trust = 1
@@ -252,7 +254,7 @@ func (v *Volume) Close() error {
 		err = fmt.Errorf("make warm durable: %w", err)
 	} else {
 		err = v.state.Update(func(s *warm.StateFile) {
-			s.Clean, s.Pending = true, v.risk.files() > 0 || v.risk.late().files > 0
+			s.Clean, s.Pending, s.Cut = true, v.risk.files() > 0 || v.risk.late().files > 0, false
 			v.putContact(s)
 		})
 	}

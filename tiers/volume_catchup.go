@@ -38,6 +38,9 @@ func (v *Volume) catchUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read branch %s: %w", v.cfg.Branch, err)
 	}
+	if err := v.lookBack(ctx, head, !fresh); err != nil {
+		return err
+	}
 	if head == nil {
 		return nil
 	}

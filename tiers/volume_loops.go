@@ -23,6 +23,9 @@ func (v *Volume) Start() {
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
 	v.wg.Go(func() { v.budgetLoop(ctx) })
+	if v.cfg.AnnounceDelay > 0 && v.cold.HasRemote() {
+		v.wg.Go(func() { v.announceLoop(ctx) })
+	}
 	v.wg.Go(func() { v.pruneLoop(ctx) })
 	if v.isOffline() {
 		v.wg.Go(func() { v.contactLoop(ctx) })

@@ -65,6 +65,7 @@ func (v *Volume) Status() Status {
 		s.Notes = append(s.Notes, "no records (needs CAP_SYS_ADMIN): commits walk and compare, tiering is off")
 	}
 	s.LeftOut = append([]string{}, v.heldLines(20)...)
+	s.Previous = v.previous
 	s.LastContact = v.lastContact()
 	s.Offline, _ = v.Offline()
 	s.Passthrough = v.directStatus()
@@ -102,8 +103,10 @@ type Status struct {
 	Rules       []string       `json:"rules"`
 	RulesStatus RulesStatus    `json:"rules_status"`
 	Passthrough DirectStatus   `json:"passthrough"`
-	Notes       []string       `json:"notes"`    // what this mount cannot do, and why
-	LeftOut     []string       `json:"left_out"` // what commits have and this machine cannot make: they carry it over
+	// Previous is what the start found out about the session before this one.
+	Previous *Previous `json:"previous"`
+	Notes    []string  `json:"notes"`    // what this mount cannot do, and why
+	LeftOut  []string  `json:"left_out"` // what commits have and this machine cannot make: they carry it over
 }
 
 // WarmStatus adds what moves between warm and cold. TierStatus counts the files that have their bytes in warm.

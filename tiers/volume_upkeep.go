@@ -25,6 +25,7 @@ type housekeeping struct {
 		until time.Time
 	}
 	coldCount coldCount
+	previous  *Previous // what Open found out about the session before this one; not changed afterwards
 }
 
 // collection is a GC that somebody asked for.

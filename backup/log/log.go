@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"emberfs/backup"
@@ -35,7 +34,6 @@ type Commit struct {
 	Email           string
 	Ours            bool  // made by EmberFS, so that the figures below are in trailers
 	Files, Bytes    int64 // how much the commit took
-	AtRisk          int64 // number of files that it could not take
 }
 
 func commitOf(id cold.ID, c *odb.CommitData) Commit {
@@ -43,12 +41,8 @@ func commitOf(id cold.ID, c *odb.CommitData) Commit {
 		Email: c.Author.Email}
 	out.Ours = out.Reason != ""
 	if out.Ours {
-		number := func(key string) int64 {
-			n, _ := strconv.ParseInt(format.Trailer(c.Message, key), 10, 64)
-			return max(n, 0)
-		}
-		out.Files, out.Bytes, out.AtRisk = number(format.TrailerFiles), number(format.TrailerBytes),
-			number(format.TrailerAtRisk)
+		out.Files, out.Bytes = format.Number(c.Message, format.TrailerFiles), format.Number(c.Message,
+			format.TrailerBytes)
 	}
 	return out
 }

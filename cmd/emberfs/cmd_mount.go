@@ -26,6 +26,11 @@ cannot be reached and an earlier mount left the volume on this machine, the comm
 mounts what is here, and says on stderr how old that may be; with --offline=refuse it fails. The daemon then
 tries SOURCE until it answers.
 
+The command finds out how the session before this one ended, by what its last commit says. It prints COMPLETE
+on stderr where another machine left everything here, and INCOMPLETE with what is known to be missing where
+that machine could not take all into its final backup, or never took one. With --require-complete the command
+then fails, and changes nothing. Where nobody said how the session ended the command prints nothing about it.
+
 A volume is one branch of a repository and one state directory, and it has one daemon. A second mount of the
 same volume is refused with the pid of the first, or waits where the first only finishes its backup. Where the
 daemon of this volume has died, its dead mount is taken away, and the new one goes on with everything that was

@@ -22,8 +22,8 @@ func statusCommand(w world) *cobra.Command {
 		Short: "Show tiers, what is at risk, the last backup and what is wrong",
 		Long: `This command shows the state of the volume at MOUNTPOINT, or of the mounted volume with that
 state directory: where the bytes are, which tier answers the reads, what moved between the tiers, what would
-be lost if machine and disk went away now ("at risk"), the last commit and push, and what is wrong. The
-files of the cold tier are those of the last commit, wherever their bytes are; while they are being counted,
+be lost if machine and disk went away now ("at risk"), the last commit and push, how the session before this
+mount ended, and what is wrong. The files of the cold tier are those of the last commit, wherever their bytes are; while they are being counted,
 the command shows those of an earlier commit, or about as many as the warm tier says. Without an argument it
 lists all volumes that this user has mounted.
 
@@ -36,7 +36,9 @@ tiers, at_risk (files, bytes and seconds in all; and for local, what no commit o
 what SOURCE lacks: files, bytes, age and seconds_to_save, estimated at the speed of the last backups, and measured,
 which is false while a speed is only assumed), budget (max_at_risk, risk_warn, how many writes were slowed, for how
 many seconds they waited, and when the machine goes away), last_commit, last_push, last_contact (when the remote
-last answered), offline (why the mount began without the remote, until that answers), records, verified, errors,
+last answered), offline (why the mount began without the remote, until that answers), previous (how the session
+before ended: state, which is complete, incomplete or unknown, machine, own, commit, last_sign, at_risk, missing and
+text), records, verified, errors,
 rules, rules_status (where the rules are from, and how many are withheld), left_out (what commits have and this
 machine cannot make) and notes, or a list of such objects. For a PATH the object has mountpoint, path, kind, size,
 tiers, class, clean, object, commit, pushed, safe, why, open and used, and also path64 where the name is not UTF-8.

@@ -27,6 +27,9 @@ type config struct {
 	Init    bool   // begin a volume where SOURCE has no such branch, or does not exist
 	Offline string // what a mount does without the remote: offlineAllow or offlineRefuse
 
+	RequireComplete bool          // do not mount where the session before this one was incomplete
+	AnnounceDelay   time.Duration // 0: never
+
 	MemoryLimit    int64 // bytes
 	ChunkThreshold int64 // bytes
 	FlushInterval  time.Duration

@@ -321,6 +321,7 @@ func (d *daemon) finish() *tiers.Receipt {
 			": still in use; what is written from now on is lost to its writer or waits in "+d.config.State)
 	}
 	status := d.vol.Status()
+	r.AtRisk, r.Total = status.AtRisk, status.Tiers.Cold.Files
 	if r.Commit == "" && status.LastCommit != nil {
 		r.Commit = status.LastCommit.ID
 	}

@@ -57,6 +57,11 @@ func (s *statusReport) text() []byte {
 	for i, e := range st.Errors {
 		st.Errors[i] = errorKind(e) + ": emberfs status says more"
 	}
+	if p := st.Previous; p != nil && len(p.Missing) > 0 {
+		hidden := *p
+		hidden.Missing = []string{count(int64(len(p.Missing)), "line") + ": emberfs status says more"}
+		st.Previous = &hidden
+	}
 	var out bytes.Buffer
 	if err := printJSON(&out, st); err != nil {
 		return nil

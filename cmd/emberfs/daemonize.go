@@ -30,8 +30,8 @@ type readyMessage struct {
 	OK   bool   `json:"ok"`
 	Code int    `json:"code,omitempty"`
 	Text string `json:"text,omitempty"`
-	// Warnings are for the person at the terminal, where OK is set.
-	Warnings []string `json:"warnings,omitempty"`
+	// Told is what the person at the terminal should know, in lines, where OK is set.
+	Told []string `json:"told,omitempty"`
 }
 
 // launch starts the daemon in the background and returns once the mount is usable, or with the daemon's error.
@@ -90,7 +90,7 @@ func launch(c *config, s *stateDir, w world) error {
 		_ = cmd.Wait()
 		return &failure{code: ready.Code, op: ready.Text}
 	}
-	printWarnings(w.err, ready.Warnings)
+	printTold(w.err, ready.Told)
 	return cmd.Process.Release()
 }
 
@@ -140,11 +140,11 @@ func runBackground(w world) error {
 	if err = errors.Join(err, files[1].Close()); err != nil {
 		err = mountError("", fmt.Errorf("read the daemon's config: %w", err), "")
 	} else {
-		err = runVolume(c, &stateDir{path: c.State, lock: lock}, w, func(warnings []string) error {
+		err = runVolume(c, &stateDir{path: c.State, lock: lock}, w, func(told []string) error {
 			if err := detach(c, os.Getenv); err != nil {
 				return err
 			}
-			return tellLauncher(ready, readyMessage{OK: true, Warnings: warnings})
+			return tellLauncher(ready, readyMessage{OK: true, Told: told})
 		})
 	}
 	var f *failure

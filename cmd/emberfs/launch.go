@@ -59,9 +59,9 @@ func mountNow(r mountRequest, w world) error {
 		return errors.Join(err, s.discard())
 	}
 	if c.Foreground {
-		err = runVolume(c, s, w, func(warnings []string) error {
+		err = runVolume(c, s, w, func(told []string) error {
 			if c.LogFile != "" { // otherwise the log has said it here
-				printWarnings(w.err, warnings)
+				printTold(w.err, told)
 			}
 			return nil
 		})
@@ -74,10 +74,10 @@ func mountNow(r mountRequest, w world) error {
 	return errors.Join(err, s.lock.Close())
 }
 
-// printWarnings prints what a person should know of a mount that succeeded.
-func printWarnings(out io.Writer, warnings []string) {
-	for _, text := range warnings {
-		fmt.Fprintln(out, "emberfs: warning: "+redact(text))
+// printTold prints what a person should know of a mount that succeeded.
+func printTold(out io.Writer, told []string) {
+	for _, line := range told {
+		fmt.Fprintln(out, "emberfs: "+oneLine(redact(line)))
 	}
 }
 

@@ -20,8 +20,11 @@ import (
 // keepReceipts is how many receipts a state directory keeps.
 const keepReceipts = 100
 
-// writeReceipt stores the final receipt durably as STATE/receipts/TIME.json, and removes the oldest ones over
-// keepReceipts.
+// startSuffix ends the names of receipts of starts.
+const startSuffix = "-start.json"
+
+// writeReceipt stores a receipt durably as STATE/receipts/TIME.json, or TIME-start.json if it is that of a start, and
+// removes the oldest ones over keepReceipts.
 func writeReceipt(state string, r *tiers.Receipt, now time.Time) error {
 	dir := filepath.Join(state, receiptsName)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -31,7 +34,12 @@ func writeReceipt(state string, r *tiers.Receipt, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("write receipt: %w", err)
 	}
-	name := now.UTC().Format("20060102T150405.000000000Z") + ".json"
+	name := now.UTC().Format("20060102T150405.000000000Z")
+	if r.Before != nil {
+		name += startSuffix
+	} else {
+		name += ".json"
+	}
 	if err := warm.WriteFileDurable(filepath.Join(dir, name), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write receipt: %w", err)
 	}
@@ -59,12 +67,14 @@ func receiptNames(state string) ([]string, error) {
 	return names, nil
 }
 
-// lastReceipt reads the newest receipt, if it was written after since; an older one is that of an earlier daemon.
+// lastReceipt reads the newest receipt of an end, if it was written after since; an older one is that of an earlier
+// daemon.
 func lastReceipt(state string, since time.Time) (*tiers.Receipt, error) {
 	names, err := receiptNames(state)
 	if err != nil {
 		return nil, err
 	}
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasSuffix(name, startSuffix) })
 	if len(names) == 0 {
 		return nil, errors.New("no receipt")
 	}

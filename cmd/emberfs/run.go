@@ -32,8 +32,8 @@ const heapFloor = 24 << 20
 
 // runVolume opens the volume, mounts it, calls ready, serves until the mount ends, and finishes the backup. If it fails
 // before ready, no mount is left behind; afterwards the only error is an incomplete final receipt. ready gets what a
-// person at the terminal should know.
-func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) error) (err error) {
+// person at the terminal should know, in lines.
+func runVolume(c *config, s *stateDir, w world, ready func(told []string) error) (err error) {
 	// The background daemon writes to its launcher's stderr until it is ready.
 	w.quiet = new(c.Quiet)
 	shown := newProgress(w, "fetch", "object")
@@ -88,12 +88,21 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 	if err != nil {
 		return openError(c, err)
 	}
-	var warnings []string
+	var told []string
 	if text, why := vol.Offline(); why != nil {
 		if help := sourceHelp(why, c.Source); help != "" {
 			text += "; " + help
 		}
-		warnings = append(warnings, text)
+		told = append(told, "warning: "+text)
+	}
+	before := vol.Previous()
+	if before.State == tiers.PreviousIncomplete {
+		told = append(told, "warning: INCOMPLETE: "+before.Text)
+		for _, m := range before.Missing {
+			told = append(told, "  missing: "+m)
+		}
+	} else if before.State == tiers.PreviousComplete && !before.Own && !c.Quiet {
+		told = append(told, "COMPLETE: "+before.Text)
 	}
 	// Commands must find the volume from the moment that its mount is visible, so the socket and the registration come
 	// first. A command that connects before the daemon answers waits.
@@ -124,12 +133,15 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 	d.supervisor = above
 	control := listener.serve(d)
 	vol.Start()
-	if err := ready(warnings); err != nil {
+	if err := ready(told); err != nil {
 		err = errors.Join(err, server.Unmount(true), server.Wait(), vol.Close())
 		return errors.Join(withCode(exitMount, "mount", c.Mountpoint, err), control.close(), registry.remove(entry))
 	}
 	d.noticed.begin(noticeSignals)
 	above.notify("READY=1\nSTATUS=" + d.doing())
+	if err := writeReceipt(c.State, vol.StartReceipt(), time.Now()); err != nil {
+		log.WithError(err).Error("the receipt of this start is not on disk")
+	}
 	log.WithFields(logrus.Fields{"mountpoint": c.Mountpoint, "state": c.State, "source": c.Source,
 		"branch": c.Branch}).Info("mounted")
 
@@ -146,6 +158,7 @@ func runVolume(c *config, s *stateDir, w world, ready func(warnings []string) er
 func openError(c *config, err error) error {
 	var noBranch *cold.NoBranchError
 	var offline *tiers.OfflineError
+	var incomplete *tiers.IncompleteError
 	switch {
 	case errors.Is(err, warm.ErrUnproven):
 		return mountError(c.Mountpoint, err, warm.UnprovenHelp)
@@ -154,6 +167,9 @@ func openError(c *config, err error) error {
 			shellQuote(c.Branch)+" there")
 	case errors.As(err, &offline):
 		return mountError(c.Mountpoint, err, "--offline=allow mounts what is here")
+	case errors.As(err, &incomplete):
+		return mountError(c.Mountpoint, err, "without --require-complete (--require-complete=off) what is here is "+
+			"mounted")
 	}
 	if help := sourceHelp(err, c.Source); help != "" {
 		return mountError(c.Mountpoint, err, help)

@@ -46,6 +46,20 @@ func volumeSettings() []setting {
 				an earlier mount left the volume on this machine. With "allow" it mounts what is here, and says that
 				this may be older than the remote and how old it is; the daemon then tries the remote by itself until
 				it answers. With "refuse" the mount fails. Where nothing is on this machine, it fails in any case.`},
+		{name: "require_complete", kind: kindBool, def: "off",
+			help: "do not mount where something of the last session is missing, or may be",
+			manual: `Each mount finds out whether the session before it left everything here, and says COMPLETE, or
+				INCOMPLETE and what is known to be missing. With this setting an INCOMPLETE volume is not mounted: the
+				mount fails with exit code 32 and changes nothing. Where it is not known, as with a repository that only
+				git clients have written, the mount goes on.`},
+		{name: "announce_delay", kind: kindDuration, def: "10s", min: leastAge, none: true,
+			help: "how long after the first change of a session the remote is told of the session; none: never",
+			manual: `This long after the first change of a session that nothing has been committed of, a commit that
+				changes no file tells the remote that there is a session, so that the next machine can say INCOMPLETE if
+				this one is lost before its first backup. It lies on the live branch and goes with the next backup. A
+				session that changes nothing says nothing. Where a git client made the last commit, the first backup comes
+				after this time instead. With none or 0 a machine that is lost before its first backup leaves no
+				trace.`},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20,
 			help:   "memory for the hot tier, inodes and the daemon's heap",
 			manual: `The hot tier, the inodes and the heap of the daemon together take at most this much memory.`},

@@ -53,6 +53,7 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 	if st.Offline != "" {
 		row("OFFLINE", "%s", redact(st.Offline))
 	}
+	previousRows(row, st.Previous)
 	if !st.Verified {
 		row("check", "running: the last stop was not clean")
 	}
@@ -79,6 +80,21 @@ func printStatus(out io.Writer, st statusReply, now time.Time) error {
 		row("ERROR", "%s", redact(e))
 	}
 	return tab.Flush()
+}
+
+// previousRows prints how the session before this mount ended.
+func previousRows(row func(name, format string, args ...any), p *tiers.Previous) {
+	switch {
+	case p == nil:
+		return
+	case p.State == tiers.PreviousIncomplete:
+		row("INCOMPLETE", "%s", redact(p.Text))
+	default:
+		row("last session", "%s: %s", p.State, redact(p.Text))
+	}
+	for _, m := range p.Missing {
+		row("missing", "%s", redact(m))
+	}
 }
 
 // tierRows prints what each tier holds, and which part of the reads it answers.

@@ -57,6 +57,7 @@ func openVolume(ctx context.Context, c *config, log logrus.FieldLogger, moving *
 		FlushInterval: c.FlushInterval, BackupInterval: c.BackupInterval, CriticalDelay: c.CriticalDelay,
 		MaxAtRisk: budgetOf(c.MaxAtRisk), RiskWarn: budgetOf(c.RiskWarn),
 		PushMinInterval: c.PushMinInterval, FsyncTimeout: c.FsyncTimeout, OfflineRefuse: c.Offline == offlineRefuse,
+		RequireComplete: c.RequireComplete, AnnounceDelay: c.AnnounceDelay,
 		Tiering: c.Tiering, HotAge: c.HotAge, WarmAge: c.WarmAge, TierInterval: c.TierInterval,
 		WarmLimit: c.WarmLimit, WarmReserve: c.WarmReserve, Prefetch: c.Prefetch,
 		Rules: own, AcceptRules: c.AcceptRules, Untrusted: c.Untrusted, Atime: tiers.AtimeOf(c.Flags),

@@ -38,7 +38,7 @@ func run() (err error) {
 	flag.StringVar(&o.module, "module", ".", "the project's directory")
 	flag.DurationVar(&o.limit, "limit", 30*time.Minute, "give up after this long")
 	flag.StringVar(&o.only, "only", "", "only these parts, of: "+
-		"ops,passthrough,work,commit,cold,tier,latency,critical,push (comma separated)")
+		"ops,passthrough,work,commit,cold,tier,latency,critical,push,life (comma separated)")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		return errors.New("needs root for mounts and images")
@@ -66,7 +66,7 @@ func run() (err error) {
 		run  func() error
 	}{{"ops", b.operations}, {"passthrough", b.passthrough}, {"work", b.realWork}, {"commit", b.commits},
 		{"cold", b.cold}, {"tier", b.tiering}, {"latency", b.latencies}, {"critical", b.critical},
-		{"push", b.pushes}} {
+		{"push", b.pushes}, {"life", b.life}} {
 		if !o.wants(part.name) {
 			continue
 		}

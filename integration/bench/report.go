@@ -72,7 +72,17 @@ const (
 	rowPush     = "push of one file of 100,000 after 3,000 commits, %s, ms (native: git push)"
 	rowPushOver = "push by http and ssh, over the server's own work, ms"
 
-	peak = ", at its peak" // follows the name of a memory row
+	rowFinalSmall = "final backup of 10,000 dirty 4 KB files, ms (native: git add + commit)"
+	rowFinalBig   = "final backup of 100 MB in 100 files, ms (native: git add + commit)"
+	rowBinary     = "size of the program, MB"
+	rowStart      = "mount of an empty repository to its first listing, ms"
+	rowBoot       = "mount of 100,000 files to the first bytes read, beyond that, ms"
+	rowMemoryIdle = "daemon RSS of an empty volume, MB"
+	rowEndNothing = "unmount of a session that changed nothing, ms"
+	rowEndSynced  = "unmount right after a sync, ms"
+
+	alone = ", by itself"   // follows the name of a row that is compared too
+	peak  = ", at its peak" // follows the name of a memory row
 )
 
 // target is what a row is held to: its ratio to a reference, at most.
@@ -92,6 +102,7 @@ func targets() []target {
 		{rowBuild, "native", 1.5}, {rowFirstCommit, "native", 0.4}, {rowSmallCommit, "native", 0.1},
 		{rowBigCommit, "native", 0.3}, {rowMountMany, "native", 0.05}, {rowFindFirst, "native", 3},
 		{rowFind, "native", 3},
+		{rowFinalSmall, "native", 0.5}, {rowFinalBig, "native", 0.5},
 	}
 	for _, w := range pushWays() {
 		if w.most > 0 {
@@ -101,7 +112,8 @@ func targets() []target {
 	for _, row := range comparedRows() {
 		if !strings.HasPrefix(row, "passthrough:") && row != rowMountMany && row != rowFindFirst && row != rowFind &&
 			row != rowBuild && row != rowFirstCommit && row != rowSmallCommit && row != rowBigCommit &&
-			row != rowFsync && row != rowGitStatus && !strings.HasPrefix(row, "push of") {
+			row != rowFsync && row != rowFinalSmall && row != rowFinalBig && row != rowGitStatus &&
+			!strings.HasPrefix(row, "push of") {
 			t = append(t, target{row, "rclone", 0.3})
 		}
 	}
@@ -112,7 +124,8 @@ func comparedRows() []string {
 	rows := []string{rowCreate, rowStatFirst, rowStatAgain, rowReadFirst, rowReadAgain, rowListFirst, rowListAgain,
 		rowRename, rowUnlink, rowAppend, rowRandomWrite, rowPassAppend, rowPassRandom, rowPassCreate, rowFsync,
 		rowSeqWrite, rowSeqReadFirst, rowSeqReadAgain, rowClone, rowGitStatus, rowTar, rowRemove, rowBuild,
-		rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind}
+		rowFirstCommit, rowSmallCommit, rowBigCommit, rowMountMany, rowFindFirst, rowFind,
+		rowFinalSmall, rowFinalBig}
 	for _, w := range pushWays() {
 		rows = append(rows, pushRow(w.name))
 	}
@@ -130,7 +143,9 @@ func absolute() []target {
 		{rowReleaseLeft, "", 1}, {rowMemoryWalk, "", 128}, {rowMemoryWalk + peak, "", 128},
 		{rowCloseToCommit, "", 550}, {rowIdle, "", 100}, {rowCriticalRollback, "", -0.8}, {rowCriticalWAL, "", -0.8},
 		{rowStorm, "", 50}, {rowStormFiles, "", 0},
-		{rowPushOver, "", 15}}
+		{rowPushOver, "", 15}, {rowFinalSmall + alone, "", 2000}, {rowFinalBig + alone, "", 2000},
+		{rowBinary, "", 30}, {rowStart, "", 100}, {rowBoot, "", 300}, {rowMemoryIdle, "", 60},
+		{rowMemoryIdle + peak, "", 0}, {rowEndNothing, "", 0}, {rowEndSynced, "", 0}}
 }
 
 // results collects figures by row and subject.

@@ -54,6 +54,7 @@ func testJobs() []job {
 		{name: "kill/listing", pkg: pkg, tests: "^(TestKilledWhileListing|TestKilledWhileReleasing)$",
 			limit: 30 * time.Minute},
 		{name: "kill/critical", pkg: pkg, tests: "^TestCriticalKilled$", limit: 30 * time.Minute},
+		{name: "kill/machines", pkg: pkg, tests: "^TestMachinesKilled$", limit: 60 * time.Minute},
 		{name: "kill/rules", pkg: pkg, tests: "^TestOwnRulesKilled$", limit: 20 * time.Minute},
 
 		{name: "git/commits", pkg: pkg, tests: "^TestGitBesideCommits$", limit: 30 * time.Minute},

@@ -21,6 +21,7 @@ type Listing struct {
 type CommitInfo struct {
 	ID      ID
 	Parent  ID
+	Tree    ID        // the commit's tree, with .emberfs in it
 	Time    time.Time // the committer's date, by which git orders commits; never earlier than the parent's
 	Made    time.Time // when it was made, by its machine's clock; equal to Time for a stock client's commit
 	Reason  string    // trailer Emberfs-Reason: sync, interval, unmount...; "" for a stock client's commit
@@ -33,7 +34,24 @@ type CommitInfo struct {
 	// of the live branch, then those at which another machine took over. Their content, and that of the live commits
 	// before them, is contained in this one.
 	Absorbed []ID
+	// Clean says whether the session of the machine that made the commit ended with it, and had everything in it.
+	Clean Clean
+	// AtRisk is the number of files that this machine had and the commit has not, and AtRiskBytes that of their bytes,
+	// as far as it knew.
+	AtRisk, AtRiskBytes int64
+	// Lacking are the paths of some of the files that the commit should have taken and could not, as text for people.
+	Lacking []string
 }
+
+// Clean is what a commit says about the end of its session (trailer Emberfs-Clean).
+type Clean uint8
+
+// What a commit says about the end of its session.
+const (
+	CleanUnsaid Clean = iota // nothing: a stock client made it, or an EmberFS that did not say so yet
+	CleanNo                  // the session was to go on, or ended with something that no commit has
+	CleanYes                 // the session ended with this commit, which has everything
+)
 
 // Snapshot reads one commit. It is safe for concurrent use.
 type Snapshot interface {

@@ -18,8 +18,17 @@ type CommitOptions struct {
 	Machine string // id of this machine
 	Files   int64  // number of files whose content or metadata this commit took
 	Bytes   int64
-	AtRisk  int64 // number of files that were dirty and could not be taken
-	Root    DirID // what PutDir returned for the root directory
+	AtRisk  int64 // number of files that were dirty and that this commit has not taken
+	// AtRiskBytes is how many bytes of these files no commit has, as far as that is known.
+	AtRiskBytes int64
+	// Clean says that the session ends with this commit, and that the commit has everything.
+	Clean bool
+	// Lacking are the slash paths of files that this commit should have taken and could not: a few of them, for the
+	// next machine to name.
+	Lacking []string
+	Took    time.Duration // since the commit began
+	Root    DirID         // what PutDir returned for the root directory
+	Repeat  bool          // nothing was put: the commit has the tree of its base, and is there for what it says
 	When    time.Time
 	Rules   *[]byte  // the rules to store in the volume; empty removes them, nil keeps those of the base commit
 	Opened  []string // as Snapshot.Opened returns it; cut off if too long; nil keeps the base commit's list
@@ -73,8 +82,9 @@ type Tx interface {
 	PutDir(ctx context.Context, base DirID, full bool, root *Root, put []Entry, del []string) (DirID, error)
 	// Commit makes the objects durable and moves the branch to the new commit (FORMAT.md section 5): main, or the live
 	// branch if the Tx is one of BeginLive. It fails with ErrRefMoved, and changes nothing, if somebody else moved one
-	// of the two branches since the Tx began. A commit to main deletes the live branch that it absorbed. A Tx of Begin
-	// whose Base is Live may commit without any PutDir if CommitOptions.Root is the root of that Base.
+	// of the two branches since the Tx began. A commit to main deletes the live branch that it absorbed. A Tx may
+	// commit without any PutDir if CommitOptions.Root is the root of its Base, and that is Live or CommitOptions.Repeat
+	// is set; then the commit has the tree of that Base, and Rules and Opened count for nothing.
 	Commit(ctx context.Context, o CommitOptions) (ID, error)
 	// Abort drops everything that was put. After a successful Commit it does nothing.
 	Abort()

@@ -32,7 +32,9 @@ type StateFile struct {
 	Boot    string `json:"boot"`       // boot id of the last start
 	Clean   bool   `json:"clean_stop"` // the last daemon stopped with everything in warm durable
 	Pending bool   `json:"pending"`    // the last daemon stopped with changes that no commit has
-	Trust   uint16 `json:"trust"`      // the trust number; records with another one are hints only
+	// The machine stopped without a clean stop, and there was none since.
+	Cut   bool   `json:"cut,omitempty"`
+	Trust uint16 `json:"trust"` // the trust number; records with another one are hints only
 	// The commit, of main or the live branch, that warm was last in step with; "" before the first commit.
 	Head string `json:"head"`
 	// The commit that warm was last restored from; lazy directories are listed from it.
