@@ -70,7 +70,8 @@ func libaio(write bool, fd int, p []byte, off int64) error {
 	events := make([]ioEvent, len(parts))
 	for got := 0; got < len(events); { // the runtime's own signals end the call early, with some of the events or none
 		left := uintptr(len(events) - got)
-		n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, left, left, uintptr(unsafe.Pointer(&events[got])), 0, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, ctx, left, left, uintptr(unsafe.Pointer(&events[got])), 0,
+			0)
 		if errno != 0 && errno != unix.EINTR {
 			return fmt.Errorf("after %d of %d events: %w", got, len(events), errno)
 		}

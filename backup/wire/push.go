@@ -387,7 +387,8 @@ func (s *sender) finish() error {
 }
 
 const (
-	// maxReport is how many bytes the answer to a push may have, besides its words, and maxStatus those for a reference.
+	// maxReport is how many bytes the answer to a push may have, besides its words, and maxStatus those for a
+	// reference.
 	maxReport, maxStatus = 64 << 10, 4 << 10
 	// reportMost is how long the other side may be at work with a push that has arrived, hooks included.
 	reportMost = time.Hour
