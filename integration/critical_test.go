@@ -287,7 +287,9 @@ func TestCriticalUmount(t *testing.T) {
 	if id := newestOf(t, repo); !shows(t, repo, id, "state/last", "last") {
 		t.Errorf("a critical file is not on the remote\n%v", r)
 	}
-	if whole := shows(t, repo, "main", "state/last", "last"); (r.code == 0) != whole {
+	// A push that the deadline cut may have arrived all the same.
+	whole := shows(t, repo, "main", "state/last", "last")
+	if (r.code == 0) != whole && !(whole && strings.Contains(r.stdout, "is not known to be on")) {
 		t.Errorf("exit %d, main has it: %v\n%v", r.code, whole, r)
 	}
 	t.Logf("umount with a short deadline: exit %d", r.code)
