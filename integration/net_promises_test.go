@@ -17,8 +17,8 @@ import (
 	"emberfs/integration/gitserver"
 )
 
-// TestNetPartsKilled: a commit that is larger than push_max goes ahead in parts. The daemon is killed after the first of
-// them; what has arrived is not sent again, the branch moves when all is there, and nothing of the parts is left.
+// TestNetPartsKilled: a commit that is larger than push_max goes ahead in parts. The daemon is killed after the first
+// of them; what has arrived is not sent again, the branch moves when all is there, and nothing of the parts is left.
 func TestNetPartsKilled(t *testing.T) {
 	eachTransport(t, 2*time.Minute, both(), func(t *testing.T, s *gitserver.Server) {
 		link := gitserver.NewLink(t, s.Addr(), 1)
@@ -36,7 +36,9 @@ func TestNetPartsKilled(t *testing.T) {
 		link.Limit(2 << 20)
 		cmd := command{args: []string{env.bin, "sync", v.mnt}}.prepare(t.Context())
 		check(t, cmd.Start())
-		carriers := func() int { return len(strings.Fields(s.Git("for-each-ref", "--format=x", "refs/heads/emberfs-part"))) }
+		carriers := func() int {
+			return len(strings.Fields(s.Git("for-each-ref", "--format=x", "refs/heads/emberfs-part")))
+		}
 		if !waitFor(time.Minute, func() bool { return carriers() >= 2 }) {
 			t.Fatal("no parts came")
 		}

@@ -34,10 +34,10 @@
 // most 10 minutes. A pack has to begin within a quarter of an hour; then 64 KiB of it have to come in 5 minutes. What
 // comes beside it has at most 4 MiB, and does not count. Another host may be silent for 30 seconds, and for 5 minutes
 // before it answers a request over HTTP, or a push (watched.go). It may work at a push that has arrived for an hour. A
-// pack may be as big as the disk has room for, less a twentieth of the disk or 1 GiB. odb.DB.ReceivePack takes it only if it brings
-// what was asked for with all that this names, and leaves nothing behind otherwise; but of a path's, whose disk may be
-// damaged, the contents of files may be missing. Names that git would not make are no references. Words of the other
-// side are cleaned of what is not fit for terminals, and cut to 1 KiB (Clean).
+// pack may be as big as the disk has room for, less a twentieth of the disk or 1 GiB. odb.DB.ReceivePack takes it only
+// if it brings what was asked for with all that this names, and leaves nothing behind otherwise; but of a path's, whose
+// disk may be damaged, the contents of files may be missing. Names that git would not make are no references. Words of
+// the other side are cleaned of what is not fit for terminals, and cut to 1 KiB (Clean).
 //
 // # Concurrency
 //

@@ -258,7 +258,8 @@ func TestProxy(t *testing.T) {
 // TestProxyRefuses: a proxy that wants a password is for a person, and one that is busy is not.
 func TestProxyRefuses(t *testing.T) {
 	f := newForge(t, true)
-	for code, want := range map[int]string{http.StatusProxyAuthRequired: "person", http.StatusServiceUnavailable: "busy"} {
+	for code, want := range map[int]string{http.StatusProxyAuthRequired: "person",
+		http.StatusServiceUnavailable: "busy"} {
 		p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "no", code)
 		}))
