@@ -19,6 +19,17 @@ func branches(refs map[string]cold.ID) (names []string) {
 	return names
 }
 
+// isEmpty reports whether a repository has no references but carriers: of a first push that was broken only parts have
+// arrived, and they are no volume.
+func isEmpty(refs map[string]cold.ID) bool {
+	for ref := range refs {
+		if !IsCarrier(ref) {
+			return false
+		}
+	}
+	return true
+}
+
 // someBranches lists the branches as branches does, sorted, and only the first few.
 func someBranches(refs map[string]cold.ID) []string {
 	names := branches(refs)

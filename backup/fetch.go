@@ -54,7 +54,7 @@ func (c *Cold) fetch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if b.main.IsZero() && b.ours.Main.IsZero() && len(b.refs) > 0 && !c.o.Init {
+	if b.main.IsZero() && b.ours.Main.IsZero() && !c.o.Init && !isEmpty(b.refs) {
 		return &cold.NoBranchError{Branch: c.o.Branch, Others: someBranches(b.refs)}
 	}
 	return c.adopt(ctx, &b)

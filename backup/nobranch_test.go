@@ -24,6 +24,12 @@ func TestNoBranch(t *testing.T) {
 	coldtest.Git(t, remote, "symbolic-ref", "HEAD", "refs/heads/trunk")
 	first := newVolume(t, Options{Source: remote, Branch: "trunk"})
 	first.MustFetch() // it is empty
+	tree := coldtest.Git(t, remote, "hash-object", "-w", "-t", "tree", "/dev/null")
+	part := coldtest.Git(t, remote, "-c", "user.name=x", "-c", "user.email=x@x", "commit-tree", "-m", "part", tree)
+	carrier := "refs/heads/emberfs-part/trunk/1700000000-" + part[:12]
+	coldtest.Git(t, remote, "update-ref", carrier, part)
+	first.MustFetch() // nor is a part of a first push that was broken a volume
+	coldtest.Git(t, remote, "update-ref", "-d", carrier)
 	f := coldtest.NewDir(0o755)
 	f.Text("a", "a")
 	tip := first.CommitTree(f, nil)

@@ -19,7 +19,7 @@ import (
 
 // A push of more than Options.PushMax goes in several conversations. Each but the last moves the branch to an earlier
 // commit, which is a state that the volume was in. If one commit alone is too much, its blobs go ahead in carriers:
-// commits on branches of their own, which are deleted when the branch has moved (FORMAT.md section 6). What has arrived
+// commits on branches of their own, which are deleted when the branch has moved (FORMAT.md section 7). What has arrived
 // is not sent again after a failure, nor after a restart.
 const (
 	// carrierPrefix begins the names refs/heads/emberfs-part/BRANCH/SECONDS-HEX of carriers on the remote, and
@@ -30,6 +30,9 @@ const (
 	// carrierLife is after how long a carrier that is not ours belongs to nobody.
 	carrierLife = 24 * time.Hour
 )
+
+// IsCarrier reports whether a reference is that of a carrier, which holds parts of a push and no state of a volume.
+func IsCarrier(ref string) bool { return strings.HasPrefix(ref, carrierPrefix) }
 
 // cut sets the updates to what one conversation may carry of parts, and returns the objects to send. more says whether
 // something is left.

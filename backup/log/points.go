@@ -88,7 +88,8 @@ func (w *walk) reaches(ctx context.Context, id cold.ID, since time.Time) (bool, 
 	}
 }
 
-// labels returns the names of the branches and tags at each commit.
+// labels returns the names of the branches and tags at each commit. The carriers of a push under way are no commits
+// that can be restored.
 func (c *Reader) labels() (map[cold.ID][]string, error) {
 	labels := make(map[cold.ID][]string)
 	for prefix, mark := range map[string]string{"refs/heads/": "", "refs/tags/": "tag: "} {
@@ -97,6 +98,9 @@ func (c *Reader) labels() (map[cold.ID][]string, error) {
 			return nil, err
 		}
 		for name, id := range refs {
+			if backup.IsCarrier(name) {
+				continue
+			}
 			short := mark + strings.TrimPrefix(name, prefix)
 			if mark != "" {
 				if id, err = c.peel(id); err != nil {

@@ -111,3 +111,20 @@ func TestTotals(t *testing.T) {
 		}
 	}
 }
+
+// TestPointsWithoutCarriers: what a push that was broken left of its parts can be restored by nobody.
+func TestPointsWithoutCarriers(t *testing.T) {
+	v := newVolume(t, backup.Options{})
+	f := coldtest.NewDir(0o755)
+	f.Text("a", "1")
+	tip := v.CommitTree(f, nil)
+	carrier := coldtest.Git(t, v.Dir, "-c", "user.name=x", "-c", "user.email=x@x", "commit-tree", "-m", "part",
+		coldtest.Git(t, v.Dir, "rev-parse", "main^{tree}"))
+	coldtest.Git(t, v.Dir, "update-ref", "refs/heads/emberfs-part/main/1700000000-"+carrier[:12], carrier)
+	for p, err := range v.Points(t.Context()) {
+		coldtest.Check(t, err)
+		if p.ID != tip {
+			t.Errorf("it lists %s, %q", p.ID, p.Refs)
+		}
+	}
+}

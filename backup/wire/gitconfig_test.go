@@ -254,3 +254,19 @@ func TestProxy(t *testing.T) {
 	configure(t, "[http]\nproxy = \"http://joe:s3cret@bad host\"\n")
 	fails(t, opened(t, source, Options{TLSCA: ca}), "proxy")
 }
+
+// TestProxyRefuses: a proxy that wants a password is for a person, and one that is busy is not.
+func TestProxyRefuses(t *testing.T) {
+	f := newForge(t, true)
+	for code, want := range map[int]string{http.StatusProxyAuthRequired: "person",
+		http.StatusServiceUnavailable: "busy"} {
+		p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "no", code)
+		}))
+		_, err := opened(t, "https://example.com/x.git", Options{Proxy: p.URL, TLSCA: f.ca()}).Refs(t.Context())
+		p.Close()
+		if kind, advice := kindOf(err); kind != want || want == "person" && !strings.Contains(advice, "http.proxy") {
+			t.Errorf("%d: %s %q: %v", code, kind, advice, err)
+		}
+	}
+}

@@ -106,7 +106,7 @@ func newHTTPConfig(s *httpSettings, home string, log logrus.FieldLogger) (*httpC
 		return &http.Client{
 			Transport: &http.Transport{Proxy: proxy, DialContext: dial.DialContext, TLSClientConfig: tlsConfig,
 				TLSHandshakeTimeout: httpIdle, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 2,
-				IdleConnTimeout: 90 * time.Second},
+				IdleConnTimeout: 90 * time.Second, OnProxyConnectResponse: proxyAnswer},
 			// Redirects are followed by discover alone.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
@@ -273,4 +273,12 @@ func (s *httpSettings) proxies() (func(*http.Request) (*url.URL, error), error) 
 		}
 		return choose(req.URL)
 	}, nil
+}
+
+// proxyAnswer keeps the state of a proxy that does not connect, which net/http would make a text of.
+func proxyAnswer(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	return fmt.Errorf("the proxy does not connect: %w", &StatusError{Code: answer.StatusCode})
 }

@@ -15,10 +15,11 @@ func mountCommand(w world) *cobra.Command {
 		Long: `This command mounts a volume on the empty directory MOUNTPOINT and returns when the
 directory is usable. A daemon goes on in the background. When the command fails, it leaves nothing behind.
 
-SOURCE is the path of a bare git repository. Its branch is restored at the first mount, and every backup is
-pushed to it. Without SOURCE the volume lives in its state directory alone. After a restore, names and
-attributes come when a directory is looked at, and bytes come when they are read; with --tiering=off all
-bytes are there before the command returns.
+SOURCE is a git repository: the path of a bare one, or ssh://HOST/PATH, HOST:PATH or https://HOST/PATH, as
+emberfs-remotes(7) says. Its branch is restored at the first mount, and every backup is pushed to it. Without
+SOURCE the volume lives in its state directory alone. After a restore, names and attributes come when a
+directory is looked at, and bytes come when they are read; with --tiering=off all bytes are there before the
+command returns.
 
 A volume begins where the repository is empty. Where it has other branches, or where SOURCE is a path that
 does not exist, the flag --init is needed, so that a wrong name is not taken for an empty volume. Where SOURCE

@@ -20,7 +20,7 @@ import (
 // as JSON.
 type config struct {
 	Mountpoint string // absolute, without symlinks
-	Source     string // absolute path of a bare repository; "" without one
+	Source     string // absolute path of a bare repository, or a URL; "" without one
 	Branch     string
 	State      string // absolute; "" until stateFor chose one
 

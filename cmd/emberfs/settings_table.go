@@ -24,8 +24,8 @@ func volumeSettings() []setting {
 		{name: "config", kind: kindPath, help: "YAML file with settings, and rules",
 			manual: `This YAML file has settings, one "name: value" a line, and under the key "rules" a list of
 				rules, which emberfs-rules(5) describes. A settings file cannot name another one.`},
-		{name: "source", kind: kindString, help: "path of a bare git repository, as SOURCE",
-			manual: `This is the path of a bare git repository, as the argument SOURCE of emberfs-mount(8),
+		{name: "source", kind: kindString, help: "path or address of a git repository, as SOURCE",
+			manual: `This is the path or the address of a git repository, as the argument SOURCE of emberfs-mount(8),
 				which wins over it. A git:// source, of git-daemon(1), can only be read: it needs the mount option
 				ro. It is neither encrypted nor authenticated, so whoever is on the network can see it, and can put
 				other contents in its place.`},
