@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -189,7 +190,8 @@ func (c *capture) begin(m *dirMark, base cold.DirID) ([]string, cold.DirID) {
 }
 
 // beginFull prepares for reading the whole directory. From now on changes are noted by name, unless one of this epoch
-// was already missed.
+// was already missed. Where a capture that failed noted them before, those since the boundary stay: this commit does
+// not have them.
 func (c *capture) beginFull(m *dirMark) {
 	m.full = true
 	ds := m.n.dir
@@ -197,7 +199,7 @@ func (c *capture) beginFull(m *dirMark) {
 	ds.mu.links = false // the walk finds out
 	if !ds.mu.tracking && ds.mu.missed.epoch != c.epoch {
 		ds.mu.pending = true
-		ds.mu.changed = nil
+		maps.DeleteFunc(ds.mu.changed, func(_ string, t touch) bool { return t.epoch < c.epoch })
 	}
 	ds.mu.Unlock()
 }
