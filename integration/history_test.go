@@ -92,16 +92,17 @@ func TestHistory(t *testing.T) {
 	one.sync() // 1
 	check(t, os.Rename(one.at("d"), one.at("moved")))
 	check(t, os.Remove(one.at("fifo")))
-	one.umount() // 2
+	one.sync()   // 2
+	one.umount() // 3: it says that the session has ended
 	clone := filepath.Join(testDir(t), "clone")
 	shell(t, "/", `git clone -q `+repo+` `+clone+`; cd `+clone+`; sleep 1.1
-		echo stock >a; echo s >`+"caf\xe9"+`; git add -A; git commit -qm 'by hand'; git push -q`) // 3
+		echo stock >a; echo s >`+"caf\xe9"+`; git add -A; git commit -qm 'by hand'; git push -q`) // 4
 	two := newVolume(t, "two", withSource(repo)).mount()
 	time.Sleep(1100 * time.Millisecond) // git keeps seconds, and one test below names a commit by its own
 	write(two, "last", "x")
-	two.sync() // 4
+	two.sync() // 5
 	git := strings.Fields(must(t, "/", "git", "-C", repo, "rev-list", "--reverse", "main"))
-	if len(git) != 5 {
+	if len(git) != 6 {
 		t.Fatalf("commits: %q", git)
 	}
 	newest := slices.Clone(git)
@@ -125,23 +126,23 @@ func TestHistory(t *testing.T) {
 		c.Machine == "" || c.Machine == list[2].Machine {
 		t.Errorf("the last commit: %+v", c)
 	}
-	if c := list[2]; c.Reason != "unmount" || !slices.Equal(c.Parents, git[1:2]) {
+	if c := list[2]; c.Reason != "unmount" || !slices.Equal(c.Parents, git[2:3]) {
 		t.Errorf("the commit of the unmount: %+v", c)
 	}
 	for _, c := range []struct {
 		dir, path string
 		want      []int
 	}{
-		{two.mnt, "a", []int{3, 0}},
-		{two.at("moved"), "../a", []int{3, 0}},
-		{two.mnt, latin, []int{3, 0}},
+		{two.mnt, "a", []int{4, 0}},
+		{two.at("moved"), "../a", []int{4, 0}},
+		{two.mnt, latin, []int{4, 0}},
 		{two.mnt, "d/new\nline", []int{2, 1, 0}},
 		{two.at("moved"), "new\nline", []int{2}},
 		{two.mnt, "moved/.git/config", []int{2}},
 		{two.mnt, "fifo", []int{2, 0}},
 		{two.mnt, "void", []int{1, 0}},
 		{two.mnt, "void/void", []int{1, 0}},
-		{"/", two.at("last"), []int{4}},
+		{"/", two.at("last"), []int{5}},
 		{two.mnt, "nothing", nil},
 	} {
 		var want []string
@@ -171,11 +172,11 @@ func TestHistory(t *testing.T) {
 	}
 
 	must(t, "/", "git", "-C", repo, "tag", "-a", "-m", "m", "v1", git[1])
-	when := strings.TrimSpace(must(t, "/", "git", "-C", repo, "log", "-1", "--format=%cI", git[3]))
+	when := strings.TrimSpace(must(t, "/", "git", "-C", repo, "log", "-1", "--format=%cI", git[4]))
 	for i, rev := range []struct {
 		rev  string
 		want int
-	}{{git[0][:8], 0}, {"HEAD~3", 1}, {"v1", 1}, {"main~2", 2}, {when, 3}, {"main", 4}} {
+	}{{git[0][:8], 0}, {"HEAD~4", 1}, {"v1", 1}, {"main~3", 2}, {when, 4}, {"main", 5}} {
 		to := filepath.Join(testDir(t), fmt.Sprint("restored-", i))
 		r := two.emberfs("restore", "--from", repo, "--commit", rev.rev, "--to", to)
 		if r.code != 0 || !strings.Contains(r.stdout, git[rev.want]) || r.stderr != "" {

@@ -271,30 +271,6 @@ func TestPreviousIncompleteEnd(t *testing.T) {
 	newVolume(t, "third", withSource(repo)).wantPrevious("complete")
 }
 
-// TestPreviousAfterBusyUnmount: an unmount that fails because the mount is in use has said that the session ended; what
-// is changed afterwards takes that back.
-func TestPreviousAfterBusyUnmount(t *testing.T) {
-	t.Parallel()
-	deadline(t, time.Minute)
-	repo := newBareRepo(t, "remote.git", user{})
-	v := newVolume(t, "v", withSource(repo), withOpts("announce_delay=100ms")).mount()
-	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
-	f, err := os.Open(v.at("f"))
-	check(t, err)
-	if r := v.emberfs("umount", v.mnt); r.code != 1 && r.code != 32 {
-		t.Fatalf("the mount is busy: %v", r)
-	}
-	equal(t, trailer(t, repo, "main", "Emberfs-Clean"), "yes", "Emberfs-Clean")
-	at, main := references(t, repo), revision(t, repo)
-	check(t, os.WriteFile(v.at("f"), []byte("two"), 0o644))
-	if !waitFor(30*time.Second, func() bool { return references(t, repo) != at }) {
-		t.Fatal("the session does not show")
-	}
-	equal(t, revision(t, repo), main, "main, which a session that is announced does not move, is at")
-	v.kill(func() { _ = f.Close() })
-	newVolume(t, "next", withSource(repo)).wantPrevious("incomplete")
-}
-
 // TestPreviousStray: a machine that was lost after its session was announced is not forgotten because somebody moved
 // main without its live branch.
 func TestPreviousStray(t *testing.T) {

@@ -185,7 +185,7 @@ func (v *Volume) moveBranch(ctx context.Context, c *capture, root cold.DirID, rc
 	o := cold.CommitOptions{
 		Reason: rc.Reason, Machine: v.state.Machine, Files: c.files, Bytes: c.bytes, Root: root, Repeat: c.repeats,
 		When: now, Took: now.Sub(rc.Started), Opened: v.openedPaths(),
-		Clean: endsSession(rc.Reason) && len(c.missing) == 0 && !c.live,
+		Clean: v.mayEnd(rc.Reason) && len(c.missing) == 0 && !c.live,
 	}
 	v.tellRisk(c, &o)
 	if same && !c.base.Info().Live {

@@ -15,9 +15,22 @@ import (
 // reasonOpen is the reason of the commit that says that a session has changed something.
 const reasonOpen = "open"
 
-// endsSession says whether a commit of this reason is the last one of a session, unless the mount goes on after all.
+// reasonAbsorb is the reason of a commit that Cold makes of the stray live branch of a machine that was lost.
+const reasonAbsorb = "absorb"
+
+// ReasonLeaving is the reason of a backup before an unmount. Programs may change something until the mount is gone, so
+// it does not end the session, however much it has.
+const ReasonLeaving = "leaving"
+
+// endsSession says whether a backup of this reason is the last one of a session: the mount is gone.
 func endsSession(reason string) bool {
 	return slices.Contains([]string{"unmount", "terminate"}, reason)
+}
+
+// mayEnd says whether a commit of this reason that has everything is clean. Without a remote that of the backup before
+// the unmount is too: no other machine comes next, and this one knows by its own files what came after it.
+func (v *Volume) mayEnd(reason string) bool {
+	return endsSession(reason) || reason == ReasonLeaving && !v.cold.HasRemote()
 }
 
 // closes says whether a commit of this reason has to be made although it has nothing new: because the remote has only

@@ -24,7 +24,7 @@ const (
 var unattended = []string{"interval", "recovery", reasonOpen}
 
 // final are the reasons of commits that may be the last ones: critical files come first.
-var final = []string{"unmount", "terminate", "notice"}
+var final = []string{"unmount", "terminate", "notice", ReasonLeaving}
 
 // Sync commits what is dirty and pushes where there is a remote. It returns when both are durable. An error says that
 // nothing could be committed. The receipt, which is never nil, says what was committed but not pushed, or could not be
@@ -44,7 +44,8 @@ func (v *Volume) Sync(ctx context.Context, reason string) (*Receipt, error) {
 	default:
 		err = v.syncBy(ctx, rc, !slices.Contains(unattended, reason), v.commit)
 	}
-	if slices.Contains([]string{"sync", "unmount", "terminate", "tier"}, reason) { // somebody reads the receipt
+	// Somebody reads the receipt.
+	if slices.Contains([]string{"sync", "unmount", "terminate", "tier", ReasonLeaving}, reason) {
 		rc.Missing = append(rc.Missing, v.cold.Aside()...)
 		rc.Complete = rc.Complete && len(rc.Missing) == 0
 		rc.LeftOut = v.heldLines(20)

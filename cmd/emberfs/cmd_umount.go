@@ -116,7 +116,7 @@ func umountBound(ctx context.Context, f found, e registration, lazy bool, target
 		last <- r
 	}()
 	stop := showTransfer(ctx, e.client(), w)
-	r, err := e.client().sync(ctx, syncRequest{Reason: "unmount"})
+	r, err := e.client().sync(ctx, syncRequest{Reason: tiers.ReasonLeaving})
 	stop()
 	if err != nil {
 		return fail(err, "emberfs status "+shellQuote(e.State)+" shows how it stands")

@@ -186,7 +186,7 @@ func (d *daemon) stop(sig os.Signal) {
 func (d *daemon) leave() {
 	stopTicking := d.extendTimeout()
 	defer stopTicking()
-	d.backup(d.ending, "terminate")
+	d.backup(d.ending)
 	err := d.mount.Unmount(false)
 	if errors.Is(err, unix.EBUSY) {
 		d.log.Warn("the mount is in use: detaching it, its users may finish")
@@ -247,8 +247,8 @@ func (l limited) Deadline() (time.Time, bool) {
 }
 
 // backup takes a backup before the unmount, so that the one after it is quick, and keeps the receipt.
-func (d *daemon) backup(ctx context.Context, reason string) {
-	r, err := d.syncWithin(ctx, reason)
+func (d *daemon) backup(ctx context.Context) {
+	r, err := d.syncWithin(ctx, tiers.ReasonLeaving)
 	if err != nil {
 		d.log.WithError(err).Warn("the backup before the unmount failed; it is tried again afterwards")
 		if r == nil {
@@ -304,6 +304,7 @@ func (d *daemon) finish() *tiers.Receipt {
 			d.log.WithError(err).Error("the memory class is not unmounted")
 		}
 	default:
+		reason = tiers.ReasonLeaving // somebody still writes, so the session does not end with what is saved now
 	}
 
 	r, err := d.finalSync(reason)

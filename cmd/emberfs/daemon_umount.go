@@ -65,7 +65,7 @@ func (d *daemon) stays(ctx context.Context, limit time.Duration, places []string
 	d.mu.Unlock()
 	work, cancel := context.WithTimeoutCause(ctx, limit, errDeadline)
 	defer cancel()
-	r, err := d.syncWithin(work, "unmount")
+	r, err := d.syncWithin(work, tiers.ReasonLeaving)
 	if err != nil && (r == nil || len(r.Missing) == 0) {
 		r = incomplete(r, "backup: "+err.Error())
 	}
@@ -104,7 +104,7 @@ func (d *daemon) detach(in umountRequest) error {
 		work, cancel = context.WithTimeoutCause(work, limit, errDeadline)
 	}
 	defer cancel()
-	d.backup(work, "unmount")
+	d.backup(work)
 	switch err := d.mount.Unmount(in.Lazy); {
 	case errors.Is(err, unix.EBUSY):
 		d.mu.Lock()

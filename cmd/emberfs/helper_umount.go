@@ -148,7 +148,7 @@ func awaitElsewhere(device string, daemons []watched) []string {
 func syncAll(ctx context.Context, daemons []watched, target string, w world) error {
 	for _, d := range daemons {
 		stop := showTransfer(ctx, d.client(), w)
-		r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
+		r, err := d.client().sync(ctx, syncRequest{Reason: tiers.ReasonLeaving})
 		stop()
 		if err != nil {
 			return &failure{code: exitPart, op: "umount", path: target, err: fmt.Errorf("the backup failed: %w", err),
@@ -194,7 +194,7 @@ func awaitDaemon(ctx context.Context, d watched, lazy bool, start time.Time, tar
 	if lazy {
 		expected++
 		go func() {
-			r, err := d.client().sync(ctx, syncRequest{Reason: "unmount"})
+			r, err := d.client().sync(ctx, syncRequest{Reason: tiers.ReasonLeaving})
 			answers <- answer{r, err, false}
 		}()
 	}
