@@ -13,6 +13,20 @@ import (
 	"emberfs/integration/testprog"
 )
 
+// TestPreviousOfFirstSession: a machine that was lost in the first session of a volume leaves a sign of it too.
+func TestPreviousOfFirstSession(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo), withOpts("announce_delay=100ms")).mount()
+	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
+	if !waitFor(30*time.Second, func() bool { return references(t, repo) != "" }) {
+		t.Error("the session does not show")
+	}
+	v.kill()
+	newVolume(t, "next", withSource(repo)).wantPrevious("incomplete")
+}
+
 // TestPreviousWriterOutlivesBackup: what a program writes after the backup before the unmount, and that does not reach
 // the remote any more, makes the session incomplete, although that backup had everything.
 func TestPreviousWriterOutlivesBackup(t *testing.T) {

@@ -56,7 +56,7 @@ func (v *Volume) repeat(ctx context.Context, rc *Receipt, c *capture) error {
 
 // commitOpen makes a commit to the live branch which says that this machine's session has changed something. It has
 // nothing new, and the next commit to main absorbs it. It returns errNeedWhole where only a commit of everything can
-// say so. Volume.syncing is held.
+// say so, as in a volume without commits. Volume.syncing is held.
 func (v *Volume) commitOpen(ctx context.Context, rc *Receipt) error {
 	tx, err := v.cold.BeginLive(ctx)
 	if err != nil {
@@ -64,10 +64,13 @@ func (v *Volume) commitOpen(ctx context.Context, rc *Receipt) error {
 	}
 	defer tx.Abort()
 	base := tx.Base()
-	if base == nil || v.sessionOpen.Load() {
+	if v.sessionOpen.Load() {
 		return nil
 	}
 	if err := v.checkBase(ctx, base); err != nil {
+	if base == nil { // there is nothing to repeat
+		return errNeedWhole
+	}
 		return err
 	}
 	// What a stock client changed has the time of its commit, which a commit that repeats it would change.

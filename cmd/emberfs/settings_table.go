@@ -57,9 +57,9 @@ func volumeSettings() []setting {
 			manual: `This long after the first change of a session that nothing has been committed of, a commit that
 				changes no file tells the remote that there is a session, so that the next machine can say INCOMPLETE if
 				this one is lost before its first backup. It lies on the live branch and goes with the next backup. A
-				session that changes nothing says nothing. Where a git client made the last commit, the first backup comes
-				after this time instead. With none or 0 a machine that is lost before its first backup leaves no
-				trace.`},
+				session that changes nothing says nothing. Where there is no commit yet, or a git client made the last
+				one, the first backup comes after this time instead. With none or 0 a machine that is lost before its
+				first backup leaves no trace.`},
 		{name: "memory_limit", kind: kindSize, def: "100MB", min: 48 << 20,
 			help:   "memory for the hot tier, inodes and the daemon's heap",
 			manual: `The hot tier, the inodes and the heap of the daemon together take at most this much memory.`},
