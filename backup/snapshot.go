@@ -284,7 +284,7 @@ func CommitInfo(id cold.ID, c odb.CommitData) cold.CommitInfo {
 		Reason:  format.Trailer(c.Message, format.TrailerReason),
 		Machine: format.Trailer(c.Message, format.TrailerMachine)}
 	if len(c.Parents) > 0 {
-		info.Parent = c.Parents[0]
+		info.Parent, info.Merged = c.Parents[0], c.Parents[1:]
 	}
 	info.Subject, _, _ = strings.Cut(c.Message, "\n")
 	info.Absorbed = absorbedOf(&c)

@@ -59,6 +59,53 @@ func TestPreviousWriterOutlivesBackup(t *testing.T) {
 	wantFile(t, next.at("busy"), "", "what is here:")
 }
 
+// TestPreviousBehindMerge: a merge by a stock client does not hide the machine whose work it merged.
+func TestPreviousBehindMerge(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	first := newVolume(t, "first", withSource(repo)).mount()
+	check(t, os.WriteFile(first.at("f"), []byte("one"), 0o644))
+	first.umount()
+	clone := filepath.Join(testDir(t), "clone")
+	must(t, "/", "git", "clone", "-q", repo, clone)
+	check(t, os.WriteFile(filepath.Join(clone, "g"), []byte("from git"), 0o644))
+	must(t, clone, "git", "config", "user.name", "n")
+	must(t, clone, "git", "config", "user.email", "e")
+	must(t, clone, "git", "add", "g")
+	must(t, clone, "git", "commit", "-qm", "by hand")
+	lost := newVolume(t, "lost", withSource(repo)).mount()
+	check(t, os.WriteFile(lost.at("h"), []byte("two"), 0o644))
+	lost.sync()
+	machine := trailer(t, repo, "main", "Emberfs-Machine")
+	lost.kill()
+	must(t, clone, "git", "pull", "-q", "--no-rebase", "--no-edit")
+	must(t, clone, "git", "push", "-q", "origin", "HEAD:main")
+	if p := newVolume(t, "next", withSource(repo)).wantPrevious("incomplete"); p.Machine != machine {
+		t.Errorf("machine %s was lost: %+v", machine, p)
+	}
+}
+
+// TestPreviousOfClone: a machine that was made from a copy of another one's disk does not take what that one left
+// afterwards for its own.
+func TestPreviousOfClone(t *testing.T) {
+	t.Parallel()
+	deadline(t, time.Minute)
+	repo := newBareRepo(t, "remote.git", user{})
+	v := newVolume(t, "v", withSource(repo)).mount()
+	check(t, os.WriteFile(v.at("f"), []byte("one"), 0o644))
+	v.umount()
+	clone := newVolume(t, "clone", withSource(repo))
+	must(t, "/", "cp", "-a", v.state, clone.state)
+	v.mount()
+	check(t, os.WriteFile(v.at("f"), []byte("two"), 0o644))
+	v.sync()
+	v.kill()
+	if p := clone.wantPrevious("incomplete"); p.Own {
+		t.Errorf("%+v", p)
+	}
+}
+
 // TestPreviousAfterBusyUnmount: an unmount that fails because the mount is in use does not say that the session ended.
 func TestPreviousAfterBusyUnmount(t *testing.T) {
 	t.Parallel()

@@ -34,13 +34,14 @@ func (v *Volume) mayEnd(reason string) bool {
 }
 
 // closes says whether a commit of this reason has to be made although it has nothing new: because the remote has only
-// commits of this machine's session that say that it goes on.
+// commits of this machine's session that say that it goes on, or this machine has taken in what one that was lost had
+// left.
 func (v *Volume) closes(base cold.Snapshot, reason string) bool {
 	if !endsSession(reason) || !v.cold.HasRemote() || base == nil {
 		return false
 	}
 	info := base.Info()
-	return info.Machine == v.state.Machine && info.Clean != cold.CleanYes
+	return v.sessionOpen.Load() || info.Reason == reasonAbsorb && info.Machine == v.state.Machine
 }
 
 // repeat makes a commit with the root directory of its base, for what it says. Nothing is at risk less by it.
@@ -67,10 +68,10 @@ func (v *Volume) commitOpen(ctx context.Context, rc *Receipt) error {
 	if v.sessionOpen.Load() {
 		return nil
 	}
-	if err := v.checkBase(ctx, base); err != nil {
 	if base == nil { // there is nothing to repeat
 		return errNeedWhole
 	}
+	if err := v.checkBase(ctx, base); err != nil {
 		return err
 	}
 	// What a stock client changed has the time of its commit, which a commit that repeats it would change.

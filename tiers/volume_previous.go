@@ -22,10 +22,10 @@ func (e *IncompleteError) Error() string {
 const lookBackMost = 256
 
 // lookBack finds out how the session before this one ended, by the newest commit, which is nil where there is none, and
-// by what this machine has of the volume, if local is true. It is an error where that is wanted to be complete and is
-// not.
-func (v *Volume) lookBack(ctx context.Context, head cold.Snapshot, local bool) error {
-	p := v.judge(ctx, head, local)
+// by what this machine has of the volume, if local is true; known is what lastSession returned before the fetch. It is
+// an error where that is wanted to be complete and is not.
+func (v *Volume) lookBack(ctx context.Context, head cold.Snapshot, known *cold.CommitInfo, local bool) error {
+	p := v.judge(ctx, head, known, local)
 	if p.Missing == nil {
 		p.Missing = []string{}
 	}
@@ -48,15 +48,18 @@ func (v *Volume) lookBack(ctx context.Context, head cold.Snapshot, local bool) e
 	return nil
 }
 
-func (v *Volume) judge(ctx context.Context, head cold.Snapshot, local bool) Previous {
+func (v *Volume) judge(ctx context.Context, head cold.Snapshot, known *cold.CommitInfo, local bool) Previous {
 	last, stock := v.lastSession(ctx, head)
 	p := Previous{State: PreviousUnknown}
+	ours := local
 	if last != nil {
 		made := last.Made
 		p.Machine, p.Commit, p.LastSign = last.Machine, last.ID.String(), &made
-		v.sessionOpen.Store(last.Machine == v.state.Machine && last.Clean == cold.CleanNo)
+		// A machine whose disk was copied has this one's id, but its commits were not here.
+		ours = local && last.Machine == v.state.Machine && (!v.cold.HasRemote() || v.state.Head == p.Commit ||
+			known != nil && known.ID == last.ID)
+		v.sessionOpen.Store(ours && last.Clean == cold.CleanNo)
 	}
-	ours := local && (last == nil || last.Machine == v.state.Machine)
 	switch {
 	case ours:
 		v.judgeOwn(&p)
@@ -93,8 +96,9 @@ func (v *Volume) Previous() Previous { return *v.previous }
 func (v *Volume) StartReceipt() *Receipt {
 	p := v.Previous()
 	rc := &Receipt{Reason: "start", Complete: p.State == PreviousComplete, Missing: p.Missing, Before: &p,
-		Remote: v.cfg.Source, Pushed: v.cold.HasRemote() && !v.unpushed(), Started: v.openedAt,
-		Took: time.Since(v.openedAt)}
+		Remote: v.cfg.Source, Started: v.openedAt,
+		Pushed: v.cold.HasRemote() && !v.unpushed() && !v.points.failing("fetch"), // as far as this start has asked
+		Took:   time.Since(v.openedAt)}
 	if c := v.lastCommit(); c != nil {
 		rc.Commit = c.ID
 	}
@@ -151,27 +155,38 @@ func judgeLost(p *Previous, last *cold.CommitInfo) {
 	p.Missing = append(p.Missing, "what that machine wrote after "+cold.DateText(last.Made))
 }
 
-// lastSession returns what the newest commit of EmberFS says, and how many commits of stock clients came after it. Of a
-// commit that only takes in the stray live branch of a machine that was lost, that branch is looked at. It returns nil
-// where no such commit is found.
+// lastSession returns what the newest commit of EmberFS says, and how many commits of stock clients came after it. A
+// merge by one of these may have several such commits behind it; the newest counts. Of a commit that only takes in the
+// stray live branch of a machine that was lost, that branch is looked at. It returns nil where no such commit is found.
 func (v *Volume) lastSession(ctx context.Context, head cold.Snapshot) (last *cold.CommitInfo, stock int) {
-	for s := head; s != nil && stock < lookBackMost; stock++ {
-		info := s.Info()
-		if info.Reason == "absorb" && len(info.Absorbed) > 0 {
+	if head == nil {
+		return nil, 0
+	}
+	seen := map[cold.ID]bool{}
+	for queue := []cold.Snapshot{head}; len(queue) > 0 && stock < lookBackMost; queue = queue[1:] {
+		info := queue[0].Info()
+		if info.Reason == reasonAbsorb && len(info.Absorbed) > 0 {
 			if lost, err := v.cold.Snapshot(ctx, info.Absorbed[0]); err == nil {
 				info = lost.Info()
 			}
 		}
 		if info.Reason != "" {
-			return &info, stock
+			if last == nil || info.Time.After(last.Time) ||
+				info.Time.Equal(last.Time) && last.Clean == cold.CleanYes { // a commit is no older than its parents
+				last = &info
+			}
+			continue
 		}
-		if info.Parent.IsZero() {
-			break
-		}
-		var err error
-		if s, err = v.cold.Snapshot(ctx, info.Parent); err != nil { // a shallow history ends somewhere
-			break
+		stock++
+		for _, id := range append([]cold.ID{info.Parent}, info.Merged...) {
+			if id.IsZero() || seen[id] {
+				continue
+			}
+			seen[id] = true
+			if s, err := v.cold.Snapshot(ctx, id); err == nil { // a shallow history ends somewhere
+				queue = append(queue, s)
+			}
 		}
 	}
-	return nil, stock
+	return last, stock
 }

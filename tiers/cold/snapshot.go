@@ -21,6 +21,7 @@ type Listing struct {
 type CommitInfo struct {
 	ID      ID
 	Parent  ID
+	Merged  []ID      // the further parents of a merge
 	Tree    ID        // the commit's tree, with .emberfs in it
 	Time    time.Time // the committer's date, by which git orders commits; never earlier than the parent's
 	Made    time.Time // when it was made, by its machine's clock; equal to Time for a stock client's commit
