@@ -2,15 +2,10 @@ package tiers
 
 import (
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strconv"
-	"strings"
+	"hash/maphash"
+	"math"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"emberfs/tiers/cold"
 )
@@ -19,6 +14,7 @@ import (
 // own, because they are committed by themselves.
 type risk struct {
 	lanes [2]lane
+	seed  maphash.Seed
 	// unpushed is what commits have that the remote has not.
 	mu       mutex[leaf]
 	unpushed riskCount
@@ -26,93 +22,29 @@ type risk struct {
 	sendFrom time.Time    // when that push began; zero: there is none
 	guessed  bool         // of unpushed or sending a part is not counted: commits of an earlier run
 	taken    [2]riskCount // what the commit under way takes; it is at risk until the commit stands
-	out      map[string]leftOut
+	// found says that the main lane counts one name for changes of an earlier run, of which nobody knows how many there
+	// are; takes that the commit under way finds that out.
+	found, takes bool
+	out          map[string]leftOut
 }
 
-// leftOut is something that a commit could not take, and why. It is at risk until a commit has it.
-type leftOut struct {
-	path  string
-	bytes int64 // of a file: its size
-	since int64 // UnixNano of the first commit without it; where it was late, of its last change
-	late  bool  // there was no time for it before a deadline
-	err   error
-}
+// hash returns a name's hash, by which it is counted once only.
+func (r *risk) hash(name string) uint32 { return uint32(maphash.String(r.seed, name)) }
 
-// String is a line for receipts and status. A path of many levels is cut in its middle.
-func (l leftOut) String() string {
-	const most = 200
-	p := l.path
-	if len(p) > most {
-		p = p[:most/2] + "[...]" + p[len(p)-most/2:]
-	}
-	return fmt.Sprintf("%s: %v", shown(p), l.err)
-}
+// counted has names by their hash, so that much fewer bytes are needed than for the names: only a number depends on it.
+// The value is the epoch in which the name was counted last.
+type counted map[uint32]uint32
 
-// shown returns a path for a line of text. It quotes a path with unprintable characters, which could control a terminal
-// or look like a line of their own.
-func shown(p string) string {
-	if utf8.ValidString(p) && !strings.ContainsFunc(p, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return p
+// add says whether a name is to be counted: it was not since the epoch since. Then it is noted as counted in epoch.
+func (c *counted) add(hash uint32, since, epoch uint64) bool {
+	if at, ok := (*c)[hash]; ok && uint64(at) >= since {
+		return false
 	}
-	return strconv.Quote(p)
-}
-
-func lines(list []leftOut) []string {
-	out := make([]string, len(list))
-	for i, l := range list {
-		out[i] = l.String()
+	if *c == nil {
+		*c = counted{}
 	}
-	return out
-}
-
-// leave notes what a commit to main, which stands, has left out. That replaces earlier notes, because each such commit
-// looks at everything that earlier ones left out. A commit to the live branch leaves nothing out: it leaves what it
-// cannot take to a commit to main. It returns what earlier commits had left out and this one has.
-func (r *risk) leave(list []leftOut) (taken riskCount) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	before := r.out
-	r.out = make(map[string]leftOut, len(list))
-	for _, l := range list {
-		if earlier := before[l.path].since; earlier != 0 {
-			l.since = earlier
-		} else if l.since == 0 {
-			l.since = time.Now().UnixNano()
-		}
-		r.out[l.path] = l
-	}
-	for at, l := range before {
-		if _, still := r.out[at]; !still {
-			taken = taken.plus(riskCount{1, l.bytes, l.since})
-		}
-	}
-	return taken
-}
-
-// late counts what the last commit left out because there was no time for it.
-func (r *risk) late() (c riskCount) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.out {
-		if l.late {
-			c = c.plus(riskCount{1, l.bytes, l.since})
-		}
-	}
-	return c
-}
-
-// left lists what commits left out, in the order of paths: at most most lines, and then a count of the rest.
-func (r *risk) left(most int) []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []string
-	for _, p := range slices.Sorted(maps.Keys(r.out)) {
-		if len(out) == most {
-			return append(out, fmt.Sprintf("commit: left out: and %d more", len(r.out)-most))
-		}
-		out = append(out, "commit: left out: "+r.out[p].String())
-	}
-	return out
+	(*c)[hash] = uint32(min(epoch, math.MaxUint32))
+	return true
 }
 
 type lane struct {
@@ -181,6 +113,17 @@ func (r *risk) take(critical bool) {
 		l := &r.lanes[i]
 		r.taken[i] = riskCount{l.files.Swap(0), l.bytes.Swap(0), l.since.Swap(0)}
 	}
+	if !critical {
+		r.found, r.takes = false, r.found
+	}
+}
+
+// find counts one name for what an earlier run changed and no commit has.
+func (r *risk) find() {
+	r.mu.Lock()
+	r.found = true
+	r.mu.Unlock()
+	r.lanes[laneMain].touched()
 }
 
 // taking returns how many changed names the commit under way takes.
@@ -190,12 +133,13 @@ func (r *risk) taking() int64 {
 	return r.taken[0].files + r.taken[1].files
 }
 
-func (r *risk) committed() riskCount {
+// committed says with found that of the sum a part was not counted: what an earlier run changed.
+func (r *risk) committed() (sum riskCount, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sum := r.taken[0].plus(r.taken[1])
-	r.taken = [2]riskCount{}
-	return sum
+	sum, found = r.taken[0].plus(r.taken[1]), r.takes
+	r.taken, r.takes = [2]riskCount{}, false
+	return sum, found
 }
 
 func (r *risk) put() {
@@ -210,16 +154,7 @@ func (r *risk) put() {
 		}
 	}
 	r.taken = [2]riskCount{}
-}
-
-// outside counts what earlier commits left out.
-func (r *risk) outside() (c riskCount) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, l := range r.out {
-		c = c.plus(riskCount{1, l.bytes, l.since})
-	}
-	return c
+	r.found, r.takes = r.found || r.takes, false
 }
 
 func (r *risk) addUnpushed(c riskCount) {
@@ -288,6 +223,21 @@ func (r *risk) parts() riskParts {
 		p.out = p.out.plus(riskCount{1, l.bytes, l.since})
 	}
 	return p
+}
+
+// notAfter takes changes that seem to come from after now, because the clock was set back, for changes of now: they
+// would have no age until the clock is there again, and no backup would be due for them.
+func (r *risk) notAfter(now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.lanes {
+		if at := r.lanes[i].since.Load(); at > now {
+			r.lanes[i].since.CompareAndSwap(at, now)
+		}
+	}
+	for _, c := range []*riskCount{&r.unpushed, &r.sending, &r.taken[0], &r.taken[1]} {
+		c.since = min(c.since, now)
+	}
 }
 
 func (r *risk) now() cold.AtRisk {

@@ -117,7 +117,9 @@ func (v *Volume) outlook() outlook {
 	b.mu.Lock()
 	o := outlook{commit: b.commit, push: b.push, hasRemote: v.cold.HasRemote()}
 	b.mu.Unlock()
-	o.now, o.parts = time.Now(), v.risk.parts()
+	o.now = time.Now()
+	v.risk.notAfter(o.now.UnixNano())
+	o.parts = v.risk.parts()
 	return o
 }
 

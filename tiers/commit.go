@@ -19,6 +19,7 @@ type commits struct {
 	upkeep    chan struct{} // holds one token when Cold.Maintain is due after a commit
 	answers   []*remoteWait // guarded by syncing: those who wait for what was just committed
 	justTaken riskCount     // guarded by syncing: what was at risk and the last commit took
+	justFound bool          // guarded by syncing: of that a part had not been counted when the commit began
 	underWay  atomic.Pointer[capture]
 	live      liveBranch
 	// sessionOpen: the newest commit is of this machine, and does not say that its session has ended.

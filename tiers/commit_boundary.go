@@ -34,7 +34,10 @@ func (c *capture) finish(err error) {
 		v.critical.put(v, c.crit, err)
 		return
 	}
-	v.justTaken = v.risk.committed().plus(c.regained)
+	taken, found := v.risk.committed()
+	if v.justTaken, v.justFound = taken.plus(c.regained), found; found {
+		v.justTaken.files, v.justTaken.bytes = max(taken.files, c.files), max(taken.bytes, c.bytes)
+	}
 	if c.short { // the rest is counted as left out
 		v.justTaken.files, v.justTaken.bytes = min(v.justTaken.files, c.files), min(v.justTaken.bytes, c.bytes)
 	}

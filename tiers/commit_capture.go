@@ -197,7 +197,7 @@ func (c *capture) beginFull(m *dirMark) {
 	ds := m.n.dir
 	ds.mu.Lock()
 	ds.mu.links = false // the walk finds out
-	if !ds.mu.tracking && ds.mu.missed.epoch != c.epoch {
+	if !ds.mu.tracking && ds.mu.missed != c.epoch {
 		ds.mu.pending = true
 		maps.DeleteFunc(ds.mu.changed, func(_ string, t touch) bool { return t.epoch < c.epoch })
 	}

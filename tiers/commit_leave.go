@@ -121,7 +121,7 @@ func (c *capture) passOverThose(those func(*dirMark) bool) {
 		ds := m.n.dir
 		ds.mu.Lock()
 		if ds.mu.pending {
-			ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, touch{epoch: c.epoch}
+			ds.mu.pending, ds.mu.tracking, ds.mu.missed = false, false, c.epoch
 		}
 		ds.mu.Unlock()
 		c.v.unref(m.n, 1)

@@ -24,6 +24,9 @@ import (
 // errNoTime says that a file was left out because it would not have been saved before the deadline.
 var errNoTime = errors.New("there was no time to save it before the deadline")
 
+// mostLate is how many files that rounds left out a receipt names after one that failed.
+const mostLate = 100
+
 // part says which files a commit takes that must be over by a time. Critical files are always taken: commits to the
 // live branch have them already, and a commit to main must not take them back.
 type part struct {
@@ -86,6 +89,7 @@ func (v *Volume) syncFinal(ctx context.Context, rc *Receipt, end time.Time) erro
 		last = last || ctx.Err() != nil || r.Remote != "" && !r.Pushed || !r.New
 	}
 	if c := v.risk.late(); c.files > 0 {
+			rc.Missing = append(rc.Missing, v.risk.lateLines(mostLate)...) // of the rounds before, whose commits stand
 		line := fmt.Sprintf("not saved before the deadline: %d files, %d bytes", c.files, c.bytes)
 		rc.Missing = append([]string{line}, rc.Missing...)
 	}

@@ -118,7 +118,7 @@ func (c *capture) recordDir(m *dirMark) bool {
 		ds.mu.pending, ds.mu.tracking = false, true
 	}
 	if ds.mu.tracking {
-		ds.mu.base = m.id
+		ds.mu.base, ds.mu.counted = m.id, nil
 		maps.DeleteFunc(ds.mu.changed, func(_ string, t touch) bool { return t.epoch < c.epoch })
 		for _, name := range m.redo {
 			if _, ok := ds.mu.changed[name]; !ok {

@@ -71,7 +71,7 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
 		return errClosed
 	}
 	began := time.Now()
-	v.justTaken = riskCount{} // a commit that only absorbs the live branch takes nothing
+	v.justTaken, v.justFound = riskCount{}, false // a commit that only absorbs the live branch takes nothing
 	err := commit(ctx, rc)
 	for wait := spoiledWait; errors.Is(err, ErrSpoiled) && wait < spoiledMost && sleep(ctx, wait); wait *= 4 {
 		v.log.WithError(err).Warn("the commit is tried again")
@@ -92,7 +92,9 @@ func (v *Volume) syncBy(ctx context.Context, rc *Receipt, wait bool,
 		return err
 	}
 	if rc.New {
-		v.budget.committed(v.justTaken, time.Since(began))
+		if !v.justFound { // it may have looked at everything, to find little
+			v.budget.committed(v.justTaken, time.Since(began))
+		}
 		select {
 		case v.upkeep <- struct{}{}:
 		default:

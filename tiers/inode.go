@@ -143,7 +143,8 @@ type dirState struct {
 		mutex[leaf]
 		tracking bool             // base and changed are complete
 		pending  bool             // changed is complete since the capture under way began to read the directory
-		missed   touch            // the last change of a name that was not noted in changed
+		missed   uint64           // the epoch of the last change of a name that was not noted in changed
+		counted  counted          // the names that were not noted, as far as they count as at risk
 		base     cold.DirID       // what the last commit stored for this directory
 		changed  map[string]touch // the names that were touched since base
 		links    bool             // it holds a name of a file with several names

@@ -131,13 +131,12 @@ func (v *Volume) addChanged(d *Inode, name string, kind touchKind) {
 	ds.mu.Lock()
 	defer ds.mu.Unlock()
 	if !ds.mu.tracking && !ds.mu.pending {
-		old := ds.mu.missed
-		if old.epoch < since {
-			old.risk = false
+		if ds.mu.missed < v.mainEpoch.Load() {
+			ds.mu.counted = nil // a commit has looked at them, or does so now
 		}
-		ds.mu.missed = touch{epoch: e, risk: risk || old.risk}
-		if risk && !old.risk {
-			l.files.Add(1) // one for all names that are not noted: the commit will find out which
+		ds.mu.missed = e
+		if risk && ds.mu.counted.add(v.risk.hash(name), since, e) {
+			l.files.Add(1)
 		}
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"os"
 	"path/filepath"
 	"time"
@@ -52,6 +53,7 @@ func Open(ctx context.Context, c Config) (_ *Volume, err error) {
 	v.errands.init()
 	v.SetAtime(c.Atime)
 	v.pusher.init()
+	v.risk.seed = maphash.MakeSeed()
 	v.budget.init(&v.risk)
 	v.syncing, v.upkeep = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.gcInterval, v.marksInMemory = cold.DefaultGrace, marksInMemory

@@ -19,6 +19,9 @@ func (v *Volume) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	v.stop = cancel
 	behind := v.leftBehind() // before programs come in
+	if v.leftChanges() {
+		v.risk.find()
+	}
 	v.wg.Go(func() { v.flushLoop(ctx) })
 	v.wg.Go(func() { v.backupLoop(ctx, behind) })
 	v.wg.Go(func() { v.criticalLoop(ctx) })
@@ -114,6 +117,11 @@ func (v *Volume) leftBehind() bool {
 	if !v.points.verified.Load() || v.unpushed() {
 		return true
 	}
+	return v.leftChanges()
+}
+
+// leftChanges says whether an earlier run may have left changes that no commit has.
+func (v *Volume) leftChanges() bool {
 	if v.rootClean() || !v.doubtful {
 		return false
 	}
