@@ -28,7 +28,7 @@ type dirWalk struct {
 	put  []cold.Entry
 	del  []string
 	work []pendingFile
-	lost map[int]bool           // indexes in put of files whose content could not be read
+	lost map[int]uint64         // by index in put: the inode numbers of files whose content could not be read
 	have map[string]*cold.Entry // what an earlier call of entries found; a nil entry: no such name
 
 	plainRoot bool // the root's own extended attributes are too much; it keeps those of the last commit
@@ -377,9 +377,9 @@ func (w *dirWalk) read() error {
 					c.fail(path.Join(w.at, e.Name), e.Size, err)
 				}
 				if w.lost == nil {
-					w.lost = map[int]bool{}
+					w.lost = map[int]uint64{}
 				}
-				w.lost[p.slot] = true
+				w.lost[p.slot] = p.n.ino
 				return nil
 			case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE): // warm was changed behind our back
 				err = fmt.Errorf("%w: %w", ErrSpoiled, err)
@@ -393,8 +393,8 @@ func (w *dirWalk) read() error {
 	for _, p := range w.work {
 		if slot, ok := first[p.n.ino]; ok {
 			switch {
-			case w.lost[slot]:
-				w.lost[p.slot] = true
+			case w.lost[slot] != 0:
+				w.lost[p.slot] = p.n.ino
 			case slot == p.slot:
 				c.links.wasRead(p.n.ino, w.put[slot].ID)
 			default:

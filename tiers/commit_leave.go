@@ -88,14 +88,18 @@ func (w *dirWalk) outcome() (put []cold.Entry, del []string) {
 	}
 	w.m.keep = true
 	for i := range w.put {
-		if !w.lost[i] {
+		if w.lost[i] == 0 {
 			put = append(put, w.put[i])
 			continue
 		}
 		name := w.put[i].Name
 		w.m.redo = append(w.m.redo, name)
 		if old := w.b.entry(name); old != nil {
-			put = append(put, *old)
+			e := *old
+			if e.Link != "" && !w.c.links.stays(e.Link, w.lost[i], w.at) {
+				e.Link = ""
+			}
+			put = append(put, e)
 		} else {
 			w.del = append(w.del, name)
 		}

@@ -59,6 +59,21 @@ func (l *linkGroups) group(ino uint64, old *cold.Entry, dir string) string {
 	return g
 }
 
+// stays says whether a name that is in the commit as the last one has it, in the group g, may stay in it: ino, which it
+// is a name of now, has the group, or takes it. Else another file of that group is in the commit as it is now.
+func (l *linkGroups) stays(g string, ino uint64, dir string) bool {
+	l.init()
+	if owner, taken := l.owner[g]; taken && owner != ino {
+		return false
+	}
+	l.owner[g] = ino
+	if l.byIno[ino] == "" {
+		l.byIno[ino] = g
+	}
+	l.stands(g, dir)
+	return true
+}
+
 func (l *linkGroups) init() {
 	if l.byIno == nil {
 		l.byIno, l.owner, l.inDirs = map[uint64]string{}, map[string]uint64{}, map[string]map[string]struct{}{}
