@@ -11,12 +11,12 @@ import (
 // budget is the component that keeps what is at risk within max_at_risk: it measures how fast changes are saved, says
 // when the next backup must begin, and slows writers that would outrun it.
 type budget struct {
-	mu       mutex[leaf]
-	commit   speed
-	push     speed
-	expires  time.Time // when the machine goes away; zero: nobody knows
-	deadline time.Time // when the final backup under way must be over; zero: there is none, or it has time
-	over     [2]bool   // max_at_risk and risk_warn are exceeded, which was logged
+	mu      mutex[leaf]
+	commit  speed
+	push    speed
+	expires time.Time   // when the machine goes away; zero: nobody knows
+	finals  []time.Time // when the final backups that are asked for must be over
+	over    [2]bool     // max_at_risk and risk_warn are exceeded, which was logged
 
 	wake    chan struct{}         // capacity 1: look at the plan
 	brake   atomic.Pointer[brake] // nil: writers are not slowed
@@ -89,7 +89,7 @@ func (b Budget) plan(o *outlook, expires, deadline time.Time) plan {
 		}
 	}
 	if b.Bytes > 0 {
-		p.gated, p.bytes = true, b.Bytes*9/20
+		p.gated, p.bytes = true, b.Bytes/20*9
 	}
 	for _, end := range []time.Time{expires, deadline} {
 		if end.After(o.now) { // one that has passed slows nobody: the machine is still there

@@ -1,6 +1,9 @@
 package tiers
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // expireGrace is how long a volume goes on in short rounds after the time at which its machine should have been gone.
 const expireGrace = time.Minute
@@ -26,21 +29,34 @@ func (v *Volume) Expire(at time.Time) {
 	b.look()
 }
 
-// ends returns when the machine goes away and when the final backup under way must be over. It forgets the former a
-// while after that time.
+// ends returns when the machine goes away and when the first of the final backups under way must be over. It forgets
+// the former a while after that time.
 func (b *budget) ends(now time.Time) (expires, deadline time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !b.expires.IsZero() && now.After(b.expires.Add(expireGrace)) {
 		b.expires = time.Time{}
 	}
-	return b.expires, b.deadline
+	for _, at := range b.finals {
+		if deadline.IsZero() || at.Before(deadline) {
+			deadline = at
+		}
+	}
+	return b.expires, deadline
 }
 
-// finalBy notes by when the final backup under way must be over, so that writers are slowed; zero: it is over.
-func (b *budget) finalBy(at time.Time) {
+// finalBy notes by when a final backup that begins must be over, so that writers are slowed; over says that it is over.
+// One may begin while another is under way.
+func (b *budget) finalBy(at time.Time) (over func()) {
 	b.mu.Lock()
-	b.deadline = at
+	b.finals = append(b.finals, at)
 	b.mu.Unlock()
 	b.look()
+	return func() {
+		b.mu.Lock()
+		i := slices.Index(b.finals, at)
+		b.finals = slices.Delete(b.finals, i, i+1)
+		b.mu.Unlock()
+		b.look()
+	}
 }

@@ -61,8 +61,7 @@ func (p *part) within(ctx context.Context, v *Volume, n *Inode) (context.Context
 
 // syncFinal is Sync for a backup that must be over at end.
 func (v *Volume) syncFinal(ctx context.Context, rc *Receipt, end time.Time) error {
-	v.budget.finalBy(end)
-	defer v.budget.finalBy(time.Time{})
+	defer v.budget.finalBy(end)()
 	if due, _ := v.critical.next(); !due.IsZero() {
 		// Where only a commit of everything has them, the rounds below do: they take critical files in any case.
 		err := v.syncBy(ctx, &Receipt{Reason: "critical"}, false, v.commitLive)
@@ -81,19 +80,32 @@ func (v *Volume) syncFinal(ctx context.Context, rc *Receipt, end time.Time) erro
 			last = true // one try: a commit on this disk is better than none
 		}
 		r := &Receipt{Reason: rc.Reason, Started: time.Now()}
-		err := v.syncBy(ctx, r, true, func(ctx context.Context, rc *Receipt) error { return v.commitPart(ctx, rc, p) })
+		unheard := v.unheard(rc.Reason)
+		err := v.syncBy(ctx, r, !unheard, func(ctx context.Context, rc *Receipt) error {
+			return v.commitPart(ctx, rc, p)
+		})
+		if unheard {
+			v.pushSoon(true)
+		}
 		rc.join(r)
 		if err != nil {
+			rc.Missing = append(rc.Missing, v.risk.lateLines(mostLate)...) // of the rounds before, whose commits stand
 			return err
 		}
 		last = last || ctx.Err() != nil || r.Remote != "" && !r.Pushed || !r.New
 	}
 	if c := v.risk.late(); c.files > 0 {
-			rc.Missing = append(rc.Missing, v.risk.lateLines(mostLate)...) // of the rounds before, whose commits stand
 		line := fmt.Sprintf("not saved before the deadline: %d files, %d bytes", c.files, c.bytes)
 		rc.Missing = append([]string{line}, rc.Missing...)
 	}
 	return nil
+}
+
+// unheard says whether a backup of this reason does not wait for the remote: others follow, and the remote does not
+// answer now.
+func (v *Volume) unheard(reason string) bool {
+	o := v.outlook()
+	return reason == "notice" && v.helpless(&o)
 }
 
 // join adds what a later round did.

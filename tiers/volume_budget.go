@@ -16,6 +16,8 @@ const (
 	budgetTick = 250 * time.Millisecond
 	// roundPause is the least time between two backups while the machine is about to go away.
 	roundPause = 500 * time.Millisecond
+	// expiresRetry is the longest pause after one of these that failed: there is no time to be patient.
+	expiresRetry = 2 * time.Second
 	// idlePause is the same after a backup that found nothing to save.
 	idlePause = 5 * time.Second
 )
@@ -44,7 +46,7 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 		}
 		if round == nil && due <= 0 {
 			round = v.beginRound(ctx, expires, alone)
-		} else if round != nil && alone && o.parts.taken == (riskCount{}) {
+		} else if round != nil && alone && !round.alone && o.parts.taken == (riskCount{}) {
 			round.cancel() // commits go on without the remote
 		}
 		wake, ended, tick := b.wake, (<-chan roundResult)(nil), (<-chan time.Time)(nil)
@@ -69,6 +71,9 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 				retry.Reset()
 			} else if ctx.Err() == nil {
 				pause := retryAfter(retry, r.err, v.cfg.BackupInterval)
+				if !expires.IsZero() {
+					pause = min(pause, expiresRetry)
+				}
 				rest = time.Now().Add(pause)
 				v.log.WithError(r.err).WithField("retry", pause.String()).Error(
 					"backup failed: what is at risk may grow past max_at_risk")
@@ -81,6 +86,7 @@ func (v *Volume) budgetLoop(ctx context.Context) {
 type budgetRound struct {
 	ended  chan roundResult // capacity 1
 	cancel context.CancelFunc
+	alone  bool // it does not wait for the remote
 }
 
 // roundResult is how a budgetRound ended; idle: there was nothing to save.
@@ -126,7 +132,7 @@ func (v *Volume) beginRound(ctx context.Context, expires time.Time, alone bool) 
 	default:
 		ctx, cancel = context.WithCancel(ctx)
 	}
-	r := &budgetRound{make(chan roundResult, 1), cancel}
+	r := &budgetRound{make(chan roundResult, 1), cancel, alone}
 	toPush := v.risk.parts().waiting != riskCount{}
 	go func() {
 		rc, err := v.Sync(ctx, reason)
