@@ -121,3 +121,24 @@ func TestClockSetBack(t *testing.T) {
 		t.Errorf("after two minutes the backup is due in %v", p.due)
 	}
 }
+
+// TestStartReceiptWithoutRemote checks that the receipt of a start that could not reach the remote does not say that
+// the remote has the last commit, which is only remembered.
+func TestStartReceiptWithoutRemote(t *testing.T) {
+	c, state := newMemCold(), t.TempDir()
+	c.remote = true
+	for _, reached := range []bool{true, false} {
+		if !reached {
+			c.fetching = func(context.Context) (bool, error) { return false, errors.New("no route") }
+		}
+		v := openTest(t, state, c)
+		if reached {
+			write(t, v, v.root, "f", "x")
+			v.mustSync(t)
+		}
+		if rc := v.StartReceipt(); rc.Pushed != reached {
+			t.Errorf("the remote was reached: %v, and the receipt says pushed: %v", reached, rc.Pushed)
+		}
+		must(t, v.Close())
+	}
+}
