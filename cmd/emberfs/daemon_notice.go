@@ -147,14 +147,15 @@ func (n *noticed) changed(now *notice.Notice) {
 	}
 }
 
-// overdue is called a while after the time of a notice.
+// overdue is called a while after the time of a notice. Another one may matter from then on.
 func (n *noticed) overdue(of *notice.Notice) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
 	if n.mu.last == of && n.ctx.Err() == nil {
 		n.log.Warn("the time of the notice has passed and this machine is still here: backups are as before it")
 		n.vol.Expire(time.Time{})
 	}
+	n.mu.Unlock()
+	n.board.Look()
 }
 
 // backup takes one backup, after a warning.

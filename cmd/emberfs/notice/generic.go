@@ -149,10 +149,10 @@ func (b *Board) Signal(name string) {
 	b.Put(slot, &Notice{What: "signal", Source: "signal", When: now, Guessed: true, Detail: "the daemon got " + name})
 	time.AfterFunc(Usual+Overdue, func() {
 		b.mu.Lock()
-		mine := b.slots[slot].When.Equal(now)
-		b.mu.Unlock()
-		if mine {
-			b.Put(slot, nil)
+		defer b.mu.Unlock()
+		if b.slots[slot].When.Equal(now) {
+			delete(b.slots, slot)
+			b.tell()
 		}
 	})
 }
