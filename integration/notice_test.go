@@ -116,8 +116,8 @@ func TestNoticeByFile(t *testing.T) {
 	if !waitFor(10*time.Second, func() bool { _, err := os.Stat(out); return err == nil }) {
 		t.Fatal("the hook did not run")
 	}
-	wantFile(t, out, fmt.Sprintf("EMBERFS_DEADLINE=%s\nEMBERFS_MOUNTPOINT=%s\nEMBERFS_NOTICE=file\n",
-		n.Until.UTC().Format(time.RFC3339), v.mnt), "the hook's variables")
+	wantFile(t, out, fmt.Sprintf("EMBERFS_MOUNTPOINT=%s\nEMBERFS_NOTICE_UNTIL=%s\nEMBERFS_NOTICE_WHAT=file\n",
+		v.mnt, n.Until.UTC().Format(time.RFC3339)), "the hook's variables")
 	if r := script(t, v.at(".emberfs"), `ls; stat -c %a:%F notice.json; ! { : > notice.json; } 2>/dev/null
 		! rm -f notice.json 2>/dev/null`); r.code != 0 ||
 		r.stdout != "notice.json\nstatus.json\n444:regular file\n" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -172,15 +173,25 @@ func (n *noticed) backup() {
 	}
 }
 
-// hook runs the notice_command.
+// hook runs the notice_command, and logs the beginning of its output.
 func (n *noticed) hook(of *notice.Notice) {
-	_, err := notice.Shell(n.ctx, hookPatience, n.config.NoticeCommand, "EMBERFS_NOTICE="+of.What,
-		"EMBERFS_DEADLINE="+dateText(of.Until), "EMBERFS_MOUNTPOINT="+n.config.Mountpoint)
+	out, err := notice.Shell(n.ctx, hookPatience, n.config.NoticeCommand, hookEnvironment(of, n.config.Mountpoint)...)
+	log := n.log
+	if text := oneLine(strings.Join(strings.Fields(out), " ")); text != "" {
+		log = log.WithField("output", redact(text))
+	}
 	if err != nil {
-		n.log.WithError(err).Error("the notice_command failed")
+		log.WithError(err).Error("the notice_command failed")
 		return
 	}
-	n.log.Info("the notice_command is done")
+	log.Info("the notice_command is done")
+}
+
+// hookEnvironment returns the variables of the notice_command. None is named as that of a setting is: the command may
+// run emberfs or mount(8), which obey those.
+func hookEnvironment(of *notice.Notice, mountpoint string) []string {
+	return []string{"EMBERFS_NOTICE_WHAT=" + of.What, "EMBERFS_NOTICE_UNTIL=" + dateText(of.Until),
+		"EMBERFS_MOUNTPOINT=" + mountpoint}
 }
 
 // dateText returns a time in UTC as in RFC 3339, or "" for the zero value.
