@@ -20,8 +20,8 @@ func noticeSettings() []setting {
 				and none when it exits 1. The first line of the file, or of what the command prints, may say when the
 				machine goes away: as a date, such as 2026-11-30T18:00:00Z, or as a time from then, such as 90s. A
 				notice that does not say counts as one of 30 seconds. The signal SIGUSR1 is a notice whatever this
-				setting is; to a service it is sent by systemctl kill --kill-whom=main --signal=SIGUSR1, as it would end
-				the programs that carry a backup.
+				setting is. A service is sent it by systemctl kill --kill-whom=main --signal=SIGUSR1; without the former
+				git and ssh get it too, and end.
 
 				After a notice everything is backed up at once, and then in short rounds until the machine goes away. A
 				recommendation to rebalance leads to one backup. emberfs status shows the notice, and
