@@ -64,8 +64,8 @@ all >/data/after
 
 // TestBootPoweroff boots a machine with a volume in fstab and one as a service, and powers it off: the program that
 // uses them stops first, then both final backups run for 35 s although systemd's default is to wait for 5 s, then the
-// network stops. Both remotes have everything. So has that of a service whose mount went a moment before, without
-// anybody waiting for its backup.
+// resolver and the network stop. Both remotes have everything. So has that of a service whose mount went a moment
+// before, without anybody waiting for its backup.
 func TestBootPoweroff(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
@@ -73,7 +73,8 @@ func TestBootPoweroff(t *testing.T) {
 	a, b := m.repo("a", 35), m.repo("b", 35)
 	check(t, testprog.Write(filepath.Join(m.dir, "srv/b.git/hooks/post-receive"),
 		"#!/bin/sh\n[ -e /data/slow ] && systemctl show -p StatusText --value emberfs@mnt-b >/data/status\n"))
-	m.write("/etc/fstab", a+" /mnt/a fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity 0 0\n"+
+	m.write("/etc/fstab", a+" /mnt/a fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity,"+
+		"x-systemd.after=nss-lookup.target 0 0\n"+
 		"/srv/none.git /mnt/none fuse.emberfs _netdev,nofail,x-systemd.mount-timeout=infinity 0 0\n")
 	m.write("/etc/emberfs/mnt-b.yaml", "source: "+b+"\n")
 	m.write("/etc/emberfs/mnt-c.yaml", "source: "+m.repo("c", 8)+"\n")
@@ -95,6 +96,16 @@ ExecStop=/bin/sh -c 'sleep 0.5; echo late | tee /mnt/a/late /mnt/b/late; mark ap
 WantedBy=multi-user.target
 `)
 	m.enable("app.service", "multi-user.target")
+	m.write("/etc/systemd/system/names.service", `[Unit]
+Wants=nss-lookup.target
+Before=nss-lookup.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/usr/local/bin/mark names stopped
+`)
+	m.enable("names.service", "multi-user.target")
 	m.boot(`
 touch /data/slow
 [ "$(cat /mnt/a/early /mnt/b/early)" = "early
@@ -110,6 +121,8 @@ fusermount3 -u /mnt/c || fail "fusermount3"
 	}
 	m.order("network started", "app stopped", "a backed up", "network stopped")
 	m.order("network started", "app stopped", "b backed up", "network stopped")
+	m.order("a backed up", "names stopped")
+	m.order("b backed up", "names stopped")
 	equal(t, m.pushed("c", "f"), "unmounted\n", "the remote c holds")
 	m.order("c begun", "c backed up", "network stopped")
 	if got := m.data("status"); !strings.HasPrefix(got, "final backup: not safe yet: ") {
