@@ -204,12 +204,14 @@ emberfs status
 }
 
 // TestBootUnits: the sample units as they are, an automount that ends when nobody uses it, a stop that systemd loses
-// patience with, a busy mount, umount(8) with what it can be given, and a removal that is refused.
+// patience with, a busy mount, umount(8) with what it can be given, a mountpoint with an odd name, and a removal that
+// is refused.
 func TestBootUnits(t *testing.T) {
 	t.Parallel()
 	deadline(t, 3*time.Minute)
 	m := newMachine(t, true)
 	m.repo("git/work", 0)
+	m.repo("odd", 0)
 	auto, slow := m.repo("auto", 0), m.repo("slow", 12)
 	for _, name := range []string{"mnt-work.mount", "mnt-work.automount"} {
 		m.copyUnit(name)
@@ -250,6 +252,11 @@ for how in -c -l -f -R; do
 done
 PREFIX=/usr /root/scripts/install --uninstall >/data/refused 2>&1 && fail "uninstalled under a mounted volume"
 grep -q '^/mnt/slow$' /data/refused || fail "the mounted volume is not named: $(cat /data/refused)"
+odd=$(systemd-escape -p '/mnt/my work-1')
+printf 'source: /srv/odd.git\n' >"/etc/emberfs/$odd.yaml"
+systemctl enable --now "emberfs@$odd.service" || fail "the service of an odd name does not start"
+echo odd >'/mnt/my work-1/f' && mounted '/mnt/my.040work-1' || fail "the volume of an odd name is not there"
+systemctl disable --now "emberfs@$odd.service" || fail "the service of an odd name does not stop"
 odd="$(systemd-analyze verify emberfs@mnt-x.service mnt-work.mount mnt-work.automount 2>&1 | grep -v "Command 'man")"
 [ -z "$odd" ] || fail "systemd-analyze: $odd"
 mount -o remount,ro /mnt/slow || fail "remount"
@@ -257,6 +264,7 @@ touch /mnt/slow/g && fail "it is not read-only"
 `)
 	equal(t, m.pushed("git/work", "f"), "work\n", "the remote holds")
 	equal(t, m.pushed("auto", "f"), "auto\n", "the remote holds")
+	equal(t, m.pushed("odd", "f"), "odd\n", "the remote holds")
 }
 
 // copyUnit installs one of the package's sample units.

@@ -283,12 +283,14 @@ func TestNoticeUnreachable(t *testing.T) {
 	}
 }
 
-// TestExpiresIn: the last part of a machine's fixed life is as after a notice.
+// TestExpiresIn: the last part of a machine's fixed life is as after a notice, with rounds.
 func TestExpiresIn(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
 	began := time.Now()
-	v := newNoticed(t, "notice: none\nexpires_in: 20s\n")
+	v := newVolume(t, "v", withSource(newBareRepo(t, "remote.git", user{})))
+	v.config = "backup_interval: 1h\npush_min_interval: 1h\n"
+	v.mount("--notice=none", "--expires-in", "20s")
 	check(t, os.WriteFile(v.at("before"), []byte("before"), 0o644))
 	n := v.awaitNotice("expire", 30*time.Second)
 	if early := 10*time.Second - n.When.Sub(began); early > 0 || n.Until == nil ||
@@ -298,6 +300,7 @@ func TestExpiresIn(t *testing.T) {
 	if !v.reaches("before", 10*time.Second) {
 		t.Fatal("the end of its life brings no backup")
 	}
+	v.savedBy("after", 20*time.Second)
 	v.umount()
 }
 
