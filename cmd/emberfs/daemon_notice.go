@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -33,7 +34,7 @@ type noticed struct {
 	log    logrus.FieldLogger
 	board  *notice.Board
 	ctx    context.Context // ends with the watching
-	cancel context.CancelFunc
+	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup // hooks, backups after a warning, signals
 
 	mu struct {
@@ -47,7 +48,7 @@ type noticed struct {
 
 func newNoticed(c *config, vol volume, log logrus.FieldLogger) *noticed {
 	n := &noticed{config: c, vol: vol, log: log}
-	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	n.mu.known = map[string]bool{}
 	n.board = notice.NewBoard(n.changed)
 	return n
@@ -92,7 +93,7 @@ func expiry(c *config, mounted time.Time) (at time.Time, lead time.Duration) {
 // end ends the watching, the hook and a backup after a warning, and does not wait for long if they hang. The notice
 // that there is stays in status.
 func (n *noticed) end() {
-	n.cancel()
+	n.cancel(errors.New("the volume has been unmounted"))
 	n.mu.Lock()
 	w := n.mu.watcher
 	if n.mu.over != nil {

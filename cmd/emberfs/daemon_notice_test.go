@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -147,7 +148,8 @@ func TestNoticedEnds(t *testing.T) {
 	}
 	eventually(t, "log", func() bool {
 		return slices.ContainsFunc(hook.AllEntries(), func(e *logrus.Entry) bool {
-			return strings.Contains(e.Message, "notice_command failed")
+			return strings.Contains(e.Message, "notice_command failed") &&
+				fmt.Sprint(e.Data[logrus.ErrorKey]) == "killed: the volume has been unmounted"
 		})
 	})
 }
