@@ -150,7 +150,7 @@ func TestNoticeByFile(t *testing.T) {
 	}
 }
 
-// TestNoticeBySignal: SIGUSR1 is a notice whatever else is watched, also before anybody could notice it.
+// TestNoticeBySignal: SIGUSR1 is a notice whatever else is watched.
 func TestNoticeBySignal(t *testing.T) {
 	t.Parallel()
 	deadline(t, 2*time.Minute)
